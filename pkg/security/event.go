@@ -1,0 +1,123 @@
+package security
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Type is the kind of a security event, as listed in Asterisk's include/asterisk/security_events_defs.h.
+type Type uint8
+
+// The fifteen events of enum ast_security_event_type, in its order.
+const (
+	UnknownType Type = iota
+	FailedACL
+	InvalidAccountID
+	SessionLimit
+	MemoryLimit
+	LoadAverageLimit
+	RequestNotSupported
+	RequestNotAllowed
+	AuthMethodNotAllowed
+	RequestBadFormat
+	SuccessfulAuth
+	UnexpectedAddress
+	ChallengeResponseFailed
+	InvalidPassword
+	ChallengeSent
+	InvalidTransport
+	numTypes
+)
+
+var typeNames = [numTypes]string{
+	"Unknown", "FailedACL", "InvalidAccountID", "SessionLimit", "MemoryLimit", "LoadAverageLimit",
+	"RequestNotSupported", "RequestNotAllowed", "AuthMethodNotAllowed", "RequestBadFormat", "SuccessfulAuth",
+	"UnexpectedAddress", "ChallengeResponseFailed", "InvalidPassword", "ChallengeSent", "InvalidTransport",
+}
+
+// String returns Asterisk's name of the event.
+func (t Type) String() string {
+	if t >= numTypes {
+		return typeNames[UnknownType]
+	}
+	return typeNames[t]
+}
+
+// Service is the part of Asterisk that reports: the value of the Service header.
+type Service uint8
+
+// The services that are told apart. Another name than these decodes to OtherService.
+const (
+	OtherService Service = iota
+	PJSIP
+	SIP
+	AMI
+	IAX2
+	numServices
+)
+
+var serviceNames = [numServices]string{"other", "PJSIP", "SIP", "AMI", "IAX2"}
+
+// String returns Asterisk's name of the service, or "other".
+func (s Service) String() string {
+	if s >= numServices {
+		return serviceNames[OtherService]
+	}
+	return serviceNames[s]
+}
+
+// Transport is the transport part of an address, as Asterisk's main/security_events.c prints it.
+type Transport uint8
+
+// The transports of enum ast_transport. NoTransport is an address of three parts, which has none.
+const (
+	NoTransport Transport = iota
+	UDP
+	TCP
+	TLS
+	WS
+	WSS
+	numTransports
+)
+
+var transportNames = [numTransports]string{"", "UDP", "TCP", "TLS", "WS", "WSS"}
+
+// String returns Asterisk's name of the transport; it is empty for NoTransport.
+func (t Transport) String() string {
+	if t >= numTransports {
+		return ""
+	}
+	return transportNames[t]
+}
+
+// Proven says whether the transport's handshake proves that the source address receives what is sent to it.
+func (t Transport) Proven() bool { return t == TCP || t == TLS || t == WS || t == WSS }
+
+// Address is one end of a request: address, port, transport. IPv4-mapped IPv6 addresses are unmapped and zones are
+// removed, so that equal hosts compare equal.
+type Address struct {
+	AddrPort  netip.AddrPort
+	Transport Transport
+}
+
+// Event is one security event. Its strings alias the frame or line that it was decoded from, carry whatever bytes the
+// attacker chose (never a control character), and must be cloned to be kept.
+type Event struct {
+	Type    Type
+	Service Service
+	// Time is the EventTV header: Asterisk's clock, millisecond resolution.
+	Time time.Time
+	// Account is AccountID: the endpoint, "<unknown>", or for InvalidAccountID the From user, cut to 36 bytes.
+	Account string
+	// Session is SessionID: the Call-ID for PJSIP, a pointer for AMI and chan_sip.
+	Session string
+	Local   Address
+	Remote  Address
+
+	UsingPassword bool   // SuccessfulAuth
+	Challenge     string // ChallengeSent, ChallengeResponseFailed; ReceivedChallenge of InvalidPassword
+	Response      string // ChallengeResponseFailed; ReceivedHash of InvalidPassword
+	ACLName       string // FailedACL
+	// Detail is RequestType, AttemptedTransport, AuthMethod or ExpectedAddress, where the event has one.
+	Detail string
+}
