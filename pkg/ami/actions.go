@@ -1,0 +1,348 @@
+package ami
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/staskobzar/goami2"
+)
+
+const (
+	maxPending     = 64
+	maxUntagged    = 1000
+	defaultTimeout = 30 * time.Second
+	permission     = "Permission denied" // main/manager.c, process_message()
+	responsePrefix = "Response: "
+	actionIDPrefix = "ActionID: "
+)
+
+// A Header is one line of an action.
+type Header struct{ Name, Value string }
+
+// A Reply is what Asterisk answered one action with. Everything in it is as
+// hostile as an event: a phone's User-Agent can hold line breaks, and
+// goami2.Message's Field returns the first of several fields of one name.
+type Reply struct {
+	Response *goami2.Message
+	Events   []*goami2.Message // the items of a list, in order
+	Complete *goami2.Message   // the end of a list
+	// Untagged are the frames between the beginning and the end of a list that
+	// carry neither this action's ActionID nor a Privilege line. Asterisk sends
+	// such items itself (PeerEntry of IAXpeers); otherwise they are the pieces
+	// of an item that was torn up by injected line breaks, and the whole reply
+	// deserves no trust. They have gone to OnFrames as well.
+	Untagged []string
+	// Malformed are the items that are no well-formed AMI message.
+	Malformed []string
+}
+
+// A call is an action that waits for its reply.
+type call struct {
+	action   string
+	tag      string // the line "ActionID: …"
+	list     bool   // the list has begun
+	bytes    int
+	frames   []string
+	untagged []string
+	err      error
+	done     chan struct{}
+	finished bool
+}
+
+// finish ends the wait, once; conn.cmu is held.
+func (c *call) finish(err error) {
+	if !c.finished {
+		c.finished, c.err = true, err
+		if err != nil {
+			c.frames, c.untagged = nil, nil
+		}
+		close(c.done)
+	}
+}
+
+// Action sends one action and returns its reply; a list is collected to its
+// end. The error is a [DeniedError] when the user lacks the privilege, an
+// [ActionError] when Asterisk answers with any other error, [ErrNotConnected],
+// [ErrBusy] (more than 64 actions without a reply), [ErrNoReply],
+// [ErrReplyTooLarge] (more than Config.MaxReplyBytes), or the context's. Without
+// a deadline of its own it waits 30 s. Control characters in headers are
+// refused, and so are lines that Asterisk would not read (1,024 bytes).
+func (s *Session) Action(ctx context.Context, name string, headers ...Header) (*Reply, error) {
+	s.mu.Lock()
+	c := s.conn
+	s.mu.Unlock()
+	if c == nil {
+		return nil, ErrNotConnected
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, defaultTimeout)
+		defer cancel()
+	}
+	reply, err := c.roundTrip(ctx, name, headers...)
+	if _, ok := errors.AsType[*DeniedError](err); ok {
+		s.mu.Lock()
+		if s.status.Denied == nil {
+			s.status.Denied = make(map[string]uint64)
+		}
+		s.status.Denied[name]++
+		s.mu.Unlock()
+	}
+	return reply, err
+}
+
+// roundTrip writes an action and waits for the reply that carries its ActionID.
+func (c *conn) roundTrip(ctx context.Context, name string, headers ...Header) (*Reply, error) {
+	text, tag, err := encode(name, headers)
+	if err != nil {
+		return nil, err
+	}
+	cl := &call{action: name, tag: tag, done: make(chan struct{})}
+	if err := c.send(cl, text); err != nil {
+		return nil, err
+	}
+	select {
+	case <-cl.done:
+	case <-ctx.Done():
+		// The call stays pending, so that its late reply is recognised.
+		c.cmu.Lock()
+		cl.finish(context.Cause(ctx))
+		c.cmu.Unlock()
+	}
+	if cl.err != nil {
+		return nil, fmt.Errorf("action %q: %w", name, cl.err)
+	}
+	reply, err := parseReply(cl.frames)
+	if err != nil {
+		return reply, fmt.Errorf("ami: action %q: %w", name, err)
+	}
+	reply.Untagged = cl.untagged
+	return reply, verdict(name, reply.Response)
+}
+
+// verdict turns a refusing response into an error.
+func verdict(action string, m *goami2.Message) error {
+	if !strings.EqualFold(m.Field("Response"), "Error") {
+		return nil
+	}
+	message := m.Field("Message")
+	if message == permission {
+		return &DeniedError{Action: action}
+	}
+	return &ActionError{Action: action, Message: message}
+}
+
+// encode builds an action with an unguessable ActionID.
+func encode(name string, headers []Header) (text, tag string, err error) {
+	m := goami2.NewAction(name)
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the program instead
+	value := fmt.Sprintf("%x", id)
+	m.AddField("ActionID", value)
+	for _, h := range headers {
+		if strings.EqualFold(h.Name, "Action") || strings.EqualFold(h.Name, "ActionID") {
+			return "", "", fmt.Errorf("ami: action %q: header %q is set by the session", name, h.Name)
+		}
+		m.AddField(h.Name, h.Value)
+	}
+	control := func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+	for _, h := range m.Headers() {
+		switch {
+		case h.Name == "" || h.Value == "" && h.Name == "Action":
+			return "", "", fmt.Errorf("ami: action %q has an empty name", name)
+		case strings.ContainsFunc(h.Name, control), strings.ContainsAny(h.Name, ": "), strings.ContainsFunc(h.Value, control):
+			// The value may be a secret and is not shown.
+			return "", "", fmt.Errorf("ami: action %q: header %q holds a character that AMI cannot carry", name, h.Name)
+		case len(h.Name)+len(h.Value) > maxValue+64:
+			return "", "", fmt.Errorf("ami: action %q: header %q is longer than Asterisk reads", name, h.Name)
+		}
+	}
+	return m.String(), actionIDPrefix + value, nil
+}
+
+// send registers a call and writes its action, both in one order: Asterisk
+// answers the actions of a session one after the other.
+func (c *conn) send(cl *call, text string) error {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	return c.write(cl, text, c.writeTimeout)
+}
+
+// write is send with wmu held.
+func (c *conn) write(cl *call, text string, timeout time.Duration) error {
+	c.cmu.Lock()
+	switch {
+	case c.dead != nil:
+		c.cmu.Unlock()
+		return fmt.Errorf("%w: %w", ErrNotConnected, c.dead)
+	case len(c.calls) >= maxPending:
+		c.cmu.Unlock()
+		return ErrBusy
+	}
+	c.calls = append(c.calls, cl)
+	c.pending.Store(int32(len(c.calls)))
+	c.cmu.Unlock()
+	_ = c.nc.SetWriteDeadline(time.Now().Add(timeout))
+	if _, err := c.nc.Write([]byte(text)); err != nil {
+		// Part of the action may be out: the line is of no more use.
+		_ = c.nc.Close()
+		c.abandon(err)
+		return fmt.Errorf("%w: %w", ErrNotConnected, err)
+	}
+	return nil
+}
+
+// logoff says good-bye; nobody waits for the answer.
+func (c *conn) logoff() {
+	if text, tag, err := encode("Logoff", nil); err == nil && c.wmu.TryLock() {
+		_ = c.write(&call{action: "Logoff", tag: tag, done: make(chan struct{})}, text, 100*time.Millisecond)
+		c.wmu.Unlock()
+	}
+}
+
+// abandon ends all calls of a connection that has ended.
+func (c *conn) abandon(err error) {
+	c.cmu.Lock()
+	defer c.cmu.Unlock()
+	if c.dead == nil {
+		c.dead = err
+	}
+	for _, cl := range c.calls {
+		cl.finish(fmt.Errorf("%w: %w", ErrNotConnected, err))
+	}
+	c.calls = nil
+	c.pending.Store(0)
+}
+
+// answer reports whether a frame answers a pending call, and hands it to it.
+func (c *conn) answer(text string) bool {
+	if c.pending.Load() == 0 {
+		return false
+	}
+	c.cmu.Lock()
+	defer c.cmu.Unlock()
+	defer func() { c.pending.Store(int32(len(c.calls))) }()
+	if strings.HasPrefix(text, responsePrefix) {
+		// Asterisk writes the ActionID in the second line and EventList in the
+		// third (main/manager.c, astman_send_response_full()).
+		second, rest := line(after(text))
+		for i, cl := range c.calls {
+			if cl.list || second != cl.tag {
+				continue
+			}
+			third, _ := line(rest)
+			cl.list = strings.EqualFold(third, "EventList: start")
+			c.add(cl, text)
+			// Whoever was sent before and has had no word yet gets none.
+			kept := c.calls[:0]
+			for j, other := range c.calls {
+				switch {
+				case j < i && !other.list:
+					other.finish(ErrNoReply)
+				case j == i && !cl.list:
+					cl.finish(nil)
+				default:
+					kept = append(kept, other)
+				}
+			}
+			clear(c.calls[len(kept):])
+			c.calls = kept
+			return true
+		}
+	}
+	var open *call // the oldest list that has not ended
+	for i, cl := range c.calls {
+		if !cl.list {
+			continue
+		}
+		if open == nil {
+			open = cl
+		}
+		if strings.HasPrefix(text, eventPrefix) && tagged(text, cl.tag) {
+			c.add(cl, text)
+			second, rest := line(after(text))
+			if third, _ := line(rest); second == cl.tag && endsList(third) {
+				cl.finish(nil)
+				c.calls = append(c.calls[:i], c.calls[i+1:]...)
+			}
+			return true
+		}
+	}
+	if open != nil && !open.finished && !strings.HasPrefix(after(text), "Privilege: ") &&
+		len(open.untagged) < maxUntagged && open.bytes+len(text) <= c.maxReply {
+		open.bytes += len(text)
+		open.untagged = append(open.untagged, text)
+	}
+	return false
+}
+
+// endsList reports whether the third line of an event ends a list
+// (main/manager.c, astman_send_list_complete_start_common()).
+func endsList(third string) bool {
+	return strings.EqualFold(third, "EventList: Complete") || strings.EqualFold(third, "EventList: cancelled")
+}
+
+func (c *conn) add(cl *call, text string) {
+	cl.bytes += len(text) + frameCost
+	if cl.bytes > c.maxReply {
+		// It stays pending until the list ends, so that the rest is swallowed.
+		cl.finish(ErrReplyTooLarge)
+	}
+	if !cl.finished {
+		cl.frames = append(cl.frames, text)
+	}
+}
+
+// after returns what follows the first line.
+func after(text string) string {
+	_, rest := line(text)
+	return rest
+}
+
+func line(text string) (first, rest string) {
+	first, rest, _ = strings.Cut(text, "\r\n")
+	return first, rest
+}
+
+// tagged reports whether one of the lines is tag. DBGetTree has it last.
+func tagged(text, tag string) bool {
+	for {
+		i := strings.Index(text, tag)
+		if i < 0 {
+			return false
+		}
+		rest := text[i+len(tag):]
+		if i >= 2 && text[i-2:i] == "\r\n" && (rest == "" || strings.HasPrefix(rest, "\r\n")) {
+			return true
+		}
+		text = rest
+	}
+}
+
+// parseReply parses the frames of one reply, the response first.
+func parseReply(frames []string) (*Reply, error) {
+	r := &Reply{Response: goami2.NewMessage()}
+	for i, f := range frames {
+		m, err := goami2.Parse(f + "\r\n\r\n")
+		switch {
+		case err != nil && i == 0:
+			return r, fmt.Errorf("unreadable reply that begins with %q", head([]byte(f)))
+		case err != nil:
+			r.Malformed = append(r.Malformed, f)
+		case i == 0:
+			r.Response = m
+		case i == len(frames)-1 && (strings.EqualFold(m.Field("EventList"), "Complete") || strings.EqualFold(m.Field("EventList"), "cancelled")):
+			r.Complete = m
+		default:
+			r.Events = append(r.Events, m)
+		}
+	}
+	if len(frames) == 0 {
+		return r, errors.New("empty reply")
+	}
+	return r, nil
+}

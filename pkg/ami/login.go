@@ -1,0 +1,168 @@
+package ami
+
+import (
+	"context"
+	"crypto/md5"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/staskobzar/goami2"
+)
+
+// maxEarly bounds the frames that may come before the login is answered.
+// Asterisk sends none.
+const maxEarly = 64
+
+// connect dials, waits for the banner and logs in. What it returns is ready for
+// its reader; early are frames that came before the login was answered.
+func (s *Session) connect(ctx context.Context) (c *conn, early []Frame, err error) {
+	dialCtx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout)
+	defer cancel()
+	nc, err := s.dial(dialCtx, "tcp", s.cfg.Address)
+	if err != nil {
+		return nil, nil, s.netFault(StageDial, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = nc.Close()
+		}
+	}()
+	if s.cfg.TLS != nil {
+		conf := s.cfg.TLS.Clone()
+		if conf.ServerName == "" {
+			conf.ServerName, _, _ = net.SplitHostPort(s.cfg.Address)
+		}
+		secure := tls.Client(nc, conf)
+		if err := secure.HandshakeContext(dialCtx); err != nil {
+			return nil, nil, s.netFault(StageTLS, err)
+		}
+		nc = secure
+	}
+	// A context that ends, ends every read and write of the login.
+	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_ = nc.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
+	if ctx.Err() != nil {
+		return nil, nil, s.netFault(StageGreet, ctx.Err())
+	}
+	c = &conn{
+		nc: nc, sp: NewSplitter(nc, s.cfg.Limits), gone: make(chan struct{}), proof: make(chan struct{}),
+		writeTimeout: s.cfg.WriteTimeout, maxReply: s.cfg.MaxReplyBytes,
+	}
+	banner, err := c.sp.readBanner()
+	switch {
+	case errors.Is(err, errNoBanner):
+		return nil, nil, s.fault(StageGreet, ErrNotAMI, nil, banner)
+	case err != nil:
+		return nil, nil, s.netFault(StageGreet, err)
+	}
+	early, err = s.login(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !stop() {
+		return nil, nil, s.netFault(StageLogin, ctx.Err())
+	}
+	_ = nc.SetDeadline(time.Time{})
+	c.touched.Store(time.Now().UnixNano())
+	return c, early, nil
+}
+
+// login runs Challenge and Login. The Events header sets the mask along with it
+// (main/manager.c, authenticate()), so that no event of another class comes
+// first. The reply of the separate Events action would prove nothing: it says
+// "On" for every mask, also for one that the user may not have (action_events()).
+func (s *Session) login(c *conn) (early []Frame, err error) {
+	headers := []Header{{"Username", s.cfg.Username}}
+	switch s.cfg.Auth {
+	case Plain:
+		headers = append(headers, Header{"Secret", s.cfg.Secret})
+	default:
+		m, err := s.ask(c, &early, "Challenge", Header{"AuthType", "MD5"})
+		if err != nil {
+			return nil, err
+		}
+		challenge := m.Field("Challenge")
+		if challenge == "" {
+			return nil, s.fault(StageLogin, ErrNotAMI, nil, head([]byte(m.String())))
+		}
+		digest := md5.Sum([]byte(challenge + s.cfg.Secret)) // what the protocol demands
+		headers = append(headers, Header{"AuthType", "MD5"}, Header{"Key", hex.EncodeToString(digest[:])})
+	}
+	headers = append(headers, Header{"Events", s.cfg.EventMask})
+	if _, err := s.ask(c, &early, "Login", headers...); err != nil {
+		return nil, err
+	}
+	return early, nil
+}
+
+// ask is roundTrip before there is a reader.
+func (s *Session) ask(c *conn, early *[]Frame, action string, headers ...Header) (*goami2.Message, error) {
+	text, tag, err := encode(action, headers)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.nc.Write([]byte(text)); err != nil {
+		return nil, s.netFault(StageLogin, err)
+	}
+	for {
+		text, err := c.sp.Next()
+		switch {
+		case errors.Is(err, ErrOversize):
+			s.oversize(err)
+		case err != nil:
+			return nil, s.netFault(StageLogin, err)
+		}
+		if second, _ := line(after(text)); err == nil && strings.HasPrefix(text, responsePrefix) && (second == tag || untaggedRefusal(text)) {
+			m, err := goami2.Parse(text + "\r\n\r\n")
+			if err != nil {
+				return nil, s.fault(StageLogin, ErrNotAMI, err, head([]byte(text)))
+			}
+			return m, s.refusal(m)
+		}
+		if len(*early) >= maxEarly {
+			return nil, s.fault(StageLogin, ErrNotAMI, nil, head([]byte(text)))
+		}
+		if err == nil {
+			*early = append(*early, Frame{Text: text, Received: c.sp.Received()})
+		}
+	}
+}
+
+// untaggedRefusal reports whether a response before the login is an error
+// without any ActionID. Nobody can inject into a session that gets no events
+// yet, and a refusal is the safe side.
+func untaggedRefusal(text string) bool {
+	return strings.HasPrefix(text, responsePrefix+"Error\r\n") && !strings.Contains(text, "\r\n"+actionIDPrefix)
+}
+
+// refusal turns a response to Challenge or Login into an error.
+func (s *Session) refusal(m *goami2.Message) error {
+	if m.IsSuccess() {
+		return nil
+	}
+	switch message := m.Field("Message"); message {
+	case "Authentication failed", permission:
+		return s.fault(StageLogin, ErrLogin, nil, message)
+	case "Login Already In Use":
+		return s.fault(StageLogin, ErrInUse, nil, message)
+	case "Asterisk is shutting down":
+		return s.fault(StageLogin, ErrShuttingDown, nil, message)
+	default:
+		return s.fault(StageLogin, ErrNotAMI, nil, head([]byte(m.Field("Response")+": "+message)))
+	}
+}
+
+// localAddr returns this end of a socket, or the zero value where it has none.
+func localAddr(nc net.Conn) netip.AddrPort {
+	if a, ok := nc.LocalAddr().(*net.TCPAddr); ok {
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}

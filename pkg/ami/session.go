@@ -1,0 +1,369 @@
+package ami
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Session is one lasting connection to one Asterisk.
+type Session struct {
+	cfg   Config
+	dial  func(ctx context.Context, network, address string) (net.Conn, error)
+	queue *queue
+
+	mu      sync.Mutex
+	conn    *conn
+	status  Status
+	running bool
+}
+
+// A conn is one logged-in connection of a session.
+type conn struct {
+	nc           net.Conn
+	sp           *Splitter
+	writeTimeout time.Duration
+	maxReply     int
+	touched      atomic.Int64  // Unix nanoseconds of the last bytes
+	gone         chan struct{} // closed when the reader has ended, after readErr is set
+	readErr      error
+	proof        chan struct{} // closed at the first security event
+	proved       bool          // the reader's
+
+	wmu     sync.Mutex // one writer at a time
+	cmu     sync.Mutex
+	calls   []*call
+	dead    error
+	pending atomic.Int32 // len(calls)
+}
+
+// New returns a session that does nothing until [Session.Run].
+func New(cfg Config) *Session {
+	cfg = cfg.withDefaults()
+	return &Session{
+		cfg:   cfg,
+		dial:  (&net.Dialer{}).DialContext,
+		queue: newQueue(cfg.QueueBytes),
+	}
+}
+
+// String returns the session's name.
+func (s *Session) String() string { return "ami " + s.cfg.Name }
+
+// Run keeps the session connected until ctx ends, and returns nil then, after
+// everything that was queued has been delivered. A configuration that cannot
+// work is the only error.
+func (s *Session) Run(ctx context.Context) error {
+	if err := s.cfg.Validate(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.running {
+		s.mu.Unlock()
+		return ErrRunning
+	}
+	s.running = true
+	s.status.Since = time.Now()
+	s.mu.Unlock()
+	stop, delivered := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(delivered)
+		s.deliver(stop)
+	}()
+	s.keep(ctx)
+	close(stop)
+	<-delivered
+	s.mu.Lock()
+	s.running = false
+	s.mu.Unlock()
+	return nil
+}
+
+// keep connects again and again.
+func (s *Session) keep(ctx context.Context) {
+	var (
+		pause time.Duration
+		cause error
+		heard = time.Now() // the last sign of life
+		first = true
+		said  string // what has been logged already
+	)
+	for ctx.Err() == nil {
+		c, early, err := s.connect(ctx)
+		kind := Failed
+		if err == nil {
+			began := time.Now()
+			s.up(c, first)
+			s.queue.pushState(State{Kind: Connected, At: began, Banner: c.sp.Banner(), Local: localAddr(c.nc), First: first, Blind: began.Sub(heard), Err: cause})
+			s.cfg.Log.Info("connected to Asterisk", "pbx", s.cfg.Name, "address", s.cfg.Address, "banner", c.sp.Banner(),
+				"local", localAddr(c.nc), "blind", began.Sub(heard).Round(time.Millisecond), "first", first)
+			err = s.serve(ctx, c, early)
+			heard, cause, first, said, kind = time.Unix(0, c.touched.Load()), err, false, "", Disconnected
+			if time.Since(began) >= s.cfg.StableAfter {
+				pause = 0
+			}
+		}
+		if ctx.Err() != nil {
+			s.down(heard, nil)
+			return
+		}
+		pause = s.backoff(pause, err)
+		wait := jitter(pause)
+		s.down(heard, err)
+		s.queue.pushState(State{Kind: kind, At: time.Now(), Err: err, Retry: wait})
+		log := s.cfg.Log.Debug // what is known already
+		if err.Error() != said {
+			said, log = err.Error(), s.cfg.Log.Warn
+		}
+		log("Asterisk "+kind.String(), "pbx", s.cfg.Name, "error", err, "retry", wait.Round(time.Millisecond))
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+// backoff returns the pause after one of the given length. A refused login goes
+// to the longest at once: each attempt is a security event in Asterisk, and
+// whoever watches for those could ban this machine.
+func (s *Session) backoff(pause time.Duration, err error) time.Duration {
+	switch {
+	case errors.Is(err, ErrLogin), errors.Is(err, ErrInUse):
+		return s.cfg.BackoffMax
+	case pause == 0:
+		return s.cfg.BackoffMin
+	}
+	return min(2*pause, s.cfg.BackoffMax)
+}
+
+// jitter spreads a pause by a quarter to both sides.
+func jitter(d time.Duration) time.Duration {
+	return d*3/4 + rand.N(d/2+1)
+}
+
+func (s *Session) up(c *conn, first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conn = c
+	s.status.Up, s.status.Since = true, time.Now()
+	s.status.Banner, s.status.Local = c.sp.Banner(), localAddr(c.nc)
+	s.status.Security, s.status.RTT = SecurityUnknown, 0
+	if !first {
+		s.status.Reconnects++
+	}
+}
+
+func (s *Session) down(heard time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conn = nil
+	s.status.Up, s.status.Since, s.status.Security = false, heard, SecurityUnknown
+	s.status.Local = netip.AddrPort{}
+	s.setError(err)
+}
+
+// setError wants s.mu.
+func (s *Session) setError(err error) {
+	if err != nil {
+		s.status.LastError, s.status.LastHint = err.Error(), Hint(err)
+	}
+}
+
+// serve looks after one connection until it ends, and says why it did.
+func (s *Session) serve(ctx context.Context, c *conn, early []Frame) error {
+	for _, f := range early {
+		s.handle(c, f)
+	}
+	go s.read(c)
+	pinger := make(chan error, 1)
+	pingCtx, stopPing := context.WithCancel(ctx)
+	defer stopPing()
+	go func() { pinger <- s.ping(pingCtx, c) }()
+
+	proof := time.NewTimer(s.cfg.ProofTimeout)
+	defer proof.Stop()
+	recheck := time.NewTimer(s.cfg.RecheckInterval)
+	defer recheck.Stop()
+	proved, pings := c.proof, pinger
+	var err error
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			c.logoff()
+			err = ctx.Err()
+		case <-c.gone:
+			err = s.netFault(StageRun, c.readErr)
+		case err = <-pings:
+			pings = nil
+			pinger <- nil // for the wait below
+		case <-proved:
+			proved = nil
+			s.secure(SecurityGranted, State{Kind: Granted, At: time.Now()})
+		case <-proof.C:
+			if proved != nil {
+				missing := s.fault(StageRun, ErrNoPrivilege, nil, "")
+				s.cfg.Log.Warn("no security events", "pbx", s.cfg.Name, "error", missing)
+				s.secure(SecurityMissing, State{Kind: Unproven, At: time.Now(), Err: missing})
+			}
+		case <-recheck.C:
+			if proved != nil {
+				c.logoff()
+				err = s.fault(StageRun, ErrNoPrivilege, nil, "")
+			}
+		}
+	}
+	_ = c.nc.Close()
+	stopPing()
+	<-c.gone
+	c.abandon(err)
+	<-pinger
+	return err
+}
+
+func (s *Session) secure(security Security, st State) {
+	s.mu.Lock()
+	s.status.Security = security
+	s.setError(st.Err)
+	s.mu.Unlock()
+	s.queue.pushState(st)
+}
+
+// read drains the socket. It waits for nothing else.
+func (s *Session) read(c *conn) {
+	defer close(c.gone)
+	for {
+		text, err := c.sp.Next()
+		c.touched.Store(c.sp.Received().UnixNano())
+		switch {
+		case err == nil:
+			s.handle(c, Frame{Text: text, Received: c.sp.Received()})
+		case errors.Is(err, ErrOversize):
+			s.oversize(err)
+		default:
+			c.readErr = err
+			return
+		}
+	}
+}
+
+// handle sends a frame to whom it belongs.
+func (s *Session) handle(c *conn, f Frame) {
+	if c.answer(f.Text) {
+		return
+	}
+	if !c.proved && isSecurity(f.Text) {
+		c.proved = true
+		close(c.proof)
+	}
+	s.queue.push(f)
+}
+
+// isSecurity reports whether a frame looks like an event of class security.
+func isSecurity(text string) bool {
+	return strings.HasPrefix(text, eventPrefix) && strings.HasPrefix(after(text), "Privilege: security,")
+}
+
+func (s *Session) oversize(err error) {
+	s.mu.Lock()
+	s.status.Oversize++
+	n := s.status.Oversize
+	s.mu.Unlock()
+	if n&(n-1) == 0 { // a flood of them does not flood the log
+		s.cfg.Log.Warn("frame skipped", "pbx", s.cfg.Name, "error", err, "total", n)
+	}
+}
+
+// ping sends one Ping after the other and returns why it stopped.
+func (s *Session) ping(ctx context.Context, c *conn) error {
+	timer := time.NewTimer(0) // the first at once: it measures the line
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.gone:
+			return nil
+		case <-timer.C:
+		}
+		sent := time.Now()
+		replied := make(chan error, 1)
+		pingCtx, cancel := context.WithCancel(ctx)
+		go func() {
+			_, err := c.roundTrip(pingCtx, "Ping")
+			replied <- err
+		}()
+		err := s.await(ctx, c, sent, replied)
+		cancel()
+		switch {
+		case err == nil:
+			s.mu.Lock()
+			s.status.RTT = time.Since(sent)
+			s.mu.Unlock()
+		case errors.Is(err, ErrPing):
+			_ = c.nc.Close() // ends a write that hangs
+			<-replied
+			return err
+		case ctx.Err() != nil, errors.Is(err, ErrNotConnected), errors.Is(err, ErrBusy), errors.Is(err, ErrNoReply):
+			// The reader says more; a line that is busy is alive.
+		default:
+			s.cfg.Log.Debug("ping", "pbx", s.cfg.Name, "error", err) // refused, hence answered
+		}
+		timer.Reset(s.cfg.PingInterval)
+	}
+}
+
+// await waits for the reply to a Ping. A line on which bytes arrive is given
+// longer: Asterisk writes the events that it has queued before it reads on.
+func (s *Session) await(ctx context.Context, c *conn, sent time.Time, replied <-chan error) error {
+	last := sent.Add(4 * s.cfg.PingTimeout)
+	for {
+		until := time.Unix(0, max(c.touched.Load(), sent.UnixNano())).Add(s.cfg.PingTimeout)
+		if until.After(last) {
+			until = last
+		}
+		timer := time.NewTimer(time.Until(until))
+		select {
+		case err := <-replied:
+			timer.Stop()
+			return err
+		case <-timer.C:
+		}
+		heard := time.Unix(0, c.touched.Load())
+		if now := time.Now(); !now.Before(last) || !now.Before(heard.Add(s.cfg.PingTimeout)) {
+			return s.fault(StageRun, ErrPing, fmt.Errorf("sent %v ago", now.Sub(sent).Round(time.Millisecond)), "")
+		}
+	}
+}
+
+// deliver calls OnFrames and OnState until stop is closed and the queue empty.
+func (s *Session) deliver(stop <-chan struct{}) {
+	for {
+		if c := s.queue.take(); c != nil {
+			if c.state != nil && s.cfg.OnState != nil {
+				s.cfg.OnState(*c.state)
+			}
+			if len(c.frames) > 0 && s.cfg.OnFrames != nil {
+				s.cfg.OnFrames(c.frames)
+			}
+			s.queue.release(c)
+			continue
+		}
+		select {
+		case <-s.queue.notify:
+		case <-stop:
+			if !s.queue.empty() {
+				continue
+			}
+			return
+		}
+	}
+}

@@ -1,0 +1,268 @@
+package ami
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+const (
+	// DefaultMaxLine is the longest line, in bytes without its CRLF, that a
+	// frame may have. Asterisk's longest honest line in an event is a Call-ID
+	// of some 1,000 characters.
+	DefaultMaxLine = 64 << 10
+	// DefaultMaxFrame is the longest frame in bytes without its CRLFCRLF. The
+	// reply to a Command action is one frame, however many lines it has.
+	DefaultMaxFrame = 1 << 20
+
+	bannerPrefix = "Asterisk Call Manager/" // main/manager.c, session_do()
+	maxBanner    = 256
+	minBuffer    = 64 << 10
+	minRead      = 4 << 10
+)
+
+var frameEnd = []byte("\r\n\r\n")
+
+// ErrOversize is what an [OversizeError] is.
+var ErrOversize = errors.New("frame exceeds its bound")
+
+// errNoBanner says that a stream does not begin with the greeting of AMI.
+var errNoBanner = errors.New("no AMI banner")
+
+// OversizeError reports a frame that was longer than [Limits] allow and was
+// skipped to its end. The stream goes on after it.
+type OversizeError struct {
+	Size int64  // bytes of the frame without its CRLFCRLF
+	Head string // its first bytes, raw: quote them before they are shown
+}
+
+func (e *OversizeError) Error() string {
+	return fmt.Sprintf("skipped a frame of %d bytes that begins with %q: %v", e.Size, e.Head, ErrOversize)
+}
+
+func (e *OversizeError) Unwrap() error { return ErrOversize }
+
+// Limits bounds what a [Splitter] accepts. Zero values mean [DefaultMaxLine]
+// and [DefaultMaxFrame].
+type Limits struct {
+	MaxLine  int // bytes, without CRLF
+	MaxFrame int // bytes, without CRLFCRLF
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.MaxLine <= 0 {
+		l.MaxLine = DefaultMaxLine
+	}
+	if l.MaxFrame <= 0 {
+		l.MaxFrame = DefaultMaxFrame
+	}
+	return l
+}
+
+// A Splitter cuts a byte stream into AMI frames at CRLFCRLF, and only there: a
+// lone CR or LF is part of a frame. It holds at most about twice MaxFrame in
+// memory whatever arrives. It is for one goroutine.
+type Splitter struct {
+	r        io.Reader
+	lim      Limits
+	buf      []byte
+	start    int // of the frame that is being read
+	scan     int // nothing before it ends a frame
+	end      int // of what was read
+	err      error
+	received time.Time
+	greeted  bool
+	banner   string
+	skipping bool
+	skipped  int64
+	head     string
+}
+
+// NewSplitter returns a Splitter that reads r, which may be a socket or a
+// recording. A greeting line ("Asterisk Call Manager/11.0.0") at the very
+// beginning is no frame; see [Splitter.Banner].
+func NewSplitter(r io.Reader, limits Limits) *Splitter {
+	return &Splitter{r: r, lim: limits.withDefaults()}
+}
+
+// Banner returns the greeting line with which the stream began, or "".
+func (s *Splitter) Banner() string { return s.banner }
+
+// Received returns the time at which the Read returned that completed the last
+// frame.
+func (s *Splitter) Received() time.Time { return s.received }
+
+// Next returns the next frame without its closing CRLFCRLF. It is the only
+// allocation. The frame can be empty, and can begin with anything.
+//
+// An [OversizeError] (errors.Is [ErrOversize]) stands for a frame that was
+// skipped; call Next again. Any other error is final: io.EOF at the end of a
+// frame, io.ErrUnexpectedEOF inside one, or what the reader returned.
+func (s *Splitter) Next() (string, error) {
+	for !s.greeted {
+		if _, ok := s.greet(s.err != nil); ok {
+			break
+		}
+		s.fill()
+	}
+	for {
+		i := bytes.Index(s.buf[s.scan:s.end], frameEnd)
+		switch {
+		case i >= 0 && s.skipping:
+			size := s.skipped + int64(s.scan+i-s.start)
+			s.advance(s.scan + i + len(frameEnd))
+			return "", s.oversize(size)
+		case i >= 0:
+			frame := s.buf[s.start : s.scan+i]
+			s.advance(s.scan + i + len(frameEnd))
+			if len(frame) > s.lim.MaxFrame || len(frame) > s.lim.MaxLine && longLine(frame, s.lim.MaxLine) {
+				s.head = head(frame)
+				return "", s.oversize(int64(len(frame)))
+			}
+			return string(frame), nil
+		}
+		s.scan = max(s.start, s.end-len(frameEnd)+1)
+		if !s.skipping && s.end-s.start >= s.lim.MaxFrame+len(frameEnd) {
+			s.skipping, s.head = true, head(s.buf[s.start:s.end])
+		}
+		if s.skipping {
+			s.skipped += int64(s.scan - s.start)
+			s.start = s.scan
+		}
+		if s.err != nil {
+			return "", s.finish()
+		}
+		s.fill()
+	}
+}
+
+// finish says how a stream that has ended ended.
+func (s *Splitter) finish() error {
+	rest := s.end - s.start
+	s.advance(s.end)
+	switch {
+	case s.skipping:
+		return s.oversize(s.skipped + int64(rest))
+	case rest > 0 && errors.Is(s.err, io.EOF):
+		s.err = io.EOF
+		return io.ErrUnexpectedEOF
+	}
+	return s.err
+}
+
+func (s *Splitter) advance(to int) { s.start, s.scan = to, to }
+
+func (s *Splitter) oversize(size int64) error {
+	err := &OversizeError{Size: size, Head: s.head}
+	s.skipping, s.skipped, s.head = false, 0, ""
+	if s.start == s.end && len(s.buf) > minBuffer {
+		s.buf, s.end = nil, 0
+		s.advance(0)
+	}
+	return err
+}
+
+// readBanner waits for the greeting. It returns the first bytes and errNoBanner
+// as soon as they cannot become one.
+func (s *Splitter) readBanner() (string, error) {
+	for {
+		if _, ok := s.greet(s.err != nil); ok {
+			break
+		}
+		s.fill()
+	}
+	if s.banner == "" {
+		if s.end == s.start && s.err != nil {
+			return "", s.err
+		}
+		return head(s.buf[s.start:s.end]), errNoBanner
+	}
+	return s.banner, nil
+}
+
+// greet takes the greeting off the stream's beginning. It reports false while
+// more bytes are needed to know whether there is one.
+func (s *Splitter) greet(final bool) (string, bool) {
+	if s.greeted {
+		return s.banner, true
+	}
+	b := s.buf[s.start:min(s.end, s.start+maxBanner)]
+	if n := min(len(b), len(bannerPrefix)); string(b[:n]) == bannerPrefix[:n] {
+		i := bytes.Index(b, frameEnd[:2])
+		switch {
+		case i >= len(bannerPrefix):
+			s.banner = string(b[:i])
+			s.advance(s.start + i + 2)
+		case i < 0 && len(b) < maxBanner && !final:
+			return "", false
+		}
+	}
+	s.greeted = true
+	return s.banner, true
+}
+
+// fill reads once, having made room for it.
+func (s *Splitter) fill() {
+	if s.err != nil {
+		return
+	}
+	if s.start == s.end {
+		s.end = 0
+		s.advance(0)
+	}
+	if len(s.buf)-s.end < minRead {
+		if s.start > 0 && s.end-s.start <= len(s.buf)-minRead {
+			s.scan -= s.start
+			s.end = copy(s.buf, s.buf[s.start:s.end])
+			s.start = 0
+		} else {
+			grown := make([]byte, max(minBuffer, min(2*len(s.buf), s.lim.MaxFrame+2*minRead), s.end-s.start+2*minRead))
+			s.scan -= s.start
+			s.end = copy(grown, s.buf[s.start:s.end])
+			s.start = 0
+			s.buf = grown
+		}
+	}
+	for range 100 {
+		n, err := s.r.Read(s.buf[s.end:])
+		if n < 0 || n > len(s.buf)-s.end {
+			n, err = 0, errors.New("ami: reader returned an impossible count")
+		}
+		s.end += n
+		s.err = err
+		if n > 0 {
+			s.received = time.Now()
+		}
+		if n > 0 || err != nil {
+			return
+		}
+	}
+	s.err = io.ErrNoProgress
+}
+
+// CutBanner takes the greeting line off a frame that begins with one, as a
+// recording of several connections has it in its middle. In a live stream an
+// attacker can write such a line.
+func CutBanner(frame string) (banner, rest string, ok bool) {
+	if !strings.HasPrefix(frame, bannerPrefix) {
+		return "", frame, false
+	}
+	banner, rest, _ = strings.Cut(frame, "\r\n")
+	return banner, rest, true
+}
+
+func longLine(frame []byte, limit int) bool {
+	for len(frame) > limit {
+		i := bytes.Index(frame, frameEnd[:2])
+		if i < 0 || i > limit {
+			return true
+		}
+		frame = frame[i+2:]
+	}
+	return false
+}
+
+func head(b []byte) string { return string(b[:min(len(b), 48)]) }
