@@ -1,0 +1,255 @@
+package security
+
+import "strings"
+
+// Decode decodes one AMI frame: the text between two CRLFCRLF, without the closing one. It overwrites *ev, whose strings
+// then alias frame. After an error *ev is the zero Event. It allocates nothing but a TamperError.
+//
+// The error is ErrNotSecurity, or a *TamperError for a frame that has anything of a security event and is not exactly
+// what Asterisk writes (__manager_event_sessions_va in main/manager.c, then the order of main/security_events.c):
+// lines end with CRLF, each header stands once and at its place, and no value has a control character.
+//
+// Nothing in the stream is escaped, so that whoever can put a few hundred bytes with line breaks into one value can
+// write a whole event. SIP gives 36 bytes, which is too little; AMI over HTTP (webenabled=yes in manager.conf) gives
+// more, and no reader of the stream can tell.
+func Decode(frame string, ev *Event) error {
+	*ev = Event{}
+	l := lines{rest: frame, more: true}
+	l.next()
+	name, ok := strings.CutPrefix(l.line, "Event: ")
+	if !ok {
+		return notSecurity(frame)
+	}
+	t := typeOf(name)
+	if t == UnknownType {
+		return notSecurity(frame)
+	}
+	reason := decodePreamble(&l)
+	if reason == "" {
+		ev.Type = t
+		reason = decodeHeaders(&l, ev)
+	}
+	if reason != "" {
+		*ev = Event{}
+		return &TamperError{Reason: reason, Line: l.n}
+	}
+	return sourced(ev)
+}
+
+// lines walks the lines of a frame. line is empty after the last one; n counts the lines.
+type lines struct {
+	line, rest string
+	n          int
+	more       bool // a line follows
+	ended      bool // next was called after the last line
+	loneCR     bool // a CR without LF ends line
+}
+
+func (l *lines) next() {
+	if !l.more {
+		l.line, l.ended = "", true
+		return
+	}
+	l.n++
+	i := strings.IndexByte(l.rest, '\r')
+	if i < 0 {
+		l.line, l.rest, l.more = l.rest, "", false
+		return
+	}
+	l.line = l.rest[:i]
+	if i+1 == len(l.rest) || l.rest[i+1] != '\n' {
+		l.loneCR = true
+		l.rest, l.more = "", false
+		return
+	}
+	l.rest = l.rest[i+2:]
+}
+
+// decodePreamble reads from Privilege to SystemName, and stops at the line after.
+func decodePreamble(l *lines) string {
+	if l.loneCR {
+		return ReasonControl
+	}
+	l.next()
+	if l.line != "Privilege: security,all" {
+		return ReasonOrder
+	}
+	l.next()
+	if strings.HasPrefix(l.line, fieldHeaders[fEventTV]) {
+		return ""
+	}
+	if v, ok := strings.CutPrefix(l.line, "Timestamp: "); ok { // timestampevents=yes
+		sec, usec, ok := strings.Cut(v, ".")
+		if _, ok1 := parseDigits(sec); !ok || !ok1 || len(usec) != 6 {
+			return ReasonTime
+		}
+		if _, ok := parseDigits(usec); !ok {
+			return ReasonTime
+		}
+		l.next()
+	}
+	if v, ok := strings.CutPrefix(l.line, "SequenceNumber: "); ok { // manager debug
+		if _, ok := parseDigits(strings.TrimPrefix(v, "-")); !ok {
+			return ReasonValue
+		}
+		for _, header := range [...]string{"File: ", "Line: ", "Func: "} {
+			l.next()
+			v, ok := strings.CutPrefix(l.line, header)
+			if !ok {
+				return ReasonOrder
+			}
+			if l.loneCR || hasControl(v) {
+				return ReasonControl
+			}
+		}
+		l.next()
+	}
+	if v, ok := strings.CutPrefix(l.line, "SystemName: "); ok { // systemname in asterisk.conf
+		if l.loneCR || hasControl(v) {
+			return ReasonControl
+		}
+		l.next()
+	}
+	return ""
+}
+
+// decodeHeaders reads the headers of ev.Type into ev, from the present line to the frame's end.
+func decodeHeaders(l *lines, ev *Event) string {
+	for _, s := range orders[ev.Type] {
+		v, ok := strings.CutPrefix(l.line, fieldHeaders[s.field])
+		if !ok {
+			if s.need == optional {
+				continue
+			}
+			return ReasonOrder
+		}
+		if l.loneCR {
+			return ReasonControl
+		}
+		if reason := ev.set(s.field, v); reason != "" {
+			return reason
+		}
+		l.next()
+	}
+	if !l.ended {
+		return ReasonOrder
+	}
+	return ""
+}
+
+// set validates the value of a field and keeps it if Event has a place for it.
+func (ev *Event) set(f field, v string) string {
+	switch f {
+	case fEventTV:
+		t, ok := parseTime(v)
+		if !ok {
+			return ReasonTime
+		}
+		ev.Time = t
+		return ""
+	case fSessionTV:
+		if _, ok := parseTime(v); !ok {
+			return ReasonTime
+		}
+		return ""
+	case fSeverity:
+		if v != "Informational" && v != "Error" {
+			return ReasonValue
+		}
+		return ""
+	case fEventVersion:
+		if _, ok := parseDigits(v); !ok {
+			return ReasonValue
+		}
+		return ""
+	case fUsingPassword:
+		if v != "0" && v != "1" {
+			return ReasonValue
+		}
+		ev.UsingPassword = v == "1"
+		return ""
+	case fService:
+		switch v {
+		case "PJSIP":
+			ev.Service = PJSIP
+			return ""
+		case "SIP":
+			ev.Service = SIP
+			return ""
+		case "AMI":
+			ev.Service = AMI
+			return ""
+		case "IAX2":
+			ev.Service = IAX2
+			return ""
+		case "":
+			return ReasonValue
+		}
+		return checkText(v)
+	case fLocalAddress, fRemoteAddress, fExpectedAddress:
+		a, ok := parseAddress(v)
+		if !ok {
+			return ReasonAddress
+		}
+		switch f {
+		case fLocalAddress:
+			ev.Local = a
+		case fRemoteAddress:
+			ev.Remote = a
+		default:
+			ev.Detail = v
+		}
+		return ""
+	}
+	if reason := checkText(v); reason != "" {
+		return reason
+	}
+	switch f {
+	case fAccountID:
+		ev.Account = v
+	case fSessionID:
+		ev.Session = v
+	case fACLName:
+		ev.ACLName = v
+	case fRequestType, fAuthMethod, fAttemptedTransport:
+		ev.Detail = v
+	case fChallenge:
+		if ev.Type != InvalidPassword { // ReceivedChallenge is what the peer answered to
+			ev.Challenge = v
+		}
+	case fReceivedChallenge:
+		ev.Challenge = v
+	case fResponse, fReceivedHash:
+		ev.Response = v
+	case fExpectedResponse, fRequestParams, fModule:
+		// Read and forgotten. ExpectedResponse is the right answer to the challenge: who has it can log in.
+	}
+	return ""
+}
+
+// sourced ends a decoding: an event of which Asterisk did not know the source is none.
+func sourced(ev *Event) error {
+	if !ev.Remote.AddrPort.IsValid() {
+		*ev = Event{}
+		return ErrNotSecurity
+	}
+	return nil
+}
+
+// notSecurity judges a frame that is none of the fifteen events. It is tampering if it has headers that only security
+// events have: then it is a piece of one that an injected CRLFCRLF cut, perhaps under a head of the attacker's
+// choice. A UserEvent is not judged, since a dialplan may give it headers of any name; the other piece of a cut event
+// lacks headers and is found by that.
+func notSecurity(frame string) error {
+	for n, rest, more := 1, frame, true; more; n++ {
+		var line string
+		line, rest, more = strings.Cut(rest, "\r\n")
+		if n == 1 && line == "Event: UserEvent" {
+			break
+		}
+		if key, _, ok := strings.Cut(line, ": "); ok && fieldOf(key).stray() {
+			return &TamperError{Reason: ReasonStray, Line: n}
+		}
+	}
+	return ErrNotSecurity
+}

@@ -1,0 +1,281 @@
+package security
+
+import "strings"
+
+// DecodeLine decodes one line of Asterisk's security log, with or without its line end: what main/logger.c writes to
+// files ("[date] SECURITY[pid][C-callid] res_security_log.c: "), in plain format, on a console or to syslog, also
+// where syslog, the journal or a container's log put their own words before it. It overwrites *ev, whose strings then
+// alias line. After an error *ev is the zero Event. It allocates nothing but a TamperError.
+//
+// The error is ErrNotSecurity, or a *TamperError for a line that has anything of a security event and is not exactly
+// what Asterisk writes, such as either half of an event that an injected LF cut in two.
+//
+// The log is weaker evidence than AMI. Values are neither quoted nor escaped, and term_strip of Asterisk's main/term.c
+// deletes from an ESC to the next 'm', across values, leaving no trace: a peer who has ESC in one value and 'm' in a
+// later one can remove what stands between, the true RemoteAddress included. Do not ban from it.
+func DecodeLine(line string, ev *Event) error {
+	*ev = Event{}
+	line = strings.TrimSuffix(line, "\n")
+	line = strings.TrimSuffix(line, "\r")
+	msg, ok := cutLogPrefix(line)
+	if !ok {
+		return notSecurityLine(line)
+	}
+	return DecodeMessage(msg, ev)
+}
+
+// DecodeMessage decodes the message alone of a line of the security log, as Asterisk's res/res_security_log.c composes
+// it: SecurityEvent="X",EventTV="…",… It is for logs whose frame is another, such as Asterisk's JSON log. It is
+// otherwise as DecodeLine.
+func DecodeMessage(msg string, ev *Event) error {
+	*ev = Event{}
+	rest, ok := strings.CutPrefix(msg, `SecurityEvent="`)
+	if !ok {
+		return notSecurityLine(msg)
+	}
+	n, reason := decodeFields(rest, ev)
+	if reason != "" {
+		*ev = Event{}
+		return &TamperError{Reason: reason, Line: n}
+	}
+	return sourced(ev)
+}
+
+// decodeFields reads the message after SecurityEvent=". Every `",KEY="` of a known key is taken for a separator, also
+// within a value: Asterisk itself writes each once, so that a second one is out of order, and tampering.
+func decodeFields(rest string, ev *Event) (n int, reason string) {
+	n = 1
+	name, key, rest, more := cutField(rest)
+	if ev.Type = typeOf(name); ev.Type == UnknownType {
+		return n, ReasonValue
+	}
+	var value string
+	for _, s := range orders[ev.Type] {
+		if !more || key != s.field {
+			if s.need != required {
+				continue
+			}
+			if !more {
+				return n, ReasonTruncated
+			}
+			return n + 1, ReasonOrder
+		}
+		n++
+		f := key
+		value, key, rest, more = cutField(rest)
+		if !more {
+			var closed bool
+			if value, closed = strings.CutSuffix(value, `"`); !closed {
+				return n, ReasonTruncated
+			}
+		}
+		if f == fEventTV {
+			if t, ok := parseOldTime(value); ok {
+				ev.Time = t
+				continue
+			}
+		}
+		if f == fSessionTV {
+			if _, ok := parseOldTime(value); ok {
+				continue
+			}
+		}
+		if reason := ev.set(f, value); reason != "" {
+			return n, reason
+		}
+	}
+	if more {
+		return n + 1, ReasonOrder
+	}
+	return n, ""
+}
+
+// cutField cuts s at the next `",KEY="`: the value before it, the key, and what follows.
+func cutField(s string) (value string, key field, rest string, more bool) {
+	for i := 0; ; {
+		j := strings.Index(s[i:], `",`)
+		if j < 0 {
+			return s, numFields, "", false
+		}
+		i += j + 2
+		if key, after, ok := cutKey(s[i:]); ok {
+			return s[:i-2], key, after, true
+		}
+	}
+}
+
+// cutKey reads KEY=" of a known key.
+func cutKey(s string) (key field, rest string, ok bool) {
+	const longest = len("AttemptedTransport")
+	name, _, ok := strings.Cut(s[:min(len(s), longest+1)], "=")
+	if !ok || len(s) < len(name)+2 || s[len(name)+1] != '"' {
+		return numFields, "", false
+	}
+	key = fieldOf(name)
+	return key, s[len(name)+2:], key != numFields
+}
+
+// notSecurityLine judges a line that does not begin as one of the security log. It is tampering if it has a field of
+// one: then it is the rest of an event that an injected line break cut, or text that means to be taken for one.
+func notSecurityLine(line string) error {
+	if _, _, _, more := cutField(line); more || strings.Contains(line, `SecurityEvent="`) {
+		return &TamperError{Reason: ReasonStray, Line: 1}
+	}
+	return ErrNotSecurity
+}
+
+// cutLogPrefix cuts what loggers write before the message. It is strict, since other messages of Asterisk, and of other
+// programs in the same file, carry a peer's text: SECURITY must stand where the level does, with nothing before it but
+// a date in brackets and what may precede that.
+func cutLogPrefix(line string) (msg string, ok bool) {
+	const level = "SECURITY"
+	for at := 0; ; at += len(level) {
+		i := strings.Index(line[at:], level)
+		if i < 0 {
+			return "", false
+		}
+		at += i
+		if msg, ok := cutLogOrigin(line[at+len(level):]); ok && validLogHead(trimColours(line[:at])) {
+			return msg, true
+		}
+	}
+}
+
+// cutLogOrigin cuts thread, call and source file, which stand between the level and the message.
+func cutLogOrigin(line string) (msg string, ok bool) {
+	s := scanner{rest: line, ok: true}
+	s.colour()
+	s.literal("[")
+	s.digits()
+	s.literal("]")
+	if s.optional("[C-") {
+		s.word()
+		s.literal("]")
+	}
+	s.optional(":")
+	s.literal(" ")
+	s.colour()
+	s.literal("res_security_log.c")
+	s.colour()
+	s.literal(":")
+	if !s.optional(" ") { // console, syslog and plain formats: "res_security_log.c:114 [in ]security_stasis_cb: "
+		s.colour()
+		s.digits()
+		s.colour()
+		s.literal(" ")
+		s.optional("in ")
+		s.colour()
+		s.word()
+		s.colour()
+		s.literal(": ")
+	}
+	return s.rest, s.ok
+}
+
+// validLogHead checks what stands before the level: words of another logger, perhaps ending in "name:" or "name[pid]:",
+// then perhaps Asterisk's "[date] ". No word of it may come from a peer, so there is no second date, and no text.
+func validLogHead(s string) bool {
+	if len(s) > 256 || strings.IndexByte(s, '"') >= 0 || hasControl(s) {
+		return false
+	}
+	if head, ok := strings.CutSuffix(s, "] "); ok {
+		i := strings.LastIndexByte(head, '[')
+		if i < 0 {
+			return false
+		}
+		s = head[:i]
+	}
+	if s == "" {
+		return true
+	}
+	s, ok := strings.CutSuffix(s, " ")
+	if !ok || strings.Count(s, " ") > 8 {
+		return false
+	}
+	if name, ok := strings.CutSuffix(s, ":"); ok {
+		s = name
+		if name, ok := strings.CutSuffix(name, "]"); ok {
+			i := strings.LastIndexByte(name, '[')
+			if i < 0 {
+				return false
+			}
+			if _, ok := parseDigits(name[i+1:]); !ok {
+				return false
+			}
+			s = name[:i]
+		}
+	}
+	return !strings.ContainsAny(s, "[]=<") && !strings.Contains(s, ": ") || validPriority(s)
+}
+
+// validPriority says whether s is the head of a syslog packet as kept raw: "<134>" or "<134>1 ", then words.
+func validPriority(s string) bool {
+	s, ok := strings.CutPrefix(s, "<")
+	if !ok {
+		return false
+	}
+	pri, s, ok := strings.Cut(s, ">")
+	if _, digits := parseDigits(pri); !ok || !digits || len(pri) > 3 {
+		return false
+	}
+	return !strings.ContainsAny(s, "[]=<") && !strings.Contains(s, ": ")
+}
+
+// trimColours removes the colour that a console sets before the level.
+func trimColours(s string) string {
+	i := strings.LastIndexByte(s, 0x1b)
+	if i < 0 {
+		return s
+	}
+	c := scanner{rest: s[i:], ok: true}
+	if c.colour(); c.rest != "" {
+		return s
+	}
+	return s[:i]
+}
+
+// scanner reads fixed forms. ok is false from the first that is not met.
+type scanner struct {
+	rest string
+	ok   bool
+}
+
+func (s *scanner) optional(lit string) (found bool) {
+	s.rest, found = strings.CutPrefix(s.rest, lit)
+	return found
+}
+
+func (s *scanner) literal(lit string) { s.ok = s.optional(lit) && s.ok }
+
+func (s *scanner) digits() {
+	s.span(func(c byte) bool { return c-'0' <= 9 })
+}
+
+func (s *scanner) word() {
+	s.span(func(c byte) bool {
+		return c-'0' <= 9 || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '_'
+	})
+}
+
+func (s *scanner) span(in func(byte) bool) {
+	i := 0
+	for i < len(s.rest) && in(s.rest[i]) {
+		i++
+	}
+	s.ok = s.ok && i > 0
+	s.rest = s.rest[i:]
+}
+
+// colour skips one escape sequence of Asterisk's main/term.c, if there is one.
+func (s *scanner) colour() {
+	if !strings.HasPrefix(s.rest, "\x1b[") {
+		return
+	}
+	i := 2
+	for i < len(s.rest) && (s.rest[i] == ';' || s.rest[i]-'0' <= 9) {
+		i++
+	}
+	if i < len(s.rest) && s.rest[i] == 'm' {
+		s.rest = s.rest[i+1:]
+	}
+}
