@@ -30,15 +30,6 @@ type Asterisk struct {
 	PingInterval time.Duration `yaml:"ping_interval"`
 }
 
-// Secret is a password. It prints as "(hidden)" through fmt, slog, json and yaml; Reveal returns it.
-type Secret struct{ value string }
-
-// NewSecret wraps a password.
-func NewSecret(value string) Secret { return Secret{value} }
-
-// Reveal returns the password, for the one place that logs in with it.
-func (s Secret) Reveal() string { return s.value }
-
 // Auth is how to log in to AMI.
 type Auth string
 
@@ -88,6 +79,68 @@ type Policy struct {
 	Services   map[string]Mode `yaml:"services"` // by Asterisk's service name
 	Allow      []AllowEntry    `yaml:"allow"`
 	MaxSources int             `yaml:"max_sources"`
+
+	// Rules beyond points, each with its own switch (0 turns a rule off).
+	Misconfigured MisconfiguredRule `yaml:"misconfigured"`
+	Challenges    ChallengesRule    `yaml:"challenges"`
+	Breach        BreachRule        `yaml:"breach"`
+	Targeted      TargetedRule      `yaml:"targeted"`
+	Roaming       RoamingRule       `yaml:"roaming"`
+	Storm         StormRule         `yaml:"storm"`
+	Limits        Limits            `yaml:"limits"`
+}
+
+// MisconfiguredRule tells a phone with an old password from a guesser: one account that fails at no more than PerMinute
+// distinct guesses a minute, after a burst, is reported and not banned.
+// Defaults: 6 a minute, burst 4.
+type MisconfiguredRule struct {
+	PerMinute float64 `yaml:"per_minute"`
+	Burst     int     `yaml:"burst"` // distinct guesses
+}
+
+// ChallengesRule judges challenges that nobody answers: for "<unknown>" after AnswerWithin without a login from that
+// source; for known accounts from Accounts distinct ones on, but not in the first Warmup after the start, when
+// nobody has had the time to earn trust. Defaults: 10s, 20 accounts, 1h.
+type ChallengesRule struct {
+	AnswerWithin time.Duration `yaml:"answer_within"`
+	Accounts     int           `yaml:"accounts"`
+	Warmup       time.Duration `yaml:"warmup"`
+}
+
+// BreachRule reports a login that follows Failures guesses of the same account by the same source. Default: 5.
+type BreachRule struct {
+	Failures int `yaml:"failures"`
+}
+
+// TargetedRule reports an account that fails from Sources distinct sources within Within; from then on one more failure
+// bans a source that is not trusted. Defaults: 10 sources, 1h.
+type TargetedRule struct {
+	Sources int           `yaml:"sources"`
+	Within  time.Duration `yaml:"within"`
+}
+
+// RoamingRule allows Guesses more before a ban to a source that fails on an account which logged in elsewhere within
+// Within. Defaults: 24h, 2 guesses.
+type RoamingRule struct {
+	Within  time.Duration `yaml:"within"`
+	Guesses int           `yaml:"guesses"`
+}
+
+// StormRule suspends bans of sources that were trusted within Memory while Sources of them fail within Within.
+// Defaults: 5 sources, 1m, 168h.
+type StormRule struct {
+	Sources int           `yaml:"sources"`
+	Within  time.Duration `yaml:"within"`
+	Memory  time.Duration `yaml:"memory"`
+}
+
+// Limits bound what a spoofer of source addresses can make Ringwall do. Defaults: 1000000 active bans, of which 500000
+// on evidence that can be forged, and 10000 of those a second after a burst of 200000.
+type Limits struct {
+	Bans           int `yaml:"bans"`
+	ForgeableBans  int `yaml:"forgeable_bans"`
+	ForgeableRate  int `yaml:"forgeable_rate"` // bans a second
+	ForgeableBurst int `yaml:"forgeable_burst"`
 }
 
 // Points is what each kind of evidence is worth; 0 ignores it.

@@ -1,0 +1,91 @@
+package policy
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	day  = 24 * time.Hour
+	week = 7 * day
+	// longest is far from the end of time.Duration, so that a time plus a configured duration cannot overflow.
+	longest = 3650 * day
+)
+
+const durationsAllowed = "a number with a unit: s, m, h, d or w, as in 90s, 10m, 24h, 7d, 1w, 1h30m"
+
+var (
+	errNotDuration = errors.New("not a duration")
+	errNoUnit      = errors.New("a duration without a unit")
+	errNegative    = errors.New("a negative duration")
+	errTooLong     = errors.New("longer than ten years")
+)
+
+// parseDuration reads what [time.ParseDuration] reads, and d for 24 hours and w for 7 days.
+func parseDuration(text string) (time.Duration, error) {
+	if text == "" || len(text) > 64 {
+		return 0, errNotDuration
+	}
+	if text[0] == '-' {
+		return 0, errNegative
+	}
+	var sum time.Duration
+	for rest := text; rest != ""; {
+		number := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789."))]
+		rest = rest[len(number):]
+		unit := rest
+		if i := strings.IndexAny(rest, "0123456789."); i >= 0 {
+			unit = rest[:i]
+		}
+		rest = rest[len(unit):]
+		switch {
+		case number == "":
+			return 0, errNotDuration
+		case unit == "":
+			return 0, errNoUnit
+		}
+		times := time.Duration(1)
+		switch unit {
+		case "d":
+			unit, times = "h", day/time.Hour
+		case "w":
+			unit, times = "h", week/time.Hour
+		}
+		part, err := time.ParseDuration(number + unit)
+		if err != nil {
+			if strings.Trim(number, "0123456789") == "" && len(number) > 6 {
+				return 0, errTooLong
+			}
+			return 0, errNotDuration
+		}
+		if part > longest/times {
+			return 0, errTooLong
+		}
+		if sum += part * times; sum > longest {
+			return 0, errTooLong
+		}
+	}
+	return sum, nil
+}
+
+// formatDuration is [time.Duration.String] without the zeros at the end: 24h rather than 24h0m0s.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// durationBound writes a limit in whole days where it is some.
+func durationBound(d time.Duration) string {
+	if d >= 7*day && d%day == 0 {
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	return formatDuration(d)
+}

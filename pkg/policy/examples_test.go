@@ -1,0 +1,187 @@
+package policy_test
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const examples = "../../examples"
+
+// withSecret is an environment in which the examples' variable is set, and nothing else.
+func withSecret() policy.Environment {
+	return policy.Environment{Lookup: func(name string) (string, bool) {
+		return "hunter2", name == "RINGWALL_SECRET"
+	}}
+}
+
+func TestExamplesAreValid(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(examples, "*.yaml"))
+	if err != nil || len(files) < 6 {
+		t.Fatalf("examples: %v, %v", files, err)
+	}
+	for _, name := range files {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			c, warnings, err := policy.Load(name, withSecret())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(warnings) > 0 {
+				t.Errorf("warnings: %v", warnings)
+			}
+			for _, a := range c.Asterisk {
+				if a.Secret.Reveal() != "hunter2" {
+					t.Errorf("%s: secret not taken from the environment", a.Name)
+				}
+			}
+		})
+	}
+}
+
+func TestMinimalExampleHasSixLines(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(examples, "minimal.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(data, []byte("\n")); n != 6 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+func TestExamplesSayWhatTheyAreFor(t *testing.T) {
+	load := func(name string) *policy.Config {
+		c, _, err := policy.Load(filepath.Join(examples, name), withSecret())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	if c := load("observe-first.yaml"); c.Policy.Mode != policy.Observe {
+		t.Errorf("observe-first: mode %s", c.Policy.Mode)
+	}
+	if c := load("several-pbxes.yaml"); len(c.Asterisk) != 3 || c.Asterisk[1].Address != "pbx.branch.example.net:5039" {
+		t.Errorf("several-pbxes: %+v", c.Asterisk)
+	}
+	if m := load("wazo.yaml").Policy.Trust.Match; m == nil || !m.MatchString("a1b2c3d4") || m.MatchString("201") {
+		t.Errorf("wazo: match %v", m)
+	}
+}
+
+// reference is what examples/reference.yaml must hold: everything that Print says about the defaults.
+func reference(t *testing.T) []byte {
+	t.Helper()
+	c := policy.Default()
+	a := policy.DefaultAsterisk()
+	a.Name, a.Address, a.Username, a.Secret = "pbx1", "127.0.0.1:5038", "ringwall", policy.NewSecret("x")
+	c.Asterisk = []policy.Asterisk{a}
+	var out bytes.Buffer
+	out.WriteString("# Every key of Ringwall's configuration with its default, what it means, and why it is what it is.\n" +
+		"# Only address, username and secret are needed: examples/minimal.yaml is a whole configuration.\n" +
+		"# `ringwall check --print` writes this file with the values that are in force on your machine.\n\n")
+	if err := c.Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Replace(out.Bytes(), []byte(`secret: "(hidden)"`), []byte(`secret: "${RINGWALL_SECRET}"`), 1)
+}
+
+func TestReferenceHasEveryDefault(t *testing.T) {
+	name := filepath.Join(examples, "reference.yaml")
+	if *update {
+		if err := os.WriteFile(name, reference(t), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := reference(t); !bytes.Equal(data, want) {
+		t.Errorf("the reference differs from the defaults: run go test ./pkg/policy -update\n%s", diff(string(want), string(data)))
+	}
+	got, _, err := policy.Load(name, withSecret())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Asterisk) != 1 {
+		t.Fatalf("%d entries", len(got.Asterisk))
+	}
+	a := policy.DefaultAsterisk()
+	a.Name, a.Address, a.Username, a.Secret = "pbx1", "127.0.0.1:5038", "ringwall", policy.NewSecret("hunter2")
+	want := policy.Default()
+	want.Asterisk = []policy.Asterisk{a}
+	if got.Policy.Honeypots = nil; len(got.Policy.Allow) == 0 {
+		got.Policy.Allow = nil // an empty list in the file is no nil
+	}
+	if !reflect.DeepEqual(*got, want) {
+		t.Errorf("got  %+v\nwant %+v", *got, want)
+	}
+}
+
+// TestReferenceHasEveryKey walks the types and not Print, so that a key which Print forgot is found.
+func TestReferenceHasEveryKey(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(examples, "reference.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal(data, &root); err != nil {
+		t.Fatal(err)
+	}
+	wantKeys(t, reflect.TypeFor[policy.Config](), root.Content[0], "")
+}
+
+func wantKeys(t *testing.T, typ reflect.Type, n *yaml.Node, path string) {
+	t.Helper()
+	for i := range typ.NumField() {
+		field := typ.Field(i)
+		if !field.IsExported() {
+			continue
+		}
+		key := field.Tag.Get("yaml")
+		if key == "" {
+			t.Errorf("%s%s has no key", path, field.Name)
+			continue
+		}
+		var name, value *yaml.Node
+		for k := 0; k+1 < len(n.Content); k += 2 {
+			if n.Content[k].Value == key {
+				name, value = n.Content[k], n.Content[k+1]
+			}
+		}
+		if value == nil {
+			t.Errorf("%s%s is missing", path, key)
+			continue
+		}
+		if i > 0 && !strings.Contains(name.HeadComment, "#") {
+			t.Errorf("%s%s has no comment", path, key)
+		}
+		ft := field.Type
+		if ft.Kind() == reflect.Slice && value.Kind == yaml.SequenceNode && len(value.Content) > 0 {
+			ft, value = ft.Elem(), value.Content[0]
+		}
+		if ft.Kind() == reflect.Struct && value.Kind == yaml.MappingNode {
+			wantKeys(t, ft, value, path+key+".")
+		}
+	}
+}
+
+// diff shows the first line in which two texts differ.
+func diff(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range min(len(w), len(g)) {
+		if w[i] != g[i] {
+			return "want " + w[i] + "\ngot  " + g[i]
+		}
+	}
+	return "one is longer"
+}

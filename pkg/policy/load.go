@@ -1,0 +1,113 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"reflect"
+	"syscall"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Environment is what a configuration asks of the machine. With the zero value no variable is set and no file exists.
+type Environment struct {
+	// Lookup returns an environment variable, like [os.LookupEnv].
+	Lookup func(name string) (string, bool)
+	// Open opens a secret_file, a ca_file or a systemd credential for reading.
+	Open func(name string) (fs.File, error)
+	// WithoutSecrets is for commands that never log in, and may not be allowed to read the secrets: their sources are
+	// neither read nor demanded, and Secret stays empty unless the file itself holds it.
+	WithoutSecrets bool
+}
+
+// OS returns the environment of this process.
+func OS() Environment {
+	return Environment{Lookup: os.LookupEnv, Open: func(name string) (fs.File, error) {
+		// Without O_NONBLOCK a named pipe in place of a file would stop the daemon's start for ever.
+		return os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	}}
+}
+
+func (e Environment) lookup(name string) (string, bool) {
+	if e.Lookup == nil {
+		return "", false
+	}
+	return e.Lookup(name)
+}
+
+func (e Environment) open(name string) (fs.File, error) {
+	if e.Open == nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return e.Open(name)
+}
+
+// Load reads and checks the file at path, which may be up to 1 MiB long. The error is an [Errors] with every mistake
+// that was found. The warnings are in the order of their lines, and are returned with an error too.
+func Load(path string, env Environment) (*Config, []Warning, error) {
+	r, err := os.Open(path)
+	if err != nil {
+		return nil, nil, unreadable(path, err)
+	}
+	defer func() { _ = r.Close() }()
+	info, err := r.Stat()
+	if err != nil {
+		return nil, nil, unreadable(path, err)
+	}
+	return parse(r, path, info.Mode(), env)
+}
+
+// Parse is [Load] from a reader; name stands for the file in errors and warnings.
+func Parse(r io.Reader, name string, env Environment) (*Config, []Warning, error) {
+	return parse(r, name, 0, env)
+}
+
+func unreadable(path string, err error) error {
+	e := &Error{File: path, What: "cannot be read", cause: err}
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		e.What += ": " + pe.Err.Error()
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		e.Hint = "--config FILE, or begin with examples/minimal.yaml"
+	case errors.Is(err, fs.ErrPermission):
+		e.Hint = "sudo, or the user that the daemon runs as"
+	case errors.Is(err, syscall.EISDIR):
+		e.Hint = "a file in it"
+	}
+	return Errors{e}
+}
+
+func parse(r io.Reader, name string, mode fs.FileMode, env Environment) (*Config, []Warning, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	if err != nil {
+		return nil, nil, unreadable(name, err)
+	}
+	if len(data) > maxFile {
+		return nil, nil, Errors{{File: name, What: "the file is too large", Allowed: fmt.Sprintf("up to %d bytes", maxFile)}}
+	}
+	root, e := parseYAML(name, data)
+	if e != nil {
+		return nil, nil, Errors{e}
+	}
+	if root == nil || root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
+		return nil, nil, Errors{{File: name, What: "the file is empty", Hint: "begin with examples/minimal.yaml"}}
+	}
+	f := &file{name: name, env: env, nodes: map[string]*yaml.Node{}, bad: map[string]bool{}}
+	f.collectSecrets(root)
+	c := Default()
+	f.decode(root, "", reflect.ValueOf(&c).Elem())
+	if !f.bad[""] {
+		f.check(&c, mode)
+	}
+	sortWarnings(f.warns)
+	if len(f.errs) > 0 {
+		sortErrors(f.errs)
+		return nil, f.warns, f.errs
+	}
+	return &c, f.warns, nil
+}
