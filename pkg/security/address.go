@@ -34,32 +34,70 @@ func parseAddress(s string) (a Address, ok bool) {
 			s = s[i+1:]
 		}
 	}
+	if !v6 {
+		ip, port, ok := cutIPv4(s)
+		if !ok {
+			return unknownAddress(s, a)
+		}
+		n, ok := parsePort(port)
+		if !ok {
+			return Address{}, false
+		}
+		a.AddrPort = netip.AddrPortFrom(ip, n)
+		return a, true
+	}
 	host, port, ok := strings.Cut(s, "/")
 	if !ok {
 		return Address{}, false
 	}
-	if host == nullHost && port == nullHost {
-		return a, true
-	}
-	if v6 {
-		// The zone goes first: netip would intern it, which allocates, and it is of no use to anybody here.
-		if i := strings.IndexByte(host, '%'); i >= 0 {
-			if !validZone(host[i+1:]) {
-				return Address{}, false
-			}
-			host = host[:i]
+	// The zone goes first: netip would intern it, which allocates, and it is of no use to anybody here.
+	if i := strings.IndexByte(host, '%'); i >= 0 {
+		if !validZone(host[i+1:]) {
+			return Address{}, false
 		}
+		host = host[:i]
 	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil || addr.Is4() == v6 {
-		return Address{}, false
+	ip, err := netip.ParseAddr(host)
+	if err != nil || ip.Is4() {
+		return unknownAddress(s, a)
 	}
 	n, ok := parsePort(port)
 	if !ok {
 		return Address{}, false
 	}
-	a.AddrPort = netip.AddrPortFrom(addr.Unmap(), n)
+	a.AddrPort = netip.AddrPortFrom(ip.Unmap(), n)
 	return a, true
+}
+
+// unknownAddress returns a, which has no address, where s says that Asterisk knows none.
+func unknownAddress(s string, a Address) (Address, bool) {
+	if s != nullHost+"/"+nullHost {
+		return Address{}, false
+	}
+	return a, true
+}
+
+// cutIPv4 reads a dotted address and the slash after it. Numbers have no leading zeros.
+func cutIPv4(s string) (ip netip.Addr, rest string, ok bool) {
+	var b [4]byte
+	i := 0
+	for k := range b {
+		n, from := 0, i
+		for i < len(s) && s[i]-'0' <= 9 && i-from < 3 {
+			n = n*10 + int(s[i]-'0')
+			i++
+		}
+		end := byte('.')
+		if k == 3 {
+			end = '/'
+		}
+		if i == from || n > 255 || i-from > 1 && s[from] == '0' || i == len(s) || s[i] != end {
+			return netip.Addr{}, "", false
+		}
+		b[k] = byte(n)
+		i++
+	}
+	return netip.AddrFrom4(b), s[i:], true
 }
 
 // validZone says whether s can be the name or number of a network interface (at most IFNAMSIZ-1 bytes).

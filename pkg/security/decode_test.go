@@ -53,6 +53,19 @@ func TestEachEventDecodesWithAndWithoutItsOptionalHeaders(t *testing.T) {
 	}
 }
 
+func TestEachFieldIsFoundByItsName(t *testing.T) {
+	for f := range numFields {
+		if name := strings.TrimSuffix(fieldHeaders[f], ": "); name == "" || fieldOf(name) != f {
+			t.Errorf("field %d, %q, is found as %d", f, name, fieldOf(name))
+		}
+	}
+	for _, name := range []string{"", "eventtv", "EventTV ", "Event", "Privilege"} {
+		if fieldOf(name) != numFields {
+			t.Errorf("%q is a field", name)
+		}
+	}
+}
+
 func TestHeadersOutOfAsterisksOrderAreTampering(t *testing.T) {
 	for name := range specs {
 		frame := sample(name).frame()

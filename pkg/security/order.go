@@ -29,14 +29,7 @@ const (
 	numFields
 )
 
-// fieldKeys are the names of Asterisk's main/event.c.
-var fieldKeys = [numFields]string{
-	"EventTV", "Severity", "Service", "EventVersion", "AccountID", "SessionID", "LocalAddress", "RemoteAddress",
-	"ACLName", "RequestType", "RequestParams", "AuthMethod", "UsingPassword", "ExpectedAddress", "Challenge",
-	"Response", "ExpectedResponse", "ReceivedChallenge", "ReceivedHash", "AttemptedTransport", "Module", "SessionTV",
-}
-
-// fieldHeaders are the same names with the separator of an AMI header.
+// fieldHeaders are the names of Asterisk's main/event.c, with the separator of an AMI header.
 var fieldHeaders = [numFields]string{
 	"EventTV: ", "Severity: ", "Service: ", "EventVersion: ", "AccountID: ", "SessionID: ", "LocalAddress: ",
 	"RemoteAddress: ", "ACLName: ", "RequestType: ", "RequestParams: ", "AuthMethod: ", "UsingPassword: ",
