@@ -1,0 +1,184 @@
+package firewall
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Message types of nf_tables (linux/netfilter/nf_tables.h) and the top half of
+// their header type.
+const (
+	subsystem  = unix.NFNL_SUBSYS_NFTABLES << 8
+	msgAddElem = subsystem | unix.NFT_MSG_NEWSETELEM
+	msgDelElem = subsystem | unix.NFT_MSG_DELSETELEM
+	flagNested = unix.NLA_F_NESTED
+	attrHeader = unix.NLA_HDRLEN
+)
+
+// maxList is where a list of elements is split over two messages: the length
+// of a netlink attribute has 16 bits.
+const maxList = 60 << 10
+
+// maxBatch is where elements are split over two transactions, in bytes. It is
+// below the kernel's default net.core.wmem_max, so a batch also passes where
+// the send buffer cannot be raised.
+const maxBatch = 96 << 10
+
+// elem is one element to be written. The library's own encoder allocates a
+// dozen times for each; this one does not, and it can demand that an element
+// be new (NLM_F_EXCL), so that a fresh ban costs one message, not three.
+type elem struct {
+	key     netip.Addr
+	timeout time.Duration // 0: none
+	end     bool          // closes an interval
+	open    bool          // an interval up to the last address, without an end
+	comment string
+}
+
+// batch collects the messages of one transaction.
+type batch struct {
+	table string
+	msgs  []netlink.Message
+	buf   []byte
+}
+
+func newBatch(table string) *batch {
+	b := &batch{table: table}
+	b.msgs = append(b.msgs, bound(unix.NFNL_MSG_BATCH_BEGIN))
+	return b
+}
+
+// bound is the first or last message of a transaction; its resource id names
+// the subsystem (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
+func bound(t uint16) netlink.Message {
+	return netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(t), Flags: netlink.Request},
+		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
+	}
+}
+
+// add puts elements into a set; with excl one that is there already aborts
+// the transaction with EEXIST.
+func (b *batch) add(set string, elems []elem, excl bool) {
+	flags := netlink.Request | netlink.Create
+	if excl {
+		flags |= netlink.Excl
+	}
+	b.elements(msgAddElem, flags, set, elems, true)
+}
+
+// del takes elements out; a missing one aborts the transaction with ENOENT.
+func (b *batch) del(set string, elems []elem) {
+	b.elements(msgDelElem, netlink.Request, set, elems, false)
+}
+
+func (b *batch) elements(t netlink.HeaderType, flags netlink.HeaderFlags, set string, elems []elem, values bool) {
+	for len(elems) > 0 {
+		b.buf = make([]byte, 0, min(maxList+512, 64+len(b.table)+len(set)+len(elems)*48))
+		b.buf = append(b.buf, unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0)
+		b.text(unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
+		b.text(unix.NFTA_SET_ELEM_LIST_SET, set)
+		list := b.open(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		n := 0
+		for n < len(elems) && len(b.buf)-list < maxList {
+			b.element(&elems[n], values)
+			n++
+		}
+		b.shut(list)
+		b.msgs = append(b.msgs, netlink.Message{Header: netlink.Header{Type: t, Flags: flags}, Data: b.buf})
+		elems = elems[n:]
+	}
+}
+
+func (b *batch) element(e *elem, values bool) {
+	item := b.open(unix.NFTA_LIST_ELEM)
+	if e.end {
+		b.attr(unix.NFTA_SET_ELEM_FLAGS, 4)
+		b.buf = binary.BigEndian.AppendUint32(b.buf, unix.NFT_SET_ELEM_INTERVAL_END)
+	}
+	key := b.open(unix.NFTA_SET_ELEM_KEY)
+	if e.key.Is4() {
+		a := e.key.As4()
+		b.attr(unix.NFTA_DATA_VALUE, len(a))
+		b.buf = append(b.buf, a[:]...)
+	} else {
+		a := e.key.As16()
+		b.attr(unix.NFTA_DATA_VALUE, len(a))
+		b.buf = append(b.buf, a[:]...)
+	}
+	b.shut(key)
+	// The kernel refuses either on the end of an interval
+	// (nft_add_set_elem in nf_tables_api.c).
+	if values && !e.end {
+		if e.timeout > 0 {
+			b.attr(unix.NFTA_SET_ELEM_TIMEOUT, 8)
+			b.buf = binary.BigEndian.AppendUint64(b.buf, uint64(max(1, e.timeout.Milliseconds())))
+		}
+		var data []byte
+		if e.comment != "" {
+			data = userdata.AppendString(data, userdata.NFTNL_UDATA_SET_ELEM_COMMENT, e.comment)
+		}
+		if e.open {
+			data = userdata.AppendUint32(data, userdata.NFTNL_UDATA_SET_ELEM_FLAGS, userdata.NFTNL_UDATA_SET_ELEM_F_INTERVAL_OPEN)
+		}
+		if data != nil {
+			b.attr(unix.NFTA_SET_ELEM_USERDATA, len(data))
+			b.buf = append(b.buf, data...)
+			b.pad()
+		}
+	}
+	b.shut(item)
+}
+
+func (b *batch) attr(t uint16, size int) {
+	b.buf = binary.NativeEndian.AppendUint16(b.buf, uint16(attrHeader+size))
+	b.buf = binary.NativeEndian.AppendUint16(b.buf, t)
+}
+
+func (b *batch) text(t uint16, s string) {
+	b.attr(t, len(s)+1)
+	b.buf = append(append(b.buf, s...), 0)
+	b.pad()
+}
+
+func (b *batch) pad() {
+	for len(b.buf)%unix.NLA_ALIGNTO != 0 {
+		b.buf = append(b.buf, 0)
+	}
+}
+
+// open begins a nested attribute, shut gives it its length.
+func (b *batch) open(t uint16) int {
+	at := len(b.buf)
+	b.attr(t|flagNested, 0)
+	return at
+}
+
+func (b *batch) shut(at int) {
+	binary.NativeEndian.PutUint16(b.buf[at:], uint16(len(b.buf)-at))
+}
+
+// messages closes the transaction; nil if there is nothing in it.
+func (b *batch) messages() []netlink.Message {
+	if len(b.msgs) == 1 {
+		return nil
+	}
+	return append(b.msgs, bound(unix.NFNL_MSG_BATCH_END))
+}
+
+// weight is about what an element takes in a message, for maxBatch.
+func (e *elem) weight() int {
+	n := 28
+	if e.key.Is6() {
+		n = 40
+	}
+	if e.comment != "" || e.open {
+		n += 16 + len(e.comment)
+	}
+	return n
+}

@@ -1,0 +1,131 @@
+package firewall
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Scope says which packets of a banned source are dropped.
+type Scope uint8
+
+const (
+	// VoIP drops only what goes to the configured UDP and TCP ports, so that
+	// a person who is logged in by SSH from a banned address stays logged in.
+	VoIP Scope = iota
+	// All drops every packet of a banned source.
+	All
+)
+
+// String returns the word that stands in the configuration.
+func (s Scope) String() string {
+	if s == All {
+		return "all"
+	}
+	return "voip"
+}
+
+// Owner says whether the table carries the flags owner and persist (kernel
+// 6.9 and later), which protect it from `nft flush ruleset` and from a
+// firewall reload. The flag owner alone is never used: it would delete the
+// table, and with it every ban, when the process ends.
+type Owner uint8
+
+const (
+	// Auto sets the flags where the kernel knows both of them.
+	Auto Owner = iota
+	// On demands them: Ensure fails where the kernel does not know them.
+	On
+	// Off leaves the table open to an administrator's nft.
+	Off
+)
+
+// String returns the word that stands in the configuration.
+func (o Owner) String() string {
+	switch o {
+	case On:
+		return "on"
+	case Off:
+		return "off"
+	}
+	return "auto"
+}
+
+// Meter limits the packets to the VoIP ports from sources that are neither
+// allowed nor trusted. A full meter lets packets pass.
+type Meter struct {
+	Enabled bool
+	Rate    uint32 // packets a second for one source
+	Burst   uint32 // packets that may come at once
+}
+
+// Defaults of a Config.
+const (
+	DefaultTable       = "ringwall"
+	DefaultMaxElements = 1 << 20
+	DefaultIPv6Prefix  = 64
+)
+
+// Priority bounds: conntrack's defragmentation runs at -400
+// (include/uapi/linux/netfilter_ipv4.h), local services get packets after 300.
+const (
+	minPriority = -400
+	maxPriority = 300
+)
+
+// Config describes the table. The zero value of a field that names a default
+// takes it.
+type Config struct {
+	Table    string // name of the inet table, default "ringwall"
+	Scope    Scope
+	UDPPorts []uint16 // an empty list protects no UDP port in scope VoIP
+	TCPPorts []uint16
+	// Priority of the chain at the prerouting hook. 0 is a priority of its
+	// own, so there is no default; -300 runs before conntrack, which makes a
+	// ban end established flows too.
+	Priority int
+	Owner    Owner
+	Meter    Meter
+	// NetNS is a file descriptor of the network namespace to work in. 0 means
+	// that of the thread which dials: with a Writer, any thread.
+	NetNS int
+	// MaxElements bounds each ban set, default 1048576. The kernel reserves
+	// about 16 bytes of buckets for each of them in advance.
+	MaxElements uint32
+	// IPv6Prefix is the length to which IPv6 sources are trusted and metered,
+	// default 64.
+	IPv6Prefix int
+}
+
+// withDefaults fills what is unset and refuses what the kernel would misread.
+func (c Config) withDefaults() (Config, error) {
+	if c.Table == "" {
+		c.Table = DefaultTable
+	}
+	if c.MaxElements == 0 {
+		c.MaxElements = DefaultMaxElements
+	}
+	if c.IPv6Prefix == 0 {
+		c.IPv6Prefix = DefaultIPv6Prefix
+	}
+	// NFT_NAME_MAXLEN is 256 with its NUL (linux/netfilter/nf_tables.h); nft
+	// itself reads only these characters without quotes.
+	if len(c.Table) > 255 || !isLetter(c.Table[0]) || strings.ContainsFunc(c.Table, notNameRune) {
+		return c, fmt.Errorf("firewall: table name %q: a letter, then letters, digits, '_', '-' and '.', at most 255 in all", c.Table)
+	}
+	if c.Priority < minPriority || c.Priority > maxPriority {
+		return c, fmt.Errorf("firewall: priority %d: from %d to %d; -300 is before connection tracking", c.Priority, minPriority, maxPriority)
+	}
+	if c.IPv6Prefix < 16 || c.IPv6Prefix > 128 {
+		return c, fmt.Errorf("firewall: IPv6 prefix length %d: from 16 to 128", c.IPv6Prefix)
+	}
+	if c.Meter.Enabled && c.Meter.Rate == 0 {
+		return c, fmt.Errorf("firewall: meter with a rate of 0 packets a second would drop every new phone: give it a rate or turn it off")
+	}
+	return c, nil
+}
+
+func isLetter(b byte) bool { return b|0x20 >= 'a' && b|0x20 <= 'z' }
+
+func notNameRune(r rune) bool {
+	return r > 127 || !isLetter(byte(r)) && (r < '0' || r > '9') && r != '_' && r != '-' && r != '.'
+}

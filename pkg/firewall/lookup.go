@@ -1,0 +1,242 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+)
+
+// Elements lists what the kernel holds of a kind. The kernel takes time with
+// the square of the number (100,000 in about 2 s): for start-up, not for
+// every ban. A network that a longer-lasting one covers is not in the kernel
+// and not listed.
+func (t *Table) Elements(k Kind) ([]Element, error) {
+	var list []Element
+	err := t.read("list elements", func(s *socket) error {
+		for i, d := range t.defs {
+			if d.kind != k || !t.cfg.used(setID(i)) {
+				continue
+			}
+			got, err := t.list(s, setID(i))
+			if err != nil {
+				return err
+			}
+			list = append(list, got...)
+		}
+		return nil
+	})
+	return list, err
+}
+
+func (t *Table) list(s *socket, id setID) ([]Element, error) {
+	d := t.defs[id]
+	if d.shape == interval {
+		spans, err := t.listSpans(s, id)
+		if err != nil {
+			return nil, err
+		}
+		return elementsOf(d.kind, spans, time.Now()), nil
+	}
+	got, err := s.lib.GetSetElements(t.setRef(d))
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Element, 0, len(got))
+	for _, e := range got {
+		a, ok := netip.AddrFromSlice(e.Key)
+		if !ok {
+			return nil, fmt.Errorf("firewall: set %s has a key of %d bytes", d.name, len(e.Key))
+		}
+		list = append(list, Element{Kind: d.kind, Prefix: netip.PrefixFrom(a, d.bits), Timeout: e.Timeout, Remaining: e.Expires})
+	}
+	return list, nil
+}
+
+func (t *Table) setRef(d setDef) *nftables.Set {
+	return &nftables.Set{
+		Table: &nftables.Table{Name: t.cfg.Table, Family: nftables.TableFamilyINet},
+		Name:  d.name, HasTimeout: true, Interval: d.shape == interval,
+	}
+}
+
+// listSpans reads the ranges of an interval set.
+func (t *Table) listSpans(s *socket, id setID) ([]span, error) {
+	return readSpans(s, t.setRef(t.defs[id]))
+}
+
+func readSpans(s *socket, set *nftables.Set) ([]span, error) {
+	got, err := s.lib.GetSetElements(set)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	type bound struct {
+		addr netip.Addr
+		nftables.SetElement
+	}
+	bounds := make([]bound, 0, len(got))
+	for _, e := range got {
+		a, ok := netip.AddrFromSlice(e.Key)
+		if !ok {
+			return nil, fmt.Errorf("firewall: set %s has a key of %d bytes", set.Name, len(e.Key))
+		}
+		bounds = append(bounds, bound{a, e})
+	}
+	// An end and a start at one address: the end comes first.
+	slices.SortFunc(bounds, func(a, b bound) int {
+		if c := a.addr.Compare(b.addr); c != 0 {
+			return c
+		}
+		switch {
+		case a.IntervalEnd == b.IntervalEnd:
+			return 0
+		case a.IntervalEnd:
+			return -1
+		}
+		return 1
+	})
+	var spans []span
+	for i, b := range bounds {
+		if b.IntervalEnd {
+			continue
+		}
+		sp := span{from: b.addr}
+		if i+1 < len(bounds) {
+			sp.to = bounds[i+1].addr.Prev()
+		} else {
+			sp.to = lastAddr(netip.PrefixFrom(b.addr, 0))
+		}
+		if b.Timeout > 0 {
+			sp.until = now.Add(b.Expires)
+		}
+		if p, err := netip.ParsePrefix(b.Comment); err == nil && p == p.Masked() {
+			sp.origin = p
+		}
+		spans = append(spans, sp)
+	}
+	return spans, nil
+}
+
+// elementsOf gives spans as the networks that they were made of.
+func elementsOf(k Kind, spans []span, now time.Time) []Element {
+	r := loaded(spans)
+	list := make([]Element, 0, len(r.entries))
+	for _, e := range r.entries {
+		el := Element{Kind: k, Prefix: e.prefix}
+		if !e.until.IsZero() {
+			el.Remaining = max(time.Millisecond, e.until.Sub(now))
+			el.Timeout = el.Remaining
+		}
+		list = append(list, el)
+	}
+	return list
+}
+
+// carry reads the elements of an older table, whatever its sets look like.
+func (t *Table) carry(f found) ([]Element, error) {
+	now := time.Now()
+	var all []Element
+	for _, d := range t.defs {
+		s := f.sets[d.name]
+		if s == nil || d.shape == dynamic {
+			continue
+		}
+		s.Table = t.table()
+		if s.Interval {
+			spans, err := readSpans(t.w, s)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, elementsOf(d.kind, spans, now)...)
+			continue
+		}
+		got, err := t.w.lib.GetSetElements(s)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range got {
+			a, ok := netip.AddrFromSlice(e.Key)
+			if !ok {
+				continue
+			}
+			bits := d.bits
+			if d.shape == interval {
+				bits = a.BitLen()
+			}
+			all = append(all, Element{Kind: d.kind, Prefix: netip.PrefixFrom(a, bits), Timeout: e.Timeout, Remaining: e.Expires})
+		}
+	}
+	return all, nil
+}
+
+// Has looks one prefix up in the kernel, in about 10 µs whatever else is
+// there. A network that lasts in pieces (others inside it last longer) is
+// there if every piece is, and Remaining is that of the first to end.
+func (t *Table) Has(k Kind, p netip.Prefix) (Element, bool, error) {
+	p, err := Normalize(p)
+	if err != nil {
+		return Element{}, false, err
+	}
+	id, p, ok := setFor(k, p, t.cfg.IPv6Prefix)
+	if !ok || !t.cfg.used(id) {
+		return Element{}, false, nil
+	}
+	keys := []netip.Addr{p.Addr()}
+	if t.defs[id].shape == interval {
+		t.state.Lock()
+		spans, whole := t.ranges[id].within(p)
+		t.state.Unlock()
+		if !whole {
+			return Element{}, false, nil
+		}
+		keys = keys[:0]
+		for _, s := range spans {
+			keys = append(keys, s.from)
+		}
+	}
+	el := Element{Kind: k, Prefix: p}
+	err = t.read("look "+p.String()+" up", func(s *socket) error {
+		for i, a := range keys {
+			got, err := s.lib.FindSetElements(t.setRef(t.defs[id]), []nftables.SetElement{{Key: a.AsSlice()}})
+			if err != nil {
+				return err
+			}
+			if len(got) == 0 {
+				return unix.ENOENT
+			}
+			if e := got[0]; i == 0 || e.Timeout > 0 && (el.Timeout == 0 || e.Expires < el.Remaining) {
+				el.Timeout, el.Remaining = e.Timeout, e.Expires
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return Element{}, false, nil
+	}
+	return el, err == nil, err
+}
+
+// Drops returns the packets that were dropped for each set, by its name,
+// since the table was created.
+func (t *Table) Drops() (map[string]uint64, error) {
+	drops := make(map[string]uint64)
+	err := t.read("read the counters", func(s *socket) error {
+		table := &nftables.Table{Name: t.cfg.Table, Family: nftables.TableFamilyINet}
+		rules, err := s.lib.GetRules(table, &nftables.Chain{Name: chainName})
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			if id, n := t.counted(r); n != nil {
+				drops[t.defs[id].name] += n.Packets
+			}
+		}
+		return nil
+	})
+	return drops, err
+}

@@ -1,0 +1,245 @@
+package firewall
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// The kernel's interval sets refuse overlapping ranges (EEXIST), but bans of
+// overlapping networks are asked for and each ends on its own. ranges keeps
+// what was asked for and works out disjoint spans: an address is banned for
+// as long as the longest of the networks around it. A network that is covered
+// by a longer-lasting one needs no span; it gets one when the other is taken
+// out. No timer is needed: wherever a network ends first, nothing of it shows.
+
+// entry is a network that was asked for.
+type entry struct {
+	prefix netip.Prefix
+	until  time.Time // zero: for ever
+}
+
+// span is a range of addresses in the kernel.
+type span struct {
+	from, to netip.Addr // both inside
+	until    time.Time
+	origin   netip.Prefix // the entry that it belongs to
+}
+
+// ranges is one interval set. Values are never changed in place, so that a
+// transaction that fails leaves the old ones.
+type ranges struct {
+	entries []entry // by address, then the wider first
+	spans   []span  // by address
+}
+
+// edit is a change to one entry.
+type edit struct {
+	prefix netip.Prefix
+	until  time.Time
+	remove bool
+}
+
+// jitter is how much two readings of one expiry may differ: the kernel counts
+// in jiffies and its answers take time to arrive.
+const jitter = 50 * time.Millisecond
+
+// longer reports whether a lasts longer than b.
+func longer(a, b time.Time) bool {
+	return !b.IsZero() && (a.IsZero() || a.After(b))
+}
+
+func order(a, b entry) int {
+	if c := a.prefix.Addr().Compare(b.prefix.Addr()); c != 0 {
+		return c
+	}
+	return a.prefix.Bits() - b.prefix.Bits()
+}
+
+// apply returns the set after the edits, of which the last for a prefix
+// counts, and the spans to be taken out of and put into the kernel.
+func (r ranges) apply(edits []edit, now time.Time) (next ranges, del, add []span) {
+	last := make(map[netip.Prefix]edit, len(edits))
+	for _, e := range edits {
+		last[e.prefix] = e
+	}
+	for _, e := range r.entries {
+		if _, changed := last[e.prefix]; !changed && !over(e.until, now) {
+			next.entries = append(next.entries, e)
+		}
+	}
+	for _, e := range last {
+		if !e.remove && !over(e.until, now) {
+			next.entries = append(next.entries, entry{e.prefix, e.until})
+		}
+	}
+	slices.SortFunc(next.entries, order)
+	next.spans = flatten(next.entries)
+
+	have := r.spans
+	for i := range next.spans {
+		want := &next.spans[i]
+		for len(have) > 0 && have[0].from.Less(want.from) {
+			del = append(del, have[0])
+			have = have[1:]
+		}
+		if len(have) > 0 && have[0].from == want.from {
+			if same(have[0], *want) {
+				*want = have[0]
+				have = have[1:]
+				continue
+			}
+			del = append(del, have[0])
+			have = have[1:]
+		}
+		add = append(add, *want)
+	}
+	del = append(del, have...)
+	del = slices.DeleteFunc(del, func(s span) bool { return over(s.until, now) })
+	return next, del, add
+}
+
+func over(until, now time.Time) bool { return !until.IsZero() && !until.After(now) }
+
+func same(a, b span) bool {
+	if a.to != b.to || a.origin != b.origin || a.until.IsZero() != b.until.IsZero() {
+		return false
+	}
+	return a.until.Sub(b.until).Abs() < jitter
+}
+
+// flatten sweeps over sorted entries, which nest but never cross, with a stack
+// of those that the sweep is inside of, each lasting longer than the one below.
+func flatten(entries []entry) []span {
+	var (
+		spans []span
+		stack []entry
+		pos   netip.Addr // first address that no span was made for; invalid past the last
+	)
+	emit := func(to netip.Addr) {
+		top := stack[len(stack)-1]
+		if pos.IsValid() && pos.Compare(to) <= 0 {
+			spans = append(spans, span{from: pos, to: to, until: top.until, origin: top.prefix})
+		}
+	}
+	pop := func() {
+		last := lastAddr(stack[len(stack)-1].prefix)
+		emit(last)
+		if pos.IsValid() && pos.Compare(last) <= 0 {
+			pos = last.Next()
+		}
+		stack = stack[:len(stack)-1]
+	}
+	for _, e := range entries {
+		start := e.prefix.Addr()
+		for len(stack) > 0 && !stack[len(stack)-1].prefix.Contains(start) {
+			pop()
+		}
+		if len(stack) > 0 {
+			if !longer(e.until, stack[len(stack)-1].until) {
+				continue
+			}
+			if before := start.Prev(); before.IsValid() {
+				emit(before)
+			}
+		}
+		stack = append(stack, e)
+		pos = start
+	}
+	for len(stack) > 0 {
+		pop()
+	}
+	return spans
+}
+
+// lastAddr returns the highest address of a masked prefix.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// loaded makes the set from what is in the kernel. Spans that name their
+// origin give it back whole; ranges that others added become the fewest
+// networks that cover them.
+func loaded(spans []span) ranges {
+	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
+	until := make(map[netip.Prefix]time.Time)
+	keep := func(p netip.Prefix, t time.Time) {
+		if old, ok := until[p]; !ok || longer(t, old) {
+			until[p] = t
+		}
+	}
+	for i := range spans {
+		s := &spans[i]
+		if s.origin.IsValid() && s.origin.Contains(s.from) && s.origin.Contains(s.to) {
+			keep(s.origin, s.until)
+			continue
+		}
+		for _, p := range cover(s.from, s.to) {
+			keep(p, s.until)
+		}
+	}
+	r := ranges{spans: spans}
+	for p, t := range until {
+		r.entries = append(r.entries, entry{p, t})
+	}
+	slices.SortFunc(r.entries, order)
+	return r
+}
+
+// cover returns the fewest prefixes that make up a range.
+func cover(from, to netip.Addr) []netip.Prefix {
+	var ps []netip.Prefix
+	for from.IsValid() && from.Compare(to) <= 0 {
+		bits := from.BitLen()
+		for bits > 0 {
+			p := netip.PrefixFrom(from, bits-1).Masked()
+			if p.Addr() != from || lastAddr(p).Compare(to) > 0 {
+				break
+			}
+			bits--
+		}
+		p := netip.PrefixFrom(from, bits)
+		ps = append(ps, p)
+		from = lastAddr(p).Next()
+	}
+	return ps
+}
+
+// within returns the spans that touch a prefix, and whether they cover it.
+func (r ranges) within(p netip.Prefix) ([]span, bool) {
+	from, to := p.Addr(), lastAddr(p)
+	i, _ := slices.BinarySearchFunc(r.spans, from, func(s span, a netip.Addr) int { return s.to.Compare(a) })
+	j := i
+	pos := from
+	whole := true
+	for ; j < len(r.spans) && r.spans[j].from.Compare(to) <= 0; j++ {
+		if pos.IsValid() && r.spans[j].from.Compare(pos) > 0 {
+			whole = false
+		}
+		pos = r.spans[j].to.Next()
+	}
+	return r.spans[i:j], whole && j > i && (!pos.IsValid() || pos.Compare(to) > 0)
+}
+
+// elems is the span as the kernel wants it: always start and end together, as
+// a start alone would ban everything up to the last address.
+func (s *span) elems(now time.Time) []elem {
+	e := elem{key: s.from, comment: s.origin.String()}
+	if !s.origin.IsValid() {
+		e.comment = ""
+	}
+	if !s.until.IsZero() {
+		e.timeout = max(time.Millisecond, s.until.Sub(now))
+	}
+	end := s.to.Next()
+	if !end.IsValid() {
+		e.open = true
+		return []elem{e}
+	}
+	return []elem{e, {key: end, end: true}}
+}

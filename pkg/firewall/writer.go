@@ -1,0 +1,557 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Causes of a rebuild besides the three of Outcome, for the hook Rebuilt.
+const (
+	CauseError    = "error"    // the kernel answered a change with an error
+	CauseGone     = "gone"     // table, sets, chain or rules were not as they should be
+	CauseElements = "elements" // the table was, but elements were missing
+	CauseOverflow = "overflow" // the queue was full, so changes have to be made up for
+)
+
+// ErrQueueFull is given to the done function of a change that found no place
+// in the queue. The Writer makes up for it from the list of what is desired.
+var ErrQueueFull = errors.New("firewall: too many changes are waiting for the kernel")
+
+// WriterConfig is what a Writer may be told; its zero value will do.
+type WriterConfig struct {
+	Log *slog.Logger
+	// Rebuilt is called after each rebuild with its cause: an Outcome at the
+	// start, then one of the Cause constants.
+	Rebuilt func(cause string)
+	// VerifyInterval is the time between two looks at the table, 5 s if 0,
+	// never if negative. A Table also hears of changes at once.
+	VerifyInterval time.Duration
+	// Sample returns up to n of the desired changes, best different ones each
+	// time, to be looked for in the kernel at each look. Sampled is told how
+	// many were looked for and found.
+	Sample  func(n int) []Change
+	Sampled func(looked, found int)
+	// MaxPending bounds the prefixes that wait for the kernel, 1048576 if 0.
+	MaxPending int
+}
+
+const (
+	defaultVerify  = 5 * time.Second
+	defaultPending = 1 << 20
+	sampleSize     = 16
+	backoffMin     = 20 * time.Millisecond
+	backoffMax     = 5 * time.Second
+	fullQuiet      = time.Minute // between two log lines about full sets
+)
+
+// watcher is a Firewall that hears when somebody else changes the ruleset.
+type watcher interface {
+	Watch(ctx context.Context, changed func()) error
+}
+
+// Writer is the one goroutine that changes a Firewall. It writes at once when
+// it is idle; what comes while it writes is the next batch. After an error it
+// builds the table again from the list of what is desired and goes on: no
+// change that was taken is lost.
+type Writer struct {
+	fw      Firewall
+	desired func() []Change
+	cfg     WriterConfig
+
+	wake    chan struct{}
+	changed chan struct{}
+
+	mu       sync.Mutex
+	pending  queue
+	overflow bool
+	ended    bool
+	err      error // why the table is not being kept just now
+
+	// Of Run alone:
+	spare    queue
+	lastFull time.Time
+}
+
+// queue holds the last change of each prefix and who waits for it.
+type queue struct {
+	index map[queueKey]int
+	items []item
+}
+
+type queueKey struct {
+	kind   Kind
+	prefix netip.Prefix
+}
+
+type item struct {
+	change Change
+	ticket *ticket
+	more   []*ticket
+}
+
+// ticket is one Submit; done is called when each of its changes is settled.
+type ticket struct {
+	left int
+	err  error
+	done func(error)
+}
+
+func (t *ticket) settle(err error) {
+	if t.err == nil {
+		t.err = err
+	}
+	if t.left--; t.left == 0 && t.done != nil {
+		t.done(t.err)
+	}
+}
+
+// NewWriter returns a Writer; Run is to be called once. desired lists every
+// ban, allowed network and trusted source with the time that it has left. It
+// is called by the Writer's goroutine, must not wait for the Writer, and
+// should know of a change not later than Submit does.
+func NewWriter(fw Firewall, desired func() []Change, cfg WriterConfig) *Writer {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.VerifyInterval == 0 {
+		cfg.VerifyInterval = defaultVerify
+	}
+	if cfg.MaxPending <= 0 {
+		cfg.MaxPending = defaultPending
+	}
+	if cfg.Rebuilt == nil {
+		cfg.Rebuilt = func(string) {}
+	}
+	if desired == nil {
+		desired = func() []Change { return nil }
+	}
+	return &Writer{
+		fw: fw, desired: desired, cfg: cfg,
+		wake: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		pending: queue{index: make(map[queueKey]int)}, spare: queue{index: make(map[queueKey]int)},
+	}
+}
+
+// Submit hands changes over and returns at once. done, which may be nil, is
+// called once: after the kernel has committed all of them, or with the reason
+// why one could not be done. It runs on the Writer's goroutine and must be
+// quick. Changes that make no sense are refused before Submit returns. Of two
+// changes of one prefix the later counts; both are done when it is.
+func (w *Writer) Submit(changes []Change, done func(error)) {
+	if done == nil {
+		done = func(error) {}
+	}
+	clean, err := stamped(changes, time.Now())
+	if err != nil || len(clean) == 0 {
+		done(err)
+		return
+	}
+	t := &ticket{left: len(clean), done: done}
+	w.mu.Lock()
+	if w.ended {
+		w.mu.Unlock()
+		done(ErrClosed)
+		return
+	}
+	lost := 0
+	for i := range clean {
+		if !w.pending.put(clean[i], t, w.cfg.MaxPending) {
+			lost++
+			w.overflow = true
+		}
+	}
+	// The ticket is the Writer's once the lock is free, so what found no
+	// place is settled under it; the caller's function is not called there.
+	if lost > 0 {
+		t.err = ErrQueueFull
+		t.left -= lost
+	}
+	none := t.left == 0
+	w.mu.Unlock()
+	signal(w.wake)
+	if none {
+		done(ErrQueueFull)
+	}
+}
+
+// stamped checks changes and fixes when each ends.
+func stamped(changes []Change, now time.Time) ([]Change, error) {
+	clean := make([]Change, len(changes))
+	for i, c := range changes {
+		c, err := c.normalize()
+		if err != nil {
+			return nil, err
+		}
+		if c.Timeout > 0 && !c.Remove {
+			c.until = now.Add(c.Timeout)
+		}
+		clean[i] = c
+	}
+	return clean, nil
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// put adds a change, or replaces the one of the same prefix. Removals have
+// twice the room: an unban that is lost would lock somebody out, and the list
+// of what is desired does not say what is no longer desired.
+func (q *queue) put(c Change, t *ticket, limit int) bool {
+	k := queueKey{c.Kind, c.Prefix}
+	if i, ok := q.index[k]; ok {
+		it := &q.items[i]
+		it.change = c
+		if it.ticket != t {
+			it.more = append(it.more, t)
+		} else {
+			t.left--
+		}
+		return true
+	}
+	if c.Remove {
+		limit *= 2
+	}
+	if len(q.items) >= limit {
+		return false
+	}
+	q.index[k] = len(q.items)
+	q.items = append(q.items, item{change: c, ticket: t})
+	return true
+}
+
+// Apply is Submit that waits for the kernel's commit. When ctx ends first the
+// change still is in the queue.
+func (w *Writer) Apply(ctx context.Context, changes []Change) error {
+	result := make(chan error, 1)
+	w.Submit(changes, func(err error) { result <- err })
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		if err := w.Err(); err != nil {
+			return fmt.Errorf("firewall: the kernel has not taken the change yet (%w): %w", ctx.Err(), err)
+		}
+		return fmt.Errorf("firewall: the kernel has not taken the change yet: %w", ctx.Err())
+	}
+}
+
+// Pending returns how many prefixes wait for the kernel.
+func (w *Writer) Pending() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.pending.items)
+}
+
+// Err returns why the table is not being kept at the moment, nil if it is.
+func (w *Writer) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+func (w *Writer) setErr(err error) {
+	w.mu.Lock()
+	w.err = err
+	w.mu.Unlock()
+}
+
+// Run builds the table, then keeps it until ctx ends; what is waiting then is
+// tried once more. The table stays in the kernel. Run returns nil; troubles
+// with the kernel are logged and retried, not returned.
+func (w *Writer) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer w.end()
+	if fw, ok := w.fw.(watcher); ok && w.cfg.VerifyInterval > 0 {
+		watching, stop := context.WithCancel(ctx)
+		defer stop()
+		wg.Go(func() { w.watch(watching, fw) })
+	}
+	if !w.rebuild(ctx, "") {
+		return nil
+	}
+	var tick <-chan time.Time
+	if w.cfg.VerifyInterval > 0 {
+		t := time.NewTicker(w.cfg.VerifyInterval)
+		defer t.Stop()
+		tick = t.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.wake:
+			w.flush(ctx)
+		case <-w.changed:
+			w.verify(ctx)
+		case <-tick:
+			w.verify(ctx)
+		}
+	}
+}
+
+// watch passes on what the kernel says about others' changes.
+func (w *Writer) watch(ctx context.Context, fw watcher) {
+	for {
+		err := fw.Watch(ctx, func() { signal(w.changed) })
+		if ctx.Err() != nil {
+			return
+		}
+		w.cfg.Log.Warn("changes of the ruleset are found by polling only for now", "err", err)
+		if !sleep(ctx, backoffMax) {
+			return
+		}
+	}
+}
+
+// end tries what is left once and refuses what comes later.
+func (w *Writer) end() {
+	w.mu.Lock()
+	w.ended = true
+	w.mu.Unlock()
+	b := w.take()
+	if len(b.items) == 0 {
+		return
+	}
+	w.settle(b, w.fw.Apply(changesOf(b.items)))
+}
+
+// take swaps the queue for an empty one.
+func (w *Writer) take() queue {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	b := w.pending
+	w.pending, w.spare = w.spare, queue{}
+	return b
+}
+
+// give takes the emptied batch back for the next turn.
+func (w *Writer) give(b queue) {
+	if len(b.items) > 1<<16 { // a flood is over, its memory is not kept
+		b = queue{index: make(map[queueKey]int)}
+	}
+	clear(b.index)
+	clear(b.items)
+	b.items = b.items[:0]
+	w.spare = b
+}
+
+func changesOf(items []item) []Change {
+	c := make([]Change, len(items))
+	for i := range items {
+		c[i] = items[i].change
+	}
+	return c
+}
+
+// flush writes all that waits.
+func (w *Writer) flush(ctx context.Context) {
+	b := w.take()
+	defer func() { w.give(b) }()
+	if len(b.items) > 0 {
+		changes := changesOf(b.items)
+		for {
+			err := w.fw.Apply(changes)
+			if err == nil || final(err) {
+				w.settle(b, err)
+				break
+			}
+			w.setErr(err)
+			w.cfg.Log.Warn("the kernel did not take a change, the table is built again", "changes", len(changes), "err", err)
+			if !w.rebuild(ctx, CauseError) {
+				w.settle(b, fmt.Errorf("%w: %w", ErrClosed, err))
+				return
+			}
+		}
+	}
+	w.mu.Lock()
+	overflow := w.overflow && len(w.pending.items) == 0
+	w.overflow = w.overflow && !overflow
+	w.mu.Unlock()
+	if overflow {
+		w.cfg.Log.Warn("more changes came than the queue holds, they are made up for now", "max_pending", w.cfg.MaxPending)
+		w.rebuild(ctx, CauseOverflow)
+	}
+}
+
+// final reports an error that a new try would not mend.
+func final(err error) bool {
+	return errors.Is(err, ErrFull) || errors.Is(err, ErrChange) || errors.Is(err, ErrTimeout)
+}
+
+// settle tells everybody who waits. A full set is the trouble only of those
+// whose prefixes found no room.
+func (w *Writer) settle(b queue, err error) {
+	var refused map[netip.Prefix]bool
+	if errors.Is(err, ErrFull) {
+		refused = w.refused(err)
+	}
+	for i := range b.items {
+		it := &b.items[i]
+		e := err
+		if refused != nil && (it.change.Remove || it.change.Kind == Allow || !refused[it.change.Prefix]) {
+			e = nil
+		}
+		it.ticket.settle(e)
+		for _, t := range it.more {
+			t.settle(e)
+		}
+	}
+}
+
+// refused collects what found no room and says so now and then.
+func (w *Writer) refused(err error) map[netip.Prefix]bool {
+	set := make(map[netip.Prefix]bool)
+	for _, f := range fullErrors(err) {
+		for _, p := range f.Refused {
+			set[p] = true
+		}
+	}
+	if now := time.Now(); now.Sub(w.lastFull) > fullQuiet {
+		w.lastFull = now
+		w.cfg.Log.Error("bans found no room in the kernel", "refused", len(set), "err", err)
+	}
+	return set
+}
+
+func fullErrors(err error) []*FullError {
+	if f, ok := err.(*FullError); ok {
+		return []*FullError{f}
+	}
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		var list []*FullError
+		for _, e := range j.Unwrap() {
+			list = append(list, fullErrors(e)...)
+		}
+		return list
+	}
+	return nil
+}
+
+// rebuild ensures the table and puts everything desired into it, again and
+// again until it works; false means that ctx ended first. An empty cause
+// takes what Ensure found.
+func (w *Writer) rebuild(ctx context.Context, cause string) bool {
+	start := time.Now()
+	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
+		outcome, n, err := w.tryRebuild()
+		if err == nil {
+			w.setErr(nil)
+			if cause == "" {
+				cause = string(outcome)
+			}
+			w.cfg.Rebuilt(cause)
+			w.cfg.Log.Info("the kernel's table is in place", "cause", cause, "found", string(outcome),
+				"elements", n, "took", time.Since(start).Round(time.Microsecond))
+			return true
+		}
+		w.setErr(err)
+		w.cfg.Log.Error("the kernel's table could not be built, bans are not enforced", "retry_in", wait, "err", err)
+		if !sleep(ctx, wait) {
+			return false
+		}
+	}
+}
+
+func (w *Writer) tryRebuild() (Outcome, int, error) {
+	outcome, err := w.fw.Ensure()
+	if err != nil {
+		return "", 0, err
+	}
+	list := w.standing(time.Now())
+	err = w.fw.Apply(list)
+	if errors.Is(err, ErrFull) {
+		w.refused(err)
+		err = nil
+	}
+	return outcome, len(list), err
+}
+
+// standing is what is desired, without what is over or makes no sense.
+func (w *Writer) standing(now time.Time) []Change {
+	list := w.desired()
+	kept := make([]Change, 0, len(list))
+	for _, c := range list {
+		if c.Remove || c.Timeout < 0 || c.Timeout == 0 && c.Kind != Allow {
+			continue
+		}
+		if c.Timeout > 0 {
+			c.until = now.Add(c.Timeout)
+			c.Timeout = max(c.Timeout, MinTimeout)
+		}
+		clean, err := c.normalize()
+		if err != nil {
+			w.cfg.Log.Error("something desired cannot be done", "err", err)
+			continue
+		}
+		kept = append(kept, clean)
+	}
+	return kept
+}
+
+func (w *Writer) verify(ctx context.Context) {
+	if err := w.fw.Verify(); err != nil {
+		w.setErr(err)
+		w.cfg.Log.Warn("somebody changed the kernel's table, it is built again", "err", err)
+		w.rebuild(ctx, CauseGone)
+		return
+	}
+	if w.cfg.Sample == nil {
+		return
+	}
+	looked, found := 0, 0
+	for _, c := range w.cfg.Sample(sampleSize) {
+		// What waits is not there yet, what ends soon may be gone already.
+		if c.Remove || c.Timeout != 0 && c.Timeout < 2*MinTimeout || w.waits(c) {
+			continue
+		}
+		_, ok, err := w.fw.Has(c.Kind, c.Prefix)
+		if err != nil {
+			w.cfg.Log.Warn("an element could not be looked up", "err", err)
+			return
+		}
+		looked++
+		if ok || w.waits(c) {
+			found++
+		}
+	}
+	if w.cfg.Sampled != nil {
+		w.cfg.Sampled(looked, found)
+	}
+	// In a full set some are always missing.
+	if found < looked && time.Since(w.lastFull) > fullQuiet {
+		w.cfg.Log.Warn("elements are missing in the kernel, they are put back", "looked", looked, "found", found)
+		w.rebuild(ctx, CauseElements)
+	}
+}
+
+func (w *Writer) waits(c Change) bool {
+	p, err := Normalize(c.Prefix)
+	if err != nil {
+		return true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, ok := w.pending.index[queueKey{c.Kind, p}]
+	return ok
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
