@@ -145,6 +145,7 @@ func TestValuesNotAsAsteriskWritesThemAreTampering(t *testing.T) {
 		{"ChallengeSent", "AccountID", "0123\x1f567", ReasonControl},
 		{"ChallengeSent", "AccountID", "x\u009by", ReasonControl},
 		{"ChallengeSent", "AccountID", "x\u0080", ReasonControl},
+		{"ChallengeSent", "AccountID", "x\u009f", ReasonControl},
 		{"ChallengeSent", "AccountID", "j\xfcrgen", ReasonUTF8},
 		{"ChallengeSent", "SessionID", "01234567\xff", ReasonUTF8},
 		{"ChallengeSent", "Challenge", "\xed\xa0\x80", ReasonUTF8},
@@ -169,7 +170,7 @@ func TestValuesNotAsAsteriskWritesThemAreTampering(t *testing.T) {
 
 func TestTextOfLegitimatePeersDecodes(t *testing.T) {
 	for _, account := range []string{
-		"", " ", "6001", "<unknown>", "jürgen", "Ελλάδα-12", "用户", "\u00a0", "😀", `a"b\"c`, "a: b", "a b ", "+4412",
+		"", " ", "6001", "<unknown>", "jürgen", "Ελλάδα-12", "用户", "\u00a0", "\ufffd", "😀", `a"b\"c`, "a: b", "a b ", "+4412",
 		"sip:7001@10.99.0.1", "a,b=c;d", strings.Repeat("x", 1000),
 	} {
 		w := sample("InvalidAccountID")

@@ -100,8 +100,8 @@ type Address struct {
 	Transport Transport
 }
 
-// Event is one security event. Its strings alias the frame or line that it was decoded from, carry whatever bytes the
-// attacker chose (never a control character), and must be cloned to be kept.
+// Event is one security event. Its strings alias the frame or line that it was decoded from and must be cloned to be
+// kept. They carry whatever a peer chose, but are valid UTF-8 and have no control character, neither C0 nor DEL nor C1.
 type Event struct {
 	Type    Type
 	Service Service
@@ -111,13 +111,13 @@ type Event struct {
 	Account string
 	// Session is SessionID: the Call-ID for PJSIP, a pointer for AMI and chan_sip.
 	Session string
-	Local   Address
-	Remote  Address
+	Local   Address // its AddrPort is the zero value where Asterisk did not know it
+	Remote  Address // the source; its AddrPort is always valid
 
 	UsingPassword bool   // SuccessfulAuth
 	Challenge     string // ChallengeSent, ChallengeResponseFailed; ReceivedChallenge of InvalidPassword
 	Response      string // ChallengeResponseFailed; ReceivedHash of InvalidPassword
 	ACLName       string // FailedACL
-	// Detail is RequestType, AttemptedTransport, AuthMethod or ExpectedAddress, where the event has one.
+	// Detail is RequestType, AttemptedTransport, AuthMethod or ExpectedAddress (as written), where the event has one.
 	Detail string
 }

@@ -52,6 +52,8 @@ func TestTextOfOtherLinesNamesNobody(t *testing.T) {
 		"Nov 22 21:48:57 pbx kamailio[812]: INFO: ",
 		"Nov 22 21:48:57 pbx kamailio[812]: user ",
 		"Nov 22 21:48:57 pbx kamailio[81x]: ", "Nov 22 21:48:57 pbx kamailio812]: ",
+		"Nov 22 21:48:57 pbx kamailio: user ", "<134>Nov 22 21:48:57 pbx kamailio: user ",
+		"<134>Nov 22 21:48:57 pbx kamailio[812]: user ", "<134>Nov 22 21:48:57 pbx user= ", "user= ", "a[1 ", `10.99.0.66 "GET / `,
 		`10.99.0.66 - - [22/Nov/2026] "GET / `, "user=", "<x>", "<1", "a] ", "x", "a\tb ", strings.Repeat("x", 257) + " ",
 		"one two three four five six seven eight nine ten ",
 		"\x1b[1;33mNOTICE\x1b[0m",
@@ -60,6 +62,10 @@ func TestTextOfOtherLinesNamesNobody(t *testing.T) {
 		if err := DecodeLine(head+posing, &ev); tamperReason(err) != ReasonStray || ev != (Event{}) {
 			t.Errorf("%q: %+v, %v", head, ev, err)
 		}
+	}
+	var ev Event
+	if err := DecodeLine(`[x] NOTICE[1] a.c: SecurityEvent="ChallengeSent`, &ev); tamperReason(err) != ReasonStray {
+		t.Errorf("the first field alone: %v", err)
 	}
 	for _, line := range []string{
 		"", "\r", "Event: Foo\r", "[Nov 22 21:48:57] NOTICE[1] res_pjsip.c: Request 'REGISTER' failed for '10.99.0.66:5'",
