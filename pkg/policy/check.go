@@ -221,8 +221,8 @@ func (f *file) ban(b *Ban) {
 		if !f.given(key) {
 			key = "policy.ban.first"
 		}
-		f.fail(key, fmt.Sprintf("first (%s) is longer than max (%s)", formatDuration(b.First), formatDuration(b.Max)),
-			detail{hint: "a max of at least " + formatDuration(b.First)})
+		f.fail(key, fmt.Sprintf("first (%s) is longer than max (%s)", durationBound(b.First), durationBound(b.Max)),
+			detail{hint: "a max of at least " + durationBound(b.First)})
 	}
 }
 
@@ -329,7 +329,7 @@ func (f *file) rules(p *Policy) {
 // several checks a number of sources, of which one is too few and 0 turns the rule off.
 func (f *file) several(path string, n, most int, why, hint string) {
 	if n == 1 {
-		f.fail(path, "out of range: with 1, "+why, detail{value: f.shown(path), allowed: fmt.Sprintf("0 for off, or 2 to %d", most), hint: hint})
+		f.fail(path, "with 1, "+why, detail{value: f.shown(path), allowed: fmt.Sprintf("0 for off, or 2 to %d", most), hint: hint})
 		return
 	}
 	within(f, path, n, 0, most, decimalOf, "")

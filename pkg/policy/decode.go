@@ -6,6 +6,7 @@ import (
 	"math"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ type file struct {
 	env     Environment
 	nodes   map[string]*yaml.Node // by path: the values that the file gives
 	bad     map[string]bool       // by path: a mistake has been reported
+	leaves  []string              // the names of all keys
 	secrets []string              // texts that must not be shown
 	errs    Errors
 	warns   []Warning
@@ -119,7 +121,7 @@ func mentionsSecret(text string) bool {
 // collectSecrets finds the values of keys that look like a secret's, wherever they stand.
 func (f *file) collectSecrets(n *yaml.Node) {
 	for i, c := range n.Content {
-		if n.Kind == yaml.MappingNode && i%2 == 0 && c.Kind == yaml.ScalarNode && i+1 < len(n.Content) && secretKey(c.Value) {
+		if n.Kind == yaml.MappingNode && i%2 == 0 && c.Kind == yaml.ScalarNode && i+1 < len(n.Content) && f.secretKey(c.Value) {
 			f.collectTexts(n.Content[i+1])
 		}
 		f.collectSecrets(c)
@@ -135,12 +137,11 @@ func (f *file) collectTexts(n *yaml.Node) {
 	}
 }
 
-func secretKey(key string) bool {
+// secretKey says whether a key is, or was meant to be, one that holds a secret.
+func (f *file) secretKey(key string) bool {
+	near := nearest(key, f.leaves)
 	key = strings.ToLower(key)
-	if nearest(key, []string{"secret_file"}) != "" {
-		return false
-	}
-	return strings.Contains(key, "secret") || strings.Contains(key, "pass") || nearest(key, []string{"secret"}) != ""
+	return near == "secret" || near != "secret_file" && strings.Contains(key, "secret") || strings.Contains(key, "pass")
 }
 
 // resolve follows an alias. ok is false when the file has been looked at for too long: aliases can multiply it.
@@ -228,11 +229,17 @@ func (f *file) section(n *yaml.Node, path string, v reflect.Value) {
 
 func (f *file) unknown(key *yaml.Node, at string, names []string) {
 	what, hint := "unknown key", ""
-	if near := nearest(key.Value, names); near != "" {
+	near, other := nearest(key.Value, names), elsewhere(key.Value)
+	if leaf := other[strings.LastIndexByte(other, '.')+1:]; near == "" && slices.Contains(names, leaf) {
+		near = leaf
+	}
+	switch {
+	case near != "":
 		what += ", did you mean " + near + "?"
-	} else if path := elsewhere(key.Value); path != "" {
-		what, hint = "unknown key here", path
-	} else if strings.Contains(key.Value, ":") {
+		f.bad[strings.TrimSuffix(at, f.pathOf("", key.Value))+near] = true // it is not missing as well
+	case other != "":
+		what, hint = "unknown key here", other
+	case strings.Contains(key.Value, ":"):
 		hint = "a space after the colon"
 	}
 	f.failAt(key, at, what, detail{allowed: strings.Join(names, ", "), hint: hint})
@@ -396,8 +403,11 @@ func (f *file) duration(n *yaml.Node, path string, target *time.Duration) {
 		return
 	}
 	wrong := detail{value: f.quote(n.Value), allowed: durationsAllowed}
-	if errors.Is(err, errNoUnit) && decimal(n.Value, false) {
+	switch {
+	case errors.Is(err, errNoUnit) && decimal(n.Value, false):
 		wrong.hint = n.Value + "s for seconds, " + n.Value + "m for minutes"
+	case errors.Is(err, errNotDuration):
+		wrong.hint = spelledOut(n.Value)
 	}
 	f.fail(path, err.Error(), wrong)
 }

@@ -89,3 +89,19 @@ func durationBound(d time.Duration) string {
 	}
 	return formatDuration(d)
 }
+
+// spelledOut returns what "10 minutes" or "1 Day" is in the units that are read, or "".
+func spelledOut(text string) string {
+	unit := strings.TrimLeft(text, "0123456789")
+	number := text[:len(text)-len(unit)]
+	unit = strings.ToLower(strings.TrimSpace(unit))
+	if !decimal(number, false) || unit == "" {
+		return ""
+	}
+	for _, name := range []string{"seconds", "minutes", "hours", "days", "weeks"} {
+		if strings.HasPrefix(name, unit) {
+			return number + name[:1]
+		}
+	}
+	return ""
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"strings"
 	"syscall"
 
 	"gopkg.in/yaml.v3"
@@ -98,6 +99,9 @@ func parse(r io.Reader, name string, mode fs.FileMode, env Environment) (*Config
 		return nil, nil, Errors{{File: name, What: "the file is empty", Hint: "begin with examples/minimal.yaml"}}
 	}
 	f := &file{name: name, env: env, nodes: map[string]*yaml.Node{}, bad: map[string]bool{}}
+	for _, path := range keyPaths(reflect.TypeFor[Config](), "") {
+		f.leaves = append(f.leaves, path[strings.LastIndexByte(path, '.')+1:])
+	}
 	f.collectSecrets(root)
 	c := Default()
 	f.decode(root, "", reflect.ValueOf(&c).Elem())

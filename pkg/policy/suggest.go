@@ -13,6 +13,13 @@ func nearest(word string, candidates []string) string {
 	word = strings.ToLower(strings.ReplaceAll(word, "-", "_"))
 	best, bestDistance := "", 1+max(1, len(word)/3)
 	for _, c := range candidates {
+		if word == strings.ToLower(c) {
+			return c
+		}
+		if len(word) > 3 && len(c) > 3 && (strings.HasPrefix(word, c) || strings.HasPrefix(c, word)) {
+			best, bestDistance = c, 1 // warning for warn, addr for address
+			continue
+		}
 		if d := distance(word, strings.ToLower(c)); d < bestDistance {
 			best, bestDistance = c, d
 		}

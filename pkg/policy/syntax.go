@@ -31,8 +31,7 @@ func parseYAML(name string, data []byte) (*yaml.Node, *Error) {
 		return nil, &Error{File: name, Line: line, What: "a second YAML document begins",
 			Allowed: "one document a file", Hint: "remove the line ---"}
 	}
-	line := syntaxLine(data)
-	what, hint := explain(err, data, line)
+	line, what, hint := explain(err, data, syntaxLine(data))
 	if tab := firstTab(data); tab > 0 && tab <= line+1 {
 		line, what, hint = tab, "a tab stands at the beginning of the line", "spaces, two for each level"
 	}
@@ -130,13 +129,14 @@ func syntaxLine(data []byte) int {
 	}
 }
 
-// explain puts yaml.v3's complaint into words that a person without YAML understands.
-func explain(err error, data []byte, line int) (what, hint string) {
+// explain puts yaml.v3's complaint about a line into words that a person without YAML understands, and says which line
+// to correct.
+func explain(err error, data []byte, line int) (at int, what, hint string) {
 	const quotes = `a value with : # & * ! % @ in it belongs in double quotes`
 	complaint := err.Error()
 	text := lineOf(data, line)
 	for _, known := range []struct{ says, what, hint string }{
-		{"mapping values are not allowed", "a second colon in the line, or a wrong indentation", quotes},
+		{"mapping values are not allowed", "a second colon in the line", quotes},
 		{"cannot start any token", "a value begins with a character that has a meaning in YAML", quotes},
 		{"unknown anchor", "a value begins with *", quotes},
 		{"alphabetic or numeric character", "a value begins with & or *", quotes},
@@ -157,13 +157,19 @@ func explain(err error, data []byte, line int) (what, hint string) {
 			break
 		}
 	}
+	if strings.Contains(complaint, "mapping values are not allowed") && strings.Count(text+" ", ": ") < 2 {
+		what, hint = "the line is indented unlike the ones above it", "the same number of spaces for keys of one section"
+		if above := strings.TrimSpace(lineOf(data, line-1)); above != "" && !strings.ContainsAny(above, ":#") {
+			line, what, hint = line-1, "a key without a colon", "key: value, with a space after the colon"
+		}
+	}
 	if what == "" {
 		what, hint = "the line cannot be read", "compare it with examples/reference.yaml"
 	}
 	if strings.Count(text, `"`)%2 == 1 && !strings.Contains(text, "'") {
 		what, hint = "a quote is opened and not closed", "close it on the same line"
 	}
-	return what, hint
+	return line, what, hint
 }
 
 func lineOf(data []byte, line int) string {
