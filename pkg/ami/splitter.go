@@ -22,6 +22,8 @@ const (
 	maxBanner    = 256
 	minBuffer    = 64 << 10
 	minRead      = 4 << 10
+	minFrame     = 64
+	headSize     = 48 // less than minFrame, so that a head is always whole
 )
 
 var frameEnd = []byte("\r\n\r\n")
@@ -49,7 +51,7 @@ func (e *OversizeError) Unwrap() error { return ErrOversize }
 // and [DefaultMaxFrame].
 type Limits struct {
 	MaxLine  int // bytes, without CRLF
-	MaxFrame int // bytes, without CRLFCRLF
+	MaxFrame int // bytes, without CRLFCRLF; at least 64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -59,6 +61,7 @@ func (l Limits) withDefaults() Limits {
 	if l.MaxFrame <= 0 {
 		l.MaxFrame = DefaultMaxFrame
 	}
+	l.MaxFrame = max(l.MaxFrame, minFrame)
 	return l
 }
 
@@ -158,8 +161,9 @@ func (s *Splitter) advance(to int) { s.start, s.scan = to, to }
 func (s *Splitter) oversize(size int64) error {
 	err := &OversizeError{Size: size, Head: s.head}
 	s.skipping, s.skipped, s.head = false, 0, ""
-	if s.start == s.end && len(s.buf) > minBuffer {
-		s.buf, s.end = nil, 0
+	if rest := s.buf[s.start:s.end]; len(s.buf) > minBuffer && len(rest) <= minBuffer-minRead {
+		s.buf = append(make([]byte, 0, minBuffer), rest...)[:minBuffer]
+		s.end = len(rest)
 		s.advance(0)
 	}
 	return err
@@ -265,4 +269,4 @@ func longLine(frame []byte, limit int) bool {
 	return false
 }
 
-func head(b []byte) string { return string(b[:min(len(b), 48)]) }
+func head(b []byte) string { return string(b[:min(len(b), headSize)]) }

@@ -1,0 +1,87 @@
+package amiserver
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// report emits a security event about this session with the user's name as far
+// as it has logged in. own are the values of the event's own headers.
+func (ses *session) report(event string, own ...string) {
+	ses.emit(event, ses.username, own...)
+}
+
+// reportUser emits one that names a user who has not logged in.
+func (ses *session) reportUser(event, user string) { ses.emit(event, user) }
+
+// emit writes an event as Asterisk does: the common headers of
+// main/security_events.c, the event's own, SessionTV; RequestBadFormat has
+// AccountID at its end.
+func (ses *session) emit(event, account string, own ...string) {
+	var (
+		version  = "1"
+		severity = "Error"
+		names    []string
+	)
+	switch event {
+	case "SuccessfulAuth":
+		severity, names = "Informational", []string{"UsingPassword"}
+	case "ChallengeResponseFailed":
+		names = []string{"Challenge", "Response", "ExpectedResponse"}
+	case "RequestNotAllowed", "RequestBadFormat":
+		names = []string{"RequestType"}
+	case "InvalidPassword":
+		version = "2"
+	}
+	var b strings.Builder
+	header := func(name, value string) {
+		b.WriteString(name)
+		b.WriteString(": ")
+		b.WriteString(value)
+		b.WriteString("\r\n")
+	}
+	header("Event", event)
+	header("Privilege", "security,all")
+	if ses.srv.cfg.SystemName != "" {
+		header("SystemName", ses.srv.cfg.SystemName)
+	}
+	header("EventTV", eventTime(time.Now()))
+	header("Severity", severity)
+	header("Service", "AMI")
+	header("EventVersion", version)
+	if event != "RequestBadFormat" {
+		header("AccountID", account)
+	}
+	header("SessionID", fmt.Sprintf("0x7f57%08x", ses.id*0x1c0)) // a pointer in Asterisk
+	header("LocalAddress", ses.address(ses.local))
+	header("RemoteAddress", ses.address(ses.remote))
+	for i, name := range names {
+		header(name, own[i])
+	}
+	started := ses.started
+	if started.IsZero() {
+		started = time.Unix(0, 0)
+	}
+	header("SessionTV", eventTime(started))
+	if event == "RequestBadFormat" {
+		header("AccountID", account)
+	}
+	b.WriteString("\r\n")
+	ses.srv.Broadcast([]byte(b.String()))
+}
+
+func (ses *session) address(a netip.AddrPort) string {
+	family, transport := "IPV4", "TCP"
+	if a.Addr().Is6() {
+		family = "IPV6"
+	}
+	if ses.srv.cfg.TLS != nil {
+		transport = "TLS"
+	}
+	return fmt.Sprintf("%s/%s/%s/%d", family, transport, a.Addr(), a.Port())
+}
+
+// eventTime formats a time as EventTV has it: in UTC, with milliseconds.
+func eventTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000-0700") }

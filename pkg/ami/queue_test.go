@@ -1,0 +1,195 @@
+package ami
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+func frame(name string, i int) Frame {
+	return Frame{Text: fmt.Sprintf("Event: %s\r\nPrivilege: security,all\r\nN: %06d", name, i)}
+}
+
+func drainQueue(q *queue) (frames []Frame, states []State) {
+	for c := q.take(); c != nil; c = q.take() {
+		if c.state != nil {
+			states = append(states, *c.state)
+		}
+		frames = append(frames, c.frames...)
+		q.release(c)
+	}
+	return frames, states
+}
+
+func TestQueueKeepsOrderAndCounts(t *testing.T) {
+	q := newQueue(1 << 20)
+	for i := range 3000 {
+		q.push(frame("InvalidAccountID", i))
+		if i == 1500 {
+			q.pushState(State{Kind: Connected})
+		}
+	}
+	frames, states := drainQueue(q)
+	if len(frames) != 3000 || len(states) != 1 {
+		t.Fatalf("%d frames, %d states", len(frames), len(states))
+	}
+	for i, f := range frames {
+		if f.Text != frame("InvalidAccountID", i).Text {
+			t.Fatalf("frame %d is %q", i, f.Text)
+		}
+	}
+	var st Status
+	q.fill(&st)
+	if st.QueueBytes != 0 || st.QueuePeak == 0 || st.Received != 3000 || st.Dropped != nil {
+		t.Errorf("status %+v", st)
+	}
+}
+
+func TestFullQueueGivesUpWhatMattersLeast(t *testing.T) {
+	const limit = 256 << 10
+	q := newQueue(limit)
+	trust := 0
+	for i := range 10000 {
+		switch {
+		case i%500 == 0:
+			q.push(frame("SuccessfulAuth", i))
+			trust++
+		case i%10 == 0:
+			q.push(frame("ChallengeResponseFailed", i))
+		case i%10 == 1:
+			q.push(Frame{Text: fmt.Sprintf("rubbish %06d", i)})
+		default:
+			q.push(frame("ChallengeSent", i))
+		}
+	}
+	var st Status
+	q.fill(&st)
+	if st.QueuePeak > limit || st.QueueBytes > limit {
+		t.Errorf("peak %d, now %d of %d bytes", st.QueuePeak, st.QueueBytes, limit)
+	}
+	if st.Dropped["ChallengeSent"] == 0 || st.Dropped["ChallengeResponseFailed"] != 0 || st.Dropped["SuccessfulAuth"] != 0 {
+		t.Errorf("dropped %v", st.Dropped)
+	}
+	frames, _ := drainQueue(q)
+	var kept, dropped uint64
+	kept = uint64(len(frames))
+	for _, n := range st.Dropped {
+		dropped += n
+	}
+	if kept+dropped != 10000 || st.Received != 10000 {
+		t.Errorf("%d kept and %d dropped of %d", kept, dropped, st.Received)
+	}
+	last, got := "", 0
+	for _, f := range frames {
+		if strings.HasPrefix(f.Text, "Event: SuccessfulAuth") {
+			got++
+		}
+		if n := f.Text[len(f.Text)-6:]; n <= last {
+			t.Fatalf("%s after %s", n, last)
+		} else {
+			last = n
+		}
+	}
+	if got != trust {
+		t.Errorf("%d of %d SuccessfulAuth kept", got, trust)
+	}
+}
+
+func TestFullQueueKeepsTheNewestOfAClass(t *testing.T) {
+	q := newQueue(64 << 10)
+	for i := range 5000 {
+		q.push(frame("InvalidPassword", i))
+	}
+	frames, _ := drainQueue(q)
+	if last := frames[len(frames)-1].Text; last != frame("InvalidPassword", 4999).Text {
+		t.Errorf("last is %q", last)
+	}
+	if first := frames[0].Text; first == frame("InvalidPassword", 0).Text {
+		t.Error("the oldest is still there")
+	}
+}
+
+func TestQueueNeverTradesEvidenceForNoise(t *testing.T) {
+	q := newQueue(16 << 10)
+	n := 0
+	for ; q.bytes+len(frame("SuccessfulAuth", 0).Text)+frameCost <= q.limit; n++ {
+		q.push(frame("SuccessfulAuth", n))
+	}
+	q.push(frame("ChallengeSent", n))
+	q.push(frame("InvalidAccountID", n))
+	q.push(Frame{Text: strings.Repeat("x", 1<<20)})
+	frames, _ := drainQueue(q)
+	if len(frames) != n || q.dropped[kindOf("Event: ChallengeSent\r\n")] != 1 || q.dropped[kindOf("x")] != 1 {
+		t.Errorf("%d of %d kept, dropped %v", len(frames), n, q.dropped)
+	}
+}
+
+func TestQueueCountsWhatIsBeingHandled(t *testing.T) {
+	q := newQueue(1 << 20)
+	for i := range 100 {
+		q.push(frame("InvalidAccountID", i))
+	}
+	before := q.bytes
+	c := q.take()
+	if q.bytes != before {
+		t.Errorf("%d bytes while handled, %d before", q.bytes, before)
+	}
+	q.release(c)
+	if q.bytes != 0 {
+		t.Errorf("%d bytes at the end", q.bytes)
+	}
+}
+
+func TestQueueBoundsStates(t *testing.T) {
+	q := newQueue(1 << 20)
+	for i := range 3 * maxStates {
+		q.pushState(State{Blind: time.Duration(i)})
+	}
+	_, states := drainQueue(q)
+	if len(states) != maxStates || states[len(states)-1].Blind != 3*maxStates-1 {
+		t.Errorf("%d states", len(states))
+	}
+}
+
+func TestQueueAllocatesNothingInSteadyState(t *testing.T) {
+	q := newQueue(1 << 20)
+	f := frame("InvalidAccountID", 1)
+	step := func() {
+		q.push(f)
+		q.push(f)
+		q.release(q.take())
+	}
+	step()
+	if n := testing.AllocsPerRun(1000, step); n > 0.1 {
+		t.Errorf("%v allocations for two frames", n)
+	}
+}
+
+func TestKindsMatchTheirNames(t *testing.T) {
+	for i, k := range kinds[2:] {
+		if got := kindOf("Event: " + k.name + "\r\nPrivilege: security,all"); int(got) != i+2 {
+			t.Errorf("%s is counted as %s", k.name, kinds[got].name)
+		}
+	}
+	for text, want := range map[string]string{
+		"": "fragment", "Response: Success": "fragment", "event: ChallengeSent\r\n": "fragment",
+		"Event: ChallengeSent": "ChallengeSent", "Event: ChallengeSentX\r\n": "other", "Event: ": "other",
+	} {
+		if got := kinds[kindOf(text)].name; got != want {
+			t.Errorf("%q is counted as %s, want %s", text, got, want)
+		}
+	}
+}
+
+func BenchmarkQueue(b *testing.B) {
+	q := newQueue(64 << 20)
+	f := Frame{Text: strings.TrimSuffix(event, "\r\n\r\n")}
+	b.ReportAllocs()
+	for b.Loop() {
+		q.push(f)
+		if q.bytes > 32<<10 {
+			q.release(q.take())
+		}
+	}
+}
