@@ -61,8 +61,11 @@ func (f *file) secret(a *Asterisk, path string) {
 	default:
 		folder, _ := f.env.lookup("CREDENTIALS_DIRECTORY")
 		if folder != "" {
-			if r, err := f.env.open(filepath.Join(folder, credentialName)); err == nil {
+			r, err := f.env.open(filepath.Join(folder, credentialName))
+			if err == nil {
 				_ = r.Close()
+			}
+			if !errors.Is(err, fs.ErrNotExist) {
 				a.Secret = f.secretFile(key, filepath.Join(folder, credentialName), true)
 				return
 			}

@@ -139,7 +139,10 @@ func (f *file) collectTexts(n *yaml.Node) {
 
 // secretKey says whether a key is, or was meant to be, one that holds a secret.
 func (f *file) secretKey(key string) bool {
-	near := nearest(key, f.leaves)
+	near := nearest(key, []string{"secret"})
+	if near != "" {
+		near = nearest(key, f.leaves) // "socket" is near, and a key of its own
+	}
 	key = strings.ToLower(key)
 	return near == "secret" || near != "secret_file" && strings.Contains(key, "secret") || strings.Contains(key, "pass")
 }
@@ -157,6 +160,9 @@ func (f *file) resolve(n *yaml.Node) (target *yaml.Node, ok bool) {
 
 // decode puts the value n, which stands at path, into v, which holds the default.
 func (f *file) decode(n *yaml.Node, path string, v reflect.Value) {
+	if len(f.errs) > maxErrors {
+		return
+	}
 	n, ok := f.resolve(n)
 	if !ok {
 		if !f.bad[""] {

@@ -10,7 +10,7 @@ type about struct {
 func docs() map[string]about {
 	return map[string]about{
 		"asterisk":               {"The Asterisks to listen to, one entry each. Every entry needs an address, a username and a secret.", ""},
-		"asterisk[].name":        {"How messages, metrics and commands call this Asterisk: up to 64 characters, different for each.", "the address, since one machine seldom needs another name"},
+		"asterisk[].name":        {"How messages, metrics and commands call this Asterisk: up to 260 bytes, different for each.", "the address, since one machine seldom needs another name"},
 		"asterisk[].address":     {"Where its manager interface (AMI) listens: HOST:PORT. The port is 5038 when it is missing, with TLS 5039.", ""},
 		"asterisk[].username":    {"The user's section name in manager.conf. It needs read=security and no more.", ""},
 		"asterisk[].secret":      {"That user's secret: text in double quotes, or \"${VARIABLE}\" for an environment variable. With neither secret nor secret_file the systemd credential ami-secret is read.", ""},

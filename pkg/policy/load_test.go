@@ -281,3 +281,30 @@ func TestAliasesAreFollowedButCannotMultiply(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAMissingAddressIsOneMistake(t *testing.T) {
+	for _, text := range []string{
+		"asterisk: [{username: a, secret: b}]",
+		"asterisk: [{adress: 127.0.0.1, username: a, secret: b}]",
+		"asterisk: [{address: \"a\\nb\", username: a, secret: b}]",
+		"asterisk: [{address: " + strings.Repeat("a", 300) + ", username: a, secret: b}]",
+		"asterisk: [{address: \"[fe80::1%" + strings.Repeat("a", 300) + "]:5038\", username: a, secret: b}]",
+	} {
+		_, _, err := parse(text)
+		var list policy.Errors
+		if !errors.As(err, &list) || len(list) != 1 || !strings.Contains(list[0].Key, "ad") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestTheLongestHostNameNamesItsAsterisk(t *testing.T) {
+	host := strings.Repeat("a.", 126) + "b"
+	c, _, err := parse("asterisk: [{address: " + host + ", username: a, secret: b}]")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, _, err := parse(printed(t, c)); err != nil || again.Asterisk[0].Name != host+":5038" {
+		t.Error(err)
+	}
+}
