@@ -113,12 +113,12 @@ func (t *Table) applyRanges(p *plan) error {
 		if len(p.edits[id]) == 0 {
 			continue
 		}
-		err := t.editRanges(setID(id), p.edits[id])
+		err := t.editRanges(setID(id), p.edits[id], p.now)
 		// Something expired in between, or was changed by somebody else: look
 		// at what there is, and once more.
 		for try := 0; try < 3 && (errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT)); try++ {
 			if err = t.reload(setID(id)); err == nil {
-				err = t.editRanges(setID(id), p.edits[id])
+				err = t.editRanges(setID(id), p.edits[id], p.now)
 			}
 		}
 		if err != nil {
@@ -128,11 +128,10 @@ func (t *Table) applyRanges(p *plan) error {
 	return nil
 }
 
-func (t *Table) editRanges(id setID, edits []edit) error {
+func (t *Table) editRanges(id setID, edits []edit, now time.Time) error {
 	t.state.Lock()
 	r := t.ranges[id]
 	t.state.Unlock()
-	now := time.Now()
 	next, del, add := r.apply(edits, now)
 	b := newBatch(t.cfg.Table)
 	b.del(t.defs[id].name, spanElems(del, now))

@@ -46,6 +46,7 @@ const (
 	sampleSize     = 16
 	backoffMin     = 20 * time.Millisecond
 	backoffMax     = 5 * time.Second
+	maxTries       = 3
 	fullQuiet      = time.Minute // between two log lines about full sets
 )
 
@@ -359,7 +360,7 @@ func (w *Writer) flush(ctx context.Context) {
 	defer func() { w.give(b) }()
 	if len(b.items) > 0 {
 		changes := changesOf(b.items)
-		for {
+		for try := 0; ; try++ {
 			err := w.fw.Apply(changes)
 			if err == nil || final(err) {
 				w.settle(b, err)
@@ -367,9 +368,13 @@ func (w *Writer) flush(ctx context.Context) {
 			}
 			w.setErr(err)
 			w.cfg.Log.Warn("the kernel did not take a change, the table is built again", "changes", len(changes), "err", err)
-			if !w.rebuild(ctx, CauseError) {
+			if try > 0 && !sleep(ctx, backoffMin<<try) || !w.rebuild(ctx, CauseError) {
 				w.settle(b, fmt.Errorf("%w: %w", ErrClosed, err))
 				return
+			}
+			if try == maxTries {
+				w.singly(ctx, b)
+				break
 			}
 		}
 	}
@@ -380,6 +385,19 @@ func (w *Writer) flush(ctx context.Context) {
 	if overflow {
 		w.cfg.Log.Warn("more changes came than the queue holds, they are made up for now", "max_pending", w.cfg.MaxPending)
 		w.rebuild(ctx, CauseOverflow)
+	}
+}
+
+// singly writes one change at a time, so that one which the kernel never takes
+// does not hold up the others.
+func (w *Writer) singly(ctx context.Context, b queue) {
+	for i := range b.items {
+		err := w.fw.Apply(changesOf(b.items[i : i+1]))
+		w.settle(queue{items: b.items[i : i+1]}, err)
+		if err != nil && !final(err) {
+			w.cfg.Log.Error("the kernel does not take a change, it is given up", "change", b.items[i].change.String(), "err", err)
+			w.rebuild(ctx, CauseError)
+		}
 	}
 }
 

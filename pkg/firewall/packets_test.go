@@ -1,0 +1,358 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// patience is how long a packet may take on a slow machine.
+const patience = 20 * time.Second
+
+// wire is two namespaces with a cable between them: packets on it are real.
+type wire struct {
+	server, client *space
+	fw             *Table
+	seq            int
+}
+
+// The client's addresses; the server is 10.99.0.1 and fd99::1.
+var clientAddrs = []string{"10.99.0.66/16", "10.99.7.5/16", "10.99.7.6/16", "fd99::66/48", "fd99:0:0:7::5/48", "fd99:0:0:7::6/48"}
+
+func newWire(t *testing.T, change func(*Config)) *wire {
+	t.Helper()
+	w := &wire{server: newSpace(t), client: newSpace(t)}
+	var err error
+	w.server.run(func() {
+		v := &netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: "server"}, PeerName: "client",
+			PeerNamespace: netlink.NsFd(int(w.client.ns)),
+		}
+		if err = netlink.LinkAdd(v); err == nil {
+			err = configure("server", "10.99.0.1/16", "fd99::1/48")
+		}
+	})
+	if err == nil {
+		w.client.run(func() { err = configure("client", clientAddrs...) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(w.server)
+	if change != nil {
+		change(&cfg)
+	}
+	w.fw = ensured(t, cfg)
+	return w
+}
+
+func configure(name string, addrs ...string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		addr, err := netlink.ParseAddr(a)
+		if err != nil {
+			return err
+		}
+		addr.Flags = 0x02 // IFA_F_NODAD
+		if err := netlink.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("%s: %w", a, err)
+		}
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return errors.Join(netlink.LinkSetUp(lo), netlink.LinkSetUp(link))
+}
+
+func serverAddr(src string) netip.Addr {
+	if netip.MustParseAddr(src).Is6() {
+		return netip.MustParseAddr("fd99::1")
+	}
+	return netip.MustParseAddr("10.99.0.1")
+}
+
+// udp opens both ends of a flow.
+func (w *wire) udp(t *testing.T, src string, port uint16) (client *net.UDPConn, server *net.UDPConn) {
+	t.Helper()
+	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(serverAddr(src), port))
+	var err, err2 error
+	w.server.run(func() { server, err = net.ListenUDP("udp", to) })
+	w.client.run(func() {
+		client, err2 = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(src), 0)), to)
+	})
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close(); _ = server.Close() })
+	return client, server
+}
+
+func (w *wire) dropped(t *testing.T) uint64 {
+	t.Helper()
+	drops, err := w.fw.Drops()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n uint64
+	for _, d := range drops {
+		n += d
+	}
+	return n
+}
+
+// arrives sends one datagram and waits until it has come or was dropped.
+func (w *wire) arrives(t *testing.T, client, server *net.UDPConn, size int) bool {
+	t.Helper()
+	w.seq++
+	msg := fmt.Appendf(nil, "%0*d", size, w.seq)
+	before := w.dropped(t)
+	if _, err := client.Write(msg); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 65536)
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		_ = server.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		n, err := server.Read(buf)
+		if err == nil && string(buf[:n]) == string(msg) {
+			return true
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if err != nil && w.dropped(t) > before {
+			return false
+		}
+	}
+	t.Fatal("the packet neither came nor was dropped")
+	return false
+}
+
+func (w *wire) reaches(t *testing.T, src string, port uint16) bool {
+	t.Helper()
+	client, server := w.udp(t, src, port)
+	defer func() { _ = client.Close(); _ = server.Close() }()
+	return w.arrives(t, client, server, 20)
+}
+
+func TestPacketsOfBannedSources(t *testing.T) {
+	w := newWire(t, nil)
+	hour := time.Hour
+	rows := []struct {
+		name    string
+		changes []Change
+		src     string
+		sip     bool // its packets to port 5060 arrive
+	}{
+		{"nobody is banned", nil, "10.99.0.66", true},
+		{"an address", []Change{ban("10.99.0.66", hour)}, "10.99.0.66", false},
+		{"another address", []Change{ban("10.99.0.66", hour)}, "10.99.7.5", true},
+		{"its /24", []Change{ban("10.99.7.0/24", hour)}, "10.99.7.5", false},
+		{"another /24", []Change{ban("10.99.7.0/24", hour)}, "10.99.0.66", true},
+		{"its /21", []Change{ban("10.99.0.0/21", hour)}, "10.99.7.5", false},
+		{"a range that ends before it", []Change{ban("10.99.7.0/30", hour)}, "10.99.7.5", true},
+		{"the last addresses of all", []Change{ban("255.0.0.0/8", hour)}, "10.99.7.5", true},
+		{"allowed inside a banned /24", []Change{ban("10.99.7.0/24", hour), {Kind: Allow, Prefix: pfx("10.99.7.5")}}, "10.99.7.5", true},
+		{"the neighbour of the allowed", []Change{ban("10.99.7.0/24", hour), {Kind: Allow, Prefix: pfx("10.99.7.5")}}, "10.99.7.6", false},
+		{"an IPv6 address", []Change{ban("fd99::66", hour)}, "fd99::66", false},
+		{"its /64", []Change{ban("fd99:0:0:7::99/64", hour)}, "fd99:0:0:7::5", false},
+		{"another /64", []Change{ban("fd99:0:0:7::99/64", hour)}, "fd99::66", true},
+		{"its /47", []Change{ban("fd99::/47", hour)}, "fd99:0:0:7::5", false},
+		{"allowed inside a banned /64", []Change{ban("fd99:0:0:7::/64", hour), {Kind: Allow, Prefix: pfx("fd99:0:0:7::5")}}, "fd99:0:0:7::5", true},
+		{"unbanned", []Change{ban("10.99.0.66", hour), unban("10.99.0.66")}, "10.99.0.66", true},
+	}
+	for _, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			for _, c := range r.changes {
+				apply(t, w.fw, c)
+			}
+			if got := w.reaches(t, r.src, 5060); got != r.sip {
+				t.Errorf("to 5060: arrives %v", got)
+			}
+			if !w.reaches(t, r.src, 53) {
+				t.Error("to 53: dropped, in scope voip")
+			}
+			for _, c := range r.changes {
+				c.Remove = true
+				apply(t, w.fw, c)
+			}
+			if !w.reaches(t, r.src, 5060) {
+				t.Error("still dropped after the removal")
+			}
+		})
+	}
+}
+
+func TestScopeAllAndEmptyPortLists(t *testing.T) {
+	for _, r := range []struct {
+		name     string
+		change   func(*Config)
+		sip, dns bool
+	}{
+		{"all", func(c *Config) { c.Scope = All }, false, false},
+		{"all without ports", func(c *Config) { c.Scope, c.UDPPorts, c.TCPPorts = All, nil, nil }, false, false},
+		{"voip without UDP ports", func(c *Config) { c.UDPPorts = nil }, true, true},
+		{"voip without TCP ports", func(c *Config) { c.TCPPorts = nil }, false, true},
+		{"voip without ports", func(c *Config) { c.UDPPorts, c.TCPPorts = nil, nil }, true, true},
+		{"the same port twice", func(c *Config) { c.UDPPorts = []uint16{5060, 5060} }, false, true},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			w := newWire(t, r.change)
+			apply(t, w.fw, ban("10.99.0.66", time.Hour))
+			if got := w.reaches(t, "10.99.0.66", 5060); got != r.sip {
+				t.Errorf("to 5060: arrives %v", got)
+			}
+			if got := w.reaches(t, "10.99.0.66", 53); got != r.dns {
+				t.Errorf("to 53: arrives %v", got)
+			}
+		})
+	}
+}
+
+func TestFragmentsToOtherServicesPass(t *testing.T) {
+	w := newWire(t, nil)
+	for _, src := range []string{"10.99.0.66", "fd99::66"} {
+		apply(t, w.fw, ban(src, time.Hour))
+		client, server := w.udp(t, src, 500)
+		if !w.arrives(t, client, server, 6000) {
+			t.Errorf("%s: a datagram in fragments to port 500 was dropped", src)
+		}
+		client, server = w.udp(t, src, 5060)
+		if w.arrives(t, client, server, 6000) {
+			t.Errorf("%s: a datagram in fragments to port 5060 arrived", src)
+		}
+	}
+}
+
+func TestEstablishedFlowsStop(t *testing.T) {
+	w := newWire(t, nil)
+	// UDP, in both directions first, so that conntrack would know it.
+	client, server := w.udp(t, "10.99.0.66", 5060)
+	if !w.arrives(t, client, server, 20) {
+		t.Fatal("before the ban")
+	}
+	if _, err := server.WriteToUDP([]byte("ok"), client.LocalAddr().(*net.UDPAddr)); err != nil {
+		t.Fatal(err)
+	}
+	sip, sipServer := w.tcp(t, 5038)
+	ssh, sshServer := w.tcp(t, 22)
+	apply(t, w.fw, ban("10.99.0.66", time.Hour))
+	if w.arrives(t, client, server, 20) {
+		t.Error("UDP goes on")
+	}
+	before := w.dropped(t)
+	if _, err := sip.Write([]byte("late")); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); w.dropped(t) == before; {
+		if time.Now().After(end) {
+			t.Fatal("TCP goes on")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	echo(t, ssh, sshServer)
+	apply(t, w.fw, unban("10.99.0.66"))
+	buf := make([]byte, 4) // TCP sends it again by itself
+	_ = sipServer.SetReadDeadline(time.Now().Add(patience))
+	if _, err := io.ReadFull(sipServer, buf); err != nil || string(buf) != "late" {
+		t.Errorf("after the unban: %q, %v", buf, err)
+	}
+}
+
+// tcp opens a connection from the attacker.
+func (w *wire) tcp(t *testing.T, port int) (client, server net.Conn) {
+	t.Helper()
+	var l net.Listener
+	var err error
+	w.server.run(func() { l, err = net.Listen("tcp", fmt.Sprintf("10.99.0.1:%d", port)) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	w.client.run(func() {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 99, 0, 66)}, Timeout: patience}
+		client, err = d.Dial("tcp", l.Addr().String())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if server, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close(); _ = server.Close() })
+	return client, server
+}
+
+func echo(t *testing.T, a, b net.Conn) {
+	t.Helper()
+	if _, err := a.Write([]byte("ping")); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 4)
+	_ = b.SetReadDeadline(time.Now().Add(patience))
+	if _, err := io.ReadFull(b, buf); err != nil {
+		t.Errorf("the SSH session hangs: %v", err)
+	}
+}
+
+func TestMeterSparesTheTrustedAndTheAllowed(t *testing.T) {
+	for _, scope := range []Scope{VoIP, All} {
+		t.Run(scope.String(), func(t *testing.T) {
+			w := newWire(t, func(c *Config) {
+				c.Scope = scope
+				c.Meter = Meter{Enabled: true, Rate: 1, Burst: 5}
+			})
+			apply(t, w.fw, Change{Kind: Trust, Prefix: pfx("10.99.7.5"), Timeout: time.Hour},
+				Change{Kind: Trust, Prefix: pfx("fd99:0:0:7::1234"), Timeout: time.Hour},
+				Change{Kind: Allow, Prefix: pfx("10.99.7.6")})
+			for _, r := range []struct {
+				src     string
+				port    uint16
+				limited bool
+			}{
+				{"10.99.0.66", 5060, true}, {"fd99::66", 5060, true}, {"10.99.0.66", 10000, false},
+				{"10.99.7.5", 5060, false}, {"10.99.7.6", 5060, false}, {"fd99:0:0:7::5", 5060, false},
+			} {
+				client, server := w.udp(t, r.src, r.port)
+				came := 0
+				for range 30 {
+					if w.arrives(t, client, server, 20) {
+						came++
+					}
+				}
+				_ = client.Close()
+				_ = server.Close()
+				if r.limited != (came < 30) || came == 0 {
+					t.Errorf("%s to %d: %d of 30 packets came", r.src, r.port, came)
+				}
+			}
+			drops, err := w.fw.Drops()
+			if err != nil || drops["meter4"] == 0 || drops["meter6"] == 0 || drops["ban4"] != 0 {
+				t.Errorf("drops %v, %v", drops, err)
+			}
+		})
+	}
+}
+
+func TestDropCountersGoOnAfterAdoption(t *testing.T) {
+	w := newWire(t, nil)
+	apply(t, w.fw, ban("10.99.0.66", time.Hour))
+	for range 3 {
+		w.reaches(t, "10.99.0.66", 5060)
+	}
+	ensure(t, w.fw, Adopted)
+	w.reaches(t, "10.99.0.66", 5060)
+	if drops, err := w.fw.Drops(); err != nil || drops["ban4"] != 4 || drops["ban6"] != 0 {
+		t.Errorf("%v, %v", drops, err)
+	}
+}
