@@ -11,8 +11,8 @@ import "strings"
 // what Asterisk writes, such as either half of an event that an injected LF cut in two.
 //
 // The log is weaker evidence than AMI. Values are neither quoted nor escaped, and term_strip of Asterisk's main/term.c
-// deletes from an ESC to the next 'm', across values, leaving no trace: a peer who has ESC in one value and 'm' in a
-// later one can remove what stands between, the true RemoteAddress included. Do not ban from it.
+// deletes from an ESC to the next 'm', across values and without a trace, so that a peer with ESC in its Call-ID can cut
+// what follows. The source is safe from that (see hasOneSource), the account and the session are not.
 func DecodeLine(line string, ev *Event) error {
 	*ev = Event{}
 	line = strings.TrimSuffix(line, "\n")
@@ -34,11 +34,23 @@ func DecodeMessage(msg string, ev *Event) error {
 		return notSecurityLine(msg)
 	}
 	n, reason := decodeFields(rest, ev)
+	if reason == "" && !hasOneSource(rest) {
+		reason = ReasonOrder
+	}
 	if reason != "" {
 		*ev = Event{}
 		return &TamperError{Reason: reason, Line: n}
 	}
 	return sourced(ev)
+}
+
+// hasOneSource says whether a line can hold no other RemoteAddress than Asterisk's. What term_strip deletes before the
+// true one ends at the latest with the 'm' in its name, so that at least `oteAddress="` is left of it. A peer that
+// brings its own in an earlier value, and has the true name cut, leaves two of these.
+func hasOneSource(fields string) bool {
+	const left = `oteAddress="`
+	i := strings.Index(fields, left)
+	return i >= 0 && !strings.Contains(fields[i+len(left):], left)
 }
 
 // decodeFields reads the message after SecurityEvent=". Every `",KEY="` of a known key is taken for a separator, also

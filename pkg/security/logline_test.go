@@ -111,6 +111,30 @@ func TestQuotesInAValueNameNobody(t *testing.T) {
 	}
 }
 
+func TestWhatTheLoggerDeletesNamesNobody(t *testing.T) {
+	const forged = `x",LocalAddress="IPV4/UDP/10.99.0.1/5060",RemoteAddress="IPV4/UDP/8.8.8.8/5`
+	for _, session := range []string{
+		forged + "\x1b", forged + `",Module="` + "\x1b", forged + `",SessionTV="` + "\x1b", forged + `",Module="`,
+	} {
+		for name := range specs {
+			w := sample(name)
+			w.leave = map[string]bool{"Module": true, "SessionTV": true}
+			w.values["SessionID"] = session
+			var ev Event
+			line := termStrip(w.line())
+			if reason := tamperReason(DecodeLine(line, &ev)); reason == "" {
+				t.Errorf("%q: %+v", line, ev)
+			}
+		}
+	}
+	w := sample("InvalidAccountID")
+	w.values["SessionID"] = `x",LocalAddress="IPV4/UDP/10.99.0.1/5060",Rem` + "\x1b"
+	var ev Event
+	if err := DecodeLine(termStrip(w.line()), &ev); err != nil || ev.Remote != want("InvalidAccountID").Remote {
+		t.Errorf("the true source with its name cut and mended: %+v, %v", ev, err)
+	}
+}
+
 func TestBothHalvesOfABrokenLineAreTampering(t *testing.T) {
 	for name := range specs {
 		for _, key := range strings.Fields(specs[name]) {
