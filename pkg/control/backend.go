@@ -1,0 +1,102 @@
+package control
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+// Backend is what the server asks; the daemon implements it. Its methods are called from many goroutines at once, end
+// when ctx does, and return copies: a slow client reads them long after the call. An error that is an [*Error] reaches
+// the client as it is (see [Refused], [NotFound], [Invalid]); another one as a failure of the daemon.
+type Backend interface {
+	Status(ctx context.Context) (Status, error)
+	Bans(ctx context.Context, filter BanFilter) ([]engine.BanView, error)
+	Trusted(ctx context.Context) ([]engine.TrustView, error)
+	Allowed(ctx context.Context) ([]engine.AllowView, error)
+	Protected(ctx context.Context) ([]engine.AllowView, error)
+
+	// Ban, Unban and Allow return once the kernel has the change. Their context does not end when the client goes
+	// away: what a person began is finished.
+	Ban(ctx context.Context, req BanRequest) (BanResult, error)
+	Unban(ctx context.Context, req UnbanRequest) (UnbanResult, error)
+	Allow(ctx context.Context, req AllowRequest) (AllowResult, error)
+
+	Why(ctx context.Context, addr netip.Addr) (engine.Explanation, error)
+	// History returns decisions since a time, oldest first, of one source or, where addr is not valid, of all.
+	History(ctx context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error)
+}
+
+// BanFilter chooses bans. The zero value is all of them without their evidence.
+type BanFilter struct {
+	Within   netip.Prefix // bans that overlap it; not valid is all
+	Evidence bool         // fill BanView.Evidence
+}
+
+// BanRequest bans exactly Prefix, also where the engine judges by a wider one.
+type BanRequest struct {
+	Prefix netip.Prefix  // masked, never wider than [MinBits4] or [MinBits6]
+	For    time.Duration // 0 is policy.ban.first; else [MinDuration] to [MaxDuration]
+	Reason string        // of the person, at most [MaxReason] bytes without control characters
+	By     Peer
+}
+
+// BanResult is a ban as it is in force now.
+type BanResult struct {
+	Prefix   string    `json:"prefix"`
+	Source   string    `json:"source"` // the prefix that the engine judges as one; wider than Prefix for an IPv6 address
+	Since    time.Time `json:"since"`
+	Until    time.Time `json:"until"`
+	Duration float64   `json:"duration_seconds"`
+	Renewed  bool      `json:"renewed"`  // it was banned already
+	Enforced bool      `json:"enforced"` // in the kernel; false in observe mode and in a dry run
+	Note     string    `json:"note,omitempty"`
+}
+
+// UnbanRequest lifts the bans of Prefix and of everything inside it, or all bans.
+type UnbanRequest struct {
+	Prefix netip.Prefix
+	All    bool
+	Grace  time.Duration // no new automatic ban of these sources for so long; 0 to [MaxDuration]
+	By     Peer
+}
+
+// UnbanResult says what was lifted.
+type UnbanResult struct {
+	Removed []string   `json:"removed"` // at most [MaxNamed] prefixes; Count has them all
+	Count   int        `json:"count"`
+	Grace   *time.Time `json:"grace_until,omitempty"`
+	Covered []string   `json:"covered_by,omitempty"` // wider bans that still hold the address
+	Note    string     `json:"note,omitempty"`
+}
+
+// AllowRequest adds an entry to the allow list or removes one that was added by hand.
+type AllowRequest struct {
+	Prefix netip.Prefix // valid, or
+	Host   string       // a host name, resolved again and again
+	Remove bool
+	By     Peer
+}
+
+// AllowResult is the change of the allow list, and the bans that ended with it.
+type AllowResult struct {
+	Entry     string   `json:"entry"`
+	Added     bool     `json:"added"`
+	Removed   bool     `json:"removed"`
+	Addresses []string `json:"addresses,omitempty"` // what a host name stands for now
+	Unbanned  []string `json:"unbanned,omitempty"`
+	Lasting   bool     `json:"lasting"` // survives a restart of the daemon
+	Note      string   `json:"note,omitempty"`
+}
+
+// Bounds of requests.
+const (
+	MinBits4    = 8  // a wider IPv4 network is refused as a slip of the finger
+	MinBits6    = 16 // the same for IPv6; no registry assigns a wider one to a provider
+	MinDuration = time.Second
+	MaxDuration = 365 * 24 * time.Hour
+	MaxReason   = 200 // bytes
+	MaxNamed    = 100
+)

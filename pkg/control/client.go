@@ -1,0 +1,295 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/user"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+// DefaultSocket is where the daemon listens unless control.socket says otherwise.
+const DefaultSocket = "/run/ringwall/ringwall.sock"
+
+const (
+	defaultTimeout = 15 * time.Second // longer than the server gives its backend
+	maxErrorBody   = 64 << 10         // bytes
+)
+
+// Client asks the daemon. Its errors are [*Error]s with a hint for the person who typed the command. It keeps no
+// connection, and may be used from many goroutines.
+type Client struct {
+	Socket  string        // DefaultSocket if empty
+	Timeout time.Duration // of one request, 15 s if 0; a stream has none
+}
+
+// Status asks how the daemon is.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return one[Status](ctx, c, http.MethodGet, "/v1/status", nil, nil)
+}
+
+// Bans asks for the active bans.
+func (c *Client) Bans(ctx context.Context, filter BanFilter) ([]engine.BanView, error) {
+	q := url.Values{}
+	if filter.Within.IsValid() {
+		q.Set("within", filter.Within.String())
+	}
+	if filter.Evidence {
+		q.Set("evidence", "true")
+	}
+	return list[engine.BanView](ctx, c, "/v1/bans", q)
+}
+
+// Trusted asks for the trusted sources.
+func (c *Client) Trusted(ctx context.Context) ([]engine.TrustView, error) {
+	return list[engine.TrustView](ctx, c, "/v1/trusted", nil)
+}
+
+// Allowed asks for the allow list.
+func (c *Client) Allowed(ctx context.Context) ([]engine.AllowView, error) {
+	return list[engine.AllowView](ctx, c, "/v1/allowed", nil)
+}
+
+// Protected asks for what Asterisk knows and Ringwall therefore never bans.
+func (c *Client) Protected(ctx context.Context) ([]engine.AllowView, error) {
+	return list[engine.AllowView](ctx, c, "/v1/protected", nil)
+}
+
+// Ban bans a prefix; By is left to the kernel. It returns once packets are dropped.
+func (c *Client) Ban(ctx context.Context, req BanRequest) (BanResult, error) {
+	body := banBody{Prefix: req.Prefix.String(), For: seconds(req.For), Reason: req.Reason}
+	return one[BanResult](ctx, c, http.MethodPost, "/v1/ban", nil, body)
+}
+
+// Unban lifts bans; By is left to the kernel. It returns once packets pass.
+func (c *Client) Unban(ctx context.Context, req UnbanRequest) (UnbanResult, error) {
+	body := unbanBody{All: req.All, Grace: seconds(req.Grace)}
+	if !req.All {
+		body.Prefix = req.Prefix.String()
+	}
+	return one[UnbanResult](ctx, c, http.MethodPost, "/v1/unban", nil, body)
+}
+
+// Allow changes the allow list; By is left to the kernel. It returns once packets pass.
+func (c *Client) Allow(ctx context.Context, req AllowRequest) (AllowResult, error) {
+	body := allowBody{Target: req.Host, Remove: req.Remove}
+	if req.Host == "" {
+		body.Target = req.Prefix.String()
+	}
+	return one[AllowResult](ctx, c, http.MethodPost, "/v1/allow", nil, body)
+}
+
+// Why asks what the daemon knows about an address.
+func (c *Client) Why(ctx context.Context, addr netip.Addr) (engine.Explanation, error) {
+	return one[engine.Explanation](ctx, c, http.MethodGet, "/v1/why", url.Values{"address": {addr.String()}}, nil)
+}
+
+// History asks for past decisions, oldest first; an addr that is not valid means all sources.
+func (c *Client) History(ctx context.Context, since time.Time, addr netip.Addr) ([]Decision, error) {
+	q := url.Values{}
+	if !since.IsZero() {
+		q.Set("since", since.UTC().Format(time.RFC3339Nano))
+	}
+	if addr.IsValid() {
+		q.Set("address", addr.String())
+	}
+	return list[Decision](ctx, c, "/v1/history", q)
+}
+
+// Follow calls each with decisions as they are made, after those since a time unless it is zero, until ctx ends, each
+// returns an error, or the daemon stops. A [Decision] with the action [Lost] stands where some are missing.
+func (c *Client) Follow(ctx context.Context, since time.Time, each func(Decision) error) error {
+	q := url.Values{}
+	if !since.IsZero() {
+		q.Set("since", since.UTC().Format(time.RFC3339Nano))
+	}
+	return c.do(ctx, http.MethodGet, "/v1/decisions", q, nil, func(r io.Reader) error {
+		return eachLine(r, each)
+	})
+}
+
+func one[T any](ctx context.Context, c *Client, method, path string, q url.Values, body any) (T, error) {
+	ctx, cancel := c.within(ctx)
+	defer cancel()
+	var out T
+	err := c.do(ctx, method, path, q, body, func(r io.Reader) error { return json.NewDecoder(r).Decode(&out) })
+	return out, err
+}
+
+func list[T any](ctx context.Context, c *Client, path string, q url.Values) ([]T, error) {
+	ctx, cancel := c.within(ctx)
+	defer cancel()
+	var out []T
+	err := c.do(ctx, http.MethodGet, path, q, nil, func(r io.Reader) error {
+		return eachLine(r, func(v T) error {
+			out = append(out, v)
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func eachLine[T any](r io.Reader, each func(T) error) error {
+	dec := json.NewDecoder(r)
+	for {
+		var v T
+		if err := dec.Decode(&v); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		if err := each(v); err != nil {
+			return stop{err}
+		}
+	}
+}
+
+// stop carries an error of the caller's own function past the explanations of connection errors.
+type stop struct{ error }
+
+func (c *Client) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	timeout := c.Timeout
+	if timeout == 0 {
+		timeout = defaultTimeout
+	}
+	return context.WithTimeout(ctx, timeout)
+}
+
+func (c *Client) socket() string {
+	if c.Socket == "" {
+		return DefaultSocket
+	}
+	return c.Socket
+}
+
+func (c *Client) do(ctx context.Context, method, path string, q url.Values, body any, read func(io.Reader) error) error {
+	text := []byte(nil)
+	if body != nil {
+		var err error
+		if text, err = json.Marshal(body); err != nil {
+			return err
+		}
+	}
+	// The host is not used: every connection goes to the socket.
+	to := url.URL{Scheme: "http", Host: "ringwall", Path: path, RawQuery: q.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, to.String(), bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", c.socket())
+		},
+	}
+	defer transport.CloseIdleConnections()
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return c.explain(ctx, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		e := &Error{Code: resp.StatusCode}
+		if err := json.NewDecoder(io.LimitReader(resp.Body, maxErrorBody)).Decode(e); err != nil || e.Message == "" {
+			e.Message = "the daemon answered " + resp.Status
+		}
+		return e
+	}
+	if err := read(resp.Body); err != nil {
+		var s stop
+		if errors.As(err, &s) {
+			return s.error
+		}
+		return c.explain(ctx, err)
+	}
+	return nil
+}
+
+// explain turns what the operating system says into what a person can do about it.
+func (c *Client) explain(ctx context.Context, err error) error {
+	socket := c.socket()
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return ctx.Err()
+	case errors.Is(err, fs.ErrNotExist):
+		return &Error{
+			Message: "ringwall does not answer: there is no socket " + socket, Err: fmt.Errorf("%w: %w", ErrNotRunning, err),
+			Hint: "is it running? systemctl status ringwall; with another control.socket, name it by --socket",
+		}
+	case errors.Is(err, unix.ECONNREFUSED):
+		return &Error{
+			Message: "ringwall does not answer: nobody listens on " + socket, Err: fmt.Errorf("%w: %w", ErrNotRunning, err),
+			Hint: "it has stopped: systemctl status ringwall, journalctl -u ringwall",
+		}
+	case errors.Is(err, fs.ErrPermission):
+		return &Error{
+			Message: "you may not use " + socket, Err: fmt.Errorf("%w: %w", ErrPermission, err),
+			Hint: permissionHint(socket),
+		}
+	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded):
+		return &Error{
+			Message: "ringwall took too long to answer on " + socket, Err: fmt.Errorf("%w: %w", ErrTimeout, err),
+			Hint: "is it hanging? systemctl status ringwall, journalctl -u ringwall",
+		}
+	case errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EAGAIN) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return &Error{
+			Message: "ringwall closed the connection before it answered in full", Err: fmt.Errorf("%w: %w", ErrBusy, err),
+			Hint: "it is stopping, or serves too many others: try again, then systemctl status ringwall",
+		}
+	}
+	return &Error{
+		Message: fmt.Sprintf("no answer that makes sense from %s: %v", socket, err), Err: err,
+		Hint: "does ringwall listen there? ringwall check --print shows control.socket",
+	}
+}
+
+// permissionHint names the socket's group where it can be seen.
+func permissionHint(socket string) string {
+	const asRoot = "run it as root (sudo)"
+	info, err := os.Stat(socket)
+	if err != nil {
+		return asRoot
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Gid == 0 {
+		return asRoot + ", or set control.group to a group that you are in and restart ringwall"
+	}
+	id := strconv.FormatUint(uint64(st.Gid), 10)
+	name := id
+	if g, err := user.LookupGroupId(id); err == nil {
+		name = g.Name
+	}
+	return fmt.Sprintf("%s, or add yourself to the group %s (sudo usermod -aG %s NAME) and log in again", asRoot, name, name)
+}
+
+func seconds(d time.Duration) *float64 {
+	if d == 0 {
+		return nil
+	}
+	s := d.Seconds()
+	return &s
+}

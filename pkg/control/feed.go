@@ -1,0 +1,120 @@
+package control
+
+import (
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+// maxAccount bounds what one remembered decision can hold of a name that came by wire, in bytes.
+const maxAccount = 256
+
+// followBuffer is how many decisions a follower may lag behind before the oldest are lost to it.
+const followBuffer = 1024
+
+// Feed remembers the last decisions, for history, and hands new ones to those who follow. Publish never waits for a
+// reader. Its methods may be called from many goroutines.
+type Feed struct {
+	mu        sync.Mutex
+	ring      []engine.Decision // grows to keep, then wraps
+	next      int               // where the next one goes, once the ring is full
+	keep      int
+	followers map[*follower]struct{}
+}
+
+// NewFeed makes a feed that remembers the last keep decisions, at least one.
+func NewFeed(keep int) *Feed {
+	return &Feed{keep: max(keep, 1), followers: make(map[*follower]struct{})}
+}
+
+// Publish remembers decisions and hands them on. Names of accounts longer than 256 bytes are cut.
+func (f *Feed) Publish(decisions ...engine.Decision) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range decisions {
+		if len(d.Account) > maxAccount {
+			d.Account = strings.Clone(d.Account[:maxAccount])
+		}
+		if len(f.ring) < f.keep {
+			f.ring = append(f.ring, d)
+		} else {
+			f.ring[f.next] = d
+			f.next = (f.next + 1) % f.keep
+		}
+		for fo := range f.followers {
+			fo.push(d)
+		}
+	}
+}
+
+// Recent returns remembered decisions since a time, oldest first, of one source or, where addr is not valid, of all. A
+// decision about a network that holds addr is one of its own too.
+func (f *Feed) Recent(since time.Time, addr netip.Addr) []engine.Decision {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.recent(since, addr)
+}
+
+func (f *Feed) recent(since time.Time, addr netip.Addr) []engine.Decision {
+	var out []engine.Decision
+	for i := range f.ring {
+		d := f.ring[(f.next+i)%len(f.ring)]
+		if !d.Time.Before(since) && (!addr.IsValid() || d.Source == addr || d.Prefix.IsValid() && d.Prefix.Contains(addr)) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// follow starts to collect new decisions, after those since a time, with none between them missing or doubled.
+func (f *Feed) follow(since time.Time) ([]engine.Decision, *follower) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fo := &follower{more: make(chan struct{}, 1)}
+	f.followers[fo] = struct{}{}
+	if since.IsZero() {
+		return nil, fo
+	}
+	return f.recent(since, netip.Addr{}), fo
+}
+
+func (f *Feed) leave(fo *follower) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.followers, fo)
+}
+
+// take empties a follower's buffer; lost is how many did not fit into it, all older than those returned.
+func (f *Feed) take(fo *follower) (decisions []engine.Decision, lost int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	decisions = append(append(decisions, fo.buffer[fo.first:]...), fo.buffer[:fo.first]...)
+	lost = fo.lost
+	clear(fo.buffer)
+	fo.buffer, fo.first, fo.lost = fo.buffer[:0], 0, 0
+	return decisions, lost
+}
+
+type follower struct {
+	more   chan struct{} // holds a token when there is something to take
+	buffer []engine.Decision
+	first  int // the oldest, once the buffer is full
+	lost   int
+}
+
+func (fo *follower) push(d engine.Decision) {
+	if len(fo.buffer) < followBuffer {
+		fo.buffer = append(fo.buffer, d)
+	} else {
+		fo.buffer[fo.first] = d
+		fo.first = (fo.first + 1) % followBuffer
+		fo.lost++
+	}
+	select {
+	case fo.more <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,199 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+func numbers(decisions []engine.Decision) (out []int) {
+	for _, d := range decisions {
+		out = append(out, int(d.Source.As4()[3]))
+	}
+	return out
+}
+
+func equal(a []int, b ...int) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func TestFeedRemembersTheLast(t *testing.T) {
+	f := NewFeed(3)
+	if got := f.Recent(time.Time{}, netip.Addr{}); len(got) != 0 {
+		t.Errorf("at first: %v", got)
+	}
+	for n := range 5 {
+		f.Publish(decision(n))
+	}
+	if got := numbers(f.Recent(time.Time{}, netip.Addr{})); !equal(got, 2, 3, 4) {
+		t.Errorf("all: %v", got)
+	}
+	if got := numbers(f.Recent(noon.Add(3*time.Second), netip.Addr{})); !equal(got, 3, 4) {
+		t.Errorf("since: %v", got)
+	}
+	if got := numbers(f.Recent(time.Time{}, decision(4).Source)); !equal(got, 4) {
+		t.Errorf("of one source: %v", got)
+	}
+}
+
+func TestFeedFindsTheNetworkOfAnAddress(t *testing.T) {
+	f := NewFeed(3)
+	f.Publish(engine.Decision{Prefix: netip.MustParsePrefix("203.0.113.0/24")})
+	if got := f.Recent(time.Time{}, netip.MustParseAddr("203.0.113.9")); len(got) != 1 {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestFeedCutsLongNames(t *testing.T) {
+	f := NewFeed(1)
+	f.Publish(engine.Decision{Account: strings.Repeat("x", 1<<20)})
+	if got := f.Recent(time.Time{}, netip.Addr{})[0].Account; len(got) != maxAccount {
+		t.Errorf("keeps %d bytes", len(got))
+	}
+}
+
+func TestASlowFollowerLosesTheOldestAndLearnsHowMany(t *testing.T) {
+	f := NewFeed(1)
+	past, fo := f.follow(time.Time{})
+	if len(past) != 0 {
+		t.Errorf("past: %v", past)
+	}
+	for range followBuffer {
+		f.Publish(decision(1))
+	}
+	f.Publish(decision(2), decision(3))
+	got, lost := f.take(fo)
+	n := numbers(got)
+	if lost != 2 || len(n) != followBuffer || !equal(n[followBuffer-3:], 1, 2, 3) {
+		t.Errorf("lost %d, kept %d, ends with %v", lost, len(n), n[len(n)-3:])
+	}
+	if got, lost := f.take(fo); len(got) != 0 || lost != 0 {
+		t.Errorf("again: %v, %d", got, lost)
+	}
+	f.leave(fo)
+	f.Publish(decision(4))
+	if got, _ := f.take(fo); len(got) != 0 {
+		t.Errorf("after it left: %v", got)
+	}
+}
+
+func TestDecisionOfTheClientIsThatOfTheEngine(t *testing.T) {
+	d := decision(1)
+	d.Detail = "a detail"
+	d.Proven = true
+	want, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(strings.NewReader(string(want)))
+	dec.DisallowUnknownFields()
+	var back Decision
+	if err := dec.Decode(&back); err != nil {
+		t.Fatal(err)
+	}
+	got, err := json.Marshal(back)
+	if err != nil || string(got) != string(want) {
+		t.Errorf("%s, %v\nwant %s", got, err, want)
+	}
+}
+
+func TestFollowShowsPastAndLiveDecisions(t *testing.T) {
+	r := start(t, &fake{}, nil)
+	r.server.Feed.Publish(decision(1), decision(2))
+	seen := make(chan Decision)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- r.client.Follow(ctx, noon.Add(2*time.Second), func(d Decision) error {
+			seen <- d
+			return nil
+		})
+	}()
+	if d := <-seen; d.Source != "203.0.113.2" {
+		t.Errorf("past: %+v", d)
+	}
+	r.server.Feed.Publish(decision(3))
+	if d := <-seen; d.Source != "203.0.113.3" || d.Action != engine.Ban || d.Duration != 3600 {
+		t.Errorf("live: %+v", d)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestFollowEndsWithItsReaderOrTheDaemon(t *testing.T) {
+	r := start(t, &fake{}, nil)
+	enough := errors.New("enough")
+	r.server.Feed.Publish(decision(1))
+	if err := r.client.Follow(t.Context(), noon, func(Decision) error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("got %v", err)
+	}
+	began := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		ended <- r.client.Follow(context.Background(), noon, func(Decision) error {
+			close(began)
+			return nil
+		})
+	}()
+	<-began
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the daemon stopped: %v", err)
+	}
+}
+
+func TestAStreamTellsWhatItsReaderMissed(t *testing.T) {
+	r := start(t, &fake{}, nil)
+	c := dial(t, r.client.Socket)
+	r.server.Feed.Publish(decision(1))
+	send(t, c, "GET /v1/decisions?since=2026-01-31T12:00:00Z HTTP/1.1\r\nHost: x\r\n\r\n")
+	lines := bufio.NewScanner(c)
+	lines.Buffer(nil, 1<<20)
+	next := func(with string) string {
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), with) {
+				return lines.Text()
+			}
+		}
+		t.Fatalf("the stream ended before %s: %v", with, lines.Err())
+		return ""
+	}
+	next(`"203.0.113.1"`)
+	// Nothing is read now: socket and buffer fill up.
+	big := decision(2)
+	big.Detail = strings.Repeat("x", 4096)
+	for range 4 * followBuffer {
+		r.server.Feed.Publish(big)
+	}
+	var lost lostLine
+	if err := json.Unmarshal([]byte(next(`"lost"`)), &lost); err != nil || lost.Lost < 1 || lost.Lost > 3*followBuffer {
+		t.Errorf("%+v, %v", lost, err)
+	}
+}
+
+func TestWithoutAFeedThereIsNoStream(t *testing.T) {
+	r := start(t, &fake{}, func(s *Server) { s.Feed = nil })
+	err := r.client.Follow(t.Context(), time.Time{}, func(Decision) error { return nil })
+	if !errors.Is(err, ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,392 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// route is one path of the API.
+type route struct {
+	method string
+	query  []string // parameters that it knows
+	serve  func(w http.ResponseWriter, r *http.Request, q url.Values) error
+}
+
+func (s *Server) routes() map[string]route {
+	get := func(serve func(http.ResponseWriter, *http.Request, url.Values) error, query ...string) route {
+		return route{http.MethodGet, query, serve}
+	}
+	post := func(serve func(http.ResponseWriter, *http.Request, url.Values) error) route {
+		return route{http.MethodPost, nil, serve}
+	}
+	return map[string]route{
+		"/v1/status":    get(s.status),
+		"/v1/bans":      get(s.bans, "within", "evidence"),
+		"/v1/trusted":   get(lines(s.Backend.Trusted)),
+		"/v1/allowed":   get(lines(s.Backend.Allowed)),
+		"/v1/protected": get(lines(s.Backend.Protected)),
+		"/v1/why":       get(s.why, "address"),
+		"/v1/history":   get(s.history, "since", "address"),
+		"/v1/decisions": get(s.decisions, "since"),
+		"/v1/ban":       post(s.ban),
+		"/v1/unban":     post(s.unban),
+		"/v1/allow":     post(s.allow),
+	}
+}
+
+func (s *Server) handler() http.Handler {
+	routes := s.routes()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.active.Add(1)
+		defer s.active.Add(-1)
+		defer func() {
+			if p := recover(); p != nil && p != http.ErrAbortHandler {
+				s.Log.Error("control: a request failed inside ringwall", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				panic(http.ErrAbortHandler)
+			}
+		}()
+		if err := s.dispatch(w, r, routes); err != nil {
+			s.writeError(w, r, err)
+		}
+	})
+}
+
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, routes map[string]route) error {
+	to, ok := routes[r.URL.Path]
+	if !ok {
+		return NotFound("the client and the daemon may be of different versions: ringwall version, ringwall status",
+			"there is no %s", quote(r.URL.Path))
+	}
+	if r.Method != to.method {
+		w.Header().Set("Allow", to.method)
+		return &Error{Code: http.StatusMethodNotAllowed, Message: fmt.Sprintf("%s takes %s", r.URL.Path, to.method)}
+	}
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return Invalid("", "the query cannot be read")
+	}
+	for name, values := range q {
+		if !slices.Contains(to.query, name) {
+			return Invalid("known: "+strings.Join(to.query, ", "), "unknown parameter %s", quote(name))
+		}
+		if len(values) > 1 {
+			return Invalid("", "%s is given twice", name)
+		}
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, s.limits.body)
+	ctx := r.Context()
+	if to.method != http.MethodGet {
+		// What a person began is finished, even when the client has gone.
+		ctx = context.WithoutCancel(ctx)
+	}
+	if r.URL.Path != "/v1/decisions" {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.limits.backend)
+		defer cancel()
+	}
+	return to.serve(w, r.WithContext(ctx), q)
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+	st, err := s.Backend.Status(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, st)
+}
+
+func (s *Server) bans(w http.ResponseWriter, r *http.Request, q url.Values) error {
+	var filter BanFilter
+	var err error
+	if q.Has("within") {
+		if filter.Within, err = ParsePrefix(q.Get("within")); err != nil {
+			return err
+		}
+	}
+	if q.Has("evidence") {
+		if filter.Evidence, err = strconv.ParseBool(q.Get("evidence")); err != nil {
+			return Invalid("true or false", "evidence: %s", quote(q.Get("evidence")))
+		}
+	}
+	bans, err := s.Backend.Bans(r.Context(), filter)
+	if err != nil {
+		return err
+	}
+	return writeLines(w, bans)
+}
+
+func (s *Server) why(w http.ResponseWriter, r *http.Request, q url.Values) error {
+	addr, err := ParseAddr(q.Get("address"))
+	if err != nil {
+		return err
+	}
+	ex, err := s.Backend.Why(r.Context(), addr)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, ex)
+}
+
+func (s *Server) history(w http.ResponseWriter, r *http.Request, q url.Values) error {
+	since, err := parseSince(q)
+	if err != nil {
+		return err
+	}
+	var addr netip.Addr
+	if q.Has("address") {
+		if addr, err = ParseAddr(q.Get("address")); err != nil {
+			return err
+		}
+	}
+	decisions, err := s.Backend.History(r.Context(), since, addr)
+	if err != nil {
+		return err
+	}
+	return writeLines(w, decisions)
+}
+
+func (s *Server) ban(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+	var body banBody
+	if err := readBody(r, &body); err != nil {
+		return err
+	}
+	req := BanRequest{Reason: body.Reason, By: peerFrom(r.Context()).named()}
+	var err error
+	if req.Prefix, err = ParsePrefix(body.Prefix); err != nil {
+		return err
+	}
+	if err = tooWide(req.Prefix, "banned"); err != nil {
+		return err
+	}
+	if body.For != nil {
+		if req.For, err = duration("for_seconds", *body.For, MinDuration); err != nil {
+			return err
+		}
+	}
+	if err = checkReason(req.Reason); err != nil {
+		return err
+	}
+	res, err := s.Backend.Ban(r.Context(), req)
+	s.logChange(r, "ban", err, req.By, "prefix", req.Prefix, "for", req.For, "reason", req.Reason)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, res)
+}
+
+func (s *Server) unban(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+	var body unbanBody
+	if err := readBody(r, &body); err != nil {
+		return err
+	}
+	req := UnbanRequest{All: body.All, By: peerFrom(r.Context()).named()}
+	var err error
+	switch {
+	case body.All && body.Prefix != "":
+		return Invalid("one of them", "prefix and all are both given")
+	case !body.All:
+		if req.Prefix, err = ParsePrefix(body.Prefix); err != nil {
+			return err
+		}
+	}
+	if body.Grace != nil {
+		if req.Grace, err = duration("grace_seconds", *body.Grace, 0); err != nil {
+			return err
+		}
+	}
+	res, err := s.Backend.Unban(r.Context(), req)
+	target := req.Prefix.String()
+	if req.All {
+		target = "all"
+	}
+	s.logChange(r, "unban", err, req.By, "prefix", target, "grace", req.Grace, "count", res.Count)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, res)
+}
+
+func (s *Server) allow(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+	var body allowBody
+	if err := readBody(r, &body); err != nil {
+		return err
+	}
+	req := AllowRequest{Remove: body.Remove, By: peerFrom(r.Context()).named()}
+	var err error
+	if req.Prefix, req.Host, err = ParseTarget(body.Target); err != nil {
+		return err
+	}
+	target := req.Host
+	if req.Host == "" {
+		target = req.Prefix.String()
+		if err = tooWide(req.Prefix, "allowed"); err != nil && !req.Remove {
+			return err
+		}
+	}
+	res, err := s.Backend.Allow(r.Context(), req)
+	what := "allow"
+	if req.Remove {
+		what = "stop allowing"
+	}
+	s.logChange(r, what, err, req.By, "entry", target)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, res)
+}
+
+// logChange is the record of who changed what by hand.
+func (s *Server) logChange(r *http.Request, what string, err error, by Peer, args ...any) {
+	level, args := slog.LevelInfo, append([]any{"change", what, "by", by}, args...)
+	if err != nil {
+		level, args = slog.LevelWarn, append(args, "err", err)
+	}
+	s.Log.Log(r.Context(), level, "manual change", args...)
+}
+
+type banBody struct {
+	Prefix string   `json:"prefix"`
+	For    *float64 `json:"for_seconds,omitempty"`
+	Reason string   `json:"reason,omitempty"`
+}
+
+type unbanBody struct {
+	Prefix string   `json:"prefix,omitempty"`
+	All    bool     `json:"all,omitempty"`
+	Grace  *float64 `json:"grace_seconds,omitempty"`
+}
+
+type allowBody struct {
+	Target string `json:"target"`
+	Remove bool   `json:"remove,omitempty"`
+}
+
+func readBody(r *http.Request, into any) error {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	err := dec.Decode(into)
+	if err == nil {
+		if _, err = dec.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		return Invalid("", "the request holds more than one JSON object")
+	}
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return &Error{Code: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("the request is longer than %d bytes", tooLarge.Limit)}
+	}
+	return Invalid("one JSON object", "the request cannot be read: %s", printable.Limit(err.Error(), 200))
+}
+
+func duration(key string, seconds float64, least time.Duration) (time.Duration, error) {
+	if !(seconds >= least.Seconds() && seconds <= MaxDuration.Seconds()) {
+		return 0, Invalid(fmt.Sprintf("%g to %g", least.Seconds(), MaxDuration.Seconds()), "%s: %g is out of range", key, seconds)
+	}
+	return time.Duration(math.Round(seconds * float64(time.Second))), nil
+}
+
+func checkReason(reason string) error {
+	if len(reason) > MaxReason {
+		return Invalid("", "the reason is longer than %d bytes", MaxReason)
+	}
+	if !utf8.ValidString(reason) || strings.ContainsFunc(reason, unicode.IsControl) {
+		return Invalid("one line of text", "the reason holds control characters")
+	}
+	return nil
+}
+
+func parseSince(q url.Values) (time.Time, error) {
+	if !q.Has("since") {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339, q.Get("since"))
+	if err != nil {
+		return t, Invalid("RFC 3339, such as 2026-01-31T12:00:00Z", "since: %s is not a time", quote(q.Get("since")))
+	}
+	return t, nil
+}
+
+func lines[T any](ask func(context.Context) ([]T, error)) func(http.ResponseWriter, *http.Request, url.Values) error {
+	return func(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+		list, err := ask(r.Context())
+		if err != nil {
+			return err
+		}
+		return writeLines(w, list)
+	}
+}
+
+func writeJSON(w http.ResponseWriter, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, err = w.Write(append(printable.JSON(text), '\n'))
+	return abort(err)
+}
+
+// writeLines writes an object a line, so that neither side needs the whole list as one text.
+func writeLines[T any](w http.ResponseWriter, list []T) error {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := bufio.NewWriterSize(w, 32<<10)
+	for i := range list {
+		text, err := json.Marshal(list[i])
+		if err != nil {
+			return abort(err)
+		}
+		_, _ = out.Write(printable.JSON(text))
+		if err := out.WriteByte('\n'); err != nil {
+			return abort(err)
+		}
+	}
+	return abort(out.Flush())
+}
+
+// abort cuts the connection where an answer has begun and cannot be ended: the client must not take it for whole.
+func abort(err error) error {
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	var e *Error
+	switch {
+	case errors.As(err, &e) && e.Code != 0:
+	case errors.Is(err, context.DeadlineExceeded):
+		e = &Error{
+			Code: http.StatusGatewayTimeout, Message: fmt.Sprintf("ringwall did not finish within %s", s.limits.backend),
+			Hint: "it may still do so: look with ringwall status, and at its log",
+		}
+	default:
+		e = &Error{Code: http.StatusInternalServerError, Message: err.Error(), Hint: "the daemon's log may say more: journalctl -u ringwall"}
+		s.Log.ErrorContext(r.Context(), "control: a request failed", "path", r.URL.Path, "err", err)
+	}
+	text, err := json.Marshal(e)
+	if err != nil {
+		abort(err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.Code)
+	_, _ = w.Write(append(printable.JSON(text), '\n'))
+}

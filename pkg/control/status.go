@@ -1,0 +1,106 @@
+package control
+
+import (
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+// Status is the daemon at a glance.
+type Status struct {
+	Version     string       `json:"version"`
+	PID         int          `json:"pid"`
+	Time        time.Time    `json:"time"` // when this was true
+	Started     time.Time    `json:"started"`
+	Uptime      float64      `json:"uptime_seconds"`
+	Mode        string       `json:"mode"` // enforce or observe
+	Config      ConfigStatus `json:"config"`
+	PBXs        []PBXStatus  `json:"asterisk"`
+	Engine      engine.Stats `json:"engine"`
+	Kernel      KernelStatus `json:"kernel"`
+	ObserveOnly []Observed   `json:"observe_only"` // services whose evidence never bans
+	Warnings    []Warning    `json:"warnings"`
+}
+
+// ConfigStatus is the file in force. Error is why a later version of it is not.
+type ConfigStatus struct {
+	Path   string    `json:"path"`
+	Loaded time.Time `json:"loaded"`
+	Error  string    `json:"error,omitempty"`
+}
+
+// PBXStatus is one Asterisk.
+type PBXStatus struct {
+	Name           string     `json:"name"`
+	Address        string     `json:"address"`
+	Up             bool       `json:"up"`
+	Since          time.Time  `json:"since"` // of the connection, or of the lack of one
+	Version        string     `json:"asterisk_version,omitempty"`
+	LastError      string     `json:"last_error,omitempty"`
+	LastErrorTime  *time.Time `json:"last_error_time,omitempty"`
+	Try            string     `json:"try,omitempty"` // what would mend LastError
+	Reconnects     uint64     `json:"reconnects"`
+	Events         uint64     `json:"events"`
+	Tampered       uint64     `json:"tampered"`
+	LastEvent      *time.Time `json:"last_event_time,omitempty"`
+	Lag            float64    `json:"lag_seconds"` // from EventTV to handled, of the last event
+	QueueBytes     int64      `json:"queue_bytes"`
+	DroppedFrames  uint64     `json:"dropped_frames"`
+	DroppedByEvent []Count    `json:"dropped_by_event,omitempty"`
+	Blind          float64    `json:"blind_seconds"` // without a connection since the start
+	Learned        int        `json:"learned"`       // contacts and trunks
+	Denied         []Denied   `json:"denied,omitempty"`
+}
+
+// Count is a number with a name.
+type Count struct {
+	Name  string `json:"name"`
+	Count uint64 `json:"count"`
+}
+
+// Denied is an action that Asterisk refused to Ringwall.
+type Denied struct {
+	Action      string `json:"action"`
+	ManagerConf string `json:"manager_conf"` // the line that would allow it
+	For         string `json:"for"`          // what Ringwall cannot know without it
+}
+
+// KernelStatus is the firewall.
+type KernelStatus struct {
+	Table         string     `json:"table"` // such as "inet ringwall"
+	OK            bool       `json:"ok"`    // the table is as it should be
+	DryRun        bool       `json:"dry_run"`
+	DryRunReason  string     `json:"dry_run_reason,omitempty"`
+	Desired       int        `json:"desired_bans"`
+	Present       int        `json:"present_bans"` // as of PresentTime
+	PresentTime   *time.Time `json:"present_time,omitempty"`
+	Owner         bool       `json:"owner"` // table flags owner and persist
+	Rebuilds      []Count    `json:"rebuilds,omitempty"`
+	Dropped       []Count    `json:"dropped_packets,omitempty"` // by set
+	LastError     string     `json:"last_error,omitempty"`
+	LastErrorTime *time.Time `json:"last_error_time,omitempty"`
+	Try           string     `json:"try,omitempty"`
+}
+
+// Observed is a service whose evidence never bans, and why.
+type Observed struct {
+	Service string `json:"service"`
+	Why     string `json:"why"`
+}
+
+// Warning is something a person should look at.
+type Warning struct {
+	Text string `json:"text"`
+	Try  string `json:"try,omitempty"`
+}
+
+// Healthy says whether attackers are being kept out right now: each Asterisk answers and the kernel holds the table.
+// A daemon that only observes, or runs dry, is healthy in what it does.
+func (s Status) Healthy() bool {
+	for _, p := range s.PBXs {
+		if !p.Up {
+			return false
+		}
+	}
+	return (s.Kernel.OK || s.Kernel.DryRun) && s.Kernel.LastError == "" && s.Config.Error == ""
+}

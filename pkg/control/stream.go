@@ -1,0 +1,88 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// heartbeat is how often an empty line shows that a silent stream is alive.
+const heartbeat = 30 * time.Second
+
+// lostLine stands in the stream where decisions are missing, because the reader was too slow.
+type lostLine struct {
+	Action engine.Action `json:"action"` // Lost
+	Lost   int           `json:"lost"`
+}
+
+// Lost is the action of a line that is no decision: Decision.Lost older ones did not fit into the reader's buffer.
+const Lost engine.Action = "lost"
+
+// decisions streams decisions as they are made, after those since a time if one is given, a JSON object a line. An
+// empty line is a sign of life.
+func (s *Server) decisions(w http.ResponseWriter, r *http.Request, q url.Values) error {
+	if s.Feed == nil {
+		return NotFound("", "this daemon streams no decisions")
+	}
+	since, err := parseSince(q)
+	if err != nil {
+		return err
+	}
+	past, fo := s.Feed.follow(since)
+	defer s.Feed.leave(fo)
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	rc := http.NewResponseController(w)
+	// The request's own deadlines are meant for one answer.
+	if err := errors.Join(rc.SetReadDeadline(time.Time{}), s.stream(w, rc, past, 0)); err != nil {
+		return abort(err)
+	}
+	alive := time.NewTicker(heartbeat)
+	defer alive.Stop()
+	for {
+		select {
+		case <-s.closing:
+			return nil
+		case <-r.Context().Done():
+			return nil
+		case <-fo.more:
+			decisions, lost := s.Feed.take(fo)
+			err = s.stream(w, rc, decisions, lost)
+		case <-alive.C:
+			_, err = w.Write([]byte{'\n'})
+			err = errors.Join(err, s.stream(w, rc, nil, 0))
+		}
+		if err != nil {
+			return abort(err)
+		}
+	}
+}
+
+func (s *Server) stream(w http.ResponseWriter, rc *http.ResponseController, decisions []engine.Decision, lost int) error {
+	if err := rc.SetWriteDeadline(time.Now().Add(s.limits.write)); err != nil {
+		return err
+	}
+	write := func(v any) error {
+		text, err := json.Marshal(v)
+		if err == nil {
+			_, err = w.Write(append(printable.JSON(text), '\n'))
+		}
+		return err
+	}
+	if lost > 0 {
+		if err := write(lostLine{Lost, lost}); err != nil {
+			return err
+		}
+	}
+	for _, d := range decisions {
+		if err := write(d); err != nil {
+			return err
+		}
+	}
+	return rc.Flush()
+}
