@@ -148,9 +148,16 @@ func checkSource(t *rapid.T, input string, ev *Event, err error, truth Address) 
 	}
 }
 
+// checkOften checks more cases than rapid's hundred: the hostile values that matter are rare among those drawn.
+func checkOften(t *testing.T, property func(*rapid.T)) {
+	for range 20 {
+		rapid.Check(t, property)
+	}
+}
+
 // TestNoBytesInAnAccountOfSIPNameAnotherSource: 36 bytes of any kind, CRLFCRLF among them.
 func TestNoBytesInAnAccountOfSIPNameAnotherSource(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	checkOften(t, func(t *rapid.T) {
 		truth, w := genEvent(t)
 		w.values["AccountID"] = genHostile(36).Draw(t, "account")
 		for _, frame := range strings.Split(w.frame()+"\r\n\r\n", "\r\n\r\n") {
@@ -170,7 +177,7 @@ func TestNoBytesInAnAccountOfSIPNameAnotherSource(t *testing.T) {
 // decoder of one frame can see, and which SIP does not let through: an empty line into the stream, a line break into
 // the log.
 func TestNoBytesInLongerValuesNameAnotherSource(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	checkOften(t, func(t *rapid.T) {
 		truth, inStream := genEvent(t)
 		inLog := inStream
 		inLog.values = maps.Clone(inStream.values)
