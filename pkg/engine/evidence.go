@@ -1,0 +1,157 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+const (
+	ringSize  = 1 << 16 // pieces of evidence kept, of all sources together
+	nameBytes = 40      // of an account name kept; PJSIP sends 36 at most
+	perBan    = 16      // pieces of evidence that a ban keeps
+	banBudget = 1 << 18 // pieces of evidence that all bans keep together
+)
+
+// note says why a piece of evidence gave no points.
+type note uint8
+
+const (
+	noNote note = iota
+	noteAllowed
+	noteProtected
+	notePace
+	noteRoaming
+	noteCovered
+	noteKnownHere
+	noteObserved
+	noteTargeted
+	noteWithheld
+	noteLogin
+	noteUnanswered
+	noteEnumeration
+	noteMisconfigured
+)
+
+var noteTexts = [...]string{
+	"",
+	"the allow list covers the source",
+	"Asterisk knows the source as a trunk or a registered contact",
+	"one account at a phone's pace: a phone with an old password, not a guesser",
+	"the account logged in elsewhere within a day: allowance for a roaming user",
+	"part of an attempt that was scored already",
+	"the account has logged in from here before",
+	"observed only, not enforced",
+	"the account is being guessed from many sources: one failure is enough",
+	"faster than a phone retries: the guesses before count too",
+	"a right password",
+	"no login answered the challenge in time",
+	"challenges for many known accounts, none answered",
+	"an error of set-up, not an attack",
+}
+
+// record is one piece of evidence in the ring.
+type record struct {
+	at        int64
+	before    uint32 // sequence number of the record before of the same source
+	owner     uint32 // checksum of the source
+	points    float32
+	score     float32
+	typ       security.Type
+	service   security.Service
+	transport security.Transport
+	reason    uint8 // index in reasonList
+	note      note
+	pbx       uint8
+	proven    bool
+	length    uint8 // of the account; over nameBytes where it was cut
+	account   [nameBytes]byte
+}
+
+// reasonList gives reasons a byte each in records.
+var reasonList = [...]Reason{
+	UnknownAccount, WrongPassword, ACL, UnansweredChallenge, Manager, Honeypot, Login, Distributed, Configuration,
+}
+
+func reasonIndex(r Reason) uint8 {
+	for i, have := range reasonList {
+		if have == r {
+			return uint8(i)
+		}
+	}
+	return 0
+}
+
+func (r *record) name() string {
+	if int(r.length) > nameBytes {
+		return string(r.account[:]) + "…"
+	}
+	return string(r.account[:r.length])
+}
+
+func (e *Engine) view(r *record) Evidence {
+	return Evidence{
+		Time: stamp(r.at), Event: r.typ.String(), Service: r.service.String(), Transport: r.transport.String(),
+		Account: r.name(), Reason: reasonList[r.reason], Points: round(float64(r.points)), Score: round(float64(r.score)),
+		Proven: r.proven, PBX: e.pbxName(r.pbx), Note: noteTexts[r.note],
+	}
+}
+
+// ring holds the latest evidence of all sources, each source's as a chain from the latest back.
+type ring struct {
+	records []record
+	seq     uint32 // of the latest; 0 for none
+}
+
+// add appends a record and chains it to its source.
+func (r *ring) add(s *source, rec record) {
+	rec.before, rec.owner = s.evidence, checksum(s.key)
+	if len(r.records) < ringSize {
+		r.records = append(r.records, rec)
+	} else {
+		r.records[r.seq%ringSize] = rec
+	}
+	r.seq++
+	if r.seq == 0 { // the numbers are used up: start again, and let every chain end
+		r.seq, r.records = 1, append(r.records[:0], rec)
+	}
+	s.evidence = r.seq
+}
+
+// chain returns up to n records of a source, oldest first, and whether there were older ones.
+func (r *ring) chain(s *source, n int) (records []record, more bool) {
+	owner := checksum(s.key)
+	for seq := s.evidence; seq != 0; {
+		if seq > r.seq || r.seq-seq >= uint32(len(r.records)) {
+			return reversed(records), true
+		}
+		rec := r.records[(seq-1)%ringSize]
+		if rec.owner != owner {
+			return reversed(records), true
+		}
+		if len(records) == n {
+			return reversed(records), true
+		}
+		records = append(records, rec)
+		seq = rec.before
+	}
+	return reversed(records), false
+}
+
+func reversed(r []record) []record {
+	for i, j := 0, len(r)-1; i < j; i, j = i+1, j-1 {
+		r[i], r[j] = r[j], r[i]
+	}
+	return r
+}
+
+// checksum is FNV-1a of a key: enough to notice that a slot of the ring belongs to another source by now.
+func checksum(k key) uint32 {
+	h := uint32(2166136261)
+	for _, b := range k {
+		h = (h ^ uint32(b)) * 16777619
+	}
+	return h
+}
+
+func stamp(ns int64) time.Time { return time.Unix(0, ns).UTC() }

@@ -1,0 +1,178 @@
+package engine_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// world is an engine with a clock of its own and the decisions so far.
+type world struct {
+	t     *testing.T
+	e     *engine.Engine
+	now   time.Time
+	calls int
+	log   []engine.Decision
+}
+
+var start = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+func newWorld(t *testing.T, change ...func(*policy.Policy)) *world {
+	p := policy.Default().Policy
+	for _, f := range change {
+		f(&p)
+	}
+	return &world{t: t, e: engine.New(p), now: start}
+}
+
+// pass lets time go by in steps, as the daemon's ticks do.
+func (w *world) pass(d time.Duration) *world {
+	end := w.now.Add(d)
+	step := max(d/1000, 100*time.Millisecond)
+	for w.now.Before(end) {
+		w.now = w.now.Add(min(step, end.Sub(w.now)))
+		for more := true; more; {
+			w.log, more = w.e.Tick(w.now, w.log)
+		}
+	}
+	return w
+}
+
+// dialogue returns a Call-ID that was not used before.
+func (w *world) dialogue() string {
+	w.calls++
+	return fmt.Sprintf("call-%d@test", w.calls)
+}
+
+func (w *world) send(typ security.Type, from, account string, change ...func(*security.Event)) *world {
+	ev := security.Event{
+		Type: typ, Service: security.PJSIP, Time: w.now, Account: account, Session: w.dialogue(),
+		Local:  security.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: security.UDP},
+		Remote: security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060), Transport: security.UDP},
+	}
+	for _, f := range change {
+		f(&ev)
+	}
+	w.log = w.e.Handle(w.now, "pbx", &ev, w.log)
+	w.now = w.now.Add(time.Millisecond)
+	return w
+}
+
+func over(tr security.Transport) func(*security.Event) {
+	return func(ev *security.Event) { ev.Remote.Transport = tr }
+}
+
+func in(session string) func(*security.Event) {
+	return func(ev *security.Event) { ev.Session = session }
+}
+
+func answering(challenge, response string) func(*security.Event) {
+	return func(ev *security.Event) { ev.Challenge, ev.Response = challenge, response }
+}
+
+// login is what a phone with the right password makes.
+func (w *world) login(from, account string, change ...func(*security.Event)) *world {
+	call := w.dialogue()
+	w.send(security.ChallengeSent, from, account, append(change, in(call))...)
+	return w.send(security.SuccessfulAuth, from, account,
+		append(change, in(call), func(ev *security.Event) { ev.UsingPassword = true })...)
+}
+
+// wrong is one wrong password.
+func (w *world) wrong(from, account string, change ...func(*security.Event)) *world {
+	call := w.dialogue()
+	w.send(security.ChallengeSent, from, account, append([]func(*security.Event){in(call)}, change...)...)
+	return w.send(security.ChallengeResponseFailed, from, account,
+		append([]func(*security.Event){in(call), answering(call, call)}, change...)...)
+}
+
+// scan is one request for an account that does not exist, without credentials.
+func (w *world) scan(from, account string, change ...func(*security.Event)) *world {
+	call := w.dialogue()
+	w.send(security.InvalidAccountID, from, account, append(change, in(call))...)
+	return w.send(security.ChallengeSent, from, "<unknown>", append(change, in(call))...)
+}
+
+func (w *world) banned(addr string) bool {
+	x := w.e.Why(w.now, netip.MustParseAddr(addr))
+	return x.Ban != nil && !x.Ban.Observed
+}
+
+func (w *world) wantBanned(addrs ...string) *world {
+	w.t.Helper()
+	for _, a := range addrs {
+		if !w.banned(a) {
+			w.t.Errorf("%s is not banned at %v; decisions: %v", a, w.now.Sub(start), w.actions())
+		}
+	}
+	return w
+}
+
+func (w *world) wantFree(addrs ...string) *world {
+	w.t.Helper()
+	for _, a := range addrs {
+		if w.banned(a) {
+			w.t.Errorf("%s is banned at %v; decisions: %v", a, w.now.Sub(start), w.actions())
+		}
+	}
+	return w
+}
+
+// wantNever fails if an address was ever banned.
+func (w *world) wantNever(addrs ...string) *world {
+	w.t.Helper()
+	for _, a := range addrs {
+		for _, d := range w.log {
+			if (d.Action == engine.Ban || d.Action == engine.Extend) && d.Prefix.Contains(netip.MustParseAddr(a)) {
+				w.t.Errorf("%s was banned by %v", a, brief(d))
+			}
+		}
+	}
+	return w
+}
+
+func (w *world) wantTrusted(addrs ...string) *world {
+	w.t.Helper()
+	for _, a := range addrs {
+		if w.e.Why(w.now, netip.MustParseAddr(a)).Trust == nil {
+			w.t.Errorf("%s is not trusted; decisions: %v", a, w.actions())
+		}
+	}
+	return w
+}
+
+// wantDecision wants n decisions of an action and reason.
+func (w *world) wantDecision(n int, a engine.Action, r engine.Reason) *world {
+	w.t.Helper()
+	got := 0
+	for _, d := range w.log {
+		if d.Action == a && d.Reason == r {
+			got++
+		}
+	}
+	if got != n {
+		w.t.Errorf("%d decisions %s/%s, want %d; decisions: %v", got, a, r, n, w.actions())
+	}
+	return w
+}
+
+func (w *world) actions() []string {
+	var out []string
+	for _, d := range w.log {
+		out = append(out, brief(d))
+	}
+	if len(out) > 40 {
+		out = append(slices.Clone(out[:40]), "…")
+	}
+	return out
+}
+
+func brief(d engine.Decision) string {
+	return fmt.Sprintf("%v %s %v %s %.1f %v", d.Time.Sub(start), d.Action, d.Prefix, d.Reason, d.Score, d.Duration)
+}

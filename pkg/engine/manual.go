@@ -1,0 +1,255 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// The origins of allowed and protected prefixes.
+const (
+	originConfig = "config"
+	OriginManual = "manual" // ringwall allow add
+	OriginHost   = "host"   // this machine's own addresses, its gateways, loopback and link-local
+
+)
+
+// ErrRefused is a ban that would hit somebody whom it must not hit.
+var ErrRefused = errors.New("refused")
+
+// Ban bans a prefix because a person said so. A longer ban of the same prefix is kept; a shorter one is extended.
+// It fails with ErrRefused where the prefix holds an allowed or protected address.
+func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]Decision, error) {
+	e.advance(now)
+	if have, ok := e.protected.overlapping(p); ok {
+		return nil, fmt.Errorf("%w: %v holds %v, which Asterisk knows (%s)", ErrRefused, p, have, e.protected.entries[have][0].note)
+	}
+	if have, ok := e.allow.overlapping(p); ok {
+		return nil, fmt.Errorf("%w: %v holds %v, which is allowed (%s)", ErrRefused, p, have, e.allow.entries[have][0].name)
+	}
+	action := Ban
+	b := &ban{prefix: p, since: e.now, until: e.now + int64(d), reason: Manual, proven: true, manual: true, number: 1,
+		comment: comment}
+	if p.IsSingleIP() {
+		b.source = p.Addr()
+	}
+	if have := e.bans[p]; have != nil && have.until > e.now && !have.observed {
+		if have.until >= b.until {
+			return nil, nil
+		}
+		action = Extend
+		e.kept += len(have.evidence) // forget takes them off again
+		b.evidence, b.more, b.attempts, b.score, b.number = have.evidence, have.more, have.attempts, have.score, have.number
+	}
+	delete(e.grace, p)
+	e.putBan(b)
+	return []Decision{{Time: stamp(e.now), Action: action, Source: b.source, Prefix: p, Reason: Manual, Proven: true,
+		Duration: d, Detail: comment}}, nil
+}
+
+// Unban ends every ban within a prefix and every ban of a network that covers it. With a grace, the source is not
+// banned again for so long, and nothing about it is forgotten; without one its score is forgotten.
+func (e *Engine) Unban(now time.Time, p netip.Prefix, grace time.Duration) []Decision {
+	e.advance(now)
+	out := e.pardon(e.overlappingBans(p), Manual, "")
+	mercy := []netip.Prefix{e.sourcePrefix(p)}
+	for i := range out {
+		out[i].Duration = grace
+		mercy = append(mercy, e.sourcePrefix(out[i].Prefix))
+	}
+	for _, p := range mercy {
+		if grace > 0 {
+			e.grace[p] = e.now + int64(grace)
+		} else if k, ok := e.keyOfPrefix(p); ok {
+			e.absolve(k)
+		}
+	}
+	return out
+}
+
+// UnbanAll ends every ban.
+func (e *Engine) UnbanAll(now time.Time) []Decision {
+	e.advance(now)
+	var out []Decision
+	for _, b := range e.sortedBans() {
+		e.forget(b)
+		if k, ok := e.keyOfPrefix(b.prefix); ok {
+			e.absolve(k)
+		}
+		if !b.observed {
+			out = append(out, e.end(b, Manual))
+		}
+	}
+	return out
+}
+
+// sourcePrefix widens a single IPv6 address to the source that it is judged as.
+func (e *Engine) sourcePrefix(p netip.Prefix) netip.Prefix {
+	if p.IsSingleIP() {
+		return e.prefixOf(e.keyOf(p.Addr()))
+	}
+	return p
+}
+
+// absolve forgets the score of a source, not that it was banned.
+func (e *Engine) absolve(k key) {
+	if s := e.sources.get(k); s != nil {
+		s.decay(e.now, e)
+		s.score, s.proven, s.observed = 0, 0, 0
+		s.pace, s.challenged = pace{}, 0
+		e.classify(s)
+	}
+}
+
+// pardon ends bans.
+func (e *Engine) pardon(bans []*ban, reason Reason, detail string) []Decision {
+	var out []Decision
+	for _, b := range bans {
+		e.forget(b)
+		if !b.observed {
+			d := e.end(b, reason)
+			d.Detail = detail
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// overlappingBans returns the active bans that share an address with a prefix, in order.
+func (e *Engine) overlappingBans(p netip.Prefix) []*ban {
+	var found []*ban
+	if p.IsSingleIP() {
+		for bits := p.Bits(); bits >= 0; bits-- {
+			q, _ := p.Addr().Prefix(bits)
+			if b := e.bans[q]; b != nil && b.until > e.now {
+				found = append(found, b)
+			}
+		}
+		return found
+	}
+	for _, b := range e.sortedBans() {
+		if b.prefix.Overlaps(p) {
+			found = append(found, b)
+		}
+	}
+	return found
+}
+
+// spared returns the bans that an exemption of p makes pointless: those within it, and that of the IPv6 source which a
+// single address belongs to. A wider ban stays for the others; the kernel lets exempt addresses pass before it.
+func (e *Engine) spared(p netip.Prefix) []*ban {
+	wide := e.sourcePrefix(p)
+	return slices.DeleteFunc(e.overlappingBans(p), func(b *ban) bool {
+		return b.prefix.Bits() < p.Bits() && b.prefix != wide
+	})
+}
+
+// Allow adds a prefix to the allow list and ends the bans within it. The origin is OriginManual, OriginHost or
+// the host name that it was resolved from.
+func (e *Engine) Allow(now time.Time, p netip.Prefix, originName, note string) []Decision {
+	e.advance(now)
+	e.allow.add(p, origin{name: originName, note: note})
+	return e.pardon(e.spared(p), Allowed, "")
+}
+
+// Disallow takes a prefix of one origin off the allow list. It reports whether nothing allows the prefix any more.
+func (e *Engine) Disallow(p netip.Prefix, originName string) bool {
+	return e.allow.remove(p, originName)
+}
+
+// AllowedBy returns the origins by which exactly this prefix is allowed.
+func (e *Engine) AllowedBy(p netip.Prefix) []string {
+	var names []string
+	for _, o := range e.allow.entries[p] {
+		names = append(names, o.name)
+	}
+	return names
+}
+
+// Protect replaces all that was learned from one Asterisk by a new list, and ends the bans of what is on it.
+func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]string) []Decision {
+	e.advance(now)
+	for p := range e.protected.entries {
+		if _, ok := learned[p]; !ok {
+			e.protected.remove(p, pbx)
+		}
+	}
+	var out []Decision
+	for _, p := range sortedKeys(learned) {
+		e.protected.add(p, origin{name: pbx, note: learned[p]})
+		out = append(out, e.pardon(e.spared(p), Protected, learned[p])...)
+	}
+	return out
+}
+
+// Adopt takes over a ban that was found in the kernel at start.
+func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
+	e.advance(now)
+	if until.UnixNano() <= e.now || e.bans[p] != nil {
+		return
+	}
+	b := &ban{prefix: p, since: e.now, until: until.UnixNano(), reason: Adopted, proven: true, number: 1}
+	if p.IsSingleIP() {
+		b.source = p.Addr()
+	}
+	e.putBan(b)
+}
+
+// Change is one entry that the kernel should hold.
+type Change struct {
+	Prefix netip.Prefix
+	Left   time.Duration // of a ban
+}
+
+// Enforced returns every ban that the kernel should hold at now, with the time it has left.
+func (e *Engine) Enforced(now time.Time) []Change {
+	e.advance(now)
+	out := make([]Change, 0, e.enforced)
+	for _, b := range e.bans {
+		if !b.observed && b.until > e.now {
+			out = append(out, Change{Prefix: b.prefix, Left: time.Duration(b.until - e.now)})
+		}
+	}
+	return out
+}
+
+// Exempt returns every prefix that the kernel should let pass whatever is banned: what is allowed and what is protected.
+func (e *Engine) Exempt() []netip.Prefix {
+	out := append(e.allow.sorted(), e.protected.sorted()...)
+	slices.SortFunc(out, comparePrefix)
+	return slices.Compact(out)
+}
+
+// TrustedSources returns every source that is trusted at now, with the time that trust has left.
+func (e *Engine) TrustedSources(now time.Time) []Change {
+	e.advance(now)
+	var out []Change
+	for k, t := range e.trusts {
+		if t.until > e.now {
+			out = append(out, Change{Prefix: e.prefixOf(k), Left: time.Duration(t.until - e.now)})
+		}
+	}
+	slices.SortFunc(out, func(a, b Change) int { return comparePrefix(a.Prefix, b.Prefix) })
+	return out
+}
+
+func (e *Engine) sortedBans() []*ban {
+	var out []*ban
+	for _, p := range sortedKeys(e.bans) {
+		if b := e.bans[p]; b.until > e.now {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+func sortedKeys[V any](m map[netip.Prefix]V) []netip.Prefix {
+	keys := make([]netip.Prefix, 0, len(m))
+	for p := range m {
+		keys = append(keys, p)
+	}
+	slices.SortFunc(keys, comparePrefix)
+	return keys
+}

@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// kind is how an event is judged.
+type kind uint8
+
+const (
+	nothing       kind = iota
+	login              // a password was right
+	challenge          // credentials were asked for; says something only when no answer comes
+	attempt            // hostile by itself; repeats within one dialogue are retransmissions
+	guess              // a wrong answer; each distinct answer is one guess
+	connection         // hostile by itself, over TCP: there are no retransmissions
+	misconfigured      // an error of set-up, reported and never scored
+)
+
+// unknown is the account that PJSIP names where it found no endpoint (res_pjsip/pjsip_distributor.c).
+const unknown = "<unknown>"
+
+// rule is one row of the evidence table. The first row that fits an event decides.
+type rule struct {
+	service security.Service
+	typ     security.Type
+	name    string // ACLName; empty fits every name
+	account string // "" fits all, "none" an empty AccountID, "some" any other, else the AccountID itself
+	kind    kind
+	reason  Reason
+}
+
+// evidenceTable says what each event of Asterisk 16 to 22 is worth. An event without a row is worth nothing; it is
+// counted by the metrics all the same.
+var evidenceTable = []rule{
+	{security.PJSIP, security.SuccessfulAuth, "", "", login, Login},
+	{security.PJSIP, security.ChallengeSent, "", "", challenge, UnansweredChallenge},
+	{security.PJSIP, security.InvalidAccountID, "", "", attempt, UnknownAccount},
+	{security.PJSIP, security.ChallengeResponseFailed, "", unknown, guess, UnknownAccount},
+	{security.PJSIP, security.ChallengeResponseFailed, "", "", guess, WrongPassword},
+	{security.PJSIP, security.FailedACL, "not_match_endpoint_acl", "", attempt, ACL},
+	{security.PJSIP, security.FailedACL, "not_match_endpoint_contact_acl", "", attempt, ACL},
+	{security.PJSIP, security.FailedACL, "", "", misconfigured, Configuration}, // registrar_*: after a right password
+	{security.PJSIP, security.RequestNotSupported, "", "", misconfigured, Configuration},
+
+	// The address that chan_sip reports is the attacker's choice (Via with maddr): observed by default, never proven.
+	{security.SIP, security.InvalidAccountID, "", "", attempt, UnknownAccount},
+	{security.SIP, security.ChallengeResponseFailed, "", "", guess, WrongPassword},
+	{security.SIP, security.InvalidPassword, "", "", guess, WrongPassword},
+	{security.SIP, security.FailedACL, "device_must_match_acl", "", attempt, ACL},
+	{security.SIP, security.FailedACL, "domain_must_match", "", attempt, ACL},
+	{security.SIP, security.FailedACL, "no_extension_match", "", nothing, ""}, // a wrong number, dialled by a good phone
+	{security.SIP, security.FailedACL, "", "", misconfigured, Configuration},
+	{security.SIP, security.InvalidTransport, "", "", misconfigured, Configuration},
+
+	{security.AMI, security.InvalidAccountID, "", "", connection, Manager},
+	{security.AMI, security.InvalidPassword, "", "", connection, Manager},
+	{security.AMI, security.ChallengeResponseFailed, "", "", connection, Manager},
+	{security.AMI, security.FailedACL, "", "", connection, Manager},
+	{security.AMI, security.RequestNotAllowed, "", "none", attempt, Manager}, // before login
+	{security.AMI, security.RequestNotAllowed, "", "some", misconfigured, Configuration},
+	{security.AMI, security.RequestBadFormat, "", "none", attempt, Manager}, // an HTTP scan of the AMI port
+	{security.AMI, security.RequestBadFormat, "", "some", misconfigured, Configuration},
+}
+
+// judge finds the row for an event.
+func judge(ev *security.Event) rule {
+	for _, r := range evidenceTable {
+		if r.service != ev.Service || r.typ != ev.Type || r.name != "" && r.name != ev.ACLName {
+			continue
+		}
+		switch r.account {
+		case "":
+		case "none":
+			if ev.Account != "" {
+				continue
+			}
+		case "some":
+			if ev.Account == "" {
+				continue
+			}
+		default:
+			if ev.Account != r.account {
+				continue
+			}
+		}
+		return r
+	}
+	return rule{}
+}
+
+// points is what the policy gives for a reason.
+func points(p policy.Points, r Reason) float64 {
+	switch r {
+	case UnknownAccount:
+		return p.UnknownAccount
+	case WrongPassword:
+		return p.WrongPassword
+	case ACL:
+		return p.ACL
+	case UnansweredChallenge:
+		return p.UnansweredChallenge
+	case Manager:
+		return p.Manager
+	case Honeypot:
+		return p.Honeypot
+	}
+	return 0
+}
