@@ -189,8 +189,7 @@ func (c *conn) write(cl *call, text string, timeout time.Duration) error {
 	_ = c.nc.SetWriteDeadline(time.Now().Add(timeout))
 	if _, err := c.nc.Write([]byte(text)); err != nil {
 		// Part of the action may be out: the line is of no more use.
-		_ = c.nc.Close()
-		c.abandon(err)
+		c.fail(err)
 		return fmt.Errorf("%w: %w", ErrNotConnected, err)
 	}
 	return nil
@@ -202,6 +201,19 @@ func (c *conn) logoff() {
 		_ = c.write(&call{action: "Logoff", tag: tag, done: make(chan struct{})}, text, 100*time.Millisecond)
 		c.wmu.Unlock()
 	}
+}
+
+// fail closes the connection because of err.
+func (c *conn) fail(err error) {
+	c.abandon(err)
+	_ = c.nc.Close()
+}
+
+// cause returns why this side closed the connection, or nil.
+func (c *conn) cause() error {
+	c.cmu.Lock()
+	defer c.cmu.Unlock()
+	return c.dead
 }
 
 // abandon ends all calls of a connection that has ended.

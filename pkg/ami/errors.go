@@ -243,6 +243,8 @@ func (s *Session) netFault(stage string, err error) error {
 		kind = ErrRefused
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		kind = ErrTimeout
+	case stage == StageDial && errors.Is(err, syscall.ECONNRESET):
+		stage, kind = StageGreet, ErrClosed // connected, and thrown out before connect() returned
 	case stage != StageDial && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)):
 		kind = ErrClosed

@@ -201,7 +201,12 @@ func (s *Session) serve(ctx context.Context, c *conn, early []Frame) error {
 			c.logoff()
 			err = ctx.Err()
 		case <-c.gone:
-			err = s.netFault(StageRun, c.readErr)
+			if err = c.readErr; c.cause() != nil {
+				err = c.cause()
+			}
+			if _, ok := errors.AsType[*Error](err); !ok {
+				err = s.netFault(StageRun, err)
+			}
 		case err = <-pings:
 			pings = nil
 			pinger <- nil // for the wait below
@@ -309,7 +314,7 @@ func (s *Session) ping(ctx context.Context, c *conn) error {
 			s.status.RTT = time.Since(sent)
 			s.mu.Unlock()
 		case errors.Is(err, ErrPing):
-			_ = c.nc.Close() // ends a write that hangs
+			c.fail(err) // ends a write that hangs
 			<-replied
 			return err
 		case ctx.Err() != nil, errors.Is(err, ErrNotConnected), errors.Is(err, ErrBusy), errors.Is(err, ErrNoReply):

@@ -179,10 +179,11 @@ func (s *Splitter) readBanner() (string, error) {
 		s.fill()
 	}
 	if s.banner == "" {
-		if s.end == s.start && s.err != nil {
-			return "", s.err
+		got := head(s.buf[s.start:s.end])
+		if s.err != nil && (strings.HasPrefix(bannerPrefix, got) || strings.HasPrefix(got, bannerPrefix)) {
+			return "", s.err // it could still have become one
 		}
-		return head(s.buf[s.start:s.end]), errNoBanner
+		return got, errNoBanner
 	}
 	return s.banner, nil
 }
