@@ -136,11 +136,12 @@ func (ses *session) run(ctx context.Context) error {
 	}
 }
 
-// process runs one action (process_message()).
+// process runs one action (process_message()). Events about an action come
+// after its reply, as nothing else is written while Asterisk runs one.
 func (ses *session) process(ctx context.Context, r Request) error {
 	if r.Action == "" {
-		ses.report("RequestBadFormat", "Action: NONE")
 		ses.refuse(r, "Missing action in request")
+		ses.report("RequestBadFormat", "Action: NONE")
 		return nil
 	}
 	action := strings.ToLower(r.Action)
@@ -156,8 +157,8 @@ func (ses *session) process(ctx context.Context, r Request) error {
 			}
 		case "logoff":
 		default:
-			ses.report("RequestNotAllowed", "Action: "+r.Action)
 			ses.refuse(r, "Permission denied")
+			ses.report("RequestNotAllowed", "Action: "+r.Action)
 			return nil
 		}
 	}
@@ -206,8 +207,8 @@ func (ses *session) other(r Request) {
 	for name, a := range ses.srv.cfg.Actions {
 		if strings.EqualFold(name, r.Action) {
 			if a.Privilege != ClassNone && ses.write&a.Privilege == 0 {
-				ses.report("RequestNotAllowed", "Action: "+r.Action)
 				ses.refuse(r, "Permission denied")
+				ses.report("RequestNotAllowed", "Action: "+r.Action)
 				return
 			}
 			ses.say(a.Reply(r))
@@ -215,12 +216,12 @@ func (ses *session) other(r Request) {
 		}
 	}
 	if need, known := privilege(r.Action); known && ses.write&need == 0 {
-		ses.report("RequestNotAllowed", "Action: "+r.Action)
 		ses.refuse(r, "Permission denied")
+		ses.report("RequestNotAllowed", "Action: "+r.Action)
 		return
 	}
-	ses.report("RequestBadFormat", "Action: "+r.Action)
 	ses.refuse(r, "Invalid/unknown command: "+r.Action+". Use Action: ListCommands to show available commands.")
+	ses.report("RequestBadFormat", "Action: "+r.Action)
 }
 
 // login is action_login().
