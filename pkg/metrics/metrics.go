@@ -1,0 +1,154 @@
+package metrics
+
+import (
+	"net/netip"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// The names of all metrics of Ringwall's own.
+const (
+	amiUp          = "ringwall_ami_up"
+	amiEvents      = "ringwall_ami_events_total"
+	amiTampered    = "ringwall_ami_tampered_total"
+	amiReconnects  = "ringwall_ami_reconnects_total"
+	amiDropped     = "ringwall_ami_dropped_frames_total"
+	amiQueue       = "ringwall_ami_queue_bytes"
+	amiLag         = "ringwall_ami_lag_seconds"
+	decisionTime   = "ringwall_decision_seconds"
+	decisions      = "ringwall_decisions_total"
+	bansActive     = "ringwall_bans_active"
+	bans           = "ringwall_bans_total"
+	unbans         = "ringwall_unbans_total"
+	limited        = "ringwall_limited_total"
+	trustedSources = "ringwall_trusted_sources"
+	trackedSources = "ringwall_tracked_sources"
+	droppedPackets = "ringwall_dropped_packets_total"
+	bansDesired    = "ringwall_kernel_bans_desired"
+	bansPresent    = "ringwall_kernel_bans_present"
+	rebuilds       = "ringwall_kernel_rebuilds_total"
+	reloadSuccess  = "ringwall_config_reload_success"
+	buildInfo      = "ringwall_build_info"
+)
+
+// Metrics are the metrics that the daemon counts as things happen. What only has a present value is asked for at each
+// scrape, from the Source.
+type Metrics struct {
+	Registry *prometheus.Registry
+
+	events    *prometheus.CounterVec
+	tampered  *prometheus.CounterVec
+	lag       prometheus.Histogram
+	decision  prometheus.Histogram
+	decisions *prometheus.CounterVec
+	bans      *prometheus.CounterVec
+	unbans    *prometheus.CounterVec
+	rebuilds  *prometheus.CounterVec
+	reload    prometheus.Gauge
+}
+
+// New makes the metrics, with the Go runtime's and the process's beside them.
+func New(version string, source Source) *Metrics {
+	m := &Metrics{
+		Registry: prometheus.NewRegistry(),
+		events:   counters(amiEvents, "Security events that were decoded.", "pbx", "event", "service"),
+		tampered: counters(amiTampered, "Frames that Asterisk does not write by itself; nobody is judged by them.", "pbx"),
+		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: amiLag, Help: "Time from EventTV, Asterisk's clock, to the handled event.",
+			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10},
+		}),
+		decision: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: decisionTime, Help: "Time from the frame that was read to the kernel's commit of the ban.",
+			Buckets: []float64{.00005, .0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 1, 5},
+		}),
+		decisions: counters(decisions, "Decisions, those that only report included.", "action", "reason"),
+		bans:      counters(bans, "Bans that were made.", "reason"),
+		unbans:    counters(unbans, "Bans that ended.", "reason"),
+		rebuilds:  counters(rebuilds, "Times that the kernel's table was built, by why.", "cause"),
+		reload: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: reloadSuccess, Help: "Whether the configuration in force is the latest one (1) or a reload failed (0).",
+		}),
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: buildInfo, Help: "The running version.", ConstLabels: prometheus.Labels{"version": version},
+	})
+	info.Set(1)
+	m.reload.Set(1)
+	m.Registry.MustRegister(m.events, m.tampered, m.lag, m.decision, m.decisions, m.bans, m.unbans, m.rebuilds, m.reload, info,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if source != nil {
+		m.Registry.MustRegister(newPresent(source))
+	}
+	return m
+}
+
+func counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+}
+
+// PBX are the counters of one Asterisk, looked up once. It is for one goroutine.
+type PBX struct {
+	m        *Metrics
+	name     string
+	events   map[kind]prometheus.Counter
+	Tampered prometheus.Counter
+}
+
+type kind struct {
+	typ     security.Type
+	service security.Service
+}
+
+// PBX returns the counters of the Asterisk of that name in the configuration.
+func (m *Metrics) PBX(name string) *PBX {
+	return &PBX{m: m, name: name, events: make(map[kind]prometheus.Counter), Tampered: m.tampered.WithLabelValues(name)}
+}
+
+// Event counts an event that took lag seconds to arrive.
+func (p *PBX) Event(ev *security.Event, lag float64) {
+	k := kind{ev.Type, ev.Service}
+	c := p.events[k]
+	if c == nil {
+		c = p.m.events.WithLabelValues(p.name, ev.Type.String(), ev.Service.String())
+		p.events[k] = c
+	}
+	c.Inc()
+	p.m.lag.Observe(lag)
+}
+
+// Decision counts a decision.
+func (m *Metrics) Decision(d engine.Decision) {
+	m.decisions.WithLabelValues(string(d.Action), string(d.Reason)).Inc()
+	switch d.Action {
+	case engine.Ban:
+		m.bans.WithLabelValues(string(d.Reason)).Inc()
+	case engine.Unban:
+		m.unbans.WithLabelValues(string(d.Reason)).Inc()
+	}
+}
+
+// Committed counts the seconds from a frame to the kernel's commit of what it led to.
+func (m *Metrics) Committed(seconds float64) { m.decision.Observe(seconds) }
+
+// Rebuilt counts a rebuild of the kernel's table.
+func (m *Metrics) Rebuilt(cause string) { m.rebuilds.WithLabelValues(cause).Inc() }
+
+// Reloaded says whether the latest configuration is in force.
+func (m *Metrics) Reloaded(ok bool) {
+	m.reload.Set(0)
+	if ok {
+		m.reload.Set(1)
+	}
+}
+
+// Family is the label of an address: ipv4 or ipv6.
+func Family(p netip.Prefix) string {
+	if p.Addr().Is4() {
+		return "ipv4"
+	}
+	return "ipv6"
+}

@@ -1,0 +1,99 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Present is what has a value at the moment of a scrape.
+type Present struct {
+	PBXs           []PBXPresent
+	BansByFamily   map[string]int
+	TrustedSources int
+	TrackedSources int
+	Limited        map[string]int    // bans or sources that a bound kept out, by the bound
+	DroppedPackets map[string]uint64 // by set
+	BansDesired    int
+	BansPresent    int
+}
+
+// PBXPresent is one Asterisk at the moment of a scrape.
+type PBXPresent struct {
+	Name       string
+	Up         bool
+	Reconnects uint64
+	Dropped    map[string]uint64 // by Asterisk's event name
+	QueueBytes int
+}
+
+// Source is asked at each scrape. It must be quick, and may be called at any time.
+type Source interface{ Present() Present }
+
+type present struct {
+	source                                          Source
+	up, reconnects, dropped, queue, active, limited *prometheus.Desc
+	trusted, tracked, packets, desired, there       *prometheus.Desc
+}
+
+func newPresent(s Source) *present {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	return &present{
+		source:     s,
+		up:         desc(amiUp, "Whether the manager session is up.", "pbx"),
+		reconnects: desc(amiReconnects, "Logins after the first.", "pbx"),
+		dropped:    desc(amiDropped, "Event frames given up because the queue was full, or because of their size.", "pbx", "event"),
+		queue:      desc(amiQueue, "Bytes of event frames that wait to be handled.", "pbx"),
+		active:     desc(bansActive, "Bans in force.", "family"),
+		limited:    desc(limited, "Bans, sources or challenges that a bound of policy.limits or of memory kept out.", "limit"),
+		trusted:    desc(trustedSources, "Sources that are trusted because a user logged in from there."),
+		tracked:    desc(trackedSources, "Sources that are remembered."),
+		packets:    desc(droppedPackets, "Packets that the kernel dropped.", "set"),
+		desired:    desc(bansDesired, "Bans that should be in the kernel."),
+		there:      desc(bansPresent, "Bans that are in the kernel, estimated from samples."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (p *present) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{p.up, p.reconnects, p.dropped, p.queue, p.active, p.limited, p.trusted, p.tracked,
+		p.packets, p.desired, p.there} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (p *present) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	}
+	now := p.source.Present()
+	for _, b := range now.PBXs {
+		up := 0.0
+		if b.Up {
+			up = 1
+		}
+		gauge(p.up, up, b.Name)
+		counter(p.reconnects, float64(b.Reconnects), b.Name)
+		gauge(p.queue, float64(b.QueueBytes), b.Name)
+		for event, n := range b.Dropped {
+			counter(p.dropped, float64(n), b.Name, event)
+		}
+	}
+	for _, family := range []string{"ipv4", "ipv6"} {
+		gauge(p.active, float64(now.BansByFamily[family]), family)
+	}
+	for limit, n := range now.Limited {
+		counter(p.limited, float64(n), limit)
+	}
+	for set, n := range now.DroppedPackets {
+		counter(p.packets, float64(n), set)
+	}
+	gauge(p.trusted, float64(now.TrustedSources))
+	gauge(p.tracked, float64(now.TrackedSources))
+	gauge(p.desired, float64(now.BansDesired))
+	gauge(p.there, float64(now.BansPresent))
+}
