@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
 
@@ -179,44 +181,84 @@ func (t *Table) reload(id setID) error {
 	return nil
 }
 
-// applyHashed changes the hash sets. It first supposes that new bans are new
-// and removed ones present, which costs one message for each set; where that
-// is wrong the transaction fails as a whole and is done again with care.
+// writes are the ways in which a set's elements are written.
+type writes struct {
+	del   []elem // may be missing
+	fresh []elem // believed to be new
+	again []elem // may be there
+}
+
+// put adds the set's part to a transaction that fails as a whole where the
+// belief is wrong. What is fresh goes first, so that of two changes to one
+// prefix the later counts.
+func (w *writes) put(b *batch, set string) {
+	b.add(set, w.del, false)
+	b.del(set, w.del)
+	b.add(set, w.fresh, true)
+	b.add(set, w.again, false)
+	b.del(set, w.again)
+	b.add(set, w.again, true)
+}
+
+// applyHashed changes the hash sets, as many elements in a transaction as a
+// socket takes for certain. Where something is not as it was believed to be,
+// the transaction fails as a whole and is done again with care.
 func (t *Table) applyHashed(p *plan) (full, err error) {
-	var adds, dels [numSets][]elem
+	var sets [numSets]writes
 	var refused []*FullError
-	ops := p.hashed
-	for len(ops) > 0 {
-		for id := range adds {
-			adds[id], dels[id] = adds[id][:0], dels[id][:0]
+	cautious := t.cautious
+	t.cautious = t.cautious && len(p.hashed) == 0
+	for ops := p.hashed; len(ops) > 0; {
+		for id := range sets {
+			w := &sets[id]
+			w.del, w.fresh, w.again = w.del[:0], w.fresh[:0], w.again[:0]
 		}
 		n, weight := 0, 0
 		for ; n < len(ops) && weight < maxBatch; n++ {
 			o := &ops[n]
-			e := elem{key: o.key}
-			if o.remove {
-				dels[o.set] = append(dels[o.set], e)
-			} else {
-				e.timeout = max(time.Millisecond, o.until.Sub(p.now))
-				adds[o.set] = append(adds[o.set], e)
+			w, e := &sets[o.set], elem{key: o.key, timeout: time.Minute}
+			switch {
+			case o.remove:
+				t.present.forget(o.set, o.key)
+				w.del = append(w.del, e)
+				weight += 2 * e.weight()
+				continue
+			case over(t.fullUntil[o.set], p.now):
+				t.fullUntil[o.set] = time.Time{}
 			}
-			weight += e.weight()
+			e.timeout = max(time.Millisecond, o.until.Sub(p.now))
+			if t.present.note(o.set, o.key, o.until, p.now) || cautious {
+				w.again = append(w.again, e)
+				weight += 3 * e.weight()
+			} else {
+				w.fresh = append(w.fresh, e)
+				weight += e.weight()
+			}
 		}
 		ops = ops[n:]
 		b := newBatch(t.cfg.Table)
-		for id := range adds {
-			b.del(t.defs[id].name, dels[id])
-			b.add(t.defs[id].name, adds[id], true)
+		crowded := false
+		for id := range sets {
+			sets[id].put(b, t.defs[id].name)
+			crowded = crowded || !t.fullUntil[id].IsZero() && len(sets[id].fresh) > 0
 		}
-		err := t.w.commit(b.messages())
-		if err == nil {
-			continue
+		if !crowded {
+			err := t.w.commit(b.messages())
+			if err == nil {
+				for id := range sets {
+					if len(sets[id].del) > 0 { // there may be room now
+						t.fullUntil[id] = time.Time{}
+					}
+				}
+				continue
+			}
+			if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENFILE) {
+				return nil, err
+			}
+			cautious = true
 		}
-		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENFILE) {
-			return nil, err
-		}
-		for id := range adds {
-			f, err := t.careful(setID(id), dels[id], adds[id])
+		for id := range sets {
+			f, err := t.careful(setID(id), &sets[id], p.now)
 			if err != nil {
 				return nil, fmt.Errorf("set %s: %w", t.defs[id].name, err)
 			}
@@ -243,19 +285,67 @@ func joinFull(list []*FullError) error {
 	return errors.Join(errs...)
 }
 
-// careful removes and adds where nothing is known about what is there.
-func (t *Table) careful(id setID, dels, adds []elem) (*FullError, error) {
-	if err := t.remove(id, dels); err != nil {
+// fullPause is how long a set that was found full is believed to be: asking
+// costs several failing transactions of 20 ms.
+const fullPause = time.Second
+
+// careful removes and adds where nothing is known about what is there. On a
+// full set, what is there is refreshed, and of the rest as much is added as
+// has room.
+func (t *Table) careful(id setID, w *writes, now time.Time) (*FullError, error) {
+	if err := t.remove(id, w.del); err != nil {
 		return nil, err
 	}
-	var refused []netip.Prefix
-	if err := t.refresh(id, lastElems(adds), &refused); err != nil {
+	if len(w.del) > 0 {
+		t.fullUntil[id] = time.Time{}
+	}
+	adds := lastElems(slices.Concat(w.fresh, w.again))
+	if t.fullUntil[id].IsZero() {
+		err := t.refresh(id, adds)
+		if !errors.Is(err, unix.ENFILE) {
+			return nil, err
+		}
+	}
+	there, missing, err := t.split(id, adds)
+	if err != nil {
 		return nil, err
 	}
-	if refused == nil {
+	if err := t.refresh(id, there); err != nil && !errors.Is(err, unix.ENFILE) {
+		return nil, err
+	}
+	if t.fullUntil[id].IsZero() {
+		if missing, err = t.squeeze(id, missing); err != nil {
+			return nil, err
+		}
+		t.fullUntil[id] = now.Add(fullPause)
+	}
+	if len(missing) == 0 {
 		return nil, nil
 	}
-	return &FullError{Set: t.defs[id].name, Size: t.cfg.size(id), Refused: refused}, nil
+	f := &FullError{Set: t.defs[id].name, Size: t.cfg.size(id)}
+	for _, e := range missing {
+		t.present.forget(id, e.key)
+		f.Refused = append(f.Refused, netip.PrefixFrom(e.key, t.defs[id].bits))
+	}
+	return f, nil
+}
+
+// squeeze adds as many of the elements, first come, as there is room for, and
+// returns the others.
+func (t *Table) squeeze(id setID, adds []elem) ([]elem, error) {
+	for n := len(adds); n > 0 && len(adds) > 0; {
+		switch err := t.refresh(id, adds[:n]); {
+		case err == nil:
+			adds = adds[n:]
+			// What has failed before fails again with one more.
+			n = min(n/2, len(adds))
+		case errors.Is(err, unix.ENFILE):
+			n /= 2
+		default:
+			return nil, err
+		}
+	}
+	return adds, nil
 }
 
 // lastElems leaves the last element of each key.
@@ -274,16 +364,13 @@ func lastElems(elems []elem) []elem {
 }
 
 // remove takes out what may be missing, as {add, del}: a deletion alone would
-// abort the transaction. A full set has no room for that; there it goes one by
-// one, because an unban must never fail for want of room.
+// abort the transaction. A full set has no room for that; there each is looked
+// up, because an unban must never fail for want of room.
 func (t *Table) remove(id setID, dels []elem) error {
 	if len(dels) == 0 {
 		return nil
 	}
 	name := t.defs[id].name
-	for i := range dels {
-		dels[i].timeout = time.Minute
-	}
 	b := newBatch(t.cfg.Table)
 	b.add(name, dels, false)
 	b.del(name, dels)
@@ -291,40 +378,47 @@ func (t *Table) remove(id setID, dels []elem) error {
 	if !errors.Is(err, unix.ENFILE) {
 		return err
 	}
-	for i := range dels {
-		b := newBatch(t.cfg.Table)
-		b.del(name, dels[i:i+1])
-		if err := t.w.commit(b.messages()); err != nil && !errors.Is(err, unix.ENOENT) {
+	for range 3 { // one may end between look and deletion
+		var there []elem
+		if there, dels, err = t.split(id, dels); err != nil || len(there) == 0 {
 			return err
 		}
+		b := newBatch(t.cfg.Table)
+		b.del(name, there)
+		if err = t.w.commit(b.messages()); !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		dels = there
 	}
-	return nil
+	return err
+}
+
+// split asks the kernel which elements are there.
+func (t *Table) split(id setID, elems []elem) (there, missing []elem, err error) {
+	set := t.setRef(t.defs[id])
+	for i := range elems {
+		_, err := t.w.lib.FindSetElements(set, []nftables.SetElement{{Key: elems[i].key.AsSlice()}})
+		switch {
+		case err == nil:
+			there = append(there, elems[i])
+		case errors.Is(err, unix.ENOENT):
+			missing = append(missing, elems[i])
+		default:
+			return nil, nil, err
+		}
+	}
+	return there, missing, nil
 }
 
 // refresh gives elements a new timeout, present or not, as {add, del, add} in
 // one transaction: adding what is there does not extend it, and a packet
-// never sees the moment between. On a full set the halves are tried, down to
-// the elements that have no room.
-func (t *Table) refresh(id setID, adds []elem, refused *[]netip.Prefix) error {
-	if len(adds) == 0 {
-		return nil
-	}
-	d := t.defs[id]
+// never sees the moment between.
+func (t *Table) refresh(id setID, adds []elem) error {
+	w := writes{again: adds}
 	b := newBatch(t.cfg.Table)
-	b.add(d.name, adds, false)
-	b.del(d.name, adds)
-	b.add(d.name, adds, true)
-	err := t.w.commit(b.messages())
-	if !errors.Is(err, unix.ENFILE) {
-		return err
+	w.put(b, t.defs[id].name)
+	if msgs := b.messages(); msgs != nil {
+		return t.w.commit(msgs)
 	}
-	if len(adds) == 1 {
-		*refused = append(*refused, netip.PrefixFrom(adds[0].key, d.bits))
-		return nil
-	}
-	half := len(adds) / 2
-	if err := t.refresh(id, adds[:half], refused); err != nil {
-		return err
-	}
-	return t.refresh(id, adds[half:], refused)
+	return nil
 }

@@ -19,7 +19,7 @@ type space struct {
 	do chan func()
 }
 
-func newSpace(t *testing.T) *space {
+func newSpace(t testing.TB) *space {
 	t.Helper()
 	s := &space{do: make(chan func())}
 	ready := make(chan error, 1)
@@ -53,7 +53,7 @@ func (s *space) run(f func()) {
 }
 
 // command runs a command inside the namespace and returns what it printed.
-func (s *space) command(t *testing.T, line string) string {
+func (s *space) command(t testing.TB, line string) string {
 	t.Helper()
 	out, err := s.try(line)
 	if err != nil {

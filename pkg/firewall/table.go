@@ -50,6 +50,10 @@ type Table struct {
 	fresh  bool // the connection has not been used yet
 	broken bool // the table has to be ensured before a change
 	owner  ownership
+	// What is believed about the hash sets; cautious is "nothing yet".
+	present   present
+	cautious  bool
+	fullUntil [numSets]time.Time
 
 	state  sync.Mutex // what Ensure and Apply leave for readers
 	rules  []uint64   // handles of the chain's rules, in order
@@ -76,7 +80,7 @@ func Open(cfg Config) (*Table, error) {
 		return nil, err
 	}
 	cfg.UDPPorts, cfg.TCPPorts = slices.Clone(cfg.UDPPorts), slices.Clone(cfg.TCPPorts)
-	t := &Table{cfg: cfg, defs: sets(cfg.IPv6Prefix), fresh: true, broken: true}
+	t := &Table{cfg: cfg, defs: sets(cfg.IPv6Prefix), fresh: true, broken: true, present: newPresent(time.Now())}
 	if t.w, err = dial(cfg.NetNS); err != nil {
 		return nil, err
 	}
@@ -191,6 +195,11 @@ func (t *Table) Ensure() (Outcome, error) {
 		return "", explain("read table "+t.cfg.Table+" back", err)
 	}
 	t.broken = false
+	t.fullUntil = [numSets]time.Time{}
+	if outcome == Created {
+		t.present = newPresent(time.Now())
+	}
+	t.cautious = outcome != Created
 	return outcome, nil
 }
 
@@ -398,7 +407,7 @@ func (t *Table) readBack() error {
 	return nil
 }
 
-// Verify checks in about 0.1 ms that table, sets, chain and rules are those
+// Verify checks, in a fraction of a millisecond, that table, sets, chain and rules are those
 // that Ensure left. It does not look at elements; Has does.
 func (t *Table) Verify() error {
 	t.state.Lock()

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func pfx(s string) netip.Prefix {
@@ -163,6 +165,87 @@ func TestRefreshExtendsShortensAndNeverBecomesPermanent(t *testing.T) {
 		lacks(t, fw, Ban, p)
 		lacks(t, fw, Ban, "198.51.100.7")
 	}
+}
+
+// What the kernel holds need not be what this process believes: elements
+// that it never heard of, and others that an administrator took out.
+func TestBeliefsAboutTheKernelMayBeWrong(t *testing.T) {
+	s := newSpace(t)
+	first := ensured(t, testConfig(s))
+	fw := openTable(t, testConfig(s))
+	ensure(t, fw, Adopted)
+	apply(t, fw, ban("203.0.113.1", time.Hour)) // from here on it believes that it knows
+	var changes []Change
+	for i := range 50 {
+		changes = append(changes, ban(fmt.Sprintf("192.0.2.%d", i), time.Hour), ban(fmt.Sprintf("2001:db8:%d::/64", i), time.Hour))
+	}
+	apply(t, first, changes[:60]...)
+	for i := range changes {
+		changes[i].Timeout = 5 * time.Hour
+	}
+	apply(t, fw, append(changes, changes[3], unban("198.51.100.1"))...)
+	for _, c := range changes {
+		holds(t, fw, Ban, c.Prefix.String(), 5*time.Hour)
+	}
+	s.command(t, "nft 'flush set inet ringwall ban4; flush set inet ringwall ban6_64'")
+	apply(t, fw, append([]Change{unban("192.0.2.0"), unban("192.0.2.1")}, changes[4:]...)...)
+	lacks(t, fw, Ban, "192.0.2.1")
+	for _, c := range changes[4:] {
+		holds(t, fw, Ban, c.Prefix.String(), 5*time.Hour)
+	}
+	// The same for networks.
+	apply(t, first, ban("10.0.0.0/8", time.Hour))
+	apply(t, fw, ban("10.2.0.0/16", 2*time.Hour))
+	holds(t, fw, Ban, "10.2.0.0/16", 2*time.Hour)
+	holds(t, fw, Ban, "10.3.0.0/16", time.Hour)
+	s.command(t, "nft flush set inet ringwall net4")
+	apply(t, fw, ban("10.0.0.0/8", 3*time.Hour))
+	holds(t, fw, Ban, "10.0.0.0/8", 3*time.Hour)
+}
+
+func TestOfTwoChangesOfOnePrefixTheLaterCounts(t *testing.T) {
+	s := newSpace(t)
+	fw := ensured(t, testConfig(s))
+	for _, p := range []string{"192.0.2.1", "2001:db8::/64", "10.0.0.0/8"} {
+		apply(t, fw, ban(p, 2*time.Hour), ban(p, 3*time.Hour), ban(p, time.Hour))
+		holds(t, fw, Ban, p, time.Hour)
+		apply(t, fw, ban(p, 4*time.Hour), ban(p, 5*time.Hour))
+		holds(t, fw, Ban, p, 5*time.Hour)
+	}
+}
+
+func TestWithoutTheCapability(t *testing.T) {
+	s := newSpace(t)
+	var openErr, err error
+	s.run(func() { // the thread ends with the test, its capabilities too
+		if err = dropNetAdmin(); err != nil {
+			return
+		}
+		cfg := testConfig(s)
+		cfg.NetNS = 0
+		fw, e := Open(cfg)
+		if openErr = e; e == nil {
+			_, openErr = fw.Ensure()
+			_ = fw.Close()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(openErr, ErrPermission) || !strings.Contains(openErr.Error(), "CAP_NET_ADMIN") {
+		t.Errorf("%v", openErr)
+	}
+}
+
+// dropNetAdmin takes the capability from this thread.
+func dropNetAdmin() error {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&head, &caps[0]); err != nil {
+		return err
+	}
+	caps[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+	return unix.Capset(&head, &caps[0])
 }
 
 func TestImpossibleChangesAreRefused(t *testing.T) {
