@@ -204,19 +204,19 @@ func (w *writes) put(b *batch, set string) {
 // socket takes for certain. Where something is not as it was believed to be,
 // the transaction fails as a whole and is done again with care.
 func (t *Table) applyHashed(p *plan) (full, err error) {
-	var sets [numSets]writes
+	var parts [numSets]writes
 	var refused []*FullError
 	cautious := t.cautious
 	t.cautious = t.cautious && len(p.hashed) == 0
 	for ops := p.hashed; len(ops) > 0; {
-		for id := range sets {
-			w := &sets[id]
+		for id := range parts {
+			w := &parts[id]
 			w.del, w.fresh, w.again = w.del[:0], w.fresh[:0], w.again[:0]
 		}
 		n, weight := 0, 0
 		for ; n < len(ops) && weight < maxBatch; n++ {
 			o := &ops[n]
-			w, e := &sets[o.set], elem{key: o.key, timeout: time.Minute}
+			w, e := &parts[o.set], elem{key: o.key, timeout: time.Minute}
 			switch {
 			case o.remove:
 				t.present.forget(o.set, o.key)
@@ -238,15 +238,15 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 		ops = ops[n:]
 		b := newBatch(t.cfg.Table)
 		crowded := false
-		for id := range sets {
-			sets[id].put(b, t.defs[id].name)
-			crowded = crowded || !t.fullUntil[id].IsZero() && len(sets[id].fresh) > 0
+		for id := range parts {
+			parts[id].put(b, t.defs[id].name)
+			crowded = crowded || !t.fullUntil[id].IsZero() && len(parts[id].fresh) > 0
 		}
 		if !crowded {
 			err := t.w.commit(b.messages())
 			if err == nil {
-				for id := range sets {
-					if len(sets[id].del) > 0 { // there may be room now
+				for id := range parts {
+					if len(parts[id].del) > 0 { // there may be room now
 						t.fullUntil[id] = time.Time{}
 					}
 				}
@@ -257,8 +257,8 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 			}
 			cautious = true
 		}
-		for id := range sets {
-			f, err := t.careful(setID(id), &sets[id], p.now)
+		for id := range parts {
+			f, err := t.careful(setID(id), &parts[id], p.now)
 			if err != nil {
 				return nil, fmt.Errorf("set %s: %w", t.defs[id].name, err)
 			}
@@ -331,16 +331,16 @@ func (t *Table) careful(id setID, w *writes, now time.Time) (*FullError, error) 
 }
 
 // squeeze adds as many of the elements, first come, as there is room for, and
-// returns the others.
+// returns the others. There is none for all of them.
 func (t *Table) squeeze(id setID, adds []elem) ([]elem, error) {
-	for n := len(adds); n > 0 && len(adds) > 0; {
+	for tooMany := len(adds); tooMany > 1; {
+		n := tooMany / 2
 		switch err := t.refresh(id, adds[:n]); {
 		case err == nil:
 			adds = adds[n:]
-			// What has failed before fails again with one more.
-			n = min(n/2, len(adds))
+			tooMany -= n
 		case errors.Is(err, unix.ENFILE):
-			n /= 2
+			tooMany = n
 		default:
 			return nil, err
 		}

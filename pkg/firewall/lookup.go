@@ -14,23 +14,30 @@ import (
 // Elements lists what the kernel holds of a kind. The kernel takes time with
 // the square of the number (100,000 in about 2 s): for start-up, not for
 // every ban. A network that a longer-lasting one covers is not in the kernel
-// and not listed.
+// and not listed. While changes are made, the list may miss some or have them
+// twice.
 func (t *Table) Elements(k Kind) ([]Element, error) {
+	if t.isClosed() {
+		return nil, ErrClosed
+	}
+	// A connection of its own, so that Verify and Has need not wait.
+	s, err := dial(t.cfg.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = s.close() }()
 	var list []Element
-	err := t.read("list elements", func(s *socket) error {
-		for i, d := range t.defs {
-			if d.kind != k || !t.cfg.used(setID(i)) {
-				continue
-			}
-			got, err := t.list(s, setID(i))
-			if err != nil {
-				return err
-			}
-			list = append(list, got...)
+	for i, d := range t.defs {
+		if d.kind != k || !t.cfg.used(setID(i)) {
+			continue
 		}
-		return nil
-	})
-	return list, err
+		got, err := t.list(s, setID(i))
+		if err != nil {
+			return nil, explain("list set "+d.name, err)
+		}
+		list = append(list, got...)
+	}
+	return list, nil
 }
 
 func (t *Table) list(s *socket, id setID) ([]Element, error) {

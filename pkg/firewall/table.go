@@ -203,6 +203,10 @@ func (t *Table) Ensure() (Outcome, error) {
 	return outcome, nil
 }
 
+// tableDormant is NFT_TABLE_F_DORMANT: the table is there, its chains are not
+// called.
+const tableDormant = nftables.TableFlags(unix.NFT_TABLE_F_DORMANT)
+
 // found is what inspect saw in the kernel.
 type found struct {
 	table   *nftables.Table
@@ -227,6 +231,9 @@ func (t *Table) inspect() (found, error) {
 	persist := have.Flags & nftables.TableFlagPersist
 	if persist != want.Flags&nftables.TableFlagPersist || have.Flags&nftables.TableFlagOwner != 0 && t.owner != ownerYes {
 		f.differs = "table flags"
+	}
+	if have.Flags&tableDormant != 0 {
+		f.differs = "table is dormant"
 	}
 	list, err := t.w.lib.GetSets(want)
 	if err != nil {
@@ -424,6 +431,9 @@ func (t *Table) Verify() error {
 		}
 		if owned && have.Owner != port {
 			return fmt.Errorf("%w: another process took table %s over", ErrGone, want.Name)
+		}
+		if have.Flags&tableDormant != 0 {
+			return fmt.Errorf("%w: table %s was made dormant", ErrGone, want.Name)
 		}
 		list, err := s.lib.GetSets(&want)
 		if err != nil {

@@ -425,7 +425,7 @@ func TestVerifySeesEachKindOfDamage(t *testing.T) {
 	for _, damage := range []string{
 		"flush ruleset", "flush table inet ringwall", "delete table inet ringwall", "flush chain inet ringwall prerouting",
 		"insert rule inet ringwall prerouting accept", "delete chain inet ringwall prerouting",
-		"flush ruleset; add table inet ringwall",
+		"flush ruleset; add table inet ringwall", "add table inet ringwall { flags dormant; }",
 	} {
 		t.Run(damage, func(t *testing.T) {
 			s := newSpace(t)
