@@ -22,7 +22,7 @@ var (
 	ErrNotAMI        = errors.New("not an Asterisk Manager Interface")
 	ErrLogin         = errors.New("login refused")
 	ErrInUse         = errors.New("user is already logged in")
-	ErrShuttingDown  = errors.New("Asterisk is shutting down") //nolint:staticcheck // a name
+	ErrShuttingDown  = errors.New("the server is shutting down")
 	ErrNoPrivilege   = errors.New("no security events")
 	ErrPing          = errors.New("ping not answered")
 	ErrUnknownCA     = errors.New("certificate of an unknown authority")

@@ -532,6 +532,48 @@ func TestSlowHandlerDoesNotStopTheReader(t *testing.T) {
 	w.frame("N: last")
 }
 
+func BenchmarkSession(b *testing.B) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	srv := amiserver.New(amiserver.Config{QueueBytes: 1 << 40, Users: []amiserver.User{{Name: "ringwall", Secret: secret, Read: amiserver.ClassSecurity}}})
+	ctx, cancel := context.WithCancel(b.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { _ = srv.Serve(ctx, ln) })
+	got, want := 0, make(chan int, 1)
+	done := make(chan struct{})
+	s := New(Config{Address: ln.Addr().String(), Username: "ringwall", Secret: secret, QueueBytes: 1 << 30, OnFrames: func(f []Frame) {
+		got += len(f)
+		select {
+		case n := <-want:
+			if got < n {
+				want <- n
+				return
+			}
+			close(done)
+		default:
+		}
+	}})
+	wg.Go(func() { _ = s.Run(ctx) })
+	if err := srv.WaitSubscribers(ctx, 1); err != nil {
+		b.Fatal(err)
+	}
+	ev := []byte(event)
+	b.SetBytes(int64(len(ev)))
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		if i == b.N-1 {
+			want <- b.N // the login's own event makes one more
+		}
+		srv.Broadcast(ev)
+	}
+	<-done
+}
+
 func TestSecondRunIsRefused(t *testing.T) {
 	_, address := asterisk(t, amiserver.Config{})
 	w := run(t, address, nil)

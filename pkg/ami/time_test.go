@@ -42,8 +42,12 @@ func piped(t *testing.T, ends time.Duration, change func(*Config), script func(n
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), ends)
 		defer cancel()
+		began := time.Now()
 		if err := s.Run(ctx); err != nil {
 			t.Error(err)
+		}
+		if late := time.Since(began) - ends; late > 200*time.Millisecond && cfg.OnFrames == nil {
+			t.Errorf("Run returned %v after its context", late)
 		}
 	})
 	return states, s

@@ -230,7 +230,7 @@ func TestRepliesAreAsterisks(t *testing.T) {
 func TestBroadcastReachesSubscribersOnly(t *testing.T) {
 	srv, address := start(t, Config{Users: []User{{Name: "sec", Secret: "x", Read: ClassSecurity}, {Name: "sys", Secret: "x", Read: ClassSystem}}})
 	sec, sys, none := login(t, address, "sec", "x"), login(t, address, "sys", "x"), dial(t, address)
-	_ = sec.frame() // its own SuccessfulAuth
+	_, _ = sec.frame(), sec.frame() // SuccessfulAuth of both
 	if got := sys.frame(); !strings.HasPrefix(got, "Event: FullyBooted\r\nPrivilege: system,all\r\n") {
 		t.Errorf("%q", got)
 	}
