@@ -1,0 +1,378 @@
+package lab
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// ErrNoReply says that nothing came back in time: that is how a banned source sees the server.
+var ErrNoReply = errors.New("no reply")
+
+// AgentOptions say how a phone or an attacker reaches the server.
+type AgentOptions struct {
+	// Transport is udp (unless set), tcp or tls.
+	Transport string
+	// IPv6 rather than IPv4.
+	IPv6 bool
+	// Local is the address to send from: the node's own unless set. Others come from [Lab.AddAddr].
+	Local netip.Addr
+	// Port to send from; 0 lets the kernel choose.
+	Port uint16
+	// Timeout for each reply, ErrNoReply after it; 3 s unless set. Nothing is sent twice, since Asterisk would report
+	// a retransmission as another event.
+	Timeout time.Duration
+}
+
+// Agent sends SIP from one address and port. Its connection opens with the first request and opens again after Close.
+// One goroutine at a time may use it.
+type Agent struct {
+	lab     *Lab
+	node    Node
+	options AgentOptions
+	server  netip.AddrPort
+
+	conn   net.Conn
+	reader *bufio.Reader
+	local  netip.AddrPort
+}
+
+// Agent makes an agent on a node. It is closed with the test.
+func (l *Lab) Agent(t testing.TB, node Node, o AgentOptions) *Agent {
+	t.Helper()
+	if o.Transport == "" {
+		o.Transport = "udp"
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 3 * time.Second
+	}
+	if o.Local.IsValid() {
+		o.IPv6 = o.Local.Is6()
+	} else if o.Local = node.IPv4(); o.IPv6 {
+		o.Local = node.IPv6()
+	}
+	a := &Agent{lab: l, node: node, options: o, server: l.SIPAddress(o.IPv6)}
+	switch o.Transport {
+	case "udp", "tcp":
+	case "tls":
+		a.server = netip.AddrPortFrom(a.server.Addr(), 5061)
+	default:
+		t.Fatalf("lab: transport %q: allowed are udp, tcp and tls", o.Transport)
+	}
+	t.Cleanup(a.Close)
+	return a
+}
+
+// Local returns the agent's address; its port is known after the first request.
+func (a *Agent) Local() netip.AddrPort {
+	if a.conn == nil {
+		return netip.AddrPortFrom(a.options.Local, a.options.Port)
+	}
+	return a.local
+}
+
+// Close ends the connection.
+func (a *Agent) Close() {
+	if a.conn != nil {
+		_ = a.conn.Close()
+		a.conn = nil
+	}
+}
+
+func (a *Agent) open() error {
+	if a.conn != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), a.options.Timeout)
+	defer cancel()
+	network := "udp"
+	var local net.Addr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.options.Local, a.options.Port))
+	if a.options.Transport != "udp" {
+		network = "tcp"
+		local = net.TCPAddrFromAddrPort(netip.AddrPortFrom(a.options.Local, a.options.Port))
+	}
+	conn, err := a.lab.dial(ctx, a.node, network, a.server.String(), local)
+	if err != nil {
+		return noReply(fmt.Errorf("lab: dial: %w", err))
+	}
+	if a.local, err = netip.ParseAddrPort(conn.LocalAddr().String()); err != nil {
+		_ = conn.Close()
+		return err
+	}
+	if a.options.Transport == "tls" {
+		c := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // the lab's own certificate
+		if err := c.HandshakeContext(ctx); err != nil {
+			_ = conn.Close()
+			return noReply(fmt.Errorf("lab: TLS: %w", err))
+		}
+		conn = c
+	}
+	a.conn, a.reader = conn, bufio.NewReader(conn)
+	return nil
+}
+
+func noReply(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || os.IsTimeout(err) {
+		return errors.Join(ErrNoReply, err)
+	}
+	return err
+}
+
+// Send puts bytes on the wire as they are.
+func (a *Agent) Send(b []byte) error {
+	if err := a.open(); err != nil {
+		return err
+	}
+	_, err := a.conn.Write(b)
+	return err
+}
+
+// Receive returns the next message from the server, or ErrNoReply after the agent's timeout.
+func (a *Agent) Receive() ([]byte, error) {
+	return a.receive(time.Now().Add(a.options.Timeout))
+}
+
+func (a *Agent) receive(deadline time.Time) ([]byte, error) {
+	if err := a.open(); err != nil {
+		return nil, err
+	}
+	if err := a.conn.SetReadDeadline(deadline); err != nil {
+		return nil, err
+	}
+	if a.options.Transport == "udp" {
+		b := make([]byte, 65536)
+		n, err := a.conn.Read(b)
+		return b[:n], noReply(err)
+	}
+	var msg bytes.Buffer
+	length := 0
+	for {
+		line, err := a.reader.ReadString('\n')
+		if err != nil {
+			return nil, noReply(err)
+		}
+		if msg.Len() == 0 && line == "\r\n" { // keep-alive
+			continue
+		}
+		msg.WriteString(line)
+		if k, v, ok := strings.Cut(line, ":"); ok && strings.EqualFold(strings.TrimSpace(k), "Content-Length") {
+			if length, err = strconv.Atoi(strings.TrimSpace(v)); err != nil {
+				return nil, err
+			}
+		}
+		if line == "\r\n" {
+			break
+		}
+	}
+	if _, err := io.CopyN(&msg, a.reader, int64(length)); err != nil {
+		return nil, noReply(err)
+	}
+	return msg.Bytes(), nil
+}
+
+// Do sends a request and returns its final response (200 and above).
+func (a *Agent) Do(r Request) (*Response, error) {
+	if err := a.open(); err != nil {
+		return nil, err
+	}
+	r.fill()
+	if err := a.Send(r.Bytes(a.options.Transport, a.local, a.server)); err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(a.options.Timeout)
+	for {
+		b, err := a.receive(deadline)
+		if err != nil {
+			return nil, err
+		}
+		// The branch tells the answer from late ones: Asterisk sends Via back untouched.
+		if resp := parseResponse(b); resp != nil && resp.Code >= 200 && strings.Contains(resp.Get("Via"), r.Branch) {
+			return resp, nil
+		}
+	}
+}
+
+// login sends a request, answers its challenge and returns the last response.
+func (a *Agent) login(r Request, user, password string) (*Response, Request, error) {
+	r.fill()
+	first, err := a.Do(r)
+	if err != nil {
+		return nil, r, err
+	}
+	challenge := first.Challenge()
+	if first.Code != 401 || challenge == nil {
+		return first, r, nil
+	}
+	if r.Method == "INVITE" {
+		if err := a.ack(r, first); err != nil {
+			return nil, r, err
+		}
+	}
+	r.CSeq++
+	r.Branch = "z9hG4bK" + token()
+	r.Credentials = challenge.Answer(user, password, r.Method, r.URI(a.server))
+	last, err := a.Do(r)
+	return last, r, err
+}
+
+// ack confirms the answer to an INVITE: in its own transaction for a failure, in a new one for a success.
+func (a *Agent) ack(r Request, resp *Response) error {
+	r.Method, r.ToTag, r.Credentials, r.Body = "ACK", resp.toTag(), "", ""
+	if resp.Code < 300 {
+		r.Branch = "z9hG4bK" + token()
+	}
+	return a.Send(r.Bytes(a.options.Transport, a.local, a.server))
+}
+
+func code(r *Response, err error) (int, error) {
+	if err != nil {
+		return 0, err
+	}
+	return r.Code, nil
+}
+
+// Register registers as a phone does, with a challenge and an answer, for an hour. 200 is success; 401 a wrong password
+// or, since Asterisk does not tell, an unknown account. In a fresh lab it makes the events ChallengeSent and SuccessfulAuth,
+// or ChallengeResponseFailed.
+func (a *Agent) Register(user, password string) (int, error) {
+	r, _, err := a.login(Request{User: user}, user, password)
+	return code(r, err)
+}
+
+// Unregister takes the agent's registration back.
+func (a *Agent) Unregister(user, password string) (int, error) {
+	r, _, err := a.login(Request{User: user, Expires: -1}, user, password)
+	return code(r, err)
+}
+
+// Probe sends a REGISTER without credentials. An unknown account makes InvalidAccountID, a known one ChallengeSent.
+func (a *Agent) Probe(user string) (int, error) {
+	return code(a.Do(Request{User: user}))
+}
+
+// Options sends an OPTIONS without credentials, as a keepalive and a scanner do.
+func (a *Agent) Options(user string) (int, error) {
+	return code(a.Do(Request{Method: "OPTIONS", User: user}))
+}
+
+// Invite calls an extension (100 answers), and hangs up if it is answered. It returns the answer to the INVITE.
+func (a *Agent) Invite(user, password, extension string) (int, error) {
+	if err := a.open(); err != nil {
+		return 0, err
+	}
+	family := "IP4"
+	if a.options.IPv6 {
+		family = "IP6"
+	}
+	ip := a.local.Addr()
+	body := fmt.Sprintf("v=0\r\no=- 1 1 IN %s %s\r\ns=-\r\nc=IN %s %s\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n"+
+		"a=rtpmap:0 PCMU/8000\r\n", family, ip, family, ip)
+	r := Request{Method: "INVITE", User: user, To: extension, Body: body, Header: []string{"Content-Type: application/sdp"}}
+	resp, r, err := a.login(r, user, password)
+	if err != nil {
+		return 0, err
+	}
+	if err := a.ack(r, resp); err != nil {
+		return 0, err
+	}
+	if resp.Code < 300 {
+		r.Method, r.ToTag, r.Credentials, r.Body, r.Header, r.Branch = "BYE", resp.toTag(), "", "", nil, ""
+		r.CSeq++
+		if _, err := a.Do(r); err != nil {
+			return resp.Code, fmt.Errorf("lab: hang up: %w", err)
+		}
+	}
+	return resp.Code, nil
+}
+
+// Guess tries passwords on one challenge and under one Call-ID, as svcrack does. It stops at the first that gets no
+// reply, and returns the codes so far.
+func (a *Agent) Guess(user string, passwords ...string) ([]int, error) {
+	r := Request{User: user}
+	r.fill()
+	resp, err := a.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	challenge := resp.Challenge()
+	if challenge == nil {
+		return nil, fmt.Errorf("lab: guess: %d without a challenge", resp.Code)
+	}
+	var codes []int
+	for _, p := range passwords {
+		r.CSeq++
+		r.Branch = "z9hG4bK" + token()
+		r.Credentials = challenge.Answer(user, p, r.Method, r.URI(a.server))
+		if resp, err = a.Do(r); err != nil {
+			return codes, err
+		}
+		codes = append(codes, resp.Code)
+	}
+	return codes, nil
+}
+
+// GuessAnew tries passwords each with a challenge and a Call-ID of its own, as a misconfigured phone does.
+func (a *Agent) GuessAnew(user string, passwords ...string) ([]int, error) {
+	var codes []int
+	for _, p := range passwords {
+		c, err := a.Register(user, p)
+		if err != nil {
+			return codes, err
+		}
+		codes = append(codes, c)
+	}
+	return codes, nil
+}
+
+// Bulk sends n requests, window of them at a time without waiting, and counts the responses by their code; under 0 are
+// those that got none.
+func (a *Agent) Bulk(n, window int, request func(i int) Request) (map[int]int, error) {
+	codes := map[int]int{}
+	for sent := 0; sent < n; {
+		open := map[string]bool{}
+		if err := a.open(); err != nil {
+			return codes, err
+		}
+		for ; sent < n && len(open) < window; sent++ {
+			r := request(sent)
+			r.fill()
+			open[r.Branch] = true
+			if err := a.Send(r.Bytes(a.options.Transport, a.local, a.server)); err != nil {
+				return codes, err
+			}
+		}
+		deadline := time.Now().Add(a.options.Timeout)
+		for len(open) > 0 {
+			b, err := a.receive(deadline)
+			if errors.Is(err, ErrNoReply) {
+				codes[0] += len(open)
+				break
+			}
+			if err != nil {
+				return codes, err
+			}
+			resp := parseResponse(b)
+			if resp == nil || resp.Code < 200 {
+				continue
+			}
+			_, branch, _ := strings.Cut(resp.Get("Via"), ";branch=")
+			branch, _, _ = strings.Cut(branch, ";")
+			if open[branch] {
+				delete(open, branch)
+				codes[resp.Code]++
+			}
+		}
+	}
+	return codes, nil
+}
