@@ -120,7 +120,7 @@ func TestEachFailureHasItsOwnError(t *testing.T) {
 			if !strings.Contains(e.Error(), tt.text) || strings.ContainsFunc(e.Error(), func(r rune) bool { return r < ' ' || r == utf8.RuneError }) || !strings.Contains(Hint(st.Err), tt.hint) {
 				t.Errorf("message %q\nhint %q", e.Error(), Hint(st.Err))
 			}
-			if got := w.Status(); got.Up || got.LastError != st.Err.Error() {
+			if got := w.Status(); got.Up || got.LastError != st.Err.Error() || got.LastHint != Hint(st.Err) || got.LastErrorAt.IsZero() {
 				t.Errorf("status %+v", got)
 			}
 		})

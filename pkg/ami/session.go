@@ -174,7 +174,7 @@ func (s *Session) down(heard time.Time, err error) {
 // setError wants s.mu.
 func (s *Session) setError(err error) {
 	if err != nil {
-		s.status.LastError, s.status.LastHint = err.Error(), Hint(err)
+		s.status.LastError, s.status.LastHint, s.status.LastErrorAt = err.Error(), Hint(err), time.Now()
 	}
 }
 

@@ -176,6 +176,22 @@ func TestSplitterReadsRecordings(t *testing.T) {
 	}
 }
 
+func TestIndexEndFindsWhatBytesIndexFinds(t *testing.T) {
+	// Every string of CR, LF, a letter and TAB up to nine bytes long.
+	const letters = "\r\nx\t"
+	for n := range 10 {
+		b := make([]byte, n)
+		for code := range 1 << (2 * n) {
+			for i := range b {
+				b[i] = letters[code>>(2*i)&3]
+			}
+			if got, want := indexEnd(b), bytes.Index(b, []byte(frameEnd)); got != want {
+				t.Fatalf("%q: %d, want %d", b, got, want)
+			}
+		}
+	}
+}
+
 func FuzzSplitter(f *testing.F) {
 	files, _ := filepath.Glob("testdata/*.ami")
 	for _, file := range files {

@@ -48,15 +48,16 @@ type State struct {
 
 // A Status is a session's state at one moment.
 type Status struct {
-	Up         bool
-	Since      time.Time // Up: of the login; else: of the last sign of life, or of Run's beginning
-	Banner     string    // raw, of the last connection
-	Security   Security
-	Reconnects uint64         // logins after the first
-	LastError  string         // one line; "" if there has been none
-	LastHint   string         // what to do about it, several lines or ""
-	Local      netip.AddrPort // this end of the socket while Up, IPv4 unmapped
-	RTT        time.Duration  // of the last Ping, 0 before the first
+	Up          bool
+	Since       time.Time // Up: of the login; else: of the last sign of life, or of Run's beginning
+	Banner      string    // raw, of the last connection
+	Security    Security
+	Reconnects  uint64 // logins after the first
+	LastError   string // one line; "" if there has been none. It stays when things go well again
+	LastErrorAt time.Time
+	LastHint    string         // what to do about it, several lines or ""
+	Local       netip.AddrPort // this end of the socket while Up, IPv4 unmapped
+	RTT         time.Duration  // of the last Ping, 0 before the first
 
 	QueueBytes int // event frames queued or being handled
 	QueuePeak  int
