@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 //go:embed lab etc sipp
@@ -107,7 +106,8 @@ func Start(t testing.TB, o Options) *Lab {
 	l.StartAsterisk(t)
 	t.Cleanup(func() {
 		if l.asterisk != nil {
-			l.asterisk.Stop(2 * time.Second)
+			_ = l.asterisk.Cmd.Process.Kill() // nothing is worth the second that a polite end takes
+			_ = l.asterisk.Wait()
 		}
 		if t.Failed() {
 			if b, err := os.ReadFile(l.MessagesLog()); err == nil {
