@@ -236,12 +236,12 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		return ctx.Err()
 	case errors.Is(err, fs.ErrNotExist):
 		return &Error{
-			Message: "ringwall does not answer: there is no socket " + socket, Err: fmt.Errorf("%w: %w", ErrNotRunning, err),
+			Message: "the daemon does not answer: there is no socket " + socket, Err: fmt.Errorf("%w: %w", ErrNotRunning, err),
 			Hint: "is it running? systemctl status ringwall; with another control.socket, name it by --socket",
 		}
 	case errors.Is(err, unix.ECONNREFUSED):
 		return &Error{
-			Message: "ringwall does not answer: nobody listens on " + socket, Err: fmt.Errorf("%w: %w", ErrNotRunning, err),
+			Message: "the daemon does not answer: nobody listens on " + socket, Err: fmt.Errorf("%w: %w", ErrNotRunning, err),
 			Hint: "it has stopped: systemctl status ringwall, journalctl -u ringwall",
 		}
 	case errors.Is(err, fs.ErrPermission):
@@ -251,13 +251,13 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		}
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded):
 		return &Error{
-			Message: "ringwall took too long to answer on " + socket, Err: fmt.Errorf("%w: %w", ErrTimeout, err),
+			Message: "the daemon took too long to answer on " + socket, Err: fmt.Errorf("%w: %w", ErrTimeout, err),
 			Hint: "is it hanging? systemctl status ringwall, journalctl -u ringwall",
 		}
 	case errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EAGAIN) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return &Error{
-			Message: "ringwall closed the connection before it answered in full", Err: fmt.Errorf("%w: %w", ErrBusy, err),
+			Message: "the daemon closed the connection before it answered in full", Err: fmt.Errorf("%w: %w", ErrBusy, err),
 			Hint: "it is stopping, or serves too many others: try again, then systemctl status ringwall",
 		}
 	}

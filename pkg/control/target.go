@@ -71,7 +71,7 @@ func parseNetwork(s string) (netip.Prefix, error) {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	if p != p.Masked() {
-		return p, Invalid(p.Masked().String()+" is the network, "+p.Addr().String()+" the one address",
+		return p, Invalid(p.Masked().String()+" for the network, or "+p.Addr().String()+" for the one address",
 			"%s names an address inside a network", quoted)
 	}
 	return p, nil

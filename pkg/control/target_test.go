@@ -29,8 +29,8 @@ func TestParsePrefixReadsWhatPeopleType(t *testing.T) {
 func TestParsePrefixExplainsItsErrors(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                          "the address is empty",
-		"203.0.113.5/24":            "203.0.113.0/24 is the network, 203.0.113.5 the one address",
-		"2001:db8::1/64":            "2001:db8::/64 is the network, 2001:db8::1 the one address",
+		"203.0.113.5/24":            "203.0.113.0/24 for the network, or 203.0.113.5 for the one address",
+		"2001:db8::1/64":            "2001:db8::/64 for the network, or 2001:db8::1 for the one address",
 		"203.0.113.0/33":            `"33" is not the length of an IPv4 prefix; a number from 0 to 32`,
 		"203.0.113.0/":              `"" is not the length`,
 		"203.0.113.0/255":           "such as 203.0.113.0/24",

@@ -45,6 +45,24 @@ func Limit(s string, columns int) string {
 	return b.String()
 }
 
+// Line escapes s as [Limit] does, but leaves backslashes alone and shortens nothing. It is the second net, for a
+// sentence in which the values from the wire are escaped already.
+func Line(s string) string {
+	if plain(strings.ReplaceAll(s, `\`, "")) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		piece, size, _ := next(s[i:])
+		if s[i] == '\\' {
+			piece = `\`
+		}
+		b.WriteString(piece)
+		i += size
+	}
+	return b.String()
+}
+
 // Width is the number of columns that s takes on a terminal, once it went through [String] or [Limit].
 func Width(s string) int {
 	n := 0

@@ -70,6 +70,19 @@ func TestLimitShortensAndCounts(t *testing.T) {
 	}
 }
 
+func TestLineIsASecondNet(t *testing.T) {
+	for in, want := range map[string]string{
+		`account "\x1b[31m" failed`:      `account "\x1b[31m" failed`,
+		"account \x1b[31m failed\r\n":    `account \x1b[31m failed\x0d\x0a`,
+		strings.Repeat("long ", 100):     strings.Repeat("long ", 100),
+		`C:\` + "\u202e\xff" + ` Zoë 电话`: `C:\\u202e\xff Zoë 电话`,
+	} {
+		if got := printable.Line(in); got != want {
+			t.Errorf("Line(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestPlainTextCostsNothing(t *testing.T) {
 	name := strings.Repeat("2", 36)
 	if n := testing.AllocsPerRun(100, func() { _ = printable.String(name) }); n != 0 {
@@ -107,6 +120,10 @@ func FuzzPrintable(f *testing.F) {
 		checkVisible(t, got)
 		if w := printable.Width(got); w > columns && !strings.HasPrefix(got, "…(+") {
 			t.Errorf("Limit(%q, %d) takes %d columns: %q", s, columns, w, got)
+		}
+		checkVisible(t, printable.Line(s))
+		if got := printable.Line(printable.String(s)); got != printable.String(s) {
+			t.Errorf("Line changes what String made of %q: %q", s, got)
 		}
 		text, err := json.Marshal(s)
 		if err != nil {

@@ -1,0 +1,94 @@
+package commands
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+func (c *commands) allow() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:        "allow",
+		Short:      "Name addresses, networks and hosts that are never banned",
+		SuggestFor: []string{"addignoreip", "ignoreip", "whitelist"},
+		Args:       noSuchCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usagef("ringwall allow list", "ringwall allow needs add, del or list")
+		},
+		SuggestionsMinimumDistance: 2,
+	}
+	cmd.AddCommand(
+		c.allowChange("add", "Never ban it, and end its ban", false, "whitelist"),
+		c.allowChange("del", "Judge it like everybody else", true, "delete", "remove", "rm"),
+		&cobra.Command{
+			Use:   "list",
+			Short: "List the allow list",
+			Args:  takes(0, 0, ""),
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				client, err := c.client(cmd)
+				if err != nil {
+					return err
+				}
+				return c.listAllow(cmd, client)
+			},
+		},
+	)
+	return cmd
+}
+
+func (c *commands) allowChange(verb, about string, remove bool, suggest ...string) *cobra.Command {
+	return &cobra.Command{
+		Use:        verb + " ADDR|CIDR|HOST",
+		Short:      about,
+		Long:       about + ". When the command returns, the kernel has the change.",
+		SuggestFor: suggest,
+		Args:       takes(1, 1, "one address, network or host name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := control.AllowRequest{Remove: remove}
+			var err error
+			if req.Prefix, req.Host, err = control.ParseTarget(args[0]); err != nil {
+				return asUsage(err)
+			}
+			client, err := c.client(cmd)
+			if err != nil {
+				return err
+			}
+			res, err := client.Allow(cmd.Context(), req)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.object(res)
+			}
+			c.sayAllow(res, remove)
+			return nil
+		},
+	}
+}
+
+func (c *commands) sayAllow(res control.AllowResult, remove bool) {
+	name := printable.String(bare(res.Entry))
+	switch {
+	case res.Added:
+		c.sayf("%s is allowed: it is never banned.", name)
+	case res.Removed:
+		c.sayf("%s is no longer allowed.", name)
+	case remove:
+		c.sayf("%s was not on the allow list.", name)
+	default:
+		c.sayf("%s was allowed already.", name)
+	}
+	if len(res.Addresses) > 0 {
+		c.sayf("It stands for %s now, and is looked up again and again.", names(res.Addresses, 8))
+	}
+	if len(res.Unbanned) > 0 {
+		c.sayf("Unbanned: %s.", bares(res.Unbanned))
+	}
+	if res.Added && !res.Lasting {
+		c.sayf("This lasts until ringwall restarts. For good, add it to policy.allow in %s.", c.config)
+	}
+	if res.Note != "" {
+		c.sayf("%s", res.Note)
+	}
+}

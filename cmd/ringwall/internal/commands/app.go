@@ -1,0 +1,153 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// DefaultConfig is the file that --config stands for.
+const DefaultConfig = "/etc/ringwall/ringwall.yaml"
+
+// App is the program: what its commands need from outside.
+type App struct {
+	Run     func(context.Context, RunOptions) error  // the daemon
+	Demo    func(context.Context, DemoOptions) error // the built-in attack
+	Env     policy.Environment
+	Build   Build
+	Out     io.Writer // results
+	Err     io.Writer // errors and advice
+	Columns int       // of the terminal at Out; 0 where it is none
+	Now     func() time.Time
+	Zone    *time.Location // of the times in tables
+}
+
+// RunOptions are the flags of run.
+type RunOptions struct {
+	ConfigPath string
+	Socket     string // instead of control.socket, unless empty
+}
+
+// DemoOptions are the flags of demo, and where it may write.
+type DemoOptions struct {
+	For     time.Duration
+	JSON    bool // decision lines instead of a live table
+	Out     io.Writer
+	Columns int // of the terminal at Out; 0 where it is none
+}
+
+// Exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// Execute runs one command line, without the program's name, and returns the exit code. It writes errors to Err.
+func (a *App) Execute(ctx context.Context, args []string) int {
+	out := &sink{w: a.Out}
+	c := &commands{App: a, out: out}
+	root := c.root()
+	root.SetArgs(args)
+	root.SetOut(out)
+	root.SetErr(a.Err)
+	err := root.ExecuteContext(ctx)
+	if err == nil && out.err != nil {
+		err = &control.Error{Message: "the result cannot be written: " + out.err.Error(), Err: out.err}
+	}
+	if err == nil {
+		return exitDone
+	}
+	printError(a.Err, err)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// sink remembers that a write failed, so that no command must check each line.
+type sink struct {
+	w   io.Writer
+	err error
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	if err != nil && s.err == nil {
+		s.err = err
+	}
+	return n, err
+}
+
+// commands is one command line under way.
+type commands struct {
+	*App
+	out    io.Writer
+	config string
+	socket string
+	json   bool
+}
+
+const intro = `Ringwall keeps attackers away from Asterisk, and can say why.
+
+To begin:
+  ringwall demo            watch an attack being banned; changes nothing here
+  ringwall check           is the configuration right?
+  ringwall run             start (or: systemctl start ringwall)
+Every day:
+  ringwall status          is everything well?
+  ringwall list bans       who is kept out?
+  ringwall why ADDRESS     what happened with it, and what would change it?
+  ringwall unban ADDRESS   let it in again
+`
+
+func (c *commands) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "ringwall",
+		Short: "Keeps attackers away from Asterisk, and can say why",
+		Long:  intro,
+		Args:  noSuchCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := io.WriteString(c.out, intro+"\nAll commands: ringwall --help\n")
+			return err
+		},
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.SetFlagErrorFunc(wrongFlag)
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.config, "config", DefaultConfig, "configuration `FILE`")
+	flags.StringVar(&c.socket, "socket", "", "control socket `PATH` (default: control.socket of the configuration)")
+	flags.BoolVar(&c.json, "json", false, "write JSON: one object, or one object a line for lists")
+	root.AddCommand(
+		c.run(), c.demo(), c.check(), c.status(), c.list(), c.ban(), c.unban(), c.allow(), c.why(), c.history(),
+		c.version(), c.completion(),
+	)
+	return root
+}
+
+// client finds the socket: the flag, the configuration if this user may read it, or the default.
+func (c *commands) client(cmd *cobra.Command) (*control.Client, error) {
+	if c.socket != "" {
+		return &control.Client{Socket: c.socket}, nil
+	}
+	env := c.Env
+	env.WithoutSecrets = true
+	config, _, err := policy.Load(c.config, env)
+	switch {
+	case err == nil:
+		return &control.Client{Socket: config.Control.Socket}, nil
+	case cmd.Flags().Changed("config"):
+		return nil, err
+	}
+	return &control.Client{}, nil
+}

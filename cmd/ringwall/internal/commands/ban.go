@@ -1,0 +1,82 @@
+package commands
+
+import (
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringwall/ringwall/pkg/control"
+)
+
+func (c *commands) ban() *cobra.Command {
+	length := &durationFlag{least: control.MinDuration, most: control.MaxDuration}
+	var reason string
+	cmd := &cobra.Command{
+		Use:        "ban ADDR|CIDR",
+		Short:      "Keep an address or a network out",
+		Long:       "Ban exactly this address or network. When the command returns, the kernel drops its packets.",
+		Example:    "  ringwall ban 203.0.113.5 --for 7d --reason 'called at night'",
+		SuggestFor: []string{"banip", "block", "deny"},
+		Args:       takes(1, 1, "one address or network"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			prefix, err := control.ParsePrefix(args[0])
+			if err != nil {
+				return asUsage(err)
+			}
+			client, err := c.client(cmd)
+			if err != nil {
+				return err
+			}
+			res, err := client.Ban(cmd.Context(), control.BanRequest{Prefix: prefix, For: length.value, Reason: reason})
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.object(res)
+			}
+			c.sayBan(res)
+			return nil
+		},
+	}
+	cmd.Flags().Var(length, "for", "how long, such as 90s, 1h, 7d (default: policy.ban.first)")
+	cmd.Flags().StringVar(&reason, "reason", "", "`TEXT` that list and why show")
+	return cmd
+}
+
+func (c *commands) sayBan(res control.BanResult) {
+	name := bare(res.Prefix)
+	how := "is banned"
+	if res.Renewed {
+		how = "was banned already, and is now"
+	}
+	if !res.Enforced {
+		how = "would be banned"
+	}
+	c.sayf("%s %s until %s (%s).", name, how, c.clock(res.Until), short(seconds(res.Duration).Round(time.Second)))
+	if res.Note != "" {
+		c.sayf("%s", res.Note)
+	}
+	if !res.Enforced {
+		c.sayf("Its packets still pass: ringwall status says why.")
+	}
+	if res.Source != "" && res.Source != res.Prefix {
+		c.sayf("Ringwall judges %s as one source; only what you named is banned. For all of it: ringwall ban %s", res.Source, res.Source)
+	}
+}
+
+// bare leaves the length out of the prefix of a single address.
+func bare(prefix string) string {
+	if p, err := control.ParsePrefix(prefix); err == nil && p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return prefix
+}
+
+func bares(prefixes []string) string {
+	out := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		out[i] = bare(p)
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,76 @@
+package commands
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+type checkResult struct {
+	File     string    `json:"file"`
+	OK       bool      `json:"ok"`
+	Errors   []mistake `json:"errors"`
+	Warnings []mistake `json:"warnings"`
+}
+
+type mistake struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Column  int    `json:"column"`
+	Key     string `json:"key"`
+	What    string `json:"what"`
+	Value   string `json:"value,omitempty"`
+	Allowed string `json:"allowed,omitempty"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+func (c *commands) check() *cobra.Command {
+	var show bool
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration",
+		Long:  "Read the configuration as run would, and name every mistake with its line. The daemon is not asked.",
+		Args:  takes(0, 0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			if show && c.json {
+				return usagef("one of them", "--print writes YAML, and --json wants JSON")
+			}
+			config, warnings, err := policy.Load(c.config, c.Env)
+			if c.json {
+				return errors.Join(c.object(checkReport(c.config, warnings, err)), err)
+			}
+			for _, w := range warnings {
+				fmt.Fprintln(c.Err, "warning: "+printable.Line(w.String()))
+			}
+			if err != nil {
+				return err
+			}
+			if show {
+				return config.Print(c.out)
+			}
+			c.sayf("%s is right: %s, policy %s, %s.", c.config, plural(len(config.Asterisk), "Asterisk", "Asterisks"),
+				config.Policy.Mode, plural(len(warnings), "warning", "warnings"))
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&show, "print", false, "write every value in effect, defaults included, with its meaning; no secrets")
+	return cmd
+}
+
+func checkReport(file string, warnings []policy.Warning, err error) checkResult {
+	res := checkResult{File: file, OK: err == nil, Errors: []mistake{}, Warnings: []mistake{}}
+	var errs policy.Errors
+	if errors.As(err, &errs) {
+		for _, e := range errs {
+			res.Errors = append(res.Errors, mistake{e.File, e.Line, e.Column, e.Key, e.What, e.Value, e.Allowed, e.Hint})
+		}
+	}
+	for _, w := range warnings {
+		res.Warnings = append(res.Warnings, mistake{w.File, w.Line, w.Column, w.Key, w.What, w.Value, "", w.Hint})
+	}
+	return res
+}

@@ -1,0 +1,465 @@
+package commands_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+// golden compares with testdata/NAME, which UPDATE_GOLDEN=1 rewrites.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got\n%s\nwant, as in %s\n%s", got, path, want)
+	}
+	for _, r := range got {
+		if r != '\n' && (r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x202a && r <= 0x202e || r == 0xfffd) {
+			t.Errorf("the output holds %U", r)
+		}
+	}
+}
+
+func trouble(st *control.Status) {
+	st.Kernel = control.KernelStatus{
+		Table: "inet ringwall", Desired: 12, Present: 3, LastError: "netlink: operation not permitted",
+		Try: "give the service CAP_NET_ADMIN", Rebuilds: []control.Count{{Name: "flushed", Count: 2}},
+	}
+	st.PBXs[0].Denied = []control.Denied{{Action: "DBGetTree", ManagerConf: "read = security,reporting", For: "registered phones"}}
+	st.PBXs[0].DroppedFrames, st.PBXs[0].Tampered, st.PBXs[0].Reconnects, st.PBXs[0].Blind = 7, 2, 1, 65
+	st.PBXs = append(st.PBXs, control.PBXStatus{
+		Name: "pbx2", Since: ago(5 * time.Minute), LastError: "connection refused " + hostile, Try: "asterisk -rx 'manager show settings'",
+	})
+	st.Engine.Observed, st.Engine.Suspended, st.Engine.Limited = 3, 4, map[string]int{"max_sources": 9, "ban_rate": 5}
+	st.ObserveOnly = []control.Observed{{Service: "SIP", Why: "an attacker chooses the address that chan_sip reports"}}
+	st.Config.Error = "line 4: unknown key"
+	st.Warnings = []control.Warning{{Text: "HTTP AMI is reachable", Try: "webenabled=no"}}
+}
+
+func explanations() map[string]engine.Explanation {
+	evidence := []engine.Evidence{
+		{
+			Time: ago(3 * time.Minute), Event: "InvalidAccountID", Service: "PJSIP", Transport: "UDP", Account: hostile,
+			Reason: engine.UnknownAccount, Points: 4, Score: 4, PBX: "pbx1",
+		},
+		{
+			Time: ago(2 * time.Minute), Event: "ChallengeResponseFailed", Service: "PJSIP", Transport: "TCP", Account: "201",
+			Reason: engine.WrongPassword, Points: 2, Score: 5.867, Proven: true, PBX: "pbx1", Note: "a retransmission gives no points",
+		},
+	}
+	base := engine.Explanation{Address: "203.0.113.5", Source: "203.0.113.5/32", Threshold: 10, HalfLife: 600}
+	with := func(change func(*engine.Explanation)) engine.Explanation {
+		ex := base
+		change(&ex)
+		return ex
+	}
+	return map[string]engine.Explanation{
+		"banned": with(func(ex *engine.Explanation) {
+			ex.Verdict, ex.Score, ex.Attempts, ex.Bans, ex.Lost, ex.Evidence = "banned", 11.2, 6, 1, 3, evidence
+			ex.Ban = &engine.BanView{
+				Prefix: "203.0.113.5/32", Reason: engine.WrongPassword, Until: now.Add(58 * time.Minute), Left: 3480,
+				Attempts: 6, Accounts: []string{"201", hostile},
+			}
+			ex.Lines = []string{"4 + 2 points, halved every 10m, reached 10.", "Without new evidence the score is 0 in 2h."}
+		}),
+		"manual": with(func(ex *engine.Explanation) {
+			ex.Verdict = "banned"
+			ex.Ban = &engine.BanView{Prefix: "203.0.113.0/24", Reason: engine.Manual, Manual: true, Comment: "called " + hostile, Until: now.Add(30 * time.Hour), Left: 108000}
+		}),
+		"observed": with(func(ex *engine.Explanation) {
+			ex.Verdict = "observed"
+			ex.Ban = &engine.BanView{Prefix: "203.0.113.5/32", Reason: engine.UnknownAccount, Observed: true, Until: now.Add(time.Hour), Attempts: 1}
+		}),
+		"trusted": with(func(ex *engine.Explanation) {
+			ex.Address, ex.Source = "2001:db8::1", "2001:db8::/64"
+			ex.Verdict, ex.Score, ex.Evidence = "trusted", 2, evidence[1:]
+			ex.Trust = &engine.TrustView{Prefix: "2001:db8::/64", Until: now.Add(23 * time.Hour), Accounts: []string{"201", "202"}}
+			ex.Grace = at(now.Add(time.Hour))
+		}),
+		"allowed": with(func(ex *engine.Explanation) {
+			ex.Verdict, ex.Allow = "allowed", &engine.AllowView{Prefix: "203.0.113.0/24", Origin: "manual"}
+		}),
+		"protected": with(func(ex *engine.Explanation) {
+			ex.Verdict, ex.Allow = "protected", &engine.AllowView{Prefix: "203.0.113.5/32", Origin: "learned", Note: "trunk provider"}
+		}),
+		"suspicious": with(func(ex *engine.Explanation) {
+			ex.Verdict, ex.Score, ex.Evidence = "suspicious", 4, evidence[:1]
+		}),
+		"unknown": with(func(ex *engine.Explanation) { ex.Verdict = "unknown" }),
+	}
+}
+
+func TestTablesForPeople(t *testing.T) {
+	for name, row := range map[string]struct {
+		args    []string
+		columns int
+		change  func(*backend)
+	}{
+		"help":             {nil, 80, nil},
+		"status":           {[]string{"status"}, 0, nil},
+		"status-trouble":   {[]string{"status"}, 0, func(b *backend) { b.status = trouble }},
+		"status-observe":   {[]string{"status"}, 0, func(b *backend) { b.status = func(st *control.Status) { st.Mode = "observe" } }},
+		"bans":             {[]string{"list"}, 0, nil},
+		"bans-narrow":      {[]string{"list", "bans"}, 90, nil},
+		"bans-empty":       {[]string{"list"}, 80, func(b *backend) { b.empty = true }},
+		"trust":            {[]string{"list", "trust"}, 80, nil},
+		"trust-empty":      {[]string{"list", "trust"}, 80, func(b *backend) { b.empty = true }},
+		"allow":            {[]string{"list", "allow"}, 80, nil},
+		"protected":        {[]string{"list", "protected"}, 80, nil},
+		"protected-empty":  {[]string{"list", "protected"}, 80, func(b *backend) { b.empty = true }},
+		"history":          {[]string{"history"}, 0, nil},
+		"history-empty":    {[]string{"history", "--since", "90m"}, 0, func(b *backend) { b.empty = true }},
+		"version":          {[]string{"version"}, 0, nil},
+		"status.json":      {[]string{"status", "--json"}, 0, func(b *backend) { b.status = trouble }},
+		"bans.json":        {[]string{"list", "--json"}, 0, nil},
+		"trust.json":       {[]string{"list", "trust", "--json"}, 0, nil},
+		"allow.json":       {[]string{"allow", "list", "--json"}, 0, nil},
+		"history.json":     {[]string{"history", "--json"}, 0, nil},
+		"version.json":     {[]string{"version", "--json"}, 0, nil},
+		"why-banned.json":  {[]string{"why", "203.0.113.5", "--json"}, 0, func(b *backend) { b.explain = explanations()["banned"] }},
+		"why-banned-small": {[]string{"why", "203.0.113.5"}, 100, func(b *backend) { b.explain = explanations()["banned"] }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.app.Columns = row.columns
+			if row.change != nil {
+				row.change(w.backend)
+			}
+			if code := w.do(t, row.args...); code != 0 || w.err.String() != "" {
+				t.Fatalf("exit %d: %s", code, w.err)
+			}
+			golden(t, name, w.out.String())
+			for line := range strings.Lines(w.out.String()) {
+				isTable := strings.Contains(strings.TrimLeft(line, " "), "  ")
+				if isTable && name != "help" && row.columns > 0 && len([]rune(line)) > row.columns+1 {
+					t.Errorf("wider than %d columns: %s", row.columns, line)
+				}
+			}
+		})
+	}
+}
+
+func TestWhyBeginsWithTheVerdict(t *testing.T) {
+	for name, ex := range explanations() {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.backend.explain = ex
+			if code := w.do(t, "why", ex.Address); code != 0 {
+				t.Fatalf("exit %d: %s", code, w.err)
+			}
+			golden(t, "why-"+name, w.out.String())
+			if w.backend.asked != netip.MustParseAddr(ex.Address) {
+				t.Errorf("asked for %s", w.backend.asked)
+			}
+		})
+	}
+}
+
+func TestChangesSayWhatHappened(t *testing.T) {
+	one := netip.MustParsePrefix("2001:db8::1/128")
+	banned := control.BanResult{Prefix: "2001:db8::1/128", Source: "2001:db8::/64", Since: now, Until: now.Add(time.Hour), Duration: 3600, Enforced: true}
+	for name, row := range map[string]struct {
+		args   []string
+		change func(*backend)
+		want   any // the request
+	}{
+		"ban": {
+			[]string{"ban", "2001:db8::1", "--for", "1h", "--reason", "at night"},
+			func(b *backend) { b.ban = banned }, control.BanRequest{Prefix: one, For: time.Hour, Reason: "at night"},
+		},
+		"ban-default": {
+			[]string{"ban", "203.0.113.0/24"},
+			func(b *backend) {
+				b.ban = control.BanResult{Prefix: "203.0.113.0/24", Source: "203.0.113.0/24", Until: now.Add(time.Hour), Duration: 3600, Renewed: true, Enforced: true}
+			},
+			control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24")},
+		},
+		"ban-dry": {
+			[]string{"ban", "203.0.113.5", "--for=1w"},
+			func(b *backend) {
+				b.ban = control.BanResult{Prefix: "203.0.113.5/32", Source: "203.0.113.5/32", Until: now.Add(168 * time.Hour), Duration: 604800, Note: "policy.mode is observe."}
+			},
+			control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 168 * time.Hour},
+		},
+		"ban.json": {
+			[]string{"ban", "2001:db8::1", "--json"}, func(b *backend) { b.ban = banned }, control.BanRequest{Prefix: one},
+		},
+		"unban": {
+			[]string{"unban", "203.0.113.5", "--grace", "1h"},
+			func(b *backend) {
+				b.unban = control.UnbanResult{Removed: []string{"203.0.113.5/32"}, Count: 1, Grace: at(now.Add(time.Hour)), Covered: []string{"203.0.113.0/24"}}
+			},
+			control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Grace: time.Hour},
+		},
+		"unban-all": {
+			[]string{"unban", "--all"},
+			func(b *backend) {
+				b.unban = control.UnbanResult{Removed: []string{"203.0.113.5/32"}, Count: 4711}
+			},
+			control.UnbanRequest{All: true},
+		},
+		"allow-add": {
+			[]string{"allow", "add", "Office.Example.net"},
+			func(b *backend) {
+				b.allow = control.AllowResult{Entry: "office.example.net", Added: true, Addresses: []string{"203.0.113.5"}, Unbanned: []string{"203.0.113.5/32"}}
+			},
+			control.AllowRequest{Host: "office.example.net"},
+		},
+		"allow-del": {
+			[]string{"allow", "del", "203.0.113.0/24"},
+			func(b *backend) { b.allow = control.AllowResult{Entry: "203.0.113.0/24", Removed: true} },
+			control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Remove: true},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			row.change(w.backend)
+			if code := w.do(t, row.args...); code != 0 || w.err.String() != "" {
+				t.Fatalf("exit %d: %s", code, w.err)
+			}
+			golden(t, name, w.out.String())
+			b := w.backend
+			var got any
+			switch row.want.(type) {
+			case control.BanRequest:
+				b.bans[0].By = control.Peer{}
+				got = b.bans[0]
+			case control.UnbanRequest:
+				b.unbans[0].By = control.Peer{}
+				got = b.unbans[0]
+			case control.AllowRequest:
+				b.allows[0].By = control.Peer{}
+				got = b.allows[0]
+			}
+			if len(b.bans)+len(b.unbans)+len(b.allows) != 1 || !reflect.DeepEqual(got, row.want) {
+				t.Errorf("asked %+v, want %+v", got, row.want)
+			}
+		})
+	}
+}
+
+func TestHistoryAsksForTheTimeAndTheAddress(t *testing.T) {
+	w := newWorld(t)
+	if code := w.do(t, "history", "--since", "1d12h", "::ffff:203.0.113.5"); code != 0 {
+		t.Fatalf("exit %d: %s", code, w.err)
+	}
+	if !w.backend.since.Equal(ago(36*time.Hour)) || w.backend.asked != netip.MustParseAddr("203.0.113.5") {
+		t.Errorf("asked since %s for %s", w.backend.since, w.backend.asked)
+	}
+}
+
+func TestHistoryFollows(t *testing.T) {
+	for name, args := range map[string][]string{"follow": nil, "follow.json": {"--json"}, "follow-one": {"203.0.113.5"}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.out.wrote = make(chan struct{})
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan int, 1)
+			go func() {
+				ended <- w.app.Execute(ctx, append([]string{"--socket", w.socket, "history", "-f", "--since", "1h"}, args...))
+			}()
+			d := decisions()
+			w.feed.Publish(d[1])
+			<-w.out.wrote
+			w.feed.Publish(d[2], d[1])
+			<-w.out.wrote
+			if name != "follow-one" {
+				<-w.out.wrote
+			}
+			cancel()
+			if code := <-ended; code != 0 || w.err.String() != "" {
+				t.Errorf("exit %d: %s", code, w.err)
+			}
+			golden(t, name, w.out.String())
+		})
+	}
+}
+
+func TestMistakesOfUsage(t *testing.T) {
+	for line, want := range map[string]string{
+		"stauts":                      "there is no command \"ringwall stauts\"\nTry: ringwall status\n",
+		"bann 1.2.3.4":                "Try: ringwall ban\n",
+		"banip 1.2.3.4":               "Try: ringwall ban\n",
+		"unbanip 1.2.3.4":             "Try: ringwall unban\n",
+		"addignoreip 1.2.3.4":         "Try: ringwall allow\n",
+		"xyzzy":                       "Try: ringwall --help\n",
+		"\x1b[2J":                     `there is no command "ringwall \\x1b[2J"`,
+		"allow ad 1.2.3.4":            "there is no command \"ringwall allow ad\"\nTry: ringwall allow add\n",
+		"allow":                       "Try: ringwall allow list\n",
+		"list ban":                    "Try: ringwall list bans\n",
+		"list everything":             "Try: ringwall list [bans|trust|allow|protected]\n",
+		"status --jsn":                "ringwall status has no flag --jsn\nTry: ringwall status --json\n",
+		"status now":                  "takes no arguments",
+		"ban":                         "ringwall ban needs one address or network\nTry: ringwall ban ADDR|CIDR\n",
+		"ban 1.2.3.4 5.6.7.8":         `and then there is "5.6.7.8"`,
+		"ban 1.2.3.4/24":              "Try: 1.2.3.0/24 for the network, or 1.2.3.4 for the one address\n",
+		"ban sip.example.net":         "Try: look its addresses up first",
+		"ban 1.2.3.4 --for":           "flag needs an argument",
+		"ban 1.2.3.4 --for 10":        `"10" is not a duration such as 90s`,
+		"ban 1.2.3.4 --for 1y":        `"1y" is not a duration`,
+		"ban 1.2.3.4 --for -1h":       `"-1h" is not a duration`,
+		"ban 1.2.3.4 --for 1ms":       "it goes from 1s to 365d",
+		"ban 1.2.3.4 --for 54w":       "it goes from 1s to 365d",
+		"ban 1.2.3.4 --for 99999999w": `"99999999w"`,
+		"unban":                       "needs an address, a network or --all",
+		"unban 1.2.3.4 --all":         "an address and --all are both given",
+		"why":                         "ringwall why needs one address\nTry: ringwall why ADDR\n",
+		"why 10.0.0.0/8":              "is a network",
+		"why 1.2.3.4:5060":            "Try: give the address alone: 1.2.3.4\n",
+		"allow add a_b":               "is not an address",
+		"completion tcsh":             `there is no completion for "tcsh"`,
+		"check --print --json":        "--print writes YAML",
+		"demo --for 0s":               "it goes from 1s to 1h",
+	} {
+		t.Run(line, func(t *testing.T) {
+			w := newWorld(t)
+			code := w.do(t, strings.Fields(line)...)
+			got := w.err.String()
+			if code != 2 || !strings.Contains(got, want) || !strings.HasPrefix(got, "ringwall: ") || w.out.String() != "" {
+				t.Errorf("exit %d, %q and on stdout %q", code, got, w.out)
+			}
+		})
+	}
+}
+
+func TestFailuresAreExplained(t *testing.T) {
+	for name, row := range map[string]struct {
+		err  error
+		want string
+	}{
+		"refused": {
+			control.Refused("ringwall allow del 203.0.113.5", "203.0.113.5 is on the allow list"),
+			"ringwall: 203.0.113.5 is on the allow list\nTry: ringwall allow del 203.0.113.5\n",
+		},
+		"hostile": {control.Refused("", "account \x1b[2J\u202e is protected"), "ringwall: account \\x1b[2J\\u202e is protected\n"},
+		"lines":   {errors.New("first\nsecond"), "ringwall: first\nringwall: second\nTry: the daemon's log may say more: journalctl -u ringwall\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.backend.err = row.err
+			for _, args := range [][]string{{"ban", "203.0.113.5"}, {"status"}, {"list"}, {"why", "203.0.113.5"}, {"history"}, {"unban", "--all"}} {
+				w.err.b.Reset()
+				if code := w.do(t, args...); code != 1 || w.err.String() != row.want || w.out.String() != "" {
+					t.Errorf("%v: exit %d, %q, stdout %q", args, code, w.err, w.out)
+				}
+			}
+		})
+	}
+}
+
+func TestWithoutADaemon(t *testing.T) {
+	w := newWorld(t)
+	code := w.app.Execute(t.Context(), []string{"status", "--socket", filepath.Join(t.TempDir(), "none")})
+	if code != 1 || !strings.Contains(w.err.String(), "is it running? systemctl status ringwall") {
+		t.Errorf("exit %d: %s", code, w.err)
+	}
+}
+
+func writeConfig(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ringwall.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const minimal = "asterisk:\n  - address: 127.0.0.1:5038\n    username: ringwall\n    secret: hush-hush\n"
+
+func TestTheSocketComesFromTheConfiguration(t *testing.T) {
+	w := newWorld(t)
+	path := writeConfig(t, minimal+"control: {socket: "+w.socket+"}\n")
+	if code := w.app.Execute(t.Context(), []string{"list", "allow", "--config", path}); code != 0 {
+		t.Errorf("exit %d: %s", code, w.err)
+	}
+	if code := w.app.Execute(t.Context(), []string{"list", "--config", path + ".none"}); code != 1 || !strings.Contains(w.err.String(), "no such file") {
+		t.Errorf("exit %d: %s", code, w.err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	w := newWorld(t)
+	good := writeConfig(t, minimal)
+	if code := w.do(t, "check", "--config", good); code != 0 || !strings.Contains(w.out.String(), good+" is right: 1 Asterisk, policy enforce, ") {
+		t.Errorf("exit %d: %s %s", code, w.out, w.err)
+	}
+	if code := w.do(t, "check", "--print", "--config", good); code != 0 || !strings.Contains(w.out.String(), "threshold: 10") {
+		t.Errorf("exit %d: %s %s", code, w.out, w.err)
+	}
+	if strings.Contains(w.out.String()+w.err.String(), "hush-hush") {
+		t.Error("the secret is shown")
+	}
+	bad := writeConfig(t, minimal+"polcy: {}\n")
+	if code := w.do(t, "check", "--config", bad); code != 1 || !strings.HasPrefix(w.err.String(), bad+":5: ") {
+		t.Errorf("exit %d: %s", code, w.err)
+	}
+	w = newWorld(t)
+	if code := w.do(t, "check", "--config", bad, "--json"); code != 1 || !strings.Contains(w.out.String(), `"ok":false,"errors":[{"file":"`+bad+`","line":5,`) {
+		t.Errorf("exit %d: %s", code, w.out)
+	}
+}
+
+func TestRunAndDemoGetTheirFlags(t *testing.T) {
+	w := newWorld(t)
+	var ran commands.RunOptions
+	var played commands.DemoOptions
+	broken := errors.New("no capability")
+	w.app.Columns = 77
+	w.app.Run = func(_ context.Context, o commands.RunOptions) error { ran = o; return nil }
+	w.app.Demo = func(_ context.Context, o commands.DemoOptions) error { played = o; return broken }
+	if code := w.do(t, "run"); code != 0 || ran != (commands.RunOptions{ConfigPath: commands.DefaultConfig, Socket: w.socket}) {
+		t.Errorf("exit %d, %+v", code, ran)
+	}
+	if code := w.do(t, "demo", "--for", "5s", "--json"); code != 1 || played.For != 5*time.Second || !played.JSON || played.Columns != 77 || played.Out == nil {
+		t.Errorf("exit %d, %+v", code, played)
+	}
+	if code := w.do(t, "demo"); code != 1 || played.For != 30*time.Second || played.JSON || !strings.Contains(w.err.String(), "ringwall: no capability\n") {
+		t.Errorf("exit %d, %+v, %s", code, played, w.err)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		w := newWorld(t)
+		if code := w.do(t, "completion", shell); code != 0 || !strings.Contains(w.out.String(), "ringwall") {
+			t.Errorf("%s: exit %d: %s", shell, code, w.err)
+		}
+	}
+	w := newWorld(t)
+	if code := w.do(t, "__complete", "unban", ""); code != 0 || !strings.HasPrefix(w.out.String(), "203.0.113.5\n2001:db8:bad::/64\n") {
+		t.Errorf("exit %d: %s", code, w.out)
+	}
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+func TestAFullDiskIsAFailure(t *testing.T) {
+	for _, args := range [][]string{{"status"}, {"list"}, {"status", "--json"}, {"version"}, {"history"}} {
+		w := newWorld(t)
+		w.app.Out = full{}
+		if code := w.do(t, args...); code != 1 || !strings.Contains(w.err.String(), "no space left") {
+			t.Errorf("%v: exit %d: %s", args, code, w.err)
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package commands
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+const day = 24 * time.Hour
+
+// durationFlag reads 90s, 10m, 1h, 7d, 1w and sums such as 1d12h, from least up to most.
+type durationFlag struct {
+	value       time.Duration
+	least, most time.Duration
+}
+
+func (f *durationFlag) Type() string { return "DURATION" }
+
+func (f *durationFlag) String() string {
+	if f.value == 0 {
+		return ""
+	}
+	return short(f.value)
+}
+
+func (f *durationFlag) Set(s string) error {
+	d, err := parseDuration(s)
+	if err != nil {
+		return err
+	}
+	if d < f.least || d > f.most {
+		return fmt.Errorf("it goes from %s to %s", short(f.least), short(f.most))
+	}
+	f.value = d
+	return nil
+}
+
+func parseDuration(s string) (time.Duration, error) {
+	const numbers = "0123456789."
+	var sum time.Duration
+	for rest := s; ; {
+		number := rest[:len(rest)-len(strings.TrimLeft(rest, numbers))]
+		rest = rest[len(number):]
+		unit := rest
+		if i := strings.IndexAny(rest, numbers); i >= 0 {
+			unit = rest[:i]
+		}
+		rest = rest[len(unit):]
+		times := time.Duration(1)
+		switch unit {
+		case "d":
+			unit, times = "h", day/time.Hour
+		case "w":
+			unit, times = "h", 7*day/time.Hour
+		}
+		part, err := time.ParseDuration(number + unit)
+		if number == "" || unit == "" || err != nil || part > 10*365*day/times {
+			return 0, fmt.Errorf("%q is not a duration such as 90s, 10m, 1h, 7d or 1w", printable.String(s))
+		}
+		if sum += part * times; sum > 10*365*day {
+			return 0, fmt.Errorf("%q is longer than ten years", printable.String(s))
+		}
+		if rest == "" {
+			return sum, nil
+		}
+	}
+}
+
+// short writes a duration in at most two units: "45s", "58m", "3h 5m", "6d 23h". It rounds to the smaller one.
+func short(d time.Duration) string {
+	type unit struct {
+		name string
+		size time.Duration
+	}
+	units := []unit{{"d", day}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}}
+	if d < time.Second {
+		return d.Round(time.Millisecond).String()
+	}
+	for i, u := range units {
+		next := time.Second
+		if i+1 < len(units) {
+			next = units[i+1].size
+		}
+		// 59m 59.9s is an hour, and belongs to the unit before.
+		r := d.Round(next)
+		if r < u.size {
+			continue
+		}
+		text := fmt.Sprintf("%d%s", r/u.size, u.name)
+		if rest := r % u.size; rest > 0 {
+			text += fmt.Sprintf(" %d%s", rest/next, units[i+1].name)
+		}
+		return text
+	}
+	return "0s"
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -1,0 +1,142 @@
+package commands
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// usageError is a command line that makes no sense: exit code 2.
+type usageError struct {
+	what string
+	try  string
+}
+
+func (e *usageError) Error() string { return e.what }
+
+func usagef(try, format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...), try}
+}
+
+// asUsage is for values on the command line that the control package has read.
+func asUsage(err error) error {
+	var e *control.Error
+	if errors.As(err, &e) {
+		return &usageError{e.Message, e.Hint}
+	}
+	return err
+}
+
+// printError writes what and why, and on a line of its own what to try.
+func printError(w io.Writer, err error) {
+	try := ""
+	var usage *usageError
+	var answer *control.Error
+	var config policy.Errors
+	switch {
+	case errors.As(err, &usage):
+		try = usage.try
+	case errors.As(err, &answer):
+		try = answer.Hint
+	case errors.As(err, &config):
+		for _, e := range config {
+			fmt.Fprintln(w, printable.Line(e.Error()))
+		}
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(w, "ringwall: %s\n", printable.Line(strings.TrimSuffix(line, "\n")))
+	}
+	if try != "" {
+		fmt.Fprintf(w, "Try: %s\n", printable.Line(try))
+	}
+}
+
+// noSuchCommand is the Args of a command that only holds others.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	try := cmd.CommandPath() + " --help"
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		try = cmd.CommandPath() + " " + near[0]
+	}
+	return usagef(try, "there is no command %q", cmd.CommandPath()+" "+printable.String(args[0]))
+}
+
+// takes is the Args of a command with arguments: how many, and what they are.
+func takes(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usagef(useLine(cmd), "%s needs %s", cmd.CommandPath(), what)
+		case len(args) > most && most == 0:
+			return usagef(useLine(cmd), "%s takes no arguments, and there is %q", cmd.CommandPath(), printable.String(args[0]))
+		case len(args) > most:
+			return usagef(useLine(cmd), "%s takes %s, and then there is %q", cmd.CommandPath(), what, printable.String(args[most]))
+		}
+		return nil
+	}
+}
+
+// useLine is what to type, such as "ringwall why ADDR".
+func useLine(cmd *cobra.Command) string { return strings.TrimSuffix(cmd.UseLine(), " [flags]") }
+
+func wrongFlag(cmd *cobra.Command, err error) error {
+	try := cmd.CommandPath() + " --help"
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		var names []string
+		add := func(f *pflag.Flag) { names = append(names, f.Name) }
+		cmd.LocalFlags().VisitAll(add)
+		cmd.InheritedFlags().VisitAll(add)
+		if near := nearest(unknown.GetSpecifiedName(), names); near != "" {
+			try = cmd.CommandPath() + " --" + near
+		}
+		return usagef(try, "%s has no flag --%s", cmd.CommandPath(), printable.String(unknown.GetSpecifiedName()))
+	}
+	return usagef(try, "%s", printable.Limit(err.Error(), 200))
+}
+
+// nearest returns the name that was probably meant, or "".
+func nearest(word string, names []string) string {
+	best, least := "", 3
+	for _, name := range names {
+		if d := distance(word, name); d < least && d < len(name) {
+			best, least = name, d
+		}
+	}
+	return best
+}
+
+// distance counts insertions, deletions and substitutions (Levenshtein).
+func distance(a, b string) int {
+	if len(a) > 64 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

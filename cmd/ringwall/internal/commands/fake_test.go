@@ -1,0 +1,232 @@
+package commands_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// now is when every test happens.
+var now = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+
+func ago(d time.Duration) time.Time { return now.Add(-d) }
+
+func at(t time.Time) *time.Time { return &t }
+
+const hostile = "\x1b[31m2\u202e01\u009b\xff\r\nroot"
+
+// backend is a daemon in the middle of its day. It remembers the changes that it was asked for.
+type backend struct {
+	mu     sync.Mutex
+	bans   []control.BanRequest
+	unbans []control.UnbanRequest
+	allows []control.AllowRequest
+	since  time.Time
+	asked  netip.Addr
+
+	err     error // of every call
+	status  func(*control.Status)
+	empty   bool
+	ban     control.BanResult
+	unban   control.UnbanResult
+	allow   control.AllowResult
+	explain engine.Explanation
+}
+
+func (b *backend) Status(context.Context) (control.Status, error) {
+	st := control.Status{
+		Version: "v0.1.0", PID: 812, Time: now, Started: ago(76 * time.Hour), Uptime: 76 * 3600, Mode: "enforce",
+		Config: control.ConfigStatus{Path: "/etc/ringwall/ringwall.yaml", Loaded: ago(76 * time.Hour)},
+		PBXs: []control.PBXStatus{{
+			Name: "pbx1", Address: "127.0.0.1:5038", Up: true, Since: ago(2 * time.Hour), Version: "Asterisk 22.10.1",
+			Events: 12345, Lag: 0.0013, LastEvent: at(ago(time.Second)), Learned: 4,
+		}},
+		Engine:      engine.Stats{Sources: 345, Trusted: 45, Bans: 12},
+		Kernel:      control.KernelStatus{Table: "inet ringwall", OK: true, Desired: 12, Present: 12, PresentTime: at(now), Dropped: []control.Count{{Name: "ban4", Count: 998}}},
+		ObserveOnly: []control.Observed{},
+		Warnings:    []control.Warning{},
+	}
+	if b.status != nil {
+		b.status(&st)
+	}
+	return st, b.err
+}
+
+func (b *backend) Bans(context.Context, control.BanFilter) ([]engine.BanView, error) {
+	if b.empty {
+		return nil, b.err
+	}
+	return []engine.BanView{
+		{
+			Prefix: "203.0.113.5/32", Reason: engine.WrongPassword, Since: ago(2 * time.Minute), Until: now.Add(58 * time.Minute), Duration: 3600,
+			Left: 3480, Score: 12, Proven: true, Number: 1, PBX: "pbx1", Accounts: []string{"201", "202", "203"}, Attempts: 6,
+		},
+		{
+			Prefix: "2001:db8:bad::/64", Reason: engine.UnknownAccount, Since: ago(26 * time.Hour), Until: now.Add(142 * time.Hour), Duration: 604800,
+			Left: 142 * 3600, Score: 40, Observed: true, Number: 4, PBX: "pbx1", Accounts: []string{hostile, "1000"}, Attempts: 4711,
+		},
+		{
+			Prefix: "198.51.100.0/24", Reason: engine.Manual, Since: ago(time.Minute), Until: now.Add(7 * 24 * time.Hour), Duration: 604800,
+			Left: 604800, Manual: true, Number: 1, Comment: "called at night", Accounts: []string{},
+		},
+	}, b.err
+}
+
+func (b *backend) Trusted(context.Context) ([]engine.TrustView, error) {
+	if b.empty {
+		return nil, b.err
+	}
+	return []engine.TrustView{
+		{Prefix: "192.0.2.10/32", Since: ago(time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"201"}, Score: 1.5},
+		{Prefix: "192.0.2.20/32", Since: ago(time.Minute), Until: now.Add(24 * time.Hour), Left: 86340, Accounts: []string{"1", "2", "3", "4", "5", "6", "7"}},
+	}, b.err
+}
+
+func (b *backend) Allowed(context.Context) ([]engine.AllowView, error) {
+	if b.empty {
+		return nil, b.err
+	}
+	return []engine.AllowView{
+		{Prefix: "127.0.0.0/8", Origin: "host"},
+		{Prefix: "192.0.2.77/32", Origin: "office.example.net", Note: "resolved a minute ago"},
+	}, b.err
+}
+
+func (b *backend) Protected(context.Context) ([]engine.AllowView, error) {
+	if b.empty {
+		return nil, b.err
+	}
+	return []engine.AllowView{{Prefix: "192.0.2.50/32", Origin: "learned", Note: "trunk provider of pbx1"}}, b.err
+}
+
+func (b *backend) Ban(_ context.Context, req control.BanRequest) (control.BanResult, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.bans = append(b.bans, req)
+	return b.ban, b.err
+}
+
+func (b *backend) Unban(_ context.Context, req control.UnbanRequest) (control.UnbanResult, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unbans = append(b.unbans, req)
+	return b.unban, b.err
+}
+
+func (b *backend) Allow(_ context.Context, req control.AllowRequest) (control.AllowResult, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.allows = append(b.allows, req)
+	return b.allow, b.err
+}
+
+func (b *backend) Why(_ context.Context, addr netip.Addr) (engine.Explanation, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked = addr
+	return b.explain, b.err
+}
+
+func (b *backend) History(_ context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.since, b.asked = since, addr
+	if b.empty {
+		return nil, b.err
+	}
+	return decisions(), b.err
+}
+
+func decisions() []engine.Decision {
+	bad, good := netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("192.0.2.10")
+	return []engine.Decision{
+		{
+			Time: ago(25 * time.Hour), Action: engine.Trust, Source: good, Prefix: netip.PrefixFrom(good, 32), Reason: engine.Login,
+			Account: "201", Service: security.PJSIP, Transport: security.UDP, Proven: true, Duration: 24 * time.Hour, PBX: "pbx1",
+		},
+		{
+			Time: ago(2 * time.Minute), Action: engine.Ban, Source: bad, Prefix: netip.PrefixFrom(bad, 32), Reason: engine.WrongPassword, Points: 2,
+			Score: 12, Account: hostile, Service: security.PJSIP, Transport: security.TCP, Proven: true, Duration: time.Hour, PBX: "pbx1",
+		},
+		{Time: ago(time.Minute), Action: engine.Targeted, Reason: engine.Distributed, Account: "202", PBX: "pbx1", Detail: "9 sources within an hour"},
+	}
+}
+
+// world is a daemon, and a command line to it.
+type world struct {
+	backend  *backend
+	feed     *control.Feed
+	app      *commands.App
+	socket   string
+	out, err *lockedBuffer
+}
+
+// lockedBuffer may be read while a command writes.
+type lockedBuffer struct {
+	mu    sync.Mutex
+	b     bytes.Buffer
+	wrote chan struct{} // a token for each write, where somebody waits
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	n, err := l.b.Write(p)
+	l.mu.Unlock()
+	if l.wrote != nil {
+		l.wrote <- struct{}{}
+	}
+	return n, err
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	l, err := control.Listen(filepath.Join(t.TempDir(), "r.sock"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{backend: &backend{}, feed: control.NewFeed(10), socket: l.Path(), out: &lockedBuffer{}, err: &lockedBuffer{}}
+	server := &control.Server{Listener: l, Backend: w.backend, Feed: w.feed, Log: slog.New(slog.DiscardHandler)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	w.app = &commands.App{
+		Env: policy.Environment{}, Out: w.out, Err: w.err, Now: func() time.Time { return now }, Zone: time.UTC,
+		Build: commands.Build{Version: "v0.1.0", Revision: "0123456789abcdef", Go: "go1.26", Platform: "linux/amd64"},
+		Run:   func(context.Context, commands.RunOptions) error { return nil },
+		Demo:  func(context.Context, commands.DemoOptions) error { return nil },
+	}
+	return w
+}
+
+// do runs one command against the world's socket.
+func (w *world) do(t *testing.T, args ...string) int {
+	t.Helper()
+	return w.app.Execute(t.Context(), append([]string{"--socket", w.socket}, args...))
+}

@@ -1,0 +1,108 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+func (c *commands) history() *cobra.Command {
+	since := &durationFlag{value: day, least: time.Second, most: 10 * 365 * day}
+	var follow bool
+	cmd := &cobra.Command{
+		Use:               "history [ADDR]",
+		Short:             "Show what was decided, oldest first",
+		Args:              takes(0, 1, "one address"),
+		ValidArgsFunction: c.completeBans,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var addr netip.Addr
+			if len(args) > 0 {
+				var err error
+				if addr, err = control.ParseAddr(args[0]); err != nil {
+					return asUsage(err)
+				}
+			}
+			client, err := c.client(cmd)
+			if err != nil {
+				return err
+			}
+			from := c.Now().Add(-since.value)
+			if follow {
+				return c.follow(cmd.Context(), client, from, addr)
+			}
+			decisions, err := client.History(cmd.Context(), from, addr)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return objects(c, decisions)
+			}
+			if len(decisions) == 0 {
+				c.sayf("Nothing was decided in the last %s, as far as this daemon remembers.", short(since.value))
+				return nil
+			}
+			t := table{header: []string{"TIME", "ACTION", "SOURCE", "FOR", "SCORE", "WHY", "ACCOUNT", "DETAIL"}, right: map[int]bool{3: true, 4: true}, flex: []int{7, 6}}
+			for _, d := range decisions {
+				t.add(c.decision(d)...)
+			}
+			return t.write(c.out, c.Columns)
+		},
+	}
+	cmd.Flags().Var(since, "since", "how far back")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new decisions as they are made")
+	return cmd
+}
+
+func (c *commands) follow(ctx context.Context, client *control.Client, from time.Time, addr netip.Addr) error {
+	err := client.Follow(ctx, from, func(d control.Decision) error {
+		switch {
+		case d.Action != control.Lost && addr.IsValid() && !concerns(d, addr):
+			return nil
+		case c.json && d.Action == control.Lost:
+			return c.object(map[string]any{"action": d.Action, "lost": d.Lost})
+		case c.json:
+			return c.object(d)
+		case d.Action == control.Lost:
+			_, err := fmt.Fprintf(c.out, "… %s not shown: this terminal is too slow\n", plural(d.Lost, "decision", "decisions"))
+			return err
+		}
+		row := c.decision(d)
+		line := fmt.Sprintf("%-19s  %-13s  %-18s  %7s  %6s  %-20s  %s  %s", row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7])
+		_, err := fmt.Fprintln(c.out, printable.Line(strings.TrimRight(line, " ")))
+		return err
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil // Ctrl-C is how one ends it
+	}
+	return err
+}
+
+func concerns(d control.Decision, addr netip.Addr) bool {
+	if d.Source == addr.String() {
+		return true
+	}
+	p, err := netip.ParsePrefix(d.Prefix)
+	return err == nil && p.Contains(addr)
+}
+
+func (c *commands) decision(d control.Decision) []string {
+	source, length := bare(printable.String(d.Prefix)), ""
+	if source == "" {
+		source = printable.String(d.Source)
+	}
+	if d.Duration > 0 {
+		length = short(seconds(d.Duration))
+	}
+	return []string{
+		c.clock(d.Time), printable.String(string(d.Action)), source, length, number(d.Score), words(d.Reason),
+		printable.String(d.Account), printable.Line(d.Detail),
+	}
+}

@@ -1,0 +1,146 @@
+package commands
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+func (c *commands) list() *cobra.Command {
+	kinds := []string{"bans", "trust", "allow", "protected"}
+	return &cobra.Command{
+		Use:       "list [bans|trust|allow|protected]",
+		Short:     "List who is banned, trusted, allowed or protected",
+		ValidArgs: kinds,
+		Args:      takes(0, 1, "one of bans, trust, allow, protected"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			kind := "bans"
+			if len(args) == 1 {
+				kind = args[0]
+			}
+			if !slices.Contains(kinds, kind) {
+				try := useLine(cmd)
+				if near := nearest(kind, kinds); near != "" {
+					try = "ringwall list " + near
+				}
+				return usagef(try, "there is no list %q", printable.String(kind))
+			}
+			client, err := c.client(cmd)
+			if err != nil {
+				return err
+			}
+			switch kind {
+			case "trust":
+				return c.listTrust(cmd, client)
+			case "allow":
+				return c.listAllow(cmd, client)
+			case "protected":
+				return c.listProtected(cmd, client)
+			}
+			return c.listBans(cmd, client)
+		},
+	}
+}
+
+func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
+	bans, err := client.Bans(cmd.Context(), control.BanFilter{})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(bans, func(a, b engine.BanView) int {
+		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Prefix, b.Prefix))
+	})
+	if c.json {
+		return objects(c, bans)
+	}
+	if len(bans) == 0 {
+		c.sayf("Nobody is banned.")
+		return nil
+	}
+	t := table{header: []string{"SOURCE", "LEFT", "SINCE", "BANS", "TRIES", "WHY", "ACCOUNTS"}, right: map[int]bool{1: true, 3: true, 4: true}, flex: []int{6, 5}}
+	observed := 0
+	for _, b := range bans {
+		why := words(b.Reason)
+		if b.Comment != "" {
+			why += ": " + printable.String(b.Comment)
+		}
+		if b.Observed {
+			observed++
+			why += " (observed)"
+		}
+		t.add(bare(b.Prefix), short(seconds(b.Left)), c.clock(b.Since), strconv.Itoa(b.Number), strconv.Itoa(b.Attempts), why, names(b.Accounts, 5))
+	}
+	if err := t.write(c.out, c.Columns); err != nil {
+		return err
+	}
+	c.sayf("%s. ringwall why SOURCE tells the reasons.", plural(len(bans), "ban", "bans"))
+	if observed > 0 {
+		c.sayf("%d of them observed only: packets still pass.", observed)
+	}
+	return nil
+}
+
+func (c *commands) listTrust(cmd *cobra.Command, client *control.Client) error {
+	trusted, err := client.Trusted(cmd.Context())
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(trusted, func(a, b engine.TrustView) int {
+		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Prefix, b.Prefix))
+	})
+	if c.json {
+		return objects(c, trusted)
+	}
+	if len(trusted) == 0 {
+		c.sayf("Nobody is trusted yet: that comes with the first login by password.")
+		return nil
+	}
+	t := table{header: []string{"SOURCE", "LEFT", "SINCE", "SCORE", "ACCOUNTS"}, right: map[int]bool{1: true, 3: true}, flex: []int{4}}
+	for _, v := range trusted {
+		t.add(bare(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), number(v.Score), names(v.Accounts, 5))
+	}
+	if err := t.write(c.out, c.Columns); err != nil {
+		return err
+	}
+	c.sayf("%s.", plural(len(trusted), "trusted source", "trusted sources"))
+	return nil
+}
+
+func (c *commands) listAllow(cmd *cobra.Command, client *control.Client) error {
+	allowed, err := client.Allowed(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return c.entries(allowed, "Nothing is allowed by name.")
+}
+
+func (c *commands) listProtected(cmd *cobra.Command, client *control.Client) error {
+	protected, err := client.Protected(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return c.entries(protected, "Nothing is protected: Asterisk has named no trunk and no contact (see ringwall status).")
+}
+
+func (c *commands) entries(list []engine.AllowView, empty string) error {
+	if c.json {
+		return objects(c, list)
+	}
+	if len(list) == 0 {
+		c.sayf("%s", empty)
+		return nil
+	}
+	t := table{header: []string{"ENTRY", "FROM", "NOTE"}, flex: []int{2}}
+	for _, v := range list {
+		t.add(bare(v.Prefix), printable.String(v.Origin), printable.Line(v.Note))
+	}
+	return t.write(c.out, c.Columns)
+}
+
+func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }

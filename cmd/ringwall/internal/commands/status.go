@@ -1,0 +1,185 @@
+package commands
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+func (c *commands) status() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show how the daemon, its Asterisks and the kernel are",
+		Args:  takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.client(cmd)
+			if err != nil {
+				return err
+			}
+			st, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.object(st)
+			}
+			return c.sayStatus(st)
+		},
+	}
+}
+
+func (c *commands) sayStatus(st control.Status) error {
+	mode := "attackers are banned"
+	switch {
+	case st.Mode != "enforce":
+		mode = "observing only: nobody is banned"
+	case st.Kernel.DryRun:
+		mode = "dry run: nobody is banned"
+	case !st.Healthy():
+		mode = "NOT WELL, see below"
+	}
+	c.sayf("Ringwall %s, up %s (pid %d): %s", printable.String(st.Version), short(seconds(st.Uptime)), st.PID, mode)
+	c.sayf("")
+
+	t := table{header: []string{"ASTERISK", "STATE", "SINCE", "EVENTS", "LAG", "NOTE"}, right: map[int]bool{3: true, 4: true}, flex: []int{5}}
+	for _, p := range st.PBXs {
+		state, late := "up", lag(p.Lag)
+		if !p.Up {
+			state, late = "DOWN", "-"
+		}
+		t.add(printable.String(p.Name), state, c.clock(p.Since), strconv.FormatUint(p.Events, 10), late, pbxNote(p))
+	}
+	if err := t.write(c.out, c.Columns); err != nil {
+		return err
+	}
+	c.sayf("")
+	for _, line := range append(engineLines(st), kernelLines(st.Kernel)...) {
+		c.sayf("%-9s %s", line[0], line[1])
+	}
+	c.warnings(st)
+	return nil
+}
+
+func lag(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(100 * time.Microsecond).String()
+}
+
+func pbxNote(p control.PBXStatus) string {
+	var notes []string
+	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
+	if !p.Up && p.LastError != "" {
+		note("%s", printable.Line(p.LastError))
+	}
+	if p.Version != "" {
+		note("%s", printable.String(p.Version))
+	}
+	if p.Learned > 0 {
+		note("%s known", plural(p.Learned, "contact or trunk", "contacts and trunks"))
+	}
+	if p.DroppedFrames > 0 {
+		note("%d frames LOST", p.DroppedFrames)
+	}
+	if p.Tampered > 0 {
+		note("%d frames tampered with", p.Tampered)
+	}
+	if p.Reconnects > 0 {
+		note("%s", plural(int(p.Reconnects), "reconnect", "reconnects"))
+	}
+	if p.Blind >= 1 {
+		note("blind for %s", short(seconds(p.Blind)))
+	}
+	return strings.Join(notes, ", ")
+}
+
+func engineLines(st control.Status) [][2]string {
+	e := st.Engine
+	bans := plural(e.Bans, "ban", "bans") + " in force"
+	if e.Observed > 0 {
+		bans += fmt.Sprintf(", %d observed only", e.Observed)
+	}
+	if e.Suspended > 0 {
+		bans += fmt.Sprintf(", %d suspended by a storm or by grace", e.Suspended)
+	}
+	lines := [][2]string{
+		{"Bans", bans},
+		{"Sources", fmt.Sprintf("%d trusted, %d tracked", e.Trusted, e.Sources)},
+	}
+	for _, name := range sorted(e.Limited) {
+		lines = append(lines, [2]string{"Limit", fmt.Sprintf("%d bans not made: %s", e.Limited[name], words(name))})
+	}
+	return lines
+}
+
+func kernelLines(k control.KernelStatus) [][2]string {
+	state := "is in place"
+	switch {
+	case k.DryRun:
+		state = "is not touched (" + printable.Line(k.DryRunReason) + ")"
+	case !k.OK:
+		state = "is NOT as it should be"
+	case k.Owner:
+		state += " and protected from nft flush"
+	}
+	lines := [][2]string{
+		{"Kernel", fmt.Sprintf("table %s %s; %d bans wanted, %d present", printable.String(k.Table), state, k.Desired, k.Present)},
+	}
+	if s := counts(k.Dropped); s != "" {
+		lines = append(lines, [2]string{"Dropped", "packets by set: " + s})
+	}
+	if s := counts(k.Rebuilds); s != "" {
+		lines = append(lines, [2]string{"Rebuilt", s})
+	}
+	return lines
+}
+
+func counts(list []control.Count) string {
+	var parts []string
+	for _, n := range list {
+		parts = append(parts, fmt.Sprintf("%s %d", printable.String(n.Name), n.Count))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// warnings collects what needs a person, with what to try, under one heading.
+func (c *commands) warnings(st control.Status) {
+	list := append([]control.Warning(nil), st.Warnings...)
+	for _, p := range st.PBXs {
+		if !p.Up && p.Try != "" {
+			list = append(list, control.Warning{Text: p.Name + ": " + p.LastError, Try: p.Try})
+		}
+		for _, d := range p.Denied {
+			list = append(list, control.Warning{
+				Text: fmt.Sprintf("%s does not allow the action %s: Ringwall cannot know %s", p.Name, d.Action, d.For),
+				Try:  "in manager.conf: " + d.ManagerConf,
+			})
+		}
+	}
+	if st.Kernel.LastError != "" {
+		list = append(list, control.Warning{Text: "kernel: " + st.Kernel.LastError, Try: st.Kernel.Try})
+	}
+	if st.Config.Error != "" {
+		list = append(list, control.Warning{
+			Text: "the configuration was changed, and is not in force: " + st.Config.Error, Try: "ringwall check --config " + st.Config.Path,
+		})
+	}
+	for _, o := range st.ObserveOnly {
+		list = append(list, control.Warning{Text: fmt.Sprintf("service %s never leads to a ban: %s", o.Service, o.Why)})
+	}
+	if len(list) == 0 {
+		return
+	}
+	c.sayf("")
+	c.sayf("Note:")
+	for _, w := range list {
+		c.sayf("- %s", w.Text)
+		if w.Try != "" {
+			c.sayf("  Try: %s", w.Try)
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package commands
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/ringwall/ringwall/pkg/control"
+)
+
+func (c *commands) unban() *cobra.Command {
+	grace := &durationFlag{most: control.MaxDuration}
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "unban ADDR|CIDR | --all",
+		Short: "Let an address or a network in again",
+		Long: `Lift the ban of an address, or of a network and everything in it. When the command returns, packets pass. With
+--grace no automatic ban follows for that time: enough to correct the password of a phone.`,
+		Example:           "  ringwall unban 198.51.100.7 --grace 1h",
+		SuggestFor:        []string{"unbanip", "unblock"},
+		Args:              takes(0, 1, "one address or network"),
+		ValidArgsFunction: c.completeBans,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := control.UnbanRequest{All: all, Grace: grace.value}
+			switch {
+			case all && len(args) > 0:
+				return usagef(useLine(cmd), "an address and --all are both given")
+			case !all && len(args) == 0:
+				return usagef(useLine(cmd), "%s needs an address, a network or --all", cmd.CommandPath())
+			case !all:
+				var err error
+				if req.Prefix, err = control.ParsePrefix(args[0]); err != nil {
+					return asUsage(err)
+				}
+			}
+			client, err := c.client(cmd)
+			if err != nil {
+				return err
+			}
+			res, err := client.Unban(cmd.Context(), req)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.object(res)
+			}
+			c.sayUnban(res)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "every ban")
+	cmd.Flags().Var(grace, "grace", "no new automatic ban for so long, such as 1h")
+	return cmd
+}
+
+func (c *commands) sayUnban(res control.UnbanResult) {
+	switch {
+	case res.Count == 0:
+		c.sayf("No ban was lifted.")
+	case len(res.Removed) == res.Count && res.Count <= 5:
+		c.sayf("Unbanned: %s.", bares(res.Removed))
+	default:
+		c.sayf("%s lifted.", plural(res.Count, "ban", "bans"))
+	}
+	if res.Grace != nil {
+		c.sayf("No automatic ban before %s.", c.clock(*res.Grace))
+	}
+	if len(res.Covered) > 0 {
+		c.sayf("It stays out, for a wider ban holds it: %s. To lift that: ringwall unban %s", bares(res.Covered), res.Covered[0])
+	}
+	if res.Note != "" {
+		c.sayf("%s", res.Note)
+	}
+}
+
+// completeBans offers the active bans to the shell.
+func (c *commands) completeBans(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	client, err := c.client(cmd)
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	client.Timeout = completionTimeout
+	bans, err := client.Bans(cmd.Context(), control.BanFilter{})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	out := make([]string, len(bans))
+	for i, b := range bans {
+		out[i] = bare(b.Prefix)
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}

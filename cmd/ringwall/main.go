@@ -1,0 +1,78 @@
+// Command ringwall keeps attackers away from Asterisk: the daemon and the commands that ask it.
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	app := &commands.App{
+		Run:     run,
+		Demo:    demo,
+		Env:     policy.OS(),
+		Build:   build(),
+		Out:     os.Stdout,
+		Err:     os.Stderr,
+		Columns: columns(os.Stdout),
+		Now:     time.Now,
+		Zone:    time.Local,
+	}
+	code := app.Execute(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// run starts the daemon.
+func run(context.Context, commands.RunOptions) error {
+	return errors.New("this build has no daemon")
+}
+
+// demo plays the built-in attack.
+func demo(context.Context, commands.DemoOptions) error {
+	return errors.New("this build has no demo")
+}
+
+// columns is the width of a terminal, 0 for anything else.
+func columns(f *os.File) int {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
+}
+
+// build reads what the Go tool wrote into the program.
+func build() commands.Build {
+	b := commands.Build{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	if info.Main.Version != "" {
+		b.Version = info.Main.Version
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.Revision = s.Value
+		case "vcs.time":
+			b.Time = s.Value
+		case "vcs.modified":
+			b.Modified = s.Value == "true"
+		}
+	}
+	return b
+}
