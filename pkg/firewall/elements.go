@@ -380,7 +380,7 @@ func (t *Table) remove(id setID, dels []elem) error {
 	}
 	for range 3 { // one may end between look and deletion
 		var there []elem
-		if there, dels, err = t.split(id, dels); err != nil || len(there) == 0 {
+		if there, _, err = t.split(id, dels); err != nil || len(there) == 0 {
 			return err
 		}
 		b := newBatch(t.cfg.Table)

@@ -356,3 +356,58 @@ func TestDropCountersGoOnAfterAdoption(t *testing.T) {
 		t.Errorf("%v, %v", drops, err)
 	}
 }
+
+// TestNothingSlipsThrough floods from a banned source while its ban is renewed
+// in every way there is but a migration.
+func TestNothingSlipsThrough(t *testing.T) {
+	w := newWire(t, nil)
+	apply(t, w.fw, ban("10.99.0.66", time.Hour), ban("10.99.0.0/16", time.Minute))
+	client, server := w.udp(t, "10.99.0.66", 5060)
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = client.Write([]byte("late")) // an error is a full queue
+			}
+		}
+	}()
+	end := func() {
+		select {
+		case <-stop:
+		default:
+			close(stop)
+		}
+		<-ended
+	}
+	defer end()
+	fw := w.fw
+	for i := range 100 {
+		d := time.Duration(i+1) * time.Hour
+		if i%2 == 0 { // the net alone holds it, then the address alone
+			apply(t, fw, ban("10.99.0.0/16", d), unban("10.99.0.66"))
+			apply(t, fw, ban("10.99.0.64/27", d/2), ban("10.99.0.0/16", 2*d))
+		} else {
+			apply(t, fw, ban("10.99.0.66", d))
+			apply(t, fw, unban("10.99.0.0/16"), ban("10.99.0.66", 2*d))
+		}
+		if i%10 == 0 {
+			ensure(t, fw, Adopted)
+		}
+	}
+	end()
+	_ = server.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if n, err := server.Read(make([]byte, 10)); err == nil {
+		t.Errorf("a packet of %d bytes slipped through", n)
+	}
+	if w.dropped(t) == 0 {
+		t.Error("no packet was dropped, so nothing was tested")
+	}
+	apply(t, fw, unban("10.99.0.66"), unban("10.99.0.64/27"), unban("10.99.0.0/16"))
+	if !w.arrives(t, client, server, 20) {
+		t.Error("after the unban")
+	}
+}

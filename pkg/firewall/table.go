@@ -36,7 +36,8 @@ const (
 	// Adopted: a table was there and kept its elements.
 	Adopted Outcome = "adopt"
 	// Migrated: a table of another make was replaced, in one transaction, by
-	// one that has its elements.
+	// one that has its elements. The kernel exchanges the chains of two tables
+	// one after the other, so under a flood some 10 µs of packets pass.
 	Migrated Outcome = "migrate"
 )
 

@@ -526,22 +526,26 @@ func (w *Writer) verify(ctx context.Context) {
 	if w.cfg.Sample == nil {
 		return
 	}
-	looked, found := 0, 0
+	looked := 0
+	var missing []Change
 	for _, c := range w.cfg.Sample(sampleSize) {
 		// What waits is not there yet, what ends soon may be gone already.
 		if c.Remove || c.Timeout != 0 && c.Timeout < 2*MinTimeout || w.waits(c) {
 			continue
 		}
-		_, ok, err := w.fw.Has(c.Kind, c.Prefix)
-		if err != nil {
-			w.cfg.Log.Warn("an element could not be looked up", "err", err)
-			return
-		}
 		looked++
-		if ok || w.waits(c) {
-			found++
-		}
+		missing = append(missing, c)
 	}
+	missing, err := w.lacking(missing)
+	// A change may be known to the sample a moment before it is handed over.
+	if err == nil && len(missing) > 0 && sleep(ctx, backoffMin) {
+		missing, err = w.lacking(missing)
+	}
+	if err != nil {
+		w.cfg.Log.Warn("elements could not be looked up", "err", err)
+		return
+	}
+	found := looked - len(missing)
 	if w.cfg.Sampled != nil {
 		w.cfg.Sampled(looked, found)
 	}
@@ -550,6 +554,21 @@ func (w *Writer) verify(ctx context.Context) {
 		w.cfg.Log.Warn("elements are missing in the kernel, they are put back", "looked", looked, "found", found)
 		w.rebuild(ctx, CauseElements)
 	}
+}
+
+// lacking returns the changes that are neither in the kernel nor in the queue.
+func (w *Writer) lacking(list []Change) ([]Change, error) {
+	var missing []Change
+	for _, c := range list {
+		_, ok, err := w.fw.Has(c.Kind, c.Prefix)
+		if err != nil {
+			return nil, err
+		}
+		if !ok && !w.waits(c) {
+			missing = append(missing, c)
+		}
+	}
+	return missing, nil
 }
 
 func (w *Writer) waits(c Change) bool {
