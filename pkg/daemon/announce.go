@@ -1,0 +1,150 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+const (
+	maxAnnouncements = 1 << 16 // decisions that wait for the log
+	linesPerSecond   = 100     // in the log; the rest of a flood is counted
+	lineBurst        = 500
+)
+
+// announcer tells the log and the hooks of decisions, without ever making those wait who decide.
+type announcer struct {
+	feed *control.Feed
+	log  *slog.Logger
+	hook func(engine.Decision) // may be nil
+
+	mu    sync.Mutex
+	queue []announcement
+	lost  int
+	wake  chan struct{}
+}
+
+type announcement struct {
+	decision engine.Decision
+	err      error // why the kernel does not have it
+}
+
+func newAnnouncer(feed *control.Feed, log *slog.Logger, hook func(engine.Decision)) *announcer {
+	return &announcer{feed: feed, log: log, hook: hook, wake: make(chan struct{}, 1)}
+}
+
+// push remembers a decision for history at once, and tells of it soon.
+func (a *announcer) push(d engine.Decision, err error) {
+	a.feed.Publish(d)
+	a.mu.Lock()
+	if len(a.queue) < maxAnnouncements {
+		a.queue = append(a.queue, announcement{d, err})
+	} else {
+		a.lost++
+	}
+	a.mu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// String names the task.
+func (a *announcer) String() string { return "log" }
+
+// Run tells of decisions until ctx ends and nothing is left.
+func (a *announcer) Run(ctx context.Context) error {
+	limit := rate.NewLimiter(linesPerSecond, lineBurst)
+	var spare []announcement
+	quiet := 0
+	for {
+		a.mu.Lock()
+		batch, lost := a.queue, a.lost
+		a.queue, a.lost = spare[:0], 0
+		a.mu.Unlock()
+		quiet += lost
+		for _, n := range batch {
+			if a.hook != nil {
+				a.hook(n.decision)
+			}
+			if !limit.Allow() && n.err == nil && (n.decision.Action == engine.Ban || n.decision.Action == engine.Unban) {
+				quiet++
+				continue
+			}
+			a.line(n)
+		}
+		if quiet > 0 && limit.Allow() {
+			a.log.Warn("more decisions than are logged one by one; ringwall history and list have them", "decisions", quiet)
+			quiet = 0
+		}
+		clear(batch)
+		spare = batch
+		if len(batch) > 0 {
+			continue
+		}
+		select {
+		case <-a.wake:
+		case <-ctx.Done():
+			a.mu.Lock()
+			left := len(a.queue)
+			a.mu.Unlock()
+			if left == 0 {
+				return nil
+			}
+		}
+	}
+}
+
+// line logs one decision. Account is the only value that an attacker chose.
+func (a *announcer) line(n announcement) {
+	d := n.decision
+	attrs := make([]slog.Attr, 0, 12)
+	if d.Prefix.IsValid() {
+		attrs = append(attrs, slog.String("prefix", d.Prefix.String()))
+	}
+	attrs = append(attrs, slog.String("reason", string(d.Reason)))
+	if d.Duration > 0 {
+		attrs = append(attrs, slog.Duration("for", d.Duration.Round(time.Second)))
+	}
+	if d.Account != "" {
+		attrs = append(attrs, slog.String("account", printable.String(d.Account)))
+	}
+	if d.Source.IsValid() && (!d.Prefix.IsValid() || d.Source != d.Prefix.Addr()) {
+		attrs = append(attrs, slog.String("source", d.Source.String()))
+	}
+	if d.Transport != 0 {
+		attrs = append(attrs, slog.String("service", d.Service.String()), slog.String("transport", d.Transport.String()))
+	}
+	if d.Score > 0 {
+		attrs = append(attrs, slog.Float64("score", float64(int(d.Score*10+0.5))/10))
+	}
+	if d.PBX != "" {
+		attrs = append(attrs, slog.String("pbx", d.PBX))
+	}
+	if d.Detail != "" {
+		attrs = append(attrs, slog.String("detail", printable.String(d.Detail)))
+	}
+	level := slog.LevelInfo
+	switch d.Action {
+	case engine.Breach:
+		level = slog.LevelError
+	case engine.Tampering, engine.Targeted, engine.Misconfigured, engine.Observe:
+		level = slog.LevelWarn
+	case engine.Trust, engine.Untrust:
+		if d.Reason == engine.Login || d.Reason == engine.Expired {
+			level = slog.LevelDebug
+		}
+	}
+	if n.err != nil {
+		level = slog.LevelError
+		attrs = append(attrs, slog.String("not_in_the_kernel_yet", n.err.Error()))
+	}
+	a.log.LogAttrs(context.Background(), level, string(d.Action), attrs...)
+}

@@ -1,0 +1,244 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+// Backend returns what the control socket asks; it may be used without one.
+func (d *Daemon) Backend() control.Backend { return backend{d} }
+
+type backend struct{ *Daemon }
+
+// Bans implements control.Backend.
+func (b backend) Bans(_ context.Context, f control.BanFilter) (out []engine.BanView, _ error) {
+	b.judge.ask(func(e *engine.Engine, now time.Time) {
+		for _, v := range e.Bans(now) {
+			p, err := netip.ParsePrefix(v.Prefix)
+			if f.Within.IsValid() && (err != nil || !f.Within.Overlaps(p)) {
+				continue
+			}
+			if f.Evidence && err == nil {
+				if x := e.Why(now, p.Addr()); x.Ban != nil && x.Ban.Prefix == v.Prefix {
+					v.Evidence = x.Ban.Evidence
+				}
+			}
+			out = append(out, v)
+		}
+	})
+	return out, nil
+}
+
+// Trusted implements control.Backend.
+func (b backend) Trusted(context.Context) (out []engine.TrustView, _ error) {
+	b.judge.ask(func(e *engine.Engine, now time.Time) { out = e.Trusted(now) })
+	return out, nil
+}
+
+// Allowed implements control.Backend.
+func (b backend) Allowed(context.Context) (out []engine.AllowView, _ error) {
+	b.judge.ask(func(e *engine.Engine, _ time.Time) { out = e.Allowed() })
+	return out, nil
+}
+
+// Protected implements control.Backend.
+func (b backend) Protected(context.Context) (out []engine.AllowView, _ error) {
+	b.judge.ask(func(e *engine.Engine, _ time.Time) { out = e.Protected() })
+	return out, nil
+}
+
+// Why implements control.Backend.
+func (b backend) Why(_ context.Context, a netip.Addr) (x engine.Explanation, _ error) {
+	b.judge.ask(func(e *engine.Engine, now time.Time) { x = e.Why(now, a) })
+	return x, nil
+}
+
+// History implements control.Backend.
+func (b backend) History(_ context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error) {
+	return b.feed.Recent(since, addr), nil
+}
+
+// Ban implements control.Backend.
+func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanResult, error) {
+	length := req.For
+	if length == 0 {
+		length = b.config.current().Policy.Ban.First
+	}
+	var view engine.BanView
+	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
+		out, err := e.Ban(now, req.Prefix, length, req.Reason)
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range e.Bans(now) {
+			if v.Prefix == req.Prefix.String() {
+				view = v
+			}
+		}
+		return out, nil
+	})
+	if errors.Is(err, engine.ErrRefused) {
+		return control.BanResult{}, control.Refused("see: ringwall list allow, ringwall list protected", "%v", err)
+	}
+	if err != nil {
+		return control.BanResult{}, b.kernelError("the ban is not in the kernel yet", err)
+	}
+	result := control.BanResult{
+		Prefix: view.Prefix, Source: b.sourceOf(req.Prefix), Since: view.Since, Until: view.Until, Duration: view.Duration,
+		Enforced: !b.opts.DryRun,
+	}
+	switch {
+	case len(decisions) == 0:
+		result.Renewed = true
+		result.Note = "it was banned for longer already: that stays"
+	case decisions[0].Action == engine.Extend:
+		result.Renewed = true
+	}
+	return result, nil
+}
+
+// Unban implements control.Backend.
+func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.UnbanResult, error) {
+	var before []engine.BanView
+	var at time.Time
+	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
+		at = now
+		if req.All {
+			return e.UnbanAll(now), nil
+		}
+		before = e.Bans(now)
+		return e.Unban(now, req.Prefix, req.Grace), nil
+	})
+	if err != nil {
+		return control.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
+	}
+	result := control.UnbanResult{Removed: []string{}, Count: len(decisions)}
+	for _, d := range decisions {
+		if len(result.Removed) < control.MaxNamed {
+			result.Removed = append(result.Removed, d.Prefix.String())
+		}
+	}
+	if req.Grace > 0 && !req.All {
+		until := at.Add(req.Grace)
+		result.Grace = &until
+	}
+	if len(decisions) == 0 && !req.All {
+		result.Note = "nothing banned it"
+		for _, v := range before {
+			if p, err := netip.ParsePrefix(v.Prefix); err == nil && v.Observed && p.Overlaps(req.Prefix) {
+				result.Note = "it was not banned, only observed; its score is forgotten"
+			}
+		}
+	}
+	return result, nil
+}
+
+// Allow implements control.Backend.
+func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.AllowResult, error) {
+	prefixes := []netip.Prefix{req.Prefix}
+	origin := engine.OriginManual
+	result := control.AllowResult{Entry: req.Prefix.String()}
+	if req.Host != "" {
+		origin, result.Entry = req.Host, req.Host
+		var err error
+		if prefixes, err = b.resolve(ctx, req); err != nil {
+			return result, err
+		}
+		for _, p := range prefixes {
+			result.Addresses = append(result.Addresses, p.Addr().String())
+		}
+	}
+	var by []string
+	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
+		var out []engine.Decision
+		for _, p := range prefixes {
+			if req.Remove {
+				if !has(e.AllowedBy(p), origin) {
+					by = append(by, e.AllowedBy(p)...)
+					continue
+				}
+				e.Disallow(p, origin)
+				result.Removed = true
+				by = append(by, e.AllowedBy(p)...)
+				continue
+			}
+			result.Added = result.Added || !has(e.AllowedBy(p), origin)
+			out = append(out, e.Allow(now, p, origin, "")...)
+		}
+		return out, nil
+	})
+	if err != nil {
+		return result, b.kernelError("the kernel has not taken the allow list yet", err)
+	}
+	for _, d := range decisions {
+		result.Unbanned = append(result.Unbanned, d.Prefix.String())
+	}
+	switch {
+	case req.Remove && !result.Removed && len(by) > 0:
+		return result, control.Refused("change policy.allow and: systemctl reload ringwall",
+			"%s is allowed by %s, not by hand", result.Entry, by[0])
+	case req.Remove && !result.Removed:
+		return result, control.NotFound("see: ringwall list allow", "%s is not on the allow list", result.Entry)
+	case req.Remove && len(by) > 0:
+		result.Note = "it is still allowed by " + by[0]
+	case !req.Remove && !result.Added:
+		result.Note = "it was allowed already"
+	}
+	return result, nil
+}
+
+// resolve looks up the addresses of a host name; of one that is to be removed, those that it put on the allow list.
+func (b backend) resolve(ctx context.Context, req control.AllowRequest) ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	if req.Remove {
+		b.judge.ask(func(e *engine.Engine, _ time.Time) {
+			for _, v := range e.Allowed() {
+				if p, err := netip.ParsePrefix(v.Prefix); err == nil && v.Origin == req.Host {
+					prefixes = append(prefixes, p)
+				}
+			}
+		})
+		return prefixes, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", req.Host)
+	if err != nil {
+		return nil, control.Invalid("check the name, or allow the address", "%s has no address: %v", req.Host, err)
+	}
+	for _, a := range addrs {
+		a = a.Unmap()
+		prefixes = append(prefixes, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return prefixes, nil
+}
+
+// sourceOf is the prefix that the engine judges as one.
+func (b backend) sourceOf(p netip.Prefix) string {
+	if p.Addr().Is6() && p.IsSingleIP() {
+		if wide, err := p.Addr().Prefix(b.config.current().Policy.IPv6Prefix); err == nil {
+			return wide.String()
+		}
+	}
+	return p.String()
+}
+
+func (b backend) kernelError(what string, err error) error {
+	return &control.Error{Message: fmt.Sprintf("%s: %v", what, err), Hint: tryFor(err), Err: err}
+}
+
+func has(names []string, name string) bool {
+	for _, n := range names {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}

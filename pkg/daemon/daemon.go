@@ -1,0 +1,209 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/metrics"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// remembered is how many decisions history holds.
+const remembered = 20000
+
+// Options say what to run.
+type Options struct {
+	// ConfigPath is the file to read, again on SIGHUP. With Config instead, as in the demo and in tests, there is no
+	// file and no SIGHUP; an empty control.socket or metrics.listen in it means none.
+	ConfigPath string
+	Config     *policy.Config
+	// Socket, if not empty, replaces control.socket.
+	Socket string
+
+	Log        *slog.Logger // nil: as the configuration says, to stderr
+	NetNS      int          // file descriptor of the namespace whose table is kept; 0 is the process's own
+	DryRun     bool         // say what the kernel would be told, and tell it nothing
+	OnDecision func(engine.Decision)
+	Ready      func() // called once everything listens
+	Version    string
+}
+
+// Task is a part of the daemon that runs until its context ends.
+type Task interface {
+	Run(ctx context.Context) error
+	String() string
+}
+
+// Daemon is Ringwall at work.
+type Daemon struct {
+	opts    Options
+	log     *slog.Logger
+	level   *slog.LevelVar
+	started time.Time
+
+	config   *configuration
+	fw       firewall.Firewall
+	writer   *firewall.Writer
+	judge    *judge
+	feed     *control.Feed
+	announce *announcer
+	counts   *metrics.Metrics
+	pbxs     []*pbx
+	kernel   *kernel
+	tasks    []Task
+	closers  []func() error
+}
+
+// New reads the configuration and sets everything up that can fail: the kernel's table, the control socket, the metrics
+// listener. Nothing runs yet; call Run, or Close.
+func New(o Options) (d *Daemon, err error) {
+	d = &Daemon{opts: o, started: time.Now(), level: new(slog.LevelVar)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	if d.config, err = loadConfiguration(o); err != nil {
+		return nil, err
+	}
+	cfg := d.config.current()
+	d.log = o.Log
+	if d.log == nil {
+		d.log = newLogger(cfg.Log, os.Stderr, d.level)
+	}
+	for _, w := range d.config.warnings {
+		d.log.Warn("configuration", "warning", w.String())
+	}
+	d.feed = control.NewFeed(remembered)
+	d.announce = newAnnouncer(d.feed, d.log, o.OnDecision)
+	d.counts = metrics.New(o.Version, d)
+	d.judge = &judge{
+		clock: clock{base: d.started}, counts: d.counts, announce: d.announce, log: d.log, engine: engine.New(cfg.Policy),
+		meter: cfg.Firewall.Meter.Enabled,
+	}
+	if err := d.openKernel(cfg); err != nil {
+		return nil, err
+	}
+	for _, a := range cfg.Asterisk {
+		p, err := newPBX(a, d.judge, d.log)
+		if err != nil {
+			return nil, err
+		}
+		d.pbxs = append(d.pbxs, p)
+	}
+	if err := d.listen(cfg); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Close gives back what New took, of a daemon that was not run.
+func (d *Daemon) Close() error {
+	var errs []error
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		errs = append(errs, d.closers[i]())
+	}
+	d.closers = nil
+	return errors.Join(errs...)
+}
+
+// Run runs everything until ctx ends, and returns nil then. The kernel's table stays.
+func (d *Daemon) Run(ctx context.Context) error {
+	// What the others still decide at the end reaches the kernel and the log, so these end last, in this order.
+	back, stopBack := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBack()
+	var behind sync.WaitGroup
+	written := make(chan struct{})
+	behind.Go(func() { _ = d.announce.Run(afterwards(back, written)) })
+	behind.Go(func() {
+		defer close(written)
+		_ = d.writer.Run(back)
+	})
+
+	group, ctx := errgroup.WithContext(ctx)
+	for _, t := range d.tasks {
+		group.Go(func() error { return d.supervise(ctx, t) })
+	}
+	for _, p := range d.pbxs {
+		group.Go(func() error { return d.supervise(ctx, p) })
+	}
+	group.Go(func() error { return d.beat(ctx) })
+	if d.opts.ConfigPath != "" {
+		group.Go(func() error { return d.hangups(ctx) })
+	}
+	if d.opts.Ready != nil {
+		d.opts.Ready()
+	}
+	d.ready()
+	err := group.Wait()
+	d.stopping()
+	stopBack()
+	behind.Wait()
+	return errors.Join(err, d.Close())
+}
+
+// afterwards ends when ctx has ended and then done is closed.
+func afterwards(ctx context.Context, done <-chan struct{}) context.Context {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() {
+		<-done
+		cancel()
+	})
+	return late
+}
+
+func (d *Daemon) supervise(ctx context.Context, t Task) error {
+	if err := t.Run(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("%s: %w", t, err)
+	}
+	return nil
+}
+
+// beat drives the engine's time and systemd's watchdog.
+func (d *Daemon) beat(ctx context.Context) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	trust := time.NewTicker(5 * time.Minute)
+	defer trust.Stop()
+	dog := newWatchdog()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			d.judge.tick()
+			dog.pat(d)
+		case <-trust.C:
+			if d.judge.meter {
+				d.judge.refreshTrust()
+			}
+		}
+	}
+}
+
+// hangups reads the configuration again on SIGHUP.
+func (d *Daemon) hangups(ctx context.Context) error {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	defer signal.Stop(c)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c:
+			d.Reload(ctx)
+		}
+	}
+}

@@ -1,0 +1,240 @@
+package daemon
+
+import (
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+const attacker = "IPV4/UDP/203.0.113.66/5060"
+
+func TestAttackerIsBannedInTheKernel(t *testing.T) {
+	r := newRig(t)
+	r.login("IPV4/UDP/198.51.100.10/5060", "201")
+	r.await(engine.Trust, "198.51.100.10/32")
+	r.attack(attacker)
+	d := r.await(engine.Ban, "203.0.113.66/32")
+	if d.Reason != engine.UnknownAccount || d.Duration != time.Hour || d.PBX != "pbx1" {
+		t.Errorf("%+v", d)
+	}
+	el, ok := r.inKernel(firewall.Ban, "203.0.113.66/32")
+	if !ok || el.Remaining <= 50*time.Minute || el.Timeout > time.Hour {
+		t.Errorf("kernel: %+v, %v; want an hour and no more", el, ok)
+	}
+	r.attack("IPV6/TCP/2001:db8::66/5060")
+	r.await(engine.Ban, "2001:db8::/64")
+	if _, ok := r.inKernel(firewall.Ban, "2001:db8::/64"); !ok {
+		t.Error("the IPv6 network is not in the kernel")
+	}
+	if _, ok := r.inKernel(firewall.Ban, "198.51.100.10/32"); ok {
+		t.Error("the customer is in the kernel")
+	}
+}
+
+func TestBansOutliveTheDaemon(t *testing.T) {
+	r := newRig(t)
+	r.attack(attacker)
+	r.await(engine.Ban, "203.0.113.66/32")
+	r.stop()
+	before, ok := r.inKernel(firewall.Ban, "203.0.113.66/32")
+	if !ok {
+		t.Fatal("the ban ended with the daemon")
+	}
+	r.start()
+	bans, err := r.client.Bans(t.Context(), control.BanFilter{})
+	if err != nil || len(bans) != 1 || bans[0].Prefix != "203.0.113.66/32" || bans[0].Reason != engine.Adopted {
+		t.Fatalf("%+v, %v; want the ban adopted", bans, err)
+	}
+	after, ok := r.inKernel(firewall.Ban, "203.0.113.66/32")
+	if !ok || after.Remaining > before.Remaining {
+		t.Errorf("%v left before the restart, %v after it", before.Remaining, after.Remaining)
+	}
+}
+
+func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
+	r := newRig(t)
+	for range 3 {
+		r.attack(attacker)
+		r.await(engine.Ban, "203.0.113.66/32")
+		res, err := r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")})
+		if err != nil || res.Count != 1 {
+			t.Fatal(res, err)
+		}
+		if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
+			t.Fatal("unban returned and the kernel still has the ban")
+		}
+	}
+	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"), For: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	if el, ok := r.inKernel(firewall.Ban, "203.0.113.0/24"); !ok || el.Remaining <= 0 || el.Timeout > time.Minute {
+		t.Fatalf("%+v %v", el, ok)
+	}
+	if _, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); !ok {
+		t.Fatal("allow returned and the kernel does not have it")
+	}
+	r.attack(attacker)
+	r.attack("IPV4/UDP/203.0.113.67/5060")
+	r.await(engine.Ban, "203.0.113.67/32")
+	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
+		t.Error("an allowed address was banned")
+	}
+	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"), For: time.Hour}); err == nil {
+		t.Error("an allowed address was banned by hand")
+	}
+	res, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"), Remove: true})
+	if err != nil || !res.Removed {
+		t.Fatal(res, err)
+	}
+	if _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); ok {
+		t.Error("allow del returned and the kernel still has it")
+	}
+}
+
+func TestObserveModeLeavesTheKernelAlone(t *testing.T) {
+	r := newRig(t)
+	r.attack(attacker)
+	r.await(engine.Ban, "203.0.113.66/32")
+	r.stop()
+	r.cfg.Policy.Mode = policy.Observe
+	r.start()
+	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
+		t.Error("observe mode left an old ban in the kernel")
+	}
+	r.attack("IPV4/UDP/203.0.113.67/5060")
+	r.await(engine.Observe, "203.0.113.67/32")
+	if _, ok := r.inKernel(firewall.Ban, "203.0.113.67/32"); ok {
+		t.Error("observe mode banned")
+	}
+}
+
+func TestAsteriskRestartsUnderTheDaemon(t *testing.T) {
+	r := newRig(t)
+	r.attack(attacker)
+	r.await(engine.Ban, "203.0.113.66/32")
+	address := r.address
+	r.stopServer()
+	r.until("the loss is noticed", func() bool { return !r.d.pbxs[0].status().Up })
+	r.serve(address)
+	r.until("the session is up again", func() bool { return r.d.pbxs[0].status().Up })
+	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); !ok {
+		t.Error("the ban ended with Asterisk")
+	}
+	r.attack("IPV4/UDP/203.0.113.67/5060")
+	r.await(engine.Ban, "203.0.113.67/32")
+	s, err := r.client.Status(t.Context())
+	if err != nil || s.PBXs[0].Reconnects != 1 || s.PBXs[0].Blind <= 0 {
+		t.Errorf("%+v, %v; want one reconnect and the time without a session", s.PBXs, err)
+	}
+}
+
+// A frame with injected lines names 8.8.8.8; nobody is judged by it.
+func TestTamperingBansNobody(t *testing.T) {
+	r := newRig(t)
+	for range 9 {
+		r.event("InvalidAccountID", "\r\nRemoteAddress: IPV4/UDP/8.8.8.8/5", "x", attacker, "")
+	}
+	r.until("the tampering is decided", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.decisions) > 0
+	})
+	r.attack("IPV4/UDP/203.0.113.67/5060")
+	r.await(engine.Ban, "203.0.113.67/32")
+	for _, p := range []string{"8.8.8.8/32", "203.0.113.66/32"} {
+		if _, ok := r.inKernel(firewall.Ban, p); ok {
+			t.Errorf("%s was banned by a forged frame", p)
+		}
+	}
+	if n := r.d.pbxs[0].tampered.Load(); n != 9 {
+		t.Errorf("%d tampered frames counted, want 9", n)
+	}
+}
+
+func TestMetricsAreLintedAndCount(t *testing.T) {
+	r := newRig(t)
+	r.login("IPV4/UDP/198.51.100.10/5060", "201")
+	r.attack(attacker)
+	r.await(engine.Ban, "203.0.113.66/32")
+	problems, err := testutil.GatherAndLint(r.d.counts.Registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	var address string
+	for _, task := range r.d.tasks {
+		if m, ok := task.(*metricsServer); ok {
+			address = m.listener.Addr().String()
+		}
+	}
+	text := get(t, "http://"+address+"/metrics")
+	for _, line := range []string{
+		`ringwall_ami_up{pbx="pbx1"} 1`,
+		`ringwall_ami_events_total{event="InvalidAccountID",pbx="pbx1",service="PJSIP"} 3`,
+		`ringwall_ami_tampered_total{pbx="pbx1"} 0`, `ringwall_ami_reconnects_total{pbx="pbx1"} 0`,
+		`ringwall_bans_active{family="ipv4"} 1`, `ringwall_bans_total{reason="unknown_account"} 1`,
+		`ringwall_trusted_sources 1`, `ringwall_kernel_bans_desired 1`, `ringwall_kernel_bans_present 1`,
+		`ringwall_kernel_rebuilds_total{cause="create"} 1`, `ringwall_config_reload_success 1`,
+		`ringwall_decision_seconds_count 1`, `ringwall_dropped_packets_total{set="ban4"} 0`,
+		`ringwall_build_info{version="test"} 1`,
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("no line %s", line)
+		}
+	}
+	for _, address := range []string{"203.0.113.66", "198.51.100.10", "201"} {
+		if strings.Contains(text, `"`+address) {
+			t.Errorf("%s is in a label", address)
+		}
+	}
+}
+
+func TestStatusSaysWhatIsSo(t *testing.T) {
+	r := newRig(t)
+	r.attack(attacker)
+	r.await(engine.Ban, "203.0.113.66/32")
+	s, err := r.client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.Healthy() || s.Engine.Bans != 1 || s.Kernel.Desired != 1 || len(s.PBXs) != 1 || !s.PBXs[0].Up || s.PBXs[0].Events < 6 {
+		t.Errorf("%+v", s)
+	}
+	if len(s.ObserveOnly) != 1 || s.ObserveOnly[0].Service != "SIP" {
+		t.Errorf("observed: %+v", s.ObserveOnly)
+	}
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &http.Transport{DisableKeepAlives: true}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var b strings.Builder
+	if _, err := io.Copy(&b, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}

@@ -1,0 +1,81 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// listen opens the control socket and the metrics listener, and makes the tasks that serve them.
+func (d *Daemon) listen(cfg *policy.Config) error {
+	if cfg.Control.Socket != "" {
+		l, err := control.Listen(cfg.Control.Socket, cfg.Control.Group)
+		if err != nil {
+			return fmt.Errorf("the control socket: %w", err)
+		}
+		d.closers = append(d.closers, l.Close)
+		d.tasks = append(d.tasks, &control.Server{Listener: l, Backend: d.Backend(), Feed: d.feed, Log: d.log})
+	}
+	if cfg.Metrics.Listen != "" {
+		l, err := net.Listen("tcp", cfg.Metrics.Listen)
+		if err != nil {
+			return fmt.Errorf("metrics.listen: %w; try another port, or \"\" for no metrics", err)
+		}
+		d.closers = append(d.closers, func() error {
+			if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			return nil
+		})
+		d.tasks = append(d.tasks, &metricsServer{listener: l, handler: d.pages()})
+	}
+	return nil
+}
+
+// pages are what the metrics listener answers.
+func (d *Daemon) pages() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(d.counts.Registry, promhttp.HandlerOpts{
+		Registry: d.counts.Registry, MaxRequestsInFlight: 4, Timeout: 10 * time.Second,
+	}))
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = fmt.Fprintln(w, "Ringwall. Metrics are at /metrics; for a person: ringwall status")
+	})
+	return mux
+}
+
+type metricsServer struct {
+	listener net.Listener
+	handler  http.Handler
+}
+
+// String names the task.
+func (m *metricsServer) String() string { return "metrics at " + m.listener.Addr().String() }
+
+// Run serves until ctx ends.
+func (m *metricsServer) Run(ctx context.Context) error {
+	srv := &http.Server{Handler: m.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(m.listener) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	_ = srv.Shutdown(late)
+	err := srv.Close()
+	<-done
+	return err
+}

@@ -1,0 +1,267 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/metrics"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// clock is the wall's time at the start, moved on by the monotonic clock: the time of the engine does not jump when
+// somebody sets the wall clock.
+type clock struct{ base time.Time }
+
+func (c clock) now() time.Time { return c.base.Add(time.Since(c.base)) }
+
+// off is how far the wall clock has been set since the start.
+func (c clock) off() time.Duration { return time.Now().Round(0).Sub(c.now().Round(0)) }
+
+// judge owns the engine. All that changes it holds the lock, and hands its decisions to the kernel's writer before it lets
+// go, so that the kernel sees them in the order in which they were made.
+type judge struct {
+	clock    clock
+	writer   *firewall.Writer
+	counts   *metrics.Metrics
+	announce *announcer
+	log      *slog.Logger
+	meter    bool
+
+	mu     sync.Mutex
+	engine *engine.Engine
+	exempt map[netip.Prefix]bool // in the kernel's allow sets, or on the way
+	out    []engine.Decision
+	came   []time.Time // when the frame behind each decision in out was read
+	sample int         // where the next sample of bans begins
+}
+
+// frames judges what an Asterisk sent.
+func (j *judge) frames(p *pbx, frames []ami.Frame) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := j.clock.now()
+	j.out, j.came = j.out[:0], j.came[:0]
+	for i := range frames {
+		var ev security.Event
+		err := security.Decode(frames[i].Text, &ev)
+		switch bad := (*security.TamperError)(nil); {
+		case err == nil:
+			p.counts.Event(&ev, max(0, time.Since(ev.Time).Seconds()))
+			p.note(&ev, now)
+			if !p.self(&ev) {
+				j.out = j.engine.Handle(now, p.name, &ev, j.out)
+			}
+		case errors.As(err, &bad):
+			p.counts.Tampered.Inc()
+			p.tampered.Add(1)
+			j.out = j.engine.Tamper(now, p.name, bad.Reason, j.out)
+		}
+		for len(j.came) < len(j.out) {
+			j.came = append(j.came, frames[i].Received)
+		}
+	}
+	j.dispatch(j.out, j.came, nil, nil)
+}
+
+// tick does what is due.
+func (j *judge) tick() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for more := true; more; {
+		j.out, more = j.engine.Tick(j.clock.now(), j.out[:0])
+		j.dispatch(j.out, nil, nil, nil)
+	}
+}
+
+// command lets f change the engine, and returns when the kernel has what came of it.
+func (j *judge) command(ctx context.Context, f func(e *engine.Engine, now time.Time) ([]engine.Decision, error)) ([]engine.Decision, error) {
+	done := make(chan error, 1)
+	j.mu.Lock()
+	decisions, err := f(j.engine, j.clock.now())
+	if err != nil {
+		j.mu.Unlock()
+		return nil, err
+	}
+	j.dispatch(decisions, nil, j.exemptions(), func(err error) { done <- err })
+	j.mu.Unlock()
+	select {
+	case err := <-done:
+		return decisions, err
+	case <-ctx.Done():
+		return decisions, ctx.Err()
+	}
+}
+
+// ask lets f look at the engine.
+func (j *judge) ask(f func(e *engine.Engine, now time.Time)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	f(j.engine, j.clock.now())
+}
+
+// dispatch hands decisions, after changes of another kind, to the kernel and then to those who want to know of them; done, if not nil, is called when the
+// kernel has them. The lock is held. A decision that changes the kernel is announced after the kernel's commit, not
+// before: what was announced is in force.
+func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, changes []firewall.Change, done func(error)) {
+	var waiting []engine.Decision
+	var since []time.Time
+	for i, d := range decisions {
+		c, ok := change(d)
+		if !ok {
+			j.counts.Decision(d)
+			j.announce.push(d, nil)
+			if d.Action == engine.Trust && j.meter {
+				changes = append(changes, firewall.Change{Kind: firewall.Trust, Prefix: d.Prefix, Timeout: d.Duration})
+			}
+			continue
+		}
+		changes = append(changes, c)
+		waiting = append(waiting, d)
+		if came != nil {
+			since = append(since, came[i])
+		}
+	}
+	if len(changes) == 0 {
+		if done != nil {
+			done(nil)
+		}
+		return
+	}
+	j.writer.Submit(changes, func(err error) {
+		now := time.Now()
+		for i, d := range waiting {
+			j.counts.Decision(d)
+			if i < len(since) && err == nil {
+				j.counts.Committed(now.Sub(since[i]).Seconds())
+			}
+			j.announce.push(d, err)
+		}
+		if done != nil {
+			done(err)
+		}
+	})
+}
+
+// change is what a decision asks of the kernel.
+func change(d engine.Decision) (firewall.Change, bool) {
+	switch {
+	case d.Action == engine.Ban || d.Action == engine.Extend:
+		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Timeout: max(d.Duration, firewall.MinTimeout)}, true
+	case d.Action == engine.Unban && d.Reason != engine.Expired: // those the kernel ends itself
+		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Remove: true}, true
+	}
+	return firewall.Change{}, false
+}
+
+// exemptions compares what the kernel lets pass with what the engine says it should, and returns the difference.
+func (j *judge) exemptions() []firewall.Change {
+	var changes []firewall.Change
+	want := make(map[netip.Prefix]bool)
+	for _, p := range j.engine.Exempt() {
+		want[p] = true
+		if !j.exempt[p] {
+			changes = append(changes, firewall.Change{Kind: firewall.Allow, Prefix: p})
+		}
+	}
+	for p := range j.exempt {
+		if !want[p] {
+			changes = append(changes, firewall.Change{Kind: firewall.Allow, Prefix: p, Remove: true})
+		}
+	}
+	j.exempt = want
+	return changes
+}
+
+// desired is everything that the kernel should hold: what the writer builds the table from.
+func (j *judge) desired() []firewall.Change {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := j.clock.now()
+	var all []firewall.Change
+	for p := range j.exempt {
+		all = append(all, firewall.Change{Kind: firewall.Allow, Prefix: p})
+	}
+	for _, b := range j.engine.Enforced(now) {
+		all = append(all, firewall.Change{Kind: firewall.Ban, Prefix: b.Prefix, Timeout: b.Left})
+	}
+	if j.meter {
+		all = append(all, j.trust(now)...)
+	}
+	return all
+}
+
+// trust is what the meter spares.
+func (j *judge) trust(now time.Time) []firewall.Change {
+	var all []firewall.Change
+	for _, t := range j.engine.TrustedSources(now) {
+		all = append(all, firewall.Change{Kind: firewall.Trust, Prefix: t.Prefix, Timeout: max(t.Left, firewall.MinTimeout)})
+	}
+	return all
+}
+
+// refreshTrust prolongs trust in the kernel, where the meter spares it: the engine prolongs it with every login.
+func (j *judge) refreshTrust() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if changes := j.trust(j.clock.now()); len(changes) > 0 {
+		j.writer.Submit(changes, nil)
+	}
+}
+
+// adopt takes over the bans that are in the kernel, and takes out what should not be there: allowed prefixes of an
+// earlier configuration, and in observe mode the bans.
+func (j *judge) adopt(fw firewall.Firewall, p policy.Policy) (adopted int, err error) {
+	bans, err := fw.Elements(firewall.Ban)
+	if err != nil {
+		return 0, err
+	}
+	allowed, err := fw.Elements(firewall.Allow)
+	if err != nil {
+		return 0, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := j.clock.now()
+	var stale []firewall.Change
+	for _, el := range bans {
+		if p.Mode == policy.Observe || el.Remaining <= 0 {
+			stale = append(stale, firewall.Change{Kind: firewall.Ban, Prefix: el.Prefix, Remove: true})
+			continue
+		}
+		j.engine.Adopt(now, el.Prefix, now.Add(el.Remaining))
+		adopted++
+	}
+	j.exempt = make(map[netip.Prefix]bool)
+	for _, el := range allowed {
+		j.exempt[el.Prefix] = true
+	}
+	stale = append(stale, j.exemptions()...)
+	return adopted, fw.Apply(stale)
+}
+
+// sampled returns up to n bans to look for in the kernel, different ones each time.
+func (j *judge) sampled(n int) []firewall.Change {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	bans := j.engine.Enforced(j.clock.now())
+	if len(bans) == 0 {
+		return nil
+	}
+	slices.SortFunc(bans, func(a, b engine.Change) int { return a.Prefix.Addr().Compare(b.Prefix.Addr()) })
+	var out []firewall.Change
+	step := max(1, len(bans)/n)
+	j.sample++
+	for i := j.sample % step; i < len(bans) && len(out) < n; i += step {
+		out = append(out, firewall.Change{Kind: firewall.Ban, Prefix: bans[i].Prefix, Timeout: bans[i].Left})
+	}
+	return out
+}

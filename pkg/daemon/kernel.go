@@ -1,0 +1,133 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// kernel is what is known of the table besides its elements.
+type kernel struct {
+	mu       sync.Mutex
+	rebuilds map[string]uint64
+	looked   int // at the last sample
+	found    int
+	at       time.Time
+	dropped  map[string]uint64
+	asked    time.Time
+}
+
+// openKernel opens the table and takes over what is in it.
+func (d *Daemon) openKernel(cfg *policy.Config) error {
+	d.kernel = &kernel{rebuilds: make(map[string]uint64)}
+	if d.opts.DryRun {
+		d.fw = firewall.NewDryRun(func(line string) { d.log.Info("dry run", "nft", line) })
+	} else {
+		t, err := firewall.Open(tableConfig(cfg, d.opts.NetNS))
+		if err != nil {
+			return fmt.Errorf("the kernel's firewall: %w", err)
+		}
+		d.fw = t
+	}
+	d.closers = append(d.closers, d.fw.Close)
+	outcome, err := d.fw.Ensure()
+	if err != nil {
+		return fmt.Errorf("the kernel's firewall: %w", err)
+	}
+	d.rebuilt(string(outcome))
+	n, err := d.judge.adopt(d.fw, cfg.Policy)
+	if err != nil {
+		return fmt.Errorf("the kernel's firewall: %w", err)
+	}
+	if n > 0 {
+		d.log.Info("bans that were in the kernel stay in force", "bans", n)
+	}
+	first := true
+	d.writer = firewall.NewWriter(d.fw, d.judge.desired, firewall.WriterConfig{
+		Log: d.log,
+		Rebuilt: func(cause string) {
+			if !first { // the writer's own first look finds what was ensured above
+				d.rebuilt(cause)
+			}
+			first = false
+		},
+		Sample:  d.judge.sampled,
+		Sampled: d.kernel.sampled,
+	})
+	d.judge.writer = d.writer
+	return nil
+}
+
+func tableConfig(cfg *policy.Config, netns int) firewall.Config {
+	f := cfg.Firewall
+	c := firewall.Config{
+		Table: f.Table, UDPPorts: f.Ports.UDP, TCPPorts: f.Ports.TCP, Priority: f.Priority, NetNS: netns,
+		IPv6Prefix:  cfg.Policy.IPv6Prefix,
+		MaxElements: uint32(max(firewall.DefaultMaxElements, cfg.Policy.Limits.Bans)),
+		Meter:       firewall.Meter{Enabled: f.Meter.Enabled, Rate: uint32(min(f.Meter.Rate, 1<<31)), Burst: f.Meter.Burst},
+	}
+	if f.Scope == policy.ScopeAll {
+		c.Scope = firewall.All
+	}
+	switch f.Owner {
+	case policy.OwnerOn:
+		c.Owner = firewall.On
+	case policy.OwnerOff:
+		c.Owner = firewall.Off
+	}
+	return c
+}
+
+func (d *Daemon) rebuilt(cause string) {
+	d.counts.Rebuilt(cause)
+	d.kernel.mu.Lock()
+	d.kernel.rebuilds[cause]++
+	d.kernel.mu.Unlock()
+}
+
+// sampled remembers how many of the bans that were looked for are in the kernel.
+func (k *kernel) sampled(looked, found int) {
+	k.mu.Lock()
+	k.looked, k.found, k.at = looked, found, time.Now()
+	k.mu.Unlock()
+}
+
+// present estimates how many of the desired bans are in the kernel, from the latest sample.
+func (k *kernel) present(desired int) (n int, at time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.looked == 0 {
+		return desired, k.at
+	}
+	return desired * k.found / k.looked, k.at
+}
+
+// drops returns the packets dropped by set, asked of the kernel once a second at most.
+func (k *kernel) drops(fw firewall.Firewall) map[string]uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if time.Since(k.asked) >= time.Second {
+		if dropped, err := fw.Drops(); err == nil {
+			k.dropped = dropped
+		}
+		k.asked = time.Now()
+	}
+	return k.dropped
+}
+
+// tryFor is what to do about an error of the kernel's table.
+func tryFor(err error) string {
+	switch {
+	case errors.Is(err, firewall.ErrPermission):
+		return "run as root or with CAP_NET_ADMIN; with firewall.owner: on, only one Ringwall may run"
+	case errors.Is(err, firewall.ErrUnsupported):
+		return "a kernel with nf_tables (Debian: any since 10), or modprobe nf_tables"
+	case errors.Is(err, firewall.ErrFull):
+		return "a smaller policy.limits.bans"
+	}
+	return "look at: nft list table inet ringwall"
+}

@@ -1,0 +1,162 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/metrics"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// pbx is one Asterisk: its session, and what is counted of it.
+type pbx struct {
+	name    string
+	address string
+	session *ami.Session
+	counts  *metrics.PBX
+	log     *slog.Logger
+
+	local    atomic.Pointer[netip.AddrPort] // our end of the session
+	events   atomic.Uint64
+	tampered atomic.Uint64
+	last     atomic.Int64 // event, ns
+	lag      atomic.Int64 // of it, ns
+	blind    atomic.Int64 // without a session since the start, ns
+	failed   string       // the last failure that was logged; of OnState alone
+}
+
+func newPBX(cfg policy.Asterisk, j *judge, log *slog.Logger) (*pbx, error) {
+	p := &pbx{
+		name: cfg.Name, address: cfg.Address, counts: j.counts.PBX(cfg.Name), log: log.With("pbx", cfg.Name),
+	}
+	session := ami.Config{
+		Name: cfg.Name, Address: cfg.Address, Username: cfg.Username, Secret: cfg.Secret.Reveal(),
+		PingInterval: cfg.PingInterval, Log: p.log,
+		OnFrames: func(frames []ami.Frame) { j.frames(p, frames) },
+		OnState:  p.state,
+	}
+	if cfg.Auth == policy.AuthPlain {
+		session.Auth = ami.Plain
+	}
+	if cfg.TLS.Enabled {
+		t, err := tlsConfig(cfg.TLS)
+		if err != nil {
+			return nil, fmt.Errorf("asterisk %q: %w", cfg.Name, err)
+		}
+		session.TLS = t
+	}
+	if err := session.Validate(); err != nil {
+		return nil, fmt.Errorf("asterisk %q: %w", cfg.Name, err)
+	}
+	p.session = ami.New(session)
+	return p, nil
+}
+
+func tlsConfig(cfg policy.TLS) (*tls.Config, error) {
+	t := &tls.Config{ServerName: cfg.ServerName, InsecureSkipVerify: cfg.Insecure, MinVersion: tls.VersionTLS12}
+	if cfg.CAFile == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(cfg.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("tls.ca_file: %w", err)
+	}
+	t.RootCAs = x509.NewCertPool()
+	if !t.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("tls.ca_file: %s holds no certificate in PEM form", cfg.CAFile)
+	}
+	return t, nil
+}
+
+// String names the task.
+func (p *pbx) String() string { return "asterisk " + p.name }
+
+// Run keeps the session.
+func (p *pbx) Run(ctx context.Context) error { return p.session.Run(ctx) }
+
+// note remembers the latest event.
+func (p *pbx) note(ev *security.Event, now time.Time) {
+	p.events.Add(1)
+	p.last.Store(now.UnixNano())
+	p.lag.Store(max(0, int64(time.Since(ev.Time))))
+}
+
+// self says whether an event is about our own session: our login, or an action of ours that was denied.
+func (p *pbx) self(ev *security.Event) bool {
+	local := p.local.Load()
+	return local != nil && ev.Service == security.AMI && ev.Remote.AddrPort == *local
+}
+
+// state logs what becomes of the session. The same failure is logged once, however often it is tried again.
+func (p *pbx) state(s ami.State) {
+	switch s.Kind {
+	case ami.Connected:
+		p.local.Store(&s.Local)
+		p.failed = ""
+		if s.First {
+			p.log.Info("logged in to Asterisk", "version", printable.String(s.Banner))
+			return
+		}
+		p.blind.Add(int64(s.Blind))
+		p.log.Warn("logged in to Asterisk again; what happened meanwhile is not known",
+			"blind", s.Blind.Round(time.Millisecond), "version", printable.String(s.Banner))
+	case ami.Disconnected:
+		p.log.Error("the connection to Asterisk is lost; bans stay in force", "err", s.Err, "retry_in", s.Retry)
+	case ami.Failed, ami.Unproven:
+		if text := s.Err.Error(); text != p.failed {
+			p.failed = text
+			p.log.Error("no security events from Asterisk", "err", s.Err, "retry_in", s.Retry)
+		}
+	case ami.Granted:
+		p.log.Info("Asterisk sends security events")
+	}
+}
+
+// status is the PBX at a glance.
+func (p *pbx) status() control.PBXStatus {
+	s := p.session.Status()
+	v := control.PBXStatus{
+		Name: p.name, Address: p.address, Up: s.Up && s.Security != ami.SecurityMissing, Since: s.Since, Version: s.Banner,
+		Reconnects: s.Reconnects, Events: p.events.Load(), Tampered: p.tampered.Load(),
+		Lag: time.Duration(p.lag.Load()).Seconds(), QueueBytes: int64(s.QueueBytes), DroppedFrames: s.Oversize,
+		Blind: time.Duration(p.blind.Load()).Seconds(),
+	}
+	if !v.Up {
+		v.LastError, v.Try = s.LastError, s.LastHint
+	}
+	if at := p.last.Load(); at != 0 {
+		t := time.Unix(0, at)
+		v.LastEvent = &t
+	}
+	for _, name := range sorted(s.Dropped) {
+		v.DroppedFrames += s.Dropped[name]
+		v.DroppedByEvent = append(v.DroppedByEvent, control.Count{Name: name, Count: s.Dropped[name]})
+	}
+	return v
+}
+
+// present is the PBX in the metrics.
+func (p *pbx) present() metrics.PBXPresent {
+	s := p.session.Status()
+	dropped := s.Dropped
+	if s.Oversize > 0 {
+		dropped = make(map[string]uint64, len(s.Dropped)+1)
+		for k, n := range s.Dropped {
+			dropped[k] = n
+		}
+		dropped["oversize"] = s.Oversize
+	}
+	return metrics.PBXPresent{Name: p.name, Up: s.Up && s.Security != ami.SecurityMissing, Reconnects: s.Reconnects,
+		Dropped: dropped, QueueBytes: s.QueueBytes}
+}

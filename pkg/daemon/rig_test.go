@@ -1,0 +1,222 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+
+	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// patience bounds every wait for something that must happen.
+const patience = 30 * time.Second
+
+// rig is a daemon between an AMI server on loopback and the kernel in a namespace of its own.
+type rig struct {
+	t       *testing.T
+	d       *Daemon
+	server  *amiserver.Server
+	address string
+	ns      netns.NsHandle
+	client  *control.Client
+	cfg     *policy.Config
+	calls   int
+
+	mu        sync.Mutex
+	decisions []engine.Decision
+	more      chan struct{}
+	stop      func()
+
+	stopServer func()
+}
+
+func newRig(t *testing.T, change ...func(*policy.Config)) *rig {
+	t.Helper()
+	r := &rig{t: t, ns: newNetNS(t), more: make(chan struct{}, 1)}
+	r.serve("127.0.0.1:0")
+	cfg := policy.Default()
+	a := policy.DefaultAsterisk()
+	a.Name, a.Address, a.Username, a.Secret = "pbx1", r.address, "ringwall", policy.NewSecret("s3cret")
+	cfg.Asterisk = []policy.Asterisk{a}
+	cfg.Control.Socket = filepath.Join(t.TempDir(), "ringwall.sock")
+	cfg.Metrics.Listen = "127.0.0.1:0"
+	for _, f := range change {
+		f(&cfg)
+	}
+	r.cfg = &cfg
+	r.client = &control.Client{Socket: cfg.Control.Socket}
+	r.start()
+	return r
+}
+
+// serve starts an AMI server and ends it with the test.
+func (r *rig) serve(address string) {
+	r.t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.address = l.Addr().String()
+	r.server = amiserver.New(amiserver.Config{AuthDelay: -1, Users: []amiserver.User{
+		{Name: "ringwall", Secret: "s3cret", Read: amiserver.ClassSecurity},
+	}})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	server := r.server
+	go func() { defer close(done); _ = server.Serve(ctx, l) }()
+	r.stopServer = sync.OnceFunc(func() { cancel(); <-done })
+	r.t.Cleanup(r.stopServer)
+}
+
+// start runs the daemon until stop or the end of the test, and waits until it hears events.
+func (r *rig) start() {
+	r.t.Helper()
+	d, err := New(Options{
+		Config: r.cfg, NetNS: int(r.ns), Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Version: "test",
+		OnDecision: func(d engine.Decision) {
+			r.mu.Lock()
+			r.decisions = append(r.decisions, d)
+			r.mu.Unlock()
+			select {
+			case r.more <- struct{}{}:
+			default:
+			}
+		},
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.d = d
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			r.t.Errorf("the daemon ended with: %v", err)
+		}
+	})
+	r.t.Cleanup(r.stop)
+	r.until("the session is up", func() bool { return d.pbxs[0].status().Up && d.pbxs[0].local.Load() != nil })
+}
+
+// until waits for a condition.
+func (r *rig) until(what string, ok func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("after %v still not: %s", patience, what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// await waits for a decision of an action about a prefix.
+func (r *rig) await(a engine.Action, prefix string) engine.Decision {
+	r.t.Helper()
+	want := netip.MustParsePrefix(prefix)
+	deadline := time.After(patience)
+	for {
+		r.mu.Lock()
+		for i, d := range r.decisions {
+			if d.Action == a && d.Prefix == want {
+				r.decisions = append(r.decisions[:i], r.decisions[i+1:]...)
+				r.mu.Unlock()
+				return d
+			}
+		}
+		r.mu.Unlock()
+		select {
+		case <-r.more:
+		case <-deadline:
+			r.t.Fatalf("no %s of %s", a, prefix)
+		}
+	}
+}
+
+// event sends one security event the way Asterisk writes it.
+func (r *rig) event(name, account, session, remote, own string) {
+	r.t.Helper()
+	severity := "Error"
+	if name == "ChallengeSent" || name == "SuccessfulAuth" {
+		severity = "Informational"
+	}
+	text := fmt.Sprintf("Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: %s\r\nService: PJSIP\r\n"+
+		"EventVersion: 1\r\nAccountID: %s\r\nSessionID: %s\r\nLocalAddress: IPV4/UDP/192.0.2.1/5060\r\nRemoteAddress: %s\r\n%s\r\n",
+		name, time.Now().UTC().Format("2006-01-02T15:04:05.000+0000"), severity, account, session, remote, own)
+	if r.server.Broadcast([]byte(text)) == 0 {
+		r.t.Fatal("nobody heard the event")
+	}
+}
+
+func (r *rig) scan(remote string) {
+	r.calls++
+	call := fmt.Sprintf("call-%d", r.calls)
+	r.event("InvalidAccountID", fmt.Sprint(100+r.calls), call, remote, "")
+	r.event("ChallengeSent", "<unknown>", call, remote, "Challenge: \r\n")
+}
+
+func (r *rig) attack(remote string) {
+	for range 3 {
+		r.scan(remote)
+	}
+}
+
+func (r *rig) login(remote, account string) {
+	r.calls++
+	call := fmt.Sprintf("call-%d", r.calls)
+	r.event("ChallengeSent", account, call, remote, "Challenge: \r\n")
+	r.event("SuccessfulAuth", account, call, remote, "UsingPassword: 1\r\n")
+}
+
+// inKernel says what the kernel holds of a prefix, asked over a connection of its own.
+func (r *rig) inKernel(k firewall.Kind, prefix string) (firewall.Element, bool) {
+	r.t.Helper()
+	table, err := firewall.Open(tableConfig(r.cfg, int(r.ns)))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = table.Close() }()
+	el, ok, err := table.Has(k, netip.MustParsePrefix(prefix))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return el, ok
+}
+
+// newNetNS makes a network namespace that goes with the test.
+func newNetNS(t *testing.T) netns.NsHandle {
+	t.Helper()
+	made := make(chan netns.NsHandle, 1)
+	failed := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		ns, err := netns.New()
+		if err != nil {
+			failed <- err
+			return
+		}
+		made <- ns
+	}()
+	select {
+	case err := <-failed:
+		t.Fatalf("a network namespace cannot be made (these tests need root): %v", err)
+	case ns := <-made:
+		t.Cleanup(func() { _ = ns.Close() })
+		return ns
+	}
+	return -1
+}

@@ -1,0 +1,112 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/metrics"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// Status implements control.Backend.
+func (b backend) Status(context.Context) (control.Status, error) {
+	cfg := b.config.current()
+	s := control.Status{
+		Version: b.opts.Version, PID: os.Getpid(), Time: time.Now(), Started: b.started,
+		Uptime: time.Since(b.started).Seconds(), Mode: string(cfg.Policy.Mode),
+		PBXs: []control.PBXStatus{}, ObserveOnly: []control.Observed{}, Warnings: []control.Warning{},
+	}
+	b.config.mu.Lock()
+	s.Config = control.ConfigStatus{Path: b.config.path, Loaded: b.config.loaded}
+	if b.config.err != nil {
+		s.Config.Error = b.config.err.Error()
+	}
+	for _, w := range b.config.warnings {
+		s.Warnings = append(s.Warnings, control.Warning{Text: w.String()})
+	}
+	b.config.mu.Unlock()
+	for _, p := range b.pbxs {
+		s.PBXs = append(s.PBXs, p.status())
+	}
+	b.judge.ask(func(e *engine.Engine, now time.Time) { s.Engine = e.Stats(now) })
+	s.Kernel = b.kernelStatus(cfg, s.Engine.Bans)
+	for _, name := range sorted(cfg.Policy.Services) {
+		if cfg.Policy.Services[name] == policy.Observe {
+			why := "policy.services says so"
+			if name == "SIP" {
+				why = "chan_sip reports whatever address the attacker writes into Via; use PJSIP"
+			}
+			s.ObserveOnly = append(s.ObserveOnly, control.Observed{Service: name, Why: why})
+		}
+	}
+	if off := b.judge.clock.off(); off.Abs() > time.Minute {
+		s.Warnings = append(s.Warnings, control.Warning{
+			Text: fmt.Sprintf("the clock was set by %v since the start: times of bans are shown as of before", off.Round(time.Second)),
+			Try:  "systemctl restart ringwall; bans stay in force",
+		})
+	}
+	for _, limit := range sorted(s.Engine.Limited) {
+		s.Warnings = append(s.Warnings, control.Warning{
+			Text: fmt.Sprintf("the bound %q was hit %d times", limit, s.Engine.Limited[limit]), Try: "see policy.limits and policy.max_sources",
+		})
+	}
+	return s, nil
+}
+
+func (d *Daemon) kernelStatus(cfg *policy.Config, desired int) control.KernelStatus {
+	k := control.KernelStatus{Table: "inet " + cfg.Firewall.Table, DryRun: d.opts.DryRun, Desired: desired}
+	if d.opts.DryRun {
+		k.DryRunReason = "asked for"
+	}
+	err := d.writer.Err()
+	if err == nil {
+		err = d.fw.Verify()
+	}
+	if k.OK = err == nil; err != nil {
+		k.LastError, k.Try = err.Error(), tryFor(err)
+	}
+	n, at := d.kernel.present(desired)
+	k.Present = n
+	if !at.IsZero() {
+		k.PresentTime = &at
+	}
+	if t, ok := d.fw.(*firewall.Table); ok {
+		k.Owner, _ = t.Owned()
+	}
+	dropped := d.kernel.drops(d.fw)
+	for _, set := range sorted(dropped) {
+		k.Dropped = append(k.Dropped, control.Count{Name: set, Count: dropped[set]})
+	}
+	d.kernel.mu.Lock()
+	defer d.kernel.mu.Unlock()
+	for _, cause := range sorted(d.kernel.rebuilds) {
+		k.Rebuilds = append(k.Rebuilds, control.Count{Name: cause, Count: d.kernel.rebuilds[cause]})
+	}
+	return k
+}
+
+// Present implements metrics.Source.
+func (d *Daemon) Present() metrics.Present {
+	p := metrics.Present{BansByFamily: map[string]int{}, DroppedPackets: d.kernel.drops(d.fw)}
+	d.judge.ask(func(e *engine.Engine, now time.Time) {
+		stats := e.Stats(now)
+		p.TrustedSources, p.TrackedSources, p.Limited, p.BansDesired = stats.Trusted, stats.Sources, stats.Limited, stats.Bans
+		for _, b := range e.Enforced(now) {
+			p.BansByFamily[metrics.Family(b.Prefix)]++
+		}
+	})
+	p.BansPresent, _ = d.kernel.present(p.BansDesired)
+	for _, b := range d.pbxs {
+		p.PBXs = append(p.PBXs, b.present())
+	}
+	return p
+}
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

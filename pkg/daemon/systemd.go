@@ -1,0 +1,60 @@
+package daemon
+
+import (
+	"fmt"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+)
+
+// notify tells systemd something, where it listens.
+func (d *Daemon) notify(state string) {
+	if _, err := systemd.SdNotify(false, state); err != nil {
+		d.log.Debug("systemd was not told", "err", err)
+	}
+}
+
+func (d *Daemon) ready()    { d.notify(systemd.SdNotifyReady + "\n" + d.statusLine()) }
+func (d *Daemon) stopping() { d.notify(systemd.SdNotifyStopping) }
+
+// statusLine is what systemctl status shows.
+func (d *Daemon) statusLine() string {
+	up := 0
+	for _, p := range d.pbxs {
+		if p.session.Status().Up {
+			up++
+		}
+	}
+	bans := 0
+	d.judge.mu.Lock()
+	bans = d.judge.engine.Stats(d.judge.clock.now()).Bans
+	d.judge.mu.Unlock()
+	return fmt.Sprintf("STATUS=%d of %d Asterisk connected, %d bans", up, len(d.pbxs), bans)
+}
+
+// watchdog pats systemd's watchdog from the loop that drives the engine: when the engine hangs, so does it.
+type watchdog struct {
+	interval time.Duration // 0 without a watchdog
+	patted   time.Time
+	told     time.Time
+}
+
+func newWatchdog() *watchdog {
+	d, err := systemd.SdWatchdogEnabled(false)
+	if err != nil {
+		d = 0
+	}
+	return &watchdog{interval: d / 3}
+}
+
+func (w *watchdog) pat(d *Daemon) {
+	now := time.Now()
+	if w.interval > 0 && now.Sub(w.patted) >= w.interval {
+		w.patted = now
+		d.notify(systemd.SdNotifyWatchdog)
+	}
+	if now.Sub(w.told) >= 10*time.Second {
+		w.told = now
+		d.notify(d.statusLine())
+	}
+}
