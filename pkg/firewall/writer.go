@@ -551,8 +551,12 @@ func (w *Writer) verify(ctx context.Context) {
 	}
 	// In a full set some are always missing.
 	if found < looked && time.Since(w.lastFull) > fullQuiet {
-		w.cfg.Log.Warn("elements are missing in the kernel, they are put back", "looked", looked, "found", found)
-		w.rebuild(ctx, CauseElements)
+		cause := CauseElements
+		if w.fw.Verify() != nil { // it went while we looked
+			cause = CauseGone
+		}
+		w.cfg.Log.Warn("elements are missing in the kernel, they are put back", "cause", cause, "looked", looked, "found", found)
+		w.rebuild(ctx, cause)
 	}
 }
 
