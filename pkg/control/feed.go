@@ -30,7 +30,8 @@ func NewFeed(keep int) *Feed {
 	return &Feed{keep: max(keep, 1), followers: make(map[*follower]struct{})}
 }
 
-// Publish remembers decisions and hands them on. Names of accounts longer than 256 bytes are cut.
+// Publish remembers decisions and hands them on. It keeps their strings, which must not alias a frame. Names of accounts
+// longer than 256 bytes are cut.
 func (f *Feed) Publish(decisions ...engine.Decision) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

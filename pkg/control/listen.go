@@ -109,7 +109,12 @@ func (l *Listener) Close() error {
 
 // releaseLock removes the file while it is still locked; takeLock notices when it locked a removed one.
 func (l *Listener) releaseLock() {
-	_ = os.Remove(l.lock.Name())
+	held, err := l.lock.Stat()
+	if err == nil {
+		if there, err := os.Lstat(l.lock.Name()); err == nil && os.SameFile(held, there) {
+			_ = os.Remove(l.lock.Name())
+		}
+	}
 	_ = l.lock.Close()
 }
 
