@@ -12,6 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 //go:embed lab etc sipp
@@ -80,12 +83,11 @@ func Start(t testing.TB, o Options) *Lab {
 	if o.Version != 22 && o.Version != 16 {
 		t.Fatalf("lab: Version is %d: allowed are 22 and 16", o.Version)
 	}
-	// Not t.TempDir: its path can be too long for the unix socket of Asterisk's console.
-	dir, err := os.MkdirTemp("", "ringwall-lab-")
+	dir, release, err := newFolder()
 	if err != nil {
 		t.Fatalf("lab: %v", err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	t.Cleanup(release)
 	l := &Lab{Version: o.Version, Dir: filepath.Join(dir, "asterisk"), script: filepath.Join(dir, "src", "lab")}
 	if err := extract(filepath.Dir(l.script)); err != nil {
 		t.Fatalf("lab: %v", err)
@@ -116,6 +118,49 @@ func Start(t testing.TB, o Options) *Lab {
 		}
 	})
 	return l
+}
+
+// newFolder makes a folder in the system's temporary one. Not t.TempDir: its path can be too long for the unix socket of
+// Asterisk's console. A lock tells it from those of killed tests, which are removed.
+func newFolder() (dir string, release func(), err error) {
+	old, err := filepath.Glob(filepath.Join(os.TempDir(), "ringwall-lab-*"))
+	if err != nil {
+		return "", nil, err
+	}
+	for _, d := range old {
+		// A minute of grace, since another process takes its lock only after making its folder.
+		if info, err := os.Stat(d); err != nil || time.Since(info.ModTime()) < time.Minute {
+			continue
+		}
+		if f, err := lockFolder(d); err == nil {
+			_ = os.RemoveAll(d)
+			_ = f.Close()
+		}
+	}
+	if dir, err = os.MkdirTemp("", "ringwall-lab-"); err != nil {
+		return "", nil, err
+	}
+	f, err := lockFolder(dir)
+	if err != nil {
+		_ = os.RemoveAll(dir)
+		return "", nil, err
+	}
+	return dir, func() {
+		_ = os.RemoveAll(dir)
+		_ = f.Close()
+	}, nil
+}
+
+func lockFolder(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func extract(dir string) error {

@@ -2,6 +2,8 @@ package lab_test
 
 import (
 	"errors"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -193,6 +195,50 @@ func TestManagerAccountsHaveTheirPrivileges(t *testing.T) {
 	}
 	if _, err := l.DialContext(t.Context(), lab.Attacker, "tcp", "10.99.0.1:5038"); err == nil {
 		t.Error("AMI answers beyond loopback")
+	}
+}
+
+func TestOptionsChangeTheConfiguration(t *testing.T) {
+	t.Parallel()
+	l := lab.Start(t, lab.Options{PublicAMI: true, HTTPAMI: true, Edit: func(file, content string) string {
+		if file == "pjsip.conf" {
+			content = strings.Replace(content, "password = pass6005", "password = other", 1)
+		}
+		return content
+	}})
+	phone := l.Agent(t, lab.Phone, lab.AgentOptions{})
+	expect(t, 401)(phone.Register("6005", lab.Password("6005")))
+	expect(t, 200)(phone.Register("6005", "other"))
+	conn, err := l.DialContext(t.Context(), lab.Attacker, "tcp", "10.99.0.1:5038")
+	if err != nil {
+		t.Fatalf("AMI from another node: %v", err)
+	}
+	defer conn.Close()
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       l.Dialer(lab.Attacker),
+	}}
+	resp, err := client.Get("http://10.99.0.1:8088/rawman?action=login&username=ringwall&secret=" + lab.Ringwall.Secret())
+	if err != nil {
+		t.Fatalf("HTTP AMI: %v", err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(b), "Authentication accepted") {
+		t.Errorf("HTTP AMI: %s, %q, %v", resp.Status, b, err)
+	}
+}
+
+func TestUnregister(t *testing.T) {
+	t.Parallel()
+	l := lab.Start(t, lab.Options{})
+	phone := l.Agent(t, lab.Phone, lab.AgentOptions{})
+	expect(t, 200)(phone.Register("6001", lab.Password("6001")))
+	if out := l.CLI(t, "pjsip show contacts"); !strings.Contains(out, "6001/sip:") {
+		t.Fatalf("no contact after Register:\n%s", out)
+	}
+	expect(t, 200)(phone.Unregister("6001", lab.Password("6001")))
+	if out := l.CLI(t, "pjsip show contacts"); strings.Contains(out, "6001/sip:") {
+		t.Errorf("a contact after Unregister:\n%s", out)
 	}
 }
 

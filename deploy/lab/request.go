@@ -31,6 +31,7 @@ type Request struct {
 	Expires int
 }
 
+// fill may be called more than once.
 func (r *Request) fill() {
 	if r.Method == "" {
 		r.Method = "REGISTER"
@@ -49,12 +50,6 @@ func (r *Request) fill() {
 	}
 	if r.Tag == "" {
 		r.Tag = token()
-	}
-	switch r.Expires {
-	case 0:
-		r.Expires = 3600
-	case -1:
-		r.Expires = 0
 	}
 }
 
@@ -88,7 +83,14 @@ func (r Request) Bytes(transport string, from, to netip.AddrPort) []byte {
 	line("CSeq: %d %s", r.CSeq, r.Method)
 	line("Contact: <sip:%s@%s;transport=%s>", r.User, from, transport)
 	if r.Method == "REGISTER" {
-		line("Expires: %d", r.Expires)
+		expires := r.Expires
+		switch expires {
+		case 0:
+			expires = 3600
+		case -1:
+			expires = 0
+		}
+		line("Expires: %d", expires)
 	}
 	if r.Credentials != "" {
 		line("Authorization: %s", r.Credentials)
