@@ -190,11 +190,16 @@ func (r *rig) inKernel(k firewall.Kind, prefix string) (firewall.Element, bool) 
 		r.t.Fatal(err)
 	}
 	defer func() { _ = table.Close() }()
-	el, ok, err := table.Has(k, netip.MustParsePrefix(prefix))
+	elements, err := table.Elements(k)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return el, ok
+	for _, el := range elements {
+		if el.Prefix == netip.MustParsePrefix(prefix) {
+			return el, true
+		}
+	}
+	return firewall.Element{}, false
 }
 
 // newNetNS makes a network namespace that goes with the test.
