@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/websocket"
 )
 
 // ErrNoReply says that nothing came back in time: that is how a banned source sees the server.
@@ -22,7 +24,7 @@ var ErrNoReply = errors.New("no reply")
 
 // AgentOptions say how a phone or an attacker reaches the server.
 type AgentOptions struct {
-	// Transport is udp (unless set), tcp or tls.
+	// Transport is udp (unless set), tcp, tls, ws or wss; the last two over IPv4 only.
 	Transport string
 	// IPv6 rather than IPv4.
 	IPv6 bool
@@ -67,8 +69,12 @@ func (l *Lab) Agent(t testing.TB, node Node, o AgentOptions) *Agent {
 	case "udp", "tcp":
 	case "tls":
 		a.server = netip.AddrPortFrom(a.server.Addr(), 5061)
+	case "ws":
+		a.server = netip.AddrPortFrom(a.server.Addr(), 8088)
+	case "wss":
+		a.server = netip.AddrPortFrom(a.server.Addr(), 8089)
 	default:
-		t.Fatalf("lab: transport %q: allowed are udp, tcp and tls", o.Transport)
+		t.Fatalf("lab: transport %q: allowed are udp, tcp, tls, ws and wss", o.Transport)
 	}
 	t.Cleanup(a.Close)
 	return a
@@ -110,7 +116,7 @@ func (a *Agent) open() error {
 		_ = conn.Close()
 		return err
 	}
-	if a.options.Transport == "tls" {
+	if a.options.Transport == "tls" || a.options.Transport == "wss" {
 		c := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // the lab's own certificate
 		if err := c.HandshakeContext(ctx); err != nil {
 			_ = conn.Close()
@@ -118,8 +124,29 @@ func (a *Agent) open() error {
 		}
 		conn = c
 	}
+	if a.options.Transport == "ws" || a.options.Transport == "wss" {
+		if conn, err = upgrade(conn, a.options.Transport, a.server, time.Now().Add(a.options.Timeout)); err != nil {
+			return noReply(fmt.Errorf("lab: WebSocket: %w", err))
+		}
+	}
 	a.conn, a.reader = conn, bufio.NewReader(conn)
 	return nil
+}
+
+// upgrade makes a connection one of SIP over WebSocket (RFC 7118).
+func upgrade(conn net.Conn, scheme string, server netip.AddrPort, deadline time.Time) (net.Conn, error) {
+	config, err := websocket.NewConfig(scheme+"://"+server.String()+"/ws", "http://lab")
+	if err == nil {
+		config.Protocol = []string{"sip"}
+		if err = conn.SetDeadline(deadline); err == nil {
+			var c *websocket.Conn
+			if c, err = websocket.NewClient(config, conn); err == nil {
+				return c, c.SetDeadline(time.Time{})
+			}
+		}
+	}
+	_ = conn.Close()
+	return nil, err
 }
 
 func noReply(err error) error {

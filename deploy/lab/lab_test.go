@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -26,10 +27,13 @@ func TestPhoneRegistersOverEachTransportAndFamily(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{Version: 22})
 	ami := l.DialAMI(t, lab.Ringwall)
-	for _, transport := range []string{"udp", "tcp", "tls"} {
+	for _, transport := range []string{"udp", "tcp", "tls", "ws", "wss"} {
 		for _, ipv6 := range []bool{false, true} {
 			name := strings.ToUpper(transport) + "/" + lab.Phone.IPv4().String()
 			prefix := "IPV4/"
+			if ipv6 && strings.HasPrefix(transport, "ws") {
+				continue
+			}
 			if ipv6 {
 				name, prefix = strings.ToUpper(transport)+"/"+lab.Phone.IPv6().String(), "IPV6/"
 			}
@@ -228,6 +232,26 @@ func TestOptionsChangeTheConfiguration(t *testing.T) {
 	}
 }
 
+func TestProgramOnANode(t *testing.T) {
+	t.Parallel()
+	l := lab.Start(t, lab.Options{})
+	p := l.Spawn(t, lab.Phone, "sh", "-c", "ip -o addr; echo up; read x; echo got $x")
+	p.Expect(t, "up\n")
+	if !strings.Contains(p.Output(), "10.99.0.10/16") {
+		t.Errorf("runs elsewhere:\n%s", p.Output())
+	}
+	p.Expect(t, "got") // its input is empty
+	if err := p.Wait(); err != nil {
+		t.Error(err)
+	}
+	if out, err := l.Exec(t.Context(), lab.Spare, "sh", "-c", "echo no; exit 3"); err == nil || string(out) != "no\n" {
+		t.Errorf("a failing program: %q, %v", out, err)
+	}
+	if _, err := l.Exec(t.Context(), lab.Spare, "no-such-program"); !errors.Is(err, exec.ErrNotFound) {
+		t.Errorf("a program that is not there: %v", err)
+	}
+}
+
 func TestUnregister(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{})
@@ -272,7 +296,7 @@ func TestSilenceIsNoReply(t *testing.T) {
 	if out, err := l.Exec(t.Context(), lab.Server, "nft", ruleset); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, transport := range []string{"udp", "tcp", "tls"} {
+	for _, transport := range []string{"udp", "tcp", "tls", "ws", "wss"} {
 		attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Transport: transport, Timeout: 300 * time.Millisecond})
 		if c, err := attacker.Probe("6001"); !errors.Is(err, lab.ErrNoReply) {
 			t.Errorf("%s: a dropped source got %d, %v", transport, c, err)

@@ -32,6 +32,7 @@ type Process struct {
 // when that thread ends, that is also when the test's process is killed (prctl(2), PR_SET_PDEATHSIG).
 func (l *Lab) spawn(node Node, cmd *exec.Cmd) (*Process, error) {
 	p := &Process{Cmd: cmd, exited: make(chan struct{})}
+	p.output.more = make(chan struct{})
 	if cmd.Stdout == nil {
 		cmd.Stdout = &p.output
 	}
@@ -128,10 +129,34 @@ func (p *Process) Stop(grace time.Duration) {
 	}
 }
 
-// buffer keeps the last megabyte.
+// Expect waits, bounded, until the program has printed a text, and fails the test if it ends or is silent instead.
+func (p *Process) Expect(t testing.TB, text string) {
+	t.Helper()
+	timer := time.NewTimer(waitTime)
+	defer timer.Stop()
+	for {
+		more := p.output.changed()
+		if strings.Contains(p.Output(), text) {
+			return
+		}
+		select {
+		case <-more:
+		case <-p.exited:
+			if strings.Contains(p.Output(), text) {
+				return
+			}
+			t.Fatalf("lab: %s ended (%v) without printing %q:\n%s", p.Cmd.Path, p.err, text, p.Output())
+		case <-timer.C:
+			t.Fatalf("lab: %s did not print %q in %s:\n%s", p.Cmd.Path, text, waitTime, p.Output())
+		}
+	}
+}
+
+// buffer keeps the last half to full megabyte.
 type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu   sync.Mutex
+	b    bytes.Buffer
+	more chan struct{} // closed and replaced when something is written
 }
 
 func (b *buffer) Write(p []byte) (int, error) {
@@ -140,7 +165,15 @@ func (b *buffer) Write(p []byte) (int, error) {
 	if b.b.Len() > 1<<20 {
 		b.b.Next(1 << 19)
 	}
+	close(b.more)
+	b.more = make(chan struct{})
 	return b.b.Write(p)
+}
+
+func (b *buffer) changed() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.more
 }
 
 func (b *buffer) String() string {
