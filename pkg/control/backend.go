@@ -10,7 +10,8 @@ import (
 
 // Backend is what the server asks; the daemon implements it. Its methods are called from many goroutines at once, end
 // when ctx does, and return copies: a slow client reads them long after the call. An error that is an [*Error] reaches
-// the client as it is (see [Refused], [NotFound], [Invalid]); another one as a failure of the daemon.
+// the client as it is (see [Refused], [NotFound], [Invalid]; without a Code it is a 500); another one as a failure of
+// the daemon.
 type Backend interface {
 	Status(ctx context.Context) (Status, error)
 	Bans(ctx context.Context, filter BanFilter) ([]engine.BanView, error)

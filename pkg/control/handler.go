@@ -373,6 +373,9 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	var e *Error
 	switch {
 	case errors.As(err, &e) && e.Code != 0:
+	case errors.As(err, &e):
+		e = &Error{Code: http.StatusInternalServerError, Message: e.Message, Hint: e.Hint}
+		s.Log.ErrorContext(r.Context(), "control: a request failed", "path", r.URL.Path, "err", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		e = &Error{
 			Code: http.StatusGatewayTimeout, Message: fmt.Sprintf("ringwall did not finish within %s", s.limits.backend),

@@ -114,6 +114,7 @@ func TestErrorsOfTheBackendKeepTheirMeaning(t *testing.T) {
 		"refused":      {Refused("ringwall allow del X", "it is allowed"), 409, ErrRefused, "ringwall allow del X"},
 		"wrapped":      {fmt.Errorf("backend: %w", NotFound("h", "not banned")), 404, ErrNotFound, "h"},
 		"invalid":      {Invalid("h", "too long"), 400, ErrInvalid, "h"},
+		"no code":      {&Error{Message: "the kernel said no", Hint: "CAP_NET_ADMIN"}, 500, nil, "CAP_NET_ADMIN"},
 		"anything":     {errors.New("netlink: broken pipe"), 500, nil, "the daemon's log may say more: journalctl -u ringwall"},
 		"out of time":  {fmt.Errorf("kernel: %w", context.DeadlineExceeded), 504, ErrTimeout, "it may still do so: look with ringwall status, and at its log"},
 		"hostile text": {Refused("", "account \u009b2J\x1b"), 409, ErrRefused, ""},

@@ -79,7 +79,7 @@ func explanations() map[string]engine.Explanation {
 				Prefix: "203.0.113.5/32", Reason: engine.WrongPassword, Until: now.Add(58 * time.Minute), Left: 3480,
 				Attempts: 6, Accounts: []string{"201", hostile},
 			}
-			ex.Lines = []string{"4 + 2 points, halved every 10m, reached 10.", "Without new evidence the score is 0 in 2h."}
+			ex.Lines = []string{"4 + 2 points, half of them decays every 10m", "end it now with: ringwall unban 203.0.113.5"}
 		}),
 		"manual": with(func(ex *engine.Explanation) {
 			ex.Verdict = "banned"

@@ -62,7 +62,7 @@ func (c *commands) sayWhy(ex engine.Explanation) error {
 	if len(ex.Lines) > 0 {
 		c.sayf("")
 		for _, line := range ex.Lines {
-			c.sayf("%s", line)
+			c.sayf("- %s", line)
 		}
 	}
 	c.ways(ex)
@@ -142,13 +142,9 @@ func (c *commands) evidence(list []engine.Evidence) error {
 	return t.write(c.out, c.Columns)
 }
 
-// ways are the commands that would change the verdict.
+// ways are commands that the engine does not name by itself.
 func (c *commands) ways(ex engine.Explanation) {
 	switch {
-	case ex.Ban != nil && ex.Verdict == "banned":
-		c.sayf("")
-		c.sayf("To let it in now:       ringwall unban %s --grace 1h", bare(ex.Ban.Prefix))
-		c.sayf("To never ban it again:  ringwall allow add %s", ex.Address)
 	case ex.Verdict == "suspicious":
 		c.sayf("")
 		c.sayf("To keep it out:  ringwall ban %s", ex.Address)
