@@ -114,6 +114,9 @@ func connect(hub *netlink.Handle, bridge netlink.Link, node Node, ns netns.NsHan
 	if err := hub.LinkSetUp(port); err != nil {
 		return fmt.Errorf("bridge port up: %w", err)
 	}
+	if err := within(ns, settle); err != nil {
+		return err
+	}
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("netlink: %w", err)
@@ -146,14 +149,23 @@ func connect(hub *netlink.Handle, bridge netlink.Link, node Node, ns netns.NsHan
 			}
 		}
 	}
-	return within(ns, func() error {
-		for _, name := range []string{"all", "default", "eth0"} {
-			if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte("0"), 0); err != nil {
-				return err
+	return nil
+}
+
+// settle sets what the kernel decides by the namespace: packets of forged sources pass the reverse-path filter, and
+// link-local addresses work at once.
+func settle() error {
+	for _, name := range []string{"all", "default", "eth0"} {
+		for path, value := range map[string]string{
+			"/proc/sys/net/ipv4/conf/" + name + "/rp_filter":  "0",
+			"/proc/sys/net/ipv6/conf/" + name + "/accept_dad": "0",
+		} {
+			if err := os.WriteFile(path, []byte(value), 0); err != nil {
+				return fmt.Errorf("sysctl: %w", err)
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // address is what netlink wants; NODAD since an IPv6 address is else unusable for a second or two.
