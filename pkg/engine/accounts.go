@@ -1,27 +1,56 @@
 package engine
 
+import (
+	"cmp"
+	"slices"
+)
+
 // maxAccounts bounds the accounts remembered. PJSIP names only endpoints that exist, so it is a bound on a PBX's size.
 const maxAccounts = 1 << 17
 
 // account is one extension of one PBX, seen from all sources.
 type account struct {
-	success int64         // the last login, ns
-	failing map[key]int64 // sources without trust that fail on it, and when last
-	until   int64         // it is under distributed guessing
+	success int64     // the last login, ns
+	failing []failure // sources without trust that fail on it
+	until   int64     // it is under distributed guessing
+}
+
+type failure struct {
+	from key
+	at   int64 // the last, ns
 }
 
 // accountOf returns an account, made if there is room, or nil.
 func (e *Engine) accountOf(id uint64) *account {
 	a := e.accounts[id]
-	if a == nil {
-		if len(e.accounts) >= maxAccounts {
-			e.limited["accounts"]++
-			return nil
-		}
-		a = &account{}
-		e.accounts[id] = a
+	if a != nil {
+		return a
 	}
+	if len(e.accounts) >= maxAccounts && e.now-e.swept >= minute {
+		e.sweepAccounts()
+	}
+	if len(e.accounts) >= maxAccounts {
+		e.limited["accounts"]++
+		return nil
+	}
+	a = &account{}
+	e.accounts[id] = a
 	return a
+}
+
+// sweepAccounts forgets the accounts of which nothing matters any more.
+func (e *Engine) sweepAccounts() {
+	e.swept = e.now
+	for id, a := range e.accounts {
+		e.forgetFailures(a)
+		if len(a.failing) == 0 && a.until <= e.now && e.now-a.success >= int64(e.cfg.Roaming.Within) {
+			delete(e.accounts, id)
+		}
+	}
+}
+
+func (e *Engine) forgetFailures(a *account) {
+	a.failing = slices.DeleteFunc(a.failing, func(f failure) bool { return e.now-f.at >= int64(e.cfg.Targeted.Within) })
 }
 
 // succeed notes a login.
@@ -49,20 +78,22 @@ func (c *call) underAttack(id uint64) bool {
 		return false
 	}
 	before := a.until > c.now
-	if a.failing == nil {
-		a.failing = make(map[key]int64)
-	}
-	if _, ok := a.failing[c.key]; ok || len(a.failing) < 2*limit {
-		a.failing[c.key] = c.now
-	}
-	if len(a.failing) >= limit {
-		for k, at := range a.failing {
-			if c.now-at >= int64(c.cfg.Targeted.Within) {
-				delete(a.failing, k)
-			}
+	if i := slices.IndexFunc(a.failing, func(f failure) bool { return f.from == c.key }); i >= 0 {
+		a.failing[i].at = c.now
+	} else {
+		if len(a.failing) >= limit {
+			c.forgetFailures(a)
 		}
+		for len(a.failing) >= limit { // the freshest are enough
+			oldest := slices.MinFunc(a.failing, func(f, g failure) int { return cmp.Compare(f.at, g.at) })
+			a.failing = slices.DeleteFunc(a.failing, func(f failure) bool { return f.from == oldest.from })
+		}
+		a.failing = append(a.failing, failure{c.key, c.now})
 	}
-	if len(a.failing) >= limit {
+	if len(a.failing) < limit {
+		return before
+	}
+	if c.forgetFailures(a); len(a.failing) >= limit {
 		a.until = c.now + int64(c.cfg.Targeted.Within)
 		if !before {
 			c.decide(Targeted, Distributed, c.prefixOf(c.key), 0, c.proven,
@@ -72,22 +103,38 @@ func (c *call) underAttack(id uint64) bool {
 	return before
 }
 
-// known notes that a source which is known to be good fails, and notices when many of them do.
-func (c *call) known() {
+const stormText = "many known good sources fail at once: the fault is at the PBX; they are not banned while it lasts"
+
+// goodFails notices when many sources fail that are known to be good.
+func (c *call) goodFails() {
 	if c.cfg.Storm.Sources <= 0 || !c.knownGood(c.key) {
 		return
 	}
-	if c.reports.get(c.now, c.hash("misconfigured", c.key[:], string(Pace), c.ev.Account)) != nil {
+	pace := forMisconfigured + purpose(reasonIndex(Pace))
+	if c.reports.get(c.now, c.id(pace, c.key, c.text(c.ev.Account))) != nil {
 		return // its phone has an old password: that is no news
 	}
-	c.failing.seen(c.now, c.hash("failing", c.key[:]))
+	id := c.id(forFailing, c.key, 0)
+	if c.failing.get(c.now, id) == nil {
+		*c.failing.put(c.now, id) = c.key
+	}
 	if c.failing.live(c.now) < max(c.cfg.Storm.Sources, len(c.trusts)/10) {
 		return
 	}
+	fresh := !c.stormy()
 	c.stormEnd = c.now + int64(c.cfg.Storm.Within)
-	if !c.reports.seen(c.now, c.hash("storm", nil)) {
-		c.decide(Observe, Storm, c.prefixOf(c.key), 0, c.proven,
-			"many known good sources fail at once: look at the PBX; they are not banned while it lasts")
+	if !c.reports.seen(c.now, c.id(forStorm, key{}, 0)) {
+		c.decide(Observe, Storm, c.prefixOf(c.key), 0, c.proven, stormText)
+	}
+	if !fresh {
+		return
+	}
+	// Who was banned in the minute before it was clear what happens gets in again.
+	for k := range c.failing.values(c.now) {
+		if b := c.banOf(k); b != nil && !b.observed && !b.manual && c.now-b.since < int64(c.cfg.Storm.Within) {
+			c.suspended++
+			c.out = append(c.out, c.pardon([]*ban{b}, Storm, stormText)...)
+		}
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"math"
 	"net/netip"
 	"time"
-
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // ban is an active ban: of a source, of a network, or of whatever prefix a person typed.
@@ -28,9 +26,13 @@ type ban struct {
 	more     bool // older evidence was not kept
 }
 
-// isBanned says whether a source is banned, enforced or observed.
-func (e *Engine) isBanned(k key) bool { return e.banOf(k) != nil }
+// network is what is known of a network with banned addresses in it.
+type network struct {
+	banned   int // addresses, by enforced bans
+	unproven int // of them, by evidence that could be forged
+}
 
+// banOf returns the active ban of a source, enforced or observed.
 func (e *Engine) banOf(k key) *ban {
 	if b := e.bans[e.prefixOf(k)]; b != nil && b.until > e.now {
 		return b
@@ -39,73 +41,88 @@ func (e *Engine) banOf(k key) *ban {
 }
 
 // condemn bans the source of a case, or says why not.
-func (e *Engine) condemn(c *call, s *source, reason Reason, enforce, proven bool) {
-	prefix := e.prefixOf(c.key)
-	if have := e.bans[prefix]; have != nil && have.until > e.now {
-		if !have.observed || !enforce {
-			return
-		}
-	}
+func (c *call) condemn(s *source, reason Reason, enforce, proven bool) {
+	prefix := c.prefixOf(c.key)
 	spare := func(why Reason, detail string) {
-		if !e.reports.seen(e.now, e.hash("spared", c.key[:], string(why))) {
+		if !c.reports.seen(c.now, c.id(forSpared, c.key, c.text(string(why)))) {
 			c.decide(Observe, why, prefix, 0, proven, detail)
 		}
 	}
-	if have, ok := e.protected.overlapping(prefix); ok {
-		if have.Contains(c.addr) {
-			spare(Protected, "Asterisk knows this address as a trunk or a registered contact: never banned")
-			return
-		}
+	if _, ok := c.allow.covering(c.addr); ok {
+		return
+	}
+	if _, ok := c.Engine.protected.covering(c.addr); ok {
+		spare(Protected, "Asterisk knows this address as a trunk or a registered contact: never banned")
+		return
+	}
+	if !prefix.IsSingleIP() && c.exemptWithin(prefix) {
 		prefix = netip.PrefixFrom(c.addr, c.addr.BitLen())
 	}
-	if have, ok := e.allow.overlapping(prefix); ok {
-		if have.Contains(c.addr) {
-			return
-		}
-		prefix = netip.PrefixFrom(c.addr, c.addr.BitLen())
+	if have := c.bans[prefix]; have != nil && have.until > c.now && (!have.observed || !enforce) {
+		return
 	}
-	if until, ok := e.grace[prefix]; ok && until > e.now {
-		e.suspended++
+	if c.graced(prefix) {
+		c.suspended++
 		spare(Manual, "a person unbanned it with a grace that is not over")
 		return
 	}
-	if enforce && e.stormy() && e.knownGood(c.key) {
-		e.suspended++
-		spare(Storm, "many known good sources fail at once: the fault is at the PBX")
+	if enforce && c.stormy() && c.knownGood(c.key) {
+		c.suspended++
+		spare(Storm, stormText)
 		return
 	}
-	if enforce && !e.room(proven) {
-		spare(Limit, "too many bans: see policy.limits")
-		return
+	if enforce {
+		if bound := c.room(proven); bound != "" {
+			c.limited[bound]++
+			if !c.reports.seen(c.now, c.id(forLimit, key{}, c.text(bound))) {
+				c.decide(Observe, Limit, prefix, 0, proven, "bans are left out, by policy.limits."+bound+": see the metrics")
+			}
+			return
+		}
 	}
 
-	if e.now-s.banned >= int64(e.cfg.Ban.Memory) {
+	if c.now-s.banEnd >= int64(c.cfg.Ban.Memory) {
 		s.bans = 0
 	}
-	d := e.duration(int(s.bans), proven)
+	d := c.duration(int(s.bans), proven)
 	b := &ban{
-		prefix: prefix, source: c.addr, since: e.now, until: e.now + int64(d), reason: reason, score: s.observed,
+		prefix: prefix, source: c.addr, since: c.now, until: c.now + int64(d), reason: reason, score: s.observed,
 		proven: proven, observed: !enforce, number: int(s.bans) + 1, pbx: c.pbx, attempts: int(s.attempts),
 	}
 	if enforce {
 		b.score = s.score
 		s.bans = min(s.bans+1, math.MaxUint8)
-		s.banned = b.until
-		if !proven {
-			e.forgeable++
-		}
+		s.banEnd = b.until
 	}
-	b.evidence, b.more = e.ring.chain(s, min(perBan, banBudget-e.kept))
-	e.kept += len(b.evidence)
-	e.putBan(b)
+	b.evidence, b.more = c.ring.chain(s, min(perBan, banBudget-c.kept))
+	c.kept += len(b.evidence)
+	c.putBan(b)
 	action := Ban
 	if !enforce {
 		action = Observe
 	}
 	c.decide(action, reason, prefix, d, proven, ordinal(b.number, enforce))
 	if enforce {
-		e.condemnNetwork(c, prefix)
+		c.condemnNetwork(prefix)
 	}
+}
+
+// exemptWithin says whether a prefix shares an address with anything allowed or protected.
+func (e *Engine) exemptWithin(p netip.Prefix) bool {
+	if _, ok := e.allow.overlapping(p); ok {
+		return true
+	}
+	_, ok := e.protected.overlapping(p)
+	return ok
+}
+
+// graced says whether a prefix lies within one that a person unbanned with a grace.
+func (e *Engine) graced(p netip.Prefix) bool {
+	if len(e.grace.entries) == 0 {
+		return false
+	}
+	have, ok := e.grace.containing(p)
+	return ok && e.grace.entries[have] > e.now
 }
 
 func ordinal(n int, enforced bool) string {
@@ -132,91 +149,105 @@ func (e *Engine) duration(before int, proven bool) time.Duration {
 	return time.Duration(d)
 }
 
-// room says whether one more ban fits the limits, and counts it where not.
-func (e *Engine) room(proven bool) bool {
+// room takes the place of one more ban. It returns the key of policy.limits that leaves none, or nothing.
+func (e *Engine) room(proven bool) string {
 	l := e.cfg.Limits
 	if e.enforced >= l.Bans {
-		e.limited["bans"]++
-		return false
+		return "bans"
 	}
 	if proven {
-		return true
+		return ""
 	}
 	if e.forgeable >= l.ForgeableBans {
-		e.limited["forgeable_bans"]++
-		return false
+		return "forgeable_bans"
 	}
 	e.budget = min(float64(l.ForgeableBurst), e.budget+float64(l.ForgeableRate)*time.Duration(e.now-e.budgetAt).Seconds())
 	e.budgetAt = e.now
 	if e.budget < 1 {
-		e.limited["forgeable_rate"]++
-		return false
+		return "forgeable_rate"
 	}
 	e.budget--
-	return true
+	return ""
 }
 
-// putBan stores a ban in place of whatever was there.
+// putBan enters a ban in the books in place of whatever was there.
 func (e *Engine) putBan(b *ban) {
 	if old := e.bans[b.prefix]; old != nil {
 		e.forget(old)
 	}
 	e.bans[b.prefix] = b
-	if !b.observed {
-		e.enforced++
-	}
-	e.timers.set(b.until, b.prefix, false)
-	if k, ok := e.keyOfPrefix(b.prefix); ok {
-		if s := e.sources.get(k); s != nil {
-			e.sources.touch(s, pinned)
-		}
-	}
+	e.count(b, 1)
+	e.timers.set(b.until, b.prefix, endOfBan)
+	e.flag(b.prefix, true)
 }
 
-// forget removes a ban from the books.
+// forget takes a ban out of the books.
 func (e *Engine) forget(b *ban) {
 	delete(e.bans, b.prefix)
 	e.kept -= len(b.evidence)
-	if !b.observed {
-		e.enforced--
-		if !b.proven {
-			e.forgeable = max(0, e.forgeable-1)
-		}
-		e.leaveNetwork(b.prefix)
+	e.count(b, -1)
+	e.flag(b.prefix, false)
+}
+
+// count adds n to the counters that a ban is in.
+func (e *Engine) count(b *ban, n int) {
+	if b.observed {
+		return
 	}
-	if k, ok := e.keyOfPrefix(b.prefix); ok {
+	e.enforced += n
+	if !b.proven {
+		e.forgeable += n
+	}
+	e.joinNetwork(b, n)
+}
+
+// flag tells the source of a prefix that it is banned, or no longer.
+func (e *Engine) flag(p netip.Prefix, banned bool) {
+	if k, ok := e.keyOfPrefix(p); ok {
 		if s := e.sources.get(k); s != nil {
+			s.banned = banned
 			e.classify(s)
 		}
 	}
 }
 
-// keyOfPrefix returns the source that a prefix is, if it is exactly one.
-func (e *Engine) keyOfPrefix(p netip.Prefix) (key, bool) {
-	if p.Addr().Is4() && p.Bits() == 32 || p.Addr().Is6() && p.Bits() == e.cfg.IPv6Prefix {
-		return key(p.Addr().As16()), true
+// banOver handles the timer of a ban.
+func (e *Engine) banOver(t timer, out []Decision) []Decision {
+	b := e.bans[t.prefix]
+	if b == nil || b.until > e.now { // ended, or extended, which set a timer of its own
+		return out
 	}
-	return key{}, false
+	e.forget(b)
+	if b.observed {
+		return out
+	}
+	return append(out, e.end(b, Expired))
 }
 
-// covered returns the enforced ban that covers an address: of its source, of the single address, or of a network.
+// end is the decision that ends a ban.
+func (e *Engine) end(b *ban, reason Reason) Decision {
+	d := Decision{Time: stamp(e.now), Action: Unban, Source: b.source, Prefix: b.prefix, Reason: reason, Proven: b.proven,
+		PBX: e.pbxName(b.pbx)}
+	if b.manual || b.reason == Adopted {
+		d.PBX = ""
+	}
+	if k, ok := e.keyOfPrefix(b.prefix); ok {
+		if s := e.sources.get(k); s != nil {
+			d.Score = float64(s.score * e.fade(e.now-s.at))
+		}
+	}
+	return d
+}
+
+// covered returns the ban that keeps an address out for the longest, or else one that is only observed.
 func (e *Engine) covered(a netip.Addr) *ban {
 	var found *ban
-	for _, bits := range e.banBits(a) {
-		p, _ := a.Prefix(bits)
-		if b := e.bans[p]; b != nil && b.until > e.now && (found == nil || !b.observed) {
+	for _, b := range e.overlappingBans(netip.PrefixFrom(a, a.BitLen())) {
+		if found == nil || found.observed && !b.observed || found.observed == b.observed && b.until > found.until {
 			found = b
 		}
 	}
 	return found
-}
-
-func (e *Engine) banBits(a netip.Addr) []int {
-	bits := make([]int, 0, a.BitLen()+1)
-	for b := a.BitLen(); b >= 0; b-- {
-		bits = append(bits, b)
-	}
-	return bits
 }
 
 // networkOf returns the network of a banned source that policy.networks counts. IPv6 sources are networks already.
@@ -226,64 +257,64 @@ func (e *Engine) networkOf(p netip.Prefix) (netip.Prefix, bool) {
 		return netip.Prefix{}, false
 	}
 	net, err := p.Addr().Prefix(n.IPv4Prefix)
-	return net, err == nil
+	return net, err == nil && net != p
 }
 
-func (e *Engine) leaveNetwork(p netip.Prefix) {
-	if net, ok := e.networkOf(p); ok && e.networks[net] > 0 {
-		if e.networks[net]--; e.networks[net] == 0 {
-			delete(e.networks, net)
-		}
+// joinNetwork counts an enforced ban of one address in its network, n times.
+func (e *Engine) joinNetwork(b *ban, n int) {
+	if b.observed {
+		return
 	}
-}
-
-// condemnNetwork bans a whole network once enough of its addresses are banned, unless it holds anything allowed, trusted
-// or learned.
-func (e *Engine) condemnNetwork(c *call, p netip.Prefix) {
-	net, ok := e.networkOf(p)
+	p, ok := e.networkOf(b.prefix)
 	if !ok {
 		return
 	}
-	e.networks[net]++
-	if e.networks[net] < e.cfg.Networks.Sources || e.bans[net] != nil && e.bans[net].until > e.now {
+	net := e.networks[p]
+	net.banned += n
+	if !b.proven {
+		net.unproven += n
+	}
+	if net.banned <= 0 {
+		delete(e.networks, p)
 		return
 	}
-	if _, ok := e.allow.overlapping(net); ok {
-		return
-	}
-	if _, ok := e.protected.overlapping(net); ok {
-		return
-	}
-	for k := range e.trusts {
-		if net.Overlaps(e.prefixOf(k)) && (e.trusted(k) != nil || e.knownGood(k)) {
-			return
-		}
-	}
-	proven := true
-	for a, b := range e.bans {
-		if net.Contains(a.Addr()) && !b.observed && !b.proven {
-			proven = false
-		}
-	}
-	d := e.duration(0, proven)
-	e.putBan(&ban{
-		prefix: net, source: c.addr, since: e.now, until: e.now + int64(d), reason: Network, proven: proven, number: 1,
-		pbx: c.pbx, attempts: e.networks[net],
-		comment: fmt.Sprintf("%d addresses of this network are banned", e.networks[net]),
-	})
-	if !proven {
-		e.forgeable++
-	}
-	c.decide(Ban, Network, net, d, proven, fmt.Sprintf("%d addresses of this network are banned", e.networks[net]))
+	e.networks[p] = net
 }
 
-// mode is whether evidence of a service is enforced.
-func (e *Engine) mode(service string) policy.Mode {
-	if e.cfg.Mode == policy.Observe {
-		return policy.Observe
+// condemnNetwork bans a whole network once enough of its addresses are banned, unless it holds anything allowed,
+// learned, trusted within storm.memory, or unbanned with a grace.
+func (c *call) condemnNetwork(p netip.Prefix) {
+	net, ok := c.networkOf(p)
+	if !ok {
+		return
 	}
-	if m, ok := e.cfg.Services[service]; ok {
-		return m
+	n := c.networks[net]
+	if have := c.bans[net]; n.banned < c.cfg.Networks.Sources || have != nil && have.until > c.now && !have.observed {
+		return
 	}
-	return policy.Observe
+	if _, ok := c.grace.overlapping(net); ok || c.exemptWithin(net) || c.customerIn(net) {
+		return
+	}
+	proven := n.unproven == 0
+	if bound := c.room(proven); bound != "" {
+		c.limited[bound]++
+		return
+	}
+	d := c.duration(0, proven)
+	detail := fmt.Sprintf("%d addresses of this network are banned", n.banned)
+	c.putBan(&ban{
+		prefix: net, source: c.addr, since: c.now, until: c.now + int64(d), reason: Network, proven: proven, number: 1,
+		pbx: c.pbx, attempts: n.banned, comment: detail,
+	})
+	c.decide(Ban, Network, net, d, proven, detail)
+}
+
+// customerIn says whether a prefix holds a source that is or lately was trusted.
+func (e *Engine) customerIn(p netip.Prefix) bool {
+	for k := range e.trusts {
+		if p.Overlaps(e.prefixOf(k)) && e.knownGood(k) {
+			return true
+		}
+	}
+	return false
 }

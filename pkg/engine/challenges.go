@@ -6,8 +6,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
-// maxOpen is how many requests of one source may wait for its login. A site whose phones all come back at once answers
-// each challenge within a round trip; who leaves more than these open is not a site.
+// maxOpen is how many requests of one source wait for its login one by one.
 const maxOpen = 32
 
 // pending is an event that counts only if no login answers it in time.
@@ -16,8 +15,7 @@ type pending struct {
 	key       key
 	addr      netip.AddrPort
 	weight    float32
-	bit       uint8 // of the sketch, for a known account
-	known     bool
+	known     bool // the account, to Asterisk
 	pbx       uint8
 	typ       security.Type
 	service   security.Service
@@ -29,44 +27,27 @@ type pending struct {
 // challenge judges a ChallengeSent. By itself it says nothing: every healthy phone gets one. Without a login after
 // it, for "<unknown>" it is a request that no endpoint matches, and for many known accounts it is enumeration.
 func (c *call) challenge() {
-	if c.cfg.Challenges.AnswerWithin <= 0 || c.trusted(c.key) != nil {
-		return
-	}
-	if _, ok := c.allow.covering(c.addr); ok {
+	if c.cfg.Challenges.AnswerWithin <= 0 {
 		return
 	}
 	if c.ev.Account != unknown {
-		if c.cfg.Challenges.Accounts <= 0 {
+		if c.cfg.Challenges.Accounts <= 0 || c.trusted(c.key) != nil {
 			return
 		}
-		id := c.hash("challenged", c.key[:], c.ev.Account)
-		if c.attempts.seen(c.now, id) {
-			return
+		id := c.id(forChallenged, c.key, c.text(c.ev.Account))
+		if !c.attempts.seen(c.now, id) {
+			c.wait(pending{known: true, weight: float32(c.cfg.Points.UnansweredChallenge)})
 		}
-		c.wait(pending{bit: uint8(id % 64), known: true, weight: float32(c.cfg.Points.UnansweredChallenge)})
 		return
 	}
 	// A request that no endpoint matches has an InvalidAccountID or a FailedACL before the challenge, which counts
 	// already. Without one, endpoint_identifier_order has auth_username, and healthy phones look like this too.
-	if c.attempts.get(c.now, c.hash("dialogue", c.dialogue())) != nil {
+	if c.attempts.get(c.now, c.dialogue()) != nil || c.trusted(c.key) != nil {
 		return
 	}
-	if !c.once(c.hash("challenge", c.dialogue())) {
-		return
+	if c.once(c.id(forChallenge, c.key, c.dialogue())) {
+		c.hear(c.cfg.Points.UnansweredChallenge)
 	}
-	s := c.track(c.key)
-	if s == nil {
-		return
-	}
-	w := c.cfg.Points.UnansweredChallenge
-	if s.open >= maxOpen {
-		c.credit(w)
-		c.charge(w, UnansweredChallenge, noteUnanswered)
-		c.classify(s)
-		return
-	}
-	s.open++
-	c.wait(pending{weight: float32(w)})
 }
 
 // hold keeps an InvalidAccountID back where the source has challenges open that came without one: there
@@ -74,22 +55,39 @@ func (c *call) challenge() {
 // well (from the fifth request in five seconds; res_pjsip/pjsip_distributor.c).
 func (c *call) hold(w float64) bool {
 	s := c.sources.get(c.key)
-	if s == nil || s.open == 0 || s.open >= maxOpen || c.trusted(c.key) != nil {
+	if s == nil || s.open == 0 || c.trustOf(s) != nil {
 		return false
 	}
-	c.credit(w)
-	s.open++
-	c.wait(pending{weight: float32(w)})
+	c.hear(w)
 	return true
 }
 
-// wait puts an event off until challenges.answer_within is over.
-func (c *call) wait(p pending) {
-	if len(c.pending)-c.first >= maxPending {
-		c.limited["challenges"]++
+// hear gives the source of the event time to log in before it costs w points. Beyond maxOpen of one source there is one
+// sum of points, so that no source fills the queue.
+func (c *call) hear(w float64) {
+	s := c.source()
+	if s == nil {
 		return
 	}
+	if s.open >= maxOpen {
+		s.overflow += float32(w)
+		return
+	}
+	if c.wait(pending{weight: float32(w)}) {
+		s.open++
+	}
+}
+
+// wait puts an event off until challenges.answer_within is over, and says whether there was room.
+func (c *call) wait(p pending) bool {
+	if len(c.pending)-c.first >= maxPending {
+		c.limited["challenges"]++
+		return false
+	}
 	p.at, p.due = c.now, c.now+int64(c.cfg.Challenges.AnswerWithin)
+	if last := len(c.pending) - 1; last >= c.first {
+		p.due = max(p.due, c.pending[last].due) // answer_within was shortened meanwhile
+	}
 	p.key, p.addr, p.pbx = c.key, c.ev.Remote.AddrPort, c.pbx
 	p.typ, p.service, p.transport = c.ev.Type, c.ev.Service, c.ev.Remote.Transport
 	p.length = uint8(min(len(c.ev.Account), nameBytes))
@@ -99,26 +97,17 @@ func (c *call) wait(p pending) {
 		c.first = 0
 	}
 	c.pending = append(c.pending, p)
+	return true
 }
 
-// unanswered judges up to n events whose time for an answer is over.
-func (e *Engine) unanswered(out []Decision, n int) []Decision {
-	for ; n > 0 && e.first < len(e.pending) && e.pending[e.first].due <= e.now; n-- {
-		p := e.pending[e.first]
-		e.first++
-		out = e.settleChallenge(&p, out)
-	}
-	return out
-}
-
+// settleChallenge judges an event whose time for an answer is over.
 func (e *Engine) settleChallenge(p *pending, out []Decision) []Decision {
-	answered := e.trusted(p.key) != nil
-	s := e.sources.get(p.key)
-	if s != nil {
-		s.decay(e.now, e)
-		answered = answered || s.login >= p.at && s.login != 0
-		if !p.known && s.open > 0 {
+	answered, overflow := e.trusted(p.key) != nil, float32(0)
+	if s := e.sources.get(p.key); s != nil {
+		answered = answered || s.login != 0 && s.login >= p.at
+		if !p.known && s.open > 0 && s.login < p.at { // a login closes all that was open
 			s.open--
+			overflow, s.overflow = s.overflow, 0
 		}
 	}
 	if answered {
@@ -126,34 +115,26 @@ func (e *Engine) settleChallenge(p *pending, out []Decision) []Decision {
 	}
 	ev := security.Event{Type: p.typ, Service: p.service, Account: string(p.account[:p.length]),
 		Remote: security.Address{AddrPort: p.addr, Transport: p.transport}}
-	c := call{Engine: e, ev: &ev, addr: p.addr.Addr(), key: p.key, pbx: p.pbx, out: out,
+	c := call{Engine: e, ev: &ev, addr: p.addr.Addr().Unmap(), key: p.key, pbx: p.pbx, out: out,
 		proven: p.transport.Proven() && p.service != security.SIP}
 	switch {
 	case p.known:
-		c.enumerates(p)
+		c.enumerates(float64(p.weight), bitOf(ev.Account))
 	case p.typ == security.InvalidAccountID:
-		c.charge(float64(p.weight), UnknownAccount, noteUnanswered)
+		c.charge(float64(p.weight+overflow), UnknownAccount, noteUnanswered)
 	default:
-		c.charge(float64(p.weight), UnansweredChallenge, noteUnanswered)
+		c.charge(float64(p.weight+overflow), UnansweredChallenge, noteUnanswered)
 	}
-	return c.out
+	return c.done()
 }
 
 // enumerates notes a known account whose challenge stayed unanswered, and charges the source once there are many.
-func (c *call) enumerates(p *pending) {
-	s := c.track(c.key)
-	if s == nil {
+func (c *call) enumerates(w float64, bit uint8) {
+	s := c.source()
+	if s == nil || !s.challenged.add(c.now, bit) {
 		return
 	}
-	if c.now-s.sketched > 60*minute {
-		s.challenged, s.sketched = 0, c.now
-	}
-	bit := uint64(1) << p.bit
-	if s.challenged&bit != 0 {
-		return
-	}
-	s.challenged |= bit
-	if distinct(s.challenged) > c.cfg.Challenges.Accounts && c.now-c.started >= int64(c.cfg.Challenges.Warmup) {
-		c.charge(float64(p.weight), UnansweredChallenge, noteEnumeration)
+	if s.challenged.distinct() > c.cfg.Challenges.Accounts && c.now-c.started >= int64(c.cfg.Challenges.Warmup) {
+		c.charge(w, UnansweredChallenge, noteEnumeration)
 	}
 }

@@ -1,7 +1,10 @@
 package engine
 
 import (
+	"encoding/binary"
+	"math"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -31,6 +34,7 @@ const (
 	noteUnanswered
 	noteEnumeration
 	noteMisconfigured
+	noteBreach
 )
 
 var noteTexts = [...]string{
@@ -48,6 +52,7 @@ var noteTexts = [...]string{
 	"no login answered the challenge in time",
 	"challenges for many known accounts, none answered",
 	"an error of set-up, not an attack",
+	"a right password, but guessed: no trust",
 }
 
 // record is one piece of evidence in the ring.
@@ -70,7 +75,7 @@ type record struct {
 
 // reasonList gives reasons a byte each in records.
 var reasonList = [...]Reason{
-	UnknownAccount, WrongPassword, ACL, UnansweredChallenge, Manager, Honeypot, Login, Distributed, Configuration,
+	UnknownAccount, WrongPassword, ACL, UnansweredChallenge, Manager, Honeypot, Login, Distributed, Configuration, Pace,
 }
 
 func reasonIndex(r Reason) uint8 {
@@ -84,9 +89,20 @@ func reasonIndex(r Reason) uint8 {
 
 func (r *record) name() string {
 	if int(r.length) > nameBytes {
-		return string(r.account[:]) + "…"
+		return whole(string(r.account[:])) + "…"
 	}
 	return string(r.account[:r.length])
+}
+
+// whole takes off the part of a character that a cut left at the end.
+func whole(name string) string {
+	for range utf8.UTFMax - 1 {
+		if r, n := utf8.DecodeLastRuneInString(name); r != utf8.RuneError || n != 1 {
+			break
+		}
+		name = name[:len(name)-1]
+	}
+	return name
 }
 
 func (e *Engine) view(r *record) Evidence {
@@ -97,6 +113,26 @@ func (e *Engine) view(r *record) Evidence {
 	}
 }
 
+// record keeps the event as evidence.
+func (c *call) record(s *source, w float64, reason Reason, n note) {
+	if s == nil {
+		return
+	}
+	r := record{
+		at: c.now, points: float32(w), score: s.observed, typ: c.ev.Type, service: c.ev.Service,
+		transport: c.ev.Remote.Transport, reason: reasonIndex(reason), note: n, pbx: c.pbx, proven: c.proven,
+	}
+	r.length = uint8(min(len(c.ev.Account), nameBytes+1))
+	copy(r.account[:], c.ev.Account)
+	c.ring.add(s, &r)
+	if s.banned && c.kept < banBudget {
+		if b := c.banOf(c.key); b != nil && len(b.evidence) < perBan {
+			b.evidence = append(b.evidence, r)
+			c.kept++
+		}
+	}
+}
+
 // ring holds the latest evidence of all sources, each source's as a chain from the latest back.
 type ring struct {
 	records []record
@@ -104,17 +140,17 @@ type ring struct {
 }
 
 // add appends a record and chains it to its source.
-func (r *ring) add(s *source, rec record) {
+func (r *ring) add(s *source, rec *record) {
+	if r.seq == math.MaxUint32 { // the numbers are used up: start again, and let every chain end
+		r.seq, r.records = 0, r.records[:0]
+	}
 	rec.before, rec.owner = s.evidence, checksum(s.key)
 	if len(r.records) < ringSize {
-		r.records = append(r.records, rec)
+		r.records = append(r.records, *rec)
 	} else {
-		r.records[r.seq%ringSize] = rec
+		r.records[r.seq%ringSize] = *rec
 	}
 	r.seq++
-	if r.seq == 0 { // the numbers are used up: start again, and let every chain end
-		r.seq, r.records = 1, append(r.records[:0], rec)
-	}
 	s.evidence = r.seq
 }
 
@@ -145,13 +181,10 @@ func reversed(r []record) []record {
 	return r
 }
 
-// checksum is FNV-1a of a key: enough to notice that a slot of the ring belongs to another source by now.
+// checksum folds a key: enough to notice that a slot of the ring belongs to another source by now.
 func checksum(k key) uint32 {
-	h := uint32(2166136261)
-	for _, b := range k {
-		h = (h ^ uint32(b)) * 16777619
-	}
-	return h
+	h := binary.LittleEndian.Uint64(k[:8]) ^ binary.LittleEndian.Uint64(k[8:])*0x9e3779b97f4a7c15
+	return uint32(h>>32) ^ uint32(h)
 }
 
 func stamp(ns int64) time.Time { return time.Unix(0, ns).UTC() }

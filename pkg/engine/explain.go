@@ -74,7 +74,7 @@ func (e *Engine) Allowed() []AllowView { return viewPrefixes(e.allow) }
 // Protected returns what Asterisk knows as trunks and contacts.
 func (e *Engine) Protected() []AllowView { return viewPrefixes(e.protected) }
 
-func viewPrefixes(p *prefixes) []AllowView {
+func viewPrefixes(p *prefixes[[]origin]) []AllowView {
 	out := []AllowView{}
 	for _, prefix := range p.sorted() {
 		for _, o := range p.entries[prefix] {
@@ -137,8 +137,8 @@ func (e *Engine) Why(now time.Time, a netip.Addr) Explanation {
 			x.Evidence = v.Evidence
 		}
 	}
-	if until, ok := e.grace[e.prefixOf(k)]; ok && until > e.now {
-		at := stamp(until)
+	if p, ok := e.grace.containing(e.prefixOf(k)); ok && e.grace.entries[p] > e.now {
+		at := stamp(e.grace.entries[p])
 		x.Grace = &at
 	}
 	if p, ok := e.allow.covering(a); ok {

@@ -23,6 +23,7 @@ var ErrRefused = errors.New("refused")
 // It fails with ErrRefused where the prefix holds an allowed or protected address.
 func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]Decision, error) {
 	e.advance(now)
+	p = cleaned(p)
 	if have, ok := e.protected.overlapping(p); ok {
 		return nil, fmt.Errorf("%w: %v holds %v, which Asterisk knows (%s)", ErrRefused, p, have, e.protected.entries[have][0].note)
 	}
@@ -40,28 +41,33 @@ func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment str
 			return nil, nil
 		}
 		action = Extend
-		e.kept += len(have.evidence) // forget takes them off again
-		b.evidence, b.more, b.attempts, b.score, b.number = have.evidence, have.more, have.attempts, have.score, have.number
+		b.evidence, have.evidence = have.evidence, nil
+		b.more, b.attempts, b.score, b.number = have.more, have.attempts, have.score, have.number
 	}
-	delete(e.grace, p)
+	e.grace.delete(p)
 	e.putBan(b)
 	return []Decision{{Time: stamp(e.now), Action: action, Source: b.source, Prefix: p, Reason: Manual, Proven: true,
 		Duration: d, Detail: comment}}, nil
 }
 
-// Unban ends every ban within a prefix and every ban of a network that covers it. With a grace, the source is not
-// banned again for so long, and nothing about it is forgotten; without one its score is forgotten.
+// Unban ends every ban within a prefix and every ban of a network that covers it. With a grace, no source within the
+// prefix is banned again for so long, and nothing about it is forgotten; without one the score of the source is forgotten.
 func (e *Engine) Unban(now time.Time, p netip.Prefix, grace time.Duration) []Decision {
 	e.advance(now)
+	p = cleaned(p)
 	out := e.pardon(e.overlappingBans(p), Manual, "")
 	mercy := []netip.Prefix{e.sourcePrefix(p)}
 	for i := range out {
 		out[i].Duration = grace
-		mercy = append(mercy, e.sourcePrefix(out[i].Prefix))
+		if q := e.sourcePrefix(out[i].Prefix); p.Overlaps(q) && q.Bits() >= p.Bits() {
+			mercy = append(mercy, q)
+		}
 	}
 	for _, p := range mercy {
 		if grace > 0 {
-			e.grace[p] = e.now + int64(grace)
+			until := e.now + int64(grace)
+			e.grace.set(p, until)
+			e.timers.set(until, p, endOfGrace)
 		} else if k, ok := e.keyOfPrefix(p); ok {
 			e.absolve(k)
 		}
@@ -93,14 +99,16 @@ func (e *Engine) sourcePrefix(p netip.Prefix) netip.Prefix {
 	return p
 }
 
-// absolve forgets the score of a source, not that it was banned.
+// absolve forgets what speaks against a source, but not that it was banned.
 func (e *Engine) absolve(k key) {
-	if s := e.sources.get(k); s != nil {
-		s.decay(e.now, e)
-		s.score, s.proven, s.observed = 0, 0, 0
-		s.pace, s.challenged = pace{}, 0
-		e.classify(s)
+	s := e.sources.get(k)
+	if s == nil {
+		return
 	}
+	s.score, s.proven, s.observed, s.overflow, s.at = 0, 0, 0, 0, e.now
+	s.pace, s.failing, s.challenged = pace{}, sketch{}, sketch{}
+	e.classify(s)
+	e.breached.drain(e.now, func(have key) bool { return have == k })
 }
 
 // pardon ends bans.
@@ -129,40 +137,41 @@ func (e *Engine) overlappingBans(p netip.Prefix) []*ban {
 		}
 		return found
 	}
-	for _, b := range e.sortedBans() {
-		if b.prefix.Overlaps(p) {
+	for _, b := range e.bans {
+		if b.until > e.now && b.prefix.Overlaps(p) {
 			found = append(found, b)
 		}
 	}
+	slices.SortFunc(found, func(a, b *ban) int { return comparePrefix(a.prefix, b.prefix) })
 	return found
 }
 
-// spared returns the bans that an exemption of p makes pointless: those within it, and that of the IPv6 source which a
-// single address belongs to. A wider ban stays for the others; the kernel lets exempt addresses pass before it.
+// spared returns the bans that an exemption of p makes pointless: those within it, and that of the IPv6 source which it
+// is part of. A wider ban stays for the others; the kernel lets exempt addresses pass before it.
 func (e *Engine) spared(p netip.Prefix) []*ban {
-	wide := e.sourcePrefix(p)
-	return slices.DeleteFunc(e.overlappingBans(p), func(b *ban) bool {
-		return b.prefix.Bits() < p.Bits() && b.prefix != wide
-	})
+	return slices.DeleteFunc(e.overlappingBans(p), func(b *ban) bool { return !e.pointless(b.prefix) })
 }
 
 // Allow adds a prefix to the allow list and ends the bans within it. The origin is OriginManual, OriginHost or
 // the host name that it was resolved from.
 func (e *Engine) Allow(now time.Time, p netip.Prefix, originName, note string) []Decision {
 	e.advance(now)
-	e.allow.add(p, origin{name: originName, note: note})
+	p = cleaned(p)
+	if !exempt(e.allow, p, origin{name: originName, note: note}) {
+		return nil
+	}
 	return e.pardon(e.spared(p), Allowed, "")
 }
 
 // Disallow takes a prefix of one origin off the allow list. It reports whether nothing allows the prefix any more.
 func (e *Engine) Disallow(p netip.Prefix, originName string) bool {
-	return e.allow.remove(p, originName)
+	return expose(e.allow, cleaned(p), originName)
 }
 
 // AllowedBy returns the origins by which exactly this prefix is allowed.
 func (e *Engine) AllowedBy(p netip.Prefix) []string {
 	var names []string
-	for _, o := range e.allow.entries[p] {
+	for _, o := range e.allow.entries[cleaned(p)] {
 		names = append(names, o.name)
 	}
 	return names
@@ -171,23 +180,30 @@ func (e *Engine) AllowedBy(p netip.Prefix) []string {
 // Protect replaces all that was learned from one Asterisk by a new list, and ends the bans of what is on it.
 func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]string) []Decision {
 	e.advance(now)
-	for p := range e.protected.entries {
-		if _, ok := learned[p]; !ok {
-			e.protected.remove(p, pbx)
+	list := make(map[netip.Prefix]string, len(learned))
+	for _, p := range sortedKeys(learned) {
+		list[cleaned(p)] = learned[p]
+	}
+	for _, p := range e.protected.sorted() {
+		if _, ok := list[p]; !ok {
+			expose(e.protected, p, pbx)
 		}
 	}
 	var out []Decision
-	for _, p := range sortedKeys(learned) {
-		e.protected.add(p, origin{name: pbx, note: learned[p]})
-		out = append(out, e.pardon(e.spared(p), Protected, learned[p])...)
+	for _, p := range sortedKeys(list) {
+		if exempt(e.protected, p, origin{name: pbx, note: list[p]}) {
+			out = append(out, e.pardon(e.spared(p), Protected, list[p])...)
+		}
 	}
 	return out
 }
 
-// Adopt takes over a ban that was found in the kernel at start.
+// Adopt takes over a ban that was found in the kernel at start, unless it would hit somebody who is exempt by now. Allow
+// and Protect come first.
 func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
 	e.advance(now)
-	if until.UnixNano() <= e.now || e.bans[p] != nil {
+	p = cleaned(p)
+	if until.UnixNano() <= e.now || e.bans[p] != nil || e.pointless(p) {
 		return
 	}
 	b := &ban{prefix: p, since: e.now, until: until.UnixNano(), reason: Adopted, proven: true, number: 1}
@@ -197,13 +213,26 @@ func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
 	e.putBan(b)
 }
 
+// pointless says whether nobody may be banned by a ban of exactly this prefix: it lies within an exempt one, or it is a
+// source that holds one.
+func (e *Engine) pointless(p netip.Prefix) bool {
+	if _, ok := e.allow.containing(p); ok {
+		return true
+	}
+	if _, ok := e.protected.containing(p); ok {
+		return true
+	}
+	_, source := e.keyOfPrefix(p)
+	return source && e.exemptWithin(p)
+}
+
 // Change is one entry that the kernel should hold.
 type Change struct {
 	Prefix netip.Prefix
 	Left   time.Duration // of a ban
 }
 
-// Enforced returns every ban that the kernel should hold at now, with the time it has left.
+// Enforced returns every ban that the kernel should hold at now, with the time it has left, in no order.
 func (e *Engine) Enforced(now time.Time) []Change {
 	e.advance(now)
 	out := make([]Change, 0, e.enforced)

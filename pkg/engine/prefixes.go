@@ -5,67 +5,77 @@ import (
 	"slices"
 )
 
-// prefixes is a set of prefixes with an origin each, made for many look-ups and few changes.
-type prefixes struct {
-	entries map[netip.Prefix][]origin
-	bits4   []int // prefix lengths in use, the longest first
+// prefixes maps prefixes to values, made for many look-ups and few changes: a change only marks the index as stale, so
+// that thousands of changes in a row cost one index.
+type prefixes[V any] struct {
+	entries map[netip.Prefix]V
+	stale   bool
+	order   []netip.Prefix // all, by address and length
+	bits4   []int          // prefix lengths in use, the longest first
 	bits6   []int
+	near4   []uint64 // a bit for each IPv4 /16 that shares an address with an entry
 }
 
-type origin struct {
-	name string // config, manual, host, learned, or a host name
-	note string
-}
+func newPrefixes[V any]() *prefixes[V] { return &prefixes[V]{entries: make(map[netip.Prefix]V)} }
 
-func newPrefixes() *prefixes { return &prefixes{entries: make(map[netip.Prefix][]origin)} }
-
-func (p *prefixes) add(prefix netip.Prefix, o origin) {
-	for i, have := range p.entries[prefix] {
-		if have.name == o.name {
-			p.entries[prefix][i] = o
-			return
-		}
+func (p *prefixes[V]) set(prefix netip.Prefix, v V) {
+	if _, ok := p.entries[prefix]; !ok {
+		p.stale = true
 	}
-	p.entries[prefix] = append(p.entries[prefix], o)
-	p.index()
+	p.entries[prefix] = v
 }
 
-// remove takes one origin off a prefix, or all of them where name is empty, and reports whether the prefix is gone.
-func (p *prefixes) remove(prefix netip.Prefix, name string) bool {
-	have, ok := p.entries[prefix]
-	if !ok {
-		return false
+func (p *prefixes[V]) delete(prefix netip.Prefix) {
+	if _, ok := p.entries[prefix]; ok {
+		delete(p.entries, prefix)
+		p.stale = true
 	}
-	left := slices.DeleteFunc(have, func(o origin) bool { return name == "" || o.name == name })
-	if len(left) > 0 {
-		p.entries[prefix] = left
-		return false
-	}
-	delete(p.entries, prefix)
-	p.index()
-	return true
 }
 
-func (p *prefixes) index() {
+func (p *prefixes[V]) index() {
+	p.stale = false
+	p.order = p.order[:0]
 	p.bits4, p.bits6 = p.bits4[:0], p.bits6[:0]
+	if p.near4 == nil {
+		p.near4 = make([]uint64, 1<<16/64)
+	}
+	clear(p.near4)
 	for prefix := range p.entries {
+		p.order = append(p.order, prefix)
 		bits := &p.bits6
 		if prefix.Addr().Is4() {
 			bits = &p.bits4
+			a := prefix.Addr().As4()
+			first := int(a[0])<<8 | int(a[1])
+			for n := range 1 << max(0, 16-prefix.Bits()) {
+				p.near4[(first+n)/64] |= 1 << ((first + n) % 64)
+			}
 		}
 		if !slices.Contains(*bits, prefix.Bits()) {
 			*bits = append(*bits, prefix.Bits())
 		}
 	}
+	slices.SortFunc(p.order, comparePrefix)
 	for _, bits := range [][]int{p.bits4, p.bits6} {
 		slices.SortFunc(bits, func(a, b int) int { return b - a })
 	}
 }
 
 // covering returns the longest prefix that contains an address.
-func (p *prefixes) covering(a netip.Addr) (netip.Prefix, bool) {
+func (p *prefixes[V]) covering(a netip.Addr) (netip.Prefix, bool) {
+	if p.stale {
+		p.index()
+	}
+	if len(p.entries) == 0 {
+		return netip.Prefix{}, false
+	}
 	bits := p.bits6
 	if a.Is4() {
+		b := a.As4()
+		n := int(b[0])<<8 | int(b[1])
+		if p.near4[n/64]&(1<<(n%64)) == 0 {
+			return netip.Prefix{}, false
+		}
 		bits = p.bits4
 	}
 	for _, b := range bits {
@@ -77,31 +87,77 @@ func (p *prefixes) covering(a netip.Addr) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// overlapping returns a prefix that shares an address with another; of several, the smallest in order.
-func (p *prefixes) overlapping(q netip.Prefix) (netip.Prefix, bool) {
-	if have, ok := p.covering(q.Addr()); ok && have.Bits() <= q.Bits() {
-		return have, true
+// containing returns the longest prefix that holds all of another.
+func (p *prefixes[V]) containing(q netip.Prefix) (netip.Prefix, bool) {
+	if p.stale {
+		p.index()
 	}
-	if q.IsSingleIP() {
-		return netip.Prefix{}, false
+	bits := p.bits6
+	if q.Addr().Is4() {
+		bits = p.bits4
 	}
-	var found netip.Prefix
-	for have := range p.entries {
-		if have.Overlaps(q) && (!found.IsValid() || comparePrefix(have, found) < 0) {
-			found = have
+	for _, b := range bits {
+		if b > q.Bits() {
+			continue
+		}
+		prefix, _ := q.Addr().Prefix(b)
+		if _, ok := p.entries[prefix]; ok {
+			return prefix, true
 		}
 	}
-	return found, found.IsValid()
+	return netip.Prefix{}, false
+}
+
+// overlapping returns a prefix that shares an address with another: one that holds all of it, or else the first within it.
+func (p *prefixes[V]) overlapping(q netip.Prefix) (netip.Prefix, bool) {
+	if have, ok := p.containing(q); ok {
+		return have, true
+	}
+	i, _ := slices.BinarySearchFunc(p.order, q, comparePrefix)
+	if i < len(p.order) && q.Contains(p.order[i].Addr()) {
+		return p.order[i], true
+	}
+	return netip.Prefix{}, false
 }
 
 // sorted returns all prefixes in order.
-func (p *prefixes) sorted() []netip.Prefix {
-	all := make([]netip.Prefix, 0, len(p.entries))
-	for prefix := range p.entries {
-		all = append(all, prefix)
+func (p *prefixes[V]) sorted() []netip.Prefix {
+	if p.stale {
+		p.index()
 	}
-	slices.SortFunc(all, comparePrefix)
-	return all
+	return slices.Clone(p.order)
+}
+
+// origin says by what a prefix is exempt. One prefix may have several.
+type origin struct {
+	name string // config, manual, host, a host name, or the Asterisk that it was learned from
+	note string
+}
+
+// exempt adds an origin to a prefix, and reports whether the prefix is new.
+func exempt(p *prefixes[[]origin], prefix netip.Prefix, o origin) bool {
+	have, old := p.entries[prefix]
+	if i := slices.IndexFunc(have, func(h origin) bool { return h.name == o.name }); i >= 0 {
+		have[i] = o
+		return false
+	}
+	p.set(prefix, append(have, o))
+	return !old
+}
+
+// expose takes an origin off a prefix, or all of them where name is empty, and reports whether the prefix is gone.
+func expose(p *prefixes[[]origin], prefix netip.Prefix, name string) bool {
+	have, ok := p.entries[prefix]
+	if !ok {
+		return false
+	}
+	left := slices.DeleteFunc(have, func(o origin) bool { return name == "" || o.name == name })
+	if len(left) > 0 {
+		p.set(prefix, left)
+		return false
+	}
+	p.delete(prefix)
+	return true
 }
 
 func comparePrefix(a, b netip.Prefix) int {

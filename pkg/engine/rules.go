@@ -21,71 +21,85 @@ const (
 // unknown is the account that PJSIP names where it found no endpoint (res_pjsip/pjsip_distributor.c).
 const unknown = "<unknown>"
 
+// What an account may be in a rule, besides a name: control characters, which no event holds.
+const (
+	anonymous = "\x00"
+	named     = "\x01"
+)
+
 // rule is one row of the evidence table. The first row that fits an event decides.
 type rule struct {
 	service security.Service
 	typ     security.Type
 	name    string // ACLName; empty fits every name
-	account string // "" fits all, "none" an empty AccountID, "some" any other, else the AccountID itself
+	account string // empty fits every AccountID; anonymous and named fit an empty one and any other
 	kind    kind
 	reason  Reason
 }
 
 // evidenceTable says what each event of Asterisk 16 to 22 is worth. An event without a row is worth nothing; it is
 // counted by the metrics all the same.
-var evidenceTable = []rule{
-	{security.PJSIP, security.SuccessfulAuth, "", "", login, Login},
-	{security.PJSIP, security.ChallengeSent, "", "", challenge, UnansweredChallenge},
-	{security.PJSIP, security.InvalidAccountID, "", "", attempt, UnknownAccount},
-	{security.PJSIP, security.ChallengeResponseFailed, "", unknown, guess, UnknownAccount},
-	{security.PJSIP, security.ChallengeResponseFailed, "", "", guess, WrongPassword},
-	{security.PJSIP, security.FailedACL, "not_match_endpoint_acl", "", attempt, ACL},
-	{security.PJSIP, security.FailedACL, "not_match_endpoint_contact_acl", "", attempt, ACL},
-	{security.PJSIP, security.FailedACL, "", "", misconfigured, Configuration}, // registrar_*: after a right password
-	{security.PJSIP, security.RequestNotSupported, "", "", misconfigured, Configuration},
+func evidenceTable() []rule {
+	return []rule{
+		{security.PJSIP, security.SuccessfulAuth, "", "", login, Login},
+		{security.PJSIP, security.ChallengeSent, "", "", challenge, UnansweredChallenge},
+		{security.PJSIP, security.InvalidAccountID, "", "", attempt, UnknownAccount},
+		{security.PJSIP, security.ChallengeResponseFailed, "", unknown, guess, UnknownAccount},
+		{security.PJSIP, security.ChallengeResponseFailed, "", "", guess, WrongPassword},
+		{security.PJSIP, security.FailedACL, "not_match_endpoint_acl", "", attempt, ACL},
+		{security.PJSIP, security.FailedACL, "not_match_endpoint_contact_acl", "", attempt, ACL},
+		{security.PJSIP, security.FailedACL, "", "", misconfigured, Configuration}, // registrar_*: after a right password
+		{security.PJSIP, security.RequestNotSupported, "", "", misconfigured, Configuration},
 
-	// The address that chan_sip reports is the attacker's choice (Via with maddr): observed by default, never proven.
-	{security.SIP, security.InvalidAccountID, "", "", attempt, UnknownAccount},
-	{security.SIP, security.ChallengeResponseFailed, "", "", guess, WrongPassword},
-	{security.SIP, security.InvalidPassword, "", "", guess, WrongPassword},
-	{security.SIP, security.FailedACL, "device_must_match_acl", "", attempt, ACL},
-	{security.SIP, security.FailedACL, "domain_must_match", "", attempt, ACL},
-	{security.SIP, security.FailedACL, "no_extension_match", "", nothing, ""}, // a wrong number, dialled by a good phone
-	{security.SIP, security.FailedACL, "", "", misconfigured, Configuration},
-	{security.SIP, security.InvalidTransport, "", "", misconfigured, Configuration},
+		// The address that chan_sip reports is the attacker's choice (Via with maddr): observed by default, never proven.
+		{security.SIP, security.InvalidAccountID, "", "", attempt, UnknownAccount},
+		{security.SIP, security.ChallengeResponseFailed, "", "", guess, WrongPassword},
+		{security.SIP, security.InvalidPassword, "", "", guess, WrongPassword},
+		{security.SIP, security.FailedACL, "device_must_match_acl", "", attempt, ACL},
+		{security.SIP, security.FailedACL, "domain_must_match", "", attempt, ACL},
+		{security.SIP, security.FailedACL, "no_extension_match", "", nothing, ""}, // a wrong number, dialled by a good phone
+		{security.SIP, security.FailedACL, "", "", misconfigured, Configuration},
+		{security.SIP, security.InvalidTransport, "", "", misconfigured, Configuration},
 
-	{security.AMI, security.InvalidAccountID, "", "", connection, Manager},
-	{security.AMI, security.InvalidPassword, "", "", connection, Manager},
-	{security.AMI, security.ChallengeResponseFailed, "", "", connection, Manager},
-	{security.AMI, security.FailedACL, "", "", connection, Manager},
-	{security.AMI, security.RequestNotAllowed, "", "none", attempt, Manager}, // before login
-	{security.AMI, security.RequestNotAllowed, "", "some", misconfigured, Configuration},
-	{security.AMI, security.RequestBadFormat, "", "none", attempt, Manager}, // an HTTP scan of the AMI port
-	{security.AMI, security.RequestBadFormat, "", "some", misconfigured, Configuration},
+		{security.AMI, security.InvalidAccountID, "", "", connection, Manager},
+		{security.AMI, security.InvalidPassword, "", "", connection, Manager},
+		{security.AMI, security.ChallengeResponseFailed, "", "", connection, Manager},
+		{security.AMI, security.FailedACL, "", "", connection, Manager},
+		{security.AMI, security.RequestNotAllowed, "", anonymous, attempt, Manager}, // before login
+		{security.AMI, security.RequestNotAllowed, "", named, misconfigured, Configuration},
+		{security.AMI, security.RequestBadFormat, "", anonymous, attempt, Manager}, // an HTTP scan of the AMI port
+		{security.AMI, security.RequestBadFormat, "", named, misconfigured, Configuration},
+	}
+}
+
+const (
+	services = int(security.IAX2) + 1
+	types    = int(security.InvalidTransport) + 1
+)
+
+// ruleIndex holds the rows of the evidence table by service and type.
+type ruleIndex [services][types][]rule
+
+func indexRules() (index ruleIndex) {
+	for _, r := range evidenceTable() {
+		index[r.service][r.typ] = append(index[r.service][r.typ], r)
+	}
+	return index
 }
 
 // judge finds the row for an event.
-func judge(ev *security.Event) rule {
-	for _, r := range evidenceTable {
-		if r.service != ev.Service || r.typ != ev.Type || r.name != "" && r.name != ev.ACLName {
+func (x *ruleIndex) judge(ev *security.Event) rule {
+	if int(ev.Service) >= services || int(ev.Type) >= types {
+		return rule{}
+	}
+	for _, r := range x[ev.Service][ev.Type] {
+		if r.name != "" && r.name != ev.ACLName {
 			continue
 		}
-		switch r.account {
-		case "":
-		case "none":
-			if ev.Account != "" {
-				continue
-			}
-		case "some":
-			if ev.Account == "" {
-				continue
-			}
-		default:
-			if ev.Account != r.account {
-				continue
-			}
+		if r.account == "" || r.account == ev.Account ||
+			r.account == anonymous && ev.Account == "" || r.account == named && ev.Account != "" {
+			return r
 		}
-		return r
 	}
 	return rule{}
 }

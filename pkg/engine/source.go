@@ -2,58 +2,73 @@ package engine
 
 import (
 	"math"
-	"net/netip"
+	"math/bits"
 )
-
-// key is a source: an IPv4 address or an IPv6 prefix, in the 16-byte form of its first address.
-type key [16]byte
 
 // source is what is remembered of one source. There may be a million: it is small and holds no pointers.
 type source struct {
 	key        key
+	self       int32 // its own slot
 	prev, next int32 // in the list of its class
 	class      class
-	bans       uint8  // so far, within ban.memory
-	many       bool   // more than one account fails
-	failing    uint32 // checksum of the account that failed last, 0 for none
+	bans       uint8 // so far, within ban.memory
+	banned     bool  // Engine.bans has an entry for exactly this source
+	known      bool  // Engine.trusts has an entry for it
 	attempts   uint32
-	evidence   uint32 // sequence number of the latest record, 0 for none
-	open       uint16 // challenges that wait for a login
-
-	at         int64   // when the numbers below were brought up to date, ns
+	evidence   uint32  // sequence number of the latest record, 0 for none
+	open       uint16  // events that wait for a login
+	overflow   float32 // points of those that wait beyond maxOpen
 	score      float32 // of evidence that is enforced
 	proven     float32 // the part of score that could not have been forged
 	observed   float32 // score, and evidence that is only observed
-	pace       pace    // of the failing account
-	first      int64   // ns
-	login      int64   // the last, ns
-	banned     int64   // end of the last ban, ns
-	challenged uint64  // a sketch of the known accounts whose challenges stayed unanswered
-	sketched   int64   // when that sketch was begun, ns
+
+	at         int64  // when the numbers above were brought up to date, ns
+	seen       int64  // the last event, ns
+	login      int64  // the last, ns
+	banEnd     int64  // of the last ban, ns
+	failing    sketch // accounts with a wrong password
+	challenged sketch // known accounts whose challenges stayed unanswered
+	pace       pace   // of wrong passwords
 }
 
-// decay brings the numbers up to now.
+// decay brings the score up to now.
 func (s *source) decay(now int64, e *Engine) {
-	dt := now - s.at
-	if dt <= 0 {
+	if now <= s.at {
 		return
 	}
 	if s.observed > 0 {
-		f := float32(math.Exp2(-float64(dt) / float64(e.cfg.HalfLife)))
+		f := e.fade(now - s.at)
 		s.score *= f
 		s.proven *= f
 		s.observed *= f
 	}
-	s.pace.leak(dt, e.cfg.Misconfigured.PerMinute)
 	s.at = now
 }
 
-// distinct estimates how many accounts the sketch has seen, by linear counting.
-func distinct(sketch uint64) int {
-	zero := 0
-	for b := sketch; b != math.MaxUint64; b |= b + 1 {
-		zero++
+// fade is what a time leaves of points.
+func (e *Engine) fade(dt int64) float32 {
+	return float32(math.Exp2(-float64(dt) / float64(e.cfg.HalfLife)))
+}
+
+// sketch counts distinct accounts within an hour, roughly and in 16 bytes.
+type sketch struct {
+	seen  uint64
+	begun uint32 // seconds
+}
+
+// add notes an account and reports whether it is new.
+func (s *sketch) add(now int64, bit uint8) bool {
+	if t := seconds(now); s.seen == 0 || t-s.begun >= spell {
+		s.seen, s.begun = 0, t
 	}
+	fresh := s.seen&(1<<bit) == 0
+	s.seen |= 1 << bit
+	return fresh
+}
+
+// distinct estimates how many accounts there were, by linear counting.
+func (s *sketch) distinct() int {
+	zero := 64 - bits.OnesCount64(s.seen)
 	if zero == 0 {
 		return 64 * 5
 	}
@@ -119,16 +134,15 @@ func (t *tracker) add(k key, now int64) *source {
 	}
 	t.index[k] = i
 	s := t.slot(i)
-	*s = source{key: k, at: now, first: now, prev: none, next: none}
-	t.link(i, s)
+	*s = source{key: k, at: now, seen: now, self: i, prev: none, next: none}
+	t.link(s)
 	return s
 }
 
 func (t *tracker) remove(s *source) {
-	i := t.index[s.key]
-	t.unlink(i, s)
+	t.unlink(s)
 	delete(t.index, s.key)
-	s.next, t.free = t.free, i
+	s.next, t.free = t.free, s.self
 }
 
 // touch moves a source to the front of a class.
@@ -136,24 +150,23 @@ func (t *tracker) touch(s *source, c class) {
 	if s.class == c && s.prev == none {
 		return
 	}
-	i := t.index[s.key]
-	t.unlink(i, s)
+	t.unlink(s)
 	s.class = c
-	t.link(i, s)
+	t.link(s)
 }
 
-func (t *tracker) link(i int32, s *source) {
+func (t *tracker) link(s *source) {
 	l := &t.lists[s.class]
 	s.prev, s.next = none, l.head
 	if l.head != none {
-		t.slot(l.head).prev = i
+		t.slot(l.head).prev = s.self
 	} else {
-		l.tail = i
+		l.tail = s.self
 	}
-	l.head = i
+	l.head = s.self
 }
 
-func (t *tracker) unlink(i int32, s *source) {
+func (t *tracker) unlink(s *source) {
 	l := &t.lists[s.class]
 	if s.prev != none {
 		t.slot(s.prev).next = s.next
@@ -175,49 +188,49 @@ func (t *tracker) oldest(c class) *source {
 	return nil
 }
 
-// keyOf returns the source that an address belongs to. The address has no zone and is not IPv4-mapped.
-func (e *Engine) keyOf(a netip.Addr) key {
-	if a.Is4() {
-		return key(a.As16())
-	}
-	p, _ := a.Prefix(e.cfg.IPv6Prefix)
-	return key(p.Addr().As16())
-}
-
-// prefixOf returns the prefix of a source.
-func (e *Engine) prefixOf(k key) netip.Prefix {
-	a := netip.AddrFrom16(k)
-	if a.Is4In6() {
-		return netip.PrefixFrom(a.Unmap(), 32)
-	}
-	return netip.PrefixFrom(a, e.cfg.IPv6Prefix)
-}
-
 // track returns the source of a key, made if need be. It is nil when max_sources is reached and every source is banned or
 // trusted.
 func (e *Engine) track(k key) *source {
-	if s := e.sources.get(k); s != nil {
+	s := e.sources.get(k)
+	switch {
+	case s == nil:
+		if e.sources.len() >= e.sources.max && !e.evict() {
+			e.limited["max_sources"]++
+			return nil
+		}
+		s = e.sources.add(k, e.now)
+		_, s.banned = e.bans[e.prefixOf(k)]
+		_, s.known = e.trusts[k]
+	case e.forgettable(s): // as if it had been swept
+		banned, known := s.banned, s.known
+		e.sources.remove(s)
+		s = e.sources.add(k, e.now)
+		s.banned, s.known = banned, known
+	default:
 		s.decay(e.now, e)
-		return s
+		s.seen = e.now
 	}
-	if e.sources.len() >= e.sources.max && !e.evict() {
-		e.limited["max_sources"]++
-		return nil
-	}
-	return e.sources.add(k, e.now)
+	return s
+}
+
+// forgettable says whether nothing that is known of a source matters any more.
+func (e *Engine) forgettable(s *source) bool {
+	quiet := e.now - s.seen
+	return quiet >= max(10*int64(e.cfg.HalfLife), spell*second) && s.class != pinned &&
+		(s.bans == 0 || e.now-s.banEnd >= int64(e.cfg.Ban.Memory))
 }
 
 // evict forgets the least suspicious of the sources that were quiet the longest.
 func (e *Engine) evict() bool {
 	var victim *source
+	var least float32
 	for c := harmless; c < pinned; c++ {
 		s := e.sources.oldest(c)
 		if s == nil {
 			continue
 		}
-		s.decay(e.now, e)
-		if victim == nil || s.observed < victim.observed && s.bans <= victim.bans {
-			victim = s
+		if left := s.observed * e.fade(e.now-s.at); victim == nil || left < least && s.bans <= victim.bans {
+			victim, least = s, left
 		}
 	}
 	if victim == nil {
@@ -232,7 +245,7 @@ func (e *Engine) evict() bool {
 func (e *Engine) classify(s *source) {
 	c := harmless
 	switch {
-	case e.isBanned(s.key) || e.trusted(s.key) != nil:
+	case s.banned || s.known && e.trusted(s.key) != nil:
 		c = pinned
 	case s.bans > 0 || float64(s.observed) >= e.cfg.Threshold/2:
 		c = offender
@@ -242,21 +255,29 @@ func (e *Engine) classify(s *source) {
 	e.sources.touch(s, c)
 }
 
-// sweep forgets up to n sources whose score has decayed to nothing, so that a quiet engine shrinks.
+// sweep forgets up to n sources of which nothing matters any more, so that a quiet engine shrinks.
 func (e *Engine) sweep(n int) {
-	for c := harmless; c < pinned; c++ {
+	for c := harmless; c < offender; c++ {
 		for ; n > 0; n-- {
 			s := e.sources.oldest(c)
-			if s == nil || e.now-s.at < 10*int64(e.cfg.HalfLife) || e.now-s.login < int64(e.cfg.HalfLife) && s.login != 0 {
+			if s == nil || !e.forgettable(s) {
 				break
-			}
-			if s.bans > 0 && e.now-s.banned < int64(e.cfg.Ban.Memory) {
-				e.sources.touch(s, c)
-				s.decay(e.now, e)
-				s.at = e.now - 9*int64(e.cfg.HalfLife) // look again after one half-life
-				continue
 			}
 			e.sources.remove(s)
 		}
+	}
+	for range min(n, 16) { // offenders wait for ban.memory: go round among them
+		s := e.sources.oldest(offender)
+		if s == nil {
+			break
+		}
+		if e.forgettable(s) {
+			e.sources.remove(s)
+			continue
+		}
+		if e.now-s.seen < int64(e.cfg.HalfLife) {
+			break
+		}
+		e.sources.touch(s, offender)
 	}
 }

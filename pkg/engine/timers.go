@@ -5,13 +5,22 @@ import (
 	"net/netip"
 )
 
-// timer is the end of a ban or of trust. It may come too early, after an extension: whoever handles it looks at the real
-// end and sets it again.
+// timer is the end of something. It may come too early, after an extension: whoever handles it looks at the real end and
+// sets it again.
 type timer struct {
 	at     int64
 	prefix netip.Prefix
-	trust  bool
+	of     ending
 }
+
+// ending is what a timer ends.
+type ending uint8
+
+const (
+	endOfBan ending = iota
+	endOfTrust
+	endOfGrace
+)
 
 type timers []timer
 
@@ -20,8 +29,8 @@ func (t timers) Less(i, j int) bool {
 	if t[i].at != t[j].at {
 		return t[i].at < t[j].at
 	}
-	if t[i].trust != t[j].trust {
-		return t[j].trust
+	if t[i].of != t[j].of {
+		return t[i].of < t[j].of
 	}
 	return comparePrefix(t[i].prefix, t[j].prefix) < 0
 }
@@ -35,14 +44,9 @@ func (t *timers) Pop() any {
 }
 
 // set adds a timer.
-func (t *timers) set(at int64, prefix netip.Prefix, trust bool) {
-	heap.Push(t, timer{at, prefix, trust})
+func (t *timers) set(at int64, prefix netip.Prefix, of ending) {
+	heap.Push(t, timer{at, prefix, of})
 }
 
-// due takes the next timer that is over at now.
-func (t *timers) due(now int64) (timer, bool) {
-	if len(*t) == 0 || (*t)[0].at > now {
-		return timer{}, false
-	}
-	return heap.Pop(t).(timer), true
-}
+// next takes the first timer. There must be one.
+func (t *timers) next() timer { return heap.Pop(t).(timer) }

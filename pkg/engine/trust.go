@@ -1,9 +1,8 @@
 package engine
 
 import (
+	"math/bits"
 	"slices"
-
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 const (
@@ -11,22 +10,22 @@ const (
 	maxFails = 64   // failing accounts remembered for one trusted source
 )
 
-// trust is a source whose users logged in with a password. It is kept for storm.memory after trust has ended, as
+// trust is a source whose users logged in with a password. It is kept for storm.memory after the last login, as
 // the memory of who is a customer.
 type trust struct {
 	key   key
 	since int64
 	until int64
-	last  int64             // login; 0 after trust was lost
+	last  int64             // login
 	timer int64             // the one timer that counts
+	over  bool              // its end was reported
 	good  map[uint64]string // accounts that logged in from there, by hash
-	fails map[uint64]*fail  // accounts that fail from there
+	fails map[uint64]*fail  // accounts that failed from there within trust.ttl
 }
 
 // fail is an account that fails at a trusted source.
 type fail struct {
 	pace
-	at      int64
 	proven  bool // at least one guess could not have been forged
 	foreign bool // the account never logged in from there
 }
@@ -39,24 +38,34 @@ func (e *Engine) trusted(k key) *trust {
 	return nil
 }
 
+// trustOf returns the trust of a source while it lasts.
+func (e *Engine) trustOf(s *source) *trust {
+	if s.known {
+		return e.trusted(s.key)
+	}
+	return nil
+}
+
 // knownGood says whether a source was trusted within storm.memory.
 func (e *Engine) knownGood(k key) bool {
 	t := e.trusts[k]
-	return t != nil && t.last > 0 && e.now-t.last < int64(e.cfg.Storm.Memory)
+	return t != nil && e.now-t.last < int64(e.cfg.Storm.Memory)
 }
 
 // login judges a right password: trust for the source, unless it was guessed.
 func (c *call) login() {
-	if !c.ev.UsingPassword || c.ev.Service != security.PJSIP {
+	if !c.ev.UsingPassword {
 		return
 	}
 	c.proven = true // the nonce is bound to the source address: the answer came from there
-	id := c.hash("account", []byte{c.pbx}, c.ev.Account)
-	s := c.track(c.key)
-	pair := c.hash("breach", c.key[:], c.ev.Account)
-	if c.breach(s, id) {
-		c.breached.seen(c.now, pair)
-		c.record(s, 0, Login, noNote)
+	id := c.account()
+	s := c.source()
+	pair := c.id(forBreach, c.key, id)
+	if c.guessed(id) {
+		if c.breached.get(c.now, pair) == nil {
+			*c.breached.put(c.now, pair) = c.key
+		}
+		c.record(s, 0, Login, noteBreach)
 		c.decide(Breach, Guessed, c.prefixOf(c.key), 0, true,
 			"a login right after guessing: change this account's password now")
 		return
@@ -65,22 +74,29 @@ func (c *call) login() {
 		return
 	}
 	if s != nil {
-		s.login, s.open = c.now, 0
+		s.login, s.open, s.overflow = c.now, 0, 0
 	}
 	if m := c.cfg.Trust.Match; m != nil && !m.MatchString(c.ev.Account) {
 		return
 	}
 	c.succeed(id)
 	c.befriend(s, id)
+	// Only forgeable evidence, or that against its neighbours, speaks against a source that has just proven itself.
 	if b := c.banOf(c.key); b != nil && !b.proven && !b.manual {
-		// Only forgeable evidence speaks against a source that has just proven itself.
-		c.Engine.forget(b)
-		if !b.observed {
-			c.decide(Unban, Login, b.prefix, 0, true, "a user logged in from there with a password")
+		c.release(b)
+	}
+	if net, ok := c.networkOf(c.prefixOf(c.key)); ok {
+		if b := c.bans[net]; b != nil && b.reason == Network && b.until > c.now {
+			c.release(b)
 		}
 	}
-	if s != nil {
-		c.classify(s)
+}
+
+// release ends a ban because of a login.
+func (c *call) release(b *ban) {
+	c.Engine.forget(b)
+	if !b.observed {
+		c.decide(Unban, Login, b.prefix, 0, true, "a user logged in from there with a password")
 	}
 }
 
@@ -94,13 +110,15 @@ func (c *call) befriend(s *source, id uint64) {
 		}
 		t = &trust{key: c.key, good: make(map[uint64]string)}
 		c.trusts[c.key] = t
+		if s != nil {
+			s.known = true
+		}
 	}
 	fresh := t.until <= c.now
 	if fresh {
-		t.since = c.now
-		t.fails = nil
+		t.since, t.over, t.fails = c.now, false, nil
 		if s != nil {
-			s.challenged = 0
+			s.challenged = sketch{}
 		}
 		c.setTimer(t, c.now+int64(c.cfg.Trust.TTL))
 	}
@@ -120,37 +138,43 @@ func (c *call) befriend(s *source, id uint64) {
 
 // distrust ends trust early.
 func (c *call) distrust(t *trust, reason Reason, detail string) {
-	t.until = c.now
-	t.last = 0
+	t.until, t.over = c.now, true
 	c.decide(Untrust, reason, c.prefixOf(t.key), 0, true, detail)
 }
 
 // setTimer sets the timer that counts for a trust.
 func (e *Engine) setTimer(t *trust, at int64) {
 	t.timer = at
-	e.timers.set(at, e.prefixOf(t.key), true)
+	e.timers.set(at, e.prefixOf(t.key), endOfTrust)
 }
 
-// trustOver handles the timer of a trust.
+// trustOver handles the timer of a trust: first its end, later that of the memory of it.
 func (e *Engine) trustOver(tm timer, out []Decision) []Decision {
 	k, ok := e.keyOfPrefix(tm.prefix)
 	t := e.trusts[k]
 	if !ok || t == nil || t.timer != tm.at {
 		return out
 	}
-	switch memory := t.last + int64(e.cfg.Storm.Memory); {
-	case t.until > e.now:
+	if t.until > e.now {
 		e.setTimer(t, t.until)
 		return out
-	case t.last == 0 || tm.at >= memory:
-		delete(e.trusts, k)
-	default:
+	}
+	if !t.over {
+		t.over = true
 		out = append(out, Decision{Time: stamp(e.now), Action: Untrust, Source: tm.prefix.Addr(), Prefix: tm.prefix,
 			Reason: Expired, Proven: true})
-		t.fails = nil
-		e.setTimer(t, memory)
 	}
-	if s := e.sources.get(k); s != nil {
+	s := e.sources.get(k)
+	t.fails = nil
+	if memory := t.last + int64(e.cfg.Storm.Memory); memory > e.now {
+		e.setTimer(t, memory)
+	} else {
+		delete(e.trusts, k)
+		if s != nil {
+			s.known = false
+		}
+	}
+	if s != nil {
 		e.classify(s)
 	}
 	return out
@@ -158,11 +182,10 @@ func (e *Engine) trustOver(tm timer, out []Decision) []Decision {
 
 // wrongPassword judges a wrong password of an account that exists, worth w points.
 func (c *call) wrongPassword(w float64) {
-	id := c.hash("account", []byte{c.pbx}, c.ev.Account)
 	if t := c.trusted(c.key); t != nil {
-		c.customerFails(t, id, w)
+		c.customerFails(t, c.account(), w)
 	} else {
-		c.strangerFails(id, w)
+		c.strangerFails(c.account(), w)
 	}
 }
 
@@ -171,66 +194,91 @@ func (c *call) wrongPassword(w float64) {
 func (c *call) customerFails(t *trust, id uint64, w float64) {
 	_, here := t.good[id]
 	f := c.failAt(t, id, !here)
+	if f == nil { // so many accounts fail that there is no room: no phones
+		c.charge(w, WrongPassword, noNote)
+		return
+	}
 	f.proven = f.proven || c.proven
-	foreign, proven := 0, 0
-	for _, f := range t.fails {
-		if f.foreign {
-			foreign++
-			if f.proven {
+	if limit := c.cfg.Trust.Accounts; limit > 0 && f.foreign {
+		foreign, proven := 0, 0
+		for _, f := range t.fails {
+			if f.foreign && f.proven {
 				proven++
 			}
+			if f.foreign {
+				foreign++
+			}
 		}
-	}
-	if limit := c.cfg.Trust.Accounts; limit > 0 && !here && foreign > limit {
-		if proven > limit {
-			c.distrust(t, Accounts, "too many accounts that never worked from there fail")
-		} else if !c.reports.seen(c.now, c.hash("accounts", c.key[:])) {
-			c.decide(Observe, Accounts, c.prefixOf(c.key), 0, false,
+		switch {
+		case foreign <= limit:
+		case proven <= limit:
+			c.tolerate(Accounts, forAccounts,
 				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
+		case c.stormy():
+			c.tolerate(Storm, forAccounts, "too many accounts fail from a trusted source while many others do: "+stormText)
+		default:
+			c.distrust(t, Accounts, "too many accounts that never worked from there fail")
 		}
-		c.charge(w*f.release(), WrongPassword, noNote)
-		return
+		if foreign > limit {
+			c.charge(w*f.release(), WrongPassword, noNote)
+			return
+		}
 	}
 	n := notePace
 	if here {
 		n = noteKnownHere
 	}
-	c.atPace(&f.pace, c.cfg.Misconfigured.Burst, n, w)
+	c.atPace(&f.pace, &f.pace, c.cfg.Misconfigured.Burst, n, w)
 }
+
+// household is how many accounts may fail at a phone's pace together from a source without trust: a home or a small shop
+// whose passwords were changed. Who tries more accounts is guessing, however slowly.
+const household = 2
 
 // strangerFails judges a wrong password from a source without trust.
 func (c *call) strangerFails(id uint64, w float64) {
-	s := c.track(c.key)
+	s := c.source()
 	if s == nil {
 		return
 	}
-	if mark := uint32(id) | 1; s.failing != mark {
-		s.many = s.failing != 0
-		s.failing = mark
-	}
-	phone := s.pace.stubborn(c.now) && s.pace.phone(c.cfg.Misconfigured.Burst) && !s.many
+	perMinute, burst := c.cfg.Misconfigured.PerMinute, c.cfg.Misconfigured.Burst
+	pair := c.pair(id)
+	s.failing.add(c.now, bitOf(c.ev.Account))
+	many := bits.OnesCount64(s.failing.seen) > household
+	s.pace.leak(c.now, perMinute)
+	phone := pair.stubborn(c.now) && s.pace.phone(burst) && !many
 	s.pace.add(c.now)
-	burst := c.cfg.Misconfigured.Burst
+	pair.add(c.now)
 	switch {
 	case c.underAttack(id) && !phone:
 		c.charge(max(w, c.cfg.Threshold-float64(s.score)), Distributed, noteTargeted)
-		return
-	case s.many:
+	case many:
 		c.charge(w*s.pace.release(), WrongPassword, noNote)
-		return
 	case c.roams(id):
-		burst += c.cfg.Roaming.Guesses
-		c.atPace(&s.pace, burst, noteRoaming, w)
-		return
+		c.atPace(&s.pace, pair, burst+c.cfg.Roaming.Guesses, noteRoaming, w)
+	default:
+		c.atPace(&s.pace, pair, burst, notePace, w)
 	}
-	c.atPace(&s.pace, burst, notePace, w)
+}
+
+// pair returns how one account fails from the source of the event, up to date.
+func (c *call) pair(id uint64) *pace {
+	id = c.id(forPair, c.key, id)
+	p := c.pairs.get(c.now, id)
+	if p == nil {
+		p = c.pairs.put(c.now, id)
+		p.at = c.now
+	}
+	p.leak(c.now, c.cfg.Misconfigured.PerMinute)
+	return p
 }
 
 // atPace spares a phone and charges a guesser: once the pace shows a guesser, the guesses that were spared count too.
-func (c *call) atPace(p *pace, burst int, n note, w float64) {
+// The pace may be that of several accounts, of which one fails now.
+func (c *call) atPace(p, one *pace, burst int, n note, w float64) {
 	if p.phone(burst) {
 		p.held = min(p.held+1, 250)
-		if p.stubborn(c.now) {
+		if one.stubborn(c.now) {
 			c.misconfigured(Pace, "this account fails again and again, no faster than a phone retries: its password is wrong")
 		}
 		c.charge(0, WrongPassword, n)
@@ -243,51 +291,45 @@ func (c *call) atPace(p *pace, burst int, n note, w float64) {
 	c.charge(w, WrongPassword, noNote)
 }
 
-// failAt counts one more guess of an account at a trusted source.
+// failAt counts one more guess of an account at a trusted source. It returns nil where too many accounts fail.
 func (c *call) failAt(t *trust, id uint64, foreign bool) *fail {
-	if t.fails == nil {
-		t.fails = make(map[uint64]*fail)
+	for id, f := range t.fails {
+		if c.now-f.at >= int64(c.cfg.Trust.TTL) {
+			delete(t.fails, id)
+		}
 	}
 	f := t.fails[id]
 	if f == nil {
 		if len(t.fails) >= maxFails {
-			t.forgetFails(c.now - int64(c.cfg.Trust.TTL))
+			return nil
 		}
-		f = &fail{at: c.now, foreign: foreign}
-		if len(t.fails) < maxFails {
-			t.fails[id] = f
+		if t.fails == nil {
+			t.fails = make(map[uint64]*fail)
 		}
+		f = &fail{pace: pace{at: c.now}, foreign: foreign}
+		t.fails[id] = f
 	}
-	f.leak(c.now-f.at, c.cfg.Misconfigured.PerMinute)
+	f.leak(c.now, c.cfg.Misconfigured.PerMinute)
 	f.add(c.now)
-	f.at = c.now
 	return f
 }
 
-func (t *trust) forgetFails(before int64) {
-	for id, p := range t.fails {
-		if p.at < before {
-			delete(t.fails, id)
-		}
-	}
-}
-
-// breach says whether a login of an account follows guessing of it by the same source.
-func (c *call) breach(s *source, id uint64) bool {
+// guessed says whether the account of the event was guessed by the same source just before.
+func (c *call) guessed(id uint64) bool {
 	limit := c.cfg.Breach.Failures
 	if limit <= 0 {
 		return false
 	}
+	var p pace
 	if t := c.trusted(c.key); t != nil {
-		f := t.fails[id]
-		if f == nil {
-			return false
+		if f := t.fails[id]; f != nil {
+			p = f.pace
 		}
-		p := f.pace
-		p.leak(c.now-f.at, c.cfg.Misconfigured.PerMinute)
-		return int(p.guesses) >= limit
+	} else if have := c.pairs.get(c.now, c.id(forPair, c.key, id)); have != nil {
+		p = *have
 	}
-	return s != nil && s.failing == uint32(id)|1 && int(s.pace.guesses) >= limit
+	p.leak(c.now, c.cfg.Misconfigured.PerMinute)
+	return p.guessed(limit)
 }
 
 func (t *trust) accounts() []string {

@@ -1,10 +1,12 @@
 package engine
 
+import "iter"
+
 // window remembers values by key for a fixed time, in bounded memory: the oldest goes when it is full. It holds no
 // pointers of its own, so that the garbage collector does not walk it.
 type window[V any] struct {
-	ttl   int64 // ns
-	max   int
+	ttl   int64             // ns
+	max   int               // a power of two
 	index map[uint64]uint32 // key → slot
 	slots []slot[V]
 	head  int // the oldest
@@ -33,10 +35,6 @@ func (w *window[V]) get(now int64, key uint64) *V {
 // put adds key, which must not be live, and returns its value to be filled in.
 func (w *window[V]) put(now int64, key uint64) *V {
 	w.expire(now, 4)
-	if i, ok := w.index[key]; ok { // expired but not collected yet: the slot stays, without its key
-		w.slots[i].key = 0
-		delete(w.index, key)
-	}
 	if w.size == len(w.slots) {
 		if len(w.slots) < w.max {
 			w.grow()
@@ -44,7 +42,7 @@ func (w *window[V]) put(now int64, key uint64) *V {
 			w.drop()
 		}
 	}
-	i := (w.head + w.size) % len(w.slots)
+	i := (w.head + w.size) & (len(w.slots) - 1)
 	w.slots[i] = slot[V]{key: key, at: now}
 	w.size++
 	w.index[key] = uint32(i)
@@ -73,12 +71,42 @@ func (w *window[V]) live(now int64) int {
 	return len(w.index)
 }
 
+// values yields the live values, the oldest first.
+func (w *window[V]) values(now int64) iter.Seq[V] {
+	return func(yield func(V) bool) {
+		for n := range w.size {
+			if s := w.nth(now, n); s != nil && !yield(s.value) {
+				return
+			}
+		}
+	}
+}
+
+// drain drops the live values of which f is true.
+func (w *window[V]) drain(now int64, f func(V) bool) {
+	for n := range w.size {
+		if s := w.nth(now, n); s != nil && f(s.value) {
+			delete(w.index, s.key)
+		}
+	}
+}
+
+// nth returns the n-th slot if its value is live.
+func (w *window[V]) nth(now int64, n int) *slot[V] {
+	i := (w.head + n) & (len(w.slots) - 1)
+	s := &w.slots[i]
+	if have, ok := w.index[s.key]; ok && int(have) == i && now-s.at < w.ttl {
+		return s
+	}
+	return nil
+}
+
 func (w *window[V]) drop() {
 	s := &w.slots[w.head]
 	if i, ok := w.index[s.key]; ok && int(i) == w.head {
 		delete(w.index, s.key)
 	}
-	w.head = (w.head + 1) % len(w.slots)
+	w.head = (w.head + 1) & (len(w.slots) - 1)
 	w.size--
 }
 
@@ -86,8 +114,8 @@ func (w *window[V]) grow() {
 	n := min(max(2*len(w.slots), 64), w.max)
 	slots := make([]slot[V], n)
 	for i := range w.size {
-		slots[i] = w.slots[(w.head+i)%len(w.slots)]
-		if _, ok := w.index[slots[i].key]; ok {
+		slots[i] = w.slots[(w.head+i)&(len(w.slots)-1)]
+		if have, ok := w.index[slots[i].key]; ok && int(have) == (w.head+i)&(len(w.slots)-1) {
 			w.index[slots[i].key] = uint32(i)
 		}
 	}

@@ -1,0 +1,86 @@
+package engine_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// nth is the n-th IPv4 address of 32.0.0.0 and upward: far from everything that is exempt.
+func nth(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 32<<24+uint32(n))))
+}
+
+// BenchmarkHandle measures the judgement of one event, by kind of traffic and by how many sources are tracked. Every event
+// has the shape that Asterisk gives it, and a Call-ID of its own.
+func BenchmarkHandle(b *testing.B) {
+	mixes := []struct {
+		name   string
+		events []security.Event
+	}{
+		{"scan", []security.Event{ // one request for an account that does not exist
+			{Type: security.InvalidAccountID, Account: "1000"}, {Type: security.ChallengeSent, Account: "<unknown>"},
+		}},
+		{"guess", []security.Event{
+			{Type: security.ChallengeSent, Account: "201"},
+			{Type: security.ChallengeResponseFailed, Account: "201", Challenge: "1763812800/0123456789abcdef0123456789abcdef"},
+		}},
+		{"login", []security.Event{
+			{Type: security.ChallengeSent, Account: "201"},
+			{Type: security.SuccessfulAuth, Account: "201", UsingPassword: true},
+		}},
+		{"flood", []security.Event{{Type: security.InvalidAccountID, Account: "1000"}}},
+	}
+	for _, sources := range []int{1_000, 100_000, 1_000_000} {
+		for _, mix := range mixes {
+			b.Run(fmt.Sprintf("%s/%d", mix.name, sources), func(b *testing.B) {
+				p := policy.Default().Policy
+				e := engine.New(p)
+				e.Allow(start, netip.MustParsePrefix("127.0.0.0/8"), engine.OriginHost, "")
+				e.Allow(start, netip.MustParsePrefix("192.0.2.1/32"), engine.OriginHost, "")
+				e.Allow(start, netip.MustParsePrefix("192.0.2.254/32"), engine.OriginHost, "")
+				now, out := start, []engine.Decision(nil)
+				event := func(i, n int) {
+					ev := mix.events[i%len(mix.events)]
+					ev.Service, ev.Time = security.PJSIP, now
+					ev.Session = sessions[(i/len(mix.events))%len(sessions)]
+					ev.Response = ev.Session
+					ev.Remote = security.Address{AddrPort: netip.AddrPortFrom(nth(n), 5060), Transport: security.UDP}
+					out = e.Handle(now, "pbx", &ev, out[:0])
+					now = now.Add(50 * time.Microsecond)
+					if i%4096 == 0 {
+						for more := true; more; {
+							out, more = e.Tick(now, out[:0])
+						}
+					}
+				}
+				for n := range sources {
+					for i := range mix.events {
+						event(n*len(mix.events)+i, n)
+					}
+				}
+				b.ReportAllocs()
+				b.ResetTimer()
+				for i := range b.N {
+					// Neighbours in the stream are seldom neighbours in memory.
+					event(i, (i/len(mix.events))*7919%sources)
+				}
+			})
+		}
+	}
+}
+
+var sessions = func() []string {
+	s := make([]string, 1<<20)
+	for i := range s {
+		s[i] = "0a1b2c3d-4e5f-6071-8293-" + strconv.Itoa(1_000_000+i) + "@198.51.100.7"
+	}
+	return s
+}()

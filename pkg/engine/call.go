@@ -1,0 +1,272 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+const (
+	// attemptTTL is how long one dialogue is one attempt: Timer B and F of RFC 3261 section 17.1 end a transaction
+	// after 64×T1 = 32 s, and an answer may be retransmitted for as long again.
+	attemptTTL = 64 * second
+	// maxRepeats is how often a request that gets no answer is sent again: 10 times in 32 s without INVITE,
+	// 6 times with it (RFC 3261 sections 17.1.1.2 and 17.1.2.2). More is no retransmission.
+	maxRepeats = 10
+	// slack forgives the rounding of points, which are kept in 32 bits.
+	slack = 1e-3
+)
+
+// call is one event under judgement.
+type call struct {
+	*Engine
+	ev     *security.Event
+	rule   rule
+	addr   netip.Addr
+	key    key
+	src    *source // once source was called
+	talk   uint64  // once dialogue was called
+	pbx    uint8
+	proven bool
+	points float64 // of the last charge
+	score  float64 // after it
+	out    []Decision
+}
+
+// dialogue is what is remembered of one attempt: a Call-ID of a source, or one distinct request or answer in it.
+type dialogue struct {
+	credit  float32 // points given that a wrong answer in the same dialogue does not earn again
+	repeats uint8
+}
+
+// source returns the source of the event, made if need be, or nil where there is no room.
+func (c *call) source() *source {
+	if c.src == nil {
+		c.src = c.track(c.key)
+	}
+	return c.src
+}
+
+// done ends the judgement.
+func (c *call) done() []Decision {
+	if c.src != nil {
+		c.classify(c.src)
+	}
+	return c.out
+}
+
+// decide appends a decision about the event.
+func (c *call) decide(a Action, r Reason, p netip.Prefix, d time.Duration, proven bool, detail string) {
+	c.out = append(c.out, Decision{
+		Time: stamp(c.now), Action: a, Source: c.addr, Prefix: p, Reason: r, Points: c.points, Score: c.score,
+		Account: bounded(c.ev.Account), Service: c.ev.Service, Transport: c.ev.Remote.Transport, Proven: proven,
+		Duration: d, PBX: c.pbxName(c.pbx), Detail: detail,
+	})
+}
+
+// bounded is a copy of a name from the wire, no longer than evidence keeps it.
+func bounded(name string) string {
+	if len(name) > nameBytes {
+		return whole(name[:nameBytes]) + "…"
+	}
+	return string([]byte(name))
+}
+
+// dialogue identifies the attempt: the source and the SessionID. AMI's is a pointer that the next connection uses again,
+// so the port counts there too.
+func (c *call) dialogue() uint64 {
+	if c.talk == 0 {
+		x := uint64(c.ev.Service)<<8 | uint64(c.pbx)
+		if c.ev.Service == security.AMI {
+			x |= uint64(c.ev.Remote.AddrPort.Port()) << 16
+		}
+		c.talk = c.id(forDialogue, c.key, c.mix(c.text(c.ev.Session), x))
+	}
+	return c.talk
+}
+
+// account identifies the account of the event. chan_sip's is another than PJSIP's of the same name.
+func (c *call) account() uint64 {
+	return c.id(forAccount, key{}, c.mix(c.text(c.ev.Account), uint64(c.ev.Service)<<8|uint64(c.pbx)))
+}
+
+// attempt judges a hostile request: once for each account in each dialogue.
+func (c *call) attempt() {
+	reason := c.rule.reason
+	w := points(c.cfg.Points, reason)
+	if reason == UnknownAccount && c.honey[c.ev.Account] {
+		reason, w = Honeypot, c.cfg.Points.Honeypot
+	}
+	if !c.once(c.id(forAttempt, c.key, c.mix(c.dialogue()^uint64(reasonIndex(c.rule.reason)), c.text(c.ev.Account)))) {
+		return
+	}
+	c.credit(w)
+	if reason == UnknownAccount && c.hold(w) {
+		return
+	}
+	c.charge(w, reason, noNote)
+}
+
+// guess judges a wrong answer to a challenge: each distinct answer once.
+func (c *call) guess() {
+	reason := c.rule.reason
+	w := points(c.cfg.Points, reason)
+	if c.honey[c.ev.Account] {
+		reason, w = Honeypot, c.cfg.Points.Honeypot
+	}
+	answer := c.mix(c.text(c.ev.Challenge), c.text(c.ev.Response))
+	if !c.once(c.id(forGuess, c.key, c.mix(c.dialogue(), answer))) {
+		return
+	}
+	if d := c.attempts.get(c.now, c.dialogue()); d != nil && d.credit > 0 {
+		used := min(w, float64(d.credit))
+		d.credit -= float32(used)
+		if w -= used; w <= 0 {
+			c.record(c.source(), 0, reason, noteCovered)
+			return
+		}
+	}
+	if reason != WrongPassword || !c.enforces[c.ev.Service] {
+		c.charge(w, reason, noNote)
+		return
+	}
+	c.wrongPassword(w)
+}
+
+// once is true for the first of a request and its retransmissions.
+func (c *call) once(id uint64) bool {
+	d := c.attempts.get(c.now, id)
+	if d == nil {
+		c.attempts.put(c.now, id)
+		return true
+	}
+	d.repeats++
+	if d.repeats > maxRepeats {
+		d.repeats = 0
+		return true
+	}
+	return false
+}
+
+// credit notes points that the dialogue has cost already.
+func (c *call) credit(w float64) {
+	d := c.attempts.get(c.now, c.dialogue())
+	if d == nil {
+		d = c.attempts.put(c.now, c.dialogue())
+	}
+	d.credit += float32(w)
+}
+
+// mode is whether evidence of the event's service is enforced.
+func (c *call) enforced() bool { return c.cfg.Mode != policy.Observe && c.enforces[c.ev.Service] }
+
+// charge adds points to the source and bans it when they are enough.
+func (c *call) charge(w float64, reason Reason, n note) {
+	s := c.source()
+	if s == nil {
+		return
+	}
+	enforce := c.enforced()
+	if _, ok := c.allow.covering(c.addr); ok {
+		w, n = 0, noteAllowed
+	} else if _, ok := c.Engine.protected.covering(c.addr); ok {
+		n = noteProtected
+	}
+	s.attempts++
+	s.observed += float32(w)
+	if enforce {
+		s.score += float32(w)
+		if c.proven {
+			s.proven += float32(w)
+		}
+	} else if n == noNote {
+		n = noteObserved
+	}
+	c.record(s, w, reason, n)
+	c.points, c.score = w, float64(s.observed)
+	if enforce {
+		c.score = float64(s.score)
+	}
+	if s.banned {
+		if b := c.banOf(c.key); b != nil {
+			b.attempts++
+		}
+	}
+	if s.known && c.enforces[c.ev.Service] {
+		c.goodFails()
+	}
+	if w > 0 {
+		c.verdict(s, reason, enforce)
+	}
+}
+
+// verdict compares the source's numbers with the threshold.
+func (c *call) verdict(s *source, reason Reason, enforce bool) {
+	limit := c.cfg.Threshold
+	if t := c.trustOf(s); t != nil {
+		limit *= c.cfg.Trust.Tolerance
+		switch {
+		case float64(s.observed) < limit-slack:
+			return
+		case float64(s.proven) < limit-slack:
+			// Packets that can be forged must not take trust from a customer.
+			c.tolerate(Tolerance, forTolerance,
+				"a trusted source fails more than is tolerated, but the evidence could be forged: not banned")
+			return
+		case c.stormy():
+			c.tolerate(Storm, forSpared, "a trusted source fails more than is tolerated while many others do: "+stormText)
+			return
+		}
+		c.distrust(t, Tolerance, "failed more than trust tolerates")
+		limit = c.cfg.Threshold
+	}
+	proven := float64(s.proven) >= limit-slack
+	switch {
+	case enforce && float64(s.score) >= limit-slack:
+		c.condemn(s, reason, true, proven)
+	case float64(s.observed) >= limit-slack:
+		c.condemn(s, reason, false, proven)
+	}
+}
+
+// tolerate reports, once an hour for each source, that it is not banned.
+func (c *call) tolerate(reason Reason, p purpose, detail string) {
+	if !c.reports.seen(c.now, c.id(p, c.key, uint64(len(reason)))) {
+		c.decide(Observe, reason, c.prefixOf(c.key), 0, c.proven, detail)
+	}
+}
+
+// misconfigured reports an error of set-up once an hour.
+func (c *call) misconfigured(reason Reason, detail string) {
+	if !c.reports.seen(c.now, c.id(forMisconfigured+purpose(reasonIndex(reason)), c.key, c.text(c.ev.Account))) {
+		c.decide(Misconfigured, reason, c.prefixOf(c.key), 0, c.proven, detail)
+	}
+}
+
+func configurationHint(ev *security.Event) string {
+	switch ev.ACLName {
+	case "registrar_attempt_exceeds_maximum_configured_contacts":
+		return "more contacts than max_contacts of the AOR"
+	case "registrar_attempt_without_configured_aors":
+		return "the endpoint has no aors"
+	case "registrar_invalid_contacts_provided":
+		return "the phone sent an invalid Contact"
+	case "registrar_invalid_uri_in_to_received":
+		return "the phone sent an invalid To"
+	case "peer_not_dynamic":
+		return "the peer has no host=dynamic"
+	}
+	switch ev.Type {
+	case security.RequestNotSupported:
+		return "no such AOR for the endpoint"
+	case security.RequestNotAllowed:
+		return "a manager user lacks a privilege"
+	case security.RequestBadFormat:
+		return "a manager user sent an unknown action"
+	case security.InvalidTransport:
+		return "the peer may not use this transport"
+	}
+	return ev.Type.String()
+}

@@ -1,0 +1,104 @@
+package engine
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"math/bits"
+	"net/netip"
+)
+
+// purpose keeps the numbers of different windows and maps apart.
+type purpose uint64
+
+const (
+	forDialogue purpose = iota + 1
+	forAttempt
+	forGuess
+	forChallenge
+	forChallenged
+	forAccount
+	forPair
+	forBreach
+	forFailing
+	forTolerance
+	forAccounts
+	forStorm
+	forTampering
+	forSpared
+	forLimit
+	forMisconfigured // plus the index of the reason
+)
+
+// secrets make the numbers below unpredictable to an attacker, who could otherwise choose names that collide.
+type secrets struct {
+	seed   maphash.Seed
+	k0, k1 uint64
+}
+
+func newSecrets() secrets {
+	s := secrets{seed: maphash.MakeSeed()}
+	s.k0, s.k1 = s.text("k0"), s.text("k1")|1
+	return s
+}
+
+func (s *secrets) text(t string) uint64 { return maphash.String(s.seed, t) }
+
+// mix makes one number of two.
+func (s *secrets) mix(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a^s.k0, b^s.k1)
+	return hi ^ lo
+}
+
+// id makes a number of a purpose, a source and one more number.
+func (s *secrets) id(p purpose, k key, x uint64) uint64 {
+	h := s.mix(binary.LittleEndian.Uint64(k[:8])^uint64(p)*0x9e3779b97f4a7c15, binary.LittleEndian.Uint64(k[8:]))
+	return s.mix(h, x)
+}
+
+// bitOf places an account in a sketch of 64 bits. It is the same in every engine, so that decisions do not depend on the
+// seed; who picks names that collide only hides guesses at accounts that he cannot choose.
+func bitOf(account string) uint8 {
+	h := uint64(14695981039346656037) // FNV-1a
+	for i := range len(account) {
+		h = (h ^ uint64(account[i])) * 1099511628211
+	}
+	return uint8(h * 0x9e3779b97f4a7c15 >> 58)
+}
+
+// key is a source: an IPv4 address or an IPv6 prefix, in the 16-byte form of its first address.
+type key [16]byte
+
+// keyOf returns the source that an address belongs to. The address has no zone and is not IPv4-mapped.
+func (e *Engine) keyOf(a netip.Addr) key {
+	if a.Is4() {
+		return key(a.As16())
+	}
+	p, _ := a.Prefix(e.ipv6Prefix)
+	return key(p.Addr().As16())
+}
+
+// prefixOf returns the prefix of a source.
+func (e *Engine) prefixOf(k key) netip.Prefix {
+	a := netip.AddrFrom16(k)
+	if a.Is4In6() {
+		return netip.PrefixFrom(a.Unmap(), 32)
+	}
+	return netip.PrefixFrom(a, e.ipv6Prefix)
+}
+
+// keyOfPrefix returns the source that a prefix is, if it is exactly one.
+func (e *Engine) keyOfPrefix(p netip.Prefix) (key, bool) {
+	if p.Addr().Is4() && p.Bits() == 32 || p.Addr().Is6() && p.Bits() == e.ipv6Prefix {
+		return key(p.Addr().As16()), true
+	}
+	return key{}, false
+}
+
+// cleaned is a prefix in the form that the books are kept in: masked, without a zone, IPv4 not mapped.
+func cleaned(p netip.Prefix) netip.Prefix {
+	a := p.Addr().WithZone("")
+	if a.Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(a.Unmap(), p.Bits()-96).Masked()
+	}
+	return netip.PrefixFrom(a, p.Bits()).Masked()
+}
