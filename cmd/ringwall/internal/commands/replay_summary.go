@@ -1,0 +1,158 @@
+package commands
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/replay"
+)
+
+// summaryRows is how long a list of the summary is at most; --json has all.
+const summaryRows = 50
+
+// sayReplay writes the summary: first what a customer would have suffered.
+func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
+	if decisions {
+		c.sayf("")
+	}
+	if err := c.sayCustomers(s); err != nil {
+		return err
+	}
+	for _, r := range first(s.Breaches) {
+		c.sayf("BREACH: %s logged in as %s right after guessing its password, at %s. Change that password.",
+			bare(r.Source), printable.String(r.Account), c.moment(r.First))
+	}
+	if err := c.sayBanned(s); err != nil {
+		return err
+	}
+	if len(s.Misconfigured) > 0 {
+		c.sayf("")
+		c.sayf("Misconfigured, not attacking:")
+		t := table{header: []string{"SOURCE", "ACCOUNT", "SINCE", "WHAT"}, flex: []int{3, 1}}
+		for _, r := range first(s.Misconfigured) {
+			t.add(bare(r.Source), printable.String(r.Account), c.moment(r.First), printable.Line(r.Detail))
+		}
+		if err := t.write(c.out, c.Columns); err != nil {
+			return err
+		}
+		c.sayMore(len(s.Misconfigured))
+	}
+	for _, r := range first(s.Targeted) {
+		c.sayf("Many sources guess the password of account %s, since %s.", printable.String(r.Account), c.moment(r.First))
+	}
+	if len(s.Accounts) > 0 {
+		var list []string
+		for _, a := range s.Accounts[:min(10, len(s.Accounts))] {
+			list = append(list, fmt.Sprintf("%s (%d)", printable.String(a.Account), a.Failures))
+		}
+		c.sayf("")
+		c.sayf("Accounts that failed most: %s", strings.Join(list, ", "))
+	}
+	c.sayf("")
+	c.sayTotals(s)
+	for _, n := range s.Notes {
+		c.sayf("Note: %s.", strings.TrimSuffix(n, "."))
+	}
+	c.sayf("Note: what Asterisk tells of trunks and registered contacts, which are never banned, is not in a recording.")
+	return nil
+}
+
+func (c *commands) sayCustomers(s *replay.Summary) error {
+	if len(s.Customers) == 0 {
+		switch {
+		case s.LoggedIn > 0:
+			c.sayf("No customer is hit: nobody who ever logged in would have been banned (%s with logins).",
+				plural(s.LoggedIn, "source", "sources"))
+		case s.Decoded > 0:
+			c.sayf("Nobody logged in with a password in this recording, so it cannot show whether a customer is hit.")
+		}
+		return nil
+	}
+	c.sayf("!!! %s THAT LOGGED IN WOULD HAVE BEEN BANNED !!!", strings.ToUpper(plural(len(s.Customers), "source", "sources")))
+	t := table{
+		header: []string{"SOURCE", "BANNED", "FOR", "WHY", "LOGINS", "LOCKED OUT", "LAST LOGIN", "ACCOUNTS"},
+		right:  map[int]bool{2: true, 4: true, 5: true}, flex: []int{7},
+	}
+	locked := int64(0)
+	for i, u := range s.Customers {
+		locked += u.LoginsWhileBanned
+		if i < summaryRows {
+			t.add(bare(u.Prefix), c.moment(u.First), short(u.Total), words(u.Reason), strconv.FormatInt(u.Logins, 10),
+				strconv.FormatInt(u.LoginsWhileBanned, 10), c.moment(u.LastLogin), names(u.Accounts, 5))
+		}
+	}
+	if err := t.write(c.out, c.Columns); err != nil {
+		return err
+	}
+	c.sayMore(len(s.Customers))
+	if locked > 0 {
+		c.sayf("%s came while the source was banned: these people would not have got in.", plural(int(locked), "login", "logins"))
+	}
+	c.sayf("If they are yours, name them in policy.allow, or raise policy.threshold; if a login is not a customer's, change its password.")
+	c.sayf("")
+	return nil
+}
+
+func (c *commands) sayBanned(s *replay.Summary) error {
+	if len(s.Banned) == 0 {
+		c.sayf("Nobody would have been banned.")
+		return nil
+	}
+	c.sayf("")
+	c.sayf("Would have been banned:")
+	t := table{
+		header: []string{"SOURCE", "SINCE", "BANS", "FOR", "STOPPED", "WHY", "ACCOUNT"},
+		right:  map[int]bool{2: true, 3: true, 4: true}, flex: []int{6},
+	}
+	observed := false
+	for _, b := range first(s.Banned) {
+		why := words(b.Reason)
+		if !b.Enforced {
+			why += " (observed)"
+			observed = true
+		}
+		t.add(bare(b.Prefix), c.moment(b.First), strconv.Itoa(b.Bans), short(b.Total), strconv.FormatInt(b.Blocked, 10), why,
+			printable.String(b.Account))
+	}
+	if err := t.write(c.out, c.Columns); err != nil {
+		return err
+	}
+	c.sayMore(len(s.Banned))
+	if observed {
+		c.sayf("Observed: policy.mode or policy.services says observe, so that packets would still have passed.")
+	}
+	return nil
+}
+
+func (c *commands) sayTotals(s *replay.Summary) {
+	if s.Decoded > 0 {
+		c.sayf("%s to %s", c.moment(s.From), c.moment(s.To))
+	}
+	c.sayf("%s from %s: %s, %d would be, %d trusted. Bans would have stopped %s.", plural(int(s.Decoded), "event", "events"),
+		plural(s.Sources, "source", "sources"), plural(int(s.Bans), "ban", "bans"), s.Observed, s.Trusted,
+		plural(int(s.Blocked), "event", "events"))
+	if s.Passed > 0 {
+		c.sayf("WARNING: %s of banned sources came to ports that are not in firewall.ports, where a ban stops nothing.",
+			plural(int(s.Passed), "event", "events"))
+	}
+	if s.Tampered > 0 {
+		c.sayf("%s: somebody put line breaks or the like into a name. They count neither for nor against anybody.",
+			plural(int(s.Tampered), "tampered record", "tampered records"))
+	}
+	if s.Skipped > 0 {
+		c.sayf("%s skipped: longer than any event.", plural(int(s.Skipped), "record", "records"))
+	}
+	if s.Truncated > 0 {
+		c.sayf("%s cut off.", plural(int(s.Truncated), "record", "records"))
+	}
+}
+
+func first[T any](list []T) []T { return list[:min(summaryRows, len(list))] }
+
+func (c *commands) sayMore(n int) {
+	if n > summaryRows {
+		c.sayf("… and %d more", n-summaryRows)
+	}
+}

@@ -1,0 +1,116 @@
+package replay
+
+import (
+	"bufio"
+	"bytes"
+	"strings"
+
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// Format is what a file holds, judged by its content.
+type Format string
+
+// The formats. AMILF is an AMI recording whose CRLFs an editor turned into LFs.
+const (
+	AMI   Format = "ami"
+	AMILF Format = "ami-lf"
+	Log   Format = "log"
+	JSON  Format = "json"
+)
+
+// detectBytes is how much of a file is looked at before it is taken for a log.
+const detectBytes = 64 << 10
+
+const bannerPrefix = "Asterisk Call Manager/" // main/manager.c, session_do()
+
+// detect reads ahead in r, whose buffer holds detectBytes, until its format is clear. It consumes nothing.
+func detect(r *bufio.Reader) Format {
+	for {
+		want := min(r.Buffered()+1, detectBytes)
+		_, err := r.Peek(want)
+		b, _ := r.Peek(r.Buffered())
+		final := err != nil || len(b) >= detectBytes
+		if f, ok := classify(b, final); ok {
+			return f
+		}
+		if final {
+			return Log
+		}
+	}
+}
+
+// classify judges the beginning of a file. It trusts a line only when it is whole: the first one of a recording may be
+// the second half of anything.
+func classify(b []byte, final bool) (Format, bool) {
+	rest := string(bytes.TrimPrefix(b, []byte("\ufeff")))
+	lf := false
+	for rest != "" {
+		line, after, whole := strings.Cut(rest, "\n")
+		if !whole && !final {
+			return "", false
+		}
+		rest = after
+		line, crlf := strings.CutSuffix(line, "\r")
+		switch {
+		case strings.HasPrefix(line, bannerPrefix) && crlf:
+			return AMI, true
+		case strings.HasPrefix(line, bannerPrefix):
+			lf = true
+		case strings.HasPrefix(line, "{"):
+			return JSON, true
+		case header(line) && crlf:
+			return AMI, true
+		case header(line) && whole:
+			if lf {
+				return AMILF, true
+			}
+			lf = true
+		case len(line) >= 12 && looksLogged(line):
+			return Log, true
+		}
+	}
+	if final && lf {
+		return AMILF, true
+	}
+	return "", false
+}
+
+// header says whether a line is one of those with which AMI's frames begin.
+func header(line string) bool {
+	for _, h := range [...]string{"Event: ", "Response: ", "Privilege: ", "EventTV: ", "ActionID: "} {
+		if strings.HasPrefix(line, h) {
+			return true
+		}
+	}
+	return false
+}
+
+// looksLogged says whether a line is of a log: one of the security log, or one with a date in brackets before it.
+func looksLogged(line string) bool {
+	if line[0] == '[' && line[1] >= '0' && line[1] <= '9' {
+		return true
+	}
+	var ev security.Event
+	return security.DecodeLine(line, &ev) == nil
+}
+
+// foreign names the program that unpacks what b begins with, or says what else it is. It is empty for text.
+func foreign(b []byte) string {
+	for _, f := range [...]struct{ magic, text string }{
+		{"\x28\xb5\x2f\xfd", "is compressed with zstd: try zstd -dc FILE | ringwall replay -"},
+		{"\xfd7zXZ\x00", "is compressed with xz: try xz -dc FILE | ringwall replay -"},
+		{"BZh", "is compressed with bzip2: try bzip2 -dc FILE | ringwall replay -"},
+		{"PK\x03\x04", "is a zip archive: try unzip -p FILE | ringwall replay -"},
+		{"\xd4\xc3\xb2\xa1", "is a packet capture (pcap): replay reads AMI recordings and security logs"},
+		{"\x0a\x0d\x0d\x0a", "is a packet capture (pcapng): replay reads AMI recordings and security logs"},
+	} {
+		if strings.HasPrefix(string(b), f.magic) {
+			return f.text
+		}
+	}
+	if len(b) > 262 && string(b[257:262]) == "ustar" {
+		return "is a tar archive: try tar -xOf FILE | ringwall replay -"
+	}
+	return ""
+}
