@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -123,6 +124,29 @@ func (c *Client) Follow(ctx context.Context, since time.Time, each func(Decision
 	})
 }
 
+// asking is a connection on which nothing is read before something was written. A daemon that is too busy answers
+// without waiting for the question, and http.Transport would take that for a defect and complain on stderr.
+type asking struct {
+	net.Conn
+	asked chan struct{}
+	ask   func() // closes asked
+}
+
+func (a *asking) Read(p []byte) (int, error) {
+	<-a.asked
+	return a.Conn.Read(p)
+}
+
+func (a *asking) Write(p []byte) (int, error) {
+	defer a.ask()
+	return a.Conn.Write(p)
+}
+
+func (a *asking) Close() error {
+	defer a.ask()
+	return a.Conn.Close()
+}
+
 func one[T any](ctx context.Context, c *Client, method, path string, q url.Values, body any) (T, error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -202,7 +226,12 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
-			return d.DialContext(ctx, "unix", c.socket())
+			conn, err := d.DialContext(ctx, "unix", c.socket())
+			if err != nil {
+				return nil, err
+			}
+			asked := make(chan struct{})
+			return &asking{Conn: conn, asked: asked, ask: sync.OnceFunc(func() { close(asked) })}, nil
 		},
 	}
 	defer transport.CloseIdleConnections()

@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,32 +55,41 @@ func (f *Feed) Publish(decisions ...engine.Decision) {
 // Recent returns remembered decisions since a time, oldest first, of one source or, where addr is not valid, of all. A
 // decision about a network that holds addr is one of its own too.
 func (f *Feed) Recent(since time.Time, addr netip.Addr) []engine.Decision {
+	all := f.room()
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.recent(since, addr)
-}
-
-func (f *Feed) recent(since time.Time, addr netip.Addr) []engine.Decision {
-	var out []engine.Decision
-	for i := range f.ring {
-		d := f.ring[(f.next+i)%len(f.ring)]
-		if !d.Time.Before(since) && (!addr.IsValid() || d.Source == addr || d.Prefix.IsValid() && d.Prefix.Contains(addr)) {
-			out = append(out, d)
-		}
-	}
-	return out
+	all = f.copyTo(all)
+	f.mu.Unlock()
+	return slices.DeleteFunc(all, func(d engine.Decision) bool {
+		return d.Time.Before(since) || addr.IsValid() && d.Source != addr && !(d.Prefix.IsValid() && d.Prefix.Contains(addr))
+	})
 }
 
 // follow starts to collect new decisions, after those since a time, with none between them missing or doubled.
 func (f *Feed) follow(since time.Time) ([]engine.Decision, *follower) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	fo := &follower{more: make(chan struct{}, 1)}
-	f.followers[fo] = struct{}{}
-	if since.IsZero() {
-		return nil, fo
+	var all []engine.Decision
+	if !since.IsZero() {
+		all = f.room()
 	}
-	return f.recent(since, netip.Addr{}), fo
+	f.mu.Lock()
+	f.followers[fo] = struct{}{}
+	if !since.IsZero() {
+		all = f.copyTo(all)
+	}
+	f.mu.Unlock()
+	return slices.DeleteFunc(all, func(d engine.Decision) bool { return d.Time.Before(since) }), fo
+}
+
+// room is made, and what it gets is filtered, outside of the lock: publishers wait for the copying alone.
+func (f *Feed) room() []engine.Decision {
+	f.mu.Lock()
+	n := len(f.ring)
+	f.mu.Unlock()
+	return make([]engine.Decision, 0, min(n+64, f.keep))
+}
+
+func (f *Feed) copyTo(all []engine.Decision) []engine.Decision {
+	return append(append(all, f.ring[f.next:]...), f.ring[:f.next]...)
 }
 
 func (f *Feed) leave(fo *follower) {
