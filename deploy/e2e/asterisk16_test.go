@@ -1,0 +1,39 @@
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/deploy/lab"
+)
+
+// chan_sip reports whatever address the attacker writes into Via: its events are observed, and ban nobody.
+func TestAgainstAsterisk16(t *testing.T) {
+	r := newRig(t, lab.Options{Version: 16}, "")
+	phone := r.Agent(t, lab.Phone, lab.AgentOptions{})
+	if code, err := phone.Register("7001", lab.Password("7001")); err != nil || code != 200 {
+		t.Fatalf("%d, %v", code, err)
+	}
+	bad := r.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: 2 * time.Second})
+	for range 10 {
+		if _, err := bad.GuessAnew("7002", "wrong"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	local := lab.Attacker.IPv4()
+	r.until("the guesses would have banned", func() bool { x := r.why(local); return x.Ban != nil && x.Ban.Observed })
+	if r.kernelHas(local.String() + "/32") {
+		t.Error("an observed source is in the kernel")
+	}
+	if code, err := bad.Options("7001"); err != nil {
+		t.Errorf("an observed source got no reply: %d, %v", code, err)
+	}
+	if x := r.why(lab.Phone.IPv4()); x.Trust != nil {
+		t.Error("a chan_sip login earned trust")
+	}
+	s := r.status()
+	if len(s.ObserveOnly) != 1 || s.ObserveOnly[0].Service != "SIP" {
+		t.Errorf("status does not say that SIP is observed: %+v", s.ObserveOnly)
+	}
+	r.stop()
+}

@@ -1,0 +1,369 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/deploy/lab"
+	"github.com/ringwall/ringwall/pkg/control"
+)
+
+// ways are how phones and attackers reach Asterisk; each has attackers of its own.
+var ways = []struct {
+	name string
+	o    lab.AgentOptions
+	net  int
+}{
+	{"udp", lab.AgentOptions{Transport: "udp"}, 1},
+	{"tcp", lab.AgentOptions{Transport: "tcp"}, 2},
+	{"udp6", lab.AgentOptions{Transport: "udp", IPv6: true}, 3},
+	{"tcp6", lab.AgentOptions{Transport: "tcp", IPv6: true}, 4},
+}
+
+// address is an attacker's address: in a /24, or /64, of its own.
+func address(o lab.AgentOptions, net, host int) netip.Addr {
+	if o.IPv6 {
+		return netip.MustParseAddr(fmt.Sprintf("fd99:0:0:%x::1", net*16+host))
+	}
+	return netip.MustParseAddr(fmt.Sprintf("10.99.%d.%d", 100+net, host))
+}
+
+// attacker makes an agent with an address that nobody else has.
+func (r *rig) attacker(o lab.AgentOptions, net, host int) *lab.Agent {
+	r.t.Helper()
+	a := address(o, net, host)
+	r.AddAddr(r.t, lab.Attacker, a)
+	o.Local, o.Timeout = a, 2*time.Second
+	return r.Agent(r.t, lab.Attacker, o)
+}
+
+func TestAgainstAsterisk22(t *testing.T) {
+	r := newRig(t, lab.Options{Version: 22}, "")
+	for _, way := range ways {
+		t.Run(way.name, func(t *testing.T) {
+			r := r.with(t)
+			r.phoneRegisters(way.o)
+			r.scannerIsBanned(way.o, way.net)
+			r.guesserIsBanned(way.o, way.net)
+			r.allowedIsNeverBanned(way.o, way.net)
+		})
+	}
+	t.Run("a hostile packet names 8.8.8.8", func(t *testing.T) { r.with(t).hostilePacket() })
+	t.Run("a forged source", func(t *testing.T) { r.with(t).forgedSource() })
+	t.Run("the banned keep other ports", func(t *testing.T) { r.with(t).otherPortsStayOpen() })
+	t.Run("metrics", func(t *testing.T) { r.with(t).metrics() })
+	t.Run("nft flush ruleset", func(t *testing.T) { r.with(t).flushed() })
+	t.Run("asterisk restarts", func(t *testing.T) { r.with(t).asteriskRestarts() })
+	t.Run("the daemon restarts", func(t *testing.T) { r.with(t).daemonRestarts() })
+}
+
+// with is the rig for a subtest.
+func (r *rig) with(t *testing.T) *rig {
+	c := *r
+	c.t = t
+	return &c
+}
+
+// A phone that registers 100 times is trusted and never banned.
+func (r *rig) phoneRegisters(o lab.AgentOptions) {
+	r.t.Helper()
+	phone := r.Agent(r.t, lab.Phone, o)
+	for i := range 100 {
+		code, err := phone.Register("6001", lab.Password("6001"))
+		if err != nil || code != 200 {
+			r.t.Fatalf("registration %d: %d, %v", i+1, code, err)
+		}
+	}
+	local := phone.Local().Addr()
+	r.until("the phone is trusted", func() bool { return r.why(local).Trust != nil })
+	x := r.why(local)
+	if x.Ban != nil || x.Verdict != "trusted" || x.Score != 0 {
+		r.t.Errorf("the phone: %+v", x)
+	}
+}
+
+// A source that asks for unknown accounts is banned, its next packet does not arrive, an unban lets it in again.
+func (r *rig) scannerIsBanned(o lab.AgentOptions, net int) {
+	r.t.Helper()
+	bad := r.attacker(o, net, 1)
+	for i := range 3 {
+		code, err := bad.Probe(fmt.Sprintf("9%d%02d", net, i))
+		if err != nil && !errors.Is(err, lab.ErrNoReply) {
+			r.t.Fatalf("probe %d: %d, %v", i, code, err)
+		}
+	}
+	local := address(o, net, 1)
+	b := r.untilBanned(local)
+	if b.Reason != "unknown_account" || b.Duration != 3600 {
+		r.t.Errorf("%+v", b)
+	}
+	if proven := o.Transport == "tcp"; b.Proven != proven {
+		r.t.Errorf("proven %v over %s", b.Proven, o.Transport)
+	}
+	if !silent(r.t, bad) {
+		r.t.Error("a banned source got a reply")
+	}
+	r.ringwall("unban", local.String())
+	if r.kernelHas(b.Prefix) {
+		r.t.Error("unban returned, and the kernel still has the ban")
+	}
+	if silent(r.t, bad) {
+		r.t.Error("an unbanned source got no reply")
+	}
+}
+
+// A guesser is banned before its tenth guess.
+func (r *rig) guesserIsBanned(o lab.AgentOptions, net int) {
+	r.t.Helper()
+	bad := r.attacker(o, net, 2)
+	local := address(o, net, 2)
+	guesses := 0
+	for x := r.why(local); x.Ban == nil; x = r.why(local) {
+		if guesses++; guesses == 10 {
+			r.t.Fatalf("ten guesses: %+v", x)
+		}
+		r.settle("a guess", local, func() { _, _ = bad.GuessAnew("6002", fmt.Sprintf("guess-%d", guesses)) })
+	}
+	if b := r.untilBanned(local); b.Reason != "wrong_password" || len(b.Accounts) != 1 || b.Accounts[0] != "6002" {
+		r.t.Errorf("%+v", b)
+	}
+	if !silent(r.t, bad) {
+		r.t.Error("a banned guesser got a reply")
+	}
+	if out := r.ringwall("why", local.String()); !strings.Contains(out, "6002") || !strings.Contains(out, "ringwall unban") {
+		r.t.Errorf("why:\n%s", out)
+	}
+}
+
+// An attacker that is allowed is never banned.
+func (r *rig) allowedIsNeverBanned(o lab.AgentOptions, net int) {
+	r.t.Helper()
+	bad := r.attacker(o, net, 3)
+	local := address(o, net, 3)
+	r.ringwall("allow", "add", local.String())
+	for i := range 12 {
+		if _, err := bad.Probe(fmt.Sprintf("8%d%02d", net, i)); err != nil {
+			r.t.Fatalf("probe %d of an allowed source: %v", i, err)
+		}
+	}
+	r.until("its attempts are seen", func() bool { return r.why(local).Attempts >= 12 })
+	if x := r.why(local); x.Ban != nil || x.Verdict != "allowed" {
+		r.t.Errorf("%+v", x)
+	}
+	if silent(r.t, bad) {
+		r.t.Error("an allowed source got no reply")
+	}
+}
+
+// One packet injects a line that names 8.8.8.8; it is tampering, and nobody is judged by it.
+func (r *rig) hostilePacket() {
+	before := r.status().PBXs[0].Tampered
+	bad := r.attacker(lab.AgentOptions{}, 5, 1)
+	for range 9 {
+		_, _ = bad.Do(lab.Request{User: "%0d%0aRemoteAddress%3a%20IPV4%2fUDP%2f8.8.8.8%2f5"})
+	}
+	r.until("the tampering is counted", func() bool { return r.status().PBXs[0].Tampered >= before+9 })
+	if x := r.why(netip.MustParseAddr("8.8.8.8")); x.Verdict != "unknown" {
+		r.t.Errorf("8.8.8.8: %+v", x)
+	}
+}
+
+// Forged packets in a customer's name do not ban the customer.
+func (r *rig) forgedSource() {
+	victim := r.Agent(r.t, lab.Spare, lab.AgentOptions{Port: 5062})
+	if code, err := victim.Register("6003", lab.Password("6003")); err != nil || code != 200 {
+		r.t.Fatalf("%d, %v", code, err)
+	}
+	server := r.SIPAddress(false)
+	local := victim.Local()
+	r.until("the customer is trusted", func() bool { return r.why(local.Addr()).Trust != nil })
+	for i := range 40 {
+		forged := lab.Request{User: fmt.Sprintf("7%03d", i), CallID: fmt.Sprintf("forged-%d", i)}
+		if err := r.Forge(lab.Attacker, local, server, forged.Bytes("udp", local, server)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	r.until("the forged packets are judged", func() bool { return r.why(local.Addr()).Attempts >= 40 })
+	if x := r.why(local.Addr()); x.Ban != nil || x.Trust == nil {
+		r.t.Errorf("the victim of forged packets: %+v", x)
+	}
+	for { // replies to what was forged
+		if _, err := victim.Receive(); err != nil {
+			break
+		}
+	}
+	if code, err := victim.Register("6003", lab.Password("6003")); err != nil || code != 200 {
+		r.t.Errorf("the victim registers: %d, %v", code, err)
+	}
+}
+
+// Somebody who is logged in by SSH from a banned address stays logged in.
+func (r *rig) otherPortsStayOpen() {
+	bad := r.attacker(lab.AgentOptions{}, 6, 1)
+	local := address(lab.AgentOptions{}, 6, 1)
+	l, err := r.Listen(r.t.Context(), lab.Server, "tcp", "10.99.0.1:22")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	echo := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			echo <- err
+			return
+		}
+		defer func() { _ = c.Close() }()
+		buf := make([]byte, 16)
+		for {
+			n, err := c.Read(buf)
+			if err != nil {
+				echo <- nil
+				return
+			}
+			if _, err := c.Write(buf[:n]); err != nil {
+				echo <- err
+				return
+			}
+		}
+	}()
+	ssh, err := r.dialFrom(local, "10.99.0.1:22")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = ssh.Close() }()
+	say := func() error {
+		_ = ssh.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := ssh.Write([]byte("still here")); err != nil {
+			return err
+		}
+		_, err := ssh.Read(make([]byte, 16))
+		return err
+	}
+	if err := say(); err != nil {
+		r.t.Fatal(err)
+	}
+	for i := range 3 {
+		_, _ = bad.Probe(fmt.Sprintf("65%02d", i))
+	}
+	r.untilBanned(local)
+	if !silent(r.t, bad) {
+		r.t.Error("SIP of a banned source got a reply")
+	}
+	if err := say(); err != nil {
+		r.t.Errorf("the session on port 22 of a banned source: %v", err)
+	}
+}
+
+func (r *rig) metrics() {
+	out, err := r.Exec(r.t.Context(), lab.Server, "curl", "-sS", "--max-time", "10", "http://127.0.0.1:9646/metrics")
+	if err != nil {
+		r.t.Fatalf("%v: %s", err, out)
+	}
+	for _, want := range []string{`ringwall_ami_up{pbx="lab"} 1`, `ringwall_bans_active{family="ipv6"}`, "ringwall_decision_seconds_count"} {
+		if !strings.Contains(string(out), want) {
+			r.t.Errorf("no %s", want)
+		}
+	}
+	if strings.Contains(string(out), "10.99.") {
+		r.t.Error("a metric holds an address")
+	}
+}
+
+// Somebody flushes the kernel's ruleset: the bans come back.
+func (r *rig) flushed() {
+	bad := r.attacker(lab.AgentOptions{}, 7, 1)
+	local := address(lab.AgentOptions{}, 7, 1)
+	for i := range 3 {
+		_, _ = bad.Probe(fmt.Sprintf("66%02d", i))
+	}
+	b := r.untilBanned(local)
+	for _, what := range [][]string{{"flush", "ruleset"}, {"flush", "table", "inet", "ringwall"}, {"delete", "table", "inet", "ringwall"}} {
+		// With table flags owner and persist (kernel 6.9) an administrator's nft is refused, which is as good.
+		_, _ = r.Exec(r.t.Context(), lab.Server, "nft", what...)
+		r.until("the ban is back after nft "+strings.Join(what, " "), func() bool {
+			out, err := r.Exec(r.t.Context(), lab.Server, "nft", "list", "table", "inet", "ringwall")
+			return err == nil && strings.Contains(string(out), "ban4 counter") && r.kernelHas(b.Prefix)
+		})
+	}
+	if !silent(r.t, bad) {
+		r.t.Error("a banned source got a reply")
+	}
+}
+
+// Asterisk restarts under the daemon: the bans stay in the kernel throughout, and it hears the next attack.
+func (r *rig) asteriskRestarts() {
+	bad := r.attacker(lab.AgentOptions{}, 8, 1)
+	local := address(lab.AgentOptions{}, 8, 1)
+	for i := range 3 {
+		_, _ = bad.Probe(fmt.Sprintf("67%02d", i))
+	}
+	b := r.untilBanned(local)
+	r.StopAsterisk(r.t)
+	r.until("the loss is noticed", func() bool { return !r.status().PBXs[0].Up })
+	if !r.kernelHas(b.Prefix) {
+		r.t.Error("the ban ended with Asterisk")
+	}
+	r.StartAsterisk(r.t)
+	r.until("the session is up again", func() bool { return r.status().PBXs[0].Up })
+	if s := r.status().PBXs[0]; s.Reconnects < 1 || s.Blind <= 0 {
+		r.t.Errorf("%+v", s)
+	}
+	if !r.kernelHas(b.Prefix) || !silent(r.t, bad) {
+		r.t.Error("the ban ended with Asterisk's restart")
+	}
+	next := r.attacker(lab.AgentOptions{}, 8, 2)
+	for i := range 3 {
+		_, _ = next.Probe(fmt.Sprintf("68%02d", i))
+	}
+	r.untilBanned(address(lab.AgentOptions{}, 8, 2))
+}
+
+// The bans outlive the daemon, with no more time left than they were given, and SIGHUP reads the policy again.
+func (r *rig) daemonRestarts() {
+	bad := r.attacker(lab.AgentOptions{}, 9, 1)
+	local := address(lab.AgentOptions{}, 9, 1)
+	for i := range 3 {
+		_, _ = bad.Probe(fmt.Sprintf("69%02d", i))
+	}
+	b := r.untilBanned(local)
+	r.stop()
+	if !r.kernelHas(b.Prefix) || !silent(r.t, bad) {
+		r.t.Error("the ban ended with the daemon")
+	}
+	r.start()
+	x := r.why(local)
+	if x.Ban == nil || x.Ban.Until.After(b.Until.Add(time.Second)) {
+		r.t.Fatalf("after a restart: %+v", x.Ban)
+	}
+	text, err := os.ReadFile(r.config)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.WriteFile(r.config, append(text, fmt.Sprintf("policy: {allow: [%s]}\n", local)...), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.daemon.Signal(syscall.SIGHUP); err != nil {
+		r.t.Fatal(err)
+	}
+	r.until("the new allow list lets it in", func() bool { return r.why(local).Verdict == "allowed" && !r.kernelHas(b.Prefix) })
+	if silent(r.t, bad) {
+		r.t.Error("an allowed source got no reply")
+	}
+	r.stop()
+}
+
+func (r *rig) status() control.Status {
+	r.t.Helper()
+	s, err := r.client.Status(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s
+}

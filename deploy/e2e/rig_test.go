@@ -1,0 +1,188 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/deploy/lab"
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+// patience bounds every wait for something that must happen.
+const patience = 60 * time.Second
+
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "ringwall-e2e-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		binary = filepath.Join(dir, "ringwall")
+		build := exec.Command("go", "build", "-o", binary, "github.com/ringwall/ringwall/cmd/ringwall")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// rig is the program beside a running Asterisk.
+type rig struct {
+	*lab.Lab
+	t      *testing.T
+	config string
+	client *control.Client
+	daemon *lab.Process
+}
+
+func newRig(t *testing.T, o lab.Options, policy string) *rig {
+	t.Helper()
+	r := &rig{t: t, Lab: lab.Start(t, o)}
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "ringwall.sock")
+	r.config = filepath.Join(dir, "ringwall.yaml")
+	r.client = &control.Client{Socket: socket}
+	text := fmt.Sprintf("asterisk:\n  - {name: lab, address: %q, username: %s, secret: %q}\ncontrol: {socket: %s}\n"+
+		"state: {path: %s}\n%s", lab.AMIAddress, lab.Ringwall, lab.Ringwall.Secret(), socket, filepath.Join(dir, "state.db"), policy)
+	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	return r
+}
+
+// start starts the program and waits until it hears Asterisk's events.
+func (r *rig) start() {
+	r.t.Helper()
+	r.daemon = r.Spawn(r.t, lab.Server, binary, "run", "--config", r.config)
+	r.untilUp()
+	r.t.Cleanup(func() {
+		if r.t.Failed() {
+			r.t.Logf("the daemon said:\n%s", r.daemon.Output())
+		}
+	})
+}
+
+func (r *rig) untilUp() {
+	r.t.Helper()
+	r.until("the daemon hears Asterisk", func() bool {
+		s, err := r.client.Status(r.t.Context())
+		return err == nil && s.Healthy() && s.PBXs[0].Events > 0
+	})
+}
+
+// stop ends the program as systemd does.
+func (r *rig) stop() {
+	r.t.Helper()
+	if err := r.daemon.Signal(syscall.SIGTERM); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.daemon.Wait(); err != nil {
+		r.t.Fatalf("after SIGTERM: %v", err)
+	}
+}
+
+// ringwall runs a command of the program and returns what it printed.
+func (r *rig) ringwall(args ...string) string {
+	r.t.Helper()
+	out, err := exec.CommandContext(r.t.Context(), binary, append(args, "--config", r.config)...).CombinedOutput()
+	if err != nil {
+		r.t.Fatalf("ringwall %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func (r *rig) until(what string, ok func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("after %v still not: %s", patience, what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (r *rig) why(a netip.Addr) engine.Explanation {
+	r.t.Helper()
+	x, err := r.client.Why(r.t.Context(), a)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return x
+}
+
+// untilBanned waits for the ban of an address and returns it.
+func (r *rig) untilBanned(a netip.Addr) engine.BanView {
+	r.t.Helper()
+	var b engine.BanView
+	r.until(a.String()+" is banned", func() bool {
+		x := r.why(a)
+		if x.Ban == nil || x.Ban.Observed {
+			return false
+		}
+		b = *x.Ban
+		return r.kernelHas(b.Prefix)
+	})
+	return b
+}
+
+// settle waits until the daemon has heard the events of everything that was sent so far: of one more request, whose
+// event comes after those.
+func (r *rig) settle(account string, a netip.Addr, send func()) {
+	r.t.Helper()
+	before := r.why(a).Attempts
+	send()
+	r.until("the daemon has judged "+account, func() bool { return r.why(a).Attempts > before || r.why(a).Ban != nil })
+}
+
+// kernelHas asks the kernel itself, with nft, in the server's namespace.
+func (r *rig) kernelHas(prefix string) bool {
+	r.t.Helper()
+	out, err := r.Exec(r.t.Context(), lab.Server, "nft", "list", "table", "inet", "ringwall")
+	if err != nil {
+		r.t.Fatalf("%v: %s", err, out)
+	}
+	p := netip.MustParsePrefix(prefix)
+	return strings.Contains(string(out), p.Addr().String()+" timeout")
+}
+
+// dialFrom opens a TCP connection from an address of the attacker's.
+func (r *rig) dialFrom(local netip.Addr, to string) (net.Conn, error) {
+	var c net.Conn
+	err := r.Do(lab.Attacker, func() (err error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: local.AsSlice()}, Timeout: 10 * time.Second}
+		c, err = d.DialContext(r.t.Context(), "tcp", to)
+		return err
+	})
+	return c, err
+}
+
+// silent says whether a request gets no reply: that is how a banned source sees the server.
+func silent(t *testing.T, a *lab.Agent) bool {
+	t.Helper()
+	a.Close()
+	code, err := a.Options("6001")
+	switch {
+	case err == nil:
+		return false
+	case errors.Is(err, lab.ErrNoReply):
+		return true
+	}
+	t.Logf("options: %d, %v", code, err)
+	return true
+}
