@@ -1,0 +1,132 @@
+package demo
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+)
+
+// dialWait is how long an attacker waits for a TCP connection: less than the kernel's second try (RFC 6298: 1 s), so
+// that each one is one packet.
+const dialWait = 300 * time.Millisecond
+
+// assault sends what an attacker sends, at its pace, until ctx ends: attackers do not notice that they are banned.
+func assault(ctx context.Context, s *stage, l *ledger, r *row) error {
+	if r.attack == manage {
+		return guessManager(ctx, s, l, r)
+	}
+	var phones []*phone
+	defer func() {
+		for _, p := range phones {
+			_ = p.conn.Close()
+		}
+	}()
+	for _, src := range r.sources {
+		p, err := newPhone(s, l, r, src, line{})
+		if err != nil {
+			return err
+		}
+		phones = append(phones, p)
+	}
+	if r.attack == guess {
+		return guessPassword(ctx, phones[0])
+	}
+	for n := 0; ; n++ {
+		p := phones[n%len(phones)]
+		user := strconv.Itoa(1000 + n)
+		switch r.attack {
+		case enumerate:
+			user = strconv.Itoa(199 + n%800)
+		case inject:
+			user = injected
+		}
+		if err := p.shout(request{user: user, callID: callID(r.sources[0], strconv.Itoa(n))}); err != nil {
+			return err
+		}
+		if r.attack == inject || !wait(ctx, r.pause) {
+			return nil
+		}
+	}
+}
+
+// shout sends without waiting for the answer.
+func (p *phone) shout(r request) error {
+	r.seq = p.ledger.send(p.row)
+	if _, err := p.conn.Write(r.text(p.via)); err != nil {
+		return fmt.Errorf("demo: %s sends: %w", p.row.name, err)
+	}
+	return nil
+}
+
+// guessPassword tries one password after the other on one nonce and Call-ID, as svcrack does.
+func guessPassword(ctx context.Context, p *phone) error {
+	const account = "201"
+	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	r := request{user: account, callID: callID(p.row.sources[0], account)}
+	for n := 0; ; n++ {
+		if r.auth == nil {
+			a, err := p.exchange(ctx, r)
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case errors.Is(err, errNoAnswer):
+				continue
+			case err != nil:
+				return err
+			}
+			r.auth = &credentials{user: account, nonce: a.nonce}
+		}
+		r.auth.response = digest(account, strconv.Itoa(1000+n), r.auth.nonce)
+		if err := p.shout(r); err != nil {
+			return err
+		}
+		if !wait(ctx, p.row.pause) {
+			return nil
+		}
+	}
+}
+
+// guessManager tries passwords of the manager "admin". What it sends is counted in connections.
+func guessManager(ctx context.Context, s *stage, l *ledger, r *row) error {
+	src := r.sources[0]
+	for n := 0; ; n++ {
+		seq := l.send(r)
+		conn, err := s.dialAMI(ctx, src, dialWait)
+		if err == nil {
+			l.arrive(src, seq)
+			err = tryManager(ctx, conn, n)
+		}
+		var timeout net.Error
+		switch {
+		case err == nil || ctx.Err() != nil:
+		case errors.As(err, &timeout) && timeout.Timeout(): // dropped, or cut in the middle
+		default:
+			return fmt.Errorf("demo: %s: %w", r.name, err)
+		}
+		if !wait(ctx, r.pause) {
+			return nil
+		}
+	}
+}
+
+// tryManager is one login. That the answer does not come is no error: the ban may have.
+func tryManager(ctx context.Context, conn net.Conn, n int) error {
+	defer func() { _ = conn.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	_ = conn.SetDeadline(time.Now().Add(dialWait))
+	if _, err := fmt.Fprintf(conn, "Action: Login\r\nUsername: admin\r\nSecret: %d\r\n\r\n", 1000+n); err != nil {
+		return nil
+	}
+	for r := bufio.NewReader(conn); ; {
+		line, err := r.ReadString('\n')
+		if err != nil || line == "Response: Error\r\n" {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package demo
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// role is what has to become of a part.
+type role uint8
+
+const (
+	customer role = iota // is never banned, and is answered to the end
+	attacker             // is banned, and none of its packets arrives after that
+	forger               // is reported; it sends too little to be banned, and nobody else is for it
+)
+
+// part is somebody who sends packets.
+type part struct {
+	name    string // short, for the table
+	does    string
+	role    role
+	sources []netip.Addr // an attacker may have several, all of one IPv6 /64
+	phones  []line
+	attack  attack
+	pause   time.Duration // between two packets of an attacker
+}
+
+// line is a phone's account. Its password may be an old one.
+type line struct {
+	account, password string
+	every             time.Duration // between two registrations
+}
+
+// attack is what an attacker does.
+type attack uint8
+
+const (
+	scan      attack = iota + 1 // accounts that do not exist
+	enumerate                   // a range of accounts, some of which exist
+	guess                       // passwords of one account
+	manage                      // passwords of AMI
+	inject                      // one packet with bytes that are meant for the AMI stream
+)
+
+// injected is a From user that Asterisk's %-decoding turns into a line of the AMI stream which names a bystander. It
+// arrives as the first RemoteAddress of the event.
+const injected = "%0d%0aRemoteAddress%3a%20IPV4%2fUDP%2f8.8.8.8%2f5"
+
+// bystander is the address that injected names.
+func bystander() netip.Addr { return netip.AddrFrom4([4]byte{8, 8, 8, 8}) }
+
+// oldPassword is what a phone has that nobody told of the new one.
+const oldPassword = "spring"
+
+// The pace of the customers' phones. The engine reports an account as misconfigured from its third failure on, half a
+// minute after the first.
+const (
+	refresh = 2 * time.Second
+	retry   = 7 * time.Second
+)
+
+// passwords are the accounts of the PBX.
+func passwords() map[string]string {
+	return map[string]string{
+		"201": "k7Lq2m", "202": "Wz81xa", "203": "p0Rt4e", "204": "autumn", "301": "u8Hs9d", "402": "autumn",
+	}
+}
+
+// cast is everybody who plays. All addresses are for documentation only (RFC 5737, RFC 3849).
+func cast() []part {
+	ip := func(list ...string) (addrs []netip.Addr) {
+		for _, s := range list {
+			addrs = append(addrs, netip.MustParseAddr(s))
+		}
+		return addrs
+	}
+	right := func(account string) line { return line{account, passwords()[account], refresh} }
+	wrong := func(account string) line { return line{account, oldPassword, retry} }
+	return []part{
+		{name: "lone phone", does: "has an old password", role: customer, sources: ip("203.0.113.90"),
+			phones: []line{wrong("402")}},
+		{name: "office", does: "4 phones, one with an old password", role: customer, sources: ip("198.51.100.20"),
+			phones: []line{right("201"), right("202"), right("203"), wrong("204")}},
+		{name: "home", does: "1 phone", role: customer, sources: ip("198.51.100.140"), phones: []line{right("301")}},
+		{name: "scanner", does: "tries accounts that do not exist", role: attacker, sources: ip("203.0.113.5"),
+			attack: scan, pause: 50 * time.Millisecond},
+		{name: "enumerator", does: "asks which accounts exist", role: attacker, sources: ip("203.0.113.40"),
+			attack: enumerate, pause: 50 * time.Millisecond},
+		{name: "guesser", does: "guesses the password of 201", role: attacker, sources: ip("198.51.100.66"),
+			attack: guess, pause: 70 * time.Millisecond},
+		{name: "manager guesser", does: "guesses passwords of AMI, over TCP", role: attacker, sources: ip("203.0.113.150"),
+			attack: manage, pause: 100 * time.Millisecond},
+		{name: "IPv6 scanner", does: "three addresses of one /64", role: attacker,
+			sources: ip("2001:db8:bad::5", "2001:db8:bad::6e", "2001:db8:bad::c8"), attack: scan, pause: 60 * time.Millisecond},
+		{name: "injector", does: "one packet that blames 8.8.8.8", role: forger, sources: ip("203.0.113.200"), attack: inject},
+	}
+}
+
+// sources lists the addresses of a cast.
+func sources(cast []part) (all []netip.Addr) {
+	for _, p := range cast {
+		all = append(all, p.sources...)
+	}
+	return all
+}
+
+// withoutIPv6 is the cast where the kernel has no IPv6.
+func withoutIPv6(cast []part) []part {
+	return slices.DeleteFunc(slices.Clone(cast), func(p part) bool { return p.sources[0].Is6() })
+}
+
+// in says whether a prefix covers one of the part's addresses.
+func (p *part) in(prefix netip.Prefix) bool {
+	return prefix.IsValid() && slices.ContainsFunc(p.sources, prefix.Contains)
+}
+
+// source is the part as Ringwall judges it: an IPv4 address, an IPv6 /64.
+func (p *part) source() netip.Prefix {
+	a := p.sources[0]
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	prefix, _ := a.Prefix(bits)
+	return prefix
+}
+
+// label is the source for a person.
+func (p *part) label() string {
+	if s := p.source(); !s.IsSingleIP() {
+		return s.String()
+	}
+	return p.sources[0].String()
+}
+
+// earnsTrust says whether a phone of the part has the right password.
+func (p *part) earnsTrust() bool {
+	return slices.ContainsFunc(p.phones, func(l line) bool { return l.password == passwords()[l.account] })
+}

@@ -1,0 +1,108 @@
+package demo
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// objects tells the story for programs: each decision on a line as it is made, at the end one summary.
+type objects struct {
+	*writer
+	place place
+}
+
+func (o *objects) begin(scene) {}
+
+func (o *objects) tell(_ scene, news []engine.Decision) {
+	for _, d := range news {
+		o.object(d)
+	}
+}
+
+func (o *objects) object(v any) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		if o.err == nil {
+			o.err = err
+		}
+		return
+	}
+	o.write(string(printable.JSON(text)) + "\n")
+}
+
+// Summary is the last line of the demonstration's JSON.
+type Summary struct {
+	Action        string    `json:"action"` // "summary"
+	Time          time.Time `json:"time"`
+	OK            bool      `json:"ok"` // all of it happened
+	Elapsed       float64   `json:"elapsed_seconds"`
+	DryRun        bool      `json:"dry_run"` // nothing was banned, no packet stopped: see why
+	DryRunReason  string    `json:"dry_run_reason,omitempty"`
+	UserNamespace bool      `json:"user_namespace"`
+	Bans          int       `json:"bans"`
+	Tampered      int       `json:"tampered"`
+	Sources       []Source  `json:"sources"`
+	Failures      []string  `json:"failures"` // what did not happen
+}
+
+// Source is what became of one who sent packets.
+type Source struct {
+	Source        string  `json:"source"`
+	Name          string  `json:"name"`
+	Does          string  `json:"does"`
+	Role          string  `json:"role"` // customer, attacker or forger
+	Sent          int     `json:"sent"` // packets; connections of "manager guesser"
+	Arrived       int     `json:"arrived"`
+	Stopped       int     `json:"stopped"`
+	Late          int     `json:"arrived_after_ban"`
+	Last          float64 `json:"last_arrival_seconds"` // after the first packet
+	Banned        bool    `json:"banned"`
+	InKernel      bool    `json:"in_kernel"`
+	Reason        string  `json:"reason,omitempty"`
+	Duration      float64 `json:"duration_seconds,omitempty"`
+	Trusted       bool    `json:"trusted"`
+	Misconfigured bool    `json:"misconfigured"`
+	Answered      bool    `json:"answered"` // after the attack
+}
+
+func (o *objects) end(s scene, failures []string, err error) error {
+	sum := Summary{
+		Action: "summary", Time: s.start.Add(s.elapsed).UTC(), OK: err == nil, Elapsed: seconds(s.elapsed),
+		DryRun: o.place.dry, DryRunReason: o.place.why, UserNamespace: o.place.userNS, Tampered: s.tampered,
+		Sources: []Source{}, Failures: append([]string{}, failures...),
+	}
+	if err != nil && len(failures) == 0 {
+		sum.Failures = append(sum.Failures, err.Error())
+	}
+	for i := range s.rows {
+		r := &s.rows[i]
+		j := Source{
+			Source: r.label(), Name: r.name, Does: r.does, Role: r.role.String(), Sent: r.sent, Arrived: r.arrived,
+			Stopped: r.stopped(), Late: r.leaked, Last: seconds(r.after()), Banned: r.ban != nil && !s.dry, InKernel: r.inKernel,
+			Trusted: r.trusted, Misconfigured: r.spared, Answered: r.answered,
+		}
+		if r.ban != nil {
+			sum.Bans++
+			j.Reason, j.Duration = string(r.ban.Reason), r.ban.Duration.Seconds()
+		}
+		sum.Sources = append(sum.Sources, j)
+	}
+	o.object(sum)
+	return o.err
+}
+
+func seconds(d time.Duration) float64 { return d.Round(time.Microsecond).Seconds() }
+
+// String is the word of the JSON form.
+func (r role) String() string {
+	switch r {
+	case attacker:
+		return "attacker"
+	case forger:
+		return "forger"
+	}
+	return "customer"
+}

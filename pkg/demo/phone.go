@@ -1,0 +1,121 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+)
+
+const (
+	answerWait = 500 * time.Millisecond // T1 of RFC 3261 section 17.1.1.1
+	maxTries   = 8
+)
+
+// errNoAnswer is what a phone that was locked out would say.
+var errNoAnswer = errors.New("no answer from the PBX")
+
+// phone is a socket that registers.
+type phone struct {
+	line
+	ledger *ledger
+	row    *row
+	conn   net.Conn
+	call   string
+	via    string
+	nonce  string // of the last challenge; a right password may use it again
+}
+
+func newPhone(s *stage, l *ledger, r *row, src netip.Addr, ln line) (*phone, error) {
+	conn, err := s.dialSIP(src)
+	if err != nil {
+		return nil, err
+	}
+	port := conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	return &phone{
+		line: ln, ledger: l, row: r, conn: conn, via: netip.AddrPortFrom(src, port).String(), call: callID(src, ln.account),
+	}, nil
+}
+
+// callID is a name for a dialogue that is not used again.
+func callID(src netip.Addr, what string) string {
+	return fmt.Sprintf("%s-%d@%s", what, time.Now().UnixNano(), src)
+}
+
+// register does what a phone does: a request, and once more with credentials where the PBX asks for them. The result is
+// whether the password was right. The error is errNoAnswer, the end of ctx, or the socket's.
+func (p *phone) register(ctx context.Context) (right bool, err error) {
+	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	challenged := false
+	for range maxTries {
+		r := request{user: p.account, callID: p.call}
+		if p.nonce != "" {
+			r.auth = &credentials{p.account, p.nonce, digest(p.account, p.password, p.nonce)}
+		}
+		a, err := p.exchange(ctx, r)
+		switch {
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		case errors.Is(err, errNoAnswer):
+		case err != nil:
+			return false, err
+		case a.status == 200:
+			return true, nil
+		case challenged:
+			p.nonce, p.call = "", callID(p.row.sources[0], p.account)
+			return false, nil
+		default:
+			p.nonce, challenged = a.nonce, true
+		}
+	}
+	return false, fmt.Errorf("%s: phone %s: %w", p.row.name, p.account, errNoAnswer)
+}
+
+// exchange sends a request and waits for its answer.
+func (p *phone) exchange(ctx context.Context, r request) (a answer, err error) {
+	r.seq = p.ledger.send(p.row)
+	if _, err := p.conn.Write(r.text(p.via)); err != nil {
+		return a, fmt.Errorf("demo: %s sends: %w", p.row.name, err)
+	}
+	_ = p.conn.SetReadDeadline(time.Now().Add(answerWait))
+	buf := make([]byte, maxPacket)
+	for ctx.Err() == nil {
+		n, err := p.conn.Read(buf)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return a, errNoAnswer
+		case err != nil:
+			return a, fmt.Errorf("demo: %s reads: %w", p.row.name, err)
+		}
+		if a, ok := parseAnswer(buf[:n]); ok && a.seq == r.seq {
+			return a, nil
+		}
+	}
+	return a, ctx.Err()
+}
+
+// keep registers again and again until ctx ends.
+func (p *phone) keep(ctx context.Context) error {
+	for wait(ctx, p.every) {
+		if _, err := p.register(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNoAnswer) {
+			return err
+		}
+	}
+	return nil
+}
+
+// wait says whether ctx is still there after d.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,325 @@
+package demo
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ringwall/ringwall/pkg/daemon"
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// How long the demonstration goes on.
+const (
+	DefaultFor = 30 * time.Second
+	MinFor     = 3 * time.Second
+)
+
+// Options say how to show it.
+type Options struct {
+	For      time.Duration // of the attack, at least [MinFor]; 0 is [DefaultFor]
+	JSON     bool          // decisions and a summary, an object a line
+	Out, Err io.Writer     // nil: nowhere
+	Terminal bool          // Out is one: draw a table and draw it again
+	Width    int           // columns of the terminal; 0 is 80
+	Version  string        // of Ringwall
+}
+
+// patience bounds every wait for something that takes milliseconds on an idle machine.
+const patience = 10 * time.Second
+
+// Run plays the demonstration. The error is nil only if what Out claims did happen: each attacker is banned in the kernel
+// and none of its packets arrived after that, and each customer was answered to the end. Where the kernel lets this
+// process make no namespaces, not even as a user of its own, it says so and claims only what Ringwall decided.
+//
+// The end of ctx ends it early; the error wraps ctx's then. Nothing stays behind: the namespaces have no names and end
+// with Run.
+//
+// In a user namespace, Run is called a second time, by a child process with the same command line.
+func Run(ctx context.Context, o Options) error {
+	if o.For == 0 {
+		o.For = DefaultFor
+	}
+	if o.For < MinFor {
+		return fmt.Errorf("demo: %v is too short to show anything: %v or more", o.For, MinFor)
+	}
+	if o.Width <= 0 {
+		o.Width = 80
+	}
+	for _, w := range []*io.Writer{&o.Out, &o.Err} {
+		if *w == nil {
+			*w = io.Discard
+		}
+	}
+	if os.Getenv(childVariable) != "" {
+		return runAsChild(ctx, o)
+	}
+	err := play(ctx, o, place{})
+	var unfit *unfitError
+	if !errors.As(err, &unfit) {
+		return err
+	}
+	err = runChild(ctx, o)
+	var child *unfitError
+	if !errors.As(err, &child) {
+		return err
+	}
+	return play(ctx, o, place{dry: true, why: fmt.Sprintf("%v; in a user namespace: %v", unfit, child)})
+}
+
+// place is where packets travel.
+type place struct {
+	userNS bool
+	dry    bool
+	why    string // dry
+}
+
+// unfitError means that this process cannot ban in the kernel.
+type unfitError struct{ err error }
+
+func (e *unfitError) Error() string { return strings.TrimPrefix(e.err.Error(), "demo: ") }
+func (e *unfitError) Unwrap() error { return e.err }
+
+// show is one performance.
+type show struct {
+	o      Options
+	place  place
+	cast   []part
+	stage  *stage
+	ledger *ledger
+	pbx    *pbx
+	ami    net.Listener // for the daemon, on the loopback interface of the process
+	cfg    *policy.Config
+	daemon *daemon.Daemon
+	log    *lastLines
+	phones []*phone
+}
+
+// play sets up, performs and tells.
+func play(ctx context.Context, o Options, p place) error {
+	s := &show{o: o, place: p, cast: cast(), log: &lastLines{max: 12}}
+	defer s.close()
+	if err := s.build(ctx); err != nil {
+		return err
+	}
+	story := newStory(o, p)
+	story.begin(s.ledger.scene(time.Now()))
+
+	services, stop := context.WithCancel(ctx)
+	defer stop()
+	group, services := errgroup.WithContext(services)
+	group.Go(func() error { return s.pbx.serve(services, s.ami) })
+	group.Go(func() error { return s.daemon.Run(services) })
+	telling, told := context.WithCancel(context.WithoutCancel(ctx))
+	var teller sync.WaitGroup
+	teller.Go(func() { s.tell(telling, story) })
+
+	err := s.perform(services)
+	failures := []string{}
+	if err == nil {
+		failures, err = s.verify()
+	}
+	stop()
+	if broken := group.Wait(); broken != nil && ctx.Err() == nil {
+		err = broken // the cause of whatever else failed
+	}
+	told()
+	teller.Wait()
+	switch {
+	case ctx.Err() != nil:
+		err = fmt.Errorf("demo: ended before everything was shown: %w", context.Cause(ctx))
+	case err == nil && len(failures) > 0:
+		err = fmt.Errorf("demo: not everything happened that should have: %s", strings.Join(failures, "; "))
+	}
+	if told := story.end(s.ledger.scene(time.Now()), failures, err); told != nil {
+		err = errors.Join(err, fmt.Errorf("demo: write: %w", told))
+	}
+	if err != nil && ctx.Err() == nil {
+		s.log.dump(o.Err)
+	}
+	return err
+}
+
+// build makes everything that performs. The error is an [unfitError] where another place could do.
+func (s *show) build(ctx context.Context) (err error) {
+	if s.place.dry {
+		s.stage, err = newDryStage(ctx, sources(s.cast))
+	} else {
+		s.stage, err = newStage(ctx, sources(s.cast))
+		if err == nil && !s.stage.ipv6 {
+			s.cast = withoutIPv6(s.cast)
+		}
+		if err != nil && denied(err) {
+			return &unfitError{err}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	s.ledger = newLedger(time.Now(), s.place.dry, s.cast)
+	secret := rand.Text()
+	s.pbx = newPBX(s.stage, secret, passwords(), s.ledger.arrive)
+	var lc net.ListenConfig
+	if s.ami, err = lc.Listen(ctx, "tcp4", "127.0.0.1:0"); err != nil {
+		return fmt.Errorf("demo: a port for the built-in AMI server: %w", err)
+	}
+	cfg := configuration(s.ami.Addr().String(), secret)
+	s.cfg = &cfg
+	s.daemon, err = daemon.New(daemon.Options{
+		Config: s.cfg, NetNS: s.stage.netNS(), DryRun: s.place.dry, OnDecision: s.ledger.decide, Version: s.o.Version,
+		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if errors.Is(err, firewall.ErrPermission) || errors.Is(err, firewall.ErrUnsupported) {
+		return &unfitError{err}
+	}
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	return nil
+}
+
+// configuration is Ringwall's defaults, without what would reach outside of the demonstration.
+func configuration(address, secret string) policy.Config {
+	cfg := policy.Default()
+	a := policy.DefaultAsterisk()
+	a.Name, a.Address, a.Username, a.Secret = "demo", address, managerUser, policy.NewSecret(secret)
+	a.Learn = policy.LearnOff // this PBX has nothing to tell
+	cfg.Asterisk = []policy.Asterisk{a}
+	cfg.Metrics.Listen, cfg.Control.Socket, cfg.State.Path = "", "", ""
+	return cfg
+}
+
+func (s *show) close() {
+	for _, p := range s.phones {
+		_ = p.conn.Close()
+	}
+	if s.ami != nil {
+		_ = s.ami.Close()
+	}
+	if s.stage != nil {
+		s.stage.close()
+	}
+}
+
+// perform lets customers log in first and then everybody play.
+func (s *show) perform(ctx context.Context) error {
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	acting, cut := context.WithCancel(ctx)
+	defer cut()
+	group, acting := errgroup.WithContext(acting)
+	for _, p := range s.phones {
+		group.Go(func() error { return p.keep(acting) })
+	}
+	entrance := min(time.Second, s.o.For/6)
+	for _, r := range s.ledger.rows {
+		if r.role == customer {
+			continue
+		}
+		at := entrance
+		entrance += min(2*time.Second, s.o.For/10)
+		group.Go(func() error {
+			if !wait(acting, at) {
+				return nil
+			}
+			return assault(acting, s.stage, s.ledger, r)
+		})
+	}
+	// On a slow machine it takes longer.
+	if wait(acting, s.o.For) {
+		for end := time.Now().Add(patience); !s.satisfied() && time.Now().Before(end) && wait(acting, 50*time.Millisecond); {
+		}
+	}
+	cut()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.curtain(ctx)
+}
+
+// open lets each phone register once, and waits until that has earned trust. Phones with an old password come before
+// others of the same table row or of later ones, so Ringwall has heard of them by then.
+func (s *show) open(ctx context.Context) error {
+	soon, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := s.pbx.manager.WaitSubscribers(soon, 1); err != nil {
+		return fmt.Errorf("demo: Ringwall did not log in to the built-in AMI server within %v: %w", patience, err)
+	}
+	for _, r := range s.ledger.rows {
+		for _, l := range r.phones {
+			p, err := newPhone(s.stage, s.ledger, r, r.sources[0], l)
+			if err != nil {
+				return err
+			}
+			s.phones = append(s.phones, p)
+			if _, err := p.register(ctx); err != nil {
+				return fmt.Errorf("demo: before the attack: %w", err)
+			}
+		}
+	}
+	trusted := func() bool {
+		return !slices.ContainsFunc(s.ledger.rows, func(r *row) bool { return r.earnsTrust() && !r.trusted })
+	}
+	if !s.ledger.until(soon.Done(), trusted) {
+		return fmt.Errorf("demo: customers logged in with their passwords, but Ringwall did not trust them within %v", patience)
+	}
+	return nil
+}
+
+// satisfied says whether every attacker was stopped long enough for people to believe it.
+func (s *show) satisfied() bool {
+	for _, r := range s.ledger.scene(time.Now()).rows {
+		switch {
+		case r.role == attacker && (r.ban == nil || !s.place.dry && r.stopped() < 3):
+			return false
+		case r.role == forger && !r.reported:
+			return false
+		}
+	}
+	return true
+}
+
+// curtain asks, after the attack, whether customers are still answered.
+func (s *show) curtain(ctx context.Context) error {
+	soon, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, r := range s.ledger.rows {
+		answered := len(r.phones) > 0
+		for _, p := range s.phones {
+			if p.row != r {
+				continue
+			}
+			if _, err := p.register(soon); err != nil {
+				answered = false
+			}
+		}
+		s.ledger.note(func() { r.answered = answered })
+	}
+	// Decisions about these last packets, and packets of attackers that are still on their way.
+	wait(ctx, 100*time.Millisecond)
+	return ctx.Err()
+}
+
+// tell tells the story as it happens.
+func (s *show) tell(ctx context.Context, story story) {
+	for more := true; more; {
+		more = wait(ctx, 100*time.Millisecond)
+		story.tell(s.ledger.scene(time.Now()), s.ledger.news())
+	}
+}

@@ -1,0 +1,333 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// The ports of the PBX; both are among the default firewall.ports.
+const (
+	sipPort = 5060
+	amiPort = 5038
+)
+
+// stage is where packets travel: two network namespaces joined by a cable, the PBX at one end and everybody else at the
+// other. A dry stage is the loopback interface instead, where each source has an address of 127/8 to send from.
+type stage struct {
+	pbx, outside netns.NsHandle // without a name: they end with their last descriptor
+	dry          bool
+	ipv6         bool
+	seats        map[netip.Addr]netip.Addr // dry: from the source to the loopback address that it sends from
+	names        map[netip.Addr]netip.Addr // dry: back
+
+	sip4, sip6 *net.UDPConn // sip6 is nil without IPv6
+	ami        net.Listener
+}
+
+// The PBX's addresses: documentation only (RFC 5737, RFC 3849).
+func pbxAddr(v6 bool) netip.Addr {
+	if v6 {
+		return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1})
+	}
+	return netip.AddrFrom4([4]byte{192, 0, 2, 1})
+}
+
+// newStage builds the namespaces, with sources as addresses of the far side. Without CAP_SYS_ADMIN and CAP_NET_ADMIN
+// the error is one for which [denied] is true.
+func newStage(ctx context.Context, sources []netip.Addr) (_ *stage, err error) {
+	s := &stage{pbx: netns.None(), outside: netns.None()}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.pbx, err = newNamespace(); err != nil {
+		return nil, err
+	}
+	if s.outside, err = newNamespace(); err != nil {
+		return nil, err
+	}
+	err = within(s.pbx, func() error {
+		cable := &netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: "pbx"}, PeerName: "outside", PeerNamespace: netlink.NsFd(s.outside),
+		}
+		if err := netlink.LinkAdd(cable); err != nil {
+			return fmt.Errorf("demo: join two network namespaces: %w", err)
+		}
+		var err error
+		s.ipv6, err = configure("pbx", []netip.Addr{pbxAddr(false), pbxAddr(true)})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := within(s.outside, func() error {
+		ipv6, err := configure("outside", sources)
+		s.ipv6 = s.ipv6 && ipv6
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	err = within(s.pbx, func() (err error) {
+		return s.listen(ctx, netip.AddrPortFrom(pbxAddr(false), sipPort), netip.AddrPortFrom(pbxAddr(false), amiPort))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// newDryStage needs no privilege.
+func newDryStage(ctx context.Context, sources []netip.Addr) (*stage, error) {
+	s := &stage{
+		pbx: netns.None(), outside: netns.None(), dry: true,
+		seats: make(map[netip.Addr]netip.Addr), names: make(map[netip.Addr]netip.Addr),
+	}
+	for i, a := range sources {
+		seat := netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i + 1)})
+		s.seats[a], s.names[seat] = seat, a
+	}
+	any4 := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
+	if err := s.listen(ctx, any4, any4); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *stage) listen(ctx context.Context, sip, ami netip.AddrPort) (err error) {
+	if s.sip4, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(sip)); err != nil {
+		return fmt.Errorf("demo: the PBX's SIP port: %w", err)
+	}
+	if s.ipv6 {
+		v6 := netip.AddrPortFrom(pbxAddr(true), sipPort)
+		if s.sip6, err = net.ListenUDP("udp6", net.UDPAddrFromAddrPort(v6)); err != nil {
+			return fmt.Errorf("demo: the PBX's SIP port: %w", err)
+		}
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp4", ami.String())
+	if err != nil {
+		return fmt.Errorf("demo: the PBX's AMI port: %w", err)
+	}
+	s.ami = &namedListener{Listener: ln, stage: s}
+	return nil
+}
+
+// dialSIP returns a UDP socket of a source, connected to the PBX.
+func (s *stage) dialSIP(src netip.Addr) (conn *net.UDPConn, err error) {
+	to := s.sip4.LocalAddr()
+	if src.Is6() && !s.dry {
+		to = s.sip6.LocalAddr()
+	}
+	err = s.out(func() (err error) {
+		conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.seat(src), 0)), to.(*net.UDPAddr))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("demo: a socket of %s: %w", src, err)
+	}
+	return conn, nil
+}
+
+// dialAMI connects a source to the PBX's AMI port; where its packets are dropped, that fails after the timeout.
+func (s *stage) dialAMI(ctx context.Context, src netip.Addr, timeout time.Duration) (conn net.Conn, err error) {
+	err = s.out(func() (err error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: s.seat(src).AsSlice()}, Timeout: timeout, FallbackDelay: -1}
+		conn, err = d.DialContext(ctx, "tcp", s.ami.Addr().String())
+		return err
+	})
+	return conn, err
+}
+
+// out runs f where sources have their addresses.
+func (s *stage) out(f func() error) error {
+	if s.dry {
+		return f()
+	}
+	return within(s.outside, f)
+}
+
+func (s *stage) seat(src netip.Addr) netip.Addr {
+	if s.dry {
+		return s.seats[src]
+	}
+	return src
+}
+
+// name returns the source whose packet came from an address, and whether it is one of the stage's.
+func (s *stage) name(a netip.Addr) (netip.Addr, bool) {
+	a = a.Unmap()
+	if !s.dry {
+		return a, true
+	}
+	src, ok := s.names[a]
+	return src, ok
+}
+
+// netNS is the descriptor of the namespace in which the daemon bans.
+func (s *stage) netNS() int {
+	if s.dry {
+		return 0
+	}
+	return int(s.pbx)
+}
+
+func (s *stage) close() {
+	for _, c := range []*net.UDPConn{s.sip4, s.sip6} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+	if s.ami != nil {
+		_ = s.ami.Close()
+	}
+	for _, ns := range []*netns.NsHandle{&s.pbx, &s.outside} {
+		if ns.IsOpen() {
+			_ = ns.Close()
+		}
+	}
+}
+
+// namedListener gives connections of a dry stage the address of the source that they stand for.
+type namedListener struct {
+	net.Listener
+	stage *stage
+}
+
+func (l *namedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil || !l.stage.dry {
+		return c, err
+	}
+	from := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+	if src, ok := l.stage.name(from.Addr()); ok {
+		return &namedConn{Conn: c, remote: net.TCPAddrFromAddrPort(netip.AddrPortFrom(src, from.Port()))}, nil
+	}
+	return c, nil
+}
+
+type namedConn struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (c *namedConn) RemoteAddr() net.Addr { return c.remote }
+
+// denied says whether an error means that the kernel does not let this process do it, whatever it tries.
+func denied(err error) bool {
+	for _, no := range []error{
+		os.ErrPermission, unix.ENOSYS, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOSPC, unix.EUSERS, unix.ENODEV,
+	} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
+}
+
+// configure raises an interface and lo, adds addresses and default routes; to whom each address belongs is asked on the
+// cable. It says whether IPv6 is there.
+func configure(name string, addrs []netip.Addr) (ipv6 bool, err error) {
+	if err := raiseLoopback(); err != nil {
+		return false, err
+	}
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return false, fmt.Errorf("demo: interface %s: %w", name, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return false, fmt.Errorf("demo: interface %s: %w", name, err)
+	}
+	_, err = os.Stat("/proc/sys/net/ipv6")
+	ipv6 = err == nil && slices.ContainsFunc(addrs, netip.Addr.Is6)
+	for _, a := range addrs {
+		if a.Is6() && !ipv6 {
+			continue
+		}
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
+		if a.Is6() {
+			addr.Flags = unix.IFA_F_NODAD // else it is of no use for a second or two
+		}
+		if err := netlink.AddrAdd(link, addr); err != nil {
+			if a.Is6() { // disable_ipv6
+				ipv6 = false
+				continue
+			}
+			return false, fmt.Errorf("demo: address %s: %w", a, err)
+		}
+	}
+	for _, bits := range []int{32, 128} {
+		if bits == 128 && !ipv6 {
+			continue
+		}
+		all := &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)}
+		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all}); err != nil {
+			return false, fmt.Errorf("demo: route on %s: %w", name, err)
+		}
+	}
+	return ipv6, nil
+}
+
+func raiseLoopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(lo)
+	}
+	if err != nil {
+		return fmt.Errorf("demo: interface lo: %w", err)
+	}
+	return nil
+}
+
+func newNamespace() (netns.NsHandle, error) {
+	ns := netns.None()
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("demo: a network namespace: %w", err)
+		}
+		var err error
+		ns, err = netns.Get()
+		return err
+	})
+	return ns, err
+}
+
+// within runs f in a namespace. Sockets that f opens stay in it, wherever they are used later.
+func within(ns netns.NsHandle, f func() error) error {
+	return onThread(func() error {
+		if err := netns.Set(ns); err != nil {
+			return fmt.Errorf("demo: enter a network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// onThread runs f on a thread that ends with it.
+func onThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime ends the thread
+		if unix.Gettid() == unix.Getpid() {
+			// The runtime cannot end the main thread, which would hold on to f's namespace. While this goroutine keeps
+			// it, another one is on another thread.
+			err := onThread(f)
+			runtime.UnlockOSThread()
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}

@@ -1,0 +1,224 @@
+package demo
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// story tells what happens. One goroutine calls it; the error of end is the first that writing met.
+type story interface {
+	begin(scene)
+	tell(scene, []engine.Decision)
+	end(s scene, failures []string, err error) error
+}
+
+func newStory(o Options, p place) story {
+	w := &writer{w: o.Out}
+	switch {
+	case o.JSON:
+		return &objects{writer: w, place: p}
+	case o.Terminal:
+		return &table{lines: lines{writer: w, place: p}, width: o.Width}
+	}
+	return &lines{writer: w, place: p}
+}
+
+// writer writes until the first error, which it keeps.
+type writer struct {
+	w   io.Writer
+	err error
+}
+
+func (w *writer) write(s string) {
+	if w.err == nil {
+		_, w.err = io.WriteString(w.w, s)
+	}
+}
+
+func (w *writer) printf(format string, args ...any) { w.write(fmt.Sprintf(format, args...)) }
+
+// lines tells the story as plain text, a line an event.
+type lines struct {
+	*writer
+	place place
+}
+
+func (l *lines) begin(scene) {
+	l.write("Ringwall demo: a PBX, customers and attackers, all inside this process.\n")
+	switch {
+	case l.place.dry:
+		l.printf("DRY RUN: this system lets Ringwall make no network of its own, so nothing is banned in a kernel and no packet is\n"+
+			"stopped; below is what Ringwall decides. Try: sudo ringwall demo\n(%s)\n", printable.Line(l.place.why))
+	case l.place.userNS:
+		l.write("You are not root, so it all happens in a user namespace: the kernel and the bans are real all the same.\n")
+	default:
+		l.write("They are in network namespaces of their own: the kernel, the packets and the bans are real, your firewall is not touched.\n")
+	}
+	l.write("\n")
+}
+
+func (l *lines) tell(s scene, news []engine.Decision) {
+	for _, d := range news {
+		l.printf("%s\n", s.line(d))
+	}
+}
+
+func (l *lines) end(s scene, failures []string, err error) error {
+	l.write("\n")
+	for _, text := range s.rowsOfTable(100) {
+		l.printf("%s\n", text)
+	}
+	l.summary(s, failures, err)
+	return l.err
+}
+
+// line is a decision on one line.
+func (s scene) line(d engine.Decision) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%6.2fs  %-13s  %-19s", d.Time.Sub(s.start).Seconds(), d.Action, s.whom(d))
+	b.WriteString("  " + string(d.Reason))
+	if d.Score > 0 {
+		fmt.Fprintf(&b, ", %.4g points", d.Score)
+	}
+	if d.Account != "" {
+		fmt.Fprintf(&b, ", account %s", printable.String(d.Account))
+	}
+	if d.Duration > 0 {
+		fmt.Fprintf(&b, ", for %s", short(d.Duration))
+	}
+	if d.Detail != "" {
+		b.WriteString("; " + printable.Line(d.Detail))
+	}
+	return b.String()
+}
+
+// whom names who a decision is about.
+func (s scene) whom(d engine.Decision) string {
+	switch {
+	case d.Prefix.IsValid() && d.Prefix.IsSingleIP():
+		return d.Prefix.Addr().String()
+	case d.Prefix.IsValid():
+		return d.Prefix.String()
+	case d.Action == engine.Tampering:
+		return "nobody"
+	}
+	return ""
+}
+
+// rowsOfTable is the table, no wider than width columns.
+func (s scene) rowsOfTable(width int) []string {
+	format := "%-19s %-15s %5s %7s %7s %8s  %s"
+	cut := func(text string) string { return printable.Limit(strings.TrimRight(text, " "), width) }
+	out := []string{cut(fmt.Sprintf(format, "source", "who", "sent", "arrived", "stopped", "last at", "Ringwall says"))}
+	for i := range s.rows {
+		r := &s.rows[i]
+		stopped, after := "", ""
+		if r.ban != nil && !s.dry {
+			stopped, after = fmt.Sprint(r.stopped()), fmt.Sprintf("+%d ms", r.after().Milliseconds())
+		}
+		out = append(out, cut(fmt.Sprintf(format, r.label(), r.name, fmt.Sprint(r.sent), fmt.Sprint(r.arrived), stopped, after, s.verdict(r))))
+	}
+	return out
+}
+
+// verdict is what Ringwall made of a row.
+func (s scene) verdict(r *row) string {
+	switch {
+	case r.ban != nil && s.dry:
+		return "would ban " + short(r.ban.Duration) + ": " + string(r.ban.Reason)
+	case r.ban != nil:
+		return "BANNED " + short(r.ban.Duration) + ": " + string(r.ban.Reason)
+	case r.reported:
+		return "tampering"
+	case r.trusted && r.spared:
+		return "trusted, one misconfigured"
+	case r.trusted:
+		return "trusted"
+	case r.spared:
+		return "misconfigured"
+	}
+	return ""
+}
+
+// summary says at the end what was shown, and what to do next.
+func (l *lines) summary(s scene, failures []string, err error) {
+	say := func(format string, args ...any) { l.printf(format+"\n", args...) }
+	say("\nAfter %.1f s:", s.elapsed.Seconds())
+	customers, packets := []string{}, 0
+	for i := range s.rows {
+		r := &s.rows[i]
+		switch {
+		case r.role == customer && r.ban == nil:
+			customers = append(customers, r.name)
+			packets += r.arrived
+		case r.role == attacker && r.ban != nil && s.dry:
+			say("  %s would be banned for %s (%s) after %d packets.", r.label(), short(r.ban.Duration), r.ban.Reason, r.banned)
+		case r.role == attacker && r.ban != nil && r.leaked == 0:
+			say("  %s is banned for %s (%s): %d ms from its first packet to the last that arrived; %d were stopped.",
+				r.label(), short(r.ban.Duration), r.ban.Reason, r.after().Milliseconds(), r.stopped())
+		}
+	}
+	if len(customers) > 0 {
+		say("  Never banned: %s. %d packets of theirs arrived.", strings.Join(customers, ", "), packets)
+	}
+	if s.tampered > 0 {
+		say("  One packet wrote a line of its own into the AMI stream, to blame %s: reported, and nobody was banned for it.", bystander())
+	}
+	if err != nil || len(failures) > 0 {
+		say("\nThis is not all that should have happened:")
+		for _, f := range failures {
+			say("  %s", printable.Line(f))
+		}
+		if len(failures) == 0 {
+			say("  %s", printable.Line(strings.TrimPrefix(err.Error(), "demo: ")))
+		}
+		return
+	}
+	say("\nNext: write /etc/ringwall/ringwall.yaml for your PBX (examples/minimal.yaml has six lines), then try\n" +
+		"ringwall check, ringwall doctor, and ringwall run.")
+}
+
+// short is a duration without its zeros: 1h, not 1h0m0s.
+func short(d time.Duration) string {
+	s := d.Round(time.Second).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// lastLines keeps the last lines of a log.
+type lastLines struct {
+	mu   sync.Mutex
+	max  int
+	kept []string
+}
+
+// Write takes one line, as slog's handlers write it.
+func (l *lastLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.kept) == l.max {
+		l.kept = slices.Delete(l.kept, 0, 1)
+	}
+	l.kept = append(l.kept, string(p))
+	return len(p), nil
+}
+
+func (l *lastLines) dump(w io.Writer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.kept {
+		_, _ = io.WriteString(w, line)
+	}
+}
