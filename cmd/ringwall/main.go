@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
+	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -37,8 +38,12 @@ func main() {
 }
 
 // run starts the daemon.
-func run(context.Context, commands.RunOptions) error {
-	return errors.New("this build has no daemon")
+func run(ctx context.Context, o commands.RunOptions) error {
+	d, err := daemon.New(daemon.Options{ConfigPath: o.ConfigPath, Socket: o.Socket, Version: build().Version})
+	if err != nil {
+		return err
+	}
+	return d.Run(ctx)
 }
 
 // demo plays the built-in attack.

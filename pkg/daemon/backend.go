@@ -110,6 +110,15 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 	var at time.Time
 	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
 		at = now
+		if req.All && req.Grace > 0 {
+			var out []engine.Decision
+			for _, v := range e.Bans(now) {
+				if p, err := netip.ParsePrefix(v.Prefix); err == nil {
+					out = append(out, e.Unban(now, p, req.Grace)...)
+				}
+			}
+			return out, nil
+		}
 		if req.All {
 			return e.UnbanAll(now), nil
 		}
@@ -125,7 +134,7 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 			result.Removed = append(result.Removed, d.Prefix.String())
 		}
 	}
-	if req.Grace > 0 && !req.All {
+	if req.Grace > 0 {
 		until := at.Add(req.Grace)
 		result.Grace = &until
 	}
@@ -180,6 +189,11 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 	for _, d := range decisions {
 		result.Unbanned = append(result.Unbanned, d.Prefix.String())
 	}
+	if req.Host != "" && !req.Remove {
+		b.known.add(req.Host)
+	} else if req.Host != "" && b.known.remove(req.Host) {
+		result.Removed = true
+	}
 	switch {
 	case req.Remove && !result.Removed && len(by) > 0:
 		return result, control.Refused("change policy.allow and: systemctl reload ringwall",
@@ -190,6 +204,8 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 		result.Note = "it is still allowed by " + by[0]
 	case !req.Remove && !result.Added:
 		result.Note = "it was allowed already"
+	case !req.Remove:
+		result.Note = "until the daemon ends; for good: policy.allow in the configuration"
 	}
 	return result, nil
 }

@@ -61,6 +61,7 @@ type Daemon struct {
 	announce *announcer
 	counts   *metrics.Metrics
 	pbxs     []*pbx
+	known    *known
 	kernel   *kernel
 	tasks    []Task
 	closers  []func() error
@@ -96,6 +97,7 @@ func New(o Options) (d *Daemon, err error) {
 	if err := d.openKernel(cfg); err != nil {
 		return nil, err
 	}
+	d.known = d.newKnown(cfg)
 	for _, a := range cfg.Asterisk {
 		p, err := newPBX(a, d.judge, d.log)
 		if err != nil {

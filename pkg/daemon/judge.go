@@ -101,6 +101,13 @@ func (j *judge) command(ctx context.Context, f func(e *engine.Engine, now time.T
 	}
 }
 
+// apply lets f change the engine, and does not wait for the kernel.
+func (j *judge) apply(f func(e *engine.Engine, now time.Time) []engine.Decision) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.dispatch(f(j.engine, j.clock.now()), nil, j.exemptions(), nil)
+}
+
 // ask lets f look at the engine.
 func (j *judge) ask(f func(e *engine.Engine, now time.Time)) {
 	j.mu.Lock()

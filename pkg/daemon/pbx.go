@@ -11,8 +11,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/ringwall/ringwall/pkg/ami"
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/learn"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -24,6 +27,7 @@ type pbx struct {
 	name    string
 	address string
 	session *ami.Session
+	learner *learn.Learner
 	counts  *metrics.PBX
 	log     *slog.Logger
 
@@ -60,6 +64,7 @@ func newPBX(cfg policy.Asterisk, j *judge, log *slog.Logger) (*pbx, error) {
 		return nil, fmt.Errorf("asterisk %q: %w", cfg.Name, err)
 	}
 	p.session = ami.New(session)
+	p.newLearner(cfg, j)
 	return p, nil
 }
 
@@ -82,8 +87,13 @@ func tlsConfig(cfg policy.TLS) (*tls.Config, error) {
 // String names the task.
 func (p *pbx) String() string { return "asterisk " + p.name }
 
-// Run keeps the session.
-func (p *pbx) Run(ctx context.Context) error { return p.session.Run(ctx) }
+// Run keeps the session, and asks over it what Asterisk knows.
+func (p *pbx) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.session.Run(ctx) })
+	group.Go(func() error { return p.learner.Run(ctx) })
+	return group.Wait()
+}
 
 // note remembers the latest event.
 func (p *pbx) note(ev *security.Event, now time.Time) {
@@ -103,6 +113,7 @@ func (p *pbx) state(s ami.State) {
 	switch s.Kind {
 	case ami.Connected:
 		p.local.Store(&s.Local)
+		p.learner.Connected()
 		p.failed = ""
 		if s.First {
 			p.log.Info("logged in to Asterisk", "version", printable.String(s.Banner))
@@ -138,6 +149,11 @@ func (p *pbx) status() control.PBXStatus {
 	if at := p.last.Load(); at != 0 {
 		t := time.Unix(0, at)
 		v.LastEvent = &t
+	}
+	k := p.learner.Knowledge()
+	v.Learned = len(k.Prefixes) + len(k.Contacts)
+	for _, d := range k.Denied {
+		v.Denied = append(v.Denied, control.Denied{Action: d.Action, ManagerConf: d.ManagerConf, For: d.For})
 	}
 	for _, name := range sorted(s.Dropped) {
 		v.DroppedFrames += s.Dropped[name]

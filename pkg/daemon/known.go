@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/hosts"
+	"github.com/ringwall/ringwall/pkg/learn"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// known keeps the engine's lists of who must not be banned up to date: host names of the allow list, this machine's own
+// addresses.
+type known struct {
+	judge    *judge
+	resolver *hosts.Resolver
+
+	mu     sync.Mutex
+	config []string // host names of policy.allow
+	manual []string // host names added at run time
+	own    map[netip.Prefix]string
+}
+
+func (d *Daemon) newKnown(cfg *policy.Config) *known {
+	k := &known{judge: d.judge}
+	k.resolver = hosts.NewResolver(hosts.Config{Log: d.log, OnChange: k.resolved, OnError: func(name string, err error) {
+		if err != nil {
+			d.log.Warn("a host name of the allow list cannot be resolved; the addresses known before stay",
+				"host", name, "err", printable.String(err.Error()))
+			return
+		}
+		d.log.Info("a host name of the allow list is resolved again", "host", name)
+	}})
+	k.configure(cfg.Policy)
+	watcher := hosts.NewWatcher(hosts.WatchConfig{Log: d.log, OnChange: k.machine})
+	d.tasks = append(d.tasks, k.resolver, watcher)
+	return k
+}
+
+// configure takes the host names of the configuration.
+func (k *known) configure(p policy.Policy) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.config = k.config[:0]
+	for _, a := range p.Allow {
+		if a.Host != "" {
+			k.config = append(k.config, a.Host)
+		}
+	}
+	k.set()
+}
+
+// add takes one more name, until remove or the end of the daemon.
+func (k *known) add(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !slices.Contains(k.manual, name) {
+		k.manual = append(k.manual, name)
+		k.set()
+	}
+}
+
+// remove drops a name that was added, and reports whether there was one.
+func (k *known) remove(name string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := slices.Index(k.manual, name)
+	if i < 0 {
+		return false
+	}
+	k.manual = slices.Delete(k.manual, i, i+1)
+	k.set()
+	return true
+}
+
+func (k *known) set() {
+	// The names were checked where they came in; a bad one is only not looked up.
+	_ = k.resolver.Set(append(slices.Clone(k.config), k.manual...))
+}
+
+// resolved takes the addresses of a name to the allow list.
+func (k *known) resolved(name string, added, removed []netip.Prefix) {
+	k.judge.apply(func(e *engine.Engine, now time.Time) (out []engine.Decision) {
+		for _, p := range removed {
+			e.Disallow(p, name)
+		}
+		for _, p := range added {
+			out = append(out, e.Allow(now, p, name, "")...)
+		}
+		return out
+	})
+}
+
+// machine takes the machine's own addresses to the allow list.
+func (k *known) machine(own map[netip.Prefix]string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	before := k.own
+	k.own = own
+	k.judge.apply(func(e *engine.Engine, now time.Time) (out []engine.Decision) {
+		for p := range before {
+			if _, ok := own[p]; !ok {
+				e.Disallow(p, engine.OriginHost)
+			}
+		}
+		for p, note := range own {
+			out = append(out, e.Allow(now, p, engine.OriginHost, note)...)
+		}
+		return out
+	})
+}
+
+// learner asks one Asterisk what it knows of trunks and contacts.
+func (p *pbx) newLearner(cfg policy.Asterisk, j *judge) {
+	p.learner = learn.New(learn.Config{
+		Name: p.name, Session: p.session, Off: cfg.Learn == policy.LearnOff, Log: p.log,
+		OnKnowledge: func(k learn.Knowledge) {
+			j.apply(func(e *engine.Engine, now time.Time) []engine.Decision {
+				return e.Protect(now, p.name, k.Prefixes)
+			})
+		},
+	})
+}
