@@ -2,11 +2,14 @@ package replay_test
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -194,7 +197,9 @@ type traffic struct {
 	n, left int64
 	buf     []byte
 	off     int
-	asLog   bool
+	read    int64
+	hosts   int64            // distinct unknown callers; 0 for 16 million
+	each    func(read int64) // every 5 MiB
 }
 
 func (r *traffic) Read(p []byte) (int, error) {
@@ -210,6 +215,10 @@ func (r *traffic) Read(p []byte) (int, error) {
 	}
 	n := copy(p, r.buf[r.off:])
 	r.off += n
+	const often = 5 << 20
+	if r.read += int64(n); r.each != nil && r.read/often > (r.read-int64(n))/often {
+		r.each(r.read)
+	}
 	return n, nil
 }
 
@@ -220,7 +229,7 @@ func (r *traffic) append() {
 	name, account, own, last, host := "ChallengeSent", i/2%1000, "Challenge: \r\n", byte(0), i/2%1000
 	switch {
 	case i%10 == 9:
-		name, account, own, last, host = "InvalidAccountID", i, "", 1, i/10%(1<<24)
+		name, account, own, last, host = "InvalidAccountID", i, "", 1, i/10%cmp.Or(r.hosts, 1<<24)
 	case i%2 == 1:
 		name, own = "SuccessfulAuth", "UsingPassword: 1\r\n"
 	}
@@ -235,3 +244,22 @@ func (r *traffic) append() {
 	b = append(b, own...)
 	r.buf = append(b, "\r\n"...)
 }
+
+func mustPrefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+// over6 makes an event one over IPv6.
+func over6(e event) event {
+	e.from = strings.Replace(e.from, "IPV4", "IPV6", 1)
+	e.to = "IPV6/UDP/2001:db8:1::1/5060"
+	return e
+}
+
+func scan6(at time.Duration, addr string) []event {
+	list := scan(at, addr)
+	for i := range list {
+		list[i] = over6(list[i])
+	}
+	return list
+}
+
+func login6(at time.Duration, account, addr string) event { return over6(login(at, account, addr)) }
