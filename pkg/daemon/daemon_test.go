@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -237,4 +238,60 @@ func get(t *testing.T, url string) string {
 		t.Fatal(err)
 	}
 	return b.String()
+}
+
+func TestTheMachineItselfIsAllowed(t *testing.T) {
+	r := newRig(t)
+	r.until("the machine's addresses are on the list", func() bool {
+		list, err := r.client.Allowed(t.Context())
+		return err == nil && slices.ContainsFunc(list, func(v engine.AllowView) bool {
+			return v.Prefix == "127.0.0.0/8" && v.Origin == engine.OriginHost
+		})
+	})
+	if _, ok := r.inKernel(firewall.Allow, "127.0.0.0/8"); !ok {
+		t.Error("loopback is not in the kernel's allow set")
+	}
+	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("127.0.0.1/32"), For: time.Hour}); err == nil {
+		t.Error("loopback was banned by hand")
+	}
+}
+
+func TestAHostNameIsAllowedAndRemoved(t *testing.T) {
+	r := newRig(t)
+	res, err := r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost"})
+	if err != nil || !res.Added || !slices.Contains(res.Addresses, "127.0.0.1") {
+		t.Fatal(res, err)
+	}
+	named := func() bool {
+		list, err := r.client.Allowed(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(list, func(v engine.AllowView) bool { return v.Origin == "localhost" })
+	}
+	if !named() {
+		t.Error("the name is not on the list")
+	}
+	if res, err = r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost", Remove: true}); err != nil || !res.Removed {
+		t.Fatal(res, err)
+	}
+	if named() {
+		t.Error("the name is still on the list")
+	}
+}
+
+func TestAllBansEndWithAGrace(t *testing.T) {
+	r := newRig(t)
+	r.attack(attacker)
+	r.await(engine.Ban, "203.0.113.66/32")
+	res, err := r.client.Unban(t.Context(), control.UnbanRequest{All: true, Grace: time.Hour})
+	if err != nil || res.Count != 1 || res.Grace == nil {
+		t.Fatal(res, err)
+	}
+	r.attack(attacker)
+	r.attack("IPV4/UDP/203.0.113.67/5060")
+	r.await(engine.Ban, "203.0.113.67/32")
+	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
+		t.Error("banned again within the grace")
+	}
 }
