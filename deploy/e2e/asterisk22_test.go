@@ -57,6 +57,7 @@ func TestAgainstAsterisk22(t *testing.T) {
 	t.Run("a hostile packet names 8.8.8.8", func(t *testing.T) { r.with(t).hostilePacket() })
 	t.Run("a forged source", func(t *testing.T) { r.with(t).forgedSource() })
 	t.Run("the banned keep other ports", func(t *testing.T) { r.with(t).otherPortsStayOpen() })
+	t.Run("what Asterisk denies is named", func(t *testing.T) { r.with(t).deniedIsNamed() })
 	t.Run("metrics", func(t *testing.T) { r.with(t).metrics() })
 	t.Run("nft flush ruleset", func(t *testing.T) { r.with(t).flushed() })
 	t.Run("asterisk restarts", func(t *testing.T) { r.with(t).asteriskRestarts() })
@@ -259,6 +260,46 @@ func (r *rig) otherPortsStayOpen() {
 	if err := say(); err != nil {
 		r.t.Errorf("the session on port 22 of a banned source: %v", err)
 	}
+}
+
+// With read=security alone Asterisk denies every question: status names the lines of manager.conf that would allow it,
+// and the refusals are not held against ourselves.
+func (r *rig) deniedIsNamed() {
+	r.until("the denied actions are named", func() bool { return len(r.status().PBXs[0].Denied) > 0 })
+	for _, d := range r.status().PBXs[0].Denied {
+		if d.Action == "" || !strings.HasPrefix(d.ManagerConf, "write = ") || d.For == "" {
+			r.t.Errorf("%+v", d)
+		}
+	}
+	if x := r.why(netip.MustParseAddr("127.0.0.1")); x.Score != 0 || x.Ban != nil {
+		r.t.Errorf("our own denied actions are held against us: %+v", x)
+	}
+}
+
+// Where Asterisk tells its trunks, they cannot be banned: not by what is forged in their name, not by a slip of the hand.
+func TestTrunksAreProtected(t *testing.T) {
+	r := newRigAs(t, lab.Options{Version: 22}, lab.SecFull, "")
+	trunk := lab.Trunk.IPv4()
+	r.until("the trunk is known", func() bool { return r.why(trunk).Verdict == "protected" })
+	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.PrefixFrom(trunk, 32), For: time.Hour}); err == nil {
+		t.Error("a trunk was banned by hand")
+	}
+	server, local := r.SIPAddress(false), netip.AddrPortFrom(trunk, 5060)
+	for i := range 20 { // a wrong password is an event also for a source that identify matches
+		forged := lab.Request{User: "6001", CallID: fmt.Sprintf("forged-%d", i), Method: "REGISTER", To: "6001"}
+		if err := r.Forge(lab.Attacker, local, server, forged.Bytes("udp", local, server)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bad := r.attacker(lab.AgentOptions{}, 10, 1)
+	for i := range 3 {
+		_, _ = bad.Probe(fmt.Sprintf("64%02d", i))
+	}
+	r.untilBanned(address(lab.AgentOptions{}, 10, 1))
+	if x := r.why(trunk); x.Ban != nil || r.kernelHas(trunk.String()+"/32") {
+		t.Errorf("the trunk: %+v", x)
+	}
+	r.stop()
 }
 
 func (r *rig) metrics() {

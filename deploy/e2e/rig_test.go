@@ -52,13 +52,18 @@ type rig struct {
 
 func newRig(t *testing.T, o lab.Options, policy string) *rig {
 	t.Helper()
+	return newRigAs(t, o, lab.Ringwall, policy)
+}
+
+func newRigAs(t *testing.T, o lab.Options, user lab.User, policy string) *rig {
+	t.Helper()
 	r := &rig{t: t, Lab: lab.Start(t, o)}
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "ringwall.sock")
 	r.config = filepath.Join(dir, "ringwall.yaml")
 	r.client = &control.Client{Socket: socket}
 	text := fmt.Sprintf("asterisk:\n  - {name: lab, address: %q, username: %s, secret: %q}\ncontrol: {socket: %s}\n"+
-		"state: {path: %s}\n%s", lab.AMIAddress, lab.Ringwall, lab.Ringwall.Secret(), socket, filepath.Join(dir, "state.db"), policy)
+		"state: {path: %s}\n%s", lab.AMIAddress, user, user.Secret(), socket, filepath.Join(dir, "state.db"), policy)
 	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
