@@ -38,6 +38,7 @@ func BenchmarkHandle(b *testing.B) {
 		}},
 		{"flood", []security.Event{{Type: security.InvalidAccountID, Account: "1000"}}},
 	}
+	sessions := manySessions()
 	for _, sources := range []int{1_000, 100_000, 1_000_000} {
 		for _, mix := range mixes {
 			b.Run(fmt.Sprintf("%s/%d", mix.name, sources), func(b *testing.B) {
@@ -47,8 +48,9 @@ func BenchmarkHandle(b *testing.B) {
 				e.Allow(start, netip.MustParsePrefix("192.0.2.1/32"), engine.OriginHost, "")
 				e.Allow(start, netip.MustParsePrefix("192.0.2.254/32"), engine.OriginHost, "")
 				now, out := start, []engine.Decision(nil)
+				var ev security.Event // one for all, as in the daemon
 				event := func(i, n int) {
-					ev := mix.events[i%len(mix.events)]
+					ev = mix.events[i%len(mix.events)]
 					ev.Service, ev.Time = security.PJSIP, now
 					ev.Session = sessions[(i/len(mix.events))%len(sessions)]
 					ev.Response = ev.Session
@@ -77,10 +79,10 @@ func BenchmarkHandle(b *testing.B) {
 	}
 }
 
-var sessions = func() []string {
+func manySessions() []string {
 	s := make([]string, 1<<20)
 	for i := range s {
 		s[i] = "0a1b2c3d-4e5f-6071-8293-" + strconv.Itoa(1_000_000+i) + "@198.51.100.7"
 	}
 	return s
-}()
+}

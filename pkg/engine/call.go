@@ -35,10 +35,14 @@ type call struct {
 	out    []Decision
 }
 
-// dialogue is what is remembered of one attempt: a Call-ID of a source, or one distinct request or answer in it.
+// dialogue is what is remembered of one attempt: a Call-ID of a source and the first request or answer in it, or
+// another one in the same Call-ID.
 type dialogue struct {
 	credit  float32 // points given that a wrong answer in the same dialogue does not earn again
-	repeats uint8
+	first   uint32  // mark of the first request or answer, 0 for none
+	repeats uint8   // of it
+
+	challenged bool // the first was a ChallengeSent for "<unknown>" alone
 }
 
 // source returns the source of the event, made if need be, or nil where there is no room.
@@ -137,9 +141,21 @@ func (c *call) guess() {
 
 // once is true for the first of a request and its retransmissions.
 func (c *call) once(id uint64) bool {
-	d := c.attempts.get(c.now, id)
-	if d == nil {
-		c.attempts.put(c.now, id)
+	mark := uint32(id>>32) | 1
+	d := c.attempts.get(c.now, c.dialogue())
+	if d != nil && d.first != 0 && d.first != mark { // another one in this Call-ID: it has an entry of its own
+		d = c.attempts.get(c.now, id)
+		if d == nil {
+			c.attempts.put(c.now, id).first = mark
+			return true
+		}
+	}
+	switch {
+	case d == nil:
+		c.attempts.put(c.now, c.dialogue()).first = mark
+		return true
+	case d.first == 0:
+		d.first = mark
 		return true
 	}
 	d.repeats++
@@ -159,7 +175,7 @@ func (c *call) credit(w float64) {
 	d.credit += float32(w)
 }
 
-// mode is whether evidence of the event's service is enforced.
+// enforced is whether evidence of the event's service is enforced.
 func (c *call) enforced() bool { return c.cfg.Mode != policy.Observe && c.enforces[c.ev.Service] }
 
 // charge adds points to the source and bans it when they are enough.

@@ -42,10 +42,13 @@ func (c *call) challenge() {
 	}
 	// A request that no endpoint matches has an InvalidAccountID or a FailedACL before the challenge, which counts
 	// already. Without one, endpoint_identifier_order has auth_username, and healthy phones look like this too.
-	if c.attempts.get(c.now, c.dialogue()) != nil || c.trusted(c.key) != nil {
+	if d := c.attempts.get(c.now, c.dialogue()); d != nil && !d.challenged || c.trusted(c.key) != nil {
 		return
 	}
 	if c.once(c.id(forChallenge, c.key, c.dialogue())) {
+		if d := c.attempts.get(c.now, c.dialogue()); d != nil {
+			d.challenged = true
+		}
 		c.hear(c.cfg.Points.UnansweredChallenge)
 	}
 }

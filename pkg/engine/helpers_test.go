@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -175,4 +176,121 @@ func (w *world) actions() []string {
 
 func brief(d engine.Decision) string {
 	return fmt.Sprintf("%v %s %v %s %.1f %v", d.Time.Sub(start), d.Action, d.Prefix, d.Reason, d.Score, d.Duration)
+}
+
+// scenario is a story with a name that a person would give it, and its end.
+type scenario struct {
+	name   string
+	policy func(*policy.Policy) // changes to the default, or nil
+	play   func(w *world)
+}
+
+func run(t *testing.T, scenarios []scenario) {
+	t.Helper()
+	for _, s := range scenarios {
+		t.Run(s.name, func(t *testing.T) {
+			var change []func(*policy.Policy)
+			if s.policy != nil {
+				change = append(change, s.policy)
+			}
+			s.play(newWorld(t, change...))
+		})
+	}
+}
+
+// round is what a phone with a wrong password makes each time it tries: it answers two challenges, and gives up.
+func (w *world) round(from, account string, change ...func(*security.Event)) *world {
+	call := w.dialogue()
+	w.send(security.ChallengeSent, from, account, append([]func(*security.Event){in(call)}, change...)...)
+	for i := range 2 {
+		w.send(security.ChallengeResponseFailed, from, account,
+			append([]func(*security.Event){in(call), answering(call+strconv.Itoa(i), call)}, change...)...)
+	}
+	return w
+}
+
+// rounds is a phone that tries n times.
+func (w *world) rounds(n int, every time.Duration, from, account string, change ...func(*security.Event)) *world {
+	for range n {
+		w.round(from, account, change...).pass(every)
+	}
+	return w
+}
+
+// crack is n guesses on one nonce, as svcrack makes them.
+func (w *world) crack(n int, from, account string, change ...func(*security.Event)) *world {
+	call := w.dialogue()
+	w.send(security.ChallengeSent, from, account, append([]func(*security.Event){in(call)}, change...)...)
+	for i := range n {
+		w.send(security.ChallengeResponseFailed, from, account,
+			append([]func(*security.Event){in(call), answering(call, call+strconv.Itoa(i))}, change...)...)
+	}
+	return w
+}
+
+// options is a keepalive of somebody whom Asterisk knows: a challenge that nobody answers.
+func (w *world) options(from, account string) *world {
+	return w.send(security.ChallengeSent, from, account)
+}
+
+// accounts counts from 201.
+func extension(i int) string { return strconv.Itoa(201 + i) }
+
+// host is an address of a botnet, each in a network of its own.
+func host(i int) string { return fmt.Sprintf("100.%d.%d.7", 64+i/200, i%200) }
+
+// wantLast wants the latest decision about an address to be of an action and reason.
+func (w *world) wantLast(addr string, a engine.Action, r engine.Reason) *world {
+	w.t.Helper()
+	for _, d := range slices.Backward(w.log) {
+		if d.Prefix.IsValid() && d.Prefix.Contains(netip.MustParseAddr(addr)) {
+			if d.Action != a || d.Reason != r {
+				w.t.Errorf("%s: latest is %s, want %s/%s", addr, brief(d), a, r)
+			}
+			return w
+		}
+	}
+	w.t.Errorf("nothing about %s, want %s/%s", addr, a, r)
+	return w
+}
+
+// wantQuiet wants no decision but trust and its end.
+func (w *world) wantQuiet() *world {
+	w.t.Helper()
+	for _, d := range w.log {
+		if d.Action != engine.Trust && d.Action != engine.Untrust {
+			w.t.Errorf("unexpected: %v", brief(d))
+		}
+	}
+	return w
+}
+
+func (w *world) wantUntrusted(addrs ...string) *world {
+	w.t.Helper()
+	for _, a := range addrs {
+		if w.e.Why(w.now, netip.MustParseAddr(a)).Trust != nil {
+			w.t.Errorf("%s is trusted; decisions: %v", a, w.actions())
+		}
+	}
+	return w
+}
+
+// protect makes Asterisk know prefixes.
+func (w *world) protect(prefixes ...string) *world {
+	learned := make(map[netip.Prefix]string)
+	for _, p := range prefixes {
+		learned[netip.MustParsePrefix(p)] = "trunk"
+	}
+	w.log = append(w.log, w.e.Protect(w.now, "pbx", learned)...)
+	return w
+}
+
+func (w *world) allow(prefix string) *world {
+	w.log = append(w.log, w.e.Allow(w.now, netip.MustParsePrefix(prefix), engine.OriginManual, "")...)
+	return w
+}
+
+func (w *world) unban(prefix string, grace time.Duration) *world {
+	w.log = append(w.log, w.e.Unban(w.now, netip.MustParsePrefix(prefix), grace)...)
+	return w
 }

@@ -2,15 +2,17 @@ package engine
 
 import "iter"
 
-// window remembers values by key for a fixed time, in bounded memory: the oldest goes when it is full. It holds no
-// pointers of its own, so that the garbage collector does not walk it.
+// window remembers values by key for a fixed time, in bounded memory: the oldest goes when it is full. The slots are a
+// queue in the order of time; a table of open addressing finds the slot of a key, at the cost of one or two cache
+// lines. It holds no pointers of its own, so that the garbage collector does not walk it. Keys are hashes already.
 type window[V any] struct {
-	ttl   int64             // ns
-	max   int               // a power of two
-	index map[uint64]uint32 // key → slot
+	ttl   int64 // ns
+	max   int   // slots; a power of two
 	slots []slot[V]
-	head  int // the oldest
-	size  int
+	head  int      // the oldest
+	size  int      // slots in use, of which some may have lost their key
+	table []uint32 // slot + 1, or 0; twice as many as slots, searched linearly
+	keys  int
 }
 
 type slot[V any] struct {
@@ -19,17 +21,42 @@ type slot[V any] struct {
 	value V
 }
 
-func newWindow[V any](ttl int64, max int) *window[V] {
-	return &window[V]{ttl: ttl, max: max, index: make(map[uint64]uint32)}
+func newWindow[V any](ttl int64, max int) *window[V] { return &window[V]{ttl: ttl, max: max} }
+
+// find returns where the table holds key, or the free place where it would.
+func (w *window[V]) find(key uint64) (place uint64, ok bool) {
+	mask := uint64(len(w.table) - 1)
+	for place = key & mask; ; place = (place + 1) & mask {
+		i := w.table[place]
+		if i == 0 {
+			return place, false
+		}
+		if w.slots[i-1].key == key {
+			return place, true
+		}
+	}
+}
+
+// owner returns the place of the key of slot i, unless the key has a younger slot by now or was removed.
+func (w *window[V]) owner(i int) (place uint64, ok bool) {
+	place, ok = w.find(w.slots[i].key)
+	return place, ok && w.table[place] == uint32(i)+1
 }
 
 // get returns the live value of key, to be changed in place until the next put.
 func (w *window[V]) get(now int64, key uint64) *V {
-	i, ok := w.index[key]
-	if !ok || now-w.slots[i].at >= w.ttl {
+	if w.keys == 0 {
 		return nil
 	}
-	return &w.slots[i].value
+	place, ok := w.find(key)
+	if !ok {
+		return nil
+	}
+	s := &w.slots[w.table[place]-1]
+	if now-s.at >= w.ttl {
+		return nil
+	}
+	return &s.value
 }
 
 // put adds key, which must not be live, and returns its value to be filled in.
@@ -42,10 +69,14 @@ func (w *window[V]) put(now int64, key uint64) *V {
 			w.drop()
 		}
 	}
+	place, ok := w.find(key) // before the slot is written: a slot without a key must not be taken for it
+	if !ok {
+		w.keys++
+	}
 	i := (w.head + w.size) & (len(w.slots) - 1)
 	w.slots[i] = slot[V]{key: key, at: now}
 	w.size++
-	w.index[key] = uint32(i)
+	w.table[place] = uint32(i) + 1
 	return &w.slots[i].value
 }
 
@@ -68,56 +99,69 @@ func (w *window[V]) expire(now int64, n int) {
 // live counts the entries whose time is not over.
 func (w *window[V]) live(now int64) int {
 	w.expire(now, w.size)
-	return len(w.index)
+	return w.keys
 }
 
 // values yields the live values, the oldest first.
 func (w *window[V]) values(now int64) iter.Seq[V] {
 	return func(yield func(V) bool) {
 		for n := range w.size {
-			if s := w.nth(now, n); s != nil && !yield(s.value) {
+			i := (w.head + n) & (len(w.slots) - 1)
+			if _, ok := w.owner(i); ok && now-w.slots[i].at < w.ttl && !yield(w.slots[i].value) {
 				return
 			}
 		}
 	}
 }
 
-// drain drops the live values of which f is true.
-func (w *window[V]) drain(now int64, f func(V) bool) {
+// remove drops the entries of which f is true.
+func (w *window[V]) remove(f func(V) bool) {
 	for n := range w.size {
-		if s := w.nth(now, n); s != nil && f(s.value) {
-			delete(w.index, s.key)
+		i := (w.head + n) & (len(w.slots) - 1)
+		if place, ok := w.owner(i); ok && f(w.slots[i].value) {
+			w.clear(place)
 		}
 	}
 }
 
-// nth returns the n-th slot if its value is live.
-func (w *window[V]) nth(now int64, n int) *slot[V] {
-	i := (w.head + n) & (len(w.slots) - 1)
-	s := &w.slots[i]
-	if have, ok := w.index[s.key]; ok && int(have) == i && now-s.at < w.ttl {
-		return s
-	}
-	return nil
-}
-
+// drop forgets the oldest slot.
 func (w *window[V]) drop() {
-	s := &w.slots[w.head]
-	if i, ok := w.index[s.key]; ok && int(i) == w.head {
-		delete(w.index, s.key)
+	if place, ok := w.owner(w.head); ok {
+		w.clear(place)
 	}
 	w.head = (w.head + 1) & (len(w.slots) - 1)
 	w.size--
 }
 
-func (w *window[V]) grow() {
-	n := min(max(2*len(w.slots), 64), w.max)
-	slots := make([]slot[V], n)
-	for i := range w.size {
-		slots[i] = w.slots[(w.head+i)&(len(w.slots)-1)]
-		if have, ok := w.index[slots[i].key]; ok && int(have) == (w.head+i)&(len(w.slots)-1) {
-			w.index[slots[i].key] = uint32(i)
+// clear empties a place of the table, and moves up whatever the search would not find beyond the gap.
+func (w *window[V]) clear(place uint64) {
+	mask := uint64(len(w.table) - 1)
+	for next := (place + 1) & mask; w.table[next] != 0; next = (next + 1) & mask {
+		home := w.slots[w.table[next]-1].key & mask
+		if (next-home)&mask >= (next-place)&mask {
+			w.table[place] = w.table[next]
+			place = next
 		}
 	}
-	w.slots, w.head = slots, 0
+	w.table[place] = 0
+	w.keys--
+}
+
+// grow doubles the slots.
+func (w *window[V]) grow() {
+	slots := make([]slot[V], min(max(2*len(w.slots), 64), w.max))
+	kept := 0
+	for n := range w.size {
+		i := (w.head + n) & (len(w.slots) - 1)
+		if _, ok := w.owner(i); ok {
+			slots[kept] = w.slots[i]
+			kept++
+		}
+	}
+	w.slots, w.head, w.size = slots, 0, kept
+	w.table = make([]uint32, 2*len(slots))
+	for i := range kept {
+		place, _ := w.find(slots[i].key)
+		w.table[place] = uint32(i) + 1
+	}
 }
