@@ -43,16 +43,11 @@ func (e *Engine) banOf(k key) *ban {
 // condemn bans the source of a case, or says why not.
 func (c *call) condemn(s *source, reason Reason, enforce, proven bool) {
 	prefix := c.prefixOf(c.key)
-	spare := func(why Reason, detail string) {
-		if !c.reports.seen(c.now, c.id(forSpared, c.key, c.text(string(why)))) {
-			c.decide(Observe, why, prefix, 0, proven, detail)
-		}
-	}
 	if _, ok := c.allow.covering(c.addr); ok {
 		return
 	}
 	if _, ok := c.Engine.protected.covering(c.addr); ok {
-		spare(Protected, "Asterisk knows this address as a trunk or a registered contact: never banned")
+		c.spare(prefix, Protected, proven, "Asterisk knows this address as a trunk or a registered contact: never banned")
 		return
 	}
 	if !prefix.IsSingleIP() && c.exemptWithin(prefix) {
@@ -63,12 +58,12 @@ func (c *call) condemn(s *source, reason Reason, enforce, proven bool) {
 	}
 	if c.graced(prefix) {
 		c.suspended++
-		spare(Manual, "a person unbanned it with a grace that is not over")
+		c.spare(prefix, Manual, proven, "a person unbanned it with a grace that is not over")
 		return
 	}
 	if enforce && c.stormy() && c.knownGood(c.key) {
 		c.suspended++
-		spare(Storm, stormText)
+		c.spare(prefix, Storm, proven, stormText)
 		return
 	}
 	if enforce {

@@ -228,11 +228,11 @@ func (c *call) verdict(s *source, reason Reason, enforce bool) {
 			return
 		case float64(s.proven) < limit-slack:
 			// Packets that can be forged must not take trust from a customer.
-			c.tolerate(Tolerance, forTolerance,
+			c.tolerate(Tolerance,
 				"a trusted source fails more than is tolerated, but the evidence could be forged: not banned")
 			return
 		case c.stormy():
-			c.tolerate(Storm, forSpared, "a trusted source fails more than is tolerated while many others do: "+stormText)
+			c.tolerate(Storm, "a trusted source fails more than is tolerated while many others do: "+stormText)
 			return
 		}
 		c.distrust(t, Tolerance, "failed more than trust tolerates")
@@ -247,11 +247,16 @@ func (c *call) verdict(s *source, reason Reason, enforce bool) {
 	}
 }
 
-// tolerate reports, once an hour for each source, that it is not banned.
-func (c *call) tolerate(reason Reason, p purpose, detail string) {
-	if !c.reports.seen(c.now, c.id(p, c.key, uint64(len(reason)))) {
-		c.decide(Observe, reason, c.prefixOf(c.key), 0, c.proven, detail)
+// spare reports, once an hour for each source and reason, that a prefix is not banned.
+func (c *call) spare(p netip.Prefix, reason Reason, proven bool, detail string) {
+	if !c.reports.seen(c.now, c.id(forSpared, c.key, c.text(string(reason)))) {
+		c.decide(Observe, reason, p, 0, proven, detail)
 	}
+}
+
+// tolerate reports, once an hour, that a trusted source is not banned.
+func (c *call) tolerate(reason Reason, detail string) {
+	c.spare(c.prefixOf(c.key), reason, c.proven, detail)
 }
 
 // misconfigured reports an error of set-up once an hour.

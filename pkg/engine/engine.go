@@ -34,7 +34,7 @@ type Engine struct {
 
 	sources  *tracker
 	attempts *window[dialogue]
-	pairs    *window[pace] // of a source without trust and an account that fails from it
+	pairs    *window[pair] // of a source without trust and an account that fails from it
 	reports  *window[struct{}]
 	breached *window[key] // logins after guessing, by source and account
 	pending  []pending
@@ -72,7 +72,7 @@ func New(cfg policy.Policy) *Engine {
 		rules:      indexRules(),
 		sources:    newTracker(cfg.MaxSources),
 		attempts:   newWindow[dialogue](attemptTTL, maxAttempts),
-		pairs:      newWindow[pace](spell*second, maxPairs),
+		pairs:      newWindow[pair](spell*second, maxPairs),
 		reports:    newWindow[struct{}](reportTTL, maxReports),
 		breached:   newWindow[key](int64(cfg.Ban.Memory), maxReports),
 		bans:       make(map[netip.Prefix]*ban),

@@ -20,8 +20,6 @@ const (
 	forPair
 	forBreach
 	forFailing
-	forTolerance
-	forAccounts
 	forStorm
 	forTampering
 	forSpared

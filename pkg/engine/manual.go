@@ -108,6 +108,7 @@ func (e *Engine) absolve(k key) {
 	s.score, s.proven, s.observed, s.overflow, s.at = 0, 0, 0, 0, e.now
 	s.pace, s.failing, s.challenged = pace{}, sketch{}, sketch{}
 	e.classify(s)
+	e.pairs.remove(func(p pair) bool { return p.from == k })
 	e.breached.remove(func(have key) bool { return have == k })
 }
 

@@ -212,10 +212,10 @@ func (c *call) customerFails(t *trust, id uint64, w float64) {
 		switch {
 		case foreign <= limit:
 		case proven <= limit:
-			c.tolerate(Accounts, forAccounts,
+			c.tolerate(Accounts,
 				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
 		case c.stormy():
-			c.tolerate(Storm, forAccounts, "too many accounts fail from a trusted source while many others do: "+stormText)
+			c.tolerate(Storm, "too many accounts fail from a trusted source while many others do: "+stormText)
 		default:
 			c.distrust(t, Accounts, "too many accounts that never worked from there fail")
 		}
@@ -261,16 +261,22 @@ func (c *call) strangerFails(id uint64, w float64) {
 	}
 }
 
+// pair is how one account fails from one source.
+type pair struct {
+	pace
+	from key
+}
+
 // pair returns how one account fails from the source of the event, up to date.
 func (c *call) pair(id uint64) *pace {
 	id = c.id(forPair, c.key, id)
 	p := c.pairs.get(c.now, id)
 	if p == nil {
 		p = c.pairs.put(c.now, id)
-		p.at = c.now
+		p.at, p.from = c.now, c.key
 	}
 	p.leak(c.now, c.cfg.Misconfigured.PerMinute)
-	return p
+	return &p.pace
 }
 
 // atPace spares a phone and charges a guesser: once the pace shows a guesser, the guesses that were spared count too.
@@ -326,7 +332,7 @@ func (c *call) guessed(id uint64) bool {
 			p = f.pace
 		}
 	} else if have := c.pairs.get(c.now, c.id(forPair, c.key, id)); have != nil {
-		p = *have
+		p = have.pace
 	}
 	p.leak(c.now, c.cfg.Misconfigured.PerMinute)
 	return p.guessed(limit)
