@@ -26,7 +26,10 @@ type WatchConfig struct {
 }
 
 // A Watcher follows the machine's own addresses.
-type Watcher struct{ cfg WatchConfig }
+type Watcher struct {
+	cfg       WatchConfig
+	subscribe func() (notices <-chan struct{}, stop func())
+}
 
 // NewWatcher returns a Watcher that does nothing until Run.
 func NewWatcher(cfg WatchConfig) *Watcher {
@@ -36,7 +39,9 @@ func NewWatcher(cfg WatchConfig) *Watcher {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Watcher{cfg: cfg}
+	w := &Watcher{cfg: cfg}
+	w.subscribe = w.listen
+	return w
 }
 
 // String names the task.
@@ -100,9 +105,9 @@ func (w *Watcher) report(own map[netip.Prefix]string) {
 	}
 }
 
-// subscribe returns a channel that holds a token after the kernel has changed an address or a route. The notices are
+// listen returns a channel that holds a token after the kernel has changed an address or a route. The notices are
 // not read: the list is asked for anew, so a lost notice (ENOBUFS) is as good as any.
-func (w *Watcher) subscribe() (notices <-chan struct{}, stop func()) {
+func (w *Watcher) listen() (notices <-chan struct{}, stop func()) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
 		Groups: unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE,
 	})

@@ -26,8 +26,9 @@ func questions() []question {
 // process_message()).
 func unknownAction(message string) bool { return strings.HasPrefix(message, "Invalid/unknown command") }
 
-// nothing recognises an error that says that a list is empty: "No endpoints found", "No Contacts found" and the like.
+// nothing recognises an error that says that there is nothing to tell: "No endpoints found", "No Contacts found", and
+// "Unable to retrieve endpoint 6001" of one that was deleted meanwhile.
 func nothing(message string) bool {
 	m := strings.ToLower(strings.TrimSpace(message))
-	return strings.HasPrefix(m, "no ") && strings.HasSuffix(m, " found") || m == "database entry not found"
+	return strings.HasPrefix(m, "no ") && strings.HasSuffix(m, " found") || strings.HasPrefix(m, "unable to retrieve endpoint")
 }

@@ -56,8 +56,8 @@ func (l *Learner) askEndpoints(ctx context.Context) error {
 	}
 	for _, name := range names {
 		reply, err := l.action(ctx, "PJSIPShowEndpoint", ami.Header{Name: "Endpoint", Value: name})
-		if _, gone := errors.AsType[*ami.ActionError](err); gone {
-			l.endpoints[name].read = l.round // deleted meanwhile; the next list will not have it
+		if _, refused := errors.AsType[*ami.ActionError](err); refused {
+			l.endpoints[name].read = l.round // it has its turn again after the others
 			continue
 		}
 		if errors.Is(err, errRefused) {
@@ -87,7 +87,7 @@ func (l *Learner) takeEndpoints(reply *ami.Reply) {
 		}
 		listed[name] = true
 		if l.endpoints[name] == nil && len(l.endpoints) < maxEndpoints {
-			l.endpoints[name] = &endpoint{}
+			l.endpoints[strings.Clone(name)] = &endpoint{}
 		}
 		if e := l.endpoints[name]; e != nil {
 			auths, ok := field(m, "Auths")

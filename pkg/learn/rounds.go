@@ -201,7 +201,13 @@ func (l *Learner) fixedThings() []fixed {
 	for _, p := range l.peers {
 		out = append(out, p.fixed...)
 	}
-	slices.SortStableFunc(out, func(a, b fixed) int { return strings.Compare(a.note, b.note) })
+	last := func(f fixed) bool { return strings.HasPrefix(f.note, "registration ") } // a trunk's name says more
+	slices.SortStableFunc(out, func(a, b fixed) int {
+		if last(a) != last(b) {
+			return map[bool]int{true: 1, false: -1}[last(a)]
+		}
+		return strings.Compare(a.note, b.note)
+	})
 	return out
 }
 
