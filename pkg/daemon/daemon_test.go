@@ -62,6 +62,18 @@ func TestBansOutliveTheDaemon(t *testing.T) {
 	}
 }
 
+func TestAnAllowedAddressIsNotAdopted(t *testing.T) {
+	r := newRig(t)
+	r.attack(attacker)
+	r.await(engine.Ban, "203.0.113.66/32")
+	r.stop()
+	r.cfg.Policy.Allow = []policy.AllowEntry{{Prefix: netip.MustParsePrefix("203.0.113.66/32")}}
+	r.start()
+	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
+		t.Error("the ban of an address that is allowed by now is still in the kernel")
+	}
+}
+
 func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 	r := newRig(t)
 	for range 3 {

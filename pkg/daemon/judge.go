@@ -226,7 +226,7 @@ func (j *judge) refreshTrust() {
 
 // adopt takes over the bans that are in the kernel, and takes out what should not be there: allowed prefixes of an
 // earlier configuration, and in observe mode the bans.
-func (j *judge) adopt(fw firewall.Firewall, p policy.Policy) (adopted int, err error) {
+func (j *judge) adopt(fw firewall.Firewall, p policy.Policy) (int, error) {
 	bans, err := fw.Elements(firewall.Ban)
 	if err != nil {
 		return 0, err
@@ -238,21 +238,27 @@ func (j *judge) adopt(fw firewall.Firewall, p policy.Policy) (adopted int, err e
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	now := j.clock.now()
-	var stale []firewall.Change
-	for _, el := range bans {
-		if p.Mode == policy.Observe || el.Remaining <= 0 {
-			stale = append(stale, firewall.Change{Kind: firewall.Ban, Prefix: el.Prefix, Remove: true})
-			continue
+	if p.Mode != policy.Observe {
+		for _, el := range bans {
+			j.engine.Adopt(now, el.Prefix, now.Add(el.Remaining))
 		}
-		j.engine.Adopt(now, el.Prefix, now.Add(el.Remaining))
-		adopted++
+	}
+	taken := make(map[netip.Prefix]bool)
+	for _, b := range j.engine.Enforced(now) {
+		taken[b.Prefix] = true
+	}
+	var stale []firewall.Change
+	for _, el := range bans { // those that observe mode or the allow list end
+		if !taken[el.Prefix] {
+			stale = append(stale, firewall.Change{Kind: firewall.Ban, Prefix: el.Prefix, Remove: true})
+		}
 	}
 	j.exempt = make(map[netip.Prefix]bool)
 	for _, el := range allowed {
 		j.exempt[el.Prefix] = true
 	}
 	stale = append(stale, j.exemptions()...)
-	return adopted, fw.Apply(stale)
+	return len(taken), fw.Apply(stale)
 }
 
 // sampled returns up to n bans to look for in the kernel, different ones each time.
