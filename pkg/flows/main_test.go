@@ -1,0 +1,365 @@
+package flows
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is how long the kernel may take on a slow machine.
+const patience = 30 * time.Second
+
+// space is a network namespace of a test's own. Its thread is never unlocked,
+// so it ends with the goroutine, and the namespace with its last descriptor.
+type space struct {
+	ns netns.NsHandle
+	do chan func()
+}
+
+func newSpace(t testing.TB) *space {
+	t.Helper()
+	s := &space{do: make(chan func())}
+	ready := make(chan error, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		ns, err := netns.New()
+		s.ns = ns
+		ready <- err
+		for f := range s.do {
+			f()
+		}
+	}()
+	if err := <-ready; err != nil {
+		t.Fatalf("a network namespace cannot be made (these tests need root): %v", err)
+	}
+	t.Cleanup(func() {
+		close(s.do)
+		<-done
+		_ = s.ns.Close()
+	})
+	return s
+}
+
+// run runs f on a thread inside the namespace.
+func (s *space) run(f func()) {
+	done := make(chan struct{})
+	s.do <- func() { defer close(done); f() }
+	<-done
+}
+
+func (s *space) command(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	var out []byte
+	var err error
+	s.run(func() { out, err = exec.Command(name, args...).CombinedOutput() })
+	if err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+// wire is a server whose connections are tracked, and a client, with a cable
+// between them.
+type wire struct {
+	server, client *space
+}
+
+// The client's addresses; the server is 10.99.0.1 and fd99::1.
+const (
+	server4, server6 = "10.99.0.1", "fd99::1"
+	client4, client6 = "10.99.0.66", "fd99::66"
+	other4           = "10.99.7.5"
+)
+
+func newWire(t testing.TB) *wire {
+	t.Helper()
+	w := &wire{server: newSpace(t), client: newSpace(t)}
+	var err error
+	w.server.run(func() {
+		v := &netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: "server"}, PeerName: "client",
+			PeerNamespace: netlink.NsFd(int(w.client.ns)),
+		}
+		if err = netlink.LinkAdd(v); err == nil {
+			err = configure("server", server4+"/16", server6+"/48")
+		}
+	})
+	if err == nil {
+		w.client.run(func() { err = configure("client", client4+"/16", other4+"/16", client6+"/48") })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A rule that asks for the state is what turns tracking on.
+	w.nft(t, `table inet tracking {
+		chain in { type filter hook prerouting priority -150; ct state established counter; }
+	}`)
+	return w
+}
+
+func (w *wire) nft(t testing.TB, ruleset string) {
+	t.Helper()
+	var out []byte
+	var err error
+	w.server.run(func() {
+		cmd := exec.Command("nft", "-f", "-")
+		cmd.Stdin = strings.NewReader(ruleset)
+		cmd.Env = []string{"PATH=/usr/sbin:/sbin:/usr/bin:/bin"}
+		out, err = cmd.CombinedOutput()
+	})
+	if err != nil {
+		t.Fatalf("nft: %v\n%s", err, out)
+	}
+}
+
+func configure(name string, addrs ...string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		addr, err := netlink.ParseAddr(a)
+		if err != nil {
+			return err
+		}
+		addr.Flags = unix.IFA_F_NODAD
+		if err := netlink.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("%s: %w", a, err)
+		}
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return errors.Join(netlink.LinkSetUp(lo), netlink.LinkSetUp(link))
+}
+
+// flows lists the table of the server with the library's own parser.
+func (w *wire) flows(t testing.TB) []*netlink.ConntrackFlow {
+	t.Helper()
+	h, err := netlink.NewHandleAt(w.server.ns, unix.NETLINK_NETFILTER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	var all []*netlink.ConntrackFlow
+	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+		list, err := h.ConntrackTableList(netlink.ConntrackTable, family)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, list...)
+	}
+	return all
+}
+
+// names lists the flows as "protocol source>port", from the side that began.
+func (w *wire) names(t testing.TB) map[string]bool {
+	t.Helper()
+	m := make(map[string]bool)
+	for _, f := range w.flows(t) {
+		m[fmt.Sprintf("%d %s>%d", f.Forward.Protocol, f.Forward.SrcIP, f.Forward.DstPort)] = true
+	}
+	return m
+}
+
+func (w *wire) wantNames(t testing.TB, want ...string) {
+	t.Helper()
+	got := w.names(t)
+	ok := len(got) == len(want)
+	for _, n := range want {
+		ok = ok && got[n]
+	}
+	if !ok {
+		t.Errorf("flows %v, want %v", got, want)
+	}
+}
+
+// echoUDP answers each datagram until the test ends.
+func (s *space) echoUDP(t testing.TB, addr string) *net.UDPConn {
+	t.Helper()
+	c := s.listenUDP(t, addr)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 2048)
+		for {
+			n, from, err := c.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteToUDPAddrPort(b[:n], from)
+		}
+	}()
+	t.Cleanup(func() { _ = c.Close(); <-done })
+	return c
+}
+
+func (s *space) listenUDP(t testing.TB, addr string) *net.UDPConn {
+	t.Helper()
+	var c *net.UDPConn
+	var err error
+	s.run(func() { c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr))) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// ask sends a datagram and waits for what it is answered with.
+func ask(t testing.TB, c *net.UDPConn, to string) {
+	t.Helper()
+	if !answered(t, c, to, patience) {
+		t.Fatalf("no answer from %s", to)
+	}
+}
+
+func answered(t testing.TB, c *net.UDPConn, to string, wait time.Duration) bool {
+	t.Helper()
+	if _, err := c.WriteToUDPAddrPort([]byte("OPTIONS"), netip.MustParseAddrPort(to)); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(wait))
+	_, _, err := c.ReadFromUDPAddrPort(make([]byte, 64))
+	return err == nil
+}
+
+// session is a TCP connection of which both ends are held.
+type session struct{ client, server net.Conn }
+
+func (w *wire) connect(t testing.TB, from, to string) session {
+	t.Helper()
+	var l net.Listener
+	var s session
+	var err error
+	w.server.run(func() { l, err = net.Listen("tcp", to) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w.client.run(func() {
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from)), Timeout: patience}
+		s.client, err = d.Dial("tcp", to)
+	})
+	if err == nil {
+		s.server, err = l.Accept()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.client.Close(); _ = s.server.Close() })
+	s.exchange(t)
+	return s
+}
+
+func (s session) exchange(t testing.TB) {
+	t.Helper()
+	for _, way := range [][2]net.Conn{{s.client, s.server}, {s.server, s.client}} {
+		_ = way[1].SetReadDeadline(time.Now().Add(patience))
+		if _, err := way[0].Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := way[1].Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// forge sends UDP datagrams with any source to the server.
+type forge struct {
+	fd int
+	to unix.SockaddrInet4
+	b  []byte
+}
+
+func (w *wire) forge(t testing.TB) *forge {
+	t.Helper()
+	f := &forge{to: unix.SockaddrInet4{Addr: netip.MustParseAddr(server4).As4()}, b: make([]byte, 32)}
+	var err error
+	w.client.run(func() { f.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(f.fd) })
+	f.b[0], f.b[8], f.b[9] = 0x45, 64, unix.IPPROTO_UDP
+	copy(f.b[16:], f.to.Addr[:])
+	return f
+}
+
+// send sends one datagram without a checksum, which IPv4 permits (RFC 768).
+func (f *forge) send(t testing.TB, from netip.Addr, sport, dport uint16) {
+	t.Helper()
+	a := from.As4()
+	copy(f.b[12:], a[:])
+	binary.BigEndian.PutUint16(f.b[20:], sport)
+	binary.BigEndian.PutUint16(f.b[22:], dport)
+	binary.BigEndian.PutUint16(f.b[24:], uint16(len(f.b)-20))
+	for {
+		switch err := unix.Sendto(f.fd, f.b, 0, &f.to); err {
+		case nil:
+			return
+		case unix.EINTR, unix.ENOBUFS:
+		default:
+			t.Fatal(err)
+		}
+	}
+}
+
+// fill makes n flows from other sources, and returns when they are tracked.
+func (w *wire) fill(t testing.TB, n int, source func(i int) (netip.Addr, uint16), dport uint16) {
+	t.Helper()
+	w.server.listenUDP(t, fmt.Sprintf("%s:%d", server4, dport))
+	f := w.forge(t)
+	// The first one waits for ARP, where only a few packets find room.
+	f.send(t, netip.MustParseAddr(client4), 9, 9)
+	if err := eventually(func() bool { return w.count(t) > 0 }); err != nil {
+		t.Fatal(err)
+	}
+	before := w.count(t)
+	for i := range n {
+		a, port := source(i)
+		f.send(t, a, port, dport)
+	}
+	if err := eventually(func() bool { return w.count(t) >= before+n }); err != nil {
+		t.Fatalf("%d of %d flows are tracked", w.count(t)-before, n)
+	}
+}
+
+// count asks the kernel how many flows it tracks.
+func (w *wire) count(t testing.TB) (n int) {
+	t.Helper()
+	out := w.server.command(t, "cat", "/proc/thread-self/net/stat/nf_conntrack")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if _, err := fmt.Sscanf(lines[len(lines)-1], "%x", &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func eventually(ok func() bool) error {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		if ok() {
+			return nil
+		}
+		if time.Now().After(end) {
+			return errors.New("it did not come about")
+		}
+	}
+}
