@@ -29,10 +29,10 @@ type endpoint struct {
 // askEndpoints lists the endpoints and reads some of them.
 func (l *Learner) askEndpoints(ctx context.Context) error {
 	reply, err := l.action(ctx, "PJSIPShowEndpoints")
-	if errors.Is(err, errRefused) {
+	switch {
+	case l.verdicts["PJSIPShowEndpoints"] == denied:
 		return l.askIdentifies(ctx)
-	}
-	if err != nil {
+	case err != nil: // where Asterisk has no PJSIP, nothing is to be found
 		return err
 	}
 	l.takeEndpoints(reply)
@@ -56,17 +56,16 @@ func (l *Learner) askEndpoints(ctx context.Context) error {
 	}
 	for _, name := range names {
 		reply, err := l.action(ctx, "PJSIPShowEndpoint", ami.Header{Name: "Endpoint", Value: name})
-		if _, refused := errors.AsType[*ami.ActionError](err); refused {
-			l.endpoints[name].read = l.round // it has its turn again after the others
-			continue
-		}
-		if errors.Is(err, errRefused) {
-			break
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+			l.endpoints[name].take(name, l.round, reply.Events)
+		case errors.Is(err, errRefused):
+			return l.askIdentifies(ctx)
+		case errors.Is(err, errOver), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ami.ErrBusy):
 			return err
+		default: // what was known of this one stays; its turn comes again after the others
+			l.endpoints[name].read = l.round
 		}
-		l.endpoints[name].take(name, l.round, reply.Events)
 	}
 	if rest > 0 {
 		return l.askIdentifies(ctx) // has all of them in one answer, where it is allowed

@@ -1,0 +1,113 @@
+package learn
+
+import (
+	"context"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/ringwall/ringwall/deploy/lab"
+	"github.com/ringwall/ringwall/pkg/ami"
+)
+
+// relay lets a session of this process reach AMI in the lab's namespace: it has no dialer to give.
+func relay(t *testing.T, l *lab.Lab) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		serve(ctx, ln, func(ctx context.Context) (net.Conn, error) {
+			return l.DialContext(ctx, lab.Server, "tcp", lab.AMIAddress)
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		_ = ln.Close()
+		<-done
+	})
+	return ln.Addr().String()
+}
+
+func TestARealAsteriskTeachesPhonesAndTrunks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a real Asterisk")
+	}
+	l := lab.Start(t, lab.Options{Version: 22, Edit: func(file, content string) string {
+		if file == "pjsip.conf" {
+			content += "\n[itsp-auth]\ntype = auth\nauth_type = userpass\nusername = labcust\npassword = hunter2\n" +
+				"\n[itsp-reg]\ntype = registration\ntransport = t-udp4\noutbound_auth = itsp-auth\nserver_uri = sip:10.99.0.77:5060\nclient_uri = sip:labcust@10.99.0.77\nretry_interval = 600\n"
+			content = strings.Replace(content, "[6002](phone)\n", "[6002](phone)\nrewrite_contact = no\n", 1)
+		}
+		return content
+	}})
+	address := relay(t, l)
+	secfull := ami.Config{Address: address, Username: string(lab.SecFull), Secret: lab.SecFull.Secret()}
+	answered := func(k Knowledge) bool { return !k.At.IsZero() }
+
+	k := session(t, "secfull", secfull, answered)
+	prefixes := []string{"10.99.0.50/32 trunk trunk", "fd99::50/128 trunk trunk", "10.99.0.77/32 registration itsp-reg"}
+	equal(t, "Prefixes", k.Prefixes, prefixes...)
+	equal(t, "Contacts before anybody registered", k.Contacts)
+	if len(k.Denied)+len(k.Failed)+len(k.Refused) > 0 {
+		t.Errorf("%+v", k)
+	}
+
+	for _, ipv6 := range []bool{false, true} {
+		phone := l.Agent(t, lab.Phone, lab.AgentOptions{IPv6: ipv6})
+		if code, err := phone.Register("6001", lab.Password("6001")); code != 200 || err != nil {
+			t.Fatalf("Register: %d, %v", code, err)
+		}
+	}
+	claims := l.Agent(t, lab.Attacker, lab.AgentOptions{})
+	if code, err := claims.Register("6002", lab.Password("6002")); code != 200 || err != nil {
+		t.Fatalf("Register: %d, %v", code, err)
+	}
+	k = session(t, "secfull", secfull, answered)
+	equal(t, "Prefixes", k.Prefixes, prefixes...)
+	if k.Skipped != (Skipped{Claimed: 1}) {
+		t.Errorf("rewrite_contact=no: skipped %+v", k.Skipped)
+	}
+	if got := texts(k.Contacts); !strings.Contains(got, "contact of 6001") || strings.Contains(got, "10.99.0.66") {
+		t.Errorf("Contacts: %s, skipped %+v", got, k.Skipped)
+	}
+
+	k = session(t, "learn", ami.Config{Address: address, Username: string(lab.Learn), Secret: lab.Learn.Secret()}, answered)
+	equal(t, "Prefixes with write=reporting", k.Prefixes, "10.99.0.77/32 registration itsp-reg")
+	if len(k.Contacts) != 0 || k.Skipped.Private == 0 || len(k.Failed) > 0 {
+		t.Errorf("with write=reporting: %+v", k)
+	}
+	k = session(t, "ringwall", ami.Config{Address: address, Username: string(lab.Ringwall), Secret: lab.Ringwall.Secret()}, answered)
+	names := ""
+	for _, d := range k.Denied {
+		names += d.Action + " "
+	}
+	if len(k.Prefixes)+len(k.Contacts)+len(k.Failed) > 0 || !strings.HasPrefix(names, "PJSIPShowEndpoints Command DBGetTree PJSIPShowContacts PJSIPShowRegistrationsOutbound") {
+		t.Errorf("with write= empty: %+v", k)
+	}
+}
+
+func TestARealChanSIPTeachesItsPeers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a real Asterisk")
+	}
+	l := lab.Start(t, lab.Options{Version: 16})
+	phone := l.Agent(t, lab.Phone, lab.AgentOptions{})
+	if code, err := phone.Register("7001", lab.Password("7001")); code != 200 || err != nil {
+		t.Fatalf("Register: %d, %v", code, err)
+	}
+	k := session(t, "secfull", ami.Config{Address: relay(t, l), Username: string(lab.SecFull), Secret: lab.SecFull.Secret()},
+		func(k Knowledge) bool { return !k.At.IsZero() })
+	equal(t, "Prefixes", k.Prefixes, "10.99.0.50/32 trunk trunk (SIP peer)")
+	equal(t, "Contacts", k.Contacts) // chan_sip believes the phone
+	if k.Skipped != (Skipped{Private: 1}) {
+		t.Errorf("skipped %+v", k.Skipped)
+	}
+	if len(k.Denied)+len(k.Failed) > 0 {
+		t.Errorf("%+v", k)
+	}
+}
