@@ -197,14 +197,20 @@ func TestIAXPeersCountOnlyIfNothingCameBetween(t *testing.T) {
 	l, _ := learner(p)
 	l.Connected()
 	l.ask(t.Context())
-	p.set("IAXpeers", forged)
-	l.ask(t.Context())
-	k := l.Knowledge()
-	equal(t, "Prefixes", k.Prefixes)
-	equal(t, "Contacts", k.Contacts, "10.99.0.10/32 contact of iax100") // of the round before
-	if len(k.Failed) != 1 || k.Failed[0].What != "IAXpeers" {
-		t.Errorf("failed: %v", k.Failed)
+	for name, reply := range map[string]string{"one more": forged, "one less": strings.Replace(good, "ListItems: 1", "ListItems: 2", 1),
+		"no count": strings.Replace(good, "ListItems", "Items", 1)} {
+		p.set("IAXpeers", reply)
+		l.ask(t.Context())
+		k := l.Knowledge()
+		equal(t, name+": Prefixes", k.Prefixes)
+		equal(t, name+": Contacts", k.Contacts, "10.99.0.10/32 contact of iax100") // of the round before
+		if len(k.Failed) != 1 || k.Failed[0].What != "IAXpeers" {
+			t.Errorf("%s: failed: %v", name, k.Failed)
+		}
 	}
+	p.set("IAXpeers", strings.Replace(good, "10.99.0.10", "203.0.113.4", 1))
+	l.ask(t.Context())
+	equal(t, "Contacts", l.Knowledge().Contacts, "203.0.113.4/32 contact of iax100")
 }
 
 func TestBounds(t *testing.T) {

@@ -141,11 +141,12 @@ func (l *Learner) askPeers(ctx context.Context) error {
 			continue
 		}
 		items := reply.Events
-		if len(reply.Untagged) > 0 && len(items) == 0 {
-			if items = untagged(reply, "PeerEntry"); !complete(reply, len(items)) {
-				l.fail(q.action, errors.New("learn: other frames came between the items of the list; it is asked again later"))
-				continue
-			}
+		if len(items) == 0 {
+			items = untagged(reply, "PeerEntry")
+		}
+		if reply.Response != nil && !complete(reply, len(items)) {
+			l.fail(q.action, errors.New("learn: the list does not have as many items as its end says; it is asked again later"))
+			continue
 		}
 		var p peers
 		for _, m := range items {
