@@ -26,7 +26,7 @@ func BenchmarkTable(b *testing.B) {
 	}{{"10k", 10_000}, {"200k", 200_000}} {
 		b.Run(size.name, func(b *testing.B) {
 			w := newWire(b)
-			w.server.command(b, "sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout=3600")
+			w.server.timeout(b, "udp_timeout", 3600)
 			w.fill(b, size.n, crowd, 7000)
 			tb, err := openTable(int(w.server.ns))
 			if err != nil {

@@ -160,6 +160,9 @@ func (e *Ender) Run(ctx context.Context) error {
 			return nil
 		case <-e.wake:
 		}
+		if ctx.Err() != nil {
+			return nil
+		}
 		batch, lost := e.take()
 		e.sayLost(lost)
 		if len(batch) == 0 {

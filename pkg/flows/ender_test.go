@@ -238,6 +238,21 @@ func TestRounds(t *testing.T) {
 	}
 }
 
+func TestFlowsThatComeBackDoNotKeepALook(t *testing.T) {
+	n := 0
+	_, err := rounds(t.Context(),
+		func() ([][]byte, error) { return make([][]byte, chunk), nil },
+		func(names [][]byte) (int, error) {
+			if n++; n > maxRounds {
+				t.Fatal("one round too many")
+			}
+			return len(names), nil
+		})
+	if n != maxRounds || err != nil {
+		t.Errorf("%d rounds, %v", n, err)
+	}
+}
+
 func TestSelection(t *testing.T) {
 	voip := Config{UDPPorts: []uint16{5060}, TCPPorts: []uint16{5061}}
 	all := Config{All: true}

@@ -74,6 +74,7 @@ func parse(msg []byte, f *flow) bool {
 }
 
 func (t *tuple) parse(b []byte) bool {
+	*t = tuple{} // a later attribute of the same kind replaces the earlier one
 	return eachAttr(b, func(kind uint16, _, value []byte) bool {
 		switch kind {
 		case ctaTupleIP:

@@ -28,7 +28,8 @@ const (
 const (
 	// chunk bounds the flows that are remembered while the table is read: a
 	// table may hold millions, and a ban must not cost their memory.
-	chunk = 8192
+	chunk     = 8192
+	maxRounds = 128
 	// answerTimeout is for one message of the kernel, which answers at once.
 	answerTimeout = 5 // seconds
 )
@@ -45,7 +46,7 @@ func openTable(fd int) (*table, error) {
 	}
 	s, err := nl.GetNetlinkSocketAt(ns, netns.None(), unix.NETLINK_NETFILTER)
 	if err != nil {
-		return nil, fmt.Errorf("flows: open a netlink socket to netfilter: %w", err)
+		return nil, explain("open a netlink socket to netfilter", err)
 	}
 	_ = s.SetReceiveTimeout(&unix.Timeval{Sec: answerTimeout})
 	_ = s.SetSendTimeout(&unix.Timeval{Sec: answerTimeout})
@@ -71,10 +72,11 @@ func (t *table) end(ctx context.Context, s *selection) (int, error) {
 }
 
 // rounds finds and deletes until all is deleted that was to be found. It goes
-// on only while that makes progress: what cannot be deleted must not keep it.
+// on only while that makes progress, and not for ever where flows come back:
+// the ban may be missing, and a look must not keep the next one waiting.
 func rounds(ctx context.Context, find func() ([][]byte, error), del func([][]byte) (int, error)) (total int, err error) {
 	again := true
-	for {
+	for range maxRounds {
 		names, err := find()
 		interrupted := errors.Is(err, nl.ErrDumpInterrupted)
 		if err != nil && !interrupted {
@@ -94,12 +96,13 @@ func rounds(ctx context.Context, find func() ([][]byte, error), del func([][]byt
 			return total, nil
 		}
 	}
+	return total, nil
 }
 
 // find returns the names of up to chunk flows.
 func (t *table) find(ctx context.Context, s *selection) (names [][]byte, err error) {
 	for _, q := range queries(s) {
-		err = errors.Join(err, t.dump(q, func(f *flow) bool {
+		e := t.dump(q, func(f *flow) bool {
 			if ctx.Err() != nil || len(names) == chunk {
 				return false
 			}
@@ -107,7 +110,16 @@ func (t *table) find(ctx context.Context, s *selection) (names [][]byte, err err
 				names = append(names, f.appendName(nil))
 			}
 			return true
-		}))
+		})
+		if e != nil && !errors.Is(e, nl.ErrDumpInterrupted) {
+			return nil, e
+		}
+		if e != nil {
+			err = e
+		}
+		if len(names) == chunk {
+			break
+		}
 	}
 	return names, err
 }
@@ -176,11 +188,11 @@ func only(a netip.Addr, tuple, flags uint16) []byte {
 func explain(what string, err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		err = errors.Join(ErrPermission, err)
+		return fmt.Errorf("%w: %s: %w", ErrPermission, what, err)
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT):
 		// nfnetlink answers EINVAL for a subsystem that is not loaded
 		// (net/netfilter/nfnetlink.c, nfnetlink_rcv_msg).
-		err = errors.Join(ErrMissing, err)
+		return fmt.Errorf("%w: %s: %w", ErrMissing, what, err)
 	}
 	return fmt.Errorf("flows: %s: %w", what, err)
 }

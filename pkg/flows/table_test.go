@@ -178,7 +178,7 @@ func TestManyFlowsOfOneSourceEnd(t *testing.T) {
 func TestFlowsInZonesEnd(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
-	w.nft(t, `table inet zones {
+	w.server.nft(t, `table inet zones {
 		chain pre { type filter hook prerouting priority -300; udp dport 5060 ct zone set 7; }
 		chain out { type filter hook output priority -300; udp sport 5060 ct zone set 7; }
 	}`)
@@ -201,7 +201,7 @@ func TestFlowsInZonesEnd(t *testing.T) {
 func TestNATIsSeenFromTheWire(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
-	w.nft(t, `table ip nat {
+	w.server.nft(t, `table ip nat {
 		chain pre { type nat hook prerouting priority -100; udp dport { 5060, 15060 } redirect to :7060; }
 	}`)
 	w.server.echoUDP(t, server4+":7060")
@@ -291,7 +291,7 @@ func TestEndOfContextEndsALook(t *testing.T) {
 func TestABanAfterTrackingKeepsTheFlowAlive(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
-	w.server.command(t, "sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout_stream=1000")
+	w.server.timeout(t, "udp_timeout_stream", 1000)
 	w.server.echoUDP(t, server4+":5060")
 	phone := w.client.listenUDP(t, client4+":5060")
 	for range 3 {
@@ -303,11 +303,12 @@ func TestABanAfterTrackingKeepsTheFlowAlive(t *testing.T) {
 		}
 		return nil
 	}
-	w.nft(t, `table ip late {
+	w.server.nft(t, `table ip late {
 		chain pre { type filter hook prerouting priority -100; ip saddr 10.99.0.66 udp dport 5060 counter drop; }
 	}`)
 	// From here on a packet that is tracked takes the flow to this timeout.
-	w.server.command(t, "sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout_stream=5000", "net.netfilter.nf_conntrack_udp_timeout=5000")
+	w.server.timeout(t, "udp_timeout_stream", 5000)
+	w.server.timeout(t, "udp_timeout", 5000)
 	send := func() {
 		if _, err := phone.WriteToUDPAddrPort([]byte("REGISTER"), netip.MustParseAddrPort(server4+":5060")); err != nil {
 			t.Fatal(err)
@@ -324,9 +325,9 @@ func TestABanAfterTrackingKeepsTheFlowAlive(t *testing.T) {
 	e, ended := start(t, w.voip())
 	e.End(netip.MustParsePrefix(client4 + "/32"))
 	<-ended
-	before := w.server.command(t, "nft", "list", "table", "ip", "late")
+	before := w.server.nft(t, "list table ip late")
 	send()
-	if err := eventually(func() bool { return w.server.command(t, "nft", "list", "table", "ip", "late") != before }); err != nil {
+	if err := eventually(func() bool { return w.server.nft(t, "list table ip late") != before }); err != nil {
 		t.Fatal("the packet did not come")
 	}
 	w.wantNames(t)
@@ -339,7 +340,7 @@ func TestOwnPacketsToTheSourceStop(t *testing.T) {
 	w := newWire(t)
 	asterisk := w.server.listenUDP(t, server4+":5060")
 	phone := w.client.listenUDP(t, client4+":5060")
-	w.nft(t, `table inet admin {
+	w.server.nft(t, `table inet admin {
 		chain out { type filter hook output priority 0; policy drop; ct state established accept; }
 	}`)
 	if _, err := phone.WriteToUDPAddrPort([]byte("REGISTER"), netip.MustParseAddrPort(server4+":5060")); err != nil {
@@ -348,7 +349,7 @@ func TestOwnPacketsToTheSourceStop(t *testing.T) {
 	if err := eventually(func() bool { return w.names(t)["17 10.99.0.66>5060"] }); err != nil {
 		t.Fatal("the flow is not tracked")
 	}
-	w.nft(t, `table ip ban {
+	w.server.nft(t, `table ip ban {
 		chain pre { type filter hook prerouting priority -300; ip saddr 10.99.0.66 udp dport 5060 drop; }
 	}`)
 	answer := func() error {
@@ -372,12 +373,12 @@ func TestOwnPacketsToTheSourceStop(t *testing.T) {
 func TestADroppedTCPFlowKeepsItsPlaceForDays(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
-	w.nft(t, `table ip ban {
+	w.server.nft(t, `table ip ban {
 		chain pre { type filter hook prerouting priority -300; ip saddr @banned drop; }
 		set banned { type ipv4_addr; }
 	}`)
 	w.connect(t, client4+":45060", server4+":5060")
-	w.server.command(t, "nft", "add", "element", "ip", "ban", "banned", "{ 10.99.0.66 }")
+	w.server.nft(t, "add element ip ban banned { 10.99.0.66 }")
 	if f := w.flows(t); len(f) != 1 || f[0].TimeOut < 4*24*3600 {
 		t.Fatalf("flows %v, want one with days left", f)
 	}
