@@ -1,0 +1,256 @@
+package soak
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/firewall"
+)
+
+// trap is an account that no phone has: whoever asks for it is banned at once, so that one event is one ban.
+const trap = "trap"
+
+// host is a machine of its own: a namespace with an AMI server, which this process plays, and the program.
+type host struct {
+	t      *testing.T
+	space  *space
+	server *amiserver.Server
+	line   *line
+	ami    string // address of the server
+	config string
+	client *control.Client
+	table  *firewall.Table // to look into the kernel; nothing is changed with it
+	daemon *process
+	serial int
+}
+
+// newHost makes the machine; start starts the program. settings are further lines of the configuration.
+func newHost(t *testing.T, settings string) *host {
+	t.Helper()
+	h := &host{t: t, space: newSpace(t), line: newLine()}
+	l, err := h.space.listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.ami = l.Addr().String()
+	h.server = serve(t, meteredListener{l, h.line}, amiserver.Config{})
+	h.configure(h.ami, settings)
+	if h.table, err = firewall.Open(firewall.Config{NetNS: int(h.space.ns)}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.table.Close() })
+	return h
+}
+
+// configure writes the configuration.
+func (h *host) configure(ami, settings string) {
+	h.t.Helper()
+	dir := h.t.TempDir()
+	socket := filepath.Join(dir, "ringwall.sock")
+	h.config = filepath.Join(dir, "ringwall.yaml")
+	h.client = &control.Client{Socket: socket, Timeout: patience}
+	text := fmt.Sprintf("asterisk:\n  - {name: pbx, address: %q, username: ringwall, secret: s3cret%s}\n"+
+		"control: {socket: %s}\nstate: {path: %s}\n", ami, extra(settings), socket, filepath.Join(dir, "state.db"))
+	if !strings.HasPrefix(settings, ",") {
+		text += settings
+	}
+	if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// extra is settings that belong to the asterisk entry: those that begin with a comma.
+func extra(settings string) string {
+	if strings.HasPrefix(settings, ",") {
+		return settings
+	}
+	return ""
+}
+
+// serve plays AMI until the test ends.
+func serve(t testing.TB, l net.Listener, cfg amiserver.Config) *amiserver.Server {
+	cfg.AuthDelay, cfg.QueueBytes, cfg.WriteTimeout = -1, 1<<30, time.Hour
+	cfg.Users = []amiserver.User{{Name: "ringwall", Secret: "s3cret", Read: amiserver.ClassSecurity}}
+	server := amiserver.New(cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(ctx, l) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return server
+}
+
+// start starts the program and waits until it hears the server.
+func (h *host) start() {
+	h.t.Helper()
+	h.spawn()
+	h.until("the daemon hears Asterisk", h.up)
+}
+
+func (h *host) spawn() {
+	h.t.Helper()
+	h.daemon = h.space.spawn(h.t, program, "run", "--config", h.config)
+}
+
+// up says whether the program hears the server and keeps the table.
+func (h *host) up() bool {
+	if !h.daemon.running() {
+		h.t.Fatalf("the daemon ended: %v", h.daemon.err)
+	}
+	s, err := h.client.Status(h.t.Context())
+	return err == nil && s.Healthy() && s.PBXs[0].Events > 0
+}
+
+func (h *host) status() control.Status {
+	h.t.Helper()
+	s, err := h.client.Status(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return s
+}
+
+func (h *host) until(what string, ok func() bool) {
+	h.t.Helper()
+	until(h.t, what, ok)
+}
+
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v still not: %s", patience, what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// inKernel says whether the kernel holds a ban.
+func (h *host) inKernel(p netip.Prefix) bool {
+	h.t.Helper()
+	_, ok, err := h.table.Has(firewall.Ban, p)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return ok
+}
+
+// kernel lists the bans in the kernel.
+func (h *host) kernel() map[netip.Prefix]firewall.Element {
+	h.t.Helper()
+	list, err := h.table.Elements(firewall.Ban)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	m := make(map[netip.Prefix]firewall.Element, len(list))
+	for _, e := range list {
+		m[e.Prefix] = e
+	}
+	return m
+}
+
+// memory reads a value of the program's /proc/PID/status, in bytes.
+func (h *host) memory(key string) int {
+	h.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.daemon.cmd.Process.Pid))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for l := range strings.Lines(string(b)) {
+		if f := strings.Fields(l); len(f) == 3 && f[0] == key+":" {
+			kb, err := strconv.Atoi(f[1])
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			return kb << 10
+		}
+	}
+	h.t.Fatalf("no %s", key)
+	return 0
+}
+
+// cpu is the processor time that the program took so far (proc(5), /proc/PID/stat, in ticks of 10 ms).
+func (h *host) cpu() time.Duration {
+	h.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.daemon.cmd.Process.Pid))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	user, err1 := strconv.Atoi(f[11])
+	system, err2 := strconv.Atoi(f[12])
+	if err1 != nil || err2 != nil {
+		h.t.Fatalf("%q", b)
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+// line counts what goes through a listener's connections, so that whoever feeds them need not run far ahead.
+type line struct {
+	mu      sync.Mutex
+	moved   *sync.Cond
+	written int
+	broken  bool
+}
+
+func newLine() *line {
+	l := &line{}
+	l.moved = sync.NewCond(&l.mu)
+	return l
+}
+
+// await waits until n bytes have gone through, or a connection has ended.
+func (l *line) await(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.written < n && !l.broken {
+		l.moved.Wait()
+	}
+}
+
+func (l *line) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.written
+}
+
+type meteredListener struct {
+	net.Listener
+	line *line
+}
+
+// Accept implements net.Listener.
+func (m meteredListener) Accept() (net.Conn, error) {
+	c, err := m.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return meteredConn{c, m.line}, nil
+}
+
+type meteredConn struct {
+	net.Conn
+	line *line
+}
+
+// Write implements net.Conn.
+func (c meteredConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.line.mu.Lock()
+	c.line.written += n
+	c.line.broken = c.line.broken || err != nil
+	c.line.mu.Unlock()
+	c.line.moved.Broadcast()
+	return n, err
+}
