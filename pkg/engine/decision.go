@@ -38,6 +38,7 @@ const (
 	Honeypot            Reason = "honeypot"
 
 	Login         Reason = "login"         // a password was right
+	Registered    Reason = "registered"    // Asterisk knows a contact there
 	Expired       Reason = "expired"       // the time of a ban or of trust is over
 	Manual        Reason = "manual"        // a person said so
 	Allowed       Reason = "allowed"       // the allow list covers it now

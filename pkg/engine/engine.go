@@ -143,7 +143,7 @@ func (e *Engine) advance(now time.Time) {
 
 // Handle judges one event of the Asterisk named pbx, which came at now, and appends the decisions to out.
 func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []Decision) []Decision {
-	out = e.settle(now, out, 64)
+	out = e.settle(now, out, 256)
 	addr := ev.Remote.AddrPort.Addr().Unmap()
 	if !addr.IsValid() || addr.IsUnspecified() {
 		return out

@@ -19,6 +19,7 @@ type trust struct {
 	last  int64             // login
 	timer int64             // the one timer that counts
 	over  bool              // its end was reported
+	lost  bool              // it ended early: only a login brings it back
 	good  map[uint64]string // accounts that logged in from there, by hash
 	fails map[uint64]*fail  // accounts that failed from there within trust.ttl
 }
@@ -116,7 +117,7 @@ func (c *call) befriend(s *source, id uint64) {
 	}
 	fresh := t.until <= c.now
 	if fresh {
-		t.since, t.over, t.fails = c.now, false, nil
+		t.since, t.over, t.lost, t.fails = c.now, false, false, nil
 		if s != nil {
 			s.challenged = sketch{}
 		}
@@ -138,7 +139,7 @@ func (c *call) befriend(s *source, id uint64) {
 
 // distrust ends trust early.
 func (c *call) distrust(t *trust, reason Reason, detail string) {
-	t.until, t.over = c.now, true
+	t.until, t.over, t.lost = c.now, true, true
 	c.decide(Untrust, reason, c.prefixOf(t.key), 0, true, detail)
 }
 

@@ -1,0 +1,98 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+)
+
+// check recounts the books and says what does not agree.
+func (e *Engine) check() error {
+	enforced, forgeable, kept := 0, 0, 0
+	networks := make(map[netip.Prefix]network)
+	for p, b := range e.bans {
+		if p != b.prefix || p != p.Masked() {
+			return fmt.Errorf("ban of %v is filed under %v", b.prefix, p)
+		}
+		kept += len(b.evidence)
+		if !b.observed {
+			enforced++
+			if !b.proven {
+				forgeable++
+			}
+			if net, ok := e.networkOf(p); ok {
+				n := networks[net]
+				n.banned++
+				if !b.proven {
+					n.unproven++
+				}
+				networks[net] = n
+			}
+		}
+		if k, ok := e.keyOfPrefix(p); ok {
+			if s := e.sources.get(k); s != nil && (!s.banned || s.class != pinned) {
+				return fmt.Errorf("source of %v: banned %v, class %d", p, s.banned, s.class)
+			}
+		}
+	}
+	if enforced != e.enforced || forgeable != e.forgeable || kept != e.kept {
+		return fmt.Errorf("enforced %d, forgeable %d, kept %d; counted %d, %d, %d",
+			e.enforced, e.forgeable, e.kept, enforced, forgeable, kept)
+	}
+	if len(networks) != len(e.networks) {
+		return fmt.Errorf("%d networks, counted %d", len(e.networks), len(networks))
+	}
+	for p, n := range networks {
+		if e.networks[p] != n {
+			return fmt.Errorf("network %v: %+v, counted %+v", p, e.networks[p], n)
+		}
+	}
+	if e.sources.len() > e.sources.max {
+		return fmt.Errorf("%d sources, max %d", e.sources.len(), e.sources.max)
+	}
+	if err := e.sources.check(); err != nil {
+		return err
+	}
+	for k, i := range e.sources.index {
+		s := e.sources.slot(i)
+		_, known := e.trusts[k]
+		_, banned := e.bans[e.prefixOf(k)]
+		if s.known != known || s.banned != banned {
+			return fmt.Errorf("source %v: known %v, banned %v; want %v, %v", e.prefixOf(k), s.known, s.banned, known, banned)
+		}
+		for _, f := range []float32{s.score, s.proven, s.observed, s.overflow, s.pace.tokens} {
+			if !(f >= 0) || math.IsInf(float64(f), 0) {
+				return fmt.Errorf("source %v: %+v", e.prefixOf(k), s)
+			}
+		}
+		if s.proven > s.score+slack || s.score > s.observed+slack {
+			return fmt.Errorf("source %v: proven %v of %v of %v", e.prefixOf(k), s.proven, s.score, s.observed)
+		}
+	}
+	return nil
+}
+
+// check walks the lists of a tracker.
+func (t *tracker) check() error {
+	seen := 0
+	for c := range numClasses {
+		prev := none
+		for i := t.lists[c].head; i != none; i = t.slot(i).next {
+			s := t.slot(i)
+			if s.self != i || s.class != c || s.prev != prev || t.index[s.key] != i {
+				return fmt.Errorf("slot %d in list %d: %+v", i, c, s)
+			}
+			prev = i
+			if seen++; seen > len(t.index) {
+				return fmt.Errorf("the lists hold more than %d sources", len(t.index))
+			}
+		}
+		if t.lists[c].tail != prev {
+			return fmt.Errorf("list %d ends at %d, its tail is %d", c, prev, t.lists[c].tail)
+		}
+	}
+	if seen != len(t.index) {
+		return fmt.Errorf("the lists hold %d sources of %d", seen, len(t.index))
+	}
+	return nil
+}

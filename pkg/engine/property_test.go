@@ -1,0 +1,350 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+	"pgregory.net/rapid"
+)
+
+var epoch = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// step is one thing that happens to an engine, at one time.
+type step struct {
+	name string
+	at   time.Time
+	do   func(e *Engine, now time.Time) []Decision
+	tick bool // Tick first, as the daemon does before a command
+}
+
+func some[T any](t *rapid.T, label string, of ...T) T { return rapid.SampledFrom(of).Draw(t, label) }
+
+func anyAddr(t *rapid.T) netip.Addr {
+	if rapid.IntRange(0, 3).Draw(t, "family") == 0 {
+		return netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%d::%d", rapid.IntRange(0, 1).Draw(t, "net"), rapid.IntRange(1, 4).Draw(t, "host")))
+	}
+	return netip.AddrFrom4([4]byte{203, 0, byte(rapid.IntRange(112, 113).Draw(t, "net")), byte(rapid.IntRange(1, 7).Draw(t, "host"))})
+}
+
+func anyPrefix(t *rapid.T) netip.Prefix {
+	a := anyAddr(t)
+	bits := a.BitLen()
+	if a.Is4() {
+		bits = some(t, "bits", 32, 32, 32, 30, 24, 16)
+	} else {
+		bits = some(t, "bits", 128, 128, 126, 64, 64, 48)
+	}
+	return netip.PrefixFrom(a, bits) // not masked: nobody promises that it is
+}
+
+func anyPolicy(t *rapid.T) policy.Policy {
+	p := policy.Default().Policy
+	p.Mode = some(t, "mode", policy.Enforce, policy.Enforce, policy.Enforce, policy.Observe)
+	p.Services = map[string]policy.Mode{"PJSIP": policy.Enforce, "AMI": policy.Enforce,
+		"SIP": some(t, "sip", policy.Observe, policy.Enforce)}
+	p.Honeypots = []string{"honey"}
+	p.Threshold = some(t, "threshold", 10.0, 5, 1)
+	p.HalfLife = some(t, "half_life", 10*time.Minute, time.Second, 24*time.Hour)
+	p.Ban.First = some(t, "first", time.Hour, time.Second, 100*time.Hour)
+	p.Trust.Tolerance = some(t, "tolerance", 10.0, 1)
+	p.Trust.TTL = some(t, "ttl", 24*time.Hour, time.Minute)
+	p.Trust.Accounts = some(t, "accounts", 5, 0, 1)
+	p.Networks.Sources = some(t, "networks", 0, 2, 4)
+	p.Challenges.Accounts = some(t, "challenges", 20, 2)
+	p.Challenges.Warmup = some(t, "warmup", time.Hour, 0)
+	p.Targeted.Sources = some(t, "targeted", 10, 2, 0)
+	p.Storm.Sources = some(t, "storm", 5, 2, 0)
+	p.Storm.Memory = some(t, "memory", 168*time.Hour, time.Hour)
+	p.Misconfigured.Burst = some(t, "burst", 4, 0)
+	if rapid.IntRange(0, 3).Draw(t, "allowing") == 0 {
+		p.Allow = []policy.AllowEntry{{Prefix: anyPrefix(t).Masked()}}
+	}
+	return p
+}
+
+func anyEvent(t *rapid.T) security.Event {
+	return security.Event{
+		Type: some(t, "type", security.InvalidAccountID, security.ChallengeSent, security.ChallengeSent,
+			security.ChallengeResponseFailed, security.ChallengeResponseFailed, security.SuccessfulAuth, security.FailedACL,
+			security.InvalidPassword, security.RequestNotAllowed, security.RequestNotSupported, security.Type(200)),
+		Service:       some(t, "service", security.PJSIP, security.PJSIP, security.PJSIP, security.AMI, security.SIP, security.Service(99)),
+		Account:       some(t, "account", "201", "202", "203", "204", "205", "206", "207", "<unknown>", "honey", "", "\xf0\x9f\x98\x80"),
+		Session:       "call-" + strconv.Itoa(rapid.IntRange(1, 8).Draw(t, "session")),
+		Challenge:     "nonce",
+		Response:      strconv.Itoa(rapid.IntRange(1, 1000).Draw(t, "response")),
+		UsingPassword: rapid.IntRange(0, 4).Draw(t, "password") > 0,
+		ACLName:       some(t, "acl", "", "not_match_endpoint_acl", "other"),
+		Remote: security.Address{AddrPort: netip.AddrPortFrom(anyAddr(t), 5060),
+			Transport: some(t, "transport", security.UDP, security.TLS, security.NoTransport)},
+	}
+}
+
+// story draws what happens: mostly events, and sometimes what a person, Asterisk or the file orders.
+func story(t *rapid.T) []step {
+	now := epoch
+	var steps []step
+	for range rapid.IntRange(1, 120).Draw(t, "steps") {
+		now = now.Add(some(t, "pause", 0, time.Millisecond, time.Millisecond, 100*time.Millisecond, time.Second,
+			9*time.Second, 11*time.Second, time.Minute, time.Hour, 26*time.Hour, -time.Minute))
+		s := step{at: now, tick: true}
+		switch kind := rapid.IntRange(0, 40).Draw(t, "kind"); kind {
+		case 0:
+			p, d := anyPrefix(t), some(t, "for", time.Second, time.Hour, 1000*time.Hour)
+			s.name, s.do = "ban", func(e *Engine, now time.Time) []Decision { out, _ := e.Ban(now, p, d, ""); return out }
+		case 1:
+			p, d := anyPrefix(t), some(t, "grace", 0, time.Hour)
+			s.name, s.do = "unban", func(e *Engine, now time.Time) []Decision { return e.Unban(now, p, d) }
+		case 2:
+			p := anyPrefix(t)
+			s.name, s.do = "allow", func(e *Engine, now time.Time) []Decision { return e.Allow(now, p, OriginManual, "") }
+		case 3:
+			p := anyPrefix(t)
+			s.name, s.do = "disallow", func(e *Engine, _ time.Time) []Decision { e.Disallow(p, OriginManual); return nil }
+		case 4:
+			learned := map[netip.Prefix]string{anyPrefix(t): "a", anyPrefix(t): "b"}
+			s.name, s.do = "protect", func(e *Engine, now time.Time) []Decision { return e.Protect(now, "pbx", learned) }
+		case 5:
+			p := anyPolicy(t)
+			s.name, s.do = "configure", func(e *Engine, now time.Time) []Decision { return e.Configure(now, p) }
+		case 6:
+			p := anyPrefix(t)
+			s.name, s.do = "adopt", func(e *Engine, now time.Time) []Decision { e.Adopt(now, p, now.Add(time.Hour)); return nil }
+		case 7:
+			s.name, s.do = "unban all", func(e *Engine, now time.Time) []Decision { return e.UnbanAll(now) }
+		default:
+			ev := anyEvent(t)
+			s.tick = false
+			s.name, s.do = "event", func(e *Engine, now time.Time) []Decision { return e.Handle(now, "pbx", &ev, nil) }
+		}
+		steps = append(steps, s)
+	}
+	return steps
+}
+
+// play lets an engine live through a story. Between the steps it ticks at the times that ticks returns for a step.
+func (e *Engine) play(steps []step, ticks func(i int) []time.Time, after func(s step, out []Decision)) []Decision {
+	var all []Decision
+	for i, s := range steps {
+		var out []Decision
+		if ticks != nil {
+			for _, at := range ticks(i) {
+				out, _ = e.Tick(at, out)
+			}
+		}
+		if s.tick {
+			out, _ = e.Tick(s.at, out)
+		}
+		out = append(out, s.do(e, s.at)...)
+		if after != nil {
+			after(s, out)
+		}
+		all = append(all, out...)
+	}
+	return all
+}
+
+// TestWhateverHappens checks, after each step of any story, that nobody is banned whom the rules exempt, that bans are
+// no longer than they may be, and that the books agree.
+func TestWhateverHappens(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cfg := anyPolicy(t)
+		cfg.MaxSources = some(t, "max_sources", 3, 1000)
+		cfg.Limits.ForgeableBans = some(t, "forgeable_bans", 2, 1000)
+		e := New(cfg)
+		e.play(story(t), nil, func(s step, out []Decision) {
+			for _, d := range out {
+				if !(d.Score >= 0) || !(d.Points >= 0) || math.IsInf(d.Score, 0) {
+					t.Fatalf("%s: points %v, score %v", s.name, d.Points, d.Score)
+				}
+				if d.Action != Ban || d.Reason == Manual {
+					continue
+				}
+				if e.exemptWithin(d.Prefix) && s.name == "event" {
+					t.Fatalf("banned %v, which holds an exempt address", d.Prefix)
+				}
+				if d.Duration > e.cfg.Ban.Max || !d.Proven && d.Duration > e.cfg.Ban.ForgeableMax || d.Duration <= 0 {
+					t.Fatalf("ban for %v, proven %v", d.Duration, d.Proven)
+				}
+			}
+			if err := e.check(); err != nil {
+				t.Fatalf("after %s: %v", s.name, err)
+			}
+			for _, b := range e.Enforced(s.at) {
+				if e.pointless(b.Prefix) {
+					t.Fatalf("after %s: %v is banned, but exempt", s.name, b.Prefix)
+				}
+			}
+			if st := e.Stats(s.at); st.Trusted != len(e.TrustedSources(s.at)) || st.Trusted != len(e.Trusted(s.at)) {
+				t.Fatalf("%d trusted, %d listed", st.Trusted, len(e.TrustedSources(s.at)))
+			}
+			for _, a := range []string{"203.0.113.1", "2001:db8::1"} {
+				x := e.Why(s.at, netip.MustParseAddr(a))
+				if len(x.Lines) == 0 || (x.Verdict == "allowed" || x.Verdict == "protected") != (x.Allow != nil) {
+					t.Fatalf("why %s: %+v", a, x)
+				}
+			}
+		})
+	})
+}
+
+// TestSameEventsSameDecisions plays a story to two engines, which have different seeds and map orders.
+func TestSameEventsSameDecisions(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cfg, steps := anyPolicy(t), story(t)
+		cfg.MaxSources = some(t, "max_sources", 3, 1000)
+		first, second := New(cfg).play(steps, nil, nil), New(cfg).play(steps, nil, nil)
+		if !reflect.DeepEqual(first, second) {
+			t.Fatalf("%v\n%v", lines(first), lines(second))
+		}
+	})
+}
+
+// TestTicksDecideNothing plays a story with and without ticks between the steps: they make decisions come sooner, not
+// different.
+func TestTicksDecideNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cfg, steps := anyPolicy(t), story(t)
+		parts := rapid.SliceOfN(rapid.IntRange(0, 3), len(steps), len(steps)).Draw(t, "ticks")
+		seldom := New(cfg).play(steps, nil, nil)
+		often := New(cfg).play(steps, func(i int) (at []time.Time) {
+			if i > 0 {
+				pause := steps[i].at.Sub(steps[i-1].at)
+				for n := range parts[i] {
+					at = append(at, steps[i-1].at.Add(pause*time.Duration(n+1)/4))
+				}
+			}
+			return at
+		}, nil)
+		if !reflect.DeepEqual(seldom, often) {
+			t.Fatalf("%v\n%v", lines(seldom), lines(often))
+		}
+	})
+}
+
+func lines(decisions []Decision) (out []string) {
+	for _, d := range decisions {
+		out = append(out, fmt.Sprintf("%v %s %s %v %.3f %v\n", d.Time.Sub(epoch), d.Action, d.Reason, d.Prefix, d.Score, d.Duration))
+	}
+	return out
+}
+
+// TestWindowIsAMapThatForgets compares a window with a map and a list.
+func TestWindowIsAMapThatForgets(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		type entry struct {
+			key   uint64
+			at    int64
+			value int
+		}
+		const ttl = 50
+		size := some(t, "size", 8, 64, 128)
+		w := newWindow[int](ttl, size)
+		var model []entry // in order of time; a key stands there once
+		now := int64(1)
+		for i := range rapid.IntRange(1, 400).Draw(t, "steps") {
+			now += int64(rapid.IntRange(0, 3).Draw(t, "pause"))
+			model = slices.DeleteFunc(model, func(e entry) bool { return now-e.at >= ttl })
+			key := rapid.Uint64Range(0, 40).Draw(t, "key") * 1e15 >> 3
+			at := slices.IndexFunc(model, func(e entry) bool { return e.key == key })
+			switch rapid.IntRange(0, 9).Draw(t, "do") {
+			case 0:
+				odd := func(v int) bool { return v%3 == 0 }
+				w.remove(odd)
+				model = slices.DeleteFunc(model, func(e entry) bool { return odd(e.value) })
+			case 1:
+				if n := w.live(now); n != len(model) {
+					t.Fatalf("%d live, want %d", n, len(model))
+				}
+			default:
+				v := w.get(now, key)
+				if (v != nil) != (at >= 0) {
+					// A full window forgets slots, and one that was removed still takes its slot's place.
+					if v == nil && len(model) > 0 && w.size == w.max {
+						model = slices.Delete(model, at, at+1)
+						continue
+					}
+					t.Fatalf("key %d: there %v, want %v", key, v != nil, at >= 0)
+				}
+				if v != nil {
+					if *v != model[at].value {
+						t.Fatalf("key %d: %d, want %d", key, *v, model[at].value)
+					}
+					continue
+				}
+				*w.put(now, key) = i
+				model = append(model, entry{key, now, i})
+			}
+			var got, want []int
+			for v := range w.values(now) {
+				got = append(got, v)
+			}
+			for _, e := range model {
+				want = append(want, e.value)
+			}
+			if w.size == w.max && len(want) > len(got) { // the oldest went
+				model = model[len(want)-len(got):]
+				want = want[len(want)-len(got):]
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("values %v, want %v", got, want)
+			}
+		}
+	})
+}
+
+// TestTrackerIsAMapWithQueues compares a tracker with plain slices.
+func TestTrackerIsAMapWithQueues(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		tr := newTracker(1000)
+		var model [numClasses][]key // the latest last
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			k := key{byte(rapid.IntRange(0, 20).Draw(t, "key"))}
+			c := class(rapid.IntRange(0, int(numClasses)-1).Draw(t, "class"))
+			s := tr.get(k)
+			known := false
+			for i := range model {
+				n := len(model[i])
+				model[i] = slices.DeleteFunc(model[i], func(have key) bool { return have == k })
+				known = known || len(model[i]) < n
+			}
+			if known != (s != nil) {
+				t.Fatalf("%v: known %v, want %v", k, s != nil, known)
+			}
+			switch {
+			case s == nil:
+				tr.touch(tr.add(k, 1), c)
+				model[c] = append(model[c], k)
+			case rapid.Bool().Draw(t, "remove"):
+				tr.remove(s)
+			default:
+				tr.touch(s, c)
+				model[c] = append(model[c], k)
+			}
+			if err := tr.check(); err != nil {
+				t.Fatal(err)
+			}
+			for c := range numClasses {
+				if o := tr.oldest(c); (o == nil) != (len(model[c]) == 0) || o != nil && o.key != model[c][0] {
+					t.Fatalf("oldest of class %d is %v, want the first of %v", c, o, model[c])
+				}
+			}
+		}
+	})
+}
+
+// TestSketchesAreTheSameInEveryEngine pins the places: with a seed they would differ from run to run.
+func TestSketchesAreTheSameInEveryEngine(t *testing.T) {
+	for account, want := range map[string]uint8{"": 62, "201": 22, "alice": 4} {
+		if got := bitOf(account); got != want {
+			t.Errorf("bitOf(%q) = %d, want %d", account, got, want)
+		}
+	}
+}

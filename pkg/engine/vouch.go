@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+)
+
+// vouchTTL is how long a registered contact keeps its source trusted without being named again: Asterisk is asked every
+// few minutes, and a restart of it must not cost a customer anything.
+const vouchTTL = 60 * minute
+
+// Vouch trusts the sources from which phones are registered, as Asterisk tells it. Whoever has one account's password can
+// register, so a contact is worth what a login from there is worth: probation, and nothing where trust was lost or the
+// login followed guessing. A list without a source takes nothing away: that trust ends by itself.
+func (e *Engine) Vouch(now time.Time, pbx string, contacts map[netip.Prefix]string) []Decision {
+	e.advance(now)
+	guessed := make(map[key]bool)
+	for k := range e.breached.values(e.now) {
+		guessed[k] = true
+	}
+	var out []Decision
+	for _, p := range sortedKeys(contacts) {
+		p := cleaned(p)
+		if !p.IsSingleIP() || p.Addr().IsUnspecified() {
+			continue
+		}
+		k := e.keyOf(p.Addr())
+		t := e.trusts[k]
+		if t != nil && t.lost || guessed[k] {
+			continue
+		}
+		if b := e.banOf(k); b != nil && (b.proven || b.manual) {
+			continue
+		}
+		out = e.vouchFor(k, p.Addr(), pbx, out)
+	}
+	return out
+}
+
+func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []Decision) []Decision {
+	s := e.sources.get(k)
+	t := e.trusts[k]
+	if t == nil {
+		if len(e.trusts) >= e.cfg.MaxSources {
+			e.limited["max_sources"]++
+			return out
+		}
+		t = &trust{key: k, good: make(map[uint64]string)}
+		e.trusts[k] = t
+		if s != nil {
+			s.known = true
+		}
+	}
+	until := e.now + min(vouchTTL, int64(e.cfg.Trust.TTL))
+	fresh := t.until <= e.now
+	if fresh {
+		t.since, t.over, t.fails = e.now, false, nil
+		e.setTimer(t, until)
+	}
+	t.until, t.last = max(t.until, until), e.now
+	if fresh {
+		out = append(out, Decision{Time: stamp(e.now), Action: Trust, Source: a, Prefix: e.prefixOf(k), Reason: Registered,
+			Proven: true, Duration: time.Duration(t.until - e.now), PBX: pbx})
+	}
+	if b := e.banOf(k); b != nil {
+		e.forget(b)
+		if !b.observed {
+			out = append(out, e.end(b, Registered))
+		}
+	}
+	if s != nil {
+		e.classify(s)
+	}
+	return out
+}

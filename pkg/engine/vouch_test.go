@@ -1,0 +1,72 @@
+package engine_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+func contacts(addrs ...string) map[netip.Prefix]string {
+	m := make(map[netip.Prefix]string)
+	for _, a := range addrs {
+		p := netip.MustParseAddr(a)
+		m[netip.PrefixFrom(p, p.BitLen())] = "contact of 201"
+	}
+	return m
+}
+
+func (w *world) vouch(addrs ...string) *world {
+	w.log = append(w.log, w.e.Vouch(w.now, "pbx", contacts(addrs...))...)
+	return w
+}
+
+// On the day of the installation nobody has logged in yet under Ringwall's eyes, but the phones are registered.
+func TestARegisteredOfficeIsTrustedFromTheFirstMinute(t *testing.T) {
+	w := newWorld(t).vouch(office).wantTrusted(office)
+	w.wantDecision(1, engine.Trust, engine.Registered)
+	for range 9 {
+		w.scan(office, "100")
+	}
+	w.wantNever(office)
+	for range 20 { // asked again every five minutes
+		w.pass(5 * time.Minute).vouch(office)
+	}
+	w.wantTrusted(office).wantDecision(1, engine.Trust, engine.Registered)
+	w.pass(2*time.Hour).wantDecision(1, engine.Untrust, engine.Expired)
+}
+
+// One stolen password registers any contact: that must not make an attacker immune.
+func TestARegistrationIsProbationNotImmunity(t *testing.T) {
+	w := newWorld(t).vouch(bad)
+	for i := range 40 {
+		w.wrong(bad, string(rune('a'+i)), over(security.TLS))
+	}
+	w.wantBanned(bad).wantDecision(1, engine.Untrust, engine.Accounts)
+	w.vouch(bad).wantBanned(bad)
+	w.pass(2 * time.Hour).vouch(bad)
+	if w.e.Why(w.now, netip.MustParseAddr(bad)).Trust != nil {
+		t.Error("a registration brought back trust that was lost")
+	}
+}
+
+func TestARegistrationAfterGuessingEarnsNothing(t *testing.T) {
+	w := newWorld(t, func(p *policy.Policy) { p.Mode = policy.Observe })
+	for range 6 {
+		w.wrong(bad, "201")
+	}
+	w.login(bad, "201").wantDecision(1, engine.Breach, engine.Guessed)
+	w.vouch(bad).wantDecision(0, engine.Trust, engine.Registered)
+}
+
+func TestARegistrationEndsAForgeableBanOnly(t *testing.T) {
+	w := newWorld(t)
+	other := "203.0.113.67"
+	for range 3 {
+		w.scan(office, "100").scan(other, "100", over(security.TCP))
+	}
+	w.wantBanned(office, other).vouch(office, other).wantFree(office).wantBanned(other)
+}
