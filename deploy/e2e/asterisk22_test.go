@@ -299,6 +299,13 @@ func TestTrunksAreProtected(t *testing.T) {
 	if x := r.why(trunk); x.Ban != nil || r.kernelHas(trunk.String()+"/32") {
 		t.Errorf("the trunk: %+v", x)
 	}
+	phone := r.Agent(t, lab.Phone, lab.AgentOptions{})
+	if code, err := phone.Register("6001", lab.Password("6001")); err != nil || code != 200 {
+		t.Fatalf("%d, %v", code, err)
+	}
+	r.stop()
+	r.start() // it has heard no login, but Asterisk knows the contact
+	r.until("the registered phone is trusted", func() bool { return r.why(lab.Phone.IPv4()).Trust != nil })
 	r.stop()
 }
 

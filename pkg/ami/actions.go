@@ -339,6 +339,9 @@ func tagged(text, tag string) bool {
 func parseReply(frames []string) (*Reply, error) {
 	r := &Reply{Response: goami2.NewMessage()}
 	for i, f := range frames {
+		if i == 0 { // Asterisk 22 ends some refusals with a line feed: "No Contacts found\n" (res_pjsip_registrar.c)
+			f = strings.TrimSuffix(f, "\n")
+		}
 		m, err := goami2.Parse(f + "\r\n\r\n")
 		switch {
 		case err != nil && i == 0:

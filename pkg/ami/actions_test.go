@@ -326,3 +326,11 @@ func FuzzParseReply(f *testing.F) {
 		}
 	})
 }
+
+// Asterisk 22 ends some refusals with a line feed of its own, before the empty line.
+func TestRefusalThatEndsWithALineFeedIsRead(t *testing.T) {
+	r, err := parseReply([]string{"Response: Error\r\nActionID: 1\r\nMessage: No Contacts found\n"})
+	if err != nil || r.Response.Field("Message") != "No Contacts found" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

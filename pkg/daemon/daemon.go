@@ -177,8 +177,8 @@ func (d *Daemon) supervise(ctx context.Context, t Task) error {
 func (d *Daemon) beat(ctx context.Context) error {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	trust := time.NewTicker(5 * time.Minute)
-	defer trust.Stop()
+	renew := time.NewTicker(5 * time.Minute)
+	defer renew.Stop()
 	dog := newWatchdog()
 	for {
 		select {
@@ -187,7 +187,12 @@ func (d *Daemon) beat(ctx context.Context) error {
 		case <-tick.C:
 			d.judge.tick()
 			dog.pat(d)
-		case <-trust.C:
+		case <-renew.C:
+			for _, p := range d.pbxs {
+				if p.session.Status().Up { // what Asterisk knew before it went away grows old
+					d.judge.vouch(p.name, p.learner.Knowledge().Contacts)
+				}
+			}
 			if d.judge.meter {
 				d.judge.refreshTrust()
 			}

@@ -122,6 +122,25 @@ func (p *pbx) newLearner(cfg policy.Asterisk, j *judge) {
 			j.apply(func(e *engine.Engine, now time.Time) []engine.Decision {
 				return e.Protect(now, p.name, k.Prefixes)
 			})
+			j.vouch(p.name, k.Contacts)
 		},
 	})
+}
+
+// vouch trusts the sources of registered contacts, a few at a time: a large PBX must not keep its events waiting.
+func (j *judge) vouch(pbx string, contacts map[netip.Prefix]string) {
+	const most = 500
+	part := make(map[netip.Prefix]string, min(most, len(contacts)))
+	flush := func() {
+		j.apply(func(e *engine.Engine, now time.Time) []engine.Decision { return e.Vouch(now, pbx, part) })
+		clear(part)
+	}
+	for prefix, note := range contacts {
+		if part[prefix] = note; len(part) == most {
+			flush()
+		}
+	}
+	if len(part) > 0 {
+		flush()
+	}
 }

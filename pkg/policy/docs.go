@@ -22,7 +22,7 @@ func docs() map[string]about {
 		"asterisk[].tls.server_name": {
 			"The name in Asterisk's certificate.", "the host of the address"},
 		"asterisk[].tls.insecure": {"Accept any certificate, an attacker's too.", "TLS without a check keeps nobody out"},
-		"asterisk[].learn": {"Ask Asterisk for registered contacts and trunks, which are then never banned: auto asks as far as the user's privileges reach; off never asks.",
+		"asterisk[].learn": {"Ask Asterisk for its trunks, which are then never banned, and for registered contacts, whose sources are then trusted: auto asks as far as the user's privileges reach; off never asks.",
 			"what Asterisk knows about its own customers is the best protection from banning one"},
 		"asterisk[].ping_interval": {"How often to ask Asterisk for a sign of life: 1s to 10m.", "a dead connection is noticed within half a minute, at the cost of four small packets a minute"},
 
