@@ -26,17 +26,17 @@ const bannerPrefix = "Asterisk Call Manager/" // main/manager.c, session_do()
 
 // detect reads ahead in r, whose buffer holds detectBytes, until its format is clear. It consumes nothing.
 func detect(r *bufio.Reader) Format {
-	for {
-		want := min(r.Buffered()+1, detectBytes)
-		_, err := r.Peek(want)
+	for final := false; ; {
 		b, _ := r.Peek(r.Buffered())
-		final := err != nil || len(b) >= detectBytes
+		final = final || len(b) >= detectBytes
 		if f, ok := classify(b, final); ok {
 			return f
 		}
 		if final {
 			return Log
 		}
+		_, err := r.Peek(len(b) + 1) // only now, since a pipe may have no more for a long time
+		final = err != nil
 	}
 }
 

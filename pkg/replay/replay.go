@@ -152,7 +152,7 @@ func (p *player) play(ctx context.Context, queue []*stream) error {
 	for len(queue) > 0 {
 		s := queue[0]
 		for _, bad := range s.bad {
-			if err := p.tampered(bad, s); err != nil {
+			if err := p.tampered(bad); err != nil {
 				return err
 			}
 		}
@@ -214,15 +214,12 @@ func (p *player) learn(a netip.Addr) {
 	p.out = p.engine.Allow(time.Unix(0, p.now).UTC(), netip.PrefixFrom(a, a.BitLen()), "host", "")
 }
 
-func (p *player) tampered(bad tampered, s *stream) error {
-	at := p.now
-	if !s.done {
-		at = max(at, s.at)
-	}
+// tampered judges what has no time of its own: it happened after the last event.
+func (p *player) tampered(bad tampered) error {
 	now := p.Empty
 	switch {
-	case at != math.MinInt64:
-		now = time.Unix(0, at).UTC()
+	case p.now != math.MinInt64:
+		now = time.Unix(0, p.now).UTC()
 	case p.from != 0:
 		now = time.Unix(0, p.from).UTC()
 	}

@@ -91,7 +91,6 @@ func (c *commands) sayCustomers(s *replay.Summary) error {
 		c.sayf("%s came while the source was banned: these people would not have got in.", plural(int(locked), "login", "logins"))
 	}
 	c.sayf("If they are yours, name them in policy.allow, or raise policy.threshold; if a login is not a customer's, change its password.")
-	c.sayf("")
 	return nil
 }
 
