@@ -69,8 +69,8 @@ type Daemon struct {
 
 // New reads the configuration and sets everything up that can fail: the kernel's table, the control socket, the metrics
 // listener. Nothing runs yet; call Run, or Close.
-func New(o Options) (d *Daemon, err error) {
-	d = &Daemon{opts: o, started: time.Now(), level: new(slog.LevelVar)}
+func New(o Options) (_ *Daemon, err error) {
+	d := &Daemon{opts: o, started: time.Now(), level: new(slog.LevelVar)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
