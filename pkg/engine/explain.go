@@ -2,8 +2,12 @@ package engine
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -62,8 +66,7 @@ func (e *Engine) viewTrust(t *trust) TrustView {
 		Left: round(time.Duration(t.until - e.now).Seconds()), Accounts: t.accounts(),
 	}
 	if s := e.sources.get(t.key); s != nil {
-		s.decay(e.now, e)
-		v.Score = round(float64(s.observed))
+		v.Score = round(float64(s.observed * e.fade(e.now-s.at)))
 	}
 	return v
 }
@@ -100,7 +103,7 @@ func (e *Engine) Stats(now time.Time) Stats {
 	return s
 }
 
-// Why explains what is known of an address, and what would change it.
+// Why explains what is known of an address, and what would change it. It changes nothing.
 func (e *Engine) Why(now time.Time, a netip.Addr) Explanation {
 	e.advance(now)
 	a = a.Unmap().WithZone("")
@@ -109,116 +112,285 @@ func (e *Engine) Why(now time.Time, a netip.Addr) Explanation {
 		Address: a.String(), Source: e.prefixOf(k).String(), Verdict: "unknown", Threshold: e.cfg.Threshold,
 		HalfLife: e.cfg.HalfLife.Seconds(), Evidence: []Evidence{}, Lines: []string{},
 	}
-	say := func(format string, args ...any) { x.Lines = append(x.Lines, fmt.Sprintf(format, args...)) }
-	s := e.sources.get(k)
-	if s != nil {
-		s.decay(e.now, e)
-		x.Verdict = "suspicious"
-		x.Score, x.Attempts, x.Bans = round(float64(s.observed)), int(s.attempts), int(s.bans)
-		records, more := e.ring.chain(s, maxEvidence)
-		for i := range records {
-			x.Evidence = append(x.Evidence, e.view(&records[i]))
-		}
-		if more {
-			x.Lost = max(1, x.Attempts-len(records))
-		}
+	w := why{e: e, Explanation: &x, addr: a, source: e.sources.get(k)}
+	w.collect(k)
+	switch x.Verdict {
+	case "protected", "allowed":
+		w.exempt()
+	case "banned", "observed":
+		w.banned()
+	case "trusted":
+		w.trusted(e.trusts[k])
+	case "suspicious":
+		w.suspicious()
+	default:
+		w.say("nothing is known of %v: no event named it lately, and nothing bans it", a)
 	}
-	if t := e.trusted(k); t != nil {
-		v := e.viewTrust(t)
-		x.Trust, x.Verdict = &v, "trusted"
-	}
-	if b := e.covered(a); b != nil {
-		v := e.viewBan(b, true)
-		x.Ban, x.Verdict = &v, "banned"
-		if b.observed {
-			x.Verdict = "observed"
-		}
-		if len(x.Evidence) == 0 && v.Evidence != nil {
-			x.Evidence = v.Evidence
-		}
-	}
-	if p, ok := e.grace.containing(e.prefixOf(k)); ok && e.grace.entries[p] > e.now {
-		at := stamp(e.grace.entries[p])
-		x.Grace = &at
-	}
-	if p, ok := e.allow.covering(a); ok {
-		o := e.allow.entries[p][0]
-		x.Allow, x.Verdict = &AllowView{Prefix: p.String(), Origin: o.name, Note: o.note}, "allowed"
-	}
-	if p, ok := e.protected.covering(a); ok {
-		o := e.protected.entries[p][0]
-		x.Allow, x.Verdict = &AllowView{Prefix: p.String(), Origin: o.name, Note: o.note}, "protected"
-	}
-	e.arithmetic(&x, s, say)
-	e.outlook(&x, a, s, say)
+	w.hints()
 	return x
 }
 
-// arithmetic says how the score came about.
-func (e *Engine) arithmetic(x *Explanation, s *source, say func(string, ...any)) {
-	if s == nil || len(x.Evidence) == 0 {
-		return
+// why is an explanation in the making.
+type why struct {
+	e *Engine
+	*Explanation
+	addr   netip.Addr
+	source *source // nil if unknown
+	left   float64 // of the source's score, enforced evidence only, now
+}
+
+func (w *why) say(format string, args ...any) {
+	w.Lines = append(w.Lines, fmt.Sprintf(format, args...))
+}
+
+// collect gathers the facts. Of several verdicts the strongest stays: exempt, banned, trusted, suspicious.
+func (w *why) collect(k key) {
+	if s := w.source; s != nil {
+		w.Verdict = "suspicious"
+		fade := w.e.fade(w.e.now - s.at)
+		w.left = float64(s.score * fade)
+		w.Score, w.Attempts, w.Bans = round(float64(s.observed*fade)), int(s.attempts), int(s.bans)
+		records, more := w.e.ring.chain(s, maxEvidence)
+		for i := range records {
+			w.Evidence = append(w.Evidence, w.e.view(&records[i]))
+		}
+		if more {
+			w.Lost = max(1, w.Attempts-len(records))
+		}
 	}
-	sum := 0.0
-	for _, ev := range x.Evidence {
-		sum += ev.Points
+	if t := w.e.trusted(k); t != nil {
+		v := w.e.viewTrust(t)
+		w.Trust, w.Verdict = &v, "trusted"
 	}
-	say("%d attempts; the evidence shown adds up to %.1f points, and %.1f are left now: every %v half of them decays",
-		x.Attempts, sum, x.Score, e.cfg.HalfLife)
-	if x.Lost > 0 {
-		say("at least %d older pieces of evidence are no longer kept", x.Lost)
+	if b := w.e.covered(w.addr); b != nil {
+		v := w.e.viewBan(b, true)
+		w.Ban, w.Verdict = &v, "banned"
+		if b.observed {
+			w.Verdict = "observed"
+		}
+		if len(w.Evidence) == 0 && v.Evidence != nil {
+			w.Evidence = v.Evidence
+		}
+	}
+	if p, ok := w.e.grace.containing(w.e.prefixOf(k)); ok && w.e.grace.entries[p] > w.e.now {
+		at := stamp(w.e.grace.entries[p])
+		w.Grace = &at
+	}
+	if p, ok := w.e.allow.covering(w.addr); ok {
+		o := w.e.allow.entries[p][0]
+		w.Allow, w.Verdict = &AllowView{Prefix: p.String(), Origin: o.name, Note: o.note}, "allowed"
+	}
+	if p, ok := w.e.protected.covering(w.addr); ok {
+		o := w.e.protected.entries[p][0]
+		w.Allow, w.Verdict = &AllowView{Prefix: p.String(), Origin: o.name, Note: o.note}, "protected"
 	}
 }
 
-// outlook says what would change the verdict.
-func (e *Engine) outlook(x *Explanation, a netip.Addr, s *source, say func(string, ...any)) {
-	switch x.Verdict {
-	case "protected":
-		say("never banned: Asterisk knows %s (%s)", x.Allow.Prefix, x.Allow.Note)
-	case "allowed":
-		say("never banned: %s is on the allow list (%s)", x.Allow.Prefix, x.Allow.Origin)
-	case "banned", "observed":
-		b := x.Ban
-		if b.Observed {
-			say("would be banned until %s, but this evidence is only observed: nothing is in the kernel", clock(b.Until))
-		} else {
-			say("the ban of %s ends by itself at %s; end it now with: ringwall unban %s", b.Prefix, clock(b.Until), b.Prefix)
-		}
-		if !b.Manual && b.Reason != Adopted && !b.Proven {
-			say("the source could have been forged (UDP): such a ban lasts %v at most", e.cfg.Ban.ForgeableMax)
-		}
-		if !b.Manual && !b.Observed && b.Reason != Network && b.Reason != Adopted {
-			say("a next ban would last %v", e.duration(b.Number, b.Proven))
-		}
-		if a.Is4() {
-			say("to never ban it again: ringwall allow add %v", a)
-		} else {
-			say("to never ban it again: ringwall allow add %s", x.Source)
-		}
-	case "trusted":
-		limit := e.cfg.Threshold * e.cfg.Trust.Tolerance
-		say("trusted until %s: %d accounts logged in from there; failures are tolerated up to %g points or %d accounts",
-			clock(x.Trust.Until), len(x.Trust.Accounts), limit, e.cfg.Trust.Accounts)
-	case "suspicious":
-		if left := e.cfg.Threshold - x.Score; left > 0 {
-			say("not banned: %.1f points more within minutes would ban it for %v", left, e.duration(x.Bans, false))
-		}
-		if x.Score >= 0.1 {
-			quiet := time.Duration(math.Log2(x.Score/0.1) * float64(e.cfg.HalfLife)).Round(time.Minute)
-			say("forgiven after about %v without another attempt", quiet)
-		}
-		if s != nil && s.open > 0 {
-			say("%d challenges wait up to %v for a login", s.open, e.cfg.Challenges.AnswerWithin)
-		}
-	case "unknown":
-		say("nothing is known of %s: no event named it lately, and nothing bans it", x.Address)
+func (w *why) exempt() {
+	note := ""
+	if w.Allow.Note != "" {
+		note = " (" + strconv.Quote(w.Allow.Note) + ")"
 	}
-	if x.Grace != nil {
-		say("a person unbanned it: not banned again before %s", clock(*x.Grace))
+	if w.Verdict == "protected" {
+		w.say("never banned: Asterisk %q knows %s as a trunk or a registered contact%s", w.Allow.Origin, w.Allow.Prefix, note)
+	} else {
+		w.say("never banned: %s is on the allow list, by %q%s", w.Allow.Prefix, w.Allow.Origin, note)
 	}
-	if e.stormy() {
-		say("many known good sources fail at the moment: those are not banned")
+	if b := w.Ban; b != nil && !b.Observed {
+		w.say("the ban of %s does not reach it: the firewall lets it pass first", b.Prefix)
 	}
+	w.arithmetic()
+}
+
+func (w *why) banned() {
+	b := w.Ban
+	reason := string(b.Reason)
+	if text := reasonText(b.Reason); text != "" {
+		reason += ", " + text
+	}
+	if b.Comment != "" {
+		reason += ", " + strconv.Quote(b.Comment)
+	}
+	until := time.Duration(b.Duration * float64(time.Second)).Round(time.Second)
+	if b.Observed {
+		w.say("%s would be banned from %s until %s (%s): %s", b.Prefix, clock(b.Since), clock(b.Until), span(until), reason)
+		w.say("nothing is in the firewall: policy.mode or policy.services says observe")
+	} else {
+		w.say("%s is banned from %s until %s (%s): %s", b.Prefix, clock(b.Since), clock(b.Until), span(until), reason)
+	}
+	own := !b.Manual && b.Reason != Adopted && b.Reason != Network
+	if own {
+		w.say("its score was %.1f then; the threshold is %g", b.Score, w.Threshold)
+	}
+	if len(b.Accounts) > 0 {
+		w.say("%s tried: %s", plural(len(b.Accounts), "account name"), quoted(b.Accounts, 8))
+	}
+	w.arithmetic()
+	if own && !b.Proven {
+		w.say("the address could have been forged (UDP): such a ban lasts %s at most", span(w.e.cfg.Ban.ForgeableMax))
+	}
+	if own && !b.Observed {
+		w.say("the next ban within %s after this one would last %s", span(w.e.cfg.Ban.Memory), span(w.e.duration(b.Number, b.Proven)))
+	}
+	if !b.Observed {
+		w.say("to end it now: ringwall unban %s", b.Prefix)
+	}
+	if own {
+		w.say("to never ban it again: ringwall allow add %v", w.addr)
+	}
+}
+
+func (w *why) trusted(t *trust) {
+	w.say("trusted until %s: %s logged in from there with a password: %s", clock(w.Trust.Until),
+		plural(len(w.Trust.Accounts), "account"), quoted(w.Trust.Accounts, 8))
+	w.arithmetic()
+	foreign := 0
+	for _, f := range t.fails {
+		if f.foreign && w.e.now-f.at < int64(w.e.cfg.Trust.TTL) {
+			foreign++
+		}
+	}
+	if foreign > 0 {
+		w.say("%s that never logged in from there failed within %s", plural(foreign, "account"), span(w.e.cfg.Trust.TTL))
+	}
+	w.say("trust would end at %g points, or with more than %d failing accounts that never logged in from there, over TCP, TLS or WebSocket",
+		w.e.cfg.Threshold*w.e.cfg.Trust.Tolerance, w.e.cfg.Trust.Accounts)
+}
+
+func (w *why) suspicious() {
+	if left := w.Threshold - w.left; left > 0 {
+		udp, proven := span(w.e.duration(w.Bans, false)), span(w.e.duration(w.Bans, true))
+		if udp != proven {
+			udp += ", or " + proven + " over TCP, TLS or WebSocket"
+		}
+		w.say("not banned: %.1f points more would ban it for %s", left, udp)
+	} else if w.Grace == nil {
+		w.say("not banned, though it has the points: the next piece of evidence decides")
+	}
+	w.arithmetic()
+	if w.Score >= 0.1 {
+		quiet := time.Duration(math.Log2(w.Score/0.1) * float64(w.e.cfg.HalfLife))
+		w.say("forgiven after about %s without another attempt", span(max(quiet.Round(time.Minute), time.Minute)))
+	}
+	if w.source.open > 0 {
+		w.say("%s may wait up to %s for a login", plural(int(w.source.open), "request"), span(w.e.cfg.Challenges.AnswerWithin))
+	}
+}
+
+// arithmetic says how the score came about: what the evidence gave, and what time has left of it.
+func (w *why) arithmetic() {
+	sum, n := 0.0, 0
+	var first, last time.Time
+	for _, ev := range w.Evidence {
+		if ev.Points == 0 {
+			continue
+		}
+		if sum, n, last = sum+ev.Points, n+1, ev.Time; n == 1 {
+			first = ev.Time
+		}
+	}
+	if n > 0 {
+		w.say("%s gave %.1f points within %s; half of what there is decays every %s: %.1f are left", plural(n, "event"), sum,
+			span(max(last.Sub(first).Round(time.Second), time.Second)), span(w.e.cfg.HalfLife), w.Score)
+	}
+	if spared := len(w.Evidence) - n; spared > 0 {
+		w.say("%s gave no points, see the notes", plural(spared, "event"))
+	}
+	if w.Score-w.left >= 0.05 {
+		w.say("only %.1f of them count: the rest is observed, not enforced", w.left)
+	}
+	if w.Lost > 0 {
+		w.say("older evidence is no longer kept")
+	}
+}
+
+// hints says what a person should do about the latest events.
+func (w *why) hints() {
+	const mend = "account %s has a wrong password, and tries no faster than a phone does: mend it in the phone"
+	hints := map[string]string{
+		noteTexts[notePace]:          mend,
+		noteTexts[noteKnownHere]:     mend,
+		noteTexts[noteRoaming]:       mend,
+		noteTexts[noteBreach]:        "account %s logged in right after guessing: change its password",
+		noteTexts[noteMisconfigured]: "account %s: Asterisk refuses requests because of its set-up, see its log",
+		noteTexts[noteTargeted]:      "account %s is being guessed from many sources: make sure that its password is strong",
+	}
+	last := make(map[string]string) // what the latest event says of an account
+	for _, ev := range w.Evidence {
+		switch format := hints[ev.Note]; {
+		case format != "":
+			last[ev.Account] = fmt.Sprintf(format, strconv.Quote(ev.Account))
+		case ev.Points > 0:
+			delete(last, ev.Account)
+		}
+	}
+	for _, line := range slices.Sorted(maps.Values(last)) {
+		w.say("%s", line)
+	}
+	if w.Grace != nil {
+		w.say("a person unbanned it: not banned again before %s", clock(*w.Grace))
+	}
+	if w.e.stormy() {
+		w.say("many known good sources fail at the moment: those are not banned")
+	}
+}
+
+// reasonText says what bans a source, for a person.
+func reasonText(r Reason) string {
+	switch r {
+	case UnknownAccount:
+		return "requests for accounts that do not exist"
+	case WrongPassword:
+		return "wrong passwords, faster than a phone retries or for several accounts"
+	case ACL:
+		return "an address that the account's ACL forbids"
+	case UnansweredChallenge:
+		return "requests that no login followed"
+	case Manager:
+		return "failed logins to the manager interface (AMI)"
+	case Honeypot:
+		return "an account name of policy.honeypots"
+	case Distributed:
+		return "a wrong password for an account that many sources guess"
+	case Adopted:
+		return "found in the firewall at the start"
+	}
+	return ""
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
+}
+
+// quoted lists up to n names from the wire.
+func quoted(names []string, n int) string {
+	var b strings.Builder
+	for i, name := range names {
+		if i == n {
+			fmt.Fprintf(&b, " and %d more", len(names)-n)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.Quote(name))
+	}
+	return b.String()
+}
+
+// span writes a duration without the zeros at its end: 24h, not 24h0m0s.
+func span(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 func clock(t time.Time) string { return t.Format("2006-01-02 15:04:05 MST") }
