@@ -100,6 +100,7 @@ const intro = `Ringwall keeps attackers away from Asterisk, and can say why.
 To begin:
   ringwall demo            watch an attack being banned; changes nothing here
   ringwall check           is the configuration right?
+  ringwall doctor          does it work, from Asterisk to the kernel?
   ringwall run             start (or: systemctl start ringwall)
 Every day:
   ringwall status          is everything well?
@@ -129,7 +130,7 @@ func (c *commands) root() *cobra.Command {
 	flags.StringVar(&c.socket, "socket", "", "control socket `PATH` (default: control.socket of the configuration)")
 	flags.BoolVar(&c.json, "json", false, "write JSON: one object, or one object a line for lists")
 	root.AddCommand(
-		c.run(), c.demo(), c.check(), c.status(), c.list(), c.ban(), c.unban(), c.allow(), c.why(), c.history(), c.replay(),
+		c.run(), c.demo(), c.check(), c.doctor(), c.status(), c.list(), c.ban(), c.unban(), c.allow(), c.why(), c.history(), c.replay(),
 		c.version(), c.completion(),
 	)
 	return root

@@ -1,0 +1,76 @@
+package commands
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/doctor"
+)
+
+// diagnosis is the answer to doctor --json.
+type diagnosis struct {
+	OK     bool           `json:"ok"`
+	Checks []doctor.Check `json:"checks"`
+}
+
+func (c *commands) doctor() *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Prove that it works, from Asterisk to the kernel",
+		Long: `Try each link of the chain, and say how to mend what is broken: configuration, login to Asterisk, security events
+that really arrive, a test ban in the kernel and out again, state, clock, and who could be locked out. It takes some
+seconds and changes nothing that lasts. Run it as root, with or without a running daemon.`,
+		Args: takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o := doctor.Options{ConfigPath: c.config, Env: c.Env, Socket: c.socket}
+			p := doctor.Printer{W: c.out, UTF8: c.utf8(), Colour: c.Columns > 0 && c.variable("NO_COLOR") == "", Columns: c.Columns}
+			if !c.json {
+				o.Report = p.Print
+			}
+			list := doctor.Examine(cmd.Context(), o)
+			var err error
+			if c.json {
+				err = c.object(diagnosis{OK: doctor.Passed(list), Checks: list})
+			} else {
+				p.Sum(list)
+			}
+			if !doctor.Passed(list) {
+				err = errors.Join(err, &control.Error{Message: "not everything works: " + failures(list)})
+			}
+			return err
+		},
+	}
+}
+
+// failures names the first links that failed.
+func failures(list []doctor.Check) string {
+	var failed []string
+	for _, c := range list {
+		name := strings.TrimSpace(c.About + " " + c.Name)
+		if c.Result == doctor.Fail && (len(failed) == 0 || failed[len(failed)-1] != name) {
+			failed = append(failed, name)
+		}
+	}
+	return names(failed, 5)
+}
+
+// utf8 follows the locale as setlocale(3) does: the first of the variables that is set.
+func (c *commands) utf8() bool {
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if v := strings.ToLower(c.variable(name)); v != "" {
+			return strings.Contains(v, "utf-8") || strings.Contains(v, "utf8")
+		}
+	}
+	return false
+}
+
+func (c *commands) variable(name string) string {
+	if c.Env.Lookup == nil {
+		return ""
+	}
+	v, _ := c.Env.Lookup(name)
+	return v
+}

@@ -1,0 +1,126 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// configuration loads the file as the daemon would, and names every mistake.
+func (e *exam) configuration(context.Context) {
+	s := e.on("")
+	cfg, warnings, err := policy.Load(e.ConfigPath, e.Env)
+	if e.loaded = err == nil; e.loaded {
+		e.cfg = cfg
+		s.ok("configuration", "%s: %s, policy %s", e.ConfigPath, plural(len(cfg.Asterisk), "Asterisk", "Asterisks"), cfg.Policy.Mode)
+	} else {
+		standard := policy.Default()
+		e.cfg = &standard
+	}
+	if errs, ok := errors.AsType[policy.Errors](err); ok {
+		for _, m := range errs {
+			s.fail("configuration", m.Hint, "%s", mistake(m.File, m.Line, m.Key, m.What, m.Value, m.Allowed))
+		}
+	} else if err != nil {
+		s.fail("configuration", "", "%s", text(err))
+	}
+	for _, w := range warnings {
+		s.warn("configuration", w.Hint, "%s", mistake(w.File, w.Line, w.Key, w.What, w.Value, ""))
+	}
+	if e.Socket != "" {
+		e.cfg.Control.Socket = e.Socket
+	}
+}
+
+func mistake(file string, line int, key, what, value, allowed string) string {
+	var b strings.Builder
+	b.WriteString(printable.Line(file))
+	if line > 0 {
+		fmt.Fprintf(&b, ":%d", line)
+	}
+	for _, part := range []string{key, what, value} {
+		if part != "" {
+			b.WriteString(": " + part)
+		}
+	}
+	if allowed != "" {
+		b.WriteString("; allowed: " + allowed)
+	}
+	return b.String()
+}
+
+// judgement points at what the policy leaves open.
+func (e *exam) judgement(ctx context.Context) {
+	if !e.loaded {
+		return
+	}
+	s, p := e.on(""), e.cfg.Policy
+	if p.Mode == policy.Observe {
+		s.warn("mode", "after a day of looking at ringwall history: policy.mode: enforce, then systemctl reload ringwall",
+			"observe: nothing is banned yet, what would be is only reported")
+	} else {
+		s.ok("mode", "enforce: attackers are banned")
+	}
+	e.services(s)
+	if len(p.Honeypots) == 0 {
+		s.skip("honeypots", "policy.honeypots: [admin, test, guest]", "none: names that no phone of yours has would ban a scanner at its first try")
+	} else {
+		s.ok("honeypots", "%s", plural(len(p.Honeypots), "account name bans at once", "account names ban at once"))
+	}
+	if p.Trust.Match == nil && e.wazo() {
+		s.warn("trust", `policy.trust: {match: "^[a-z0-9]{8}$"}`,
+			"Wazo is on this machine, and a login of any account earns trust: lines there have names of eight letters and digits, and only these should")
+	}
+	for _, a := range p.Allow {
+		if a.Host == "" {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, e.Wait)
+		addrs, err := net.DefaultResolver.LookupNetIP(limited, "ip", a.Host)
+		cancel()
+		if err != nil {
+			s.warn("allow", "mend the name in policy.allow, or DNS (/etc/resolv.conf)", "%s cannot be resolved, so it protects nobody now: %s",
+				printable.String(a.Host), text(err))
+			continue
+		}
+		s.ok("allow", "%s stands for %s", printable.String(a.Host), plural(len(addrs), "address", "addresses"))
+	}
+}
+
+// services says what is only observed. SIP is by default, so that is no warning.
+func (e *exam) services(s subject) {
+	var enforced []string
+	for _, name := range slices.Sorted(maps.Keys(e.cfg.Policy.Services)) {
+		switch {
+		case e.cfg.Policy.Services[name] != policy.Observe:
+			enforced = append(enforced, name)
+		case name == "SIP":
+			s.ok("services", "SIP (chan_sip) is observed only: it reports whatever address the attacker writes into Via; use PJSIP")
+		default:
+			s.warn("services", fmt.Sprintf("policy.services: {%s: enforce}", name), "%s is observed only: its attackers are not banned", name)
+		}
+	}
+	if len(enforced) == 0 {
+		s.warn("services", "policy.services: {PJSIP: enforce, AMI: enforce}", "nobody is banned for anything")
+		return
+	}
+	s.ok("services", "%s: attackers are judged", strings.Join(enforced, ", "))
+}
+
+// wazo recognises the machine by the folders of Wazo's daemons.
+func (e *exam) wazo() bool {
+	for _, dir := range []string{"/etc/wazo-confd", "/etc/wazo-auth", "/etc/wazo-calld"} {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			return true
+		}
+	}
+	return false
+}

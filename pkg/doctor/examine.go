@@ -1,0 +1,70 @@
+package doctor
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// Options say what to examine. The zero value of what is not explained means the default.
+type Options struct {
+	ConfigPath string             // the file
+	Env        policy.Environment // of this process: secrets, SSH_CONNECTION
+	Socket     string             // of the daemon, instead of control.socket
+	Report     func(Check)        // gets each check as soon as it is made, from Examine's goroutine; nil: none
+	NetNS      int                // descriptor of the network namespace of the table; 0: that of this process
+
+	// Wait bounds each wait for an event that should come: 5 s. Connecting may take as long.
+	Wait time.Duration
+}
+
+// exam is one examination under way.
+type exam struct {
+	Options
+	list []Check
+
+	cfg    *policy.Config
+	loaded bool // cfg is the file's; else the defaults
+	daemon *control.Status
+	client *control.Client
+	own    map[netip.Prefix]string // this machine's addresses, with a word why
+
+	manager string // manager.conf, where it is not Asterisk's usual one
+	proc    string // the proc file system
+}
+
+// Examine makes every check and returns them in order. It takes some seconds, and ends early with ctx. It changes nothing
+// that lasts: it logs in to each Asterisk twice and leaves, and puts one documentation address (RFC 5737, RFC 3849) into
+// the kernel's set and takes it out again.
+func Examine(ctx context.Context, o Options) []Check {
+	if o.Wait <= 0 {
+		o.Wait = 5 * time.Second
+	}
+	e := &exam{Options: o, manager: "/etc/asterisk/manager.conf", proc: "/proc"}
+	for _, part := range []func(context.Context){
+		e.configuration, e.running, e.machine, e.asterisks, e.kernel, e.places, e.clock, e.lockout, e.judgement,
+	} {
+		if ctx.Err() != nil {
+			break
+		}
+		part(ctx)
+	}
+	if ctx.Err() != nil {
+		e.on("").fail("examination", "run it again, and let it finish", "ended early: %s", text(context.Cause(ctx)))
+	}
+	return e.list
+}
+
+func (e *exam) on(about string) subject { return subject{e, about} }
+
+// lookup asks the environment.
+func (e *exam) lookup(name string) string {
+	if e.Env.Lookup == nil {
+		return ""
+	}
+	v, _ := e.Env.Lookup(name)
+	return v
+}

@@ -1,0 +1,176 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// The links of the kernel.
+const (
+	version, capability, tables, ownership, element, others, tracking = "kernel", "capability", "nf_tables", "owner", "element", "others", "conntrack"
+)
+
+// kernel proves that bans reach the kernel, and looks at who else handles packets.
+func (e *exam) kernel(context.Context) {
+	s := e.on("")
+	e.kernelVersion(s)
+	if !e.capable(s) {
+		s.skipAll("needs CAP_NET_ADMIN", tables, ownership, element, others)
+		e.conntrack(s)
+		return
+	}
+	k, err := openNetlink(e.NetNS)
+	if err == nil {
+		defer k.close()
+		_, err = k.lib.ListTablesOfFamily(nftables.TableFamilyINet)
+	}
+	if err != nil {
+		s.fail(tables, "a kernel with nf_tables: modprobe nf_tables; in a container: --cap-add NET_ADMIN --network host", "the kernel's nf_tables does not answer: %s", text(err))
+		s.skipAll("needs nf_tables", ownership, element, others)
+		e.conntrack(s)
+		return
+	}
+	s.ok(tables, "answers")
+	e.owner(s, k)
+	e.element(s, k)
+	e.rivals(s, k)
+	e.conntrack(s)
+}
+
+func (e *exam) kernelVersion(s subject) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		s.warn(version, "", "its version cannot be read: %s", text(err))
+		return
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	if major, minor := numbers(release); major < 5 || major == 5 && minor < 10 {
+		s.warn(version, "a kernel from 5.10 on (Debian 11)", "%s is older than what Ringwall is tested on", release)
+		return
+	}
+	s.ok(version, "%s", release)
+}
+
+// numbers reads the first two numbers of a release such as "6.12.57+deb13-amd64".
+func numbers(release string) (major, minor int) {
+	first, rest, _ := strings.Cut(release, ".")
+	second := strings.FieldsFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+	major, _ = strconv.Atoi(first)
+	if len(second) > 0 {
+		minor, _ = strconv.Atoi(second[0])
+	}
+	return major, minor
+}
+
+// capable asks for this process; the daemon has its own answer.
+func (e *exam) capable(s subject) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	err := unix.Capget(&header, &data[0])
+	if err == nil && data[0].Effective&(1<<unix.CAP_NET_ADMIN) != 0 {
+		s.ok(capability, "CAP_NET_ADMIN")
+		return true
+	}
+	if e.daemon != nil && e.daemon.Kernel.OK {
+		s.skip(capability, "sudo ringwall doctor", "the daemon has CAP_NET_ADMIN, but this command has not")
+		return false
+	}
+	s.fail(capability, "sudo ringwall doctor", "this user may not touch the firewall (CAP_NET_ADMIN)")
+	return false
+}
+
+// link is a lasting netlink connection; others cost 16 ms for each deletion.
+type link struct{ lib *nftables.Conn }
+
+func openNetlink(netns int) (*link, error) {
+	lib, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(netns))
+	if err != nil {
+		return nil, err
+	}
+	return &link{lib}, nil
+}
+
+func (k *link) close() { _ = k.lib.CloseLasting() }
+
+// owner asks whether the kernel knows the table flags owner and persist. The table is made and deleted in one
+// transaction, so nobody ever sees it.
+func (e *exam) owner(s subject, k *link) {
+	if e.cfg.Firewall.Owner == policy.OwnerOff {
+		s.ok(ownership, "not wanted (firewall.owner: off): after nft flush ruleset the daemon puts the bans back")
+		return
+	}
+	probe := &nftables.Table{
+		Name: e.scratch(), Family: nftables.TableFamilyINet, Flags: nftables.TableFlagOwner | nftables.TableFlagPersist,
+	}
+	k.lib.AddTable(probe)
+	k.lib.DelTable(probe)
+	err := k.lib.Flush()
+	switch {
+	case err == nil:
+		s.ok(ownership, "the table can be protected from nft flush ruleset (owner, persist)")
+	case e.cfg.Firewall.Owner == policy.OwnerOn:
+		s.fail(ownership, "firewall.owner: auto, or a kernel from 6.9 on", "this kernel cannot protect the table (owner, persist), and firewall.owner is on: %s", text(err))
+	default:
+		s.ok(ownership, "this kernel, older than 6.9, cannot protect the table: after nft flush ruleset the daemon puts the bans back")
+	}
+}
+
+// scratch is the name of a table that is not the real one.
+func (e *exam) scratch() string {
+	name := e.cfg.Firewall.Table
+	return name[:min(len(name), 200)] + ".doctor"
+}
+
+// table is what the daemon would build.
+func (e *exam) table() firewall.Config {
+	f := e.cfg.Firewall
+	c := firewall.Config{
+		Table: f.Table, UDPPorts: f.Ports.UDP, TCPPorts: f.Ports.TCP, Priority: f.Priority, NetNS: e.NetNS, IPv6Prefix: e.cfg.Policy.IPv6Prefix,
+		MaxElements: uint32(max(firewall.DefaultMaxElements, e.cfg.Policy.Limits.Bans)),
+		Meter:       firewall.Meter{Enabled: f.Meter.Enabled, Rate: uint32(min(f.Meter.Rate, 1<<31)), Burst: f.Meter.Burst},
+	}
+	if f.Scope == policy.ScopeAll {
+		c.Scope = firewall.All
+	}
+	return c
+}
+
+// conntrack looks whether a flood has filled the table of connections, which shuts customers out whoever is banned.
+func (e *exam) conntrack(s subject) {
+	read := func(name string) (int, error) {
+		b, err := os.ReadFile(filepath.Join(e.proc, "sys/net/netfilter", name))
+		if err != nil {
+			return 0, err
+		}
+		return strconv.Atoi(strings.TrimSpace(string(b)))
+	}
+	n, err := read("nf_conntrack_count")
+	most, err2 := read("nf_conntrack_max")
+	before := "banned packets are dropped before they are tracked"
+	if e.cfg.Firewall.Priority >= -200 { // NF_IP_PRI_CONNTRACK, include/uapi/linux/netfilter_ipv4.h
+		before = fmt.Sprintf("banned packets are tracked before they are dropped, since firewall.priority is %d", e.cfg.Firewall.Priority)
+	}
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		s.ok(tracking, "connections are not tracked here")
+	case err != nil || err2 != nil || most <= 0:
+		s.skip(tracking, "", "cannot be seen")
+	case n > most/10*9:
+		s.warn(tracking, fmt.Sprintf("sysctl net.netfilter.nf_conntrack_max=%d", 4*most), "%d of %d connections are in use: when it is full, new customers are dropped", n, most)
+	case e.cfg.Firewall.Priority >= -200:
+		s.warn(tracking, "firewall.priority: -300", "%s: a flood fills the table of %d connections", before, most)
+	default:
+		s.ok(tracking, "%d of %d connections in use; %s", n, most, before)
+	}
+}

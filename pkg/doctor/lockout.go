@@ -1,0 +1,170 @@
+package doctor
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ringwall/ringwall/pkg/hosts"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// machine lists this machine's addresses, which other checks need.
+func (e *exam) machine(context.Context) {
+	own, err := hosts.Own()
+	if err != nil {
+		e.on("").fail("own", "ip address; ip route", "this machine's own addresses cannot be listed, so they could be banned: %s", text(err))
+		return
+	}
+	e.own = own
+}
+
+// lockout looks whom a ban must never reach: this machine, its gateway, and whoever is logged in to mend it.
+func (e *exam) lockout(ctx context.Context) {
+	s := e.on("")
+	e.ownProtected(ctx, s)
+	e.sshPeer(ctx, s)
+}
+
+func (e *exam) ownProtected(ctx context.Context, s subject) {
+	if e.own == nil {
+		return
+	}
+	addresses, gateways := 0, []string(nil)
+	for p, what := range e.own {
+		switch what {
+		case "own address":
+			addresses++
+		case "default gateway":
+			gateways = append(gateways, p.Addr().String())
+		}
+	}
+	slices.Sort(gateways)
+	gateway := "there is no default gateway"
+	if len(gateways) > 0 {
+		gateway = "the gateway " + strings.Join(gateways, ", ")
+	}
+	if e.daemon == nil {
+		s.ok("own", "%s, loopback and %s are never banned", plural(addresses, "own address", "own addresses"), gateway)
+		return
+	}
+	allowed, err := e.client.Allowed(ctx)
+	if err != nil {
+		s.warn("own", "ringwall list allow", "the daemon does not say what it allows: %s", text(err))
+		return
+	}
+	var prefixes []netip.Prefix
+	for _, a := range allowed {
+		if p, err := netip.ParsePrefix(a.Prefix); err == nil {
+			prefixes = append(prefixes, p)
+		}
+	}
+	var naked []string
+	for p := range e.own {
+		if !slices.ContainsFunc(prefixes, func(a netip.Prefix) bool { return a.Bits() <= p.Bits() && a.Contains(p.Addr()) }) {
+			naked = append(naked, p.String())
+		}
+	}
+	if len(naked) > 0 {
+		slices.Sort(naked)
+		s.fail("own", "ringwall allow add "+naked[0], "the daemon does not protect this machine's %s", strings.Join(naked, ", "))
+		return
+	}
+	s.ok("own", "the daemon never bans %s, loopback and %s", plural(addresses, "own address", "own addresses"), gateway)
+}
+
+// sshPeer looks whether the person at the other end could ban itself from the machine.
+func (e *exam) sshPeer(ctx context.Context, s subject) {
+	peer, port := e.loggedInFrom()
+	if !peer.IsValid() {
+		s.skip("ssh", "", "nobody is logged in by SSH here")
+		return
+	}
+	if e.daemon != nil {
+		if x, err := e.client.Why(ctx, peer); err == nil && x.Ban != nil && !x.Ban.Observed {
+			s.warn("ssh", "ringwall unban "+peer.String()+" --grace 1h", "your own address %s is banned at this moment", peer)
+			return
+		}
+	}
+	f := e.cfg.Firewall
+	within := func(a policy.AllowEntry) bool { return a.Prefix.IsValid() && a.Prefix.Contains(peer) }
+	switch {
+	case f.Scope == policy.ScopeVoIP && !slices.Contains(f.Ports.TCP, port):
+		s.ok("ssh", "your session from %s is out of reach: a ban drops only the ports of telephony, not port %d", peer, port)
+	case slices.ContainsFunc(e.cfg.Policy.Allow, within):
+		s.ok("ssh", "your address %s is in policy.allow", peer)
+	case e.allowedNow(ctx, peer):
+		s.ok("ssh", "the daemon never bans your address %s", peer)
+	case f.Scope == policy.ScopeVoIP:
+		s.warn("ssh", "ringwall allow add "+peer.String()+", or take the port out of firewall.ports.tcp", "a ban of %s would end your session: port %d is among firewall.ports.tcp", peer, port)
+	default:
+		s.warn("ssh", "ringwall allow add "+peer.String()+", or firewall.scope: voip", "a ban of %s would end your session: firewall.scope is all", peer)
+	}
+}
+
+func (e *exam) allowedNow(ctx context.Context, addr netip.Addr) bool {
+	if e.daemon == nil {
+		return false
+	}
+	x, err := e.client.Why(ctx, addr)
+	return err == nil && x.Allow != nil
+}
+
+// loggedInFrom reads SSH_CONNECTION (sshd(8): client address, client port, server address, server port). sudo drops it,
+// so the environments of the parent processes are asked too.
+func (e *exam) loggedInFrom() (netip.Addr, uint16) {
+	if a, port := connection(e.lookup("SSH_CONNECTION")); a.IsValid() {
+		return a, port
+	}
+	pid := os.Getppid()
+	for range 32 {
+		if pid <= 1 {
+			break
+		}
+		dir := filepath.Join(e.proc, strconv.Itoa(pid))
+		env, err := os.ReadFile(filepath.Join(dir, "environ"))
+		if err != nil {
+			break
+		}
+		for v := range strings.SplitSeq(string(env), "\x00") {
+			if value, ok := strings.CutPrefix(v, "SSH_CONNECTION="); ok {
+				return connection(value)
+			}
+		}
+		if pid = parent(filepath.Join(dir, "status")); pid == 0 {
+			break
+		}
+	}
+	return netip.Addr{}, 0
+}
+
+func connection(value string) (netip.Addr, uint16) {
+	f := strings.Fields(value)
+	if len(f) != 4 {
+		return netip.Addr{}, 0
+	}
+	a, err := netip.ParseAddr(f[0])
+	port, err2 := strconv.ParseUint(f[3], 10, 16)
+	if err != nil || err2 != nil {
+		return netip.Addr{}, 0
+	}
+	return a.WithZone("").Unmap(), uint16(port)
+}
+
+func parent(status string) int {
+	b, err := os.ReadFile(status)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "PPid:"); ok {
+			n, _ := strconv.Atoi(strings.TrimSpace(v))
+			return n
+		}
+	}
+	return 0
+}

@@ -1,0 +1,133 @@
+package doctor
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// A Printer writes checks for people, one after the other as they come.
+type Printer struct {
+	W       io.Writer
+	UTF8    bool // the terminal or file shows ✔; else ASCII
+	Colour  bool
+	Columns int // of the terminal, to break lines at; 0: no breaks
+}
+
+// nameWidth is the column of names. A longer one pushes its own line.
+const nameWidth = 14
+
+// Print writes one check.
+func (p Printer) Print(c Check) {
+	name := c.Name
+	if c.About != "" {
+		name = c.About + " " + name
+	}
+	name = printable.Line(name)
+	first := p.mark(c.Result) + " " + name + strings.Repeat(" ", max(0, nameWidth-printable.Width(name))) + "  "
+	indent := strings.Repeat(" ", 2+nameWidth+2)
+	room := 0
+	if p.Columns >= 60 {
+		room = p.Columns - len(indent)
+	}
+	lines := wrap(printable.Line(c.Detail), room, max(0, printable.Width(name)-nameWidth))
+	if c.Fix != "" && c.Result != OK {
+		fix := strings.Split(c.Fix, "\n")
+		for i, line := range fix {
+			lead := "     "
+			if i == 0 {
+				lead = "Try: "
+			}
+			for _, piece := range wrap(printable.Line(line), max(0, room-len(lead)), 0) {
+				lines = append(lines, lead+piece)
+				lead = "     "
+			}
+		}
+	}
+	for i, line := range lines {
+		if i == 0 {
+			fmt.Fprintln(p.W, first+p.plain(line))
+			continue
+		}
+		fmt.Fprintln(p.W, indent+p.plain(line))
+	}
+}
+
+// Sum writes the last line.
+func (p Printer) Sum(list []Check) {
+	n := map[Result]int{}
+	for _, c := range list {
+		n[c.Result]++
+	}
+	fmt.Fprintln(p.W)
+	count := func(r Result, word string) string { return fmt.Sprintf("%d %s", n[r], word) }
+	text := strings.Join([]string{count(OK, "ok"), count(Warn, "to look at"), count(Fail, "failed"), count(Skip, "not tried")}, ", ")
+	switch {
+	case n[Fail] > 0:
+		fmt.Fprintf(p.W, "%s Not ready: %s.\n", p.mark(Fail), text)
+	case n[Warn] > 0:
+		fmt.Fprintf(p.W, "%s It works: %s.\n", p.mark(Warn), text)
+	default:
+		fmt.Fprintf(p.W, "%s All is well: %s.\n", p.mark(OK), text)
+	}
+}
+
+func (p Printer) mark(r Result) string {
+	mark, colour := "-", "2"
+	switch r {
+	case OK:
+		mark, colour = "✔", "32"
+	case Warn:
+		mark, colour = "!", "33"
+	case Fail:
+		mark, colour = "✘", "31"
+	}
+	if !p.UTF8 {
+		mark = map[string]string{"✔": "+", "✘": "X"}[mark] + strings.Trim(mark, "✔✘")
+	}
+	if p.Colour {
+		mark = "\x1b[" + colour + "m" + mark + "\x1b[0m"
+	}
+	return mark
+}
+
+// plain turns what ASCII cannot show into a question mark where it must.
+func (p Printer) plain(s string) string {
+	if p.UTF8 {
+		return s
+	}
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '…':
+			return '~'
+		case r > 126:
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// wrap breaks text between words. used is what the first line has lost already; a word longer than a line stays whole.
+func wrap(s string, columns, used int) []string {
+	if columns <= 0 {
+		return []string{s}
+	}
+	var lines []string
+	line, width := "", used
+	for _, word := range strings.Split(s, " ") {
+		w := printable.Width(word)
+		if line != "" && width+1+w > columns {
+			lines = append(lines, line)
+			line, width = "", 0
+		}
+		if line != "" {
+			line += " "
+			width++
+		}
+		line += word
+		width += w
+	}
+	return append(lines, line)
+}

@@ -1,0 +1,96 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// running asks the daemon, if there is one, how it is.
+func (e *exam) running(ctx context.Context) {
+	s := e.on("")
+	e.client = &control.Client{Socket: e.cfg.Control.Socket}
+	st, err := e.client.Status(ctx)
+	var why *control.Error
+	switch {
+	case err == nil:
+	case errors.Is(err, control.ErrNotRunning):
+		s.warn("daemon", "when all else is well: systemctl enable --now ringwall", "does not run (%s): nobody is banned; the rest is tried from here",
+			text(err))
+		return
+	case errors.As(err, &why):
+		r := Fail
+		if errors.Is(err, control.ErrPermission) {
+			r = Warn
+		}
+		s.note("daemon", r, why.Hint, "cannot be asked: %s", text(err))
+		return
+	default:
+		s.fail("daemon", "systemctl status ringwall", "cannot be asked: %s", text(err))
+		return
+	}
+	e.daemon = &st
+	s.ok("daemon", "runs: version %s, pid %d, for %s", printable.String(st.Version), st.PID, short(time.Duration(st.Uptime*float64(time.Second))))
+	e.inForce(s, st)
+	for _, p := range st.PBXs {
+		about := e.on(p.Name)
+		if !p.Up {
+			about.fail("heard", p.Try, "the daemon does not hear this Asterisk: %s", printable.Line(p.LastError))
+			continue
+		}
+		if p.DroppedFrames > 0 {
+			about.warn("heard", "more CPU for ringwall, or fewer events: eventfilter in manager.conf", "the daemon had to give up %d frames", p.DroppedFrames)
+		}
+		if p.Tampered > 0 {
+			about.warn("heard", "ringwall history; the addresses are in Asterisk's messages log", "%d events were tampered with", p.Tampered)
+		}
+		about.ok("heard", "the daemon has heard %s, the last one %s after it happened", plural(int(p.Events), "event", "events"),
+			short(time.Duration(p.Lag*float64(time.Second))))
+	}
+	switch k := st.Kernel; {
+	case k.DryRun:
+		s.warn("bans", "run it without dry run, as a user with CAP_NET_ADMIN", "dry run: nobody is banned (%s)", printable.Line(k.DryRunReason))
+	case !k.OK:
+		s.fail("bans", k.Try, "the daemon's table is not as it should be: %s", printable.Line(k.LastError))
+	case k.Present < k.Desired:
+		s.warn("bans", "ringwall status; it is mended within seconds", "%d in force, but only %d of them in the kernel", k.Desired, k.Present)
+	default:
+		s.ok("bans", "%d in force, all of them in the kernel", k.Desired)
+	}
+	for _, w := range st.Warnings {
+		s.warn("daemon", w.Try, "says: %s", printable.Line(w.Text))
+	}
+}
+
+// inForce compares the daemon's configuration with the file that was examined.
+func (e *exam) inForce(s subject, st control.Status) {
+	switch {
+	case st.Config.Error != "":
+		s.fail("daemon", "mend it, then: systemctl reload ringwall", "runs with an older configuration, the present one has mistakes: %s", printable.Line(st.Config.Error))
+	case st.Config.Path != "" && !sameFile(st.Config.Path, e.ConfigPath):
+		s.warn("daemon", "ringwall doctor --config "+printable.Line(st.Config.Path), "runs with another file, %s", printable.Line(st.Config.Path))
+	}
+}
+
+func sameFile(a, b string) bool {
+	x, err1 := filepath.Abs(a)
+	y, err2 := filepath.Abs(b)
+	return err1 == nil && err2 == nil && x == y
+}
+
+// pbx is what the daemon says about an Asterisk, or nil.
+func (e *exam) pbx(name string) *control.PBXStatus {
+	if e.daemon == nil {
+		return nil
+	}
+	for i := range e.daemon.PBXs {
+		if e.daemon.PBXs[i].Name == name {
+			return &e.daemon.PBXs[i]
+		}
+	}
+	return nil
+}
