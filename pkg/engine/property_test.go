@@ -36,13 +36,11 @@ func anyAddr(t *rapid.T) netip.Addr {
 
 func anyPrefix(t *rapid.T) netip.Prefix {
 	a := anyAddr(t)
-	bits := a.BitLen()
-	if a.Is4() {
-		bits = some(t, "bits", 32, 32, 32, 30, 24, 16)
-	} else {
-		bits = some(t, "bits", 128, 128, 126, 64, 64, 48)
+	bits := []int{32, 32, 32, 30, 24, 16}
+	if a.Is6() {
+		bits = []int{128, 128, 126, 64, 64, 48}
 	}
-	return netip.PrefixFrom(a, bits) // not masked: nobody promises that it is
+	return netip.PrefixFrom(a, some(t, "bits", bits...)) // not masked: nobody promises that it is
 }
 
 func anyPolicy(t *rapid.T) policy.Policy {
