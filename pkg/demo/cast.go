@@ -89,7 +89,7 @@ func cast() []part {
 			attack: enumerate, pause: 50 * time.Millisecond},
 		{name: "guesser", does: "guesses the password of 201", role: attacker, sources: ip("198.51.100.66"),
 			attack: guess, pause: 70 * time.Millisecond},
-		{name: "manager guesser", does: "guesses passwords of AMI, over TCP", role: attacker, sources: ip("203.0.113.150"),
+		{name: "AMI guesser", does: "guesses passwords of AMI, over TCP", role: attacker, sources: ip("203.0.113.150"),
 			attack: manage, pause: 100 * time.Millisecond},
 		{name: "IPv6 scanner", does: "three addresses of one /64", role: attacker,
 			sources: ip("2001:db8:bad::5", "2001:db8:bad::6e", "2001:db8:bad::c8"), attack: scan, pause: 60 * time.Millisecond},

@@ -60,7 +60,7 @@ func runChild(ctx context.Context, o Options) error {
 	text, _ := io.ReadAll(reports)
 	err = cmd.Wait()
 	if ctx.Err() != nil {
-		return fmt.Errorf("demo: ended before everything was shown: %w", context.Cause(ctx))
+		return early(ctx)
 	}
 	var r report
 	switch broken := json.Unmarshal(text, &r); {

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/engine"
@@ -54,11 +55,12 @@ type Source struct {
 	Name          string  `json:"name"`
 	Does          string  `json:"does"`
 	Role          string  `json:"role"` // customer, attacker or forger
-	Sent          int     `json:"sent"` // packets; connections of "manager guesser"
+	Sent          int     `json:"sent"` // packets; connections of "AMI guesser"
 	Arrived       int     `json:"arrived"`
 	Stopped       int     `json:"stopped"`
 	Late          int     `json:"arrived_after_ban"`
-	Last          float64 `json:"last_arrival_seconds"` // after the first packet
+	Last          float64 `json:"last_arrival_seconds"`       // after the first packet
+	Reaction      float64 `json:"reaction_seconds,omitempty"` // from the packet that was one too many to the ban
 	Banned        bool    `json:"banned"`
 	InKernel      bool    `json:"in_kernel"`
 	Reason        string  `json:"reason,omitempty"`
@@ -75,7 +77,7 @@ func (o *objects) end(s scene, failures []string, err error) error {
 		Sources: []Source{}, Failures: append([]string{}, failures...),
 	}
 	if err != nil && len(failures) == 0 {
-		sum.Failures = append(sum.Failures, err.Error())
+		sum.Failures = append(sum.Failures, strings.TrimPrefix(err.Error(), "demo: "))
 	}
 	for i := range s.rows {
 		r := &s.rows[i]
@@ -86,6 +88,7 @@ func (o *objects) end(s scene, failures []string, err error) error {
 		}
 		if r.ban != nil {
 			sum.Bans++
+			j.Reaction = seconds(r.reaction)
 			j.Reason, j.Duration = string(r.ban.Reason), r.ban.Duration.Seconds()
 		}
 		sum.Sources = append(sum.Sources, j)

@@ -39,8 +39,9 @@ type row struct {
 	leaked      int // packets sent after the kernel had the ban that arrived all the same
 	first, last time.Time
 	ban         *engine.Decision
-	banned      uint32 // seq when the kernel had the ban
-	inKernel    bool   // looked up at the end
+	banned      uint32        // seq when the kernel had the ban
+	reaction    time.Duration // from the arrival of the packet that was one too many to the ban in the kernel
+	inKernel    bool          // looked up at the end
 	trusted     bool
 	spared      bool // reported as misconfigured
 	reported    bool // its bytes were reported as tampering
@@ -129,7 +130,7 @@ func (l *ledger) decide(d engine.Decision) {
 				l.complain(r.name + " was banned")
 			}
 			if r.ban == nil {
-				r.ban, r.banned = &d, r.seq
+				r.ban, r.banned, r.reaction = &d, r.seq, time.Since(r.last)
 			}
 		case engine.Unban:
 			if r.role == attacker {

@@ -107,25 +107,29 @@ func nonce() string {
 	return fmt.Sprintf("%d/%s", time.Now().Unix(), hex.EncodeToString(b[:]))
 }
 
-// emit writes an event as main/manager.c does: nothing in the values is escaped.
 func (p *pbx) emit(event, severity, account string, r request, from netip.AddrPort, own ...string) {
+	p.manager.Broadcast(frame(time.Now(), event, severity, account, r.callID, from, own...))
+}
+
+// frame is an event as main/security_events.c and main/manager.c write it: nothing in the values is escaped.
+func frame(now time.Time, event, severity, account, session string, from netip.AddrPort, own ...string) []byte {
 	var b bytes.Buffer
 	line := func(name, value string) { fmt.Fprintf(&b, "%s: %s\r\n", name, value) }
 	line("Event", event)
 	line("Privilege", "security,all")
-	line("EventTV", time.Now().UTC().Format("2006-01-02T15:04:05.000-0700"))
+	line("EventTV", now.UTC().Format("2006-01-02T15:04:05.000-0700"))
 	line("Severity", severity)
 	line("Service", "PJSIP")
 	line("EventVersion", "1")
 	line("AccountID", account)
-	line("SessionID", r.callID)
+	line("SessionID", session)
 	line("LocalAddress", peer(netip.AddrPortFrom(pbxAddr(from.Addr().Is6()), sipPort)))
 	line("RemoteAddress", peer(from))
 	for i := 0; i+1 < len(own); i += 2 {
 		line(own[i], own[i+1])
 	}
 	b.WriteString("\r\n")
-	p.manager.Broadcast(b.Bytes())
+	return b.Bytes()
 }
 
 // peer is an address as security events have it.

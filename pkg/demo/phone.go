@@ -12,7 +12,7 @@ import (
 
 const (
 	answerWait = 500 * time.Millisecond // T1 of RFC 3261 section 17.1.1.1
-	maxTries   = 8
+	maxTries   = 5
 )
 
 // errNoAnswer is what a phone that was locked out would say.

@@ -92,6 +92,16 @@ type unfitError struct{ err error }
 func (e *unfitError) Error() string { return strings.TrimPrefix(e.err.Error(), "demo: ") }
 func (e *unfitError) Unwrap() error { return e.err }
 
+// earlyError means that ctx ended first.
+type earlyError struct{ err, cause error }
+
+func early(ctx context.Context) error { return &earlyError{ctx.Err(), context.Cause(ctx)} }
+
+func (e *earlyError) Error() string {
+	return fmt.Sprintf("demo: ended before everything was shown: %v", e.cause)
+}
+func (e *earlyError) Unwrap() []error { return []error{e.err, e.cause} }
+
 // show is one performance.
 type show struct {
 	o      Options
@@ -105,16 +115,22 @@ type show struct {
 	daemon *daemon.Daemon
 	log    *lastLines
 	phones []*phone
+
+	patience time.Duration // for what should have happened when the time is over
 }
 
-// play sets up, performs and tells.
+// play is one performance with Ringwall's defaults.
 func play(ctx context.Context, o Options, p place) error {
-	s := &show{o: o, place: p, cast: cast(), log: &lastLines{max: 12}}
+	cfg := defaults()
+	return (&show{o: o, place: p, cast: cast(), cfg: &cfg, patience: patience, log: &lastLines{max: 12}}).run(ctx)
+}
+
+func (s *show) run(ctx context.Context) error {
 	defer s.close()
 	if err := s.build(ctx); err != nil {
 		return err
 	}
-	story := newStory(o, p)
+	story := newStory(s.o, s.place)
 	story.begin(s.ledger.scene(time.Now()))
 
 	services, stop := context.WithCancel(ctx)
@@ -127,7 +143,7 @@ func play(ctx context.Context, o Options, p place) error {
 	teller.Go(func() { s.tell(telling, story) })
 
 	err := s.perform(services)
-	failures := []string{}
+	var failures []string
 	if err == nil {
 		failures, err = s.verify()
 	}
@@ -139,7 +155,7 @@ func play(ctx context.Context, o Options, p place) error {
 	teller.Wait()
 	switch {
 	case ctx.Err() != nil:
-		err = fmt.Errorf("demo: ended before everything was shown: %w", context.Cause(ctx))
+		err = early(ctx)
 	case err == nil && len(failures) > 0:
 		err = fmt.Errorf("demo: not everything happened that should have: %s", strings.Join(failures, "; "))
 	}
@@ -147,7 +163,7 @@ func play(ctx context.Context, o Options, p place) error {
 		err = errors.Join(err, fmt.Errorf("demo: write: %w", told))
 	}
 	if err != nil && ctx.Err() == nil {
-		s.log.dump(o.Err)
+		s.log.dump(s.o.Err)
 	}
 	return err
 }
@@ -175,8 +191,10 @@ func (s *show) build(ctx context.Context) (err error) {
 	if s.ami, err = lc.Listen(ctx, "tcp4", "127.0.0.1:0"); err != nil {
 		return fmt.Errorf("demo: a port for the built-in AMI server: %w", err)
 	}
-	cfg := configuration(s.ami.Addr().String(), secret)
-	s.cfg = &cfg
+	a := policy.DefaultAsterisk()
+	a.Name, a.Address, a.Username, a.Secret = "demo", s.ami.Addr().String(), managerUser, policy.NewSecret(secret)
+	a.Learn = policy.LearnOff // this PBX has nothing to tell
+	s.cfg.Asterisk = []policy.Asterisk{a}
 	s.daemon, err = daemon.New(daemon.Options{
 		Config: s.cfg, NetNS: s.stage.netNS(), DryRun: s.place.dry, OnDecision: s.ledger.decide, Version: s.o.Version,
 		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelWarn})),
@@ -190,13 +208,9 @@ func (s *show) build(ctx context.Context) (err error) {
 	return nil
 }
 
-// configuration is Ringwall's defaults, without what would reach outside of the demonstration.
-func configuration(address, secret string) policy.Config {
+// defaults is Ringwall's configuration as it comes, without what would reach outside of the demonstration.
+func defaults() policy.Config {
 	cfg := policy.Default()
-	a := policy.DefaultAsterisk()
-	a.Name, a.Address, a.Username, a.Secret = "demo", address, managerUser, policy.NewSecret(secret)
-	a.Learn = policy.LearnOff // this PBX has nothing to tell
-	cfg.Asterisk = []policy.Asterisk{a}
 	cfg.Metrics.Listen, cfg.Control.Socket, cfg.State.Path = "", "", ""
 	return cfg
 }
@@ -240,7 +254,7 @@ func (s *show) perform(ctx context.Context) error {
 	}
 	// On a slow machine it takes longer.
 	if wait(acting, s.o.For) {
-		for end := time.Now().Add(patience); !s.satisfied() && time.Now().Before(end) && wait(acting, 50*time.Millisecond); {
+		for end := time.Now().Add(s.patience); !s.satisfied() && time.Now().Before(end) && wait(acting, 50*time.Millisecond); {
 		}
 	}
 	cut()

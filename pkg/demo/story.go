@@ -1,12 +1,14 @@
 package demo
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -82,13 +84,12 @@ func (l *lines) end(s scene, failures []string, err error) error {
 // line is a decision on one line.
 func (s scene) line(d engine.Decision) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%6.2fs  %-13s  %-19s", d.Time.Sub(s.start).Seconds(), d.Action, s.whom(d))
-	b.WriteString("  " + string(d.Reason))
-	if d.Score > 0 {
-		fmt.Fprintf(&b, ", %.4g points", d.Score)
-	}
+	fmt.Fprintf(&b, "%6.2fs %-9s %-18s %s", d.Time.Sub(s.start).Seconds(), d.Action, s.whom(d), d.Reason)
 	if d.Account != "" {
-		fmt.Fprintf(&b, ", account %s", printable.String(d.Account))
+		b.WriteString(" " + printable.Limit(d.Account, 24))
+	}
+	if d.Score > 0 {
+		fmt.Fprintf(&b, ", %.3g points", d.Score)
 	}
 	if d.Duration > 0 {
 		fmt.Fprintf(&b, ", for %s", short(d.Duration))
@@ -114,18 +115,34 @@ func (s scene) whom(d engine.Decision) string {
 
 // rowsOfTable is the table, no wider than width columns.
 func (s scene) rowsOfTable(width int) []string {
-	format := "%-19s %-15s %5s %7s %7s %8s  %s"
-	cut := func(text string) string { return printable.Limit(strings.TrimRight(text, " "), width) }
-	out := []string{cut(fmt.Sprintf(format, "source", "who", "sent", "arrived", "stopped", "last at", "Ringwall says"))}
+	format := "%-18s %-12s %5s %7s %7s %8s  %s"
+	out := []string{cut(fmt.Sprintf(format, "source", "who", "sent", "arrived", "stopped", "last at", "verdict"), width)}
 	for i := range s.rows {
 		r := &s.rows[i]
 		stopped, after := "", ""
 		if r.ban != nil && !s.dry {
 			stopped, after = fmt.Sprint(r.stopped()), fmt.Sprintf("+%d ms", r.after().Milliseconds())
 		}
-		out = append(out, cut(fmt.Sprintf(format, r.label(), r.name, fmt.Sprint(r.sent), fmt.Sprint(r.arrived), stopped, after, s.verdict(r))))
+		text := fmt.Sprintf(format, r.label(), r.name, fmt.Sprint(r.sent), fmt.Sprint(r.arrived), stopped, after, s.verdict(r))
+		out = append(out, cut(text, width))
 	}
 	return out
+}
+
+// cut shortens a line of visible characters to width columns, at the end of a word.
+func cut(text string, width int) string {
+	text = strings.TrimRight(text, " ")
+	if printable.Width(text) <= width {
+		return text
+	}
+	for printable.Width(text) > width-1 {
+		_, size := utf8.DecodeLastRuneInString(text)
+		text = text[:len(text)-size]
+	}
+	if i := strings.LastIndexByte(text, ' '); i > 0 {
+		text = text[:i]
+	}
+	return strings.TrimRight(text, " :,;") + "…"
 }
 
 // verdict is what Ringwall made of a row.
@@ -138,7 +155,7 @@ func (s scene) verdict(r *row) string {
 	case r.reported:
 		return "tampering"
 	case r.trusted && r.spared:
-		return "trusted, one misconfigured"
+		return "trusted, but one phone is misconfigured"
 	case r.trusted:
 		return "trusted"
 	case r.spared:
@@ -152,6 +169,7 @@ func (l *lines) summary(s scene, failures []string, err error) {
 	say := func(format string, args ...any) { l.printf(format+"\n", args...) }
 	say("\nAfter %.1f s:", s.elapsed.Seconds())
 	customers, packets := []string{}, 0
+	var slowest row
 	for i := range s.rows {
 		r := &s.rows[i]
 		switch {
@@ -161,15 +179,26 @@ func (l *lines) summary(s scene, failures []string, err error) {
 		case r.role == attacker && r.ban != nil && s.dry:
 			say("  %s would be banned for %s (%s) after %d packets.", r.label(), short(r.ban.Duration), r.ban.Reason, r.banned)
 		case r.role == attacker && r.ban != nil && r.leaked == 0:
-			say("  %s is banned for %s (%s): %d ms from its first packet to the last that arrived; %d were stopped.",
+			say("  %s is banned for %s (%s): its last packet arrived %d ms after its first, and %d were stopped.",
 				r.label(), short(r.ban.Duration), r.ban.Reason, r.after().Milliseconds(), r.stopped())
+			if r.reaction >= slowest.reaction {
+				slowest = *r
+			}
 		}
+	}
+	if len(slowest.name) > 0 {
+		say("  The slowest ban was in the kernel %.2g ms after the packet that was one too many.", 1000*slowest.reaction.Seconds())
 	}
 	if len(customers) > 0 {
 		say("  Never banned: %s. %d packets of theirs arrived.", strings.Join(customers, ", "), packets)
 	}
 	if s.tampered > 0 {
-		say("  One packet wrote a line of its own into the AMI stream, to blame %s: reported, and nobody was banned for it.", bystander())
+		say("  One packet wrote a line of its own into the AMI stream, to blame %s: reported as tampering.", bystander())
+	}
+	var ended *earlyError
+	if errors.As(err, &ended) {
+		say("\nEnded early: not everything was shown.")
+		return
 	}
 	if err != nil || len(failures) > 0 {
 		say("\nThis is not all that should have happened:")

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // table draws the story on a terminal, over its last drawing (ECMA-48: CUU, EL, ED).
@@ -31,9 +30,9 @@ func (t *table) draw(s scene) {
 	// One column less than there are: a full line would wrap on some terminals.
 	text := append(s.rowsOfTable(t.width-1), "")
 	for _, d := range s.recent {
-		text = append(text, printable.Limit(strings.ReplaceAll(s.line(d), `\`, "/"), t.width-1))
+		text = append(text, cut(s.line(d), t.width-1))
 	}
-	text = append(text, printable.Limit(fmt.Sprintf("%6.1fs", s.elapsed.Seconds()), t.width-1))
+	text = append(text, fmt.Sprintf("%6.1fs", s.elapsed.Seconds()))
 	for _, line := range text {
 		b.WriteString(line + "\x1b[K\n")
 	}

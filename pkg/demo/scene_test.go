@@ -1,0 +1,216 @@
+package demo
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+var start = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// played is a scene at the end of a performance in which all went well.
+func played() scene {
+	s := scene{start: start, elapsed: 30100 * time.Millisecond, tampered: 1}
+	for _, p := range cast() {
+		r := row{part: p, sent: 500, arrived: 3, first: start, last: start.Add(101 * time.Millisecond)}
+		switch p.role {
+		case attacker:
+			r.ban = &engine.Decision{Action: engine.Ban, Prefix: p.source(), Reason: engine.UnknownAccount, Duration: time.Hour}
+			r.inKernel, r.reaction = true, 440*time.Microsecond
+		case customer:
+			r.arrived, r.answered, r.trusted, r.spared = 500, true, p.earnsTrust(), !p.earnsTrust()
+		case forger:
+			r.sent, r.arrived, r.reported = 1, 1, true
+		}
+		s.rows = append(s.rows, r)
+	}
+	return s
+}
+
+func TestHostileNamesDoNotReachTheTerminal(t *testing.T) {
+	s := played()
+	for i, name := range []string{
+		"\x1b[2J\x1b]0;owned\a", "100\r\n\x1b[1A", "\u202e\u0300abc", "\xff\xfe\u009b31m", strings.Repeat("漢", 100), `back\slash`,
+	} {
+		s.recent = append(s.recent, engine.Decision{
+			Time: start.Add(time.Duration(i) * 1111 * time.Millisecond), Action: engine.Ban, Account: name, Score: 12, Duration: 4 * time.Hour,
+			Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: engine.UnknownAccount, Service: security.PJSIP,
+		})
+	}
+	for _, width := range []int{20, 80, 100} {
+		t.Run(fmt.Sprint(width), func(t *testing.T) {
+			var out strings.Builder
+			story := newStory(Options{Out: &out, Terminal: true, Width: width}, place{})
+			for range 2 {
+				story.tell(s, nil)
+			}
+			for line := range strings.SplitSeq(strings.TrimSuffix(out.String(), "\x1b[J"), "\n") {
+				for _, own := range []string{"\x1b[17A\r", "\x1b[18A\r", "\x1b[J", "\x1b[K"} {
+					line = strings.ReplaceAll(line, own, "")
+				}
+				if printable.Line(line) != line || printable.Width(line) >= width {
+					t.Errorf("%d columns: %q", printable.Width(line), line)
+				}
+			}
+			if width == 100 {
+				golden(t, "table.golden", out.String())
+			}
+		})
+	}
+}
+
+func TestSummaryForPeople(t *testing.T) {
+	var out strings.Builder
+	story := newStory(Options{Out: &out}, place{userNS: true})
+	s := played()
+	story.begin(s)
+	if err := story.end(s, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "summary.golden", out.String())
+}
+
+func TestDryRunSaysSoToPeople(t *testing.T) {
+	var out strings.Builder
+	story := newStory(Options{Out: &out}, place{dry: true, why: "\x1b[2J"})
+	s := played()
+	s.dry = true
+	story.begin(s)
+	if err := story.end(s, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"DRY RUN", "would be banned", "would ban", `\x1b[2J`} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, &out)
+		}
+	}
+	for _, lie := range []string{"BANNED", "is banned for", "were stopped", "ban was in the kernel", "\x1b"} {
+		if strings.Contains(out.String(), lie) {
+			t.Errorf("a dry run says %q:\n%s", lie, &out)
+		}
+	}
+}
+
+func TestFailuresAreTold(t *testing.T) {
+	for _, o := range []Options{{}, {JSON: true}, {Terminal: true, Width: 80}} {
+		var out strings.Builder
+		o.Out = &out
+		err := newStory(o, place{}).end(played(), []string{"it rained\x1b"}, errors.New("it rained"))
+		if err != nil || !strings.Contains(out.String(), "it rained") || strings.Contains(out.String(), "Next:") ||
+			strings.Contains(out.String(), "rained\x1b") || strings.Contains(out.String(), `"ok":true`) {
+			t.Errorf("%v: %s", err, &out)
+		}
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s is not what came (write it with -update):\n%s", file, got)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	find := func(s *scene, name string) *row {
+		return &s.rows[slices.IndexFunc(s.rows, func(r row) bool { return r.name == name })]
+	}
+	for _, r := range []struct {
+		name   string
+		change func(*scene)
+		want   string // "" is none
+	}{
+		{"all is well", func(*scene) {}, ""},
+		{"not banned", func(s *scene) { find(s, "scanner").ban = nil }, "scanner (203.0.113.5) was not banned"},
+		{"not in the kernel", func(s *scene) { find(s, "IPv6 scanner").inKernel = false },
+			"IPv6 scanner (2001:db8:bad::/64) was banned, but the kernel does not have it"},
+		{"the same in a dry run", func(s *scene) { s.dry = true; find(s, "scanner").inKernel = false }, ""},
+		{"packets came later", func(s *scene) { find(s, "scanner").leaked = 2 },
+			"scanner (203.0.113.5) was banned, but 2 packets that it sent later arrived"},
+		{"nothing was stopped", func(s *scene) { find(s, "guesser").arrived = 500 },
+			"guesser (198.51.100.66) was banned, but no packet was stopped"},
+		{"a customer in the kernel", func(s *scene) { find(s, "home").inKernel = true }, "home (198.51.100.140) is banned in the kernel"},
+		{"a customer without an answer", func(s *scene) { find(s, "lone phone").answered = false },
+			"lone phone (203.0.113.90) had no answer after the attack"},
+		{"a customer without trust", func(s *scene) { find(s, "office").trusted = false },
+			"office (198.51.100.20) logged in and was not trusted"},
+		{"the injector in the kernel", func(s *scene) { find(s, "injector").inKernel = true },
+			"injector (203.0.113.200) is banned in the kernel for one packet"},
+		{"tampering unseen", func(s *scene) { find(s, "injector").reported = false },
+			"injector (203.0.113.200) was not reported as tampering"},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			s := played()
+			r.change(&s)
+			if got := strings.Join(s.failures(), "; "); got != r.want {
+				t.Errorf("got %q, want %q", got, r.want)
+			}
+		})
+	}
+}
+
+func TestDecisionsThatNobodyShouldMake(t *testing.T) {
+	for _, r := range []struct {
+		action engine.Action
+		prefix string
+		want   string
+	}{
+		{engine.Ban, "203.0.113.5/32", ""},
+		{engine.Ban, "2001:db8:bad::/64", ""},
+		{engine.Trust, "198.51.100.20/32", ""},
+		{engine.Misconfigured, "198.51.100.20/32", ""},
+		{engine.Ban, "8.8.8.8/32", "ban of 8.8.8.8/32, which sent nothing"},
+		{engine.Ban, "198.51.100.20/32", "office was banned"},
+		{engine.Ban, "198.51.100.0/24", "office was banned; home was banned"},
+		{engine.Ban, "203.0.113.200/32", "injector was banned"},
+		{engine.Trust, "198.51.100.66/32", "guesser was trusted"},
+		{engine.Trust, "8.8.8.8/32", "trust of 8.8.8.8/32, which sent nothing"},
+		{engine.Untrust, "198.51.100.140/32", "home is no longer trusted"},
+		{engine.Unban, "203.0.113.5/32", "the ban of scanner ended"},
+	} {
+		l := newLedger(start, false, cast())
+		l.decide(engine.Decision{Action: r.action, Prefix: netip.MustParsePrefix(r.prefix)})
+		if got := strings.Join(l.scene(start).wrong, "; "); got != r.want {
+			t.Errorf("%s of %s: got %q, want %q", r.action, r.prefix, got, r.want)
+		}
+	}
+}
+
+func TestOnlyPacketsSentAfterTheBanAreLate(t *testing.T) {
+	l := newLedger(start, false, cast())
+	src := netip.MustParseAddr("203.0.113.5")
+	r := l.of[src]
+	first, onItsWay := l.send(r), l.send(r)
+	l.arrive(src, first)
+	l.decide(engine.Decision{Action: engine.Ban, Prefix: netip.MustParsePrefix("203.0.113.5/32")})
+	l.arrive(src, onItsWay)
+	if r.leaked != 0 {
+		t.Error("a packet that was on its way when the ban came is no leak")
+	}
+	l.arrive(src, l.send(r))
+	if r.leaked != 1 || r.arrived != 3 {
+		t.Errorf("%+v", r)
+	}
+}
