@@ -73,7 +73,10 @@ func TestWithoutNamespacesItRunsDry(t *testing.T) {
 	cmd := asNobody(t, MinFor)
 	cmd.Env = append(cmd.Env, forbid+"=/proc/sys/user/max_net_namespaces")
 	mapped := []syscall.SysProcIDMap{{ContainerID: 0, HostID: nobody, Size: 1}}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: mapped, GidMappings: mapped}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWUSER, UidMappings: mapped, GidMappings: mapped,
+		Credential: &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true},
+	}
 	var out, problems bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problems
 	if err := cmd.Run(); err != nil {
