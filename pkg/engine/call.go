@@ -92,8 +92,10 @@ func (c *call) dialogue() uint64 {
 }
 
 // account identifies the account of the event. chan_sip's is another than PJSIP's of the same name.
-func (c *call) account() uint64 {
-	return c.id(forAccount, key{}, c.mix(c.text(c.ev.Account), uint64(c.ev.Service)<<8|uint64(c.pbx)))
+func (c *call) account() uint64 { return c.accountID(c.ev.Account, c.ev.Service, c.pbx) }
+
+func (e *Engine) accountID(name string, service security.Service, pbx uint8) uint64 {
+	return e.id(forAccount, key{}, e.mix(e.text(name), uint64(service)<<8|uint64(pbx)))
 }
 
 // attempt judges a hostile request: once for each account in each dialogue.

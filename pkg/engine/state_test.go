@@ -1,0 +1,110 @@
+package engine_test
+
+import (
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// restarted is a world whose engine knows only what was exported.
+func (w *world) restarted(change ...func(*policy.Policy)) *world {
+	n := newWorld(w.t, change...)
+	n.now, n.calls = w.now, w.calls
+	n.e.Restore(n.now, w.e.Export(w.now), []string{"pbx"})
+	return n
+}
+
+func TestARestartForgetsNothingThatWasDecided(t *testing.T) {
+	w := newWorld(t)
+	w.login(office, "201").login(office, "202").login("2001:db8:1::10", "203")
+	for range 3 {
+		w.scan(bad, "100", over(security.TLS)).scan("2001:db8::66", "101")
+	}
+	if _, err := w.e.Ban(w.now, netip.MustParsePrefix("192.0.2.0/25"), 3*time.Hour, "rude"); err != nil {
+		t.Fatal(err)
+	}
+	w.e.Unban(w.now, netip.MustParsePrefix("203.0.113.9/32"), time.Hour)
+	w.pass(10 * time.Minute)
+	n := w.restarted()
+	if a, b := w.e.Export(w.now), n.e.Export(n.now); !reflect.DeepEqual(a, b) {
+		t.Errorf("exported again it is not the same:\n%+v\n%+v", a, b)
+	}
+	if a, b := w.e.Bans(w.now), n.e.Bans(n.now); !reflect.DeepEqual(a, b) {
+		t.Errorf("bans before and after:\n%+v\n%+v", a, b)
+	}
+	if x := n.e.Why(n.now, netip.MustParseAddr(bad)); x.Ban == nil || len(x.Ban.Evidence) != 3 || x.Ban.Evidence[0].Account != "100" {
+		t.Errorf("the evidence is gone: %+v", x.Ban)
+	}
+	n.wantTrusted(office, "2001:db8:1::10")
+	for range 9 {
+		n.scan("203.0.113.9", "100")
+	}
+	n.wantFree("203.0.113.9")
+	n.pass(time.Hour).wantFree(bad)
+	for range 3 {
+		n.scan(bad, "100", over(security.TLS))
+	}
+	if d := n.log[len(n.log)-1]; d.Action != engine.Ban || d.Duration != 4*time.Hour {
+		t.Errorf("%v, want the second ban of 4h", brief(d))
+	}
+}
+
+func TestARestartRestoresNoBanOfWhoIsExemptByNow(t *testing.T) {
+	w := newWorld(t)
+	for range 3 {
+		w.scan(bad, "100")
+	}
+	n := w.restarted(func(p *policy.Policy) { p.Allow = []policy.AllowEntry{{Prefix: netip.MustParsePrefix(bad + "/32")}} })
+	n.wantFree(bad)
+	if len(n.e.Enforced(n.now)) != 0 {
+		t.Error("the kernel would ban an allowed address")
+	}
+}
+
+func TestWhatIsOverIsNotRestored(t *testing.T) {
+	w := newWorld(t)
+	w.login(office, "201")
+	for range 3 {
+		w.scan(bad, "100")
+	}
+	s := w.e.Export(w.now)
+	n := newWorld(t)
+	n.now = w.now.Add(800 * time.Hour)
+	n.e.Restore(n.now, s, []string{"pbx"})
+	if got := n.e.Export(n.now); len(got.Bans)+len(got.Offenders)+len(got.Trusts) != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestTrustThatWasLostIsNotRestored(t *testing.T) {
+	w := newWorld(t).login(bad, "201", over(security.TLS))
+	for i := range 40 {
+		w.wrong(bad, string(rune('a'+i)), over(security.TLS))
+	}
+	w.wantDecision(1, engine.Untrust, engine.Accounts)
+	n := w.restarted().vouch(bad)
+	if n.e.Why(n.now, netip.MustParseAddr(bad)).Trust != nil {
+		t.Error("a restart brought lost trust back")
+	}
+}
+
+// The kernel's element says how much time is left: it is never prolonged by what was stored.
+func TestTheKernelsTimeCountsAfterARestart(t *testing.T) {
+	w := newWorld(t)
+	for range 3 {
+		w.scan(bad, "100")
+	}
+	s := w.e.Export(w.now)
+	n := newWorld(t)
+	n.e.Adopt(start, netip.MustParsePrefix(bad+"/32"), start.Add(10*time.Minute))
+	n.e.Restore(start, s, []string{"pbx"})
+	bans := n.e.Bans(start)
+	if len(bans) != 1 || bans[0].Reason != engine.UnknownAccount || bans[0].Left > 600 {
+		t.Errorf("%+v", bans)
+	}
+}
