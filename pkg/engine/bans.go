@@ -47,7 +47,7 @@ func (c *call) condemn(s *source, reason Reason, enforce, proven bool) {
 		return
 	}
 	if _, ok := c.Engine.protected.covering(c.addr); ok {
-		c.spare(prefix, Protected, proven, "Asterisk knows this address as a trunk or a registered contact: never banned")
+		c.spare(prefix, Protected, proven, "Asterisk knows this address as a trunk: never banned")
 		return
 	}
 	if !prefix.IsSingleIP() && c.exemptWithin(prefix) {

@@ -42,7 +42,7 @@ const (
 	Expired       Reason = "expired"       // the time of a ban or of trust is over
 	Manual        Reason = "manual"        // a person said so
 	Allowed       Reason = "allowed"       // the allow list covers it now
-	Protected     Reason = "protected"     // Asterisk knows it as a trunk or contact
+	Protected     Reason = "protected"     // Asterisk knows it as a trunk
 	Tolerance     Reason = "tolerance"     // a trusted source failed too often
 	Accounts      Reason = "accounts"      // a trusted source failed on too many accounts
 	Pace          Reason = "pace"          // one account fails as slowly as a phone retries

@@ -40,7 +40,7 @@ const (
 var noteTexts = [...]string{
 	"",
 	"the allow list covers the source",
-	"Asterisk knows the source as a trunk or a registered contact",
+	"Asterisk knows the source as a trunk",
 	"one account at a phone's pace: a phone with an old password, not a guesser",
 	"the account logged in elsewhere within a day: allowance for a roaming user",
 	"part of an attempt that was scored already",

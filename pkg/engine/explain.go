@@ -192,7 +192,7 @@ func (w *why) exempt() {
 		note = " (" + strconv.Quote(w.Allow.Note) + ")"
 	}
 	if w.Verdict == "protected" {
-		w.say("never banned: Asterisk %q knows %s as a trunk or a registered contact%s", w.Allow.Origin, w.Allow.Prefix, note)
+		w.say("never banned: Asterisk %q knows %s as a trunk%s", w.Allow.Origin, w.Allow.Prefix, note)
 	} else {
 		w.say("never banned: %s is on the allow list, by %q%s", w.Allow.Prefix, w.Allow.Origin, note)
 	}

@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+func TestExemptionsHaveOrigins(t *testing.T) {
+	cfg := policy.Default().Policy
+	p := netip.MustParsePrefix("203.0.113.64/29")
+	cfg.Allow = []policy.AllowEntry{{Prefix: p}, {Host: "home.example"}}
+	e := New(cfg)
+	e.Allow(epoch, p, "home.example", "dynamic")
+	e.Allow(epoch, netip.MustParsePrefix("2001:db8::1/128"), OriginManual, "")
+	e.Protect(epoch, "a", map[netip.Prefix]string{p: "trunk itsp", netip.MustParsePrefix("192.0.2.7/24"): "trunk x"})
+	e.Protect(epoch, "b", map[netip.Prefix]string{p: "trunk itsp"})
+	if got := e.AllowedBy(p); !slices.Equal(got, []string{originConfig, "home.example"}) {
+		t.Errorf("allowed by %v", got)
+	}
+	var got []string
+	for _, q := range e.Exempt() {
+		got = append(got, q.String())
+	}
+	if want := []string{"192.0.2.0/24", "203.0.113.64/29", "2001:db8::1/128"}; !slices.Equal(got, want) {
+		t.Errorf("exempt %v, want %v", got, want)
+	}
+	if a := e.Allowed(); len(a) != 3 || a[1] != (AllowView{Prefix: p.String(), Origin: "home.example", Note: "dynamic"}) {
+		t.Errorf("allowed %+v", a)
+	}
+	if n := len(e.Protected()); n != 3 {
+		t.Errorf("%d protected, want 3", n)
+	}
+	e.Protect(epoch, "a", nil)
+	if got := e.Protected(); len(got) != 1 || got[0].Origin != "b" {
+		t.Errorf("after a learned nothing: %+v", got)
+	}
+	if e.Disallow(p, originConfig) || !e.Disallow(p, "home.example") || e.Disallow(p, "home.example") {
+		t.Error("a prefix is allowed as long as anything allows it")
+	}
+}
+
+func TestPrefixesAgreeWithAWalk(t *testing.T) {
+	p := newPrefixes[int]()
+	var all []netip.Prefix
+	for i, s := range []string{"0.0.0.0/3", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "192.168.0.0/15", "203.0.113.128/25",
+		"fd00::/8", "fd00:1::/48", "fd00:1::5/128", "::/0"} {
+		q := netip.MustParsePrefix(s)
+		p.set(q, i)
+		all = append(all, q)
+		for _, a := range []string{"10.1.2.3", "10.1.2.4", "10.1.3.1", "10.2.0.1", "11.0.0.1", "64.0.0.1", "192.169.255.255", "192.170.0.0",
+			"203.0.113.127", "203.0.113.128", "fd00:1::5", "fd00:1::6", "fd01::1", "2001:db8::1"} {
+			addr := netip.MustParseAddr(a)
+			var want netip.Prefix
+			for _, q := range all {
+				if q.Contains(addr) && (!want.IsValid() || q.Bits() > want.Bits()) {
+					want = q
+				}
+			}
+			if got, ok := p.covering(addr); got != want || ok != want.IsValid() {
+				t.Errorf("covering(%s) = %v, want %v", a, got, want)
+			}
+			for bits := range addr.BitLen() + 1 {
+				q, _ := addr.Prefix(bits)
+				overlaps := slices.ContainsFunc(all, q.Overlaps)
+				if have, ok := p.overlapping(q); ok != overlaps || ok && !have.Overlaps(q) {
+					t.Errorf("overlapping(%v) = %v, %v; want %v", q, have, ok, overlaps)
+				}
+			}
+		}
+	}
+}
+
+func TestADecisionLineHasTheContractsKeys(t *testing.T) {
+	d := Decision{Time: epoch, Action: Ban, Source: netip.MustParseAddr("203.0.113.66"), Prefix: netip.MustParsePrefix("203.0.113.66/32"),
+		Reason: UnknownAccount, Points: 4, Score: 12.3456, Account: "100", Service: security.PJSIP, Transport: security.TLS, Proven: true,
+		Duration: time.Hour, PBX: "pbx1"}
+	const want = `{"time":"2026-11-22T12:00:00Z","action":"ban","source":"203.0.113.66","prefix":"203.0.113.66/32","reason":"unknown_account",` +
+		`"points":4,"score":12.346,"account":"100","service":"PJSIP","transport":"TLS","proven":true,"duration_seconds":3600,"pbx":"pbx1"}`
+	if got, err := json.Marshal(d); err != nil || string(got) != want {
+		t.Errorf("%s, %v; want %s", got, err, want)
+	}
+	got, err := json.Marshal(Decision{Time: epoch, Action: Tampering, Reason: Malformed})
+	if err != nil || !strings.Contains(string(got), `"source":"","prefix":""`) {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
+// A PBX has few accounts; whoever invents names must not take the place of the real ones for ever.
+func TestInventedAccountsMakeRoom(t *testing.T) {
+	e := New(policy.Default().Policy)
+	e.advance(epoch)
+	for i := range maxAccounts {
+		e.accounts[uint64(i)] = &account{failing: []failure{{at: e.now}}}
+	}
+	if e.accountOf(1<<40) != nil || e.Stats(epoch).Limited["accounts"] == 0 {
+		t.Error("there is no bound")
+	}
+	e.advance(epoch.Add(2 * time.Hour))
+	if e.accountOf(1<<40) == nil || len(e.accounts) != 1 {
+		t.Errorf("%d accounts are left of those that failed two hours ago", len(e.accounts))
+	}
+}
+
+func TestALongNameIsCutBetweenCharacters(t *testing.T) {
+	long := strings.Repeat("a", nameBytes-1) + "éé"
+	e := New(policy.Default().Policy)
+	ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: long, Session: "s",
+		Remote: security.Address{AddrPort: netip.MustParseAddrPort("203.0.113.66:5060")}}
+	for i := range 3 {
+		ev.Session = strconv.Itoa(i)
+		for _, d := range e.Handle(epoch, "pbx", &ev, nil) {
+			if want := strings.Repeat("a", nameBytes-1) + "…"; d.Account != want {
+				t.Errorf("account %q, want %q", d.Account, want)
+			}
+		}
+	}
+	if x := e.Why(epoch, netip.MustParseAddr("203.0.113.66")); x.Evidence[0].Account != x.Ban.Accounts[0] || len(x.Ban.Accounts[0]) != nameBytes+2 {
+		t.Errorf("%q", x.Evidence[0].Account)
+	}
+}
