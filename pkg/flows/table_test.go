@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -40,6 +41,17 @@ func start(t testing.TB, cfg Config) (*Ender, <-chan int) {
 	return e, ended
 }
 
+func await(t testing.TB, ended <-chan int) int {
+	t.Helper()
+	select {
+	case n := <-ended:
+		return n
+	case <-time.After(patience):
+		t.Fatal("no flow ended")
+		return 0
+	}
+}
+
 func prefixes(list ...string) (all []netip.Prefix) {
 	for _, s := range list {
 		all = append(all, netip.MustParsePrefix(s))
@@ -61,7 +73,7 @@ func TestOnlyVoIPFlowsOfTheSourceEnd(t *testing.T) {
 
 	e, ended := start(t, w.voip())
 	e.End(netip.MustParsePrefix(client4 + "/32"))
-	if n := <-ended; n != 2 {
+	if n := await(t, ended); n != 2 {
 		t.Errorf("%d flows ended, want SIP over UDP and over TCP", n)
 	}
 	w.wantNames(t, "17 10.99.0.66>10000", "17 10.99.7.5>5060", "6 10.99.0.66>22")
@@ -81,7 +93,7 @@ func TestIPv6FlowsEnd(t *testing.T) {
 
 	e, ended := start(t, w.voip())
 	e.End(netip.MustParsePrefix("fd99::/64"))
-	if n := <-ended; n != 2 {
+	if n := await(t, ended); n != 2 {
 		t.Errorf("%d flows ended, want SIP over UDP and over TCP", n)
 	}
 	w.wantNames(t, "6 fd99::66>22", "58 fd99::66>0")
@@ -99,7 +111,7 @@ func TestScopeAllEndsEveryFlow(t *testing.T) {
 	e, ended := start(t, Config{NetNS: int(w.server.ns), All: true})
 	// Both families are looked for in one dump.
 	e.End(prefixes(client4+"/32", "fd99::66/128")...)
-	if n := <-ended; n != 3 {
+	if n := await(t, ended); n != 3 {
 		t.Errorf("%d flows ended, want ICMPv6 and TCP of both families", n)
 	}
 	w.wantNames(t, "6 10.99.7.5>22")
@@ -123,7 +135,7 @@ func TestFlowsThatTheMachineBeganEnd(t *testing.T) {
 			}
 			e, ended := start(t, w.voip())
 			e.End(netip.MustParsePrefix(c.prefix))
-			if n := <-ended; n != 1 {
+			if n := await(t, ended); n != 1 {
 				t.Errorf("%d flows ended", n)
 			}
 			w.wantNames(t)
@@ -142,7 +154,7 @@ func TestANetworkEndsInOneLook(t *testing.T) {
 	cfg.Spare = func(a netip.Addr) bool { return a == spared }
 	e, ended := start(t, cfg)
 	e.End(netip.MustParsePrefix("10.99.50.0/24"))
-	if n := <-ended; n != 249 {
+	if n := await(t, ended); n != 249 {
 		t.Errorf("%d flows ended at once, want those of 250 sources but one", n)
 	}
 	names := w.names(t)
@@ -164,7 +176,7 @@ func TestManyFlowsOfOneSourceEnd(t *testing.T) {
 	w.fill(t, n, func(i int) (netip.Addr, uint16) { return source, uint16(10_000 + i) }, 5060)
 	e, ended := start(t, w.voip())
 	e.End(netip.PrefixFrom(source, 32))
-	if got := <-ended; got != n {
+	if got := await(t, ended); got != n {
 		t.Errorf("%d of %d flows ended", got, n)
 	}
 	for name := range w.names(t) {
@@ -190,7 +202,7 @@ func TestFlowsInZonesEnd(t *testing.T) {
 	}
 	e, ended := start(t, w.voip())
 	e.End(netip.MustParsePrefix(client4 + "/32"))
-	if n := <-ended; n != 1 {
+	if n := await(t, ended); n != 1 {
 		t.Errorf("%d flows ended", n)
 	}
 	w.wantNames(t)
@@ -209,7 +221,7 @@ func TestNATIsSeenFromTheWire(t *testing.T) {
 	ask(t, w.client.listenUDP(t, client4+":5061"), server4+":15060")
 	e, ended := start(t, w.voip())
 	e.End(netip.MustParsePrefix(client4 + "/32"))
-	if n := <-ended; n != 1 {
+	if n := await(t, ended); n != 1 {
 		t.Errorf("%d flows ended", n)
 	}
 	w.wantNames(t, "17 10.99.0.66>15060")
@@ -324,7 +336,7 @@ func TestABanAfterTrackingKeepsTheFlowAlive(t *testing.T) {
 
 	e, ended := start(t, w.voip())
 	e.End(netip.MustParsePrefix(client4 + "/32"))
-	<-ended
+	await(t, ended)
 	before := w.server.nft(t, "list table ip late")
 	send()
 	if err := eventually(func() bool { return w.server.nft(t, "list table ip late") != before }); err != nil {
@@ -361,7 +373,7 @@ func TestOwnPacketsToTheSourceStop(t *testing.T) {
 	}
 	e, ended := start(t, w.voip())
 	e.End(netip.MustParsePrefix(client4 + "/32"))
-	<-ended
+	await(t, ended)
 	// A packet that an output chain drops is an error of the sender.
 	if err := answer(); !errors.Is(err, unix.EPERM) {
 		t.Errorf("the machine's own packet went out after the flow had ended: %v", err)
@@ -384,7 +396,7 @@ func TestADroppedTCPFlowKeepsItsPlaceForDays(t *testing.T) {
 	}
 	e, ended := start(t, w.voip())
 	e.End(netip.MustParsePrefix(client4 + "/32"))
-	<-ended
+	await(t, ended)
 	w.wantNames(t)
 }
 
