@@ -164,8 +164,6 @@ func TestWhatDoesNotHappenIsAnError(t *testing.T) {
 	}{
 		{"bans that do not cover SIP", func(c *policy.Config) { c.Firewall.Ports.UDP = []uint16{4569} },
 			[]string{"scanner (203.0.113.5) was banned, but", "packets that it sent later arrived"}},
-		{"observe only", func(c *policy.Config) { c.Policy.Mode = policy.Observe },
-			[]string{"scanner (203.0.113.5) was not banned", "IPv6 scanner (2001:db8:bad::/64) was not banned"}},
 		{"customers are banned at once", func(c *policy.Config) { c.Policy.Misconfigured.Burst = 0; c.Policy.Threshold = 1 },
 			[]string{"lone phone was banned"}},
 	} {
