@@ -11,9 +11,10 @@ type source struct {
 	self       int32 // its own slot
 	prev, next int32 // in the list of its class
 	class      class
-	bans       uint8 // so far, within ban.memory
-	banned     bool  // Engine.bans has an entry for exactly this source
-	known      bool  // Engine.trusts has an entry for it
+	bans       uint8  // so far, within ban.memory
+	banned     bool   // Engine.bans has an entry for exactly this source
+	known      bool   // Engine.trusts has an entry for it
+	touched    uint32 // when it came to the front of its list, seconds
 	attempts   uint32
 	evidence   uint32  // sequence number of the latest record, 0 for none
 	open       uint16  // events that wait for a login
@@ -199,13 +200,14 @@ func (e *Engine) track(k key) *source {
 			return nil
 		}
 		s = e.sources.add(k, e.now)
+		s.touched = seconds(e.now)
 		_, s.banned = e.bans[e.prefixOf(k)]
 		_, s.known = e.trusts[k]
 	case e.forgettable(s): // as if it had been swept
 		banned, known := s.banned, s.known
 		e.sources.remove(s)
 		s = e.sources.add(k, e.now)
-		s.banned, s.known = banned, known
+		s.touched, s.banned, s.known = seconds(e.now), banned, known
 	default:
 		s.decay(e.now, e)
 		s.seen = e.now
@@ -252,7 +254,12 @@ func (e *Engine) classify(s *source) {
 	case float64(s.observed) >= e.cfg.Threshold/4:
 		c = suspicious
 	}
-	e.sources.touch(s, c)
+	// To move a source costs a look at both of its neighbours, so it is done once a minute: who is the oldest is known to
+	// the minute.
+	if now := seconds(e.now); s.class != c || now-s.touched >= 60 {
+		s.touched = now
+		e.sources.touch(s, c)
+	}
 }
 
 // sweep forgets up to n sources of which nothing matters any more, so that a quiet engine shrinks.

@@ -83,8 +83,10 @@ func (c *call) login() {
 	c.succeed(id)
 	c.befriend(s, id)
 	// Only forgeable evidence, or that against its neighbours, speaks against a source that has just proven itself.
-	if b := c.banOf(c.key); b != nil && !b.proven && !b.manual {
-		c.release(b)
+	if s == nil || s.banned {
+		if b := c.banOf(c.key); b != nil && !b.proven && !b.manual {
+			c.release(b)
+		}
 	}
 	if net, ok := c.networkOf(c.prefixOf(c.key)); ok {
 		if b := c.bans[net]; b != nil && b.reason == Network && b.until > c.now {
