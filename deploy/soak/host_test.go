@@ -61,7 +61,7 @@ func (h *host) configure(ami, settings string) {
 	h.config = filepath.Join(dir, "ringwall.yaml")
 	h.client = &control.Client{Socket: socket, Timeout: patience}
 	text := fmt.Sprintf("asterisk:\n  - {name: pbx, address: %q, username: ringwall, secret: s3cret%s}\n"+
-		"control: {socket: %s}\nstate: {path: %s}\n", ami, extra(settings), socket, filepath.Join(dir, "state.db"))
+		"control: {socket: %q}\nstate: {path: %q}\n", ami, extra(settings), socket, filepath.Join(dir, "state.db"))
 	if !strings.HasPrefix(settings, ",") {
 		text += settings
 	}

@@ -169,7 +169,7 @@ func (s *space) spawn(t testing.TB, name string, args ...string) *process {
 		p.kill()
 		if t.Failed() {
 			text := p.output()
-			t.Logf("%s said at the end:\n%s", name, text[max(0, len(text)-8192):])
+			t.Logf("%s said at the end:\n%s", name, text[max(0, len(text)-3000):])
 		}
 	})
 	return p

@@ -1,0 +1,227 @@
+package soak
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/control"
+)
+
+// Somebody flushes the ruleset ten times a second, under a flood of events and packets: each time every ban is back.
+func TestFlushedAllTheTime(t *testing.T) {
+	for _, bans := range []int{1_000, either(10_000, 100_000)} {
+		for _, owner := range []string{"off", "auto"} {
+			t.Run(fmt.Sprintf("%d bans, owner %s", bans, owner), func(t *testing.T) { flushed(t, bans, owner) })
+		}
+	}
+}
+
+func flushed(t *testing.T, bans int, owner string) {
+	length := either(2*time.Second, 20*time.Second)
+	h := newHost(t, "policy: {honeypots: [trap]}\nfirewall: {owner: "+owner+"}\n")
+	outside := newSpace(t)
+	cable(t, h.space, outside, "10.98.0.1/24", "10.98.0.66/24")
+	h.start()
+	s := newScript()
+	s.trapped("TCP", netip.MustParseAddr("10.98.0.66"))
+	for i := range bans {
+		s.trapped("TCP", nth(i))
+	}
+	h.server.Broadcast(s.take())
+	h.until("all are banned", func() bool { return h.status().Engine.Bans == bans+1 })
+	h.complete()
+
+	flood := newPackets(t, h.space, outside)
+	ctx, stop := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer stop()
+	work.Go(func() { h.noise(ctx) })
+	until(t, "the packets of the banned are dropped", func() bool {
+		n := flood.sent()
+		time.Sleep(20 * time.Millisecond)
+		return flood.sent() > n && time.Since(flood.last()) > 10*time.Millisecond
+	})
+
+	var back, leaks, typed []time.Duration
+	leaked := 0
+	for end := time.Now().Add(length); time.Now().Before(end); {
+		next := time.After(100 * time.Millisecond)
+		arrived := flood.arrived()
+		flushing := time.Now()
+		h.flush()
+		done := time.Now()
+		typed = append(typed, done.Sub(flushing))
+		h.until("the bans are back", func() bool { return h.all(h.sample(bans)) })
+		back = append(back, max(0, time.Since(done)))
+		if n := flood.arrived(); n > arrived {
+			leaked += n - arrived
+			leaks = append(leaks, flood.last().Sub(flushing))
+		}
+		if bans <= 10_000 || len(back)%10 == 0 {
+			h.complete()
+		}
+		arrived = flood.arrived()
+		<-next
+		if n := flood.arrived(); n != arrived {
+			t.Errorf("%d packets of a banned source arrived after the bans were back", n-arrived)
+		}
+	}
+	// Without waiting for anything:
+	for range either(10, 50) {
+		h.flush()
+		time.Sleep(100 * time.Millisecond)
+	}
+	h.complete()
+	stop() // nft begins again and again where somebody else changes the ruleset meanwhile
+	work.Wait()
+	out, err := h.space.run("nft", "list", "chain", "inet", "ringwall", "prerouting")
+	if err != nil || !strings.Contains(out, "@ban4 counter") {
+		t.Errorf("the chain: %v\n%s", err, out)
+	}
+	st := h.status().Kernel
+	slices.Sort(back)
+	t.Logf("%d flushes, which took up to %v: all bans back after %v at the median, %v at the most; %d of %d packets of a banned source passed, the last %v after a flush began; rebuilds %v",
+		len(back), round(slices.Max(typed)), round(back[len(back)/2]), round(back[len(back)-1]), leaked, flood.sent(), round(slices.Max(append(leaks, 0))), st.Rebuilds)
+	if st.Owner && leaked > 0 {
+		t.Error("a flush opened a table that is protected from it")
+	}
+	if st.Owner != (owner == "auto") {
+		t.Logf("owner is %v: this kernel decides", st.Owner)
+	}
+	h.daemon.stop(t)
+}
+
+func round(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
+
+// flush is what an administrator types, or a firewall's reload does. Where the table has an owner it is spared.
+func (h *host) flush() {
+	h.t.Helper()
+	if out, err := h.space.run("nft", "flush", "ruleset"); err != nil {
+		h.t.Fatalf("nft flush ruleset: %v: %s", err, out)
+	}
+}
+
+// sample is some of the bans, the attacker's among them.
+func (h *host) sample(bans int) []netip.Prefix {
+	list := []netip.Prefix{netip.MustParsePrefix("10.98.0.66/32"), single(nth(0)), single(nth(bans - 1))}
+	for range 61 {
+		list = append(list, single(nth(rand.N(bans))))
+	}
+	return list
+}
+
+// all says whether the kernel has them all.
+func (h *host) all(list []netip.Prefix) bool {
+	return !slices.ContainsFunc(list, func(p netip.Prefix) bool { return !h.inKernel(p) })
+}
+
+// complete waits until every ban of the daemon is in the kernel. They are looked up one by one: a list that is made while
+// others are added misses some.
+func (h *host) complete() {
+	h.t.Helper()
+	bans, err := h.client.Bans(h.t.Context(), control.BanFilter{})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	list := make([]netip.Prefix, len(bans))
+	for i := range bans {
+		list[i] = netip.MustParsePrefix(bans[i].Prefix)
+	}
+	h.until("every active ban is in the kernel", func() bool {
+		list = slices.DeleteFunc(list, h.inKernel)
+		return len(list) == 0
+	})
+}
+
+// noise is a flood of events, with new bans among them.
+func (h *host) noise(ctx context.Context) {
+	s := newScript()
+	for n := 0; pause(ctx, 10*time.Millisecond); n++ {
+		s.trapped("TCP", nth(1<<22+n))
+		for i := range 10 {
+			s.scan("UDP", nth(1<<23+n*10+i))
+		}
+		h.server.Broadcast(s.take())
+	}
+}
+
+// packets is a flood of SIP packets from one address, and what arrives of it.
+type packets struct {
+	mu   sync.Mutex
+	out  int
+	in   int
+	when time.Time
+}
+
+// newPackets sends from 10.98.0.66 to 10.98.0.1 until the test ends.
+func newPackets(t *testing.T, inside, outside *space) *packets {
+	t.Helper()
+	var server, client *net.UDPConn
+	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.98.0.1:5060"))
+	err := inside.do(func() (err error) { server, err = net.ListenUDP("udp", to); return err })
+	if err == nil {
+		err = outside.do(func() (err error) { client, err = net.DialUDP("udp", nil, to); return err })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &packets{}
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() {
+		for pause(ctx, time.Millisecond) {
+			for range 5 {
+				if _, err := client.Write([]byte("OPTIONS sip:10.98.0.1 SIP/2.0\r\n\r\n")); err == nil {
+					p.mu.Lock()
+					p.out++
+					p.mu.Unlock()
+				}
+			}
+		}
+	})
+	work.Go(func() {
+		for b := make([]byte, 2048); ; {
+			if _, err := server.Read(b); err != nil {
+				return
+			}
+			p.mu.Lock()
+			p.in, p.when = p.in+1, time.Now()
+			p.mu.Unlock()
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		_ = client.Close()
+		_ = server.Close()
+		work.Wait()
+	})
+	return p
+}
+
+func (p *packets) sent() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out
+}
+
+func (p *packets) arrived() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.in
+}
+
+// last is when the last one arrived.
+func (p *packets) last() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.when
+}
