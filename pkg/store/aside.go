@@ -1,0 +1,93 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	keptAside  = 5 // files; the oldest goes when there is one more
+	asideStamp = "20060102T150405Z"
+	asideTries = 100
+)
+
+// setAside renames the file at a path to NAME.corrupt-TIME, or NAME.newer-TIME, over no other file.
+func setAside(path string, cause error, now time.Time) (string, error) {
+	what := ".corrupt-"
+	if errors.Is(cause, errNewer) {
+		what = ".newer-"
+	}
+	base := path + what + now.UTC().Format(asideStamp)
+	for i := range asideTries {
+		name := base
+		if i > 0 {
+			name = fmt.Sprintf("%s-%02d", base, i)
+		}
+		err := renameat(path, name, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EEXIST) {
+			continue
+		}
+		if err != nil {
+			return "", &os.LinkError{Op: "set aside", Old: path, New: name, Err: err}
+		}
+		prune(path, name)
+		syncFolder(path)
+		return name, nil
+	}
+	return "", fmt.Errorf("set aside %s: %w", path, fs.ErrExist)
+}
+
+// prune removes the oldest of the files that were set aside, never the one just made.
+func prune(path, keep string) {
+	dir, base := filepath.Split(path)
+	entries, err := os.ReadDir(filepath.Clean(dir + "."))
+	if err != nil {
+		return
+	}
+	type aside struct{ name, stamp string }
+	var list []aside
+	for _, e := range entries {
+		rest, ok := strings.CutPrefix(e.Name(), base+".")
+		if !ok || !e.Type().IsRegular() || dir+e.Name() == keep {
+			continue
+		}
+		for _, what := range []string{"corrupt-", "newer-"} {
+			if stamp, ok := strings.CutPrefix(rest, what); ok && len(stamp) >= len(asideStamp) {
+				if _, err := time.Parse(asideStamp, stamp[:len(asideStamp)]); err == nil {
+					list = append(list, aside{dir + e.Name(), stamp})
+				}
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b aside) int { return strings.Compare(a.stamp, b.stamp) })
+	for len(list) > keptAside-1 {
+		_ = os.Remove(list[0].name)
+		list = list[1:]
+	}
+}
+
+// sweep removes what a process that ended amid a rewrite left behind. The lock on path must be held.
+func sweep(path string) {
+	names, _ := filepath.Glob(globQuote(path) + ".new-*")
+	for _, name := range names {
+		if f, err := os.OpenFile(name, os.O_RDWR, 0); err == nil {
+			// One that is locked is being made by somebody else just now.
+			if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+				_ = os.Remove(name)
+			}
+			_ = f.Close()
+		}
+	}
+}
+
+func globQuote(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}

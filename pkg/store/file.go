@@ -1,0 +1,311 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/store/internal/pages"
+)
+
+const (
+	fileMode = 0o600
+	dirMode  = 0o700
+
+	schema        = 1
+	growBytes     = 4 << 20 // what the file grows ahead by, once it is larger than that
+	compactFrom   = 4 << 20 // bytes; a smaller file is never compacted
+	compactTxSize = 8 << 20
+)
+
+var (
+	metaBucket = []byte("meta")
+	formatKey  = []byte("format")
+	formatName = []byte("ringwall state")
+	versionKey = []byte("version")
+)
+
+var (
+	errForeign = errors.New("it is not Ringwall's")
+	errNewer   = errors.New("a newer Ringwall wrote it")
+)
+
+// file is an open, locked and checked state file.
+type file struct {
+	bolt     *bbolt.DB
+	os       *os.File
+	usage    pages.Usage
+	readOnly bool
+	migrated int // version that it had, -1 where it is as it was
+}
+
+// unusable says whether an error means that the file as such can never be used, whatever the disk does.
+func unusable(err error) bool {
+	return errors.Is(err, pages.ErrDamaged) || errors.Is(err, errForeign) || errors.Is(err, errNewer) || errors.Is(err, errBroken)
+}
+
+// attach opens the file at a path. A file that is unusable is handed to setAside, if there is one, while it is locked.
+func attach(path string, readOnly bool, setAside func(cause error) error) (*file, error) {
+	flag, how := os.O_RDWR, unix.LOCK_EX
+	if readOnly {
+		flag, how = os.O_RDONLY, unix.LOCK_SH
+	}
+	if info, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: %w: it is a folder or a device", path, ErrNoFile)
+	}
+	f, err := os.OpenFile(path, flag, 0)
+	if err != nil {
+		return nil, err
+	}
+	keep := false
+	defer func() {
+		if !keep {
+			_ = f.Close()
+		}
+	}()
+	if err := lock(f, how); err != nil {
+		return nil, err
+	}
+	if !sameFile(f, path) { // it was set aside or replaced before the lock was ours
+		return nil, fmt.Errorf("%s: %w", path, errMoved)
+	}
+	st, err := check(f, readOnly)
+	if err != nil {
+		if unusable(err) && setAside != nil {
+			if err := setAside(err); err != nil {
+				return nil, err
+			}
+		}
+		return nil, err
+	}
+	keep = true
+	return st, nil
+}
+
+var errMoved = errors.New("it was moved while it was opened")
+
+// check checks a locked file and gives it to bbolt.
+func check(f *os.File, readOnly bool) (*file, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	usage, err := pages.Check(f, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	st := &file{os: f, usage: usage, readOnly: readOnly, migrated: -1}
+	err = guard(func() (err error) {
+		if st.bolt, err = openBolt(f, readOnly); err != nil {
+			return err
+		}
+		return st.bolt.View(checkSchema(&st.migrated))
+	})
+	if err == nil && st.migrated >= 0 && !readOnly {
+		err = guard(func() error { return st.bolt.Update(migrate(st.migrated)) })
+	}
+	if err != nil {
+		st.close()
+		return nil, err
+	}
+	if !readOnly && info.Mode().Perm() != fileMode {
+		_ = f.Chmod(fileMode) // the accounts of customers are in it
+	}
+	return st, nil
+}
+
+// openBolt gives bbolt a file that is open and locked already. bbolt closes it.
+func openBolt(f *os.File, readOnly bool) (*bbolt.DB, error) {
+	db, err := bbolt.Open(f.Name(), fileMode, &bbolt.Options{
+		Timeout: time.Nanosecond, FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly, NoStatistics: true,
+		PreLoadFreelist: true,
+		OpenFile:        func(string, int, os.FileMode) (*os.File, error) { return f, nil },
+	})
+	if err != nil {
+		return nil, err
+	}
+	db.AllocSize = growBytes
+	return db, nil
+}
+
+// close gives everything back. After bbolt panicked in the middle of a transaction it might wait for ever, so its own
+// Close is only called where no transaction is open.
+func (f *file) close() {
+	if f.bolt != nil {
+		_ = guard(f.bolt.Close)
+	}
+	_ = f.os.Close()
+}
+
+// abandon lets go of a file in which a transaction may still be open. The mapping stays: nothing can end it safely.
+func (f *file) abandon() { _ = f.os.Close() }
+
+// update runs one writing transaction.
+func (f *file) update(fn func(*bbolt.Tx) error) error {
+	if f.readOnly {
+		return unix.EROFS
+	}
+	return guard(func() error { return f.bolt.Update(fn) })
+}
+
+// view runs one reading transaction.
+func (f *file) view(fn func(*bbolt.Tx) error) error {
+	return guard(func() error { return f.bolt.View(fn) })
+}
+
+func sameFile(f *os.File, path string) bool {
+	mine, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(mine, there)
+}
+
+// create makes a new state file. It gets its name when it is whole, so that a file that is not was damaged later.
+func create(path string) (*file, error) {
+	f, err := createAs(fmt.Sprintf("%s.new-%d", path, os.Getpid()))
+	if err != nil {
+		return nil, err
+	}
+	err = f.update(func(tx *bbolt.Tx) error { return initialize(tx, schema) })
+	if err == nil {
+		err = f.rename(path, unix.RENAME_NOREPLACE)
+	}
+	if err != nil {
+		_ = os.Remove(f.os.Name())
+		f.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func createAs(name string) (*file, error) {
+	if err := os.Mkdir(filepath.Dir(name), dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	_ = os.Remove(name)
+	o, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	f := &file{os: o, migrated: -1}
+	err = lock(o, unix.LOCK_EX)
+	if err == nil {
+		err = guard(func() (err error) {
+			f.bolt, err = openBolt(o, false)
+			return err
+		})
+	}
+	if err != nil {
+		_ = os.Remove(name)
+		_ = o.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// rename gives a new file its name.
+func (f *file) rename(path string, flags uint) error {
+	if err := renameat(f.os.Name(), path, flags); err != nil {
+		return &os.LinkError{Op: "rename", Old: f.os.Name(), New: path, Err: err}
+	}
+	syncFolder(path)
+	return nil
+}
+
+// renameat renames; file systems that know no flags are looked at first instead.
+func renameat(from, to string, flags uint) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, flags)
+	if flags == 0 || !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	if _, err := os.Lstat(to); err == nil {
+		return unix.EEXIST
+	}
+	return os.Rename(from, to)
+}
+
+// syncFolder makes a new name last, where the file system can do that.
+func syncFolder(path string) {
+	if d, err := os.Open(filepath.Dir(path)); err == nil {
+		_ = d.Sync()
+		_ = d.Close()
+	}
+}
+
+// sparse says whether most of a file is free pages.
+func (f *file) sparse() bool { return f.usage.Size() > compactFrom && f.usage.Free > f.usage.Pages/2 }
+
+// rewrite copies all that a file holds into a new one, which takes its name. The old file is closed.
+func (f *file) rewrite(path string) (*file, error) {
+	fresh, err := createAs(fmt.Sprintf("%s.new-%d", path, os.Getpid()))
+	if err != nil {
+		return nil, err
+	}
+	err = guard(func() error { return bbolt.Compact(fresh.bolt, f.bolt, compactTxSize) })
+	if err == nil {
+		err = fresh.rename(path, 0)
+	}
+	if err != nil {
+		_ = os.Remove(fresh.os.Name())
+		fresh.abandon() // Compact may have left a transaction open
+		return nil, err
+	}
+	f.close()
+	return fresh, nil
+}
+
+// initialize makes the buckets of a file.
+func initialize(tx *bbolt.Tx, version uint64) error {
+	b, err := tx.CreateBucketIfNotExists(metaBucket)
+	if err == nil {
+		err = b.Put(formatKey, formatName)
+	}
+	if err == nil {
+		err = b.Put(versionKey, binary.BigEndian.AppendUint64(nil, version))
+	}
+	for _, k := range append(kinds[:], kindDecision) {
+		if err == nil {
+			_, err = tx.CreateBucketIfNotExists(k.bucket())
+		}
+	}
+	return err
+}
+
+// checkSchema says whether a file is Ringwall's, and which version it has if that must be migrated.
+func checkSchema(older *int) func(tx *bbolt.Tx) error {
+	return func(tx *bbolt.Tx) error {
+		b := tx.Bucket(metaBucket)
+		if b == nil || !bytes.Equal(b.Get(formatKey), formatName) {
+			return errForeign
+		}
+		v := b.Get(versionKey)
+		if len(v) != 8 {
+			return errForeign
+		}
+		switch version := binary.BigEndian.Uint64(v); {
+		case version > schema:
+			return fmt.Errorf("%w: it has version %d, known is %d", errNewer, version, schema)
+		case version < schema:
+			*older = int(version)
+			return nil
+		}
+		for _, k := range append(kinds[:], kindDecision) {
+			if tx.Bucket(k.bucket()) == nil {
+				return fmt.Errorf("%w: it has no %s", errForeign, k)
+			}
+		}
+		return nil
+	}
+}

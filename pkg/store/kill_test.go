@@ -1,0 +1,154 @@
+package store
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+)
+
+const (
+	victimVariable = "RINGWALL_TEST_STORE_VICTIM"
+	victimFirst    = "RINGWALL_TEST_STORE_FIRST"
+	roundsVariable = "RINGWALL_TEST_KILLS" // 20 rounds unless it says otherwise
+	victimKeeps    = 300                   // bans that stay; each step drops one that is older
+)
+
+// victim saves bans as fast as it can, and prints each step once it is durable, until it is killed.
+func victim(path string) int {
+	first, err := strconv.Atoi(os.Getenv(victimFirst))
+	if err != nil {
+		return 2
+	}
+	s, _, err := Open(path, Options{Interval: time.Millisecond, History: 500})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	ctx := context.Background()
+	go func() { _ = s.Run(ctx) }()
+	for i := first; ; i++ {
+		changes := []Change{PutBan(sampleBan(i, 4)), DropBan(host(i - victimKeeps)), AddDecision(sampleDecision(i, time.Now()))}
+		if err := s.Put(changes...); err != nil {
+			return 1
+		}
+		if i%7 == 0 { // what nobody waits for lands in the same transactions
+			_ = s.Put(PutOffender(Offender{Source: host(i), Bans: 1, Last: start}))
+		}
+		if err := s.Flush(ctx); err != nil {
+			return 1
+		}
+		fmt.Println(i)
+	}
+}
+
+func TestNothingDurableIsLostByKill9(t *testing.T) {
+	rounds := 20
+	if n, err := strconv.Atoi(os.Getenv(roundsVariable)); err == nil {
+		rounds = n
+	}
+	path := statePath(t)
+	next, confirmed := victimKeeps, 0
+	r := random(1)
+	for round := range rounds {
+		last := killVictim(t, path, next, time.Duration(r.IntN(60_000))*time.Microsecond)
+		s, rec := mustOpen(t, path, Options{})
+		if rec.SetAside != "" || rec.Unavailable != nil || rec.Fresh {
+			t.Fatalf("round %d: the file does not open: %+v", round, rec)
+		}
+		bans := make(map[string]Ban)
+		for _, b := range mustLoad(t, s, start).Bans {
+			bans[b.Prefix.String()] = b
+		}
+		for i := max(victimKeeps, last-victimKeeps+1); i <= last; i++ {
+			b, ok := bans[host(i).String()]
+			if want := sampleBan(i, 4); !ok || !b.Until.Equal(want.Until) || len(b.Evidence) != 4 {
+				t.Fatalf("round %d: ban %d was durable; now %v %+v", round, i, ok, b)
+			}
+		}
+		for i := 0; i <= last-victimKeeps; i++ {
+			if _, ok := bans[host(i).String()]; ok {
+				t.Fatalf("round %d: the end of ban %d was durable; now it is back", round, i)
+			}
+		}
+		lines, err := s.History(t.Context(), time.Time{}, host(last).Addr())
+		if err != nil || len(lines) == 0 {
+			t.Fatalf("round %d: the decision of step %d was durable; now %v, %v", round, last, lines, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		confirmed += last - next + 1
+		next = last + 1
+	}
+	t.Logf("%d rounds, %d steps confirmed and found again", rounds, confirmed)
+}
+
+// runVictim starts a victim and calls step with each that it confirms.
+func runVictim(t *testing.T, path string, first int, step func(cmd *exec.Cmd, n int)) (cmd *exec.Cmd, done <-chan struct{}) {
+	t.Helper()
+	cmd = exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), victimVariable+"="+path, victimFirst+"="+strconv.Itoa(first))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := make(chan struct{})
+	go func() {
+		defer close(end)
+		for r := bufio.NewReader(out); ; {
+			line, err := r.ReadString('\n')
+			if err != nil { // the kill may cut a line in two
+				break
+			}
+			if n, err := strconv.Atoi(line[:len(line)-1]); err == nil {
+				step(cmd, n)
+			}
+		}
+		_ = cmd.Wait()
+	}()
+	return cmd, end
+}
+
+// startVictim returns once a victim has the file.
+func startVictim(t *testing.T, path string, first int) (pid int, end func()) {
+	t.Helper()
+	begun := make(chan struct{}, 1)
+	cmd, done := runVictim(t, path, first, func(*exec.Cmd, int) { signal(begun) })
+	end = func() {
+		_ = cmd.Process.Kill()
+		<-done
+	}
+	select {
+	case <-begun:
+	case <-done:
+		t.Fatal("the process saved nothing")
+	}
+	return cmd.Process.Pid, end
+}
+
+// killVictim starts a victim, kills it some time after its first step, and returns the last step that it confirmed.
+func killVictim(t *testing.T, path string, first int, after time.Duration) int {
+	t.Helper()
+	last := -1
+	var kill *time.Timer
+	_, done := runVictim(t, path, first, func(cmd *exec.Cmd, n int) {
+		if last = n; kill == nil {
+			kill = time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+		}
+	})
+	<-done
+	if kill == nil {
+		t.Fatal("the process saved nothing")
+	}
+	kill.Stop()
+	return last
+}

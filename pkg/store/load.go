@@ -1,0 +1,300 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// staleAfter is how long records that are over stay in the file: where the clock was set wrong for a while, a day ahead
+// say, they come back once it is right.
+const staleAfter = 48 * time.Hour
+
+// State is what the file holds.
+type State struct {
+	Bans      []Ban
+	Offenders []Offender
+	Trust     []Trust
+	Allow     []Allow
+	Graces    []Grace
+
+	Expired int // records that are over, left out
+	Damaged int // records that cannot be read, left out
+}
+
+// Load reads everything that counts at a time. Records that are over are left out, and removed from the file after two
+// days. Where the clock was set back since a record was made, the record ends no later than it would have if made now:
+// nobody is kept out for longer than was decided. What was Put but is not saved yet is not in it.
+func (s *Store) Load(ctx context.Context, now time.Time) (State, error) {
+	l := loader{s: s, now: now, words: make(words)}
+	err := s.read(func(tx *bbolt.Tx) error {
+		for _, k := range kinds {
+			b, err := bucketOf(tx, k)
+			if err != nil {
+				return err
+			}
+			l.grow(k, b)
+			c := b.Cursor()
+			n := 0
+			for key, value := c.First(); key != nil; key, value = c.Next() {
+				if n++; n%1024 == 0 && ctx.Err() != nil {
+					return ctx.Err()
+				}
+				l.add(k, string(key), value)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return State{}, err
+	}
+	s.mu.Lock()
+	s.stats.Damaged += uint64(l.state.Damaged)
+	if !s.o.ReadOnly && !s.ended {
+		s.stale, s.staleAt = l.stale, now
+	}
+	s.mu.Unlock()
+	if l.state.Damaged > 0 {
+		s.log.Error("some records of the state file are damaged and left out", "file", s.path, "records", l.state.Damaged, "first", l.err)
+	}
+	signal(s.wake)
+	return l.state, nil
+}
+
+// read runs a reading transaction, of nothing where there is no file.
+func (s *Store) read(fn func(*bbolt.Tx) error) error {
+	s.fileMu.RLock()
+	defer s.fileMu.RUnlock()
+	if s.file == nil {
+		return nil
+	}
+	err := s.file.view(fn)
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		err = s.explain(err)
+	}
+	return err
+}
+
+type loader struct {
+	s     *Store
+	now   time.Time
+	words words
+	state State
+	stale []entry
+	err   error
+}
+
+// grow makes room for a bucket's records.
+func (l *loader) grow(k kind, b *bbolt.Bucket) {
+	if k == kindBan {
+		l.state.Bans = slices.Grow(l.state.Bans, min(b.Inspect().KeyN, 1<<20))
+	}
+}
+
+func (l *loader) add(k kind, key string, value []byte) {
+	end, err := l.decode(k, key, value)
+	switch {
+	case err != nil:
+		l.state.Damaged++
+		if l.err == nil {
+			l.err = fmt.Errorf("%s: %w", k, err)
+		}
+		l.stale = append(l.stale, entry{k, key})
+	case !end.IsZero() && !end.After(l.now):
+		l.state.Expired++
+		if l.now.Sub(end) > staleAfter {
+			l.stale = append(l.stale, entry{k, key})
+		}
+	}
+}
+
+// never is the end of what does not end.
+var never = time.Time{}
+
+// decode reads a record and keeps it unless it is over. It returns when it ends.
+func (l *loader) decode(k kind, key string, value []byte) (end time.Time, err error) {
+	now := l.now
+	switch k {
+	case kindBan:
+		b, err := decodeBan(key, value, l.words)
+		if err != nil {
+			return never, err
+		}
+		b.Since, b.Until = rebase(b.Since, b.Until, now)
+		if end = atLeast(b.Until); end.After(now) {
+			l.state.Bans = append(l.state.Bans, b)
+		}
+	case kindOffender:
+		o, err := decodeOffender(key, value)
+		if err != nil {
+			return never, err
+		}
+		o.Last = earlier(o.Last, now.Add(l.s.o.OffenderMemory))
+		if end = atLeast(o.Last.Add(l.s.o.OffenderMemory)); end.After(now) {
+			l.state.Offenders = append(l.state.Offenders, o)
+		}
+	case kindTrust:
+		t, err := decodeTrust(key, value, l.words)
+		if err != nil {
+			return never, err
+		}
+		t.Last, t.Until = rebase(t.Last, t.Until, now) // trust counts from the last login
+		t.Since = earlier(t.Since, now)
+		end = atLeast(later(t.Until, t.Last.Add(l.s.o.TrustMemory)))
+		if end.After(now) {
+			l.state.Trust = append(l.state.Trust, t)
+		}
+	case kindAllow:
+		a, err := decodeAllow(key, value)
+		if err != nil {
+			return never, err
+		}
+		l.state.Allow = append(l.state.Allow, a)
+		return never, nil
+	case kindGrace:
+		g, err := decodeGrace(key, value)
+		if err != nil {
+			return never, err
+		}
+		g.Since, g.Until = rebase(g.Since, g.Until, now)
+		if end = atLeast(g.Until); end.After(now) {
+			l.state.Graces = append(l.state.Graces, g)
+		}
+	}
+	return end, nil
+}
+
+// rebase moves a span that begins in the future to begin now.
+func rebase(since, until, now time.Time) (time.Time, time.Time) {
+	if ahead := since.Sub(now); ahead > 0 {
+		return now, until.Add(-ahead)
+	}
+	return since, until
+}
+
+// atLeast is an end that is not taken for none.
+func atLeast(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Unix(0, 0)
+	}
+	return t
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// discard removes records that are over or damaged, unless they are no longer.
+func (s *Store) discard(tx *bbolt.Tx, list []entry, now time.Time) error {
+	for _, e := range list {
+		b, err := bucketOf(tx, e.kind)
+		if err != nil {
+			return err
+		}
+		l := loader{s: s, now: now}
+		value := b.Get([]byte(e.key))
+		if value == nil {
+			continue
+		}
+		if l.add(e.kind, e.key, value); len(l.stale) == 0 {
+			continue
+		}
+		if err := b.Delete([]byte(e.key)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeHistory appends lines and removes those that are too many or too old.
+func (s *Store) writeHistory(tx *bbolt.Tx, lines [][]byte, now time.Time) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	b, err := bucketOf(tx, kindDecision)
+	if err != nil {
+		return err
+	}
+	b.FillPercent = historyFill
+	var seq uint64
+	for _, line := range lines {
+		if seq, err = b.NextSequence(); err != nil {
+			return err
+		}
+		if err := b.Put(binary.BigEndian.AppendUint64(nil, seq), line); err != nil {
+			return err
+		}
+	}
+	oldest := now.Add(-s.o.HistoryAge)
+	var gone [][]byte
+	c := b.Cursor()
+	for key, value := c.First(); key != nil && len(gone) < 2*chunkRecords; key, value = c.Next() {
+		d, err := decodeDecision(value)
+		few := len(key) == 8 && seq-binary.BigEndian.Uint64(key) < uint64(s.o.History)
+		if few && err == nil && !d.Time.Before(oldest) {
+			break
+		}
+		gone = append(gone, bytes.Clone(key))
+	}
+	for _, key := range gone {
+		if err := b.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// History returns the decisions since a time, oldest first: those about one address or, where it is not valid, all.
+// Decisions about a network that holds the address are among them, and so are those that are not saved yet.
+func (s *Store) History(ctx context.Context, since time.Time, about netip.Addr) ([]Decision, error) {
+	var out []Decision
+	add := func(value []byte) {
+		d, err := decodeDecision(value)
+		if err != nil || d.Time.Before(since) || about.IsValid() && d.Source != about && !d.Prefix.Contains(about) {
+			return
+		}
+		d.Raw = bytes.Clone(d.Raw)
+		out = append(out, d)
+	}
+	s.batchMu.RLock() // between two batches a line either waits or is in the file
+	defer s.batchMu.RUnlock()
+	s.mu.Lock()
+	waiting := slices.Clone(s.queue.lines)
+	s.mu.Unlock()
+	err := s.read(func(tx *bbolt.Tx) error {
+		b, err := bucketOf(tx, kindDecision)
+		if err != nil {
+			return err
+		}
+		n := 0
+		c := b.Cursor()
+		for key, value := c.First(); key != nil; key, value = c.Next() {
+			if n++; n%1024 == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			add(value)
+		}
+		return nil
+	})
+	for _, line := range waiting {
+		add(line)
+	}
+	return out, err
+}

@@ -1,0 +1,220 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+	"unicode/utf8"
+)
+
+// Bounds of what one record holds. Longer strings and lists are cut, never refused.
+const (
+	MaxEvidence = 16   // pieces of a ban; the latest are kept
+	MaxAccounts = 1024 // names of a trusted source
+	MaxDecision = 8192 // bytes of a decision's line; a longer one is refused
+
+	maxName = 256  // bytes of an account, a PBX, a reason and the like
+	maxText = 1024 // bytes of a comment or a note
+	maxHost = 253  // bytes of a host name, RFC 1035 section 2.3.4
+)
+
+// Ban is a ban, by its prefix. Strings may hold any bytes that came by wire.
+type Ban struct {
+	Prefix       netip.Prefix
+	Source       netip.Addr // not valid where no single address was banned
+	Since, Until time.Time
+	Reason       string
+	Score        float64
+	Proven       bool // the source could not have been forged
+	Manual       bool // a person said so
+	Number       int  // 1 for the first ban of the source, 2 for the second, …
+	Comment      string
+	PBX          string
+	Attempts     int
+	Evidence     []Evidence // oldest first
+}
+
+// Evidence is one event behind a ban.
+type Evidence struct {
+	Time                      time.Time
+	Event, Service, Transport string
+	Account                   string
+	Reason                    string
+	Points, Score             float64
+	Proven                    bool
+	PBX, Note                 string
+}
+
+// Offender is a source that was banned before, by its prefix.
+type Offender struct {
+	Source netip.Prefix
+	Bans   int
+	Last   time.Time // end of the last ban
+}
+
+// Trust is a source whose users logged in, by its prefix.
+type Trust struct {
+	Source      netip.Prefix
+	Since       time.Time
+	Until, Last time.Time // end of the trust; the last login
+	Accounts    []string
+}
+
+// Allow is an entry of the allow list that was added at run time: a prefix or, where that is not valid, a host name.
+type Allow struct {
+	Prefix   netip.Prefix
+	Host     string
+	Added    time.Time
+	By, Note string
+}
+
+// Grace is a prefix that a person unbanned and that is not to be banned again for a time.
+type Grace struct {
+	Prefix       netip.Prefix
+	Since, Until time.Time
+}
+
+// Decision is one line of history.
+type Decision struct {
+	Time   time.Time
+	Source netip.Addr      // not valid where no single address did it
+	Prefix netip.Prefix    // not valid where it applies to none
+	Raw    json.RawMessage // the line, one JSON value
+}
+
+// kind says what a record is of: it is the name of the record's bucket, too.
+type kind byte
+
+const (
+	kindBan kind = 1 + iota
+	kindOffender
+	kindTrust
+	kindAllow
+	kindGrace
+	kindDecision
+)
+
+// kinds are those whose records have keys of their own.
+var kinds = [...]kind{kindBan, kindOffender, kindTrust, kindAllow, kindGrace}
+
+func (k kind) String() string {
+	return [...]string{"", "bans", "offenders", "trust", "allow", "grace", "history"}[k]
+}
+
+func (k kind) bucket() []byte { return []byte(k.String()) }
+
+// ErrRecord is a record that cannot be kept: without a valid key, or a decision that is too long or no JSON.
+var ErrRecord = errors.New("cannot be kept")
+
+// Change is one record that is new or different, or gone. It holds a copy of all that it was made from.
+type Change struct {
+	kind  kind
+	key   string
+	value []byte // nil where the record is gone
+	err   error
+}
+
+// PutBan keeps a ban, in place of any other of its prefix.
+func PutBan(b Ban) Change {
+	return record(kindBan, prefixKey(b.Prefix), func(e *encoder) { e.ban(&b) })
+}
+
+// DropBan forgets the ban of a prefix.
+func DropBan(p netip.Prefix) Change { return record(kindBan, prefixKey(p), nil) }
+
+// PutOffender keeps an offender.
+func PutOffender(o Offender) Change {
+	return record(kindOffender, prefixKey(o.Source), func(e *encoder) { e.offender(&o) })
+}
+
+// DropOffender forgets an offender.
+func DropOffender(p netip.Prefix) Change { return record(kindOffender, prefixKey(p), nil) }
+
+// PutTrust keeps a trusted source.
+func PutTrust(t Trust) Change {
+	return record(kindTrust, prefixKey(t.Source), func(e *encoder) { e.trust(&t) })
+}
+
+// DropTrust forgets a trusted source.
+func DropTrust(p netip.Prefix) Change { return record(kindTrust, prefixKey(p), nil) }
+
+// PutAllow keeps an allow entry.
+func PutAllow(a Allow) Change {
+	return record(kindAllow, allowKey(a.Prefix, a.Host), func(e *encoder) { e.allow(&a) })
+}
+
+// DropAllow forgets the allow entry of a prefix or, where that is not valid, of a host name.
+func DropAllow(p netip.Prefix, host string) Change { return record(kindAllow, allowKey(p, host), nil) }
+
+// PutGrace keeps a grace.
+func PutGrace(g Grace) Change {
+	return record(kindGrace, prefixKey(g.Prefix), func(e *encoder) { e.grace(&g) })
+}
+
+// DropGrace forgets a grace.
+func DropGrace(p netip.Prefix) Change { return record(kindGrace, prefixKey(p), nil) }
+
+// AddDecision appends a line to the history.
+func AddDecision(d Decision) Change {
+	if len(d.Raw) > MaxDecision {
+		return Change{kind: kindDecision, err: fmt.Errorf("a decision of %d bytes %w: the bound is %d", len(d.Raw), ErrRecord, MaxDecision)}
+	}
+	if !json.Valid(d.Raw) {
+		return Change{kind: kindDecision, err: fmt.Errorf("a decision that is no JSON %w", ErrRecord)}
+	}
+	return Change{kind: kindDecision, value: encode(kindDecision, "", func(e *encoder) { e.decision(&d) })}
+}
+
+func record(k kind, key string, fill func(*encoder)) Change {
+	switch {
+	case key == "":
+		return Change{kind: k, err: fmt.Errorf("an entry of %s without a valid prefix or host name %w", k, ErrRecord)}
+	case fill == nil:
+		return Change{kind: k, key: key}
+	}
+	return Change{kind: k, key: key, value: encode(k, key, fill)}
+}
+
+// prefixKey is the address and the length: 5 bytes or 17. It is empty for a prefix that is not valid.
+func prefixKey(p netip.Prefix) string {
+	if p = p.Masked(); !p.IsValid() {
+		return ""
+	}
+	return string(append(p.Addr().AsSlice(), byte(p.Bits())))
+}
+
+func prefixOf(key string) (netip.Prefix, bool) {
+	if len(key) != 5 && len(key) != 17 {
+		return netip.Prefix{}, false
+	}
+	last := len(key) - 1
+	a, _ := netip.AddrFromSlice([]byte(key[:last]))
+	p := netip.PrefixFrom(a, int(key[last]))
+	return p, p.IsValid() && p == p.Masked()
+}
+
+// allowKey tells prefixes and host names apart by their first byte.
+func allowKey(p netip.Prefix, host string) string {
+	if p.IsValid() {
+		return "p" + prefixKey(p)
+	}
+	if host == "" || len(host) > maxHost {
+		return ""
+	}
+	return "h" + host
+}
+
+// cut shortens a string to n bytes at most, and never within a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for i := n; i > n-utf8.UTFMax; i-- {
+		if utf8.RuneStart(s[i]) {
+			return s[:i]
+		}
+	}
+	return s[:n]
+}

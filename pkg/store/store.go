@@ -1,0 +1,369 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrNoFile is a path that names something else than a file.
+	ErrNoFile = errors.New("not a file")
+	// ErrReadOnly is a change of a Store that was opened to be read.
+	ErrReadOnly = errors.New("opened read-only")
+	// ErrClosed is a change that came after the end.
+	ErrClosed = errors.New("closed")
+	// ErrFull is a change that found no room in the queue.
+	ErrFull = errors.New("too many changes wait for the disk")
+)
+
+// Options say how state is kept. The zero value is that of the daemon, without its hooks.
+type Options struct {
+	Log *slog.Logger // nil: nothing is logged
+
+	// ReadOnly opens a file that no daemon keeps, changes nothing, and fails where it cannot be read.
+	ReadOnly bool
+
+	// Snapshot returns everything that should be in the file, apart from history. Run calls it where the file had to be
+	// begun anew, or more changes came than may wait. It must not wait for the Store, and must know of a change no later
+	// than Put does. Without it, what the file held then is lost.
+	Snapshot func() []Change
+
+	// Health is told of each change of state: with the reason when saving begins to fail or fails for another reason,
+	// with nil when all that waited is saved. Run calls it; it must be quick.
+	Health func(error)
+
+	Interval       time.Duration // between two commits under load; 0 is 250 ms, a second is the longest
+	History        int           // decisions kept; 0 is 100,000
+	HistoryAge     time.Duration // and for how long; 0 is 720 h
+	OffenderMemory time.Duration // after the last ban; 0 is 720 h
+	TrustMemory    time.Duration // after the last login, where that is longer than the trust; 0 is 720 h
+	MaxPending     int           // changes that wait for the disk; 0 is 1,048,576
+}
+
+const (
+	month             = 720 * time.Hour
+	defaultInterval   = 250 * time.Millisecond
+	defaultHistory    = 100_000
+	defaultMaxPending = 1 << 20
+)
+
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Health == nil {
+		o.Health = func(error) {}
+	}
+	o.Interval = min(orElse(o.Interval, defaultInterval), time.Second)
+	o.History = orElse(o.History, defaultHistory)
+	o.HistoryAge = orElse(o.HistoryAge, month)
+	o.OffenderMemory = orElse(o.OffenderMemory, month)
+	o.TrustMemory = orElse(o.TrustMemory, month)
+	o.MaxPending = orElse(o.MaxPending, defaultMaxPending)
+	return o
+}
+
+func orElse[T int | time.Duration](v, other T) T {
+	if v <= 0 {
+		return other
+	}
+	return v
+}
+
+// Recovery says what Open found.
+type Recovery struct {
+	Fresh    bool   // a new file was begun
+	SetAside string // name that the file there before has now, because it was of no use
+	Cause    error  // why
+	Migrated int    // version that the file had, -1 where it was the present one or there was none
+
+	Before, After int64 // bytes, where the file was compacted
+
+	// Unavailable is why nothing can be saved at present, as with a full disk or a folder that may not be written. The
+	// Store works all the same, and saves as soon as it can.
+	Unavailable error
+}
+
+// Adopt says that bans may have been lost: whatever the kernel still holds should be adopted.
+func (r Recovery) Adopt() bool { return r.Fresh || r.SetAside != "" || r.Unavailable != nil }
+
+// Store keeps state in a file. Its methods may be called from many goroutines.
+type Store struct {
+	path string
+	o    Options
+	log  *slog.Logger
+
+	fileMu  sync.RWMutex // readers share the file; Run has it alone to exchange it
+	file    *file        // nil while there is none
+	suspect atomic.Bool  // the disk failed to write: what it said it wrote before may be gone
+
+	batchMu sync.RWMutex // held while a batch is written
+	wake    chan struct{}
+
+	mu       sync.Mutex
+	queue    queue
+	stale    []entry // for pruning
+	staleAt  time.Time
+	resync   bool // the file lacks what Snapshot knows
+	urgent   bool // somebody waits
+	round    chan struct{}
+	taken    uint64 // Puts so far
+	saved    uint64 // of them, durable
+	failed   uint64 // taken when the last attempt failed
+	attempts uint64
+	err      error
+	ended    bool
+	stats    Stats
+}
+
+// Stats are counts since Open.
+type Stats struct {
+	Pending int    // changes that wait for the disk
+	Saved   uint64 // changes that are durable
+	Commits uint64
+	Lost    uint64 // history that found no room while the disk failed
+	Refused uint64 // changes that found no room
+	Damaged uint64 // records that could not be read
+	Bytes   int64  // of the file
+	Last    time.Time
+}
+
+// Open opens the state file, or makes it. What is there but of no use is set aside under another name, and a new file
+// begun. Where nothing can be written, because of a full disk or a read-only folder, Open succeeds all the same and
+// Recovery.Unavailable says why. It fails with ErrLocked where another process keeps the file, and with ErrNoFile where
+// the path names no file. Close the Store, or Run it.
+func Open(path string, o Options) (*Store, Recovery, error) {
+	o = o.withDefaults()
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	s := &Store{path: path, o: o, log: o.Log, wake: make(chan struct{}, 1), round: make(chan struct{}), queue: newQueue()}
+	if o.ReadOnly {
+		f, err := attach(path, true, nil)
+		if err != nil {
+			return nil, Recovery{Migrated: -1}, s.explain(err)
+		}
+		if f.migrated >= 0 {
+			f.close()
+			return nil, Recovery{Migrated: -1}, fmt.Errorf("state file %s has the older version %d: start the daemon once to bring it up to date", path, f.migrated)
+		}
+		s.file = f
+		return s, Recovery{Migrated: -1}, nil
+	}
+	f, r, err := s.acquire(time.Now())
+	switch {
+	case errors.Is(err, ErrLocked), errors.Is(err, ErrNoFile):
+		return nil, r, s.explain(err)
+	case err != nil:
+		r.Unavailable = s.explain(err)
+		// What can be read counts, though nothing can be written.
+		if f, err := attach(path, true, nil); err == nil && f.migrated < 0 {
+			s.file = f
+		} else if err == nil {
+			f.close()
+		}
+		s.err = r.Unavailable
+		s.log.Error("state cannot be saved, and is kept in memory until it can", "err", r.Unavailable, "try", hint(err))
+		s.o.Health(r.Unavailable)
+	default:
+		s.file = f
+	}
+	return s, r, nil
+}
+
+// acquire opens the file to be written, sets aside what is of no use, and makes a new one.
+func (s *Store) acquire(now time.Time) (*file, Recovery, error) {
+	r := Recovery{Migrated: -1}
+	for range 5 {
+		f, err := attach(s.path, false, func(cause error) error {
+			name, err := setAside(s.path, cause, now)
+			if err != nil {
+				return err
+			}
+			r.SetAside, r.Cause = name, cause
+			s.log.Error("the state file is of no use and was set aside; a new one is begun, and bans still in the kernel are kept",
+				"file", s.path, "kept_as", name, "cause", cause)
+			return nil
+		})
+		switch {
+		case err == nil:
+			sweep(s.path)
+			if f.migrated >= 0 {
+				r.Migrated = f.migrated
+				s.log.Info("the state file was brought up to date", "from_version", f.migrated, "to_version", schema)
+			}
+			return s.compacted(f, &r), r, nil
+		case errors.Is(err, fs.ErrNotExist), r.SetAside != "" && unusable(err):
+			f, err := create(s.path)
+			if errors.Is(err, fs.ErrExist) { // somebody else was faster
+				continue
+			}
+			r.Fresh = err == nil
+			return f, r, err
+		case errors.Is(err, errMoved):
+			continue
+		default:
+			return nil, r, err
+		}
+	}
+	return nil, r, fmt.Errorf("%s: %w", s.path, errMoved)
+}
+
+// compacted shrinks a file of mostly free pages. Where that fails the file goes on as it is.
+func (s *Store) compacted(f *file, r *Recovery) *file {
+	if !f.sparse() {
+		return f
+	}
+	before := f.usage.Size()
+	fresh, err := f.rewrite(s.path)
+	if err != nil {
+		s.log.Warn("the state file could not be compacted", "file", s.path, "bytes", before, "err", err)
+		return f
+	}
+	if info, err := fresh.os.Stat(); err == nil {
+		r.Before, r.After = before, info.Size()
+		s.log.Info("the state file was compacted", "bytes_before", before, "bytes_after", info.Size())
+	}
+	return fresh
+}
+
+func (s *Store) explain(err error) error { return fmt.Errorf("state file %s: %w", s.path, err) }
+
+// hint says what a person can do about an error.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return "free some space on that disk"
+	case errors.Is(err, unix.EROFS):
+		return "the disk is mounted read-only: look at dmesg, mount it for writing, or set state.path to another"
+	case errors.Is(err, fs.ErrPermission):
+		return "let the daemon's user write to the folder of state.path; with systemd, set StateDirectory=ringwall"
+	case errors.Is(err, fs.ErrNotExist):
+		return "make the folder of state.path"
+	}
+	return "look at dmesg for errors of the disk"
+}
+
+// Put takes changes over; Run saves them. It never waits for the disk. Of two changes of one record the later counts.
+// What is wrong with a change, or that there was no room for it, is returned; the others are taken all the same. A Put
+// of several changes may be saved in parts.
+func (s *Store) Put(changes ...Change) error {
+	if s.o.ReadOnly {
+		return ErrReadOnly
+	}
+	var errs []error
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return ErrClosed
+	}
+	for _, c := range changes {
+		if c.err != nil {
+			errs = append(errs, c.err)
+			continue
+		}
+		s.taken++
+		if c.kind == kindDecision {
+			s.stats.Lost += s.queue.append(c.value, s.o.History)
+			continue
+		}
+		if s.resync && s.o.Snapshot != nil && len(s.queue.changes) >= s.o.MaxPending {
+			continue // Snapshot will know of it
+		}
+		if s.queue.put(entry{c.kind, c.key}, c.value, s.o.MaxPending) {
+			continue
+		}
+		if s.o.Snapshot != nil {
+			s.resync = true
+			s.queue.forget()
+			continue
+		}
+		s.stats.Refused++
+		errs = append(errs, fmt.Errorf("an entry of %s: %w", c.kind, ErrFull))
+	}
+	signal(s.wake)
+	return errors.Join(errs...)
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Flush returns when all that was Put before it is durable. When an attempt to save it fails it returns why; the changes
+// stay in the queue. Run must be running.
+func (s *Store) Flush(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	target := s.taken
+	attempt := s.attempts
+	for s.saved < target || s.resync {
+		if s.ended {
+			return ErrClosed
+		}
+		if s.attempts > attempt && s.failed >= target && s.err != nil {
+			return s.err
+		}
+		s.urgent = true
+		signal(s.wake)
+		round := s.round
+		s.mu.Unlock()
+		select {
+		case <-round:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		if ctx.Err() != nil && s.saved < target {
+			return errors.Join(fmt.Errorf("the state is not saved yet: %w", ctx.Err()), s.err)
+		}
+	}
+	return nil
+}
+
+// Err returns why nothing can be saved at present, nil if all is well.
+func (s *Store) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Stats returns counts.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	st := s.stats
+	st.Pending = s.queue.len()
+	s.mu.Unlock()
+	if info, err := os.Stat(s.path); err == nil {
+		st.Bytes = info.Size()
+	}
+	return st
+}
+
+// String names the task.
+func (s *Store) String() string { return "state" }
+
+// Close gives back what Open took, of a Store that is not run. What was Put is lost. After Run it does nothing.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.fileMu.Lock()
+	defer s.fileMu.Unlock()
+	if s.file != nil {
+		s.file.close()
+		s.file = nil
+	}
+	return nil
+}
