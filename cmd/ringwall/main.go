@@ -15,6 +15,7 @@ import (
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
 	"github.com/ringwall/ringwall/pkg/daemon"
+	"github.com/ringwall/ringwall/pkg/demo"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -23,7 +24,7 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
 	app := &commands.App{
 		Run:     run,
-		Demo:    demo,
+		Demo:    playDemo,
 		Env:     policy.OS(),
 		Build:   build(),
 		Out:     os.Stdout,
@@ -46,9 +47,14 @@ func run(ctx context.Context, o commands.RunOptions) error {
 	return d.Run(ctx)
 }
 
-// demo plays the built-in attack.
-func demo(context.Context, commands.DemoOptions) error {
-	return errors.New("this build has no demo")
+// playDemo plays the built-in attack.
+func playDemo(ctx context.Context, o commands.DemoOptions) error {
+	err := demo.Run(ctx, demo.Options{For: o.For, JSON: o.JSON, Out: o.Out, Err: os.Stderr, Terminal: o.Columns > 0,
+		Width: o.Columns, Version: build().Version})
+	if errors.Is(err, context.Canceled) { // Ctrl-C: that is how a demo ends early
+		return nil
+	}
+	return err
 }
 
 // columns is the width of a terminal, 0 for anything else.
