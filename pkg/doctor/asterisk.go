@@ -226,6 +226,10 @@ func (e *exam) learn(ctx context.Context, s subject, a policy.Asterisk, h *heari
 		for _, d := range p.Denied {
 			k.Denied = append(k.Denied, learn.Denied{Action: d.Action, ManagerConf: d.ManagerConf, For: d.For})
 		}
+		if p.Learned == 0 && len(k.Denied) == 0 {
+			s.skip(learning, "ringwall list protected", "the daemon knows of no trunks and contacts; it may not have asked yet, or there are none")
+			return
+		}
 		e.learned(s, k, p.Learned)
 		return
 	}
@@ -269,6 +273,10 @@ func (e *exam) learned(s subject, k learn.Knowledge, n int) {
 	}
 	if len(k.Failed) > 0 {
 		s.warn(learning, "", "%s could not be asked: %s", printable.Line(k.Failed[0].What), printable.Line(k.Failed[0].Err))
+		return
+	}
+	if n == 0 {
+		s.ok(learning, "Asterisk answers all questions, and knows no trunk and no contact now")
 		return
 	}
 	s.ok(learning, "%s", plural(n, "trunk or contact is known and spared", "trunks and contacts are known and spared"))

@@ -25,7 +25,7 @@ func (p Printer) Print(c Check) {
 	if c.About != "" {
 		name = c.About + " " + name
 	}
-	name = printable.Line(name)
+	name = p.plain(printable.Line(name))
 	first := p.mark(c.Result) + " " + name + strings.Repeat(" ", max(0, nameWidth-printable.Width(name))) + "  "
 	indent := strings.Repeat(" ", 2+nameWidth+2)
 	room := 0

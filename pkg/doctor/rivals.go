@@ -99,21 +99,24 @@ func takes(k *link, c *nftables.Chain) bool {
 		if err != nil {
 			return false
 		}
-		for _, r := range rules {
-			for _, x := range r.Exprs {
-				switch x := x.(type) {
-				case *expr.Verdict:
-					if x.Kind == expr.VerdictDrop || (x.Kind == expr.VerdictJump || x.Kind == expr.VerdictGoto) && look(x.Chain) {
-						return true
-					}
-				case *expr.Queue, *expr.Reject, *expr.TProxy:
-					return true
-				}
-			}
-		}
-		return false
+		return slices.ContainsFunc(rules, func(r *nftables.Rule) bool { return keeps(r, look) })
 	}
 	return look(c.Name)
+}
+
+// keeps reports whether a rule may keep a packet; jump asks about another chain.
+func keeps(r *nftables.Rule, jump func(chain string) bool) bool {
+	for _, x := range r.Exprs {
+		switch x := x.(type) {
+		case *expr.Verdict:
+			if x.Kind == expr.VerdictDrop || (x.Kind == expr.VerdictJump || x.Kind == expr.VerdictGoto) && jump(x.Chain) {
+				return true
+			}
+		case *expr.Queue, *expr.Reject, *expr.TProxy:
+			return true
+		}
+	}
+	return false
 }
 
 func flowtables(k *link) []string {

@@ -10,11 +10,17 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
+// How often, and how long apart, a daemon is asked whose table is not in place.
+const (
+	settleTries = 8
+	settleTime  = 250 * time.Millisecond
+)
+
 // running asks the daemon, if there is one, how it is.
 func (e *exam) running(ctx context.Context) {
 	s := e.on("")
 	e.client = &control.Client{Socket: e.cfg.Control.Socket}
-	st, err := e.client.Status(ctx)
+	st, err := e.settled(ctx)
 	var why *control.Error
 	switch {
 	case err == nil:
@@ -63,6 +69,23 @@ func (e *exam) running(ctx context.Context) {
 	}
 	for _, w := range st.Warnings {
 		s.warn("daemon", w.Try, "says: %s", printable.Line(w.Text))
+	}
+}
+
+// settled asks until the table is as it should be: at its start, and after somebody's change, the daemon needs a moment.
+func (e *exam) settled(ctx context.Context) (control.Status, error) {
+	for try := 0; ; try++ {
+		st, err := e.client.Status(ctx)
+		if err != nil || st.Kernel.OK || st.Kernel.DryRun || try == settleTries {
+			return st, err
+		}
+		timer := time.NewTimer(settleTime)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return st, nil
+		}
 	}
 }
 

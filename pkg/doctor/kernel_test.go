@@ -1,0 +1,281 @@
+package doctor
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netns"
+
+	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/daemon"
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// beside is an examination of the kernel of a namespace.
+func beside(ns netns.NsHandle) *exam {
+	cfg := policy.Default()
+	return &exam{Options: Options{NetNS: int(ns), Wait: 5 * time.Second}, cfg: &cfg, loaded: true, proc: "/proc"}
+}
+
+// ruleset lists all, without what changes by itself.
+func ruleset(t *testing.T, ns netns.NsHandle) string {
+	return regexp.MustCompile(` expires \S+`).ReplaceAllString(nft(t, ns, "list ruleset"), "")
+}
+
+// leftover is a table as a daemon that ended left it, with a ban.
+func leftover(t *testing.T, e *exam, owner firewall.Owner) {
+	t.Helper()
+	cfg := e.table()
+	cfg.Owner = owner
+	fw, err := firewall.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer released(t, e)
+	defer func() { _ = fw.Close() }()
+	if _, err := fw.Ensure(); err != nil {
+		t.Fatal(err)
+	}
+	ban := firewall.Change{Kind: firewall.Ban, Prefix: netip.MustParsePrefix("192.0.2.254/32"), Timeout: time.Hour}
+	if err := fw.Apply([]firewall.Change{ban}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// released waits until the table belongs to nobody: programs that other tests start just now hold our descriptors too, until
+// they have replaced this one.
+func released(t *testing.T, e *exam) {
+	t.Helper()
+	k, err := openNetlink(e.NetNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.close()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		have, err := k.lib.ListTableOfFamily(e.cfg.Firewall.Table, nftables.TableFamilyINet)
+		if err == nil && have.Flags&nftables.TableFlagOwner == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the table is still owned: %+v, %v", have, err)
+		}
+	}
+}
+
+func TestTheKernelIsLeftAsItWas(t *testing.T) {
+	for name, row := range map[string]struct {
+		before func(*testing.T, *exam, netns.NsHandle)
+		want   Result
+		says   string
+	}{
+		"no table":    {func(*testing.T, *exam, netns.NsHandle) {}, OK, "was removed"},
+		"left behind": {func(t *testing.T, e *exam, _ netns.NsHandle) { leftover(t, e, firewall.Auto) }, OK, "rules drop"},
+		"no rules": {func(t *testing.T, e *exam, ns netns.NsHandle) {
+			leftover(t, e, firewall.Auto)
+			nft(t, ns, "flush chain inet ringwall prerouting")
+		}, Warn, "no rule drops what is in the set ban4"},
+		"dormant": {func(t *testing.T, e *exam, ns netns.NsHandle) {
+			leftover(t, e, firewall.Off) // flags of a table cannot be changed while it has persist
+			nft(t, ns, "table inet ringwall { flags dormant; }")
+		}, Warn, "dormant"},
+		"a daemon without its rules": {func(t *testing.T, e *exam, ns netns.NsHandle) {
+			leftover(t, e, firewall.Auto)
+			nft(t, ns, "flush chain inet ringwall prerouting")
+			e.daemon = &control.Status{Mode: "enforce", Kernel: control.KernelStatus{OK: true}}
+		}, Fail, "bans are not enforced"},
+		"a daemon without its table": {func(_ *testing.T, e *exam, _ netns.NsHandle) {
+			e.daemon = &control.Status{Mode: "enforce"}
+		}, Fail, "another network namespace"},
+		"a full set": {func(t *testing.T, e *exam, ns netns.NsHandle) {
+			leftover(t, e, firewall.Auto)
+			nft(t, ns, "delete table inet ringwall")
+			nft(t, ns, `table inet ringwall {
+				set ban4 { type ipv4_addr; size 1; flags timeout; elements = { 192.0.2.254 timeout 1h } }
+				set ban6_64 { type ipv6_addr; flags timeout; }
+				chain prerouting {
+					type filter hook prerouting priority -300
+					ip saddr @ban4 counter drop
+					ip6 saddr & ffff:ffff:ffff:ffff:: == @ban6_64 counter drop
+				}
+			}`)
+		}, Fail, "ban4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ns := newNetNS(t)
+			e := beside(ns)
+			row.before(t, e, ns)
+			before := ruleset(t, ns)
+			e.kernel(t.Context())
+			is(t, one(t, e.list, element), row.want, row.says)
+			is(t, one(t, e.list, tables), OK)
+			if after := ruleset(t, ns); after != before {
+				t.Errorf("before\n%s\nafter\n%s", before, after)
+			}
+		})
+	}
+}
+
+func TestATableThatSomebodyElseOwns(t *testing.T) {
+	ns := newNetNS(t)
+	k, err := openNetlink(int(ns))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.close()
+	k.lib.AddTable(&nftables.Table{Name: "ringwall", Family: nftables.TableFamilyINet, Flags: nftables.TableFlagOwner})
+	if err := k.lib.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	e := beside(ns)
+	e.kernel(t.Context())
+	is(t, one(t, e.list, element), Fail, "belongs to a running process", "no daemon answers")
+}
+
+// run starts a real daemon whose table is in the namespace, and returns an examination that has asked it.
+func run(t *testing.T, ns netns.NsHandle, change func(*policy.Config)) *exam {
+	t.Helper()
+	cfg := policy.Default()
+	a := policy.DefaultAsterisk()
+	a.Name, a.Username, a.Secret = "pbx1", "ringwall", policy.NewSecret(secret)
+	a.Address = serve(t, amiserver.User{Name: "ringwall", Secret: secret, Read: amiserver.ClassSecurity})
+	dir := t.TempDir()
+	cfg.Asterisk, cfg.Metrics.Listen = []policy.Asterisk{a}, ""
+	cfg.Control.Socket, cfg.State.Path = filepath.Join(dir, "r.sock"), filepath.Join(dir, "state.db")
+	change(&cfg)
+	ready := make(chan struct{})
+	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: int(ns), Log: slog.New(slog.DiscardHandler), Ready: func() { close(ready) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	<-ready
+	e := &exam{Options: Options{NetNS: int(ns), Wait: 5 * time.Second}, cfg: &cfg, loaded: true, proc: "/proc"}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		e.list, e.daemon = nil, nil
+		e.running(t.Context())
+		if p := e.pbx("pbx1"); p != nil && p.Up && p.Events > 0 && len(p.Denied) > 0 {
+			return e
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the daemon hears nothing: %+v", e.list)
+		}
+	}
+}
+
+func TestBesideARunningDaemon(t *testing.T) {
+	ns := newNetNS(t)
+	e := run(t, ns, func(*policy.Config) {})
+	is(t, one(t, e.list, "heard"), OK, "event")
+	is(t, one(t, e.list, "bans"), OK, "0 in force")
+	kept := netip.MustParsePrefix("192.0.2.254/32")
+	if _, err := e.client.Ban(t.Context(), control.BanRequest{Prefix: kept, For: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	before := ruleset(t, ns)
+	e.machine(t.Context())
+	e.asterisks(t.Context())
+	e.kernel(t.Context())
+	e.places(t.Context())
+	e.lockout(t.Context())
+	if !Passed(e.list) {
+		t.Errorf("%+v", e.list)
+	}
+	is(t, one(t, e.list, element), OK, map[bool]string{true: "the daemon owns the table", false: "test address"}[e.daemon.Kernel.Owner])
+	is(t, one(t, e.list, learning), Warn, "DBGetTree", "reporting")
+	is(t, one(t, e.list, "own"), OK, "the daemon never bans")
+	is(t, one(t, e.list, "socket"), OK, "answers")
+	if after := ruleset(t, ns); after != before {
+		t.Errorf("before\n%s\nafter\n%s", before, after)
+	}
+	bans, err := e.client.Bans(t.Context(), control.BanFilter{})
+	if err != nil || len(bans) != 1 || bans[0].Prefix != kept.String() {
+		t.Errorf("%+v, %v", bans, err)
+	}
+}
+
+// With firewall.owner: off everybody with the capability may change the table, and the daemon need not be asked to.
+func TestBesideADaemonThatDoesNotOwnItsTable(t *testing.T) {
+	ns := newNetNS(t)
+	e := run(t, ns, func(c *policy.Config) { c.Firewall.Owner = policy.OwnerOff })
+	e.kernel(t.Context())
+	is(t, one(t, e.list, element), OK, "rules drop")
+	is(t, one(t, e.list, ownership), OK, "owner: off")
+	if h, err := e.client.History(t.Context(), time.Time{}, netip.Addr{}); err != nil || len(h) != 0 {
+		t.Errorf("the test is in the history: %+v, %v", h, err)
+	}
+}
+
+func TestAnObservingDaemonIsNotAskedToBan(t *testing.T) {
+	ns := newNetNS(t)
+	e := run(t, ns, func(c *policy.Config) { c.Policy.Mode = policy.Observe })
+	if !e.daemon.Kernel.Owner {
+		e.kernel(t.Context()) // before kernel 6.9 the table may be changed by hand
+		is(t, one(t, e.list, element), OK)
+		return
+	}
+	e.kernel(t.Context())
+	is(t, one(t, e.list, element), Skip, "bans nobody")
+}
+
+func TestWhoComesBeforeRingwall(t *testing.T) {
+	for name, row := range map[string]struct {
+		script string
+		want   Result
+		says   []string
+	}{
+		"nobody":          {"", OK, []string{"nobody"}},
+		"accept before":   {"table inet a { chain p { type filter hook prerouting priority -400; udp dport 5060 accept; }; }", OK, []string{"inet a p (priority -400)", "without dropping"}},
+		"drop before":     {"table ip a { chain p { type filter hook prerouting priority -400; udp dport 5060 drop; }; }", Warn, []string{"ip a p (priority -400)", "firewall.priority"}},
+		"drop by a jump":  {"table ip a { chain q { drop; }; chain p { type filter hook prerouting priority -301; jump q; }; }", Warn, []string{"ip a p"}},
+		"policy drop":     {"table ip6 a { chain p { type filter hook prerouting priority raw; policy drop; }; }", Warn, []string{"ip6 a p (priority -300)"}},
+		"drop later":      {"table inet a { chain p { type filter hook prerouting priority 0; drop; }; chain i { type filter hook input priority -400; policy drop; }; }", OK, []string{"nobody"}},
+		"ingress":         {"table netdev a { chain p { type filter hook ingress device lo priority 0; udp dport 5060 drop; }; }", Warn, []string{"netdev a p"}},
+		"ingress of inet": {"table inet a { chain p { type filter hook ingress device lo priority 0; drop; }; }", Warn, []string{"inet a p"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ns := newNetNS(t)
+			if row.script != "" {
+				nft(t, ns, row.script)
+			}
+			e := beside(ns)
+			e.proc = t.TempDir() // iptables-legacy of the machine does not matter here
+			e.kernel(t.Context())
+			is(t, one(t, e.list, others), row.want, row.says...)
+		})
+	}
+}
+
+// Not every kernel has queues and transparent proxies.
+func TestWhatKeepsAPacketFromRingwall(t *testing.T) {
+	for name, row := range map[string]struct {
+		rule expr.Any
+		want bool
+	}{
+		"queue": {&expr.Queue{Num: 1}, true}, "reject": {&expr.Reject{}, true}, "tproxy": {&expr.TProxy{}, true},
+		"drop": {&expr.Verdict{Kind: expr.VerdictDrop}, true}, "accept": {&expr.Verdict{Kind: expr.VerdictAccept}, false},
+		"counter": {&expr.Counter{}, false},
+	} {
+		if keeps(&nftables.Rule{Exprs: []expr.Any{&expr.Counter{}, row.rule}}, func(string) bool { return false }) != row.want {
+			t.Errorf("%s: %t", name, !row.want)
+		}
+	}
+}

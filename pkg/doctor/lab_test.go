@@ -1,0 +1,124 @@
+package doctor
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ringwall/ringwall/deploy/lab"
+)
+
+// in runs an examination on the lab's server.
+func in(t *testing.T, l *lab.Lab, user lab.User) []Check {
+	t.Helper()
+	path := file(t, lab.AMIAddress, "")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(text), "username: ringwall, secret: "+secret, fmt.Sprintf("username: %s, secret: %s", user, user.Secret()), 1)
+	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "checks")
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `exec "$0" >"$1"`, self, out)
+	cmd.Env = append(os.Environ(), asDoctor+"="+path)
+	p := l.SpawnCmd(t, lab.Server, cmd)
+	if err := p.Wait(); err != nil {
+		t.Fatalf("%v: %s", err, p.Output())
+	}
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []Check
+	if err := json.Unmarshal(b, &list); err != nil {
+		t.Fatalf("%v: %s", err, b)
+	}
+	if strings.Contains(string(b), user.Secret()) {
+		t.Errorf("the secret is in %s", b)
+	}
+	return list
+}
+
+// harmless says whether an event is a login, or about a question of pkg/learn that is denied or unknown here.
+func harmless(f lab.Frame) bool {
+	switch f.Event() {
+	case "SuccessfulAuth", "RequestNotAllowed":
+		return true
+	case "RequestBadFormat":
+		return f.Get("RequestType") == "Action: IAXpeers" || f.Get("RequestType") == "Action: SIPpeers"
+	}
+	return false
+}
+
+func TestARealAsterisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a real Asterisk")
+	}
+	l := lab.Start(t, lab.Options{})
+	watch := l.DialAMI(t, lab.Ringwall)
+
+	t.Run("a user that may learn", func(t *testing.T) {
+		list := in(t, l, lab.SecFull)
+		if !Passed(list) {
+			t.Errorf("%+v", list)
+		}
+		for _, link := range []string{reach, greeting, logins, privilege, arrival, "lag", bound, web, element} {
+			is(t, one(t, list, link), OK)
+		}
+		is(t, one(t, list, learning), OK, "2 trunks and contacts")
+	})
+	t.Run("the user of the README", func(t *testing.T) {
+		list := in(t, l, lab.Ringwall)
+		if !Passed(list) {
+			t.Errorf("%+v", list)
+		}
+		is(t, one(t, list, arrival), OK, "it came")
+		is(t, one(t, list, learning), Warn, "write = system,reporting")
+	})
+	t.Run("a user without security", func(t *testing.T) {
+		list := in(t, l, lab.NoSec)
+		is(t, one(t, list, logins), OK)
+		is(t, one(t, list, privilege), Fail, "[nosec]", "read = security")
+		is(t, one(t, list, arrival), Skip)
+	})
+	// Nothing that looks like an attack was caused.
+	events := map[string]int{}
+	for _, f := range watch.Drain() {
+		events[f.Event()]++
+		if f.Event() != "" && !harmless(f) {
+			t.Errorf("the doctor caused %s", f)
+		}
+	}
+	if events["SuccessfulAuth"] < 5 {
+		t.Errorf("the watcher saw only %v", events)
+	}
+}
+
+func TestARealAsteriskThatIsTooOpen(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a real Asterisk")
+	}
+	l := lab.Start(t, lab.Options{HTTPAMI: true, PublicAMI: true})
+	watch := l.DialAMI(t, lab.Ringwall)
+	list := in(t, l, lab.SecFull)
+	if !Passed(list) {
+		t.Errorf("%+v", list)
+	}
+	is(t, one(t, list, web), Warn, "http://10.99.0.1:8088", "https://10.99.0.1:8089", "a stranger", "webenabled = no")
+	is(t, one(t, list, bound), Warn, "10.99.0.1", "bindaddr = 127.0.0.1")
+	for _, f := range watch.Drain() {
+		if f.Event() != "" && !harmless(f) {
+			t.Errorf("looking at open ports caused %s", f)
+		}
+	}
+}
