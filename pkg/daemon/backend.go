@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // Backend returns what the control socket asks; it may be used without one.
@@ -61,8 +63,22 @@ func (b backend) Why(_ context.Context, a netip.Addr) (x engine.Explanation, _ e
 }
 
 // History implements control.Backend.
-func (b backend) History(_ context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error) {
-	return b.feed.Recent(since, addr), nil
+func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error) {
+	if b.store == nil {
+		return b.feed.Recent(since, addr), nil
+	}
+	lines, err := b.store.History(ctx, since, addr)
+	if err != nil {
+		return b.feed.Recent(since, addr), nil // the latest of them; status says what is wrong with the disk
+	}
+	out := make([]engine.Decision, 0, len(lines))
+	for _, l := range lines {
+		var d engine.Decision
+		if json.Unmarshal(l.Raw, &d) == nil {
+			out = append(out, d)
+		}
+	}
+	return out, nil
 }
 
 // Ban implements control.Backend.
@@ -90,8 +106,9 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 	if err != nil {
 		return control.BanResult{}, b.kernelError("the ban is not in the kernel yet", err)
 	}
+	note := b.durable(ctx)
 	result := control.BanResult{
-		Prefix: view.Prefix, Source: b.sourceOf(req.Prefix), Since: view.Since, Until: view.Until, Duration: view.Duration,
+		Note: note, Prefix: view.Prefix, Source: b.sourceOf(req.Prefix), Since: view.Since, Until: view.Until, Duration: view.Duration,
 		Enforced: !b.opts.DryRun,
 	}
 	switch {
@@ -128,7 +145,8 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 	if err != nil {
 		return control.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
 	}
-	result := control.UnbanResult{Removed: []string{}, Count: len(decisions)}
+	b.judge.saveCustomers()
+	result := control.UnbanResult{Removed: []string{}, Count: len(decisions), Note: b.durable(ctx)}
 	for _, d := range decisions {
 		if len(result.Removed) < control.MaxNamed {
 			result.Removed = append(result.Removed, d.Prefix.String())
@@ -189,6 +207,8 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 	for _, d := range decisions {
 		result.Unbanned = append(result.Unbanned, d.Prefix.String())
 	}
+	unsaved := b.keepAllow(ctx, req)
+	result.Lasting = unsaved == ""
 	if req.Host != "" && !req.Remove {
 		b.known.add(req.Host)
 	} else if req.Host != "" && b.known.remove(req.Host) {
@@ -204,10 +224,20 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 		result.Note = "it is still allowed by " + by[0]
 	case !req.Remove && !result.Added:
 		result.Note = "it was allowed already"
-	case !req.Remove:
-		result.Note = "until the daemon ends; for good: policy.allow in the configuration"
+	default:
+		result.Note = unsaved
 	}
 	return result, nil
+}
+
+// keepAllow stores a change of the allow list, and returns a sentence where it cannot.
+func (b backend) keepAllow(ctx context.Context, req control.AllowRequest) string {
+	change := store.DropAllow(req.Prefix, req.Host)
+	if !req.Remove {
+		change = store.PutAllow(store.Allow{Prefix: req.Prefix, Host: req.Host, Added: b.judge.clock.now(), By: req.By.String()})
+	}
+	b.judge.save([]store.Change{change})
+	return b.durable(ctx)
 }
 
 // resolve looks up the addresses of a host name; of one that is to be removed, those that it put on the allow list.

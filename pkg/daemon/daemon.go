@@ -18,6 +18,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // remembered is how many decisions history holds.
@@ -63,6 +64,7 @@ type Daemon struct {
 	pbxs     []*pbx
 	known    *known
 	kernel   *kernel
+	store    *store.Store // nil: nothing is kept
 	tasks    []Task
 	closers  []func() error
 }
@@ -94,10 +96,13 @@ func New(o Options) (_ *Daemon, err error) {
 		clock: clock{base: d.started}, counts: d.counts, announce: d.announce, log: d.log, engine: engine.New(cfg.Policy),
 		meter: cfg.Firewall.Meter.Enabled,
 	}
+	d.known = d.newKnown(cfg)
 	if err := d.openKernel(cfg); err != nil {
 		return nil, err
 	}
-	d.known = d.newKnown(cfg)
+	if err := d.openFlows(cfg); err != nil {
+		return nil, err
+	}
 	for _, a := range cfg.Asterisk {
 		p, err := newPBX(a, d.judge, d.log)
 		if err != nil {
@@ -133,6 +138,13 @@ func (d *Daemon) Run(ctx context.Context) error {
 		defer close(written)
 		_ = d.writer.Run(back)
 	})
+	if d.store != nil {
+		behind.Go(func() {
+			if err := d.store.Run(afterwards(back, written)); err != nil {
+				d.log.Error("not everything could be saved", "err", err)
+			}
+		})
+	}
 
 	group, ctx := errgroup.WithContext(ctx)
 	for _, t := range d.tasks {
@@ -151,6 +163,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.ready()
 	err := group.Wait()
 	d.stopping()
+	d.judge.saveCustomers()
 	stopBack()
 	behind.Wait()
 	return errors.Join(err, d.Close())
@@ -193,6 +206,7 @@ func (d *Daemon) beat(ctx context.Context) error {
 					d.judge.vouch(p.name, p.learner.Knowledge().Contacts)
 				}
 			}
+			d.judge.saveCustomers()
 			if d.judge.meter {
 				d.judge.refreshTrust()
 			}

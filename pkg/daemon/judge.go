@@ -12,9 +12,11 @@ import (
 	"github.com/ringwall/ringwall/pkg/ami"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/flows"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // clock is the wall's time at the start, moved on by the monotonic clock: the time of the engine does not jump when
@@ -35,6 +37,8 @@ type judge struct {
 	announce *announcer
 	log      *slog.Logger
 	meter    bool
+	store    *store.Store // nil: nothing is kept
+	flows    *flows.Ender // nil: none are ended
 
 	mu     sync.Mutex
 	engine *engine.Engine
@@ -121,9 +125,11 @@ func (j *judge) ask(f func(e *engine.Engine, now time.Time)) {
 func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, changes []firewall.Change, done func(error)) {
 	var waiting []engine.Decision
 	var since []time.Time
+	var now, later []store.Change // to be kept: at once, and when the kernel has it
 	for i, d := range decisions {
 		c, ok := change(d)
 		if !ok {
+			now = j.keep(d, now)
 			j.counts.Decision(d)
 			j.announce.push(d, nil)
 			if d.Action == engine.Trust && j.meter {
@@ -132,11 +138,13 @@ func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, changes 
 			continue
 		}
 		changes = append(changes, c)
+		later = j.keep(d, later)
 		waiting = append(waiting, d)
 		if came != nil {
 			since = append(since, came[i])
 		}
 	}
+	j.save(now)
 	if len(changes) == 0 {
 		if done != nil {
 			done(nil)
@@ -145,12 +153,16 @@ func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, changes 
 	}
 	j.writer.Submit(changes, func(err error) {
 		now := time.Now()
+		j.save(later)
 		for i, d := range waiting {
 			j.counts.Decision(d)
 			if i < len(since) && err == nil {
 				j.counts.Committed(now.Sub(since[i]).Seconds())
 			}
 			j.announce.push(d, err)
+			if d.Action == engine.Ban && j.flows != nil {
+				j.flows.End(d.Prefix)
+			}
 		}
 		if done != nil {
 			done(err)
@@ -224,9 +236,9 @@ func (j *judge) refreshTrust() {
 	}
 }
 
-// adopt takes over the bans that are in the kernel, and takes out what should not be there: allowed prefixes of an
-// earlier configuration, and in observe mode the bans.
-func (j *judge) adopt(fw firewall.Firewall, p policy.Policy) (int, error) {
+// adopt takes over the bans that are in the kernel and what was stored, and takes out of the kernel what should not be
+// there: allowed prefixes of an earlier configuration, and in observe mode the bans.
+func (j *judge) adopt(fw firewall.Firewall, p policy.Policy, stored store.State, pbxs []string) (int, error) {
 	bans, err := fw.Elements(firewall.Ban)
 	if err != nil {
 		return 0, err
@@ -243,6 +255,7 @@ func (j *judge) adopt(fw firewall.Firewall, p policy.Policy) (int, error) {
 			j.engine.Adopt(now, el.Prefix, now.Add(el.Remaining))
 		}
 	}
+	j.recall(stored, p, pbxs)
 	taken := make(map[netip.Prefix]bool)
 	for _, b := range j.engine.Enforced(now) {
 		taken[b.Prefix] = true

@@ -39,12 +39,25 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 		return fmt.Errorf("the kernel's firewall: %w", err)
 	}
 	d.rebuilt(string(outcome))
-	n, err := d.judge.adopt(d.fw, cfg.Policy)
+	stored, err := d.openStore(cfg)
+	if err != nil {
+		return fmt.Errorf("the state: %w", err)
+	}
+	var pbxs []string
+	for _, a := range cfg.Asterisk {
+		pbxs = append(pbxs, a.Name)
+	}
+	n, err := d.judge.adopt(d.fw, cfg.Policy, stored, pbxs)
 	if err != nil {
 		return fmt.Errorf("the kernel's firewall: %w", err)
 	}
 	if n > 0 {
-		d.log.Info("bans that were in the kernel stay in force", "bans", n)
+		d.log.Info("bans of before stay in force", "bans", n)
+	}
+	for _, a := range stored.Allow {
+		if a.Host != "" {
+			d.known.add(a.Host)
+		}
 	}
 	first := true
 	d.writer = firewall.NewWriter(d.fw, d.judge.desired, firewall.WriterConfig{

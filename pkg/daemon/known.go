@@ -64,6 +64,13 @@ func (k *known) add(name string) {
 	}
 }
 
+// added returns the names that were added at run time.
+func (k *known) added() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.manual)
+}
+
 // remove drops a name that was added, and reports whether there was one.
 func (k *known) remove(name string) bool {
 	k.mu.Lock()

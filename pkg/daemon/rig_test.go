@@ -53,6 +53,7 @@ func newRig(t *testing.T, change ...func(*policy.Config)) *rig {
 	cfg.Asterisk = []policy.Asterisk{a}
 	cfg.Control.Socket = filepath.Join(t.TempDir(), "ringwall.sock")
 	cfg.Metrics.Listen = "127.0.0.1:0"
+	cfg.State.Path = filepath.Join(t.TempDir(), "state.db")
 	for _, f := range change {
 		f(&cfg)
 	}

@@ -52,6 +52,11 @@ func (b backend) Status(context.Context) (control.Status, error) {
 			Try:  "systemctl restart ringwall; bans stay in force",
 		})
 	}
+	if b.store != nil && b.store.Err() != nil {
+		s.Warnings = append(s.Warnings, control.Warning{
+			Text: "what happens is not saved: " + b.store.Err().Error(), Try: "look at the disk of " + cfg.State.Path,
+		})
+	}
 	for _, limit := range sorted(s.Engine.Limited) {
 		s.Warnings = append(s.Warnings, control.Warning{
 			Text: fmt.Sprintf("the bound %q was hit %d times", limit, s.Engine.Limited[limit]), Try: "see policy.limits and policy.max_sources",

@@ -110,3 +110,26 @@ func (d Decision) MarshalJSON() ([]byte, error) {
 	}
 	return json.Marshal(j)
 }
+
+// UnmarshalJSON reads the decision line of the contract back.
+func (d *Decision) UnmarshalJSON(text []byte) error {
+	var j decisionJSON
+	if err := json.Unmarshal(text, &j); err != nil {
+		return err
+	}
+	*d = Decision{
+		Time: j.Time, Action: j.Action, Reason: j.Reason, Points: j.Points, Score: j.Score, Account: j.Account,
+		Service: byName[security.Service](j.Service), Transport: byName[security.Transport](j.Transport), Proven: j.Proven,
+		Duration: time.Duration(j.Duration * float64(time.Second)), PBX: j.PBX, Detail: j.Detail,
+	}
+	var err error
+	if j.Source != "" {
+		if d.Source, err = netip.ParseAddr(j.Source); err != nil {
+			return err
+		}
+	}
+	if j.Prefix != "" {
+		d.Prefix, err = netip.ParsePrefix(j.Prefix)
+	}
+	return err
+}

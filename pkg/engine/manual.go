@@ -283,3 +283,12 @@ func sortedKeys[V any](m map[netip.Prefix]V) []netip.Prefix {
 	slices.SortFunc(keys, comparePrefix)
 	return keys
 }
+
+// Spares says whether an address is allowed or protected.
+func (e *Engine) Spares(a netip.Addr) bool {
+	if _, ok := e.allow.covering(a); ok {
+		return true
+	}
+	_, ok := e.protected.covering(a)
+	return ok
+}

@@ -73,10 +73,19 @@ func (e *Engine) Export(now time.Time) State {
 		}
 	}
 	s.Trusts = e.ExportTrusts(now)
-	for _, p := range e.grace.sorted() {
-		s.Graces = append(s.Graces, GraceState{Prefix: p, Until: stamp(e.grace.entries[p])})
-	}
+	s.Graces = e.Graces()
 	return s
+}
+
+// Graces returns the prefixes that a person unbanned for a time.
+func (e *Engine) Graces() []GraceState {
+	var out []GraceState
+	for _, p := range e.grace.sorted() {
+		if until := e.grace.entries[p]; until > e.now {
+			out = append(out, GraceState{Prefix: p, Until: stamp(until)})
+		}
+	}
+	return out
 }
 
 // offenders returns the sources that were banned before and are still remembered.
@@ -133,14 +142,27 @@ func (e *Engine) ExportTrusts(now time.Time) []TrustState {
 	}
 	out := make([]TrustState, 0, len(byPrefix))
 	for _, p := range sortedKeys(byPrefix) {
-		t := byPrefix[p]
-		until := t.until
-		if t.lost {
-			until = min(until, t.last)
-		}
-		out = append(out, TrustState{Source: p, Since: stamp(t.since), Until: stamp(until), Last: stamp(t.last), Accounts: t.accounts()})
+		out = append(out, e.exportTrust(byPrefix[p]))
 	}
 	return out
+}
+
+// TrustOf returns what is known of a customer.
+func (e *Engine) TrustOf(p netip.Prefix) (TrustState, bool) {
+	k, ok := e.keyOfPrefix(p)
+	t := e.trusts[k]
+	if !ok || t == nil {
+		return TrustState{}, false
+	}
+	return e.exportTrust(t), true
+}
+
+func (e *Engine) exportTrust(t *trust) TrustState {
+	until := t.until
+	if t.lost {
+		until = min(until, t.last)
+	}
+	return TrustState{Source: e.prefixOf(t.key), Since: stamp(t.since), Until: stamp(until), Last: stamp(t.last), Accounts: t.accounts()}
 }
 
 // Restore takes over what Export returned, before the first event. pbxs are the names of the Asterisks of now. What is

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"encoding/json"
 	"net/netip"
 	"reflect"
 	"testing"
@@ -106,5 +107,30 @@ func TestTheKernelsTimeCountsAfterARestart(t *testing.T) {
 	bans := n.e.Bans(start)
 	if len(bans) != 1 || bans[0].Reason != engine.UnknownAccount || bans[0].Left > 600 {
 		t.Errorf("%+v", bans)
+	}
+}
+
+func TestADecisionIsReadBackAsItWasWritten(t *testing.T) {
+	w := newWorld(t).login(office, "201")
+	for range 3 {
+		w.scan("2001:db8::66", "\x1b[2Jodd", over(security.TLS))
+	}
+	w.log = w.e.Tamper(w.now, "pbx", "order", w.log)
+	if len(w.log) != 3 {
+		t.Fatal(w.actions())
+	}
+	for _, d := range w.log {
+		text, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back engine.Decision
+		if err := json.Unmarshal(text, &back); err != nil {
+			t.Fatal(err)
+		}
+		again, err := json.Marshal(back)
+		if err != nil || string(again) != string(text) || back.Prefix != d.Prefix || back.Duration != d.Duration {
+			t.Errorf("%s\n%s, %v", text, again, err)
+		}
 	}
 }

@@ -1,0 +1,37 @@
+package daemon
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/flows"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// openFlows prepares to end the tracked flows of who is banned.
+func (d *Daemon) openFlows(cfg *policy.Config) error {
+	if d.opts.DryRun {
+		return nil
+	}
+	ender, err := flows.New(flows.Config{
+		NetNS: d.opts.NetNS, Log: d.log, All: cfg.Firewall.Scope == policy.ScopeAll,
+		UDPPorts: cfg.Firewall.Ports.UDP, TCPPorts: cfg.Firewall.Ports.TCP,
+		Spare: func(a netip.Addr) (spared bool) {
+			d.judge.ask(func(e *engine.Engine, _ time.Time) { spared = e.Spares(a) })
+			return spared
+		},
+		Ended: func(n int) { d.log.Debug("tracked flows of banned sources were ended", "flows", n) },
+	})
+	if err != nil {
+		return err
+	}
+	d.judge.flows = ender
+	d.tasks = append(d.tasks, flowTask{ender})
+	return nil
+}
+
+type flowTask struct{ *flows.Ender }
+
+// String names the task.
+func (flowTask) String() string { return "conntrack" }

@@ -1,0 +1,211 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/store"
+)
+
+// openStore opens what survives a restart and reads it. Without a path there is none; with a disk that cannot be
+// written the daemon works all the same, and says so.
+func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
+	if cfg.State.Path == "" {
+		return store.State{}, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(cfg.State.Path), 0o700); err != nil {
+		d.log.Warn("the state folder cannot be made", "err", err)
+	}
+	s, recovery, err := store.Open(cfg.State.Path, store.Options{
+		Log: d.log, Snapshot: d.snapshot, OffenderMemory: cfg.Policy.Ban.Memory, TrustMemory: cfg.Policy.Storm.Memory,
+		Health: func(err error) {
+			if err != nil {
+				d.log.Error("what happens is not saved; bans stay in the kernel, but not over a reboot", "err", err)
+				return
+			}
+			d.log.Info("what happened is saved again")
+		},
+	})
+	if err != nil {
+		return store.State{}, err
+	}
+	d.store, d.judge.store = s, s
+	d.closers = append(d.closers, s.Close)
+	if recovery.SetAside != "" {
+		d.log.Error("the state file was of no use and is set aside; what the kernel holds is adopted",
+			"file", recovery.SetAside, "err", recovery.Cause)
+	}
+	if recovery.Unavailable != nil {
+		d.log.Error("the state cannot be saved at present", "err", recovery.Unavailable)
+	}
+	return s.Load(context.Background(), d.judge.clock.now())
+}
+
+// recall gives the engine what was stored, in observe mode without the bans.
+func (j *judge) recall(s store.State, p policy.Policy, pbxs []string) {
+	now := j.clock.now()
+	for _, a := range s.Allow {
+		if a.Prefix.IsValid() {
+			j.engine.Allow(now, a.Prefix, engine.OriginManual, a.Note)
+		}
+	}
+	var state engine.State
+	for _, o := range s.Offenders {
+		state.Offenders = append(state.Offenders, engine.OffenderState{Source: o.Source, Bans: o.Bans, Last: o.Last})
+	}
+	for _, t := range s.Trust {
+		state.Trusts = append(state.Trusts, engine.TrustState{Source: t.Source, Since: t.Since, Until: t.Until, Last: t.Last,
+			Accounts: t.Accounts})
+	}
+	for _, g := range s.Graces {
+		state.Graces = append(state.Graces, engine.GraceState{Prefix: g.Prefix, Until: g.Until})
+	}
+	if p.Mode != policy.Observe {
+		for i := range s.Bans {
+			state.Bans = append(state.Bans, recalled(&s.Bans[i]))
+		}
+	}
+	j.engine.Restore(now, state, pbxs)
+}
+
+func recalled(b *store.Ban) engine.BanState {
+	s := engine.BanState{
+		Prefix: b.Prefix, Source: b.Source, Since: b.Since, Until: b.Until, Reason: engine.Reason(b.Reason), Score: b.Score,
+		Proven: b.Proven, Manual: b.Manual, Number: b.Number, Comment: b.Comment, PBX: b.PBX, Attempts: b.Attempts,
+	}
+	for _, ev := range b.Evidence {
+		s.Evidence = append(s.Evidence, engine.Evidence{
+			Time: ev.Time, Event: ev.Event, Service: ev.Service, Transport: ev.Transport, Account: ev.Account,
+			Reason: engine.Reason(ev.Reason), Points: ev.Points, Score: ev.Score, Proven: ev.Proven, PBX: ev.PBX, Note: ev.Note,
+		})
+	}
+	return s
+}
+
+func kept(b engine.BanState) store.Change {
+	s := store.Ban{
+		Prefix: b.Prefix, Source: b.Source, Since: b.Since, Until: b.Until, Reason: string(b.Reason), Score: b.Score,
+		Proven: b.Proven, Manual: b.Manual, Number: b.Number, Comment: b.Comment, PBX: b.PBX, Attempts: b.Attempts,
+	}
+	for _, ev := range b.Evidence {
+		s.Evidence = append(s.Evidence, store.Evidence{
+			Time: ev.Time, Event: ev.Event, Service: ev.Service, Transport: ev.Transport, Account: ev.Account,
+			Reason: string(ev.Reason), Points: ev.Points, Score: ev.Score, Proven: ev.Proven, PBX: ev.PBX, Note: ev.Note,
+		})
+	}
+	return store.PutBan(s)
+}
+
+func keptTrust(t engine.TrustState) store.Change {
+	return store.PutTrust(store.Trust{Source: t.Source, Since: t.Since, Until: t.Until, Last: t.Last, Accounts: t.Accounts})
+}
+
+func keptOffender(o engine.OffenderState) store.Change {
+	return store.PutOffender(store.Offender{Source: o.Source, Bans: o.Bans, Last: o.Last})
+}
+
+func keptGrace(g engine.GraceState, now time.Time) store.Change {
+	return store.PutGrace(store.Grace{Prefix: g.Prefix, Since: now, Until: g.Until})
+}
+
+// keep appends what is to be stored of a decision. The lock is held.
+func (j *judge) keep(d engine.Decision, out []store.Change) []store.Change {
+	if j.store == nil {
+		return out
+	}
+	switch d.Action {
+	case engine.Ban, engine.Extend:
+		if b, ok := j.engine.BanOf(d.Prefix); ok {
+			out = append(out, kept(b))
+		}
+		if o, ok := j.engine.Offender(d.Prefix); ok {
+			out = append(out, keptOffender(o))
+		}
+	case engine.Unban:
+		out = append(out, store.DropBan(d.Prefix))
+	case engine.Trust, engine.Untrust:
+		if t, ok := j.engine.TrustOf(d.Prefix); ok {
+			out = append(out, keptTrust(t))
+		}
+	}
+	if line, err := json.Marshal(d); err == nil {
+		out = append(out, store.AddDecision(store.Decision{Time: d.Time, Source: d.Source, Prefix: d.Prefix, Raw: line}))
+	}
+	return out
+}
+
+// save hands changes to the store.
+func (j *judge) save(changes []store.Change) {
+	if j.store == nil || len(changes) == 0 {
+		return
+	}
+	if err := j.store.Put(changes...); err != nil {
+		j.log.Debug("not everything is saved", "err", err)
+	}
+}
+
+// saveCustomers stores trust, which each login prolongs, and graces.
+func (j *judge) saveCustomers() {
+	if j.store == nil {
+		return
+	}
+	var changes []store.Change
+	j.ask(func(e *engine.Engine, now time.Time) {
+		for _, t := range e.ExportTrusts(now) {
+			changes = append(changes, keptTrust(t))
+		}
+		for _, g := range e.Graces() {
+			changes = append(changes, keptGrace(g, now))
+		}
+	})
+	j.save(changes)
+}
+
+// snapshot is everything that should be in the state file.
+func (d *Daemon) snapshot() (out []store.Change) {
+	var now time.Time
+	d.judge.ask(func(e *engine.Engine, at time.Time) {
+		now = at
+		s := e.Export(now)
+		for _, b := range s.Bans {
+			out = append(out, kept(b))
+		}
+		for _, o := range s.Offenders {
+			out = append(out, keptOffender(o))
+		}
+		for _, t := range s.Trusts {
+			out = append(out, keptTrust(t))
+		}
+		for _, g := range s.Graces {
+			out = append(out, keptGrace(g, now))
+		}
+		for _, a := range e.Allowed() {
+			if p, err := netip.ParsePrefix(a.Prefix); err == nil && a.Origin == engine.OriginManual {
+				out = append(out, store.PutAllow(store.Allow{Prefix: p, Added: now, Note: a.Note}))
+			}
+		}
+	})
+	for _, name := range d.known.added() {
+		out = append(out, store.PutAllow(store.Allow{Host: name, Added: now}))
+	}
+	return out
+}
+
+// durable waits until what a person did is on the disk, and returns a sentence where it is not.
+func (d *Daemon) durable(ctx context.Context) string {
+	if d.store == nil {
+		return "until the daemon ends: there is no state file"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if err := d.store.Flush(ctx); err != nil {
+		return "it is in force, but cannot be saved: " + err.Error()
+	}
+	return ""
+}
