@@ -107,6 +107,7 @@ func defaultDocs(p policy.Policy) string {
 	row("trust.accounts", p.Trust.Accounts)
 	row("misconfigured.per_minute", p.Misconfigured.PerMinute)
 	row("misconfigured.burst", p.Misconfigured.Burst)
+	row("misconfigured.accounts", p.Misconfigured.Accounts)
 	row("challenges.answer_within", p.Challenges.AnswerWithin)
 	row("challenges.accounts", p.Challenges.Accounts)
 	row("challenges.warmup", p.Challenges.Warmup)

@@ -234,10 +234,6 @@ func (c *call) customerFails(t *trust, id uint64, w float64) {
 	c.atPace(&f.pace, &f.pace, c.cfg.Misconfigured.Burst, n, w)
 }
 
-// household is how many accounts may fail at a phone's pace together from a source without trust: a home or a small shop
-// whose passwords were changed. Who tries more accounts is guessing, however slowly.
-const household = 2
-
 // strangerFails judges a wrong password from a source without trust.
 func (c *call) strangerFails(id uint64, w float64) {
 	s := c.source()
@@ -247,7 +243,7 @@ func (c *call) strangerFails(id uint64, w float64) {
 	perMinute, burst := c.cfg.Misconfigured.PerMinute, c.cfg.Misconfigured.Burst
 	pair := c.pair(id)
 	s.failing.add(c.now, bitOf(c.ev.Account))
-	many := bits.OnesCount64(s.failing.seen) > household
+	many := bits.OnesCount64(s.failing.seen) > c.cfg.Misconfigured.Accounts
 	s.pace.leak(c.now, perMinute)
 	phone := pair.stubborn(c.now) && s.pace.phone(burst) && !many
 	s.pace.add(c.now)

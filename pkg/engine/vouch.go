@@ -62,7 +62,16 @@ func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []Decision) []Dec
 		out = append(out, Decision{Time: stamp(e.now), Action: Trust, Source: a, Prefix: e.prefixOf(k), Reason: Registered,
 			Proven: true, Duration: time.Duration(t.until - e.now), PBX: pbx})
 	}
-	if b := e.banOf(k); b != nil {
+	lifted := []*ban{e.banOf(k)}
+	if net, ok := e.networkOf(e.prefixOf(k)); ok { // a ban for its neighbours' sake
+		if b := e.bans[net]; b != nil && b.reason == Network && b.until > e.now {
+			lifted = append(lifted, b)
+		}
+	}
+	for _, b := range lifted {
+		if b == nil {
+			continue
+		}
 		e.forget(b)
 		if !b.observed {
 			out = append(out, e.end(b, Registered))

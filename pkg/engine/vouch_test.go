@@ -62,6 +62,16 @@ func TestARegistrationAfterGuessingEarnsNothing(t *testing.T) {
 	w.vouch(bad).wantDecision(0, engine.Trust, engine.Registered)
 }
 
+func TestARegistrationEndsTheBanOfItsNetwork(t *testing.T) {
+	w := newWorld(t, func(p *policy.Policy) { p.Networks.Sources = 3 })
+	for _, a := range []string{"203.0.113.1", "203.0.113.2", "203.0.113.3"} {
+		for range 3 {
+			w.scan(a, "100", over(security.TCP))
+		}
+	}
+	w.wantBanned("203.0.113.200").vouch("203.0.113.200").wantFree("203.0.113.200").wantBanned("203.0.113.1")
+}
+
 func TestARegistrationEndsAForgeableBanOnly(t *testing.T) {
 	w := newWorld(t)
 	other := "203.0.113.67"

@@ -182,6 +182,7 @@ func (f *file) ports(path string, ports []uint16) {
 func (f *file) rules(p *Policy) {
 	number(f, "policy.misconfigured.per_minute", p.Misconfigured.PerMinute, 0, 10_000, "")
 	within(f, "policy.misconfigured.burst", p.Misconfigured.Burst, 0, 10_000, decimalOf, "")
+	within(f, "policy.misconfigured.accounts", p.Misconfigured.Accounts, 1, 64, decimalOf, "")
 	within(f, "policy.challenges.answer_within", p.Challenges.AnswerWithin, 0, time.Minute, durationBound, "")
 	within(f, "policy.challenges.accounts", p.Challenges.Accounts, 0, 100_000, decimalOf, "")
 	within(f, "policy.challenges.warmup", p.Challenges.Warmup, 0, week, durationBound, "")

@@ -92,10 +92,11 @@ type Policy struct {
 
 // MisconfiguredRule tells a phone with an old password from a guesser: one account that fails at no more than PerMinute
 // distinct guesses a minute, after a burst, is reported and not banned.
-// Defaults: 6 a minute, burst 4.
+// Who fails on more than Accounts within an hour is guessing, however slowly. Defaults: 6 a minute, burst 4, 2 accounts.
 type MisconfiguredRule struct {
 	PerMinute float64 `yaml:"per_minute"`
-	Burst     int     `yaml:"burst"` // distinct guesses
+	Burst     int     `yaml:"burst"`    // distinct guesses
+	Accounts  int     `yaml:"accounts"` // that may fail so together, at a source without trust
 }
 
 // ChallengesRule judges challenges that nobody answers: for "<unknown>" after AnswerWithin without a login from that

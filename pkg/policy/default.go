@@ -34,7 +34,7 @@ func Default() Config {
 			Services:   map[string]Mode{"PJSIP": Enforce, "AMI": Enforce, "SIP": Observe},
 			MaxSources: 1_000_000,
 
-			Misconfigured: MisconfiguredRule{PerMinute: 6, Burst: 4},
+			Misconfigured: MisconfiguredRule{PerMinute: 6, Burst: 4, Accounts: 2},
 			Challenges:    ChallengesRule{AnswerWithin: 10 * time.Second, Accounts: 20, Warmup: time.Hour},
 			Breach:        BreachRule{Failures: 5},
 			Targeted:      TargetedRule{Sources: 10, Within: time.Hour},
