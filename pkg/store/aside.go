@@ -15,7 +15,7 @@ import (
 
 const (
 	keptAside  = 5 // files; the oldest goes when there is one more
-	asideStamp = "20060102T150405Z"
+	asideStamp = "20060102T150405.000000000Z"
 	asideTries = 100
 )
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -45,6 +46,9 @@ type file struct {
 	usage    pages.Usage
 	readOnly bool
 	migrated int // version that it had, -1 where it is as it was
+
+	mu   sync.Mutex // one transaction at a time: see do
+	dead bool
 }
 
 // unusable says whether an error means that the file as such can never be used, whatever the disk does.
@@ -105,14 +109,14 @@ func check(f *os.File, readOnly bool) (*file, error) {
 		return nil, err
 	}
 	st := &file{os: f, usage: usage, readOnly: readOnly, migrated: -1}
-	err = guard(func() (err error) {
+	err = st.do(func() (err error) {
 		if st.bolt, err = openBolt(f, readOnly); err != nil {
 			return err
 		}
 		return st.bolt.View(checkSchema(&st.migrated))
 	})
 	if err == nil && st.migrated >= 0 && !readOnly {
-		err = guard(func() error { return st.bolt.Update(migrate(st.migrated)) })
+		err = st.update(migrate(st.migrated))
 	}
 	if err != nil {
 		st.close()
@@ -138,29 +142,50 @@ func openBolt(f *os.File, readOnly bool) (*bbolt.DB, error) {
 	return db, nil
 }
 
-// close gives everything back. After bbolt panicked in the middle of a transaction it might wait for ever, so its own
-// Close is only called where no transaction is open.
+// close gives everything back. The mapping of a broken file stays: nothing can end it safely.
 func (f *file) close() {
 	if f.bolt != nil {
-		_ = guard(f.bolt.Close)
+		_ = f.do(f.bolt.Close)
 	}
-	_ = f.os.Close()
+	release(f.os)
 }
 
-// abandon lets go of a file in which a transaction may still be open. The mapping stays: nothing can end it safely.
-func (f *file) abandon() { _ = f.os.Close() }
+// release unlocks and closes a file. A mapping that is left would hold the lock beyond the close.
+func release(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	_ = f.Close()
+}
 
 // update runs one writing transaction.
 func (f *file) update(fn func(*bbolt.Tx) error) error {
 	if f.readOnly {
 		return unix.EROFS
 	}
-	return guard(func() error { return f.bolt.Update(fn) })
+	return f.do(func() error { return f.bolt.Update(fn) })
 }
 
 // view runs one reading transaction.
 func (f *file) view(fn func(*bbolt.Tx) error) error {
-	return guard(func() error { return f.bolt.View(fn) })
+	return f.do(func() error { return f.bolt.View(fn) })
+}
+
+// do calls a function that works with bbolt, alone. A panic may leave bbolt's locks taken for ever, so that after one
+// nothing calls it any more, and nobody waits within it.
+func (f *file) do(fn func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dead {
+		return errBroken
+	}
+	err := guard(fn)
+	f.dead = errors.Is(err, errBroken)
+	return err
+}
+
+func (f *file) broken() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dead
 }
 
 func sameFile(f *os.File, path string) bool {
@@ -253,13 +278,13 @@ func (f *file) rewrite(path string) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = guard(func() error { return bbolt.Compact(fresh.bolt, f.bolt, compactTxSize) })
+	err = f.do(func() error { return bbolt.Compact(fresh.bolt, f.bolt, compactTxSize) })
 	if err == nil {
 		err = fresh.rename(path, 0)
 	}
 	if err != nil {
 		_ = os.Remove(fresh.os.Name())
-		fresh.abandon() // Compact may have left a transaction open
+		release(fresh.os) // Compact may have left a transaction open, for which bbolt's Close would wait
 		return nil, err
 	}
 	f.close()

@@ -161,4 +161,3 @@ func await[T any](t testing.TB, c <-chan T, what string) T {
 		panic("unreachable")
 	}
 }
-

@@ -124,6 +124,9 @@ func (s *Store) ready() error {
 		s.file.close()
 		s.file = nil
 	}
+	if s.file != nil && s.file.broken() {
+		s.lose()
+	}
 	if s.file == nil {
 		f, r, err := s.acquire(time.Now())
 		if err == nil {
@@ -170,7 +173,7 @@ func (s *Store) ready() error {
 
 // lose lets go of a file that broke. The next attempt checks it, and begins anew if need be.
 func (s *Store) lose() {
-	s.file.abandon()
+	s.file.close()
 	s.file = nil
 	s.suspect.Store(false)
 }
