@@ -258,7 +258,7 @@ func (e *exam) throughDaemon(s subject, k *link, table *nftables.Table, owner ui
 		s.fail(element, "ringwall status", "the daemon did not ban and unban the test address %s: %s", try.prefix.Addr(), text(err))
 		return
 	}
-	s.ok(element, "the daemon owns the table; asked over its socket it put the test address %s into set %s and took it out", try.prefix.Addr(), try.set)
+	s.ok(element, "the daemon owns the table; asked over its socket it put the test address %s into set %s and took it out (ringwall history shows it, as a test)", try.prefix.Addr(), try.set)
 }
 
 func (e *exam) askedFor(k *link, table *nftables.Table, try trial) error {

@@ -8,14 +8,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ringwall/ringwall/deploy/lab"
+	"github.com/ringwall/ringwall/pkg/control"
 )
 
-// in runs an examination on the lab's server.
-func in(t *testing.T, l *lab.Lab, user lab.User) []Check {
+// fileOf is the configuration for an account of the lab.
+func fileOf(t *testing.T, user lab.User) string {
 	t.Helper()
-	path := file(t, lab.AMIAddress, "")
+	path := file(t, lab.AMIAddress, "metrics: {listen: \"\"}\n")
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -24,6 +26,17 @@ func in(t *testing.T, l *lab.Lab, user lab.User) []Check {
 	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+// in runs an examination on the lab's server.
+func in(t *testing.T, l *lab.Lab, user lab.User) []Check {
+	t.Helper()
+	return with(t, l, fileOf(t, user), user)
+}
+
+func with(t *testing.T, l *lab.Lab, path string, user lab.User) []Check {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +103,37 @@ func TestARealAsterisk(t *testing.T) {
 		is(t, one(t, list, logins), OK)
 		is(t, one(t, list, privilege), Fail, "[nosec]", "read = security")
 		is(t, one(t, list, arrival), Skip)
+	})
+	t.Run("beside a daemon", func(t *testing.T) {
+		path := fileOf(t, lab.SecFull)
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), self)
+		cmd.Env = append(os.Environ(), asDaemon+"="+path)
+		p := l.SpawnCmd(t, lab.Server, cmd)
+		client := control.Client{Socket: filepath.Join(filepath.Dir(path), "r.sock")}
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+			st, err := client.Status(t.Context())
+			if err == nil && st.Healthy() && st.PBXs[0].Learned > 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%+v, %v\n%s", st, err, p.Output())
+			}
+		}
+		list := with(t, l, path, lab.SecFull)
+		if !Passed(list) {
+			t.Errorf("%+v", list)
+		}
+		for _, link := range []string{"daemon", "heard", "bans", logins, arrival, learning, element, "socket", "own"} {
+			is(t, one(t, list, link), OK)
+		}
+		bans, err := client.Bans(t.Context(), control.BanFilter{})
+		if err != nil || len(bans) != 0 {
+			t.Errorf("%+v, %v", bans, err)
+		}
 	})
 	// Nothing that looks like an attack was caused.
 	events := map[string]int{}

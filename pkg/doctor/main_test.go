@@ -16,11 +16,15 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-// asDoctor makes this test's own binary examine a file, in whatever namespace it was started.
-const asDoctor = "RINGWALL_TEST_AS_DOCTOR"
+// asDoctor makes this test's own binary examine a file, in whatever namespace it was started; asDaemon makes it the daemon.
+const (
+	asDoctor = "RINGWALL_TEST_AS_DOCTOR"
+	asDaemon = "RINGWALL_TEST_AS_DAEMON"
+)
 
 func TestMain(m *testing.M) {
 	if file := os.Getenv(asDoctor); file != "" {
@@ -29,6 +33,14 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		return
+	}
+	if file := os.Getenv(asDaemon); file != "" {
+		d, err := daemon.New(daemon.Options{ConfigPath: file})
+		if err == nil {
+			err = d.Run(context.Background()) // until it is killed
+		}
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -66,13 +66,18 @@ func named(uid string) account {
 	return a
 }
 
+// errUnseen is about a folder of which this user sees nothing.
+var errUnseen = errors.New("not to be seen by this user")
+
 // mayWrite reports whether the account may write what is at path, as far as mode bits say.
 func (a account) mayWrite(path string) error {
 	if a.self {
 		return unix.Access(path, unix.W_OK)
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	if err := unix.Stat(path, &st); errors.Is(err, unix.EACCES) {
+		return errUnseen
+	} else if err != nil {
 		return err
 	}
 	var disk unix.Statfs_t
@@ -116,7 +121,7 @@ func (e *exam) statePlace(who account) {
 	for _, p := range []string{dir, path} {
 		err := who.mayWrite(p)
 		switch {
-		case err == nil, errors.Is(err, fs.ErrNotExist) && p == path:
+		case err == nil, errors.Is(err, fs.ErrNotExist) && p == path, errors.Is(err, errUnseen) && p == path:
 		case errors.Is(err, unix.EROFS):
 			s.fail("state", "mount it writable, or another state.path", "%s is on a disk that is mounted read-only: a restart would forget bans and trust", p)
 			return

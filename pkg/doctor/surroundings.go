@@ -114,14 +114,7 @@ func manager(ctx context.Context, address string, secure bool) bool {
 // overHTTP looks for AMI over HTTP, where a stranger who cannot log in can still put a whole event of his own making into
 // the stream. The question is Logoff: Asterisk answers it to strangers, and no other action without a security event.
 func (e *exam) overHTTP(ctx context.Context, s subject, addr netip.Addr, outside []netip.Addr) {
-	client := http.Client{
-		Timeout: probeTime,
-		Transport: &http.Transport{
-			DisableKeepAlives: true,
-			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // nothing secret is said, and nothing believed
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	client := prober()
 	var open []string
 	seen := map[netip.Addr]bool{}
 	exposed := false
@@ -131,7 +124,7 @@ func (e *exam) overHTTP(ctx context.Context, s subject, addr netip.Addr, outside
 		}
 		seen[at] = true
 		for _, base := range []string{"http://" + net.JoinHostPort(at.String(), "8088"), "https://" + net.JoinHostPort(at.String(), "8089")} {
-			if answersRawman(ctx, &client, base) {
+			if answersRawman(ctx, client, base) {
 				open = append(open, base)
 				exposed = exposed || i > 0 || !at.IsLoopback()
 			}
@@ -145,6 +138,17 @@ func (e *exam) overHTTP(ctx context.Context, s subject, addr netip.Addr, outside
 		s.warn(web, fix, "HTTP AMI answers at %s: a stranger can inject complete events, have others banned and earn trust", strings.Join(open, ", "))
 	default:
 		s.warn(web, fix, "HTTP AMI answers at %s, on this machine only: whoever runs programs here can inject complete events", strings.Join(open, ", "))
+	}
+}
+
+func prober() *http.Client {
+	return &http.Client{
+		Timeout: probeTime,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // nothing secret is said, and nothing believed
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 

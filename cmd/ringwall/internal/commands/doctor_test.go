@@ -7,8 +7,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netns"
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
@@ -31,9 +34,8 @@ func patient(t *testing.T, secret string, variables map[string]string) (*world, 
 	t.Cleanup(func() { cancel(); <-done })
 	dir := t.TempDir()
 	path := filepath.Join(dir, "ringwall.yaml")
-	// The table of another name keeps other tests' on the same machine out of this.
-	text := fmt.Sprintf("asterisk: [{name: pbx1, address: %q, username: ringwall, secret: %s}]\ncontrol: {socket: %s}\nstate: {path: %s}\nfirewall: {table: ringwall-doctor-%d}\n",
-		l.Addr(), secret, filepath.Join(dir, "none.sock"), filepath.Join(dir, "state.db"), os.Getpid())
+	text := fmt.Sprintf("asterisk: [{name: pbx1, address: %q, username: ringwall, secret: %s}]\ncontrol: {socket: %s}\nstate: {path: %s}\n",
+		l.Addr(), secret, filepath.Join(dir, "none.sock"), filepath.Join(dir, "state.db"))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -43,6 +45,29 @@ func patient(t *testing.T, secret string, variables map[string]string) (*world, 
 		return v, ok
 	}}}
 	return w, path
+}
+
+// examine runs doctor with a kernel table of its own: the thread that asks the kernel is in a namespace, those that talk to
+// Asterisk are not.
+func (w *world) examine(t *testing.T, args ...string) int {
+	t.Helper()
+	code := make(chan int)
+	var failed error
+	go func() {
+		defer close(code)
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		ns, err := netns.New()
+		if failed = err; err != nil {
+			return
+		}
+		defer func() { _ = ns.Close() }()
+		code <- w.app.Execute(t.Context(), append([]string{"doctor"}, args...))
+	}()
+	got, ok := <-code
+	if !ok {
+		t.Fatalf("a network namespace cannot be made (this test needs root): %v", failed)
+	}
+	return got
 }
 
 func TestDoctorTellsPeopleWhatWorks(t *testing.T) {
@@ -62,7 +87,7 @@ func TestDoctorTellsPeopleWhatWorks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w, path := patient(t, row.secret, row.locale)
 			w.app.Columns = row.columns
-			if code := w.app.Execute(t.Context(), []string{"doctor", "--config", path}); code != row.code {
+			if code := w.examine(t, "--config", path); code != row.code {
 				t.Errorf("exit %d\n%s%s", code, w.out, w.err)
 			}
 			for _, part := range row.says {
@@ -88,7 +113,7 @@ func TestDoctorTellsPrograms(t *testing.T) {
 		code   int
 	}{{"s3cret-of-nobody", 0}, {"another-secret", 1}} {
 		w, path := patient(t, row.secret, nil)
-		if code := w.app.Execute(t.Context(), []string{"doctor", "--json", "--config", path}); code != row.code {
+		if code := w.examine(t, "--json", "--config", path); code != row.code {
 			t.Errorf("exit %d: %s", code, w.err)
 		}
 		var got struct {
@@ -120,7 +145,7 @@ func TestDoctorTellsPrograms(t *testing.T) {
 
 func TestDoctorWithoutAFileStillLooksAtTheMachine(t *testing.T) {
 	w, path := patient(t, "x", nil)
-	if code := w.app.Execute(t.Context(), []string{"doctor", "--config", path + ".none"}); code != 1 {
+	if code := w.examine(t, "--config", path+".none"); code != 1 {
 		t.Errorf("exit %d", code)
 	}
 	for _, part := range []string{"X configuration ", "Try: --config FILE", "- asterisk ", "+ own "} {

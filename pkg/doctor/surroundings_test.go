@@ -1,0 +1,97 @@
+package doctor
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+)
+
+func TestWhoAnswersAsHTTPManager(t *testing.T) {
+	reply := func(path, text string) http.Handler {
+		m := http.NewServeMux()
+		m.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			if r.FormValue("action") != "Logoff" {
+				http.Error(w, "Response: Error", http.StatusForbidden)
+				return
+			}
+			_, _ = w.Write([]byte(text))
+		})
+		return m
+	}
+	for name, row := range map[string]struct {
+		h    http.Handler
+		want bool
+	}{
+		"rawman":            {reply("/rawman", "Response: Goodbye\r\nMessage: Thanks for all the fish.\r\n"), true},
+		"under its prefix":  {reply("/asterisk/rawman", "Response: Goodbye\r\n"), true},
+		"only a web server": {reply("/", "welcome"), false},
+		"a redirect":        {http.RedirectHandler("/rawman", http.StatusFound), false},
+	} {
+		for _, secure := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				start := httptest.NewServer
+				if secure {
+					start = httptest.NewTLSServer
+				}
+				s := start(row.h)
+				defer s.Close()
+				client := prober()
+				if got := answersRawman(t.Context(), client, s.URL); got != row.want {
+					t.Errorf("%t", got)
+				}
+			})
+		}
+	}
+	if answersRawman(t.Context(), prober(), "http://"+closed(t)) {
+		t.Error("nobody answered")
+	}
+	if answersRawman(t.Context(), prober(), "http://"+speaker("SSH-2.0\r\n")(t)) {
+		t.Error("SSH answered")
+	}
+}
+
+func TestWhoAnswersAsManager(t *testing.T) {
+	if !manager(t.Context(), serve(t, amiserver.User{}), false) {
+		t.Error("an AMI was not recognised")
+	}
+	if manager(t.Context(), speaker("220 mail\r\n")(t), false) || manager(t.Context(), closed(t), false) {
+		t.Error("something else was")
+	}
+}
+
+func TestWhereAnAsteriskIs(t *testing.T) {
+	e := &exam{Options: Options{Wait: 2 * time.Second}, own: map[netip.Prefix]string{
+		netip.MustParsePrefix("203.0.113.7/32"): "own address", netip.MustParsePrefix("203.0.113.1/32"): "default gateway",
+		netip.MustParsePrefix("fe80::7/128"): "own address", netip.MustParsePrefix("127.0.0.1/32"): "own address",
+		netip.MustParsePrefix("127.0.0.0/8"): "loopback",
+	}}
+	for host, want := range map[string]bool{
+		"127.0.0.1": true, "::1": true, "::ffff:127.0.0.1": true, "203.0.113.7": true, "203.0.113.1": false, "198.51.100.1": false, "localhost": true,
+		"fe80::7%eth0": true,
+	} {
+		if a, local := e.whereIs(t.Context(), host); local != want || !a.IsValid() {
+			t.Errorf("%s is %v, local %t", host, a, local)
+		}
+	}
+	if list := e.outside(); len(list) != 1 || list[0] != netip.MustParseAddr("203.0.113.7") {
+		t.Errorf("outside: %v", list)
+	}
+}
+
+func TestNamesOfTheAllowListAreResolved(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	e := &exam{Options: Options{ConfigPath: file(t, "127.0.0.1:1", "policy: {allow: [localhost.localdomain, no-such-host.invalid, 192.0.2.0/24]}\n"), Wait: 2 * time.Second}}
+	e.configuration(ctx)
+	e.judgement(ctx)
+	list := of(e.list, "allow")
+	if len(list) != 2 {
+		t.Fatalf("%+v", e.list)
+	}
+	is(t, list[1], Warn, "no-such-host.invalid", "policy.allow")
+}
