@@ -231,13 +231,15 @@ func TestConnectionTracking(t *testing.T) {
 }
 
 func TestIptablesLegacyBesideRingwall(t *testing.T) {
-	proc := t.TempDir()
-	must(t, os.Mkdir(filepath.Join(proc, "net"), 0o755))
-	must(t, os.WriteFile(filepath.Join(proc, "net/ip_tables_names"), []byte("raw\nfilter\n"), 0o600))
-	e := beside(newNetNS(t))
-	e.proc = proc
-	e.kernel(t.Context())
-	is(t, one(t, e.list, others), Warn, "iptables-legacy", "raw")
+	for names, want := range map[string]Result{"raw\nfilter\n": Warn, "filter\nnat\n": OK} {
+		proc := t.TempDir()
+		must(t, os.Mkdir(filepath.Join(proc, "net"), 0o755))
+		must(t, os.WriteFile(filepath.Join(proc, "net/ip_tables_names"), []byte(names), 0o600))
+		e := beside(newNetNS(t))
+		e.proc = proc
+		e.kernel(t.Context())
+		is(t, one(t, e.list, others), want, "iptables-legacy")
+	}
 }
 
 func must(t *testing.T, err error) {

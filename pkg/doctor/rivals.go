@@ -50,18 +50,19 @@ func (e *exam) rivals(s subject, k *link) {
 		warned = true
 		s.warn(others, "no SIP in rules with \"flow add\"", "flowtables carry forwarded calls past all chains, so a ban does not end them: %s", strings.Join(list, ", "))
 	}
+	later := ""
 	if list := e.legacy(); slices.Contains(list, "raw") {
 		warned = true
 		s.warn(others, "iptables-legacy -t raw -S; better iptables-nft", "iptables-legacy has a table raw, which runs at priority -300 as Ringwall does")
 	} else if len(list) > 0 {
-		before = append(before, "none of iptables-legacy's tables "+strings.Join(list, ", "))
+		later = "; iptables-legacy comes later (" + strings.Join(list, ", ") + ")"
 	}
 	switch {
 	case warned:
 	case len(before) == 0:
-		s.ok(others, "nobody handles packets before Ringwall; what other chains accept or drop comes later")
+		s.ok(others, "nobody handles packets before Ringwall; what other chains accept or drop comes later%s", later)
 	default:
-		s.ok(others, "before Ringwall and without dropping: %s", strings.Join(before, ", "))
+		s.ok(others, "before Ringwall and without dropping: %s%s", strings.Join(before, ", "), later)
 	}
 }
 

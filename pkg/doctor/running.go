@@ -54,6 +54,10 @@ func (e *exam) running(ctx context.Context) {
 		if p.Tampered > 0 {
 			about.warn("heard", "ringwall history; the addresses are in Asterisk's messages log", "%d events were tampered with", p.Tampered)
 		}
+		if p.Events == 0 {
+			about.warn("heard", "ringwall doctor again in a minute", "the daemon is connected, and has heard no event yet")
+			continue
+		}
 		about.ok("heard", "the daemon has heard %s, the last one %s after it happened", plural(int(p.Events), "event", "events"),
 			short(time.Duration(p.Lag*float64(time.Second))))
 	}

@@ -1,0 +1,167 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// told is a daemon that says what it is told to.
+type told struct {
+	control.Backend
+	status  control.Status
+	banned  bool
+	allowed []engine.AllowView
+}
+
+func (b told) Status(context.Context) (control.Status, error) { return b.status, nil }
+
+func (b told) Allowed(context.Context) ([]engine.AllowView, error) { return b.allowed, nil }
+
+func (b told) Why(_ context.Context, a netip.Addr) (engine.Explanation, error) {
+	x := engine.Explanation{Address: a.String()}
+	if b.banned {
+		x.Ban = &engine.BanView{Prefix: a.String() + "/32"}
+	}
+	return x, nil
+}
+
+// asking is an examination beside such a daemon.
+func asking(t *testing.T, b told) *exam {
+	t.Helper()
+	cfg := policy.Default()
+	cfg.Control.Socket = filepath.Join(t.TempDir(), "s")
+	l, err := control.Listen(cfg.Control.Socket, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &control.Server{Listener: l, Backend: b, Feed: control.NewFeed(1), Log: slog.New(slog.DiscardHandler)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return &exam{Options: Options{ConfigPath: "/etc/ringwall/ringwall.yaml"}, cfg: &cfg, loaded: true, proc: t.TempDir()}
+}
+
+func TestWhatTheDaemonSays(t *testing.T) {
+	well := func() control.Status {
+		return control.Status{
+			Version: "v1", PID: 1, Uptime: 3 * 86400, Mode: "enforce", Config: control.ConfigStatus{Path: "/etc/ringwall/ringwall.yaml"},
+			PBXs:   []control.PBXStatus{{Name: "pbx1", Up: true, Events: 12}},
+			Kernel: control.KernelStatus{OK: true, Desired: 3, Present: 3},
+		}
+	}
+	for name, row := range map[string]struct {
+		change func(*control.Status)
+		link   string
+		want   Result
+		says   []string
+	}{
+		"well":     {func(*control.Status) {}, "daemon", OK, []string{"3 days"}},
+		"hears":    {func(*control.Status) {}, "heard", OK, []string{"12 events"}},
+		"enforces": {func(*control.Status) {}, "bans", OK, []string{"3 in force"}},
+		"hears nothing": {func(s *control.Status) {
+			s.PBXs[0].Up = false
+			s.PBXs[0].LastError = "gone \x1b[31m"
+			s.PBXs[0].Try = "start it"
+		}, "heard", Fail, []string{`gone \x1b`, "start it"}},
+		"nothing yet":  {func(s *control.Status) { s.PBXs[0].Events = 0 }, "heard", Warn, []string{"no event yet"}},
+		"table broken": {func(s *control.Status) { s.Kernel.OK = false; s.Kernel.LastError = "changed" }, "bans", Fail, []string{"changed"}},
+		"dry run":      {func(s *control.Status) { s.Kernel = control.KernelStatus{DryRun: true, DryRunReason: "asked for"} }, "bans", Warn, []string{"asked for"}},
+		"drift":        {func(s *control.Status) { s.Kernel.Present = 1 }, "bans", Warn, []string{"only 1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			st := well()
+			row.change(&st)
+			e := asking(t, told{status: st})
+			e.running(t.Context())
+			is(t, one(t, e.list, row.link), row.want, row.says...)
+		})
+	}
+	for name, row := range map[string]struct {
+		change func(*control.Status)
+		want   Result
+		says   string
+	}{
+		"an older configuration": {func(s *control.Status) { s.Config.Error = "line 4: unknown key" }, Fail, "line 4"},
+		"another file":           {func(s *control.Status) { s.Config.Path = "/etc/other.yaml" }, Warn, "--config /etc/other.yaml"},
+		"a warning":              {func(s *control.Status) { s.Warnings = []control.Warning{{Text: "look here", Try: "that"}} }, Warn, "look here"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			st := well()
+			row.change(&st)
+			e := asking(t, told{status: st})
+			e.running(t.Context())
+			list := of(e.list, "daemon")
+			if len(list) != 2 {
+				t.Fatalf("%+v", e.list)
+			}
+			is(t, list[1], row.want, row.says)
+		})
+	}
+}
+
+func TestADaemonThatProtectsNotEveryOwnAddress(t *testing.T) {
+	b := told{allowed: []engine.AllowView{{Prefix: "127.0.0.0/8"}, {Prefix: "192.0.2.0/24"}}, banned: true, status: control.Status{Kernel: control.KernelStatus{OK: true}}}
+	e := asking(t, b)
+	e.running(t.Context())
+	e.own = map[netip.Prefix]string{netip.MustParsePrefix("192.0.2.7/32"): "own address"}
+	e.ownProtected(t.Context(), e.on(""))
+	e.own[netip.MustParsePrefix("203.0.113.1/32")] = "default gateway"
+	e.ownProtected(t.Context(), e.on(""))
+	list := of(e.list, "own")
+	is(t, list[0], OK, "1 own address")
+	is(t, list[1], Fail, "203.0.113.1/32", "ringwall allow add")
+
+	e.Env.Lookup = func(string) (string, bool) { return "198.51.100.9 5000 192.0.2.7 22", true }
+	e.sshPeer(t.Context(), e.on(""))
+	is(t, one(t, e.list, "ssh"), Warn, "ringwall unban 198.51.100.9 --grace 1h")
+}
+
+func TestADaemonThatCannotBeAsked(t *testing.T) {
+	cfg := policy.Default()
+	cfg.Control.Socket = filepath.Join(t.TempDir(), "s")
+	e := &exam{cfg: &cfg}
+	e.running(t.Context())
+	is(t, one(t, e.list, "daemon"), Warn, "does not run", "systemctl enable --now ringwall")
+
+	l, err := net.Listen("unix", cfg.Control.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil {
+				_ = c.Close()
+			}
+		}
+	}()
+	defer func() { _ = l.Close(); <-done }()
+	e = &exam{cfg: &cfg}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	e.running(ctx)
+	is(t, one(t, e.list, "daemon"), Fail, "cannot be asked")
+}
