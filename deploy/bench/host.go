@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/firewall"
+)
+
+// trap is the account of the honeypot: one event for it is one ban.
+const trap = "trap"
+
+// host is a machine of its own: a namespace with the AMI server, which this process plays, and the program.
+type host struct {
+	space  *space
+	server *amiserver.Server
+	client *control.Client
+	table  *firewall.Table // to look into the kernel
+	config string
+	cmd    *exec.Cmd
+	exited <-chan struct{}
+	said   bytes.Buffer
+	stop   func()
+}
+
+// newHost makes the machine. The program is not started.
+func newHost(ctx context.Context, o *options) (h *host, err error) {
+	h = &host{stop: func() {}}
+	defer func() {
+		if err != nil {
+			h.close()
+		}
+	}()
+	if h.space, err = newSpace(); err != nil {
+		return h, err
+	}
+	dir, err := os.MkdirTemp(o.dir, "host-")
+	if err != nil {
+		return h, err
+	}
+	if err := h.serve(ctx); err != nil {
+		return h, err
+	}
+	socket := filepath.Join(dir, "ringwall.sock")
+	h.client = &control.Client{Socket: socket, Timeout: patience}
+	h.config = filepath.Join(dir, "ringwall.yaml")
+	text := fmt.Sprintf("asterisk:\n  - {name: pbx, address: %q, username: ringwall, secret: s3cret}\n"+
+		"policy: {honeypots: [%s]}\nmetrics: {listen: %q}\ncontrol: {socket: %q}\nstate: {path: %q}\n",
+		address, trap, "127.0.0.1:9646", socket, filepath.Join(dir, "state.db"))
+	if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
+		return h, err
+	}
+	h.table, err = firewall.Open(firewall.Config{NetNS: int(h.space.ns)})
+	return h, err
+}
+
+// address is where the AMI server listens, in the host's namespace.
+const address = "127.0.0.1:5038"
+
+// serve plays AMI until stop.
+func (h *host) serve(ctx context.Context) error {
+	l, err := h.space.listen(address)
+	if err != nil {
+		return err
+	}
+	h.server = amiserver.New(amiserver.Config{AuthDelay: -1, QueueBytes: 1 << 30, WriteTimeout: time.Hour,
+		Users: []amiserver.User{{Name: "ringwall", Secret: "s3cret", Read: amiserver.ClassSecurity}}})
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = h.server.Serve(ctx, l) }()
+	h.stop = func() { cancel(); <-done }
+	return nil
+}
+
+func (h *host) close() {
+	h.kill()
+	h.stop()
+	if h.table != nil {
+		_ = h.table.Close()
+	}
+	if h.space != nil {
+		h.space.close()
+	}
+}
+
+// start starts the program and waits until it hears the server and keeps the table.
+func (h *host) start(ctx context.Context, o *options) error {
+	h.cmd = exec.CommandContext(ctx, o.program, "run", "--config", h.config)
+	h.said.Reset()
+	h.cmd.Stdout, h.cmd.Stderr = &h.said, &h.said
+	var err error
+	if h.exited, err = h.space.spawn(h.cmd); err != nil {
+		return err
+	}
+	err = until(ctx, "the daemon hears Asterisk", func() bool {
+		s, err := h.client.Status(ctx)
+		return err == nil && s.Healthy() && s.PBXs[0].Events > 0
+	})
+	if err != nil {
+		return fmt.Errorf("%w; it said:\n%s", err, h.said.String())
+	}
+	return nil
+}
+
+// end ends the program as systemd does.
+func (h *host) end() error {
+	if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-h.exited:
+		h.cmd = nil
+		return nil
+	case <-time.After(patience):
+		return errors.New("the daemon does not end")
+	}
+}
+
+func (h *host) kill() {
+	if h.cmd != nil && h.cmd.Process != nil {
+		_ = h.cmd.Process.Kill()
+		<-h.exited
+		h.cmd = nil
+	}
+}
+
+// handled is how many events the program has judged, and how many frames it gave up.
+func (h *host) handled(ctx context.Context) (events, dropped uint64, err error) {
+	s, err := h.client.Status(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	return s.PBXs[0].Events, s.PBXs[0].DroppedFrames, nil
+}
+
+func (h *host) inKernel(a netip.Addr) bool {
+	_, ok, err := h.table.Has(firewall.Ban, netip.PrefixFrom(a, a.BitLen()))
+	return ok && err == nil
+}
+
+// cpu is the processor time of the program (proc(5), /proc/PID/stat, in ticks of 10 ms).
+func (h *host) cpu() (user, system time.Duration, err error) { return cpuOf(h.cmd.Process.Pid) }
+
+func cpuOf(pid int) (user, system time.Duration, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	if len(f) < 13 {
+		return 0, 0, fmt.Errorf("/proc/%d/stat: %q", pid, b)
+	}
+	u, err1 := strconv.Atoi(f[11])
+	s, err2 := strconv.Atoi(f[12])
+	return time.Duration(u) * 10 * time.Millisecond, time.Duration(s) * 10 * time.Millisecond, errors.Join(err1, err2)
+}
+
+// busy is the processor time of all threads of the program, in ns resolution (/proc/PID/task/TID/schedstat). Threads that
+// ended are missing.
+func (h *host) busy() (time.Duration, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", h.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	var sum time.Duration
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		first, _, _ := strings.Cut(string(b), " ")
+		n, err := strconv.ParseInt(first, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += time.Duration(n)
+	}
+	return sum, nil
+}
+
+// memory reads a value of /proc/PID/status, in MB.
+func (h *host) memory(key string) float64 {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.cmd.Process.Pid))
+	for l := range strings.Lines(string(b)) {
+		if f := strings.Fields(l); len(f) == 3 && f[0] == key+":" {
+			kb, _ := strconv.Atoi(f[1])
+			return float64(kb) * 1024 / 1e6
+		}
+	}
+	return 0
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// probe sends packets over a veth pair and sees which arrive. Sender and receiver are sockets of two namespaces in one
+// thread: the kernel delivers a packet before sendto returns, or a little later where its backlog is another's turn.
+type probe struct {
+	out, in int
+	to      unix.SockaddrInet4
+	serial  uint64
+}
+
+// lost is how long a packet that has not arrived is waited for.
+const lost = 3 * time.Millisecond
+
+// newProbe makes a probe from an address of one namespace to port 5060 of another.
+func newProbe(from, to *space, source, target netip.Addr) (*probe, error) {
+	p := &probe{out: -1, in: -1, to: unix.SockaddrInet4{Port: 5060, Addr: target.As4()}}
+	err := to.do(func() (err error) {
+		p.in, err = udp(target, 5060)
+		return err
+	})
+	if err == nil {
+		err = from.do(func() (err error) {
+			p.out, err = udp(source, 0)
+			return err
+		})
+	}
+	if err != nil {
+		p.close()
+	}
+	return p, err
+}
+
+func udp(a netip.Addr, port int) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: port, Addr: a.As4()}); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (p *probe) close() {
+	for _, fd := range []int{p.out, p.in} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// passes sends one packet, returns when it was sent and whether it arrived.
+func (p *probe) passes() (sent time.Time, ok bool, err error) {
+	p.serial++
+	var b [8]byte
+	binary.NativeEndian.PutUint64(b[:], p.serial)
+	sent = time.Now()
+	if err := unix.Sendto(p.out, b[:], 0, &p.to); err != nil {
+		return sent, false, err
+	}
+	for {
+		n, _, err := unix.Recvfrom(p.in, b[:], 0)
+		switch {
+		case err == nil && n == len(b) && binary.NativeEndian.Uint64(b[:]) == p.serial:
+			return sent, true, nil
+		case err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR):
+			return sent, false, err
+		case time.Since(sent) > lost:
+			return sent, false, nil
+		}
+	}
+}
+
+// banned sends packets until one and the five after it are dropped, and returns when that one was sent.
+func (p *probe) banned(limit time.Duration, pause time.Duration) (time.Time, error) {
+	var first time.Time
+	missing := 0
+	for began := time.Now(); time.Since(began) < limit; {
+		sent, ok, err := p.passes()
+		switch {
+		case err != nil:
+			return first, err
+		case ok:
+			missing = 0
+			time.Sleep(pause)
+			continue
+		case missing == 0:
+			first = sent
+		}
+		if missing++; missing == 6 {
+			return first, nil
+		}
+	}
+	return first, fmt.Errorf("after %v packets still pass", limit)
+}
+
+// ready sends packets until some pass, so that the path is warm.
+func (p *probe) ready() error {
+	for n, tries := 0, 0; n < 20; tries++ {
+		_, ok, err := p.passes()
+		if err != nil {
+			return err
+		}
+		if ok {
+			n++
+		}
+		if tries > 1000 {
+			return errors.New("packets do not pass before the ban")
+		}
+	}
+	return nil
+}
+
+// attacker is the n-th address behind the cable.
+func attacker(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 99, byte(2 + n/250), byte(1 + n%250)})
+}
+
+func attackers(s *space, n int) error {
+	return s.do(func() error {
+		var all []string
+		for i := range n {
+			all = append(all, attacker(i).String()+"/16")
+		}
+		return up("eth0", all...)
+	})
+}
+
+var target = netip.AddrFrom4([4]byte{10, 99, 0, 1})
+
+// reaction measures how long an attacker's packets pass after the event that bans him is on the socket.
+func reaction(ctx context.Context, o *options) error {
+	h, err := newHost(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	outside, err := newSpace()
+	if err != nil {
+		return err
+	}
+	defer outside.close()
+	if err := cable(h.space, outside, target.String()+"/16", "10.99.0.2/16"); err != nil {
+		return err
+	}
+	if err := attackers(outside, o.trials); err != nil {
+		return err
+	}
+	if err := h.start(ctx, o); err != nil {
+		return err
+	}
+	var took []time.Duration
+	for i := range o.trials {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		p, err := newProbe(outside, h.space, attacker(i), target)
+		if err != nil {
+			return err
+		}
+		if err := p.ready(); err != nil {
+			return err
+		}
+		event := appendEvent(nil, time.Now(), trap, i, "UDP", attacker(i))
+		began := time.Now()
+		h.server.Broadcast(event)
+		at, err := p.banned(patience, 5*time.Microsecond)
+		p.close()
+		if err != nil {
+			return err
+		}
+		took = append(took, at.Sub(began))
+		time.Sleep(5 * time.Millisecond)
+	}
+	quantiles("event on the socket to the first dropped packet", took)
+	return nil
+}
