@@ -53,8 +53,26 @@ func TestKilledUnderLoad(t *testing.T) {
 		}
 	}
 	h.start()
+	h.agree(books, "after the last start")
+	// The kernel forgets everything at a reboot; then the state file alone has it all.
+	h.daemon.stop(t)
+	h.flush()
+	h.start()
+	h.agree(books, "after a reboot")
+	h.daemon.stop(t)
+	t.Logf("%d kills, %d of them before anything was confirmed; %d bans confirmed (%d by commands), %d lifted; at most %v more than was given",
+		rounds, fruitless, len(books.bans), books.typed, len(books.lifted), books.most)
+	if len(books.bans) < rounds || books.typed == 0 {
+		t.Error("hardly a ban was confirmed")
+	}
+}
+
+// agree compares the kernel and the daemon's list with the books.
+func (h *host) agree(books *books, when string) {
+	t := h.t
+	t.Helper()
 	at := time.Now()
-	books.check(t, "the kernel, after the last start", at, h.kernel())
+	books.check(t, "the kernel, "+when, at, h.kernel())
 	bans, err := h.client.Bans(t.Context(), control.BanFilter{})
 	if err != nil {
 		t.Fatal(err)
@@ -64,13 +82,7 @@ func TestKilledUnderLoad(t *testing.T) {
 		p := netip.MustParsePrefix(b.Prefix)
 		known[p] = firewall.Element{Prefix: p, Timeout: b.Until.Sub(b.Since), Remaining: b.Until.Sub(at)}
 	}
-	books.check(t, "the daemon's list", at, known)
-	h.daemon.stop(t)
-	t.Logf("%d kills, %d of them before anything was confirmed; %d bans confirmed (%d by commands), %d lifted; at most %v more than was given",
-		rounds, fruitless, len(books.bans), books.typed, len(books.lifted), books.most)
-	if len(books.bans) < rounds || books.typed == 0 {
-		t.Error("hardly a ban was confirmed")
-	}
+	books.check(t, "the daemon's list, "+when, at, known)
 }
 
 // promise is what somebody was told of a ban.

@@ -260,12 +260,23 @@ func (j *judge) adopt(fw firewall.Firewall, p policy.Policy, stored store.State,
 	for _, b := range j.engine.Enforced(now) {
 		taken[b.Prefix] = true
 	}
+	known := make(map[netip.Prefix]time.Time, len(stored.Bans))
+	for i := range stored.Bans {
+		known[stored.Bans[i].Prefix] = stored.Bans[i].Until
+	}
 	var stale []firewall.Change
-	for _, el := range bans { // those that observe mode or the allow list end
-		if !taken[el.Prefix] {
+	var unsaved []store.Change
+	for _, el := range bans {
+		if !taken[el.Prefix] { // those that observe mode or the allow list end
 			stale = append(stale, firewall.Change{Kind: firewall.Ban, Prefix: el.Prefix, Remove: true})
+			continue
+		}
+		// The kernel has a ban at once, the file within a second: after a crash in between, it has only the kernel's word.
+		if b, ok := j.engine.BanOf(el.Prefix); ok && b.Until.Sub(known[el.Prefix]) > time.Second {
+			unsaved = append(unsaved, kept(b))
 		}
 	}
+	j.save(unsaved)
 	j.exempt = make(map[netip.Prefix]bool)
 	for _, el := range allowed {
 		j.exempt[el.Prefix] = true
