@@ -21,6 +21,7 @@ func (f *file) check(c *Config, mode fs.FileMode) {
 	f.policy(&c.Policy)
 	f.firewall(&c.Firewall)
 	f.daemon(c)
+	f.notify(c.Notify, c.Asterisk, mode)
 }
 
 func (f *file) policy(p *Policy) {

@@ -15,6 +15,7 @@ type Config struct {
 	Control  Control    `yaml:"control"`
 	State    State      `yaml:"state"`
 	Log      Log        `yaml:"log"`
+	Notify   []Notify   `yaml:"notify"`
 }
 
 // Asterisk is one manager interface to listen to.

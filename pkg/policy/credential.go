@@ -81,7 +81,11 @@ func (f *file) secret(a *Asterisk, path string) {
 // usable refuses what cannot be sent in an AMI header, where a line break ends the value.
 func (f *file) usable(key, value string) Secret {
 	if i := strings.IndexFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
-		f.fail(key, "the secret holds a line break or a control character", detail{hint: "one line, as in manager.conf"})
+		hint := "one line"
+		if strings.HasPrefix(key, "asterisk") {
+			hint += ", as in manager.conf"
+		}
+		f.fail(key, "the secret holds a line break or a control character", detail{hint: hint})
 		return Secret{}
 	}
 	return Secret{value}

@@ -89,7 +89,8 @@ func (f *file) given(path string) bool { return f.nodes[path] != nil && !f.bad[p
 // shown is the value at path as the file writes it, quoted; empty if it is no text or could be a secret.
 func (f *file) shown(path string) string {
 	n := f.nodes[path]
-	if n == nil || n.Kind != yaml.ScalarNode || strings.HasSuffix(path, ".secret") {
+	if n == nil || n.Kind != yaml.ScalarNode || strings.HasSuffix(path, ".secret") || strings.HasSuffix(path, ".url") ||
+		strings.HasSuffix(path, ".token") || strings.Contains(path, ".headers") {
 		return ""
 	}
 	return f.quote(n.Value)
@@ -122,29 +123,36 @@ func mentionsSecret(text string) bool {
 func (f *file) collectSecrets(n *yaml.Node) {
 	for i, c := range n.Content {
 		if n.Kind == yaml.MappingNode && i%2 == 0 && c.Kind == yaml.ScalarNode && i+1 < len(n.Content) && f.secretKey(c.Value) {
-			f.collectTexts(n.Content[i+1])
+			f.collectTexts(n.Content[i+1], c.Value)
 		}
 		f.collectSecrets(c)
 	}
 }
 
-func (f *file) collectTexts(n *yaml.Node) {
+func (f *file) collectTexts(n *yaml.Node, of string) {
+	if n.Kind == yaml.MappingNode && of == "headers" {
+		for i := 1; i < len(n.Content); i += 2 { // their names are no secret
+			f.collectTexts(n.Content[i], "")
+		}
+		return
+	}
 	if n.Kind == yaml.ScalarNode && len(n.Value) >= 3 && len(f.secrets) < 1000 {
 		f.secrets = append(f.secrets, n.Value)
 	}
 	for _, c := range n.Content {
-		f.collectTexts(c)
+		f.collectTexts(c, "")
 	}
 }
 
 // secretKey says whether a key is, or was meant to be, one that holds a secret.
 func (f *file) secretKey(key string) bool {
-	near := nearest(key, []string{"secret"})
+	near := nearest(key, []string{"secret", "url", "token", "headers"})
 	if near != "" {
 		near = nearest(key, f.leaves) // "socket" is near, and a key of its own
 	}
 	key = strings.ToLower(key)
-	return near == "secret" || near != "secret_file" && strings.Contains(key, "secret") || strings.Contains(key, "pass")
+	return slices.Contains([]string{"secret", "url", "token", "headers"}, near) ||
+		near != "secret_file" && strings.Contains(key, "secret") || strings.Contains(key, "pass")
 }
 
 // resolve follows an alias. ok is false when the file has been looked at for too long: aliases can multiply it.
@@ -181,6 +189,11 @@ func (f *file) decode(n *yaml.Node, path string, v reflect.Value) {
 	case isSection(t):
 		if !isNull {
 			f.section(n, path, v)
+		}
+		return
+	case t == reflect.TypeFor[map[string]Secret]():
+		if !isNull {
+			f.headers(n, path, v)
 		}
 		return
 	case t.Kind() == reflect.Map:
@@ -277,6 +290,22 @@ func (f *file) services(n *yaml.Node, path string, v reflect.Value) {
 	})
 }
 
+// headers decodes headers, whose keys are the file's own and whose values may be secrets.
+func (f *file) headers(n *yaml.Node, path string, v reflect.Value) {
+	if n.Kind != yaml.MappingNode {
+		f.fail(path, kind(n)+" where a section belongs", detail{hint: `{X-Name: "value"}`})
+		return
+	}
+	v.Set(reflect.ValueOf(make(map[string]Secret)))
+	f.mapping(n, path, func(key *yaml.Node, at string, value *yaml.Node) {
+		secret := reflect.New(v.Type().Elem()).Elem()
+		f.decode(value, at, secret)
+		if !f.bad[at] && v.Len() < 100 {
+			v.SetMapIndex(reflect.ValueOf(key.Value), secret)
+		}
+	})
+}
+
 // mapping calls each with the keys of n, and reports the ones that no mapping of ours may have.
 func (f *file) mapping(n *yaml.Node, path string, each func(key *yaml.Node, at string, value *yaml.Node)) {
 	lines := make(map[string]int, len(n.Content)/2)
@@ -335,8 +364,11 @@ func (f *file) list(n *yaml.Node, path string, v reflect.Value) {
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
 	for i, c := range n.Content {
-		if element == reflect.TypeFor[Asterisk]() {
+		switch element {
+		case reflect.TypeFor[Asterisk]():
 			v.Index(i).Set(reflect.ValueOf(DefaultAsterisk()))
+		case reflect.TypeFor[Notify]():
+			v.Index(i).Set(reflect.ValueOf(DefaultNotify()))
 		}
 		f.decode(c, path+"["+strconv.Itoa(i)+"]", v.Index(i))
 	}

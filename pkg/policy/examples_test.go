@@ -21,7 +21,13 @@ const examples = "../../examples"
 // withSecret is an environment in which the examples' variable is set, and nothing else.
 func withSecret() policy.Environment {
 	return policy.Environment{Lookup: func(name string) (string, bool) {
-		return "hunter2", name == "RINGWALL_SECRET"
+		switch name {
+		case "RINGWALL_SECRET", "TELEGRAM_TOKEN", "NTFY_TOKEN", "MATRIX_TOKEN", "PUSHOVER_TOKEN":
+			return "hunter2", true
+		case "SLACK_URL", "DISCORD_URL":
+			return "https://hooks.example.com/services/hunter2", true
+		}
+		return "", false
 	}}
 }
 
@@ -119,11 +125,44 @@ func TestReferenceHasEveryDefault(t *testing.T) {
 	a.Name, a.Address, a.Username, a.Secret = "pbx1", "127.0.0.1:5038", "ringwall", policy.NewSecret("hunter2")
 	want := policy.Default()
 	want.Asterisk = []policy.Asterisk{a}
+	if len(got.Notify) == 0 {
+		got.Notify = nil
+	}
 	if got.Policy.Honeypots = nil; len(got.Policy.Allow) == 0 {
 		got.Policy.Allow = nil // an empty list in the file is no nil
 	}
 	if !reflect.DeepEqual(*got, want) {
 		t.Errorf("got  %+v\nwant %+v", *got, want)
+	}
+}
+
+// withEntries turns the entry that the reference shows as a comment into one.
+func withEntries(data []byte) []byte {
+	head, entry, _ := bytes.Cut(data, []byte("notify: []\n# The keys of an entry, with their defaults:\n"))
+	for line := range bytes.Lines(entry) {
+		head = append(head, bytes.TrimPrefix(line, []byte("# "))...)
+	}
+	return head
+}
+
+// TestReferenceShowsTheDefaultsOfATarget reads the entry in the comment, with the one key that it needs.
+func TestReferenceShowsTheDefaultsOfATarget(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(examples, "reference.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = bytes.Replace(withEntries(data), []byte(`url: ""`), []byte(`url: "https://hooks.example.com/x"`), 1)
+	got, _, err := policy.Parse(bytes.NewReader(data), "reference.yaml", withSecret())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := policy.DefaultNotify()
+	want.Name, want.Method, want.URL = "generic", "POST", policy.NewSecret("https://hooks.example.com/x")
+	if got.Notify[0].Reasons, got.Notify[0].PBX, got.Notify[0].Exec = nil, nil, nil; len(got.Notify[0].Headers) == 0 {
+		got.Notify[0].Headers = nil
+	}
+	if !reflect.DeepEqual(got.Notify[0], want) {
+		t.Errorf("got  %+v\nwant %+v", got.Notify[0], want)
 	}
 }
 
@@ -134,7 +173,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	var root yaml.Node
-	if err := yaml.Unmarshal(data, &root); err != nil {
+	if err := yaml.Unmarshal(withEntries(data), &root); err != nil {
 		t.Fatal(err)
 	}
 	wantKeys(t, reflect.TypeFor[policy.Config](), root.Content[0], "")

@@ -3,9 +3,11 @@ package policy
 import (
 	"bytes"
 	"io"
+	"maps"
 	"math"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +27,7 @@ func (c *Config) Print(w io.Writer) error {
 func defaults() Config {
 	c := Default()
 	c.Asterisk = []Asterisk{DefaultAsterisk()}
+	c.Notify = []Notify{DefaultNotify()}
 	return c
 }
 
@@ -46,7 +49,7 @@ func (p *printer) section(v, standard reflect.Value, path string, depth int) {
 		if depth == 0 && i > 0 {
 			p.out.WriteByte('\n')
 		}
-		if field.Type() == reflect.TypeFor[Secret]() && !v.FieldByName("SecretFile").IsZero() {
+		if field.Type() == reflect.TypeFor[Secret]() && !v.FieldByName(v.Type().Field(i).Name+"File").IsZero() {
 			field = reflect.ValueOf(Secret{})
 		}
 		switch {
@@ -57,6 +60,9 @@ func (p *printer) section(v, standard reflect.Value, path string, depth int) {
 		case field.Kind() == reflect.Slice && isSection(field.Type().Elem()):
 			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
 			p.sections(field, usual, name, at, depth)
+		case field.Type() == reflect.TypeFor[map[string]Secret]():
+			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
+			p.headers(field.Interface().(map[string]Secret), name, depth)
 		case field.Kind() == reflect.Map:
 			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
 			p.services(field.Interface().(map[string]Mode), usual, name, at, depth)
@@ -77,6 +83,9 @@ func (p *printer) section(v, standard reflect.Value, path string, depth int) {
 func (p *printer) sections(list, usual reflect.Value, name, path string, depth int) {
 	if list.Len() == 0 {
 		p.line(depth, name+": []")
+		if usual.IsValid() && usual.Len() > 0 {
+			p.pattern(usual, name, path, depth)
+		}
 		return
 	}
 	p.line(depth, name+":")
@@ -98,6 +107,27 @@ func (p *printer) sections(list, usual reflect.Value, name, path string, depth i
 			}
 			at = end
 		}
+	}
+}
+
+// pattern shows, as a comment, the keys that an entry of an empty list may have.
+func (p *printer) pattern(usual reflect.Value, name, path string, depth int) {
+	entry := printer{docs: p.docs}
+	entry.sections(usual, usual, name, path, depth)
+	p.line(depth, "# The keys of an entry, with their defaults:")
+	for line := range strings.Lines(entry.out.String()) {
+		p.out.WriteString("# " + line)
+	}
+}
+
+func (p *printer) headers(headers map[string]Secret, name string, depth int) {
+	if len(headers) == 0 {
+		p.line(depth, name+": {}")
+		return
+	}
+	p.line(depth, name+":")
+	for _, key := range slices.Sorted(maps.Keys(headers)) {
+		p.line(depth+1, quoteYAML(key)+": "+text(reflect.ValueOf(headers[key])))
 	}
 }
 

@@ -39,6 +39,21 @@ firewall:
 metrics: {listen: ""}
 control: {group: "1000"}
 log: {level: debug, format: json}
+notify:
+  - url: "https://hunter2.example/hunter2/{id}?a=${SET}"
+    token_file: /closed
+    method: PUT
+    headers: {X-Priority: "5", "X-Key": "a ${SET}"}
+    body: "{\"a\": {{json .Account}}}\n"
+    reasons: [honeypot]
+    pbx: ["yes"]
+    rate: {per_minute: 0.5, burst: 1}
+  - template: telegram
+    url: "https://api.telegram.org/bot${SET}/sendMessage"
+    to: "-100"
+    actions: [ban, observe]
+  - exec: [/closed, "a b", "${SET}", "no"]
+    timeout: 1m
 `
 
 func printed(t *testing.T, c *policy.Config) string {
@@ -69,7 +84,7 @@ func TestPrintShowsEveryEffectiveValue(t *testing.T) {
 	if got != string(want) {
 		t.Errorf("differs from %s: %s", golden, diff(string(want), got))
 	}
-	if strings.Contains(got, "hunter2") || strings.Count(got, `"(hidden)"`) != 1 {
+	if strings.Contains(got, "hunter2") || strings.Count(got, `"(hidden)"`) != 5 {
 		t.Error("the secret, or no word in its place")
 	}
 }

@@ -68,6 +68,8 @@ func elsewhere(word string) string {
 		return "policy.ban.first"
 	case "ignoreip", "whitelist", "allowlist":
 		return "policy.allow"
+	case "webhook", "webhooks", "notification", "notifications", "alert", "alerts", "destemail":
+		return "notify"
 	case "dry_run", "dryrun":
 		return "policy.mode"
 	}

@@ -1,0 +1,395 @@
+package policy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/notify/message"
+	escape "github.com/ringwall/ringwall/pkg/printable"
+)
+
+// Notify is one target that is told of decisions: a web address, or a program.
+type Notify struct {
+	Name        string            `yaml:"name"` // the template or the program by default; a metric's label
+	URL         Secret            `yaml:"url"`
+	URLFile     string            `yaml:"url_file"`
+	Method      string            `yaml:"method"` // POST or PUT
+	Token       Secret            `yaml:"token"`
+	TokenFile   string            `yaml:"token_file"`
+	Headers     map[string]Secret `yaml:"headers"`
+	CAFile      string            `yaml:"ca_file"`
+	Template    string            `yaml:"template"` // a ready one, where Body is empty
+	To          string            `yaml:"to"`
+	Body        string            `yaml:"body"`
+	ContentType string            `yaml:"content_type"`
+	Exec        []string          `yaml:"exec"` // the program's whole path, and its arguments
+	Actions     []string          `yaml:"actions"`
+	Reasons     []string          `yaml:"reasons"` // all, when empty
+	PBX         []string          `yaml:"pbx"`     // all, when empty
+	Rate        NotifyRate        `yaml:"rate"`
+	Timeout     time.Duration     `yaml:"timeout"` // of one attempt
+}
+
+// NotifyRate bounds how many messages a target gets of each action. Defaults: 10 a minute after a burst of 20.
+type NotifyRate struct {
+	PerMinute float64 `yaml:"per_minute"` // 0 is no bound
+	Burst     int     `yaml:"burst"`
+}
+
+// DefaultNotify returns the defaults of one entry of notify. Either URL or Exec has to be given.
+func DefaultNotify() Notify {
+	return Notify{
+		Template: message.Generic, ContentType: message.JSON,
+		Actions: []string{"ban", "breach", "tampering", "targeted", "misconfigured"},
+		Rate:    NotifyRate{PerMinute: 10, Burst: 20}, Timeout: 10 * time.Second,
+	}
+}
+
+// Tokens are a target's secrets, for whoever must keep them out of a log.
+func (n *Notify) Tokens() []Secret {
+	all := []Secret{n.URL, n.Token}
+	for _, s := range n.Headers {
+		all = append(all, s)
+	}
+	return all
+}
+
+// notifyActions and notifyReasons are the engine's, which imports this package.
+func notifyActions() []string {
+	return []string{"ban", "extend", "unban", "trust", "untrust", "misconfigured", "breach", "tampering", "targeted", "observe"}
+}
+
+func notifyReasons() []string {
+	return []string{"unknown_account", "wrong_password", "acl", "unanswered_challenge", "manager", "honeypot", "login", "registered",
+		"expired", "manual", "allowed", "protected", "tolerance", "accounts", "pace", "guessed", "distributed", "storm", "network",
+		"configuration", "adopted", "limit", "malformed"}
+}
+
+const (
+	maxTargets = 32
+	maxURL     = 2048 // bytes
+	maxTo      = 256  // bytes
+	// IDPlace is where a URL takes the message's ID, which is the same for each attempt to deliver it.
+	IDPlace = "{id}"
+)
+
+// notify checks the targets, and completes names, methods and secrets.
+func (f *file) notify(list []Notify, pbxs []Asterisk, mode fs.FileMode) {
+	if len(list) > maxTargets {
+		f.fail("notify", fmt.Sprintf("%d targets", len(list)), detail{allowed: fmt.Sprintf("up to %d", maxTargets)})
+		return
+	}
+	names := map[string]string{}
+	literal := ""
+	for i := range list {
+		n, at := &list[i], fmt.Sprintf("notify[%d]", i)
+		if f.bad[at] {
+			continue
+		}
+		program := len(n.Exec) > 0 || f.bad[at+".exec"]
+		if web := !n.URL.IsZero() || n.URLFile != "" || f.bad[at+".url"] || f.bad[at+".url_file"]; !web && !program {
+			f.fail(at, "neither url nor exec", detail{hint: "url, url_file or exec; examples/notify.yaml has some"})
+			continue
+		} else if web && program {
+			f.fail(at+".exec", "url and exec are both given", detail{hint: "an entry of its own for each"})
+			continue
+		}
+		if program {
+			f.program(n, at)
+		} else {
+			literal = cmp.Or(literal, f.webhook(n, at))
+		}
+		f.filter(n, at, pbxs)
+		number(f, at+".rate.per_minute", n.Rate.PerMinute, 0, 6000, "0 for no bound")
+		within(f, at+".rate.burst", n.Rate.Burst, 1, 1000, decimalOf, "")
+		within(f, at+".timeout", n.Timeout, time.Second, 5*time.Minute, durationBound, "")
+		if n.Name == "" {
+			n.Name = n.defaultName()
+		}
+		if key := at + ".name"; !f.bad[key] && !printable(n.Name, 64) {
+			f.fail(key, "not usable as a name", detail{value: f.shown(key), allowed: "1 to 64 printable bytes"})
+		} else if first, taken := names[n.Name]; taken {
+			f.fail(key, "the same as the name of "+first, detail{value: f.quote(n.Name), hint: "a name for each"})
+		}
+		names[n.Name] = at
+	}
+	if literal != "" && mode&0o004 != 0 {
+		f.warn(literal, fmt.Sprintf("everybody on this machine can read it (mode %04o)", mode.Perm()),
+			detail{hint: "chmod 0640 on the file, or " + literal[strings.LastIndexByte(literal, '.')+1:] + "_file"})
+	}
+}
+
+func (n *Notify) defaultName() string {
+	switch {
+	case len(n.Exec) > 0:
+		name := path.Base(n.Exec[0])
+		return name[:min(len(name), 64)]
+	case n.Body != "":
+		return "webhook"
+	}
+	return n.Template
+}
+
+// program checks a target that is a program.
+func (f *file) program(n *Notify, at string) {
+	for _, key := range []string{"method", "token", "token_file", "headers", "ca_file", "template", "to", "body", "content_type"} {
+		if f.given(at + "." + key) {
+			if v := f.nodes[at+"."+key].Value; v == "" && len(f.nodes[at+"."+key].Content) == 0 {
+				continue // as check --print writes it
+			}
+			if def := map[string]string{"template": message.Generic, "content_type": message.JSON}[key]; def != "" && f.nodes[at+"."+key].Value == def {
+				continue
+			}
+			f.fail(at+"."+key, "is for a url, and exec has none", detail{hint: "remove it"})
+		}
+	}
+	key := at + ".exec"
+	if f.bad[key] {
+		return
+	}
+	if len(n.Exec) > 64 {
+		f.fail(key, "more than 64 arguments", detail{hint: "a script that holds them"})
+	}
+	for i, arg := range n.Exec {
+		at := fmt.Sprintf("%s[%d]", key, i)
+		switch {
+		case f.bad[at]:
+		case strings.ContainsRune(arg, 0) || len(arg) > 16<<10:
+			f.fail(at, "not usable as an argument", detail{allowed: "up to 16384 bytes, and no NUL"})
+		case i > 0:
+		case strings.ContainsAny(arg, " \t") && !strings.HasSuffix(arg, "/"):
+			if _, found := f.missing(arg); found {
+				continue
+			}
+			f.fail(at, "no program has this name; there is no shell that splits it", detail{value: f.shown(at),
+				hint: "[PROGRAM, ARGUMENT, ARGUMENT], or [/bin/sh, -c, \"…\"]"})
+		case f.absolute(at, arg):
+			if err, found := f.missing(arg); !found {
+				f.warn(at, "cannot be found: "+reason(err), detail{value: f.shown(at), hint: "its whole path"})
+			}
+		}
+	}
+}
+
+// missing says whether a program is there, where the machine may be asked.
+func (f *file) missing(name string) (err error, found bool) {
+	if f.env.Open == nil || f.env.WithoutSecrets {
+		return nil, true
+	}
+	r, err := f.env.open(name)
+	if err == nil {
+		_ = r.Close()
+		return nil, true
+	}
+	return err, !errors.Is(err, fs.ErrNotExist)
+}
+
+// webhook checks a target with a URL. It returns the key of a secret that stands in the file itself.
+func (f *file) webhook(n *Notify, at string) (literal string) {
+	for _, key := range []string{"url", "token"} {
+		node := f.nodes[at+"."+key]
+		if node == nil || node.Value == "" || node.Value == hidden || strings.Contains(node.Value, "${") {
+			continue
+		}
+		if key == "token" || passwordURL(node.Value) ||
+			slices.Contains([]string{message.Slack, message.Discord, message.Telegram}, n.Template) {
+			literal = cmp.Or(literal, at+"."+key)
+		}
+	}
+	n.URL = f.notifySecret(at+".url", n.URL, at+".url_file", n.URLFile)
+	n.Token = f.notifySecret(at+".token", n.Token, at+".token_file", n.TokenFile)
+	for name, value := range n.Headers {
+		f.header(n, at, name, value)
+	}
+	if key := at + ".method"; n.Method == "" {
+		n.Method = http.MethodPost
+		if n.Template == message.Matrix && n.Body == "" {
+			n.Method = http.MethodPut
+		}
+	} else {
+		oneOf(f, key, n.Method, http.MethodPost, http.MethodPut)
+	}
+	if n.CAFile != "" && f.absolute(at+".ca_file", n.CAFile) {
+		f.caFile(at+".ca_file", n.CAFile)
+	}
+	f.url(n, at)
+	f.body(n, at)
+	return literal
+}
+
+// passwordURL says whether a web address surely holds a password.
+func passwordURL(text string) bool {
+	u, err := url.Parse(text)
+	return err != nil || u.User != nil || u.RawQuery != ""
+}
+
+func (f *file) url(n *Notify, at string) {
+	key := at + ".url"
+	text := n.URL.value
+	if n.URLFile != "" {
+		key = at + ".url_file"
+	}
+	if f.bad[key] || text == "" || text == hidden {
+		return
+	}
+	wrong := detail{allowed: "https://HOST/PATH, or http://", hint: "copy it whole, in double quotes"}
+	u, err := url.Parse(strings.ReplaceAll(text, IDPlace, "0"))
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" || len(text) > maxURL ||
+		strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		f.fail(key, "not a web address", wrong)
+		return
+	}
+	host := u.Hostname()
+	if _, err := netip.ParseAddr(host); err != nil && !hostName(host) || u.Port() == "0" {
+		f.fail(key, "not a web address", wrong)
+		return
+	}
+	if u.Scheme == "http" && !loopback(host) {
+		f.warn(key, "what is sent, tokens too, crosses the network in clear", detail{hint: "https://"})
+	}
+	if n.Template == message.Matrix && n.Body == "" && !strings.Contains(text, IDPlace) {
+		f.fail(key, "Matrix wants a transaction's name at the end of the path", detail{
+			hint: "https://HOST/_matrix/client/v3/rooms/ROOM/send/m.room.message/{id}"})
+	}
+}
+
+// body checks the template.
+func (f *file) body(n *Notify, at string) {
+	key := at + ".template"
+	oneOf(f, key, n.Template, message.Names()...)
+	if n.Body == "" {
+		if n.ContentType != message.JSON && !f.bad[at+".content_type"] {
+			f.fail(at+".content_type", "the ready templates are all JSON", detail{value: f.shown(at + ".content_type"),
+				hint: "remove it, or write a body"})
+		}
+		if message.NeedsTo(n.Template) && n.To == "" && !f.bad[at+".to"] && !f.bad[key] {
+			f.fail(at+".to", "missing", detail{hint: map[string]string{message.Telegram: `"-1001234567890", the chat's number`,
+				message.Ntfy: "the topic; url is then the server alone, as in https://ntfy.sh"}[n.Template]})
+		}
+	} else {
+		if n.Template != message.Generic && !f.bad[key] {
+			f.fail(at+".body", "template and body are both given", detail{hint: "remove one of them"})
+		}
+		if !printable(n.ContentType, 100) || !strings.Contains(n.ContentType, "/") {
+			f.fail(at+".content_type", "not a content type", detail{value: f.shown(at + ".content_type"),
+				allowed: "application/json, text/plain; charset=utf-8, …"})
+		}
+		if !f.bad[at+".body"] && !f.bad[at+".content_type"] {
+			if _, err := message.Parse(n.Body, n.ContentType, notifyActions()); err != nil {
+				f.fail(at+".body", "not usable as a template: "+f.plain(err.Error()), detail{
+					hint: `{"text": {{json .Text}}, "account": {{json .Account}}}`})
+			}
+		}
+	}
+	if n.To != "" && !printable(n.To, maxTo) {
+		f.fail(at+".to", "not usable as a receiver", detail{value: f.shown(at + ".to"), allowed: "up to 256 printable bytes"})
+	}
+}
+
+// plain is text for an error; it is withheld if it could hold a secret.
+func (f *file) plain(text string) string {
+	if f.quote(text) == hidden {
+		return hidden
+	}
+	return escape.Line(text)
+}
+
+func (f *file) header(n *Notify, at, name string, value Secret) {
+	key := f.pathOf(at+".headers", name)
+	if f.bad[key] {
+		return
+	}
+	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" // RFC 9110 section 5.6.2
+	canonical := http.CanonicalHeaderKey(name)
+	switch {
+	case name == "" || len(name) > 100 || strings.Trim(name, token) != "":
+		f.fail(key, "not the name of a header", detail{allowed: "letters, digits and -"})
+	case slices.Contains([]string{"Host", "Content-Length", "Content-Type", "Transfer-Encoding", "Connection", "Te", "Trailer", "Upgrade"}, canonical):
+		f.fail(key, "this header is not yours to set", detail{hint: "remove it; content_type is a key of its own"})
+	case canonical == "Authorization" && (!n.Token.IsZero() || n.TokenFile != ""):
+		f.fail(key, "contradicts token, which is sent as Authorization: Bearer", detail{hint: "remove one of them"})
+	default:
+		n.Headers[name] = f.notifySecret(key, value, "", "")
+	}
+}
+
+// filter checks what a target is told of.
+func (f *file) filter(n *Notify, at string, pbxs []Asterisk) {
+	if len(n.Actions) == 0 && !f.bad[at+".actions"] {
+		f.fail(at+".actions", "an empty list, so nothing is ever told", detail{allowed: strings.Join(notifyActions(), ", ")})
+	}
+	for i, a := range n.Actions {
+		oneOf(f, fmt.Sprintf("%s.actions[%d]", at, i), a, notifyActions()...)
+	}
+	for i, r := range n.Reasons {
+		oneOf(f, fmt.Sprintf("%s.reasons[%d]", at, i), r, notifyReasons()...)
+	}
+	var names []string
+	for _, a := range pbxs {
+		names = append(names, a.Name)
+	}
+	for i, p := range n.PBX {
+		key := fmt.Sprintf("%s.pbx[%d]", at, i)
+		if !slices.Contains(names, p) && !f.bad[key] && !f.bad["asterisk"] {
+			d := detail{value: f.shown(key), hint: nearest(p, names)}
+			f.fail(key, "no Asterisk has this name", d)
+		}
+	}
+}
+
+func environmentVariables() *regexp.Regexp { return regexp.MustCompile(`\$\{([^}]*)\}`) }
+
+// notifySecret finds a secret, in the file itself with ${VARIABLE} replaced, or in a file of its own. It may be none.
+func (f *file) notifySecret(key string, s Secret, fileKey, file string) Secret {
+	if f.bad[key] || f.bad[fileKey] {
+		return Secret{}
+	}
+	switch {
+	case file != "" && !s.IsZero():
+		f.fail(fileKey, lastKey(key)+" and "+lastKey(fileKey)+" are both given", detail{hint: "remove one of them"})
+		return Secret{}
+	case file != "" && (!f.absolute(fileKey, file) || f.env.WithoutSecrets):
+		return Secret{}
+	case file != "":
+		return f.secretFile(fileKey, file, false)
+	case f.env.WithoutSecrets && strings.Contains(s.value, "${"):
+		return Secret{}
+	}
+	if s.value == hidden {
+		f.warn(key, hidden+" is what check --print shows in place of a secret", detail{hint: "the secret itself"})
+	}
+	text := environmentVariables().ReplaceAllStringFunc(s.value, func(v string) string {
+		name := v[2 : len(v)-1]
+		value, ok := "", false
+		if variableName(name) {
+			value, ok = f.env.lookup(name)
+		}
+		switch {
+		case f.bad[key]:
+		case !variableName(name):
+			f.fail(key, "not the name of an environment variable", detail{allowed: "${NAME} of letters, digits and _"})
+		case !ok:
+			f.fail(key, "the environment variable "+name+" is not set", detail{
+				hint: "Environment= or EnvironmentFile= in the systemd unit, or url_file and token_file"})
+		case value == "":
+			f.fail(key, "the environment variable "+name+" is empty", detail{})
+		}
+		return value
+	})
+	if f.bad[key] {
+		return Secret{}
+	}
+	return f.usable(key, text)
+}
+
+func lastKey(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
