@@ -418,6 +418,18 @@ func (t *Table) readBack() error {
 // Verify checks, in a fraction of a millisecond, that table, sets, chain and rules are those
 // that Ensure left. It does not look at elements; Has does.
 func (t *Table) Verify() error {
+	err := t.compare()
+	if !errors.Is(err, ErrGone) {
+		return err
+	}
+	// An Ensure may have been between the kernel's commit and our notes of it: look again when it is through.
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.compare()
+}
+
+// compare holds what Ensure left against what the kernel has.
+func (t *Table) compare() error {
 	t.state.Lock()
 	handles, port, owned := t.rules, t.port, t.owned
 	t.state.Unlock()
