@@ -1,0 +1,254 @@
+package prometheus
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+// The machine's own policy makes few events enough: limits.bans lets five bans in, of which one is taken back.
+const settings = `
+policy:
+  honeypots: [trap]
+  targeted: {sources: 2}
+  misconfigured: {per_minute: 0}
+  storm: {sources: 2}
+  limits: {bans: 5, forgeable_bans: 5}
+firewall: {owner: "off"} # the test removes the table, as other programs do
+`
+
+const (
+	server   = "192.0.2.1"
+	attacker = "203.0.113.66"
+)
+
+// machine is a PBX in a namespace: an AMI server, which the test plays, the daemon and a Prometheus.
+type machine struct {
+	t        *testing.T
+	space    *space
+	internet *space
+	asterisk *amiserver.Server
+	http     *http.Client
+	control  *control.Client
+	config   string
+	daemon   *process
+	calls    int
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	m := &machine{t: t, space: newSpace(t), internet: newSpace(t)}
+	cable(t, m.space, m.internet, server+"/24", attacker+"/24")
+	m.space.run(t, "ip", "route", "add", "203.0.113.0/24", "dev", "eth0")
+	m.internet.run(t, "ip", "route", "add", "192.0.2.0/24", "dev", "eth0")
+	m.http = m.space.client(t)
+
+	l := m.space.listen(t)
+	m.asterisk = amiserver.New(amiserver.Config{AuthDelay: -1, Users: []amiserver.User{
+		{Name: "ringwall", Secret: "s3cret", Read: amiserver.ClassSecurity},
+	}})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = m.asterisk.Serve(ctx, l) }()
+	t.Cleanup(func() { cancel(); <-done })
+
+	dir := t.TempDir()
+	m.config = filepath.Join(dir, "ringwall.yaml")
+	m.control = &control.Client{Socket: filepath.Join(dir, "ringwall.sock")}
+	m.write(m.config, fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret, learn: \"off\"}\n"+
+		"control: {socket: %q}\nstate: {path: %q}\n%s", l.Addr(), m.control.Socket, filepath.Join(dir, "state.db"), settings))
+	m.daemon = m.space.spawn(t, ringwall, "run", "--config", m.config)
+	m.awaitSession()
+	return m
+}
+
+func (m *machine) write(path, text string) {
+	m.t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *machine) awaitSession() {
+	m.t.Helper()
+	until(m.t, "the daemon hears Asterisk", func() bool {
+		s, err := m.control.Status(m.t.Context())
+		return err == nil && s.Healthy() && m.asterisk.Subscribers() == 1
+	})
+}
+
+// event sends one security event the way Asterisk writes it.
+func (m *machine) event(name, account, call, remote, own string) {
+	m.t.Helper()
+	severity := "Error"
+	if name == "ChallengeSent" || name == "SuccessfulAuth" {
+		severity = "Informational"
+	}
+	m.send(fmt.Sprintf("Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: %s\r\nService: PJSIP\r\n"+
+		"EventVersion: 1\r\nAccountID: %s\r\nSessionID: %s\r\nLocalAddress: IPV4/UDP/%s/5060\r\nRemoteAddress: %s\r\n%s\r\n",
+		name, time.Now().UTC().Format("2006-01-02T15:04:05.000+0000"), severity, account, call, server, remote, own))
+}
+
+func (m *machine) send(text string) {
+	m.t.Helper()
+	if m.asterisk.Broadcast([]byte(text)) == 0 {
+		m.t.Fatal("nobody heard the event")
+	}
+}
+
+func (m *machine) call() string {
+	m.calls++
+	return fmt.Sprintf("call-%d", m.calls)
+}
+
+func (m *machine) login(account, remote string) {
+	call := m.call()
+	m.event("ChallengeSent", account, call, remote, "Challenge: \r\n")
+	m.event("SuccessfulAuth", account, call, remote, "UsingPassword: 1\r\n")
+}
+
+func (m *machine) guess(account, remote string) {
+	m.event("ChallengeResponseFailed", account, m.call(), remote,
+		fmt.Sprintf("Challenge: c%d\r\nResponse: r%d\r\nExpectedResponse: \r\n", m.calls, m.calls))
+}
+
+// scan asks for the account that no phone has.
+func (m *machine) scan(remote string) {
+	call := m.call()
+	m.event("InvalidAccountID", "trap", call, remote, "")
+	m.event("ChallengeSent", "<unknown>", call, remote, "Challenge: \r\n")
+}
+
+// await waits for a decision.
+func (m *machine) await(a engine.Action, r engine.Reason) {
+	m.t.Helper()
+	until(m.t, fmt.Sprintf("%s, %s", a, r), func() bool {
+		list, err := m.control.History(m.t.Context(), time.Time{}, netip.Addr{})
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		for _, d := range list {
+			if d.Action == a && d.Reason == r {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// metrics is what the daemon answers to a scrape.
+func (m *machine) metrics() string {
+	m.t.Helper()
+	return m.get("http://127.0.0.1:9646/metrics")
+}
+
+func (m *machine) get(url string) string {
+	m.t.Helper()
+	req, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	res, err := m.http.Do(req)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 8<<20))
+	if err != nil || res.StatusCode != http.StatusOK {
+		m.t.Fatalf("%s: %s, %v\n%s", url, res.Status, err, body)
+	}
+	return string(body)
+}
+
+// awaitMetric waits for a line of the metrics.
+func (m *machine) awaitMetric(line string) {
+	m.t.Helper()
+	until(m.t, line, func() bool { return strings.Contains(m.metrics(), line+"\n") })
+}
+
+// live lets everything happen that Ringwall counts.
+func (m *machine) live() {
+	m.login("201", "IPV4/UDP/198.51.100.10/5060")
+	m.login("202", "IPV4/UDP/198.51.100.20/5060")
+	m.await(engine.Trust, engine.Login)
+
+	m.scan("IPV4/UDP/" + attacker + "/5060")
+	m.scan("IPV6/TCP/2001:db8:66::1/5060")
+	m.await(engine.Ban, engine.Honeypot)
+	m.knock()
+
+	for range 6 {
+		m.guess("203", "IPV4/TCP/198.51.100.66/5060")
+	}
+	m.await(engine.Ban, engine.WrongPassword)
+	m.login("203", "IPV4/TCP/198.51.100.66/5060")
+	m.await(engine.Breach, engine.Guessed)
+	m.guess("204", "IPV4/UDP/198.51.100.71/5060")
+	m.guess("204", "IPV4/UDP/198.51.100.72/5060")
+	m.guess("204", "IPV4/UDP/198.51.100.73/5060")
+	m.await(engine.Targeted, engine.Distributed)
+	m.event("RequestNotSupported", "205", m.call(), "IPV4/UDP/198.51.100.80/5060", "RequestType: REGISTER\r\n")
+	m.await(engine.Misconfigured, engine.Configuration)
+	m.send("Event: SuccessfulAuth\r\nPrivilege: security,all\r\nRemoteAddress: IPV4/UDP/192.0.2.77/5060\r\n\r\n")
+	m.await(engine.Tampering, engine.Malformed)
+	m.send("Event: ChallengeSent\r\nAccountID: " + strings.Repeat("x", 100<<10) + "\r\n\r\n")
+
+	for _, p := range []string{"192.0.2.200/32", "192.0.2.201/32"} {
+		if _, err := m.control.Ban(m.t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix(p), For: time.Hour}); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	if _, err := m.control.Unban(m.t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("192.0.2.200/32")}); err != nil {
+		m.t.Fatal(err)
+	}
+	for i := range 5 {
+		m.scan(fmt.Sprintf("IPV4/TCP/198.51.100.%d/5060", 100+i))
+	}
+	m.await(engine.Observe, engine.Limit)
+	m.guess("201", "IPV4/UDP/198.51.100.10/5060")
+	m.guess("202", "IPV4/UDP/198.51.100.20/5060")
+	m.await(engine.Observe, engine.Storm)
+
+	m.asterisk.Disconnect()
+	m.awaitMetric(`ringwall_ami_reconnects_total{pbx="pbx1"} 1`)
+	m.awaitSession()
+	m.space.run(m.t, "nft", "delete", "table", "inet", "ringwall")
+	m.awaitMetric(`ringwall_kernel_rebuilds_total{cause="gone"} 1`)
+	m.knock() // the new table counts from 0
+
+	m.write(m.config, "asterisk: nonsense\n")
+	if err := m.daemon.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		m.t.Fatal(err)
+	}
+	m.awaitMetric("ringwall_config_reload_success 0")
+}
+
+// knock sends packets of a banned source until the kernel has counted one.
+func (m *machine) knock() {
+	m.t.Helper()
+	var c net.Conn
+	if err := m.internet.do(func() (err error) {
+		c, err = net.Dial("udp", server+":5060")
+		return err
+	}); err != nil {
+		m.t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	until(m.t, "a packet of a banned source is dropped", func() bool {
+		_, _ = c.Write([]byte("knock")) // refused, as long as the ban is not there
+		return !strings.Contains(m.metrics(), `ringwall_dropped_packets_total{set="ban4"} 0`+"\n")
+	})
+}

@@ -1,0 +1,108 @@
+package prometheus
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const api = "http://127.0.0.1:9090"
+
+// prometheus starts one beside the daemon, with the example configuration, only that it looks more often.
+func (m *machine) prometheus() {
+	m.t.Helper()
+	dir := m.t.TempDir()
+	example := read(m.t, "prometheus.yml")
+	for _, what := range []string{"scrape_interval", "evaluation_interval"} {
+		was := what + ": 15s\n"
+		if !strings.Contains(example, was) {
+			m.t.Fatalf("prometheus.yml: no %q", was)
+		}
+		example = strings.Replace(example, was, what+": 250ms\n", 1)
+	}
+	config := filepath.Join(dir, "prometheus.yml")
+	m.write(config, example)
+	m.write(filepath.Join(dir, "ringwall.rules.yml"), read(m.t, "ringwall.rules.yml"))
+	m.space.spawn(m.t, tool(m.t, "prometheus"), "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address=127.0.0.1:9090", "--storage.tsdb.retention.size=64MB", "--query.timeout=20s", "--log.level=warn")
+	until(m.t, "Prometheus has scraped the daemon", func() bool {
+		res, err := m.ask("/api/v1/query", url.Values{"query": {`up{job="ringwall"} == 1`}})
+		return err == nil && len(res.Result) == 1
+	})
+}
+
+// answer is the data of a query: https://prometheus.io/docs/prometheus/latest/querying/api/.
+type answer struct {
+	Type   string   `json:"resultType"`
+	Result []sample `json:"result"`
+	Groups []group  `json:"groups"`
+}
+
+type sample struct {
+	Metric map[string]string `json:"metric"`
+}
+
+type group struct {
+	Rules []rule `json:"rules"`
+}
+
+type rule struct {
+	Name   string `json:"name"`
+	State  string `json:"state"`
+	Query  string `json:"query"`
+	Health string `json:"health"`
+	Error  string `json:"lastError"`
+}
+
+func (m *machine) ask(path string, values url.Values) (answer, error) {
+	req, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet, api+path+"?"+values.Encode(), nil)
+	if err != nil {
+		return answer{}, err
+	}
+	res, err := m.http.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	var body struct {
+		Status, Error string
+		Data          answer
+	}
+	if err := json.NewDecoder(res.Body).Decode(&body); err != nil {
+		return answer{}, err
+	}
+	if body.Status != "success" {
+		return answer{}, fmt.Errorf("%s: %s", body.Status, body.Error)
+	}
+	return body.Data, nil
+}
+
+// query asks and fails the test for an error.
+func (m *machine) query(t *testing.T, expr string) []sample {
+	t.Helper()
+	a, err := m.ask("/api/v1/query", url.Values{"query": {expr}})
+	if err != nil {
+		t.Fatalf("%s: %v", expr, err)
+	}
+	return a.Result
+}
+
+// has says whether Prometheus has ever seen a metric of that name.
+func (m *machine) has(t *testing.T, name string) bool {
+	t.Helper()
+	return len(m.query(t, "count(last_over_time("+name+"[1h]))")) > 0
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
