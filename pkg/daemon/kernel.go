@@ -27,7 +27,7 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 	if d.opts.DryRun {
 		d.fw = firewall.NewDryRun(func(line string) { d.log.Info("dry run", "nft", line) })
 	} else {
-		t, err := firewall.Open(tableConfig(cfg, d.opts.NetNS))
+		t, err := firewall.Open(TableConfig(cfg, d.opts.NetNS))
 		if err != nil {
 			return fmt.Errorf("the kernel's firewall: %w", err)
 		}
@@ -75,7 +75,9 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 	return nil
 }
 
-func tableConfig(cfg *policy.Config, netns int) firewall.Config {
+// TableConfig is the kernel's table that a configuration asks for, in the namespace of a file descriptor, 0 for the
+// process's own.
+func TableConfig(cfg *policy.Config, netns int) firewall.Config {
 	f := cfg.Firewall
 	c := firewall.Config{
 		Table: f.Table, UDPPorts: f.Ports.UDP, TCPPorts: f.Ports.TCP, Priority: f.Priority, NetNS: netns,

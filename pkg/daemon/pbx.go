@@ -44,44 +44,41 @@ func newPBX(cfg policy.Asterisk, j *judge, log *slog.Logger) (*pbx, error) {
 	p := &pbx{
 		name: cfg.Name, address: cfg.Address, counts: j.counts.PBX(cfg.Name), log: log.With("pbx", cfg.Name),
 	}
-	session := ami.Config{
-		Name: cfg.Name, Address: cfg.Address, Username: cfg.Username, Secret: cfg.Secret.Reveal(),
-		PingInterval: cfg.PingInterval, Log: p.log,
-		OnFrames: func(frames []ami.Frame) { j.frames(p, frames) },
-		OnState:  p.state,
-	}
-	if cfg.Auth == policy.AuthPlain {
-		session.Auth = ami.Plain
-	}
-	if cfg.TLS.Enabled {
-		t, err := tlsConfig(cfg.TLS)
-		if err != nil {
-			return nil, fmt.Errorf("asterisk %q: %w", cfg.Name, err)
-		}
-		session.TLS = t
-	}
-	if err := session.Validate(); err != nil {
+	session, err := SessionConfig(cfg)
+	if err != nil {
 		return nil, fmt.Errorf("asterisk %q: %w", cfg.Name, err)
 	}
+	session.Log = p.log
+	session.OnFrames = func(frames []ami.Frame) { j.frames(p, frames) }
+	session.OnState = p.state
 	p.session = ami.New(session)
 	p.newLearner(cfg, j)
 	return p, nil
 }
 
-func tlsConfig(cfg policy.TLS) (*tls.Config, error) {
-	t := &tls.Config{ServerName: cfg.ServerName, InsecureSkipVerify: cfg.Insecure, MinVersion: tls.VersionTLS12}
-	if cfg.CAFile == "" {
-		return t, nil
+// SessionConfig is the AMI session that a part of the configuration asks for. It fails where the session is impossible, or
+// its tls.ca_file cannot be used.
+func SessionConfig(cfg policy.Asterisk) (ami.Config, error) {
+	c := ami.Config{
+		Name: cfg.Name, Address: cfg.Address, Username: cfg.Username, Secret: cfg.Secret.Reveal(), PingInterval: cfg.PingInterval,
 	}
-	pem, err := os.ReadFile(cfg.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("tls.ca_file: %w", err)
+	if cfg.Auth == policy.AuthPlain {
+		c.Auth = ami.Plain
 	}
-	t.RootCAs = x509.NewCertPool()
-	if !t.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("tls.ca_file: %s holds no certificate in PEM form", cfg.CAFile)
+	if cfg.TLS.Enabled {
+		c.TLS = &tls.Config{ServerName: cfg.TLS.ServerName, InsecureSkipVerify: cfg.TLS.Insecure, MinVersion: tls.VersionTLS12}
 	}
-	return t, nil
+	if cfg.TLS.Enabled && cfg.TLS.CAFile != "" {
+		pem, err := os.ReadFile(cfg.TLS.CAFile)
+		if err != nil {
+			return c, fmt.Errorf("tls.ca_file: %w", err)
+		}
+		c.TLS.RootCAs = x509.NewCertPool()
+		if !c.TLS.RootCAs.AppendCertsFromPEM(pem) {
+			return c, fmt.Errorf("tls.ca_file: %s holds no certificate in PEM form", cfg.TLS.CAFile)
+		}
+	}
+	return c, c.Validate()
 }
 
 // String names the task.

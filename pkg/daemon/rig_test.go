@@ -186,7 +186,7 @@ func (r *rig) login(remote, account string) {
 // inKernel says what the kernel holds of a prefix, asked over a connection of its own.
 func (r *rig) inKernel(k firewall.Kind, prefix string) (firewall.Element, bool) {
 	r.t.Helper()
-	table, err := firewall.Open(tableConfig(r.cfg, int(r.ns)))
+	table, err := firewall.Open(TableConfig(r.cfg, int(r.ns)))
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -2,16 +2,13 @@ package doctor
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/learn"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -79,29 +76,9 @@ func (e *exam) session(ctx context.Context, s subject, a policy.Asterisk) {
 
 // dialect is the session that the daemon would keep, with less patience.
 func (e *exam) dialect(a policy.Asterisk) (ami.Config, error) {
-	cfg := ami.Config{
-		Name: a.Name, Address: a.Address, Username: a.Username, Secret: a.Secret.Reveal(), DialTimeout: e.Wait, LoginTimeout: e.Wait,
-		ProofTimeout: e.Wait,
-	}
-	if a.Auth == policy.AuthPlain {
-		cfg.Auth = ami.Plain
-	}
-	if !a.TLS.Enabled {
-		return cfg, nil
-	}
-	cfg.TLS = &tls.Config{ServerName: a.TLS.ServerName, InsecureSkipVerify: a.TLS.Insecure, MinVersion: tls.VersionTLS12}
-	if a.TLS.CAFile == "" {
-		return cfg, nil
-	}
-	pem, err := os.ReadFile(a.TLS.CAFile)
-	if err != nil {
-		return cfg, fmt.Errorf("tls.ca_file: %w", err)
-	}
-	cfg.TLS.RootCAs = x509.NewCertPool()
-	if !cfg.TLS.RootCAs.AppendCertsFromPEM(pem) {
-		return cfg, fmt.Errorf("tls.ca_file: %s holds no certificate in PEM form", a.TLS.CAFile)
-	}
-	return cfg, nil
+	cfg, err := daemon.SessionConfig(a)
+	cfg.DialTimeout, cfg.LoginTimeout, cfg.ProofTimeout = e.Wait, e.Wait, e.Wait
+	return cfg, err
 }
 
 func (e *exam) encrypted(s subject, a policy.Asterisk) {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
@@ -133,18 +134,7 @@ func (e *exam) scratch() string {
 }
 
 // table is what the daemon would build.
-func (e *exam) table() firewall.Config {
-	f := e.cfg.Firewall
-	c := firewall.Config{
-		Table: f.Table, UDPPorts: f.Ports.UDP, TCPPorts: f.Ports.TCP, Priority: f.Priority, NetNS: e.NetNS, IPv6Prefix: e.cfg.Policy.IPv6Prefix,
-		MaxElements: uint32(max(firewall.DefaultMaxElements, e.cfg.Policy.Limits.Bans)),
-		Meter:       firewall.Meter{Enabled: f.Meter.Enabled, Rate: uint32(min(f.Meter.Rate, 1<<31)), Burst: f.Meter.Burst},
-	}
-	if f.Scope == policy.ScopeAll {
-		c.Scope = firewall.All
-	}
-	return c
-}
+func (e *exam) table() firewall.Config { return daemon.TableConfig(e.cfg, e.NetNS) }
 
 // conntrack looks whether a flood has filled the table of connections, which shuts customers out whoever is banned.
 func (e *exam) conntrack(s subject) {
