@@ -32,7 +32,6 @@ type host struct {
 	client *control.Client
 	table  *firewall.Table // to look into the kernel; nothing is changed with it
 	daemon *process
-	serial int
 }
 
 // newHost makes the machine; start starts the program. settings are further lines of the configuration.

@@ -58,6 +58,7 @@ func TestKilledUnderLoad(t *testing.T) {
 	h.daemon.stop(t)
 	h.flush()
 	h.start()
+	h.complete() // the first writing follows the start
 	h.agree(books, "after a reboot")
 	h.daemon.stop(t)
 	t.Logf("%d kills, %d of them before anything was confirmed; %d bans confirmed (%d by commands), %d lifted; at most %v more than was given",
