@@ -239,6 +239,7 @@ func (j *judge) refreshTrust() {
 // adopt takes over the bans that are in the kernel and what was stored, and takes out of the kernel what should not be
 // there: allowed prefixes of an earlier configuration, and in observe mode the bans.
 func (j *judge) adopt(fw firewall.Firewall, p policy.Policy, stored store.State, pbxs []string) (int, error) {
+	asked := j.clock.now() // the list may take seconds: what is left is left from now at the latest
 	bans, err := fw.Elements(firewall.Ban)
 	if err != nil {
 		return 0, err
@@ -252,7 +253,7 @@ func (j *judge) adopt(fw firewall.Firewall, p policy.Policy, stored store.State,
 	now := j.clock.now()
 	if p.Mode != policy.Observe {
 		for _, el := range bans {
-			j.engine.Adopt(now, el.Prefix, now.Add(el.Remaining))
+			j.engine.Adopt(now, el.Prefix, asked.Add(el.Remaining))
 		}
 	}
 	j.recall(stored, p, pbxs)
