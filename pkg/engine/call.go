@@ -27,7 +27,9 @@ type call struct {
 	addr   netip.Addr
 	key    key
 	src    *source // once source was called
-	talk   uint64  // once dialogue was called
+	have   *source // what peek found
+	peeked bool
+	talk   uint64 // once dialogue was called
 	pbx    uint8
 	proven bool
 	points float64 // of the last charge
@@ -48,9 +50,21 @@ type dialogue struct {
 // source returns the source of the event, made if need be, or nil where there is no room.
 func (c *call) source() *source {
 	if c.src == nil {
-		c.src = c.track(c.key)
+		c.src = c.track(c.key, c.peek())
+		c.peeked = false
 	}
 	return c.src
+}
+
+// peek returns the source of the event if there is one. It is looked up once.
+func (c *call) peek() *source {
+	switch {
+	case c.src != nil:
+		return c.src
+	case !c.peeked:
+		c.have, c.peeked = c.sources.get(c.key), true
+	}
+	return c.have
 }
 
 // done ends the judgement.
@@ -202,15 +216,13 @@ func (c *call) charge(w float64, reason Reason, n note) {
 	} else if n == noNote {
 		n = noteObserved
 	}
-	c.record(s, w, reason, n)
+	b := c.record(s, w, reason, n)
 	c.points, c.score = w, float64(s.observed)
 	if enforce {
 		c.score = float64(s.score)
 	}
-	if s.banned {
-		if b := c.banOf(c.key); b != nil {
-			b.attempts++
-		}
+	if b != nil {
+		b.attempts++
 	}
 	if s.known && c.enforces[c.ev.Service] {
 		c.goodFails()

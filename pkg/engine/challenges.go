@@ -57,7 +57,7 @@ func (c *call) challenge() {
 // endpoint_identifier_order has auth_username, and several phones behind one address get InvalidAccountID while all is
 // well (from the fifth request in five seconds; res_pjsip/pjsip_distributor.c).
 func (c *call) hold(w float64) bool {
-	s := c.sources.get(c.key)
+	s := c.peek()
 	if s == nil || s.open == 0 || c.trustOf(s) != nil {
 		return false
 	}

@@ -113,10 +113,10 @@ func (e *Engine) view(r *record) Evidence {
 	}
 }
 
-// record keeps the event as evidence.
-func (c *call) record(s *source, w float64, reason Reason, n note) {
+// record keeps the event as evidence, and returns the ban of the source where there is one.
+func (c *call) record(s *source, w float64, reason Reason, n note) (b *ban) {
 	if s == nil {
-		return
+		return nil
 	}
 	r := record{
 		at: c.now, points: float32(w), score: s.observed, typ: c.ev.Type, service: c.ev.Service,
@@ -125,12 +125,14 @@ func (c *call) record(s *source, w float64, reason Reason, n note) {
 	r.length = uint8(min(len(c.ev.Account), nameBytes+1))
 	copy(r.account[:], c.ev.Account)
 	c.ring.add(s, &r)
-	if s.banned && c.kept < banBudget {
-		if b := c.banOf(c.key); b != nil && len(b.evidence) < perBan {
-			b.evidence = append(b.evidence, r)
-			c.kept++
-		}
+	if s.banned {
+		b = c.banOf(c.key)
 	}
+	if b != nil && c.kept < banBudget && len(b.evidence) < perBan {
+		b.evidence = append(b.evidence, r)
+		c.kept++
+	}
+	return b
 }
 
 // ring holds the latest evidence of all sources, each source's as a chain from the latest back.

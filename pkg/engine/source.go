@@ -189,10 +189,9 @@ func (t *tracker) oldest(c class) *source {
 	return nil
 }
 
-// track returns the source of a key, made if need be. It is nil when max_sources is reached and every source is banned or
-// trusted.
-func (e *Engine) track(k key) *source {
-	s := e.sources.get(k)
+// track returns the source of a key, which is s, made if s is nil. It returns nil when max_sources is reached and every
+// source is banned or trusted.
+func (e *Engine) track(k key, s *source) *source {
 	switch {
 	case s == nil:
 		if e.sources.len() >= e.sources.max && !e.evict() {

@@ -177,7 +177,7 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 		if !ok || e.now-o.Last.UnixNano() >= int64(e.cfg.Ban.Memory) {
 			continue
 		}
-		if src := e.track(k); src != nil {
+		if src := e.track(k, e.sources.get(k)); src != nil {
 			src.bans = uint8(min(max(o.Bans, 0), math.MaxUint8))
 			src.banEnd = o.Last.UnixNano()
 			e.classify(src)

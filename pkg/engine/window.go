@@ -11,7 +11,7 @@ type window[V any] struct {
 	slots []slot[V]
 	head  int      // the oldest
 	size  int      // slots in use, of which some may have lost their key
-	table []uint32 // slot + 1, or 0; twice as many as slots, searched linearly
+	table []uint64 // low half of the key, slot + 1, or 0; twice as many as slots, searched linearly
 	keys  int
 }
 
@@ -23,15 +23,21 @@ type slot[V any] struct {
 
 func newWindow[V any](ttl int64, max int) *window[V] { return &window[V]{ttl: ttl, max: max} }
 
+// entry is a place of the table: the key's low half, which tells keys apart without a look at their slots, and the slot.
+func entry(key uint64, i int) uint64 { return key<<32 | uint64(i) + 1 }
+
+// slotOf returns the slot of an entry.
+func slotOf(entry uint64) int { return int(uint32(entry)) - 1 }
+
 // find returns where the table holds key, or the free place where it would.
 func (w *window[V]) find(key uint64) (place uint64, ok bool) {
 	mask := uint64(len(w.table) - 1)
 	for place = key & mask; ; place = (place + 1) & mask {
-		i := w.table[place]
-		if i == 0 {
+		e := w.table[place]
+		if e == 0 {
 			return place, false
 		}
-		if w.slots[i-1].key == key {
+		if e>>32 == key&(1<<32-1) && w.slots[slotOf(e)].key == key {
 			return place, true
 		}
 	}
@@ -39,8 +45,13 @@ func (w *window[V]) find(key uint64) (place uint64, ok bool) {
 
 // owner returns the place of the key of slot i, unless the key has a younger slot by now or was removed.
 func (w *window[V]) owner(i int) (place uint64, ok bool) {
-	place, ok = w.find(w.slots[i].key)
-	return place, ok && w.table[place] == uint32(i)+1
+	mask := uint64(len(w.table) - 1)
+	want := entry(w.slots[i].key, i)
+	for place = w.slots[i].key & mask; ; place = (place + 1) & mask {
+		if e := w.table[place]; e == want || e == 0 {
+			return place, e == want
+		}
+	}
 }
 
 // get returns the live value of key, to be changed in place until the next put.
@@ -52,7 +63,7 @@ func (w *window[V]) get(now int64, key uint64) *V {
 	if !ok {
 		return nil
 	}
-	s := &w.slots[w.table[place]-1]
+	s := &w.slots[slotOf(w.table[place])]
 	if now-s.at >= w.ttl {
 		return nil
 	}
@@ -76,7 +87,7 @@ func (w *window[V]) put(now int64, key uint64) *V {
 	i := (w.head + w.size) & (len(w.slots) - 1)
 	w.slots[i] = slot[V]{key: key, at: now}
 	w.size++
-	w.table[place] = uint32(i) + 1
+	w.table[place] = entry(key, i)
 	return &w.slots[i].value
 }
 
@@ -137,7 +148,7 @@ func (w *window[V]) drop() {
 func (w *window[V]) clear(place uint64) {
 	mask := uint64(len(w.table) - 1)
 	for next := (place + 1) & mask; w.table[next] != 0; next = (next + 1) & mask {
-		home := w.slots[w.table[next]-1].key & mask
+		home := w.table[next] >> 32 & mask
 		if (next-home)&mask >= (next-place)&mask {
 			w.table[place] = w.table[next]
 			place = next
@@ -159,9 +170,9 @@ func (w *window[V]) grow() {
 		}
 	}
 	w.slots, w.head, w.size = slots, 0, kept
-	w.table = make([]uint32, 2*len(slots))
+	w.table = make([]uint64, 2*len(slots))
 	for i := range kept {
 		place, _ := w.find(slots[i].key)
-		w.table[place] = uint32(i) + 1
+		w.table[place] = entry(slots[i].key, i)
 	}
 }
