@@ -17,6 +17,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/metrics"
+	"github.com/ringwall/ringwall/pkg/notify"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
 )
@@ -60,6 +61,7 @@ type Daemon struct {
 	judge    *judge
 	feed     *control.Feed
 	announce *announcer
+	notifier *notify.Notifier
 	counts   *metrics.Metrics
 	pbxs     []*pbx
 	known    *known
@@ -95,6 +97,9 @@ func New(o Options) (_ *Daemon, err error) {
 	d.judge = &judge{
 		clock: clock{base: d.started}, counts: d.counts, announce: d.announce, log: d.log, engine: engine.New(cfg.Policy),
 		meter: cfg.Firewall.Meter.Enabled,
+	}
+	if err := d.openNotify(cfg); err != nil {
+		return nil, err
 	}
 	d.known = d.newKnown(cfg)
 	if err := d.openKernel(cfg); err != nil {
@@ -133,7 +138,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	defer stopBack()
 	var behind sync.WaitGroup
 	written := make(chan struct{})
-	behind.Go(func() { _ = d.announce.Run(afterwards(back, written)) })
+	behind.Go(func() { d.tell(afterwards(back, written)) })
 	behind.Go(func() {
 		defer close(written)
 		_ = d.writer.Run(back)

@@ -31,6 +31,7 @@ const (
 	bansDesired    = "ringwall_kernel_bans_desired"
 	bansPresent    = "ringwall_kernel_bans_present"
 	rebuilds       = "ringwall_kernel_rebuilds_total"
+	notifications  = "ringwall_notifications_total"
 	reloadSuccess  = "ringwall_config_reload_success"
 	buildInfo      = "ringwall_build_info"
 )
@@ -48,6 +49,7 @@ type Metrics struct {
 	bans      *prometheus.CounterVec
 	unbans    *prometheus.CounterVec
 	rebuilds  *prometheus.CounterVec
+	notified  *prometheus.CounterVec
 	reload    prometheus.Gauge
 }
 
@@ -69,6 +71,7 @@ func New(version string, source Source) *Metrics {
 		bans:      counters(bans, "Bans that were made.", "reason"),
 		unbans:    counters(unbans, "Bans that ended.", "reason"),
 		rebuilds:  counters(rebuilds, "Times that the kernel's table was built, by why.", "cause"),
+		notified:  counters(notifications, "Notifications: sent, failed, dropped, or suppressed into a summary.", "target", "result"),
 		reload: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: reloadSuccess, Help: "Whether the configuration in force is the latest one (1) or a reload failed (0).",
 		}),
@@ -78,7 +81,7 @@ func New(version string, source Source) *Metrics {
 	})
 	info.Set(1)
 	m.reload.Set(1)
-	m.Registry.MustRegister(m.events, m.tampered, m.lag, m.decision, m.decisions, m.bans, m.unbans, m.rebuilds, m.reload, info,
+	m.Registry.MustRegister(m.events, m.tampered, m.lag, m.decision, m.decisions, m.bans, m.unbans, m.rebuilds, m.notified, m.reload, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if source != nil {
 		m.Registry.MustRegister(newPresent(source))
@@ -136,6 +139,11 @@ func (m *Metrics) Committed(seconds float64) { m.decision.Observe(seconds) }
 
 // Rebuilt counts a rebuild of the kernel's table.
 func (m *Metrics) Rebuilt(cause string) { m.rebuilds.WithLabelValues(cause).Inc() }
+
+// Notified counts notifications of a target, by its name in the configuration; n may be 0.
+func (m *Metrics) Notified(target, result string, n int) {
+	m.notified.WithLabelValues(target, result).Add(float64(n))
+}
 
 // Reloaded says whether the latest configuration is in force.
 func (m *Metrics) Reloaded(ok bool) {

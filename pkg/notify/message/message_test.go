@@ -51,17 +51,17 @@ func TestReadyTemplatesTellTheAccountAndWhere(t *testing.T) {
 func TestReadyTemplatesDefuseHostileAccounts(t *testing.T) {
 	link := "<!channel> https://e.example [a](b) `x` <b> @everyone &amp;"
 	m := Message{Action: "ban", Title: "a_b", Text: "c <d>", Account: link}
-	if got := render(t, Slack, m)["text"]; got != "*a_b*\nc &lt;d&gt; `&lt;!channel&gt; https://e.example [a](b) 'x' &lt;b&gt; @everyone &amp;amp;`" {
+	if got := render(t, Slack, m)["text"]; got != "*a_b*\nc &lt;d&gt;\nAccount: `&lt;!channel&gt; https://e.example [a](b) 'x' &lt;b&gt; @everyone &amp;amp;`" {
 		t.Errorf("slack: %s", got)
 	}
 	discord := render(t, Discord, m)
-	if got := discord["content"]; got != "**a\\_b**\nc \\<d\\> `<!channel> https://e.example [a](b) 'x' <b> @everyone &amp;`" {
+	if got := discord["content"]; got != "**a\\_b**\nc \\<d\\>\nAccount: `<!channel> https://e.example [a](b) 'x' <b> @everyone &amp;`" {
 		t.Errorf("discord: %s", got)
 	}
 	if parse, ok := discord["allowed_mentions"].(map[string]any)["parse"].([]any); !ok || len(parse) != 0 {
 		t.Errorf("discord may mention: %v", discord)
 	}
-	if got := render(t, Telegram, m)["text"]; got != "<b>a_b</b>\nc &lt;d&gt; <code>&lt;!channel&gt; https://e.example [a](b) `x` &lt;b&gt; @everyone &amp;amp;</code>" {
+	if got := render(t, Telegram, m)["text"]; got != "<b>a_b</b>\nc &lt;d&gt;\nAccount: <code>&lt;!channel&gt; https://e.example [a](b) `x` &lt;b&gt; @everyone &amp;amp;</code>" {
 		t.Errorf("telegram: %s", got)
 	}
 	if got := render(t, Matrix, m)["formatted_body"]; strings.Contains(got.(string), "<!channel>") || strings.Contains(got.(string), "<b> @") {

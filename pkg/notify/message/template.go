@@ -39,7 +39,7 @@ type data struct {
 	To, Token string
 }
 
-// Parse reads a template of Go's text/template with the functions json, slack, markdown, code and cut. With a content type
+// Parse reads a template of Go's text/template with the functions json, slack, markdown, code, cut and label. With a content type
 // of JSON it is refused unless every value goes through json, and the result is valid for whatever the values are;
 // actions are those that the target is told of.
 func Parse(text, contentType string, actions []string) (*Template, error) {
@@ -114,7 +114,7 @@ func (l *limited) Write(p []byte) (int, error) {
 }
 
 func functions() template.FuncMap {
-	return template.FuncMap{"json": jsonText, "slack": slack, "markdown": markdown, "code": code, "cut": cut}
+	return template.FuncMap{"json": jsonText, "slack": slack, "markdown": markdown, "code": code, "cut": cut, "label": label}
 }
 
 // jsonText is v as one whole JSON value.
@@ -147,6 +147,14 @@ func code(s string) string {
 		return ""
 	}
 	return "`" + strings.ReplaceAll(s, "`", "'") + "`"
+}
+
+// label puts s between two texts; of "" nothing is left.
+func label(before, s, after string) string {
+	if s == "" {
+		return ""
+	}
+	return before + s + after
 }
 
 // cut shortens s to n characters.

@@ -1,0 +1,110 @@
+package notify
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/notify/message"
+	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// describe brings a decision into words. Account is the only text of an attacker's in it, and is escaped.
+func describe(d engine.Decision, host string) message.Message {
+	m := message.Message{
+		Time: d.Time.UTC().Format(time.RFC3339), Host: host, Action: string(d.Action), Reason: string(d.Reason),
+		Points: tenths(d.Points), Score: tenths(d.Score), Account: printable.String(d.Account), Proven: d.Proven,
+		Seconds: d.Duration.Seconds(), PBX: printable.Limit(d.PBX, 260), Detail: printable.Limit(d.Detail, 500),
+	}
+	if d.Source.IsValid() {
+		m.Source = d.Source.WithZone("").String()
+	}
+	if d.Prefix.IsValid() {
+		m.Prefix = d.Prefix.String()
+	}
+	if d.Service != security.OtherService {
+		m.Service = d.Service.String()
+	}
+	if d.Transport != 0 {
+		m.Transport = d.Transport.String()
+	}
+	if d.Duration > 0 {
+		m.Duration = short(d.Duration)
+	}
+	m.Title = "Ringwall on " + host + ": " + title(d, &m)
+	m.Text = sentence(&m)
+	return m
+}
+
+// title says in a few words what happened. It has no account: an attacker chose it.
+func title(d engine.Decision, m *message.Message) string {
+	who := m.Source
+	if d.Prefix.IsValid() {
+		who = m.Prefix
+		if d.Prefix.IsSingleIP() {
+			who = d.Prefix.Addr().String()
+		}
+	}
+	if who == "" {
+		who = "an unknown source"
+	}
+	switch d.Action {
+	case engine.Ban:
+		return who + " is banned"
+	case engine.Extend:
+		return "the ban of " + who + " is extended"
+	case engine.Unban:
+		return who + " is no longer banned"
+	case engine.Observe:
+		return who + " would be banned"
+	case engine.Trust:
+		return who + " is trusted"
+	case engine.Untrust:
+		return who + " is no longer trusted"
+	case engine.Misconfigured:
+		return "a phone at " + who + " is misconfigured"
+	case engine.Breach:
+		return who + " has found a password"
+	case engine.Tampering:
+		return "somebody tampers with Asterisk's events"
+	case engine.Targeted:
+		return "many sources guess the password of one account"
+	}
+	return printable.String(string(d.Action)) + " " + who
+}
+
+func sentence(m *message.Message) string {
+	var b strings.Builder
+	b.WriteString("Reason: " + strings.ReplaceAll(m.Reason, "_", " "))
+	if m.Score > 0 {
+		fmt.Fprintf(&b, ", score %v", m.Score)
+	}
+	if m.Duration != "" {
+		b.WriteString(", for " + m.Duration)
+	}
+	if m.PBX != "" {
+		b.WriteString(", at " + m.PBX)
+	}
+	b.WriteByte('.')
+	if m.Detail != "" {
+		b.WriteString(" " + m.Detail)
+	}
+	return b.String()
+}
+
+func tenths(x float64) float64 { return math.Round(x*10) / 10 }
+
+// short is a duration without zeros at its end: 1h, 1h30m, 20s.
+func short(d time.Duration) string {
+	s := d.Round(time.Second).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

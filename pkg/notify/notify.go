@@ -1,0 +1,155 @@
+package notify
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"net"
+	"os"
+	"reflect"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// Options say where a Notifier reports to.
+type Options struct {
+	Log   *slog.Logger                       // nil: nowhere
+	Count func(target, result string, n int) // counts messages by one of [Results]; may be nil, must not block
+}
+
+// Notifier tells the targets of the configuration of decisions.
+type Notifier struct {
+	log     *slog.Logger
+	counter func(target, result string, n int)
+	host    string
+	start   string // of every ID, so that two runs of the daemon share none
+	ids     atomic.Uint64
+	dial    dialer
+
+	mu      sync.Mutex
+	targets []*target
+	ctx     context.Context // of Run, once it runs
+	closed  bool            // no reload starts a target any more
+	tasks   sync.WaitGroup
+}
+
+// New makes a Notifier. It fails for a target that policy.Load would refuse, or whose ca_file has gone. Nothing is sent
+// before Run.
+func New(targets []policy.Notify, o Options) (*Notifier, error) {
+	n := &Notifier{log: o.Log, counter: o.Count, dial: (&net.Dialer{}).DialContext}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		name = "this machine"
+	}
+	n.host = printable.String(name)
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	n.start = hex.EncodeToString(b[:])
+	return n, n.Configure(targets)
+}
+
+// String names the task.
+func (n *Notifier) String() string { return "notify" }
+
+// Push tells every target that wants to know of d. It never waits for any of them.
+func (n *Notifier) Push(d engine.Decision) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.targets) == 0 {
+		return
+	}
+	now := time.Now()
+	for _, t := range n.targets {
+		t.push(d, now)
+	}
+}
+
+// Run delivers until ctx ends. It returns nil some seconds later at most, when the last messages are delivered or given
+// up.
+func (n *Notifier) Run(ctx context.Context) error {
+	n.mu.Lock()
+	n.ctx = ctx
+	for _, t := range n.targets {
+		n.launch(t)
+	}
+	n.mu.Unlock()
+	<-ctx.Done()
+	n.mu.Lock()
+	n.closed = true
+	n.mu.Unlock()
+	n.tasks.Wait()
+	return nil
+}
+
+// launch starts a target. The lock is held.
+func (n *Notifier) launch(t *target) {
+	ctx, cancel := context.WithCancel(n.ctx)
+	t.cancel = cancel
+	n.tasks.Go(func() { defer cancel(); t.Run(ctx) })
+}
+
+// Configure puts other targets in force. Those that did not change go on; what waits for one that did goes to the one
+// of the same name. On an error nothing changes.
+func (n *Notifier) Configure(targets []policy.Notify) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil
+	}
+	old := make(map[string]*target, len(n.targets))
+	for _, t := range n.targets {
+		old[t.cfg.Name] = t
+	}
+	list := make([]*target, 0, len(targets))
+	for _, cfg := range targets {
+		if t := old[cfg.Name]; t != nil && reflect.DeepEqual(t.cfg, cfg) && cfg.CAFile == "" {
+			list = append(list, t)
+			continue
+		}
+		t, err := newTarget(cfg, n)
+		if err != nil {
+			return err
+		}
+		list = append(list, t)
+	}
+	n.targets = list
+	for _, t := range list {
+		before := old[t.cfg.Name]
+		delete(old, t.cfg.Name)
+		if before == t {
+			continue
+		}
+		for _, result := range Results() {
+			n.count(t.cfg.Name, result, 0)
+		}
+		if before != nil {
+			before.retire(t)
+		}
+		if n.ctx != nil {
+			n.launch(t)
+		}
+	}
+	for _, t := range old { // those that are gone
+		t.abandon()
+		t.retire(&target{cfg: t.cfg, n: n, wake: make(chan struct{}, 1), gone: true})
+	}
+	return nil
+}
+
+func (n *Notifier) id() string { return n.start + "-" + strconv.FormatUint(n.ids.Add(1), 10) }
+
+func (n *Notifier) count(target, result string, number int) {
+	if n.counter != nil {
+		n.counter(target, result, number)
+	}
+}

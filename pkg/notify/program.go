@@ -1,0 +1,170 @@
+package notify
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/notify/message"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+const (
+	maxOutput   = 4 << 10 // bytes that are kept of a program's output
+	shownOutput = 1000    // columns of it in the log
+	// lastWords is how long a program has to end by itself once it was asked to.
+	lastWords = 2 * time.Second
+)
+
+// program starts a command for each message.
+type program struct {
+	cfg policy.Notify
+	out func(output string) // told what a program that succeeded has written
+}
+
+// send runs the program in a process group of its own, whose every member is killed when the program ends or ctx does.
+func (p *program) send(ctx context.Context, m message.Message) error {
+	stdin, err := json.Marshal(m)
+	if err != nil {
+		return &failure{what: "no JSON can be made of it", final: true}
+	}
+	var output head
+	cmd := exec.Command(p.cfg.Exec[0], p.cfg.Exec[1:]...)
+	cmd.Env = environment(m)
+	cmd.Dir = "/"
+	cmd.Stdin = strings.NewReader(string(stdin) + "\n")
+	cmd.Stdout, cmd.Stderr = &output, &output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = lastWords // for output that a process outside of the group keeps open
+	if err := ctx.Err(); err != nil {
+		return network(err)
+	}
+	if err := cmd.Start(); err != nil {
+		return &failure{what: "the program cannot be started: " + reason(err), final: true}
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		exited(cmd.Process.Pid)
+	}()
+	late := false
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		late = true
+		_ = unix.Kill(-cmd.Process.Pid, unix.SIGTERM)
+		timer := time.NewTimer(lastWords)
+		select {
+		case <-ended:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	// The program is not waited for yet, so the number of its group is still its own.
+	_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+	<-ended
+	err = cmd.Wait()
+	text := printable.Limit(strings.TrimSpace(output.String()), shownOutput)
+	var exit *exec.ExitError
+	switch {
+	case late && errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return &failure{what: "the program took longer than timeout, and was ended", output: text, final: true}
+	case late:
+		return &failure{what: "the program was ended", output: text, final: true}
+	case errors.As(err, &exit):
+		return &failure{what: "the program ended with " + exit.String(), output: text, final: true}
+	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
+		return &failure{what: "the program: " + reason(err), output: text, final: true}
+	}
+	if text != "" && p.out != nil {
+		p.out(text)
+	}
+	return nil
+}
+
+func (p *program) close() {}
+
+// exited waits until a child has ended and leaves it to be reaped: until then nobody else can get its number.
+func exited(pid int) {
+	for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+	}
+}
+
+func reason(err error) string {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err.Error()
+	}
+	var ee *exec.Error
+	if errors.As(err, &ee) {
+		return ee.Err.Error()
+	}
+	return fmt.Sprintf("%T", err)
+}
+
+// environment is all that the program gets: the daemon's own environment may hold secrets.
+func environment(m message.Message) []string {
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
+	add := func(name, value string) {
+		env = append(env, "RINGWALL_"+name+"="+strings.ReplaceAll(value, "\x00", ""))
+	}
+	add("ID", m.ID)
+	add("TIME", m.Time)
+	add("HOST", m.Host)
+	add("TITLE", m.Title)
+	add("TEXT", m.Text)
+	add("ACTION", m.Action)
+	add("SOURCE", m.Source)
+	add("PREFIX", m.Prefix)
+	add("REASON", m.Reason)
+	add("POINTS", number(m.Points))
+	add("SCORE", number(m.Score))
+	add("ACCOUNT", m.Account)
+	add("SERVICE", m.Service)
+	add("TRANSPORT", m.Transport)
+	add("PROVEN", strconv.FormatBool(m.Proven))
+	add("DURATION_SECONDS", number(m.Seconds))
+	add("PBX", m.PBX)
+	add("DETAIL", m.Detail)
+	add("COUNT", strconv.Itoa(max(1, m.Count)))
+	add("PREFIXES", strings.Join(m.Prefixes, " "))
+	return env
+}
+
+func number(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
+
+// head keeps the first bytes that are written to it, and takes all others.
+type head struct {
+	mu   sync.Mutex
+	kept []byte
+	more bool
+}
+
+func (t *head) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := min(len(b), maxOutput-len(t.kept))
+	t.kept = append(t.kept, b[:n]...)
+	t.more = t.more || n < len(b)
+	return len(b), nil
+}
+
+func (t *head) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.more {
+		return string(t.kept) + " …"
+	}
+	return string(t.kept)
+}

@@ -1,0 +1,93 @@
+package notify
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/notify/message"
+)
+
+// exampled is how many prefixes a summary names.
+const exampled = 10
+
+// summary counts decisions that are not told one by one.
+type summary struct {
+	since    time.Time // the first of them
+	count    int
+	actions  []message.Tally // in the order of their first
+	prefixes []string
+}
+
+func (s *summary) add(d engine.Decision, now time.Time) {
+	if s.count == 0 {
+		s.since = now
+	}
+	s.tally(string(d.Action), 1)
+	if d.Prefix.IsValid() && len(s.prefixes) < exampled {
+		if p := d.Prefix.String(); !slices.Contains(s.prefixes, p) {
+			s.prefixes = append(s.prefixes, p)
+		}
+	}
+}
+
+func (s *summary) tally(action string, n int) {
+	s.count += n
+	for i := range s.actions {
+		if s.actions[i].Action == action {
+			s.actions[i].Count += n
+			return
+		}
+	}
+	s.actions = append(s.actions, message.Tally{Action: action, Count: n})
+}
+
+// again takes back a message that could not be delivered.
+func (s *summary) again(m message.Message, born time.Time) {
+	if s.count == 0 || born.Before(s.since) {
+		s.since = born
+	}
+	for _, t := range m.Actions {
+		s.tally(t.Action, t.Count)
+	}
+	prefixes := m.Prefixes
+	if m.Action != message.Summary {
+		s.tally(m.Action, 1)
+		prefixes = []string{m.Prefix}
+	}
+	for _, p := range prefixes {
+		if p != "" && len(s.prefixes) < exampled && !slices.Contains(s.prefixes, p) {
+			s.prefixes = append(s.prefixes, p)
+		}
+	}
+}
+
+// join takes over what another one counted.
+func (s *summary) join(o summary) {
+	if o.count > 0 {
+		s.again(message.Message{Action: message.Summary, Actions: o.actions, Prefixes: o.prefixes}, o.since)
+	}
+}
+
+func (s *summary) message(host string, now time.Time) message.Message {
+	m := message.Message{
+		Time: now.UTC().Format(time.RFC3339), Host: host, Action: message.Summary,
+		Count: s.count, Actions: s.actions, Prefixes: s.prefixes,
+	}
+	m.Title = fmt.Sprintf("Ringwall on %s: %d more decisions", host, s.count)
+	if s.count == 1 {
+		m.Title = fmt.Sprintf("Ringwall on %s: one more decision", host)
+	}
+	var parts []string
+	for _, t := range s.actions {
+		parts = append(parts, fmt.Sprintf("%d %s", t.Count, t.Action))
+	}
+	m.Text = fmt.Sprintf("Not told one by one since %s: %s.", s.since.UTC().Format("2006-01-02 15:04:05 MST"), strings.Join(parts, ", "))
+	if len(s.prefixes) > 0 {
+		m.Text += " Among them " + strings.Join(s.prefixes, ", ") + "."
+	}
+	m.Text += " ringwall history has them all."
+	return m
+}

@@ -1,0 +1,175 @@
+package notify
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/notify/message"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+const (
+	maxAnswer   = 4 << 10 // bytes that are read of an answer
+	shownAnswer = 200     // columns of it in the log
+	// longestAfter bounds what a server can ask for with Retry-After.
+	longestAfter = 15 * time.Minute
+)
+
+// webhook sends messages to a web address.
+type webhook struct {
+	cfg      policy.Notify
+	template *message.Template
+	client   *http.Client
+	secrets  []string // that no log may show
+}
+
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+func newWebhook(cfg policy.Notify, dial dialer) (*webhook, error) {
+	w := &webhook{cfg: cfg}
+	var err error
+	if cfg.Body != "" {
+		w.template, err = message.Parse(cfg.Body, cfg.ContentType, cfg.Actions)
+	} else {
+		w.template, err = message.Ready(cfg.Template)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the body: %w", err)
+	}
+	trust := &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.CAFile != "" {
+		pem, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+		if trust.RootCAs = x509.NewCertPool(); !trust.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, errors.New("ca_file holds no certificate")
+		}
+	}
+	w.client = &http.Client{
+		// Messages are rare, so that a connection is not worth keeping.
+		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dial, TLSClientConfig: trust,
+			DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10},
+		// A redirect would carry the token to whatever place it names.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	w.secrets = secretsOf(&cfg)
+	return w, nil
+}
+
+// secretsOf lists the secrets of a target, and the parts of its address that may be some.
+func secretsOf(cfg *policy.Notify) []string {
+	var list []string
+	add := func(s string) {
+		if len(s) >= 4 {
+			list = append(list, s)
+		}
+	}
+	for _, s := range cfg.Tokens() {
+		add(s.Reveal())
+	}
+	if u, err := url.Parse(cfg.URL.Reveal()); err == nil {
+		for _, p := range []string{u.Path, u.EscapedPath(), u.RawQuery} {
+			for part := range strings.FieldsFuncSeq(p, func(r rune) bool { return strings.ContainsRune("/&=", r) }) {
+				if len(part) >= 8 {
+					add(part)
+				}
+			}
+		}
+		if u.User != nil {
+			password, _ := u.User.Password()
+			add(u.User.Username())
+			add(password)
+		}
+	}
+	return list
+}
+
+func (w *webhook) send(ctx context.Context, m message.Message) error {
+	body, err := w.template.Render(m, w.cfg.To, w.cfg.Token.Reveal())
+	if err != nil {
+		return &failure{what: "the template " + err.Error(), final: true}
+	}
+	address := strings.ReplaceAll(w.cfg.URL.Reveal(), policy.IDPlace, url.PathEscape(m.ID))
+	method := w.cfg.Method
+	if method == "" {
+		method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
+	if err != nil {
+		return &failure{what: "url is not a web address", final: true}
+	}
+	req.GetBody = nil // so that the transport does not send it a second time by itself
+	req.Header.Set("User-Agent", "ringwall")
+	req.Header.Set("Content-Type", w.cfg.ContentType)
+	if token := w.cfg.Token.Reveal(); token != "" && !w.template.UsesToken() {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	for name, value := range w.cfg.Headers {
+		req.Header.Set(name, value.Reveal())
+	}
+	res, err := w.client.Do(req)
+	if err != nil {
+		return network(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	answer, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if res.StatusCode/100 == 2 {
+		return nil
+	}
+	f := &failure{what: "HTTP " + strconv.Itoa(res.StatusCode), output: w.shown(answer), final: true}
+	switch code := res.StatusCode; {
+	case code/100 == 3:
+		f.what += ", a redirect, which is not followed; url has to be where it leads"
+	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests || code/100 == 5:
+		f.final, f.after = false, retryAfter(res.Header.Get("Retry-After"), time.Now())
+	}
+	return f
+}
+
+func (w *webhook) close() { w.client.CloseIdleConnections() }
+
+// shown is what a server answered, for the log; nothing if a secret is in it.
+func (w *webhook) shown(answer []byte) string {
+	text := string(answer)
+	for _, s := range w.secrets {
+		if strings.Contains(text, s) {
+			return "(hidden)"
+		}
+	}
+	return printable.Limit(strings.TrimSpace(text), shownAnswer)
+}
+
+// retryAfter reads Retry-After: seconds, or a date (RFC 9110 section 10.2.3).
+func retryAfter(value string, now time.Time) time.Duration {
+	value = strings.TrimSpace(value)
+	if value == "" {
+		return 0
+	}
+	if x, err := strconv.ParseFloat(value, 64); err == nil {
+		switch {
+		case x > longestAfter.Seconds():
+			return longestAfter
+		case x > 0:
+			return time.Duration(x * float64(time.Second))
+		}
+		return 0
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(0, min(at.Sub(now), longestAfter))
+	}
+	return 0
+}
