@@ -1,0 +1,262 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/fail2ban"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// imported is the answer to import --json.
+type imported struct {
+	Files       []string        `json:"files"`
+	Database    string          `json:"database"`
+	Found       []string        `json:"found"`
+	Jails       []importedJail  `json:"jails"`
+	Bans        []importedBan   `json:"bans"`
+	Allow       []string        `json:"allow"`
+	From        string          `json:"policy_from"`
+	Policy      string          `json:"policy_yaml"`
+	NotImported []notImported   `json:"not_imported"`
+	Applied     *importedReport `json:"applied,omitempty"`
+}
+
+type importedJail struct {
+	Name     string `json:"name"`
+	Imported bool   `json:"imported"`
+	Why      string `json:"why"`
+}
+
+type importedBan struct {
+	Prefix  string  `json:"prefix"`
+	Jail    string  `json:"jail"`
+	Left    float64 `json:"left_seconds"` // 0 where it is for ever
+	Forever bool    `json:"forever"`
+}
+
+type notImported struct {
+	What string `json:"what"`
+	Why  string `json:"why"`
+}
+
+// importedReport is what the daemon took.
+type importedReport struct {
+	Allowed  int           `json:"allowed"`
+	Banned   int           `json:"banned"`
+	Enforced int           `json:"enforced"`
+	Refused  []notImported `json:"refused"`
+}
+
+func (c *commands) imports() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "import",
+		Short: "Take over from another program: fail2ban",
+		Args:  noSuchCommand,
+		RunE: func(*cobra.Command, []string) error {
+			return usagef("ringwall import fail2ban", "ringwall import needs the name of a program")
+		},
+		SuggestionsMinimumDistance: 2,
+	}
+	cmd.AddCommand(c.importFail2ban())
+	return cmd
+}
+
+func (c *commands) importFail2ban() *cobra.Command {
+	var o fail2ban.Options
+	var apply bool
+	cmd := &cobra.Command{
+		Use:   "fail2ban",
+		Short: "Suggest a policy from fail2ban's files, and take over its bans",
+		Long: `Read fail2ban's jail files and its database, which stay as they are. Without --apply nothing changes here either:
+the policy and the allow list come as YAML for ringwall.yaml, and on stderr what was found and what cannot be carried
+over. With --apply the running daemon gets the allow list, and the bans with the time that they have left.`,
+		Example: `  ringwall import fail2ban > policy.yaml
+  ringwall import fail2ban --apply
+  ringwall import fail2ban --jail backup/fail2ban --db backup/fail2ban.sqlite3`,
+		SuggestFor: []string{"f2b", "fail2ban-client"},
+		Args:       takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Now = c.Now()
+			im, err := fail2ban.Read(cmd.Context(), o)
+			if err != nil {
+				return importTrouble(err)
+			}
+			if !c.json {
+				c.tellImport(im)
+			}
+			var report *importedReport
+			var failed error
+			if apply {
+				report, failed = c.applyImport(cmd, im)
+			}
+			switch {
+			case c.json:
+				return errors.Join(c.importObject(im, report), failed)
+			case apply:
+				return failed
+			}
+			return im.WriteYAML(c.out)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.Jail, "jail", "", "jail `FILE`, or a folder like "+fail2ban.DefaultDir+" (the default); the files that belong to it are read too")
+	flags.StringVar(&o.DB, "db", "", "database `FILE` (default: dbfile of fail2ban.conf, or "+fail2ban.DefaultDatabase+")")
+	flags.StringSliceVar(&o.Also, "also", nil, "take the bans of this `JAIL` too, although it is not about telephony; may be repeated")
+	flags.BoolVar(&apply, "apply", false, "hand the allow list and the bans to the running daemon")
+	return cmd
+}
+
+func importTrouble(err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		hint = "sudo ringwall import fail2ban"
+	case errors.Is(err, fs.ErrNotExist):
+		hint = "ringwall import fail2ban --jail FOLDER --db FILE, with copies from the machine that fail2ban runs on"
+	case errors.Is(err, fail2ban.ErrSchema):
+		hint = "ringwall import fail2ban --db FILE, with the database of fail2ban 0.11 to 1.1"
+	}
+	return &control.Error{Message: printable.Limit(err.Error(), 500), Hint: hint, Err: err}
+}
+
+// tellImport writes to stderr what people read; stdout is for the YAML.
+func (c *commands) tellImport(im *fail2ban.Import) {
+	say := func(format string, args ...any) {
+		fmt.Fprintln(c.Err, printable.Line(fmt.Sprintf(format, args...)))
+	}
+	say("Found:")
+	for _, f := range im.Found {
+		say("  %s", f)
+	}
+	for _, j := range im.Jails {
+		what := "taken over"
+		if !j.VoIP {
+			what = "not taken over"
+		}
+		say("  jail %q: %s (%s)", printable.String(j.Name), what, j.Why)
+	}
+	say("")
+	say("Bans in force: %d", len(im.Bans))
+	const most = 20
+	for i, b := range im.Bans {
+		if i == most {
+			say("  and %d more; --json has them all", len(im.Bans)-most)
+			break
+		}
+		left := "for ever in fail2ban, " + short(control.MaxDuration) + " here"
+		if !b.Forever {
+			left = short(min(b.Left, control.MaxDuration)) + " left"
+		}
+		say("  %s  %s  jail %q", bare(b.Prefix.String()), left, printable.String(b.Jail))
+	}
+	if len(im.Left) > 0 {
+		say("")
+		say("Not carried over:")
+		for _, l := range im.Left {
+			say("  %s: %s", l.What, l.Why)
+		}
+	}
+	say("")
+}
+
+func (c *commands) importObject(im *fail2ban.Import, report *importedReport) error {
+	var yaml strings.Builder
+	if err := im.WriteYAML(&yaml); err != nil {
+		return err
+	}
+	res := imported{
+		Files: append([]string{}, im.Files...), Database: im.Database, Found: im.Found, From: im.Policy.From, Policy: yaml.String(),
+		Jails: []importedJail{}, Bans: []importedBan{}, Allow: []string{}, NotImported: []notImported{}, Applied: report,
+	}
+	for _, j := range im.Jails {
+		res.Jails = append(res.Jails, importedJail{j.Name, j.VoIP, j.Why})
+	}
+	for _, b := range im.Bans {
+		res.Bans = append(res.Bans, importedBan{b.Prefix.String(), b.Jail, b.Left.Seconds(), b.Forever})
+	}
+	for _, a := range im.Allow {
+		res.Allow = append(res.Allow, a.String())
+	}
+	for _, l := range im.Left {
+		res.NotImported = append(res.NotImported, notImported{l.What, l.Why})
+	}
+	return c.object(res)
+}
+
+// applyImport hands the allow list over first, so that no ban of a customer comes before it. It goes on after a
+// refusal, and ends when the daemon does not answer.
+func (c *commands) applyImport(cmd *cobra.Command, im *fail2ban.Import) (*importedReport, error) {
+	report := &importedReport{Refused: []notImported{}}
+	client, err := c.client(cmd)
+	if err != nil {
+		return report, err
+	}
+	gone := c.handOver(cmd.Context(), client, im, report)
+	if !c.json {
+		for _, r := range report.Refused {
+			fmt.Fprintln(c.Err, printable.Line("refused: "+r.What+": "+r.Why))
+		}
+		c.sayf("Allowed: %d of %d. Banned: %d of %d, %d of them in the kernel.",
+			report.Allowed, len(im.Allow), report.Banned, len(im.Bans), report.Enforced)
+		if report.Banned > report.Enforced {
+			c.sayf("The packets of the others still pass: ringwall status says why.")
+		}
+	}
+	switch {
+	case gone != nil:
+		return report, gone
+	case len(report.Refused) > 0:
+		return report, &control.Error{
+			Message: plural(len(report.Refused), "entry was refused", "entries were refused"),
+			Hint:    "ringwall why ADDRESS says why an address is not banned",
+		}
+	}
+	return report, nil
+}
+
+func (c *commands) handOver(ctx context.Context, client *control.Client, im *fail2ban.Import, report *importedReport) error {
+	refused := func(what string, err error) error {
+		if !errors.Is(err, control.ErrRefused) && !errors.Is(err, control.ErrInvalid) {
+			return err
+		}
+		report.Refused = append(report.Refused, notImported{what, printable.Limit(err.Error(), 300)})
+		return nil
+	}
+	for _, a := range im.Allow {
+		switch _, err := client.Allow(ctx, control.AllowRequest{Prefix: a.Prefix, Host: a.Host}); {
+		case err == nil:
+			report.Allowed++
+		default:
+			if err := refused("allow "+a.String(), err); err != nil {
+				return err
+			}
+		}
+	}
+	for _, b := range im.Bans {
+		length := min(max(b.Left, control.MinDuration), control.MaxDuration)
+		if b.Forever {
+			length = control.MaxDuration
+		}
+		req := control.BanRequest{Prefix: b.Prefix, For: length.Round(time.Second), Reason: "fail2ban " + printable.Limit(b.Jail, 40)}
+		switch res, err := client.Ban(ctx, req); {
+		case err == nil:
+			report.Banned++
+			if res.Enforced {
+				report.Enforced++
+			}
+		default:
+			if err := refused("ban "+bare(b.Prefix.String()), err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,192 @@
+package fail2ban
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Forever is fail2ban's ban without an end, a bantime below zero.
+const Forever time.Duration = -1
+
+// longest keeps sums far from the end of time.Duration.
+const longest = 100 * 365 * 24 * time.Hour
+
+// ParseDuration reads a time in fail2ban's words (server/mytime.py, str2seconds): seconds, or 10m, 1w, 1d12h,
+// "1 hour 30 min", 60*60, sums and differences. A result below zero is [Forever].
+func ParseDuration(s string) (time.Duration, error) {
+	const most = 200
+	e := &evaluator{rest: strings.ToLower(strings.TrimSpace(s))}
+	if len(s) > most || e.rest == "" {
+		return 0, fmt.Errorf("%s is not a time", quote(s))
+	}
+	v, err := e.sum(0)
+	if err == nil && e.skip() != "" {
+		err = fmt.Errorf("there is %s", quote(e.rest))
+	}
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%s is not a time: %w", quote(s), err)
+	case math.IsNaN(v):
+		return 0, fmt.Errorf("%s is not a time", quote(s))
+	case v < 0:
+		return Forever, nil
+	case v > longest.Seconds():
+		return longest, nil
+	}
+	return time.Duration(v * float64(time.Second)), nil
+}
+
+// parseNumber reads a number or a product of numbers, such as bantime.factor.
+func parseNumber(s string) (float64, error) {
+	if strings.ContainsFunc(s, func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }) {
+		return 0, fmt.Errorf("%s is not a number", quote(s))
+	}
+	e := &evaluator{rest: strings.TrimSpace(s)}
+	if len(s) > 200 {
+		return 0, fmt.Errorf("%s is not a number", quote(s))
+	}
+	v, err := e.sum(0)
+	if err != nil || e.skip() != "" || math.IsNaN(v) || math.IsInf(v, 0) {
+		return 0, fmt.Errorf("%s is not a number", quote(s))
+	}
+	return v, nil
+}
+
+type evaluator struct{ rest string }
+
+func (e *evaluator) skip() string {
+	e.rest = strings.TrimLeft(e.rest, " \t\r\n")
+	return e.rest
+}
+
+// sum adds terms; terms that follow each other without an operator are added too.
+func (e *evaluator) sum(depth int) (float64, error) {
+	v, err := e.product(depth)
+	for err == nil {
+		rest := e.skip()
+		if rest == "" || rest[0] == ')' {
+			break
+		}
+		sign := 1.0
+		switch c := rest[0]; {
+		case c == '+' || c == '-':
+			if c == '-' {
+				sign = -1
+			}
+			e.rest = rest[1:]
+		case c < '0' || c > '9':
+			return 0, fmt.Errorf("there is %s", quote(rest))
+		}
+		var w float64
+		w, err = e.product(depth)
+		v += sign * w
+	}
+	return v, err
+}
+
+func (e *evaluator) product(depth int) (float64, error) {
+	v, err := e.operand(depth)
+	for err == nil {
+		rest := e.skip()
+		if rest == "" || rest[0] != '*' && rest[0] != '/' {
+			break
+		}
+		e.rest = rest[1:]
+		var w float64
+		if w, err = e.operand(depth); err != nil {
+			break
+		}
+		if rest[0] == '*' {
+			v *= w
+		} else {
+			v /= w
+		}
+	}
+	return v, err
+}
+
+func (e *evaluator) operand(depth int) (float64, error) {
+	rest := e.skip()
+	switch {
+	case depth > 20:
+		return 0, fmt.Errorf("it is nested too deep")
+	case rest == "":
+		return 0, fmt.Errorf("a number is missing")
+	case rest[0] == '-' || rest[0] == '+':
+		e.rest = rest[1:]
+		v, err := e.operand(depth + 1)
+		if rest[0] == '-' {
+			v = -v
+		}
+		return v, err
+	case rest[0] == '(':
+		e.rest = rest[1:]
+		v, err := e.sum(depth + 1)
+		if err != nil {
+			return 0, err
+		}
+		if !strings.HasPrefix(e.skip(), ")") {
+			return 0, fmt.Errorf("a ) is missing")
+		}
+		e.rest = e.rest[1:]
+		return v, nil
+	}
+	number := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789."))]
+	v, err := strconv.ParseFloat(number, 64)
+	if err != nil {
+		return 0, fmt.Errorf("there is %s", quote(rest))
+	}
+	e.rest = rest[len(number):]
+	word := e.skip()
+	word = word[:len(word)-len(strings.TrimLeft(word, "abcdefghijklmnopqrstuvwxyz"))]
+	if word == "" {
+		return v, nil
+	}
+	size, ok := unit(word)
+	if !ok {
+		return 0, fmt.Errorf("the unit %s is unknown", quote(word))
+	}
+	e.rest = e.rest[len(word):]
+	return v * size.Seconds(), nil
+}
+
+// unit follows str2seconds: a year has 365.25 days, and a month is its twelfth.
+func unit(word string) (time.Duration, bool) {
+	const day = 24 * time.Hour
+	switch word {
+	case "s", "ss", "se", "sec", "second", "seconds":
+		return time.Second, true
+	case "m", "mm", "mi", "min", "minute", "minutes":
+		return time.Minute, true
+	case "h", "hh", "ho", "hou", "hour", "hours":
+		return time.Hour, true
+	case "d", "dd", "da", "day", "days":
+		return day, true
+	case "w", "ww", "we", "wee", "week", "weeks":
+		return 7 * day, true
+	case "mo", "mon", "month", "months":
+		return 1461 * day / 48, true
+	case "y", "yy", "ye", "yea", "year", "years":
+		return 1461 * day / 4, true
+	}
+	return 0, false
+}
+
+// words writes a duration as Ringwall's configuration reads it: 90s, 10m, 1h30m, 168h.
+func words(d time.Duration) string {
+	if d < time.Second {
+		return d.String()
+	}
+	d = d.Round(time.Second)
+	s := d.String()
+	if t, ok := strings.CutSuffix(s, "m0s"); ok {
+		s = t + "m"
+	}
+	if t, ok := strings.CutSuffix(s, "h0m"); ok {
+		s = t + "h"
+	}
+	return s
+}

@@ -1,0 +1,347 @@
+package fail2ban
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Where Debian, Red Hat and fail2ban itself keep things.
+const (
+	DefaultDir      = "/etc/fail2ban"
+	DefaultDatabase = "/var/lib/fail2ban/fail2ban.sqlite3"
+)
+
+// Options say what to read.
+type Options struct {
+	Jail string    // a folder such as /etc/fail2ban, or a jail file in it; "" is DefaultDir, if it is there
+	DB   string    // a database; "" is dbfile of fail2ban.conf or DefaultDatabase, if it is there
+	Also []string  // jails whose bans are taken although they are not about telephony
+	Now  time.Time // bans that have ended by then are left out
+}
+
+// Ban is a ban in force.
+type Ban struct {
+	Prefix  netip.Prefix
+	Jail    string // its bytes are fail2ban's
+	Left    time.Duration
+	Forever bool // then Left is 0
+}
+
+// Left is something that could not be carried over.
+type Left struct {
+	What string
+	Why  string // and what to do about it
+}
+
+// Import is what was found. All its sentences are fit for a terminal.
+type Import struct {
+	Dir      string   // of the jail files; "" where there are none
+	Files    []string // that were read, in order
+	Database string   // "" where there is none
+	Found    []string // a sentence for each place that was looked at
+	Jails    []Jail   // that are enabled, in the order of the files
+	Bans     []Ban    // ordered by address, each once
+	Allow    []Allow
+	Policy   Suggestion
+	Left     []Left
+}
+
+// Read reads fail2ban's files and its database. What Options name and is not there is an error for errors.Is with
+// fs.ErrNotExist, and so is it when neither is there.
+func Read(ctx context.Context, o Options) (*Import, error) {
+	im := &Import{}
+	c, err := im.readJails(o)
+	if err != nil {
+		return nil, err
+	}
+	purge := 24 * time.Hour
+	database, named := o.DB, o.DB != ""
+	if c != nil {
+		im.takeJails(c)
+		var dbfile string
+		dbfile, purge = im.settings(c.dir, purge)
+		if !named {
+			database = dbfile
+		}
+	} else if !named {
+		database = DefaultDatabase
+	}
+	im.takeAllow()
+	im.Policy = im.suggest(purge)
+	if err := im.readBans(ctx, o, database, named); err != nil {
+		return nil, err
+	}
+	if im.Dir == "" && im.Database == "" {
+		return nil, fmt.Errorf("there is no fail2ban here (%s): %w", strings.Join(im.Found, "; "), fs.ErrNotExist)
+	}
+	return im, nil
+}
+
+func (im *Import) leave(what, why string) {
+	const most = 200
+	l := Left{what, why}
+	if len(im.Left) < most && !slices.Contains(im.Left, l) {
+		im.Left = append(im.Left, l)
+	}
+}
+
+// readJails finds the folder and the name of the jail files. It returns nil where there are none and none are asked for.
+func (im *Import) readJails(o Options) (*config, error) {
+	path, named := o.Jail, o.Jail != ""
+	if !named {
+		path = DefaultDir
+	}
+	info, err := os.Stat(path)
+	var c *config
+	switch {
+	case err != nil:
+	case info.IsDir():
+		c, err = readConfig(path, "jail")
+	default:
+		c, err = readJailFile(path)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !named:
+		im.Found = append(im.Found, "no jail files in "+path)
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("the jail files cannot be read: %w", err)
+	}
+	im.Dir, im.Files = c.dir, c.files
+	im.Found = append(im.Found, fmt.Sprintf("jail files: %d from %s", len(c.files), quote(c.dir)))
+	return c, nil
+}
+
+// readJailFile reads the set that a file belongs to, for one file of it alone says little: jail.local stands on
+// jail.conf, and jail.d/sip.conf on both.
+func readJailFile(path string) (*config, error) {
+	path = filepath.Clean(path)
+	dir, name := filepath.Dir(path), strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+	if set, ok := strings.CutSuffix(filepath.Base(dir), ".d"); ok {
+		if c, err := readConfig(filepath.Dir(dir), set); err == nil && slices.Contains(c.files, path) {
+			return c, nil
+		}
+	}
+	if c, err := readConfig(dir, name); err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && slices.Contains(c.files, path) {
+		return c, err
+	}
+	return readFiles(dir, []string{path})
+}
+
+func (im *Import) takeJails(c *config) {
+	for _, name := range c.order {
+		j := c.jail(name, func(trouble string) {
+			im.leave("jail "+quote(name), trouble)
+		})
+		if j.Enabled {
+			im.Jails = append(im.Jails, j)
+		}
+	}
+	for _, note := range c.notes {
+		im.leave("the jail files", note)
+	}
+}
+
+// settings reads fail2ban.conf beside the jail files.
+func (im *Import) settings(dir string, purge time.Duration) (string, time.Duration) {
+	path := DefaultDatabase
+	c, err := readConfig(dir, "fail2ban")
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			im.leave("fail2ban.conf", reasonOf(err))
+		}
+		return path, purge
+	}
+	say := func(trouble string) { im.leave("fail2ban.conf", trouble) }
+	name := "Definition"
+	if _, ok := c.sections[name]; !ok {
+		name = defaults
+	}
+	s := setting{c, name, say}
+	if d := s.duration("dbpurgeage"); d > 0 {
+		purge = d
+	}
+	if v := s.text("dbfile"); v != "" {
+		path = v
+	}
+	return path, purge
+}
+
+// takeAllow takes ignoreip of the jails about telephony.
+func (im *Import) takeAllow() {
+	seen := map[string]bool{}
+	for _, j := range im.Jails {
+		if !j.VoIP {
+			if slices.Contains(j.Own, "ignoreip") {
+				im.leave("ignoreip of jail "+quote(j.Name), "the jail is not about telephony")
+			}
+			continue
+		}
+		for _, word := range j.Ignore {
+			if seen[word] {
+				continue
+			}
+			seen[word] = true
+			a, trouble := allowEntry(word)
+			if trouble != "" {
+				im.leave("ignoreip "+quote(word), trouble)
+				continue
+			}
+			if a.From = j.Name; !seen[a.String()] || word == a.String() {
+				seen[a.String()] = true
+				im.Allow = append(im.Allow, a)
+			}
+		}
+	}
+}
+
+func (im *Import) jail(name string) *Jail {
+	for i := range im.Jails {
+		if im.Jails[i].Name == name {
+			return &im.Jails[i]
+		}
+	}
+	return nil
+}
+
+func (im *Import) isVoIP(name string) bool {
+	if j := im.jail(name); j != nil {
+		return j.VoIP
+	}
+	yes, _ := telephony(name, "", nil)
+	return yes
+}
+
+func (im *Import) readBans(ctx context.Context, o Options, path string, named bool) error {
+	if !named && (path == ":memory:" || strings.EqualFold(path, "none")) {
+		im.Found = append(im.Found, "no database: fail2ban.conf says dbfile = "+quote(path))
+		im.leave("bans", "fail2ban keeps them in memory only: fail2ban-client banned names them, and ringwall ban takes them")
+		return nil
+	}
+	c, err := readDatabase(ctx, path, o.Now, im.isVoIP)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !named:
+		im.Found = append(im.Found, "no database at "+quote(path))
+		return nil
+	case err != nil:
+		return fmt.Errorf("database %s: %w", quote(path), err)
+	}
+	im.Database = path
+	im.Found = append(im.Found, fmt.Sprintf("database: %s, version %d", quote(path), c.version))
+	if c.note != "" {
+		im.Found = append(im.Found, c.note)
+	}
+	if c.more {
+		im.leave("bans", fmt.Sprintf("there are more than %d: the rest is not read", maxRows))
+	}
+	im.takeBans(c, o)
+	return nil
+}
+
+func (im *Import) takeBans(c *contents, o Options) {
+	best := map[netip.Prefix]Ban{}
+	others, odd := map[string]int{}, map[string][]string{}
+	for _, r := range c.rows {
+		left, forever := im.remaining(r, o.Now)
+		if left < time.Second && !forever {
+			continue
+		}
+		if why := im.notOurs(c, r, o.Also); why != "" {
+			others[why]++
+			continue
+		}
+		p, ok := parsePrefix(r.ip)
+		if why := im.unfit(p, ok); why != "" {
+			odd[why] = append(odd[why], r.ip)
+			continue
+		}
+		b := Ban{Prefix: p, Jail: r.jail, Left: left, Forever: forever}
+		if old, ok := best[p]; !ok || !old.Forever && (b.Forever || b.Left > old.Left) {
+			best[p] = b
+		}
+	}
+	for _, b := range best {
+		im.Bans = append(im.Bans, b)
+	}
+	slices.SortFunc(im.Bans, func(a, b Ban) int { return a.Prefix.Compare(b.Prefix) })
+	for _, why := range sorted(others) {
+		im.leave(count(others[why], "ban"), why)
+	}
+	for _, why := range sorted(odd) {
+		im.leave("banned "+quotes(odd[why]), why)
+	}
+}
+
+func sorted[T any](m map[string]T) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// remaining is how long a ban goes on. A ban that begins in the future, by a clock that was wrong, lasts its length.
+func (im *Import) remaining(r row, now time.Time) (left time.Duration, forever bool) {
+	const most = int64(longest / time.Second)
+	length := r.length
+	if length == noTime {
+		length = 600 // as fail2ban itself does, unless the jail is known
+		if j := im.jail(r.jail); j != nil && j.BanTime > 0 {
+			length = int64(j.BanTime / time.Second)
+		}
+	}
+	if length < 0 {
+		return 0, true
+	}
+	length = min(length, most)
+	age := min(max(now.Unix()-min(max(r.since, -most), 1<<40), 0), most)
+	return time.Duration(max(length-age, 0)) * time.Second, false
+}
+
+// notOurs says why a ban is left to fail2ban, or "".
+func (im *Import) notOurs(c *contents, r row, also []string) string {
+	j := im.jail(r.jail)
+	switch {
+	case slices.Contains(also, r.jail), im.isVoIP(r.jail) && (j != nil || im.Dir == ""):
+		return ""
+	case j == nil && im.Dir != "" && im.isVoIP(r.jail):
+		return "jail " + quote(r.jail) + " is off in the jail files, so its bans are no longer in force; take them with --also " + quote(r.jail)
+	case strings.Contains(r.jail, "recidive") && c.voip[r.ip]:
+		return "" // it is in for what it did to a jail of telephony
+	}
+	return "jail " + quote(r.jail) + " is not about telephony: leave it to fail2ban, or take it with --also " + quote(r.jail)
+}
+
+// unfit says why something banned cannot be banned here, or "".
+func (im *Import) unfit(p netip.Prefix, ok bool) string {
+	switch {
+	case !ok:
+		return "is no address"
+	case p.Addr().IsLoopback() || p.Addr().IsMulticast() || p.Addr().IsUnspecified():
+		return "is never the address of an attacker"
+	case p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 16:
+		return "is too large a part of the Internet to ban"
+	}
+	for _, a := range im.Allow {
+		if a.Host == "" && a.Prefix.Bits() <= p.Bits() && a.Prefix.Contains(p.Addr()) {
+			return "is in ignoreip now, so it is not banned again"
+		}
+	}
+	return ""
+}
