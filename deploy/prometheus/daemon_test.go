@@ -12,10 +12,11 @@ import (
 var metricName = regexp.MustCompile(`\b(?:ringwall_\w+|process_\w+|go_\w+|up)\b`)
 
 func TestEveryQuestionHasAnAnswer(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.prometheus()
 	m.live()
-	// What rates are computed from needs two scrapes after the last event.
+	// Rates need some scrapes.
 	until(t, "Prometheus has the end of the story", func() bool {
 		return len(m.query(t, "ringwall_config_reload_success == 0")) > 0 &&
 			len(m.query(t, `sum(count_over_time(ringwall_config_reload_success[1m])) > 8`)) > 0

@@ -82,7 +82,7 @@ func (m *machine) documentation(t *testing.T, text string) {
 	}
 }
 
-// answers asks a question that has an answer after all that happened; a comparison may have none.
+// answers asks a question that has an answer after all that happened.
 func (m *machine) answers(t *testing.T, where, expr string) {
 	t.Helper()
 	m.exist(t, where, expr)

@@ -58,6 +58,7 @@ func testFiles(t *testing.T) []string {
 }
 
 func TestRulesHoldWhatTheirTestsSay(t *testing.T) {
+	t.Parallel()
 	promtool(t, "", "check", "rules", "--lint-fatal", "ringwall.rules.yml")
 	promtool(t, "", "check", "config", "prometheus.yml")
 	promtool(t, "", append([]string{"test", "rules"}, testFiles(t)...)...)
