@@ -26,8 +26,15 @@ func parseTime(s string) (time.Time, bool) {
 	if s[23] == '+' {
 		off = -off
 	}
-	return time.Unix(sec+off, int64(tenths*100+thousandths)*int64(time.Millisecond)).UTC(), true
+	if sec += off; sec < 0 || sec > lastSecond {
+		return time.Time{}, false
+	}
+	return time.Unix(sec, int64(tenths*100+thousandths)*int64(time.Millisecond)).UTC(), true
 }
+
+// lastSecond is the end of the year 2199. Asterisk counts from 1970, and what is far from it does not fit into
+// nanoseconds.
+const lastSecond = 7258118399
 
 // parseOldTime reads the EventTV of Asterisk 1.8 and 11, "%u-%u" of seconds and microseconds.
 func parseOldTime(s string) (time.Time, bool) {
@@ -37,7 +44,7 @@ func parseOldTime(s string) (time.Time, bool) {
 	}
 	n, ok1 := parseDigits(sec)
 	u, ok2 := parseDigits(usec)
-	if !ok1 || !ok2 {
+	if !ok1 || !ok2 || n > lastSecond {
 		return time.Time{}, false
 	}
 	return time.Unix(n, u*int64(time.Microsecond)).UTC(), true
