@@ -108,6 +108,7 @@ func (p *parser) line(line string) {
 func (p *parser) header(name string) {
 	p.current, p.name = p.sections[name], name
 	if p.current != nil {
+		p.mistake("line %d begins a section of the file a second time; both count", p.number)
 		return
 	}
 	if len(p.sections) >= maxSections {

@@ -99,6 +99,9 @@ func (c *config) jail(name string, say func(string)) Jail {
 		}
 	}
 	j.FindTime, j.BanTime = s.duration("findtime"), s.duration("bantime")
+	if !j.VoIP {
+		return j
+	}
 	j.Increment = s.increment()
 	j.Ignore = splitWords(s.text("ignoreip"))
 	j.IgnoreCmd = s.text("ignorecommand")

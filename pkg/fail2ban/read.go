@@ -333,10 +333,10 @@ func (im *Import) unfit(p netip.Prefix, ok bool) string {
 	switch {
 	case !ok:
 		return "is no address"
-	case p.Addr().IsLoopback() || p.Addr().IsMulticast() || p.Addr().IsUnspecified():
-		return "is never the address of an attacker"
 	case p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 16:
 		return "is too large a part of the Internet to ban"
+	case p.Addr().IsLoopback() || p.Addr().IsMulticast() || p.Addr().IsUnspecified():
+		return "is never the address of an attacker"
 	}
 	for _, a := range im.Allow {
 		if a.Host == "" && a.Prefix.Bits() <= p.Bits() && a.Prefix.Contains(p.Addr()) {
