@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"syscall"
 	"time"
@@ -54,7 +55,7 @@ func network(err error) *failure {
 		return &failure{what: "the server's certificate has expired, or is not valid yet"}
 	case errors.As(err, &invalid), errors.As(err, &verify):
 		return &failure{what: "the server's certificate is not valid"}
-	case errors.As(err, &record):
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return &failure{what: "the server does not speak TLS"}
 	case errors.As(err, &alert):
 		return &failure{what: "the server ended the TLS handshake"}

@@ -1,0 +1,150 @@
+package notify
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/notify/message"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// book is a log and the counters of a Notifier.
+type book struct {
+	mu     sync.Mutex
+	text   bytes.Buffer
+	counts map[string]int
+}
+
+func (b *book) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *book) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func (b *book) count(target, result string, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.counts == nil {
+		b.counts = make(map[string]int)
+	}
+	b.counts[target+" "+result] += n
+}
+
+func (b *book) total(of string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.counts[of]
+}
+
+func (b *book) options() Options {
+	return Options{Log: slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug})), Count: b.count}
+}
+
+// scripted is a sender that answers from a script, and then always with success.
+type scripted struct {
+	mu     sync.Mutex
+	script []error
+	takes  time.Duration
+	got    []message.Message
+	at     []time.Time
+	ended  bool
+}
+
+func (s *scripted) send(ctx context.Context, m message.Message) error {
+	if s.takes > 0 {
+		select {
+		case <-time.After(s.takes):
+		case <-ctx.Done():
+			return network(ctx.Err())
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = append(s.at, time.Now())
+	if len(s.script) > 0 {
+		err := s.script[0]
+		s.script = s.script[1:]
+		if err != nil {
+			return err
+		}
+	}
+	s.got = append(s.got, m)
+	return nil
+}
+
+func (s *scripted) close() { s.ended = true }
+
+func (s *scripted) messages() []message.Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]message.Message(nil), s.got...)
+}
+
+func team(change ...func(*policy.Notify)) policy.Notify {
+	cfg := policy.DefaultNotify()
+	cfg.Name, cfg.Method, cfg.URL = "team", "POST", policy.NewSecret("https://127.0.0.1/")
+	for _, f := range change {
+		f(&cfg)
+	}
+	return cfg
+}
+
+// play runs a Notifier with one target and its scripted sender. stop ends it and waits.
+func play(t *testing.T, s *scripted, change ...func(*policy.Notify)) (n *Notifier, b *book, stop func()) {
+	t.Helper()
+	b = new(book)
+	n, err := New([]policy.Notify{team(change...)}, b.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.targets[0].sender = s
+	return n, b, run(t, n)
+}
+
+func run(t *testing.T, n *Notifier) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// ban is the i-th ban.
+func ban(i int) engine.Decision {
+	addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+	return engine.Decision{
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Action: engine.Ban, Source: addr, Prefix: netip.PrefixFrom(addr, 32),
+		Reason: engine.UnknownAccount, Points: 4, Score: 12, Account: "100", Service: security.PJSIP, Transport: security.UDP,
+		Duration: time.Hour, PBX: "pbx1",
+	}
+}
+
+func breach() engine.Decision {
+	d := ban(0xffffff)
+	d.Action, d.Reason, d.Duration, d.Account = engine.Breach, engine.Guessed, 0, "201"
+	return d
+}

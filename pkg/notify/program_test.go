@@ -1,0 +1,238 @@
+package notify
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/notify/message"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// start runs a line of shell for a decision.
+func start(t *testing.T, timeout time.Duration, d engine.Decision, line string, args ...string) (output string, err error) {
+	t.Helper()
+	p := &program{
+		cfg: policy.Notify{Exec: append([]string{"/bin/sh", "-c", line, "sh"}, args...)},
+		out: func(o string) { output = o },
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	err = p.send(ctx, describe(d, "host"))
+	return output, err
+}
+
+func TestProgramFindsTheDecision(t *testing.T) {
+	t.Setenv("RINGWALL_SECRET", "s3cret")
+	dir := t.TempDir()
+	_, err := start(t, time.Minute, ban(1), `cd "$1" && env > env && cat > stdin && pwd > cwd && printf %s "$2" > arg`, dir, "$(id) `id` *")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(name string) string {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	env := read("env")
+	for _, want := range []string{"ACTION=ban", "PREFIX=10.0.0.1/32", "SOURCE=10.0.0.1", "REASON=unknown_account", "ACCOUNT=100", "PBX=pbx1",
+		"DURATION_SECONDS=3600", "SCORE=12", "POINTS=4", "PROVEN=false", "SERVICE=PJSIP", "TRANSPORT=UDP", "HOST=host", "COUNT=1",
+		"TIME=2026-01-02T03:04:05Z"} {
+		if !strings.Contains(env, "RINGWALL_"+want+"\n") {
+			t.Errorf("no %s in %s", want, env)
+		}
+	}
+	if strings.Contains(env, "s3cret") {
+		t.Error("the daemon's environment is passed on")
+	}
+	var m message.Message
+	if err := json.Unmarshal([]byte(read("stdin")), &m); err != nil || m.Prefix != "10.0.0.1/32" {
+		t.Errorf("stdin: %v, %s", err, read("stdin"))
+	}
+	if got := read("arg"); got != "$(id) `id` *" {
+		t.Errorf("an argument went through a shell: %s", got)
+	}
+}
+
+func TestProgramIsSafeFromHostileAccounts(t *testing.T) {
+	for _, account := range []string{"a\x00b", "\x1b]0;x\x07", "a\nRINGWALL_ACTION=unban", "$(touch x)`id`;|&", "\xff\xfe", "\u202e", strings.Repeat("x", 100_000)} {
+		d := ban(1)
+		d.Account, d.Detail = account, account
+		out, err := start(t, time.Minute, d, `printf '%s|%s' "$RINGWALL_ACTION" "$RINGWALL_ACCOUNT"`)
+		if err != nil {
+			t.Fatalf("%.20q: %v", account, err)
+		}
+		action, got, _ := strings.Cut(out, "|")
+		if action != "ban" || got == "" || len(got) > 300 || strings.ContainsAny(got, "\x00\x1b\n\a\u202e") {
+			t.Errorf("%.20q became %q, %q", account, action, got)
+		}
+	}
+}
+
+func TestProgramThatFailsIsExplained(t *testing.T) {
+	var f *failure
+	_, err := start(t, time.Minute, ban(1), `echo "no \033[2Jluck" >&2; exit 3`)
+	if !errors.As(err, &f) || !f.final || !strings.Contains(f.what, "exit status 3") || strings.Contains(f.output, "\x1b") ||
+		!strings.Contains(f.output, "luck") {
+		t.Errorf("%+v", f)
+	}
+	for name, p := range map[string]*program{
+		"none":           {cfg: policy.Notify{Exec: []string{"/none"}}},
+		"not executable": {cfg: policy.Notify{Exec: []string{"/etc/hostname"}}},
+		"a folder":       {cfg: policy.Notify{Exec: []string{"/"}}},
+	} {
+		if err := p.send(t.Context(), message.Message{}); !errors.As(err, &f) || !f.final || !strings.Contains(f.what, "cannot be started") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestProgramThatHangsIsEndedWithItsChildren has a program that ignores SIGTERM, and children that do.
+func TestProgramThatHangsIsEndedWithItsChildren(t *testing.T) {
+	dir := t.TempDir()
+	_, err := start(t, 300*time.Millisecond, ban(1), `trap "" TERM
+cd "$1"
+for i in 1 2 3; do (echo "$$" > main; sh -c 'echo $$ > child'"$i"'; exec sleep 1000') & done
+while :; do sleep 1000; done`, dir)
+	var f *failure
+	if !errors.As(err, &f) || !strings.Contains(f.what, "longer than timeout") {
+		t.Errorf("%v", err)
+	}
+	for _, name := range []string{"main", "child1", "child2", "child3"} {
+		gone(t, filepath.Join(dir, name))
+	}
+}
+
+func TestProgramLeavesNothingBehind(t *testing.T) {
+	dir := t.TempDir()
+	began := time.Now()
+	if _, err := start(t, time.Minute, ban(1), `cd "$1"; sh -c 'echo $$ > child; exec sleep 1000' & 
+while ! [ -s child ]; do sleep 0.01; done`, dir); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 40*time.Second {
+		t.Errorf("waited %v for a child that holds the output", took)
+	}
+	gone(t, filepath.Join(dir, "child"))
+}
+
+// TestProgramMayStartADaemon lets a child leave the group; its hold on the output delays nobody for long.
+func TestProgramMayStartADaemon(t *testing.T) {
+	dir := t.TempDir()
+	began := time.Now()
+	if _, err := start(t, time.Minute, ban(1), `cd "$1"; setsid sh -c 'echo $$ > child; exec sleep 1000' & 
+while ! [ -s child ]; do sleep 0.01; done`, dir); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 40*time.Second {
+		t.Errorf("waited %v", took)
+	}
+	pid := pidIn(t, filepath.Join(dir, "child"))
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Errorf("the daemon was ended: %v", err)
+	}
+}
+
+func pidIn(t *testing.T, file string) int {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || pid < 2 {
+		t.Fatalf("%q, %v", data, err)
+	}
+	return pid
+}
+
+// gone waits until a process has ended; a zombie, whose new parent is slow, has.
+func gone(t *testing.T, file string) {
+	t.Helper()
+	pid := pidIn(t, file)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return
+		}
+		if _, state, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s still runs: %s", filepath.Base(file), stat)
+		}
+	}
+}
+
+func TestProgramThatFloodsIsCutShort(t *testing.T) {
+	out, err := start(t, time.Minute, ban(1), `head -c 50000000 /dev/zero | tr '\0' '\033'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out) > shownOutput+20 || strings.Contains(out, "\x1b") {
+		t.Errorf("%d bytes of output", len(out))
+	}
+	_, err = start(t, 300*time.Millisecond, ban(1), `exec yes`)
+	var f *failure
+	if !errors.As(err, &f) || !strings.HasPrefix(f.output, "y") || len(f.output) > shownOutput+20 {
+		t.Errorf("an endless flood: %v", err)
+	}
+}
+
+func TestProgramOfATargetRunsForEachDecision(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "told")
+	cfg := policy.DefaultNotify()
+	cfg.Name, cfg.Exec = "script", []string{"/bin/sh", "-c", `echo "$RINGWALL_ACTION $RINGWALL_PREFIX" >> "$1"`, "sh", file}
+	b := new(book)
+	n, err := New([]policy.Notify{cfg}, b.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, n)
+	for i := range 3 {
+		n.Push(ban(i))
+	}
+	n.Push(breach())
+	for deadline := time.Now().Add(time.Minute); b.total("script sent") < 4; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%v: %s", b.counts, b)
+		}
+	}
+	stop()
+	data, err := os.ReadFile(file)
+	if want := "ban 10.0.0.0/32\nban 10.0.0.1/32\nban 10.0.0.2/32\nbreach 10.255.255.255/32\n"; err != nil || string(data) != want {
+		t.Errorf("%s, %v", data, err)
+	}
+}
+
+func FuzzEnvironment(f *testing.F) {
+	f.Add("201", "detail")
+	f.Add("a\x00b\nRINGWALL_ACTION=unban", "\xff")
+	f.Fuzz(func(t *testing.T, account, text string) {
+		d := ban(1)
+		d.Account, d.Detail, d.PBX = account, text, text
+		names := map[string]bool{}
+		for _, v := range environment(describe(d, "host")) {
+			name, _, _ := strings.Cut(v, "=")
+			if names[name] {
+				t.Errorf("%s twice", name)
+			}
+			names[name] = true
+			if strings.ContainsFunc(v, func(r rune) bool { return !strconv.IsPrint(r) }) || len(v) > 4096 {
+				t.Errorf("%q", v)
+			}
+		}
+	})
+}
