@@ -23,14 +23,14 @@ import (
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-const token = "xoxb-s3cret-t0ken"
+const secret = "xoxb-s3cret-t0ken"
 
 // attempt sends one message to handler, which may be nil for an address where nobody listens.
 func attempt(t *testing.T, server *httptest.Server, change ...func(*policy.Notify)) error {
 	t.Helper()
 	cfg := team(change...)
 	if cfg.URL.Reveal() == team().URL.Reveal() {
-		cfg.URL = policy.NewSecret(server.URL + "/services/" + token + "/{id}?key=" + token)
+		cfg.URL = policy.NewSecret(server.URL + "/services/" + secret + "/{id}?key=" + secret)
 	}
 	w, err := newWebhook(cfg, (&net.Dialer{}).DialContext)
 	if err != nil {
@@ -80,7 +80,7 @@ func TestWebhookSendsWhatWasAskedFor(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.body), &m); err != nil || m.Prefix != "10.0.0.1/32" || m.ID != "id-1" || m.Seconds != 3600 {
 		t.Errorf("%v: %s", err, got.body)
 	}
-	if got.method != "PUT" || got.path != "/services/"+token+"/id-1" || got.query != "key="+token ||
+	if got.method != "PUT" || got.path != "/services/"+secret+"/id-1" || got.query != "key="+secret ||
 		got.header.Get("Content-Type") != "application/json" || got.header.Get("Authorization") != "Bearer t1" || got.header.Get("X-Site") != "hq" {
 		t.Errorf("%+v", got)
 	}
@@ -236,13 +236,13 @@ func TestWebhookChecksCertificates(t *testing.T) {
 	}
 	// The certificate of httptest is for 127.0.0.1, ::1 and example.com.
 	if err := attempt(t, s, trusting, func(c *policy.Notify) {
-		c.URL = policy.NewSecret(strings.Replace(s.URL, "127.0.0.1", "localhost", 1) + "/" + token)
+		c.URL = policy.NewSecret(strings.Replace(s.URL, "127.0.0.1", "localhost", 1) + "/" + secret)
 	}); !errors.As(err, &f) || !strings.Contains(f.what, "another name") {
 		t.Errorf("another name: %v", err)
 	}
 	plain := serve(t, func(http.ResponseWriter, *http.Request) {})
 	if err := attempt(t, plain, func(c *policy.Notify) {
-		c.URL = policy.NewSecret(strings.Replace(plain.URL, "http:", "https:", 1) + "/" + token)
+		c.URL = policy.NewSecret(strings.Replace(plain.URL, "http:", "https:", 1) + "/" + secret)
 	}); !errors.As(err, &f) || f.final || !strings.Contains(f.what, "TLS") {
 		t.Errorf("a server without TLS: %v", err)
 	}
@@ -275,14 +275,14 @@ func TestNoLogHoldsASecret(t *testing.T) {
 		if len(answers) > 1 {
 			answers = answers[1:]
 		}
-		w.Header().Set("Location", "http://127.0.0.1/"+token)
+		w.Header().Set("Location", "http://127.0.0.1/"+secret)
 		w.WriteHeader(code)
 		_, _ = fmt.Fprint(w, r.URL, r.Header)
 	})
 	b := new(book)
 	n, err := New([]policy.Notify{team(func(c *policy.Notify) {
-		c.URL, c.Token = policy.NewSecret(s.URL+"/"+token+"?k="+token), policy.NewSecret(token)
-		c.Headers = map[string]policy.Secret{"X-Key": policy.NewSecret(token)}
+		c.URL, c.Token = policy.NewSecret(s.URL+"/"+secret+"?k="+secret), policy.NewSecret(secret)
+		c.Headers = map[string]policy.Secret{"X-Key": policy.NewSecret(secret)}
 	})}, b.options())
 	if err != nil {
 		t.Fatal(err)
@@ -328,7 +328,7 @@ func TestRealHTTPInVirtualTime(t *testing.T) {
 		served := make(chan struct{})
 		go func() { defer close(served); _ = server.Serve(l) }()
 		b := new(book)
-		n, err := New([]policy.Notify{team(func(c *policy.Notify) { c.URL = policy.NewSecret("http://127.0.0.1/" + token) })}, b.options())
+		n, err := New([]policy.Notify{team(func(c *policy.Notify) { c.URL = policy.NewSecret("http://127.0.0.1/" + secret) })}, b.options())
 		if err != nil {
 			t.Fatal(err)
 		}
