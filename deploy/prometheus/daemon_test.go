@@ -53,7 +53,7 @@ func (m *machine) rules(t *testing.T) {
 	want := map[string]string{
 		"RingwallDown": "inactive", "RingwallAMIDown": "inactive", "RingwallRestarts": "inactive", "RingwallBlind": "inactive",
 		"RingwallLag": "inactive", "RingwallKernelDrift": "inactive", "RingwallSlowBans": "inactive", "RingwallBanStorm": "inactive",
-		"RingwallAMIReconnects": "inactive", "RingwallTableDisturbed": "inactive",
+		"RingwallAMIReconnects": "inactive", "RingwallTableDisturbed": "inactive", "RingwallKernelBroken": "inactive", "RingwallStateNotSaved": "inactive",
 		"RingwallFramesDropped": "firing", "RingwallConfigReloadFailed": "firing", "RingwallLimitHit": "firing",
 		"RingwallBreach": "firing", "RingwallTampering": "firing", "RingwallCustomersFail": "firing",
 		"RingwallAccountTargeted": "firing", "RingwallMisconfiguredPhones": "pending",

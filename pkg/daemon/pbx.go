@@ -171,5 +171,6 @@ func (p *pbx) present() metrics.PBXPresent {
 		dropped["oversize"] = s.Oversize
 	}
 	return metrics.PBXPresent{Name: p.name, Up: s.Up && s.Security != ami.SecurityMissing, Reconnects: s.Reconnects,
-		Dropped: dropped, QueueBytes: s.QueueBytes}
+		Dropped: dropped, QueueBytes: s.QueueBytes, Blind: time.Duration(p.blind.Load()).Seconds(),
+		LastEvent: float64(p.last.Load()) / 1e9}
 }

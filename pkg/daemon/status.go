@@ -70,10 +70,7 @@ func (d *Daemon) kernelStatus(cfg *policy.Config, desired int) control.KernelSta
 	if d.opts.DryRun {
 		k.DryRunReason = "asked for"
 	}
-	err := d.writer.Err()
-	if err == nil {
-		err = d.fw.Verify()
-	}
+	err := d.kernelError()
 	if k.OK = err == nil; err != nil {
 		k.LastError, k.Try = err.Error(), tryFor(err)
 	}
@@ -97,6 +94,14 @@ func (d *Daemon) kernelStatus(cfg *policy.Config, desired int) control.KernelSta
 	return k
 }
 
+// kernelError says what is wrong with the kernel's table, nil if nothing is.
+func (d *Daemon) kernelError() error {
+	if err := d.writer.Err(); err != nil {
+		return err
+	}
+	return d.fw.Verify()
+}
+
 // Present implements metrics.Source.
 func (d *Daemon) Present() metrics.Present {
 	p := metrics.Present{BansByFamily: map[string]int{}, DroppedPackets: d.kernel.drops(d.fw)}
@@ -108,6 +113,9 @@ func (d *Daemon) Present() metrics.Present {
 		}
 	})
 	p.BansPresent, _ = d.kernel.present(p.BansDesired)
+	p.KernelOK = d.kernelError() == nil
+	p.Enforcing = d.config.current().Policy.Mode == policy.Enforce && !d.opts.DryRun
+	p.StateSaved = d.store != nil && d.store.Err() == nil
 	for _, b := range d.pbxs {
 		p.PBXs = append(p.PBXs, b.present())
 	}

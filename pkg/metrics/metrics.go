@@ -19,6 +19,8 @@ const (
 	amiDropped     = "ringwall_ami_dropped_frames_total"
 	amiQueue       = "ringwall_ami_queue_bytes"
 	amiLag         = "ringwall_ami_lag_seconds"
+	amiBlind       = "ringwall_ami_blind_seconds_total"
+	amiLastEvent   = "ringwall_ami_last_event_timestamp_seconds"
 	decisionTime   = "ringwall_decision_seconds"
 	decisions      = "ringwall_decisions_total"
 	bansActive     = "ringwall_bans_active"
@@ -32,6 +34,9 @@ const (
 	bansPresent    = "ringwall_kernel_bans_present"
 	rebuilds       = "ringwall_kernel_rebuilds_total"
 	notifications  = "ringwall_notifications_total"
+	kernelOK       = "ringwall_kernel_ok"
+	enforcing      = "ringwall_enforcing"
+	stateSaved     = "ringwall_state_saved"
 	reloadSuccess  = "ringwall_config_reload_success"
 	buildInfo      = "ringwall_build_info"
 )

@@ -14,6 +14,9 @@ type Present struct {
 	DroppedPackets map[string]uint64 // by set
 	BansDesired    int
 	BansPresent    int
+	KernelOK       bool // the table is as it should be
+	Enforcing      bool // policy.mode is enforce, and this is no dry run
+	StateSaved     bool // what happens is saved
 }
 
 // PBXPresent is one Asterisk at the moment of a scrape.
@@ -23,6 +26,8 @@ type PBXPresent struct {
 	Reconnects uint64
 	Dropped    map[string]uint64 // by Asterisk's event name
 	QueueBytes int
+	Blind      float64 // seconds without a session, since the start
+	LastEvent  float64 // Unix time; 0 before the first
 }
 
 // Source is asked at each scrape. It must be quick, and may be called at any time.
@@ -31,6 +36,7 @@ type Source interface{ Present() Present }
 type present struct {
 	source                                          Source
 	up, reconnects, dropped, queue, active, limited *prometheus.Desc
+	blind, last, kernel, enforcing, saved           *prometheus.Desc
 	trusted, tracked, packets, desired, there       *prometheus.Desc
 }
 
@@ -51,13 +57,18 @@ func newPresent(s Source) *present {
 		packets:    desc(droppedPackets, "Packets that the kernel dropped.", "set"),
 		desired:    desc(bansDesired, "Bans that should be in the kernel."),
 		there:      desc(bansPresent, "Bans that are in the kernel, estimated from samples."),
+		blind:      desc(amiBlind, "Seconds without a manager session; what happened then was never delivered.", "pbx"),
+		last:       desc(amiLastEvent, "Unix time of the latest security event.", "pbx"),
+		kernel:     desc(kernelOK, "Whether the kernel's table is as it should be."),
+		enforcing:  desc(enforcing, "Whether attackers are banned (1) or only observed (0)."),
+		saved:      desc(stateSaved, "Whether what happens is saved in the state file."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (p *present) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{p.up, p.reconnects, p.dropped, p.queue, p.active, p.limited, p.trusted, p.tracked,
-		p.packets, p.desired, p.there} {
+		p.packets, p.desired, p.there, p.blind, p.last, p.kernel, p.enforcing, p.saved} {
 		ch <- d
 	}
 }
@@ -72,11 +83,11 @@ func (p *present) Collect(ch chan<- prometheus.Metric) {
 	}
 	now := p.source.Present()
 	for _, b := range now.PBXs {
-		up := 0.0
-		if b.Up {
-			up = 1
+		gauge(p.up, one(b.Up), b.Name)
+		counter(p.blind, b.Blind, b.Name)
+		if b.LastEvent > 0 {
+			gauge(p.last, b.LastEvent, b.Name)
 		}
-		gauge(p.up, up, b.Name)
 		counter(p.reconnects, float64(b.Reconnects), b.Name)
 		gauge(p.queue, float64(b.QueueBytes), b.Name)
 		for event, n := range b.Dropped {
@@ -96,4 +107,14 @@ func (p *present) Collect(ch chan<- prometheus.Metric) {
 	gauge(p.tracked, float64(now.TrackedSources))
 	gauge(p.desired, float64(now.BansDesired))
 	gauge(p.there, float64(now.BansPresent))
+	gauge(p.kernel, one(now.KernelOK))
+	gauge(p.enforcing, one(now.Enforcing))
+	gauge(p.saved, one(now.StateSaved))
+}
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
