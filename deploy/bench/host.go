@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,6 +34,7 @@ type host struct {
 	cmd    *exec.Cmd
 	exited <-chan struct{}
 	said   bytes.Buffer
+	lines  *tap
 	stop   func()
 }
 
@@ -75,13 +78,29 @@ func (h *host) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	h.lines = &tap{Listener: l}
 	h.server = amiserver.New(amiserver.Config{AuthDelay: -1, QueueBytes: 1 << 30, WriteTimeout: time.Hour,
 		Users: []amiserver.User{{Name: "ringwall", Secret: "s3cret", Read: amiserver.ClassSecurity}}})
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	go func() { defer close(done); _ = h.server.Serve(ctx, l) }()
+	go func() { defer close(done); _ = h.server.Serve(ctx, h.lines) }()
 	h.stop = func() { cancel(); <-done }
 	return nil
+}
+
+// tap keeps the latest connection of a listener, so that an event can be put on the socket without another goroutine.
+type tap struct {
+	net.Listener
+	latest atomic.Pointer[net.Conn]
+}
+
+// Accept implements net.Listener.
+func (t *tap) Accept() (net.Conn, error) {
+	c, err := t.Listener.Accept()
+	if err == nil {
+		t.latest.Store(&c)
+	}
+	return c, err
 }
 
 func (h *host) close() {
@@ -151,21 +170,36 @@ func (h *host) inKernel(a netip.Addr) bool {
 }
 
 // cpu is the processor time of the program (proc(5), /proc/PID/stat, in ticks of 10 ms).
-func (h *host) cpu() (user, system time.Duration, err error) { return cpuOf(h.cmd.Process.Pid) }
+func (h *host) cpu() (user, system time.Duration, err error) {
+	t, err := ticks(h.cmd.Process.Pid)
+	return t[0], t[1], err
+}
 
-func cpuOf(pid int) (user, system time.Duration, err error) {
+// withChildren is the processor time of a program and of those that it started and waited for.
+func withChildren(pid int) (time.Duration, error) {
+	t, err := ticks(pid)
+	return t[0] + t[1] + t[2] + t[3], err
+}
+
+// ticks reads utime, stime, cutime and cstime.
+func ticks(pid int) (t [4]time.Duration, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, 0, err
+		return t, err
 	}
 	_, rest, _ := strings.Cut(string(b), ") ")
 	f := strings.Fields(rest)
-	if len(f) < 13 {
-		return 0, 0, fmt.Errorf("/proc/%d/stat: %q", pid, b)
+	if len(f) < 15 {
+		return t, fmt.Errorf("/proc/%d/stat: %q", pid, b)
 	}
-	u, err1 := strconv.Atoi(f[11])
-	s, err2 := strconv.Atoi(f[12])
-	return time.Duration(u) * 10 * time.Millisecond, time.Duration(s) * 10 * time.Millisecond, errors.Join(err1, err2)
+	for i := range t {
+		n, err := strconv.Atoi(f[11+i])
+		if err != nil {
+			return t, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+		}
+		t[i] = time.Duration(n) * 10 * time.Millisecond
+	}
+	return t, nil
 }
 
 // busy is the processor time of all threads of the program, in ns resolution (/proc/PID/task/TID/schedstat). Threads that

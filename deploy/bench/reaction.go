@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -94,7 +95,7 @@ func (p *probe) banned(limit time.Duration, pause time.Duration) (time.Time, err
 			return first, err
 		case ok:
 			missing = 0
-			time.Sleep(pause)
+			nap(pause)
 			continue
 		case missing == 0:
 			first = sent
@@ -104,6 +105,12 @@ func (p *probe) banned(limit time.Duration, pause time.Duration) (time.Time, err
 		}
 	}
 	return first, fmt.Errorf("after %v packets still pass", limit)
+}
+
+// nap sleeps for some microseconds; time.Sleep takes up to a millisecond where nothing else runs.
+func nap(d time.Duration) {
+	t := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&t, nil)
 }
 
 // ready sends packets until some pass, so that the path is warm.
@@ -161,6 +168,11 @@ func reaction(ctx context.Context, o *options) error {
 	if err := h.start(ctx, o); err != nil {
 		return err
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
+		return err
+	}
 	var took []time.Duration
 	for i := range o.trials {
 		if ctx.Err() != nil {
@@ -175,7 +187,9 @@ func reaction(ctx context.Context, o *options) error {
 		}
 		event := appendEvent(nil, time.Now(), trap, i, "UDP", attacker(i))
 		began := time.Now()
-		h.server.Broadcast(event)
+		if _, err := (*h.lines.latest.Load()).Write(event); err != nil {
+			return err
+		}
 		at, err := p.banned(patience, 5*time.Microsecond)
 		p.close()
 		if err != nil {
