@@ -40,15 +40,15 @@ func newAnnouncer(feed *control.Feed, log *slog.Logger, hook func(engine.Decisio
 	return &announcer{feed: feed, log: log, hook: hook, wake: make(chan struct{}, 1)}
 }
 
-// push remembers a decision for history at once, and tells of it soon.
-func (a *announcer) push(d engine.Decision, err error) {
-	a.feed.Publish(d)
+// push remembers decisions for history at once, and tells of them soon. err is why the kernel does not have them.
+func (a *announcer) push(err error, decisions ...engine.Decision) {
+	a.feed.Publish(decisions...)
 	a.mu.Lock()
-	if len(a.queue) < maxAnnouncements {
+	room := min(len(decisions), maxAnnouncements-len(a.queue))
+	for _, d := range decisions[:room] {
 		a.queue = append(a.queue, announcement{d, err})
-	} else {
-		a.lost++
 	}
+	a.lost += len(decisions) - room
 	a.mu.Unlock()
 	select {
 	case a.wake <- struct{}{}:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +44,6 @@ type judge struct {
 	exempt map[netip.Prefix]bool // in the kernel's allow sets, or on the way
 	out    []engine.Decision
 	came   []time.Time // when the frame behind each decision in out was read
-	sample int         // where the next sample of bans begins
 }
 
 // frames judges what an Asterisk sent.
@@ -131,7 +129,7 @@ func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, changes 
 		if !ok {
 			now = j.keep(d, now)
 			j.counts.Decision(d)
-			j.announce.push(d, nil)
+			j.announce.push(nil, d)
 			if d.Action == engine.Trust && j.meter {
 				changes = append(changes, firewall.Change{Kind: firewall.Trust, Prefix: d.Prefix, Timeout: d.Duration})
 			}
@@ -154,15 +152,19 @@ func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, changes 
 	j.writer.Submit(changes, func(err error) {
 		now := time.Now()
 		j.save(later)
+		var ended []netip.Prefix
 		for i, d := range waiting {
 			j.counts.Decision(d)
 			if i < len(since) && err == nil {
 				j.counts.Committed(now.Sub(since[i]).Seconds())
 			}
-			j.announce.push(d, err)
-			if d.Action == engine.Ban && j.flows != nil {
-				j.flows.End(d.Prefix)
+			if d.Action == engine.Ban {
+				ended = append(ended, d.Prefix)
 			}
+		}
+		j.announce.push(err, waiting...)
+		if j.flows != nil {
+			j.flows.End(ended...)
 		}
 		if done != nil {
 			done(err)
@@ -290,16 +292,9 @@ func (j *judge) adopt(fw firewall.Firewall, p policy.Policy, stored store.State,
 func (j *judge) sampled(n int) []firewall.Change {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	bans := j.engine.Enforced(j.clock.now())
-	if len(bans) == 0 {
-		return nil
-	}
-	slices.SortFunc(bans, func(a, b engine.Change) int { return a.Prefix.Addr().Compare(b.Prefix.Addr()) })
 	var out []firewall.Change
-	step := max(1, len(bans)/n)
-	j.sample++
-	for i := j.sample % step; i < len(bans) && len(out) < n; i += step {
-		out = append(out, firewall.Change{Kind: firewall.Ban, Prefix: bans[i].Prefix, Timeout: bans[i].Left})
+	for _, b := range j.engine.Sample(j.clock.now(), n) {
+		out = append(out, firewall.Change{Kind: firewall.Ban, Prefix: b.Prefix, Timeout: b.Left})
 	}
 	return out
 }

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -93,6 +92,7 @@ func kept(b engine.BanState) store.Change {
 		Prefix: b.Prefix, Source: b.Source, Since: b.Since, Until: b.Until, Reason: string(b.Reason), Score: b.Score,
 		Proven: b.Proven, Manual: b.Manual, Number: b.Number, Comment: b.Comment, PBX: b.PBX, Attempts: b.Attempts,
 	}
+	s.Evidence = make([]store.Evidence, 0, len(b.Evidence))
 	for _, ev := range b.Evidence {
 		s.Evidence = append(s.Evidence, store.Evidence{
 			Time: ev.Time, Event: ev.Event, Service: ev.Service, Transport: ev.Transport, Account: ev.Account,
@@ -134,7 +134,7 @@ func (j *judge) keep(d engine.Decision, out []store.Change) []store.Change {
 			out = append(out, keptTrust(t))
 		}
 	}
-	if line, err := json.Marshal(d); err == nil {
+	if line, err := d.MarshalJSON(); err == nil { // json.Marshal would check and copy it once more
 		out = append(out, store.AddDecision(store.Decision{Time: d.Time, Source: d.Source, Prefix: d.Prefix, Raw: line}))
 	}
 	return out

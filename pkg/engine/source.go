@@ -146,6 +146,13 @@ func (t *tracker) remove(s *source) {
 	s.next, t.free = t.free, s.self
 }
 
+// renew forgets what is known of a source, as remove and add do, without a look at the index.
+func (t *tracker) renew(s *source, now int64) {
+	t.unlink(s)
+	*s = source{key: s.key, at: now, seen: now, self: s.self, prev: none, next: none}
+	t.link(s)
+}
+
 // touch moves a source to the front of a class.
 func (t *tracker) touch(s *source, c class) {
 	if s.class == c && s.prev == none {
@@ -204,8 +211,7 @@ func (e *Engine) track(k key, s *source) *source {
 		_, s.known = e.trusts[k]
 	case e.forgettable(s): // as if it had been swept
 		banned, known := s.banned, s.known
-		e.sources.remove(s)
-		s = e.sources.add(k, e.now)
+		e.sources.renew(s, e.now)
 		s.touched, s.banned, s.known = seconds(e.now), banned, known
 	default:
 		s.decay(e.now, e)

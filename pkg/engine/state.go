@@ -3,6 +3,7 @@ package engine
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/security"
@@ -117,6 +118,7 @@ func (e *Engine) exportBan(b *ban) BanState {
 	if !b.manual && b.reason != Adopted {
 		s.PBX = e.pbxName(b.pbx)
 	}
+	s.Evidence = slices.Grow(s.Evidence, len(b.evidence))
 	for i := range b.evidence {
 		s.Evidence = append(s.Evidence, e.view(&b.evidence[i]))
 	}
