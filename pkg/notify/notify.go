@@ -140,7 +140,7 @@ func (n *Notifier) Configure(targets []policy.Notify) error {
 		}
 	}
 	for _, t := range old { // those that are gone
-		t.abandon()
+		t.abandon("the configuration has this target no more; what waited for it is not told")
 		t.retire(&target{cfg: t.cfg, n: n, wake: make(chan struct{}, 1), gone: true})
 	}
 	return nil

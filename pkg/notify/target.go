@@ -40,6 +40,8 @@ const (
 // Results are all of them.
 func Results() []string { return []string{Sent, Failed, Dropped, Suppressed} }
 
+const noTime = "there is no time to tell of the last decisions; ringwall history has them"
+
 // sender delivers a message once. Its errors are of type *failure.
 type sender interface {
 	send(ctx context.Context, m message.Message) error
@@ -200,10 +202,10 @@ func (t *target) Run(ctx context.Context) {
 			continue
 		case ok:
 			t.giveBack(it)
-			t.abandon()
+			t.abandon(noTime)
 			return
 		case ctx.Err() != nil:
-			t.abandon()
+			t.abandon(noTime)
 			return
 		}
 		var timer <-chan time.Time
@@ -250,7 +252,7 @@ func (t *target) deliver(ctx, life context.Context, it item, failing bool) bool 
 		if t.retired() || ctx.Err() != nil {
 			t.giveBack(it)
 			if life.Err() == nil && ctx.Err() != nil && !t.retired() {
-				t.abandon() // the others would fail too, and there is no time
+				t.abandon(noTime) // the others would fail too, and there is no time
 			}
 			return true
 		}
@@ -337,8 +339,8 @@ func (t *target) retire(heir *target) {
 	}
 }
 
-// abandon gives up all that waits, and says so.
-func (t *target) abandon() {
+// abandon gives up all that waits, and says why.
+func (t *target) abandon(why string) {
 	t.mu.Lock()
 	n := len(t.queue)
 	lost := n + t.rest.count
@@ -348,6 +350,6 @@ func (t *target) abandon() {
 		t.n.count(t.cfg.Name, Dropped, n)
 	}
 	if lost > 0 {
-		t.log.Warn("there is no time to tell of the last decisions; ringwall history has them", "decisions", lost)
+		t.log.Warn(why, "decisions", lost)
 	}
 }

@@ -31,7 +31,7 @@ func FuzzParse(f *testing.F) {
 		base + "policy: {threshold: 1, half_life: 1w, allow: [1.2.3.4/5, \"::ffff:1.2.3.4\"]}", "? a\n: b\n# c\n", "<<: {}",
 		"# c\n- a\n  # b\n- {b: [c, {d: e}]}\n# f\n", "a: |\n  b\n c: >-\n", "asterisk: !!binary aGk=", "\ufeff" + base,
 		base + "policy: {honeypots: [\"\\u2028\", \"\\x85\", 'a\n\n b']}", base + "policy: {points: {acl: 0.000001}}",
-		base + "notify: [{url: \"http://a/{id}\", headers: {A: ${SET}}, body: '{{json .}}'}, {exec: [/closed, b], name: c}]",
+		base + "notify: [{url: \"http://a/{id}\", headers: {A: ${SET}}, body: '{{json .}}'}, {exec: [/program, b], name: c}]",
 	} {
 		f.Add([]byte(text))
 	}

@@ -27,6 +27,7 @@ func machine(folder string) policy.Environment {
 		"lines":                  {Data: []byte("hunter2\nhunter3\n"), Mode: 0o600},
 		"long":                   {Data: bytes.Repeat([]byte("hunter2"), 1000), Mode: 0o600},
 		"empty":                  {Data: []byte("\n"), Mode: 0o640},
+		"program":                {Mode: 0o755},
 		"folder":                 {Mode: fs.ModeDir | 0o755},
 		"credentials/ami-secret": {Data: []byte("hunter2"), Mode: 0o444},
 	}

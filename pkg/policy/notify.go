@@ -168,30 +168,44 @@ func (f *file) program(n *Notify, at string) {
 			f.fail(at, "not usable as an argument", detail{allowed: "up to 16384 bytes, and no NUL"})
 		case i > 0:
 		case strings.ContainsAny(arg, " \t") && !strings.HasSuffix(arg, "/"):
-			if _, found := f.missing(arg); found {
+			if _, found, _ := f.missing(arg); found && f.env.Open != nil {
 				continue
 			}
 			f.fail(at, "no program has this name; there is no shell that splits it", detail{value: f.shown(at),
 				hint: "[PROGRAM, ARGUMENT, ARGUMENT], or [/bin/sh, -c, \"…\"]"})
 		case f.absolute(at, arg):
-			if err, found := f.missing(arg); !found {
-				f.warn(at, "cannot be found: "+reason(err), detail{value: f.shown(at), hint: "its whole path"})
-			}
+			f.runnable(at, arg)
 		}
 	}
 }
 
 // missing says whether a program is there, where the machine may be asked.
-func (f *file) missing(name string) (err error, found bool) {
+func (f *file) missing(name string) (mode fs.FileMode, found bool, err error) {
 	if f.env.Open == nil || f.env.WithoutSecrets {
-		return nil, true
+		return 0o755, true, nil
 	}
 	r, err := f.env.open(name)
-	if err == nil {
-		_ = r.Close()
-		return nil, true
+	if err != nil {
+		return 0o755, !errors.Is(err, fs.ErrNotExist), err
 	}
-	return err, !errors.Is(err, fs.ErrNotExist)
+	defer func() { _ = r.Close() }()
+	info, err := r.Stat()
+	if err != nil {
+		return 0o755, true, err
+	}
+	return info.Mode(), true, nil
+}
+
+// runnable warns of a program that will not start. It may be installed later, so that this is no mistake yet.
+func (f *file) runnable(at, name string) {
+	switch mode, found, err := f.missing(name); {
+	case !found:
+		f.warn(at, "cannot be found: "+reason(err), detail{value: f.shown(at), hint: "its whole path"})
+	case !mode.IsRegular():
+		f.warn(at, "is no program", detail{value: f.shown(at), hint: "the whole path of a file"})
+	case mode&0o111 == 0:
+		f.warn(at, fmt.Sprintf("is not executable (mode %04o)", mode.Perm()), detail{value: f.shown(at), hint: "chmod 0755 " + plainText(name)})
+	}
 }
 
 // webhook checks a target with a URL. It returns the key of a secret that stands in the file itself.

@@ -16,7 +16,7 @@ func TestMistakesOfNotify(t *testing.T) {
 	demand(t, []mistake{
 		{"nothing to send to", base + "notify:\n  - name: team\n",
 			`ringwall.yaml:6: notify[0]: neither url nor exec; try: url, url_file or exec; examples/notify.yaml has some`},
-		{"both", base + "notify:\n  - " + hook + ", exec: [/closed]}\n",
+		{"both", base + "notify:\n  - " + hook + ", exec: [/program]}\n",
 			`ringwall.yaml:6: notify[0].exec: url and exec are both given; try: an entry of its own for each`},
 		{"a text for a list", base + "notify: https://hooks.example.com/hunter2\n",
 			`ringwall.yaml:5: notify: text where a list belongs; try: - before the first key, and the other keys below it`},
@@ -72,7 +72,7 @@ func TestMistakesOfNotify(t *testing.T) {
 			`ringwall.yaml:6: notify[0].exec: text where a list belongs; try: [/bin/true]`},
 		{"a program without its folder", base + "notify:\n  - exec: [logger]\n",
 			`ringwall.yaml:6: notify[0].exec[0]: not a file's whole path: "logger"; allowed: a path that begins with /`},
-		{"a header for a program", base + "notify:\n  - {exec: [/closed], to: x}\n",
+		{"a header for a program", base + "notify:\n  - {exec: [/program], to: x}\n",
 			`ringwall.yaml:6: notify[0].to: is for a url, and exec has none; try: remove it`},
 		{"an unknown action", base + "notify:\n  - " + hook + ", actions: [bann]}\n",
 			`ringwall.yaml:6: notify[0].actions[0]: not one of the values: "bann"; allowed: ban, extend, unban, trust, untrust, misconfigured, breach, tampering, targeted, observe; try: ban`},
@@ -125,7 +125,7 @@ func TestNotifyIsComplete(t *testing.T) {
     headers: {X-Key: "Bearer ${SET}"}
     token_file: /closed
   - {template: matrix, url: "https://a.example/{id}"}
-  - {exec: [/closed, "${SET}"]}
+  - {exec: [/program, "${SET}"]}
 `)
 	if err != nil || len(warnings) != 0 {
 		t.Fatal(err, warnings)
@@ -135,7 +135,7 @@ func TestNotifyIsComplete(t *testing.T) {
 		n[0].Headers["X-Key"].Reveal() != "Bearer hunter2" || n[0].Token.Reveal() != "hunter2" || len(n[0].Tokens()) != 3 {
 		t.Errorf("%+v", n[0])
 	}
-	if n[1].Name != "matrix" || n[1].Method != "PUT" || n[2].Name != "closed" || n[2].Exec[1] != "${SET}" {
+	if n[1].Name != "matrix" || n[1].Method != "PUT" || n[2].Name != "program" || n[2].Exec[1] != "${SET}" {
 		t.Errorf("%+v", n[1:])
 	}
 }
@@ -144,6 +144,8 @@ func TestNotifyWarnsOfWhatIsNotSafe(t *testing.T) {
 	for name, row := range map[string]struct{ text, want string }{
 		"clear text":    {`notify: [{url: "http://a.example/hunter2"}]`, "crosses the network in clear"},
 		"no program":    {`notify: [{exec: [/none]}]`, "cannot be found"},
+		"no execution":  {`notify: [{exec: [/closed]}]`, "chmod 0755 /closed"},
+		"a folder":      {`notify: [{exec: [/folder]}]`, "is no program"},
 		"a printed one": {`notify: [{url: "(hidden)"}]`, "check --print"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -52,7 +52,7 @@ notify:
     url: "https://api.telegram.org/bot${SET}/sendMessage"
     to: "-100"
     actions: [ban, observe]
-  - exec: [/closed, "a b", "${SET}", "no"]
+  - exec: [/program, "a b", "${SET}", "no"]
     timeout: 1m
 `
 
