@@ -44,6 +44,9 @@ func run(ctx context.Context, o commands.RunOptions) error {
 	if err != nil {
 		return err
 	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(d.MemoryBudget())
+	}
 	return d.Run(ctx)
 }
 

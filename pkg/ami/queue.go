@@ -21,10 +21,11 @@ const (
 // Kinds of frames, as far as the queue must tell them apart. The order of the
 // classes is the order in which frames are given up.
 const (
-	classLittle  = iota // neither points nor trust come from it alone
-	classUnknown        // not a security event: other classes, fragments
-	classAttack         // the evidence against attackers
-	classTrust          // losing it can lock a customer out
+	classLittle    = iota // neither points nor trust come from it alone
+	classUnknown          // not a security event: other classes, fragments
+	classForgeable        // evidence that one UDP packet with a forged source can make, as many as it likes
+	classAttack           // the evidence against attackers
+	classTrust            // losing it can lock a customer out
 	classes
 )
 
@@ -50,6 +51,24 @@ var kinds = [...]struct {
 	{"LoadAverageLimit", classLittle},
 	{"AuthMethodNotAllowed", classAttack},
 	{"UnexpectedAddress", classAttack},
+}
+
+// forgeable marks an index in kinds: the same event, over UDP.
+const forgeable = 0x80
+
+// classOf returns the class of an index in kinds, which may be marked.
+func classOf(kind uint8) int {
+	class := kinds[kind&^forgeable].class
+	if class == classAttack && kind&forgeable != 0 {
+		return classForgeable
+	}
+	return class
+}
+
+// overUDP says whether an event names a source that may be forged. It is asked only while the queue fills up, and what an
+// attacker writes into it can only cost him his own event.
+func overUDP(text string) bool {
+	return strings.Contains(text, "\r\nRemoteAddress: IPV4/UDP/") || strings.Contains(text, "\r\nRemoteAddress: IPV6/UDP/")
 }
 
 const eventPrefix = "Event: "
@@ -134,11 +153,14 @@ func (q *queue) push(f Frame) {
 	kind, cost := kindOf(f.Text), len(f.Text)+frameCost
 	q.mu.Lock()
 	q.received++
-	if q.bytes+cost > q.limit {
-		q.evict(cost, kinds[kind].class)
+	if q.bytes > q.limit/4 && kinds[kind].class == classAttack && overUDP(f.Text) {
+		kind |= forgeable
 	}
 	if q.bytes+cost > q.limit {
-		q.dropped[kind]++
+		q.evict(cost, classOf(kind))
+	}
+	if q.bytes+cost > q.limit {
+		q.dropped[kind&^forgeable]++
 		q.mu.Unlock()
 		return
 	}
@@ -146,7 +168,7 @@ func (q *queue) push(f Frame) {
 	c.frames = append(c.frames, f)
 	c.kinds = append(c.kinds, kind)
 	c.bytes += cost
-	q.byClass[kinds[kind].class] += cost
+	q.byClass[classOf(kind)] += cost
 	q.bytes += cost
 	q.peak = max(q.peak, q.bytes)
 	q.mu.Unlock()
@@ -206,13 +228,13 @@ func (q *queue) evict(cost, class int) {
 	for _, c := range q.chunks {
 		n := 0
 		for i, f := range c.frames {
-			class, cost := kinds[c.kinds[i]].class, len(f.Text)+frameCost
+			class, cost := classOf(c.kinds[i]), len(f.Text)+frameCost
 			if budget[class] > 0 {
 				budget[class] -= cost
 				q.byClass[class] -= cost
 				q.bytes -= cost
 				c.bytes -= cost
-				q.dropped[c.kinds[i]]++
+				q.dropped[c.kinds[i]&^forgeable]++
 				continue
 			}
 			c.frames[n], c.kinds[n] = f, c.kinds[i]
@@ -244,7 +266,7 @@ func (q *queue) take() *chunk {
 		q.chunks = q.chunks[1:]
 	}
 	for i, f := range c.frames {
-		q.byClass[kinds[c.kinds[i]].class] -= len(f.Text) + frameCost
+		q.byClass[classOf(c.kinds[i])] -= len(f.Text) + frameCost
 	}
 	if c.state != nil {
 		q.states--

@@ -125,6 +125,35 @@ func TestQueueNeverTradesEvidenceForNoise(t *testing.T) {
 	}
 }
 
+// A flood of forged sources must not hide a guesser over TCP, whose source is certain.
+func TestAForgedFloodDisplacesNoProvenEvidence(t *testing.T) {
+	q := newQueue(256 << 10)
+	over := func(transport string, i int) Frame {
+		return Frame{Text: fmt.Sprintf("Event: ChallengeResponseFailed\r\nN: %06d\r\nRemoteAddress: IPV4/%s/203.0.113.66/5060", i, transport)}
+	}
+	proven := 0
+	for i := range 20000 {
+		if i%100 == 50 {
+			q.push(over("TLS", i))
+			proven++
+			continue
+		}
+		q.push(over("UDP", i))
+	}
+	frames, _ := drainQueue(q)
+	kept := 0
+	for _, f := range frames {
+		if strings.Contains(f.Text, "/TLS/") {
+			kept++
+		}
+	}
+	var st Status
+	q.fill(&st)
+	if kept != proven || st.Dropped["ChallengeResponseFailed"] != uint64(20000-len(frames)) || q.byClass != [classes]int{} {
+		t.Errorf("%d of %d proven events kept, %d frames, dropped %v, left %v", kept, proven, len(frames), st.Dropped, q.byClass)
+	}
+}
+
 func TestQueueCountsWhatIsBeingHandled(t *testing.T) {
 	q := newQueue(1 << 20)
 	for i := range 100 {

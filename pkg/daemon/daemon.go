@@ -66,7 +66,8 @@ type Daemon struct {
 	pbxs     []*pbx
 	known    *known
 	kernel   *kernel
-	store    *store.Store // nil: nothing is kept
+	built    <-chan struct{} // closed when everything desired is in the kernel
+	store    *store.Store    // nil: nothing is kept
 	tasks    []Task
 	closers  []func() error
 }
@@ -121,6 +122,14 @@ func New(o Options) (_ *Daemon, err error) {
 	return d, nil
 }
 
+// MemoryBudget is the bytes of Go's memory within which everything fits that the configuration allows: sources at their
+// bound, a full queue for each Asterisk, and a collector that works harder near it instead of doubling the heap.
+func (d *Daemon) MemoryBudget() int64 {
+	cfg := d.config.current()
+	const base, source, queue = 20 << 20, 250, 64 << 20
+	return base + int64(cfg.Policy.MaxSources)*source + int64(max(1, len(cfg.Asterisk)))*queue
+}
+
 // Close gives back what New took, of a daemon that was not run.
 func (d *Daemon) Close() error {
 	var errs []error
@@ -162,10 +171,17 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.opts.ConfigPath != "" {
 		group.Go(func() error { return d.hangups(ctx) })
 	}
-	if d.opts.Ready != nil {
-		d.opts.Ready()
-	}
-	d.ready()
+	group.Go(func() error { // ready is who keeps attackers out: after a reboot, with every ban in the kernel again
+		select {
+		case <-ctx.Done():
+		case <-d.built:
+			if d.opts.Ready != nil {
+				d.opts.Ready()
+			}
+			d.ready()
+		}
+		return nil
+	})
 	err := group.Wait()
 	d.stopping()
 	d.judge.saveCustomers()

@@ -59,12 +59,16 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 			d.known.add(a.Host)
 		}
 	}
-	first := true
+	first, built := true, make(chan struct{})
+	d.built = built
 	d.writer = firewall.NewWriter(d.fw, d.judge.desired, firewall.WriterConfig{
 		Log: d.log,
 		Rebuilt: func(cause string) {
 			if !first { // the writer's own first look finds what was ensured above
 				d.rebuilt(cause)
+			}
+			if first {
+				close(built)
 			}
 			first = false
 		},

@@ -48,7 +48,7 @@ func newPBX(cfg policy.Asterisk, j *judge, log *slog.Logger) (*pbx, error) {
 	if err != nil {
 		return nil, fmt.Errorf("asterisk %q: %w", cfg.Name, err)
 	}
-	session.Log = p.log
+	session.Log = log // it names the PBX itself
 	session.OnFrames = func(frames []ami.Frame) { j.frames(p, frames) }
 	session.OnState = p.state
 	p.session = ami.New(session)
@@ -112,8 +112,7 @@ func (p *pbx) state(s ami.State) {
 		p.local.Store(&s.Local)
 		p.learner.Connected()
 		p.failed = ""
-		if s.First {
-			p.log.Info("logged in to Asterisk", "version", printable.String(s.Banner))
+		if s.First { // the session has logged it
 			return
 		}
 		p.blind.Add(int64(s.Blind))

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -94,8 +95,16 @@ func (d *Daemon) kernelStatus(cfg *policy.Config, desired int) control.KernelSta
 	return k
 }
 
+// errBuilding is the state before everything desired is in the kernel for the first time.
+var errBuilding = errors.New("the bans are being put into the kernel")
+
 // kernelError says what is wrong with the kernel's table, nil if nothing is.
 func (d *Daemon) kernelError() error {
+	select {
+	case <-d.built:
+	default:
+		return errBuilding
+	}
 	if err := d.writer.Err(); err != nil {
 		return err
 	}
