@@ -21,13 +21,9 @@ type present struct {
 // presentMin is where throwing out begins to pay.
 const presentMin = 4096
 
-// hash is of set and key; a set holds addresses of one family.
-func (p *present) hash(set setID, key netip.Addr) uint64 {
-	a := key.As16()
-	var b [17]byte
-	copy(b[:], a[:])
-	b[16] = byte(set)
-	return maphash.Bytes(p.seed, b[:])
+type presentKey struct {
+	set setID
+	key netip.Addr
 }
 
 func newPresent(now time.Time) present {
@@ -41,7 +37,7 @@ func (p *present) seconds(t time.Time) uint32 { return uint32(max(0, t.Sub(p.sta
 
 // note records an element and reports whether it may have been there before.
 func (p *present) note(set setID, key netip.Addr, until, now time.Time) bool {
-	h := p.hash(set, key)
+	h := maphash.Comparable(p.seed, presentKey{set, key})
 	end, ok := p.ends[h]
 	if !ok && len(p.ends) >= p.limit {
 		p.sweep(now)
@@ -51,7 +47,7 @@ func (p *present) note(set setID, key netip.Addr, until, now time.Time) bool {
 }
 
 func (p *present) forget(set setID, key netip.Addr) {
-	delete(p.ends, p.hash(set, key))
+	delete(p.ends, maphash.Comparable(p.seed, presentKey{set, key}))
 }
 
 func (p *present) sweep(now time.Time) {

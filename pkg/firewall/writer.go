@@ -84,19 +84,9 @@ type queue struct {
 	items []item
 }
 
-// queueKey is a kind and a prefix as bytes: a map finds it several times as
-// fast as a netip.Prefix.
 type queueKey struct {
-	addr             [16]byte
-	kind, bits, four byte
-}
-
-func keyOf(k Kind, p netip.Prefix) queueKey {
-	q := queueKey{addr: p.Addr().As16(), kind: byte(k), bits: byte(p.Bits())}
-	if p.Addr().Is4() { // not the IPv6 address that is written the same in 16 bytes
-		q.four = 1
-	}
-	return q
+	kind   Kind
+	prefix netip.Prefix
 }
 
 type item struct {
@@ -217,7 +207,7 @@ func signal(c chan struct{}) {
 // twice the room: an unban that is lost would lock somebody out, and the list
 // of what is desired does not say what is no longer desired.
 func (q *queue) put(c Change, t *ticket, limit int) bool {
-	k := keyOf(c.Kind, c.Prefix)
+	k := queueKey{c.Kind, c.Prefix}
 	if i, ok := q.index[k]; ok {
 		it := &q.items[i]
 		it.change = c
@@ -592,7 +582,7 @@ func (w *Writer) waits(c Change) bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, ok := w.pending.index[keyOf(c.Kind, p)]
+	_, ok := w.pending.index[queueKey{c.Kind, p}]
 	return ok
 }
 
