@@ -89,7 +89,7 @@ func (c *config) include(path string, siblings, seen []string) error {
 		return nil
 	}
 	if len(seen) > maxIncludes || len(c.files) >= maxFiles {
-		c.note("%s is not read: there are too many files, or files that include each other", quote(path))
+		c.note("%s is not read: there are too many files, or files that include each other", quotePath(path))
 		return nil
 	}
 	seen = append(slices.Clone(seen), path)
@@ -101,14 +101,14 @@ func (c *config) include(path string, siblings, seen []string) error {
 		return err
 	}
 	if c.total += len(text); c.total > maxTotal {
-		c.note("%s is not read: the files are larger than %d bytes together", quote(path), maxTotal)
+		c.note("%s is not read: the files are larger than %d bytes together", quotePath(path), maxTotal)
 		return nil
 	}
 	f := parseINI(text)
 	c.related(f, "before", path, seen)
 	c.files = append(c.files, path)
 	for _, m := range f.mistakes {
-		c.note("%s: %s", quote(path), m)
+		c.note("%s: %s", quotePath(path), m)
 	}
 	c.merge(f)
 	c.related(f, "after", path, seen)
@@ -137,7 +137,7 @@ func (c *config) related(f *file, key, path string, seen []string) {
 		}
 		// Debian's own file includes paths-overrides.local, which nobody has.
 		if err := c.include(word, nil, seen); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			c.note("%s is not read: %s", quote(word), reasonOf(err))
+			c.note("%s is not read: %s", quotePath(word), reasonOf(err))
 		}
 	}
 }

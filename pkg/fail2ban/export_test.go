@@ -1,5 +1,7 @@
 package fail2ban
 
+import "testing"
+
 // Resolve reads a set of files, and returns what looks an option up in it.
 func Resolve(dir, name string) (func(section, key string) (string, bool), error) {
 	c, err := readConfig(dir, name)
@@ -24,4 +26,15 @@ func Expand(text, name, key string) (string, error) {
 	c.merge(parseINI(text))
 	v, _, err := c.get(name, key)
 	return v, err
+}
+
+// WhileOpen calls f while a database is held for reading.
+func WhileOpen(t *testing.T, path string, f func()) {
+	t.Helper()
+	s, err := openSnapshot(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	f()
 }

@@ -27,6 +27,9 @@ func (c *config) get(name, key string) (value string, ok bool, err error) {
 
 // lookup knows fail2ban's forms section/key, default/key and known/key (the value that a later file replaced).
 func (c *config) lookup(name, key string) (string, bool) {
+	if v, ok := c.sections[name][key]; ok {
+		return v, true
+	}
 	switch key {
 	case "__name__":
 		return name, true
@@ -47,9 +50,6 @@ func (c *config) lookup(name, key string) (string, bool) {
 		}
 		v, ok := c.sections[defaults][k]
 		return v, ok
-	}
-	if v, ok := c.sections[name][key]; ok {
-		return v, true
 	}
 	v, ok := c.sections[defaults][key]
 	return v, ok
@@ -106,3 +106,6 @@ func (c *config) expand(name, raw string, depth int) (string, error) {
 
 // quote is how text from a file or the database stands in a sentence.
 func quote(s string) string { return `"` + printable.String(s) + `"` }
+
+// quotePath shortens nothing that is a path, for its end is what people look for.
+func quotePath(s string) string { return `"` + printable.Limit(s, 1000) + `"` }

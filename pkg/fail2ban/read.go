@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // Where Debian, Red Hat and fail2ban itself keep things.
@@ -110,13 +112,13 @@ func (im *Import) readJails(o Options) (*config, error) {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !named:
-		im.Found = append(im.Found, "no jail files in "+path)
+		im.Found = append(im.Found, "no jail files in "+quotePath(path))
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("the jail files cannot be read: %w", err)
 	}
 	im.Dir, im.Files = c.dir, c.files
-	im.Found = append(im.Found, fmt.Sprintf("jail files: %d from %s", len(c.files), quote(c.dir)))
+	im.Found = append(im.Found, fmt.Sprintf("jail files: %d from %s", len(c.files), quotePath(c.dir)))
 	return c, nil
 }
 
@@ -222,20 +224,20 @@ func (im *Import) isVoIP(name string) bool {
 
 func (im *Import) readBans(ctx context.Context, o Options, path string, named bool) error {
 	if !named && (path == ":memory:" || strings.EqualFold(path, "none")) {
-		im.Found = append(im.Found, "no database: fail2ban.conf says dbfile = "+quote(path))
+		im.Found = append(im.Found, "no database: fail2ban.conf says dbfile = "+quotePath(path))
 		im.leave("bans", "fail2ban keeps them in memory only: fail2ban-client banned names them, and ringwall ban takes them")
 		return nil
 	}
 	c, err := readDatabase(ctx, path, o.Now, im.isVoIP)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !named:
-		im.Found = append(im.Found, "no database at "+quote(path))
+		im.Found = append(im.Found, "no database at "+quotePath(path))
 		return nil
 	case err != nil:
-		return fmt.Errorf("database %s: %w", quote(path), err)
+		return fmt.Errorf("database %s: %w", quotePath(path), err)
 	}
 	im.Database = path
-	im.Found = append(im.Found, fmt.Sprintf("database: %s, version %d", quote(path), c.version))
+	im.Found = append(im.Found, fmt.Sprintf("database: %s, version %d", quotePath(path), c.version))
 	if c.note != "" {
 		im.Found = append(im.Found, c.note)
 	}
@@ -318,7 +320,7 @@ func (im *Import) remaining(r row, now time.Time) (left time.Duration, forever b
 func (im *Import) notOurs(c *contents, r row, also []string) string {
 	j := im.jail(r.jail)
 	switch {
-	case slices.Contains(also, r.jail), im.isVoIP(r.jail) && (j != nil || im.Dir == ""):
+	case slices.Contains(also, r.jail), slices.Contains(also, printable.String(r.jail)), im.isVoIP(r.jail) && (j != nil || im.Dir == ""):
 		return ""
 	case j == nil && im.Dir != "" && im.isVoIP(r.jail):
 		return "jail " + quote(r.jail) + " is off in the jail files, so its bans are no longer in force; take them with --also " + quote(r.jail)

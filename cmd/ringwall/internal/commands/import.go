@@ -109,7 +109,7 @@ over. With --apply the running daemon gets the allow list, and the bans with the
 	flags := cmd.Flags()
 	flags.StringVar(&o.Jail, "jail", "", "jail `FILE`, or a folder like "+fail2ban.DefaultDir+" (the default); the files that belong to it are read too")
 	flags.StringVar(&o.DB, "db", "", "database `FILE` (default: dbfile of fail2ban.conf, or "+fail2ban.DefaultDatabase+")")
-	flags.StringSliceVar(&o.Also, "also", nil, "take the bans of this `JAIL` too, although it is not about telephony; may be repeated")
+	flags.StringArrayVar(&o.Also, "also", nil, "take the bans of this `JAIL` too, although it is not about telephony; may be repeated")
 	flags.BoolVar(&apply, "apply", false, "hand the allow list and the bans to the running daemon")
 	return cmd
 }
