@@ -42,6 +42,11 @@ func newAnnouncer(feed *control.Feed, log *slog.Logger, hook func(engine.Decisio
 
 // push remembers decisions for history at once, and tells of them soon. err is why the kernel does not have them.
 func (a *announcer) push(err error, decisions ...engine.Decision) {
+	if err != nil { // history must not say that what is not in force is
+		for i := range decisions {
+			decisions[i].Detail = "not in the kernel yet: " + err.Error()
+		}
+	}
 	a.feed.Publish(decisions...)
 	a.mu.Lock()
 	room := min(len(decisions), maxAnnouncements-len(a.queue))
@@ -80,7 +85,7 @@ func (a *announcer) Run(ctx context.Context) error {
 			}
 			a.line(n)
 		}
-		if quiet > 0 && limit.Allow() {
+		if quiet > 0 && (limit.Allow() || ctx.Err() != nil) {
 			a.log.Warn("more decisions than are logged one by one; ringwall history and list have them", "decisions", quiet)
 			quiet = 0
 		}
@@ -89,13 +94,18 @@ func (a *announcer) Run(ctx context.Context) error {
 		if len(batch) > 0 {
 			continue
 		}
+		var again <-chan time.Time // to say how many were not logged, also where no decision follows
+		if quiet > 0 {
+			again = time.After(time.Second)
+		}
 		select {
 		case <-a.wake:
+		case <-again:
 		case <-ctx.Done():
 			a.mu.Lock()
 			left := len(a.queue)
 			a.mu.Unlock()
-			if left == 0 {
+			if left == 0 && quiet == 0 {
 				return nil
 			}
 		}

@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+func TestADecisionThatTheKernelHasNotSaysSo(t *testing.T) {
+	var log strings.Builder
+	feed := control.NewFeed(10)
+	a := newAnnouncer(feed, slog.New(slog.NewTextHandler(&log, nil)), nil)
+	d := engine.Decision{Time: time.Now(), Action: engine.Ban, Prefix: netip.MustParsePrefix("203.0.113.66/32")}
+	a.push(errors.New("set ban4 is full"), d)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	history := feed.Recent(time.Time{}, netip.Addr{})
+	if len(history) != 1 || !strings.Contains(history[0].Detail, "set ban4 is full") {
+		t.Errorf("history: %+v", history)
+	}
+	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "set ban4 is full") {
+		t.Errorf("log: %s", log.String())
+	}
+}
+
+// An account's bytes reach the log escaped, and a flood of bans is counted instead of written line by line.
+func TestTheLogIsSafeAndBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		told := 0
+		a := newAnnouncer(control.NewFeed(10), slog.New(slog.NewJSONHandler(&log, nil)), func(engine.Decision) { told++ })
+		for range 20000 {
+			a.push(nil, engine.Decision{Action: engine.Ban, Prefix: netip.MustParsePrefix("203.0.113.66/32"), Account: "\x1b[2J\u202egnp\n"})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- a.Run(ctx) }()
+		time.Sleep(time.Minute)
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if told != 20000 {
+			t.Errorf("the hook heard of %d", told)
+		}
+		if n := strings.Count(log.String(), "\n"); n < lineBurst || n > 2*lineBurst {
+			t.Errorf("%d lines of 20000 bans", n)
+		}
+		if strings.ContainsAny(log.String(), "\x1b\u202e") {
+			t.Error("an attacker's bytes are in the log")
+		}
+		if !strings.Contains(log.String(), "decisions") {
+			t.Error("the rest is not counted")
+		}
+	})
+}
