@@ -95,7 +95,7 @@ func idle(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("  %d bans: %.3f%% of a core, %.0f MB resident\n", bans,
-		100*(after-before).Seconds()/time.Since(began).Seconds(), h.memory("VmRSS"))
+	fmt.Printf("  %d bans: %.3f%% of a core, %.0f MB resident (%.0f MB of them mapped files)\n", bans,
+		100*(after-before).Seconds()/time.Since(began).Seconds(), h.memory("VmRSS"), h.memory("RssFile"))
 	return nil
 }
