@@ -96,7 +96,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.announce = newAnnouncer(d.feed, d.log, o.OnDecision)
 	d.counts = metrics.New(o.Version, d)
 	d.judge = &judge{
-		clock: clock{base: d.started}, counts: d.counts, announce: d.announce, log: d.log, engine: engine.New(cfg.Policy),
+		clock: newClock(d.started), counts: d.counts, announce: d.announce, log: d.log, engine: engine.New(cfg.Policy),
 		meter: cfg.Firewall.Meter.Enabled,
 	}
 	if err := d.openNotify(cfg); err != nil {

@@ -20,12 +20,17 @@ import (
 
 // clock is the wall's time at the start, moved on by the monotonic clock: the time of the engine does not jump when
 // somebody sets the wall clock.
-type clock struct{ base time.Time }
+type clock struct {
+	wall  time.Time // at the start
+	start time.Time // the same moment, with the monotonic clock
+}
 
-func (c clock) now() time.Time { return c.base.Add(time.Since(c.base)) }
+func newClock(start time.Time) clock { return clock{wall: start.Round(0), start: start} }
+
+func (c clock) now() time.Time { return c.wall.Add(time.Since(c.start)) }
 
 // off is how far the wall clock has been set since the start.
-func (c clock) off() time.Duration { return time.Now().Round(0).Sub(c.now().Round(0)) }
+func (c clock) off() time.Duration { return time.Now().Round(0).Sub(c.now()) }
 
 // judge owns the engine. All that changes it holds the lock, and hands its decisions to the kernel's writer before it lets
 // go, so that the kernel sees them in the order in which they were made.
@@ -238,14 +243,17 @@ func (j *judge) refreshTrust() {
 	}
 }
 
+// kernelBans is what the kernel held at the start. The list may take seconds: what is left is left from when it was asked
+// for, at the latest.
+type kernelBans struct {
+	bans  []firewall.Element
+	asked time.Time
+}
+
 // adopt takes over the bans that are in the kernel and what was stored, and takes out of the kernel what should not be
 // there: allowed prefixes of an earlier configuration, and in observe mode the bans.
-func (j *judge) adopt(fw firewall.Firewall, p policy.Policy, stored store.State, pbxs []string) (int, error) {
-	asked := j.clock.now() // the list may take seconds: what is left is left from now at the latest
-	bans, err := fw.Elements(firewall.Ban)
-	if err != nil {
-		return 0, err
-	}
+func (j *judge) adopt(fw firewall.Firewall, p policy.Policy, found kernelBans, stored store.State, pbxs []string) (int, error) {
+	bans, asked := found.bans, found.asked
 	allowed, err := fw.Elements(firewall.Allow)
 	if err != nil {
 		return 0, err

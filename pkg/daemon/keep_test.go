@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,4 +120,38 @@ func TestWithoutAStateFolder(t *testing.T) {
 		}
 	}
 	t.Errorf("no warning: %+v", s.Warnings)
+}
+
+// Somebody sets the clock back while the daemon runs: bans are made and last as ever, and status says that times are shown
+// as of before.
+func TestTheClockIsSetBack(t *testing.T) {
+	r := newRig(t)
+	r.d.judge.mu.Lock()
+	r.d.judge.clock.wall = r.d.judge.clock.wall.Add(time.Hour) // as far as the wall clock is behind it now
+	r.d.judge.mu.Unlock()
+	r.attack(attacker)
+	if d := r.await(engine.Ban, "203.0.113.66/32"); d.Duration != time.Hour {
+		t.Errorf("%+v", d)
+	}
+	if el, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); !ok || el.Remaining > time.Hour || el.Remaining < 50*time.Minute {
+		t.Errorf("kernel: %+v, %v", el, ok)
+	}
+	s, err := r.client.Status(t.Context())
+	if err != nil || !slices.ContainsFunc(s.Warnings, func(w control.Warning) bool { return strings.Contains(w.Text, "the clock was set by -1h") }) {
+		t.Errorf("%+v, %v; want a warning", s.Warnings, err)
+	}
+}
+
+func TestTheClockDoesNotFollowTheWall(t *testing.T) {
+	for _, by := range []time.Duration{-time.Hour, 24 * time.Hour} {
+		c := newClock(time.Now())
+		before := c.now()
+		c.wall, before = c.wall.Add(-by), before.Add(-by) // the wall clock is ahead by that much now
+		if d := c.now().Sub(before); d < 0 || d > time.Minute {
+			t.Errorf("the wall clock was set by %v, the daemon's moved by %v", by, d)
+		}
+		if off := c.off().Round(time.Minute); off != by {
+			t.Errorf("off by %v, want %v", off, by)
+		}
+	}
 }

@@ -6,8 +6,11 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // kernel is what is known of the table besides its elements.
@@ -39,15 +42,29 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 		return fmt.Errorf("the kernel's firewall: %w", err)
 	}
 	d.rebuilt(string(outcome))
-	stored, err := d.openStore(cfg)
-	if err != nil {
-		return fmt.Errorf("the state: %w", err)
+	var stored store.State
+	found := kernelBans{asked: d.judge.clock.now()}
+	var read errgroup.Group // side by side: with 100,000 bans the kernel's list alone takes 2 s
+	read.Go(func() (err error) {
+		if stored, err = d.openStore(cfg); err != nil {
+			return fmt.Errorf("the state: %w", err)
+		}
+		return nil
+	})
+	read.Go(func() (err error) {
+		if found.bans, err = d.fw.Elements(firewall.Ban); err != nil {
+			return fmt.Errorf("the kernel's firewall: %w", err)
+		}
+		return nil
+	})
+	if err := read.Wait(); err != nil {
+		return err
 	}
 	var pbxs []string
 	for _, a := range cfg.Asterisk {
 		pbxs = append(pbxs, a.Name)
 	}
-	n, err := d.judge.adopt(d.fw, cfg.Policy, stored, pbxs)
+	n, err := d.judge.adopt(d.fw, cfg.Policy, found, stored, pbxs)
 	if err != nil {
 		return fmt.Errorf("the kernel's firewall: %w", err)
 	}
