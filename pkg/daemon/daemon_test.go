@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -306,5 +308,30 @@ func TestAllBansEndWithAGrace(t *testing.T) {
 	r.await(engine.Ban, "203.0.113.67/32")
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
 		t.Error("banned again within the grace")
+	}
+}
+
+// What is wrong and what to do about it are said once each.
+func TestStatusNamesTheFaultAndItsCureOnce(t *testing.T) {
+	r := newRig(t)
+	r.stop()
+	r.cfg.Asterisk[0].Secret = policy.NewSecret("wrong")
+	d, err := New(Options{Config: r.cfg, NetNS: int(r.ns), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	var p control.PBXStatus
+	r.until("the login is refused", func() bool { p = d.pbxs[0].status(); return p.LastError != "" })
+	if p.Up || strings.Contains(p.LastError, "Try") || !strings.Contains(p.Try, "secret") || strings.Contains(p.Try+p.LastError, "wrong\n") {
+		t.Errorf("%+v", p)
 	}
 }

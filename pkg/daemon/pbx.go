@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -140,7 +141,10 @@ func (p *pbx) status() control.PBXStatus {
 		Blind: time.Duration(p.blind.Load()).Seconds(),
 	}
 	if !v.Up {
-		v.LastError, v.Try = s.LastError, s.LastHint
+		v.LastError, v.Try = s.LastError, strings.TrimSuffix(s.LastHint, "\n")
+		if v.Try != "" { // the one-line form of an error ends with its hint
+			v.LastError, _, _ = strings.Cut(v.LastError, ". Try: ")
+		}
 	}
 	if at := p.last.Load(); at != 0 {
 		t := time.Unix(0, at)

@@ -179,7 +179,13 @@ func (c *commands) warnings(st control.Status) {
 	for _, w := range list {
 		c.sayf("- %s", w.Text)
 		if w.Try != "" {
-			c.sayf("  Try: %s", w.Try)
+			first, more, _ := strings.Cut(w.Try, "\n")
+			c.sayf("  Try: %s", first)
+			for line := range strings.SplitSeq(more, "\n") {
+				if line != "" {
+					c.sayf("       %s", line)
+				}
+			}
 		}
 	}
 }
