@@ -100,13 +100,14 @@ func cutIPv4(s string) (ip netip.Addr, rest string, ok bool) {
 	return netip.AddrFrom4(b), s[i:], true
 }
 
-// validZone says whether s can be the name or number of a network interface (at most IFNAMSIZ-1 bytes).
+// validZone says whether s can be the name or number of a network interface (at most IFNAMSIZ-1 bytes). A quotation mark
+// would end the value in a line of the log.
 func validZone(s string) bool {
 	if s == "" || len(s) > 15 {
 		return false
 	}
 	for i := range len(s) {
-		if c := s[i]; c <= ' ' || c >= 0x7f || c == '%' {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '%' || c == '"' {
 			return false
 		}
 	}

@@ -306,7 +306,7 @@ func TestAddresses(t *testing.T) {
 		"IPV4/UDP/10.0.0.1/65536", "IPV4/UDP/10.0.0.1/-1", "IPV4/UDP/10.0.0.1/+1", "IPV4/UDP/10.0.0.1/05", "IPV4/UDP/10.0.0.1/5 ",
 		"IPV4/UDP/10.0.0.1/123456", "IPV4/UDP/10.0.0.1/5/6", "IPV4/UDP/10.0.0.01/5", "IPV4/UDP/10.0.0/5", "IPV4/UDP/10.0.0.256/5",
 		"IPV4/UDP/10.0.0.1%lo/5", "IPV4/UDP/fd99::1/5", "IPV6/UDP/10.0.0.1/5", "IPV6/UDP/[fd99::1]/5", "IPV6/UDP/fe80::1%/5",
-		"IPV6/UDP/fe80::1%a b/5", "IPV6/UDP/fe80::1%abcdefghijklmnop/5", "IPV6/UDP/fe80::1%a%b/5", "IPV5/UDP/10.0.0.1/5",
+		"IPV6/UDP/fe80::1%a b/5", "IPV6/UDP/fe80::1%abcdefghijklmnop/5", "IPV6/UDP/fe80::1%a%b/5", "IPV6/UDP/fe80::1%a\"b/5", "IPV5/UDP/10.0.0.1/5",
 		"xIPV4/UDP/10.0.0.1/5", " IPV4/UDP/10.0.0.1/5", "IPV4 /UDP/10.0.0.1/5", "IPV4/udp/10.0.0.1/5", "IPV4/SCTP/10.0.0.1/5",
 		"IPV4/UDP/UDP/10.0.0.1/5", "IPV4/UDP/ 10.0.0.1/5", "ipv4/UDP/10.0.0.1/5", "IPV4/UDP/(null)/5", "IPV4/UDP/host/5",
 	} {
