@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/control"
@@ -187,7 +188,7 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 		var out []engine.Decision
 		for _, p := range prefixes {
 			if req.Remove {
-				if !has(e.AllowedBy(p), origin) {
+				if !slices.Contains(e.AllowedBy(p), origin) {
 					by = append(by, e.AllowedBy(p)...)
 					continue
 				}
@@ -196,7 +197,7 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 				by = append(by, e.AllowedBy(p)...)
 				continue
 			}
-			result.Added = result.Added || !has(e.AllowedBy(p), origin)
+			result.Added = result.Added || !slices.Contains(e.AllowedBy(p), origin)
 			out = append(out, e.Allow(now, p, origin, "")...)
 		}
 		return out, nil
@@ -278,13 +279,4 @@ func (b backend) sourceOf(p netip.Prefix) string {
 
 func (b backend) kernelError(what string, err error) error {
 	return &control.Error{Message: fmt.Sprintf("%s: %v", what, err), Hint: tryFor(err), Err: err}
-}
-
-func has(names []string, name string) bool {
-	for _, n := range names {
-		if n == name {
-			return true
-		}
-	}
-	return false
 }
