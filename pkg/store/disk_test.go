@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -38,6 +39,21 @@ func withDisk(t *testing.T, size string, test func(t *testing.T, dir string)) {
 	test(t, dir)
 }
 
+const ballast = "ballast"
+
+// fillDisk leaves no room at all.
+func fillDisk(t *testing.T, dir string) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(dir, ballast))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	_ = f.Close()
+}
+
 func TestAFullDiskIsReportedAndRecoveredFrom(t *testing.T) {
 	withDisk(t, "2m", func(t *testing.T, dir string) {
 		path := filepath.Join(dir, "state.db")
@@ -46,15 +62,7 @@ func TestAFullDiskIsReportedAndRecoveredFrom(t *testing.T) {
 		stop := runs(t, s)
 		mustPut(t, s, PutBan(sampleBan(0, 1)))
 		mustFlush(t, s)
-		ballast := filepath.Join(dir, "ballast")
-		f, err := os.Create(ballast)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for err == nil {
-			_, err = f.Write(make([]byte, 4096))
-		}
-		_ = f.Close()
+		fillDisk(t, dir)
 		const n = 1500
 		mustPut(t, s, sampleBans(n, 4)...)
 		if err := s.Flush(t.Context()); !errors.Is(err, unix.ENOSPC) {
@@ -72,7 +80,7 @@ func TestAFullDiskIsReportedAndRecoveredFrom(t *testing.T) {
 		if got := len(mustLoad(t, s, start).Bans); got == 0 {
 			t.Error("what was saved before cannot be read")
 		}
-		if err := os.Remove(ballast); err != nil {
+		if err := os.Remove(filepath.Join(dir, ballast)); err != nil {
 			t.Fatal(err)
 		}
 		mustFlush(t, s)
@@ -125,6 +133,39 @@ func TestAReadOnlyFolderStillLoadsAndIsRecoveredFrom(t *testing.T) {
 			if state, _ := load(t, path, start); (len(state.Bans) == 2) != there {
 				t.Errorf("%d bans", len(state.Bans))
 			}
+		}
+	})
+}
+
+func TestFlushDoesNotReportAnAttemptThatFailedBeforeIt(t *testing.T) {
+	withDisk(t, "2m", func(t *testing.T, dir string) {
+		var s *Store
+		var mended bool
+		flushed := make(chan error, 1)
+		s, _ = mustOpen(t, filepath.Join(dir, "state.db"), Options{Health: func(err error) {
+			if err == nil || mended {
+				return
+			}
+			// The attempt that failed calls this before it says that it ended.
+			mended = true
+			if err := os.Remove(filepath.Join(dir, ballast)); err != nil {
+				t.Error(err)
+			}
+			go func() { flushed <- s.Flush(t.Context()) }()
+			for waits := false; !waits && t.Context().Err() == nil; runtime.Gosched() {
+				s.mu.Lock()
+				waits = s.urgent
+				s.mu.Unlock()
+			}
+		}})
+		fillDisk(t, dir)
+		stop := runs(t, s)
+		mustPut(t, s, sampleBans(1500, 4)...)
+		if err := await(t, flushed, "Flush"); err != nil {
+			t.Error(err)
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -95,6 +95,7 @@ func (s *Store) settle(more func()) {
 func (s *Store) save() error {
 	s.mu.Lock()
 	s.urgent = false
+	s.begun++
 	mark := s.taken
 	s.mu.Unlock()
 	err := s.ready()

@@ -120,7 +120,8 @@ type Store struct {
 	taken    uint64 // Puts so far
 	saved    uint64 // of them, durable
 	failed   uint64 // taken when the last attempt failed
-	attempts uint64
+	attempts uint64 // that came to an end
+	begun    uint64 // attempts, the one under way too
 	err      error
 	ended    bool
 	stats    Stats
@@ -308,12 +309,12 @@ func (s *Store) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	target := s.taken
-	attempt := s.attempts
+	begun := s.begun // the one under way may have failed already, of something that is mended by now
 	for s.saved < target || s.resync {
 		if s.ended {
 			return ErrClosed
 		}
-		if s.attempts > attempt && s.failed >= target && s.err != nil {
+		if s.attempts > begun && s.failed >= target && s.err != nil {
 			return s.err
 		}
 		s.urgent = true
