@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,7 +51,7 @@ func (p *program) send(ctx context.Context, m message.Message) error {
 	if err := ctx.Err(); err != nil {
 		return network(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := startWithoutRights(cmd); err != nil {
 		return &failure{what: "the program cannot be started: " + reason(err), final: true}
 	}
 	ended := make(chan struct{})
@@ -95,6 +96,19 @@ func (p *program) send(ctx context.Context, m message.Message) error {
 
 func (p *program) close() {}
 
+// startWithoutRights keeps the daemon's ambient capabilities (CAP_NET_ADMIN, under the packaged unit) from the program:
+// whoever can make it misbehave must not get at the firewall. The set belongs to the thread, and the program starts with
+// that of the thread that starts it (capabilities(7)). The thread's own rights stay as they are.
+func startWithoutRights(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// EINVAL: a kernel before Linux 4.3, which has no such set.
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("capabilities: %w", err)
+	}
+	return cmd.Start()
+}
+
 // exited waits until a child has ended and leaves it to be reaped: until then nobody else can get its number.
 func exited(pid int) {
 	for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
@@ -109,6 +123,9 @@ func reason(err error) string {
 	var ee *exec.Error
 	if errors.As(err, &ee) {
 		return ee.Err.Error()
+	}
+	if number := syscall.Errno(0); errors.As(err, &number) {
+		return number.Error()
 	}
 	return fmt.Sprintf("%T", err)
 }
