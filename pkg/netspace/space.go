@@ -1,0 +1,144 @@
+package netspace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Space is a network namespace.
+type Space struct{ ns netns.NsHandle }
+
+// New makes a namespace whose loopback is up. It needs CAP_SYS_ADMIN and CAP_NET_ADMIN; the error is the kernel's.
+func New() (*Space, error) {
+	s := &Space{ns: netns.None()}
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("a network namespace cannot be made (this needs root): %w", err)
+		}
+		var err error
+		if s.ns, err = netns.Get(); err != nil {
+			return fmt.Errorf("a network namespace: %w", err)
+		}
+		return Up("lo")
+	})
+	if err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close gives the descriptor back. What still runs in the namespace keeps it. A second Close, or one of nil, does nothing.
+func (s *Space) Close() error {
+	if s == nil || !s.ns.IsOpen() {
+		return nil
+	}
+	return s.ns.Close()
+}
+
+// FD is the descriptor of the namespace, as nftables.WithNetNSFd takes it. It is the space's: do not close it.
+func (s *Space) FD() int { return int(s.ns) }
+
+// Do runs f in the namespace and waits for it. Sockets that f opens stay in the namespace wherever they are used later;
+// goroutines that f starts are outside. f's thread ends with f, so that f may change whatever belongs to a thread. That f
+// ends its goroutine, as t.Fatal does, is an error.
+func (s *Space) Do(f func() error) error {
+	return onThread(func() error {
+		if err := netns.Set(s.ns); err != nil {
+			return fmt.Errorf("enter a network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// onThread runs f on a thread that ends with it.
+func onThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime ends the thread
+		if unix.Gettid() == unix.Getpid() {
+			// Except the first thread, which cannot end: it would stay in the namespace, and keep it. While this
+			// goroutine holds that thread, another one cannot get it.
+			defer runtime.UnlockOSThread()
+			done <- onThread(f)
+			return
+		}
+		err := errors.New("the function ended its goroutine")
+		defer func() { done <- err }()
+		err = f()
+	}()
+	return <-done
+}
+
+// DialContext opens a connection from the namespace, as net.Dialer does.
+func (s *Space) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return s.Dial(ctx, net.Dialer{}, network, address)
+}
+
+// Dial is DialContext with options, such as the address to come from.
+func (s *Space) Dial(ctx context.Context, d net.Dialer, network, address string) (c net.Conn, err error) {
+	d.FallbackDelay = -1 // Happy Eyeballs would dial on a goroutine, that is on another thread
+	err = s.Do(func() (err error) {
+		c, err = d.DialContext(ctx, network, address)
+		return err
+	})
+	return c, err
+}
+
+// Listen opens a listener in the namespace, as net.Listen does.
+func (s *Space) Listen(ctx context.Context, network, address string) (l net.Listener, err error) {
+	err = s.Do(func() (err error) {
+		var c net.ListenConfig
+		l, err = c.Listen(ctx, network, address)
+		return err
+	})
+	return l, err
+}
+
+// Cable joins two namespaces. At both ends it is the interface eth0, which is up and has the addresses, each with the
+// length of its network: 192.0.2.1/24.
+func Cable(a, b *Space, addrsA, addrsB []string) error {
+	err := a.Do(func() error {
+		v := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(b.ns)}
+		if err := netlink.LinkAdd(v); err != nil {
+			return fmt.Errorf("join two network namespaces: %w", err)
+		}
+		return Up("eth0", addrsA...)
+	})
+	if err != nil {
+		return err
+	}
+	return b.Do(func() error { return Up("eth0", addrsB...) })
+}
+
+// Up gives an interface addresses and sets it up, in the namespace of the calling thread. IPv6 addresses are of use at
+// once: nobody is asked whether he has them already (RFC 4862, section 5.4), which takes a second or two.
+func Up(name string, addrs ...string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", name, err)
+	}
+	for _, text := range addrs {
+		a, err := netlink.ParseAddr(text)
+		if err == nil {
+			if a.IP.To4() == nil {
+				a.Flags = unix.IFA_F_NODAD
+			}
+			err = netlink.AddrAdd(link, a)
+		}
+		if err != nil {
+			return fmt.Errorf("interface %s: %s: %w", name, text, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("interface %s: %w", name, err)
+	}
+	return nil
+}
