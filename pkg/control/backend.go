@@ -26,6 +26,9 @@ type Backend interface {
 	Allow(ctx context.Context, req AllowRequest) (AllowResult, error)
 
 	Why(ctx context.Context, addr netip.Addr) (engine.Explanation, error)
+	// Place says at once where an address is registered: the zero value where nobody knows, or no geo file is set up.
+	// Bans, Trusted and Why fill it in; the decisions of History get it when they are written.
+	Place(addr netip.Addr) engine.Place
 	// History returns decisions since a time, oldest first, of one source or, where addr is not valid, of all.
 	History(ctx context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error)
 }

@@ -73,6 +73,13 @@ func (f *fake) Protected(ctx context.Context) ([]engine.AllowView, error) {
 	return []engine.AllowView{{Prefix: "192.0.2.50/32", Origin: "learned"}}, f.call(ctx)
 }
 
+func (f *fake) Place(addr netip.Addr) engine.Place {
+	if addr == netip.MustParseAddr("203.0.113.1") {
+		return engine.Place{Country: "NL", ASN: 64496, ASName: "Example \"B.V.\" \x1b[2J"}
+	}
+	return engine.Place{}
+}
+
 func (f *fake) Ban(ctx context.Context, req BanRequest) (BanResult, error) {
 	err := f.call(ctx)
 	f.mu.Lock()

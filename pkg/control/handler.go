@@ -160,7 +160,11 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request, q url.Values) e
 	if err != nil {
 		return err
 	}
-	return writeLines(w, decisions)
+	out := make([]placed, len(decisions))
+	for i, d := range decisions {
+		out[i] = s.placed(d)
+	}
+	return writeLines(w, out)
 }
 
 func (s *Server) ban(w http.ResponseWriter, r *http.Request, _ url.Values) error {

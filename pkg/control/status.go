@@ -19,6 +19,7 @@ type Status struct {
 	Engine      engine.Stats `json:"engine"`
 	Kernel      KernelStatus `json:"kernel"`
 	ObserveOnly []Observed   `json:"observe_only"` // services whose evidence never bans
+	Geo         []GeoFile    `json:"geo,omitempty"`
 	Warnings    []Warning    `json:"warnings"`
 }
 
@@ -80,6 +81,20 @@ type KernelStatus struct {
 	LastError     string     `json:"last_error,omitempty"`
 	LastErrorTime *time.Time `json:"last_error_time,omitempty"`
 	Try           string     `json:"try,omitempty"`
+}
+
+// GeoFile is a file of geo.files, in their order. One that could not be read at all has an Error and no Type; after a bad
+// replacement there is an Error, and the rest is about the file that is still used.
+type GeoFile struct {
+	Path    string     `json:"path"`
+	Type    string     `json:"type,omitempty"`    // as the file calls itself, such as GeoLite2-Country: foreign text
+	Built   *time.Time `json:"built,omitempty"`   // by its maker
+	Loaded  *time.Time `json:"loaded,omitempty"`  // by the daemon
+	Bytes   int64      `json:"bytes,omitempty"`   // in memory
+	Country bool       `json:"country,omitempty"` // it knows countries
+	ASN     bool       `json:"asn,omitempty"`     // it knows autonomous systems
+	Error   string     `json:"error,omitempty"`
+	Try     string     `json:"try,omitempty"`
 }
 
 // Observed is a service whose evidence never bans, and why.

@@ -80,7 +80,7 @@ func (s *Server) stream(w http.ResponseWriter, rc *http.ResponseController, deci
 		}
 	}
 	for _, d := range decisions {
-		if err := write(d); err != nil {
+		if err := write(s.placed(d)); err != nil {
 			return err
 		}
 	}

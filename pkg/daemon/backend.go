@@ -63,6 +63,9 @@ func (b backend) Why(_ context.Context, a netip.Addr) (x engine.Explanation, _ e
 	return x, nil
 }
 
+// Place implements control.Backend.
+func (b backend) Place(netip.Addr) engine.Place { return engine.Place{} }
+
 // History implements control.Backend.
 func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error) {
 	if b.store == nil {

@@ -38,6 +38,7 @@ type BanView struct {
 	Accounts []string   `json:"accounts"` // names that were tried
 	Attempts int        `json:"attempts"` // that led to it, and since
 	Evidence []Evidence `json:"evidence,omitempty"`
+	Place               // of Prefix; the engine leaves it empty
 }
 
 // TrustView is a source that is trusted because one of its users logged in with a password.
@@ -48,6 +49,7 @@ type TrustView struct {
 	Left     float64   `json:"left_seconds"`
 	Accounts []string  `json:"accounts"` // that logged in from there
 	Score    float64   `json:"score"`
+	Place              // of Prefix; the engine leaves it empty
 }
 
 // AllowView is one entry of the allow list, or of what Asterisk protects.
@@ -74,6 +76,7 @@ type Explanation struct {
 	Evidence  []Evidence `json:"evidence"` // oldest first
 	Lost      int        `json:"lost"`     // older pieces that are no longer kept
 	Lines     []string   `json:"lines"`    // the arithmetic and what would change it, for a person
+	Place                // of Address; the engine leaves it empty
 }
 
 // Stats are the engine's own counts.

@@ -46,6 +46,7 @@ type backend struct {
 	unban   control.UnbanResult
 	allow   control.AllowResult
 	explain engine.Explanation
+	places  map[netip.Addr]engine.Place
 }
 
 func (b *backend) Status(context.Context) (control.Status, error) {
@@ -106,6 +107,8 @@ func (b *backend) Allowed(context.Context) ([]engine.AllowView, error) {
 		{Prefix: "192.0.2.77/32", Origin: "office.example.net", Note: "resolved a minute ago"},
 	}, b.err
 }
+
+func (b *backend) Place(addr netip.Addr) engine.Place { return b.places[addr] }
 
 func (b *backend) Protected(context.Context) ([]engine.AllowView, error) {
 	if b.empty {
