@@ -190,6 +190,9 @@ func (e *Engine) count(b *ban, n int) {
 		return
 	}
 	e.enforced += n
+	if b.prefix.Addr().Is6() {
+		e.enforced6 += n
+	}
 	if !b.proven {
 		e.forgeable += n
 	}

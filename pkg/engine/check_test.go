@@ -8,7 +8,7 @@ import (
 
 // check recounts the books and says what does not agree.
 func (e *Engine) check() error {
-	enforced, forgeable, kept := 0, 0, 0
+	enforced, enforced6, forgeable, kept := 0, 0, 0, 0
 	networks := make(map[netip.Prefix]network)
 	for p, b := range e.bans {
 		if p != b.prefix || p != p.Masked() {
@@ -17,6 +17,9 @@ func (e *Engine) check() error {
 		kept += len(b.evidence)
 		if !b.observed {
 			enforced++
+			if p.Addr().Is6() {
+				enforced6++
+			}
 			if !b.proven {
 				forgeable++
 			}
@@ -34,6 +37,9 @@ func (e *Engine) check() error {
 				return fmt.Errorf("source of %v: banned %v, class %d", p, s.banned, s.class)
 			}
 		}
+	}
+	if enforced6 != e.enforced6 {
+		return fmt.Errorf("%d enforced of IPv6, counted %d", e.enforced6, enforced6)
 	}
 	if enforced != e.enforced || forgeable != e.forgeable || kept != e.kept {
 		return fmt.Errorf("enforced %d, forgeable %d, kept %d; counted %d, %d, %d",

@@ -93,23 +93,7 @@ type decisionJSON struct {
 }
 
 // MarshalJSON writes the decision line of the contract.
-func (d Decision) MarshalJSON() ([]byte, error) {
-	j := decisionJSON{
-		Time: d.Time, Action: d.Action, Reason: d.Reason, Points: round(d.Points), Score: round(d.Score),
-		Account: d.Account, Transport: d.Transport.String(), Proven: d.Proven,
-		Duration: d.Duration.Seconds(), PBX: d.PBX, Detail: d.Detail,
-	}
-	if d.Source.IsValid() {
-		j.Source = d.Source.String()
-	}
-	if d.Prefix.IsValid() {
-		j.Prefix = d.Prefix.String()
-	}
-	if d.Service != security.OtherService {
-		j.Service = d.Service.String()
-	}
-	return json.Marshal(j)
-}
+func (d Decision) MarshalJSON() ([]byte, error) { return d.AppendJSON(make([]byte, 0, 384)) }
 
 // UnmarshalJSON reads the decision line of the contract back.
 func (d *Decision) UnmarshalJSON(text []byte) error {

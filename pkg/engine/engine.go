@@ -45,6 +45,7 @@ type Engine struct {
 	networks  map[netip.Prefix]network
 	timers    timers
 	enforced  int     // bans
+	enforced6 int     // of them, those of IPv6
 	forgeable int     // of them, on unproven evidence
 	budget    float64 // of unproven bans
 	budgetAt  int64

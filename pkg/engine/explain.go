@@ -90,7 +90,7 @@ func viewPrefixes(p *prefixes[[]origin]) []AllowView {
 // Stats counts at now.
 func (e *Engine) Stats(now time.Time) Stats {
 	e.advance(now)
-	s := Stats{Sources: e.sources.len(), Bans: e.enforced, Observed: len(e.bans) - e.enforced, Evicted: e.evicted,
+	s := Stats{Sources: e.sources.len(), Bans: e.enforced, Bans6: e.enforced6, Observed: len(e.bans) - e.enforced, Evicted: e.evicted,
 		Limited: make(map[string]int, len(e.limited)), Suspended: e.suspended}
 	for _, t := range e.trusts {
 		if t.until > e.now {

@@ -102,16 +102,29 @@ func (e *Engine) offenders() []netip.Prefix {
 
 // BanOf returns the enforced ban of exactly this prefix.
 func (e *Engine) BanOf(p netip.Prefix) (BanState, bool) {
-	b := e.bans[p]
-	if b == nil || b.observed || b.until <= e.now {
-		return BanState{}, false
-	}
-	return e.exportBan(b), true
+	var s BanState
+	ok := e.CopyBan(p, &s)
+	return s, ok
 }
 
-func (e *Engine) exportBan(b *ban) BanState {
-	s := BanState{
-		Prefix: b.prefix, Source: b.source, Since: stamp(b.since), Until: stamp(b.until), Reason: b.reason,
+// CopyBan is BanOf into a BanState whose room for evidence is used again.
+func (e *Engine) CopyBan(p netip.Prefix, s *BanState) bool {
+	b := e.bans[p]
+	if b == nil || b.observed || b.until <= e.now {
+		return false
+	}
+	e.copyBan(b, s)
+	return true
+}
+
+func (e *Engine) exportBan(b *ban) (s BanState) {
+	e.copyBan(b, &s)
+	return s
+}
+
+func (e *Engine) copyBan(b *ban, s *BanState) {
+	*s = BanState{
+		Evidence: s.Evidence[:0], Prefix: b.prefix, Source: b.source, Since: stamp(b.since), Until: stamp(b.until), Reason: b.reason,
 		Score: float64(b.score), Proven: b.proven, Manual: b.manual, Number: b.number, Comment: b.comment,
 		Attempts: b.attempts,
 	}
@@ -122,7 +135,6 @@ func (e *Engine) exportBan(b *ban) BanState {
 	for i := range b.evidence {
 		s.Evidence = append(s.Evidence, e.view(&b.evidence[i]))
 	}
-	return s
 }
 
 // Offender returns how often the source that a prefix is was banned.
@@ -194,8 +206,13 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 			e.timers.set(until, g.Prefix, endOfGrace)
 		}
 	}
-	for _, b := range s.Bans {
-		e.restoreBan(b)
+	order := make([]int32, len(s.Bans)) // the oldest first, for NewestBans
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortStableFunc(order, func(a, b int32) int { return s.Bans[a].Since.Compare(s.Bans[b].Since) })
+	for _, i := range order {
+		e.restoreBan(s.Bans[i])
 	}
 }
 

@@ -84,6 +84,7 @@ type Stats struct {
 	Sources   int            `json:"tracked_sources"`
 	Trusted   int            `json:"trusted_sources"`
 	Bans      int            `json:"bans"`     // enforced, active
+	Bans6     int            `json:"-"`        // of them, those of IPv6
 	Observed  int            `json:"observed"` // not enforced, active
 	Evicted   uint64         `json:"evicted_sources"`
 	Limited   map[string]int `json:"limited,omitempty"` // bans not made, by the bound that was hit
