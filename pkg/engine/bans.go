@@ -24,6 +24,8 @@ type ban struct {
 	attempts int
 	evidence []record
 	more     bool // older evidence was not kept
+
+	older, newer *ban // in the order in which they were made
 }
 
 // network is what is known of a network with banned addresses in it.
@@ -92,6 +94,7 @@ func (c *call) condemn(s *source, reason Reason, enforce, proven bool) {
 	b.evidence, b.more = c.ring.chain(s, min(perBan, banBudget-c.kept))
 	c.kept += len(b.evidence)
 	c.putBan(b)
+	c.activity.banned(c.now)
 	action := Ban
 	if !enforce {
 		action = Observe
@@ -171,6 +174,10 @@ func (e *Engine) putBan(b *ban) {
 		e.forget(old)
 	}
 	e.bans[b.prefix] = b
+	if b.older = e.newest; b.older != nil {
+		b.older.newer = b
+	}
+	e.newest = b
 	e.count(b, 1)
 	e.timers.set(b.until, b.prefix, endOfBan)
 	e.flag(b.prefix, true)
@@ -179,6 +186,14 @@ func (e *Engine) putBan(b *ban) {
 // forget takes a ban out of the books.
 func (e *Engine) forget(b *ban) {
 	delete(e.bans, b.prefix)
+	if b.newer != nil {
+		b.newer.older = b.older
+	} else {
+		e.newest = b.older
+	}
+	if b.older != nil {
+		b.older.newer = b.newer
+	}
 	e.kept -= len(b.evidence)
 	e.count(b, -1)
 	e.flag(b.prefix, false)
@@ -304,6 +319,7 @@ func (c *call) condemnNetwork(p netip.Prefix) {
 		prefix: net, source: c.addr, since: c.now, until: c.now + int64(d), reason: Network, proven: proven, number: 1,
 		pbx: c.pbx, attempts: n.banned, comment: detail,
 	})
+	c.activity.banned(c.now)
 	c.decide(Ban, Network, net, d, proven, detail)
 }
 

@@ -228,6 +228,7 @@ func (c *call) charge(w float64, reason Reason, n note) {
 		c.goodFails()
 	}
 	if w > 0 {
+		c.tally()
 		c.verdict(s, reason, enforce)
 	}
 }

@@ -42,6 +42,7 @@ type Engine struct {
 	ring     ring
 
 	bans      map[netip.Prefix]*ban
+	newest    *ban
 	networks  map[netip.Prefix]network
 	timers    timers
 	enforced  int     // bans
@@ -60,6 +61,7 @@ type Engine struct {
 	protected *prefixes[[]origin]
 	grace     *prefixes[int64] // until when, ns
 
+	activity  activity
 	limited   map[string]int
 	evicted   uint64
 	suspended int

@@ -24,6 +24,7 @@ const (
 	forTampering
 	forSpared
 	forLimit
+	forTally
 	forMisconfigured // plus the index of the reason
 )
 

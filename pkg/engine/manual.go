@@ -46,6 +46,9 @@ func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment str
 	}
 	e.grace.delete(p)
 	e.putBan(b)
+	if action == Ban {
+		e.activity.banned(e.now)
+	}
 	return []Decision{{Time: stamp(e.now), Action: action, Source: b.source, Prefix: p, Reason: Manual, Proven: true,
 		Duration: d, Detail: comment}}, nil
 }
