@@ -225,6 +225,9 @@ func (f *file) daemon(c *Config) {
 		switch {
 		case !ok:
 			f.fail(key, "not an address to listen on", detail{value: f.shown(key), allowed: `HOST:PORT, or "" for off`, hint: "127.0.0.1:9646"})
+		case !loopback(host) && c.Metrics.Page:
+			f.warn(key, "other machines can read the metrics, and the status page with its addresses and account names, without a password",
+				detail{value: f.shown(key), hint: "127.0.0.1:9646, or metrics.page: false"})
 		case !loopback(host):
 			f.warn(key, "other machines can read the metrics, without a password", detail{value: f.shown(key), hint: "127.0.0.1:9646"})
 		}

@@ -226,9 +226,10 @@ type Meter struct {
 	Burst   uint32 `yaml:"burst"` // packets
 }
 
-// Metrics is the listener of Prometheus' metrics; an empty Listen turns it off.
+// Metrics is the listener of Prometheus' metrics and of the status page; an empty Listen turns both off.
 type Metrics struct {
 	Listen string `yaml:"listen"`
+	Page   bool   `yaml:"page"` // the status page, beside the metrics
 }
 
 // Control is the socket of the commands.

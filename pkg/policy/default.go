@@ -50,7 +50,7 @@ func Default() Config {
 			Owner:    OwnerAuto,
 			Meter:    Meter{Rate: 100, Burst: 500},
 		},
-		Metrics: Metrics{Listen: "127.0.0.1:9646"},
+		Metrics: Metrics{Listen: "127.0.0.1:9646", Page: true},
 		Control: Control{Socket: "/run/ringwall/ringwall.sock"},
 		State:   State{Path: "/var/lib/ringwall/state.db"},
 		Log:     Log{Level: "info", Format: "auto"},

@@ -139,8 +139,9 @@ func docs() map[string]about {
 		"firewall.meter.rate":    {"Packets a second from one source: 1 to 1000000.", "a phone sends a few in a minute, forty phones some twenty a second at the worst"},
 		"firewall.meter.burst":   {"Packets from one source at once: 1 to 10000000.", "an office of a hundred phones that registers after a power cut"},
 
-		"metrics":        {"Prometheus' metrics.", ""},
-		"metrics.listen": {"Where http://HOST:PORT/metrics is served; \"\" turns it off.", "metrics have no password, so they stay on this machine"},
+		"metrics":        {"Prometheus' metrics, and a page for people.", ""},
+		"metrics.listen": {"Where http://HOST:PORT/metrics and the status page http://HOST:PORT/ are served; \"\" turns both off.", "they have no password, so they stay on this machine"},
+		"metrics.page":   {"Serve the status page. It shows addresses and account names to whoever reaches metrics.listen, and can change nothing without: ringwall page.", "on loopback only users of this machine see it"},
 		"control":        {"The socket of the commands (status, ban, unban, why …).", ""},
 		"control.socket": {"Its whole path, up to 107 bytes.", "where systemd's RuntimeDirectory puts it"},
 		"control.group":  {"The group that may use the commands without sudo; \"\" is the daemon's own.", "the daemon's own, since only you can say who may unban an attacker"},

@@ -163,6 +163,8 @@ func TestWarnings(t *testing.T) {
 		{"an entry twice", base + "policy:\n  allow: [192.0.2.1, 192.0.2.1/32]\n",
 			`ringwall.yaml:6: policy.allow[1]: given twice: "192.0.2.1/32"; try: remove one of them`},
 		{"metrics for everybody", base + "metrics:\n  listen: :9646\n",
+			`ringwall.yaml:6: metrics.listen: other machines can read the metrics, and the status page with its addresses and account names, without a password: ":9646"; try: 127.0.0.1:9646, or metrics.page: false`},
+		{"metrics alone for everybody", base + "metrics:\n  listen: :9646\n  page: false\n",
 			`ringwall.yaml:6: metrics.listen: other machines can read the metrics, without a password: ":9646"; try: 127.0.0.1:9646`},
 		{"a secret in clear", strings.Replace(base, "127.0.0.1", "192.0.2.1", 1) + "    auth: plain\n",
 			`ringwall.yaml:5: asterisk[0].auth: the secret crosses the network in clear; try: auth: md5, or tls: {enabled: true}`},

@@ -252,6 +252,10 @@ func TestMistakesOfValues(t *testing.T) {
   listen: 127.0.0.1
 `,
 			`ringwall.yaml:6: metrics.listen: not an address to listen on: "127.0.0.1"; allowed: HOST:PORT, or "" for off; try: 127.0.0.1:9646`},
+		{"a page that is neither on nor off", base + `metrics:
+  page: "on"
+`,
+			`ringwall.yaml:6: metrics.page: not a yes or no: "on"; allowed: true or false, without quotes`},
 		{"a socket with a relative path", base + `control:
   socket: ringwall.sock
 `,
