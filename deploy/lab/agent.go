@@ -108,7 +108,7 @@ func (a *Agent) open() error {
 		network = "tcp"
 		local = net.TCPAddrFromAddrPort(netip.AddrPortFrom(a.options.Local, a.options.Port))
 	}
-	conn, err := a.lab.dial(ctx, a.node, network, a.server.String(), local)
+	conn, err := a.lab.net.nodes[a.node].Dial(ctx, net.Dialer{LocalAddr: local}, network, a.server.String())
 	if err != nil {
 		return noReply(fmt.Errorf("lab: dial: %w", err))
 	}

@@ -7,12 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/netspace"
 )
 
 // Node is one host of the lab, in a network namespace of its own.
@@ -57,21 +58,21 @@ func (n Node) IPv6() netip.Addr {
 
 // network is the bridge and the nodes, each an open namespace.
 type network struct {
-	handles map[Node]netns.NsHandle
-	hub     netns.NsHandle
+	nodes map[Node]*netspace.Space
+	hub   *netspace.Space
 }
 
 func newNetwork() (_ *network, err error) {
-	n := &network{handles: map[Node]netns.NsHandle{}, hub: netns.None()}
+	n := &network{nodes: map[Node]*netspace.Space{}}
 	defer func() {
 		if err != nil {
 			n.close()
 		}
 	}()
-	if n.hub, err = newNamespace(); err != nil {
+	if n.hub, err = netspace.New(); err != nil {
 		return nil, err
 	}
-	hub, err := netlink.NewHandleAt(n.hub, unix.NETLINK_ROUTE)
+	hub, err := netlink.NewHandleAt(netns.NsHandle(n.hub.FD()), unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("lab: netlink: %w", err)
 	}
@@ -86,11 +87,11 @@ func newNetwork() (_ *network, err error) {
 		return nil, fmt.Errorf("lab: bridge up: %w", err)
 	}
 	for _, node := range []Node{Server, Phone, Trunk, Attacker, Spare} {
-		ns, err := newNamespace()
+		ns, err := netspace.New()
 		if err != nil {
 			return nil, err
 		}
-		n.handles[node] = ns
+		n.nodes[node] = ns
 		if err := connect(hub, bridge, node, ns); err != nil {
 			return nil, fmt.Errorf("lab: node %s: %w", node, err)
 		}
@@ -99,11 +100,11 @@ func newNetwork() (_ *network, err error) {
 }
 
 // connect gives a namespace its addresses and a port at the bridge.
-func connect(hub *netlink.Handle, bridge netlink.Link, node Node, ns netns.NsHandle) error {
+func connect(hub *netlink.Handle, bridge netlink.Link, node Node, ns *netspace.Space) error {
 	port := &netlink.Veth{
 		LinkAttrs:     netlink.LinkAttrs{Name: "p-" + string(node)},
 		PeerName:      "eth0",
-		PeerNamespace: netlink.NsFd(ns),
+		PeerNamespace: netlink.NsFd(ns.FD()),
 	}
 	if err := hub.LinkAdd(port); err != nil {
 		return fmt.Errorf("veth: %w", err)
@@ -114,29 +115,16 @@ func connect(hub *netlink.Handle, bridge netlink.Link, node Node, ns netns.NsHan
 	if err := hub.LinkSetUp(port); err != nil {
 		return fmt.Errorf("bridge port up: %w", err)
 	}
-	if err := within(ns, settle); err != nil {
-		return err
-	}
-	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("netlink: %w", err)
-	}
-	defer h.Close()
-	for _, name := range []string{"lo", "eth0"} {
-		link, err := h.LinkByName(name)
+	return ns.Do(func() error {
+		if err := settle(); err != nil {
+			return err
+		}
+		if err := netspace.Up("eth0", node.IPv4().String()+"/16", node.IPv6().String()+"/32"); err != nil {
+			return err
+		}
+		link, err := netlink.LinkByName("eth0")
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if err := h.LinkSetUp(link); err != nil {
-			return fmt.Errorf("%s up: %w", name, err)
-		}
-		if name == "lo" {
-			continue
-		}
-		for _, prefix := range []netip.Prefix{netip.PrefixFrom(node.IPv4(), 16), netip.PrefixFrom(node.IPv6(), 32)} {
-			if err := h.AddrAdd(link, address(prefix)); err != nil {
-				return fmt.Errorf("address %s: %w", prefix, err)
-			}
+			return err
 		}
 		// A PBX has a default route: without one, packets from forged sources are judged otherwise.
 		for _, dst := range []string{"0.0.0.0/0", "::/0"} {
@@ -144,12 +132,12 @@ func connect(hub *netlink.Handle, bridge netlink.Link, node Node, ns netns.NsHan
 			if err != nil {
 				return err
 			}
-			if err := h.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all}); err != nil {
+			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all}); err != nil {
 				return fmt.Errorf("route %s: %w", dst, err)
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // settle sets what the kernel decides by the namespace: packets of forged sources pass the reverse-path filter, and
@@ -168,85 +156,28 @@ func settle() error {
 	return nil
 }
 
-// address is what netlink wants; NODAD since an IPv6 address is else unusable for a second or two.
-func address(p netip.Prefix) *netlink.Addr {
-	a := &netlink.Addr{IPNet: &net.IPNet{
-		IP:   p.Addr().AsSlice(),
-		Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
-	}}
-	if p.Addr().Is6() {
-		a.Flags = unix.IFA_F_NODAD
-	}
-	return a
-}
-
 func (n *network) close() {
-	for node := range n.handles {
-		h := n.handles[node]
-		_ = h.Close()
+	for _, ns := range n.nodes {
+		_ = ns.Close()
 	}
-	if n.hub.IsOpen() {
-		_ = n.hub.Close()
-	}
-}
-
-// newNamespace makes a network namespace without a name: it lives as long as its descriptor.
-func newNamespace() (netns.NsHandle, error) {
-	ns := netns.None()
-	err := onThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("lab: new network namespace: %w", err)
-		}
-		var err error
-		ns, err = netns.Get()
-		return err
-	})
-	return ns, err
-}
-
-// onThread runs f on a thread that ends with it, so that f may change the thread's namespaces.
-func onThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the runtime ends the thread
-		if unix.Gettid() == unix.Getpid() {
-			// Except the first thread, which cannot end: it would stay in the namespace, and keep it. While this
-			// goroutine holds that thread, another one cannot get it.
-			defer runtime.UnlockOSThread()
-			done <- onThread(f)
-			return
-		}
-		err := errors.New("lab: the function ended its goroutine (t.Fatal belongs on the test's own)")
-		defer func() { done <- err }()
-		err = f()
-	}()
-	return <-done
-}
-
-func within(ns netns.NsHandle, f func() error) error {
-	return onThread(func() error {
-		if err := netns.Set(ns); err != nil {
-			return fmt.Errorf("lab: enter namespace: %w", err)
-		}
-		return f()
-	})
+	_ = n.hub.Close()
 }
 
 // Do runs f in the node's namespace and waits for it. Sockets that f opens stay in that namespace wherever they are
 // used later; goroutines that f starts are outside it. f must not call t.Fatal or t.Skip.
 func (l *Lab) Do(node Node, f func() error) error {
-	return within(l.net.handles[node], f)
+	return l.net.nodes[node].Do(f)
 }
 
 // NS returns the descriptor of the node's network namespace, as nftables.WithNetNSFd takes it. It is the lab's: do not
 // close it.
 func (l *Lab) NS(node Node) int {
-	return int(l.net.handles[node])
+	return l.net.nodes[node].FD()
 }
 
 // DialContext opens a connection from a node. With Server it is what a daemon beside Asterisk would use.
 func (l *Lab) DialContext(ctx context.Context, node Node, network, address string) (net.Conn, error) {
-	return l.dial(ctx, node, network, address, nil)
+	return l.net.nodes[node].DialContext(ctx, network, address)
 }
 
 // Dialer returns a node's DialContext, as tests hand it to a client.
@@ -256,47 +187,22 @@ func (l *Lab) Dialer(node Node) func(ctx context.Context, network, address strin
 	}
 }
 
-func (l *Lab) dial(ctx context.Context, node Node, network, address string, local net.Addr) (net.Conn, error) {
-	var conn net.Conn
-	err := l.Do(node, func() (err error) {
-		// FallbackDelay < 0: Happy Eyeballs would dial on a goroutine, that is on another thread.
-		d := net.Dialer{LocalAddr: local, FallbackDelay: -1}
-		conn, err = d.DialContext(ctx, network, address)
-		return err
-	})
-	return conn, err
-}
-
 // Listen opens a TCP listener on a node.
 func (l *Lab) Listen(ctx context.Context, node Node, network, address string) (net.Listener, error) {
-	var listener net.Listener
-	err := l.Do(node, func() (err error) {
-		var c net.ListenConfig
-		listener, err = c.Listen(ctx, network, address)
-		return err
-	})
-	return listener, err
+	return l.net.nodes[node].Listen(ctx, network, address)
 }
 
 // AddAddr gives a node one more address, for instance 10.99.7.1 or fd99:0:0:7::1, to attack from.
 func (l *Lab) AddAddr(t testing.TB, node Node, addrs ...netip.Addr) {
 	t.Helper()
-	h, err := netlink.NewHandleAt(l.net.handles[node], unix.NETLINK_ROUTE)
-	if err != nil {
-		t.Fatalf("lab: netlink on %s: %v", node, err)
-	}
-	defer h.Close()
-	link, err := h.LinkByName("eth0")
-	if err != nil {
-		t.Fatalf("lab: eth0 of %s: %v", node, err)
-	}
 	for _, a := range addrs {
 		bits := 16
 		if a.Is6() {
 			bits = 32
 		}
-		if err := h.AddrAdd(link, address(netip.PrefixFrom(a, bits))); err != nil && !errors.Is(err, unix.EEXIST) {
-			t.Fatalf("lab: add %s to %s: %v", a, node, err)
+		err := l.Do(node, func() error { return netspace.Up("eth0", netip.PrefixFrom(a, bits).String()) })
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			t.Fatalf("lab: %s: %v", node, err)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,64 +8,25 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/netspace"
 )
 
 // bootTime bounds the wait for Asterisk, which needs a fraction of a second on an idle machine.
 const bootTime = 60 * time.Second
 
 // Process is a program that runs on a node.
-type Process struct {
-	// Cmd is the program; Cmd.Process is set.
-	Cmd *exec.Cmd
+type Process struct{ *netspace.Process }
 
-	output buffer
-	exited chan struct{}
-	err    error
-}
-
-// spawn starts cmd on a node. Its parent is a thread that lives as long as the program: the kernel kills the program
-// when that thread ends, that is also when the test's process is killed (prctl(2), PR_SET_PDEATHSIG).
 func (l *Lab) spawn(node Node, cmd *exec.Cmd) (*Process, error) {
-	p := &Process{Cmd: cmd, exited: make(chan struct{})}
-	p.output.more = make(chan struct{})
-	if cmd.Stdout == nil {
-		cmd.Stdout = &p.output
+	p, err := l.net.nodes[node].Start(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("lab: node %s: %w", node, err)
 	}
-	if cmd.Stderr == nil {
-		cmd.Stderr = &p.output
-	}
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	if cmd.WaitDelay == 0 {
-		cmd.WaitDelay = time.Second
-	}
-	started := make(chan error, 1)
-	go func() {
-		defer close(p.exited)
-		p.err = l.Do(node, func() error {
-			err := cmd.Start()
-			started <- err
-			if err != nil {
-				return err
-			}
-			return cmd.Wait()
-		})
-		select {
-		case started <- p.err: // the namespace could not be entered
-		default:
-		}
-	}()
-	if err := <-started; err != nil {
-		<-p.exited
-		return nil, fmt.Errorf("lab: start %s on %s: %w", cmd.Path, node, err)
-	}
-	return p, nil
+	return &Process{p}, nil
 }
 
 // Spawn starts a program on a node; it is ended with the test, if it has not ended by itself. Use it to run the daemon:
@@ -101,85 +61,27 @@ func (l *Lab) Exec(ctx context.Context, node Node, name string, args ...string) 
 	return []byte(p.Output()), err
 }
 
-// Wait waits for the program's end; see exec.Cmd.Wait for the error.
-func (p *Process) Wait() error {
-	<-p.exited
-	return p.err
-}
-
-// Exited is closed when the program has ended.
-func (p *Process) Exited() <-chan struct{} { return p.exited }
-
-// Output returns what the program printed so far.
-func (p *Process) Output() string { return p.output.String() }
-
-// Signal sends the program a signal.
-func (p *Process) Signal(s os.Signal) error { return p.Cmd.Process.Signal(s) }
-
-// Stop sends SIGTERM, after grace SIGKILL, and waits for the end.
-func (p *Process) Stop(grace time.Duration) {
-	_ = p.Signal(syscall.SIGTERM)
-	timer := time.NewTimer(grace)
-	defer timer.Stop()
-	select {
-	case <-p.exited:
-	case <-timer.C:
-		_ = p.Cmd.Process.Kill()
-		<-p.exited
-	}
-}
-
 // Expect waits, bounded, until the program has printed a text, and fails the test if it ends or is silent instead.
 func (p *Process) Expect(t testing.TB, text string) {
 	t.Helper()
 	timer := time.NewTimer(waitTime)
 	defer timer.Stop()
 	for {
-		more := p.output.changed()
+		more := p.Printed()
 		if strings.Contains(p.Output(), text) {
 			return
 		}
 		select {
 		case <-more:
-		case <-p.exited:
+		case <-p.Exited():
 			if strings.Contains(p.Output(), text) {
 				return
 			}
-			t.Fatalf("lab: %s ended (%v) without printing %q:\n%s", p.Cmd.Path, p.err, text, p.Output())
+			t.Fatalf("lab: %s ended (%v) without printing %q:\n%s", p.Cmd.Path, p.Wait(), text, p.Output())
 		case <-timer.C:
 			t.Fatalf("lab: %s did not print %q in %s:\n%s", p.Cmd.Path, text, waitTime, p.Output())
 		}
 	}
-}
-
-// buffer keeps the last half to full megabyte.
-type buffer struct {
-	mu   sync.Mutex
-	b    bytes.Buffer
-	more chan struct{} // closed and replaced when something is written
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.b.Len() > 1<<20 {
-		b.b.Next(1 << 19)
-	}
-	close(b.more)
-	b.more = make(chan struct{})
-	return b.b.Write(p)
-}
-
-func (b *buffer) changed() <-chan struct{} {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.more
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // asteriskCmd runs a program of the tree with this lab's folder in its place.
@@ -230,8 +132,8 @@ func (l *Lab) startAsterisk() error {
 	}()
 	select {
 	case err = <-ready:
-	case <-p.exited:
-		err = errors.Join(errors.New("ended"), p.err)
+	case <-p.Exited():
+		err = errors.Join(errors.New("ended"), p.Wait())
 		_ = file.SetReadDeadline(time.Now())
 		<-ready
 	}
