@@ -9,10 +9,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/nftables"
+
+	"github.com/ringwall/ringwall/pkg/netspace"
 )
 
 const (
@@ -23,14 +24,13 @@ const (
 
 // jail is fail2ban in a namespace of its own, with its own asterisk filter and nftables action.
 type jail struct {
-	space  *space
-	cmd    *exec.Cmd
-	exited <-chan struct{}
+	space  *netspace.Space
+	server *netspace.Process
 	log    *os.File
 }
 
 // newJail starts fail2ban with the files of its package; who fails maxRetry times is banned.
-func newJail(ctx context.Context, o *options, s *space, maxRetry int) (*jail, error) {
+func newJail(ctx context.Context, o *options, s *netspace.Space, maxRetry int) (*jail, error) {
 	dir, err := os.MkdirTemp(o.dir, "fail2ban-")
 	if err != nil {
 		return nil, err
@@ -55,10 +55,10 @@ func newJail(ctx context.Context, o *options, s *space, maxRetry int) (*jail, er
 	if err != nil {
 		return nil, err
 	}
-	j.cmd = exec.CommandContext(ctx, "python3", filepath.Join(o.fail2ban, "/usr/bin/fail2ban-server"), "-f", "-c", etc,
+	cmd := exec.CommandContext(ctx, "python3", filepath.Join(o.fail2ban, "/usr/bin/fail2ban-server"), "-f", "-c", etc,
 		"-s", filepath.Join(dir, "sock"), "-p", filepath.Join(dir, "pid"), "start")
-	j.cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(o.fail2ban, "/usr/lib/python3/dist-packages"))
-	if j.exited, err = s.spawn(j.cmd); err != nil {
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(o.fail2ban, "/usr/lib/python3/dist-packages"))
+	if j.server, err = s.Start(cmd); err != nil {
 		return nil, err
 	}
 	err = until(ctx, "fail2ban watches the log", func() bool {
@@ -74,13 +74,7 @@ func newJail(ctx context.Context, o *options, s *space, maxRetry int) (*jail, er
 }
 
 func (j *jail) close() {
-	_ = j.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-j.exited:
-	case <-time.After(10 * time.Second):
-		_ = j.cmd.Process.Kill()
-		<-j.exited
-	}
+	j.server.Stop(10 * time.Second)
 	_ = j.log.Close()
 }
 
@@ -93,7 +87,7 @@ func line(at time.Time, from netip.Addr, call int) string {
 
 // banned counts the elements of fail2ban's set.
 func (j *jail) banned() (int, error) {
-	conn, err := nftables.New(nftables.WithNetNSFd(int(j.space.ns)))
+	conn, err := nftables.New(nftables.WithNetNSFd(j.space.FD()))
 	if err != nil {
 		return 0, err
 	}
@@ -110,17 +104,17 @@ func fail2ban(ctx context.Context, o *options) error {
 }
 
 func fail2banReaction(ctx context.Context, o *options) error {
-	inside, err := newSpace()
+	inside, err := netspace.New()
 	if err != nil {
 		return err
 	}
-	defer inside.close()
-	outside, err := newSpace()
+	defer func() { _ = inside.Close() }()
+	outside, err := netspace.New()
 	if err != nil {
 		return err
 	}
-	defer outside.close()
-	if err := cable(inside, outside, target.String()+"/16", "10.99.0.2/16"); err != nil {
+	defer func() { _ = outside.Close() }()
+	if err := join(inside, outside); err != nil {
 		return err
 	}
 	if err := attackers(outside, f2bTrials); err != nil {
@@ -157,17 +151,17 @@ func fail2banReaction(ctx context.Context, o *options) error {
 }
 
 func fail2banFlood(ctx context.Context, o *options) error {
-	s, err := newSpace()
+	s, err := netspace.New()
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer func() { _ = s.Close() }()
 	j, err := newJail(ctx, o, s, 3)
 	if err != nil {
 		return err
 	}
 	defer j.close()
-	before, err := withChildren(j.cmd.Process.Pid)
+	before, err := withChildren(j.server.Cmd.Process.Pid)
 	if err != nil {
 		return err
 	}
@@ -189,7 +183,7 @@ func fail2banFlood(ctx context.Context, o *options) error {
 		return err
 	}
 	took := time.Since(began)
-	after, err := withChildren(j.cmd.Process.Pid)
+	after, err := withChildren(j.server.Cmd.Process.Pid)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/netspace"
 )
 
 const (
@@ -135,12 +136,12 @@ func (h *host) flood(ctx context.Context, o *options) (r result, err error) {
 
 // bareLoop writes the flood's elements with nothing but google/nftables, a thousand in a transaction.
 func bareLoop(o *options) (took time.Duration, err error) {
-	s, err := newSpace()
+	s, err := netspace.New()
 	if err != nil {
 		return 0, err
 	}
-	defer s.close()
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(int(s.ns)))
+	defer func() { _ = s.Close() }()
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(s.FD()))
 	if err != nil {
 		return 0, err
 	}
@@ -171,12 +172,12 @@ func bareLoop(o *options) (took time.Duration, err error) {
 
 // writer writes them through Ringwall's firewall, as the daemon does.
 func writer(ctx context.Context, o *options) (took time.Duration, err error) {
-	s, err := newSpace()
+	s, err := netspace.New()
 	if err != nil {
 		return 0, err
 	}
-	defer s.close()
-	fw, err := firewall.Open(firewall.Config{NetNS: int(s.ns)})
+	defer func() { _ = s.Close() }()
+	fw, err := firewall.Open(firewall.Config{NetNS: s.FD()})
 	if err != nil {
 		return 0, err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/netspace"
 )
 
 // trap is the account of the honeypot: one event for it is one ban.
@@ -26,14 +26,12 @@ const trap = "trap"
 
 // host is a machine of its own: a namespace with the AMI server, which this process plays, and the program.
 type host struct {
-	space  *space
+	space  *netspace.Space
 	server *amiserver.Server
 	client *control.Client
 	table  *firewall.Table // to look into the kernel
 	config string
-	cmd    *exec.Cmd
-	exited <-chan struct{}
-	said   bytes.Buffer
+	daemon *netspace.Process // while it runs
 	lines  *tap
 	stop   func()
 }
@@ -46,7 +44,7 @@ func newHost(ctx context.Context, o *options) (h *host, err error) {
 			h.close()
 		}
 	}()
-	if h.space, err = newSpace(); err != nil {
+	if h.space, err = netspace.New(); err != nil {
 		return h, err
 	}
 	dir, err := os.MkdirTemp(o.dir, "host-")
@@ -65,7 +63,7 @@ func newHost(ctx context.Context, o *options) (h *host, err error) {
 	if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
 		return h, err
 	}
-	h.table, err = firewall.Open(firewall.Config{NetNS: int(h.space.ns)})
+	h.table, err = firewall.Open(firewall.Config{NetNS: h.space.FD()})
 	return h, err
 }
 
@@ -74,7 +72,7 @@ const address = "127.0.0.1:5038"
 
 // serve plays AMI until stop.
 func (h *host) serve(ctx context.Context) error {
-	l, err := h.space.listen(address)
+	l, err := h.space.Listen(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
@@ -109,18 +107,13 @@ func (h *host) close() {
 	if h.table != nil {
 		_ = h.table.Close()
 	}
-	if h.space != nil {
-		h.space.close()
-	}
+	_ = h.space.Close()
 }
 
 // start starts the program and waits until it hears the server and keeps the table.
 func (h *host) start(ctx context.Context, o *options) error {
-	h.cmd = exec.CommandContext(ctx, o.program, "run", "--config", h.config)
-	h.said.Reset()
-	h.cmd.Stdout, h.cmd.Stderr = &h.said, &h.said
 	var err error
-	if h.exited, err = h.space.spawn(h.cmd); err != nil {
+	if h.daemon, err = h.space.Start(exec.CommandContext(ctx, o.program, "run", "--config", h.config)); err != nil {
 		return err
 	}
 	err = until(ctx, "the daemon hears Asterisk", func() bool {
@@ -128,19 +121,19 @@ func (h *host) start(ctx context.Context, o *options) error {
 		return err == nil && s.Healthy() && s.PBXs[0].Events > 0
 	})
 	if err != nil {
-		return fmt.Errorf("%w; it said:\n%s", err, h.said.String())
+		return fmt.Errorf("%w; it said:\n%s", err, h.daemon.Output())
 	}
 	return nil
 }
 
 // end ends the program as systemd does.
 func (h *host) end() error {
-	if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := h.daemon.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
 	select {
-	case <-h.exited:
-		h.cmd = nil
+	case <-h.daemon.Exited():
+		h.daemon = nil
 		return nil
 	case <-time.After(patience):
 		return errors.New("the daemon does not end")
@@ -148,10 +141,9 @@ func (h *host) end() error {
 }
 
 func (h *host) kill() {
-	if h.cmd != nil && h.cmd.Process != nil {
-		_ = h.cmd.Process.Kill()
-		<-h.exited
-		h.cmd = nil
+	if h.daemon != nil {
+		h.daemon.Kill()
+		h.daemon = nil
 	}
 }
 
@@ -171,7 +163,7 @@ func (h *host) inKernel(a netip.Addr) bool {
 
 // cpu is the processor time of the program (proc(5), /proc/PID/stat, in ticks of 10 ms).
 func (h *host) cpu() (user, system time.Duration, err error) {
-	t, err := ticks(h.cmd.Process.Pid)
+	t, err := ticks(h.daemon.Cmd.Process.Pid)
 	return t[0], t[1], err
 }
 
@@ -205,7 +197,7 @@ func ticks(pid int) (t [4]time.Duration, err error) {
 // busy is the processor time of all threads of the program, in ns resolution (/proc/PID/task/TID/schedstat). Threads that
 // ended are missing.
 func (h *host) busy() (time.Duration, error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", h.cmd.Process.Pid))
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", h.daemon.Cmd.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
@@ -227,7 +219,7 @@ func (h *host) busy() (time.Duration, error) {
 
 // memory reads a value of /proc/PID/status, in MB.
 func (h *host) memory(key string) float64 {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.cmd.Process.Pid))
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.daemon.Cmd.Process.Pid))
 	for l := range strings.Lines(string(b)) {
 		if f := strings.Fields(l); len(f) == 3 && f[0] == key+":" {
 			kb, _ := strconv.Atoi(f[1])

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/netspace"
 )
 
 // probe sends packets over a veth pair and sees which arrive. Sender and receiver are sockets of two namespaces in one
@@ -24,14 +26,14 @@ type probe struct {
 const lost = 3 * time.Millisecond
 
 // newProbe makes a probe from an address of one namespace to port 5060 of another.
-func newProbe(from, to *space, source, target netip.Addr) (*probe, error) {
+func newProbe(from, to *netspace.Space, source, target netip.Addr) (*probe, error) {
 	p := &probe{out: -1, in: -1, to: unix.SockaddrInet4{Port: 5060, Addr: target.As4()}}
-	err := to.do(func() (err error) {
+	err := to.Do(func() (err error) {
 		p.in, err = udp(target, 5060)
 		return err
 	})
 	if err == nil {
-		err = from.do(func() (err error) {
+		err = from.Do(func() (err error) {
 			p.out, err = udp(source, 0)
 			return err
 		})
@@ -135,14 +137,19 @@ func attacker(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 99, byte(2 + n/250), byte(1 + n%250)})
 }
 
-func attackers(s *space, n int) error {
-	return s.do(func() error {
+func attackers(s *netspace.Space, n int) error {
+	return s.Do(func() error {
 		var all []string
 		for i := range n {
 			all = append(all, attacker(i).String()+"/16")
 		}
-		return up("eth0", all...)
+		return netspace.Up("eth0", all...)
 	})
+}
+
+// join lays a cable from the target to whoever attacks it.
+func join(inside, outside *netspace.Space) error {
+	return netspace.Cable(inside, outside, []string{target.String() + "/16"}, []string{"10.99.0.2/16"})
 }
 
 var target = netip.AddrFrom4([4]byte{10, 99, 0, 1})
@@ -154,12 +161,12 @@ func reaction(ctx context.Context, o *options) error {
 		return err
 	}
 	defer h.close()
-	outside, err := newSpace()
+	outside, err := netspace.New()
 	if err != nil {
 		return err
 	}
-	defer outside.close()
-	if err := cable(h.space, outside, target.String()+"/16", "10.99.0.2/16"); err != nil {
+	defer func() { _ = outside.Close() }()
+	if err := join(h.space, outside); err != nil {
 		return err
 	}
 	if err := attackers(outside, o.trials); err != nil {

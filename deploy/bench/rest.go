@@ -53,7 +53,7 @@ func start(ctx context.Context, o *options) error {
 
 // wipe removes the table, as a reboot does.
 func (h *host) wipe() error {
-	conn, err := nftables.New(nftables.WithNetNSFd(int(h.space.ns)))
+	conn, err := nftables.New(nftables.WithNetNSFd(h.space.FD()))
 	if err != nil {
 		return err
 	}
