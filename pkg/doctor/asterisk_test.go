@@ -27,14 +27,14 @@ func TestEachLinkOfASession(t *testing.T) {
 		says    []string
 	}{
 		"good": {
-			with(func(*amiserver.User) {}), "reach=ok greeting=ok login=ok security=ok events=ok lag=ok learning=warn", "events", []string{"it came"},
+			with(func(*amiserver.User) {}), "reach=ok greeting=ok login=ok security=ok events=ok lag=ok learning=skip", "events", []string{"it came"},
 		},
 		"denied questions": {
-			with(func(*amiserver.User) {}), "reach=ok greeting=ok login=ok security=ok events=ok lag=ok learning=warn",
+			with(func(*amiserver.User) {}), "reach=ok greeting=ok login=ok security=ok events=ok lag=ok learning=skip",
 			"learning", []string{"DBGetTree", "write = system,reporting", "manager reload"},
 		},
 		"one login at a time": {
-			with(func(u *amiserver.User) { u.Single = true }), "reach=ok greeting=ok login=ok security=ok events=ok learning=warn", "events", []string{"only once"},
+			with(func(u *amiserver.User) { u.Single = true }), "reach=ok greeting=ok login=ok security=ok events=ok learning=skip", "events", []string{"only once"},
 		},
 		"wrong secret": {
 			with(func(u *amiserver.User) { u.Secret = "another" }), "reach=ok greeting=ok login=fail security=skip events=skip learning=skip",
@@ -49,7 +49,7 @@ func TestEachLinkOfASession(t *testing.T) {
 			"reach=ok greeting=ok login=fail security=skip events=skip learning=skip", "login", []string{"permit ="},
 		},
 		"no read=security": {
-			with(func(u *amiserver.User) { u.Read = amiserver.ClassCall }), "reach=ok greeting=ok login=ok security=fail events=skip learning=warn",
+			with(func(u *amiserver.User) { u.Read = amiserver.ClassCall }), "reach=ok greeting=ok login=ok security=fail events=skip learning=skip",
 			"security", []string{"read = security", "manager reload"},
 		},
 		"nobody there": {closed, "reach=fail greeting=skip login=skip security=skip events=skip learning=skip", "reach", []string{"refused", "bindaddr"}},

@@ -44,12 +44,12 @@ func (e *exam) ownProtected(ctx context.Context, s subject) {
 		}
 	}
 	slices.Sort(gateways)
-	gateway := "there is no default gateway"
+	spared := plural(addresses, "own address", "own addresses") + " and loopback"
 	if len(gateways) > 0 {
-		gateway = "the gateway " + strings.Join(gateways, ", ")
+		spared = plural(addresses, "own address", "own addresses") + ", loopback and the gateway " + strings.Join(gateways, ", ")
 	}
 	if e.daemon == nil {
-		s.ok("own", "%s, loopback and %s are never banned", plural(addresses, "own address", "own addresses"), gateway)
+		s.ok("own", "%s are never banned", spared)
 		return
 	}
 	allowed, err := e.client.Allowed(ctx)
@@ -74,7 +74,7 @@ func (e *exam) ownProtected(ctx context.Context, s subject) {
 		s.fail("own", "ringwall allow add "+naked[0], "the daemon does not protect this machine's %s", strings.Join(naked, ", "))
 		return
 	}
-	s.ok("own", "the daemon never bans %s, loopback and %s", plural(addresses, "own address", "own addresses"), gateway)
+	s.ok("own", "the daemon never bans %s", spared)
 }
 
 // sshPeer looks whether the person at the other end could ban itself from the machine.
