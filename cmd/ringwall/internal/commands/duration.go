@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 const day = 24 * time.Hour
@@ -68,33 +69,6 @@ func parseDuration(s string) (time.Duration, error) {
 	}
 }
 
-// short writes a duration in at most two units: "45s", "58m", "3h 5m", "6d 23h". It rounds to the smaller one.
-func short(d time.Duration) string {
-	type unit struct {
-		name string
-		size time.Duration
-	}
-	units := []unit{{"d", day}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}}
-	if d < time.Second {
-		return d.Round(time.Millisecond).String()
-	}
-	for i, u := range units {
-		next := time.Second
-		if i+1 < len(units) {
-			next = units[i+1].size
-		}
-		// 59m 59.9s is an hour, and belongs to the unit before.
-		r := d.Round(next)
-		if r < u.size {
-			continue
-		}
-		text := fmt.Sprintf("%d%s", r/u.size, u.name)
-		if rest := r % u.size; rest > 0 {
-			text += fmt.Sprintf(" %d%s", rest/next, units[i+1].name)
-		}
-		return text
-	}
-	return "0s"
-}
+func short(d time.Duration) string { return wording.Short(d) }
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+func seconds(s float64) time.Duration { return wording.Seconds(s) }

@@ -1,0 +1,79 @@
+package wording
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+const maxReason = 200 // columns of what a person wrote
+
+// Verdict is the answer to "why" in one sentence. The function clock writes a time for the reader.
+func Verdict(ex engine.Explanation, clock func(time.Time) string) string {
+	switch {
+	case ex.Ban != nil && ex.Verdict == "banned":
+		return fmt.Sprintf("%s is banned%s until %s, for another %s: %s.", ex.Address, together(ex), clock(ex.Ban.Until),
+			Short(Seconds(ex.Ban.Left)), Cause(ex.Ban))
+	case ex.Ban != nil && ex.Verdict == "observed":
+		return fmt.Sprintf("%s would be banned until %s, but Ringwall only observes: %s.", ex.Address, clock(ex.Ban.Until), Cause(ex.Ban))
+	case ex.Trust != nil && ex.Verdict == "trusted":
+		return fmt.Sprintf("%s is not banned, and trusted until %s: %s logged in from there with the right password.",
+			ex.Address, clock(ex.Trust.Until), cmp.Or(Names(ex.Trust.Accounts, 5), "a user"))
+	case ex.Verdict == "allowed":
+		return fmt.Sprintf("%s is never banned: it is on the allow list%s.", ex.Address, entry(ex.Allow))
+	case ex.Verdict == "protected":
+		return fmt.Sprintf("%s is never banned: Asterisk knows it%s.", ex.Address, entry(ex.Allow))
+	case ex.Verdict == "unknown":
+		return fmt.Sprintf("%s is not banned: Ringwall has seen nothing from it.", ex.Address)
+	}
+	return fmt.Sprintf("%s is not banned: its score is %s of %s points.", ex.Address, Score(ex.Score), Number(ex.Threshold))
+}
+
+// together names the network where more than the source itself is banned.
+func together(ex engine.Explanation) string {
+	if ex.Ban.Prefix == ex.Source || Bare(ex.Ban.Prefix) == ex.Address {
+		return ""
+	}
+	return " with all of " + ex.Ban.Prefix
+}
+
+// Cause says what led to a ban.
+func Cause(b *engine.BanView) string {
+	if b.Manual {
+		if b.Comment != "" {
+			return "by hand, \"" + printable.Limit(b.Comment, maxReason) + "\""
+		}
+		return "by hand"
+	}
+	s := Words(b.Reason) + ", " + Plural(b.Attempts, "attempt", "attempts")
+	if n := len(b.Accounts); n > 0 {
+		s += " on " + Plural(n, "account", "accounts") + " (" + Names(b.Accounts, 5) + ")"
+	}
+	return s
+}
+
+func entry(v *engine.AllowView) string {
+	if v == nil {
+		return ""
+	}
+	s := " (" + v.Prefix + ", from " + printable.String(v.Origin)
+	if v.Note != "" {
+		s += ": " + printable.Line(v.Note)
+	}
+	return s + ")"
+}
+
+// Evidence is one line of the table of evidence: who reported it and what it means.
+func Evidence(e engine.Evidence) (by, note string) {
+	by = printable.String(e.Service)
+	if e.Transport != "" {
+		by += "/" + printable.String(e.Transport)
+	}
+	if note = printable.Line(e.Note); note == "" {
+		note = Words(e.Reason)
+	}
+	return by, note
+}

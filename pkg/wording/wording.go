@@ -1,0 +1,86 @@
+package wording
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+const day = 24 * time.Hour
+
+// Short writes a duration in at most two units: "45s", "58m", "3h 5m", "6d 23h". It rounds to the smaller one.
+func Short(d time.Duration) string {
+	type unit struct {
+		name string
+		size time.Duration
+	}
+	units := []unit{{"d", day}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}}
+	if d < time.Second {
+		return d.Round(time.Millisecond).String()
+	}
+	for i, u := range units {
+		next := time.Second
+		if i+1 < len(units) {
+			next = units[i+1].size
+		}
+		// 59m 59.9s is an hour, and belongs to the unit before.
+		r := d.Round(next)
+		if r < u.size {
+			continue
+		}
+		text := fmt.Sprintf("%d%s", r/u.size, u.name)
+		if rest := r % u.size; rest > 0 {
+			text += fmt.Sprintf(" %d%s", rest/next, units[i+1].name)
+		}
+		return text
+	}
+	return "0s"
+}
+
+// Seconds is a number of seconds as a duration.
+func Seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// Number writes a number without needless zeros.
+func Number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+// Score writes a score, which decays all the time, with one decimal place where there is one.
+func Score(f float64) string { return strings.TrimSuffix(strconv.FormatFloat(f, 'f', 1, 64), ".0") }
+
+// Plural writes a count with the noun that goes with it.
+func Plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// Names escapes names from the wire and joins the first few.
+func Names(list []string, most int) string {
+	var b strings.Builder
+	for i, name := range list {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(list)-most)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(printable.String(name))
+	}
+	return b.String()
+}
+
+// Words makes a reason such as wrong_password readable.
+func Words[S ~string](s S) string { return strings.ReplaceAll(printable.String(string(s)), "_", " ") }
+
+// Bare leaves the length of a single address's prefix away.
+func Bare(prefix string) string {
+	if p, err := netip.ParsePrefix(prefix); err == nil && p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return prefix
+}
