@@ -89,6 +89,6 @@ func (c *commands) sayAllow(res control.AllowResult, remove bool) {
 		c.sayf("This lasts until ringwall restarts. For good, add it to policy.allow in %s.", c.config)
 	}
 	if res.Note != "" {
-		c.sayf("%s", res.Note)
+		c.sayf("%s", sentence(res.Note))
 	}
 }

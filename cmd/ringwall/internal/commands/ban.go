@@ -55,7 +55,7 @@ func (c *commands) sayBan(res control.BanResult) {
 	}
 	c.sayf("%s %s until %s (%s).", name, how, c.clock(res.Until), short(seconds(res.Duration).Round(time.Second)))
 	if res.Note != "" {
-		c.sayf("%s", res.Note)
+		c.sayf("%s", sentence(res.Note))
 	}
 	if !res.Enforced {
 		c.sayf("Its packets still pass: ringwall status says why.")

@@ -102,7 +102,7 @@ func (c *commands) decision(d control.Decision) []string {
 		length = short(seconds(d.Duration))
 	}
 	return []string{
-		c.clock(d.Time), printable.String(string(d.Action)), source, length, number(d.Score), words(d.Reason),
+		c.clock(d.Time), printable.String(string(d.Action)), source, length, score(d.Score), words(d.Reason),
 		printable.String(d.Account), printable.Line(d.Detail),
 	}
 }

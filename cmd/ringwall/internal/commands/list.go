@@ -10,6 +10,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 func (c *commands) list() *cobra.Command {
@@ -103,7 +104,7 @@ func (c *commands) listTrust(cmd *cobra.Command, client *control.Client) error {
 	}
 	t := table{header: []string{"SOURCE", "LEFT", "SINCE", "SCORE", "ACCOUNTS"}, right: map[int]bool{1: true, 3: true}, flex: []int{4}}
 	for _, v := range trusted {
-		t.add(bare(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), number(v.Score), names(v.Accounts, 5))
+		t.add(bare(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), score(v.Score), names(v.Accounts, 5))
 	}
 	if err := t.write(c.out, c.Columns); err != nil {
 		return err
@@ -144,3 +145,8 @@ func (c *commands) entries(list []engine.AllowView, empty string) error {
 }
 
 func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+// score writes a score, which decays all the time, with one decimal place where there is one.
+func score(f float64) string {
+	return wording.Score(f)
+}

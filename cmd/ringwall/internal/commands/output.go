@@ -7,8 +7,11 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // object writes one JSON object and a line's end.
@@ -49,31 +52,24 @@ func (c *commands) clock(t time.Time) string {
 	return t.Format("2006-01-02 15:04:05")
 }
 
-// names escapes names and joins the first few.
-func names(list []string, most int) string {
-	var b strings.Builder
-	for i, name := range list {
-		if i == most {
-			fmt.Fprintf(&b, " and %d more", len(list)-most)
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(printable.String(name))
-	}
-	return b.String()
-}
+func names(list []string, most int) string { return wording.Names(list, most) }
 
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
+func plural(n int, one, many string) string { return wording.Plural(n, one, many) }
 
-// words makes a reason such as wrong_password readable.
-func words[S ~string](s S) string { return strings.ReplaceAll(printable.String(string(s)), "_", " ") }
+func words[S ~string](s S) string { return wording.Words(s) }
+
+// sentence begins a note with a capital letter and ends it with a full stop.
+func sentence(note string) string {
+	first, size := utf8.DecodeRuneInString(note)
+	if size == 0 {
+		return ""
+	}
+	note = string(unicode.ToUpper(first)) + note[size:]
+	if strings.HasSuffix(note, ".") {
+		return note
+	}
+	return note + "."
+}
 
 func yes(b bool) string {
 	if b {

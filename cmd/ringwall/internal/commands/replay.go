@@ -144,7 +144,7 @@ func (c *commands) replayed(d *engine.Decision) string {
 	if d.Duration > 0 {
 		length = short(d.Duration)
 	}
-	return decisionLine(c.moment(d.Time), string(d.Action), source, length, number(float64(int(d.Score*10+0.5))/10),
+	return decisionLine(c.moment(d.Time), string(d.Action), source, length, score(d.Score),
 		words(d.Reason), printable.String(d.Account), d.Detail)
 }
 

@@ -146,6 +146,17 @@ func counts(list []control.Count) string {
 	return strings.Join(parts, ", ")
 }
 
+// denied names what Asterisk did not want to do for us.
+func denied(list []control.Denied) string {
+	var actions []string
+	for _, d := range list {
+		if d.Action != "Command" { // which nobody should allow
+			actions = append(actions, d.Action)
+		}
+	}
+	return names(actions, 3)
+}
+
 // warnings collects what needs a person, with what to try, under one heading.
 func (c *commands) warnings(st control.Status) {
 	list := append([]control.Warning(nil), st.Warnings...)
@@ -153,10 +164,10 @@ func (c *commands) warnings(st control.Status) {
 		if !p.Up && p.Try != "" {
 			list = append(list, control.Warning{Text: p.Name + ": " + p.LastError, Try: p.Try})
 		}
-		for _, d := range p.Denied {
+		if len(p.Denied) > 0 {
 			list = append(list, control.Warning{
-				Text: fmt.Sprintf("%s does not allow the action %s: Ringwall cannot know %s", p.Name, d.Action, d.For),
-				Try:  "in manager.conf: " + d.ManagerConf,
+				Text: fmt.Sprintf("%s does not tell Ringwall its trunks and contacts (%s): only policy.allow protects your providers", p.Name, denied(p.Denied)),
+				Try:  "ringwall doctor says what Asterisk would have to allow",
 			})
 		}
 	}

@@ -67,7 +67,7 @@ func (c *commands) sayUnban(res control.UnbanResult) {
 		c.sayf("It stays out, for a wider ban holds it: %s. To lift that: ringwall unban %s", bares(res.Covered), res.Covered[0])
 	}
 	if res.Note != "" {
-		c.sayf("%s", res.Note)
+		c.sayf("%s", sentence(res.Note))
 	}
 }
 
