@@ -64,7 +64,9 @@ func sentence(note string) string {
 	if size == 0 {
 		return ""
 	}
-	note = string(unicode.ToUpper(first)) + note[size:]
+	if word, _, _ := strings.Cut(note, " "); !strings.Contains(word, ".") { // policy.mode stays as it is written
+		note = string(unicode.ToUpper(first)) + note[size:]
+	}
 	if strings.HasSuffix(note, ".") {
 		return note
 	}
