@@ -31,6 +31,9 @@ type Backend interface {
 	Place(addr netip.Addr) engine.Place
 	// History returns decisions since a time, oldest first, of one source or, where addr is not valid, of all.
 	History(ctx context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error)
+
+	// Page says where the status page is, and lets whoever opens that address within a short time change things there.
+	Page(ctx context.Context, by Peer) (PageResult, error)
 }
 
 // BanFilter chooses bans. The zero value is all of them without their evidence.
@@ -93,6 +96,15 @@ type AllowResult struct {
 	Unbanned  []string `json:"unbanned,omitempty"`
 	Lasting   bool     `json:"lasting"` // survives a restart of the daemon
 	Note      string   `json:"note,omitempty"`
+}
+
+// PageResult is where the status page is. Address is a secret while Writable is true: it opens the page, once, with the right
+// to unban and to allow.
+type PageResult struct {
+	Address  string     `json:"address"`
+	Writable bool       `json:"writable"`
+	Expires  *time.Time `json:"expires,omitempty"` // until when Address must have been opened
+	Note     string     `json:"note,omitempty"`
 }
 
 // Bounds of requests.

@@ -100,6 +100,11 @@ func (c *Client) Why(ctx context.Context, addr netip.Addr) (engine.Explanation, 
 	return one[engine.Explanation](ctx, c, http.MethodGet, "/v1/why", url.Values{"address": {addr.String()}}, nil)
 }
 
+// Page asks where the status page is; By is left to the kernel.
+func (c *Client) Page(ctx context.Context) (PageResult, error) {
+	return one[PageResult](ctx, c, http.MethodPost, "/v1/page", nil, nil)
+}
+
 // History asks for past decisions, oldest first; an addr that is not valid means all sources.
 func (c *Client) History(ctx context.Context, since time.Time, addr netip.Addr) ([]Decision, error) {
 	q := url.Values{}

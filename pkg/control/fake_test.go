@@ -73,6 +73,10 @@ func (f *fake) Protected(ctx context.Context) ([]engine.AllowView, error) {
 	return []engine.AllowView{{Prefix: "192.0.2.50/32", Origin: "learned"}}, f.call(ctx)
 }
 
+func (f *fake) Page(ctx context.Context, by Peer) (PageResult, error) {
+	return PageResult{Address: "http://127.0.0.1:9646/enter?ticket=x", Writable: true, Note: by.User}, f.call(ctx)
+}
+
 func (f *fake) Place(addr netip.Addr) engine.Place {
 	if addr == netip.MustParseAddr("203.0.113.1") {
 		return engine.Place{Country: "NL", ASN: 64496, ASName: "Example \"B.V.\" \x1b[2J"}

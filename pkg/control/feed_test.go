@@ -197,3 +197,23 @@ func TestWithoutAFeedThereIsNoStream(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestAFollowerGetsWhatIsPublishedAfterIt(t *testing.T) {
+	f := NewFeed(10)
+	f.Publish(engine.Decision{Account: "before", Time: noon})
+	past, fo := f.Follow(noon.Add(-time.Second))
+	defer fo.Close()
+	if len(past) != 1 || past[0].Account != "before" {
+		t.Errorf("%+v", past)
+	}
+	f.Publish(engine.Decision{Account: "after", Time: noon})
+	<-fo.More()
+	if got, lost := fo.Take(); len(got) != 1 || got[0].Account != "after" || lost != 0 {
+		t.Errorf("%+v, %d lost", got, lost)
+	}
+	fo.Close()
+	f.Publish(engine.Decision{Account: "later", Time: noon})
+	if got, _ := fo.Take(); len(got) != 0 {
+		t.Errorf("%+v after Close", got)
+	}
+}

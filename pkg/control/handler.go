@@ -46,6 +46,7 @@ func (s *Server) routes() map[string]route {
 		"/v1/why":       get(s.why, "address"),
 		"/v1/history":   get(s.history, "since", "address"),
 		"/v1/decisions": get(s.decisions, "since"),
+		"/v1/page":      post(s.page),
 		"/v1/ban":       post(s.ban),
 		"/v1/unban":     post(s.unban),
 		"/v1/allow":     post(s.allow),
@@ -165,6 +166,16 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request, q url.Values) e
 		out[i] = s.placed(d)
 	}
 	return writeLines(w, out)
+}
+
+func (s *Server) page(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+	by := peerFrom(r.Context()).named()
+	res, err := s.Backend.Page(r.Context(), by)
+	if err != nil {
+		return err
+	}
+	s.Log.InfoContext(r.Context(), "the status page was asked for", "by", by, "writable", res.Writable)
+	return writeJSON(w, res)
 }
 
 func (s *Server) ban(w http.ResponseWriter, r *http.Request, _ url.Values) error {

@@ -40,6 +40,13 @@ func TestEachQuestionReachesTheBackend(t *testing.T) {
 	if l, err := c.Protected(ctx); err != nil || len(l) != 1 || l[0].Origin != "learned" {
 		t.Errorf("Protected: %+v, %v", l, err)
 	}
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := c.Page(ctx); err != nil || !p.Writable || p.Note != me.Username || !strings.Contains(p.Address, "ticket=") {
+		t.Errorf("Page: %+v, %v; want it made for %s", p, err, me.Username)
+	}
 	addr := netip.MustParseAddr("2001:db8::1")
 	if ex, err := c.Why(ctx, addr); err != nil || ex.Address != "2001:db8::1" || f.asked != addr {
 		t.Errorf("Why: %+v, %v", ex, err)
