@@ -50,15 +50,11 @@ func (l *Lab) SpawnCmd(t testing.TB, node Node, cmd *exec.Cmd) *Process {
 
 // Exec runs a program on a node to its end and returns all that it printed.
 func (l *Lab) Exec(ctx context.Context, node Node, name string, args ...string) ([]byte, error) {
-	p, err := l.spawn(node, exec.CommandContext(ctx, name, args...))
-	if err != nil {
-		return nil, err
-	}
-	err = p.Wait()
+	out, err := l.net.nodes[node].Run(exec.CommandContext(ctx, name, args...))
 	if err != nil {
 		err = fmt.Errorf("lab: %s on %s: %w", name, node, err)
 	}
-	return []byte(p.Output()), err
+	return []byte(out), err
 }
 
 // Expect waits, bounded, until the program has printed a text, and fails the test if it ends or is silent instead.

@@ -37,7 +37,7 @@ func (s *Space) Start(cmd *exec.Cmd) (*Process, error) {
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if cmd.WaitDelay == 0 {
-		cmd.WaitDelay = time.Second // its children may hold its output
+		cmd.WaitDelay = 10 * time.Second // its children may hold its output
 	}
 	started := make(chan error, 1)
 	go func() {
@@ -62,6 +62,16 @@ func (s *Space) Start(cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
+// Run runs a program in the namespace to its end and returns what it printed; see exec.Cmd.Wait for the error.
+func (s *Space) Run(cmd *exec.Cmd) (string, error) {
+	p, err := s.Start(cmd)
+	if err != nil {
+		return "", err
+	}
+	err = p.Wait()
+	return p.Output(), err
+}
+
 // Exited is closed when the program has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
@@ -71,7 +81,7 @@ func (p *Process) Wait() error {
 	return p.err
 }
 
-// Output returns the last half to full megabyte of what the program has printed.
+// Output returns the last 8 to 16 MB of what the program has printed.
 func (p *Process) Output() string { return p.output.String() }
 
 // Printed is closed when the program prints more than it has until now.
@@ -98,7 +108,7 @@ func (p *Process) Stop(grace time.Duration) {
 	}
 }
 
-// buffer keeps the last half to full megabyte.
+// buffer keeps the last 8 to 16 MB.
 type buffer struct {
 	mu   sync.Mutex
 	b    bytes.Buffer
@@ -108,8 +118,8 @@ type buffer struct {
 func (b *buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.b.Len() > 1<<20 {
-		b.b.Next(1 << 19)
+	if b.b.Len() > 16<<20 {
+		b.b.Next(8 << 20)
 	}
 	close(b.more)
 	b.more = make(chan struct{})

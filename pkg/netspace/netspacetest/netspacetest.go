@@ -37,14 +37,11 @@ func Run(t testing.TB, s *netspace.Space, input, name string, args ...string) st
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Stdin = strings.NewReader(input)
-	p, err := s.Start(cmd)
-	if err == nil {
-		err = p.Wait()
-	}
+	out, err := s.Run(cmd)
 	if err != nil {
-		t.Fatalf("%s %q: %v\n%s\n%s", name, args, err, output(p), input)
+		t.Fatalf("%s %q: %v\n%s\n%s", name, args, err, out, input)
 	}
-	return p.Output()
+	return out
 }
 
 // NFT runs a script of nft's and returns what it printed.
@@ -73,11 +70,4 @@ func Spawn(t testing.TB, s *netspace.Space, name string, args ...string) *netspa
 		}
 	})
 	return p
-}
-
-func output(p *netspace.Process) string {
-	if p == nil {
-		return ""
-	}
-	return p.Output()
 }
