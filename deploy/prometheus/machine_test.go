@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -17,6 +16,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 )
 
 // The machine's own policy makes few events enough: limits.bans lets five bans in, of which one is taken back.
@@ -38,25 +39,30 @@ const (
 // machine is a PBX in a namespace: an AMI server, which the test plays, the daemon and a Prometheus.
 type machine struct {
 	t        *testing.T
-	space    *space
-	internet *space
+	space    *netspace.Space
+	internet *netspace.Space
 	asterisk *amiserver.Server
 	http     *http.Client
 	control  *control.Client
 	config   string
-	daemon   *process
+	daemon   *netspace.Process
 	calls    int
 }
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	m := &machine{t: t, space: newSpace(t), internet: newSpace(t)}
-	cable(t, m.space, m.internet, server+"/24", attacker+"/24")
-	m.space.run(t, "ip", "route", "add", "203.0.113.0/24", "dev", "eth0")
-	m.internet.run(t, "ip", "route", "add", "192.0.2.0/24", "dev", "eth0")
-	m.http = m.space.client(t)
+	m := &machine{t: t, space: netspacetest.New(t), internet: netspacetest.New(t)}
+	netspacetest.Cable(t, m.space, m.internet, []string{server + "/24"}, []string{attacker + "/24"})
+	netspacetest.Run(t, m.space, "", "ip", "route", "add", "203.0.113.0/24", "dev", "eth0")
+	netspacetest.Run(t, m.internet, "", "ip", "route", "add", "192.0.2.0/24", "dev", "eth0")
+	transport := &http.Transport{DialContext: m.space.DialContext}
+	t.Cleanup(transport.CloseIdleConnections)
+	m.http = &http.Client{Transport: transport, Timeout: patience}
 
-	l := m.space.listen(t)
+	l, err := m.space.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
 	m.asterisk = amiserver.New(amiserver.Config{AuthDelay: -1, Users: []amiserver.User{
 		{Name: "ringwall", Secret: "s3cret", Read: amiserver.ClassSecurity},
 	}})
@@ -70,7 +76,7 @@ func newMachine(t *testing.T) *machine {
 	m.control = &control.Client{Socket: filepath.Join(dir, "ringwall.sock")}
 	m.write(m.config, fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret, learn: \"off\"}\n"+
 		"control: {socket: %q}\nstate: {path: %q}\n%s", l.Addr(), m.control.Socket, filepath.Join(dir, "state.db"), settings))
-	m.daemon = m.space.spawn(t, ringwall, "run", "--config", m.config)
+	m.daemon = netspacetest.Spawn(t, m.space, ringwall, "run", "--config", m.config)
 	m.awaitSession()
 	return m
 }
@@ -225,12 +231,12 @@ func (m *machine) live() {
 	m.asterisk.Disconnect()
 	m.awaitMetric(`ringwall_ami_reconnects_total{pbx="pbx1"} 1`)
 	m.awaitSession()
-	m.space.run(m.t, "nft", "delete", "table", "inet", "ringwall")
+	netspacetest.Run(m.t, m.space, "", "nft", "delete", "table", "inet", "ringwall")
 	m.awaitMetric(`ringwall_kernel_rebuilds_total{cause="gone"} 1`)
 	m.knock() // the new table counts from 0
 
 	m.write(m.config, "asterisk: nonsense\n")
-	if err := m.daemon.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := m.daemon.Signal(syscall.SIGHUP); err != nil {
 		m.t.Fatal(err)
 	}
 	m.awaitMetric("ringwall_config_reload_success 0")
@@ -239,11 +245,8 @@ func (m *machine) live() {
 // knock sends packets of a banned source until the kernel has counted one.
 func (m *machine) knock() {
 	m.t.Helper()
-	var c net.Conn
-	if err := m.internet.do(func() (err error) {
-		c, err = net.Dial("udp", server+":5060")
-		return err
-	}); err != nil {
+	c, err := m.internet.DialContext(m.t.Context(), "udp", server+":5060")
+	if err != nil {
 		m.t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
