@@ -2,58 +2,24 @@ package firewall
 
 import (
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
+
+	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// space is a network namespace of a test's own. Its thread is never unlocked,
-// so it ends with the goroutine, and the namespace with its last descriptor.
-type space struct {
-	ns netns.NsHandle
-	do chan func()
-}
+// space is a network namespace of a test's own.
+type space struct{ *netspace.Space }
 
-func newSpace(t testing.TB) *space {
-	t.Helper()
-	s := &space{do: make(chan func())}
-	ready := make(chan error, 1)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		ns, err := netns.New()
-		s.ns = ns
-		ready <- err
-		for f := range s.do {
-			f()
-		}
-	}()
-	if err := <-ready; err != nil {
-		t.Fatalf("a network namespace cannot be made (these tests need root): %v", err)
-	}
-	t.Cleanup(func() {
-		close(s.do)
-		<-done
-		_ = s.ns.Close()
-	})
-	return s
-}
-
-// run runs f on a thread inside the namespace.
-func (s *space) run(f func()) {
-	done := make(chan struct{})
-	s.do <- func() { defer close(done); f() }
-	<-done
-}
+func newSpace(t testing.TB) space { return space{netspacetest.New(t)} }
 
 // command runs a command inside the namespace and returns what it printed.
-func (s *space) command(t testing.TB, line string) string {
+func (s space) command(t testing.TB, line string) string {
 	t.Helper()
 	out, err := s.try(line)
 	if err != nil {
@@ -62,19 +28,15 @@ func (s *space) command(t testing.TB, line string) string {
 	return out
 }
 
-func (s *space) try(line string) (string, error) {
-	var out []byte
-	var err error
-	s.run(func() {
-		out, err = exec.Command("sh", "-c", "PATH=$PATH:/usr/sbin:/sbin; "+line).CombinedOutput()
-	})
-	return strings.TrimSpace(string(out)), err
+func (s space) try(line string) (string, error) {
+	out, err := s.Run(exec.Command("sh", "-c", "PATH=$PATH:/usr/sbin:/sbin; "+line))
+	return strings.TrimSpace(out), err
 }
 
-func testConfig(s *space) Config {
+func testConfig(s space) Config {
 	return Config{
 		Table: "ringwall", UDPPorts: []uint16{5060, 5061}, TCPPorts: []uint16{5060, 5038}, Priority: -300,
-		Owner: Off, NetNS: int(s.ns), MaxElements: 4096,
+		Owner: Off, NetNS: s.FD(), MaxElements: 4096,
 	}
 }
 

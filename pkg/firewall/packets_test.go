@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 )
 
 // patience is how long a packet may take on a slow machine.
@@ -18,7 +18,7 @@ const patience = 20 * time.Second
 
 // wire is two namespaces with a cable between them: packets on it are real.
 type wire struct {
-	server, client *space
+	server, client space
 	fw             *Table
 	seq            int
 }
@@ -29,50 +29,13 @@ var clientAddrs = []string{"10.99.0.66/16", "10.99.7.5/16", "10.99.7.6/16", "fd9
 func newWire(t *testing.T, change func(*Config)) *wire {
 	t.Helper()
 	w := &wire{server: newSpace(t), client: newSpace(t)}
-	var err error
-	w.server.run(func() {
-		v := &netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: "server"}, PeerName: "client",
-			PeerNamespace: netlink.NsFd(int(w.client.ns)),
-		}
-		if err = netlink.LinkAdd(v); err == nil {
-			err = configure("server", "10.99.0.1/16", "fd99::1/48")
-		}
-	})
-	if err == nil {
-		w.client.run(func() { err = configure("client", clientAddrs...) })
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	netspacetest.Cable(t, w.server.Space, w.client.Space, []string{"10.99.0.1/16", "fd99::1/48"}, clientAddrs)
 	cfg := testConfig(w.server)
 	if change != nil {
 		change(&cfg)
 	}
 	w.fw = ensured(t, cfg)
 	return w
-}
-
-func configure(name string, addrs ...string) error {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	for _, a := range addrs {
-		addr, err := netlink.ParseAddr(a)
-		if err != nil {
-			return err
-		}
-		addr.Flags = 0x02 // IFA_F_NODAD
-		if err := netlink.AddrAdd(link, addr); err != nil {
-			return fmt.Errorf("%s: %w", a, err)
-		}
-	}
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	return errors.Join(netlink.LinkSetUp(lo), netlink.LinkSetUp(link))
 }
 
 func serverAddr(src string) netip.Addr {
@@ -86,10 +49,13 @@ func serverAddr(src string) netip.Addr {
 func (w *wire) udp(t *testing.T, src string, port uint16) (client *net.UDPConn, server *net.UDPConn) {
 	t.Helper()
 	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(serverAddr(src), port))
-	var err, err2 error
-	w.server.run(func() { server, err = net.ListenUDP("udp", to) })
-	w.client.run(func() {
-		client, err2 = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(src), 0)), to)
+	err := w.server.Do(func() (err error) {
+		server, err = net.ListenUDP("udp", to)
+		return err
+	})
+	err2 := w.client.Do(func() (err error) {
+		client, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(src), 0)), to)
+		return err
 	})
 	if err := errors.Join(err, err2); err != nil {
 		t.Fatal(err)
@@ -272,17 +238,13 @@ func TestEstablishedFlowsStop(t *testing.T) {
 // tcp opens a connection from the attacker.
 func (w *wire) tcp(t *testing.T, port int) (client, server net.Conn) {
 	t.Helper()
-	var l net.Listener
-	var err error
-	w.server.run(func() { l, err = net.Listen("tcp", fmt.Sprintf("10.99.0.1:%d", port)) })
+	l, err := w.server.Listen(t.Context(), "tcp", fmt.Sprintf("10.99.0.1:%d", port))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	w.client.run(func() {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 99, 0, 66)}, Timeout: patience}
-		client, err = d.Dial("tcp", l.Addr().String())
-	})
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 99, 0, 66)}, Timeout: patience}
+	client, err = w.client.Dial(t.Context(), d, "tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

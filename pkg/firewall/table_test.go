@@ -216,10 +216,10 @@ func TestOfTwoChangesOfOnePrefixTheLaterCounts(t *testing.T) {
 
 func TestWithoutTheCapability(t *testing.T) {
 	s := newSpace(t)
-	var openErr, err error
-	s.run(func() { // the thread ends with the test, its capabilities too
-		if err = dropNetAdmin(); err != nil {
-			return
+	var openErr error
+	err := s.Do(func() error { // on a thread of its own, which has its own capabilities
+		if err := dropNetAdmin(); err != nil {
+			return err
 		}
 		cfg := testConfig(s)
 		cfg.NetNS = 0
@@ -228,6 +228,7 @@ func TestWithoutTheCapability(t *testing.T) {
 			_, openErr = fw.Ensure()
 			_ = fw.Close()
 		}
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)

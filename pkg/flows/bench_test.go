@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,7 +29,7 @@ func BenchmarkTable(b *testing.B) {
 			w := newWire(b)
 			w.server.timeout(b, "udp_timeout", 3600)
 			w.fill(b, size.n, crowd, 7000)
-			tb, err := openTable(int(w.server.ns))
+			tb, err := openTable(w.server.FD())
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -44,7 +45,7 @@ func BenchmarkTable(b *testing.B) {
 				})
 			}
 			b.Run("library", func(b *testing.B) {
-				h, err := netlink.NewHandleAt(w.server.ns, unix.NETLINK_NETFILTER)
+				h, err := netlink.NewHandleAt(netns.NsHandle(w.server.FD()), unix.NETLINK_NETFILTER)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -63,7 +64,7 @@ func BenchmarkTable(b *testing.B) {
 // BenchmarkEnd deletes 10,000 flows of one source.
 func BenchmarkEnd(b *testing.B) {
 	w := newWire(b)
-	tb, err := openTable(int(w.server.ns))
+	tb, err := openTable(w.server.FD())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,6 +16,9 @@ import (
 	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -25,71 +26,22 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience is how long the kernel may take on a slow machine.
 const patience = 30 * time.Second
 
-// space is a network namespace of a test's own. Its thread is never unlocked,
-// so it ends with the goroutine, and the namespace with its last descriptor.
-type space struct {
-	ns netns.NsHandle
-	do chan func()
-}
+// space is a network namespace of a test's own.
+type space struct{ *netspace.Space }
 
-func newSpace(t testing.TB) *space {
-	t.Helper()
-	s := &space{do: make(chan func())}
-	ready := make(chan error, 1)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		ns, err := netns.New()
-		s.ns = ns
-		ready <- err
-		for f := range s.do {
-			f()
-		}
-	}()
-	if err := <-ready; err != nil {
-		t.Fatalf("a network namespace cannot be made (these tests need root): %v", err)
-	}
-	t.Cleanup(func() {
-		close(s.do)
-		<-done
-		_ = s.ns.Close()
-	})
-	return s
-}
-
-// run runs f on a thread inside the namespace.
-func (s *space) run(f func()) {
-	done := make(chan struct{})
-	s.do <- func() { defer close(done); f() }
-	<-done
-}
+func newSpace(t testing.TB) space { return space{netspacetest.New(t)} }
 
 // nft runs a script in the namespace and returns what it printed.
-func (s *space) nft(t testing.TB, script string) string {
+func (s space) nft(t testing.TB, script string) string {
 	t.Helper()
-	name, err := exec.LookPath("nft")
-	if err != nil {
-		name = "/usr/sbin/nft"
-	}
-	var out []byte
-	s.run(func() {
-		cmd := exec.Command(name, "-f", "-")
-		cmd.Stdin = strings.NewReader(script)
-		out, err = cmd.CombinedOutput()
-	})
-	if err != nil {
-		t.Fatalf("nft: %v\n%s", err, out)
-	}
-	return string(out)
+	return netspacetest.NFT(t, s.Space, script)
 }
 
 // timeout sets one of conntrack's timeouts, in seconds.
-func (s *space) timeout(t testing.TB, name string, seconds int) {
+func (s space) timeout(t testing.TB, name string, seconds int) {
 	t.Helper()
-	var err error
-	s.run(func() {
-		err = os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_"+name, []byte(strconv.Itoa(seconds)), 0)
+	err := s.Do(func() error {
+		return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_"+name, []byte(strconv.Itoa(seconds)), 0)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +51,7 @@ func (s *space) timeout(t testing.TB, name string, seconds int) {
 // wire is a server whose connections are tracked, and a client, with a cable
 // between them.
 type wire struct {
-	server, client *space
+	server, client space
 }
 
 // The client's addresses; the server is 10.99.0.1 and fd99::1.
@@ -112,22 +64,8 @@ const (
 func newWire(t testing.TB) *wire {
 	t.Helper()
 	w := &wire{server: newSpace(t), client: newSpace(t)}
-	var err error
-	w.server.run(func() {
-		v := &netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: "server"}, PeerName: "client",
-			PeerNamespace: netlink.NsFd(int(w.client.ns)),
-		}
-		if err = netlink.LinkAdd(v); err == nil {
-			err = configure("server", server4+"/16", server6+"/48")
-		}
-	})
-	if err == nil {
-		w.client.run(func() { err = configure("client", client4+"/16", other4+"/16", client6+"/48") })
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	netspacetest.Cable(t, w.server.Space, w.client.Space,
+		[]string{server4 + "/16", server6 + "/48"}, []string{client4 + "/16", other4 + "/16", client6 + "/48"})
 	// A rule that asks for the state is what turns tracking on.
 	w.server.nft(t, `table inet tracking {
 		chain in { type filter hook prerouting priority -150; ct state established counter; }
@@ -135,32 +73,10 @@ func newWire(t testing.TB) *wire {
 	return w
 }
 
-func configure(name string, addrs ...string) error {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	for _, a := range addrs {
-		addr, err := netlink.ParseAddr(a)
-		if err != nil {
-			return err
-		}
-		addr.Flags = unix.IFA_F_NODAD
-		if err := netlink.AddrAdd(link, addr); err != nil {
-			return fmt.Errorf("%s: %w", a, err)
-		}
-	}
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	return errors.Join(netlink.LinkSetUp(lo), netlink.LinkSetUp(link))
-}
-
 // flows lists the table of the server with the library's own parser.
 func (w *wire) flows(t testing.TB) []*netlink.ConntrackFlow {
 	t.Helper()
-	h, err := netlink.NewHandleAt(w.server.ns, unix.NETLINK_NETFILTER)
+	h, err := netlink.NewHandleAt(netns.NsHandle(w.server.FD()), unix.NETLINK_NETFILTER)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +115,7 @@ func (w *wire) wantNames(t testing.TB, want ...string) {
 }
 
 // echoUDP answers each datagram until the test ends.
-func (s *space) echoUDP(t testing.TB, addr string) *net.UDPConn {
+func (s space) echoUDP(t testing.TB, addr string) *net.UDPConn {
 	t.Helper()
 	c := s.listenUDP(t, addr)
 	done := make(chan struct{})
@@ -218,11 +134,13 @@ func (s *space) echoUDP(t testing.TB, addr string) *net.UDPConn {
 	return c
 }
 
-func (s *space) listenUDP(t testing.TB, addr string) *net.UDPConn {
+func (s space) listenUDP(t testing.TB, addr string) *net.UDPConn {
 	t.Helper()
 	var c *net.UDPConn
-	var err error
-	s.run(func() { c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr))) })
+	err := s.Do(func() (err error) {
+		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,19 +171,14 @@ type session struct{ client, server net.Conn }
 
 func (w *wire) connect(t testing.TB, from, to string) session {
 	t.Helper()
-	var l net.Listener
 	var s session
-	var err error
-	w.server.run(func() { l, err = net.Listen("tcp", to) })
+	l, err := w.server.Listen(t.Context(), "tcp", to)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	w.client.run(func() {
-		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from)), Timeout: patience}
-		s.client, err = d.Dial("tcp", to)
-	})
-	if err == nil {
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from)), Timeout: patience}
+	if s.client, err = w.client.Dial(t.Context(), d, "tcp", to); err == nil {
 		s.server, err = l.Accept()
 	}
 	if err != nil {
@@ -299,8 +212,10 @@ type forge struct {
 func (w *wire) forge(t testing.TB) *forge {
 	t.Helper()
 	f := &forge{to: unix.SockaddrInet4{Addr: netip.MustParseAddr(server4).As4()}, b: make([]byte, 32)}
-	var err error
-	w.client.run(func() { f.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW) })
+	err := w.client.Do(func() (err error) {
+		f.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,8 +272,10 @@ func (w *wire) fill(t testing.TB, n int, source func(i int) (netip.Addr, uint16)
 func (w *wire) count(t testing.TB) (n int) {
 	t.Helper()
 	var out []byte
-	var err error
-	w.server.run(func() { out, err = os.ReadFile("/proc/thread-self/net/stat/nf_conntrack") })
+	err := w.server.Do(func() (err error) {
+		out, err = os.ReadFile("/proc/thread-self/net/stat/nf_conntrack")
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

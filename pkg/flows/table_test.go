@@ -17,7 +17,7 @@ import (
 
 // voip is a Config that ends flows to the usual ports.
 func (w *wire) voip() Config {
-	return Config{NetNS: int(w.server.ns), UDPPorts: []uint16{5060, 5061}, TCPPorts: []uint16{5060, 5038}}
+	return Config{NetNS: w.server.FD(), UDPPorts: []uint16{5060, 5061}, TCPPorts: []uint16{5060, 5038}}
 }
 
 // start runs an Ender until the test ends; the channel tells what it ended.
@@ -108,7 +108,7 @@ func TestScopeAllEndsEveryFlow(t *testing.T) {
 	w.connect(t, client4+":40022", server4+":22")
 	w.connect(t, other4+":40022", server4+":22")
 
-	e, ended := start(t, Config{NetNS: int(w.server.ns), All: true})
+	e, ended := start(t, Config{NetNS: w.server.FD(), All: true})
 	// Both families are looked for in one dump.
 	e.End(prefixes(client4+"/32", "fd99::66/128")...)
 	if n := await(t, ended); n != 3 {
@@ -230,7 +230,7 @@ func TestNATIsSeenFromTheWire(t *testing.T) {
 func TestWithoutTrackingNothingHappens(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	tb, err := openTable(int(s.ns))
+	tb, err := openTable(s.FD())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,24 +245,23 @@ func TestWithoutTrackingNothingHappens(t *testing.T) {
 func TestNoPermissionIsToldApart(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	var err error
-	s.run(func() {
-		// The thread is not used again, so only this socket is without.
+	err := s.Do(func() error { // on a thread of its own, which has its own capabilities
 		head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var caps [2]unix.CapUserData
-		if err = unix.Capget(&head, &caps[0]); err != nil {
-			return
+		if err := unix.Capget(&head, &caps[0]); err != nil {
+			return err
 		}
 		caps[0].Effective &^= 1 << unix.CAP_NET_ADMIN
-		if err = unix.Capset(&head, &caps[0]); err != nil {
-			return
+		if err := unix.Capset(&head, &caps[0]); err != nil {
+			return err
 		}
-		var tb *table
-		if tb, err = openTable(0); err != nil {
-			return
+		tb, err := openTable(0)
+		if err != nil {
+			return err
 		}
 		defer tb.close()
-		_, err = tb.end(context.Background(), selectionOf("192.0.2.1/32"))
+		_, err = tb.end(t.Context(), selectionOf("192.0.2.1/32"))
+		return err
 	})
 	if !errors.Is(err, ErrPermission) {
 		t.Errorf("%v, want %v", err, ErrPermission)
@@ -285,7 +284,7 @@ func TestEndOfContextEndsALook(t *testing.T) {
 	t.Parallel()
 	w := newWire(t)
 	w.fill(t, 10, func(i int) (netip.Addr, uint16) { return netip.MustParseAddr(client4), uint16(10_000 + i) }, 5060)
-	tb, err := openTable(int(w.server.ns))
+	tb, err := openTable(w.server.FD())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,8 +403,10 @@ func TestADroppedTCPFlowKeepsItsPlaceForDays(t *testing.T) {
 func (w *wire) ping(t *testing.T, from, to string) {
 	t.Helper()
 	var c net.PacketConn
-	var err error
-	w.client.run(func() { c, err = net.ListenPacket("ip6:ipv6-icmp", from) })
+	err := w.client.Do(func() (err error) {
+		c, err = net.ListenPacket("ip6:ipv6-icmp", from)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
