@@ -316,7 +316,7 @@ func TestStatusNamesTheFaultAndItsCureOnce(t *testing.T) {
 	r := newRig(t)
 	r.stop()
 	r.cfg.Asterisk[0].Secret = policy.NewSecret("wrong")
-	d, err := New(Options{Config: r.cfg, NetNS: int(r.ns), Log: slog.New(slog.DiscardHandler)})
+	d, err := New(Options{Config: r.cfg, NetNS: r.space.FD(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

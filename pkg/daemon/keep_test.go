@@ -12,6 +12,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 )
 
 // After a reboot the kernel is empty: the state file alone restores everything.
@@ -29,7 +30,7 @@ func TestAfterAReboot(t *testing.T) {
 		t.Fatal(res, err)
 	}
 	r.stop()
-	r.ns = newNetNS(t)
+	r.space = netspacetest.New(t)
 	r.start()
 	r.until("the bans are in the kernel", func() bool {
 		_, one := r.inKernel(firewall.Ban, "203.0.113.66/32")

@@ -7,17 +7,16 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netns"
 
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -30,7 +29,7 @@ type rig struct {
 	d       *Daemon
 	server  *amiserver.Server
 	address string
-	ns      netns.NsHandle
+	space   *netspace.Space
 	client  *control.Client
 	cfg     *policy.Config
 	calls   int
@@ -45,7 +44,7 @@ type rig struct {
 
 func newRig(t *testing.T, change ...func(*policy.Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, ns: newNetNS(t), more: make(chan struct{}, 1)}
+	r := &rig{t: t, space: netspacetest.New(t), more: make(chan struct{}, 1)}
 	r.serve("127.0.0.1:0")
 	cfg := policy.Default()
 	a := policy.DefaultAsterisk()
@@ -86,7 +85,7 @@ func (r *rig) serve(address string) {
 func (r *rig) start() {
 	r.t.Helper()
 	d, err := New(Options{
-		Config: r.cfg, NetNS: int(r.ns), Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Version: "test",
+		Config: r.cfg, NetNS: r.space.FD(), Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Version: "test",
 		OnDecision: func(d engine.Decision) {
 			r.mu.Lock()
 			r.decisions = append(r.decisions, d)
@@ -186,7 +185,7 @@ func (r *rig) login(remote, account string) {
 // inKernel says what the kernel holds of a prefix, asked over a connection of its own.
 func (r *rig) inKernel(k firewall.Kind, prefix string) (firewall.Element, bool) {
 	r.t.Helper()
-	table, err := firewall.Open(TableConfig(r.cfg, int(r.ns)))
+	table, err := firewall.Open(TableConfig(r.cfg, r.space.FD()))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -201,28 +200,4 @@ func (r *rig) inKernel(k firewall.Kind, prefix string) (firewall.Element, bool) 
 		}
 	}
 	return firewall.Element{}, false
-}
-
-// newNetNS makes a network namespace that goes with the test.
-func newNetNS(t *testing.T) netns.NsHandle {
-	t.Helper()
-	made := make(chan netns.NsHandle, 1)
-	failed := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		ns, err := netns.New()
-		if err != nil {
-			failed <- err
-			return
-		}
-		made <- ns
-	}()
-	select {
-	case err := <-failed:
-		t.Fatalf("a network namespace cannot be made (these tests need root): %v", err)
-	case ns := <-made:
-		t.Cleanup(func() { _ = ns.Close() })
-		return ns
-	}
-	return -1
 }
