@@ -1,0 +1,171 @@
+package geo
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	pollEvery = time.Minute
+	// settled is how long ago a file must have changed before it counts as whole.
+	settled = 3 * time.Second
+)
+
+// Atlas answers where addresses are registered, from files that it reads again when they are replaced. A file that is
+// missing or bad is reported, and makes the answers poorer; nothing else fails. Its methods may be called from many
+// goroutines.
+type Atlas struct {
+	log  *slog.Logger
+	open atomic.Pointer[[]*DB] // what there is, in the order of the files
+
+	mu    sync.Mutex
+	files []*file
+}
+
+// file is one of the paths, and what became of it.
+type file struct {
+	path   string
+	db     *DB // nil: never read
+	loaded time.Time
+	tried  stamp // of the latest attempt
+	err    error // of it
+}
+
+// File is the state of a file. After a bad replacement there is an Err, and DB is still what was read before.
+type File struct {
+	Path   string
+	DB     *DB // nil if it could never be read
+	Loaded time.Time
+	Err    error // usually an [*Error]
+}
+
+// New reads the files. Those that cannot be read are logged, and read as soon as they can be.
+func New(log *slog.Logger, paths ...string) *Atlas {
+	a := &Atlas{log: log}
+	a.Configure(paths)
+	return a
+}
+
+// String names the task.
+func (a *Atlas) String() string { return "geo files" }
+
+// Configure changes which files there are. Those that stay are not read again.
+func (a *Atlas) Configure(paths []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	files := make([]*file, 0, len(paths))
+	for _, path := range paths {
+		i := slices.IndexFunc(a.files, func(f *file) bool { return f.path == path })
+		if i >= 0 {
+			files = append(files, a.files[i])
+			continue
+		}
+		f := &file{path: path}
+		f.load(a.log)
+		files = append(files, f)
+	}
+	a.files = files
+	a.publish()
+}
+
+// Refresh reads the files that were replaced since they were read. Run calls it every minute.
+func (a *Atlas) Refresh() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	changed := false
+	for _, f := range a.files {
+		changed = f.refresh(a.log, time.Now()) || changed
+	}
+	if changed {
+		a.publish()
+	}
+}
+
+// Run refreshes until ctx ends, and returns nil.
+func (a *Atlas) Run(ctx context.Context) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			a.Refresh()
+		}
+	}
+}
+
+func (a *Atlas) publish() {
+	var open []*DB
+	for _, f := range a.files {
+		if f.db != nil {
+			open = append(open, f.db)
+		}
+	}
+	a.open.Store(&open)
+}
+
+// Place returns where an address is registered. What several files know is put together; the first one wins. It waits
+// for nothing, and allocates nothing as a rule.
+func (a *Atlas) Place(addr netip.Addr) Place {
+	var p Place
+	for _, db := range *a.open.Load() {
+		if p = p.or(db.Place(addr)); p.Country != "" && p.ASN != 0 {
+			break
+		}
+	}
+	return p
+}
+
+// Files returns the state of each file, in the order in which they were configured.
+func (a *Atlas) Files() []File {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]File, 0, len(a.files))
+	for _, f := range a.files {
+		out = append(out, File{Path: f.path, DB: f.db, Loaded: f.loaded, Err: f.err})
+	}
+	return out
+}
+
+// refresh reads the file if it is another one than at the last attempt, and reports whether there is a new DB.
+func (f *file) refresh(log *slog.Logger, now time.Time) bool {
+	info, err := os.Stat(f.path)
+	switch {
+	case err != nil && f.tried == stamp{} && f.err != nil, err == nil && stampOf(info) == f.tried:
+		return false
+	case err == nil && info.Mode().IsRegular() && now.Sub(info.ModTime()).Abs() < settled:
+		return false // perhaps still being written: the next look is soon enough
+	}
+	return f.load(log)
+}
+
+// load reads the file. It keeps what was read before where that fails, and says so once.
+func (f *file) load(log *slog.Logger) bool {
+	before := f.err
+	db, s, err := read(f.path)
+	f.tried, f.err = s, err
+	if err != nil {
+		if before == nil || before.Error() != err.Error() {
+			log.Warn("a geo file cannot be used", "err", err, "try", hint(err), "still_used", f.db != nil)
+		}
+		return false
+	}
+	f.db, f.loaded = db, time.Now()
+	log.Info("geo file read", "file", f.path, "type", db.Type, "built", db.Built.Format(time.DateOnly), "bytes", db.Bytes)
+	return true
+}
+
+func hint(err error) string {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e.Hint
+	}
+	return ""
+}

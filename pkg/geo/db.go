@@ -1,0 +1,129 @@
+package geo
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"time"
+
+	"github.com/oschwald/maxminddb-golang/v2"
+)
+
+// DB is one file, in memory. Its methods may be called from many goroutines.
+type DB struct {
+	Type    string // as the file calls itself, such as GeoLite2-Country: foreign text
+	Built   time.Time
+	Bytes   int64
+	Country bool // it knows countries
+	ASN     bool // it knows autonomous systems
+
+	reader  *maxminddb.Reader
+	layout  layout
+	buffers buffers
+}
+
+// How much of a file is looked at to learn what it knows. Both are bounds against a search tree that has no end.
+const (
+	maxSteps  = 1 << 16 // networks
+	maxSample = 256     // of them with an entry
+)
+
+// Parse takes over data, which must not change any more. It returns an [*Error] without a Path.
+func Parse(data []byte) (db *DB, err error) {
+	defer func() { // the parser is fuzzed, and a file is no reason to end a daemon
+		if p := recover(); p != nil {
+			db, err = nil, damaged(fmt.Errorf("%v", p))
+		}
+	}()
+	return parse(data)
+}
+
+func parse(data []byte) (*DB, error) {
+	reader, err := maxminddb.OpenBytes(data)
+	if err != nil {
+		return nil, damaged(err)
+	}
+	m := &reader.Metadata
+	switch {
+	case m.BinaryFormatMajorVersion != 2:
+		return nil, damaged(fmt.Errorf("version %d of the format", m.BinaryFormatMajorVersion))
+	case m.IPVersion != 4 && m.IPVersion != 6, m.RecordSize != 24 && m.RecordSize != 28 && m.RecordSize != 32, m.NodeCount == 0:
+		return nil, damaged(errors.New("its description of itself makes no sense"))
+	}
+	db := &DB{Type: name(m.DatabaseType), Bytes: int64(len(data)), reader: reader}
+	if m.BuildEpoch > 0 && m.BuildEpoch < 1<<40 {
+		db.Built = time.Unix(int64(m.BuildEpoch), 0).UTC()
+	}
+	for _, l := range []layout{maxmind, ipinfo} {
+		if err := db.sample(l); err != nil {
+			return nil, err
+		}
+		if db.Country || db.ASN {
+			return db, nil
+		}
+	}
+	return nil, &Error{What: "knows neither countries nor autonomous systems",
+		Hint: "a file such as GeoLite2-Country.mmdb or GeoLite2-ASN.mmdb"}
+}
+
+// sample looks at the first entries, to learn what the file knows.
+func (db *DB) sample(l layout) error {
+	db.layout = l
+	steps, entries := 0, 0
+	for result := range db.reader.Networks(maxminddb.IncludeNetworksWithoutData(), maxminddb.IncludeAliasedNetworks()) {
+		if err := result.Err(); err != nil {
+			return damaged(err)
+		}
+		if result.Found() {
+			p, err := db.buffers.read(l, &result)
+			if broken := (maxminddb.InvalidDatabaseError{}); errors.As(err, &broken) {
+				return damaged(err)
+			}
+			db.Country, db.ASN = db.Country || p.Country != "", db.ASN || p.ASN != 0
+			entries++
+		}
+		if steps++; steps == maxSteps || entries == maxSample || db.Country && db.ASN {
+			break
+		}
+	}
+	return nil
+}
+
+// Place returns where an address is registered, as far as the file knows.
+func (db *DB) Place(addr netip.Addr) (p Place) {
+	defer func() { // see Parse
+		if recover() != nil {
+			p = Place{}
+		}
+		runtime.KeepAlive(db) // see keep
+	}()
+	p, _ = db.place(addr) // a damaged entry tells nothing
+	return p
+}
+
+func (db *DB) place(addr netip.Addr) (Place, error) {
+	addr = addr.Unmap()
+	if !addr.IsValid() {
+		return Place{}, nil
+	}
+	result := db.reader.Lookup(addr)
+	if !result.Found() {
+		return Place{}, result.Err() // of an IPv6 address in a file for IPv4 too
+	}
+	return db.buffers.read(db.layout, &result)
+}
+
+// Verify reads the whole file, which takes seconds where it is large, and returns what is wrong with it.
+func (db *DB) Verify() (err error) {
+	defer func() { // see Parse
+		if p := recover(); p != nil {
+			err = damaged(fmt.Errorf("%v", p))
+		}
+		runtime.KeepAlive(db)
+	}()
+	if err := db.reader.Verify(); err != nil {
+		return damaged(err)
+	}
+	return nil
+}

@@ -1,0 +1,42 @@
+package geo
+
+import "strings"
+
+// maxName is the longest name of an autonomous system that is kept, in bytes.
+const maxName = 200
+
+// Place is where an address is registered; the zero value is nowhere that is known. ASName is foreign text: quote it.
+type Place struct {
+	Country string // ISO 3166-1 alpha-2, two capital letters
+	ASN     uint32 // number of the autonomous system that announces the address
+	ASName  string // who runs it: valid UTF-8, up to 200 bytes
+}
+
+// or fills in what p does not know.
+func (p Place) or(q Place) Place {
+	if p.Country == "" {
+		p.Country = q.Country
+	}
+	if p.ASN == 0 {
+		p.ASN, p.ASName = q.ASN, q.ASName
+	}
+	return p
+}
+
+// country returns a code as two capital letters, or nothing.
+func country(code string) string {
+	if len(code) != 2 || !letter(code[0]) || !letter(code[1]) {
+		return ""
+	}
+	return strings.ToUpper(code)
+}
+
+func letter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
+
+// name makes a text of a file fit to be kept.
+func name(text string) string {
+	if len(text) > maxName {
+		text = text[:maxName]
+	}
+	return strings.ToValidUTF8(text, "")
+}

@@ -1,0 +1,95 @@
+package geo
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+)
+
+// MaxBytes is the largest file that is read. The largest that is known (GeoIP2 Enterprise) has some 400 MB.
+const MaxBytes = 512 << 20
+
+// stamp tells a file from the one that takes its place.
+type stamp struct {
+	dev, ino uint64
+	size     int64
+	changed  time.Time // content
+}
+
+func stampOf(info fs.FileInfo) stamp {
+	s := stamp{size: info.Size(), changed: info.ModTime()}
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		s.dev, s.ino = uint64(sys.Dev), sys.Ino
+	}
+	return s
+}
+
+var errUnfinished = errors.New("is being written at this moment")
+
+// Read reads a file into memory: one that is mapped would end the daemon when somebody truncates it. It returns an
+// [*Error].
+func Read(path string) (*DB, error) {
+	db, _, err := read(path)
+	return db, err
+}
+
+func read(path string) (*DB, stamp, error) {
+	data, s, err := contents(path)
+	var db *DB
+	if err == nil {
+		if db, err = Parse(data); err == nil {
+			keep(db, data)
+		} else {
+			free(data)
+		}
+	}
+	if e := (*Error)(nil); errors.As(err, &e) {
+		e.Path = path
+	}
+	return db, s, err
+}
+
+// contents reads a regular file, and nothing that could make the reader wait, into memory that is to be given to free.
+func contents(path string) ([]byte, stamp, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return nil, stamp{}, unreadable(err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, stamp{}, unreadable(err)
+	}
+	s := stampOf(info)
+	switch size := info.Size(); {
+	case info.IsDir():
+		return nil, s, &Error{What: "is a folder", Hint: "the .mmdb file in it"}
+	case !info.Mode().IsRegular():
+		return nil, s, &Error{What: "is no regular file", Hint: "the path of a .mmdb file"}
+	case size == 0:
+		return nil, s, &Error{What: "is empty", Hint: "geoipupdate, or download it again"}
+	case size > MaxBytes:
+		return nil, s, &Error{What: fmt.Sprintf("has %d MB, more than the %d MB that are read into memory", size>>20, MaxBytes>>20),
+			Hint: "GeoLite2-Country.mmdb or GeoLite2-ASN.mmdb, which are small"}
+	}
+	data, err := memory(int(info.Size()))
+	if err != nil {
+		return nil, s, unreadable(err)
+	}
+	if _, err := io.ReadFull(f, data); err != nil {
+		free(data)
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+			err = errUnfinished // truncated meanwhile
+		}
+		return nil, s, unreadable(err)
+	}
+	if info, err = f.Stat(); err != nil || stampOf(info) != s {
+		free(data)
+		return nil, s, unreadable(errUnfinished)
+	}
+	return data, s, nil
+}
