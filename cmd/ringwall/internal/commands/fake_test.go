@@ -47,6 +47,7 @@ type backend struct {
 	allow   control.AllowResult
 	explain engine.Explanation
 	places  map[netip.Addr]engine.Place
+	page    control.PageResult
 }
 
 func (b *backend) Status(context.Context) (control.Status, error) {
@@ -107,6 +108,8 @@ func (b *backend) Allowed(context.Context) ([]engine.AllowView, error) {
 		{Prefix: "192.0.2.77/32", Origin: "office.example.net", Note: "resolved a minute ago"},
 	}, b.err
 }
+
+func (b *backend) Page(context.Context, control.Peer) (control.PageResult, error) { return b.page, b.err }
 
 func (b *backend) Place(addr netip.Addr) engine.Place { return b.places[addr] }
 
