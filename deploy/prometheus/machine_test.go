@@ -28,6 +28,7 @@ policy:
   misconfigured: {per_minute: 0}
   storm: {sources: 2}
   limits: {bans: 5, forgeable_bans: 5}
+notify: [{name: team, exec: [/bin/true]}]
 firewall: {owner: "off"} # the test removes the table, as other programs do
 `
 
