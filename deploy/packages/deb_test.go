@@ -140,7 +140,20 @@ func testDeb(t *testing.T, d *debian) {
 		d.run(t, `cd /usr/share; bash -n bash-completion/completions/ringwall
 			test -s zsh/vendor-completions/_ringwall; test -s fish/vendor_completions.d/ringwall.fish
 			cd doc/ringwall; test -s copyright; zcat changelog*.gz | grep -q ringwall; test -s README.md; test -s examples/reference.yaml
+			test -s examples/asterisk/ringwall.conf; test -s deploy/prometheus/ringwall.rules.yml; test -s deploy/grafana/ringwall.json
 			grep -q 'github.com/google/nftables' licences.txt; grep -q 'The Go Authors' licences.txt`)
+	})
+
+	t.Run("links between its pages", func(t *testing.T) {
+		// README.md and deploy/docs are where they are in the source tree; what only the source has is named as such.
+		out := d.run(t, `cd /usr/share/doc/ringwall; for page in README.md deploy/docs/*.md; do
+			grep -oE '\]\([^)#:]+[)#]' "$page" | sed 's/^](//; s/[)#]$//' | while read -r to; do
+				test -e "$(dirname "$page")/$to" || echo "$page: $to"
+			done || true
+		done`)
+		if out != "" {
+			t.Errorf("links that lead nowhere:\n%s", out)
+		}
 	})
 
 	// What the administrator did, and a ban, survive the upgrade.

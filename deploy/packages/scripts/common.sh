@@ -61,12 +61,13 @@ welcome() {
 Ringwall is installed. It will start with the machine, but not yet: Asterisk does not know it. As root:
 
   1. install -o asterisk -g asterisk -m 0640 $manager /etc/asterisk/manager.d/ringwall.conf
-     (FreePBX: append that file to /etc/asterisk/manager_custom.conf)
+     (FreePBX: cat $manager >>/etc/asterisk/manager_custom.conf)
   2. asterisk -rx 'manager reload'
   3. systemctl start ringwall
   4. ringwall doctor
 
-It only says whom it would ban until policy.mode in $config is: enforce
+It bans nobody yet, and says whom it would ban. To ban: mode: enforce in $config,
+then: systemctl reload ringwall
 
 TEXT
 }
