@@ -18,17 +18,32 @@ var errRecord = errors.New("damaged record")
 
 const checksumSize = 4
 
+// encoder appends fields. Give it room for all of them, and a record costs one allocation.
 type encoder struct{ b []byte }
+
+func newEncoder(size int) encoder { return encoder{b: make([]byte, 0, size+checksumSize)} }
+
+// What fields other than strings take at most, in bytes.
+const (
+	banSize      = 120
+	evidenceSize = 60
+	lineSize     = 64
+	smallSize    = 64 // the other records but for their strings
+)
 
 func checksum(k kind, key, data []byte) uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
-	sum := crc32.Update(crc32.Checksum([]byte{byte(k)}, table), table, key)
+	sum := crc32.Update(kindSums(table, k), table, key)
 	return crc32.Update(sum, table, data)
 }
 
-func encode(k kind, key string, fill func(*encoder)) []byte {
-	e := encoder{b: make([]byte, 0, 128)}
-	fill(&e)
+// kindSums is the checksum of a kind's byte. The slice of one byte would be an allocation for each record.
+func kindSums(table *crc32.Table, k kind) uint32 {
+	return ^(table[byte(0xff)^byte(k)] ^ uint32(0xffffffff)>>8)
+}
+
+// seal appends the checksum of the fields.
+func (e *encoder) seal(k kind, key string) []byte {
 	return binary.LittleEndian.AppendUint32(e.b, checksum(k, []byte(key), e.b))
 }
 
@@ -69,16 +84,25 @@ func (e *encoder) addr(a netip.Addr) {
 	if len(a.Zone()) > maxName {
 		a = a.WithZone("")
 	}
-	b, _ := a.MarshalBinary() // never fails
-	e.b = append(append(e.b, byte(len(b))), b...)
+	at := len(e.b)
+	e.b, _ = a.AppendBinary(append(e.b, 0)) // never fails
+	e.b[at] = byte(len(e.b) - at - 1)
 }
 
 func (e *encoder) prefix(p netip.Prefix) {
-	if !p.IsValid() {
-		e.string("", 0)
-		return
+	at := len(e.b)
+	e.b = appendPrefix(append(e.b, 0), p)
+	e.b[at] = byte(len(e.b) - at - 1)
+}
+
+// room is what a ban takes at most, while its strings are not longer than what is kept of them.
+func (b *Ban) room() int {
+	n := banSize + len(b.Reason) + len(b.Comment) + len(b.PBX)
+	for i := range b.Evidence {
+		v := &b.Evidence[i]
+		n += evidenceSize + len(v.Event) + len(v.Service) + len(v.Transport) + len(v.Account) + len(v.Reason) + len(v.PBX) + len(v.Note)
 	}
-	e.string(string(append(p.Addr().AsSlice(), byte(p.Bits()))), 17)
+	return min(n, 8<<10)
 }
 
 func (e *encoder) ban(b *Ban) {
@@ -141,7 +165,7 @@ func (e *encoder) decision(d *Decision) {
 	e.time(d.Time)
 	e.addr(d.Source)
 	e.prefix(d.Prefix)
-	e.string(string(d.Raw), MaxDecision)
+	e.b = append(binary.AppendUvarint(e.b, uint64(len(d.Raw))), d.Raw...)
 }
 
 // decoder takes fields off a record. After the first that does not fit, all are zero and bad is set.

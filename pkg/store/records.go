@@ -112,77 +112,118 @@ var ErrRecord = errors.New("cannot be kept")
 type Change struct {
 	kind  kind
 	key   string
+	name  string // of the entry
 	value []byte // nil where the record is gone
 	err   error
 }
 
 // PutBan keeps a ban, in place of any other of its prefix.
 func PutBan(b Ban) Change {
-	return record(kindBan, prefixKey(b.Prefix), func(e *encoder) { e.ban(&b) })
+	e := newEncoder(b.room())
+	e.ban(&b)
+	return put(kindBan, prefixKey(b.Prefix), e)
 }
 
 // DropBan forgets the ban of a prefix.
-func DropBan(p netip.Prefix) Change { return record(kindBan, prefixKey(p), nil) }
+func DropBan(p netip.Prefix) Change { return drop(kindBan, prefixKey(p)) }
 
 // PutOffender keeps an offender.
 func PutOffender(o Offender) Change {
-	return record(kindOffender, prefixKey(o.Source), func(e *encoder) { e.offender(&o) })
+	e := newEncoder(smallSize)
+	e.offender(&o)
+	return put(kindOffender, prefixKey(o.Source), e)
 }
 
 // DropOffender forgets an offender.
-func DropOffender(p netip.Prefix) Change { return record(kindOffender, prefixKey(p), nil) }
+func DropOffender(p netip.Prefix) Change { return drop(kindOffender, prefixKey(p)) }
 
 // PutTrust keeps a trusted source.
 func PutTrust(t Trust) Change {
-	return record(kindTrust, prefixKey(t.Source), func(e *encoder) { e.trust(&t) })
+	e := newEncoder(smallSize)
+	e.trust(&t)
+	return put(kindTrust, prefixKey(t.Source), e)
 }
 
 // DropTrust forgets a trusted source.
-func DropTrust(p netip.Prefix) Change { return record(kindTrust, prefixKey(p), nil) }
+func DropTrust(p netip.Prefix) Change { return drop(kindTrust, prefixKey(p)) }
 
 // PutAllow keeps an allow entry.
 func PutAllow(a Allow) Change {
-	return record(kindAllow, allowKey(a.Prefix, a.Host), func(e *encoder) { e.allow(&a) })
+	e := newEncoder(smallSize)
+	e.allow(&a)
+	return put(kindAllow, allowKey(a.Prefix, a.Host), e)
 }
 
 // DropAllow forgets the allow entry of a prefix or, where that is not valid, of a host name.
-func DropAllow(p netip.Prefix, host string) Change { return record(kindAllow, allowKey(p, host), nil) }
+func DropAllow(p netip.Prefix, host string) Change { return drop(kindAllow, allowKey(p, host)) }
 
 // PutGrace keeps a grace.
 func PutGrace(g Grace) Change {
-	return record(kindGrace, prefixKey(g.Prefix), func(e *encoder) { e.grace(&g) })
+	e := newEncoder(smallSize)
+	e.grace(&g)
+	return put(kindGrace, prefixKey(g.Prefix), e)
 }
 
 // DropGrace forgets a grace.
-func DropGrace(p netip.Prefix) Change { return record(kindGrace, prefixKey(p), nil) }
+func DropGrace(p netip.Prefix) Change { return drop(kindGrace, prefixKey(p)) }
 
 // AddDecision appends a line to the history.
 func AddDecision(d Decision) Change {
-	if len(d.Raw) > MaxDecision {
-		return Change{kind: kindDecision, err: fmt.Errorf("a decision of %d bytes %w: the bound is %d", len(d.Raw), ErrRecord, MaxDecision)}
-	}
 	if !json.Valid(d.Raw) {
 		return Change{kind: kindDecision, err: fmt.Errorf("a decision that is no JSON %w", ErrRecord)}
 	}
-	return Change{kind: kindDecision, value: encode(kindDecision, "", func(e *encoder) { e.decision(&d) })}
+	return AddLine(d)
 }
 
-func record(k kind, key string, fill func(*encoder)) Change {
-	switch {
-	case key == "":
-		return Change{kind: k, err: fmt.Errorf("an entry of %s without a valid prefix or host name %w", k, ErrRecord)}
-	case fill == nil:
-		return Change{kind: k, key: key}
+// AddLine is AddDecision of a line that is known to be JSON, because an encoder of JSON has just written it.
+func AddLine(d Decision) Change {
+	if len(d.Raw) > MaxDecision {
+		return Change{kind: kindDecision, err: fmt.Errorf("a decision of %d bytes %w: the bound is %d", len(d.Raw), ErrRecord, MaxDecision)}
 	}
-	return Change{kind: k, key: key, value: encode(k, key, fill)}
+	e := newEncoder(lineSize + len(d.Raw))
+	e.decision(&d)
+	return Change{kind: kindDecision, value: e.seal(kindDecision, "")}
+}
+
+// put is the change to a record's new fields.
+func put(k kind, key string, fields encoder) Change {
+	c := drop(k, key)
+	if c.err == nil {
+		c.value = fields.seal(k, key)
+	}
+	return c
+}
+
+// drop is the change to no record.
+func drop(k kind, key string) Change {
+	if key == "" {
+		return Change{kind: k, err: fmt.Errorf("an entry of %s without a valid prefix or host name %w", k, ErrRecord)}
+	}
+	name := entry{k, key}.name()
+	return Change{kind: k, key: name[1:], name: name}
 }
 
 // prefixKey is the address and the length: 5 bytes or 17. It is empty for a prefix that is not valid.
 func prefixKey(p netip.Prefix) string {
-	if p = p.Masked(); !p.IsValid() {
-		return ""
+	var room [maxKey]byte
+	return string(appendPrefix(room[:0], p.Masked()))
+}
+
+const maxKey = 17 // bytes of a prefix
+
+// appendPrefix appends nothing for a prefix that is not valid.
+func appendPrefix(b []byte, p netip.Prefix) []byte {
+	switch a := p.Addr(); {
+	case !p.IsValid():
+		return b
+	case a.Is4():
+		four := a.As4()
+		b = append(b, four[:]...)
+	default:
+		sixteen := a.As16()
+		b = append(b, sixteen[:]...)
 	}
-	return string(append(p.Addr().AsSlice(), byte(p.Bits())))
+	return append(b, byte(p.Bits()))
 }
 
 func prefixOf(key string) (netip.Prefix, bool) {

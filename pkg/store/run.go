@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"time"
 
@@ -18,6 +19,8 @@ const (
 	backoffMin   = 100 * time.Millisecond
 	backoffMax   = 10 * time.Second
 	historyFill  = 0.95 // of a page: lines are only appended
+	keptRoom     = 1024 // changes that an idle queue has room for
+	recordFill   = 0.8  // what a flood writes is sorted and seldom gets something in between
 )
 
 // errReplaced is a path that names another file than the one in use.
@@ -35,6 +38,7 @@ func (s *Store) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		needed, urgent := s.needed()
 		if !needed {
+			s.relax()
 			pause(ctx, s.wake, nil)
 			continue
 		}
@@ -63,6 +67,18 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 	s.settle(nil)
 	return errors.Join(err, s.Close())
+}
+
+// relax gives back the room of a flood.
+func (s *Store) relax() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if cap(s.spare.items) > keptRoom || cap(s.spare.lines) > keptRoom {
+		s.spare = queue{}
+	}
+	if s.queue.len() == 0 && (cap(s.queue.items) > keptRoom || cap(s.queue.lines) > keptRoom) {
+		s.queue = newQueue()
+	}
 }
 
 func pause(ctx context.Context, wake <-chan struct{}, timer <-chan time.Time) {
@@ -190,8 +206,13 @@ func (s *Store) write() (uint64, error) {
 	defer s.batchMu.Unlock()
 	s.mu.Lock()
 	batch, stale, staleAt, resync, mark := s.queue, s.stale, s.staleAt, s.resync, s.taken
-	s.queue, s.stale, s.resync = newQueue(), nil, false
+	s.queue, s.stale, s.resync = s.spare, nil, false
+	s.spare = queue{}
+	if s.queue.index == nil {
+		s.queue = newQueue()
+	}
 	s.mu.Unlock()
+	all := batch
 	n := uint64(batch.len())
 
 	err := s.writeAll(&batch, stale, staleAt, resync)
@@ -206,6 +227,7 @@ func (s *Store) write() (uint64, error) {
 	}
 	s.stats.Saved += n
 	s.stats.Last = time.Now()
+	s.spare = all.emptied()
 	return mark, nil
 }
 
@@ -228,11 +250,11 @@ func (s *Store) writeAll(batch *queue, stale []entry, staleAt time.Time, resync 
 			}
 			stale = stale[len(part):]
 		}
-		list := batch.sorted()
-		for len(list) > 0 || len(batch.lines) > 0 {
-			records, lines := batch.chunk(list)
+		batch.sort()
+		for batch.len() > 0 {
+			records, lines := batch.chunk()
 			err := s.commit(f, func(tx *bbolt.Tx) error {
-				if err := writeRecords(tx, batch.changes, list[:records]); err != nil {
+				if err := writeRecords(tx, batch.items[:records]); err != nil {
 					return err
 				}
 				return s.writeHistory(tx, batch.lines[:lines], time.Now())
@@ -240,10 +262,7 @@ func (s *Store) writeAll(batch *queue, stale []entry, staleAt time.Time, resync 
 			if err != nil {
 				return err
 			}
-			for _, e := range list[:records] {
-				delete(batch.changes, e)
-			}
-			list, batch.lines = list[records:], batch.lines[lines:]
+			batch.items, batch.lines = batch.items[records:], batch.lines[lines:]
 		}
 		return nil
 	}()
@@ -270,10 +289,10 @@ func (s *Store) commit(f *file, fn func(*bbolt.Tx) error) error {
 }
 
 // chunk says how much of the batch the next transaction takes.
-func (q *queue) chunk(list []entry) (records, lines int) {
+func (q *queue) chunk() (records, lines int) {
 	bytes := 0
-	for records < min(len(list), chunkRecords) && bytes < chunkBytes {
-		bytes += len(list[records].key) + len(q.changes[list[records]])
+	for records < min(len(q.items), chunkRecords) && bytes < chunkBytes {
+		bytes += len(q.items[records].name) + len(q.items[records].value)
 		records++
 	}
 	for lines < min(len(q.lines), chunkRecords) && bytes < chunkBytes {
@@ -283,16 +302,25 @@ func (q *queue) chunk(list []entry) (records, lines int) {
 	return records, lines
 }
 
-func writeRecords(tx *bbolt.Tx, changes map[entry][]byte, list []entry) error {
-	for _, e := range list {
-		b, err := bucketOf(tx, e.kind)
-		if err != nil {
-			return err
+// writeRecords writes sorted records.
+func writeRecords(tx *bbolt.Tx, list []item) error {
+	var b *bbolt.Bucket
+	var key []byte // bbolt copies keys
+	for i := range list {
+		it := &list[i]
+		if i == 0 || it.kind() != list[i-1].kind() {
+			var err error
+			if b, err = bucketOf(tx, it.kind()); err != nil {
+				return err
+			}
+			b.FillPercent = recordFill
 		}
-		if value := changes[e]; value != nil {
-			err = b.Put([]byte(e.key), value)
+		key = append(key[:0], it.name[1:]...)
+		var err error
+		if it.value != nil {
+			err = b.Put(key, it.value)
 		} else {
-			err = b.Delete([]byte(e.key))
+			err = b.Delete(key)
 		}
 		if err != nil {
 			return err
@@ -310,10 +338,10 @@ func bucketOf(tx *bbolt.Tx, k kind) (*bbolt.Bucket, error) {
 
 // replace puts what is known in place of all records but history.
 func replace(tx *bbolt.Tx, known []Change) error {
-	changes := make(map[entry][]byte, len(known))
+	q := newQueue()
 	for _, c := range known {
 		if c.err == nil && c.kind != kindDecision && c.value != nil {
-			changes[entry{c.kind, c.key}] = c.value
+			q.put(c.name, c.value, math.MaxInt32)
 		}
 	}
 	for _, k := range kinds {
@@ -324,8 +352,8 @@ func replace(tx *bbolt.Tx, known []Change) error {
 			return err
 		}
 	}
-	q := queue{changes: changes}
-	return writeRecords(tx, changes, q.sorted())
+	q.sort()
+	return writeRecords(tx, q.items)
 }
 
 // report tells of a change of state: of the same trouble only once.

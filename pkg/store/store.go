@@ -112,6 +112,7 @@ type Store struct {
 
 	mu       sync.Mutex
 	queue    queue
+	spare    queue   // the room of the last batch
 	stale    []entry // for pruning
 	staleAt  time.Time
 	resync   bool // the file lacks what Snapshot knows
@@ -278,10 +279,10 @@ func (s *Store) Put(changes ...Change) error {
 			s.stats.Lost += s.queue.append(c.value, s.o.History)
 			continue
 		}
-		if s.resync && s.o.Snapshot != nil && len(s.queue.changes) >= s.o.MaxPending {
+		if s.resync && s.o.Snapshot != nil && len(s.queue.items) >= s.o.MaxPending {
 			continue // Snapshot will know of it
 		}
-		if s.queue.put(entry{c.kind, c.key}, c.value, s.o.MaxPending) {
+		if s.queue.put(c.name, c.value, s.o.MaxPending) {
 			continue
 		}
 		if s.o.Snapshot != nil {
