@@ -25,39 +25,52 @@ type announcer struct {
 	log  *slog.Logger
 	hook func(engine.Decision) // may be nil
 
-	mu    sync.Mutex
-	queue []announcement
-	lost  int
-	wake  chan struct{}
+	mu      sync.Mutex
+	queue   []announcement
+	waiting int // decisions in it
+	lost    int
+	wake    chan struct{}
 }
 
+// announcement is what the kernel took together.
 type announcement struct {
-	decision engine.Decision
-	err      error // why the kernel does not have it
+	decisions []engine.Decision
+	err       error // why the kernel does not have them
 }
 
 func newAnnouncer(feed *control.Feed, log *slog.Logger, hook func(engine.Decision)) *announcer {
 	return &announcer{feed: feed, log: log, hook: hook, wake: make(chan struct{}, 1)}
 }
 
-// push remembers decisions for history at once, and tells of them soon. err is why the kernel does not have them.
-func (a *announcer) push(err error, decisions ...engine.Decision) {
-	if err != nil { // history must not say that what is not in force is
-		for i := range decisions {
-			decisions[i].Detail = "not in the kernel yet: " + err.Error()
-		}
+// push remembers decisions for history at once, and tells of them soon. err is why the kernel does not have them. The
+// slice is the announcer's from then on.
+func (a *announcer) push(err error, decisions []engine.Decision) {
+	if len(decisions) == 0 {
+		return
 	}
+	mark(err, decisions)
 	a.feed.Publish(decisions...)
 	a.mu.Lock()
-	room := min(len(decisions), maxAnnouncements-len(a.queue))
-	for _, d := range decisions[:room] {
-		a.queue = append(a.queue, announcement{d, err})
+	room := min(len(decisions), maxAnnouncements-a.waiting)
+	if room > 0 {
+		a.queue = append(a.queue, announcement{decisions[:room], err})
 	}
+	a.waiting += room
 	a.lost += len(decisions) - room
 	a.mu.Unlock()
 	select {
 	case a.wake <- struct{}{}:
 	default:
+	}
+}
+
+// mark says what the kernel does not have: history must not say that what is not in force is.
+func mark(err error, decisions []engine.Decision) {
+	if err == nil {
+		return
+	}
+	for i := range decisions {
+		decisions[i].Detail = "not in the kernel yet: " + err.Error()
 	}
 }
 
@@ -67,30 +80,20 @@ func (a *announcer) String() string { return "log" }
 // Run tells of decisions until ctx ends and nothing is left.
 func (a *announcer) Run(ctx context.Context) error {
 	limit := rate.NewLimiter(linesPerSecond, lineBurst)
-	var spare []announcement
 	quiet := 0
 	for {
 		a.mu.Lock()
 		batch, lost := a.queue, a.lost
-		a.queue, a.lost = spare[:0], 0
+		a.queue, a.waiting, a.lost = nil, 0, 0
 		a.mu.Unlock()
 		quiet += lost
 		for _, n := range batch {
-			if a.hook != nil {
-				a.hook(n.decision)
-			}
-			if !limit.Allow() && n.err == nil && (n.decision.Action == engine.Ban || n.decision.Action == engine.Unban) {
-				quiet++
-				continue
-			}
-			a.line(n)
+			quiet += a.tell(n, limit)
 		}
 		if quiet > 0 && (limit.Allow() || ctx.Err() != nil) {
 			a.log.Warn("more decisions than are logged one by one; ringwall history and list have them", "decisions", quiet)
 			quiet = 0
 		}
-		clear(batch)
-		spare = batch
 		if len(batch) > 0 {
 			continue
 		}
@@ -112,9 +115,25 @@ func (a *announcer) Run(ctx context.Context) error {
 	}
 }
 
+// tell tells of decisions, and returns how many of them were too many for the log.
+func (a *announcer) tell(n announcement, limit *rate.Limiter) (quiet int) {
+	now := time.Now()
+	for i := range n.decisions {
+		d := &n.decisions[i]
+		if a.hook != nil {
+			a.hook(*d)
+		}
+		if !limit.AllowN(now, 1) && n.err == nil && (d.Action == engine.Ban || d.Action == engine.Unban) {
+			quiet++
+			continue
+		}
+		a.line(d, n.err)
+	}
+	return quiet
+}
+
 // line logs one decision. Account is the only value that an attacker chose.
-func (a *announcer) line(n announcement) {
-	d := n.decision
+func (a *announcer) line(d *engine.Decision, fault error) {
 	attrs := make([]slog.Attr, 0, 12)
 	if d.Prefix.IsValid() {
 		attrs = append(attrs, slog.String("prefix", d.Prefix.String()))
@@ -152,9 +171,9 @@ func (a *announcer) line(n announcement) {
 			level = slog.LevelDebug
 		}
 	}
-	if n.err != nil {
+	if fault != nil {
 		level = slog.LevelError
-		attrs = append(attrs, slog.String("not_in_the_kernel_yet", n.err.Error()))
+		attrs = append(attrs, slog.String("not_in_the_kernel_yet", fault.Error()))
 	}
 	a.log.LogAttrs(context.Background(), level, string(d.Action), attrs...)
 }

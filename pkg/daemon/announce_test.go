@@ -19,7 +19,7 @@ func TestADecisionThatTheKernelHasNotSaysSo(t *testing.T) {
 	feed := control.NewFeed(10)
 	a := newAnnouncer(feed, slog.New(slog.NewTextHandler(&log, nil)), nil)
 	d := engine.Decision{Time: time.Now(), Action: engine.Ban, Prefix: netip.MustParsePrefix("203.0.113.66/32")}
-	a.push(errors.New("set ban4 is full"), d)
+	a.push(errors.New("set ban4 is full"), []engine.Decision{d})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := a.Run(ctx); err != nil {
@@ -41,7 +41,7 @@ func TestTheLogIsSafeAndBounded(t *testing.T) {
 		told := 0
 		a := newAnnouncer(control.NewFeed(10), slog.New(slog.NewJSONHandler(&log, nil)), func(engine.Decision) { told++ })
 		for range 20000 {
-			a.push(nil, engine.Decision{Action: engine.Ban, Prefix: netip.MustParsePrefix("203.0.113.66/32"), Account: "\x1b[2J\u202egnp\n"})
+			a.push(nil, []engine.Decision{{Action: engine.Ban, Prefix: netip.MustParsePrefix("203.0.113.66/32"), Account: "\x1b[2J\u202egnp\n"}})
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

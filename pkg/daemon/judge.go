@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,26 +49,30 @@ type judge struct {
 	engine *engine.Engine
 	exempt map[netip.Prefix]bool // in the kernel's allow sets, or on the way
 	out    []engine.Decision
-	came   []time.Time // when the frame behind each decision in out was read
+	came   []time.Time     // when the frame behind each decision in out was read
+	event  security.Event  // of the frame that is being judged
+	ban    engine.BanState // that is being written down
+	record store.Ban       // of ban
 }
 
 // frames judges what an Asterisk sent.
 func (j *judge) frames(p *pbx, frames []ami.Frame) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	now := j.clock.now()
+	now, wall := j.clock.now(), time.Now()
 	j.out, j.came = j.out[:0], j.came[:0]
+	ev := &j.event
+	seen, lag := 0, time.Duration(0)
 	for i := range frames {
-		var ev security.Event
-		err := security.Decode(frames[i].Text, &ev)
-		switch bad := (*security.TamperError)(nil); {
-		case err == nil:
-			p.counts.Event(&ev, max(0, time.Since(ev.Time).Seconds()))
-			p.note(&ev, now)
-			if !p.self(&ev) {
-				j.out = j.engine.Handle(now, p.name, &ev, j.out)
+		err := security.Decode(frames[i].Text, ev)
+		if err == nil {
+			seen++
+			lag = max(0, wall.Sub(ev.Time))
+			p.counts.Event(ev, lag.Seconds())
+			if !p.self(ev) {
+				j.out = j.engine.Handle(now, p.name, ev, j.out)
 			}
-		case errors.As(err, &bad):
+		} else if bad, ok := errors.AsType[*security.TamperError](err); ok {
 			p.counts.Tampered.Inc()
 			p.tampered.Add(1)
 			j.out = j.engine.Tamper(now, p.name, bad.Reason, j.out)
@@ -76,7 +81,10 @@ func (j *judge) frames(p *pbx, frames []ami.Frame) {
 			j.came = append(j.came, frames[i].Received)
 		}
 	}
+	*ev = security.Event{} // it holds on to a frame
+	p.note(seen, lag, now)
 	j.dispatch(j.out, j.came, nil, nil)
+	clear(j.out)
 }
 
 // tick does what is due.
@@ -126,15 +134,23 @@ func (j *judge) ask(f func(e *engine.Engine, now time.Time)) {
 // kernel has them. The lock is held. A decision that changes the kernel is announced after the kernel's commit, not
 // before: what was announced is in force.
 func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, changes []firewall.Change, done func(error)) {
-	var waiting []engine.Decision
-	var since []time.Time
 	var now, later []store.Change // to be kept: at once, and when the kernel has it
-	for i, d := range decisions {
+	var reports, waiting []engine.Decision
+	var since []time.Time
+	if n := inKernel(decisions); n > 0 {
+		changes = slices.Grow(changes, n)
+		waiting, since = make([]engine.Decision, 0, n), make([]time.Time, 0, min(n, len(came)))
+		if j.store != nil {
+			later = make([]store.Change, 0, 3*n)
+		}
+	}
+	for i := range decisions {
+		d := &decisions[i]
 		c, ok := change(d)
 		if !ok {
 			now = j.keep(d, now)
-			j.counts.Decision(d)
-			j.announce.push(nil, d)
+			now = j.line(d, now)
+			reports = append(reports, *d)
 			if d.Action == engine.Trust && j.meter {
 				changes = append(changes, firewall.Change{Kind: firewall.Trust, Prefix: d.Prefix, Timeout: d.Duration})
 			}
@@ -142,12 +158,16 @@ func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, changes 
 		}
 		changes = append(changes, c)
 		later = j.keep(d, later)
-		waiting = append(waiting, d)
+		waiting = append(waiting, *d)
 		if came != nil {
 			since = append(since, came[i])
 		}
 	}
 	j.save(now)
+	if len(reports) > 0 {
+		j.counts.Decisions(reports)
+		j.announce.push(nil, reports)
+	}
 	if len(changes) == 0 {
 		if done != nil {
 			done(nil)
@@ -155,30 +175,52 @@ func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, changes 
 		return
 	}
 	j.writer.Submit(changes, func(err error) {
-		now := time.Now()
-		j.save(later)
-		var ended []netip.Prefix
-		for i, d := range waiting {
-			j.counts.Decision(d)
-			if i < len(since) && err == nil {
-				j.counts.Committed(now.Sub(since[i]).Seconds())
-			}
-			if d.Action == engine.Ban {
-				ended = append(ended, d.Prefix)
-			}
-		}
-		j.announce.push(err, waiting...)
-		if j.flows != nil {
-			j.flows.End(ended...)
-		}
+		j.committed(err, waiting, since, later)
 		if done != nil {
 			done(err)
 		}
 	})
 }
 
+// inKernel counts the decisions that change the kernel.
+func inKernel(decisions []engine.Decision) (n int) {
+	for i := range decisions {
+		if _, ok := change(&decisions[i]); ok {
+			n++
+		}
+	}
+	return n
+}
+
+// committed keeps and announces what the kernel has, or has not because of an error. The lock need not be held.
+func (j *judge) committed(err error, decisions []engine.Decision, came []time.Time, changes []store.Change) {
+	mark(err, decisions)
+	for i := range decisions {
+		changes = j.line(&decisions[i], changes)
+	}
+	j.save(changes)
+	j.counts.Decisions(decisions)
+	if err == nil {
+		now := time.Now()
+		for _, at := range came {
+			j.counts.Committed(now.Sub(at).Seconds())
+		}
+	}
+	j.announce.push(err, decisions)
+	if j.flows == nil {
+		return
+	}
+	ended := make([]netip.Prefix, 0, len(decisions))
+	for i := range decisions {
+		if decisions[i].Action == engine.Ban {
+			ended = append(ended, decisions[i].Prefix)
+		}
+	}
+	j.flows.End(ended...)
+}
+
 // change is what a decision asks of the kernel.
-func change(d engine.Decision) (firewall.Change, bool) {
+func change(d *engine.Decision) (firewall.Change, bool) {
 	switch {
 	case d.Action == engine.Ban || d.Action == engine.Extend:
 		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Timeout: max(d.Duration, firewall.MinTimeout)}, true
@@ -284,7 +326,7 @@ func (j *judge) adopt(fw firewall.Firewall, p policy.Policy, found kernelBans, s
 		}
 		// The kernel has a ban at once, the file within a second: after a crash in between, it has only the kernel's word.
 		if b, ok := j.engine.BanOf(el.Prefix); ok && b.Until.Sub(known[el.Prefix]) > time.Second {
-			unsaved = append(unsaved, kept(b))
+			unsaved = append(unsaved, kept(&b))
 		}
 	}
 	j.save(unsaved)

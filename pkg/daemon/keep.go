@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/engine"
@@ -87,19 +88,26 @@ func recalled(b *store.Ban) engine.BanState {
 	return s
 }
 
-func kept(b engine.BanState) store.Change {
-	s := store.Ban{
+func kept(b *engine.BanState) store.Change {
+	var s store.Ban
+	write(b, &s)
+	return store.PutBan(s)
+}
+
+// write writes a ban down as it is stored, into room for evidence that is used again.
+func write(b *engine.BanState, s *store.Ban) {
+	*s = store.Ban{
 		Prefix: b.Prefix, Source: b.Source, Since: b.Since, Until: b.Until, Reason: string(b.Reason), Score: b.Score,
 		Proven: b.Proven, Manual: b.Manual, Number: b.Number, Comment: b.Comment, PBX: b.PBX, Attempts: b.Attempts,
+		Evidence: slices.Grow(s.Evidence[:0], len(b.Evidence)),
 	}
-	s.Evidence = make([]store.Evidence, 0, len(b.Evidence))
-	for _, ev := range b.Evidence {
+	for i := range b.Evidence {
+		ev := &b.Evidence[i]
 		s.Evidence = append(s.Evidence, store.Evidence{
 			Time: ev.Time, Event: ev.Event, Service: ev.Service, Transport: ev.Transport, Account: ev.Account,
 			Reason: string(ev.Reason), Points: ev.Points, Score: ev.Score, Proven: ev.Proven, PBX: ev.PBX, Note: ev.Note,
 		})
 	}
-	return store.PutBan(s)
 }
 
 func keptTrust(t engine.TrustState) store.Change {
@@ -114,15 +122,16 @@ func keptGrace(g engine.GraceState, now time.Time) store.Change {
 	return store.PutGrace(store.Grace{Prefix: g.Prefix, Since: now, Until: g.Until})
 }
 
-// keep appends what is to be stored of a decision. The lock is held.
-func (j *judge) keep(d engine.Decision, out []store.Change) []store.Change {
+// keep appends what is to be stored of what a decision is about. The lock is held.
+func (j *judge) keep(d *engine.Decision, out []store.Change) []store.Change {
 	if j.store == nil {
 		return out
 	}
 	switch d.Action {
 	case engine.Ban, engine.Extend:
-		if b, ok := j.engine.BanOf(d.Prefix); ok {
-			out = append(out, kept(b))
+		if j.engine.CopyBan(d.Prefix, &j.ban) {
+			write(&j.ban, &j.record)
+			out = append(out, store.PutBan(j.record))
 		}
 		if o, ok := j.engine.Offender(d.Prefix); ok {
 			out = append(out, keptOffender(o))
@@ -134,10 +143,20 @@ func (j *judge) keep(d engine.Decision, out []store.Change) []store.Change {
 			out = append(out, keptTrust(t))
 		}
 	}
-	if line, err := d.MarshalJSON(); err == nil { // json.Marshal would check and copy it once more
-		out = append(out, store.AddDecision(store.Decision{Time: d.Time, Source: d.Source, Prefix: d.Prefix, Raw: line}))
-	}
 	return out
+}
+
+// line appends a decision's line of history.
+func (j *judge) line(d *engine.Decision, out []store.Change) []store.Change {
+	if j.store == nil {
+		return out
+	}
+	var room [512]byte
+	text, err := d.AppendJSON(room[:0])
+	if err != nil {
+		return out
+	}
+	return append(out, store.AddLine(store.Decision{Time: d.Time, Source: d.Source, Prefix: d.Prefix, Raw: text}))
 }
 
 // save hands changes to the store.
@@ -173,8 +192,8 @@ func (d *Daemon) snapshot() (out []store.Change) {
 	d.judge.ask(func(e *engine.Engine, at time.Time) {
 		now = at
 		s := e.Export(now)
-		for _, b := range s.Bans {
-			out = append(out, kept(b))
+		for i := range s.Bans {
+			out = append(out, kept(&s.Bans[i]))
 		}
 		for _, o := range s.Offenders {
 			out = append(out, keptOffender(o))

@@ -93,11 +93,14 @@ func (p *pbx) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// note remembers the latest event.
-func (p *pbx) note(ev *security.Event, now time.Time) {
-	p.events.Add(1)
+// note remembers the latest events, and how late the last of them was.
+func (p *pbx) note(n int, lag time.Duration, now time.Time) {
+	if n == 0 {
+		return
+	}
+	p.events.Add(uint64(n))
 	p.last.Store(now.UnixNano())
-	p.lag.Store(max(0, int64(time.Since(ev.Time))))
+	p.lag.Store(int64(lag))
 }
 
 // self says whether an event is about our own session: our login, or an action of ours that was denied.

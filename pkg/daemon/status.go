@@ -117,9 +117,7 @@ func (d *Daemon) Present() metrics.Present {
 	d.judge.ask(func(e *engine.Engine, now time.Time) {
 		stats := e.Stats(now)
 		p.TrustedSources, p.TrackedSources, p.Limited, p.BansDesired = stats.Trusted, stats.Sources, stats.Limited, stats.Bans
-		for _, b := range e.Enforced(now) {
-			p.BansByFamily[metrics.Family(b.Prefix)]++
-		}
+		p.BansByFamily["ipv4"], p.BansByFamily["ipv6"] = stats.Bans-stats.Bans6, stats.Bans6
 	})
 	p.BansPresent, _ = d.kernel.present(p.BansDesired)
 	p.KernelOK = d.kernelError() == nil

@@ -1,8 +1,6 @@
 package metrics
 
 import (
-	"net/netip"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -128,14 +126,22 @@ func (p *PBX) Event(ev *security.Event, lag float64) {
 	p.m.lag.Observe(lag)
 }
 
-// Decision counts a decision.
-func (m *Metrics) Decision(d engine.Decision) {
-	m.decisions.WithLabelValues(string(d.Action), string(d.Reason)).Inc()
-	switch d.Action {
-	case engine.Ban:
-		m.bans.WithLabelValues(string(d.Reason)).Inc()
-	case engine.Unban:
-		m.unbans.WithLabelValues(string(d.Reason)).Inc()
+// Decisions counts decisions. Neighbours of one kind are counted together.
+func (m *Metrics) Decisions(list []engine.Decision) {
+	for len(list) > 0 {
+		n := 1
+		for n < len(list) && list[n].Action == list[0].Action && list[n].Reason == list[0].Reason {
+			n++
+		}
+		action, reason := list[0].Action, string(list[0].Reason)
+		m.decisions.WithLabelValues(string(action), reason).Add(float64(n))
+		switch action {
+		case engine.Ban:
+			m.bans.WithLabelValues(reason).Add(float64(n))
+		case engine.Unban:
+			m.unbans.WithLabelValues(reason).Add(float64(n))
+		}
+		list = list[n:]
 	}
 }
 
@@ -156,12 +162,4 @@ func (m *Metrics) Reloaded(ok bool) {
 	if ok {
 		m.reload.Set(1)
 	}
-}
-
-// Family is the label of an address: ipv4 or ipv6.
-func Family(p netip.Prefix) string {
-	if p.Addr().Is4() {
-		return "ipv4"
-	}
-	return "ipv6"
 }
