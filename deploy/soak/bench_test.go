@@ -11,6 +11,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/daemon"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -33,7 +34,7 @@ func BenchmarkDaemon(b *testing.B) {
 	cfg.Control.Socket, cfg.State.Path = filepath.Join(dir, "ringwall.sock"), filepath.Join(dir, "state.db")
 	cfg.Metrics.Listen = ""
 	cfg.Policy.Honeypots = []string{trap}
-	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: int(newSpace(b).ns), Log: slog.New(slog.DiscardHandler), Version: "bench"})
+	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: netspacetest.New(b).FD(), Log: slog.New(slog.DiscardHandler), Version: "bench"})
 	if err != nil {
 		b.Fatal(err)
 	}

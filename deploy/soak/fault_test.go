@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -57,7 +58,7 @@ func TestFaults(t *testing.T) {
 			h.start()
 			h.trapped(1)
 			p.cut(f.fault)
-			h.until("the log says "+f.says, func() bool { return strings.Contains(h.daemon.output(), f.says) })
+			h.until("the log says "+f.says, func() bool { return strings.Contains(h.daemon.Output(), f.says) })
 			if f.try {
 				h.until("status says what to try", func() bool {
 					s := h.status().PBXs[0]
@@ -74,7 +75,7 @@ func TestFaults(t *testing.T) {
 			if peak := h.memory("VmHWM"); peak > 100<<20 {
 				t.Errorf("%d MiB resident", peak>>20)
 			}
-			h.daemon.stop(t)
+			h.stop()
 		})
 	}
 	t.Run("its certificate has expired", func(t *testing.T) { t.Parallel(); expired(t) })
@@ -177,7 +178,7 @@ type proxy struct {
 
 func newProxy(t *testing.T, h *host) *proxy {
 	t.Helper()
-	l, err := h.space.listen("127.0.0.1:0")
+	l, err := h.space.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +191,7 @@ func newProxy(t *testing.T, h *host) *proxy {
 			if err != nil {
 				return
 			}
-			server, err := h.space.dial(ctx, "tcp", h.ami)
+			server, err := h.space.DialContext(ctx, "tcp", h.ami)
 			if err != nil {
 				_ = c.Close()
 				continue
@@ -263,7 +264,7 @@ func expired(t *testing.T) {
 	now := time.Now()
 	var cert atomic.Pointer[tls.Certificate]
 	cert.Store(authority.issue(t, now.Add(-48*time.Hour), now.Add(-time.Hour)))
-	l, err := h.space.listen("127.0.0.1:0")
+	l, err := h.space.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +273,7 @@ func expired(t *testing.T) {
 	h.configure(l.Addr().String(), fmt.Sprintf(", tls: {enabled: true, ca_file: %q}", authority.file))
 	h.spawn()
 	const says = "certificate has expired or is not valid yet"
-	h.until("the log says it", func() bool { return strings.Contains(h.daemon.output(), says) })
+	h.until("the log says it", func() bool { return strings.Contains(h.daemon.Output(), says) })
 	h.until("status says what to try", func() bool {
 		s, err := h.client.Status(t.Context())
 		return err == nil && !s.PBXs[0].Up && strings.Contains(s.PBXs[0].LastError, says) && s.PBXs[0].Try != ""
@@ -285,7 +286,7 @@ func expired(t *testing.T) {
 	}
 	h.server.Broadcast(s.b)
 	h.until("an attacker is banned", func() bool { return h.inKernel(single(nth(1))) })
-	h.daemon.stop(t)
+	h.stop()
 }
 
 // wrongClock is an Asterisk whose clock is stepped back an hour, and forward a day: only the lag depends on it.
@@ -314,13 +315,13 @@ func wrongClock(t *testing.T) {
 	if lag := h.status().PBXs[0].Lag; lag < 0 {
 		t.Errorf("a lag of %v s", lag)
 	}
-	h.daemon.stop(t)
+	h.stop()
 }
 
 // mistake is a configuration that cannot work: the program says where, and ends.
 func mistake(t *testing.T) {
 	h := newHost(t, "policy: {threshhold: 3}\n")
-	out, err := h.space.run(program, "run", "--config", h.config)
+	out, err := h.space.Run(exec.Command(program, "run", "--config", h.config))
 	if err == nil || !strings.Contains(out, h.config+":") || !strings.Contains(out, "threshhold") || strings.Contains(out, "panic") {
 		t.Errorf("%v: %s", err, out)
 	}

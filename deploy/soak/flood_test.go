@@ -104,7 +104,7 @@ func forged(t *testing.T, bounded bool) {
 	}
 	h.attackersAreBanned(s, !bounded, push)
 	h.phonesAreNot(s, push)
-	h.daemon.stop(t)
+	h.stop()
 }
 
 // attackersAreBanned waits until they are. Where evidence was dropped they may go on for a while.

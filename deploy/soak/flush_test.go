@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 )
 
 // Somebody flushes the ruleset ten times a second, under a flood of events and packets: each time every ban is back.
@@ -28,8 +31,8 @@ func TestFlushedAllTheTime(t *testing.T) {
 func flushed(t *testing.T, bans int, owner string) {
 	length := either(2*time.Second, 20*time.Second)
 	h := newHost(t, "policy: {honeypots: [trap]}\nfirewall: {owner: "+owner+"}\n")
-	outside := newSpace(t)
-	cable(t, h.space, outside, "10.98.0.1/24", "10.98.0.66/24")
+	outside := netspacetest.New(t)
+	netspacetest.Cable(t, h.space, outside, []string{"10.98.0.1/24"}, []string{"10.98.0.66/24"})
 	h.start()
 	s := newScript()
 	s.trapped("TCP", netip.MustParseAddr("10.98.0.66"))
@@ -84,7 +87,7 @@ func flushed(t *testing.T, bans int, owner string) {
 	h.complete()
 	stop() // nft begins again and again where somebody else changes the ruleset meanwhile
 	work.Wait()
-	out, err := h.space.run("nft", "list", "chain", "inet", "ringwall", "prerouting")
+	out, err := h.space.Run(exec.Command("nft", "list", "chain", "inet", "ringwall", "prerouting"))
 	if err != nil || !strings.Contains(out, "@ban4 counter") {
 		t.Errorf("the chain: %v\n%s", err, out)
 	}
@@ -98,7 +101,7 @@ func flushed(t *testing.T, bans int, owner string) {
 	if st.Owner != (owner == "auto") {
 		t.Logf("owner is %v: this kernel decides", st.Owner)
 	}
-	h.daemon.stop(t)
+	h.stop()
 }
 
 func round(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
@@ -106,7 +109,7 @@ func round(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond
 // flush is what an administrator types, or a firewall's reload does. Where the table has an owner it is spared.
 func (h *host) flush() {
 	h.t.Helper()
-	if out, err := h.space.run("nft", "flush", "ruleset"); err != nil {
+	if out, err := h.space.Run(exec.Command("nft", "flush", "ruleset")); err != nil {
 		h.t.Fatalf("nft flush ruleset: %v: %s", err, out)
 	}
 }
@@ -165,13 +168,13 @@ type packets struct {
 }
 
 // newPackets sends from 10.98.0.66 to 10.98.0.1 until the test ends.
-func newPackets(t *testing.T, inside, outside *space) *packets {
+func newPackets(t *testing.T, inside, outside *netspace.Space) *packets {
 	t.Helper()
 	var server, client *net.UDPConn
 	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.98.0.1:5060"))
-	err := inside.do(func() (err error) { server, err = net.ListenUDP("udp", to); return err })
+	err := inside.Do(func() (err error) { server, err = net.ListenUDP("udp", to); return err })
 	if err == nil {
-		err = outside.do(func() (err error) { client, err = net.DialUDP("udp", nil, to); return err })
+		err = outside.Do(func() (err error) { client, err = net.DialUDP("udp", nil, to); return err })
 	}
 	if err != nil {
 		t.Fatal(err)

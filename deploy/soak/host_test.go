@@ -16,6 +16,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 )
 
 // trap is an account that no phone has: whoever asks for it is banned at once, so that one event is one ban.
@@ -24,28 +26,28 @@ const trap = "trap"
 // host is a machine of its own: a namespace with an AMI server, which this process plays, and the program.
 type host struct {
 	t      *testing.T
-	space  *space
+	space  *netspace.Space
 	server *amiserver.Server
 	line   *line
 	ami    string // address of the server
 	config string
 	client *control.Client
 	table  *firewall.Table // to look into the kernel; nothing is changed with it
-	daemon *process
+	daemon *netspace.Process
 }
 
 // newHost makes the machine; start starts the program. settings are further lines of the configuration.
 func newHost(t *testing.T, settings string) *host {
 	t.Helper()
-	h := &host{t: t, space: newSpace(t), line: newLine()}
-	l, err := h.space.listen("127.0.0.1:0")
+	h := &host{t: t, space: netspacetest.New(t), line: newLine()}
+	l, err := h.space.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.ami = l.Addr().String()
 	h.server = serve(t, meteredListener{l, h.line}, amiserver.Config{})
 	h.configure(h.ami, settings)
-	if h.table, err = firewall.Open(firewall.Config{NetNS: int(h.space.ns)}); err != nil {
+	if h.table, err = firewall.Open(firewall.Config{NetNS: h.space.FD()}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = h.table.Close() })
@@ -98,13 +100,24 @@ func (h *host) start() {
 
 func (h *host) spawn() {
 	h.t.Helper()
-	h.daemon = h.space.spawn(h.t, program, "run", "--config", h.config)
+	h.daemon = netspacetest.Spawn(h.t, h.space, program, "run", "--config", h.config)
+}
+
+// stop ends the program as systemd does.
+func (h *host) stop() {
+	h.t.Helper()
+	h.daemon.Stop(patience)
+	if err := h.daemon.Wait(); err != nil {
+		h.t.Fatalf("after SIGTERM: %v", err)
+	}
 }
 
 // up says whether the program hears the server and keeps the table.
 func (h *host) up() bool {
-	if !h.daemon.running() {
-		h.t.Fatalf("the daemon ended: %v", h.daemon.err)
+	select {
+	case <-h.daemon.Exited():
+		h.t.Fatalf("the daemon ended: %v", h.daemon.Wait())
+	default:
 	}
 	s, err := h.client.Status(h.t.Context())
 	return err == nil && s.Healthy() && s.PBXs[0].Events > 0
@@ -161,7 +174,7 @@ func (h *host) kernel() map[netip.Prefix]firewall.Element {
 // memory reads a value of the program's /proc/PID/status, in bytes.
 func (h *host) memory(key string) int {
 	h.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.daemon.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.daemon.Cmd.Process.Pid))
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -181,7 +194,7 @@ func (h *host) memory(key string) int {
 // cpu is the processor time that the program took so far (proc(5), /proc/PID/stat, in ticks of 10 ms).
 func (h *host) cpu() time.Duration {
 	h.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.daemon.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.daemon.Cmd.Process.Pid))
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -39,10 +40,10 @@ func TestKilledUnderLoad(t *testing.T) {
 			work.Go(func() { h.commands(ctx, books, round, typist) })
 		}
 		pause(ctx, time.Duration(random.Int64N(int64(500*time.Millisecond))))
-		h.daemon.kill()
+		h.daemon.Kill()
 		cancel()
 		work.Wait()
-		books.read(t, h.daemon.output())
+		books.read(t, h.daemon.Output())
 		if len(books.bans) == before {
 			fruitless++
 		}
@@ -55,12 +56,12 @@ func TestKilledUnderLoad(t *testing.T) {
 	h.start()
 	h.agree(books, "after the last start")
 	// The kernel forgets everything at a reboot; then the state file alone has it all.
-	h.daemon.stop(t)
+	h.stop()
 	h.flush()
 	h.start()
 	h.complete() // the first writing follows the start
 	h.agree(books, "after a reboot")
-	h.daemon.stop(t)
+	h.stop()
 	t.Logf("%d kills, %d of them before anything was confirmed; %d bans confirmed (%d by commands), %d lifted; at most %v more than was given",
 		rounds, fruitless, len(books.bans), books.typed, len(books.lifted), books.most)
 	if len(books.bans) < rounds || books.typed == 0 {
@@ -243,7 +244,7 @@ func (h *host) commands(ctx context.Context, b *books, round, typist int) {
 // command runs the program as a person does, and says whether it ended with 0. It is not ended with the load: whether it
 // did what it should is only known at its end.
 func (h *host) command(args ...string) bool {
-	out, err := h.space.run(program, append(args, "--config", h.config)...)
+	out, err := h.space.Run(exec.Command(program, append(args, "--config", h.config)...))
 	if err == nil {
 		return true
 	}
