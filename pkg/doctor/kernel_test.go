@@ -11,24 +11,25 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/vishvananda/netns"
 
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // beside is an examination of the kernel of a namespace.
-func beside(ns netns.NsHandle) *exam {
+func beside(ns *netspace.Space) *exam {
 	cfg := policy.Default()
-	return &exam{Options: Options{NetNS: int(ns), Wait: 5 * time.Second}, cfg: &cfg, loaded: true, proc: "/proc"}
+	return &exam{Options: Options{NetNS: ns.FD(), Wait: 5 * time.Second}, cfg: &cfg, loaded: true, proc: "/proc"}
 }
 
 // ruleset lists all, without what changes by itself.
-func ruleset(t *testing.T, ns netns.NsHandle) string {
-	return regexp.MustCompile(` expires \S+`).ReplaceAllString(nft(t, ns, "list ruleset"), "")
+func ruleset(t *testing.T, ns *netspace.Space) string {
+	return regexp.MustCompile(` expires \S+`).ReplaceAllString(netspacetest.NFT(t, ns, "list ruleset"), "")
 }
 
 // leftover is a table as a daemon that ended left it, with a ban.
@@ -73,32 +74,32 @@ func released(t *testing.T, e *exam) {
 
 func TestTheKernelIsLeftAsItWas(t *testing.T) {
 	for name, row := range map[string]struct {
-		before func(*testing.T, *exam, netns.NsHandle)
+		before func(*testing.T, *exam, *netspace.Space)
 		want   Result
 		says   string
 	}{
-		"no table":    {func(*testing.T, *exam, netns.NsHandle) {}, OK, "was removed"},
-		"left behind": {func(t *testing.T, e *exam, _ netns.NsHandle) { leftover(t, e, firewall.Auto) }, OK, "rules drop"},
-		"no rules": {func(t *testing.T, e *exam, ns netns.NsHandle) {
+		"no table":    {func(*testing.T, *exam, *netspace.Space) {}, OK, "was removed"},
+		"left behind": {func(t *testing.T, e *exam, _ *netspace.Space) { leftover(t, e, firewall.Auto) }, OK, "rules drop"},
+		"no rules": {func(t *testing.T, e *exam, ns *netspace.Space) {
 			leftover(t, e, firewall.Auto)
-			nft(t, ns, "flush chain inet ringwall prerouting")
+			netspacetest.NFT(t, ns, "flush chain inet ringwall prerouting")
 		}, Warn, "no rule drops what is in the set ban4"},
-		"dormant": {func(t *testing.T, e *exam, ns netns.NsHandle) {
+		"dormant": {func(t *testing.T, e *exam, ns *netspace.Space) {
 			leftover(t, e, firewall.Off) // flags of a table cannot be changed while it has persist
-			nft(t, ns, "table inet ringwall { flags dormant; }")
+			netspacetest.NFT(t, ns, "table inet ringwall { flags dormant; }")
 		}, Warn, "dormant"},
-		"a daemon without its rules": {func(t *testing.T, e *exam, ns netns.NsHandle) {
+		"a daemon without its rules": {func(t *testing.T, e *exam, ns *netspace.Space) {
 			leftover(t, e, firewall.Auto)
-			nft(t, ns, "flush chain inet ringwall prerouting")
+			netspacetest.NFT(t, ns, "flush chain inet ringwall prerouting")
 			e.daemon = &control.Status{Mode: "enforce", Kernel: control.KernelStatus{OK: true}}
 		}, Fail, "bans are not enforced"},
-		"a daemon without its table": {func(_ *testing.T, e *exam, _ netns.NsHandle) {
+		"a daemon without its table": {func(_ *testing.T, e *exam, _ *netspace.Space) {
 			e.daemon = &control.Status{Mode: "enforce"}
 		}, Fail, "another network namespace"},
-		"a full set": {func(t *testing.T, e *exam, ns netns.NsHandle) {
+		"a full set": {func(t *testing.T, e *exam, ns *netspace.Space) {
 			leftover(t, e, firewall.Auto)
-			nft(t, ns, "delete table inet ringwall")
-			nft(t, ns, `table inet ringwall {
+			netspacetest.NFT(t, ns, "delete table inet ringwall")
+			netspacetest.NFT(t, ns, `table inet ringwall {
 				set ban4 { type ipv4_addr; size 1; flags timeout; elements = { 192.0.2.254 timeout 1h } }
 				set ban6_64 { type ipv6_addr; flags timeout; }
 				chain prerouting {
@@ -111,7 +112,7 @@ func TestTheKernelIsLeftAsItWas(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ns := newNetNS(t)
+			ns := netspacetest.New(t)
 			e := beside(ns)
 			row.before(t, e, ns)
 			before := ruleset(t, ns)
@@ -126,8 +127,8 @@ func TestTheKernelIsLeftAsItWas(t *testing.T) {
 }
 
 func TestATableThatSomebodyElseOwns(t *testing.T) {
-	ns := newNetNS(t)
-	k, err := openNetlink(int(ns))
+	ns := netspacetest.New(t)
+	k, err := openNetlink(ns.FD())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +143,7 @@ func TestATableThatSomebodyElseOwns(t *testing.T) {
 }
 
 // run starts a real daemon whose table is in the namespace, and returns an examination that has asked it.
-func run(t *testing.T, ns netns.NsHandle, change func(*policy.Config)) *exam {
+func run(t *testing.T, ns *netspace.Space, change func(*policy.Config)) *exam {
 	t.Helper()
 	cfg := policy.Default()
 	a := policy.DefaultAsterisk()
@@ -153,7 +154,7 @@ func run(t *testing.T, ns netns.NsHandle, change func(*policy.Config)) *exam {
 	cfg.Control.Socket, cfg.State.Path = filepath.Join(dir, "r.sock"), filepath.Join(dir, "state.db")
 	change(&cfg)
 	ready := make(chan struct{})
-	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: int(ns), Log: slog.New(slog.DiscardHandler), Ready: func() { close(ready) }})
+	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: ns.FD(), Log: slog.New(slog.DiscardHandler), Ready: func() { close(ready) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +168,7 @@ func run(t *testing.T, ns netns.NsHandle, change func(*policy.Config)) *exam {
 		}
 	})
 	<-ready
-	e := &exam{Options: Options{NetNS: int(ns), Wait: 5 * time.Second}, cfg: &cfg, loaded: true, proc: "/proc"}
+	e := &exam{Options: Options{NetNS: ns.FD(), Wait: 5 * time.Second}, cfg: &cfg, loaded: true, proc: "/proc"}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		e.list, e.daemon = nil, nil
 		e.running(t.Context())
@@ -181,7 +182,7 @@ func run(t *testing.T, ns netns.NsHandle, change func(*policy.Config)) *exam {
 }
 
 func TestBesideARunningDaemon(t *testing.T) {
-	ns := newNetNS(t)
+	ns := netspacetest.New(t)
 	e := run(t, ns, func(*policy.Config) {})
 	is(t, one(t, e.list, "heard"), OK, "event")
 	is(t, one(t, e.list, "bans"), OK, "0 in force")
@@ -213,7 +214,7 @@ func TestBesideARunningDaemon(t *testing.T) {
 
 // With firewall.owner: off everybody with the capability may change the table, and the daemon need not be asked to.
 func TestBesideADaemonThatDoesNotOwnItsTable(t *testing.T) {
-	ns := newNetNS(t)
+	ns := netspacetest.New(t)
 	e := run(t, ns, func(c *policy.Config) { c.Firewall.Owner = policy.OwnerOff })
 	e.kernel(t.Context())
 	is(t, one(t, e.list, element), OK, "rules drop")
@@ -224,7 +225,7 @@ func TestBesideADaemonThatDoesNotOwnItsTable(t *testing.T) {
 }
 
 func TestAnObservingDaemonIsNotAskedToBan(t *testing.T) {
-	ns := newNetNS(t)
+	ns := netspacetest.New(t)
 	e := run(t, ns, func(c *policy.Config) { c.Policy.Mode = policy.Observe })
 	if !e.daemon.Kernel.Owner {
 		e.kernel(t.Context()) // before kernel 6.9 the table may be changed by hand
@@ -252,9 +253,9 @@ func TestWhoComesBeforeRingwall(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ns := newNetNS(t)
+			ns := netspacetest.New(t)
 			if row.script != "" {
-				nft(t, ns, row.script)
+				netspacetest.NFT(t, ns, row.script)
 			}
 			e := beside(ns)
 			e.proc = t.TempDir() // iptables-legacy of the machine does not matter here

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -235,7 +236,7 @@ func TestIptablesLegacyBesideRingwall(t *testing.T) {
 		proc := t.TempDir()
 		must(t, os.Mkdir(filepath.Join(proc, "net"), 0o755))
 		must(t, os.WriteFile(filepath.Join(proc, "net/ip_tables_names"), []byte(names), 0o600))
-		e := beside(newNetNS(t))
+		e := beside(netspacetest.New(t))
 		e.proc = proc
 		e.kernel(t.Context())
 		is(t, one(t, e.list, others), want, "iptables-legacy")

@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
@@ -73,50 +70,6 @@ func file(t *testing.T, address, more string) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// newNetNS makes a network namespace that lives as long as its descriptor.
-func newNetNS(t *testing.T) netns.NsHandle {
-	t.Helper()
-	var ns netns.NsHandle
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		var err error
-		ns, err = netns.New()
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		t.Fatalf("a network namespace cannot be made (these tests need root): %v", err)
-	}
-	t.Cleanup(func() { _ = ns.Close() })
-	return ns
-}
-
-// nft runs a script in a namespace and returns what it printed.
-func nft(t *testing.T, ns netns.NsHandle, script string) string {
-	t.Helper()
-	out := make(chan string)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(ns); err != nil {
-			out <- "ERROR " + err.Error()
-			return
-		}
-		cmd := exec.Command("nft", "-f", "-")
-		cmd.Stdin = strings.NewReader(script)
-		b, err := cmd.CombinedOutput()
-		if err != nil {
-			out <- fmt.Sprintf("ERROR %v: %s", err, b)
-			return
-		}
-		out <- string(b)
-	}()
-	got := <-out
-	if strings.HasPrefix(got, "ERROR") {
-		t.Fatalf("nft %s: %s", script, got)
-	}
-	return got
 }
 
 // of returns the checks of one name.

@@ -5,35 +5,24 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+
+	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 )
 
-// inNamespace runs f on a thread with a network namespace of its own; the thread and the namespace end with it.
-func inNamespace(t *testing.T, f func()) {
+// inNamespace runs f in a network namespace of its own.
+func inNamespace(t *testing.T, f func(*netspace.Space)) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, for a network namespace")
+	s := netspacetest.New(t)
+	if err := s.Do(func() error { f(s); return nil }); err != nil {
+		t.Fatal(err) // f ended the test
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		ns, err := netns.New()
-		if err != nil {
-			t.Errorf("network namespace: %v", err)
-			return
-		}
-		defer ns.Close()
-		f()
-	}()
-	<-done
 }
 
 func check(t *testing.T, err error) {
@@ -69,7 +58,7 @@ func always() map[netip.Prefix]string {
 }
 
 func TestOwnAddressesAndGatewaysButNotTheSubnet(t *testing.T) {
-	inNamespace(t, func() {
+	inNamespace(t, func(*netspace.Space) {
 		got, err := Own()
 		check(t, err)
 		if !maps.Equal(got, always()) {
@@ -112,9 +101,9 @@ func single(s string) netip.Prefix {
 }
 
 func TestWatcherTellsOfNewAddressesAndRoutes(t *testing.T) {
-	inNamespace(t, func() {
+	inNamespace(t, func(s *netspace.Space) {
 		// An hour: only the kernel's notices can be what wakes it.
-		lists := watch(t, NewWatcher(WatchConfig{Interval: time.Hour}), func(lists chan map[netip.Prefix]string) {
+		lists := watch(t, s, NewWatcher(WatchConfig{Interval: time.Hour}), func(lists chan map[netip.Prefix]string) {
 			await(t, lists, func(m map[netip.Prefix]string) bool { return maps.Equal(m, always()) })
 			d := link(t, "lan0", "192.0.2.10/24")
 			await(t, lists, func(m map[netip.Prefix]string) bool { return m[single("192.0.2.10")] == "own address" })
@@ -131,10 +120,10 @@ func TestWatcherTellsOfNewAddressesAndRoutes(t *testing.T) {
 }
 
 func TestWatcherLooksAtIntervalsWithoutNotices(t *testing.T) {
-	inNamespace(t, func() {
+	inNamespace(t, func(s *netspace.Space) {
 		deaf := NewWatcher(WatchConfig{Interval: 20 * time.Millisecond})
 		deaf.subscribe = func() (<-chan struct{}, func()) { return nil, func() {} }
-		watch(t, deaf, func(lists chan map[netip.Prefix]string) {
+		watch(t, s, deaf, func(lists chan map[netip.Prefix]string) {
 			await(t, lists, func(m map[netip.Prefix]string) bool { return maps.Equal(m, always()) })
 			link(t, "lan0", "192.0.2.10/24")
 			await(t, lists, func(m map[netip.Prefix]string) bool { return m[single("192.0.2.10")] == "own address" })
@@ -143,22 +132,12 @@ func TestWatcherLooksAtIntervalsWithoutNotices(t *testing.T) {
 }
 
 // watch runs w on a second thread of the namespace while f runs, and returns what f left of the lists.
-func watch(t *testing.T, w *Watcher, f func(chan map[netip.Prefix]string)) chan map[netip.Prefix]string {
-	ns, err := netns.Get()
-	check(t, err)
-	defer ns.Close()
+func watch(t *testing.T, s *netspace.Space, w *Watcher, f func(chan map[netip.Prefix]string)) chan map[netip.Prefix]string {
 	lists := make(chan map[netip.Prefix]string, 100)
 	w.cfg.OnChange = func(own map[netip.Prefix]string) { lists <- own }
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(ns); err != nil {
-			done <- err
-			return
-		}
-		done <- w.Run(ctx)
-	}()
+	go func() { done <- s.Do(func() error { return w.Run(ctx) }) }()
 	defer func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -171,7 +150,7 @@ func watch(t *testing.T, w *Watcher, f func(chan map[netip.Prefix]string)) chan 
 
 func await(t *testing.T, lists chan map[netip.Prefix]string, good func(map[netip.Prefix]string) bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	var last map[netip.Prefix]string
 	for {
 		select {

@@ -7,14 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netns"
-
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -51,23 +49,14 @@ func patient(t *testing.T, secret string, variables map[string]string) (*world, 
 // Asterisk are not.
 func (w *world) examine(t *testing.T, args ...string) int {
 	t.Helper()
-	code := make(chan int)
-	var failed error
-	go func() {
-		defer close(code)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		ns, err := netns.New()
-		if failed = err; err != nil {
-			return
-		}
-		defer func() { _ = ns.Close() }()
-		code <- w.app.Execute(t.Context(), append([]string{"doctor"}, args...))
-	}()
-	got, ok := <-code
-	if !ok {
-		t.Fatalf("a network namespace cannot be made (this test needs root): %v", failed)
+	var code int
+	if err := netspacetest.New(t).Do(func() error {
+		code = w.app.Execute(t.Context(), append([]string{"doctor"}, args...))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
-	return got
+	return code
 }
 
 func TestDoctorTellsPeopleWhatWorks(t *testing.T) {
