@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"sync"
 	"syscall"
+
+	"github.com/ringwall/ringwall/pkg/netspace"
 )
 
 // childVariable tells the process in a user namespace what it is. It has two pipes more: it writes its report into the
@@ -98,7 +100,7 @@ func runAsChild(ctx context.Context, o Options) error {
 	defer func() { _ = life.Close() }()
 
 	var r report
-	err := raiseLoopback()
+	err := netspace.Up("lo")
 	if err != nil {
 		err = &unfitError{err}
 	} else {

@@ -7,13 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/netspace"
 )
 
 // The ports of the PBX; both are among the default firewall.ports.
@@ -25,7 +25,7 @@ const (
 // stage is where packets travel: two network namespaces joined by a cable, the PBX at one end and everybody else at the
 // other. A dry stage is the loopback interface instead, where each source has an address of 127/8 to send from.
 type stage struct {
-	pbx, outside netns.NsHandle // without a name: they end with their last descriptor
+	pbx, outside *netspace.Space // nil if dry
 	dry          bool
 	ipv6         bool
 	seats        map[netip.Addr]netip.Addr // dry: from the source to the loopback address that it sends from
@@ -46,40 +46,35 @@ func pbxAddr(v6 bool) netip.Addr {
 // newStage builds the namespaces, with sources as addresses of the far side. Without CAP_SYS_ADMIN and CAP_NET_ADMIN
 // the error is one for which [denied] is true.
 func newStage(ctx context.Context, sources []netip.Addr) (_ *stage, err error) {
-	s := &stage{pbx: netns.None(), outside: netns.None()}
+	s := &stage{}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	if s.pbx, err = newNamespace(); err != nil {
-		return nil, err
+	if s.pbx, err = netspace.New(); err != nil {
+		return nil, fmt.Errorf("demo: %w", err)
 	}
-	if s.outside, err = newNamespace(); err != nil {
-		return nil, err
+	if s.outside, err = netspace.New(); err != nil {
+		return nil, fmt.Errorf("demo: %w", err)
 	}
-	err = within(s.pbx, func() error {
-		cable := &netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: "pbx"}, PeerName: "outside", PeerNamespace: netlink.NsFd(s.outside),
-		}
-		if err := netlink.LinkAdd(cable); err != nil {
-			return fmt.Errorf("demo: join two network namespaces: %w", err)
-		}
-		var err error
-		s.ipv6, err = configure("pbx", []netip.Addr{pbxAddr(false), pbxAddr(true)})
+	if err := netspace.Cable(s.pbx, s.outside, nil, nil); err != nil {
+		return nil, fmt.Errorf("demo: %w", err)
+	}
+	if err := s.pbx.Do(func() (err error) {
+		s.ipv6, err = configure([]netip.Addr{pbxAddr(false), pbxAddr(true)})
 		return err
-	})
-	if err != nil {
+	}); err != nil {
 		return nil, err
 	}
-	if err := within(s.outside, func() error {
-		ipv6, err := configure("outside", sources)
+	if err := s.outside.Do(func() error {
+		ipv6, err := configure(sources)
 		s.ipv6 = s.ipv6 && ipv6
 		return err
 	}); err != nil {
 		return nil, err
 	}
-	err = within(s.pbx, func() (err error) {
+	err = s.pbx.Do(func() (err error) {
 		return s.listen(ctx, netip.AddrPortFrom(pbxAddr(false), sipPort), netip.AddrPortFrom(pbxAddr(false), amiPort))
 	})
 	if err != nil {
@@ -91,7 +86,7 @@ func newStage(ctx context.Context, sources []netip.Addr) (_ *stage, err error) {
 // newDryStage needs no privilege.
 func newDryStage(ctx context.Context, sources []netip.Addr) (*stage, error) {
 	s := &stage{
-		pbx: netns.None(), outside: netns.None(), dry: true,
+		dry:   true,
 		seats: make(map[netip.Addr]netip.Addr), names: make(map[netip.Addr]netip.Addr),
 	}
 	for i, a := range sources {
@@ -156,7 +151,7 @@ func (s *stage) out(f func() error) error {
 	if s.dry {
 		return f()
 	}
-	return within(s.outside, f)
+	return s.outside.Do(f)
 }
 
 func (s *stage) seat(src netip.Addr) netip.Addr {
@@ -181,7 +176,7 @@ func (s *stage) netNS() int {
 	if s.dry {
 		return 0
 	}
-	return int(s.pbx)
+	return s.pbx.FD()
 }
 
 func (s *stage) close() {
@@ -193,11 +188,7 @@ func (s *stage) close() {
 	if s.ami != nil {
 		_ = s.ami.Close()
 	}
-	for _, ns := range []*netns.NsHandle{&s.pbx, &s.outside} {
-		if ns.IsOpen() {
-			_ = ns.Close()
-		}
-	}
+	_, _ = s.pbx.Close(), s.outside.Close()
 }
 
 // namedListener gives connections of a dry stage the address of the source that they stand for.
@@ -237,18 +228,12 @@ func denied(err error) bool {
 	return false
 }
 
-// configure raises an interface and lo, adds addresses and default routes; to whom each address belongs is asked on the
-// cable. It says whether IPv6 is there.
-func configure(name string, addrs []netip.Addr) (ipv6 bool, err error) {
-	if err := raiseLoopback(); err != nil {
-		return false, err
-	}
-	link, err := netlink.LinkByName(name)
+// configure gives addresses and default routes to eth0; to whom each address belongs is asked on the cable. It says
+// whether IPv6 is there.
+func configure(addrs []netip.Addr) (ipv6 bool, err error) {
+	link, err := netlink.LinkByName("eth0")
 	if err != nil {
-		return false, fmt.Errorf("demo: interface %s: %w", name, err)
-	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return false, fmt.Errorf("demo: interface %s: %w", name, err)
+		return false, fmt.Errorf("demo: %w", err)
 	}
 	_, err = os.Stat("/proc/sys/net/ipv6")
 	ipv6 = err == nil && slices.ContainsFunc(addrs, netip.Addr.Is6)
@@ -256,16 +241,12 @@ func configure(name string, addrs []netip.Addr) (ipv6 bool, err error) {
 		if a.Is6() && !ipv6 {
 			continue
 		}
-		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
-		if a.Is6() {
-			addr.Flags = unix.IFA_F_NODAD // else it is of no use for a second or two
-		}
-		if err := netlink.AddrAdd(link, addr); err != nil {
+		if err := netspace.Up("eth0", netip.PrefixFrom(a, a.BitLen()).String()); err != nil {
 			if a.Is6() { // disable_ipv6
 				ipv6 = false
 				continue
 			}
-			return false, fmt.Errorf("demo: address %s: %w", a, err)
+			return false, fmt.Errorf("demo: %w", err)
 		}
 	}
 	for _, bits := range []int{32, 128} {
@@ -274,60 +255,8 @@ func configure(name string, addrs []netip.Addr) (ipv6 bool, err error) {
 		}
 		all := &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)}
 		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all}); err != nil {
-			return false, fmt.Errorf("demo: route on %s: %w", name, err)
+			return false, fmt.Errorf("demo: default route: %w", err)
 		}
 	}
 	return ipv6, nil
-}
-
-func raiseLoopback() error {
-	lo, err := netlink.LinkByName("lo")
-	if err == nil {
-		err = netlink.LinkSetUp(lo)
-	}
-	if err != nil {
-		return fmt.Errorf("demo: interface lo: %w", err)
-	}
-	return nil
-}
-
-func newNamespace() (netns.NsHandle, error) {
-	ns := netns.None()
-	err := onThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("demo: a network namespace: %w", err)
-		}
-		var err error
-		ns, err = netns.Get()
-		return err
-	})
-	return ns, err
-}
-
-// within runs f in a namespace. Sockets that f opens stay in it, wherever they are used later.
-func within(ns netns.NsHandle, f func() error) error {
-	return onThread(func() error {
-		if err := netns.Set(ns); err != nil {
-			return fmt.Errorf("demo: enter a network namespace: %w", err)
-		}
-		return f()
-	})
-}
-
-// onThread runs f on a thread that ends with it.
-func onThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the runtime ends the thread
-		if unix.Gettid() == unix.Getpid() {
-			// The runtime cannot end the main thread, which would hold on to f's namespace. While this goroutine keeps
-			// it, another one is on another thread.
-			err := onThread(f)
-			runtime.UnlockOSThread()
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }
