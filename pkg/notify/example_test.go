@@ -3,10 +3,12 @@ package notify
 import (
 	"encoding/json"
 	"io"
+	"io/fs"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -19,6 +21,8 @@ func TestTheExampleDelivers(t *testing.T) {
 			return "https://hooks.example.com/x", true
 		}
 		return "s3cret", true
+	}, Open: func(string) (fs.File, error) {
+		return fstest.MapFS{"secret": {Data: []byte("s3cret"), Mode: 0o600}}.Open("secret")
 	}}
 	cfg, _, err := policy.Load("../../examples/notify.yaml", env)
 	if err != nil {

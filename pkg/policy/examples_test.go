@@ -3,11 +3,13 @@ package policy_test
 import (
 	"bytes"
 	"flag"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"gopkg.in/yaml.v3"
 
@@ -18,9 +20,18 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 const examples = "../../examples"
 
-// withSecret is an environment in which the examples' variable is set, and nothing else.
+// withSecret is an environment with the variables, the secret files and the programs of the examples, and nothing else.
 func withSecret() policy.Environment {
-	return policy.Environment{Lookup: func(name string) (string, bool) {
+	files := fstest.MapFS{}
+	for _, name := range []string{"ami-secret", "branch-secret", "old-secret"} {
+		files["etc/ringwall/"+name] = &fstest.MapFile{Data: []byte("hunter2\n"), Mode: 0o640}
+	}
+	for _, name := range []string{"bin/sh", "usr/local/bin/on-ban"} {
+		files[name] = &fstest.MapFile{Mode: 0o755}
+	}
+	return policy.Environment{Open: func(name string) (fs.File, error) {
+		return files.Open(strings.TrimPrefix(name, "/"))
+	}, Lookup: func(name string) (string, bool) {
 		switch name {
 		case "RINGWALL_SECRET", "TELEGRAM_TOKEN", "NTFY_TOKEN", "MATRIX_TOKEN", "PUSHOVER_TOKEN":
 			return "hunter2", true
@@ -47,7 +58,7 @@ func TestExamplesAreValid(t *testing.T) {
 			}
 			for _, a := range c.Asterisk {
 				if a.Secret.Reveal() != "hunter2" {
-					t.Errorf("%s: secret not taken from the environment", a.Name)
+					t.Errorf("%s: secret not taken from its place", a.Name)
 				}
 			}
 		})
