@@ -19,6 +19,7 @@ import (
 func (f *file) check(c *Config, mode fs.FileMode) {
 	f.asterisks(c.Asterisk, mode)
 	f.policy(&c.Policy)
+	f.geo(&c.Geo, &c.Policy)
 	f.firewall(&c.Firewall)
 	f.daemon(c)
 	f.notify(c.Notify, c.Asterisk, mode)

@@ -10,6 +10,7 @@ import (
 type Config struct {
 	Asterisk []Asterisk `yaml:"asterisk"`
 	Policy   Policy     `yaml:"policy"`
+	Geo      Geo        `yaml:"geo"`
 	Firewall Firewall   `yaml:"firewall"`
 	Metrics  Metrics    `yaml:"metrics"`
 	Control  Control    `yaml:"control"`

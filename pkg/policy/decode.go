@@ -196,6 +196,11 @@ func (f *file) decode(n *yaml.Node, path string, v reflect.Value) {
 			f.headers(n, path, v)
 		}
 		return
+	case multiplier(t):
+		if !isNull {
+			f.multipliers(n, path, v)
+		}
+		return
 	case t.Kind() == reflect.Map:
 		if !isNull {
 			f.services(n, path, v)

@@ -123,6 +123,13 @@ func docs() map[string]about {
 		"policy.limits.forgeable_burst": {"How many of those may begin at once: 1 to 10000000.",
 			"a botnet that starts at one moment is banned at one moment"},
 
+		"geo": {"Where addresses are registered: country and network operator in ringwall why, list and history, on the status page and in notifications. Ringwall brings no such data; deploy/docs/geo.md says where to get it.", ""},
+		"geo.files": {"Files in MaxMind's format (.mmdb), their whole paths: countries, autonomous systems, or both. A replaced file is read again within a minute; one that is missing is a warning and stops nothing.",
+			"only you can say whose data you want to use, and under which licence"},
+		"geo.multiply":           {"What points are multiplied by, by where their source is registered: 0.1 to 10. Where a country and a system both have a multiplier, it is their product within the same bounds. A place gives no points by itself, and none of this concerns sources that are trusted, allowed or protected.", ""},
+		"geo.multiply.countries": {"By country, as two letters of ISO 3166-1: {NL: 0.5}.", ""},
+		"geo.multiply.asns":      {"By autonomous system, the network of one operator: {AS64496: 2}.", ""},
+
 		"firewall":       {"The table in the kernel (nftables, family inet). Ringwall touches no other.", ""},
 		"firewall.table": {"Its name: letters, digits, _ and -.", "the name says whose it is"},
 		"firewall.scope": {"What a banned source loses: voip is the ports below; all is everything, SSH included.",

@@ -63,6 +63,9 @@ func (p *printer) section(v, standard reflect.Value, path string, depth int) {
 		case field.Type() == reflect.TypeFor[map[string]Secret]():
 			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
 			p.headers(field.Interface().(map[string]Secret), name, depth)
+		case multiplier(field.Type()):
+			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
+			p.multipliers(field, name, depth)
 		case field.Kind() == reflect.Map:
 			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
 			p.services(field.Interface().(map[string]Mode), usual, name, at, depth)

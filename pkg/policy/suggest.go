@@ -70,6 +70,8 @@ func elsewhere(word string) string {
 		return "policy.allow"
 	case "webhook", "webhooks", "notification", "notifications", "alert", "alerts", "destemail":
 		return "notify"
+	case "geoip", "geoip2", "geolite2", "maxmind", "mmdb":
+		return "geo"
 	case "dry_run", "dryrun":
 		return "policy.mode"
 	}
