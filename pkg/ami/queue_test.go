@@ -222,3 +222,20 @@ func BenchmarkQueue(b *testing.B) {
 		}
 	}
 }
+
+// What may be forged is told from the line of the source alone, wherever else the same text stands.
+func TestForgeableIsWhatSaysSoInItsOwnLine(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": false, "/": false, "UDP/": false,
+		"Event: FailedACL\r\nRemoteAddress: IPV4/UDP/192.0.2.1/5060":                                     true,
+		"Event: FailedACL\r\nRemoteAddress: IPV6/UDP/2001:db8::1/5060":                                   true,
+		"Event: FailedACL\r\nRemoteAddress: IPV4/TCP/192.0.2.1/5060":                                     false,
+		"Event: FailedACL\r\nLocalAddress: IPV4/UDP/192.0.2.1/5060\r\nRemoteAddress: IPV4/TLS/1.2.3.4/1": false,
+		"Event: FailedACL\r\nAccountID: RemoteAddress: IPV4/UDP/\r\nRemoteAddress: IPV4/WSS/1.2.3.4/1":   false,
+		"Event: FailedACL\r\nAccountID: a/b//UDP/c\r\nRemoteAddress: IPV4/UDP/1.2.3.4/1":                 true,
+	} {
+		if got := overUDP(text); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}

@@ -21,13 +21,17 @@ type present struct {
 // presentMin is where throwing out begins to pay.
 const presentMin = 4096
 
-type presentKey struct {
-	set setID
-	key netip.Addr
-}
-
 func newPresent(now time.Time) present {
 	return present{seed: maphash.MakeSeed(), start: now, ends: make(map[uint64]uint32), limit: presentMin}
+}
+
+// hash is that of an element. The zone of an address plays no part: prefixes have none.
+func (p *present) hash(set setID, key netip.Addr) uint64 {
+	var b [17]byte
+	sixteen := key.As16()
+	b[0] = byte(set)
+	copy(b[1:], sixteen[:])
+	return maphash.Bytes(p.seed, b[:])
 }
 
 // slack covers the kernel's jiffies and the seconds of the map.
@@ -37,7 +41,7 @@ func (p *present) seconds(t time.Time) uint32 { return uint32(max(0, t.Sub(p.sta
 
 // note records an element and reports whether it may have been there before.
 func (p *present) note(set setID, key netip.Addr, until, now time.Time) bool {
-	h := maphash.Comparable(p.seed, presentKey{set, key})
+	h := p.hash(set, key)
 	end, ok := p.ends[h]
 	if !ok && len(p.ends) >= p.limit {
 		p.sweep(now)
@@ -47,7 +51,7 @@ func (p *present) note(set setID, key netip.Addr, until, now time.Time) bool {
 }
 
 func (p *present) forget(set setID, key netip.Addr) {
-	delete(p.ends, maphash.Comparable(p.seed, presentKey{set, key}))
+	delete(p.ends, p.hash(set, key))
 }
 
 func (p *present) sweep(now time.Time) {
