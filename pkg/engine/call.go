@@ -34,6 +34,7 @@ type call struct {
 	proven bool
 	points float64 // of the last charge
 	score  float64 // after it
+	scaled scaled  // of the last charge
 	out    []Decision
 }
 
@@ -205,6 +206,9 @@ func (c *call) charge(w float64, reason Reason, n note) {
 		w, n = 0, noteAllowed
 	} else if _, ok := c.Engine.protected.covering(c.addr); ok {
 		n = noteProtected
+	}
+	if c.where != nil && w > 0 {
+		w = c.weigh(w, reason)
 	}
 	s.attempts++
 	s.observed += float32(w)

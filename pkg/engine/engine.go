@@ -61,7 +61,10 @@ type Engine struct {
 	protected *prefixes[[]origin]
 	grace     *prefixes[int64] // until when, ns
 
-	activity  activity
+	activity activity
+	multiply policy.Multiply        // see Weigh
+	where    func(netip.Addr) Place // nil: nothing is multiplied
+
 	limited   map[string]int
 	evicted   uint64
 	suspended int

@@ -62,6 +62,7 @@ type record struct {
 	owner     uint32 // checksum of the source
 	points    float32
 	score     float32
+	scaled    scaled
 	typ       security.Type
 	service   security.Service
 	transport security.Transport
@@ -106,11 +107,13 @@ func whole(name string) string {
 }
 
 func (e *Engine) view(r *record) Evidence {
-	return Evidence{
+	v := Evidence{
 		Time: stamp(r.at), Event: r.typ.String(), Service: r.service.String(), Transport: r.transport.String(),
 		Account: r.name(), Reason: reasonList[r.reason], Points: round(float64(r.points)), Score: round(float64(r.score)),
 		Proven: r.proven, PBX: e.pbxName(r.pbx), Note: noteTexts[r.note],
 	}
+	r.scaled.show(&v)
+	return v
 }
 
 // record keeps the event as evidence, and returns the ban of the source where there is one.
@@ -119,7 +122,7 @@ func (c *call) record(s *source, w float64, reason Reason, n note) (b *ban) {
 		return nil
 	}
 	r := record{
-		at: c.now, points: float32(w), score: s.observed, typ: c.ev.Type, service: c.ev.Service,
+		at: c.now, points: float32(w), score: s.observed, scaled: c.scaled, typ: c.ev.Type, service: c.ev.Service,
 		transport: c.ev.Remote.Transport, reason: reasonIndex(reason), note: n, pbx: c.pbx, proven: c.proven,
 	}
 	r.length = uint8(min(len(c.ev.Account), nameBytes+1))

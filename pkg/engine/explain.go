@@ -293,6 +293,7 @@ func (w *why) arithmetic() {
 		w.say("%s gave %.1f points within %s; half of what there is decays every %s: %.1f are left", plural(n, "event"), sum,
 			span(max(last.Sub(first).Round(time.Second), time.Second)), span(w.e.cfg.HalfLife), w.Score)
 	}
+	w.places()
 	if spared := len(w.Evidence) - n; spared > 0 {
 		w.say("%s gave no points, see the notes", plural(spared, "event"))
 	}

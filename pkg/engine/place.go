@@ -1,9 +1,118 @@
 package engine
 
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"strings"
+
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
 // Place is where an address is registered, as far as anybody knows; the zero value is nowhere. Its texts are foreign:
 // quote them before they reach a terminal or a log.
 type Place struct {
 	Country string `json:"country,omitempty"` // ISO 3166-1 alpha-2, two capital letters
 	ASN     uint32 `json:"asn,omitempty"`     // number of the autonomous system that announces it
 	ASName  string `json:"as_name,omitempty"` // who runs that system
+}
+
+// scaled is what points of one event were multiplied by, and the place that has the multiplier.
+type scaled struct {
+	asn     uint32
+	factor  uint16 // thousandths; 0: nothing was multiplied
+	country [2]byte
+}
+
+const thousandths = 1000
+
+// Weigh multiplies the points of events from now on by the place of their source: nothing that was judged is judged
+// again. where is asked in the middle of a judgement, so it must answer at once; without multipliers it is never asked.
+func (e *Engine) Weigh(m policy.Multiply, where func(netip.Addr) Place) {
+	if e.multiply, e.where = m, where; m.IsZero() {
+		e.where = nil
+	}
+}
+
+// weigh multiplies points of an event by the place of its source. Where somebody has shown to be a customer, the place
+// says nothing more; and a rule that wants the threshold reached is not undone.
+func (c *call) weigh(w float64, reason Reason) float64 {
+	if t := c.trusts[c.key]; reason == Distributed || t != nil && !t.lost && (t.until > c.now || c.knownGood(c.key)) {
+		return w
+	}
+	p := c.where(c.addr)
+	factor := uint16(math.Round(c.multiply.Factor(p.Country, p.ASN) * thousandths))
+	if factor == thousandths {
+		return w
+	}
+	c.scaled = scaled{factor: factor}
+	if _, ok := c.multiply.Countries[p.Country]; ok {
+		copy(c.scaled.country[:], p.Country)
+	}
+	if _, ok := c.multiply.ASNs[policy.ASN(p.ASN)]; ok {
+		c.scaled.asn = p.ASN
+	}
+	return w * float64(factor) / thousandths
+}
+
+// show puts a multiplier into the form of a view.
+func (s scaled) show(v *Evidence) {
+	v.Multiplier, v.ASN = float64(s.factor)/thousandths, s.asn
+	if s.country != [2]byte{} {
+		v.Country = string(s.country[:])
+	}
+}
+
+// scaledOf is the inverse of show.
+func scaledOf(v *Evidence) scaled {
+	if !(v.Multiplier > 0 && v.Multiplier <= policy.MaxFactor) {
+		return scaled{}
+	}
+	s := scaled{asn: v.ASN, factor: uint16(math.Round(v.Multiplier * thousandths))}
+	copy(s.country[:], v.Country)
+	return s
+}
+
+// Arithmetic says how the place of its source changed the points of an event, such as "4 × 2 (country NL)"; it is empty
+// where it did not.
+func (v Evidence) Arithmetic() string {
+	if v.Multiplier == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%g × %g (%s)", round(v.Points/v.Multiplier), v.Multiplier, v.whence())
+}
+
+// whence names what has the multiplier.
+func (v Evidence) whence() string {
+	var of []string
+	if v.Country != "" {
+		of = append(of, "country "+printable.String(v.Country))
+	}
+	if v.ASN != 0 {
+		of = append(of, policy.ASN(v.ASN).String())
+	}
+	return strings.Join(of, ", ")
+}
+
+// places says which of the points came of the place of their source.
+func (w *why) places() {
+	type sum struct{ points, base float64 }
+	sums := make(map[string]*sum) // by the place's part of the arithmetic
+	var order []string
+	for _, ev := range w.Evidence {
+		if ev.Multiplier == 0 || ev.Points == 0 {
+			continue
+		}
+		place := fmt.Sprintf("× %g (%s)", ev.Multiplier, ev.whence())
+		if sums[place] == nil {
+			sums[place] = new(sum)
+			order = append(order, place)
+		}
+		sums[place].points += ev.Points
+		sums[place].base += ev.Points / ev.Multiplier
+	}
+	for _, place := range order {
+		w.say("%.1f points of these are %.1f points %s, by geo.multiply", sums[place].points, sums[place].base, place)
+	}
 }

@@ -18,6 +18,10 @@ type Evidence struct {
 	Proven    bool      `json:"proven"`
 	PBX       string    `json:"pbx"`
 	Note      string    `json:"note,omitempty"` // why it gave no points, if it gave none
+
+	Multiplier float64 `json:"multiplier,omitempty"` // that is in Points, by geo.multiply
+	Country    string  `json:"country,omitempty"`    // that has a multiplier
+	ASN        uint32  `json:"asn,omitempty"`        // that has one
 }
 
 // BanView is an active ban, or in observe mode one that would be active.

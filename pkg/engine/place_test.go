@@ -1,0 +1,232 @@
+package engine_test
+
+import (
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// elsewhere is where the attacker of these tests is registered; the office is in a country of which nothing is said.
+func elsewhere(a netip.Addr) engine.Place {
+	switch a.String() {
+	case bad, "2001:db8:bad::1":
+		return engine.Place{Country: "NL", ASN: 64496, ASName: "Example"}
+	case office:
+		return engine.Place{Country: "DE", ASN: 64497, ASName: "Office"}
+	}
+	return engine.Place{}
+}
+
+func byCountry(factor float64) policy.Multiply {
+	return policy.Multiply{Countries: map[string]float64{"NL": factor}}
+}
+
+// placed is a world with multipliers.
+func placed(t *testing.T, m policy.Multiply, change ...func(*policy.Policy)) *world {
+	w := newWorld(t, change...)
+	w.e.Weigh(m, elsewhere)
+	return w
+}
+
+func score(w *world, addr string) float64 {
+	return w.e.Why(w.now, netip.MustParseAddr(addr)).Score
+}
+
+// TestPointsByPlace is the arithmetic: of one unknown account, worth 4 points.
+func TestPointsByPlace(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		m    policy.Multiply
+		addr string
+		want float64
+		text string
+	}{
+		{"no multiplier", policy.Multiply{}, bad, 4, ""},
+		{"a country", byCountry(2), bad, 8, "4 × 2 (country NL)"},
+		{"a country that is spared", byCountry(0.5), bad, 2, "4 × 0.5 (country NL)"},
+		{"another country", byCountry(2), office, 4, ""},
+		{"no country", byCountry(2), "192.0.2.200", 4, ""},
+		{"a system", policy.Multiply{ASNs: map[policy.ASN]float64{64496: 1.5}}, bad, 6, "4 × 1.5 (AS64496)"},
+		{"IPv6", byCountry(2), "2001:db8:bad::1", 8, "4 × 2 (country NL)"},
+		{"IPv4 in IPv6", byCountry(2), "::ffff:" + bad, 8, "4 × 2 (country NL)"},
+		{"both", policy.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[policy.ASN]float64{64496: 0.75}}, bad, 6,
+			"4 × 1.5 (country NL, AS64496)"},
+		{"both, at the bound", policy.Multiply{Countries: map[string]float64{"NL": 9}, ASNs: map[policy.ASN]float64{64496: 9}}, bad, 40,
+			"4 × 10 (country NL, AS64496)"},
+		{"both, that cancel out", policy.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[policy.ASN]float64{64496: 0.5}}, bad, 4, ""},
+		{"more digits than are kept", byCountry(1.23456), bad, 4.94, "4 × 1.235 (country NL)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := placed(t, tt.m).scan(tt.addr, "100")
+			x := w.e.Why(w.now, netip.MustParseAddr(tt.addr))
+			if len(x.Evidence) != 1 || x.Evidence[0].Points != tt.want || x.Evidence[0].Arithmetic() != tt.text {
+				t.Errorf("%+v, %q", x.Evidence, x.Evidence[0].Arithmetic())
+			}
+			if lines := strings.Join(x.Lines, "\n"); strings.Contains(lines, "geo.multiply") != (tt.text != "") {
+				t.Error(lines)
+			}
+		})
+	}
+}
+
+func TestAMultiplierMakesABanSoonerOrLater(t *testing.T) {
+	scans(placed(t, byCountry(2)), 1, bad).wantFree(bad)
+	scans(placed(t, byCountry(2)), 2, bad).wantBanned(bad)
+	scans(placed(t, byCountry(0.5)), 4, bad).wantFree(bad)
+	scans(placed(t, byCountry(0.5)), 6, bad).wantBanned(bad)
+}
+
+// TestACustomerInABadCountryStaysIn logs in from the country with the highest multiplier there is, and has a phone that
+// fails; and it comes back when its trust has ended.
+func TestACustomerInABadCountryStaysIn(t *testing.T) {
+	worst := policy.Multiply{Countries: map[string]float64{"DE": 10, "NL": 10}, ASNs: map[policy.ASN]float64{64497: 10}}
+	w := placed(t, worst)
+	w.login(office, "201").rounds(30, 30*time.Second, office, "203", tls)
+	for range 12 {
+		w.wrong(office, "201", tls)
+	}
+	plain := newWorld(t)
+	plain.login(office, "201").rounds(30, 30*time.Second, office, "203", tls)
+	for range 12 {
+		plain.wrong(office, "201", tls)
+	}
+	if got, want := score(w, office), score(plain, office); got != want {
+		t.Errorf("a score of %v, without multipliers %v", got, want)
+	}
+	w.wantNever(office)
+	w.pass(30*time.Hour).scan(office, "mistyped").wantNever(office)
+	if got := score(w, office); got > 4 {
+		t.Errorf("a customer of yesterday has %v points", got)
+	}
+	scans(w, 1, bad).wantBanned(bad)
+}
+
+// TestALostTrustIsNoShield has a login and then a search: what follows is judged by the place again.
+func TestALostTrustIsNoShield(t *testing.T) {
+	w := placed(t, byCountry(2), func(p *policy.Policy) { p.Trust.Accounts = 1 })
+	w.login(bad, "201")
+	for i := range 4 {
+		w.wrong(bad, extension(i), tls)
+	}
+	x := w.scan(bad, "x", tls).e.Why(w.now, netip.MustParseAddr(bad))
+	last := x.Evidence[len(x.Evidence)-1]
+	if x.Trust != nil || last.Multiplier != 2 {
+		t.Errorf("%+v", last)
+	}
+}
+
+// TestWhoIsNeverBannedStaysSo gives the place of everybody the highest multiplier.
+func TestWhoIsNeverBannedStaysSo(t *testing.T) {
+	w := placed(t, byCountry(10))
+	w.allow(bad + "/32")
+	scans(w, 20, bad).wantNever(bad)
+	w = placed(t, byCountry(10))
+	w.protect(bad + "/32")
+	scans(w, 20, bad).wantNever(bad)
+	w = placed(t, byCountry(10))
+	w.rounds(10, time.Minute, bad, "201", tls).wantNever(bad) // a phone with an old password
+}
+
+// TestAGuessOfATargetedAccountIsEnough is the rule that a small multiplier must not undo.
+func TestAGuessOfATargetedAccountIsEnough(t *testing.T) {
+	for _, m := range []policy.Multiply{{}, byCountry(0.1)} {
+		w := placed(t, m, func(p *policy.Policy) { p.Targeted.Sources = 3 })
+		for i := range 3 {
+			w.crack(6, []string{"192.0.2.201", "192.0.2.202", "192.0.2.203"}[i], "201")
+		}
+		w.crack(6, bad, "201").wantBanned(bad)
+	}
+}
+
+// TestAnotherFileJudgesNothingAgain changes what is known of the places in the middle of an attack.
+func TestAnotherFileJudgesNothingAgain(t *testing.T) {
+	w := placed(t, byCountry(2)).scan(bad, "100")
+	before := w.e.Why(w.now, netip.MustParseAddr(bad))
+	w.e.Weigh(byCountry(0.5), func(netip.Addr) engine.Place { return engine.Place{Country: "NL"} })
+	after := w.e.Why(w.now, netip.MustParseAddr(bad))
+	if !reflect.DeepEqual(before, after) {
+		t.Errorf("%+v\n%+v", before, after)
+	}
+	w.scan(bad, "101")
+	if x := w.e.Why(w.now, netip.MustParseAddr(bad)); x.Evidence[0].Points != 8 || x.Evidence[1].Points != 2 {
+		t.Errorf("%+v", x.Evidence)
+	}
+	w.e.Weigh(policy.Multiply{}, elsewhere)
+	w.scan(bad, "102").wantBanned(bad)
+}
+
+// TestPlacesAreAskedForWithPointsAlone counts the questions.
+func TestPlacesAreAskedForWithPointsAlone(t *testing.T) {
+	asked := 0
+	where := func(a netip.Addr) engine.Place { asked++; return elsewhere(a) }
+	play := func(w *world) {
+		w.login(office, "201").rounds(3, time.Minute, office, "201", tls).wrong(bad, "201", tls)
+		w.allow("192.0.2.77/32").scan("192.0.2.77", "x")
+	}
+	w := newWorld(t)
+	w.e.Weigh(policy.Multiply{}, where)
+	play(w)
+	scans(w, 5, bad)
+	if asked != 0 {
+		t.Errorf("asked %d times without a multiplier", asked)
+	}
+	w = newWorld(t)
+	w.e.Weigh(byCountry(2), where)
+	if play(w); asked != 0 {
+		t.Errorf("asked %d times where there are no points", asked)
+	}
+	if w.scan(bad, "x"); asked != 1 {
+		t.Errorf("asked %d times about one event", asked)
+	}
+}
+
+// TestWithoutMultipliersAllIsAsBefore plays the same day in three worlds.
+func TestWithoutMultipliersAllIsAsBefore(t *testing.T) {
+	worlds := []*world{newWorld(t), newWorld(t), newWorld(t)}
+	worlds[1].e.Weigh(policy.Multiply{}, elsewhere)
+	worlds[2].e.Weigh(policy.Multiply{Countries: map[string]float64{"NL": 1}}, elsewhere)
+	for _, w := range worlds {
+		for i := range 300 {
+			w.round(bad, extension(i%3)).scan(bad, "x").round(office, "201").login(office, "202").pass(time.Duration(i) * time.Second)
+		}
+	}
+	for _, w := range worlds[1:] {
+		if !slices.EqualFunc(w.log, worlds[0].log, func(a, b engine.Decision) bool { return a == b }) {
+			t.Errorf("%v\n%v", w.actions(), worlds[0].actions())
+		}
+		if a, b := w.e.Export(w.now), worlds[0].e.Export(worlds[0].now); !reflect.DeepEqual(a, b) {
+			t.Errorf("%+v\n%+v", a, b)
+		}
+	}
+}
+
+func TestTheMultiplierSurvivesARestart(t *testing.T) {
+	w := scans(placed(t, policy.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[policy.ASN]float64{64496: 0.75}}), 3, bad)
+	w.wantBanned(bad)
+	again := newWorld(t)
+	again.now = w.now
+	again.e.Restore(w.now, w.e.Export(w.now), []string{"pbx"})
+	x := again.e.Why(w.now, netip.MustParseAddr(bad))
+	if len(x.Evidence) == 0 || x.Evidence[0].Arithmetic() != "4 × 1.5 (country NL, AS64496)" {
+		t.Errorf("%+v", x)
+	}
+}
+
+// TestWhySaysWhatThePlaceAdded pins what a person reads.
+func TestWhySaysWhatThePlaceAdded(t *testing.T) {
+	w := placed(t, byCountry(2)).scan(bad, "100").wrong(bad, "201", tls)
+	w.e.Weigh(policy.Multiply{ASNs: map[policy.ASN]float64{64496: 3}}, elsewhere)
+	w.scan(bad, "101").pass(10 * time.Minute)
+	x := w.e.Why(w.now, netip.MustParseAddr(bad))
+	want, err := os.ReadFile("testdata/why/banned-by-its-place.txt")
+	if got := strings.Join(x.Lines, "\n") + "\n"; err != nil || got != string(want) {
+		t.Errorf("got\n%s\nwant\n%s%v", got, want, err)
+	}
+}
