@@ -111,7 +111,7 @@ func (c *call) goodFails() {
 		return
 	}
 	pace := forMisconfigured + purpose(reasonIndex(Pace))
-	if c.reports.get(c.now, c.id(pace, c.key, c.text(c.ev.Account))) != nil {
+	if c.reports.get(c.now, c.id(pace, c.key, c.name())) != nil {
 		return // its phone has an old password: that is no news
 	}
 	id := c.id(forFailing, c.key, 0)

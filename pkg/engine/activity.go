@@ -85,7 +85,7 @@ func (c *call) tally() {
 	*attempts++
 	if name := c.ev.Account; name != "" && name != unknown {
 		a.turn(c.now)
-		a.names[0].add(c.text(name), c.id(forTally, c.key, 0), c.now, name)
+		a.names[0].add(c.name(), c.id(forTally, c.key, 0), c.now, name)
 	}
 }
 

@@ -78,7 +78,8 @@ func (c *call) condemn(s *source, reason Reason, enforce, proven bool) {
 		}
 	}
 
-	if c.now-s.banEnd >= int64(c.cfg.Ban.Memory) {
+	more := c.sources.details(s)
+	if c.now-more.banEnd >= int64(c.cfg.Ban.Memory) {
 		s.bans = 0
 	}
 	d := c.duration(int(s.bans), proven)
@@ -89,7 +90,7 @@ func (c *call) condemn(s *source, reason Reason, enforce, proven bool) {
 	if enforce {
 		b.score = s.score
 		s.bans = min(s.bans+1, math.MaxUint8)
-		s.banEnd = b.until
+		more.banEnd = b.until
 	}
 	b.evidence, b.more = c.ring.chain(s, min(perBan, banBudget-c.kept))
 	c.kept += len(b.evidence)
@@ -246,7 +247,7 @@ func (e *Engine) end(b *ban, reason Reason) Decision {
 	}
 	if k, ok := e.keyOfPrefix(b.prefix); ok {
 		if s := e.sources.get(k); s != nil {
-			d.Score = float64(s.score * e.fade(e.now-s.at))
+			d.Score = float64(s.score * e.fade(e.now-s.seen))
 		}
 	}
 	return d

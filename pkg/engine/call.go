@@ -23,13 +23,16 @@ const (
 type call struct {
 	*Engine
 	ev     *security.Event
-	rule   rule
+	rule   *rule
 	addr   netip.Addr
 	key    key
 	src    *source // once source was called
 	have   *source // what peek found
 	peeked bool
-	talk   uint64 // once dialogue was called
+	talk   uint64    // once dialogue was called
+	said   *dialogue // once heard was called
+	asked  bool
+	named  uint64 // once name was called
 	pbx    uint8
 	proven bool
 	points float64 // of the last charge
@@ -106,21 +109,38 @@ func (c *call) dialogue() uint64 {
 	return c.talk
 }
 
-// account identifies the account of the event. chan_sip's is another than PJSIP's of the same name.
-func (c *call) account() uint64 { return c.accountID(c.ev.Account, c.ev.Service, c.pbx) }
+// heard returns what is remembered of the attempt, or nil. It is looked up once.
+func (c *call) heard() *dialogue {
+	if !c.asked {
+		c.said, c.asked = c.attempts.get(c.now, c.dialogue()), true
+	}
+	return c.said
+}
 
-func (e *Engine) accountID(name string, service security.Service, pbx uint8) uint64 {
-	return e.id(forAccount, key{}, e.mix(e.text(name), uint64(service)<<8|uint64(pbx)))
+// name is the hash of the account's name.
+func (c *call) name() uint64 {
+	if c.named == 0 {
+		c.named = c.text(c.ev.Account)
+	}
+	return c.named
+}
+
+// account identifies the account of the event. chan_sip's is another than PJSIP's of the same name.
+func (c *call) account() uint64 { return c.accountID(c.name(), c.ev.Service, c.pbx) }
+
+// accountID takes the hash of the name.
+func (e *Engine) accountID(name uint64, service security.Service, pbx uint8) uint64 {
+	return e.id(forAccount, key{}, e.mix(name, uint64(service)<<8|uint64(pbx)))
 }
 
 // attempt judges a hostile request: once for each account in each dialogue.
 func (c *call) attempt() {
 	reason := c.rule.reason
-	w := points(c.cfg.Points, reason)
-	if reason == UnknownAccount && c.honey[c.ev.Account] {
+	w := points(&c.cfg.Points, reason)
+	if reason == UnknownAccount && len(c.honey) > 0 && c.honey[c.ev.Account] {
 		reason, w = Honeypot, c.cfg.Points.Honeypot
 	}
-	if !c.once(c.id(forAttempt, c.key, c.mix(c.dialogue()^uint64(reasonIndex(c.rule.reason)), c.text(c.ev.Account)))) {
+	if !c.once(c.mix(c.dialogue()^(uint64(forAttempt)<<8|uint64(reasonIndex(c.rule.reason))), c.name())) {
 		return
 	}
 	c.credit(w)
@@ -133,15 +153,15 @@ func (c *call) attempt() {
 // guess judges a wrong answer to a challenge: each distinct answer once.
 func (c *call) guess() {
 	reason := c.rule.reason
-	w := points(c.cfg.Points, reason)
-	if c.honey[c.ev.Account] {
+	w := points(&c.cfg.Points, reason)
+	if len(c.honey) > 0 && c.honey[c.ev.Account] {
 		reason, w = Honeypot, c.cfg.Points.Honeypot
 	}
 	answer := c.mix(c.text(c.ev.Challenge), c.text(c.ev.Response))
-	if !c.once(c.id(forGuess, c.key, c.mix(c.dialogue(), answer))) {
+	if !c.once(c.mix(c.dialogue()^uint64(forGuess)<<8, answer)) {
 		return
 	}
-	if d := c.attempts.get(c.now, c.dialogue()); d != nil && d.credit > 0 {
+	if d := c.heard(); d != nil && d.credit > 0 {
 		used := min(w, float64(d.credit))
 		d.credit -= float32(used)
 		if w -= used; w <= 0 {
@@ -159,18 +179,17 @@ func (c *call) guess() {
 // once is true for the first of a request and its retransmissions.
 func (c *call) once(id uint64) bool {
 	mark := uint32(id>>32) | 1
-	d := c.attempts.get(c.now, c.dialogue())
-	if d != nil && d.first != 0 && d.first != mark { // another one in this Call-ID: it has an entry of its own
-		d = c.attempts.get(c.now, id)
-		if d == nil {
-			c.attempts.put(c.now, id).first = mark
-			return true
+	if !c.asked || c.said == nil {
+		c.said, _ = c.attempts.obtain(c.now, c.dialogue())
+		c.asked = true
+	}
+	d := c.said
+	if d.first != 0 && d.first != mark { // another one in this Call-ID: it has an entry of its own
+		if d, _ = c.attempts.obtain(c.now, id); d.first == 0 {
+			c.asked = false // the new entry may have taken the other's place
 		}
 	}
 	switch {
-	case d == nil:
-		c.attempts.put(c.now, c.dialogue()).first = mark
-		return true
 	case d.first == 0:
 		d.first = mark
 		return true
@@ -185,11 +204,10 @@ func (c *call) once(id uint64) bool {
 
 // credit notes points that the dialogue has cost already.
 func (c *call) credit(w float64) {
-	d := c.attempts.get(c.now, c.dialogue())
-	if d == nil {
-		d = c.attempts.put(c.now, c.dialogue())
+	if c.heard() == nil {
+		c.said = c.attempts.put(c.now, c.dialogue())
 	}
-	d.credit += float32(w)
+	c.said.credit += float32(w)
 }
 
 // enforced is whether evidence of the event's service is enforced.
@@ -280,7 +298,7 @@ func (c *call) tolerate(reason Reason, detail string) {
 
 // misconfigured reports an error of set-up once an hour.
 func (c *call) misconfigured(reason Reason, detail string) {
-	if !c.reports.seen(c.now, c.id(forMisconfigured+purpose(reasonIndex(reason)), c.key, c.text(c.ev.Account))) {
+	if !c.reports.seen(c.now, c.id(forMisconfigured+purpose(reasonIndex(reason)), c.key, c.name())) {
 		c.decide(Misconfigured, reason, c.prefixOf(c.key), 0, c.proven, detail)
 	}
 }

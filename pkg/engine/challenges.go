@@ -31,10 +31,10 @@ func (c *call) challenge() {
 		return
 	}
 	if c.ev.Account != unknown {
-		if c.cfg.Challenges.Accounts <= 0 || c.trusted(c.key) != nil {
+		if c.cfg.Challenges.Accounts <= 0 || c.trust() != nil {
 			return
 		}
-		id := c.id(forChallenged, c.key, c.text(c.ev.Account))
+		id := c.id(forChallenged, c.key, c.name())
 		if !c.attempts.seen(c.now, id) {
 			c.wait(pending{known: true, weight: float32(c.cfg.Points.UnansweredChallenge)})
 		}
@@ -42,11 +42,11 @@ func (c *call) challenge() {
 	}
 	// A request that no endpoint matches has an InvalidAccountID or a FailedACL before the challenge, which counts
 	// already. Without one, endpoint_identifier_order has auth_username, and healthy phones look like this too.
-	if d := c.attempts.get(c.now, c.dialogue()); d != nil && !d.challenged || c.trusted(c.key) != nil {
+	if d := c.heard(); d != nil && !d.challenged || c.trust() != nil {
 		return
 	}
 	if c.once(c.id(forChallenge, c.key, c.dialogue())) {
-		if d := c.attempts.get(c.now, c.dialogue()); d != nil {
+		if d := c.heard(); d != nil {
 			d.challenged = true
 		}
 		c.hear(c.cfg.Points.UnansweredChallenge)
@@ -73,7 +73,7 @@ func (c *call) hear(w float64) {
 		return
 	}
 	if s.open >= maxOpen {
-		s.overflow += float32(w)
+		c.sources.details(s).overflow += float32(w)
 		return
 	}
 	if c.wait(pending{weight: float32(w)}) {
@@ -107,10 +107,11 @@ func (c *call) wait(p pending) bool {
 func (e *Engine) settleChallenge(p *pending, out []Decision) []Decision {
 	answered, overflow := e.trusted(p.key) != nil, float32(0)
 	if s := e.sources.get(p.key); s != nil {
-		answered = answered || s.login != 0 && s.login >= p.at
-		if !p.known && s.open > 0 && s.login < p.at { // a login closes all that was open
+		more := e.sources.details(s)
+		answered = answered || more.login != 0 && more.login >= p.at
+		if !p.known && s.open > 0 && more.login < p.at { // a login closes all that was open
 			s.open--
-			overflow, s.overflow = s.overflow, 0
+			overflow, more.overflow = more.overflow, 0
 		}
 	}
 	if answered {
@@ -134,10 +135,11 @@ func (e *Engine) settleChallenge(p *pending, out []Decision) []Decision {
 // enumerates notes a known account whose challenge stayed unanswered, and charges the source once there are many.
 func (c *call) enumerates(w float64, bit uint8) {
 	s := c.source()
-	if s == nil || !s.challenged.add(c.now, bit) {
+	if s == nil {
 		return
 	}
-	if s.challenged.distinct() > c.cfg.Challenges.Accounts && c.now-c.started >= int64(c.cfg.Challenges.Warmup) {
+	challenged := &c.sources.details(s).challenged
+	if challenged.add(c.now, bit) && challenged.distinct() > c.cfg.Challenges.Accounts && c.now-c.started >= int64(c.cfg.Challenges.Warmup) {
 		c.charge(w, UnansweredChallenge, noteEnumeration)
 	}
 }

@@ -59,14 +59,15 @@ func (e *Engine) check() error {
 	if err := e.sources.check(); err != nil {
 		return err
 	}
-	for k, i := range e.sources.index {
-		s := e.sources.slot(i)
+	for i := range e.sources.index.numbers {
+		s := e.sources.slot(int32(i))
+		k := s.key
 		_, known := e.trusts[k]
 		_, banned := e.bans[e.prefixOf(k)]
 		if s.known != known || s.banned != banned {
 			return fmt.Errorf("source %v: known %v, banned %v; want %v, %v", e.prefixOf(k), s.known, s.banned, known, banned)
 		}
-		for _, f := range []float32{s.score, s.proven, s.observed, s.overflow, s.pace.tokens} {
+		for _, f := range []float32{s.score, s.proven, s.observed, e.sources.details(s).overflow, e.sources.details(s).pace.tokens} {
 			if !(f >= 0) || math.IsInf(float64(f), 0) {
 				return fmt.Errorf("source %v: %+v", e.prefixOf(k), s)
 			}
@@ -83,22 +84,55 @@ func (t *tracker) check() error {
 	seen := 0
 	for c := range numClasses {
 		prev := none
-		for i := t.lists[c].head; i != none; i = t.slot(i).next {
+		for i := t.lists[c].head; i != none; i = t.link(i).next {
 			s := t.slot(i)
-			if s.self != i || s.class != c || s.prev != prev || t.index[s.key] != i {
+			if s.self != i || s.class != c || t.link(i).prev != prev || t.get(s.key) != s {
 				return fmt.Errorf("slot %d in list %d: %+v", i, c, s)
 			}
 			prev = i
-			if seen++; seen > len(t.index) {
-				return fmt.Errorf("the lists hold more than %d sources", len(t.index))
+			if seen++; seen > t.len() {
+				return fmt.Errorf("the lists hold more than %d sources", t.len())
 			}
 		}
 		if t.lists[c].tail != prev {
 			return fmt.Errorf("list %d ends at %d, its tail is %d", c, prev, t.lists[c].tail)
 		}
 	}
-	if seen != len(t.index) {
-		return fmt.Errorf("the lists hold %d sources of %d", seen, len(t.index))
+	if seen != t.len() {
+		return fmt.Errorf("the lists hold %d sources of %d", seen, t.len())
+	}
+	return t.index.check()
+}
+
+// check recounts the entries of an index and looks each of them up.
+func (x *index) check() error {
+	count := 0
+	for i, s := range x.directory {
+		used := 0
+		for at, entry := range &s.places {
+			if entry == 0 {
+				continue
+			}
+			used++
+			hash := uint32(entry >> 32)
+			if int(hash)&(1<<s.depth-1) != i&(1<<s.depth-1) {
+				return fmt.Errorf("hash %x in segment %x of depth %d", hash, i, s.depth)
+			}
+			for place := home(hash); int(place%segmentSize) != at; place++ {
+				if s.places[place%segmentSize] == 0 {
+					return fmt.Errorf("hash %x is at %d, beyond a gap at %d", hash, at, place)
+				}
+			}
+		}
+		if used != s.used {
+			return fmt.Errorf("segment %x has %d entries, counted %d", i, s.used, used)
+		}
+		if i < 1<<s.depth {
+			count += used
+		}
+	}
+	if count != x.count {
+		return fmt.Errorf("%d entries, counted %d", x.count, count)
 	}
 	return nil
 }

@@ -68,6 +68,7 @@ type Engine struct {
 	limited   map[string]int
 	evicted   uint64
 	suspended int
+	looked    uint64 // see prepare
 }
 
 // New makes an engine. The policy must be valid; see policy.Load.
@@ -154,10 +155,15 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []Dec
 	if !addr.IsValid() || addr.IsUnspecified() {
 		return out
 	}
+	rule := e.rules.judge(ev)
+	if rule == nil {
+		return out
+	}
 	c := call{
-		Engine: e, ev: ev, rule: e.rules.judge(ev), addr: addr, key: e.keyOf(addr), pbx: e.pbxIndex(pbx), out: out,
+		Engine: e, ev: ev, rule: rule, addr: addr, key: e.keyOf(addr), pbx: e.pbxIndex(pbx), out: out,
 		proven: ev.Remote.Transport.Proven() && ev.Service != security.SIP,
 	}
+	c.peek() // at once: what follows goes on while the memory answers
 	switch c.rule.kind {
 	case login:
 		c.login()
@@ -168,7 +174,7 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []Dec
 	case guess:
 		c.guess()
 	case connection:
-		c.charge(points(e.cfg.Points, c.rule.reason), c.rule.reason, noNote)
+		c.charge(points(&e.cfg.Points, c.rule.reason), c.rule.reason, noNote)
 	case misconfigured:
 		c.record(c.source(), 0, Configuration, noteMisconfigured)
 		c.misconfigured(Configuration, "Asterisk refused the request for its set-up: "+configurationHint(ev))

@@ -12,6 +12,7 @@ import (
 const (
 	ringSize  = 1 << 16 // pieces of evidence kept, of all sources together
 	nameBytes = 40      // of an account name kept; PJSIP sends 36 at most
+	ringPage  = 1 << 8  // of them in one piece of memory
 	perBan    = 16      // pieces of evidence that a ban keeps
 	banBudget = 1 << 18 // pieces of evidence that all bans keep together
 )
@@ -121,52 +122,58 @@ func (c *call) record(s *source, w float64, reason Reason, n note) (b *ban) {
 	if s == nil {
 		return nil
 	}
-	r := record{
-		at: c.now, points: float32(w), score: s.observed, scaled: c.scaled, typ: c.ev.Type, service: c.ev.Service,
-		transport: c.ev.Remote.Transport, reason: reasonIndex(reason), note: n, pbx: c.pbx, proven: c.proven,
-	}
+	r := c.ring.add(s)
+	r.at, r.points, r.score, r.scaled = c.now, float32(w), s.observed, c.scaled
+	r.typ, r.service, r.transport = c.ev.Type, c.ev.Service, c.ev.Remote.Transport
+	r.reason, r.note, r.pbx, r.proven = reasonIndex(reason), n, c.pbx, c.proven
 	r.length = uint8(min(len(c.ev.Account), nameBytes+1))
-	copy(r.account[:], c.ev.Account)
-	c.ring.add(s, &r)
+	clear(r.account[copy(r.account[:], c.ev.Account):])
 	if s.banned {
 		b = c.banOf(c.key)
 	}
 	if b != nil && c.kept < banBudget && len(b.evidence) < perBan {
-		b.evidence = append(b.evidence, r)
+		b.evidence = append(b.evidence, *r)
 		c.kept++
 	}
 	return b
 }
 
-// ring holds the latest evidence of all sources, each source's as a chain from the latest back.
+// ring holds the latest evidence of all sources, each source's as a chain from the latest back, in pages that come as they
+// are needed and are never copied.
 type ring struct {
-	records []record
-	seq     uint32 // of the latest; 0 for none
+	pages [ringSize / ringPage]*[ringPage]record
+	seq   uint32 // of the latest; 0 for none
 }
 
-// add appends a record and chains it to its source.
-func (r *ring) add(s *source, rec *record) {
+// at returns the place of a sequence number.
+func (r *ring) at(seq uint32) *record {
+	i := (seq - 1) % ringSize
+	return &r.pages[i/ringPage][i%ringPage]
+}
+
+// add takes the place of the oldest record for a new one, to be filled in, and chains it to its source.
+func (r *ring) add(s *source) *record {
 	if r.seq == math.MaxUint32 { // the numbers are used up: start again, and let every chain end
-		r.seq, r.records = 0, r.records[:0]
-	}
-	rec.before, rec.owner = s.evidence, checksum(s.key)
-	if len(r.records) < ringSize {
-		r.records = append(r.records, *rec)
-	} else {
-		r.records[r.seq%ringSize] = *rec
+		r.seq = 0
 	}
 	r.seq++
+	if page := &r.pages[(r.seq-1)%ringSize/ringPage]; *page == nil {
+		*page = new([ringPage]record)
+	}
+	rec := r.at(r.seq)
+	rec.before, rec.owner = s.evidence, checksum(s.key)
 	s.evidence = r.seq
+	return rec
 }
 
 // chain returns up to n records of a source, oldest first, and whether there were older ones.
 func (r *ring) chain(s *source, n int) (records []record, more bool) {
 	owner := checksum(s.key)
 	for seq := s.evidence; seq != 0; {
-		if seq > r.seq || r.seq-seq >= uint32(len(r.records)) {
+		if seq > r.seq || r.seq-seq >= ringSize {
 			return reversed(records), true
 		}
-		rec := r.records[(seq-1)%ringSize]
+		rec := *r.at(seq)
 		if rec.owner != owner {
 			return reversed(records), true
 		}

@@ -66,7 +66,7 @@ func (e *Engine) viewTrust(t *trust) TrustView {
 		Left: round(time.Duration(t.until - e.now).Seconds()), Accounts: t.accounts(),
 	}
 	if s := e.sources.get(t.key); s != nil {
-		v.Score = round(float64(s.observed * e.fade(e.now-s.at)))
+		v.Score = round(float64(s.observed * e.fade(e.now-s.seen)))
 	}
 	return v
 }
@@ -147,7 +147,7 @@ func (w *why) say(format string, args ...any) {
 func (w *why) collect(k key) {
 	if s := w.source; s != nil {
 		w.Verdict = "suspicious"
-		fade := w.e.fade(w.e.now - s.at)
+		fade := w.e.fade(w.e.now - s.seen)
 		w.left = float64(s.score * fade)
 		w.Score, w.Attempts, w.Bans = round(float64(s.observed*fade)), int(s.attempts), int(s.bans)
 		records, more := w.e.ring.chain(s, maxEvidence)

@@ -25,6 +25,7 @@ const (
 	forSpared
 	forLimit
 	forTally
+	forSource
 	forMisconfigured // plus the index of the reason
 )
 

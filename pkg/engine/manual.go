@@ -108,8 +108,9 @@ func (e *Engine) absolve(k key) {
 	if s == nil {
 		return
 	}
-	s.score, s.proven, s.observed, s.overflow, s.at = 0, 0, 0, 0, e.now
-	s.pace, s.failing, s.challenged = pace{}, sketch{}, sketch{}
+	s.score, s.proven, s.observed = 0, 0, 0
+	more := e.sources.details(s)
+	more.overflow, more.pace, more.failing, more.challenged = 0, pace{}, sketch{}, sketch{}
 	e.classify(s)
 	e.pairs.remove(func(p pair) bool { return p.from == k })
 	e.breached.remove(func(have key) bool { return have == k })

@@ -87,12 +87,14 @@ func indexRules() (index ruleIndex) {
 	return index
 }
 
-// judge finds the row for an event.
-func (x *ruleIndex) judge(ev *security.Event) rule {
+// judge finds the row for an event, or nil.
+func (x *ruleIndex) judge(ev *security.Event) *rule {
 	if int(ev.Service) >= services || int(ev.Type) >= types {
-		return rule{}
+		return nil
 	}
-	for _, r := range x[ev.Service][ev.Type] {
+	rows := x[ev.Service][ev.Type]
+	for i := range rows {
+		r := &rows[i]
 		if r.name != "" && r.name != ev.ACLName {
 			continue
 		}
@@ -101,11 +103,11 @@ func (x *ruleIndex) judge(ev *security.Event) rule {
 			return r
 		}
 	}
-	return rule{}
+	return nil
 }
 
 // points is what the policy gives for a reason.
-func points(p policy.Points, r Reason) float64 {
+func points(p *policy.Points, r Reason) float64 {
 	switch r {
 	case UnknownAccount:
 		return p.UnknownAccount

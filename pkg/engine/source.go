@@ -5,45 +5,47 @@ import (
 	"math/bits"
 )
 
-// source is what is remembered of one source. There may be a million: it is small and holds no pointers.
+// source is what every event needs of a source: 64 bytes, one cache line, without pointers. There may be a million.
 type source struct {
-	key        key
-	self       int32 // its own slot
-	prev, next int32 // in the list of its class
-	class      class
-	bans       uint8  // so far, within ban.memory
-	banned     bool   // Engine.bans has an entry for exactly this source
-	known      bool   // Engine.trusts has an entry for it
-	touched    uint32 // when it came to the front of its list, seconds
-	attempts   uint32
-	evidence   uint32  // sequence number of the latest record, 0 for none
-	open       uint16  // events that wait for a login
-	overflow   float32 // points of those that wait beyond maxOpen
-	score      float32 // of evidence that is enforced
-	proven     float32 // the part of score that could not have been forged
-	observed   float32 // score, and evidence that is only observed
+	key      key
+	seen     int64   // the last event, ns; the scores are as of then
+	score    float32 // of evidence that is enforced
+	proven   float32 // the part of score that could not have been forged
+	observed float32 // score, and evidence that is only observed
+	attempts uint32
+	evidence uint32 // sequence number of the latest record, 0 for none
+	touched  uint32 // when it came to the front of its list, seconds
+	self     int32  // its own slot
+	open     uint8  // events that wait for a login
+	bans     uint8  // so far, within ban.memory
+	class    class
+	banned   bool // Engine.bans has an entry for exactly this source
+	known    bool // Engine.trusts has an entry for it
+	detailed bool // tracker.details has something about it
+}
 
-	at         int64  // when the numbers above were brought up to date, ns
-	seen       int64  // the last event, ns
-	login      int64  // the last, ns
-	banEnd     int64  // of the last ban, ns
-	failing    sketch // accounts with a wrong password
-	challenged sketch // known accounts whose challenges stayed unanswered
-	pace       pace   // of wrong passwords
+// details is what only some sources have: those that log in, guess passwords, or were banned.
+type details struct {
+	login      int64   // the last, ns
+	banEnd     int64   // of the last ban, ns
+	overflow   float32 // points of the events that wait beyond maxOpen
+	failing    sketch  // accounts with a wrong password
+	challenged sketch  // known accounts whose challenges stayed unanswered
+	pace       pace    // of wrong passwords
 }
 
 // decay brings the score up to now.
 func (s *source) decay(now int64, e *Engine) {
-	if now <= s.at {
+	if now <= s.seen {
 		return
 	}
 	if s.observed > 0 {
-		f := e.fade(now - s.at)
+		f := e.fade(now - s.seen)
 		s.score *= f
 		s.proven *= f
 		s.observed *= f
 	}
-	s.at = now
+	s.seen = now
 }
 
 // fade is what a time leaves of points.
@@ -87,115 +89,6 @@ const (
 	numClasses
 )
 
-const (
-	none      = int32(-1)
-	chunkSize = 4096
-)
-
-// tracker holds the sources in chunks that never move, each in the list of its class, the latest first.
-type tracker struct {
-	index  map[key]int32
-	chunks []*[chunkSize]source
-	free   int32
-	used   int32 // slots ever used
-	max    int
-	lists  [numClasses]struct{ head, tail int32 }
-}
-
-func newTracker(max int) *tracker {
-	t := &tracker{index: make(map[key]int32), free: none, max: max}
-	for i := range t.lists {
-		t.lists[i].head, t.lists[i].tail = none, none
-	}
-	return t
-}
-
-func (t *tracker) slot(i int32) *source { return &t.chunks[i/chunkSize][i%chunkSize] }
-
-func (t *tracker) get(k key) *source {
-	if i, ok := t.index[k]; ok {
-		return t.slot(i)
-	}
-	return nil
-}
-
-func (t *tracker) len() int { return len(t.index) }
-
-// add makes a source. It must not exist, and there must be room.
-func (t *tracker) add(k key, now int64) *source {
-	i := t.free
-	if i != none {
-		t.free = t.slot(i).next
-	} else {
-		i = t.used
-		t.used++
-		if int(i/chunkSize) == len(t.chunks) {
-			t.chunks = append(t.chunks, new([chunkSize]source))
-		}
-	}
-	t.index[k] = i
-	s := t.slot(i)
-	*s = source{key: k, at: now, seen: now, self: i, prev: none, next: none}
-	t.link(s)
-	return s
-}
-
-func (t *tracker) remove(s *source) {
-	t.unlink(s)
-	delete(t.index, s.key)
-	s.next, t.free = t.free, s.self
-}
-
-// renew forgets what is known of a source, as remove and add do, without a look at the index.
-func (t *tracker) renew(s *source, now int64) {
-	t.unlink(s)
-	*s = source{key: s.key, at: now, seen: now, self: s.self, prev: none, next: none}
-	t.link(s)
-}
-
-// touch moves a source to the front of a class.
-func (t *tracker) touch(s *source, c class) {
-	if s.class == c && s.prev == none {
-		return
-	}
-	t.unlink(s)
-	s.class = c
-	t.link(s)
-}
-
-func (t *tracker) link(s *source) {
-	l := &t.lists[s.class]
-	s.prev, s.next = none, l.head
-	if l.head != none {
-		t.slot(l.head).prev = s.self
-	} else {
-		l.tail = s.self
-	}
-	l.head = s.self
-}
-
-func (t *tracker) unlink(s *source) {
-	l := &t.lists[s.class]
-	if s.prev != none {
-		t.slot(s.prev).next = s.next
-	} else {
-		l.head = s.next
-	}
-	if s.next != none {
-		t.slot(s.next).prev = s.prev
-	} else {
-		l.tail = s.prev
-	}
-}
-
-// oldest returns the source of a class that was touched the longest ago, or nil.
-func (t *tracker) oldest(c class) *source {
-	if i := t.lists[c].tail; i != none {
-		return t.slot(i)
-	}
-	return nil
-}
-
 // track returns the source of a key, which is s, made if s is nil. It returns nil when max_sources is reached and every
 // source is banned or trusted.
 func (e *Engine) track(k key, s *source) *source {
@@ -206,16 +99,14 @@ func (e *Engine) track(k key, s *source) *source {
 			return nil
 		}
 		s = e.sources.add(k, e.now)
-		s.touched = seconds(e.now)
 		_, s.banned = e.bans[e.prefixOf(k)]
 		_, s.known = e.trusts[k]
 	case e.forgettable(s): // as if it had been swept
 		banned, known := s.banned, s.known
 		e.sources.renew(s, e.now)
-		s.touched, s.banned, s.known = seconds(e.now), banned, known
+		s.banned, s.known = banned, known
 	default:
 		s.decay(e.now, e)
-		s.seen = e.now
 	}
 	return s
 }
@@ -224,7 +115,7 @@ func (e *Engine) track(k key, s *source) *source {
 func (e *Engine) forgettable(s *source) bool {
 	quiet := e.now - s.seen
 	return quiet >= max(10*int64(e.cfg.HalfLife), spell*second) && s.class != pinned &&
-		(s.bans == 0 || e.now-s.banEnd >= int64(e.cfg.Ban.Memory))
+		(s.bans == 0 || e.now-e.sources.details(s).banEnd >= int64(e.cfg.Ban.Memory))
 }
 
 // evict forgets the least suspicious of the sources that were quiet the longest.
@@ -236,7 +127,7 @@ func (e *Engine) evict() bool {
 		if s == nil {
 			continue
 		}
-		if left := s.observed * e.fade(e.now-s.at); victim == nil || left < least && s.bans <= victim.bans {
+		if left := s.observed * e.fade(e.now-s.seen); victim == nil || left < least && s.bans <= victim.bans {
 			victim, least = s, left
 		}
 	}

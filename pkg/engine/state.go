@@ -92,9 +92,10 @@ func (e *Engine) Graces() []GraceState {
 // offenders returns the sources that were banned before and are still remembered.
 func (e *Engine) offenders() []netip.Prefix {
 	found := make(map[netip.Prefix]bool)
-	for k := range e.sources.index {
-		if s := e.sources.get(k); s != nil && s.bans > 0 && e.now-s.banEnd < int64(e.cfg.Ban.Memory) {
-			found[e.prefixOf(k)] = true
+	for i := range e.sources.index.numbers {
+		s := e.sources.slot(int32(i))
+		if s.bans > 0 && e.now-e.sources.details(s).banEnd < int64(e.cfg.Ban.Memory) {
+			found[e.prefixOf(s.key)] = true
 		}
 	}
 	return sortedKeys(found)
@@ -141,10 +142,10 @@ func (e *Engine) copyBan(b *ban, s *BanState) {
 func (e *Engine) Offender(p netip.Prefix) (OffenderState, bool) {
 	k, ok := e.keyOfPrefix(p)
 	s := e.sources.get(k)
-	if !ok || s == nil || s.bans == 0 || e.now-s.banEnd >= int64(e.cfg.Ban.Memory) {
+	if !ok || s == nil || s.bans == 0 || e.now-e.sources.details(s).banEnd >= int64(e.cfg.Ban.Memory) {
 		return OffenderState{}, false
 	}
-	return OffenderState{Source: p, Bans: int(s.bans), Last: stamp(s.banEnd)}, true
+	return OffenderState{Source: p, Bans: int(s.bans), Last: stamp(e.sources.details(s).banEnd)}, true
 }
 
 // ExportTrusts returns all that is known of customers.
@@ -193,7 +194,7 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 		}
 		if src := e.track(k, e.sources.get(k)); src != nil {
 			src.bans = uint8(min(max(o.Bans, 0), math.MaxUint8))
-			src.banEnd = o.Last.UnixNano()
+			e.sources.details(src).banEnd = o.Last.UnixNano()
 			e.classify(src)
 		}
 	}
@@ -229,7 +230,7 @@ func (e *Engine) restoreTrust(t TrustState, pbxs []string) {
 	for _, name := range t.Accounts {
 		for _, pbx := range pbxs {
 			if len(n.good) < maxGood {
-				n.good[e.accountID(name, security.PJSIP, e.pbxIndex(pbx))] = name
+				n.good[e.accountID(e.text(name), security.PJSIP, e.pbxIndex(pbx))] = name
 			}
 		}
 	}

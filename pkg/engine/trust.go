@@ -39,6 +39,14 @@ func (e *Engine) trusted(k key) *trust {
 	return nil
 }
 
+// trust returns the trust of the source of the event while it lasts.
+func (c *call) trust() *trust {
+	if s := c.peek(); s != nil {
+		return c.trustOf(s)
+	}
+	return c.trusted(c.key) // the source itself may have been forgotten meanwhile
+}
+
 // trustOf returns the trust of a source while it lasts.
 func (e *Engine) trustOf(s *source) *trust {
 	if s.known {
@@ -75,7 +83,8 @@ func (c *call) login() {
 		return
 	}
 	if s != nil {
-		s.login, s.open, s.overflow = c.now, 0, 0
+		more := c.sources.details(s)
+		more.login, more.overflow, s.open = c.now, 0, 0
 	}
 	if m := c.cfg.Trust.Match; m != nil && !m.MatchString(c.ev.Account) {
 		return
@@ -121,7 +130,7 @@ func (c *call) befriend(s *source, id uint64) {
 	if fresh {
 		t.since, t.over, t.lost, t.fails = c.now, false, false, nil
 		if s != nil {
-			s.challenged = sketch{}
+			c.sources.details(s).challenged = sketch{}
 		}
 		c.setTimer(t, c.now+int64(c.cfg.Trust.TTL))
 	}
@@ -185,7 +194,7 @@ func (e *Engine) trustOver(tm timer, out []Decision) []Decision {
 
 // wrongPassword judges a wrong password of an account that exists, worth w points.
 func (c *call) wrongPassword(w float64) {
-	if t := c.trusted(c.key); t != nil {
+	if t := c.trust(); t != nil {
 		c.customerFails(t, c.account(), w)
 	} else {
 		c.strangerFails(c.account(), w)
@@ -241,22 +250,23 @@ func (c *call) strangerFails(id uint64, w float64) {
 		return
 	}
 	perMinute, burst := c.cfg.Misconfigured.PerMinute, c.cfg.Misconfigured.Burst
+	more := c.sources.details(s)
 	pair := c.pair(id)
-	s.failing.add(c.now, bitOf(c.ev.Account))
-	many := bits.OnesCount64(s.failing.seen) > c.cfg.Misconfigured.Accounts
-	s.pace.leak(c.now, perMinute)
-	phone := pair.stubborn(c.now) && s.pace.phone(burst) && !many
-	s.pace.add(c.now)
+	more.failing.add(c.now, bitOf(c.ev.Account))
+	many := bits.OnesCount64(more.failing.seen) > c.cfg.Misconfigured.Accounts
+	more.pace.leak(c.now, perMinute)
+	phone := pair.stubborn(c.now) && more.pace.phone(burst) && !many
+	more.pace.add(c.now)
 	pair.add(c.now)
 	switch {
 	case c.underAttack(id) && !phone:
 		c.charge(max(w, c.cfg.Threshold-float64(s.score)), Distributed, noteTargeted)
 	case many:
-		c.charge(w*s.pace.release(), WrongPassword, noNote)
+		c.charge(w*more.pace.release(), WrongPassword, noNote)
 	case c.roams(id):
-		c.atPace(&s.pace, pair, burst+c.cfg.Roaming.Guesses, noteRoaming, w)
+		c.atPace(&more.pace, pair, burst+c.cfg.Roaming.Guesses, noteRoaming, w)
 	default:
-		c.atPace(&s.pace, pair, burst, notePace, w)
+		c.atPace(&more.pace, pair, burst, notePace, w)
 	}
 }
 
@@ -326,7 +336,7 @@ func (c *call) guessed(id uint64) bool {
 		return false
 	}
 	var p pace
-	if t := c.trusted(c.key); t != nil {
+	if t := c.trust(); t != nil {
 		if f := t.fails[id]; f != nil {
 			p = f.pace
 		}
