@@ -83,6 +83,7 @@ func recalled(b *store.Ban) engine.BanState {
 		s.Evidence = append(s.Evidence, engine.Evidence{
 			Time: ev.Time, Event: ev.Event, Service: ev.Service, Transport: ev.Transport, Account: ev.Account,
 			Reason: engine.Reason(ev.Reason), Points: ev.Points, Score: ev.Score, Proven: ev.Proven, PBX: ev.PBX, Note: ev.Note,
+			Multiplier: ev.Multiplier, Country: ev.Country, ASN: ev.ASN,
 		})
 	}
 	return s
@@ -106,6 +107,7 @@ func write(b *engine.BanState, s *store.Ban) {
 		s.Evidence = append(s.Evidence, store.Evidence{
 			Time: ev.Time, Event: ev.Event, Service: ev.Service, Transport: ev.Transport, Account: ev.Account,
 			Reason: string(ev.Reason), Points: ev.Points, Score: ev.Score, Proven: ev.Proven, PBX: ev.PBX, Note: ev.Note,
+			Multiplier: ev.Multiplier, Country: ev.Country, ASN: ev.ASN,
 		})
 	}
 }

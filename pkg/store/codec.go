@@ -26,7 +26,7 @@ func newEncoder(size int) encoder { return encoder{b: make([]byte, 0, size+check
 // What fields other than strings take at most, in bytes.
 const (
 	banSize      = 120
-	evidenceSize = 60
+	evidenceSize = 80
 	lineSize     = 64
 	smallSize    = 64 // the other records but for their strings
 )
@@ -120,7 +120,8 @@ func (e *encoder) ban(b *Ban) {
 	e.int(len(list))
 	for i := range list {
 		v := &list[i]
-		e.bools(v.Proven)
+		placed := v.Multiplier != 0
+		e.bools(v.Proven, placed)
 		e.time(v.Time)
 		e.string(v.Event, maxName)
 		e.string(v.Service, maxName)
@@ -131,6 +132,11 @@ func (e *encoder) ban(b *Ban) {
 		e.float(v.Score)
 		e.string(v.PBX, maxName)
 		e.string(v.Note, maxText)
+		if placed {
+			e.float(v.Multiplier)
+			e.string(v.Country, maxName)
+			e.int(int(v.ASN))
+		}
 	}
 }
 
@@ -327,12 +333,16 @@ func decodeBan(key string, value []byte, w words) (b Ban, err error) {
 	}
 	for i := range b.Evidence {
 		v := &b.Evidence[i]
-		d.bools(&v.Proven)
+		placed := false
+		d.bools(&v.Proven, &placed)
 		v.Time = d.time()
 		v.Event, v.Service, v.Transport = d.string(maxName), d.string(maxName), d.string(maxName)
 		v.Account, v.Reason = d.string(maxName), d.string(maxName)
 		v.Points, v.Score = d.float(), d.float()
 		v.PBX, v.Note = d.string(maxName), d.string(maxText)
+		if placed {
+			v.Multiplier, v.Country, v.ASN = d.float(), d.string(maxName), uint32(d.int())
+		}
 	}
 	return b, d.close()
 }

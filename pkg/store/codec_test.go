@@ -54,12 +54,17 @@ func drawBan(t *rapid.T) Ban {
 		PBX: drawText(t, maxName, "pbx"), Attempts: rapid.Int().Draw(t, "attempts"),
 	}
 	for range rapid.IntRange(0, MaxEvidence).Draw(t, "pieces") {
+		var placed Evidence
+		if rapid.Bool().Draw(t, "placed?") {
+			placed = Evidence{Multiplier: rapid.Float64Range(0.1, 10).Draw(t, "multiplier"), Country: drawText(t, maxName, "country"),
+				ASN: rapid.Uint32().Draw(t, "asn")}
+		}
 		b.Evidence = append(b.Evidence, Evidence{
 			Time: drawTime(t, "time"), Event: drawText(t, maxName, "event"), Service: drawText(t, maxName, "service"),
 			Transport: drawText(t, maxName, "transport"), Account: drawText(t, maxName, "account"),
 			Reason: drawText(t, maxName, "reason"), Points: rapid.Float64().Draw(t, "points"),
 			Score: rapid.Float64().Draw(t, "score"), Proven: rapid.Bool().Draw(t, "proven"), PBX: drawText(t, maxName, "pbx"),
-			Note: drawText(t, maxText, "note"),
+			Note: drawText(t, maxText, "note"), Multiplier: placed.Multiplier, Country: placed.Country, ASN: placed.ASN,
 		})
 	}
 	return b

@@ -45,6 +45,10 @@ type Evidence struct {
 	Points, Score             float64
 	Proven                    bool
 	PBX, Note                 string
+
+	Multiplier float64 // that is in Points, 0 where there is none: then Country and ASN, which have it, are not kept
+	Country    string
+	ASN        uint32
 }
 
 // Offender is a source that was banned before, by its prefix.
