@@ -18,6 +18,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/notify"
+	"github.com/ringwall/ringwall/pkg/page"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
 )
@@ -60,6 +61,7 @@ type Daemon struct {
 	writer   *firewall.Writer
 	judge    *judge
 	feed     *control.Feed
+	page     *page.Page // nil: there is none
 	announce *announcer
 	notifier *notify.Notifier
 	counts   *metrics.Metrics

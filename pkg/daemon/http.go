@@ -35,17 +35,29 @@ func (d *Daemon) listen(cfg *policy.Config) error {
 			}
 			return nil
 		})
-		d.tasks = append(d.tasks, &metricsServer{listener: l, handler: d.pages()})
+		handler := d.pages(nil)
+		if cfg.Metrics.Page {
+			if d.page, err = d.newPage(l.Addr()); err != nil {
+				return fmt.Errorf("the status page: %w", err)
+			}
+			d.tasks = append(d.tasks, d.page)
+			handler = d.pages(d.page.Handler())
+		}
+		d.tasks = append(d.tasks, &metricsServer{listener: l, handler: handler})
 	}
 	return nil
 }
 
-// pages are what the metrics listener answers.
-func (d *Daemon) pages() http.Handler {
+// pages are what the metrics listener answers: the metrics, and everything else by the status page where there is one.
+func (d *Daemon) pages(page http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(d.counts.Registry, promhttp.HandlerOpts{
 		Registry: d.counts.Registry, MaxRequestsInFlight: 4, Timeout: 10 * time.Second,
 	}))
+	if page != nil {
+		mux.Handle("/", page)
+		return mux
+	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = fmt.Fprintln(w, "Ringwall. Metrics are at /metrics; for a person: ringwall status")

@@ -2,12 +2,55 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+	"net"
+	"os"
+	"time"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/page"
 )
 
-// Page implements control.Backend.
-func (b backend) Page(context.Context, control.Peer) (control.PageResult, error) {
-	return control.PageResult{}, control.Refused("set metrics.listen and metrics.page: true, then: systemctl restart ringwall",
-		"there is no status page: the configuration turns it off")
+// newPage makes the status page of a listener at an address.
+func (d *Daemon) newPage(at net.Addr) (*page.Page, error) {
+	tcp, ok := at.(*net.TCPAddr)
+	if !ok {
+		return nil, fmt.Errorf("%v is no address of TCP", at)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "" // the page does without
+	}
+	return page.New(page.Config{Source: backend{d}, Feed: d.feed, Address: tcp.AddrPort(), Host: host, Log: d.log})
 }
+
+// Page implements control.Backend.
+func (b backend) Page(_ context.Context, by control.Peer) (control.PageResult, error) {
+	if b.page == nil {
+		return control.PageResult{}, control.Refused(
+			`in the configuration: metrics: {listen: "127.0.0.1:9646", page: true}, and then: systemctl restart ringwall`,
+			"the configuration turns the status page off")
+	}
+	return b.page.Ticket(by), nil
+}
+
+// NewestBans implements page.Source.
+func (b backend) NewestBans(n int) (out []engine.BanView) {
+	b.judge.ask(func(e *engine.Engine, now time.Time) { out = e.NewestBans(now, n) })
+	return out
+}
+
+// NewestTrusted implements page.Source.
+func (b backend) NewestTrusted(n int) (out []engine.TrustView) {
+	b.judge.ask(func(e *engine.Engine, now time.Time) { out = e.NewestTrusted(now, n) })
+	return out
+}
+
+// Activity implements page.Source.
+func (b backend) Activity(n int) (a engine.Activity) {
+	b.judge.ask(func(e *engine.Engine, now time.Time) { a = e.Activity(now, n) })
+	return a
+}
+
+var _ page.Source = backend{}

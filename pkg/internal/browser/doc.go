@@ -1,0 +1,2 @@
+// Package browser drives Chromium for tests of the status page.
+package browser

@@ -1,0 +1,2 @@
+// Package page is the status page: what Ringwall does, for a person with a browser, live.
+package page

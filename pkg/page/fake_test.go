@@ -1,0 +1,278 @@
+package page
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fake is a daemon in the middle of its day.
+type fake struct {
+	mu       sync.Mutex
+	status   control.Status
+	bans     []engine.BanView
+	trusted  []engine.TrustView
+	activity engine.Activity
+	history  []engine.Decision
+	unbans   []control.UnbanRequest
+	allows   []control.AllowRequest
+	why      func(netip.Addr) engine.Explanation
+	err      error // of changes
+	asked    int   // snapshots
+	log      *slog.Logger
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func newFake() *fake {
+	now := time.Now()
+	f := &fake{}
+	f.status = control.Status{
+		Version: "v1.0.0", Time: now, Started: now.Add(-76 * time.Hour), Mode: "enforce",
+		PBXs: []control.PBXStatus{{
+			Name: "pbx1", Address: "127.0.0.1:5038", Up: true, Since: now.Add(-2 * time.Hour), Version: "Asterisk 22.10.1",
+			Events: 12345, Lag: 0.0013, LastEvent: ptr(now.Add(-time.Second)), Learned: 4,
+		}},
+		Engine:      engine.Stats{Sources: 345, Trusted: 2},
+		Kernel:      control.KernelStatus{Table: "inet ringwall", OK: true, Dropped: []control.Count{{Name: "ban4", Count: 99812}}},
+		ObserveOnly: []control.Observed{{Service: "SIP", Why: "chan_sip reports whatever address the attacker writes into Via; use PJSIP"}},
+	}
+	f.trusted = []engine.TrustView{
+		{Prefix: "198.51.100.7/32", Since: now.Add(-time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"201", "202"}, Score: 6.4},
+		{Prefix: "2001:db8:aaaa:bbbb::/64", Since: now.Add(-time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"reception"}},
+	}
+	f.activity = engine.Activity{Begin: now.Add(-24*time.Hour + time.Minute).Truncate(time.Minute), Since: now.Add(-76 * time.Hour),
+		Tried: now.Add(-14 * time.Hour), Minutes: make([]engine.Minute, 24*60)}
+	f.why = func(a netip.Addr) engine.Explanation {
+		return engine.Explanation{Address: a.String(), Source: netip.PrefixFrom(a, a.BitLen()).String(), Verdict: "unknown", Threshold: 10,
+			Lines: []string{"nothing is known of " + a.String() + ": no event named it lately, and nothing bans it"}}
+	}
+	return f
+}
+
+// ban adds a ban.
+func (f *fake) ban(b engine.BanView) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.bans = append([]engine.BanView{b}, f.bans...)
+	f.status.Engine.Bans++
+	f.status.Kernel.Desired++
+	f.status.Kernel.Present++
+}
+
+func banOf(prefix string, names ...string) engine.BanView {
+	now := time.Now()
+	return engine.BanView{Prefix: prefix, Reason: engine.UnknownAccount, Since: now, Until: now.Add(time.Hour), Duration: 3600, Left: 3600,
+		Score: 12, Number: 1, PBX: "pbx1", Accounts: names, Attempts: 3}
+}
+
+func (f *fake) Status(context.Context) (control.Status, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked++
+	return f.status, nil
+}
+
+func (f *fake) NewestBans(n int) []engine.BanView {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]engine.BanView(nil), f.bans[:min(n, len(f.bans))]...)
+}
+
+func (f *fake) NewestTrusted(n int) []engine.TrustView {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.trusted[:min(n, len(f.trusted))]
+}
+
+func (f *fake) Activity(n int) engine.Activity {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a := f.activity
+	a.Accounts = a.Accounts[:min(n, len(a.Accounts))]
+	return a
+}
+
+func (f *fake) Why(_ context.Context, a netip.Addr) (engine.Explanation, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.why(a), nil
+}
+
+func (f *fake) Place(a netip.Addr) engine.Place {
+	if a.Is4() && a.As4()[3]%3 == 0 {
+		return engine.Place{Country: "NL", ASN: 64496, ASName: "Example Hosting B.V."}
+	}
+	return engine.Place{}
+}
+
+func (f *fake) History(context.Context, time.Time, netip.Addr) ([]engine.Decision, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.history, nil
+}
+
+func (f *fake) Unban(_ context.Context, req control.UnbanRequest) (control.UnbanResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unbans = append(f.unbans, req)
+	res := control.UnbanResult{}
+	for i, b := range f.bans {
+		if b.Prefix == req.Prefix.String() {
+			f.bans = append(f.bans[:i:i], f.bans[i+1:]...)
+			f.status.Engine.Bans--
+			res.Count, res.Removed = 1, []string{b.Prefix}
+			break
+		}
+	}
+	return res, f.err
+}
+
+func (f *fake) Allow(_ context.Context, req control.AllowRequest) (control.AllowResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.allows = append(f.allows, req)
+	return control.AllowResult{Entry: req.Prefix.String(), Added: true, Lasting: true}, f.err
+}
+
+// attacked is the fake under a heavy attack.
+func attacked(f *fake) *fake {
+	now := time.Now()
+	reasons := []engine.Reason{engine.UnknownAccount, engine.WrongPassword, engine.Honeypot, engine.UnansweredChallenge, engine.ACL}
+	for i := range 100 {
+		b := banOf(fmt.Sprintf("203.0.%d.%d/32", 113+i/250, 1+i), fmt.Sprint(1000+i), "admin", "test", "100")
+		b.Reason, b.Number, b.Attempts = reasons[i%len(reasons)], 1+i%3, 3+i%7
+		b.Since = now.Add(-time.Duration(100-i) * 41 * time.Second)
+		b.Until = b.Since.Add(time.Hour << (2 * (i % 3)))
+		switch i % 11 {
+		case 4:
+			b.Prefix = fmt.Sprintf("2001:db8:%x:%x::/64", 0x1000+i, 0xabc0+i)
+		case 7:
+			b.Manual, b.Reason, b.Comment, b.Accounts, b.Attempts = true, engine.Manual, "calls at night, see ticket 4711", nil, 0
+		case 9:
+			b.Reason, b.Prefix, b.Comment, b.Accounts = engine.Network, fmt.Sprintf("192.0.%d.0/24", i), "12 addresses of this network are banned", nil
+		}
+		f.ban(b)
+	}
+	f.status.Engine.Bans, f.status.Kernel.Desired, f.status.Kernel.Present = 10_000, 10_000, 10_000
+	for i := range f.activity.Minutes {
+		n := 0
+		if i%97 < 9 {
+			n = 3 + i%5
+		}
+		if i > 400 && i < 460 {
+			n = 40 + (i*7919)%60
+		}
+		if i > 1290 {
+			n = 150 + (i*104729)%110
+		}
+		f.activity.Minutes[i] = engine.Minute{Attempts: n, Bans: n / 9}
+	}
+	for i, name := range []string{"1000", "100", "admin", "test", "<script>alert(1)</script>", "200", "\u202e1002", "sip", "101", "1001", strings.Repeat("x", 40) + "…", "asterisk"} {
+		f.activity.Accounts = append(f.activity.Accounts, engine.AccountTries{Account: name, Tries: 4800 / (i + 1), Sources: min(300, 420/(i+1)), Last: now})
+	}
+	addr := netip.MustParseAddr("198.51.100.7")
+	f.history = []engine.Decision{
+		{Time: now.Add(-50 * time.Minute), Action: engine.Misconfigured, Reason: engine.Pace, Account: "204", Source: addr, Prefix: netip.PrefixFrom(addr, 32), PBX: "pbx1",
+			Detail: "this account fails again and again, no faster than a phone retries: its password is wrong"},
+		{Time: now.Add(-20 * time.Minute), Action: engine.Misconfigured, Reason: engine.Configuration, Account: "door", Source: netip.MustParseAddr("192.0.2.44"),
+			Prefix: netip.MustParsePrefix("192.0.2.44/32"), PBX: "pbx1", Detail: "Asterisk refused the request for its set-up: more contacts than max_contacts of the AOR"},
+		{Time: now.Add(-10 * time.Minute), Action: engine.Trust, Reason: engine.Login, Account: "201", Source: addr, Prefix: netip.PrefixFrom(addr, 32), Duration: 24 * time.Hour},
+		{Time: now.Add(-9 * time.Minute), Action: engine.Targeted, Reason: engine.Distributed, Account: "200", PBX: "pbx1", Source: netip.MustParseAddr("203.0.113.9")},
+	}
+	for i := range 30 {
+		a := netip.AddrFrom4([4]byte{203, 0, 113, byte(40 + i)})
+		d := engine.Decision{Time: now.Add(-time.Duration(30-i) * 9 * time.Second), Action: engine.Ban, Reason: reasons[i%5], Account: fmt.Sprint(1000 + i),
+			Source: a, Prefix: netip.PrefixFrom(a, 32), Duration: time.Hour, PBX: "pbx1"}
+		if i%9 == 5 {
+			d.Action, d.Reason, d.Account, d.Duration = engine.Unban, engine.Expired, "", 0
+		}
+		f.history = append(f.history, d)
+	}
+	return f
+}
+
+// served is a page at a real server.
+type served struct {
+	*Page
+	f    *fake
+	feed *control.Feed
+	url  string
+	stop func()
+}
+
+// serve runs a page until the end of the test.
+func serve(t *testing.T, f *fake) *served {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	feed := control.NewFeed(1000)
+	log := f.log
+	if log == nil {
+		log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
+	p, err := New(Config{Source: f, Feed: feed, Address: netip.MustParseAddrPort(l.Addr().String()), Host: "pbx1", Log: log, Zone: time.UTC})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := p.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	srv := &http.Server{Handler: p.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
+	done.Go(func() { _ = srv.Serve(l) })
+	stop := sync.OnceFunc(func() {
+		cancel()
+		late, over := context.WithTimeout(context.Background(), 20*time.Second)
+		defer over()
+		if err := srv.Shutdown(late); err != nil {
+			t.Errorf("the server does not end: %v", err)
+		}
+		_ = srv.Close()
+		done.Wait()
+	})
+	t.Cleanup(stop)
+	return &served{Page: p, f: f, feed: feed, url: "http://" + l.Addr().String(), stop: stop}
+}
+
+// made is a page without a server, whose Handler is asked directly.
+func made(t *testing.T, f *fake, address string) *Page {
+	t.Helper()
+	p, err := New(Config{Source: f, Feed: control.NewFeed(10), Address: netip.MustParseAddrPort(address), Host: "pbx1", Zone: time.UTC})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// ask sends one request to a handler.
+func ask(h http.Handler, method, target, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Host = "127.0.0.1:9646"
+	for _, f := range change {
+		f(r)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}

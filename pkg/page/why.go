@@ -1,0 +1,109 @@
+package page
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/wording"
+)
+
+// answer is why an address is banned or not.
+type answer struct {
+	Address  string
+	Verdict  string // one word, also the class of its mark
+	Sentence string
+	Place    string
+	Source   string // the network that it is judged as a part of
+	Grace    string
+	Evidence []piece
+	Lost     string
+	Lines    []string
+	Banned   bool   // unban would end something
+	Ban      string // the prefix of that
+	Never    bool   // it is on the allow list, or known to Asterisk
+	Score    string
+	Percent  int
+}
+
+// piece is one line of evidence.
+type piece struct {
+	At                                      time.Time
+	Event, By, Account, Points, Score, Note string
+	Proven                                  bool
+}
+
+// why answers for one address.
+func (p *Page) why(w http.ResponseWriter, r *http.Request) {
+	asked := strings.TrimSpace(r.URL.Query().Get("address"))
+	addr, err := control.ParseAddr(asked)
+	f := p.frame(r, "Why? – Ringwall")
+	f.Asked = printable.Limit(asked, 64)
+	if err != nil {
+		var e *control.Error
+		f.Problem = capital(err.Error()) + "."
+		if errors.As(err, &e) && e.Hint != "" {
+			f.Hint = "Try: " + e.Hint
+		}
+		p.write(w, r, http.StatusBadRequest, "why", f)
+		return
+	}
+	ex, err := p.Source.Why(r.Context(), addr)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	f.Asked, f.Title = ex.Address, "Why "+ex.Address+"? – Ringwall"
+	f.Why = p.answer(ex)
+	f.Why.Place = placeOf(p.Source.Place(addr))
+	f.Commands = commandsFor(f.Why)
+	p.write(w, r, http.StatusOK, "why", f)
+}
+
+func (p *Page) answer(ex engine.Explanation) *answer {
+	a := &answer{Address: ex.Address, Verdict: printable.String(ex.Verdict), Sentence: wording.Verdict(ex, p.clock),
+		Never: ex.Verdict == "allowed" || ex.Verdict == "protected", Score: wording.Score(ex.Score) + " of " + wording.Number(ex.Threshold)}
+	if ex.Threshold > 0 {
+		a.Percent = min(100, int(100*ex.Score/ex.Threshold))
+	}
+	if ex.Source != "" && wording.Bare(ex.Source) != ex.Address {
+		a.Source = ex.Source
+	}
+	if ex.Ban != nil && (ex.Verdict == "banned" || ex.Verdict == "observed") {
+		a.Banned, a.Ban = ex.Verdict == "banned", ex.Ban.Prefix
+	}
+	if ex.Grace != nil && ex.Grace.After(time.Now()) {
+		a.Grace = "No automatic ban before " + p.clock(*ex.Grace) + ": somebody gave it grace."
+	}
+	if ex.Lost > 0 {
+		a.Lost = wording.Plural(ex.Lost, "older piece is", "older pieces are") + " no longer kept"
+	}
+	for _, e := range ex.Evidence {
+		by, note := wording.Evidence(e)
+		a.Evidence = append(a.Evidence, piece{At: e.Time, Event: printable.String(e.Event), By: by, Account: printable.String(e.Account),
+			Points: wording.Number(e.Points), Score: wording.Score(e.Score), Note: note, Proven: e.Proven})
+	}
+	for _, l := range ex.Lines {
+		a.Lines = append(a.Lines, printable.Line(l))
+	}
+	return a
+}
+
+// commandsFor is what to type on this machine.
+func commandsFor(a *answer) []command {
+	all := []command{{"The same on a terminal", "ringwall why " + a.Address}, {"What happened with it", "ringwall history " + a.Address}}
+	if a.Never {
+		return all
+	}
+	allow := command{"Never ban it", "ringwall allow add " + a.Address}
+	if a.Banned {
+		return append([]command{
+			{"Let it in now", "ringwall unban " + wording.Bare(a.Ban)},
+			{"Let it in, and do not ban it for an hour, to mend its phone meanwhile", "ringwall unban " + wording.Bare(a.Ban) + " --grace 1h"}, allow}, all...)
+	}
+	return append([]command{allow}, all...)
+}
