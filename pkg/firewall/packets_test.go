@@ -14,7 +14,7 @@ import (
 )
 
 // patience is how long a packet may take on a slow machine.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // wire is two namespaces with a cable between them: packets on it are real.
 type wire struct {

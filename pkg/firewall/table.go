@@ -63,6 +63,8 @@ type Table struct {
 	owned  bool
 	reason string
 	closed bool
+	// What the last Verify found.
+	verified verified
 
 	readMu sync.Mutex // reading goes its own way: a listing takes seconds
 	r      *socket
@@ -171,6 +173,9 @@ func (t *Table) Ensure() (Outcome, error) {
 		}
 	}
 	t.broken, t.fresh = true, false
+	t.state.Lock()
+	t.verified = verified{}
+	t.state.Unlock()
 	if err := t.chooseOwner(); err != nil {
 		return "", err
 	}
@@ -416,16 +421,33 @@ func (t *Table) readBack() error {
 }
 
 // Verify checks, in a fraction of a millisecond, that table, sets, chain and rules are those
-// that Ensure left. It does not look at elements; Has does.
+// that Ensure left. It does not look at elements; Has does. Where no ruleset has changed since
+// the last time, within a minute, it only asks for that.
 func (t *Table) Verify() error {
-	err := t.compare()
-	if !errors.Is(err, ErrGone) {
+	g, err := t.Generation()
+	if err != nil {
 		return err
 	}
-	// An Ensure may have been between the kernel's commit and our notes of it: look again when it is through.
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.compare()
+	t.state.Lock()
+	still := t.verified.still(g)
+	t.state.Unlock()
+	if still {
+		return nil
+	}
+	err = t.compare()
+	if errors.Is(err, ErrGone) {
+		// An Ensure may have been between the kernel's commit and our notes of it: look again when it is through.
+		t.mu.Lock()
+		err = t.compare()
+		t.mu.Unlock()
+	}
+	t.state.Lock()
+	defer t.state.Unlock()
+	t.verified = verified{}
+	if err == nil {
+		t.verified = verified{g, time.Now()} // asked for before the look: what came in between is looked at again
+	}
+	return err
 }
 
 // compare holds what Ensure left against what the kernel has.

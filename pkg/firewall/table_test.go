@@ -41,7 +41,7 @@ func holds(t *testing.T, fw Firewall, k Kind, s string, want time.Duration) {
 	if err != nil || !ok {
 		t.Fatalf("%s of %s: there: %v, error %v", k, s, ok, err)
 	}
-	if want == 0 && e.Timeout != 0 || e.Remaining > want || e.Remaining < want-20*time.Second {
+	if want == 0 && e.Timeout != 0 || e.Remaining > want || e.Remaining < want-5*time.Minute {
 		t.Fatalf("%s of %s: %s of %s left, want %s", k, s, e.Remaining, e.Timeout, want)
 	}
 }
@@ -283,7 +283,7 @@ func TestBansEndByThemselves(t *testing.T) {
 	for _, p := range list {
 		apply(t, fw, ban(p, time.Second))
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for _, p := range list {
 		for {
 			_, ok, err := fw.Has(Ban, pfx(p))

@@ -50,6 +50,11 @@ const (
 	fullQuiet      = time.Minute // between two log lines about full sets
 )
 
+// numbered is a Firewall that knows the number of the last change of any ruleset.
+type numbered interface {
+	Generation() (uint32, error)
+}
+
 // watcher is a Firewall that hears when somebody else changes the ruleset.
 type watcher interface {
 	Watch(ctx context.Context, changed func()) error
@@ -76,6 +81,8 @@ type Writer struct {
 	// Of Run alone:
 	spare    queue
 	lastFull time.Time
+	sampled  verified // nothing was missing
+	looked   int      // for it
 }
 
 // queue holds the last change of each prefix and who waits for it.
@@ -517,6 +524,19 @@ func (w *Writer) standing(now time.Time) []Change {
 }
 
 func (w *Writer) verify(ctx context.Context) {
+	var now verified
+	if fw, ok := w.fw.(numbered); ok {
+		if g, err := fw.Generation(); err == nil {
+			if w.sampled.still(g) { // nobody changed anything, and we did not either
+				if w.cfg.Sampled != nil {
+					w.cfg.Sampled(w.looked, w.looked)
+				}
+				return
+			}
+			now = verified{g, time.Now()}
+		}
+	}
+	w.sampled = verified{}
 	if err := w.fw.Verify(); err != nil {
 		w.setErr(err)
 		w.cfg.Log.Warn("somebody changed the kernel's table, it is built again", "err", err)
@@ -548,6 +568,9 @@ func (w *Writer) verify(ctx context.Context) {
 	found := looked - len(missing)
 	if w.cfg.Sampled != nil {
 		w.cfg.Sampled(looked, found)
+	}
+	if found == looked {
+		w.sampled, w.looked = now, looked
 	}
 	// In a full set some are always missing.
 	if found < looked && time.Since(w.lastFull) > fullQuiet {
