@@ -2,6 +2,7 @@ package page
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,7 +100,10 @@ func (p *Page) draw(s *snapshot, c chart, hours int) chart {
 		}
 		mostAttempts, mostBans = max(mostAttempts, attempts[i]), max(mostBans, bans[i])
 	}
-	top := ceiling(mostAttempts)
+	top := 0
+	if mostAttempts > 0 {
+		top = ceiling(mostAttempts)
+	}
 	x := func(i int) float64 { return float64(c.Left) + float64(c.Right-c.Left)*float64(i)/float64(bars) }
 	var up, down strings.Builder
 	for i := range bars {
@@ -112,18 +116,10 @@ func (p *Page) draw(s *snapshot, c chart, hours int) chart {
 		}
 	}
 	c.Attempts, c.Bans = up.String(), down.String()
-	for _, n := range []int{top, top / 2, 0} {
+	levels := []int{top, top / 2, 0}
+	for _, n := range slices.Compact(levels) {
 		y := c.Base - int(height(n, top, c.Base-c.Top))
-		if n == 0 {
-			y = c.Base
-		}
-		if n > 0 || top > 0 {
-			c.Lines = append(c.Lines, line{Y: y, TextY: y + 4, Text: compact(n)})
-		}
-		if top == 1 && n == 1 {
-			c.Lines = append(c.Lines, line{Y: c.Base, TextY: c.Base + 4, Text: "0"})
-			break
-		}
+		c.Lines = append(c.Lines, line{Y: y, TextY: y + 4, Text: compact(n)})
 	}
 	if mostBans > 0 {
 		c.BanMost = compact(mostBans)

@@ -38,14 +38,15 @@ type rights struct {
 // framed is what the template of a part gets.
 type framed struct {
 	rights
-	View any
-	Now  time.Time
+	View    any
+	Now     time.Time
+	Caption string // of a table
 }
 
 // render makes the HTML of a part.
 func (p *Page) render(name string, view any, now time.Time, may rights) (template.HTML, error) {
 	var b bytes.Buffer
-	if err := p.templates.ExecuteTemplate(&b, name, framed{may, view, now}); err != nil {
+	if err := p.templates.ExecuteTemplate(&b, name, framed{rights: may, View: view, Now: now}); err != nil {
 		return "", err
 	}
 	return template.HTML(b.String()), nil // made by html/template

@@ -7,6 +7,9 @@ import (
 	"html/template"
 	"net/http"
 	"path"
+	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/wording"
@@ -60,6 +63,13 @@ func (p *Page) parse() (*template.Template, error) {
 		"capital":   capital,
 		"zone":      func(t time.Time) string { return t.In(p.Zone).Format("MST") },
 		"ordinal":   ordinal,
+		"command":   isCommand,
+		"first":     first,
+		"rest":      rest,
+		"framed": func(f framed, view any, caption string) framed {
+			f.View, f.Caption = view, caption
+			return f
+		},
 	}).ParseFS(web, "web/*.html")
 }
 
@@ -92,6 +102,23 @@ func ago(now, t time.Time) string {
 		return "seconds ago"
 	}
 	return wording.Short(d.Truncate(time.Minute)) + " ago"
+}
+
+// first and rest cut a list of any kind in two.
+func first(list any, n int) any {
+	v := reflect.ValueOf(list)
+	return v.Slice(0, min(n, v.Len())).Interface()
+}
+
+func rest(list any, n int) any {
+	v := reflect.ValueOf(list)
+	return v.Slice(min(n, v.Len()), v.Len()).Interface()
+}
+
+// isCommand tells a line to type from one to read.
+func isCommand(line string) bool {
+	word, _, _ := strings.Cut(line, " ")
+	return slices.Contains([]string{"ringwall", "systemctl", "journalctl", "asterisk", "nft", "sudo", "modprobe"}, word)
 }
 
 func ordinal(n int) string {

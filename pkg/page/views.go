@@ -23,7 +23,8 @@ type health struct {
 	PBXs     []pbxRow
 	Kernel   kernelRow
 	Warnings []warning
-	More     int // warnings that are not shown
+	More     int      // warnings that are not shown
+	Watched  []string // sentences about services that are observed only
 	Version  string
 	Started  time.Time
 }
@@ -71,6 +72,9 @@ func (p *Page) health(s *snapshot) health {
 	h.Kernel = kernelOf(st.Kernel)
 	h.judge(st, down)
 	h.Warnings = p.warnings(s)
+	for _, o := range st.ObserveOnly {
+		h.Watched = append(h.Watched, fmt.Sprintf("Watched, but never a reason for a ban: %s (%s).", printable.String(o.Service), printable.Line(o.Why)))
+	}
 	if n := len(h.Warnings) - maxWarnings; n > 0 {
 		h.Warnings, h.More = h.Warnings[:maxWarnings], n
 	}
@@ -128,9 +132,9 @@ func kernelOf(k control.KernelStatus) kernelRow {
 	case k.Owner:
 		r.State = "in place, protected from nft flush"
 	}
-	r.Present = fmt.Sprintf("%s of %s", wording.Plural(k.Present, "ban", "bans"), thousands(k.Desired))
+	r.Present = fmt.Sprintf("%s of %s", count(k.Present, "ban", "bans"), thousands(k.Desired))
 	if k.Present == k.Desired {
-		r.Present = "all " + wording.Plural(k.Desired, "ban", "bans")
+		r.Present = "all " + count(k.Desired, "ban", "bans")
 		if k.Desired == 1 {
 			r.Present = "the one ban"
 		} else if k.Desired == 0 {
@@ -146,7 +150,7 @@ func kernelOf(k control.KernelStatus) kernelRow {
 // warnings are what a person should look at, with what to try.
 func (p *Page) warnings(s *snapshot) (out []warning) {
 	add := func(bad bool, text, try string) {
-		w := warning{Bad: bad, Text: printable.Line(text)}
+		w := warning{Bad: bad, Text: capital(printable.Line(text))}
 		for line := range strings.SplitSeq(strings.TrimSpace(try), "\n") {
 			if line = printable.Line(line); line != "" {
 				w.Try = append(w.Try, line)
@@ -183,9 +187,6 @@ func (p *Page) warnings(s *snapshot) (out []warning) {
 	for _, w := range st.Warnings {
 		add(false, w.Text, w.Try)
 	}
-	for _, o := range st.ObserveOnly {
-		add(false, fmt.Sprintf("service %s never leads to a ban: %s", o.Service, o.Why), "")
-	}
 	slices.SortStableFunc(out, func(a, b warning) int {
 		switch {
 		case a.Bad == b.Bad:
@@ -221,7 +222,7 @@ func alarmTry(d engine.Decision) string {
 	case engine.Targeted:
 		return "make sure that this account has a long, random password"
 	case engine.Tampering:
-		return "nobody is judged by such events; see deploy/docs/security.md"
+		return "nobody is judged by such events; but look who can reach AMI, above all over HTTP (ringwall doctor)"
 	case engine.Observe:
 		return "look at Asterisk first: a database, a changed password, a network; then: ringwall history --since 1h"
 	}
@@ -282,7 +283,7 @@ func (p *Page) bans(s *snapshot) bans {
 	several := len(s.status.PBXs) > 1
 	for i := range s.bans {
 		b := &s.bans[i]
-		r := banRow{Prefix: b.Prefix, Bare: wording.Bare(b.Prefix), Address: b.Prefix, Reason: capital(wording.Words(b.Reason)),
+		r := banRow{Prefix: b.Prefix, Bare: wording.Bare(b.Prefix), Address: b.Prefix, Reason: reasonText(b.Reason),
 			Accounts: wording.Names(b.Accounts, 3), Attempts: b.Attempts, Number: b.Number,
 			Since: b.Since, Until: b.Until, Observed: b.Observed}
 		if b.Manual {
@@ -304,6 +305,31 @@ func (p *Page) bans(s *snapshot) bans {
 	v.Total = max(v.Total, len(v.Rows))
 	v.More = v.Total - len(v.Rows)
 	return v
+}
+
+// reasonText says what led to a ban.
+func reasonText(r engine.Reason) string {
+	switch r {
+	case engine.UnknownAccount:
+		return "Accounts that do not exist"
+	case engine.WrongPassword:
+		return "Wrong passwords"
+	case engine.ACL:
+		return "Forbidden by the account's ACL"
+	case engine.UnansweredChallenge:
+		return "Requests without a login"
+	case engine.Manager:
+		return "Failed logins to AMI"
+	case engine.Honeypot:
+		return "Honeypot account"
+	case engine.Distributed:
+		return "One of many that guess an account"
+	case engine.Network:
+		return "Network of attackers"
+	case engine.Adopted:
+		return "Banned before Ringwall started"
+	}
+	return capital(wording.Words(r))
 }
 
 // placeOf writes where an address is registered.

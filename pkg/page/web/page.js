@@ -56,7 +56,9 @@
     held.delete(name);
     const before = new Set(Array.from(el.querySelectorAll("tr[data-key]"), (tr) => tr.dataset.key));
     const top = el.getBoundingClientRect().bottom < 0 ? el.offsetHeight : -1;
+    const opened = Array.from(el.querySelectorAll("details[data-keep][open]"), (d) => d.dataset.keep);
     el.innerHTML = html; // made by the server's template, which escapes; the policy of the page runs no script in it
+    for (const d of el.querySelectorAll("details[data-keep]")) d.open = opened.includes(d.dataset.keep);
     if (top >= 0) window.scrollBy(0, el.offsetHeight - top);
     const fresh = Array.from(el.querySelectorAll("tr[data-key]")).filter((tr) => !before.has(tr.dataset.key));
     if (name === "bans" && started) {
