@@ -36,12 +36,18 @@ func (b backend) Bans(_ context.Context, f control.BanFilter) (out []engine.BanV
 			out = append(out, v)
 		}
 	})
+	for i := range out { // without the engine's lock: there may be many
+		out[i].Place = b.locatePrefix(out[i].Prefix)
+	}
 	return out, nil
 }
 
 // Trusted implements control.Backend.
 func (b backend) Trusted(context.Context) (out []engine.TrustView, _ error) {
 	b.judge.ask(func(e *engine.Engine, now time.Time) { out = e.Trusted(now) })
+	for i := range out {
+		out[i].Place = b.locatePrefix(out[i].Prefix)
+	}
 	return out, nil
 }
 
@@ -60,11 +66,17 @@ func (b backend) Protected(context.Context) (out []engine.AllowView, _ error) {
 // Why implements control.Backend.
 func (b backend) Why(_ context.Context, a netip.Addr) (x engine.Explanation, _ error) {
 	b.judge.ask(func(e *engine.Engine, now time.Time) { x = e.Why(now, a) })
+	if x.Place = b.locate(a); x.Ban != nil {
+		x.Ban.Place = b.locatePrefix(x.Ban.Prefix)
+	}
+	if x.Trust != nil {
+		x.Trust.Place = b.locatePrefix(x.Trust.Prefix)
+	}
 	return x, nil
 }
 
 // Place implements control.Backend.
-func (b backend) Place(netip.Addr) engine.Place { return engine.Place{} }
+func (b backend) Place(addr netip.Addr) engine.Place { return b.locate(addr) }
 
 // History implements control.Backend.
 func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error) {

@@ -76,8 +76,10 @@ func (d *Daemon) Reload(ctx context.Context) {
 		d.log.Warn("configuration", "warning", w.String())
 	}
 	setLevel(d.level, cfg.Log.Level)
+	d.atlas.Configure(cfg.Geo.Files)
 	_, err = d.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
 		out := e.Configure(now, cfg.Policy)
+		e.Weigh(cfg.Geo.Multiply, d.locate)
 		if cfg.Policy.Mode == policy.Observe && old.Policy.Mode != policy.Observe {
 			out = append(out, e.UnbanAll(now)...)
 		}

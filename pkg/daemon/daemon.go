@@ -16,6 +16,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/geo"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/notify"
 	"github.com/ringwall/ringwall/pkg/page"
@@ -67,6 +68,7 @@ type Daemon struct {
 	counts   *metrics.Metrics
 	pbxs     []*pbx
 	known    *known
+	atlas    *geo.Atlas
 	kernel   *kernel
 	built    <-chan struct{} // closed when everything desired is in the kernel
 	store    *store.Store    // nil: nothing is kept
@@ -101,6 +103,7 @@ func New(o Options) (_ *Daemon, err error) {
 		clock: newClock(d.started), counts: d.counts, announce: d.announce, log: d.log, engine: engine.New(cfg.Policy),
 		meter: cfg.Firewall.Meter.Enabled,
 	}
+	d.openGeo(cfg)
 	if err := d.openNotify(cfg); err != nil {
 		return nil, err
 	}

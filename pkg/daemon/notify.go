@@ -10,7 +10,7 @@ import (
 
 // openNotify sets up those who are told of decisions, behind what the announcer calls already.
 func (d *Daemon) openNotify(cfg *policy.Config) error {
-	n, err := notify.New(cfg.Notify, notify.Options{Log: d.log, Count: d.counts.Notified})
+	n, err := notify.New(cfg.Notify, notify.Options{Log: d.log, Count: d.counts.Notified, Place: d.locate})
 	if err != nil {
 		return err
 	}

@@ -53,6 +53,9 @@ func (b backend) Status(context.Context) (control.Status, error) {
 			Try:  "systemctl restart ringwall; bans stay in force",
 		})
 	}
+	var places []control.Warning
+	s.Geo, places = b.geoStatus(cfg.Geo, time.Now())
+	s.Warnings = append(s.Warnings, places...)
 	if b.store != nil && b.store.Err() != nil {
 		s.Warnings = append(s.Warnings, control.Warning{
 			Text: "what happens is not saved: " + b.store.Err().Error(), Try: "look at the disk of " + cfg.State.Path,

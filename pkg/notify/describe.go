@@ -39,6 +39,28 @@ func describe(d engine.Decision, host string) message.Message {
 	return m
 }
 
+// describe brings a decision into words, with the place of its source.
+func (n *Notifier) describe(d engine.Decision) message.Message {
+	m := describe(d, n.host)
+	switch {
+	case n.place == nil:
+	case d.Source.IsValid():
+		located(&m, n.place(d.Source))
+	case d.Prefix.IsValid():
+		located(&m, n.place(d.Prefix.Addr()))
+	}
+	return m
+}
+
+// located adds a place to a message. Its name is foreign text, and stays out of the sentence.
+func located(m *message.Message, p engine.Place) {
+	if p == (engine.Place{}) {
+		return
+	}
+	m.Country, m.ASN, m.ASName = printable.Limit(p.Country, 2), p.ASN, printable.Limit(p.ASName, 100)
+	m.Text = sentence(m)
+}
+
 // title says in a few words what happened. It has no account: an attacker chose it.
 func title(d engine.Decision, m *message.Message) string {
 	who := m.Source
@@ -87,6 +109,12 @@ func sentence(m *message.Message) string {
 	}
 	if m.PBX != "" {
 		b.WriteString(", at " + m.PBX)
+	}
+	if m.Country != "" {
+		b.WriteString(", from " + m.Country)
+	}
+	if m.ASN != 0 {
+		fmt.Fprintf(&b, ", network AS%d", m.ASN)
 	}
 	b.WriteByte('.')
 	if m.Detail != "" {

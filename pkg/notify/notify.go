@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"reflect"
 	"strconv"
@@ -22,6 +23,8 @@ import (
 type Options struct {
 	Log   *slog.Logger                       // nil: nowhere
 	Count func(target, result string, n int) // counts messages by one of [Results]; may be nil, must not block
+	// Place says where an address is registered; may be nil, must not block.
+	Place func(netip.Addr) engine.Place
 }
 
 // Notifier tells the targets of the configuration of decisions.
@@ -31,6 +34,7 @@ type Notifier struct {
 	host    string
 	start   string // of every ID, so that two runs of the daemon share none
 	ids     atomic.Uint64
+	place   func(netip.Addr) engine.Place // nil: nobody knows
 	dial    dialer
 
 	mu      sync.Mutex
@@ -43,7 +47,7 @@ type Notifier struct {
 // New makes a Notifier. It fails for a target that policy.Load would refuse, or whose ca_file has gone. Nothing is sent
 // before Run.
 func New(targets []policy.Notify, o Options) (*Notifier, error) {
-	n := &Notifier{log: o.Log, counter: o.Count, dial: (&net.Dialer{}).DialContext}
+	n := &Notifier{log: o.Log, counter: o.Count, place: o.Place, dial: (&net.Dialer{}).DialContext}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}

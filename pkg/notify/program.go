@@ -143,6 +143,9 @@ func environment(m message.Message) []string {
 	add("TEXT", m.Text)
 	add("ACTION", m.Action)
 	add("SOURCE", m.Source)
+	add("COUNTRY", m.Country)
+	add("ASN", strings.TrimPrefix(number(float64(m.ASN)), "0")) // "" where it is unknown
+	add("AS_NAME", m.ASName)
 	add("PREFIX", m.Prefix)
 	add("REASON", m.Reason)
 	add("POINTS", number(m.Points))

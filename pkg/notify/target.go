@@ -110,7 +110,7 @@ func (t *target) push(d engine.Decision, now time.Time) {
 		t.rest.add(d, now)
 		t.drop(1, now)
 	default:
-		m := describe(d, t.n.host)
+		m := t.n.describe(d)
 		m.ID = t.n.id()
 		t.queue = append(t.queue, item{m, now})
 	}

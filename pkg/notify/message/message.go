@@ -25,6 +25,9 @@ type Message struct {
 	Duration  string  `json:"duration"` // as in 1h30m, or ""
 	PBX       string  `json:"pbx"`
 	Detail    string  `json:"detail"`
+	Country   string  `json:"country,omitempty"` // where Source is registered, as two letters, or ""
+	ASN       uint32  `json:"asn,omitempty"`     // the network that announces it, or 0
+	ASName    string  `json:"as_name,omitempty"` // who runs that network
 
 	// Only in a summary.
 	Count    int      `json:"count,omitempty"`    // decisions
@@ -50,6 +53,7 @@ func samples(actions []string) []Message {
 				ID: "00000000-1", Time: "2006-01-02T15:04:05Z", Host: h, Title: h, Text: h, Action: action,
 				Source: "192.0.2.1", Prefix: "192.0.2.1/32", Reason: h, Points: 2.5, Score: 10, Account: h, Service: h,
 				Transport: h, Proven: k%2 == 0, Seconds: 5400, Duration: "1h30m", PBX: h, Detail: h,
+				Country: h, ASN: 64496, ASName: h,
 			})
 		}
 	}

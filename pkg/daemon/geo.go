@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/geo"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// openGeo reads the geo files. What is wrong with them is a warning: nobody is banned the less for it.
+func (d *Daemon) openGeo(cfg *policy.Config) {
+	d.atlas = geo.New(d.log, cfg.Geo.Files...)
+	d.tasks = append(d.tasks, d.atlas)
+	d.judge.engine.Weigh(cfg.Geo.Multiply, d.locate)
+}
+
+// locate returns where an address is registered.
+func (d *Daemon) locate(addr netip.Addr) engine.Place { return engine.Place(d.atlas.Place(addr)) }
+
+// locatePrefix returns where the first address of a prefix in text is registered.
+func (d *Daemon) locatePrefix(text string) engine.Place {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return engine.Place{}
+	}
+	return d.locate(p.Addr())
+}
+
+// geoStatus is the geo files at a glance, and what a person should look at.
+func (d *Daemon) geoStatus(cfg policy.Geo, now time.Time) (list []control.GeoFile, warnings []control.Warning) {
+	for _, f := range d.atlas.Files() {
+		v := control.GeoFile{Path: f.Path}
+		if db := f.DB; db != nil {
+			loaded := f.Loaded
+			v.Type, v.Loaded, v.Bytes, v.Country, v.ASN = db.Type, &loaded, db.Bytes, db.Country, db.ASN
+			if !db.Built.IsZero() {
+				v.Built = &db.Built
+			}
+			if age := now.Sub(db.Built); v.Built != nil && age > geo.Stale {
+				warnings = append(warnings, control.Warning{Text: fmt.Sprintf("the geo file %s is %d days old: addresses move",
+					printable.Limit(f.Path, 200), int(age.Hours()/24)), Try: "geoipupdate, and a timer that runs it every week"})
+			}
+		}
+		if f.Err != nil {
+			v.Error = f.Err.Error()
+			if e := (*geo.Error)(nil); errors.As(f.Err, &e) {
+				v.Error, v.Try = e.What, e.Hint
+			}
+			text := "the geo file " + printable.Limit(f.Path, 200) + " " + v.Error
+			if f.DB != nil {
+				text += "; the one that was read before is still used"
+			}
+			warnings = append(warnings, control.Warning{Text: text, Try: v.Try})
+		}
+		list = append(list, v)
+	}
+	for _, lack := range geo.Lacking(cfg.Multiply, d.atlas.Files()) {
+		warnings = append(warnings, control.Warning{Text: lack.What, Try: lack.Hint})
+	}
+	return list, warnings
+}

@@ -1,0 +1,29 @@
+package geo
+
+import (
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// Stale is the age from which on a file is worth a warning: addresses change hands, and their makers publish every week.
+const Stale = 90 * 24 * time.Hour
+
+// Lacking returns which of the multipliers can have no effect, since no file that was read knows the places they name.
+// Where a file could not be read at all, that is trouble enough, and nothing is said.
+func Lacking(m policy.Multiply, files []File) (out []*Error) {
+	countries, systems := false, false
+	for _, f := range files {
+		if f.DB == nil {
+			return nil
+		}
+		countries, systems = countries || f.DB.Country, systems || f.DB.ASN
+	}
+	if len(m.Countries) > 0 && !countries && len(files) > 0 {
+		out = append(out, &Error{What: "geo.multiply.countries has no effect: no geo file knows countries", Hint: "GeoLite2-Country.mmdb in geo.files"})
+	}
+	if len(m.ASNs) > 0 && !systems && len(files) > 0 {
+		out = append(out, &Error{What: "geo.multiply.asns has no effect: no geo file knows autonomous systems", Hint: "GeoLite2-ASN.mmdb in geo.files"})
+	}
+	return out
+}
