@@ -107,6 +107,7 @@ Every day:
   ringwall list bans       who is kept out?
   ringwall why ADDRESS     what happened with it, and what would change it?
   ringwall unban ADDRESS   let it in again
+  ringwall page            the same in a browser, live
 `
 
 func (c *commands) root() *cobra.Command {
@@ -130,7 +131,7 @@ func (c *commands) root() *cobra.Command {
 	flags.StringVar(&c.socket, "socket", "", "control socket `PATH` (default: control.socket of the configuration)")
 	flags.BoolVar(&c.json, "json", false, "write JSON: one object, or one object a line for lists")
 	root.AddCommand(
-		c.run(), c.demo(), c.check(), c.doctor(), c.status(), c.list(), c.ban(), c.unban(), c.allow(), c.why(), c.history(), c.replay(), c.imports(),
+		c.run(), c.demo(), c.check(), c.doctor(), c.status(), c.list(), c.ban(), c.unban(), c.allow(), c.why(), c.history(), c.page(), c.replay(), c.imports(),
 		c.version(), c.completion(),
 	)
 	return root

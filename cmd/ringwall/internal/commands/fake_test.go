@@ -109,7 +109,9 @@ func (b *backend) Allowed(context.Context) ([]engine.AllowView, error) {
 	}, b.err
 }
 
-func (b *backend) Page(context.Context, control.Peer) (control.PageResult, error) { return b.page, b.err }
+func (b *backend) Page(context.Context, control.Peer) (control.PageResult, error) {
+	return b.page, b.err
+}
 
 func (b *backend) Place(addr netip.Addr) engine.Place { return b.places[addr] }
 
