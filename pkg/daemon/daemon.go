@@ -212,34 +212,6 @@ func (d *Daemon) supervise(ctx context.Context, t Task) error {
 	return nil
 }
 
-// beat drives the engine's time and systemd's watchdog.
-func (d *Daemon) beat(ctx context.Context) error {
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	renew := time.NewTicker(5 * time.Minute)
-	defer renew.Stop()
-	dog := newWatchdog()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			d.judge.tick()
-			dog.pat(d)
-		case <-renew.C:
-			for _, p := range d.pbxs {
-				if p.session.Status().Up { // what Asterisk knew before it went away grows old
-					d.judge.vouch(p.name, p.learner.Knowledge().Contacts)
-				}
-			}
-			d.judge.saveCustomers()
-			if d.judge.meter {
-				d.judge.refreshTrust()
-			}
-		}
-	}
-}
-
 // hangups reads the configuration again on SIGHUP.
 func (d *Daemon) hangups(ctx context.Context) error {
 	c := make(chan os.Signal, 1)
