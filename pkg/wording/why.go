@@ -75,5 +75,8 @@ func Evidence(e engine.Evidence) (by, note string) {
 	if note = printable.Line(e.Note); note == "" {
 		note = Words(e.Reason)
 	}
+	if place := e.Arithmetic(); place != "" {
+		note += ": " + place
+	}
 	return by, note
 }

@@ -73,7 +73,7 @@ func (b *backend) Bans(context.Context, control.BanFilter) ([]engine.BanView, er
 	if b.empty {
 		return nil, b.err
 	}
-	return []engine.BanView{
+	list := []engine.BanView{
 		{
 			Prefix: "203.0.113.5/32", Reason: engine.WrongPassword, Since: ago(2 * time.Minute), Until: now.Add(58 * time.Minute), Duration: 3600,
 			Left: 3480, Score: 12, Proven: true, Number: 1, PBX: "pbx1", Accounts: []string{"201", "202", "203"}, Attempts: 6,
@@ -86,17 +86,25 @@ func (b *backend) Bans(context.Context, control.BanFilter) ([]engine.BanView, er
 			Prefix: "198.51.100.0/24", Reason: engine.Manual, Since: ago(time.Minute), Until: now.Add(7 * 24 * time.Hour), Duration: 604800,
 			Left: 604800, Manual: true, Number: 1, Comment: "called at night", Accounts: []string{},
 		},
-	}, b.err
+	}
+	for i := range list {
+		list[i].Place = b.places[netip.MustParsePrefix(list[i].Prefix).Addr()]
+	}
+	return list, b.err
 }
 
 func (b *backend) Trusted(context.Context) ([]engine.TrustView, error) {
 	if b.empty {
 		return nil, b.err
 	}
-	return []engine.TrustView{
+	list := []engine.TrustView{
 		{Prefix: "192.0.2.10/32", Since: ago(time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"201"}, Score: 1.5},
 		{Prefix: "192.0.2.20/32", Since: ago(time.Minute), Until: now.Add(24 * time.Hour), Left: 86340, Accounts: []string{"1", "2", "3", "4", "5", "6", "7"}},
-	}, b.err
+	}
+	for i := range list {
+		list[i].Place = b.places[netip.MustParsePrefix(list[i].Prefix).Addr()]
+	}
+	return list, b.err
 }
 
 func (b *backend) Allowed(context.Context) ([]engine.AllowView, error) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 func (c *commands) history() *cobra.Command {
@@ -50,9 +51,12 @@ func (c *commands) history() *cobra.Command {
 				return nil
 			}
 			t := table{header: []string{"TIME", "ACTION", "SOURCE", "FOR", "SCORE", "WHY", "ACCOUNT", "DETAIL"}, right: map[int]bool{3: true, 4: true}, flex: []int{7, 6}}
+			var places []string
 			for _, d := range decisions {
 				t.add(c.decision(d)...)
+				places = append(places, wording.Place(d.Place))
 			}
+			t.column("PLACE", places)
 			return t.write(c.out, c.Columns)
 		},
 	}
@@ -76,6 +80,9 @@ func (c *commands) follow(ctx context.Context, client *control.Client, from time
 		}
 		row := c.decision(d)
 		line := fmt.Sprintf("%-19s  %-13s  %-18s  %7s  %6s  %-20s  %s  %s", row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7])
+		if place := wording.Place(d.Place); place != "" {
+			line = strings.TrimRight(line, " ") + "  (" + place + ")"
+		}
 		_, err := fmt.Fprintln(c.out, printable.Line(strings.TrimRight(line, " ")))
 		return err
 	})

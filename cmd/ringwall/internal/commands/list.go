@@ -66,7 +66,9 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 	}
 	t := table{header: []string{"SOURCE", "LEFT", "SINCE", "BANS", "TRIES", "WHY", "ACCOUNTS"}, right: map[int]bool{1: true, 3: true, 4: true}, flex: []int{6, 5}}
 	observed := 0
+	var places []string
 	for _, b := range bans {
+		places = append(places, wording.Place(b.Place))
 		why := words(b.Reason)
 		if b.Comment != "" {
 			why += ": " + printable.String(b.Comment)
@@ -77,6 +79,7 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 		}
 		t.add(bare(b.Prefix), short(seconds(b.Left)), c.clock(b.Since), strconv.Itoa(b.Number), strconv.Itoa(b.Attempts), why, names(b.Accounts, 5))
 	}
+	t.column("PLACE", places)
 	if err := t.write(c.out, c.Columns); err != nil {
 		return err
 	}
@@ -103,9 +106,12 @@ func (c *commands) listTrust(cmd *cobra.Command, client *control.Client) error {
 		return nil
 	}
 	t := table{header: []string{"SOURCE", "LEFT", "SINCE", "SCORE", "ACCOUNTS"}, right: map[int]bool{1: true, 3: true}, flex: []int{4}}
+	var places []string
 	for _, v := range trusted {
+		places = append(places, wording.Place(v.Place))
 		t.add(bare(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), score(v.Score), names(v.Accounts, 5))
 	}
+	t.column("PLACE", places)
 	if err := t.write(c.out, c.Columns); err != nil {
 		return err
 	}

@@ -88,6 +88,18 @@ type table struct {
 	rows   [][]string
 }
 
+// column adds a column at the end, unless all of its cells are empty. It is the first to be cut.
+func (t *table) column(header string, cells []string) {
+	if strings.Join(cells, "") == "" {
+		return
+	}
+	t.flex = append([]int{len(t.header)}, t.flex...)
+	t.header = append(t.header, header)
+	for i := range t.rows {
+		t.rows[i] = append(t.rows[i], cells[i])
+	}
+}
+
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
 const (

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,7 +60,7 @@ func (c *commands) sayStatus(st control.Status) error {
 		return err
 	}
 	c.sayf("")
-	for _, line := range append(engineLines(st), kernelLines(st.Kernel)...) {
+	for _, line := range slices.Concat(engineLines(st), kernelLines(st.Kernel), geoLines(st.Geo, c.Now())) {
 		c.sayf("%-9s %s", line[0], line[1])
 	}
 	c.warnings(st)
@@ -134,6 +135,28 @@ func kernelLines(k control.KernelStatus) [][2]string {
 	}
 	if s := counts(k.Rebuilds); s != "" {
 		lines = append(lines, [2]string{"Rebuilt", s})
+	}
+	return lines
+}
+
+// geoLines say which files know places, and how old they are.
+func geoLines(files []control.GeoFile, now time.Time) [][2]string {
+	var lines [][2]string
+	for _, f := range files {
+		knows := "cannot be used"
+		switch {
+		case f.Country && f.ASN:
+			knows = "countries and networks"
+		case f.Country:
+			knows = "countries"
+		case f.ASN:
+			knows = "networks"
+		}
+		line := printable.Limit(f.Path, 60) + ": " + knows
+		if f.Built != nil {
+			line += fmt.Sprintf(" of %s, %s old", f.Built.Format(time.DateOnly), plural(int(now.Sub(*f.Built)/day), "day", "days"))
+		}
+		lines = append(lines, [2]string{"Places", line})
 	}
 	return lines
 }

@@ -42,6 +42,9 @@ func (c *commands) why() *cobra.Command {
 
 func (c *commands) sayWhy(ex engine.Explanation) error {
 	c.sayf("%s", wording.Verdict(ex, c.clock))
+	if place := wording.Place(ex.Place); place != "" {
+		c.sayf("It is registered in %s.", place)
+	}
 	if ex.Source != "" && bare(ex.Source) != ex.Address {
 		c.sayf("It is judged as a part of %s.", ex.Source)
 	}
