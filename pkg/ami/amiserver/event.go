@@ -10,16 +10,18 @@ import (
 // report emits a security event about this session with the user's name as far
 // as it has logged in. own are the values of the event's own headers.
 func (ses *session) report(event string, own ...string) {
-	ses.emit(event, ses.username, own...)
+	ses.srv.Broadcast(ses.event(event, ses.username, own...))
 }
 
 // reportUser emits one that names a user who has not logged in.
-func (ses *session) reportUser(event, user string) { ses.emit(event, user) }
+func (ses *session) reportUser(event, user string) {
+	ses.srv.Broadcast(ses.event(event, user))
+}
 
-// emit writes an event as Asterisk does: the common headers of
+// event writes an event as Asterisk does: the common headers of
 // main/security_events.c, the event's own, SessionTV; RequestBadFormat has
 // AccountID at its end.
-func (ses *session) emit(event, account string, own ...string) {
+func (ses *session) event(event, account string, own ...string) []byte {
 	var (
 		version  = "1"
 		severity = "Error"
@@ -69,7 +71,7 @@ func (ses *session) emit(event, account string, own ...string) {
 		header("AccountID", account)
 	}
 	b.WriteString("\r\n")
-	ses.srv.Broadcast([]byte(b.String()))
+	return []byte(b.String())
 }
 
 func (ses *session) address(a netip.AddrPort) string {

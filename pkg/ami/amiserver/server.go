@@ -153,6 +153,10 @@ func (s *Server) Broadcast(event []byte) int { return s.BroadcastClass(ClassSecu
 func (s *Server) BroadcastClass(class Class, event []byte) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.broadcast(class, event)
+}
+
+func (s *Server) broadcast(class Class, event []byte) int {
 	n := 0
 	for ses := range s.sessions {
 		if ses.loggedIn && ses.events&class == class && ses.out.push(event) {

@@ -140,8 +140,7 @@ func (ses *session) run(ctx context.Context) error {
 // after its reply, as nothing else is written while Asterisk runs one.
 func (ses *session) process(ctx context.Context, r Request) error {
 	if r.Action == "" {
-		ses.refuse(r, "Missing action in request")
-		ses.report("RequestBadFormat", "Action: NONE")
+		ses.deny(r, "Missing action in request", "RequestBadFormat", "Action: NONE")
 		return nil
 	}
 	action := strings.ToLower(r.Action)
@@ -157,8 +156,7 @@ func (ses *session) process(ctx context.Context, r Request) error {
 			}
 		case "logoff":
 		default:
-			ses.refuse(r, "Permission denied")
-			ses.report("RequestNotAllowed", "Action: "+r.Action)
+			ses.deny(r, "Permission denied", "RequestNotAllowed", "Action: "+r.Action)
 			return nil
 		}
 	}
@@ -207,8 +205,7 @@ func (ses *session) other(r Request) {
 	for name, a := range ses.srv.cfg.Actions {
 		if strings.EqualFold(name, r.Action) {
 			if a.Privilege != ClassNone && ses.write&a.Privilege == 0 {
-				ses.refuse(r, "Permission denied")
-				ses.report("RequestNotAllowed", "Action: "+r.Action)
+				ses.deny(r, "Permission denied", "RequestNotAllowed", "Action: "+r.Action)
 				return
 			}
 			ses.say(a.Reply(r))
@@ -216,12 +213,10 @@ func (ses *session) other(r Request) {
 		}
 	}
 	if need, known := privilege(r.Action); known && ses.write&need == 0 {
-		ses.refuse(r, "Permission denied")
-		ses.report("RequestNotAllowed", "Action: "+r.Action)
+		ses.deny(r, "Permission denied", "RequestNotAllowed", "Action: "+r.Action)
 		return
 	}
-	ses.refuse(r, "Invalid/unknown command: "+r.Action+". Use Action: ListCommands to show available commands.")
-	ses.report("RequestBadFormat", "Action: "+r.Action)
+	ses.deny(r, "Invalid/unknown command: "+r.Action+". Use Action: ListCommands to show available commands.", "RequestBadFormat", "Action: "+r.Action)
 }
 
 // login is action_login().
@@ -272,9 +267,9 @@ func (ses *session) login(ctx context.Context, r Request) error {
 	if system {
 		ses.say("Event: FullyBooted\r\nPrivilege: system,all\r\nUptime: 1\r\nLastReload: 1\r\nStatus: Fully Booted\r\n\r\n")
 	}
+	s.broadcast(ClassSecurity, ses.event("SuccessfulAuth", name, "0"))
 	s.notify()
 	s.mu.Unlock()
-	ses.report("SuccessfulAuth", "0")
 	return nil
 }
 
@@ -282,6 +277,14 @@ func (ses *session) say(text string) { ses.out.push([]byte(text)) }
 
 func (ses *session) refuse(r Request, message string) {
 	ses.say(r.Reply("Error") + "Message: " + message + "\r\n\r\n")
+}
+
+// deny refuses and reports it. Whoever has read the reply cannot cause an event before this one.
+func (ses *session) deny(r Request, message, event, own string) {
+	ses.srv.mu.Lock()
+	defer ses.srv.mu.Unlock()
+	ses.refuse(r, message)
+	ses.srv.broadcast(ClassSecurity, ses.event(event, ses.username, own))
 }
 
 // delay is the sleep(1) of a refused login.
