@@ -2,6 +2,7 @@ package ami
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -41,7 +42,6 @@ func TestEachFailureHasItsOwnError(t *testing.T) {
 		}
 	}
 	useTLS := func(c *Config) { c.TLS = &tls.Config{RootCAs: certs.pool} }
-	short := func(c *Config) { c.LoginTimeout, c.DialTimeout = 50*time.Millisecond, 50*time.Millisecond }
 	tests := []struct {
 		name   string
 		server func(t *testing.T) string
@@ -66,10 +66,14 @@ func TestEachFailureHasItsOwnError(t *testing.T) {
 			return address
 		}, kind: ErrInUse, stage: StageLogin, text: "only once", hint: "allowmultiplelogin = yes"},
 		{name: "nothing listens", server: func(t *testing.T) string {
-			ln := listen(t)
+			// An address of its own, so that nobody takes the port meanwhile.
+			ln, err := net.Listen("tcp", "127.83.12.8:0")
+			if err != nil {
+				t.Fatal(err)
+			}
 			_ = ln.Close()
 			return ln.Addr().String()
-		}, kind: ErrRefused, stage: StageDial, text: "connection refused", hint: "[general]\nenabled = yes\nbindaddr = 127.0.0.1\nport = "},
+		}, kind: ErrRefused, stage: StageDial, text: "connection refused", hint: "[general]\nenabled = yes\nbindaddr = 127.83.12.8\nport = "},
 		{name: "no such host", server: func(*testing.T) string { return "127.0.0.1:99999" },
 			kind: ErrUnreachable, stage: StageDial, text: "cannot connect", hint: "[general]"},
 		{name: "another service", server: say("SSH-2.0-OpenSSH_10.0\r\n"), kind: ErrNotAMI, stage: StageGreet, text: `"SSH-2.0-OpenSSH_10.0\r\n"`, hint: "port = "},
@@ -77,8 +81,6 @@ func TestEachFailureHasItsOwnError(t *testing.T) {
 		{name: "greets like AMI only", server: say("Asterisk Call Manager/1.1\r\nResponse: Error\r\nMessage: what\r\n\r\n"), kind: ErrNotAMI, stage: StageLogin, text: "what"},
 		{name: "shutting down", server: say("Asterisk Call Manager/1.1\r\nResponse: Error\r\nMessage: Asterisk is shutting down\r\n\r\n"), kind: ErrShuttingDown, stage: StageLogin, text: "shutting down"},
 		{name: "floods before the login", server: say("Asterisk Call Manager/1.1\r\n" + strings.Repeat("A: b\r\n\r\n", 100)), kind: ErrNotAMI, stage: StageLogin, text: "A: b"},
-		{name: "accepts and is silent", server: say(""), change: short, kind: ErrTimeout, stage: StageGreet, text: "no greeting", hint: "turn tls on"},
-		{name: "greets and is silent", server: say("Asterisk Call Manager/1.1\r\n"), change: short, kind: ErrTimeout, stage: StageLogin, text: "not answered in time"},
 		{name: "closed before the greeting", server: func(t *testing.T) string { return scripted(t, func(net.Conn) {}) },
 			kind: ErrClosed, stage: StageGreet, text: "before the greeting", hint: "authlimit"},
 		{name: "reset before the greeting", server: func(t *testing.T) string {
@@ -98,7 +100,6 @@ func TestEachFailureHasItsOwnError(t *testing.T) {
 			change: useTLS, kind: ErrExpired, stage: StageTLS, text: "expired", hint: "tlscertfile"},
 		{name: "plain server on a TLS port", server: func(t *testing.T) string { return good(t) }, change: useTLS,
 			kind: ErrNoTLS, stage: StageTLS, text: "does not speak TLS", hint: "turn tls off"},
-		{name: "silent TLS port", server: say(""), change: func(c *Config) { useTLS(c); short(c) }, kind: ErrTimeout, stage: StageTLS, text: "TLS handshake"},
 		{name: "closed during the handshake", server: func(t *testing.T) string {
 			return scripted(t, func(nc net.Conn) { _, _ = nc.Read(make([]byte, 4096)) })
 		}, change: useTLS, kind: ErrClosed, stage: StageTLS, text: "during the TLS handshake"},
@@ -111,18 +112,52 @@ func TestEachFailureHasItsOwnError(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			w := run(t, tt.server(t), tt.change)
+			w := run(t, tt.server(t), func(c *Config) {
+				c.BackoffMin, c.BackoffMax = time.Hour, time.Hour // the status is that of the first attempt
+				if tt.change != nil {
+					tt.change(c)
+				}
+			})
 			st := w.state(Failed, 1)
-			e, ok := errors.AsType[*Error](st.Err)
-			if !ok || !errors.Is(st.Err, tt.kind) || e.Kind != tt.kind || e.Stage != tt.stage {
-				t.Fatalf("got %T %v", st.Err, st.Err)
-			}
-			if !strings.Contains(e.Error(), tt.text) || strings.ContainsFunc(e.Error(), func(r rune) bool { return r < ' ' || r == utf8.RuneError }) || !strings.Contains(Hint(st.Err), tt.hint) {
-				t.Errorf("message %q\nhint %q", e.Error(), Hint(st.Err))
-			}
+			explained(t, st.Err, tt.kind, tt.stage, tt.text, tt.hint)
 			if got := w.Status(); got.Up || got.LastError != st.Err.Error() || got.LastHint != Hint(st.Err) || got.LastErrorAt.IsZero() {
 				t.Errorf("status %+v", got)
 			}
+		})
+	}
+}
+
+func explained(t *testing.T, err, kind error, stage, text, hint string) {
+	t.Helper()
+	e, ok := errors.AsType[*Error](err)
+	if !ok || !errors.Is(err, kind) || e.Kind != kind || e.Stage != stage {
+		t.Fatalf("got %T %v", err, err)
+	}
+	if !strings.Contains(e.Error(), text) || strings.ContainsFunc(e.Error(), func(r rune) bool { return r < ' ' || r == utf8.RuneError }) || !strings.Contains(Hint(err), hint) {
+		t.Errorf("message %q\nhint %q", e.Error(), Hint(err))
+	}
+}
+
+func TestEachSilenceHasItsOwnError(t *testing.T) {
+	useTLS := func(c *Config) { c.TLS = &tls.Config{RootCAs: x509.NewCertPool()} }
+	for name, row := range map[string]struct {
+		says, stage, text, hint string
+		change                  func(*Config)
+	}{
+		"accepts":  {"", StageGreet, "no greeting", "turn tls on", nil},
+		"greets":   {"Asterisk Call Manager/1.1\r\n", StageLogin, "not answered in time", "", nil},
+		"TLS port": {"", StageTLS, "TLS handshake", "", useTLS},
+	} {
+		t.Run(name, func(t *testing.T) {
+			states, _ := piped(t, time.Minute, row.change, func(_ int, nc net.Conn) {
+				_, _ = nc.Write([]byte(row.says))
+				silent(nc)
+			})
+			failed := only(states, Failed)
+			if len(failed) == 0 {
+				t.Fatalf("states %+v", states)
+			}
+			explained(t, failed[0].Err, ErrTimeout, row.stage, row.text, row.hint)
 		})
 	}
 }
