@@ -178,7 +178,7 @@ func TestWebhookEndsWithItsTimeout(t *testing.T) {
 		if !errors.As(err, &f) || f.final {
 			t.Errorf("%s: %v", name, err)
 		}
-		if took := time.Since(start); took > 20*time.Second {
+		if took := time.Since(start); took > 2*time.Minute {
 			t.Errorf("%s: after %v", name, took)
 		}
 	}
