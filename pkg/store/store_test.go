@@ -326,17 +326,12 @@ func TestChangesOfOneRecordAreOneWrite(t *testing.T) {
 }
 
 func TestFlushWaitsForNoTimer(t *testing.T) {
-	s, _ := mustOpen(t, statePath(t), Options{Interval: time.Second})
+	s, _ := mustOpen(t, statePath(t), Options{Interval: 24 * time.Hour}) // longer than the test may take
 	runs(t, s)
-	begin := time.Now()
 	const n = 100
 	for i := range n {
 		mustPut(t, s, PutBan(sampleBan(i, 0)))
 		mustFlush(t, s)
-	}
-	// A hundred times the interval would be needed without.
-	if took := time.Since(begin); took > n*time.Second/2 {
-		t.Errorf("took %v", took)
 	}
 	if st := s.Stats(); st.Saved != n || st.Commits != n || st.Pending != 0 || st.Bytes == 0 {
 		t.Errorf("stats %+v", st)
