@@ -310,7 +310,7 @@ func TestManyRequestsAtOnce(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{Version: 22})
 	for _, transport := range []string{"udp", "tcp"} {
-		attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Transport: transport, Timeout: 10 * time.Second})
+		attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Transport: transport, Timeout: time.Minute})
 		codes, err := attacker.Bulk(200, 20, func(i int) lab.Request { return lab.Request{User: "bulk" + strconv.Itoa(i)} })
 		if err != nil || codes[401] != 200 {
 			t.Errorf("%s: Bulk = %v, %v, want 200 times 401", transport, codes, err)
@@ -411,7 +411,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		t.Fatalf("namespaces: %v, want 5", spaces)
 	}
 	// A namespace lives while a thread is in it or a descriptor is open. Threads end a little after their goroutines.
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for len(holders(t, spaces)) > 0 && time.Now().Before(deadline) {
 		runtime.Gosched()
 	}

@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long the kernel may take on a slow machine.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // space is a network namespace of a test's own.
 type space struct{ *netspace.Space }
