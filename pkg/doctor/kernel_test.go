@@ -24,7 +24,7 @@ import (
 // beside is an examination of the kernel of a namespace.
 func beside(ns *netspace.Space) *exam {
 	cfg := policy.Default()
-	return &exam{Options: Options{NetNS: ns.FD(), Wait: 5 * time.Second}, cfg: &cfg, loaded: true, proc: "/proc"}
+	return &exam{Options: Options{NetNS: ns.FD(), Wait: time.Minute}, cfg: &cfg, loaded: true, proc: "/proc"}
 }
 
 // ruleset lists all, without what changes by itself.
@@ -61,7 +61,7 @@ func released(t *testing.T, e *exam) {
 		t.Fatal(err)
 	}
 	defer k.close()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
 		have, err := k.lib.ListTableOfFamily(e.cfg.Firewall.Table, nftables.TableFamilyINet)
 		if err == nil && have.Flags&nftables.TableFlagOwner == 0 {
 			return
@@ -168,8 +168,8 @@ func run(t *testing.T, ns *netspace.Space, change func(*policy.Config)) *exam {
 		}
 	})
 	<-ready
-	e := &exam{Options: Options{NetNS: ns.FD(), Wait: 5 * time.Second}, cfg: &cfg, loaded: true, proc: "/proc"}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	e := &exam{Options: Options{NetNS: ns.FD(), Wait: time.Minute}, cfg: &cfg, loaded: true, proc: "/proc"}
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		e.list, e.daemon = nil, nil
 		e.running(t.Context())
 		if p := e.pbx("pbx1"); p != nil && p.Up && p.Events > 0 && len(p.Denied) > 0 {
