@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/control"
@@ -14,6 +15,8 @@ import (
 const (
 	settleTries = 8
 	settleTime  = 250 * time.Millisecond
+	// youth is the time, in seconds, in which a daemon may still be about to log in: people ask right after its start.
+	youth = 10
 )
 
 // running asks the daemon, if there is one, how it is.
@@ -76,12 +79,17 @@ func (e *exam) running(ctx context.Context) {
 	}
 }
 
-// settled asks until the table is as it should be: at its start, and after somebody's change, the daemon needs a moment.
+// settled asks until the table is as it should be, and each Asterisk has let the daemon in or has not: at its start, and
+// after somebody's change, the daemon needs a moment.
 func (e *exam) settled(ctx context.Context) (control.Status, error) {
 	for try := 0; ; try++ {
 		st, err := e.client.Status(ctx)
-		if err != nil || st.Kernel.OK || st.Kernel.DryRun || try == settleTries {
+		if err != nil {
 			return st, err
+		}
+		built := st.Kernel.OK || st.Kernel.DryRun || try >= settleTries
+		if built && (st.Uptime > youth || !slices.ContainsFunc(st.PBXs, underWay)) {
+			return st, nil
 		}
 		timer := time.NewTimer(settleTime)
 		select {
@@ -92,6 +100,9 @@ func (e *exam) settled(ctx context.Context) (control.Status, error) {
 		}
 	}
 }
+
+// underWay says whether the daemon is about to log in there, or waits for the first event.
+func underWay(p control.PBXStatus) bool { return p.LastError == "" && (!p.Up || p.Events == 0) }
 
 // inForce compares the daemon's configuration with the file that was examined.
 func (e *exam) inForce(s subject, st control.Status) {

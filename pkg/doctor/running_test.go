@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ func (b told) Why(_ context.Context, a netip.Addr) (engine.Explanation, error) {
 }
 
 // asking is an examination beside such a daemon.
-func asking(t *testing.T, b told) *exam {
+func asking(t *testing.T, b control.Backend) *exam {
 	t.Helper()
 	cfg := policy.Default()
 	cfg.Control.Socket = filepath.Join(t.TempDir(), "s")
@@ -115,6 +116,29 @@ func TestWhatTheDaemonSays(t *testing.T) {
 			is(t, list[1], row.want, row.says)
 		})
 	}
+}
+
+// young is a daemon that was started a moment ago: it has logged in when it is asked for the third time.
+type young struct {
+	told
+	asked atomic.Int32
+}
+
+func (y *young) Status(context.Context) (control.Status, error) {
+	st := y.status
+	if y.asked.Add(1) < 3 {
+		st.PBXs = []control.PBXStatus{{Name: "pbx1"}}
+	}
+	return st, nil
+}
+
+func TestADaemonThatWasJustStarted(t *testing.T) {
+	y := &young{told: told{status: control.Status{
+		Uptime: 0.1, PBXs: []control.PBXStatus{{Name: "pbx1", Up: true, Events: 1}}, Kernel: control.KernelStatus{OK: true},
+	}}}
+	e := asking(t, y)
+	e.running(t.Context())
+	is(t, one(t, e.list, "heard"), OK, "1 event")
 }
 
 func TestADaemonThatProtectsNotEveryOwnAddress(t *testing.T) {
