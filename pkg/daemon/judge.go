@@ -57,6 +57,13 @@ type judge struct {
 
 // frames judges what an Asterisk sent.
 func (j *judge) frames(p *pbx, frames []ami.Frame) {
+	if write := j.judged(p, frames); write != nil {
+		write()
+	}
+}
+
+// judged does all but what it returns, if that is not nil: the engine's lock must be free for it.
+func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	now, wall := j.clock.now(), time.Now()
@@ -83,8 +90,42 @@ func (j *judge) frames(p *pbx, frames []ami.Frame) {
 	}
 	*ev = security.Event{} // it holds on to a frame
 	p.note(seen, lag, now)
-	j.dispatch(j.out, j.came, nil, nil)
+	if write = j.direct(); write == nil {
+		j.dispatch(j.out, j.came, nil, nil)
+	}
 	clear(j.out)
+	return write
+}
+
+// directly is how many changes are written without the writer's goroutine. More are worth waking it.
+const directly = 8
+
+// direct prepares to write the decisions in out by the goroutine that made them, where the writer has nothing else to do.
+// All but the kernel then waits until the kernel has them. It returns nil where they are for dispatch. The lock is held.
+func (j *judge) direct() func() {
+	if n := inKernel(j.out); n == 0 || n > directly || n < len(j.out) {
+		return nil
+	}
+	turn := j.writer.Turn()
+	if turn == nil {
+		return nil
+	}
+	decisions, came := slices.Clone(j.out), slices.Clone(j.came)
+	changes := make([]firewall.Change, 0, len(decisions))
+	for i := range decisions {
+		c, _ := change(&decisions[i])
+		changes = append(changes, c)
+	}
+	return func() {
+		var kept []store.Change
+		turn.Write(changes, func() {
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			for i := range decisions {
+				kept = j.keep(&decisions[i], kept)
+			}
+		}, func(err error) { j.committed(err, decisions, came, kept) })
+	}
 }
 
 // tick does what is due.

@@ -60,7 +60,8 @@ type watcher interface {
 	Watch(ctx context.Context, changed func()) error
 }
 
-// Writer is the one goroutine that changes a Firewall. It writes at once when
+// Writer is the one that changes a Firewall: its goroutine, or, while that has
+// nothing to do, whoever took its turn. It writes at once when
 // it is idle; what comes while it writes is the next batch. After an error it
 // builds the table again from the list of what is desired and goes on: no
 // change that was taken is lost.
@@ -75,10 +76,14 @@ type Writer struct {
 	mu       sync.Mutex
 	pending  queue
 	overflow bool
+	built    bool // for the first time
 	ended    bool
 	err      error // why the table is not being kept just now
 
-	// Of Run alone:
+	// turn is held by whoever writes. Nobody waits for it who holds a lock.
+	turn sync.Mutex
+
+	// Of whoever has the turn:
 	spare    queue
 	lastFull time.Time
 	sampled  verified // nothing was missing
@@ -284,7 +289,7 @@ func (w *Writer) Run(ctx context.Context) error {
 		defer stop()
 		wg.Go(func() { w.watch(watching, fw) })
 	}
-	if !w.rebuild(ctx, "") {
+	if !w.first(ctx) {
 		return nil
 	}
 	var tick <-chan time.Time
@@ -298,13 +303,30 @@ func (w *Writer) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-w.wake:
-			w.flush(ctx)
+			w.inTurn(func() { w.flush(ctx) })
 		case <-w.changed:
-			w.verify(ctx)
+			w.inTurn(func() { w.verify(ctx) })
 		case <-tick:
-			w.verify(ctx)
+			w.inTurn(func() { w.verify(ctx) })
 		}
 	}
+}
+
+func (w *Writer) inTurn(f func()) {
+	w.turn.Lock()
+	defer w.turn.Unlock()
+	f()
+}
+
+// first builds the table.
+func (w *Writer) first(ctx context.Context) bool {
+	w.turn.Lock()
+	defer w.turn.Unlock()
+	ok := w.rebuild(ctx, "")
+	w.mu.Lock()
+	w.built = ok
+	w.mu.Unlock()
+	return ok
 }
 
 // watch passes on what the kernel says about others' changes.
@@ -323,6 +345,8 @@ func (w *Writer) watch(ctx context.Context, fw watcher) {
 
 // end tries what is left once and refuses what comes later.
 func (w *Writer) end() {
+	w.turn.Lock()
+	defer w.turn.Unlock()
 	w.mu.Lock()
 	w.ended = true
 	w.mu.Unlock()
