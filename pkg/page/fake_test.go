@@ -69,7 +69,7 @@ func newFake() *fake {
 func (f *fake) ban(b engine.BanView) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.bans = append([]engine.BanView{b}, f.bans...)
+	f.bans = append([]engine.BanView{b}, f.bans[:min(len(f.bans), 2*maxBans)]...)
 	f.status.Engine.Bans++
 	f.status.Kernel.Desired++
 	f.status.Kernel.Present++
@@ -275,4 +275,11 @@ func ask(h http.Handler, method, target, body string, change ...func(*http.Reque
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	return w
+}
+
+// looks is how often a snapshot was made.
+func (f *fake) looks() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
 }

@@ -35,7 +35,7 @@ type command struct{ What, Type string }
 func (p *Page) frame(r *http.Request, title string) frame {
 	f := frame{Title: title, Host: printable.String(p.Host), Address: p.Address.String(), Now: time.Now(), rights: rights{Loopback: p.loopback}}
 	if s, k, ok := p.session(r); ok {
-		f.Act, f.Token, f.By, f.Until = true, s.token, s.by.String(), s.until
+		f.Act, f.Token, f.By, f.Until = true, s.token, sentence(s.by.String()), s.until
 		f.Told = p.sessions.told(k)
 	}
 	return f
@@ -71,7 +71,7 @@ func (p *Page) home(w http.ResponseWriter, r *http.Request) {
 // message is a page with one thing to say.
 func (p *Page) message(w http.ResponseWriter, r *http.Request, code int, problem, hint string) {
 	f := p.frame(r, "Ringwall")
-	f.Problem, f.Hint = problem, hint
+	f.Problem, f.Hint = sentence(problem), sentence(hint)
 	p.write(w, r, code, "message", f)
 }
 

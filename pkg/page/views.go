@@ -59,7 +59,7 @@ func (p *Page) health(s *snapshot) health {
 	st := s.status
 	h := health{Version: printable.String(st.Version), Started: st.Started.Truncate(time.Second)}
 	if s.failed != nil {
-		h.State, h.Title, h.Text = "bad", "Ringwall cannot say how it is", printable.Line(s.failed.Error())
+		h.State, h.Title, h.Text = "bad", "Ringwall cannot say how it is", sentence(s.failed.Error())
 		return h
 	}
 	var down []string
@@ -73,7 +73,7 @@ func (p *Page) health(s *snapshot) health {
 	h.judge(st, down)
 	h.Warnings = p.warnings(s)
 	for _, o := range st.ObserveOnly {
-		h.Watched = append(h.Watched, fmt.Sprintf("Watched, but never a reason for a ban: %s (%s).", printable.String(o.Service), printable.Line(o.Why)))
+		h.Watched = append(h.Watched, fmt.Sprintf("Watched, but never a reason for a ban: %s (%s).", printable.String(o.Service), sentence(o.Why)))
 	}
 	if n := len(h.Warnings) - maxWarnings; n > 0 {
 		h.Warnings, h.More = h.Warnings[:maxWarnings], n
@@ -150,9 +150,9 @@ func kernelOf(k control.KernelStatus) kernelRow {
 // warnings are what a person should look at, with what to try.
 func (p *Page) warnings(s *snapshot) (out []warning) {
 	add := func(bad bool, text, try string) {
-		w := warning{Bad: bad, Text: capital(printable.Line(text))}
+		w := warning{Bad: bad, Text: capital(sentence(text))}
 		for line := range strings.SplitSeq(strings.TrimSpace(try), "\n") {
-			if line = printable.Line(line); line != "" {
+			if line = sentence(line); line != "" {
 				w.Try = append(w.Try, line)
 			}
 		}
@@ -182,7 +182,7 @@ func (p *Page) warnings(s *snapshot) (out []warning) {
 		add(true, "kernel: "+st.Kernel.LastError, st.Kernel.Try)
 	}
 	if st.Config.Error != "" {
-		add(true, "the configuration was changed, and is not in force: "+st.Config.Error, "ringwall check --config "+st.Config.Path)
+		add(true, "the configuration was changed, and is not in force: "+st.Config.Error, "ringwall check --config "+printable.Limit(st.Config.Path, 200))
 	}
 	for _, w := range st.Warnings {
 		add(false, w.Text, w.Try)
@@ -473,6 +473,19 @@ func (p *Page) decisions(s *snapshot) (v decisions) {
 		v.Rows = append(v.Rows, r)
 	}
 	return v
+}
+
+// sentence is a text in which values from the wire are escaped already, once more escaped and shortened.
+func sentence(s string) string {
+	const most = 600 // characters: more than any that is meant
+	s = printable.Line(s[:min(len(s), 4*most)])
+	n := 0
+	for i := range s {
+		if n++; n > most {
+			return s[:i] + "…"
+		}
+	}
+	return s
 }
 
 // capital writes the first letter large.

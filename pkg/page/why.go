@@ -45,9 +45,9 @@ func (p *Page) why(w http.ResponseWriter, r *http.Request) {
 	f.Asked = printable.Limit(asked, 64)
 	if err != nil {
 		var e *control.Error
-		f.Problem = capital(err.Error()) + "."
+		f.Problem = sentence(capital(err.Error())) + "."
 		if errors.As(err, &e) && e.Hint != "" {
-			f.Hint = "Try: " + e.Hint
+			f.Hint = "Try: " + sentence(e.Hint)
 		}
 		p.write(w, r, http.StatusBadRequest, "why", f)
 		return
@@ -65,7 +65,7 @@ func (p *Page) why(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Page) answer(ex engine.Explanation) *answer {
-	a := &answer{Address: ex.Address, Verdict: printable.String(ex.Verdict), Sentence: wording.Verdict(ex, p.clock),
+	a := &answer{Address: ex.Address, Verdict: printable.String(ex.Verdict), Sentence: sentence(wording.Verdict(ex, p.clock)),
 		Never: ex.Verdict == "allowed" || ex.Verdict == "protected", Score: wording.Score(ex.Score) + " of " + wording.Number(ex.Threshold)}
 	if ex.Threshold > 0 {
 		a.Percent = min(100, int(100*ex.Score/ex.Threshold))
@@ -84,11 +84,11 @@ func (p *Page) answer(ex engine.Explanation) *answer {
 	}
 	for _, e := range ex.Evidence {
 		by, note := wording.Evidence(e)
-		a.Evidence = append(a.Evidence, piece{At: e.Time, Event: printable.String(e.Event), By: by, Account: printable.String(e.Account),
-			Points: wording.Number(e.Points), Score: wording.Score(e.Score), Note: note, Proven: e.Proven})
+		a.Evidence = append(a.Evidence, piece{At: e.Time, Event: printable.String(e.Event), By: sentence(by), Account: printable.String(e.Account),
+			Points: wording.Number(e.Points), Score: wording.Score(e.Score), Note: sentence(note), Proven: e.Proven})
 	}
 	for _, l := range ex.Lines {
-		a.Lines = append(a.Lines, printable.Line(l))
+		a.Lines = append(a.Lines, sentence(l))
 	}
 	return a
 }
