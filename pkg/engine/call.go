@@ -100,13 +100,17 @@ func bounded(name string) string {
 // so the port counts there too.
 func (c *call) dialogue() uint64 {
 	if c.talk == 0 {
-		x := uint64(c.ev.Service)<<8 | uint64(c.pbx)
-		if c.ev.Service == security.AMI {
-			x |= uint64(c.ev.Remote.AddrPort.Port()) << 16
-		}
-		c.talk = c.id(forDialogue, c.key, c.mix(c.text(c.ev.Session), x))
+		c.talk = c.dialogueOf(c.ev, c.key, c.pbx)
 	}
 	return c.talk
+}
+
+func (e *Engine) dialogueOf(ev *security.Event, from key, pbx uint8) uint64 {
+	x := uint64(ev.Service)<<8 | uint64(pbx)
+	if ev.Service == security.AMI {
+		x |= uint64(ev.Remote.AddrPort.Port()) << 16
+	}
+	return e.id(forDialogue, from, e.mix(e.text(ev.Session), x))
 }
 
 // heard returns what is remembered of the attempt, or nil. It is looked up once.

@@ -27,24 +27,34 @@ func (e *Engine) prepare(pbx uint8, events []security.Event) {
 		if !addr.IsValid() {
 			continue
 		}
-		c := call{Engine: e, ev: &events[i], key: e.keyOf(addr), pbx: pbx}
-		from[n], talk[n] = e.sources.hash(c.key), hashOf(c.dialogue())
+		k := e.keyOf(addr)
+		from[n], talk[n] = e.sources.hash(k), hashOf(e.dialogueOf(&events[i], k, pbx))
 		n++
 	}
 	var seen uint64
 	if e.sources.len() > 0 {
 		for i := range from[:n] {
-			slots[i] = uint32(e.sources.index.places(from[i])[home(from[i])%segmentSize])
+			places, place := e.sources.index.places(from[i]), home(from[i])
+			slots[i] = uint32(places[place%segmentSize])
+			seen += places[(place+5)%segmentSize] // a search that goes on ends there, or in the same line
 		}
 	}
 	if e.attempts.keys > 0 {
 		for i := range talk[:n] {
-			seen += e.attempts.index.places(talk[i])[home(talk[i])%segmentSize]
+			places, place := e.attempts.index.places(talk[i]), home(talk[i])
+			seen += places[place%segmentSize] + places[(place+5)%segmentSize]
 		}
 	}
 	if e.sources.len() > 0 {
+		var move [ahead]bool
 		for i := range slots[:n] { // mostly the right one: half of the sources are found at the first place
-			seen += uint64(e.sources.slot(int32(slots[i])).touched)
+			s := e.sources.slot(int32(slots[i]))
+			move[i] = e.now-s.seen >= minute
+		}
+		for i := range slots[:n] {
+			if move[i] {
+				seen += uint64(e.sources.neighbours(int32(slots[i])))
+			}
 		}
 	}
 	e.looked = seen // so that no compiler thinks that the looks are of no use

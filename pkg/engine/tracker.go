@@ -139,6 +139,18 @@ func (t *tracker) delist(s *source) {
 	}
 }
 
+// neighbours looks at the links that change when a source moves.
+func (t *tracker) neighbours(i int32) (sum int32) {
+	at := *t.link(i)
+	if at.prev != none {
+		sum += t.link(at.prev).next
+	}
+	if at.next != none {
+		sum += t.link(at.next).prev
+	}
+	return sum
+}
+
 // oldest returns the source of a class that was touched the longest ago, or nil.
 func (t *tracker) oldest(c class) *source {
 	if i := t.lists[c].tail; i != none {
