@@ -82,16 +82,20 @@ func cutIPv4(s string) (ip netip.Addr, rest string, ok bool) {
 	var b [4]byte
 	i := 0
 	for k := range b {
-		n, from := 0, i
-		for i < len(s) && s[i]-'0' <= 9 && i-from < 3 {
-			n = n*10 + int(s[i]-'0')
+		if i >= len(s) || s[i]-'0' > 9 {
+			return netip.Addr{}, "", false
+		}
+		n := uint(s[i] - '0')
+		i++
+		for i < len(s) && s[i]-'0' <= 9 && n-1 < 255 { // no digit follows a leading zero
+			n = n*10 + uint(s[i]-'0')
 			i++
 		}
 		end := byte('.')
 		if k == 3 {
 			end = '/'
 		}
-		if i == from || n > 255 || i-from > 1 && s[from] == '0' || i == len(s) || s[i] != end {
+		if n > 255 || i == len(s) || s[i] != end {
 			return netip.Addr{}, "", false
 		}
 		b[k] = byte(n)

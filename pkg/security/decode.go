@@ -27,8 +27,8 @@ func Decode(frame string, ev *Event) error {
 	ev.Type = t
 	headers := orders[t]
 	reason := ""
-	if decodeUsualHead(&l, ev) {
-		headers = headers[usualHead:]
+	if n := decodeUsual(&l, ev); n > 0 {
+		headers = headers[n:]
 	} else {
 		reason = decodePreamble(&l)
 	}
@@ -69,56 +69,6 @@ func (l *lines) next() {
 		return
 	}
 	l.rest = l.rest[i+2:]
-}
-
-// usualHead is how many headers decodeUsualHead reads; all events begin with the same.
-const usualHead = 4
-
-// decodeUsualHead reads from Privilege to EventVersion in one go, and stops at the line after, if they are what most
-// frames have: no preamble, a usual service and version 1 or 2. Else it reads nothing; what it refuses may be right.
-func decodeUsualHead(l *lines, ev *Event) bool {
-	const (
-		privilege = "Privilege: security,all\r\nEventTV: "
-		timeLen   = len("2026-11-22T21:50:35.258+0000")
-		version   = "\r\nEventVersion: "
-	)
-	s := l.rest
-	if len(s) < len(privilege)+timeLen || s[:len(privilege)] != privilege {
-		return false
-	}
-	t, ok := parseTime(s[len(privilege) : len(privilege)+timeLen])
-	if !ok {
-		return false
-	}
-	s = s[len(privilege)+timeLen:]
-	if rest, ok := strings.CutPrefix(s, "\r\nSeverity: Error\r\nService: "); ok {
-		s = rest
-	} else if rest, ok := strings.CutPrefix(s, "\r\nSeverity: Informational\r\nService: "); ok {
-		s = rest
-	} else {
-		return false
-	}
-	service := OtherService
-	if rest, ok := strings.CutPrefix(s, "PJSIP"); ok {
-		s, service = rest, PJSIP
-	} else if rest, ok := strings.CutPrefix(s, "AMI"); ok {
-		s, service = rest, AMI
-	} else if rest, ok := strings.CutPrefix(s, "SIP"); ok {
-		s, service = rest, SIP
-	} else {
-		return false
-	}
-	if len(s) < len(version)+3 || s[:len(version)] != version {
-		return false
-	}
-	if c := s[len(version)]; c != '1' && c != '2' || s[len(version)+1:len(version)+3] != "\r\n" {
-		return false
-	}
-	ev.Time, ev.Service = t, service
-	l.n += 1 + usualHead
-	l.rest = s[len(version)+3:]
-	l.next()
-	return true
 }
 
 // decodePreamble reads from Privilege to SystemName, and stops at the line after.

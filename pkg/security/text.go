@@ -6,13 +6,9 @@ import "unicode/utf8"
 // C1 as UTF-8, any of which can break lines or steer a terminal) or invalid UTF-8. Since Asterisk 12 the events pass
 // through jansson, whose strings are valid UTF-8 (main/json.c): Asterisk drops an event rather than send other bytes.
 func checkText(s string) string {
-	const low, high = 0x0101010101010101, 0x8080808080808080
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
-		x := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
-			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
-		// The high bit of a byte ends up set if it was set, if the byte is under 0x20, or if it is 0x7f.
-		if (x|(x-0x20*low)|(x+low))&high != 0 {
+		if unprintable(eight(s, i)) != 0 {
 			return checkTextSlowly(s[i:])
 		}
 	}
@@ -22,6 +18,21 @@ func checkText(s string) string {
 		}
 	}
 	return ""
+}
+
+// eight returns the eight bytes of s from i on, the first as the lowest.
+func eight(s string, i int) uint64 {
+	s = s[i : i+8]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+// unprintable is 0 if eight bytes are all printable ASCII. Else its lowest bit lies in the first byte that is not: the
+// high bit of a byte ends up set if it was set, if the byte is under 0x20, or if it is 0x7f, and only a byte like that
+// has a borrow or a carry for those above it.
+func unprintable(x uint64) uint64 {
+	const low, high = 0x0101010101010101, 0x8080808080808080
+	return (x | (x - 0x20*low) | (x + low)) & high
 }
 
 func checkTextSlowly(s string) string {
