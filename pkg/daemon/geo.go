@@ -61,7 +61,7 @@ func (d *Daemon) geoStatus(cfg policy.Geo, now time.Time) (list []control.GeoFil
 		list = append(list, v)
 	}
 	for _, lack := range geo.Lacking(cfg.Multiply, d.atlas.Files()) {
-		warnings = append(warnings, control.Warning{Text: lack.What, Try: lack.Hint})
+		warnings = append(warnings, control.Warning{Text: lack.Error(), Try: lack.Hint})
 	}
 	return list, warnings
 }

@@ -124,6 +124,17 @@ func (a *Atlas) Place(addr netip.Addr) Place {
 	return p
 }
 
+// Merge answers as an [Atlas] of these files would.
+func Merge(files []File, addr netip.Addr) Place {
+	var p Place
+	for _, f := range files {
+		if f.DB != nil {
+			p = p.or(f.DB.Place(addr))
+		}
+	}
+	return p
+}
+
 // Files returns the state of each file, in the order in which they were configured.
 func (a *Atlas) Files() []File {
 	a.mu.Lock()

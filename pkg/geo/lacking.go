@@ -10,7 +10,7 @@ import (
 const Stale = 90 * 24 * time.Hour
 
 // Lacking returns which of the multipliers can have no effect, since no file that was read knows the places they name.
-// Where a file could not be read at all, that is trouble enough, and nothing is said.
+// The Path of each is its key. Where a file could not be read at all, that is trouble enough, and nothing is said.
 func Lacking(m policy.Multiply, files []File) (out []*Error) {
 	countries, systems := false, false
 	for _, f := range files {
@@ -20,10 +20,10 @@ func Lacking(m policy.Multiply, files []File) (out []*Error) {
 		countries, systems = countries || f.DB.Country, systems || f.DB.ASN
 	}
 	if len(m.Countries) > 0 && !countries && len(files) > 0 {
-		out = append(out, &Error{What: "geo.multiply.countries has no effect: no geo file knows countries", Hint: "GeoLite2-Country.mmdb in geo.files"})
+		out = append(out, &Error{Path: "geo.multiply.countries", What: "has no effect: no geo file knows countries", Hint: "GeoLite2-Country.mmdb in geo.files"})
 	}
 	if len(m.ASNs) > 0 && !systems && len(files) > 0 {
-		out = append(out, &Error{What: "geo.multiply.asns has no effect: no geo file knows autonomous systems", Hint: "GeoLite2-ASN.mmdb in geo.files"})
+		out = append(out, &Error{Path: "geo.multiply.asns", What: "has no effect: no geo file knows autonomous systems", Hint: "GeoLite2-ASN.mmdb in geo.files"})
 	}
 	return out
 }

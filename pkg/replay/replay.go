@@ -30,8 +30,11 @@ const (
 type Options struct {
 	Policy   policy.Policy
 	Firewall policy.Firewall // says which packets a ban stops
-	PBX      string          // name of the Asterisk, for the decisions
-	Stdin    io.Reader       // the file "-"
+	Multiply policy.Multiply // of points, by the place of their source
+	// Place says where an address is registered: today, since no file knows how it was then. May be nil without Multiply.
+	Place func(netip.Addr) engine.Place
+	PBX   string    // name of the Asterisk, for the decisions
+	Stdin io.Reader // the file "-"
 	// Empty stands for the time of what is tampered with in a recording that has no event, and so no time.
 	Empty time.Time
 	// Decide is called with each decision, in order; its error ends the replay.
@@ -53,6 +56,9 @@ type Progress struct {
 // error is that of ctx or of Options.Decide. Memory is bounded, except for some 200 kB for each file.
 func Run(ctx context.Context, names []string, o Options) (*Summary, error) {
 	p := &player{Options: o, engine: engine.New(o.Policy), tally: newTally(o.Policy, o.Firewall), now: math.MinInt64}
+	if p.engine.Weigh(o.Multiply, o.Place); !o.Multiply.IsZero() {
+		p.note("points were multiplied by where addresses are registered today, which need not be where they were then")
+	}
 	m := &meter{ctx: ctx, report: o.Progress, events: &p.events, last: time.Now()}
 	streams := make([]*stream, len(names))
 	defer func() {

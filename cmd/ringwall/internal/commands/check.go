@@ -40,6 +40,8 @@ func (c *commands) check() *cobra.Command {
 				return usagef("one of them", "--print writes YAML, and --json wants JSON")
 			}
 			config, warnings, err := policy.Load(c.config, c.Env)
+			_, places := c.readGeo(config)
+			warnings = append(warnings, places...)
 			if c.json {
 				return errors.Join(c.object(checkReport(c.config, warnings, err)), err)
 			}

@@ -1,13 +1,17 @@
 package commands_test
 
 import (
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/geo/geotest"
 )
 
 // withPlaces has geo files, in which an operator calls its network something that would repaint the terminal.
@@ -58,5 +62,111 @@ func TestPlacesForPeople(t *testing.T) {
 				t.Errorf("a name reaches the terminal as it is: %q", w.out.String())
 			}
 		})
+	}
+}
+
+// configured writes a configuration with a geo section.
+func configured(t *testing.T, section string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ringwall.yaml")
+	text := "asterisk: [{name: pbx1, address: \"127.0.0.1:5038\", username: u, secret: s}]\n" + section
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestCheckReadsTheGeoFiles(t *testing.T) {
+	country := geotest.Write(t, "country.mmdb", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, geotest.Built(ago(5*24*time.Hour)))
+	old := geotest.Write(t, "old.mmdb", geotest.Networks{"203.0.113.0/24": geotest.ASN(64496, "x")}, geotest.Built(ago(91*24*time.Hour)))
+	text := filepath.Join(t.TempDir(), "text.mmdb")
+	if err := os.WriteFile(text, []byte("<html>"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		name, section string
+		want          []string // of the warnings, in order
+	}{
+		{"a good file", "geo: {files: [" + country + "], multiply: {countries: {NL: 2}}}\n", nil},
+		{"a missing file", "geo: {files: [/none.mmdb]}\n", []string{"geo.files[0]: /none.mmdb: does not exist; try: geoipupdate, or"}},
+		{"an old file", "geo: {files: [" + country + ", " + old + "]}\n", []string{"geo.files[1]: " + old + ": is 91 days old: addresses move; try: geoipupdate"}},
+		{"no file of this format", "geo: {files: [" + text + "]}\n", []string{"geo.files[0]: " + text + ": is damaged, or no file in MaxMind's format"}},
+		{"networks without their file", "geo: {files: [" + country + "], multiply: {asns: {AS1: 2}}}\n",
+			[]string{"geo.multiply.asns: has no effect: no geo file knows autonomous systems; try: GeoLite2-ASN.mmdb in geo.files"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t)
+			code := w.do(t, "check", "--config", configured(t, row.section))
+			got := strings.Split(strings.TrimSuffix(w.err.String(), "\n"), "\n")
+			if w.err.String() == "" {
+				got = nil
+			}
+			if code != 0 || len(got) != len(row.want) {
+				t.Fatalf("exit %d: %q", code, got)
+			}
+			for i, line := range got {
+				if !strings.HasPrefix(line, "warning: ") || !strings.Contains(line, row.want[i]) {
+					t.Errorf("%s, want %s", line, row.want[i])
+				}
+			}
+		})
+	}
+}
+
+// TestTheExampleOfPlacesPassesWithoutItsFiles runs check on it, on a machine without any geo file.
+func TestTheExampleOfPlacesPassesWithoutItsFiles(t *testing.T) {
+	text, err := os.ReadFile("../../../../examples/geo.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	secret, path := filepath.Join(dir, "secret"), filepath.Join(dir, "geo.yaml")
+	if err := os.WriteFile(secret, []byte("s3cret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.NewReplacer("/etc/ringwall/ami-secret", secret, "/var/lib/GeoIP", dir).Replace(string(text))
+	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	w.app.Env.Open = func(name string) (fs.File, error) { return os.Open(name) }
+	if code := w.do(t, "check", "--config", path); code != 0 || strings.Count(w.err.String(), "warning: ") != 2 ||
+		strings.Count(w.err.String(), "does not exist") != 2 || !strings.Contains(w.out.String(), "is right: 1 Asterisk, policy enforce, 2 warnings") {
+		t.Errorf("exit %d: %s%s", code, w.out, w.err)
+	}
+	geotest.Put(t, filepath.Join(dir, "GeoLite2-Country.mmdb"), geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}))
+	geotest.Put(t, filepath.Join(dir, "GeoLite2-ASN.mmdb"), geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.ASN(64496, "x")}))
+	w = newWorld(t)
+	w.app.Env.Open = func(name string) (fs.File, error) { return os.Open(name) }
+	if code := w.do(t, "check", "--config", path); code != 0 || w.err.String() != "" {
+		t.Errorf("exit %d: %s%s", code, w.out, w.err)
+	}
+}
+
+// TestReplayMultipliesByPlace plays the recording of a scanner that four tries would ban: with half the points it is not.
+func TestReplayMultipliesByPlace(t *testing.T) {
+	path := geotest.Write(t, "country.mmdb", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")})
+	bans := func(section string) int {
+		t.Helper()
+		w := newWorld(t)
+		if code := w.do(t, "replay", "--json", "--config", configured(t, section), recorded(t)); code != 0 || w.err.String() != "" {
+			t.Fatalf("exit %d: %s", code, w.err)
+		}
+		if noted := strings.Contains(w.out.String(), "registered today"); noted != strings.Contains(section, "multiply") {
+			t.Errorf("%s: %s", section, w.out)
+		}
+		return strings.Count(w.out.String(), `"action":"ban"`)
+	}
+	files := "geo: {files: [" + path + "]"
+	if n := bans(files + "}\n"); n != 2 {
+		t.Errorf("%d bans without multipliers", n)
+	}
+	if n := bans(files + ", multiply: {countries: {NL: 0.5}}}\n"); n != 0 {
+		t.Errorf("%d bans with half the points", n)
+	}
+	w := newWorld(t)
+	missing := "geo: {files: [/none.mmdb], multiply: {countries: {NL: 0.5}}}\n"
+	if code := w.do(t, "replay", "--config", configured(t, missing), recorded(t)); code != 0 || !strings.Contains(w.err.String(), "/none.mmdb: does not exist") {
+		t.Errorf("exit %d: %s", code, w.err)
 	}
 }

@@ -77,6 +77,13 @@ func (c *commands) playFiles(ctx context.Context, stdin io.Reader, config *polic
 		stdin = &pollReader{ctx: ctx, f: f, idle: func() { _ = out.Flush() }}
 	}
 	o := replay.Options{Policy: config.Policy, Firewall: config.Firewall, Stdin: stdin, Empty: c.Now()}
+	if !config.Geo.Multiply.IsZero() { // or else nothing that is shown depends on the files
+		geoFiles, warnings := c.readGeo(config)
+		for _, w := range warnings {
+			fmt.Fprintln(c.Err, "warning: "+printable.Line(w.String()))
+		}
+		o.Multiply, o.Place = config.Geo.Multiply, locator(geoFiles)
+	}
 	if len(config.Asterisk) == 1 {
 		o.PBX = config.Asterisk[0].Name
 	}

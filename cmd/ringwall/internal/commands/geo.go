@@ -1,0 +1,45 @@
+package commands
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/geo"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// readGeo reads the geo files of a configuration, and returns what is wrong with them: none of it keeps the daemon from
+// its work.
+func (c *commands) readGeo(config *policy.Config) (files []geo.File, warnings []policy.Warning) {
+	if config == nil {
+		return nil, nil
+	}
+	warn := func(key string, err error) {
+		w := policy.Warning{File: c.config, Key: key, What: err.Error()}
+		if e := (*geo.Error)(nil); errors.As(err, &e) {
+			w.Hint = e.Hint
+		}
+		warnings = append(warnings, w)
+	}
+	for i, path := range config.Geo.Files {
+		db, err := geo.Read(path)
+		if err != nil {
+			warn(fmt.Sprintf("geo.files[%d]", i), err)
+		} else if age := c.Now().Sub(db.Built); !db.Built.IsZero() && age > geo.Stale {
+			warn(fmt.Sprintf("geo.files[%d]", i), &geo.Error{Path: path, What: fmt.Sprintf("is %d days old: addresses move", int(age/day)),
+				Hint: "geoipupdate, and a timer that runs it every week"})
+		}
+		files = append(files, geo.File{Path: path, DB: db, Err: err})
+	}
+	for _, lack := range geo.Lacking(config.Geo.Multiply, files) {
+		warnings = append(warnings, policy.Warning{File: c.config, Key: lack.Path, What: lack.What, Hint: lack.Hint})
+	}
+	return files, warnings
+}
+
+// locator answers as the daemon would, from files that were read.
+func locator(files []geo.File) func(netip.Addr) engine.Place {
+	return func(a netip.Addr) engine.Place { return engine.Place(geo.Merge(files, a)) }
+}
