@@ -49,10 +49,11 @@ type judge struct {
 	engine *engine.Engine
 	exempt map[netip.Prefix]bool // in the kernel's allow sets, or on the way
 	out    []engine.Decision
-	came   []time.Time     // when the frame behind each decision in out was read
-	event  security.Event  // of the frame that is being judged
-	ban    engine.BanState // that is being written down
-	record store.Ban       // of ban
+	came   []time.Time           // when the frame behind each decision in out was read
+	events [batch]security.Event // of the frames that are being judged
+	errs   [batch]error          // why there is none
+	ban    engine.BanState       // that is being written down
+	record store.Ban             // of ban
 }
 
 // frames judges what an Asterisk sent.
@@ -68,10 +69,12 @@ func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 	defer j.mu.Unlock()
 	now, wall := j.clock.now(), time.Now()
 	j.out, j.came = j.out[:0], j.came[:0]
-	ev := &j.event
 	seen, lag := 0, time.Duration(0)
 	for i := range frames {
-		err := security.Decode(frames[i].Text, ev)
+		if i%batch == 0 {
+			j.decode(p, frames[i:])
+		}
+		ev, err := &j.events[i%batch], j.errs[i%batch]
 		if err == nil {
 			seen++
 			lag = max(0, wall.Sub(ev.Time))
@@ -88,13 +91,25 @@ func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 			j.came = append(j.came, frames[i].Received)
 		}
 	}
-	*ev = security.Event{} // it holds on to a frame
+	clear(j.events[:min(len(frames), batch)]) // they hold on to frames
 	p.note(seen, lag, now)
 	if write = j.direct(); write == nil {
 		j.dispatch(j.out, j.came, nil, nil)
 	}
 	clear(j.out)
 	return write
+}
+
+// batch is how many frames are decoded before the first of them is judged, so that the engine can prepare itself.
+const batch = 16
+
+// decode decodes the next frames.
+func (j *judge) decode(p *pbx, frames []ami.Frame) {
+	frames = frames[:min(len(frames), batch)]
+	for i := range frames {
+		j.errs[i] = security.Decode(frames[i].Text, &j.events[i])
+	}
+	j.engine.Prepare(p.name, j.events[:len(frames)])
 }
 
 // directly is how many changes are written without the writer's goroutine. More are worth waking it.
@@ -130,12 +145,18 @@ func (j *judge) direct() func() {
 
 // tick does what is due.
 func (j *judge) tick() {
+	for more := true; more; {
+		more = j.tickOnce()
+	}
+}
+
+// tickOnce does a bounded part of what is due, so that events and questions need not wait for the end of all bans.
+func (j *judge) tickOnce() (more bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for more := true; more; {
-		j.out, more = j.engine.Tick(j.clock.now(), j.out[:0])
-		j.dispatch(j.out, nil, nil, nil)
-	}
+	j.out, more = j.engine.Tick(j.clock.now(), j.out[:0])
+	j.dispatch(j.out, nil, nil, nil)
+	return more
 }
 
 // command lets f change the engine, and returns when the kernel has what came of it.
