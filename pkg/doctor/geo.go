@@ -1,0 +1,93 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/geo"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// landmarks are addresses that every file about the Internet knows: public resolvers and RIPE NCC.
+var landmarks = [...]string{"8.8.8.8", "1.1.1.1", "9.9.9.9", "193.0.6.139", "2001:4860:4860::8888"}
+
+const oldFiles = "geoipupdate, and a timer that runs it every week"
+
+// registered reads the geo files as the daemon would, each to its end, and looks an address up.
+func (e *exam) registered(ctx context.Context) {
+	if !e.loaded || len(e.cfg.Geo.Files) == 0 {
+		return
+	}
+	s := e.on("")
+	var files []geo.File
+	for _, path := range e.cfg.Geo.Files {
+		if ctx.Err() != nil {
+			return
+		}
+		db, err := geo.Read(path)
+		files = append(files, geo.File{Path: path, DB: db, Err: err})
+		if err != nil {
+			fix := ""
+			if bad := (*geo.Error)(nil); errors.As(err, &bad) {
+				fix = bad.Hint
+			}
+			s.warn("geo", fix, "%s; bans need no such file", text(err))
+			continue
+		}
+		e.geoFile(s, path, db)
+	}
+	for _, lack := range geo.Lacking(e.cfg.Geo.Multiply, files) {
+		s.warn("geo", lack.Hint, "%s", text(lack))
+	}
+	e.landmark(s, files)
+}
+
+func (e *exam) geoFile(s subject, path string, db *geo.DB) {
+	about := printable.Limit(path, 200)
+	if err := db.Verify(); err != nil {
+		s.warn("geo", "geoipupdate, or download it again", "%s: what can be read is used, but it %s", about, text(err))
+	}
+	var knows []string
+	if db.Country {
+		knows = append(knows, "countries")
+	}
+	if db.ASN {
+		knows = append(knows, "networks")
+	}
+	detail := fmt.Sprintf("%s (%s) knows %s", about, printable.Limit(db.Type, 60), strings.Join(knows, " and "))
+	switch age := time.Since(db.Built); {
+	case db.Built.IsZero():
+		s.ok("geo", "%s; when it was built, it does not say", detail)
+	case age > geo.Stale:
+		s.warn("geo", oldFiles, "%s, as of %s, %s ago: addresses move", detail, db.Built.Format(time.DateOnly), short(age))
+	default:
+		s.ok("geo", "%s, as of %s", detail, db.Built.Format(time.DateOnly))
+	}
+}
+
+// landmark proves a lookup.
+func (e *exam) landmark(s subject, files []geo.File) {
+	usable := false
+	for _, f := range files {
+		usable = usable || f.DB != nil
+	}
+	if !usable {
+		return
+	}
+	for _, l := range landmarks {
+		if p := geo.Merge(files, netip.MustParseAddr(l)); p != (geo.Place{}) {
+			where := p.Country
+			if p.ASN != 0 {
+				where = strings.TrimSpace(fmt.Sprintf("%s AS%d %s", where, p.ASN, printable.Limit(p.ASName, 60)))
+			}
+			s.ok("geo lookup", "%s is registered in %s", l, where)
+			return
+		}
+	}
+	s.warn("geo lookup", "ringwall why ADDR with an address that you know; if it names no place, another file",
+		"the files know none of %s: are they about the whole Internet?", strings.Join(landmarks[:], ", "))
+}
