@@ -38,7 +38,7 @@ type Options struct {
 }
 
 // patience bounds every wait for something that takes milliseconds on an idle machine.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // Run plays the demonstration. The error is nil only if what Out claims did happen: each attacker is banned in the kernel
 // and none of its packets arrived after that, and each customer was answered to the end. Where the kernel lets this
