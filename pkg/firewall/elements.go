@@ -29,6 +29,9 @@ func (t *Table) Apply(changes []Change) error {
 	case t.broken:
 		return fmt.Errorf("%w: Ensure has to be called first", ErrGone)
 	}
+	if len(p.hashed) >= deafFrom {
+		defer t.deafen(t.w)()
+	}
 	var full error
 	if err = t.applyRanges(p); err == nil {
 		full, err = t.applyHashed(p)

@@ -25,6 +25,8 @@ const maxDescriptor = 1024
 type socket struct {
 	lib *nftables.Conn
 	nl  *netlink.Conn
+	// commits counts the transactions that commit sent and the kernel took.
+	commits uint32
 }
 
 func dial(netns int) (*socket, error) {
@@ -93,6 +95,9 @@ func (s *socket) commit(msgs []netlink.Message) error {
 			return err
 		}
 		if !ready {
+			if first == nil {
+				s.commits++
+			}
 			return first
 		}
 		if _, err := s.nl.Receive(); err != nil && first == nil {

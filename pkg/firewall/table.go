@@ -66,6 +66,8 @@ type Table struct {
 	// What the last Verify found.
 	verified verified
 
+	ears ears
+
 	readMu sync.Mutex // reading goes its own way: a listing takes seconds
 	r      *socket
 }

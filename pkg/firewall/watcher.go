@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
@@ -40,6 +41,8 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 			_ = c.Close()
 		}
 	}()
+	t.ears.open(c, changed)
+	defer t.ears.open(nil, nil)
 	for {
 		msgs, err := c.Receive()
 		switch {
@@ -73,4 +76,52 @@ func generations() ([]bpf.RawInstruction, error) {
 		bpf.RetConstant{Val: 0},
 		bpf.RetConstant{Val: 1 << 16},
 	})
+}
+
+// deafFrom is how many elements are worth not listening to.
+const deafFrom = 256
+
+// ears is the connection of Watch. While anybody listens, the kernel makes a
+// notice of each element (nf_tables_setelem_notify), which costs as much as
+// the element; most of a flood's are of our own making and thrown away.
+type ears struct {
+	mu      sync.Mutex
+	conn    *netlink.Conn
+	changed func()
+}
+
+func (e *ears) open(c *netlink.Conn, changed func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.conn, e.changed = c, changed
+}
+
+// deafen stops listening while many elements are written through s. The
+// function that it returns listens again. What others changed meanwhile is
+// known by the number of transactions and told then.
+func (t *Table) deafen(s *socket) (listen func()) {
+	e := &t.ears
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c, changed, own := e.conn, e.changed, s.commits
+	if c == nil {
+		return func() {}
+	}
+	before, err := s.generation()
+	if err != nil || c.LeaveGroup(unix.NFNLGRP_NFTABLES) != nil {
+		return func() {}
+	}
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.conn != c {
+			return
+		}
+		if c.JoinGroup(unix.NFNLGRP_NFTABLES) != nil {
+			_ = c.Close() // Watch ends, and is begun again
+		}
+		if after, err := s.generation(); err != nil || after-before != s.commits-own {
+			changed()
+		}
+	}
 }
