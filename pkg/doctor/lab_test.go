@@ -116,7 +116,7 @@ func TestARealAsterisk(t *testing.T) {
 		client := control.Client{Socket: filepath.Join(filepath.Dir(path), "r.sock")}
 		for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 			st, err := client.Status(t.Context())
-			if err == nil && st.Healthy() && st.PBXs[0].Learned > 0 {
+			if err == nil && st.Healthy() && st.PBXs[0].Learned > 0 && st.PBXs[0].Events > 0 {
 				break
 			}
 			if time.Now().After(deadline) {
