@@ -83,23 +83,19 @@ func (c *call) hear(w float64) {
 
 // wait puts an event off until challenges.answer_within is over, and says whether there was room.
 func (c *call) wait(p pending) bool {
-	if len(c.pending)-c.first >= maxPending {
+	if c.waiting.n >= maxPending {
 		c.limited["challenges"]++
 		return false
 	}
 	p.at, p.due = c.now, c.now+int64(c.cfg.Challenges.AnswerWithin)
-	if last := len(c.pending) - 1; last >= c.first {
-		p.due = max(p.due, c.pending[last].due) // answer_within was shortened meanwhile
+	if last := c.waiting.last(); last != nil {
+		p.due = max(p.due, last.due) // answer_within was shortened meanwhile
 	}
 	p.key, p.addr, p.pbx = c.key, c.ev.Remote.AddrPort, c.pbx
 	p.typ, p.service, p.transport = c.ev.Type, c.ev.Service, c.ev.Remote.Transport
 	p.length = uint8(min(len(c.ev.Account), nameBytes))
 	copy(p.account[:], c.ev.Account)
-	if c.first > 1024 && c.first > len(c.pending)/2 {
-		c.pending = append(c.pending[:0], c.pending[c.first:]...)
-		c.first = 0
-	}
-	c.pending = append(c.pending, p)
+	c.waiting.push(p)
 	return true
 }
 

@@ -37,8 +37,7 @@ type Engine struct {
 	pairs    *window[pair] // of a source without trust and an account that fails from it
 	reports  *window[struct{}]
 	breached *window[key] // logins after guessing, by source and account
-	pending  []pending
-	first    int // index in pending
+	waiting  waiting
 	ring     ring
 
 	bans      map[netip.Prefix]*ban
@@ -194,11 +193,11 @@ func (e *Engine) Tick(now time.Time, out []Decision) ([]Decision, bool) {
 
 // nextDue returns when the next thing is due, if that is not after now.
 func (e *Engine) nextDue(now int64) (at int64, due bool) {
-	if e.first < len(e.pending) {
-		at, due = e.pending[e.first].due, true
+	if p := e.waiting.first(); p != nil {
+		at, due = p.due, true
 	}
-	if len(e.timers) > 0 && (!due || e.timers[0].at < at) {
-		at, due = e.timers[0].at, true
+	if t := e.timers.first(); t != nil && (!due || t.at < at) {
+		at, due = t.at, true
 	}
 	return at, due && at <= now
 }
@@ -212,9 +211,8 @@ func (e *Engine) settle(now time.Time, out []Decision, n int) []Decision {
 			break
 		}
 		e.now = max(e.now, at)
-		if e.first < len(e.pending) && e.pending[e.first].due == at {
-			p := e.pending[e.first]
-			e.first++
+		if p := e.waiting.first(); p != nil && p.due == at {
+			p := e.waiting.pop()
 			out = e.settleChallenge(&p, out)
 			continue
 		}
