@@ -239,7 +239,13 @@ func serve(t *testing.T, f *fake) *served {
 			t.Error(err)
 		}
 	})
-	srv := &http.Server{Handler: p.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
+	srv := &http.Server{Handler: p.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if tcp, ok := c.(*net.TCPConn); ok {
+				_ = tcp.SetWriteBuffer(4096) // so that a client that reads nothing stalls at once
+			}
+			return ctx
+		}}
 	done.Go(func() { _ = srv.Serve(l) })
 	stop := sync.OnceFunc(func() {
 		cancel()
