@@ -54,7 +54,8 @@ func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment str
 }
 
 // Unban ends every ban within a prefix and every ban of a network that covers it. With a grace, no source within the
-// prefix is banned again for so long, and nothing about it is forgotten; without one the score of the source is forgotten.
+// prefix is banned again for so long, and its score stays; without one the score of the source is forgotten. The guesses
+// are forgotten in both cases: a person has vouched for it, so a login that follows is no breach.
 func (e *Engine) Unban(now time.Time, p netip.Prefix, grace time.Duration) []Decision {
 	e.advance(now)
 	p = cleaned(p)
@@ -67,11 +68,15 @@ func (e *Engine) Unban(now time.Time, p netip.Prefix, grace time.Duration) []Dec
 		}
 	}
 	for _, p := range mercy {
+		k, ok := e.keyOfPrefix(p)
+		if ok {
+			e.forgetGuesses(k)
+		}
 		if grace > 0 {
 			until := e.now + int64(grace)
 			e.grace.set(p, until)
 			e.timers.set(until, p, endOfGrace)
-		} else if k, ok := e.keyOfPrefix(p); ok {
+		} else if ok {
 			e.absolve(k)
 		}
 	}
@@ -112,6 +117,11 @@ func (e *Engine) absolve(k key) {
 	more := e.sources.details(s)
 	more.overflow, more.pace, more.failing, more.challenged = 0, pace{}, sketch{}, sketch{}
 	e.classify(s)
+	e.forgetGuesses(k)
+}
+
+// forgetGuesses forgets which accounts were guessed by a source.
+func (e *Engine) forgetGuesses(k key) {
 	e.pairs.remove(func(p pair) bool { return p.from == k })
 	e.breached.remove(func(have key) bool { return have == k })
 }

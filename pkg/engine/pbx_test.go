@@ -169,6 +169,10 @@ func TestPBX(t *testing.T) {
 			scans(w, 2, bad).wantFree(bad)
 			scans(w, 1, bad).wantBanned(bad)
 		}},
+		{"a customer who guessed, was let in by a person, and has the right password now", nil, func(w *world) {
+			w.crack(6, "192.0.2.73", "201").wantBanned("192.0.2.73").unban("192.0.2.73/32", time.Hour).login("192.0.2.73", "201")
+			w.wantTrusted("192.0.2.73").wantDecision(0, engine.Breach, engine.Guessed)
+		}},
 		{"unban of everybody", nil, func(w *world) {
 			attackNet(w)
 			w.log = append(w.log, w.e.UnbanAll(w.now)...)
