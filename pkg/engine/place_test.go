@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"reflect"
@@ -228,5 +229,40 @@ func TestWhySaysWhatThePlaceAdded(t *testing.T) {
 	want, err := os.ReadFile("testdata/why/banned-by-its-place.txt")
 	if got := strings.Join(x.Lines, "\n") + "\n"; err != nil || got != string(want) {
 		t.Errorf("got\n%s\nwant\n%s%v", got, want, err)
+	}
+}
+
+// TestTheDocsMultiplyAsTheEngineDoes plays the example of geo.md.
+func TestTheDocsMultiplyAsTheEngineDoes(t *testing.T) {
+	page, err := os.ReadFile("../../deploy/docs/geo.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, row := range []struct {
+		name string
+		m    policy.Multiply
+	}{{"with   ", policy.Multiply{Countries: map[string]float64{"SE": 2}}}, {"without", policy.Multiply{}}} {
+		w := newWorld(t)
+		w.e.Weigh(row.m, func(netip.Addr) engine.Place { return engine.Place{Country: "SE"} })
+		for i := 0; !w.banned(bad); i++ {
+			at := w.now
+			w.scan(bad, fmt.Sprint(100+i))
+			evidence := w.e.Why(w.now, netip.MustParseAddr(bad)).Evidence
+			last := evidence[len(evidence)-1]
+			fmt.Fprintf(&b, "%s  %s  %s %s: %.1f points, score %.1f", row.name, at.Format(time.TimeOnly), last.Event, last.Account, last.Points, last.Score)
+			if text := last.Arithmetic(); text != "" {
+				b.WriteString(": " + text)
+			}
+			b.WriteByte('\n')
+			if w.banned(bad) {
+				fmt.Fprintf(&b, "%s  %s  → ban\n", row.name, at.Format(time.TimeOnly))
+			}
+			w.pass(2 * time.Minute)
+		}
+	}
+	_, rest, _ := strings.Cut(string(page), "<!-- example -->\n```\n")
+	if got, _, ok := strings.Cut(rest, "```\n<!-- end -->\n"); !ok || got != b.String() {
+		t.Errorf("geo.md says\n%s\nand the engine\n%s", got, b.String())
 	}
 }
