@@ -116,9 +116,11 @@ func (e *Ender) End(prefixes ...netip.Prefix) {
 		if !ok {
 			continue
 		}
-		if _, ok := e.pending[p]; !ok && len(e.pending) >= e.cfg.MaxPending {
-			e.lost++
-			continue
+		if len(e.pending) >= e.cfg.MaxPending {
+			if _, ok := e.pending[p]; !ok {
+				e.lost++
+				continue
+			}
 		}
 		e.pending[p] = struct{}{}
 	}
