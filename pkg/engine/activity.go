@@ -39,13 +39,17 @@ type Activity struct {
 
 // activity counts attempts by minute and by account, in a fixed amount of memory and without allocating.
 type activity struct {
-	minutes [slots]struct {
-		minute         int64 // since the epoch
-		attempts, bans uint32
-	}
+	minutes [slots]counts
+	latest  *counts // of the last count
+	over    int64 // its end, ns
 	names [2]*names // of this half of the day and of the one before
 	began int64     // of names[0], ns
 	prior int64     // of names[1]
+}
+
+type counts struct {
+	minute         int64 // since the epoch
+	attempts, bans uint32
 }
 
 // names are the most tried accounts: a space-saving sketch (Metwally, Agrawal, El Abbadi 2005) in buckets that a keyed hash
@@ -64,25 +68,28 @@ type tried struct {
 	account [nameBytes]byte
 }
 
-func (a *activity) at(now int64) (attempts, bans *uint32) {
-	m := &a.minutes[now/minute%slots]
-	if m.minute != now/minute {
-		m.minute, m.attempts, m.bans = now/minute, 0, 0
+// at is the minute of now. Time does not go back.
+func (a *activity) at(now int64) *counts {
+	if now < a.over {
+		return a.latest
 	}
-	return &m.attempts, &m.bans
+	n := now / minute
+	a.latest, a.over = &a.minutes[n%slots], (n+1)*minute
+	if a.latest.minute != n {
+		*a.latest = counts{minute: n}
+	}
+	return a.latest
 }
 
 // banned counts a ban.
 func (a *activity) banned(now int64) {
-	_, bans := a.at(now)
-	*bans++
+	a.at(now).bans++
 }
 
 // tally counts an attempt of the event's source at the event's account.
 func (c *call) tally() {
 	a := &c.activity
-	attempts, _ := a.at(c.now)
-	*attempts++
+	a.at(c.now).attempts++
 	if name := c.ev.Account; name != "" && name != unknown {
 		a.turn(c.now)
 		a.names[0].add(c.name(), c.id(forTally, c.key, 0), c.now, name)
