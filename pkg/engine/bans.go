@@ -42,8 +42,8 @@ func (e *Engine) banOf(k key) *ban {
 	return nil
 }
 
-// condemn bans the source of a case, or says why not.
-func (c *call) condemn(s *source, reason Reason, enforce, proven bool) {
+// condemn bans the source of a case, or says why not; have is its active ban, if there is one.
+func (c *call) condemn(s *source, have *ban, reason Reason, enforce, proven bool) {
 	prefix := c.prefixOf(c.key)
 	if _, ok := c.allow.covering(c.addr); ok {
 		return
@@ -54,8 +54,9 @@ func (c *call) condemn(s *source, reason Reason, enforce, proven bool) {
 	}
 	if !prefix.IsSingleIP() && c.exemptWithin(prefix) {
 		prefix = netip.PrefixFrom(c.addr, c.addr.BitLen())
+		have = c.bans[prefix]
 	}
-	if have := c.bans[prefix]; have != nil && have.until > c.now && (!have.observed || !enforce) {
+	if have != nil && have.until > c.now && (!have.observed || !enforce) {
 		return
 	}
 	if c.graced(prefix) {

@@ -255,12 +255,15 @@ func (c *call) charge(w float64, reason Reason, n note) {
 	}
 	if w > 0 {
 		c.tally()
-		c.verdict(s, reason, enforce)
+		if !s.banned { // goodFails may have ended it
+			b = nil
+		}
+		c.verdict(s, b, reason, enforce)
 	}
 }
 
-// verdict compares the source's numbers with the threshold.
-func (c *call) verdict(s *source, reason Reason, enforce bool) {
+// verdict compares the source's numbers with the threshold; b is its active ban, if there is one.
+func (c *call) verdict(s *source, b *ban, reason Reason, enforce bool) {
 	limit := c.cfg.Threshold
 	if t := c.trustOf(s); t != nil {
 		limit *= c.cfg.Trust.Tolerance
@@ -282,9 +285,9 @@ func (c *call) verdict(s *source, reason Reason, enforce bool) {
 	proven := float64(s.proven) >= limit-slack
 	switch {
 	case enforce && float64(s.score) >= limit-slack:
-		c.condemn(s, reason, true, proven)
+		c.condemn(s, b, reason, true, proven)
 	case float64(s.observed) >= limit-slack:
-		c.condemn(s, reason, false, proven)
+		c.condemn(s, b, reason, false, proven)
 	}
 }
 

@@ -169,28 +169,24 @@ func (r *ring) add(s *source) *record {
 // chain returns up to n records of a source, oldest first, and whether there were older ones.
 func (r *ring) chain(s *source, n int) (records []record, more bool) {
 	owner := checksum(s.key)
-	for seq := s.evidence; seq != 0; {
-		if seq > r.seq || r.seq-seq >= ringSize {
-			return reversed(records), true
+	var found [maxEvidence]uint32 // sequence numbers, the latest first
+	have := 0
+	for seq := s.evidence; seq != 0; seq = r.at(seq).before {
+		if have == min(n, len(found)) || seq > r.seq || r.seq-seq >= ringSize || r.at(seq).owner != owner {
+			more = true
+			break
 		}
-		rec := *r.at(seq)
-		if rec.owner != owner {
-			return reversed(records), true
-		}
-		if len(records) == n {
-			return reversed(records), true
-		}
-		records = append(records, rec)
-		seq = rec.before
+		found[have] = seq
+		have++
 	}
-	return reversed(records), false
-}
-
-func reversed(r []record) []record {
-	for i, j := 0, len(r)-1; i < j; i, j = i+1, j-1 {
-		r[i], r[j] = r[j], r[i]
+	if have == 0 {
+		return nil, more
 	}
-	return r
+	records = make([]record, have)
+	for i, seq := range found[:have] {
+		records[have-1-i] = *r.at(seq)
+	}
+	return records, more
 }
 
 // checksum folds a key: enough to notice that a slot of the ring belongs to another source by now.
