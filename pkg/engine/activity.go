@@ -40,11 +40,11 @@ type Activity struct {
 // activity counts attempts by minute and by account, in a fixed amount of memory and without allocating.
 type activity struct {
 	minutes [slots]counts
-	latest  *counts // of the last count
-	over    int64 // its end, ns
-	names [2]*names // of this half of the day and of the one before
-	began int64     // of names[0], ns
-	prior int64     // of names[1]
+	latest  *counts   // of the last count
+	over    int64     // its end, ns
+	names   [2]*names // of this half of the day and of the one before
+	began   int64     // of names[0], ns
+	prior   int64     // of names[1]
 }
 
 type counts struct {
