@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // elsewhere is where the attacker of these tests is registered; the office is in a country of which nothing is said.
@@ -264,5 +265,33 @@ func TestTheDocsMultiplyAsTheEngineDoes(t *testing.T) {
 	_, rest, _ := strings.Cut(string(page), "<!-- example -->\n```\n")
 	if got, _, ok := strings.Cut(rest, "```\n<!-- end -->\n"); !ok || got != b.String() {
 		t.Errorf("geo.md says\n%s\nand the engine\n%s", got, b.String())
+	}
+}
+
+// BenchmarkPlaces measures what multipliers cost an event of a scanner: nothing without them, and with them what the answer
+// to the question costs, which is that of the geo files.
+func BenchmarkPlaces(b *testing.B) {
+	where := func(netip.Addr) engine.Place { return engine.Place{Country: "NL", ASN: 64496} }
+	for _, row := range []struct {
+		name string
+		m    policy.Multiply
+	}{
+		{"without", policy.Multiply{}}, {"with", policy.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[policy.ASN]float64{64496: 0.75}}},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			e := engine.New(policy.Default().Policy)
+			e.Weigh(row.m, where)
+			sessions := manySessions()
+			now, out := start, []engine.Decision(nil)
+			ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000"}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				ev.Time, ev.Session = now, sessions[i%len(sessions)]
+				ev.Remote = security.Address{AddrPort: netip.AddrPortFrom(nth(i%100_000), 5060), Transport: security.UDP}
+				out = e.Handle(now, "pbx", &ev, out[:0])
+				now = now.Add(50 * time.Microsecond)
+			}
+		})
 	}
 }

@@ -96,7 +96,7 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 		"pipe":      "is no regular file",
 		"empty":     "is empty",
 		"text":      "is damaged, or no file in MaxMind's format: error opening database: invalid MaxMind DB file",
-		"large":     "has 512 MB, more than the 512 MB that are read into memory",
+		"large":     "has 256 MB, more than the 256 MB that are read into memory",
 		"loop":      "cannot be read: too many levels of symbolic links",
 	} {
 		t.Run(name, func(t *testing.T) {
