@@ -99,7 +99,7 @@ func (h *host) flood(ctx context.Context, o *options) (r result, err error) {
 			}
 			known -= first
 			if known += r.dropped; pushed-known > window {
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(20 * time.Millisecond)
 			}
 		}
 		h.server.Broadcast(c)

@@ -58,6 +58,13 @@ func stages() []stage {
 }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == asReflex {
+		if err := reflex(); err != nil {
+			fmt.Fprintln(os.Stderr, "reflex:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	if err := bench(ctx); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
 	"time"
@@ -154,57 +155,90 @@ func join(inside, outside *netspace.Space) error {
 
 var target = netip.AddrFrom4([4]byte{10, 99, 0, 1})
 
-// reaction measures how long an attacker's packets pass after the event that bans him is on the socket.
+// battlefield makes a namespace from which the attackers of all trials come.
+func battlefield(inside *netspace.Space, o *options) (*netspace.Space, error) {
+	outside, err := netspace.New()
+	if err != nil {
+		return nil, err
+	}
+	err = join(inside, outside)
+	if err == nil {
+		err = attackers(outside, o.trials)
+	}
+	if err != nil {
+		return nil, errors.Join(err, outside.Close())
+	}
+	return outside, nil
+}
+
+// reaction measures how long an attacker's packets pass after the event that bans him is on the socket. It does so, in
+// the same run, with the least that any program could do.
 func reaction(ctx context.Context, o *options) error {
 	h, err := newHost(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer h.close()
-	outside, err := netspace.New()
+	outside, err := battlefield(h.space, o)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = outside.Close() }()
-	if err := join(h.space, outside); err != nil {
-		return err
-	}
-	if err := attackers(outside, o.trials); err != nil {
-		return err
-	}
 	if err := h.start(ctx, o); err != nil {
 		return err
 	}
+	took, err := trials(ctx, o, h.space, outside, func() net.Conn { return *h.lines.latest.Load() })
+	if err != nil {
+		return err
+	}
+	h.kill()
+	least, err := floor(ctx, o)
+	if err != nil {
+		return err
+	}
+	quantiles("event on the socket to the first dropped packet", took)
+	quantiles("the same by read(2) and one prepared transaction", least)
+	return nil
+}
+
+// trials has one attacker after the other banned.
+func trials(ctx context.Context, o *options, inside, outside *netspace.Space, line func() net.Conn) ([]time.Duration, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
-		return err
+		return nil, err
 	}
 	var took []time.Duration
 	for i := range o.trials {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
-		p, err := newProbe(outside, h.space, attacker(i), target)
+		p, err := newProbe(outside, inside, attacker(i), target)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := p.ready(); err != nil {
-			return err
-		}
-		event := appendEvent(nil, time.Now(), trap, i, "UDP", attacker(i))
-		began := time.Now()
-		if _, err := (*h.lines.latest.Load()).Write(event); err != nil {
-			return err
-		}
-		at, err := p.banned(patience, 5*time.Microsecond)
+		at, began, err := p.trial(line(), i)
 		p.close()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		took = append(took, at.Sub(began))
 		time.Sleep(5 * time.Millisecond)
 	}
-	quantiles("event on the socket to the first dropped packet", took)
-	return nil
+	return took, nil
+}
+
+// trial writes the event that bans the n-th attacker, and returns when his first dropped packet was sent and when the
+// event was.
+func (p *probe) trial(line net.Conn, n int) (at, began time.Time, err error) {
+	if err := p.ready(); err != nil {
+		return at, began, err
+	}
+	event := appendEvent(nil, time.Now(), trap, n, "UDP", attacker(n))
+	began = time.Now()
+	if _, err := line.Write(event); err != nil {
+		return at, began, err
+	}
+	at, err = p.banned(patience, 5*time.Microsecond)
+	return at, began, err
 }
