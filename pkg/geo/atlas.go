@@ -25,7 +25,8 @@ type Atlas struct {
 	log  *slog.Logger
 	open atomic.Pointer[[]*DB] // what there is, in the order of the files
 
-	mu    sync.Mutex
+	work  sync.Mutex // of who changes files: reading may take its time
+	mu    sync.Mutex // of who looks at them: never held for long
 	files []*file
 }
 
@@ -58,8 +59,8 @@ func (a *Atlas) String() string { return "geo files" }
 
 // Configure changes which files there are. Those that stay are not read again.
 func (a *Atlas) Configure(paths []string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.work.Lock()
+	defer a.work.Unlock()
 	files := make([]*file, 0, len(paths))
 	for _, path := range paths {
 		i := slices.IndexFunc(a.files, func(f *file) bool { return f.path == path })
@@ -68,24 +69,32 @@ func (a *Atlas) Configure(paths []string) {
 			continue
 		}
 		f := &file{path: path}
-		f.load(a.log)
+		f.take(read(path))
+		f.tell(a.log, nil)
 		files = append(files, f)
 	}
+	a.mu.Lock()
 	a.files = files
+	a.mu.Unlock()
 	a.publish()
 }
 
 // Refresh reads the files that were replaced since they were read. Run calls it every minute.
 func (a *Atlas) Refresh() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	changed := false
+	a.work.Lock()
+	defer a.work.Unlock()
 	for _, f := range a.files {
-		changed = f.refresh(a.log, time.Now()) || changed
+		if !f.replaced(time.Now()) {
+			continue
+		}
+		db, s, err := read(f.path)
+		before := f.err
+		a.mu.Lock()
+		f.take(db, s, err)
+		a.mu.Unlock()
+		f.tell(a.log, before)
 	}
-	if changed {
-		a.publish()
-	}
+	a.publish()
 }
 
 // Run refreshes until ctx ends, and returns nil.
@@ -146,8 +155,8 @@ func (a *Atlas) Files() []File {
 	return out
 }
 
-// refresh reads the file if it is another one than at the last attempt, and reports whether there is a new DB.
-func (f *file) refresh(log *slog.Logger, now time.Time) bool {
+// replaced says whether the file is another one than at the last attempt, and looks finished.
+func (f *file) replaced(now time.Time) bool {
 	info, err := os.Stat(f.path)
 	switch {
 	case err != nil && f.tried == stamp{} && f.err != nil, err == nil && stampOf(info) == f.tried:
@@ -155,23 +164,24 @@ func (f *file) refresh(log *slog.Logger, now time.Time) bool {
 	case err == nil && info.Mode().IsRegular() && now.Sub(info.ModTime()).Abs() < settled:
 		return false // perhaps still being written: the next look is soon enough
 	}
-	return f.load(log)
+	return true
 }
 
-// load reads the file. It keeps what was read before where that fails, and says so once.
-func (f *file) load(log *slog.Logger) bool {
-	before := f.err
-	db, s, err := read(f.path)
-	f.tried, f.err = s, err
-	if err != nil {
-		if before == nil || before.Error() != err.Error() {
-			log.Warn("a geo file cannot be used", "err", err, "try", hint(err), "still_used", f.db != nil)
-		}
-		return false
+// take notes what came of an attempt. Where it failed, what was read before stays.
+func (f *file) take(db *DB, s stamp, err error) {
+	if f.tried, f.err = s, err; err == nil {
+		f.db, f.loaded = db, time.Now()
 	}
-	f.db, f.loaded = db, time.Now()
-	log.Info("geo file read", "file", f.path, "type", db.Type, "built", db.Built.Format(time.DateOnly), "bytes", db.Bytes)
-	return true
+}
+
+// tell logs what came of an attempt: the same trouble as before is no news.
+func (f *file) tell(log *slog.Logger, before error) {
+	switch {
+	case f.err == nil:
+		log.Info("geo file read", "file", f.path, "type", f.db.Type, "built", f.db.Built.Format(time.DateOnly), "bytes", f.db.Bytes)
+	case before == nil || before.Error() != f.err.Error():
+		log.Warn("a geo file cannot be used", "err", f.err, "try", hint(f.err), "still_used", f.db != nil)
+	}
 }
 
 func hint(err error) string {
