@@ -111,6 +111,10 @@ func New(o Options) (_ *Daemon, err error) {
 	if err := d.openKernel(cfg); err != nil {
 		return nil, err
 	}
+	// Before the first event: this machine or its gateway is never banned, not even for a moment.
+	if err := d.known.watcher.Look(); err != nil {
+		return nil, err
+	}
 	if err := d.openFlows(cfg); err != nil {
 		return nil, err
 	}

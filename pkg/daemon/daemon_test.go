@@ -16,6 +16,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -309,6 +310,28 @@ func TestAllBansEndWithAGrace(t *testing.T) {
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
 		t.Error("banned again within the grace")
 	}
+}
+
+// An attacker's first packet may bear the address of this machine, or of the gateway behind which all customers are.
+func TestOwnAddressesAreSparedBeforeTheFirstEvent(t *testing.T) {
+	r := newRig(t)
+	r.stop()
+	d, err := New(Options{Config: r.cfg, NetNS: r.space.FD(), Log: slog.New(slog.DiscardHandler)}) // and nothing runs
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close() }()
+	own, err := hosts.Own()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.judge.ask(func(e *engine.Engine, _ time.Time) {
+		for p, why := range own {
+			if !slices.Contains(e.Exempt(), p) {
+				t.Errorf("%v (%s) may be banned", p, why)
+			}
+		}
+	})
 }
 
 // What is wrong and what to do about it are said once each.

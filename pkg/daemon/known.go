@@ -18,6 +18,7 @@ import (
 type known struct {
 	judge    *judge
 	resolver *hosts.Resolver
+	watcher  *hosts.Watcher
 
 	mu     sync.Mutex
 	config []string // host names of policy.allow
@@ -36,8 +37,8 @@ func (d *Daemon) newKnown(cfg *policy.Config) *known {
 		d.log.Info("a host name of the allow list is resolved again", "host", name)
 	}})
 	k.configure(cfg.Policy)
-	watcher := hosts.NewWatcher(hosts.WatchConfig{Log: d.log, OnChange: k.machine})
-	d.tasks = append(d.tasks, k.resolver, watcher)
+	k.watcher = hosts.NewWatcher(hosts.WatchConfig{Log: d.log, OnChange: k.machine})
+	d.tasks = append(d.tasks, k.resolver, k.watcher)
 	return k
 }
 

@@ -119,6 +119,23 @@ func TestWatcherTellsOfNewAddressesAndRoutes(t *testing.T) {
 	})
 }
 
+func TestWhatWasLookedAtIsNotToldTwice(t *testing.T) {
+	inNamespace(t, func(s *netspace.Space) {
+		first := make(chan map[netip.Prefix]string, 1)
+		w := NewWatcher(WatchConfig{Interval: time.Hour, OnChange: func(own map[netip.Prefix]string) { first <- own }})
+		check(t, w.Look())
+		if own := <-first; !maps.Equal(own, always()) {
+			t.Errorf("Look told %v", own)
+		}
+		watch(t, s, w, func(lists chan map[netip.Prefix]string) {
+			link(t, "lan0", "192.0.2.10/24")
+			if own := <-lists; maps.Equal(own, always()) {
+				t.Error("Run told the same again")
+			}
+		})
+	})
+}
+
 func TestWatcherLooksAtIntervalsWithoutNotices(t *testing.T) {
 	inNamespace(t, func(s *netspace.Space) {
 		deaf := NewWatcher(WatchConfig{Interval: 20 * time.Millisecond})

@@ -29,6 +29,7 @@ type WatchConfig struct {
 type Watcher struct {
 	cfg       WatchConfig
 	subscribe func() (notices <-chan struct{}, stop func())
+	known     map[netip.Prefix]string
 }
 
 // NewWatcher returns a Watcher that does nothing until Run.
@@ -47,17 +48,31 @@ func NewWatcher(cfg WatchConfig) *Watcher {
 // String names the task.
 func (w *Watcher) String() string { return "own addresses" }
 
-// Run reports the list, and again whenever it changes, until ctx ends; it returns nil then. Only where the very first
-// list cannot be had does it return an error. Later failures are logged, and the list stays. Where the kernel's notices
-// cannot be had it looks every Interval.
-func (w *Watcher) Run(ctx context.Context) error {
-	notices, stop := w.subscribe()
-	defer stop()
+// Look reports the list once, before Run, for those to whom the list that Run begins with comes too late.
+func (w *Watcher) Look() error {
 	known, err := Own()
 	if err != nil {
 		return err
 	}
+	w.known = known
 	w.report(known)
+	return nil
+}
+
+// Run reports the list, unless [Watcher.Look] has, and again whenever it changes, until ctx ends; it returns nil then. Only
+// where the very first list cannot be had does it return an error. Later failures are logged, and the list stays. Where the kernel's notices
+// cannot be had it looks every Interval.
+func (w *Watcher) Run(ctx context.Context) error {
+	notices, stop := w.subscribe()
+	defer stop()
+	first, err := Own()
+	if err != nil {
+		return err
+	}
+	if !maps.Equal(w.known, first) {
+		w.known = first
+		w.report(first)
+	}
 	ticker := time.NewTicker(w.cfg.Interval)
 	defer ticker.Stop()
 	failing := false
@@ -91,9 +106,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 			failing = false
 			w.cfg.Log.Info("this machine's own addresses are known again")
 		}
-		if !maps.Equal(known, now) {
-			known = now
-			w.report(known)
+		if !maps.Equal(w.known, now) {
+			w.known = now
+			w.report(now)
 		}
 	}
 }
