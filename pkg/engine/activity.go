@@ -115,7 +115,6 @@ func (a *activity) turn(now int64) {
 func (n *names) add(hash, source uint64, now int64, name string) {
 	hash |= 1 // 0 is a free place
 	b := &n[hash>>32%buckets]
-	least := 0
 	for i, h := range b.hash {
 		if h == hash {
 			b.count[i]++
@@ -123,7 +122,10 @@ func (n *names) add(hash, source uint64, now int64, name string) {
 			b.tried[i].last = seconds(now)
 			return
 		}
-		if b.count[i] < b.count[least] {
+	}
+	least := 0
+	for i, n := range b.count {
+		if n < b.count[least] {
 			least = i
 		}
 	}
