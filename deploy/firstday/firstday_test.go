@@ -1,0 +1,243 @@
+package firstday
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/maxmind/mmdbwriter/mmdbtype"
+
+	"github.com/ringwall/ringwall/pkg/geo/geotest"
+)
+
+var update = flag.Bool("update", false, "write what commands print into the pages")
+
+// A day is a machine, and what was typed there.
+type day struct {
+	*machine
+	typed []entry
+	odd   bool // the stage was set otherwise than a page tells, so its output is not compared
+}
+
+// An entry is a command of a transcript.
+type entry struct {
+	command, output string
+	took            time.Duration
+}
+
+// TestEveryCommand types every command of README.md and of deploy/docs, in their order, as root on a Debian with Asterisk
+// where the events are real: README.md first, as on the first day. A page begins with a Ringwall that bans.
+func TestEveryCommand(t *testing.T) {
+	d := &day{machine: newMachine(t)}
+	d.build(t)
+	d.stock(t)
+	order := pages(t)
+	// The first installs it, and the last removes it again.
+	slices.SortStableFunc(order, func(a, b string) int { return rank(a) - rank(b) })
+	for _, page := range order {
+		passed := t.Run(strings.TrimSuffix(filepath.Base(page), ".md"), func(t *testing.T) {
+			if page != "README.md" {
+				d.reset(t)
+			}
+			d.page(t, page)
+		})
+		if page == "README.md" {
+			defer d.oldPassword(t, office, "201", "203")()
+			t.Logf("the first day:\n%s", d.transcript())
+			if !passed {
+				t.Fatal("no other page can be tried without the first day")
+			}
+		}
+	}
+}
+
+func rank(page string) int {
+	switch filepath.Base(page) {
+	case "README.md":
+		return 0
+	case "customer-calls.md": // the office's phone needs half a minute until it is known
+		return 2
+	case "install.md":
+		return 3
+	}
+	return 1
+}
+
+// build makes the package, as README.md says.
+func (d *day) build(t *testing.T) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(top, "deploy/packages/build"), "-arch", runtime.GOARCH, "-kind", "deb", d.share)
+	cmd.Env = append(os.Environ(), "RINGWALL_VERSION=1.0.0", "SOURCE_DATE_EPOCH=1700000000")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+}
+
+// stock puts there what an administrator has when he begins, and what pages take for granted.
+func (d *day) stock(t *testing.T) {
+	t.Helper()
+	d.write(t, "on-ban", "#!/bin/sh\n")
+	d.sh(t, `cp /mnt/ringwall_*.deb ~
+		rm /etc/dpkg/dpkg.cfg.d/lab # which leaves out /usr/share/doc
+		echo 'APT::Get::Assume-Yes "true";' >/etc/apt/apt.conf.d/90yes # the administrator's y and Enter
+		install -m 755 /mnt/on-ban /usr/local/bin/on-ban
+		printf '[general]\n[logfiles]\nmessages.log => notice,warning,error\nsecurity.log => security\n' >/etc/asterisk/logger.conf
+		asterisk -rx 'logger reload'`)
+	const somewhere = "203.0.113.0/24"
+	for name, record := range map[string]mmdbtype.Map{"Country": geotest.Country("SE"), "ASN": geotest.ASN(64496, "Example Hosting")} {
+		geotest.Put(t, filepath.Join(d.share, "GeoLite2-"+name+".mmdb"),
+			geotest.Make(t, geotest.Networks{somewhere: record}, geotest.Type("GeoLite2-"+name)))
+	}
+	d.sh(t, "install -D -m 644 -t /var/lib/GeoIP /mnt/*.mmdb")
+	fail2ban := exec.CommandContext(t.Context(), "cp", "-rL", "/etc/fail2ban", filepath.Join(d.share, "fail2ban"))
+	if out, err := fail2ban.CombinedOutput(); err != nil {
+		t.Fatalf("the laboratory installs fail2ban (deploy/lab/lab install): %v\n%s", err, out)
+	}
+	d.sh(t, `cp -r /mnt/fail2ban /etc/fail2ban
+		printf '[asterisk]\nenabled = true\n' >/etc/fail2ban/jail.local`)
+}
+
+// reset is the state that a page begins with.
+func (d *day) reset(t *testing.T) {
+	t.Helper()
+	d.sh(t, `cp /usr/share/doc/ringwall/examples/minimal.yaml /etc/ringwall/ringwall.yaml
+		echo 'policy: {mode: enforce}' >>/etc/ringwall/ringwall.yaml
+		chgrp ringwall /etc/ringwall/ringwall.yaml; chmod 640 /etc/ringwall/ringwall.yaml
+		systemctl start ringwall; systemctl reload ringwall`)
+	d.inForce(t)
+	d.odd = false
+}
+
+// inForce waits until the daemon has the mode of its file: systemctl reload does not wait for that.
+func (d *day) inForce(t *testing.T) {
+	t.Helper()
+	until(t, "the daemon has the mode of its file", func() bool {
+		_, err := d.try(t, `mode=$(ringwall check --print | sed -n 's/^  mode: //p'); ringwall status --json | grep -q "\"mode\":\"$mode\""`)
+		return err == nil
+	})
+}
+
+// page types the commands of a page.
+func (d *day) page(t *testing.T, page string) {
+	var output string
+	for _, b := range blocks(t, page) {
+		where := fmt.Sprintf("%s:%d", page, b.line)
+		switch {
+		case b.lang == "sh":
+			for _, command := range b.commandLines() {
+				output = d.step(t, page, where, command)
+			}
+		case b.lang == "yaml":
+			d.configuration(t, where, b.text)
+		case b.follows && d.odd:
+			t.Logf("%s: not compared, since the stage could not be set as the page tells it", where)
+		case b.follows && *update:
+			replace(t, b, output)
+		case b.follows:
+			if what := differs(b.text, output); what != "" {
+				t.Errorf("%s: the output is not what the page shows (go test ./deploy/firstday -update writes it there): %s\nall of it:\n%s", where, what, output)
+			}
+		}
+	}
+}
+
+// step types one command.
+func (d *day) step(t *testing.T, page, where, command string) string {
+	t.Helper()
+	if reason, tried := d.elsewhere(t, command); tried {
+		t.Logf("%s: %s: %s", where, command, reason)
+		return ""
+	}
+	if stage := stages[filepath.Base(page)+": "+command]; stage != nil {
+		stage(t, d)
+	}
+	began := time.Now()
+	script := command
+	if strings.HasSuffix(command, "--follow") {
+		script = "timeout --foreground --preserve-status --signal INT 2 " + command // Ctrl-C
+	}
+	out, err := d.try(t, script)
+	if err != nil {
+		t.Fatalf("%s: %s: %v\n%s", where, command, err, out)
+	}
+	if page == "README.md" {
+		d.typed = append(d.typed, entry{command, out, time.Since(began)})
+	}
+	if strings.HasPrefix(command, "systemctl reload") {
+		d.inForce(t)
+	}
+	if check := outcomes[filepath.Base(page)+": "+command]; check != nil {
+		check(t, d, out)
+	}
+	return out
+}
+
+// configuration checks a part of the configuration.
+func (d *day) configuration(t *testing.T, where, text string) {
+	t.Helper()
+	if !strings.Contains(text, "asterisk:") {
+		minimal, err := os.ReadFile(filepath.Join(top, "examples/minimal.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = string(minimal) + text
+	}
+	d.write(t, "part.yaml", text)
+	out, err := d.try(t, "install -m 600 /mnt/part.yaml /root/part.yaml; ringwall check --config /root/part.yaml")
+	if err != nil || !strings.Contains(out, "0 warnings") {
+		t.Errorf("%s: %v\n%s", where, err, out)
+	}
+}
+
+// transcript is what was typed on the first day, and how long each command took.
+func (d *day) transcript() string {
+	var b strings.Builder
+	var took time.Duration
+	keys := 0
+	for _, e := range d.typed {
+		fmt.Fprintf(&b, "# %s\n", e.command)
+		if e.output != "" {
+			fmt.Fprintln(&b, e.output)
+		}
+		fmt.Fprintf(&b, "[%.2f s]\n\n", e.took.Seconds())
+		took += e.took
+		keys += len(e.command) + 1
+	}
+	fmt.Fprintf(&b, "%d commands, %d keys to type or paste, %.1f s until all had answered\n", len(d.typed), keys, took.Seconds())
+	return b.String()
+}
+
+// replace writes what a command printed into its page.
+func replace(t *testing.T, b block, output string) {
+	t.Helper()
+	if strings.Contains(b.text, "…\n") && differs(b.text, output) == "" {
+		return
+	}
+	path := filepath.Join(top, b.page)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := func(text string) string {
+		var s strings.Builder
+		for line := range strings.Lines(strings.TrimRight(text, "\n") + "\n") {
+			s.WriteString(strings.TrimRight(b.indent+strings.TrimSuffix(line, "\n"), " ") + "\n")
+		}
+		return s.String()
+	}
+	old := b.indent + "```text\n" + lines(b.text) + b.indent + "```\n"
+	if strings.Count(string(data), old) != 1 {
+		t.Fatalf("%s:%d: the block is not there exactly once", b.page, b.line)
+	}
+	fresh := strings.Replace(string(data), old, b.indent+"```text\n"+lines(output)+b.indent+"```\n", 1)
+	if err := os.WriteFile(path, []byte(fresh), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,281 @@
+package firstday
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/deploy/lab"
+)
+
+// patience bounds every wait for something that must happen.
+const patience = 1 * time.Minute
+
+// machine is a Debian with Asterisk as Debian configures it, fresh from debootstrap, in the place of the lab's server. It
+// has namespaces of its own for mounts and processes, so nothing of it outlives the test.
+type machine struct {
+	*lab.Lab
+	share  string // a folder of the host that is /mnt there
+	root   string // where its tree is mounted, seen in its own namespace
+	holder *lab.Process
+}
+
+// hold is the machine's first process.
+const hold = `
+tree=$1 layer=$2 share=$3
+exec 8>>"$tree.lock"
+flock -s 8
+mkdir "$layer/upper" "$layer/work" "$layer/root"
+mount -t overlay -o "lowerdir=$tree,upperdir=$layer/upper,workdir=$layer/work" ringwall "$layer/root" 2>/dev/null || {
+	mount -t tmpfs -o mode=755 ringwall "$layer/root"
+	cp -a "$tree/." "$layer/root/"
+}
+mount -t proc proc "$layer/root/proc"
+mount --rbind /dev "$layer/root/dev"
+mount --bind "$share" "$layer/root/mnt"
+echo ready
+read -r _ || true
+`
+
+// phones are what the administrator had before: Debian's own pjsip.conf has neither transport nor phone.
+const phones = `
+[udp]
+type=transport
+protocol=udp
+bind=0.0.0.0
+[tcp]
+type=transport
+protocol=tcp
+bind=0.0.0.0
+
+[phone](!)
+type=endpoint
+context=default
+allow=ulaw
+[login](!)
+type=auth
+auth_type=userpass
+[contacts](!)
+type=aor
+max_contacts=10
+`
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	m := &machine{Lab: lab.Start(t, lab.Options{Version: 22}), share: t.TempDir()}
+	m.StopAsterisk(t) // the lab's own: this machine has another
+	layer := t.TempDir()
+	m.root = filepath.Join(layer, "root")
+	tree, err := exec.CommandContext(t.Context(), "../lab/lab", "tree", "22").Output()
+	if err != nil {
+		t.Fatalf("no tree of Asterisk 22: %v", err)
+	}
+	cmd := exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "--",
+		"/bin/sh", "-euc", hold, "sh", strings.TrimSpace(string(tree)), layer, m.share)
+	in, keep, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdin = in
+	m.holder = m.SpawnCmd(t, lab.Server, cmd)
+	_ = in.Close()
+	t.Cleanup(func() {
+		_ = keep.Close()
+		<-m.holder.Exited()
+	})
+	m.holder.Expect(t, "ready\n")
+	if err := os.Chmod(m.share, 0o755); err != nil {
+		t.Fatal(err)
+	}
+
+	config := phones
+	for _, name := range []string{"201", "202", "203"} {
+		config += fmt.Sprintf("[%[1]s](phone)\nauth=%[1]s\naors=%[1]s\n[%[1]s](login)\nusername=%[1]s\npassword=%[2]s\n[%[1]s](contacts)\n",
+			name, lab.Password(name))
+	}
+	m.write(t, "pjsip.conf", config)
+	m.write(t, "systemctl", systemctl)
+	// An administrator's own user, who is not root.
+	m.sh(t, `cat /mnt/pjsip.conf >>/etc/asterisk/pjsip.conf
+		install -m 755 /mnt/systemctl /usr/bin/systemctl
+		useradd --create-home admin
+		install -d -o asterisk -g asterisk /run/asterisk`)
+	m.SpawnCmd(t, lab.Server, m.command("/usr/sbin/asterisk", "-f", "-U", "asterisk", "-G", "asterisk"))
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := m.command("tail", "-n", "40", "/var/log/asterisk/messages.log", "/var/log/asterisk/security.log", "/var/log/ringwall.log").CombinedOutput()
+			t.Logf("the logs end:\n%s", out)
+		}
+	})
+	until(t, "Asterisk runs", func() bool {
+		_, err := m.try(t, "asterisk -rx 'core waitfullybooted'")
+		return err == nil
+	})
+	m.notified(t)
+	return m
+}
+
+// notified makes /mnt/ready there when the daemon says that it is.
+func (m *machine) notified(t *testing.T) {
+	t.Helper()
+	const name = "@ringwall-firstday"
+	var fd int
+	err := m.Do(lab.Server, func() (err error) {
+		if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrUnix{Name: name})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := os.NewFile(uintptr(fd), name)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 4096)
+		for {
+			n, err := socket.Read(b)
+			if err != nil {
+				return // closed
+			}
+			if bytes.Contains(b[:n], []byte("READY=1")) {
+				_ = os.WriteFile(filepath.Join(m.share, "ready"), nil, 0o644)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = socket.Close()
+		<-done
+	})
+}
+
+// write puts a file into /mnt.
+func (m *machine) write(t *testing.T, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(m.share, name), []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// command is a program of the machine.
+func (m *machine) command(args ...string) *exec.Cmd {
+	ns := fmt.Sprintf("/proc/%d/ns/", m.holder.Cmd.Process.Pid)
+	cmd := exec.Command("nsenter", append([]string{"--mount=" + ns + "mnt", "--pid=" + ns + "pid_for_children", "--", "chroot", m.root}, args...)...)
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root",
+		"DEBIAN_FRONTEND=noninteractive"}
+	return cmd
+}
+
+// as runs lines of shell for a user and returns all that they wrote.
+func (m *machine) as(t *testing.T, user, script string) (string, error) {
+	t.Helper()
+	cmd := m.command("setpriv", "--reuid", user, "--regid", user, "--init-groups", "--", "/bin/bash", "-euo", "pipefail", "-c", "cd ~; "+script)
+	if user != "root" {
+		cmd.Env = append(cmd.Env, "HOME=/home/"+user)
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out // one writer: os/exec then keeps the order
+	p := m.SpawnCmd(t, lab.Server, cmd)
+	select {
+	case <-p.Exited():
+	case <-time.After(patience):
+		t.Fatalf("%s: no end after %v", script, patience)
+	}
+	err := p.Wait()
+	return strings.TrimSpace(out.String()), err
+}
+
+func (m *machine) try(t *testing.T, script string) (string, error) {
+	t.Helper()
+	return m.as(t, "root", script)
+}
+
+// sh is try for what must succeed.
+func (m *machine) sh(t *testing.T, script string) string {
+	t.Helper()
+	out, err := m.try(t, script)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+	return out
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v still not: %s", patience, what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// systemctl does what systemd would with this one unit: no systemd can run without being the first process. It follows
+// the unit's lines for the user, the capabilities, the start and the reload.
+const systemctl = `#!/bin/bash
+set -euo pipefail
+unit=/usr/lib/systemd/system/ringwall.service pid=/run/ringwall.pid ready=/mnt/ready log=/var/log/ringwall.log
+get() { sed -n "s/^$1=//p" "$unit"; }
+runs() { [[ -e $pid ]]; }
+await() { # as long as systemd: TimeoutStartSec=90
+	for _ in {1..900}; do
+		! "$@" || return 0
+		sleep 0.1
+	done
+	echo "systemctl: ringwall.service: timed out" >&2
+	tail -n 20 "$log" >&2
+	exit 1
+}
+stop() {
+	runs || return 0
+	kill "$(<"$pid")"
+	await eval '! runs'
+}
+start() {
+	! runs || return 0
+	local user capability
+	user=$(get User)
+	capability=$(get AmbientCapabilities) capability=${capability#CAP_} capability=${capability,,}
+	install -d -m "$(get RuntimeDirectoryMode)" -o "$user" -g "$user" "/run/$(get RuntimeDirectory)"
+	install -d -m "$(get StateDirectoryMode)" -o "$user" -g "$user" "/var/lib/$(get StateDirectory)"
+	rm -f "$ready"
+	# shellcheck disable=SC2046
+	(
+		export NOTIFY_SOCKET=@ringwall-firstday
+		umask "$(get UMask)"
+		setpriv --reuid "$user" --regid "$(get Group)" --init-groups --inh-caps "-all,+$capability" \
+			--ambient-caps "-all,+$capability" --bounding-set "-all,+$capability" --no-new-privs $(get ExecStart) &
+		echo $! >"$pid"
+		wait $! || true
+		rm -f "$pid"
+	) >>"$log" 2>&1 </dev/null &
+	await test -e "$pid"
+	await eval '[[ -e $ready ]] || ! runs'
+	runs || { echo "Job for ringwall.service failed." >&2; tail -n 5 "$log" >&2; exit 1; }
+}
+reload() {
+	runs || { echo "ringwall.service is not active, cannot reload." >&2; exit 1; }
+	local line
+	while read -r line; do
+		MAINPID=$(<"$pid") bash -c "$line" || { echo "Job for ringwall.service failed." >&2; exit 1; }
+	done < <(get ExecReload)
+}
+[[ ${!#} == ringwall || ${!#} == ringwall.service ]] || { echo "systemctl: no unit ${!#} here" >&2; exit 4; }
+case "$*" in
+"start "* | "enable --now "*) start ;;
+"stop "*) stop ;;
+"restart "*) stop; start ;;
+"reload "*) reload ;;
+*" preset "*) ln -sf "$unit" /etc/systemd/system/multi-user.target.wants/ ;;
+"status "*) runs && echo "ringwall.service: active (running)" || { echo "ringwall.service: inactive (dead)"; exit 3; } ;;
+*) echo "systemctl: this stand-in cannot: $*" >&2; exit 64 ;;
+esac
+`

@@ -1,0 +1,218 @@
+package firstday
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/deploy/lab"
+)
+
+// The people whom the pages tell of.
+var (
+	curious  = netip.MustParseAddr("203.0.113.99")
+	scanner  = netip.MustParseAddr("203.0.113.66")
+	customer = netip.MustParseAddr("198.51.100.7")
+	office   = netip.MustParseAddr("198.51.100.10")
+)
+
+// stages are what happens right before somebody types a command.
+var stages = map[string]func(*testing.T, *day){
+	"README.md: ringwall history": func(t *testing.T, d *day) {
+		d.scan(t, curious)
+	},
+	"README.md: ringwall list bans": func(t *testing.T, d *day) {
+		d.scan(t, scanner)
+		// Now it is out: a flood of its packets ends in the kernel.
+		d.sipp(t, scanner, 20)
+		until(t, "the kernel counts what it drops", func() bool {
+			out, err := d.try(t, "ringwall status")
+			return err == nil && strings.Contains(out, "packets by set: ban4 ") && !strings.Contains(out, "packets by set: ban4 0,")
+		})
+		if d.answered(t, scanner) {
+			t.Fatal("a banned source gets an answer")
+		}
+	},
+	"customer-calls.md: ringwall why 198.51.100.7": func(t *testing.T, d *day) {
+		if out, _ := d.try(t, "ringwall history 198.51.100.7"); strings.Contains(out, "wrong password") {
+			// He was let in again meanwhile, and has the right password now.
+			d.register(t, customer, "202")
+			return
+		}
+		d.guess(t, customer, "202")
+	},
+	"customer-calls.md: ringwall history 198.51.100.10": func(t *testing.T, d *day) {
+		until(t, "the office's phone is reported", func() bool {
+			out, err := d.try(t, "ringwall history 198.51.100.10")
+			return err == nil && strings.Contains(out, "misconfigured")
+		})
+	},
+	"install.md: apt remove ringwall": func(t *testing.T, d *day) {
+		d.sh(t, "systemctl stop ringwall") // the package's script asks systemd, which does not run
+	},
+}
+
+// outcomes are what must be true right after a command.
+var outcomes = map[string]func(*testing.T, *day, string){
+	"README.md: ringwall doctor": func(t *testing.T, d *day, out string) {
+		// The mode is what the next chapter is about; the clock is that of the machine that runs the tests.
+		for line := range strings.Lines(out) {
+			if strings.HasPrefix(line, "✘") || (strings.HasPrefix(line, "! ") && !strings.HasPrefix(line, "! mode") &&
+				!strings.HasPrefix(line, "! clock") && !strings.HasPrefix(line, "! It works")) {
+				t.Errorf("not green: %s", line)
+			}
+		}
+	},
+	"README.md: systemctl reload ringwall": func(t *testing.T, d *day, _ string) {
+		if out := d.sh(t, "ringwall doctor"); !strings.Contains(out, "enforce: attackers are banned") {
+			t.Errorf("enforced, and the doctor says\n%s", out)
+		}
+	},
+	"README.md: ringwall unban 203.0.113.66 --grace 1h": func(t *testing.T, d *day, _ string) {
+		if !d.answered(t, scanner) {
+			t.Error("an unbanned source gets no answer")
+		}
+	},
+	"README.md: ringwall allow add 203.0.113.66": func(t *testing.T, d *day, _ string) {
+		d.sipp(t, scanner, 20)
+		if !d.answered(t, scanner) {
+			t.Error("an allowed source gets no answer")
+		}
+	},
+}
+
+// sipp lets Debian's SIP scanner ask for accounts that do not exist, a few a second. A banned one gets no answer, which is a
+// failure for sipp.
+func (d *day) sipp(t *testing.T, from netip.Addr, calls int) {
+	t.Helper()
+	d.AddAddr(t, lab.Attacker, from)
+	cmd := exec.Command("sipp", "-sf", "../lab/sipp/scan.xml", "-i", from.String(), "-m", fmt.Sprint(calls), "-r", "10", "-nr",
+		"-recv_timeout", "1000", "-nostdin", "-timeout", "60", d.SIPAddress(false).String())
+	p := d.SpawnCmd(t, lab.Attacker, cmd)
+	_ = p.Wait()
+	if strings.Contains(p.Output(), "command line") || strings.Contains(p.Output(), "Unable") {
+		t.Fatalf("sipp:\n%s", p.Output())
+	}
+}
+
+// scan asks for accounts until the daemon has decided.
+func (d *day) scan(t *testing.T, from netip.Addr) {
+	t.Helper()
+	d.sipp(t, from, 3)
+	if d.within(20*time.Second, func() bool { return d.decided(t, from) }) {
+		return
+	}
+	d.odd = true // a packet was lost: the machine is busy
+	for range 10 {
+		d.sipp(t, from, 3)
+		if d.within(5*time.Second, func() bool { return d.decided(t, from) }) {
+			return
+		}
+	}
+	t.Fatalf("%v is never banned", from)
+}
+
+func (d *day) decided(t *testing.T, from netip.Addr) bool {
+	out, err := d.try(t, "ringwall why "+from.String())
+	return err == nil && (strings.Contains(out, "is banned until") || strings.Contains(out, "would be banned until"))
+}
+
+func (d *day) within(wait time.Duration, ok func() bool) bool {
+	for deadline := time.Now().Add(wait); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if ok() {
+			return true
+		}
+	}
+	return false
+}
+
+// agent is a phone behind an address.
+func (d *day) agent(t *testing.T, from netip.Addr) *lab.Agent {
+	t.Helper()
+	node := lab.Phone
+	if from == scanner || from == curious {
+		node = lab.Attacker
+	}
+	d.AddAddr(t, node, from)
+	return d.Agent(t, node, lab.AgentOptions{Local: from})
+}
+
+// answered says whether Asterisk answers an address; packets get lost on a busy machine, so it is asked more than once.
+func (d *day) answered(t *testing.T, from netip.Addr) bool {
+	t.Helper()
+	for range 3 {
+		a := d.agent(t, from)
+		_, err := a.Options("s")
+		a.Close()
+		if err == nil {
+			return true
+		}
+		if !errors.Is(err, lab.ErrNoReply) {
+			t.Logf("options: %v", err)
+		}
+	}
+	return false
+}
+
+// guess tries passwords as fast as they are answered, until the address is banned.
+func (d *day) guess(t *testing.T, from netip.Addr, account string) {
+	t.Helper()
+	a := d.agent(t, from)
+	for i := range 20 {
+		if _, err := a.GuessAnew(account, fmt.Sprintf("old-%d", i)); err != nil {
+			d.odd = true
+		}
+		if i >= 4 && d.within(2*time.Second, func() bool { return d.decided(t, from) }) {
+			d.odd = d.odd || i > 4
+			return
+		}
+	}
+	t.Fatalf("%v is never banned", from)
+}
+
+// register logs in with the right password until the source is trusted.
+func (d *day) register(t *testing.T, from netip.Addr, account string) {
+	t.Helper()
+	var code int
+	var sent error
+	var out string
+	defer func() {
+		if t.Failed() {
+			t.Logf("register: %d, %v\n%s", code, sent, out)
+		}
+	}()
+	until(t, from.String()+" is trusted", func() bool {
+		code, sent = d.agent(t, from).Register(account, lab.Password(account))
+		var err error
+		out, err = d.try(t, "ringwall why "+from.String())
+		return err == nil && strings.Contains(out, "trusted until")
+	})
+}
+
+// oldPassword is an office: one phone logs in, and another tries a wrong password as slowly as phones do, until stop.
+func (d *day) oldPassword(t *testing.T, from netip.Addr, good, bad string) (stop func()) {
+	t.Helper()
+	d.register(t, from, good)
+	phone := d.agent(t, from)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			_, _ = phone.GuessAnew(bad, "last-year")
+			select {
+			case <-ctx.Done():
+			case <-time.After(11 * time.Second): // a phone's pace is up to six a minute
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
