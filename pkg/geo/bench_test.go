@@ -19,7 +19,7 @@ import (
 )
 
 // sized makes files of about the shape of GeoLite2: n networks of IPv4 and n of IPv6, 250 countries, 70,000 systems.
-func sized(b *testing.B, n int) (country, asn string) {
+func sized(b testing.TB, n int) (country, asn string) {
 	b.Helper()
 	random := rand.New(rand.NewPCG(1, 2))
 	dir := b.TempDir()
