@@ -101,7 +101,7 @@ To begin:
   ringwall demo            watch an attack being banned; changes nothing here
   ringwall check           is the configuration right?
   ringwall doctor          does it work, from Asterisk to the kernel?
-  ringwall run             start (or: systemctl start ringwall)
+  systemctl start ringwall (or, without systemd: ringwall run)
 Every day:
   ringwall status          is everything well?
   ringwall list bans       who is kept out?
@@ -117,7 +117,7 @@ func (c *commands) root() *cobra.Command {
 		Long:  intro,
 		Args:  noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := io.WriteString(c.out, intro+"\nAll commands: ringwall --help\n")
+			_, err := io.WriteString(c.out, intro+"\nAll commands: ringwall --help. More: man ringwall, /usr/share/doc/ringwall/README.md\n")
 			return err
 		},
 		SilenceErrors:              true,
