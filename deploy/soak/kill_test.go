@@ -39,6 +39,10 @@ func TestKilledUnderLoad(t *testing.T) {
 		for typist := range 2 {
 			work.Go(func() { h.commands(ctx, books, round, typist) })
 		}
+		if round%4 == 0 { // on a slow machine, too, some commands come to their end
+			typed := books.confirmed()
+			h.until("a command has banned", func() bool { return books.confirmed() > typed })
+		}
 		pause(ctx, time.Duration(random.Int64N(int64(500*time.Millisecond))))
 		h.daemon.Kill()
 		cancel()
@@ -113,6 +117,13 @@ func (b *books) confirm(by string, p netip.Prefix, end time.Time) {
 	if by == "command" {
 		b.typed++
 	}
+}
+
+// confirmed counts the commands that did what they should.
+func (b *books) confirmed() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.typed
 }
 
 // doubt forgets a prefix: a command about it was cut off, so that either may be so.
