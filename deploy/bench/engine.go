@@ -7,7 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"runtime"
-	"runtime/debug"
+	"runtime/metrics"
 	"slices"
 	"strconv"
 	"time"
@@ -54,6 +54,9 @@ func newEngine(now time.Time) *engine.Engine {
 	return e
 }
 
+// batch is how many events the daemon decodes before it has the first of them judged.
+const batch = 16
+
 // frames measures the way from bytes to score, beside goami2's Parse of the same frames: once where nobody is banned, once
 // where every tenth event bans. Rounds alternate, so that all see the same machine; the best of each counts.
 func frames(_ context.Context, o *options) error {
@@ -63,7 +66,7 @@ func frames(_ context.Context, o *options) error {
 		name    string
 		sources int
 	}{{"no bans", 50_000}, {"every tenth event a ban", 10_000}} {
-		if err := way(c.name, c.sources, 3*o.rounds); err != nil {
+		if err := way(c.name, c.sources, 5*o.rounds); err != nil {
 			return err
 		}
 	}
@@ -82,7 +85,7 @@ func way(name string, sources, rounds int) error {
 	}
 	e := newEngine(begin)
 	now := begin
-	var ev security.Event
+	var evs [batch]security.Event
 	var out []engine.Decision
 	var allocs uint64
 	sp := ami.NewSplitter(&endless{b: stream}, ami.Limits{})
@@ -91,15 +94,21 @@ func way(name string, sources, rounds int) error {
 		best time.Duration
 	}{
 		{f: func(int) error { _, err := sp.Next(); return err }},
-		{f: func(i int) error { return security.Decode(texts[i][:len(texts[i])-4], &ev) }},
-		{f: func(int) error {
+		{f: func(i int) error { return security.Decode(texts[i][:len(texts[i])-4], &evs[0]) }},
+		{f: func(i int) error {
 			text, err := sp.Next()
 			if err == nil {
-				err = security.Decode(text, &ev)
+				err = security.Decode(text, &evs[i%batch])
 			}
-			out = e.Handle(now, "pbx", &ev, out[:0])
-			now = now.Add(50 * time.Microsecond)
-			return err
+			if err != nil || i%batch < batch-1 {
+				return err
+			}
+			e.Prepare("pbx", evs[:])
+			for k := range evs {
+				out = e.Handle(now, "pbx", &evs[k], out[:0])
+				now = now.Add(50 * time.Microsecond)
+			}
+			return nil
 		}},
 		{f: func(i int) error { _, err := goami2.Parse(texts[i]); return err }},
 	}
@@ -127,12 +136,58 @@ func way(name string, sources, rounds int) error {
 		}
 	}
 	per := func(k int) float64 { return float64(steps[k].best.Nanoseconds()) / events }
-	fmt.Printf("  %s: split, decode and score %.0f ns (split %.0f, decode %.0f), %.2f allocations; goami2.Parse alone %.0f ns: %.2f of it\n",
-		name, per(2), per(0), per(1), float64(allocs)/events, per(3), per(2)/per(3))
+	fmt.Printf("  %s: split, decode and score %.0f ns (split %.0f, decode %.0f, score %.0f), %.2f allocations; goami2.Parse alone %.0f ns: %.2f of it\n",
+		name, per(2), per(0), per(1), per(2)-per(0)-per(1), float64(allocs)/events, per(3), per(2)/per(3))
 	return nil
 }
 
-// sources measures an engine with more and more sources.
+// crowd is an engine under measurement, with events of many sources.
+type crowd struct {
+	engine   *engine.Engine
+	now      time.Time
+	sessions []string
+	calls    int
+	events   [batch]security.Event
+	out      []engine.Decision
+	timed    bool
+	longest  time.Duration // of one call of the engine, of this thread
+}
+
+// event lets a source send an InvalidAccountID. The engine gets them as the daemon gives them, batch by batch.
+func (c *crowd) event(source int) {
+	c.events[c.calls%batch] = security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000", Time: c.now,
+		Session: c.sessions[c.calls%len(c.sessions)],
+		Remote:  security.Address{AddrPort: netip.AddrPortFrom(nth(source), 5060), Transport: security.UDP}}
+	if c.calls++; c.calls%batch > 0 {
+		return
+	}
+	c.call(func() { c.engine.Prepare("pbx", c.events[:]) })
+	for i := range c.events {
+		c.call(func() { c.out = c.engine.Handle(c.now, "pbx", &c.events[i], c.out[:0]) })
+		c.now = c.now.Add(50 * time.Microsecond)
+	}
+}
+
+// tick lets time pass.
+func (c *crowd) tick(d time.Duration) {
+	c.now = c.now.Add(d)
+	for more := true; more; {
+		c.call(func() { c.out, more = c.engine.Tick(c.now, c.out[:0]) })
+	}
+}
+
+func (c *crowd) call(f func()) {
+	if !c.timed {
+		f()
+		return
+	}
+	at := spent()
+	f()
+	c.longest = max(c.longest, spent()-at)
+}
+
+// sources measures an engine with more and more sources: what each weighs, what an event costs, and the longest call of the
+// engine while they come, while a tenth of them is banned, and while all of that ends at once.
 func sources(ctx context.Context, o *options) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -145,62 +200,68 @@ func sources(ctx context.Context, o *options) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		before := heap()
-		now, calls := time.Now(), 0
-		e := newEngine(now)
-		var ev security.Event
-		var out []engine.Decision
-		longest := time.Duration(0)
-		event := func(source int) {
-			ev = security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000", Time: now,
-				Session: sessions[calls%len(sessions)],
-				Remote:  security.Address{AddrPort: netip.AddrPortFrom(nth(source), 5060), Transport: security.UDP}}
-			calls++
-			out = e.Handle(now, "pbx", &ev, out[:0])
-			now = now.Add(50 * time.Microsecond)
-		}
-		tick := func() {
-			for more := true; more; {
-				at := spent()
-				out, more = e.Tick(now, out[:0])
-				longest = max(longest, spent()-at)
-			}
-		}
+		before, pauses := heap(), gcPauses()
+		now := time.Now()
+		c := crowd{engine: newEngine(now), now: now, sessions: sessions, timed: true}
 		for i := range n {
-			at := spent()
-			event(i)
-			longest = max(longest, spent()-at)
+			c.event(i)
 			if i%4096 == 0 {
-				tick()
+				c.tick(0)
 			}
 		}
+		filled := c.longest
 		used := heap() - before
+		c.timed = false
 		per := math.Inf(1)
 		for round := range 5 * o.rounds {
-			now = now.Add(time.Hour) // what there was fades: every round has the same scores
-			tick()
+			c.tick(time.Hour) // what there was fades: every round has the same scores
 			const part = 50_000
 			at := spent()
 			for i := range part {
-				event((i + round*part) * 7919 % n)
+				c.event((i + round*part) * 7919 % n)
 			}
 			per = min(per, float64((spent()-at).Nanoseconds())/part)
 		}
 		if base == 0 {
 			base = per
 		}
-		// The end of everything: sources fade and are swept.
-		now = now.Add(200 * time.Hour)
-		tick()
-		debug.FreeOSMemory()
-		var gc debug.GCStats
-		debug.ReadGCStats(&gc)
-		slices.Sort(gc.Pause)
-		fmt.Printf("  %7d sources: %4.0f bytes each, an event %4.0f ns (%.2f × that at 1,000); longest call %v, longest GC pause %v\n", n,
-			float64(used)/float64(n), per, per/base, longest.Round(time.Microsecond), gc.Pause[len(gc.Pause)-1].Round(time.Microsecond))
-		runtime.KeepAlive(e)
+		c.timed, c.longest = true, 0
+		for i := range 4 * n / 10 {
+			c.event(i % (n / 10))
+		}
+		banned := c.longest
+		c.longest = 0
+		bans := len(c.engine.Enforced(c.now))
+		c.tick(200 * time.Hour)
+		for range n / 500 { // the sources are swept a part at a time
+			c.tick(0)
+		}
+		fmt.Printf("  %7d sources: %4.0f bytes each, an event %4.0f ns (%.2f × that at 1,000); longest call: growing %v, banning %v, when %d bans end %v; longest GC pause %v\n",
+			n, float64(used)/float64(n), per, per/base, micro(filled), micro(banned), bans, micro(c.longest), micro(longestSince(pauses)))
+		runtime.KeepAlive(c.engine)
 	}
 	return nil
+}
+
+func micro(d time.Duration) time.Duration { return d.Round(time.Microsecond) }
+
+// gcPauses counts the pauses of the garbage collector by their length, by the wall's clock.
+func gcPauses() *metrics.Float64Histogram {
+	s := []metrics.Sample{{Name: "/sched/pauses/total/gc:seconds"}}
+	metrics.Read(s)
+	h := s[0].Value.Float64Histogram()
+	return &metrics.Float64Histogram{Counts: slices.Clone(h.Counts), Buckets: h.Buckets}
+}
+
+// longestSince returns the upper bound of the longest pause since before.
+func longestSince(before *metrics.Float64Histogram) time.Duration {
+	now := gcPauses()
+	for i := len(now.Counts) - 1; i >= 0; i-- {
+		if now.Counts[i] > before.Counts[i] {
+			return time.Duration(now.Buckets[min(i+1, len(now.Buckets)-2)] * float64(time.Second))
+		}
+	}
+	return 0
 }
 
 // heap is what is in use, in bytes.

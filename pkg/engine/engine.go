@@ -184,9 +184,8 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []Dec
 // Tick does what is due at now without an event: ends of bans and trust, challenges that nobody answered. Call it a few
 // times a second; it does a bounded amount of work and says whether there is more.
 func (e *Engine) Tick(now time.Time, out []Decision) ([]Decision, bool) {
-	const most = 1000
-	out = e.settle(now, out, most)
-	e.sweep(most)
+	out = e.settle(now, out, 256) // the ends of bans that lie all over the memory: a millisecond or so
+	e.sweep(1000)
 	_, more := e.nextDue(e.now)
 	return out, more
 }
