@@ -329,7 +329,7 @@ func reasonText(r engine.Reason) string {
 	case engine.Adopted:
 		return "Banned before Ringwall started"
 	}
-	return capital(wording.Words(r))
+	return capital(wording.Words(r)) // such as manual
 }
 
 // placeOf writes where an address is registered.
@@ -456,6 +456,9 @@ func (p *Page) decisions(s *snapshot) (v decisions) {
 	for _, d := range s.last {
 		r := decisionRow{At: d.Time, Action: string(d.Action), What: what[d.Action], Account: printable.String(d.Account),
 			Reason: wording.Words(d.Reason), Detail: printable.Limit(d.Detail, 200)}
+		if d.Action == engine.Ban || d.Action == engine.Extend {
+			r.Reason = reasonText(d.Reason)
+		}
 		if r.What == "" {
 			r.Action, r.What = "observe", wording.Words(d.Action)
 		}

@@ -60,8 +60,10 @@
     el.innerHTML = html; // made by the server's template, which escapes; the policy of the page runs no script in it
     for (const d of el.querySelectorAll("details[data-keep]")) d.open = opened.includes(d.dataset.keep);
     if (top >= 0) window.scrollBy(0, el.offsetHeight - top);
-    const fresh = Array.from(el.querySelectorAll("tr[data-key]")).filter((tr) => !before.has(tr.dataset.key));
-    if (name === "bans" && started) {
+    if (name === "bans") { // the newest come first: those before any that was there
+      const rows = Array.from(el.querySelectorAll("tr[data-key]"));
+      const known = rows.findIndex((tr) => before.has(tr.dataset.key));
+      const fresh = known < 0 ? rows : rows.slice(0, known);
       for (const tr of fresh) tr.classList.add("new");
       if (fresh.length === 1) news.textContent = "Banned: " + fresh[0].dataset.key;
       else if (fresh.length > 1) news.textContent = fresh.length + " more bans";
@@ -77,7 +79,7 @@
   };
   title();
 
-  let started = false, lost = null, heard = Date.now(), stream = null, again = 0;
+  let lost = null, heard = Date.now(), stream = null, again = 0;
   const fail = () => {
     lost = lost || new Date(heard);
     say("lost", "Connection to Ringwall lost since " + clock(lost) + ". What you see is of then; trying again.");
@@ -103,7 +105,7 @@
     });
     on("hello", hello);
     on("beat", (data) => { skew = data.now * 1000 - Date.now(); });
-    on("part", (data) => { renew(data.part, data.html); if (data.part === "decisions") started = true; });
+    on("part", (data) => renew(data.part, data.html));
     stream.onerror = () => {
       if (stream.readyState !== EventSource.CLOSED) { fail(); return; } // it tries again by itself
       poll(); // refused: too many others, or not there
