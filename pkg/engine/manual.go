@@ -67,10 +67,11 @@ func (e *Engine) Unban(now time.Time, p netip.Prefix, grace time.Duration) []Dec
 			mercy = append(mercy, q)
 		}
 	}
+	sources := make(map[key]bool)
 	for _, p := range mercy {
 		k, ok := e.keyOfPrefix(p)
 		if ok {
-			e.forgetGuesses(k)
+			sources[k] = true
 		}
 		if grace > 0 {
 			until := e.now + int64(grace)
@@ -80,6 +81,7 @@ func (e *Engine) Unban(now time.Time, p netip.Prefix, grace time.Duration) []Dec
 			e.absolve(k)
 		}
 	}
+	e.forgetGuesses(sources)
 	return out
 }
 
@@ -87,15 +89,18 @@ func (e *Engine) Unban(now time.Time, p netip.Prefix, grace time.Duration) []Dec
 func (e *Engine) UnbanAll(now time.Time) []Decision {
 	e.advance(now)
 	var out []Decision
+	sources := make(map[key]bool)
 	for _, b := range e.sortedBans() {
 		e.forget(b)
 		if k, ok := e.keyOfPrefix(b.prefix); ok {
 			e.absolve(k)
+			sources[k] = true
 		}
 		if !b.observed {
 			out = append(out, e.end(b, Manual))
 		}
 	}
+	e.forgetGuesses(sources)
 	return out
 }
 
@@ -107,7 +112,7 @@ func (e *Engine) sourcePrefix(p netip.Prefix) netip.Prefix {
 	return p
 }
 
-// absolve forgets what speaks against a source, but not that it was banned.
+// absolve forgets what speaks against a source, but not that it was banned, and not what forgetGuesses forgets.
 func (e *Engine) absolve(k key) {
 	s := e.sources.get(k)
 	if s == nil {
@@ -117,13 +122,15 @@ func (e *Engine) absolve(k key) {
 	more := e.sources.details(s)
 	more.overflow, more.pace, more.failing, more.challenged = 0, pace{}, sketch{}, sketch{}
 	e.classify(s)
-	e.forgetGuesses(k)
 }
 
-// forgetGuesses forgets which accounts were guessed by a source.
-func (e *Engine) forgetGuesses(k key) {
-	e.pairs.remove(func(p pair) bool { return p.from == k })
-	e.breached.remove(func(have key) bool { return have == k })
+// forgetGuesses forgets which accounts were guessed by sources, in one walk over all that was guessed lately.
+func (e *Engine) forgetGuesses(sources map[key]bool) {
+	if len(sources) == 0 {
+		return
+	}
+	e.pairs.remove(func(p pair) bool { return sources[p.from] })
+	e.breached.remove(func(k key) bool { return sources[k] })
 }
 
 // pardon ends bans.
