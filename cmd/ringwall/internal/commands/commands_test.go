@@ -426,7 +426,12 @@ func TestRunAndDemoGetTheirFlags(t *testing.T) {
 	w.app.Columns = 77
 	w.app.Run = func(_ context.Context, o commands.RunOptions) error { ran = o; return nil }
 	w.app.Demo = func(_ context.Context, o commands.DemoOptions) error { played = o; return broken }
-	if code := w.do(t, "run"); code != 0 || ran != (commands.RunOptions{ConfigPath: commands.DefaultConfig, Socket: w.socket}) {
+	if code := w.do(t, "run"); code != 1 || ran != (commands.RunOptions{}) || !strings.Contains(w.err.String(), "runs already") ||
+		!strings.Contains(w.err.String(), "Try: ringwall status") {
+		t.Errorf("beside a daemon: exit %d, %+v, %s", code, ran, w.err)
+	}
+	free := filepath.Join(t.TempDir(), "free.sock")
+	if code := w.app.Execute(t.Context(), []string{"--socket", free, "run"}); code != 0 || ran != (commands.RunOptions{ConfigPath: commands.DefaultConfig, Socket: free}) {
 		t.Errorf("exit %d, %+v", code, ran)
 	}
 	if code := w.do(t, "demo", "--for", "5s", "--json"); code != 1 || played.For != 5*time.Second || !played.JSON || played.Columns != 77 || played.Out == nil {
