@@ -23,8 +23,10 @@ var (
 
 // stages are what happens right before somebody types a command.
 var stages = map[string]func(*testing.T, *day){
+	"README.md: systemctl start ringwall": func(t *testing.T, d *day) { d.saying(t, beginners) },
 	"README.md: ringwall history": func(t *testing.T, d *day) {
 		d.scan(t, curious)
+		d.oldPassword(t, office, "201", "203")
 	},
 	"README.md: ringwall list bans": func(t *testing.T, d *day) {
 		d.scan(t, scanner)
@@ -52,6 +54,7 @@ var stages = map[string]func(*testing.T, *day){
 			return err == nil && strings.Contains(out, "misconfigured")
 		})
 	},
+	"install.md: ringwall list bans": func(t *testing.T, d *day) { d.saying(t, users) },
 	"install.md: apt remove ringwall": func(t *testing.T, d *day) {
 		d.sh(t, "systemctl stop ringwall") // the package's script asks systemd, which does not run
 	},
@@ -194,12 +197,12 @@ func (d *day) register(t *testing.T, from netip.Addr, account string) {
 	})
 }
 
-// oldPassword is an office: one phone logs in, and another tries a wrong password as slowly as phones do, until stop.
-func (d *day) oldPassword(t *testing.T, from netip.Addr, good, bad string) (stop func()) {
+// oldPassword is an office: one phone logs in, and another tries a wrong password as slowly as phones do, until the day ends.
+func (d *day) oldPassword(t *testing.T, from netip.Addr, good, bad string) {
 	t.Helper()
 	d.register(t, from, good)
-	phone := d.agent(t, from)
-	ctx, cancel := context.WithCancel(t.Context())
+	phone := d.agent(d.t, from)
+	ctx, cancel := context.WithCancel(d.t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -211,8 +214,8 @@ func (d *day) oldPassword(t *testing.T, from netip.Addr, good, bad string) (stop
 			}
 		}
 	}()
-	return func() {
+	d.t.Cleanup(func() {
 		cancel()
 		<-done
-	}
+	})
 }
