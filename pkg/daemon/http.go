@@ -40,7 +40,7 @@ func (d *Daemon) listen(cfg *policy.Config) error {
 			if d.page, err = d.newPage(l.Addr()); err != nil {
 				return fmt.Errorf("the status page: %w", err)
 			}
-			d.tasks = append(d.tasks, d.page)
+			d.tasks = append(d.tasks, behind{d.page, d.built}) // it reads all of history, while bans wait for the kernel
 			handler = d.pages(d.page.Handler())
 		}
 		d.tasks = append(d.tasks, &metricsServer{listener: l, handler: handler})

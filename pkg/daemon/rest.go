@@ -115,3 +115,18 @@ func (d *Daemon) beat(ctx context.Context) error {
 		}
 	}
 }
+
+// behind is a task that begins when something else is done.
+type behind struct {
+	Task
+	after <-chan struct{}
+}
+
+// Run implements Task.
+func (b behind) Run(ctx context.Context) error {
+	select {
+	case <-b.after:
+	case <-ctx.Done(): // it cleans up all the same
+	}
+	return b.Task.Run(ctx)
+}
