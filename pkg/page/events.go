@@ -119,6 +119,10 @@ func (p *Page) next(s *snapshot, before *generation) (*generation, bool) {
 
 // events streams the parts that change, as server-sent events (WHATWG HTML, section 9.2): each a line of JSON.
 func (p *Page) events(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet { // HEAD, which would hold a place and never read
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
 	c, ok := p.enlist()
 	if !ok {
 		http.Error(w, "Ringwall: too many pages are open for live updates; this one is renewed now and then", http.StatusServiceUnavailable)

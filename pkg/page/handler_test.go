@@ -41,6 +41,9 @@ func TestEveryAnswerHasItsHeaders(t *testing.T) {
 			}
 		}
 	}
+	if w := ask(p.Handler(), http.MethodHead, "/events", ""); w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("HEAD /events: %d", w.Code)
+	}
 	for path, method := range map[string]string{"/": http.MethodPost, "/unban": http.MethodGet, "/allow": http.MethodGet, "/leave": http.MethodGet, "/events": http.MethodPost} {
 		if w := ask(p.Handler(), method, path, ""); w.Code != http.StatusNotFound && w.Code != http.StatusMethodNotAllowed {
 			t.Errorf("%s %s: %d", method, path, w.Code)
