@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"testing"
-	"time"
 
 	"github.com/ringwall/ringwall/deploy/lab"
 )
@@ -10,11 +9,11 @@ import (
 // chan_sip reports whatever address the attacker writes into Via: its events are observed, and ban nobody.
 func TestAgainstAsterisk16(t *testing.T) {
 	r := newRig(t, lab.Options{Version: 16}, "")
-	phone := r.Agent(t, lab.Phone, lab.AgentOptions{})
+	phone := r.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience})
 	if code, err := phone.Register("7001", lab.Password("7001")); err != nil || code != 200 {
 		t.Fatalf("%d, %v", code, err)
 	}
-	bad := r.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: 2 * time.Second})
+	bad := r.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience})
 	for range 10 {
 		if _, err := bad.GuessAnew("7002", "wrong"); err != nil {
 			t.Fatal(err)

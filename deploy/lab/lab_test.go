@@ -20,6 +20,9 @@ import (
 	"github.com/ringwall/ringwall/deploy/lab"
 )
 
+// patience is how long the kernel and Asterisk may take on a busy machine.
+const patience = 2 * time.Minute
+
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
@@ -38,7 +41,7 @@ func TestPhoneRegistersOverEachTransportAndFamily(t *testing.T) {
 			if ipv6 {
 				name, prefix = strings.ToUpper(transport)+"/"+lab.Phone.IPv6().String(), "IPV6/"
 			}
-			phone := l.Agent(t, lab.Phone, lab.AgentOptions{Transport: transport, IPv6: ipv6})
+			phone := l.Agent(t, lab.Phone, lab.AgentOptions{Transport: transport, IPv6: ipv6, Timeout: patience})
 			expect(t, 200)(phone.Register("6001", lab.Password("6001")))
 			ami.Event(t, "ChallengeSent", "AccountID", "6001", "RemoteAddress", prefix+name+"/")
 			ami.Event(t, "SuccessfulAuth", "Service", "PJSIP", "AccountID", "6001", "RemoteAddress", prefix+name+"/",
@@ -51,7 +54,7 @@ func TestAttacksMakeTheirEvents(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{Version: 22})
 	ami := l.DialAMI(t, lab.Ringwall)
-	attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{})
+	attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience})
 	from := "IPV4/UDP/10.99.0.66/"
 
 	expect(t, 401)(attacker.Register("6001", "wrong"))
@@ -103,7 +106,7 @@ func TestHostileBytesReachAsteriskAsTheyAre(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{Version: 22})
 	ami := l.DialAMI(t, lab.Ringwall)
-	attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{})
+	attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience})
 	if _, err := attacker.Do(lab.Request{User: "%0d%0aX%3a%20y", CallID: "my-own-id"}); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +142,7 @@ func TestFurtherAddressesOfANode(t *testing.T) {
 	for _, s := range []string{"10.99.7.1", "fd99:0:0:7::1"} {
 		a := netip.MustParseAddr(s)
 		l.AddAddr(t, lab.Attacker, a)
-		expect(t, 401)(l.Agent(t, lab.Attacker, lab.AgentOptions{Local: a}).Probe("from-" + s[:4]))
+		expect(t, 401)(l.Agent(t, lab.Attacker, lab.AgentOptions{Local: a, Timeout: patience}).Probe("from-" + s[:4]))
 		family := "IPV4"
 		if a.Is6() {
 			family = "IPV6"
@@ -152,8 +155,8 @@ func TestCallsOfAPhoneAndOfATrunk(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{Version: 22})
 	ami := l.DialAMI(t, lab.Ringwall)
-	expect(t, 200)(l.Agent(t, lab.Trunk, lab.AgentOptions{Port: 5060}).Invite("provider", "", "100"))
-	expect(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{}).Invite("6001", lab.Password("6001"), "100"))
+	expect(t, 200)(l.Agent(t, lab.Trunk, lab.AgentOptions{Port: 5060, Timeout: patience}).Invite("provider", "", "100"))
+	expect(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience}).Invite("6001", lab.Password("6001"), "100"))
 	ami.Event(t, "SuccessfulAuth", "AccountID", "6001", "RemoteAddress", "IPV4/UDP/10.99.0.10/")
 	for _, f := range ami.Drain() {
 		if strings.Contains(string(f), lab.Trunk.IPv4().String()) {
@@ -166,7 +169,7 @@ func TestPhoneKnownByTheUserOfItsDigest(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{Version: 22, AuthUsername: true})
 	ami := l.DialAMI(t, lab.Ringwall)
-	expect(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{}).Register("6102", lab.Password("6102")))
+	expect(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience}).Register("6102", lab.Password("6102")))
 	ami.Event(t, "ChallengeSent", "AccountID", "<unknown>", "RemoteAddress", "IPV4/UDP/10.99.0.10/")
 	ami.Event(t, "SuccessfulAuth", "AccountID", "6102")
 }
@@ -182,7 +185,7 @@ func TestManagerAccountsHaveTheirPrivileges(t *testing.T) {
 		sees[u] = l.DialAMI(t, u)
 	}
 	nosec := l.DialAMI(t, lab.NoSec)
-	expect(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{}).Register("6001", lab.Password("6001")))
+	expect(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience}).Register("6001", lab.Password("6001")))
 	for u, ami := range sees {
 		ami.Event(t, "SuccessfulAuth", "AccountID", "6001")
 		reply, err := ami.Action("DBGetTree", "Family", "registrar")
@@ -211,7 +214,7 @@ func TestOptionsChangeTheConfiguration(t *testing.T) {
 		}
 		return content
 	}})
-	phone := l.Agent(t, lab.Phone, lab.AgentOptions{})
+	phone := l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience})
 	expect(t, 401)(phone.Register("6005", lab.Password("6005")))
 	expect(t, 200)(phone.Register("6005", "other"))
 	conn, err := l.DialContext(t.Context(), lab.Attacker, "tcp", "10.99.0.1:5038")
@@ -256,7 +259,7 @@ func TestProgramOnANode(t *testing.T) {
 func TestUnregister(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{})
-	phone := l.Agent(t, lab.Phone, lab.AgentOptions{})
+	phone := l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience})
 	expect(t, 200)(phone.Register("6001", lab.Password("6001")))
 	if out := l.CLI(t, "pjsip show contacts"); !strings.Contains(out, "6001/sip:") {
 		t.Fatalf("no contact after Register:\n%s", out)
@@ -270,7 +273,7 @@ func TestUnregister(t *testing.T) {
 func TestAsteriskRestartsAndCrashes(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{Version: 22})
-	phone := l.Agent(t, lab.Phone, lab.AgentOptions{})
+	phone := l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience})
 	expect(t, 200)(phone.Register("6001", lab.Password("6001")))
 	ami := l.DialAMI(t, lab.Ringwall)
 
@@ -303,14 +306,14 @@ func TestSilenceIsNoReply(t *testing.T) {
 			t.Errorf("%s: a dropped source got %d, %v", transport, c, err)
 		}
 	}
-	expect(t, 401)(l.Agent(t, lab.Spare, lab.AgentOptions{}).Probe("6001"))
+	expect(t, 401)(l.Agent(t, lab.Spare, lab.AgentOptions{Timeout: patience}).Probe("6001"))
 }
 
 func TestManyRequestsAtOnce(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{Version: 22})
 	for _, transport := range []string{"udp", "tcp"} {
-		attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Transport: transport, Timeout: time.Minute})
+		attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Transport: transport, Timeout: patience})
 		codes, err := attacker.Bulk(200, 20, func(i int) lab.Request { return lab.Request{User: "bulk" + strconv.Itoa(i)} })
 		if err != nil || codes[401] != 200 {
 			t.Errorf("%s: Bulk = %v, %v, want 200 times 401", transport, codes, err)
@@ -337,12 +340,12 @@ func TestChanSIP(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{Version: 16})
 	ami := l.DialAMI(t, lab.Ringwall)
-	phone := l.Agent(t, lab.Phone, lab.AgentOptions{})
+	phone := l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience})
 	expect(t, 200)(phone.Register("7001", lab.Password("7001")))
 	ami.Event(t, "ChallengeSent", "Service", "SIP", "AccountID", "7001", "RemoteAddress", "IPV4/UDP/10.99.0.10/")
 	ami.Event(t, "SuccessfulAuth", "Service", "SIP", "AccountID", "7001", "UsingPassword", "1")
 	expect(t, 200)(phone.Invite("7001", lab.Password("7001"), "100"))
-	attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Transport: "tcp"})
+	attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Transport: "tcp", Timeout: patience})
 	if c, err := attacker.Register("7001", "wrong"); err != nil || c < 400 {
 		t.Errorf("a wrong password: %d, %v", c, err)
 	}
@@ -356,8 +359,8 @@ func TestLabsAreApartFromEachOther(t *testing.T) {
 	a, b := lab.Start(t, lab.Options{Version: 22}), lab.Start(t, lab.Options{Version: 22})
 	other := b.DialAMI(t, lab.Ringwall)
 	mine := a.DialAMI(t, lab.Ringwall)
-	expect(t, 401)(a.Agent(t, lab.Attacker, lab.AgentOptions{}).Probe("only-a"))
-	expect(t, 401)(b.Agent(t, lab.Attacker, lab.AgentOptions{}).Probe("only-b"))
+	expect(t, 401)(a.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience}).Probe("only-a"))
+	expect(t, 401)(b.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience}).Probe("only-b"))
 	mine.Event(t, "InvalidAccountID", "AccountID", "only-a")
 	other.Event(t, "InvalidAccountID", "AccountID", "only-b")
 	for _, f := range other.Drain() {
@@ -411,7 +414,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		t.Fatalf("namespaces: %v, want 5", spaces)
 	}
 	// A namespace lives while a thread is in it or a descriptor is open. Threads end a little after their goroutines.
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(patience)
 	for len(holders(t, spaces)) > 0 && time.Now().Before(deadline) {
 		runtime.Gosched()
 	}

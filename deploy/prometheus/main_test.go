@@ -12,7 +12,7 @@ import (
 )
 
 // patience bounds every wait for something that must happen.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // ringwall is the program, built for the tests.
 var ringwall string

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ringwall/ringwall/deploy/lab"
 	"github.com/ringwall/ringwall/pkg/ami"
@@ -58,12 +59,12 @@ func TestARealAsteriskTeachesPhonesAndTrunks(t *testing.T) {
 	}
 
 	for _, ipv6 := range []bool{false, true} {
-		phone := l.Agent(t, lab.Phone, lab.AgentOptions{IPv6: ipv6})
+		phone := l.Agent(t, lab.Phone, lab.AgentOptions{IPv6: ipv6, Timeout: time.Minute})
 		if code, err := phone.Register("6001", lab.Password("6001")); code != 200 || err != nil {
 			t.Fatalf("Register: %d, %v", code, err)
 		}
 	}
-	claims := l.Agent(t, lab.Attacker, lab.AgentOptions{})
+	claims := l.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: time.Minute})
 	if code, err := claims.Register("6002", lab.Password("6002")); code != 200 || err != nil {
 		t.Fatalf("Register: %d, %v", code, err)
 	}
@@ -96,7 +97,7 @@ func TestARealChanSIPTeachesItsPeers(t *testing.T) {
 		t.Skip("starts a real Asterisk")
 	}
 	l := lab.Start(t, lab.Options{Version: 16})
-	phone := l.Agent(t, lab.Phone, lab.AgentOptions{})
+	phone := l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: time.Minute})
 	if code, err := phone.Register("7001", lab.Password("7001")); code != 200 || err != nil {
 		t.Fatalf("Register: %d, %v", code, err)
 	}
