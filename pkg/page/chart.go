@@ -70,7 +70,11 @@ func (p *Page) charts(s *snapshot) charts {
 	if v.Quiet {
 		v.Summary = "No attack in " + span + "."
 	} else {
-		v.Summary = fmt.Sprintf("%s and %s in %s.", count(n.Day, "attempt", "attempts"), count(n.DayBans, "ban", "bans"), span)
+		bans := count(n.DayBans, "ban", "bans")
+		if v.Observed {
+			bans = count(n.DayBans, "ban that would have been made", "bans that would have been made")
+		}
+		v.Summary = fmt.Sprintf("%s and %s in %s.", count(n.Day, "attempt", "attempts"), bans, span)
 		if n.Peak > 0 {
 			v.Summary += fmt.Sprintf(" The busiest minute was %s, with %s.",
 				p.short(s.activity.Begin.Add(time.Duration(peakAt)*time.Minute)), count(n.Peak, "attempt", "attempts"))

@@ -358,6 +358,30 @@ func TestTheStateIsSaidInPlainWords(t *testing.T) {
 	}
 }
 
+// Who is only watched is not among the banned, and in observe mode nobody is.
+func TestWatchedSourcesAreNotCalledBanned(t *testing.T) {
+	f := newFake()
+	f.ban(banOf("203.0.113.5/32"))
+	watched := banOf("203.0.113.6/32")
+	watched.Observed = true
+	f.ban(watched)
+	f.status.Engine.Bans, f.status.Engine.Observed = 1, 1
+	p := made(t, f, "127.0.0.1:9646")
+	view := p.bans(p.snapshot(t.Context()))
+	if view.Observed || view.Total != 1 || view.More != 0 || !view.Rows[0].Observed || view.Rows[1].Observed {
+		t.Errorf("%+v", view)
+	}
+	body := ask(p.Handler(), http.MethodGet, "/", "").Body.String()
+	if strings.Count(body, "watched only") != 1 || !strings.Contains(body, `<h2 id="h-bans">Banned now</h2><p class="count">1</p>`) {
+		t.Error(body)
+	}
+	f.status.Mode, f.bans, f.status.Engine.Bans = "observe", f.bans[:1], 0
+	body = ask(made(t, f, "127.0.0.1:9646").Handler(), http.MethodGet, "/", "").Body.String()
+	if !strings.Contains(body, `<h2 id="h-bans">Would be banned</h2><p class="count">1</p>`) || strings.Contains(body, "ringwall unban ADDRESS") {
+		t.Error(body)
+	}
+}
+
 func TestWhySaysWhatTheCommandSays(t *testing.T) {
 	f := newFake()
 	f.ban(banOf("203.0.113.5/32", "1000"))

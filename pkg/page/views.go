@@ -260,9 +260,10 @@ func numbersOf(s *snapshot) numbers {
 // bans are those in force, the newest first.
 type bans struct {
 	Rows     []banRow
-	Total    int
-	More     int
-	Observed bool // some are not enforced
+	Total    int  // in force; where Observed, those that would be
+	All      int  // and those that are only watched
+	More     int  // than there are rows
+	Observed bool // nobody is banned at all
 }
 
 type banRow struct {
@@ -279,13 +280,17 @@ type banRow struct {
 }
 
 func (p *Page) bans(s *snapshot) bans {
-	v := bans{Total: s.status.Engine.Bans + s.status.Engine.Observed}
+	e := s.status.Engine
+	v := bans{Total: e.Bans, All: e.Bans + e.Observed, Observed: s.status.Mode != "enforce"}
+	if v.Observed {
+		v.Total = v.All
+	}
 	several := len(s.status.PBXs) > 1
 	for i := range s.bans {
 		b := &s.bans[i]
 		r := banRow{Prefix: b.Prefix, Bare: wording.Bare(b.Prefix), Address: b.Prefix, Reason: reasonText(b.Reason),
 			Accounts: wording.Names(b.Accounts, 3), Attempts: b.Attempts, Number: b.Number,
-			Since: b.Since, Until: b.Until, Observed: b.Observed}
+			Since: b.Since, Until: b.Until, Observed: b.Observed && !v.Observed}
 		if b.Manual {
 			r.Reason = "By hand"
 		}
@@ -299,11 +304,10 @@ func (p *Page) bans(s *snapshot) bans {
 			r.Address, r.Network = prefix.Addr().String(), !prefix.IsSingleIP()
 			r.Place = placeOf(p.Source.Place(prefix.Addr()))
 		}
-		v.Observed = v.Observed || b.Observed
 		v.Rows = append(v.Rows, r)
 	}
-	v.Total = max(v.Total, len(v.Rows))
-	v.More = v.Total - len(v.Rows)
+	v.All = max(v.All, len(v.Rows))
+	v.More = v.All - len(v.Rows)
 	return v
 }
 
