@@ -2,6 +2,7 @@ package firstday
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -119,6 +120,47 @@ func TestEveryBlockIsOfAKindThatIsTried(t *testing.T) {
 						"yaml for parts of the configuration, log for lines of other programs", page, b.line, b.lang)
 				}
 			}
+		}
+	}
+}
+
+// TestIndentedCommands: of the older form of code, four spaces, only the page of benchmarks has some, which take an hour.
+func TestIndentedCommands(t *testing.T) {
+	const bench = "    go run ./deploy/bench"
+	flags := map[string]bool{}
+	for _, page := range pages(t) {
+		data, err := os.ReadFile(filepath.Join(top, page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		empty, inside := false, false
+		for line := range strings.Lines(string(data)) {
+			line = strings.TrimRight(line, "\n")
+			if fence.MatchString(line) {
+				inside = !inside
+			}
+			switch {
+			case inside:
+			case strings.HasPrefix(line, bench):
+				command, _, _ := strings.Cut(line[len(bench):], "#")
+				for _, word := range strings.Fields(command) {
+					if strings.HasPrefix(word, "-") {
+						flags[word] = true
+					}
+				}
+			case empty && strings.HasPrefix(line, "    "):
+				t.Errorf("%s: a block that is not tried: %q; fence it with ```", page, line)
+			}
+			empty = line == ""
+		}
+	}
+	help, err := exec.CommandContext(t.Context(), "go", "run", "github.com/ringwall/ringwall/deploy/bench", "-h").CombinedOutput()
+	if len(flags) == 0 || !strings.Contains(string(help), "Usage") {
+		t.Fatalf("flags %v, %v\n%s", flags, err, help)
+	}
+	for flag := range flags {
+		if !strings.Contains(string(help), "  "+flag+" ") && !strings.Contains(string(help), "  "+flag+"\n") {
+			t.Errorf("deploy/bench has no flag %s", flag)
 		}
 	}
 }
