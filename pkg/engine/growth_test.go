@@ -1,0 +1,93 @@
+package engine
+
+import (
+	"net/netip"
+	"runtime"
+	"runtime/metrics"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// TestNoCallCopiesMegabytes watches what each call takes of the heap while sources come, are banned, and are free again.
+// Whatever is copied when it grows takes its new size in one call.
+func TestNoCallCopiesMegabytes(t *testing.T) {
+	const most = 2 << 20 // bytes in one call. A chunk of sources is 64 KB, but the runtime counts small things in lumps
+	n := 60_000
+	if testing.Short() || raceEnabled {
+		n = 10_000
+	}
+	e := New(policy.Default().Policy)
+	now := epoch
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	taken := func() uint64 {
+		metrics.Read(sample)
+		return sample[0].Value.Uint64()
+	}
+	out := make([]Decision, 0, 2000)
+	last, worst := taken(), uint64(0)
+	watch := func(what string) {
+		at := taken()
+		worst = max(worst, at-last)
+		if at-last > most {
+			t.Errorf("%s took %d bytes with %d sources and %d bans", what, at-last, e.sources.len(), len(e.bans))
+		}
+		last = at
+	}
+	for try := range 4 {
+		for i := range n {
+			ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000", Session: "call-" + strconv.Itoa(try*n+i),
+				Remote: security.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: security.TLS}}
+			if i%2 == 0 {
+				ev.Type, ev.Account, ev.Challenge, ev.Response = security.ChallengeResponseFailed, strconv.Itoa(try), "1/a", ev.Session
+			}
+			out = e.Handle(now, "pbx", &ev, out[:0])
+			watch("an event")
+			now = now.Add(50 * time.Microsecond)
+		}
+	}
+	if len(e.bans) < n/2 {
+		t.Fatalf("%d bans of %d sources", len(e.bans), n)
+	}
+	now = now.Add(2 * time.Hour)
+	for more := true; more; {
+		out, more = e.Tick(now, out[:0])
+		watch("a tick")
+	}
+	if len(e.bans) > 0 {
+		t.Errorf("%d bans are left", len(e.bans))
+	}
+	t.Logf("at most %d bytes in one call", worst)
+}
+
+// TestMemoryOfSourcesThatGuess weighs sources of which everything is known that can be.
+func TestMemoryOfSourcesThatGuess(t *testing.T) {
+	const perSource, fixed = 250, 24 << 20 // bytes; as in the test of sources that only scan
+	n := 200_000
+	if testing.Short() || raceEnabled {
+		n = 20_000
+	}
+	cfg := policy.Default().Policy
+	cfg.Targeted.Sources = 0
+	e := New(cfg)
+	before := inUse()
+	now := epoch
+	for i := range n {
+		ev := security.Event{Type: security.ChallengeResponseFailed, Service: security.PJSIP, Account: strconv.Itoa(i % 100), Challenge: "1/a",
+			Response: "x", Session: "call-" + strconv.Itoa(i),
+			Remote: security.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: security.UDP}}
+		if out := e.Handle(now, "pbx", &ev, nil); len(out) > 0 {
+			t.Fatalf("one wrong password: %+v", out[0])
+		}
+		now = now.Add(50 * time.Microsecond)
+	}
+	used := inUse() - before
+	t.Logf("%d sources: %d MB, %d bytes each", n, used/1e6, used/uint64(n))
+	if used > uint64(n)*perSource+fixed {
+		t.Errorf("%d sources take %d bytes", n, used)
+	}
+	runtime.KeepAlive(e)
+}
