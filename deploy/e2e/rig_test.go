@@ -161,7 +161,7 @@ func (r *rig) kernelHas(prefix string) bool {
 func (r *rig) dialFrom(local netip.Addr, to string) (net.Conn, error) {
 	var c net.Conn
 	err := r.Do(lab.Attacker, func() (err error) {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: local.AsSlice()}, Timeout: 10 * time.Second}
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: local.AsSlice()}, Timeout: patience}
 		c, err = d.DialContext(r.t.Context(), "tcp", to)
 		return err
 	})

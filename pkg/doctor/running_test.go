@@ -184,7 +184,7 @@ func TestADaemonThatCannotBeAsked(t *testing.T) {
 	}()
 	defer func() { _ = l.Close(); <-done }()
 	e = &exam{cfg: &cfg}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	e.running(ctx)
 	is(t, one(t, e.list, "daemon"), Fail, "cannot be asked")

@@ -65,7 +65,7 @@ func TestWhoAnswersAsManager(t *testing.T) {
 }
 
 func TestWhereAnAsteriskIs(t *testing.T) {
-	e := &exam{Options: Options{Wait: 2 * time.Second}, own: map[netip.Prefix]string{
+	e := &exam{Options: Options{Wait: time.Minute}, own: map[netip.Prefix]string{
 		netip.MustParsePrefix("203.0.113.7/32"): "own address", netip.MustParsePrefix("203.0.113.1/32"): "default gateway",
 		netip.MustParsePrefix("fe80::7/128"): "own address", netip.MustParsePrefix("127.0.0.1/32"): "own address",
 		netip.MustParsePrefix("127.0.0.0/8"): "loopback",
