@@ -161,10 +161,26 @@ func (b *Browser) Shot(whole bool) []byte {
 	return run(b, chromedp.CaptureScreenshot())
 }
 
-// Click clicks at the middle of the first element that a CSS selector names.
+// Click clicks at the first element that a CSS selector names, once there is one. It finds and clicks in one step: a live page
+// may put another element in its place at any time.
 func (b *Browser) Click(selector string) {
 	b.t.Helper()
-	run(b, chromedp.Click(chromedp.CSS(selector)))
+	click := fmt.Sprintf("((e) => e && !e.disabled ? (e.click(), true) : false)(document.querySelector(%q))", selector)
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	for {
+		done, err := chromedp.Run(ctx, chromedp.Evaluate[bool](click))
+		switch {
+		case ctx.Err() != nil:
+			b.t.Fatalf("there is nothing to click at: %s\nthe page: %s", selector, b.text())
+		case err != nil: // the page went away under the click: what that did is for the test to see
+			b.t.Logf("clicked at %s: %v", selector, err)
+			return
+		case done:
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // Type types into the first element that a CSS selector names.
