@@ -16,7 +16,7 @@ import (
 )
 
 // patience bounds every wait for something that must happen.
-const patience = 1 * time.Minute
+const patience = 3 * time.Minute
 
 // machine is a Debian with Asterisk as Debian configures it, fresh from debootstrap, in the place of the lab's server. It
 // has namespaces of its own for mounts and processes, so nothing of it outlives the test.
