@@ -36,20 +36,30 @@ func NewFeed(keep int) *Feed {
 func (f *Feed) Publish(decisions ...engine.Decision) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, d := range decisions {
-		if len(d.Account) > maxAccount {
-			d.Account = strings.Clone(d.Account[:maxAccount])
-		}
+	for i := range decisions {
+		d := bounded(&decisions[i])
 		if len(f.ring) < f.keep {
-			f.ring = append(f.ring, d)
-		} else {
-			f.ring[f.next] = d
-			f.next = (f.next + 1) % f.keep
+			f.ring = append(f.ring, *d)
+			continue
 		}
-		for fo := range f.followers {
-			fo.push(d)
+		f.ring[f.next] = *d
+		if f.next++; f.next == f.keep {
+			f.next = 0
 		}
 	}
+	for fo := range f.followers {
+		fo.push(decisions)
+	}
+}
+
+// bounded is a decision whose account is no longer than what is kept of one.
+func bounded(d *engine.Decision) *engine.Decision {
+	if len(d.Account) <= maxAccount {
+		return d
+	}
+	short := *d
+	short.Account = strings.Clone(d.Account[:maxAccount])
+	return &short
 }
 
 // Recent returns remembered decisions since a time, oldest first, of one source or, where addr is not valid, of all. A
@@ -116,12 +126,24 @@ type follower struct {
 	lost   int
 }
 
-func (fo *follower) push(d engine.Decision) {
-	if len(fo.buffer) < followBuffer {
-		fo.buffer = append(fo.buffer, d)
-	} else {
-		fo.buffer[fo.first] = d
-		fo.first = (fo.first + 1) % followBuffer
+func (fo *follower) push(decisions []engine.Decision) {
+	if len(decisions) == 0 {
+		return
+	}
+	if over := len(decisions) - followBuffer; over > 0 { // these would be lost below
+		fo.lost += over
+		decisions = decisions[over:]
+	}
+	for i := range decisions {
+		d := bounded(&decisions[i])
+		if len(fo.buffer) < followBuffer {
+			fo.buffer = append(fo.buffer, *d)
+			continue
+		}
+		fo.buffer[fo.first] = *d
+		if fo.first++; fo.first == followBuffer {
+			fo.first = 0
+		}
 		fo.lost++
 	}
 	select {
