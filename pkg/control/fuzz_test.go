@@ -10,6 +10,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/ringwall/ringwall/pkg/hosts"
 )
 
 func FuzzControlRequest(f *testing.F) {
@@ -64,7 +66,7 @@ func FuzzControlRequest(f *testing.F) {
 			}
 		}
 		for _, req := range backend.allows {
-			if req.Prefix.IsValid() == (req.Host != "") || req.Host != "" && !validHost(req.Host) {
+			if req.Prefix.IsValid() == (req.Host != "") || req.Host != "" && !hosts.ValidName(req.Host) {
 				t.Errorf("%q led to %+v", body, req)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -41,7 +42,7 @@ func ParseAddr(s string) (netip.Addr, error) {
 				return addr, Invalid("without brackets: "+a.String(), "%s is not an address", quoted)
 			}
 		}
-		if validHost(s) {
+		if hosts.ValidName(s) {
 			return addr, Invalid("look its addresses up first: getent ahosts "+s, "%s is a host name, and an address is needed", quoted)
 		}
 		return addr, Invalid("give "+addressForms, "%s is not an address", quoted)
@@ -80,7 +81,7 @@ func parseNetwork(s string) (netip.Prefix, error) {
 // ParseTarget reads an entry of the allow list: an address, a network or a host name.
 func ParseTarget(s string) (netip.Prefix, string, error) {
 	p, err := ParsePrefix(s)
-	if err != nil && validHost(s) {
+	if err != nil && hosts.ValidName(s) {
 		return netip.Prefix{}, strings.ToLower(strings.TrimSuffix(s, ".")), nil
 	}
 	return p, "", err
@@ -99,27 +100,6 @@ func tooWide(p netip.Prefix, what string) error {
 		return Invalid("name the networks that you mean", "%s is everybody, which cannot be %s", p, what)
 	}
 	return Invalid("name smaller networks", "%s is wider than /%d, which cannot be %s", p, least, what)
-}
-
-// validHost follows RFC 1123 section 2.1: letters, digits and hyphens, and a last label that is not a number.
-func validHost(s string) bool {
-	s = strings.TrimSuffix(s, ".")
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	labels := strings.Split(s, ".")
-	for _, label := range labels {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, c := range []byte(label) {
-			if c != '-' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
-				return false
-			}
-		}
-	}
-	last := labels[len(labels)-1]
-	return strings.ContainsFunc(last, func(r rune) bool { return r < '0' || r > '9' })
 }
 
 func networkOf(addr netip.Addr) string {

@@ -7,11 +7,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // story tells what happens. One goroutine calls it; the error of end is the first that writing met.
@@ -92,7 +92,7 @@ func (s scene) line(d engine.Decision) string {
 		fmt.Fprintf(&b, ", %.3g points", d.Score)
 	}
 	if d.Duration > 0 {
-		fmt.Fprintf(&b, ", for %s", short(d.Duration))
+		fmt.Fprintf(&b, ", for %s", wording.Terse(d.Duration))
 	}
 	if d.Detail != "" {
 		b.WriteString("; " + printable.Line(d.Detail))
@@ -149,9 +149,9 @@ func cut(text string, width int) string {
 func (s scene) verdict(r *row) string {
 	switch {
 	case r.ban != nil && s.dry:
-		return "would ban " + short(r.ban.Duration) + ": " + string(r.ban.Reason)
+		return "would ban " + wording.Terse(r.ban.Duration) + ": " + string(r.ban.Reason)
 	case r.ban != nil:
-		return "BANNED " + short(r.ban.Duration) + ": " + string(r.ban.Reason)
+		return "BANNED " + wording.Terse(r.ban.Duration) + ": " + string(r.ban.Reason)
 	case r.reported:
 		return "tampering"
 	case r.trusted && r.spared:
@@ -177,10 +177,10 @@ func (l *lines) summary(s scene, failures []string, err error) {
 			customers = append(customers, r.name)
 			packets += r.arrived
 		case r.role == attacker && r.ban != nil && s.dry:
-			say("  %s would be banned for %s (%s) after %d packets.", r.label(), short(r.ban.Duration), r.ban.Reason, r.banned)
+			say("  %s would be banned for %s (%s) after %d packets.", r.label(), wording.Terse(r.ban.Duration), r.ban.Reason, r.banned)
 		case r.role == attacker && r.ban != nil && r.leaked == 0:
 			say("  %s is banned for %s (%s): its last packet arrived %d ms after its first, and %d were stopped.",
-				r.label(), short(r.ban.Duration), r.ban.Reason, r.after().Milliseconds(), r.stopped())
+				r.label(), wording.Terse(r.ban.Duration), r.ban.Reason, r.after().Milliseconds(), r.stopped())
 			if r.reaction >= slowest.reaction {
 				slowest = *r
 			}
@@ -212,18 +212,6 @@ func (l *lines) summary(s scene, failures []string, err error) {
 	}
 	say("\nNext: write /etc/ringwall/ringwall.yaml for your PBX (examples/minimal.yaml has six lines), then try\n" +
 		"ringwall check, ringwall doctor, and ringwall run.")
-}
-
-// short is a duration without its zeros: 1h, not 1h0m0s.
-func short(d time.Duration) string {
-	s := d.Round(time.Second).String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }
 
 // lastLines keeps the last lines of a log.

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/hosts"
 )
 
 // Jail is one section of the jail files, as far as it says something to Ringwall. The zero value of a setting is that
@@ -261,7 +263,7 @@ func allowEntry(word string) (a Allow, trouble string) {
 		return a, "is never the source of a packet"
 	case ok:
 		return Allow{Prefix: p}, ""
-	case validHost(word):
+	case hosts.ValidName(word):
 		return Allow{Host: strings.ToLower(strings.TrimSuffix(word, "."))}, ""
 	case strings.Contains(word, ":/"):
 		return a, "is a file of addresses; add what stands in it to policy.allow"
@@ -316,26 +318,6 @@ func maskBits(mask netip.Addr) (uint64, error) {
 		return 0, fmt.Errorf("the mask has holes")
 	}
 	return uint64(n), nil
-}
-
-// validHost follows RFC 1123 section 2.1, with a last label that is no number.
-func validHost(s string) bool {
-	s = strings.TrimSuffix(s, ".")
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	labels := strings.Split(s, ".")
-	for _, label := range labels {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, c := range []byte(label) {
-			if c != '-' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
-				return false
-			}
-		}
-	}
-	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
 }
 
 func quotes(list []string) string {

@@ -10,6 +10,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // describe brings a decision into words. Account is the only text of an attacker's in it, and is escaped.
@@ -32,7 +33,7 @@ func describe(d engine.Decision, host string) message.Message {
 		m.Transport = d.Transport.String()
 	}
 	if d.Duration > 0 {
-		m.Duration = short(d.Duration)
+		m.Duration = wording.Terse(d.Duration)
 	}
 	m.Title = "Ringwall on " + host + ": " + title(d, &m)
 	m.Text = sentence(&m)
@@ -124,15 +125,3 @@ func sentence(m *message.Message) string {
 }
 
 func tenths(x float64) float64 { return math.Round(x*10) / 10 }
-
-// short is a duration without zeros at its end: 1h, 1h30m, 20s.
-func short(d time.Duration) string {
-	s := d.Round(time.Second).String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}

@@ -41,6 +41,18 @@ func Short(d time.Duration) string {
 	return "0s"
 }
 
+// Terse writes a duration to the second, without the zeros at its end: "1h", "1h30m", "20s".
+func Terse(d time.Duration) string {
+	s := d.Round(time.Second).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
 // Seconds is a number of seconds as a duration.
 func Seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 

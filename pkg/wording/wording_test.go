@@ -56,3 +56,11 @@ func TestBare(t *testing.T) {
 		}
 	}
 }
+
+func TestTerseDurations(t *testing.T) {
+	for d, want := range map[time.Duration]string{time.Hour: "1h", 4 * time.Minute: "4m", 20 * time.Second: "20s", 168 * time.Hour: "168h", 61 * time.Second: "1m1s"} {
+		if got := Terse(d); got != want {
+			t.Errorf("%v is %s", d, got)
+		}
+	}
+}
