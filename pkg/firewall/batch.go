@@ -40,26 +40,46 @@ type elem struct {
 	comment string
 }
 
-// batch collects the messages of one transaction.
+// batch is one transaction, its messages one after the other as they are sent.
 type batch struct {
 	table string
-	msgs  []netlink.Message
 	buf   []byte
+	empty int // length of buf without a change in it
 }
 
-func newBatch(table string) *batch {
-	b := &batch{table: table}
-	b.msgs = append(b.msgs, bound(unix.NFNL_MSG_BATCH_BEGIN))
-	return b
-}
+// maxRoom is the largest buffer that is kept for the next transaction.
+const maxRoom = 4 * maxBatch
 
-// bound is the first or last message of a transaction; its resource id names
-// the subsystem (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
-func bound(t uint16) netlink.Message {
-	return netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(t), Flags: netlink.Request},
-		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
+// begin empties the batch.
+func (b *batch) begin(table string) {
+	if cap(b.buf) > maxRoom {
+		b.buf = nil
 	}
+	b.table, b.buf = table, b.buf[:0]
+	b.bound(unix.NFNL_MSG_BATCH_BEGIN)
+	b.empty = len(b.buf)
+}
+
+// message begins a message, done gives it its length.
+func (b *batch) message(t netlink.HeaderType, flags netlink.HeaderFlags) int {
+	at := len(b.buf)
+	b.buf = append(b.buf, 0, 0, 0, 0)
+	b.buf = binary.NativeEndian.AppendUint16(b.buf, uint16(t))
+	b.buf = binary.NativeEndian.AppendUint16(b.buf, uint16(flags))
+	b.buf = append(b.buf, 0, 0, 0, 0, 0, 0, 0, 0) // no number, and the port is known to the kernel
+	return at
+}
+
+func (b *batch) done(at int) {
+	binary.NativeEndian.PutUint32(b.buf[at:], uint32(len(b.buf)-at))
+}
+
+// bound appends the first or last message of a transaction; its resource id names
+// the subsystem (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
+func (b *batch) bound(t netlink.HeaderType) {
+	at := b.message(t, netlink.Request)
+	b.buf = append(b.buf, unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES)
+	b.done(at)
 }
 
 // add puts elements into a set; with excl one that is there already aborts
@@ -79,7 +99,7 @@ func (b *batch) del(set string, elems []elem) {
 
 func (b *batch) elements(t netlink.HeaderType, flags netlink.HeaderFlags, set string, elems []elem, values bool) {
 	for len(elems) > 0 {
-		b.buf = make([]byte, 0, min(maxList+512, 64+len(b.table)+len(set)+len(elems)*48))
+		at := b.message(t, flags)
 		b.buf = append(b.buf, unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0)
 		b.text(unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
 		b.text(unix.NFTA_SET_ELEM_LIST_SET, set)
@@ -90,7 +110,7 @@ func (b *batch) elements(t netlink.HeaderType, flags netlink.HeaderFlags, set st
 			n++
 		}
 		b.shut(list)
-		b.msgs = append(b.msgs, netlink.Message{Header: netlink.Header{Type: t, Flags: flags}, Data: b.buf})
+		b.done(at)
 		elems = elems[n:]
 	}
 }
@@ -163,12 +183,13 @@ func (b *batch) shut(at int) {
 	binary.NativeEndian.PutUint16(b.buf[at:], uint16(len(b.buf)-at))
 }
 
-// messages closes the transaction; nil if there is nothing in it.
-func (b *batch) messages() []netlink.Message {
-	if len(b.msgs) == 1 {
+// bytes closes the transaction; nil if there is nothing in it.
+func (b *batch) bytes() []byte {
+	if len(b.buf) == b.empty {
 		return nil
 	}
-	return append(b.msgs, bound(unix.NFNL_MSG_BATCH_END))
+	b.bound(unix.NFNL_MSG_BATCH_END)
+	return b.buf
 }
 
 // weight is about what an element takes in a message, for maxBatch.

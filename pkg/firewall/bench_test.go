@@ -132,6 +132,58 @@ func BenchmarkWriter(b *testing.B) {
 	stop()
 }
 
+// BenchmarkFlood is 100,000 bans, a thousand at a time, through the Writer; "bare" is the same with nothing but
+// google/nftables.
+func BenchmarkFlood(b *testing.B) {
+	const flood, part = 100_000, 1000
+	b.Run("writer", func(b *testing.B) {
+		fw := benchTable(b)
+		w := NewWriter(fw, nil, WriterConfig{VerifyInterval: -1})
+		stop := start(b, w)
+		var next uint32
+		for b.Loop() {
+			sweep(b, fw, &next, flood)
+			done := make(chan error, flood/part)
+			for range flood / part {
+				w.Submit(fresh(part, &next), func(err error) { done <- err })
+			}
+			for range flood / part {
+				if err := <-done; err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		perElement(b, flood)
+		stop()
+	})
+	b.Run("bare", func(b *testing.B) {
+		fw := benchTable(b)
+		conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(fw.cfg.NetNS))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = conn.CloseLasting() })
+		set := fw.setRef(fw.defs[ban4])
+		var next uint32
+		for b.Loop() {
+			sweep(b, fw, &next, flood)
+			for range flood / part {
+				elems := make([]nftables.SetElement, 0, part)
+				for _, c := range fresh(part, &next) {
+					elems = append(elems, nftables.SetElement{Key: c.Prefix.Addr().AsSlice(), Timeout: c.Timeout})
+				}
+				if err := conn.SetAddElements(set, elems); err != nil {
+					b.Fatal(err)
+				}
+				if err := conn.Flush(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		perElement(b, flood)
+	})
+}
+
 func BenchmarkVerify(b *testing.B) {
 	fw := benchTable(b)
 	for b.Loop() {

@@ -43,6 +43,20 @@ func (t *Table) Apply(changes []Change) error {
 	return full
 }
 
+// batch begins a transaction. The one before must have been sent.
+func (t *Table) batch() *batch {
+	t.transaction.begin(t.cfg.Table)
+	return &t.transaction
+}
+
+// commit sends a transaction, if there is anything in it.
+func (t *Table) commit(b *batch) error {
+	if msgs := b.bytes(); msgs != nil {
+		return t.w.commit(msgs)
+	}
+	return nil
+}
+
 // op is a change that has found its set.
 type op struct {
 	set    setID
@@ -138,13 +152,11 @@ func (t *Table) editRanges(id setID, edits []edit, now time.Time) error {
 	r := t.ranges[id]
 	t.state.Unlock()
 	next, del, add := r.apply(edits, now)
-	b := newBatch(t.cfg.Table)
+	b := t.batch()
 	b.del(t.defs[id].name, spanElems(del, now))
 	b.add(t.defs[id].name, spanElems(add, now), true)
-	if msgs := b.messages(); msgs != nil {
-		if err := t.w.commit(msgs); err != nil {
-			return err
-		}
+	if err := t.commit(b); err != nil {
+		return err
 	}
 	t.state.Lock()
 	t.ranges[id] = next
@@ -239,14 +251,14 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 			}
 		}
 		ops = ops[n:]
-		b := newBatch(t.cfg.Table)
+		b := t.batch()
 		crowded := false
 		for id := range parts {
 			parts[id].put(b, t.defs[id].name)
 			crowded = crowded || !t.fullUntil[id].IsZero() && len(parts[id].fresh) > 0
 		}
 		if !crowded {
-			err := t.w.commit(b.messages())
+			err := t.commit(b)
 			if err == nil {
 				for id := range parts {
 					if len(parts[id].del) > 0 { // there may be room now
@@ -374,10 +386,10 @@ func (t *Table) remove(id setID, dels []elem) error {
 		return nil
 	}
 	name := t.defs[id].name
-	b := newBatch(t.cfg.Table)
+	b := t.batch()
 	b.add(name, dels, false)
 	b.del(name, dels)
-	err := t.w.commit(b.messages())
+	err := t.commit(b)
 	if !errors.Is(err, unix.ENFILE) {
 		return err
 	}
@@ -386,9 +398,9 @@ func (t *Table) remove(id setID, dels []elem) error {
 		if there, _, err = t.split(id, dels); err != nil || len(there) == 0 {
 			return err
 		}
-		b := newBatch(t.cfg.Table)
+		b := t.batch()
 		b.del(name, there)
-		if err = t.w.commit(b.messages()); !errors.Is(err, unix.ENOENT) {
+		if err = t.commit(b); !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 		dels = there
@@ -418,10 +430,7 @@ func (t *Table) split(id setID, elems []elem) (there, missing []elem, err error)
 // never sees the moment between.
 func (t *Table) refresh(id setID, adds []elem) error {
 	w := writes{again: adds}
-	b := newBatch(t.cfg.Table)
+	b := t.batch()
 	w.put(b, t.defs[id].name)
-	if msgs := b.messages(); msgs != nil {
-		return t.w.commit(msgs)
-	}
-	return nil
+	return t.commit(b)
 }

@@ -3,6 +3,8 @@ package firewall
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -25,6 +27,7 @@ const maxDescriptor = 1024
 type socket struct {
 	lib *nftables.Conn
 	nl  *netlink.Conn
+	fd  int
 	// commits counts the transactions that commit sent and the kernel took.
 	commits uint32
 }
@@ -46,14 +49,13 @@ func dial(netns int) (*socket, error) {
 		return nil, explain("open a netlink socket", err)
 	}
 	s.lib = lib
-	fd := 0
-	if err := s.control(func(n int) { fd = n }); err != nil {
+	if err := s.control(func(fd int) { s.fd = fd }); err != nil {
 		_ = lib.CloseLasting()
 		return nil, err
 	}
-	if fd >= maxDescriptor {
+	if s.fd >= maxDescriptor {
 		_ = lib.CloseLasting()
-		return nil, fmt.Errorf("firewall: %d files are open in this process, the netlink socket must be among the first %d", fd, maxDescriptor)
+		return nil, fmt.Errorf("firewall: %d files are open in this process, the netlink socket must be among the first %d", s.fd, maxDescriptor)
 	}
 	return s, nil
 }
@@ -78,7 +80,7 @@ func (s *socket) widen() {
 		return
 	}
 	room := make([]byte, dumpSize)
-	_ = s.control(func(fd int) { _, _, _ = unix.Recvfrom(fd, room, unix.MSG_DONTWAIT) })
+	_, _, _ = unix.Recvfrom(s.fd, room, unix.MSG_DONTWAIT)
 }
 
 func (s *socket) close() error { return s.lib.CloseLasting() }
@@ -102,13 +104,9 @@ func (s *socket) room(size int) {
 
 // commit sends one transaction. The kernel answers while it is in send: no
 // answer means that everything was committed, one error that nothing was.
-func (s *socket) commit(msgs []netlink.Message) error {
-	size := 0
-	for _, m := range msgs {
-		size += len(m.Data) + unix.NLMSG_HDRLEN
-	}
-	s.room(size)
-	if _, err := s.nl.SendMessages(msgs); err != nil {
+func (s *socket) commit(transaction []byte) error {
+	s.room(len(transaction))
+	if err := s.send(transaction); err != nil {
 		return err
 	}
 	var first error
@@ -132,19 +130,29 @@ func (s *socket) commit(msgs []netlink.Message) error {
 	}
 }
 
-func (s *socket) readable() (bool, error) {
-	var n int
-	var err error
-	if e := s.control(func(fd int) {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		for {
-			n, err = unix.Poll(p, 0)
-			if !errors.Is(err, unix.EINTR) {
-				return
-			}
+// send writes to the kernel past the library, which would copy it all once
+// more. The socket is ours until close, and Table sends and closes under one lock.
+func (s *socket) send(b []byte) error {
+	for {
+		n, err := unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return os.NewSyscallError("sendmsg", err)
+		case n != len(b):
+			return fmt.Errorf("firewall: the kernel took %d bytes of %d: %w", n, len(b), io.ErrShortWrite)
 		}
-	}); e != nil {
-		return false, e
+		return nil
 	}
-	return n > 0, err
+}
+
+func (s *socket) readable() (bool, error) {
+	p := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(p, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0, err
+		}
+	}
 }

@@ -52,9 +52,10 @@ type Table struct {
 	broken bool // the table has to be ensured before a change
 	owner  ownership
 	// What is believed about the hash sets; cautious is "nothing yet".
-	present   present
-	cautious  bool
-	fullUntil [numSets]time.Time
+	present     present
+	cautious    bool
+	transaction batch // that is being put together
+	fullUntil   [numSets]time.Time
 
 	state  sync.Mutex // what Ensure and Apply leave for readers
 	rules  []uint64   // handles of the chain's rules, in order
