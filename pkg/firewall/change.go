@@ -3,6 +3,7 @@ package firewall
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -51,7 +52,8 @@ type Change struct {
 
 	// until is when the change ends, set by the Writer, so that waiting in
 	// its queue makes no ban longer.
-	until time.Time
+	until  time.Time
+	normal bool // normalize has been here
 }
 
 // String is the change in a log line.
@@ -76,27 +78,40 @@ func (c *Change) end(now time.Time) time.Time {
 	return now.Add(c.Timeout)
 }
 
-// normalize returns the change with its prefix masked and IPv4-mapped IPv6
-// unmapped, or says why it cannot be done.
-func (c Change) normalize() (Change, error) {
+// normalize masks the prefix and makes IPv4 of IPv4-mapped IPv6, or says why
+// the change cannot be done.
+func (c *Change) normalize() error {
+	if c.normal {
+		return nil
+	}
 	p, err := Normalize(c.Prefix)
 	if err != nil {
-		return c, fmt.Errorf("firewall: %s: %w", c.Kind, err)
+		return fmt.Errorf("firewall: %s: %w", c.Kind, err)
 	}
 	c.Prefix = p
 	switch {
 	case c.Kind >= kinds:
-		return c, fmt.Errorf("%w: %s of %s", ErrChange, c.Kind, p)
+		return fmt.Errorf("%w: %s of %s", ErrChange, c.Kind, p)
 	case c.Remove:
-		return c, nil
 	case c.Kind != Allow && p.Bits() == 0:
-		return c, fmt.Errorf("%w: %s of %s would be about every address there is", ErrChange, c.Kind, p)
+		return fmt.Errorf("%w: %s of %s would be about every address there is", ErrChange, c.Kind, p)
 	case c.Kind == Allow && c.Timeout == 0:
-		return c, nil
 	case c.Timeout < MinTimeout:
-		return c, fmt.Errorf("%w: %s of %s for %s: at least %s, or it would never end", ErrTimeout, c.Kind, p, c.Timeout, MinTimeout)
+		return fmt.Errorf("%w: %s of %s for %s: at least %s, or it would never end", ErrTimeout, c.Kind, p, c.Timeout, MinTimeout)
 	}
-	return c, nil
+	c.normal = true
+	return nil
+}
+
+// normalized returns copies of changes after normalize. Nothing is returned if one of them cannot be done.
+func normalized(changes []Change) ([]Change, error) {
+	clean := slices.Clone(changes)
+	for i := range clean {
+		if err := clean[i].normalize(); err != nil {
+			return nil, err
+		}
+	}
+	return clean, nil
 }
 
 // Normalize returns the prefix as the table keeps it: host bits cleared, no

@@ -58,16 +58,14 @@ func (d *DryRun) Apply(changes []Change) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	defs, now := sets(d.cfg.IPv6Prefix), d.now()
-	var clean []Change
-	for _, c := range changes {
-		c, err := c.normalize()
-		if err != nil {
-			return err
-		}
+	clean, err := normalized(changes)
+	if err != nil {
+		return err
+	}
+	for _, c := range clean {
 		if _, _, ok := setFor(c.Kind, c.Prefix, d.cfg.IPv6Prefix); !ok {
 			return fmt.Errorf("%w: trust of %s", ErrChange, c.Prefix)
 		}
-		clean = append(clean, c)
 	}
 	var refused []*FullError
 	for _, c := range clean {

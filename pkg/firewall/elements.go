@@ -63,6 +63,7 @@ type op struct {
 	remove bool
 	key    netip.Addr
 	until  time.Time
+	hash   uint32 // see present
 }
 
 // plan is what an Apply is going to do.
@@ -75,10 +76,13 @@ type plan struct {
 func (t *Table) plan(changes []Change) (*plan, error) {
 	p := &plan{now: time.Now(), hashed: make([]op, 0, len(changes))}
 	removes := false
-	for _, c := range changes {
-		c, err := c.normalize()
-		if err != nil {
-			return nil, err
+	for i := range changes {
+		c := &changes[i]
+		if !c.normal {
+			own := *c
+			if c = &own; c.normalize() != nil {
+				return nil, c.normalize()
+			}
 		}
 		id, prefix, ok := setFor(c.Kind, c.Prefix, t.cfg.IPv6Prefix)
 		if !ok {
@@ -230,11 +234,14 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 		}
 		n, weight := 0, 0
 		for ; n < len(ops) && weight < maxBatch; n++ {
+			if n%lookAhead == 0 {
+				t.present.look(ops[n:min(n+lookAhead, len(ops))])
+			}
 			o := &ops[n]
 			w, e := &parts[o.set], elem{key: o.key, timeout: time.Minute}
 			switch {
 			case o.remove:
-				t.present.forget(o.set, o.key)
+				t.present.forget(o.hash)
 				w.del = append(w.del, e)
 				weight += 2 * e.weight()
 				continue
@@ -242,7 +249,7 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 				t.fullUntil[o.set] = time.Time{}
 			}
 			e.timeout = max(time.Millisecond, o.until.Sub(p.now))
-			if t.present.note(o.set, o.key, o.until, p.now) || cautious {
+			if t.present.note(o.hash, o.until, p.now) || cautious {
 				w.again = append(w.again, e)
 				weight += 3 * e.weight()
 			} else {
@@ -339,7 +346,7 @@ func (t *Table) careful(id setID, w *writes, now time.Time) (*FullError, error) 
 	}
 	f := &FullError{Set: t.defs[id].name, Size: t.cfg.size(id)}
 	for _, e := range missing {
-		t.present.forget(id, e.key)
+		t.present.forget(t.present.hash(id, e.key))
 		f.Refused = append(f.Refused, netip.PrefixFrom(e.key, t.defs[id].bits))
 	}
 	return f, nil

@@ -16,7 +16,7 @@ func (w *Writer) Turn() *Turn {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.built || w.ended || w.err != nil || w.overflow || len(w.pending.items) > 0 {
+	if !w.built || w.ended || w.err != nil || w.overflow || w.pending.len() > 0 {
 		w.turn.Unlock()
 		return nil
 	}
@@ -51,21 +51,21 @@ func (t *Turn) Write(changes []Change, between func(), done func(error)) {
 func (w *Writer) late(changes []Change, err error, done func(error)) {
 	t := &ticket{left: len(changes), done: done}
 	if final(err) {
-		b := queue{items: make([]item, len(changes))}
-		for i, c := range changes {
-			b.items[i] = item{change: c, ticket: t}
+		waits := make([]wait, len(changes))
+		for i := range waits {
+			waits[i].ticket = t
 		}
-		w.settle(b, err)
+		w.settle(changes, waits, err)
 		return
 	}
 	w.cfg.Log.Warn("the kernel did not take a change, it is tried again", "changes", len(changes), "err", err)
 	w.mu.Lock()
 	for _, c := range changes {
-		if i, ok := w.pending.index[queueKey{c.Kind, c.Prefix}]; ok {
-			w.pending.items[i].more = append(w.pending.items[i].more, t)
+		if i := w.pending.find(c.Kind, c.Prefix); i >= 0 {
+			w.pending.waits[i].more = append(w.pending.waits[i].more, t)
 			continue
 		}
-		w.pending.put(c, t, len(w.pending.items)+1) // a few, whatever the bound is
+		w.pending.put(&c, t, w.pending.len()+1) // a few, whatever the bound is
 	}
 	w.mu.Unlock()
 	signal(w.wake)

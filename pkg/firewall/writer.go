@@ -90,23 +90,6 @@ type Writer struct {
 	looked   int      // for it
 }
 
-// queue holds the last change of each prefix and who waits for it.
-type queue struct {
-	index map[queueKey]int
-	items []item
-}
-
-type queueKey struct {
-	kind   Kind
-	prefix netip.Prefix
-}
-
-type item struct {
-	change Change
-	ticket *ticket
-	more   []*ticket
-}
-
 // ticket is one Submit; done is called when each of its changes is settled.
 type ticket struct {
 	left int
@@ -146,7 +129,6 @@ func NewWriter(fw Firewall, desired func() []Change, cfg WriterConfig) *Writer {
 	return &Writer{
 		fw: fw, desired: desired, cfg: cfg,
 		wake: make(chan struct{}, 1), changed: make(chan struct{}, 1),
-		pending: queue{index: make(map[queueKey]int)}, spare: queue{index: make(map[queueKey]int)},
 	}
 }
 
@@ -173,7 +155,7 @@ func (w *Writer) Submit(changes []Change, done func(error)) {
 	}
 	lost := 0
 	for i := range clean {
-		if !w.pending.put(clean[i], t, w.cfg.MaxPending) {
+		if !w.pending.put(&clean[i], t, w.cfg.MaxPending) {
 			lost++
 			w.overflow = true
 		}
@@ -194,18 +176,13 @@ func (w *Writer) Submit(changes []Change, done func(error)) {
 
 // stamped checks changes and fixes when each ends.
 func stamped(changes []Change, now time.Time) ([]Change, error) {
-	clean := make([]Change, len(changes))
-	for i, c := range changes {
-		c, err := c.normalize()
-		if err != nil {
-			return nil, err
-		}
-		if c.Timeout > 0 && !c.Remove {
+	clean, err := normalized(changes)
+	for i := range clean {
+		if c := &clean[i]; c.Timeout > 0 && !c.Remove {
 			c.until = now.Add(c.Timeout)
 		}
-		clean[i] = c
 	}
-	return clean, nil
+	return clean, err
 }
 
 func signal(c chan struct{}) {
@@ -213,32 +190,6 @@ func signal(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-// put adds a change, or replaces the one of the same prefix. Removals have
-// twice the room: an unban that is lost would lock somebody out, and the list
-// of what is desired does not say what is no longer desired.
-func (q *queue) put(c Change, t *ticket, limit int) bool {
-	k := queueKey{c.Kind, c.Prefix}
-	if i, ok := q.index[k]; ok {
-		it := &q.items[i]
-		it.change = c
-		if it.ticket != t {
-			it.more = append(it.more, t)
-		} else {
-			t.left--
-		}
-		return true
-	}
-	if c.Remove {
-		limit *= 2
-	}
-	if len(q.items) >= limit {
-		return false
-	}
-	q.index[k] = len(q.items)
-	q.items = append(q.items, item{change: c, ticket: t})
-	return true
 }
 
 // Apply is Submit that waits for the kernel's commit. When ctx ends first the
@@ -261,7 +212,7 @@ func (w *Writer) Apply(ctx context.Context, changes []Change) error {
 func (w *Writer) Pending() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.pending.items)
+	return w.pending.len()
 }
 
 // Err returns why the table is not being kept at the moment, nil if it is.
@@ -351,10 +302,10 @@ func (w *Writer) end() {
 	w.ended = true
 	w.mu.Unlock()
 	b := w.take()
-	if len(b.items) == 0 {
+	if b.len() == 0 {
 		return
 	}
-	w.settle(b, w.fw.Apply(changesOf(b.items)))
+	w.settle(b.changes, b.waits, w.fw.Apply(b.changes))
 }
 
 // take swaps the queue for an empty one.
@@ -368,39 +319,25 @@ func (w *Writer) take() queue {
 
 // give takes the emptied batch back for the next turn.
 func (w *Writer) give(b queue) {
-	if len(b.items) > 1<<16 { // a flood is over, its memory is not kept
-		b = queue{index: make(map[queueKey]int)}
-	}
-	clear(b.index)
-	clear(b.items)
-	b.items = b.items[:0]
+	b.empty()
 	w.spare = b
-}
-
-func changesOf(items []item) []Change {
-	c := make([]Change, len(items))
-	for i := range items {
-		c[i] = items[i].change
-	}
-	return c
 }
 
 // flush writes all that waits.
 func (w *Writer) flush(ctx context.Context) {
 	b := w.take()
 	defer func() { w.give(b) }()
-	if len(b.items) > 0 {
-		changes := changesOf(b.items)
+	if changes := b.changes; len(changes) > 0 {
 		for try := 0; ; try++ {
 			err := w.fw.Apply(changes)
 			if err == nil || final(err) {
-				w.settle(b, err)
+				w.settle(changes, b.waits, err)
 				break
 			}
 			w.setErr(err)
 			w.cfg.Log.Warn("the kernel did not take a change, the table is built again", "changes", len(changes), "err", err)
 			if try > 0 && !sleep(ctx, backoffMin<<try) || !w.rebuild(ctx, CauseError) {
-				w.settle(b, fmt.Errorf("%w: %w", ErrClosed, err))
+				w.settle(changes, b.waits, fmt.Errorf("%w: %w", ErrClosed, err))
 				return
 			}
 			if try == maxTries {
@@ -410,7 +347,7 @@ func (w *Writer) flush(ctx context.Context) {
 		}
 	}
 	w.mu.Lock()
-	overflow := w.overflow && len(w.pending.items) == 0
+	overflow := w.overflow && w.pending.len() == 0
 	w.overflow = w.overflow && !overflow
 	w.mu.Unlock()
 	if overflow {
@@ -422,11 +359,12 @@ func (w *Writer) flush(ctx context.Context) {
 // singly writes one change at a time, so that one which the kernel never takes
 // does not hold up the others.
 func (w *Writer) singly(ctx context.Context, b queue) {
-	for i := range b.items {
-		err := w.fw.Apply(changesOf(b.items[i : i+1]))
-		w.settle(queue{items: b.items[i : i+1]}, err)
+	for i := range b.changes {
+		one := b.changes[i : i+1]
+		err := w.fw.Apply(one)
+		w.settle(one, b.waits[i:i+1], err)
 		if err != nil && !final(err) {
-			w.cfg.Log.Error("the kernel does not take a change, it is given up", "change", b.items[i].change.String(), "err", err)
+			w.cfg.Log.Error("the kernel does not take a change, it is given up", "change", one[0].String(), "err", err)
 			w.rebuild(ctx, CauseError)
 		}
 	}
@@ -439,19 +377,18 @@ func final(err error) bool {
 
 // settle tells everybody who waits. A full set is the trouble only of those
 // whose prefixes found no room.
-func (w *Writer) settle(b queue, err error) {
+func (w *Writer) settle(changes []Change, waits []wait, err error) {
 	var refused map[netip.Prefix]bool
 	if errors.Is(err, ErrFull) {
 		refused = w.refused(err)
 	}
-	for i := range b.items {
-		it := &b.items[i]
+	for i := range changes {
 		e := err
-		if refused != nil && (it.change.Remove || it.change.Kind == Allow || !refused[it.change.Prefix]) {
+		if c := &changes[i]; refused != nil && (c.Remove || c.Kind == Allow || !refused[c.Prefix]) {
 			e = nil
 		}
-		it.ticket.settle(e)
-		for _, t := range it.more {
+		waits[i].ticket.settle(e)
+		for _, t := range waits[i].more {
 			t.settle(e)
 		}
 	}
@@ -537,12 +474,11 @@ func (w *Writer) standing(now time.Time) []Change {
 			c.until = now.Add(c.Timeout)
 			c.Timeout = max(c.Timeout, MinTimeout)
 		}
-		clean, err := c.normalize()
-		if err != nil {
+		if err := c.normalize(); err != nil {
 			w.cfg.Log.Error("something desired cannot be done", "err", err)
 			continue
 		}
-		kept = append(kept, clean)
+		kept = append(kept, c)
 	}
 	return kept
 }
@@ -629,8 +565,7 @@ func (w *Writer) waits(c Change) bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, ok := w.pending.index[queueKey{c.Kind, p}]
-	return ok
+	return w.pending.find(c.Kind, p) >= 0
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
