@@ -83,19 +83,27 @@ func (e *Engine) check() error {
 func (t *tracker) check() error {
 	seen := 0
 	for c := range numClasses {
-		prev := none
-		for i := t.lists[c].head; i != none; i = t.link(i).next {
-			s := t.slot(i)
-			if s.self != i || s.class != c || t.link(i).prev != prev || t.get(s.key) != s {
-				return fmt.Errorf("slot %d in list %d: %+v", i, c, s)
+		for age := t.base; age < t.base+ages; age++ {
+			prev, l := none, t.lists[c][age%ages]
+			if t.full[c]&(1<<(age%ages)) == 0 {
+				continue
 			}
-			prev = i
-			if seen++; seen > t.len() {
-				return fmt.Errorf("the lists hold more than %d sources", t.len())
+			for i := l.head; i != none; i = t.link(i).next {
+				s := t.slot(i)
+				if s.self != i || s.class != c || t.age(s.placed) != age || t.link(i).prev != prev || t.get(s.key) != s {
+					return fmt.Errorf("slot %d in list %d, %d: %+v", i, c, age, s)
+				}
+				if c != offender && s.placed > seconds(s.seen) {
+					return fmt.Errorf("slot %d in list %d has its place of %d, and was seen at %d", i, c, s.placed, seconds(s.seen))
+				}
+				prev = i
+				if seen++; seen > t.len() {
+					return fmt.Errorf("the lists hold more than %d sources", t.len())
+				}
 			}
-		}
-		if t.lists[c].tail != prev {
-			return fmt.Errorf("list %d ends at %d, its tail is %d", c, prev, t.lists[c].tail)
+			if l.tail != prev || prev == none {
+				return fmt.Errorf("list %d, %d ends at %d, its tail is %d", c, age, prev, l.tail)
+			}
 		}
 	}
 	if seen != t.len() {

@@ -76,7 +76,7 @@ func New(cfg policy.Policy) *Engine {
 		secrets:    newSecrets(),
 		ipv6Prefix: cfg.IPv6Prefix,
 		rules:      indexRules(),
-		sources:    newTracker(cfg.MaxSources),
+		sources:    newTracker(cfg.MaxSources, uint32(quietFor(&cfg)/second)),
 		attempts:   newWindow[dialogue](attemptTTL, maxAttempts),
 		pairs:      newWindow[pair](spell*second, maxPairs),
 		reports:    newWindow[struct{}](reportTTL, maxReports),

@@ -46,15 +46,8 @@ func (e *Engine) prepare(pbx uint8, events []security.Event) {
 		}
 	}
 	if e.sources.len() > 0 {
-		var move [ahead]bool
 		for i := range slots[:n] { // mostly the right one: half of the sources are found at the first place
-			s := e.sources.slot(int32(slots[i]))
-			move[i] = e.now-s.seen >= minute
-		}
-		for i := range slots[:n] {
-			if move[i] {
-				seen += uint64(e.sources.neighbours(int32(slots[i])))
-			}
+			seen += uint64(e.sources.slot(int32(slots[i])).seen)
 		}
 	}
 	e.looked = seen // so that no compiler thinks that the looks are of no use

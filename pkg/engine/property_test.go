@@ -298,40 +298,62 @@ func TestWindowIsAMapThatForgets(t *testing.T) {
 	})
 }
 
-// TestTrackerIsAMapWithQueues compares a tracker with plain slices.
+// TestTrackerIsAMapWithQueues compares a tracker with a map.
 func TestTrackerIsAMapWithQueues(t *testing.T) {
+	type known struct {
+		class class
+		seen  int64
+	}
 	rapid.Check(t, func(t *rapid.T) {
-		tr := newTracker(1000)
-		var model [numClasses][]key // the latest last
+		tr := newTracker(1000, rapid.SampledFrom([]uint32{60, 3600, 86400}).Draw(t, "memory"))
+		now := rapid.Int64Range(1, 1e9).Draw(t, "begin") * second
+		model := make(map[key]known)
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
-			k := key{byte(rapid.IntRange(0, 20).Draw(t, "key"))}
+			now += second * rapid.OneOf(rapid.Int64Range(0, 90), rapid.Int64Range(0, 7200), rapid.Int64Range(0, 1e6)).Draw(t, "pause")
+			k := key{byte(rapid.IntRange(1, 20).Draw(t, "key"))}
 			c := class(rapid.IntRange(0, int(numClasses)-1).Draw(t, "class"))
-			s := tr.get(k)
-			known := false
-			for i := range model {
-				n := len(model[i])
-				model[i] = slices.DeleteFunc(model[i], func(have key) bool { return have == k })
-				known = known || len(model[i]) < n
+			s, have := tr.get(k), model[k]
+			if (have.seen != 0) != (s != nil) {
+				t.Fatalf("%v: known %v, want %v", k, s != nil, have)
 			}
-			if known != (s != nil) {
-				t.Fatalf("%v: known %v, want %v", k, s != nil, known)
-			}
-			switch {
+			switch what := rapid.IntRange(0, 5).Draw(t, "do"); {
 			case s == nil:
-				tr.touch(tr.add(k, 1), c)
-				model[c] = append(model[c], k)
-			case rapid.Bool().Draw(t, "remove"):
+				tr.place(tr.add(k, now), c, seconds(now))
+				model[k] = known{c, now}
+			case what == 0:
 				tr.remove(s)
-			default:
-				tr.touch(s, c)
-				model[c] = append(model[c], k)
+				delete(model, k)
+			case what == 1:
+				tr.place(s, c, seconds(s.seen))
+				model[k] = known{c, have.seen}
+			case what == 2:
+				tr.renew(s, now)
+				model[k] = known{harmless, now}
+			default: // as most events: nothing moves
+				s.seen = now
+				model[k] = known{have.class, now}
+			}
+			if rapid.Bool().Draw(t, "look") {
+				c := class(rapid.IntRange(0, int(numClasses)-1).Draw(t, "look at"))
+				o, first := tr.oldest(c), int64(math.MaxInt64)
+				for _, m := range model {
+					if m.class == c {
+						first = min(first, m.seen)
+					}
+				}
+				switch {
+				case (o == nil) != (first == math.MaxInt64):
+					t.Fatalf("oldest of class %d is %v, the first was seen at %d", c, o, first)
+				case o != nil && seconds(o.seen) > seconds(first)+60+tr.width && tr.age(seconds(o.seen)) > tr.base:
+					t.Fatalf("oldest of class %d was seen at %d, the first at %d", c, o.seen, first)
+				}
 			}
 			if err := tr.check(); err != nil {
 				t.Fatal(err)
 			}
-			for c := range numClasses {
-				if o := tr.oldest(c); (o == nil) != (len(model[c]) == 0) || o != nil && o.key != model[c][0] {
-					t.Fatalf("oldest of class %d is %v, want the first of %v", c, o, model[c])
+			for k, m := range model {
+				if s := tr.get(k); s == nil || s.class != m.class || s.seen != m.seen {
+					t.Fatalf("%v: %+v, want %+v", k, s, m)
 				}
 			}
 		}

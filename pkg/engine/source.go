@@ -3,6 +3,8 @@ package engine
 import (
 	"math"
 	"math/bits"
+
+	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // source is what every event needs of a source: 64 bytes, one cache line, without pointers. There may be a million.
@@ -14,7 +16,7 @@ type source struct {
 	observed float32 // score, and evidence that is only observed
 	attempts uint32
 	evidence uint32 // sequence number of the latest record, 0 for none
-	touched  uint32 // when it came to the front of its list, seconds
+	placed   uint32 // when it was seen before it got its place in the queues, seconds
 	self     int32  // its own slot
 	open     uint8  // events that wait for a login
 	bans     uint8  // so far, within ban.memory
@@ -114,9 +116,12 @@ func (e *Engine) track(k key, s *source) *source {
 // forgettable says whether nothing that is known of a source matters any more.
 func (e *Engine) forgettable(s *source) bool {
 	quiet := e.now - s.seen
-	return quiet >= max(10*int64(e.cfg.HalfLife), spell*second) && s.class != pinned &&
+	return quiet >= quietFor(&e.cfg) && s.class != pinned &&
 		(s.bans == 0 || e.now-e.sources.details(s).banEnd >= int64(e.cfg.Ban.Memory))
 }
+
+// quietFor is how long a source must be quiet before it can be forgotten, in ns.
+func quietFor(p *policy.Policy) int64 { return max(10*int64(p.HalfLife), spell*second) }
 
 // evict forgets the least suspicious of the sources that were quiet the longest.
 func (e *Engine) evict() bool {
@@ -150,23 +155,29 @@ func (e *Engine) classify(s *source) {
 	case float64(s.observed) >= e.cfg.Threshold/4:
 		c = suspicious
 	}
-	// To move a source costs a look at both of its neighbours, so it is done once a minute: who is the oldest is known to
-	// the minute.
-	if now := seconds(e.now); s.class != c || now-s.touched >= 60 {
-		s.touched = now
-		e.sources.touch(s, c)
+	if s.class != c {
+		e.sources.place(s, c, seconds(s.seen))
 	}
 }
 
 // sweep forgets up to n sources of which nothing matters any more, so that a quiet engine shrinks.
 func (e *Engine) sweep(n int) {
+	memory := uint32(quietFor(&e.cfg) / second)
 	for c := harmless; c < offender; c++ {
 		for ; n > 0; n-- {
-			s := e.sources.oldest(c)
-			if s == nil || !e.forgettable(s) {
+			i := e.sources.last(c)
+			if i == none {
 				break
 			}
-			e.sources.remove(s)
+			s := e.sources.slot(i)
+			if seconds(e.now)-s.placed <= memory { // nor was any other in the queue quiet for much longer
+				break
+			}
+			if e.forgettable(s) {
+				e.sources.remove(s)
+			} else {
+				e.sources.place(s, c, seconds(s.seen))
+			}
 		}
 	}
 	for range min(n, 16) { // offenders wait for ban.memory: go round among them
@@ -181,6 +192,6 @@ func (e *Engine) sweep(n int) {
 		if e.now-s.seen < int64(e.cfg.HalfLife) {
 			break
 		}
-		e.sources.touch(s, offender)
+		e.sources.place(s, offender, seconds(e.now))
 	}
 }

@@ -5,34 +5,25 @@ const (
 	chunkSize = 1024
 )
 
-// tracker holds the sources in chunks that never move, each source in the list of its class, the latest first. What an
-// event needs of a source lies together, the links of the lists and the details apart: an event of a known source
-// touches one cache line of the index and one of the sources.
+// tracker holds the sources in chunks that never move. What an event needs of a source lies together, the links of the
+// queues and the details apart: an event of a known source touches one cache line of the index and one of the sources.
 type tracker struct {
 	secrets
+	queues
 	index   index
 	sources []*[chunkSize]source
-	links   []*[chunkSize]link
 	more    []*[chunkSize]details // nil where no source of a chunk needed any yet
 	free    int32
 	used    int32 // slots ever used
 	max     int
-	lists   [numClasses]struct{ head, tail int32 }
 }
 
-// link is the place of a source in the list of its class, or in that of the free slots.
-type link struct{ prev, next int32 }
-
-func newTracker(max int) *tracker {
-	t := &tracker{secrets: newSecrets(), free: none, max: max}
-	for i := range t.lists {
-		t.lists[i].head, t.lists[i].tail = none, none
-	}
-	return t
+// newTracker makes a tracker for up to max sources of which most are forgotten after a time in seconds.
+func newTracker(max int, memory uint32) *tracker {
+	return &tracker{secrets: newSecrets(), queues: queues{width: memory/(ages/2) + 1}, free: none, max: max}
 }
 
 func (t *tracker) slot(i int32) *source { return &t.sources[uint32(i)/chunkSize][uint32(i)%chunkSize] }
-func (t *tracker) link(i int32) *link   { return &t.links[uint32(i)/chunkSize][uint32(i)%chunkSize] }
 
 // details returns the details of a source, to be read or changed.
 func (t *tracker) details(s *source) *details {
@@ -86,7 +77,7 @@ func (t *tracker) add(k key, now int64) *source {
 	}
 	t.index.add(t.hash(k), uint32(i), 0, 1<<31)
 	s := t.slot(i)
-	*s = source{key: k, seen: now, touched: seconds(now), self: i}
+	*s = source{key: k, seen: now, placed: seconds(now), self: i}
 	t.enlist(s)
 	return s
 }
@@ -99,62 +90,37 @@ func (t *tracker) remove(s *source) {
 
 // renew forgets what is known of a source, as remove and add do, without a look at the index.
 func (t *tracker) renew(s *source, now int64) {
+	if s.class != harmless {
+		t.place(s, harmless, seconds(now))
+	}
+	*s = source{key: s.key, seen: now, placed: s.placed, self: s.self}
+}
+
+// place gives a source a new place: in the queue of a class, at a time in seconds.
+func (t *tracker) place(s *source, c class, at uint32) {
 	t.delist(s)
-	*s = source{key: s.key, seen: now, touched: seconds(now), self: s.self}
+	s.class, s.placed = c, at
 	t.enlist(s)
 }
 
-// touch moves a source to the front of a class.
-func (t *tracker) touch(s *source, c class) {
-	if s.class == c && t.lists[c].head == s.self {
-		return
-	}
-	t.delist(s)
-	s.class = c
-	t.enlist(s)
-}
-
-func (t *tracker) enlist(s *source) {
-	l := &t.lists[s.class]
-	*t.link(s.self) = link{prev: none, next: l.head}
-	if l.head != none {
-		t.link(l.head).prev = s.self
-	} else {
-		l.tail = s.self
-	}
-	l.head = s.self
-}
-
-func (t *tracker) delist(s *source) {
-	l, at := &t.lists[s.class], *t.link(s.self)
-	if at.prev != none {
-		t.link(at.prev).next = at.next
-	} else {
-		l.head = at.next
-	}
-	if at.next != none {
-		t.link(at.next).prev = at.prev
-	} else {
-		l.tail = at.prev
-	}
-}
-
-// neighbours looks at the links that change when a source moves.
-func (t *tracker) neighbours(i int32) (sum int32) {
-	at := *t.link(i)
-	if at.prev != none {
-		sum += t.link(at.prev).next
-	}
-	if at.next != none {
-		sum += t.link(at.next).prev
-	}
-	return sum
-}
-
-// oldest returns the source of a class that was touched the longest ago, or nil.
+// oldest returns the source of a class that was quiet the longest, or nil: to within the time of a list, and where many at
+// the end of the queue were seen again, the quietest of the next few.
 func (t *tracker) oldest(c class) *source {
-	if i := t.lists[c].tail; i != none {
-		return t.slot(i)
+	var quiet *source
+	for range looks {
+		i := t.last(c)
+		if i == none {
+			return nil
+		}
+		s := t.slot(i)
+		seen := seconds(s.seen)
+		if seen < s.placed+60 {
+			return s
+		}
+		t.place(s, c, seen)
+		if quiet == nil || s.seen < quiet.seen {
+			quiet = s
+		}
 	}
-	return nil
+	return quiet
 }
