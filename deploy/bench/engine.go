@@ -213,14 +213,18 @@ func sources(ctx context.Context, o *options) error {
 		used := heap() - before
 		c.timed = false
 		per := math.Inf(1)
-		for round := range 5 * o.rounds {
-			c.tick(time.Hour) // what there was fades: every round has the same scores
-			const part = 50_000
-			at := spent()
-			for i := range part {
-				c.event((i + round*part) * 7919 % n)
+		for range 5 * o.rounds {
+			took, events := time.Duration(0), 0
+			for events < 50_000 { // all are alike: of a known source, after half an hour of quiet
+				c.tick(30 * time.Minute)
+				at := spent()
+				for i := range n {
+					c.event(i * 7919 % n)
+				}
+				took += spent() - at
+				events += n
 			}
-			per = min(per, float64((spent()-at).Nanoseconds())/part)
+			per = min(per, float64(took.Nanoseconds())/float64(events))
 		}
 		if base == 0 {
 			base = per

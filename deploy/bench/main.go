@@ -50,7 +50,8 @@ func stages() []stage {
 		{"frame", "frame split, decode and score of one event, beside goami2.Parse", frames},
 		{"sources", "a million tracked sources: memory, cost of an event, longest call", sources},
 		{"reaction", "event on the socket to dropped packet, idle system", reaction},
-		{"flood", "a flood, all banned; then the same elements by a bare google/nftables loop", flood},
+		{"flood", "a flood, all banned", flood},
+		{"elements", "the elements of a flood, by a bare google/nftables loop and by Ringwall's writer", elements},
 		{"start", "start with the bans of a flood stored", start},
 		{"idle", "10,000 bans and nothing to do", idle},
 		{"fail2ban", "reaction and flood of fail2ban with its asterisk filter", fail2ban},
@@ -58,9 +59,16 @@ func stages() []stage {
 }
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == asReflex {
-		if err := reflex(); err != nil {
-			fmt.Fprintln(os.Stderr, "reflex:", err)
+	part, is := func() error { return nil }, false
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == asReflex:
+		part, is = reflex, true
+	case len(os.Args) == 3 && os.Args[1] == asSpinner:
+		part, is = func() error { return spin(os.Args[2]) }, true
+	}
+	if is {
+		if err := part(); err != nil {
+			fmt.Fprintln(os.Stderr, os.Args[1]+":", err)
 			os.Exit(1)
 		}
 		return
@@ -75,7 +83,7 @@ func main() {
 
 func bench(ctx context.Context) (err error) {
 	var o options
-	only := flag.String("only", "", "stages, by comma: frame,sources,reaction,flood,start,idle,fail2ban (default: all but fail2ban)")
+	only := flag.String("only", "", "stages, by comma: frame,sources,reaction,flood,elements,start,idle,fail2ban (default: all but fail2ban)")
 	flag.StringVar(&o.program, "ringwall", "", "the program to measure (default: built from ./cmd/ringwall)")
 	flag.StringVar(&o.fail2ban, "fail2ban", "", "folder that fail2ban's package was unpacked to (default: as installed)")
 	flag.IntVar(&o.rounds, "rounds", 3, "times that a stage is repeated; the best is shown beside all")

@@ -172,33 +172,49 @@ func battlefield(inside *netspace.Space, o *options) (*netspace.Space, error) {
 }
 
 // reaction measures how long an attacker's packets pass after the event that bans him is on the socket. It does so, in
-// the same run, with the least that any program could do.
+// the same run, with the least that any program could do; and both once more while the CPUs are kept awake.
 func reaction(ctx context.Context, o *options) error {
+	for _, waking := range []bool{false, true} {
+		stop, note := func() {}, ""
+		if waking {
+			var err error
+			if stop, err = awake(ctx); err != nil {
+				return err
+			}
+			note = ", CPUs kept awake"
+		}
+		took, least, err := reactions(ctx, o)
+		stop()
+		if err != nil {
+			return err
+		}
+		quantiles("event on the socket to the first dropped packet"+note, took)
+		quantiles("the same by read(2) and one prepared transaction"+note, least)
+	}
+	return nil
+}
+
+// reactions are those of the program, and of the reflex.
+func reactions(ctx context.Context, o *options) (took, least []time.Duration, err error) {
 	h, err := newHost(ctx, o)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer h.close()
 	outside, err := battlefield(h.space, o)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer func() { _ = outside.Close() }()
 	if err := h.start(ctx, o); err != nil {
-		return err
+		return nil, nil, err
 	}
-	took, err := trials(ctx, o, h.space, outside, func() net.Conn { return *h.lines.latest.Load() })
-	if err != nil {
-		return err
+	if took, err = trials(ctx, o, h.space, outside, func() net.Conn { return *h.lines.latest.Load() }); err != nil {
+		return nil, nil, err
 	}
 	h.kill()
-	least, err := floor(ctx, o)
-	if err != nil {
-		return err
-	}
-	quantiles("event on the socket to the first dropped packet", took)
-	quantiles("the same by read(2) and one prepared transaction", least)
-	return nil
+	least, err = floor(ctx, o)
+	return took, least, err
 }
 
 // trials has one attacker after the other banned.

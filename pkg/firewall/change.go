@@ -103,6 +103,13 @@ func (c *Change) normalize() error {
 	return nil
 }
 
+// stamp fixes when the change ends.
+func (c *Change) stamp(now time.Time) {
+	if c.Timeout > 0 && !c.Remove {
+		c.until = now.Add(c.Timeout)
+	}
+}
+
 // normalized returns copies of changes after normalize. Nothing is returned if one of them cannot be done.
 func normalized(changes []Change) ([]Change, error) {
 	clean := slices.Clone(changes)

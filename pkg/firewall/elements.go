@@ -17,18 +17,18 @@ import (
 // no room, everything else is done. After any other error the table may have
 // a part of the changes: Ensure, then say again what should be there.
 func (t *Table) Apply(changes []Change) error {
-	p, err := t.plan(changes)
-	if err != nil {
-		return err
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	p, err := t.planned(changes)
 	switch {
+	case err != nil:
+		return err
 	case t.isClosed():
 		return ErrClosed
 	case t.broken:
 		return fmt.Errorf("%w: Ensure has to be called first", ErrGone)
 	}
+	defer p.empty()
 	if len(p.hashed) >= deafFrom {
 		defer t.deafen(t.w)()
 	}
@@ -66,15 +66,29 @@ type op struct {
 	hash   uint32 // see present
 }
 
-// plan is what an Apply is going to do.
+// plan is what an Apply is going to do. Its room is used again.
 type plan struct {
 	now    time.Time
 	hashed []op
 	edits  [numSets][]edit
+	parts  [numSets]writes // of a transaction
 }
 
-func (t *Table) plan(changes []Change) (*plan, error) {
-	p := &plan{now: time.Now(), hashed: make([]op, 0, len(changes))}
+// keptOps is how many ops an empty plan keeps room for.
+const keptOps = 1 << 14
+
+func (p *plan) empty() {
+	if cap(p.hashed) > keptOps {
+		p.hashed = nil
+	}
+	p.hashed, p.edits = p.hashed[:0], [numSets][]edit{}
+}
+
+// planned fills the table's plan.
+func (t *Table) planned(changes []Change) (*plan, error) {
+	p := &t.plan
+	p.empty()
+	p.now, p.hashed = time.Now(), slices.Grow(p.hashed[:0], len(changes))
 	removes := false
 	for i := range changes {
 		c := &changes[i]
@@ -223,7 +237,7 @@ func (w *writes) put(b *batch, set string) {
 // socket takes for certain. Where something is not as it was believed to be,
 // the transaction fails as a whole and is done again with care.
 func (t *Table) applyHashed(p *plan) (full, err error) {
-	var parts [numSets]writes
+	parts := &p.parts
 	var refused []*FullError
 	cautious := t.cautious
 	t.cautious = t.cautious && len(p.hashed) == 0

@@ -54,6 +54,7 @@ type Table struct {
 	// What is believed about the hash sets; cautious is "nothing yet".
 	present     present
 	cautious    bool
+	plan        plan
 	transaction batch // that is being put together
 	fullUntil   [numSets]time.Time
 

@@ -30,7 +30,11 @@ func (w *Writer) Turn() *Turn {
 func (t *Turn) Write(changes []Change, between func(), done func(error)) {
 	w := t.w
 	defer w.turn.Unlock()
-	clean, err := stamped(changes, time.Now())
+	clean, err := normalized(changes)
+	now := time.Now()
+	for i := range clean {
+		clean[i].stamp(now)
+	}
 	if err == nil && len(clean) > 0 {
 		err = w.fw.Apply(clean)
 	}

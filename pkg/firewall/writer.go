@@ -141,12 +141,19 @@ func (w *Writer) Submit(changes []Change, done func(error)) {
 	if done == nil {
 		done = func(error) {}
 	}
-	clean, err := stamped(changes, time.Now())
-	if err != nil || len(clean) == 0 {
-		done(err)
+	for i := range changes {
+		c := changes[i]
+		if err := c.normalize(); err != nil {
+			done(err)
+			return
+		}
+	}
+	if len(changes) == 0 {
+		done(nil)
 		return
 	}
-	t := &ticket{left: len(clean), done: done}
+	now := time.Now()
+	t := &ticket{left: len(changes), done: done}
 	w.mu.Lock()
 	if w.ended {
 		w.mu.Unlock()
@@ -154,8 +161,11 @@ func (w *Writer) Submit(changes []Change, done func(error)) {
 		return
 	}
 	lost := 0
-	for i := range clean {
-		if !w.pending.put(&clean[i], t, w.cfg.MaxPending) {
+	for i := range changes {
+		c := changes[i]
+		_ = c.normalize() // again: cheaper than to keep what it was above
+		c.stamp(now)
+		if !w.pending.put(&c, t, w.cfg.MaxPending) {
 			lost++
 			w.overflow = true
 		}
@@ -172,17 +182,6 @@ func (w *Writer) Submit(changes []Change, done func(error)) {
 	if none {
 		done(ErrQueueFull)
 	}
-}
-
-// stamped checks changes and fixes when each ends.
-func stamped(changes []Change, now time.Time) ([]Change, error) {
-	clean, err := normalized(changes)
-	for i := range clean {
-		if c := &clean[i]; c.Timeout > 0 && !c.Remove {
-			c.until = now.Add(c.Timeout)
-		}
-	}
-	return clean, err
 }
 
 func signal(c chan struct{}) {
