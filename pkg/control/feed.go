@@ -16,13 +16,24 @@ const maxAccount = 256
 // followBuffer is how many decisions a follower may lag behind before the oldest are lost to it.
 const followBuffer = 1024
 
+const (
+	// fewDecisions are copied into a block, so that single ones do not cost a piece of memory each. More are kept as they came.
+	fewDecisions = 16
+	blockSize    = 64
+	// maxPiece bounds how much memory the last of a piece's decisions can hold.
+	maxPiece = 1024
+)
+
 // Feed remembers the last decisions, for history, and hands new ones to those who follow. Publish never waits for a
 // reader. Its methods may be called from many goroutines.
 type Feed struct {
 	mu        sync.Mutex
-	ring      []engine.Decision // grows to keep, then wraps
-	next      int               // where the next one goes, once the ring is full
-	keep      int
+	pieces    [][]engine.Decision // the oldest first; what is in them never changes
+	first     uint64              // number of the first decision in them
+	next      uint64              // number of the one that is published next
+	block     []engine.Decision   // room for few
+	open      bool                // the last piece ends where block begins
+	keep      int                 // for history
 	followers map[*follower]struct{}
 }
 
@@ -31,75 +42,130 @@ func NewFeed(keep int) *Feed {
 	return &Feed{keep: max(keep, 1), followers: make(map[*follower]struct{})}
 }
 
-// Publish remembers decisions and hands them on. It keeps their strings, which must not alias a frame. Names of accounts
-// longer than 256 bytes are cut.
+// Publish remembers decisions and hands them on. It keeps the slice, which nobody may change from then on, and its strings,
+// which must not alias a frame. Names of accounts longer than 256 bytes are cut.
 func (f *Feed) Publish(decisions ...engine.Decision) {
+	if len(decisions) == 0 {
+		return
+	}
+	decisions = bounded(decisions)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := range decisions {
-		d := bounded(&decisions[i])
-		if len(f.ring) < f.keep {
-			f.ring = append(f.ring, *d)
-			continue
-		}
-		f.ring[f.next] = *d
-		if f.next++; f.next == f.keep {
-			f.next = 0
+	switch {
+	case len(decisions) < fewDecisions:
+		f.add(decisions)
+	case len(decisions) <= maxPiece:
+		f.pieces, f.open = append(f.pieces, decisions), false
+	default:
+		for part := range slices.Chunk(decisions, maxPiece) {
+			f.pieces, f.open = append(f.pieces, slices.Clone(part)), false
 		}
 	}
+	f.next += uint64(len(decisions))
+	for f.next-f.first-uint64(len(f.pieces[0])) >= uint64(max(f.keep, followBuffer)) {
+		f.first += uint64(len(f.pieces[0]))
+		f.pieces[0] = nil
+		f.pieces = f.pieces[1:]
+	}
 	for fo := range f.followers {
-		fo.push(decisions)
+		select {
+		case fo.more <- struct{}{}:
+		default:
+		}
 	}
 }
 
-// bounded is a decision whose account is no longer than what is kept of one.
-func bounded(d *engine.Decision) *engine.Decision {
-	if len(d.Account) <= maxAccount {
-		return d
+// add copies a few decisions into the block, behind those that are there.
+func (f *Feed) add(decisions []engine.Decision) {
+	if len(f.block) < len(decisions) {
+		f.block, f.open = make([]engine.Decision, blockSize), false
 	}
-	short := *d
-	short.Account = strings.Clone(d.Account[:maxAccount])
-	return &short
+	n := copy(f.block, decisions)
+	if last := len(f.pieces) - 1; f.open {
+		f.pieces[last] = f.pieces[last][:len(f.pieces[last])+n]
+	} else {
+		f.pieces = append(f.pieces, f.block[:n])
+	}
+	f.block, f.open = f.block[n:], true
+}
+
+// bounded are the decisions with accounts that are no longer than what is kept of one.
+func bounded(decisions []engine.Decision) []engine.Decision {
+	copied := false
+	for i := range decisions {
+		if len(decisions[i].Account) <= maxAccount {
+			continue
+		}
+		if !copied {
+			decisions, copied = slices.Clone(decisions), true
+		}
+		decisions[i].Account = strings.Clone(decisions[i].Account[:maxAccount])
+	}
+	return decisions
+}
+
+// from returns the decisions from a number on, which is not beyond the next. The lock is held.
+func (f *Feed) from(number uint64) [][]engine.Decision {
+	i, at := len(f.pieces), f.next
+	for at > number {
+		i--
+		at -= uint64(len(f.pieces[i]))
+	}
+	pieces := slices.Clone(f.pieces[i:])
+	for i := range pieces {
+		pieces[i] = slices.Clip(pieces[i])
+	}
+	if len(pieces) > 0 {
+		pieces[0] = pieces[0][number-at:]
+	}
+	return pieces
+}
+
+// history are the decisions that are remembered. The lock is held.
+func (f *Feed) history() [][]engine.Decision {
+	return f.from(max(f.first, f.next-min(f.next, uint64(f.keep))))
 }
 
 // Recent returns remembered decisions since a time, oldest first, of one source or, where addr is not valid, of all. A
 // decision about a network that holds addr is one of its own too.
 func (f *Feed) Recent(since time.Time, addr netip.Addr) []engine.Decision {
-	all := f.room()
 	f.mu.Lock()
-	all = f.copyTo(all)
+	pieces := f.history()
 	f.mu.Unlock()
-	return slices.DeleteFunc(all, func(d engine.Decision) bool {
-		return d.Time.Before(since) || addr.IsValid() && d.Source != addr && !(d.Prefix.IsValid() && d.Prefix.Contains(addr))
+	return filter(pieces, func(d *engine.Decision) bool {
+		return !d.Time.Before(since) && (!addr.IsValid() || d.Source == addr || d.Prefix.IsValid() && d.Prefix.Contains(addr))
 	})
+}
+
+// filter copies what is wanted. What is published meanwhile need not wait for it.
+func filter(pieces [][]engine.Decision, wanted func(*engine.Decision) bool) []engine.Decision {
+	var found []*engine.Decision
+	for _, piece := range pieces {
+		for i := range piece {
+			if wanted(&piece[i]) {
+				found = append(found, &piece[i])
+			}
+		}
+	}
+	out := make([]engine.Decision, 0, len(found))
+	for _, d := range found {
+		out = append(out, *d)
+	}
+	return out
 }
 
 // follow starts to collect new decisions, after those since a time, with none between them missing or doubled.
 func (f *Feed) follow(since time.Time) ([]engine.Decision, *follower) {
 	fo := &follower{more: make(chan struct{}, 1)}
-	var all []engine.Decision
-	if !since.IsZero() {
-		all = f.room()
-	}
+	var past [][]engine.Decision
 	f.mu.Lock()
+	fo.next = f.next
 	f.followers[fo] = struct{}{}
 	if !since.IsZero() {
-		all = f.copyTo(all)
+		past = f.history()
 	}
 	f.mu.Unlock()
-	return slices.DeleteFunc(all, func(d engine.Decision) bool { return d.Time.Before(since) }), fo
-}
-
-// room is made, and what it gets is filtered, outside of the lock: publishers wait for the copying alone.
-func (f *Feed) room() []engine.Decision {
-	f.mu.Lock()
-	n := len(f.ring)
-	f.mu.Unlock()
-	return make([]engine.Decision, 0, min(n+64, f.keep))
-}
-
-func (f *Feed) copyTo(all []engine.Decision) []engine.Decision {
-	return append(append(all, f.ring[f.next:]...), f.ring[:f.next]...)
+	return filter(past, func(d *engine.Decision) bool { return !d.Time.Before(since) }), fo
 }
 
 func (f *Feed) leave(fo *follower) {
@@ -108,46 +174,21 @@ func (f *Feed) leave(fo *follower) {
 	delete(f.followers, fo)
 }
 
-// take empties a follower's buffer; lost is how many did not fit into it, all older than those returned.
-func (f *Feed) take(fo *follower) (decisions []engine.Decision, lost int) {
+// take returns what a follower has not seen yet, in pieces that nobody may change; lost is how many it came too late for,
+// all older than those returned.
+func (f *Feed) take(fo *follower) (pieces [][]engine.Decision, lost int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	decisions = append(append(decisions, fo.buffer[fo.first:]...), fo.buffer[:fo.first]...)
-	lost = fo.lost
-	clear(fo.buffer)
-	fo.buffer, fo.first, fo.lost = fo.buffer[:0], 0, 0
-	return decisions, lost
+	if _, ok := f.followers[fo]; !ok {
+		return nil, 0
+	}
+	from := max(fo.next, f.next-min(f.next, followBuffer))
+	lost = int(from - fo.next)
+	fo.next = f.next
+	return f.from(from), lost
 }
 
 type follower struct {
-	more   chan struct{} // holds a token when there is something to take
-	buffer []engine.Decision
-	first  int // the oldest, once the buffer is full
-	lost   int
-}
-
-func (fo *follower) push(decisions []engine.Decision) {
-	if len(decisions) == 0 {
-		return
-	}
-	if over := len(decisions) - followBuffer; over > 0 { // these would be lost below
-		fo.lost += over
-		decisions = decisions[over:]
-	}
-	for i := range decisions {
-		d := bounded(&decisions[i])
-		if len(fo.buffer) < followBuffer {
-			fo.buffer = append(fo.buffer, *d)
-			continue
-		}
-		fo.buffer[fo.first] = *d
-		if fo.first++; fo.first == followBuffer {
-			fo.first = 0
-		}
-		fo.lost++
-	}
-	select {
-	case fo.more <- struct{}{}:
-	default:
-	}
+	more chan struct{} // holds a token when there is something to take
+	next uint64        // number of the decision that it has not seen
 }

@@ -6,12 +6,20 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/engine"
 )
+
+// taken empties a follower.
+func taken(f *Feed, fo *follower) ([]engine.Decision, int) {
+	pieces, lost := f.take(fo)
+	return slices.Concat(pieces...), lost
+}
 
 func numbers(decisions []engine.Decision) (out []int) {
 	for _, d := range decisions {
@@ -77,17 +85,17 @@ func TestASlowFollowerLosesTheOldestAndLearnsHowMany(t *testing.T) {
 		f.Publish(decision(1))
 	}
 	f.Publish(decision(2), decision(3))
-	got, lost := f.take(fo)
+	got, lost := taken(f, fo)
 	n := numbers(got)
 	if lost != 2 || len(n) != followBuffer || !equal(n[followBuffer-3:], 1, 2, 3) {
 		t.Errorf("lost %d, kept %d, ends with %v", lost, len(n), n[len(n)-3:])
 	}
-	if got, lost := f.take(fo); len(got) != 0 || lost != 0 {
+	if got, lost := taken(f, fo); len(got) != 0 || lost != 0 {
 		t.Errorf("again: %v, %d", got, lost)
 	}
 	f.leave(fo)
 	f.Publish(decision(4))
-	if got, _ := f.take(fo); len(got) != 0 {
+	if got, _ := taken(f, fo); len(got) != 0 {
 		t.Errorf("after it left: %v", got)
 	}
 }
@@ -208,12 +216,85 @@ func TestAFollowerGetsWhatIsPublishedAfterIt(t *testing.T) {
 	}
 	f.Publish(engine.Decision{Account: "after", Time: noon})
 	<-fo.More()
-	if got, lost := fo.Take(); len(got) != 1 || got[0].Account != "after" || lost != 0 {
+	if got, lost := fo.Take(); len(got) != 1 || len(got[0]) != 1 || got[0][0].Account != "after" || lost != 0 {
 		t.Errorf("%+v, %d lost", got, lost)
 	}
 	fo.Close()
 	f.Publish(engine.Decision{Account: "later", Time: noon})
 	if got, _ := fo.Take(); len(got) != 0 {
 		t.Errorf("%+v after Close", got)
+	}
+}
+
+// Whatever the sizes in which decisions come, history is the last of them, and followers get each once and in order.
+func TestFeedRemembersBatchesOfAnySize(t *testing.T) {
+	const keep = 1500
+	f := NewFeed(keep)
+	_, fo := f.follow(time.Time{})
+	var all []engine.Decision
+	var took [][]engine.Decision
+	var copied []engine.Decision
+	seen := 0
+	for round, size := range []int{1, 15, 16, 3, 100, 1, 1, 63, 700, 2, 14, 15, 15, 15, 1024, 5, 3000, 1, 20, 2} {
+		var batch []engine.Decision
+		for range size {
+			batch = append(batch, engine.Decision{Time: noon.Add(time.Duration(len(all)+len(batch)) * time.Second)})
+		}
+		all = append(all, batch...)
+		f.Publish(batch...)
+		if !slices.Equal(slices.Concat(took...), copied) {
+			t.Fatalf("round %d: what a follower took has changed", round)
+		}
+		if got := f.Recent(time.Time{}, netip.Addr{}); !slices.Equal(got, all[max(0, len(all)-keep):]) {
+			t.Fatalf("round %d: history is %d decisions", round, len(got))
+		}
+		held := 0
+		for _, p := range f.pieces {
+			held += len(p)
+		}
+		if held != int(f.next-f.first) || held >= keep+maxPiece {
+			t.Fatalf("round %d: %d decisions are held", round, held)
+		}
+		if round%3 == 1 {
+			continue
+		}
+		var lost int
+		took, lost = f.take(fo)
+		copied = slices.Concat(took...)
+		if want := all[max(seen, len(all)-followBuffer):]; !slices.Equal(copied, want) || lost != len(all)-seen-len(want) {
+			t.Fatalf("round %d: the follower got %d, lost %d", round, len(copied), lost)
+		}
+		seen = len(all)
+	}
+	past, _ := f.follow(all[len(all)-30].Time)
+	if !slices.Equal(past, all[len(all)-30:]) {
+		t.Errorf("a new follower got %d of 30", len(past))
+	}
+}
+
+// Names that are too long are cut in what is remembered, not in what the caller has.
+func TestFeedLeavesTheCallersNames(t *testing.T) {
+	batch := make([]engine.Decision, fewDecisions)
+	long := strings.Repeat("x", maxAccount+1)
+	batch[3].Account = long
+	f := NewFeed(100)
+	f.Publish(batch...)
+	if got := f.Recent(time.Time{}, netip.Addr{}); got[3].Account != long[:maxAccount] || batch[3].Account != long {
+		t.Errorf("%d bytes are kept, the caller has %d", len(got[3].Account), len(batch[3].Account))
+	}
+}
+
+func BenchmarkPublish(b *testing.B) {
+	for _, size := range []int{1, 64} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
+			f := NewFeed(20000)
+			_, fo := f.follow(time.Time{})
+			b.ReportAllocs()
+			for range b.N / size {
+				batch := make([]engine.Decision, size) // the feed keeps it
+				f.Publish(batch...)
+				f.take(fo)
+			}
+		})
 	}
 }

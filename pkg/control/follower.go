@@ -23,8 +23,9 @@ func (f *Feed) Follow(since time.Time) ([]engine.Decision, *Follower) {
 // More receives when there is something to take.
 func (f *Follower) More() <-chan struct{} { return f.fo.more }
 
-// Take returns the decisions since the last call, oldest first. Lost is how many did not fit, all older than those returned.
-func (f *Follower) Take() (decisions []engine.Decision, lost int) { return f.feed.take(f.fo) }
+// Take returns the decisions since the last call, oldest first, in pieces that others read too: nobody may change them. Lost
+// is how many did not fit, all older than those returned.
+func (f *Follower) Take() (pieces [][]engine.Decision, lost int) { return f.feed.take(f.fo) }
 
 // Close ends the collection.
 func (f *Follower) Close() { f.feed.leave(f.fo) }

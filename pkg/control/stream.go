@@ -39,7 +39,7 @@ func (s *Server) decisions(w http.ResponseWriter, r *http.Request, q url.Values)
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	rc := http.NewResponseController(w)
 	// The request's own deadlines are meant for one answer.
-	if err := errors.Join(rc.SetReadDeadline(time.Time{}), s.stream(w, rc, past, 0)); err != nil {
+	if err := errors.Join(rc.SetReadDeadline(time.Time{}), s.stream(w, rc, [][]engine.Decision{past}, 0)); err != nil {
 		return abort(err)
 	}
 	alive := time.NewTicker(heartbeat)
@@ -51,8 +51,8 @@ func (s *Server) decisions(w http.ResponseWriter, r *http.Request, q url.Values)
 		case <-r.Context().Done():
 			return nil
 		case <-fo.more:
-			decisions, lost := s.Feed.take(fo)
-			err = s.stream(w, rc, decisions, lost)
+			pieces, lost := s.Feed.take(fo)
+			err = s.stream(w, rc, pieces, lost)
 		case <-alive.C:
 			_, err = w.Write([]byte{'\n'})
 			err = errors.Join(err, s.stream(w, rc, nil, 0))
@@ -63,7 +63,7 @@ func (s *Server) decisions(w http.ResponseWriter, r *http.Request, q url.Values)
 	}
 }
 
-func (s *Server) stream(w http.ResponseWriter, rc *http.ResponseController, decisions []engine.Decision, lost int) error {
+func (s *Server) stream(w http.ResponseWriter, rc *http.ResponseController, pieces [][]engine.Decision, lost int) error {
 	if err := rc.SetWriteDeadline(time.Now().Add(s.limits.write)); err != nil {
 		return err
 	}
@@ -79,9 +79,11 @@ func (s *Server) stream(w http.ResponseWriter, rc *http.ResponseController, deci
 			return err
 		}
 	}
-	for _, d := range decisions {
-		if err := write(s.placed(d)); err != nil {
-			return err
+	for _, piece := range pieces {
+		for i := range piece {
+			if err := write(s.placed(piece[i])); err != nil {
+				return err
+			}
 		}
 	}
 	return rc.Flush()

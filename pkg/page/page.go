@@ -107,7 +107,11 @@ func (p *Page) Run(ctx context.Context) error {
 	const (
 		often = time.Second            // looks at what changes without a decision
 		soon  = 200 * time.Millisecond // after a decision, so that a flood of them is one look
+		pause = 2 * time.Millisecond   // between two times of taking decisions, each of which wakes this goroutine
 	)
+	more := news.More()
+	rested := time.NewTimer(0)
+	defer rested.Stop()
 	timer := time.NewTimer(often)
 	defer timer.Stop()
 	due := time.Now().Add(often)
@@ -115,9 +119,16 @@ func (p *Page) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-news.More():
-			decisions, _ := news.Take()
-			p.watch.add(decisions)
+		case <-rested.C:
+			more = news.More()
+			continue
+		case <-more:
+			pieces, _ := news.Take()
+			for _, decisions := range pieces {
+				p.watch.add(decisions)
+			}
+			more = nil
+			rested.Reset(pause)
 		case <-p.wake:
 		case <-timer.C:
 			p.publish(ctx)

@@ -46,8 +46,8 @@ func (w *watch) add(decisions []engine.Decision) {
 	if w.phones == nil {
 		w.phones, w.alarms = make(map[phone]engine.Decision), make(map[alarm]engine.Decision)
 	}
-	for _, d := range decisions {
-		switch {
+	for i := range decisions {
+		switch d := &decisions[i]; {
 		case d.Action == engine.Misconfigured:
 			insert(w.phones, phone{d.Account, d.Prefix, d.PBX, d.Reason}, d, maxPhones)
 		case d.Action == engine.Breach, d.Action == engine.Tampering, d.Action == engine.Targeted:
@@ -57,12 +57,9 @@ func (w *watch) add(decisions []engine.Decision) {
 		}
 	}
 	fresh := decisions[max(0, len(decisions)-maxDecisions):]
-	for _, d := range fresh {
-		same := func(have engine.Decision) bool { // history and what is new may overlap
-			return have.Time.Equal(d.Time) && have.Action == d.Action && have.Prefix == d.Prefix && have.Account == d.Account
-		}
-		if !slices.ContainsFunc(w.last, same) {
-			w.last = append(w.last, d)
+	for i := range fresh {
+		if !w.has(&fresh[i]) {
+			w.last = append(w.last, fresh[i])
 		}
 	}
 	if n := len(w.last) - maxDecisions; n > 0 {
@@ -70,8 +67,19 @@ func (w *watch) add(decisions []engine.Decision) {
 	}
 }
 
+// has says whether a decision is among the last: history and what is new may overlap.
+func (w *watch) has(d *engine.Decision) bool {
+	for i := range w.last {
+		have := &w.last[i]
+		if have.Prefix == d.Prefix && have.Action == d.Action && have.Account == d.Account && have.Time.Equal(d.Time) {
+			return true
+		}
+	}
+	return false
+}
+
 // insert puts a decision into a map of at most n, in place of the oldest.
-func insert[K comparable](m map[K]engine.Decision, k K, d engine.Decision, n int) {
+func insert[K comparable](m map[K]engine.Decision, k K, d *engine.Decision, n int) {
 	if _, ok := m[k]; !ok && len(m) >= n {
 		var oldest K
 		var at time.Time
@@ -82,7 +90,7 @@ func insert[K comparable](m map[K]engine.Decision, k K, d engine.Decision, n int
 		}
 		delete(m, oldest)
 	}
-	m[k] = d
+	m[k] = *d
 }
 
 // look returns the latest decisions, the newest first, and what is still to be shown of phones and alarms.
