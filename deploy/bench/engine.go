@@ -103,11 +103,8 @@ func way(name string, sources, rounds int) error {
 			if err != nil || i%batch < batch-1 {
 				return err
 			}
-			e.Prepare("pbx", evs[:])
-			for k := range evs {
-				out = e.Handle(now, "pbx", &evs[k], out[:0])
-				now = now.Add(50 * time.Microsecond)
-			}
+			out = e.HandleAll(now, "pbx", evs[:], out[:0], nil)
+			now = now.Add(batch * 50 * time.Microsecond)
 			return nil
 		}},
 		{f: func(i int) error { _, err := goami2.Parse(texts[i]); return err }},
@@ -161,11 +158,8 @@ func (c *crowd) event(source int) {
 	if c.calls++; c.calls%batch > 0 {
 		return
 	}
-	c.call(func() { c.engine.Prepare("pbx", c.events[:]) })
-	for i := range c.events {
-		c.call(func() { c.out = c.engine.Handle(c.now, "pbx", &c.events[i], c.out[:0]) })
-		c.now = c.now.Add(50 * time.Microsecond)
-	}
+	c.call(func() { c.out = c.engine.HandleAll(c.now, "pbx", c.events[:], c.out[:0], nil) })
+	c.now = c.now.Add(batch * 50 * time.Microsecond)
 }
 
 // tick lets time pass.

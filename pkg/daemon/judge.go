@@ -70,26 +70,34 @@ func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 	now, wall := j.clock.now(), time.Now()
 	j.out, j.came = j.out[:0], j.came[:0]
 	seen, lag := 0, time.Duration(0)
-	for i := range frames {
-		if i%batch == 0 {
-			j.decode(p, frames[i:])
+	for first := 0; first < len(frames); first += batch {
+		part := frames[first:min(first+batch, len(frames))]
+		for i := range part {
+			j.errs[i] = security.Decode(part[i].Text, &j.events[i])
 		}
-		ev, err := &j.events[i%batch], j.errs[i%batch]
-		if err == nil {
-			seen++
-			lag = max(0, wall.Sub(ev.Time))
-			p.counts.Event(ev, lag.Seconds())
-			if !p.self(ev) {
-				j.out = j.engine.Handle(now, p.name, ev, j.out)
+		done := 0 // of part
+		for i := range part {
+			ev, err := &j.events[i], j.errs[i]
+			if err == nil {
+				seen++
+				lag = max(0, wall.Sub(ev.Time))
+				p.counts.Event(ev, lag.Seconds())
+				if !p.self(ev) {
+					continue
+				}
 			}
-		} else if bad, ok := errors.AsType[*security.TamperError](err); ok {
-			p.counts.Tampered.Inc()
-			p.tampered.Add(1)
-			j.out = j.engine.Tamper(now, p.name, bad.Reason, j.out)
+			// Those before are judged, so that decisions come in the order of the frames.
+			j.events[i] = security.Event{}
+			if bad, ok := errors.AsType[*security.TamperError](err); ok {
+				j.handle(now, p, part[done:i], done)
+				done = i
+				p.counts.Tampered.Inc()
+				p.tampered.Add(1)
+				j.out = j.engine.Tamper(now, p.name, bad.Reason, j.out)
+				j.note(len(j.out), part[i].Received)
+			}
 		}
-		for len(j.came) < len(j.out) {
-			j.came = append(j.came, frames[i].Received)
-		}
+		j.handle(now, p, part[done:], done)
 	}
 	clear(j.events[:min(len(frames), batch)]) // they hold on to frames
 	p.note(seen, lag, now)
@@ -100,16 +108,23 @@ func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 	return write
 }
 
-// batch is how many frames are decoded before the first of them is judged, so that the engine can prepare itself.
-const batch = 16
+// batch is how many frames are decoded before the first of them is judged, so that the engine can look ahead.
+const batch = engine.Batch
 
-// decode decodes the next frames.
-func (j *judge) decode(p *pbx, frames []ami.Frame) {
-	frames = frames[:min(len(frames), batch)]
-	for i := range frames {
-		j.errs[i] = security.Decode(frames[i].Text, &j.events[i])
+// handle has the events of frames judged, of which the first is events[from].
+func (j *judge) handle(now time.Time, p *pbx, frames []ami.Frame, from int) {
+	var ends [batch]int
+	j.out = j.engine.HandleAll(now, p.name, j.events[from:from+len(frames)], j.out, ends[:])
+	for i, end := range ends[:len(frames)] {
+		j.note(end, frames[i].Received)
 	}
-	j.engine.Prepare(p.name, j.events[:len(frames)])
+}
+
+// note notes when the frame behind the decisions up to end was read.
+func (j *judge) note(end int, received time.Time) {
+	for len(j.came) < end {
+		j.came = append(j.came, received)
+	}
 }
 
 // directly is how many changes are written without the writer's goroutine. More are worth waking it.

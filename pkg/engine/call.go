@@ -22,18 +22,14 @@ const (
 // call is one event under judgement.
 type call struct {
 	*Engine
+	subject
 	ev     *security.Event
-	rule   *rule
-	addr   netip.Addr
-	key    key
 	src    *source // once source was called
 	have   *source // what peek found
 	peeked bool
-	talk   uint64    // once dialogue was called
 	said   *dialogue // once heard was called
 	asked  bool
 	named  uint64 // once name was called
-	pbx    uint8
 	proven bool
 	points float64 // of the last charge
 	score  float64 // after it
@@ -66,7 +62,7 @@ func (c *call) peek() *source {
 	case c.src != nil:
 		return c.src
 	case !c.peeked:
-		c.have, c.peeked = c.sources.get(c.key), true
+		c.have, c.peeked = c.sources.find(c.key, c.hash), true
 	}
 	return c.have
 }

@@ -115,8 +115,8 @@ func (e *Engine) settleChallenge(p *pending, out []Decision) []Decision {
 	}
 	ev := security.Event{Type: p.typ, Service: p.service, Account: string(p.account[:p.length]),
 		Remote: security.Address{AddrPort: p.addr, Transport: p.transport}}
-	c := call{Engine: e, ev: &ev, addr: p.addr.Addr().Unmap(), key: p.key, pbx: p.pbx, out: out,
-		proven: p.transport.Proven() && p.service != security.SIP}
+	about := subject{addr: p.addr.Addr().Unmap(), key: p.key, hash: e.sources.hash(p.key), pbx: p.pbx}
+	c := call{Engine: e, subject: about, ev: &ev, out: out, proven: p.transport.Proven() && p.service != security.SIP}
 	switch {
 	case p.known:
 		c.enumerates(float64(p.weight), bitOf(ev.Account))

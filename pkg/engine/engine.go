@@ -67,7 +67,7 @@ type Engine struct {
 	limited   map[string]int
 	evicted   uint64
 	suspended int
-	looked    uint64 // see prepare
+	looked    uint64 // see look
 }
 
 // New makes an engine. The policy must be valid; see policy.Load.
@@ -149,17 +149,17 @@ func (e *Engine) advance(now time.Time) {
 
 // Handle judges one event of the Asterisk named pbx, which came at now, and appends the decisions to out.
 func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []Decision) []Decision {
+	s := e.subject(e.pbxIndex(pbx), ev)
+	return e.handle(now, &s, ev, out)
+}
+
+func (e *Engine) handle(now time.Time, about *subject, ev *security.Event, out []Decision) []Decision {
 	out = e.settle(now, out, 256)
-	addr := ev.Remote.AddrPort.Addr().Unmap()
-	if !addr.IsValid() || addr.IsUnspecified() {
-		return out
-	}
-	rule := e.rules.judge(ev)
-	if rule == nil {
+	if about.rule == nil {
 		return out
 	}
 	c := call{
-		Engine: e, ev: ev, rule: rule, addr: addr, key: e.keyOf(addr), pbx: e.pbxIndex(pbx), out: out,
+		Engine: e, subject: *about, ev: ev, out: out,
 		proven: ev.Remote.Transport.Proven() && ev.Service != security.SIP,
 	}
 	c.peek() // at once: what follows goes on while the memory answers

@@ -40,8 +40,10 @@ func (t *tracker) details(s *source) *details {
 
 func (t *tracker) hash(k key) uint32 { return hashOf(t.id(forSource, k, 0)) }
 
-func (t *tracker) get(k key) *source {
-	hash := t.hash(k)
+func (t *tracker) get(k key) *source { return t.find(k, t.hash(k)) }
+
+// find is get with the hash of the key.
+func (t *tracker) find(k key, hash uint32) *source {
 	places := t.index.places(hash)
 	if places == nil {
 		return nil
