@@ -403,7 +403,7 @@ func (j *judge) adopt(fw firewall.Firewall, p policy.Policy, found kernelBans, s
 		}
 		// The kernel has a ban at once, the file within a second: after a crash in between, it has only the kernel's word.
 		if b, ok := j.engine.BanOf(el.Prefix); ok && b.Until.Sub(known[el.Prefix]) > time.Second {
-			unsaved = append(unsaved, kept(&b))
+			unsaved = j.keepOffender(el.Prefix, append(unsaved, kept(&b)))
 		}
 	}
 	j.save(unsaved)

@@ -23,7 +23,7 @@ func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
 		d.log.Warn("the state folder cannot be made", "err", err)
 	}
 	s, recovery, err := store.Open(cfg.State.Path, store.Options{
-		Log: d.log, Snapshot: d.snapshot, OffenderMemory: cfg.Policy.Ban.Memory, TrustMemory: cfg.Policy.Storm.Memory,
+		Log: d.log, Snapshot: d.snapshot, Counts: counts, OffenderMemory: cfg.Policy.Ban.Memory, TrustMemory: cfg.Policy.Storm.Memory,
 		Health: func(err error) {
 			if err != nil {
 				d.log.Error("what happens is not saved; bans stay in the kernel, but not over a reboot", "err", err)
@@ -116,6 +116,16 @@ func keptTrust(t engine.TrustState) store.Change {
 	return store.PutTrust(store.Trust{Source: t.Source, Since: t.Since, Until: t.Until, Last: t.Last, Accounts: t.Accounts})
 }
 
+// counts says whether a stored ban itself tells how often its source was banned, and until when. The engine counts what
+// it decided about a source, not what a person said, what it found in the kernel, and bans of networks.
+func counts(b *store.Ban) bool {
+	switch engine.Reason(b.Reason) {
+	case engine.Manual, engine.Adopted, engine.Network:
+		return false
+	}
+	return !b.Manual && b.Number > 0
+}
+
 func keptOffender(o engine.OffenderState) store.Change {
 	return store.PutOffender(store.Offender{Source: o.Source, Bans: o.Bans, Last: o.Last})
 }
@@ -134,16 +144,25 @@ func (j *judge) keep(d *engine.Decision, out []store.Change) []store.Change {
 		if j.engine.CopyBan(d.Prefix, &j.ban) {
 			write(&j.ban, &j.record)
 			out = append(out, store.PutBan(j.record))
+			if counts(&j.record) {
+				return out
+			}
 		}
-		if o, ok := j.engine.Offender(d.Prefix); ok {
-			out = append(out, keptOffender(o))
-		}
+		out = j.keepOffender(d.Prefix, out)
 	case engine.Unban:
-		out = append(out, store.DropBan(d.Prefix))
+		out = j.keepOffender(d.Prefix, append(out, store.DropBan(d.Prefix)))
 	case engine.Trust, engine.Untrust:
 		if t, ok := j.engine.TrustOf(d.Prefix); ok {
 			out = append(out, keptTrust(t))
 		}
+	}
+	return out
+}
+
+// keepOffender appends what is remembered of a source whose ban, stored until now, is not to say it any more.
+func (j *judge) keepOffender(p netip.Prefix, out []store.Change) []store.Change {
+	if o, ok := j.engine.Offender(p); ok {
+		out = append(out, keptOffender(o))
 	}
 	return out
 }

@@ -181,11 +181,21 @@ func (e *Engine) exportTrust(t *trust) TrustState {
 }
 
 // Restore takes over what Export returned, before the first event. pbxs are the names of the Asterisks of now. What is
-// over, allowed or protected by now is left out; of a ban that is there already the longer one stays.
+// over, allowed or protected by now is left out; of a ban that is there already the longer one stays, and of an offender
+// who is there already, or twice, the larger number of bans and the later end.
 func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 	e.advance(now)
 	for _, name := range pbxs {
 		e.pbxIndex(name)
+	}
+	// Before the offenders, so that none who is banned makes room for another.
+	order := make([]int32, len(s.Bans)) // the oldest first, for NewestBans
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortStableFunc(order, func(a, b int32) int { return s.Bans[a].Since.Compare(s.Bans[b].Since) })
+	for _, i := range order {
+		e.restoreBan(s.Bans[i])
 	}
 	for _, o := range s.Offenders {
 		k, ok := e.keyOfPrefix(o.Source)
@@ -193,8 +203,9 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 			continue
 		}
 		if src := e.track(k, e.sources.get(k)); src != nil {
-			src.bans = uint8(min(max(o.Bans, 0), math.MaxUint8))
-			e.sources.details(src).banEnd = o.Last.UnixNano()
+			src.bans = max(src.bans, uint8(min(max(o.Bans, 0), math.MaxUint8)))
+			more := e.sources.details(src)
+			more.banEnd = max(more.banEnd, o.Last.UnixNano())
 			e.classify(src)
 		}
 	}
@@ -206,14 +217,6 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 			e.grace.set(g.Prefix, until)
 			e.timers.set(until, g.Prefix, endOfGrace)
 		}
-	}
-	order := make([]int32, len(s.Bans)) // the oldest first, for NewestBans
-	for i := range order {
-		order[i] = int32(i)
-	}
-	slices.SortStableFunc(order, func(a, b int32) int { return s.Bans[a].Since.Compare(s.Bans[b].Since) })
-	for _, i := range order {
-		e.restoreBan(s.Bans[i])
 	}
 }
 

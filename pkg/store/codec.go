@@ -18,56 +18,52 @@ var errRecord = errors.New("damaged record")
 
 const checksumSize = 4
 
-// encoder appends fields. Give it room for all of them, and a record costs one allocation.
-type encoder struct{ b []byte }
+// encoder is the beginning of a record: its name and the fields so far. Methods return it with one field more, and do not
+// keep it, so that it may be on the stack.
+type encoder []byte
 
-func newEncoder(size int) encoder { return encoder{b: make([]byte, 0, size+checksumSize)} }
-
-// What fields other than strings take at most, in bytes.
-const (
-	banSize      = 120
-	evidenceSize = 80
-	lineSize     = 64
-	smallSize    = 64 // the other records but for their strings
-)
-
-func checksum(k kind, key, data []byte) uint32 {
+// checksum is that of a record's name, one byte after the other, and its fields: a slice of them all that crc32 takes
+// would be an allocation.
+func checksum(k kind, key string, fields []byte) uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
-	sum := crc32.Update(kindSums(table, k), table, key)
-	return crc32.Update(sum, table, data)
+	sum := table[byte(0xff)^byte(k)] ^ uint32(0xffffffff)>>8
+	for i := range len(key) {
+		sum = table[byte(sum)^key[i]] ^ sum>>8
+	}
+	return crc32.Update(^sum, table, fields)
 }
 
-// kindSums is the checksum of a kind's byte. The slice of one byte would be an allocation for each record.
-func kindSums(table *crc32.Table, k kind) uint32 {
-	return ^(table[byte(0xff)^byte(k)] ^ uint32(0xffffffff)>>8)
+// seal copies the record, with more at its end, and appends the checksum: one allocation, of just its size.
+func (e encoder) seal(named int, more []byte) item {
+	record := make([]byte, 0, len(e)+len(more)+checksumSize)
+	record = append(append(record, e...), more...)
+	sum := crc32.Checksum(record, crc32.MakeTable(crc32.Castagnoli))
+	return item{record: binary.LittleEndian.AppendUint32(record, sum), named: named}
 }
 
-// seal appends the checksum of the fields.
-func (e *encoder) seal(k kind, key string) []byte {
-	return binary.LittleEndian.AppendUint32(e.b, checksum(k, []byte(key), e.b))
-}
-
-func (e *encoder) bools(list ...bool) {
+func (e encoder) bools(list ...bool) encoder {
 	var b byte
 	for i, v := range list {
 		if v {
 			b |= 1 << i
 		}
 	}
-	e.b = append(e.b, b)
+	return append(e, b)
 }
 
-func (e *encoder) int(n int) { e.b = binary.AppendVarint(e.b, int64(n)) }
+func (e encoder) int(n int) encoder { return binary.AppendVarint(e, int64(n)) }
 
-func (e *encoder) float(f float64) { e.b = binary.LittleEndian.AppendUint64(e.b, math.Float64bits(f)) }
+func (e encoder) float(f float64) encoder {
+	return binary.LittleEndian.AppendUint64(e, math.Float64bits(f))
+}
 
-func (e *encoder) string(s string, limit int) {
+func (e encoder) string(s string, limit int) encoder {
 	s = cut(s, limit)
-	e.b = append(binary.AppendUvarint(e.b, uint64(len(s))), s...)
+	return append(binary.AppendUvarint(e, uint64(len(s))), s...)
 }
 
 // time keeps the zero time as the smallest number, and times that nanoseconds cannot tell as the nearest that they can.
-func (e *encoder) time(t time.Time) {
+func (e encoder) time(t time.Time) encoder {
 	ns := t.UnixNano()
 	switch {
 	case t.IsZero():
@@ -77,101 +73,65 @@ func (e *encoder) time(t time.Time) {
 	case t.After(time.Unix(0, math.MaxInt64)):
 		ns = math.MaxInt64
 	}
-	e.b = binary.AppendVarint(e.b, ns)
+	return binary.AppendVarint(e, ns)
 }
 
-func (e *encoder) addr(a netip.Addr) {
+func (e encoder) addr(a netip.Addr) encoder {
 	if len(a.Zone()) > maxName {
 		a = a.WithZone("")
 	}
-	at := len(e.b)
-	e.b, _ = a.AppendBinary(append(e.b, 0)) // never fails
-	e.b[at] = byte(len(e.b) - at - 1)
+	at := len(e)
+	b, _ := a.AppendBinary(append(e, 0)) // never fails
+	b[at] = byte(len(b) - at - 1)
+	return b
 }
 
-func (e *encoder) prefix(p netip.Prefix) {
-	at := len(e.b)
-	e.b = appendPrefix(append(e.b, 0), p)
-	e.b[at] = byte(len(e.b) - at - 1)
+func (e encoder) prefix(p netip.Prefix) encoder {
+	at := len(e)
+	e = appendPrefix(append(e, 0), p)
+	e[at] = byte(len(e) - at - 1)
+	return e
 }
 
-// room is what a ban takes at most, while its strings are not longer than what is kept of them.
-func (b *Ban) room() int {
-	n := banSize + len(b.Reason) + len(b.Comment) + len(b.PBX)
-	for i := range b.Evidence {
-		v := &b.Evidence[i]
-		n += evidenceSize + len(v.Event) + len(v.Service) + len(v.Transport) + len(v.Account) + len(v.Reason) + len(v.PBX) + len(v.Note)
-	}
-	return min(n, 8<<10)
-}
-
-func (e *encoder) ban(b *Ban) {
-	e.bools(b.Proven, b.Manual)
-	e.addr(b.Source)
-	e.time(b.Since)
-	e.time(b.Until)
-	e.string(b.Reason, maxName)
-	e.float(b.Score)
-	e.int(b.Number)
-	e.string(b.Comment, maxText)
-	e.string(b.PBX, maxName)
-	e.int(b.Attempts)
+func (e encoder) ban(b *Ban) encoder {
+	e = e.bools(b.Proven, b.Manual).addr(b.Source).time(b.Since).time(b.Until).string(b.Reason, maxName)
+	e = e.float(b.Score).int(b.Number).string(b.Comment, maxText).string(b.PBX, maxName).int(b.Attempts)
 	list := b.Evidence[max(0, len(b.Evidence)-MaxEvidence):]
-	e.int(len(list))
+	e = e.int(len(list))
 	for i := range list {
 		v := &list[i]
 		placed := v.Multiplier != 0
-		e.bools(v.Proven, placed)
-		e.time(v.Time)
-		e.string(v.Event, maxName)
-		e.string(v.Service, maxName)
-		e.string(v.Transport, maxName)
-		e.string(v.Account, maxName)
-		e.string(v.Reason, maxName)
-		e.float(v.Points)
-		e.float(v.Score)
-		e.string(v.PBX, maxName)
-		e.string(v.Note, maxText)
+		e = e.bools(v.Proven, placed).time(v.Time)
+		e = e.string(v.Event, maxName).string(v.Service, maxName).string(v.Transport, maxName)
+		e = e.string(v.Account, maxName).string(v.Reason, maxName).float(v.Points).float(v.Score)
+		e = e.string(v.PBX, maxName).string(v.Note, maxText)
 		if placed {
-			e.float(v.Multiplier)
-			e.string(v.Country, maxName)
-			e.int(int(v.ASN))
+			e = e.float(v.Multiplier).string(v.Country, maxName).int(int(v.ASN))
 		}
 	}
+	return e
 }
 
-func (e *encoder) offender(o *Offender) {
-	e.int(o.Bans)
-	e.time(o.Last)
-}
+func (e encoder) offender(o *Offender) encoder { return e.int(o.Bans).time(o.Last) }
 
-func (e *encoder) trust(t *Trust) {
-	e.time(t.Since)
-	e.time(t.Until)
-	e.time(t.Last)
+func (e encoder) trust(t *Trust) encoder {
 	list := t.Accounts[:min(len(t.Accounts), MaxAccounts)]
-	e.int(len(list))
+	e = e.time(t.Since).time(t.Until).time(t.Last).int(len(list))
 	for _, name := range list {
-		e.string(name, maxName)
+		e = e.string(name, maxName)
 	}
+	return e
 }
 
-func (e *encoder) allow(a *Allow) {
-	e.time(a.Added)
-	e.string(a.By, maxName)
-	e.string(a.Note, maxText)
+func (e encoder) allow(a *Allow) encoder {
+	return e.time(a.Added).string(a.By, maxName).string(a.Note, maxText)
 }
 
-func (e *encoder) grace(g *Grace) {
-	e.time(g.Since)
-	e.time(g.Until)
-}
+func (e encoder) grace(g *Grace) encoder { return e.time(g.Since).time(g.Until) }
 
-func (e *encoder) decision(d *Decision) {
-	e.time(d.Time)
-	e.addr(d.Source)
-	e.prefix(d.Prefix)
-	e.b = append(binary.AppendUvarint(e.b, uint64(len(d.Raw))), d.Raw...)
+// decision appends all but the line itself.
+func (e encoder) decision(d *Decision) encoder {
+	return binary.AppendUvarint(e.time(d.Time).addr(d.Source).prefix(d.Prefix), uint64(len(d.Raw)))
 }
 
 // decoder takes fields off a record. After the first that does not fit, all are zero and bad is set.
@@ -206,7 +166,7 @@ func open(k kind, key string, value []byte, w words) (decoder, error) {
 	if n < 0 {
 		return decoder{}, fmt.Errorf("%w: %d bytes", errRecord, len(value))
 	}
-	if binary.LittleEndian.Uint32(value[n:]) != checksum(k, []byte(key), value[:n]) {
+	if binary.LittleEndian.Uint32(value[n:]) != checksum(k, key, value[:n]) {
 		return decoder{}, fmt.Errorf("%w: wrong checksum", errRecord)
 	}
 	return decoder{b: value[:n], words: w}, nil

@@ -111,6 +111,19 @@ func sampleBan(i, n int) Ban {
 	return b
 }
 
+// countsInTests is Options.Counts as a daemon may have it.
+func countsInTests(b *Ban) bool { return !b.Manual && b.Number > 0 }
+
+// worst is what is known of each source.
+func worst(list []Offender) map[netip.Prefix]Offender {
+	known := make(map[netip.Prefix]Offender)
+	for _, o := range list {
+		have := known[o.Source]
+		known[o.Source] = Offender{Source: o.Source, Bans: max(o.Bans, have.Bans), Last: later(o.Last, have.Last)}
+	}
+	return known
+}
+
 func sampleBans(n, evidence int) []Change {
 	list := make([]Change, n)
 	for i := range n {

@@ -32,12 +32,14 @@ func victim(path string) int {
 	ctx := context.Background()
 	go func() { _ = s.Run(ctx) }()
 	for i := first; ; i++ {
-		changes := []Change{PutBan(sampleBan(i, 4)), DropBan(host(i - victimKeeps)), AddDecision(sampleDecision(i, time.Now()))}
+		gone := sampleBan(i-victimKeeps, 0)
+		changes := []Change{PutBan(sampleBan(i, 4)), DropBan(gone.Prefix),
+			PutOffender(Offender{Source: gone.Prefix, Bans: gone.Number, Last: gone.Until}), AddDecision(sampleDecision(i, time.Now()))}
 		if err := s.Put(changes...); err != nil {
 			return 1
 		}
 		if i%7 == 0 { // what nobody waits for lands in the same transactions
-			_ = s.Put(PutOffender(Offender{Source: host(i), Bans: 1, Last: start}))
+			_ = s.Put(PutGrace(Grace{Prefix: host(i), Since: start, Until: start.Add(time.Hour)}))
 		}
 		if err := s.Flush(ctx); err != nil {
 			return 1
@@ -56,12 +58,13 @@ func TestNothingDurableIsLostByKill9(t *testing.T) {
 	r := random(1)
 	for round := range rounds {
 		last := killVictim(t, path, next, time.Duration(r.IntN(60_000))*time.Microsecond)
-		s, rec := mustOpen(t, path, Options{})
+		s, rec := mustOpen(t, path, Options{Counts: countsInTests})
 		if rec.SetAside != "" || rec.Unavailable != nil || rec.Fresh {
 			t.Fatalf("round %d: the file does not open: %+v", round, rec)
 		}
 		bans := make(map[string]Ban)
-		for _, b := range mustLoad(t, s, start).Bans {
+		state := mustLoad(t, s, start)
+		for _, b := range state.Bans {
 			bans[b.Prefix.String()] = b
 		}
 		// The step after the last may have been saved, too, and dropped one more.
@@ -74,6 +77,14 @@ func TestNothingDurableIsLostByKill9(t *testing.T) {
 		for i := 0; i <= last-victimKeeps; i++ {
 			if _, ok := bans[host(i).String()]; ok {
 				t.Fatalf("round %d: the end of ban %d was durable; now it is back", round, i)
+			}
+		}
+		known := worst(state.Offenders)
+		for i := 0; i <= last; i++ {
+			if want := sampleBan(i, 0); i >= victimKeeps || i <= last-victimKeeps {
+				if got := known[want.Prefix]; got.Bans != want.Number || !got.Last.Equal(want.Until) {
+					t.Fatalf("round %d: it was durable that %d was banned; now %+v", round, i, got)
+				}
 			}
 		}
 		lines, err := s.History(t.Context(), time.Time{}, host(last).Addr())

@@ -20,7 +20,7 @@ const staleAfter = 48 * time.Hour
 // State is what the file holds.
 type State struct {
 	Bans      []Ban
-	Offenders []Offender
+	Offenders []Offender // a source may be in it twice, by its ban and by itself: the worse counts
 	Trust     []Trust
 	Allow     []Allow
 	Graces    []Grace
@@ -86,6 +86,7 @@ type loader struct {
 	s     *Store
 	now   time.Time
 	words words
+	ban   Ban // the last
 	state State
 	stale []entry
 	err   error
@@ -94,7 +95,11 @@ type loader struct {
 // grow makes room for a bucket's records.
 func (l *loader) grow(k kind, b *bbolt.Bucket) {
 	if k == kindBan {
-		l.state.Bans = slices.Grow(l.state.Bans, min(b.Inspect().KeyN, 1<<20))
+		n := min(b.Inspect().KeyN, 1<<20)
+		l.state.Bans = slices.Grow(l.state.Bans, n)
+		if l.s.o.Counts != nil {
+			l.state.Offenders = slices.Grow(l.state.Offenders, n)
+		}
 	}
 }
 
@@ -123,13 +128,16 @@ func (l *loader) decode(k kind, key string, value []byte) (end time.Time, err er
 	now := l.now
 	switch k {
 	case kindBan:
-		b, err := decodeBan(key, value, l.words)
-		if err != nil {
+		b := &l.ban
+		if *b, err = decodeBan(key, value, l.words); err != nil {
 			return never, err
 		}
 		b.Since, b.Until = rebase(b.Since, b.Until, now)
 		if end = atLeast(b.Until); end.After(now) {
-			l.state.Bans = append(l.state.Bans, b)
+			l.state.Bans = append(l.state.Bans, *b)
+		}
+		if l.s.o.Counts != nil && l.s.o.Counts(b) && b.Until.Add(l.s.o.OffenderMemory).After(now) {
+			l.state.Offenders = append(l.state.Offenders, Offender{Source: b.Prefix, Bans: b.Number, Last: b.Until})
 		}
 	case kindOffender:
 		o, err := decodeOffender(key, value)
@@ -201,7 +209,7 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// discard removes records that are over or damaged, unless they are no longer.
+// discard removes records that are over or damaged, unless they are no longer. What a ban said of its source stays.
 func (s *Store) discard(tx *bbolt.Tx, list []entry, now time.Time) error {
 	for _, e := range list {
 		b, err := bucketOf(tx, e.kind)
@@ -216,11 +224,33 @@ func (s *Store) discard(tx *bbolt.Tx, list []entry, now time.Time) error {
 		if l.add(e.kind, e.key, value); len(l.stale) == 0 {
 			continue
 		}
+		for _, o := range l.state.Offenders { // of a ban: the record of an offender who counts is not over
+			if err := s.remember(tx, o, now); err != nil {
+				return err
+			}
+		}
 		if err := b.Delete([]byte(e.key)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// remember writes an offender. Where the file has the same, the worse counts.
+func (s *Store) remember(tx *bbolt.Tx, o Offender, now time.Time) error {
+	b, err := bucketOf(tx, kindOffender)
+	if err != nil {
+		return err
+	}
+	c := PutOffender(o)
+	l := loader{s: s, now: now}
+	if value := b.Get(c.key()); value != nil {
+		l.add(kindOffender, string(c.key()), value)
+	}
+	for _, have := range l.state.Offenders {
+		c = PutOffender(Offender{Source: o.Source, Bans: max(o.Bans, have.Bans), Last: later(o.Last, have.Last)})
+	}
+	return b.Put(c.key(), c.value())
 }
 
 // writeHistory appends lines and removes those that are too many or too old.

@@ -114,67 +114,68 @@ var ErrRecord = errors.New("cannot be kept")
 
 // Change is one record that is new or different, or gone. It holds a copy of all that it was made from.
 type Change struct {
-	kind  kind
-	key   string
-	name  string // of the entry
-	value []byte // nil where the record is gone
-	err   error
+	item
+	err error
 }
 
 // PutBan keeps a ban, in place of any other of its prefix.
 func PutBan(b Ban) Change {
-	e := newEncoder(b.room())
-	e.ban(&b)
-	return put(kindBan, prefixKey(b.Prefix), e)
+	var room [1024]byte // more than most bans take
+	e := begin(room[:0], kindBan, b.Prefix)
+	return e.ban(&b).change(kindBan, len(e))
 }
 
-// DropBan forgets the ban of a prefix.
-func DropBan(p netip.Prefix) Change { return drop(kindBan, prefixKey(p)) }
+// DropBan forgets the ban of a prefix. What the ban alone said of its source is to be kept by PutOffender, in the same
+// Put: see Options.Counts.
+func DropBan(p netip.Prefix) Change { return drop(kindBan, p) }
 
 // PutOffender keeps an offender.
 func PutOffender(o Offender) Change {
-	e := newEncoder(smallSize)
-	e.offender(&o)
-	return put(kindOffender, prefixKey(o.Source), e)
+	var room [smallRoom]byte
+	e := begin(room[:0], kindOffender, o.Source)
+	return e.offender(&o).change(kindOffender, len(e))
 }
 
 // DropOffender forgets an offender.
-func DropOffender(p netip.Prefix) Change { return drop(kindOffender, prefixKey(p)) }
+func DropOffender(p netip.Prefix) Change { return drop(kindOffender, p) }
 
 // PutTrust keeps a trusted source.
 func PutTrust(t Trust) Change {
-	e := newEncoder(smallSize)
-	e.trust(&t)
-	return put(kindTrust, prefixKey(t.Source), e)
+	var room [smallRoom]byte
+	e := begin(room[:0], kindTrust, t.Source)
+	return e.trust(&t).change(kindTrust, len(e))
 }
 
 // DropTrust forgets a trusted source.
-func DropTrust(p netip.Prefix) Change { return drop(kindTrust, prefixKey(p)) }
+func DropTrust(p netip.Prefix) Change { return drop(kindTrust, p) }
 
 // PutAllow keeps an allow entry.
 func PutAllow(a Allow) Change {
-	e := newEncoder(smallSize)
-	e.allow(&a)
-	return put(kindAllow, allowKey(a.Prefix, a.Host), e)
+	var room [smallRoom]byte
+	e := beginAllow(room[:0], a.Prefix, a.Host)
+	return e.allow(&a).change(kindAllow, len(e))
 }
 
 // DropAllow forgets the allow entry of a prefix or, where that is not valid, of a host name.
-func DropAllow(p netip.Prefix, host string) Change { return drop(kindAllow, allowKey(p, host)) }
+func DropAllow(p netip.Prefix, host string) Change {
+	var room [smallRoom]byte
+	return beginAllow(room[:0], p, host).gone(kindAllow)
+}
 
 // PutGrace keeps a grace.
 func PutGrace(g Grace) Change {
-	e := newEncoder(smallSize)
-	e.grace(&g)
-	return put(kindGrace, prefixKey(g.Prefix), e)
+	var room [smallRoom]byte
+	e := begin(room[:0], kindGrace, g.Prefix)
+	return e.grace(&g).change(kindGrace, len(e))
 }
 
 // DropGrace forgets a grace.
-func DropGrace(p netip.Prefix) Change { return drop(kindGrace, prefixKey(p)) }
+func DropGrace(p netip.Prefix) Change { return drop(kindGrace, p) }
 
 // AddDecision appends a line to the history.
 func AddDecision(d Decision) Change {
 	if !json.Valid(d.Raw) {
-		return Change{kind: kindDecision, err: fmt.Errorf("a decision that is no JSON %w", ErrRecord)}
+		return Change{err: fmt.Errorf("a decision that is no JSON %w", ErrRecord)}
 	}
 	return AddLine(d)
 }
@@ -182,40 +183,61 @@ func AddDecision(d Decision) Change {
 // AddLine is AddDecision of a line that is known to be JSON, because an encoder of JSON has just written it.
 func AddLine(d Decision) Change {
 	if len(d.Raw) > MaxDecision {
-		return Change{kind: kindDecision, err: fmt.Errorf("a decision of %d bytes %w: the bound is %d", len(d.Raw), ErrRecord, MaxDecision)}
+		return Change{err: fmt.Errorf("a decision of %d bytes %w: the bound is %d", len(d.Raw), ErrRecord, MaxDecision)}
 	}
-	e := newEncoder(lineSize + len(d.Raw))
-	e.decision(&d)
-	return Change{kind: kindDecision, value: e.seal(kindDecision, "")}
+	var room [smallRoom]byte
+	e := encoder(append(room[:0], byte(kindDecision)))
+	return Change{item: e.decision(&d).seal(len(e), d.Raw)}
 }
 
-// put is the change to a record's new fields.
-func put(k kind, key string, fields encoder) Change {
-	c := drop(k, key)
-	if c.err == nil {
-		c.value = fields.seal(k, key)
-	}
-	return c
+// smallRoom is what a record other than a ban takes, but for long strings.
+const smallRoom = 128
+
+func drop(k kind, p netip.Prefix) Change {
+	var room [smallRoom]byte
+	return begin(room[:0], k, p).gone(k)
 }
 
-// drop is the change to no record.
-func drop(k kind, key string) Change {
-	if key == "" {
-		return Change{kind: k, err: fmt.Errorf("an entry of %s without a valid prefix or host name %w", k, ErrRecord)}
-	}
-	name := entry{k, key}.name()
-	return Change{kind: k, key: name[1:], name: name}
+// begin begins a record with its name: the kind alone where it has none.
+func begin(room []byte, k kind, p netip.Prefix) encoder {
+	return appendPrefix(append(room, byte(k)), p.Masked())
 }
 
-// prefixKey is the address and the length: 5 bytes or 17. It is empty for a prefix that is not valid.
-func prefixKey(p netip.Prefix) string {
-	var room [maxKey]byte
-	return string(appendPrefix(room[:0], p.Masked()))
+// beginAllow tells prefixes and host names apart by the first byte of their keys.
+func beginAllow(room []byte, p netip.Prefix, host string) encoder {
+	b := append(room, byte(kindAllow))
+	switch {
+	case p.IsValid():
+		return appendPrefix(append(b, 'p'), p.Masked())
+	case host != "" && len(host) <= maxHost:
+		return append(append(b, 'h'), host...)
+	}
+	return b
+}
+
+// change is the change to what was encoded, of which so many bytes are the name.
+func (e encoder) change(k kind, named int) Change {
+	if named == 1 {
+		return unnamed(k)
+	}
+	return Change{item: e.seal(named, nil)}
+}
+
+// gone is the change to no record, of this name.
+func (e encoder) gone(k kind) Change {
+	if len(e) == 1 {
+		return unnamed(k)
+	}
+	return Change{item: item{record: append([]byte(nil), e...), named: len(e)}}
+}
+
+func unnamed(k kind) Change {
+	return Change{err: fmt.Errorf("an entry of %s without a valid prefix or host name %w", k, ErrRecord)}
 }
 
 const maxKey = 17 // bytes of a prefix
 
-// appendPrefix appends nothing for a prefix that is not valid.
+// appendPrefix appends the address and the length, 5 bytes or 17, and nothing for a prefix that is not valid.
 func appendPrefix(b []byte, p netip.Prefix) []byte {
 	switch a := p.Addr(); {
 	case !p.IsValid():
@@ -238,17 +260,6 @@ func prefixOf(key string) (netip.Prefix, bool) {
 	a, _ := netip.AddrFromSlice([]byte(key[:last]))
 	p := netip.PrefixFrom(a, int(key[last]))
 	return p, p.IsValid() && p == p.Masked()
-}
-
-// allowKey tells prefixes and host names apart by their first byte.
-func allowKey(p netip.Prefix, host string) string {
-	if p.IsValid() {
-		return "p" + prefixKey(p)
-	}
-	if host == "" || len(host) > maxHost {
-		return ""
-	}
-	return "h" + host
 }
 
 // cut shortens a string to n bytes at most, and never within a character.

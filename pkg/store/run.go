@@ -252,17 +252,9 @@ func (s *Store) writeAll(batch *queue, stale []entry, staleAt time.Time, resync 
 		}
 		batch.sort()
 		for batch.len() > 0 {
-			records, lines := batch.chunk()
-			err := s.commit(f, func(tx *bbolt.Tx) error {
-				if err := writeRecords(tx, batch.items[:records]); err != nil {
-					return err
-				}
-				return s.writeHistory(tx, batch.lines[:lines], time.Now())
-			})
-			if err != nil {
+			if err := s.writeChunk(f, batch); err != nil {
 				return err
 			}
-			batch.items, batch.lines = batch.items[records:], batch.lines[lines:]
 		}
 		return nil
 	}()
@@ -288,11 +280,26 @@ func (s *Store) commit(f *file, fn func(*bbolt.Tx) error) error {
 	return nil
 }
 
+// writeChunk writes what one transaction takes of a sorted batch, and removes it from there.
+func (s *Store) writeChunk(f *file, batch *queue) error {
+	records, lines := batch.chunk()
+	err := s.commit(f, func(tx *bbolt.Tx) error {
+		if err := writeRecords(tx, batch.items[:records]); err != nil {
+			return err
+		}
+		return s.writeHistory(tx, batch.lines[:lines], time.Now())
+	})
+	if err == nil {
+		batch.items, batch.lines = batch.items[records:], batch.lines[lines:]
+	}
+	return err
+}
+
 // chunk says how much of the batch the next transaction takes.
 func (q *queue) chunk() (records, lines int) {
 	bytes := 0
 	for records < min(len(q.items), chunkRecords) && bytes < chunkBytes {
-		bytes += len(q.items[records].name) + len(q.items[records].value)
+		bytes += len(q.items[records].record)
 		records++
 	}
 	for lines < min(len(q.lines), chunkRecords) && bytes < chunkBytes {
@@ -305,7 +312,6 @@ func (q *queue) chunk() (records, lines int) {
 // writeRecords writes sorted records.
 func writeRecords(tx *bbolt.Tx, list []item) error {
 	var b *bbolt.Bucket
-	var key []byte // bbolt copies keys
 	for i := range list {
 		it := &list[i]
 		if i == 0 || it.kind() != list[i-1].kind() {
@@ -315,12 +321,11 @@ func writeRecords(tx *bbolt.Tx, list []item) error {
 			}
 			b.FillPercent = recordFill
 		}
-		key = append(key[:0], it.name[1:]...)
 		var err error
-		if it.value != nil {
-			err = b.Put(key, it.value)
+		if value := it.value(); value != nil {
+			err = b.Put(it.key(), value)
 		} else {
-			err = b.Delete(key)
+			err = b.Delete(it.key())
 		}
 		if err != nil {
 			return err
@@ -340,8 +345,8 @@ func bucketOf(tx *bbolt.Tx, k kind) (*bbolt.Bucket, error) {
 func replace(tx *bbolt.Tx, known []Change) error {
 	q := newQueue()
 	for _, c := range known {
-		if c.err == nil && c.kind != kindDecision && c.value != nil {
-			q.put(c.name, c.value, math.MaxInt32)
+		if c.err == nil && c.kind() != kindDecision && c.value() != nil {
+			q.put(c.item, math.MaxInt32)
 		}
 	}
 	for _, k := range kinds {

@@ -38,6 +38,12 @@ type Options struct {
 	// than Put does. Without it, what the file held then is lost.
 	Snapshot func() []Change
 
+	// Counts says of which bans Number counts the bans of the source, nil of none. Such a ban says all that the source's
+	// Offender would, which is then not needed while the ban is stored: State.Offenders has it from the ban, and it is
+	// kept when the ban is removed from the file because it is over. Whoever removes such a ban, or puts one that does not
+	// count in its place, has to put the Offender with the same Put; Snapshot, too, has one where no ban says it.
+	Counts func(*Ban) bool
+
 	// Health is told of each change of state: with the reason when saving begins to fail or fails for another reason,
 	// with nil when all that waited is saved. Run calls it; it must be quick.
 	Health func(error)
@@ -269,20 +275,21 @@ func (s *Store) Put(changes ...Change) error {
 	if s.ended {
 		return ErrClosed
 	}
-	for _, c := range changes {
+	for i := range changes {
+		c := &changes[i]
 		if c.err != nil {
 			errs = append(errs, c.err)
 			continue
 		}
 		s.taken++
-		if c.kind == kindDecision {
-			s.stats.Lost += s.queue.append(c.value, s.o.History)
+		if c.kind() == kindDecision {
+			s.stats.Lost += s.queue.append(c.value(), s.o.History)
 			continue
 		}
 		if s.resync && s.o.Snapshot != nil && len(s.queue.items) >= s.o.MaxPending {
 			continue // Snapshot will know of it
 		}
-		if s.queue.put(c.name, c.value, s.o.MaxPending) {
+		if s.queue.put(c.item, s.o.MaxPending) {
 			continue
 		}
 		if s.o.Snapshot != nil {
@@ -291,7 +298,7 @@ func (s *Store) Put(changes ...Change) error {
 			continue
 		}
 		s.stats.Refused++
-		errs = append(errs, fmt.Errorf("an entry of %s: %w", c.kind, ErrFull))
+		errs = append(errs, fmt.Errorf("an entry of %s: %w", c.kind(), ErrFull))
 	}
 	signal(s.wake)
 	return errors.Join(errs...)
