@@ -4,16 +4,17 @@ import (
 	"testing"
 
 	"github.com/ringwall/ringwall/deploy/lab"
+	"github.com/ringwall/ringwall/deploy/trial"
 )
 
 // chan_sip reports whatever address the attacker writes into Via: its events are observed, and ban nobody.
 func TestAgainstAsterisk16(t *testing.T) {
 	r := newRig(t, lab.Options{Version: 16}, "")
-	phone := r.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience})
+	phone := r.Agent(t, lab.Phone, lab.AgentOptions{Timeout: trial.Patience})
 	if code, err := phone.Register("7001", lab.Password("7001")); err != nil || code != 200 {
 		t.Fatalf("%d, %v", code, err)
 	}
-	bad := r.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience})
+	bad := r.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: trial.Patience})
 	for range 10 {
 		if _, err := bad.GuessAnew("7002", "wrong"); err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/deploy/lab"
+	"github.com/ringwall/ringwall/deploy/trial"
 	"github.com/ringwall/ringwall/pkg/control"
 )
 
@@ -73,7 +74,7 @@ func (r *rig) with(t *testing.T) *rig {
 // A phone that registers 100 times is trusted and never banned.
 func (r *rig) phoneRegisters(o lab.AgentOptions) {
 	r.t.Helper()
-	o.Timeout = patience
+	o.Timeout = trial.Patience
 	phone := r.Agent(r.t, lab.Phone, o)
 	for i := range 100 {
 		code, err := phone.Register("6001", lab.Password("6001"))
@@ -261,7 +262,7 @@ func (r *rig) otherPortsStayOpen() {
 	}
 	defer func() { _ = ssh.Close() }()
 	say := func() error {
-		_ = ssh.SetDeadline(time.Now().Add(patience))
+		_ = ssh.SetDeadline(time.Now().Add(trial.Patience))
 		if _, err := ssh.Write([]byte("still here")); err != nil {
 			return err
 		}
@@ -316,7 +317,7 @@ func TestTrunksAreProtected(t *testing.T) {
 	if x := r.why(trunk); x.Ban != nil || r.kernelHas(trunk.String()+"/32") {
 		t.Errorf("the trunk: %+v", x)
 	}
-	phone := r.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience})
+	phone := r.Agent(t, lab.Phone, lab.AgentOptions{Timeout: trial.Patience})
 	if code, err := phone.Register("6001", lab.Password("6001")); err != nil || code != 200 {
 		t.Fatalf("%d, %v", code, err)
 	}

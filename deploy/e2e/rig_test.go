@@ -11,35 +11,16 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/ringwall/ringwall/deploy/lab"
+	"github.com/ringwall/ringwall/deploy/trial"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
 
-// patience bounds every wait for something that must happen.
-const patience = 2 * time.Minute
-
 var binary string
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "ringwall-e2e-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer func() { _ = os.RemoveAll(dir) }()
-		binary = filepath.Join(dir, "ringwall")
-		build := exec.Command("go", "build", "-o", binary, "github.com/ringwall/ringwall/cmd/ringwall")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
-			return 1
-		}
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { trial.Main(m, &binary) }
 
 // rig is the program beside a running Asterisk.
 type rig struct {
@@ -114,12 +95,7 @@ func (r *rig) ringwall(args ...string) string {
 
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); {
-		if time.Now().After(deadline) {
-			r.t.Fatalf("after %v still not: %s", patience, what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	trial.Until(r.t, what, ok)
 }
 
 func (r *rig) why(a netip.Addr) engine.Explanation {
@@ -161,7 +137,7 @@ func (r *rig) kernelHas(prefix string) bool {
 func (r *rig) dialFrom(local netip.Addr, to string) (net.Conn, error) {
 	var c net.Conn
 	err := r.Do(lab.Attacker, func() (err error) {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: local.AsSlice()}, Timeout: patience}
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: local.AsSlice()}, Timeout: trial.Patience}
 		c, err = d.DialContext(r.t.Context(), "tcp", to)
 		return err
 	})

@@ -13,10 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/deploy/lab"
+	"github.com/ringwall/ringwall/deploy/trial"
 )
-
-// patience bounds every wait for something that must happen.
-const patience = 3 * time.Minute
 
 // machine is a Debian with Asterisk as Debian configures it, fresh from debootstrap, in the place of the lab's server. It
 // has namespaces of its own for mounts and processes, so nothing of it outlives the test.
@@ -114,7 +112,7 @@ func newMachine(t *testing.T) *machine {
 			t.Logf("the logs end:\n%s", out)
 		}
 	})
-	until(t, "Asterisk runs", func() bool {
+	trial.Until(t, "Asterisk runs", func() bool {
 		_, err := m.try(t, "asterisk -rx 'core waitfullybooted'")
 		return err == nil
 	})
@@ -186,8 +184,8 @@ func (m *machine) as(t *testing.T, user, script string) (string, error) {
 	p := m.SpawnCmd(t, lab.Server, cmd)
 	select {
 	case <-p.Exited():
-	case <-time.After(patience):
-		t.Fatalf("%s: no end after %v", script, patience)
+	case <-time.After(trial.Patience):
+		t.Fatalf("%s: no end after %v", script, trial.Patience)
 	}
 	err := p.Wait()
 	return strings.TrimSpace(out.String()), err
@@ -206,16 +204,6 @@ func (m *machine) sh(t *testing.T, script string) string {
 		t.Fatalf("%s: %v\n%s", script, err, out)
 	}
 	return out
-}
-
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("after %v still not: %s", patience, what)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }
 
 // systemctl does what systemd would with this one unit: no systemd can run without being the first process. It follows

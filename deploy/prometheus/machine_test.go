@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/deploy/trial"
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
@@ -58,7 +59,7 @@ func newMachine(t *testing.T) *machine {
 	netspacetest.Run(t, m.internet, "", "ip", "route", "add", "192.0.2.0/24", "dev", "eth0")
 	transport := &http.Transport{DialContext: m.space.DialContext}
 	t.Cleanup(transport.CloseIdleConnections)
-	m.http = &http.Client{Transport: transport, Timeout: patience}
+	m.http = &http.Client{Transport: transport, Timeout: trial.Patience}
 
 	l, err := m.space.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -91,7 +92,7 @@ func (m *machine) write(path, text string) {
 
 func (m *machine) awaitSession() {
 	m.t.Helper()
-	until(m.t, "the daemon hears Asterisk", func() bool {
+	trial.Until(m.t, "the daemon hears Asterisk", func() bool {
 		s, err := m.control.Status(m.t.Context())
 		return err == nil && s.Healthy() && m.asterisk.Subscribers() == 1
 	})
@@ -142,7 +143,7 @@ func (m *machine) scan(remote string) {
 // await waits for a decision.
 func (m *machine) await(a engine.Action, r engine.Reason) {
 	m.t.Helper()
-	until(m.t, fmt.Sprintf("%s, %s", a, r), func() bool {
+	trial.Until(m.t, fmt.Sprintf("%s, %s", a, r), func() bool {
 		list, err := m.control.History(m.t.Context(), time.Time{}, netip.Addr{})
 		if err != nil {
 			m.t.Fatal(err)
@@ -183,7 +184,7 @@ func (m *machine) get(url string) string {
 // awaitMetric waits for a line of the metrics.
 func (m *machine) awaitMetric(line string) {
 	m.t.Helper()
-	until(m.t, line, func() bool { return strings.Contains(m.metrics(), line+"\n") })
+	trial.Until(m.t, line, func() bool { return strings.Contains(m.metrics(), line+"\n") })
 }
 
 // live lets everything happen that Ringwall counts.
@@ -251,7 +252,7 @@ func (m *machine) knock() {
 		m.t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	until(m.t, "a packet of a banned source is dropped", func() bool {
+	trial.Until(m.t, "a packet of a banned source is dropped", func() bool {
 		_, _ = c.Write([]byte("knock")) // refused, as long as the ban is not there
 		return !strings.Contains(m.metrics(), `ringwall_dropped_packets_total{set="ban4"} 0`+"\n")
 	})

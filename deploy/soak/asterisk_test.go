@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/deploy/lab"
+	"github.com/ringwall/ringwall/deploy/trial"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/firewall"
 )
@@ -36,7 +37,7 @@ func TestSoakAgainstAsterisk(t *testing.T) {
 	}
 	s := &soak{T: t, Lab: lab.Start(t, lab.Options{Version: 22})}
 	dir := t.TempDir()
-	s.client = &control.Client{Socket: filepath.Join(dir, "ringwall.sock"), Timeout: patience}
+	s.client = &control.Client{Socket: filepath.Join(dir, "ringwall.sock"), Timeout: trial.Patience}
 	config := filepath.Join(dir, "ringwall.yaml")
 	// Short bans, so that they also end during the test.
 	text := fmt.Sprintf("asterisk:\n  - {name: lab, address: %q, username: ringwall, secret: %q}\ncontrol: {socket: %s}\n"+
@@ -52,7 +53,7 @@ func TestSoakAgainstAsterisk(t *testing.T) {
 			t.Logf("the daemon said at the end:\n%s", out[max(0, len(out)-8192):])
 		}
 	})
-	until(t, "the daemon hears Asterisk", func() bool {
+	trial.Until(t, "the daemon hears Asterisk", func() bool {
 		st, err := s.client.Status(t.Context())
 		return err == nil && st.Healthy() && st.PBXs[0].Events > 0
 	})
@@ -216,7 +217,7 @@ func (s *soak) sample(ctx context.Context, length time.Duration) (samples []map[
 		}
 		samples = append(samples, values)
 		over := time.Since(end)
-		if over > patience || over > 0 && len(samples) >= 30 && s.registrations.Load() > 0 && s.bans() > 0 || !pause(ctx, length/60) {
+		if over > trial.Patience || over > 0 && len(samples) >= 30 && s.registrations.Load() > 0 && s.bans() > 0 || !pause(ctx, length/60) {
 			return samples
 		}
 	}
@@ -249,7 +250,7 @@ func (s *soak) settled() {
 	}
 	defer func() { _ = table.Close() }()
 	var want, have []string
-	until(s, "the kernel has the bans that the daemon has", func() bool {
+	trial.Until(s, "the kernel has the bans that the daemon has", func() bool {
 		bans, err := s.client.Bans(s.Context(), control.BanFilter{})
 		if err != nil {
 			s.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/ringwall/ringwall/deploy/trial"
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/daemon"
@@ -54,7 +55,7 @@ func BenchmarkDaemon(b *testing.B) {
 		}
 		return s.PBXs[0]
 	}
-	until(b, "the daemon hears the server", func() bool { return status().Events > 0 })
+	trial.Until(b, "the daemon hears the server", func() bool { return status().Events > 0 })
 
 	s := newScript()
 	var chunks [][]byte
@@ -79,10 +80,10 @@ func BenchmarkDaemon(b *testing.B) {
 		server.Broadcast(c)
 		line.await(pushed - 4<<20)
 		if i%128 == 127 {
-			until(b, "most is handled", func() bool { return status().Events+ahead >= before+uint64(upTo[i]) })
+			trial.Until(b, "most is handled", func() bool { return status().Events+ahead >= before+uint64(upTo[i]) })
 		}
 	}
-	until(b, "all is handled", func() bool {
+	trial.Until(b, "all is handled", func() bool {
 		p := status()
 		return p.QueueBytes == 0 && p.Events+p.DroppedFrames >= before+uint64(s.events)
 	})

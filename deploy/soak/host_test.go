@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/deploy/trial"
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/firewall"
@@ -60,7 +61,7 @@ func (h *host) configure(ami, settings string) {
 	dir := h.t.TempDir()
 	socket := filepath.Join(dir, "ringwall.sock")
 	h.config = filepath.Join(dir, "ringwall.yaml")
-	h.client = &control.Client{Socket: socket, Timeout: patience}
+	h.client = &control.Client{Socket: socket, Timeout: trial.Patience}
 	text := fmt.Sprintf("asterisk:\n  - {name: pbx, address: %q, username: ringwall, secret: s3cret%s}\n"+
 		"control: {socket: %q}\nstate: {path: %q}\n", ami, extra(settings), socket, filepath.Join(dir, "state.db"))
 	if !strings.HasPrefix(settings, ",") {
@@ -106,7 +107,7 @@ func (h *host) spawn() {
 // stop ends the program as systemd does.
 func (h *host) stop() {
 	h.t.Helper()
-	h.daemon.Stop(patience)
+	h.daemon.Stop(trial.Patience)
 	if err := h.daemon.Wait(); err != nil {
 		h.t.Fatalf("after SIGTERM: %v", err)
 	}
@@ -134,17 +135,7 @@ func (h *host) status() control.Status {
 
 func (h *host) until(what string, ok func() bool) {
 	h.t.Helper()
-	until(h.t, what, ok)
-}
-
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("after %v still not: %s", patience, what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	trial.Until(h.t, what, ok)
 }
 
 // inKernel says whether the kernel holds a ban.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/deploy/trial"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
@@ -233,7 +234,7 @@ func (h *host) commands(ctx context.Context, b *books, round, typist int) {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{33 + byte(typist), byte(round), byte(n >> 8), byte(n)}), 32)
 		length := time.Duration(10+n%50) * time.Minute
 		b.mu.Lock()
-		b.asked[p] = time.Now().Add(length + patience)
+		b.asked[p] = time.Now().Add(length + trial.Patience)
 		b.mu.Unlock()
 		if !h.command("ban", p.String(), "--for", length.String()) {
 			b.doubt(p)
