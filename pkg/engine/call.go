@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -89,7 +90,7 @@ func bounded(name string) string {
 	if len(name) > nameBytes {
 		return whole(name[:nameBytes]) + "…"
 	}
-	return string([]byte(name))
+	return strings.Clone(name)
 }
 
 // dialogue identifies the attempt: the source and the SessionID. AMI's is a pointer that the next connection uses again,
