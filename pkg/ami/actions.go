@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -230,14 +231,17 @@ func (c *conn) abandon(err error) {
 	c.pending.Store(0)
 }
 
-// answer reports whether a frame answers a pending call, and hands it to it.
+// answer reports whether a frame answers a pending call, and hands a copy to it.
 func (c *conn) answer(text string) bool {
-	if c.pending.Load() == 0 {
+	if c.pending.Load() == 0 || !c.listing && !strings.HasPrefix(text, responsePrefix) {
 		return false
 	}
 	c.cmu.Lock()
 	defer c.cmu.Unlock()
-	defer func() { c.pending.Store(int32(len(c.calls))) }()
+	defer func() {
+		c.pending.Store(int32(len(c.calls)))
+		c.listing = slices.ContainsFunc(c.calls, func(cl *call) bool { return cl.list })
+	}()
 	if strings.HasPrefix(text, responsePrefix) {
 		// Asterisk writes the ActionID in the second line and EventList in the
 		// third (main/manager.c, astman_send_response_full()).
@@ -287,7 +291,7 @@ func (c *conn) answer(text string) bool {
 	if open != nil && !open.finished && !strings.HasPrefix(after(text), "Privilege: ") &&
 		len(open.untagged) < maxUntagged && open.bytes+len(text) <= c.maxReply {
 		open.bytes += len(text)
-		open.untagged = append(open.untagged, text)
+		open.untagged = append(open.untagged, strings.Clone(text))
 	}
 	return false
 }
@@ -305,7 +309,7 @@ func (c *conn) add(cl *call, text string) {
 		cl.finish(ErrReplyTooLarge)
 	}
 	if !cl.finished {
-		cl.frames = append(cl.frames, text)
+		cl.frames = append(cl.frames, strings.Clone(text))
 	}
 }
 

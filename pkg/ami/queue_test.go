@@ -13,10 +13,12 @@ func frame(name string, i int) Frame {
 
 func drainQueue(q *queue) (frames []Frame, states []State) {
 	for c := q.take(); c != nil; c = q.take() {
-		if c.state != nil {
-			states = append(states, *c.state)
+		for _, m := range c.marks {
+			states = append(states, m.state)
 		}
-		frames = append(frames, c.frames...)
+		for _, f := range c.frames {
+			frames = append(frames, Frame{Text: strings.Clone(f.Text), Received: f.Received})
+		}
 		q.release(c)
 	}
 	return frames, states

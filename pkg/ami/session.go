@@ -36,6 +36,7 @@ type conn struct {
 	readErr      error
 	proof        chan struct{} // closed at the first security event
 	proved       bool          // the reader's
+	listing      bool          // the reader's: a call's list may have begun
 
 	wmu     sync.Mutex // one writer at a time
 	cmu     sync.Mutex
@@ -245,12 +246,16 @@ func (s *Session) secure(security Security, st State) {
 // read drains the socket. It waits for nothing else.
 func (s *Session) read(c *conn) {
 	defer close(c.gone)
+	var received time.Time
 	for {
-		text, err := c.sp.Next()
-		c.touched.Store(c.sp.Received().UnixNano())
+		frame, err := c.sp.NextBytes()
+		if at := c.sp.Received(); at != received { // once for each read
+			received = at
+			c.touched.Store(at.UnixNano())
+		}
 		switch {
 		case err == nil:
-			s.handle(c, Frame{Text: text, Received: c.sp.Received()})
+			s.handle(c, Frame{Text: view(frame), Received: received})
 		case errors.Is(err, ErrOversize):
 			s.oversize(err)
 		default:
@@ -260,7 +265,7 @@ func (s *Session) read(c *conn) {
 	}
 }
 
-// handle sends a frame to whom it belongs.
+// handle sends a frame to whom it belongs. Both clone what they keep.
 func (s *Session) handle(c *conn, f Frame) {
 	if c.answer(f.Text) {
 		return
@@ -349,21 +354,26 @@ func (s *Session) await(ctx context.Context, c *conn, sent time.Time, replied <-
 	}
 }
 
+// calm is how long what a flood needed is kept without being needed again.
+const calm = time.Second
+
 // deliver calls OnFrames and OnState until stop is closed and the queue empty.
 func (s *Session) deliver(stop <-chan struct{}) {
+	var idle <-chan time.Time
 	for {
 		if c := s.queue.take(); c != nil {
-			if c.state != nil && s.cfg.OnState != nil {
-				s.cfg.OnState(*c.state)
-			}
-			if len(c.frames) > 0 && s.cfg.OnFrames != nil {
-				s.cfg.OnFrames(c.frames)
-			}
+			s.hand(c)
 			s.queue.release(c)
 			continue
 		}
+		if idle == nil && s.queue.excess() {
+			idle = time.After(calm)
+		}
 		select {
 		case <-s.queue.notify:
+		case <-idle:
+			s.queue.trim()
+			idle = nil
 		case <-stop:
 			if !s.queue.empty() {
 				continue
@@ -371,4 +381,22 @@ func (s *Session) deliver(stop <-chan struct{}) {
 			return
 		}
 	}
+}
+
+// hand hands a chunk to the session's user.
+func (s *Session) hand(c *chunk) {
+	from := 0
+	frames := func(to int) {
+		if from < to && s.cfg.OnFrames != nil {
+			s.cfg.OnFrames(c.frames[from:to])
+		}
+		from = to
+	}
+	for i := range c.marks {
+		frames(c.marks[i].at)
+		if s.cfg.OnState != nil {
+			s.cfg.OnState(c.marks[i].state)
+		}
+	}
+	frames(len(c.frames))
 }

@@ -167,8 +167,9 @@ func run(t *testing.T, address string, change func(*Config)) *watched {
 		BackoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond,
 		OnFrames: func(frames []Frame) {
 			w.note(func() {
-				w.frames = append(w.frames, frames...)
 				for _, f := range frames {
+					f.Text = strings.Clone(f.Text)
+					w.frames = append(w.frames, f)
 					w.order = append(w.order, f.Text)
 				}
 			})

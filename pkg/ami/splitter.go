@@ -82,6 +82,7 @@ type Splitter struct {
 	skipping bool
 	skipped  int64
 	head     string
+	given    []byte // by NextBytes, if it is to be poisoned
 }
 
 // NewSplitter returns a Splitter that reads r, which may be a socket or a
@@ -99,12 +100,24 @@ func (s *Splitter) Banner() string { return s.banner }
 func (s *Splitter) Received() time.Time { return s.received }
 
 // Next returns the next frame without its closing CRLFCRLF. It is the only
-// allocation. The frame can be empty, and can begin with anything.
+// allocation. The frame can be empty, and can begin with anything. Errors are
+// those of [Splitter.NextBytes].
+func (s *Splitter) Next() (string, error) {
+	frame, err := s.NextBytes()
+	return string(frame), err
+}
+
+// NextBytes is Next without a copy: the bytes are valid until the Splitter is
+// asked for the next frame.
 //
 // An [OversizeError] (errors.Is [ErrOversize]) stands for a frame that was
 // skipped; call Next again. Any other error is final: io.EOF at the end of a
 // frame, io.ErrUnexpectedEOF inside one, or what the reader returned.
-func (s *Splitter) Next() (string, error) {
+func (s *Splitter) NextBytes() ([]byte, error) {
+	if poisoned {
+		poison(view(s.given))
+		s.given = nil
+	}
 	for !s.greeted {
 		if _, ok := s.greet(s.err != nil); ok {
 			break
@@ -117,15 +130,18 @@ func (s *Splitter) Next() (string, error) {
 		case i >= 0 && s.skipping:
 			size := s.skipped + int64(s.scan+i-s.start)
 			s.advance(s.scan + i + len(frameEnd))
-			return "", s.oversize(size)
+			return nil, s.oversize(size)
 		case i >= 0:
 			frame := s.buf[s.start : s.scan+i]
 			s.advance(s.scan + i + len(frameEnd))
 			if len(frame) > s.lim.MaxFrame || len(frame) > s.lim.MaxLine && longLine(frame, s.lim.MaxLine) {
 				s.head = head(frame)
-				return "", s.oversize(int64(len(frame)))
+				return nil, s.oversize(int64(len(frame)))
 			}
-			return string(frame), nil
+			if poisoned {
+				s.given = frame
+			}
+			return frame, nil
 		}
 		s.scan = max(s.start, s.end-len(frameEnd)+1)
 		if !s.skipping && s.end-s.start >= s.lim.MaxFrame+len(frameEnd) {
@@ -136,7 +152,7 @@ func (s *Splitter) Next() (string, error) {
 			s.start = s.scan
 		}
 		if s.err != nil {
-			return "", s.finish()
+			return nil, s.finish()
 		}
 		s.fill()
 	}
