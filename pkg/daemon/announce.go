@@ -42,8 +42,8 @@ func newAnnouncer(feed *control.Feed, log *slog.Logger, hook func(engine.Decisio
 	return &announcer{feed: feed, log: log, hook: hook, wake: make(chan struct{}, 1)}
 }
 
-// push remembers decisions for history at once, and tells of them soon. err is why the kernel does not have them. The
-// slice is the announcer's from then on.
+// push remembers decisions for history at once, and tells of them soon. err is why the kernel does not have them. Feed and
+// announcer keep the slice: nobody may change it from then on.
 func (a *announcer) push(err error, decisions []engine.Decision) {
 	if len(decisions) == 0 {
 		return
@@ -81,10 +81,11 @@ func (a *announcer) String() string { return "log" }
 func (a *announcer) Run(ctx context.Context) error {
 	limit := rate.NewLimiter(linesPerSecond, lineBurst)
 	quiet := 0
+	var room []announcement
 	for {
 		a.mu.Lock()
 		batch, lost := a.queue, a.lost
-		a.queue, a.waiting, a.lost = nil, 0, 0
+		a.queue, a.waiting, a.lost = room, 0, 0
 		a.mu.Unlock()
 		quiet += lost
 		for _, n := range batch {
@@ -93,6 +94,10 @@ func (a *announcer) Run(ctx context.Context) error {
 		if quiet > 0 && (limit.Allow() || ctx.Err() != nil) {
 			a.log.Warn("more decisions than are logged one by one; ringwall history and list have them", "decisions", quiet)
 			quiet = 0
+		}
+		if room = nil; cap(batch) <= maxRoom {
+			clear(batch) // they hold on to decisions
+			room = batch[:0]
 		}
 		if len(batch) > 0 {
 			continue
@@ -117,13 +122,13 @@ func (a *announcer) Run(ctx context.Context) error {
 
 // tell tells of decisions, and returns how many of them were too many for the log.
 func (a *announcer) tell(n announcement, limit *rate.Limiter) (quiet int) {
-	now := time.Now()
+	now, allowed := time.Now(), true
 	for i := range n.decisions {
 		d := &n.decisions[i]
 		if a.hook != nil {
 			a.hook(*d)
 		}
-		if !limit.AllowN(now, 1) && n.err == nil && (d.Action == engine.Ban || d.Action == engine.Unban) {
+		if allowed = allowed && limit.AllowN(now, 1); !allowed && n.err == nil && (d.Action == engine.Ban || d.Action == engine.Unban) {
 			quiet++
 			continue
 		}

@@ -28,7 +28,10 @@ type clock struct {
 
 func newClock(start time.Time) clock { return clock{wall: start.Round(0), start: start} }
 
-func (c clock) now() time.Time { return c.wall.Add(time.Since(c.start)) }
+func (c clock) now() time.Time { return c.at(time.Now()) }
+
+// at is the clock's time when time.Now was t.
+func (c clock) at(t time.Time) time.Time { return c.wall.Add(t.Sub(c.start)) }
 
 // off is how far the wall clock has been set since the start.
 func (c clock) off() time.Duration { return time.Now().Round(0).Sub(c.now()) }
@@ -54,6 +57,34 @@ type judge struct {
 	errs   [batch]error          // why there is none
 	ban    engine.BanState       // that is being written down
 	record store.Ban             // of ban
+	change []firewall.Change     // on its way to the writer
+
+	rooms sync.Pool // of *room; needs no lock
+}
+
+// room is what a commit needs besides its decisions, which others keep. It is used again.
+type room struct {
+	came  []time.Time    // the frames
+	kept  []store.Change // when the kernel has the decisions
+	waits []float64      // seconds from the frames to the commit
+	ended []netip.Prefix // those whose flows are
+}
+
+func (j *judge) room() *room {
+	if r, ok := j.rooms.Get().(*room); ok {
+		return r
+	}
+	return new(room)
+}
+
+// leave gives room back.
+func (j *judge) leave(r *room) {
+	if cap(r.kept) > maxRoom {
+		return
+	}
+	clear(r.kept) // they hold on to records
+	r.came, r.kept, r.waits, r.ended = r.came[:0], r.kept[:0], r.waits[:0], r.ended[:0]
+	j.rooms.Put(r)
 }
 
 // frames judges what an Asterisk sent.
@@ -67,7 +98,8 @@ func (j *judge) frames(p *pbx, frames []ami.Frame) {
 func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	now, wall := j.clock.now(), time.Now()
+	wall := time.Now()
+	now := j.clock.at(wall)
 	j.out, j.came = j.out[:0], j.came[:0]
 	seen, lag := 0, time.Duration(0)
 	for first := 0; first < len(frames); first += batch {
@@ -100,8 +132,9 @@ func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 		j.handle(now, p, part[done:], done)
 	}
 	clear(j.events[:min(len(frames), batch)]) // they hold on to frames
-	p.note(seen, lag, now)
-	if write = j.direct(); write == nil {
+	h := heard{seen, lag, now}
+	if write = j.direct(p, h); write == nil {
+		p.note(h)
 		j.dispatch(j.out, j.came, nil, nil)
 	}
 	clear(j.out)
@@ -131,8 +164,9 @@ func (j *judge) note(end int, received time.Time) {
 const directly = 8
 
 // direct prepares to write the decisions in out by the goroutine that made them, where the writer has nothing else to do.
-// All but the kernel then waits until the kernel has them. It returns nil where they are for dispatch. The lock is held.
-func (j *judge) direct() func() {
+// All but the kernel then waits until the kernel has them: what was heard is noted then, too. It returns nil where
+// they are for dispatch. The lock is held.
+func (j *judge) direct(p *pbx, h heard) func() {
 	if n := inKernel(j.out); n == 0 || n > directly || n < len(j.out) {
 		return nil
 	}
@@ -140,21 +174,22 @@ func (j *judge) direct() func() {
 	if turn == nil {
 		return nil
 	}
-	decisions, came := slices.Clone(j.out), slices.Clone(j.came)
+	decisions, r := slices.Clone(j.out), j.room()
+	r.came = append(r.came, j.came...)
 	changes := make([]firewall.Change, 0, len(decisions))
 	for i := range decisions {
 		c, _ := change(&decisions[i])
 		changes = append(changes, c)
 	}
 	return func() {
-		var kept []store.Change
 		turn.Write(changes, func() {
+			p.note(h)
 			j.mu.Lock()
 			defer j.mu.Unlock()
 			for i := range decisions {
-				kept = j.keep(&decisions[i], kept)
+				r.kept = j.keep(&decisions[i], r.kept)
 			}
-		}, func(err error) { j.committed(err, decisions, came, kept) })
+		}, func(err error) { j.committed(err, decisions, r) })
 	}
 }
 
@@ -207,56 +242,69 @@ func (j *judge) ask(f func(e *engine.Engine, now time.Time)) {
 	f(j.engine, j.clock.now())
 }
 
-// dispatch hands decisions, after changes of another kind, to the kernel and then to those who want to know of them; done, if not nil, is called when the
-// kernel has them. The lock is held. A decision that changes the kernel is announced after the kernel's commit, not
-// before: what was announced is in force.
-func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, changes []firewall.Change, done func(error)) {
-	var now, later []store.Change // to be kept: at once, and when the kernel has it
-	var reports, waiting []engine.Decision
-	var since []time.Time
-	if n := inKernel(decisions); n > 0 {
-		changes = slices.Grow(changes, n)
-		waiting, since = make([]engine.Decision, 0, n), make([]time.Time, 0, min(n, len(came)))
-		if j.store != nil {
-			later = make([]store.Change, 0, 3*n)
-		}
+// dispatch hands decisions, after changes of another kind, to the kernel and then to those who want to know of them; done,
+// if not nil, is called when the kernel has them. The lock is held. A decision that changes the kernel is announced after
+// the kernel's commit, not before: what was announced is in force.
+func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, others []firewall.Change, done func(error)) {
+	changes := append(j.change[:0], others...)
+	n := inKernel(decisions)
+	waiting, r := make([]engine.Decision, 0, n), j.room()
+	if n < len(decisions) {
+		changes = j.report(decisions, len(decisions)-n, changes)
 	}
 	for i := range decisions {
 		d := &decisions[i]
 		c, ok := change(d)
 		if !ok {
-			now = j.keep(d, now)
-			now = j.line(d, now)
-			reports = append(reports, *d)
-			if d.Action == engine.Trust && j.meter {
-				changes = append(changes, firewall.Change{Kind: firewall.Trust, Prefix: d.Prefix, Timeout: d.Duration})
-			}
 			continue
 		}
 		changes = append(changes, c)
-		later = j.keep(d, later)
+		r.kept = j.keep(d, r.kept)
 		waiting = append(waiting, *d)
 		if came != nil {
-			since = append(since, came[i])
+			r.came = append(r.came, came[i])
 		}
 	}
-	j.save(now)
-	if len(reports) > 0 {
-		j.counts.Decisions(reports)
-		j.announce.push(nil, reports)
+	if j.change = changes; cap(changes) > maxRoom {
+		j.change = nil
 	}
 	if len(changes) == 0 {
+		j.leave(r)
 		if done != nil {
 			done(nil)
 		}
 		return
 	}
 	j.writer.Submit(changes, func(err error) {
-		j.committed(err, waiting, since, later)
+		j.committed(err, waiting, r)
 		if done != nil {
 			done(err)
 		}
 	})
+}
+
+// maxRoom is how many changes there is room for while there are none.
+const maxRoom = 4096
+
+// report keeps and announces the n decisions that do not change the kernel's bans, and appends what they change besides.
+func (j *judge) report(decisions []engine.Decision, n int, changes []firewall.Change) []firewall.Change {
+	var kept []store.Change
+	reports := make([]engine.Decision, 0, n)
+	for i := range decisions {
+		d := &decisions[i]
+		if _, ok := change(d); ok {
+			continue
+		}
+		kept = j.line(d, j.keep(d, kept))
+		reports = append(reports, *d)
+		if d.Action == engine.Trust && j.meter {
+			changes = append(changes, firewall.Change{Kind: firewall.Trust, Prefix: d.Prefix, Timeout: d.Duration})
+		}
+	}
+	j.save(kept)
+	j.counts.Decisions(reports)
+	j.announce.push(nil, reports)
+	return changes
 }
 
 // inKernel counts the decisions that change the kernel.
@@ -269,31 +317,32 @@ func inKernel(decisions []engine.Decision) (n int) {
 	return n
 }
 
-// committed keeps and announces what the kernel has, or has not because of an error. The lock need not be held.
-func (j *judge) committed(err error, decisions []engine.Decision, came []time.Time, changes []store.Change) {
+// committed keeps and announces what the kernel has, or has not because of an error. The lock need not be held. Nobody
+// changes the decisions any more.
+func (j *judge) committed(err error, decisions []engine.Decision, r *room) {
 	mark(err, decisions)
 	for i := range decisions {
-		changes = j.line(&decisions[i], changes)
+		r.kept = j.line(&decisions[i], r.kept)
 	}
-	j.save(changes)
+	j.save(r.kept)
 	j.counts.Decisions(decisions)
 	if err == nil {
 		now := time.Now()
-		for _, at := range came {
-			j.counts.Committed(now.Sub(at).Seconds())
+		for _, at := range r.came {
+			r.waits = append(r.waits, now.Sub(at).Seconds())
 		}
+		j.counts.Committed(r.waits...)
 	}
 	j.announce.push(err, decisions)
-	if j.flows == nil {
-		return
-	}
-	ended := make([]netip.Prefix, 0, len(decisions))
-	for i := range decisions {
-		if decisions[i].Action == engine.Ban {
-			ended = append(ended, decisions[i].Prefix)
+	if j.flows != nil {
+		for i := range decisions {
+			if decisions[i].Action == engine.Ban {
+				r.ended = append(r.ended, decisions[i].Prefix)
+			}
 		}
+		j.flows.End(r.ended...)
 	}
-	j.flows.End(ended...)
+	j.leave(r)
 }
 
 // change is what a decision asks of the kernel.

@@ -93,14 +93,22 @@ func (p *pbx) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// note remembers the latest events, and how late the last of them was.
-func (p *pbx) note(n int, lag time.Duration, now time.Time) {
-	if n == 0 {
+// heard is what came with some frames: events, and how late the last of them was.
+type heard struct {
+	n   int
+	lag time.Duration
+	at  time.Time
+}
+
+// note remembers the latest events.
+func (p *pbx) note(h heard) {
+	if h.n == 0 {
 		return
 	}
-	p.events.Add(uint64(n))
-	p.last.Store(now.UnixNano())
-	p.lag.Store(int64(lag))
+	p.counts.Flush()
+	p.events.Add(uint64(h.n))
+	p.last.Store(h.at.UnixNano())
+	p.lag.Store(int64(h.lag))
 }
 
 // self says whether an event is about our own session: our login, or an action of ours that was denied.

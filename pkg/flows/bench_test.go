@@ -83,9 +83,9 @@ func BenchmarkEnd(b *testing.B) {
 
 // selectionOf selects flows to SIP ports.
 func selectionOf(prefixes ...string) *selection {
-	m := make(map[netip.Prefix]struct{})
+	var list []netip.Prefix
 	for _, p := range prefixes {
-		m[netip.MustParsePrefix(p)] = struct{}{}
+		list = append(list, netip.MustParsePrefix(p))
 	}
-	return newSelection(&Config{UDPPorts: []uint16{5060, 5061}, TCPPorts: []uint16{5060, 5038}}, m)
+	return newSelection(&Config{UDPPorts: []uint16{5060, 5061}, TCPPorts: []uint16{5060, 5038}}, list)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -41,6 +42,8 @@ const (
 	duty            = 10          // a look takes at most one part in so many of the time
 	failPause       = time.Minute // before the next try after an error
 	lostQuiet       = time.Minute // between two log lines about a full queue
+	minRoom         = 64          // prefixes
+	maxRoom         = 4096        // the same, while none wait
 )
 
 // tracker is the kernel's table of flows.
@@ -58,7 +61,8 @@ type Ender struct {
 	wake  chan struct{}
 
 	mu      sync.Mutex
-	pending map[netip.Prefix]struct{}
+	pending []netip.Prefix
+	spare   []netip.Prefix // room of a batch that was looked for
 	lost    uint64
 	over    bool
 
@@ -92,8 +96,7 @@ func newEnder(cfg Config, table tracker) *Ender {
 	}
 	return &Ender{
 		cfg: cfg, table: table,
-		wake:    make(chan struct{}, 1),
-		pending: make(map[netip.Prefix]struct{}),
+		wake: make(chan struct{}, 1),
 	}
 }
 
@@ -101,7 +104,7 @@ func newEnder(cfg Config, table tracker) *Ender {
 // best called when the kernel has taken the ban: a packet that slips through
 // between End and the ban would begin the flow anew. Prefixes that are not
 // valid are passed over; where the queue is full, flows are left to time out
-// and Run says so.
+// and Run says so. The slice stays the caller's.
 func (e *Ender) End(prefixes ...netip.Prefix) {
 	if e == nil || len(prefixes) == 0 {
 		return
@@ -116,13 +119,17 @@ func (e *Ender) End(prefixes ...netip.Prefix) {
 		if !ok {
 			continue
 		}
-		if len(e.pending) >= e.cfg.MaxPending {
-			if _, ok := e.pending[p]; !ok {
-				e.lost++
-				continue
-			}
+		n := len(e.pending)
+		switch {
+		case n > 0 && e.pending[n-1] == p:
+			continue
+		case n >= e.cfg.MaxPending:
+			e.lost++
+			continue
+		case n == cap(e.pending): // append would copy more often
+			e.pending = slices.Grow(e.pending, max(n, minRoom))
 		}
-		e.pending[p] = struct{}{}
+		e.pending = append(e.pending, p)
 	}
 	select {
 	case e.wake <- struct{}{}:
@@ -139,12 +146,22 @@ func normal(p netip.Prefix) (netip.Prefix, bool) {
 	return p, p.IsValid()
 }
 
-func (e *Ender) take() (batch map[netip.Prefix]struct{}, lost uint64) {
+func (e *Ender) take() (batch []netip.Prefix, lost uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	batch, lost = e.pending, e.lost
-	e.pending, e.lost = make(map[netip.Prefix]struct{}), 0
+	e.pending, e.spare, e.lost = e.spare, nil, 0
 	return batch, lost
+}
+
+// give gives the room of a batch back, unless a flood of bans left too much of it.
+func (e *Ender) give(batch []netip.Prefix) {
+	if cap(batch) > maxRoom {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.spare = batch[:0]
 }
 
 // Run ends flows until ctx does; then it closes the socket and returns nil. It
@@ -154,7 +171,7 @@ func (e *Ender) Run(ctx context.Context) error {
 	defer func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		e.over, e.pending = true, nil
+		e.over, e.pending, e.spare = true, nil, nil
 	}()
 	for {
 		select {
@@ -171,6 +188,7 @@ func (e *Ender) Run(ctx context.Context) error {
 			continue
 		}
 		rest := e.look(ctx, batch)
+		e.give(batch)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -181,7 +199,7 @@ func (e *Ender) Run(ctx context.Context) error {
 
 // look ends the flows of one batch and returns the time until the next may
 // follow.
-func (e *Ender) look(ctx context.Context, batch map[netip.Prefix]struct{}) time.Duration {
+func (e *Ender) look(ctx context.Context, batch []netip.Prefix) time.Duration {
 	began := time.Now()
 	n, err := e.table.end(ctx, newSelection(&e.cfg, batch))
 	took := time.Since(began)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -291,7 +292,7 @@ func TestSelection(t *testing.T) {
 		if !ok {
 			t.Fatalf("%s is not valid", c.ban)
 		}
-		s := newSelection(c.cfg, map[netip.Prefix]struct{}{p: {}})
+		s := newSelection(c.cfg, []netip.Prefix{p})
 		theirs := tuple{src: netip.MustParseAddr(c.src), proto: c.proto, dport: c.dport}
 		ours := tuple{src: own, proto: c.proto, dport: 40000}
 		if own.Is4() != theirs.src.Is4() {
@@ -315,5 +316,35 @@ func TestInvalidPrefixesArePassedOver(t *testing.T) {
 	e.End(netip.Prefix{}, netip.PrefixFrom(netip.MustParseAddr("192.0.2.1"), 99))
 	if len(e.pending) != 0 {
 		t.Errorf("pending %v", e.pending)
+	}
+}
+
+// Room is used again, and what waits in it is not what is being looked for.
+func TestABatchIsNotOverwritten(t *testing.T) {
+	e := newEnder(Config{}, &fake{})
+	var before []netip.Prefix
+	for round := range 4 {
+		var want []netip.Prefix
+		for i := range 100 {
+			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(round), byte(i)}), 32)
+			want = append(want, p)
+		}
+		room := slices.Clone(want)
+		e.End(room...)
+		clear(room) // it is the caller's
+		got, _ := e.take()
+		if !slices.Equal(got, want) {
+			t.Fatalf("round %d: %v", round, got)
+		}
+		e.give(before)
+		before = got
+	}
+	for i := range 2 * maxRoom {
+		e.End(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32))
+	}
+	got, _ := e.take()
+	e.give(got)
+	if len(got) != 2*maxRoom || cap(e.spare) > maxRoom {
+		t.Errorf("%d of %d wait, and there is room for %d afterwards", len(got), 2*maxRoom, cap(e.spare))
 	}
 }

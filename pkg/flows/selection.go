@@ -9,16 +9,17 @@ import (
 // selection is what one look through the table is for.
 type selection struct {
 	cfg          *Config
-	prefixes     map[netip.Prefix]struct{}
-	bits4, bits6 []int // the lengths that occur
+	prefixes     []netip.Prefix
+	index        map[netip.Prefix]struct{} // of them, from the first flow on that it is asked about
+	bits4, bits6 []int                     // the lengths that occur
 	udp, tcp     map[uint16]bool
 }
 
-func newSelection(cfg *Config, prefixes map[netip.Prefix]struct{}) *selection {
+func newSelection(cfg *Config, prefixes []netip.Prefix) *selection {
 	s := &selection{cfg: cfg, prefixes: prefixes, udp: ports(cfg.UDPPorts), tcp: ports(cfg.TCPPorts)}
 	var has4 [33]bool
 	var has6 [129]bool
-	for p := range prefixes {
+	for _, p := range prefixes {
 		if p.Addr().Is4() {
 			has4[p.Bits()] = true
 		} else {
@@ -71,13 +72,19 @@ func (s *selection) takesTuple(t tuple) bool {
 }
 
 func (s *selection) within(a netip.Addr) bool {
+	if s.index == nil {
+		s.index = make(map[netip.Prefix]struct{}, len(s.prefixes))
+		for _, p := range s.prefixes {
+			s.index[p] = struct{}{}
+		}
+	}
 	lengths := s.bits4
 	if a.Is6() {
 		lengths = s.bits6
 	}
 	for _, n := range lengths {
 		if p, err := a.Prefix(n); err == nil {
-			if _, ok := s.prefixes[p]; ok {
+			if _, ok := s.index[p]; ok {
 				return true
 			}
 		}

@@ -162,10 +162,8 @@ func queries(s *selection) [][]byte {
 	// One address, the usual case, the kernel finds for itself: it then walks
 	// the table twice without copying it, in a quarter of the time.
 	if len(s.prefixes) == 1 {
-		for p := range s.prefixes {
-			if p.IsSingleIP() {
-				return [][]byte{only(p.Addr(), ctaTupleOrig, ctaFilterOrig), only(p.Addr(), ctaTupleReply, ctaFilterReply)}
-			}
+		if p := s.prefixes[0]; p.IsSingleIP() {
+			return [][]byte{only(p.Addr(), ctaTupleOrig, ctaFilterOrig), only(p.Addr(), ctaTupleReply, ctaFilterReply)}
 		}
 	}
 	return [][]byte{header(family)}

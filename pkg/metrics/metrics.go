@@ -46,8 +46,8 @@ type Metrics struct {
 
 	events    *prometheus.CounterVec
 	tampered  *prometheus.CounterVec
-	lag       prometheus.Histogram
-	decision  prometheus.Histogram
+	lag       *histogram
+	decision  *histogram
 	decisions *prometheus.CounterVec
 	bans      *prometheus.CounterVec
 	unbans    *prometheus.CounterVec
@@ -62,14 +62,10 @@ func New(version string, source Source) *Metrics {
 		Registry: prometheus.NewRegistry(),
 		events:   counters(amiEvents, "Security events that were decoded.", "pbx", "event", "service"),
 		tampered: counters(amiTampered, "Frames that Asterisk does not write by itself; nobody is judged by them.", "pbx"),
-		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: amiLag, Help: "Time from EventTV, Asterisk's clock, to the handled event.",
-			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10},
-		}),
-		decision: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: decisionTime, Help: "Time from the frame that was read to the kernel's commit of the ban.",
-			Buckets: []float64{.00005, .0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 1, 5},
-		}),
+		lag: newHistogram(amiLag, "Time from EventTV, Asterisk's clock, to the handled event.",
+			.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10),
+		decision: newHistogram(decisionTime, "Time from the frame that was read to the kernel's commit of the ban.",
+			.00005, .0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 1, 5),
 		decisions: counters(decisions, "Decisions, those that only report included.", "action", "reason"),
 		bans:      counters(bans, "Bans that were made.", "reason"),
 		unbans:    counters(unbans, "Bans that ended.", "reason"),
@@ -96,11 +92,13 @@ func counters(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 }
 
-// PBX are the counters of one Asterisk, looked up once. It is for one goroutine.
+// PBX are the counters of one Asterisk. It is for one goroutine.
 type PBX struct {
 	m        *Metrics
 	name     string
-	events   map[kind]prometheus.Counter
+	events   map[kind]*count
+	some     []*count  // those that have events which are not counted yet
+	lags     []float64 // of these
 	Tampered prometheus.Counter
 }
 
@@ -109,21 +107,48 @@ type kind struct {
 	service security.Service
 }
 
-// PBX returns the counters of the Asterisk of that name in the configuration.
-func (m *Metrics) PBX(name string) *PBX {
-	return &PBX{m: m, name: name, events: make(map[kind]prometheus.Counter), Tampered: m.tampered.WithLabelValues(name)}
+// count is a counter, looked up once, and what it is behind.
+type count struct {
+	counter prometheus.Counter
+	behind  int
 }
 
-// Event counts an event that took lag seconds to arrive.
+// maxBehind is how many events are counted together at most.
+const maxBehind = 1024
+
+// PBX returns the counters of the Asterisk of that name in the configuration.
+func (m *Metrics) PBX(name string) *PBX {
+	return &PBX{m: m, name: name, events: make(map[kind]*count), Tampered: m.tampered.WithLabelValues(name)}
+}
+
+// Event counts an event that took lag seconds to arrive. It is in the metrics at the next Flush.
 func (p *PBX) Event(ev *security.Event, lag float64) {
 	k := kind{ev.Type, ev.Service}
 	c := p.events[k]
 	if c == nil {
-		c = p.m.events.WithLabelValues(p.name, ev.Type.String(), ev.Service.String())
+		c = &count{counter: p.m.events.WithLabelValues(p.name, ev.Type.String(), ev.Service.String())}
 		p.events[k] = c
 	}
-	c.Inc()
-	p.m.lag.Observe(lag)
+	if c.behind == 0 {
+		p.some = append(p.some, c)
+	}
+	c.behind++
+	if p.lags = append(p.lags, lag); len(p.lags) == maxBehind {
+		p.Flush()
+	}
+}
+
+// Flush brings the metrics up to date.
+func (p *PBX) Flush() {
+	if len(p.lags) == 0 {
+		return
+	}
+	for _, c := range p.some {
+		c.counter.Add(float64(c.behind))
+		c.behind = 0
+	}
+	p.m.lag.observe(p.lags)
+	p.some, p.lags = p.some[:0], p.lags[:0]
 }
 
 // Decisions counts decisions. Neighbours of one kind are counted together.
@@ -145,8 +170,8 @@ func (m *Metrics) Decisions(list []engine.Decision) {
 	}
 }
 
-// Committed counts the seconds from a frame to the kernel's commit of what it led to.
-func (m *Metrics) Committed(seconds float64) { m.decision.Observe(seconds) }
+// Committed counts the seconds from frames to the kernel's commit of what they led to.
+func (m *Metrics) Committed(seconds ...float64) { m.decision.observe(seconds) }
 
 // Rebuilt counts a rebuild of the kernel's table.
 func (m *Metrics) Rebuilt(cause string) { m.rebuilds.WithLabelValues(cause).Inc() }

@@ -1,0 +1,160 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/metrics"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/store"
+)
+
+// gullible is a kernel that takes everything and costs nothing.
+type gullible struct{ firewall.Firewall }
+
+func (gullible) Ensure() (firewall.Outcome, error) { return firewall.Created, nil }
+func (gullible) Apply([]firewall.Change) error     { return nil }
+func (gullible) Verify() error                     { return nil }
+
+// workbench is a judge with all that decisions go to, but for the kernel and the disk.
+type workbench struct {
+	judge *judge
+	feed  *control.Feed
+	pbx   *pbx
+}
+
+func newWorkbench(tb testing.TB) *workbench {
+	tb.Helper()
+	log := slog.New(slog.DiscardHandler)
+	s, _, err := store.Open(filepath.Join(tb.TempDir(), "state.db"), store.Options{Log: log})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cfg := policy.Default()
+	cfg.Policy.Limits.Bans, cfg.Policy.Limits.ForgeableBans = 1<<20, 1<<20
+	cfg.Policy.Limits.ForgeableBurst, cfg.Policy.Limits.ForgeableRate = 1<<20, 1<<20
+	w := &workbench{feed: control.NewFeed(remembered)}
+	w.judge = &judge{
+		clock: newClock(time.Now()), counts: metrics.New("test", nil), announce: newAnnouncer(w.feed, log, nil), log: log,
+		engine: engine.New(cfg.Policy), store: s,
+		writer: firewall.NewWriter(gullible{}, nil, firewall.WriterConfig{VerifyInterval: -1}),
+	}
+	w.pbx = &pbx{name: "pbx1", counts: w.judge.counts.PBX("pbx1"), log: log}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{}, 2)
+	go func() { _ = w.judge.writer.Run(ctx); done <- struct{}{} }()
+	go func() { _ = w.judge.announce.Run(ctx); done <- struct{}{} }()
+	tb.Cleanup(func() {
+		stop()
+		<-done
+		<-done
+		if err := s.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return w
+}
+
+// attacks returns what n scanners send until they are banned, as an Asterisk writes it.
+func attacks(n int) (frames []ami.Frame) {
+	now := time.Now()
+	at := now.UTC().Format("2006-01-02T15:04:05.000+0000")
+	for i := range n {
+		for try := range 3 {
+			text := fmt.Sprintf("Event: InvalidAccountID\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: Error\r\nService: PJSIP\r\n"+
+				"EventVersion: 1\r\nAccountID: %d\r\nSessionID: call-%d-%d\r\nLocalAddress: IPV4/TCP/192.0.2.1/5060\r\n"+
+				"RemoteAddress: IPV4/TCP/%v/5060", at, 100+try, i, try, scanner(i))
+			frames = append(frames, ami.Frame{Text: text, Received: now})
+		}
+	}
+	return frames
+}
+
+func scanner(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)})
+}
+
+// bans makes n bans, and returns their decisions.
+func (w *workbench) bans(tb testing.TB, n int) []engine.Decision {
+	tb.Helper()
+	var out []engine.Decision
+	w.judge.ask(func(e *engine.Engine, now time.Time) {
+		for _, f := range attacks(n) {
+			var ev security.Event
+			if err := security.Decode(f.Text, &ev); err != nil {
+				tb.Fatal(err)
+			}
+			out = e.Handle(now, "pbx1", &ev, out)
+		}
+	})
+	if len(out) != n {
+		tb.Fatalf("%d decisions of %d attackers: %+v", len(out), n, out[:min(len(out), 3)])
+	}
+	return out
+}
+
+// What a ban costs from the engine's decision to those who are told of it, in batches as a flood brings them.
+func BenchmarkCommit(b *testing.B) {
+	for _, size := range []int{1, 64} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			w := newWorkbench(b)
+			_, follower := w.feed.Follow(time.Time{})
+			defer follower.Close()
+			all := w.bans(b, 4096)
+			came := make([]time.Time, len(all))
+			for i := range came {
+				came[i] = time.Now()
+			}
+			done := make(chan error, 1)
+			commit := func(i int) {
+				at := i * size % len(all)
+				w.judge.mu.Lock()
+				w.judge.dispatch(all[at:at+size], came[at:at+size], nil, func(err error) { done <- err })
+				w.judge.mu.Unlock()
+				if err := <-done; err != nil {
+					b.Fatal(err)
+				}
+				follower.Take()
+			}
+			for i := range remembered / size { // history and the queue for the disk have their size
+				commit(i)
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range (b.N + size - 1) / size {
+				commit(i)
+			}
+		})
+	}
+}
+
+// What an idle daemon does with the frame that makes a ban, until it is told.
+func BenchmarkDirect(b *testing.B) {
+	w := newWorkbench(b)
+	n := min(b.N, 1<<18)
+	frames := attacks(n)
+	for i := range n {
+		w.judge.frames(w.pbx, frames[3*i:3*i+2])
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range n {
+		w.judge.frames(w.pbx, frames[3*i+2:3*i+3])
+	}
+	b.StopTimer()
+	bans := 0
+	w.judge.ask(func(e *engine.Engine, now time.Time) { bans = e.Stats(now).Bans })
+	if bans != n {
+		b.Fatalf("%d bans of %d", bans, n)
+	}
+}
