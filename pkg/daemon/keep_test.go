@@ -53,6 +53,23 @@ func TestAfterAReboot(t *testing.T) {
 	}
 }
 
+// The second ban of a source is its second, also when the first was before a reboot.
+func TestAnOffenderIsKnownAfterAReboot(t *testing.T) {
+	r := newRig(t)
+	r.attack(attacker)
+	r.await(engine.Ban, "203.0.113.66/32")
+	r.stop()
+	r.space = netspacetest.New(t)
+	r.start()
+	if _, err := r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")}); err != nil {
+		t.Fatal(err)
+	}
+	r.attack(attacker)
+	if d := r.await(engine.Ban, "203.0.113.66/32"); d.Detail != "ban number 2" {
+		t.Errorf("%+v; want ban number 2", d)
+	}
+}
+
 // Who was unbanned stays unbanned, also when the daemon is killed right after the command.
 func TestAnUnbanIsOnTheDiskWhenItReturns(t *testing.T) {
 	r := newRig(t)
