@@ -92,7 +92,7 @@ func (c *call) tally() {
 	a.at(c.now).attempts++
 	if name := c.ev.Account; name != "" && name != unknown {
 		a.turn(c.now)
-		a.names[0].add(c.name(), c.id(forTally, c.key, 0), c.now, name)
+		a.names[0].add(c.name(), c.idOf(forTally, &c.key, 0), c.now, name)
 	}
 }
 
@@ -132,8 +132,8 @@ func (n *names) add(hash, source uint64, now int64, name string) {
 	t := &b.tried[least]
 	b.hash[least], b.over[least] = hash, b.count[least]
 	b.count[least]++
-	*t = tried{from: 1 << (source >> 58), last: seconds(now), length: uint8(min(len(name), nameBytes+1))}
-	copy(t.account[:], name)
+	t.from, t.last, t.length = 1<<(source>>58), seconds(now), uint8(min(len(name), nameBytes+1))
+	clear(t.account[copy(t.account[:], name):])
 }
 
 // Activity returns the last day, with up to n accounts.

@@ -21,17 +21,17 @@ type subject struct {
 	pbx  uint8
 }
 
-// subject finds out what an event is about.
-func (e *Engine) subject(pbx uint8, ev *security.Event) (s subject) {
+// find finds out what an event is about. The subject is empty.
+func (s *subject) find(e *Engine, pbx uint8, ev *security.Event) {
 	s.addr = ev.Remote.AddrPort.Addr().Unmap()
 	if !s.addr.IsValid() || s.addr.IsUnspecified() {
-		return s
+		return
 	}
 	if s.rule = e.rules.judge(ev); s.rule != nil {
-		s.key, s.pbx = e.keyOf(s.addr), pbx
-		s.hash = e.sources.hash(s.key)
+		s.pbx = pbx
+		e.putKey(&s.key, s.addr)
+		s.hash = e.sources.hash(&s.key)
 	}
-	return s
 }
 
 // HandleAll judges events of the Asterisk named pbx, which came at now, one after another as Handle does, and appends the
@@ -48,8 +48,9 @@ func (e *Engine) HandleAll(now time.Time, pbx string, events []security.Event, o
 		part := events[first:min(first+Batch, len(events))]
 		for n := range part {
 			s := &subjects[n]
-			if *s = e.subject(i, &part[n]); s.talks(&part[n]) {
-				s.talk = e.dialogueOf(&part[n], s.key, i)
+			*s = subject{}
+			if s.find(e, i, &part[n]); s.talks(&part[n]) {
+				s.talk = e.dialogueOf(&part[n], &s.key, i)
 			}
 		}
 		if len(part) > 1 {
@@ -74,24 +75,24 @@ func (s *subject) talks(ev *security.Event) bool {
 // so many instructions can be under way.
 func (e *Engine) look(subjects []subject) {
 	var seen uint64
+	for i := range subjects {
+		if s := &subjects[i]; s.rule != nil {
+			seen += e.sources.index.warm(s.hash)
+		}
+	}
+	for i := range subjects {
+		if talk := subjects[i].talk; talk != 0 {
+			seen += e.attempts.index.warm(hashOf(talk))
+		}
+	}
 	if e.sources.len() > 0 {
 		var slots [Batch]uint32
 		for i := range subjects {
 			if s := &subjects[i]; s.rule != nil {
-				places, place := e.sources.index.places(s.hash), home(s.hash)
-				slots[i] = uint32(places[place%segmentSize])
-				seen += places[(place+5)%segmentSize] // a search that goes on ends there, or in the same line
+				slots[i] = e.sources.index.first(s.hash)
 			}
 		}
-		if e.attempts.keys > 0 {
-			for i := range subjects {
-				if talk := subjects[i].talk; talk != 0 {
-					places, place := e.attempts.index.places(hashOf(talk)), home(hashOf(talk))
-					seen += places[place%segmentSize] + places[(place+5)%segmentSize]
-				}
-			}
-		}
-		for i := range subjects { // mostly the right one: half of the sources are found at the first place
+		for i := range subjects {
 			seen += uint64(e.sources.slot(int32(slots[i])).seen)
 		}
 	}

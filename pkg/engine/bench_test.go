@@ -15,7 +15,9 @@ import (
 
 // nth is the n-th IPv4 address of 32.0.0.0 and upward: far from everything that is exempt.
 func nth(n int) netip.Addr {
-	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 32<<24+uint32(n))))
+	var a [4]byte
+	binary.BigEndian.PutUint32(a[:], 32<<24+uint32(n))
+	return netip.AddrFrom4(a)
 }
 
 // BenchmarkHandle measures the judgement of one event, by kind of traffic and by how many sources are tracked. Every event
@@ -85,4 +87,40 @@ func manySessions() []string {
 		s[i] = "0a1b2c3d-4e5f-6071-8293-" + strconv.Itoa(1_000_000+i) + "@198.51.100.7"
 	}
 	return s
+}
+
+// BenchmarkHandleAll measures an event of a known scanner that was quiet for half an hour, in batches as the daemon has them,
+// by how many sources there are.
+func BenchmarkHandleAll(b *testing.B) {
+	sessions := manySessions()
+	for _, sources := range []int{1_000, 10_000, 100_000, 1_000_000} {
+		b.Run(strconv.Itoa(sources), func(b *testing.B) {
+			e := engine.New(policy.Default().Policy)
+			for _, p := range []string{"127.0.0.0/8", "192.0.2.1/32", "192.0.2.254/32"} {
+				e.Allow(start, netip.MustParsePrefix(p), engine.OriginHost, "")
+			}
+			var events [engine.Batch]security.Event
+			now, calls, out := start, 0, []engine.Decision(nil)
+			round := func() {
+				for n := range sources {
+					i := calls % len(events)
+					events[i] = security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000", Time: now,
+						Session: sessions[calls%len(sessions)],
+						Remote:  security.Address{AddrPort: netip.AddrPortFrom(nth(n*7919%sources), 5060), Transport: security.UDP}}
+					if calls++; i == len(events)-1 {
+						out = e.HandleAll(now, "pbx", events[:], out[:0], nil)
+						now = now.Add(800 * time.Microsecond)
+					}
+				}
+				now = now.Add(30 * time.Minute)
+				out, _ = e.Tick(now, out[:0])
+			}
+			round()
+			b.ReportAllocs()
+			for b.ResetTimer(); b.Loop(); {
+				round()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*sources), "ns/event")
+		})
+	}
 }

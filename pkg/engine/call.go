@@ -63,7 +63,7 @@ func (c *call) peek() *source {
 	case c.src != nil:
 		return c.src
 	case !c.peeked:
-		c.have, c.peeked = c.sources.find(c.key, c.hash), true
+		c.have, c.peeked = c.sources.find(&c.key, c.hash), true
 	}
 	return c.have
 }
@@ -97,17 +97,17 @@ func bounded(name string) string {
 // so the port counts there too.
 func (c *call) dialogue() uint64 {
 	if c.talk == 0 {
-		c.talk = c.dialogueOf(c.ev, c.key, c.pbx)
+		c.talk = c.dialogueOf(c.ev, &c.key, c.pbx)
 	}
 	return c.talk
 }
 
-func (e *Engine) dialogueOf(ev *security.Event, from key, pbx uint8) uint64 {
+func (e *Engine) dialogueOf(ev *security.Event, from *key, pbx uint8) uint64 {
 	x := uint64(ev.Service)<<8 | uint64(pbx)
 	if ev.Service == security.AMI {
 		x |= uint64(ev.Remote.AddrPort.Port()) << 16
 	}
-	return e.id(forDialogue, from, e.mix(e.text(ev.Session), x))
+	return e.idOf(forDialogue, from, e.mix(e.text(ev.Session), x))
 }
 
 // heard returns what is remembered of the attempt, or nil. It is looked up once.

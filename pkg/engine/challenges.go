@@ -115,7 +115,7 @@ func (e *Engine) settleChallenge(p *pending, out []Decision) []Decision {
 	}
 	ev := security.Event{Type: p.typ, Service: p.service, Account: string(p.account[:p.length]),
 		Remote: security.Address{AddrPort: p.addr, Transport: p.transport}}
-	about := subject{addr: p.addr.Addr().Unmap(), key: p.key, hash: e.sources.hash(p.key), pbx: p.pbx}
+	about := subject{addr: p.addr.Addr().Unmap(), key: p.key, hash: e.sources.hash(&p.key), pbx: p.pbx}
 	c := call{Engine: e, subject: about, ev: &ev, out: out, proven: p.transport.Proven() && p.service != security.SIP}
 	switch {
 	case p.known:

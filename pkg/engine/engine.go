@@ -28,6 +28,7 @@ type Engine struct {
 	honey      map[string]bool
 	enforces   [services]bool
 	rules      ruleIndex
+	powers     powers
 	now        int64
 	started    int64
 	pbxs       []string
@@ -76,6 +77,7 @@ func New(cfg policy.Policy) *Engine {
 		secrets:    newSecrets(),
 		ipv6Prefix: cfg.IPv6Prefix,
 		rules:      indexRules(),
+		powers:     newPowers(),
 		sources:    newTracker(cfg.MaxSources, uint32(quietFor(&cfg)/second)),
 		attempts:   newWindow[dialogue](attemptTTL, maxAttempts),
 		pairs:      newWindow[pair](spell*second, maxPairs),
@@ -149,7 +151,8 @@ func (e *Engine) advance(now time.Time) {
 
 // Handle judges one event of the Asterisk named pbx, which came at now, and appends the decisions to out.
 func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []Decision) []Decision {
-	s := e.subject(e.pbxIndex(pbx), ev)
+	var s subject
+	s.find(e, e.pbxIndex(pbx), ev)
 	return e.handle(now, &s, ev, out)
 }
 
@@ -158,10 +161,10 @@ func (e *Engine) handle(now time.Time, about *subject, ev *security.Event, out [
 	if about.rule == nil {
 		return out
 	}
-	c := call{
-		Engine: e, subject: *about, ev: ev, out: out,
-		proven: ev.Remote.Transport.Proven() && ev.Service != security.SIP,
-	}
+	var c call // field by field: a literal would be made elsewhere and copied
+	c.subject = *about
+	c.Engine, c.ev, c.out = e, ev, out
+	c.proven = ev.Remote.Transport.Proven() && ev.Service != security.SIP
 	c.peek() // at once: what follows goes on while the memory answers
 	switch c.rule.kind {
 	case login:

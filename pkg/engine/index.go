@@ -37,6 +37,27 @@ func (x *index) places(hash uint32) *[segmentSize]uint64 {
 	return &x.directory[hash&uint32(len(x.directory)-1)].places
 }
 
+// warm looks at the memory that a search for a hash and a change of its segment need.
+func (x *index) warm(hash uint32) uint64 {
+	if len(x.directory) == 0 {
+		return 0
+	}
+	s, place := x.directory[hash&uint32(len(x.directory)-1)], home(hash)
+	// A search that goes on ends five places further, or in the same line.
+	return s.places[place%segmentSize] + s.places[(place+5)%segmentSize] + uint64(s.used)
+}
+
+// first returns the first number of a hash, or 0 where there is none.
+func (x *index) first(hash uint32) uint32 {
+	places := x.places(hash)
+	for place := home(hash); ; place++ {
+		entry := places[place%segmentSize]
+		if uint32(entry>>32) == hash || entry == 0 {
+			return uint32(entry)
+		}
+	}
+}
+
 // add enters a number that is not there. What is outside of first to first+size, counted around 2³², is out of date and
 // makes room.
 func (x *index) add(hash, number, first, size uint32) {
@@ -132,6 +153,9 @@ func (x *index) split(s *segment) *segment {
 		x.directory = append(x.directory, x.directory...)
 	}
 	upper := &segment{depth: s.depth + 1}
+	for i := 0; i < segmentSize; i += 512 { // memory that is read first is given twice: a page of zeros, and then another one
+		upper.places[i] = 0
+	}
 	s.depth++
 	for i, have := range x.directory {
 		if have == s && i>>(s.depth-1)&1 == 1 {

@@ -328,7 +328,7 @@ func TestTrackerIsAMapWithQueues(t *testing.T) {
 				model[k] = known{c, have.seen}
 			case what == 2:
 				tr.renew(s, now)
-				model[k] = known{harmless, now}
+				model[k] = known{have.class, now}
 			default: // as most events: nothing moves
 				s.seen = now
 				model[k] = known{have.class, now}

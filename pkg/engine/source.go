@@ -52,7 +52,7 @@ func (s *source) decay(now int64, e *Engine) {
 
 // fade is what a time leaves of points.
 func (e *Engine) fade(dt int64) float32 {
-	return float32(math.Exp2(-float64(dt) / float64(e.cfg.HalfLife)))
+	return e.powers.half(float64(dt) / float64(e.cfg.HalfLife))
 }
 
 // sketch counts distinct accounts within an hour, roughly and in 16 bytes.

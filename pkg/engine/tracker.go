@@ -38,12 +38,12 @@ func (t *tracker) details(s *source) *details {
 	return d
 }
 
-func (t *tracker) hash(k key) uint32 { return hashOf(t.id(forSource, k, 0)) }
+func (t *tracker) hash(k *key) uint32 { return hashOf(t.idOf(forSource, k, 0)) }
 
-func (t *tracker) get(k key) *source { return t.find(k, t.hash(k)) }
+func (t *tracker) get(k key) *source { return t.find(&k, t.hash(&k)) }
 
 // find is get with the hash of the key.
-func (t *tracker) find(k key, hash uint32) *source {
+func (t *tracker) find(k *key, hash uint32) *source {
 	places := t.index.places(hash)
 	if places == nil {
 		return nil
@@ -54,7 +54,7 @@ func (t *tracker) find(k key, hash uint32) *source {
 			return nil
 		}
 		if uint32(entry>>32) == hash {
-			if s := t.slot(int32(entry)); s.key == k {
+			if s := t.slot(int32(entry)); s.key == *k {
 				return s
 			}
 		}
@@ -77,7 +77,7 @@ func (t *tracker) add(k key, now int64) *source {
 			t.more = append(t.more, nil)
 		}
 	}
-	t.index.add(t.hash(k), uint32(i), 0, 1<<31)
+	t.index.add(t.hash(&k), uint32(i), 0, 1<<31)
 	s := t.slot(i)
 	*s = source{key: k, seen: now, placed: seconds(now), self: i}
 	t.enlist(s)
@@ -86,16 +86,13 @@ func (t *tracker) add(k key, now int64) *source {
 
 func (t *tracker) remove(s *source) {
 	t.delist(s)
-	t.index.remove(t.hash(s.key), uint32(s.self))
+	t.index.remove(t.hash(&s.key), uint32(s.self))
 	t.link(s.self).next, t.free = t.free, s.self
 }
 
-// renew forgets what is known of a source, as remove and add do, without a look at the index.
+// renew forgets what is known of a source but its place: it must be classified.
 func (t *tracker) renew(s *source, now int64) {
-	if s.class != harmless {
-		t.place(s, harmless, seconds(now))
-	}
-	*s = source{key: s.key, seen: now, placed: s.placed, self: s.self}
+	*s = source{key: s.key, seen: now, class: s.class, placed: s.placed, self: s.self}
 }
 
 // place gives a source a new place: in the queue of a class, at a time in seconds.

@@ -97,7 +97,8 @@ func (w *window[V]) obtain(now int64, key uint64) (v *V, old bool) {
 		}
 	}
 	s := w.slot(number)
-	*s = slot[V]{key: key, at: now}
+	var none V
+	s.key, s.at, s.value, s.lost = key, now, none, false
 	w.index.add(hashOf(key), number, w.first, uint32(w.size))
 	w.size++
 	w.keys++
