@@ -264,11 +264,13 @@ func (s *Store) writeHistory(tx *bbolt.Tx, lines [][]byte, now time.Time) error 
 	}
 	b.FillPercent = historyFill
 	var seq uint64
+	var key []byte // bbolt copies keys
 	for _, line := range lines {
 		if seq, err = b.NextSequence(); err != nil {
 			return err
 		}
-		if err := b.Put(binary.BigEndian.AppendUint64(nil, seq), line); err != nil {
+		key = binary.BigEndian.AppendUint64(key[:0], seq)
+		if err := b.Put(key, line); err != nil {
 			return err
 		}
 	}

@@ -35,12 +35,12 @@ func (it *item) value() []byte {
 // queue is what waits for the disk: of each record the last value, and lines of history.
 type queue struct {
 	index map[label]int32  // the place in items, by name
-	hosts map[string]int32 // the same, of names that are no label: those of host names
+	hosts map[string]int32 // the same, of names that are too long for a label: those of host names
 	items []item
 	lines [][]byte
 }
 
-// label is the name of a record of a prefix, after its length. A map of labels has no pointers, and needs no strings.
+// label is a name, after its length; that of any prefix fits. A map of labels has no pointers, and needs no strings.
 type label [1 + 1 + 1 + maxKey]byte
 
 func labelOf(name []byte) (l label, ok bool) {
