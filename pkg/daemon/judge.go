@@ -68,6 +68,7 @@ type room struct {
 	kept  []store.Change // when the kernel has the decisions
 	waits []float64      // seconds from the frames to the commit
 	ended []netip.Prefix // those whose flows are
+	lines engine.Lines
 }
 
 func (j *judge) room() *room {
@@ -289,13 +290,14 @@ const maxRoom = 4096
 // report keeps and announces the n decisions that do not change the kernel's bans, and appends what they change besides.
 func (j *judge) report(decisions []engine.Decision, n int, changes []firewall.Change) []firewall.Change {
 	var kept []store.Change
+	var lines engine.Lines
 	reports := make([]engine.Decision, 0, n)
 	for i := range decisions {
 		d := &decisions[i]
 		if _, ok := change(d); ok {
 			continue
 		}
-		kept = j.line(d, j.keep(d, kept))
+		kept = j.line(d, &lines, j.keep(d, kept))
 		reports = append(reports, *d)
 		if d.Action == engine.Trust && j.meter {
 			changes = append(changes, firewall.Change{Kind: firewall.Trust, Prefix: d.Prefix, Timeout: d.Duration})
@@ -322,7 +324,7 @@ func inKernel(decisions []engine.Decision) (n int) {
 func (j *judge) committed(err error, decisions []engine.Decision, r *room) {
 	mark(err, decisions)
 	for i := range decisions {
-		r.kept = j.line(&decisions[i], r.kept)
+		r.kept = j.line(&decisions[i], &r.lines, r.kept)
 	}
 	j.save(r.kept)
 	j.counts.Decisions(decisions)

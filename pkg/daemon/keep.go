@@ -168,12 +168,12 @@ func (j *judge) keepOffender(p netip.Prefix, out []store.Change) []store.Change 
 }
 
 // line appends a decision's line of history.
-func (j *judge) line(d *engine.Decision, out []store.Change) []store.Change {
+func (j *judge) line(d *engine.Decision, lines *engine.Lines, out []store.Change) []store.Change {
 	if j.store == nil {
 		return out
 	}
 	var room [512]byte
-	text, err := d.AppendJSON(room[:0])
+	text, err := lines.Append(room[:0], d)
 	if err != nil {
 		return out
 	}

@@ -188,6 +188,9 @@ func (e *Engine) putBan(b *ban) {
 // forget takes a ban out of the books.
 func (e *Engine) forget(b *ban) {
 	delete(e.bans, b.prefix)
+	if e.copied == b {
+		e.copied = nil
+	}
 	if b.newer != nil {
 		b.newer.older = b.older
 	} else {

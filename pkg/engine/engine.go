@@ -43,6 +43,7 @@ type Engine struct {
 
 	bans      map[netip.Prefix]*ban
 	newest    *ban
+	copied    *ban // by CopyBan; in force
 	networks  map[netip.Prefix]network
 	timers    timers
 	enforced  int     // bans

@@ -107,14 +107,18 @@ func whole(name string) string {
 	return name
 }
 
-func (e *Engine) view(r *record) Evidence {
-	v := Evidence{
-		Time: stamp(r.at), Event: r.typ.String(), Service: r.service.String(), Transport: r.transport.String(),
-		Account: r.name(), Reason: reasonList[r.reason], Points: round(float64(r.points)), Score: round(float64(r.score)),
-		Proven: r.proven, PBX: e.pbxName(r.pbx), Note: noteTexts[r.note],
-	}
-	r.scaled.show(&v)
+func (e *Engine) view(r *record) (v Evidence) {
+	e.show(r, &v)
 	return v
+}
+
+// show writes a record as Evidence, field by field: a whole Evidence is too large to be copied for each event of each ban.
+func (e *Engine) show(r *record, v *Evidence) {
+	v.Time, v.Event, v.Service, v.Transport = stamp(r.at), r.typ.String(), r.service.String(), r.transport.String()
+	v.Account, v.Reason = r.name(), reasonList[r.reason]
+	v.Points, v.Score = round(float64(r.points)), round(float64(r.score))
+	v.Proven, v.PBX, v.Note, v.Country = r.proven, e.pbxName(r.pbx), noteTexts[r.note], ""
+	r.scaled.show(v)
 }
 
 // record keeps the event as evidence, and returns the ban of the source where there is one.

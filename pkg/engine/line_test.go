@@ -63,5 +63,14 @@ func TestDecisionLineIsWhatReflectionWrites(t *testing.T) {
 		if err == nil && string(got) != string(want) {
 			r.Fatalf("got  %s\nwant %s", got, want)
 		}
+		var lines Lines
+		other := d
+		other.Time = d.Time.Add(time.Duration(rapid.SampledFrom([]int64{0, 1, 1e9}).Draw(r, "later")))
+		for _, d := range []Decision{d, d, other, d} {
+			want, wantErr := d.AppendJSON(nil)
+			if got, err := lines.Append(nil, &d); (err == nil) != (wantErr == nil) || string(got) != string(want) {
+				r.Fatalf("one after the other: %s, %v\nwant %s, %v", got, err, want, wantErr)
+			}
+		}
 	})
 }

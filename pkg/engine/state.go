@@ -110,10 +110,17 @@ func (e *Engine) BanOf(p netip.Prefix) (BanState, bool) {
 
 // CopyBan is BanOf into a BanState whose room for evidence is used again.
 func (e *Engine) CopyBan(p netip.Prefix, s *BanState) bool {
-	b := e.bans[p]
+	b := e.copied
+	if b != nil {
+		b = b.newer // bans are asked for in the order in which they were made
+	}
+	if b == nil || b.prefix != p {
+		b = e.bans[p]
+	}
 	if b == nil || b.observed || b.until <= e.now {
 		return false
 	}
+	e.copied = b
 	e.copyBan(b, s)
 	return true
 }
@@ -132,9 +139,9 @@ func (e *Engine) copyBan(b *ban, s *BanState) {
 	if !b.manual && b.reason != Adopted {
 		s.PBX = e.pbxName(b.pbx)
 	}
-	s.Evidence = slices.Grow(s.Evidence, len(b.evidence))
+	s.Evidence = slices.Grow(s.Evidence, len(b.evidence))[:len(b.evidence)]
 	for i := range b.evidence {
-		s.Evidence = append(s.Evidence, e.view(&b.evidence[i]))
+		e.show(&b.evidence[i], &s.Evidence[i])
 	}
 }
 

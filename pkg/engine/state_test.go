@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -133,4 +134,76 @@ func TestADecisionIsReadBackAsItWasWritten(t *testing.T) {
 			t.Errorf("%s\n%s, %v", text, again, err)
 		}
 	}
+}
+
+// Whatever is asked for before, and in whatever room: it is the ban of that prefix, and none that is over.
+func TestCopyBanIsTheBanOfThePrefix(t *testing.T) {
+	w := newWorld(t)
+	w.e.Weigh(byCountry(2), func(a netip.Addr) (at engine.Place) {
+		if netip.MustParsePrefix("203.0.113.0/24").Contains(a) {
+			at.Country = "NL"
+		}
+		return at
+	})
+	var room engine.BanState
+	check := func(prefixes ...string) {
+		t.Helper()
+		want := make(map[netip.Prefix]engine.BanState)
+		for _, b := range w.e.Export(w.now).Bans {
+			want[b.Prefix] = b
+		}
+		for _, text := range prefixes {
+			p := netip.MustParsePrefix(text)
+			b, banned := want[p]
+			got := w.e.CopyBan(p, &room)
+			have := room
+			have.Evidence = slices.Concat(room.Evidence) // nil where there is none
+			if got != banned || banned && !reflect.DeepEqual(have, b) {
+				t.Errorf("%s: %v, %+v\nwant %v, %+v", p, got, have, banned, b)
+			}
+		}
+	}
+	var all []string
+	for i := range 6 {
+		for range 3 {
+			w.scan(host(i), "100", over(security.TLS))
+		}
+		all = append(all, host(i)+"/32")
+		if i%2 == 0 { // from elsewhere, where the evidence says so
+			addr := netip.AddrFrom4([4]byte{203, 0, 113, byte(i + 1)}).String()
+			for range 3 {
+				w.scan(addr, "100", over(security.TLS))
+			}
+			all = append(all, addr+"/32")
+		}
+	}
+	reversed := slices.Clone(all)
+	slices.Reverse(reversed)
+	check(all...)
+	if len(room.Evidence) == 0 || room.Evidence[0].Country != "" || !w.e.CopyBan(netip.MustParsePrefix(all[1]), &room) || room.Evidence[0].Country != "NL" {
+		t.Fatalf("%+v; want evidence of both places", room)
+	}
+	check(all...)
+	check(reversed...)
+	check(all[0], all[1], all[3], all[4], all[5], "192.0.2.1/32", all[6], all[7])
+	for _, i := range []int{2, 3, 8, 0} {
+		w.e.CopyBan(netip.MustParsePrefix(all[i]), &room)
+		w.unban(all[i], 0)
+		check(all...)
+		w.e.CopyBan(netip.MustParsePrefix(all[i-i%2]), &room)
+		if _, err := w.e.Ban(w.now, netip.MustParsePrefix(all[i]), 3*time.Hour, "again"); err != nil {
+			t.Fatal(err)
+		}
+		check(all[i])
+		check(reversed...)
+	}
+	w.e.CopyBan(netip.MustParsePrefix(all[4]), &room)
+	w.unban(all[4], 0).unban(all[5], 0)
+	check(all[5])
+	w.pass(30 * time.Minute)
+	check(all...)
+	w.pass(40 * time.Minute)
+	check(all...)
+	w.e.UnbanAll(w.now)
+	check(all...)
 }
