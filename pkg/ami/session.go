@@ -270,11 +270,11 @@ func (s *Session) handle(c *conn, f Frame) {
 	if c.answer(f.Text) {
 		return
 	}
-	if !c.proved && isSecurity(f.Text) {
+	s.queue.push(f)
+	if !c.proved && isSecurity(f.Text) { // after it, so that what is granted comes after what proves it
 		c.proved = true
 		close(c.proof)
 	}
-	s.queue.push(f)
 }
 
 // isSecurity reports whether a frame looks like an event of class security.
