@@ -2,10 +2,12 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,7 +26,9 @@ import (
 // gullible is a kernel that takes everything and costs nothing.
 type gullible struct {
 	firewall.Firewall
-	at time.Time // of the last change
+	at    time.Time // of the last change
+	moody int       // each so many times it takes nothing; 0 is never
+	calls int
 }
 
 func (*gullible) Ensure() (firewall.Outcome, error) { return firewall.Created, nil }
@@ -32,6 +36,9 @@ func (*gullible) Verify() error                     { return nil }
 
 func (g *gullible) Apply([]firewall.Change) error {
 	g.at = time.Now()
+	if g.calls++; g.moody > 0 && g.calls%g.moody == 0 {
+		return errors.New("not now")
+	}
 	return nil
 }
 
@@ -41,9 +48,10 @@ type workbench struct {
 	kernel *gullible
 	feed   *control.Feed
 	pbx    *pbx
+	stop   func() // when all is told
 }
 
-func newWorkbench(tb testing.TB) *workbench {
+func newWorkbench(tb testing.TB, moody int) *workbench {
 	tb.Helper()
 	log := slog.New(slog.DiscardHandler)
 	s, _, err := store.Open(filepath.Join(tb.TempDir(), "state.db"), store.Options{Log: log})
@@ -53,25 +61,28 @@ func newWorkbench(tb testing.TB) *workbench {
 	cfg := policy.Default()
 	cfg.Policy.Limits.Bans, cfg.Policy.Limits.ForgeableBans = 1<<20, 1<<20
 	cfg.Policy.Limits.ForgeableBurst, cfg.Policy.Limits.ForgeableRate = 1<<20, 1<<20
-	w := &workbench{feed: control.NewFeed(remembered), kernel: new(gullible)}
+	w := &workbench{feed: control.NewFeed(remembered), kernel: &gullible{moody: moody}}
 	w.judge = &judge{
 		clock: newClock(time.Now()), counts: metrics.New("test", nil), announce: newAnnouncer(w.feed, log, nil), log: log,
 		engine: engine.New(cfg.Policy), store: s,
 		writer: firewall.NewWriter(w.kernel, nil, firewall.WriterConfig{VerifyInterval: -1}),
 	}
 	w.pbx = &pbx{name: "pbx1", counts: w.judge.counts.PBX("pbx1"), log: log}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan struct{}, 2)
-	go func() { _ = w.judge.writer.Run(ctx); done <- struct{}{} }()
-	go func() { _ = w.judge.announce.Run(ctx); done <- struct{}{} }()
-	tb.Cleanup(func() {
-		stop()
-		<-done
-		<-done
+	ctx, cancel := context.WithCancel(context.Background())
+	told, stopTelling := context.WithCancel(context.Background())
+	var writing, telling sync.WaitGroup
+	writing.Go(func() { _ = w.judge.writer.Run(ctx) })
+	telling.Go(func() { _ = w.judge.announce.Run(told) })
+	w.stop = sync.OnceFunc(func() {
+		cancel()
+		writing.Wait()
+		stopTelling()
+		telling.Wait()
 		if err := s.Close(); err != nil {
 			tb.Error(err)
 		}
 	})
+	tb.Cleanup(w.stop)
 	return w
 }
 
@@ -117,7 +128,7 @@ func (w *workbench) bans(tb testing.TB, n int) []engine.Decision {
 func BenchmarkCommit(b *testing.B) {
 	for _, size := range []int{1, 64} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			w := newWorkbench(b)
+			w := newWorkbench(b, 0)
 			_, follower := w.feed.Follow(time.Time{})
 			defer follower.Close()
 			all := w.bans(b, 4096)
@@ -151,6 +162,54 @@ func BenchmarkCommit(b *testing.B) {
 	}
 }
 
+// Whoever writes a ban, and whatever the kernel says at first: each is told once, and each event is counted.
+func TestEachBanIsToldOnce(t *testing.T) {
+	for _, moody := range []int{0, 5} {
+		w := newWorkbench(t, moody)
+		const each, pbxs = 100, 3
+		frames := attacks(each * pbxs)
+		var told sync.Map
+		w.judge.announce.hook = func(d engine.Decision) {
+			if _, twice := told.LoadOrStore(d.Prefix, d); twice || d.Action != engine.Ban {
+				t.Errorf("unexpected: %+v", d)
+			}
+		}
+		var all [pbxs]pbx
+		var group sync.WaitGroup
+		for i := range all {
+			p, mine := &all[i], frames[3*each*i:3*each*(i+1)]
+			p.name, p.log = fmt.Sprint(i), w.judge.log
+			p.counts = w.judge.counts.PBX(p.name)
+			group.Go(func() {
+				for len(mine) > 0 {
+					n := min(len(mine), 1+len(mine)%4)
+					w.judge.frames(p, mine[:n])
+					mine = mine[n:]
+				}
+			})
+		}
+		group.Wait()
+		w.stop()
+		for i := range each * pbxs {
+			v, _ := told.Load(netip.PrefixFrom(scanner(i), 32))
+			if d, ok := v.(engine.Decision); !ok || d.Source != scanner(i) || d.PBX != fmt.Sprint(i/each) {
+				t.Errorf("moody %d, %v: %+v", moody, scanner(i), v)
+			}
+		}
+		if history := w.feed.Recent(time.Time{}, netip.Addr{}); len(history) != each*pbxs {
+			t.Errorf("moody %d: history has %d bans of %d", moody, len(history), each*pbxs)
+		}
+		for i := range all {
+			if n := all[i].events.Load(); n != 3*each {
+				t.Errorf("moody %d: %d events of %d are counted", moody, n, 3*each)
+			}
+		}
+		if n := w.judge.store.Stats().Pending; n < 2*each*pbxs {
+			t.Errorf("moody %d: %d records wait for the disk", moody, n)
+		}
+	}
+}
+
 // cpu is the time that the process has used: decisions go from goroutine to goroutine.
 func cpu(tb testing.TB) time.Duration {
 	var u unix.Rusage
@@ -162,7 +221,7 @@ func cpu(tb testing.TB) time.Duration {
 
 // What an idle daemon does with the frame that makes a ban, until it is told; ns/kernel are those until the kernel is.
 func BenchmarkDirect(b *testing.B) {
-	w := newWorkbench(b)
+	w := newWorkbench(b, 0)
 	n := min(b.N, 1<<18)
 	frames := attacks(n)
 	for i := range n {

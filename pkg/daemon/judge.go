@@ -5,8 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ami"
@@ -59,7 +59,8 @@ type judge struct {
 	record store.Ban             // of ban
 	change []firewall.Change     // on its way to the writer
 
-	rooms sync.Pool // of *room; needs no lock
+	rooms sync.Pool              // of *room
+	hand  atomic.Pointer[direct] // nil while it is in use
 }
 
 // room is what a commit needs besides its decisions, which others keep. It is used again.
@@ -80,12 +81,14 @@ func (j *judge) room() *room {
 
 // leave gives room back.
 func (j *judge) leave(r *room) {
-	if cap(r.kept) > maxRoom {
-		return
+	if r.empty(); cap(r.kept) <= maxRoom {
+		j.rooms.Put(r)
 	}
+}
+
+func (r *room) empty() {
 	clear(r.kept) // they hold on to records
 	r.came, r.kept, r.waits, r.ended = r.came[:0], r.kept[:0], r.waits[:0], r.ended[:0]
-	j.rooms.Put(r)
 }
 
 // frames judges what an Asterisk sent.
@@ -134,7 +137,7 @@ func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 	}
 	clear(j.events[:min(len(frames), batch)]) // they hold on to frames
 	h := heard{seen, lag, now}
-	if write = j.direct(p, h); write == nil {
+	if write = j.directly(p, h); write == nil {
 		p.note(h)
 		j.dispatch(j.out, j.came, nil, nil)
 	}
@@ -158,39 +161,6 @@ func (j *judge) handle(now time.Time, p *pbx, frames []ami.Frame, from int) {
 func (j *judge) note(end int, received time.Time) {
 	for len(j.came) < end {
 		j.came = append(j.came, received)
-	}
-}
-
-// directly is how many changes are written without the writer's goroutine. More are worth waking it.
-const directly = 8
-
-// direct prepares to write the decisions in out by the goroutine that made them, where the writer has nothing else to do.
-// All but the kernel then waits until the kernel has them: what was heard is noted then, too. It returns nil where
-// they are for dispatch. The lock is held.
-func (j *judge) direct(p *pbx, h heard) func() {
-	if n := inKernel(j.out); n == 0 || n > directly || n < len(j.out) {
-		return nil
-	}
-	turn := j.writer.Turn()
-	if turn == nil {
-		return nil
-	}
-	decisions, r := slices.Clone(j.out), j.room()
-	r.came = append(r.came, j.came...)
-	changes := make([]firewall.Change, 0, len(decisions))
-	for i := range decisions {
-		c, _ := change(&decisions[i])
-		changes = append(changes, c)
-	}
-	return func() {
-		turn.Write(changes, func() {
-			p.note(h)
-			j.mu.Lock()
-			defer j.mu.Unlock()
-			for i := range decisions {
-				r.kept = j.keep(&decisions[i], r.kept)
-			}
-		}, func(err error) { j.committed(err, decisions, r) })
 	}
 }
 
@@ -278,6 +248,7 @@ func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, others [
 	}
 	j.writer.Submit(changes, func(err error) {
 		j.committed(err, waiting, r)
+		j.leave(r)
 		if done != nil {
 			done(err)
 		}
@@ -344,7 +315,6 @@ func (j *judge) committed(err error, decisions []engine.Decision, r *room) {
 		}
 		j.flows.End(r.ended...)
 	}
-	j.leave(r)
 }
 
 // change is what a decision asks of the kernel.

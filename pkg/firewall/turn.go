@@ -26,7 +26,8 @@ func (w *Writer) Turn() *Turn {
 // Write does what Submit does, on the caller's goroutine: when it returns the
 // kernel has taken the changes and done was called, or the Writer has them in
 // its queue and is about to mend what is wrong. between, if not nil, is called
-// after the kernel's answer and before done.
+// after the kernel's answer and before done. The slice is the caller's again
+// when done is called.
 func (t *Turn) Write(changes []Change, between func(), done func(error)) {
 	w := t.w
 	defer w.turn.Unlock()

@@ -136,7 +136,8 @@ func NewWriter(fw Firewall, desired func() []Change, cfg WriterConfig) *Writer {
 // called once: after the kernel has committed all of them, or with the reason
 // why one could not be done. It runs on the Writer's goroutine and must be
 // quick. Changes that make no sense are refused before Submit returns. Of two
-// changes of one prefix the later counts; both are done when it is.
+// changes of one prefix the later counts; both are done when it is. The slice
+// is the caller's again when Submit returns.
 func (w *Writer) Submit(changes []Change, done func(error)) {
 	if done == nil {
 		done = func(error) {}

@@ -96,8 +96,8 @@ func counters(name, help string, labels ...string) *prometheus.CounterVec {
 type PBX struct {
 	m        *Metrics
 	name     string
-	events   map[kind]*count
-	some     []*count  // those that have events which are not counted yet
+	events   map[kind]prometheus.Counter
+	behind   []kind    // of events that are not counted yet
 	lags     []float64 // of these
 	Tampered prometheus.Counter
 }
@@ -107,48 +107,48 @@ type kind struct {
 	service security.Service
 }
 
-// count is a counter, looked up once, and what it is behind.
-type count struct {
-	counter prometheus.Counter
-	behind  int
-}
-
 // maxBehind is how many events are counted together at most.
 const maxBehind = 1024
 
 // PBX returns the counters of the Asterisk of that name in the configuration.
 func (m *Metrics) PBX(name string) *PBX {
-	return &PBX{m: m, name: name, events: make(map[kind]*count), Tampered: m.tampered.WithLabelValues(name)}
+	return &PBX{m: m, name: name, events: make(map[kind]prometheus.Counter), Tampered: m.tampered.WithLabelValues(name)}
 }
 
-// Event counts an event that took lag seconds to arrive. It is in the metrics at the next Flush.
+// Event counts an event that took lag seconds to arrive. It is in the metrics at the next Flush: there is something more
+// urgent to do first.
 func (p *PBX) Event(ev *security.Event, lag float64) {
-	k := kind{ev.Type, ev.Service}
-	c := p.events[k]
-	if c == nil {
-		c = &count{counter: p.m.events.WithLabelValues(p.name, ev.Type.String(), ev.Service.String())}
-		p.events[k] = c
-	}
-	if c.behind == 0 {
-		p.some = append(p.some, c)
-	}
-	c.behind++
-	if p.lags = append(p.lags, lag); len(p.lags) == maxBehind {
+	p.behind, p.lags = append(p.behind, kind{ev.Type, ev.Service}), append(p.lags, lag)
+	if len(p.behind) == maxBehind {
 		p.Flush()
 	}
 }
 
 // Flush brings the metrics up to date.
 func (p *PBX) Flush() {
-	if len(p.lags) == 0 {
+	if len(p.behind) == 0 {
 		return
 	}
-	for _, c := range p.some {
-		c.counter.Add(float64(c.behind))
-		c.behind = 0
+	for list := p.behind; len(list) > 0; {
+		n := 1
+		for n < len(list) && list[n] == list[0] {
+			n++
+		}
+		p.counter(list[0]).Add(float64(n))
+		list = list[n:]
 	}
 	p.m.lag.observe(p.lags)
-	p.some, p.lags = p.some[:0], p.lags[:0]
+	p.behind, p.lags = p.behind[:0], p.lags[:0]
+}
+
+// counter is looked up by its labels once.
+func (p *PBX) counter(k kind) prometheus.Counter {
+	c := p.events[k]
+	if c == nil {
+		c = p.m.events.WithLabelValues(p.name, k.typ.String(), k.service.String())
+		p.events[k] = c
+	}
+	return c
 }
 
 // Decisions counts decisions. Neighbours of one kind are counted together.
