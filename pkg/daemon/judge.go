@@ -91,7 +91,7 @@ func (r *room) empty() {
 	r.came, r.kept, r.waits, r.ended = r.came[:0], r.kept[:0], r.waits[:0], r.ended[:0]
 }
 
-// frames judges what an Asterisk sent.
+// frames judges what an Asterisk sent. The memory of the texts is used again afterwards: what is remembered of them is a copy.
 func (j *judge) frames(p *pbx, frames []ami.Frame) {
 	if write := j.judged(p, frames); write != nil {
 		write()
