@@ -12,7 +12,10 @@ import "strings"
 // Nothing in the stream is escaped, so that whoever can put a few hundred bytes with line breaks into one value can
 // write a whole event. SIP gives 36 bytes, which is too little; AMI over HTTP (webenabled=yes in manager.conf) gives
 // more, and no reader of the stream can tell.
-func Decode(frame string, ev *Event) error {
+func Decode(frame string, ev *Event) error { return decode(frame, ev, nil) }
+
+// decode is Decode with what is known of the frame before, which may be nil.
+func decode(frame string, ev *Event, m *memory) error {
 	*ev = Event{}
 	l := lines{rest: frame, more: true}
 	l.next()
@@ -27,7 +30,7 @@ func Decode(frame string, ev *Event) error {
 	ev.Type = t
 	headers := orders[t]
 	reason := ""
-	if n := decodeUsual(&l, ev); n > 0 {
+	if n := decodeUsual(&l, ev, m); n > 0 {
 		headers = headers[n:]
 	} else {
 		reason = decodePreamble(&l)

@@ -59,16 +59,23 @@ func FuzzDecode(f *testing.F) {
 	for name := range specs {
 		f.Add(sample(name).frame())
 	}
+	var decoder Decoder
 	f.Fuzz(func(t *testing.T, frame string) {
-		var ev Event
+		var ev, after Event
 		err := Decode(frame, &ev)
 		checkDecoded(t, frame, &ev, err)
+		// What a Decoder remembers of a frame changes nothing in the next one.
+		for range 2 {
+			if again := decoder.Decode(frame, &after); after != ev || (again == nil) != (err == nil) {
+				t.Fatalf("a Decoder makes %+v, %v of %q, Decode %+v, %v", after, again, frame, ev, err)
+			}
+		}
 		if err != nil {
 			return
 		}
 		// The source is the value of the one RemoteAddress header, and a second one is never let through.
-		_, after, _ := strings.Cut(frame, "\r\nRemoteAddress: ")
-		value, rest, _ := strings.Cut(after, "\r\n")
+		_, tail, _ := strings.Cut(frame, "\r\nRemoteAddress: ")
+		value, rest, _ := strings.Cut(tail, "\r\n")
 		if a, ok := parseAddress(value); !ok || a != ev.Remote || strings.Contains("\r\n"+rest, "\r\nRemoteAddress: ") {
 			t.Fatalf("source %+v of %q", ev.Remote, frame)
 		}

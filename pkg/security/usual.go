@@ -8,15 +8,15 @@ import (
 
 // decodeUsual reads the first headers in one pass if they are what most frames have, and stops at the line after them. It
 // returns how many headers of the event's order it has read; what it refuses may be right.
-func decodeUsual(l *lines, ev *Event) int {
-	rest, ok := decodeUsualHead(l.rest, ev)
+func decodeUsual(l *lines, ev *Event, m *memory) int {
+	rest, ok := decodeUsualHead(l.rest, ev, m)
 	if !ok {
 		return 0
 	}
 	n := usualHead
 	more := true
 	if ev.Type != RequestBadFormat { // its account comes last
-		if after, follows, ok := decodeUsualBody(rest, ev); ok {
+		if after, follows, ok := decodeUsualBody(rest, ev, m); ok {
 			n, rest, more = usualHead+usualBody, after, follows
 		}
 	}
@@ -31,7 +31,7 @@ const usualHead = 4
 
 // decodeUsualHead reads from Privilege to EventVersion: no preamble, a usual service and version 1 or 2. Else it leaves
 // the event as it was.
-func decodeUsualHead(s string, ev *Event) (rest string, ok bool) {
+func decodeUsualHead(s string, ev *Event, m *memory) (rest string, ok bool) {
 	const (
 		privilege = "Privilege: security,all\r\nEventTV: "
 		timeLen   = len("2026-11-22T21:50:35.258+0000")
@@ -40,7 +40,7 @@ func decodeUsualHead(s string, ev *Event) (rest string, ok bool) {
 	if len(s) < len(privilege)+timeLen || s[:len(privilege)] != privilege {
 		return "", false
 	}
-	t, ok := parseTime(s[len(privilege) : len(privilege)+timeLen])
+	t, ok := m.time(s[len(privilege) : len(privilege)+timeLen])
 	if !ok {
 		return "", false
 	}
@@ -77,7 +77,7 @@ const usualBody = 4
 
 // decodeUsualBody reads from AccountID to RemoteAddress, where the texts are printable ASCII and the addresses IPv4 with a
 // transport, and says whether another line follows. Else it leaves the event as it was.
-func decodeUsualBody(s string, ev *Event) (rest string, more, ok bool) {
+func decodeUsualBody(s string, ev *Event, m *memory) (rest string, more, ok bool) {
 	account, s, ok := cutPlain(s, "AccountID: ")
 	if !ok {
 		return "", false, false
@@ -86,11 +86,11 @@ func decodeUsualBody(s string, ev *Event) (rest string, more, ok bool) {
 	if !ok {
 		return "", false, false
 	}
-	local, s, ok := cutUsualAddress(s, "LocalAddress: IPV4/")
-	if !ok || !strings.HasPrefix(s, "\r\n") {
+	local, s, ok := m.local(s)
+	if !ok {
 		return "", false, false
 	}
-	remote, s, ok := cutUsualAddress(s[2:], "RemoteAddress: IPV4/")
+	remote, s, ok := cutUsualAddress(s, "RemoteAddress: IPV4/")
 	if !ok || s != "" && !strings.HasPrefix(s, "\r\n") {
 		return "", false, false
 	}

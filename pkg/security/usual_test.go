@@ -31,13 +31,18 @@ func decodeUnusually(frame string, ev *Event) error {
 	return sourced(ev)
 }
 
-func sameDecoding(t interface{ Fatalf(string, ...any) }, frame string) {
-	var got, want Event
-	err, wantErr := Decode(frame, &got), decodeUnusually(frame, &want)
-	a, tampered := errors.AsType[*TamperError](err)
+// sameDecoding compares Decode, and a Decoder that has decoded other frames before, with decodeUnusually.
+func sameDecoding(t interface{ Fatalf(string, ...any) }, d *Decoder, frame string) {
+	var want Event
+	wantErr := decodeUnusually(frame, &want)
 	b, wantTampered := errors.AsType[*TamperError](wantErr)
-	if got != want || tampered != wantTampered || tampered && *a != *b || !tampered && err != wantErr {
-		t.Fatalf("%q:\n%+v, %v\nthe other way:\n%+v, %v", frame, got, err, want, wantErr)
+	for name, f := range map[string]func(string, *Event) error{"Decode": Decode, "Decoder.Decode": d.Decode} {
+		var got Event
+		err := f(frame, &got)
+		a, tampered := errors.AsType[*TamperError](err)
+		if got != want || tampered != wantTampered || tampered && *a != *b || !tampered && err != wantErr {
+			t.Fatalf("%s of %q:\n%+v, %v\nthe other way:\n%+v, %v", name, frame, got, err, want, wantErr)
+		}
 	}
 }
 
@@ -48,9 +53,10 @@ func TestTheUsualWayDecodesTheSame(t *testing.T) {
 		t.Fatal("no recordings", err)
 	}
 	var all []string
+	var d Decoder
 	for _, file := range files {
 		for _, frame := range frames(readCapture(t, filepath.Base(file))) {
-			sameDecoding(t, frame)
+			sameDecoding(t, &d, frame)
 			if strings.Contains(frame, "RemoteAddress") {
 				all = append(all, frame)
 			}
@@ -65,7 +71,7 @@ func TestTheUsualWayDecodesTheSame(t *testing.T) {
 				" ", ": ", "AccountID: ", "\r\nModule: x", "IPV6/", "TLS/", "WS/", "SCTP/", "(null)/(null)", "65536"}).Draw(t, "with")
 			frame = frame[:at] + with + frame[at+n:]
 		}
-		sameDecoding(t, frame)
+		sameDecoding(t, &d, frame)
 	})
 }
 
@@ -75,12 +81,31 @@ func TestEveryByteOfAnAddressCounts(t *testing.T) {
 		"Service: PJSIP\r\nEventVersion: 1\r\n"
 	const body = "AccountID: 6001-of-the-office\r\nSessionID: 3f1a@lab\r\nLocalAddress: IPV4/UDP/10.99.0.1/5060\r\n" +
 		"RemoteAddress: IPV4/TLS/203.0.113.255/65535"
+	var d Decoder
 	for i := range body {
 		for c := range 256 {
 			frame := head + body[:i] + string([]byte{byte(c)}) + body[i+1:]
-			sameDecoding(t, frame)
-			sameDecoding(t, frame+"\r\nChallenge: x")
+			sameDecoding(t, &d, frame)
+			sameDecoding(t, &d, frame+"\r\nChallenge: x")
 		}
-		sameDecoding(t, head+body[:i])
+		sameDecoding(t, &d, head+body[:i])
+	}
+}
+
+// TestEveryByteOfATimeCounts tries each byte value at each place of a time, after a frame with the same second.
+func TestEveryByteOfATimeCounts(t *testing.T) {
+	const time = "2026-11-22T21:50:41.214+0000"
+	of := func(time string) string {
+		return "Event: ChallengeSent\r\nPrivilege: security,all\r\nEventTV: " + time + "\r\nSeverity: Informational\r\n" +
+			"Service: PJSIP\r\nEventVersion: 1\r\nAccountID: 6001\r\nSessionID: 3f1a@lab\r\n" +
+			"LocalAddress: IPV4/UDP/10.99.0.1/5060\r\nRemoteAddress: IPV4/UDP/203.0.113.255/65535\r\nChallenge: x"
+	}
+	var d Decoder
+	for i := range time {
+		for c := range 256 {
+			sameDecoding(t, &d, of(time))
+			sameDecoding(t, &d, of(time[:i]+string([]byte{byte(c)})+time[i+1:]))
+		}
+		sameDecoding(t, &d, of(time[:i]))
 	}
 }
