@@ -59,16 +59,9 @@ func stages() []stage {
 }
 
 func main() {
-	part, is := func() error { return nil }, false
-	switch {
-	case len(os.Args) == 2 && os.Args[1] == asReflex:
-		part, is = reflex, true
-	case len(os.Args) == 3 && os.Args[1] == asSpinner:
-		part, is = func() error { return spin(os.Args[2]) }, true
-	}
-	if is {
-		if err := part(); err != nil {
-			fmt.Fprintln(os.Stderr, os.Args[1]+":", err)
+	if len(os.Args) == 2 && os.Args[1] == asReflex {
+		if err := reflex(); err != nil {
+			fmt.Fprintln(os.Stderr, "reflex:", err)
 			os.Exit(1)
 		}
 		return
