@@ -22,11 +22,11 @@ import (
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
-// spent is the processor time of this thread: what others do on the machine is not in it, except for their use of the
-// caches.
-func spent() time.Duration {
+// spent is the processor time of this thread, or of the process: what others do on the machine is not in it, except for
+// their use of the caches.
+func spent(clock int32) time.Duration {
 	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t)
+	_ = unix.ClockGettime(clock, &t)
 	return time.Duration(t.Nano())
 }
 
@@ -77,79 +77,111 @@ func frames(_ context.Context, o *options) error {
 	return nil
 }
 
-func way(name string, sources, rounds int) error {
-	const events = 100_000
+// path is the way of a frame from the socket's bytes to the score, as in the daemon.
+type path struct {
+	stream  *ami.Splitter
+	room    []byte // the texts of a batch: copied, in memory that is used again
+	decoder security.Decoder
+	events  [batch]security.Event
+	engine  *engine.Engine
+	now     time.Time
+	out     []engine.Decision
+}
+
+// newPath makes a path for events of so many sources, one after the other, and returns the events, too.
+func newPath(events, sources int) (*path, []string) {
 	begin := time.Now()
-	stream := []byte{}
+	var stream []byte
 	var texts []string
 	for n := range events {
 		from := len(stream)
 		stream = appendEvent(stream, begin, strconv.Itoa(1000+n%977), n, "UDP", nth(n%sources))
 		texts = append(texts, string(stream[from:]))
 	}
-	e := newEngine(begin)
-	now := begin
-	var evs [batch]security.Event
-	var out []engine.Decision
-	var allocs uint64
-	room := make([]byte, 0, pageSize) // the texts of a batch, as the daemon has them: copied, in memory that is used again
-	var decoder, alone security.Decoder
-	sp := ami.NewSplitter(&endless{b: stream}, ami.Limits{})
-	split := func(i int) (string, error) {
-		frame, err := sp.NextBytes()
-		if i%batch == 0 {
-			room = room[:0]
-		}
-		room = append(room, frame...)
-		text := room[len(room)-len(frame):]
-		return unsafe.String(unsafe.SliceData(text), len(text)), err
+	return &path{stream: ami.NewSplitter(&endless{b: stream}, ami.Limits{}), room: make([]byte, 0, pageSize),
+		engine: newEngine(begin), now: begin}, texts
+}
+
+// split takes the next frame off the stream.
+func (p *path) split(i int) (string, error) {
+	frame, err := p.stream.NextBytes()
+	if i%batch == 0 {
+		p.room = p.room[:0]
 	}
+	p.room = append(p.room, frame...)
+	text := p.room[len(p.room)-len(frame):]
+	return unsafe.String(unsafe.SliceData(text), len(text)), err
+}
+
+// frame takes the next frame all the way.
+func (p *path) frame(i int) error {
+	text, err := p.split(i)
+	if err == nil {
+		err = p.decoder.Decode(text, &p.events[i%batch])
+	}
+	if err != nil || i%batch < batch-1 {
+		return err
+	}
+	p.out = p.engine.HandleAll(p.now, "pbx", p.events[:], p.out[:0], nil)
+	p.now = p.now.Add(batch * 50 * time.Microsecond)
+	return nil
+}
+
+// rest lets bans end and points fade.
+func (p *path) rest() {
+	p.now = p.now.Add(200 * time.Hour)
+	for more := true; more; {
+		p.out, more = p.engine.Tick(p.now, p.out[:0])
+	}
+}
+
+// way measures a path and its parts. What each costs is taken twice: on the thread that does it, and in the whole process,
+// with the collection of the garbage that it left.
+func way(name string, sources, rounds int) error {
+	const events = 100_000
+	p, texts := newPath(events, sources)
+	var alone security.Decoder
+	var ev security.Event
 	steps := []struct {
-		f    func(i int) error
-		best time.Duration
+		f             func(i int) error
+		thread, whole time.Duration
+		allocs        uint64
 	}{
-		{f: func(i int) error { _, err := split(i); return err }},
-		{f: func(i int) error { return alone.Decode(texts[i][:len(texts[i])-4], &evs[0]) }},
-		{f: func(i int) error {
-			text, err := split(i)
-			if err == nil {
-				err = decoder.Decode(text, &evs[i%batch])
-			}
-			if err != nil || i%batch < batch-1 {
-				return err
-			}
-			out = e.HandleAll(now, "pbx", evs[:], out[:0], nil)
-			now = now.Add(batch * 50 * time.Microsecond)
-			return nil
-		}},
+		{f: func(i int) error { _, err := p.split(i); return err }},
+		{f: func(i int) error { return alone.Decode(texts[i][:len(texts[i])-4], &ev) }},
+		{f: p.frame},
 		{f: func(i int) error { _, err := goami2.Parse(texts[i]); return err }},
 	}
-	for range rounds {
-		now = now.Add(200 * time.Hour) // bans end, points fade
-		for more := true; more; {
-			out, more = e.Tick(now, out[:0])
-		}
+	for round := range rounds {
+		p.rest()
 		for k := range steps {
 			s := &steps[k]
 			var before, after runtime.MemStats
+			runtime.GC()
 			runtime.ReadMemStats(&before)
-			at := spent()
+			at, all := spent(unix.CLOCK_THREAD_CPUTIME_ID), spent(unix.CLOCK_PROCESS_CPUTIME_ID)
 			for i := range events {
 				if err := s.f(i); err != nil {
 					return err
 				}
 			}
-			if took := spent() - at; s.best == 0 || took < s.best {
-				s.best = took
+			thread := spent(unix.CLOCK_THREAD_CPUTIME_ID) - at
+			runtime.ReadMemStats(&after)
+			runtime.GC()
+			whole := spent(unix.CLOCK_PROCESS_CPUTIME_ID) - all
+			if round == 0 {
+				s.thread, s.whole = thread, whole
 			}
-			if runtime.ReadMemStats(&after); k == 2 {
-				allocs = after.Mallocs - before.Mallocs
-			}
+			s.thread, s.whole, s.allocs = min(s.thread, thread), min(s.whole, whole), after.Mallocs-before.Mallocs
 		}
 	}
-	per := func(k int) float64 { return float64(steps[k].best.Nanoseconds()) / events }
+	per := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / events }
+	all, parse := &steps[2], &steps[3]
 	fmt.Printf("  %s: split, decode and score %.0f ns (split %.0f, decode %.0f, score %.0f), %.2f allocations; goami2.Parse alone %.0f ns: %.2f of it\n",
-		name, per(2), per(0), per(1), per(2)-per(0)-per(1), float64(allocs)/events, per(3), per(2)/per(3))
+		name, per(all.thread), per(steps[0].thread), per(steps[1].thread), per(all.thread-steps[0].thread-steps[1].thread),
+		float64(all.allocs)/events, per(parse.thread), all.thread.Seconds()/parse.thread.Seconds())
+	fmt.Printf("  … with the garbage: %.0f ns, goami2.Parse alone %.0f ns: %.2f of it\n",
+		per(all.whole), per(parse.whole), all.whole.Seconds()/parse.whole.Seconds())
 	return nil
 }
 
@@ -190,9 +222,9 @@ func (c *crowd) call(f func()) {
 		f()
 		return
 	}
-	at := spent()
+	at := spent(unix.CLOCK_THREAD_CPUTIME_ID)
 	f()
-	c.longest = max(c.longest, spent()-at)
+	c.longest = max(c.longest, spent(unix.CLOCK_THREAD_CPUTIME_ID)-at)
 }
 
 // sources measures an engine with more and more sources: what each weighs, what an event costs, and the longest call of the
@@ -226,11 +258,11 @@ func sources(ctx context.Context, o *options) error {
 			took, events := time.Duration(0), 0
 			for events < 50_000 { // all are alike: of a known source, after half an hour of quiet
 				c.tick(30 * time.Minute)
-				at := spent()
+				at := spent(unix.CLOCK_THREAD_CPUTIME_ID)
 				for i := range n {
 					c.event(i * 7919 % n)
 				}
-				took += spent() - at
+				took += spent(unix.CLOCK_THREAD_CPUTIME_ID) - at
 				events += n
 			}
 			per = min(per, float64(took.Nanoseconds())/float64(events))

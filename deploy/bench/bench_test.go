@@ -1,0 +1,60 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/staskobzar/goami2"
+)
+
+// BenchmarkFrame is the way of one frame from the socket's bytes to the score, of 50,000 sources of which nobody is banned,
+// beside goami2's Parse of the same frames, which only finds the headers.
+func BenchmarkFrame(b *testing.B) {
+	const events = 100_000
+	p, texts := newPath(events, 50_000)
+	n := 0
+	step := func() {
+		if n%events == 0 {
+			b.StopTimer()
+			p.rest()
+			b.StartTimer()
+		}
+		if err := p.frame(n); err != nil {
+			b.Fatal(err)
+		}
+		n++
+	}
+	for range events {
+		step()
+	}
+	b.Run("score", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			step()
+		}
+	})
+	b.Run("goami2.Parse", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if _, err := goami2.Parse(texts[i%events]); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestAFrameOfTheBenchmarkIsScored(t *testing.T) {
+	const events = 10 * batch
+	p, _ := newPath(events, 2*batch)
+	bans := 0
+	for i := range events {
+		if err := p.frame(i); err != nil {
+			t.Fatal(err)
+		}
+		if i%batch == batch-1 {
+			bans += len(p.out)
+		}
+	}
+	if bans != 2*batch {
+		t.Errorf("%d decisions about %d sources that are banned", bans, 2*batch)
+	}
+}
