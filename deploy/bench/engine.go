@@ -59,7 +59,7 @@ func newEngine(now time.Time) *engine.Engine {
 const pageSize = 64 << 10
 
 // batch is how many events the daemon decodes before it has the first of them judged.
-const batch = 16
+const batch = engine.Batch
 
 // frames measures the way from bytes to score, beside goami2's Parse of the same frames: once where nobody is banned, once
 // where every tenth event bans. Rounds alternate, so that all see the same machine; the best of each counts.
