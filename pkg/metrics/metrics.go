@@ -46,8 +46,8 @@ type Metrics struct {
 
 	events    *prometheus.CounterVec
 	tampered  *prometheus.CounterVec
-	lag       *histogram
-	decision  *histogram
+	lag       prometheus.Histogram
+	decision  prometheus.Histogram
 	decisions *prometheus.CounterVec
 	bans      *prometheus.CounterVec
 	unbans    *prometheus.CounterVec
@@ -62,9 +62,9 @@ func New(version string, source Source) *Metrics {
 		Registry: prometheus.NewRegistry(),
 		events:   counters(amiEvents, "Security events that were decoded.", "pbx", "event", "service"),
 		tampered: counters(amiTampered, "Frames that Asterisk does not write by itself; nobody is judged by them.", "pbx"),
-		lag: newHistogram(amiLag, "Time from EventTV, Asterisk's clock, to the handled event.",
+		lag: histogram(amiLag, "Time from EventTV, Asterisk's clock, to the handled event.",
 			.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10),
-		decision: newHistogram(decisionTime, "Time from the frame that was read to the kernel's commit of the ban.",
+		decision: histogram(decisionTime, "Time from the frame that was read to the kernel's commit of the ban.",
 			.00005, .0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 1, 5),
 		decisions: counters(decisions, "Decisions, those that only report included.", "action", "reason"),
 		bans:      counters(bans, "Bans that were made.", "reason"),
@@ -90,6 +90,10 @@ func New(version string, source Source) *Metrics {
 
 func counters(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+}
+
+func histogram(name, help string, buckets ...float64) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
 }
 
 // PBX are the counters of one Asterisk. It is for one goroutine.
@@ -137,7 +141,9 @@ func (p *PBX) Flush() {
 		p.counter(list[0]).Add(float64(n))
 		list = list[n:]
 	}
-	p.m.lag.observe(p.lags)
+	for _, lag := range p.lags {
+		p.m.lag.Observe(lag)
+	}
 	p.behind, p.lags = p.behind[:0], p.lags[:0]
 }
 
@@ -171,7 +177,11 @@ func (m *Metrics) Decisions(list []engine.Decision) {
 }
 
 // Committed counts the seconds from frames to the kernel's commit of what they led to.
-func (m *Metrics) Committed(seconds ...float64) { m.decision.observe(seconds) }
+func (m *Metrics) Committed(seconds ...float64) {
+	for _, s := range seconds {
+		m.decision.Observe(s)
+	}
+}
 
 // Rebuilt counts a rebuild of the kernel's table.
 func (m *Metrics) Rebuilt(cause string) { m.rebuilds.WithLabelValues(cause).Inc() }
