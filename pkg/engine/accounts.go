@@ -26,8 +26,8 @@ func (e *Engine) accountOf(id uint64) *account {
 	if a != nil {
 		return a
 	}
-	if len(e.accounts) >= maxAccounts && e.now-e.swept >= minute {
-		e.sweepAccounts()
+	if len(e.accounts) >= maxAccounts && e.now-e.swept >= sweepPause {
+		e.sweepAccounts(sweepPart)
 	}
 	if len(e.accounts) >= maxAccounts {
 		e.limited["accounts"]++
@@ -38,10 +38,20 @@ func (e *Engine) accountOf(id uint64) *account {
 	return a
 }
 
-// sweepAccounts forgets the accounts of which nothing matters any more.
-func (e *Engine) sweepAccounts() {
+// While there is no room, so many accounts are looked at every so often, ns: all of them within seconds, and no call takes
+// long.
+const (
+	sweepPart  = 512
+	sweepPause = second / 100
+)
+
+// sweepAccounts forgets those of n accounts of which nothing matters any more.
+func (e *Engine) sweepAccounts(n int) {
 	e.swept = e.now
-	for id, a := range e.accounts {
+	for id, a := range e.accounts { // a map's order begins anywhere
+		if n--; n < 0 {
+			return
+		}
 		e.forgetFailures(a)
 		if len(a.failing) == 0 && a.until <= e.now && e.now-a.success >= int64(e.cfg.Roaming.Within) {
 			delete(e.accounts, id)

@@ -103,9 +103,19 @@ func TestInventedAccountsMakeRoom(t *testing.T) {
 	if e.accountOf(1<<40) != nil || e.Stats(epoch).Limited["accounts"] == 0 {
 		t.Error("there is no bound")
 	}
-	e.advance(epoch.Add(2 * time.Hour))
-	if e.accountOf(1<<40) == nil || len(e.accounts) != 1 {
+	// In one call no more than a part of them go, and later the rest, as room is needed.
+	if e.advance(epoch.Add(2 * time.Hour)); e.accountOf(1<<40) == nil || len(e.accounts) < maxAccounts-sweepPart {
 		t.Errorf("%d accounts are left of those that failed two hours ago", len(e.accounts))
+	}
+	const real = 20 * sweepPart
+	for i := range uint64(real) {
+		e.advance(epoch.Add(2*time.Hour + time.Duration(i)*time.Duration(sweepPause)))
+		e.succeed(1<<41 + i)
+	}
+	for i := range uint64(real) {
+		if e.accounts[1<<41+i] == nil {
+			t.Fatalf("there was no room for account %d", i)
+		}
 	}
 }
 
