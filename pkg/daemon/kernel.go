@@ -89,6 +89,7 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 			}
 			first = false
 		},
+		Found: found.bans, FoundAt: found.asked,
 		Sample:  d.judge.sampled,
 		Sampled: d.kernel.sampled,
 	})

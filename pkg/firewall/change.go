@@ -54,6 +54,7 @@ type Change struct {
 	// its queue makes no ban longer.
 	until  time.Time
 	normal bool // normalize has been here
+	held   bool // the kernel has it: it is to be remembered only
 }
 
 // String is the change in a log line.

@@ -61,6 +61,7 @@ func (t *Table) commit(b *batch) error {
 type op struct {
 	set    setID
 	remove bool
+	held   bool
 	key    netip.Addr
 	until  time.Time
 	hash   uint32 // see present
@@ -107,13 +108,16 @@ func (t *Table) planned(changes []Change) (*plan, error) {
 		}
 		end := c.end(p.now)
 		if t.defs[id].shape == interval {
+			if c.held { // Ensure has read it
+				continue
+			}
 			p.edits[id] = append(p.edits[id], edit{prefix: prefix, until: end, remove: c.Remove})
 			continue
 		}
 		// What ended while it waited is as good as removed.
 		gone := c.Remove || over(end, p.now)
 		removes = removes || gone
-		p.hashed = append(p.hashed, op{set: id, remove: gone, key: prefix.Addr(), until: end})
+		p.hashed = append(p.hashed, op{set: id, remove: gone, held: c.held && !gone, key: prefix.Addr(), until: end})
 	}
 	if removes {
 		p.hashed = lastOps(p.hashed)
@@ -263,10 +267,12 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 				t.fullUntil[o.set] = time.Time{}
 			}
 			e.timeout = max(time.Millisecond, o.until.Sub(p.now))
-			if t.present.note(o.hash, o.until, p.now) || cautious {
+			switch may := t.present.note(o.hash, o.until, p.now); {
+			case o.held:
+			case may || cautious:
 				w.again = append(w.again, e)
 				weight += 3 * e.weight()
-			} else {
+			default:
 				w.fresh = append(w.fresh, e)
 				weight += e.weight()
 			}

@@ -38,6 +38,11 @@ type WriterConfig struct {
 	Sampled func(looked, found int)
 	// MaxPending bounds the prefixes that wait for the kernel, 1048576 if 0.
 	MaxPending int
+	// Found is what the table holds, as listed at FoundAt: where it still is
+	// there at the start, the Writer does not write once more what ends at
+	// the same time.
+	Found   []Element
+	FoundAt time.Time
 }
 
 const (
@@ -243,6 +248,9 @@ func (w *Writer) Run(ctx context.Context) error {
 	if !w.first(ctx) {
 		return nil
 	}
+	if w.cfg.VerifyInterval > 0 { // nobody listened when Found was listed
+		w.inTurn(func() { w.verify(ctx) })
+	}
 	var tick <-chan time.Time
 	if w.cfg.VerifyInterval > 0 {
 		t := time.NewTicker(w.cfg.VerifyInterval)
@@ -274,6 +282,7 @@ func (w *Writer) first(ctx context.Context) bool {
 	w.turn.Lock()
 	defer w.turn.Unlock()
 	ok := w.rebuild(ctx, "")
+	w.cfg.Found = nil
 	w.mu.Lock()
 	w.built = ok
 	w.mu.Unlock()
@@ -454,12 +463,33 @@ func (w *Writer) tryRebuild() (Outcome, int, error) {
 		return "", 0, err
 	}
 	list := w.standing(time.Now())
+	if outcome == Adopted {
+		hold(list, w.cfg.Found, w.cfg.FoundAt)
+	}
 	err = w.fw.Apply(list)
 	if errors.Is(err, ErrFull) {
 		w.refused(err)
 		err = nil
 	}
 	return outcome, len(list), err
+}
+
+// hold marks the changes that the kernel has already.
+func hold(list []Change, found []Element, at time.Time) {
+	if len(found) == 0 {
+		return
+	}
+	ends := make(map[netip.Prefix]time.Time, len(found))
+	for _, e := range found {
+		if e.Kind == Ban && e.Remaining > 0 {
+			ends[e.Prefix] = at.Add(e.Remaining)
+		}
+	}
+	for i := range list {
+		c := &list[i]
+		end, ok := ends[c.Prefix]
+		c.held = ok && c.Kind == Ban && !c.until.IsZero() && c.until.Sub(end).Abs() < slack*time.Second
+	}
 }
 
 // standing is what is desired, without what is over or makes no sense.
