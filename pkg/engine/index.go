@@ -58,8 +58,8 @@ func (x *index) first(hash uint32) uint32 {
 	}
 }
 
-// add enters a number that is not there. What is outside of first to first+size, counted around 2³², is out of date and
-// makes room.
+// add enters a number that is not there. What is outside of first to first+size, counted around 2³², is out of date, and the
+// first such entry on the way gives up its place.
 func (x *index) add(hash, number, first, size uint32) {
 	if len(x.directory) == 0 {
 		x.directory = []*segment{new(segment)}
@@ -71,8 +71,8 @@ func (x *index) add(hash, number, first, size uint32) {
 	place := home(hash)
 	for s.places[place%segmentSize] != 0 {
 		if uint32(s.places[place%segmentSize])-first >= size {
-			x.clear(s, place%segmentSize)
-			continue
+			s.places[place%segmentSize] = uint64(hash)<<32 | uint64(number)
+			return
 		}
 		place++
 	}
