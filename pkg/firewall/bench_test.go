@@ -49,6 +49,28 @@ func sweep(b *testing.B, fw *Table, next *uint32, n int) {
 	b.StartTimer()
 }
 
+// bareWriter returns what writes bans with nothing but google/nftables.
+func bareWriter(b *testing.B, fw *Table) func([]Change) {
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(fw.cfg.NetNS))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = conn.CloseLasting() })
+	set := fw.setRef(fw.defs[ban4])
+	return func(bans []Change) {
+		elems := make([]nftables.SetElement, 0, len(bans))
+		for _, c := range bans {
+			elems = append(elems, nftables.SetElement{Key: c.Prefix.Addr().AsSlice(), Timeout: c.Timeout})
+		}
+		if err := conn.SetAddElements(set, elems); err != nil {
+			b.Fatal(err)
+		}
+		if err := conn.Flush(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkApply bans addresses that are new, in one call; "bare" is the same
 // with nothing but google/nftables. The figure to look at is ns/element.
 func BenchmarkApply(b *testing.B) {
@@ -66,25 +88,11 @@ func BenchmarkApply(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("bare/%d", n), func(b *testing.B) {
 			fw := benchTable(b)
-			conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(fw.cfg.NetNS))
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.Cleanup(func() { _ = conn.CloseLasting() })
-			set := fw.setRef(fw.defs[ban4])
+			write := bareWriter(b, fw)
 			var next uint32
 			for b.Loop() {
 				sweep(b, fw, &next, n)
-				elems := make([]nftables.SetElement, 0, n)
-				for _, c := range fresh(n, &next) {
-					elems = append(elems, nftables.SetElement{Key: c.Prefix.Addr().AsSlice(), Timeout: c.Timeout})
-				}
-				if err := conn.SetAddElements(set, elems); err != nil {
-					b.Fatal(err)
-				}
-				if err := conn.Flush(); err != nil {
-					b.Fatal(err)
-				}
+				write(fresh(n, &next))
 			}
 			perElement(b, n)
 		})
@@ -158,26 +166,12 @@ func BenchmarkFlood(b *testing.B) {
 	})
 	b.Run("bare", func(b *testing.B) {
 		fw := benchTable(b)
-		conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(fw.cfg.NetNS))
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { _ = conn.CloseLasting() })
-		set := fw.setRef(fw.defs[ban4])
+		write := bareWriter(b, fw)
 		var next uint32
 		for b.Loop() {
 			sweep(b, fw, &next, flood)
 			for range flood / part {
-				elems := make([]nftables.SetElement, 0, part)
-				for _, c := range fresh(part, &next) {
-					elems = append(elems, nftables.SetElement{Key: c.Prefix.Addr().AsSlice(), Timeout: c.Timeout})
-				}
-				if err := conn.SetAddElements(set, elems); err != nil {
-					b.Fatal(err)
-				}
-				if err := conn.Flush(); err != nil {
-					b.Fatal(err)
-				}
+				write(fresh(part, &next))
 			}
 		}
 		perElement(b, flood)
