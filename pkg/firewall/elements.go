@@ -95,9 +95,10 @@ func (t *Table) planned(changes []Change) (*plan, error) {
 		c := &changes[i]
 		if !c.normal {
 			own := *c
-			if c = &own; c.normalize() != nil {
-				return nil, c.normalize()
+			if err := own.normalize(); err != nil {
+				return nil, err
 			}
+			c = &own
 		}
 		id, prefix, ok := setFor(c.Kind, c.Prefix, t.cfg.IPv6Prefix)
 		if !ok {

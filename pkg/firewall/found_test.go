@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -53,7 +54,7 @@ func built(t *testing.T, fw *Table, found []Element, at time.Time, desired func(
 			}
 			first = false
 		}})
-	t.Cleanup(start(t, w))
+	start(t, w)
 	select {
 	case <-done:
 	case <-time.After(patience):
@@ -128,5 +129,23 @@ func TestWhatGoesBetweenTheListAndTheStartComesBack(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The table that a second attempt adopts may be one that the first made, and failed to fill.
+func TestWhatWasFoundCountsForTheFirstAttemptAlone(t *testing.T) {
+	fw := newFake()
+	fw.fail = []error{syscall.ENOBUFS}
+	at := time.Now()
+	desired := []Change{ban("203.0.113.9", time.Hour)}
+	found := []Element{{Kind: Ban, Prefix: desired[0].Prefix, Timeout: time.Hour, Remaining: time.Hour}}
+	w := NewWriter(fw, func() []Change { return desired }, WriterConfig{VerifyInterval: -1, Found: found, FoundAt: at})
+	stop := start(t, w)
+	if err := w.Apply(t.Context(), []Change{ban("203.0.113.10", time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if fw.ensures != 2 || len(fw.batches) == 0 || fw.batches[0][0].Prefix != desired[0].Prefix || fw.batches[0][0].held {
+		t.Errorf("after %d attempts: %+v", fw.ensures, fw.batches)
 	}
 }

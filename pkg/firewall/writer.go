@@ -282,7 +282,6 @@ func (w *Writer) first(ctx context.Context) bool {
 	w.turn.Lock()
 	defer w.turn.Unlock()
 	ok := w.rebuild(ctx, "")
-	w.cfg.Found = nil
 	w.mu.Lock()
 	w.built = ok
 	w.mu.Unlock()
@@ -458,13 +457,15 @@ func (w *Writer) rebuild(ctx context.Context, cause string) bool {
 }
 
 func (w *Writer) tryRebuild() (Outcome, int, error) {
+	found := w.cfg.Found
+	w.cfg.Found = nil // true of the first attempt alone: the table that a second one adopts may be of the first's making
 	outcome, err := w.fw.Ensure()
 	if err != nil {
 		return "", 0, err
 	}
 	list := w.standing(time.Now())
 	if outcome == Adopted {
-		hold(list, w.cfg.Found, w.cfg.FoundAt)
+		hold(list, found, w.cfg.FoundAt)
 	}
 	err = w.fw.Apply(list)
 	if errors.Is(err, ErrFull) {
@@ -500,8 +501,7 @@ func (w *Writer) standing(now time.Time) []Change {
 		if c.Remove || c.Timeout < 0 || c.Timeout == 0 && c.Kind != Allow {
 			continue
 		}
-		if c.Timeout > 0 {
-			c.until = now.Add(c.Timeout)
+		if c.stamp(now); c.Timeout > 0 {
 			c.Timeout = max(c.Timeout, MinTimeout)
 		}
 		if err := c.normalize(); err != nil {
