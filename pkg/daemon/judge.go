@@ -129,7 +129,7 @@ func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 				done = i
 				p.counts.Tampered.Inc()
 				p.tampered.Add(1)
-				j.out = j.engine.Tamper(now, p.name, bad.Reason, j.out)
+				j.out = j.engine.Tamper(now, p.name, bad.Reason, bad.Sources, j.out)
 				j.note(len(j.out), part[i].Received)
 			}
 		}

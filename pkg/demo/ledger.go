@@ -147,7 +147,7 @@ func (l *ledger) decide(d engine.Decision) {
 			}
 		case engine.Misconfigured:
 			r.spared = true
-		case engine.Breach, engine.Targeted, engine.Observe:
+		case engine.Breach, engine.Targeted, engine.Guessing, engine.Observe:
 		}
 	}
 	if !known && (d.Action == engine.Ban || d.Action == engine.Trust) {

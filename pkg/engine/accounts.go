@@ -10,15 +10,24 @@ const maxAccounts = 1 << 17
 
 // account is one extension of one PBX, seen from all sources.
 type account struct {
-	success int64     // the last login, ns
-	failing []failure // sources without trust that fail on it
-	until   int64     // it is under distributed guessing
+	success   int64     // the last login, ns
+	failing   []failure // sources without trust that fail on it, by evidence that could not be forged
+	forgeable []failure // the others
+	targeted  int64     // until then it is under distributed guessing, ns
+	suspected int64     // until then it would be, if all the evidence was true, ns
+
+	suspectedAt int64  // when that began, ns
+	guesses     bucket // from everywhere, leaking at a phone's pace
+	mass        int64  // until then it was guessed more than phones and persons do, ns
 }
 
 type failure struct {
 	from key
 	at   int64 // the last, ns
 }
+
+// massGuesses is how many guesses of one account at once, from everywhere, are no mistakes.
+const massGuesses = 20
 
 // accountOf returns an account, made if there is room, or nil.
 func (e *Engine) accountOf(id uint64) *account {
@@ -52,15 +61,16 @@ func (e *Engine) sweepAccounts(n int) {
 		if n--; n < 0 {
 			return
 		}
-		e.forgetFailures(a)
-		if len(a.failing) == 0 && a.until <= e.now && e.now-a.success >= int64(e.cfg.Roaming.Within) {
+		e.forgetFailures(&a.failing)
+		e.forgetFailures(&a.forgeable)
+		if len(a.failing)+len(a.forgeable) == 0 && max(a.targeted, a.suspected, a.mass) <= e.now && e.now-a.success >= int64(e.cfg.Roaming.Within) {
 			delete(e.accounts, id)
 		}
 	}
 }
 
-func (e *Engine) forgetFailures(a *account) {
-	a.failing = slices.DeleteFunc(a.failing, func(f failure) bool { return e.now-f.at >= int64(e.cfg.Targeted.Within) })
+func (e *Engine) forgetFailures(of *[]failure) {
+	*of = slices.DeleteFunc(*of, func(f failure) bool { return e.now-f.at >= int64(e.cfg.Targeted.Within) })
 }
 
 // succeed notes a login.
@@ -76,77 +86,78 @@ func (e *Engine) roams(id uint64) bool {
 	return a != nil && a.success != 0 && e.now-a.success < int64(e.cfg.Roaming.Within)
 }
 
-// underAttack notes that the source of the case fails on an account, reports the account when many sources do, and says
-// whether it was under distributed guessing before.
-func (c *call) underAttack(id uint64) bool {
+// accountGuessed notes that the source of the event fails on an account, and reports the account when many sources without
+// trust do. It returns the account as it was before, or nil.
+func (c *call) accountGuessed(id uint64, r repeat) *account {
 	limit := c.cfg.Targeted.Sources
 	if limit <= 0 {
-		return false
+		return nil
 	}
 	a := c.accountOf(id)
 	if a == nil {
-		return false
+		return nil
 	}
-	before := a.until > c.now
-	if i := slices.IndexFunc(a.failing, func(f failure) bool { return f.from == c.key }); i >= 0 {
-		a.failing[i].at = c.now
-	} else {
-		if len(a.failing) >= limit {
-			c.forgetFailures(a)
-		}
-		for len(a.failing) >= limit { // the freshest are enough
-			oldest := slices.MinFunc(a.failing, func(f, g failure) int { return cmp.Compare(f.at, g.at) })
-			a.failing = slices.DeleteFunc(a.failing, func(f failure) bool { return f.from == oldest.from })
-		}
-		a.failing = append(a.failing, failure{c.key, c.now})
+	if a.guesses.add(c.now, float64(max(r.copies, 1)), c.cfg.Misconfigured.PerMinute) > massGuesses {
+		a.mass = c.now + int64(c.cfg.Targeted.Within)
 	}
-	if len(a.failing) < limit {
-		return before
+	before := *a
+	if c.trust() != nil {
+		return &before
 	}
-	if c.forgetFailures(a); len(a.failing) >= limit {
-		a.until = c.now + int64(c.cfg.Targeted.Within)
-		if !before {
+	of := &a.forgeable
+	if c.proven {
+		of = &a.failing
+	}
+	c.failsOn(of, limit)
+	if len(a.failing) >= limit {
+		a.targeted = c.now + int64(c.cfg.Targeted.Within)
+		if before.targeted <= c.now {
 			c.decide(Targeted, Distributed, c.prefixOf(c.key), 0, c.proven,
 				"many sources guess this account: one more failure bans a source without trust")
 		}
 	}
-	return before
-}
-
-const stormText = "many known good sources fail at once: the fault is at the PBX; they are not banned while it lasts"
-
-// goodFails notices when many sources fail that are known to be good.
-func (c *call) goodFails() {
-	if c.cfg.Storm.Sources <= 0 || !c.knownGood(c.key) {
-		return
-	}
-	pace := forMisconfigured + purpose(reasonIndex(Pace))
-	if c.reports.get(c.now, c.id(pace, c.key, c.name())) != nil {
-		return // its phone has an old password: that is no news
-	}
-	id := c.id(forFailing, c.key, 0)
-	if c.failing.get(c.now, id) == nil {
-		*c.failing.put(c.now, id) = c.key
-	}
-	if c.failing.live(c.now) < max(c.cfg.Storm.Sources, len(c.trusts)/10) {
-		return
-	}
-	fresh := !c.stormy()
-	c.stormEnd = c.now + int64(c.cfg.Storm.Within)
-	if !c.reports.seen(c.now, c.id(forStorm, key{}, 0)) {
-		c.decide(Observe, Storm, c.prefixOf(c.key), 0, c.proven, stormText)
-	}
-	if !fresh {
-		return
-	}
-	// Who was banned in the minute before it was clear what happens gets in again.
-	for k := range c.failing.values(c.now) {
-		if b := c.banOf(k); b != nil && !b.observed && !b.manual && c.now-b.since < int64(c.cfg.Storm.Within) {
-			c.suspended++
-			c.out = append(c.out, c.pardon([]*ban{b}, Storm, stormText)...)
+	if len(a.failing)+len(a.forgeable) >= limit {
+		a.suspected = c.now + int64(c.cfg.Targeted.Within)
+		if before.suspected <= c.now {
+			a.suspectedAt = c.now
+			c.reportSuspected(a)
 		}
 	}
+	return &before
 }
 
-// stormy says whether many known good sources fail at the moment.
-func (e *Engine) stormy() bool { return e.stormEnd > e.now }
+// reportSuspected reports, once an hour for all accounts, that one may be under distributed guessing: forged packets can
+// make any number of accounts look so.
+func (c *call) reportSuspected(a *account) {
+	if a.targeted <= c.now && !c.reports.seen(c.now, c.id(forSuspected, key{}, 0)) {
+		c.decide(Targeted, Distributed, c.prefixOf(c.key), 0, false,
+			"many sources guess this account, or somebody forges their packets: a source without trust is banned after a few failures")
+	}
+}
+
+// failsOn notes that the source of the event fails on an account.
+func (c *call) failsOn(of *[]failure, limit int) {
+	if i := slices.IndexFunc(*of, func(f failure) bool { return f.from == c.key }); i >= 0 {
+		(*of)[i].at = c.now
+	} else {
+		if len(*of) >= limit {
+			c.forgetFailures(of)
+		}
+		for len(*of) >= limit { // the freshest are enough
+			oldest := slices.MinFunc(*of, func(f, g failure) int { return cmp.Compare(f.at, g.at) })
+			*of = slices.DeleteFunc(*of, func(f failure) bool { return f.from == oldest.from })
+		}
+		*of = append(*of, failure{c.key, c.now})
+	}
+	if len(*of) >= limit {
+		c.forgetFailures(of)
+	}
+}
+
+// mayBeGuessed says whether a login may be that of a guesser who found the password while he was not heard, as Asterisk
+// answers a right password with a stale nonce by a challenge: many guessed the account of late, it is not known to log
+// in from there, and it would be known if it had done so before.
+func (c *call) mayBeGuessed(id uint64) bool {
+	a := c.accounts[id]
+	return a != nil && a.mass > c.now && !c.worksHere(id) && (a.success != 0 || c.now-c.started >= int64(c.cfg.Challenges.Warmup))
+}

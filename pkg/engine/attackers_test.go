@@ -94,7 +94,7 @@ func TestAttackers(t *testing.T) {
 		{"botnet of 500 addresses on extension 201", nil, func(w *world) {
 			w.login(office, "201")
 			for i := range 500 {
-				w.crack(1, host(i), "201").pass(5 * time.Second)
+				w.crack(1, host(i), "201", tcp).pass(5 * time.Second)
 			}
 			w.wantDecision(1, engine.Targeted, engine.Distributed)
 			for i := range 10 {
@@ -103,7 +103,7 @@ func TestAttackers(t *testing.T) {
 			for i := 10; i < 500; i++ {
 				w.wantBanned(host(i))
 			}
-			w.crack(1, host(0), "201").wantBanned(host(0))
+			w.crack(1, host(0), "201", tcp).wantBanned(host(0))
 			w.login(office, "201").wantTrusted(office).wantNever(office)
 		}},
 		{"a customer mistypes while a botnet guesses his account", nil, func(w *world) {

@@ -64,7 +64,7 @@ func (c *call) condemn(s *source, have *ban, reason Reason, enforce, proven bool
 		c.spare(prefix, Manual, proven, "a person unbanned it with a grace that is not over")
 		return
 	}
-	if enforce && c.stormy() && c.knownGood(c.key) {
+	if enforce && c.stormy() && c.spareInStorm(c.key) {
 		c.suspended++
 		c.spare(prefix, Storm, proven, stormText)
 		return

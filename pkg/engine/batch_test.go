@@ -18,7 +18,7 @@ func TestABatchIsJudgedAsItsEventsOneByOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg, steps := anyPolicy(t), story(t)
 		event := rapid.OneOf(rapid.Custom(anyEvent), rapid.Just(security.Event{})) // what could not be decoded
-		one, all := New(cfg), New(cfg)
+		one, all := NewRepeatable(cfg), NewRepeatable(cfg)
 		var wantEnds, gotEnds []int
 		for i := range steps {
 			size := some(t, "size", 0, 0, 0, 0, 1, 2, Batch-1, Batch, Batch+1, 2*Batch+3)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -13,9 +14,6 @@ const (
 	// attemptTTL is how long one dialogue is one attempt: Timer B and F of RFC 3261 section 17.1 end a transaction
 	// after 64×T1 = 32 s, and an answer may be retransmitted for as long again.
 	attemptTTL = 64 * second
-	// maxRepeats is how often a request that gets no answer is sent again: 10 times in 32 s without INVITE,
-	// 6 times with it (RFC 3261 sections 17.1.1.2 and 17.1.2.2). More is no retransmission.
-	maxRepeats = 10
 	// slack forgives the rounding of points, which are kept in 32 bits.
 	slack = 1e-3
 )
@@ -41,9 +39,12 @@ type call struct {
 // dialogue is what is remembered of one attempt: a Call-ID of a source and the first request or answer in it, or
 // another one in the same Call-ID.
 type dialogue struct {
-	credit  float32 // points given that a wrong answer in the same dialogue does not earn again
-	first   uint32  // mark of the first request or answer, 0 for none
-	repeats uint8   // of it
+	credit float32 // points given that a wrong answer in the same dialogue does not earn again
+	first  uint32  // mark of the first request or answer, 0 for none
+
+	begun, last uint32 // of an answer: when it came first, and the latest time, in milliseconds around 2³²
+	repeats     uint8  // of a request, or of an answer when a retransmission was due
+	spared      uint8  // of those of an answer, not counted as guesses so far
 
 	challenged bool // the first was a ChallengeSent for "<unknown>" alone
 }
@@ -134,6 +135,28 @@ func (e *Engine) accountID(name uint64, service security.Service, pbx uint8) uin
 	return e.id(forAccount, key{}, e.mix(name, uint64(service)<<8|uint64(pbx)))
 }
 
+// hostile judges an event with bytes that no phone sends, whatever else it says. A login with such a Call-ID is nobody's
+// phone either: its password is known to somebody who hides.
+func (c *call) hostile() (over bool) {
+	if c.rule.kind == login {
+		if !c.ev.UsingPassword {
+			return true
+		}
+		c.proven = true
+		c.breach(c.account(), nil, Malformed, "a login by a program that hides its requests: change this account's password now")
+		return true
+	}
+	if c.source() == nil {
+		return true
+	}
+	if !c.reports.seen(c.now, c.id(forTampering, c.key, 0)) {
+		c.decide(Tampering, Malformed, c.prefixOf(c.key), 0, c.proven,
+			"control characters in a Call-ID or an answer, which no phone sends: a program that hides from log readers")
+	}
+	c.charge(max(0, c.cfg.Threshold), Malformed, noteHostile)
+	return false
+}
+
 // attempt judges a hostile request: once for each account in each dialogue.
 func (c *call) attempt() {
 	reason := c.rule.reason
@@ -158,11 +181,15 @@ func (c *call) guess() {
 	if len(c.honey) > 0 && c.honey[c.ev.Account] {
 		reason, w = Honeypot, c.cfg.Points.Honeypot
 	}
-	answer := c.mix(c.text(c.ev.Challenge), c.text(c.ev.Response))
-	if !c.once(c.mix(c.dialogue()^uint64(forGuess)<<8, answer)) {
+	id := c.mix(c.dialogue()^uint64(forGuess)<<8, c.mix(c.mix(c.text(c.ev.Challenge), c.text(c.ev.Response)), c.name()))
+	var again repeat
+	byPace := reason == WrongPassword && c.enforces[c.ev.Service]
+	if byPace {
+		again = c.repeated(id)
+	} else if !c.once(id) {
 		return
 	}
-	if d := c.heard(); d != nil && d.credit > 0 {
+	if d := c.heard(); d != nil && d.credit > 0 && again.copies == 0 {
 		used := min(w, float64(d.credit))
 		d.credit -= float32(used)
 		if w -= used; w <= 0 {
@@ -170,33 +197,22 @@ func (c *call) guess() {
 			return
 		}
 	}
-	if reason != WrongPassword || !c.enforces[c.ev.Service] {
+	if !byPace {
 		c.charge(w, reason, noNote)
 		return
 	}
-	c.wrongPassword(w)
+	c.wrongPassword(w, again)
 }
 
 // once is true for the first of a request and its retransmissions.
 func (c *call) once(id uint64) bool {
 	mark := uint32(id>>32) | 1
-	if !c.asked || c.said == nil {
-		c.said, _ = c.attempts.obtain(c.now, c.dialogue())
-		c.asked = true
-	}
-	d := c.said
-	if d.first != 0 && d.first != mark { // another one in this Call-ID: it has an entry of its own
-		if d, _ = c.attempts.obtain(c.now, id); d.first == 0 {
-			c.asked = false // the new entry may have taken the other's place
-		}
-	}
-	switch {
-	case d.first == 0:
+	d := c.dialogueEntry(id)
+	if d.first == 0 {
 		d.first = mark
 		return true
 	}
-	d.repeats++
-	if d.repeats > maxRepeats {
+	if d.repeats++; d.repeats > maxRetransmissions {
 		d.repeats = 0
 		return true
 	}
@@ -222,6 +238,7 @@ func (c *call) charge(w float64, reason Reason, n note) {
 	}
 	enforce := c.enforced()
 	if _, ok := c.allow.covering(c.addr); ok {
+		c.allowedGuesses(s, w, reason)
 		w, n = 0, noteAllowed
 	} else if _, ok := c.Engine.protected.covering(c.addr); ok {
 		n = noteProtected
@@ -247,13 +264,10 @@ func (c *call) charge(w float64, reason Reason, n note) {
 	if b != nil {
 		b.attempts++
 	}
-	if s.known && c.enforces[c.ev.Service] {
-		c.goodFails()
-	}
 	if w > 0 {
 		c.tally()
-		if !s.banned { // goodFails may have ended it
-			b = nil
+		if reason != WrongPassword && reason != Distributed && c.trustOf(s) == nil { // passwords are counted already
+			c.widen(w)
 		}
 		c.verdict(s, b, reason, enforce)
 	}
@@ -271,8 +285,10 @@ func (c *call) verdict(s *source, b *ban, reason Reason, enforce bool) {
 			// Packets that can be forged must not take trust from a customer.
 			c.tolerate(Tolerance,
 				"a trusted source fails more than is tolerated, but the evidence could be forged: not banned")
+			c.alarmGuessing(reason, c.key, 0, c.proven, "a trusted source guesses faster than any phone: it is not banned, since the packets could be "+
+				"forged in a customer's name")
 			return
-		case c.stormy():
+		case c.stormy() && t.calm(c.now):
 			c.tolerate(Storm, "a trusted source fails more than is tolerated while many others do: "+stormText)
 			return
 		}
@@ -298,6 +314,14 @@ func (c *call) spare(p netip.Prefix, reason Reason, proven bool, detail string) 
 // tolerate reports, once an hour, that a trusted source is not banned.
 func (c *call) tolerate(reason Reason, detail string) {
 	c.spare(c.prefixOf(c.key), reason, c.proven, detail)
+}
+
+// allowedGuesses reports, once an hour, that a source guesses passwords that must not be banned: nobody else would tell.
+func (c *call) allowedGuesses(s *source, w float64, reason Reason) {
+	if w > 0 && (reason == WrongPassword || reason == Distributed || reason == Manager || reason == Honeypot || reason == Malformed) {
+		c.spare(c.prefixOf(c.key), Allowed, c.proven, fmt.Sprintf(
+			"the allow list covers it: never banned, but it guesses passwords (%s so far)", plural(int(s.attempts)+1, "attempt")))
+	}
 }
 
 // misconfigured reports an error of set-up once an hour.

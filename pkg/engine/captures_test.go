@@ -123,7 +123,7 @@ func play(t *testing.T, file string, change func(*policy.Policy), n int) []engin
 			case err == nil:
 				out = e.Handle(now, "pbx", &ev, out)
 			case errors.As(err, &bad):
-				out = e.Tamper(now, "pbx", bad.Reason, out)
+				out = e.Tamper(now, "pbx", bad.Reason, bad.Sources, out)
 			}
 			now = now.Add(time.Millisecond)
 		}

@@ -119,7 +119,7 @@ func (e *Engine) settleChallenge(p *pending, out []Decision) []Decision {
 	c := call{Engine: e, subject: about, ev: &ev, out: out, proven: p.transport.Proven() && p.service != security.SIP}
 	switch {
 	case p.known:
-		c.enumerates(float64(p.weight), bitOf(ev.Account))
+		c.enumerates(float64(p.weight), e.bitOf(ev.Account))
 	case p.typ == security.InvalidAccountID:
 		c.charge(float64(p.weight+overflow), UnknownAccount, noteUnanswered)
 	default:

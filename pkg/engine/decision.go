@@ -22,7 +22,8 @@ const (
 	Breach        Action = "breach"
 	Tampering     Action = "tampering"
 	Targeted      Action = "targeted"
-	Observe       Action = "observe" // would have banned
+	Guessing      Action = "guessing" // passwords are being guessed, and nobody is banned for it
+	Observe       Action = "observe"  // would have banned
 )
 
 // Reason is the rule behind a decision or a piece of evidence: a bounded set, fit for a metric label.
@@ -53,7 +54,7 @@ const (
 	Configuration Reason = "configuration" // Asterisk reports an error of set-up, not of a password
 	Adopted       Reason = "adopted"       // found in the kernel at start
 	Limit         Reason = "limit"         // a bound on bans was hit
-	Malformed     Reason = "malformed"     // a frame that Asterisk does not write by itself
+	Malformed     Reason = "malformed"     // a frame that Asterisk does not write by itself, or bytes that no phone sends
 )
 
 // Decision is one line of Ringwall's output; its JSON form is part of the contract. Account holds bytes that an attacker
@@ -62,7 +63,7 @@ type Decision struct {
 	Time      time.Time
 	Action    Action
 	Source    netip.Addr   // who sent; not valid where no single address did
-	Prefix    netip.Prefix // what the action applies to; not valid for tampering and for targeted accounts
+	Prefix    netip.Prefix // what the action applies to; not valid where a frame was tampered with
 	Reason    Reason
 	Points    float64 // of the last piece of evidence
 	Score     float64 // after it

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -18,6 +20,8 @@ const (
 	maxReports  = 1 << 16
 	maxPairs    = 1 << 16
 	maxPending  = 1 << 16
+	maxFlows    = 1 << 18
+	flowTTL     = 24 * 60 * minute // of a flow after its latest login, or half of it longer
 )
 
 // Engine judges sources. It is not safe for concurrent use.
@@ -35,9 +39,12 @@ type Engine struct {
 
 	sources  *tracker
 	attempts *window[dialogue]
-	pairs    *window[pair] // of a source without trust and an account that fails from it
+	pairs    *window[pair] // of a source and an account that fails from it, where a trust has no place for it
 	reports  *window[struct{}]
-	breached *window[key] // logins after guessing, by source and account
+	breached *window[breached] // logins after guessing, by source and account
+	slow     *window[struct{}] // who was reported as guessing slowly, by source and account
+	flows    *window[struct{}] // from which accounts logged in: source, port, transport and account
+	wide     *window[wide]     // networks of several sources of IPv6 that attack
 	waiting  waiting
 	ring     ring
 
@@ -55,8 +62,8 @@ type Engine struct {
 
 	trusts    map[key]*trust
 	accounts  map[uint64]*account
-	swept     int64        // when accounts were last gone through, ns
-	failing   *window[key] // known good sources that fail
+	swept     int64 // when accounts were last gone through, ns
+	failing   failing
 	stormEnd  int64
 	allow     *prefixes[[]origin]
 	protected *prefixes[[]origin]
@@ -73,9 +80,15 @@ type Engine struct {
 }
 
 // New makes an engine. The policy must be valid; see policy.Load.
-func New(cfg policy.Policy) *Engine {
+func New(cfg policy.Policy) *Engine { return newEngine(cfg, newSecrets(rand.Uint64())) }
+
+// NewRepeatable makes an engine that decides the same about the same events each time. Whoever knows how it counts accounts
+// can choose such that look like fewer, so it is for recordings, not for attackers who are there.
+func NewRepeatable(cfg policy.Policy) *Engine { return newEngine(cfg, newSecrets(0)) }
+
+func newEngine(cfg policy.Policy, s secrets) *Engine {
 	e := &Engine{
-		secrets:    newSecrets(),
+		secrets:    s,
 		ipv6Prefix: cfg.IPv6Prefix,
 		rules:      indexRules(),
 		powers:     newPowers(),
@@ -83,12 +96,15 @@ func New(cfg policy.Policy) *Engine {
 		attempts:   newWindow[dialogue](attemptTTL, maxAttempts),
 		pairs:      newWindow[pair](spell*second, maxPairs),
 		reports:    newWindow[struct{}](reportTTL, maxReports),
-		breached:   newWindow[key](int64(cfg.Ban.Memory), maxReports),
+		breached:   newWindow[breached](int64(cfg.Ban.Memory), maxReports),
+		slow:       newWindow[struct{}](24*60*minute, maxReports),
+		flows:      newWindow[struct{}](flowTTL, maxFlows),
+		wide:       newWindow[wide](spell*second, maxReports),
 		bans:       make(map[netip.Prefix]*ban),
 		networks:   make(map[netip.Prefix]network),
 		trusts:     make(map[key]*trust),
 		accounts:   make(map[uint64]*account),
-		failing:    newWindow[key](int64(cfg.Storm.Within), maxReports),
+		failing:    newFailing(int64(cfg.Storm.Within)),
 		allow:      newPrefixes[[]origin](),
 		protected:  newPrefixes[[]origin](),
 		grace:      newPrefixes[int64](),
@@ -120,7 +136,7 @@ func (e *Engine) Configure(now time.Time, cfg policy.Policy) []Decision {
 func (e *Engine) configure(cfg policy.Policy) {
 	e.cfg = cfg
 	e.sources.max = cfg.MaxSources
-	e.failing.ttl = int64(cfg.Storm.Within)
+	e.failing.setTTL(int64(cfg.Storm.Within))
 	e.breached.ttl = int64(cfg.Ban.Memory)
 	e.honey = make(map[string]bool, len(cfg.Honeypots))
 	for _, name := range cfg.Honeypots {
@@ -167,6 +183,9 @@ func (e *Engine) handle(now time.Time, about *subject, ev *security.Event, out [
 	c.Engine, c.ev, c.out = e, ev, out
 	c.proven = ev.Remote.Transport.Proven() && ev.Service != security.SIP
 	c.peek() // at once: what follows goes on while the memory answers
+	if ev.Hostile && c.hostile() {
+		return c.done()
+	}
 	switch c.rule.kind {
 	case login:
 		c.login()
@@ -234,14 +253,29 @@ func (e *Engine) settle(now time.Time, out []Decision, n int) []Decision {
 	return out
 }
 
-// Tamper reports a frame that Asterisk does not write by itself; what is a constant text of the decoder's. There is
-// one decision an hour for each text and Asterisk; count the frames yourself.
-func (e *Engine) Tamper(now time.Time, pbx, what string, out []Decision) []Decision {
+// Tamper reports a frame that Asterisk does not write by itself; what is a constant text of the decoder's, and sources
+// are the addresses that the frame names. There is one decision an hour for each text and Asterisk; count the frames
+// yourself.
+func (e *Engine) Tamper(now time.Time, pbx, what string, sources []netip.Addr, out []Decision) []Decision {
 	e.advance(now)
 	if e.reports.seen(e.now, e.id(forTampering, key{}, e.mix(e.text(pbx), e.text(what)))) {
 		return out
 	}
+	if len(sources) > 0 { // texts of addresses without a zone: digits, letters and colons
+		what += "; the frame names " + joined(sources)
+		if len(sources) > 1 {
+			what += ": one of them is the sender, the others are invented"
+		}
+	}
 	return append(out, Decision{Time: stamp(e.now), Action: Tampering, Reason: Malformed, PBX: pbx, Detail: what})
+}
+
+func joined(addresses []netip.Addr) string {
+	texts := make([]string, len(addresses))
+	for i, a := range addresses {
+		texts[i] = a.WithZone("").String()
+	}
+	return strings.Join(texts, ", ")
 }
 
 func (e *Engine) pbxIndex(name string) uint8 {

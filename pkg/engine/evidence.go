@@ -36,6 +36,10 @@ const (
 	noteEnumeration
 	noteMisconfigured
 	noteBreach
+	noteHostile
+	notePossibleBreach
+	noteCopies
+	noteSuspected
 )
 
 var noteTexts = [...]string{
@@ -54,6 +58,10 @@ var noteTexts = [...]string{
 	"challenges for many known accounts, none answered",
 	"an error of set-up, not an attack",
 	"a right password, but guessed: no trust",
+	"bytes that no phone sends: one such request is enough",
+	"a right password for an account that is being guessed, from where it never was: no trust yet",
+	"copies of one answer, more than a network makes: guesses",
+	"the account may be under distributed guessing: no allowance for a phone's pace",
 }
 
 // record is one piece of evidence in the ring.
@@ -78,6 +86,7 @@ type record struct {
 // reasonList gives reasons a byte each in records.
 var reasonList = [...]Reason{
 	UnknownAccount, WrongPassword, ACL, UnansweredChallenge, Manager, Honeypot, Login, Distributed, Configuration, Pace,
+	Malformed,
 }
 
 func reasonIndex(r Reason) uint8 {

@@ -26,6 +26,12 @@ const (
 	forLimit
 	forTally
 	forSource
+	forFlow
+	forWide
+	forGuessing
+	forBreachTold
+	forSuspected
+	forOwner
 	forMisconfigured // plus the index of the reason
 )
 
@@ -33,10 +39,11 @@ const (
 type secrets struct {
 	seed   maphash.Seed
 	k0, k1 uint64
+	sketch uint64 // of bitOf; 0 makes it the same in every engine
 }
 
-func newSecrets() secrets {
-	s := secrets{seed: maphash.MakeSeed()}
+func newSecrets(sketch uint64) secrets {
+	s := secrets{seed: maphash.MakeSeed(), sketch: sketch}
 	s.k0, s.k1 = s.text("k0"), s.text("k1")|1
 	return s
 }
@@ -58,14 +65,13 @@ func (s *secrets) idOf(p purpose, k *key, x uint64) uint64 {
 	return s.mix(h, x)
 }
 
-// bitOf places an account in a sketch of 64 bits. It is the same in every engine, so that decisions do not depend on the
-// seed; who picks names that collide only hides guesses at accounts that he cannot choose.
-func bitOf(account string) uint8 {
+// bitOf places an account in a sketch of 64 bits. The secret keeps an attacker from guessing accounts that share a bit.
+func (s *secrets) bitOf(account string) uint8 {
 	h := uint64(14695981039346656037) // FNV-1a
 	for i := range len(account) {
 		h = (h ^ uint64(account[i])) * 1099511628211
 	}
-	return uint8(h * 0x9e3779b97f4a7c15 >> 58)
+	return uint8((h ^ s.sketch) * (0x9e3779b97f4a7c15 ^ s.sketch<<1) >> 58) // the multiplier is odd
 }
 
 // key is a source: an IPv4 address or an IPv6 prefix, in the 16-byte form of its first address.

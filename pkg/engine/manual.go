@@ -130,7 +130,12 @@ func (e *Engine) forgetGuesses(sources map[key]bool) {
 		return
 	}
 	e.pairs.remove(func(p pair) bool { return sources[p.from] })
-	e.breached.remove(func(k key) bool { return sources[k] })
+	e.breached.remove(func(b breached) bool { return sources[b.from] })
+	for k := range sources {
+		if t := e.trusts[k]; t != nil {
+			t.fails, t.rushed = nil, 0
+		}
+	}
 }
 
 // pardon ends bans.

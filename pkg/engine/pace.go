@@ -8,7 +8,33 @@ type pace struct {
 	first   uint32  // failure of this spell, seconds
 	guesses uint8   // since tokens were last zero
 	held    uint8   // of them not charged, as a phone's
-	total   uint16  // guesses since first
+	total   uint16  // guesses since first, within a spell
+	copies  float32 // copies of an answer when none was due, leaking like tokens
+	copied  uint8   // of them not charged
+	resent  float32 // retransmissions when they were due, leaking one each transaction
+}
+
+// failures is how an account fails at one source.
+type failures struct {
+	pace
+	rush   bucket // of guesses, as fast as phones may be when a PBX has lost their passwords
+	proven bool   // at least one guess could not have been forged
+}
+
+// bucket counts what leaks at a steady pace.
+type bucket struct {
+	at     int64 // of the last leak, ns
+	tokens float32
+}
+
+// add puts n into a bucket that leaks so many a minute, and returns what is in it.
+func (b *bucket) add(now int64, n, perMinute float64) float64 {
+	if b.at != 0 && now > b.at {
+		b.tokens = float32(max(0, float64(b.tokens)-perMinute*float64(now-b.at)/float64(minute)))
+	}
+	b.at = max(b.at, now)
+	b.tokens += float32(n)
+	return float64(b.tokens)
 }
 
 // spell is how long a phone may be silent before its failures begin anew, in seconds.
@@ -25,18 +51,23 @@ func (p *pace) leak(now int64, perMinute float64) {
 		return
 	}
 	p.at = now
+	leaked := float32(perMinute * float64(dt) / float64(minute))
+	p.resent = max(0, p.resent-float32(dt)/float32(transactionTime*millisecond))
+	if p.copies = max(0, p.copies-leaked); p.copies == 0 {
+		p.copied = 0
+	}
 	if p.tokens <= 0 {
 		return
 	}
-	if p.tokens -= float32(perMinute * float64(dt) / float64(minute)); p.tokens <= 0 {
+	if p.tokens -= leaked; p.tokens <= 0 {
 		p.tokens, p.peak, p.guesses, p.held = 0, 0, 0, 0
 	}
 }
 
 // add counts one more distinct guess. The pace is up to date.
 func (p *pace) add(now int64) {
-	if p.total == 0 {
-		p.first = seconds(now)
+	if p.total == 0 || seconds(now)-p.first >= spell {
+		p.first, p.total = seconds(now), 0
 	}
 	p.at = now
 	p.tokens++
@@ -46,19 +77,27 @@ func (p *pace) add(now int64) {
 }
 
 // phone says whether the pace is that of a phone.
-func (p *pace) phone(burst int) bool { return burst > 0 && float64(p.tokens) <= float64(burst) }
+func (p *pace) phone(burst int) bool {
+	return burst > 0 && float64(p.tokens) <= float64(burst) && !p.crowded(burst)
+}
 
 // stubborn says whether the failures have gone on for long enough to be reported as a wrong set-up.
 func (p *pace) stubborn(now int64) bool { return p.total >= 3 && seconds(now)-p.first >= 30 }
 
 // guessed says whether there were n guesses, faster than a phone's or a person's.
-func (p *pace) guessed(n int) bool { return int(p.guesses) >= n && float64(p.peak) > float64(n-1) }
+func (p *pace) guessed(n int) bool {
+	return n > 0 && int(p.guesses) >= n && float64(p.peak) > float64(n-1)
+}
 
-// release returns how many guesses are charged now: this one and those that were held back as a phone's.
-func (p *pace) release() float64 {
-	n := float64(p.held) + 1
-	p.held = 0
-	return n
+// release returns how many guesses are charged now: this one, if it is none of the copies, and those that were held back
+// as a phone's.
+func (p *pace) release(r repeat) float64 {
+	n := float64(p.held) + float64(p.copied)
+	if r.copies == 0 {
+		n++
+	}
+	p.held, p.copied = 0, 0
+	return max(n, 1)
 }
 
 // seconds is a time in the short form that sources keep, good until the year 2106.

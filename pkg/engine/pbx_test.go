@@ -80,8 +80,11 @@ func TestPBX(t *testing.T) {
 			for range 30 {
 				for i := range 10 {
 					for o := range 10 {
-						w.crack(6, host(o), extension(10*o+i), tls).crack(6, host(o), extension(500+i), tls)
+						w.crack(6, host(o), extension(10*o+i), tls)
 					}
+				}
+				for o := range 10 { // a new phone in each office that never worked
+					w.round(host(o), extension(500+o), tls)
 				}
 				w.pass(10 * time.Second)
 			}
@@ -98,7 +101,13 @@ func TestPBX(t *testing.T) {
 			for o := range 6 {
 				w.login(host(o), extension(o), tls)
 			}
-			w.crack(60, host(0), "900", tls).wantBanned(host(0)).pass(10 * time.Second)
+			for i := range 5 { // its phones, that logged in before
+				w.login(host(0), extension(10+i), tls)
+			}
+			for i := range 5 {
+				w.crack(12, host(0), extension(10+i), tls)
+			}
+			w.wantBanned(host(0)).pass(10 * time.Second)
 			for o := 1; o < 5; o++ {
 				w.crack(1, host(o), extension(o), tls)
 			}
@@ -203,7 +212,7 @@ func TestPBX(t *testing.T) {
 					w.scan(a, strconv.Itoa(i)).send(security.InvalidPassword, a, "x", manager, tcp)
 				}
 			}
-			w.wantQuiet()
+			w.wantNever("127.0.0.1", "192.0.2.1", "192.0.2.254", "fe80::1").wantDecision(4, engine.Observe, engine.Allowed)
 		}},
 		{"a host name in the allow list that moves", nil, func(w *world) {
 			old, now := netip.MustParsePrefix("192.0.2.90/32"), netip.MustParsePrefix("192.0.2.91/32")
@@ -248,11 +257,11 @@ func TestPBX(t *testing.T) {
 		}},
 		{"hostile bytes in the stream", nil, func(w *world) {
 			for range 100 {
-				w.log = w.e.Tamper(w.now, "pbx", "a key twice", w.log)
+				w.log = w.e.Tamper(w.now, "pbx", "a key twice", nil, w.log)
 			}
 			w.wantDecision(1, engine.Tampering, engine.Malformed)
 			w.now = w.now.Add(2 * time.Hour)
-			w.log = w.e.Tamper(w.now, "pbx", "a key twice", w.log)
+			w.log = w.e.Tamper(w.now, "pbx", "a key twice", nil, w.log)
 			w.wantDecision(2, engine.Tampering, engine.Malformed)
 		}},
 	})

@@ -141,9 +141,9 @@ func TestAGuessOfATargetedAccountIsEnough(t *testing.T) {
 	for _, m := range []policy.Multiply{{}, byCountry(0.1)} {
 		w := placed(t, m, func(p *policy.Policy) { p.Targeted.Sources = 3 })
 		for i := range 3 {
-			w.crack(6, []string{"192.0.2.201", "192.0.2.202", "192.0.2.203"}[i], "201")
+			w.crack(6, []string{"192.0.2.201", "192.0.2.202", "192.0.2.203"}[i], "201", tcp)
 		}
-		w.crack(6, bad, "201").wantBanned(bad)
+		w.crack(1, bad, "201", tcp).wantBanned(bad)
 	}
 }
 

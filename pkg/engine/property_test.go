@@ -156,7 +156,7 @@ func TestWhateverHappens(t *testing.T) {
 		cfg := anyPolicy(t)
 		cfg.MaxSources = some(t, "max_sources", 3, 1000)
 		cfg.Limits.ForgeableBans = some(t, "forgeable_bans", 2, 1000)
-		e := New(cfg)
+		e := NewRepeatable(cfg)
 		e.play(story(t), nil, func(s step, out []Decision) {
 			for _, d := range out {
 				if !(d.Score >= 0) || !(d.Points >= 0) || math.IsInf(d.Score, 0) {
@@ -198,7 +198,7 @@ func TestSameEventsSameDecisions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg, steps := anyPolicy(t), story(t)
 		cfg.MaxSources = some(t, "max_sources", 3, 1000)
-		first, second := New(cfg).play(steps, nil, nil), New(cfg).play(steps, nil, nil)
+		first, second := NewRepeatable(cfg).play(steps, nil, nil), NewRepeatable(cfg).play(steps, nil, nil)
 		if !reflect.DeepEqual(first, second) {
 			t.Fatalf("%v\n%v", lines(first), lines(second))
 		}
@@ -211,8 +211,8 @@ func TestTicksDecideNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg, steps := anyPolicy(t), story(t)
 		parts := rapid.SliceOfN(rapid.IntRange(0, 3), len(steps), len(steps)).Draw(t, "ticks")
-		seldom := New(cfg).play(steps, nil, nil)
-		often := New(cfg).play(steps, func(i int) (at []time.Time) {
+		seldom := NewRepeatable(cfg).play(steps, nil, nil)
+		often := NewRepeatable(cfg).play(steps, func(i int) (at []time.Time) {
 			if i > 0 {
 				pause := steps[i].at.Sub(steps[i-1].at)
 				for n := range parts[i] {
@@ -360,11 +360,26 @@ func TestTrackerIsAMapWithQueues(t *testing.T) {
 	})
 }
 
-// TestSketchesAreTheSameInEveryEngine pins the places: with a seed they would differ from run to run.
-func TestSketchesAreTheSameInEveryEngine(t *testing.T) {
+// TestSketchesAreSecret pins the places of an engine for recordings, where they would else differ from run to run, and
+// wants other ones where an attacker could use them.
+func TestSketchesAreSecret(t *testing.T) {
+	cfg := policy.Default().Policy
+	fixed := NewRepeatable(cfg)
 	for account, want := range map[string]uint8{"": 62, "201": 22, "alice": 4} {
-		if got := bitOf(account); got != want {
+		if got := fixed.bitOf(account); got != want {
 			t.Errorf("bitOf(%q) = %d, want %d", account, got, want)
 		}
+	}
+	same := 0
+	for range 8 {
+		e := New(cfg)
+		for i := range 64 {
+			if account := strconv.Itoa(200 + i); e.bitOf(account) == fixed.bitOf(account) {
+				same++
+			}
+		}
+	}
+	if same > 8*64/4 { // by chance one of 64
+		t.Errorf("%d of %d accounts have the place that anybody can compute", same, 8*64)
 	}
 }

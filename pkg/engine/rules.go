@@ -21,10 +21,10 @@ const (
 // unknown is the account that PJSIP names where it found no endpoint (res_pjsip/pjsip_distributor.c).
 const unknown = "<unknown>"
 
-// What an account may be in a rule, besides a name: control characters, which no event holds.
+// What an account may be in a rule, besides a name: texts with a NUL, which ends Asterisk's.
 const (
 	anonymous = "\x00"
-	named     = "\x01"
+	named     = "\x00\x00"
 )
 
 // rule is one row of the evidence table. The first row that fits an event decides.

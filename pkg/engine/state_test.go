@@ -116,7 +116,7 @@ func TestADecisionIsReadBackAsItWasWritten(t *testing.T) {
 	for range 3 {
 		w.scan("2001:db8::66", "\x1b[2Jodd", over(security.TLS))
 	}
-	w.log = w.e.Tamper(w.now, "pbx", "order", w.log)
+	w.log = w.e.Tamper(w.now, "pbx", "order", nil, w.log)
 	if len(w.log) != 3 {
 		t.Fatal(w.actions())
 	}

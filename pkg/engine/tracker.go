@@ -20,7 +20,7 @@ type tracker struct {
 
 // newTracker makes a tracker for up to max sources of which most are forgotten after a time in seconds.
 func newTracker(max int, memory uint32) *tracker {
-	return &tracker{secrets: newSecrets(), queues: queues{width: memory/(ages/2) + 1}, free: none, max: max}
+	return &tracker{secrets: newSecrets(0), queues: queues{width: memory/(ages/2) + 1}, free: none, max: max}
 }
 
 func (t *tracker) slot(i int32) *source { return &t.sources[uint32(i)/chunkSize][uint32(i)%chunkSize] }

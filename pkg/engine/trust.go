@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"cmp"
+	"fmt"
+	"math"
 	"math/bits"
 	"slices"
 )
@@ -21,13 +24,15 @@ type trust struct {
 	over  bool              // its end was reported
 	lost  bool              // it ended early: only a login brings it back
 	good  map[uint64]string // accounts that logged in from there, by hash
-	fails map[uint64]*fail  // accounts that failed from there within trust.ttl
+	fails map[uint64]*fail  // the accounts that failed from there worst within trust.ttl
+
+	rush   bucket // of evidence that a PBX which lost its passwords does not explain
+	rushed int64  // when there was too much of it last, ns
 }
 
 // fail is an account that fails at a trusted source.
 type fail struct {
-	pace
-	proven  bool // at least one guess could not have been forged
+	failures
 	foreign bool // the account never logged in from there
 }
 
@@ -55,10 +60,20 @@ func (e *Engine) trustOf(s *source) *trust {
 	return nil
 }
 
-// knownGood says whether a source was trusted within storm.memory.
+// knownGood says whether a source was trusted within storm.memory, and did not lose its trust by failing.
 func (e *Engine) knownGood(k key) bool {
 	t := e.trusts[k]
-	return t != nil && e.now-t.last < int64(e.cfg.Storm.Memory)
+	return t != nil && !t.lost && e.now-t.last < int64(e.cfg.Storm.Memory)
+}
+
+// worksHere says whether an account logged in from the source of the event, which did not lose its trust since.
+func (c *call) worksHere(id uint64) bool {
+	t := c.trusts[c.key]
+	if t == nil || t.lost {
+		return false
+	}
+	_, ok := t.good[id]
+	return ok
 }
 
 // login judges a right password: trust for the source, unless it was guessed.
@@ -69,23 +84,29 @@ func (c *call) login() {
 	c.proven = true // the nonce is bound to the source address: the answer came from there
 	id := c.account()
 	s := c.source()
-	pair := c.id(forBreach, c.key, id)
-	if c.guessed(id) {
-		if c.breached.get(c.now, pair) == nil {
-			*c.breached.put(c.now, pair) = c.key
+	flow := c.flow(id)
+	known := c.flows.get(c.now, flow) != nil // whoever guessed, it was not this phone
+	if !known {
+		guesses := c.guesses(id)
+		if guesses != nil && guesses.guessed(c.cfg.Breach.Failures) {
+			if c.breach(id, guesses, Guessed, "a login right after guessing: change this account's password now") {
+				return
+			}
+		} else if have := c.breached.get(c.now, c.id(forBreach, c.key, id)); have != nil && have.until > c.now {
+			return
 		}
-		c.record(s, 0, Login, noteBreach)
-		c.decide(Breach, Guessed, c.prefixOf(c.key), 0, true,
-			"a login right after guessing: change this account's password now")
-		return
-	}
-	if c.breached.get(c.now, pair) != nil {
-		return
 	}
 	if s != nil {
 		more := c.sources.details(s)
 		more.login, more.overflow, s.open = c.now, 0, 0
 	}
+	if !known && c.mayBeGuessed(id) {
+		c.record(s, 0, Login, notePossibleBreach)
+		c.reportBreach(id, Distributed,
+			"this account is being guessed, and logged in from where it never was: perhaps a guess was right; no trust while it goes on")
+		return
+	}
+	c.flows.renew(c.now, flow)
 	if m := c.cfg.Trust.Match; m != nil && !m.MatchString(c.ev.Account) {
 		return
 	}
@@ -97,10 +118,55 @@ func (c *call) login() {
 			c.release(b)
 		}
 	}
-	if net, ok := c.networkOf(c.prefixOf(c.key)); ok {
+	for _, net := range c.networksOf(c.prefixOf(c.key)) {
 		if b := c.bans[net]; b != nil && b.reason == Network && b.until > c.now {
 			c.release(b)
 		}
+	}
+}
+
+// flow identifies from where exactly an account logs in: address, port and transport. Nobody else has the packets of it.
+func (c *call) flow(account uint64) uint64 {
+	to := uint64(c.ev.Remote.AddrPort.Port())<<8 | uint64(c.ev.Remote.Transport)
+	return c.id(forFlow, c.flowKey(), c.mix(account, to))
+}
+
+// flowKey is the address of the event itself: a source of IPv6 is a network of many.
+func (c *call) flowKey() key { return key(c.addr.As16()) }
+
+// breach judges a login after guesses of its account from the same source, which are nil where the login itself is
+// hostile. It returns whether the login earns nothing. Forged packets can make any login look guessed, so unproven
+// guesses take nothing from an account that logged in from there before, and are remembered for ban.forgeable_max only.
+func (c *call) breach(id uint64, guesses *failures, reason Reason, detail string) (tainted bool) {
+	c.record(c.source(), 0, Login, noteBreach)
+	c.reportBreach(id, reason, detail)
+	until := int64(math.MaxInt64)
+	if guesses != nil && !guesses.proven {
+		if c.worksHere(id) {
+			guesses.pace = pace{at: c.now}
+			return false
+		}
+		until = c.now + int64(c.cfg.Ban.ForgeableMax)
+	}
+	pair := c.id(forBreach, c.key, id)
+	b := c.breached.get(c.now, pair)
+	if b == nil {
+		b = c.breached.put(c.now, pair)
+	}
+	b.from, b.until = c.key, max(b.until, until)
+	return true
+}
+
+// breached is a login after guessing. What logs in from there earns no trust until then, ns.
+type breached struct {
+	from  key
+	until int64
+}
+
+// reportBreach reports a breach once an hour for each source and account.
+func (c *call) reportBreach(id uint64, reason Reason, detail string) {
+	if !c.reports.seen(c.now, c.id(forBreachTold, c.key, c.mix(id, uint64(reasonIndex(reason))))) {
+		c.decide(Breach, reason, c.prefixOf(c.key), 0, true, detail)
 	}
 }
 
@@ -193,24 +259,26 @@ func (e *Engine) trustOver(tm timer, out []Decision) []Decision {
 }
 
 // wrongPassword judges a wrong password of an account that exists, worth w points.
-func (c *call) wrongPassword(w float64) {
+func (c *call) wrongPassword(w float64, r repeat) {
 	if t := c.trust(); t != nil {
-		c.customerFails(t, c.account(), w)
+		c.customerFails(t, c.account(), w, r)
 	} else {
-		c.strangerFails(c.account(), w)
+		c.strangerFails(c.account(), w, r)
 	}
 }
 
 // customerFails judges a wrong password at a trusted source: an account that never worked there counts against the
 // number of accounts, and any account that fails faster than a phone retries costs points.
-func (c *call) customerFails(t *trust, id uint64, w float64) {
+func (c *call) customerFails(t *trust, id uint64, w float64, r repeat) {
 	_, here := t.good[id]
-	f := c.failAt(t, id, !here)
-	if f == nil { // so many accounts fail that there is no room: no phones
-		c.charge(w, WrongPassword, noNote)
+	f := c.failOf(t, id, !here)
+	burst := c.cfg.Misconfigured.Burst
+	if c.tolerates(&f.pace, &f.pace, r, burst) {
 		return
 	}
 	f.proven = f.proven || c.proven
+	c.accountGuessed(id, r)
+	c.rushes(t, here, &f.failures)
 	if limit := c.cfg.Trust.Accounts; limit > 0 && f.foreign {
 		foreign, proven := 0, 0
 		for _, f := range t.fails {
@@ -226,25 +294,49 @@ func (c *call) customerFails(t *trust, id uint64, w float64) {
 		case proven <= limit:
 			c.tolerate(Accounts,
 				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
-		case c.stormy():
-			c.tolerate(Storm, "too many accounts fail from a trusted source while many others do: "+stormText)
+			c.alarmGuessing(Accounts, c.key, 0, c.proven, "a trusted source guesses the passwords of many accounts: it is not banned, since the "+
+				"packets could be forged in a customer's name")
 		default:
 			c.distrust(t, Accounts, "too many accounts that never worked from there fail")
 		}
 		if foreign > limit {
-			c.charge(w*f.release(), WrongPassword, noNote)
+			c.charge(w*f.release(r), WrongPassword, noNote)
 			return
 		}
+	}
+	if here {
+		c.mayBeStorm(t, id, &f.failures)
 	}
 	n := notePace
 	if here {
 		n = noteKnownHere
 	}
-	c.atPace(&f.pace, &f.pace, c.cfg.Misconfigured.Burst, n, w)
+	c.atPace(&f.pace, &f.failures, burst, n, w, r)
+}
+
+// tolerates counts the answer of the event in its paces, which may be one, and says whether it may be a retransmission,
+// which costs nothing.
+func (c *call) tolerates(p, one *pace, r repeat, burst int) bool {
+	if r.copies == 0 {
+		p.add(c.now)
+		if one != p {
+			one.add(c.now)
+		}
+		return false
+	}
+	if p.takesRepeat(r, burst) {
+		return true
+	}
+	p.addCopies(int(p.copied))
+	if one != p {
+		one.addCopies(int(p.copied))
+		one.peak = max(one.peak, p.peak)
+	}
+	return false
 }
 
 // strangerFails judges a wrong password from a source without trust.
-func (c *call) strangerFails(id uint64, w float64) {
+func (c *call) strangerFails(id uint64, w float64, r repeat) {
 	s := c.source()
 	if s == nil {
 		return
@@ -252,32 +344,47 @@ func (c *call) strangerFails(id uint64, w float64) {
 	perMinute, burst := c.cfg.Misconfigured.PerMinute, c.cfg.Misconfigured.Burst
 	more := c.sources.details(s)
 	pair := c.pair(id)
-	more.failing.add(c.now, bitOf(c.ev.Account))
+	more.failing.add(c.now, c.bitOf(c.ev.Account))
 	many := bits.OnesCount64(more.failing.seen) > c.cfg.Misconfigured.Accounts
 	more.pace.leak(c.now, perMinute)
-	phone := pair.stubborn(c.now) && more.pace.phone(burst) && !many
-	more.pace.add(c.now)
-	pair.add(c.now)
+	stubborn := pair.stubborn(c.now) && more.pace.phone(burst) && !many
+	since := pair.first
+	if c.tolerates(&more.pace, &pair.pace, r, burst) {
+		return
+	}
+	pair.proven = pair.proven || c.proven
+	attack := c.accountGuessed(id, r)
+	if t := c.trusts[c.key]; t != nil && !t.lost {
+		_, here := t.good[id]
+		if c.rushes(t, here, &pair.failures); here {
+			c.mayBeStorm(t, id, &pair.failures)
+		}
+	}
+	c.widen(w)
+	old := stubborn && attack != nil && since < seconds(attack.suspectedAt)
 	switch {
-	case c.underAttack(id) && !phone:
+	case attack != nil && attack.targeted > c.now && !stubborn:
 		c.charge(max(w, c.cfg.Threshold-float64(s.score)), Distributed, noteTargeted)
+	case attack != nil && attack.suspected > c.now && !old:
+		more.pace.release(r)
+		c.charge(w, WrongPassword, noteSuspected)
 	case many:
-		c.charge(w*more.pace.release(), WrongPassword, noNote)
+		c.charge(w*more.pace.release(r), WrongPassword, noNote)
 	case c.roams(id):
-		c.atPace(&more.pace, pair, burst+c.cfg.Roaming.Guesses, noteRoaming, w)
+		c.atPace(&more.pace, &pair.failures, burst+c.cfg.Roaming.Guesses, noteRoaming, w, r)
 	default:
-		c.atPace(&more.pace, pair, burst, notePace, w)
+		c.atPace(&more.pace, &pair.failures, burst, notePace, w, r)
 	}
 }
 
 // pair is how one account fails from one source.
 type pair struct {
-	pace
+	failures
 	from key
 }
 
 // pair returns how one account fails from the source of the event, up to date.
-func (c *call) pair(id uint64) *pace {
+func (c *call) pair(id uint64) *pair {
 	id = c.id(forPair, c.key, id)
 	p := c.pairs.get(c.now, id)
 	if p == nil {
@@ -285,29 +392,50 @@ func (c *call) pair(id uint64) *pace {
 		p.at, p.from = c.now, c.key
 	}
 	p.leak(c.now, c.cfg.Misconfigured.PerMinute)
-	return &p.pace
+	return p
 }
+
+// slowGuesses is how many failures of one account from one source within an hour are more than a person or a phone that
+// somebody looks after makes.
+const slowGuesses = 20
 
 // atPace spares a phone and charges a guesser: once the pace shows a guesser, the guesses that were spared count too.
 // The pace may be that of several accounts, of which one fails now.
-func (c *call) atPace(p, one *pace, burst int, n note, w float64) {
+func (c *call) atPace(p *pace, one *failures, burst int, n note, w float64, r repeat) {
 	if p.phone(burst) {
 		p.held = min(p.held+1, 250)
 		if one.stubborn(c.now) {
 			c.misconfigured(Pace, "this account fails again and again, no faster than a phone retries: its password is wrong")
 		}
+		if one.total > slowGuesses && !c.slow.seen(c.now, c.id(forGuessing, c.key, c.account())) {
+			c.decide(Guessing, Pace, c.prefixOf(c.key), 0, c.proven, fmt.Sprintf("%d failures of this account within an hour, no faster "+
+				"than a phone retries: a phone that nobody mends, or somebody who guesses slowly; not banned", one.total))
+		}
 		c.charge(0, WrongPassword, n)
 		return
 	}
-	if many := p.release(); many > 1 {
+	if r.copies > 0 {
+		c.charge(w*p.release(r), WrongPassword, noteCopies)
+		return
+	}
+	if many := p.release(r); many > 1 {
 		c.charge(w*many, WrongPassword, noteWithheld)
 		return
 	}
 	c.charge(w, WrongPassword, noNote)
 }
 
-// failAt counts one more guess of an account at a trusted source. It returns nil where too many accounts fail.
-func (c *call) failAt(t *trust, id uint64, foreign bool) *fail {
+// alarmGuessing reports, once an hour for each source, reason and account, that passwords are guessed and nobody is banned
+// for it.
+func (c *call) alarmGuessing(reason Reason, k key, account uint64, proven bool, detail string) {
+	if !c.reports.seen(c.now, c.id(forGuessing, k, c.mix(account, c.text(string(reason))))) {
+		c.decide(Guessing, reason, c.prefixOf(k), 0, proven, detail)
+	}
+}
+
+// failOf returns how an account fails at a trusted source, up to date. Where so many fail that there is no room, the least
+// bad of them goes to where strangers' are, so that it is known when it logs in after all.
+func (c *call) failOf(t *trust, id uint64, foreign bool) *fail {
 	for id, f := range t.fails {
 		if c.now-f.at >= int64(c.cfg.Trust.TTL) {
 			delete(t.fails, id)
@@ -315,36 +443,49 @@ func (c *call) failAt(t *trust, id uint64, foreign bool) *fail {
 	}
 	f := t.fails[id]
 	if f == nil {
+		f = &fail{failures: failures{pace: pace{at: c.now}}, foreign: foreign}
+		if have := c.pairs.get(c.now, c.id(forPair, c.key, id)); have != nil {
+			f.failures = have.failures
+		}
 		if len(t.fails) >= maxFails {
-			return nil
+			c.dropFail(t)
 		}
 		if t.fails == nil {
 			t.fails = make(map[uint64]*fail)
 		}
-		f = &fail{pace: pace{at: c.now}, foreign: foreign}
 		t.fails[id] = f
 	}
 	f.leak(c.now, c.cfg.Misconfigured.PerMinute)
-	f.add(c.now)
 	return f
 }
 
-// guessed says whether the account of the event was guessed by the same source just before.
-func (c *call) guessed(id uint64) bool {
-	limit := c.cfg.Breach.Failures
-	if limit <= 0 {
-		return false
-	}
-	var p pace
-	if t := c.trust(); t != nil {
-		if f := t.fails[id]; f != nil {
-			p = f.pace
+// dropFail makes room: it moves the failures of one account, that with the lowest peak and of those the one that failed
+// first, to the window of pairs.
+func (c *call) dropFail(t *trust) {
+	var least uint64
+	var have *fail
+	for id, f := range t.fails {
+		if have == nil || cmp.Or(cmp.Compare(f.peak, have.peak), cmp.Compare(f.at, have.at), cmp.Compare(id, least)) < 0 {
+			least, have = id, f
 		}
-	} else if have := c.pairs.get(c.now, c.id(forPair, c.key, id)); have != nil {
-		p = have.pace
 	}
-	p.leak(c.now, c.cfg.Misconfigured.PerMinute)
-	return p.guessed(limit)
+	p := c.pair(least)
+	p.failures = have.failures
+	delete(t.fails, least)
+}
+
+// guesses returns how the account of the event failed at its source of late, up to date, or nil.
+func (c *call) guesses(id uint64) *failures {
+	var f *failures
+	if t := c.trust(); t != nil && t.fails[id] != nil {
+		f = &t.fails[id].failures
+	} else if have := c.pairs.get(c.now, c.id(forPair, c.key, id)); have != nil {
+		f = &have.failures
+	}
+	if f != nil {
+		f.leak(c.now, c.cfg.Misconfigured.PerMinute)
+	}
+	return f
 }
 
 func (t *trust) accounts() []string {

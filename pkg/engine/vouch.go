@@ -15,8 +15,10 @@ const vouchTTL = 60 * minute
 func (e *Engine) Vouch(now time.Time, pbx string, contacts map[netip.Prefix]string) []Decision {
 	e.advance(now)
 	guessed := make(map[key]bool)
-	for k := range e.breached.values(e.now) {
-		guessed[k] = true
+	for b := range e.breached.values(e.now) {
+		if b.until > e.now {
+			guessed[b.from] = true
+		}
 	}
 	var out []Decision
 	for _, p := range sortedKeys(contacts) {

@@ -105,6 +105,15 @@ func (w *window[V]) obtain(now int64, key uint64) (v *V, old bool) {
 	return &s.value, false
 }
 
+// renew makes key live for at least half of the time to live from now on.
+func (w *window[V]) renew(now int64, key uint64) {
+	if s := w.find(key); s != nil && now-s.at >= w.ttl/2 {
+		s.lost = true
+		w.keys--
+	}
+	w.seen(now, key)
+}
+
 // seen puts key and reports whether it was live already.
 func (w *window[V]) seen(now int64, key uint64) bool {
 	_, old := w.obtain(now, key)

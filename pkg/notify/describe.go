@@ -90,7 +90,12 @@ func title(d engine.Decision, m *message.Message) string {
 	case engine.Misconfigured:
 		return "a phone at " + who + " is misconfigured"
 	case engine.Breach:
+		if d.Reason == engine.Distributed {
+			return who + " may have found a password"
+		}
 		return who + " has found a password"
+	case engine.Guessing:
+		return who + " guesses passwords, and is not banned"
 	case engine.Tampering:
 		return "somebody tampers with Asterisk's events"
 	case engine.Targeted:

@@ -206,10 +206,24 @@ func alarmText(d engine.Decision) string {
 	}
 	switch d.Action {
 	case engine.Breach:
+		if d.Reason == engine.Distributed {
+			return "account " + account + " is being guessed, and logged in" + from + ", where it never was"
+		}
+		if d.Reason == engine.Malformed {
+			return "account " + account + " logged in" + from + " by a program that hides its requests"
+		}
 		return "account " + account + " was guessed, and then logged in" + from
+	case engine.Guessing:
+		if d.Reason == engine.Pace {
+			return "account " + account + " fails all the time" + from
+		}
+		return "passwords are guessed" + from + ", which is trusted"
 	case engine.Targeted:
 		return "many sources guess the password of account " + account
 	case engine.Tampering:
+		if d.Source.IsValid() {
+			return "a program" + from + " hides its requests from log readers: " + printable.String(d.Detail)
+		}
 		return printable.String(d.PBX) + ": somebody forges events of Asterisk: " + printable.String(d.Detail)
 	}
 	return printable.String(d.Detail)
@@ -221,6 +235,8 @@ func alarmTry(d engine.Decision) string {
 		return "change the password of this account now, and look at its calls"
 	case engine.Targeted:
 		return "make sure that this account has a long, random password"
+	case engine.Guessing:
+		return "mend the phone, if it is one; else change the passwords of that place: ringwall why tells which accounts"
 	case engine.Tampering:
 		return "nobody is judged by such events; but look who can reach AMI, above all over HTTP (ringwall doctor)"
 	case engine.Observe:
@@ -455,7 +471,7 @@ func (p *Page) decisions(s *snapshot) (v decisions) {
 	what := map[engine.Action]string{
 		engine.Ban: "banned", engine.Extend: "banned for longer", engine.Unban: "let in again", engine.Trust: "trusted",
 		engine.Untrust: "no longer trusted", engine.Misconfigured: "misconfigured", engine.Breach: "BREACH",
-		engine.Tampering: "forged event", engine.Targeted: "under attack", engine.Observe: "not banned",
+		engine.Tampering: "forged event", engine.Targeted: "under attack", engine.Guessing: "GUESSING", engine.Observe: "not banned",
 	}
 	for _, d := range s.last {
 		r := decisionRow{At: d.Time, Action: string(d.Action), What: what[d.Action], Account: printable.String(d.Account),

@@ -50,7 +50,7 @@ func (w *watch) add(decisions []engine.Decision) {
 		switch d := &decisions[i]; {
 		case d.Action == engine.Misconfigured:
 			insert(w.phones, phone{d.Account, d.Prefix, d.PBX, d.Reason}, d, maxPhones)
-		case d.Action == engine.Breach, d.Action == engine.Tampering, d.Action == engine.Targeted:
+		case d.Action == engine.Breach, d.Action == engine.Tampering, d.Action == engine.Targeted, d.Action == engine.Guessing:
 			insert(w.alarms, alarm{d.Action, d.Reason, d.Account, d.PBX}, d, maxAlarms)
 		case d.Action == engine.Observe && d.Reason == engine.Storm:
 			insert(w.alarms, alarm{d.Action, d.Reason, "", d.PBX}, d, maxAlarms)

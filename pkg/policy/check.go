@@ -40,6 +40,7 @@ func (f *file) policy(p *Policy) {
 	}
 	within(f, "policy.networks.ipv4_prefix", p.Networks.IPv4Prefix, 16, 30, decimalOf, "24")
 	f.several("policy.networks.sources", p.Networks.Sources, 65536, "one banned source would ban its whole network", "8")
+	f.several("policy.networks.ipv6_sources", p.Networks.IPv6Sources, 8, "one attacking source would ban its whole network", "8")
 	for _, name := range serviceNames(p.Services) {
 		oneOf(f, "policy.services."+name, p.Services[name], Enforce, Observe)
 	}

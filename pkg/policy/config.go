@@ -175,8 +175,9 @@ type Trust struct {
 
 // Networks is the ban of whole networks.
 type Networks struct {
-	IPv4Prefix int `yaml:"ipv4_prefix"` // bits
-	Sources    int `yaml:"sources"`     // distinct banned sources; 0 is off
+	IPv4Prefix  int `yaml:"ipv4_prefix"`  // bits
+	Sources     int `yaml:"sources"`      // distinct banned sources; 0 is off
+	IPv6Sources int `yaml:"ipv6_sources"` // distinct attacking sources of a /56 or /48; 0 is off
 }
 
 // AllowEntry is one line of the allow list: a prefix, or a host name that is still to be resolved.

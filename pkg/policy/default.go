@@ -30,7 +30,7 @@ func Default() Config {
 			},
 			Trust:      Trust{TTL: 24 * time.Hour, Tolerance: 10, Accounts: 5},
 			IPv6Prefix: 64,
-			Networks:   Networks{IPv4Prefix: 24},
+			Networks:   Networks{IPv4Prefix: 24, IPv6Sources: 8},
 			Services:   map[string]Mode{"PJSIP": Enforce, "AMI": Enforce, "SIP": Observe},
 			MaxSources: 1_000_000,
 

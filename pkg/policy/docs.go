@@ -72,6 +72,9 @@ func docs() map[string]about {
 			"a /24 is the smallest network that is routed on its own, and so has one owner"},
 		"policy.networks.sources": {"How many banned sources in a network ban the network: 2 to 65536, 0 is off.",
 			"a network may hold customers whom Ringwall has not met yet"},
+		"policy.networks.ipv6_sources": {"How many sources of a /56 or /48 of IPv6 that attack at once ban it, half as many over TCP: 2 to 8, 0 is off. " +
+			"A /48 needs three such /56.",
+			"whoever has a /48 has 65,536 sources; a network with a customer in it is never banned"},
 		"policy.services": {"For each service of Asterisk that reports events: enforce, or observe as in mode. The ones that are left out keep their default.", ""},
 		"policy.services.PJSIP": {"Phones and trunks by chan_pjsip.",
 			"its addresses are those that the packets came from"},
@@ -178,7 +181,7 @@ func docs() map[string]about {
 		"notify[].content_type": {"What the body is. One of JSON is checked before it is used.", "nearly every service reads JSON"},
 		"notify[].exec": {"A program to start instead, its whole path and its arguments, without a shell: it finds the decision in RINGWALL_ACTION, RINGWALL_PREFIX, RINGWALL_SOURCE, RINGWALL_REASON, RINGWALL_ACCOUNT, RINGWALL_COUNTRY … and as JSON on its standard input. Arguments are no place for secrets. What it leaves running is ended with it.",
 			"none"},
-		"notify[].actions": {"Of what: ban, extend, unban, trust, untrust, misconfigured, breach, tampering, targeted, observe.",
+		"notify[].actions": {"Of what: ban, extend, unban, trust, untrust, misconfigured, breach, tampering, targeted, guessing, observe.",
 			"what a person may want to act on"},
 		"notify[].reasons":         {"Only of decisions with one of these reasons, as ringwall history shows them; [] is all.", "all of them"},
 		"notify[].pbx":             {"Only of decisions about these Asterisks, by name; [] is all, and bans by hand too.", "all of them"},

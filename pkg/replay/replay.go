@@ -55,7 +55,7 @@ type Progress struct {
 // logs of two servers, are merged. A file that cannot be read does not stop the others; see [Summary.Failed]. The
 // error is that of ctx or of Options.Decide. Memory is bounded, except for some 200 kB for each file.
 func Run(ctx context.Context, names []string, o Options) (*Summary, error) {
-	p := &player{Options: o, engine: engine.New(o.Policy), tally: newTally(o.Policy, o.Firewall), now: math.MinInt64}
+	p := &player{Options: o, engine: engine.NewRepeatable(o.Policy), tally: newTally(o.Policy, o.Firewall), now: math.MinInt64}
 	if p.engine.Weigh(o.Multiply, o.Place); !o.Multiply.IsZero() {
 		p.note("points were multiplied by where addresses are registered today, which need not be where they were then")
 	}
@@ -231,7 +231,7 @@ func (p *player) tampered(bad tampered) error {
 	}
 	p.events += bad.n
 	p.tally.sum.Reasons[bad.reason] += bad.n
-	p.out = p.engine.Tamper(now, p.PBX, bad.reason, p.out[:0])
+	p.out = p.engine.Tamper(now, p.PBX, bad.reason, nil, p.out[:0])
 	return p.decide()
 }
 

@@ -212,6 +212,8 @@ func (t *tally) decision(d *engine.Decision) {
 		t.report(d, &t.sum.Breaches)
 	case d.Action == engine.Targeted:
 		t.report(d, &t.sum.Targeted)
+	case d.Action == engine.Guessing:
+		t.report(d, &t.sum.Guessing)
 	}
 }
 

@@ -90,6 +90,9 @@ func outcome(ev *Event, err error) string {
 	if ev.Response != "" {
 		s += fmt.Sprintf(" response %.8q", ev.Response)
 	}
+	if ev.Hostile {
+		s += " hostile"
+	}
 	return s
 }
 

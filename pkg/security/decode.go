@@ -1,13 +1,18 @@
 package security
 
-import "strings"
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
 
 // Decode decodes one AMI frame: the text between two CRLFCRLF, without the closing one. It overwrites *ev, whose strings
 // then alias frame. After an error *ev is the zero Event. It allocates nothing but a TamperError.
 //
 // The error is ErrNotSecurity, or a *TamperError for a frame that has anything of a security event and is not exactly
 // what Asterisk writes (__manager_event_sessions_va in main/manager.c, then the order of main/security_events.c):
-// lines end with CRLF, each header stands once and at its place, and no value has a control character.
+// lines end with CRLF, each header stands once and at its place, and no value has a CR or LF. Other control characters
+// cannot change the lines: such an event is decoded, and Event.Hostile says so.
 //
 // Nothing in the stream is escaped, so that whoever can put a few hundred bytes with line breaks into one value can
 // write a whole event. SIP gives 36 bytes, which is too little; AMI over HTTP (webenabled=yes in manager.conf) gives
@@ -40,7 +45,7 @@ func decode(frame string, ev *Event, m *memory) error {
 	}
 	if reason != "" {
 		*ev = Event{}
-		return &TamperError{Reason: reason, Line: l.n}
+		return &TamperError{Reason: reason, Line: l.n, Sources: sourcesOf(frame)}
 	}
 	return sourced(ev)
 }
@@ -107,14 +112,14 @@ func decodePreamble(l *lines) string {
 			if !ok {
 				return ReasonOrder
 			}
-			if l.loneCR || hasControl(v) {
+			if l.loneCR || breaksLine(v) {
 				return ReasonControl
 			}
 		}
 		l.next()
 	}
 	if v, ok := strings.CutPrefix(l.line, "SystemName: "); ok { // systemname in asterisk.conf
-		if l.loneCR || hasControl(v) {
+		if l.loneCR || breaksLine(v) {
 			return ReasonControl
 		}
 		l.next()
@@ -194,7 +199,8 @@ func (ev *Event) set(f field, v string) string {
 		case "":
 			return ReasonValue
 		}
-		return checkText(v)
+		reason, _ := checkText(v)
+		return reason
 	case fLocalAddress, fRemoteAddress, fExpectedAddress:
 		a, ok := parseAddress(v)
 		if !ok {
@@ -210,8 +216,13 @@ func (ev *Event) set(f field, v string) string {
 		}
 		return ""
 	}
-	if reason := checkText(v); reason != "" {
+	reason, control := checkText(v)
+	if reason != "" {
 		return reason
+	}
+	switch f {
+	case fSessionID, fChallenge, fResponse, fReceivedChallenge, fReceivedHash:
+		ev.Hostile = ev.Hostile || control
 	}
 	switch f {
 	case fAccountID:
@@ -257,8 +268,26 @@ func notSecurity(frame string) error {
 			break
 		}
 		if key, _, ok := strings.Cut(line, ": "); ok && fieldOf(key).stray() {
-			return &TamperError{Reason: ReasonStray, Line: n}
+			return &TamperError{Reason: ReasonStray, Line: n, Sources: sourcesOf(frame)}
 		}
 	}
 	return ErrNotSecurity
+}
+
+// sourcesOf returns the different addresses that a frame names as its source, maxSources at most. An injected line may
+// name anybody, and stand before or after Asterisk's own.
+func sourcesOf(frame string) (found []netip.Addr) {
+	for line := range strings.SplitSeq(frame, "\n") {
+		v, ok := strings.CutPrefix(line, fieldHeaders[fRemoteAddress])
+		if !ok {
+			continue
+		}
+		a, ok := parseAddress(strings.TrimSuffix(v, "\r"))
+		if addr := a.AddrPort.Addr(); ok && addr.IsValid() && !slices.Contains(found, addr) {
+			if found = append(found, addr); len(found) == maxSources {
+				break
+			}
+		}
+	}
+	return found
 }

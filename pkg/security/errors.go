@@ -2,6 +2,7 @@ package security
 
 import (
 	"errors"
+	"net/netip"
 	"strconv"
 )
 
@@ -13,7 +14,8 @@ var ErrNotSecurity = errors.New("security: not a security event")
 // The reasons of a TamperError. The set is bounded, so that a reason may label a metric.
 const (
 	ReasonOrder     = "header missing, repeated or out of order"
-	ReasonControl   = "control character in a value"
+	ReasonControl   = "line break in a value"
+	ReasonEscape    = "terminal escape in a value of a log line"
 	ReasonUTF8      = "invalid UTF-8 in a value"
 	ReasonValue     = "value not as Asterisk writes it"
 	ReasonTime      = "time not as Asterisk writes it"
@@ -29,7 +31,12 @@ type TamperError struct {
 	Reason string
 	// Line is the header's line within the frame, or the field's place within the log line, counted from 1.
 	Line int
+	// Sources are the different addresses that the frame names as RemoteAddress, at most three: at least one of two may
+	// be the attacker's invention. A log line has none.
+	Sources []netip.Addr
 }
+
+const maxSources = 3
 
 // Error names the reason and the place. It holds no byte of what was decoded.
 func (e *TamperError) Error() string {

@@ -1,11 +1,15 @@
 package security
 
-import "unicode/utf8"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
-// checkText returns "" for text that Asterisk can have meant, else the reason why not: a control character (C0, DEL, or
-// C1 as UTF-8, any of which can break lines or steer a terminal) or invalid UTF-8. Since Asterisk 12 the events pass
-// through jansson, whose strings are valid UTF-8 (main/json.c): Asterisk drops an event rather than send other bytes.
-func checkText(s string) string {
+// checkText returns "" for text that can stand in a line as it is, else the reason why not: a CR or LF, which alone can
+// change the lines of a frame, or invalid UTF-8. Since Asterisk 12 the events pass through jansson, whose strings are
+// valid UTF-8 (main/json.c): Asterisk drops an event rather than send other bytes. control says whether the text has
+// another control character: C0, DEL, or C1 as UTF-8. Asterisk takes such a one from a peer and sends it on as it is.
+func checkText(s string) (reason string, control bool) {
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
 		if unprintable(eight(s, i)) != 0 {
@@ -17,7 +21,7 @@ func checkText(s string) string {
 			return checkTextSlowly(s[i:])
 		}
 	}
-	return ""
+	return "", false
 }
 
 // eight returns the eight bytes of s from i on, the first as the lowest.
@@ -35,30 +39,32 @@ func unprintable(x uint64) uint64 {
 	return (x | (x - 0x20*low) | (x + low)) & high
 }
 
-func checkTextSlowly(s string) string {
+func checkTextSlowly(s string) (reason string, control bool) {
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c < utf8.RuneSelf {
-			if c < 0x20 || c == 0x7f {
-				return ReasonControl
+			if c == '\r' || c == '\n' {
+				return ReasonControl, true
 			}
+			control = control || c < 0x20 || c == 0x7f
 			i++
 			continue
 		}
 		r, n := utf8.DecodeRuneInString(s[i:])
 		if r == utf8.RuneError && n == 1 {
-			return ReasonUTF8
+			return ReasonUTF8, control
 		}
-		if r < 0xa0 {
-			return ReasonControl
-		}
+		control = control || r < 0xa0
 		i += n
 	}
-	return ""
+	return "", control
 }
 
-// hasControl says whether s has a C0 control character or DEL. It is for what the operator, not a peer, chooses, such
-// as SystemName, which may be in any encoding.
+// breaksLine says whether s has a CR or LF. It is for what the operator, not a peer, chooses, such as SystemName, which
+// may be in any encoding.
+func breaksLine(s string) bool { return strings.ContainsAny(s, "\r\n") }
+
+// hasControl says whether s has a C0 control character or DEL.
 func hasControl(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < 0x20 || c == 0x7f {

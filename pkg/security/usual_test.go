@@ -3,6 +3,7 @@ package security
 import (
 	"errors"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func decodeUnusually(frame string, ev *Event) error {
 	}
 	if reason != "" {
 		*ev = Event{}
-		return &TamperError{Reason: reason, Line: l.n}
+		return &TamperError{Reason: reason, Line: l.n, Sources: sourcesOf(frame)}
 	}
 	return sourced(ev)
 }
@@ -40,7 +41,7 @@ func sameDecoding(t interface{ Fatalf(string, ...any) }, d *Decoder, frame strin
 		var got Event
 		err := f(frame, &got)
 		a, tampered := errors.AsType[*TamperError](err)
-		if got != want || tampered != wantTampered || tampered && *a != *b || !tampered && err != wantErr {
+		if got != want || tampered != wantTampered || tampered && !reflect.DeepEqual(a, b) || !tampered && err != wantErr {
 			t.Fatalf("%s of %q:\n%+v, %v\nthe other way:\n%+v, %v", name, frame, got, err, want, wantErr)
 		}
 	}

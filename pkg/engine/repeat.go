@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"math"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+const (
+	millisecond = int64(time.Millisecond)
+
+	// maxRetransmissions is how often a request that gets no answer is sent again: 10 times in 32 s without INVITE, 6 times
+	// with it (RFC 3261 sections 17.1.1.2 and 17.1.2.2).
+	maxRetransmissions = 10
+	// transactionTime is 64×T1, when timers B and F end a transaction (RFC 3261 section 17.1), in milliseconds.
+	transactionTime = 32_000
+	// maxCopies is how many copies of a phone's answers may come when no retransmission is due, with one guess at the same
+	// time: a network that held packets back delivers them at once.
+	maxCopies = 4
+)
+
+// retransmissionGaps are the pauses before each retransmission: T1 doubles up to T2 (RFC 3261 section 17.1.2.2), in
+// milliseconds. INVITE's grow on, so that they are no shorter.
+var retransmissionGaps = [maxRetransmissions]uint32{500, 1000, 2000, 4000, 4000, 4000, 4000, 4000, 4000, 4000}
+
+// repeat is what an answer is that came before.
+type repeat struct {
+	due    bool // a retransmission may come now
+	copies int  // that could be guesses: this one, and those before it that came when they were due; 0 for a new answer
+}
+
+// repeated says whether the answer of the event is a copy of one before. Asterisk reports the first Authorization header of
+// a request (res_pjsip/security_events.c) but checks the one of its realm, so that guesses with a decoy in front look
+// like copies of one answer. A copy is one only over UDP, for the same account, within one transaction, with a
+// challenge of Asterisk's own; what else looks the same is another guess.
+func (c *call) repeated(id uint64) repeat {
+	if c.proven || c.ev.Response == "" || c.ev.Service == security.PJSIP && !looksIssued(c.ev.Challenge) {
+		return repeat{}
+	}
+	d, now := c.dialogueEntry(id), uint32(c.now/millisecond)
+	mark := uint32(id>>32) | 1
+	if d.first != mark || now-d.begun >= transactionTime {
+		d.first, d.begun, d.last, d.repeats, d.spared = mark, now, now, 0, 0
+		return repeat{}
+	}
+	gap := now - d.last
+	d.last = now
+	// Half of the pause: what delays one packet shortens the pause before the next.
+	if int(d.repeats) < len(retransmissionGaps) && gap >= retransmissionGaps[d.repeats]/2 {
+		d.repeats++
+		d.spared++
+		return repeat{due: true, copies: 1}
+	}
+	r := repeat{copies: 1 + int(d.spared)}
+	d.spared = 0
+	return r
+}
+
+// looksIssued says whether a challenge has the form of those that PJSIP issues: a time, a slash and a hash, both in
+// hexadecimal digits (res_pjsip_authenticator_digest.c). Whether it is one, only Asterisk knows.
+func looksIssued(challenge string) bool {
+	at, hash, ok := strings.Cut(challenge, "/")
+	return ok && isHexadecimal(at) && isHexadecimal(hash)
+}
+
+func isHexadecimal(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789abcdefABCDEF") == ""
+}
+
+// dialogueEntry returns what is remembered of the attempt under a number: the dialogue's own entry, or another one where
+// that has something else already.
+func (c *call) dialogueEntry(id uint64) *dialogue {
+	if !c.asked || c.said == nil {
+		c.said, _ = c.attempts.obtain(c.now, c.dialogue())
+		c.asked = true
+	}
+	mark := uint32(id>>32) | 1
+	d := c.said
+	if d.first != 0 && d.first != mark { // another one in this Call-ID: it has an entry of its own
+		if d, _ = c.attempts.obtain(c.now, id); d.first == 0 {
+			c.asked = false // the new entry may have taken the other's place
+		}
+	}
+	return d
+}
+
+// takesRepeat says whether copies may be a phone's retransmissions. If not, they are guesses.
+func (p *pace) takesRepeat(r repeat, burst int) bool {
+	if r.due && p.resent < maxRetransmissions {
+		p.resent++
+		return true
+	}
+	p.copies += float32(r.copies)
+	p.copied = uint8(min(int(p.copied)+r.copies, 250))
+	return !p.crowded(burst)
+}
+
+// crowded says whether there are more copies than a network makes of a phone's answers.
+func (p *pace) crowded(burst int) bool {
+	return p.copies > 0 && float64(p.tokens+p.copies) > float64(max(burst, maxCopies)+1)
+}
+
+// addCopies counts copies as the guesses that they are.
+func (p *pace) addCopies(n int) {
+	p.guesses = uint8(min(int(p.guesses)+n, 250))
+	p.total = uint16(min(int(p.total)+n, math.MaxInt16))
+	p.peak = max(p.peak, p.tokens+p.copies)
+}

@@ -1,0 +1,101 @@
+package engine
+
+import "encoding/binary"
+
+const stormText = "many known good sources fail at once: the fault is at the PBX; they are not banned while it lasts"
+
+// While a PBX has lost its passwords, phones retry in many ways, but none goes on at more than this for one account.
+const (
+	stormPerMinute = 60
+	stormBurst     = 30
+)
+
+// failing is who fails of those that are known to be good, at accounts that worked there before.
+type failing struct {
+	sources  *window[key]
+	owners   *window[struct{}] // of addresses: in IPv6 a /48 is one
+	accounts *window[struct{}]
+}
+
+func newFailing(ttl int64) failing {
+	return failing{
+		sources:  newWindow[key](ttl, maxReports),
+		owners:   newWindow[struct{}](ttl, maxReports),
+		accounts: newWindow[struct{}](ttl, maxReports),
+	}
+}
+
+func (f *failing) setTTL(ttl int64) { f.sources.ttl, f.owners.ttl, f.accounts.ttl = ttl, ttl, ttl }
+
+// rushes notes a failure at a source that is known to be good, and whether it is one that lost passwords do not explain:
+// of accounts that never worked there, or faster than phones retry.
+func (c *call) rushes(t *trust, here bool, one *failures) {
+	b := &t.rush
+	if here {
+		b = &one.rush
+	}
+	if b.add(c.now, 1, stormPerMinute) > stormBurst {
+		t.rushed = c.now
+	}
+}
+
+// calm says whether lost passwords explain all that a source has done within the last while.
+func (t *trust) calm(now int64) bool { return t.rushed == 0 || now-t.rushed >= spell*second }
+
+// mayBeStorm notes that an account fails where it worked before, and notices when many do: of different accounts, at
+// different customers, none of them forged, and none faster than phones retry. Else an attacker could make a storm, by
+// packets in customers' names or with one stolen account.
+func (c *call) mayBeStorm(t *trust, account uint64, one *failures) {
+	if c.cfg.Storm.Sources <= 0 || !c.proven || !c.knownGood(c.key) || !t.calm(c.now) {
+		return
+	}
+	if c.reports.get(c.now, c.id(forMisconfigured+purpose(reasonIndex(Pace)), c.key, c.name())) != nil {
+		return // its phone has an old password: that is no news
+	}
+	f := &c.failing
+	if id := c.id(forFailing, c.key, 0); f.sources.get(c.now, id) == nil {
+		*f.sources.put(c.now, id) = c.key
+	}
+	f.owners.seen(c.now, c.id(forOwner, ownerOf(c.key), 0))
+	f.accounts.seen(c.now, account)
+	limit := max(c.cfg.Storm.Sources, len(c.trusts)/10)
+	if f.owners.live(c.now) < limit || f.accounts.live(c.now) < limit {
+		return
+	}
+	fresh := !c.stormy()
+	c.stormEnd = c.now + int64(c.cfg.Storm.Within)
+	if !c.reports.seen(c.now, c.id(forStorm, key{}, 0)) {
+		c.decide(Observe, Storm, c.prefixOf(c.key), 0, c.proven, stormText)
+	}
+	if !fresh {
+		return
+	}
+	// Who was banned in the minute before it was clear what happens gets in again.
+	for k := range f.sources.values(c.now) {
+		b := c.banOf(k)
+		if b == nil || b.observed || b.manual || c.now-b.since >= int64(c.cfg.Storm.Within) || !c.spareInStorm(k) {
+			continue
+		}
+		c.suspended++
+		c.out = append(c.out, c.pardon([]*ban{b}, Storm, stormText)...)
+	}
+}
+
+// stormy says whether many known good sources fail at the moment.
+func (e *Engine) stormy() bool { return e.stormEnd > e.now }
+
+// spareInStorm says whether a storm explains what a source does. It may have cost it its trust just before it was noticed.
+func (e *Engine) spareInStorm(k key) bool {
+	t := e.trusts[k]
+	return t != nil && t.calm(e.now) && e.now-t.last < int64(e.cfg.Storm.Memory) &&
+		(!t.lost || e.now-t.until < int64(e.cfg.Storm.Within))
+}
+
+// ownerOf returns the network that one customer has: an address of IPv4, a /48 of IPv6.
+func ownerOf(k key) key {
+	if binary.BigEndian.Uint64(k[:8]) == 0 { // IPv4, mapped
+		return k
+	}
+	clear(k[6:])
+	return k
+}

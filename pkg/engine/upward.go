@@ -1,0 +1,141 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Whoever has a /48 has 65,536 networks of 64 bits, each a source of its own. So what they do is counted for the /56 and
+// the /48 that they are in, too: those are what providers give to one customer (RIPE-690).
+const (
+	widerBits = 48
+	wideBits  = 56
+)
+
+const (
+	// upwardPerMinute is how many points a minute a network may make that has a phone or two with old passwords.
+	upwardPerMinute = 12
+	// warmSources is how many sources of a /56 are enough once its /48 is full.
+	warmSources = 2
+	// wideParts is how many different /56 make an attack one of the whole /48.
+	wideParts = 3
+)
+
+// wide is what several sources of one network do.
+type wide struct {
+	points  bucket    // spared ones too
+	sources marks     // that made them
+	parts   [3]uint32 // networks of 56 bits that they are in, as marks
+	forged  bool      // some of the evidence could be
+	spared  int64     // it holds somebody who must not be banned: not looked at again before, ns
+}
+
+// marks are up to eight different things by their hash; 0 stands for none.
+type marks [8]uint32
+
+// noteMark notes a thing in places, if there is room, and returns how many different ones there are.
+func noteMark(places []uint32, id uint64) int {
+	mark, n := uint32(id>>32)|1, 0
+	for i := range places {
+		if places[i] == 0 {
+			places[i] = mark
+		}
+		n++
+		if places[i] == mark {
+			break
+		}
+	}
+	for n < len(places) && places[n] != 0 {
+		n++
+	}
+	return n
+}
+
+// networksOf returns the networks that may be banned for what several sources in them do, and that hold this one.
+func (e *Engine) networksOf(p netip.Prefix) []netip.Prefix {
+	if p.Addr().Is4() {
+		if net, ok := e.networkOf(p); ok {
+			return []netip.Prefix{net}
+		}
+		return nil
+	}
+	if e.cfg.Networks.IPv6Sources <= 0 || p.Bits() <= wideBits {
+		return nil
+	}
+	var out []netip.Prefix
+	for _, bits := range [...]int{wideBits, widerBits} {
+		if net, err := p.Addr().Prefix(bits); err == nil {
+			out = append(out, net)
+		}
+	}
+	return out
+}
+
+// widen counts evidence of w points against the networks of an IPv6 source without trust, and bans the one that attacks: a
+// /56 with several such sources, or the /48 of several such /56. Of evidence that could be forged it takes twice as many
+// sources, and no network is banned that holds a customer, or anybody who is allowed.
+func (c *call) widen(w float64) {
+	if !c.addr.Is6() || w <= 0 || !c.enforced() {
+		return
+	}
+	networks := c.networksOf(c.prefixOf(c.key))
+	if len(networks) == 0 {
+		return
+	}
+	small, large := networks[0], networks[1]
+	x, _ := c.wide.obtain(c.now, c.id(forWide, key(large.Addr().As16()), widerBits))
+	full := c.attacks(x, w, c.cfg.Networks.IPv6Sources)
+	if parts := noteMark(x.parts[:], c.id(forWide, key(small.Addr().As16()), 0)); full && parts >= wideParts {
+		if c.condemnWide(large, x) {
+			return
+		}
+	}
+	need := c.cfg.Networks.IPv6Sources
+	if full {
+		need = warmSources
+	}
+	y, _ := c.wide.obtain(c.now, c.id(forWide, key(small.Addr().As16()), wideBits))
+	enough := c.attacks(y, w, need)
+	if warm := full && noteMark(y.sources[:], c.id(forWide, c.key, 0)) >= need; enough || warm {
+		c.condemnWide(small, y)
+	}
+}
+
+// attacks counts evidence of the event's source against a network, and says whether there is enough for a ban.
+func (c *call) attacks(x *wide, w float64, need int) bool {
+	points := x.points.add(c.now, w, upwardPerMinute)
+	x.forged = x.forged || !c.proven
+	if !x.forged {
+		need = (need + 1) / 2
+	}
+	return noteMark(x.sources[:], c.id(forWide, c.key, 0)) >= min(need, len(x.sources)) && points > c.cfg.Threshold
+}
+
+// condemnWide bans a network in which several sources attack, and says whether it is banned.
+func (c *call) condemnWide(net netip.Prefix, x *wide) bool {
+	if have := c.bans[net]; have != nil && have.until > c.now && !have.observed {
+		return true
+	}
+	if x.spared > c.now {
+		return false
+	}
+	if _, ok := c.grace.overlapping(net); ok || c.exemptWithin(net) || c.customerIn(net) {
+		x.spared = c.now + minute
+		return false
+	}
+	proven := !x.forged
+	if bound := c.room(proven); bound != "" {
+		c.limited[bound]++
+		return false
+	}
+	d := c.duration(0, proven)
+	detail := fmt.Sprintf("several sources of this /%d attack", net.Bits())
+	c.putBan(&ban{
+		prefix: net, source: c.addr, since: c.now, until: c.now + int64(d), reason: Network, proven: proven, number: 1,
+		pbx: c.pbx, comment: detail,
+	})
+	*x = wide{}
+	c.activity.banned(c.now)
+	c.decide(Ban, Network, net, d, proven, detail)
+	return true
+}
