@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -70,7 +71,11 @@ func (c *call) condemn(s *source, have *ban, reason Reason, enforce, proven bool
 		return
 	}
 	if enforce {
-		if bound := c.room(proven); bound != "" {
+		bound := c.room(proven)
+		if bound != "" && (proven || float64(s.score) >= 2*c.cfg.Threshold) && c.giveWay(bound) {
+			bound = c.room(proven)
+		}
+		if bound != "" {
 			c.limited[bound]++
 			if !c.reports.seen(c.now, c.id(forLimit, key{}, c.text(bound))) {
 				c.decide(Observe, Limit, prefix, 0, proven, "bans are left out, by policy.limits."+bound+": see the metrics")
@@ -170,6 +175,35 @@ func (e *Engine) room(proven bool) string {
 	return ""
 }
 
+// giveWay ends the oldest ban of a source that was banned once, on evidence that could be forged: forged packets make any
+// number of such, and must not leave those free who go on attacking. It says whether there was one.
+func (c *call) giveWay(bound string) bool {
+	if bound == "forgeable_rate" {
+		return false
+	}
+	for len(c.oneShots) > 0 {
+		b := c.oneShots[0]
+		c.oneShots[0] = nil
+		c.oneShots = c.oneShots[1:]
+		if c.bans[b.prefix] == b && b.until > c.now && b.prefix != c.prefixOf(c.key) {
+			c.out = append(c.out, c.pardon([]*ban{b}, Limit, "gave way to a source that goes on attacking: policy.limits."+bound+" is reached")...)
+			return true
+		}
+	}
+	return false
+}
+
+// queueOneShot notes a ban that may give way to another.
+func (e *Engine) queueOneShot(b *ban) {
+	if b.proven || b.manual || b.observed || b.number != 1 || b.reason == Network {
+		return
+	}
+	if len(e.oneShots) > 2*e.forgeable+1024 { // most of them are over
+		e.oneShots = slices.DeleteFunc(e.oneShots, func(b *ban) bool { return e.bans[b.prefix] != b })
+	}
+	e.oneShots = append(e.oneShots, b)
+}
+
 // putBan enters a ban in the books in place of whatever was there.
 func (e *Engine) putBan(b *ban) {
 	if old := e.bans[b.prefix]; old != nil {
@@ -181,6 +215,7 @@ func (e *Engine) putBan(b *ban) {
 	}
 	e.newest = b
 	e.count(b, 1)
+	e.queueOneShot(b)
 	e.timers.set(b.until, b.prefix, endOfBan)
 	e.flag(b.prefix, true)
 }

@@ -33,7 +33,7 @@ func (e *Engine) check() error {
 			}
 		}
 		if k, ok := e.keyOfPrefix(p); ok {
-			if s := e.sources.get(k); s != nil && (!s.banned || s.class != pinned) {
+			if s := e.sources.get(k); s != nil && (!s.banned || s.class < barred) {
 				return fmt.Errorf("source of %v: banned %v, class %d", p, s.banned, s.class)
 			}
 		}

@@ -58,7 +58,8 @@ type Engine struct {
 	forgeable int     // of them, on unproven evidence
 	budget    float64 // of unproven bans
 	budgetAt  int64
-	kept      int // records that bans keep
+	kept      int    // records that bans keep
+	oneShots  []*ban // that may give way to others, the oldest first; some are over
 
 	trusts    map[key]*trust
 	accounts  map[uint64]*account

@@ -87,12 +87,13 @@ const (
 	harmless class = iota
 	suspicious
 	offender // banned before, or close to it
-	pinned   // banned or trusted: never forgotten to make room
+	barred   // banned: forgotten where there is nobody else, since the ban remembers what matters
+	pinned   // trusted: never forgotten to make room
 	numClasses
 )
 
 // track returns the source of a key, which is s, made if s is nil. It returns nil when max_sources is reached and every
-// source is banned or trusted.
+// source is trusted.
 func (e *Engine) track(k key, s *source) *source {
 	switch {
 	case s == nil:
@@ -101,8 +102,14 @@ func (e *Engine) track(k key, s *source) *source {
 			return nil
 		}
 		s = e.sources.add(k, e.now)
-		_, s.banned = e.bans[e.prefixOf(k)]
 		_, s.known = e.trusts[k]
+		if b := e.bans[e.prefixOf(k)]; b != nil {
+			s.banned = true
+			if !b.observed && !b.manual {
+				s.bans = uint8(min(b.number, math.MaxUint8))
+				e.sources.details(s).banEnd = b.until
+			}
+		}
 	case e.forgettable(s): // as if it had been swept
 		banned, known := s.banned, s.known
 		e.sources.renew(s, e.now)
@@ -116,7 +123,7 @@ func (e *Engine) track(k key, s *source) *source {
 // forgettable says whether nothing that is known of a source matters any more.
 func (e *Engine) forgettable(s *source) bool {
 	quiet := e.now - s.seen
-	return quiet >= quietFor(&e.cfg) && s.class != pinned &&
+	return quiet >= quietFor(&e.cfg) && s.class < barred &&
 		(s.bans == 0 || e.now-e.sources.details(s).banEnd >= int64(e.cfg.Ban.Memory))
 }
 
@@ -127,7 +134,7 @@ func quietFor(p *policy.Policy) int64 { return max(10*int64(p.HalfLife), spell*s
 func (e *Engine) evict() bool {
 	var victim *source
 	var least float32
-	for c := harmless; c < pinned; c++ {
+	for c := harmless; c < barred; c++ {
 		s := e.sources.oldest(c)
 		if s == nil {
 			continue
@@ -135,6 +142,9 @@ func (e *Engine) evict() bool {
 		if left := s.observed * e.fade(e.now-s.seen); victim == nil || left < least && s.bans <= victim.bans {
 			victim, least = s, left
 		}
+	}
+	if victim == nil {
+		victim = e.sources.oldest(barred)
 	}
 	if victim == nil {
 		return false
@@ -148,8 +158,10 @@ func (e *Engine) evict() bool {
 func (e *Engine) classify(s *source) {
 	c := harmless
 	switch {
-	case s.banned || s.known && e.trusted(s.key) != nil:
+	case s.known && e.trusted(s.key) != nil:
 		c = pinned
+	case s.banned:
+		c = barred
 	case s.bans > 0 || float64(s.observed) >= e.cfg.Threshold/2:
 		c = offender
 	case float64(s.observed) >= e.cfg.Threshold/4:

@@ -209,6 +209,15 @@ func (f *file) rules(p *Policy) {
 			f.fail(key, fmt.Sprintf("more than all bans (%d)", p.Limits.Bans), detail{value: f.shown(key), hint: decimalOf(p.Limits.Bans / 2)})
 		}
 	}
+	if key := "policy.max_sources"; p.MaxSources <= p.Limits.ForgeableBans && !f.bad[key] && !f.bad["policy.limits.forgeable_bans"] {
+		if !f.given("policy.limits.forgeable_bans") {
+			p.Limits.ForgeableBans = p.MaxSources / 2 // as the defaults are, and the file speaks of sources alone
+			return
+		}
+		f.warn(key, fmt.Sprintf("%d sources are no more than the %d bans that forged packets may make (policy.limits.forgeable_bans): while "+
+			"they last, little is remembered of anybody else", p.MaxSources, p.Limits.ForgeableBans),
+			detail{value: f.shown(key), hint: fmt.Sprintf("policy.limits.forgeable_bans: %d", p.MaxSources/2)})
+	}
 }
 
 // several checks a number of sources, of which one is too few and 0 turns the rule off.

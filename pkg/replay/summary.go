@@ -29,6 +29,7 @@ type Summary struct {
 	Misconfigured []Report
 	Breaches      []Report
 	Targeted      []Report
+	Guessing      []Report
 	Accounts      []AccountSummary // that failed most
 	Reasons       map[string]int64 // of tampering
 	Files         []FileSummary    // in the order in which they were played
@@ -128,6 +129,7 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		Misconfigured []Report         `json:"misconfigured"`
 		Breaches      []Report         `json:"breaches"`
 		Targeted      []Report         `json:"targeted"`
+		Guessing      []Report         `json:"guessing"`
 		Accounts      []AccountSummary `json:"top_accounts"`
 		Reasons       map[string]int64 `json:"tampered_reasons"`
 		Files         []FileSummary    `json:"files"`
@@ -135,7 +137,7 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 	}{
 		"summary", s.Events, s.Decoded, s.Tampered, s.Sources, s.Bans, s.Trusted, s.Observed, s.LoggedIn, s.Blocked,
 		s.Passed, s.Skipped, s.Truncated, set(s.From), set(s.To), prefixes, customers, list(s.Misconfigured),
-		list(s.Breaches), list(s.Targeted), list(s.Accounts), s.Reasons, list(s.Files), list(s.Notes),
+		list(s.Breaches), list(s.Targeted), list(s.Guessing), list(s.Accounts), s.Reasons, list(s.Files), list(s.Notes),
 	})
 }
 

@@ -39,6 +39,10 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 		}
 		c.sayMore(len(s.Misconfigured))
 	}
+	for _, r := range first(s.Guessing) {
+		c.sayf("%s guesses passwords (account %s) since %s, and would not have been banned: %s.", bare(r.Source), printable.String(r.Account),
+			c.moment(r.First), printable.Line(r.Detail))
+	}
 	for _, r := range first(s.Targeted) {
 		c.sayf("Many sources guess the password of account %s, since %s.", printable.String(r.Account), c.moment(r.First))
 	}
