@@ -297,6 +297,7 @@ func (c *call) customerFails(t *trust, id uint64, w float64, r repeat) {
 			c.alarmGuessing(Accounts, c.key, 0, c.proven, "a trusted source guesses the passwords of many accounts: it is not banned, since the "+
 				"packets could be forged in a customer's name")
 		default:
+			t.rushed = c.now // no PBX loses the passwords of accounts that it never had there
 			c.distrust(t, Accounts, "too many accounts that never worked from there fail")
 		}
 		if foreign > limit {
@@ -354,7 +355,7 @@ func (c *call) strangerFails(id uint64, w float64, r repeat) {
 	}
 	pair.proven = pair.proven || c.proven
 	attack := c.accountGuessed(id, r)
-	if t := c.trusts[c.key]; t != nil && !t.lost {
+	if t := c.trusts[c.key]; t != nil {
 		_, here := t.good[id]
 		if c.rushes(t, here, &pair.failures); here {
 			c.mayBeStorm(t, id, &pair.failures)
@@ -366,8 +367,9 @@ func (c *call) strangerFails(id uint64, w float64, r repeat) {
 	case attack != nil && attack.targeted > c.now && !stubborn:
 		c.charge(max(w, c.cfg.Threshold-float64(s.score)), Distributed, noteTargeted)
 	case attack != nil && attack.suspected > c.now && !old:
-		more.pace.release(r)
-		c.charge(w, WrongPassword, noteSuspected)
+		// What was spared before stays so: that somebody is attacked makes nobody's mistakes of before guesses.
+		c.charge(w*max(float64(more.pace.copied), 1), WrongPassword, noteSuspected)
+		more.pace.copied = 0
 	case many:
 		c.charge(w*more.pace.release(r), WrongPassword, noNote)
 	case c.roams(id):
