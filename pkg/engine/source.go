@@ -105,7 +105,7 @@ func (e *Engine) track(k key, s *source) *source {
 		_, s.known = e.trusts[k]
 		if b := e.bans[e.prefixOf(k)]; b != nil {
 			s.banned = true
-			if !b.observed && !b.manual {
+			if !b.observed && !b.manual && b.reason != Adopted {
 				s.bans = uint8(min(b.number, math.MaxUint8))
 				e.sources.details(s).banEnd = b.until
 			}
