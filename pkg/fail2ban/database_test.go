@@ -138,7 +138,21 @@ func TestNobodyWritesWhileTheDatabaseIsRead(t *testing.T) {
 	}
 }
 
-func TestOtherDatabasesAreRefused(t *testing.T) {
+// lost reads a database that cannot be read, with and without jail files beside it: what stands in those comes all the same.
+func lost(t *testing.T, path string) error {
+	t.Helper()
+	im := read(t, fail2ban.Options{Jail: files(t, map[string]string{
+		"jail.local": "[asterisk]\nenabled = true\nfilter = asterisk\nmaxretry = 3\nignoreip = 192.0.2.0/24\n"}), DB: path})
+	if c, _ := parsed(t, im); c.Policy.Points.WrongPassword <= 2 || len(c.Policy.Allow) != 1 || len(im.Bans) != 0 {
+		t.Errorf("the database costs more than its bans: %+v %v", c.Policy, im.Bans)
+	}
+	if im.Lost != nil && (left(im, "all bans: ") == "" || !strings.Contains(strings.Join(im.Found, "\n"), "cannot be read")) {
+		t.Errorf("nobody says that the bans are missing: %v %v", im.Found, im.Left)
+	}
+	return im.Lost
+}
+
+func TestOtherDatabasesCostTheirBans(t *testing.T) {
 	old := []string{`CREATE TABLE fail2banDb(version INTEGER)`, `CREATE TABLE bans(jail TEXT, ip TEXT, timeofban INTEGER, data JSON)`, `INSERT INTO fail2banDb VALUES(2)`}
 	endless := append([]string{}, schema...)
 	endless = append(endless, `DROP TABLE bips`, `CREATE VIEW bips AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n)
@@ -158,7 +172,7 @@ func TestOtherDatabasesAreRefused(t *testing.T) {
 			if err := open(t, path, row.statements...).Close(); err != nil {
 				t.Fatal(err)
 			}
-			_, err := fail2ban.Read(t.Context(), fail2ban.Options{Jail: "testdata/simple", DB: path, Now: now})
+			err := lost(t, path)
 			if !errors.Is(err, fail2ban.ErrSchema) || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("got %v, want %s", err, row.want)
 			}
@@ -166,7 +180,7 @@ func TestOtherDatabasesAreRefused(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoDatabaseIsNamed(t *testing.T) {
+func TestWhatIsNoDatabaseCostsItsBans(t *testing.T) {
 	dir := files(t, map[string]string{"text": "not a database", "short": "SQLite format 3\x00", "empty": ""})
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
 		t.Fatal(err)
@@ -182,7 +196,7 @@ func TestWhatIsNoDatabaseIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"text", "short", "empty", "pipe", "broken", ""} {
-		_, err := fail2ban.Read(t.Context(), fail2ban.Options{Jail: "testdata/simple", DB: filepath.Join(dir, name), Now: now})
+		err := lost(t, filepath.Join(dir, name))
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -1,6 +1,7 @@
 package fail2ban
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -18,9 +19,10 @@ type Jail struct {
 	Enabled   bool
 	VoIP      bool
 	Why       string // why it is taken to be about telephony, or not
+	Counts    Count
 	Filter    string
-	Ports     []uint16 // numbers and names that are known; ranges are left out
-	AllPorts  bool
+	Ports     Ports  // of the jail and of its actions
+	AllPorts  string // what makes its bans close every port; "" where nothing does
 	MaxRetry  int
 	FindTime  time.Duration
 	BanTime   time.Duration // Forever too
@@ -29,6 +31,42 @@ type Jail struct {
 	Ignore    []string // words of ignoreip
 	IgnoreCmd string
 	Own       []string // keys that its own section sets
+}
+
+// Count is what a jail counts, and so which of Ringwall's points its numbers are about.
+type Count uint8
+
+// What jails count. Most count all of it.
+const (
+	Passwords Count = 1 << iota // wrong ones
+	Accounts                    // that do not exist
+	Manager                     // failed logins to AMI
+)
+
+// countsOf tells by the words of a filter, or of the jail's name where there is no filter, what a jail counts.
+func countsOf(name, filter string, ports []uint16) Count {
+	word := cmp.Or(filter, name)
+	begins := func(parts ...string) bool {
+		return slices.ContainsFunc(wordsIn(word), func(w string) bool {
+			return slices.ContainsFunc(parts, func(p string) bool { return strings.HasPrefix(w, p) })
+		})
+	}
+	const amiPort, amiTLSPort = 5038, 5039
+	onlyAMI := len(ports) > 0 && !slices.ContainsFunc(ports, func(p uint16) bool { return p != amiPort && p != amiTLSPort })
+	passwords, accounts := begins("auth", "passw", "login", "brute"), begins("scan", "enum", "unknown", "invalid")
+	switch {
+	case onlyAMI, slices.Contains(wordsIn(word), "ami"), begins("manager"):
+		return Manager
+	case passwords && !accounts:
+		return Passwords
+	case accounts && !passwords:
+		return Accounts
+	}
+	return Passwords | Accounts | Manager
+}
+
+func wordsIn(s string) []string {
+	return strings.FieldsFunc(strings.ToLower(s), func(r rune) bool { return r < 'a' || r > 'z' })
 }
 
 // Increment is bantime.increment and what goes with it.
@@ -83,14 +121,22 @@ func (c *config) jail(name string, say func(string)) Jail {
 		j.Own = append(j.Own, key)
 	}
 	slices.Sort(j.Own)
-	ports, odd := ports(s.text("port"))
-	j.Ports = ports
-	j.VoIP, j.Why = telephony(name, j.Filter, ports)
+	quiet := setting{c, name, func(string) {}} // whose jail it is is not known yet
+	j.Ports = parsePorts(quiet.text("port"))
+	own := j.Ports
+	actions := parseActions(quiet.text("action"))
+	if len(actions) == 0 { // jail.conf makes action of banaction; without that file nobody does
+		actions = parseActions(quiet.text("banaction"))
+	}
+	for _, a := range actions {
+		j.Ports.add(parsePorts(a.options["port"]))
+	}
+	j.VoIP, j.Why = telephony(name, j.Filter, j.Ports.List, splitWords(quiet.text("logpath")))
 	if !j.VoIP && !strings.Contains(j.Filter, "recidive") || !j.Enabled {
 		return j
 	}
-	if len(odd) > 0 && j.VoIP && !slices.Equal(odd, []string{"0:65535"}) {
-		say("port: " + quotes(odd) + " is no number or known name")
+	if len(j.Ports.Odd) > 0 && j.VoIP {
+		say("port: " + quotes(j.Ports.Odd) + " is no number or known name")
 	}
 	if text := s.text("maxretry"); text != "" {
 		n, err := strconv.Atoi(text)
@@ -107,12 +153,19 @@ func (c *config) jail(name string, say func(string)) Jail {
 	j.Increment = s.increment()
 	j.Ignore = splitWords(s.text("ignoreip"))
 	j.IgnoreCmd = s.text("ignorecommand")
-	for _, word := range actionNames(s.text("action")) {
-		if !slices.Contains(j.Actions, word) {
-			j.Actions = append(j.Actions, word)
+	s.text("action") // says what is wrong with it
+	for _, a := range actions {
+		if !slices.Contains(j.Actions, a.name) {
+			j.Actions = append(j.Actions, a.name)
 		}
 	}
-	j.AllPorts = slices.ContainsFunc(j.Actions, func(a string) bool { return strings.Contains(a, "allports") })
+	j.Counts = countsOf(name, j.Filter, own.List)
+	switch {
+	case slices.ContainsFunc(j.Actions, func(a string) bool { return strings.Contains(a, "allports") }):
+		j.AllPorts = "the ban of all ports"
+	case j.Ports.All != "":
+		j.AllPorts = "port = " + j.Ports.All + " (a ban of all ports)"
+	}
 	return j
 }
 
@@ -147,90 +200,61 @@ func splitWords(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(" ,\n\t\r", r) })
 }
 
-// actionNames takes the names out of "name[key="a b", …] name2".
-func actionNames(s string) []string {
-	var names []string
-	var name strings.Builder
-	depth, quoted := 0, rune(0)
-	flush := func() {
-		if name.Len() > 0 && len(names) < 100 {
-			names = append(names, name.String())
-		}
-		name.Reset()
-	}
-	for _, r := range s {
-		switch {
-		case quoted != 0:
-			if r == quoted {
-				quoted = 0
-			}
-		case depth > 0 && (r == '"' || r == '\''):
-			quoted = r
-		case r == '[':
-			flush()
-			depth++
-		case r == ']':
-			depth = max(depth-1, 0)
-		case depth > 0:
-		case strings.ContainsRune(" \t\n,", r):
-			flush()
-		default:
-			name.WriteRune(r)
-		}
-	}
-	flush()
-	return names
-}
-
-var portNames = map[string]uint16{
-	"sip": 5060, "sips": 5061, "sip-tls": 5061, "iax": 4569, "iax2": 4569, "ssh": 22, "http": 80, "https": 443, "smtp": 25,
-}
-
-// ports reads "sip,5061,8000:8100"; odd is what stands for no single port.
-func ports(s string) (list []uint16, odd []string) {
-	for _, word := range splitWords(s) {
-		n, ok := portNames[strings.ToLower(word)]
-		if !ok {
-			v, err := strconv.ParseUint(word, 10, 16)
-			if err != nil || v == 0 {
-				odd = append(odd, word)
-				continue
-			}
-			n = uint16(v)
-		}
-		if !slices.Contains(list, n) && len(list) < 64 {
-			list = append(list, n)
-		}
-	}
-	return list, odd
-}
-
 // telephony says whether a jail is about Asterisk or its like. Its own name counts only where the filter is unknown.
-func telephony(name, filter string, ports []uint16) (bool, string) {
+func telephony(name, filter string, ports []uint16, logs []string) (bool, string) {
 	word := strings.ToLower(filter)
 	what := "filter " + quote(filter)
 	if word == "" {
 		word, what = strings.ToLower(name), "its name"
 	}
-	switch word {
-	case "freepbx", "pbx-gui", "freepbx-gui":
-		return false, what + " is about the web page"
+	known := slices.IndexFunc(ports, func(p uint16) bool { return slices.Contains(voipPorts, p) })
+	if why := web(word, what, ports, logs); why != "" && known < 0 {
+		return false, why
 	}
 	for _, part := range []string{"asterisk", "pjsip", "freeswitch", "kamailio", "opensips", "voip", "iax", "issabel"} {
 		if strings.Contains(word, part) {
 			return true, what
 		}
 	}
-	if slices.Contains(strings.FieldsFunc(word, func(r rune) bool { return r < 'a' || r > 'z' }), "sip") {
+	if slices.Contains(wordsIn(word), "sip") {
 		return true, what
 	}
-	for _, p := range ports {
-		switch p {
-		case 5060, 5061, 4569, 5038:
-			return true, fmt.Sprintf("port %d", p)
-		}
+	if known >= 0 {
+		return true, fmt.Sprintf("port %d", ports[known])
 	}
 	return false, "neither its filter nor its ports are about telephony"
+}
+
+// web says why a jail is about the web page of a PBX, which is none of Ringwall's business, or "".
+func web(word, what string, ports []uint16, logs []string) string {
+	all := func(n int, is func(i int) bool) bool {
+		for i := range n {
+			if !is(i) {
+				return false
+			}
+		}
+		return n > 0
+	}
+	switch {
+	case all(len(ports), func(i int) bool { return slices.Contains(webPorts, ports[i]) }):
+		return "its ports are those of the web page"
+	case all(len(logs), func(i int) bool { return webLog(logs[i]) }):
+		return "its log is that of the web page"
+	case word == "freepbx" || word == "pbx-gui" || slices.ContainsFunc(wordsIn(word), func(w string) bool {
+		return slices.Contains([]string{"gui", "web", "webui", "www", "http", "https", "httpd", "apache", "nginx", "lighttpd", "php"}, w)
+	}):
+		return what + " is about the web page"
+	}
+	return ""
+}
+
+// webLog says whether a file is one that web servers and the web pages of PBXes write, such as Issabel's audit.log and
+// FreePBX' freepbx_security.log.
+func webLog(path string) bool {
+	path = strings.ToLower(path)
+	return slices.ContainsFunc([]string{
+		"apache", "httpd", "nginx", "lighttpd", "access.log", "access_log", "error_log", "issabel/audit", "elastix/audit", "freepbx_security",
+	}, func(part string) bool { return strings.Contains(path, part) })
 }
 
 // Allow is an entry of the allow list: a network or a host name.

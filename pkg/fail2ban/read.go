@@ -54,10 +54,12 @@ type Import struct {
 	Allow    []Allow
 	Policy   Suggestion
 	Left     []Left
+	Lost     error // why the bans are missing, although there is a database; nil where they are not
 }
 
 // Read reads fail2ban's files and its database. What Options name and is not there is an error for errors.Is with
-// fs.ErrNotExist, and so is it when neither is there.
+// fs.ErrNotExist, and so is it when neither is there. A database that cannot be read costs only its bans (Import.Lost),
+// unless there is nothing else.
 func Read(ctx context.Context, o Options) (*Import, error) {
 	im := &Import{}
 	c, err := im.readJails(o)
@@ -218,7 +220,7 @@ func (im *Import) isVoIP(name string) bool {
 	if j := im.jail(name); j != nil {
 		return j.VoIP
 	}
-	yes, _ := telephony(name, "", nil)
+	yes, _ := telephony(name, "", nil, nil)
 	return yes
 }
 
@@ -234,7 +236,14 @@ func (im *Import) readBans(ctx context.Context, o Options, path string, named bo
 		im.Found = append(im.Found, "no database at "+quotePath(path))
 		return nil
 	case err != nil:
-		return fmt.Errorf("database %s: %w", quotePath(path), err)
+		err = fmt.Errorf("database %s: %w", quotePath(path), err)
+		if im.Dir == "" || errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil {
+			return err
+		}
+		im.Lost = err
+		im.Found = append(im.Found, "database: "+quotePath(path)+", which cannot be read, so its bans are missing")
+		im.leave("all bans", printable.Limit(err.Error(), 500))
+		return nil
 	}
 	im.Database = path
 	im.Found = append(im.Found, fmt.Sprintf("database: %s, version %d", quotePath(path), c.version))

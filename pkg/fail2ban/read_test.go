@@ -69,21 +69,25 @@ func TestNumbersBecomePolicy(t *testing.T) {
 	db := database(t)
 	def := policy.Default().Policy.Ban
 	for name, want := range map[string]struct {
-		threshold float64
-		half      time.Duration
-		ban       policy.Ban
+		names, passwords float64 // points
+		burst            int
+		half             time.Duration
+		tolerance        float64
+		ban              policy.Ban
 	}{
-		"pbx":     {19, 5 * time.Minute, policy.Ban{First: time.Hour, Factor: 2, Max: 5 * 168 * time.Hour, Memory: 48 * time.Hour}},
-		"simple":  {5, 10 * time.Minute, policy.Ban{First: 10 * time.Minute, Factor: 1, Max: 10 * time.Minute, Memory: def.Memory}},
-		"strict":  {5, 24 * time.Hour, policy.Ban{First: 10 * time.Minute, Factor: 5.63, Max: 168 * time.Hour, Memory: 24 * time.Hour}},
-		"forever": {5, 10 * time.Minute, policy.Ban{First: 168 * time.Hour, Factor: 4, Max: 8760 * time.Hour, Memory: def.Memory}},
-		"steps":   {5, 10 * time.Minute, policy.Ban{First: time.Minute, Factor: 3.12, Max: 168 * time.Hour, Memory: 24 * time.Hour}},
+		"pbx":     {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: time.Hour, Factor: 2, Max: 5 * 168 * time.Hour, Memory: 48 * time.Hour}},
+		"simple":  {4, 3.58, 2, 10 * time.Minute, 10, policy.Ban{First: 10 * time.Minute, Factor: 1, Max: 10 * time.Minute, Memory: def.Memory}},
+		"strict":  {5.56, 3.58, 2, time.Hour, 60, policy.Ban{First: 10 * time.Minute, Factor: 5.63, Max: 168 * time.Hour, Memory: 24 * time.Hour}},
+		"forever": {4, 3.58, 2, 10 * time.Minute, 10, policy.Ban{First: 168 * time.Hour, Factor: 4, Max: 8760 * time.Hour, Memory: def.Memory}},
+		"steps":   {4, 3.58, 2, 10 * time.Minute, 10, policy.Ban{First: time.Minute, Factor: 3.12, Max: 168 * time.Hour, Memory: 24 * time.Hour}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, _ := parsed(t, read(t, fail2ban.Options{Jail: filepath.Join("testdata", name), DB: db}))
 			want.ban.ForgeableMax = def.ForgeableMax
-			if p := c.Policy; p.Threshold != want.threshold || p.HalfLife != want.half || p.Ban != want.ban || p.Mode != policy.Observe {
-				t.Errorf("got threshold %v, half-life %v, ban %+v, mode %v; want %+v", p.Threshold, p.HalfLife, p.Ban, p.Mode, want)
+			if p := c.Policy; p.Threshold != 10 || p.Points.UnknownAccount != want.names || p.Points.WrongPassword != want.passwords ||
+				p.Misconfigured.Burst != want.burst || p.HalfLife != want.half || p.Trust.Tolerance != want.tolerance ||
+				p.Ban != want.ban || p.Mode != policy.Observe {
+				t.Errorf("got %+v; want %+v", p, want)
 			}
 		})
 	}

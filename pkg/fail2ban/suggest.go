@@ -21,7 +21,7 @@ type Setting struct {
 
 // Suggestion is a policy that comes near what fail2ban did.
 type Suggestion struct {
-	From     string // the jail; "" where there is none, and then there are no settings
+	From     string // the jails whose numbers they are, with commas; "" where there is none, and then there are no settings
 	Settings []Setting
 }
 
@@ -35,10 +35,18 @@ const (
 	builtinTime  = 10 * time.Minute
 )
 
-// leastGuesses keeps a person who mistypes a password in, whatever the jail said.
-const leastGuesses = 3
+// The fewest failures that ban, whatever the jail said: people mistype passwords, and names too.
+const (
+	leastGuesses = 3
+	leastNames   = 2
+)
 
-// suggest takes the numbers of the mildest jail about telephony.
+// longestHalfLife is how long a suggested half-life is at most. The failures of a whole office add up in it, so trust's
+// tolerance grows with it; beyond an hour an attacker in a trusted place would have too many attempts.
+const longestHalfLife = time.Hour
+
+// suggest takes the numbers of the strictest jail of each kind, and none that is milder than Ringwall's default: whoever
+// comes from fail2ban is not less safe than who begins with Ringwall.
 func (im *Import) suggest(purge time.Duration) Suggestion {
 	var voip []Jail
 	for _, j := range im.Jails {
@@ -59,48 +67,174 @@ func (im *Import) suggest(purge time.Duration) Suggestion {
 	if len(voip) == 0 {
 		return Suggestion{}
 	}
-	slices.SortStableFunc(voip, func(a, b Jail) int {
-		if a.MaxRetry != b.MaxRetry {
-			return b.MaxRetry - a.MaxRetry
+	s := Suggestion{}
+	used := im.scoring(&s, voip)
+	long := slices.MaxFunc(voip, func(a, b Jail) int { return cmp.Compare(banLength(a), banLength(b)) })
+	im.lengths(&s, long, purge)
+	im.addPorts(&s, voip)
+	used = append(used, long.Name)
+	var from, others []string
+	for _, j := range voip {
+		if slices.Contains(used, j.Name) {
+			from = append(from, j.Name)
+		} else {
+			others = append(others, j.Name)
 		}
-		return cmp.Compare(a.FindTime, b.FindTime)
-	})
-	j := voip[0]
-	if len(voip) > 1 {
-		var others []string
-		for _, v := range voip[1:] {
-			others = append(others, v.Name)
-		}
-		im.leave("the numbers of jail "+quotes(others), "Ringwall has one policy; the mildest jail, "+quote(j.Name)+", gave the numbers")
 	}
-	s := Suggestion{From: j.Name}
-	im.scoring(&s, j)
-	im.lengths(&s, j, purge)
-	addPorts(&s, voip)
+	s.From = strings.Join(from, ", ")
+	if len(others) > 0 {
+		im.leave("the numbers of jail "+quotes(others), "Ringwall has one policy, and the strictest jail of each kind counts: "+quotes(from))
+	}
 	return s
 }
 
-func (im *Import) scoring(s *Suggestion, j Jail) {
-	p := policy.Default().Policy
-	n := max(j.MaxRetry, leastGuesses)
-	if n != j.MaxRetry {
-		im.leave(fmt.Sprintf("maxretry = %d of jail %s", j.MaxRetry, quote(j.Name)),
-			fmt.Sprintf("people mistype passwords, so %d guesses it is", n))
+func banLength(j Jail) time.Duration {
+	if j.BanTime == Forever {
+		return longest
 	}
-	threshold := p.Points.WrongPassword * (float64(n) - 0.5)
-	threshold = min(threshold, 1e6)
-	s.set("policy.threshold", decimal(threshold),
-		"maxretry = %d. A wrong password gives %s points, so that in quick succession the %s one bans; an unknown account gives %s, "+
-			"which makes %d attempts. fail2ban counts lines, and Asterisk writes one to three of them for an attempt; Ringwall counts "+
-			"attempts. So this is milder than the jail was. Its own default is %s.",
-		j.MaxRetry, decimal(p.Points.WrongPassword), ordinal(n), decimal(p.Points.UnknownAccount),
-		int(math.Ceil(threshold/p.Points.UnknownAccount)), decimal(p.Threshold))
-	half := min(max(j.FindTime, time.Second), longestPolicy)
-	pace := 1 / math.Log2(threshold/(threshold-p.Points.WrongPassword))
-	s.set("policy.half_life", words(half),
-		"findtime = %s. Not the same thing: fail2ban forgets a failure all at once when findtime is over; Ringwall lets half of the "+
-			"points go in that time, and half of the rest in the next. A burst is banned as before; a guesser who stays below maxretry "+
-			"for ever is banned too, from about %s wrong passwords each %s on.", words(j.FindTime), decimal(math.Round(pace*10)/10), words(half))
+	return j.BanTime
+}
+
+// kind is one of the things that jails count.
+type kind struct {
+	count  Count
+	key    string  // of its points
+	what   string  // a single one, with its article
+	many   string  // several
+	slow   string  // what somebody does who fails slowly, with %s for the time between two failures
+	points float64 // by default
+	usual  int     // how many ban by default
+	least  int     // how few may
+}
+
+func kinds() []kind {
+	p := policy.Default().Policy
+	number := func(points float64) int { return int(math.Ceil(p.Threshold / points)) }
+	return []kind{
+		{Accounts, "unknown_account", "an unknown account", "unknown accounts", "tries an unknown account each %s",
+			p.Points.UnknownAccount, number(p.Points.UnknownAccount), leastNames},
+		{Passwords, "wrong_password", "a wrong password", "wrong passwords", "tries a password each %s, on more than two accounts,",
+			p.Points.WrongPassword, number(p.Points.WrongPassword), leastGuesses},
+		{Manager, "manager", "a failed login to AMI", "failed logins to AMI", "fails to log in to AMI each %s",
+			p.Points.Manager, number(p.Points.Manager), leastNames},
+	}
+}
+
+// scoring sets what each kind of failure is worth, and how long it counts. It returns whose numbers they are.
+func (im *Import) scoring(s *Suggestion, voip []Jail) (used []string) {
+	p := policy.Default().Policy
+	s.set("policy.threshold", decimal(p.Threshold), "Ringwall's default. The points below are made for it: fail2ban counts "+
+		"lines, of which Asterisk writes one to three for an attempt; Ringwall counts attempts.")
+	half := halfLife{length: p.HalfLife}
+	burst := p.Misconfigured.Burst
+	var strictest Jail // that counts wrong passwords
+	for _, k := range kinds() {
+		var mine []Jail
+		for _, j := range voip {
+			if j.Counts&k.count != 0 {
+				mine = append(mine, j)
+			}
+		}
+		if len(mine) == 0 {
+			continue
+		}
+		j := slices.MinFunc(mine, func(a, b Jail) int { return a.MaxRetry - b.MaxRetry })
+		used = append(used, j.Name)
+		n := max(j.MaxRetry, k.least)
+		if n != j.MaxRetry {
+			im.leave(fmt.Sprintf("maxretry = %d of jail %s", j.MaxRetry, quote(j.Name)),
+				fmt.Sprintf("people mistype, so %d %s it is", n, k.many))
+		}
+		points, why := k.points, ""
+		switch {
+		case n < k.usual:
+			points = pointsFor(n)
+			why = fmt.Sprintf("so that the %s in quick succession bans", ordinal(n))
+			if k.count == Passwords {
+				burst, strictest = n-1, j
+			}
+		case n == k.usual:
+			why = fmt.Sprintf("as Ringwall's default: the %s in quick succession bans", ordinal(n))
+		default:
+			why = fmt.Sprintf("and Ringwall's default is stricter: the %s in quick succession bans. It stays, so that nobody is less "+
+				"safe than before; %s would be as mild as the jail", ordinal(k.usual), decimal(pointsFor(n)))
+			im.leaveMild(j, k)
+		}
+		if k.count != Manager || n < k.usual {
+			s.set("policy.points."+k.key, decimal(points), "What %s is worth. Jail %s has maxretry = %d, %s.", k.what, quote(j.Name), j.MaxRetry, why)
+		}
+		for _, j := range mine {
+			if half.lengthen(j, k, points, p.Threshold) {
+				used = append(used, j.Name)
+			}
+		}
+	}
+	half.set(im, s)
+	if burst < p.Misconfigured.Burst {
+		s.set("policy.misconfigured.burst", strconv.Itoa(burst), "maxretry = %d of jail %s: so many wrong passwords may come at once "+
+			"before they count, as a phone or a person sends them. Ringwall's default is %d.",
+			strictest.MaxRetry, quote(strictest.Name), p.Misconfigured.Burst)
+	}
+	return used
+}
+
+// pointsFor is what one of n failures is worth, so that the last of them bans when they come within a good minute.
+func pointsFor(n int) float64 {
+	return math.Ceil(policy.Default().Policy.Threshold/(float64(n)-0.2)*100) / 100
+}
+
+// leaveMild lists a number that is not taken because it is much milder than the default.
+func (im *Import) leaveMild(j Jail, k kind) {
+	if j.MaxRetry > 2*k.usual && (k.count != Manager || j.Counts == Manager) {
+		im.leave(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many), fmt.Sprintf(
+			"it is milder than Ringwall's default, by which the %s in quick succession bans a stranger, so the default stays; "+
+				"policy.points.%s: %s would be as mild", ordinal(k.usual), k.key, decimal(pointsFor(j.MaxRetry))))
+	}
+}
+
+// halfLife is how long failures count, and for which jail.
+type halfLife struct {
+	length time.Duration
+	want   time.Duration // what all of findtime would ask for
+	jail   Jail          // which asked for most; without a name where the default is long enough
+	kind   kind          // of failure for which it did
+	points float64       // of each of them
+}
+
+// lengthen makes the half-life so long that somebody is banned who fails steadily, and just often enough for the jail: the
+// sum of points p a gap apart comes up to p/(1-2^(-gap/half)).
+func (h *halfLife) lengthen(j Jail, k kind, points, threshold float64) bool {
+	gap := j.FindTime / time.Duration(max(j.MaxRetry, k.least)-1)
+	want := min(max(time.Duration(float64(gap)/math.Log2(threshold/(threshold-points))), 0), longest)
+	if want <= max(h.length, h.want) {
+		return false
+	}
+	h.length, h.want = max(h.length, min(want.Round(time.Minute)+time.Minute, longestHalfLife)), want
+	h.jail, h.kind, h.points = j, k, points
+	return true
+}
+
+func (h *halfLife) set(im *Import, s *Suggestion) {
+	p := policy.Default().Policy
+	const differs = "fail2ban forgets a failure all at once when findtime is over; Ringwall forgets half of the points in this time, " +
+		"and half of the rest in the next."
+	if h.jail.Name == "" {
+		s.set("policy.half_life", words(h.length), "Ringwall's default. It remembers at least as long as the findtime of the jails asks for: "+differs)
+		return
+	}
+	name := quote(h.jail.Name)
+	gap := time.Duration(float64(h.length) * math.Log2(p.Threshold/(p.Threshold-h.points))).Truncate(time.Minute)
+	slowest := "Who " + fmt.Sprintf(h.kind.slow, words(gap))
+	s.set("policy.half_life", words(h.length), "findtime = %s of jail %s. Not the same thing: %s %s all day is banned.",
+		words(h.jail.FindTime), name, differs, slowest)
+	tolerance := p.Trust.Tolerance * h.length.Minutes() / p.HalfLife.Minutes()
+	s.set("policy.trust.tolerance", decimal(math.Ceil(tolerance)), "Ringwall's default is %s. It grows with the half-life, in which more failures of "+
+		"a trusted office add up, so that one wrong phone still does not ban the others.", decimal(p.Trust.Tolerance))
+	if h.want > h.length {
+		im.leave("findtime = "+words(h.jail.FindTime)+" of jail "+name, fmt.Sprintf(
+			"policy.half_life is %s: a longer one would add up what all the phones of a trusted office do in a day, and ban it. "+
+				"%s is banned, who does so less often no longer", words(h.length), slowest))
+	}
 }
 
 // longestPolicy is the longest time that the configuration takes.
@@ -199,8 +333,8 @@ func (im *Import) leftOf(j Jail) {
 	if j.Increment.On && j.Increment.Random > 0 {
 		im.leave("bantime.rndtime of "+name, "Ringwall's bans have exact lengths")
 	}
-	if j.AllPorts {
-		im.leave("the ban of all ports of "+name, "firewall.scope is voip, so that a customer still reaches the web page, and you SSH; "+
+	if j.AllPorts != "" {
+		im.leave(j.AllPorts+" of "+name, "firewall.scope is voip, so that a customer still reaches the web page, and you SSH; "+
 			"firewall.scope: all does as fail2ban did")
 	}
 	var more []string
@@ -223,25 +357,34 @@ func firewallAction(name string) bool {
 	return false
 }
 
-// addPorts adds ports that the jails name and Ringwall would not close.
-func addPorts(s *Suggestion, jails []Jail) {
+// notVoIP are ports that a ban leaves open unless firewall.scope is all: SSH, mail and the web.
+var notVoIP = []uint16{22, 25, 80, 443, 465, 587, 8080, 8443}
+
+// addPorts adds ports that the jails and their actions name and Ringwall would not close.
+func (im *Import) addPorts(s *Suggestion, jails []Jail) {
+	const most = 1000
 	def := policy.Default().Firewall.Ports
 	udp, tcp := slices.Clone(def.UDP), slices.Clone(def.TCP)
-	var more []string
+	var more []uint16
 	for _, j := range jails {
-		for _, p := range j.Ports {
+		others := slices.Clone(j.Ports.Wide)
+		for _, p := range j.Ports.List {
 			switch {
-			case slices.Contains(udp, p) || slices.Contains(tcp, p):
-			case p == 22 || p == 25 || p == 80 || p == 443:
-			default:
-				udp, tcp = append(udp, p), append(tcp, p)
-				more = append(more, strconv.Itoa(int(p)))
+			case slices.Contains(notVoIP, p), len(more) >= most:
+				others = append(others, strconv.Itoa(int(p)))
+			case !slices.Contains(udp, p) && !slices.Contains(tcp, p) && !slices.Contains(more, p):
+				more = append(more, p)
 			}
+		}
+		if len(others) > 0 {
+			im.leave("port "+quotes(others)+" of jail "+quote(j.Name), "a ban closes the ports of telephony, each of them in "+
+				"firewall.ports; firewall.scope: all closes all there are")
 		}
 	}
 	if len(more) > 0 {
-		s.set("firewall.ports.udp", list(udp), "The jails also close %s; the others are Ringwall's defaults.", strings.Join(more, ", "))
-		s.set("firewall.ports.tcp", list(tcp), "")
+		slices.Sort(more)
+		s.set("firewall.ports.udp", list(append(udp, more...)), "The jails also close %s; the others are Ringwall's defaults.", strings.Trim(list(more), "[]"))
+		s.set("firewall.ports.tcp", list(append(tcp, more...)), "")
 	}
 }
 

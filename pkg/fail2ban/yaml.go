@@ -18,7 +18,8 @@ func (im *Import) WriteYAML(w io.Writer) error {
 	if im.Policy.From == "" {
 		comment(&b, "", "No jail about telephony is enabled, so there are no numbers to carry over: Ringwall's defaults remain.")
 	} else {
-		comment(&b, "", "The numbers are those of jail "+quote(im.Policy.From)+".")
+		comment(&b, "", "The numbers are those of "+quote(im.Policy.From)+": of each kind the strictest jail's, and no failure counts "+
+			"for less than by Ringwall's default.")
 	}
 	b.WriteString("policy:\n")
 	comment(&b, "  ", "Look for a day whom it would ban; then change this to enforce.")

@@ -26,6 +26,7 @@ type imported struct {
 	From        string          `json:"policy_from"`
 	Policy      string          `json:"policy_yaml"`
 	NotImported []notImported   `json:"not_imported"`
+	BansLost    string          `json:"bans_lost,omitempty"` // why there are none, although there is a database
 	Applied     *importedReport `json:"applied,omitempty"`
 }
 
@@ -115,16 +116,19 @@ over. With --apply the running daemon gets the allow list, and the bans with the
 }
 
 func importTrouble(err error) error {
-	hint := ""
+	return &control.Error{Message: printable.Limit(err.Error(), 500), Hint: importHint(err), Err: err}
+}
+
+func importHint(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		hint = "sudo ringwall import fail2ban"
+		return "sudo ringwall import fail2ban"
 	case errors.Is(err, fs.ErrNotExist):
-		hint = "ringwall import fail2ban --jail FOLDER --db FILE, with copies from the machine that fail2ban runs on"
+		return "ringwall import fail2ban --jail FOLDER --db FILE, with copies from the machine that fail2ban runs on"
 	case errors.Is(err, fail2ban.ErrSchema):
-		hint = "ringwall import fail2ban --db FILE, with the database of fail2ban 0.11 to 1.1"
+		return "ringwall import fail2ban --db FILE, with the database of fail2ban 0.11 to 1.1"
 	}
-	return &control.Error{Message: printable.Limit(err.Error(), 500), Hint: hint, Err: err}
+	return ""
 }
 
 // tellImport writes to stderr what people read; stdout is for the YAML.
@@ -144,7 +148,14 @@ func (c *commands) tellImport(im *fail2ban.Import) {
 		say("  jail %q: %s (%s)", printable.String(j.Name), what, j.Why)
 	}
 	say("")
-	say("Bans in force: %d", len(im.Bans))
+	if im.Lost != nil {
+		say("Bans in force: unknown, for the database cannot be read; the policy and the allow list come all the same")
+		if hint := importHint(im.Lost); hint != "" {
+			say("  Try: %s", hint)
+		}
+	} else {
+		say("Bans in force: %d", len(im.Bans))
+	}
 	const most = 20
 	for i, b := range im.Bans {
 		if i == most {
@@ -172,9 +183,13 @@ func (c *commands) importObject(im *fail2ban.Import, report *importedReport) err
 	if err := im.WriteYAML(&yaml); err != nil {
 		return err
 	}
+	lost := ""
+	if im.Lost != nil {
+		lost = printable.Limit(im.Lost.Error(), 500)
+	}
 	res := imported{
 		Files: append([]string{}, im.Files...), Database: im.Database, Found: im.Found, From: im.Policy.From, Policy: yaml.String(),
-		Jails: []importedJail{}, Bans: []importedBan{}, Allow: []string{}, NotImported: []notImported{}, Applied: report,
+		Jails: []importedJail{}, Bans: []importedBan{}, Allow: []string{}, NotImported: []notImported{}, BansLost: lost, Applied: report,
 	}
 	for _, j := range im.Jails {
 		res.Jails = append(res.Jails, importedJail{j.Name, j.VoIP, j.Why})
@@ -213,6 +228,8 @@ func (c *commands) applyImport(cmd *cobra.Command, im *fail2ban.Import) (*import
 	switch {
 	case gone != nil:
 		return report, gone
+	case im.Lost != nil:
+		return report, importTrouble(im.Lost)
 	case len(report.Refused) > 0:
 		return report, &control.Error{
 			Message: plural(len(report.Refused), "entry was refused", "entries were refused"),

@@ -160,6 +160,19 @@ func TestImportEndsWithoutADaemon(t *testing.T) {
 
 func TestImportSaysWhatToTry(t *testing.T) {
 	w, dir := newWorld(t), fail2banHere(t)
+	old := filepath.Join(dir, "0.10")
+	db, err := sql.Open("sqlite", "file:"+old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{`CREATE TABLE fail2banDb(version INTEGER)`, `INSERT INTO fail2banDb VALUES(2)`, `CREATE TABLE bans(jail TEXT, ip TEXT)`} {
+		if _, err := db.ExecContext(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
 	for _, row := range []struct {
 		args []string
 		code int
@@ -168,7 +181,9 @@ func TestImportSaysWhatToTry(t *testing.T) {
 		{[]string{"import"}, 2, "Try: ringwall import fail2ban"},
 		{[]string{"import", "crowdsec"}, 2, "there is no command"},
 		{[]string{"import", "fail2ban", "--jail", filepath.Join(dir, "none")}, 1, "Try: ringwall import fail2ban --jail FOLDER --db FILE"},
-		{[]string{"import", "fail2ban", "--jail", dir, "--db", filepath.Join(dir, "jail.local")}, 1, "no SQLite database"},
+		{[]string{"import", "fail2ban", "--jail", dir, "--db", filepath.Join(dir, "jail.local")}, 0, "no SQLite database"},
+		{[]string{"import", "fail2ban", "--jail", dir, "--db", old}, 0, "Try: ringwall import fail2ban --db FILE, with the database of fail2ban 0.11"},
+		{[]string{"import", "fail2ban", "--jail", dir, "--db", old, "--apply"}, 1, "its version is 2"},
 	} {
 		w.err = &lockedBuffer{}
 		w.app.Err = w.err
