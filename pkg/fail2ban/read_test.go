@@ -76,10 +76,10 @@ func TestNumbersBecomePolicy(t *testing.T) {
 		ban              policy.Ban
 	}{
 		"pbx":     {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: time.Hour, Factor: 2, Max: 5 * 168 * time.Hour, Memory: 48 * time.Hour}},
-		"simple":  {4, 3.58, 2, 10 * time.Minute, 10, policy.Ban{First: 10 * time.Minute, Factor: 1, Max: 10 * time.Minute, Memory: def.Memory}},
-		"strict":  {5.56, 3.58, 2, time.Hour, 60, policy.Ban{First: 10 * time.Minute, Factor: 5.63, Max: 168 * time.Hour, Memory: 24 * time.Hour}},
-		"forever": {4, 3.58, 2, 10 * time.Minute, 10, policy.Ban{First: 168 * time.Hour, Factor: 4, Max: 8760 * time.Hour, Memory: def.Memory}},
-		"steps":   {4, 3.58, 2, 10 * time.Minute, 10, policy.Ban{First: time.Minute, Factor: 3.12, Max: 168 * time.Hour, Memory: 24 * time.Hour}},
+		"simple":  {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: 10 * time.Minute, Factor: 1, Max: 10 * time.Minute, Memory: def.Memory}},
+		"strict":  {5.56, 2.64, 3, time.Hour, 83.4, policy.Ban{First: 10 * time.Minute, Factor: 5.63, Max: 168 * time.Hour, Memory: 24 * time.Hour}},
+		"forever": {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: 168 * time.Hour, Factor: 4, Max: 8760 * time.Hour, Memory: def.Memory}},
+		"steps":   {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: time.Minute, Factor: 3.12, Max: 168 * time.Hour, Memory: 24 * time.Hour}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, _ := parsed(t, read(t, fail2ban.Options{Jail: filepath.Join("testdata", name), DB: db}))

@@ -224,7 +224,7 @@ func TestRealFail2banIsTakenOver(t *testing.T) {
 		t.Errorf("the ban of sshd is lost without a word: %v", im.Left)
 	}
 	c, _ := parsed(t, im)
-	if p := c.Policy; p.Points.WrongPassword != 3.58 || p.Misconfigured.Burst != 2 || p.HalfLife != time.Hour || p.Ban.First != 2*time.Hour || p.Ban.Max != 5*168*time.Hour ||
+	if p := c.Policy; p.Points.WrongPassword != 2.64 || p.Misconfigured.Burst != 3 || p.HalfLife != time.Hour || p.Ban.First != 2*time.Hour || p.Ban.Max != 5*168*time.Hour ||
 		p.Ban.Memory != 72*time.Hour || len(p.Allow) != 2 {
 		t.Errorf("%+v", p)
 	}

@@ -35,9 +35,10 @@ const (
 	builtinTime  = 10 * time.Minute
 )
 
-// The fewest failures that ban, whatever the jail said: people mistype passwords, and names too.
+// The fewest failures that ban, whatever the jail said: people mistype passwords, and names too; and in the morning the
+// first phones of an office may be three with old passwords.
 const (
-	leastGuesses = 3
+	leastGuesses = 4
 	leastNames   = 2
 )
 
@@ -69,7 +70,10 @@ func (im *Import) suggest(purge time.Duration) Suggestion {
 	}
 	s := Suggestion{}
 	used := im.scoring(&s, voip)
-	long := slices.MaxFunc(voip, func(a, b Jail) int { return cmp.Compare(banLength(a), banLength(b)) })
+	uses := func(j Jail) int { return min(slices.Index(used, j.Name), 0) } // -1 or 0: as few jails as possible give the numbers
+	long := slices.MaxFunc(voip, func(a, b Jail) int {
+		return cmp.Or(cmp.Compare(banLength(a), banLength(b)), cmp.Compare(growing(a), growing(b)), uses(a)-uses(b))
+	})
 	im.lengths(&s, long, purge)
 	im.addPorts(&s, voip)
 	used = append(used, long.Name)
@@ -86,6 +90,14 @@ func (im *Import) suggest(purge time.Duration) Suggestion {
 		im.leave("the numbers of jail "+quotes(others), "Ringwall has one policy, and the strictest jail of each kind counts: "+quotes(from))
 	}
 	return s
+}
+
+// growing is how long a jail's bans become, where they do; without a bound they become the longest.
+func growing(j Jail) time.Duration {
+	if j.Increment.On && j.Increment.MaxTime <= 0 {
+		return longest
+	}
+	return j.Increment.MaxTime
 }
 
 func banLength(j Jail) time.Duration {
@@ -125,7 +137,7 @@ func (im *Import) scoring(s *Suggestion, voip []Jail) (used []string) {
 	p := policy.Default().Policy
 	s.set("policy.threshold", decimal(p.Threshold), "Ringwall's default. The points below are made for it: fail2ban counts "+
 		"lines, of which Asterisk writes one to three for an attempt; Ringwall counts attempts.")
-	half := halfLife{length: p.HalfLife}
+	half := halfLife{length: p.HalfLife, dearer: 1}
 	burst := p.Misconfigured.Burst
 	var strictest Jail // that counts wrong passwords
 	for _, k := range kinds() {
@@ -141,9 +153,9 @@ func (im *Import) scoring(s *Suggestion, voip []Jail) (used []string) {
 		j := slices.MinFunc(mine, func(a, b Jail) int { return a.MaxRetry - b.MaxRetry })
 		used = append(used, j.Name)
 		n := max(j.MaxRetry, k.least)
-		if n != j.MaxRetry {
+		if n != j.MaxRetry && (k.count != Manager || j.Counts == Manager) {
 			im.leave(fmt.Sprintf("maxretry = %d of jail %s", j.MaxRetry, quote(j.Name)),
-				fmt.Sprintf("people mistype, so %d %s it is", n, k.many))
+				fmt.Sprintf("people mistype, and phones have old passwords, so %d %s it is", n, k.many))
 		}
 		points, why := k.points, ""
 		switch {
@@ -152,6 +164,8 @@ func (im *Import) scoring(s *Suggestion, voip []Jail) (used []string) {
 			why = fmt.Sprintf("so that the %s in quick succession bans", ordinal(n))
 			if k.count == Passwords {
 				burst, strictest = n-1, j
+			} else { // a phone of a deleted account fails for ever, and so does a program with an old secret
+				half.dearer = max(half.dearer, points/k.points)
 			}
 		case n == k.usual:
 			why = fmt.Sprintf("as Ringwall's default: the %s in quick succession bans", ordinal(n))
@@ -199,6 +213,7 @@ type halfLife struct {
 	jail   Jail          // which asked for most; without a name where the default is long enough
 	kind   kind          // of failure for which it did
 	points float64       // of each of them
+	dearer float64       // how many times as much as by default a failure of a phone that is not in use any more is worth
 }
 
 // lengthen makes the half-life so long that somebody is banned who fails steadily, and just often enough for the jail: the
@@ -214,26 +229,32 @@ func (h *halfLife) lengthen(j Jail, k kind, points, threshold float64) bool {
 	return true
 }
 
+// slowest says who is just banned, as the beginning of a sentence.
+func (h *halfLife) slowest(threshold float64) string {
+	gap := time.Duration(float64(h.length) * math.Log2(threshold/(threshold-h.points)))
+	return "Who " + fmt.Sprintf(h.kind.slow, words(gap.Truncate(time.Minute)))
+}
+
 func (h *halfLife) set(im *Import, s *Suggestion) {
 	p := policy.Default().Policy
 	const differs = "fail2ban forgets a failure all at once when findtime is over; Ringwall forgets half of the points in this time, " +
 		"and half of the rest in the next."
+	name := quote(h.jail.Name)
 	if h.jail.Name == "" {
 		s.set("policy.half_life", words(h.length), "Ringwall's default. It remembers at least as long as the findtime of the jails asks for: "+differs)
-		return
+	} else {
+		s.set("policy.half_life", words(h.length), "findtime = %s of jail %s. Not the same thing: %s %s all day is banned.",
+			words(h.jail.FindTime), name, differs, h.slowest(p.Threshold))
 	}
-	name := quote(h.jail.Name)
-	gap := time.Duration(float64(h.length) * math.Log2(p.Threshold/(p.Threshold-h.points))).Truncate(time.Minute)
-	slowest := "Who " + fmt.Sprintf(h.kind.slow, words(gap))
-	s.set("policy.half_life", words(h.length), "findtime = %s of jail %s. Not the same thing: %s %s all day is banned.",
-		words(h.jail.FindTime), name, differs, slowest)
-	tolerance := p.Trust.Tolerance * h.length.Minutes() / p.HalfLife.Minutes()
-	s.set("policy.trust.tolerance", decimal(math.Ceil(tolerance)), "Ringwall's default is %s. It grows with the half-life, in which more failures of "+
-		"a trusted office add up, so that one wrong phone still does not ban the others.", decimal(p.Trust.Tolerance))
+	if more := h.dearer * h.length.Minutes() / p.HalfLife.Minutes(); more > 1 {
+		s.set("policy.trust.tolerance", decimal(math.Ceil(p.Trust.Tolerance*more*10)/10), "Ringwall's default is %s. It grows with the half-life and "+
+			"the points, in which the failures of a trusted office add up, so that one wrong phone still does not ban the others.",
+			decimal(p.Trust.Tolerance))
+	}
 	if h.want > h.length {
 		im.leave("findtime = "+words(h.jail.FindTime)+" of jail "+name, fmt.Sprintf(
 			"policy.half_life is %s: a longer one would add up what all the phones of a trusted office do in a day, and ban it. "+
-				"%s is banned, who does so less often no longer", words(h.length), slowest))
+				"%s is banned, who does so less often no longer", words(h.length), h.slowest(p.Threshold)))
 	}
 }
 
