@@ -30,14 +30,14 @@ func (f *file) allowEntry(text, path string, target *AllowEntry) {
 		addr, err := netip.ParseAddr(text)
 		switch {
 		case err == nil && addr.Zone() != "":
-			wrong.hint = addr.WithZone("").String() + ", without the interface"
-			f.fail(path, "an address with a zone", wrong)
+			wrong.hint = addr.WithZone("").String()
+			f.fail(path, "an address with a zone, which says nothing about other machines", wrong)
 			return
 		case err == nil:
 			addr = addr.Unmap()
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
-		case !hostName(text):
-			wrong.hint = allowHint(text)
+		case !hostName(text), wild(text) != nil, between(text) != nil: // 192.0.2.x could be a name, and 192.0.2.1-9
+			wrong.hint = f.allowHint(path, text)
 			f.fail(path, "neither an address nor a host name", wrong)
 			return
 		default:
@@ -66,6 +66,16 @@ func (f *file) allowEntry(text, path string, target *AllowEntry) {
 	*target = AllowEntry{Prefix: masked}
 }
 
+// allowable says whether a text is an entry of a list of addresses that nothing is wrong with.
+func allowable(text string) bool {
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		addr, err := netip.ParseAddr(text)
+		return err == nil && addr.Zone() == "" || err != nil && hostName(text) && wild(text) == nil && between(text) == nil
+	}
+	return !prefix.Addr().Is4In6() && !tooWide(prefix.Masked())
+}
+
 // tooWide says whether a network holds a good part of the Internet. Private IPv6 (fc00::/7, fe80::/10) does not.
 func tooWide(p netip.Prefix) bool {
 	if p.Addr().Is4() {
@@ -74,18 +84,17 @@ func tooWide(p netip.Prefix) bool {
 	return p.Bits() < 16 && p.Overlaps(netip.MustParsePrefix("2000::/3"))
 }
 
-func allowHint(text string) string {
+func (f *file) allowHint(path, text string) string {
+	if hint := f.entries(path, correctAddresses(text)); hint != "" && hint != yamlWord(text) {
+		return hint
+	}
 	switch {
 	case strings.ContainsAny(strings.TrimSpace(text), " ,;"):
 		return "one entry for each address"
-	case strings.Contains(text, "://"):
-		return "the host name alone"
 	case strings.Contains(text, "*"):
 		return "a network such as 192.0.2.0/24, or each name"
 	case strings.Contains(text, "-"):
 		return "networks instead of a range"
-	case strings.Contains(text, ":") && strings.Count(text, ":") == 1:
-		return "it without the port"
 	case strings.ContainsFunc(text, func(r rune) bool { return r > 0x7f }):
 		return "the name in its ASCII form (xn--…)"
 	}

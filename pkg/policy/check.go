@@ -106,7 +106,7 @@ func (f *file) ban(b *Ban) {
 			key = "policy.ban.first"
 		}
 		f.fail(key, fmt.Sprintf("first (%s) is longer than max (%s)", durationBound(b.First), durationBound(b.Max)),
-			detail{hint: "a max of at least " + durationBound(b.First)})
+			detail{hint: "max: " + durationBound(b.First)})
 	}
 }
 
@@ -281,8 +281,14 @@ func oneOf[T ~string](f *file, path string, value T, allowed ...T) {
 	}
 	d := detail{value: f.shown(path), allowed: strings.Join(names, ", "), hint: nearest(string(value), names)}
 	if _, ok := boolean(string(value)); d.hint == "" && ok {
-		if on, _ := boolean(string(value)); !on && slices.Contains(names, "off") {
+		on, _ := boolean(string(value))
+		switch {
+		case !on && slices.Contains(names, "off"):
 			d.hint = "off"
+		case !on && slices.Contains(names, string(Observe)):
+			d.hint = string(Observe)
+		case on && slices.Contains(names, string(Enforce)):
+			d.hint = string(Enforce)
 		}
 	}
 	f.fail(path, "not one of the values", d)

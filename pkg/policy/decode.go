@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -217,8 +218,14 @@ func (f *file) decode(n *yaml.Node, path string, v reflect.Value) {
 		return
 	}
 	if isNull {
-		f.fail(path, "no value", detail{allowed: wanted(t),
-			hint: `remove the key for the default; a value that begins with # & * ! or is "null" belongs in double quotes`})
+		hint := `remove the key for the default; a value that begins with # & * ! or is "null" belongs in double quotes`
+		if strings.HasSuffix(path, "]") { // of a list
+			hint = "remove it"
+			if n.Value != "" {
+				hint = strconv.Quote(n.Value)
+			}
+		}
+		f.fail(path, "no value", detail{allowed: wanted(t), hint: hint})
 		return
 	}
 	f.scalar(n, path, v)
@@ -244,15 +251,27 @@ func (f *file) section(n *yaml.Node, path string, v reflect.Value) {
 	f.mapping(n, path, func(key *yaml.Node, at string, value *yaml.Node) {
 		i, ok := fields[key.Value]
 		if !ok {
-			f.unknown(key, at, names)
+			f.unknown(key, value, at, names)
 			return
 		}
 		f.decode(value, at, v.Field(i))
 	})
 }
 
-func (f *file) unknown(key *yaml.Node, at string, names []string) {
+func (f *file) unknown(key, value *yaml.Node, at string, names []string) {
 	what, hint := "unknown key", ""
+	if resolved, ok := f.resolve(value); ok && slices.Contains(names, "half_life") {
+		about, instead := f.fromFail2ban(key.Value, resolved)
+		if instead != "" {
+			what = "a key of fail2ban's"
+			if about != "" {
+				what += "; " + about
+			}
+			f.bad[strings.TrimSuffix(at, f.pathOf("", key.Value))+strings.SplitN(instead, ":", 2)[0]] = true
+			f.failAt(key, at, what, detail{allowed: strings.Join(names, ", "), hint: instead})
+			return
+		}
+	}
 	near, other := nearest(key.Value, names), elsewhere(key.Value)
 	if leaf := other[strings.LastIndexByte(other, '.')+1:]; near == "" && slices.Contains(names, leaf) {
 		near = leaf
@@ -279,7 +298,7 @@ func (f *file) services(n *yaml.Node, path string, v reflect.Value) {
 	f.mapping(n, path, func(key *yaml.Node, at string, value *yaml.Node) {
 		if old := v.MapIndex(reflect.ValueOf(key.Value)); !old.IsValid() {
 			what, hint := "unknown service", ""
-			if near := nearest(key.Value, names); near != "" {
+			if near := cmp.Or(driver(key.Value), nearest(key.Value, names)); near != "" {
 				what += ", did you mean " + near + "?"
 			} else if strings.EqualFold(key.Value, "IAX2") || strings.EqualFold(key.Value, "IAX") {
 				hint = "remove it: Asterisk reports no security events of IAX2"
@@ -293,6 +312,19 @@ func (f *file) services(n *yaml.Node, path string, v reflect.Value) {
 			v.SetMapIndex(reflect.ValueOf(key.Value), mode)
 		}
 	})
+}
+
+// driver is the service of a channel driver, by which people know it.
+func driver(name string) string {
+	switch strings.TrimSuffix(strings.ToLower(name), ".so") {
+	case "chan_pjsip", "res_pjsip":
+		return "PJSIP"
+	case "chan_sip":
+		return "SIP"
+	case "manager":
+		return "AMI"
+	}
+	return ""
 }
 
 // headers decodes headers, whose keys are the file's own and whose values may be secrets.
@@ -353,12 +385,12 @@ func (f *file) pathOf(path, key string) string {
 func (f *file) list(n *yaml.Node, path string, v reflect.Value) {
 	element := v.Type().Elem()
 	if n.Kind != yaml.SequenceNode {
-		hint := "[" + n.Value + "]"
+		hint := "[ and ] around it"
 		switch {
 		case isSection(element):
 			hint = "- before the first key, and the other keys below it"
-		case n.Kind != yaml.ScalarNode || len(n.Value) > 40 || f.quote(n.Value) != `"`+n.Value+`"`:
-			hint = "[ and ] around it"
+		case n.Kind == yaml.ScalarNode:
+			hint = f.asList(path, n.Value)
 		}
 		f.fail(path, kind(n)+" where a list belongs", detail{hint: hint})
 		return
@@ -411,7 +443,7 @@ func (f *file) scalar(n *yaml.Node, path string, v reflect.Value) {
 	case reflect.Float64:
 		x, err := strconv.ParseFloat(n.Value, 64)
 		if !decimal(n.Value, true) || err != nil || quoted {
-			wrong.allowed = "a number such as 10 or 2.5, without quotes"
+			wrong.allowed, wrong.hint = "a number such as 10 or 2.5, without quotes", correctNumber(n.Value, true)
 			f.fail(path, "not a number", wrong)
 			return
 		}
@@ -422,7 +454,12 @@ func (f *file) scalar(n *yaml.Node, path string, v reflect.Value) {
 			err, x = nil, math.MaxInt64
 		}
 		if !decimal(n.Value, false) || err != nil || quoted {
-			wrong.allowed = "a whole number such as 10, without quotes"
+			wrong.allowed, wrong.hint = "a whole number such as 10, without quotes", correctNumber(n.Value, false)
+			if strings.HasPrefix(path, "firewall.ports.") {
+				if wrong.hint = f.entries(path, correctPorts(n.Value)); wrong.hint == "" && strings.ContainsAny(n.Value, ":-") {
+					wrong.hint = "each port by itself; firewall.scope: all closes every port"
+				}
+			}
 			f.fail(path, "not a whole number", wrong)
 			return
 		}
@@ -446,6 +483,11 @@ func (f *file) duration(n *yaml.Node, path string, target *time.Duration) {
 		return
 	}
 	wrong := detail{value: f.quote(n.Value), allowed: durationsAllowed}
+	if hint := lengthOfBan(path); hint != "" && withoutEnd(n.Value) {
+		wrong.hint = hint
+		f.fail(path, "no duration; bans always end, since addresses change hands", wrong)
+		return
+	}
 	switch {
 	case errors.Is(err, errNoUnit) && decimal(n.Value, false):
 		wrong.hint = n.Value + "s for seconds, " + n.Value + "m for minutes"

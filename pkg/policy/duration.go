@@ -90,11 +90,25 @@ func durationBound(d time.Duration) string {
 	return formatDuration(d)
 }
 
-// spelledOut returns what "10 minutes" or "1 Day" is in the units that are read, or "".
+// spelledOut returns what "10 minutes", "1 Day", "1d 12h", "2 months" or "60*60" is in the units that are read, or "".
 func spelledOut(text string) string {
+	text = strings.ToLower(strings.Join(strings.Fields(text), ""))
+	if _, err := parseDuration(text); err == nil {
+		return text
+	}
+	if strings.Contains(text, "*") { // seconds, as fail2ban multiplies them
+		product := int64(1)
+		for factor := range strings.SplitSeq(text, "*") {
+			n, err := strconv.ParseInt(factor, 10, 32)
+			if err != nil || n <= 0 || product > int64(longest/time.Second)/n {
+				return ""
+			}
+			product *= n
+		}
+		return strconv.FormatInt(product, 10) + "s"
+	}
 	unit := strings.TrimLeft(text, "0123456789")
 	number := text[:len(text)-len(unit)]
-	unit = strings.ToLower(strings.TrimSpace(unit))
 	if !decimal(number, false) || unit == "" {
 		return ""
 	}
@@ -102,6 +116,15 @@ func spelledOut(text string) string {
 		if strings.HasPrefix(name, unit) {
 			return number + name[:1]
 		}
+	}
+	for name, days := range map[string]int{"months": 30, "years": 365} {
+		n, err := strconv.Atoi(number)
+		if strings.HasPrefix(name, unit) && err == nil && n*days <= int(longest/day) {
+			return strconv.Itoa(n*days) + "d"
+		}
+	}
+	if unit == "min" || unit == "mins" || unit == "hrs" || unit == "hr" || unit == "sec" || unit == "secs" {
+		return number + unit[:1]
 	}
 	return ""
 }

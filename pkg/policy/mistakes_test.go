@@ -221,7 +221,7 @@ policy: {mode: observe}
 		{"a word of fail2ban", base + `policy:
   bantime: 1h
 `,
-			`ringwall.yaml:6: policy.bantime: unknown key here; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, max_sources, misconfigured, challenges, breach, targeted, roaming, storm, limits; try: policy.ban.first`},
+			`ringwall.yaml:6: policy.bantime: a key of fail2ban's; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, max_sources, misconfigured, challenges, breach, targeted, roaming, storm, limits; try: ban: {first: 1h}`},
 		{"a password for a secret", `asterisk:
   - address: 127.0.0.1
     username: ringwall

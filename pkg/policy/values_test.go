@@ -14,15 +14,15 @@ func TestMistakesOfValues(t *testing.T) {
 		{"a number in quotes", base + `policy:
   threshold: "10"
 `,
-			`ringwall.yaml:6: policy.threshold: not a number: "10"; allowed: a number such as 10 or 2.5, without quotes`},
+			`ringwall.yaml:6: policy.threshold: not a number: "10"; allowed: a number such as 10 or 2.5, without quotes; try: 10`},
 		{"a comma in a number", base + `policy:
   threshold: 2,5
 `,
-			`ringwall.yaml:6: policy.threshold: not a number: "2,5"; allowed: a number such as 10 or 2.5, without quotes`},
+			`ringwall.yaml:6: policy.threshold: not a number: "2,5"; allowed: a number such as 10 or 2.5, without quotes; try: 2.5`},
 		{"an octal number", base + `firewall:
   ports: {udp: [010]}
 `,
-			`ringwall.yaml:6: firewall.ports.udp[0]: not a whole number: "010"; allowed: a whole number such as 10, without quotes`},
+			`ringwall.yaml:6: firewall.ports.udp[0]: not a whole number: "010"; allowed: a whole number such as 10, without quotes; try: 10`},
 		{"an infinite number", base + `policy:
   points: {honeypot: .inf}
 `,
@@ -100,12 +100,12 @@ func TestMistakesOfValues(t *testing.T) {
     first: 2h
     max: 1h
 `,
-			`ringwall.yaml:8: policy.ban.max: first (2h) is longer than max (1h); try: a max of at least 2h`},
+			`ringwall.yaml:8: policy.ban.max: first (2h) is longer than max (1h); try: max: 2h`},
 		{"a first ban longer than the default of the longest", base + `policy:
   ban:
     first: 2w
 `,
-			`ringwall.yaml:7: policy.ban.first: first (14d) is longer than max (7d); try: a max of at least 14d`},
+			`ringwall.yaml:7: policy.ban.first: first (14d) is longer than max (7d); try: max: 14d`},
 		{"an IPv6 source as large as a provider", base + `policy:
   ipv6_prefix: 16
 `,
@@ -144,7 +144,7 @@ func TestMistakesOfValues(t *testing.T) {
   services:
     SIP: off
 `,
-			`ringwall.yaml:7: policy.services.SIP: not one of the values: "off"; allowed: enforce, observe`},
+			`ringwall.yaml:7: policy.services.SIP: not one of the values: "off"; allowed: enforce, observe; try: observe`},
 		{"learn with no", base + `    learn: no
 `,
 			`ringwall.yaml:5: asterisk[0].learn: not one of the values: "no"; allowed: auto, off; try: off`},
@@ -168,19 +168,19 @@ func TestMistakesOfValues(t *testing.T) {
 		{"an allowed range", base + `policy:
   allow: [192.0.2.1-192.0.2.9]
 `,
-			`ringwall.yaml:6: policy.allow[0]: neither an address nor a host name: "192.0.2.1-192.0.2.9"; allowed: an address, a network such as 192.0.2.0/24, or a host name; try: networks instead of a range`},
+			`ringwall.yaml:6: policy.allow[0]: neither an address nor a host name: "192.0.2.1-192.0.2.9"; allowed: an address, a network such as 192.0.2.0/24, or a host name; try: 192.0.2.1, 192.0.2.2/31, 192.0.2.4/30, 192.0.2.8/31`},
 		{"two addresses in one entry", base + `policy:
   allow: [192.0.2.1 192.0.2.2]
 `,
-			`ringwall.yaml:6: policy.allow[0]: neither an address nor a host name: "192.0.2.1 192.0.2.2"; allowed: an address, a network such as 192.0.2.0/24, or a host name; try: one entry for each address`},
+			`ringwall.yaml:6: policy.allow[0]: neither an address nor a host name: "192.0.2.1 192.0.2.2"; allowed: an address, a network such as 192.0.2.0/24, or a host name; try: 192.0.2.1, 192.0.2.2`},
 		{"an allowed URL", base + `policy:
   allow: ['https://example.net']
 `,
-			`ringwall.yaml:6: policy.allow[0]: neither an address nor a host name: "https://example.net"; allowed: an address, a network such as 192.0.2.0/24, or a host name; try: the host name alone`},
+			`ringwall.yaml:6: policy.allow[0]: neither an address nor a host name: "https://example.net"; allowed: an address, a network such as 192.0.2.0/24, or a host name; try: example.net`},
 		{"an allowed zone", base + `policy:
   allow: ['fe80::1%eth0']
 `,
-			`ringwall.yaml:6: policy.allow[0]: an address with a zone: "fe80::1%eth0"; allowed: an address, a network such as 192.0.2.0/24, or a host name; try: fe80::1, without the interface`},
+			`ringwall.yaml:6: policy.allow[0]: an address with a zone, which says nothing about other machines: "fe80::1%eth0"; allowed: an address, a network such as 192.0.2.0/24, or a host name; try: fe80::1`},
 		{"everybody allowed", base + `policy:
   allow: [0.0.0.0/0]
 `,
