@@ -55,12 +55,22 @@ func (e *exam) kernelVersion(s subject) {
 		s.warn(version, "", "its version cannot be read: %s", text(err))
 		return
 	}
-	release := unix.ByteSliceToString(u.Release[:])
-	if major, minor := numbers(release); major < 5 || major == 5 && minor < 10 {
-		s.warn(version, "a kernel from 5.10 on (Debian 11)", "%s is older than what Ringwall is tested on", release)
-		return
+	s.kernelRelease(unix.ByteSliceToString(u.Release[:]))
+}
+
+// kernelRelease looks at what uname says. Linux has nf_tables from 3.13 on, and elements that end by themselves from 4.1 on
+// (net/netfilter/nf_tables_api.c, NFT_SET_TIMEOUT); what distributions have put into older ones is not the same. These
+// checks warn and do not fail, because the test address below is the proof.
+func (s subject) kernelRelease(release string) {
+	switch major, minor := numbers(release); {
+	case major < 4 || major == 4 && minor < 1:
+		s.warn(version, "FreePBX 17, whose Debian 12 has Linux 6.1; or Ringwall on a gateway before this machine (install.md, Other systems)",
+			"%s is too old: its nf_tables cannot end a ban by itself, so do not count on any (CentOS 7, and FreePBX 16 on it, have 3.10)", release)
+	case major < 5 || major == 5 && minor < 10:
+		s.warn(version, "a kernel from 5.10 on (Debian 11)", "%s is older than what Ringwall is made for", release)
+	default:
+		s.ok(version, "%s", release)
 	}
-	s.ok(version, "%s", release)
 }
 
 // numbers reads the first two numbers of a release such as "6.12.57+deb13-amd64".

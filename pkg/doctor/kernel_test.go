@@ -280,3 +280,24 @@ func TestWhatKeepsAPacketFromRingwall(t *testing.T) {
 		}
 	}
 }
+
+func TestOldKernelsAreNamed(t *testing.T) {
+	for release, want := range map[string]struct {
+		result Result
+		says   string
+	}{
+		"3.10.0-1160.119.1.el7.x86_64": {Warn, "FreePBX 17, whose Debian 12"},
+		"2.6.32-754.el6.x86_64":        {Warn, "too old"},
+		"4.0.9":                        {Warn, "too old"},
+		"4.18.0-553.el8_10.x86_64":     {Warn, "a kernel from 5.10 on"},
+		"5.4.0-200-generic":            {Warn, "a kernel from 5.10 on"},
+		"5.10.0-34-amd64":              {OK, "5.10.0-34-amd64"},
+		"6.1.0-41-amd64":               {OK, "6.1.0-41-amd64"},
+		"6.12.57+deb13-amd64":          {OK, "6.12.57+deb13-amd64"},
+		"7.2.0":                        {OK, "7.2.0"},
+	} {
+		e := &exam{}
+		e.on("").kernelRelease(release)
+		is(t, one(t, e.list, version), want.result, want.says)
+	}
+}
