@@ -287,6 +287,8 @@ func allowEntry(word string) (a Allow, trouble string) {
 		return a, "is never the source of a packet"
 	case ok:
 		return Allow{Prefix: p}, ""
+	case word[0] >= '0' && word[0] <= '9' && strings.Trim(word, "0123456789.xX-") == "": // 192.0.2.x could be a host name
+		return a, "is neither an address nor a network; write it as networks, such as 192.0.2.0/24, in policy.allow"
 	case hosts.ValidName(word):
 		return Allow{Host: strings.ToLower(strings.TrimSuffix(word, "."))}, ""
 	case strings.Contains(word, ":/"):

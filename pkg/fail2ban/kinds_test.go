@@ -103,6 +103,20 @@ func longFindtime(t *testing.T, c *policy.Config) {
 	}
 }
 
+func TestWhatOnlyLooksLikeAHostNameIsListed(t *testing.T) {
+	im := read(t, fail2ban.Options{DB: database(t), Jail: files(t, map[string]string{
+		"jail.local": "[asterisk]\nenabled = 1\nignoreip = 192.0.2.x 192.0.2.1-9 10.x.x.x 192.0.2.* 3cx.example.net 100.example.net\n"})})
+	c, _ := parsed(t, im)
+	if got := len(c.Policy.Allow); got != 2 {
+		t.Errorf("%d entries: %v", got, c.Policy.Allow)
+	}
+	for _, word := range []string{"192.0.2.x", "192.0.2.1-9", "10.x.x.x", "192.0.2.*"} {
+		if left(im, `ignoreip "`+word+`"`) == "" {
+			t.Errorf("%s is lost without a word: %v", word, im.Left)
+		}
+	}
+}
+
 // TestBansOfWebPagesStay has a database without jail files too, where only the names of the jails are known.
 func TestBansOfWebPagesStay(t *testing.T) {
 	db := database(t,
