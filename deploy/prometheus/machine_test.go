@@ -226,8 +226,8 @@ func (m *machine) live() {
 		m.scan(fmt.Sprintf("IPV4/TCP/198.51.100.%d/5060", 100+i))
 	}
 	m.await(engine.Observe, engine.Limit)
-	m.guess("201", "IPV4/UDP/198.51.100.10/5060")
-	m.guess("202", "IPV4/UDP/198.51.100.20/5060")
+	m.guess("201", "IPV4/TCP/198.51.100.10/5060")
+	m.guess("202", "IPV4/TCP/198.51.100.20/5060")
 	m.await(engine.Observe, engine.Storm)
 
 	m.asterisk.Disconnect()

@@ -126,7 +126,7 @@ func TestGuessers(t *testing.T) {
 				for _, pause := range []time.Duration{500, 1000, 2000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 500} {
 					w.send(security.ChallengeResponseFailed, home, "201", call, answering(nonce, w.dialogue()[:4])).pass(pause * time.Millisecond)
 				}
-				w.pass(28 * time.Second).login(home, "201").pass(time.Hour)
+				w.pass(28*time.Second).login(home, "201").pass(time.Hour)
 			}
 			w.wantNever(home).wantTrusted(home)
 		}},
@@ -239,7 +239,7 @@ func TestGuessers(t *testing.T) {
 
 		{"forged guesses before a phone's next login", nil, func(w *world) {
 			w.login(home, "201").crack(6, home, "201").login(home, "201").wantTrusted(home).wantDecision(0, engine.Breach, engine.Guessed)
-			w.pass(20 * time.Hour).login(home, "201").pass(20 * time.Hour).wantTrusted(home)
+			w.pass(20*time.Hour).login(home, "201").pass(20 * time.Hour).wantTrusted(home)
 		}},
 		{"forged guesses before a phone's next login from another port", nil, func(w *world) {
 			w.login(home, "201").crack(6, home, "201").login(home, "201", at(7777)).wantDecision(1, engine.Breach, engine.Guessed)
@@ -247,7 +247,7 @@ func TestGuessers(t *testing.T) {
 		}},
 		{"forged guesses before somebody's first login", nil, func(w *world) {
 			w.crack(6, home, "201").unban(home+"/32", 0).crack(6, home, "201").login(home, "201").wantUntrusted(home)
-			w.pass(25 * time.Hour).login(home, "201").wantTrusted(home)
+			w.pass(25*time.Hour).login(home, "201").wantTrusted(home)
 		}},
 		{"an account that looks targeted by forged packets, and one typo", nil, func(w *world) {
 			for i := range 20 {

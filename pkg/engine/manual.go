@@ -120,7 +120,7 @@ func (e *Engine) absolve(k key) {
 	}
 	s.score, s.proven, s.observed = 0, 0, 0
 	more := e.sources.details(s)
-	more.overflow, more.pace, more.failing, more.challenged = 0, pace{}, sketch{}, sketch{}
+	more.overflow, more.pace, more.failing, more.challenged = 0, pace{}, few{}, sketch{}
 	e.classify(s)
 }
 

@@ -31,7 +31,7 @@ type details struct {
 	login      int64   // the last, ns
 	banEnd     int64   // of the last ban, ns
 	overflow   float32 // points of the events that wait beyond maxOpen
-	failing    sketch  // accounts with a wrong password
+	failing    few     // accounts with a wrong password
 	challenged sketch  // known accounts whose challenges stayed unanswered
 	pace       pace    // of wrong passwords
 }
@@ -78,6 +78,31 @@ func (s *sketch) distinct() int {
 		return 64 * 5
 	}
 	return int(math.Round(-64 * math.Log(float64(zero)/64)))
+}
+
+// few counts distinct accounts within an hour: up to as many as it has names for exactly, beyond that as a sketch does, but
+// no more than there were.
+type few struct {
+	sketch
+	names [4]uint32 // parts of their hashes; 0 for none
+}
+
+func (f *few) add(now int64, name uint64, bit uint8) {
+	if f.seen == 0 || seconds(now)-f.begun >= spell {
+		f.names = [4]uint32{}
+	}
+	f.sketch.add(now, bit)
+	noteMark(f.names[:], name)
+}
+
+// count is how many there were, at least.
+func (f *few) count() int {
+	for i, name := range f.names {
+		if name == 0 {
+			return i
+		}
+	}
+	return max(len(f.names), bits.OnesCount64(f.seen))
 }
 
 // class orders sources for forgetting.

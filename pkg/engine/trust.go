@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"math/bits"
 	"slices"
 )
 
@@ -345,8 +344,8 @@ func (c *call) strangerFails(id uint64, w float64, r repeat) {
 	perMinute, burst := c.cfg.Misconfigured.PerMinute, c.cfg.Misconfigured.Burst
 	more := c.sources.details(s)
 	pair := c.pair(id)
-	more.failing.add(c.now, c.bitOf(c.ev.Account))
-	many := bits.OnesCount64(more.failing.seen) > c.cfg.Misconfigured.Accounts
+	more.failing.add(c.now, c.name(), c.bitOf(c.ev.Account))
+	many := more.failing.count() > c.cfg.Misconfigured.Accounts
 	more.pace.leak(c.now, perMinute)
 	stubborn := pair.stubborn(c.now) && more.pace.phone(burst) && !many
 	since := pair.first
