@@ -57,7 +57,7 @@ func (m *machine) rules(t *testing.T) {
 		"RingwallLag": "inactive", "RingwallKernelDrift": "inactive", "RingwallSlowBans": "inactive", "RingwallBanStorm": "inactive",
 		"RingwallAMIReconnects": "inactive", "RingwallTableDisturbed": "inactive", "RingwallKernelBroken": "inactive", "RingwallStateNotSaved": "inactive",
 		"RingwallNotificationsLost": "inactive", "RingwallGuessing": "inactive",
-		"RingwallFramesDropped":     "firing", "RingwallConfigReloadFailed": "firing", "RingwallLimitHit": "firing",
+		"RingwallFramesDropped": "firing", "RingwallConfigReloadFailed": "firing", "RingwallLimitHit": "firing",
 		"RingwallBreach": "firing", "RingwallTampering": "firing", "RingwallCustomersFail": "firing",
 		"RingwallAccountTargeted": "firing", "RingwallMisconfiguredPhones": "pending",
 	}

@@ -17,7 +17,7 @@ type account struct {
 	suspected int64     // until then it would be, if all the evidence was true, ns
 
 	suspectedAt int64  // when that began, ns
-	guesses     bucket // from everywhere, leaking at a phone's pace
+	guesses     bucket // from everywhere
 	mass        int64  // until then it was guessed more than phones and persons do, ns
 }
 
@@ -26,8 +26,12 @@ type failure struct {
 	at   int64 // the last, ns
 }
 
-// massGuesses is how many guesses of one account at once, from everywhere, are no mistakes.
-const massGuesses = 20
+// More guesses of one account than massGuesses at once, from everywhere, are no mistakes. They leak at what the hastiest phone
+// makes in a minute.
+const (
+	massGuesses   = 20
+	massPerMinute = 30
+)
 
 // accountOf returns an account, made if there is room, or nil.
 func (e *Engine) accountOf(id uint64) *account {
@@ -97,7 +101,7 @@ func (c *call) accountGuessed(id uint64, r repeat) *account {
 	if a == nil {
 		return nil
 	}
-	if a.guesses.add(c.now, float64(max(r.copies, 1)), c.cfg.Misconfigured.PerMinute) > massGuesses {
+	if a.guesses.add(c.now, float64(max(r.copies, 1)), massPerMinute) > massGuesses {
 		a.mass = c.now + int64(c.cfg.Targeted.Within)
 	}
 	before := *a

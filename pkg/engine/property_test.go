@@ -227,6 +227,51 @@ func TestTicksDecideNothing(t *testing.T) {
 	})
 }
 
+// TestForgedPacketsTakeNothingFromACustomer forges what UDP lets anybody forge, in the name of a phone that is trusted: it
+// stays so, is never banned, and no login of it looks like a breach.
+func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		e, now := NewRepeatable(policy.Default().Policy), epoch
+		phone := netip.MustParseAddrPort("203.0.112.1:5060")
+		if rapid.Bool().Draw(t, "v6") {
+			phone = netip.MustParseAddrPort("[2001:db8:0:1::1]:5060")
+		}
+		login := security.Event{Type: security.SuccessfulAuth, Service: security.PJSIP, Account: "201", UsingPassword: true,
+			Remote: security.Address{AddrPort: phone, Transport: security.UDP}}
+		var all []Decision
+		all = e.Handle(now, "pbx", &login, all)
+		for i := range rapid.IntRange(1, 200).Draw(t, "packets") {
+			now = now.Add(some(t, "pause", 0, time.Millisecond, 100*time.Millisecond, time.Second, time.Minute, time.Hour))
+			all, _ = e.Tick(now, all)
+			if i%20 == 19 {
+				login.Session = strconv.Itoa(i)
+				all = e.Handle(now, "pbx", &login, all)
+				continue
+			}
+			ev := anyEvent(t)
+			if ev.Type == security.SuccessfulAuth {
+				continue // it cannot be forged
+			}
+			ev.Service, ev.Remote.Transport = security.PJSIP, security.UDP
+			ev.Challenge, ev.Hostile = some(t, "challenge", "", "1795384137/5e8c2ab0", "nonce"), some(t, "hostile", false, false, false, true)
+			if rapid.Bool().Draw(t, "in its name") {
+				ev.Remote.AddrPort = netip.AddrPortFrom(phone.Addr(), ev.Remote.AddrPort.Port())
+			}
+			all = e.Handle(now, "pbx", &ev, all)
+		}
+		login.Session = "last"
+		all = e.Handle(now, "pbx", &login, all)
+		for _, d := range all {
+			if d.Action == Breach || (d.Action == Ban || d.Action == Untrust && d.Reason != Expired) && d.Prefix.Contains(phone.Addr()) {
+				t.Fatalf("%+v", d)
+			}
+		}
+		if x := e.Why(now, phone.Addr()); x.Trust == nil {
+			t.Fatalf("no trust: %+v", x)
+		}
+	})
+}
+
 func lines(decisions []Decision) (out []string) {
 	for _, d := range decisions {
 		out = append(out, fmt.Sprintf("%v %s %s %v %.3f %v\n", d.Time.Sub(epoch), d.Action, d.Reason, d.Prefix, d.Score, d.Duration))
