@@ -11,12 +11,14 @@ import (
 // Format is what a file holds, judged by its content.
 type Format string
 
-// The formats. AMILF is an AMI recording whose CRLFs an editor turned into LFs.
+// The formats. AMILF is an AMI recording whose CRLFs an editor turned into LFs, or before whose lines a mail program put
+// its marks. Journal is the Journal Export Format.
 const (
-	AMI   Format = "ami"
-	AMILF Format = "ami-lf"
-	Log   Format = "log"
-	JSON  Format = "json"
+	AMI     Format = "ami"
+	AMILF   Format = "ami-lf"
+	Log     Format = "log"
+	JSON    Format = "json"
+	Journal Format = "journal"
 )
 
 // detectBytes is how much of a file is looked at before it is taken for a log.
@@ -52,16 +54,19 @@ func classify(b []byte, final bool) (Format, bool) {
 		}
 		rest = after
 		line, crlf := strings.CutSuffix(line, "\r")
+		mended := string(mendLine([]byte(line[:min(len(line), 256)])))
 		switch {
 		case strings.HasPrefix(line, bannerPrefix) && crlf:
 			return AMI, true
-		case strings.HasPrefix(line, bannerPrefix):
+		case strings.HasPrefix(mended, bannerPrefix):
 			lf = true
-		case strings.HasPrefix(line, "{"):
+		case looksJSON(line):
 			return JSON, true
-		case header(line) && crlf:
+		case strings.HasPrefix(line, "__CURSOR="):
+			return Journal, true
+		case header(line) && crlf && !strings.HasSuffix(line, "\r"):
 			return AMI, true
-		case header(line) && whole:
+		case header(mended) && whole:
 			if lf {
 				return AMILF, true
 			}
@@ -74,6 +79,15 @@ func classify(b []byte, final bool) (Format, bool) {
 		return AMILF, true
 	}
 	return "", false
+}
+
+// looksJSON says whether a line begins an object, or a list of objects, alone on its line or not.
+func looksJSON(line string) bool {
+	if line == "" {
+		return false
+	}
+	line = strings.TrimRight(string(trimJSON([]byte(line))), " \t")
+	return strings.HasPrefix(line, "{") || line == "[" || strings.HasPrefix(line, "[{")
 }
 
 // header says whether a line is one of those with which AMI's frames begin.
@@ -92,7 +106,7 @@ func looksLogged(line string) bool {
 		return true
 	}
 	var ev security.Event
-	return security.DecodeLine(line, &ev) == nil
+	return decodeText(line, &ev).err == nil
 }
 
 // foreign names the program that unpacks what b begins with, or says what else it is. It is empty for text.

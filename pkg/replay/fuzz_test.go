@@ -22,7 +22,8 @@ func FuzzRun(f *testing.F) {
 	f.Add([]byte(bannerOnly))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, n := fuzzed(t, data)
-		if s.Events != s.Decoded+s.Tampered || s.Decoded+s.Tampered+s.Skipped+s.Truncated > s.Files[0].Records {
+		if s.Events != s.Decoded+s.Repeated+s.Tampered ||
+			s.Decoded+s.Tampered+s.NotUnderstood+s.Skipped+s.Truncated > s.Files[0].Records {
 			t.Errorf("%+v", s)
 		}
 		if s.Files[0].Gzip || s.Failed() {

@@ -2,10 +2,12 @@ package replay
 
 import (
 	"bufio"
-	"encoding/json"
+	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/ringwall/ringwall/pkg/ami"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -20,18 +22,25 @@ var (
 	errTruncated = errors.New("cut off")
 )
 
-// A records is one open recording. Next decodes the next record, a frame or a line, into ev. Its error is nil for an
-// event, security.ErrNotSecurity, a *security.TamperError, errSkipped, errTruncated, or final.
+// A records is one open recording. Next decodes the next record, a frame or a line, into ev, and says how often it stands
+// there for. Its error is nil for an event, security.ErrNotSecurity, a *security.TamperError for what nobody but an
+// attacker makes, an *unclearError for what else is no event and has parts of one, errSkipped, errTruncated, or final.
 type records interface {
-	next(ev *security.Event) error
+	next(ev *security.Event) (times int64, err error)
+	// place is the number of the line where the last record begins, counted from 1, or 0 where it is not known.
+	place() int64
 }
 
 func newRecords(r *bufio.Reader, f Format) records {
 	switch f {
 	case AMI:
-		return &frames{splitter: ami.NewSplitter(r, ami.Limits{})}
+		t := &tail{r: r}
+		return &frames{splitter: ami.NewSplitter(t, ami.Limits{}), tail: t}
 	case AMILF:
-		return &frames{splitter: ami.NewSplitter(&crlf{r: r}, ami.Limits{})}
+		t := &tail{r: &mender{r: r}}
+		return &frames{splitter: ami.NewSplitter(t, ami.Limits{}), tail: t, edited: true}
+	case Journal:
+		return &export{lines: lines{r: r}}
 	}
 	return &lines{r: r, json: f == JSON}
 }
@@ -39,23 +48,54 @@ func newRecords(r *bufio.Reader, f Format) records {
 // frames reads an AMI recording, of one connection or of several after one another.
 type frames struct {
 	splitter *ami.Splitter
+	tail     *tail
 	begun    bool
 	half     bool // the recording may have begun inside of a frame
+	edited   bool // by a program that changes ends of lines: then anything may be missing
+	mended   bool // blanks at ends of lines had to be put back
+	held     *held
+	at       int64 // line where the last frame begins; 0 once it is not known
+	line     int64 // that was read last; negative once it is not known
 }
 
-func (f *frames) next(ev *security.Event) error {
-	frame, err := f.splitter.Next()
+func (f *frames) place() int64 { return f.at }
+
+// held is a frame that was read to see whether there is another.
+type held struct {
+	frame string
+	err   error
+}
+
+func (f *frames) read() (string, error) {
+	if h := f.held; h != nil {
+		f.held = nil
+		return h.frame, h.err
+	}
+	return f.splitter.Next()
+}
+
+func (f *frames) next(ev *security.Event) (int64, error) {
+	frame, err := f.read()
 	switch {
 	case err == nil:
 	case err == io.ErrUnexpectedEOF: // the splitter's own; a reader's comes as a *readError
-		return errTruncated
+		return 0, errTruncated
 	case errors.Is(err, ami.ErrOversize):
-		return errSkipped
+		f.line = -1
+		return 0, errSkipped
 	default:
-		return err
+		return 0, err
 	}
 	if !f.begun {
 		f.begun, f.half = true, f.splitter.Banner() == ""
+		if !f.half && f.line >= 0 {
+			f.line++
+		}
+	}
+	f.at = 0
+	if f.line >= 0 {
+		f.at = f.line + 1
+		f.line += int64(strings.Count(frame, "\n")) + 2
 	}
 	half := f.half
 	f.half = false
@@ -63,11 +103,69 @@ func (f *frames) next(ev *security.Event) error {
 		frame = rest
 	}
 	err = security.Decode(frame, ev)
-	var bad *security.TamperError
-	if err != nil && errors.As(err, &bad) && (half && bad.Reason == security.ReasonStray || endsInLogin(frame)) {
-		return errTruncated
+	if err == nil {
+		return 1, nil
 	}
-	return err
+	var bad *security.TamperError
+	if !errors.As(err, &bad) {
+		if strings.HasPrefix(frame, "Event: ") && !strings.Contains(frame, "\n") && f.last() {
+			return 0, errTruncated
+		}
+		return 0, err
+	}
+	if !f.edited {
+		if whole := mend(frame); whole != frame && security.Decode(whole, ev) == nil {
+			f.mended = true
+			return 1, nil
+		}
+	}
+	switch {
+	case half && bad.Reason == security.ReasonStray, endsInLogin(frame), f.last():
+		return 0, errTruncated
+	case !f.edited && !f.mended && injected(frame, bad):
+		return 0, err
+	}
+	u := unclear(f.at, frame, err)
+	if u.Try != tryValues {
+		u.Try = tryAMI
+	}
+	if u.Why == whyShape {
+		u.Why = whyPiece
+	}
+	return 0, u
+}
+
+// last says whether the frame that was read last is the last, and the recording ended within it.
+func (f *frames) last() bool {
+	if !f.tail.added {
+		return false
+	}
+	frame, err := f.read()
+	f.held = &held{frame, err}
+	return err == io.EOF
+}
+
+// injected says whether nobody but an attacker can have made a frame that is no event of Asterisk's, in a recording that
+// is as it came: with a CR within a line, with a header that stands twice, without a beginning, or broken right after what
+// a peer chose.
+func injected(frame string, bad *security.TamperError) bool {
+	if bad.Reason == security.ReasonControl || bad.Reason == security.ReasonStray {
+		return true
+	}
+	lines := strings.Split(frame, "\r\n")
+	var keys []string
+	for _, line := range lines[:min(len(lines), 100)] {
+		key, _, ok := strings.Cut(line, ": ")
+		if !ok && line != "" || slices.Contains(keys, key) {
+			return true
+		}
+		keys = append(keys, key)
+	}
+	n := bad.Line
+	if bad.Reason != security.ReasonOrder || n < 2 || n > len(keys) {
+		return false
+	}
+	return chosen(keys[n-2]) || n == len(keys) && chosen(keys[n-1])
 }
 
 // endsInLogin says whether a frame is the piece that a lost connection left, and then the beginning of the next
@@ -81,73 +179,91 @@ func endsInLogin(frame string) bool {
 	return ok && strings.HasPrefix(rest, "Response: ")
 }
 
-// crlf gives an AMI recording back the line ends that an editor took.
-type crlf struct {
+// lines reads a log. A line ends at LF and nowhere else.
+type lines struct {
 	r       *bufio.Reader
-	pending bool // an LF whose CR was delivered
-	last    byte
+	buf     []byte
+	json    bool // lines that begin with { or [ are JSON
+	begun   bool
+	number  int64 // of the line that was read last
+	longest int   // event that was whole, in characters
+	half    *half // an event that may go on in the next line
+	late    error // to be said before anything else is read
+	queue   []value
 }
 
-func (c *crlf) Read(p []byte) (n int, err error) {
-	for n < len(p) {
-		if c.pending {
-			p[n], c.pending, c.last = '\n', false, '\n'
-			n++
-			continue
+func (l *lines) place() int64 { return l.number }
+
+func (l *lines) next(ev *security.Event) (int64, error) {
+	for {
+		if err := l.late; err != nil {
+			l.late = nil
+			*ev = security.Event{}
+			return 0, err
 		}
-		if n > 0 && c.r.Buffered() == 0 {
-			return n, nil
+		if len(l.queue) > 0 {
+			o := l.pop(ev)
+			if o.err == nil || o.err == security.ErrNotSecurity {
+				return o.times, o.err
+			}
+			return 0, l.judge(o, true, false)
 		}
-		b, err := c.r.ReadByte()
+		line, whole, err := l.read()
 		if err != nil {
-			if n > 0 {
-				return n, nil
+			if l.half != nil {
+				err, l.half, l.late = l.half.err, nil, err
 			}
 			return 0, err
 		}
-		if b == '\n' && c.last != '\r' {
-			p[n], c.pending = '\r', true
-			n++
+		first := !l.begun
+		l.begun = true
+		o := l.decode(line, ev)
+		err = o.err
+		if err == nil && len(line) > l.longest {
+			l.longest = max(l.longest, utf8.RuneCount(line))
+		}
+		if err != nil && err != security.ErrNotSecurity {
+			err = l.judge(o, whole, first)
+		} else if l.half == nil {
+			return o.times, err
+		}
+		said := l.pair(o, len(line), err)
+		if said == nil && err != nil {
 			continue
 		}
-		p[n], c.last = b, b
-		n++
+		return o.times, said
 	}
-	return n, nil
 }
 
-// lines reads a log. A line ends at LF and nowhere else.
-type lines struct {
-	r     *bufio.Reader
-	buf   []byte
-	json  bool // lines that begin with { are JSON objects
-	begun bool
+func (l *lines) decode(line []byte, ev *security.Event) outcome {
+	if l.json && len(line) > 0 {
+		if object := trimJSON(line); len(object) > 0 && (object[0] == '{' || object[0] == '[' && object[len(object)-1] == ']') {
+			return l.decodeJSON(object, ev)
+		}
+	}
+	return decodeText(string(line), ev)
 }
 
-func (l *lines) next(ev *security.Event) error {
-	line, whole, err := l.read()
-	if err != nil {
-		return err
+// trimJSON trims what stands around an object on a line of its own: blanks and the comma of a list over several lines,
+// the marks of journalctl -o json-seq (RFC 7464) and -o json-sse, and the file's name of grep.
+func trimJSON(line []byte) []byte {
+	if line[0] == '{' && line[len(line)-1] == '}' {
+		return line
 	}
-	first := !l.begun
-	l.begun = true
-	if l.json && len(line) > 0 && line[0] == '{' {
-		err = decodeJSON(line, ev, 0)
-	} else {
-		err = security.DecodeLine(string(line), ev)
+	line = bytes.TrimRight(line, " \t\r\n,")
+	line = bytes.TrimLeft(line, " \t\x1e")
+	line = bytes.TrimPrefix(line, []byte("data: "))
+	if i := bytes.IndexByte(line, '{'); i > 0 && i <= 1024 && line[0] != '[' && line[0] != '"' {
+		if rest, ok := cutFile(string(line[:i+1])); ok && rest == "{" {
+			line = line[i:]
+		}
 	}
-	if err == nil || err == security.ErrNotSecurity {
-		return err
-	}
-	var bad *security.TamperError
-	if errors.As(err, &bad) && (!whole || first && bad.Reason == security.ReasonStray) {
-		return errTruncated // a log that is being written, or whose beginning was cut
-	}
-	return err
+	return line
 }
 
 // read returns the next line, and whether it had an end. The line is valid until the next call.
 func (l *lines) read() (line []byte, whole bool, err error) {
+	l.number++
 	line, err = l.r.ReadSlice('\n')
 	if err == nil {
 		return line, true, nil
@@ -168,62 +284,4 @@ func (l *lines) read() (line []byte, whole bool, err error) {
 		return nil, false, io.EOF
 	}
 	return l.buf, err == nil, nil
-}
-
-// decodeJSON decodes a line of a JSON log: the message of the journal (journalctl -o json: MESSAGE, a string or a list
-// of bytes), of a container's log (docker's json-file: log), of Asterisk's own JSON log (main/logger.c: logmsg.message),
-// or of any other object with message. An object may stand in the message of another, twice at most.
-func decodeJSON(line []byte, ev *security.Event, depth int) error {
-	*ev = security.Event{}
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(line, &object); err != nil {
-		return security.DecodeLine(string(line), ev)
-	}
-	level, named := text(object["level"])
-	msg, ok := "", false
-	if inner := object["logmsg"]; inner != nil {
-		var logmsg map[string]json.RawMessage
-		if json.Unmarshal(inner, &logmsg) == nil {
-			level, named = text(logmsg["level"])
-			msg, ok = text(logmsg["message"])
-		}
-	}
-	for _, key := range [...]string{"MESSAGE", "message", "log"} {
-		if ok {
-			break
-		}
-		msg, ok = text(object[key])
-	}
-	switch {
-	case !ok:
-		return security.ErrNotSecurity
-	case depth < 2 && strings.HasPrefix(msg, "{"):
-		return decodeJSON([]byte(msg), ev, depth+1)
-	}
-	msg = strings.TrimSuffix(strings.TrimSuffix(msg, "\n"), "\r")
-	// A message of another level may begin with anything, such as what a dialplan logs.
-	if strings.HasPrefix(msg, `SecurityEvent="`) && (!named || level == "SECURITY") {
-		return security.DecodeMessage(msg, ev)
-	}
-	return security.DecodeLine(msg, ev)
-}
-
-// text reads a JSON string, or the list of bytes as which journalctl writes a message that is not UTF-8.
-func text(raw json.RawMessage) (string, bool) {
-	if len(raw) == 0 {
-		return "", false
-	}
-	switch raw[0] {
-	case '"':
-		var s string
-		if json.Unmarshal(raw, &s) == nil {
-			return s, true
-		}
-	case '[':
-		var b []byte
-		if json.Unmarshal(raw, &b) == nil {
-			return string(b), true
-		}
-	}
-	return "", false
 }

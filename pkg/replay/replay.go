@@ -166,8 +166,10 @@ func (p *player) play(ctx context.Context, queue []*stream) error {
 			queue = queue[1:]
 			continue
 		}
-		if err := p.event(s); err != nil {
-			return err
+		for range min(s.times, maxRepeats) {
+			if err := p.event(s); err != nil {
+				return err
+			}
 		}
 		s.advance()
 		if s.err != nil && ctx.Err() != nil {
@@ -282,6 +284,8 @@ func (p *player) finish(streams []*stream) {
 			f.Error = s.err.Error()
 		}
 		sum.Decoded += f.Decoded
+		sum.Repeated += f.Repeated
+		sum.NotUnderstood += f.NotUnderstood
 		sum.Tampered += f.Tampered
 		sum.Skipped += f.Skipped
 		sum.Truncated += f.Truncated
@@ -291,6 +295,9 @@ func (p *player) finish(streams []*stream) {
 			silent = append(silent, f.Name)
 		case f.Format == AMILF:
 			p.note("%s has lost the CR of its line ends: an injected LF looks like a line's end in it, so trust it less", s.name)
+		}
+		if f, ok := s.recs.(*frames); ok && f.mended {
+			p.note("%s has lost the blanks at the ends of its lines, as editors and trackers cut them; they were put back", s.name)
 		}
 		if s.back > time.Minute {
 			p.note("the clock of %s went back by up to %s: the engine's time stood still until it had caught up", s.name, s.back.Round(time.Second))
@@ -305,7 +312,7 @@ func (p *player) finish(streams []*stream) {
 		p.note("no security event in %s%s; expected are a log with \"security\" in logger.conf, or AMI recorded with read=security",
 			strings.Join(silent[:min(n, most)], ", "), more)
 	}
-	sum.Events = sum.Decoded + sum.Tampered
+	sum.Events = sum.Decoded + sum.Repeated + sum.Tampered
 	if sum.Decoded > 0 {
 		sum.From = time.Unix(0, p.from).UTC()
 		for _, s := range streams {

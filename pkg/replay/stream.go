@@ -25,6 +25,7 @@ type stream struct {
 	file   io.Closer
 	recs   records
 	ev     security.Event // the next one
+	times  int64          // for how many it stands
 	at     int64          // its time, ns; never goes back
 	back   time.Duration  // the largest step back of the recording's clock
 	bad    []tampered     // between the event before and ev
@@ -129,6 +130,11 @@ func open(name string, stdin io.Reader, m *meter) *stream {
 		s.fail(errors.New(what))
 		return s
 	}
+	if is, big := utf16Order(head); is {
+		b = bufio.NewReaderSize(&narrow{r: b, big: big}, bufferBytes)
+	} else if bytes.HasPrefix(head, []byte("\ufeff")) {
+		_, _ = b.Discard(len("\ufeff"))
+	}
 	s.counts.Format = detect(b)
 	s.recs = newRecords(b, s.counts.Format)
 	s.advance()
@@ -194,11 +200,13 @@ var years = [2]int{1971, 2200}
 func (s *stream) advance() {
 	s.bad = s.bad[:0]
 	for {
-		err := s.recs.next(&s.ev)
+		times, err := s.recs.next(&s.ev)
 		if err == nil {
 			if y := s.ev.Time.Year(); y >= years[0] && y <= years[1] {
+				s.times = times
 				s.counts.Records++
 				s.counts.Decoded++
+				s.counts.Repeated += times - 1
 				if at := s.ev.Time.UnixNano(); at >= s.at {
 					s.at = at
 				} else {
@@ -206,15 +214,22 @@ func (s *stream) advance() {
 				}
 				return
 			}
-			err = &security.TamperError{Reason: security.ReasonTime}
+			// The clock of a machine that lost its power begins anywhere.
+			err = unclear(s.recs.place(), s.ev.Time.Format(time.RFC3339), &security.TamperError{Reason: security.ReasonTime})
 		}
 		var bad *security.TamperError
+		var un *unclearError
 		switch {
 		case err == security.ErrNotSecurity:
 		case err == errSkipped:
 			s.counts.Skipped++
 		case err == errTruncated:
 			s.counts.Truncated++
+		case errors.As(err, &un):
+			s.counts.NotUnderstood++
+			if f := &s.counts.First; f.Why == "" || un.Line < f.Line {
+				*f = un.Unclear
+			}
 		case errors.As(err, &bad):
 			s.counts.Tampered++
 			s.tamper(bad.Reason)

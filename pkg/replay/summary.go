@@ -9,13 +9,16 @@ import (
 
 // Summary is what a replay found. Account names in it are what peers sent: escape them before they reach a terminal.
 type Summary struct {
-	Events   int64 // decoded and tampered
+	Events   int64 // decoded, repeated and tampered
 	Decoded  int64
-	Tampered int64 // records that carry parts of a security event, but not as Asterisk writes one
+	Repeated int64 // more of the same, for which a decoded one stands: "message repeated 3 times"
+	Tampered int64 // records that carry parts of a security event, and that nobody but an attacker makes
 	Sources  int   // distinct ones: IPv4 addresses and IPv6 prefixes
 	Bans     int64 // decisions that ban
 	Observed int64 // decisions that would ban, were policy.mode and services not observe
 	Trusted  int   // distinct sources that earned trust
+
+	NotUnderstood int64 // records that carry parts of a security event, but mangled, or in a form that is not known
 
 	Skipped   int64 // records too long for an event
 	Truncated int64 // records whose other half is missing
@@ -83,11 +86,15 @@ type FileSummary struct {
 	Gzip      bool      `json:"gzip"`
 	Records   int64     `json:"records"` // frames or lines
 	Decoded   int64     `json:"decoded"`
+	Repeated  int64     `json:"repeated"` // more of these, which stand in no record of their own
 	Tampered  int64     `json:"tampered"`
 	Skipped   int64     `json:"skipped"`
 	Truncated int64     `json:"truncated"`
 	From      time.Time `json:"from,omitzero"`
 	Error     string    `json:"error,omitempty"` // why it ended early
+
+	NotUnderstood int64   `json:"not_understood"`
+	First         Unclear `json:"first_not_understood,omitzero"` // of these, by its line
 }
 
 // Failed says whether any file could not be read to its end.
@@ -112,6 +119,8 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		Action        string           `json:"action"`
 		Events        int64            `json:"events"`
 		Decoded       int64            `json:"decoded"`
+		Repeated      int64            `json:"repeated"`
+		NotUnderstood int64            `json:"not_understood"`
 		Tampered      int64            `json:"tampered"`
 		Sources       int              `json:"sources"`
 		Bans          int64            `json:"bans"`
@@ -135,7 +144,7 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		Files         []FileSummary    `json:"files"`
 		Notes         []string         `json:"notes"`
 	}{
-		"summary", s.Events, s.Decoded, s.Tampered, s.Sources, s.Bans, s.Trusted, s.Observed, s.LoggedIn, s.Blocked,
+		"summary", s.Events, s.Decoded, s.Repeated, s.NotUnderstood, s.Tampered, s.Sources, s.Bans, s.Trusted, s.Observed, s.LoggedIn, s.Blocked,
 		s.Passed, s.Skipped, s.Truncated, set(s.From), set(s.To), prefixes, customers, list(s.Misconfigured),
 		list(s.Breaches), list(s.Targeted), list(s.Guessing), list(s.Accounts), s.Reasons, list(s.Files), list(s.Notes),
 	})

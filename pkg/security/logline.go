@@ -238,17 +238,85 @@ func validPriority(s string) bool {
 	return !strings.ContainsAny(s, "[]=<") && !strings.Contains(s, ": ")
 }
 
-// trimColours removes the colour that a console sets before the level.
+// escapes are the forms in which the beginning of a colour's escape sequence is found in logs: as it is, as rsyslog
+// ($EscapeControlCharactersOnReceive), cat -v, and programs that quote as C, JSON or the shell write it, as terminals and
+// editors show it, and what is left where ESC itself was dropped.
+var escapes = [...]string{
+	"\x1b[", "#033[", "^[[", `\x1b[`, `\x1B[`, `\033[`, `\u001b[`, `\u001B[`, `\e[`, "\u241b[", "\u2190[", "[",
+}
+
+// cutColour cuts one escape sequence of Asterisk's main/term.c, or of grep --color, off the beginning of s. lost says
+// whether the sequence counts also where its ESC was dropped.
+func cutColour(s string, lost bool) (rest string, ok bool) {
+	if s == "" {
+		return s, false
+	}
+	switch s[0] {
+	case 0x1b, '#', '^', '\\', '[', 0xe2:
+	default:
+		return s, false
+	}
+	for _, esc := range escapes {
+		rest, ok := strings.CutPrefix(s, esc)
+		if !ok || esc == "[" && !lost {
+			continue
+		}
+		i := 0
+		for i < len(rest) && i < maxColour && (rest[i] == ';' || rest[i]-'0' <= 9) {
+			i++
+		}
+		if i == len(rest) || rest[i] != 'm' && rest[i] != 'K' || esc == "[" && (i == 0 || rest[i] == 'K') {
+			return s, false
+		}
+		return rest[i+1:], true
+	}
+	return s, false
+}
+
+// maxColour is how many digits and semicolons a colour has at most: 38;2;255;255;255.
+const maxColour = 20
+
+// StripColours removes all escape sequences of colours from a line, in any form in which logs have them. What is left may
+// say anything, as a line itself may: decode it as strictly.
+func StripColours(line string) string {
+	var b strings.Builder
+	for i := 0; i < len(line); {
+		if rest, ok := cutColour(line[i:], false); ok {
+			i = len(line) - len(rest)
+			continue
+		}
+		b.WriteByte(line[i])
+		i++
+	}
+	return b.String()
+}
+
+// trimColours removes the colours that a console sets before the level.
 func trimColours(s string) string {
-	i := strings.LastIndexByte(s, 0x1b)
-	if i < 0 {
-		return s
+	for range 4 {
+		i := len(s) - 1
+		if i < 0 || s[i] != 'm' && s[i] != 'K' {
+			return s
+		}
+		for i > 0 && len(s)-i <= maxColour && (s[i-1] == ';' || s[i-1]-'0' <= 9) {
+			i--
+		}
+		for _, esc := range escapes {
+			head, ok := strings.CutSuffix(s[:i], esc)
+			if !ok {
+				continue
+			}
+			if rest, ok := cutColour(s[len(head):], true); !ok || rest != "" {
+				return s
+			}
+			s = head
+			break
+		}
+		if len(s) > i {
+			return s
+		}
 	}
-	c := scanner{rest: s[i:], ok: true}
-	if c.colour(); c.rest != "" {
-		return s
-	}
-	return s[:i]
+	return s
 }
 
 // scanner reads fixed forms. ok is false from the first that is not met.
@@ -283,16 +351,13 @@ func (s *scanner) span(in func(byte) bool) {
 	s.rest = s.rest[i:]
 }
 
-// colour skips one escape sequence of Asterisk's main/term.c, if there is one.
+// colour skips escape sequences, if there are any.
 func (s *scanner) colour() {
-	if !strings.HasPrefix(s.rest, "\x1b[") {
-		return
-	}
-	i := 2
-	for i < len(s.rest) && (s.rest[i] == ';' || s.rest[i]-'0' <= 9) {
-		i++
-	}
-	if i < len(s.rest) && s.rest[i] == 'm' {
-		s.rest = s.rest[i+1:]
+	for range 4 {
+		rest, ok := cutColour(s.rest, true)
+		if !ok {
+			return
+		}
+		s.rest = rest
 	}
 }

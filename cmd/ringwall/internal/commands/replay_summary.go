@@ -136,6 +136,10 @@ func (c *commands) sayTotals(s *replay.Summary) {
 	c.sayf("%s from %s: %s, %d would be, %d trusted. Bans would have stopped %s.", plural(int(s.Decoded), "event", "events"),
 		plural(s.Sources, "source", "sources"), plural(int(s.Bans), "ban", "bans"), s.Observed, s.Trusted,
 		plural(int(s.Blocked), "event", "events"))
+	if s.Repeated > 0 {
+		c.sayf("%s of these, which syslog did not write again (\"message repeated\"), played too.",
+			plural(int(s.Repeated), "repetition", "repetitions"))
+	}
 	if s.Passed > 0 {
 		c.sayf("WARNING: %s of banned sources came to ports that are not in firewall.ports, where a ban stops nothing.",
 			plural(int(s.Passed), "event", "events"))
@@ -144,11 +148,46 @@ func (c *commands) sayTotals(s *replay.Summary) {
 		c.sayf("%s: somebody put line breaks or the like into a name. They count neither for nor against anybody.",
 			plural(int(s.Tampered), "tampered record", "tampered records"))
 	}
+	c.sayNotUnderstood(s)
 	if s.Skipped > 0 {
 		c.sayf("%s skipped: longer than any event.", plural(int(s.Skipped), "record", "records"))
 	}
 	if s.Truncated > 0 {
 		c.sayf("%s cut off.", plural(int(s.Truncated), "record", "records"))
+	}
+}
+
+// excerptColumns is how much of a record that was not understood is shown.
+const excerptColumns = 100
+
+// sayNotUnderstood says of each file what was not understood in it, where, and what to try.
+func (c *commands) sayNotUnderstood(s *replay.Summary) {
+	if s.NotUnderstood == 0 {
+		return
+	}
+	c.sayf("%s not understood. They count neither for nor against anybody.",
+		plural(int(s.NotUnderstood), "record", "records"))
+	const most = 5
+	files := 0
+	for _, f := range s.Files {
+		if f.NotUnderstood == 0 {
+			continue
+		}
+		if files++; files > most {
+			continue
+		}
+		where := printable.Limit(f.Name, 500)
+		if f.First.Line > 0 {
+			where += ":" + strconv.FormatInt(f.First.Line, 10)
+		}
+		if f.NotUnderstood > 1 {
+			where += fmt.Sprintf(", the first of %d", f.NotUnderstood)
+		}
+		c.sayf("  %s: %s; %s.", where, f.First.Why, f.First.Try)
+		c.sayf("    %s", printable.Limit(f.First.Excerpt, excerptColumns))
+	}
+	if files > most {
+		c.sayf("  … and in %s more", plural(files-most, "file", "files"))
 	}
 }
 

@@ -1,0 +1,176 @@
+package replay
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// textKeys are where programs that write JSON put a line of another's log, the first that has one counts: the journal,
+// Asterisk itself and many others, docker, GELF, Loki, Google's and Splunk's, OpenTelemetry, CloudWatch.
+var textKeys = [...]string{
+	"MESSAGE", "message", "log", "full_message", "short_message", "line", "msg", "textPayload", "_raw", "body", "Body",
+	"stringValue", "@message",
+}
+
+// listKeys are where they put objects with one, or lists of these.
+var listKeys = [...]string{
+	"_source", "result", "results", "jsonPayload", "attributes", "body", "Body", "data", "streams", "values", "hits", "events",
+	"logEvents", "logs", "entries", "fields",
+}
+
+func isTextKey(key string) bool { return slices.Contains(textKeys[:], key) }
+
+// maxDepth is how deep an object may stand in others.
+const maxDepth = 8
+
+// value is a part of a line of JSON that is still to be looked at.
+type value struct {
+	raw   json.RawMessage
+	depth int
+}
+
+// decodeJSON decodes a line of a JSON log: the message of an object (see textKeys), which may be a string, a list of
+// bytes, as journalctl writes what is not UTF-8, or again an object. Where an object holds many, they are left in
+// l.queue.
+func (l *lines) decodeJSON(line []byte, ev *security.Event) outcome {
+	if line[0] == '[' {
+		var list []json.RawMessage
+		if json.Unmarshal(line, &list) == nil {
+			l.push(list, 0)
+			return outcome{err: security.ErrNotSecurity}
+		}
+		return decodeText(string(line), ev)
+	}
+	var object map[string]json.RawMessage
+	if json.Unmarshal(line, &object) != nil {
+		return decodeText(string(line), ev)
+	}
+	return l.decodeObject(object, ev, 0)
+}
+
+// push puts a list before what is left of the queue.
+func (l *lines) push(list []json.RawMessage, depth int) {
+	if depth >= maxDepth {
+		return
+	}
+	slices.Reverse(list)
+	for _, raw := range list {
+		l.queue = append(l.queue, value{raw, depth + 1})
+	}
+}
+
+// pop decodes the next part of a line.
+func (l *lines) pop(ev *security.Event) outcome {
+	v := l.queue[len(l.queue)-1]
+	l.queue = l.queue[:len(l.queue)-1]
+	if len(l.queue) == 0 {
+		l.queue = nil
+	}
+	*ev = security.Event{}
+	switch v.raw[0] {
+	case '{':
+		var object map[string]json.RawMessage
+		if json.Unmarshal(v.raw, &object) == nil {
+			return l.decodeObject(object, ev, v.depth)
+		}
+	case '[':
+		var list []json.RawMessage
+		if json.Unmarshal(v.raw, &list) != nil {
+			break
+		}
+		if len(list) >= 2 && list[0][0] == '"' { // Loki's [TIME, LINE]
+			if line, ok := text(list[1]); ok {
+				return l.decodeValue(line, true, ev, v.depth)
+			}
+		}
+		l.push(list, v.depth)
+	}
+	return outcome{err: security.ErrNotSecurity}
+}
+
+func (l *lines) decodeObject(object map[string]json.RawMessage, ev *security.Event, depth int) outcome {
+	*ev = security.Event{}
+	found := outcome{err: security.ErrNotSecurity}
+	level, named := text(object["level"])
+	if inner := object["logmsg"]; inner != nil { // Asterisk's own (main/logger.c)
+		var logmsg map[string]json.RawMessage
+		if json.Unmarshal(inner, &logmsg) == nil {
+			level, named = text(logmsg["level"])
+			if msg, ok := text(logmsg["message"]); ok {
+				return l.decodeValue(msg, !named || level == "SECURITY", ev, depth)
+			}
+		}
+	}
+	for _, key := range textKeys {
+		msg, ok := text(object[key])
+		if !ok {
+			continue
+		}
+		o := l.decodeValue(msg, !named || level == "SECURITY", ev, depth)
+		if o.err == nil || o.err != security.ErrNotSecurity && found.err == security.ErrNotSecurity {
+			found = o
+		}
+		if o.err == nil {
+			break
+		}
+	}
+	if found.err != security.ErrNotSecurity || depth >= maxDepth {
+		return found
+	}
+	for _, key := range listKeys {
+		raw := object[key]
+		if len(raw) == 0 || raw[0] != '{' && raw[0] != '[' {
+			continue
+		}
+		l.push([]json.RawMessage{raw}, depth)
+		break // another key may hold the same again
+	}
+	return found
+}
+
+// decodeValue decodes the text of an object. bare says whether an event may stand in it without a log's head: a message of
+// another level may begin with anything, such as what a dialplan logs.
+func (l *lines) decodeValue(msg string, bare bool, ev *security.Event, depth int) outcome {
+	if depth < maxDepth && strings.HasPrefix(msg, "{") {
+		var object map[string]json.RawMessage
+		if json.Unmarshal([]byte(msg), &object) == nil {
+			return l.decodeObject(object, ev, depth+1)
+		}
+	}
+	msg = strings.TrimSuffix(strings.TrimSuffix(msg, "\n"), "\r")
+	if !strings.HasPrefix(msg, eventKey+`="`) {
+		return decodeText(msg, ev)
+	}
+	if bare {
+		return outcome{times: 1, text: msg, err: security.DecodeMessage(msg, ev)}
+	}
+	return outcome{text: msg, posed: true, err: security.DecodeLine(msg, ev)}
+}
+
+// text reads a JSON string, or the list of bytes as which journalctl writes a message that is not UTF-8, or a list of
+// one string, as Elasticsearch has it.
+func text(raw json.RawMessage) (string, bool) {
+	if len(raw) == 0 {
+		return "", false
+	}
+	switch raw[0] {
+	case '"':
+		var s string
+		if json.Unmarshal(raw, &s) == nil {
+			return s, true
+		}
+	case '[':
+		var b []byte
+		if json.Unmarshal(raw, &b) == nil {
+			return string(b), true
+		}
+		var list []string
+		if json.Unmarshal(raw, &list) == nil && len(list) == 1 {
+			return list[0], true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,216 @@
+package replay
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// Unclear is the first of a file's records that were not understood. They are of events, but mangled, or within something
+// that is not known. They accuse nobody.
+type Unclear struct {
+	Line    int64  `json:"line,omitempty"` // counted from 1; 0 where it is not known
+	Why     string `json:"why"`            // of a bounded set
+	Try     string `json:"try"`            // likewise
+	Excerpt string `json:"excerpt"`        // its beginning, raw: escape it before it reaches a terminal
+}
+
+// excerptBytes is how much of a record is shown. What stands around the event stands at the beginning.
+const excerptBytes = 160
+
+type unclearError struct{ Unclear }
+
+func (e *unclearError) Error() string { return "not understood: " + e.Why }
+
+var (
+	errUnknown = errors.New("an event in a form that is not known")
+	errBlob    = errors.New("left out by journalctl")
+)
+
+const (
+	whyBlob    = "journalctl left the text out, since it has colours or other bytes that do not print"
+	whyShape   = "something stands around the event that is not known"
+	whyCut     = "the event ends early"
+	whyOrder   = "fields of the event are missing or stand in another order"
+	whyValue   = "a value is not as Asterisk writes it"
+	whyTime    = "the time is not as Asterisk writes it, or from before 1971"
+	whyAddress = "an address is not as Asterisk writes it"
+	whyBytes   = "it is not UTF-8, or has control characters"
+	whyPiece   = "it is a piece of an event, or has its fields and is another"
+	whyBinary  = "the journal's binary data are damaged"
+
+	tryBlob   = "try journalctl -o json or -o export instead, or add --all"
+	tryLog    = "try the file that Asterisk itself writes (security in logger.conf), or journalctl -o json"
+	tryWhole  = "try the file itself instead of a copy from a terminal, a mail or a form, which cut and wrap lines"
+	tryValues = "try the file itself, before anything in it was replaced"
+	tryAMI    = "try the recording itself, as it came from the socket"
+	tryExport = "try journalctl -o export again, and do not edit or copy its output as text"
+)
+
+// explain says why a record was not understood, and what to try.
+func explain(err error) (why, try string) {
+	var bad *security.TamperError
+	switch {
+	case err == errBlob:
+		return whyBlob, tryBlob
+	case !errors.As(err, &bad):
+		return whyShape, tryLog
+	}
+	switch bad.Reason {
+	case security.ReasonTruncated:
+		return whyCut, tryWhole
+	case security.ReasonOrder:
+		return whyOrder, tryWhole
+	case security.ReasonValue:
+		return whyValue, tryValues
+	case security.ReasonTime:
+		return whyTime, tryValues
+	case security.ReasonAddress:
+		return whyAddress, tryValues
+	case security.ReasonUTF8, security.ReasonControl:
+		return whyBytes, tryLog
+	}
+	return whyShape, tryLog
+}
+
+func unclear(line int64, text string, err error) *unclearError {
+	why, try := explain(err)
+	return &unclearError{Unclear{Line: line, Why: why, Try: try, Excerpt: cutName(strings.TrimSpace(text), excerptBytes)}}
+}
+
+// forged says whether nobody but an attacker can have made a line of a log that is no event of Asterisk's: a field that
+// stands twice in one event, a line break within a whole one, or text that poses as an event in another message.
+func forged(text string, bad *security.TamperError) bool {
+	switch bad.Reason {
+	case security.ReasonStray:
+		return poses(text)
+	case security.ReasonControl:
+		return true
+	}
+	return strings.Count(text, eventKey+`="`) == 1 && repeatsField(text)
+}
+
+// poses says whether a line is another message of Asterisk's that has an event within.
+func poses(text string) bool {
+	head, _, _ := strings.Cut(text, `"`)
+	if !strings.HasSuffix(head, eventKey+"=") {
+		return false
+	}
+	for _, level := range [...]string{"NOTICE[", "WARNING[", "ERROR[", "VERBOSE[", "DEBUG[", "DTMF["} {
+		i := strings.Index(head, level)
+		if i < 0 || i > 0 && head[i-1] != ' ' {
+			continue
+		}
+		if j := strings.Index(head, "SECURITY["); j >= 0 && j < i {
+			continue
+		}
+		rest := head[i+len(level):]
+		if n := digits(rest); n > 0 && strings.HasPrefix(rest[n:], "]") {
+			return true
+		}
+	}
+	return false
+}
+
+// repeatsField says whether a line has one field of an event twice.
+func repeatsField(text string) bool {
+	var keys []string
+	for rest := text; ; {
+		_, after, ok := strings.Cut(rest, `",`)
+		if !ok || len(keys) > 64 {
+			return false
+		}
+		rest = after
+		key, _, ok := strings.Cut(rest, `="`)
+		if !ok || len(key) > 32 || !only(key, isLetter) {
+			continue
+		}
+		if slices.Contains(keys, key) {
+			return true
+		}
+		keys = append(keys, key)
+	}
+}
+
+func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
+
+// chosen says whether a peer chooses the value of a field.
+func chosen(key string) bool {
+	switch key {
+	case "AccountID", "SessionID", "Challenge", "Response", "ReceivedChallenge", "ReceivedHash", "RequestType", "RequestParams":
+		return true
+	}
+	return false
+}
+
+// opens says whether a line ends within a value that a peer chose, as what is left before an injected line break does.
+func opens(text string) bool {
+	i := strings.LastIndex(text, `="`)
+	if i < 0 || strings.HasSuffix(text[i+2:], `"`) {
+		return false
+	}
+	return chosen(text[strings.LastIndexByte(text[:i], ',')+1 : i])
+}
+
+// half is the first half of an event in whose value there is a line break. Whether a person put it there or an attacker
+// shows only with what comes after.
+type half struct {
+	err    *unclearError
+	length int   // bytes of the line
+	line   int64 // its number
+}
+
+// maxBreaks is how many lines after its first half an event goes on at the latest.
+const maxBreaks = 8
+
+// judge judges a line that is no event: err is errTruncated, a *security.TamperError or a *unclearError.
+func (l *lines) judge(o outcome, whole, first bool) error {
+	var bad *security.TamperError
+	tampered := errors.As(o.err, &bad)
+	closed := strings.HasSuffix(strings.TrimRight(o.text, " \t\r\n"), `"`)
+	switch {
+	case tampered && !whole && (bad.Reason == security.ReasonTruncated || !closed),
+		tampered && first && bad.Reason == security.ReasonStray && !strings.Contains(o.text, eventKey+"="):
+		return errTruncated // a log that is being written, or whose beginning was cut
+	case o.posed || tampered && forged(o.text, bad):
+		return o.err
+	}
+	return unclear(l.number, o.text, o.err)
+}
+
+// pair looks for the two halves of an event in whose value there is a line break, and returns what is to be said of
+// the line that was just read. That is nil, for nothing yet, after a first half.
+//
+// Who copies lines out of a terminal or a mail breaks them too, but all that are as long. So it is tampering where a
+// longer line is whole.
+func (l *lines) pair(o outcome, length int, err error) error {
+	var bad *security.TamperError
+	tampered := errors.As(o.err, &bad)
+	var un *unclearError
+	var opened *half
+	if tampered && bad.Reason == security.ReasonTruncated && errors.As(err, &un) && opens(o.text) {
+		opened = &half{un, length, l.number}
+	}
+	before := l.half
+	if before == nil {
+		if l.half = opened; opened != nil {
+			return nil
+		}
+		return err
+	}
+	continues := tampered && bad.Reason == security.ReasonStray && !strings.Contains(o.text, eventKey+`="`)
+	switch {
+	case continues && before.length < l.longest:
+		l.half = nil
+		return &security.TamperError{Reason: security.ReasonControl, Line: bad.Line}
+	case err == security.ErrNotSecurity && l.number-before.line < maxBreaks:
+		return err
+	}
+	if l.half = opened; opened != nil {
+		return before.err
+	}
+	l.late = before.err
+	return err
+}
