@@ -145,9 +145,9 @@ func (l *lines) decodeValue(msg string, bare bool, ev *security.Event, depth int
 		return decodeText(msg, ev)
 	}
 	if bare {
-		return outcome{times: 1, text: msg, err: security.DecodeMessage(msg, ev)}
+		return outcome{times: 1, line: msg, text: msg, err: security.DecodeMessage(msg, ev)}
 	}
-	return outcome{text: msg, posed: true, err: security.DecodeLine(msg, ev)}
+	return outcome{line: msg, text: msg, posed: true, err: security.DecodeLine(msg, ev)}
 }
 
 // text reads a JSON string, or the list of bytes as which journalctl writes a message that is not UTF-8, or a list of

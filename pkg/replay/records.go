@@ -129,9 +129,6 @@ func (f *frames) next(ev *security.Event) (int64, error) {
 	if u.Try != tryValues {
 		u.Try = tryAMI
 	}
-	if u.Why == whyShape {
-		u.Why = whyPiece
-	}
 	return 0, u
 }
 

@@ -50,7 +50,7 @@ const (
 )
 
 // explain says why a record was not understood, and what to try.
-func explain(err error) (why, try string) {
+func explain(text string, err error) (why, try string) {
 	var bad *security.TamperError
 	switch {
 	case err == errBlob:
@@ -59,6 +59,10 @@ func explain(err error) (why, try string) {
 		return whyShape, tryLog
 	}
 	switch bad.Reason {
+	case security.ReasonStray:
+		if !strings.Contains(text, eventKey) {
+			return whyPiece, tryWhole
+		}
 	case security.ReasonTruncated:
 		return whyCut, tryWhole
 	case security.ReasonOrder:
@@ -76,7 +80,7 @@ func explain(err error) (why, try string) {
 }
 
 func unclear(line int64, text string, err error) *unclearError {
-	why, try := explain(err)
+	why, try := explain(text, err)
 	return &unclearError{Unclear{Line: line, Why: why, Try: try, Excerpt: cutName(strings.TrimSpace(text), excerptBytes)}}
 }
 
@@ -177,7 +181,7 @@ func (l *lines) judge(o outcome, whole, first bool) error {
 	case o.posed || tampered && forged(o.text, bad):
 		return o.err
 	}
-	return unclear(l.number, o.text, o.err)
+	return unclear(l.number, o.line, o.err)
 }
 
 // pair looks for the two halves of an event in whose value there is a line break, and returns what is to be said of

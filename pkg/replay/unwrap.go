@@ -24,6 +24,7 @@ const eventKey = "SecurityEvent"
 // outcome is what became of a line.
 type outcome struct {
 	times int64  // that it stands for
+	line  string // as it is
 	text  string // without the wrappers that were found
 	posed bool   // as an event, in a message that says that it is another
 	err   error
@@ -35,7 +36,7 @@ type outcome struct {
 // same strict decoder, however many there were. So a wrapper within a peer's text changes nothing that the peer could
 // not have written at once, and a second address in a line is refused as ever.
 func decodeText(line string, ev *security.Event) outcome {
-	o := outcome{times: 1, text: line, err: security.DecodeLine(line, ev)}
+	o := outcome{times: 1, line: line, text: line, err: security.DecodeLine(line, ev)}
 	if o.err == nil || o.err == security.ErrNotSecurity && !strings.Contains(line, eventKey) {
 		if o.err != nil && isBlob(line) {
 			o.err = errBlob

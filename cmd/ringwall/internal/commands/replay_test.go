@@ -13,7 +13,7 @@ import (
 )
 
 // recorded writes a security log: a customer behind a scanner's address, a scanner with a hostile name, a phone that
-// is set up wrongly, and one that is well.
+// is set up wrongly, and one that is well; a name that brings an address, and a piece of a line.
 func recorded(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
@@ -34,6 +34,7 @@ func recorded(t *testing.T) string {
 	line(3*time.Minute, "RequestNotSupported", "202", "198.51.100.2", `,RequestType="registrar"`)
 	login(20*time.Minute, "301", "203.0.113.5")
 	login(21*time.Minute, "302", "203.0.113.5")
+	line(21*time.Minute+time.Second, "InvalidAccountID", `x",RemoteAddress="IPV4/UDP/8.8.8.8/5060`, "203.0.113.7", "")
 	b.WriteString("x\x1b[31m\",RemoteAddress=\"IPV4/UDP/8.8.8.8/5060\"\n")
 	login(3*time.Hour, "201", "198.51.100.1")
 	name := filepath.Join(t.TempDir(), "security.log")
