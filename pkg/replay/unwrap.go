@@ -288,7 +288,8 @@ func cutJSONKey(s string) (string, bool) {
 }
 
 // cutTable takes a log's line out of a line of CSV, where quotation marks are doubled: out of the one field that has an
-// event.
+// event. The others must be what a table of a log has, times, names and labels: a comma in another message of Asterisk's,
+// and what a peer has after it, are no table.
 func cutTable(s string) (string, bool) {
 	if !strings.Contains(s, eventKey+`=""`) {
 		return s, false
@@ -302,9 +303,12 @@ func cutTable(s string) (string, bool) {
 		}
 		found, n := "", 0
 		for _, field := range row {
-			if strings.Contains(field, eventKey+`="`) {
+			switch {
+			case strings.Contains(field, eventKey+`="`):
 				found = field
 				n++
+			case !isColumn(field):
+				n = maxColumns
 			}
 		}
 		if n == 1 && found != s {
@@ -312,6 +316,14 @@ func cutTable(s string) (string, bool) {
 		}
 	}
 	return s, false
+}
+
+// isColumn says whether a field of a table can be one of a log's: words without a colon after them, or an object of JSON.
+func isColumn(s string) bool {
+	if strings.HasPrefix(s, "{") {
+		return json.Valid([]byte(s))
+	}
+	return len(s) <= 64 && !strings.Contains(s, ": ") && only(s, func(c byte) bool { return c == ' ' || isName(c) })
 }
 
 // requote gives a line back the quotation marks that it lost to HTML, to a word processor or to a string of JSON. Each is
@@ -388,12 +400,14 @@ func cutFile(s string) (string, bool) {
 	return t, true
 }
 
-// isBlob says whether journalctl left out what a program with Asterisk's name logged: "asterisk[8]: [347B blob data]".
+// isBlob says whether journalctl left out what a program with Asterisk's name logged: "asterisk[8]: [347B blob data]", or
+// one whose name stands elsewhere (-o cat and -o verbose).
 func isBlob(s string) bool {
 	if s = strings.TrimRight(s, "\r\n"); !strings.HasSuffix(s, " blob data]") || len(s) > 512 {
 		return false
 	}
-	return strings.Contains(s, "asterisk") || strings.Contains(s, "freepbx") || strings.HasPrefix(s, "[")
+	return strings.Contains(s, "asterisk") || strings.Contains(s, "freepbx") ||
+		strings.HasPrefix(strings.TrimPrefix(strings.TrimLeft(s, " "), "MESSAGE="), "[")
 }
 
 // digits counts the digits with which s begins.
