@@ -54,6 +54,7 @@ func classify(b []byte, final bool) (Format, bool) {
 		}
 		rest = after
 		line, crlf := strings.CutSuffix(line, "\r")
+		crlf = crlf && !strings.HasSuffix(line, "\r") // two are of a CRLF that was written as text
 		mended := string(mendLine([]byte(line[:min(len(line), 256)])))
 		switch {
 		case strings.HasPrefix(line, bannerPrefix) && crlf:
@@ -64,7 +65,7 @@ func classify(b []byte, final bool) (Format, bool) {
 			return JSON, true
 		case strings.HasPrefix(line, "__CURSOR="):
 			return Journal, true
-		case header(line) && crlf && !strings.HasSuffix(line, "\r"):
+		case header(line) && crlf:
 			return AMI, true
 		case header(mended) && whole:
 			if lf {

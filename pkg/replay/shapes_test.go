@@ -133,7 +133,9 @@ var shapes = []shape{
 	{"grep -Hnb", each(func(e entry) string { return "full.1:812:90210:" + e.file })},
 	{"grep of a name alone", each(func(e entry) string { return "full:" + e.file })},
 	{"grep of stdin", each(func(e entry) string { return "(standard input):" + e.file })},
-	{"zgrep of syslog", each(func(e entry) string { return "/var/log/messages-20250521.gz:May 21 14:53:30 pbx asterisk[8]: " + e.tagged })},
+	{"zgrep of syslog", each(func(e entry) string {
+		return "/var/log/messages-20250521.gz:May 21 14:53:30 pbx asterisk[8]: " + e.tagged
+	})},
 	{"findstr", each(func(e entry) string { return `C:\logs\full:` + e.file })},
 	{"grep --color", each(func(e entry) string {
 		return "\x1b[35m\x1b[Kfull\x1b[m\x1b[K\x1b[36m\x1b[K:\x1b[m\x1b[K" + strings.Replace(e.file, "SECURITY", "\x1b[01;31m\x1b[KSECURITY\x1b[m\x1b[K", 1)
@@ -186,7 +188,9 @@ var shapes = []shape{
 		return `{"status":"success","data":{"resultType":"streams","result":[{"stream":{"job":"asterisk"},"values":[` +
 			strings.Join(values, ",") + `]}],"stats":{}}}` + "\n"
 	}},
-	{"logcli", each(func(e entry) string { return `2025-05-21T14:53:30Z {filename="/var/log/asterisk/full", job="a\"}"} ` + e.file })},
+	{"logcli", each(func(e entry) string {
+		return `2025-05-21T14:53:30Z {filename="/var/log/asterisk/full", job="a\"}"} ` + e.file
+	})},
 	{"a list from Grafana", func(list []entry) string {
 		var items []string
 		for _, e := range list {
@@ -223,7 +227,9 @@ var shapes = []shape{
 		}())
 		return `{"MESSAGE":` + string(b) + `}`
 	})},
-	{"docker's JSON in grep", each(func(e entry) string { return `/var/lib/docker/containers/a/a-json.log:{"log":` + quoted(e.console+"\n") + `}` })},
+	{"docker's JSON in grep", each(func(e entry) string {
+		return `/var/lib/docker/containers/a/a-json.log:{"log":` + quoted(e.console+"\n") + `}`
+	})},
 	{"a string of JSON", each(func(e entry) string { return quoted(e.file) })},
 	{"a piece of JSON", each(func(e entry) string { return quoted(e.file)[1 : len(quoted(e.file))-1] })},
 	{"CSV", each(func(e entry) string { return csvQuoted(e.file) })},
@@ -243,8 +249,12 @@ var shapes = []shape{
 	{"typographic quotes", each(smart("“", "”"))},
 	{"typographic quotes, all alike", each(smart("”", "”"))},
 	{"German quotes", each(smart("„", "“"))},
-	{"message repeated", each(func(e entry) string { return "May 21 14:53:30 pbx asterisk[8]: message repeated 1 times: [ " + e.tagged + "]" })},
-	{"message repeated, raw", each(func(e entry) string { return "<133>May 21 14:53:30 pbx asterisk: message repeated 1 times: [ " + e.tagged + "]" })},
+	{"message repeated", each(func(e entry) string {
+		return "May 21 14:53:30 pbx asterisk[8]: message repeated 1 times: [ " + e.tagged + "]"
+	})},
+	{"message repeated, raw", each(func(e entry) string {
+		return "<133>May 21 14:53:30 pbx asterisk: message repeated 1 times: [ " + e.tagged + "]"
+	})},
 	{"message repeated in grep", each(func(e entry) string {
 		return "messages:May 21 14:53:30 pbx asterisk[8]: message repeated 1 times: [ " + e.tagged + "]"
 	})},
