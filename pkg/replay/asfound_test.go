@@ -205,7 +205,7 @@ func TestHostileNamesInRecordingsOfAMI(t *testing.T) {
 	}
 }
 
-// TestAMIThatNobodyAttackedAccusesNobody.
+// TestAMIThatNobodyAttackedAccusesNobody has what people and other versions of Asterisk do to recordings.
 func TestAMIThatNobodyAttackedAccusesNobody(t *testing.T) {
 	data := string(frames(scan(0, "192.0.2.7")...))
 	lf := strings.ReplaceAll(data, "\r", "")

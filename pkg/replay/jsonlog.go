@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -49,6 +50,46 @@ func (l *lines) decodeJSON(line []byte, ev *security.Event) outcome {
 		return decodeText(string(line), ev)
 	}
 	return l.decodeObject(object, ev, 0)
+}
+
+// decodePretty decodes an object over many lines, as journalctl -o json-pretty writes them, from the brace that stands
+// alone on a line to that which closes it. Where there is none, or what is in between is no object, they are lines.
+func (l *lines) decodePretty(line []byte, ev *security.Event) (outcome, bool) {
+	indent, ok := bytes.CutSuffix(bytes.TrimRight(line, " \t\r\n"), []byte("{"))
+	if !ok || len(l.again) > 0 || len(bytes.TrimLeft(indent, " \t")) > 0 {
+		return outcome{}, false
+	}
+	end := string(indent) + "}"
+	text := bytes.Clone(line)
+	number := l.number
+	var read [][]byte
+	for len(text) < maxLine {
+		next, whole, err := l.read()
+		if err == errSkipped {
+			l.late = err
+		}
+		if err != nil {
+			break
+		}
+		if !whole {
+			next = append(bytes.Clone(next), '\n')
+		}
+		read = append(read, bytes.Clone(next))
+		text = append(text, next...)
+		rest := bytes.TrimRight(next, " \t\r\n,")
+		if string(rest) == end {
+			var object map[string]json.RawMessage
+			if json.Unmarshal(bytes.TrimRight(text, " \t\r\n,"), &object) == nil {
+				return l.decodeObject(object, ev, 0), true
+			}
+			break
+		}
+		if first := bytes.TrimLeft(rest, " \t"); len(first) > 0 && !strings.ContainsRune(`"{}[]-0123456789tfn`, rune(first[0])) {
+			break
+		}
+	}
+	l.again, l.number = read, number
+	return outcome{}, false
 }
 
 // push puts a list before what is left of the queue.

@@ -183,10 +183,12 @@ type lines struct {
 	json    bool // lines that begin with { or [ are JSON
 	begun   bool
 	number  int64 // of the line that was read last
+	event   bool  // the last line was one
 	longest int   // event that was whole, in characters
 	half    *half // an event that may go on in the next line
 	late    error // to be said before anything else is read
 	queue   []value
+	again   [][]byte // lines that were read ahead
 }
 
 func (l *lines) place() int64 { return l.number }
@@ -215,7 +217,10 @@ func (l *lines) next(ev *security.Event) (int64, error) {
 		first := !l.begun
 		l.begun = true
 		o := l.decode(line, ev)
-		err = o.err
+		if o.err == security.ErrNotSecurity && l.event && isFolded(o.line) {
+			o.err = errFolded
+		}
+		err, l.event = o.err, o.err == nil
 		if err == nil && len(line) > l.longest {
 			l.longest = max(l.longest, utf8.RuneCount(line))
 		}
@@ -234,6 +239,9 @@ func (l *lines) next(ev *security.Event) (int64, error) {
 
 func (l *lines) decode(line []byte, ev *security.Event) outcome {
 	if l.json && len(line) > 0 {
+		if o, ok := l.decodePretty(line, ev); ok {
+			return o
+		}
 		if object := trimJSON(line); len(object) > 0 && (object[0] == '{' || object[0] == '[' && object[len(object)-1] == ']') {
 			return l.decodeJSON(object, ev)
 		}
@@ -261,6 +269,10 @@ func trimJSON(line []byte) []byte {
 // read returns the next line, and whether it had an end. The line is valid until the next call.
 func (l *lines) read() (line []byte, whole bool, err error) {
 	l.number++
+	if len(l.again) > 0 {
+		line, l.again = l.again[0], l.again[1:]
+		return line, true, nil
+	}
 	line, err = l.r.ReadSlice('\n')
 	if err == nil {
 		return line, true, nil

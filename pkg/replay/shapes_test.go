@@ -163,6 +163,13 @@ var shapes = []shape{
 	{"journalctl -o json-pretty", each(func(e entry) string {
 		return "{\n\t\"PRIORITY\" : \"5\",\n\t\"MESSAGE\" : " + quoted(e.tagged) + ",\n\t\"_PID\" : \"8\"\n}"
 	})},
+	{"journalctl -o json-pretty in colours", each(func(e entry) string {
+		var list []string
+		for _, c := range []byte(coloured("\x1b[")(e)) {
+			list = append(list, fmt.Sprintf("\t\t%d", c))
+		}
+		return "{\n\t\"MESSAGE\" : [\n" + strings.Join(list, ",\n") + "\n\t],\n\t\"_PID\" : \"8\"\n}"
+	})},
 	{"journalctl -o json-seq", each(func(e entry) string { return "\x1e{\"MESSAGE\":" + quoted(e.tagged) + "}" })},
 	{"journalctl -o json-sse", each(func(e entry) string { return "data: {\"MESSAGE\":" + quoted(e.tagged) + "}\n" })},
 	{"journalctl -o export", each(func(e entry) string {
@@ -463,6 +470,7 @@ func TestMangledLogsAccuseNobody(t *testing.T) {
 		"two events in one message":  `{"message":` + quoted(whole) + "}\n",
 		"JSON cut off":               `{"message":` + quoted(whole[:len(whole)/2]),
 		"blobs":                      "May 21 14:53:30 pbx asterisk[8]: [1.2K blob data]\n",
+		"equal messages left out":    whole + "May 21 14:53:30 pbx last message repeated 3 times\n",
 		"blobs in -o verbose":        "    MESSAGE=[347B blob data]\n",
 		"export with LFs cut":        "__CURSOR=x\nMESSAGE\nabc\n\n__CURSOR=x\nMESSAGE=" + five()[0].tagged + "\n\n",
 	} {
@@ -477,7 +485,7 @@ func TestMangledLogsAccuseNobody(t *testing.T) {
 	}
 }
 
-// TestWhatOnlyAnAttackerMakesIsTampering.
+// TestWhatOnlyAnAttackerMakesIsTampering has names that bring fields or end lines.
 func TestWhatOnlyAnAttackerMakesIsTampering(t *testing.T) {
 	whole := plainFile(five())
 	for what, data := range map[string]string{
@@ -539,6 +547,24 @@ func TestGiantFieldsOfTheJournal(t *testing.T) {
 		t.Errorf("%+v", got.counts)
 	}
 	if got := readAll(t, "__CURSOR=1\nX\n\xff\xff\xff\xff\xff\xff\xff\xff\n"); got.counts.NotUnderstood != 1 || got.counts.First.Why != whyBinary {
+		t.Errorf("%+v", got.counts)
+	}
+}
+
+// TestABraceAloneSwallowsNothing has what begins as an object over many lines and does not go on so.
+func TestABraceAloneSwallowsNothing(t *testing.T) {
+	for _, data := range []string{
+		"{\n" + plainFile(five()), "{\n{\n{\n" + plainFile(five()), "{\n\"a\": 1\n" + plainFile(five()) + "}\n",
+		"{\n\"a\n}\n" + plainFile(five()), "{\n" + plainFile(five()) + "{",
+	} {
+		if got := readAll(t, data); len(got.events) != 5 {
+			t.Errorf("%.20q: %+v", data, got.counts)
+		}
+	}
+	if got := readAll(t, "{\n"+strings.Repeat("\"x\"\n", maxLine/4)+plainFile(five())); len(got.events) != 5 {
+		t.Errorf("%+v", got.counts)
+	}
+	if got := readAll(t, "{}\n{\n"+strings.TrimSuffix(plainFile(five()), "\n")); len(got.events) != 5 {
 		t.Errorf("%+v", got.counts)
 	}
 }

@@ -27,10 +27,12 @@ func (e *unclearError) Error() string { return "not understood: " + e.Why }
 var (
 	errUnknown = errors.New("an event in a form that is not known")
 	errBlob    = errors.New("left out by journalctl")
+	errFolded  = errors.New("left out by syslog")
 )
 
 const (
 	whyBlob    = "journalctl left the text out, since it has colours or other bytes that do not print"
+	whyFolded  = "syslog left out events that were equal to the one before"
 	whyShape   = "something stands around the event that is not known"
 	whyCut     = "the event ends early"
 	whyOrder   = "fields of the event are missing or stand in another order"
@@ -42,6 +44,7 @@ const (
 	whyBinary  = "the journal's binary data are damaged"
 
 	tryBlob   = "try journalctl -o json or -o export instead, or add --all"
+	tryFolded = "try the file that Asterisk itself writes, or tell syslog to write each message"
 	tryLog    = "try the file that Asterisk itself writes (security in logger.conf), or journalctl -o json"
 	tryWhole  = "try the file itself instead of a copy from a terminal, a mail or a form, which cut and wrap lines"
 	tryValues = "try the file itself, before anything in it was replaced"
@@ -55,6 +58,8 @@ func explain(text string, err error) (why, try string) {
 	switch {
 	case err == errBlob:
 		return whyBlob, tryBlob
+	case err == errFolded:
+		return whyFolded, tryFolded
 	case !errors.As(err, &bad):
 		return whyShape, tryLog
 	}

@@ -403,11 +403,24 @@ func cutFile(s string) (string, bool) {
 // isBlob says whether journalctl left out what a program with Asterisk's name logged: "asterisk[8]: [347B blob data]", or
 // one whose name stands elsewhere (-o cat and -o verbose).
 func isBlob(s string) bool {
-	if s = strings.TrimRight(s, "\r\n"); !strings.HasSuffix(s, " blob data]") || len(s) > 512 {
+	s = strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r")
+	if !strings.HasSuffix(s, " blob data]") || len(s) > 512 {
 		return false
 	}
 	return strings.Contains(s, "asterisk") || strings.Contains(s, "freepbx") ||
 		strings.HasPrefix(strings.TrimPrefix(strings.TrimLeft(s, " "), "MESSAGE="), "[")
+}
+
+// isFolded says whether a line stands for more of the one before it, whose text is not in it: "last message repeated 3
+// times", as syslogd writes it, and rsyslog without $RepeatedMsgContainsOriginalMsg.
+func isFolded(s string) bool {
+	s = strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r")
+	s, ok := strings.CutSuffix(s, " times")
+	if !ok || len(s) > 256 {
+		return false
+	}
+	i := strings.LastIndexByte(s, ' ')
+	return i >= 0 && i+1 < len(s) && digits(s[i+1:]) == len(s)-i-1 && strings.HasSuffix(s[:i], "last message repeated")
 }
 
 // digits counts the digits with which s begins.

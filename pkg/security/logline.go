@@ -248,29 +248,40 @@ var escapes = [...]string{
 // cutColour cuts one escape sequence of Asterisk's main/term.c, or of grep --color, off the beginning of s. lost says
 // whether the sequence counts also where its ESC was dropped.
 func cutColour(s string, lost bool) (rest string, ok bool) {
-	if s == "" {
+	n := 0
+	if s != "" {
+		switch s[0] {
+		case '[':
+			if lost && len(s) > 1 && s[1]-'0' <= 9 {
+				n = 1
+			}
+		case 0x1b, '#', '^', '\\', 0xe2:
+			n = escapeOf(s)
+		}
+	}
+	if n == 0 {
 		return s, false
 	}
-	switch s[0] {
-	case 0x1b, '#', '^', '\\', '[', 0xe2:
-	default:
-		return s, false
-	}
-	for _, esc := range escapes {
-		rest, ok := strings.CutPrefix(s, esc)
-		if !ok || esc == "[" && !lost {
-			continue
-		}
-		i := 0
-		for i < len(rest) && i < maxColour && (rest[i] == ';' || rest[i]-'0' <= 9) {
-			i++
-		}
-		if i == len(rest) || rest[i] != 'm' && rest[i] != 'K' || esc == "[" && (i == 0 || rest[i] == 'K') {
+	for i := n; i < len(s) && i < n+maxColour; i++ {
+		switch c := s[i]; {
+		case c == ';' || c-'0' <= 9:
+		case c == 'm', c == 'K' && n > 1:
+			return s[i+1:], true
+		default:
 			return s, false
 		}
-		return rest[i+1:], true
 	}
 	return s, false
+}
+
+// escapeOf returns the length of the form of ESC [ with which s begins.
+func escapeOf(s string) int {
+	for _, esc := range escapes {
+		if strings.HasPrefix(s, esc) {
+			return len(esc)
+		}
+	}
+	return 0
 }
 
 // maxColour is how many digits and semicolons a colour has at most: 38;2;255;255;255.

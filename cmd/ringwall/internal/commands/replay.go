@@ -27,8 +27,10 @@ func (c *commands) replay() *cobra.Command {
 		Long: `Play recorded events to the policy, in the time of the recording, and say who would have been banned, and which of
 them ever logged in. Nothing is banned, and neither the daemon nor Asterisk is asked.
 
-A FILE is Asterisk's security log, also with what syslog, the journal (journalctl -o json too) or a container put
-around it, or a recording of AMI; rotated and .gz ones too, and - is stdin. What is in it is found out by itself.`,
+A FILE is Asterisk's security log, also with what syslog, the journal (any -o of journalctl), a container, grep or a
+log collector (JSON, GELF, Loki, CSV) put around it, or a recording of AMI; rotated and .gz ones too, and - is stdin.
+What is in it is found out by itself. Lines that have an event and are not understood are counted, and the first of
+each file is shown with what to try; they count neither for nor against anybody.`,
 		Example: `  ringwall replay /var/log/asterisk/security*
   ringwall replay --config new-policy.yaml --json security.log.1.gz | tail -1
   journalctl -u asterisk -o json --since yesterday | ringwall replay -`,

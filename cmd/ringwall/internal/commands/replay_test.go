@@ -90,6 +90,36 @@ func TestReplayJSONIsOneObjectALineAndEndsWithTheSummary(t *testing.T) {
 	}
 }
 
+// TestReplaySaysWhatItDidNotUnderstand names the first lines of a few files, escaped and shortened, and accuses nobody.
+func TestReplaySaysWhatItDidNotUnderstand(t *testing.T) {
+	dir := t.TempDir()
+	var files []string
+	for i := range 7 {
+		name := filepath.Join(dir, fmt.Sprint("log", i))
+		text := "[1] NOTICE[1] x.c: y\nfirst=\x1b[31m\u202e SecurityEvent='" + strings.Repeat("a", 500) + "'\nb SecurityEvent='c'\n"
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, name)
+	}
+	w := newWorld(t)
+	if code := w.do(t, append([]string{"replay"}, files...)...); code != 0 {
+		t.Fatalf("exit %d: %s", code, w.err)
+	}
+	out := w.out.String()
+	for _, want := range []string{
+		"14 records not understood.", files[0] + ":2, the first of 2: ", "; try the file that Asterisk itself writes",
+		`first=\x1b[31m\u202e SecurityEvent='aaa`, "… and in 2 files more",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in %s", want, out)
+		}
+	}
+	if strings.Contains(out, "tampered") || strings.Contains(out, strings.Repeat("a", 150)) || strings.Contains(out, files[5]+":") {
+		t.Errorf("%s", out)
+	}
+}
+
 func TestReplayWithoutAConfigurationSaysThatItUsesDefaults(t *testing.T) {
 	w := newWorld(t)
 	if _, err := os.Stat("/etc/ringwall/ringwall.yaml"); err == nil {
