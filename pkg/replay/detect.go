@@ -11,8 +11,8 @@ import (
 // Format is what a file holds, judged by its content.
 type Format string
 
-// The formats. AMILF is an AMI recording whose CRLFs an editor turned into LFs, or before whose lines a mail program put
-// its marks. Journal is the Journal Export Format.
+// The formats. AMILF is an AMI recording whose CRLFs an editor turned into LFs, or before whose lines a mail program
+// put its marks. Journal is the Journal Export Format.
 const (
 	AMI     Format = "ami"
 	AMILF   Format = "ami-lf"

@@ -16,6 +16,13 @@ func FuzzRun(f *testing.F) {
 		data := read(f, capture(name))
 		f.Add(data[:min(len(data), 3000)])
 	}
+	for _, name := range []string{
+		"shapes/journal-export.log", "shapes/utf16.log", "shapes/graylog-gelf.log", "shapes/rsyslog-repeated.log",
+		"shapes/csv-quoted.log", "colours/messages.log", "ami/pasted.ami", "ami/crlf-stripped.ami",
+	} {
+		data := read(f, "testdata/asfound/"+name)
+		f.Add(data[:min(len(data), 1500)])
+	}
 	f.Add(frames(scan(0, "192.0.2.7")...))
 	f.Add([]byte("{\"log\":\"" + `[1] SECURITY[1] res_security_log.c: SecurityEvent=\"` + "\"}\n"))
 	f.Add([]byte("\x1f\x8b\x08\x00"))

@@ -9,9 +9,9 @@ import (
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
-// export reads the Journal Export Format (systemd.io/JOURNAL_EXPORT_FORMATS): entries are parted by empty lines, a field
-// is a line NAME=VALUE, or where VALUE is no text or has line breaks, a line NAME, the value's size in 8 bytes, and the
-// value.
+// export reads the Journal Export Format (systemd.io/JOURNAL_EXPORT_FORMATS): entries are parted by empty lines, a
+// field is a line NAME=VALUE, or where VALUE is no text or has line breaks, a line NAME, the value's size in 8 bytes,
+// and the value.
 type export struct {
 	lines
 }

@@ -18,8 +18,8 @@ var textKeys = [...]string{
 
 // listKeys are where they put objects with one, or lists of these.
 var listKeys = [...]string{
-	"_source", "result", "results", "jsonPayload", "attributes", "body", "Body", "data", "streams", "values", "hits", "events",
-	"logEvents", "logs", "entries", "fields",
+	"_source", "result", "results", "jsonPayload", "attributes", "body", "Body", "data", "streams", "values", "hits",
+	"events", "logEvents", "logs", "entries", "fields",
 }
 
 func isTextKey(key string) bool { return slices.Contains(textKeys[:], key) }
@@ -84,7 +84,8 @@ func (l *lines) decodePretty(line []byte, ev *security.Event) (outcome, bool) {
 			}
 			break
 		}
-		if first := bytes.TrimLeft(rest, " \t"); len(first) > 0 && !strings.ContainsRune(`"{}[]-0123456789tfn`, rune(first[0])) {
+		first := bytes.TrimLeft(rest, " \t")
+		if len(first) > 0 && strings.IndexByte(`"{}[]-0123456789tfn`, first[0]) < 0 {
 			break
 		}
 	}
@@ -172,8 +173,8 @@ func (l *lines) decodeObject(object map[string]json.RawMessage, ev *security.Eve
 	return found
 }
 
-// decodeValue decodes the text of an object. bare says whether an event may stand in it without a log's head: a message of
-// another level may begin with anything, such as what a dialplan logs.
+// decodeValue decodes the text of an object. bare says whether an event may stand in it without a log's head: a
+// message of another level may begin with anything, such as what a dialplan logs.
 func (l *lines) decodeValue(msg string, bare bool, ev *security.Event, depth int) outcome {
 	if depth < maxDepth && strings.HasPrefix(msg, "{") {
 		var object map[string]json.RawMessage

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// mender gives an AMI recording back what editors, terminals, mails, trackers and git took: the CRs of its line ends, the
-// blank after the colon of an empty value; and takes away what they put before each line.
+// mender gives an AMI recording back what editors, terminals, mails, trackers and git took: the CRs of its line ends,
+// the blank after the colon of an empty value; and takes away what they put before each line.
 type mender struct {
 	r      *bufio.Reader
 	out    []byte
@@ -68,8 +68,8 @@ func mend(frame string) string {
 	return strings.Join(lines, "\r\n")
 }
 
-// tail ends a recording with an empty line, which is what an editor or a form cuts off first. added says that it was not
-// there.
+// tail ends a recording with an empty line, which is what an editor or a form cuts off first. added says that it was
+// not there.
 type tail struct {
 	r     io.Reader
 	last  [4]byte

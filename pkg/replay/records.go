@@ -22,9 +22,10 @@ var (
 	errTruncated = errors.New("cut off")
 )
 
-// A records is one open recording. Next decodes the next record, a frame or a line, into ev, and says how often it stands
-// there for. Its error is nil for an event, security.ErrNotSecurity, a *security.TamperError for what nobody but an
-// attacker makes, an *unclearError for what else is no event and has parts of one, errSkipped, errTruncated, or final.
+// A records is one open recording. Next decodes the next record, a frame or a line, into ev, and says how often it
+// stands there for. Its error is nil for an event, security.ErrNotSecurity, a *security.TamperError for what nobody
+// but an attacker makes, an *unclearError for what else is no event and has parts of one, errSkipped, errTruncated,
+// or final.
 type records interface {
 	next(ev *security.Event) (times int64, err error)
 	// place is the number of the line where the last record begins, counted from 1, or 0 where it is not known.
@@ -142,9 +143,9 @@ func (f *frames) last() bool {
 	return err == io.EOF
 }
 
-// injected says whether nobody but an attacker can have made a frame that is no event of Asterisk's, in a recording that
-// is as it came: with a CR within a line, with a header that stands twice, without a beginning, or broken right after what
-// a peer chose.
+// injected says whether nobody but an attacker can have made a frame that is no event of Asterisk's, in a recording
+// that is as it came: with a CR within a line, with a header that stands twice, without a beginning, or broken right
+// after what a peer chose.
 func injected(frame string, bad *security.TamperError) bool {
 	if bad.Reason == security.ReasonControl || bad.Reason == security.ReasonStray {
 		return true
@@ -242,7 +243,8 @@ func (l *lines) decode(line []byte, ev *security.Event) outcome {
 		if o, ok := l.decodePretty(line, ev); ok {
 			return o
 		}
-		if object := trimJSON(line); len(object) > 0 && (object[0] == '{' || object[0] == '[' && object[len(object)-1] == ']') {
+		object := trimJSON(line)
+		if n := len(object); n > 0 && (object[0] == '{' || object[0] == '[' && object[n-1] == ']') {
 			return l.decodeJSON(object, ev)
 		}
 	}

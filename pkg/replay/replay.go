@@ -297,7 +297,7 @@ func (p *player) finish(streams []*stream) {
 			p.note("%s has lost the CR of its line ends: an injected LF looks like a line's end in it, so trust it less", s.name)
 		}
 		if f, ok := s.recs.(*frames); ok && f.mended {
-			p.note("%s has lost the blanks at the ends of its lines, as editors and trackers cut them; they were put back", s.name)
+			p.note("%s has lost the blanks at the ends of its lines, which editors cut; they were put back", s.name)
 		}
 		if s.back > time.Minute {
 			p.note("the clock of %s went back by up to %s: the engine's time stood still until it had caught up", s.name, s.back.Round(time.Second))

@@ -376,7 +376,7 @@ func hostileNames() []string {
 		// The victim's event in each shape, as far as it stands on one line.
 		for line := range strings.Lines(s.file([]entry{forgedEntry()})) {
 			if line = strings.TrimRight(line, "\r\n"); strings.Contains(line, "Event") {
-				names = append(names, line, line+" ", "x "+line, ": "+line)
+				names = append(names, line, ": "+line)
 			}
 		}
 	}

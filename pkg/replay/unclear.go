@@ -8,8 +8,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
-// Unclear is the first of a file's records that were not understood. They are of events, but mangled, or within something
-// that is not known. They accuse nobody.
+// Unclear is the first of a file's records that were not understood. They are of events, but mangled, or within
+// something that is not known. They accuse nobody.
 type Unclear struct {
 	Line    int64  `json:"line,omitempty"` // counted from 1; 0 where it is not known
 	Why     string `json:"why"`            // of a bounded set
@@ -148,7 +148,8 @@ func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 // chosen says whether a peer chooses the value of a field.
 func chosen(key string) bool {
 	switch key {
-	case "AccountID", "SessionID", "Challenge", "Response", "ReceivedChallenge", "ReceivedHash", "RequestType", "RequestParams":
+	case "AccountID", "SessionID", "Challenge", "Response", "ReceivedChallenge", "ReceivedHash", "RequestType",
+		"RequestParams":
 		return true
 	}
 	return false

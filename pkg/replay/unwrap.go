@@ -32,9 +32,9 @@ type outcome struct {
 
 // decodeText decodes a line of a log, also behind and within what other programs put around it.
 //
-// A wrapper is recognised at the beginning or the end of the line and by its whole form, and what is left goes through the
-// same strict decoder, however many there were. So a wrapper within a peer's text changes nothing that the peer could
-// not have written at once, and a second address in a line is refused as ever.
+// A wrapper is recognised at the beginning or the end of the line and by its whole form, and what is left goes
+// through the same strict decoder, however many there were. So a wrapper within a peer's text changes nothing that
+// the peer could not have written at once, and a second address in a line is refused as ever.
 func decodeText(line string, ev *security.Event) outcome {
 	o := outcome{times: 1, line: line, text: line, err: security.DecodeLine(line, ev)}
 	if o.err == nil || o.err == security.ErrNotSecurity && !strings.Contains(line, eventKey) {
@@ -130,8 +130,8 @@ func trimEnds(s string) string {
 	return s
 }
 
-// outdent removes a few blanks or tabs at a line's beginning. Where there are more, journalctl goes on with a message of
-// several lines, which somebody may have put there.
+// outdent removes a few blanks or tabs at a line's beginning. Where there are more, journalctl goes on with a message
+// of several lines, which somebody may have put there.
 func outdent(s string) string {
 	const most = 8
 	if t := strings.TrimLeft(s, " \t"); len(s)-len(t) <= most {
@@ -155,8 +155,8 @@ func cutMarks(s string) (string, bool) {
 		switch {
 		case strings.Contains(mark, "/") && only(mark, isName): // [pod/asterisk-0/asterisk]
 			return t, true
-		case strings.Contains(mark, ".") && only(strings.TrimLeft(mark, " "), func(c byte) bool { return c == '.' || isDigit(c) }):
-			return t, true // [   12.345678]
+		case strings.Contains(mark, ".") && only(strings.TrimLeft(mark, " "), isDecimal): // [   12.345678]
+			return t, true
 		}
 		return s, false
 	}
@@ -173,8 +173,8 @@ func cutMarks(s string) (string, bool) {
 	return s, false
 }
 
-// cutSyslog makes a message of RFC 5424 one without structured data and byte order mark, which the decoder knows, and cuts
-// the count of bytes that RFC 6587 puts before one.
+// cutSyslog makes a message of RFC 5424 one without structured data and byte order mark, which the decoder knows, and
+// cuts the count of bytes that RFC 6587 puts before one.
 func cutSyslog(s string) (string, bool) {
 	if n := digits(s); n > 0 && n <= 6 && strings.HasPrefix(s[n:], " <") {
 		return s[n+1:], true
@@ -266,7 +266,8 @@ func cutRepeated(s string) (line string, times int64, ok bool) {
 	return head + strings.TrimPrefix(msg, " "), times, true
 }
 
-// cutJSONKey takes the text out of a line of JSON that was printed over many lines (journalctl -o json-pretty): "KEY": "TEXT",
+// cutJSONKey takes the text out of a line of JSON that was printed over many lines (journalctl -o json-pretty):
+// "KEY": "TEXT",
 func cutJSONKey(s string) (string, bool) {
 	if !strings.HasPrefix(s, `"`) {
 		return s, false
@@ -287,9 +288,9 @@ func cutJSONKey(s string) (string, bool) {
 	return trimEnds(t), true
 }
 
-// cutTable takes a log's line out of a line of CSV, where quotation marks are doubled: out of the one field that has an
-// event. The others must be what a table of a log has, times, names and labels: a comma in another message of Asterisk's,
-// and what a peer has after it, are no table.
+// cutTable takes a log's line out of a line of CSV, where quotation marks are doubled: out of the one field that has
+// an event. The others must be what a table of a log has, times, names and labels: a comma in another message of
+// Asterisk's, and what a peer has after it, are no table.
 func cutTable(s string) (string, bool) {
 	if !strings.Contains(s, eventKey+`=""`) {
 		return s, false
@@ -318,7 +319,8 @@ func cutTable(s string) (string, bool) {
 	return s, false
 }
 
-// isColumn says whether a field of a table can be one of a log's: words without a colon after them, or an object of JSON.
+// isColumn says whether a field of a table can be one of a log's: words without a colon after them, or an object of
+// JSON.
 func isColumn(s string) bool {
 	if strings.HasPrefix(s, "{") {
 		return json.Valid([]byte(s))
@@ -326,8 +328,8 @@ func isColumn(s string) bool {
 	return len(s) <= 64 && !strings.Contains(s, ": ") && only(s, func(c byte) bool { return c == ' ' || isName(c) })
 }
 
-// requote gives a line back the quotation marks that it lost to HTML, to a word processor or to a string of JSON. Each is
-// undone only where the line has no quotation mark else, which Asterisk itself writes twenty of.
+// requote gives a line back the quotation marks that it lost to HTML, to a word processor or to a string of JSON.
+// Each is undone only where the line has no quotation mark else, which Asterisk itself writes twenty of.
 func requote(s string) (string, bool) {
 	if strings.Contains(s, eventKey+`=\"`) {
 		var t string
@@ -400,8 +402,8 @@ func cutFile(s string) (string, bool) {
 	return t, true
 }
 
-// isBlob says whether journalctl left out what a program with Asterisk's name logged: "asterisk[8]: [347B blob data]", or
-// one whose name stands elsewhere (-o cat and -o verbose).
+// isBlob says whether journalctl left out what a program with Asterisk's name logged: "asterisk[8]: [347B blob
+// data]", or one whose name stands elsewhere (-o cat and -o verbose).
 func isBlob(s string) bool {
 	s = strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r")
 	if !strings.HasSuffix(s, " blob data]") || len(s) > 512 {
@@ -431,6 +433,8 @@ func digits(s string) int {
 	}
 	return n
 }
+
+func isDecimal(c byte) bool { return c == '.' || isDigit(c) }
 
 func isDigit(c byte) bool { return c-'0' <= 9 }
 

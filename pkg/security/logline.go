@@ -239,8 +239,8 @@ func validPriority(s string) bool {
 }
 
 // escapes are the forms in which the beginning of a colour's escape sequence is found in logs: as it is, as rsyslog
-// ($EscapeControlCharactersOnReceive), cat -v, and programs that quote as C, JSON or the shell write it, as terminals and
-// editors show it, and what is left where ESC itself was dropped.
+// ($EscapeControlCharactersOnReceive), cat -v, and programs that quote as C, JSON or the shell write it, as terminals
+// and editors show it, and what is left where ESC itself was dropped.
 var escapes = [...]string{
 	"\x1b[", "#033[", "^[[", `\x1b[`, `\x1B[`, `\033[`, `\u001b[`, `\u001B[`, `\e[`, "\u241b[", "\u2190[", "[",
 }
@@ -287,8 +287,8 @@ func escapeOf(s string) int {
 // maxColour is how many digits and semicolons a colour has at most: 38;2;255;255;255.
 const maxColour = 20
 
-// StripColours removes all escape sequences of colours from a line, in any form in which logs have them. What is left may
-// say anything, as a line itself may: decode it as strictly.
+// StripColours removes all escape sequences of colours from a line, in any form in which logs have them. What is left
+// may say anything, as a line itself may: decode it as strictly.
 func StripColours(line string) string {
 	var b strings.Builder
 	for i := 0; i < len(line); {

@@ -38,6 +38,49 @@ func TestLinesBehindWhatLoggersPutBeforeThem(t *testing.T) {
 	}
 }
 
+// TestColoursInEachFormInWhichLogsHaveThem has the head of a console's line, and of grep --color.
+func TestColoursInEachFormInWhichLogsHaveThem(t *testing.T) {
+	msg := sample("ChallengeSent").message()
+	for _, esc := range escapes {
+		for _, head := range []string{
+			"[Nov 22 21:48:57] \x1b[1;33mSECURITY\x1b[0m[23417]: \x1b[1;37mres_security_log.c\x1b[0m:\x1b[1;37m114\x1b[0m \x1b[1;37mx\x1b[0m: ",
+			"[Nov 22 21:48:57] \x1b[0m\x1b[38;2;255;255;0mSECURITY\x1b[0m\x1b[0m[23417]: res_security_log.c: ",
+			"Nov 22 21:48:57 pbx asterisk[8]: \x1b[1;33mSECURITY\x1b[0m[23417][C-0000001f]: res_security_log.c:114 in x: ",
+		} {
+			head = strings.ReplaceAll(head, "\x1b[", esc)
+			var ev Event
+			if err := DecodeLine(head+msg, &ev); err != nil || ev != want("ChallengeSent") {
+				t.Errorf("%q: %+v, %v", head, ev, err)
+			}
+			if esc == "[" {
+				continue // which needs more than a bracket around it to be known
+			}
+			if got := StripColours(head + msg); strings.Contains(got, esc) || !strings.HasSuffix(got, msg) {
+				t.Errorf("%q becomes %q", head, got)
+			}
+		}
+		for _, head := range []string{
+			"[1] \x1b[1;33xSECURITY[1] res_security_log.c: ", "[1] \x1b[1;33mNOTICE\x1b[0m[1]: x.c:1 y: \x1b[1;33mSECURITY[1] res_security_log.c: ",
+			"[1] \x1b[" + strings.Repeat("1;", 20) + "mSECURITY[1] res_security_log.c: ",
+			"[1] SECURITY[1] x\x1b[0mres_security_log.c: ", strings.Repeat("\x1b[0m", 5) + "SECURITY[1] res_security_log.c: ",
+		} {
+			head = strings.ReplaceAll(head, "\x1b[", esc)
+			var ev Event
+			if err := DecodeLine(head+msg, &ev); tamperReason(err) != ReasonStray {
+				t.Errorf("%q: %+v, %v", head, ev, err)
+			}
+		}
+	}
+	for text, want := range map[string]string{
+		"": "", "a": "a", "\x1b[": "\x1b[", "#033[1": "#033[1", "a#033[1mb": "ab", "^[[0m^[[K": "", "[1m": "[1m", `\e[m\x1b[mü`: "ü",
+		"#033[" + strings.Repeat("1", 40) + "m": "#033[" + strings.Repeat("1", 40) + "m",
+	} {
+		if got := StripColours(text); got != want {
+			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
+}
+
 // TestTextOfOtherLinesNamesNobody has a peer's text, which other messages and other programs log, pose as an event.
 func TestTextOfOtherLinesNamesNobody(t *testing.T) {
 	posing := sample("ChallengeSent").line()
