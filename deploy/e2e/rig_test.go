@@ -38,7 +38,13 @@ func newRig(t *testing.T, o lab.Options, policy string) *rig {
 
 func newRigAs(t *testing.T, o lab.Options, user lab.User, policy string) *rig {
 	t.Helper()
-	r := &rig{t: t, Lab: lab.Start(t, o)}
+	return newRigOn(t, lab.Start(t, o), user, policy)
+}
+
+// newRigOn starts the program beside an Asterisk that runs already.
+func newRigOn(t *testing.T, l *lab.Lab, user lab.User, policy string) *rig {
+	t.Helper()
+	r := &rig{t: t, Lab: l}
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "ringwall.sock")
 	r.config = filepath.Join(dir, "ringwall.yaml")
