@@ -102,6 +102,13 @@ func (r *rig) guesser(transport string, a netip.Addr) *guesser {
 	return g
 }
 
+// wait sets how long the guesser waits for an answer.
+func (g *guesser) wait(d time.Duration) {
+	g.options.Timeout = d
+	g.agent.Close()
+	g.agent = g.Agent(g.t, lab.Attacker, g.options)
+}
+
 // invent has the guesser answer a challenge that Asterisk never sent, so that one packet is a guess.
 func (g *guesser) invent() *guesser {
 	g.challenge, g.invented = invented(), true
@@ -431,6 +438,7 @@ func (r *rig) decoys() {
 
 			g = r.guesser(transport, ip4(net, 2))
 			g.dress, g.callID, g.hasty = dress.put, "one-for-all@lab", true
+			g.wait(time.Second)
 			for i := 0; i < 10*manyGuesses && !g.banned; i++ {
 				g.guess(account, fmt.Sprintf("guess-%d", i))
 			}
@@ -643,7 +651,11 @@ func (r *rig) manyNetworks() {
 		for i := 0; sources < manySources && i < 1<<16; sources++ {
 			a := netip.MustParseAddr(fmt.Sprintf("fd99:0:%x:%x::1", 0x10+n, i))
 			g := r.guesser("udp", a).invent()
-			fresh := g.cut()
+			fresh := r.why(a).Ban != nil
+			if fresh {
+				g.cut()
+				g.wait(300 * time.Millisecond)
+			}
 			g.guess(account, "guess")
 			g.agent.Close()
 			judged += g.judged
@@ -732,6 +744,7 @@ func (r *rig) slowGuessing() {
 func (r *rig) burst() {
 	account := fmt.Sprint(firstAccount + 360)
 	g := r.guesser("udp", ip4(155, 1)).invent()
+	g.wait(time.Second)
 	server := r.SIPAddress(false)
 	if err := g.agent.Send([]byte("\r\n\r\n")); err != nil { // the socket is open: what follows sends and receives at once
 		r.t.Fatal(err)
@@ -752,17 +765,17 @@ func (r *rig) burst() {
 			answers.Add(1)
 		}
 	}()
-	for _, b := range requests {
-		if err := g.agent.Send(b); err != nil {
-			r.t.Fatal(err)
-		}
+	begin := time.Now()
+	if err := g.agent.SendAll(requests); err != nil {
+		r.t.Fatal(err)
 	}
+	took := time.Since(begin)
 	r.until("the burst is banned", g.cut)
 	sofar := answers.Load()
 	<-done
 	after := g.knock()
-	r.t.Logf("figure: a burst of %d: %d guesses answered, %d of them by the time the ban was seen; %d after it", burst,
-		answers.Load(), sofar, after)
+	r.t.Logf("figure: a burst of %d within %v: %d guesses answered, %d of them by the time the ban was seen; %d after it",
+		burst, took.Round(time.Millisecond), answers.Load(), sofar, after)
 	if after > 0 {
 		r.t.Errorf("%d guesses were judged after the ban", after)
 	}

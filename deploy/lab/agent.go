@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/ipv4"
 	"golang.org/x/net/websocket"
 )
 
@@ -163,6 +164,28 @@ func (a *Agent) Send(b []byte) error {
 	}
 	_, err := a.conn.Write(b)
 	return err
+}
+
+// SendAll puts packets on the wire as fast as the kernel takes them (sendmmsg(2)), over UDP.
+func (a *Agent) SendAll(packets [][]byte) error {
+	if a.options.Transport != "udp" {
+		return fmt.Errorf("lab: send all: transport %s: only udp has packets", a.options.Transport)
+	}
+	if err := a.open(); err != nil {
+		return err
+	}
+	messages := make([]ipv4.Message, len(packets)) // IPv6 has the same
+	for i, b := range packets {
+		messages[i].Buffers = [][]byte{b}
+	}
+	for c := ipv4.NewPacketConn(a.conn.(net.PacketConn)); len(messages) > 0; {
+		n, err := c.WriteBatch(messages, 0)
+		if err != nil {
+			return fmt.Errorf("lab: send all: %w", err)
+		}
+		messages = messages[n:]
+	}
+	return nil
 }
 
 // Receive returns the next message from the server, or ErrNoReply after the agent's timeout.
