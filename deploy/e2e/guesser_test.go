@@ -21,6 +21,7 @@ const (
 	mostGuesses = 6  // from one address
 	mostHidden  = 2  // from one address that hides behind control characters
 	mostForeign = 12 // over TCP from an address with a stolen account, of accounts that never logged in from there
+	mostTrusted = 60 // the same of one account: policy.trust.tolerance times what bans a stranger
 	mostInA48   = 12 // from all /64s of a /48
 )
 
@@ -392,6 +393,40 @@ func (r *rig) controlCharacters() {
 		}
 		hidden = append(hidden, g.addr)
 	}
+	// What a decoy holds is told, too. A CR without LF is one more control character: it ends no line.
+	for i, c := range []struct{ name, from, to string }{
+		{"TAB in a nonce", `nonce="`, "nonce=\"\t"}, {"CR in a nonce", `nonce="`, "nonce=\"\r"},
+		{"CR at the end of a nonce", `", uri`, "\r\", uri"}, {"TAB in a response", `response="`, "response=\"\t"},
+		{"CR in a response", `response="`, "response=\"\r"}, {"CR at the end of a response", `00"`, "00\r\""},
+	} {
+		account := fmt.Sprint(firstAccount + 5)
+		g := r.guesser("udp", ip4(101, 20+2*i))
+		g.callID = "one-for-all@lab"
+		g.dress = func(q *lab.Request, answer string) {
+			behindDecoy(q, answer)
+			q.Credentials = strings.Replace(q.Credentials, c.from, c.to, 1)
+		}
+		g.guesses(manyGuesses, account, 0)
+		g.figure(c.name, mostHidden)
+		found := r.guesser("udp", ip4(101, 21+2*i))
+		found.dress = g.dress
+		if code := found.guess(account, lab.Password(account)); code != 200 { // so that the others are guesses
+			r.t.Errorf("%s: the right password: %d", c.name, code)
+		}
+		hidden = append(hidden, g.addr, found.addr)
+	}
+	// Names are searched for that way, too.
+	scanner := r.guesser("udp", ip4(101, 40))
+	for i := 0; i < manyGuesses && !scanner.banned; i++ {
+		before := r.heard()
+		if _, err := scanner.agent.Do(lab.Request{User: fmt.Sprint(9000 + i), CallID: fmt.Sprintf("hide\t%d@lab", i)}); err == nil {
+			scanner.judged++
+			r.until("the program has heard of the search", func() bool { return r.heard() > before })
+		}
+		scanner.cut()
+	}
+	scanner.figure("unknown names, TAB in the Call-ID", mostHidden)
+
 	bans, history := r.ringwall("list", "bans"), r.ringwall("history")
 	for i, a := range hidden {
 		why := r.ringwall("why", a.String())
@@ -556,6 +591,10 @@ func (r *rig) forgedStorm() {
 	}
 	without.figure("a stolen account over TCP", mostForeign)
 
+	one := r.stolen(ip4(114, 1), "6009")
+	one.guesses(2*mostTrusted, fmt.Sprint(first+manyGuesses), 0)
+	one.figure("a stolen account over TCP, guesses of one other account", mostTrusted)
+
 	with := r.stolen(ip4(113, 1), "6007")
 	forged := time.Time{}
 	for i := 0; i < manyGuesses && !with.banned; i++ {
@@ -642,15 +681,19 @@ func (r *rig) staleNonce() {
 // A /48 is 65,536 sources of one owner.
 func (r *rig) manyNetworks() {
 	for n, way := range []struct {
-		name string
-		step int // from one /64 to the next
-	}{{"one /64 after the other", 1}, {"each in another /56", 256}} {
+		name, transport string
+		step            int // from one /64 to the next
+	}{
+		{"one /64 after the other over UDP", "udp", 1}, {"each in another /56 over UDP", "udp", 256},
+		{"one /64 after the other over TCP", "tcp", 1}, {"each in another /56 over TCP", "tcp", 256},
+	} {
 		account := fmt.Sprint(firstAccount + 320 + n)
 		judged, sources := 0, 0
 		cut := "" // the ban of a /64 that never sent
 		for i := 0; sources < manySources && i < 1<<16; sources++ {
 			a := netip.MustParseAddr(fmt.Sprintf("fd99:0:%x:%x::1", 0x10+n, i))
-			g := r.guesser("udp", a).invent()
+			g := r.guesser(way.transport, a).invent()
+			g.wait(time.Second)
 			fresh := r.why(a).Ban != nil
 			if fresh {
 				g.cut()
