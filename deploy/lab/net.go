@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -203,6 +204,23 @@ func (l *Lab) AddAddr(t testing.TB, node Node, addrs ...netip.Addr) {
 		err := l.Do(node, func() error { return netspace.Up("eth0", netip.PrefixFrom(a, bits).String()) })
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			t.Fatalf("lab: %s: %v", node, err)
+		}
+		if err := l.Do(node, func() error { return untilLocal(a) }); err != nil {
+			t.Fatalf("lab: %s: %v", node, err)
+		}
+	}
+}
+
+// untilLocal waits until packets to an address are the node's own: the kernel adds the route to a new address of IPv6
+// later (addrconf_dad_work in net/ipv6/addrconf.c), on a busy machine by seconds, and drops the answers until then.
+func untilLocal(a netip.Addr) error {
+	for deadline := time.Now().Add(waitTime); ; time.Sleep(time.Millisecond) {
+		routes, err := netlink.RouteGet(a.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("address %s is still not the node's own after %s: %v", a, waitTime, err)
 		}
 	}
 }
