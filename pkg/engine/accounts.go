@@ -92,7 +92,7 @@ func (e *Engine) roams(id uint64) bool {
 
 // accountGuessed notes that the source of the event fails on an account, and reports the account when many sources without
 // trust do. It returns the account as it was before, or nil.
-func (c *call) accountGuessed(id uint64, r repeat) *account {
+func (c *call) accountGuessed(id uint64) *account {
 	limit := c.cfg.Targeted.Sources
 	if limit <= 0 {
 		return nil
@@ -101,7 +101,7 @@ func (c *call) accountGuessed(id uint64, r repeat) *account {
 	if a == nil {
 		return nil
 	}
-	if a.guesses.add(c.now, float64(max(r.copies, 1)), massPerMinute) > massGuesses {
+	if a.guesses.add(c.now, 1, massPerMinute) > massGuesses {
 		a.mass = c.now + int64(c.cfg.Targeted.Within)
 	}
 	before := *a

@@ -44,7 +44,6 @@ type dialogue struct {
 
 	begun, last uint32 // of an answer: when it came first, and the latest time, in milliseconds around 2³²
 	repeats     uint8  // of a request, or of an answer when a retransmission was due
-	spared      uint8  // of those of an answer, not counted as guesses so far
 
 	challenged bool // the first was a ChallengeSent for "<unknown>" alone
 }
@@ -189,7 +188,7 @@ func (c *call) guess() {
 	} else if !c.once(id) {
 		return
 	}
-	if d := c.heard(); d != nil && d.credit > 0 && again.copies == 0 {
+	if d := c.heard(); d != nil && d.credit > 0 && !again.copy {
 		used := min(w, float64(d.credit))
 		d.credit -= float32(used)
 		if w -= used; w <= 0 {

@@ -79,13 +79,19 @@ func TestGuessers(t *testing.T) {
 			w.wantGuesses(6, bad, func(int) { w.decoy(bad, "201").pass(time.Second) })
 		}},
 		{"decoy in front, a guess each two seconds", nil, func(w *world) {
-			w.wantGuesses(12, bad, func(int) { w.decoy(bad, "201").pass(2 * time.Second) })
+			w.wantGuesses(14, bad, func(int) { w.decoy(bad, "201").pass(2 * time.Second) })
 		}},
 		{"decoy in front, over TCP", nil, func(w *world) {
 			w.wantGuesses(5, bad, func(int) { w.decoy(bad, "201", tcp) })
 		}},
 		{"decoy in front, a new dialogue after each three guesses", nil, func(w *world) {
 			w.wantGuesses(6, bad, func(i int) { w.decoy(bad, "201", in(strconv.Itoa(i/3))) })
+		}},
+		{"decoy in front, a guess each second, a new dialogue after each four", nil, func(w *world) {
+			w.wantGuesses(6, bad, func(i int) { w.decoy(bad, "201", in(strconv.Itoa(i/4))).pass(time.Second) })
+		}},
+		{"decoy in front, a guess each second, two accounts in turns", nil, func(w *world) {
+			w.wantGuesses(8, bad, func(i int) { w.decoy(bad, extension(i%2)).pass(time.Second) })
 		}},
 		{"decoy in front, an account each", nil, func(w *world) {
 			w.wantGuesses(3, bad, func(i int) { w.decoy(bad, extension(i)).decoy(bad, extension(i)) })

@@ -12,6 +12,9 @@ type pace struct {
 	copies  float32 // copies of an answer when none was due, leaking like tokens
 	copied  uint8   // of them not charged
 	resent  float32 // retransmissions when they were due, leaking one each transaction
+	burst   uint8   // of them just now
+
+	resentAt uint32 // the latest, milliseconds
 }
 
 // failures is how an account fails at one source.
@@ -93,7 +96,7 @@ func (p *pace) guessed(n int) bool {
 // as a phone's.
 func (p *pace) release(r repeat) float64 {
 	n := float64(p.held) + float64(p.copied)
-	if r.copies == 0 {
+	if !r.copy {
 		n++
 	}
 	p.held, p.copied = 0, 0

@@ -25,10 +25,18 @@ const (
 // milliseconds. INVITE's grow on, so that they are no shorter.
 var retransmissionGaps = [maxRetransmissions]uint32{500, 1000, 2000, 4000, 4000, 4000, 4000, 4000, 4000, 4000}
 
+// burstTime is how long a phone that retransmits one request does not retransmit another, in milliseconds: it has one under
+// way at a time, and while no answer reaches it, it cannot know the challenge of another.
+const burstTime = 16_000
+
+// maxConverted is how many retransmissions turn out to be guesses by a copy that cannot be one.
+const maxConverted = 3
+
 // repeat is what an answer is that came before.
 type repeat struct {
-	due    bool // a retransmission may come now
-	copies int  // that could be guesses: this one, and those before it that came when they were due; 0 for a new answer
+	copy   bool // it came before
+	due    bool // a retransmission of it may come now
+	before int  // how often one came already
 }
 
 // repeated says whether the answer of the event is a copy of one before. Asterisk reports the first Authorization header of
@@ -39,10 +47,10 @@ func (c *call) repeated(id uint64) repeat {
 	if c.proven || c.ev.Response == "" || c.ev.Service == security.PJSIP && !looksIssued(c.ev.Challenge) {
 		return repeat{}
 	}
-	d, now := c.dialogueEntry(id), uint32(c.now/millisecond)
+	d, now := c.dialogueEntry(id), milliseconds(c.now)
 	mark := uint32(id>>32) | 1
 	if d.first != mark || now-d.begun >= transactionTime {
-		d.first, d.begun, d.last, d.repeats, d.spared = mark, now, now, 0, 0
+		d.first, d.begun, d.last, d.repeats = mark, now, now, 0
 		return repeat{}
 	}
 	gap := now - d.last
@@ -50,13 +58,13 @@ func (c *call) repeated(id uint64) repeat {
 	// Half of the pause: what delays one packet shortens the pause before the next.
 	if int(d.repeats) < len(retransmissionGaps) && gap >= retransmissionGaps[d.repeats]/2 {
 		d.repeats++
-		d.spared++
-		return repeat{due: true, copies: 1}
+		return repeat{copy: true, due: true, before: int(d.repeats) - 1}
 	}
-	r := repeat{copies: 1 + int(d.spared)}
-	d.spared = 0
-	return r
+	return repeat{copy: true}
 }
+
+// milliseconds is a time in the short form that dialogues keep, around 2³².
+func milliseconds(ns int64) uint32 { return uint32(ns / millisecond) }
 
 // looksIssued says whether a challenge has the form of those that PJSIP issues: a time, a slash and a hash, both in
 // hexadecimal digits (res_pjsip_authenticator_digest.c). Whether it is one, only Asterisk knows.
@@ -86,14 +94,22 @@ func (c *call) dialogueEntry(id uint64) *dialogue {
 	return d
 }
 
-// takesRepeat says whether copies may be a phone's retransmissions. If not, they are guesses.
-func (p *pace) takesRepeat(r repeat, burst int) bool {
-	if r.due && p.resent < maxRetransmissions {
+// takesCopy says whether a copy may be a phone's retransmission. If not, it is a guess, and so are those just before it.
+func (p *pace) takesCopy(now int64, r repeat, burst int) bool {
+	at := milliseconds(now)
+	if at-p.resentAt > burstTime {
+		p.burst = 0
+	}
+	if r.due && p.resent < maxRetransmissions && int(p.burst) <= r.before {
 		p.resent++
+		p.burst++
+		p.resentAt = at
 		return true
 	}
-	p.copies += float32(r.copies)
-	p.copied = uint8(min(int(p.copied)+r.copies, 250))
+	n := 1 + min(int(p.burst), maxConverted)
+	p.burst = 0
+	p.copies += float32(n)
+	p.copied = uint8(min(int(p.copied)+n, 250))
 	return !p.crowded(burst)
 }
 

@@ -276,7 +276,7 @@ func (c *call) customerFails(t *trust, id uint64, w float64, r repeat) {
 		return
 	}
 	f.proven = f.proven || c.proven
-	c.accountGuessed(id, r)
+	c.accountGuessed(id)
 	c.rushes(t, here, &f.failures)
 	if limit := c.cfg.Trust.Accounts; limit > 0 && f.foreign {
 		foreign, proven := 0, 0
@@ -317,14 +317,14 @@ func (c *call) customerFails(t *trust, id uint64, w float64, r repeat) {
 // tolerates counts the answer of the event in its paces, which may be one, and says whether it may be a retransmission,
 // which costs nothing.
 func (c *call) tolerates(p, one *pace, r repeat, burst int) bool {
-	if r.copies == 0 {
+	if !r.copy {
 		p.add(c.now)
 		if one != p {
 			one.add(c.now)
 		}
 		return false
 	}
-	if p.takesRepeat(r, burst) {
+	if p.takesCopy(c.now, r, burst) {
 		return true
 	}
 	p.addCopies(int(p.copied))
@@ -353,7 +353,7 @@ func (c *call) strangerFails(id uint64, w float64, r repeat) {
 		return
 	}
 	pair.proven = pair.proven || c.proven
-	attack := c.accountGuessed(id, r)
+	attack := c.accountGuessed(id)
 	if t := c.trusts[c.key]; t != nil {
 		_, here := t.good[id]
 		if c.rushes(t, here, &pair.failures); here {
@@ -415,7 +415,7 @@ func (c *call) atPace(p *pace, one *failures, burst int, n note, w float64, r re
 		c.charge(0, WrongPassword, n)
 		return
 	}
-	if r.copies > 0 {
+	if r.copy {
 		c.charge(w*p.release(r), WrongPassword, noteCopies)
 		return
 	}

@@ -11,8 +11,8 @@ import (
 //
 // The error is ErrNotSecurity, or a *TamperError for a frame that has anything of a security event and is not exactly
 // what Asterisk writes (__manager_event_sessions_va in main/manager.c, then the order of main/security_events.c):
-// lines end with CRLF, each header stands once and at its place, and no value has a CR or LF. Other control characters
-// cannot change the lines: such an event is decoded, and Event.Hostile says so.
+// lines end with CRLF, each header stands once and at its place, and no value has a LF. Other control characters, a CR
+// without LF too, cannot change the lines: such an event is decoded, and Event.Hostile says so where no person typed it.
 //
 // Nothing in the stream is escaped, so that whoever can put a few hundred bytes with line breaks into one value can
 // write a whole event. SIP gives 36 bytes, which is too little; AMI over HTTP (webenabled=yes in manager.conf) gives
@@ -56,7 +56,6 @@ type lines struct {
 	n          int
 	more       bool // a line follows
 	ended      bool // next was called after the last line
-	loneCR     bool // a CR without LF ends line
 }
 
 func (l *lines) next() {
@@ -65,25 +64,11 @@ func (l *lines) next() {
 		return
 	}
 	l.n++
-	i := strings.IndexByte(l.rest, '\r')
-	if i < 0 {
-		l.line, l.rest, l.more = l.rest, "", false
-		return
-	}
-	l.line = l.rest[:i]
-	if i+1 == len(l.rest) || l.rest[i+1] != '\n' {
-		l.loneCR = true
-		l.rest, l.more = "", false
-		return
-	}
-	l.rest = l.rest[i+2:]
+	l.line, l.rest, l.more = strings.Cut(l.rest, "\r\n")
 }
 
 // decodePreamble reads from Privilege to SystemName, and stops at the line after.
 func decodePreamble(l *lines) string {
-	if l.loneCR {
-		return ReasonControl
-	}
 	l.next()
 	if l.line != "Privilege: security,all" {
 		return ReasonOrder
@@ -112,14 +97,14 @@ func decodePreamble(l *lines) string {
 			if !ok {
 				return ReasonOrder
 			}
-			if l.loneCR || breaksLine(v) {
+			if strings.Contains(v, "\n") {
 				return ReasonControl
 			}
 		}
 		l.next()
 	}
 	if v, ok := strings.CutPrefix(l.line, "SystemName: "); ok { // systemname in asterisk.conf
-		if l.loneCR || breaksLine(v) {
+		if strings.Contains(v, "\n") {
 			return ReasonControl
 		}
 		l.next()
@@ -136,9 +121,6 @@ func decodeHeaders(l *lines, headers []slot, ev *Event) string {
 				continue
 			}
 			return ReasonOrder
-		}
-		if l.loneCR {
-			return ReasonControl
 		}
 		if reason := ev.set(s.field, v); reason != "" {
 			return reason
@@ -220,9 +202,13 @@ func (ev *Event) set(f field, v string) string {
 	if reason != "" {
 		return reason
 	}
-	switch f {
-	case fSessionID, fChallenge, fResponse, fReceivedChallenge, fReceivedHash:
-		ev.Hostile = ev.Hostile || control
+	if control {
+		switch f {
+		case fSessionID, fChallenge, fResponse, fReceivedChallenge, fReceivedHash:
+			ev.Hostile = true
+		default:
+			ev.Hostile = ev.Hostile || strings.Contains(v, "\r") // no keyboard puts it into a name
+		}
 	}
 	switch f {
 	case fAccountID:

@@ -101,7 +101,7 @@ type Address struct {
 }
 
 // Event is one security event. Its strings alias the frame or line that it was decoded from and must be cloned to be
-// kept. They carry whatever a peer chose, control characters too, but are valid UTF-8 and have neither CR nor LF.
+// kept. They carry whatever a peer chose, control characters too, but are valid UTF-8 and hold no LF.
 type Event struct {
 	Type    Type
 	Service Service
@@ -118,8 +118,8 @@ type Event struct {
 	Challenge     string // ChallengeSent, ChallengeResponseFailed; ReceivedChallenge of InvalidPassword
 	Response      string // ChallengeResponseFailed; ReceivedHash of InvalidPassword
 	ACLName       string // FailedACL
-	// Hostile says that SessionID, Challenge or Response has a control character: they come from a program, not from a
-	// person who types, and RFC 3261 section 25.1 allows none there, so no phone sends one.
+	// Hostile says that SessionID, Challenge or Response has a control character, or any text a CR: those come from a
+	// program, not from a person who types, and RFC 3261 section 25.1 allows none there, so no phone sends one.
 	Hostile bool
 	// Detail is RequestType, AttemptedTransport, AuthMethod or ExpectedAddress (as written), where the event has one.
 	Detail string

@@ -97,6 +97,9 @@ func decodeFields(rest string, ev *Event) (n int, reason string) {
 		}
 		// Asterisk's logger takes what follows an ESC out of the line (term_strip in main/term.c), so that a peer who
 		// sends one chooses which fields are left.
+		if strings.IndexByte(value, '\r') >= 0 {
+			return n, ReasonControl
+		}
 		if strings.IndexByte(value, 0x1b) >= 0 {
 			return n, ReasonEscape
 		}

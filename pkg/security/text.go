@@ -1,14 +1,11 @@
 package security
 
-import (
-	"strings"
-	"unicode/utf8"
-)
+import "unicode/utf8"
 
-// checkText returns "" for text that can stand in a line as it is, else the reason why not: a CR or LF, which alone can
-// change the lines of a frame, or invalid UTF-8. Since Asterisk 12 the events pass through jansson, whose strings are
-// valid UTF-8 (main/json.c): Asterisk drops an event rather than send other bytes. control says whether the text has
-// another control character: C0, DEL, or C1 as UTF-8. Asterisk takes such a one from a peer and sends it on as it is.
+// checkText returns "" for text that Asterisk can have meant, else the reason why not: a LF, which
+// many readers take for the end of a line, or invalid UTF-8. Since Asterisk 12 the events pass through jansson, whose strings are
+// valid UTF-8 (main/json.c): Asterisk drops an event rather than send other bytes. control says whether the text has a
+// control character: C0, DEL, or C1 as UTF-8. Asterisk takes such a one from a peer and sends it on as it is.
 func checkText(s string) (reason string, control bool) {
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
@@ -43,7 +40,7 @@ func checkTextSlowly(s string) (reason string, control bool) {
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c < utf8.RuneSelf {
-			if c == '\r' || c == '\n' {
+			if c == '\n' {
 				return ReasonControl, true
 			}
 			control = control || c < 0x20 || c == 0x7f
@@ -59,10 +56,6 @@ func checkTextSlowly(s string) (reason string, control bool) {
 	}
 	return "", control
 }
-
-// breaksLine says whether s has a CR or LF. It is for what the operator, not a peer, chooses, such as SystemName, which
-// may be in any encoding.
-func breaksLine(s string) bool { return strings.ContainsAny(s, "\r\n") }
 
 // hasControl says whether s has a C0 control character or DEL.
 func hasControl(s string) bool {
