@@ -59,7 +59,8 @@ func TestOverARealSocket(t *testing.T) {
 		}
 	})
 
-	k := session(t, "full", ami.Config{Address: ln.Addr().String(), Username: "full", Secret: "s"}, func(k Knowledge) bool { return !k.At.IsZero() })
+	then := func(c *Config, _ *ami.Config) { c.Now = recordedAt }
+	k := session(t, "full", ami.Config{Address: ln.Addr().String(), Username: "full", Secret: "s"}, func(k Knowledge) bool { return !k.At.IsZero() }, then)
 	equal(t, "Prefixes", k.Prefixes, "10.98.0.0/24 trunk trunk", "10.99.0.50/32 trunk siptrunk (SIP peer)", "fd99::50/128 trunk trunk")
 	equal(t, "Contacts", k.Contacts, "10.99.0.10/32 contact of 6001 and 1 more", "fd99::10/128 contact of 6001")
 	if len(k.Denied)+len(k.Failed) > 0 {

@@ -2,8 +2,10 @@ package learn
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // real is the recorded Asterisk 22 with everything allowed, and its older drivers.
@@ -74,5 +76,66 @@ func TestEachRecordedQuery(t *testing.T) {
 				t.Errorf("failed: %v", k.Failed)
 			}
 		})
+	}
+}
+
+// A PBX whose clock is wrong, by as much as a dead battery or a restored machine makes of it, and one that has forgotten
+// to remove a phone that is gone.
+func TestContactsExpireByAsterisksOwnClock(t *testing.T) {
+	pong := func(at time.Time) string {
+		return fmt.Sprintf("Response: Success\r\nActionID: q1\r\nPing: Pong\r\nTimestamp: %d.214397\r\n\r\n", at.Unix())
+	}
+	years := func(n int) func(*Config) {
+		return func(c *Config) { c.Now = func() time.Time { return recordedAt().AddDate(n, 0, 0) } }
+	}
+	const everything, nothing = "10.99.0.10/32 fd99::10/128", ""
+	for _, c := range []struct {
+		name     string
+		change   func(*Config)
+		ping     string
+		contacts string
+		expired  int
+		failed   bool
+	}{
+		{"the same time", years(0), pong(recordedAt()), everything, 0, false},
+		{"Asterisk is ten years behind", years(10), recorded(t, "Ping"), everything, 0, false},
+		{"Asterisk is ten years ahead", years(-10), recorded(t, "Ping"), everything, 0, false},
+		{"both know that it is late", years(10), pong(recordedAt().AddDate(10, 0, 0)), nothing, 10, false},
+		{"Asterisk is further on than we, and late", years(10), pong(recordedAt().AddDate(20, 0, 0)), nothing, 10, false},
+		{"Asterisk does not tell", years(10), "denied", nothing, 10, false},
+		{"nor does an older one", years(10), "Response: Pong\r\nActionID: q1\r\n\r\n", nothing, 10, false},
+		{"two times", years(10), strings.Replace(recorded(t, "Ping"), "Ping: Pong", "Timestamp: 1", 1), nothing, 10, false},
+		{"no time", years(10), strings.Replace(recorded(t, "Ping"), "1795384960", "yesterday", 1), nothing, 10, false},
+		{"a time before all times", years(10), strings.Replace(recorded(t, "Ping"), "1795384960", "-9223372036854775808", 1), nothing, 10, false},
+		{"a time after all times", years(0), strings.Replace(recorded(t, "Ping"), "1795384960", "9223372036854775807", 1), everything, 0, false},
+		{"a time after all times, and late", years(10), strings.Replace(recorded(t, "Ping"), "1795384960", "9223372036854775807", 1), nothing, 10, false},
+		{"an error", years(10), refusal("x"), nothing, 10, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := real(t)
+			p.set("IAXpeers", "denied") // its contacts do not expire
+			p.set("SIPpeers", "denied")
+			p.set("Ping", c.ping)
+			k := once(t, p, c.change)
+			var got []string
+			for prefix := range k.Contacts {
+				got = append(got, prefix.String())
+			}
+			slices.Sort(got)
+			if strings.Join(got, " ") != c.contacts || k.Skipped.Expired != c.expired || len(k.Failed) > 0 != c.failed {
+				t.Errorf("contacts %v, want %v; skipped %+v, want %d expired; failed %v", got, c.contacts, k.Skipped, c.expired, k.Failed)
+			}
+			for _, d := range k.Denied {
+				if d.Action == "Ping" {
+					t.Errorf("Asterisk's user is told to ask for %+v", d)
+				}
+			}
+		})
+	}
+	// Where no contact is out of date, nothing is asked for.
+	p := real(t)
+	once(t, p)
+	if asked := p.questions(); slices.Contains(asked, "Ping") {
+		t.Errorf("asked %v", asked)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/staskobzar/goami2"
 	"go.uber.org/goleak"
@@ -35,6 +36,9 @@ func recorded(t testing.TB, name string) string {
 	// Some recordings end before the line that ends the frame.
 	return strings.TrimRight(reply, "\r\n") + "\r\n\r\n"
 }
+
+// recordedAt is what the clock showed when the replies were recorded: their contacts expire within the hour.
+func recordedAt() time.Time { return time.Date(2026, 11, 22, 22, 2, 40, 0, time.UTC) } // of query-Ping.ami
 
 // list makes a reply of items, each a few lines; ActionID comes second in all.
 func list(complete string, items ...string) string {
@@ -147,7 +151,7 @@ func once(t testing.TB, p *pbx, change ...func(*Config)) Knowledge {
 
 func learner(p *pbx, change ...func(*Config)) (*Learner, *bytes.Buffer) {
 	log := &bytes.Buffer{}
-	cfg := Config{Name: "pbx1", Session: p, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	cfg := Config{Name: "pbx1", Session: p, Now: recordedAt, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, f := range change {
 		f(&cfg)
 	}

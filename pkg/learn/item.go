@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/staskobzar/goami2"
 
@@ -55,7 +56,12 @@ type contact struct {
 	endpoint string
 	host     target
 	proxied  bool  // it has a Path
-	expires  int64 // Unix seconds, 0: does not say
+	expires  int64 // Unix seconds by Asterisk's clock, 0: does not say
+}
+
+// stale reports whether the contact has been over for so long that it no longer counts.
+func (c contact) stale(now time.Time) bool {
+	return c.expires > 0 && time.Unix(c.expires, 0).Add(staleAfter).Before(now)
 }
 
 // parseContact reads a contact of the registrar's tree: one JSON object of strings, each key once. encoding/json alone

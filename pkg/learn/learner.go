@@ -40,7 +40,8 @@ type Config struct {
 	// OnKnowledge gets everything that is known whenever something of it has changed, from the goroutine of Run.
 	// While Asterisk is away nothing changes.
 	OnKnowledge func(Knowledge)
-	Log         *slog.Logger // nil: none
+	Now         func() time.Time // this machine's clock: time.Now by default
+	Log         *slog.Logger     // nil: none
 }
 
 // A Learner asks one Asterisk again and again.
@@ -63,7 +64,8 @@ type Learner struct {
 	servers   []fixed
 	peers     map[string]peers // by action
 	contacts  []contact
-	skipped   Skipped // by the readers of contacts
+	ahead     time.Duration // of Asterisk's clock, by which contacts expire, before ours; negative: behind
+	skipped   Skipped       // by the readers of contacts
 	failed    []Failure
 	told      string // the denials that were logged last
 	at        time.Time
@@ -96,6 +98,9 @@ func New(cfg Config) *Learner {
 	}
 	if cfg.Lookup == nil {
 		cfg.Lookup = hosts.LookupSIP(net.DefaultResolver)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -199,7 +204,7 @@ func (l *Learner) ask(ctx context.Context) {
 			return
 		}
 	}
-	l.at = time.Now()
+	l.at = l.cfg.Now()
 	l.watchNames()
 	l.publish()
 	l.tell()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,8 +19,8 @@ const (
 	contactPrefix = "/registrar/contact/"
 	maxContacts   = 200_000
 	maxServers    = 10_000
-	// staleAfter is how long after its expiry a contact still counts; Asterisk removes expired ones itself, the rest
-	// covers clocks that differ.
+	// staleAfter is how long after its expiry a contact still counts. Asterisk removes expired ones itself, within
+	// seconds; the rest is for an Asterisk that does not say what time it has.
 	staleAfter = 24 * time.Hour
 )
 
@@ -65,6 +66,30 @@ func (l *Learner) askContacts(ctx context.Context) error {
 		}
 		return a.host.addr.Compare(b.host.addr)
 	})
+	return l.askClock(ctx)
+}
+
+// askClock finds out how far Asterisk's clock is from ours, if contacts are out of date by ours: the clock of a PBX may be
+// wrong by days or years, after a battery has died or where nothing sets it, and its phones are registered all the same.
+// Nobody is denied Ping (main/manager.c: its class is 0), whose answer has the time since Asterisk 1.6.
+func (l *Learner) askClock(ctx context.Context) error {
+	l.ahead = 0
+	now := l.cfg.Now()
+	if !slices.ContainsFunc(l.contacts, func(c contact) bool { return c.stale(now) }) {
+		return nil
+	}
+	reply, err := l.action(ctx, "Ping")
+	if err != nil || reply.Response == nil {
+		if errors.Is(err, errOver) {
+			return err
+		}
+		return nil // our clock must do, and staleAfter
+	}
+	text, ok := field(reply.Response, "Timestamp")
+	seconds, _, _ := strings.Cut(text, ".")
+	if at, err := strconv.ParseInt(seconds, 10, 64); ok && err == nil && at >= 0 && at < 1<<40 {
+		l.ahead = time.Unix(at, 0).Sub(l.cfg.Now())
+	}
 	return nil
 }
 
@@ -268,7 +293,7 @@ func (l *Learner) judge(c contact, skipped *Skipped) (netip.Addr, bool) {
 	t := c.host
 	var count *int
 	switch {
-	case c.expires > 0 && !l.at.IsZero() && time.Unix(c.expires, 0).Add(staleAfter).Before(l.at):
+	case !l.at.IsZero() && c.stale(l.at.Add(l.ahead)):
 		count = &skipped.Expired
 	case c.proxied:
 		count = &skipped.Proxied
