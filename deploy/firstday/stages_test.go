@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/deploy/clock"
 	"github.com/ringwall/ringwall/deploy/lab"
 	"github.com/ringwall/ringwall/deploy/trial"
 )
@@ -67,7 +68,11 @@ var stages = map[string]func(*testing.T, *day){
 var outcomes = map[string]func(*testing.T, *day, string){
 	"README.md: ringwall doctor": func(t *testing.T, d *day, out string) {
 		// The mode is what the next chapter is about; the clock is that of the machine that runs the tests.
+		later := clock.Ahead() > time.Hour // Asterisk has the kernel's clock
 		for line := range strings.Lines(out) {
+			if later && strings.HasPrefix(line, "! ") && strings.Contains(line, " lag ") {
+				continue
+			}
 			if strings.HasPrefix(line, "✘") || (strings.HasPrefix(line, "! ") && !strings.HasPrefix(line, "! mode") &&
 				!strings.HasPrefix(line, "! clock") && !strings.HasPrefix(line, "! It works")) {
 				t.Errorf("not green: %s", line)

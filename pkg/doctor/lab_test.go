@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/deploy/clock"
 	"github.com/ringwall/ringwall/deploy/lab"
 	"github.com/ringwall/ringwall/pkg/control"
 )
@@ -85,8 +86,13 @@ func TestARealAsterisk(t *testing.T) {
 		if !Passed(list) {
 			t.Errorf("%+v", list)
 		}
-		for _, link := range []string{reach, greeting, logins, privilege, arrival, "lag", bound, web, element} {
+		for _, link := range []string{reach, greeting, logins, privilege, arrival, bound, web, element} {
 			is(t, one(t, list, link), OK)
+		}
+		if clock.Ahead() < time.Hour {
+			is(t, one(t, list, "lag"), OK)
+		} else { // the tests run years later, and Asterisk does not
+			is(t, one(t, list, "lag"), Warn, "old when it arrives", "timedatectl")
 		}
 		is(t, one(t, list, learning), OK, "2 trunks and contacts")
 	})

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/deploy/clock"
 	"github.com/ringwall/ringwall/pkg/fail2ban"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 )
@@ -76,7 +77,7 @@ func startReal(t *testing.T) *real {
 	var log strings.Builder
 	for i := range 5 {
 		fmt.Fprintf(&log, "[%s] NOTICE[42] chan_sip.c: Registration from '\"%d\" <sip:%d@192.0.2.1>' failed for '203.0.113.66:5060' - Wrong password\n",
-			time.Now().Format(time.DateTime), 100+i, 100+i)
+			clock.Kernel().Format(time.DateTime), 100+i, 100+i)
 	}
 	for name, text := range map[string]string{
 		"jail.local": jailLocal, "messages": log.String(), "ssh.log": "",
@@ -158,7 +159,7 @@ func (r *real) await(t *testing.T, parts ...string) {
 func (r *real) stored(t *testing.T, want string) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		im, err := fail2ban.Read(t.Context(), fail2ban.Options{Jail: r.dir, Now: time.Now()})
+		im, err := fail2ban.Read(t.Context(), fail2ban.Options{Jail: r.dir, Now: clock.Kernel()})
 		if err == nil && prefixes(im) == want {
 			return
 		}
@@ -200,7 +201,7 @@ func TestRealFail2banIsTakenOver(t *testing.T) {
 	r.stored(t, want)
 
 	before := fileState(t, r.dir)
-	im, err := fail2ban.Read(t.Context(), fail2ban.Options{Jail: r.dir, Now: time.Now()})
+	im, err := fail2ban.Read(t.Context(), fail2ban.Options{Jail: r.dir, Now: clock.Kernel()})
 	if err != nil {
 		t.Fatal(err)
 	}
