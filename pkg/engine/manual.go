@@ -57,50 +57,24 @@ func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment str
 // prefix is banned again for so long, and its score stays; without one the score of the source is forgotten. The guesses
 // are forgotten in both cases: a person has vouched for it, so a login that follows is no breach.
 func (e *Engine) Unban(now time.Time, p netip.Prefix, grace time.Duration) []Decision {
-	e.advance(now)
-	p = cleaned(p)
-	out := e.pardon(e.overlappingBans(p), Manual, "")
-	mercy := []netip.Prefix{e.sourcePrefix(p)}
-	for i := range out {
-		out[i].Duration = grace
-		if q := e.sourcePrefix(out[i].Prefix); p.Overlaps(q) && q.Bits() >= p.Bits() {
-			mercy = append(mercy, q)
-		}
-	}
-	sources := make(map[key]bool)
-	for _, p := range mercy {
-		k, ok := e.keyOfPrefix(p)
-		if ok {
-			sources[k] = true
-		}
-		if grace > 0 {
-			until := e.now + int64(grace)
-			e.grace.set(p, until)
-			e.timers.set(until, p, endOfGrace)
-		} else if ok {
-			e.absolve(k)
-		}
-	}
-	e.forgetGuesses(sources)
-	return out
+	return e.unban(now, NewPardon(p, grace))
 }
 
 // UnbanAll ends every ban.
 func (e *Engine) UnbanAll(now time.Time) []Decision {
-	e.advance(now)
-	var out []Decision
-	sources := make(map[key]bool)
-	for _, b := range e.sortedBans() {
-		e.forget(b)
-		if k, ok := e.keyOfPrefix(b.prefix); ok {
-			e.absolve(k)
-			sources[k] = true
-		}
-		if !b.observed {
-			out = append(out, e.end(b, Manual))
-		}
+	return e.unban(now, NewPardon(netip.Prefix{}, 0))
+}
+
+// unban does all of a pardon at once: in order, so that the same events lead to the same decisions.
+func (e *Engine) unban(now time.Time, p *Pardon) (out []Decision) {
+	for more := true; more; {
+		var some []Decision
+		some, more = e.UnbanSome(now, p, 1<<16)
+		out = append(out, some...)
 	}
-	e.forgetGuesses(sources)
+	if !p.within.IsValid() || !p.within.IsSingleIP() {
+		slices.SortStableFunc(out, func(a, b Decision) int { return comparePrefix(a.Prefix, b.Prefix) })
+	}
 	return out
 }
 
@@ -112,7 +86,7 @@ func (e *Engine) sourcePrefix(p netip.Prefix) netip.Prefix {
 	return p
 }
 
-// absolve forgets what speaks against a source, but not that it was banned, and not what forgetGuesses forgets.
+// absolve forgets what speaks against a source, but not that it was banned, and not what forgetSome forgets.
 func (e *Engine) absolve(k key) {
 	s := e.sources.get(k)
 	if s == nil {
@@ -122,20 +96,6 @@ func (e *Engine) absolve(k key) {
 	more := e.sources.details(s)
 	more.overflow, more.pace, more.failing, more.challenged = 0, pace{}, few{}, sketch{}
 	e.classify(s)
-}
-
-// forgetGuesses forgets which accounts were guessed by sources, in one walk over all that was guessed lately.
-func (e *Engine) forgetGuesses(sources map[key]bool) {
-	if len(sources) == 0 {
-		return
-	}
-	e.pairs.remove(func(p pair) bool { return sources[p.from] })
-	e.breached.remove(func(b breached) bool { return sources[b.from] })
-	for k := range sources {
-		if t := e.trusts[k]; t != nil {
-			t.fails, t.rushed = nil, 0
-		}
-	}
 }
 
 // pardon ends bans.

@@ -5,15 +5,19 @@ import (
 	"slices"
 )
 
-// prefixes maps prefixes to values, made for many look-ups and few changes: a change only marks the index as stale, so
-// that thousands of changes in a row cost one index.
+// prefixes maps prefixes to values, made for many look-ups and few changes. A look-up of what holds an address or a prefix
+// never costs more than a few reads, however many changes came before it: a person may let hundreds of thousands in with a
+// grace. A change only marks the order as stale, so that thousands of changes in a row cost one sorting, where the order is
+// asked for at all.
 type prefixes[V any] struct {
 	entries map[netip.Prefix]V
 	stale   bool
 	order   []netip.Prefix // all, by address and length
 	bits4   []int          // prefix lengths in use, the longest first
 	bits6   []int
-	near4   []uint64 // a bit for each IPv4 /16 that shares an address with an entry
+	used4   [33]int // entries of each length
+	used6   [129]int
+	near4   []uint64 // a bit for each IPv4 /16 that shares an address with an entry, or did
 }
 
 func newPrefixes[V any]() *prefixes[V] { return &prefixes[V]{entries: make(map[netip.Prefix]V)} }
@@ -21,6 +25,7 @@ func newPrefixes[V any]() *prefixes[V] { return &prefixes[V]{entries: make(map[n
 func (p *prefixes[V]) set(prefix netip.Prefix, v V) {
 	if _, ok := p.entries[prefix]; !ok {
 		p.stale = true
+		p.note(prefix, 1)
 	}
 	p.entries[prefix] = v
 }
@@ -29,43 +34,65 @@ func (p *prefixes[V]) delete(prefix netip.Prefix) {
 	if _, ok := p.entries[prefix]; ok {
 		delete(p.entries, prefix)
 		p.stale = true
+		p.note(prefix, -1)
 	}
 }
 
-func (p *prefixes[V]) index() {
-	p.stale = false
-	p.order = p.order[:0]
-	p.bits4, p.bits6 = p.bits4[:0], p.bits6[:0]
+// note counts an entry in, or out.
+func (p *prefixes[V]) note(prefix netip.Prefix, n int) {
+	used, bits := p.used6[:], &p.bits6
+	if prefix.Addr().Is4() {
+		used, bits = p.used4[:], &p.bits4
+		if n > 0 {
+			p.near(prefix)
+		}
+	}
+	length := prefix.Bits()
+	at, found := slices.BinarySearchFunc(*bits, length, func(have, want int) int { return want - have })
+	switch used[length] += n; {
+	case used[length] > 0 && !found:
+		*bits = slices.Insert(*bits, at, length)
+	case used[length] == 0 && found:
+		*bits = slices.Delete(*bits, at, at+1)
+	}
+	if len(p.entries) == 0 { // of what was there before
+		clear(p.near4)
+		if n > 0 && prefix.Addr().Is4() {
+			p.near(prefix)
+		}
+	}
+}
+
+func (p *prefixes[V]) near(prefix netip.Prefix) {
 	if p.near4 == nil {
 		p.near4 = make([]uint64, 1<<16/64)
 	}
+	a := prefix.Addr().As4()
+	first := int(a[0])<<8 | int(a[1])
+	for n := range 1 << max(0, 16-prefix.Bits()) {
+		p.near4[(first+n)/64] |= 1 << ((first + n) % 64)
+	}
+}
+
+// sort brings the order up to date.
+func (p *prefixes[V]) sort() {
+	if !p.stale {
+		return
+	}
+	p.stale = false
+	p.order = p.order[:0]
 	clear(p.near4)
 	for prefix := range p.entries {
 		p.order = append(p.order, prefix)
-		bits := &p.bits6
 		if prefix.Addr().Is4() {
-			bits = &p.bits4
-			a := prefix.Addr().As4()
-			first := int(a[0])<<8 | int(a[1])
-			for n := range 1 << max(0, 16-prefix.Bits()) {
-				p.near4[(first+n)/64] |= 1 << ((first + n) % 64)
-			}
-		}
-		if !slices.Contains(*bits, prefix.Bits()) {
-			*bits = append(*bits, prefix.Bits())
+			p.near(prefix)
 		}
 	}
 	slices.SortFunc(p.order, comparePrefix)
-	for _, bits := range [][]int{p.bits4, p.bits6} {
-		slices.SortFunc(bits, func(a, b int) int { return b - a })
-	}
 }
 
 // covering returns the longest prefix that contains an address.
 func (p *prefixes[V]) covering(a netip.Addr) (netip.Prefix, bool) {
-	if p.stale {
-		p.index()
-	}
 	if len(p.entries) == 0 {
 		return netip.Prefix{}, false
 	}
@@ -73,7 +100,7 @@ func (p *prefixes[V]) covering(a netip.Addr) (netip.Prefix, bool) {
 	if a.Is4() {
 		b := a.As4()
 		n := int(b[0])<<8 | int(b[1])
-		if p.near4[n/64]&(1<<(n%64)) == 0 {
+		if p.near4 == nil || p.near4[n/64]&(1<<(n%64)) == 0 {
 			return netip.Prefix{}, false
 		}
 		bits = p.bits4
@@ -89,9 +116,6 @@ func (p *prefixes[V]) covering(a netip.Addr) (netip.Prefix, bool) {
 
 // containing returns the longest prefix that holds all of another.
 func (p *prefixes[V]) containing(q netip.Prefix) (netip.Prefix, bool) {
-	if p.stale {
-		p.index()
-	}
 	bits := p.bits6
 	if q.Addr().Is4() {
 		bits = p.bits4
@@ -113,6 +137,7 @@ func (p *prefixes[V]) overlapping(q netip.Prefix) (netip.Prefix, bool) {
 	if have, ok := p.containing(q); ok {
 		return have, true
 	}
+	p.sort()
 	i, _ := slices.BinarySearchFunc(p.order, q, comparePrefix)
 	if i < len(p.order) && q.Contains(p.order[i].Addr()) {
 		return p.order[i], true
@@ -122,9 +147,7 @@ func (p *prefixes[V]) overlapping(q netip.Prefix) (netip.Prefix, bool) {
 
 // sorted returns all prefixes in order.
 func (p *prefixes[V]) sorted() []netip.Prefix {
-	if p.stale {
-		p.index()
-	}
+	p.sort()
 	return slices.Clone(p.order)
 }
 

@@ -146,12 +146,26 @@ func (w *window[V]) values(now int64) iter.Seq[V] {
 
 // remove drops the entries of which f is true.
 func (w *window[V]) remove(f func(V) bool) {
-	for n := range uint32(w.size) {
-		if s := w.slot(w.first + n); !s.lost && f(s.value) {
+	from := w.first
+	for w.removeSome(&from, w.size, f) {
+	}
+}
+
+// removeSome is remove for n slots from a number on, which is w.first at first, and says whether there are more.
+func (w *window[V]) removeSome(from *uint32, n int, f func(V) bool) (more bool) {
+	if w.first-*from < 1<<31 { // the queue has gone on
+		*from = w.first
+	}
+	for end := w.first + uint32(w.size); *from != end; *from++ {
+		if n--; n < 0 {
+			return true
+		}
+		if s := w.slot(*from); !s.lost && f(s.value) {
 			s.lost = true
 			w.keys--
 		}
 	}
+	return false
 }
 
 // drop forgets the oldest slot.

@@ -1,0 +1,198 @@
+package engine
+
+import (
+	"iter"
+	"maps"
+	"net/netip"
+	"time"
+)
+
+// BanWalk is the place of somebody who goes through all bans a few at a time, the newest first, while the engine goes on
+// between. Its zero value begins. What is banned later is left out; of the others, whoever is banned all the while is met
+// exactly once.
+//
+// The place is a ban that was met. Where that has ended meanwhile, what it knew as the older one still leads on: none that
+// is in force was ever put between them.
+type BanWalk struct {
+	at    *ban
+	begun bool
+}
+
+// walkLooks bounds the bans that one step passes over.
+const walkLooks = 4
+
+// step moves on and calls each with bans in force until it has accepted n of them or a few times as many were passed over.
+// It says whether there is more.
+func (w *BanWalk) step(e *Engine, n int, each func(*ban) bool) (more bool) {
+	if !w.begun {
+		w.at, w.begun = e.newest, true
+	}
+	for looks := walkLooks * n; w.at != nil && n > 0 && looks > 0; looks-- {
+		b := w.at
+		w.at = b.older // each may end it
+		if e.bans[b.prefix] == b && b.until > e.now && each(b) {
+			n--
+		}
+	}
+	return w.at != nil
+}
+
+// WalkBans appends up to n of the bans that overlap a prefix, or of all where it is not valid, to out, and says whether
+// there is more to walk through. However many bans there are, it takes a time that depends on n alone.
+func (e *Engine) WalkBans(now time.Time, w *BanWalk, n int, within netip.Prefix, evidence bool, out []BanView) ([]BanView, bool) {
+	e.advance(now)
+	more := w.step(e, n, func(b *ban) bool {
+		if within.IsValid() && !within.Overlaps(b.prefix) {
+			return false
+		}
+		out = append(out, e.viewBan(b, evidence))
+		return true
+	})
+	return out, more
+}
+
+// BanView returns the active ban of exactly a prefix.
+func (e *Engine) BanView(now time.Time, p netip.Prefix) (BanView, bool) {
+	e.advance(now)
+	b := e.bans[cleaned(p)]
+	if b == nil || b.until <= e.now {
+		return BanView{}, false
+	}
+	return e.viewBan(b, false), true
+}
+
+// TrustWalk is the place of somebody who goes through all trusted sources a few at a time. Close it.
+type TrustWalk struct {
+	next func() (key, *trust, bool)
+	stop func()
+}
+
+// WalkTrust appends up to n trusted sources, in no order, and says whether there is more. Of those that are trusted all the
+// while each is met once. It takes a time that depends on n alone.
+func (e *Engine) WalkTrust(now time.Time, w *TrustWalk, n int, out []TrustView) ([]TrustView, bool) {
+	e.advance(now)
+	if w.next == nil { // a map may change while it is walked through (The Go Programming Language Specification, For statements)
+		w.next, w.stop = iter.Pull2(maps.All(e.trusts))
+	}
+	for range n {
+		_, t, ok := w.next()
+		if !ok {
+			return out, false
+		}
+		if t.until > e.now {
+			out = append(out, e.viewTrust(t))
+		}
+	}
+	return out, true
+}
+
+// Close ends the walk. Like WalkTrust it must be called by whoever has the engine.
+func (w *TrustWalk) Close() {
+	if w.stop != nil {
+		w.stop()
+	}
+}
+
+// Pardon is the work of letting everybody in, a few at a time, so that events need not wait for it.
+type Pardon struct {
+	within  netip.Prefix // not valid: everybody
+	grace   time.Duration
+	begun   bool
+	bans    BanWalk
+	sources map[key]bool // whose guesses are to be forgotten
+	looking bool         // for them
+	pairs   uint32       // where that has come to
+	breach  uint32
+
+	// Graces are the prefixes that nobody bans again before the grace is over, as of the last step.
+	Graces []GraceState
+	// Observed says that a ban was met which was not enforced.
+	Observed bool
+}
+
+// NewPardon begins to end every ban within a prefix and every ban of a network that covers it or, where the prefix is not
+// valid, every ban; see Unban about grace. Who is banned after the first step stays banned.
+func NewPardon(within netip.Prefix, grace time.Duration) *Pardon {
+	p := &Pardon{grace: grace, sources: make(map[key]bool)}
+	if within.IsValid() {
+		p.within = cleaned(within)
+	}
+	return p
+}
+
+// UnbanSome goes on with a Pardon: up to n bans. It returns what ended, and whether there is more to do.
+func (e *Engine) UnbanSome(now time.Time, p *Pardon, n int) (out []Decision, more bool) {
+	e.advance(now)
+	p.Graces = p.Graces[:0]
+	one := p.within.IsValid() && p.within.IsSingleIP()
+	if !p.begun {
+		p.begun = true
+		if p.within.IsValid() {
+			e.mercy(p, e.sourcePrefix(p.within))
+		}
+		if one { // without a look at the others
+			for _, b := range e.overlappingBans(p.within) {
+				out = e.release(p, b, out)
+			}
+		}
+	}
+	if !one && p.bans.step(e, n, func(b *ban) bool {
+		if p.within.IsValid() && !p.within.Overlaps(b.prefix) {
+			return false
+		}
+		out = e.release(p, b, out)
+		return true
+	}) {
+		return out, true
+	}
+	return out, e.forgetSome(p, max(64*n, 1<<12))
+}
+
+// release ends one ban.
+func (e *Engine) release(p *Pardon, b *ban, out []Decision) []Decision {
+	e.forget(b)
+	if b.observed {
+		p.Observed = true
+	} else {
+		d := e.end(b, Manual)
+		d.Duration = p.grace
+		out = append(out, d)
+	}
+	// A person who lets an address in has not vouched for the network that it is in.
+	if q := e.sourcePrefix(b.prefix); !p.within.IsValid() || p.within.Overlaps(q) && q.Bits() >= p.within.Bits() {
+		e.mercy(p, q)
+	}
+	return out
+}
+
+// mercy is what a person's word means for a source, or a network: a grace, or that its score is forgotten.
+func (e *Engine) mercy(p *Pardon, prefix netip.Prefix) {
+	k, ok := e.keyOfPrefix(prefix)
+	if ok {
+		p.sources[k] = true
+		if t := e.trusts[k]; t != nil {
+			t.fails, t.rushed = nil, 0
+		}
+	}
+	if p.grace > 0 {
+		until := e.now + int64(p.grace)
+		e.grace.set(prefix, until)
+		e.timers.set(until, prefix, endOfGrace)
+		p.Graces = append(p.Graces, GraceState{Prefix: prefix, Until: stamp(until)})
+	} else if ok {
+		e.absolve(k)
+	}
+}
+
+// forgetSome forgets which accounts were guessed by the sources, in a walk over all that was guessed lately, n a step.
+func (e *Engine) forgetSome(p *Pardon, n int) (more bool) {
+	if len(p.sources) == 0 {
+		return false
+	}
+	if !p.looking {
+		p.looking, p.pairs, p.breach = true, e.pairs.first, e.breached.first
+	}
+	pairs := e.pairs.removeSome(&p.pairs, n, func(v pair) bool { return p.sources[v.from] })
+	breach := e.breached.removeSome(&p.breach, n, func(b breached) bool { return p.sources[b.from] })
+	return pairs || breach
+}
