@@ -295,38 +295,103 @@ func (s *Store) writeHistory(tx *bbolt.Tx, lines [][]byte, now time.Time) error 
 
 // History returns the decisions since a time, oldest first: those about one address or, where it is not valid, all.
 // Decisions about a network that holds the address are among them, and so are those that are not saved yet.
-func (s *Store) History(ctx context.Context, since time.Time, about netip.Addr) ([]Decision, error) {
-	var out []Decision
-	add := func(value []byte) {
-		d, err := decodeDecision(value)
-		if err != nil || d.Time.Before(since) || about.IsValid() && d.Source != about && !d.Prefix.Contains(about) {
-			return
+func (s *Store) History(ctx context.Context, since time.Time, about netip.Addr) (out []Decision, err error) {
+	err = s.WalkHistory(ctx, since, about, func(some []Decision) error {
+		out = append(out, some...)
+		return nil
+	})
+	return out, err
+}
+
+// Pieces of history: what is handed over at once, and for how long the file is read at a time.
+const (
+	pieceLines = 128
+	pieceBytes = 64 << 10
+	pieceLooks = 4096
+)
+
+// WalkHistory calls each with what History returns, a piece at a time, so that a long history takes no more memory than a
+// short one. Nothing is locked meanwhile. An error of each ends it.
+func (s *Store) WalkHistory(ctx context.Context, since time.Time, about netip.Addr, each func([]Decision) error) error {
+	var next uint64 // number of the line to go on with
+	for {
+		var p piece
+		var waiting [][]byte
+		s.batchMu.RLock() // between two batches a line either waits or is in the file
+		end, err := s.readHistory(since, about, &next, &p)
+		if end {
+			s.mu.Lock()
+			waiting = slices.Clone(s.queue.lines)
+			s.mu.Unlock()
 		}
-		d.Raw = bytes.Clone(d.Raw)
-		out = append(out, d)
+		s.batchMu.RUnlock()
+		if err != nil {
+			return err
+		}
+		for {
+			if len(p.lines) > 0 {
+				if err := errors.Join(ctx.Err(), each(p.lines)); err != nil {
+					return err
+				}
+			}
+			if p = (piece{}); len(waiting) == 0 {
+				break
+			}
+			for len(waiting) > 0 && !p.full() {
+				p.add(waiting[0], since, about)
+				waiting = waiting[1:]
+			}
+		}
+		if end {
+			return ctx.Err()
+		}
 	}
-	s.batchMu.RLock() // between two batches a line either waits or is in the file
-	defer s.batchMu.RUnlock()
-	s.mu.Lock()
-	waiting := slices.Clone(s.queue.lines)
-	s.mu.Unlock()
-	err := s.read(func(tx *bbolt.Tx) error {
+}
+
+// readHistory reads one piece of the file, and says whether it has come to the file's end.
+func (s *Store) readHistory(since time.Time, about netip.Addr, next *uint64, p *piece) (end bool, err error) {
+	err = s.read(func(tx *bbolt.Tx) error {
 		b, err := bucketOf(tx, kindDecision)
 		if err != nil {
 			return err
 		}
-		n := 0
 		c := b.Cursor()
-		for key, value := c.First(); key != nil; key, value = c.Next() {
-			if n++; n%1024 == 0 && ctx.Err() != nil {
-				return ctx.Err()
+		looks := 0
+		for key, value := c.Seek(binary.BigEndian.AppendUint64(nil, *next)); key != nil; key, value = c.Next() {
+			if looks++; p.full() || looks > pieceLooks {
+				return nil
 			}
-			add(value)
+			if len(key) == 8 {
+				*next = binary.BigEndian.Uint64(key) + 1
+			}
+			p.add(value, since, about)
 		}
+		end = true
 		return nil
 	})
-	for _, line := range waiting {
-		add(line)
+	return end || s.none(), err
+}
+
+// none says that there is no file.
+func (s *Store) none() bool {
+	s.fileMu.RLock()
+	defer s.fileMu.RUnlock()
+	return s.file == nil
+}
+
+// piece is a part of history.
+type piece struct {
+	lines []Decision
+	bytes int
+}
+
+func (p *piece) full() bool { return len(p.lines) >= pieceLines || p.bytes >= pieceBytes }
+
+func (p *piece) add(value []byte, since time.Time, about netip.Addr) {
+	d, err := decodeDecision(value)
+	if err != nil || d.Time.Before(since) || about.IsValid() && d.Source != about && !d.Prefix.Contains(about) {
+		return
 	}
-	return out, err
+	d.Raw = bytes.Clone(d.Raw)
+	p.lines, p.bytes = append(p.lines, d), p.bytes+len(d.Raw)
 }

@@ -287,6 +287,48 @@ func TestHistoryIsBoundedAndFound(t *testing.T) {
 	check("again", s)
 }
 
+// A long history is handed over in pieces of a bounded size, with what is written and pruned between them.
+func TestHistoryComesInPieces(t *testing.T) {
+	now := time.Now().UTC()
+	s, _ := mustOpen(t, statePath(t), Options{})
+	runs(t, s)
+	for i := range 10_000 {
+		mustPut(t, s, AddDecision(sampleDecision(i, now.Add(time.Duration(i)*time.Microsecond))))
+	}
+	mustFlush(t, s)
+	for i := range 300 { // in the queue, or just on the way to the file
+		mustPut(t, s, AddDecision(sampleDecision(i, now.Add(time.Second))))
+	}
+	var all []Decision
+	pieces := 0
+	err := s.WalkHistory(t.Context(), time.Time{}, netip.Addr{}, func(some []Decision) error {
+		size := 0
+		for _, d := range some {
+			size += len(d.Raw)
+		}
+		if len(some) == 0 || len(some) > pieceLines || size > pieceBytes+MaxDecision {
+			t.Fatalf("a piece of %d lines, %d bytes", len(some), size)
+		}
+		all, pieces = append(all, some...), pieces+1
+		if pieces%20 == 0 { // the queue is written while somebody reads
+			mustFlush(t, s)
+		}
+		return nil
+	})
+	if err != nil || len(all) != 10_300 {
+		t.Fatalf("%d lines, %v", len(all), err)
+	}
+	for i := 1; i < len(all); i++ {
+		if all[i].Time.Before(all[i-1].Time) {
+			t.Fatalf("line %d is older than the one before", i)
+		}
+	}
+	stopped := errors.New("enough")
+	if err := s.WalkHistory(t.Context(), time.Time{}, netip.Addr{}, func([]Decision) error { return stopped }); !errors.Is(err, stopped) {
+		t.Errorf("an error of the reader: %v", err)
+	}
+}
+
 func TestHistoryShowsWhatIsNotSavedYet(t *testing.T) {
 	s, _ := mustOpen(t, statePath(t), Options{})
 	mustPut(t, s, AddDecision(sampleDecision(1, start)))
