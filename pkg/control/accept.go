@@ -17,6 +17,7 @@ type limits struct {
 	write       time.Duration // to read an answer, or in a stream one line
 	idle        time.Duration // between requests
 	backend     time.Duration // for the daemon to answer
+	many        time.Duration // for it to let many in
 	shutdown    time.Duration // for requests that are under way at the end
 	body        int64         // bytes
 	headerBytes int
@@ -25,7 +26,7 @@ type limits struct {
 func defaultLimits() limits {
 	return limits{
 		connections: 64, header: 5 * time.Second, read: 10 * time.Second, write: time.Minute, idle: 30 * time.Second,
-		backend: 10 * time.Second, shutdown: 5 * time.Second, body: 16 << 10, headerBytes: 8 << 10,
+		backend: 10 * time.Second, many: manyTimeout, shutdown: 5 * time.Second, body: 16 << 10, headerBytes: 8 << 10,
 	}
 }
 

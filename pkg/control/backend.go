@@ -14,8 +14,10 @@ import (
 // the daemon.
 type Backend interface {
 	Status(ctx context.Context) (Status, error)
-	Bans(ctx context.Context, filter BanFilter) ([]engine.BanView, error)
-	Trusted(ctx context.Context) ([]engine.TrustView, error)
+	// Bans and Trusted call each with pieces of the list, the newest bans first, trusted sources in no order. A piece is
+	// each's own. What changes meanwhile may be among them or not. An error of each ends it and is returned.
+	Bans(ctx context.Context, filter BanFilter, each func([]engine.BanView) error) error
+	Trusted(ctx context.Context, each func([]engine.TrustView) error) error
 	Allowed(ctx context.Context) ([]engine.AllowView, error)
 	Protected(ctx context.Context) ([]engine.AllowView, error)
 
@@ -29,8 +31,9 @@ type Backend interface {
 	// Place says at once where an address is registered: the zero value where nobody knows, or no geo file is set up.
 	// Bans, Trusted and Why fill it in; the decisions of History get it when they are written.
 	Place(addr netip.Addr) engine.Place
-	// History returns decisions since a time, oldest first, of one source or, where addr is not valid, of all.
-	History(ctx context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error)
+	// History calls each with pieces of the decisions since a time, oldest first, of one source or, where addr is not
+	// valid, of all.
+	History(ctx context.Context, since time.Time, addr netip.Addr, each func([]engine.Decision) error) error
 
 	// Page says where the status page is, and lets whoever opens that address within a short time change things there.
 	Page(ctx context.Context, by Peer) (PageResult, error)
@@ -69,6 +72,9 @@ type UnbanRequest struct {
 	Grace  time.Duration // no new automatic ban of these sources for so long; 0 to [MaxDuration]
 	By     Peer
 }
+
+// many says whether there may be hundreds of thousands of bans to lift.
+func (r *UnbanRequest) many() bool { return r.All || !r.Prefix.IsSingleIP() }
 
 // UnbanResult says what was lifted.
 type UnbanResult struct {

@@ -29,6 +29,7 @@ const DefaultSocket = "/run/ringwall/ringwall.sock"
 
 const (
 	defaultTimeout = 15 * time.Second // longer than the server gives its backend
+	manyTimeout    = 2 * time.Minute  // for letting hundreds of thousands in, to the kernel and to the disk
 	maxErrorBody   = 64 << 10         // bytes
 )
 
@@ -36,7 +37,7 @@ const (
 // connection, and may be used from many goroutines.
 type Client struct {
 	Socket  string        // DefaultSocket if empty
-	Timeout time.Duration // of one request, 15 s if 0; a stream has none
+	Timeout time.Duration // of one request, in a list of one line, 15 s if 0; Follow has none
 }
 
 // Status asks how the daemon is.
@@ -44,8 +45,13 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return one[Status](ctx, c, http.MethodGet, "/v1/status", nil, nil)
 }
 
-// Bans asks for the active bans.
+// Bans asks for the active bans, the newest first.
 func (c *Client) Bans(ctx context.Context, filter BanFilter) ([]engine.BanView, error) {
+	return all(func(each func(engine.BanView) error) error { return c.EachBan(ctx, filter, each) })
+}
+
+// EachBan is Bans for lists of any length: it calls each with one after the other as they come, until it returns an error.
+func (c *Client) EachBan(ctx context.Context, filter BanFilter, each func(engine.BanView) error) error {
 	q := url.Values{}
 	if filter.Within.IsValid() {
 		q.Set("within", filter.Within.String())
@@ -53,22 +59,27 @@ func (c *Client) Bans(ctx context.Context, filter BanFilter) ([]engine.BanView, 
 	if filter.Evidence {
 		q.Set("evidence", "true")
 	}
-	return list[engine.BanView](ctx, c, "/v1/bans", q)
+	return stream(ctx, c, "/v1/bans", q, each)
 }
 
-// Trusted asks for the trusted sources.
+// Trusted asks for the trusted sources, in no order.
 func (c *Client) Trusted(ctx context.Context) ([]engine.TrustView, error) {
-	return list[engine.TrustView](ctx, c, "/v1/trusted", nil)
+	return all(func(each func(engine.TrustView) error) error { return c.EachTrusted(ctx, each) })
+}
+
+// EachTrusted is Trusted for lists of any length; see EachBan.
+func (c *Client) EachTrusted(ctx context.Context, each func(engine.TrustView) error) error {
+	return stream(ctx, c, "/v1/trusted", nil, each)
 }
 
 // Allowed asks for the allow list.
 func (c *Client) Allowed(ctx context.Context) ([]engine.AllowView, error) {
-	return list[engine.AllowView](ctx, c, "/v1/allowed", nil)
+	return list[engine.AllowView](ctx, c, "/v1/allowed")
 }
 
 // Protected asks for what Asterisk knows and Ringwall therefore never bans.
 func (c *Client) Protected(ctx context.Context) ([]engine.AllowView, error) {
-	return list[engine.AllowView](ctx, c, "/v1/protected", nil)
+	return list[engine.AllowView](ctx, c, "/v1/protected")
 }
 
 // Ban bans a prefix; By is left to the kernel. It returns once packets are dropped.
@@ -82,6 +93,11 @@ func (c *Client) Unban(ctx context.Context, req UnbanRequest) (UnbanResult, erro
 	body := unbanBody{All: req.All, Grace: seconds(req.Grace)}
 	if !req.All {
 		body.Prefix = req.Prefix.String()
+	}
+	if req.many() {
+		patient := *c
+		patient.Timeout = max(c.timeout(), manyTimeout+defaultTimeout)
+		c = &patient
 	}
 	return one[UnbanResult](ctx, c, http.MethodPost, "/v1/unban", nil, body)
 }
@@ -107,6 +123,11 @@ func (c *Client) Page(ctx context.Context) (PageResult, error) {
 
 // History asks for past decisions, oldest first; an addr that is not valid means all sources.
 func (c *Client) History(ctx context.Context, since time.Time, addr netip.Addr) ([]Decision, error) {
+	return all(func(each func(Decision) error) error { return c.EachDecision(ctx, since, addr, each) })
+}
+
+// EachDecision is History for any number of decisions; see EachBan.
+func (c *Client) EachDecision(ctx context.Context, since time.Time, addr netip.Addr, each func(Decision) error) error {
 	q := url.Values{}
 	if !since.IsZero() {
 		q.Set("since", since.UTC().Format(time.RFC3339Nano))
@@ -114,7 +135,7 @@ func (c *Client) History(ctx context.Context, since time.Time, addr netip.Addr) 
 	if addr.IsValid() {
 		q.Set("address", addr.String())
 	}
-	return list[Decision](ctx, c, "/v1/history", q)
+	return stream(ctx, c, "/v1/history", q, each)
 }
 
 // Follow calls each with decisions as they are made, after those since a time unless it is zero, until ctx ends, each
@@ -160,20 +181,37 @@ func one[T any](ctx context.Context, c *Client, method, path string, q url.Value
 	return out, err
 }
 
-func list[T any](ctx context.Context, c *Client, path string, q url.Values) ([]T, error) {
-	ctx, cancel := c.within(ctx)
-	defer cancel()
-	var out []T
-	err := c.do(ctx, http.MethodGet, path, q, nil, func(r io.Reader) error {
-		return eachLine(r, func(v T) error {
-			out = append(out, v)
-			return nil
-		})
+func list[T any](ctx context.Context, c *Client, path string) ([]T, error) {
+	return all(func(each func(T) error) error { return stream(ctx, c, path, nil, each) })
+}
+
+// all collects a list.
+func all[T any](ask func(each func(T) error) error) (out []T, err error) {
+	err = ask(func(v T) error {
+		out = append(out, v)
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// stream reads a list that may be long: the daemon has its time for each line, not for all of them, and what the caller
+// does with a line does not count.
+func stream[T any](ctx context.Context, c *Client, path string, q url.Values, each func(T) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(c.timeout(), func() { cancel(context.DeadlineExceeded) })
+	defer silent.Stop()
+	return c.do(ctx, http.MethodGet, path, q, nil, func(r io.Reader) error {
+		return eachLine(r, func(v T) error {
+			silent.Stop()
+			err := each(v)
+			silent.Reset(c.timeout())
+			return err
+		})
+	})
 }
 
 func eachLine[T any](r io.Reader, each func(T) error) error {
@@ -196,11 +234,14 @@ func eachLine[T any](r io.Reader, each func(T) error) error {
 type stop struct{ error }
 
 func (c *Client) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	timeout := c.Timeout
-	if timeout == 0 {
-		timeout = defaultTimeout
+	return context.WithTimeout(ctx, c.timeout())
+}
+
+func (c *Client) timeout() time.Duration {
+	if c.Timeout == 0 {
+		return defaultTimeout
 	}
-	return context.WithTimeout(ctx, timeout)
+	return c.Timeout
 }
 
 func (c *Client) socket() string {
@@ -266,7 +307,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 func (c *Client) explain(ctx context.Context, err error) error {
 	socket := c.socket()
 	switch {
-	case errors.Is(ctx.Err(), context.Canceled):
+	case errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 		return ctx.Err()
 	case errors.Is(err, fs.ErrNotExist):
 		return &Error{
@@ -283,7 +324,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 			Message: "you may not use " + socket, Err: fmt.Errorf("%w: %w", ErrPermission, err),
 			Hint: permissionHint(socket),
 		}
-	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil:
 		return &Error{
 			Message: "the daemon took too long to answer on " + socket, Err: fmt.Errorf("%w: %w", ErrTimeout, err),
 			Hint: "is it hanging? systemctl status ringwall, journalctl -u ringwall",
@@ -292,7 +333,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return &Error{
 			Message: "the daemon closed the connection before it answered in full", Err: fmt.Errorf("%w: %w", ErrBusy, err),
-			Hint: "it is stopping, or serves too many others: try again, then systemctl status ringwall",
+			Hint: "it is stopping, serves too many others, or has waited a minute for its reader: try again, then systemctl status ringwall",
 		}
 	}
 	return &Error{

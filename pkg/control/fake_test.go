@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ type fake struct {
 	since   time.Time
 	list    []engine.BanView
 	err     error
+	broken  error         // at the end of a list
 	waiting chan struct{} // told when a call begins, if not nil
 	hold    chan struct{} // calls wait for it, if not nil
 }
@@ -54,15 +56,26 @@ func (f *fake) Status(ctx context.Context) (Status, error) {
 	return Status{Version: "test", Mode: "enforce", Started: noon, PBXs: []PBXStatus{{Name: "pbx1", Up: true}}}, f.call(ctx)
 }
 
-func (f *fake) Bans(ctx context.Context, filter BanFilter) ([]engine.BanView, error) {
+func (f *fake) Bans(ctx context.Context, filter BanFilter, each func([]engine.BanView) error) error {
 	f.mu.Lock()
 	f.filter = filter
 	f.mu.Unlock()
-	return f.list, f.call(ctx)
+	if err := f.call(ctx); err != nil {
+		return err
+	}
+	for piece := range slices.Chunk(f.list, 1000) {
+		if err := each(piece); err != nil {
+			return err
+		}
+	}
+	return f.broken
 }
 
-func (f *fake) Trusted(ctx context.Context) ([]engine.TrustView, error) {
-	return []engine.TrustView{{Prefix: "198.51.100.7/32", Accounts: []string{"201"}}}, f.call(ctx)
+func (f *fake) Trusted(ctx context.Context, each func([]engine.TrustView) error) error {
+	if err := f.call(ctx); err != nil {
+		return err
+	}
+	return each([]engine.TrustView{{Prefix: "198.51.100.7/32", Accounts: []string{"201"}}})
 }
 
 func (f *fake) Allowed(ctx context.Context) ([]engine.AllowView, error) {
@@ -115,11 +128,14 @@ func (f *fake) Why(ctx context.Context, addr netip.Addr) (engine.Explanation, er
 	return engine.Explanation{Address: addr.String(), Verdict: "unknown"}, f.call(ctx)
 }
 
-func (f *fake) History(ctx context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error) {
+func (f *fake) History(ctx context.Context, since time.Time, addr netip.Addr, each func([]engine.Decision) error) error {
 	f.mu.Lock()
 	f.since, f.asked = since, addr
 	f.mu.Unlock()
-	return []engine.Decision{decision(1)}, f.call(ctx)
+	if err := f.call(ctx); err != nil {
+		return err
+	}
+	return each([]engine.Decision{decision(1)})
 }
 
 func decision(n int) engine.Decision {

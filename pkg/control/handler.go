@@ -20,6 +20,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -27,28 +28,32 @@ import (
 type route struct {
 	method string
 	query  []string // parameters that it knows
+	long   bool     // the answer has any length: its pieces have a time to be made and read, not all of it
 	serve  func(w http.ResponseWriter, r *http.Request, q url.Values) error
 }
 
 func (s *Server) routes() map[string]route {
 	get := func(serve func(http.ResponseWriter, *http.Request, url.Values) error, query ...string) route {
-		return route{http.MethodGet, query, serve}
+		return route{method: http.MethodGet, query: query, serve: serve}
+	}
+	long := func(serve func(http.ResponseWriter, *http.Request, url.Values) error, query ...string) route {
+		return route{method: http.MethodGet, query: query, long: true, serve: serve}
 	}
 	post := func(serve func(http.ResponseWriter, *http.Request, url.Values) error) route {
-		return route{http.MethodPost, nil, serve}
+		return route{method: http.MethodPost, serve: serve}
 	}
 	return map[string]route{
 		"/v1/status":    get(s.status),
-		"/v1/bans":      get(s.bans, "within", "evidence"),
-		"/v1/trusted":   get(lines(s.Backend.Trusted)),
+		"/v1/bans":      long(s.bans, "within", "evidence"),
+		"/v1/trusted":   long(s.trusted),
 		"/v1/allowed":   get(lines(s.Backend.Allowed)),
 		"/v1/protected": get(lines(s.Backend.Protected)),
 		"/v1/why":       get(s.why, "address"),
-		"/v1/history":   get(s.history, "since", "address"),
-		"/v1/decisions": get(s.decisions, "since"),
+		"/v1/history":   long(s.history, "since", "address"),
+		"/v1/decisions": long(s.decisions, "since"),
 		"/v1/page":      post(s.page),
 		"/v1/ban":       post(s.ban),
-		"/v1/unban":     post(s.unban),
+		"/v1/unban":     {method: http.MethodPost, long: true, serve: s.unban},
 		"/v1/allow":     post(s.allow),
 	}
 }
@@ -98,7 +103,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, routes map[str
 		// What a person began is finished, even when the client has gone.
 		ctx = context.WithoutCancel(ctx)
 	}
-	if r.URL.Path != "/v1/decisions" {
+	if !to.long {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, s.limits.backend)
 		defer cancel()
@@ -127,11 +132,13 @@ func (s *Server) bans(w http.ResponseWriter, r *http.Request, q url.Values) erro
 			return Invalid("true or false", "evidence: %s", quote(q.Get("evidence")))
 		}
 	}
-	bans, err := s.Backend.Bans(r.Context(), filter)
-	if err != nil {
-		return err
-	}
-	return writeLines(w, bans)
+	out := s.lines(w)
+	return out.end(s.Backend.Bans(r.Context(), filter, func(some []engine.BanView) error { return writeLines(out, some) }))
+}
+
+func (s *Server) trusted(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+	out := s.lines(w)
+	return out.end(s.Backend.Trusted(r.Context(), func(some []engine.TrustView) error { return writeLines(out, some) }))
 }
 
 func (s *Server) why(w http.ResponseWriter, r *http.Request, q url.Values) error {
@@ -157,15 +164,14 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request, q url.Values) e
 			return err
 		}
 	}
-	decisions, err := s.Backend.History(r.Context(), since, addr)
-	if err != nil {
-		return err
-	}
-	out := make([]placed, len(decisions))
-	for i, d := range decisions {
-		out[i] = s.placed(d)
-	}
-	return writeLines(w, out)
+	out := s.lines(w)
+	return out.end(s.Backend.History(r.Context(), since, addr, func(some []engine.Decision) error {
+		piece := make([]placed, len(some))
+		for i, d := range some {
+			piece[i] = s.placed(d)
+		}
+		return writeLines(out, piece)
+	}))
 }
 
 func (s *Server) page(w http.ResponseWriter, r *http.Request, _ url.Values) error {
@@ -227,7 +233,14 @@ func (s *Server) unban(w http.ResponseWriter, r *http.Request, _ url.Values) err
 			return err
 		}
 	}
-	res, err := s.Backend.Unban(r.Context(), req)
+	limit := s.limits.backend
+	if req.many() {
+		limit = s.limits.many
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit + s.limits.write))
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), limit)
+	defer cancel()
+	res, err := s.Backend.Unban(ctx, req)
 	target := req.Prefix.String()
 	if req.All {
 		target = "all"
@@ -345,7 +358,8 @@ func lines[T any](ask func(context.Context) ([]T, error)) func(http.ResponseWrit
 		if err != nil {
 			return err
 		}
-		return writeLines(w, list)
+		out := &lineWriter{w: w}
+		return out.end(writeLines(out, list))
 	}
 }
 
@@ -359,21 +373,62 @@ func writeJSON(w http.ResponseWriter, v any) error {
 	return abort(err)
 }
 
-// writeLines writes an object a line, so that neither side needs the whole list as one text.
-func writeLines[T any](w http.ResponseWriter, list []T) error {
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	out := bufio.NewWriterSize(w, 32<<10)
-	for i := range list {
-		text, err := json.Marshal(list[i])
+// lineWriter writes an object a line, so that neither side needs the whole list.
+type lineWriter struct {
+	w     http.ResponseWriter
+	limit time.Duration // for the client to read a piece; 0: the server's own for all
+	out   *bufio.Writer // nil while nothing is written: an error can still be told
+}
+
+// lines begins a list of any length.
+func (s *Server) lines(w http.ResponseWriter) *lineWriter {
+	return &lineWriter{w: w, limit: s.limits.write}
+}
+
+// begin makes sure that what is written next has its time to be read.
+func (l *lineWriter) begin() error {
+	if l.out == nil {
+		l.w.Header().Set("Content-Type", "application/x-ndjson")
+		l.out = bufio.NewWriterSize(l.w, 32<<10)
+	}
+	if l.limit == 0 {
+		return nil
+	}
+	rc := http.NewResponseController(l.w)
+	// The request's own deadlines are meant for one answer.
+	return errors.Join(rc.SetReadDeadline(time.Time{}), rc.SetWriteDeadline(time.Now().Add(l.limit)))
+}
+
+// end writes what is left. Where the list could not be made in full, and some of it is written, the connection is cut.
+func (l *lineWriter) end(err error) error {
+	if l.out == nil && err != nil {
+		return err
+	}
+	if err == nil {
+		err = l.begin()
+	}
+	if err == nil {
+		err = l.out.Flush()
+	}
+	return abort(err)
+}
+
+// writeLines writes a piece of a list.
+func writeLines[T any](l *lineWriter, piece []T) error {
+	if err := l.begin(); err != nil {
+		return err
+	}
+	for i := range piece {
+		text, err := json.Marshal(piece[i])
 		if err != nil {
-			return abort(err)
+			return err
 		}
-		_, _ = out.Write(printable.JSON(text))
-		if err := out.WriteByte('\n'); err != nil {
-			return abort(err)
+		_, _ = l.out.Write(printable.JSON(text))
+		if err := l.out.WriteByte('\n'); err != nil {
+			return err
 		}
 	}
-	return abort(out.Flush())
+	return nil
 }
 
 // abort cuts the connection where an answer has begun and cannot be ended: the client must not take it for whole.
@@ -393,7 +448,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		s.Log.ErrorContext(r.Context(), "control: a request failed", "path", r.URL.Path, "err", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		e = &Error{
-			Code: http.StatusGatewayTimeout, Message: fmt.Sprintf("ringwall did not finish within %s", s.limits.backend),
+			Code: http.StatusGatewayTimeout, Message: "ringwall did not finish in time",
 			Hint: "it may still do so: look with ringwall status, and at its log",
 		}
 	default:

@@ -20,35 +20,58 @@ func (d *Daemon) Backend() control.Backend { return backend{d} }
 
 type backend struct{ *Daemon }
 
+// How many are looked at while events wait: a fraction of a millisecond's work.
+const (
+	banPiece      = 128
+	evidencePiece = 16
+	trustPiece    = 64
+)
+
 // Bans implements control.Backend.
-func (b backend) Bans(_ context.Context, f control.BanFilter) (out []engine.BanView, _ error) {
-	b.judge.ask(func(e *engine.Engine, now time.Time) {
-		for _, v := range e.Bans(now) {
-			p, err := netip.ParsePrefix(v.Prefix)
-			if f.Within.IsValid() && (err != nil || !f.Within.Overlaps(p)) {
-				continue
-			}
-			if f.Evidence && err == nil {
-				if x := e.Why(now, p.Addr()); x.Ban != nil && x.Ban.Prefix == v.Prefix {
-					v.Evidence = x.Ban.Evidence
-				}
-			}
-			out = append(out, v)
-		}
-	})
-	for i := range out { // without the engine's lock: there may be many
-		out[i].Place = b.locatePrefix(out[i].Prefix)
+func (b backend) Bans(ctx context.Context, f control.BanFilter, each func([]engine.BanView) error) error {
+	var walk engine.BanWalk
+	n := banPiece
+	if f.Evidence {
+		n = evidencePiece
 	}
-	return out, nil
+	for more := true; more; {
+		var some []engine.BanView
+		b.judge.ask(func(e *engine.Engine, now time.Time) {
+			some, more = e.WalkBans(now, &walk, n, f.Within, f.Evidence, nil)
+		})
+		for i := range some { // without the engine's lock
+			some[i].Place = b.locatePrefix(some[i].Prefix)
+		}
+		if err := handOver(ctx, some, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// handOver gives a piece of a list to whoever asked, if anything is in it.
+func handOver[T any](ctx context.Context, some []T, each func([]T) error) error {
+	if err := ctx.Err(); err != nil || len(some) == 0 {
+		return err
+	}
+	return each(some)
 }
 
 // Trusted implements control.Backend.
-func (b backend) Trusted(context.Context) (out []engine.TrustView, _ error) {
-	b.judge.ask(func(e *engine.Engine, now time.Time) { out = e.Trusted(now) })
-	for i := range out {
-		out[i].Place = b.locatePrefix(out[i].Prefix)
+func (b backend) Trusted(ctx context.Context, each func([]engine.TrustView) error) error {
+	var walk engine.TrustWalk
+	defer b.judge.ask(func(*engine.Engine, time.Time) { walk.Close() })
+	for more := true; more; {
+		var some []engine.TrustView
+		b.judge.ask(func(e *engine.Engine, now time.Time) { some, more = e.WalkTrust(now, &walk, trustPiece, nil) })
+		for i := range some {
+			some[i].Place = b.locatePrefix(some[i].Prefix)
+		}
+		if err := handOver(ctx, some, each); err != nil {
+			return err
+		}
 	}
-	return out, nil
+	return nil
 }
 
 // Allowed implements control.Backend.
@@ -79,22 +102,28 @@ func (b backend) Why(_ context.Context, a netip.Addr) (x engine.Explanation, _ e
 func (b backend) Place(addr netip.Addr) engine.Place { return b.locate(addr) }
 
 // History implements control.Backend.
-func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error) {
+func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr, each func([]engine.Decision) error) error {
 	if b.store == nil {
-		return b.feed.Recent(since, addr), nil
+		return handOver(ctx, b.feed.Recent(since, addr), each)
 	}
-	lines, err := b.store.History(ctx, since, addr)
-	if err != nil {
-		return b.feed.Recent(since, addr), nil // the latest of them; status says what is wrong with the disk
-	}
-	out := make([]engine.Decision, 0, len(lines))
-	for _, l := range lines {
-		var d engine.Decision
-		if json.Unmarshal(l.Raw, &d) == nil {
-			out = append(out, d)
+	begun := false
+	var refused error // by each
+	err := b.store.WalkHistory(ctx, since, addr, func(lines []store.Decision) error {
+		some := make([]engine.Decision, 0, len(lines))
+		for _, l := range lines {
+			var d engine.Decision
+			if json.Unmarshal(l.Raw, &d) == nil {
+				some = append(some, d)
+			}
 		}
+		begun = true
+		refused = handOver(ctx, some, each)
+		return refused
+	})
+	if err == nil || refused != nil || begun || ctx.Err() != nil {
+		return err
 	}
-	return out, nil
+	return handOver(ctx, b.feed.Recent(since, addr), each) // the latest of them; status says what is wrong with the disk
 }
 
 // Ban implements control.Backend.
@@ -109,11 +138,7 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 		if err != nil {
 			return nil, err
 		}
-		for _, v := range e.Bans(now) {
-			if v.Prefix == req.Prefix.String() {
-				view = v
-			}
-		}
+		view, _ = e.BanView(now, req.Prefix)
 		return out, nil
 	})
 	if errors.Is(err, engine.ErrRefused) {
@@ -139,49 +164,46 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 
 // Unban implements control.Backend.
 func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.UnbanResult, error) {
-	var before []engine.BanView
-	var at time.Time
-	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
-		at = now
-		if req.All && req.Grace > 0 {
-			var out []engine.Decision
-			for _, v := range e.Bans(now) {
-				if p, err := netip.ParsePrefix(v.Prefix); err == nil {
-					out = append(out, e.Unban(now, p, req.Grace)...)
-				}
+	within := req.Prefix
+	if req.All {
+		within = netip.Prefix{}
+	}
+	at := b.judge.clock.now()
+	pardon := engine.NewPardon(within, req.Grace)
+	result := control.UnbanResult{Removed: []string{}}
+	unsaved := 0
+	err := b.judge.pardon(ctx, pardon, func(decisions []engine.Decision) {
+		for i := range decisions {
+			if len(result.Removed) < control.MaxNamed {
+				result.Removed = append(result.Removed, decisions[i].Prefix.String())
 			}
-			return out, nil
 		}
-		if req.All {
-			return e.UnbanAll(now), nil
+		result.Count += len(decisions)
+		if unsaved += len(decisions); unsaved >= maxUnsaved { // what waits for the disk takes memory
+			b.durable(ctx)
+			unsaved = 0
 		}
-		before = e.Bans(now)
-		return e.Unban(now, req.Prefix, req.Grace), nil
 	})
 	if err != nil {
 		return control.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
 	}
-	b.judge.saveCustomers()
-	result := control.UnbanResult{Removed: []string{}, Count: len(decisions), Note: b.durable(ctx)}
-	for _, d := range decisions {
-		if len(result.Removed) < control.MaxNamed {
-			result.Removed = append(result.Removed, d.Prefix.String())
-		}
-	}
+	slices.Sort(result.Removed)
+	result.Note = b.durable(ctx)
 	if req.Grace > 0 {
 		until := at.Add(req.Grace)
 		result.Grace = &until
 	}
-	if len(decisions) == 0 && !req.All {
+	if result.Count == 0 && !req.All {
 		result.Note = "nothing banned it"
-		for _, v := range before {
-			if p, err := netip.ParsePrefix(v.Prefix); err == nil && v.Observed && p.Overlaps(req.Prefix) {
-				result.Note = "it was not banned, only observed; its score is forgotten"
-			}
+		if pardon.Observed {
+			result.Note = "it was not banned, only observed; its score is forgotten"
 		}
 	}
 	return result, nil
 }
+
+// maxUnsaved is how many bans are lifted before the disk has to keep up.
+const maxUnsaved = 1 << 15
 
 // Allow implements control.Backend.
 func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.AllowResult, error) {

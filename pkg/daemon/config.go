@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"sync"
 	"time"
@@ -80,11 +82,11 @@ func (d *Daemon) Reload(ctx context.Context) {
 	_, err = d.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
 		out := e.Configure(now, cfg.Policy)
 		e.Weigh(cfg.Geo.Multiply, d.locate)
-		if cfg.Policy.Mode == policy.Observe && old.Policy.Mode != policy.Observe {
-			out = append(out, e.UnbanAll(now)...)
-		}
 		return out, nil
 	})
+	if cfg.Policy.Mode == policy.Observe && old.Policy.Mode != policy.Observe {
+		err = errors.Join(err, d.judge.pardon(ctx, engine.NewPardon(netip.Prefix{}, 0), func([]engine.Decision) {}))
+	}
 	if err != nil {
 		d.log.Error("the kernel has not taken the new configuration yet", "err", err)
 	}

@@ -358,3 +358,58 @@ func TestStatusNamesTheFaultAndItsCureOnce(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// However long a list is, the engine is asked for a few of it at a time, and everybody who is banned is in it once. So it is
+// with letting everybody in.
+func TestManyBansAreListedAndLiftedInPieces(t *testing.T) {
+	r := newRig(t)
+	const many = 3000
+	for i := range many {
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{32, 0, byte(i >> 8), byte(i)}), 32)
+		r.d.judge.apply(func(e *engine.Engine, now time.Time) []engine.Decision {
+			out, err := e.Ban(now, p, time.Hour, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		})
+	}
+	seen := make(map[string]int)
+	err := r.d.Backend().Bans(t.Context(), control.BanFilter{}, func(some []engine.BanView) error {
+		if len(some) > banPiece {
+			t.Errorf("a piece of %d", len(some))
+		}
+		for _, v := range some {
+			seen[v.Prefix]++
+		}
+		return nil
+	})
+	if err != nil || len(seen) != many {
+		t.Fatalf("%d of %d, %v", len(seen), many, err)
+	}
+	for p, n := range seen {
+		if n != 1 {
+			t.Errorf("%s is there %d times", p, n)
+		}
+	}
+	var some control.UnbanResult
+	if some, err = r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("32.0.1.0/24"), Grace: time.Hour}); err != nil ||
+		some.Count != 256 || len(some.Removed) != control.MaxNamed {
+		t.Errorf("a network: %+v, %v", some, err)
+	}
+	all, err := r.client.Unban(t.Context(), control.UnbanRequest{All: true, Grace: time.Hour})
+	if err != nil || all.Count != many-256 || all.Grace == nil {
+		t.Errorf("all: %d, %v", all.Count, err)
+	}
+	if left, err := r.d.fw.Elements(firewall.Ban); err != nil || len(left) != 0 {
+		t.Errorf("%d are left in the kernel, %v", len(left), err)
+	}
+	// The graces outlive a restart.
+	r.stop()
+	r.start()
+	var graces int
+	r.d.judge.ask(func(e *engine.Engine, _ time.Time) { graces = len(e.Graces()) })
+	if graces != many+1 {
+		t.Errorf("%d graces of %d", graces, many+1)
+	}
+}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -197,6 +198,58 @@ func (j *judge) command(ctx context.Context, f func(e *engine.Engine, now time.T
 	case <-ctx.Done():
 		return decisions, ctx.Err()
 	}
+}
+
+const (
+	pardonPiece = 128 // bans that are lifted while events wait
+	pardonAhead = 64  // pieces that may wait for the kernel
+)
+
+// pardon does all of a Pardon, a piece at a time so that events need not wait for it, and tells each what ended. It returns
+// when the kernel has let all of them go. When ctx ends first, what is left stays banned.
+func (j *judge) pardon(ctx context.Context, p *engine.Pardon, each func([]engine.Decision)) error {
+	done := make(chan error, pardonAhead)
+	open := 0
+	var failed error
+	settle := func(most int) error {
+		for open > most {
+			select {
+			case err := <-done:
+				open--
+				failed = cmp.Or(failed, err)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return failed
+	}
+	for more := true; more; {
+		var out []engine.Decision
+		out, more = j.pardonSome(p, func(err error) { done <- err })
+		open++
+		each(out)
+		if err := settle(pardonAhead - 1); err != nil {
+			return err
+		}
+	}
+	return settle(0)
+}
+
+// pardonSome lifts a few bans, and has the graces saved.
+func (j *judge) pardonSome(p *engine.Pardon, done func(error)) (out []engine.Decision, more bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := j.clock.now()
+	out, more = j.engine.UnbanSome(now, p, pardonPiece)
+	if j.store != nil {
+		graces := make([]store.Change, 0, len(p.Graces))
+		for _, g := range p.Graces {
+			graces = append(graces, keptGrace(g, now))
+		}
+		j.save(graces)
+	}
+	j.dispatch(out, nil, nil, done)
+	return out, more
 }
 
 // apply lets f change the engine, and does not wait for the kernel.

@@ -41,6 +41,12 @@ func (w *BanWalk) step(e *Engine, n int, each func(*ban) bool) (more bool) {
 // there is more to walk through. However many bans there are, it takes a time that depends on n alone.
 func (e *Engine) WalkBans(now time.Time, w *BanWalk, n int, within netip.Prefix, evidence bool, out []BanView) ([]BanView, bool) {
 	e.advance(now)
+	if within.IsValid() && within.IsSingleIP() { // without a look at the others
+		for _, b := range e.overlappingBans(cleaned(within)) {
+			out = append(out, e.viewBan(b, evidence))
+		}
+		return out, false
+	}
 	more := w.step(e, n, func(b *ban) bool {
 		if within.IsValid() && !within.Overlaps(b.prefix) {
 			return false

@@ -121,10 +121,10 @@ func (f *fake) Place(a netip.Addr) engine.Place {
 	return engine.Place{}
 }
 
-func (f *fake) History(context.Context, time.Time, netip.Addr) ([]engine.Decision, error) {
+func (f *fake) History(_ context.Context, _ time.Time, _ netip.Addr, each func([]engine.Decision) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.history, nil
+	return each(f.history)
 }
 
 func (f *fake) Unban(_ context.Context, req control.UnbanRequest) (control.UnbanResult, error) {

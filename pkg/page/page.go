@@ -36,7 +36,7 @@ type Source interface {
 	Activity(n int) engine.Activity
 	Why(ctx context.Context, addr netip.Addr) (engine.Explanation, error)
 	Place(addr netip.Addr) engine.Place
-	History(ctx context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error)
+	History(ctx context.Context, since time.Time, addr netip.Addr, each func([]engine.Decision) error) error
 	// Unban and Allow return once the kernel has the change.
 	Unban(ctx context.Context, req control.UnbanRequest) (control.UnbanResult, error)
 	Allow(ctx context.Context, req control.AllowRequest) (control.AllowResult, error)
@@ -99,11 +99,13 @@ func (p *Page) Run(ctx context.Context) error {
 	defer close(p.closing)
 	_, news := p.Feed.Follow(time.Time{})
 	defer news.Close()
-	past, err := p.Source.History(ctx, time.Now().Add(-phoneFor), netip.Addr{})
+	err := p.Source.History(ctx, time.Now().Add(-phoneFor), netip.Addr{}, func(some []engine.Decision) error {
+		p.watch.add(some)
+		return nil
+	})
 	if err != nil && !errors.Is(err, context.Canceled) {
 		p.Log.Debug("the status page begins without history", "err", err)
 	}
-	p.watch.add(past)
 	const (
 		often = time.Second            // looks at what changes without a decision
 		soon  = 200 * time.Millisecond // after a decision, so that a flood of them is one look

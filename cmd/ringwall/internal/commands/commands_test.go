@@ -3,6 +3,7 @@ package commands_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -465,6 +466,37 @@ func TestAFullDiskIsAFailure(t *testing.T) {
 		w.app.Out = full{}
 		if code := w.do(t, args...); code != 1 || !strings.Contains(w.err.String(), "no space left") {
 			t.Errorf("%v: exit %d: %s", args, code, w.err)
+		}
+	}
+}
+
+// A list of any length: the first thousand decide on the columns, all are printed, and none twice.
+func TestALongListIsPrintedInFull(t *testing.T) {
+	for _, args := range [][]string{{"list", "bans"}, {"list", "bans", "--json"}} {
+		w := newWorld(t)
+		w.backend.many = 5000
+		if code := w.do(t, args...); code != 0 {
+			t.Fatalf("%v: %d: %s", args, code, w.err)
+		}
+		lines := strings.Split(strings.TrimSuffix(w.out.String(), "\n"), "\n")
+		seen := make(map[string]bool)
+		for _, l := range lines {
+			for i := range 5000 {
+				if p := fmt.Sprintf("32.0.%d.%d", i>>8, i&255); strings.HasPrefix(l, p+" ") || strings.Contains(l, `"`+p+`/32"`) {
+					seen[p] = true
+					break
+				}
+			}
+		}
+		want := 5003
+		if len(args) == 2 {
+			want += 3 // the header, how many, and of them observed
+		}
+		if len(lines) != want || len(seen) != 5000 {
+			t.Errorf("%v: %d lines of %d, %d of 5000", args, len(lines), want, len(seen))
+		}
+		if len(args) == 2 && !strings.HasPrefix(lines[len(lines)-2], "5003 bans. ") {
+			t.Errorf("%q", lines[len(lines)-2])
 		}
 	}
 }

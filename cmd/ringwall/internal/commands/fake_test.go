@@ -3,6 +3,7 @@ package commands_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -42,6 +43,7 @@ type backend struct {
 	err     error // of every call
 	status  func(*control.Status)
 	empty   bool
+	many    int // bans, besides the usual ones
 	ban     control.BanResult
 	unban   control.UnbanResult
 	allow   control.AllowResult
@@ -69,9 +71,9 @@ func (b *backend) Status(context.Context) (control.Status, error) {
 	return st, b.err
 }
 
-func (b *backend) Bans(context.Context, control.BanFilter) ([]engine.BanView, error) {
-	if b.empty {
-		return nil, b.err
+func (b *backend) Bans(_ context.Context, _ control.BanFilter, each func([]engine.BanView) error) error {
+	if b.empty || b.err != nil {
+		return b.err
 	}
 	list := []engine.BanView{
 		{
@@ -90,12 +92,17 @@ func (b *backend) Bans(context.Context, control.BanFilter) ([]engine.BanView, er
 	for i := range list {
 		list[i].Place = b.places[netip.MustParsePrefix(list[i].Prefix).Addr()]
 	}
-	return list, b.err
+	for i := range b.many {
+		v := list[0]
+		v.Prefix, v.Since = fmt.Sprintf("32.0.%d.%d/32", i>>8, i&255), ago(27*time.Hour)
+		list = append(list, v)
+	}
+	return each(list)
 }
 
-func (b *backend) Trusted(context.Context) ([]engine.TrustView, error) {
-	if b.empty {
-		return nil, b.err
+func (b *backend) Trusted(_ context.Context, each func([]engine.TrustView) error) error {
+	if b.empty || b.err != nil {
+		return b.err
 	}
 	list := []engine.TrustView{
 		{Prefix: "192.0.2.10/32", Since: ago(time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"201"}, Score: 1.5},
@@ -104,7 +111,7 @@ func (b *backend) Trusted(context.Context) ([]engine.TrustView, error) {
 	for i := range list {
 		list[i].Place = b.places[netip.MustParsePrefix(list[i].Prefix).Addr()]
 	}
-	return list, b.err
+	return each(list)
 }
 
 func (b *backend) Allowed(context.Context) ([]engine.AllowView, error) {
@@ -158,14 +165,14 @@ func (b *backend) Why(_ context.Context, addr netip.Addr) (engine.Explanation, e
 	return b.explain, b.err
 }
 
-func (b *backend) History(_ context.Context, since time.Time, addr netip.Addr) ([]engine.Decision, error) {
+func (b *backend) History(_ context.Context, since time.Time, addr netip.Addr, each func([]engine.Decision) error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.since, b.asked = since, addr
-	if b.empty {
-		return nil, b.err
+	if b.empty || b.err != nil {
+		return b.err
 	}
-	return decisions(), b.err
+	return each(decisions())
 }
 
 func decisions() []engine.Decision {

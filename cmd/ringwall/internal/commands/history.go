@@ -39,25 +39,15 @@ func (c *commands) history() *cobra.Command {
 			if follow {
 				return c.follow(cmd.Context(), client, from, addr)
 			}
-			decisions, err := client.History(cmd.Context(), from, addr)
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return objects(c, decisions)
-			}
-			if len(decisions) == 0 {
+			t := &table{header: []string{"TIME", "ACTION", "SOURCE", "FOR", "SCORE", "WHY", "ACCOUNT", "DETAIL", "PLACE"},
+				right: map[int]bool{3: true, 4: true}, flex: []int{7, 6}, spare: true}
+			n, err := rows(c, t, func(each func(control.Decision) error) error {
+				return client.EachDecision(cmd.Context(), from, addr, each)
+			}, nil, func(d control.Decision) { t.add(append(c.decision(d), wording.Place(d.Place))...) })
+			if err == nil && n == 0 && !c.json {
 				c.sayf("Nothing was decided in the last %s, as far as this daemon remembers.", short(since.value))
-				return nil
 			}
-			t := table{header: []string{"TIME", "ACTION", "SOURCE", "FOR", "SCORE", "WHY", "ACCOUNT", "DETAIL"}, right: map[int]bool{3: true, 4: true}, flex: []int{7, 6}}
-			var places []string
-			for _, d := range decisions {
-				t.add(c.decision(d)...)
-				places = append(places, wording.Place(d.Place))
-			}
-			t.column("PLACE", places)
-			return t.write(c.out, c.Columns)
+			return err
 		},
 	}
 	cmd.Flags().Var(since, "since", "how far back")

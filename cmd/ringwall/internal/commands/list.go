@@ -50,25 +50,14 @@ func (c *commands) list() *cobra.Command {
 }
 
 func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
-	bans, err := client.Bans(cmd.Context(), control.BanFilter{})
-	if err != nil {
-		return err
-	}
-	slices.SortStableFunc(bans, func(a, b engine.BanView) int {
-		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Prefix, b.Prefix))
-	})
-	if c.json {
-		return objects(c, bans)
-	}
-	if len(bans) == 0 {
-		c.sayf("Nobody is banned.")
-		return nil
-	}
-	t := table{header: []string{"SOURCE", "LEFT", "SINCE", "BANS", "TRIES", "WHY", "ACCOUNTS"}, right: map[int]bool{1: true, 3: true, 4: true}, flex: []int{6, 5}}
+	t := &table{header: []string{"SOURCE", "LEFT", "SINCE", "BANS", "TRIES", "WHY", "ACCOUNTS", "PLACE"},
+		right: map[int]bool{1: true, 3: true, 4: true}, flex: []int{6, 5}, spare: true}
 	observed := 0
-	var places []string
-	for _, b := range bans {
-		places = append(places, wording.Place(b.Place))
+	n, err := rows(c, t, func(each func(engine.BanView) error) error {
+		return client.EachBan(cmd.Context(), control.BanFilter{}, each)
+	}, func(a, b engine.BanView) int {
+		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Prefix, b.Prefix))
+	}, func(b engine.BanView) {
 		why := words(b.Reason)
 		if b.Comment != "" {
 			why += ": " + printable.String(b.Comment)
@@ -77,13 +66,17 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 			observed++
 			why += " (observed)"
 		}
-		t.add(bare(b.Prefix), short(seconds(b.Left)), c.clock(b.Since), strconv.Itoa(b.Number), strconv.Itoa(b.Attempts), why, names(b.Accounts, 5))
-	}
-	t.column("PLACE", places)
-	if err := t.write(c.out, c.Columns); err != nil {
+		t.add(bare(b.Prefix), short(seconds(b.Left)), c.clock(b.Since), strconv.Itoa(b.Number), strconv.Itoa(b.Attempts), why,
+			names(b.Accounts, 5), wording.Place(b.Place))
+	})
+	if err != nil || c.json {
 		return err
 	}
-	c.sayf("%s. ringwall why SOURCE tells the reasons.", plural(len(bans), "ban", "bans"))
+	if n == 0 {
+		c.sayf("Nobody is banned.")
+		return nil
+	}
+	c.sayf("%s. ringwall why SOURCE tells the reasons.", plural(n, "ban", "bans"))
 	if observed > 0 {
 		c.sayf("%d of them observed only: packets still pass.", observed)
 	}
@@ -91,31 +84,23 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 }
 
 func (c *commands) listTrust(cmd *cobra.Command, client *control.Client) error {
-	trusted, err := client.Trusted(cmd.Context())
-	if err != nil {
+	t := &table{header: []string{"SOURCE", "LEFT", "SINCE", "SCORE", "ACCOUNTS", "PLACE"}, right: map[int]bool{1: true, 3: true},
+		flex: []int{4}, spare: true}
+	n, err := rows(c, t, func(each func(engine.TrustView) error) error {
+		return client.EachTrusted(cmd.Context(), each)
+	}, func(a, b engine.TrustView) int {
+		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Prefix, b.Prefix))
+	}, func(v engine.TrustView) {
+		t.add(bare(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), score(v.Score), names(v.Accounts, 5), wording.Place(v.Place))
+	})
+	if err != nil || c.json {
 		return err
 	}
-	slices.SortStableFunc(trusted, func(a, b engine.TrustView) int {
-		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Prefix, b.Prefix))
-	})
-	if c.json {
-		return objects(c, trusted)
-	}
-	if len(trusted) == 0 {
+	if n == 0 {
 		c.sayf("Nobody is trusted yet: that comes with the first login by password.")
 		return nil
 	}
-	t := table{header: []string{"SOURCE", "LEFT", "SINCE", "SCORE", "ACCOUNTS"}, right: map[int]bool{1: true, 3: true}, flex: []int{4}}
-	var places []string
-	for _, v := range trusted {
-		places = append(places, wording.Place(v.Place))
-		t.add(bare(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), score(v.Score), names(v.Accounts, 5))
-	}
-	t.column("PLACE", places)
-	if err := t.write(c.out, c.Columns); err != nil {
-		return err
-	}
-	c.sayf("%s.", plural(len(trusted), "trusted source", "trusted sources"))
+	c.sayf("%s.", plural(n, "trusted source", "trusted sources"))
 	return nil
 }
 
@@ -136,18 +121,21 @@ func (c *commands) listProtected(cmd *cobra.Command, client *control.Client) err
 }
 
 func (c *commands) entries(list []engine.AllowView, empty string) error {
-	if c.json {
-		return objects(c, list)
-	}
-	if len(list) == 0 {
-		c.sayf("%s", empty)
+	t := &table{header: []string{"ENTRY", "FROM", "NOTE"}, flex: []int{2}}
+	n, err := rows(c, t, func(each func(engine.AllowView) error) error {
+		for _, v := range list {
+			if err := each(v); err != nil {
+				return err
+			}
+		}
 		return nil
-	}
-	t := table{header: []string{"ENTRY", "FROM", "NOTE"}, flex: []int{2}}
-	for _, v := range list {
+	}, nil, func(v engine.AllowView) {
 		t.add(bare(v.Prefix), printable.String(v.Origin), printable.Line(v.Note))
+	})
+	if err == nil && n == 0 && !c.json {
+		c.sayf("%s", empty)
 	}
-	return t.write(c.out, c.Columns)
+	return err
 }
 
 func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }

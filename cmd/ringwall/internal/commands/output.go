@@ -3,8 +3,10 @@ package commands
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -24,15 +26,6 @@ func (c *commands) object(v any) error {
 	}
 	_, err := c.out.Write(printable.JSON(b.Bytes()))
 	return err
-}
-
-func objects[T any](c *commands, list []T) error {
-	for i := range list {
-		if err := c.object(list[i]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // sayf writes a line for people.
@@ -80,24 +73,57 @@ func yes(b bool) string {
 	return "no"
 }
 
+// ahead is how many rows of a list are held back: they are sorted, and the columns are as wide as they need. There may be
+// hundreds of thousands more, which are written as they come.
+const (
+	ahead = 1000
+	few   = 50 // of those, to be written at once
+)
+
+// rows writes a list of any length. order is that of the first, nil where they come in order; row adds one to the table.
+// It returns how many there were. Nothing is written of an empty list.
+func rows[T any](c *commands, t *table, list func(each func(T) error) error, order func(a, b T) int, row func(T)) (n int, err error) {
+	var held []T
+	write := func() error {
+		if order != nil && n <= ahead {
+			slices.SortStableFunc(held, order)
+		}
+		for _, v := range held {
+			if !c.json {
+				row(v)
+			} else if err := c.object(v); err != nil {
+				return err
+			}
+		}
+		held = held[:0]
+		if len(t.rows) == 0 {
+			return nil
+		}
+		return t.write(c.out, c.Columns)
+	}
+	err = list(func(v T) error {
+		n++
+		if held = append(held, v); n < ahead || n > ahead && len(held) < few {
+			return nil
+		}
+		return write()
+	})
+	if err != nil && n < ahead { // what came is not the list
+		return n, err
+	}
+	return n, errors.Join(err, write())
+}
+
 // table is rows under a header, with what came by wire escaped by who adds it.
 type table struct {
 	header []string
 	right  map[int]bool // columns of numbers
 	flex   []int        // columns that are cut, in this order, where the terminal is too narrow
+	spare  bool         // the last column is left out unless one of the first rows has something in it, and is cut first
 	rows   [][]string
-}
 
-// column adds a column at the end, unless all of its cells are empty. It is the first to be cut.
-func (t *table) column(header string, cells []string) {
-	if strings.Join(cells, "") == "" {
-		return
-	}
-	t.flex = append([]int{len(t.header)}, t.flex...)
-	t.header = append(t.header, header)
-	for i := range t.rows {
-		t.rows[i] = append(t.rows[i], cells[i])
-	}
+	widths []int // once the first rows are written
+	bound  map[int]bool
 }
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
@@ -107,36 +133,27 @@ const (
 	leastColumn = 12
 )
 
-// write aligns the columns. columns is the width of the terminal, 0 for a file, where nothing is cut.
+// write writes the rows and forgets them, at first with the header. columns is the width of the terminal, 0 for a file,
+// where nothing is cut. The first rows decide on the widths.
 func (t *table) write(w io.Writer, columns int) error {
-	widths := make([]int, len(t.header))
-	all := append([][]string{t.header}, t.rows...)
-	for _, row := range all {
-		for i := range row {
-			row[i] = printable.Line(row[i])
-			widths[i] = max(widths[i], printable.Width(row[i]))
-		}
+	all := t.rows
+	if t.widths == nil {
+		t.fit(columns)
+		all = append([][]string{t.header}, t.rows...)
 	}
-	total := len(gap) * (len(widths) - 1)
-	for _, n := range widths {
-		total += n
-	}
-	for _, i := range t.flex {
-		if columns > 0 && total > columns {
-			narrow := max(widths[i]-(total-columns), min(leastColumn, widths[i]))
-			total -= widths[i] - narrow
-			widths[i] = narrow
-		}
-	}
+	t.rows = nil
 	var b strings.Builder
 	for _, row := range all {
 		line := ""
-		for i, cell := range row {
+		for i := range t.widths {
+			cell := printable.Line(row[i])
 			if i > 0 {
 				line += gap
 			}
-			cell = cut(cell, widths[i])
-			space := strings.Repeat(" ", widths[i]-printable.Width(cell))
+			if t.bound[i] {
+				cell = cut(cell, t.widths[i])
+			}
+			space := strings.Repeat(" ", max(0, t.widths[i]-printable.Width(cell)))
 			if t.right[i] {
 				line += space + cell
 			} else {
@@ -147,6 +164,37 @@ func (t *table) write(w io.Writer, columns int) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// fit decides which columns there are, and how wide they are.
+func (t *table) fit(columns int) {
+	last := len(t.header) - 1
+	if t.spare {
+		if slices.ContainsFunc(t.rows, func(row []string) bool { return row[last] != "" }) {
+			t.flex = append([]int{last}, t.flex...)
+		} else {
+			t.header = t.header[:last]
+		}
+	}
+	t.widths, t.bound = make([]int, len(t.header)), make(map[int]bool)
+	for i := range t.widths {
+		t.widths[i] = printable.Width(t.header[i])
+		for _, row := range t.rows {
+			t.widths[i] = max(t.widths[i], printable.Width(printable.Line(row[i])))
+		}
+	}
+	total := len(gap) * (len(t.widths) - 1)
+	for _, n := range t.widths {
+		total += n
+	}
+	for _, i := range t.flex {
+		t.bound[i] = columns > 0
+		if columns > 0 && total > columns {
+			narrow := max(t.widths[i]-(total-columns), min(leastColumn, t.widths[i]))
+			total -= t.widths[i] - narrow
+			t.widths[i] = narrow
+		}
+	}
 }
 
 // cut shortens text that is escaped already.

@@ -1,9 +1,12 @@
 package commands
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
 )
 
 func (c *commands) unban() *cobra.Command {
@@ -78,13 +81,19 @@ func (c *commands) completeBans(cmd *cobra.Command, args []string, _ string) ([]
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	client.Timeout = completionTimeout
-	bans, err := client.Bans(cmd.Context(), control.BanFilter{})
-	if err != nil {
+	var out []string
+	enough := errors.New("enough")
+	err = client.EachBan(cmd.Context(), control.BanFilter{}, func(b engine.BanView) error {
+		if out = append(out, bare(b.Prefix)); len(out) == maxCompletions {
+			return enough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, enough) {
 		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	out := make([]string, len(bans))
-	for i, b := range bans {
-		out[i] = bare(b.Prefix)
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp
 }
+
+// maxCompletions is how many bans the shell is offered, the newest: a shell asks before it shows a hundred.
+const maxCompletions = 500
