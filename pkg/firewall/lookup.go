@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,56 +14,16 @@ import (
 
 // Elements lists what the kernel holds of a kind. The kernel takes time with
 // the square of the number (100,000 in about 0.4 s): for start-up, not for
-// every ban. A network that a longer-lasting one covers is not in the kernel
-// and not listed. While changes are made, the list may miss some or have them
-// twice.
+// every ban; see Walk. A network that a longer-lasting one covers is not in
+// the kernel and not listed. While changes are made, the list may miss some or
+// have them twice.
 func (t *Table) Elements(k Kind) ([]Element, error) {
-	if t.isClosed() {
-		return nil, ErrClosed
-	}
-	// A connection of its own, so that Verify and Has need not wait.
-	s, err := dial(t.cfg.NetNS)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = s.close() }()
-	s.widen()
 	var list []Element
-	for i, d := range t.defs {
-		if d.kind != k || !t.cfg.used(setID(i)) {
-			continue
-		}
-		got, err := t.list(s, setID(i))
-		if err != nil {
-			return nil, explain("list set "+d.name, err)
-		}
-		list = append(list, got...)
-	}
-	return list, nil
-}
-
-func (t *Table) list(s *socket, id setID) ([]Element, error) {
-	d := t.defs[id]
-	if d.shape == interval {
-		spans, err := t.listSpans(s, id)
-		if err != nil {
-			return nil, err
-		}
-		return elementsOf(d.kind, spans, time.Now()), nil
-	}
-	got, err := s.lib.GetSetElements(t.setRef(d))
-	if err != nil {
-		return nil, err
-	}
-	list := make([]Element, 0, len(got))
-	for _, e := range got {
-		a, ok := netip.AddrFromSlice(e.Key)
-		if !ok {
-			return nil, fmt.Errorf("firewall: set %s has a key of %d bytes", d.name, len(e.Key))
-		}
-		list = append(list, Element{Kind: d.kind, Prefix: netip.PrefixFrom(a, d.bits), Timeout: e.Timeout, Remaining: e.Expires})
-	}
-	return list, nil
+	_, err := t.Walk(context.Background(), k, func(some []Element) error {
+		list = append(list, some...)
+		return nil
+	})
+	return list, err
 }
 
 func (t *Table) setRef(d setDef) *nftables.Set {
@@ -164,20 +125,18 @@ func (t *Table) carry(f found) ([]Element, error) {
 			all = append(all, elementsOf(d.kind, spans, now)...)
 			continue
 		}
-		got, err := t.w.lib.GetSetElements(s)
+		err := t.w.walk(context.Background(), t.cfg.Table, s.Name, func(list []listed) error {
+			for _, e := range list {
+				bits := d.bits
+				if d.shape == interval {
+					bits = e.key.BitLen()
+				}
+				all = append(all, Element{Kind: d.kind, Prefix: netip.PrefixFrom(e.key, bits), Timeout: e.timeout, Remaining: e.left})
+			}
+			return nil
+		})
 		if err != nil {
 			return nil, err
-		}
-		for _, e := range got {
-			a, ok := netip.AddrFromSlice(e.Key)
-			if !ok {
-				continue
-			}
-			bits := d.bits
-			if d.shape == interval {
-				bits = a.BitLen()
-			}
-			all = append(all, Element{Kind: d.kind, Prefix: netip.PrefixFrom(a, bits), Timeout: e.Timeout, Remaining: e.Expires})
 		}
 	}
 	return all, nil

@@ -1,0 +1,106 @@
+package firewall
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// roomy is a table with room for many.
+func roomy(t *testing.T) *Table {
+	cfg := testConfig(newSpace(t))
+	cfg.MaxElements = 1 << 18
+	return ensured(t, cfg)
+}
+
+// What the kernel lists comes in pieces, each element once, with the times that it was given.
+func TestAWalkListsEveryElementInPieces(t *testing.T) {
+	fw := roomy(t)
+	changes := many(20_000, time.Hour)
+	apply(t, fw, changes...)
+	apply(t, fw, ban("198.18.0.0/15", 2*time.Hour), ban("192.0.2.0/24", 3*time.Hour), Change{Kind: Allow, Prefix: pfx("10.0.0.0/8")})
+	seen := make(map[netip.Prefix]int)
+	pieces := 0
+	whole, err := fw.Walk(t.Context(), Ban, func(list []Element) error {
+		pieces++
+		for _, e := range list {
+			seen[e.Prefix]++
+			if e.Kind != Ban || e.Timeout < time.Hour-time.Minute || e.Remaining > e.Timeout || e.Remaining < e.Timeout-5*time.Minute {
+				t.Fatalf("%+v", e)
+			}
+		}
+		return nil
+	})
+	if err != nil || !whole || len(seen) != len(changes)+2 || pieces < 20 {
+		t.Fatalf("%d of %d in %d pieces, whole: %v, %v", len(seen), len(changes)+2, pieces, whole, err)
+	}
+	for _, c := range changes {
+		if seen[c.Prefix] != 1 {
+			t.Fatalf("%s was listed %d times", c.Prefix, seen[c.Prefix])
+		}
+	}
+	allowed, err := fw.Elements(Allow)
+	if err != nil || len(allowed) != 1 || allowed[0].Prefix != pfx("10.0.0.0/8") || allowed[0].Timeout != 0 {
+		t.Errorf("%+v, %v", allowed, err)
+	}
+	enough := errors.New("enough")
+	if _, err := fw.Walk(t.Context(), Ban, func([]Element) error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A walk does not hold up whoever bans, and tells that it may have missed something.
+func TestOthersBanDuringAWalk(t *testing.T) {
+	fw := roomy(t)
+	apply(t, fw, many(20_000, time.Hour)...)
+	banned := false
+	whole, err := fw.Walk(t.Context(), Ban, func([]Element) error {
+		if !banned {
+			apply(t, fw, ban("203.0.113.66", time.Hour))
+			holds(t, fw, Ban, "203.0.113.66", time.Hour)
+			banned = true
+		}
+		return nil
+	})
+	if err != nil || !banned || whole {
+		t.Errorf("banned: %v, whole: %v, %v", banned, whole, err)
+	}
+}
+
+func TestEmptyLetsEverybodyIn(t *testing.T) {
+	fw := roomy(t)
+	apply(t, fw, append(many(20_000, time.Hour), ban("198.18.0.0/15", 2*time.Hour), Change{Kind: Allow, Prefix: pfx("10.0.0.0/8")})...)
+	if err := fw.Empty(Ban); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := fw.Elements(Ban); err != nil || len(left) != 0 {
+		t.Errorf("%d are left, %v", len(left), err)
+	}
+	holds(t, fw, Allow, "10.0.0.0/8", 0)
+	// What was there may be banned again.
+	apply(t, fw, append(many(300, time.Hour), ban("198.18.0.0/15", 2*time.Hour))...)
+	holds(t, fw, Ban, "198.18.0.0/15", 2*time.Hour)
+	holds(t, fw, Ban, many(1, 0)[0].Prefix.String(), time.Hour)
+	if err := fw.Verify(); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzListing(f *testing.F) {
+	var b batch
+	b.begin("ringwall")
+	at := len(b.buf)
+	b.add("ban4", []elem{{key: netip.MustParseAddr("203.0.113.66"), timeout: time.Hour}}, false)
+	size := binary.NativeEndian.Uint32(b.buf[at:])
+	f.Add(b.buf[at+16 : at+int(size)])
+	f.Fuzz(func(t *testing.T, body []byte) {
+		list, err := appendListed(nil, body)
+		for _, e := range list {
+			if !e.key.IsValid() {
+				t.Errorf("%+v, %v", e, err)
+			}
+		}
+	})
+}
