@@ -29,6 +29,9 @@ const (
 
 // Bans implements control.Backend.
 func (b backend) Bans(ctx context.Context, f control.BanFilter, each func([]engine.BanView) error) error {
+	if err := b.restorer.await(ctx); err != nil {
+		return err
+	}
 	var walk engine.BanWalk
 	n := banPiece
 	if f.Evidence {
@@ -87,7 +90,10 @@ func (b backend) Protected(context.Context) (out []engine.AllowView, _ error) {
 }
 
 // Why implements control.Backend.
-func (b backend) Why(_ context.Context, a netip.Addr) (x engine.Explanation, _ error) {
+func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _ error) {
+	if err := b.restorer.await(ctx); err != nil {
+		return x, err
+	}
 	b.judge.ask(func(e *engine.Engine, now time.Time) { x = e.Why(now, a) })
 	if x.Place = b.locate(a); x.Ban != nil {
 		x.Ban.Place = b.locatePrefix(x.Ban.Prefix)
@@ -128,6 +134,9 @@ func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr, 
 
 // Ban implements control.Backend.
 func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanResult, error) {
+	if err := b.restorer.await(ctx); err != nil {
+		return control.BanResult{}, err
+	}
 	length := req.For
 	if length == 0 {
 		length = b.config.current().Policy.Ban.First
@@ -164,14 +173,22 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 
 // Unban implements control.Backend.
 func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.UnbanResult, error) {
-	within := req.Prefix
+	if err := b.restorer.await(ctx); err != nil {
+		return control.UnbanResult{}, err
+	}
+	within, source := req.Prefix, netip.Prefix{}
 	if req.All {
 		within = netip.Prefix{}
+	} else if p, err := netip.ParsePrefix(b.sourceOf(within)); err == nil && p != within {
+		source = p
 	}
 	at := b.judge.clock.now()
 	pardon := engine.NewPardon(within, req.Grace)
 	result := control.UnbanResult{Removed: []string{}}
 	unsaved := 0
+	if err := b.judge.letIn(ctx, within, source); err != nil { // first: what is taken over from now on is let in as well
+		return control.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
+	}
 	err := b.judge.pardon(ctx, pardon, func(decisions []engine.Decision) {
 		for i := range decisions {
 			if len(result.Removed) < control.MaxNamed {

@@ -42,6 +42,8 @@ type Options struct {
 	OnDecision func(engine.Decision)
 	Ready      func() // called once everything listens
 	Version    string
+
+	patience time.Duration // of the start for the bans of before; 0: startPatience
 }
 
 // Task is a part of the daemon that runs until its context ends.
@@ -70,7 +72,9 @@ type Daemon struct {
 	known    *known
 	atlas    *geo.Atlas
 	kernel   *kernel
-	built    <-chan struct{} // closed when everything desired is in the kernel
+	restorer *restorer
+	begun    <-chan struct{} // closed when the table is there, with what was known first
+	built    chan struct{}   // closed when everything desired is in the kernel
 	store    *store.Store    // nil: nothing is kept
 	tasks    []Task
 	closers  []func() error
@@ -180,6 +184,17 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.opts.ConfigPath != "" {
 		group.Go(func() error { return d.hangups(ctx) })
 	}
+	group.Go(func() error {
+		for _, step := range []<-chan struct{}{d.begun, d.restorer.placed} {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-step:
+			}
+		}
+		close(d.built)
+		return nil
+	})
 	group.Go(func() error { // ready is who keeps attackers out: after a reboot, with every ban in the kernel again
 		select {
 		case <-ctx.Done():

@@ -15,7 +15,6 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/flows"
 	"github.com/ringwall/ringwall/pkg/metrics"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
 )
@@ -51,14 +50,18 @@ type judge struct {
 
 	mu     sync.Mutex
 	engine *engine.Engine
-	exempt map[netip.Prefix]bool // in the kernel's allow sets, or on the way
-	out    []engine.Decision
-	came   []time.Time           // when the frame behind each decision in out was read
-	events [batch]security.Event // of the frames that are being judged
-	errs   [batch]error          // why there is none
-	ban    engine.BanState       // that is being written down
-	record store.Ban             // of ban
-	change []firewall.Change     // on its way to the writer
+	late   bool // bans of before are still brought back while events are judged
+	lifted lifted
+	// unsettled says that the kernel may have bans that nobody knows; lifted is kept.
+	unsettled bool
+	exempt    map[netip.Prefix]bool // in the kernel's allow sets, or on the way
+	out       []engine.Decision
+	came      []time.Time           // when the frame behind each decision in out was read
+	events    [batch]security.Event // of the frames that are being judged
+	errs      [batch]error          // why there is none
+	ban       engine.BanState       // that is being written down
+	record    store.Ban             // of ban
+	change    []firewall.Change     // on its way to the writer
 
 	rooms sync.Pool              // of *room
 	hand  atomic.Pointer[direct] // nil while it is in use
@@ -282,7 +285,9 @@ func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, others [
 		if !ok {
 			continue
 		}
-		changes = append(changes, c)
+		if changes = append(changes, c); c.Remove && j.unsettled {
+			j.lifted.add(c.Prefix)
+		}
 		r.kept = j.keep(d, r.kept)
 		waiting = append(waiting, *d)
 		if came != nil {
@@ -434,59 +439,6 @@ func (j *judge) refreshTrust() {
 	if changes := j.trust(j.clock.now()); len(changes) > 0 {
 		j.writer.Submit(changes, nil)
 	}
-}
-
-// kernelBans is what the kernel held at the start. The list may take seconds: what is left is left from when it was asked
-// for, at the latest.
-type kernelBans struct {
-	bans  []firewall.Element
-	asked time.Time
-}
-
-// adopt takes over the bans that are in the kernel and what was stored, and takes out of the kernel what should not be
-// there: allowed prefixes of an earlier configuration, and in observe mode the bans.
-func (j *judge) adopt(fw firewall.Firewall, p policy.Policy, found kernelBans, stored store.State, pbxs []string) (int, error) {
-	bans, asked := found.bans, found.asked
-	allowed, err := fw.Elements(firewall.Allow)
-	if err != nil {
-		return 0, err
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	now := j.clock.now()
-	if p.Mode != policy.Observe {
-		for _, el := range bans {
-			j.engine.Adopt(now, el.Prefix, asked.Add(el.Remaining))
-		}
-	}
-	j.recall(stored, p, pbxs)
-	taken := make(map[netip.Prefix]bool)
-	for _, b := range j.engine.Enforced(now) {
-		taken[b.Prefix] = true
-	}
-	known := make(map[netip.Prefix]time.Time, len(stored.Bans))
-	for i := range stored.Bans {
-		known[stored.Bans[i].Prefix] = stored.Bans[i].Until
-	}
-	var stale []firewall.Change
-	var unsaved []store.Change
-	for _, el := range bans {
-		if !taken[el.Prefix] { // those that observe mode or the allow list end
-			stale = append(stale, firewall.Change{Kind: firewall.Ban, Prefix: el.Prefix, Remove: true})
-			continue
-		}
-		// The kernel has a ban at once, the file within a second: after a crash in between, it has only the kernel's word.
-		if b, ok := j.engine.BanOf(el.Prefix); ok && b.Until.Sub(known[el.Prefix]) > time.Second {
-			unsaved = j.keepOffender(el.Prefix, append(unsaved, kept(&b)))
-		}
-	}
-	j.save(unsaved)
-	j.exempt = make(map[netip.Prefix]bool)
-	for _, el := range allowed {
-		j.exempt[el.Prefix] = true
-	}
-	stale = append(stale, j.exemptions()...)
-	return len(taken), fw.Apply(stale)
 }
 
 // sampled returns up to n bans to look for in the kernel, different ones each time.

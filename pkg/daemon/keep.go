@@ -13,7 +13,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
-// openStore opens what survives a restart and reads it. Without a path there is none; with a disk that cannot be
+// openStore opens what survives a restart and reads what spares customers. Without a path there is none; with a disk that cannot be
 // written the daemon works all the same, and says so.
 func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
 	if cfg.State.Path == "" {
@@ -44,11 +44,11 @@ func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
 	if recovery.Unavailable != nil {
 		d.log.Error("the state cannot be saved at present", "err", recovery.Unavailable)
 	}
-	return s.Load(context.Background(), d.judge.clock.now())
+	return s.LoadCustomers(context.Background(), d.judge.clock.now())
 }
 
-// recall gives the engine what was stored, in observe mode without the bans.
-func (j *judge) recall(s store.State, p policy.Policy, pbxs []string) {
+// recall gives the engine what was stored of customers. The lock is held.
+func (j *judge) recall(s store.State, pbxs []string) {
 	now := j.clock.now()
 	for _, a := range s.Allow {
 		if a.Prefix.IsValid() {
@@ -56,20 +56,12 @@ func (j *judge) recall(s store.State, p policy.Policy, pbxs []string) {
 		}
 	}
 	var state engine.State
-	for _, o := range s.Offenders {
-		state.Offenders = append(state.Offenders, engine.OffenderState{Source: o.Source, Bans: o.Bans, Last: o.Last})
-	}
 	for _, t := range s.Trust {
 		state.Trusts = append(state.Trusts, engine.TrustState{Source: t.Source, Since: t.Since, Until: t.Until, Last: t.Last,
 			Accounts: t.Accounts})
 	}
 	for _, g := range s.Graces {
 		state.Graces = append(state.Graces, engine.GraceState{Prefix: g.Prefix, Until: g.Until})
-	}
-	if p.Mode != policy.Observe {
-		for i := range s.Bans {
-			state.Bans = append(state.Bans, recalled(&s.Bans[i]))
-		}
 	}
 	j.engine.Restore(now, state, pbxs)
 }

@@ -6,11 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // kernel is what is known of the table besides its elements.
@@ -42,42 +39,24 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 		return fmt.Errorf("the kernel's firewall: %w", err)
 	}
 	d.rebuilt(string(outcome))
-	var stored store.State
-	found := kernelBans{asked: d.judge.clock.now()}
-	var read errgroup.Group // side by side: with 100,000 bans the kernel's list alone takes 2 s
-	read.Go(func() (err error) {
-		if stored, err = d.openStore(cfg); err != nil {
-			return fmt.Errorf("the state: %w", err)
-		}
-		return nil
-	})
-	read.Go(func() (err error) {
-		if found.bans, err = d.fw.Elements(firewall.Ban); err != nil {
-			return fmt.Errorf("the kernel's firewall: %w", err)
-		}
-		return nil
-	})
-	if err := read.Wait(); err != nil {
-		return err
+	stored, err := d.openStore(cfg)
+	if err != nil {
+		return fmt.Errorf("the state: %w", err)
 	}
 	var pbxs []string
 	for _, a := range cfg.Asterisk {
 		pbxs = append(pbxs, a.Name)
 	}
-	n, err := d.judge.adopt(d.fw, cfg.Policy, found, stored, pbxs)
-	if err != nil {
+	if err := d.judge.begin(d.fw, cfg.Policy.Mode, stored, pbxs); err != nil {
 		return fmt.Errorf("the kernel's firewall: %w", err)
-	}
-	if n > 0 {
-		d.log.Info("bans of before stay in force", "bans", n)
 	}
 	for _, a := range stored.Allow {
 		if a.Host != "" {
 			d.known.add(a.Host)
 		}
 	}
-	first, built := true, make(chan struct{})
-	d.built = built
+	begun, first := make(chan struct{}), true
+	d.begun, d.built = begun, make(chan struct{})
 	d.writer = firewall.NewWriter(d.fw, d.judge.desired, firewall.WriterConfig{
 		Log: d.log,
 		Rebuilt: func(cause string) {
@@ -85,16 +64,17 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 				d.rebuilt(cause)
 			}
 			if first {
-				close(built)
+				close(begun)
 			}
 			first = false
 		},
-		Found: found.bans, FoundAt: found.asked,
 		Sample:  d.judge.sampled,
 		Sampled: d.kernel.sampled,
 	})
 	d.judge.writer = d.writer
-	return nil
+	d.restorer = newRestorer(d, cfg.Policy.Mode)
+	d.tasks = append(d.tasks, d.restorer)
+	return d.restorer.begin()
 }
 
 // TableConfig is the kernel's table that a configuration asks for, in the namespace of a file descriptor, 0 for the

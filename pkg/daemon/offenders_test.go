@@ -61,10 +61,17 @@ func (b *books) open(kernel []firewall.Element) {
 	log := slog.New(slog.DiscardHandler)
 	j := &judge{clock: newClock(time.Now()), log: log, engine: engine.New(b.cfg.Policy)}
 	b.d = &Daemon{log: log, judge: j, known: &known{judge: j}}
-	asked := j.clock.now()
 	state, err := b.d.openStore(&b.cfg)
 	if err == nil {
-		_, err = j.adopt(firewall.NewDryRun(func(string) {}), b.cfg.Policy, kernelBans{bans: kernel, asked: asked}, state, []string{"pbx1"})
+		err = j.begin(firewall.NewDryRun(func(string) {}), b.cfg.Policy.Mode, state, []string{"pbx1"})
+	}
+	if err == nil {
+		err = b.d.store.WalkBans(context.Background(), j.clock.now(), func(bans []store.Ban, offenders []store.Offender) error {
+			j.restore(bans, offenders)
+			return nil
+		})
+		j.adopt(kernel, false)
+		j.settled()
 	}
 	if err != nil {
 		b.fail("%v", err)

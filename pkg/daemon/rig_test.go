@@ -40,6 +40,7 @@ type rig struct {
 	stop      func()
 
 	stopServer func()
+	patience   time.Duration // of the start
 }
 
 func newRig(t *testing.T, change ...func(*policy.Config)) *rig {
@@ -85,7 +86,7 @@ func (r *rig) serve(address string) {
 func (r *rig) start() {
 	r.t.Helper()
 	d, err := New(Options{
-		Config: r.cfg, NetNS: r.space.FD(), Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Version: "test",
+		Config: r.cfg, NetNS: r.space.FD(), patience: r.patience, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Version: "test",
 		OnDecision: func(d engine.Decision) {
 			r.mu.Lock()
 			r.decisions = append(r.decisions, d)

@@ -186,11 +186,19 @@ func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]str
 }
 
 // Adopt takes over a ban that was found in the kernel at start, unless it would hit somebody who is exempt by now. Allow
-// and Protect come first.
+// and Protect come first. Of a ban that is known, the kernel's own element says how long it lasts; one that lasts more than
+// a second longer is another ban, of which nothing else was saved.
 func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
 	e.advance(now)
 	p = cleaned(p)
-	if until.UnixNano() <= e.now || e.bans[p] != nil || e.pointless(p) {
+	if until.UnixNano() <= e.now || e.pointless(p) {
+		return
+	}
+	if have := e.bans[p]; have != nil && have.until > e.now && (have.observed || until.UnixNano() <= have.until+second) {
+		if !have.observed && until.UnixNano() < have.until {
+			have.until = until.UnixNano()
+			e.timers.set(have.until, p, endOfBan)
+		}
 		return
 	}
 	b := &ban{prefix: p, since: e.now, until: until.UnixNano(), reason: Adopted, proven: true, number: 1}

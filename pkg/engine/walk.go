@@ -67,6 +67,16 @@ func (e *Engine) BanView(now time.Time, p netip.Prefix) (BanView, bool) {
 	return e.viewBan(b, false), true
 }
 
+// Left returns for how long exactly a prefix is banned, if it is and the ban is enforced.
+func (e *Engine) Left(now time.Time, p netip.Prefix) (time.Duration, bool) {
+	e.advance(now)
+	b := e.bans[cleaned(p)]
+	if b == nil || b.observed || b.until <= e.now {
+		return 0, false
+	}
+	return time.Duration(b.until - e.now), true
+}
+
 // TrustWalk is the place of somebody who goes through all trusted sources a few at a time. Close it.
 type TrustWalk struct {
 	next func() (key, *trust, bool)

@@ -49,6 +49,9 @@ type Change struct {
 	Timeout time.Duration
 	// Remove takes the prefix out. Taking out what is not there is no error.
 	Remove bool
+	// Known says that the kernel most likely has the prefix already, as after
+	// a restart: it is written in the way that does not fail then.
+	Known bool
 
 	// until is when the change ends, set by the Writer, so that waiting in
 	// its queue makes no ban longer.

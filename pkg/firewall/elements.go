@@ -62,6 +62,7 @@ type op struct {
 	set    setID
 	remove bool
 	held   bool
+	known  bool
 	key    netip.Addr
 	until  time.Time
 	hash   uint32 // see present
@@ -118,7 +119,7 @@ func (t *Table) planned(changes []Change) (*plan, error) {
 		// What ended while it waited is as good as removed.
 		gone := c.Remove || over(end, p.now)
 		removes = removes || gone
-		p.hashed = append(p.hashed, op{set: id, remove: gone, held: c.held && !gone, key: prefix.Addr(), until: end})
+		p.hashed = append(p.hashed, op{set: id, remove: gone, held: c.held && !gone, known: c.Known, key: prefix.Addr(), until: end})
 	}
 	if removes {
 		p.hashed = lastOps(p.hashed)
@@ -270,7 +271,7 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 			e.timeout = max(time.Millisecond, o.until.Sub(p.now))
 			switch may := t.present.note(o.hash, o.until, p.now); {
 			case o.held:
-			case may || cautious:
+			case may || cautious || o.known:
 				w.again = append(w.again, e)
 				weight += 3 * e.weight()
 			default:

@@ -137,6 +137,10 @@ func NewWriter(fw Firewall, desired func() []Change, cfg WriterConfig) *Writer {
 	}
 }
 
+// Found says what the table holds, as listed at a time, where that was not
+// known yet when the Writer was made. It comes before Run.
+func (w *Writer) Found(list []Element, at time.Time) { w.cfg.Found, w.cfg.FoundAt = list, at }
+
 // Submit hands changes over and returns at once. done, which may be nil, is
 // called once: after the kernel has committed all of them, or with the reason
 // why one could not be done. It runs on the Writer's goroutine and must be

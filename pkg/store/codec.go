@@ -270,6 +270,16 @@ func (d *decoder) prefix() netip.Prefix {
 	return p
 }
 
+// banSince reads only when a ban began, in ns, and checks nothing: it is to put records into their order.
+func banSince(value []byte) int64 {
+	d := decoder{b: value}
+	d.take(1)
+	if size := d.take(1); size != nil {
+		d.take(uint64(size[0]))
+	}
+	return d.varint()
+}
+
 func decodeBan(key string, value []byte, w words) (b Ban, err error) {
 	d, err := open(kindBan, key, value, w)
 	if err != nil {

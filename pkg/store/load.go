@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -33,6 +34,15 @@ type State struct {
 // days. Where the clock was set back since a record was made, the record ends no later than it would have if made now:
 // nobody is kept out for longer than was decided. What was Put but is not saved yet is not in it.
 func (s *Store) Load(ctx context.Context, now time.Time) (State, error) {
+	return s.load(ctx, now, kinds[:]...)
+}
+
+// LoadCustomers is Load of what spares customers alone: trust, the allow list and graces. WalkBans has the rest.
+func (s *Store) LoadCustomers(ctx context.Context, now time.Time) (State, error) {
+	return s.load(ctx, now, kindTrust, kindAllow, kindGrace)
+}
+
+func (s *Store) load(ctx context.Context, now time.Time, kinds ...kind) (State, error) {
 	l := loader{s: s, now: now, words: make(words)}
 	err := s.read(func(tx *bbolt.Tx) error {
 		for _, k := range kinds {
@@ -55,17 +65,121 @@ func (s *Store) Load(ctx context.Context, now time.Time) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
+	l.report()
+	return l.state, nil
+}
+
+// report counts what cannot be read, and has what is over removed.
+func (l *loader) report() {
+	s := l.s
 	s.mu.Lock()
 	s.stats.Damaged += uint64(l.state.Damaged)
 	if !s.o.ReadOnly && !s.ended {
-		s.stale, s.staleAt = l.stale, now
+		s.stale, s.staleAt = append(s.stale, l.stale...), l.now
 	}
 	s.mu.Unlock()
 	if l.state.Damaged > 0 {
 		s.log.Error("some records of the state file are damaged and left out", "file", s.path, "records", l.state.Damaged, "first", l.err)
 	}
 	signal(s.wake)
-	return l.state, nil
+}
+
+// pieceBans is how many records are handed over at a time.
+const pieceBans = 128
+
+// WalkBans calls each with what Load returns of bans, the oldest first, and of offenders, a piece at a time: hundreds of
+// thousands take no more memory than a few. Nothing is locked meanwhile. A piece is good until each returns. An error of
+// each ends it.
+func (s *Store) WalkBans(ctx context.Context, now time.Time, each func([]Ban, []Offender) error) error {
+	l := loader{s: s, now: now, words: make(words)}
+	order, err := s.bansByAge(ctx)
+	if err != nil {
+		return err
+	}
+	hand := func() error {
+		defer func() { l.state.Bans, l.state.Offenders = l.state.Bans[:0], l.state.Offenders[:0] }()
+		if len(l.state.Bans)+len(l.state.Offenders) == 0 {
+			return ctx.Err()
+		}
+		return cmp.Or(ctx.Err(), each(l.state.Bans, l.state.Offenders))
+	}
+	for part := range slices.Chunk(order, pieceBans) {
+		err := s.read(func(tx *bbolt.Tx) error {
+			b, err := bucketOf(tx, kindBan)
+			if err != nil {
+				return err
+			}
+			for _, r := range part {
+				if value := b.Get([]byte(r.key)); value != nil {
+					l.add(kindBan, r.key, value)
+				}
+			}
+			return nil
+		})
+		if err == nil {
+			err = hand()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for next, more := []byte{}, true; more; {
+		err := s.read(func(tx *bbolt.Tx) error {
+			more = false
+			b, err := bucketOf(tx, kindOffender)
+			if err != nil {
+				return err
+			}
+			c := b.Cursor()
+			n := 0
+			for key, value := c.Seek(next); key != nil; key, value = c.Next() {
+				if n++; n > pieceBans {
+					next, more = bytes.Clone(key), true
+					return nil
+				}
+				l.add(kindOffender, string(key), value)
+			}
+			return nil
+		})
+		if s.none() {
+			more = false
+		}
+		if err == nil {
+			err = hand()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	l.report()
+	return nil
+}
+
+// dated is where a ban is, and when it began.
+type dated struct {
+	since int64
+	key   string
+}
+
+// bansByAge returns the keys of all bans, the oldest first.
+func (s *Store) bansByAge(ctx context.Context) (order []dated, err error) {
+	err = s.read(func(tx *bbolt.Tx) error {
+		b, err := bucketOf(tx, kindBan)
+		if err != nil {
+			return err
+		}
+		order = make([]dated, 0, min(b.Inspect().KeyN, 1<<20))
+		c := b.Cursor()
+		for key, value := c.First(); key != nil; key, value = c.Next() {
+			if len(order)%1024 == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			order = append(order, dated{banSince(value), string(key)})
+		}
+		return nil
+	})
+	slices.SortStableFunc(order, func(a, b dated) int { return cmp.Compare(a.since, b.since) })
+	return order, err
 }
 
 // read runs a reading transaction, of nothing where there is no file.

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -182,5 +184,57 @@ func TestChangesOfRecordsWithSimilarNamesAreApart(t *testing.T) {
 	mustPut(t, s, all...)
 	if n := s.Stats().Pending; n != len(all) {
 		t.Errorf("%d changes wait, want %d", n, len(all))
+	}
+}
+
+// What is handed over in pieces is what Load returns at once, the oldest ban first, also where records go meanwhile.
+func TestBansComeInPiecesOldestFirst(t *testing.T) {
+	path := statePath(t)
+	const n = 1000
+	var changes []Change
+	for i := range n {
+		b := sampleBan(i, 2)
+		b.Since = start.Add(-time.Duration(i*7919%n) * time.Second)
+		changes = append(changes, PutBan(b))
+	}
+	for i := range 300 {
+		changes = append(changes, PutOffender(Offender{Source: host(5000 + i), Bans: 3, Last: start.Add(-time.Hour)}))
+	}
+	changes = append(changes, PutTrust(Trust{Source: host(1), Since: start, Until: start.Add(time.Hour), Last: start, Accounts: []string{"201"}}))
+	save(t, path, changes...)
+	s, _ := mustOpen(t, path, Options{Counts: countsInTests})
+	want := mustLoad(t, s, start)
+	var bans []Ban
+	var offenders []Offender
+	err := s.WalkBans(t.Context(), start, func(some []Ban, more []Offender) error {
+		if len(some) > pieceBans || len(more) > pieceBans {
+			t.Fatalf("a piece of %d and %d", len(some), len(more))
+		}
+		bans, offenders = append(bans, some...), append(offenders, more...)
+		return nil
+	})
+	if err != nil || len(bans) != n || len(want.Bans) != n || !reflect.DeepEqual(worst(offenders), worst(want.Offenders)) {
+		t.Fatalf("%d bans of %d, %d offenders of %d, %v", len(bans), n, len(offenders), len(want.Offenders), err)
+	}
+	for i := 1; i < len(bans); i++ {
+		if bans[i].Since.Before(bans[i-1].Since) {
+			t.Fatalf("ban %d is older than the one before", i)
+		}
+	}
+	slices.SortFunc(bans, func(a, b Ban) int { return a.Prefix.Addr().Compare(b.Prefix.Addr()) })
+	slices.SortFunc(want.Bans, func(a, b Ban) int { return a.Prefix.Addr().Compare(b.Prefix.Addr()) })
+	if !reflect.DeepEqual(bans, want.Bans) {
+		t.Error("the bans are not those of Load")
+	}
+	if state, err := s.LoadCustomers(t.Context(), start); err != nil || len(state.Trust) != 1 || len(state.Bans)+len(state.Offenders) != 0 {
+		t.Errorf("%+v, %v", state, err)
+	}
+	enough := errors.New("enough")
+	if err := s.WalkBans(t.Context(), start, func([]Ban, []Offender) error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("%v", err)
+	}
+	none, _ := mustOpen(t, statePath(t), Options{ReadOnly: false})
+	if err := none.WalkBans(t.Context(), start, func([]Ban, []Offender) error { return enough }); err != nil {
+		t.Errorf("an empty file: %v", err)
 	}
 }
