@@ -43,7 +43,7 @@ func (d *Daemon) listen(cfg *policy.Config) error {
 			d.tasks = append(d.tasks, behind{d.page, d.built}) // it reads all of history, while bans wait for the kernel
 			handler = d.pages(d.page.Handler())
 		}
-		d.tasks = append(d.tasks, &metricsServer{listener: l, handler: handler})
+		d.tasks = append(d.tasks, &metricsServer{listener: newGuests(l, d.log), handler: attended(handler)})
 	}
 	return nil
 }
@@ -55,7 +55,7 @@ func (d *Daemon) pages(page http.Handler) http.Handler {
 		Registry: d.counts.Registry, MaxRequestsInFlight: 4, Timeout: 10 * time.Second,
 	}))
 	if page != nil {
-		mux.Handle("/", page)
+		mux.Handle("/", atMost(maxPageGuests, page))
 		return mux
 	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
@@ -76,7 +76,7 @@ func (m *metricsServer) String() string { return "metrics at " + m.listener.Addr
 // Run serves until ctx ends.
 func (m *metricsServer) Run(ctx context.Context) error {
 	srv := &http.Server{Handler: m.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
+		WriteTimeout: 30 * time.Second, IdleTimeout: guestIdle, MaxHeaderBytes: 16 << 10, ConnContext: withGuest}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(m.listener) }()
 	select {
