@@ -116,6 +116,15 @@ func (e *Error) general() []string {
 	return []string{"[general]", "enabled = yes", "bindaddr = " + host, "port = " + port}
 }
 
+// whoIsThere is a command that lists the connections to the port.
+func (e *Error) whoIsThere() string {
+	port := "5038"
+	if _, p, err := net.SplitHostPort(e.Address); err == nil {
+		port = p
+	}
+	return "ss -tn sport = :" + port
+}
+
 // explain returns what happened, what to do, and lines for manager.conf.
 func (e *Error) explain() (what, advice string, conf []string) {
 	const inConf = "put in manager.conf"
@@ -148,8 +157,9 @@ func (e *Error) explain() (what, advice string, conf []string) {
 		case StageTLS:
 			return "connection " + cause + " during the TLS handshake", "see Asterisk's log for the reason; check the certificate file; " + inConf, e.general()
 		case StageGreet:
-			return "connection " + cause + " before the greeting: too many sessions wait for a login, a proxy or firewall refuses this machine, or Asterisk is stopping",
-				inConf, []string{"[general]", "authlimit = 50"}
+			return "connection " + cause + " before the greeting: as many sessions as authlimit allows (50) wait for a login, perhaps a stranger's, " +
+					"or a proxy or firewall refuses this machine, or Asterisk is stopping",
+				"see who is connected (" + e.whoIsThere() + "), shut strangers out, and " + inConf, append(e.general(), "authlimit = 500")
 		case StageLogin:
 			return "connection " + cause + " before the login was answered: an access list, authtimeout, or Asterisk is stopping",
 				inConf, append([]string{"[general]", "authtimeout = 30"}, e.user("permit = <address of this machine>/32")...)

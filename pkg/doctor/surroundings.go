@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -79,36 +81,66 @@ func (e *exam) outside() []netip.Addr {
 
 // boundTo tries AMI at the addresses that others can reach. A connection that ends before a login is no security event.
 func (e *exam) boundTo(ctx context.Context, s subject, a policy.Asterisk, outside []netip.Addr, port string) {
-	var open []string
+	var open, full []string
 	for _, addr := range outside {
-		if manager(ctx, net.JoinHostPort(addr.String(), port), a.TLS.Enabled) {
+		switch manager(ctx, net.JoinHostPort(addr.String(), port), a.TLS.Enabled) {
+		case answers:
 			open = append(open, addr.String())
+		case hangsUp:
+			full = append(full, addr.String())
 		}
 	}
-	if len(open) == 0 {
-		s.ok(bound, "AMI is not reachable from other machines")
-		return
+	setting, own := "bindaddr", "127.0.0.1"
+	if a.TLS.Enabled {
+		setting, own = "tlsbindaddr", net.JoinHostPort("127.0.0.1", port)
 	}
-	s.warn(bound, "put in manager.conf:\n[general]\nbindaddr = 127.0.0.1\nand then run: asterisk -rx \"manager reload\"",
-		"AMI listens on %s too: unless another firewall is before it, strangers can try passwords, and 50 idle connections lock everybody out", strings.Join(open, ", "))
+	fix := "put in manager.conf:\n[general]\n" + setting + " = " + own + "\nand then run: asterisk -rx \"manager reload\"\n" +
+		"If another machine needs it, in each user's section: deny = 0.0.0.0/0.0.0.0 and permit = that machine's address, and let a firewall shut out the others"
+	switch {
+	case len(open) > 0:
+		s.warn(bound, fix, "AMI listens on %s too: unless another firewall is before it, strangers can try passwords, and 50 idle connections "+
+			"(authlimit) keep everybody out, after a restart Ringwall too", strings.Join(open, ", "))
+	case len(full) > 0:
+		s.warn(bound, fix, "AMI listens on %s too, and hangs up before it greets, as it does while 50 idle connections (authlimit) wait for a login: "+
+			"whoever holds them keeps everybody out", strings.Join(full, ", "))
+	default:
+		s.ok(bound, "AMI is not reachable from other machines")
+	}
 }
 
-// manager reports whether an AMI answers there. With TLS nothing is said before the handshake, so the port has to do.
-func manager(ctx context.Context, address string, secure bool) bool {
+// reply is what comes of a connection to where an AMI may be.
+type reply int
+
+const (
+	silence reply = iota // nobody listens, or something else
+	answers
+	hangsUp // it ends the connection before a word (accept_thread in main/manager.c, where authlimit is reached)
+)
+
+// manager finds out whether an AMI answers there. With TLS nothing is said before the handshake, so the port has to do.
+func manager(ctx context.Context, address string, secure bool) reply {
 	d := net.Dialer{Timeout: probeTime}
 	c, err := d.DialContext(ctx, "tcp", address)
+	if errors.Is(err, syscall.ECONNRESET) { // thrown out before connect(2) returned
+		return hangsUp
+	}
 	if err != nil {
-		return false
+		return silence
 	}
 	defer func() { _ = c.Close() }()
 	if secure {
-		return true
+		return answers
 	}
 	const banner = "Asterisk Call Manager"
 	_ = c.SetReadDeadline(time.Now().Add(probeTime))
 	got := make([]byte, len(banner))
-	_, err = io.ReadFull(c, got)
-	return err == nil && string(got) == banner
+	switch n, err := io.ReadFull(c, got); {
+	case n == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+		return hangsUp
+	case err == nil && string(got) == banner:
+		return answers
+	}
+	return silence
 }
 
 // overHTTP looks for AMI over HTTP, where a stranger who cannot log in can still put a whole event of his own making into

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 func TestWhoAnswersAsHTTPManager(t *testing.T) {
@@ -56,11 +58,63 @@ func TestWhoAnswersAsHTTPManager(t *testing.T) {
 }
 
 func TestWhoAnswersAsManager(t *testing.T) {
-	if !manager(t.Context(), serve(t, amiserver.User{}), false) {
+	if manager(t.Context(), serve(t, amiserver.User{}), false) != answers {
 		t.Error("an AMI was not recognised")
 	}
-	if manager(t.Context(), speaker("220 mail\r\n")(t), false) || manager(t.Context(), closed(t), false) {
+	if manager(t.Context(), speaker("220 mail\r\n")(t), false) != silence || manager(t.Context(), closed(t), false) != silence {
 		t.Error("something else was")
+	}
+	if manager(t.Context(), hangup(t), false) != hangsUp {
+		t.Error("an AMI whose authlimit is reached was not recognised")
+	}
+}
+
+// hangup ends every connection before a word, as Asterisk does while as many sessions as authlimit allows wait for a login.
+func hangup(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = l.Close(); <-done })
+	return l.Addr().String()
+}
+
+// A full AMI is one that others can reach, though it greets nobody: after a restart Ringwall is kept out by it, too.
+func TestAnAMIThatGreetsNobodyIsNotTakenForUnreachable(t *testing.T) {
+	for name, row := range map[string]struct {
+		serve func(*testing.T) string
+		want  Result
+		words []string
+	}{
+		"open":   {func(t *testing.T) string { return serve(t, amiserver.User{}) }, Warn, []string{"authlimit", "after a restart Ringwall too", "bindaddr = 127.0.0.1"}},
+		"full":   {hangup, Warn, []string{"authlimit", "hangs up", "bindaddr = 127.0.0.1", "permit ="}},
+		"closed": {closed, OK, []string{"not reachable"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, port, err := net.SplitHostPort(row.serve(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := &exam{}
+			e.boundTo(t.Context(), e.on("pbx"), policy.Asterisk{}, []netip.Addr{netip.MustParseAddr(host)}, port)
+			list := of(e.list, bound)
+			if len(list) != 1 {
+				t.Fatalf("%+v", e.list)
+			}
+			is(t, list[0], row.want, row.words...)
+		})
 	}
 }
 
