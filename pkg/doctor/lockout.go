@@ -11,6 +11,8 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // machine lists this machine's addresses, which other checks need.
@@ -27,7 +29,41 @@ func (e *exam) machine(context.Context) {
 func (e *exam) lockout(ctx context.Context) {
 	s := e.on("")
 	e.ownProtected(ctx, s)
+	e.behindProxy(ctx, s)
 	e.sshPeer(ctx, s)
+}
+
+// behindProxy looks whether phones, or guessers, come to Asterisk from this machine's own addresses: then something here
+// hands their requests on, such as nginx before WebSocket, and Ringwall sees all of them as this machine, which it never bans.
+func (e *exam) behindProxy(ctx context.Context, s subject) {
+	if e.daemon == nil {
+		return
+	}
+	for _, addr := range append(e.outside(), netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()) {
+		x, err := e.client.Why(ctx, addr)
+		if err != nil || x.Allow == nil {
+			continue
+		}
+		accounts, failed, over := 0, 0, ""
+		if x.Trust != nil {
+			accounts = len(x.Trust.Accounts)
+		}
+		for _, ev := range x.Evidence {
+			if ev.Service == security.PJSIP.String() {
+				failed, over = failed+1, ev.Transport
+			}
+		}
+		if accounts < 2 && failed == 0 { // one may be a phone on this machine
+			continue
+		}
+		what := plural(accounts, "account logs in", "accounts log in")
+		if failed > 0 {
+			what += " and " + plural(failed, "request lately failed", "requests lately failed") + " (" + printable.String(over) + ")"
+		}
+		s.warn("proxy", "let the proxy itself limit who fails (nginx: limit_req and limit_conn by address), or let phones reach Asterisk's own port 8089; "+
+			"long random passwords for these accounts",
+			"from %s, this machine, %s: behind a proxy here nobody is judged, for Asterisk tells Ringwall the proxy's address alone", addr, what)
+	}
 }
 
 func (e *exam) ownProtected(ctx context.Context, s subject) {

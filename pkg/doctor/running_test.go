@@ -22,6 +22,7 @@ type told struct {
 	status  control.Status
 	banned  bool
 	allowed []engine.AllowView
+	why     map[netip.Addr]engine.Explanation
 }
 
 func (b told) Status(context.Context) (control.Status, error) { return b.status, nil }
@@ -29,6 +30,9 @@ func (b told) Status(context.Context) (control.Status, error) { return b.status,
 func (b told) Allowed(context.Context) ([]engine.AllowView, error) { return b.allowed, nil }
 
 func (b told) Why(_ context.Context, a netip.Addr) (engine.Explanation, error) {
+	if x, ok := b.why[a]; ok {
+		return x, nil
+	}
 	x := engine.Explanation{Address: a.String()}
 	if b.banned {
 		x.Ban = &engine.BanView{Prefix: a.String() + "/32"}
@@ -188,4 +192,35 @@ func TestADaemonThatCannotBeAsked(t *testing.T) {
 	defer cancel()
 	e.running(ctx)
 	is(t, one(t, e.list, "daemon"), Fail, "cannot be asked")
+}
+
+// Whoever comes through a proxy on this machine is judged by nobody: doctor says so, and of nobody else.
+func TestWhoComesThroughAProxyIsToldOf(t *testing.T) {
+	allow := &engine.AllowView{Prefix: "127.0.0.0/8", Origin: engine.OriginHost}
+	guess := engine.Evidence{Service: "PJSIP", Transport: "WS", Account: "201", Reason: engine.WrongPassword}
+	for name, row := range map[string]struct {
+		x    engine.Explanation
+		says []string
+	}{
+		"phones":            {engine.Explanation{Allow: allow, Trust: &engine.TrustView{Accounts: []string{"201", "202", "203"}}}, []string{"127.0.0.1", "3 accounts log in", "judged", "limit_req"}},
+		"guessers":          {engine.Explanation{Allow: allow, Evidence: []engine.Evidence{guess, guess}}, []string{"2 requests lately failed (WS)", "8089"}},
+		"a phone here":      {engine.Explanation{Allow: allow, Trust: &engine.TrustView{Accounts: []string{"201"}}}, nil},
+		"a manager's login": {engine.Explanation{Allow: allow, Evidence: []engine.Evidence{{Service: "AMI"}}}, nil},
+		"nobody":            {engine.Explanation{Allow: allow}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := asking(t, told{why: map[netip.Addr]engine.Explanation{netip.MustParseAddr("127.0.0.1"): row.x}})
+			e.client = &control.Client{Socket: e.cfg.Control.Socket}
+			e.daemon = &control.Status{}
+			e.behindProxy(t.Context(), e.on(""))
+			list := of(e.list, "proxy")
+			if row.says == nil {
+				if len(list) != 0 {
+					t.Errorf("%+v", list)
+				}
+				return
+			}
+			is(t, one(t, list, "proxy"), Warn, row.says...)
+		})
+	}
 }
