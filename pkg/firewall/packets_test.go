@@ -185,6 +185,26 @@ func TestScopeAllAndEmptyPortLists(t *testing.T) {
 	}
 }
 
+// What a ban means for a call that is up, as deploy/docs/security.md says it: the signalling ends, BYE too; audio only where
+// the whole source is shut out.
+func TestACallThatIsUpLosesItsSignalling(t *testing.T) {
+	for scope, audio := range map[Scope]bool{VoIP: true, All: false} {
+		w := newWire(t, func(c *Config) { c.Scope = scope })
+		sip, sipServer := w.udp(t, "10.99.0.66", 5060)
+		rtp, rtpServer := w.udp(t, "10.99.0.66", 10_000)
+		if !w.arrives(t, sip, sipServer, 400) || !w.arrives(t, rtp, rtpServer, 172) {
+			t.Fatal("there is no call")
+		}
+		apply(t, w.fw, ban("10.99.0.66", time.Hour))
+		if w.arrives(t, sip, sipServer, 400) {
+			t.Errorf("scope %v: a BYE arrives", scope)
+		}
+		if got := w.arrives(t, rtp, rtpServer, 172); got != audio {
+			t.Errorf("scope %v: audio arrives: %v", scope, got)
+		}
+	}
+}
+
 func TestFragmentsToOtherServicesPass(t *testing.T) {
 	w := newWire(t, nil)
 	for _, src := range []string{"10.99.0.66", "fd99::66"} {

@@ -82,6 +82,12 @@ func title(d engine.Decision, m *message.Message) string {
 	case engine.Unban:
 		return who + " is no longer banned"
 	case engine.Observe:
+		switch d.Reason {
+		case engine.Allowed:
+			return who + " attacks, but is on the allow list"
+		case engine.Protected:
+			return who + " looks like an attacker, but Asterisk knows it"
+		}
 		return who + " would be banned"
 	case engine.Trust:
 		return who + " is trusted"

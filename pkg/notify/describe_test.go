@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
@@ -98,5 +99,18 @@ func TestASummaryAddsUp(t *testing.T) {
 	if m.Count != 6 || len(m.Actions) != 2 || m.Actions[1].Count != 5 || !next.since.Equal(start) || len(m.Prefixes) != 3 ||
 		!strings.Contains(m.Text, "1 breach, 5 ban") || !strings.Contains(m.Text, "2026-01-02 03:04:05") {
 		t.Errorf("%+v", m)
+	}
+}
+
+// Who is never banned is not said to be about to be.
+func TestTheExemptWouldNotBeBanned(t *testing.T) {
+	d := engine.Decision{Action: engine.Observe, Reason: engine.Allowed, Source: netip.MustParseAddr("127.0.0.1"),
+		Prefix: netip.MustParsePrefix("127.0.0.1/32")}
+	if m := describe(d, "pbx"); m.Title != "Ringwall on pbx: 127.0.0.1 attacks, but is on the allow list" {
+		t.Errorf("%q", m.Title)
+	}
+	d.Reason = engine.Protected
+	if m := describe(d, "pbx"); m.Title != "Ringwall on pbx: 127.0.0.1 looks like an attacker, but Asterisk knows it" {
+		t.Errorf("%q", m.Title)
 	}
 }

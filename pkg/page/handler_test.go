@@ -398,3 +398,22 @@ func TestWhySaysWhatTheCommandSays(t *testing.T) {
 		}
 	}
 }
+
+// Somebody who guesses and is on the allow list is among the alarms of the day, for nobody bans him.
+func TestAnAllowedGuesserIsAnAlarm(t *testing.T) {
+	var w watch
+	at := time.Now()
+	d := engine.Decision{Time: at, Action: engine.Observe, Reason: engine.Allowed, Source: netip.MustParseAddr("127.0.0.1"),
+		Prefix: netip.MustParsePrefix("127.0.0.1/32"), PBX: "pbx1"}
+	w.add([]engine.Decision{d})
+	_, _, alarms := w.look(at)
+	if len(alarms) != 1 {
+		t.Fatalf("%+v", alarms)
+	}
+	if text := alarmText(alarms[0]); text != "somebody guesses from 127.0.0.1, which is on the allow list and therefore never banned" {
+		t.Errorf("%q", text)
+	}
+	if try := alarmTry(alarms[0]); !strings.Contains(try, "proxy") || strings.Contains(try, "database") {
+		t.Errorf("%q", try)
+	}
+}

@@ -220,6 +220,10 @@ func alarmText(d engine.Decision) string {
 		return "passwords are guessed" + from + ", which is trusted"
 	case engine.Targeted:
 		return "many sources guess the password of account " + account
+	case engine.Observe:
+		if d.Reason == engine.Allowed {
+			return "somebody guesses" + from + ", which is on the allow list and therefore never banned"
+		}
 	case engine.Tampering:
 		if d.Source.IsValid() {
 			return "a program" + from + " hides its requests from log readers: " + printable.String(d.Detail)
@@ -240,6 +244,9 @@ func alarmTry(d engine.Decision) string {
 	case engine.Tampering:
 		return "nobody is judged by such events; but look who can reach AMI, above all over HTTP (ringwall doctor)"
 	case engine.Observe:
+		if d.Reason == engine.Allowed {
+			return "ringwall why says by what it is allowed; where a proxy on this machine hands requests on, the proxy has to limit who fails (ringwall doctor)"
+		}
 		return "look at Asterisk first: a database, a changed password, a network; then: ringwall history --since 1h"
 	}
 	return ""
