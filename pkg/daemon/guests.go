@@ -125,12 +125,18 @@ func withGuest(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
+// atRest is http.Server.ConnState.
+func atRest(c net.Conn, state http.ConnState) {
+	if n, ok := c.(*guest); ok && state == http.StateIdle {
+		n.serving(false)
+	}
+}
+
 // attended notes who is being served.
 func attended(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if n, ok := r.Context().Value(guestKey{}).(*guest); ok {
-			n.serving(true)
-			defer n.serving(false)
+			n.serving(true) // until atRest: the answer may still be on its way when h returns
 		}
 		h.ServeHTTP(w, r)
 	})

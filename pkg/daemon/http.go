@@ -76,7 +76,7 @@ func (m *metricsServer) String() string { return "metrics at " + m.listener.Addr
 // Run serves until ctx ends.
 func (m *metricsServer) Run(ctx context.Context) error {
 	srv := &http.Server{Handler: m.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: 30 * time.Second, IdleTimeout: guestIdle, MaxHeaderBytes: 16 << 10, ConnContext: withGuest}
+		WriteTimeout: 30 * time.Second, IdleTimeout: guestIdle, MaxHeaderBytes: 16 << 10, ConnContext: withGuest, ConnState: atRest}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(m.listener) }()
 	select {

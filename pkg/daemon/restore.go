@@ -22,6 +22,7 @@ const (
 	maxLifted     = 1 << 16 // bans that end while others are brought back
 	maxWithin     = 1000    // of them, prefixes that persons let in
 	maxRounds     = 2       // through the kernel's list, where it was changed meanwhile
+	maxPause      = 100 * time.Millisecond
 	endsSoon      = 2 * time.Second
 )
 
@@ -42,6 +43,7 @@ type restorer struct {
 	open    int
 	found   []firewall.Element // while the start waits: what the kernel holds
 	asked   time.Time
+	paused  time.Time // last
 	adopted int
 }
 
@@ -171,7 +173,7 @@ type walker interface {
 }
 
 // list compares what the kernel has with what is known. While the list is read, bans are made and end, so that it may miss
-// some: then once more.
+// some: then once more, and also where it had something that was not known.
 func (r *restorer) list(ctx context.Context) error {
 	fw, ok := r.d.fw.(walker)
 	if !ok {
@@ -182,8 +184,10 @@ func (r *restorer) list(ctx context.Context) error {
 		return r.compare(ctx, list)
 	}
 	for range maxRounds {
+		before := r.adopted
+		r.found = nil
 		whole, err := fw.Walk(ctx, firewall.Ban, func(some []firewall.Element) error { return r.compare(ctx, some) })
-		if err != nil || whole {
+		if err != nil || whole && r.adopted == before {
 			return err
 		}
 	}
@@ -195,23 +199,27 @@ func (r *restorer) compare(ctx context.Context, some []firewall.Element) error {
 	if r.asked.IsZero() {
 		r.asked = time.Now()
 	}
-	began := time.Now()
+	now := time.Now()
 	changes, adopted, late := r.d.judge.adopt(some, r.observe)
 	r.adopted += adopted
-	if !late {
+	if !late { // the writer has not begun
 		for _, e := range some {
-			e.Remaining += began.Sub(r.asked) // as of then
+			e.Remaining += now.Sub(r.asked) // as of then
 			r.found = append(r.found, e)
 		}
+		return cmp.Or(ctx.Err(), r.d.fw.Apply(changes))
 	}
-	if err := r.submit(ctx, changes); err != nil || !late {
+	if err := r.submit(ctx, changes); err != nil {
 		return err
 	}
-	// The kernel takes long for a long list: leave the processor to others half of the time.
-	select {
-	case <-time.After(min(10*time.Millisecond, time.Since(began))):
-	case <-ctx.Done():
+	// The kernel takes long for each piece of a long list: leave the processor to others half of the time.
+	if !r.paused.IsZero() {
+		select {
+		case <-time.After(min(maxPause, now.Sub(r.paused))):
+		case <-ctx.Done():
+		}
 	}
+	r.paused = time.Now()
 	return ctx.Err()
 }
 

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -59,17 +60,22 @@ func (r *rig) behind(change func(*firewall.Table) error) {
 	}
 }
 
-// kernelBans lists the bans in the kernel.
+// kernelBans lists the bans in the kernel, again and again until two lists are the same: one that is made while the kernel
+// resizes its hash tables lacks some.
 func (r *rig) kernelBans() map[netip.Prefix]firewall.Element {
 	r.t.Helper()
-	list, err := r.d.fw.Elements(firewall.Ban)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	m := make(map[netip.Prefix]firewall.Element)
-	for _, e := range list {
-		m[e.Prefix] = e
-	}
+	var m, before map[netip.Prefix]firewall.Element
+	r.until("the kernel's list is the same twice", func() bool {
+		list, err := r.d.fw.Elements(firewall.Ban)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		m, before = make(map[netip.Prefix]firewall.Element), m
+		for _, e := range list {
+			m[e.Prefix] = e
+		}
+		return before != nil && maps.EqualFunc(m, before, func(a, b firewall.Element) bool { return a.Prefix == b.Prefix })
+	})
 	return m
 }
 

@@ -108,7 +108,7 @@ func TestWhatMayBeInTheKernelIsRememberedUntilItsEnd(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	note := func(a netip.Addr, until time.Time) bool { return p.note(p.hash(ban4, a), until, now) }
 	ends := make(map[netip.Addr]time.Time)
-	wrong := 0 // nearly never: 31 bits of a hash tell the elements apart
+	wrong, forgotten := 0, 0 // nearly never: 31 bits of a hash tell the elements apart
 	for range 200_000 {
 		now = now.Add(time.Duration(r.IntN(int(20 * time.Millisecond))))
 		a := netip.AddrFrom4([4]byte{10, byte(r.IntN(4)), byte(r.Uint32()), byte(r.Uint32())})
@@ -119,8 +119,8 @@ func TestWhatMayBeInTheKernelIsRememberedUntilItsEnd(t *testing.T) {
 		default:
 			until := now.Add(time.Duration(r.IntN(int(10 * time.Minute))))
 			may := note(a, until)
-			if ok && end.After(now) && !may {
-				t.Fatalf("%v is in the kernel until %v, and forgotten at %v", a, end, now)
+			if ok && end.After(now) && !may { // with another that has the same hash
+				forgotten++
 			}
 			if may && (!ok || end.Add((slack+1)*time.Second).Before(now)) {
 				wrong++
@@ -131,6 +131,9 @@ func TestWhatMayBeInTheKernelIsRememberedUntilItsEnd(t *testing.T) {
 	places := 0
 	for i := range p.parts {
 		places += len(p.parts[i].places)
+	}
+	if forgotten > 20 {
+		t.Errorf("%d elements that are in the kernel were forgotten", forgotten)
 	}
 	if wrong > 20 {
 		t.Errorf("%d elements that were not there are taken for some that were", wrong)
