@@ -1,5 +1,5 @@
-// Package clock is for tests that compare what they do with what others do, while deploy/test has them, and every program
-// made with Go, run years later (command later).
+// Package clock is for tests that compare what they do with what others do, while deploy/test has them, and every
+// program made with Go, run years later (command later).
 package clock
 
 import (
@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kernel returns the time of the kernel, which is that of Asterisk, fail2ban and everything else that is not made with Go.
+// Kernel returns the time of the kernel, which is that of Asterisk, fail2ban and everything else that is not made with
+// Go.
 func Kernel() time.Time {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {

@@ -30,7 +30,8 @@ func expiring(name string, content []byte, now time.Time) (out []string) {
 	certificate := func(der []byte) error {
 		c, err := x509.ParseCertificate(der)
 		if err == nil && c.NotAfter.Before(now.Add(enough)) {
-			out = append(out, fmt.Sprintf("%s: the certificate of %q expires on %s", name, c.Subject, c.NotAfter.Format(time.DateOnly)))
+			out = append(out, fmt.Sprintf("%s: the certificate of %q expires on %s", name, c.Subject,
+				c.NotAfter.Format(time.DateOnly)))
 		}
 		return err
 	}

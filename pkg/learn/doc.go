@@ -22,7 +22,7 @@
 // Where Asterisk does not let us see the endpoint (write = reporting), a public address counts, a private one
 // (RFC 1918, RFC 6598, RFC 4193) does not: it is most likely the inside of a customer's NAT. Host names in contacts are
 // never looked up, contacts with a Path are reached through a proxy and are not counted, and one endpoint has at most
-// [Config].MaxPerEndpoint addresses.
+// [Config].MaxPerEndpoint addresses. Contacts expire by Asterisk's clock, which is asked for where it seems to differ.
 //
 // # Hostile replies
 //

@@ -3,10 +3,10 @@
 //	go run ./deploy/clock/later -years 10 DIR
 //	GOFLAGS=-overlay=DIR/overlay.json go test ./...
 //
-// DIR gets copies of a few files of Go's standard library, in which time.Now is that much later, and so are the times of
-// files, as on a machine whose clock is; and overlay.json, which has go put them in the places of the originals (go help
-// build, -overlay). The installation of Go stays as it is. The monotonic clock and the bubbles of testing/synctest are as
-// ever. Programs that are not made with Go keep the kernel's time.
+// DIR gets copies of a few files of Go's standard library, in which time.Now is that much later, and so are the times
+// of files, as on a machine whose clock is; and overlay.json, which has go put them in the places of the originals (go
+// help build, -overlay). The installation of Go stays as it is. The monotonic clock and the bubbles of testing/synctest
+// are as ever. Programs that are not made with Go keep the kernel's time.
 package main
 
 import (
@@ -87,7 +87,8 @@ func write(goroot, dir string, years int) error {
 			return err
 		}
 		if n := strings.Count(string(b), e.from); n != 1 {
-			return fmt.Errorf("%s has this %d times, not once, so its copy would not be what is wanted; adapt edits() to this Go:\n%s", from, n, e.from)
+			return fmt.Errorf("%s has this %d times, not once, so its copy would not be what is wanted; "+
+				"adapt edits() to this Go:\n%s", from, n, e.from)
 		}
 		text := strings.Replace(string(b), e.from, fmt.Sprintf(e.to, int64(years)*int64(year/time.Second)), 1)
 		to := filepath.Join(dir, strings.ReplaceAll(strings.TrimPrefix(e.file, "src/"), "/", "_"))
