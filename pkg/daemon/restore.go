@@ -274,7 +274,8 @@ func (j *judge) restore(bans []store.Ban, offenders []store.Offender) (changes [
 	for i := range state.Bans {
 		p := state.Bans[i].Prefix
 		if left, ok := j.engine.Left(now, p); ok {
-			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: p, Timeout: max(left, firewall.MinTimeout), Known: true})
+			left = max(left, firewall.MinTimeout)
+			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: p, Timeout: left, Known: true})
 		}
 	}
 	return changes

@@ -100,7 +100,10 @@ func TestBansOfBeforeComeBackWhileAttackersAreJudged(t *testing.T) {
 	r.start()
 	r.attack(attacker)
 	r.await(engine.Ban, "203.0.113.66/32")
-	r.until("the new attacker is in the kernel", func() bool { _, ok := r.kernelBans()[netip.MustParsePrefix("203.0.113.66/32")]; return ok })
+	r.until("the new attacker is in the kernel", func() bool {
+		_, ok, err := r.d.fw.Has(firewall.Ban, netip.MustParsePrefix("203.0.113.66/32"))
+		return ok && err == nil
+	})
 	r.restored()
 	r.until("all is in force", func() bool { return r.d.kernelError() == nil })
 	bans, err := r.client.Bans(t.Context(), control.BanFilter{})
@@ -190,7 +193,9 @@ func TestWhatWasLiftedIsNotBroughtBack(t *testing.T) {
 	var l lifted
 	l.add(numbered(1))
 	l.within = append(l.within, netip.MustParsePrefix("32.0.2.0/24"))
-	for p, want := range map[string]bool{"32.0.0.1/32": true, "32.0.0.2/32": false, "32.0.2.9/32": true, "32.0.0.0/16": true, "32.0.3.0/24": false} {
+	for p, want := range map[string]bool{
+		"32.0.0.1/32": true, "32.0.0.2/32": false, "32.0.2.9/32": true, "32.0.0.0/16": true, "32.0.3.0/24": false,
+	} {
 		if l.has(netip.MustParsePrefix(p)) != want {
 			t.Errorf("%s: %v", p, !want)
 		}

@@ -39,7 +39,9 @@ func (w *BanWalk) step(e *Engine, n int, each func(*ban) bool) (more bool) {
 
 // WalkBans appends up to n of the bans that overlap a prefix, or of all where it is not valid, to out, and says whether
 // there is more to walk through. However many bans there are, it takes a time that depends on n alone.
-func (e *Engine) WalkBans(now time.Time, w *BanWalk, n int, within netip.Prefix, evidence bool, out []BanView) ([]BanView, bool) {
+func (e *Engine) WalkBans(
+	now time.Time, w *BanWalk, n int, within netip.Prefix, evidence bool, out []BanView,
+) ([]BanView, bool) {
 	e.advance(now)
 	if within.IsValid() && within.IsSingleIP() { // without a look at the others
 		for _, b := range e.overlappingBans(cleaned(within)) {
@@ -87,7 +89,7 @@ type TrustWalk struct {
 // while each is met once. It takes a time that depends on n alone.
 func (e *Engine) WalkTrust(now time.Time, w *TrustWalk, n int, out []TrustView) ([]TrustView, bool) {
 	e.advance(now)
-	if w.next == nil { // a map may change while it is walked through (The Go Programming Language Specification, For statements)
+	if w.next == nil { // a map may change while it is walked through (Go's specification, For statements)
 		w.next, w.stop = iter.Pull2(maps.All(e.trusts))
 	}
 	for range n {
