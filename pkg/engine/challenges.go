@@ -31,7 +31,7 @@ func (c *call) challenge() {
 		return
 	}
 	if c.ev.Account != unknown {
-		if c.cfg.Challenges.Accounts <= 0 || c.trust() != nil {
+		if c.cfg.Challenges.Accounts <= 0 || c.trust() != nil || c.worksHere(c.account()) { // whose name is known there
 			return
 		}
 		id := c.id(forChallenged, c.key, c.name())

@@ -344,18 +344,23 @@ func (c *call) strangerFails(id uint64, w float64, r repeat) {
 	perMinute, burst := c.cfg.Misconfigured.PerMinute, c.cfg.Misconfigured.Burst
 	more := c.sources.details(s)
 	pair := c.pair(id)
-	more.failing.add(c.now, c.name(), c.bitOf(c.ev.Account))
-	many := more.failing.count() > c.cfg.Misconfigured.Accounts
-	more.pace.leak(c.now, perMinute)
-	stubborn := pair.stubborn(c.now) && more.pace.phone(burst) && !many
+	here := c.worksHere(id)
+	p, many := &more.pace, false
+	p.leak(c.now, perMinute)
+	if here {
+		p = &pair.pace // an office that was closed for the weekend has as many phones as before
+	} else {
+		more.failing.add(c.now, c.name(), c.bitOf(c.ev.Account))
+		many = more.failing.count() > c.cfg.Misconfigured.Accounts
+	}
+	stubborn := pair.stubborn(c.now) && p.phone(burst) && !many
 	since := pair.first
-	if c.tolerates(&more.pace, &pair.pace, r, burst) {
+	if c.tolerates(p, &pair.pace, r, burst) {
 		return
 	}
 	pair.proven = pair.proven || c.proven
 	attack := c.accountGuessed(id)
 	if t := c.trusts[c.key]; t != nil {
-		_, here := t.good[id]
 		if c.rushes(t, here, &pair.failures); here {
 			c.mayBeStorm(t, id, &pair.failures)
 		}
@@ -363,18 +368,20 @@ func (c *call) strangerFails(id uint64, w float64, r repeat) {
 	c.widen(w)
 	old := stubborn && attack != nil && since < seconds(attack.suspectedAt)
 	switch {
+	case here: // whoever else guesses it
+		c.atPace(p, &pair.failures, burst, noteKnownHere, w, r)
 	case attack != nil && attack.targeted > c.now && !stubborn:
 		c.charge(max(w, c.cfg.Threshold-float64(s.score)), Distributed, noteTargeted)
 	case attack != nil && attack.suspected > c.now && !old:
 		// What was spared before stays so: that somebody is attacked makes nobody's mistakes of before guesses.
-		c.charge(w*max(float64(more.pace.copied), 1), WrongPassword, noteSuspected)
-		more.pace.copied = 0
+		c.charge(w*max(float64(p.copied), 1), WrongPassword, noteSuspected)
+		p.copied = 0
 	case many:
-		c.charge(w*more.pace.release(r), WrongPassword, noNote)
+		c.charge(w*p.release(r), WrongPassword, noNote)
 	case c.roams(id):
-		c.atPace(&more.pace, &pair.failures, burst+c.cfg.Roaming.Guesses, noteRoaming, w, r)
+		c.atPace(p, &pair.failures, burst+c.cfg.Roaming.Guesses, noteRoaming, w, r)
 	default:
-		c.atPace(&more.pace, &pair.failures, burst, notePace, w, r)
+		c.atPace(p, &pair.failures, burst, notePace, w, r)
 	}
 }
 
