@@ -120,6 +120,20 @@ func TestAttackers(t *testing.T) {
 			}
 			w.rounds(30, time.Minute, "192.0.2.81", "201").wantNever("192.0.2.81")
 		}},
+		{"an old phone while a botnet guesses its account all day", nil, func(w *world) {
+			w.rounds(5, time.Minute, "192.0.2.81", "201")
+			for i := range 24 * 30 {
+				w.crack(1, host(i), "201", tcp).rounds(2, time.Minute, "192.0.2.81", "201")
+			}
+			w.wantNever("192.0.2.81")
+		}},
+		{"an old phone while somebody forges guesses of its account all day", nil, func(w *world) {
+			w.rounds(5, time.Minute, "192.0.2.81", "201")
+			for i := range 24 * 30 {
+				w.crack(1, host(i), "201").rounds(2, time.Minute, "192.0.2.81", "201")
+			}
+			w.wantNever("192.0.2.81")
+		}},
 		{"botnet on an account of which another has the name at a second PBX", nil, func(w *world) {
 			for i := range 20 {
 				w.crack(1, host(i), "201")

@@ -39,7 +39,7 @@ type Engine struct {
 
 	sources  *tracker
 	attempts *window[dialogue]
-	pairs    *window[pair] // of a source and an account that fails from it, where a trust has no place for it
+	pairs    *window[pair] // of a source and an account that fails from it, where a trust has no place for it; for a spell of silence
 	reports  *window[struct{}]
 	breached *window[breached] // logins after guessing, by source and account
 	slow     *window[struct{}] // who was reported as guessing slowly, by source and account
@@ -95,7 +95,7 @@ func newEngine(cfg policy.Policy, s secrets) *Engine {
 		powers:     newPowers(),
 		sources:    newTracker(cfg.MaxSources, uint32(quietFor(&cfg)/second)),
 		attempts:   newWindow[dialogue](attemptTTL, maxAttempts),
-		pairs:      newWindow[pair](spell*second, maxPairs),
+		pairs:      newWindow[pair](2*spell*second, maxPairs),
 		reports:    newWindow[struct{}](reportTTL, maxReports),
 		breached:   newWindow[breached](int64(cfg.Ban.Memory), maxReports),
 		slow:       newWindow[struct{}](24*60*minute, maxReports),

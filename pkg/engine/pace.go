@@ -5,7 +5,8 @@ type pace struct {
 	at      int64   // of the last leak, ns
 	tokens  float32 // distinct guesses, leaking at a phone's pace
 	peak    float32 // most tokens since they were last zero
-	first   uint32  // failure of this spell, seconds
+	since   uint32  // first failure after a spell of silence, seconds
+	first   uint32  // failure that total counts, seconds
 	guesses uint8   // since tokens were last zero
 	held    uint8   // of them not charged, as a phone's
 	total   uint16  // guesses since first, within a spell
@@ -69,6 +70,9 @@ func (p *pace) leak(now int64, perMinute float64) {
 
 // add counts one more distinct guess. The pace is up to date.
 func (p *pace) add(now int64) {
+	if p.since == 0 {
+		p.since = seconds(now)
+	}
 	if p.total == 0 || seconds(now)-p.first >= spell {
 		p.first, p.total = seconds(now), 0
 	}
@@ -85,7 +89,9 @@ func (p *pace) phone(burst int) bool {
 }
 
 // stubborn says whether the failures have gone on for long enough to be reported as a wrong set-up.
-func (p *pace) stubborn(now int64) bool { return p.total >= 3 && seconds(now)-p.first >= 30 }
+func (p *pace) stubborn(now int64) bool {
+	return (p.total >= 3 || p.first != p.since) && seconds(now)-p.since >= 30
+}
 
 // guessed says whether there were n guesses, faster than a phone's or a person's.
 func (p *pace) guessed(n int) bool {

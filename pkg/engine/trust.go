@@ -354,7 +354,7 @@ func (c *call) strangerFails(id uint64, w float64, r repeat) {
 		many = more.failing.count() > c.cfg.Misconfigured.Accounts
 	}
 	stubborn := pair.stubborn(c.now) && p.phone(burst) && !many
-	since := pair.first
+	since := pair.since
 	if c.tolerates(p, &pair.pace, r, burst) {
 		return
 	}
@@ -393,10 +393,8 @@ type pair struct {
 
 // pair returns how one account fails from the source of the event, up to date.
 func (c *call) pair(id uint64) *pair {
-	id = c.id(forPair, c.key, id)
-	p := c.pairs.get(c.now, id)
-	if p == nil {
-		p = c.pairs.put(c.now, id)
+	p, old := c.pairs.renew(c.now, c.id(forPair, c.key, id))
+	if !old {
 		p.at, p.from = c.now, c.key
 	}
 	p.leak(c.now, c.cfg.Misconfigured.PerMinute)

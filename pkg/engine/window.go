@@ -105,13 +105,18 @@ func (w *window[V]) obtain(now int64, key uint64) (v *V, old bool) {
 	return &s.value, false
 }
 
-// renew makes key live for at least half of the time to live from now on.
-func (w *window[V]) renew(now int64, key uint64) {
-	if s := w.find(key); s != nil && now-s.at >= w.ttl/2 {
-		s.lost = true
-		w.keys--
+// renew is obtain, and makes key live for at least half of the time to live from now on.
+func (w *window[V]) renew(now int64, key uint64) (v *V, old bool) {
+	s := w.find(key)
+	if s == nil || now-s.at < w.ttl/2 || now-s.at >= w.ttl {
+		return w.obtain(now, key)
 	}
-	w.seen(now, key)
+	value := s.value
+	s.lost = true
+	w.keys--
+	v, _ = w.obtain(now, key)
+	*v = value
+	return v, true
 }
 
 // seen puts key and reports whether it was live already.
