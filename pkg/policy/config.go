@@ -215,8 +215,11 @@ type Firewall struct {
 	Meter    Meter  `yaml:"meter"`
 }
 
-// Ports are the ports of scope voip.
+// Ports are the ports of scope voip. In the file they are the word auto, or a mapping of both lists.
 type Ports struct {
+	// Auto takes over whatever port Asterisk is found to listen on; UDP and TCP are closed in any case.
+	Auto bool `yaml:"-"`
+
 	UDP []uint16 `yaml:"udp"`
 	TCP []uint16 `yaml:"tcp"`
 }

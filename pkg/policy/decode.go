@@ -187,6 +187,9 @@ func (f *file) decode(n *yaml.Node, path string, v reflect.Value) {
 	isNull := n.Kind == yaml.ScalarNode && n.Tag == "!!null"
 	t := v.Type()
 	switch {
+	case t == reflect.TypeFor[Ports]() && !isNull:
+		f.portsOrAuto(n, path, v)
+		return
 	case isSection(t):
 		if !isNull {
 			f.section(n, path, v)
@@ -235,10 +238,12 @@ func (f *file) decode(n *yaml.Node, path string, v reflect.Value) {
 func (f *file) section(n *yaml.Node, path string, v reflect.Value) {
 	t := v.Type()
 	fields := make(map[string]int, t.NumField())
-	names := make([]string, t.NumField())
+	names := make([]string, 0, t.NumField())
 	for i := range t.NumField() {
-		names[i] = keyName(t.Field(i))
-		fields[names[i]] = i
+		if name := keyName(t.Field(i)); name != notInFile {
+			names = append(names, name)
+			fields[name] = i
+		}
 	}
 	if n.Kind != yaml.MappingNode {
 		what := kind(n) + " where a section belongs"
@@ -256,6 +261,20 @@ func (f *file) section(n *yaml.Node, path string, v reflect.Value) {
 		}
 		f.decode(value, at, v.Field(i))
 	})
+}
+
+// portsOrAuto decodes firewall.ports: the word auto, or the lists. Who writes one of them has decided for himself.
+func (f *file) portsOrAuto(n *yaml.Node, path string, v reflect.Value) {
+	p := v.Addr().Interface().(*Ports)
+	if p.Auto = n.Kind == yaml.ScalarNode && n.Value == "auto"; p.Auto {
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		f.fail(path, kind(n)+" that is neither auto nor lists of ports", detail{value: f.shown(path),
+			allowed: "auto, or the keys udp, tcp", hint: "{udp: [5060], tcp: [5060, 5061]}"})
+		return
+	}
+	f.section(n, path, v)
 }
 
 func (f *file) unknown(key, value *yaml.Node, at string, names []string) {

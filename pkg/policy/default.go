@@ -45,7 +45,7 @@ func Default() Config {
 		Firewall: Firewall{
 			Table:    "ringwall",
 			Scope:    ScopeVoIP,
-			Ports:    Ports{UDP: []uint16{5060, 5061, 4569}, TCP: []uint16{5060, 5061, 5038, 8088, 8089}},
+			Ports:    Ports{Auto: true, UDP: []uint16{5060, 5061, 4569}, TCP: []uint16{5060, 5061, 5038, 8088, 8089}},
 			Priority: -300,
 			Owner:    OwnerAuto,
 			Meter:    Meter{Rate: 100, Burst: 500},

@@ -1,5 +1,7 @@
 package policy
 
+import "strings"
+
 // about is what the comments of [Config.Print] and of examples/reference.yaml say about a key.
 type about struct {
 	meaning string
@@ -137,7 +139,8 @@ func docs() map[string]about {
 		"firewall.table": {"Its name: letters, digits, _ and -.", "the name says whose it is"},
 		"firewall.scope": {"What a banned source loses: voip is the ports below; all is everything, SSH included.",
 			"a customer who is banned by mistake still reaches the web page, and you still reach SSH"},
-		"firewall.ports":     {"The ports of scope voip. Add those that your Asterisk listens on.", ""},
+		"firewall.ports": {"The ports of scope voip. auto: the ports that Asterisk is seen to listen on, those that Docker or another NAT publishes for it included, and in any case " + usualPorts() + ". Or only these: {udp: [5060], tcp: [5060, 5061]}; ringwall status says where Asterisk listens elsewhere.",
+			"a ban that leaves a port of Asterisk open stops nothing"},
 		"firewall.ports.udp": {"Ports from 1 to 65535.", "SIP, SIP over TLS and IAX2. RTP is not here: it follows a call, and its ports are many"},
 		"firewall.ports.tcp": {"Ports from 1 to 65535.", "SIP, SIP over TLS, the manager interface, and Asterisk's HTTP server for WebSockets"},
 		"firewall.priority": {"When the chain runs, at hook prerouting: -399 to -201.",
@@ -191,4 +194,18 @@ func docs() map[string]about {
 		"notify[].timeout": {"How long one attempt, or the program, may take: 1s to 5m. Attempts that time out, are told 429 or 5xx, or find no connection are repeated for an hour.",
 			"a healthy service answers within a second"},
 	}
+}
+
+// usualPorts are those that firewall.ports: auto closes in any case.
+func usualPorts() string {
+	p := Default().Firewall.Ports
+	return "UDP " + strings.Join(words(p.UDP), ", ") + " and TCP " + strings.Join(words(p.TCP), ", ")
+}
+
+func words(ports []uint16) []string {
+	list := make([]string, len(ports))
+	for i, p := range ports {
+		list[i] = decimalOf(p)
+	}
+	return list
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -308,5 +309,32 @@ func TestTheLongestHostNameNamesItsAsterisk(t *testing.T) {
 	}
 	if again, _, err := parse(printed(t, c)); err != nil || again.Asterisk[0].Name != host+":5038" {
 		t.Error(err)
+	}
+}
+
+func TestPortsAreAutoOrListed(t *testing.T) {
+	usual := policy.Default().Firewall.Ports
+	if !usual.Auto || !slices.Contains(usual.UDP, 5060) {
+		t.Fatalf("the default: %+v", usual)
+	}
+	for _, tt := range []struct {
+		text string
+		auto bool
+		udp  []uint16
+		tcp  []uint16
+	}{
+		{"", true, usual.UDP, usual.TCP},
+		{"firewall: {ports: auto}\n", true, usual.UDP, usual.TCP},
+		{"firewall: {ports: }\n", true, usual.UDP, usual.TCP},
+		{"firewall: {ports: {udp: [5080]}}\n", false, []uint16{5080}, usual.TCP},
+		{"firewall: {ports: {udp: [5080], tcp: []}}\n", false, []uint16{5080}, []uint16{}},
+	} {
+		c, _, err := parse(base + tt.text)
+		if err != nil {
+			t.Fatalf("%q: %v", tt.text, err)
+		}
+		if p := c.Firewall.Ports; p.Auto != tt.auto || !slices.Equal(p.UDP, tt.udp) || !slices.Equal(p.TCP, tt.tcp) {
+			t.Errorf("%q: %+v", tt.text, p)
+		}
 	}
 }

@@ -46,6 +46,9 @@ func (p *printer) section(v, standard reflect.Value, path string, depth int) {
 		if standard.IsValid() {
 			usual = standard.Field(i)
 		}
+		if name == notInFile {
+			continue
+		}
 		if depth == 0 && i > 0 {
 			p.out.WriteByte('\n')
 		}
@@ -53,6 +56,8 @@ func (p *printer) section(v, standard reflect.Value, path string, depth int) {
 			field = reflect.ValueOf(Secret{})
 		}
 		switch {
+		case field.Type() == reflect.TypeFor[Ports]():
+			p.ports(field.Interface().(Ports), usual, name, at, depth)
 		case isSection(field.Type()):
 			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
 			p.line(depth, name+":")
@@ -80,6 +85,17 @@ func (p *printer) section(v, standard reflect.Value, path string, depth int) {
 			p.line(depth, name+": "+text(field))
 		}
 	}
+}
+
+// ports writes the word auto, or both lists.
+func (p *printer) ports(ports Ports, usual reflect.Value, name, at string, depth int) {
+	p.comment(at, reflect.ValueOf("auto"), usual.IsValid(), depth)
+	if ports.Auto {
+		p.line(depth, name+": auto")
+		return
+	}
+	p.line(depth, name+":")
+	p.section(reflect.ValueOf(ports), usual, at+".", depth+1)
 }
 
 // sections writes a list of sections; the first has the comments.

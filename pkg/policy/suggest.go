@@ -91,6 +91,9 @@ func elsewhere(word string) string {
 func keyPaths(t reflect.Type, prefix string) []string {
 	var paths []string
 	for i := range t.NumField() {
+		if keyName(t.Field(i)) == notInFile {
+			continue
+		}
 		path := prefix + keyName(t.Field(i))
 		paths = append(paths, path)
 		switch ft := t.Field(i).Type; {
@@ -102,6 +105,9 @@ func keyPaths(t reflect.Type, prefix string) []string {
 	}
 	return paths
 }
+
+// notInFile is the name of fields that are no key of the file.
+const notInFile = "-"
 
 // keyName is a field's name in the file.
 func keyName(field reflect.StructField) string {

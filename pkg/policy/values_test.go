@@ -224,6 +224,14 @@ func TestMistakesOfValues(t *testing.T) {
     tcp: [5060, 5061, 5060]
 `,
 			`ringwall.yaml:7: firewall.ports.tcp[2]: given twice: "5060"; try: remove one of them`},
+		{"ports of a word that is not auto", base + `firewall:
+  ports: all
+`,
+			`ringwall.yaml:6: firewall.ports: text that is neither auto nor lists of ports: "all"; allowed: auto, or the keys udp, tcp; try: {udp: [5060], tcp: [5060, 5061]}`},
+		{"ports without a protocol", base + `firewall:
+  ports: [5060, 5080]
+`,
+			`ringwall.yaml:6: firewall.ports: a list that is neither auto nor lists of ports; allowed: auto, or the keys udp, tcp; try: {udp: [5060], tcp: [5060, 5061]}`},
 		{"no port at all", base + `firewall:
   ports: {udp: [], tcp: []}
 `,
