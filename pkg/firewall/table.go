@@ -168,6 +168,11 @@ func (t *Table) table() *nftables.Table {
 func (t *Table) Ensure() (Outcome, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.ensure()
+}
+
+// ensure is Ensure; called with mu.
+func (t *Table) ensure() (Outcome, error) {
 	if t.isClosed() {
 		return "", ErrClosed
 	}

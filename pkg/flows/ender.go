@@ -146,6 +146,24 @@ func normal(p netip.Prefix) (netip.Prefix, bool) {
 	return p, p.IsValid()
 }
 
+// SetPorts replaces UDPPorts and TCPPorts, from the next look on. The lists must not change any more.
+func (e *Ender) SetPorts(udp, tcp []uint16) {
+	if e == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cfg.UDPPorts, e.cfg.TCPPorts = udp, tcp
+}
+
+// config is the Config of the next look.
+func (e *Ender) config() *Config {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c := e.cfg
+	return &c
+}
+
 func (e *Ender) take() (batch []netip.Prefix, lost uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -201,7 +219,7 @@ func (e *Ender) Run(ctx context.Context) error {
 // follow.
 func (e *Ender) look(ctx context.Context, batch []netip.Prefix) time.Duration {
 	began := time.Now()
-	n, err := e.table.end(ctx, newSelection(&e.cfg, batch))
+	n, err := e.table.end(ctx, newSelection(e.config(), batch))
 	took := time.Since(began)
 	if n > 0 {
 		e.cfg.Ended(n)

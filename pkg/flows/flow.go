@@ -21,8 +21,9 @@ const (
 	ctaIPv4Source = 1
 	ctaIPv6Source = 3
 
-	ctaProtoNum      = 1
-	ctaProtoDestPort = 3
+	ctaProtoNum        = 1
+	ctaProtoSourcePort = 2
+	ctaProtoDestPort   = 3
 )
 
 const (
@@ -40,11 +41,11 @@ type flow struct {
 	tuple, zone, id []byte
 }
 
-// tuple is one direction; the port is 0 in a protocol without.
+// tuple is one direction; the ports are 0 in a protocol without.
 type tuple struct {
-	src   netip.Addr
-	proto uint8
-	dport uint16
+	src          netip.Addr
+	proto        uint8
+	sport, dport uint16
 }
 
 // parse reads an entry of a dump. The library's parser makes 63 allocations
@@ -91,6 +92,8 @@ func (t *tuple) parse(b []byte) bool {
 				switch {
 				case kind == ctaProtoNum && len(value) == 1:
 					t.proto = value[0]
+				case kind == ctaProtoSourcePort && len(value) == 2:
+					t.sport = binary.BigEndian.Uint16(value)
 				case kind == ctaProtoDestPort && len(value) == 2:
 					t.dport = binary.BigEndian.Uint16(value)
 				}

@@ -29,10 +29,10 @@ func TestParse(t *testing.T) {
 	if !parse(msg, &f) {
 		t.Fatal("not understood")
 	}
-	if want := (tuple{netip.MustParseAddr("192.0.2.1"), 17, 5060}); f.orig != want {
+	if want := (tuple{netip.MustParseAddr("192.0.2.1"), 17, 5060, 5060}); f.orig != want {
 		t.Errorf("original %v, want %v", f.orig, want)
 	}
-	if want := (tuple{netip.MustParseAddr("192.0.2.2"), 17, 4000}); f.reply != want {
+	if want := (tuple{netip.MustParseAddr("192.0.2.2"), 17, 4000, 4000}); f.reply != want {
 		t.Errorf("reply %v, want %v", f.reply, want)
 	}
 	// The name is an entry of its own, with the same tuple, zone and id.

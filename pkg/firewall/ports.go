@@ -1,0 +1,111 @@
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// SetPorts replaces the ports that are closed to the banned in scope VoIP. The rules are exchanged in one transaction: no
+// packet meets a chain without them, and elements and counters stay. After an error the kernel has the old ones.
+func (t *Table) SetPorts(udp, tcp []uint16) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.Equal(t.cfg.UDPPorts, udp) && slices.Equal(t.cfg.TCPPorts, tcp) {
+		return nil
+	}
+	oldUDP, oldTCP := t.cfg.UDPPorts, t.cfg.TCPPorts
+	t.cfg.UDPPorts, t.cfg.TCPPorts = slices.Clone(udp), slices.Clone(tcp)
+	if t.broken {
+		return nil // whoever ensures it next builds it with these
+	}
+	cautious := t.cautious
+	outcome, err := t.ensure()
+	if err != nil {
+		t.cfg.UDPPorts, t.cfg.TCPPorts = oldUDP, oldTCP
+		return err
+	}
+	if outcome == Adopted { // our own: what was known of its elements still is
+		t.cautious = cautious
+	}
+	return nil
+}
+
+// Ports returns the ports that the kernel's table closes to the banned, as an earlier process left them; none where there
+// is no such table, or its scope is All.
+func (t *Table) Ports() (udp, tcp []uint16, err error) {
+	err = t.read("read the ports", func(s *socket) error {
+		table := t.table()
+		rules, err := s.lib.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			proto, set := portRule(r)
+			if set == "" {
+				continue
+			}
+			elems, err := s.lib.GetSetElements(&nftables.Set{Table: table, Name: set, KeyType: nftables.TypeInetService})
+			if err != nil {
+				return err
+			}
+			list := &udp
+			if proto == unix.IPPROTO_TCP {
+				list = &tcp
+			}
+			for _, e := range elems {
+				if len(e.Key) == 2 {
+					*list = append(*list, binaryutil.BigEndian.Uint16(e.Key))
+				}
+			}
+			slices.Sort(*list)
+		}
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil, nil
+	}
+	return udp, tcp, err
+}
+
+// portRule returns the protocol and the anonymous set of ports of a rule that lets all other ports pass.
+func portRule(r *nftables.Rule) (proto byte, set string) {
+	for _, e := range r.Exprs {
+		switch e := e.(type) {
+		case *expr.Cmp:
+			if len(e.Data) == 1 {
+				proto = e.Data[0]
+			}
+		case *expr.Lookup:
+			if e.Invert {
+				set = e.SetName
+			}
+		}
+	}
+	return proto, set
+}
+
+// ported is a Firewall whose ports can change while it is in use.
+type ported interface {
+	SetPorts(udp, tcp []uint16) error
+}
+
+// SetPorts replaces the ports that are closed to the banned; see [Table.SetPorts]. It waits for its turn, and then for the
+// kernel.
+func (w *Writer) SetPorts(udp, tcp []uint16) error {
+	fw, ok := w.fw.(ported)
+	if !ok {
+		return nil
+	}
+	w.turn.Lock()
+	defer w.turn.Unlock()
+	if err := fw.SetPorts(udp, tcp); err != nil {
+		return fmt.Errorf("firewall: the ports are not changed: %w", err)
+	}
+	return nil
+}
