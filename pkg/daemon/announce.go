@@ -167,7 +167,7 @@ func (a *announcer) line(d *engine.Decision, fault error) {
 	}
 	level := slog.LevelInfo
 	switch d.Action {
-	case engine.Breach, engine.Guessing:
+	case engine.Breach, engine.Guessing, engine.Leak:
 		level = slog.LevelError
 	case engine.Tampering, engine.Targeted, engine.Misconfigured, engine.Observe:
 		level = slog.LevelWarn

@@ -147,6 +147,8 @@ func (l *ledger) decide(d engine.Decision) {
 			}
 		case engine.Misconfigured:
 			r.spared = true
+		case engine.Leak:
+			l.complain("the ban of " + r.name + " did not keep it out")
 		case engine.Breach, engine.Targeted, engine.Guessing, engine.Observe:
 		}
 	}

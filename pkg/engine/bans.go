@@ -25,6 +25,7 @@ type ban struct {
 	attempts int
 	evidence []record
 	more     bool // older evidence was not kept
+	leak     *leak
 
 	older, newer *ban // in the order in which they were made
 }
@@ -251,6 +252,7 @@ func (e *Engine) count(b *ban, n int) {
 	if !b.proven {
 		e.forgeable += n
 	}
+	e.countOdd(b.prefix, n)
 	e.joinNetwork(b, n)
 }
 

@@ -27,8 +27,8 @@ func (s *subject) find(e *Engine, pbx uint8, ev *security.Event) {
 	if !s.addr.IsValid() || s.addr.IsUnspecified() {
 		return
 	}
+	s.pbx = pbx
 	if s.rule = e.rules.judge(ev); s.rule != nil {
-		s.pbx = pbx
 		e.putKey(&s.key, s.addr)
 		s.hash = e.sources.hash(&s.key)
 	}

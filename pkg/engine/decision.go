@@ -23,6 +23,7 @@ const (
 	Tampering     Action = "tampering"
 	Targeted      Action = "targeted"
 	Guessing      Action = "guessing" // passwords are being guessed, and nobody is banned for it
+	Leak          Action = "leak"     // a banned source still gets through
 	Observe       Action = "observe"  // would have banned
 )
 

@@ -74,6 +74,7 @@ type Engine struct {
 	multiply policy.Multiply        // see Weigh
 	where    func(netip.Addr) Place // nil: nothing is multiplied
 
+	leaks     leaks
 	limited   map[string]int
 	evicted   uint64
 	suspended int
@@ -112,6 +113,7 @@ func newEngine(cfg policy.Policy, s secrets) *Engine {
 		limited:    make(map[string]int),
 		budget:     float64(cfg.Limits.ForgeableBurst),
 	}
+	e.leaks.sources = newWindow[struct{}](reportTTL, maxLeaking)
 	e.configure(cfg)
 	return e
 }
@@ -177,7 +179,7 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []Dec
 func (e *Engine) handle(now time.Time, about *subject, ev *security.Event, out []Decision) []Decision {
 	out = e.settle(now, out, 256)
 	if about.rule == nil {
-		return out
+		return e.worthNothing(about, ev, out)
 	}
 	var c call // field by field: a literal would be made elsewhere and copied
 	c.subject = *about
@@ -202,6 +204,7 @@ func (e *Engine) handle(now time.Time, about *subject, ev *security.Event, out [
 		c.record(c.source(), 0, Configuration, noteMisconfigured)
 		c.misconfigured(Configuration, "Asterisk refused the request for its set-up: "+configurationHint(ev))
 	}
+	c.leaked()
 	return c.done()
 }
 

@@ -30,7 +30,7 @@ func (e *Engine) viewBan(b *ban, evidence bool) BanView {
 		Prefix: b.prefix.String(), Reason: b.reason, Since: stamp(b.since), Until: stamp(b.until),
 		Duration: time.Duration(b.until - b.since).Seconds(), Left: round(time.Duration(b.until - e.now).Seconds()),
 		Score: round(float64(b.score)), Proven: b.proven, Observed: b.observed, Manual: b.manual, Number: b.number,
-		Comment: b.comment, PBX: e.pbxName(b.pbx), Attempts: b.attempts, Accounts: []string{},
+		Comment: b.comment, PBX: e.pbxName(b.pbx), Attempts: b.attempts, Accounts: []string{}, Leak: b.leak.view(),
 	}
 	if b.manual || b.reason == Adopted {
 		v.PBX = ""
@@ -100,6 +100,7 @@ func (e *Engine) Stats(now time.Time) Stats {
 	for k, n := range e.limited {
 		s.Limited[k] = n
 	}
+	s.Leaks, s.Leaking = e.Leaks(now)
 	return s
 }
 
@@ -217,6 +218,9 @@ func (w *why) banned() {
 		w.say("nothing is in the firewall: policy.mode or policy.services says observe")
 	} else {
 		w.say("%s is banned from %s until %s (%s): %s", b.Prefix, clock(b.Since), clock(b.Until), span(until), reason)
+	}
+	if b.Leak != nil {
+		w.say("THE BAN DOES NOT KEEP IT OUT: %v, the last at %s; ringwall status and ringwall doctor say why", b.Leak, clock(b.Leak.Last))
 	}
 	own := !b.Manual && b.Reason != Adopted && b.Reason != Network
 	if own {

@@ -32,6 +32,7 @@ const (
 	forBreachTold
 	forSuspected
 	forOwner
+	forLeak
 	forMisconfigured // plus the index of the reason
 )
 

@@ -39,8 +39,9 @@ type BanView struct {
 	Number   int        `json:"number"` // 1 for the first ban of this source, 2 for the second, …
 	Comment  string     `json:"comment,omitempty"`
 	PBX      string     `json:"pbx"`
-	Accounts []string   `json:"accounts"` // names that were tried
-	Attempts int        `json:"attempts"` // that led to it, and since
+	Accounts []string   `json:"accounts"`       // names that were tried
+	Attempts int        `json:"attempts"`       // that led to it, and since
+	Leak     *LeakView  `json:"leak,omitempty"` // the ban does not keep its packets out
 	Evidence []Evidence `json:"evidence,omitempty"`
 	Place               // of Prefix; the engine leaves it empty
 }
@@ -93,6 +94,8 @@ type Stats struct {
 	Evicted   uint64         `json:"evicted_sources"`
 	Limited   map[string]int `json:"limited,omitempty"` // bans not made, by the bound that was hit
 	Suspended int            `json:"suspended"`         // bans not made because of a storm or of grace
+	Leaking   int            `json:"leaking_sources"`   // banned, and got through all the same within the last hour
+	Leaks     uint64         `json:"leaked_events"`     // of banned sources, since the start
 }
 
 func round(f float64) float64 { return math.Round(f*1000) / 1000 }

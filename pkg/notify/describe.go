@@ -104,6 +104,8 @@ func title(d engine.Decision, m *message.Message) string {
 		return who + " guesses passwords, and is not banned"
 	case engine.Tampering:
 		return "somebody tampers with Asterisk's events"
+	case engine.Leak:
+		return "the ban of " + who + " does not keep it out"
 	case engine.Targeted:
 		return "many sources guess the password of one account"
 	}

@@ -224,6 +224,8 @@ func alarmText(d engine.Decision) string {
 		if d.Reason == engine.Allowed {
 			return "somebody guesses" + from + ", which is on the allow list and therefore never banned"
 		}
+	case engine.Leak:
+		return "the ban of " + d.Source.String() + " does not keep it out: " + printable.String(d.Detail)
 	case engine.Tampering:
 		if d.Source.IsValid() {
 			return "a program" + from + " hides its requests from log readers: " + printable.String(d.Detail)
@@ -241,6 +243,8 @@ func alarmTry(d engine.Decision) string {
 		return "make sure that this account has a long, random password"
 	case engine.Guessing:
 		return "mend the phone, if it is one; else change the passwords of that place: ringwall why tells which accounts"
+	case engine.Leak:
+		return "ringwall doctor; the ports that Asterisk listens on belong in firewall.ports, or: firewall.ports: auto"
 	case engine.Tampering:
 		return "nobody is judged by such events; but look who can reach AMI, above all over HTTP (ringwall doctor)"
 	case engine.Observe:
@@ -478,7 +482,8 @@ func (p *Page) decisions(s *snapshot) (v decisions) {
 	what := map[engine.Action]string{
 		engine.Ban: "banned", engine.Extend: "banned for longer", engine.Unban: "let in again", engine.Trust: "trusted",
 		engine.Untrust: "no longer trusted", engine.Misconfigured: "misconfigured", engine.Breach: "BREACH",
-		engine.Tampering: "forged event", engine.Targeted: "under attack", engine.Guessing: "GUESSING", engine.Observe: "not banned",
+		engine.Tampering: "forged event", engine.Targeted: "under attack", engine.Guessing: "GUESSING", engine.Leak: "GETS THROUGH",
+		engine.Observe: "not banned",
 	}
 	for _, d := range s.last {
 		r := decisionRow{At: d.Time, Action: string(d.Action), What: what[d.Action], Account: printable.String(d.Account),

@@ -52,6 +52,8 @@ func (w *watch) add(decisions []engine.Decision) {
 			insert(w.phones, phone{d.Account, d.Prefix, d.PBX, d.Reason}, d, maxPhones)
 		case d.Action == engine.Breach, d.Action == engine.Tampering, d.Action == engine.Targeted, d.Action == engine.Guessing:
 			insert(w.alarms, alarm{d.Action, d.Reason, d.Account, d.PBX}, d, maxAlarms)
+		case d.Action == engine.Leak: // one for each Asterisk will do
+			insert(w.alarms, alarm{d.Action, "", "", d.PBX}, d, maxAlarms)
 		case d.Action == engine.Observe && (d.Reason == engine.Storm || d.Reason == engine.Allowed):
 			insert(w.alarms, alarm{d.Action, d.Reason, "", d.PBX}, d, maxAlarms)
 		}

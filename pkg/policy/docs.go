@@ -184,7 +184,7 @@ func docs() map[string]about {
 		"notify[].content_type": {"What the body is. One of JSON is checked before it is used.", "nearly every service reads JSON"},
 		"notify[].exec": {"A program to start instead, its whole path and its arguments, without a shell: it finds the decision in RINGWALL_ACTION, RINGWALL_PREFIX, RINGWALL_SOURCE, RINGWALL_REASON, RINGWALL_ACCOUNT, RINGWALL_COUNTRY … and as JSON on its standard input. Arguments are no place for secrets. What it leaves running is ended with it.",
 			"none"},
-		"notify[].actions": {"Of what: ban, extend, unban, trust, untrust, misconfigured, breach, tampering, targeted, guessing, observe.",
+		"notify[].actions": {"Of what: ban, extend, unban, trust, untrust, misconfigured, breach, tampering, targeted, guessing, leak, observe.",
 			"what a person may want to act on"},
 		"notify[].reasons":         {"Only of decisions with one of these reasons, as ringwall history shows them; [] is all.", "all of them"},
 		"notify[].pbx":             {"Only of decisions about these Asterisks, by name; [] is all, and bans by hand too.", "all of them"},

@@ -50,7 +50,7 @@ type NotifyRate struct {
 func DefaultNotify() Notify {
 	return Notify{
 		Template: message.Generic, ContentType: message.JSON,
-		Actions: []string{"ban", "breach", "tampering", "targeted", "guessing", "misconfigured"},
+		Actions: []string{"ban", "breach", "tampering", "targeted", "guessing", "leak", "misconfigured"},
 		Rate:    NotifyRate{PerMinute: 10, Burst: 20}, Timeout: 10 * time.Second,
 	}
 }
@@ -66,7 +66,7 @@ func (n *Notify) Tokens() []Secret {
 
 // notifyActions and notifyReasons are the engine's, which imports this package.
 func notifyActions() []string {
-	return []string{"ban", "extend", "unban", "trust", "untrust", "misconfigured", "breach", "tampering", "targeted", "guessing", "observe"}
+	return []string{"ban", "extend", "unban", "trust", "untrust", "misconfigured", "breach", "tampering", "targeted", "guessing", "leak", "observe"}
 }
 
 func notifyReasons() []string {

@@ -1,0 +1,191 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+const (
+	// leakGrace is how long after a ban events of its source say nothing: what was in Asterisk's sockets and queues by then
+	// is still worked off, and the kernel may have the ban a little later than the engine.
+	leakGrace = 5 * second
+	// maxLeaking bounds the sources of which is known that they were reported within the last hour.
+	maxLeaking = 1 << 16
+	// leakBurst and leakEvery bound the reports: where bans stop nothing at all, every banned source gets through.
+	leakBurst = 30
+	leakEvery = minute
+)
+
+// leaks is what is known of banned sources whose packets reach Asterisk all the same.
+type leaks struct {
+	wanted   bool
+	sources  *window[struct{}] // reported, or left out for the bound, within the last hour
+	events   uint64
+	budget   int   // reports that may be made at once
+	budgetAt int64 // when it was last filled up, ns
+	// How many enforced bans there are of each prefix length that is not a source's: of networks, of whatever a person typed.
+	odd4 [33]int32
+	odd6 [129]int32
+	odd  int // of all lengths
+}
+
+// leak is what a ban did not keep out.
+type leak struct {
+	last      int64 // ns
+	events    uint32
+	port      uint16 // of Asterisk, as it calls it
+	transport security.Transport
+}
+
+// LeakView is what a ban did not keep out.
+type LeakView struct {
+	Last      time.Time `json:"last"` // event
+	Events    int       `json:"events"`
+	Port      uint16    `json:"port"` // of Asterisk, as it calls it; 0 where it did not say
+	Transport string    `json:"transport"`
+}
+
+// WatchLeaks says that a kernel holds the bans of this engine, so that an event of a banned source means that its packets
+// get through. Without it, as in a replay of what happened without Ringwall, no Leak is decided.
+func (e *Engine) WatchLeaks() { e.leaks.wanted = true }
+
+// worthNothing handles an event that no rule is about: even so, a banned source should be silent.
+func (e *Engine) worthNothing(about *subject, ev *security.Event, out []Decision) []Decision {
+	if !e.leaks.wanted || e.enforced == 0 || !about.addr.IsValid() || about.addr.IsUnspecified() {
+		return out
+	}
+	c := call{Engine: e, subject: *about, ev: ev, out: out, proven: ev.Remote.Transport.Proven() && ev.Service != security.SIP}
+	e.putKey(&c.key, c.addr)
+	c.hash = e.sources.hash(&c.key)
+	c.leaked()
+	return c.out
+}
+
+// leaked reports an event of a source that the kernel should have kept out: once an hour for each source.
+func (c *call) leaked() {
+	if !c.leaks.wanted || c.Engine.enforced == 0 {
+		return
+	}
+	// chan_sip reports whatever address the attacker writes. Packets of this machine to itself are let in before any ban.
+	if c.ev.Service == security.SIP || c.addr.IsLoopback() {
+		return
+	}
+	b := c.keptOut()
+	if b == nil || c.Spares(c.addr) {
+		return
+	}
+	since := max(b.since, c.started) // bans of before were put into the kernel then
+	if c.now-since < leakGrace || !c.ev.Time.IsZero() && c.ev.Time.UnixNano()-since < leakGrace {
+		return
+	}
+	c.leaks.events++
+	if b.leak == nil {
+		b.leak = new(leak)
+	}
+	local := c.ev.Local
+	if local.Transport == security.NoTransport {
+		local.Transport = c.ev.Remote.Transport
+	}
+	b.leak.last, b.leak.port, b.leak.transport = c.now, local.AddrPort.Port(), local.Transport
+	b.leak.events++
+	if c.leaks.sources.seen(c.now, c.id(forLeak, c.key, 0)) || !c.leaks.mayReport(c.now) {
+		return
+	}
+	c.points, c.score = 0, 0
+	if s := c.peek(); s != nil {
+		c.score = float64(s.score * c.fade(c.now-s.seen))
+	}
+	c.decide(Leak, b.reason, b.prefix, 0, c.proven, leakText(local, time.Duration(c.now-b.since)))
+}
+
+// keptOut returns an enforced ban that covers the source of the event, or nil.
+func (c *call) keptOut() *ban {
+	if s := c.peek(); s == nil || s.banned {
+		if b := c.banOf(c.key); b != nil && !b.observed {
+			return b
+		}
+	}
+	if c.leaks.odd == 0 {
+		return nil
+	}
+	lengths := c.leaks.odd4[:]
+	if c.addr.Is6() {
+		lengths = c.leaks.odd6[:]
+	}
+	for bits, n := range lengths {
+		if n == 0 {
+			continue
+		}
+		p, _ := c.addr.Prefix(bits)
+		if b := c.bans[p]; b != nil && !b.observed && b.until > c.now {
+			return b
+		}
+	}
+	return nil
+}
+
+// countOdd adds n enforced bans of a prefix.
+func (e *Engine) countOdd(p netip.Prefix, n int) {
+	if _, ok := e.keyOfPrefix(p); ok {
+		return
+	}
+	e.leaks.odd += n
+	if p.Addr().Is4() {
+		e.leaks.odd4[p.Bits()] += int32(n)
+	} else {
+		e.leaks.odd6[p.Bits()] += int32(n)
+	}
+}
+
+// mayReport takes one report from the budget.
+func (l *leaks) mayReport(now int64) bool {
+	if l.budgetAt == 0 {
+		l.budget, l.budgetAt = leakBurst, now
+	}
+	if n := (now - l.budgetAt) / leakEvery; n > 0 {
+		l.budget = int(min(leakBurst, int64(l.budget)+n))
+		l.budgetAt += n * leakEvery
+	}
+	if l.budget == 0 {
+		return false
+	}
+	l.budget--
+	return true
+}
+
+// leakText says where a banned source came in, and what that may be.
+func leakText(local security.Address, after time.Duration) string {
+	where := "Asterisk"
+	if local.AddrPort.Port() != 0 {
+		where = fmt.Sprintf("%s %v", local.Transport, local.AddrPort)
+	}
+	return fmt.Sprintf("%s after its ban it still reaches %s: is that port among firewall.ports (or ports: auto), and do its packets "+
+		"come through this machine?", after.Round(time.Second), where)
+}
+
+// Leaks returns how many events of banned sources there were since the start, and how many such sources within the last
+// hour, up to 65536.
+func (e *Engine) Leaks(now time.Time) (events uint64, sources int) {
+	e.advance(now)
+	return e.leaks.events, e.leaks.sources.live(e.now)
+}
+
+// view is what is shown of a leak.
+func (l *leak) view() *LeakView {
+	if l == nil {
+		return nil
+	}
+	return &LeakView{Last: stamp(l.last), Events: int(l.events), Port: l.port, Transport: l.transport.String()}
+}
+
+// String says how often a banned source got through, and where.
+func (l *LeakView) String() string {
+	where := "Asterisk"
+	if l.Port != 0 {
+		where = fmt.Sprintf("%s port %d", l.Transport, l.Port)
+	}
+	return fmt.Sprintf("%s since then got through to %s", plural(l.Events, "event"), where)
+}
