@@ -18,6 +18,7 @@ type Status struct {
 	PBXs        []PBXStatus  `json:"asterisk"`
 	Engine      engine.Stats `json:"engine"`
 	Kernel      KernelStatus `json:"kernel"`
+	Ports       PortsStatus  `json:"ports"`
 	ObserveOnly []Observed   `json:"observe_only"` // services whose evidence never bans
 	Geo         []GeoFile    `json:"geo,omitempty"`
 	Warnings    []Warning    `json:"warnings"`
@@ -83,6 +84,35 @@ type KernelStatus struct {
 	Try           string     `json:"try,omitempty"`
 }
 
+// PortsStatus says which ports a ban closes, and where Asterisk was found to listen.
+type PortsStatus struct {
+	Auto  bool        `json:"auto"`
+	All   bool        `json:"all"` // firewall.scope: a ban closes every port
+	UDP   []uint16    `json:"udp"` // closed to the banned
+	TCP   []uint16    `json:"tcp"`
+	Found []FoundPort `json:"found"`           // at which Asterisk received something
+	Error string      `json:"error,omitempty"` // why a port that was found is not closed yet
+}
+
+// FoundPort is a port at which an Asterisk receives.
+type FoundPort struct {
+	Protocol string `json:"protocol"` // udp or tcp
+	Port     uint16 `json:"port"`
+	PBX      string `json:"pbx"`
+	Behind   uint16 `json:"behind,omitempty"` // the port that Asterisk itself calls it, where a NAT publishes another
+	Open     bool   `json:"open"`             // to the banned
+}
+
+// Open returns the ports that Asterisk was found at and that a ban leaves open.
+func (p PortsStatus) Open() (open []FoundPort) {
+	for _, f := range p.Found {
+		if f.Open {
+			open = append(open, f)
+		}
+	}
+	return open
+}
+
 // GeoFile is a file of geo.files, in their order. One that could not be read at all has an Error and no Type; after a bad
 // replacement there is an Error, and the rest is about the file that is still used.
 type GeoFile struct {
@@ -109,7 +139,16 @@ type Warning struct {
 	Try  string `json:"try,omitempty"`
 }
 
-// Healthy says whether attackers are being kept out right now: each Asterisk answers and the kernel holds the table.
+// leakRecent is for how long an event of a banned source counts as the present state: after that it is history.
+const leakRecent = 10 * time.Minute
+
+// Leaking says whether banned sources get through at present.
+func (s Status) Leaking() bool {
+	return s.Engine.LastLeak != nil && s.Time.Sub(*s.Engine.LastLeak) < leakRecent
+}
+
+// Healthy says whether attackers are being kept out right now: each Asterisk answers, the kernel holds the table, and no
+// banned source gets through.
 // A daemon that only observes, or runs dry, is healthy in what it does.
 func (s Status) Healthy() bool {
 	for _, p := range s.PBXs {
@@ -117,5 +156,5 @@ func (s Status) Healthy() bool {
 			return false
 		}
 	}
-	return (s.Kernel.OK || s.Kernel.DryRun) && s.Kernel.LastError == "" && s.Config.Error == ""
+	return !s.Leaking() && (s.Kernel.OK || s.Kernel.DryRun) && s.Kernel.LastError == "" && s.Config.Error == ""
 }

@@ -70,6 +70,7 @@ type Daemon struct {
 	counts   *metrics.Metrics
 	pbxs     []*pbx
 	known    *known
+	ports    *ports
 	atlas    *geo.Atlas
 	kernel   *kernel
 	restorer *restorer
@@ -112,6 +113,11 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d.known = d.newKnown(cfg)
+	d.ports = newPorts(cfg, o.NetNS, d.log)
+	d.judge.ports = d.ports
+	if !o.DryRun {
+		d.judge.engine.WatchLeaks()
+	}
 	if err := d.openKernel(cfg); err != nil {
 		return nil, err
 	}
@@ -122,6 +128,8 @@ func New(o Options) (_ *Daemon, err error) {
 	if err := d.openFlows(cfg); err != nil {
 		return nil, err
 	}
+	d.ports.close = d.closePorts
+	d.tasks = append(d.tasks, d.ports)
 	for _, a := range cfg.Asterisk {
 		p, err := newPBX(a, d.judge, d.log)
 		if err != nil {

@@ -14,9 +14,10 @@ func (d *Daemon) openFlows(cfg *policy.Config) error {
 	if d.opts.DryRun {
 		return nil
 	}
+	udp, tcp := d.ports.wanted()
 	ender, err := flows.New(flows.Config{
 		NetNS: d.opts.NetNS, Log: d.log, All: cfg.Firewall.Scope == policy.ScopeAll,
-		UDPPorts: cfg.Firewall.Ports.UDP, TCPPorts: cfg.Firewall.Ports.TCP,
+		UDPPorts: udp, TCPPorts: tcp,
 		Spare: func(a netip.Addr) (spared bool) {
 			d.judge.ask(func(e *engine.Engine, _ time.Time) { spared = e.Spares(a) })
 			return spared

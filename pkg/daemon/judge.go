@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +48,7 @@ type judge struct {
 	meter    bool
 	store    *store.Store // nil: nothing is kept
 	flows    *flows.Ender // nil: none are ended
+	ports    *ports
 
 	mu     sync.Mutex
 	engine *engine.Engine
@@ -123,6 +125,7 @@ func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 				lag = max(0, wall.Sub(ev.Time))
 				p.counts.Event(ev, lag.Seconds())
 				if !p.self(ev) {
+					j.ports.heard(p, ev)
 					continue
 				}
 			}
@@ -156,7 +159,12 @@ const batch = engine.Batch
 func (j *judge) handle(now time.Time, p *pbx, frames []ami.Frame, from int) {
 	var ends [batch]int
 	j.out = j.engine.HandleAll(now, p.name, j.events[from:from+len(frames)], j.out, ends[:])
+	first := len(j.came)
 	for i, end := range ends[:len(frames)] {
+		if slices.ContainsFunc(j.out[min(first, end):end], func(d engine.Decision) bool { return d.Action == engine.Leak }) {
+			j.ports.look(p, &j.events[from+i]) // it may have come by a way that is not known
+		}
+		first = end
 		j.note(end, frames[i].Received)
 	}
 }

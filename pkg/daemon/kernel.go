@@ -27,7 +27,9 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 	if d.opts.DryRun {
 		d.fw = firewall.NewDryRun(func(line string) { d.log.Info("dry run", "nft", line) })
 	} else {
-		t, err := firewall.Open(TableConfig(cfg, d.opts.NetNS))
+		c := TableConfig(cfg, d.opts.NetNS)
+		c.UDPPorts, c.TCPPorts = d.ports.wanted()
+		t, err := firewall.Open(c)
 		if err != nil {
 			return fmt.Errorf("the kernel's firewall: %w", err)
 		}
@@ -75,6 +77,15 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 	d.restorer = newRestorer(d, cfg.Policy.Mode)
 	d.tasks = append(d.tasks, d.restorer)
 	return d.restorer.begin()
+}
+
+// closePorts closes these ports to the banned, and no other.
+func (d *Daemon) closePorts(udp, tcp []uint16) error {
+	if err := d.writer.SetPorts(udp, tcp); err != nil {
+		return err
+	}
+	d.judge.flows.SetPorts(udp, tcp)
+	return nil
 }
 
 // TableConfig is the kernel's table that a configuration asks for, in the namespace of a file descriptor, 0 for the

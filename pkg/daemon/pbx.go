@@ -40,6 +40,8 @@ type pbx struct {
 	blind    atomic.Int64     // without a session since the start, ns
 	failed   string           // the last failure that was logged; of OnState alone
 	decoder  security.Decoder // of its frames; the judge's lock is held
+	way      way              // of the last event; the judge's lock is held
+	ways     map[way]bool     // that were looked at; the same
 }
 
 func newPBX(cfg policy.Asterisk, j *judge, log *slog.Logger) (*pbx, error) {

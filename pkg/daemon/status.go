@@ -38,6 +38,9 @@ func (b backend) Status(context.Context) (control.Status, error) {
 	}
 	b.judge.ask(func(e *engine.Engine, now time.Time) { s.Engine = e.Stats(now) })
 	s.Kernel = b.kernelStatus(cfg, s.Engine.Bans)
+	s.Ports = b.ports.status()
+	s.Warnings = append(s.Warnings, b.ports.warnings(s.Ports)...)
+	s.Warnings = append(s.Warnings, leaking(s)...)
 	for _, name := range sorted(cfg.Policy.Services) {
 		if cfg.Policy.Services[name] == policy.Observe {
 			why := "policy.services says so"
@@ -67,6 +70,22 @@ func (b backend) Status(context.Context) (control.Status, error) {
 		})
 	}
 	return s, nil
+}
+
+// leaking warns of banned sources that get through.
+func leaking(s control.Status) []control.Warning {
+	if s.Engine.Leaking == 0 || s.Engine.LastLeak == nil {
+		return nil
+	}
+	w := control.Warning{
+		Text: fmt.Sprintf("%d banned sources got through to Asterisk within the last hour, the last at %s", s.Engine.Leaking,
+			s.Engine.LastLeak.Format("15:04:05 MST")),
+		Try: "ringwall history, for the ports that they came to; ringwall doctor",
+	}
+	if s.Engine.Leaking == 1 {
+		w.Text = "one banned source got through to Asterisk within the last hour, the last time at " + s.Engine.LastLeak.Format("15:04:05 MST")
+	}
+	return []control.Warning{w}
 }
 
 func (d *Daemon) kernelStatus(cfg *policy.Config, desired int) control.KernelStatus {
@@ -120,6 +139,7 @@ func (d *Daemon) Present() metrics.Present {
 	d.judge.ask(func(e *engine.Engine, now time.Time) {
 		stats := e.Stats(now)
 		p.TrustedSources, p.TrackedSources, p.Limited, p.BansDesired = stats.Trusted, stats.Sources, stats.Limited, stats.Bans
+		p.Leaks, p.Leaking = stats.Leaks, stats.Leaking
 		p.BansByFamily["ipv4"], p.BansByFamily["ipv6"] = stats.Bans-stats.Bans6, stats.Bans6
 	})
 	p.BansPresent, _ = d.kernel.present(p.BansDesired)

@@ -100,7 +100,7 @@ func (e *Engine) Stats(now time.Time) Stats {
 	for k, n := range e.limited {
 		s.Limited[k] = n
 	}
-	s.Leaks, s.Leaking = e.Leaks(now)
+	e.leakStats(&s)
 	return s
 }
 

@@ -24,6 +24,7 @@ type leaks struct {
 	wanted   bool
 	sources  *window[struct{}] // reported, or left out for the bound, within the last hour
 	events   uint64
+	last     int64 // event, ns; 0 for none
 	budget   int   // reports that may be made at once
 	budgetAt int64 // when it was last filled up, ns
 	// How many enforced bans there are of each prefix length that is not a source's: of networks, of whatever a person typed.
@@ -82,6 +83,7 @@ func (c *call) leaked() {
 		return
 	}
 	c.leaks.events++
+	c.leaks.last = c.now
 	if b.leak == nil {
 		b.leak = new(leak)
 	}
@@ -166,11 +168,13 @@ func leakText(local security.Address, after time.Duration) string {
 		"come through this machine?", after.Round(time.Second), where)
 }
 
-// Leaks returns how many events of banned sources there were since the start, and how many such sources within the last
-// hour, up to 65536.
-func (e *Engine) Leaks(now time.Time) (events uint64, sources int) {
-	e.advance(now)
-	return e.leaks.events, e.leaks.sources.live(e.now)
+// leakStats adds what is known of leaks.
+func (e *Engine) leakStats(s *Stats) {
+	s.Leaks, s.Leaking = e.leaks.events, e.leaks.sources.live(e.now)
+	if e.leaks.last != 0 {
+		at := stamp(e.leaks.last)
+		s.LastLeak = &at
+	}
 }
 
 // view is what is shown of a leak.

@@ -94,8 +94,9 @@ type Stats struct {
 	Evicted   uint64         `json:"evicted_sources"`
 	Limited   map[string]int `json:"limited,omitempty"` // bans not made, by the bound that was hit
 	Suspended int            `json:"suspended"`         // bans not made because of a storm or of grace
-	Leaking   int            `json:"leaking_sources"`   // banned, and got through all the same within the last hour
+	Leaking   int            `json:"leaking_sources"`   // banned, and got through all the same within the last hour; up to 65536
 	Leaks     uint64         `json:"leaked_events"`     // of banned sources, since the start
+	LastLeak  *time.Time     `json:"last_leak_time,omitempty"`
 }
 
 func round(f float64) float64 { return math.Round(f*1000) / 1000 }

@@ -27,6 +27,8 @@ const (
 	limited        = "ringwall_limited_total"
 	trustedSources = "ringwall_trusted_sources"
 	trackedSources = "ringwall_tracked_sources"
+	leaks          = "ringwall_leaks_total"
+	leaking        = "ringwall_leaking_sources"
 	droppedPackets = "ringwall_dropped_packets_total"
 	bansDesired    = "ringwall_kernel_bans_desired"
 	bansPresent    = "ringwall_kernel_bans_present"

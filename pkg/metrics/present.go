@@ -12,6 +12,8 @@ type Present struct {
 	TrackedSources int
 	Limited        map[string]int    // bans or sources that a bound kept out, by the bound
 	DroppedPackets map[string]uint64 // by set
+	Leaks          uint64            // events of banned sources, since the start
+	Leaking        int               // banned sources that got through within the last hour
 	BansDesired    int
 	BansPresent    int
 	KernelOK       bool // the table is as it should be
@@ -38,6 +40,7 @@ type present struct {
 	up, reconnects, dropped, queue, active, limited *prometheus.Desc
 	blind, last, kernel, enforcing, saved           *prometheus.Desc
 	trusted, tracked, packets, desired, there       *prometheus.Desc
+	leaks, leaking                                  *prometheus.Desc
 }
 
 func newPresent(s Source) *present {
@@ -54,6 +57,8 @@ func newPresent(s Source) *present {
 		limited:    desc(limited, "Bans, sources or challenges that a bound of policy.limits or of memory kept out.", "limit"),
 		trusted:    desc(trustedSources, "Sources that are trusted because a user logged in from there."),
 		tracked:    desc(trackedSources, "Sources that are remembered."),
+		leaks:      desc(leaks, "Events of sources whose ban should have kept their packets out."),
+		leaking:    desc(leaking, "Banned sources that got through to Asterisk within the last hour."),
 		packets:    desc(droppedPackets, "Packets that the kernel dropped.", "set"),
 		desired:    desc(bansDesired, "Bans that should be in the kernel."),
 		there:      desc(bansPresent, "Bans that are in the kernel, estimated from samples."),
@@ -68,7 +73,7 @@ func newPresent(s Source) *present {
 // Describe implements prometheus.Collector.
 func (p *present) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{p.up, p.reconnects, p.dropped, p.queue, p.active, p.limited, p.trusted, p.tracked,
-		p.packets, p.desired, p.there, p.blind, p.last, p.kernel, p.enforcing, p.saved} {
+		p.packets, p.desired, p.there, p.leaks, p.leaking, p.blind, p.last, p.kernel, p.enforcing, p.saved} {
 		ch <- d
 	}
 }
@@ -103,6 +108,8 @@ func (p *present) Collect(ch chan<- prometheus.Metric) {
 	for set, n := range now.DroppedPackets {
 		counter(p.packets, float64(n), set)
 	}
+	counter(p.leaks, float64(now.Leaks))
+	gauge(p.leaking, float64(now.Leaking))
 	gauge(p.trusted, float64(now.TrustedSources))
 	gauge(p.tracked, float64(now.TrackedSources))
 	gauge(p.desired, float64(now.BansDesired))

@@ -1,0 +1,395 @@
+package daemon
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/flows"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+const (
+	maxWays     = 256 // of one Asterisk, that are told apart
+	maxPorts    = 64  // that are found, of all Asterisks
+	maxArrivals = 64  // that wait to be looked at
+	portsDuty   = 10  // a look at the table of flows takes at most one part in so many of the time
+	portsRetry  = 5 * time.Second
+	// portsKept is for how long a port is closed at the start although nothing was heard there since: 90 days.
+	portsKept = 90 * 24 * time.Hour
+)
+
+// way is where an Asterisk received something.
+type way struct {
+	local netip.AddrPort
+	udp   bool
+}
+
+// arrival is one event's way, to be looked at.
+type arrival struct {
+	way
+	pbx    string
+	remote netip.AddrPort
+}
+
+// port is a port of a protocol.
+type port struct {
+	number uint16
+	udp    bool
+}
+
+func (p port) String() string {
+	return strings.ToUpper(p.protocol()) + " " + strconv.Itoa(int(p.number))
+}
+
+func (p port) protocol() string {
+	if p.udp {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// found is where an Asterisk was found to receive.
+type found struct {
+	pbx    string
+	behind uint16 // what Asterisk itself calls the port, 0 for the same
+	since  time.Time
+}
+
+// ports finds out where Asterisk receives: from LocalAddress of its events, and where a NAT is before it, from the kernel's
+// table of flows. With firewall.ports: auto these ports are closed to the banned, too.
+type ports struct {
+	log   *slog.Logger
+	netns int
+	path  string                        // of the file that keeps them; empty for none
+	close func(udp, tcp []uint16) error // in the kernel; set before Run
+	now   func() time.Time
+
+	arrivals chan arrival
+	wake     chan struct{}
+
+	mu    sync.Mutex
+	rule  policy.Ports
+	all   bool // scope
+	found map[port]found
+	fault error // why the kernel has not got them
+}
+
+// newPorts begins with what was found before the last end.
+func newPorts(cfg *policy.Config, netns int, log *slog.Logger) *ports {
+	p := &ports{
+		log: log, netns: netns, path: filepath.Join(filepath.Dir(cfg.State.Path), "ports"), now: time.Now,
+		arrivals: make(chan arrival, maxArrivals), wake: make(chan struct{}, 1), found: make(map[port]found),
+	}
+	p.configure(cfg.Firewall)
+	if err := p.load(cfg.Asterisk); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn("the ports that Asterisk was found at are not known any more", "file", p.path, "err", err)
+	}
+	return p
+}
+
+// String names the task.
+func (p *ports) String() string { return "ports" }
+
+// configure takes over the configuration; the kernel has it when Run has.
+func (p *ports) configure(f policy.Firewall) {
+	p.mu.Lock()
+	p.rule, p.all = f.Ports, f.Scope == policy.ScopeAll
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// heard notes on which way an event came. The judge's lock is held; only what is new costs more than a comparison.
+func (p *ports) heard(b *pbx, ev *security.Event) {
+	w, ok := wayOf(ev)
+	if p == nil || !ok || w == b.way {
+		return
+	}
+	b.way = w
+	if b.ways[w] || len(b.ways) >= maxWays {
+		return
+	}
+	if p.look(b, ev) {
+		if b.ways == nil {
+			b.ways = make(map[way]bool)
+		}
+		b.ways[w] = true
+	}
+}
+
+// look has the way of an event looked at, and says whether there was room for that.
+func (p *ports) look(b *pbx, ev *security.Event) bool {
+	w, ok := wayOf(ev)
+	if p == nil || !ok {
+		return true
+	}
+	select {
+	case p.arrivals <- arrival{way: w, pbx: b.name, remote: ev.Remote.AddrPort}:
+		return true
+	default:
+		return false
+	}
+}
+
+// wayOf is the way of an event, if Asterisk tells it. What comes from this machine itself no ban closes.
+func wayOf(ev *security.Event) (way, bool) {
+	local := ev.Local
+	if local.AddrPort.Port() == 0 || local.AddrPort.Addr().IsLoopback() || ev.Remote.AddrPort.Addr().IsLoopback() {
+		return way{}, false
+	}
+	t := cmp.Or(local.Transport, ev.Remote.Transport)
+	return way{local: local.AddrPort, udp: t == security.UDP}, t != security.NoTransport
+}
+
+// Run looks at arrivals, and keeps the kernel's ports as they should be.
+func (p *ports) Run(ctx context.Context) error {
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case a := <-p.arrivals:
+			began := time.Now()
+			news := p.arrived(ctx, a)
+			rest := (portsDuty - 1) * time.Since(began)
+			if news {
+				p.save()
+				again = p.apply()
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(rest):
+			}
+		case <-p.wake:
+			again = p.apply()
+		case <-again:
+			again = p.apply()
+		}
+	}
+}
+
+// arrived finds out to which ports a packet came, and says whether that is news.
+func (p *ports) arrived(ctx context.Context, a arrival) (news bool) {
+	local := port{a.local.Port(), a.udp}
+	number, known, err := flows.Entrance(ctx, p.netns, a.udp, local.number, a.remote)
+	if err != nil && !errors.Is(err, flows.ErrMissing) {
+		p.log.Debug("whether a NAT changes Asterisk's ports cannot be seen", "err", err)
+	}
+	// A connection that Asterisk itself has made, to a provider, comes from a port at which nobody listens.
+	if !a.udp && !known && passing(local.number) {
+		return false
+	}
+	news = p.add(local, found{pbx: a.pbx})
+	if number != local.number {
+		news = p.add(port{number, a.udp}, found{pbx: a.pbx, behind: local.number}) || news
+	}
+	return news
+}
+
+// passing says whether a port is one of those that the kernel gives to whoever connects (ip_local_port_range in ip(7)).
+func passing(number uint16) bool {
+	low, high := uint16(32768), uint16(60999)
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		_, _ = fmt.Sscan(string(text), &low, &high)
+	}
+	return number >= low && number <= high
+}
+
+// add notes a port, says so once where a ban leaves it open, and reports whether it is new.
+func (p *ports) add(at port, f found) bool {
+	f.since = p.now()
+	p.mu.Lock()
+	have, old := p.found[at]
+	switch {
+	case old:
+		have.since = f.since
+		p.found[at] = have
+	case len(p.found) >= maxPorts:
+		p.mu.Unlock()
+		return false
+	default:
+		p.found[at] = f
+	}
+	open := !p.all && !slices.Contains(p.configured(at.udp), at.number)
+	auto, line := p.rule.Auto, p.line()
+	p.mu.Unlock()
+	if old || !open {
+		return !old
+	}
+	attrs := []any{"pbx", f.pbx, "port", at.String()}
+	if f.behind != 0 {
+		attrs = append(attrs, "published_for", f.behind)
+	}
+	if auto {
+		p.log.Info("Asterisk listens at another port: it is closed to the banned, too", attrs...)
+	} else {
+		p.log.Error("Asterisk listens at a port that firewall.ports leaves open: bans stop nothing there",
+			append(attrs, "try", line+", or ports: auto")...)
+	}
+	return true
+}
+
+// configured are the ports of the file; the lock is held.
+func (p *ports) configured(udp bool) []uint16 {
+	if udp {
+		return p.rule.UDP
+	}
+	return p.rule.TCP
+}
+
+// wanted are the ports that should be closed to the banned.
+func (p *ports) wanted() (udp, tcp []uint16) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.union(true, p.rule.Auto), p.union(false, p.rule.Auto)
+}
+
+// union are the ports of the file, with those that were found; the lock is held.
+func (p *ports) union(udp, more bool) []uint16 {
+	list := slices.Clone(p.configured(udp))
+	for _, at := range p.sorted() {
+		if more && at.udp == udp && !slices.Contains(list, at.number) {
+			list = append(list, at.number)
+		}
+	}
+	return list
+}
+
+// sorted are the ports that were found; the lock is held.
+func (p *ports) sorted() []port {
+	return slices.SortedFunc(maps.Keys(p.found), func(a, b port) int {
+		return cmp.Or(cmp.Compare(b.protocol(), a.protocol()), cmp.Compare(a.number, b.number))
+	})
+}
+
+// line is what to write into the file so that every port that was found is closed; the lock is held.
+func (p *ports) line() string {
+	return fmt.Sprintf("firewall: {ports: {udp: %s, tcp: %s}}", numbers(p.union(true, true)), numbers(p.union(false, true)))
+}
+
+func numbers(list []uint16) string {
+	words := make([]string, len(list))
+	for i, n := range list {
+		words[i] = strconv.Itoa(int(n))
+	}
+	return "[" + strings.Join(words, ", ") + "]"
+}
+
+// apply tells the kernel, and returns when to try again where it did not take it.
+func (p *ports) apply() <-chan time.Time {
+	err := p.close(p.wanted())
+	p.mu.Lock()
+	said := p.fault != nil
+	p.fault = err
+	p.mu.Unlock()
+	if err == nil {
+		return nil
+	}
+	if !said {
+		p.log.Error("a port of Asterisk is not closed to the banned yet", "err", err, "retry_in", portsRetry)
+	}
+	return time.After(portsRetry)
+}
+
+// status is what people are told.
+func (p *ports) status() control.PortsStatus {
+	udp, tcp := p.wanted()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := control.PortsStatus{Auto: p.rule.Auto, All: p.all, UDP: udp, TCP: tcp, Found: []control.FoundPort{}}
+	if p.fault != nil {
+		s.Error = p.fault.Error()
+	}
+	for _, at := range p.sorted() {
+		f := p.found[at]
+		closed := p.all || slices.Contains(p.configured(at.udp), at.number) || p.rule.Auto && p.fault == nil
+		s.Found = append(s.Found, control.FoundPort{Protocol: at.protocol(), Port: at.number, PBX: f.pbx, Behind: f.behind, Open: !closed})
+	}
+	return s
+}
+
+// warnings are what somebody should look at.
+func (p *ports) warnings(s control.PortsStatus) (list []control.Warning) {
+	if s.Error != "" {
+		return []control.Warning{{Text: "a port of Asterisk is not closed to the banned yet: " + s.Error, Try: "ringwall status, in some seconds"}}
+	}
+	var names []string
+	for _, f := range s.Open() {
+		names = append(names, port{f.Port, f.Protocol == "udp"}.String())
+	}
+	if len(names) > 0 {
+		p.mu.Lock()
+		line := p.line()
+		p.mu.Unlock()
+		list = append(list, control.Warning{
+			Text: "bans stop nothing at " + strings.Join(names, ", ") + ": Asterisk listens there, and firewall.ports leaves it open",
+			Try:  line + ", or ports: auto; then: systemctl restart ringwall",
+		})
+	}
+	return list
+}
+
+// The file has a line for each port: protocol, number, what Asterisk calls it or 0, time, and name of the Asterisk.
+const portLine = "%s %d %d %s %q\n"
+
+// load reads the file. What it does not understand, it passes over: the ports are learned again.
+func (p *ports) load(pbxs []policy.Asterisk) error {
+	text, err := os.ReadFile(p.path)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan() && len(p.found) < maxPorts; {
+		var protocol, at, name string
+		var number, behind uint16
+		if n, _ := fmt.Sscanf(lines.Text()+"\n", portLine, &protocol, &number, &behind, &at, &name); n < 5 {
+			continue
+		}
+		since, err := time.Parse(time.RFC3339, at)
+		if err != nil || p.now().Sub(since) > portsKept || number == 0 || protocol != "udp" && protocol != "tcp" ||
+			!slices.ContainsFunc(pbxs, func(a policy.Asterisk) bool { return a.Name == name }) {
+			continue
+		}
+		p.found[port{number, protocol == "udp"}] = found{pbx: name, behind: behind, since: since}
+	}
+	return nil
+}
+
+// save writes the file, whole or not at all.
+func (p *ports) save() {
+	var text bytes.Buffer
+	p.mu.Lock()
+	for _, at := range p.sorted() {
+		f := p.found[at]
+		fmt.Fprintf(&text, portLine, at.protocol(), at.number, f.behind, f.since.UTC().Format(time.RFC3339), f.pbx)
+	}
+	p.mu.Unlock()
+	err := os.WriteFile(p.path+".new", text.Bytes(), 0o600)
+	if err == nil {
+		err = os.Rename(p.path+".new", p.path)
+	}
+	if err != nil {
+		p.log.Warn("the ports that Asterisk was found at are not saved: after a restart they are found again", "err", err)
+	}
+}
