@@ -220,7 +220,8 @@ func (w *why) banned() {
 		w.say("%s is banned from %s until %s (%s): %s", b.Prefix, clock(b.Since), clock(b.Until), span(until), reason)
 	}
 	if b.Leak != nil {
-		w.say("THE BAN DOES NOT KEEP IT OUT: %v, the last at %s; ringwall status and ringwall doctor say why", b.Leak, clock(b.Leak.Last))
+		w.say("THE BAN DOES NOT KEEP IT OUT: %s since then got through to %s, the last at %s; ringwall doctor looks why",
+			plural(b.Leak.Events, "event"), b.Leak.Where(), clock(b.Leak.Last))
 	}
 	own := !b.Manual && b.Reason != Adopted && b.Reason != Network
 	if own {

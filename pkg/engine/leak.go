@@ -185,11 +185,10 @@ func (l *leak) view() *LeakView {
 	return &LeakView{Last: stamp(l.last), Events: int(l.events), Port: l.port, Transport: l.transport.String()}
 }
 
-// String says how often a banned source got through, and where.
-func (l *LeakView) String() string {
-	where := "Asterisk"
-	if l.Port != 0 {
-		where = fmt.Sprintf("%s port %d", l.Transport, l.Port)
+// Where is the port at which it got through.
+func (l *LeakView) Where() string {
+	if l.Port == 0 {
+		return "Asterisk"
 	}
-	return fmt.Sprintf("%s since then got through to %s", plural(l.Events, "event"), where)
+	return fmt.Sprintf("%s port %d", l.Transport, l.Port)
 }

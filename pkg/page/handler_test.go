@@ -345,6 +345,10 @@ func TestTheStateIsSaidInPlainWords(t *testing.T) {
 		"Ringwall hears nothing from pbx2": func(s *control.Status) {
 			s.PBXs = append(s.PBXs, control.PBXStatus{Name: "pbx2"})
 		},
+		"Banned sources get through to Asterisk": func(s *control.Status) { s.Engine.LastLeak = ptr(s.Time.Add(-time.Minute)) },
+		"A port of Asterisk is open to the banned": func(s *control.Status) {
+			s.Ports.Found = []control.FoundPort{{Protocol: "udp", Port: 5080, Open: true}}
+		},
 		"The configuration was changed, and is not in force: line 3": func(s *control.Status) { s.Config.Error = "line 3" },
 		"was blind for 3m":     func(s *control.Status) { s.PBXs[0].Blind = 180 },
 		"7 events were lost":   func(s *control.Status) { s.PBXs[0].DroppedFrames = 7 },

@@ -93,9 +93,15 @@ func (h *health) judge(st control.Status, down []string) {
 	case !st.Kernel.DryRun && (!st.Kernel.OK || st.Kernel.LastError != ""):
 		h.State, h.Title = "bad", "The firewall is not as it should be"
 		h.Text = "Ringwall tries again and again; until then some attackers may get through."
+	case st.Leaking():
+		h.State, h.Title = "bad", "Banned sources get through to Asterisk"
+		h.Text = "Their packets should not reach it. Mostly it listens at a port that a ban does not close: see below, or ringwall doctor."
 	case st.Mode != "enforce":
 		h.State, h.Title = "watch", "Ringwall only watches: nobody is banned"
 		h.Text = "It says whom it would ban. Once you like what you see: policy.mode: enforce, then systemctl reload ringwall."
+	case len(st.Ports.Open()) > 0:
+		h.State, h.Title = "bad", "A port of Asterisk is open to the banned"
+		h.Text = "At the others attackers are kept out. See below for what to write."
 	case st.Kernel.DryRun:
 		h.State, h.Title = "watch", "A dry run: nobody is banned"
 		h.Text = "Ringwall decides as always, and tells the kernel nothing."

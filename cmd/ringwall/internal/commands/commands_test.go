@@ -115,10 +115,17 @@ func TestTablesForPeople(t *testing.T) {
 		columns int
 		change  func(*backend)
 	}{
-		"help":             {nil, 80, nil},
-		"status":           {[]string{"status"}, 0, nil},
-		"status-trouble":   {[]string{"status"}, 0, func(b *backend) { b.status = trouble }},
-		"status-observe":   {[]string{"status"}, 0, func(b *backend) { b.status = func(st *control.Status) { st.Mode = "observe" } }},
+		"help":           {nil, 80, nil},
+		"status":         {[]string{"status"}, 0, nil},
+		"status-trouble": {[]string{"status"}, 0, func(b *backend) { b.status = trouble }},
+		"status-observe": {[]string{"status"}, 0, func(b *backend) { b.status = func(st *control.Status) { st.Mode = "observe" } }},
+		"status-leak": {[]string{"status"}, 0, func(b *backend) {
+			b.status = func(st *control.Status) {
+				st.Engine.Leaking, st.Engine.LastLeak = 3, at(ago(time.Minute))
+				st.Ports = control.PortsStatus{UDP: []uint16{5060}, TCP: []uint16{5060},
+					Found: []control.FoundPort{{Protocol: "udp", Port: 5060, PBX: "pbx1"}, {Protocol: "udp", Port: 5080, PBX: "pbx1", Open: true}}}
+			}
+		}},
 		"bans":             {[]string{"list"}, 0, nil},
 		"bans-narrow":      {[]string{"list", "bans"}, 90, nil},
 		"bans-empty":       {[]string{"list"}, 80, func(b *backend) { b.empty = true }},

@@ -60,8 +60,14 @@ func (b *backend) Status(context.Context) (control.Status, error) {
 			Name: "pbx1", Address: "127.0.0.1:5038", Up: true, Since: ago(2 * time.Hour), Version: "Asterisk 22.10.1",
 			Events: 12345, Lag: 0.0013, LastEvent: at(ago(time.Second)), Learned: 4,
 		}},
-		Engine:      engine.Stats{Sources: 345, Trusted: 45, Bans: 12},
-		Kernel:      control.KernelStatus{Table: "inet ringwall", OK: true, Desired: 12, Present: 12, PresentTime: at(now), Dropped: []control.Count{{Name: "ban4", Count: 998}}},
+		Engine: engine.Stats{Sources: 345, Trusted: 45, Bans: 12},
+		Kernel: control.KernelStatus{Table: "inet ringwall", OK: true, Desired: 12, Present: 12, PresentTime: at(now), Dropped: []control.Count{{Name: "ban4", Count: 998}}},
+		Ports: control.PortsStatus{
+			Auto: true, UDP: []uint16{5060, 5061, 4569, 5080, 5090}, TCP: []uint16{5060, 5061, 5038},
+			Found: []control.FoundPort{
+				{Protocol: "udp", Port: 5080, PBX: "pbx1"}, {Protocol: "udp", Port: 5090, PBX: "pbx1", Behind: 5060},
+			},
+		},
 		ObserveOnly: []control.Observed{},
 		Warnings:    []control.Warning{},
 	}
@@ -87,6 +93,7 @@ func (b *backend) Bans(_ context.Context, _ control.BanFilter, each func([]engin
 		{
 			Prefix: "198.51.100.0/24", Reason: engine.Manual, Since: ago(time.Minute), Until: now.Add(7 * 24 * time.Hour), Duration: 604800,
 			Left: 604800, Manual: true, Number: 1, Comment: "called at night", Accounts: []string{},
+			Leak: &engine.LeakView{Last: ago(time.Second), Events: 40, Port: 5080, Transport: "UDP"},
 		},
 	}
 	for i := range list {

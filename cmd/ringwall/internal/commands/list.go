@@ -2,6 +2,7 @@ package commands
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -52,7 +53,7 @@ func (c *commands) list() *cobra.Command {
 func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 	t := &table{header: []string{"SOURCE", "LEFT", "SINCE", "BANS", "TRIES", "WHY", "ACCOUNTS", "PLACE"},
 		right: map[int]bool{1: true, 3: true, 4: true}, flex: []int{6, 5}, spare: true}
-	observed := 0
+	observed, leaking := 0, 0
 	n, err := rows(c, t, func(each func(engine.BanView) error) error {
 		return client.EachBan(cmd.Context(), control.BanFilter{}, each)
 	}, func(a, b engine.BanView) int {
@@ -65,6 +66,10 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 		if b.Observed {
 			observed++
 			why += " (observed)"
+		}
+		if b.Leak != nil {
+			leaking++
+			why = fmt.Sprintf("GETS THROUGH (%s): %s", b.Leak.Where(), why)
 		}
 		t.add(bare(b.Prefix), short(seconds(b.Left)), c.clock(b.Since), strconv.Itoa(b.Number), strconv.Itoa(b.Attempts), why,
 			names(b.Accounts, 5), wording.Place(b.Place))
@@ -79,6 +84,9 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 	c.sayf("%s. ringwall why SOURCE tells the reasons.", plural(n, "ban", "bans"))
 	if observed > 0 {
 		c.sayf("%d of them observed only: packets still pass.", observed)
+	}
+	if leaking > 0 {
+		c.sayf("%d of them got through to Asterisk all the same: ringwall doctor.", leaking)
 	}
 	return nil
 }

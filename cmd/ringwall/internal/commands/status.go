@@ -44,6 +44,8 @@ func (c *commands) sayStatus(st control.Status) error {
 		mode = "dry run: nobody is banned"
 	case !st.Healthy():
 		mode = "NOT WELL, see below"
+	case len(st.Ports.Open()) > 0:
+		mode = "attackers are banned, BUT NOT AT EVERY PORT, see below"
 	}
 	c.sayf("Ringwall %s, up %s (pid %d): %s", printable.String(st.Version), short(seconds(st.Uptime)), st.PID, mode)
 	c.sayf("")
@@ -60,7 +62,7 @@ func (c *commands) sayStatus(st control.Status) error {
 		return err
 	}
 	c.sayf("")
-	for _, line := range slices.Concat(engineLines(st), kernelLines(st.Kernel), geoLines(st.Geo, c.Now())) {
+	for _, line := range slices.Concat(engineLines(st), kernelLines(st.Kernel), portLines(st.Ports), geoLines(st.Geo, c.Now())) {
 		c.sayf("%-9s %s", line[0], line[1])
 	}
 	c.warnings(st)
@@ -111,6 +113,13 @@ func engineLines(st control.Status) [][2]string {
 		{"Bans", bans},
 		{"Sources", fmt.Sprintf("%d trusted, %d tracked", e.Trusted, e.Sources)},
 	}
+	if e.Leaking > 0 {
+		leak := plural(e.Leaking, "banned source", "banned sources") + " got through within the last hour"
+		if st.Leaking() {
+			leak += ", and STILL DO"
+		}
+		lines = append(lines, [2]string{"Leaks", leak})
+	}
 	for _, name := range sorted(e.Limited) {
 		lines = append(lines, [2]string{"Limit", fmt.Sprintf("%d bans not made: %s", e.Limited[name], words(name))})
 	}
@@ -137,6 +146,54 @@ func kernelLines(k control.KernelStatus) [][2]string {
 		lines = append(lines, [2]string{"Rebuilt", s})
 	}
 	return lines
+}
+
+// portLines say which ports a ban closes, and which of them were found.
+func portLines(p control.PortsStatus) [][2]string {
+	if p.All {
+		return [][2]string{{"Closed", "every port, to the banned (firewall.scope: all)"}}
+	}
+	if len(p.UDP)+len(p.TCP) == 0 {
+		return nil
+	}
+	var lists, open, published []string
+	for _, l := range []struct {
+		name  string
+		ports []uint16
+	}{{"UDP", p.UDP}, {"TCP", p.TCP}} {
+		if len(l.ports) > 0 {
+			lists = append(lists, l.name+" "+strings.Join(numbers(l.ports), " "))
+		}
+	}
+	for _, f := range p.Found {
+		name := strings.ToUpper(printable.String(f.Protocol)) + " " + strconv.Itoa(int(f.Port))
+		if f.Open {
+			open = append(open, name)
+		}
+		if f.Behind != 0 {
+			published = append(published, fmt.Sprintf("%s for Asterisk's %d", name, f.Behind))
+		}
+	}
+	how := "to the banned"
+	if p.Auto {
+		how += ", and wherever else Asterisk is found"
+	}
+	lines := [][2]string{{"Closed", strings.Join(lists, ", ") + " " + how}}
+	if len(published) > 0 {
+		lines = append(lines, [2]string{"NAT", "publishes " + strings.Join(published, ", ")})
+	}
+	if len(open) > 0 {
+		lines = append(lines, [2]string{"OPEN", strings.Join(open, ", ") + ", where Asterisk listens: bans stop nothing there"})
+	}
+	return lines
+}
+
+func numbers(list []uint16) []string {
+	words := make([]string, len(list))
+	for i, n := range list {
+		words[i] = strconv.Itoa(int(n))
+	}
+	return words
 }
 
 // geoLines say which files know places, and how old they are.
