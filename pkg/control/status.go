@@ -1,6 +1,9 @@
 package control
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/engine"
@@ -111,6 +114,22 @@ func (p PortsStatus) Open() (open []FoundPort) {
 		}
 	}
 	return open
+}
+
+// Line is what to write into the configuration so that these ports are closed to the banned as well.
+func (p PortsStatus) Line(more []FoundPort) string {
+	udp, tcp := slices.Clone(p.UDP), slices.Clone(p.TCP)
+	for _, f := range more {
+		list := &tcp
+		if f.Protocol == "udp" {
+			list = &udp
+		}
+		if !slices.Contains(*list, f.Port) {
+			*list = append(*list, f.Port)
+		}
+	}
+	list := func(ports []uint16) string { return strings.ReplaceAll(fmt.Sprint(ports), " ", ", ") }
+	return fmt.Sprintf("firewall: {ports: {udp: %s, tcp: %s}}", list(udp), list(tcp))
 }
 
 // GeoFile is a file of geo.files, in their order. One that could not be read at all has an Error and no Type; after a bad

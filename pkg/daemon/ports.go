@@ -94,10 +94,14 @@ type ports struct {
 // newPorts begins with what was found before the last end.
 func newPorts(cfg *policy.Config, netns int, log *slog.Logger) *ports {
 	p := &ports{
-		log: log, netns: netns, path: filepath.Join(filepath.Dir(cfg.State.Path), "ports"), now: time.Now,
+		log: log, netns: netns, now: time.Now,
 		arrivals: make(chan arrival, maxArrivals), wake: make(chan struct{}, 1), found: make(map[port]found),
 	}
 	p.configure(cfg.Firewall)
+	if cfg.State.Path == "" {
+		return p
+	}
+	p.path = filepath.Join(filepath.Dir(cfg.State.Path), "ports")
 	if err := p.load(cfg.Asterisk); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("the ports that Asterisk was found at are not known any more", "file", p.path, "err", err)
 	}
@@ -231,7 +235,7 @@ func (p *ports) add(at port, f found) bool {
 		p.found[at] = f
 	}
 	open := !p.all && !slices.Contains(p.configured(at.udp), at.number)
-	auto, line := p.rule.Auto, p.line()
+	auto := p.rule.Auto
 	p.mu.Unlock()
 	if old || !open {
 		return !old
@@ -243,8 +247,9 @@ func (p *ports) add(at port, f found) bool {
 	if auto {
 		p.log.Info("Asterisk listens at another port: it is closed to the banned, too", attrs...)
 	} else {
+		s := p.status()
 		p.log.Error("Asterisk listens at a port that firewall.ports leaves open: bans stop nothing there",
-			append(attrs, "try", line+", or ports: auto")...)
+			append(attrs, "try", s.Line(s.Open())+", or ports: auto")...)
 	}
 	return true
 }
@@ -282,19 +287,6 @@ func (p *ports) sorted() []port {
 	})
 }
 
-// line is what to write into the file so that every port that was found is closed; the lock is held.
-func (p *ports) line() string {
-	return fmt.Sprintf("firewall: {ports: {udp: %s, tcp: %s}}", numbers(p.union(true, true)), numbers(p.union(false, true)))
-}
-
-func numbers(list []uint16) string {
-	words := make([]string, len(list))
-	for i, n := range list {
-		words[i] = strconv.Itoa(int(n))
-	}
-	return "[" + strings.Join(words, ", ") + "]"
-}
-
 // apply tells the kernel, and returns when to try again where it did not take it.
 func (p *ports) apply() <-chan time.Time {
 	err := p.close(p.wanted())
@@ -328,8 +320,8 @@ func (p *ports) status() control.PortsStatus {
 	return s
 }
 
-// warnings are what somebody should look at.
-func (p *ports) warnings(s control.PortsStatus) (list []control.Warning) {
+// portWarnings are what somebody should look at.
+func portWarnings(s control.PortsStatus) []control.Warning {
 	if s.Error != "" {
 		return []control.Warning{{Text: "a port of Asterisk is not closed to the banned yet: " + s.Error, Try: "ringwall status, in some seconds"}}
 	}
@@ -337,16 +329,13 @@ func (p *ports) warnings(s control.PortsStatus) (list []control.Warning) {
 	for _, f := range s.Open() {
 		names = append(names, port{f.Port, f.Protocol == "udp"}.String())
 	}
-	if len(names) > 0 {
-		p.mu.Lock()
-		line := p.line()
-		p.mu.Unlock()
-		list = append(list, control.Warning{
-			Text: "bans stop nothing at " + strings.Join(names, ", ") + ": Asterisk listens there, and firewall.ports leaves it open",
-			Try:  line + ", or ports: auto; then: systemctl restart ringwall",
-		})
+	if len(names) == 0 {
+		return nil
 	}
-	return list
+	return []control.Warning{{
+		Text: "bans stop nothing at " + strings.Join(names, ", ") + ": Asterisk listens there, and firewall.ports leaves it open",
+		Try:  s.Line(s.Open()) + ", or ports: auto; then: systemctl restart ringwall",
+	}}
 }
 
 // The file has a line for each port: protocol, number, what Asterisk calls it or 0, time, and name of the Asterisk.
@@ -378,6 +367,9 @@ func (p *ports) load(pbxs []policy.Asterisk) error {
 
 // save writes the file, whole or not at all.
 func (p *ports) save() {
+	if p.path == "" {
+		return
+	}
 	var text bytes.Buffer
 	p.mu.Lock()
 	for _, at := range p.sorted() {

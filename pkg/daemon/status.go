@@ -39,7 +39,7 @@ func (b backend) Status(context.Context) (control.Status, error) {
 	b.judge.ask(func(e *engine.Engine, now time.Time) { s.Engine = e.Stats(now) })
 	s.Kernel = b.kernelStatus(cfg, s.Engine.Bans)
 	s.Ports = b.ports.status()
-	s.Warnings = append(s.Warnings, b.ports.warnings(s.Ports)...)
+	s.Warnings = append(s.Warnings, portWarnings(s.Ports)...)
 	s.Warnings = append(s.Warnings, leaking(s)...)
 	for _, name := range sorted(cfg.Policy.Services) {
 		if cfg.Policy.Services[name] == policy.Observe {

@@ -162,7 +162,7 @@ func TestWhatDoesNotHappenIsAnError(t *testing.T) {
 		change func(*policy.Config)
 		want   []string
 	}{
-		{"bans that do not cover SIP", func(c *policy.Config) { c.Firewall.Ports.UDP = []uint16{4569} },
+		{"bans that do not cover SIP", func(c *policy.Config) { c.Firewall.Ports = policy.Ports{UDP: []uint16{4569}} },
 			[]string{"scanner (203.0.113.5) was banned, but", "packets that it sent later arrived"}},
 		{"customers are banned at once", func(c *policy.Config) { c.Policy.Misconfigured.Burst = 0; c.Policy.Threshold = 1 },
 			[]string{"lone phone was banned"}},

@@ -45,7 +45,7 @@ func Examine(ctx context.Context, o Options) []Check {
 	}
 	e := &exam{Options: o, manager: "/etc/asterisk/manager.conf", proc: "/proc"}
 	for _, part := range []func(context.Context){
-		e.configuration, e.running, e.machine, e.asterisks, e.kernel, e.places, e.clock, e.lockout, e.judgement, e.registered,
+		e.configuration, e.running, e.machine, e.asterisks, e.kernel, e.ports, e.places, e.clock, e.lockout, e.judgement, e.registered,
 	} {
 		if ctx.Err() != nil {
 			break

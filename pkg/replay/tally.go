@@ -160,7 +160,7 @@ func (t *tally) covering(a netip.Addr, now int64) (found netip.Prefix, s seen, o
 func (t *tally) stops(ev *security.Event) bool {
 	port := ev.Local.AddrPort.Port()
 	switch {
-	case t.firewall.Scope == policy.ScopeAll || port == 0:
+	case t.firewall.Scope == policy.ScopeAll || t.firewall.Ports.Auto || port == 0: // auto closes wherever Asterisk receives
 		return true
 	case ev.Remote.Transport == security.UDP:
 		return slices.Contains(t.firewall.Ports.UDP, port)

@@ -77,7 +77,11 @@ func TestBannedPacketsDoNotArrive(t *testing.T) {
 		t.Errorf("bans %d, blocked %d, passed %d, %+v", r.Bans, r.Blocked, r.Passed, r.Banned)
 	}
 	odd := write(t, "log", lines(flood(5999)...))
-	if r := run(t, nil, odd); r.Blocked != 0 || r.Passed != 97 {
+	if r := run(t, nil, odd); r.Blocked != 97 || r.Passed != 0 {
+		t.Errorf("at another port, which auto takes over: blocked %d, passed %d", r.Blocked, r.Passed)
+	}
+	listed := func(o *replay.Options) { o.Firewall.Ports = policy.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}} }
+	if r := run(t, listed, odd); r.Blocked != 0 || r.Passed != 97 {
 		t.Errorf("at another port: blocked %d, passed %d", r.Blocked, r.Passed)
 	}
 	if r := run(t, func(o *replay.Options) { o.Firewall.Scope = policy.ScopeAll }, odd); r.Blocked != 97 || r.Passed != 0 {
