@@ -33,6 +33,8 @@ type AgentOptions struct {
 	Local netip.Addr
 	// Port to send from; 0 lets the kernel choose.
 	Port uint16
+	// To is the server's port; 0 is the usual one of the transport.
+	To uint16
 	// Timeout for each reply, ErrNoReply after it; 3 s unless set. Nothing is sent twice, since Asterisk would report
 	// a retransmission as another event.
 	Timeout time.Duration
@@ -76,6 +78,9 @@ func (l *Lab) Agent(t testing.TB, node Node, o AgentOptions) *Agent {
 		a.server = netip.AddrPortFrom(a.server.Addr(), 8089)
 	default:
 		t.Fatalf("lab: transport %q: allowed are udp, tcp, tls, ws and wss", o.Transport)
+	}
+	if o.To != 0 {
+		a.server = netip.AddrPortFrom(a.server.Addr(), o.To)
 	}
 	t.Cleanup(a.Close)
 	return a

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -161,9 +160,7 @@ func (j *judge) handle(now time.Time, p *pbx, frames []ami.Frame, from int) {
 	j.out = j.engine.HandleAll(now, p.name, j.events[from:from+len(frames)], j.out, ends[:])
 	first := len(j.came)
 	for i, end := range ends[:len(frames)] {
-		if slices.ContainsFunc(j.out[min(first, end):end], func(d engine.Decision) bool { return d.Action == engine.Leak }) {
-			j.ports.look(p, &j.events[from+i]) // it may have come by a way that is not known
-		}
+		j.ports.decided(now, p, &j.events[from+i], j.out[min(first, end):end])
 		first = end
 		j.note(end, frames[i].Received)
 	}

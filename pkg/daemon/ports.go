@@ -20,16 +20,18 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/flows"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
 const (
-	maxWays     = 256 // of one Asterisk, that are told apart
-	maxPorts    = 64  // that are found, of all Asterisks
-	maxArrivals = 64  // that wait to be looked at
-	portsDuty   = 10  // a look at the table of flows takes at most one part in so many of the time
+	maxWays     = 256         // of one Asterisk, that are told apart
+	maxPorts    = 64          // that are found, of all Asterisks
+	maxArrivals = 64          // that wait to be looked at
+	portsDuty   = 10          // a look at the table of flows takes at most one part in so many of the time
+	portsQuiet  = time.Second // between two looks for bans
 	portsRetry  = 5 * time.Second
 	// portsKept is for how long a port is closed at the start although nothing was heard there since: 90 days.
 	portsKept = 90 * 24 * time.Hour
@@ -81,6 +83,7 @@ type ports struct {
 	close func(udp, tcp []uint16) error // in the kernel; set before Run
 	now   func() time.Time
 
+	looked   time.Time // at the last ban; the judge's lock is held
 	arrivals chan arrival
 	wake     chan struct{}
 
@@ -137,6 +140,25 @@ func (p *ports) heard(b *pbx, ev *security.Event) {
 			b.ways = make(map[way]bool)
 		}
 		b.ways[w] = true
+	}
+}
+
+// decided looks at the way of an event that led to decisions: a NAT may publish a second port for one that is known, and that
+// is seen when it matters, at a ban (once a second at most), and when a ban did not help. The judge's lock is held.
+func (p *ports) decided(now time.Time, b *pbx, ev *security.Event, decisions []engine.Decision) {
+	for i := range decisions {
+		switch decisions[i].Action {
+		case engine.Leak:
+		case engine.Ban:
+			if p == nil || now.Sub(p.looked) < portsQuiet {
+				continue
+			}
+			p.looked = now
+		default:
+			continue
+		}
+		p.look(b, ev)
+		return
 	}
 }
 

@@ -1,0 +1,148 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/deploy/lab"
+	"github.com/ringwall/ringwall/pkg/control"
+)
+
+// elsewhere is an Asterisk whose PJSIP listens at port 5080 over IPv4.
+func elsewhere() lab.Options {
+	return lab.Options{Version: 22, Edit: func(file, content string) string {
+		if file == "pjsip.conf" {
+			content = strings.ReplaceAll(content, "0.0.0.0:5060", "0.0.0.0:5080")
+		}
+		return content
+	}}
+}
+
+// bannedAt makes an attacker that is banned for what it does at a port.
+func (r *rig) bannedAt(o lab.AgentOptions, port uint16, net, host int) (*lab.Agent, netip.Addr) {
+	r.t.Helper()
+	o.To = port
+	bad, local := r.attacker(o, net, host), address(o, net, host)
+	r.scan(bad, local, fmt.Sprintf("9%d", host))
+	r.untilBanned(local)
+	return bad, local
+}
+
+// attempts counts the answers to 40 requests.
+func (r *rig) attempts(bad *lab.Agent) (answers int) {
+	for range 40 {
+		if !silent(r.t, bad) {
+			answers++
+		}
+	}
+	return answers
+}
+
+// SIP on another port, and on one that a NAT publishes: a ban closes it, since Asterisk's own events tell where they came in.
+func TestSIPOnAnotherPort(t *testing.T) {
+	r := newRig(t, elsewhere(), "")
+	quick := lab.AgentOptions{Timeout: 100 * time.Millisecond}
+	for i, way := range []string{"udp", "tcp"} {
+		t.Run(way, func(t *testing.T) {
+			r := r.with(t)
+			bad, local := r.bannedAt(lab.AgentOptions{Transport: way}, 5080, 21, 1+i)
+			r.until("the port is closed", func() bool {
+				p := r.status().Ports
+				list := p.TCP
+				if way == "udp" {
+					list = p.UDP
+				}
+				return p.Auto && slices.Contains(list, 5080)
+			})
+			bad.Close()
+			quick := r.Agent(t, lab.Attacker, lab.AgentOptions{Transport: way, Local: local, To: 5080, Timeout: quick.Timeout})
+			if n := r.attempts(quick); n > 0 {
+				t.Errorf("%d of 40 attempts of a banned source were answered", n)
+			}
+			if s := r.status(); !s.Healthy() || len(s.Ports.Open()) > 0 || s.Engine.Leaking > 0 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+	t.Run("published by a NAT", func(t *testing.T) {
+		r := r.with(t)
+		rules := "table ip docker { chain dstnat { type nat hook prerouting priority dstnat; udp dport 5090 redirect to :5080; }; }"
+		if out, err := r.Exec(t.Context(), lab.Server, "nft", rules); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		bad, local := r.bannedAt(lab.AgentOptions{}, 5090, 22, 1)
+		want := control.FoundPort{Protocol: "udp", Port: 5090, PBX: "lab", Behind: 5080}
+		r.until("the published port is closed", func() bool { return slices.Contains(r.status().Ports.Found, want) })
+		bad.Close()
+		again := r.Agent(t, lab.Attacker, lab.AgentOptions{Local: local, To: 5090, Timeout: quick.Timeout})
+		if n := r.attempts(again); n > 0 {
+			t.Errorf("%d of 40 attempts of a banned source were answered", n)
+		}
+	})
+}
+
+// Who lists the ports himself, and not all of them, learns it from everything that tells how Ringwall is.
+func TestABannedSourceThatGetsThroughIsTold(t *testing.T) {
+	r := newRig(t, elsewhere(), "firewall: {ports: {udp: [5060], tcp: [5060, 5061]}}\n")
+	bad, local := r.bannedAt(lab.AgentOptions{}, 5080, 23, 1)
+	if !answered(t, bad) {
+		t.Fatal("the port is closed, so that there is nothing to tell")
+	}
+	r.until("the leak is noticed", func() bool {
+		_, _ = bad.Probe("9998")
+		return r.status().Engine.Leaking == 1
+	})
+	s := r.status()
+	if s.Healthy() || !s.Leaking() {
+		t.Errorf("status: %+v", s)
+	}
+	for args, want := range map[string][]string{
+		"status": {"NOT WELL", "1 banned source got through within the last hour, and STILL DO", "OPEN      UDP 5080",
+			"firewall: {ports: {udp: [5060, 5080], tcp: [5060, 5061]}}, or ports: auto"},
+		"list":                  {"GETS THROUGH (UDP port 5080)"},
+		"why " + local.String(): {"DOES NOT KEEP IT OUT", "UDP port 5080"},
+		"history":               {"leak", "firewall.ports"},
+	} {
+		out := r.ringwall(strings.Fields(args)...)
+		for _, text := range want {
+			if !strings.Contains(out, text) {
+				t.Errorf("ringwall %s does not say %q:\n%s", args, text, out)
+			}
+		}
+	}
+	out, err := r.Exec(t.Context(), lab.Server, binary, "doctor", "--config", r.config)
+	if err == nil {
+		t.Error("doctor passes")
+	}
+	for _, text := range []string{"1 banned source still got through", "bans stop nothing at UDP 5080", "udp: [5060, 5080]"} {
+		if !strings.Contains(string(out), text) {
+			t.Errorf("doctor does not say %q:\n%s", text, out)
+		}
+	}
+
+	// And auto mends it at once: what was found is remembered.
+	r.stop()
+	text, err := os.ReadFile(r.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = []byte(strings.Replace(string(text), "{udp: [5060], tcp: [5060, 5061]}", "auto", 1))
+	if err := os.WriteFile(r.config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	bad.Close()
+	again := r.Agent(t, lab.Attacker, lab.AgentOptions{Local: local, To: 5080, Timeout: 100 * time.Millisecond})
+	if n := r.attempts(again); n > 0 {
+		t.Errorf("%d of 40 attempts of a banned source were answered", n)
+	}
+	out, err = r.Exec(t.Context(), lab.Server, binary, "doctor", "--config", r.config)
+	if strings.Contains(string(out), "bans stop nothing") || strings.Contains(string(out), "still got through") {
+		t.Errorf("doctor: %v\n%s", err, out)
+	}
+}
