@@ -56,7 +56,7 @@ func (m *machine) rules(t *testing.T) {
 		"RingwallDown": "inactive", "RingwallAMIDown": "inactive", "RingwallRestarts": "inactive", "RingwallBlind": "inactive",
 		"RingwallLag": "inactive", "RingwallKernelDrift": "inactive", "RingwallSlowBans": "inactive", "RingwallBanStorm": "inactive",
 		"RingwallAMIReconnects": "inactive", "RingwallTableDisturbed": "inactive", "RingwallKernelBroken": "inactive", "RingwallStateNotSaved": "inactive",
-		"RingwallNotificationsLost": "inactive", "RingwallGuessing": "inactive",
+		"RingwallNotificationsLost": "inactive", "RingwallGuessing": "inactive", "RingwallBansLeak": "inactive",
 		"RingwallFramesDropped": "firing", "RingwallConfigReloadFailed": "firing", "RingwallLimitHit": "firing",
 		"RingwallBreach": "firing", "RingwallTampering": "firing", "RingwallCustomersFail": "firing",
 		"RingwallAccountTargeted": "firing", "RingwallMisconfiguredPhones": "pending",
