@@ -27,10 +27,11 @@ import (
 )
 
 const (
-	maxWays     = 256         // of one Asterisk, that are told apart
-	maxPorts    = 64          // that are found, of all Asterisks
-	maxArrivals = 64          // that wait to be looked at
-	portsDuty   = 10          // a look at the table of flows takes at most one part in so many of the time
+	maxWays     = 256 // of one Asterisk, that are told apart
+	maxPorts    = 64  // that are found, of all Asterisks
+	maxArrivals = 64  // that wait to be looked at
+	portsDuty   = 10  // a look at the table of flows takes at most one part in so many of the time
+	ssh         = 22
 	portsQuiet  = time.Second // between two looks for bans
 	portsRetry  = 5 * time.Second
 	// portsKept is for how long a port is closed at the start although nothing was heard there since: 90 days.
@@ -222,7 +223,8 @@ func (p *ports) arrived(ctx context.Context, a arrival) (news bool) {
 		p.log.Debug("whether a NAT changes Asterisk's ports cannot be seen", "err", err)
 	}
 	// A connection that Asterisk itself has made, to a provider, comes from a port at which nobody listens.
-	if !a.udp && !known && passing(local.number) {
+	// And whatever an event says, a ban does not close SSH: docs promise it, and who mends this machine relies on it.
+	if !a.udp && (!known && passing(local.number) || local.number == ssh || number == ssh) {
 		return false
 	}
 	news = p.add(local, found{pbx: a.pbx})

@@ -78,7 +78,7 @@ func TestPortsOfAsteriskAreTakenOver(t *testing.T) {
 	r.challenged("IPV4/UDP/192.0.2.1/5080", "IPV4/UDP/198.51.100.1/5060")
 	r.challenged("IPV6/TLS/2001:db8::1/5071", "IPV6/TLS/2001:db8::2/40000")
 	r.untilClosed(5080, 5071)
-	udp, tcp := r.closed()
+	udp, _ := r.closed()
 	for _, usual := range []uint16{5060, 5061, 4569} {
 		if !slices.Contains(udp, usual) {
 			t.Errorf("UDP %d is open now: %v", usual, udp)
@@ -101,7 +101,7 @@ func TestPortsOfAsteriskAreTakenOver(t *testing.T) {
 	r.stop()
 	netspacetest.NFT(t, r.space, "delete table inet ringwall\n")
 	r.start()
-	if udp, tcp = r.closed(); !slices.Contains(udp, 5080) || !slices.Contains(tcp, 5071) {
+	if udp, tcp := r.closed(); !slices.Contains(udp, 5080) || !slices.Contains(tcp, 5071) {
 		t.Errorf("after the start: %v, %v", udp, tcp)
 	}
 }
@@ -236,6 +236,7 @@ func TestALeakIsToldEverywhere(t *testing.T) {
 func TestWhatIsNoPortOfAsterisk(t *testing.T) {
 	r := newRig(t)
 	r.challenged("IPV4/TCP/192.0.2.1/45678", "IPV4/TCP/198.51.100.1/5060") // to a provider
+	r.challenged("IPV4/TCP/192.0.2.1/22", "IPV4/TCP/198.51.100.1/5060")    // somebody forges events, to lock out who is banned
 	r.challenged("IPV4/UDP/127.0.0.1/5099", "IPV4/UDP/198.51.100.1/5060")
 	r.challenged("IPV4/UDP/192.0.2.1/5098", "IPV4/UDP/127.0.0.1/5060")
 	for i := range 3 * maxPorts {
@@ -250,7 +251,7 @@ func TestWhatIsNoPortOfAsterisk(t *testing.T) {
 	if len(s.Found) > maxPorts {
 		t.Errorf("%d ports", len(s.Found))
 	}
-	for _, odd := range []uint16{45678, 5099, 5098} {
+	for _, odd := range []uint16{45678, 22, 5099, 5098} {
 		if slices.Contains(s.TCP, odd) || slices.Contains(s.UDP, odd) {
 			t.Errorf("%d is closed: %+v", odd, s)
 		}
