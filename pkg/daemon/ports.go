@@ -75,8 +75,8 @@ type found struct {
 	since  time.Time
 }
 
-// ports finds out where Asterisk receives: from LocalAddress of its events, and where a NAT is before it, from the kernel's
-// table of flows. With firewall.ports: auto these ports are closed to the banned, too.
+// ports finds out where Asterisk receives: from LocalAddress of its events, and where a NAT is before it, from the
+// kernel's table of flows. With firewall.ports: auto these ports are closed to the banned, too.
 type ports struct {
 	log   *slog.Logger
 	netns int
@@ -144,8 +144,9 @@ func (p *ports) heard(b *pbx, ev *security.Event) {
 	}
 }
 
-// decided looks at the way of an event that led to decisions: a NAT may publish a second port for one that is known, and that
-// is seen when it matters, at a ban (once a second at most), and when a ban did not help. The judge's lock is held.
+// decided looks at the way of an event that led to decisions: a NAT may publish a second port for one that is known,
+// and that is seen when it matters, at a ban (once a second at most), and when a ban did not help. The judge's lock is
+// held.
 func (p *ports) decided(now time.Time, b *pbx, ev *security.Event, decisions []engine.Decision) {
 	for i := range decisions {
 		switch decisions[i].Action {
@@ -339,7 +340,9 @@ func (p *ports) status() control.PortsStatus {
 	for _, at := range p.sorted() {
 		f := p.found[at]
 		closed := p.all || slices.Contains(p.configured(at.udp), at.number) || p.rule.Auto && p.fault == nil
-		s.Found = append(s.Found, control.FoundPort{Protocol: at.protocol(), Port: at.number, PBX: f.pbx, Behind: f.behind, Open: !closed})
+		s.Found = append(s.Found, control.FoundPort{
+			Protocol: at.protocol(), Port: at.number, PBX: f.pbx, Behind: f.behind, Open: !closed,
+		})
 	}
 	return s
 }
@@ -347,7 +350,9 @@ func (p *ports) status() control.PortsStatus {
 // portWarnings are what somebody should look at.
 func portWarnings(s control.PortsStatus) []control.Warning {
 	if s.Error != "" {
-		return []control.Warning{{Text: "a port of Asterisk is not closed to the banned yet: " + s.Error, Try: "ringwall status, in some seconds"}}
+		return []control.Warning{{
+			Text: "a port of Asterisk is not closed to the banned yet: " + s.Error, Try: "ringwall status, in some seconds",
+		}}
 	}
 	var names []string
 	for _, f := range s.Open() {
@@ -357,7 +362,8 @@ func portWarnings(s control.PortsStatus) []control.Warning {
 		return nil
 	}
 	return []control.Warning{{
-		Text: "bans stop nothing at " + strings.Join(names, ", ") + ": Asterisk listens there, and firewall.ports leaves it open",
+		Text: "bans stop nothing at " + strings.Join(names, ", ") +
+			": Asterisk listens there, and firewall.ports leaves it open",
 		Try:  s.Line(s.Open()) + ", or ports: auto; then: systemctl restart ringwall",
 	}}
 }

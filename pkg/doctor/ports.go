@@ -24,8 +24,8 @@ import (
 // closing is the link of the ports.
 const closing = "ports"
 
-// ports compares the ports that a ban closes with those at which Asterisk receives: what the daemon found by its events, and
-// what the sockets of an Asterisk on this machine say to root.
+// ports compares the ports that a ban closes with those at which Asterisk receives: what the daemon found by its
+// events, and what the sockets of an Asterisk on this machine say to root.
 func (e *exam) ports(context.Context) {
 	s := e.on("")
 	e.leaks(s)
@@ -60,13 +60,15 @@ func (e *exam) ports(context.Context) {
 	case now.Error != "":
 		s.fail(closing, "ringwall status", "a port of Asterisk is open to the banned: %s", now.Error)
 	case len(open) > 0:
-		s.fail(closing, "in "+e.ConfigPath+": "+now.Line(open)+"\nor: firewall: {ports: auto}\nand then run: systemctl restart ringwall",
+		s.fail(closing, "in "+e.ConfigPath+": "+now.Line(open)+
+			"\nor: firewall: {ports: auto}\nand then run: systemctl restart ringwall",
 			"bans stop nothing at %s: Asterisk listens there, and firewall.ports leaves it open", portNames(open))
 	case len(unheard) > 0:
 		s.warn(closing, "none is needed; to close it now, in "+e.ConfigPath+": "+now.Line(unheard),
 			"Asterisk listens at %s too: closed to the banned from its first event there on", portNames(unheard))
 	case err != nil:
-		s.ok(closing, "a ban closes %s; whether Asterisk listens elsewhere cannot be seen from here (%s)", portLists(now), text(err))
+		s.ok(closing, "a ban closes %s; whether Asterisk listens elsewhere cannot be seen from here (%s)",
+			portLists(now), text(err))
 	default:
 		s.ok(closing, "a ban closes %s, and Asterisk was found at no other port", portLists(now))
 	}
@@ -79,7 +81,8 @@ func (e *exam) leaks(s subject) {
 	}
 	n := plural(e.daemon.Engine.Leaking, "banned source", "banned sources")
 	ago := short(max(0, e.daemon.Time.Sub(*e.daemon.Engine.LastLeak).Round(time.Second)))
-	const fix = "ringwall history, for the ports that they came to: those belong in firewall.ports, or: firewall: {ports: auto}\n" +
+	const fix = "ringwall history, for the ports that they came to: those belong in firewall.ports,\n" +
+		"or: firewall: {ports: auto}\n" +
 		"If they are there, Asterisk's packets do not come through this machine's firewall: run Ringwall where they do"
 	if e.daemon.Leaking() {
 		s.fail("leaks", fix, "%s still got through to Asterisk, the last time %s ago", n, ago)
@@ -112,8 +115,8 @@ func portLists(p control.PortsStatus) string {
 // errNoAsterisk says that no process of that name is to be seen in this network namespace.
 var errNoAsterisk = errors.New("no process asterisk with this machine's network")
 
-// listening lists the ports at which a process named asterisk receives from other machines. Whose a socket is, proc(5) tells
-// root alone. Sockets of calls (RTP, UDPTL) and of questions to name servers are left out by their ports.
+// listening lists the ports at which a process named asterisk receives from other machines. Whose a socket is, proc(5)
+// tells root alone. Sockets of calls (RTP, UDPTL) and of questions to name servers are left out by their ports.
 func (e *exam) listening() ([]control.FoundPort, error) {
 	dirs, _ := filepath.Glob(filepath.Join(e.proc, "[0-9]*"))
 	own, _ := os.Readlink(filepath.Join(e.proc, "self/ns/net"))

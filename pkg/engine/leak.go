@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// leakGrace is how long after a ban events of its source say nothing: what was in Asterisk's sockets and queues by then
-	// is still worked off, and the kernel may have the ban a little later than the engine.
+	// leakGrace is how long after a ban events of its source say nothing: what was in Asterisk's sockets and queues by
+	// then is still worked off, and the kernel may have the ban a little later than the engine.
 	leakGrace = 5 * second
 	// maxLeaking bounds the sources of which is known that they were reported within the last hour.
 	maxLeaking = 1 << 16
@@ -27,7 +27,8 @@ type leaks struct {
 	last     int64 // event, ns; 0 for none
 	budget   int   // reports that may be made at once
 	budgetAt int64 // when it was last filled up, ns
-	// How many enforced bans there are of each prefix length that is not a source's: of networks, of whatever a person typed.
+	// How many enforced bans there are of each prefix length that is not a source's: of networks, of whatever a person
+	// typed.
 	odd4 [33]int32
 	odd6 [129]int32
 	odd  int // of all lengths
@@ -49,8 +50,8 @@ type LeakView struct {
 	Transport string    `json:"transport"`
 }
 
-// WatchLeaks says that a kernel holds the bans of this engine, so that an event of a banned source means that its packets
-// get through. Without it, as in a replay of what happened without Ringwall, no Leak is decided.
+// WatchLeaks says that a kernel holds the bans of this engine, so that an event of a banned source means that its
+// packets get through. Without it, as in a replay of what happened without Ringwall, no Leak is decided.
 func (e *Engine) WatchLeaks() { e.leaks.wanted = true }
 
 // worthNothing handles an event that no rule is about: even so, a banned source should be silent.
@@ -58,7 +59,8 @@ func (e *Engine) worthNothing(about *subject, ev *security.Event, out []Decision
 	if !e.leaks.wanted || e.enforced == 0 || !about.addr.IsValid() || about.addr.IsUnspecified() {
 		return out
 	}
-	c := call{Engine: e, subject: *about, ev: ev, out: out, proven: ev.Remote.Transport.Proven() && ev.Service != security.SIP}
+	c := call{Engine: e, subject: *about, ev: ev, out: out}
+	c.proven = ev.Remote.Transport.Proven() && ev.Service != security.SIP
 	e.putKey(&c.key, c.addr)
 	c.hash = e.sources.hash(&c.key)
 	c.leaked()
@@ -164,8 +166,8 @@ func leakText(local security.Address, after time.Duration) string {
 	if local.AddrPort.Port() != 0 {
 		where = fmt.Sprintf("%s %v", local.Transport, local.AddrPort)
 	}
-	return fmt.Sprintf("%s after its ban it still reaches %s: is that port among firewall.ports (or ports: auto), and do its packets "+
-		"come through this machine?", after.Round(time.Second), where)
+	return fmt.Sprintf("%s after its ban it still reaches %s: is that port among firewall.ports (or ports: auto), "+
+		"and do its packets come through this machine?", after.Round(time.Second), where)
 }
 
 // leakStats adds what is known of leaks.

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetPorts replaces the ports that are closed to the banned in scope VoIP. The rules are exchanged in one transaction: no
-// packet meets a chain without them, and elements and counters stay. After an error the kernel has the old ones.
+// SetPorts replaces the ports that are closed to the banned in scope VoIP. The rules are exchanged in one transaction:
+// no packet meets a chain without them, and elements and counters stay. After an error the kernel has the old ones.
 func (t *Table) SetPorts(udp, tcp []uint16) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -36,8 +36,8 @@ func (t *Table) SetPorts(udp, tcp []uint16) error {
 	return nil
 }
 
-// Ports returns the ports that the kernel's table closes to the banned, as an earlier process left them; none where there
-// is no such table, or its scope is All.
+// Ports returns the ports that the kernel's table closes to the banned, as an earlier process left them; none where
+// there is no such table, or its scope is All.
 func (t *Table) Ports() (udp, tcp []uint16, err error) {
 	err = t.read("read the ports", func(s *socket) error {
 		table := t.table()
@@ -95,8 +95,8 @@ type ported interface {
 	SetPorts(udp, tcp []uint16) error
 }
 
-// SetPorts replaces the ports that are closed to the banned; see [Table.SetPorts]. It waits for its turn, and then for the
-// kernel.
+// SetPorts replaces the ports that are closed to the banned; see [Table.SetPorts]. It waits for its turn, and then for
+// the kernel.
 func (w *Writer) SetPorts(udp, tcp []uint16) error {
 	fw, ok := w.fw.(ported)
 	if !ok {

@@ -9,11 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Entrance returns the port to which a remote address sends what a server gets at its port local: another one where a NAT
-// before the server, such as a port that Docker publishes, has changed it. That is the port that a chain at prerouting
-// priority -300 sees. known is false, and the port is local, where the kernel knows no flow that the remote address began.
-// netns is the descriptor of the network namespace that the flow comes through, 0 for that of the calling thread.
-func Entrance(ctx context.Context, netns int, udp bool, local uint16, remote netip.AddrPort) (port uint16, known bool, err error) {
+// Entrance returns the port to which a remote address sends what a server gets at its port local: another one where a
+// NAT before the server, such as a port that Docker publishes, has changed it. That is the port that a chain at
+// prerouting priority -300 sees. known is false, and the port is local, where the kernel knows no flow that the remote
+// address began. netns is the descriptor of the network namespace that the flow comes through, 0 for that of the
+// calling thread.
+func Entrance(
+	ctx context.Context, netns int, udp bool, local uint16, remote netip.AddrPort,
+) (port uint16, known bool, err error) {
 	t, err := openTable(netns)
 	if err != nil {
 		return local, false, err
