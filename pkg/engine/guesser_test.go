@@ -285,6 +285,22 @@ func TestGuessers(t *testing.T) {
 			w.wantNever(home).wantDecision(0, engine.Guessing, engine.Pace)
 		}},
 
+		{"a guesser at a phone's pace whose decoys hide most of it", nil, func(w *world) {
+			for i := range 20 {
+				for k := range 8 { // one new answer, and what a network may make of it
+					w.decoy(bad, "201", in(strconv.Itoa(i)))
+					if k >= 4 {
+						w.pass(4 * time.Second)
+					}
+				}
+				w.pass(164 * time.Second)
+			}
+			w.wantNever(bad).wantDecision(1, engine.Guessing, engine.Pace)
+		}},
+		{"a stolen account, and guesses that its trust still tolerates", nil, func(w *world) {
+			w.login(bad, "201", tcp).crack(49, bad, "250", tcp).wantTrusted(bad).wantDecision(1, engine.Guessing, engine.Pace)
+		}},
+
 		{"an allowed source guesses", nil, func(w *world) {
 			w.allow(bad+"/32").crack(50, bad, "201").wantNever(bad).wantDecision(1, engine.Observe, engine.Allowed)
 			w.pass(2*time.Hour).crack(50, bad, "201").wantDecision(2, engine.Observe, engine.Allowed)

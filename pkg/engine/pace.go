@@ -10,6 +10,7 @@ type pace struct {
 	guesses uint8   // since tokens were last zero
 	held    uint8   // of them not charged, as a phone's
 	total   uint16  // guesses since first, within a spell
+	again   uint16  // copies that were spared since first
 	copies  float32 // copies of an answer when none was due, leaking like tokens
 	copied  uint8   // of them not charged
 	resent  float32 // retransmissions when they were due, leaking one each transaction
@@ -74,7 +75,7 @@ func (p *pace) add(now int64) {
 		p.since = seconds(now)
 	}
 	if p.total == 0 || seconds(now)-p.first >= spell {
-		p.first, p.total = seconds(now), 0
+		p.first, p.total, p.again = seconds(now), 0, 0
 	}
 	p.at = now
 	p.tokens++

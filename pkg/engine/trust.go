@@ -272,7 +272,7 @@ func (c *call) customerFails(t *trust, id uint64, w float64, r repeat) {
 	_, here := t.good[id]
 	f := c.failOf(t, id, !here)
 	burst := c.cfg.Misconfigured.Burst
-	if c.tolerates(&f.pace, &f.pace, r, burst) {
+	if c.tolerates(&f.pace, &f.failures, r, burst) {
 		return
 	}
 	f.proven = f.proven || c.proven
@@ -316,19 +316,21 @@ func (c *call) customerFails(t *trust, id uint64, w float64, r repeat) {
 
 // tolerates counts the answer of the event in its paces, which may be one, and says whether it may be a retransmission,
 // which costs nothing.
-func (c *call) tolerates(p, one *pace, r repeat, burst int) bool {
+func (c *call) tolerates(p *pace, one *failures, r repeat, burst int) bool {
 	if !r.copy {
 		p.add(c.now)
-		if one != p {
+		if p != &one.pace {
 			one.add(c.now)
 		}
 		return false
 	}
 	if p.takesCopy(c.now, r, burst) {
+		one.again = min(one.again+1, 1<<15)
+		c.tellPersistence(one, "no faster than a phone retries")
 		return true
 	}
 	p.addCopies(int(p.copied))
-	if one != p {
+	if p != &one.pace {
 		one.addCopies(int(p.copied))
 		one.peak = max(one.peak, p.peak)
 	}
@@ -355,7 +357,7 @@ func (c *call) strangerFails(id uint64, w float64, r repeat) {
 	}
 	stubborn := pair.stubborn(c.now) && p.phone(burst) && !many
 	since := pair.since
-	if c.tolerates(p, &pair.pace, r, burst) {
+	if c.tolerates(p, &pair.failures, r, burst) {
 		return
 	}
 	pair.proven = pair.proven || c.proven
@@ -413,12 +415,12 @@ func (c *call) atPace(p *pace, one *failures, burst int, n note, w float64, r re
 		if one.stubborn(c.now) {
 			c.misconfigured(Pace, "this account fails again and again, no faster than a phone retries: its password is wrong")
 		}
-		if one.total > slowGuesses && !c.slow.seen(c.now, c.id(forGuessing, c.key, c.account())) {
-			c.decide(Guessing, Pace, c.prefixOf(c.key), 0, c.proven, fmt.Sprintf("%d failures of this account within an hour, no faster "+
-				"than a phone retries: a phone that nobody mends, or somebody who guesses slowly; not banned", one.total))
-		}
+		c.tellPersistence(one, "no faster than a phone retries")
 		c.charge(0, WrongPassword, n)
 		return
+	}
+	if c.trust() != nil {
+		c.tellPersistence(one, "from a trusted source")
 	}
 	if r.copy {
 		c.charge(w*p.release(r), WrongPassword, noteCopies)
@@ -429,6 +431,16 @@ func (c *call) atPace(p *pace, one *failures, burst int, n note, w float64, r re
 		return
 	}
 	c.charge(w, WrongPassword, noNote)
+}
+
+// tellPersistence reports, once a day for each source and account, that an account fails too often to be overlooked. Copies
+// of an answer count: with a decoy in front each may be a guess.
+func (c *call) tellPersistence(one *failures, how string) {
+	n := int(one.total) + int(one.again)
+	if n > slowGuesses && !c.slow.seen(c.now, c.id(forGuessing, c.key, c.account())) {
+		c.decide(Guessing, Pace, c.prefixOf(c.key), 0, c.proven, fmt.Sprintf("%d failures of this account within an hour, %s: a phone that "+
+			"nobody mends, or somebody who guesses; not banned", n, how))
+	}
 }
 
 // alarmGuessing reports, once an hour for each source, reason and account, that passwords are guessed and nobody is banned
