@@ -349,7 +349,32 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 			for i := range 200 {
 				w.crack(4, small(i, 0), "202")
 			}
-			w.wantNever(small(7, 7)).wantDecision(0, engine.Ban, engine.Network)
+			w.wantNever(small(7, 7)).wantDecision(0, engine.Ban, engine.Network).wantDecision(1, engine.Guessing, engine.Network)
+		}},
+		{"a stolen account that is to save its own /48", nil, func(w *world) {
+			w.login(small(0, 0), "201", tcp)
+			guesses := 0
+			for i := 1; i < 256; i++ {
+				for part := range 256 {
+					if !w.banned(small(part, i)) {
+						w.crack(4, small(part, i), extension(guesses/8), tcp)
+						guesses += 4
+					}
+				}
+			}
+			w.wantDecision(1, engine.Guessing, engine.Network)
+			if guesses > 256*(1+2)*4 { // the first of each /56, the second, and all of the customer's own
+				w.t.Errorf("%d guesses", guesses)
+			}
+		}},
+		{"seven networks of a /48, each at a phone's pace", nil, func(w *world) {
+			for range 10 {
+				for i := range 7 {
+					w.crack(1, small(i, 0), extension(2*i)).crack(1, small(i, 0), extension(2*i+1))
+				}
+				w.pass(20 * time.Second)
+			}
+			w.wantDecision(1, engine.Guessing, engine.Network).wantDecision(0, engine.Ban, engine.Network)
 		}},
 		{"an allowed address in the /56", nil, func(w *world) {
 			w.allow("2001:db8:66::99/128")
@@ -368,7 +393,7 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 			for range 300 {
 				w.round(small(0, 1), "201").pass(20*time.Second).round(small(0, 2), "202").pass(20*time.Second).round(small(1, 1), "203").pass(20 * time.Second)
 			}
-			w.wantDecision(0, engine.Ban, engine.Network)
+			w.wantDecision(0, engine.Ban, engine.Network).wantDecision(0, engine.Guessing, engine.Network)
 		}},
 		{"a person who mistypes from a new address each time", nil, func(w *world) {
 			for i := range 6 {

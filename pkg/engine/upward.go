@@ -17,6 +17,10 @@ const (
 	upwardPerMinute = 12
 	// warmSources is how many sources of a /56 are enough once its /48 is full.
 	warmSources = 2
+	// fewSources of a /48 that guess loudFactor times the threshold beyond upwardPerMinute are told of: they are too few for a
+	// ban, and each may keep to a phone's pace.
+	fewSources = 2
+	loudFactor = 4
 	// wideParts is how many different /56 make an attack one of the whole /48.
 	wideParts = 3
 )
@@ -90,6 +94,9 @@ func (c *call) widen(w float64) {
 			return
 		}
 	}
+	if !full && x.sources[fewSources-1] != 0 && float64(x.points.tokens) > loudFactor*c.cfg.Threshold {
+		c.alarmNetwork(large, large, "a few sources of this /48 guess, together faster than phones: none of them is banned for it")
+	}
 	need := c.cfg.Networks.IPv6Sources
 	if full {
 		need = warmSources
@@ -111,6 +118,13 @@ func (c *call) attacks(x *wide, w float64, need int) bool {
 	return noteMark(x.sources[:], c.id(forWide, c.key, 0)) >= min(need, len(x.sources)) && points > c.cfg.Threshold
 }
 
+// alarmNetwork reports, once an hour for each /48, that a network in it guesses.
+func (c *call) alarmNetwork(large, net netip.Prefix, detail string) {
+	if !c.reports.seen(c.now, c.id(forGuessing, key(large.Addr().As16()), c.text(string(Network)))) {
+		c.decide(Guessing, Network, net, 0, c.proven, detail)
+	}
+}
+
 // condemnWide bans a network in which several sources attack, and says whether it is banned.
 func (c *call) condemnWide(net netip.Prefix, x *wide) bool {
 	if have := c.bans[net]; have != nil && have.until > c.now && !have.observed {
@@ -121,6 +135,9 @@ func (c *call) condemnWide(net netip.Prefix, x *wide) bool {
 	}
 	if _, ok := c.grace.overlapping(net); ok || c.exemptWithin(net) || c.customerIn(net) {
 		x.spared = c.now + minute
+		large, _ := net.Addr().Prefix(widerBits)
+		c.alarmNetwork(large, net, fmt.Sprintf("several sources of this /%d attack; it is not banned as a whole, since it holds a customer, "+
+			"or somebody who is allowed", net.Bits()))
 		return false
 	}
 	proven := !x.forged
