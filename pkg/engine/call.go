@@ -14,6 +14,9 @@ const (
 	// attemptTTL is how long one dialogue is one attempt: Timer B and F of RFC 3261 section 17.1 end a transaction
 	// after 64×T1 = 32 s, and an answer may be retransmitted for as long again.
 	attemptTTL = 64 * second
+	// forgedHostile is the part of the threshold that bytes which no phone sends are worth where they could be forged: a packet in
+	// a customer's name must not cost more than a request for an unknown account does.
+	forgedHostile = 0.4
 	// slack forgives the rounding of points, which are kept in 32 bits.
 	slack = 1e-3
 )
@@ -152,7 +155,11 @@ func (c *call) hostile() (over bool) {
 		c.decide(Tampering, Malformed, c.prefixOf(c.key), 0, c.proven,
 			"control characters in a Call-ID or an answer, which no phone sends: a program that hides from log readers")
 	}
-	c.charge(max(0, c.cfg.Threshold), Malformed, noteHostile)
+	w := c.cfg.Threshold
+	if !c.proven {
+		w *= forgedHostile
+	}
+	c.charge(max(0, w), Malformed, noteHostile)
 	return false
 }
 

@@ -58,7 +58,7 @@ var noteTexts = [...]string{
 	"challenges for many known accounts, none answered",
 	"an error of set-up, not an attack",
 	"a right password, but guessed: no trust",
-	"bytes that no phone sends: one such request is enough",
+	"bytes that no phone sends: a program that hides",
 	"a right password for an account that is being guessed, from where it never was: no trust yet",
 	"copies of one answer, more than a network makes: guesses",
 	"the account may be under distributed guessing: no allowance for a phone's pace",

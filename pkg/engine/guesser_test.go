@@ -50,11 +50,20 @@ func TestGuessers(t *testing.T) {
 	const home = "192.0.2.70"
 	run(t, []scenario{
 		{"bytes that no phone sends", nil, func(w *world) {
-			w.wantGuesses(1, bad, func(int) { w.wrong(bad, "201", hostileBytes) }).wantLast(bad, engine.Ban, engine.Malformed)
+			w.wantGuesses(2, bad, func(int) { w.wrong(bad, "201", hostileBytes) }).wantLast(bad, engine.Ban, engine.Malformed)
 			w.wantDecision(1, engine.Tampering, engine.Malformed)
 		}},
 		{"bytes that no phone sends, in a mere challenge", nil, func(w *world) {
-			w.send(security.ChallengeSent, bad, "201", hostileBytes).wantBanned(bad)
+			w.wantGuesses(3, bad, func(int) { w.send(security.ChallengeSent, bad, "201", hostileBytes) })
+		}},
+		{"bytes that no phone sends, over TCP", nil, func(w *world) {
+			w.wantGuesses(1, bad, func(int) { w.wrong(bad, "201", hostileBytes, tcp) })
+		}},
+		{"bytes that no phone sends, forged in a stranger's name", nil, func(w *world) {
+			for range 2 { // no cheaper than the forged requests for unknown accounts that ban it
+				w.send(security.ChallengeResponseFailed, home, "201", hostileBytes, answering("", ""))
+			}
+			w.wantNever(home)
 		}},
 		{"a login with bytes that no phone sends", nil, func(w *world) {
 			w.send(security.SuccessfulAuth, bad, "201", password, hostileBytes)
