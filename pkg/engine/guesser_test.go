@@ -398,6 +398,12 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 			}
 			w.wantBanned(small(200, 0)).login(small(200, 0), "300").wantFree(small(200, 0), small(100, 0))
 		}},
+		{"Asterisk knows a phone in the banned /48", nil, func(w *world) {
+			for i := range 20 {
+				w.crack(1, small(i, 0), "201")
+			}
+			w.wantBanned(small(200, 0)).vouch(small(200, 0)).wantTrusted(small(200, 0)).wantFree(small(200, 0), small(100, 0))
+		}},
 		{"old phones in several networks of one site", nil, func(w *world) {
 			for range 300 {
 				w.round(small(0, 1), "201").pass(20*time.Second).round(small(0, 2), "202").pass(20*time.Second).round(small(1, 1), "203").pass(20 * time.Second)

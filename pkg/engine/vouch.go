@@ -65,7 +65,7 @@ func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []Decision) []Dec
 			Proven: true, Duration: time.Duration(t.until - e.now), PBX: pbx})
 	}
 	lifted := []*ban{e.banOf(k)}
-	if net, ok := e.networkOf(e.prefixOf(k)); ok { // a ban for its neighbours' sake
+	for _, net := range e.networksOf(e.prefixOf(k)) { // a ban for its neighbours' sake
 		if b := e.bans[net]; b != nil && b.reason == Network && b.until > e.now {
 			lifted = append(lifted, b)
 		}
