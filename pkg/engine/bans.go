@@ -367,6 +367,10 @@ func (c *call) condemnNetwork(p netip.Prefix) {
 
 // customerIn says whether a prefix holds a source that is or lately was trusted.
 func (e *Engine) customerIn(p netip.Prefix) bool {
+	// Forged packets may ask about any number of IPv6 networks, each time for a walk over all customers.
+	if p.Addr().Is6() && min(p.Bits(), e.ipv6Prefix) >= widerBits && e.owners[ownerOf(key(p.Addr().As16()))] == 0 {
+		return false
+	}
 	for k := range e.trusts {
 		if p.Overlaps(e.prefixOf(k)) && e.knownGood(k) {
 			return true

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 )
@@ -37,6 +38,16 @@ func (e *Engine) check() error {
 				return fmt.Errorf("source of %v: banned %v, class %d", p, s.banned, s.class)
 			}
 		}
+	}
+	owners := make(map[key]int)
+	for k, t := range e.trusts {
+		if k != t.key {
+			return fmt.Errorf("trust of %v is filed under %v", e.prefixOf(t.key), e.prefixOf(k))
+		}
+		owners[ownerOf(k)]++
+	}
+	if !maps.Equal(owners, e.owners) {
+		return fmt.Errorf("owners %v, counted %v", e.owners, owners)
 	}
 	if enforced6 != e.enforced6 {
 		return fmt.Errorf("%d enforced of IPv6, counted %d", e.enforced6, enforced6)

@@ -62,6 +62,7 @@ type Engine struct {
 	oneShots  []*ban // that may give way to others, the oldest first; some are over
 
 	trusts    map[key]*trust
+	owners    map[key]int // how many of trusts each customer's network has, see ownerOf
 	accounts  map[uint64]*account
 	swept     int64 // when accounts were last gone through, ns
 	failing   failing
@@ -105,6 +106,7 @@ func newEngine(cfg policy.Policy, s secrets) *Engine {
 		bans:       make(map[netip.Prefix]*ban),
 		networks:   make(map[netip.Prefix]network),
 		trusts:     make(map[key]*trust),
+		owners:     make(map[key]int),
 		accounts:   make(map[uint64]*account),
 		failing:    newFailing(int64(cfg.Storm.Within)),
 		allow:      newPrefixes[[]origin](),

@@ -244,7 +244,7 @@ func (e *Engine) restoreTrust(t TrustState, pbxs []string) {
 			}
 		}
 	}
-	e.trusts[k] = n
+	e.keepTrust(n)
 	if n.over {
 		e.setTimer(n, memory)
 	} else {

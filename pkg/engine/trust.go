@@ -186,7 +186,7 @@ func (c *call) befriend(s *source, id uint64) {
 			return
 		}
 		t = &trust{key: c.key, good: make(map[uint64]string)}
-		c.trusts[c.key] = t
+		c.keepTrust(t)
 		if s != nil {
 			s.known = true
 		}
@@ -219,6 +219,20 @@ func (c *call) distrust(t *trust, reason Reason, detail string) {
 	c.decide(Untrust, reason, c.prefixOf(t.key), 0, true, detail)
 }
 
+// keepTrust enters a trust in the books, and forgetTrust takes it out.
+func (e *Engine) keepTrust(t *trust) {
+	e.trusts[t.key] = t
+	e.owners[ownerOf(t.key)]++
+}
+
+func (e *Engine) forgetTrust(k key) {
+	delete(e.trusts, k)
+	owner := ownerOf(k)
+	if e.owners[owner]--; e.owners[owner] <= 0 {
+		delete(e.owners, owner)
+	}
+}
+
 // setTimer sets the timer that counts for a trust.
 func (e *Engine) setTimer(t *trust, at int64) {
 	t.timer = at
@@ -246,7 +260,7 @@ func (e *Engine) trustOver(tm timer, out []Decision) []Decision {
 	if memory := t.last + int64(e.cfg.Storm.Memory); memory > e.now {
 		e.setTimer(t, memory)
 	} else {
-		delete(e.trusts, k)
+		e.forgetTrust(k)
 		if s != nil {
 			s.known = false
 		}

@@ -48,7 +48,7 @@ func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []Decision) []Dec
 			return out
 		}
 		t = &trust{key: k, good: make(map[uint64]string)}
-		e.trusts[k] = t
+		e.keepTrust(t)
 		if s != nil {
 			s.known = true
 		}
