@@ -42,12 +42,15 @@ const (
 	leastNames   = 2
 )
 
+// mildestNames is how many requests for unknown accounts may come before a ban at most, as in fail2ban's own jail asterisk.
+const mildestNames = 10
+
 // longestHalfLife is how long a suggested half-life is at most. The failures of a whole office add up in it, so trust's
 // tolerance grows with it; beyond an hour an attacker in a trusted place would have too many attempts.
 const longestHalfLife = time.Hour
 
 // suggest takes the numbers of the strictest jail of each kind, and none that is milder than Ringwall's default: whoever
-// comes from fail2ban is not less safe than who begins with Ringwall.
+// comes from fail2ban is not less safe than who begins with Ringwall. The exception is a jail for unknown accounts alone.
 func (im *Import) suggest(purge time.Duration) Suggestion {
 	var voip []Jail
 	for _, j := range im.Jails {
@@ -167,6 +170,16 @@ func (im *Import) scoring(s *Suggestion, voip []Jail) (used []string) {
 			} else { // a phone of a deleted account fails for ever, and so does a program with an old secret
 				half.dearer = max(half.dearer, points/k.points)
 			}
+		case n > k.usual && k.count == Accounts && j.Counts == Accounts:
+			// Whoever has a jail for scans alone has said how many he means, such as for a provider without identify.
+			if n > mildestNames {
+				im.leave(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many),
+					fmt.Sprintf("scanners ask for hundreds, so %d it is; policy.points.%s: %s would be as mild", mildestNames, k.key,
+						decimal(pointsFor(n))))
+			}
+			n = min(n, mildestNames)
+			points = pointsFor(n)
+			why = fmt.Sprintf("so the %s in quick succession bans, and not the %s as by Ringwall's default", ordinal(n), ordinal(k.usual))
 		case n == k.usual:
 			why = fmt.Sprintf("as Ringwall's default: the %s in quick succession bans", ordinal(n))
 		default:
