@@ -235,6 +235,22 @@ func TestGuessers(t *testing.T) {
 			}
 		}},
 
+		{"a storm of five stolen accounts, to guess in", nil, func(w *world) {
+			for o := range 5 {
+				w.login(host(o), extension(o), tcp)
+			}
+			for i := range 1000 {
+				for o := range 5 {
+					if i%20 == 0 { // each goes on working between its failures
+						w.login(host(o), extension(o), tcp).crack(1, host(o), extension(o), tcp)
+					}
+					w.crack(1, host(o), extension(90+o), tcp)
+				}
+				w.pass(1100 * time.Millisecond)
+			}
+			w.wantDecision(5, engine.Guessing, engine.Pace) // they are spared like customers, but not in silence
+		}},
+
 		{"a guess that was right while nobody heard it", nil, func(w *world) {
 			w.login(office, "201")
 			for i := range 10 {

@@ -46,7 +46,18 @@ func TestOfficesWhoseTrustIsOver(t *testing.T) {
 				fail(w, 1)
 				w.pass(time.Minute)
 			}
-			w.wantNever(host(0))
+			w.wantNever(host(0)).wantDecision(0, engine.Guessing, engine.Pace)
+		}},
+		{"eight offices lose their passwords: nobody guesses", nil, func(w *world) {
+			offices(w, 8)
+			for range 60 {
+				fail(w, 8)
+				w.pass(time.Minute)
+			}
+			for o := range 8 {
+				w.wantTrusted(host(o)).wantNever(host(o))
+			}
+			w.wantDecision(0, engine.Guessing, engine.Pace).wantDecision(8*40, engine.Misconfigured, engine.Pace)
 		}},
 		{"eight offices for a whole weekend, over UDP", nil, func(w *world) {
 			offices(w, 8)

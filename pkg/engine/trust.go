@@ -448,10 +448,11 @@ func (c *call) atPace(p *pace, one *failures, burst int, n note, w float64, r re
 }
 
 // tellPersistence reports, once a day for each source and account, that an account fails too often to be overlooked. Copies
-// of an answer count: with a decoy in front each may be a guess.
+// of an answer count: with a decoy in front each may be a guess. An account that logged in from there is a phone to be mended:
+// when a PBX loses its passwords, there is one for each.
 func (c *call) tellPersistence(one *failures, how string) {
 	n := int(one.total) + int(one.again)
-	if n > slowGuesses && !c.slow.seen(c.now, c.id(forGuessing, c.key, c.account())) {
+	if n > slowGuesses && !c.worksHere(c.account()) && !c.slow.seen(c.now, c.id(forGuessing, c.key, c.account())) {
 		c.decide(Guessing, Pace, c.prefixOf(c.key), 0, c.proven, fmt.Sprintf("%d failures of this account within an hour, %s: a phone that "+
 			"nobody mends, or somebody who guesses; not banned", n, how))
 	}
