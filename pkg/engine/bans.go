@@ -73,7 +73,7 @@ func (c *call) condemn(s *source, have *ban, reason Reason, enforce, proven bool
 	}
 	if enforce {
 		bound := c.room(proven)
-		if bound != "" && (proven || float64(s.score) >= 2*c.cfg.Threshold) && c.giveWay(bound) {
+		if bound != "" && (proven || float64(s.score) >= 2*c.cfg.Threshold) && c.giveWay(bound, proven) {
 			bound = c.room(proven)
 		}
 		if bound != "" {
@@ -167,19 +167,25 @@ func (e *Engine) room(proven bool) string {
 	if e.forgeable >= l.ForgeableBans {
 		return "forgeable_bans"
 	}
-	e.budget = min(float64(l.ForgeableBurst), e.budget+float64(l.ForgeableRate)*time.Duration(e.now-e.budgetAt).Seconds())
-	e.budgetAt = e.now
-	if e.budget < 1 {
+	if e.saved() < 1 {
 		return "forgeable_rate"
 	}
 	e.budget--
 	return ""
 }
 
+// saved is how many bans on unproven evidence may begin at once.
+func (e *Engine) saved() float64 {
+	l := e.cfg.Limits
+	e.budget = min(float64(l.ForgeableBurst), e.budget+float64(l.ForgeableRate)*time.Duration(e.now-e.budgetAt).Seconds())
+	e.budgetAt = e.now
+	return e.budget
+}
+
 // giveWay ends the oldest ban of a source that was banned once, on evidence that could be forged: forged packets make any
 // number of such, and must not leave those free who go on attacking. It says whether there was one.
-func (c *call) giveWay(bound string) bool {
-	if bound == "forgeable_rate" {
+func (c *call) giveWay(bound string, proven bool) bool {
+	if bound == "forgeable_rate" || !proven && c.saved() < 1 { // no ban would follow
 		return false
 	}
 	for len(c.oneShots) > 0 {

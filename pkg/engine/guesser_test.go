@@ -471,6 +471,17 @@ func TestFullBooks(t *testing.T) {
 			full(w)
 			w.wantBanned(bad).wantGuesses(11, office, func(int) { w.crack(1, office, "201") }).wantBanned(bad)
 		}},
+		{"nobody gives way to a ban that may not begin yet", func(p *policy.Policy) {
+			p.Limits.ForgeableBans, p.Limits.ForgeableBurst, p.Limits.ForgeableRate = 100, 100, 1
+		}, func(w *world) {
+			for i := range 100 {
+				for range 3 {
+					w.send(security.InvalidAccountID, nth(i).String(), "100")
+				}
+			}
+			w.crack(30, bad, "201").wantFree(bad).wantDecision(0, engine.Unban, engine.Limit)
+			w.pass(time.Second).crack(1, bad, "201").wantBanned(bad).wantDecision(1, engine.Unban, engine.Limit)
+		}},
 		{"one packet more than a ban needs frees nobody", few, func(w *world) {
 			full(w)
 			w.wantDecision(0, engine.Unban, engine.Limit)
