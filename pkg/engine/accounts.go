@@ -160,8 +160,9 @@ func (c *call) failsOn(of *[]failure, limit int) {
 
 // mayBeGuessed says whether a login may be that of a guesser who found the password while he was not heard, as Asterisk
 // answers a right password with a stale nonce by a challenge: many guessed the account of late, it is not known to log
-// in from there, and it would be known if it had done so before.
+// in from there, and it would be known if it had done so before. Where a person unbanned the source, he has vouched for it.
 func (c *call) mayBeGuessed(id uint64) bool {
 	a := c.accounts[id]
-	return a != nil && a.mass > c.now && !c.worksHere(id) && (a.success != 0 || c.now-c.started >= int64(c.cfg.Challenges.Warmup))
+	vouched := c.absolved.get(c.now, c.id(forAbsolved, c.key, 0)) != nil
+	return a != nil && a.mass > c.now && !vouched && !c.worksHere(id) && (a.success != 0 || c.now-c.started >= int64(c.cfg.Challenges.Warmup))
 }

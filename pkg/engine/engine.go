@@ -43,6 +43,7 @@ type Engine struct {
 	reports  *window[struct{}]
 	breached *window[breached] // logins after guessing, by source and account
 	slow     *window[struct{}] // who was reported as guessing slowly, by source and account
+	absolved *window[struct{}] // sources for which a person vouched by an unban
 	flows    *window[struct{}] // from which accounts logged in: source, port, transport and account
 	wide     *window[wide]     // networks of several sources of IPv6 that attack
 	waiting  waiting
@@ -101,6 +102,7 @@ func newEngine(cfg policy.Policy, s secrets) *Engine {
 		reports:    newWindow[struct{}](reportTTL, maxReports),
 		breached:   newWindow[breached](int64(cfg.Ban.Memory), maxReports),
 		slow:       newWindow[struct{}](24*60*minute, maxReports),
+		absolved:   newWindow[struct{}](24*60*minute, maxReports),
 		flows:      newWindow[struct{}](flowTTL, maxFlows),
 		wide:       newWindow[wide](spell*second, maxReports),
 		bans:       make(map[netip.Prefix]*ban),

@@ -261,6 +261,10 @@ func TestGuessers(t *testing.T) {
 			w.wantDecision(1, engine.Breach, engine.Distributed)
 			w.pass(2*time.Hour).login(bad, "201").wantTrusted(bad) // it goes on no more
 		}},
+		{"a customer who typed in haste, and was unbanned", nil, func(w *world) {
+			w.login(office, "201").crack(25, home, "201").wantBanned(home).unban(home+"/32", 0).login(home, "201").wantTrusted(home)
+			w.wantDecision(0, engine.Breach, engine.Distributed).login(bad, "201").wantDecision(1, engine.Breach, engine.Distributed)
+		}},
 		{"the first logins after the installation, while a botnet guesses", nil, func(w *world) {
 			for i := range 10 {
 				w.crack(5, host(i), "201")

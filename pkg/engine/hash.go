@@ -33,6 +33,7 @@ const (
 	forSuspected
 	forOwner
 	forLeak
+	forAbsolved
 	forMisconfigured // plus the index of the reason
 )
 

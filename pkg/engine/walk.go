@@ -188,6 +188,7 @@ func (e *Engine) mercy(p *Pardon, prefix netip.Prefix) {
 	k, ok := e.keyOfPrefix(prefix)
 	if ok {
 		p.sources[k] = true
+		e.absolved.renew(e.now, e.id(forAbsolved, k, 0))
 		if t := e.trusts[k]; t != nil {
 			t.fails, t.rushed = nil, 0
 		}
