@@ -20,7 +20,7 @@ import (
 const (
 	mostGuesses = 6  // from one address
 	mostSlowly  = 15 // the same behind a decoy, a second or more apart: longer pauses may be a retransmission's, and a busy machine makes them
-	mostHidden  = 2  // from one address that hides behind control characters
+	mostHidden  = 3  // from one address that hides behind control characters
 	mostForeign = 12 // over TCP from an address with a stolen account, of accounts that never logged in from there
 	mostTrusted = 60 // the same of one account: policy.trust.tolerance times what bans a stranger
 	mostInA48   = 12 // from all /64s of a /48
