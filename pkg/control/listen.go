@@ -91,6 +91,18 @@ func (l *Listener) bind(dir string, gid int) error {
 	return nil
 }
 
+// SetGroup gives the socket to a group, as Listen would have.
+func (l *Listener) SetGroup(group string) error {
+	gid, err := groupID(group)
+	if err != nil {
+		return err
+	}
+	if err := os.Chown(l.path, -1, gid); err != nil {
+		return fmt.Errorf("control socket %s: %w", l.path, err)
+	}
+	return nil
+}
+
 // Path returns where the socket is.
 func (l *Listener) Path() string { return l.path }
 

@@ -91,9 +91,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 		d.log.Error("the kernel has not taken the new configuration yet", "err", err)
 	}
 	d.known.configure(cfg.Policy)
-	if err := d.notifier.Configure(cfg.Notify); err != nil {
-		d.log.Error("the new targets of notify are not in force", "err", err)
-	}
+	d.again()
 	d.log.Info("the configuration was read again", "file", d.config.path)
 	for _, part := range restartNeeded(old, cfg) {
 		d.log.Warn("this change needs a restart: systemctl restart ringwall", "key", part)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -64,7 +65,7 @@ type Daemon struct {
 	writer   *firewall.Writer
 	judge    *judge
 	feed     *control.Feed
-	page     *page.Page // nil: there is none
+	page     atomic.Pointer[page.Page] // nil: there is none
 	announce *announcer
 	notifier *notify.Notifier
 	counts   *metrics.Metrics
@@ -78,11 +79,13 @@ type Daemon struct {
 	built    chan struct{}   // closed when everything desired is in the kernel
 	store    *store.Store    // nil: nothing is kept
 	tasks    []Task
+	parts    []*part // of the tasks
+	faults   faults
 	closers  []func() error
 }
 
-// New reads the configuration and sets everything up that can fail: the kernel's table, the control socket, the metrics
-// listener. Nothing runs yet; call Run, or Close.
+// New reads the configuration and sets everything up that can fail. Only the configuration, the kernel's table and another
+// daemon fail it: without the rest attackers are kept out all the same (see part). Nothing runs yet; call Run, or Close.
 func New(o Options) (_ *Daemon, err error) {
 	d := &Daemon{opts: o, started: time.Now(), level: new(slog.LevelVar)}
 	defer func() {
@@ -98,6 +101,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.log == nil {
 		d.log = newLogger(cfg.Log, os.Stderr, d.level)
 	}
+	d.faults.log = d.log
 	for _, w := range d.config.warnings {
 		d.log.Warn("configuration", "warning", w.String())
 	}
@@ -107,10 +111,6 @@ func New(o Options) (_ *Daemon, err error) {
 	d.judge = &judge{
 		clock: newClock(d.started), counts: d.counts, announce: d.announce, log: d.log, engine: engine.New(cfg.Policy),
 		meter: cfg.Firewall.Meter.Enabled,
-	}
-	d.openGeo(cfg)
-	if err := d.openNotify(cfg); err != nil {
-		return nil, err
 	}
 	d.known = d.newKnown(cfg)
 	d.ports = newPorts(cfg, o.NetNS, d.log)
@@ -125,11 +125,12 @@ func New(o Options) (_ *Daemon, err error) {
 	if err := d.known.watcher.Look(); err != nil {
 		return nil, err
 	}
-	if err := d.openFlows(cfg); err != nil {
-		return nil, err
-	}
 	d.ports.close = d.closePorts
 	d.tasks = append(d.tasks, d.ports)
+	// From here on nothing keeps the daemon from its work, but an Asterisk that cannot be one.
+	d.openFlows()
+	d.openGeo(cfg)
+	d.openNotify()
 	for _, a := range cfg.Asterisk {
 		p, err := newPBX(a, d.judge, d.log)
 		if err != nil {
@@ -183,8 +184,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	for _, t := range d.tasks {
-		group.Go(func() error { return d.supervise(ctx, t) })
+		group.Go(func() error { return d.keep(ctx, t) })
 	}
+	group.Go(func() error { return d.supervise(ctx, d.restorer) })
 	for _, p := range d.pbxs {
 		group.Go(func() error { return d.supervise(ctx, p) })
 	}
@@ -237,6 +239,21 @@ func (d *Daemon) supervise(ctx context.Context, t Task) error {
 		return fmt.Errorf("%s: %w", t, err)
 	}
 	return nil
+}
+
+// keep runs a task that the daemon can do without until ctx ends: one that fails is begun again.
+func (d *Daemon) keep(ctx context.Context, t Task) error {
+	for wait := partRetry; ; wait = min(2*wait, partRetryMax) {
+		err := t.Run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		d.faults.note(t.String(), "journalctl -u ringwall", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // hangups reads the configuration again on SIGHUP.

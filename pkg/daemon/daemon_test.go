@@ -192,13 +192,7 @@ func TestMetricsAreLintedAndCount(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-	var address string
-	for _, task := range r.d.tasks {
-		if m, ok := task.(*metricsServer); ok {
-			address = m.listener.Addr().String()
-		}
-	}
-	text := get(t, "http://"+address+"/metrics")
+	text := get(t, r.site()+"/metrics")
 	for _, line := range []string{
 		`ringwall_ami_up{pbx="pbx1"} 1`,
 		`ringwall_ami_events_total{event="InvalidAccountID",pbx="pbx1",service="PJSIP"} 3`,

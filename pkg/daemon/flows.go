@@ -10,10 +10,15 @@ import (
 )
 
 // openFlows prepares to end the tracked flows of who is banned.
-func (d *Daemon) openFlows(cfg *policy.Config) error {
+func (d *Daemon) openFlows() {
 	if d.opts.DryRun {
-		return nil
+		return
 	}
+	d.part("connection tracking", "modprobe nf_conntrack_netlink", d.newFlows)
+}
+
+func (d *Daemon) newFlows() (opened, error) {
+	cfg := d.config.current()
 	udp, tcp := d.ports.wanted()
 	ender, err := flows.New(flows.Config{
 		NetNS: d.opts.NetNS, Log: d.log, All: cfg.Firewall.Scope == policy.ScopeAll,
@@ -25,11 +30,10 @@ func (d *Daemon) openFlows(cfg *policy.Config) error {
 		Ended: func(n int) { d.log.Debug("tracked flows of banned sources were ended", "flows", n) },
 	})
 	if err != nil {
-		return err
+		return opened{}, err
 	}
-	d.judge.flows = ender
-	d.tasks = append(d.tasks, flowTask{ender})
-	return nil
+	d.judge.flows.Store(ender)
+	return opened{tasks: []Task{flowTask{ender}}}, nil
 }
 
 type flowTask struct{ *flows.Ender }

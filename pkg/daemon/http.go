@@ -14,38 +14,100 @@ import (
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-// listen opens the control socket and the metrics listener, and makes the tasks that serve them.
+// listen opens the control socket and the metrics listener. It fails where another daemon has the socket: two would fight over
+// the table.
 func (d *Daemon) listen(cfg *policy.Config) error {
 	if cfg.Control.Socket != "" {
-		l, err := control.Listen(cfg.Control.Socket, cfg.Control.Group)
-		if err != nil {
-			return fmt.Errorf("the control socket: %w", err)
+		var taken error
+		d.part("control.socket", "mend control.socket, then: systemctl reload ringwall", func() (opened, error) {
+			o, err := d.openSocket(cfg.Control)
+			if errors.Is(err, control.ErrInUse) {
+				taken = err
+			}
+			return o, err
+		})
+		if taken != nil {
+			return fmt.Errorf("the control socket: %w", taken)
 		}
-		d.closers = append(d.closers, l.Close)
-		d.tasks = append(d.tasks, &control.Server{Listener: l, Backend: d.Backend(), Feed: d.feed, Log: d.log})
 	}
 	if cfg.Metrics.Listen != "" {
-		l, err := net.Listen("tcp", cfg.Metrics.Listen)
-		if err != nil {
-			return fmt.Errorf("metrics.listen: %w; try another port, or \"\" for no metrics", err)
-		}
-		d.closers = append(d.closers, func() error {
-			if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-				return err
-			}
-			return nil
+		d.part("metrics.listen", "another port, and: systemctl restart ringwall; this shows who has it: ss -ltnp", func() (opened, error) {
+			return d.openMetrics(cfg.Metrics)
 		})
-		handler := d.pages(nil)
-		if cfg.Metrics.Page {
-			if d.page, err = d.newPage(l.Addr()); err != nil {
-				return fmt.Errorf("the status page: %w", err)
-			}
-			d.tasks = append(d.tasks, behind{d.page, d.built}) // it reads all of history, while bans wait for the kernel
-			handler = d.pages(d.page.Handler())
-		}
-		d.tasks = append(d.tasks, &metricsServer{listener: newGuests(l, d.log), handler: attended(handler)})
 	}
 	return nil
+}
+
+// openSocket opens the control socket. Where its group does not exist, or may not be given to it, the socket is for root
+// and the daemon's own group until it does.
+func (d *Daemon) openSocket(cfg policy.Control) (opened, error) {
+	l, err := control.Listen(cfg.Socket, cfg.Group)
+	if err != nil && cfg.Group != "" && !errors.Is(err, control.ErrInUse) {
+		var without error
+		if l, without = control.Listen(cfg.Socket, ""); without == nil {
+			d.faults.note("control.group", "make the group with groupadd, or change control.group, then: systemctl restart ringwall", err)
+		}
+		err = without
+	}
+	if err != nil {
+		return opened{}, err
+	}
+	tasks := []Task{&control.Server{Listener: l, Backend: d.Backend(), Feed: d.feed, Log: d.log}}
+	if d.faults.have("control.group") {
+		tasks = append(tasks, &groupTask{d, l, cfg.Group})
+	}
+	return opened{tasks, l.Close}, nil
+}
+
+// groupTask gives the control socket to its group as soon as that is possible.
+type groupTask struct {
+	*Daemon
+	socket *control.Listener
+	group  string
+}
+
+// String names the task.
+func (*groupTask) String() string { return "control.group" }
+
+// Run tries until it works or ctx ends.
+func (g *groupTask) Run(ctx context.Context) error {
+	for wait := partRetry; ; wait = min(2*wait, partRetryMax) {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		if g.socket.SetGroup(g.group) == nil {
+			g.faults.note("control.group", "", nil)
+			return nil
+		}
+	}
+}
+
+// openMetrics opens the metrics listener, with the status page behind it.
+func (d *Daemon) openMetrics(cfg policy.Metrics) (opened, error) {
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return opened{}, err
+	}
+	o := opened{close: func() error {
+		d.page.Store(nil)
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	}}
+	handler := d.pages(nil)
+	if cfg.Page {
+		site, err := d.newPage(l.Addr())
+		if d.faults.note("metrics.page", "page: false, and: systemctl restart ringwall", err); err == nil {
+			d.page.Store(site)
+			o.tasks = append(o.tasks, behind{site, d.built}) // it reads all of history, while bans wait for the kernel
+			handler = d.pages(site.Handler())
+		}
+	}
+	o.tasks = append(o.tasks, &metricsServer{listener: newGuests(l, d.log), handler: attended(handler)})
+	return o, nil
 }
 
 // pages are what the metrics listener answers: the metrics, and everything else by the status page where there is one.

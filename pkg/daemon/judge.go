@@ -45,8 +45,8 @@ type judge struct {
 	announce *announcer
 	log      *slog.Logger
 	meter    bool
-	store    *store.Store // nil: nothing is kept
-	flows    *flows.Ender // nil: none are ended
+	store    *store.Store                // nil: nothing is kept
+	flows    atomic.Pointer[flows.Ender] // nil: none are ended
 	ports    *ports
 
 	mu     sync.Mutex
@@ -370,13 +370,13 @@ func (j *judge) committed(err error, decisions []engine.Decision, r *room) {
 		j.counts.Committed(r.waits...)
 	}
 	j.announce.push(err, decisions)
-	if j.flows != nil {
+	if ender := j.flows.Load(); ender != nil {
 		for i := range decisions {
 			if decisions[i].Action == engine.Ban {
 				r.ended = append(r.ended, decisions[i].Prefix)
 			}
 		}
-		j.flows.End(r.ended...)
+		ender.End(r.ended...)
 	}
 }
 

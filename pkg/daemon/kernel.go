@@ -75,7 +75,6 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 	})
 	d.judge.writer = d.writer
 	d.restorer = newRestorer(d, cfg.Policy.Mode)
-	d.tasks = append(d.tasks, d.restorer)
 	return d.restorer.begin()
 }
 
@@ -84,7 +83,7 @@ func (d *Daemon) closePorts(udp, tcp []uint16) error {
 	if err := d.writer.SetPorts(udp, tcp); err != nil {
 		return err
 	}
-	d.judge.flows.SetPorts(udp, tcp)
+	d.judge.flows.Load().SetPorts(udp, tcp)
 	return nil
 }
 

@@ -5,16 +5,16 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/notify"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // openNotify sets up those who are told of decisions, behind what the announcer calls already.
-func (d *Daemon) openNotify(cfg *policy.Config) error {
-	n, err := notify.New(cfg.Notify, notify.Options{Log: d.log, Count: d.counts.Notified, Place: d.locate})
-	if err != nil {
-		return err
-	}
+func (d *Daemon) openNotify() {
+	// Without an error: there are no targets yet.
+	n, _ := notify.New(nil, notify.Options{Log: d.log, Count: d.counts.Notified, Place: d.locate})
 	d.notifier = n
+	d.part("notify", "mend the file that it names, then: systemctl reload ringwall", func() (opened, error) {
+		return opened{}, n.Configure(d.config.current().Notify)
+	})
 	first := d.announce.hook
 	d.announce.hook = func(decision engine.Decision) {
 		if first != nil {
@@ -22,7 +22,6 @@ func (d *Daemon) openNotify(cfg *policy.Config) error {
 		}
 		n.Push(decision)
 	}
-	return nil
 }
 
 // tell runs the announcer and those whom it tells: they end after it, so that the last decision is told too.

@@ -27,12 +27,13 @@ func (d *Daemon) newPage(at net.Addr) (*page.Page, error) {
 
 // Page implements control.Backend.
 func (b backend) Page(_ context.Context, by control.Peer) (control.PageResult, error) {
-	if b.page == nil {
+	site := b.page.Load()
+	if site == nil {
 		return control.PageResult{}, control.Refused(
 			`in the configuration: metrics: {listen: "127.0.0.1:9646", page: true}, and then: systemctl restart ringwall`,
 			"the configuration turns the status page off")
 	}
-	return b.page.Ticket(by), nil
+	return site.Ticket(by), nil
 }
 
 // NewestBans implements page.Source.

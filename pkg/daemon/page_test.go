@@ -21,9 +21,14 @@ import (
 // site is the address of the metrics and the page.
 func (r *rig) site() string {
 	r.t.Helper()
-	for _, task := range r.d.tasks {
-		if m, ok := task.(*metricsServer); ok {
-			return "http://" + m.listener.Addr().String()
+	for _, p := range r.d.parts {
+		p.mu.Lock()
+		tasks := p.now.tasks
+		p.mu.Unlock()
+		for _, task := range tasks {
+			if m, ok := task.(*metricsServer); ok {
+				return "http://" + m.listener.Addr().String()
+			}
 		}
 	}
 	r.t.Fatal("there is no listener")
@@ -151,7 +156,7 @@ func BenchmarkPage(b *testing.B) {
 			}
 			d.judge.mu.Unlock()
 			var bytes int
-			h := d.page.Handler()
+			h := d.page.Load().Handler()
 			held := time.Duration(0)
 			for b.Loop() {
 				w, req := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)

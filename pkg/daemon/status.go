@@ -56,6 +56,7 @@ func (b backend) Status(context.Context) (control.Status, error) {
 			Try:  "systemctl restart ringwall; bans stay in force",
 		})
 	}
+	s.Warnings = append(s.Warnings, b.faults.warnings()...)
 	var places []control.Warning
 	s.Geo, places = b.geoStatus(cfg.Geo, time.Now())
 	s.Warnings = append(s.Warnings, places...)

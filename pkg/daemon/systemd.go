@@ -29,7 +29,11 @@ func (d *Daemon) statusLine() string {
 	d.judge.mu.Lock()
 	bans = d.judge.engine.Stats(d.judge.clock.now()).Bans
 	d.judge.mu.Unlock()
-	return fmt.Sprintf("STATUS=%d of %d Asterisk connected, %d bans", up, len(d.pbxs), bans)
+	line := fmt.Sprintf("STATUS=%d of %d Asterisk connected, %d bans", up, len(d.pbxs), bans)
+	if names := d.faults.names(); names != "" {
+		line += "; does not work: " + names
+	}
+	return line
 }
 
 // watchdog pats systemd's watchdog from the loop that drives the engine: when the engine hangs, so does it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -103,7 +104,8 @@ func (n *Notifier) launch(t *target) {
 }
 
 // Configure puts other targets in force. Those that did not change go on; what waits for one that did goes to the one
-// of the same name. On an error nothing changes.
+// of the same name. A target that cannot be used is in the error, and as it was before, if it was: the others need not
+// wait for it.
 func (n *Notifier) Configure(targets []policy.Notify) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -114,6 +116,7 @@ func (n *Notifier) Configure(targets []policy.Notify) error {
 	for _, t := range n.targets {
 		old[t.cfg.Name] = t
 	}
+	var errs []error
 	list := make([]*target, 0, len(targets))
 	for _, cfg := range targets {
 		if t := old[cfg.Name]; t != nil && reflect.DeepEqual(t.cfg, cfg) && cfg.CAFile == "" {
@@ -122,7 +125,10 @@ func (n *Notifier) Configure(targets []policy.Notify) error {
 		}
 		t, err := newTarget(cfg, n)
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			if t = old[cfg.Name]; t == nil {
+				continue
+			}
 		}
 		list = append(list, t)
 	}
@@ -147,7 +153,7 @@ func (n *Notifier) Configure(targets []policy.Notify) error {
 		t.abandon("the configuration has this target no more; what waited for it is not told")
 		t.retire(&target{cfg: t.cfg, n: n, wake: make(chan struct{}, 1), gone: true})
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (n *Notifier) id() string { return n.start + "-" + strconv.FormatUint(n.ids.Add(1), 10) }

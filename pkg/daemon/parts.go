@@ -1,0 +1,222 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ringwall/ringwall/pkg/control"
+)
+
+// How long a part that does not work is left alone before it is tried again: at first, and at most.
+const (
+	partRetry    = time.Second
+	partRetryMax = 30 * time.Second
+)
+
+// part is something without which attackers are kept out all the same: the metrics, the control socket, the targets of
+// notify. Where it does not work the daemon starts and goes on without it, says so, and tries again.
+type part struct {
+	name   string // the key of the configuration that people would change
+	try    string // what would mend it
+	open   func() (opened, error)
+	faults *faults
+
+	mu    sync.Mutex
+	up    bool
+	now   opened
+	again chan struct{}      // it is to be opened anew, or tried at once
+	stop  context.CancelFunc // ends what runs; nil where nothing does
+}
+
+// opened is a part that works: what has to run for it, and what gives back what open took. Either may be missing.
+type opened struct {
+	tasks []Task
+	close func() error
+}
+
+// part tries a part for the first time, and has it run, and tried again, with the daemon.
+func (d *Daemon) part(name, try string, open func() (opened, error)) *part {
+	p := &part{name: name, try: try, open: open, faults: &d.faults, again: make(chan struct{}, 1)}
+	d.closers = append(d.closers, p.end)
+	d.tasks = append(d.tasks, p)
+	d.parts = append(d.parts, p)
+	p.begin()
+	return p
+}
+
+// again has the targets of notify taken from the configuration, and tries at once what does not work.
+func (d *Daemon) again() {
+	for _, p := range d.parts {
+		if p.name == "notify" {
+			_ = p.end()
+			if !p.begin() {
+				p.restart()
+			}
+			continue
+		}
+		p.retry()
+	}
+}
+
+// String names the task.
+func (p *part) String() string { return p.name }
+
+// begin opens the part, unless it is, and reports whether it is.
+func (p *part) begin() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.up {
+		var err error
+		p.now, err = p.open()
+		p.up = err == nil
+		p.faults.note(p.name, p.try, err)
+	}
+	return p.up
+}
+
+// end gives back what the part took.
+func (p *part) end() (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.up && p.now.close != nil {
+		err = p.now.close()
+	}
+	p.up, p.now = false, opened{}
+	return err
+}
+
+// restart opens the part anew, or tries at once one that does not work.
+func (p *part) restart() {
+	p.mu.Lock()
+	if p.stop != nil {
+		p.stop()
+	}
+	p.mu.Unlock()
+	select {
+	case p.again <- struct{}{}:
+	default:
+	}
+}
+
+// retry tries at once whatever does not work.
+func (p *part) retry() {
+	p.mu.Lock()
+	up := p.up
+	p.mu.Unlock()
+	if !up {
+		p.restart()
+	}
+}
+
+// Run has the part work until ctx ends.
+func (p *part) Run(ctx context.Context) error {
+	for wait := partRetry; ; wait = min(2*wait, partRetryMax) {
+		if p.begin() {
+			wait = partRetry
+			err := p.serve(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			_ = p.end()
+			if err != nil {
+				p.faults.note(p.name, p.try, err)
+			}
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-p.again:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// serve runs what has to run until ctx ends, a task fails, or the part is to be opened anew, which is no error.
+func (p *part) serve(ctx context.Context) error {
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	group, each := errgroup.WithContext(running)
+	p.mu.Lock()
+	p.stop = stop
+	tasks := p.now.tasks
+	p.mu.Unlock()
+	for _, t := range tasks {
+		group.Go(func() error { return t.Run(each) })
+	}
+	group.Go(func() error { <-each.Done(); return nil }) // a part without tasks works until then, too
+	err := group.Wait()
+	p.mu.Lock()
+	p.stop = nil
+	p.mu.Unlock()
+	if running.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// faults are the parts that do not work at present, and why.
+type faults struct {
+	mu   sync.Mutex
+	log  *slog.Logger
+	list map[string]control.Warning
+}
+
+// note remembers why a part does not work, or with nil that it does. The log hears of each change once, however often a
+// part is tried.
+func (f *faults) note(name, try string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	have, failing := f.list[name]
+	if err == nil {
+		if failing {
+			delete(f.list, name)
+			f.log.Info("works again", "part", name)
+		}
+		return
+	}
+	w := control.Warning{Text: name + " does not work: " + err.Error() + "; attackers are kept out without it, and it is tried again", Try: try}
+	if w == have {
+		return
+	}
+	if f.list == nil {
+		f.list = make(map[string]control.Warning)
+	}
+	f.list[name] = w
+	f.log.Error("a part does not work; attackers are kept out without it, and it is tried again", "part", name, "err", err, "try", try)
+}
+
+// have says whether a part does not work.
+func (f *faults) have(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, failing := f.list[name]
+	return failing
+}
+
+// warnings are the faults in status.
+func (f *faults) warnings() (out []control.Warning) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, name := range sorted(f.list) {
+		out = append(out, f.list[name])
+	}
+	return out
+}
+
+// names are the parts that do not work, for a line.
+func (f *faults) names() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return strings.Join(slices.Sorted(maps.Keys(f.list)), ", ")
+}
