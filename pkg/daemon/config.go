@@ -2,9 +2,7 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/netip"
 	"reflect"
 	"sync"
 	"time"
@@ -84,9 +82,6 @@ func (d *Daemon) Reload(ctx context.Context) {
 		e.Weigh(cfg.Geo.Multiply, d.locate)
 		return out, nil
 	})
-	if cfg.Policy.Mode == policy.Observe && old.Policy.Mode != policy.Observe {
-		err = errors.Join(err, d.judge.pardon(ctx, engine.NewPardon(netip.Prefix{}, 0), func([]engine.Decision) {}))
-	}
 	if err != nil {
 		d.log.Error("the kernel has not taken the new configuration yet", "err", err)
 	}

@@ -54,9 +54,21 @@ func TestReload(t *testing.T) {
 	r.await(engine.Ban, "203.0.113.67/32")
 	write("policy: {mode: observe}\n")
 	r.d.Reload(t.Context())
-	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) != 0 {
-		t.Errorf("observe mode keeps %v, %v", bans, err)
+	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) != 1 {
+		t.Errorf("observe mode ended bans: %v, %v", bans, err)
 	}
+	if _, ok := r.inKernel(firewall.Ban, "203.0.113.67/32"); !ok {
+		t.Error("observe mode took a ban out of the kernel")
+	}
+	r.attack("IPV4/UDP/203.0.113.68/5060")
+	r.await(engine.Observe, "203.0.113.68/32")
+	write("policy: {mode: enforce}\n")
+	r.d.Reload(t.Context())
+	if _, ok := r.inKernel(firewall.Ban, "203.0.113.67/32"); !ok {
+		t.Error("the ban is not there after enforce")
+	}
+	r.attack("IPV4/UDP/203.0.113.68/5060")
+	r.await(engine.Ban, "203.0.113.68/32")
 	if _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); ok {
 		t.Error("what is not on the allow list any more is still in the kernel")
 	}

@@ -120,15 +120,19 @@ func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 	}
 }
 
-func TestObserveModeLeavesTheKernelAlone(t *testing.T) {
+// Bans of before stay in observe mode, over a restart too, and enforce finds them; nobody more is banned.
+func TestObserveModeMakesNoBansAndEndsNone(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
 	r.await(engine.Ban, "203.0.113.66/32")
 	r.stop()
 	r.cfg.Policy.Mode = policy.Observe
 	r.start()
-	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
-		t.Error("observe mode left an old ban in the kernel")
+	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); !ok {
+		t.Error("a start in observe mode ended a ban")
+	}
+	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) != 1 || bans[0].Reason != engine.UnknownAccount {
+		t.Errorf("%+v, %v; want the ban as it was", bans, err)
 	}
 	r.attack("IPV4/UDP/203.0.113.67/5060")
 	r.await(engine.Observe, "203.0.113.67/32")

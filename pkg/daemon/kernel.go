@@ -49,7 +49,7 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 	for _, a := range cfg.Asterisk {
 		pbxs = append(pbxs, a.Name)
 	}
-	if err := d.judge.begin(d.fw, cfg.Policy.Mode, stored, pbxs); err != nil {
+	if err := d.judge.begin(d.fw, stored, pbxs); err != nil {
 		return fmt.Errorf("the kernel's firewall: %w", err)
 	}
 	for _, a := range stored.Allow {
@@ -74,7 +74,7 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 		Sampled: d.kernel.sampled,
 	})
 	d.judge.writer = d.writer
-	d.restorer = newRestorer(d, cfg.Policy.Mode)
+	d.restorer = newRestorer(d)
 	return d.restorer.begin()
 }
 

@@ -63,14 +63,14 @@ func (b *books) open(kernel []firewall.Element) {
 	b.d = &Daemon{log: log, judge: j, known: &known{judge: j}}
 	state, err := b.d.openStore(&b.cfg)
 	if err == nil {
-		err = j.begin(firewall.NewDryRun(func(string) {}), b.cfg.Policy.Mode, state, []string{"pbx1"})
+		err = j.begin(firewall.NewDryRun(func(string) {}), state, []string{"pbx1"})
 	}
 	if err == nil {
 		err = b.d.store.WalkBans(context.Background(), j.clock.now(), func(bans []store.Ban, offenders []store.Offender) error {
 			j.restore(bans, offenders)
 			return nil
 		})
-		j.adopt(kernel, false)
+		j.adopt(kernel)
 		j.settled()
 	}
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
@@ -29,8 +28,7 @@ const (
 // restorer brings the bans of before back: those that are stored, and then those that only the kernel knows. Bans that
 // should not be there it takes out of the kernel.
 type restorer struct {
-	d       *Daemon
-	observe bool // nobody is banned
+	d *Daemon
 
 	known  chan struct{} // closed when all stored bans are known
 	placed chan struct{} // closed when they are in the kernel, too
@@ -47,8 +45,8 @@ type restorer struct {
 	adopted int
 }
 
-func newRestorer(d *Daemon, mode policy.Mode) *restorer {
-	return &restorer{d: d, observe: mode == policy.Observe, known: make(chan struct{}), placed: make(chan struct{}),
+func newRestorer(d *Daemon) *restorer {
+	return &restorer{d: d, known: make(chan struct{}), placed: make(chan struct{}),
 		done: make(chan struct{}), commits: make(chan error, restoredAhead)}
 }
 
@@ -113,9 +111,6 @@ func (r *restorer) run(ctx context.Context) error {
 	stored := 0
 	if r.d.store != nil {
 		err := r.d.store.WalkBans(ctx, j.clock.now(), func(bans []store.Ban, offenders []store.Offender) error {
-			if r.observe {
-				bans = nil
-			}
 			stored += len(bans)
 			return r.submit(ctx, j.restore(bans, offenders))
 		})
@@ -200,7 +195,7 @@ func (r *restorer) compare(ctx context.Context, some []firewall.Element) error {
 		r.asked = time.Now()
 	}
 	now := time.Now()
-	changes, adopted, late := r.d.judge.adopt(some, r.observe)
+	changes, adopted, late := r.d.judge.adopt(some)
 	r.adopted += adopted
 	if !late { // the writer has not begun
 		for _, e := range some {
@@ -282,7 +277,7 @@ func (j *judge) restore(bans []store.Ban, offenders []store.Offender) (changes [
 }
 
 // adopt takes over bans that only the kernel knows, and returns what the kernel should not have.
-func (j *judge) adopt(list []firewall.Element, observe bool) (changes []firewall.Change, adopted int, late bool) {
+func (j *judge) adopt(list []firewall.Element) (changes []firewall.Change, adopted int, late bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	now := j.clock.now()
@@ -294,7 +289,7 @@ func (j *judge) adopt(list []firewall.Element, observe bool) (changes []firewall
 			continue
 		case el.Remaining < endsSoon && !known: // the kernel ends it by itself
 			continue
-		case observe && !known, j.lifted.has(el.Prefix):
+		case j.lifted.has(el.Prefix):
 			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: el.Prefix, Remove: true})
 			continue
 		}
@@ -354,16 +349,12 @@ func (j *judge) letIn(ctx context.Context, within netip.Prefix, source netip.Pre
 }
 
 // begin gives the engine what spares customers, which comes before the first event, and takes out of the kernel what should
-// not be there: allowed prefixes of an earlier configuration, and in observe mode the bans.
-func (j *judge) begin(fw firewall.Firewall, mode policy.Mode, stored store.State, pbxs []string) error {
+// not be there: allowed prefixes of an earlier configuration. In observe mode bans stay, too, as they do after a reload: that
+// mode makes none.
+func (j *judge) begin(fw firewall.Firewall, stored store.State, pbxs []string) error {
 	allowed, err := fw.Elements(firewall.Allow)
 	if err != nil {
 		return err
-	}
-	if e, ok := fw.(interface{ Empty(firewall.Kind) error }); ok && mode == policy.Observe {
-		if err := e.Empty(firewall.Ban); err != nil {
-			return err
-		}
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

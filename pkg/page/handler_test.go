@@ -337,11 +337,12 @@ func banDecision(i int, a engine.Action) engine.Decision {
 
 func TestTheStateIsSaidInPlainWords(t *testing.T) {
 	for want, change := range map[string]func(*control.Status){
-		"Ringwall is working: attackers are kept out": func(*control.Status) {},
-		"Ringwall only watches: nobody is banned":     func(s *control.Status) { s.Mode = "observe" },
-		"A dry run: nobody is banned":                 func(s *control.Status) { s.Kernel.DryRun = true },
-		"The firewall is not as it should be":         func(s *control.Status) { s.Kernel.OK, s.Kernel.LastError = false, "gone" },
-		"Ringwall hears nothing from Asterisk":        func(s *control.Status) { s.PBXs[0].Up = false },
+		"Ringwall is working: attackers are kept out":  func(*control.Status) {},
+		"Ringwall only watches: nobody is banned":      func(s *control.Status) { s.Mode = "observe" },
+		"Ringwall only watches: nobody more is banned": func(s *control.Status) { s.Mode, s.Engine.Bans = "observe", 3 },
+		"A dry run: nobody is banned":                  func(s *control.Status) { s.Kernel.DryRun = true },
+		"The firewall is not as it should be":          func(s *control.Status) { s.Kernel.OK, s.Kernel.LastError = false, "gone" },
+		"Ringwall hears nothing from Asterisk":         func(s *control.Status) { s.PBXs[0].Up = false },
 		"Ringwall hears nothing from pbx2": func(s *control.Status) {
 			s.PBXs = append(s.PBXs, control.PBXStatus{Name: "pbx2"})
 		},
@@ -379,9 +380,14 @@ func TestWatchedSourcesAreNotCalledBanned(t *testing.T) {
 	if strings.Count(body, "watched only") != 1 || !strings.Contains(body, `<h2 id="h-bans">Banned now</h2><p class="count">1</p>`) {
 		t.Error(body)
 	}
-	f.status.Mode, f.bans, f.status.Engine.Bans = "observe", f.bans[:1], 0
+	f.status.Mode = "observe" // those of before are banned all the same
 	body = ask(made(t, f, "127.0.0.1:9646").Handler(), http.MethodGet, "/", "").Body.String()
-	if !strings.Contains(body, `<h2 id="h-bans">Would be banned</h2><p class="count">1</p>`) || strings.Contains(body, "ringwall unban ADDRESS") {
+	if strings.Count(body, "watched only") != 1 || !strings.Contains(body, `<h2 id="h-bans">Banned now</h2><p class="count">1</p>`) {
+		t.Error(body)
+	}
+	f.bans, f.status.Engine.Bans = f.bans[:1], 0
+	body = ask(made(t, f, "127.0.0.1:9646").Handler(), http.MethodGet, "/", "").Body.String()
+	if strings.Contains(body, "Banned now") || !strings.Contains(body, `<h2 id="h-bans">Would be banned</h2><p class="count">1</p>`) || strings.Contains(body, "ringwall unban ADDRESS") {
 		t.Error(body)
 	}
 }

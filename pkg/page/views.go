@@ -96,6 +96,9 @@ func (h *health) judge(st control.Status, down []string) {
 	case st.Leaking():
 		h.State, h.Title = "bad", "Banned sources get through to Asterisk"
 		h.Text = "Their packets should not reach it. Mostly it listens at a port that a ban does not close: see below, or ringwall doctor."
+	case st.Mode != "enforce" && st.Engine.Bans > 0:
+		h.State, h.Title = "watch", "Ringwall only watches: nobody more is banned"
+		h.Text = "Bans that were made before stay until they end. It says whom else it would ban. To go on banning: policy.mode: enforce, then systemctl reload ringwall."
 	case st.Mode != "enforce":
 		h.State, h.Title = "watch", "Ringwall only watches: nobody is banned"
 		h.Text = "It says whom it would ban. Once you like what you see: policy.mode: enforce, then systemctl reload ringwall."
@@ -314,7 +317,7 @@ type banRow struct {
 
 func (p *Page) bans(s *snapshot) bans {
 	e := s.status.Engine
-	v := bans{Total: e.Bans, All: e.Bans + e.Observed, Observed: s.status.Mode != "enforce"}
+	v := bans{Total: e.Bans, All: e.Bans + e.Observed, Observed: s.status.Mode != "enforce" && e.Bans == 0}
 	if v.Observed {
 		v.Total = v.All
 	}

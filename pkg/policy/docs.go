@@ -29,7 +29,7 @@ func docs() map[string]about {
 		"asterisk[].ping_interval": {"How often to ask Asterisk for a sign of life: 1s to 10m.", "a dead connection is noticed within half a minute, at the cost of four small packets a minute"},
 
 		"policy":           {"Who is an attacker, who is a customer, and what follows.", ""},
-		"policy.mode":      {"enforce bans; observe only says whom it would have banned.", "a machine under attack should be protected from the first minute; begin with observe to see first"},
+		"policy.mode":      {"enforce bans; observe makes no bans and only says whom it would have banned. Bans that are there stay until they end; ringwall unban --all ends them.", "a machine under attack should be protected from the first minute; begin with observe to see first"},
 		"policy.threshold": {"Points at which a source is banned: 0.1 to 1000000.", "five wrong passwords or three unknown accounts within minutes; a person who mistypes a password twice stays far below"},
 		"policy.half_life": {"The time in which a source's points fall to half: 1s to 3650d.", "as long as fail2ban's findtime, so that a phone's mistakes of yesterday are forgotten and a scanner's pace is not"},
 

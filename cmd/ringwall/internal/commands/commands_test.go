@@ -118,7 +118,12 @@ func TestTablesForPeople(t *testing.T) {
 		"help":           {nil, 80, nil},
 		"status":         {[]string{"status"}, 0, nil},
 		"status-trouble": {[]string{"status"}, 0, func(b *backend) { b.status = trouble }},
-		"status-observe": {[]string{"status"}, 0, func(b *backend) { b.status = func(st *control.Status) { st.Mode = "observe" } }},
+		"status-observe": {[]string{"status"}, 0, func(b *backend) {
+			b.status = func(st *control.Status) {
+				st.Mode, st.Engine.Bans, st.Kernel.Desired, st.Kernel.Present = "observe", 0, 0, 0
+			}
+		}},
+		"status-observe-bans": {[]string{"status"}, 0, func(b *backend) { b.status = func(st *control.Status) { st.Mode = "observe" } }},
 		"status-leak": {[]string{"status"}, 0, func(b *backend) {
 			b.status = func(st *control.Status) {
 				st.Engine.Leaking, st.Engine.LastLeak = 3, at(ago(time.Minute))

@@ -38,6 +38,8 @@ func (c *commands) status() *cobra.Command {
 func (c *commands) sayStatus(st control.Status) error {
 	mode := "attackers are banned"
 	switch {
+	case st.Mode != "enforce" && st.Engine.Bans > 0:
+		mode = "observing only: nobody more is banned"
 	case st.Mode != "enforce":
 		mode = "observing only: nobody is banned"
 	case st.Kernel.DryRun:
@@ -105,6 +107,9 @@ func engineLines(st control.Status) [][2]string {
 	bans := plural(e.Bans, "ban", "bans") + " in force"
 	if e.Observed > 0 {
 		bans += fmt.Sprintf(", %d observed only", e.Observed)
+	}
+	if st.Mode != "enforce" && e.Bans > 0 {
+		bans += ": they stay until they end, or ringwall unban --all"
 	}
 	if e.Suspended > 0 {
 		bans += fmt.Sprintf(", %d suspended by a storm or by grace", e.Suspended)
