@@ -80,7 +80,7 @@ func (b backend) Trusted(ctx context.Context, each func([]engine.TrustView) erro
 // Allowed implements control.Backend.
 func (b backend) Allowed(context.Context) (out []engine.AllowView, _ error) {
 	b.judge.ask(func(e *engine.Engine, _ time.Time) { out = e.Allowed() })
-	return out, nil
+	return b.known.explain(out), nil
 }
 
 // Protected implements control.Backend.

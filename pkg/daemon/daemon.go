@@ -18,6 +18,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/geo"
+	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/notify"
 	"github.com/ringwall/ringwall/pkg/page"
@@ -40,6 +41,7 @@ type Options struct {
 	Log        *slog.Logger // nil: as the configuration says, to stderr
 	NetNS      int          // file descriptor of the namespace whose table is kept; 0 is the process's own
 	DryRun     bool         // say what the kernel would be told, and tell it nothing
+	Lookup     hosts.Lookup // of the allow list's host names; nil: DNS
 	OnDecision func(engine.Decision)
 	Ready      func() // called once everything listens
 	Version    string
@@ -219,6 +221,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	err := group.Wait()
 	d.stopping()
 	d.judge.saveCustomers()
+	d.known.names.keep(d.known.resolver.States(), true)
 	stopBack()
 	behind.Wait()
 	return errors.Join(err, d.Close())

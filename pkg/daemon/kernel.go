@@ -49,14 +49,15 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 	for _, a := range cfg.Asterisk {
 		pbxs = append(pbxs, a.Name)
 	}
-	if err := d.judge.begin(d.fw, stored, pbxs); err != nil {
-		return fmt.Errorf("the kernel's firewall: %w", err)
-	}
-	for _, a := range stored.Allow {
+	for _, a := range stored.Allow { // before the bans are taken over: nobody on the list is banned
 		if a.Host != "" {
 			d.known.add(a.Host)
 		}
 	}
+	if err := d.judge.begin(d.fw, stored, pbxs); err != nil {
+		return fmt.Errorf("the kernel's firewall: %w", err)
+	}
+	d.known.hold(d.started)
 	begun, first := make(chan struct{}), true
 	d.begun, d.built = begun, make(chan struct{})
 	d.writer = firewall.NewWriter(d.fw, d.judge.desired, firewall.WriterConfig{

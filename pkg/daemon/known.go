@@ -19,6 +19,7 @@ type known struct {
 	judge    *judge
 	resolver *hosts.Resolver
 	watcher  *hosts.Watcher
+	names    *names
 
 	mu     sync.Mutex
 	config []string // host names of policy.allow
@@ -27,8 +28,8 @@ type known struct {
 }
 
 func (d *Daemon) newKnown(cfg *policy.Config) *known {
-	k := &known{judge: d.judge}
-	k.resolver = hosts.NewResolver(hosts.Config{Log: d.log, OnChange: k.resolved, OnError: func(name string, err error) {
+	k := &known{judge: d.judge, names: newNames(cfg.State.Path, d.log)}
+	k.resolver = hosts.NewResolver(hosts.Config{Log: d.log, Lookup: d.opts.Lookup, OnChange: k.resolved, OnError: func(name string, err error) {
 		if err != nil {
 			d.log.Warn("a host name of the allow list cannot be resolved; the addresses known before stay",
 				"host", name, "err", printable.String(err.Error()))
@@ -50,6 +51,7 @@ func (k *known) configure(p policy.Policy) {
 	for _, a := range p.Allow {
 		if a.Host != "" {
 			k.config = append(k.config, a.Host)
+			k.names.recall(a.Host, k)
 		}
 	}
 	k.set()
@@ -61,6 +63,7 @@ func (k *known) add(name string) {
 	defer k.mu.Unlock()
 	if !slices.Contains(k.manual, name) {
 		k.manual = append(k.manual, name)
+		k.names.recall(name, k)
 		k.set()
 	}
 }
@@ -101,6 +104,7 @@ func (k *known) resolved(name string, added, removed []netip.Prefix) {
 		}
 		return out
 	})
+	k.settled()
 }
 
 // machine takes the machine's own addresses to the allow list.

@@ -15,6 +15,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/netspace"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -33,6 +34,7 @@ type rig struct {
 	client  *control.Client
 	cfg     *policy.Config
 	calls   int
+	lookup  hosts.Lookup // nil: DNS
 
 	mu        sync.Mutex
 	decisions []engine.Decision
@@ -87,6 +89,7 @@ func (r *rig) start() {
 	r.t.Helper()
 	d, err := New(Options{
 		Config: r.cfg, NetNS: r.space.FD(), patience: r.patience, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Version: "test",
+		Lookup: r.lookup,
 		OnDecision: func(d engine.Decision) {
 			r.mu.Lock()
 			r.decisions = append(r.decisions, d)

@@ -66,6 +66,11 @@ func (c *call) condemn(s *source, have *ban, reason Reason, enforce, proven bool
 		c.spare(prefix, Manual, proven, "a person unbanned it with a grace that is not over")
 		return
 	}
+	if enforce && c.holds(proven) {
+		c.suspended++
+		c.spare(prefix, Allowed, proven, heldText)
+		return
+	}
 	if enforce && c.stormy() && c.spareInStorm(c.key) {
 		c.suspended++
 		c.spare(prefix, Storm, proven, stormText)
@@ -357,6 +362,9 @@ func (c *call) condemnNetwork(p netip.Prefix) {
 		return
 	}
 	proven := n.unproven == 0
+	if c.holds(proven) {
+		return
+	}
 	if bound := c.room(proven); bound != "" {
 		c.limited[bound]++
 		return

@@ -80,6 +80,7 @@ type Engine struct {
 	limited   map[string]int
 	evicted   uint64
 	suspended int
+	held      int64  // until then nobody is banned by evidence that could be forged
 	looked    uint64 // see look
 }
 

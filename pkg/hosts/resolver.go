@@ -15,8 +15,13 @@ import (
 	"time"
 )
 
-// MinInterval is the shortest time between two look-ups of one name.
-const MinInterval = time.Minute
+// MinInterval is the shortest time between two look-ups of one name, but for the first ones: a name that no answer has
+// come for since the start is asked for after FirstRetry, and then after twice as long each time. At the start of a machine
+// the network comes up within seconds.
+const (
+	MinInterval = time.Minute
+	FirstRetry  = time.Second
+)
 
 // What an error of a name can be about; test with errors.Is.
 var (
@@ -32,7 +37,7 @@ type Config struct {
 
 	// Interval is the time between two look-ups of a name: 5 minutes, at least MinInterval, varied by a tenth so that
 	// many names do not ask at once. Go's resolver does not tell a record's TTL. A name that fails is asked again after
-	// MinInterval.
+	// MinInterval, or sooner where it has never been found.
 	Interval time.Duration
 	Timeout  time.Duration // of one look-up: 5 s
 	// Linger is how long an address stays after the last answer that held it. 0 takes it away at once, which suits a
@@ -68,6 +73,8 @@ type host struct {
 	last   time.Time // of the last good answer
 	err    error
 	cut    bool
+	sure   bool          // an answer has come since the start
+	pause  time.Duration // until the next look-up, where none has
 }
 
 // A State is what is known about one name.
@@ -75,6 +82,7 @@ type State struct {
 	Name     string
 	Prefixes []netip.Prefix
 	Resolved time.Time // of the last good answer; zero: never
+	Sure     bool      // an answer has come since the start; else the addresses, if any, are those of Remember
 	Err      error     // why the last look-up failed, or nil
 }
 
@@ -133,6 +141,25 @@ func (r *Resolver) Set(names []string) error {
 	return errors.Join(errs...)
 }
 
+// Remember gives a name the addresses that it had before a restart; they stay until an answer comes. It is to be called
+// before Run, and the name to be among those of Set: OnChange is not told.
+func (r *Resolver) Remember(name string, addrs []netip.Addr, resolved time.Time) {
+	name, ok := Name(name)
+	if !ok {
+		return
+	}
+	h := &host{addrs: make(map[netip.Addr]time.Time), last: resolved}
+	for _, a := range addrs {
+		if a = a.Unmap(); a.Zone() == "" && usable(a) && len(h.addrs) < r.cfg.MaxAddrs {
+			h.addrs[a] = resolved
+		}
+	}
+	h.sort()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.names[name] = h
+}
+
 // Prefixes returns the addresses of a name, sorted.
 func (r *Resolver) Prefixes(name string) []netip.Prefix {
 	name, _ = Name(name)
@@ -150,7 +177,7 @@ func (r *Resolver) States() []State {
 	defer r.mu.Unlock()
 	out := make([]State, 0, len(r.names))
 	for name, h := range r.names {
-		out = append(out, State{Name: name, Prefixes: slices.Clone(h.sorted), Resolved: h.last, Err: h.err})
+		out = append(out, State{Name: name, Prefixes: slices.Clone(h.sorted), Resolved: h.last, Sure: h.sure, Err: h.err})
 	}
 	slices.SortFunc(out, func(a, b State) int { return strings.Compare(a.Name, b.Name) })
 	return out
@@ -262,10 +289,10 @@ func (r *Resolver) take(name string, addrs []netip.Addr, err error, now time.Tim
 	before, old := h.sorted, h.err
 	var cut error
 	if err == nil {
-		h.last, h.due = now, now.Add(jitter(r.cfg.Interval))
+		h.last, h.due, h.sure = now, now.Add(jitter(r.cfg.Interval)), true
 		cut = h.merge(good, now, r.cfg)
 	} else {
-		h.due = now.Add(jitter(MinInterval))
+		h.due = now.Add(h.retry())
 		if err = fmt.Errorf("hosts: %q: %w", name, err); kind(err) == kind(old) {
 			err = old // the same, but for a port number
 		}
@@ -312,11 +339,25 @@ func (h *host) merge(good []netip.Addr, now time.Time, cfg Config) error {
 			break
 		}
 	}
+	h.sort()
+	return err
+}
+
+// sort makes the list of the addresses.
+func (h *host) sort() {
 	h.sorted = make([]netip.Prefix, 0, len(h.addrs))
 	for _, a := range slices.SortedFunc(maps.Keys(h.addrs), netip.Addr.Compare) {
 		h.sorted = append(h.sorted, netip.PrefixFrom(a, a.BitLen()))
 	}
-	return err
+}
+
+// retry returns the time until the next look-up of a name that has just failed.
+func (h *host) retry() time.Duration {
+	if h.sure || h.pause >= MinInterval {
+		return jitter(MinInterval)
+	}
+	h.pause = max(FirstRetry, 2*h.pause)
+	return min(h.pause, MinInterval)
 }
 
 func (r *Resolver) changed(name string, added, removed []netip.Prefix) {

@@ -62,7 +62,7 @@ func (z *zone) count(name string) int {
 }
 
 // running starts a resolver whose changes and errors become lines of text.
-func running(t *testing.T, cfg Config) (r *Resolver, said func() []string) {
+func running(t *testing.T, cfg Config, before ...func(*Resolver)) (r *Resolver, said func() []string) {
 	t.Helper()
 	var mu sync.Mutex
 	var lines []string
@@ -74,6 +74,9 @@ func running(t *testing.T, cfg Config) (r *Resolver, said func() []string) {
 	cfg.OnChange = func(name string, added, removed []netip.Prefix) { say("%s +%v -%v", name, added, removed) }
 	cfg.OnError = func(name string, err error) { say("%s %s", name, kind(err)) }
 	r = NewResolver(cfg)
+	for _, f := range before {
+		f(r)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -143,11 +146,14 @@ func TestNoNameIsAskedMoreThanOnceAMinuteNorAllAtOnce(t *testing.T) {
 		for _, n := range names {
 			for i, at := range z.asked[n] {
 				moments[at] = true
+				if n == names[0] && i <= 6 { // it was never found: after 1 s, 2 s, 4 s, …
+					continue
+				}
 				if i > 0 && at.Sub(z.asked[n][i-1]) < MinInterval {
 					t.Fatalf("%s asked again after %v", n, at.Sub(z.asked[n][i-1]))
 				}
 			}
-			if got := len(z.asked[n]); got < 25 || got > 31 {
+			if got := len(z.asked[n]); got < 25 || got > 31+6 || n != names[0] && got > 31 {
 				t.Errorf("%s asked %d times in 30 minutes", n, got)
 			}
 		}
@@ -184,6 +190,56 @@ func TestLastGoodAnswerIsKeptAndAFailureReportedOnce(t *testing.T) {
 		z.set("a.example.net", "203.0.113.7")
 		time.Sleep(2 * time.Minute)
 		want(t, said(), "a.example.net ")
+	})
+}
+
+// The network comes up some seconds after the start: a name is found at once then.
+func TestANameThatWasNeverFoundIsAskedForAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := newZone()
+		z.fail("sip.example.net", &net.DNSError{Err: "network is unreachable"})
+		r, said := running(t, Config{Lookup: z.lookup})
+		if err := r.Set([]string{"sip.example.net"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		z.set("sip.example.net", "203.0.113.7")
+		want(t, said(), "sip.example.net other")
+		time.Sleep(3 * time.Second)
+		want(t, said(), "sip.example.net +[203.0.113.7/32] -[]", "sip.example.net ")
+		if st := r.States(); len(st) != 1 || !st[0].Sure {
+			t.Errorf("%+v", st)
+		}
+		// One that was found is left alone for a minute when it fails.
+		z.fail("sip.example.net", &net.DNSError{Err: "network is unreachable"})
+		time.Sleep(6 * time.Minute)
+		n := z.count("sip.example.net")
+		time.Sleep(50 * time.Second)
+		if more := z.count("sip.example.net") - n; more > 1 {
+			t.Errorf("asked %d times in less than a minute", more)
+		}
+	})
+}
+
+// What a name stood for before a restart counts until an answer comes.
+func TestAddressesAreRememberedOverARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := newZone()
+		z.fail("sip.example.net", &net.DNSError{Err: "network is unreachable"})
+		r, said := running(t, Config{Lookup: z.lookup}, func(r *Resolver) {
+			r.Remember("SIP.example.net.", []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("127.0.0.1")}, time.Now().Add(-time.Hour))
+			r.Remember("gone.example.net", []netip.Addr{netip.MustParseAddr("203.0.113.8")}, time.Now())
+			if err := r.Set([]string{"sip.example.net"}); err != nil {
+				t.Error(err)
+			}
+		})
+		want(t, said(), "gone.example.net +[] -[203.0.113.8/32]", "sip.example.net other")
+		if st := r.States(); len(st) != 1 || st[0].Sure || fmt.Sprint(st[0].Prefixes) != "[203.0.113.7/32]" || time.Since(st[0].Resolved) < time.Hour {
+			t.Errorf("%+v", st)
+		}
+		z.set("sip.example.net", "203.0.113.7", "203.0.113.9")
+		time.Sleep(2 * time.Second)
+		want(t, said(), "sip.example.net +[203.0.113.9/32] -[]", "sip.example.net ")
 	})
 }
 

@@ -138,7 +138,11 @@ func (c *commands) entries(list []engine.AllowView, empty string) error {
 		}
 		return nil
 	}, nil, func(v engine.AllowView) {
-		t.add(bare(v.Prefix), printable.String(v.Origin), printable.Line(v.Note))
+		entry := bare(v.Prefix)
+		if entry == "" { // a host name without one
+			entry = "no address"
+		}
+		t.add(entry, printable.String(v.Origin), printable.Line(v.Note))
 	})
 	if err == nil && n == 0 && !c.json {
 		c.sayf("%s", empty)

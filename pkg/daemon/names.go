@@ -1,0 +1,242 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/hosts"
+	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/store"
+)
+
+const (
+	// nameless is how long after the start nobody is banned on forgeable evidence while a name of the allow list has no
+	// address. After that a name with a typo must not keep attackers in.
+	nameless = time.Minute
+	// namesAge is how old addresses may be that are used before a name is resolved.
+	namesAge = 30 * 24 * time.Hour
+	// namesEvery is how often their times are written down where they stay the same.
+	namesEvery = 6 * time.Hour
+	// maxNamed is how many names status has a line for.
+	maxNamed = 5
+)
+
+const namesHeading = `The addresses of the host names on Ringwall's allow list, as they were found last: a name, when, and what for.
+Ringwall uses them after a start, until the names are resolved again. They may be removed.`
+
+// beside is a file of plain text in the folder of the state file, empty without one.
+func beside(state, what string) string {
+	if state == "" {
+		return ""
+	}
+	return strings.TrimSuffix(state, filepath.Ext(state)) + "-" + what + ".txt"
+}
+
+// names keeps the addresses of host names over a restart.
+type names struct {
+	path string // empty: they are not kept
+	log  *slog.Logger
+
+	before map[string]hosts.State // what was kept, until the start is through
+
+	mu   sync.Mutex
+	text string // as it was written, without the times
+	at   time.Time
+	err  error // why it could not be
+}
+
+func newNames(state string, log *slog.Logger) *names {
+	n := &names{path: beside(state, "addresses"), log: log, before: make(map[string]hosts.State)}
+	if n.path == "" {
+		return n
+	}
+	lines, _, err := store.ReadLines(n.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn("the addresses that host names had before are not known", "err", err)
+	}
+	for _, l := range lines {
+		field := strings.Fields(l)
+		if len(field) < 3 {
+			continue
+		}
+		at, err := time.Parse(time.RFC3339, field[1])
+		if err != nil || time.Since(at) > namesAge {
+			continue
+		}
+		s := hosts.State{Name: field[0], Resolved: at}
+		for _, f := range field[2:] {
+			if a, err := netip.ParseAddr(f); err == nil {
+				s.Prefixes = append(s.Prefixes, netip.PrefixFrom(a, a.BitLen()))
+			}
+		}
+		n.before[s.Name] = s
+	}
+	return n
+}
+
+// recall gives the resolver and the engine the addresses that a name had before the start, during the start.
+func (n *names) recall(name string, k *known) {
+	if n == nil {
+		return
+	}
+	name, _ = hosts.Name(name)
+	s, ok := n.before[name]
+	if !ok {
+		return
+	}
+	delete(n.before, name)
+	var addrs []netip.Addr
+	for _, p := range s.Prefixes {
+		addrs = append(addrs, p.Addr())
+	}
+	k.resolver.Remember(name, addrs, s.Resolved)
+	k.judge.ask(func(e *engine.Engine, now time.Time) {
+		for _, p := range k.resolver.Prefixes(name) {
+			e.Allow(now, p, name, "")
+		}
+	})
+}
+
+// keep writes down what is known, unless that is written already.
+func (n *names) keep(states []hosts.State, end bool) {
+	if n.path == "" {
+		return
+	}
+	var text strings.Builder
+	var lines []string
+	for _, s := range states {
+		if len(s.Prefixes) == 0 {
+			continue
+		}
+		var addrs strings.Builder
+		for _, p := range s.Prefixes {
+			addrs.WriteString(" " + p.Addr().String())
+		}
+		text.WriteString(s.Name + addrs.String() + "\n")
+		lines = append(lines, s.Name+" "+s.Resolved.UTC().Format(time.RFC3339)+addrs.String())
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if text.String() == n.text && !end && time.Since(n.at) < namesEvery || len(lines) == 0 && n.text == "" {
+		return
+	}
+	err := store.WriteLines(n.path, namesHeading, lines)
+	if err != nil && n.err == nil {
+		n.log.Warn("the addresses of host names are not saved", "err", err)
+	}
+	if n.err = err; err == nil {
+		n.text, n.at = text.String(), time.Now()
+	}
+}
+
+// unknown are the names that have no address, and those whose addresses are from before the start.
+func (k *known) unknown() (without, old []hosts.State) {
+	k.mu.Lock()
+	wanted := make(map[string]bool)
+	for _, name := range append(append([]string(nil), k.config...), k.manual...) {
+		if name, ok := hosts.Name(name); ok {
+			wanted[name] = true
+		}
+	}
+	k.mu.Unlock()
+	for _, s := range k.resolver.States() {
+		switch {
+		case !wanted[s.Name]:
+		case len(s.Prefixes) == 0:
+			without = append(without, s)
+		case !s.Sure:
+			old = append(old, s)
+		}
+		delete(wanted, s.Name)
+	}
+	for _, name := range sorted(wanted) { // not looked up yet
+		without = append(without, hosts.State{Name: name})
+	}
+	return without, old
+}
+
+// hold spares forgeable sources in the first minute while a name has no address.
+func (k *known) hold(started time.Time) {
+	k.names.before = nil
+	if without, _ := k.unknown(); len(without) > 0 {
+		k.judge.ask(func(e *engine.Engine, _ time.Time) { e.Hold(k.judge.clock.at(started).Add(nameless)) })
+	}
+}
+
+// settled ends that as soon as each name has one, and keeps what is known.
+func (k *known) settled() {
+	if without, _ := k.unknown(); len(without) == 0 {
+		k.judge.ask(func(e *engine.Engine, _ time.Time) { e.Hold(time.Time{}) })
+	}
+	k.names.keep(k.resolver.States(), false)
+}
+
+// warnings say which names protect nobody, or as of when.
+func (k *known) warnings() (out []control.Warning) {
+	const try = "mend the name in policy.allow, or DNS (/etc/resolv.conf)"
+	without, old := k.unknown()
+	add := func(s hosts.State, text string) {
+		if len(out) == maxNamed {
+			out = append(out, control.Warning{Text: "and so with more host names", Try: "ringwall list allow"})
+		}
+		if len(out) > maxNamed {
+			return
+		}
+		if s.Err != nil {
+			text += ": " + printable.Limit(s.Err.Error(), 200)
+		}
+		out = append(out, control.Warning{Text: text, Try: try})
+	}
+	var left time.Duration
+	k.judge.ask(func(e *engine.Engine, now time.Time) { left = e.Held().Sub(now) })
+	for _, s := range without {
+		text := "the allow list's " + printable.String(s.Name) + " has no address, so it protects nobody"
+		if left > 0 {
+			text += fmt.Sprintf("; for %v more nobody is banned on evidence that can be forged", left.Round(time.Second))
+		}
+		add(s, text)
+	}
+	for _, s := range old {
+		if s.Err != nil { // else it is being looked up
+			add(s, fmt.Sprintf("the allow list's %s cannot be resolved; its addresses of %s count", printable.String(s.Name), stampOf(s.Resolved)))
+		}
+	}
+	return out
+}
+
+func stampOf(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
+
+// explain adds to the entries of the allow list what is known of its host names, and those names that have no address.
+func (k *known) explain(list []engine.AllowView) []engine.AllowView {
+	without, old := k.unknown()
+	notes := make(map[string]string)
+	for _, s := range old {
+		notes[s.Name] = "as of " + stampOf(s.Resolved) + ": not resolved since the start"
+	}
+	for i := range list {
+		if name, ok := hosts.Name(list[i].Origin); ok && list[i].Note == "" {
+			list[i].Note = notes[name]
+		}
+	}
+	for _, s := range without {
+		if slices.ContainsFunc(list, func(v engine.AllowView) bool { return v.Origin == s.Name }) {
+			continue // a command has just found them
+		}
+		v := engine.AllowView{Origin: s.Name, Note: "protects nobody: not resolved yet"}
+		if s.Err != nil {
+			v.Note = "protects nobody: " + printable.Limit(s.Err.Error(), 200)
+		}
+		list = append(list, v)
+	}
+	return list
+}

@@ -1,0 +1,93 @@
+package store
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestATextIsReadBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "list.txt")
+	if _, _, err := ReadLines(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nothing there: %v", err)
+	}
+	for _, want := range [][]string{nil, {"203.0.113.9/32"}, {"203.0.113.9/32", "sip.example.net"}} {
+		if err := WriteLines(path, "What it is.\nAnd who writes it.", want); err != nil {
+			t.Fatal(err)
+		}
+		if got, from, err := ReadLines(path); err != nil || from != path || !slices.Equal(got, want) {
+			t.Errorf("%q from %s, %v; want %q", got, from, err, want)
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v; want 0600", info.Mode(), err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 2 {
+		t.Errorf("%v, %v; want the file and the one before it", entries, err)
+	}
+}
+
+// What is cut off, gone or unreadable is read from the one before.
+func TestADamagedTextIsReadFromItsBackup(t *testing.T) {
+	for name, harm := range map[string]func(path string) error{
+		"cut off": func(p string) error { return os.Truncate(p, 40) },
+		"empty":   func(p string) error { return os.Truncate(p, 0) },
+		"gone":    os.Remove,
+		"garbage": func(p string) error { return os.WriteFile(p, []byte("\x00\xff\x00"), 0o600) },
+		"folder":  func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o700)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "list.txt")
+			for _, lines := range [][]string{{"198.51.100.1/32"}, {"198.51.100.1/32", "198.51.100.2/32"}} {
+				if err := WriteLines(path, "A list.", lines); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := harm(path); err != nil {
+				t.Fatal(err)
+			}
+			got, from, err := ReadLines(path)
+			if err != nil || from != path+Backup || !slices.Equal(got, []string{"198.51.100.1/32"}) {
+				t.Errorf("%q from %s, %v", got, from, err)
+			}
+		})
+	}
+}
+
+// A person may write one, with comments of his own.
+func TestATextOfAPerson(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "list.txt")
+	if err := os.WriteFile(path, []byte("\n# ours\n 198.51.100.1 # the office\r\n\t2001:db8::/48\r\n# end\r\n\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, _, err := ReadLines(path)
+	if err != nil || !slices.Equal(got, []string{"198.51.100.1", "2001:db8::/48"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// What root writes into the service's folder is the service's.
+func TestWhatRootWritesTheServiceCanRead(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	if err := os.Chown(dir, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "file")
+	if err := WriteFile(path, []byte("x"), false); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil || st.Uid != 12345 || st.Gid != 12345 || st.Mode&0o777 != 0o600 {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
