@@ -17,6 +17,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/demo"
 	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/service"
 )
 
 func main() {
@@ -26,6 +27,7 @@ func main() {
 		Run:     run,
 		Demo:    playDemo,
 		Env:     policy.OS(),
+		Service: whoServes,
 		Build:   build(),
 		Out:     os.Stdout,
 		Err:     os.Stderr,
@@ -36,6 +38,14 @@ func main() {
 	code := app.Execute(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
+}
+
+// whoServes is who the daemon runs as, where root asks: others have only their own rights.
+func whoServes() (*service.User, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	return service.Find("/")
 }
 
 // run starts the daemon.

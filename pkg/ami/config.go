@@ -36,6 +36,10 @@ type Config struct {
 	Auth     Auth
 	TLS      *tls.Config // nil: TCP. An empty ServerName means the host of Address
 
+	// Refresh, where there is one, is asked before each connection for the secret and for TLS as they are by then, such as
+	// those from files that somebody replaced, or that cannot be read yet. Secret may be empty then.
+	Refresh func() (secret string, conf *tls.Config, err error)
+
 	// EventMask is the list of classes to receive, as in the Events header of
 	// the Login action: "security" by default. Asterisk sends what is both in
 	// it and in the user's read= line (main/manager.c, set_eventmask()).
@@ -128,7 +132,7 @@ func (c Config) Validate() error {
 	if c.Username == "" {
 		return errors.New("ami: no username (the name in brackets in manager.conf)")
 	}
-	if c.Secret == "" {
+	if c.Secret == "" && c.Refresh == nil {
 		return errors.New("ami: no secret (the secret= line of that user in manager.conf)")
 	}
 	for _, v := range []struct{ key, value string }{

@@ -92,7 +92,11 @@ func (e *Error) Hint() string {
 
 // Hint returns the hint of the first [Error] in err's tree, or "".
 func Hint(err error) string {
-	if e, ok := errors.AsType[*Error](err); ok {
+	var e interface {
+		error
+		Hint() string
+	}
+	if errors.As(err, &e) {
 		return e.Hint()
 	}
 	return ""

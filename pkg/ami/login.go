@@ -21,6 +21,12 @@ const maxEarly = 64
 // connect dials, waits for the banner and logs in. What it returns is ready for
 // its reader; early are frames that came before the login was answered.
 func (s *Session) connect(ctx context.Context) (c *conn, early []Frame, err error) {
+	secret, secured := s.cfg.Secret, s.cfg.TLS
+	if s.cfg.Refresh != nil {
+		if secret, secured, err = s.cfg.Refresh(); err != nil {
+			return nil, nil, err
+		}
+	}
 	dialCtx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout)
 	defer cancel()
 	nc, err := s.dial(dialCtx, "tcp", s.cfg.Address)
@@ -32,8 +38,8 @@ func (s *Session) connect(ctx context.Context) (c *conn, early []Frame, err erro
 			_ = nc.Close()
 		}
 	}()
-	if s.cfg.TLS != nil {
-		conf := s.cfg.TLS.Clone()
+	if secured != nil {
+		conf := secured.Clone()
 		if conf.ServerName == "" {
 			conf.ServerName, _, _ = net.SplitHostPort(s.cfg.Address)
 		}
@@ -61,7 +67,7 @@ func (s *Session) connect(ctx context.Context) (c *conn, early []Frame, err erro
 	case err != nil:
 		return nil, nil, s.netFault(StageGreet, err)
 	}
-	early, err = s.login(c)
+	early, err = s.login(c, secret)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -77,11 +83,11 @@ func (s *Session) connect(ctx context.Context) (c *conn, early []Frame, err erro
 // (main/manager.c, authenticate()), so that no event of another class comes
 // first. The reply of the separate Events action would prove nothing: it says
 // "On" for every mask, also for one that the user may not have (action_events()).
-func (s *Session) login(c *conn) (early []Frame, err error) {
+func (s *Session) login(c *conn, secret string) (early []Frame, err error) {
 	headers := []Header{{"Username", s.cfg.Username}}
 	switch s.cfg.Auth {
 	case Plain:
-		headers = append(headers, Header{"Secret", s.cfg.Secret})
+		headers = append(headers, Header{"Secret", secret})
 	default:
 		m, err := s.ask(c, &early, "Challenge", Header{"AuthType", "MD5"})
 		if err != nil {
@@ -91,7 +97,7 @@ func (s *Session) login(c *conn) (early []Frame, err error) {
 		if challenge == "" {
 			return nil, s.fault(StageLogin, ErrNotAMI, nil, head([]byte(m.String())))
 		}
-		digest := md5.Sum([]byte(challenge + s.cfg.Secret)) // what the protocol demands
+		digest := md5.Sum([]byte(challenge + secret)) // what the protocol demands
 		headers = append(headers, Header{"AuthType", "MD5"}, Header{"Key", hex.EncodeToString(digest[:])})
 	}
 	headers = append(headers, Header{"Events", s.cfg.EventMask})

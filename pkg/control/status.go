@@ -27,11 +27,24 @@ type Status struct {
 	Warnings    []Warning    `json:"warnings"`
 }
 
-// ConfigStatus is the file in force. Error is why a later version of it is not.
+// ConfigStatus is the file in force. Error is why a later version of it is not; where it was of no use at the start already,
+// InForce says what is in its place: "the last accepted one, of DATE, FILE", or "what else it says".
 type ConfigStatus struct {
-	Path   string    `json:"path"`
-	Loaded time.Time `json:"loaded"`
-	Error  string    `json:"error,omitempty"`
+	Path    string    `json:"path"`
+	Loaded  time.Time `json:"loaded"`
+	Error   string    `json:"error,omitempty"`
+	InForce string    `json:"in_force,omitempty"`
+}
+
+// Fault says what is wrong with the file in one line, without a full stop; empty where nothing is.
+func (c ConfigStatus) Fault() string {
+	switch {
+	case c.Error == "":
+		return ""
+	case c.InForce == "":
+		return "the configuration was changed, and is not in force: " + c.Error
+	}
+	return "the configuration is not in force as it is, but " + c.InForce + ": " + c.Error
 }
 
 // PBXStatus is one Asterisk.

@@ -1,9 +1,14 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,34 +17,95 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // configuration is the file in force.
 type configuration struct {
 	path     string
+	accepted string // where the last accepted text is kept; empty: nowhere
 	warnings []policy.Warning
 
 	mu     sync.Mutex
 	cfg    *policy.Config
 	loaded time.Time
-	err    error // why the latest file is not in force
+	err    error  // why the latest file is not in force
+	old    string // what is in force in its place since the start
+	text   []byte // of cfg, that is to be kept; nil where it is
 }
 
+// stateFolder is where systemd's StateDirectory puts things, and the default of state.path.
+const stateFolder = "/var/lib/ringwall"
+
+// acceptedPath is where the last accepted text of a configuration file is kept. It must be known without that file.
+func acceptedPath(config string) string {
+	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":") // systemd.exec(5)
+	if dir == "" {
+		dir = stateFolder
+	}
+	if abs, err := filepath.Abs(config); err == nil {
+		config = abs
+	}
+	return filepath.Join(dir, "accepted"+strings.ReplaceAll(config, "/", "-"))
+}
+
+// loadConfiguration reads the file for a start. A start that has an accepted text of before does not fail: where only a
+// secret or a certificate cannot be read, the file is in force without it, and where the file itself is of no use, the text of
+// before. Either is said wherever somebody looks.
 func loadConfiguration(o Options) (*configuration, error) {
 	c := &configuration{path: o.ConfigPath, loaded: time.Now()}
 	if o.Config != nil {
 		c.cfg = o.Config
 		return c, nil
 	}
-	cfg, warnings, err := policy.Load(o.ConfigPath, policy.OS())
-	if err != nil {
-		return nil, err
+	c.accepted = acceptedPath(o.ConfigPath)
+	c.cfg, c.text, c.warnings, c.err = policy.LoadText(o.ConfigPath, policy.OS())
+	if c.err != nil {
+		c.text = nil
+		info, err := os.Stat(c.accepted)
+		if err != nil {
+			return nil, c.err // there was none that worked
+		}
+		env := policy.OS()
+		env.Lenient = true
+		if c.cfg, c.warnings, err = policy.Load(o.ConfigPath, env); err == nil {
+			c.old = "what else it says"
+		} else if c.cfg, c.warnings, err = policy.Load(c.accepted, env); err == nil {
+			c.loaded = info.ModTime()
+			c.old = fmt.Sprintf("the last accepted one, of %s, %s", stampOf(c.loaded), c.accepted)
+		} else {
+			return nil, errors.Join(c.err, fmt.Errorf("nor is the last accepted configuration of use: %w", err))
+		}
 	}
 	if o.Socket != "" {
-		cfg.Control.Socket = o.Socket
+		c.cfg.Control.Socket = o.Socket
 	}
-	c.cfg, c.warnings = cfg, warnings
 	return c, nil
+}
+
+// keep keeps the text that is in force, for a start whose file is of no use. Secrets that are written in the file are in the
+// copy, too: it is for the daemon's user alone, as the state is. References to other files and to variables stay references.
+func (c *configuration) keep() error {
+	c.mu.Lock()
+	text, cfg := c.text, c.cfg
+	c.text = nil
+	c.mu.Unlock()
+	if text == nil || c.accepted == "" || os.Getenv("STATE_DIRECTORY") == "" && filepath.Dir(cfg.State.Path) != stateFolder {
+		return nil // nobody's service: nothing is left on this machine
+	}
+	have, err := os.ReadFile(c.accepted)
+	if err == nil && bytes.Equal(have, text) {
+		return nil
+	}
+	if err := store.WriteFile(c.accepted, text, false); err != nil {
+		c.mu.Lock()
+		if c.text == nil {
+			c.text = text
+		}
+		c.mu.Unlock()
+		return err
+	}
+	return nil
 }
 
 func (c *configuration) current() *policy.Config {
@@ -56,7 +122,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 		d.notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", systemd.SdNotifyReloading, now.Nano()/1000))
 	}
 	defer d.ready()
-	cfg, warnings, err := policy.Load(d.config.path, policy.OS())
+	cfg, text, warnings, err := policy.LoadText(d.config.path, policy.OS())
 	if err == nil && d.opts.Socket != "" {
 		cfg.Control.Socket = d.opts.Socket
 	}
@@ -65,6 +131,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 	d.config.err = err
 	if err == nil {
 		d.config.cfg, d.config.loaded, d.config.warnings = cfg, time.Now(), warnings
+		d.config.text, d.config.old = text, ""
 	}
 	d.config.mu.Unlock()
 	d.counts.Reloaded(err == nil)
@@ -75,6 +142,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 	for _, w := range warnings {
 		d.log.Warn("configuration", "warning", w.String())
 	}
+	d.keepConfiguration()
 	setLevel(d.level, cfg.Log.Level)
 	d.atlas.Configure(cfg.Geo.Files)
 	_, err = d.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
@@ -91,6 +159,11 @@ func (d *Daemon) Reload(ctx context.Context) {
 	for _, part := range restartNeeded(old, cfg) {
 		d.log.Warn("this change needs a restart: systemctl restart ringwall", "key", part)
 	}
+}
+
+// keepConfiguration keeps what is in force, or says why it cannot.
+func (d *Daemon) keepConfiguration() {
+	d.faults.note("the copy of the last accepted configuration", "look at the disk of "+filepath.Dir(d.config.accepted), d.config.keep())
 }
 
 // restartNeeded names the parts of the configuration that changed and are read at the start only.

@@ -110,6 +110,10 @@ func New(o Options) (_ *Daemon, err error) {
 	d.feed = control.NewFeed(remembered)
 	d.announce = newAnnouncer(d.feed, d.log, o.OnDecision)
 	d.counts = metrics.New(o.Version, d)
+	if err := d.config.err; err != nil {
+		d.counts.Reloaded(false)
+		d.log.Error("the configuration is not in force as it is; attackers are kept out with "+d.config.old, "file", d.config.path, "err", err)
+	}
 	d.judge = &judge{
 		clock: newClock(d.started), counts: d.counts, announce: d.announce, log: d.log, engine: engine.New(cfg.Policy),
 		meter: cfg.Firewall.Meter.Enabled,
@@ -215,6 +219,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 				d.opts.Ready()
 			}
 			d.ready()
+			d.keepConfiguration() // it has done its work
 		}
 		return nil
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -49,7 +50,10 @@ func newPBX(cfg policy.Asterisk, j *judge, log *slog.Logger) (*pbx, error) {
 		name: cfg.Name, address: cfg.Address, counts: j.counts.PBX(cfg.Name), log: log.With("pbx", cfg.Name),
 	}
 	session, err := SessionConfig(cfg)
-	if err != nil {
+	switch {
+	case cfg.Elsewhere(): // before each login: by then it may be different, or can be read again
+		session.Refresh = func() (string, *tls.Config, error) { return refreshed(cfg) }
+	case err != nil:
 		return nil, fmt.Errorf("asterisk %q: %w", cfg.Name, err)
 	}
 	session.Log = log // it names the PBX itself
@@ -84,6 +88,28 @@ func SessionConfig(cfg policy.Asterisk) (ami.Config, error) {
 	}
 	return c, c.Validate()
 }
+
+// refreshed is the secret and TLS of an Asterisk as its files have them now.
+func refreshed(cfg policy.Asterisk) (string, *tls.Config, error) {
+	cfg, err := cfg.Reload(policy.OS())
+	if e, ok := errors.AsType[*policy.Error](err); ok {
+		return "", nil, &unusable{what: "no login: " + e.Key + ": " + e.What, try: e.Hint}
+	}
+	session, err := SessionConfig(cfg)
+	if err != nil {
+		return "", nil, &unusable{what: "no login: " + err.Error(), try: "ringwall check"}
+	}
+	return session.Secret, session.TLS, nil
+}
+
+// unusable is a session that cannot be, with what would mend it.
+type unusable struct{ what, try string }
+
+// Error says what is wrong.
+func (e *unusable) Error() string { return e.what }
+
+// Hint says what to try.
+func (e *unusable) Hint() string { return e.try }
 
 // String names the task.
 func (p *pbx) String() string { return "asterisk " + p.name }

@@ -27,7 +27,7 @@ func (b backend) Status(context.Context) (control.Status, error) {
 	b.config.mu.Lock()
 	s.Config = control.ConfigStatus{Path: b.config.path, Loaded: b.config.loaded}
 	if b.config.err != nil {
-		s.Config.Error = b.config.err.Error()
+		s.Config.Error, s.Config.InForce = b.config.err.Error(), b.config.old
 	}
 	for _, w := range b.config.warnings {
 		s.Warnings = append(s.Warnings, control.Warning{Text: w.String()})

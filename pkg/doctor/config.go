@@ -32,11 +32,31 @@ func (e *exam) configuration(context.Context) {
 	} else if err != nil {
 		s.fail("configuration", "", "%s", text(err))
 	}
+	e.readable(s)
 	for _, w := range warnings {
 		s.warn("configuration", w.Hint, "%s", mistake(w.File, w.Line, w.Key, w.What, w.Value, ""))
 	}
 	if e.Socket != "" {
 		e.cfg.Control.Socket = e.Socket
+	}
+}
+
+// readable names what root can read and the daemon's user cannot: the next reload fails for it, and so does the next start.
+func (e *exam) readable(s subject) {
+	if e.Service == "" || !e.loaded {
+		return
+	}
+	_, _, err := policy.Load(e.ConfigPath, e.ServiceEnv)
+	errs, ok := errors.AsType[policy.Errors](err)
+	switch {
+	case ok:
+		for _, m := range errs {
+			s.fail("readable", m.Hint, "%s", mistake(m.File, m.Line, m.Key, m.What, m.Value, m.Allowed))
+		}
+	case err != nil:
+		s.fail("readable", "", "%s", text(err))
+	default:
+		s.ok("readable", "the service's user %s can read all that the configuration needs", e.Service)
 	}
 }
 

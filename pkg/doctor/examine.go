@@ -13,6 +13,8 @@ import (
 type Options struct {
 	ConfigPath string             // the file
 	Env        policy.Environment // of this process: secrets, SSH_CONNECTION
+	Service    string             // the user that the daemon runs as, where this is root
+	ServiceEnv policy.Environment // what that user can read
 	Socket     string             // of the daemon, instead of control.socket
 	Report     func(Check)        // gets each check as soon as it is made, from Examine's goroutine; nil: none
 	NetNS      int                // descriptor of the network namespace of the table; 0: that of this process

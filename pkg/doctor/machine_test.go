@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -30,6 +31,21 @@ func TestNoFileSaysWhatToDo(t *testing.T) {
 	e := &exam{Options: Options{ConfigPath: filepath.Join(t.TempDir(), "none.yaml")}}
 	e.configuration(t.Context())
 	is(t, one(t, e.list, "configuration"), Fail, "none.yaml", "--config")
+}
+
+// Root can read all, the daemon's user cannot: that is no "right", but a fault of the next start.
+func TestWhatTheDaemonCannotReadIsAFault(t *testing.T) {
+	path := file(t, "127.0.0.1:1", "")
+	denied := policy.OS().As(func(name string) (fs.File, error) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+	})
+	e := &exam{Options: Options{ConfigPath: path, Env: policy.OS(), Service: "ringwall", ServiceEnv: denied}}
+	e.configuration(t.Context())
+	is(t, one(t, e.list, "configuration"), OK)
+	is(t, one(t, e.list, "readable"), Fail, path, "chgrp ringwall")
+	e = &exam{Options: Options{ConfigPath: path, Env: policy.OS(), Service: "ringwall", ServiceEnv: policy.OS()}}
+	e.configuration(t.Context())
+	is(t, one(t, e.list, "readable"), OK, "ringwall can read")
 }
 
 // judged examines what a policy leaves open.

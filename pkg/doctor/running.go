@@ -108,7 +108,7 @@ func underWay(p control.PBXStatus) bool { return p.LastError == "" && (!p.Up || 
 func (e *exam) inForce(s subject, st control.Status) {
 	switch {
 	case st.Config.Error != "":
-		s.fail("daemon", "mend it, then: systemctl reload ringwall", "runs with an older configuration, the present one has mistakes: %s", printable.Line(st.Config.Error))
+		s.fail("daemon", "mend it, then: systemctl reload ringwall", "%s", printable.Line(st.Config.Fault()))
 	case st.Config.Path != "" && !sameFile(st.Config.Path, e.ConfigPath):
 		s.warn("daemon", "ringwall doctor --config "+printable.Line(st.Config.Path), "runs with another file, %s", printable.Line(st.Config.Path))
 	}

@@ -191,7 +191,7 @@ func (p *Page) warnings(s *snapshot) (out []warning) {
 		add(true, "kernel: "+st.Kernel.LastError, st.Kernel.Try)
 	}
 	if st.Config.Error != "" {
-		add(true, "the configuration was changed, and is not in force: "+st.Config.Error, "ringwall check --config "+printable.Limit(st.Config.Path, 200))
+		add(true, st.Config.Fault(), "ringwall check --config "+printable.Limit(st.Config.Path, 200))
 	}
 	for _, w := range st.Warnings {
 		add(false, w.Text, w.Try)

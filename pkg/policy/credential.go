@@ -1,12 +1,15 @@
 package policy
 
 import (
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -37,14 +40,15 @@ func (f *file) secret(a *Asterisk, path string) {
 	case f.env.WithoutSecrets && (variable || text == ""):
 		a.Secret = Secret{}
 	case variable:
+		a.Secret = Secret{} // the name of the variable is none
 		value, ok := f.env.lookup(name)
 		switch {
 		case !ok:
-			f.fail(key, "the environment variable "+name+" is not set", detail{
+			f.fail(key, "the environment variable "+name+" is not set", detail{outside: true,
 				hint: "Environment= or EnvironmentFile= in the systemd unit, or secret_file"})
 			return
 		case value == "":
-			f.fail(key, "the environment variable "+name+" is empty", detail{})
+			f.fail(key, "the environment variable "+name+" is empty", detail{outside: true})
 			return
 		}
 		a.Secret = f.usable(key, value)
@@ -70,12 +74,71 @@ func (f *file) secret(a *Asterisk, path string) {
 				return
 			}
 		}
-		d := detail{allowed: secretSources}
+		d := detail{allowed: secretSources, outside: folder == ""}
 		if n := f.nodes[key]; n != nil && n.Value == "" && n.LineComment != "" {
 			d.hint = "double quotes around a secret that begins with #"
 		}
 		f.fail(key, "missing", d)
 	}
+}
+
+// forgive turns what is wrong outside of this file into warnings, if nothing else is wrong. A target of notify that it is about
+// is left out.
+func (f *file) forgive(c *Config) {
+	if slices.ContainsFunc(f.errs, func(e *Error) bool { return !e.outside }) {
+		return
+	}
+	bad := make(map[int]bool)
+	for _, e := range f.errs {
+		f.warns = append(f.warns, Warning{File: e.File, Line: e.Line, Column: e.Column, Key: e.Key, What: e.What, Value: e.Value, Hint: e.Hint})
+		if rest, ok := strings.CutPrefix(e.Key, "notify["); ok {
+			number, _, _ := strings.Cut(rest, "]")
+			if i, err := strconv.Atoi(number); err == nil {
+				bad[i] = true
+			}
+		}
+	}
+	f.errs = nil
+	kept := c.Notify[:0]
+	for i, n := range c.Notify {
+		if !bad[i] {
+			kept = append(kept, n)
+		}
+	}
+	c.Notify = kept
+	sortWarnings(f.warns)
+}
+
+// Elsewhere says whether the secret or a certificate of an Asterisk is in a file of its own, or could not be had: what may be
+// different, or right, by the next login.
+func (a *Asterisk) Elsewhere() bool {
+	return a.SecretFile != "" || a.TLS.CAFile != "" || a.Secret.IsZero()
+}
+
+// Reload returns an Asterisk with its secret as it is now. It fails where there is none.
+func (a Asterisk) Reload(env Environment) (Asterisk, error) {
+	f := &file{env: env, bad: make(map[string]bool)}
+	if a.SecretFile != "" {
+		a.Secret = Secret{}
+	}
+	if a.Secret.IsZero() {
+		f.secret(&a, "asterisk")
+	}
+	if len(f.errs) == 0 {
+		return a, nil
+	}
+	e := f.errs[0]
+	e.Key = lastKey(e.Key)
+	return a, e
+}
+
+// hintOf is what an error of opening a file says that would mend it.
+func hintOf(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
 }
 
 // usable refuses what cannot be sent in an AMI header, where a line break ends the value.
@@ -96,18 +159,18 @@ func (f *file) usable(key, value string) Secret {
 func (f *file) secretFile(key, name string, credential bool) Secret {
 	data, mode, err := f.read(name, maxSecretFile)
 	if err != nil {
-		f.fail(key, "the secret cannot be read from "+plainText(name)+": "+reason(err), detail{cause: err,
-			hint: "its name, and the rights of the user that the daemon runs as"})
+		f.fail(key, "the secret cannot be read from "+plainText(name)+": "+reason(err), detail{cause: err, outside: true,
+			hint: cmp.Or(hintOf(err), "its name, and the rights of the user that the daemon runs as")})
 		return Secret{}
 	}
 	if mode&0o004 != 0 && !credential {
-		f.fail(key, fmt.Sprintf("everybody can read %s (mode %04o)", plainText(name), mode.Perm()), detail{
+		f.fail(key, fmt.Sprintf("everybody can read %s (mode %04o)", plainText(name), mode.Perm()), detail{outside: true,
 			hint: "chmod 0640 " + plainText(name)})
 		return Secret{}
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	if text == "" {
-		f.fail(key, plainText(name)+" is empty", detail{hint: "the secret in it, on one line"})
+		f.fail(key, plainText(name)+" is empty", detail{outside: true, hint: "the secret in it, on one line"})
 		return Secret{}
 	}
 	return f.usable(key, text)
@@ -163,9 +226,9 @@ func (f *file) caFile(key, name string) {
 	data, _, err := f.read(name, maxCAFile)
 	switch {
 	case err != nil:
-		f.fail(key, "cannot be read: "+reason(err), detail{value: f.shown(key), cause: err,
-			hint: "the certificate that signed Asterisk's, as PEM"})
+		f.fail(key, "cannot be read: "+reason(err), detail{value: f.shown(key), cause: err, outside: true,
+			hint: cmp.Or(hintOf(err), "the certificate that signed Asterisk's, as PEM")})
 	case !x509.NewCertPool().AppendCertsFromPEM(data):
-		f.fail(key, "holds no certificate", detail{value: f.shown(key), allowed: "PEM: -----BEGIN CERTIFICATE-----"})
+		f.fail(key, "holds no certificate", detail{value: f.shown(key), outside: true, allowed: "PEM: -----BEGIN CERTIFICATE-----"})
 	}
 }

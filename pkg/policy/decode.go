@@ -38,6 +38,7 @@ type file struct {
 type detail struct {
 	value, allowed, hint string
 	cause                error
+	outside              bool // see Error
 }
 
 // fail reports a mistake at the value of path, or at what holds it when the file does not give it.
@@ -50,7 +51,7 @@ func (f *file) failAt(n *yaml.Node, path, what string, d detail) {
 	if len(f.errs) > maxErrors {
 		return
 	}
-	e := &Error{File: f.name, Key: path, What: what, Value: d.value, Allowed: d.allowed, Hint: d.hint, cause: d.cause}
+	e := &Error{File: f.name, Key: path, What: what, Value: d.value, Allowed: d.allowed, Hint: d.hint, cause: d.cause, outside: d.outside}
 	if n != nil {
 		e.Line, e.Column = n.Line, n.Column
 	}

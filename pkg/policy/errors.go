@@ -18,7 +18,8 @@ type Error struct {
 	Allowed string // what may stand there
 	Hint    string // what to try
 
-	cause error
+	cause   error
+	outside bool // about another file, or a variable: this one is right
 }
 
 // Error returns one line: FILE:LINE: KEY: what: VALUE; allowed: …; try: …

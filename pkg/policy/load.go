@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,17 @@ type Environment struct {
 	// WithoutSecrets is for commands that never log in, and may not be allowed to read the secrets: their sources are
 	// neither read nor demanded, and Secret stays empty unless the file itself holds it.
 	WithoutSecrets bool
+	// OpenConfig opens the file of Load itself; nil: like os.Open.
+	OpenConfig func(name string) (fs.File, error)
+	// Lenient is for a start that must not fail: a secret or a certificate that cannot be had from elsewhere is a warning.
+	// An Asterisk is without its secret then (see [Asterisk.Reload]), and a target of notify is left out.
+	Lenient bool
+}
+
+// As returns the environment of somebody else, who opens all files: the service's user, in place of root.
+func (e Environment) As(open func(name string) (fs.File, error)) Environment {
+	e.Open, e.OpenConfig = open, open
+	return e
 }
 
 // OS returns the environment of this process.
@@ -49,16 +61,28 @@ func (e Environment) open(name string) (fs.File, error) {
 // Load reads and checks the file at path, which may be up to 1 MiB long. The error is an [Errors] with every mistake
 // that was found. The warnings are in the order of their lines, and are returned with an error too.
 func Load(path string, env Environment) (*Config, []Warning, error) {
-	r, err := os.Open(path)
+	cfg, _, warnings, err := LoadText(path, env)
+	return cfg, warnings, err
+}
+
+// LoadText is [Load] that also returns the file's text.
+func LoadText(path string, env Environment) (cfg *Config, text []byte, warnings []Warning, err error) {
+	open := env.OpenConfig
+	if open == nil {
+		open = func(name string) (fs.File, error) { return os.Open(name) }
+	}
+	r, err := open(path)
 	if err != nil {
-		return nil, nil, unreadable(path, err)
+		return nil, nil, nil, unreadable(path, err)
 	}
 	defer func() { _ = r.Close() }()
 	info, err := r.Stat()
 	if err != nil {
-		return nil, nil, unreadable(path, err)
+		return nil, nil, nil, unreadable(path, err)
 	}
-	return parse(r, path, info.Mode(), env)
+	var b bytes.Buffer
+	cfg, warnings, err = parse(io.TeeReader(r, &b), path, info.Mode(), env)
+	return cfg, b.Bytes(), warnings, err
 }
 
 // Parse is [Load] from a reader; name stands for the file in errors and warnings.
@@ -72,11 +96,13 @@ func unreadable(path string, err error) error {
 	if errors.As(err, &pe) {
 		e.What += ": " + pe.Err.Error()
 	}
-	switch {
+	switch hint := hintOf(err); {
+	case hint != "":
+		e.Hint = hint
 	case errors.Is(err, fs.ErrNotExist):
 		e.Hint = "--config FILE, or begin with examples/minimal.yaml"
 	case errors.Is(err, fs.ErrPermission):
-		e.Hint = "sudo, or the user that the daemon runs as"
+		e.Hint = "sudo; the daemon's own user needs: chgrp ringwall " + plainText(path) + " && chmod 0640 " + plainText(path)
 	case errors.Is(err, syscall.EISDIR):
 		e.Hint = "a file in it"
 	}
@@ -109,6 +135,9 @@ func parse(r io.Reader, name string, mode fs.FileMode, env Environment) (*Config
 		f.check(&c, mode)
 	}
 	sortWarnings(f.warns)
+	if env.Lenient {
+		f.forgive(&c)
+	}
 	if len(f.errs) > 0 {
 		sortErrors(f.errs)
 		return nil, f.warns, f.errs

@@ -393,10 +393,10 @@ func (f *file) notifySecret(key string, s Secret, fileKey, file string) Secret {
 		case !variableName(name):
 			f.fail(key, "not the name of an environment variable", detail{allowed: "${NAME} of letters, digits and _"})
 		case !ok:
-			f.fail(key, "the environment variable "+name+" is not set", detail{
+			f.fail(key, "the environment variable "+name+" is not set", detail{outside: true,
 				hint: "Environment= or EnvironmentFile= in the systemd unit, or url_file and token_file"})
 		case value == "":
-			f.fail(key, "the environment variable "+name+" is empty", detail{})
+			f.fail(key, "the environment variable "+name+" is empty", detail{outside: true})
 		}
 		return value
 	})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/service"
 )
 
 // DefaultConfig is the file that --config stands for.
@@ -20,6 +21,7 @@ type App struct {
 	Run     func(context.Context, RunOptions) error  // the daemon
 	Demo    func(context.Context, DemoOptions) error // the built-in attack
 	Env     policy.Environment
+	Service func() (*service.User, error) // who the daemon runs as, where this is root; nil: nobody in particular
 	Build   Build
 	Out     io.Writer // results
 	Err     io.Writer // errors and advice
@@ -135,6 +137,19 @@ func (c *commands) root() *cobra.Command {
 		c.version(), c.completion(),
 	)
 	return root
+}
+
+// asService returns the environment in which the daemon would read the configuration, and its user where that is not who
+// calls: what root can read says nothing about it.
+func (c *commands) asService() (policy.Environment, *service.User, error) {
+	if c.Service == nil {
+		return c.Env, nil, nil
+	}
+	u, err := c.Service()
+	if err != nil || u == nil {
+		return c.Env, nil, err
+	}
+	return c.Env.As(u.Open), u, nil
 }
 
 // client finds the socket: the flag, the configuration if this user may read it, or the default.

@@ -33,13 +33,18 @@ func (c *commands) check() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration",
-		Long:  "Read the configuration as run would, and name every mistake with its line. The daemon is not asked.",
-		Args:  takes(0, 0, ""),
+		Long: `Read the configuration as the service would, and name every mistake with its line. For root, that is with the rights of the
+service's user. The daemon is not asked.`,
+		Args: takes(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			if show && c.json {
 				return usagef("one of them", "--print writes YAML, and --json wants JSON")
 			}
-			config, warnings, err := policy.Load(c.config, c.Env)
+			env, _, err := c.asService()
+			if err != nil {
+				return err
+			}
+			config, warnings, err := policy.Load(c.config, env)
 			_, places := c.readGeo(config)
 			warnings = append(warnings, places...)
 			if c.json {

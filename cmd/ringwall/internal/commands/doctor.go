@@ -25,13 +25,19 @@ that really arrive, a test ban in the kernel and out again, state, clock, and wh
 seconds and changes nothing that lasts. Run it as root, with or without a running daemon.`,
 		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			env, user, err := c.asService()
+			if err != nil {
+				return err
+			}
 			o := doctor.Options{ConfigPath: c.config, Env: c.Env, Socket: c.socket}
+			if user != nil {
+				o.Service, o.ServiceEnv = user.Name, env
+			}
 			p := doctor.Printer{W: c.out, UTF8: c.utf8(), Colour: c.Columns > 0 && c.variable("NO_COLOR") == "", Columns: c.Columns}
 			if !c.json {
 				o.Report = p.Print
 			}
 			list := doctor.Examine(cmd.Context(), o)
-			var err error
 			if c.json {
 				err = c.object(diagnosis{OK: doctor.Passed(list), Checks: list})
 			} else {

@@ -261,7 +261,7 @@ func (c *commands) warnings(st control.Status) {
 	}
 	if st.Config.Error != "" {
 		list = append(list, control.Warning{
-			Text: "the configuration was changed, and is not in force: " + st.Config.Error, Try: "ringwall check --config " + st.Config.Path,
+			Text: st.Config.Fault(), Try: "ringwall check --config " + st.Config.Path,
 		})
 	}
 	for _, o := range st.ObserveOnly {
