@@ -34,6 +34,7 @@ type ConfigStatus struct {
 	Loaded  time.Time `json:"loaded"`
 	Error   string    `json:"error,omitempty"`
 	InForce string    `json:"in_force,omitempty"`
+	Restart []string  `json:"needs_restart,omitempty"` // keys that have changed since the start and are read there alone
 }
 
 // Fault says what is wrong with the file in one line, without a full stop; empty where nothing is.

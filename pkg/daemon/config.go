@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +24,8 @@ import (
 // configuration is the file in force.
 type configuration struct {
 	path     string
-	accepted string // where the last accepted text is kept; empty: nowhere
+	first    *policy.Config // of the start
+	accepted string         // where the last accepted text is kept; empty: nowhere
 	warnings []policy.Warning
 
 	mu     sync.Mutex
@@ -55,7 +57,7 @@ func acceptedPath(config string) string {
 func loadConfiguration(o Options) (*configuration, error) {
 	c := &configuration{path: o.ConfigPath, loaded: time.Now()}
 	if o.Config != nil {
-		c.cfg = o.Config
+		c.cfg, c.first = o.Config, o.Config
 		return c, nil
 	}
 	c.accepted = acceptedPath(o.ConfigPath)
@@ -80,6 +82,7 @@ func loadConfiguration(o Options) (*configuration, error) {
 	if o.Socket != "" {
 		c.cfg.Control.Socket = o.Socket
 	}
+	c.first = c.cfg
 	return c, nil
 }
 
@@ -114,8 +117,11 @@ func (c *configuration) current() *policy.Config {
 	return c.cfg
 }
 
-// Reload reads the configuration again. A file with a mistake changes nothing. The policy and the log level take effect
-// at once; what needs a restart is named.
+// reloadPatience is how long a reload waits for the kernel's table, while that is being built again.
+const reloadPatience = 5 * time.Second
+
+// Reload reads the configuration again. A file with a mistake, or that the kernel does not take, changes nothing. The policy,
+// the table, the metrics and the log level take effect at once; what needs a restart is named, here and in status.
 func (d *Daemon) Reload(ctx context.Context) {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil {
@@ -126,8 +132,11 @@ func (d *Daemon) Reload(ctx context.Context) {
 	if err == nil && d.opts.Socket != "" {
 		cfg.Control.Socket = d.opts.Socket
 	}
+	old := d.config.current()
+	if err == nil {
+		err = d.refit(ctx, cfg)
+	}
 	d.config.mu.Lock()
-	old := d.config.cfg
 	d.config.err = err
 	if err == nil {
 		d.config.cfg, d.config.loaded, d.config.warnings = cfg, time.Now(), warnings
@@ -136,7 +145,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 	d.config.mu.Unlock()
 	d.counts.Reloaded(err == nil)
 	if err != nil {
-		d.log.Error("the new configuration has mistakes; the old one stays in force", "err", err)
+		d.log.Error("the new configuration is not taken over; the old one stays in force", "err", err)
 		return
 	}
 	for _, w := range warnings {
@@ -154,11 +163,32 @@ func (d *Daemon) Reload(ctx context.Context) {
 		d.log.Error("the kernel has not taken the new configuration yet", "err", err)
 	}
 	d.known.configure(cfg.Policy)
-	d.again()
+	d.again(old, cfg)
 	d.log.Info("the configuration was read again", "file", d.config.path)
-	for _, part := range restartNeeded(old, cfg) {
-		d.log.Warn("this change needs a restart: systemctl restart ringwall", "key", part)
+	for _, part := range d.config.restart() {
+		d.log.Warn("this change needs a restart: systemctl restart ringwall; bans stay in force", "key", part)
 	}
+}
+
+// refit changes the kernel's table to what a new configuration says of it, but for what needs a restart.
+func (d *Daemon) refit(ctx context.Context, cfg *policy.Config) error {
+	want, have := TableConfig(cfg, d.opts.NetNS), TableConfig(d.config.first, d.opts.NetNS)
+	want.Table, want.Owner, want.IPv6Prefix, want.MaxElements = have.Table, have.Owner, have.IPv6Prefix, have.MaxElements
+	d.ports.configure(cfg.Firewall)
+	want.UDPPorts, want.TCPPorts = d.ports.wanted()
+	// Before the rules: what the meter spares must be known when it begins, and need not be when it ends.
+	d.judge.metered(cfg.Firewall.Meter.Enabled)
+	ctx, cancel := context.WithTimeout(ctx, reloadPatience)
+	defer cancel()
+	if err := d.writer.Reconfigure(ctx, want); err != nil {
+		d.ports.configure(d.config.current().Firewall)
+		d.judge.metered(d.config.current().Firewall.Meter.Enabled)
+		return fmt.Errorf("firewall: %w", err)
+	}
+	if cfg.Firewall.Meter.Enabled {
+		d.judge.refreshTrust()
+	}
+	return nil
 }
 
 // keepConfiguration keeps what is in force, or says why it cannot.
@@ -166,20 +196,43 @@ func (d *Daemon) keepConfiguration() {
 	d.faults.note("the copy of the last accepted configuration", "look at the disk of "+filepath.Dir(d.config.accepted), d.config.keep())
 }
 
-// restartNeeded names the parts of the configuration that changed and are read at the start only.
+// restart names the keys that have changed since the start and are read there alone.
+func (c *configuration) restart() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return restartNeeded(c.first, c.cfg)
+}
+
 func restartNeeded(old, new *policy.Config) []string {
-	var parts []string
+	var keys []string
 	for _, p := range []struct {
 		key      string
 		old, new any
 	}{
-		{"asterisk", old.Asterisk, new.Asterisk}, {"firewall", old.Firewall, new.Firewall},
-		{"metrics", old.Metrics, new.Metrics}, {"control", old.Control, new.Control}, {"state", old.State, new.State},
+		{"asterisk", sessions(old), sessions(new)},
+		{"policy.ipv6_prefix", old.Policy.IPv6Prefix, new.Policy.IPv6Prefix},
+		{"policy.limits.bans", TableConfig(old, 0).MaxElements, TableConfig(new, 0).MaxElements},
+		{"firewall.table", old.Firewall.Table, new.Firewall.Table},
+		{"firewall.owner", old.Firewall.Owner, new.Firewall.Owner},
+		{"control.socket", old.Control.Socket, new.Control.Socket},
+		{"control.group", old.Control.Group, new.Control.Group},
+		{"state.path", old.State.Path, new.State.Path},
 		{"log.format", old.Log.Format, new.Log.Format},
 	} {
 		if !reflect.DeepEqual(p.old, p.new) {
-			parts = append(parts, p.key)
+			keys = append(keys, p.key)
 		}
 	}
-	return parts
+	return keys
+}
+
+// sessions are the Asterisks without those secrets that are read before each login.
+func sessions(c *policy.Config) []policy.Asterisk {
+	list := slices.Clone(c.Asterisk)
+	for i := range list {
+		if list[i].SecretFile != "" {
+			list[i].Secret = policy.Secret{}
+		}
+	}
+	return list
 }

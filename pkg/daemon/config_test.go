@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -76,13 +77,98 @@ func TestReload(t *testing.T) {
 
 func TestWhatNeedsARestartIsNamed(t *testing.T) {
 	old, changed := policy.Default(), policy.Default()
-	changed.Firewall.Ports.UDP = []uint16{5070}
+	changed.Firewall.Ports.UDP, changed.Firewall.Priority, changed.Firewall.Scope = []uint16{5070}, -150, policy.ScopeAll
+	changed.Firewall.Meter.Enabled = true
 	changed.Metrics.Listen = ""
 	changed.Policy.Threshold = 20
-	if got := strings.Join(restartNeeded(&old, &changed), " "); got != "firewall metrics" {
-		t.Errorf("%q, want firewall and metrics", got)
+	if got := restartNeeded(&old, &changed); len(got) != 0 {
+		t.Errorf("%v, want nothing: all of it is taken over", got)
+	}
+	changed.Firewall.Table, changed.Firewall.Owner, changed.Control.Socket, changed.Control.Group = "other", policy.OwnerOff, "/x", "y"
+	changed.State.Path, changed.Log.Format, changed.Policy.IPv6Prefix, changed.Policy.Limits.Bans = "/z", "json", 56, 2_000_000
+	changed.Asterisk = append(changed.Asterisk, policy.DefaultAsterisk())
+	const want = "asterisk policy.ipv6_prefix policy.limits.bans firewall.table firewall.owner control.socket control.group state.path log.format"
+	if got := strings.Join(restartNeeded(&old, &changed), " "); got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 	if got := restartNeeded(&old, &old); len(got) != 0 {
 		t.Errorf("%v, want nothing", got)
+	}
+}
+
+// What firewall says is in the kernel when the reload is through, and what was banned stays banned; what needs a restart is
+// named in status until it is as it was, or the restart has been.
+func TestReloadChangesTheKernelsTable(t *testing.T) {
+	s := newService(t)
+	write := func(more string) {
+		t.Helper()
+		s.write(s.file, s.text("secret_file: "+s.secret, more))
+		s.d.Reload(t.Context())
+		if st, err := s.client.Status(t.Context()); err != nil || !st.Healthy() {
+			t.Fatalf("%+v, %v", st.Config, err)
+		}
+	}
+	table := func() string {
+		t.Helper()
+		out, err := s.space.Run(exec.Command("nft", "list", "table", "inet", "ringwall"))
+		if err != nil {
+			t.Fatalf("%s, %v", out, err)
+		}
+		return out
+	}
+	s.run()
+	s.heard()
+	s.protects()
+	s.login("IPV4/UDP/198.51.100.10/5060", "201")
+	s.await(engine.Trust, "198.51.100.10/32")
+	for _, step := range []struct{ firewall, want, not string }{
+		{"ports: {udp: [5070], tcp: [5070]}", "5070", "5060"},
+		{"scope: all", "", "fragment"},
+		{"meter: {enabled: true, rate: 700, burst: 70}", "limit rate over 700/second", ""},
+		{"priority: -250", "priority -250", "limit rate"},
+		{"table: ringwall", "5060", "5070"},
+	} {
+		write("firewall: {" + step.firewall + "}\n")
+		text := table()
+		if !strings.Contains(text, step.want) || step.not != "" && strings.Contains(text, step.not) {
+			t.Errorf("%s: want %q, not %q, in\n%s", step.firewall, step.want, step.not, text)
+		}
+		s.banned()
+		if strings.Contains(step.firewall, "meter") {
+			s.cfg.Firewall.Meter.Enabled = true // for inKernel
+			s.until("the meter spares who is trusted", func() bool { _, ok := s.inKernel(firewall.Trust, "198.51.100.10/32"); return ok })
+		}
+		if err := s.d.fw.Verify(); err != nil {
+			t.Errorf("%s: %v", step.firewall, err)
+		}
+	}
+	write("firewall: {table: other}\nlog: {format: json}\n")
+	st, err := s.client.Status(t.Context())
+	if err != nil || strings.Join(st.Config.Restart, " ") != "firewall.table log.format" || !s.warned("firewall.table, log.format") {
+		t.Errorf("%+v, %v", st.Config, err)
+	}
+	if !strings.Contains(table(), "5060") {
+		t.Error("the table is gone")
+	}
+	write("")
+	if st, err = s.client.Status(t.Context()); err != nil || len(st.Config.Restart) != 0 {
+		t.Errorf("%+v, %v", st.Config, err)
+	}
+}
+
+// The metrics move with a reload, and so does the page.
+func TestReloadMovesTheMetrics(t *testing.T) {
+	s := newService(t)
+	s.run()
+	at := s.site()
+	text := strings.Replace(s.text("secret_file: "+s.secret, ""), "metrics: {listen: \"127.0.0.1:0\"}", "metrics: {listen: \"\"}", 1)
+	s.write(s.file, text)
+	s.d.Reload(t.Context())
+	s.until("there is no page", func() bool { return s.d.page.Load() == nil })
+	s.write(s.file, s.text("secret_file: "+s.secret, ""))
+	s.d.Reload(t.Context())
+	s.until("there is a page", func() bool { return s.d.page.Load() != nil })
+	if s.site() == at {
+		t.Error("the listener is the old one")
 	}
 }

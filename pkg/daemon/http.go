@@ -30,11 +30,7 @@ func (d *Daemon) listen(cfg *policy.Config) error {
 			return fmt.Errorf("the control socket: %w", taken)
 		}
 	}
-	if cfg.Metrics.Listen != "" {
-		d.part("metrics.listen", "another port, and: systemctl restart ringwall; this shows who has it: ss -ltnp", func() (opened, error) {
-			return d.openMetrics(cfg.Metrics)
-		})
-	}
+	d.part("metrics.listen", "another port, and: systemctl reload ringwall; this shows who has it: ss -ltnp", d.openMetrics)
 	return nil
 }
 
@@ -84,8 +80,12 @@ func (g *groupTask) Run(ctx context.Context) error {
 	}
 }
 
-// openMetrics opens the metrics listener, with the status page behind it.
-func (d *Daemon) openMetrics(cfg policy.Metrics) (opened, error) {
+// openMetrics opens the metrics listener, if there is one, with the status page behind it.
+func (d *Daemon) openMetrics() (opened, error) {
+	cfg := d.config.current().Metrics
+	if cfg.Listen == "" {
+		return opened{}, nil
+	}
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return opened{}, err
@@ -100,7 +100,7 @@ func (d *Daemon) openMetrics(cfg policy.Metrics) (opened, error) {
 	handler := d.pages(nil)
 	if cfg.Page {
 		site, err := d.newPage(l.Addr())
-		if d.faults.note("metrics.page", "page: false, and: systemctl restart ringwall", err); err == nil {
+		if d.faults.note("metrics.page", "page: false, and: systemctl reload ringwall", err); err == nil {
 			d.page.Store(site)
 			o.tasks = append(o.tasks, behind{site, d.built}) // it reads all of history, while bans wait for the kernel
 			handler = d.pages(site.Handler())

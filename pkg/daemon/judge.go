@@ -437,10 +437,20 @@ func (j *judge) trust(now time.Time) []firewall.Change {
 	return all
 }
 
+// metered says whether the kernel has a meter, which spares who is trusted.
+func (j *judge) metered(on bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.meter = on
+}
+
 // refreshTrust prolongs trust in the kernel, where the meter spares it: the engine prolongs it with every login.
 func (j *judge) refreshTrust() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if !j.meter {
+		return
+	}
 	if changes := j.trust(j.clock.now()); len(changes) > 0 {
 		j.writer.Submit(changes, nil)
 	}

@@ -30,7 +30,7 @@ func (b backend) Page(_ context.Context, by control.Peer) (control.PageResult, e
 	site := b.page.Load()
 	if site == nil {
 		return control.PageResult{}, control.Refused(
-			`in the configuration: metrics: {listen: "127.0.0.1:9646", page: true}, and then: systemctl restart ringwall`,
+			`in the configuration: metrics: {listen: "127.0.0.1:9646", page: true}, and then: systemctl reload ringwall`,
 			"the configuration turns the status page off")
 	}
 	return site.Ticket(by), nil

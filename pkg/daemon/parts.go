@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // How long a part that does not work is left alone before it is tried again: at first, and at most.
@@ -51,17 +53,21 @@ func (d *Daemon) part(name, try string, open func() (opened, error)) *part {
 	return p
 }
 
-// again has the targets of notify taken from the configuration, and tries at once what does not work.
-func (d *Daemon) again() {
+// again has the parts taken from a new configuration where it changes them, and tries at once what does not work.
+func (d *Daemon) again(old, new *policy.Config) {
 	for _, p := range d.parts {
-		if p.name == "notify" {
+		switch {
+		case p.name == "notify":
 			_ = p.end()
 			if !p.begin() {
 				p.restart()
 			}
-			continue
+		case p.name == "metrics.listen" && old.Metrics != new.Metrics,
+			p.name == "connection tracking" && !reflect.DeepEqual(old.Firewall, new.Firewall):
+			p.restart()
+		default:
+			p.retry()
 		}
-		p.retry()
 	}
 }
 

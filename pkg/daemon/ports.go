@@ -364,7 +364,7 @@ func portWarnings(s control.PortsStatus) []control.Warning {
 	return []control.Warning{{
 		Text: "bans stop nothing at " + strings.Join(names, ", ") +
 			": Asterisk listens there, and firewall.ports leaves it open",
-		Try: s.Line(s.Open()) + ", or ports: auto; then: systemctl restart ringwall",
+		Try: s.Line(s.Open()) + ", or ports: auto; then: systemctl reload ringwall",
 	}}
 }
 

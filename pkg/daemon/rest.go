@@ -110,9 +110,7 @@ func (d *Daemon) beat(ctx context.Context) error {
 			}
 			d.judge.saveCustomers()
 			d.known.names.keep(d.known.resolver.States(), false)
-			if d.judge.meter {
-				d.judge.refreshTrust()
-			}
+			d.judge.refreshTrust()
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/control"
@@ -33,6 +34,12 @@ func (b backend) Status(context.Context) (control.Status, error) {
 		s.Warnings = append(s.Warnings, control.Warning{Text: w.String()})
 	}
 	b.config.mu.Unlock()
+	if s.Config.Restart = b.config.restart(); len(s.Config.Restart) > 0 {
+		s.Warnings = append(s.Warnings, control.Warning{
+			Text: "changed in the configuration, but not in force before a restart: " + strings.Join(s.Config.Restart, ", "),
+			Try:  "systemctl restart ringwall; bans stay in force",
+		})
+	}
 	for _, p := range b.pbxs {
 		s.PBXs = append(s.PBXs, p.status())
 	}

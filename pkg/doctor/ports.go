@@ -61,7 +61,7 @@ func (e *exam) ports(context.Context) {
 		s.fail(closing, "ringwall status", "a port of Asterisk is open to the banned: %s", now.Error)
 	case len(open) > 0:
 		s.fail(closing, "in "+e.ConfigPath+": "+now.Line(open)+
-			"\nor: firewall: {ports: auto}\nand then run: systemctl restart ringwall",
+			"\nor: firewall: {ports: auto}\nand then run: systemctl reload ringwall",
 			"bans stop nothing at %s: Asterisk listens there, and firewall.ports leaves it open", portNames(open))
 	case len(unheard) > 0:
 		s.warn(closing, "none is needed; to close it now, in "+e.ConfigPath+": "+now.Line(unheard),

@@ -150,8 +150,9 @@ func (t *Table) Has(k Kind, p netip.Prefix) (Element, bool, error) {
 	if err != nil {
 		return Element{}, false, err
 	}
-	id, p, ok := setFor(k, p, t.cfg.IPv6Prefix)
-	if !ok || !t.cfg.used(id) {
+	cfg := t.config()
+	id, p, ok := setFor(k, p, cfg.IPv6Prefix)
+	if !ok || !cfg.used(id) {
 		return Element{}, false, nil
 	}
 	keys := []netip.Addr{p.Addr()}

@@ -11,29 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetPorts replaces the ports that are closed to the banned in scope VoIP. The rules are exchanged in one transaction:
-// no packet meets a chain without them, and elements and counters stay. After an error the kernel has the old ones.
+// SetPorts replaces the ports that are closed to the banned in scope VoIP; see [Table.Reconfigure].
 func (t *Table) SetPorts(udp, tcp []uint16) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if slices.Equal(t.cfg.UDPPorts, udp) && slices.Equal(t.cfg.TCPPorts, tcp) {
-		return nil
-	}
-	oldUDP, oldTCP := t.cfg.UDPPorts, t.cfg.TCPPorts
-	t.cfg.UDPPorts, t.cfg.TCPPorts = slices.Clone(udp), slices.Clone(tcp)
-	if t.broken {
-		return nil // whoever ensures it next builds it with these
-	}
-	cautious := t.cautious
-	outcome, err := t.ensure()
-	if err != nil {
-		t.cfg.UDPPorts, t.cfg.TCPPorts = oldUDP, oldTCP
-		return err
-	}
-	if outcome == Adopted { // our own: what was known of its elements still is
-		t.cautious = cautious
-	}
-	return nil
+	cfg := t.config()
+	cfg.UDPPorts, cfg.TCPPorts = udp, tcp
+	return t.Reconfigure(cfg)
 }
 
 // Ports returns the ports that the kernel's table closes to the banned, as an earlier process left them; none where

@@ -271,7 +271,7 @@ func (t *Table) inspect() (found, error) {
 	if err != nil {
 		return f, err
 	}
-	if !t.sameChain(c) {
+	if !t.cfg.sameChain(c) {
 		f.differs = "chain " + chainName
 	}
 	rules, err := t.w.lib.GetRules(want, c)
@@ -317,9 +317,9 @@ func (t *Table) chain(table *nftables.Table) *nftables.Chain {
 	}
 }
 
-func (t *Table) sameChain(c *nftables.Chain) bool {
+func (cfg *Config) sameChain(c *nftables.Chain) bool {
 	return c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookPrerouting && c.Priority != nil &&
-		int(*c.Priority) == t.cfg.Priority && c.Type == nftables.ChainTypeFilter &&
+		int(*c.Priority) == cfg.Priority && c.Type == nftables.ChainTypeFilter &&
 		c.Policy != nil && *c.Policy == nftables.ChainPolicyAccept
 }
 
@@ -462,13 +462,13 @@ func (t *Table) Verify() error {
 // compare holds what Ensure left against what the kernel has.
 func (t *Table) compare() error {
 	t.state.Lock()
-	handles, port, owned := t.rules, t.port, t.owned
+	handles, port, owned, cfg := t.rules, t.port, t.owned, t.cfg
 	t.state.Unlock()
 	if handles == nil {
 		return fmt.Errorf("%w: Ensure was not called", ErrGone)
 	}
 	return t.read("verify the table", func(s *socket) error {
-		want := nftables.Table{Name: t.cfg.Table, Family: nftables.TableFamilyINet}
+		want := nftables.Table{Name: cfg.Table, Family: nftables.TableFamilyINet}
 		have, err := s.lib.ListTableOfFamily(want.Name, want.Family)
 		if err != nil {
 			return err
@@ -484,11 +484,11 @@ func (t *Table) compare() error {
 			return err
 		}
 		for id, d := range t.defs {
-			if !t.cfg.used(setID(id)) {
+			if !cfg.used(setID(id)) {
 				continue
 			}
 			i := slices.IndexFunc(list, func(s *nftables.Set) bool { return s.Name == d.name })
-			if i < 0 || !sameSet(t.cfg.kernelSet(&want, setID(id), d), list[i]) {
+			if i < 0 || !sameSet(cfg.kernelSet(&want, setID(id), d), list[i]) {
 				return fmt.Errorf("%w: set %s is missing or was changed", ErrGone, d.name)
 			}
 		}
@@ -496,7 +496,7 @@ func (t *Table) compare() error {
 		if err != nil {
 			return err
 		}
-		if !t.sameChain(c) {
+		if !cfg.sameChain(c) {
 			return fmt.Errorf("%w: chain %s was changed", ErrGone, chainName)
 		}
 		rules, err := s.lib.GetRules(&want, c)

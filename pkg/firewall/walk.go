@@ -32,7 +32,8 @@ func (t *Table) Walk(ctx context.Context, k Kind, each func([]Element) error) (w
 		return false, ErrClosed
 	}
 	// A connection of its own, so that Verify and Has need not wait.
-	s, err := dial(t.cfg.NetNS)
+	cfg := t.config()
+	s, err := dial(cfg.NetNS)
 	if err != nil {
 		return false, err
 	}
@@ -43,7 +44,7 @@ func (t *Table) Walk(ctx context.Context, k Kind, each func([]Element) error) (w
 		return false, explain("list "+k.String()+"s", err)
 	}
 	for i, d := range t.defs {
-		if d.kind != k || !t.cfg.used(setID(i)) {
+		if d.kind != k || !cfg.used(setID(i)) {
 			continue
 		}
 		if err := t.walk(ctx, s, setID(i), each); err != nil {
@@ -233,8 +234,9 @@ func (t *Table) Empty(k Kind) error {
 		return fmt.Errorf("%w: Ensure has to be called first", ErrGone)
 	}
 	b := t.batch()
+	cfg := t.config()
 	for i, d := range t.defs {
-		if d.kind != k || !t.cfg.used(setID(i)) {
+		if d.kind != k || !cfg.used(setID(i)) {
 			continue
 		}
 		// A deletion without elements is one of all (nf_tables_delsetelem).

@@ -1,0 +1,83 @@
+package firewall
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+)
+
+// Reconfigure changes the scope, the ports, the priority and the meter of a table that is in use; the rest of cfg has to be as
+// it was in Open. Rules and sets are exchanged in one transaction: no packet meets a chain without them, and elements and
+// counters stay. Another priority is another chain, which the kernel exchanges as it does for [Migrated]. After an error the
+// kernel has what it had.
+func (t *Table) Reconfigure(cfg Config) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := t.cfg
+	if cfg.Table != old.Table || cfg.Owner != old.Owner || cfg.IPv6Prefix != old.IPv6Prefix || cfg.MaxElements != old.MaxElements {
+		return fmt.Errorf("%w: table, owner, the IPv6 prefix and the number of elements stay as they are", ErrChange)
+	}
+	cfg.NetNS = old.NetNS
+	cfg.UDPPorts, cfg.TCPPorts = slices.Clone(cfg.UDPPorts), slices.Clone(cfg.TCPPorts)
+	if reflect.DeepEqual(cfg, old) {
+		return nil
+	}
+	t.configure(cfg)
+	if t.broken {
+		return nil // whoever ensures it next builds it so
+	}
+	cautious := t.cautious
+	outcome, err := t.ensure()
+	if err != nil {
+		t.configure(old)
+		return err
+	}
+	if outcome == Adopted { // our own: what was known of its elements still is
+		t.cautious = cautious
+	}
+	return nil
+}
+
+// configure exchanges what can change of the configuration; called with mu. Who only reads has the lock of the state.
+func (t *Table) configure(cfg Config) {
+	t.state.Lock()
+	defer t.state.Unlock()
+	t.cfg.Scope, t.cfg.UDPPorts, t.cfg.TCPPorts = cfg.Scope, cfg.UDPPorts, cfg.TCPPorts
+	t.cfg.Priority, t.cfg.Meter = cfg.Priority, cfg.Meter
+}
+
+// config is the configuration for those who do not hold mu.
+func (t *Table) config() Config {
+	t.state.Lock()
+	defer t.state.Unlock()
+	return t.cfg
+}
+
+// changeable is a Firewall that can be changed while it is in use.
+type changeable interface {
+	Reconfigure(Config) error
+}
+
+// Reconfigure is [Table.Reconfigure] in the Writer's turn, for which it waits as long as ctx: while the table is being built
+// again and again, nobody can change it.
+func (w *Writer) Reconfigure(ctx context.Context, cfg Config) error {
+	fw, ok := w.fw.(changeable)
+	if !ok {
+		return nil
+	}
+	for !w.turn.TryLock() {
+		if !sleep(ctx, backoffMin) {
+			if err := w.Err(); err != nil {
+				return fmt.Errorf("firewall: the table cannot be changed now: %w", err)
+			}
+			return fmt.Errorf("firewall: the table cannot be changed now: %w", ctx.Err())
+		}
+	}
+	defer w.turn.Unlock()
+	return fw.Reconfigure(cfg)
+}
