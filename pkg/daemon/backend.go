@@ -287,10 +287,12 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 
 // keepAllow stores a change of the allow list, and returns a sentence where it cannot.
 func (b backend) keepAllow(ctx context.Context, req control.AllowRequest) string {
+	entry := store.Allow{Prefix: req.Prefix, Host: req.Host, Added: b.judge.clock.now(), By: req.By.String()}
 	change := store.DropAllow(req.Prefix, req.Host)
 	if !req.Remove {
-		change = store.PutAllow(store.Allow{Prefix: req.Prefix, Host: req.Host, Added: b.judge.clock.now(), By: req.By.String()})
+		change = store.PutAllow(entry)
 	}
+	b.allowed.set(entry, req.Remove)
 	b.judge.save([]store.Change{change})
 	return b.durable(ctx)
 }

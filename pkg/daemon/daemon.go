@@ -80,6 +80,8 @@ type Daemon struct {
 	begun    <-chan struct{} // closed when the table is there, with what was known first
 	built    chan struct{}   // closed when everything desired is in the kernel
 	store    *store.Store    // nil: nothing is kept
+	lost     string          // why the state file was of no use, if it was not
+	allowed  *allowed
 	tasks    []Task
 	parts    []*part // of the tasks
 	faults   faults
@@ -118,6 +120,7 @@ func New(o Options) (_ *Daemon, err error) {
 		clock: newClock(d.started), counts: d.counts, announce: d.announce, log: d.log, engine: engine.New(cfg.Policy),
 		meter: cfg.Firewall.Meter.Enabled,
 	}
+	d.allowed = newAllowed(cfg.State.Path, d.log)
 	d.known = d.newKnown(cfg)
 	d.ports = newPorts(cfg, o.NetNS, d.log)
 	d.judge.ports = d.ports

@@ -41,10 +41,27 @@ func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
 		d.log.Error("the state file was of no use and is set aside; what the kernel holds is adopted",
 			"file", recovery.SetAside, "err", recovery.Cause)
 	}
+	switch {
+	case recovery.SetAside != "":
+		d.lost = "the state file was of no use and is now " + recovery.SetAside
+	case recovery.Unavailable != nil:
+		d.lost = "the state cannot be saved at present"
+	case recovery.Fresh:
+		d.lost = "there was no state file"
+	}
 	if recovery.Unavailable != nil {
 		d.log.Error("the state cannot be saved at present", "err", recovery.Unavailable)
 	}
-	return s.LoadCustomers(context.Background(), d.judge.clock.now())
+	state, err := s.LoadCustomers(context.Background(), d.judge.clock.now())
+	switch {
+	case err != nil: // what the kernel holds is adopted
+		d.lost = "the state file cannot be read: " + err.Error()
+		d.log.Error("the state file cannot be read; what the kernel holds is adopted", "err", err)
+		return store.State{}, nil
+	case state.Damaged > 0 && d.lost == "":
+		d.lost = "records of the state file were damaged"
+	}
+	return state, nil
 }
 
 // recall gives the engine what was stored of customers. The lock is held.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // kernel is what is known of the table besides its elements.
@@ -48,6 +49,12 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 	var pbxs []string
 	for _, a := range cfg.Asterisk {
 		pbxs = append(pbxs, a.Name)
+	}
+	stored.Allow = d.allowed.recover(stored.Allow, d.lost)
+	if d.lost != "" {
+		for _, a := range stored.Allow {
+			d.judge.save([]store.Change{store.PutAllow(a)})
+		}
 	}
 	for _, a := range stored.Allow { // before the bans are taken over: nobody on the list is banned
 		if a.Host != "" {

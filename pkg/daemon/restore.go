@@ -110,12 +110,19 @@ func (r *restorer) run(ctx context.Context) error {
 	began, j := time.Now(), r.d.judge
 	stored := 0
 	if r.d.store != nil {
+		var kernel error
 		err := r.d.store.WalkBans(ctx, j.clock.now(), func(bans []store.Ban, offenders []store.Offender) error {
 			stored += len(bans)
-			return r.submit(ctx, j.restore(bans, offenders))
+			kernel = r.submit(ctx, j.restore(bans, offenders))
+			return kernel
 		})
-		if err != nil {
+		switch {
+		case kernel != nil:
+			return fmt.Errorf("the kernel's firewall: %w", kernel)
+		case err != nil && ctx.Err() != nil:
 			return fmt.Errorf("the state: %w", err)
+		case err != nil: // what the kernel holds is adopted
+			r.d.log.Error("the bans in the state file cannot be read; what the kernel holds is adopted", "err", err)
 		}
 	}
 	close(r.known)

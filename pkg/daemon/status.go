@@ -64,6 +64,7 @@ func (b backend) Status(context.Context) (control.Status, error) {
 		})
 	}
 	s.Warnings = append(s.Warnings, b.faults.warnings()...)
+	s.Warnings = append(s.Warnings, b.allowed.warnings()...)
 	s.Warnings = append(s.Warnings, b.known.warnings()...)
 	var places []control.Warning
 	s.Geo, places = b.geoStatus(cfg.Geo, time.Now())

@@ -1,0 +1,173 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/hosts"
+	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/store"
+)
+
+const allowedHeading = `What ringwall allow has put on Ringwall's allow list: an address, a network or a host name, when, and by whom.
+It is read where the state file is of no use. To change the list, say: ringwall allow add ENTRY, ringwall allow del ENTRY`
+
+// allowed is the allow list of commands in plain text, beside the state file: a state file that is of no use must not ban
+// somebody whom a person has allowed.
+type allowed struct {
+	path string // empty: there is no state, and no such file
+	log  *slog.Logger
+
+	mu     sync.Mutex
+	list   map[string]store.Allow
+	fault  string // why the list was read from the text, or could not be
+	failed error  // why it cannot be written
+}
+
+func newAllowed(state string, log *slog.Logger) *allowed {
+	return &allowed{path: beside(state, "allow"), log: log, list: make(map[string]store.Allow)}
+}
+
+// recover takes the entries of the state file over and returns those that count: where the state file was of no use, which
+// lost says, also those of the text.
+func (a *allowed) recover(stored []store.Allow, lost string) []store.Allow {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range stored {
+		a.list[entryName(e)] = e
+	}
+	if a.path == "" {
+		return stored
+	}
+	if lost != "" {
+		a.restore(lost)
+	}
+	a.write()
+	out := make([]store.Allow, 0, len(a.list))
+	for _, name := range sorted(a.list) {
+		out = append(out, a.list[name])
+	}
+	return out
+}
+
+// restore reads the text.
+func (a *allowed) restore(lost string) {
+	lines, from, err := store.ReadLines(a.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return // nothing was ever allowed by a command
+	}
+	if err != nil {
+		a.fault = lost + "; what ringwall allow added is lost: " + printable.String(err.Error())
+		a.log.Error("the allow list of commands is lost", "err", err)
+		return
+	}
+	n := 0
+	for _, l := range lines {
+		e, err := parseAllowed(l)
+		if err != nil {
+			a.log.Warn("a line of the allow list of commands is left out", "file", from, "line", printable.Limit(l, 200), "err", err)
+			continue
+		}
+		if _, ok := a.list[entryName(e)]; !ok {
+			a.list[entryName(e)] = e
+			n++
+		}
+	}
+	if n > 0 {
+		a.fault = fmt.Sprintf("%s; %d of what ringwall allow added came from %s", lost, n, from)
+		a.log.Warn("the allow list of commands came from its text", "file", from, "entries", n)
+	}
+}
+
+// set adds an entry, or takes it away, and writes the list down.
+func (a *allowed) set(e store.Allow, remove bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.list[entryName(e)] = e
+	if remove {
+		delete(a.list, entryName(e))
+	}
+	if a.path != "" {
+		a.write()
+	}
+}
+
+// write writes the list down, unless the file has it.
+func (a *allowed) write() {
+	var lines []string
+	for _, name := range sorted(a.list) {
+		e := a.list[name]
+		lines = append(lines, strings.TrimSpace(name+" "+e.Added.UTC().Format(time.RFC3339)+" "+strings.ReplaceAll(printable.Line(e.By), "#", "?")))
+	}
+	have, from, err := store.ReadLines(a.path)
+	if err == nil && from == a.path && slices.Equal(have, lines) || len(lines) == 0 && errors.Is(err, fs.ErrNotExist) {
+		a.failed = nil
+		return
+	}
+	if err := store.WriteLines(a.path, allowedHeading, lines); err != nil {
+		if a.failed == nil {
+			a.log.Warn("the allow list of commands is not saved as text", "err", err)
+		}
+		a.failed = err
+		return
+	}
+	a.failed = nil
+}
+
+// warnings are what a person should know of the list.
+func (a *allowed) warnings() (out []control.Warning) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.fault != "" {
+		out = append(out, control.Warning{Text: a.fault, Try: "ringwall list allow"})
+	}
+	return out
+}
+
+func entryName(e store.Allow) string {
+	if e.Prefix.IsValid() {
+		return e.Prefix.Masked().String()
+	}
+	return e.Host
+}
+
+// parseAllowed reads one line; a person may have written it.
+func parseAllowed(line string) (e store.Allow, err error) {
+	field := strings.Fields(line)
+	if e.Prefix, err = netip.ParsePrefix(field[0]); err != nil {
+		if addr, err := netip.ParseAddr(field[0]); err == nil && addr.Zone() == "" {
+			e.Prefix = netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen())
+		} else if name, ok := hosts.Name(field[0]); ok {
+			e.Host = name
+		} else {
+			return e, errors.New("neither an address, nor a network, nor a host name")
+		}
+	}
+	e.Prefix = e.Prefix.Masked()
+	if e.Prefix.IsValid() {
+		if target, err := control.ParsePrefix(e.Prefix.String()); err != nil || target.Bits() < minBits(target.Addr()) {
+			return e, errors.New("a network as wide as that is not allowed by a command")
+		}
+	}
+	if len(field) > 1 {
+		if e.Added, err = time.Parse(time.RFC3339, field[1]); err == nil {
+			e.By = strings.Join(field[2:], " ")
+		}
+	}
+	return e, nil
+}
+
+func minBits(a netip.Addr) int {
+	if a.Is4() {
+		return control.MinBits4
+	}
+	return control.MinBits6
+}

@@ -1,0 +1,112 @@
+package daemon
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/store"
+)
+
+// The state file is of no use, in each way in which it can be: whom a person allowed is not banned, and status says where the
+// list came from.
+func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
+	for name, harm := range map[string]func(path string) error{
+		"garbage": func(p string) error {
+			return os.WriteFile(p, []byte("this is no database, and long enough to look at"), 0o600)
+		},
+		"gone":    os.Remove,
+		"cut off": func(p string) error { return os.Truncate(p, 5000) },
+		"empty":   func(p string) error { return os.Truncate(p, 0) },
+		"text gone": func(p string) error {
+			return os.WriteFile(p, []byte("again no database, and long enough to look at"), 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			for _, a := range []string{"203.0.113.66/32", "198.51.100.9/32", "2001:db8:7::/48"} {
+				if res, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix(a)}); err != nil || !res.Lasting {
+					t.Fatal(res, err)
+				}
+			}
+			if _, err := r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost"}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix("198.51.100.9/32"), Remove: true}); err != nil {
+				t.Fatal(err)
+			}
+			r.stop()
+			text := beside(r.cfg.State.Path, "allow")
+			if err := harm(r.cfg.State.Path); err != nil {
+				t.Fatal(err)
+			}
+			if name == "text gone" {
+				if err := os.Remove(text); err != nil { // the one before it lacks the last change
+					t.Fatal(err)
+				}
+			}
+			r.space = netspacetest.New(t)
+			r.start()
+			r.attack("IPV4/TLS/203.0.113.66/5060") // what proves the source: localhost has no address that counts
+			r.attack("IPV4/TLS/203.0.113.67/5060")
+			r.await(engine.Ban, "203.0.113.67/32")
+			if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
+				t.Error("somebody whom a person allowed was banned")
+			}
+			if _, ok := r.inKernel(firewall.Allow, "2001:db8:7::/48"); !ok {
+				t.Error("the allowed network is not in the kernel")
+			}
+			if !slices.Contains(r.d.known.added(), "localhost") {
+				t.Error("the host name is forgotten")
+			}
+			if _, ok := r.inKernel(firewall.Allow, "198.51.100.9/32"); ok && name != "text gone" {
+				t.Error("what was taken off the list is back")
+			}
+			if !r.warned("of what ringwall allow added came from " + text) {
+				t.Error("status does not say where the list came from")
+			}
+			r.stop() // and it is in the state file again
+			r.start()
+			if r.warned("ringwall allow added") {
+				t.Error("it was not saved")
+			}
+			if _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); !ok {
+				t.Error("the list is lost after another restart")
+			}
+		})
+	}
+}
+
+// The state file counts where it is right, whatever the text says.
+func TestTheTextIsReadOnlyWhereItIsNeeded(t *testing.T) {
+	r := newRig(t)
+	r.stop()
+	if err := store.WriteLines(beside(r.cfg.State.Path, "allow"), "x", []string{"203.0.113.66/32"}); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.protects()
+}
+
+func TestLinesOfTheAllowList(t *testing.T) {
+	for line, want := range map[string]string{
+		"203.0.113.9": "203.0.113.9/32", "203.0.113.9/24": "203.0.113.0/24", "::ffff:203.0.113.9 2026-01-02T03:04:05Z root (uid 0, pid 1)": "203.0.113.9/32",
+		"2001:db8::/32 yesterday": "2001:db8::/32", "SIP.example.net": "sip.example.net",
+		"0.0.0.0/0": "", "::/0": "", "10.0.0.0/7": "", "300.1.2.3": "", "fe80::1%eth0": "", "\x1b[31m": "", "/": "",
+	} {
+		e, err := parseAllowed(line)
+		if got := entryName(e); err == nil && got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v; want %q", line, got, err, want)
+		}
+	}
+	e, err := parseAllowed("203.0.113.9 2026-01-02T03:04:05Z root (uid 0, pid 1)")
+	if err != nil || e.Added.Year() != 2026 || !strings.HasPrefix(e.By, "root (uid") {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
