@@ -4,10 +4,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,16 +27,17 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
 	app := &commands.App{
-		Run:     run,
-		Demo:    playDemo,
-		Env:     policy.OS(),
-		Service: whoServes,
-		Build:   build(),
-		Out:     os.Stdout,
-		Err:     os.Stderr,
-		Columns: columns(os.Stdout),
-		Now:     time.Now,
-		Zone:    time.Local,
+		Run:         run,
+		Demo:        playDemo,
+		Env:         policy.OS(),
+		Service:     whoServes,
+		StopService: stopService,
+		Build:       build(),
+		Out:         os.Stdout,
+		Err:         os.Stderr,
+		Columns:     columns(os.Stdout),
+		Now:         time.Now,
+		Zone:        time.Local,
 	}
 	code := app.Execute(ctx, os.Args[1:])
 	stop()
@@ -46,6 +50,20 @@ func whoServes() (*service.User, error) {
 		return nil, nil
 	}
 	return service.Find("/")
+}
+
+// stopService stops the service, where systemd is this machine's init (sd_booted(3)).
+func stopService(ctx context.Context) error {
+	if info, err := os.Lstat("/run/systemd/system"); err != nil || !info.IsDir() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "systemctl", "stop", service.Name).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("systemctl stop %s: %w: %s", service.Name, err, strings.TrimSpace(string(out)))
+	}
+	return nil
 }
 
 // run starts the daemon.

@@ -51,6 +51,10 @@ type BanRequest struct {
 	For    time.Duration // 0 is policy.ban.first; else [MinDuration] to [MaxDuration]
 	Reason string        // of the person, at most [MaxReason] bytes without control characters
 	By     Peer
+
+	// Session is where the person is logged in from, as far as that is known. A ban that holds it is refused without Force.
+	Session netip.Addr
+	Force   bool
 }
 
 // BanResult is a ban as it is in force now.

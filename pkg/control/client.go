@@ -84,7 +84,10 @@ func (c *Client) Protected(ctx context.Context) ([]engine.AllowView, error) {
 
 // Ban bans a prefix; By is left to the kernel. It returns once packets are dropped.
 func (c *Client) Ban(ctx context.Context, req BanRequest) (BanResult, error) {
-	body := banBody{Prefix: req.Prefix.String(), For: seconds(req.For), Reason: req.Reason}
+	body := banBody{Prefix: req.Prefix.String(), For: seconds(req.For), Reason: req.Reason, Force: req.Force}
+	if req.Session.IsValid() {
+		body.Session = req.Session.String()
+	}
 	return one[BanResult](ctx, c, http.MethodPost, "/v1/ban", nil, body)
 }
 

@@ -189,8 +189,13 @@ func (s *Server) ban(w http.ResponseWriter, r *http.Request, _ url.Values) error
 	if err := readBody(r, &body); err != nil {
 		return err
 	}
-	req := BanRequest{Reason: body.Reason, By: peerFrom(r.Context()).named()}
+	req := BanRequest{Reason: body.Reason, Force: body.Force, By: peerFrom(r.Context()).named()}
 	var err error
+	if body.Session != "" {
+		if req.Session, err = netip.ParseAddr(body.Session); err != nil {
+			return Invalid("an address, or nothing", "session is no address")
+		}
+	}
 	if req.Prefix, err = ParsePrefix(body.Prefix); err != nil {
 		return err
 	}
@@ -294,6 +299,9 @@ type banBody struct {
 	Prefix string   `json:"prefix"`
 	For    *float64 `json:"for_seconds,omitempty"`
 	Reason string   `json:"reason,omitempty"`
+
+	Session string `json:"session,omitempty"`
+	Force   bool   `json:"force,omitempty"`
 }
 
 type unbanBody struct {

@@ -134,6 +134,10 @@ func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr, 
 
 // Ban implements control.Backend.
 func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanResult, error) {
+	if a := req.Session.WithZone("").Unmap(); a.IsValid() && req.Prefix.Contains(a) && !req.Force {
+		return control.BanResult{}, control.Refused("if that is meant, say so: --force; to be safe from it for good: ringwall allow add "+a.String(),
+			"%v holds %v, from where you are logged in", req.Prefix, a)
+	}
 	if err := b.restorer.await(ctx); err != nil {
 		return control.BanResult{}, err
 	}

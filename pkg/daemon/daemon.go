@@ -134,6 +134,11 @@ func New(o Options) (_ *Daemon, err error) {
 	if err := d.known.watcher.Look(); err != nil {
 		return nil, err
 	}
+	if d.opts.ConfigPath != "" { // of the demo and of tests nobody is in danger
+		l := &logins{Daemon: d, folder: loginFolder, every: loginsEvery}
+		l.look()
+		d.tasks = append(d.tasks, l)
+	}
 	d.ports.close = d.closePorts
 	d.tasks = append(d.tasks, d.ports)
 	// From here on nothing keeps the daemon from its work, but an Asterisk that cannot be one.

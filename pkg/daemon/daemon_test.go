@@ -411,3 +411,23 @@ func TestManyBansAreListedAndLiftedInPieces(t *testing.T) {
 		t.Errorf("%d graces of %d", graces, many+1)
 	}
 }
+
+// Nobody bans himself by a slip of the finger; who means it says so.
+func TestABanOfOnesOwnSessionIsRefused(t *testing.T) {
+	r := newRig(t)
+	req := control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"), For: time.Hour, Session: netip.MustParseAddr("::ffff:203.0.113.9")}
+	if _, err := r.client.Ban(t.Context(), req); err == nil || !strings.Contains(err.Error(), "from where you are logged in") {
+		t.Errorf("%v", err)
+	}
+	if _, ok := r.inKernel(firewall.Ban, "203.0.113.0/24"); ok {
+		t.Error("it is in the kernel all the same")
+	}
+	req.Force = true
+	if _, err := r.client.Ban(t.Context(), req); err != nil {
+		t.Error(err)
+	}
+	req = control.BanRequest{Prefix: netip.MustParsePrefix("198.51.100.0/24"), For: time.Hour, Session: netip.MustParseAddr("203.0.113.9")}
+	if _, err := r.client.Ban(t.Context(), req); err != nil {
+		t.Errorf("somebody else: %v", err)
+	}
+}

@@ -3,16 +3,14 @@ package doctor
 import (
 	"context"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/service"
 )
 
 // machine lists this machine's addresses, which other checks need.
@@ -150,57 +148,5 @@ func (e *exam) allowedNow(ctx context.Context, addr netip.Addr) bool {
 	return err == nil && x.Allow != nil
 }
 
-// loggedInFrom reads SSH_CONNECTION (sshd(8): client address, client port, server address, server port). sudo drops it,
-// so the environments of the parent processes are asked too.
-func (e *exam) loggedInFrom() (netip.Addr, uint16) {
-	if a, port := connection(e.lookup("SSH_CONNECTION")); a.IsValid() {
-		return a, port
-	}
-	pid := os.Getppid()
-	for range 32 {
-		if pid <= 1 {
-			break
-		}
-		dir := filepath.Join(e.proc, strconv.Itoa(pid))
-		env, err := os.ReadFile(filepath.Join(dir, "environ"))
-		if err != nil {
-			break
-		}
-		for v := range strings.SplitSeq(string(env), "\x00") {
-			if value, ok := strings.CutPrefix(v, "SSH_CONNECTION="); ok {
-				return connection(value)
-			}
-		}
-		if pid = parent(filepath.Join(dir, "status")); pid == 0 {
-			break
-		}
-	}
-	return netip.Addr{}, 0
-}
-
-func connection(value string) (netip.Addr, uint16) {
-	f := strings.Fields(value)
-	if len(f) != 4 {
-		return netip.Addr{}, 0
-	}
-	a, err := netip.ParseAddr(f[0])
-	port, err2 := strconv.ParseUint(f[3], 10, 16)
-	if err != nil || err2 != nil {
-		return netip.Addr{}, 0
-	}
-	return a.WithZone("").Unmap(), uint16(port)
-}
-
-func parent(status string) int {
-	b, err := os.ReadFile(status)
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "PPid:"); ok {
-			n, _ := strconv.Atoi(strings.TrimSpace(v))
-			return n
-		}
-	}
-	return 0
-}
+// loggedInFrom is where the person at the other end is logged in from.
+func (e *exam) loggedInFrom() (netip.Addr, uint16) { return service.LoggedInFrom(e.lookup, e.proc) }

@@ -23,6 +23,9 @@ type App struct {
 	Env     policy.Environment
 	Service func() (*service.User, error) // who the daemon runs as, where this is root; nil: nobody in particular
 	Build   Build
+	// StopService ends the service, where systemd runs one, and starts it no more; nil: there is none.
+	StopService func(context.Context) error
+
 	Out     io.Writer // results
 	Err     io.Writer // errors and advice
 	Columns int       // of the terminal at Out; 0 where it is none
@@ -133,7 +136,7 @@ func (c *commands) root() *cobra.Command {
 	flags.StringVar(&c.socket, "socket", "", "control socket `PATH` (default: control.socket of the configuration)")
 	flags.BoolVar(&c.json, "json", false, "write JSON: one object, or one object a line for lists")
 	root.AddCommand(
-		c.run(), c.demo(), c.check(), c.doctor(), c.status(), c.list(), c.ban(), c.unban(), c.allow(), c.why(), c.history(), c.page(), c.replay(), c.imports(),
+		c.run(), c.demo(), c.check(), c.doctor(), c.status(), c.list(), c.ban(), c.unban(), c.allow(), c.why(), c.history(), c.page(), c.replay(), c.imports(), c.panic(),
 		c.version(), c.completion(),
 	)
 	return root

@@ -1,21 +1,25 @@
 package commands
 
 import (
+	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/service"
 )
 
 func (c *commands) ban() *cobra.Command {
 	length := &durationFlag{least: control.MinDuration, most: control.MaxDuration}
 	var reason string
+	var force bool
 	cmd := &cobra.Command{
-		Use:        "ban ADDR|CIDR",
-		Short:      "Keep an address or a network out",
-		Long:       "Ban exactly this address or network. When the command returns, the kernel drops its packets.",
+		Use:   "ban ADDR|CIDR",
+		Short: "Keep an address or a network out",
+		Long: `Ban exactly this address or network. When the command returns, the kernel drops its packets. What holds the address that you
+are logged in from by SSH is refused.`,
 		Example:    "  ringwall ban 203.0.113.5 --for 7d --reason 'called at night'",
 		SuggestFor: []string{"banip", "block", "deny"},
 		Args:       takes(1, 1, "one address or network"),
@@ -28,7 +32,9 @@ func (c *commands) ban() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			res, err := client.Ban(cmd.Context(), control.BanRequest{Prefix: prefix, For: length.value, Reason: reason})
+			res, err := client.Ban(cmd.Context(), control.BanRequest{
+				Prefix: prefix, For: length.value, Reason: reason, Session: c.session(), Force: force,
+			})
 			if err != nil {
 				return err
 			}
@@ -41,7 +47,14 @@ func (c *commands) ban() *cobra.Command {
 	}
 	cmd.Flags().Var(length, "for", "how long, such as 90s, 1h, 7d (default: policy.ban.first)")
 	cmd.Flags().StringVar(&reason, "reason", "", "`TEXT` that list and why show")
+	cmd.Flags().BoolVar(&force, "force", false, "also where it holds the address that you are logged in from")
 	return cmd
+}
+
+// session is where the person at the terminal is logged in from, if by SSH.
+func (c *commands) session() netip.Addr {
+	a, _ := service.LoggedInFrom(c.variable, "/proc")
+	return a
 }
 
 func (c *commands) sayBan(res control.BanResult) {

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -25,7 +27,7 @@ func (c *commands) status() *cobra.Command {
 			}
 			st, err := client.Status(cmd.Context())
 			if err != nil {
-				return err
+				return c.down(err)
 			}
 			if c.json {
 				return c.object(st)
@@ -33,6 +35,22 @@ func (c *commands) status() *cobra.Command {
 			return c.sayStatus(st)
 		},
 	}
+}
+
+// down adds to the error of a daemon that does not run what is so meanwhile, and how to let everybody in without it.
+func (c *commands) down(err error) error {
+	var e *control.Error
+	if !errors.As(err, &e) || !errors.Is(err, control.ErrNotRunning) {
+		return err
+	}
+	table := policy.Default().Firewall.Table
+	env := c.Env
+	env.WithoutSecrets = true
+	if config, _, err := policy.Load(c.config, env); err == nil {
+		table = config.Firewall.Table
+	}
+	return &control.Error{Message: e.Message + "; bans of before stay in the kernel until they end", Err: err,
+		Hint: e.Hint + "; to let everybody in at once: ringwall panic, or: nft delete table inet " + table}
 }
 
 func (c *commands) sayStatus(st control.Status) error {

@@ -1,0 +1,113 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/policy"
+)
+
+// loginsEvery is how often it is looked who is logged in.
+const loginsEvery = 5 * time.Second
+
+// loginFolder is where systemd-logind describes sessions, one file each (sd_session_get_remote_host(3) reads them too).
+const loginFolder = "/run/systemd/sessions"
+
+// originLogin is the origin of addresses that are allowed while somebody is logged in from there.
+const originLogin = "ssh"
+
+// logins keeps those off the bans who are logged in on this machine from elsewhere, where a ban would end their sessions: in
+// scope all. Only a session that logind knows counts, since that needs a login: a mere connection to port 22 would let an
+// attacker go on for ever.
+type logins struct {
+	*Daemon
+	folder string
+	every  time.Duration
+	known  map[netip.Prefix]bool
+}
+
+// String names the task.
+func (*logins) String() string { return "logins" }
+
+// Run looks until ctx ends.
+func (l *logins) Run(ctx context.Context) error {
+	tick := time.NewTicker(l.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			l.look()
+		}
+	}
+}
+
+// look takes over who is logged in now.
+func (l *logins) look() {
+	now := make(map[netip.Prefix]bool)
+	if l.config.current().Firewall.Scope == policy.ScopeAll {
+		now = remoteLogins(l.folder)
+	}
+	changed := len(now) != len(l.known)
+	for p := range now {
+		changed = changed || !l.known[p]
+	}
+	if !changed {
+		return
+	}
+	before := l.known
+	l.known = now
+	l.judge.apply(func(e *engine.Engine, at time.Time) (out []engine.Decision) {
+		for p := range before {
+			if !now[p] {
+				e.Disallow(p, originLogin)
+			}
+		}
+		for p := range now {
+			out = append(out, e.Allow(at, p, originLogin, "somebody is logged in from here, and firewall.scope is all")...)
+		}
+		return out
+	})
+}
+
+// maxLogins bounds the sessions that are looked at.
+const maxLogins = 200
+
+// remoteLogins reads where people are logged in from: REMOTE=1 and the address in REMOTE_HOST, of a session that is not
+// closing. A host name in its place, as with UseDNS of sshd, says nothing that can be trusted.
+func remoteLogins(folder string) map[netip.Prefix]bool {
+	found := make(map[netip.Prefix]bool)
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return found // no logind
+	}
+	for _, e := range entries[:min(len(entries), maxLogins)] {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(folder, e.Name()))
+		if err != nil {
+			continue
+		}
+		value := make(map[string]string)
+		for line := range strings.Lines(string(text)) {
+			if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+				value[k] = v
+			}
+		}
+		a, err := netip.ParseAddr(value["REMOTE_HOST"])
+		if err != nil || value["REMOTE"] != "1" || value["STATE"] == "closing" || value["CLASS"] != "user" {
+			continue
+		}
+		if a = a.WithZone("").Unmap(); a.IsGlobalUnicast() {
+			found[netip.PrefixFrom(a, a.BitLen())] = true
+		}
+	}
+	return found
+}
