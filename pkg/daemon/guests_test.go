@@ -23,15 +23,7 @@ func descriptors(t *testing.T, want int) int {
 	return min(want, int(min(limit.Cur, 1<<20))-500)
 }
 
-func (r *rig) metricsAddress() string {
-	for _, task := range r.d.tasks {
-		if m, ok := task.(*metricsServer); ok {
-			return m.listener.Addr().String()
-		}
-	}
-	r.t.Fatal("there are no metrics")
-	return ""
-}
+func (r *rig) metricsAddress() string { return strings.TrimPrefix(r.site(), "http://") }
 
 func open(t *testing.T) int {
 	t.Helper()
