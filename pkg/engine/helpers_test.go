@@ -29,7 +29,7 @@ func newWorld(t *testing.T, change ...func(*policy.Policy)) *world {
 	for _, f := range change {
 		f(&p)
 	}
-	return &world{t: t, e: engine.New(p), now: start}
+	return &world{t: t, e: engine.NewRepeatable(p), now: start}
 }
 
 // pass lets time go by in steps, as the daemon's ticks do.
