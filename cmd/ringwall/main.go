@@ -27,17 +27,18 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
 	app := &commands.App{
-		Run:         run,
-		Demo:        playDemo,
-		Env:         policy.OS(),
-		Service:     whoServes,
-		StopService: stopService,
-		Build:       build(),
-		Out:         os.Stdout,
-		Err:         os.Stderr,
-		Columns:     columns(os.Stdout),
-		Now:         time.Now,
-		Zone:        time.Local,
+		Run:           run,
+		Demo:          playDemo,
+		Env:           policy.OS(),
+		Service:       whoServes,
+		ServiceConfig: commands.DefaultConfig,
+		StopService:   stopService,
+		Build:         build(),
+		Out:           os.Stdout,
+		Err:           os.Stderr,
+		Columns:       columns(os.Stdout),
+		Now:           time.Now,
+		Zone:          time.Local,
 	}
 	code := app.Execute(ctx, os.Args[1:])
 	stop()

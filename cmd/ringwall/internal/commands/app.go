@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,11 +19,12 @@ const DefaultConfig = "/etc/ringwall/ringwall.yaml"
 
 // App is the program: what its commands need from outside.
 type App struct {
-	Run     func(context.Context, RunOptions) error  // the daemon
-	Demo    func(context.Context, DemoOptions) error // the built-in attack
-	Env     policy.Environment
-	Service func() (*service.User, error) // who the daemon runs as, where this is root; nil: nobody in particular
-	Build   Build
+	Run           func(context.Context, RunOptions) error  // the daemon
+	Demo          func(context.Context, DemoOptions) error // the built-in attack
+	Env           policy.Environment
+	ServiceConfig string                        // the file that the service reads
+	Service       func() (*service.User, error) // who the daemon runs as, where this is root; nil: nobody in particular
+	Build         Build
 	// StopService ends the service, where systemd runs one, and starts it no more; nil: there is none.
 	StopService func(context.Context) error
 
@@ -143,9 +145,10 @@ func (c *commands) root() *cobra.Command {
 }
 
 // asService returns the environment in which the daemon would read the configuration, and its user where that is not who
-// calls: what root can read says nothing about it.
+// calls: what root can read says nothing about it. A file elsewhere than the service's is a draft, which only its writer
+// need read.
 func (c *commands) asService() (policy.Environment, *service.User, error) {
-	if c.Service == nil {
+	if c.Service == nil || filepath.Dir(filepath.Clean(c.config)) != filepath.Dir(c.ServiceConfig) {
 		return c.Env, nil, nil
 	}
 	u, err := c.Service()

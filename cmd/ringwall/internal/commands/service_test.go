@@ -38,16 +38,22 @@ func TestCheckReadsAsTheServicesUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	serves := config
 	check := func() (int, string) {
 		var out, errs bytes.Buffer
 		app := &commands.App{Env: policy.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC,
-			Service: func() (*service.User, error) { return service.Find(root) }}
+			ServiceConfig: serves, Service: func() (*service.User, error) { return service.Find(root) }}
 		code := app.Execute(t.Context(), []string{"check", "--config", config})
 		return code, errs.String() + out.String()
 	}
 	if code, out := check(); code != 1 || !strings.Contains(out, "the service's user nobody may not read it") || !strings.Contains(out, " "+config+" && chmod 0640") {
 		t.Errorf("%d\n%s", code, out)
 	}
+	serves = filepath.Join(root, "ringwall.yaml") // and so the other is a draft, which only its writer reads
+	if code, out := check(); code != 0 {
+		t.Errorf("a draft: %d\n%s", code, out)
+	}
+	serves = config
 	if err := os.Chmod(config, 0o644); err != nil {
 		t.Fatal(err)
 	}
