@@ -145,10 +145,10 @@ func (c *commands) root() *cobra.Command {
 }
 
 // asService returns the environment in which the daemon would read the configuration, and its user where that is not who
-// calls: what root can read says nothing about it. A file elsewhere than the service's is a draft, which only its writer
+// calls: what root can read says nothing about it. Another file than the service's is a draft, which only its writer
 // need read.
 func (c *commands) asService() (policy.Environment, *service.User, error) {
-	if c.Service == nil || filepath.Dir(filepath.Clean(c.config)) != filepath.Dir(c.ServiceConfig) {
+	if c.Service == nil || filepath.Clean(c.config) != c.ServiceConfig {
 		return c.Env, nil, nil
 	}
 	u, err := c.Service()
