@@ -45,6 +45,7 @@ func (e *exam) kernel(context.Context) {
 	s.ok(tables, "answers")
 	e.owner(s, k)
 	e.element(s, k)
+	e.left(s, k)
 	e.rivals(s, k)
 	e.conntrack(s)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/daemon"
+	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/netspace"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
@@ -124,6 +125,91 @@ func TestTheKernelIsLeftAsItWas(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A customer is still locked out by the bans of a daemon that was stopped: they are counted.
+func TestTheBansOfADaemonThatIsGone(t *testing.T) {
+	for name, row := range map[string]struct {
+		before func(*testing.T, *exam)
+		says   string
+	}{
+		"one ban":    {func(t *testing.T, e *exam) { leftover(t, e, firewall.Auto) }, "1 ban of an earlier run still drop"},
+		"never used": {func(*testing.T, *exam) {}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := beside(netspacetest.New(t))
+			row.before(t, e)
+			e.kernel(t.Context())
+			if row.says == "" {
+				if list := of(e.list, "bans"); len(list) > 0 {
+					t.Errorf("%+v", list)
+				}
+				return
+			}
+			is(t, one(t, e.list, "bans"), Warn, row.says, "nft delete table inet ringwall")
+		})
+	}
+}
+
+// What the daemon calls banned is looked for in the kernel.
+func TestABanThatIsNotInTheKernel(t *testing.T) {
+	for name, row := range map[string]struct {
+		banned []string
+		want   bool
+	}{
+		"there": {[]string{"192.0.2.254/32", "203.0.113.0/25"}, true}, "not there": {[]string{"192.0.2.254/32", "203.0.113.9/32"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ns := netspacetest.New(t)
+			e := beside(ns)
+			leftover(t, e, firewall.Auto)
+			var bans []engine.BanView
+			for _, p := range row.banned {
+				bans = append(bans, engine.BanView{Prefix: p})
+			}
+			asked := asking(t, told{status: control.Status{
+				Mode: "enforce", Kernel: control.KernelStatus{OK: true, Desired: len(bans), Present: len(bans)},
+			}, bans: bans})
+			e.cfg.Control.Socket = asked.cfg.Control.Socket
+			e.running(t.Context())
+			e.kernel(t.Context())
+			list := of(e.list, "bans")
+			if row.want != Passed(list) {
+				t.Fatalf("%+v", list)
+			}
+			if !row.want {
+				is(t, list[len(list)-1], Fail, "1 ban is in force for the daemon and not in the kernel: 203.0.113.9/32")
+			}
+		})
+	}
+}
+
+// People copy documentation networks from examples, doctor's own among them.
+func TestTheTestAddressIsNotAllowed(t *testing.T) {
+	allow := func(list ...string) []policy.AllowEntry {
+		var entries []policy.AllowEntry
+		for _, p := range list {
+			entries = append(entries, policy.AllowEntry{Prefix: netip.MustParsePrefix(p)})
+		}
+		return entries
+	}
+	e := run(t, netspacetest.New(t), func(c *policy.Config) { c.Policy.Allow = allow("192.0.2.0/24", "2001:db8:d0c7::/48") })
+	e.kernel(t.Context())
+	is(t, one(t, e.list, element), OK)
+
+	ns := netspacetest.New(t)
+	e = beside(ns)
+	leftover(t, e, firewall.Off)
+	e.cfg.Policy.Allow = allow("192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32")
+	e.kernel(t.Context())
+	is(t, one(t, e.list, element), OK, "rules drop")
+
+	e = beside(ns)
+	e.cfg.Policy.Allow = allow("0.0.0.0/1", "128.0.0.0/1")
+	e.kernel(t.Context())
+	is(t, one(t, e.list, element), Fail, "is allowed")
 }
 
 func TestATableThatSomebodyElseOwns(t *testing.T) {

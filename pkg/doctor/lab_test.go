@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,11 @@ func with(t *testing.T, l *lab.Lab, path string, user lab.User) []Check {
 	return list
 }
 
+// without are the checks but those of one name: no daemon runs in most of these tests, which fails by itself.
+func without(list []Check, name string) []Check {
+	return slices.DeleteFunc(slices.Clone(list), func(c Check) bool { return c.Name == name })
+}
+
 // harmless says whether an event is a login, or about a question of pkg/learn that is denied or unknown here.
 func harmless(f lab.Frame) bool {
 	switch f.Event() {
@@ -83,7 +89,7 @@ func TestARealAsterisk(t *testing.T) {
 
 	t.Run("a user that may learn", func(t *testing.T) {
 		list := in(t, l, lab.SecFull)
-		if !Passed(list) {
+		if !Passed(without(list, "daemon")) {
 			t.Errorf("%+v", list)
 		}
 		for _, link := range []string{reach, greeting, logins, privilege, arrival, bound, web, element} {
@@ -98,7 +104,7 @@ func TestARealAsterisk(t *testing.T) {
 	})
 	t.Run("the user of the README", func(t *testing.T) {
 		list := in(t, l, lab.Ringwall)
-		if !Passed(list) {
+		if !Passed(without(list, "daemon")) {
 			t.Errorf("%+v", list)
 		}
 		is(t, one(t, list, arrival), OK, "it came")
@@ -161,7 +167,7 @@ func TestARealAsteriskThatIsTooOpen(t *testing.T) {
 	l := lab.Start(t, lab.Options{HTTPAMI: true, PublicAMI: true})
 	watch := l.DialAMI(t, lab.Ringwall)
 	list := in(t, l, lab.SecFull)
-	if !Passed(list) {
+	if !Passed(without(list, "daemon")) {
 		t.Errorf("%+v", list)
 	}
 	is(t, one(t, list, web), Warn, "http://10.99.0.1:8088", "https://10.99.0.1:8089", "a stranger", "webenabled = no")

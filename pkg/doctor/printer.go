@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -67,11 +68,27 @@ func (p Printer) Sum(list []Check) {
 	switch {
 	case n[Fail] > 0:
 		fmt.Fprintf(p.W, "%s Not ready: %s.\n", p.mark(Fail), text)
+	case !proven(list):
+		fmt.Fprintf(p.W, "%s Nothing failed, but no ban was tried, so it is not known to work: %s.\n", p.mark(Warn), text)
+	case watching(list):
+		fmt.Fprintf(p.W, "%s It watches, and bans nobody: %s.\n", p.mark(Warn), text)
 	case n[Warn] > 0:
 		fmt.Fprintf(p.W, "%s It works: %s.\n", p.mark(Warn), text)
 	default:
 		fmt.Fprintf(p.W, "%s All is well: %s.\n", p.mark(OK), text)
 	}
+}
+
+// proven says whether a daemon runs and a ban was seen in the kernel. Only then may anything be called working: each check
+// is about a link, and a chain of good links that nobody pulled at is a hope.
+func proven(list []Check) bool {
+	return slices.ContainsFunc(list, func(c Check) bool { return c.Name == "daemon" && c.Result == OK }) &&
+		(watching(list) || slices.ContainsFunc(list, func(c Check) bool { return c.Name == element && c.Result == OK }))
+}
+
+// watching says whether nobody is banned because somebody wants it so.
+func watching(list []Check) bool {
+	return slices.ContainsFunc(list, func(c Check) bool { return c.Name == "mode" && c.Result == Warn })
 }
 
 func (p Printer) mark(r Result) string {

@@ -51,10 +51,15 @@ func TestTheTextForPeople(t *testing.T) {
 }
 
 func TestTheLastLine(t *testing.T) {
+	runs, tried := Check{Name: "daemon", Result: OK}, Check{Name: element, Result: OK}
 	for want, list := range map[string][]Check{
-		"+ All is well: 1 ok, 0 to look at, 0 failed, 1 not tried.": {{Result: OK}, {Result: Skip}},
-		"! It works: 1 ok, 1 to look at, 0 failed, 0 not tried.":    {{Result: OK}, {Result: Warn}},
+		"+ All is well: 2 ok, 0 to look at, 0 failed, 1 not tried.": {runs, tried, {Result: Skip}},
+		"! It works: 2 ok, 1 to look at, 0 failed, 0 not tried.":    {runs, tried, {Result: Warn}},
 		"X Not ready: 0 ok, 1 to look at, 1 failed, 0 not tried.":   {{Result: Fail}, {Result: Warn}},
+
+		"! It watches, and bans nobody: 1 ok, 1 to look at, 0 failed, 1 not tried.":                                      {runs, {Name: element, Result: Skip}, {Name: "mode", Result: Warn}},
+		"! Nothing failed, but no ban was tried, so it is not known to work: 1 ok, 0 to look at, 0 failed, 1 not tried.": {runs, {Name: element, Result: Skip}},
+		"! Nothing failed, but no ban was tried, so it is not known to work: 1 ok, 1 to look at, 0 failed, 0 not tried.": {tried, {Result: Warn}},
 	} {
 		var b strings.Builder
 		Printer{W: &b}.Sum(list)

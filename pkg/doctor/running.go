@@ -28,15 +28,12 @@ func (e *exam) running(ctx context.Context) {
 	switch {
 	case err == nil:
 	case errors.Is(err, control.ErrNotRunning):
-		s.warn("daemon", "when all else is well: systemctl enable --now ringwall", "does not run (%s): nobody is banned; the rest is tried from here",
-			text(err))
+		s.fail("daemon", "when all else is well: systemctl enable --now ringwall\nwhere it does not stay up: journalctl -u ringwall -n 20",
+			"does not run (%s): whoever attacks from now on is not banned; the rest is tried from here", text(err))
 		return
 	case errors.As(err, &why):
-		r := Fail
-		if errors.Is(err, control.ErrPermission) {
-			r = Warn
-		}
-		s.note("daemon", r, why.Hint, "cannot be asked: %s", text(err))
+		// Also where this user may not ask it: what was not seen to work is not called so.
+		s.fail("daemon", why.Hint, "cannot be asked, so whether it protects is not known: %s", text(err))
 		return
 	default:
 		s.fail("daemon", "systemctl status ringwall", "cannot be asked: %s", text(err))

@@ -23,11 +23,16 @@ type told struct {
 	banned  bool
 	allowed []engine.AllowView
 	why     map[netip.Addr]engine.Explanation
+	bans    []engine.BanView
 }
 
 func (b told) Status(context.Context) (control.Status, error) { return b.status, nil }
 
 func (b told) Allowed(context.Context) ([]engine.AllowView, error) { return b.allowed, nil }
+
+func (b told) Protected(context.Context) ([]engine.AllowView, error) { return nil, nil }
+
+func (b told) Bans(context.Context, control.BanFilter) ([]engine.BanView, error) { return b.bans, nil }
 
 func (b told) Why(_ context.Context, a netip.Addr) (engine.Explanation, error) {
 	if x, ok := b.why[a]; ok {
@@ -167,7 +172,7 @@ func TestADaemonThatCannotBeAsked(t *testing.T) {
 	cfg.Control.Socket = filepath.Join(t.TempDir(), "s")
 	e := &exam{cfg: &cfg}
 	e.running(t.Context())
-	is(t, one(t, e.list, "daemon"), Warn, "does not run", "systemctl enable --now ringwall")
+	is(t, one(t, e.list, "daemon"), Fail, "does not run", "systemctl enable --now ringwall", "journalctl -u ringwall")
 
 	l, err := net.Listen("unix", cfg.Control.Socket)
 	if err != nil {

@@ -83,8 +83,11 @@ func TestExamplesSayWhatTheyAreFor(t *testing.T) {
 		}
 		return c
 	}
-	if c := load("observe-first.yaml"); c.Policy.Mode != policy.Observe {
-		t.Errorf("observe-first: mode %s", c.Policy.Mode)
+	// What people copy on the first day looks first.
+	for _, name := range []string{"observe-first.yaml", "freepbx.yaml", "wazo.yaml"} {
+		if c := load(name); c.Policy.Mode != policy.Observe {
+			t.Errorf("%s: mode %s", name, c.Policy.Mode)
+		}
 	}
 	if c := load("several-pbxes.yaml"); len(c.Asterisk) != 3 || c.Asterisk[1].Address != "pbx.branch.example.net:5039" {
 		t.Errorf("several-pbxes: %+v", c.Asterisk)

@@ -1,0 +1,114 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/google/nftables"
+
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+// The sets that the bans of single sources go to.
+const set4, set6 = "ban4", "ban6_64"
+
+// allowedAll is what to do where no address is left to try with.
+const allowedAll = "ringwall list allow: such a list protects attackers too; name the networks that you mean"
+
+// A trial is one address that nobody has, and the set that a ban of it goes to.
+type trial struct {
+	set    string
+	prefix netip.Prefix
+}
+
+// nobodys are networks that are nobody's: TEST-NET-1 to 3 (RFC 5737), and 2001:db8::/32 (RFC 3849) and 3fff::/20 (RFC 9637).
+// There are several because people copy them from examples: into their allow list, say.
+var (
+	nobodys4 = []netip.Prefix{
+		netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
+	}
+	nobodys6 = []netip.Prefix{
+		netip.MustParsePrefix("2001:db8:d0c7::/48"), netip.MustParsePrefix("3fff:d0c7::/32"), netip.MustParsePrefix("2001:db8:1::/48"),
+	}
+)
+
+// trials are the candidates of one family, best first.
+func trials(set string) []trial {
+	var list []trial
+	networks := nobodys4
+	if set == set6 {
+		networks = nobodys6
+	}
+	for _, network := range networks {
+		for n := byte(254); n > 0; n-- {
+			a := network.Addr().As16()
+			if set == set6 {
+				a[6] = n
+				list = append(list, trial{set, netip.PrefixFrom(netip.AddrFrom16(a), 64)})
+				continue
+			}
+			a[15] = n
+			list = append(list, trial{set, netip.PrefixFrom(netip.AddrFrom16(a).Unmap(), 32)})
+		}
+	}
+	return list
+}
+
+// free chooses one address of each family that is neither banned already, nor this machine's or its gateway's, nor allowed:
+// some networks do use them, and a ban of such an address proves nothing. A nil link stands for an empty table.
+func (e *exam) free(k *link, table *nftables.Table) ([]trial, error) {
+	covered := e.covered()
+	var chosen []trial
+	for _, set := range []string{set4, set6} {
+		list := trials(set)
+		i := slices.IndexFunc(list, func(t trial) bool {
+			if slices.ContainsFunc(covered, t.prefix.Overlaps) {
+				return false
+			}
+			if k == nil {
+				return true
+			}
+			found, err := has(k, table, t)
+			return err == nil && !found
+		})
+		switch {
+		case i >= 0:
+			chosen = append(chosen, list[i])
+		case !slices.ContainsFunc(list, func(t trial) bool { return !slices.ContainsFunc(covered, t.prefix.Overlaps) }):
+			return nil, errors.New("each address that a ban could be tried with is allowed, so none was")
+		default:
+			chosen = append(chosen, list[0]) // the kernel does not answer as it should; the trial will say how
+		}
+	}
+	return chosen, nil
+}
+
+// covered lists what no ban may be tried with: what is this machine's, and what the file or the daemon allows.
+func (e *exam) covered() []netip.Prefix {
+	var list []netip.Prefix
+	for p := range e.own {
+		list = append(list, p)
+	}
+	for _, a := range e.cfg.Policy.Allow {
+		if a.Prefix.IsValid() {
+			list = append(list, a.Prefix)
+		}
+	}
+	if e.daemon == nil || e.client == nil {
+		return list
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), max(e.Wait, time.Second))
+	defer cancel()
+	for _, ask := range []func(context.Context) ([]engine.AllowView, error){e.client.Allowed, e.client.Protected} {
+		views, _ := ask(ctx) // a daemon that does not answer says so when the ban is tried
+		for _, v := range views {
+			if p, err := netip.ParsePrefix(v.Prefix); err == nil {
+				list = append(list, p)
+			}
+		}
+	}
+	return list
+}
