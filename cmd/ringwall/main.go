@@ -36,6 +36,7 @@ func main() {
 		Build:         build(),
 		Out:           os.Stdout,
 		Err:           os.Stderr,
+		Journal:       daemon.OnJournal(),
 		Columns:       columns(os.Stdout),
 		Now:           time.Now,
 		Zone:          time.Local,

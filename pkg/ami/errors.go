@@ -24,6 +24,7 @@ var (
 	ErrInUse         = errors.New("user is already logged in")
 	ErrShuttingDown  = errors.New("the server is shutting down")
 	ErrNoPrivilege   = errors.New("no security events")
+	ErrAgain         = errors.New("a new login was asked for")
 	ErrPing          = errors.New("ping not answered")
 	ErrUnknownCA     = errors.New("certificate of an unknown authority")
 	ErrWrongName     = errors.New("certificate for another name")
@@ -185,6 +186,8 @@ func (e *Error) explain() (what, advice string, conf []string) {
 	case ErrNoPrivilege:
 		return fmt.Sprintf("user %q is logged in, but not even the event of its own login came: it lacks read=security, or an eventfilter or disabledevents line hides SuccessfulAuth", e.User),
 			inConf, e.user("read = security", "write =")
+	case ErrAgain:
+		return "the session was ended for a new login, as Session.Retry asked", "", nil
 	case ErrPing:
 		return "Ping was not answered in time: Asterisk hangs or the line is dead", "see whether Asterisk answers: asterisk -rx \"manager show connected\"", nil
 	case ErrUnknownCA:

@@ -18,6 +18,7 @@ type Session struct {
 	cfg   Config
 	dial  func(ctx context.Context, network, address string) (net.Conn, error)
 	queue *queue
+	retry chan struct{} // asks for an attempt at once
 
 	mu      sync.Mutex
 	conn    *conn
@@ -52,6 +53,17 @@ func New(cfg Config) *Session {
 		cfg:   cfg,
 		dial:  (&net.Dialer{}).DialContext,
 		queue: newQueue(cfg.QueueBytes),
+		retry: make(chan struct{}, 1),
+	}
+}
+
+// Retry ends the pause before the next attempt, for instance because manager.conf was mended. A session that gets no security
+// events logs in again: Asterisk copies read= at a login and not again at a "manager reload" (main/manager.c,
+// authenticate()). One that gets them goes on.
+func (s *Session) Retry() {
+	select {
+	case s.retry <- struct{}{}:
+	default: // asked for already
 	}
 }
 
@@ -95,6 +107,7 @@ func (s *Session) keep(ctx context.Context) {
 		heard = time.Now() // the last sign of life
 		first = true
 		said  string // what has been logged already
+		again bool   // the last session ended because Retry wanted a new one
 	)
 	for ctx.Err() == nil {
 		c, early, err := s.connect(ctx)
@@ -103,7 +116,11 @@ func (s *Session) keep(ctx context.Context) {
 			began := time.Now()
 			s.up(c, first)
 			s.queue.pushState(State{Kind: Connected, At: began, Banner: c.sp.Banner(), Local: localAddr(c.nc), First: first, Blind: began.Sub(heard), Err: cause})
-			s.cfg.Log.Info("connected to Asterisk", "pbx", s.cfg.Name, "address", s.cfg.Address, "banner", c.sp.Banner(),
+			log := s.cfg.Log.Info
+			if !first && s.cfg.OnState != nil {
+				log = s.cfg.Log.Debug
+			}
+			log("connected to Asterisk", "pbx", s.cfg.Name, "address", s.cfg.Address, "banner", c.sp.Banner(),
 				"local", localAddr(c.nc), "blind", began.Sub(heard).Round(time.Millisecond), "first", first)
 			err = s.serve(ctx, c, early)
 			heard, cause, first, said, kind = time.Unix(0, c.touched.Load()), err, false, "", Disconnected
@@ -115,18 +132,30 @@ func (s *Session) keep(ctx context.Context) {
 			s.down(heard, nil)
 			return
 		}
-		pause = s.backoff(pause, err)
+		if errors.Is(err, ErrAgain) {
+			s.down(heard, nil)
+			s.queue.pushState(State{Kind: kind, At: time.Now(), Err: err})
+			pause, again = 0, true
+			continue
+		}
+		if pause = s.backoff(pause, err); again && errors.Is(err, ErrInUse) {
+			pause = s.cfg.BackoffMin // Asterisk has not seen our logoff yet
+		}
+		again = false
 		wait := jitter(pause)
 		s.down(heard, err)
 		s.queue.pushState(State{Kind: kind, At: time.Now(), Err: err, Retry: wait})
-		log := s.cfg.Log.Debug // what is known already
-		if err.Error() != said {
+		log := s.cfg.Log.Debug // what is known already, or is told by whoever hears of the states
+		if err.Error() != said && s.cfg.OnState == nil {
 			said, log = err.Error(), s.cfg.Log.Warn
 		}
 		log("Asterisk "+kind.String(), "pbx", s.cfg.Name, "error", err, "retry", wait.Round(time.Millisecond))
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
+		case <-s.retry:
+			timer.Stop()
+			pause = 0
 		case <-ctx.Done():
 			timer.Stop()
 		}
@@ -176,6 +205,7 @@ func (s *Session) down(heard time.Time, err error) {
 func (s *Session) setError(err error) {
 	if err != nil {
 		s.status.LastError, s.status.LastHint, s.status.LastErrorAt = err.Error(), Hint(err), time.Now()
+		s.status.Err = err
 	}
 }
 
@@ -217,8 +247,15 @@ func (s *Session) serve(ctx context.Context, c *conn, early []Frame) error {
 		case <-proof.C:
 			if proved != nil {
 				missing := s.fault(StageRun, ErrNoPrivilege, nil, "")
-				s.cfg.Log.Warn("no security events", "pbx", s.cfg.Name, "error", missing)
+				if s.cfg.OnState == nil {
+					s.cfg.Log.Warn("no security events", "pbx", s.cfg.Name, "error", missing)
+				}
 				s.secure(SecurityMissing, State{Kind: Unproven, At: time.Now(), Err: missing})
+			}
+		case <-s.retry:
+			if proved != nil && s.Status().Security == SecurityMissing {
+				c.logoff()
+				err = s.fault(StageRun, ErrAgain, nil, "")
 			}
 		case <-recheck.C:
 			if proved != nil {

@@ -396,6 +396,33 @@ func TestMissingPrivilegeIsReportedAndRechecked(t *testing.T) {
 	}
 }
 
+// Whoever has mended manager.conf need not wait for the next look.
+func TestRetryLogsInAgainWhereNoEventsCome(t *testing.T) {
+	_, address := asterisk(t, amiserver.Config{Users: []amiserver.User{{Name: "ringwall", Secret: secret, Read: amiserver.ClassSystem}}})
+	w := run(t, address, func(c *Config) { c.ProofTimeout, c.RecheckInterval = time.Millisecond, time.Hour })
+	w.state(Unproven, 1)
+	w.Retry()
+	w.state(Connected, 2)
+	if err := w.state(Disconnected, 1).Err; !errors.Is(err, ErrAgain) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRetryLeavesAGoodSessionAlone(t *testing.T) {
+	srv, address := asterisk(t, amiserver.Config{})
+	w := run(t, address, nil)
+	w.state(Granted, 1)
+	w.Retry()
+	if _, err := w.Action(t.Context(), "Ping"); err != nil {
+		t.Error(err)
+	}
+	srv.Broadcast([]byte("Event: InvalidAccountID\r\nPrivilege: security,all\r\n\r\n"))
+	w.frame("InvalidAccountID")
+	if n := w.Status().Reconnects; n != 0 {
+		t.Errorf("%d new logins", n)
+	}
+}
+
 func TestLateProofIsAccepted(t *testing.T) {
 	sendEvent := make(chan struct{})
 	address := scripted(t, func(nc net.Conn) {

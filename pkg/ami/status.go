@@ -55,6 +55,7 @@ type Status struct {
 	Reconnects  uint64 // logins after the first
 	LastError   string // one line; "" if there has been none. It stays when things go well again
 	LastErrorAt time.Time
+	Err         error          // that LastError and LastHint are the texts of
 	LastHint    string         // what to do about it, several lines or ""
 	Local       netip.AddrPort // this end of the socket while Up, IPv4 unmapped
 	RTT         time.Duration  // of the last Ping, 0 before the first

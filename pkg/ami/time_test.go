@@ -251,6 +251,32 @@ func TestRefusedLoginIsNotRepeatedFast(t *testing.T) {
 	}
 }
 
+// A refused login is tried again after half a minute, or as soon as somebody says that it was mended.
+func TestRetryEndsThePause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tried := make(chan time.Time, 16)
+		s := New(Config{Address: "127.0.0.1:5038", Username: "ringwall", Secret: secret, BackoffMin: time.Hour, BackoffMax: time.Hour})
+		s.dial = func(context.Context, string, string) (net.Conn, error) {
+			tried <- time.Now()
+			return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		first := <-tried
+		synctest.Wait()
+		s.Retry()
+		s.Retry() // twice is once
+		if again := (<-tried).Sub(first); again != 0 {
+			t.Errorf("tried after %v", again)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestEndOfContextEndsEveryStage(t *testing.T) {
 	stages := map[string]func(n int, nc net.Conn){
 		"banner": func(_ int, nc net.Conn) { silent(nc) },

@@ -164,6 +164,9 @@ func (d *Daemon) Reload(ctx context.Context) {
 	}
 	d.known.configure(cfg.Policy)
 	d.again(old, cfg)
+	for _, p := range d.pbxs {
+		p.session.Retry() // what was mended may have been Asterisk's side
+	}
 	d.log.Info("the configuration was read again", "file", d.config.path)
 	for _, part := range d.config.restart() {
 		d.log.Warn("this change needs a restart: systemctl restart ringwall; bans stay in force", "key", part)

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -160,11 +159,15 @@ func (p *pbx) state(s ami.State) {
 		p.log.Warn("logged in to Asterisk again; what happened meanwhile is not known",
 			"blind", s.Blind.Round(time.Millisecond), "version", printable.String(s.Banner))
 	case ami.Disconnected:
-		p.log.Error("the connection to Asterisk is lost; bans stay in force", "err", s.Err, "retry_in", s.Retry)
+		if errors.Is(s.Err, ami.ErrAgain) {
+			p.log.Info("logging in to Asterisk anew, so that what manager.conf says now holds")
+			return
+		}
+		p.log.Error("the connection to Asterisk is lost; bans stay in force", failure(s)...)
 	case ami.Failed, ami.Unproven:
 		if text := s.Err.Error(); text != p.failed {
 			p.failed = text
-			p.log.Error("no security events from Asterisk", "err", s.Err, "retry_in", s.Retry)
+			p.log.Error("no security events from Asterisk", failure(s)...)
 		}
 	case ami.Granted:
 		p.log.Info("Asterisk sends security events")
@@ -180,11 +183,8 @@ func (p *pbx) status() control.PBXStatus {
 		Lag: time.Duration(p.lag.Load()).Seconds(), QueueBytes: int64(s.QueueBytes), DroppedFrames: s.Oversize,
 		Blind: time.Duration(p.blind.Load()).Seconds(),
 	}
-	if !v.Up {
-		v.LastError, v.Try = s.LastError, strings.TrimSuffix(s.LastHint, "\n")
-		if v.Try != "" { // the one-line form of an error ends with its hint
-			v.LastError, _, _ = strings.Cut(v.LastError, ". Try: ")
-		}
+	if !v.Up && s.Err != nil {
+		v.LastError, v.Try = withoutHint(s.Err), Remedy(s.Err)
 	}
 	if at := p.last.Load(); at != 0 {
 		t := time.Unix(0, at)

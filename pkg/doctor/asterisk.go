@@ -110,7 +110,7 @@ func (e *exam) refused(s subject, a policy.Asterisk, err error) {
 			s.skip(name, "", "this user may be logged in once, and the daemon is: it hears this Asterisk")
 			before = false
 		case name == link:
-			s.fail(name, ami.Hint(err), "%s", withoutHint(err))
+			s.fail(name, e.remedy(err), "%s", withoutHint(err))
 			before = false
 		case before:
 			s.ok(name, "%s", map[string]string{reach: "something answers there", encryption: "encrypted", greeting: "it is an Asterisk Manager Interface"}[name])
@@ -118,6 +118,15 @@ func (e *exam) refused(s subject, a policy.Asterisk, err error) {
 			s.skip(name, "", "not tried, since %s did not work", link)
 		}
 	}
+}
+
+// remedy is what mends it, and what makes a running daemon try at once.
+func (e *exam) remedy(err error) string {
+	lines := daemon.Remedy(err)
+	if e.daemon == nil {
+		lines, _, _ = strings.Cut(lines, "\n"+daemon.TriesAgain)
+	}
+	return lines
 }
 
 // withoutHint is an error of ami without the advice that it ends with, which is shown on lines of its own.
@@ -137,7 +146,7 @@ func (e *exam) secure(ctx context.Context, s subject, h *hearing) bool {
 		s.ok(privilege, "read = security: Asterisk sends security events")
 		return true
 	case ok && st.Err != nil:
-		s.fail(privilege, ami.Hint(st.Err), "%s", withoutHint(st.Err))
+		s.fail(privilege, e.remedy(st.Err), "%s", withoutHint(st.Err))
 	default:
 		s.fail(privilege, "put in manager.conf, in the user's section: read = security", "no security event came within %s", short(2*e.Wait))
 	}

@@ -74,7 +74,7 @@ func (k Knowledge) Hint() string {
 	if line == "write = system" {
 		line = "write = system,reporting"
 	}
-	return fmt.Sprintf("to learn %s, put in the user's section of manager.conf:\n%s\nand then run: asterisk -rx \"manager reload\". It holds from Ringwall's next login.",
+	return fmt.Sprintf("to learn %s, put in the user's section of manager.conf:\n%s\nand then run: asterisk -rx \"manager reload\" && systemctl restart ringwall\nBoth are needed: Asterisk reads write = at a login only. Bans stay meanwhile.",
 		strings.Join(what, ", "), line)
 }
 

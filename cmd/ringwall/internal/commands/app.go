@@ -30,6 +30,7 @@ type App struct {
 
 	Out     io.Writer // results
 	Err     io.Writer // errors and advice
+	Journal bool      // Err is systemd's journal, which wants the priority before a line
 	Columns int       // of the terminal at Out; 0 where it is none
 	Now     func() time.Time
 	Zone    *time.Location // of the times in tables
@@ -71,7 +72,11 @@ func (a *App) Execute(ctx context.Context, args []string) int {
 	if err == nil {
 		return exitDone
 	}
-	printError(a.Err, err)
+	if a.Journal {
+		journalError(a.Err, err)
+	} else {
+		printError(a.Err, err)
+	}
 	var usage *usageError
 	if errors.As(err, &usage) {
 		return exitUsage

@@ -513,3 +513,38 @@ func TestALongListIsPrintedInFull(t *testing.T) {
 		}
 	}
 }
+
+// One line for each failure, with what to try on it, as journalctl -p err shows them.
+func TestTheJournalGetsOneLineForEachFailure(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "ringwall.yaml")
+	if err := os.WriteFile(file, []byte("policy: {treshold: 3, half_life: never}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, row := range map[string]struct {
+		args  []string
+		lines int
+		says  string
+	}{
+		"mistakes":     {[]string{"check", "--config", file}, 3, "treshold"},
+		"no daemon":    {[]string{"status", "--socket", filepath.Join(dir, "none")}, 1, ". Try: "},
+		"no such word": {[]string{"statis"}, 1, ". Try: ringwall status"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out, errs strings.Builder
+			app := commands.App{Out: &out, Err: &errs, Journal: true}
+			if code := app.Execute(t.Context(), row.args); code == 0 {
+				t.Error("it went well")
+			}
+			lines := strings.Split(strings.TrimSuffix(errs.String(), "\n"), "\n")
+			if len(lines) != row.lines || !strings.Contains(errs.String(), row.says) {
+				t.Errorf("%d lines: %s", len(lines), errs.String())
+			}
+			for _, line := range lines {
+				if !strings.HasPrefix(line, "<3>") {
+					t.Errorf("%q", line)
+				}
+			}
+		})
+	}
+}

@@ -60,6 +60,15 @@ func printError(w io.Writer, err error) {
 	}
 }
 
+// journalError is printError for systemd's journal: one line a failure, with what to try, as an error of syslog(3).
+func journalError(w io.Writer, err error) {
+	var b strings.Builder
+	printError(&b, err)
+	for line := range strings.Lines(strings.ReplaceAll(b.String(), "\nTry: ", ". Try: ")) {
+		fmt.Fprintf(w, "<3>%s", line)
+	}
+}
+
 // noSuchCommand is the Args of a command that only holds others.
 func noSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
