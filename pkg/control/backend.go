@@ -69,6 +69,13 @@ type BanResult struct {
 	Note     string    `json:"note,omitempty"`
 }
 
+// DoctorTest is the Reason by which ringwall doctor tries whether a ban works. Such a ban, if it is not longer than
+// [MaxDoctorTest], is in the kernel like any other, and in no history, count or notification.
+const (
+	DoctorTest    = "ringwall doctor: a test"
+	MaxDoctorTest = 10 * time.Second
+)
+
 // UnbanRequest lifts the bans of Prefix and of everything inside it, or all bans.
 type UnbanRequest struct {
 	Prefix netip.Prefix
@@ -91,8 +98,9 @@ type UnbanResult struct {
 
 // AllowRequest adds an entry to the allow list or removes one that was added by hand.
 type AllowRequest struct {
-	Prefix netip.Prefix // valid, or
-	Host   string       // a host name, resolved again and again
+	Prefix netip.Prefix  // valid, or
+	Host   string        // a host name, resolved again and again
+	For    time.Duration // of a Prefix that is added; 0 is until it is removed, else [MinDuration] to [MaxDuration]
 	Remove bool
 	By     Peer
 }
@@ -105,7 +113,9 @@ type AllowResult struct {
 	Addresses []string `json:"addresses,omitempty"` // what a host name stands for now
 	Unbanned  []string `json:"unbanned,omitempty"`
 	Lasting   bool     `json:"lasting"` // survives a restart of the daemon
-	Note      string   `json:"note,omitempty"`
+
+	Until *time.Time `json:"until,omitempty"` // nil: until it is removed
+	Note  string     `json:"note,omitempty"`
 }
 
 // PageResult is where the status page is. Address is a secret while Writable is true: it opens the page, once, with the right

@@ -107,7 +107,7 @@ func (c *Client) Unban(ctx context.Context, req UnbanRequest) (UnbanResult, erro
 
 // Allow changes the allow list; By is left to the kernel. It returns once packets pass.
 func (c *Client) Allow(ctx context.Context, req AllowRequest) (AllowResult, error) {
-	body := allowBody{Target: req.Host, Remove: req.Remove}
+	body := allowBody{Target: req.Host, For: seconds(req.For), Remove: req.Remove}
 	if req.Host == "" {
 		body.Target = req.Prefix.String()
 	}

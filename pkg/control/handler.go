@@ -274,16 +274,36 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, _ url.Values) err
 			return err
 		}
 	}
+	if body.For != nil {
+		if req.For, err = duration("for_seconds", *body.For, MinDuration); err != nil {
+			return err
+		}
+	}
+	if err = req.check(); err != nil {
+		return err
+	}
 	res, err := s.Backend.Allow(r.Context(), req)
 	what := "allow"
 	if req.Remove {
 		what = "stop allowing"
 	}
-	s.logChange(r, what, err, req.By, "entry", target)
+	s.logChange(r, what, err, req.By, "entry", target, "for", req.For)
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, res)
+}
+
+// check refuses a time where there can be none.
+func (r AllowRequest) check() error {
+	switch {
+	case r.For != 0 && r.Remove:
+		return Invalid("leave the time out", "what is removed has no end")
+	case r.For != 0 && r.Host != "":
+		return Invalid("allow its addresses, or leave the time out and later say: ringwall allow del "+r.Host,
+			"a time is for addresses and networks, and %s is a host name", quote(r.Host))
+	}
+	return nil
 }
 
 // logChange is the record of who changed what by hand.
@@ -311,8 +331,9 @@ type unbanBody struct {
 }
 
 type allowBody struct {
-	Target string `json:"target"`
-	Remove bool   `json:"remove,omitempty"`
+	Target string   `json:"target"`
+	For    *float64 `json:"for_seconds,omitempty"`
+	Remove bool     `json:"remove,omitempty"`
 }
 
 func readBody(r *http.Request, into any) error {

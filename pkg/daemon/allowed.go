@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,14 +18,18 @@ import (
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
-const allowedHeading = `What ringwall allow has put on Ringwall's allow list: an address, a network or a host name, when, and by whom.
+const allowedHeading = `What ringwall allow has put on Ringwall's allow list: an address, a network or a host name, when, until when if not for
+ever, and by whom.
 It is read where the state file is of no use. To change the list, say: ringwall allow add ENTRY, ringwall allow del ENTRY`
+
+const untilWord = "until=" // before the end of an entry that has one
 
 // allowed is the allow list of commands in plain text, beside the state file: a state file that is of no use must not ban
 // somebody whom a person has allowed.
 type allowed struct {
 	path string // empty: there is no state, and no such file
 	log  *slog.Logger
+	now  func() time.Time
 
 	mu     sync.Mutex
 	list   map[string]store.Allow
@@ -33,7 +38,7 @@ type allowed struct {
 }
 
 func newAllowed(state string, log *slog.Logger) *allowed {
-	return &allowed{path: beside(state, "allow"), log: log, list: make(map[string]store.Allow)}
+	return &allowed{path: beside(state, "allow"), log: log, now: time.Now, list: make(map[string]store.Allow)}
 }
 
 // recover takes the entries of the state file over and returns those that count: where the state file was of no use, which
@@ -45,12 +50,12 @@ func (a *allowed) recover(stored []store.Allow, lost string) []store.Allow {
 		a.list[entryName(e)] = e
 	}
 	if a.path == "" {
-		return stored
+		return stored // the end of what is over is the engine's matter
 	}
 	if lost != "" {
 		a.restore(lost)
 	}
-	a.write()
+	a.write() // and drop what is over
 	out := make([]store.Allow, 0, len(a.list))
 	for _, name := range sorted(a.list) {
 		out = append(out, a.list[name])
@@ -100,12 +105,18 @@ func (a *allowed) set(e store.Allow, remove bool) {
 	}
 }
 
-// write writes the list down, unless the file has it.
+// write writes the list down, unless the file has it, and drops what is over.
 func (a *allowed) write() {
+	now := a.now()
+	maps.DeleteFunc(a.list, func(_ string, e store.Allow) bool { return !e.Until.IsZero() && !e.Until.After(now) })
 	var lines []string
 	for _, name := range sorted(a.list) {
 		e := a.list[name]
-		lines = append(lines, strings.TrimSpace(name+" "+e.Added.UTC().Format(time.RFC3339)+" "+strings.ReplaceAll(printable.Line(e.By), "#", "?")))
+		line := name + " " + e.Added.UTC().Format(time.RFC3339)
+		if !e.Until.IsZero() {
+			line += " " + untilWord + e.Until.UTC().Format(time.RFC3339)
+		}
+		lines = append(lines, strings.TrimSpace(line+" "+strings.ReplaceAll(printable.Line(e.By), "#", "?")))
 	}
 	have, from, err := store.ReadLines(a.path)
 	if err == nil && from == a.path && slices.Equal(have, lines) || len(lines) == 0 && errors.Is(err, fs.ErrNotExist) {
@@ -157,10 +168,23 @@ func parseAllowed(line string) (e store.Allow, err error) {
 			return e, errors.New("a network as wide as that is not allowed by a command")
 		}
 	}
-	if len(field) > 1 {
-		if e.Added, err = time.Parse(time.RFC3339, field[1]); err == nil {
-			e.By = strings.Join(field[2:], " ")
+	rest := field[1:]
+	if len(rest) > 0 {
+		if added, err := time.Parse(time.RFC3339, rest[0]); err == nil {
+			e.Added, rest = added, rest[1:]
 		}
+	}
+	if len(rest) > 0 {
+		if end, ok := strings.CutPrefix(rest[0], untilWord); ok {
+			// An end that nobody can read is not taken for none, nor its entry for one that is over.
+			if e.Until, err = time.Parse(time.RFC3339, end); err != nil {
+				return e, errors.New("until= needs a time such as 2026-01-02T15:04:05Z")
+			}
+			rest = rest[1:]
+		}
+	}
+	if !e.Added.IsZero() {
+		e.By = strings.Join(rest, " ")
 	}
 	return e, nil
 }

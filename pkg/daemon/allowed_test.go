@@ -1,11 +1,14 @@
 package daemon
 
 import (
+	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
@@ -108,5 +111,38 @@ func TestLinesOfTheAllowList(t *testing.T) {
 	e, err := parseAllowed("203.0.113.9 2026-01-02T03:04:05Z root (uid 0, pid 1)")
 	if err != nil || e.Added.Year() != 2026 || !strings.HasPrefix(e.By, "root (uid") {
 		t.Errorf("%+v, %v", e, err)
+	}
+	for _, line := range []string{"203.0.113.9 2026-01-02T03:04:05Z until=2026-01-03T03:04:05Z root", "203.0.113.9 until=2026-01-03T03:04:05Z"} {
+		if e, err = parseAllowed(line); err != nil || e.Until.Day() != 3 {
+			t.Errorf("%q: %+v, %v", line, e, err)
+		}
+	}
+	for _, line := range []string{"203.0.113.9 until=", "203.0.113.9 2026-01-02T03:04:05Z until=tomorrow root"} {
+		if e, err = parseAllowed(line); err == nil {
+			t.Errorf("%q: %+v", line, e)
+		}
+	}
+}
+
+// What is allowed for a time comes back from the text with its end, and not after it.
+func TestTheTextOfTheAllowListKnowsItsEnds(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state.db")
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	list := func() *allowed {
+		a := newAllowed(state, slog.New(slog.DiscardHandler))
+		a.now = func() time.Time { return now }
+		return a
+	}
+	short := store.Allow{Prefix: netip.MustParsePrefix("203.0.113.9/32"), Added: now, Until: now.Add(time.Hour), By: "root (uid 0)"}
+	ever := store.Allow{Prefix: netip.MustParsePrefix("203.0.113.10/32"), Added: now, By: "until (uid 7)"}
+	a := list()
+	a.set(short, false)
+	a.set(ever, false)
+	if got := list().recover(nil, "no state file"); !slices.Equal(got, []store.Allow{ever, short}) {
+		t.Errorf("%+v", got)
+	}
+	now = short.Until
+	if got := list().recover(nil, "no state file"); !slices.Equal(got, []store.Allow{ever}) {
+		t.Errorf("after its end: %+v", got)
 	}
 }

@@ -147,7 +147,11 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 	}
 	var view engine.BanView
 	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
-		out, err := e.Ban(now, req.Prefix, length, req.Reason)
+		ban := e.Ban
+		if req.Reason == control.DoctorTest && length <= control.MaxDoctorTest {
+			ban = e.Test
+		}
+		out, err := ban(now, req.Prefix, length, req.Reason)
 		if err != nil {
 			return nil, err
 		}
@@ -242,6 +246,8 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 		}
 	}
 	var by []string
+	var until time.Time // the end that counts
+	later := false      // than what was asked for
 	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
 		var out []engine.Decision
 		for _, p := range prefixes {
@@ -256,7 +262,18 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 				continue
 			}
 			result.Added = result.Added || !slices.Contains(e.AllowedBy(p), origin)
-			out = append(out, e.Allow(now, p, origin, "")...)
+			if req.Host != "" {
+				out = append(out, e.Allow(now, p, origin, "")...)
+				continue
+			}
+			if req.For > 0 {
+				until = now.Add(req.For)
+			}
+			wanted := until
+			var ended []engine.Decision
+			until, ended = e.AllowUntil(now, p, until, "")
+			later = !until.Equal(wanted)
+			out = append(out, ended...)
 		}
 		return out, nil
 	})
@@ -266,7 +283,10 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 	for _, d := range decisions {
 		result.Unbanned = append(result.Unbanned, d.Prefix.String())
 	}
-	unsaved := b.keepAllow(ctx, req)
+	if !until.IsZero() {
+		result.Until = &until
+	}
+	unsaved := b.keepAllow(ctx, req, until)
 	result.Lasting = unsaved == ""
 	if req.Host != "" && !req.Remove {
 		b.known.add(req.Host)
@@ -281,6 +301,8 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 		return result, control.NotFound("see: ringwall list allow", "%s is not on the allow list", result.Entry)
 	case req.Remove && len(by) > 0:
 		result.Note = "it is still allowed by " + by[0]
+	case later:
+		result.Note = "it was allowed for longer already: that stays; to end it: ringwall allow del " + result.Entry
 	case !req.Remove && !result.Added:
 		result.Note = "it was allowed already"
 	default:
@@ -290,8 +312,8 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 }
 
 // keepAllow stores a change of the allow list, and returns a sentence where it cannot.
-func (b backend) keepAllow(ctx context.Context, req control.AllowRequest) string {
-	entry := store.Allow{Prefix: req.Prefix, Host: req.Host, Added: b.judge.clock.now(), By: req.By.String()}
+func (b backend) keepAllow(ctx context.Context, req control.AllowRequest, until time.Time) string {
+	entry := store.Allow{Prefix: req.Prefix, Host: req.Host, Added: b.judge.clock.now(), By: req.By.String(), Until: until}
 	change := store.DropAllow(req.Prefix, req.Host)
 	if !req.Remove {
 		change = store.PutAllow(entry)

@@ -120,6 +120,51 @@ func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 	}
 }
 
+// What is allowed for a time is judged again after it, also by the kernel and after a restart; the longer promise counts.
+func TestWhatIsAllowedForATime(t *testing.T) {
+	r := newRig(t)
+	allow := func(address string, d time.Duration) control.AllowResult {
+		t.Helper()
+		res, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix(address + "/32"), For: d})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	if res := allow("203.0.113.66", time.Second); res.Until == nil || !res.Added || !res.Lasting {
+		t.Errorf("%+v", res)
+	}
+	day := allow("203.0.113.67", 24*time.Hour)
+	if again := allow("203.0.113.67", time.Hour); again.Until == nil || !again.Until.Equal(*day.Until) || !strings.Contains(again.Note, "longer") {
+		t.Errorf("%+v, want the end %v", again, day.Until)
+	}
+	allow("203.0.113.68", 0)
+	if again := allow("203.0.113.68", time.Hour); again.Until != nil || !strings.Contains(again.Note, "longer") {
+		t.Errorf("%+v, want no end", again)
+	}
+	r.until("the kernel drops the one whose time is over", func() bool {
+		_, ok := r.inKernel(firewall.Allow, "203.0.113.66/32")
+		return !ok
+	})
+	r.attack(attacker)
+	r.await(engine.Ban, "203.0.113.66/32")
+	r.stop()
+	r.start()
+	ends := map[string]*time.Time{}
+	allowed, err := r.client.Allowed(t.Context())
+	for _, v := range allowed {
+		if v.Origin == engine.OriginManual {
+			ends[v.Prefix] = v.Until
+		}
+	}
+	if err != nil || len(ends) != 2 || ends["203.0.113.67/32"] == nil || !ends["203.0.113.67/32"].Equal(*day.Until) || ends["203.0.113.68/32"] != nil {
+		t.Errorf("after a restart: %v, %v", ends, err)
+	}
+	if _, err := r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost", For: time.Hour}); err == nil || !strings.Contains(err.Error(), "host name") {
+		t.Errorf("%v", err)
+	}
+}
+
 // Bans of before stay in observe mode, over a restart too, and enforce finds them; nobody more is banned.
 func TestObserveModeMakesNoBansAndEndsNone(t *testing.T) {
 	r := newRig(t)

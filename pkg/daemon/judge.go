@@ -185,8 +185,23 @@ func (j *judge) tickOnce() (more bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.out, more = j.engine.Tick(j.clock.now(), j.out[:0])
-	j.dispatch(j.out, nil, nil, nil)
+	j.dispatch(j.out, nil, j.lapsed(), nil)
 	return more
+}
+
+// lapsed returns what the kernel lets pass no longer since a person allowed it until now, and forgets it.
+func (j *judge) lapsed() []firewall.Change {
+	over := j.engine.Lapsed()
+	if len(over) == 0 {
+		return nil
+	}
+	gone := make([]store.Change, 0, len(over))
+	for _, p := range over {
+		j.log.Info("what was allowed for a time is judged again like everybody else", "prefix", p)
+		gone = append(gone, store.DropAllow(p, ""))
+	}
+	j.save(gone)
+	return j.exemptions()
 }
 
 // command lets f change the engine, and returns when the kernel has what came of it.
@@ -293,6 +308,9 @@ func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, others [
 		if changes = append(changes, c); c.Remove && j.unsettled {
 			j.lifted.add(c.Prefix)
 		}
+		if d.Reason == engine.Test { // the kernel alone is told of it
+			continue
+		}
 		r.kept = j.keep(d, r.kept)
 		waiting = append(waiting, *d)
 		if came != nil {
@@ -328,7 +346,7 @@ func (j *judge) report(decisions []engine.Decision, n int, changes []firewall.Ch
 	reports := make([]engine.Decision, 0, n)
 	for i := range decisions {
 		d := &decisions[i]
-		if _, ok := change(d); ok {
+		if _, ok := change(d); ok || d.Reason == engine.Test {
 			continue
 		}
 		kept = j.line(d, &lines, j.keep(d, kept))

@@ -69,7 +69,7 @@ func (j *judge) recall(s store.State, pbxs []string) {
 	now := j.clock.now()
 	for _, a := range s.Allow {
 		if a.Prefix.IsValid() {
-			j.engine.Allow(now, a.Prefix, engine.OriginManual, a.Note)
+			j.engine.AllowUntil(now, a.Prefix, a.Until, a.Note)
 		}
 	}
 	var state engine.State
@@ -236,7 +236,11 @@ func (d *Daemon) snapshot() (out []store.Change) {
 		}
 		for _, a := range e.Allowed() {
 			if p, err := netip.ParsePrefix(a.Prefix); err == nil && a.Origin == engine.OriginManual {
-				out = append(out, store.PutAllow(store.Allow{Prefix: p, Added: now, Note: a.Note}))
+				entry := store.Allow{Prefix: p, Added: now, Note: a.Note}
+				if a.Until != nil {
+					entry.Until = *a.Until
+				}
+				out = append(out, store.PutAllow(entry))
 			}
 		}
 	})

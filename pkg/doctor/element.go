@@ -230,13 +230,13 @@ func (e *exam) throughDaemon(s subject, k *link, table *nftables.Table, owner ui
 		s.fail(element, "ringwall status", "the daemon did not ban and unban the test address %s: %s", try.prefix.Addr(), text(err))
 		return
 	}
-	s.ok(element, "the daemon owns the table; asked over its socket it put the test address %s into set %s and took it out (ringwall history shows it, as a test)", try.prefix.Addr(), try.set)
+	s.ok(element, "the daemon owns the table; asked over its socket it put the test address %s into set %s and took it out", try.prefix.Addr(), try.set)
 }
 
 func (e *exam) askedFor(k *link, table *nftables.Table, try trial) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*e.Wait) // an unban has to follow, whatever becomes of the command
 	defer cancel()
-	_, err := e.client.Ban(ctx, control.BanRequest{Prefix: try.prefix, For: testTime, Reason: "ringwall doctor: a test"})
+	_, err := e.client.Ban(ctx, control.BanRequest{Prefix: try.prefix, For: testTime, Reason: control.DoctorTest})
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -291,6 +292,11 @@ func TestBesideARunningDaemon(t *testing.T) {
 	is(t, one(t, e.list, "socket"), OK, "answers")
 	if after := ruleset(t, ns); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
+	}
+	if h, err := e.client.History(t.Context(), time.Time{}, netip.Addr{}); err != nil || slices.ContainsFunc(h, func(d control.Decision) bool {
+		return d.Action == engine.Ban && d.Prefix != kept.String() || d.Action == engine.Unban
+	}) {
+		t.Errorf("the doctor's test is in the history: %+v, %v", h, err)
 	}
 	bans, err := e.client.Bans(t.Context(), control.BanFilter{})
 	if err != nil || len(bans) != 1 || bans[0].Prefix != kept.String() {

@@ -297,6 +297,9 @@ func (e *Engine) end(b *ban, reason Reason) Decision {
 	if b.manual || b.reason == Adopted {
 		d.PBX = ""
 	}
+	if b.reason == Test {
+		d.Reason = Test
+	}
 	if k, ok := e.keyOfPrefix(b.prefix); ok {
 		if s := e.sources.get(k); s != nil {
 			d.Score = float64(s.score * e.fade(e.now-s.seen))

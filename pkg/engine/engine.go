@@ -71,6 +71,7 @@ type Engine struct {
 	allow     *prefixes[[]origin]
 	protected *prefixes[[]origin]
 	grace     *prefixes[int64] // until when, ns
+	lapsed    []netip.Prefix   // see Lapsed
 
 	activity activity
 	multiply policy.Multiply        // see Weigh
@@ -256,6 +257,8 @@ func (e *Engine) settle(now time.Time, out []Decision, n int) []Decision {
 			if until, ok := e.grace.entries[t.prefix]; ok && until <= e.now {
 				e.grace.delete(t.prefix)
 			}
+		case endOfAllow:
+			e.allowOver(t.prefix)
 		}
 	}
 	e.advance(now)

@@ -81,10 +81,19 @@ func viewPrefixes(p *prefixes[[]origin]) []AllowView {
 	out := []AllowView{}
 	for _, prefix := range p.sorted() {
 		for _, o := range p.entries[prefix] {
-			out = append(out, AllowView{Prefix: prefix.String(), Origin: o.name, Note: o.note})
+			out = append(out, viewOrigin(prefix, o))
 		}
 	}
 	return out
+}
+
+func viewOrigin(p netip.Prefix, o origin) AllowView {
+	v := AllowView{Prefix: p.String(), Origin: o.name, Note: o.note}
+	if o.until != 0 {
+		at := stamp(o.until)
+		v.Until = &at
+	}
+	return v
 }
 
 // Stats counts at now.
@@ -178,12 +187,14 @@ func (w *why) collect(k key) {
 		w.Grace = &at
 	}
 	if p, ok := w.e.allow.covering(w.addr); ok {
-		o := w.e.allow.entries[p][0]
-		w.Allow, w.Verdict = &AllowView{Prefix: p.String(), Origin: o.name, Note: o.note}, "allowed"
+		o := lasting(w.e.allow.entries[p])
+		v := viewOrigin(p, o)
+		w.Allow, w.Verdict = &v, "allowed"
 	}
 	if p, ok := w.e.protected.covering(w.addr); ok {
 		o := w.e.protected.entries[p][0]
-		w.Allow, w.Verdict = &AllowView{Prefix: p.String(), Origin: o.name, Note: o.note}, "protected"
+		v := viewOrigin(p, o)
+		w.Allow, w.Verdict = &v, "protected"
 	}
 }
 
@@ -196,6 +207,11 @@ func (w *why) exempt() {
 		w.say("never banned: Asterisk %q knows %s as a trunk%s", w.Allow.Origin, w.Allow.Prefix, note)
 	} else {
 		w.say("never banned: %s is on the allow list, by %q%s", w.Allow.Prefix, w.Allow.Origin, note)
+		if w.Allow.Until != nil {
+			w.say("that ends at %s; to end it now: ringwall allow del %s", clock(*w.Allow.Until), w.Allow.Prefix)
+		} else if w.Allow.Origin == OriginManual {
+			w.say("that is until somebody says: ringwall allow del %s", w.Allow.Prefix)
+		}
 	}
 	if b := w.Ban; b != nil && !b.Observed {
 		w.say("the ban of %s does not reach it: the firewall lets it pass first", b.Prefix)

@@ -22,6 +22,16 @@ var ErrRefused = errors.New("refused")
 // Ban bans a prefix because a person said so. A longer ban of the same prefix is kept; a shorter one is extended.
 // It fails with ErrRefused where the prefix holds an allowed or protected address.
 func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]Decision, error) {
+	return e.byHand(now, p, d, comment, Manual)
+}
+
+// Test is Ban for an address that nobody has, to see whether bans work: it is counted nowhere, and its decisions and that of
+// its end have the reason Test.
+func (e *Engine) Test(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]Decision, error) {
+	return e.byHand(now, p, d, comment, Test)
+}
+
+func (e *Engine) byHand(now time.Time, p netip.Prefix, d time.Duration, comment string, reason Reason) ([]Decision, error) {
 	e.advance(now)
 	p = cleaned(p)
 	if have, ok := e.protected.overlapping(p); ok {
@@ -31,7 +41,7 @@ func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment str
 		return nil, fmt.Errorf("%w: %v holds %v, which is allowed (%s)", ErrRefused, p, have, e.allow.entries[have][0].name)
 	}
 	action := Ban
-	b := &ban{prefix: p, since: e.now, until: e.now + int64(d), reason: Manual, proven: true, manual: true, number: 1,
+	b := &ban{prefix: p, since: e.now, until: e.now + int64(d), reason: reason, proven: true, manual: true, number: 1,
 		comment: comment}
 	if p.IsSingleIP() {
 		b.source = p.Addr()
@@ -46,10 +56,10 @@ func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment str
 	}
 	e.grace.delete(p)
 	e.putBan(b)
-	if action == Ban {
+	if action == Ban && reason != Test {
 		e.activity.banned(e.now)
 	}
-	return []Decision{{Time: stamp(e.now), Action: action, Source: b.source, Prefix: p, Reason: Manual, Proven: true,
+	return []Decision{{Time: stamp(e.now), Action: action, Source: b.source, Prefix: p, Reason: reason, Proven: true,
 		Duration: d, Detail: comment}}, nil
 }
 
@@ -148,6 +158,71 @@ func (e *Engine) Allow(now time.Time, p netip.Prefix, originName, note string) [
 		return nil
 	}
 	return e.pardon(e.spared(p), Allowed, "")
+}
+
+// AllowUntil is Allow with an end, for what a person allows. Of what is allowed by hand already the later end stays, and the
+// zero time is no end at all: who was promised something keeps it. It returns the end that counts.
+func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note string) (time.Time, []Decision) {
+	e.advance(now)
+	p = cleaned(p)
+	end := int64(0)
+	if !until.IsZero() {
+		if end = until.UnixNano(); end <= e.now {
+			return until, nil
+		}
+	}
+	have := e.allow.entries[p]
+	if i := slices.IndexFunc(have, func(o origin) bool { return o.name == OriginManual }); i >= 0 && end != 0 &&
+		(have[i].until == 0 || have[i].until > end) {
+		end = have[i].until
+	}
+	fresh := exempt(e.allow, p, origin{name: OriginManual, note: note, until: end})
+	if end != 0 {
+		e.timers.set(end, p, endOfAllow)
+	}
+	if !fresh {
+		return stampOrZero(end), nil
+	}
+	return stampOrZero(end), e.pardon(e.spared(p), Allowed, "")
+}
+
+// allowOver takes what was allowed until now off the allow list. A timer may come before the end, which was put off.
+func (e *Engine) allowOver(p netip.Prefix) {
+	over := func(o origin) bool { return o.until != 0 && o.until <= e.now }
+	have := e.allow.entries[p]
+	if !slices.ContainsFunc(have, over) {
+		return // put off, which has set another timer, or taken off
+	}
+	e.lapsed = append(e.lapsed, p)
+	if left := slices.DeleteFunc(slices.Clone(have), over); len(left) > 0 {
+		e.allow.set(p, left)
+		return
+	}
+	e.allow.delete(p)
+}
+
+// Lapsed returns what was allowed by hand until a time that has come, once each.
+func (e *Engine) Lapsed() []netip.Prefix {
+	list := e.lapsed
+	e.lapsed = nil
+	return list
+}
+
+// AllowedUntil is the end of what a person allowed of exactly this prefix; the zero time is for ever, or not at all.
+func (e *Engine) AllowedUntil(p netip.Prefix) time.Time {
+	for _, o := range e.allow.entries[cleaned(p)] {
+		if o.name == OriginManual {
+			return stampOrZero(o.until)
+		}
+	}
+	return time.Time{}
+}
+
+func stampOrZero(at int64) time.Time {
+	if at == 0 {
+		return time.Time{}
+	}
+	return stamp(at)
 }
 
 // Disallow takes a prefix of one origin off the allow list. It reports whether nothing allows the prefix any more.

@@ -153,8 +153,9 @@ func (p *prefixes[V]) sorted() []netip.Prefix {
 
 // origin says by what a prefix is exempt. One prefix may have several.
 type origin struct {
-	name string // config, manual, host, a host name, or the Asterisk that it was learned from
-	note string
+	name  string // config, manual, host, a host name, or the Asterisk that it was learned from
+	note  string
+	until int64 // ns; 0: until it is taken off
 }
 
 // exempt adds an origin to a prefix, and reports whether the prefix is new.
@@ -166,6 +167,17 @@ func exempt(p *prefixes[[]origin], prefix netip.Prefix, o origin) bool {
 	}
 	p.set(prefix, append(have, o))
 	return !old
+}
+
+// lasting is the origin that exempts a prefix the longest; there must be one.
+func lasting(list []origin) origin {
+	best := list[0]
+	for _, o := range list[1:] {
+		if best.until != 0 && (o.until == 0 || o.until > best.until) {
+			best = o
+		}
+	}
+	return best
 }
 
 // expose takes an origin off a prefix, or all of them where name is empty, and reports whether the prefix is gone.

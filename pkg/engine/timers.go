@@ -17,6 +17,7 @@ const (
 	endOfBan ending = iota
 	endOfTrust
 	endOfGrace
+	endOfAllow
 )
 
 func (t *timer) before(u *timer) bool {

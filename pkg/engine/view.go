@@ -62,6 +62,8 @@ type AllowView struct {
 	Prefix string `json:"prefix"`
 	Origin string `json:"origin"` // config, manual, host, learned, or the host name that it was resolved from
 	Note   string `json:"note,omitempty"`
+
+	Until *time.Time `json:"until,omitempty"` // of what a person allowed for a time; nil: until it is taken off
 }
 
 // Explanation is the answer to "why": what the engine knows about one source, and what would change it.

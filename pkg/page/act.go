@@ -18,6 +18,7 @@ import (
 const (
 	maxForm  = 4 << 10 // bytes
 	graceFor = time.Hour
+	day      = 24 * time.Hour
 	patience = 10 * time.Second // for the kernel
 )
 
@@ -173,18 +174,29 @@ func (p *Page) allow(r *http.Request, s session) (string, netip.Addr, error) {
 	}
 	ctx, cancel := finished(r)
 	defer cancel()
-	res, err := p.Source.Allow(ctx, control.AllowRequest{Prefix: prefix, By: s.by})
-	p.logChange(r, "allow", err, s, "entry", prefix)
+	length, ok := map[string]time.Duration{"day": day, "week": 7 * day, "ever": 0}[r.PostForm.Get("for")]
+	if !ok {
+		return "", netip.Addr{}, control.Invalid("a day, a week, or for ever", "the form does not say for how long")
+	}
+	res, err := p.Source.Allow(ctx, control.AllowRequest{Prefix: prefix, For: length, By: s.by})
+	p.logChange(r, "allow", err, s, "entry", prefix, "for", length)
 	if err != nil {
 		return "", netip.Addr{}, err
 	}
 	name := wording.Bare(prefix.String())
 	text := name + " is allowed from now on, and never banned."
-	if !res.Added {
+	if res.Until != nil {
+		text = name + " is allowed until " + p.clock(*res.Until) + ", and not banned before."
+	}
+	switch {
+	case !res.Added && res.Until != nil:
+		text = name + " was allowed already, and now is until " + p.clock(*res.Until) + "."
+	case !res.Added:
 		text = name + " was allowed already."
 	}
+	text += " To take it back, type on the PBX: ringwall allow del " + name
 	if !res.Lasting && res.Added {
-		text += " This lasts until ringwall restarts: for good, add it to policy.allow."
+		text += ". This lasts until ringwall restarts: for good, add it to policy.allow."
 	}
 	return text, prefix.Addr(), nil
 }

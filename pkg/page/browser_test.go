@@ -115,8 +115,15 @@ func TestABrowserWithATicketUnbans(t *testing.T) {
 	b.Go(s.url)
 	b.Until(isLive)
 	b.Until(`!document.querySelector('#bans tr[data-key="203.0.113.66/32"]') && document.querySelector('#bans tr[data-key="203.0.113.67/32"]')`)
-	b.Click(`#bans tr[data-key="203.0.113.67/32"] button[formaction="/allow"]`)
-	b.Until(`location.pathname === "/why" && document.querySelector(".told").innerText.includes("allowed from now on")`)
+	b.Click(`#bans tr[data-key="203.0.113.67/32"] .acts a`)
+	b.Until(`location.pathname === "/why" && document.querySelector("#allow").innerText.includes("ringwall allow del 203.0.113.67")`)
+	b.Click(`#allow button[value="week"]`)
+	b.Until(`location.pathname === "/why" && document.querySelector(".told").innerText.includes("ringwall allow del 203.0.113.67")`)
+	f.mu.Lock()
+	if len(f.allows) != 1 || f.allows[0].Prefix.String() != "203.0.113.67/32" || f.allows[0].For != 7*24*time.Hour {
+		t.Errorf("%+v", f.allows)
+	}
+	f.mu.Unlock()
 	b.Click(`.rights button`)
 	b.Until(`location.pathname === "/" && !document.querySelector(".rights") && !document.querySelector(".acts")`)
 	b.Quiet()

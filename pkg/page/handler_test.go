@@ -125,8 +125,19 @@ func TestWithATicketOneMayUnbanAndAllow(t *testing.T) {
 			t.Errorf("look %d: %s", i, body)
 		}
 	}
-	if code, to = form(p, "/allow", url.Values{"token": {tok}, "prefix": {"2001:db8::/64"}}, cookie); code != http.StatusSeeOther || len(f.allows) != 1 || f.allows[0].By.PID != 4711 {
-		t.Errorf("%d %s %+v", code, to, f.allows)
+	// Nobody is allowed for ever by a slip: the form says for how long, or nothing is done.
+	if code, _ = form(p, "/allow", url.Values{"token": {tok}, "prefix": {"2001:db8::/64"}}, cookie); code != http.StatusBadRequest || len(f.allows) != 0 {
+		t.Errorf("%d %+v", code, f.allows)
+	}
+	for length, want := range map[string]time.Duration{"day": 24 * time.Hour, "week": 7 * 24 * time.Hour, "ever": 0} {
+		f.allows = nil
+		code, to = form(p, "/allow", url.Values{"token": {tok}, "prefix": {"2001:db8::/64"}, "for": {length}}, cookie)
+		if code != http.StatusSeeOther || len(f.allows) != 1 || f.allows[0].By.PID != 4711 || f.allows[0].For != want {
+			t.Errorf("%s: %d %s %+v", length, code, to, f.allows)
+		}
+		if body := ask(p.Handler(), http.MethodGet, "/why?address=2001:db8::", "", cookie).Body.String(); !strings.Contains(body, "ringwall allow del 2001:db8::/64") {
+			t.Errorf("%s: nobody says how to take it back: %s", length, body)
+		}
 	}
 	for _, want := range []string{`msg="manual change"`, "change=unban", "change=allow", "by.user=alice", "by.pid=4711", "through=page", "prefix=203.0.113.5/32"} {
 		if !strings.Contains(log.String(), want) {

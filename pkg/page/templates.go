@@ -61,6 +61,7 @@ func (p *Page) parse() (*template.Template, error) {
 		"thousands": thousands,
 		"plural":    count,
 		"capital":   capital,
+		"bare":      wording.Bare,
 		"zone":      func(t time.Time) string { return t.In(p.Zone).Format("MST") },
 		"ordinal":   ordinal,
 		"command":   isCommand,

@@ -26,6 +26,7 @@ type answer struct {
 	Banned   bool   // unban would end something
 	Ban      string // the prefix of that
 	Never    bool   // it is on the allow list, or known to Asterisk
+	Allow    string // the prefix that somebody thinks of allowing
 	Score    string
 	Percent  int
 }
@@ -60,7 +61,10 @@ func (p *Page) why(w http.ResponseWriter, r *http.Request) {
 	f.Asked, f.Title = ex.Address, "Why "+ex.Address+"? – Ringwall"
 	f.Why = p.answer(ex)
 	f.Why.Place = placeOf(p.Source.Place(addr))
-	f.Commands = commandsFor(f.Why)
+	f.Commands = commandsFor(f.Why, ex.Allow)
+	if prefix, err := control.ParsePrefix(r.URL.Query().Get("allow")); err == nil && prefix.Contains(addr) && !f.Why.Never {
+		f.Why.Allow = prefix.String()
+	}
 	p.write(w, r, http.StatusOK, "why", f)
 }
 
@@ -94,12 +98,15 @@ func (p *Page) answer(ex engine.Explanation) *answer {
 }
 
 // commandsFor is what to type on this machine.
-func commandsFor(a *answer) []command {
+func commandsFor(a *answer, allowed *engine.AllowView) []command {
 	all := []command{{"The same on a terminal", "ringwall why " + a.Address}, {"What happened with it", "ringwall history " + a.Address}}
+	if a.Never && allowed != nil && allowed.Origin == engine.OriginManual {
+		return append([]command{{"Take that back, and judge it like everybody else", "ringwall allow del " + wording.Bare(allowed.Prefix)}}, all...)
+	}
 	if a.Never {
 		return all
 	}
-	allow := command{"Never ban it", "ringwall allow add " + a.Address}
+	allow := command{"Never ban it, for a day or until you take it back", "ringwall allow add " + a.Address + " --for 1d"}
 	if a.Banned {
 		return append([]command{
 			{"Let it in now", "ringwall unban " + wording.Bare(a.Ban)},

@@ -124,7 +124,11 @@ func (e encoder) trust(t *Trust) encoder {
 }
 
 func (e encoder) allow(a *Allow) encoder {
-	return e.time(a.Added).string(a.By, maxName).string(a.Note, maxText)
+	e = e.time(a.Added).string(a.By, maxName).string(a.Note, maxText)
+	if !a.Until.IsZero() { // what has no end is written as it always was
+		e = e.time(a.Until)
+	}
+	return e
 }
 
 func (e encoder) grace(g *Grace) encoder { return e.time(g.Since).time(g.Until) }
@@ -365,6 +369,9 @@ func decodeAllow(key string, value []byte) (a Allow, err error) {
 		return Allow{}, fmt.Errorf("%w: key", errRecord)
 	}
 	a.Added, a.By, a.Note = d.time(), d.string(maxName), d.string(maxText)
+	if !d.bad && len(d.b) > 0 {
+		a.Until = d.time()
+	}
 	return a, d.close()
 }
 

@@ -107,6 +107,9 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 		} else {
 			want.Prefix = drawPrefix(t, "prefix")
 		}
+		if rapid.Bool().Draw(t, "ends?") {
+			want.Until = drawTime(t, "until")
+		}
 		c := PutAllow(want)
 		got, err := decodeAllow(keyOf(c), c.value())
 		same(t, got, want, err)

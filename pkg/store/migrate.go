@@ -76,7 +76,7 @@ func fromJSON(tx *bbolt.Tx) error {
 	err = read(kindAllow, func(value []byte) (Change, error) {
 		var v allowJSON
 		err := json.Unmarshal(value, &v)
-		return PutAllow(Allow(v)), err
+		return PutAllow(Allow{Prefix: v.Prefix, Host: v.Host, Added: v.Added, By: v.By, Note: v.Note}), err
 	})
 	if err != nil {
 		return err

@@ -72,6 +72,7 @@ type Allow struct {
 	Host     string
 	Added    time.Time
 	By, Note string
+	Until    time.Time // zero: until it is taken off
 }
 
 // Grace is a prefix that a person unbanned and that is not to be banned again for a time.

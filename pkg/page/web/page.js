@@ -36,8 +36,8 @@
 
   document.addEventListener("submit", (e) => { // one click is one change
     if (e.target.method !== "post") return;
-    setTimeout(() => { for (const b of document.querySelectorAll("button[form]")) b.disabled = true; }, 0);
-    window.addEventListener("pageshow", () => { for (const b of document.querySelectorAll("button[form]")) b.disabled = false; }, { once: true });
+    setTimeout(() => { for (const b of document.querySelectorAll("button[form], .buttons button")) b.disabled = true; }, 0);
+    window.addEventListener("pageshow", () => { for (const b of document.querySelectorAll("button[form], .buttons button")) b.disabled = false; }, { once: true });
   });
 
   if (!("live" in body.dataset) || !live || !window.EventSource) return;

@@ -38,17 +38,22 @@ func (c *commands) allow() *cobra.Command {
 }
 
 func (c *commands) allowChange(verb, about string, remove bool, suggest ...string) *cobra.Command {
-	return &cobra.Command{
+	length := &durationFlag{least: control.MinDuration, most: control.MaxDuration}
+	cmd := &cobra.Command{
 		Use:        verb + " ADDR|CIDR|HOST",
 		Short:      about,
 		Long:       about + ". When the command returns, the kernel has the change.",
 		SuggestFor: suggest,
 		Args:       takes(1, 1, "one address, network or host name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req := control.AllowRequest{Remove: remove}
+			req := control.AllowRequest{Remove: remove, For: length.value}
 			var err error
 			if req.Prefix, req.Host, err = control.ParseTarget(args[0]); err != nil {
 				return asUsage(err)
+			}
+			if req.Host != "" && req.For > 0 {
+				return usagef("allow its addresses, or leave --for out and later say: ringwall allow del "+req.Host,
+					"--for is for addresses and networks, and %q is a host name", req.Host)
 			}
 			client, err := c.client(cmd)
 			if err != nil {
@@ -65,17 +70,26 @@ func (c *commands) allowChange(verb, about string, remove bool, suggest ...strin
 			return nil
 		},
 	}
+	if !remove {
+		cmd.Example = "  ringwall allow add 203.0.113.5 --for 7d"
+		cmd.Flags().Var(length, "for", "how long, such as 1h, 24h, 7d (default: until ringwall allow del)")
+	}
+	return cmd
 }
 
 func (c *commands) sayAllow(res control.AllowResult, remove bool) {
 	name := printable.String(bare(res.Entry))
 	switch {
+	case res.Added && res.Until != nil:
+		c.sayf("%s is allowed until %s: until then it is never banned.", name, c.clock(*res.Until))
 	case res.Added:
 		c.sayf("%s is allowed: it is never banned.", name)
 	case res.Removed:
 		c.sayf("%s is no longer allowed.", name)
 	case remove:
 		c.sayf("%s was not on the allow list.", name)
+	case res.Until != nil:
+		c.sayf("%s was allowed already, and now is until %s.", name, c.clock(*res.Until))
 	default:
 		c.sayf("%s was allowed already.", name)
 	}
@@ -90,5 +104,8 @@ func (c *commands) sayAllow(res control.AllowResult, remove bool) {
 	}
 	if res.Note != "" {
 		c.sayf("%s", sentence(res.Note))
+	}
+	if res.Added {
+		c.sayf("To take it back: ringwall allow del %s", name)
 	}
 }

@@ -237,6 +237,13 @@ func TestChangesSayWhatHappened(t *testing.T) {
 			},
 			control.AllowRequest{Host: "office.example.net"},
 		},
+		"allow-add-for": {
+			[]string{"allow", "add", "203.0.113.5", "--for", "1d"},
+			func(b *backend) {
+				b.allow = control.AllowResult{Entry: "203.0.113.5/32", Added: true, Lasting: true, Until: at(now.Add(24 * time.Hour))}
+			},
+			control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 24 * time.Hour},
+		},
 		"allow-del": {
 			[]string{"allow", "del", "203.0.113.0/24"},
 			func(b *backend) { b.allow = control.AllowResult{Entry: "203.0.113.0/24", Removed: true} },

@@ -129,7 +129,7 @@ func (c *commands) listProtected(cmd *cobra.Command, client *control.Client) err
 }
 
 func (c *commands) entries(list []engine.AllowView, empty string) error {
-	t := &table{header: []string{"ENTRY", "FROM", "NOTE"}, flex: []int{2}}
+	t := &table{header: []string{"ENTRY", "FROM", "NOTE", "UNTIL"}, flex: []int{2}, spare: true}
 	n, err := rows(c, t, func(each func(engine.AllowView) error) error {
 		for _, v := range list {
 			if err := each(v); err != nil {
@@ -142,7 +142,11 @@ func (c *commands) entries(list []engine.AllowView, empty string) error {
 		if entry == "" { // a host name without one
 			entry = "no address"
 		}
-		t.add(entry, printable.String(v.Origin), printable.Line(v.Note))
+		end := ""
+		if v.Until != nil {
+			end = c.clock(*v.Until)
+		}
+		t.add(entry, printable.String(v.Origin), printable.Line(v.Note), end)
 	})
 	if err == nil && n == 0 && !c.json {
 		c.sayf("%s", empty)

@@ -90,7 +90,7 @@ func (c *commands) ways(ex engine.Explanation) {
 	case ex.Verdict == "suspicious":
 		c.sayf("")
 		c.sayf("To keep it out:  ringwall ban %s", ex.Address)
-	case ex.Allow != nil && ex.Allow.Origin == "manual":
+	case ex.Allow != nil && ex.Allow.Origin == engine.OriginManual:
 		c.sayf("")
 		c.sayf("To judge it again:  ringwall allow del %s", bare(ex.Allow.Prefix))
 	}
