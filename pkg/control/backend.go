@@ -28,6 +28,8 @@ type Backend interface {
 	Allow(ctx context.Context, req AllowRequest) (AllowResult, error)
 
 	Why(ctx context.Context, addr netip.Addr) (engine.Explanation, error)
+	// Account says from where an account was tried or logged in, up to MaxNamed sources.
+	Account(ctx context.Context, name string) (AccountResult, error)
 	// Place says at once where an address is registered: the zero value where nobody knows, or no geo file is set up.
 	// Bans, Trusted and Why fill it in; the decisions of History get it when they are written.
 	Place(addr netip.Addr) engine.Place
@@ -103,6 +105,13 @@ type AllowRequest struct {
 	For    time.Duration // of a Prefix that is added; 0 is until it is removed, else [MinDuration] to [MaxDuration]
 	Remove bool
 	By     Peer
+}
+
+// AccountResult is where an account was tried from, the latest first. Account holds bytes of whoever asked.
+type AccountResult struct {
+	Account string                 `json:"account"`
+	Sources []engine.AccountSource `json:"sources"`
+	All     int                    `json:"all"` // sources, of which at most [MaxNamed] are listed
 }
 
 // AllowResult is the change of the allow list, and the bans that ended with it.

@@ -119,6 +119,11 @@ func (c *Client) Why(ctx context.Context, addr netip.Addr) (engine.Explanation, 
 	return one[engine.Explanation](ctx, c, http.MethodGet, "/v1/why", url.Values{"address": {addr.String()}}, nil)
 }
 
+// Account asks from where an account was tried or logged in.
+func (c *Client) Account(ctx context.Context, name string) (AccountResult, error) {
+	return one[AccountResult](ctx, c, http.MethodGet, "/v1/account", url.Values{"name": {name}}, nil)
+}
+
 // Page asks where the status page is; By is left to the kernel.
 func (c *Client) Page(ctx context.Context) (PageResult, error) {
 	return one[PageResult](ctx, c, http.MethodPost, "/v1/page", nil, nil)

@@ -56,6 +56,10 @@ func (f *fake) Status(ctx context.Context) (Status, error) {
 	return Status{Version: "test", Mode: "enforce", Started: noon, PBXs: []PBXStatus{{Name: "pbx1", Up: true}}}, f.call(ctx)
 }
 
+func (f *fake) Account(ctx context.Context, name string) (AccountResult, error) {
+	return AccountResult{Account: name}, f.call(ctx)
+}
+
 func (f *fake) Bans(ctx context.Context, filter BanFilter, each func([]engine.BanView) error) error {
 	f.mu.Lock()
 	f.filter = filter

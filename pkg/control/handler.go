@@ -49,6 +49,7 @@ func (s *Server) routes() map[string]route {
 		"/v1/allowed":   get(lines(s.Backend.Allowed)),
 		"/v1/protected": get(lines(s.Backend.Protected)),
 		"/v1/why":       get(s.why, "address"),
+		"/v1/account":   get(s.account, "name"),
 		"/v1/history":   long(s.history, "since", "address"),
 		"/v1/decisions": long(s.decisions, "since"),
 		"/v1/page":      post(s.page),
@@ -151,6 +152,18 @@ func (s *Server) why(w http.ResponseWriter, r *http.Request, q url.Values) error
 		return err
 	}
 	return writeJSON(w, ex)
+}
+
+func (s *Server) account(w http.ResponseWriter, r *http.Request, q url.Values) error {
+	name, err := parseAccount(q.Get("name"))
+	if err != nil {
+		return err
+	}
+	res, err := s.Backend.Account(r.Context(), name)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, res)
 }
 
 func (s *Server) history(w http.ResponseWriter, r *http.Request, q url.Values) error {

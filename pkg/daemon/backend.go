@@ -104,6 +104,16 @@ func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _
 	return x, nil
 }
 
+// Account implements control.Backend.
+func (b backend) Account(_ context.Context, name string) (control.AccountResult, error) {
+	res := control.AccountResult{Account: name}
+	b.judge.ask(func(e *engine.Engine, now time.Time) { res.Sources, res.All = e.Account(now, name, control.MaxNamed) })
+	for i := range res.Sources {
+		res.Sources[i].Place = b.locatePrefix(res.Sources[i].Prefix)
+	}
+	return res, nil
+}
+
 // Place implements control.Backend.
 func (b backend) Place(addr netip.Addr) engine.Place { return b.locate(addr) }
 

@@ -32,7 +32,9 @@ func (b told) Allowed(context.Context) ([]engine.AllowView, error) { return b.al
 
 func (b told) Protected(context.Context) ([]engine.AllowView, error) { return nil, nil }
 
-func (b told) Bans(context.Context, control.BanFilter) ([]engine.BanView, error) { return b.bans, nil }
+func (b told) Bans(_ context.Context, _ control.BanFilter, each func([]engine.BanView) error) error {
+	return each(b.bans)
+}
 
 func (b told) Why(_ context.Context, a netip.Addr) (engine.Explanation, error) {
 	if x, ok := b.why[a]; ok {

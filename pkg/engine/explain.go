@@ -415,4 +415,8 @@ func span(d time.Duration) string {
 	return s
 }
 
-func clock(t time.Time) string { return t.Format("2006-01-02 15:04:05 MST") }
+// ClockFormat is how the lines of an Explanation write times, which are in UTC: whoever shows them may put in their place what
+// the reader's clock says.
+const ClockFormat = "2006-01-02 15:04:05 MST"
+
+func clock(t time.Time) string { return t.UTC().Format(ClockFormat) }

@@ -114,6 +114,13 @@ func (f *fake) Why(_ context.Context, a netip.Addr) (engine.Explanation, error) 
 	return f.why(a), nil
 }
 
+func (f *fake) Account(_ context.Context, name string) (control.AccountResult, error) {
+	return control.AccountResult{Account: name, All: 2, Sources: []engine.AccountSource{
+		{Prefix: "203.0.113.5/32", Address: "203.0.113.5", Verdict: "banned", Tries: 3, Last: time.Now()},
+		{Prefix: "192.0.2.10/32", Address: "192.0.2.10", Verdict: "trusted", Logins: 1, Trusted: true},
+	}}, nil
+}
+
 func (f *fake) Place(a netip.Addr) engine.Place {
 	if a.Is4() && a.As4()[3]%3 == 0 {
 		return engine.Place{Country: "NL", ASN: 64496, ASName: "Example Hosting B.V."}

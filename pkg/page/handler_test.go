@@ -94,6 +94,24 @@ func token(t *testing.T, p *Page, cookie func(*http.Request)) string {
 	return value
 }
 
+// People type what they have: what Asterisk's log shows, or the extension of a customer who calls.
+func TestAnExtensionAndAPortAreLookedUp(t *testing.T) {
+	p := made(t, newFake(), "127.0.0.1:9646")
+	for question, want := range map[string][]string{
+		"203.0.113.5:5060":        {"<h1>203.0.113.5 is not banned"},
+		"[2001:db8::1]:5061":      {"<h1>2001:db8::1 is not banned"},
+		"201":                     {"Account", "201", `href="/why?address=203.0.113.5"`, "banned", "192.0.2.10", "ringwall history 201"},
+		"sip:201@pbx.example.net": {"ringwall history 201"},
+	} {
+		w := ask(p.Handler(), http.MethodGet, "/why?address="+url.QueryEscape(question), "")
+		for _, part := range want {
+			if body := w.Body.String(); w.Code != http.StatusOK || !strings.Contains(body, part) {
+				t.Errorf("%s: %d, no %q in %s", question, w.Code, part, body)
+			}
+		}
+	}
+}
+
 func TestWithATicketOneMayUnbanAndAllow(t *testing.T) {
 	var log strings.Builder
 	f := newFake()

@@ -24,7 +24,9 @@ type frame struct {
 	Problem  string // instead of what was asked for
 	Hint     string
 	Asked    string // in the search field
+	Note     string // how what was asked was understood
 	Why      *answer
+	Tried    *tried // instead of Why
 	Parts    map[string]template.HTML
 	Commands []command
 }

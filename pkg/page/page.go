@@ -35,6 +35,7 @@ type Source interface {
 	// Activity returns the last day with up to n accounts.
 	Activity(n int) engine.Activity
 	Why(ctx context.Context, addr netip.Addr) (engine.Explanation, error)
+	Account(ctx context.Context, name string) (control.AccountResult, error)
 	Place(addr netip.Addr) engine.Place
 	History(ctx context.Context, since time.Time, addr netip.Addr, each func([]engine.Decision) error) error
 	// Unban and Allow return once the kernel has the change.

@@ -1,8 +1,11 @@
 package page
 
 import (
+	"context"
 	"errors"
+	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -41,7 +44,7 @@ type piece struct {
 // why answers for one address.
 func (p *Page) why(w http.ResponseWriter, r *http.Request) {
 	asked := strings.TrimSpace(r.URL.Query().Get("address"))
-	addr, err := control.ParseAddr(asked)
+	about, err := control.ParseSubject(asked)
 	f := p.frame(r, "Why? – Ringwall")
 	f.Asked = printable.Limit(asked, 64)
 	if err != nil {
@@ -51,6 +54,16 @@ func (p *Page) why(w http.ResponseWriter, r *http.Request) {
 			f.Hint = "Try: " + sentence(e.Hint)
 		}
 		p.write(w, r, http.StatusBadRequest, "why", f)
+		return
+	}
+	addr := about.Addr
+	if about.Host != "" {
+		if addr, f.Note = p.resolve(r.Context(), about.Host); !addr.IsValid() {
+			about.Account = about.Host
+		}
+	}
+	if about.Account != "" {
+		p.account(w, r, f, about.Account)
 		return
 	}
 	ex, err := p.Source.Why(r.Context(), addr)
@@ -66,6 +79,66 @@ func (p *Page) why(w http.ResponseWriter, r *http.Request) {
 		f.Why.Allow = prefix.String()
 	}
 	p.write(w, r, http.StatusOK, "why", f)
+}
+
+// resolve looks a host name up, and says in a sentence what came of it. The first of several addresses is what is answered.
+func (p *Page) resolve(ctx context.Context, host string) (netip.Addr, string) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil || len(found) == 0 {
+		return netip.Addr{}, sentence(host + " has no address, so this is about an account of that name.")
+	}
+	var texts []string
+	for _, a := range found[:min(len(found), maxLooked)] {
+		texts = append(texts, a.Unmap().WithZone("").String())
+	}
+	note := host + " is " + strings.Join(texts, ", ") + "."
+	if len(found) > 1 {
+		note += " This is about the first; look the others up by themselves."
+	}
+	return found[0].Unmap().WithZone(""), sentence(note)
+}
+
+// account answers from where an account was tried.
+func (p *Page) account(w http.ResponseWriter, r *http.Request, f frame, name string) {
+	res, err := p.Source.Account(r.Context(), name)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	f.Asked, f.Title = printable.Limit(name, 64), "Account "+printable.Limit(name, 64)+" – Ringwall"
+	v := &tried{Account: sentence(printable.String(name)), All: res.All, Command: "ringwall history " + printable.String(name)}
+	for _, s := range res.Sources[:min(len(res.Sources), maxTried)] {
+		row := triedFrom{Bare: wording.Bare(printable.String(s.Prefix)), Address: printable.String(s.Address), Verdict: printable.String(s.Verdict),
+			Place: placeOf(s.Place), Tries: s.Tries, Logins: s.Logins, Last: s.Last}
+		if s.Trusted && s.Verdict != "trusted" {
+			row.Verdict += ", logged in there"
+		}
+		v.Rows = append(v.Rows, row)
+	}
+	f.Tried = v
+	p.write(w, r, http.StatusOK, "why", f)
+}
+
+// maxLooked and maxTried bound what is shown of a host's addresses and an account's sources.
+const (
+	maxLooked = 8
+	maxTried  = 50
+)
+
+// tried is from where an account was tried.
+type tried struct {
+	Account string
+	All     int
+	Command string
+	Rows    []triedFrom
+}
+
+type triedFrom struct {
+	Bare, Address, Verdict, Place string
+	Tries, Logins                 int
+	Last                          time.Time
 }
 
 func (p *Page) answer(ex engine.Explanation) *answer {
@@ -92,7 +165,7 @@ func (p *Page) answer(ex engine.Explanation) *answer {
 			Points: wording.Number(e.Points), Score: wording.Score(e.Score), Note: sentence(note), Proven: e.Proven})
 	}
 	for _, l := range ex.Lines {
-		a.Lines = append(a.Lines, sentence(l))
+		a.Lines = append(a.Lines, sentence(wording.Local(l, p.clock)))
 	}
 	return a
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -33,7 +34,8 @@ type App struct {
 	Journal bool      // Err is systemd's journal, which wants the priority before a line
 	Columns int       // of the terminal at Out; 0 where it is none
 	Now     func() time.Time
-	Zone    *time.Location // of the times in tables
+	Lookup  func(context.Context, string) ([]netip.Addr, error) // of host names; nil: as the system does
+	Zone    *time.Location                                      // of the times in tables
 }
 
 // RunOptions are the flags of run.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // golden compares with testdata/NAME, which UPDATE_GOLDEN=1 rewrites.
@@ -342,9 +344,11 @@ func TestMistakesOfUsage(t *testing.T) {
 		"ban 1.2.3.4 --for 99999999w": `"99999999w"`,
 		"unban":                       "needs an address, a network or --all",
 		"unban 1.2.3.4 --all":         "an address and --all are both given",
-		"why":                         "ringwall why needs one address\nTry: ringwall why ADDR\n",
+		"why":                         "ringwall why needs one address, host name or extension\nTry: ringwall why ADDR|HOST|EXTENSION\n",
 		"why 10.0.0.0/8":              "is a network",
-		"why 1.2.3.4:5060":            "Try: give the address alone: 1.2.3.4\n",
+		"why 1.2.3.4:506000":          "is not an address",
+		"why x!":                      "is neither an address, nor a host name, nor an extension",
+		"ban 1.2.3.4:5060":            "Try: give the address alone: 1.2.3.4\n",
 		"allow add a_b":               "is not an address",
 		"completion tcsh":             `there is no completion for "tcsh"`,
 		"check --print --json":        "--print writes YAML",
@@ -518,6 +522,70 @@ func TestALongListIsPrintedInFull(t *testing.T) {
 		if len(args) == 2 && !strings.HasPrefix(lines[len(lines)-3], "5003 bans. ") {
 			t.Errorf("%q", lines[len(lines)-3])
 		}
+	}
+}
+
+// People ask with what they have: an address with its port, a name, an extension.
+func TestWhyAndHistoryTakeWhatPeopleHave(t *testing.T) {
+	for name, row := range map[string]struct {
+		args []string
+		says []string
+	}{
+		"port":            {[]string{"why", "203.0.113.5:5060"}, []string{"203.0.113.5 is not banned"}},
+		"extension":       {[]string{"why", "201"}, []string{"The account 201 was tried or logged in from 3 sources", "203.0.113.5", "banned", "192.0.2.10", "trusted"}},
+		"nobody":          {[]string{"why", "nobody"}, []string{"Nobody has tried the account nobody", "ringwall history nobody --since 30d"}},
+		"host":            {[]string{"why", "phones.example.net:5060"}, []string{"phones.example.net is 203.0.113.5, 2001:db8::1.", "203.0.113.5 is not banned", "2001:db8::1 is not banned"}},
+		"account.dot":     {[]string{"why", "john.doe"}, []string{"john.doe has no address", "The account john.doe"}},
+		"json":            {[]string{"why", "201", "--json"}, []string{`"account":"201"`, `"tries":6`}},
+		"history account": {[]string{"history", "nobody"}, []string{"Nothing was decided"}},
+		"history port":    {[]string{"history", "203.0.113.5:5060"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.app.Lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
+				if host != "phones.example.net" {
+					return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+				}
+				return []netip.Addr{netip.MustParseAddr("::ffff:203.0.113.5"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("203.0.113.5")}, nil
+			}
+			w.backend.explain = engine.Explanation{Address: "203.0.113.5", Source: "203.0.113.5/32", Verdict: "unknown"}
+			w.backend.echo = true
+			if code := w.do(t, row.args...); code != 0 {
+				t.Fatalf("exit %d: %s", code, w.err)
+			}
+			for _, part := range row.says {
+				if !strings.Contains(w.out.String(), part) {
+					t.Errorf("no %q in\n%s", part, w.out)
+				}
+			}
+		})
+	}
+}
+
+// One zone, named once, and no line longer than the terminal.
+func TestWhyFitsAnOldTerminalInOneZone(t *testing.T) {
+	for name, ex := range explanations() {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.app.Columns, w.app.Zone = 80, time.FixedZone("CET", 3600)
+			for i := range ex.Evidence {
+				ex.Evidence[i].Time = ago(49 * time.Hour)
+			}
+			ex.Lines = append(ex.Lines, "203.0.113.5/32 is banned from 2026-01-29 11:00:00 UTC until 2026-01-31 12:30:00 UTC (49h30m): unknown_account, requests for accounts")
+			w.backend.explain = ex
+			if code := w.do(t, "why", "203.0.113.5"); code != 0 {
+				t.Fatalf("exit %d: %s", code, w.err)
+			}
+			text := w.out.String()
+			for line := range strings.Lines(text) {
+				if n := printable.Width(strings.TrimSuffix(line, "\n")); n > 80 && strings.Contains(strings.TrimSpace(line), " ") {
+					t.Errorf("%d columns: %s", n, line)
+				}
+			}
+			if strings.Contains(text, "UTC") || !strings.Contains(strings.ReplaceAll(text, "\n  ", " "), "from 2026-01-29 12:00:00 until 13:30:00 (49h30m)") || strings.Count(text, "CET") > 1 {
+				t.Errorf("two zones:\n%s", text)
+			}
+		})
 	}
 }
 

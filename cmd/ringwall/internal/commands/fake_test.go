@@ -48,6 +48,7 @@ type backend struct {
 	unban   control.UnbanResult
 	allow   control.AllowResult
 	explain engine.Explanation
+	echo    bool // explain is about the address that was asked for
 	places  map[netip.Addr]engine.Place
 	page    control.PageResult
 }
@@ -131,6 +132,17 @@ func (b *backend) Allowed(context.Context) ([]engine.AllowView, error) {
 	}, b.err
 }
 
+func (b *backend) Account(_ context.Context, name string) (control.AccountResult, error) {
+	if b.empty || name == "nobody" {
+		return control.AccountResult{Account: name}, b.err
+	}
+	return control.AccountResult{Account: name, All: 3, Sources: []engine.AccountSource{
+		{Prefix: "203.0.113.5/32", Address: "203.0.113.5", Verdict: "banned", Tries: 6, Last: ago(2 * time.Minute)},
+		{Prefix: "2001:db8:bad::/64", Address: "2001:db8:bad::", Verdict: "suspicious", Tries: 1, Last: ago(26 * time.Hour)},
+		{Prefix: "192.0.2.10/32", Address: "192.0.2.10", Verdict: "trusted", Trusted: true},
+	}}, b.err
+}
+
 func (b *backend) Page(context.Context, control.Peer) (control.PageResult, error) {
 	return b.page, b.err
 }
@@ -169,6 +181,9 @@ func (b *backend) Why(_ context.Context, addr netip.Addr) (engine.Explanation, e
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked = addr
+	if b.echo {
+		b.explain.Address = addr.String()
+	}
 	return b.explain, b.err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,15 +20,15 @@ func (c *commands) history() *cobra.Command {
 	since := &durationFlag{value: day, least: time.Second, most: 10 * 365 * day}
 	var follow bool
 	cmd := &cobra.Command{
-		Use:               "history [ADDR]",
+		Use:               "history [ADDR|HOST|EXTENSION]",
 		Short:             "Show what was decided, oldest first",
-		Args:              takes(0, 1, "one address"),
+		Args:              takes(0, 1, "one address, host name or extension"),
 		ValidArgsFunction: c.completeBans,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var addr netip.Addr
+			var about control.Subject
 			if len(args) > 0 {
 				var err error
-				if addr, err = control.ParseAddr(args[0]); err != nil {
+				if about, err = control.ParseSubject(args[0]); err != nil {
 					return asUsage(err)
 				}
 			}
@@ -35,14 +36,29 @@ func (c *commands) history() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var of concern
+			if len(args) > 0 {
+				if of.addrs, of.account, err = c.look(cmd.Context(), about); err != nil {
+					return err
+				}
+			}
 			from := c.Now().Add(-since.value)
 			if follow {
-				return c.follow(cmd.Context(), client, from, addr)
+				return c.follow(cmd.Context(), client, from, of)
+			}
+			var one netip.Addr
+			if len(of.addrs) == 1 {
+				one = of.addrs[0] // the daemon need not send the rest
 			}
 			t := &table{header: []string{"TIME", "ACTION", "SOURCE", "FOR", "SCORE", "WHY", "ACCOUNT", "DETAIL", "PLACE"},
 				right: map[int]bool{3: true, 4: true}, flex: []int{7, 6}, spare: true}
 			n, err := rows(c, t, func(each func(control.Decision) error) error {
-				return client.EachDecision(cmd.Context(), from, addr, each)
+				return client.EachDecision(cmd.Context(), from, one, func(d control.Decision) error {
+					if !one.IsValid() && !of.meets(d) {
+						return nil
+					}
+					return each(d)
+				})
 			}, nil, func(d control.Decision) { t.add(append(c.decision(d), wording.Place(d.Place))...) })
 			if err == nil && n == 0 && !c.json {
 				c.sayf("Nothing was decided in the last %s, as far as this daemon remembers.", short(since.value))
@@ -55,10 +71,10 @@ func (c *commands) history() *cobra.Command {
 	return cmd
 }
 
-func (c *commands) follow(ctx context.Context, client *control.Client, from time.Time, addr netip.Addr) error {
+func (c *commands) follow(ctx context.Context, client *control.Client, from time.Time, of concern) error {
 	err := client.Follow(ctx, from, func(d control.Decision) error {
 		switch {
-		case d.Action != control.Lost && addr.IsValid() && !concerns(d, addr):
+		case d.Action != control.Lost && !of.meets(d):
 			return nil
 		case c.json && d.Action == control.Lost:
 			return c.object(map[string]any{"action": d.Action, "lost": d.Lost})
@@ -80,6 +96,19 @@ func (c *commands) follow(ctx context.Context, client *control.Client, from time
 		return nil // Ctrl-C is how one ends it
 	}
 	return err
+}
+
+// concern is what history is asked about; the zero value is everything.
+type concern struct {
+	addrs   []netip.Addr
+	account string
+}
+
+func (c concern) meets(d control.Decision) bool {
+	if c.account != "" {
+		return d.Account == c.account
+	}
+	return len(c.addrs) == 0 || slices.ContainsFunc(c.addrs, func(a netip.Addr) bool { return concerns(d, a) })
 }
 
 func concerns(d control.Decision, addr netip.Addr) bool {

@@ -129,7 +129,11 @@ func (c *commands) listProtected(cmd *cobra.Command, client *control.Client) err
 }
 
 func (c *commands) entries(list []engine.AllowView, empty string) error {
-	t := &table{header: []string{"ENTRY", "FROM", "NOTE", "UNTIL"}, flex: []int{2}, spare: true}
+	t := &table{header: []string{"ENTRY", "FROM", "NOTE"}, flex: []int{2}}
+	ends := slices.ContainsFunc(list, func(v engine.AllowView) bool { return v.Until != nil })
+	if ends {
+		t.header = append(t.header, "UNTIL")
+	}
 	n, err := rows(c, t, func(each func(engine.AllowView) error) error {
 		for _, v := range list {
 			if err := each(v); err != nil {
@@ -142,11 +146,14 @@ func (c *commands) entries(list []engine.AllowView, empty string) error {
 		if entry == "" { // a host name without one
 			entry = "no address"
 		}
-		end := ""
-		if v.Until != nil {
-			end = c.clock(*v.Until)
+		cells := []string{entry, printable.String(v.Origin), printable.Line(v.Note)}
+		switch {
+		case v.Until != nil:
+			cells = append(cells, c.clock(*v.Until))
+		case ends:
+			cells = append(cells, "")
 		}
-		t.add(entry, printable.String(v.Origin), printable.Line(v.Note), end)
+		t.add(cells...)
 	})
 	if err == nil && n == 0 && !c.json {
 		c.sayf("%s", empty)

@@ -45,6 +45,37 @@ func (c *commands) clock(t time.Time) string {
 	return t.Format("2006-01-02 15:04:05")
 }
 
+// zone names the zone of all times that the commands write.
+func (c *commands) zone() string { return c.Now().In(c.Zone).Format("MST") }
+
+// brief is clock for narrow tables.
+func (c *commands) brief(t time.Time) string {
+	if text := c.clock(t); len(text) <= len("15:04:05") {
+		return text
+	}
+	return t.In(c.Zone).Format("Jan 02 15:04:05")
+}
+
+// wrapf is sayf for long lines: broken between words where the terminal ends, and indented from the second on.
+func (c *commands) wrapf(indent, format string, args ...any) {
+	line, width := "", 0
+	for _, word := range strings.Split(printable.Line(fmt.Sprintf(format, args...)), " ") {
+		n := printable.Width(word)
+		if c.Columns > 0 && line != "" && width+1+n > c.Columns {
+			fmt.Fprintln(c.out, line)
+			line, width = indent+word, printable.Width(indent)+n
+			continue
+		}
+		if line != "" || width > 0 {
+			line += " "
+			width++
+		}
+		line += word
+		width += n
+	}
+	fmt.Fprintln(c.out, line)
+}
+
 func names(list []string, most int) string { return wording.Names(list, most) }
 
 func plural(n int, one, many string) string { return wording.Plural(n, one, many) }
@@ -129,8 +160,9 @@ type table struct {
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
 const (
-	gap         = "  "
-	leastColumn = 12
+	gap          = "  "
+	leastColumn  = 12
+	narrowColumn = 8 // where the terminal has no more than 80
 )
 
 // write writes the rows and forgets them, at first with the header. columns is the width of the terminal, 0 for a file,
@@ -190,7 +222,11 @@ func (t *table) fit(columns int) {
 	for _, i := range t.flex {
 		t.bound[i] = columns > 0
 		if columns > 0 && total > columns {
-			narrow := max(t.widths[i]-(total-columns), min(leastColumn, t.widths[i]))
+			least := leastColumn
+			if columns <= 80 {
+				least = narrowColumn
+			}
+			narrow := max(t.widths[i]-(total-columns), min(least, t.widths[i]))
 			total -= t.widths[i] - narrow
 			t.widths[i] = narrow
 		}

@@ -1,9 +1,16 @@
 package commands
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,12 +22,15 @@ import (
 
 func (c *commands) why() *cobra.Command {
 	return &cobra.Command{
-		Use:               "why ADDR",
-		Short:             "Tell why an address is banned or not, and what would change it",
-		Args:              takes(1, 1, "one address"),
+		Use:   "why ADDR|HOST|EXTENSION",
+		Short: "Tell why an address is banned or not, and what would change it",
+		Long: `Tell why an address is banned or not, and what would change it. A port behind the address is left out. Of a host name
+each address is told; of an extension, from where it was tried or logged in.`,
+		Example:           "  ringwall why 203.0.113.5\n  ringwall why 201",
+		Args:              takes(1, 1, "one address, host name or extension"),
 		ValidArgsFunction: c.completeBans,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			addr, err := control.ParseAddr(args[0])
+			about, err := control.ParseSubject(args[0])
 			if err != nil {
 				return asUsage(err)
 			}
@@ -28,20 +38,123 @@ func (c *commands) why() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ex, err := client.Why(cmd.Context(), addr)
+			addrs, account, err := c.look(cmd.Context(), about)
 			if err != nil {
 				return err
 			}
-			if c.json {
-				return c.object(ex)
+			if account != "" {
+				return c.whyAccount(cmd.Context(), client, account)
 			}
-			return c.sayWhy(ex)
+			for i, addr := range addrs {
+				ex, err := client.Why(cmd.Context(), addr)
+				if err != nil {
+					return err
+				}
+				switch {
+				case c.json:
+					err = c.object(ex)
+				case i > 0:
+					c.sayf("")
+					fallthrough
+				default:
+					err = c.sayWhy(ex)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}
 }
 
+// maxLooked is how many addresses of a host name are asked about.
+const maxLooked = 8
+
+// look finds the addresses of a subject, or the account that it is. A name with a dot that nobody can resolve may still be the
+// name of an account.
+func (c *commands) look(ctx context.Context, s control.Subject) ([]netip.Addr, string, error) {
+	switch {
+	case s.Account != "":
+		return nil, s.Account, nil
+	case s.Host == "":
+		return []netip.Addr{s.Addr}, "", nil
+	}
+	lookup := c.Lookup
+	if lookup == nil {
+		lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	found, err := lookup(limited, s.Host)
+	if len(found) == 0 {
+		var dns *net.DNSError
+		if err == nil || errors.As(err, &dns) && dns.IsNotFound {
+			c.remarkf("%s has no address, so this is about an account of that name.", s.Host)
+			return nil, s.Host, nil
+		}
+		return nil, "", &control.Error{Message: fmt.Sprintf("%s cannot be looked up: %v", s.Host, err), Err: err,
+			Hint: "ringwall why ADDRESS; is DNS all right? getent ahosts " + s.Host}
+	}
+	var addrs []netip.Addr
+	var texts []string
+	for _, a := range found {
+		if a = a.Unmap().WithZone(""); !slices.Contains(addrs, a) && len(addrs) < maxLooked {
+			addrs, texts = append(addrs, a), append(texts, a.String())
+		}
+	}
+	c.remarkf("%s is %s.", s.Host, strings.Join(texts, ", "))
+	return addrs, "", nil
+}
+
+// remarkf says how a question was understood, unless a program asks.
+func (c *commands) remarkf(format string, args ...any) {
+	if !c.json {
+		c.wrapf("", format, args...)
+		c.sayf("")
+	}
+}
+
+// whyAccount says from where an account was tried or logged in.
+func (c *commands) whyAccount(ctx context.Context, client *control.Client, account string) error {
+	res, err := client.Account(ctx, account)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return c.object(res)
+	}
+	name := printable.String(account)
+	if len(res.Sources) == 0 {
+		c.wrapf("", "Nobody has tried the account %s or logged in with it, as far as this daemon remembers.", name)
+		c.wrapf("", "What was decided about it before: ringwall history %s --since 30d", name)
+		return nil
+	}
+	c.wrapf("", "The account %s was tried or logged in from %s:", name, plural(res.All, "source", "sources"))
+	t := table{header: []string{"SOURCE", "NOW", "TRIES", "LOGINS", "LAST", "PLACE"}, right: map[int]bool{2: true, 3: true},
+		flex: []int{0}, spare: true}
+	for _, s := range res.Sources {
+		verdict := printable.String(s.Verdict)
+		if s.Trusted && s.Verdict != "trusted" {
+			verdict += ", logged in there"
+		}
+		t.add(bare(printable.String(s.Prefix)), verdict, strconv.Itoa(s.Tries), strconv.Itoa(s.Logins), c.clock(s.Last),
+			wording.Place(s.Place))
+	}
+	if err := t.write(c.out, c.Columns); err != nil {
+		return err
+	}
+	if res.All > len(res.Sources) {
+		c.sayf("and %s more.", strconv.Itoa(res.All-len(res.Sources)))
+	}
+	c.wrapf("", "ringwall why SOURCE tells the reasons. Times are %s.", c.zone())
+	return nil
+}
+
 func (c *commands) sayWhy(ex engine.Explanation) error {
-	c.sayf("%s", wording.Verdict(ex, c.clock))
+	c.wrapf("", "%s", wording.Verdict(ex, c.clock))
 	if place := wording.Place(ex.Place); place != "" {
 		c.sayf("It is registered in %s.", place)
 	}
@@ -65,21 +178,29 @@ func (c *commands) sayWhy(ex engine.Explanation) error {
 	if len(ex.Lines) > 0 {
 		c.sayf("")
 		for _, line := range ex.Lines {
-			c.sayf("- %s", line)
+			c.wrapf("  ", "- %s", wording.Local(line, c.clock))
 		}
 	}
 	c.ways(ex)
+	if ex.Ban != nil || ex.Trust != nil || ex.Grace != nil || len(ex.Evidence) > 0 {
+		c.sayf("")
+		c.sayf("Times are %s.", c.zone())
+	}
 	return nil
 }
 
 func (c *commands) evidence(list []engine.Evidence) error {
 	t := table{
 		header: []string{"TIME", "EVENT", "BY", "ACCOUNT", "POINTS", "SCORE", "PROVEN", "NOTE"},
-		right:  map[int]bool{4: true, 5: true}, flex: []int{7, 3},
+		right:  map[int]bool{4: true, 5: true}, flex: []int{7, 3, 1},
+	}
+	at := c.clock
+	if c.Columns > 0 && c.Columns < 100 {
+		at = c.brief
 	}
 	for _, e := range list {
 		by, note := wording.Evidence(e)
-		t.add(c.clock(e.Time), printable.String(e.Event), by, printable.String(e.Account), number(e.Points), score(e.Score), yes(e.Proven), note)
+		t.add(at(e.Time), printable.String(e.Event), by, printable.String(e.Account), number(e.Points), score(e.Score), yes(e.Proven), note)
 	}
 	return t.write(c.out, c.Columns)
 }

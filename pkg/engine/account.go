@@ -1,0 +1,112 @@
+package engine
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// AccountSource is a source from which an account was tried, or logged in.
+type AccountSource struct {
+	Prefix  string    `json:"prefix"`
+	Address string    `json:"address"` // to ask about with why
+	Verdict string    `json:"verdict"` // as in Explanation
+	Tries   int       `json:"tries"`   // that are still kept as evidence, other than logins
+	Logins  int       `json:"logins"`  // with a right password, that are still kept
+	Trusted bool      `json:"trusted"` // it logged in from there, and that still counts
+	Last    time.Time `json:"last,omitzero"`
+	Place             // of Prefix; the engine leaves it empty
+}
+
+// Account returns up to n of the sources that tried an account or logged in with it, the latest first, and how many there
+// are. It knows of what is kept as evidence, of bans and of trust, and goes through all sources: for people, not for events.
+func (e *Engine) Account(now time.Time, name string, n int) (list []AccountSource, all int) {
+	e.advance(now)
+	found := make(map[netip.Prefix]*AccountSource)
+	of := func(p netip.Prefix) *AccountSource {
+		s := found[p]
+		if s == nil {
+			s = &AccountSource{Prefix: p.String(), Address: p.Addr().String()}
+			found[p] = s
+		}
+		return s
+	}
+	tally := func(s *AccountSource, r *record) {
+		if reasonList[r.reason] == Login || r.note == noteLogin {
+			s.Logins++
+		} else {
+			s.Tries++
+		}
+		if at := stamp(r.at); at.After(s.Last) {
+			s.Last = at
+		}
+	}
+	for k, records := range e.evidenceOf(name) {
+		s := of(e.prefixOf(k))
+		for _, r := range records {
+			tally(s, r)
+		}
+	}
+	for p, b := range e.bans {
+		if b.until <= e.now || found[p] != nil { // what a ban keeps is of the ring, and outlives it there
+			continue
+		}
+		for i := range b.evidence {
+			if b.evidence[i].names(name) {
+				tally(of(p), &b.evidence[i])
+			}
+		}
+	}
+	for k, t := range e.trusts {
+		if t.until > e.now && slices.Contains(t.accounts(), name) {
+			of(e.prefixOf(k)).Trusted = true
+		}
+	}
+	for _, s := range found {
+		list = append(list, *s)
+	}
+	slices.SortFunc(list, func(a, b AccountSource) int { return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Prefix, b.Prefix)) })
+	all = len(list)
+	list = list[:min(n, all)]
+	for i := range list {
+		if p, err := netip.ParsePrefix(list[i].Prefix); err == nil {
+			list[i].Verdict = e.Why(now, p.Addr()).Verdict
+		}
+	}
+	return list, all
+}
+
+// names says whether a record is about an account. What is kept of a long name is its beginning.
+func (r *record) names(name string) bool {
+	have := r.name()
+	if cut, ok := strings.CutSuffix(have, "…"); ok && int(r.length) > nameBytes {
+		return strings.HasPrefix(name, cut)
+	}
+	return have == name
+}
+
+// evidenceOf finds the records about an account that the ring holds, by source.
+func (e *Engine) evidenceOf(name string) map[key][]*record {
+	byOwner := make(map[uint32][]*record) // by the checksum of the source
+	for i := range min(e.ring.seq, ringSize) {
+		if r := e.ring.at(e.ring.seq - i); r.names(name) {
+			byOwner[r.owner] = append(byOwner[r.owner], r)
+		}
+	}
+	found := make(map[key][]*record)
+	if len(byOwner) == 0 {
+		return found
+	}
+	for i := range e.sources.used {
+		s := e.sources.slot(i)
+		if s.evidence == 0 {
+			continue
+		}
+		if records, ok := byOwner[checksum(s.key)]; ok && e.sources.get(s.key) == s {
+			found[s.key] = records
+		}
+	}
+	return found
+}
