@@ -26,7 +26,7 @@ func TestWhatPeopleAskAbout(t *testing.T) {
 		"\xff", strings.Repeat("x", MaxAccount+1), "2001:db8::x", "224.0.0.1:5060", "[fe80::1%eth0]:5060"} {
 		if got, err := ParseSubject(s); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%q: %+v, %v", s, got, err)
-		} else if strings.ContainsAny(err.Error(), "\x1b\xff") {
+		} else if strings.Contains(err.Error(), "\x1b") || strings.Contains(err.Error(), "\xff") {
 			t.Errorf("%q is not escaped", err)
 		}
 	}

@@ -71,7 +71,9 @@ func TestAttackerIsSeenAndUnbannedInABrowser(t *testing.T) {
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
 		t.Error("the answer came, and the kernel still has the ban")
 	}
-	b.Click(`button[formaction="/allow"]`)
+	b.Click(`a[href$="#allow"]`)
+	b.Until(`document.querySelector("#allow button")`)
+	b.Click(`#allow button[value="week"]`)
 	b.Until(`document.querySelector("h1").innerText.startsWith("203.0.113.66 is never banned")`)
 	if _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); !ok {
 		t.Error("the answer came, and the kernel does not have the exemption")
