@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
+	_ "github.com/ringwall/ringwall/cmd/ringwall/internal/machine" // refuses 32 bits with a sentence
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/demo"
 	"github.com/ringwall/ringwall/pkg/policy"

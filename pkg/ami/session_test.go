@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/big"
 	"net"
 	"net/netip"
@@ -568,7 +569,7 @@ func BenchmarkSession(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	srv := amiserver.New(amiserver.Config{QueueBytes: 1 << 40, Users: []amiserver.User{{Name: "ringwall", Secret: secret, Read: amiserver.ClassSecurity}}})
+	srv := amiserver.New(amiserver.Config{QueueBytes: math.MaxInt, Users: []amiserver.User{{Name: "ringwall", Secret: secret, Read: amiserver.ClassSecurity}}})
 	ctx, cancel := context.WithCancel(b.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()

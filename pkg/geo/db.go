@@ -52,7 +52,7 @@ func parse(data []byte) (*DB, error) {
 		return nil, damaged(errors.New("its description of itself makes no sense"))
 	}
 	db := &DB{Type: name(m.DatabaseType), Bytes: int64(len(data)), reader: reader}
-	if m.BuildEpoch > 0 && m.BuildEpoch < 1<<40 {
+	if m.BuildEpoch > 0 && uint64(m.BuildEpoch) < 1<<40 {
 		db.Built = time.Unix(int64(m.BuildEpoch), 0).UTC()
 	}
 	for _, l := range []layout{maxmind, ipinfo} {

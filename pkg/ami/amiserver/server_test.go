@@ -6,6 +6,7 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -322,7 +323,7 @@ func TestParseClass(t *testing.T) {
 func BenchmarkBroadcast(b *testing.B) {
 	srv := New(Config{})
 	for i := range 3 {
-		srv.sessions[&session{id: uint64(i), loggedIn: true, events: ClassSecurity, out: newOutbox(1 << 40)}] = struct{}{}
+		srv.sessions[&session{id: uint64(i), loggedIn: true, events: ClassSecurity, out: newOutbox(math.MaxInt)}] = struct{}{}
 	}
 	ev := fmt.Appendf(nil, "Event: A\r\n\r\n")
 	b.ReportAllocs()

@@ -125,12 +125,16 @@ Every day:
 `
 
 func (c *commands) root() *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:   "ringwall",
 		Short: "Keeps attackers away from Asterisk, and can say why",
 		Long:  intro,
 		Args:  noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				return c.sayVersion()
+			}
 			_, err := io.WriteString(c.out, intro+"\nAll commands: ringwall --help. More: man ringwall, /usr/share/doc/ringwall/README.md\n")
 			return err
 		},
@@ -140,6 +144,7 @@ func (c *commands) root() *cobra.Command {
 		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(wrongFlag)
+	root.Flags().BoolVar(&version, "version", false, "print the version")
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.config, "config", DefaultConfig, "configuration `FILE`")
 	flags.StringVar(&c.socket, "socket", "", "control socket `PATH` (default: control.socket of the configuration)")

@@ -144,6 +144,7 @@ func TestTablesForPeople(t *testing.T) {
 		"history":          {[]string{"history"}, 0, nil},
 		"history-empty":    {[]string{"history", "--since", "90m"}, 0, func(b *backend) { b.empty = true }},
 		"version":          {[]string{"version"}, 0, nil},
+		"version.flag":     {[]string{"--version"}, 0, nil},
 		"status.json":      {[]string{"status", "--json"}, 0, func(b *backend) { b.status = trouble }},
 		"bans.json":        {[]string{"list", "--json"}, 0, nil},
 		"trust.json":       {[]string{"list", "trust", "--json"}, 0, nil},

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -91,6 +92,48 @@ func TestImportPrintsAndChangesNothing(t *testing.T) {
 				t.Errorf("check says: %v %v", err, warnings)
 			}
 		})
+	}
+}
+
+// The guide's first step can be typed as it stands, on the configuration that the packages bring.
+func TestTheGuidesFirstStepCanBeTyped(t *testing.T) {
+	guide, err := os.ReadFile("../../../../deploy/docs/fail2ban.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(guide), "\n2. ")
+	var script strings.Builder
+	for i, part := range strings.Split(first, "```") {
+		if i%2 == 1 {
+			script.WriteString(strings.TrimPrefix(part, "sh") + "\n")
+		}
+	}
+	w, dir, home := newWorld(t), fail2banHere(t), t.TempDir()
+	if code := w.do(t, importArgs(dir)...); code != 0 {
+		t.Fatalf("exit %d: %s", code, w.err)
+	}
+	packaged, err := os.ReadFile("../../../../deploy/packages/files/ringwall.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(home, "ringwall.yaml")
+	text := strings.Replace(string(packaged), "secret_file: /etc/ringwall/ami-secret", "secret: s", 1)
+	for path, content := range map[string]string{file: text, filepath.Join(home, "imported"): w.out.String()} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	typed := strings.NewReplacer("ringwall import fail2ban", "cat "+home+"/imported", "ringwall check", "true",
+		"/etc/ringwall/", home+"/", "/root/", home+"/").Replace(script.String())
+	if !strings.Contains(typed, file) || !strings.Contains(script.String(), "ringwall check") {
+		t.Fatalf("the guide has another first step:\n%s", script.String())
+	}
+	if out, err := exec.CommandContext(t.Context(), "sh", "-ec", typed).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cfg, warnings, err := policy.Load(file, policy.OS())
+	if err != nil || len(warnings) > 0 || cfg.Policy.Mode != policy.Observe || len(cfg.Policy.Allow) != 2 {
+		t.Errorf("%+v, %v, %v", cfg, warnings, err)
 	}
 }
 

@@ -37,12 +37,14 @@ func (c *commands) version() *cobra.Command {
 		Use:   "version",
 		Short: "Print the version",
 		Args:  takes(0, 0, ""),
-		RunE: func(*cobra.Command, []string) error {
-			if c.json {
-				return c.object(c.Build)
-			}
-			c.sayf("%s", c.Build)
-			return nil
-		},
+		RunE:  func(*cobra.Command, []string) error { return c.sayVersion() },
 	}
+}
+
+func (c *commands) sayVersion() error {
+	if c.json {
+		return c.object(c.Build)
+	}
+	c.sayf("%s", c.Build)
+	return nil
 }
