@@ -24,6 +24,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/flows"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/store"
 )
 
 const (
@@ -407,11 +408,7 @@ func (p *ports) save() {
 		fmt.Fprintf(&text, portLine, at.protocol(), at.number, f.behind, f.since.UTC().Format(time.RFC3339), f.pbx)
 	}
 	p.mu.Unlock()
-	err := os.WriteFile(p.path+".new", text.Bytes(), 0o600)
-	if err == nil {
-		err = os.Rename(p.path+".new", p.path)
-	}
-	if err != nil {
+	if err := store.WriteFile(p.path, text.Bytes(), false); err != nil {
 		p.log.Warn("the ports that Asterisk was found at are not saved: after a restart they are found again", "err", err)
 	}
 }

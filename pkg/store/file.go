@@ -225,7 +225,9 @@ func createAs(name string) (*file, error) {
 		return nil, err
 	}
 	f := &file{os: o, migrated: -1}
-	err = lock(o, unix.LOCK_EX)
+	if err = lock(o, unix.LOCK_EX); err == nil {
+		err = handOver(o, filepath.Dir(name))
+	}
 	if err == nil {
 		err = guard(func() (err error) {
 			f.bolt, err = openBolt(o, false)

@@ -18,6 +18,19 @@ const Backup = ".bak"
 // maxTextFile is the largest text that is read, in bytes.
 const maxTextFile = 4 << 20
 
+// handOver gives a new file to the owner of its folder where root has made it: what root starts by hand for a first look, the
+// service goes on with.
+func handOver(f *os.File, dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return err
+	}
+	return f.Chown(int(st.Uid), int(st.Gid))
+}
+
 // WriteFile puts data in a file's place at once: whoever reads it, and whoever finds it after a power cut, has the whole of
 // it or of what was there before. Only its owner can read it. Its owner is that of the folder: what root writes by hand, the
 // service can read and replace. With backup, what was there before is kept beside it, as NAME.bak.
@@ -37,14 +50,8 @@ func WriteFile(path string, data []byte, backup bool) error {
 	if _, err = f.Write(data); err != nil {
 		return err
 	}
-	if os.Geteuid() == 0 {
-		var st unix.Stat_t
-		if err = unix.Stat(dir, &st); err == nil {
-			err = f.Chown(int(st.Uid), int(st.Gid))
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
+	if err = handOver(f, dir); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	if err = f.Sync(); err != nil {
 		return err

@@ -82,12 +82,21 @@ func TestWhatRootWritesTheServiceCanRead(t *testing.T) {
 	if err := os.Chown(dir, 12345, 12345); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "file")
+	path, state := filepath.Join(dir, "file"), filepath.Join(dir, "state.db")
 	if err := WriteFile(path, []byte("x"), false); err != nil {
 		t.Fatal(err)
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil || st.Uid != 12345 || st.Gid != 12345 || st.Mode&0o777 != 0o600 {
-		t.Errorf("%+v, %v", st, err)
+	s, _, err := Open(state, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{path, state} {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil || st.Uid != 12345 || st.Gid != 12345 || st.Mode&0o777 != 0o600 {
+			t.Errorf("%s: %+v, %v", path, st, err)
+		}
 	}
 }
