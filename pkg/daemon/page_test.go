@@ -72,7 +72,7 @@ func TestAttackerIsSeenAndUnbannedInABrowser(t *testing.T) {
 		t.Error("the answer came, and the kernel still has the ban")
 	}
 	b.Click(`a[href$="#allow"]`)
-	b.Until(`document.querySelector("#allow button")`)
+	b.Until(`location.hash === "#allow" && document.querySelector("#allow")`)
 	b.Click(`#allow button[value="week"]`)
 	b.Until(`document.querySelector("h1").innerText.startsWith("203.0.113.66 is never banned")`)
 	if _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); !ok {

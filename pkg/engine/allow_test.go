@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -89,5 +90,22 @@ func TestAnAllowanceEndsForItsOriginAlone(t *testing.T) {
 	}
 	if end, _ := w.e.AllowUntil(w.now, netip.MustParsePrefix("203.0.113.7/32"), w.now, ""); end.IsZero() || w.e.Spares(netip.MustParseAddr("203.0.113.7")) {
 		t.Error("what is over at once is allowed")
+	}
+}
+
+// The one who is refused must see which of the two networks is the larger.
+func TestARefusedBanSaysWhichHoldsWhich(t *testing.T) {
+	w := newWorld(t)
+	w.e.Allow(w.now, netip.MustParsePrefix("192.0.2.0/24"), "policy.allow", "")
+	w.e.Protect(w.now, "pbx1", map[netip.Prefix]string{netip.MustParsePrefix("198.51.100.0/24"): "trunk"})
+	for p, want := range map[string]string{
+		"192.0.2.10/32": "192.0.2.10/32 is in 192.0.2.0/24, which is allowed", "192.0.2.0/23": "holds 192.0.2.0/24",
+		"192.0.0.0/16": "192.0.0.0/16 holds 192.0.2.0/24, which is allowed", "192.0.2.0/24": ": 192.0.2.0/24, which is allowed",
+		"198.51.100.7/32": "198.51.100.7/32 is in 198.51.100.0/24, which Asterisk knows",
+		"198.51.0.0/16":   "198.51.0.0/16 holds 198.51.100.0/24, which Asterisk knows",
+	} {
+		if _, err := w.e.Ban(w.now, netip.MustParsePrefix(p), time.Hour, ""); !errors.Is(err, engine.ErrRefused) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", p, err)
+		}
 	}
 }

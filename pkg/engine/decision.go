@@ -43,7 +43,6 @@ const (
 	Registered    Reason = "registered"    // Asterisk knows a contact there
 	Expired       Reason = "expired"       // the time of a ban or of trust is over
 	Manual        Reason = "manual"        // a person said so
-	Test          Reason = "test"          // ringwall doctor tries whether bans work
 	Allowed       Reason = "allowed"       // the allow list covers it now
 	Protected     Reason = "protected"     // Asterisk knows it as a trunk
 	Tolerance     Reason = "tolerance"     // a trusted source failed too often

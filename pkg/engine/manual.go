@@ -25,20 +25,34 @@ func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment str
 	return e.byHand(now, p, d, comment, Manual)
 }
 
+// The reason of [Engine.Test]'s decisions. It is not among those that a person can be notified of: nobody is banned.
+const Test Reason = "test"
+
 // Test is Ban for an address that nobody has, to see whether bans work: it is counted nowhere, and its decisions and that of
 // its end have the reason Test.
 func (e *Engine) Test(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]Decision, error) {
 	return e.byHand(now, p, d, comment, Test)
 }
 
+// relation says which of two prefixes that overlap is in the other, the second one last.
+func relation(p, have netip.Prefix) string {
+	switch {
+	case p == have:
+		return p.String()
+	case have.Bits() < p.Bits():
+		return fmt.Sprintf("%v is in %v", p, have)
+	}
+	return fmt.Sprintf("%v holds %v", p, have)
+}
+
 func (e *Engine) byHand(now time.Time, p netip.Prefix, d time.Duration, comment string, reason Reason) ([]Decision, error) {
 	e.advance(now)
 	p = cleaned(p)
 	if have, ok := e.protected.overlapping(p); ok {
-		return nil, fmt.Errorf("%w: %v holds %v, which Asterisk knows (%s)", ErrRefused, p, have, e.protected.entries[have][0].note)
+		return nil, fmt.Errorf("%w: %s, which Asterisk knows (%s)", ErrRefused, relation(p, have), e.protected.entries[have][0].note)
 	}
 	if have, ok := e.allow.overlapping(p); ok {
-		return nil, fmt.Errorf("%w: %v holds %v, which is allowed (%s)", ErrRefused, p, have, e.allow.entries[have][0].name)
+		return nil, fmt.Errorf("%w: %s, which is allowed (%s)", ErrRefused, relation(p, have), e.allow.entries[have][0].name)
 	}
 	action := Ban
 	b := &ban{prefix: p, since: e.now, until: e.now + int64(d), reason: reason, proven: true, manual: true, number: 1,
