@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -103,9 +102,7 @@ func (e *exam) judgement(ctx context.Context) {
 		if a.Host == "" {
 			continue
 		}
-		limited, cancel := context.WithTimeout(ctx, e.Wait)
-		addrs, err := net.DefaultResolver.LookupNetIP(limited, "ip", a.Host)
-		cancel()
+		addrs, err := e.addresses(ctx, a.Host)
 		if err != nil {
 			s.warn("allow", "mend the name in policy.allow, or DNS (/etc/resolv.conf)", "%s cannot be resolved, so it protects nobody now: %s",
 				printable.String(a.Host), text(err))

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"time"
 
@@ -36,6 +37,18 @@ type exam struct {
 
 	manager string // manager.conf, where it is not Asterisk's usual one
 	proc    string // the proc file system
+
+	lookUp func(ctx context.Context, network, host string) ([]netip.Addr, error) // nil: as the system does
+}
+
+// addresses resolves a host name, within the time that a check may take.
+func (e *exam) addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	limited, cancel := context.WithTimeout(ctx, e.Wait)
+	defer cancel()
+	if e.lookUp != nil {
+		return e.lookUp(limited, "ip", host)
+	}
+	return net.DefaultResolver.LookupNetIP(limited, "ip", host)
 }
 
 // Examine makes every check and returns them in order. It takes some seconds, and ends early with ctx. It changes nothing

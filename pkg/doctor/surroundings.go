@@ -51,9 +51,7 @@ func (e *exam) surroundings(ctx context.Context, s subject, a policy.Asterisk) {
 func (e *exam) whereIs(ctx context.Context, host string) (netip.Addr, bool) {
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
-		limited, cancel := context.WithTimeout(ctx, e.Wait)
-		defer cancel()
-		list, err := net.DefaultResolver.LookupNetIP(limited, "ip", host)
+		list, err := e.addresses(ctx, host)
 		if err != nil || len(list) == 0 {
 			return netip.Addr{}, false
 		}
