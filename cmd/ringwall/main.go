@@ -101,6 +101,9 @@ func columns(f *os.File) int {
 }
 
 // build reads what the Go tool wrote into the program.
+// release is the version of the package that the program came in, which deploy/packages/build sets.
+var release string
+
 func build() commands.Build {
 	b := commands.Build{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
@@ -109,6 +112,9 @@ func build() commands.Build {
 	}
 	if info.Main.Version != "" {
 		b.Version = info.Main.Version
+	}
+	if release != "" {
+		b.Version = release
 	}
 	for _, s := range info.Settings {
 		switch s.Key {

@@ -19,7 +19,7 @@ func (d *day) elsewhere(t *testing.T, command string) (reason string, tried bool
 		{"deploy/test", "it is what runs this test", "bash -n deploy/test"},
 		{"deploy/packages/build -arch amd64 -kind deb .", "done before: it made the package of this test", "bash -n deploy/packages/build"},
 		{"deploy/packages/build -arch amd64 -kind rpm .", "deploy/packages builds it, and installs it", "bash -n deploy/packages/build"},
-		{"dnf install ./ringwall-*.rpm", "deploy/packages installs it with rpm, which Debian has", ""},
+		{"dnf install ./ringwall-x86_64.rpm", "deploy/packages installs it with rpm, which Debian has", ""},
 		{"ssh -L 9646:127.0.0.1:9646 PBX", "there is no second machine, and no SSH", ""},
 		{"journalctl -u ringwall -n 50", "there is no journal without systemd as the first process", ""},
 		{"journalctl -u ringwall -n 5", "there is no journal without systemd as the first process", ""},

@@ -85,7 +85,7 @@ func (d *day) build(t *testing.T) {
 func (d *day) stock(t *testing.T) {
 	t.Helper()
 	d.write(t, "on-ban", "#!/bin/sh\n")
-	d.sh(t, `cp /mnt/ringwall_*.deb ~
+	d.sh(t, `cp /mnt/ringwall_*.deb ~/ringwall_amd64.deb # whatever this machine is
 		rm /etc/dpkg/dpkg.cfg.d/lab # which leaves out /usr/share/doc
 		echo 'APT::Get::Assume-Yes "true";' >/etc/apt/apt.conf.d/90yes # the administrator's y and Enter
 		install -m 755 /mnt/on-ban /usr/local/bin/on-ban

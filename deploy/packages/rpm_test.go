@@ -11,6 +11,7 @@ func testRPM(t *testing.T, d *debian) {
 	d.expect(t, "rpm -K --nosignature /mnt/new.rpm", "/mnt/new.rpm: digests OK")
 	installed(t, d, d.run(t, rpm+"-i /mnt/old.rpm </dev/null"))
 	d.expect(t, "readlink -f /etc/systemd/system/multi-user.target.wants/ringwall.service", "/usr/lib/systemd/system/ringwall.service")
+	d.run(t, "rpm -qd ringwall | grep -q /README.md; rpm -qL ringwall | grep -q /licences.txt")
 	d.run(t, `sed -i 's/mode: observe/mode: enforce/' /etc/ringwall/ringwall.yaml`)
 	kept := "id -u ringwall; cat /etc/ringwall/ringwall.yaml /etc/ringwall/ami-secret; stat -c '%a %U:%G' /etc/ringwall/*[!w]"
 	was := d.run(t, kept)

@@ -76,7 +76,11 @@ TEXT
 # the configuration with the new program, as the service would: with a mistake the old one goes on.
 restart() {
 	systemd_runs || return 0
-	systemctl is-active --quiet ringwall.service || return 0
+	# After a removal too: the configuration is the old one, and whoever installs again may believe that all is as before.
+	systemctl is-active --quiet ringwall.service || {
+		echo "ringwall: it does not run, so nobody is banned: systemctl start ringwall; ringwall doctor"
+		return 0
+	}
 	if systemctl reload ringwall.service; then
 		systemctl try-restart ringwall.service || echo "ringwall: it did not start again: systemctl status ringwall" >&2
 	else
