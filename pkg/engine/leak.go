@@ -12,6 +12,8 @@ const (
 	// leakGrace is how long after a ban events of its source say nothing: what was in Asterisk's sockets and queues by
 	// then is still worked off, and the kernel may have the ban a little later than the engine.
 	leakGrace = 5 * second
+	// clockTolerance is how far apart the clocks of Asterisk and of this machine may be; no event is on its way for so long.
+	clockTolerance = 5 * minute
 	// maxLeaking bounds the sources of which is known that they were reported within the last hour.
 	maxLeaking = 1 << 16
 	// leakBurst and leakEvery bound the reports: where bans stop nothing at all, every banned source gets through.
@@ -81,7 +83,7 @@ func (c *call) leaked() {
 		return
 	}
 	since := max(b.since, c.started) // bans of before were put into the kernel then
-	if c.now-since < leakGrace || !c.ev.Time.IsZero() && c.ev.Time.UnixNano()-since < leakGrace {
+	if c.now-since < leakGrace || c.agrees(c.ev.Time) && c.ev.Time.UnixNano()-since < leakGrace {
 		return
 	}
 	c.leaks.events++
@@ -103,6 +105,13 @@ func (c *call) leaked() {
 		c.score = float64(s.score * c.fade(c.now-s.seen))
 	}
 	c.decide(Leak, b.reason, b.prefix, 0, c.proven, leakText(local, time.Duration(c.now-b.since)))
+}
+
+// agrees says whether a time of Asterisk's clock can be compared with those of the engine: a PBX whose clock is wrong would
+// else never, or always, be late.
+func (c *call) agrees(at time.Time) bool {
+	off := c.now - at.UnixNano()
+	return !at.IsZero() && off < clockTolerance && off > -clockTolerance
 }
 
 // keptOut returns an enforced ban that covers the source of the event, or nil.

@@ -205,3 +205,13 @@ func TestWithoutAKernelNothingLeaks(t *testing.T) {
 	w.ban(leaker+"/32").pass(10*time.Second).scan(leaker, "100")
 	w.wantLeaks(0)
 }
+
+// A PBX whose clock is wrong: its times say nothing of what waited.
+func TestALeakIsSeenWhateverAsterisksClockSays(t *testing.T) {
+	for _, off := range []time.Duration{-87660 * time.Hour, -time.Hour, 0, time.Hour, 87660 * time.Hour} {
+		w := newLeakWorld(t)
+		w.pass(10 * time.Second)
+		w.send(security.ChallengeSent, leaker, "201", func(ev *security.Event) { ev.Time = ev.Time.Add(off) })
+		w.wantLeaks(1)
+	}
+}
