@@ -361,25 +361,34 @@ func (c *call) condemnNetwork(p netip.Prefix) {
 	if have := c.bans[net]; n.banned < c.cfg.Networks.Sources || have != nil && have.until > c.now && !have.observed {
 		return
 	}
-	if _, ok := c.grace.overlapping(net); ok || c.exemptWithin(net) || c.customerIn(net) {
-		return
+	if !c.sparesNetwork(net) {
+		c.banNetwork(net, n.unproven == 0, n.banned, fmt.Sprintf("%d addresses of this network are banned", n.banned))
 	}
-	proven := n.unproven == 0
+}
+
+// sparesNetwork says whether a network holds somebody who must not be banned with it.
+func (c *call) sparesNetwork(net netip.Prefix) bool {
+	_, graced := c.grace.overlapping(net)
+	return graced || c.exemptWithin(net) || c.customerIn(net)
+}
+
+// banNetwork bans a network because of the event, if there is room, and says whether it did.
+func (c *call) banNetwork(net netip.Prefix, proven bool, attempts int, detail string) bool {
 	if c.holds(proven) {
-		return
+		return false
 	}
 	if bound := c.room(proven); bound != "" {
 		c.limited[bound]++
-		return
+		return false
 	}
 	d := c.duration(0, proven)
-	detail := fmt.Sprintf("%d addresses of this network are banned", n.banned)
 	c.putBan(&ban{
 		prefix: net, source: c.addr, since: c.now, until: c.now + int64(d), reason: Network, proven: proven, number: 1,
-		pbx: c.pbx, attempts: n.banned, comment: detail,
+		pbx: c.pbx, attempts: attempts, comment: detail,
 	})
 	c.activity.banned(c.now)
 	c.decide(Ban, Network, net, d, proven, detail)
+	return true
 }
 
 // customerIn says whether a prefix holds a source that is or lately was trusted.

@@ -291,7 +291,7 @@ func (c *call) verdict(s *source, b *ban, reason Reason, enforce bool) {
 			// Packets that can be forged must not take trust from a customer.
 			c.tolerate(Tolerance,
 				"a trusted source fails more than is tolerated, but the evidence could be forged: not banned")
-			c.alarmGuessing(reason, c.key, 0, c.proven, "a trusted source guesses faster than any phone: it is not banned, since the packets could be "+
+			c.alarmGuessing(reason, "a trusted source guesses faster than any phone: it is not banned, since the packets could be "+
 				"forged in a customer's name")
 			return
 		case c.stormy() && t.calm(c.now):

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"fmt"
 	"strconv"
 	"testing"
 	"time"
@@ -32,4 +33,18 @@ func TestNobodyIsBannedByForgeableEvidenceWhileANameIsUnknown(t *testing.T) {
 	w.e.Hold(time.Time{}) // the name is found
 	attack("203.0.113.11", security.UDP)
 	w.wantBanned("203.0.113.11")
+}
+
+// A network of IPv6 is no exception: its sources may be the provider whose name is not known yet.
+func TestNoIPv6NetworkIsBannedForgeablyWhileBansAreHeld(t *testing.T) {
+	for _, held := range []time.Duration{0, time.Minute} {
+		w := newWorld(t)
+		w.e.Hold(w.now.Add(held))
+		for i := range 20 {
+			w.crack(1, fmt.Sprintf("2001:db8:66:%x00::1", i+1), "201")
+		}
+		if got := w.banned("2001:db8:66:ff00::1"); got != (held == 0) {
+			t.Errorf("held for %v: banned %v", held, got)
+		}
+	}
 }

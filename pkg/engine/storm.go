@@ -45,7 +45,7 @@ func (t *trust) calm(now int64) bool { return t.rushed == 0 || now-t.rushed >= s
 // mayBeStorm notes that an account fails where it worked before, and notices when many do: of different accounts, at
 // different customers, none of them forged, and none faster than phones retry. Else an attacker could make a storm, by
 // packets in customers' names or with one stolen account.
-func (c *call) mayBeStorm(t *trust, account uint64, one *failures) {
+func (c *call) mayBeStorm(t *trust, account uint64) {
 	if c.cfg.Storm.Sources <= 0 || !c.proven || !c.knownGood(c.key) || !t.calm(c.now) {
 		return
 	}

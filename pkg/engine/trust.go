@@ -307,7 +307,7 @@ func (c *call) customerFails(t *trust, id uint64, w float64, r repeat) {
 		case proven <= limit:
 			c.tolerate(Accounts,
 				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
-			c.alarmGuessing(Accounts, c.key, 0, c.proven, "a trusted source guesses the passwords of many accounts: it is not banned, since the "+
+			c.alarmGuessing(Accounts, "a trusted source guesses the passwords of many accounts: it is not banned, since the "+
 				"packets could be forged in a customer's name")
 		default:
 			t.rushed = c.now // no PBX loses the passwords of accounts that it never had there
@@ -319,7 +319,7 @@ func (c *call) customerFails(t *trust, id uint64, w float64, r repeat) {
 		}
 	}
 	if here {
-		c.mayBeStorm(t, id, &f.failures)
+		c.mayBeStorm(t, id)
 	}
 	n := notePace
 	if here {
@@ -378,7 +378,7 @@ func (c *call) strangerFails(id uint64, w float64, r repeat) {
 	attack := c.accountGuessed(id)
 	if t := c.trusts[c.key]; t != nil {
 		if c.rushes(t, here, &pair.failures); here {
-			c.mayBeStorm(t, id, &pair.failures)
+			c.mayBeStorm(t, id)
 		}
 	}
 	c.widen(w)
@@ -458,11 +458,10 @@ func (c *call) tellPersistence(one *failures, how string) {
 	}
 }
 
-// alarmGuessing reports, once an hour for each source, reason and account, that passwords are guessed and nobody is banned
-// for it.
-func (c *call) alarmGuessing(reason Reason, k key, account uint64, proven bool, detail string) {
-	if !c.reports.seen(c.now, c.id(forGuessing, k, c.mix(account, c.text(string(reason))))) {
-		c.decide(Guessing, reason, c.prefixOf(k), 0, proven, detail)
+// alarmGuessing reports, once an hour for each source and reason, that passwords are guessed and nobody is banned for it.
+func (c *call) alarmGuessing(reason Reason, detail string) {
+	if !c.reports.seen(c.now, c.id(forGuessing, c.key, c.text(string(reason)))) {
+		c.decide(Guessing, reason, c.prefixOf(c.key), 0, c.proven, detail)
 	}
 }
 

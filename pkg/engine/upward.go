@@ -133,26 +133,16 @@ func (c *call) condemnWide(net netip.Prefix, x *wide) bool {
 	if x.spared > c.now {
 		return false
 	}
-	if _, ok := c.grace.overlapping(net); ok || c.exemptWithin(net) || c.customerIn(net) {
+	if c.sparesNetwork(net) {
 		x.spared = c.now + minute
 		large, _ := net.Addr().Prefix(widerBits)
 		c.alarmNetwork(large, net, fmt.Sprintf("several sources of this /%d attack; it is not banned as a whole, since it holds a customer, "+
 			"or somebody who is allowed", net.Bits()))
 		return false
 	}
-	proven := !x.forged
-	if bound := c.room(proven); bound != "" {
-		c.limited[bound]++
+	if !c.banNetwork(net, !x.forged, 0, fmt.Sprintf("several sources of this /%d attack", net.Bits())) {
 		return false
 	}
-	d := c.duration(0, proven)
-	detail := fmt.Sprintf("several sources of this /%d attack", net.Bits())
-	c.putBan(&ban{
-		prefix: net, source: c.addr, since: c.now, until: c.now + int64(d), reason: Network, proven: proven, number: 1,
-		pbx: c.pbx, comment: detail,
-	})
 	*x = wide{}
-	c.activity.banned(c.now)
-	c.decide(Ban, Network, net, d, proven, detail)
 	return true
 }

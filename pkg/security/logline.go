@@ -95,11 +95,11 @@ func decodeFields(rest string, ev *Event) (n int, reason string) {
 		if reason := ev.set(f, value); reason != "" {
 			return n, reason
 		}
-		// Asterisk's logger takes what follows an ESC out of the line (term_strip in main/term.c), so that a peer who
-		// sends one chooses which fields are left.
-		if strings.IndexByte(value, '\r') >= 0 {
+		if strings.IndexByte(value, '\r') >= 0 { // some readers of logs end a line there
 			return n, ReasonControl
 		}
+		// Asterisk's logger takes what follows an ESC out of the line (term_strip in main/term.c), so that a peer who
+		// sends one chooses which fields are left.
 		if strings.IndexByte(value, 0x1b) >= 0 {
 			return n, ReasonEscape
 		}
