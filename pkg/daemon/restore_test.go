@@ -126,7 +126,17 @@ func TestBansOfBeforeComeBackWhileAttackersAreJudged(t *testing.T) {
 	}
 	// What only the kernel knew is in the file now.
 	r.stop()
-	r.behind(func(table *firewall.Table) error { return table.Empty(firewall.Ban) })
+	r.behind(func(table *firewall.Table) error {
+		bans, err := table.Elements(firewall.Ban)
+		if err != nil {
+			return err
+		}
+		var gone []firewall.Change
+		for _, b := range bans {
+			gone = append(gone, firewall.Change{Kind: firewall.Ban, Prefix: b.Prefix, Remove: true})
+		}
+		return table.Apply(gone)
+	})
 	r.start()
 	r.restored()
 	r.until("all is in force", func() bool { return r.d.kernelError() == nil })

@@ -160,6 +160,7 @@ func TestABanThatIsNotInTheKernel(t *testing.T) {
 		want   bool
 	}{
 		"there": {[]string{"192.0.2.254/32", "203.0.113.0/25"}, true}, "not there": {[]string{"192.0.2.254/32", "203.0.113.9/32"}, false},
+		"more than are compared": {append([]string{"203.0.113.9/32"}, slices.Repeat([]string{"192.0.2.254/32"}, maxCompared)...), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"strings"
 	"time"
@@ -16,6 +17,8 @@ import (
 
 // maxCompared bounds how many bans are looked for in the kernel: each is a question.
 const maxCompared = 256
+
+var errEnough = errors.New("doctor: enough bans to compare")
 
 // left counts the bans that the kernel holds while no daemon is there to tell of them: they still drop packets, a customer's
 // too.
@@ -74,8 +77,15 @@ func (e *exam) compared(s subject) {
 func (e *exam) missing() ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*e.Wait)
 	defer cancel()
-	bans, err := e.client.Bans(ctx, control.BanFilter{})
-	if err != nil {
+	var bans []engine.BanView
+	err := e.client.EachBan(ctx, control.BanFilter{}, func(b engine.BanView) error {
+		if len(bans) == maxCompared { // there may be a million
+			return errEnough
+		}
+		bans = append(bans, b)
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
 		return nil, err
 	}
 	t, err := firewall.Open(e.table())
@@ -84,7 +94,7 @@ func (e *exam) missing() ([]string, error) {
 	}
 	defer func() { _ = t.Close() }()
 	var list []string
-	for _, b := range bans[:min(len(bans), maxCompared)] {
+	for _, b := range bans {
 		if there, err := held(t, b); err != nil {
 			return nil, err
 		} else if !there {

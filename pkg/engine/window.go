@@ -149,14 +149,8 @@ func (w *window[V]) values(now int64) iter.Seq[V] {
 	}
 }
 
-// remove drops the entries of which f is true.
-func (w *window[V]) remove(f func(V) bool) {
-	from := w.first
-	for w.removeSome(&from, w.size, f) {
-	}
-}
-
-// removeSome is remove for n slots from a number on, which is w.first at first, and says whether there are more.
+// removeSome drops the entries of which f is true among n slots from a number on, which is w.first at first, and says whether
+// there are more.
 func (w *window[V]) removeSome(from *uint32, n int, f func(V) bool) (more bool) {
 	if w.first-*from < 1<<31 { // the queue has gone on
 		*from = w.first

@@ -75,25 +75,6 @@ func TestOthersBanDuringAWalk(t *testing.T) {
 	}
 }
 
-func TestEmptyLetsEverybodyIn(t *testing.T) {
-	fw := roomy(t)
-	apply(t, fw, append(many(20_000, time.Hour), ban("198.18.0.0/15", 2*time.Hour), Change{Kind: Allow, Prefix: pfx("10.0.0.0/8")})...)
-	if err := fw.Empty(Ban); err != nil {
-		t.Fatal(err)
-	}
-	if left, err := fw.Elements(Ban); err != nil || len(left) != 0 {
-		t.Errorf("%d are left, %v", len(left), err)
-	}
-	holds(t, fw, Allow, "10.0.0.0/8", 0)
-	// What was there may be banned again.
-	apply(t, fw, append(many(300, time.Hour), ban("198.18.0.0/15", 2*time.Hour))...)
-	holds(t, fw, Ban, "198.18.0.0/15", 2*time.Hour)
-	holds(t, fw, Ban, many(1, 0)[0].Prefix.String(), time.Hour)
-	if err := fw.Verify(); err != nil {
-		t.Error(err)
-	}
-}
-
 func FuzzListing(f *testing.F) {
 	var b batch
 	b.begin("ringwall")
