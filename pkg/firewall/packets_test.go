@@ -104,6 +104,37 @@ func (w *wire) arrives(t *testing.T, client, server *net.UDPConn, size int) bool
 	return false
 }
 
+// keepsOut fails if a packet of a banned source gets through while something is done to the table.
+func (w *wire) keepsOut(t *testing.T, do func()) {
+	t.Helper()
+	apply(t, w.fw, ban("10.99.0.66", time.Hour))
+	client, server := w.udp(t, "10.99.0.66", 5060)
+	stop, sent := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for {
+			select {
+			case <-stop:
+				sent <- n
+				return
+			default:
+				if _, err := client.Write([]byte("OPTIONS")); err == nil {
+					n++
+				}
+			}
+		}
+	}()
+	do()
+	close(stop)
+	if n := <-sent; n == 0 {
+		t.Fatal("nothing was sent")
+	}
+	_ = server.SetReadDeadline(time.Now())
+	if n, err := server.Read(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a banned source got through: %d bytes, %v", n, err)
+	}
+}
+
 func (w *wire) reaches(t *testing.T, src string, port uint16) bool {
 	t.Helper()
 	client, server := w.udp(t, src, port)
