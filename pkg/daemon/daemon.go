@@ -142,7 +142,6 @@ func New(o Options) (_ *Daemon, err error) {
 	d.ports.close = d.closePorts
 	d.tasks = append(d.tasks, d.ports)
 	// From here on nothing keeps the daemon from its work, but an Asterisk that cannot be one.
-	d.openFlows()
 	d.openGeo(cfg)
 	d.openNotify()
 	for _, a := range cfg.Asterisk {

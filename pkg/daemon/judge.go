@@ -13,7 +13,6 @@ import (
 	"github.com/ringwall/ringwall/pkg/ami"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/flows"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -45,8 +44,7 @@ type judge struct {
 	announce *announcer
 	log      *slog.Logger
 	meter    bool
-	store    *store.Store                // nil: nothing is kept
-	flows    atomic.Pointer[flows.Ender] // nil: none are ended
+	store    *store.Store // nil: nothing is kept
 	ports    *ports
 
 	mu     sync.Mutex
@@ -73,7 +71,6 @@ type room struct {
 	came  []time.Time    // the frames
 	kept  []store.Change // when the kernel has the decisions
 	waits []float64      // seconds from the frames to the commit
-	ended []netip.Prefix // those whose flows are
 	lines engine.Lines
 }
 
@@ -93,7 +90,7 @@ func (j *judge) leave(r *room) {
 
 func (r *room) empty() {
 	clear(r.kept) // they hold on to records
-	r.came, r.kept, r.waits, r.ended = r.came[:0], r.kept[:0], r.waits[:0], r.ended[:0]
+	r.came, r.kept, r.waits = r.came[:0], r.kept[:0], r.waits[:0]
 }
 
 // frames judges what an Asterisk sent. The memory of the texts is used again afterwards: what is remembered of them is a copy.
@@ -388,14 +385,6 @@ func (j *judge) committed(err error, decisions []engine.Decision, r *room) {
 		j.counts.Committed(r.waits...)
 	}
 	j.announce.push(err, decisions)
-	if ender := j.flows.Load(); ender != nil {
-		for i := range decisions {
-			if decisions[i].Action == engine.Ban {
-				r.ended = append(r.ended, decisions[i].Prefix)
-			}
-		}
-		ender.End(r.ended...)
-	}
 }
 
 // change is what a decision asks of the kernel.

@@ -91,7 +91,6 @@ func (d *Daemon) closePorts(udp, tcp []uint16) error {
 	if err := d.writer.SetPorts(udp, tcp); err != nil {
 		return err
 	}
-	d.judge.flows.Load().SetPorts(udp, tcp)
 	return nil
 }
 

@@ -19,9 +19,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/conntrack"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/flows"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -198,7 +198,7 @@ func (p *ports) Run(ctx context.Context) error {
 			return nil
 		case a := <-p.arrivals:
 			began := time.Now()
-			news := p.arrived(ctx, a)
+			news := p.arrived(a)
 			rest := (portsDuty - 1) * time.Since(began)
 			if news {
 				p.save()
@@ -218,10 +218,10 @@ func (p *ports) Run(ctx context.Context) error {
 }
 
 // arrived finds out to which ports a packet came, and says whether that is news.
-func (p *ports) arrived(ctx context.Context, a arrival) (news bool) {
+func (p *ports) arrived(a arrival) (news bool) {
 	local := port{a.local.Port(), a.udp}
-	number, known, err := flows.Entrance(ctx, p.netns, a.udp, local.number, a.remote)
-	if err != nil && !errors.Is(err, flows.ErrMissing) {
+	number, known, err := conntrack.Entrance(p.netns, a.udp, local.number, a.remote)
+	if err != nil && !errors.Is(err, conntrack.ErrMissing) {
 		p.log.Debug("whether a NAT changes Asterisk's ports cannot be seen", "err", err)
 	}
 	// A connection that Asterisk itself has made, to a provider, comes from a port at which nobody listens.

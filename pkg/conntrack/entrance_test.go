@@ -1,4 +1,4 @@
-package flows
+package conntrack
 
 import (
 	"net"
@@ -31,12 +31,12 @@ func TestEntranceIsThePortBeforeANAT(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			to := netip.AddrPortFrom(netip.MustParseAddr(tt.to), tt.published).String()
 			remote := w.send(t, tt.network, tt.src, to, tt.local)
-			got, known, err := Entrance(t.Context(), w.server.FD(), tt.network == "udp", tt.local, remote)
+			got, known, err := Entrance(w.server.FD(), tt.network == "udp", tt.local, remote)
 			if err != nil || got != tt.published || !known {
 				t.Errorf("%d, %v, %v; want %d", got, known, err, tt.published)
 			}
 			stranger := netip.AddrPortFrom(remote.Addr(), remote.Port()^1)
-			got, known, err = Entrance(t.Context(), w.server.FD(), tt.network == "udp", tt.local, stranger)
+			got, known, err = Entrance(w.server.FD(), tt.network == "udp", tt.local, stranger)
 			if err != nil || got != tt.local || known {
 				t.Errorf("of a flow that there is not: %d, %v, %v", got, known, err)
 			}
