@@ -11,7 +11,7 @@ import (
 	"strings"
 	"syscall"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 )
 
 // Environment is what a configuration asks of the machine. With the zero value no variable is set and no file exists.
