@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -85,7 +86,7 @@ type path struct {
 	events  [batch]security.Event
 	engine  *engine.Engine
 	now     time.Time
-	out     []engine.Decision
+	out     []ban.Decision
 }
 
 // newPath makes a path for events of so many sources, one after the other, and returns the events, too.
@@ -192,7 +193,7 @@ type crowd struct {
 	sessions []string
 	calls    int
 	events   [batch]security.Event
-	out      []engine.Decision
+	out      []ban.Decision
 	timed    bool
 	longest  time.Duration // of one call of the engine, of this thread
 }

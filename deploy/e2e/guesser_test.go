@@ -13,7 +13,7 @@ import (
 
 	"github.com/ringwall/ringwall/deploy/lab"
 	"github.com/ringwall/ringwall/deploy/trial"
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // What a guesser gets for nothing: guesses that Asterisk judges before the ban. After it, it judges none.
@@ -293,7 +293,7 @@ func (g *guesser) figure(what string, limit int) {
 }
 
 // told returns the decisions so far about an address, or about all where it is not valid, with one of the actions.
-func (r *rig) told(a netip.Addr, actions ...engine.Action) (out []string) {
+func (r *rig) told(a netip.Addr, actions ...ban.Action) (out []string) {
 	r.t.Helper()
 	all, err := r.client.History(r.t.Context(), time.Time{}, a)
 	if err != nil {
@@ -308,7 +308,7 @@ func (r *rig) told(a netip.Addr, actions ...engine.Action) (out []string) {
 }
 
 // wantTold fails the test unless there is such a decision: "ACTION SOURCE REASON ACCOUNT" with an empty reason for any.
-func (r *rig) wantTold(action engine.Action, source netip.Addr, reason engine.Reason, account string) bool {
+func (r *rig) wantTold(action ban.Action, source netip.Addr, reason ban.Reason, account string) bool {
 	r.t.Helper()
 	all := r.told(source, action)
 	for _, d := range all {
@@ -399,7 +399,7 @@ func (r *rig) controlCharacters() {
 		if code := g.guess(account, lab.Password(account)); code != 200 {
 			r.t.Errorf("%s: the right password: %d", c.name, code)
 		}
-		r.wantTold(engine.Breach, g.addr, "", account)
+		r.wantTold(ban.ActionBreach, g.addr, "", account)
 		if r.why(g.addr).Trust != nil {
 			r.t.Errorf("%s: who hides is trusted", c.name)
 		}
@@ -583,14 +583,14 @@ func (r *rig) stolenOverUDP() {
 	r.wantTold("guessing", g.addr, "", "")
 	code := g.guess(fmt.Sprint(found), lab.Password(fmt.Sprint(found)))
 	r.t.Logf("figure: a stolen account over UDP: %d guesses judged, banned: %t; told: %q; the right password: %d",
-		g.judged-1, g.banned, r.told(g.addr, "guessing", engine.Observe), code)
+		g.judged-1, g.banned, r.told(g.addr, "guessing", ban.ActionObserve), code)
 	if g.banned {
 		return // as good
 	}
 	if code != 200 {
 		r.t.Errorf("the right password: %d", code)
 	}
-	r.wantTold(engine.Breach, g.addr, "", fmt.Sprint(found))
+	r.wantTold(ban.ActionBreach, g.addr, "", fmt.Sprint(found))
 }
 
 // stolen is a guesser over TCP who has logged in with an account.
@@ -606,8 +606,8 @@ func (r *rig) stolen(a netip.Addr, account string) *guesser {
 
 // storms returns the decisions that a storm made.
 func (r *rig) storms() []string {
-	return slices.DeleteFunc(r.told(netip.Addr{}, engine.Unban, engine.Observe), func(d string) bool {
-		return !strings.Contains(d, " "+string(engine.Storm)+" ")
+	return slices.DeleteFunc(r.told(netip.Addr{}, ban.ActionUnban, ban.ActionObserve), func(d string) bool {
+		return !strings.Contains(d, " "+string(ban.ReasonStorm)+" ")
 	})
 }
 
@@ -701,11 +701,11 @@ func (r *rig) staleNonce() {
 	code := r.logIn(elsewhere.agent, account)
 	x := r.why(elsewhere.addr)
 	r.t.Logf("figure: a stale nonce: %d guesses judged, then a login from elsewhere: %d, trusted: %t, told: %q",
-		judged+1, code, x.Trust != nil, r.told(elsewhere.addr, engine.Breach, engine.Trust))
+		judged+1, code, x.Trust != nil, r.told(elsewhere.addr, ban.ActionBreach, ban.ActionTrust))
 	if code != 200 {
 		r.t.Fatalf("the login: %d", code)
 	}
-	r.wantTold(engine.Breach, elsewhere.addr, "", account)
+	r.wantTold(ban.ActionBreach, elsewhere.addr, "", account)
 	if x.Trust != nil {
 		r.t.Error("who may have guessed the password is trusted")
 	}
@@ -766,9 +766,9 @@ func (r *rig) forgedGuesses() {
 	}
 	r.until("the login is heard", func() bool {
 		x := r.why(local.Addr())
-		return x.Trust == nil || x.Trust.Until.After(before) || len(r.told(local.Addr(), engine.Breach)) > 0
+		return x.Trust == nil || x.Trust.Until.After(before) || len(r.told(local.Addr(), ban.ActionBreach)) > 0
 	})
-	x, told := r.why(local.Addr()), r.told(local.Addr(), engine.Breach)
+	x, told := r.why(local.Addr()), r.told(local.Addr(), ban.ActionBreach)
 	renewed := x.Trust != nil && x.Trust.Until.After(before)
 	r.t.Logf("figure: six forged wrong passwords: breaches told: %q; trust goes on: %t", told, renewed)
 	if len(told) > 0 || !renewed || x.Ban != nil {
@@ -787,7 +787,7 @@ func (r *rig) forgedTargeted() {
 	person.guess(account, "a typo")
 	x := r.why(person.addr)
 	r.t.Logf("figure: twenty forged packets, and a typo in a new place: banned: %t; told: %q", x.Ban != nil,
-		r.told(netip.Addr{}, engine.Targeted))
+		r.told(netip.Addr{}, ban.ActionTargeted))
 	if x.Ban != nil {
 		r.t.Fatalf("a typo in a new place: %+v", *x.Ban)
 	}
@@ -796,7 +796,7 @@ func (r *rig) forgedTargeted() {
 	}
 	x = r.why(person.addr)
 	r.t.Logf("figure: twenty forged packets, and a login in a new place: trusted: %t; told: %q", x.Trust != nil,
-		r.told(person.addr, engine.Breach, engine.Trust))
+		r.told(person.addr, ban.ActionBreach, ban.ActionTrust))
 	if x.Ban != nil {
 		r.t.Errorf("the right password in a new place: %+v", *x.Ban)
 	}
@@ -808,7 +808,7 @@ func (r *rig) slowGuessing() {
 	g := r.guesser("udp", ip4(154, 1))
 	g.guesses(25, account, 120*time.Millisecond) // the policy takes ten a second for a phone's
 	r.t.Logf("figure: slow guessing: %d guesses judged, banned: %t; told: %q", g.judged, g.banned,
-		r.told(g.addr, "guessing", engine.Misconfigured))
+		r.told(g.addr, "guessing", ban.ActionMisconfigured))
 	if g.banned {
 		r.t.Errorf("a phone's pace: %+v", *r.why(g.addr).Ban)
 	}

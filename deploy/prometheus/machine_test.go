@@ -15,8 +15,8 @@ import (
 
 	"github.com/ringwall/ringwall/deploy/trial"
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/netspace"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 )
@@ -141,7 +141,7 @@ func (m *machine) scan(remote string) {
 }
 
 // await waits for a decision.
-func (m *machine) await(a engine.Action, r engine.Reason) {
+func (m *machine) await(a ban.Action, r ban.Reason) {
 	m.t.Helper()
 	trial.Until(m.t, fmt.Sprintf("%s, %s", a, r), func() bool {
 		list, err := m.control.History(m.t.Context(), time.Time{}, netip.Addr{})
@@ -191,27 +191,27 @@ func (m *machine) awaitMetric(line string) {
 func (m *machine) live() {
 	m.login("201", "IPV4/UDP/198.51.100.10/5060")
 	m.login("202", "IPV4/UDP/198.51.100.20/5060")
-	m.await(engine.Trust, engine.Login)
+	m.await(ban.ActionTrust, ban.ReasonLogin)
 
 	m.scan("IPV4/UDP/" + attacker + "/5060")
 	m.scan("IPV6/TCP/2001:db8:66::1/5060")
-	m.await(engine.Ban, engine.Honeypot)
+	m.await(ban.ActionBan, ban.ReasonHoneypot)
 	m.knock()
 
 	for range 6 {
 		m.guess("203", "IPV4/TCP/198.51.100.66/5060")
 	}
-	m.await(engine.Ban, engine.WrongPassword)
+	m.await(ban.ActionBan, ban.ReasonWrongPassword)
 	m.login("203", "IPV4/TCP/198.51.100.66/5060")
-	m.await(engine.Breach, engine.Guessed)
+	m.await(ban.ActionBreach, ban.ReasonGuessed)
 	m.guess("204", "IPV4/UDP/198.51.100.71/5060")
 	m.guess("204", "IPV4/UDP/198.51.100.72/5060")
 	m.guess("204", "IPV4/UDP/198.51.100.73/5060")
-	m.await(engine.Targeted, engine.Distributed)
+	m.await(ban.ActionTargeted, ban.ReasonDistributed)
 	m.event("RequestNotSupported", "205", m.call(), "IPV4/UDP/198.51.100.80/5060", "RequestType: REGISTER\r\n")
-	m.await(engine.Misconfigured, engine.Configuration)
+	m.await(ban.ActionMisconfigured, ban.ReasonConfiguration)
 	m.send("Event: SuccessfulAuth\r\nPrivilege: security,all\r\nRemoteAddress: IPV4/UDP/192.0.2.77/5060\r\n\r\n")
-	m.await(engine.Tampering, engine.Malformed)
+	m.await(ban.ActionTampering, ban.ReasonMalformed)
 	m.send("Event: ChallengeSent\r\nAccountID: " + strings.Repeat("x", 100<<10) + "\r\n\r\n")
 
 	for _, p := range []string{"192.0.2.200/32", "192.0.2.201/32"} {
@@ -225,10 +225,10 @@ func (m *machine) live() {
 	for i := range 5 {
 		m.scan(fmt.Sprintf("IPV4/TCP/198.51.100.%d/5060", 100+i))
 	}
-	m.await(engine.Observe, engine.Limit)
+	m.await(ban.ActionObserve, ban.ReasonLimit)
 	m.guess("201", "IPV4/TCP/198.51.100.10/5060")
 	m.guess("202", "IPV4/TCP/198.51.100.20/5060")
-	m.await(engine.Observe, engine.Storm)
+	m.await(ban.ActionObserve, ban.ReasonStorm)
 
 	m.asterisk.Disconnect()
 	m.awaitMetric(`ringwall_ami_reconnects_total{pbx="pbx1"} 1`)

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/deploy/trial"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 )
 
@@ -219,7 +219,7 @@ func (h *host) load(ctx context.Context, round int) {
 func (h *host) follow(ctx context.Context, b *books) {
 	for ctx.Err() == nil {
 		_ = h.client.Follow(ctx, time.Time{}, func(d control.Decision) error {
-			if p, err := netip.ParsePrefix(d.Prefix); err == nil && d.Action == engine.Ban && trapAddress(p) {
+			if p, err := netip.ParsePrefix(d.Prefix); err == nil && d.Action == ban.ActionBan && trapAddress(p) {
 				b.confirm("stream", p, d.Time.Add(time.Duration(d.Duration*float64(time.Second))))
 			}
 			return nil

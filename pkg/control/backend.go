@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
 
@@ -32,10 +33,10 @@ type Backend interface {
 	Account(ctx context.Context, name string) (AccountResult, error)
 	// Place says at once where an address is registered: the zero value where nobody knows, or no geo file is set up.
 	// Bans, Trusted and Why fill it in; the decisions of History get it when they are written.
-	Place(addr netip.Addr) engine.Place
+	Place(addr netip.Addr) ban.Place
 	// History calls each with pieces of the decisions since a time, oldest first, of one source or, where addr is not
 	// valid, of all.
-	History(ctx context.Context, since time.Time, addr netip.Addr, each func([]engine.Decision) error) error
+	History(ctx context.Context, since time.Time, addr netip.Addr, each func([]ban.Decision) error) error
 
 	// Page says where the status page is, and lets whoever opens that address within a short time change things there.
 	Page(ctx context.Context, by Peer) (PageResult, error)

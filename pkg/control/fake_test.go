@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
 
@@ -94,11 +95,11 @@ func (f *fake) Page(ctx context.Context, by Peer) (PageResult, error) {
 	return PageResult{Address: "http://127.0.0.1:9646/enter?ticket=x", Writable: true, Note: by.User}, f.call(ctx)
 }
 
-func (f *fake) Place(addr netip.Addr) engine.Place {
+func (f *fake) Place(addr netip.Addr) ban.Place {
 	if addr == netip.MustParseAddr("203.0.113.1") {
-		return engine.Place{Country: "NL", ASN: 64496, ASName: "Example \"B.V.\" \x1b[2J"}
+		return ban.Place{Country: "NL", ASN: 64496, ASName: "Example \"B.V.\" \x1b[2J"}
 	}
-	return engine.Place{}
+	return ban.Place{}
 }
 
 func (f *fake) Ban(ctx context.Context, req BanRequest) (BanResult, error) {
@@ -132,21 +133,21 @@ func (f *fake) Why(ctx context.Context, addr netip.Addr) (engine.Explanation, er
 	return engine.Explanation{Address: addr.String(), Verdict: "unknown"}, f.call(ctx)
 }
 
-func (f *fake) History(ctx context.Context, since time.Time, addr netip.Addr, each func([]engine.Decision) error) error {
+func (f *fake) History(ctx context.Context, since time.Time, addr netip.Addr, each func([]ban.Decision) error) error {
 	f.mu.Lock()
 	f.since, f.asked = since, addr
 	f.mu.Unlock()
 	if err := f.call(ctx); err != nil {
 		return err
 	}
-	return each([]engine.Decision{decision(1)})
+	return each([]ban.Decision{decision(1)})
 }
 
-func decision(n int) engine.Decision {
+func decision(n int) ban.Decision {
 	addr := netip.AddrFrom4([4]byte{203, 0, 113, byte(n)})
-	return engine.Decision{
-		Time: noon.Add(time.Duration(n) * time.Second), Action: engine.Ban, Source: addr, Prefix: netip.PrefixFrom(addr, 32),
-		Reason: engine.WrongPassword, Points: 2, Score: 10, Account: "201", Duration: time.Hour, PBX: "pbx1",
+	return ban.Decision{
+		Time: noon.Add(time.Duration(n) * time.Second), Action: ban.ActionBan, Source: addr, Prefix: netip.PrefixFrom(addr, 32),
+		Reason: ban.ReasonWrongPassword, Points: 2, Score: 10, Account: "201", Duration: time.Hour, PBX: "pbx1",
 	}
 }
 

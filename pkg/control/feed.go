@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // maxAccount bounds what one remembered decision can hold of a name that came by wire, in bytes.
@@ -28,12 +28,12 @@ const (
 // reader. Its methods may be called from many goroutines.
 type Feed struct {
 	mu        sync.Mutex
-	pieces    [][]engine.Decision // the oldest first; what is in them never changes
-	first     uint64              // number of the first decision in them
-	next      uint64              // number of the one that is published next
-	block     []engine.Decision   // room for few
-	open      bool                // the last piece ends where block begins
-	keep      int                 // for history
+	pieces    [][]ban.Decision // the oldest first; what is in them never changes
+	first     uint64           // number of the first decision in them
+	next      uint64           // number of the one that is published next
+	block     []ban.Decision   // room for few
+	open      bool             // the last piece ends where block begins
+	keep      int              // for history
 	followers map[*follower]struct{}
 }
 
@@ -44,7 +44,7 @@ func NewFeed(keep int) *Feed {
 
 // Publish remembers decisions and hands them on. It keeps the slice, which nobody may change from then on, and its strings,
 // which must not alias a frame. Names of accounts longer than 256 bytes are cut.
-func (f *Feed) Publish(decisions ...engine.Decision) {
+func (f *Feed) Publish(decisions ...ban.Decision) {
 	if len(decisions) == 0 {
 		return
 	}
@@ -76,9 +76,9 @@ func (f *Feed) Publish(decisions ...engine.Decision) {
 }
 
 // add copies a few decisions into the block, behind those that are there.
-func (f *Feed) add(decisions []engine.Decision) {
+func (f *Feed) add(decisions []ban.Decision) {
 	if len(f.block) < len(decisions) {
-		f.block, f.open = make([]engine.Decision, blockSize), false
+		f.block, f.open = make([]ban.Decision, blockSize), false
 	}
 	n := copy(f.block, decisions)
 	if last := len(f.pieces) - 1; f.open {
@@ -90,7 +90,7 @@ func (f *Feed) add(decisions []engine.Decision) {
 }
 
 // bounded are the decisions with accounts that are no longer than what is kept of one.
-func bounded(decisions []engine.Decision) []engine.Decision {
+func bounded(decisions []ban.Decision) []ban.Decision {
 	copied := false
 	for i := range decisions {
 		if len(decisions[i].Account) <= maxAccount {
@@ -105,7 +105,7 @@ func bounded(decisions []engine.Decision) []engine.Decision {
 }
 
 // from returns the decisions from a number on, which is not beyond the next. The lock is held.
-func (f *Feed) from(number uint64) [][]engine.Decision {
+func (f *Feed) from(number uint64) [][]ban.Decision {
 	i, at := len(f.pieces), f.next
 	for at > number {
 		i--
@@ -122,24 +122,24 @@ func (f *Feed) from(number uint64) [][]engine.Decision {
 }
 
 // history are the decisions that are remembered. The lock is held.
-func (f *Feed) history() [][]engine.Decision {
+func (f *Feed) history() [][]ban.Decision {
 	return f.from(max(f.first, f.next-min(f.next, uint64(f.keep))))
 }
 
 // Recent returns remembered decisions since a time, oldest first, of one source or, where addr is not valid, of all. A
 // decision about a network that holds addr is one of its own too.
-func (f *Feed) Recent(since time.Time, addr netip.Addr) []engine.Decision {
+func (f *Feed) Recent(since time.Time, addr netip.Addr) []ban.Decision {
 	f.mu.Lock()
 	pieces := f.history()
 	f.mu.Unlock()
-	return filter(pieces, func(d *engine.Decision) bool {
+	return filter(pieces, func(d *ban.Decision) bool {
 		return !d.Time.Before(since) && (!addr.IsValid() || d.Source == addr || d.Prefix.IsValid() && d.Prefix.Contains(addr))
 	})
 }
 
 // filter copies what is wanted. What is published meanwhile need not wait for it.
-func filter(pieces [][]engine.Decision, wanted func(*engine.Decision) bool) []engine.Decision {
-	var found []*engine.Decision
+func filter(pieces [][]ban.Decision, wanted func(*ban.Decision) bool) []ban.Decision {
+	var found []*ban.Decision
 	for _, piece := range pieces {
 		for i := range piece {
 			if wanted(&piece[i]) {
@@ -147,7 +147,7 @@ func filter(pieces [][]engine.Decision, wanted func(*engine.Decision) bool) []en
 			}
 		}
 	}
-	out := make([]engine.Decision, 0, len(found))
+	out := make([]ban.Decision, 0, len(found))
 	for _, d := range found {
 		out = append(out, *d)
 	}
@@ -155,9 +155,9 @@ func filter(pieces [][]engine.Decision, wanted func(*engine.Decision) bool) []en
 }
 
 // follow starts to collect new decisions, after those since a time, with none between them missing or doubled.
-func (f *Feed) follow(since time.Time) ([]engine.Decision, *follower) {
+func (f *Feed) follow(since time.Time) ([]ban.Decision, *follower) {
 	fo := &follower{more: make(chan struct{}, 1)}
-	var past [][]engine.Decision
+	var past [][]ban.Decision
 	f.mu.Lock()
 	fo.next = f.next
 	f.followers[fo] = struct{}{}
@@ -165,7 +165,7 @@ func (f *Feed) follow(since time.Time) ([]engine.Decision, *follower) {
 		past = f.history()
 	}
 	f.mu.Unlock()
-	return filter(past, func(d *engine.Decision) bool { return !d.Time.Before(since) }), fo
+	return filter(past, func(d *ban.Decision) bool { return !d.Time.Before(since) }), fo
 }
 
 func (f *Feed) leave(fo *follower) {
@@ -176,7 +176,7 @@ func (f *Feed) leave(fo *follower) {
 
 // take returns what a follower has not seen yet, in pieces that nobody may change; lost is how many it came too late for,
 // all older than those returned.
-func (f *Feed) take(fo *follower) (pieces [][]engine.Decision, lost int) {
+func (f *Feed) take(fo *follower) (pieces [][]ban.Decision, lost int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, ok := f.followers[fo]; !ok {

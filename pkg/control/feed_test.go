@@ -12,16 +12,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // taken empties a follower.
-func taken(f *Feed, fo *follower) ([]engine.Decision, int) {
+func taken(f *Feed, fo *follower) ([]ban.Decision, int) {
 	pieces, lost := f.take(fo)
 	return slices.Concat(pieces...), lost
 }
 
-func numbers(decisions []engine.Decision) (out []int) {
+func numbers(decisions []ban.Decision) (out []int) {
 	for _, d := range decisions {
 		out = append(out, int(d.Source.As4()[3]))
 	}
@@ -61,7 +61,7 @@ func TestFeedRemembersTheLast(t *testing.T) {
 
 func TestFeedFindsTheNetworkOfAnAddress(t *testing.T) {
 	f := NewFeed(3)
-	f.Publish(engine.Decision{Prefix: netip.MustParsePrefix("203.0.113.0/24")})
+	f.Publish(ban.Decision{Prefix: netip.MustParsePrefix("203.0.113.0/24")})
 	if got := f.Recent(time.Time{}, netip.MustParseAddr("203.0.113.9")); len(got) != 1 {
 		t.Errorf("got %v", got)
 	}
@@ -69,7 +69,7 @@ func TestFeedFindsTheNetworkOfAnAddress(t *testing.T) {
 
 func TestFeedCutsLongNames(t *testing.T) {
 	f := NewFeed(1)
-	f.Publish(engine.Decision{Account: strings.Repeat("x", 1<<20)})
+	f.Publish(ban.Decision{Account: strings.Repeat("x", 1<<20)})
 	if got := f.Recent(time.Time{}, netip.Addr{})[0].Account; len(got) != maxAccount {
 		t.Errorf("keeps %d bytes", len(got))
 	}
@@ -136,7 +136,7 @@ func TestFollowShowsPastAndLiveDecisions(t *testing.T) {
 		t.Errorf("past: %+v", d)
 	}
 	r.server.Feed.Publish(decision(3))
-	if d := <-seen; d.Source != "203.0.113.3" || d.Action != engine.Ban || d.Duration != 3600 {
+	if d := <-seen; d.Source != "203.0.113.3" || d.Action != ban.ActionBan || d.Duration != 3600 {
 		t.Errorf("live: %+v", d)
 	}
 	cancel()
@@ -208,19 +208,19 @@ func TestWithoutAFeedThereIsNoStream(t *testing.T) {
 
 func TestAFollowerGetsWhatIsPublishedAfterIt(t *testing.T) {
 	f := NewFeed(10)
-	f.Publish(engine.Decision{Account: "before", Time: noon})
+	f.Publish(ban.Decision{Account: "before", Time: noon})
 	past, fo := f.Follow(noon.Add(-time.Second))
 	defer fo.Close()
 	if len(past) != 1 || past[0].Account != "before" {
 		t.Errorf("%+v", past)
 	}
-	f.Publish(engine.Decision{Account: "after", Time: noon})
+	f.Publish(ban.Decision{Account: "after", Time: noon})
 	<-fo.More()
 	if got, lost := fo.Take(); len(got) != 1 || len(got[0]) != 1 || got[0][0].Account != "after" || lost != 0 {
 		t.Errorf("%+v, %d lost", got, lost)
 	}
 	fo.Close()
-	f.Publish(engine.Decision{Account: "later", Time: noon})
+	f.Publish(ban.Decision{Account: "later", Time: noon})
 	if got, _ := fo.Take(); len(got) != 0 {
 		t.Errorf("%+v after Close", got)
 	}
@@ -231,14 +231,14 @@ func TestFeedRemembersBatchesOfAnySize(t *testing.T) {
 	const keep = 1500
 	f := NewFeed(keep)
 	_, fo := f.follow(time.Time{})
-	var all []engine.Decision
-	var took [][]engine.Decision
-	var copied []engine.Decision
+	var all []ban.Decision
+	var took [][]ban.Decision
+	var copied []ban.Decision
 	seen := 0
 	for round, size := range []int{1, 15, 16, 3, 100, 1, 1, 63, 700, 2, 14, 15, 15, 15, 1024, 5, 3000, 1, 20, 2} {
-		var batch []engine.Decision
+		var batch []ban.Decision
 		for range size {
-			batch = append(batch, engine.Decision{Time: noon.Add(time.Duration(len(all)+len(batch)) * time.Second)})
+			batch = append(batch, ban.Decision{Time: noon.Add(time.Duration(len(all)+len(batch)) * time.Second)})
 		}
 		all = append(all, batch...)
 		f.Publish(batch...)
@@ -274,7 +274,7 @@ func TestFeedRemembersBatchesOfAnySize(t *testing.T) {
 
 // Names that are too long are cut in what is remembered, not in what the caller has.
 func TestFeedLeavesTheCallersNames(t *testing.T) {
-	batch := make([]engine.Decision, fewDecisions)
+	batch := make([]ban.Decision, fewDecisions)
 	long := strings.Repeat("x", maxAccount+1)
 	batch[3].Account = long
 	f := NewFeed(100)
@@ -291,7 +291,7 @@ func BenchmarkPublish(b *testing.B) {
 			_, fo := f.follow(time.Time{})
 			b.ReportAllocs()
 			for range b.N / size {
-				batch := make([]engine.Decision, size) // the feed keeps it
+				batch := make([]ban.Decision, size) // the feed keeps it
 				f.Publish(batch...)
 				f.take(fo)
 			}

@@ -20,6 +20,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -178,7 +179,7 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request, q url.Values) e
 		}
 	}
 	out := s.lines(w)
-	return out.end(s.Backend.History(r.Context(), since, addr, func(some []engine.Decision) error {
+	return out.end(s.Backend.History(r.Context(), since, addr, func(some []ban.Decision) error {
 		piece := make([]placed, len(some))
 		for i, d := range some {
 			piece[i] = s.placed(d)

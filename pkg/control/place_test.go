@@ -8,14 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // TestDecisionsCarryThePlaceOfTheirSource asks for history and reads the stream: both name the place, escaped as
 // every text of the wire.
 func TestDecisionsCarryThePlaceOfTheirSource(t *testing.T) {
 	c := start(t, &fake{}, func(s *Server) { s.Feed.Publish(decision(1), decision(2)) }).client
-	want := engine.Place{Country: "NL", ASN: 64496, ASName: "Example \"B.V.\" \x1b[2J"}
+	want := ban.Place{Country: "NL", ASN: 64496, ASName: "Example \"B.V.\" \x1b[2J"}
 
 	history, err := c.History(t.Context(), noon, netip.Addr{})
 	if err != nil || len(history) != 1 || history[0].Place != want || history[0].Source != "203.0.113.1" {
@@ -29,16 +29,16 @@ func TestDecisionsCarryThePlaceOfTheirSource(t *testing.T) {
 		}
 		return nil
 	})
-	if !errors.Is(err, enough) || followed[0].Place != want || followed[1].Place != (engine.Place{}) {
+	if !errors.Is(err, enough) || followed[0].Place != want || followed[1].Place != (ban.Place{}) {
 		t.Errorf("%+v, %v", followed, err)
 	}
 }
 
 func TestAPlacedDecisionIsTheLineOfTheContract(t *testing.T) {
 	s := &Server{Backend: &fake{}}
-	for name, d := range map[string]engine.Decision{
-		"known": decision(1), "unknown": decision(2), "no source": {Time: noon, Action: engine.Tampering},
-		"a prefix alone": {Time: noon, Action: engine.Unban, Prefix: netip.MustParsePrefix("203.0.113.1/32")},
+	for name, d := range map[string]ban.Decision{
+		"known": decision(1), "unknown": decision(2), "no source": {Time: noon, Action: ban.ActionTampering},
+		"a prefix alone": {Time: noon, Action: ban.ActionUnban, Prefix: netip.MustParsePrefix("203.0.113.1/32")},
 	} {
 		line, err := json.Marshal(s.placed(d))
 		if err != nil {

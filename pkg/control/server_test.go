@@ -15,11 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
 
 func TestEachQuestionReachesTheBackend(t *testing.T) {
-	f := &fake{list: []engine.BanView{{Prefix: "203.0.113.5/32", Reason: engine.Manual}, {Prefix: "2001:db8::/64"}}}
+	f := &fake{list: []engine.BanView{{Prefix: "203.0.113.5/32", Reason: ban.ReasonManual}, {Prefix: "2001:db8::/64"}}}
 	c := start(t, f, nil).client
 	ctx := t.Context()
 

@@ -7,7 +7,7 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -16,12 +16,12 @@ const heartbeat = 30 * time.Second
 
 // lostLine stands in the stream where decisions are missing, because the reader was too slow.
 type lostLine struct {
-	Action engine.Action `json:"action"` // Lost
-	Lost   int           `json:"lost"`
+	Action ban.Action `json:"action"` // Lost
+	Lost   int        `json:"lost"`
 }
 
 // Lost is the action of a line that is no decision: Decision.Lost older ones did not fit into the reader's buffer.
-const Lost engine.Action = "lost"
+const Lost ban.Action = "lost"
 
 // decisions streams decisions as they are made, after those since a time if one is given, a JSON object a line. An
 // empty line is a sign of life.
@@ -39,7 +39,7 @@ func (s *Server) decisions(w http.ResponseWriter, r *http.Request, q url.Values)
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	rc := http.NewResponseController(w)
 	// The request's own deadlines are meant for one answer.
-	if err := errors.Join(rc.SetReadDeadline(time.Time{}), s.stream(w, rc, [][]engine.Decision{past}, 0)); err != nil {
+	if err := errors.Join(rc.SetReadDeadline(time.Time{}), s.stream(w, rc, [][]ban.Decision{past}, 0)); err != nil {
 		return abort(err)
 	}
 	alive := time.NewTicker(heartbeat)
@@ -63,7 +63,7 @@ func (s *Server) decisions(w http.ResponseWriter, r *http.Request, q url.Values)
 	}
 }
 
-func (s *Server) stream(w http.ResponseWriter, rc *http.ResponseController, pieces [][]engine.Decision, lost int) error {
+func (s *Server) stream(w http.ResponseWriter, rc *http.ResponseController, pieces [][]ban.Decision, lost int) error {
 	if err := rc.SetWriteDeadline(time.Now().Add(s.limits.write)); err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/ringwall/ringwall/pkg/ami"
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -53,7 +53,7 @@ func (s *serviced) run() {
 	built := make(chan struct{})
 	d, err := New(Options{
 		ConfigPath: s.file, NetNS: s.space.FD(), Log: slog.New(slog.NewTextHandler(s.t.Output(), nil)), Version: "test",
-		Ready: func() { close(built) }, OnDecision: func(d engine.Decision) {
+		Ready: func() { close(built) }, OnDecision: func(d ban.Decision) {
 			s.mu.Lock()
 			s.decisions = append(s.decisions, d)
 			s.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -58,7 +58,7 @@ func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
 			r.start()
 			r.attack("IPV4/TLS/203.0.113.66/5060") // what proves the source: localhost has no address that counts
 			r.attack("IPV4/TLS/203.0.113.67/5060")
-			r.await(engine.Ban, "203.0.113.67/32")
+			r.await(ban.ActionBan, "203.0.113.67/32")
 			if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
 				t.Error("somebody whom a person allowed was banned")
 			}

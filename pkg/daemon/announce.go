@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -23,7 +23,7 @@ const (
 type announcer struct {
 	feed *control.Feed
 	log  *slog.Logger
-	hook func(engine.Decision) // may be nil
+	hook func(ban.Decision) // may be nil
 
 	mu      sync.Mutex
 	queue   []announcement
@@ -34,17 +34,17 @@ type announcer struct {
 
 // announcement is what the kernel took together.
 type announcement struct {
-	decisions []engine.Decision
+	decisions []ban.Decision
 	err       error // why the kernel does not have them
 }
 
-func newAnnouncer(feed *control.Feed, log *slog.Logger, hook func(engine.Decision)) *announcer {
+func newAnnouncer(feed *control.Feed, log *slog.Logger, hook func(ban.Decision)) *announcer {
 	return &announcer{feed: feed, log: log, hook: hook, wake: make(chan struct{}, 1)}
 }
 
 // push remembers decisions for history at once, and tells of them soon. err is why the kernel does not have them. Feed and
 // announcer keep the slice: nobody may change it from then on.
-func (a *announcer) push(err error, decisions []engine.Decision) {
+func (a *announcer) push(err error, decisions []ban.Decision) {
 	if len(decisions) == 0 {
 		return
 	}
@@ -65,7 +65,7 @@ func (a *announcer) push(err error, decisions []engine.Decision) {
 }
 
 // mark says what the kernel does not have: history must not say that what is not in force is.
-func mark(err error, decisions []engine.Decision) {
+func mark(err error, decisions []ban.Decision) {
 	if err == nil {
 		return
 	}
@@ -128,7 +128,7 @@ func (a *announcer) tell(n announcement, limit *rate.Limiter) (quiet int) {
 		if a.hook != nil {
 			a.hook(*d)
 		}
-		if allowed = allowed && limit.AllowN(now, 1); !allowed && n.err == nil && (d.Action == engine.Ban || d.Action == engine.Unban) {
+		if allowed = allowed && limit.AllowN(now, 1); !allowed && n.err == nil && (d.Action == ban.ActionBan || d.Action == ban.ActionUnban) {
 			quiet++
 			continue
 		}
@@ -138,7 +138,7 @@ func (a *announcer) tell(n announcement, limit *rate.Limiter) (quiet int) {
 }
 
 // line logs one decision. Account is the only value that an attacker chose.
-func (a *announcer) line(d *engine.Decision, fault error) {
+func (a *announcer) line(d *ban.Decision, fault error) {
 	attrs := make([]slog.Attr, 0, 12)
 	if d.Prefix.IsValid() {
 		attrs = append(attrs, slog.String("prefix", d.Prefix.String()))
@@ -167,12 +167,12 @@ func (a *announcer) line(d *engine.Decision, fault error) {
 	}
 	level := slog.LevelInfo
 	switch d.Action {
-	case engine.Breach, engine.Guessing, engine.Leak:
+	case ban.ActionBreach, ban.ActionGuessing, ban.ActionLeak:
 		level = slog.LevelError
-	case engine.Tampering, engine.Targeted, engine.Misconfigured, engine.Observe:
+	case ban.ActionTampering, ban.ActionTargeted, ban.ActionMisconfigured, ban.ActionObserve:
 		level = slog.LevelWarn
-	case engine.Trust, engine.Untrust:
-		if d.Reason == engine.Login || d.Reason == engine.Expired {
+	case ban.ActionTrust, ban.ActionUntrust:
+		if d.Reason == ban.ReasonLogin || d.Reason == ban.ReasonExpired {
 			level = slog.LevelDebug
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -115,19 +116,19 @@ func (b backend) Account(_ context.Context, name string) (control.AccountResult,
 }
 
 // Place implements control.Backend.
-func (b backend) Place(addr netip.Addr) engine.Place { return b.locate(addr) }
+func (b backend) Place(addr netip.Addr) ban.Place { return b.locate(addr) }
 
 // History implements control.Backend.
-func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr, each func([]engine.Decision) error) error {
+func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr, each func([]ban.Decision) error) error {
 	if b.store == nil {
 		return handOver(ctx, b.feed.Recent(since, addr), each)
 	}
 	begun := false
 	var refused error // by each
 	err := b.store.WalkHistory(ctx, since, addr, func(lines []store.Decision) error {
-		some := make([]engine.Decision, 0, len(lines))
+		some := make([]ban.Decision, 0, len(lines))
 		for _, l := range lines {
-			var d engine.Decision
+			var d ban.Decision
 			if json.Unmarshal(l.Raw, &d) == nil {
 				some = append(some, d)
 			}
@@ -156,7 +157,7 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 		length = b.config.current().Policy.Ban.First
 	}
 	var view engine.BanView
-	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
+	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		ban := e.Ban
 		if req.Reason == control.DoctorTest && length <= control.MaxDoctorTest {
 			ban = e.Test
@@ -183,7 +184,7 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 	case len(decisions) == 0:
 		result.Renewed = true
 		result.Note = "it was banned for longer already: that stays"
-	case decisions[0].Action == engine.Extend:
+	case decisions[0].Action == ban.ActionExtend:
 		result.Renewed = true
 	}
 	return result, nil
@@ -207,7 +208,7 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 	if err := b.judge.letIn(ctx, within, source); err != nil { // first: what is taken over from now on is let in as well
 		return control.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
 	}
-	err := b.judge.pardon(ctx, pardon, func(decisions []engine.Decision) {
+	err := b.judge.pardon(ctx, pardon, func(decisions []ban.Decision) {
 		for i := range decisions {
 			if len(result.Removed) < control.MaxNamed {
 				result.Removed = append(result.Removed, decisions[i].Prefix.String())
@@ -258,8 +259,8 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 	var by []string
 	var until time.Time // the end that counts
 	later := false      // than what was asked for
-	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
-		var out []engine.Decision
+	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
+		var out []ban.Decision
 		for _, p := range prefixes {
 			if req.Remove {
 				if !slices.Contains(e.AllowedBy(p), origin) {
@@ -280,7 +281,7 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 				until = now.Add(req.For)
 			}
 			wanted := until
-			var ended []engine.Decision
+			var ended []ban.Decision
 			until, ended = e.AllowUntil(now, p, until, "")
 			later = !until.Equal(wanted)
 			out = append(out, ended...)

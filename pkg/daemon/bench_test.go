@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
@@ -106,9 +107,9 @@ func scanner(i int) netip.Addr {
 }
 
 // bans makes n bans, and returns their decisions.
-func (w *workbench) bans(tb testing.TB, n int) []engine.Decision {
+func (w *workbench) bans(tb testing.TB, n int) []ban.Decision {
 	tb.Helper()
-	var out []engine.Decision
+	var out []ban.Decision
 	w.judge.ask(func(e *engine.Engine, now time.Time) {
 		for _, f := range attacks(n) {
 			var ev security.Event
@@ -169,8 +170,8 @@ func TestEachBanIsToldOnce(t *testing.T) {
 		const each, pbxs = 100, 3
 		frames := attacks(each * pbxs)
 		var told sync.Map
-		w.judge.announce.hook = func(d engine.Decision) {
-			if _, twice := told.LoadOrStore(d.Prefix, d); twice || d.Action != engine.Ban {
+		w.judge.announce.hook = func(d ban.Decision) {
+			if _, twice := told.LoadOrStore(d.Prefix, d); twice || d.Action != ban.ActionBan {
 				t.Errorf("unexpected: %+v", d)
 			}
 		}
@@ -192,7 +193,7 @@ func TestEachBanIsToldOnce(t *testing.T) {
 		w.stop()
 		for i := range each * pbxs {
 			v, _ := told.Load(netip.PrefixFrom(scanner(i), 32))
-			if d, ok := v.(engine.Decision); !ok || d.Source != scanner(i) || d.PBX != fmt.Sprint(i/each) {
+			if d, ok := v.(ban.Decision); !ok || d.Source != scanner(i) || d.PBX != fmt.Sprint(i/each) {
 				t.Errorf("moody %d, %v: %+v", moody, scanner(i), v)
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -154,7 +155,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 	d.keepConfiguration()
 	setLevel(d.level, cfg.Log.Level)
 	d.atlas.Configure(cfg.Geo.Files)
-	_, err = d.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]engine.Decision, error) {
+	_, err = d.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		out := e.Configure(now, cfg.Policy)
 		e.Weigh(cfg.Geo.Multiply, d.locate)
 		return out, nil

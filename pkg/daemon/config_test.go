@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
@@ -27,7 +27,7 @@ func TestReload(t *testing.T) {
 	}
 	r.d.config.path = file
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 
 	write("polizy: {}\n")
 	r.d.Reload(t.Context())
@@ -52,7 +52,7 @@ func TestReload(t *testing.T) {
 	}
 
 	r.attack("IPV4/UDP/203.0.113.67/5060")
-	r.await(engine.Ban, "203.0.113.67/32")
+	r.await(ban.ActionBan, "203.0.113.67/32")
 	write("policy: {mode: observe}\n")
 	r.d.Reload(t.Context())
 	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) != 1 {
@@ -62,14 +62,14 @@ func TestReload(t *testing.T) {
 		t.Error("observe mode took a ban out of the kernel")
 	}
 	r.attack("IPV4/UDP/203.0.113.68/5060")
-	r.await(engine.Observe, "203.0.113.68/32")
+	r.await(ban.ActionObserve, "203.0.113.68/32")
 	write("policy: {mode: enforce}\n")
 	r.d.Reload(t.Context())
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.67/32"); !ok {
 		t.Error("the ban is not there after enforce")
 	}
 	r.attack("IPV4/UDP/203.0.113.68/5060")
-	r.await(engine.Ban, "203.0.113.68/32")
+	r.await(ban.ActionBan, "203.0.113.68/32")
 	if _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); ok {
 		t.Error("what is not on the allow list any more is still in the kernel")
 	}
@@ -120,7 +120,7 @@ func TestReloadChangesTheKernelsTable(t *testing.T) {
 	s.heard()
 	s.protects()
 	s.login("IPV4/UDP/198.51.100.10/5060", "201")
-	s.await(engine.Trust, "198.51.100.10/32")
+	s.await(ban.ActionTrust, "198.51.100.10/32")
 	for _, step := range []struct{ firewall, want, not string }{
 		{"ports: {udp: [5070], tcp: [5070]}", "5070", "5060"},
 		{"scope: all", "", "fragment"},

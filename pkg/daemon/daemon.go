@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
@@ -42,7 +43,7 @@ type Options struct {
 	NetNS      int          // file descriptor of the namespace whose table is kept; 0 is the process's own
 	DryRun     bool         // say what the kernel would be told, and tell it nothing
 	Lookup     hosts.Lookup // of the allow list's host names; nil: DNS
-	OnDecision func(engine.Decision)
+	OnDecision func(ban.Decision)
 	Ready      func() // called once everything listens
 	Version    string
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
@@ -25,10 +26,10 @@ const attacker = "IPV4/UDP/203.0.113.66/5060"
 func TestAttackerIsBannedInTheKernel(t *testing.T) {
 	r := newRig(t)
 	r.login("IPV4/UDP/198.51.100.10/5060", "201")
-	r.await(engine.Trust, "198.51.100.10/32")
+	r.await(ban.ActionTrust, "198.51.100.10/32")
 	r.attack(attacker)
-	d := r.await(engine.Ban, "203.0.113.66/32")
-	if d.Reason != engine.UnknownAccount || d.Duration != time.Hour || d.PBX != "pbx1" {
+	d := r.await(ban.ActionBan, "203.0.113.66/32")
+	if d.Reason != ban.ReasonUnknownAccount || d.Duration != time.Hour || d.PBX != "pbx1" {
 		t.Errorf("%+v", d)
 	}
 	el, ok := r.inKernel(firewall.Ban, "203.0.113.66/32")
@@ -36,7 +37,7 @@ func TestAttackerIsBannedInTheKernel(t *testing.T) {
 		t.Errorf("kernel: %+v, %v; want an hour and no more", el, ok)
 	}
 	r.attack("IPV6/TCP/2001:db8::66/5060")
-	r.await(engine.Ban, "2001:db8::/64")
+	r.await(ban.ActionBan, "2001:db8::/64")
 	if _, ok := r.inKernel(firewall.Ban, "2001:db8::/64"); !ok {
 		t.Error("the IPv6 network is not in the kernel")
 	}
@@ -48,7 +49,7 @@ func TestAttackerIsBannedInTheKernel(t *testing.T) {
 func TestBansOutliveTheDaemon(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.stop()
 	before, ok := r.inKernel(firewall.Ban, "203.0.113.66/32")
 	if !ok {
@@ -56,7 +57,7 @@ func TestBansOutliveTheDaemon(t *testing.T) {
 	}
 	r.start()
 	bans, err := r.client.Bans(t.Context(), control.BanFilter{})
-	if err != nil || len(bans) != 1 || bans[0].Prefix != "203.0.113.66/32" || bans[0].Reason != engine.UnknownAccount {
+	if err != nil || len(bans) != 1 || bans[0].Prefix != "203.0.113.66/32" || bans[0].Reason != ban.ReasonUnknownAccount {
 		t.Fatalf("%+v, %v; want the ban as it was", bans, err)
 	}
 	after, ok := r.inKernel(firewall.Ban, "203.0.113.66/32")
@@ -68,7 +69,7 @@ func TestBansOutliveTheDaemon(t *testing.T) {
 func TestAnAllowedAddressIsNotAdopted(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.stop()
 	r.cfg.Policy.Allow = []policy.AllowEntry{{Prefix: netip.MustParsePrefix("203.0.113.66/32")}}
 	r.start()
@@ -81,7 +82,7 @@ func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 	r := newRig(t)
 	for range 3 {
 		r.attack(attacker)
-		r.await(engine.Ban, "203.0.113.66/32")
+		r.await(ban.ActionBan, "203.0.113.66/32")
 		res, err := r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")})
 		if err != nil || res.Count != 1 {
 			t.Fatal(res, err)
@@ -104,7 +105,7 @@ func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 	}
 	r.attack(attacker)
 	r.attack("IPV4/UDP/203.0.113.67/5060")
-	r.await(engine.Ban, "203.0.113.67/32")
+	r.await(ban.ActionBan, "203.0.113.67/32")
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
 		t.Error("an allowed address was banned")
 	}
@@ -147,7 +148,7 @@ func TestWhatIsAllowedForATime(t *testing.T) {
 		return !ok
 	})
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.stop()
 	r.start()
 	ends := map[string]*time.Time{}
@@ -169,18 +170,18 @@ func TestWhatIsAllowedForATime(t *testing.T) {
 func TestObserveModeMakesNoBansAndEndsNone(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.stop()
 	r.cfg.Policy.Mode = policy.Observe
 	r.start()
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); !ok {
 		t.Error("a start in observe mode ended a ban")
 	}
-	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) != 1 || bans[0].Reason != engine.UnknownAccount {
+	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) != 1 || bans[0].Reason != ban.ReasonUnknownAccount {
 		t.Errorf("%+v, %v; want the ban as it was", bans, err)
 	}
 	r.attack("IPV4/UDP/203.0.113.67/5060")
-	r.await(engine.Observe, "203.0.113.67/32")
+	r.await(ban.ActionObserve, "203.0.113.67/32")
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.67/32"); ok {
 		t.Error("observe mode banned")
 	}
@@ -189,7 +190,7 @@ func TestObserveModeMakesNoBansAndEndsNone(t *testing.T) {
 func TestAsteriskRestartsUnderTheDaemon(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	address := r.address
 	r.stopServer()
 	r.until("the loss is noticed", func() bool { return !r.d.pbxs[0].status().Up })
@@ -199,7 +200,7 @@ func TestAsteriskRestartsUnderTheDaemon(t *testing.T) {
 		t.Error("the ban ended with Asterisk")
 	}
 	r.attack("IPV4/UDP/203.0.113.67/5060")
-	r.await(engine.Ban, "203.0.113.67/32")
+	r.await(ban.ActionBan, "203.0.113.67/32")
 	s, err := r.client.Status(t.Context())
 	if err != nil || s.PBXs[0].Reconnects != 1 || s.PBXs[0].Blind <= 0 {
 		t.Errorf("%+v, %v; want one reconnect and the time without a session", s.PBXs, err)
@@ -218,7 +219,7 @@ func TestTamperingBansNobody(t *testing.T) {
 		return len(r.decisions) > 0
 	})
 	r.attack("IPV4/UDP/203.0.113.67/5060")
-	r.await(engine.Ban, "203.0.113.67/32")
+	r.await(ban.ActionBan, "203.0.113.67/32")
 	for _, p := range []string{"8.8.8.8/32", "203.0.113.66/32"} {
 		if _, ok := r.inKernel(firewall.Ban, p); ok {
 			t.Errorf("%s was banned by a forged frame", p)
@@ -233,7 +234,7 @@ func TestMetricsAreLintedAndCount(t *testing.T) {
 	r := newRig(t)
 	r.login("IPV4/UDP/198.51.100.10/5060", "201")
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	problems, err := testutil.GatherAndLint(r.d.counts.Registry)
 	if err != nil {
 		t.Fatal(err)
@@ -266,7 +267,7 @@ func TestMetricsAreLintedAndCount(t *testing.T) {
 func TestStatusSaysWhatIsSo(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	s, err := r.client.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -342,14 +343,14 @@ func TestAHostNameIsAllowedAndRemoved(t *testing.T) {
 func TestAllBansEndWithAGrace(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	res, err := r.client.Unban(t.Context(), control.UnbanRequest{All: true, Grace: time.Hour})
 	if err != nil || res.Count != 1 || res.Grace == nil {
 		t.Fatal(res, err)
 	}
 	r.attack(attacker)
 	r.attack("IPV4/UDP/203.0.113.67/5060")
-	r.await(engine.Ban, "203.0.113.67/32")
+	r.await(ban.ActionBan, "203.0.113.67/32")
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
 		t.Error("banned again within the grace")
 	}
@@ -409,7 +410,7 @@ func TestManyBansAreListedAndLiftedInPieces(t *testing.T) {
 	const many = 3000
 	for i := range many {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{32, 0, byte(i >> 8), byte(i)}), 32)
-		r.d.judge.apply(func(e *engine.Engine, now time.Time) []engine.Decision {
+		r.d.judge.apply(func(e *engine.Engine, now time.Time) []ban.Decision {
 			out, err := e.Ban(now, p, time.Hour, "")
 			if err != nil {
 				t.Fatal(err)

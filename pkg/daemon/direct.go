@@ -3,7 +3,7 @@ package daemon
 import (
 	"slices"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/firewall"
 )
 
@@ -17,7 +17,7 @@ type direct struct {
 	pbx       *pbx
 	heard     heard
 	turn      *firewall.Turn
-	decisions []engine.Decision
+	decisions []ban.Decision
 	changes   []firewall.Change
 	room      room
 

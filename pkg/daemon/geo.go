@@ -6,8 +6,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/geo"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -21,13 +21,13 @@ func (d *Daemon) openGeo(cfg *policy.Config) {
 }
 
 // locate returns where an address is registered.
-func (d *Daemon) locate(addr netip.Addr) engine.Place { return engine.Place(d.atlas.Place(addr)) }
+func (d *Daemon) locate(addr netip.Addr) ban.Place { return ban.Place(d.atlas.Place(addr)) }
 
 // locatePrefix returns where the first address of a prefix in text is registered.
-func (d *Daemon) locatePrefix(text string) engine.Place {
+func (d *Daemon) locatePrefix(text string) ban.Place {
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
-		return engine.Place{}
+		return ban.Place{}
 	}
 	return d.locate(p.Addr())
 }

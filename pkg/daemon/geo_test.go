@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/geo/geotest"
@@ -45,18 +46,18 @@ func TestPlacesFromTheConfigurationToWhy(t *testing.T) {
 		c.Notify = []policy.Notify{hookTo(url)}
 	})
 	r.login("IPV4/UDP/198.51.100.10/5060", "201")
-	r.await(engine.Trust, "198.51.100.10/32")
+	r.await(ban.ActionTrust, "198.51.100.10/32")
 	r.scan("IPV4/UDP/198.51.100.10/5060") // 40 points, were it not a customer
 	r.scan(attacker)
 	r.scan(attacker)
-	if d := r.await(engine.Ban, "203.0.113.66/32"); d.Points != 8 || d.Score < 15 {
+	if d := r.await(ban.ActionBan, "203.0.113.66/32"); d.Points != 8 || d.Score < 15 {
 		t.Errorf("%+v", d)
 	}
 	if m := awaitMessage(t, messages); m.Country != "NL" || m.ASN != 64496 || m.ASName != `Example \x1b[2J\u202e` {
 		t.Errorf("%+v", m)
 	}
 
-	want := engine.Place{Country: "NL", ASN: 64496, ASName: hostileName}
+	want := ban.Place{Country: "NL", ASN: 64496, ASName: hostileName}
 	bad := netip.MustParseAddr("203.0.113.66")
 	why := func() engine.Explanation {
 		t.Helper()
@@ -114,7 +115,7 @@ func TestWithoutItsGeoFileTheDaemonBans(t *testing.T) {
 		c.Geo = policy.Geo{Files: []string{missing}, Multiply: policy.Multiply{Countries: map[string]float64{"NL": 0.1}}}
 	})
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	warned := func(want ...string) {
 		t.Helper()
 		st, err := r.client.Status(t.Context())
@@ -129,7 +130,7 @@ func TestWithoutItsGeoFileTheDaemonBans(t *testing.T) {
 	}
 	warned("the geo file " + missing + " does not exist")
 	x, err := r.client.Why(t.Context(), netip.MustParseAddr("203.0.113.66"))
-	if err != nil || x.Place != (engine.Place{}) || x.Evidence[0].Multiplier != 0 {
+	if err != nil || x.Place != (ban.Place{}) || x.Evidence[0].Multiplier != 0 {
 		t.Errorf("%+v, %v", x, err)
 	}
 
@@ -165,8 +166,8 @@ func TestReloadChangesPlaces(t *testing.T) {
 			t.Fatal(r.d.config.err)
 		}
 	}
-	place := func() engine.Place { return r.d.Backend().Place(netip.MustParseAddr("203.0.113.66")) }
-	if place() != (engine.Place{}) {
+	place := func() ban.Place { return r.d.Backend().Place(netip.MustParseAddr("203.0.113.66")) }
+	if place() != (ban.Place{}) {
 		t.Error("a place out of nothing")
 	}
 	reload("geo: {files: [" + path + "], multiply: {asns: {64496: 3}}}\n")
@@ -174,11 +175,11 @@ func TestReloadChangesPlaces(t *testing.T) {
 		t.Errorf("%+v", place())
 	}
 	r.scan(attacker)
-	if d := r.await(engine.Ban, "203.0.113.66/32"); d.Points != 12 {
+	if d := r.await(ban.ActionBan, "203.0.113.66/32"); d.Points != 12 {
 		t.Errorf("%+v", d)
 	}
 	reload("")
-	if place() != (engine.Place{}) {
+	if place() != (ban.Place{}) {
 		t.Errorf("%+v", place())
 	}
 }

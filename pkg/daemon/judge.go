@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/metrics"
@@ -54,7 +55,7 @@ type judge struct {
 	// unsettled says that the kernel may have bans that nobody knows; lifted is kept.
 	unsettled bool
 	exempt    map[netip.Prefix]bool // in the kernel's allow sets, or on the way
-	out       []engine.Decision
+	out       []ban.Decision
 	came      []time.Time           // when the frame behind each decision in out was read
 	events    [batch]security.Event // of the frames that are being judged
 	errs      [batch]error          // why there is none
@@ -71,7 +72,6 @@ type room struct {
 	came  []time.Time    // the frames
 	kept  []store.Change // when the kernel has the decisions
 	waits []float64      // seconds from the frames to the commit
-	lines engine.Lines
 }
 
 func (j *judge) room() *room {
@@ -202,7 +202,7 @@ func (j *judge) lapsed() []firewall.Change {
 }
 
 // command lets f change the engine, and returns when the kernel has what came of it.
-func (j *judge) command(ctx context.Context, f func(e *engine.Engine, now time.Time) ([]engine.Decision, error)) ([]engine.Decision, error) {
+func (j *judge) command(ctx context.Context, f func(e *engine.Engine, now time.Time) ([]ban.Decision, error)) ([]ban.Decision, error) {
 	done := make(chan error, 1)
 	j.mu.Lock()
 	decisions, err := f(j.engine, j.clock.now())
@@ -227,7 +227,7 @@ const (
 
 // pardon does all of a Pardon, a piece at a time so that events need not wait for it, and tells each what ended. It returns
 // when the kernel has let all of them go. When ctx ends first, what is left stays banned.
-func (j *judge) pardon(ctx context.Context, p *engine.Pardon, each func([]engine.Decision)) error {
+func (j *judge) pardon(ctx context.Context, p *engine.Pardon, each func([]ban.Decision)) error {
 	done := make(chan error, pardonAhead)
 	open := 0
 	var failed error
@@ -244,7 +244,7 @@ func (j *judge) pardon(ctx context.Context, p *engine.Pardon, each func([]engine
 		return failed
 	}
 	for more := true; more; {
-		var out []engine.Decision
+		var out []ban.Decision
 		out, more = j.pardonSome(p, func(err error) { done <- err })
 		open++
 		each(out)
@@ -256,7 +256,7 @@ func (j *judge) pardon(ctx context.Context, p *engine.Pardon, each func([]engine
 }
 
 // pardonSome lifts a few bans, and has the graces saved.
-func (j *judge) pardonSome(p *engine.Pardon, done func(error)) (out []engine.Decision, more bool) {
+func (j *judge) pardonSome(p *engine.Pardon, done func(error)) (out []ban.Decision, more bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	now := j.clock.now()
@@ -273,7 +273,7 @@ func (j *judge) pardonSome(p *engine.Pardon, done func(error)) (out []engine.Dec
 }
 
 // apply lets f change the engine, and does not wait for the kernel.
-func (j *judge) apply(f func(e *engine.Engine, now time.Time) []engine.Decision) {
+func (j *judge) apply(f func(e *engine.Engine, now time.Time) []ban.Decision) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.dispatch(f(j.engine, j.clock.now()), nil, j.exemptions(), nil)
@@ -289,10 +289,10 @@ func (j *judge) ask(f func(e *engine.Engine, now time.Time)) {
 // dispatch hands decisions, after changes of another kind, to the kernel and then to those who want to know of them; done,
 // if not nil, is called when the kernel has them. The lock is held. A decision that changes the kernel is announced after
 // the kernel's commit, not before: what was announced is in force.
-func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, others []firewall.Change, done func(error)) {
+func (j *judge) dispatch(decisions []ban.Decision, came []time.Time, others []firewall.Change, done func(error)) {
 	changes := append(j.change[:0], others...)
 	n := inKernel(decisions)
-	waiting, r := make([]engine.Decision, 0, n), j.room()
+	waiting, r := make([]ban.Decision, 0, n), j.room()
 	if n < len(decisions) {
 		changes = j.report(decisions, len(decisions)-n, changes)
 	}
@@ -305,7 +305,7 @@ func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, others [
 		if changes = append(changes, c); c.Remove && j.unsettled {
 			j.lifted.add(c.Prefix)
 		}
-		if d.Reason == engine.Test { // the kernel alone is told of it
+		if d.Reason == ban.ReasonTest { // the kernel alone is told of it
 			continue
 		}
 		r.kept = j.keep(d, r.kept)
@@ -337,18 +337,17 @@ func (j *judge) dispatch(decisions []engine.Decision, came []time.Time, others [
 const maxRoom = 4096
 
 // report keeps and announces the n decisions that do not change the kernel's bans, and appends what they change besides.
-func (j *judge) report(decisions []engine.Decision, n int, changes []firewall.Change) []firewall.Change {
+func (j *judge) report(decisions []ban.Decision, n int, changes []firewall.Change) []firewall.Change {
 	var kept []store.Change
-	var lines engine.Lines
-	reports := make([]engine.Decision, 0, n)
+	reports := make([]ban.Decision, 0, n)
 	for i := range decisions {
 		d := &decisions[i]
-		if _, ok := change(d); ok || d.Reason == engine.Test {
+		if _, ok := change(d); ok || d.Reason == ban.ReasonTest {
 			continue
 		}
-		kept = j.line(d, &lines, j.keep(d, kept))
+		kept = j.line(d, j.keep(d, kept))
 		reports = append(reports, *d)
-		if d.Action == engine.Trust && j.meter {
+		if d.Action == ban.ActionTrust && j.meter {
 			changes = append(changes, firewall.Change{Kind: firewall.Trust, Prefix: d.Prefix, Timeout: d.Duration})
 		}
 	}
@@ -359,7 +358,7 @@ func (j *judge) report(decisions []engine.Decision, n int, changes []firewall.Ch
 }
 
 // inKernel counts the decisions that change the kernel.
-func inKernel(decisions []engine.Decision) (n int) {
+func inKernel(decisions []ban.Decision) (n int) {
 	for i := range decisions {
 		if _, ok := change(&decisions[i]); ok {
 			n++
@@ -370,10 +369,10 @@ func inKernel(decisions []engine.Decision) (n int) {
 
 // committed keeps and announces what the kernel has, or has not because of an error. The lock need not be held. Nobody
 // changes the decisions any more.
-func (j *judge) committed(err error, decisions []engine.Decision, r *room) {
+func (j *judge) committed(err error, decisions []ban.Decision, r *room) {
 	mark(err, decisions)
 	for i := range decisions {
-		r.kept = j.line(&decisions[i], &r.lines, r.kept)
+		r.kept = j.line(&decisions[i], r.kept)
 	}
 	j.save(r.kept)
 	j.counts.Decisions(decisions)
@@ -388,11 +387,11 @@ func (j *judge) committed(err error, decisions []engine.Decision, r *room) {
 }
 
 // change is what a decision asks of the kernel.
-func change(d *engine.Decision) (firewall.Change, bool) {
+func change(d *ban.Decision) (firewall.Change, bool) {
 	switch {
-	case d.Action == engine.Ban || d.Action == engine.Extend:
+	case d.Action == ban.ActionBan || d.Action == ban.ActionExtend:
 		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Timeout: max(d.Duration, firewall.MinTimeout)}, true
-	case d.Action == engine.Unban && d.Reason != engine.Expired: // those the kernel ends itself
+	case d.Action == ban.ActionUnban && d.Reason != ban.ReasonExpired: // those the kernel ends itself
 		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Remove: true}, true
 	}
 	return firewall.Change{}, false

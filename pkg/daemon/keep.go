@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -85,13 +86,13 @@ func (j *judge) recall(s store.State, pbxs []string) {
 
 func recalled(b *store.Ban) engine.BanState {
 	s := engine.BanState{
-		Prefix: b.Prefix, Source: b.Source, Since: b.Since, Until: b.Until, Reason: engine.Reason(b.Reason), Score: b.Score,
+		Prefix: b.Prefix, Source: b.Source, Since: b.Since, Until: b.Until, Reason: ban.Reason(b.Reason), Score: b.Score,
 		Proven: b.Proven, Manual: b.Manual, Number: b.Number, Comment: b.Comment, PBX: b.PBX, Attempts: b.Attempts,
 	}
 	for _, ev := range b.Evidence {
 		s.Evidence = append(s.Evidence, engine.Evidence{
 			Time: ev.Time, Event: ev.Event, Service: ev.Service, Transport: ev.Transport, Account: ev.Account,
-			Reason: engine.Reason(ev.Reason), Points: ev.Points, Score: ev.Score, Proven: ev.Proven, PBX: ev.PBX, Note: ev.Note,
+			Reason: ban.Reason(ev.Reason), Points: ev.Points, Score: ev.Score, Proven: ev.Proven, PBX: ev.PBX, Note: ev.Note,
 			Multiplier: ev.Multiplier, Country: ev.Country, ASN: ev.ASN,
 		})
 	}
@@ -128,8 +129,8 @@ func keptTrust(t engine.TrustState) store.Change {
 // counts says whether a stored ban itself tells how often its source was banned, and until when. The engine counts what
 // it decided about a source, not what a person said, what it found in the kernel, and bans of networks.
 func counts(b *store.Ban) bool {
-	switch engine.Reason(b.Reason) {
-	case engine.Manual, engine.Adopted, engine.Network:
+	switch ban.Reason(b.Reason) {
+	case ban.ReasonManual, ban.ReasonAdopted, ban.ReasonNetwork:
 		return false
 	}
 	return !b.Manual && b.Number > 0
@@ -144,12 +145,12 @@ func keptGrace(g engine.GraceState, now time.Time) store.Change {
 }
 
 // keep appends what is to be stored of what a decision is about. The lock is held.
-func (j *judge) keep(d *engine.Decision, out []store.Change) []store.Change {
+func (j *judge) keep(d *ban.Decision, out []store.Change) []store.Change {
 	if j.store == nil {
 		return out
 	}
 	switch d.Action {
-	case engine.Ban, engine.Extend:
+	case ban.ActionBan, ban.ActionExtend:
 		if j.engine.CopyBan(d.Prefix, &j.ban) {
 			write(&j.ban, &j.record)
 			out = append(out, store.PutBan(j.record))
@@ -158,9 +159,9 @@ func (j *judge) keep(d *engine.Decision, out []store.Change) []store.Change {
 			}
 		}
 		out = j.keepOffender(d.Prefix, out)
-	case engine.Unban:
+	case ban.ActionUnban:
 		out = j.keepOffender(d.Prefix, append(out, store.DropBan(d.Prefix)))
-	case engine.Trust, engine.Untrust:
+	case ban.ActionTrust, ban.ActionUntrust:
 		if t, ok := j.engine.TrustOf(d.Prefix); ok {
 			out = append(out, keptTrust(t))
 		}
@@ -177,12 +178,11 @@ func (j *judge) keepOffender(p netip.Prefix, out []store.Change) []store.Change 
 }
 
 // line appends a decision's line of history.
-func (j *judge) line(d *engine.Decision, lines *engine.Lines, out []store.Change) []store.Change {
+func (j *judge) line(d *ban.Decision, out []store.Change) []store.Change {
 	if j.store == nil {
 		return out
 	}
-	var room [512]byte
-	text, err := lines.Append(room[:0], d)
+	text, err := d.MarshalJSON()
 	if err != nil {
 		return out
 	}

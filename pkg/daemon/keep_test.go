@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 )
@@ -19,9 +19,9 @@ import (
 func TestAfterAReboot(t *testing.T) {
 	r := newRig(t)
 	r.login("IPV4/UDP/198.51.100.10/5060", "201")
-	r.await(engine.Trust, "198.51.100.10/32")
+	r.await(ban.ActionTrust, "198.51.100.10/32")
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("198.51.100.128/25"), For: time.Hour, Reason: "rude"}); err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestAfterAReboot(t *testing.T) {
 		t.Errorf("%+v, %v; want the customer trusted", x, err)
 	}
 	history, err := r.client.History(t.Context(), time.Time{}, netip.MustParseAddr("203.0.113.66"))
-	if err != nil || len(history) != 1 || history[0].Action != engine.Ban {
+	if err != nil || len(history) != 1 || history[0].Action != ban.ActionBan {
 		t.Errorf("history: %+v, %v", history, err)
 	}
 }
@@ -57,7 +57,7 @@ func TestAfterAReboot(t *testing.T) {
 func TestAnOffenderIsKnownAfterAReboot(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.stop()
 	r.space = netspacetest.New(t)
 	r.start()
@@ -65,7 +65,7 @@ func TestAnOffenderIsKnownAfterAReboot(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.attack(attacker)
-	if d := r.await(engine.Ban, "203.0.113.66/32"); d.Detail != "ban number 2" {
+	if d := r.await(ban.ActionBan, "203.0.113.66/32"); d.Detail != "ban number 2" {
 		t.Errorf("%+v; want ban number 2", d)
 	}
 }
@@ -74,7 +74,7 @@ func TestAnOffenderIsKnownAfterAReboot(t *testing.T) {
 func TestAnUnbanIsOnTheDiskWhenItReturns(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	if _, err := r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"), Grace: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
@@ -100,14 +100,14 @@ func TestAnUnbanIsOnTheDiskWhenItReturns(t *testing.T) {
 func TestACorruptStateFileIsSetAsideAndTheKernelAdopted(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.stop()
 	if err := os.WriteFile(r.cfg.State.Path, []byte("this is no database, and long enough to look at"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.start()
 	bans, err := r.client.Bans(t.Context(), control.BanFilter{})
-	if err != nil || len(bans) != 1 || bans[0].Reason != engine.Adopted {
+	if err != nil || len(bans) != 1 || bans[0].Reason != ban.ReasonAdopted {
 		t.Errorf("%+v, %v; want the kernel's ban adopted", bans, err)
 	}
 	aside, err := filepath.Glob(r.cfg.State.Path + ".corrupt-*")
@@ -127,7 +127,7 @@ func TestWithoutAStateFolder(t *testing.T) {
 	r.cfg.State.Path = filepath.Join(blocked, "state.db")
 	r.start()
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	s, err := r.client.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +148,7 @@ func TestTheClockIsSetBack(t *testing.T) {
 	r.d.judge.clock.wall = r.d.judge.clock.wall.Add(time.Hour) // as far as the wall clock is behind it now
 	r.d.judge.mu.Unlock()
 	r.attack(attacker)
-	if d := r.await(engine.Ban, "203.0.113.66/32"); d.Duration != time.Hour {
+	if d := r.await(ban.ActionBan, "203.0.113.66/32"); d.Duration != time.Hour {
 		t.Errorf("%+v", d)
 	}
 	if el, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); !ok || el.Remaining > time.Hour || el.Remaining < 50*time.Minute {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/learn"
@@ -95,7 +96,7 @@ func (k *known) set() {
 
 // resolved takes the addresses of a name to the allow list.
 func (k *known) resolved(name string, added, removed []netip.Prefix) {
-	k.judge.apply(func(e *engine.Engine, now time.Time) (out []engine.Decision) {
+	k.judge.apply(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 		for _, p := range removed {
 			e.Disallow(p, name)
 		}
@@ -113,7 +114,7 @@ func (k *known) machine(own map[netip.Prefix]string) {
 	defer k.mu.Unlock()
 	before := k.own
 	k.own = own
-	k.judge.apply(func(e *engine.Engine, now time.Time) (out []engine.Decision) {
+	k.judge.apply(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 		for p := range before {
 			if _, ok := own[p]; !ok {
 				e.Disallow(p, engine.OriginHost)
@@ -131,7 +132,7 @@ func (p *pbx) newLearner(cfg policy.Asterisk, j *judge) {
 	p.learner = learn.New(learn.Config{
 		Name: p.name, Session: p.session, Off: cfg.Learn == policy.LearnOff, Log: p.log,
 		OnKnowledge: func(k learn.Knowledge) {
-			j.apply(func(e *engine.Engine, now time.Time) []engine.Decision {
+			j.apply(func(e *engine.Engine, now time.Time) []ban.Decision {
 				return e.Protect(now, p.name, k.Prefixes)
 			})
 			j.vouch(p.name, k.Contacts)
@@ -144,7 +145,7 @@ func (j *judge) vouch(pbx string, contacts map[netip.Prefix]string) {
 	const most = 500
 	part := make(map[netip.Prefix]string, min(most, len(contacts)))
 	flush := func() {
-		j.apply(func(e *engine.Engine, now time.Time) []engine.Decision { return e.Vouch(now, pbx, part) })
+		j.apply(func(e *engine.Engine, now time.Time) []ban.Decision { return e.Vouch(now, pbx, part) })
 		clear(part)
 	}
 	for prefix, note := range contacts {

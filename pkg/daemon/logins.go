@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
@@ -63,7 +64,7 @@ func (l *logins) look() {
 	}
 	before := l.known
 	l.known = now
-	l.judge.apply(func(e *engine.Engine, at time.Time) (out []engine.Decision) {
+	l.judge.apply(func(e *engine.Engine, at time.Time) (out []ban.Decision) {
 		for p := range before {
 			if !now[p] {
 				e.Disallow(p, originLogin)

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
@@ -54,7 +54,7 @@ func TestWhoIsLoggedInIsNotCutOff(t *testing.T) {
 		l.look()
 		r.attack("IPV4/TLS/203.0.113.66/5060")
 		r.attack("IPV4/TLS/203.0.113.67/5060")
-		r.await(engine.Ban, "203.0.113.67/32")
+		r.await(ban.ActionBan, "203.0.113.67/32")
 		if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok != (scope == policy.ScopeVoIP) {
 			t.Errorf("scope %s: banned: %v", scope, ok)
 		}
@@ -71,6 +71,6 @@ func TestWhoIsLoggedInIsNotCutOff(t *testing.T) {
 		l.look()
 		r.until("nobody is let in any more", func() bool { _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); return !ok })
 		r.attack("IPV4/TLS/203.0.113.66/5060")
-		r.await(engine.Ban, "203.0.113.66/32")
+		r.await(ban.ActionBan, "203.0.113.66/32")
 	}
 }

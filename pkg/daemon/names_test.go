@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
@@ -68,7 +69,7 @@ func TestAnAllowedNameIsKnownAfterAReboot(t *testing.T) {
 	r.start()
 	r.attack(attacker)
 	r.attack("IPV4/UDP/203.0.113.67/5060")
-	r.await(engine.Ban, "203.0.113.67/32") // nobody waits for a name whose address is known
+	r.await(ban.ActionBan, "203.0.113.67/32") // nobody waits for a name whose address is known
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
 		t.Fatal("the allowed provider was banned after the reboot")
 	}
@@ -106,11 +107,11 @@ func TestNobodyIsBannedForgeablyWhileANameIsUnknown(t *testing.T) {
 	r := provider(t, &d)
 	r.start()
 	r.attack(attacker)
-	if got := r.await(engine.Observe, "203.0.113.66/32"); got.Reason != engine.Allowed {
+	if got := r.await(ban.ActionObserve, "203.0.113.66/32"); got.Reason != ban.ReasonAllowed {
 		t.Errorf("%+v", got)
 	}
 	r.attack("IPV4/TLS/203.0.113.70/5060") // TLS proves the source
-	r.await(engine.Ban, "203.0.113.70/32")
+	r.await(ban.ActionBan, "203.0.113.70/32")
 	if prefix, note := r.entry("sip.example.net"); prefix != "" || !strings.Contains(note, "protects nobody") {
 		t.Errorf("list allow: %q, %q", prefix, note)
 	}
@@ -121,7 +122,7 @@ func TestNobodyIsBannedForgeablyWhileANameIsUnknown(t *testing.T) {
 	r.until("the name is resolved", func() bool { _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); return ok })
 	r.until("bans are made again", func() bool { return !r.warned("sip.example.net") })
 	r.attack("IPV4/UDP/203.0.113.71/5060")
-	r.await(engine.Ban, "203.0.113.71/32")
+	r.await(ban.ActionBan, "203.0.113.71/32")
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
 		t.Error("the provider was banned")
 	}

@@ -3,7 +3,7 @@ package daemon
 import (
 	"context"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/notify"
 )
 
@@ -16,7 +16,7 @@ func (d *Daemon) openNotify() {
 		return opened{}, n.Configure(d.config.current().Notify)
 	})
 	first := d.announce.hook
-	d.announce.hook = func(decision engine.Decision) {
+	d.announce.hook = func(decision ban.Decision) {
 		if first != nil {
 			first(decision)
 		}

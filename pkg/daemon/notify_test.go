@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
@@ -53,7 +53,7 @@ func TestABanIsTold(t *testing.T) {
 	url, messages := hooks(t)
 	r := newRig(t, func(c *policy.Config) { c.Notify = []policy.Notify{hookTo(url)} })
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32") // the hook of the options is called as well
+	r.await(ban.ActionBan, "203.0.113.66/32") // the hook of the options is called as well
 	m := awaitMessage(t, messages)
 	if m.Action != "ban" || m.Prefix != "203.0.113.66/32" || m.Reason != "unknown_account" || m.PBX != "pbx1" || m.Account == "" {
 		t.Errorf("%+v", m)
@@ -88,7 +88,7 @@ func TestAHangingTargetDelaysNoBan(t *testing.T) {
 	})
 	for i := range 10 {
 		r.attack(fmt.Sprintf("IPV4/UDP/203.0.113.%d/5060", 10+i))
-		r.await(engine.Ban, fmt.Sprintf("203.0.113.%d/32", 10+i))
+		r.await(ban.ActionBan, fmt.Sprintf("203.0.113.%d/32", 10+i))
 	}
 	r.stop()
 }
@@ -123,7 +123,7 @@ func TestTheLastDecisionIsTold(t *testing.T) {
 	url, messages := hooks(t)
 	r := newRig(t, func(c *policy.Config) { c.Notify = []policy.Notify{hookTo(url)} })
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.stop()
 	select {
 	case <-messages:

@@ -13,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -116,7 +117,7 @@ func (b *books) restart(f fate, after time.Duration, kernel ...firewall.Element)
 }
 
 // decided keeps what the engine decided, and remembers its bans.
-func (b *books) decided(f func(e *engine.Engine, now time.Time) []engine.Decision) {
+func (b *books) decided(f func(e *engine.Engine, now time.Time) []ban.Decision) {
 	j := b.d.judge
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -124,7 +125,7 @@ func (b *books) decided(f func(e *engine.Engine, now time.Time) []engine.Decisio
 	var changes []store.Change
 	for _, d := range f(j.engine, now) {
 		changes = j.keep(&d, changes)
-		if d.Action != engine.Ban || d.Reason == engine.Manual || d.Reason == engine.Network {
+		if d.Action != ban.ActionBan || d.Reason == ban.ReasonManual || d.Reason == ban.ReasonNetwork {
 			continue
 		}
 		t := b.told[d.Prefix]
@@ -151,7 +152,7 @@ func (b *books) attack(from netip.Addr, over security.Transport) {
 		}
 		asked := ev
 		asked.Type, asked.Account = security.ChallengeSent, "<unknown>"
-		b.decided(func(e *engine.Engine, now time.Time) []engine.Decision {
+		b.decided(func(e *engine.Engine, now time.Time) []ban.Decision {
 			ev.Time, asked.Time = now, now
 			return e.Handle(now, "pbx1", &asked, e.Handle(now, "pbx1", &ev, nil))
 		})
@@ -159,7 +160,7 @@ func (b *books) attack(from netip.Addr, over security.Transport) {
 }
 
 func (b *books) ban(p netip.Prefix, d time.Duration) {
-	b.decided(func(e *engine.Engine, now time.Time) []engine.Decision {
+	b.decided(func(e *engine.Engine, now time.Time) []ban.Decision {
 		out, err := e.Ban(now, p, d, "by hand")
 		if err != nil {
 			b.fail("%v", err)
@@ -169,13 +170,13 @@ func (b *books) ban(p netip.Prefix, d time.Duration) {
 }
 
 func (b *books) unban(p netip.Prefix) {
-	b.decided(func(e *engine.Engine, now time.Time) []engine.Decision { return e.Unban(now, p, 0) })
+	b.decided(func(e *engine.Engine, now time.Time) []ban.Decision { return e.Unban(now, p, 0) })
 }
 
 func (b *books) pass(d time.Duration) {
 	time.Sleep(d)
 	for more := true; more; {
-		b.decided(func(e *engine.Engine, now time.Time) (out []engine.Decision) {
+		b.decided(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 			out, more = e.Tick(now, nil)
 			return out
 		})

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/internal/browser"
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -49,7 +49,7 @@ func TestAttackerIsSeenAndUnbannedInABrowser(t *testing.T) {
 		r.calls++
 		r.event("InvalidAccountID", `<img src=x onerror=alert(1)>`, fmt.Sprintf("call-%d", r.calls), attacker, "")
 	}
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	b.Until(`document.querySelector('#bans tr[data-key="203.0.113.66/32"]')`)
 	b.Until(`document.getElementById("trusted").innerText.includes("198.51.100.10")`)
 	b.Until(`document.getElementById("accounts").innerText.includes("<img src=x onerror=alert(1)>")`)

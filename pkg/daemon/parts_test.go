@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
@@ -28,7 +28,7 @@ func (r *rig) warned(text string) bool {
 func (r *rig) protects() {
 	r.t.Helper()
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); !ok {
 		r.t.Error("the ban is not in the kernel")
 	}

@@ -19,9 +19,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/conntrack"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -148,11 +148,11 @@ func (p *ports) heard(b *pbx, ev *security.Event) {
 // decided looks at the way of an event that led to decisions: a NAT may publish a second port for one that is known,
 // and that is seen when it matters, at a ban (once a second at most), and when a ban did not help. The judge's lock is
 // held.
-func (p *ports) decided(now time.Time, b *pbx, ev *security.Event, decisions []engine.Decision) {
+func (p *ports) decided(now time.Time, b *pbx, ev *security.Event, decisions []ban.Decision) {
 	for i := range decisions {
 		switch decisions[i].Action {
-		case engine.Leak:
-		case engine.Ban:
+		case ban.ActionLeak:
+		case ban.ActionBan:
 			if p == nil || now.Sub(p.looked) < portsQuiet {
 				continue
 			}

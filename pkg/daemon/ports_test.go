@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -206,7 +206,7 @@ func TestALeakIsToldEverywhere(t *testing.T) {
 	})
 	const bad = "IPV4/UDP/203.0.113.9/5060"
 	r.attack(bad)
-	r.await(engine.Ban, "203.0.113.9/32")
+	r.await(ban.ActionBan, "203.0.113.9/32")
 	if s := r.status(); !s.Healthy() || s.Leaking() {
 		t.Fatalf("before: %+v", s)
 	}
@@ -215,7 +215,7 @@ func TestALeakIsToldEverywhere(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		return r.status().Engine.Leaking == 1
 	})
-	if d := r.await(engine.Leak, "203.0.113.9/32"); !strings.Contains(d.Detail, "UDP 192.0.2.1:5080") {
+	if d := r.await(ban.ActionLeak, "203.0.113.9/32"); !strings.Contains(d.Detail, "UDP 192.0.2.1:5080") {
 		t.Errorf("%+v", d)
 	}
 	s := r.status()

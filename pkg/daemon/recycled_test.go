@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -153,7 +154,7 @@ func TestNothingOfAFrameIsKeptAfterItsJudgement(t *testing.T) {
 			r := newRig(t, func(c *policy.Config) { c.Policy.Honeypots = []string{honeypot} })
 			h := newHostile(t)
 			send(t, r, h.texts)
-			last := r.await(engine.Ban, lastOne+"/32")
+			last := r.await(ban.ActionBan, lastOne+"/32")
 			h.known(t, "the last ban", last.Account)
 			h.check(t, r, true)
 			r.stop()
@@ -190,7 +191,7 @@ func (h *hostile) clean(t *testing.T, what string, v any) {
 func (h *hostile) check(t *testing.T, r *rig, fresh bool) {
 	t.Helper()
 	ctx := t.Context()
-	actions, names := make(map[engine.Action]bool), make(map[string]bool)
+	actions, names := make(map[ban.Action]bool), make(map[string]bool)
 	r.mu.Lock()
 	told := slices.Clone(r.decisions)
 	r.mu.Unlock()
@@ -247,7 +248,7 @@ func (h *hostile) check(t *testing.T, r *rig, fresh bool) {
 	if len(bans) < 10 || len(trusted) == 0 || evidence < 100 && fresh || evidence == 0 || len(names) < 30 {
 		t.Errorf("%d bans, %d trusted, %d pieces of evidence, %d names: too few to tell", len(bans), len(trusted), evidence, len(names))
 	}
-	for _, a := range []engine.Action{engine.Ban, engine.Trust, engine.Breach, engine.Targeted, engine.Misconfigured, engine.Observe, engine.Tampering} {
+	for _, a := range []ban.Action{ban.ActionBan, ban.ActionTrust, ban.ActionBreach, ban.ActionTargeted, ban.ActionMisconfigured, ban.ActionObserve, ban.ActionTampering} {
 		if !actions[a] {
 			t.Errorf("nothing was decided that is a %s: the test does not tell", a)
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
@@ -23,7 +24,7 @@ func hurried(t *testing.T, many int, unknown ...string) *rig {
 	t.Helper()
 	r := newRig(t)
 	for i := range many {
-		r.d.judge.apply(func(e *engine.Engine, now time.Time) []engine.Decision {
+		r.d.judge.apply(func(e *engine.Engine, now time.Time) []ban.Decision {
 			out, err := e.Ban(now, numbered(i), time.Hour, "")
 			if err != nil {
 				t.Fatal(err)
@@ -99,7 +100,7 @@ func TestBansOfBeforeComeBackWhileAttackersAreJudged(t *testing.T) {
 	r := hurried(t, many, unknown...)
 	r.start()
 	r.attack(attacker)
-	r.await(engine.Ban, "203.0.113.66/32")
+	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.until("the new attacker is in the kernel", func() bool {
 		_, ok, err := r.d.fw.Has(firewall.Ban, netip.MustParsePrefix("203.0.113.66/32"))
 		return ok && err == nil

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/netspace"
@@ -37,7 +37,7 @@ type rig struct {
 	lookup  hosts.Lookup // nil: DNS
 
 	mu        sync.Mutex
-	decisions []engine.Decision
+	decisions []ban.Decision
 	more      chan struct{}
 	stop      func()
 
@@ -90,7 +90,7 @@ func (r *rig) start() {
 	d, err := New(Options{
 		Config: r.cfg, NetNS: r.space.FD(), patience: r.patience, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Version: "test",
 		Lookup: r.lookup,
-		OnDecision: func(d engine.Decision) {
+		OnDecision: func(d ban.Decision) {
 			r.mu.Lock()
 			r.decisions = append(r.decisions, d)
 			r.mu.Unlock()
@@ -129,7 +129,7 @@ func (r *rig) until(what string, ok func() bool) {
 }
 
 // await waits for a decision of an action about a prefix.
-func (r *rig) await(a engine.Action, prefix string) engine.Decision {
+func (r *rig) await(a ban.Action, prefix string) ban.Decision {
 	r.t.Helper()
 	want := netip.MustParsePrefix(prefix)
 	deadline := time.After(patience)

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -17,7 +17,7 @@ type objects struct {
 
 func (o *objects) begin(scene) {}
 
-func (o *objects) tell(_ scene, news []engine.Decision) {
+func (o *objects) tell(_ scene, news []ban.Decision) {
 	for _, d := range news {
 		o.object(d)
 	}

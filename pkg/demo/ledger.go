@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // ledger counts what each part of the cast sent and what arrived, and keeps what Ringwall decided. It is safe for
@@ -19,9 +19,9 @@ type ledger struct {
 	of       map[netip.Addr]*row
 	wrong    []string // decisions that nobody should have made
 	tampered int
-	recent   []engine.Decision // the latest, at most recentMax
-	fresh    []engine.Decision // not told yet, at most freshMax
-	changed  chan struct{}     // closed and replaced with each decision
+	recent   []ban.Decision // the latest, at most recentMax
+	fresh    []ban.Decision // not told yet, at most freshMax
+	changed  chan struct{}  // closed and replaced with each decision
 }
 
 const (
@@ -38,7 +38,7 @@ type row struct {
 	arrived     int
 	leaked      int // packets sent after the kernel had the ban that arrived all the same
 	first, last time.Time
-	ban         *engine.Decision
+	ban         *ban.Decision
 	banned      uint32        // seq when the kernel had the ban
 	reaction    time.Duration // from the arrival of the packet that was one too many to the ban in the kernel
 	inKernel    bool          // looked up at the end
@@ -99,7 +99,7 @@ func (l *ledger) arrive(src netip.Addr, seq uint32) {
 }
 
 // decide takes a decision, once the kernel has it.
-func (l *ledger) decide(d engine.Decision) {
+func (l *ledger) decide(d ban.Decision) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.recent = append(l.recent, d)
@@ -111,7 +111,7 @@ func (l *ledger) decide(d engine.Decision) {
 	}
 	close(l.changed)
 	l.changed = make(chan struct{})
-	if d.Action == engine.Tampering {
+	if d.Action == ban.ActionTampering {
 		l.tampered++
 		for _, r := range l.rows {
 			r.reported = r.reported || r.role == forger
@@ -125,34 +125,34 @@ func (l *ledger) decide(d engine.Decision) {
 		}
 		known = true
 		switch d.Action {
-		case engine.Ban, engine.Extend:
+		case ban.ActionBan, ban.ActionExtend:
 			if r.role != attacker {
 				l.complain(r.name + " was banned")
 			}
 			if r.ban == nil {
 				r.ban, r.banned, r.reaction = &d, r.seq, time.Since(r.last)
 			}
-		case engine.Unban:
+		case ban.ActionUnban:
 			if r.role == attacker {
 				l.complain("the ban of " + r.name + " ended")
 			}
-		case engine.Trust:
+		case ban.ActionTrust:
 			if r.role != customer {
 				l.complain(r.name + " was trusted")
 			}
 			r.trusted = true
-		case engine.Untrust:
+		case ban.ActionUntrust:
 			if r.role == customer {
 				l.complain(r.name + " is no longer trusted")
 			}
-		case engine.Misconfigured:
+		case ban.ActionMisconfigured:
 			r.spared = true
-		case engine.Leak:
+		case ban.ActionLeak:
 			l.complain("the ban of " + r.name + " did not keep it out")
-		case engine.Breach, engine.Targeted, engine.Guessing, engine.Observe:
+		case ban.ActionBreach, ban.ActionTargeted, ban.ActionGuessing, ban.ActionObserve:
 		}
 	}
-	if !known && (d.Action == engine.Ban || d.Action == engine.Trust) {
+	if !known && (d.Action == ban.ActionBan || d.Action == ban.ActionTrust) {
 		l.complain(string(d.Action) + " of " + d.Prefix.String() + ", which sent nothing")
 	}
 }
@@ -187,7 +187,7 @@ type scene struct {
 	elapsed  time.Duration
 	dry      bool
 	rows     []row
-	recent   []engine.Decision
+	recent   []ban.Decision
 	wrong    []string
 	tampered int
 }
@@ -206,7 +206,7 @@ func (l *ledger) scene(now time.Time) scene {
 }
 
 // news returns the decisions since the last call.
-func (l *ledger) news() []engine.Decision {
+func (l *ledger) news() []ban.Decision {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	fresh := l.fresh

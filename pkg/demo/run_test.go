@@ -14,8 +14,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -50,7 +50,7 @@ func read(t *testing.T, out []byte) (got told) {
 }
 
 // has counts the decisions of an action about a prefix.
-func (got told) has(a engine.Action, prefix string) (n int) {
+func (got told) has(a ban.Action, prefix string) (n int) {
 	for _, d := range got.decisions {
 		if d.Action == a && d.Prefix == prefix {
 			n++
@@ -82,7 +82,7 @@ func wantBansInKernel(t *testing.T, got told) {
 		{"IPv6 scanner", "2001:db8:bad::/64", "unknown_account"},
 	} {
 		s := got.source(t, r.name)
-		if n := got.has(engine.Ban, r.prefix); n != 1 {
+		if n := got.has(ban.ActionBan, r.prefix); n != 1 {
 			t.Errorf("%s: %d bans of %s", r.name, n, r.prefix)
 		}
 		// With the defaults nobody is banned for fewer than three packets.
@@ -148,7 +148,7 @@ func TestDryRunClaimsDecisionsOnly(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
-	if got.has(engine.Ban, "203.0.113.5/32") != 1 || got.has(engine.Trust, "198.51.100.20/32") != 1 {
+	if got.has(ban.ActionBan, "203.0.113.5/32") != 1 || got.has(ban.ActionTrust, "198.51.100.20/32") != 1 {
 		t.Errorf("%+v", got.decisions)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -28,7 +28,7 @@ func played() scene {
 		r := row{part: p, sent: 500, arrived: 3, first: start, last: start.Add(101 * time.Millisecond)}
 		switch p.role {
 		case attacker:
-			r.ban = &engine.Decision{Action: engine.Ban, Prefix: p.source(), Reason: engine.UnknownAccount, Duration: time.Hour}
+			r.ban = &ban.Decision{Action: ban.ActionBan, Prefix: p.source(), Reason: ban.ReasonUnknownAccount, Duration: time.Hour}
 			r.inKernel, r.reaction = true, 440*time.Microsecond
 		case customer:
 			r.arrived, r.answered, r.trusted, r.spared = 500, true, p.earnsTrust(), !p.earnsTrust()
@@ -45,9 +45,9 @@ func TestHostileNamesDoNotReachTheTerminal(t *testing.T) {
 	for i, name := range []string{
 		"\x1b[2J\x1b]0;owned\a", "100\r\n\x1b[1A", "\u202e\u0300abc", "\xff\xfe\u009b31m", strings.Repeat("漢", 100), `back\slash`,
 	} {
-		s.recent = append(s.recent, engine.Decision{
-			Time: start.Add(time.Duration(i) * 1111 * time.Millisecond), Action: engine.Ban, Account: name, Score: 12, Duration: 4 * time.Hour,
-			Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: engine.UnknownAccount, Service: security.PJSIP,
+		s.recent = append(s.recent, ban.Decision{
+			Time: start.Add(time.Duration(i) * 1111 * time.Millisecond), Action: ban.ActionBan, Account: name, Score: 12, Duration: 4 * time.Hour,
+			Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonUnknownAccount, Service: security.PJSIP,
 		})
 	}
 	for _, width := range []int{20, 80, 100} {
@@ -173,25 +173,25 @@ func TestFailures(t *testing.T) {
 
 func TestDecisionsThatNobodyShouldMake(t *testing.T) {
 	for _, r := range []struct {
-		action engine.Action
+		action ban.Action
 		prefix string
 		want   string
 	}{
-		{engine.Ban, "203.0.113.5/32", ""},
-		{engine.Ban, "2001:db8:bad::/64", ""},
-		{engine.Trust, "198.51.100.20/32", ""},
-		{engine.Misconfigured, "198.51.100.20/32", ""},
-		{engine.Ban, "8.8.8.8/32", "ban of 8.8.8.8/32, which sent nothing"},
-		{engine.Ban, "198.51.100.20/32", "office was banned"},
-		{engine.Ban, "198.51.100.0/24", "office was banned; home was banned"},
-		{engine.Ban, "203.0.113.200/32", "injector was banned"},
-		{engine.Trust, "198.51.100.66/32", "guesser was trusted"},
-		{engine.Trust, "8.8.8.8/32", "trust of 8.8.8.8/32, which sent nothing"},
-		{engine.Untrust, "198.51.100.140/32", "home is no longer trusted"},
-		{engine.Unban, "203.0.113.5/32", "the ban of scanner ended"},
+		{ban.ActionBan, "203.0.113.5/32", ""},
+		{ban.ActionBan, "2001:db8:bad::/64", ""},
+		{ban.ActionTrust, "198.51.100.20/32", ""},
+		{ban.ActionMisconfigured, "198.51.100.20/32", ""},
+		{ban.ActionBan, "8.8.8.8/32", "ban of 8.8.8.8/32, which sent nothing"},
+		{ban.ActionBan, "198.51.100.20/32", "office was banned"},
+		{ban.ActionBan, "198.51.100.0/24", "office was banned; home was banned"},
+		{ban.ActionBan, "203.0.113.200/32", "injector was banned"},
+		{ban.ActionTrust, "198.51.100.66/32", "guesser was trusted"},
+		{ban.ActionTrust, "8.8.8.8/32", "trust of 8.8.8.8/32, which sent nothing"},
+		{ban.ActionUntrust, "198.51.100.140/32", "home is no longer trusted"},
+		{ban.ActionUnban, "203.0.113.5/32", "the ban of scanner ended"},
 	} {
 		l := newLedger(start, false, cast())
-		l.decide(engine.Decision{Action: r.action, Prefix: netip.MustParsePrefix(r.prefix)})
+		l.decide(ban.Decision{Action: r.action, Prefix: netip.MustParsePrefix(r.prefix)})
 		if got := strings.Join(l.scene(start).wrong, "; "); got != r.want {
 			t.Errorf("%s of %s: got %q, want %q", r.action, r.prefix, got, r.want)
 		}
@@ -204,7 +204,7 @@ func TestOnlyPacketsSentAfterTheBanAreLate(t *testing.T) {
 	r := l.of[src]
 	first, onItsWay := l.send(r), l.send(r)
 	l.arrive(src, first)
-	l.decide(engine.Decision{Action: engine.Ban, Prefix: netip.MustParsePrefix("203.0.113.5/32")})
+	l.decide(ban.Decision{Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.5/32")})
 	l.arrive(src, onItsWay)
 	if r.leaked != 0 {
 		t.Error("a packet that was on its way when the ban came is no leak")

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"unicode/utf8"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
@@ -17,7 +17,7 @@ import (
 // story tells what happens. One goroutine calls it; the error of end is the first that writing met.
 type story interface {
 	begin(scene)
-	tell(scene, []engine.Decision)
+	tell(scene, []ban.Decision)
 	end(s scene, failures []string, err error) error
 }
 
@@ -66,7 +66,7 @@ func (l *lines) begin(scene) {
 	l.write("\n")
 }
 
-func (l *lines) tell(s scene, news []engine.Decision) {
+func (l *lines) tell(s scene, news []ban.Decision) {
 	for _, d := range news {
 		l.printf("%s\n", s.line(d))
 	}
@@ -82,7 +82,7 @@ func (l *lines) end(s scene, failures []string, err error) error {
 }
 
 // line is a decision on one line.
-func (s scene) line(d engine.Decision) string {
+func (s scene) line(d ban.Decision) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%6.2fs %-9s %-18s %s", d.Time.Sub(s.start).Seconds(), d.Action, s.whom(d), d.Reason)
 	if d.Account != "" {
@@ -101,13 +101,13 @@ func (s scene) line(d engine.Decision) string {
 }
 
 // whom names who a decision is about.
-func (s scene) whom(d engine.Decision) string {
+func (s scene) whom(d ban.Decision) string {
 	switch {
 	case d.Prefix.IsValid() && d.Prefix.IsSingleIP():
 		return d.Prefix.Addr().String()
 	case d.Prefix.IsValid():
 		return d.Prefix.String()
-	case d.Action == engine.Tampering:
+	case d.Action == ban.ActionTampering:
 		return "nobody"
 	}
 	return ""

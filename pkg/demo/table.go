@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // table draws the story on a terminal, over its last drawing (ECMA-48: CUU, EL, ED).
@@ -14,7 +14,7 @@ type table struct {
 	drawn int // lines
 }
 
-func (t *table) tell(s scene, _ []engine.Decision) { t.draw(s) }
+func (t *table) tell(s scene, _ []ban.Decision) { t.draw(s) }
 
 func (t *table) end(s scene, failures []string, err error) error {
 	t.draw(s)

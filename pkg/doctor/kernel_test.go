@@ -14,6 +14,7 @@ import (
 	"github.com/google/nftables/expr"
 
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/engine"
@@ -295,7 +296,7 @@ func TestBesideARunningDaemon(t *testing.T) {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
 	}
 	if h, err := e.client.History(t.Context(), time.Time{}, netip.Addr{}); err != nil || slices.ContainsFunc(h, func(d control.Decision) bool {
-		return d.Action == engine.Ban && d.Prefix != kept.String() || d.Action == engine.Unban
+		return d.Action == ban.ActionBan && d.Prefix != kept.String() || d.Action == ban.ActionUnban
 	}) {
 		t.Errorf("the doctor's test is in the history: %+v, %v", h, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -204,7 +205,7 @@ func TestADaemonThatCannotBeAsked(t *testing.T) {
 // Whoever comes through a proxy on this machine is judged by nobody: doctor says so, and of nobody else.
 func TestWhoComesThroughAProxyIsToldOf(t *testing.T) {
 	allow := &engine.AllowView{Prefix: "127.0.0.0/8", Origin: engine.OriginHost}
-	guess := engine.Evidence{Service: "PJSIP", Transport: "WS", Account: "201", Reason: engine.WrongPassword}
+	guess := engine.Evidence{Service: "PJSIP", Transport: "WS", Account: "201", Reason: ban.ReasonWrongPassword}
 	for name, row := range map[string]struct {
 		x    engine.Explanation
 		says []string

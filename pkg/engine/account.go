@@ -6,18 +6,20 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // AccountSource is a source from which an account was tried, or logged in.
 type AccountSource struct {
-	Prefix  string    `json:"prefix"`
-	Address string    `json:"address"` // to ask about with why
-	Verdict string    `json:"verdict"` // as in Explanation
-	Tries   int       `json:"tries"`   // that are still kept as evidence, other than logins
-	Logins  int       `json:"logins"`  // with a right password, that are still kept
-	Trusted bool      `json:"trusted"` // it logged in from there, and that still counts
-	Last    time.Time `json:"last,omitzero"`
-	Place             // of Prefix; the engine leaves it empty
+	Prefix    string    `json:"prefix"`
+	Address   string    `json:"address"` // to ask about with why
+	Verdict   string    `json:"verdict"` // as in Explanation
+	Tries     int       `json:"tries"`   // that are still kept as evidence, other than logins
+	Logins    int       `json:"logins"`  // with a right password, that are still kept
+	Trusted   bool      `json:"trusted"` // it logged in from there, and that still counts
+	Last      time.Time `json:"last,omitzero"`
+	ban.Place           // of Prefix; the engine leaves it empty
 }
 
 // Account returns up to n of the sources that tried an account or logged in with it, the latest first, and how many there
@@ -34,7 +36,7 @@ func (e *Engine) Account(now time.Time, name string, n int) (list []AccountSourc
 		return s
 	}
 	tally := func(s *AccountSource, r *record) {
-		if reasonList[r.reason] == Login || r.note == noteLogin {
+		if reasonList[r.reason] == ban.ReasonLogin || r.note == noteLogin {
 			s.Logins++
 		} else {
 			s.Tries++

@@ -3,6 +3,8 @@ package engine
 import (
 	"cmp"
 	"slices"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // maxAccounts bounds the accounts remembered. PJSIP names only endpoints that exist, so it is a bound on a PBX's size.
@@ -116,7 +118,7 @@ func (c *call) accountGuessed(id uint64) *account {
 	if len(a.failing) >= limit {
 		a.targeted = c.now + int64(c.cfg.Targeted.Within)
 		if before.targeted <= c.now {
-			c.decide(Targeted, Distributed, c.prefixOf(c.key), 0, c.proven,
+			c.decide(ban.ActionTargeted, ban.ReasonDistributed, c.prefixOf(c.key), 0, c.proven,
 				"many sources guess this account: one more failure bans a source without trust")
 		}
 	}
@@ -134,7 +136,7 @@ func (c *call) accountGuessed(id uint64) *account {
 // make any number of accounts look so.
 func (c *call) reportSuspected(a *account) {
 	if a.targeted <= c.now && !c.reports.seen(c.now, c.id(forSuspected, key{}, 0)) {
-		c.decide(Targeted, Distributed, c.prefixOf(c.key), 0, false,
+		c.decide(ban.ActionTargeted, ban.ReasonDistributed, c.prefixOf(c.key), 0, false,
 			"many sources guess this account, or somebody forges their packets: a source without trust is banned after a few failures")
 	}
 }

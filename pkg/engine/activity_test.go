@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -177,7 +178,7 @@ func TestTheTallyAllocatesNothing(t *testing.T) {
 	for i := range names {
 		names[i] = "name-" + strconv.Itoa(i)
 	}
-	i, out := 0, []engine.Decision(nil)
+	i, out := 0, []ban.Decision(nil)
 	ev := security.Event{Type: security.FailedACL, Service: security.AMI, Session: "0x1"}
 	ev.Remote = security.Address{AddrPort: netip.MustParseAddrPort("203.0.113.5:4000"), Transport: security.TCP}
 	out = w.e.Handle(w.now, "pbx", &ev, out)

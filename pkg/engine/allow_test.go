@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
 
@@ -36,19 +37,19 @@ func TestAnAllowanceEnds(t *testing.T) {
 func TestADoctorsTestIsNotCounted(t *testing.T) {
 	w := newWorld(t)
 	p := netip.MustParsePrefix("192.0.2.254/32")
-	for _, end := range []func() []engine.Decision{
-		func() []engine.Decision { return w.e.Unban(w.now, p, 0) },
-		func() []engine.Decision { w.log = nil; return w.pass(10 * time.Second).log },
-		func() []engine.Decision { return w.e.UnbanAll(w.now) },
+	for _, end := range []func() []ban.Decision{
+		func() []ban.Decision { return w.e.Unban(w.now, p, 0) },
+		func() []ban.Decision { w.log = nil; return w.pass(10 * time.Second).log },
+		func() []ban.Decision { return w.e.UnbanAll(w.now) },
 	} {
 		out, err := w.e.Test(w.now, p, 5*time.Second, "a test")
-		if err != nil || len(out) != 1 || out[0].Action != engine.Ban || out[0].Reason != engine.Test {
+		if err != nil || len(out) != 1 || out[0].Action != ban.ActionBan || out[0].Reason != ban.ReasonTest {
 			t.Fatalf("%+v, %v", out, err)
 		}
 		if _, ok := w.e.BanOf(p); !ok {
 			t.Fatal("it is not banned")
 		}
-		if out = end(); len(out) != 1 || out[0].Action != engine.Unban || out[0].Reason != engine.Test {
+		if out = end(); len(out) != 1 || out[0].Action != ban.ActionUnban || out[0].Reason != ban.ReasonTest {
 			t.Errorf("%+v", out)
 		}
 	}

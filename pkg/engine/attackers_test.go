@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -18,7 +18,7 @@ func TestAttackers(t *testing.T) {
 			for i := range 3 {
 				w.scan(bad, strconv.Itoa(100+i))
 			}
-			w.wantBanned(bad).wantLast(bad, engine.Ban, engine.UnknownAccount)
+			w.wantBanned(bad).wantLast(bad, ban.ActionBan, ban.ReasonUnknownAccount)
 		}},
 		{"scanner with credentials: one attempt each", nil, func(w *world) {
 			for i := range 2 {
@@ -43,7 +43,7 @@ func TestAttackers(t *testing.T) {
 			w.wantNever(bad).wantQuiet()
 		}},
 		{"scanner at one try an hour who touches a honeypot", honeypot, func(w *world) {
-			w.scan(bad, "100").pass(time.Hour).scan(bad, "admin").wantBanned(bad).wantLast(bad, engine.Ban, engine.Honeypot)
+			w.scan(bad, "100").pass(time.Hour).scan(bad, "admin").wantBanned(bad).wantLast(bad, ban.ActionBan, ban.ReasonHoneypot)
 		}},
 		{"honeypot with credentials is one attempt", honeypot, func(w *world) {
 			w.send(security.ChallengeResponseFailed, bad, "admin", answering("1/a", "b")).wantBanned(bad)
@@ -74,7 +74,7 @@ func TestAttackers(t *testing.T) {
 		}},
 		{"guessing that succeeds", nil, func(w *world) {
 			w.crack(5, bad, "201").send(security.SuccessfulAuth, bad, "201", password)
-			w.wantDecision(1, engine.Breach, engine.Guessed).wantUntrusted(bad).wantBanned(bad)
+			w.wantDecision(1, ban.ActionBreach, ban.ReasonGuessed).wantUntrusted(bad).wantBanned(bad)
 			w.pass(2*time.Hour).login(bad, "201").wantUntrusted(bad)
 		}},
 		{"guessing that succeeds, and the user is known", nil, func(w *world) {
@@ -83,20 +83,20 @@ func TestAttackers(t *testing.T) {
 		}},
 		{"guessing that succeeds in a good office", nil, func(w *world) {
 			w.login(office, "201").crack(8, office, "250").send(security.SuccessfulAuth, office, "250", password)
-			w.wantDecision(1, engine.Breach, engine.Guessed).wantTrusted(office).wantFree(office)
+			w.wantDecision(1, ban.ActionBreach, ban.ReasonGuessed).wantTrusted(office).wantFree(office)
 		}},
 		{"guessing two accounts in turns succeeds", nil, func(w *world) {
 			for range 6 {
 				w.crack(1, bad, "201").crack(1, bad, "202")
 			}
-			w.send(security.SuccessfulAuth, bad, "201", password).wantDecision(1, engine.Breach, engine.Guessed).wantUntrusted(bad)
+			w.send(security.SuccessfulAuth, bad, "201", password).wantDecision(1, ban.ActionBreach, ban.ReasonGuessed).wantUntrusted(bad)
 		}},
 		{"botnet of 500 addresses on extension 201", nil, func(w *world) {
 			w.login(office, "201")
 			for i := range 500 {
 				w.crack(1, host(i), "201", tcp).pass(5 * time.Second)
 			}
-			w.wantDecision(1, engine.Targeted, engine.Distributed)
+			w.wantDecision(1, ban.ActionTargeted, ban.ReasonDistributed)
 			for i := range 10 {
 				w.wantFree(host(i))
 			}
@@ -144,14 +144,14 @@ func TestAttackers(t *testing.T) {
 			for i := range 30 {
 				w.crack(1, host(i), "201").pass(time.Hour)
 			}
-			w.wantDecision(0, engine.Targeted, engine.Distributed)
+			w.wantDecision(0, ban.ActionTargeted, ban.ReasonDistributed)
 		}},
 		{"enumeration of known accounts by INVITE", nil, func(w *world) {
 			w.pass(2 * time.Hour)
 			for i := range 60 {
 				w.options(bad, extension(i))
 			}
-			w.pass(time.Minute).wantBanned(bad).wantLast(bad, engine.Ban, engine.UnansweredChallenge)
+			w.pass(time.Minute).wantBanned(bad).wantLast(bad, ban.ActionBan, ban.ReasonUnansweredChallenge)
 		}},
 		{"enumeration in the first hour after the start", nil, func(w *world) {
 			for i := range 60 {
@@ -166,7 +166,7 @@ func TestAttackers(t *testing.T) {
 				}
 				w.pass(5 * time.Second)
 			}
-			w.wantBanned(bad).wantLast(bad, engine.Ban, engine.UnansweredChallenge)
+			w.wantBanned(bad).wantLast(bad, ban.ActionBan, ban.ReasonUnansweredChallenge)
 		}},
 		{"flood of unidentified requests with auth_username", nil, func(w *world) {
 			for range 500 {
@@ -182,13 +182,13 @@ func TestAttackers(t *testing.T) {
 				}
 				w.send(security.ChallengeSent, bad, "<unknown>", in(call))
 			}
-			w.wantBanned(bad).wantLast(bad, engine.Ban, engine.ACL)
+			w.wantBanned(bad).wantLast(bad, ban.ActionBan, ban.ReasonACL)
 		}},
 		{"the manager port guessed", nil, func(w *world) {
 			for _, typ := range []security.Type{security.InvalidPassword, security.InvalidAccountID, security.ChallengeResponseFailed} {
 				w.send(typ, bad, "admin", manager, tcp)
 			}
-			w.wantBanned(bad).wantLast(bad, engine.Ban, engine.Manager)
+			w.wantBanned(bad).wantLast(bad, ban.ActionBan, ban.ReasonManager)
 		}},
 		{"HTTP scan of the manager port", nil, func(w *world) {
 			for range 3 {
@@ -211,7 +211,7 @@ func TestAttackers(t *testing.T) {
 				last := w.log[len(w.log)-1].Duration
 				w.wantBanned(bad).pass(last + time.Second)
 			}
-			if d := w.log[len(w.log)-1]; d.Action != engine.Unban || d.Time.Sub(start) < (1+4+16+64+168)*time.Hour {
+			if d := w.log[len(w.log)-1]; d.Action != ban.ActionUnban || d.Time.Sub(start) < (1+4+16+64+168)*time.Hour {
 				w.t.Error("bans did not grow:", brief(d))
 			}
 		}},
@@ -227,22 +227,22 @@ func TestAttackers(t *testing.T) {
 				w.crack(5, office, extension(i%30)).pass(time.Second)
 			}
 			w.wantNever(office).wantTrusted(office)
-			w.wantDecision(1, engine.Observe, engine.Accounts).wantDecision(1, engine.Observe, engine.Tolerance)
+			w.wantDecision(1, ban.ActionObserve, ban.ReasonAccounts).wantDecision(1, ban.ActionObserve, ban.ReasonTolerance)
 		}},
 		{"forged honeypot packet from a customer's address", honeypot, func(w *world) {
 			w.login(office, "201").scan(office, "admin").wantNever(office).wantTrusted(office)
-			w.wantDecision(1, engine.Observe, engine.Tolerance)
+			w.wantDecision(1, ban.ActionObserve, ban.ReasonTolerance)
 		}},
 		{"forged packets from a stranger's address end at his first login", nil, func(w *world) {
 			w.scan("192.0.2.83", "1").scan("192.0.2.83", "2").scan("192.0.2.83", "3").wantBanned("192.0.2.83")
-			w.login("192.0.2.83", "201").wantFree("192.0.2.83").wantLast("192.0.2.83", engine.Unban, engine.Login)
+			w.login("192.0.2.83", "201").wantFree("192.0.2.83").wantLast("192.0.2.83", ban.ActionUnban, ban.ReasonLogin)
 		}},
 		{"forged packets from a trunk", nil, func(w *world) {
 			w.protect("198.51.100.50/32")
 			for i := range 50 {
 				w.scan("198.51.100.50", strconv.Itoa(i))
 			}
-			w.wantNever("198.51.100.50").wantDecision(1, engine.Observe, engine.Protected)
+			w.wantNever("198.51.100.50").wantDecision(1, ban.ActionObserve, ban.ReasonProtected)
 		}},
 		{"maddr names a victim to chan_sip", nil, func(w *world) {
 			for i := range 100 {
@@ -255,11 +255,11 @@ func TestAttackers(t *testing.T) {
 			for i := range 12 {
 				w.crack(2, office, "9"+strconv.Itoa(i), tls)
 			}
-			w.wantDecision(1, engine.Untrust, engine.Accounts).wantBanned(office)
+			w.wantDecision(1, ban.ActionUntrust, ban.ReasonAccounts).wantBanned(office)
 		}},
 		{"one account guessed at full speed from a good office, over TLS", nil, func(w *world) {
 			w.login(office, "201", tls).crack(49, office, "250", tls).wantTrusted(office)
-			w.crack(5, office, "250", tls).wantDecision(1, engine.Untrust, engine.Tolerance).wantBanned(office)
+			w.crack(5, office, "250", tls).wantDecision(1, ban.ActionUntrust, ban.ReasonTolerance).wantBanned(office)
 		}},
 		{"the attacker who hides behind a fixed Call-ID", nil, func(w *world) {
 			for i := range 3 {
@@ -284,8 +284,8 @@ func TestAttackers(t *testing.T) {
 			if s.Sources > 20_000 || s.Bans > 5_000 || s.Evicted == 0 || s.Limited["forgeable_rate"] == 0 || s.Limited["forgeable_bans"] == 0 {
 				w.t.Errorf("%+v", s)
 			}
-			w.wantTrusted(office).wantNever(office).wantDecision(1, engine.Trust, engine.Login)
-			w.wantDecision(min(2, len(s.Limited)), engine.Observe, engine.Limit)
+			w.wantTrusted(office).wantNever(office).wantDecision(1, ban.ActionTrust, ban.ReasonLogin)
+			w.wantDecision(min(2, len(s.Limited)), ban.ActionObserve, ban.ReasonLimit)
 			for range 3 { // who proves himself is banned all the same
 				w.scan(bad, "100", tls)
 			}

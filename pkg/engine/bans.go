@@ -6,15 +6,17 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // ban is an active ban: of a source, of a network, or of whatever prefix a person typed.
-type ban struct {
+type activeBan struct {
 	prefix   netip.Prefix
 	source   netip.Addr
 	since    int64
 	until    int64
-	reason   Reason
+	reason   ban.Reason
 	score    float32
 	proven   bool
 	observed bool // not enforced
@@ -27,7 +29,7 @@ type ban struct {
 	more     bool // older evidence was not kept
 	leak     *leak
 
-	older, newer *ban // in the order in which they were made
+	older, newer *activeBan // in the order in which they were made
 }
 
 // network is what is known of a network with banned addresses in it.
@@ -37,7 +39,7 @@ type network struct {
 }
 
 // banOf returns the active ban of a source, enforced or observed.
-func (e *Engine) banOf(k key) *ban {
+func (e *Engine) banOf(k key) *activeBan {
 	if b := e.bans[e.prefixOf(k)]; b != nil && b.until > e.now {
 		return b
 	}
@@ -45,13 +47,13 @@ func (e *Engine) banOf(k key) *ban {
 }
 
 // condemn bans the source of a case, or says why not; have is its active ban, if there is one.
-func (c *call) condemn(s *source, have *ban, reason Reason, enforce, proven bool) {
+func (c *call) condemn(s *source, have *activeBan, reason ban.Reason, enforce, proven bool) {
 	prefix := c.prefixOf(c.key)
 	if _, ok := c.allow.covering(c.addr); ok {
 		return
 	}
 	if _, ok := c.Engine.protected.covering(c.addr); ok {
-		c.spare(prefix, Protected, proven, "Asterisk knows this address as a trunk: never banned")
+		c.spare(prefix, ban.ReasonProtected, proven, "Asterisk knows this address as a trunk: never banned")
 		return
 	}
 	if !prefix.IsSingleIP() && c.exemptWithin(prefix) {
@@ -63,17 +65,17 @@ func (c *call) condemn(s *source, have *ban, reason Reason, enforce, proven bool
 	}
 	if c.graced(prefix) {
 		c.suspended++
-		c.spare(prefix, Manual, proven, "a person unbanned it with a grace that is not over")
+		c.spare(prefix, ban.ReasonManual, proven, "a person unbanned it with a grace that is not over")
 		return
 	}
 	if enforce && c.holds(proven) {
 		c.suspended++
-		c.spare(prefix, Allowed, proven, heldText)
+		c.spare(prefix, ban.ReasonAllowed, proven, heldText)
 		return
 	}
 	if enforce && c.stormy() && c.spareInStorm(c.key) {
 		c.suspended++
-		c.spare(prefix, Storm, proven, stormText)
+		c.spare(prefix, ban.ReasonStorm, proven, stormText)
 		return
 	}
 	if enforce {
@@ -84,7 +86,7 @@ func (c *call) condemn(s *source, have *ban, reason Reason, enforce, proven bool
 		if bound != "" {
 			c.limited[bound]++
 			if !c.reports.seen(c.now, c.id(forLimit, key{}, c.text(bound))) {
-				c.decide(Observe, Limit, prefix, 0, proven, "bans are left out, by policy.limits."+bound+": see the metrics")
+				c.decide(ban.ActionObserve, ban.ReasonLimit, prefix, 0, proven, "bans are left out, by policy.limits."+bound+": see the metrics")
 			}
 			return
 		}
@@ -95,7 +97,7 @@ func (c *call) condemn(s *source, have *ban, reason Reason, enforce, proven bool
 		s.bans = 0
 	}
 	d := c.duration(int(s.bans), proven)
-	b := &ban{
+	b := &activeBan{
 		prefix: prefix, source: c.addr, since: c.now, until: c.now + int64(d), reason: reason, score: s.observed,
 		proven: proven, observed: !enforce, number: int(s.bans) + 1, pbx: c.pbx, attempts: int(s.attempts),
 	}
@@ -108,9 +110,9 @@ func (c *call) condemn(s *source, have *ban, reason Reason, enforce, proven bool
 	c.kept += len(b.evidence)
 	c.putBan(b)
 	c.activity.banned(c.now)
-	action := Ban
+	action := ban.ActionBan
 	if !enforce {
-		action = Observe
+		action = ban.ActionObserve
 	}
 	c.decide(action, reason, prefix, d, proven, ordinal(b.number, enforce))
 	if enforce {
@@ -198,7 +200,7 @@ func (c *call) giveWay(bound string, proven bool) bool {
 		c.oneShots[0] = nil
 		c.oneShots = c.oneShots[1:]
 		if c.bans[b.prefix] == b && b.until > c.now && b.prefix != c.prefixOf(c.key) {
-			c.out = append(c.out, c.pardon([]*ban{b}, Limit, "gave way to a source that goes on attacking: policy.limits."+bound+" is reached")...)
+			c.out = append(c.out, c.pardon([]*activeBan{b}, ban.ReasonLimit, "gave way to a source that goes on attacking: policy.limits."+bound+" is reached")...)
 			return true
 		}
 	}
@@ -206,18 +208,18 @@ func (c *call) giveWay(bound string, proven bool) bool {
 }
 
 // queueOneShot notes a ban that may give way to another.
-func (e *Engine) queueOneShot(b *ban) {
-	if b.proven || b.manual || b.observed || b.number != 1 || b.reason == Network {
+func (e *Engine) queueOneShot(b *activeBan) {
+	if b.proven || b.manual || b.observed || b.number != 1 || b.reason == ban.ReasonNetwork {
 		return
 	}
 	if len(e.oneShots) > 2*e.forgeable+1024 { // most of them are over
-		e.oneShots = slices.DeleteFunc(e.oneShots, func(b *ban) bool { return e.bans[b.prefix] != b })
+		e.oneShots = slices.DeleteFunc(e.oneShots, func(b *activeBan) bool { return e.bans[b.prefix] != b })
 	}
 	e.oneShots = append(e.oneShots, b)
 }
 
 // putBan enters a ban in the books in place of whatever was there.
-func (e *Engine) putBan(b *ban) {
+func (e *Engine) putBan(b *activeBan) {
 	if old := e.bans[b.prefix]; old != nil {
 		e.forget(old)
 	}
@@ -233,7 +235,7 @@ func (e *Engine) putBan(b *ban) {
 }
 
 // forget takes a ban out of the books.
-func (e *Engine) forget(b *ban) {
+func (e *Engine) forget(b *activeBan) {
 	delete(e.bans, b.prefix)
 	if e.copied == b {
 		e.copied = nil
@@ -252,7 +254,7 @@ func (e *Engine) forget(b *ban) {
 }
 
 // count adds n to the counters that a ban is in.
-func (e *Engine) count(b *ban, n int) {
+func (e *Engine) count(b *activeBan, n int) {
 	if b.observed {
 		return
 	}
@@ -278,7 +280,7 @@ func (e *Engine) flag(p netip.Prefix, banned bool) {
 }
 
 // banOver handles the timer of a ban.
-func (e *Engine) banOver(t timer, out []Decision) []Decision {
+func (e *Engine) banOver(t timer, out []ban.Decision) []ban.Decision {
 	b := e.bans[t.prefix]
 	if b == nil || b.until > e.now { // ended, or extended, which set a timer of its own
 		return out
@@ -287,18 +289,18 @@ func (e *Engine) banOver(t timer, out []Decision) []Decision {
 	if b.observed {
 		return out
 	}
-	return append(out, e.end(b, Expired))
+	return append(out, e.end(b, ban.ReasonExpired))
 }
 
 // end is the decision that ends a ban.
-func (e *Engine) end(b *ban, reason Reason) Decision {
-	d := Decision{Time: stamp(e.now), Action: Unban, Source: b.source, Prefix: b.prefix, Reason: reason, Proven: b.proven,
+func (e *Engine) end(b *activeBan, reason ban.Reason) ban.Decision {
+	d := ban.Decision{Time: stamp(e.now), Action: ban.ActionUnban, Source: b.source, Prefix: b.prefix, Reason: reason, Proven: b.proven,
 		PBX: e.pbxName(b.pbx)}
-	if b.manual || b.reason == Adopted {
+	if b.manual || b.reason == ban.ReasonAdopted {
 		d.PBX = ""
 	}
-	if b.reason == Test {
-		d.Reason = Test
+	if b.reason == ban.ReasonTest {
+		d.Reason = ban.ReasonTest
 	}
 	if k, ok := e.keyOfPrefix(b.prefix); ok {
 		if s := e.sources.get(k); s != nil {
@@ -309,8 +311,8 @@ func (e *Engine) end(b *ban, reason Reason) Decision {
 }
 
 // covered returns the ban that keeps an address out for the longest, or else one that is only observed.
-func (e *Engine) covered(a netip.Addr) *ban {
-	var found *ban
+func (e *Engine) covered(a netip.Addr) *activeBan {
+	var found *activeBan
 	for _, b := range e.overlappingBans(netip.PrefixFrom(a, a.BitLen())) {
 		if found == nil || found.observed && !b.observed || found.observed == b.observed && b.until > found.until {
 			found = b
@@ -330,7 +332,7 @@ func (e *Engine) networkOf(p netip.Prefix) (netip.Prefix, bool) {
 }
 
 // joinNetwork counts an enforced ban of one address in its network, n times.
-func (e *Engine) joinNetwork(b *ban, n int) {
+func (e *Engine) joinNetwork(b *activeBan, n int) {
 	if b.observed {
 		return
 	}
@@ -382,12 +384,12 @@ func (c *call) banNetwork(net netip.Prefix, proven bool, attempts int, detail st
 		return false
 	}
 	d := c.duration(0, proven)
-	c.putBan(&ban{
-		prefix: net, source: c.addr, since: c.now, until: c.now + int64(d), reason: Network, proven: proven, number: 1,
+	c.putBan(&activeBan{
+		prefix: net, source: c.addr, since: c.now, until: c.now + int64(d), reason: ban.ReasonNetwork, proven: proven, number: 1,
 		pbx: c.pbx, attempts: attempts, comment: detail,
 	})
 	c.activity.banned(c.now)
-	c.decide(Ban, Network, net, d, proven, detail)
+	c.decide(ban.ActionBan, ban.ReasonNetwork, net, d, proven, detail)
 	return true
 }
 

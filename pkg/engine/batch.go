@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
@@ -41,7 +42,7 @@ func (s *subject) find(e *Engine, pbx uint8, ev *security.Event) {
 // It is faster than Handle. What an engine knows of a million sources does not fit into a processor's caches: Handle waits
 // two or three times for main memory, longer than it computes. HandleAll looks at the memory that the next Batch events
 // need, without a judgement between the looks, so that the processor waits for all of them at once.
-func (e *Engine) HandleAll(now time.Time, pbx string, events []security.Event, out []Decision, ends []int) []Decision {
+func (e *Engine) HandleAll(now time.Time, pbx string, events []security.Event, out []ban.Decision, ends []int) []ban.Decision {
 	i := e.pbxIndex(pbx)
 	var subjects [Batch]subject
 	for first := 0; first < len(events); first += Batch {

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 	"pgregory.net/rapid"
@@ -23,7 +24,7 @@ func TestABatchIsJudgedAsItsEventsOneByOne(t *testing.T) {
 		for i := range steps {
 			size := some(t, "size", 0, 0, 0, 0, 1, 2, Batch-1, Batch, Batch+1, 2*Batch+3)
 			events, do := rapid.SliceOfN(event, size, size).Draw(t, "events"), steps[i].do
-			steps[i].do = func(e *Engine, now time.Time) (out []Decision) {
+			steps[i].do = func(e *Engine, now time.Time) (out []ban.Decision) {
 				if e == one {
 					for k := range events {
 						out = e.Handle(now, "pbx", &events[k], out)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -49,7 +50,7 @@ func BenchmarkHandle(b *testing.B) {
 				e.Allow(start, netip.MustParsePrefix("127.0.0.0/8"), engine.OriginHost, "")
 				e.Allow(start, netip.MustParsePrefix("192.0.2.1/32"), engine.OriginHost, "")
 				e.Allow(start, netip.MustParsePrefix("192.0.2.254/32"), engine.OriginHost, "")
-				now, out := start, []engine.Decision(nil)
+				now, out := start, []ban.Decision(nil)
 				var ev security.Event // one for all, as in the daemon
 				event := func(i, n int) {
 					ev = mix.events[i%len(mix.events)]
@@ -100,7 +101,7 @@ func BenchmarkHandleAll(b *testing.B) {
 				e.Allow(start, netip.MustParsePrefix(p), engine.OriginHost, "")
 			}
 			var events [engine.Batch]security.Event
-			now, calls, out := start, 0, []engine.Decision(nil)
+			now, calls, out := start, 0, []ban.Decision(nil)
 			round := func() {
 				for n := range sources {
 					i := calls % len(events)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -79,15 +80,15 @@ func TestPrefixesAgreeWithAWalk(t *testing.T) {
 }
 
 func TestADecisionLineHasTheContractsKeys(t *testing.T) {
-	d := Decision{Time: epoch, Action: Ban, Source: netip.MustParseAddr("203.0.113.66"), Prefix: netip.MustParsePrefix("203.0.113.66/32"),
-		Reason: UnknownAccount, Points: 4, Score: 12.3456, Account: "100", Service: security.PJSIP, Transport: security.TLS, Proven: true,
+	d := ban.Decision{Time: epoch, Action: ban.ActionBan, Source: netip.MustParseAddr("203.0.113.66"), Prefix: netip.MustParsePrefix("203.0.113.66/32"),
+		Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12.3456, Account: "100", Service: security.PJSIP, Transport: security.TLS, Proven: true,
 		Duration: time.Hour, PBX: "pbx1"}
 	const want = `{"time":"2026-11-22T12:00:00Z","action":"ban","source":"203.0.113.66","prefix":"203.0.113.66/32","reason":"unknown_account",` +
 		`"points":4,"score":12.346,"account":"100","service":"PJSIP","transport":"TLS","proven":true,"duration_seconds":3600,"pbx":"pbx1"}`
 	if got, err := json.Marshal(d); err != nil || string(got) != want {
 		t.Errorf("%s, %v; want %s", got, err, want)
 	}
-	got, err := json.Marshal(Decision{Time: epoch, Action: Tampering, Reason: Malformed})
+	got, err := json.Marshal(ban.Decision{Time: epoch, Action: ban.ActionTampering, Reason: ban.ReasonMalformed})
 	if err != nil || !strings.Contains(string(got), `"source":"","prefix":""`) {
 		t.Errorf("%s, %v", got, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -36,7 +37,7 @@ type call struct {
 	points float64 // of the last charge
 	score  float64 // after it
 	scaled scaled  // of the last charge
-	out    []Decision
+	out    []ban.Decision
 }
 
 // dialogue is what is remembered of one attempt: a Call-ID of a source and the first request or answer in it, or
@@ -72,7 +73,7 @@ func (c *call) peek() *source {
 }
 
 // done ends the judgement.
-func (c *call) done() []Decision {
+func (c *call) done() []ban.Decision {
 	if c.src != nil {
 		c.classify(c.src)
 	}
@@ -80,8 +81,8 @@ func (c *call) done() []Decision {
 }
 
 // decide appends a decision about the event.
-func (c *call) decide(a Action, r Reason, p netip.Prefix, d time.Duration, proven bool, detail string) {
-	c.out = append(c.out, Decision{
+func (c *call) decide(a ban.Action, r ban.Reason, p netip.Prefix, d time.Duration, proven bool, detail string) {
+	c.out = append(c.out, ban.Decision{
 		Time: stamp(c.now), Action: a, Source: c.addr, Prefix: p, Reason: r, Points: c.points, Score: c.score,
 		Account: bounded(c.ev.Account), Service: c.ev.Service, Transport: c.ev.Remote.Transport, Proven: proven,
 		Duration: d, PBX: c.pbxName(c.pbx), Detail: detail,
@@ -145,21 +146,21 @@ func (c *call) hostile() (over bool) {
 			return true
 		}
 		c.proven = true
-		c.breach(c.account(), nil, Malformed, "a login by a program that hides its requests: change this account's password now")
+		c.breach(c.account(), nil, ban.ReasonMalformed, "a login by a program that hides its requests: change this account's password now")
 		return true
 	}
 	if c.source() == nil {
 		return true
 	}
 	if !c.reports.seen(c.now, c.id(forTampering, c.key, 0)) {
-		c.decide(Tampering, Malformed, c.prefixOf(c.key), 0, c.proven,
+		c.decide(ban.ActionTampering, ban.ReasonMalformed, c.prefixOf(c.key), 0, c.proven,
 			"control characters in a Call-ID or an answer, which no phone sends: a program that hides from log readers")
 	}
 	w := c.cfg.Threshold
 	if !c.proven {
 		w *= forgedHostile
 	}
-	c.charge(max(0, w), Malformed, noteHostile)
+	c.charge(max(0, w), ban.ReasonMalformed, noteHostile)
 	return false
 }
 
@@ -167,14 +168,14 @@ func (c *call) hostile() (over bool) {
 func (c *call) attempt() {
 	reason := c.rule.reason
 	w := points(&c.cfg.Points, reason)
-	if reason == UnknownAccount && len(c.honey) > 0 && c.honey[c.ev.Account] {
-		reason, w = Honeypot, c.cfg.Points.Honeypot
+	if reason == ban.ReasonUnknownAccount && len(c.honey) > 0 && c.honey[c.ev.Account] {
+		reason, w = ban.ReasonHoneypot, c.cfg.Points.Honeypot
 	}
 	if !c.once(c.mix(c.dialogue()^(uint64(forAttempt)<<8|uint64(reasonIndex(c.rule.reason))), c.name())) {
 		return
 	}
 	c.credit(w)
-	if reason == UnknownAccount && c.hold(w) {
+	if reason == ban.ReasonUnknownAccount && c.hold(w) {
 		return
 	}
 	c.charge(w, reason, noNote)
@@ -185,11 +186,11 @@ func (c *call) guess() {
 	reason := c.rule.reason
 	w := points(&c.cfg.Points, reason)
 	if len(c.honey) > 0 && c.honey[c.ev.Account] {
-		reason, w = Honeypot, c.cfg.Points.Honeypot
+		reason, w = ban.ReasonHoneypot, c.cfg.Points.Honeypot
 	}
 	id := c.mix(c.dialogue()^uint64(forGuess)<<8, c.mix(c.mix(c.text(c.ev.Challenge), c.text(c.ev.Response)), c.name()))
 	var again repeat
-	byPace := reason == WrongPassword && c.enforces[c.ev.Service]
+	byPace := reason == ban.ReasonWrongPassword && c.enforces[c.ev.Service]
 	if byPace {
 		again = c.repeated(id)
 	} else if !c.once(id) {
@@ -237,7 +238,7 @@ func (c *call) credit(w float64) {
 func (c *call) enforced() bool { return c.cfg.Mode != policy.Observe && c.enforces[c.ev.Service] }
 
 // charge adds points to the source and bans it when they are enough.
-func (c *call) charge(w float64, reason Reason, n note) {
+func (c *call) charge(w float64, reason ban.Reason, n note) {
 	s := c.source()
 	if s == nil {
 		return
@@ -272,7 +273,7 @@ func (c *call) charge(w float64, reason Reason, n note) {
 	}
 	if w > 0 {
 		c.tally()
-		if reason != WrongPassword && reason != Distributed && c.trustOf(s) == nil { // passwords are counted already
+		if reason != ban.ReasonWrongPassword && reason != ban.ReasonDistributed && c.trustOf(s) == nil { // passwords are counted already
 			c.widen(w)
 		}
 		c.verdict(s, b, reason, enforce)
@@ -280,7 +281,7 @@ func (c *call) charge(w float64, reason Reason, n note) {
 }
 
 // verdict compares the source's numbers with the threshold; b is its active ban, if there is one.
-func (c *call) verdict(s *source, b *ban, reason Reason, enforce bool) {
+func (c *call) verdict(s *source, b *activeBan, reason ban.Reason, enforce bool) {
 	limit := c.cfg.Threshold
 	if t := c.trustOf(s); t != nil {
 		limit *= c.cfg.Trust.Tolerance
@@ -289,16 +290,16 @@ func (c *call) verdict(s *source, b *ban, reason Reason, enforce bool) {
 			return
 		case float64(s.proven) < limit-slack:
 			// Packets that can be forged must not take trust from a customer.
-			c.tolerate(Tolerance,
+			c.tolerate(ban.ReasonTolerance,
 				"a trusted source fails more than is tolerated, but the evidence could be forged: not banned")
 			c.alarmGuessing(reason, "a trusted source guesses faster than any phone: it is not banned, since the packets could be "+
 				"forged in a customer's name")
 			return
 		case c.stormy() && t.calm(c.now):
-			c.tolerate(Storm, "a trusted source fails more than is tolerated while many others do: "+stormText)
+			c.tolerate(ban.ReasonStorm, "a trusted source fails more than is tolerated while many others do: "+stormText)
 			return
 		}
-		c.distrust(t, Tolerance, "failed more than trust tolerates")
+		c.distrust(t, ban.ReasonTolerance, "failed more than trust tolerates")
 		limit = c.cfg.Threshold
 	}
 	proven := float64(s.proven) >= limit-slack
@@ -311,29 +312,29 @@ func (c *call) verdict(s *source, b *ban, reason Reason, enforce bool) {
 }
 
 // spare reports, once an hour for each source and reason, that a prefix is not banned.
-func (c *call) spare(p netip.Prefix, reason Reason, proven bool, detail string) {
+func (c *call) spare(p netip.Prefix, reason ban.Reason, proven bool, detail string) {
 	if !c.reports.seen(c.now, c.id(forSpared, c.key, c.text(string(reason)))) {
-		c.decide(Observe, reason, p, 0, proven, detail)
+		c.decide(ban.ActionObserve, reason, p, 0, proven, detail)
 	}
 }
 
 // tolerate reports, once an hour, that a trusted source is not banned.
-func (c *call) tolerate(reason Reason, detail string) {
+func (c *call) tolerate(reason ban.Reason, detail string) {
 	c.spare(c.prefixOf(c.key), reason, c.proven, detail)
 }
 
 // allowedGuesses reports, once an hour, that a source guesses passwords that must not be banned: nobody else would tell.
-func (c *call) allowedGuesses(s *source, w float64, reason Reason) {
-	if w > 0 && (reason == WrongPassword || reason == Distributed || reason == Manager || reason == Honeypot || reason == Malformed) {
-		c.spare(c.prefixOf(c.key), Allowed, c.proven, fmt.Sprintf(
+func (c *call) allowedGuesses(s *source, w float64, reason ban.Reason) {
+	if w > 0 && (reason == ban.ReasonWrongPassword || reason == ban.ReasonDistributed || reason == ban.ReasonManager || reason == ban.ReasonHoneypot || reason == ban.ReasonMalformed) {
+		c.spare(c.prefixOf(c.key), ban.ReasonAllowed, c.proven, fmt.Sprintf(
 			"the allow list covers it: never banned, but it guesses passwords (%s so far)", plural(int(s.attempts)+1, "attempt")))
 	}
 }
 
 // misconfigured reports an error of set-up once an hour.
-func (c *call) misconfigured(reason Reason, detail string) {
+func (c *call) misconfigured(reason ban.Reason, detail string) {
 	if !c.reports.seen(c.now, c.id(forMisconfigured+purpose(reasonIndex(reason)), c.key, c.name())) {
-		c.decide(Misconfigured, reason, c.prefixOf(c.key), 0, c.proven, detail)
+		c.decide(ban.ActionMisconfigured, reason, c.prefixOf(c.key), 0, c.proven, detail)
 	}
 }
 

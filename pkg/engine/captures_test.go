@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -36,13 +37,13 @@ func TestCaptures(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(file), ".ami")
 		t.Run(name, func(t *testing.T) {
 			for _, d := range play(t, file, nil, 1) {
-				if d.Action != engine.Ban && d.Action != engine.Trust {
+				if d.Action != ban.ActionBan && d.Action != ban.ActionTrust {
 					continue
 				}
 				if !inside(d.Prefix) {
 					t.Errorf("%v: that address sent nothing", brief(d))
 				}
-				if d.Action == engine.Ban && (strings.HasPrefix(name, "normal-") || strings.HasPrefix(name, "trunk-") ||
+				if d.Action == ban.ActionBan && (strings.HasPrefix(name, "normal-") || strings.HasPrefix(name, "trunk-") ||
 					strings.HasPrefix(name, "spoof-") || strings.HasPrefix(name, "cs-")) {
 					t.Errorf("%v: a customer", brief(d))
 				}
@@ -60,7 +61,7 @@ func TestCapturesRepeated(t *testing.T) {
 		}
 		for _, file := range files {
 			for _, d := range play(t, file, nil, 100) {
-				if d.Action == engine.Ban {
+				if d.Action == ban.ActionBan {
 					t.Errorf("%s: %v", filepath.Base(file), brief(d))
 				}
 			}
@@ -76,7 +77,7 @@ func TestCapturedAttacks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var bans []string
 			for _, d := range play(t, "../security/testdata/captures/"+name+".ami", nil, 1) {
-				if d.Action == engine.Ban {
+				if d.Action == ban.ActionBan {
 					bans = append(bans, d.Prefix.String())
 				}
 			}
@@ -97,14 +98,14 @@ func inside(p netip.Prefix) bool {
 }
 
 // play replays a recording n times, a second apart.
-func play(t *testing.T, file string, change func(*policy.Policy), n int) []engine.Decision {
+func play(t *testing.T, file string, change func(*policy.Policy), n int) []ban.Decision {
 	t.Helper()
 	p := policy.Default().Policy
 	if change != nil {
 		change(&p)
 	}
 	e := engine.New(p)
-	var out []engine.Decision
+	var out []ban.Decision
 	now := start
 	for range n {
 		f, err := os.Open(file)

@@ -3,6 +3,7 @@ package engine
 import (
 	"net/netip"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
@@ -100,7 +101,7 @@ func (c *call) wait(p pending) bool {
 }
 
 // settleChallenge judges an event whose time for an answer is over.
-func (e *Engine) settleChallenge(p *pending, out []Decision) []Decision {
+func (e *Engine) settleChallenge(p *pending, out []ban.Decision) []ban.Decision {
 	answered, overflow := e.trusted(p.key) != nil, float32(0)
 	if s := e.sources.get(p.key); s != nil {
 		more := e.sources.details(s)
@@ -121,9 +122,9 @@ func (e *Engine) settleChallenge(p *pending, out []Decision) []Decision {
 	case p.known:
 		c.enumerates(float64(p.weight), e.bitOf(ev.Account))
 	case p.typ == security.InvalidAccountID:
-		c.charge(float64(p.weight+overflow), UnknownAccount, noteUnanswered)
+		c.charge(float64(p.weight+overflow), ban.ReasonUnknownAccount, noteUnanswered)
 	default:
-		c.charge(float64(p.weight+overflow), UnansweredChallenge, noteUnanswered)
+		c.charge(float64(p.weight+overflow), ban.ReasonUnansweredChallenge, noteUnanswered)
 	}
 	return c.done()
 }
@@ -136,6 +137,6 @@ func (c *call) enumerates(w float64, bit uint8) {
 	}
 	challenged := &c.sources.details(s).challenged
 	if challenged.add(c.now, bit) && challenged.distinct() > c.cfg.Challenges.Accounts && c.now-c.started >= int64(c.cfg.Challenges.Warmup) {
-		c.charge(w, UnansweredChallenge, noteEnumeration)
+		c.charge(w, ban.ReasonUnansweredChallenge, noteEnumeration)
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -96,7 +96,7 @@ func TestCustomers(t *testing.T) {
 		}},
 		{"one phone with last year's password", nil, func(w *world) {
 			w.rounds(24*60, time.Minute, "192.0.2.70", "201")
-			w.wantNever("192.0.2.70").wantDecision(24, engine.Misconfigured, engine.Pace).wantLast("192.0.2.70", engine.Misconfigured, engine.Pace)
+			w.wantNever("192.0.2.70").wantDecision(24, ban.ActionMisconfigured, ban.ReasonPace).wantLast("192.0.2.70", ban.ActionMisconfigured, ban.ReasonPace)
 		}},
 		{"one phone with last year's password, over TLS", nil, func(w *world) {
 			w.rounds(300, 30*time.Second, "192.0.2.70", "201", tls).wantNever("192.0.2.70")
@@ -106,8 +106,8 @@ func TestCustomers(t *testing.T) {
 			for range 12 {
 				w.rounds(60, time.Minute, office, "203", tls).login(office, "201", tls)
 			}
-			w.wantNever(office).wantTrusted(office).wantDecision(12, engine.Misconfigured, engine.Pace)
-			w.wantDecision(0, engine.Untrust, engine.Tolerance).wantDecision(0, engine.Untrust, engine.Accounts)
+			w.wantNever(office).wantTrusted(office).wantDecision(12, ban.ActionMisconfigured, ban.ReasonPace)
+			w.wantDecision(0, ban.ActionUntrust, ban.ReasonTolerance).wantDecision(0, ban.ActionUntrust, ban.ReasonAccounts)
 		}},
 		{"a disabled phone keeps trying in the office, and the office is unbanned", nil, func(w *world) {
 			w.login(office, "201")
@@ -128,7 +128,7 @@ func TestCustomers(t *testing.T) {
 			for range 60 {
 				w.round("192.0.2.71", "201").round("192.0.2.71", "202").pass(time.Minute)
 			}
-			w.wantNever("192.0.2.71").wantDecision(2, engine.Misconfigured, engine.Pace)
+			w.wantNever("192.0.2.71").wantDecision(2, ban.ActionMisconfigured, ban.ReasonPace)
 		}},
 		{"a user mistypes twice, then remembers", nil, func(w *world) {
 			w.round("192.0.2.72", "201").pass(20*time.Second).round("192.0.2.72", "201").pass(20 * time.Second)
@@ -136,11 +136,11 @@ func TestCustomers(t *testing.T) {
 		}},
 		{"an old password is mended after a day of failures", nil, func(w *world) {
 			w.rounds(24*60, time.Minute, "192.0.2.73", "201").login("192.0.2.73", "201")
-			w.wantTrusted("192.0.2.73").wantDecision(0, engine.Breach, engine.Guessed).wantNever("192.0.2.73")
+			w.wantTrusted("192.0.2.73").wantDecision(0, ban.ActionBreach, ban.ReasonGuessed).wantNever("192.0.2.73")
 		}},
 		{"an old password at a phone's fastest pace is mended", nil, func(w *world) {
 			w.rounds(200, 20*time.Second, "192.0.2.73", "201").login("192.0.2.73", "201")
-			w.wantTrusted("192.0.2.73").wantDecision(0, engine.Breach, engine.Guessed).wantNever("192.0.2.73")
+			w.wantTrusted("192.0.2.73").wantDecision(0, ban.ActionBreach, ban.ReasonGuessed).wantNever("192.0.2.73")
 		}},
 		{"a wrong packet sent five times", nil, func(w *world) {
 			for range 5 {
@@ -152,7 +152,7 @@ func TestCustomers(t *testing.T) {
 			for i := range 50 {
 				w.login(fmt.Sprintf("192.0.2.%d", 100+i), "201").pass(4 * time.Minute)
 			}
-			w.wantDecision(50, engine.Trust, engine.Login).wantQuiet()
+			w.wantDecision(50, ban.ActionTrust, ban.ReasonLogin).wantQuiet()
 		}},
 		{"roaming user who mistypes six times in the hotel", nil, func(w *world) {
 			w.login(office, "201").pass(8 * time.Hour)
@@ -160,7 +160,7 @@ func TestCustomers(t *testing.T) {
 				w.wrong("192.0.2.75", "201").pass(3 * time.Second)
 			}
 			// A person is not that fast twice: it is reported as guessed, but telephones.
-			w.login("192.0.2.75", "201").wantNever("192.0.2.75").wantDecision(1, engine.Breach, engine.Guessed)
+			w.login("192.0.2.75", "201").wantNever("192.0.2.75").wantDecision(1, ban.ActionBreach, ban.ReasonGuessed)
 		}},
 		{"roaming user who mistypes six times with more thought", nil, func(w *world) {
 			w.login(office, "201").pass(8 * time.Hour)
@@ -185,19 +185,19 @@ func TestCustomers(t *testing.T) {
 			for range 50 {
 				w.send(security.FailedACL, office, "201", acl("registrar_attempt_exceeds_maximum_configured_contacts")).pass(time.Minute)
 			}
-			w.wantNever(office).wantDecision(1, engine.Misconfigured, engine.Configuration)
+			w.wantNever(office).wantDecision(1, ban.ActionMisconfigured, ban.ReasonConfiguration)
 		}},
 		{"an endpoint without an AOR", nil, func(w *world) {
 			for range 130 {
 				w.send(security.RequestNotSupported, office, "201").pass(time.Minute)
 			}
-			w.wantNever(office).wantDecision(3, engine.Misconfigured, engine.Configuration)
+			w.wantNever(office).wantDecision(3, ban.ActionMisconfigured, ban.ReasonConfiguration)
 		}},
 		{"a dashboard whose manager user lacks a privilege", nil, func(w *world) {
 			for range 50 {
 				w.send(security.RequestNotAllowed, "192.0.2.76", "dash", manager, tcp)
 			}
-			w.wantNever("192.0.2.76").wantDecision(1, engine.Misconfigured, engine.Configuration)
+			w.wantNever("192.0.2.76").wantDecision(1, ban.ActionMisconfigured, ban.ReasonConfiguration)
 		}},
 		{"too many manager sessions of one user", nil, func(w *world) {
 			for range 50 {
@@ -219,13 +219,13 @@ func TestCustomers(t *testing.T) {
 					w.login(office, "100", tls).pass(21 * time.Hour)
 				}
 			}
-			w.wantTrusted(office).wantNever(office).wantDecision(0, engine.Untrust, engine.Accounts)
+			w.wantTrusted(office).wantNever(office).wantDecision(0, ban.ActionUntrust, ban.ReasonAccounts)
 		}},
 		{"IPv6 home whose phones change addresses each day", nil, func(w *world) {
 			for i := range 30 {
 				w.login(fmt.Sprintf("2001:db8:5::%x", i+1), "201").pass(23 * time.Hour)
 			}
-			w.wantDecision(1, engine.Trust, engine.Login).wantQuiet()
+			w.wantDecision(1, ban.ActionTrust, ban.ReasonLogin).wantQuiet()
 		}},
 		{"a clock that is set back while somebody logs in", nil, func(w *world) {
 			w.login(office, "201")

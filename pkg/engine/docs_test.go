@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -132,15 +133,15 @@ func exampleDocs(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString("```\n")
 	calls := 0
-	var seen []Decision
-	say := func(out []Decision) {
+	var seen []ban.Decision
+	say := func(out []ban.Decision) {
 		for _, d := range out {
 			seen = append(seen, d)
 			line := fmt.Sprintf("%s  %-14s → %s, %s", d.Time.Format("15:04:05"), d.Source, d.Action, d.Reason)
 			if d.Duration > 0 {
 				line += ", for " + span(d.Duration)
 			}
-			if d.Action == Misconfigured {
+			if d.Action == ban.ActionMisconfigured {
 				line += ", account " + d.Account
 			}
 			b.WriteString(line + "\n")
@@ -185,7 +186,7 @@ func exampleDocs(t *testing.T) string {
 	}
 	b.WriteString("```\n")
 	for _, d := range seen {
-		if d.Action == Ban && d.Source.String() == office {
+		if d.Action == ban.ActionBan && d.Source.String() == office {
 			t.Errorf("the office is banned: %+v", d)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -49,9 +50,9 @@ type Engine struct {
 	waiting  waiting
 	ring     ring
 
-	bans      map[netip.Prefix]*ban
-	newest    *ban
-	copied    *ban // by CopyBan; in force
+	bans      map[netip.Prefix]*activeBan
+	newest    *activeBan
+	copied    *activeBan // by CopyBan; in force
 	networks  map[netip.Prefix]network
 	timers    timers
 	enforced  int     // bans
@@ -59,8 +60,8 @@ type Engine struct {
 	forgeable int     // of them, on unproven evidence
 	budget    float64 // of unproven bans
 	budgetAt  int64
-	kept      int    // records that bans keep
-	oneShots  []*ban // that may give way to others, the oldest first; some are over
+	kept      int          // records that bans keep
+	oneShots  []*activeBan // that may give way to others, the oldest first; some are over
 
 	trusts    map[key]*trust
 	owners    map[key]int // how many of trusts each customer's network has, see ownerOf
@@ -74,8 +75,8 @@ type Engine struct {
 	lapsed    []netip.Prefix   // see Lapsed
 
 	activity activity
-	multiply policy.Multiply        // see Weigh
-	where    func(netip.Addr) Place // nil: nothing is multiplied
+	multiply policy.Multiply            // see Weigh
+	where    func(netip.Addr) ban.Place // nil: nothing is multiplied
 
 	leaks     leaks
 	limited   map[string]int
@@ -107,7 +108,7 @@ func newEngine(cfg policy.Policy, s secrets) *Engine {
 		absolved:   newWindow[struct{}](24*60*minute, maxReports),
 		flows:      newWindow[struct{}](flowTTL, maxFlows),
 		wide:       newWindow[wide](spell*second, maxReports),
-		bans:       make(map[netip.Prefix]*ban),
+		bans:       make(map[netip.Prefix]*activeBan),
 		networks:   make(map[netip.Prefix]network),
 		trusts:     make(map[key]*trust),
 		owners:     make(map[key]int),
@@ -127,16 +128,16 @@ func newEngine(cfg policy.Policy, s secrets) *Engine {
 // Configure changes the policy without forgetting anything, as on SIGHUP. It returns the bans that the new allow list
 // ends. Two keys are different: ipv6_prefix stays what it was in New, since it is what a source is, and mode: observe
 // makes no new bans but leaves those that are there.
-func (e *Engine) Configure(now time.Time, cfg policy.Policy) []Decision {
+func (e *Engine) Configure(now time.Time, cfg policy.Policy) []ban.Decision {
 	e.advance(now)
 	for _, prefix := range e.allow.sorted() {
 		expose(e.allow, prefix, originConfig)
 	}
 	e.configure(cfg)
-	var out []Decision
+	var out []ban.Decision
 	for _, entry := range cfg.Allow {
 		if entry.Prefix.IsValid() {
-			out = append(out, e.pardon(e.spared(cleaned(entry.Prefix)), Allowed, "")...)
+			out = append(out, e.pardon(e.spared(cleaned(entry.Prefix)), ban.ReasonAllowed, "")...)
 		}
 	}
 	return out
@@ -176,13 +177,13 @@ func (e *Engine) advance(now time.Time) {
 }
 
 // Handle judges one event of the Asterisk named pbx, which came at now, and appends the decisions to out.
-func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []Decision) []Decision {
+func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []ban.Decision) []ban.Decision {
 	var s subject
 	s.find(e, e.pbxIndex(pbx), ev)
 	return e.handle(now, &s, ev, out)
 }
 
-func (e *Engine) handle(now time.Time, about *subject, ev *security.Event, out []Decision) []Decision {
+func (e *Engine) handle(now time.Time, about *subject, ev *security.Event, out []ban.Decision) []ban.Decision {
 	out = e.settle(now, out, 256)
 	if about.rule == nil {
 		return e.worthNothing(about, ev, out)
@@ -207,8 +208,8 @@ func (e *Engine) handle(now time.Time, about *subject, ev *security.Event, out [
 	case connection:
 		c.charge(points(&e.cfg.Points, c.rule.reason), c.rule.reason, noNote)
 	case misconfigured:
-		c.record(c.source(), 0, Configuration, noteMisconfigured)
-		c.misconfigured(Configuration, "Asterisk refused the request for its set-up: "+configurationHint(ev))
+		c.record(c.source(), 0, ban.ReasonConfiguration, noteMisconfigured)
+		c.misconfigured(ban.ReasonConfiguration, "Asterisk refused the request for its set-up: "+configurationHint(ev))
 	}
 	c.leaked()
 	return c.done()
@@ -216,7 +217,7 @@ func (e *Engine) handle(now time.Time, about *subject, ev *security.Event, out [
 
 // Tick does what is due at now without an event: ends of bans and trust, challenges that nobody answered. Call it a few
 // times a second; it does a bounded amount of work and says whether there is more.
-func (e *Engine) Tick(now time.Time, out []Decision) ([]Decision, bool) {
+func (e *Engine) Tick(now time.Time, out []ban.Decision) ([]ban.Decision, bool) {
 	out = e.settle(now, out, 256) // the ends of bans that lie all over the memory: a millisecond or so
 	e.sweep(1000)
 	_, more := e.nextDue(e.now)
@@ -236,7 +237,7 @@ func (e *Engine) nextDue(now int64) (at int64, due bool) {
 
 // settle moves the time to now and does up to n things that are due by then, in their order and each at its own time, so
 // that decisions do not depend on how often anybody asks.
-func (e *Engine) settle(now time.Time, out []Decision, n int) []Decision {
+func (e *Engine) settle(now time.Time, out []ban.Decision, n int) []ban.Decision {
 	for ; n > 0; n-- {
 		at, ok := e.nextDue(now.UnixNano())
 		if !ok {
@@ -268,7 +269,7 @@ func (e *Engine) settle(now time.Time, out []Decision, n int) []Decision {
 // Tamper reports a frame that Asterisk does not write by itself; what is a constant text of the decoder's, and sources
 // are the addresses that the frame names. There is one decision an hour for each text and Asterisk; count the frames
 // yourself.
-func (e *Engine) Tamper(now time.Time, pbx, what string, sources []netip.Addr, out []Decision) []Decision {
+func (e *Engine) Tamper(now time.Time, pbx, what string, sources []netip.Addr, out []ban.Decision) []ban.Decision {
 	e.advance(now)
 	if e.reports.seen(e.now, e.id(forTampering, key{}, e.mix(e.text(pbx), e.text(what)))) {
 		return out
@@ -279,7 +280,7 @@ func (e *Engine) Tamper(now time.Time, pbx, what string, sources []netip.Addr, o
 			what += ": one of them is the sender, the others are invented"
 		}
 	}
-	return append(out, Decision{Time: stamp(e.now), Action: Tampering, Reason: Malformed, PBX: pbx, Detail: what})
+	return append(out, ban.Decision{Time: stamp(e.now), Action: ban.ActionTampering, Reason: ban.ReasonMalformed, PBX: pbx, Detail: what})
 }
 
 func joined(addresses []netip.Addr) string {

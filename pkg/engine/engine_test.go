@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -18,7 +19,7 @@ const (
 func TestScannerIsBannedAtTheThirdAccount(t *testing.T) {
 	w := newWorld(t)
 	w.scan(bad, "100").scan(bad, "101").wantFree(bad).scan(bad, "102").wantBanned(bad)
-	w.wantDecision(1, engine.Ban, engine.UnknownAccount)
+	w.wantDecision(1, ban.ActionBan, ban.ReasonUnknownAccount)
 }
 
 func TestOneAttemptIsScoredOnce(t *testing.T) {
@@ -75,11 +76,11 @@ func TestTrustIsForPJSIPPasswordsOnly(t *testing.T) {
 	w.send(security.SuccessfulAuth, "192.0.2.11", "7001", password, func(ev *security.Event) { ev.Service = security.SIP })
 	w.send(security.SuccessfulAuth, "192.0.2.12", "7001", func(ev *security.Event) { ev.Service = security.SIP })
 	w.send(security.SuccessfulAuth, "192.0.2.13", "201")
-	w.wantDecision(0, engine.Trust, engine.Login)
-	w.login("192.0.2.14", "201").wantTrusted("192.0.2.14").wantDecision(1, engine.Trust, engine.Login)
+	w.wantDecision(0, ban.ActionTrust, ban.ReasonLogin)
+	w.login("192.0.2.14", "201").wantTrusted("192.0.2.14").wantDecision(1, ban.ActionTrust, ban.ReasonLogin)
 	w.pass(23*time.Hour).login("192.0.2.14", "201").pass(23 * time.Hour).wantTrusted("192.0.2.14")
-	w.wantDecision(1, engine.Trust, engine.Login)
-	w.pass(2*time.Hour).wantDecision(1, engine.Untrust, engine.Expired)
+	w.wantDecision(1, ban.ActionTrust, ban.ReasonLogin)
+	w.pass(2*time.Hour).wantDecision(1, ban.ActionUntrust, ban.ReasonExpired)
 }
 
 func TestBansEscalateAndEnd(t *testing.T) {
@@ -89,12 +90,12 @@ func TestBansEscalateAndEnd(t *testing.T) {
 			w.scan(bad, "100", over(security.TLS))
 		}
 		d := w.log[len(w.log)-1]
-		if d.Action != engine.Ban || d.Duration != want || !d.Proven {
+		if d.Action != ban.ActionBan || d.Duration != want || !d.Proven {
 			t.Fatalf("ban %d: %v, want %v, proven", i+1, brief(d), want)
 		}
 		w.pass(want - time.Second).wantBanned(bad).pass(2 * time.Second).wantFree(bad)
 	}
-	w.wantDecision(6, engine.Unban, engine.Expired)
+	w.wantDecision(6, ban.ActionUnban, ban.ReasonExpired)
 	w.pass(721 * time.Hour)
 	for range 3 {
 		w.scan(bad, "100", over(security.TLS))
@@ -113,11 +114,11 @@ func TestForgeableBansAreShort(t *testing.T) {
 		w.pass(25 * time.Hour)
 	}
 	for _, d := range w.log {
-		if d.Action == engine.Ban && (d.Proven || d.Duration > 24*time.Hour) {
+		if d.Action == ban.ActionBan && (d.Proven || d.Duration > 24*time.Hour) {
 			t.Errorf("%v: one forged packet must not ban for so long", brief(d))
 		}
 	}
-	w.wantDecision(6, engine.Ban, engine.UnknownAccount)
+	w.wantDecision(6, ban.ActionBan, ban.ReasonUnknownAccount)
 }
 
 func TestAllowedIsNeverBanned(t *testing.T) {
@@ -129,7 +130,7 @@ func TestAllowedIsNeverBanned(t *testing.T) {
 	}
 	w.wantNever(bad).wantBanned("203.0.113.80")
 	w.log = append(w.log, w.e.Allow(w.now, netip.MustParsePrefix("203.0.113.80/32"), engine.OriginManual, "")...)
-	w.wantFree("203.0.113.80").wantDecision(1, engine.Unban, engine.Allowed)
+	w.wantFree("203.0.113.80").wantDecision(1, ban.ActionUnban, ban.ReasonAllowed)
 	if !w.e.Disallow(netip.MustParsePrefix("203.0.113.80/32"), engine.OriginManual) {
 		t.Error("nothing else allows it")
 	}
@@ -141,7 +142,7 @@ func TestObserveModeBansNobody(t *testing.T) {
 	for range 30 {
 		w.scan(bad, "100")
 	}
-	w.wantNever(bad).wantDecision(1, engine.Observe, engine.UnknownAccount)
+	w.wantNever(bad).wantDecision(1, ban.ActionObserve, ban.ReasonUnknownAccount)
 	if n := len(w.e.Enforced(w.now)); n != 0 {
 		t.Errorf("%d bans for the kernel", n)
 	}
@@ -153,7 +154,7 @@ func TestChanSIPIsObserved(t *testing.T) {
 	for range 30 { // Via with maddr names the victim
 		w.wrong("192.0.2.99", "7001", sip)
 	}
-	w.wantNever("192.0.2.99").wantDecision(1, engine.Observe, engine.WrongPassword)
+	w.wantNever("192.0.2.99").wantDecision(1, ban.ActionObserve, ban.ReasonWrongPassword)
 }
 
 func TestIPv6IsJudgedByItsNetwork(t *testing.T) {
@@ -166,11 +167,11 @@ func TestManualBanAndUnban(t *testing.T) {
 	w := newWorld(t)
 	p := netip.MustParsePrefix("203.0.113.0/24")
 	d, err := w.e.Ban(w.now, p, time.Hour, "rude")
-	if err != nil || len(d) != 1 || d[0].Action != engine.Ban {
+	if err != nil || len(d) != 1 || d[0].Action != ban.ActionBan {
 		t.Fatal(d, err)
 	}
 	w.wantBanned(bad)
-	if d, err = w.e.Ban(w.now, p, 2*time.Hour, "ruder"); err != nil || len(d) != 1 || d[0].Action != engine.Extend {
+	if d, err = w.e.Ban(w.now, p, 2*time.Hour, "ruder"); err != nil || len(d) != 1 || d[0].Action != ban.ActionExtend {
 		t.Fatal(d, err)
 	}
 	if d, err = w.e.Ban(w.now, p, time.Hour, ""); err != nil || len(d) != 0 {
@@ -209,5 +210,5 @@ func TestAClockThatStepsBackEndsNoBanTwice(t *testing.T) {
 	w.now = w.now.Add(-time.Hour)
 	w.scan(bad, "4").wantBanned(bad)
 	w.now = w.now.Add(2*time.Hour + time.Minute)
-	w.pass(time.Second).wantFree(bad).wantDecision(1, engine.Unban, engine.Expired)
+	w.pass(time.Second).wantFree(bad).wantDecision(1, ban.ActionUnban, ban.ReasonExpired)
 }

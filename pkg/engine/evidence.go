@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
@@ -84,12 +85,12 @@ type record struct {
 }
 
 // reasonList gives reasons a byte each in records.
-var reasonList = [...]Reason{
-	UnknownAccount, WrongPassword, ACL, UnansweredChallenge, Manager, Honeypot, Login, Distributed, Configuration, Pace,
-	Malformed,
+var reasonList = [...]ban.Reason{
+	ban.ReasonUnknownAccount, ban.ReasonWrongPassword, ban.ReasonACL, ban.ReasonUnansweredChallenge, ban.ReasonManager, ban.ReasonHoneypot, ban.ReasonLogin, ban.ReasonDistributed, ban.ReasonConfiguration, ban.ReasonPace,
+	ban.ReasonMalformed,
 }
 
-func reasonIndex(r Reason) uint8 {
+func reasonIndex(r ban.Reason) uint8 {
 	for i, have := range reasonList {
 		if have == r {
 			return uint8(i)
@@ -125,13 +126,13 @@ func (e *Engine) view(r *record) (v Evidence) {
 func (e *Engine) show(r *record, v *Evidence) {
 	v.Time, v.Event, v.Service, v.Transport = stamp(r.at), r.typ.String(), r.service.String(), r.transport.String()
 	v.Account, v.Reason = r.name(), reasonList[r.reason]
-	v.Points, v.Score = round(float64(r.points)), round(float64(r.score))
+	v.Points, v.Score = ban.Round(float64(r.points)), ban.Round(float64(r.score))
 	v.Proven, v.PBX, v.Note, v.Country = r.proven, e.pbxName(r.pbx), noteTexts[r.note], ""
 	r.scaled.show(v)
 }
 
 // record keeps the event as evidence, and returns the ban of the source where there is one.
-func (c *call) record(s *source, w float64, reason Reason, n note) (b *ban) {
+func (c *call) record(s *source, w float64, reason ban.Reason, n note) (b *activeBan) {
 	if s == nil {
 		return nil
 	}

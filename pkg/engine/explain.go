@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // maxEvidence is how many pieces of evidence an explanation holds.
@@ -25,14 +27,14 @@ func (e *Engine) Bans(now time.Time) []BanView {
 	return out
 }
 
-func (e *Engine) viewBan(b *ban, evidence bool) BanView {
+func (e *Engine) viewBan(b *activeBan, evidence bool) BanView {
 	v := BanView{
 		Prefix: b.prefix.String(), Reason: b.reason, Since: stamp(b.since), Until: stamp(b.until),
-		Duration: time.Duration(b.until - b.since).Seconds(), Left: round(time.Duration(b.until - e.now).Seconds()),
-		Score: round(float64(b.score)), Proven: b.proven, Observed: b.observed, Manual: b.manual, Number: b.number,
+		Duration: time.Duration(b.until - b.since).Seconds(), Left: ban.Round(time.Duration(b.until - e.now).Seconds()),
+		Score: ban.Round(float64(b.score)), Proven: b.proven, Observed: b.observed, Manual: b.manual, Number: b.number,
 		Comment: b.comment, PBX: e.pbxName(b.pbx), Attempts: b.attempts, Accounts: []string{}, Leak: b.leak.view(),
 	}
-	if b.manual || b.reason == Adopted {
+	if b.manual || b.reason == ban.ReasonAdopted {
 		v.PBX = ""
 	}
 	seen := make(map[string]bool)
@@ -63,10 +65,10 @@ func (e *Engine) Trusted(now time.Time) []TrustView {
 func (e *Engine) viewTrust(t *trust) TrustView {
 	v := TrustView{
 		Prefix: e.prefixOf(t.key).String(), Since: stamp(t.since), Until: stamp(t.until),
-		Left: round(time.Duration(t.until - e.now).Seconds()), Accounts: t.accounts(),
+		Left: ban.Round(time.Duration(t.until - e.now).Seconds()), Accounts: t.accounts(),
 	}
 	if s := e.sources.get(t.key); s != nil {
-		v.Score = round(float64(s.observed * e.fade(e.now-s.seen)))
+		v.Score = ban.Round(float64(s.observed * e.fade(e.now-s.seen)))
 	}
 	return v
 }
@@ -159,7 +161,7 @@ func (w *why) collect(k key) {
 		w.Verdict = "suspicious"
 		fade := w.e.fade(w.e.now - s.seen)
 		w.left = float64(s.score * fade)
-		w.Score, w.Attempts, w.Bans = round(float64(s.observed*fade)), int(s.attempts), int(s.bans)
+		w.Score, w.Attempts, w.Bans = ban.Round(float64(s.observed*fade)), int(s.attempts), int(s.bans)
 		records, more := w.e.ring.chain(s, maxEvidence)
 		for i := range records {
 			w.Evidence = append(w.Evidence, w.e.view(&records[i]))
@@ -239,7 +241,7 @@ func (w *why) banned() {
 		w.say("THE BAN DOES NOT KEEP IT OUT: %s since then got through to %s, the last at %s; ringwall doctor looks why",
 			plural(b.Leak.Events, "event"), b.Leak.Where(), clock(b.Leak.Last))
 	}
-	own := !b.Manual && b.Reason != Adopted && b.Reason != Network
+	own := !b.Manual && b.Reason != ban.ReasonAdopted && b.Reason != ban.ReasonNetwork
 	if own {
 		w.say("its score was %.1f then; the threshold is %g", b.Score, w.Threshold)
 	}
@@ -358,23 +360,23 @@ func (w *why) hints() {
 }
 
 // reasonText says what bans a source, for a person.
-func reasonText(r Reason) string {
+func reasonText(r ban.Reason) string {
 	switch r {
-	case UnknownAccount:
+	case ban.ReasonUnknownAccount:
 		return "requests for accounts that do not exist"
-	case WrongPassword:
+	case ban.ReasonWrongPassword:
 		return "wrong passwords, faster than a phone retries or for several accounts"
-	case ACL:
+	case ban.ReasonACL:
 		return "an address that the account's ACL forbids"
-	case UnansweredChallenge:
+	case ban.ReasonUnansweredChallenge:
 		return "requests that no login followed"
-	case Manager:
+	case ban.ReasonManager:
 		return "failed logins to the manager interface (AMI)"
-	case Honeypot:
+	case ban.ReasonHoneypot:
 		return "an account name of policy.honeypots"
-	case Distributed:
+	case ban.ReasonDistributed:
 		return "a wrong password for an account that many sources guess"
-	case Adopted:
+	case ban.ReasonAdopted:
 		return "found in the firewall at the start"
 	}
 	return ""

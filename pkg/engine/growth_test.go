@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -27,7 +28,7 @@ func TestNoCallCopiesMegabytes(t *testing.T) {
 		metrics.Read(sample)
 		return sample[0].Value.Uint64()
 	}
-	out := make([]Decision, 0, 2000)
+	out := make([]ban.Decision, 0, 2000)
 	last, worst := taken(), uint64(0)
 	watch := func(what string) {
 		at := taken()

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -50,8 +50,8 @@ func TestGuessers(t *testing.T) {
 	const home = "192.0.2.70"
 	run(t, []scenario{
 		{"bytes that no phone sends", nil, func(w *world) {
-			w.wantGuesses(2, bad, func(int) { w.wrong(bad, "201", hostileBytes) }).wantLast(bad, engine.Ban, engine.Malformed)
-			w.wantDecision(1, engine.Tampering, engine.Malformed)
+			w.wantGuesses(2, bad, func(int) { w.wrong(bad, "201", hostileBytes) }).wantLast(bad, ban.ActionBan, ban.ReasonMalformed)
+			w.wantDecision(1, ban.ActionTampering, ban.ReasonMalformed)
 		}},
 		{"bytes that no phone sends, in a mere challenge", nil, func(w *world) {
 			w.wantGuesses(3, bad, func(int) { w.send(security.ChallengeSent, bad, "201", hostileBytes) })
@@ -67,7 +67,7 @@ func TestGuessers(t *testing.T) {
 		}},
 		{"a login with bytes that no phone sends", nil, func(w *world) {
 			w.send(security.SuccessfulAuth, bad, "201", password, hostileBytes)
-			w.wantDecision(1, engine.Breach, engine.Malformed).wantUntrusted(bad)
+			w.wantDecision(1, ban.ActionBreach, ban.ReasonMalformed).wantUntrusted(bad)
 			w.send(security.SuccessfulAuth, bad, "201", password, at(7777)).wantUntrusted(bad)
 		}},
 		{"bytes that no phone sends, forged in a customer's name", nil, func(w *world) {
@@ -75,7 +75,7 @@ func TestGuessers(t *testing.T) {
 			for range 100 {
 				w.wrong(office, "201", hostileBytes)
 			}
-			w.wantNever(office).wantTrusted(office).login(office, "201").wantTrusted(office).wantDecision(0, engine.Breach, engine.Guessed)
+			w.wantNever(office).wantTrusted(office).login(office, "201").wantTrusted(office).wantDecision(0, ban.ActionBreach, ban.ReasonGuessed)
 		}},
 		{"an account name with a tab, as somebody pasted it", nil, func(w *world) {
 			w.scan(home, "201\t").pass(time.Minute).login(home, "201").wantNever(home).wantTrusted(home)
@@ -133,7 +133,7 @@ func TestGuessers(t *testing.T) {
 			for i := range 100 {
 				w.wantGuesses(6, host(i), func(int) { w.decoy(host(i), "201").pass(10 * time.Millisecond) })
 			}
-			w.wantDecision(1, engine.Targeted, engine.Distributed)
+			w.wantDecision(1, ban.ActionTargeted, ban.ReasonDistributed)
 		}},
 		{"a phone whose answers are lost for half a minute", nil, func(w *world) {
 			for range 3 { // once a minute, until the line is mended
@@ -162,8 +162,8 @@ func TestGuessers(t *testing.T) {
 			for i := range 80 {
 				w.crack(2, bad, extension(10+i))
 			}
-			w.crack(300, bad, "9999").wantDecision(1, engine.Guessing, engine.WrongPassword).wantDecision(1, engine.Guessing, engine.Accounts)
-			w.send(security.SuccessfulAuth, bad, "9999", password, at(7777)).wantDecision(1, engine.Breach, engine.Guessed)
+			w.crack(300, bad, "9999").wantDecision(1, ban.ActionGuessing, ban.ReasonWrongPassword).wantDecision(1, ban.ActionGuessing, ban.ReasonAccounts)
+			w.send(security.SuccessfulAuth, bad, "9999", password, at(7777)).wantDecision(1, ban.ActionBreach, ban.ReasonGuessed)
 		}},
 		{"a stolen account, and a thousand others in turns", nil, func(w *world) {
 			w.login(bad, "201")
@@ -172,7 +172,7 @@ func TestGuessers(t *testing.T) {
 					w.crack(1, bad, extension(10+i))
 				}
 			}
-			w.send(security.SuccessfulAuth, bad, extension(500), password, at(7777)).wantDecision(1, engine.Breach, engine.Guessed)
+			w.send(security.SuccessfulAuth, bad, extension(500), password, at(7777)).wantDecision(1, ban.ActionBreach, ban.ReasonGuessed)
 		}},
 
 		{"a storm of forged packets", nil, func(w *world) {
@@ -191,7 +191,7 @@ func TestGuessers(t *testing.T) {
 			if n > 11 {
 				w.t.Errorf("%d guesses before the ban", n)
 			}
-			w.wantDecision(0, engine.Observe, engine.Storm).wantDecision(0, engine.Unban, engine.Storm)
+			w.wantDecision(0, ban.ActionObserve, ban.ReasonStorm).wantDecision(0, ban.ActionUnban, ban.ReasonStorm)
 		}},
 		{"a storm of six addresses with one stolen account", nil, func(w *world) {
 			for o := range 6 {
@@ -200,7 +200,7 @@ func TestGuessers(t *testing.T) {
 			for o := range 6 {
 				w.crack(1, host(o), "300", tcp)
 			}
-			w.wantDecision(0, engine.Observe, engine.Storm)
+			w.wantDecision(0, ban.ActionObserve, ban.ReasonStorm)
 		}},
 		{"a storm in one /48", nil, func(w *world) {
 			for o := range 6 {
@@ -209,7 +209,7 @@ func TestGuessers(t *testing.T) {
 			for o := range 6 {
 				w.crack(1, fmt.Sprintf("2001:db8:1:%x::1", o), extension(o), tcp)
 			}
-			w.wantDecision(0, engine.Observe, engine.Storm)
+			w.wantDecision(0, ban.ActionObserve, ban.ReasonStorm)
 		}},
 		{"a storm of sources that lost their trust", nil, func(w *world) {
 			for o := range 6 {
@@ -219,7 +219,7 @@ func TestGuessers(t *testing.T) {
 			for o := range 6 {
 				w.crack(1, host(o), extension(o), tcp)
 			}
-			w.wantDecision(0, engine.Observe, engine.Storm)
+			w.wantDecision(0, ban.ActionObserve, ban.ReasonStorm)
 		}},
 		{"a guesser in a storm that is none of his making", nil, func(w *world) {
 			for o := range 6 {
@@ -229,7 +229,7 @@ func TestGuessers(t *testing.T) {
 			for o := range 6 {
 				w.crack(1, host(o), extension(o), tcp)
 			}
-			w.wantDecision(1, engine.Observe, engine.Storm)
+			w.wantDecision(1, ban.ActionObserve, ban.ReasonStorm)
 			if n := w.guessesUntilBanned(bad, 1000, func(i int) { w.crack(1, bad, extension(400+i), tcp) }); n > 11 {
 				w.t.Errorf("%d guesses before the ban", n)
 			}
@@ -248,7 +248,7 @@ func TestGuessers(t *testing.T) {
 				}
 				w.pass(1100 * time.Millisecond)
 			}
-			w.wantDecision(5, engine.Guessing, engine.Pace) // they are spared like customers, but not in silence
+			w.wantDecision(5, ban.ActionGuessing, ban.ReasonPace) // they are spared like customers, but not in silence
 		}},
 
 		{"a guess that was right while nobody heard it", nil, func(w *world) {
@@ -256,29 +256,29 @@ func TestGuessers(t *testing.T) {
 			for i := range 10 {
 				w.crack(5, host(i), "201")
 			}
-			w.login(bad, "201").wantDecision(1, engine.Breach, engine.Distributed).wantUntrusted(bad)
+			w.login(bad, "201").wantDecision(1, ban.ActionBreach, ban.ReasonDistributed).wantUntrusted(bad)
 			w.login(office, "201").wantTrusted(office).login(office, "201", at(7777)).wantTrusted(office)
-			w.wantDecision(1, engine.Breach, engine.Distributed)
+			w.wantDecision(1, ban.ActionBreach, ban.ReasonDistributed)
 			w.pass(2*time.Hour).login(bad, "201").wantTrusted(bad) // it goes on no more
 		}},
 		{"a customer who typed in haste, and was unbanned", nil, func(w *world) {
 			w.login(office, "201").crack(25, home, "201").wantBanned(home).unban(home+"/32", 0).login(home, "201").wantTrusted(home)
-			w.wantDecision(0, engine.Breach, engine.Distributed).login(bad, "201").wantDecision(1, engine.Breach, engine.Distributed)
+			w.wantDecision(0, ban.ActionBreach, ban.ReasonDistributed).login(bad, "201").wantDecision(1, ban.ActionBreach, ban.ReasonDistributed)
 		}},
 		{"the first logins after the installation, while a botnet guesses", nil, func(w *world) {
 			for i := range 10 {
 				w.crack(5, host(i), "201")
 			}
-			w.login(office, "201").wantTrusted(office).wantDecision(0, engine.Breach, engine.Distributed)
+			w.login(office, "201").wantTrusted(office).wantDecision(0, ban.ActionBreach, ban.ReasonDistributed)
 		}},
 
 		{"forged guesses before a phone's next login", nil, func(w *world) {
-			w.login(home, "201").crack(6, home, "201").login(home, "201").wantTrusted(home).wantDecision(0, engine.Breach, engine.Guessed)
+			w.login(home, "201").crack(6, home, "201").login(home, "201").wantTrusted(home).wantDecision(0, ban.ActionBreach, ban.ReasonGuessed)
 			w.pass(20*time.Hour).login(home, "201").pass(20 * time.Hour).wantTrusted(home)
 		}},
 		{"forged guesses before a phone's next login from another port", nil, func(w *world) {
-			w.login(home, "201").crack(6, home, "201").login(home, "201", at(7777)).wantDecision(1, engine.Breach, engine.Guessed)
-			w.pass(20*time.Hour).login(home, "201", at(7777)).pass(20*time.Hour).wantTrusted(home).wantDecision(1, engine.Breach, engine.Guessed)
+			w.login(home, "201").crack(6, home, "201").login(home, "201", at(7777)).wantDecision(1, ban.ActionBreach, ban.ReasonGuessed)
+			w.pass(20*time.Hour).login(home, "201", at(7777)).pass(20*time.Hour).wantTrusted(home).wantDecision(1, ban.ActionBreach, ban.ReasonGuessed)
 		}},
 		{"forged guesses before somebody's first login", nil, func(w *world) {
 			w.crack(6, home, "201").unban(home+"/32", 0).crack(6, home, "201").login(home, "201").wantUntrusted(home)
@@ -288,7 +288,7 @@ func TestGuessers(t *testing.T) {
 			for i := range 20 {
 				w.crack(1, host(i), "201")
 			}
-			w.wantDecision(1, engine.Targeted, engine.Distributed)
+			w.wantDecision(1, ban.ActionTargeted, ban.ReasonDistributed)
 			w.wrong(home, "201").pass(5*time.Second).wrong(home, "201").pass(5*time.Second).wrong(home, "201").wantNever(home)
 			w.pass(5*time.Second).login(home, "201").wantNever(home)
 		}},
@@ -298,20 +298,20 @@ func TestGuessers(t *testing.T) {
 					w.crack(1, host(i), extension(a))
 				}
 			}
-			w.wantDecision(1, engine.Targeted, engine.Distributed)
+			w.wantDecision(1, ban.ActionTargeted, ban.ReasonDistributed)
 		}},
 
 		{"a guesser at a phone's pace, for a day", nil, func(w *world) {
 			for range 24 * 60 * 6 {
 				w.crack(1, bad, "201").pass(10 * time.Second)
 			}
-			w.wantNever(bad).wantDecision(1, engine.Guessing, engine.Pace)
+			w.wantNever(bad).wantDecision(1, ban.ActionGuessing, ban.ReasonPace)
 		}},
 		{"a phone that fails nineteen times an hour", nil, func(w *world) {
 			for range 19 * 24 {
 				w.crack(1, home, "201").pass(time.Hour / 19)
 			}
-			w.wantNever(home).wantDecision(0, engine.Guessing, engine.Pace)
+			w.wantNever(home).wantDecision(0, ban.ActionGuessing, ban.ReasonPace)
 		}},
 
 		{"a guesser at a phone's pace whose decoys hide most of it", nil, func(w *world) {
@@ -324,18 +324,18 @@ func TestGuessers(t *testing.T) {
 				}
 				w.pass(164 * time.Second)
 			}
-			w.wantNever(bad).wantDecision(1, engine.Guessing, engine.Pace)
+			w.wantNever(bad).wantDecision(1, ban.ActionGuessing, ban.ReasonPace)
 		}},
 		{"a stolen account, and guesses that its trust still tolerates", nil, func(w *world) {
-			w.login(bad, "201", tcp).crack(49, bad, "250", tcp).wantTrusted(bad).wantDecision(1, engine.Guessing, engine.Pace)
+			w.login(bad, "201", tcp).crack(49, bad, "250", tcp).wantTrusted(bad).wantDecision(1, ban.ActionGuessing, ban.ReasonPace)
 		}},
 
 		{"an allowed source guesses", nil, func(w *world) {
-			w.allow(bad+"/32").crack(50, bad, "201").wantNever(bad).wantDecision(1, engine.Observe, engine.Allowed)
-			w.pass(2*time.Hour).crack(50, bad, "201").wantDecision(2, engine.Observe, engine.Allowed)
+			w.allow(bad+"/32").crack(50, bad, "201").wantNever(bad).wantDecision(1, ban.ActionObserve, ban.ReasonAllowed)
+			w.pass(2*time.Hour).crack(50, bad, "201").wantDecision(2, ban.ActionObserve, ban.ReasonAllowed)
 		}},
 		{"a phone with an old password at an allowed address", nil, func(w *world) {
-			w.allow(home+"/32").rounds(300, time.Minute, home, "201").wantDecision(0, engine.Observe, engine.Allowed)
+			w.allow(home+"/32").rounds(300, time.Minute, home, "201").wantDecision(0, ban.ActionObserve, ban.ReasonAllowed)
 		}},
 	})
 }
@@ -347,7 +347,7 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 		{"a guess from each /64 of a /56, then of the next", nil, func(w *world) {
 			w.wantGuesses(8, small(0, 200), func(i int) { w.crack(1, small(0, i), "201") }).wantFree(small(1, 0), "2001:db8:67::1")
 			w.crack(1, small(1, 0), "201").wantFree(small(1, 0)).crack(1, small(1, 1), "201").wantBanned(small(1, 0)).wantFree(small(2, 0))
-			w.wantDecision(2, engine.Ban, engine.Network)
+			w.wantDecision(2, ban.ActionBan, ban.ReasonNetwork)
 		}},
 		{"a guess from each /64, spread over a /48", nil, func(w *world) {
 			w.wantGuesses(8, small(200, 0), func(i int) { w.crack(1, small(i, 0), "201") }).wantFree("2001:db8:67::1")
@@ -378,7 +378,7 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 			for i := range 200 {
 				w.crack(4, small(i, 0), "202")
 			}
-			w.wantNever(small(7, 7)).wantDecision(0, engine.Ban, engine.Network).wantDecision(1, engine.Guessing, engine.Network)
+			w.wantNever(small(7, 7)).wantDecision(0, ban.ActionBan, ban.ReasonNetwork).wantDecision(1, ban.ActionGuessing, ban.ReasonNetwork)
 		}},
 		{"a stolen account that is to save its own /48", nil, func(w *world) {
 			w.login(small(0, 0), "201", tcp)
@@ -391,7 +391,7 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 					}
 				}
 			}
-			w.wantDecision(1, engine.Guessing, engine.Network)
+			w.wantDecision(1, ban.ActionGuessing, ban.ReasonNetwork)
 			if guesses > 256*(1+2)*4 { // the first of each /56, the second, and all of the customer's own
 				w.t.Errorf("%d guesses", guesses)
 			}
@@ -403,14 +403,14 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 				}
 				w.pass(20 * time.Second)
 			}
-			w.wantDecision(1, engine.Guessing, engine.Network).wantDecision(0, engine.Ban, engine.Network)
+			w.wantDecision(1, ban.ActionGuessing, ban.ReasonNetwork).wantDecision(0, ban.ActionBan, ban.ReasonNetwork)
 		}},
 		{"an allowed address in the /56", nil, func(w *world) {
 			w.allow("2001:db8:66::99/128")
 			for i := range 200 {
 				w.crack(1, small(0, i), "202")
 			}
-			w.wantDecision(0, engine.Ban, engine.Network)
+			w.wantDecision(0, ban.ActionBan, ban.ReasonNetwork)
 		}},
 		{"a customer logs in from the banned /48", nil, func(w *world) {
 			for i := range 20 {
@@ -428,7 +428,7 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 			for range 300 {
 				w.round(small(0, 1), "201").pass(20*time.Second).round(small(0, 2), "202").pass(20*time.Second).round(small(1, 1), "203").pass(20 * time.Second)
 			}
-			w.wantDecision(0, engine.Ban, engine.Network).wantDecision(0, engine.Guessing, engine.Network)
+			w.wantDecision(0, ban.ActionBan, ban.ReasonNetwork).wantDecision(0, ban.ActionGuessing, ban.ReasonNetwork)
 		}},
 		{"a person who mistypes from a new address each time", nil, func(w *world) {
 			for i := range 6 {
@@ -440,7 +440,7 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 			for i := range 200 {
 				w.crack(1, small(i, 0), extension(i))
 			}
-			w.wantDecision(0, engine.Ban, engine.Network)
+			w.wantDecision(0, ban.ActionBan, ban.ReasonNetwork)
 		}},
 	})
 }
@@ -458,7 +458,7 @@ func TestFullBooks(t *testing.T) {
 	run(t, []scenario{
 		{"a guesser over UDP", few, func(w *world) {
 			full(w)
-			w.wantGuesses(11, bad, func(int) { w.crack(1, bad, "201") }).wantDecision(1, engine.Unban, engine.Limit)
+			w.wantGuesses(11, bad, func(int) { w.crack(1, bad, "201") }).wantDecision(1, ban.ActionUnban, ban.ReasonLimit)
 			w.wantFree(nth(0).String()).wantBanned(nth(1).String())
 			if s := w.e.Stats(w.now); s.Bans != 2000 {
 				w.t.Errorf("%d bans", s.Bans)
@@ -483,12 +483,12 @@ func TestFullBooks(t *testing.T) {
 					w.send(security.InvalidAccountID, nth(i).String(), "100")
 				}
 			}
-			w.crack(30, bad, "201").wantFree(bad).wantDecision(0, engine.Unban, engine.Limit)
-			w.pass(time.Second).crack(1, bad, "201").wantBanned(bad).wantDecision(1, engine.Unban, engine.Limit)
+			w.crack(30, bad, "201").wantFree(bad).wantDecision(0, ban.ActionUnban, ban.ReasonLimit)
+			w.pass(time.Second).crack(1, bad, "201").wantBanned(bad).wantDecision(1, ban.ActionUnban, ban.ReasonLimit)
 		}},
 		{"one packet more than a ban needs frees nobody", few, func(w *world) {
 			full(w)
-			w.wantDecision(0, engine.Unban, engine.Limit)
+			w.wantDecision(0, ban.ActionUnban, ban.ReasonLimit)
 		}},
 		{"fewer sources than bans, and a guesser over TCP", func(p *policy.Policy) { p.MaxSources, p.Limits.ForgeableBans = 1000, 100_000 }, func(w *world) {
 			full(w)

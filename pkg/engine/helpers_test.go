@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -19,7 +20,7 @@ type world struct {
 	e     *engine.Engine
 	now   time.Time
 	calls int
-	log   []engine.Decision
+	log   []ban.Decision
 }
 
 var start = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
@@ -130,7 +131,7 @@ func (w *world) wantNever(addrs ...string) *world {
 	w.t.Helper()
 	for _, a := range addrs {
 		for _, d := range w.log {
-			if (d.Action == engine.Ban || d.Action == engine.Extend) && d.Prefix.Contains(netip.MustParseAddr(a)) {
+			if (d.Action == ban.ActionBan || d.Action == ban.ActionExtend) && d.Prefix.Contains(netip.MustParseAddr(a)) {
 				w.t.Errorf("%s was banned by %v", a, brief(d))
 			}
 		}
@@ -149,7 +150,7 @@ func (w *world) wantTrusted(addrs ...string) *world {
 }
 
 // wantDecision wants n decisions of an action and reason.
-func (w *world) wantDecision(n int, a engine.Action, r engine.Reason) *world {
+func (w *world) wantDecision(n int, a ban.Action, r ban.Reason) *world {
 	w.t.Helper()
 	got := 0
 	for _, d := range w.log {
@@ -174,7 +175,7 @@ func (w *world) actions() []string {
 	return out
 }
 
-func brief(d engine.Decision) string {
+func brief(d ban.Decision) string {
 	return fmt.Sprintf("%v %s %v %s %.1f %v", d.Time.Sub(start), d.Action, d.Prefix, d.Reason, d.Score, d.Duration)
 }
 
@@ -240,7 +241,7 @@ func extension(i int) string { return strconv.Itoa(201 + i) }
 func host(i int) string { return fmt.Sprintf("100.%d.%d.7", 64+i/200, i%200) }
 
 // wantLast wants the latest decision about an address to be of an action and reason.
-func (w *world) wantLast(addr string, a engine.Action, r engine.Reason) *world {
+func (w *world) wantLast(addr string, a ban.Action, r ban.Reason) *world {
 	w.t.Helper()
 	for _, d := range slices.Backward(w.log) {
 		if d.Prefix.IsValid() && d.Prefix.Contains(netip.MustParseAddr(addr)) {
@@ -258,7 +259,7 @@ func (w *world) wantLast(addr string, a engine.Action, r engine.Reason) *world {
 func (w *world) wantQuiet() *world {
 	w.t.Helper()
 	for _, d := range w.log {
-		if d.Action != engine.Trust && d.Action != engine.Untrust {
+		if d.Action != ban.ActionTrust && d.Action != ban.ActionUntrust {
 			w.t.Errorf("unexpected: %v", brief(d))
 		}
 	}

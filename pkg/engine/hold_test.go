@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
@@ -22,7 +22,7 @@ func TestNobodyIsBannedByForgeableEvidenceWhileANameIsUnknown(t *testing.T) {
 	attack("203.0.113.9", security.UDP)
 	attack("203.0.113.10", security.TLS)
 	w.wantFree("203.0.113.9").wantBanned("203.0.113.10")
-	if d := w.log[0]; d.Action != engine.Observe || d.Reason != engine.Allowed || d.Detail == "" {
+	if d := w.log[0]; d.Action != ban.ActionObserve || d.Reason != ban.ReasonAllowed || d.Detail == "" {
 		t.Errorf("%+v; want it said why", d)
 	}
 	w.pass(time.Minute) // after that a typo must not disarm us

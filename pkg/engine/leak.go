@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
@@ -57,7 +58,7 @@ type LeakView struct {
 func (e *Engine) WatchLeaks() { e.leaks.wanted = true }
 
 // worthNothing handles an event that no rule is about: even so, a banned source should be silent.
-func (e *Engine) worthNothing(about *subject, ev *security.Event, out []Decision) []Decision {
+func (e *Engine) worthNothing(about *subject, ev *security.Event, out []ban.Decision) []ban.Decision {
 	if !e.leaks.wanted || e.enforced == 0 || !about.addr.IsValid() || about.addr.IsUnspecified() {
 		return out
 	}
@@ -104,7 +105,7 @@ func (c *call) leaked() {
 	if s := c.peek(); s != nil {
 		c.score = float64(s.score * c.fade(c.now-s.seen))
 	}
-	c.decide(Leak, b.reason, b.prefix, 0, c.proven, leakText(local, time.Duration(c.now-b.since)))
+	c.decide(ban.ActionLeak, b.reason, b.prefix, 0, c.proven, leakText(local, time.Duration(c.now-b.since)))
 }
 
 // agrees says whether a time of Asterisk's clock can be compared with those of the engine: a PBX whose clock is wrong would
@@ -115,7 +116,7 @@ func (c *call) agrees(at time.Time) bool {
 }
 
 // keptOut returns an enforced ban that covers the source of the event, or nil.
-func (c *call) keptOut() *ban {
+func (c *call) keptOut() *activeBan {
 	if s := c.peek(); s == nil || s.banned {
 		if b := c.banOf(c.key); b != nil && !b.observed {
 			return b

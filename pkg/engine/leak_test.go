@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -24,16 +25,16 @@ func newLeakWorld(t *testing.T, change ...func(*policy.Policy)) *world {
 	return w.wantBanned(leaker)
 }
 
-func (w *world) leaks() (list []engine.Decision) {
+func (w *world) leaks() (list []ban.Decision) {
 	for _, d := range w.log {
-		if d.Action == engine.Leak {
+		if d.Action == ban.ActionLeak {
 			list = append(list, d)
 		}
 	}
 	return list
 }
 
-func (w *world) wantLeaks(n int) []engine.Decision {
+func (w *world) wantLeaks(n int) []ban.Decision {
 	w.t.Helper()
 	list := w.leaks()
 	if len(list) != n {
@@ -54,7 +55,7 @@ func TestABannedSourceThatGetsThroughIsALeak(t *testing.T) {
 	w.pass(3 * time.Second)
 	w.send(security.ChallengeSent, leaker, "201", receivedAt("192.0.2.1:5080"))
 	d := w.wantLeaks(1)[0]
-	if d.Source.String() != leaker || d.Prefix.String() != leaker+"/32" || d.Reason != engine.UnknownAccount || d.PBX != "pbx" ||
+	if d.Source.String() != leaker || d.Prefix.String() != leaker+"/32" || d.Reason != ban.ReasonUnknownAccount || d.PBX != "pbx" ||
 		d.Account != "201" || d.Service != security.PJSIP || d.Transport != security.UDP {
 		t.Errorf("%+v", d)
 	}

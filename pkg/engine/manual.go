@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // The origins of allowed and protected prefixes.
@@ -21,17 +23,14 @@ var ErrRefused = errors.New("refused")
 
 // Ban bans a prefix because a person said so. A longer ban of the same prefix is kept; a shorter one is extended.
 // It fails with ErrRefused where the prefix holds an allowed or protected address.
-func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]Decision, error) {
-	return e.byHand(now, p, d, comment, Manual)
+func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]ban.Decision, error) {
+	return e.byHand(now, p, d, comment, ban.ReasonManual)
 }
 
-// The reason of [Engine.Test]'s decisions. It is not among those that a person can be notified of: nobody is banned.
-const Test Reason = "test"
-
 // Test is Ban for an address that nobody has, to see whether bans work: it is counted nowhere, and its decisions and that of
-// its end have the reason Test.
-func (e *Engine) Test(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]Decision, error) {
-	return e.byHand(now, p, d, comment, Test)
+// its end have [ban.ReasonTest].
+func (e *Engine) Test(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]ban.Decision, error) {
+	return e.byHand(now, p, d, comment, ban.ReasonTest)
 }
 
 // relation says which of two prefixes that overlap is in the other, the second one last.
@@ -45,7 +44,7 @@ func relation(p, have netip.Prefix) string {
 	return fmt.Sprintf("%v holds %v", p, have)
 }
 
-func (e *Engine) byHand(now time.Time, p netip.Prefix, d time.Duration, comment string, reason Reason) ([]Decision, error) {
+func (e *Engine) byHand(now time.Time, p netip.Prefix, d time.Duration, comment string, reason ban.Reason) ([]ban.Decision, error) {
 	e.advance(now)
 	p = cleaned(p)
 	if have, ok := e.protected.overlapping(p); ok {
@@ -54,8 +53,8 @@ func (e *Engine) byHand(now time.Time, p netip.Prefix, d time.Duration, comment 
 	if have, ok := e.allow.overlapping(p); ok {
 		return nil, fmt.Errorf("%w: %s, which is allowed (%s)", ErrRefused, relation(p, have), e.allow.entries[have][0].name)
 	}
-	action := Ban
-	b := &ban{prefix: p, since: e.now, until: e.now + int64(d), reason: reason, proven: true, manual: true, number: 1,
+	action := ban.ActionBan
+	b := &activeBan{prefix: p, since: e.now, until: e.now + int64(d), reason: reason, proven: true, manual: true, number: 1,
 		comment: comment}
 	if p.IsSingleIP() {
 		b.source = p.Addr()
@@ -64,40 +63,40 @@ func (e *Engine) byHand(now time.Time, p netip.Prefix, d time.Duration, comment 
 		if have.until >= b.until {
 			return nil, nil
 		}
-		action = Extend
+		action = ban.ActionExtend
 		b.evidence, have.evidence = have.evidence, nil
 		b.more, b.attempts, b.score, b.number = have.more, have.attempts, have.score, have.number
 	}
 	e.grace.delete(p)
 	e.putBan(b)
-	if action == Ban && reason != Test {
+	if action == ban.ActionBan && reason != ban.ReasonTest {
 		e.activity.banned(e.now)
 	}
-	return []Decision{{Time: stamp(e.now), Action: action, Source: b.source, Prefix: p, Reason: reason, Proven: true,
+	return []ban.Decision{{Time: stamp(e.now), Action: action, Source: b.source, Prefix: p, Reason: reason, Proven: true,
 		Duration: d, Detail: comment}}, nil
 }
 
 // Unban ends every ban within a prefix and every ban of a network that covers it. With a grace, no source within the
 // prefix is banned again for so long, and its score stays; without one the score of the source is forgotten. The guesses
 // are forgotten in both cases: a person has vouched for it, so a login that follows is no breach.
-func (e *Engine) Unban(now time.Time, p netip.Prefix, grace time.Duration) []Decision {
+func (e *Engine) Unban(now time.Time, p netip.Prefix, grace time.Duration) []ban.Decision {
 	return e.unban(now, NewPardon(p, grace))
 }
 
 // UnbanAll ends every ban.
-func (e *Engine) UnbanAll(now time.Time) []Decision {
+func (e *Engine) UnbanAll(now time.Time) []ban.Decision {
 	return e.unban(now, NewPardon(netip.Prefix{}, 0))
 }
 
 // unban does all of a pardon at once: in order, so that the same events lead to the same decisions.
-func (e *Engine) unban(now time.Time, p *Pardon) (out []Decision) {
+func (e *Engine) unban(now time.Time, p *Pardon) (out []ban.Decision) {
 	for more := true; more; {
-		var some []Decision
+		var some []ban.Decision
 		some, more = e.UnbanSome(now, p, 1<<16)
 		out = append(out, some...)
 	}
 	if !p.within.IsValid() || !p.within.IsSingleIP() {
-		slices.SortStableFunc(out, func(a, b Decision) int { return comparePrefix(a.Prefix, b.Prefix) })
+		slices.SortStableFunc(out, func(a, b ban.Decision) int { return comparePrefix(a.Prefix, b.Prefix) })
 	}
 	return out
 }
@@ -123,8 +122,8 @@ func (e *Engine) absolve(k key) {
 }
 
 // pardon ends bans.
-func (e *Engine) pardon(bans []*ban, reason Reason, detail string) []Decision {
-	var out []Decision
+func (e *Engine) pardon(bans []*activeBan, reason ban.Reason, detail string) []ban.Decision {
+	var out []ban.Decision
 	for _, b := range bans {
 		e.forget(b)
 		if !b.observed {
@@ -137,8 +136,8 @@ func (e *Engine) pardon(bans []*ban, reason Reason, detail string) []Decision {
 }
 
 // overlappingBans returns the active bans that share an address with a prefix, in order.
-func (e *Engine) overlappingBans(p netip.Prefix) []*ban {
-	var found []*ban
+func (e *Engine) overlappingBans(p netip.Prefix) []*activeBan {
+	var found []*activeBan
 	if p.IsSingleIP() {
 		for bits := p.Bits(); bits >= 0; bits-- {
 			q, _ := p.Addr().Prefix(bits)
@@ -153,30 +152,30 @@ func (e *Engine) overlappingBans(p netip.Prefix) []*ban {
 			found = append(found, b)
 		}
 	}
-	slices.SortFunc(found, func(a, b *ban) int { return comparePrefix(a.prefix, b.prefix) })
+	slices.SortFunc(found, func(a, b *activeBan) int { return comparePrefix(a.prefix, b.prefix) })
 	return found
 }
 
 // spared returns the bans that an exemption of p makes pointless: those within it, and that of the IPv6 source which it
 // is part of. A wider ban stays for the others; the kernel lets exempt addresses pass before it.
-func (e *Engine) spared(p netip.Prefix) []*ban {
-	return slices.DeleteFunc(e.overlappingBans(p), func(b *ban) bool { return !e.pointless(b.prefix) })
+func (e *Engine) spared(p netip.Prefix) []*activeBan {
+	return slices.DeleteFunc(e.overlappingBans(p), func(b *activeBan) bool { return !e.pointless(b.prefix) })
 }
 
 // Allow adds a prefix to the allow list and ends the bans within it. The origin is OriginManual, OriginHost or
 // the host name that it was resolved from.
-func (e *Engine) Allow(now time.Time, p netip.Prefix, originName, note string) []Decision {
+func (e *Engine) Allow(now time.Time, p netip.Prefix, originName, note string) []ban.Decision {
 	e.advance(now)
 	p = cleaned(p)
 	if !exempt(e.allow, p, origin{name: originName, note: note}) {
 		return nil
 	}
-	return e.pardon(e.spared(p), Allowed, "")
+	return e.pardon(e.spared(p), ban.ReasonAllowed, "")
 }
 
 // AllowUntil is Allow with an end, for what a person allows. Of what is allowed by hand already the later end stays, and the
 // zero time is no end at all: who was promised something keeps it. It returns the end that counts.
-func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note string) (time.Time, []Decision) {
+func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note string) (time.Time, []ban.Decision) {
 	e.advance(now)
 	p = cleaned(p)
 	end := int64(0)
@@ -197,7 +196,7 @@ func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note
 	if !fresh {
 		return stampOrZero(end), nil
 	}
-	return stampOrZero(end), e.pardon(e.spared(p), Allowed, "")
+	return stampOrZero(end), e.pardon(e.spared(p), ban.ReasonAllowed, "")
 }
 
 // allowOver takes what was allowed until now off the allow list. A timer may come before the end, which was put off.
@@ -254,7 +253,7 @@ func (e *Engine) AllowedBy(p netip.Prefix) []string {
 }
 
 // Protect replaces all that was learned from one Asterisk by a new list, and ends the bans of what is on it.
-func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]string) []Decision {
+func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]string) []ban.Decision {
 	e.advance(now)
 	list := make(map[netip.Prefix]string, len(learned))
 	for _, p := range sortedKeys(learned) {
@@ -265,10 +264,10 @@ func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]str
 			expose(e.protected, p, pbx)
 		}
 	}
-	var out []Decision
+	var out []ban.Decision
 	for _, p := range sortedKeys(list) {
 		if exempt(e.protected, p, origin{name: pbx, note: list[p]}) {
-			out = append(out, e.pardon(e.spared(p), Protected, list[p])...)
+			out = append(out, e.pardon(e.spared(p), ban.ReasonProtected, list[p])...)
 		}
 	}
 	return out
@@ -290,7 +289,7 @@ func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
 		}
 		return
 	}
-	b := &ban{prefix: p, since: e.now, until: until.UnixNano(), reason: Adopted, proven: true, number: 1}
+	b := &activeBan{prefix: p, since: e.now, until: until.UnixNano(), reason: ban.ReasonAdopted, proven: true, number: 1}
 	if p.IsSingleIP() {
 		b.source = p.Addr()
 	}
@@ -364,8 +363,8 @@ func (e *Engine) TrustedSources(now time.Time) []Change {
 	return out
 }
 
-func (e *Engine) sortedBans() []*ban {
-	var out []*ban
+func (e *Engine) sortedBans() []*activeBan {
+	var out []*activeBan
 	for _, p := range sortedKeys(e.bans) {
 		if b := e.bans[p]; b.until > e.now {
 			out = append(out, b)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -28,7 +29,7 @@ func TestMemoryOfAMillionSources(t *testing.T) {
 	e := New(policy.Default().Policy)
 	before := inUse()
 	now := epoch
-	var out []Decision
+	var out []ban.Decision
 	for try := range 2 {
 		for i := range n {
 			ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: strconv.Itoa(try),

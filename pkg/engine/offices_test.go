@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // TestOfficesWhoseTrustIsOver tells of offices that were closed for more than trust.ttl, and whose phones all have old passwords
@@ -37,7 +37,7 @@ func TestOfficesWhoseTrustIsOver(t *testing.T) {
 			for o := range 8 {
 				w.wantUntrusted(host(o)).wantNever(host(o)).login(host(o), phone(o, 0)).wantTrusted(host(o))
 			}
-			w.wantDecision(0, engine.Breach, engine.Guessed)
+			w.wantDecision(0, ban.ActionBreach, ban.ReasonGuessed)
 		}},
 		{"one office on Monday, over UDP", nil, func(w *world) {
 			offices(w, 1)
@@ -46,7 +46,7 @@ func TestOfficesWhoseTrustIsOver(t *testing.T) {
 				fail(w, 1)
 				w.pass(time.Minute)
 			}
-			w.wantNever(host(0)).wantDecision(0, engine.Guessing, engine.Pace)
+			w.wantNever(host(0)).wantDecision(0, ban.ActionGuessing, ban.ReasonPace)
 		}},
 		{"eight offices lose their passwords: nobody guesses", nil, func(w *world) {
 			offices(w, 8)
@@ -57,7 +57,7 @@ func TestOfficesWhoseTrustIsOver(t *testing.T) {
 			for o := range 8 {
 				w.wantTrusted(host(o)).wantNever(host(o))
 			}
-			w.wantDecision(0, engine.Guessing, engine.Pace).wantDecision(8*40, engine.Misconfigured, engine.Pace)
+			w.wantDecision(0, ban.ActionGuessing, ban.ReasonPace).wantDecision(8*40, ban.ActionMisconfigured, ban.ReasonPace)
 		}},
 		{"eight offices for a whole weekend, over UDP", nil, func(w *world) {
 			offices(w, 8)

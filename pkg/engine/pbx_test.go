@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -25,11 +26,11 @@ func TestPBX(t *testing.T) {
 		{"provider that is not in identify, but that Asterisk registers with", nil, func(w *world) {
 			w.protect(provider + "/32")
 			call(w, 600, provider)
-			w.wantNever(provider).wantDecision(10, engine.Observe, engine.Protected)
+			w.wantNever(provider).wantDecision(10, ban.ActionObserve, ban.ReasonProtected)
 		}},
 		{"provider that is not in identify, and that nobody knows", nil, func(w *world) {
 			call(w, 10, provider) // it looks like a scanner: that is why trunks are learned
-			w.wantBanned(provider).protect(provider+"/32").wantFree(provider).wantDecision(1, engine.Unban, engine.Protected)
+			w.wantBanned(provider).protect(provider+"/32").wantFree(provider).wantDecision(1, ban.ActionUnban, ban.ReasonProtected)
 			call(w, 10, provider)
 			w.wantFree(provider)
 		}},
@@ -38,7 +39,7 @@ func TestPBX(t *testing.T) {
 			for i := range 16 {
 				call(w, 5, fmt.Sprintf("198.51.100.%d", 48+i))
 			}
-			w.wantDecision(0, engine.Ban, engine.UnknownAccount)
+			w.wantDecision(0, ban.ActionBan, ban.ReasonUnknownAccount)
 			call(w, 5, "198.51.100.64")
 			w.wantBanned("198.51.100.64")
 		}},
@@ -68,7 +69,7 @@ func TestPBX(t *testing.T) {
 				}
 			}
 			w.wantNever("2001:db8:7::1", "2001:db8:7::2").wantBanned("2001:db8:7::bad").wantFree("2001:db8:7::3")
-			w.wantDecision(1, engine.Ban, engine.UnknownAccount)
+			w.wantDecision(1, ban.ActionBan, ban.ReasonUnknownAccount)
 		}},
 		{"the database loses all passwords: ten offices over TLS", nil, func(w *world) {
 			for o := range 10 {
@@ -91,8 +92,8 @@ func TestPBX(t *testing.T) {
 			for o := range 10 {
 				w.wantFree(host(o))
 			}
-			w.wantDecision(1+10, engine.Observe, engine.Storm) // one for all, and one for each that is spared
-			w.crack(9, bad, "201").wantBanned(bad)             // but strangers are none of it
+			w.wantDecision(1+10, ban.ActionObserve, ban.ReasonStorm) // one for all, and one for each that is spared
+			w.crack(9, bad, "201").wantBanned(bad)                   // but strangers are none of it
 			for o := range 10 {
 				w.login(host(o), extension(10*o), tls).wantTrusted(host(o))
 			}
@@ -111,10 +112,10 @@ func TestPBX(t *testing.T) {
 			for o := 1; o < 5; o++ {
 				w.crack(1, host(o), extension(o), tls)
 			}
-			w.wantFree(host(0)).wantDecision(1, engine.Unban, engine.Storm)
+			w.wantFree(host(0)).wantDecision(1, ban.ActionUnban, ban.ReasonStorm)
 		}},
 		{"one office alone is no storm", nil, func(w *world) {
-			w.login(office, "201", tls).crack(60, office, "900", tls).wantBanned(office).wantDecision(0, engine.Observe, engine.Storm)
+			w.login(office, "201", tls).crack(60, office, "900", tls).wantBanned(office).wantDecision(0, ban.ActionObserve, ban.ReasonStorm)
 		}},
 		{"after the storm bans are made again", nil, func(w *world) {
 			for o := range 6 {
@@ -132,21 +133,21 @@ func TestPBX(t *testing.T) {
 					w.scan(fmt.Sprintf("203.0.113.%d", i+1), strconv.Itoa(n), tls)
 				}
 			}
-			w.wantBanned("203.0.113.200").wantFree("203.0.114.1").wantDecision(1, engine.Ban, engine.Network)
-			w.pass(61*time.Minute).wantFree("203.0.113.200", "203.0.113.1").wantDecision(6, engine.Unban, engine.Expired)
+			w.wantBanned("203.0.113.200").wantFree("203.0.114.1").wantDecision(1, ban.ActionBan, ban.ReasonNetwork)
+			w.pass(61*time.Minute).wantFree("203.0.113.200", "203.0.113.1").wantDecision(6, ban.ActionUnban, ban.ReasonExpired)
 		}},
 		{"a network of attackers with a customer in it", nets, func(w *world) {
 			w.login("203.0.113.77", "201")
 			attackNet(w)
-			w.wantFree("203.0.113.77", "203.0.113.200").wantBanned("203.0.113.1", "203.0.113.9").wantDecision(0, engine.Ban, engine.Network)
+			w.wantFree("203.0.113.77", "203.0.113.200").wantBanned("203.0.113.1", "203.0.113.9").wantDecision(0, ban.ActionBan, ban.ReasonNetwork)
 		}},
 		{"a network of attackers with an allowed address in it", nets, func(w *world) {
 			attackNet(w.allow("203.0.113.77/32"))
-			w.wantDecision(0, engine.Ban, engine.Network)
+			w.wantDecision(0, ban.ActionBan, ban.ReasonNetwork)
 		}},
 		{"a network of attackers with a trunk in it", nets, func(w *world) {
 			attackNet(w.protect("203.0.113.77/32"))
-			w.wantDecision(0, engine.Ban, engine.Network)
+			w.wantDecision(0, ban.ActionBan, ban.ReasonNetwork)
 		}},
 		{"a customer logs in from a banned network by another port", nets, func(w *world) {
 			attackNet(w)
@@ -154,12 +155,12 @@ func TestPBX(t *testing.T) {
 		}},
 		{"networks are not banned unless asked for", nil, func(w *world) {
 			attackNet(w)
-			w.wantDecision(0, engine.Ban, engine.Network)
+			w.wantDecision(0, ban.ActionBan, ban.ReasonNetwork)
 		}},
 		{"unban with a grace of an hour", nil, func(w *world) {
 			scans(w, 5, bad).wantBanned(bad).unban(bad+"/32", time.Hour).wantFree(bad)
-			scans(w, 50, bad).wantFree(bad).wantDecision(1, engine.Observe, engine.Manual)
-			scans(w.pass(61*time.Minute), 3, bad).wantBanned(bad).wantLast(bad, engine.Ban, engine.UnknownAccount)
+			scans(w, 50, bad).wantFree(bad).wantDecision(1, ban.ActionObserve, ban.ReasonManual)
+			scans(w.pass(61*time.Minute), 3, bad).wantBanned(bad).wantLast(bad, ban.ActionBan, ban.ReasonUnknownAccount)
 			if d := w.log[len(w.log)-1]; d.Duration != 4*time.Hour {
 				w.t.Error("the ban before was forgotten:", brief(d))
 			}
@@ -180,7 +181,7 @@ func TestPBX(t *testing.T) {
 		}},
 		{"a customer who guessed, was let in by a person, and has the right password now", nil, func(w *world) {
 			w.crack(6, "192.0.2.73", "201").wantBanned("192.0.2.73").unban("192.0.2.73/32", time.Hour).login("192.0.2.73", "201")
-			w.wantTrusted("192.0.2.73").wantDecision(0, engine.Breach, engine.Guessed)
+			w.wantTrusted("192.0.2.73").wantDecision(0, ban.ActionBreach, ban.ReasonGuessed)
 		}},
 		{"unban of everybody", nil, func(w *world) {
 			attackNet(w)
@@ -212,7 +213,7 @@ func TestPBX(t *testing.T) {
 					w.scan(a, strconv.Itoa(i)).send(security.InvalidPassword, a, "x", manager, tcp)
 				}
 			}
-			w.wantNever("127.0.0.1", "192.0.2.1", "192.0.2.254", "fe80::1").wantDecision(4, engine.Observe, engine.Allowed)
+			w.wantNever("127.0.0.1", "192.0.2.1", "192.0.2.254", "fe80::1").wantDecision(4, ban.ActionObserve, ban.ReasonAllowed)
 		}},
 		{"a host name in the allow list that moves", nil, func(w *world) {
 			old, now := netip.MustParsePrefix("192.0.2.90/32"), netip.MustParsePrefix("192.0.2.91/32")
@@ -233,7 +234,7 @@ func TestPBX(t *testing.T) {
 			w.wantBanned(bad).wantFree("192.0.2.90", "2001:db8:7::1", "2001:db8:7::2")
 		}},
 		{"observe mode for a week, then enforce", func(p *policy.Policy) { p.Mode = policy.Observe }, func(w *world) {
-			scans(w, 9, bad).wantNever(bad).wantLast(bad, engine.Observe, engine.UnknownAccount)
+			scans(w, 9, bad).wantNever(bad).wantLast(bad, ban.ActionObserve, ban.ReasonUnknownAccount)
 			w.log = append(w.log, w.e.Configure(w.now, policy.Default().Policy)...)
 			scans(w, 3, bad).wantBanned(bad)
 		}},
@@ -242,7 +243,7 @@ func TestPBX(t *testing.T) {
 			p := policy.Default().Policy
 			p.Allow = []policy.AllowEntry{{Prefix: netip.MustParsePrefix("203.0.113.0/24")}}
 			w.log = append(w.log, w.e.Configure(w.now, p)...)
-			w.wantFree(bad).wantDecision(1, engine.Unban, engine.Allowed)
+			w.wantFree(bad).wantDecision(1, ban.ActionUnban, ban.ReasonAllowed)
 		}},
 		{"accounts of a form that earns trust (Wazo)", wazo, func(w *world) {
 			w.login("192.0.2.92", "201").wantUntrusted("192.0.2.92").login("192.0.2.93", "a1b2c3d4").wantTrusted("192.0.2.93")
@@ -259,10 +260,10 @@ func TestPBX(t *testing.T) {
 			for range 100 {
 				w.log = w.e.Tamper(w.now, "pbx", "a key twice", nil, w.log)
 			}
-			w.wantDecision(1, engine.Tampering, engine.Malformed)
+			w.wantDecision(1, ban.ActionTampering, ban.ReasonMalformed)
 			w.now = w.now.Add(2 * time.Hour)
 			w.log = w.e.Tamper(w.now, "pbx", "a key twice", nil, w.log)
-			w.wantDecision(2, engine.Tampering, engine.Malformed)
+			w.wantDecision(2, ban.ActionTampering, ban.ReasonMalformed)
 		}},
 	})
 }

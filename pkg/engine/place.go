@@ -6,17 +6,10 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
-
-// Place is where an address is registered, as far as anybody knows; the zero value is nowhere. Its texts are foreign:
-// quote them before they reach a terminal or a log.
-type Place struct {
-	Country string `json:"country,omitempty"` // ISO 3166-1 alpha-2, two capital letters
-	ASN     uint32 `json:"asn,omitempty"`     // number of the autonomous system that announces it
-	ASName  string `json:"as_name,omitempty"` // who runs that system
-}
 
 // scaled is what points of one event were multiplied by, and the place that has the multiplier.
 type scaled struct {
@@ -29,7 +22,7 @@ const thousandths = 1000
 
 // Weigh multiplies the points of events from now on by the place of their source: nothing that was judged is judged
 // again. where is asked in the middle of a judgement, so it must answer at once; without multipliers it is never asked.
-func (e *Engine) Weigh(m policy.Multiply, where func(netip.Addr) Place) {
+func (e *Engine) Weigh(m policy.Multiply, where func(netip.Addr) ban.Place) {
 	if e.multiply, e.where = m, where; m.IsZero() {
 		e.where = nil
 	}
@@ -37,8 +30,8 @@ func (e *Engine) Weigh(m policy.Multiply, where func(netip.Addr) Place) {
 
 // weigh multiplies points of an event by the place of its source. Where somebody has shown to be a customer, the place
 // says nothing more; and a rule that wants the threshold reached is not undone.
-func (c *call) weigh(w float64, reason Reason) float64 {
-	if t := c.trusts[c.key]; reason == Distributed || t != nil && !t.lost && (t.until > c.now || c.knownGood(c.key)) {
+func (c *call) weigh(w float64, reason ban.Reason) float64 {
+	if t := c.trusts[c.key]; reason == ban.ReasonDistributed || t != nil && !t.lost && (t.until > c.now || c.knownGood(c.key)) {
 		return w
 	}
 	p := c.where(c.addr)
@@ -80,7 +73,7 @@ func (v Evidence) Arithmetic() string {
 	if v.Multiplier == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%g × %g (%s)", round(v.Points/v.Multiplier), v.Multiplier, v.whence())
+	return fmt.Sprintf("%g × %g (%s)", ban.Round(v.Points/v.Multiplier), v.Multiplier, v.whence())
 }
 
 // whence names what has the multiplier.

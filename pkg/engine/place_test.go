@@ -10,20 +10,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // elsewhere is where the attacker of these tests is registered; the office is in a country of which nothing is said.
-func elsewhere(a netip.Addr) engine.Place {
+func elsewhere(a netip.Addr) ban.Place {
 	switch a.String() {
 	case bad, "2001:db8:bad::1":
-		return engine.Place{Country: "NL", ASN: 64496, ASName: "Example"}
+		return ban.Place{Country: "NL", ASN: 64496, ASName: "Example"}
 	case office:
-		return engine.Place{Country: "DE", ASN: 64497, ASName: "Office"}
+		return ban.Place{Country: "DE", ASN: 64497, ASName: "Office"}
 	}
-	return engine.Place{}
+	return ban.Place{}
 }
 
 func byCountry(factor float64) policy.Multiply {
@@ -151,7 +152,7 @@ func TestAGuessOfATargetedAccountIsEnough(t *testing.T) {
 func TestAnotherFileJudgesNothingAgain(t *testing.T) {
 	w := placed(t, byCountry(2)).scan(bad, "100")
 	before := w.e.Why(w.now, netip.MustParseAddr(bad))
-	w.e.Weigh(byCountry(0.5), func(netip.Addr) engine.Place { return engine.Place{Country: "NL"} })
+	w.e.Weigh(byCountry(0.5), func(netip.Addr) ban.Place { return ban.Place{Country: "NL"} })
 	after := w.e.Why(w.now, netip.MustParseAddr(bad))
 	if !reflect.DeepEqual(before, after) {
 		t.Errorf("%+v\n%+v", before, after)
@@ -167,7 +168,7 @@ func TestAnotherFileJudgesNothingAgain(t *testing.T) {
 // TestPlacesAreAskedForWithPointsAlone counts the questions.
 func TestPlacesAreAskedForWithPointsAlone(t *testing.T) {
 	asked := 0
-	where := func(a netip.Addr) engine.Place { asked++; return elsewhere(a) }
+	where := func(a netip.Addr) ban.Place { asked++; return elsewhere(a) }
 	play := func(w *world) {
 		w.login(office, "201").rounds(3, time.Minute, office, "201", tls).wrong(bad, "201", tls)
 		w.allow("192.0.2.77/32").scan("192.0.2.77", "x")
@@ -200,7 +201,7 @@ func TestWithoutMultipliersAllIsAsBefore(t *testing.T) {
 		}
 	}
 	for _, w := range worlds[1:] {
-		if !slices.EqualFunc(w.log, worlds[0].log, func(a, b engine.Decision) bool { return a == b }) {
+		if !slices.EqualFunc(w.log, worlds[0].log, func(a, b ban.Decision) bool { return a == b }) {
 			t.Errorf("%v\n%v", w.actions(), worlds[0].actions())
 		}
 		if a, b := w.e.Export(w.now), worlds[0].e.Export(worlds[0].now); !reflect.DeepEqual(a, b) {
@@ -245,7 +246,7 @@ func TestTheDocsMultiplyAsTheEngineDoes(t *testing.T) {
 		m    policy.Multiply
 	}{{"with   ", policy.Multiply{Countries: map[string]float64{"SE": 2}}}, {"without", policy.Multiply{}}} {
 		w := newWorld(t)
-		w.e.Weigh(row.m, func(netip.Addr) engine.Place { return engine.Place{Country: "SE"} })
+		w.e.Weigh(row.m, func(netip.Addr) ban.Place { return ban.Place{Country: "SE"} })
 		for i := 0; !w.banned(bad); i++ {
 			at := w.now
 			w.scan(bad, fmt.Sprint(100+i))
@@ -271,7 +272,7 @@ func TestTheDocsMultiplyAsTheEngineDoes(t *testing.T) {
 // BenchmarkPlaces measures what multipliers cost an event of a scanner: nothing without them, and with them what the answer
 // to the question costs, which is that of the geo files.
 func BenchmarkPlaces(b *testing.B) {
-	where := func(netip.Addr) engine.Place { return engine.Place{Country: "NL", ASN: 64496} }
+	where := func(netip.Addr) ban.Place { return ban.Place{Country: "NL", ASN: 64496} }
 	for _, row := range []struct {
 		name string
 		m    policy.Multiply
@@ -282,7 +283,7 @@ func BenchmarkPlaces(b *testing.B) {
 			e := engine.New(policy.Default().Policy)
 			e.Weigh(row.m, where)
 			sessions := manySessions()
-			now, out := start, []engine.Decision(nil)
+			now, out := start, []ban.Decision(nil)
 			ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000"}
 			b.ReportAllocs()
 			b.ResetTimer()

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 	"pgregory.net/rapid"
@@ -21,7 +22,7 @@ var epoch = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 type step struct {
 	name string
 	at   time.Time
-	do   func(e *Engine, now time.Time) []Decision
+	do   func(e *Engine, now time.Time) []ban.Decision
 	tick bool // Tick first, as the daemon does before a command
 }
 
@@ -96,31 +97,31 @@ func story(t *rapid.T) []step {
 		switch kind := rapid.IntRange(0, 40).Draw(t, "kind"); kind {
 		case 0:
 			p, d := anyPrefix(t), some(t, "for", time.Second, time.Hour, 1000*time.Hour)
-			s.name, s.do = "ban", func(e *Engine, now time.Time) []Decision { out, _ := e.Ban(now, p, d, ""); return out }
+			s.name, s.do = "ban", func(e *Engine, now time.Time) []ban.Decision { out, _ := e.Ban(now, p, d, ""); return out }
 		case 1:
 			p, d := anyPrefix(t), some(t, "grace", 0, time.Hour)
-			s.name, s.do = "unban", func(e *Engine, now time.Time) []Decision { return e.Unban(now, p, d) }
+			s.name, s.do = "unban", func(e *Engine, now time.Time) []ban.Decision { return e.Unban(now, p, d) }
 		case 2:
 			p := anyPrefix(t)
-			s.name, s.do = "allow", func(e *Engine, now time.Time) []Decision { return e.Allow(now, p, OriginManual, "") }
+			s.name, s.do = "allow", func(e *Engine, now time.Time) []ban.Decision { return e.Allow(now, p, OriginManual, "") }
 		case 3:
 			p := anyPrefix(t)
-			s.name, s.do = "disallow", func(e *Engine, _ time.Time) []Decision { e.Disallow(p, OriginManual); return nil }
+			s.name, s.do = "disallow", func(e *Engine, _ time.Time) []ban.Decision { e.Disallow(p, OriginManual); return nil }
 		case 4:
 			learned := map[netip.Prefix]string{anyPrefix(t): "a", anyPrefix(t): "b"}
-			s.name, s.do = "protect", func(e *Engine, now time.Time) []Decision { return e.Protect(now, "pbx", learned) }
+			s.name, s.do = "protect", func(e *Engine, now time.Time) []ban.Decision { return e.Protect(now, "pbx", learned) }
 		case 5:
 			p := anyPolicy(t)
-			s.name, s.do = "configure", func(e *Engine, now time.Time) []Decision { return e.Configure(now, p) }
+			s.name, s.do = "configure", func(e *Engine, now time.Time) []ban.Decision { return e.Configure(now, p) }
 		case 6:
 			p := anyPrefix(t)
-			s.name, s.do = "adopt", func(e *Engine, now time.Time) []Decision { e.Adopt(now, p, now.Add(time.Hour)); return nil }
+			s.name, s.do = "adopt", func(e *Engine, now time.Time) []ban.Decision { e.Adopt(now, p, now.Add(time.Hour)); return nil }
 		case 7:
-			s.name, s.do = "unban all", func(e *Engine, now time.Time) []Decision { return e.UnbanAll(now) }
+			s.name, s.do = "unban all", func(e *Engine, now time.Time) []ban.Decision { return e.UnbanAll(now) }
 		default:
 			ev := anyEvent(t)
 			s.tick = false
-			s.name, s.do = "event", func(e *Engine, now time.Time) []Decision { return e.Handle(now, "pbx", &ev, nil) }
+			s.name, s.do = "event", func(e *Engine, now time.Time) []ban.Decision { return e.Handle(now, "pbx", &ev, nil) }
 		}
 		steps = append(steps, s)
 	}
@@ -128,10 +129,10 @@ func story(t *rapid.T) []step {
 }
 
 // play lets an engine live through a story. Between the steps it ticks at the times that ticks returns for a step.
-func (e *Engine) play(steps []step, ticks func(i int) []time.Time, after func(s step, out []Decision)) []Decision {
-	var all []Decision
+func (e *Engine) play(steps []step, ticks func(i int) []time.Time, after func(s step, out []ban.Decision)) []ban.Decision {
+	var all []ban.Decision
 	for i, s := range steps {
-		var out []Decision
+		var out []ban.Decision
 		if ticks != nil {
 			for _, at := range ticks(i) {
 				out, _ = e.Tick(at, out)
@@ -157,12 +158,12 @@ func TestWhateverHappens(t *testing.T) {
 		cfg.MaxSources = some(t, "max_sources", 3, 1000)
 		cfg.Limits.ForgeableBans = some(t, "forgeable_bans", 2, 1000)
 		e := NewRepeatable(cfg)
-		e.play(story(t), nil, func(s step, out []Decision) {
+		e.play(story(t), nil, func(s step, out []ban.Decision) {
 			for _, d := range out {
 				if !(d.Score >= 0) || !(d.Points >= 0) || math.IsInf(d.Score, 0) {
 					t.Fatalf("%s: points %v, score %v", s.name, d.Points, d.Score)
 				}
-				if d.Action != Ban || d.Reason == Manual {
+				if d.Action != ban.ActionBan || d.Reason == ban.ReasonManual {
 					continue
 				}
 				if e.exemptWithin(d.Prefix) && s.name == "event" {
@@ -238,7 +239,7 @@ func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
 		}
 		login := security.Event{Type: security.SuccessfulAuth, Service: security.PJSIP, Account: "201", UsingPassword: true,
 			Remote: security.Address{AddrPort: phone, Transport: security.UDP}}
-		var all []Decision
+		var all []ban.Decision
 		all = e.Handle(now, "pbx", &login, all)
 		for i := range rapid.IntRange(1, 200).Draw(t, "packets") {
 			now = now.Add(some(t, "pause", 0, time.Millisecond, 100*time.Millisecond, time.Second, time.Minute, time.Hour))
@@ -262,7 +263,7 @@ func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
 		login.Session = "last"
 		all = e.Handle(now, "pbx", &login, all)
 		for _, d := range all {
-			if d.Action == Breach || (d.Action == Ban || d.Action == Untrust && d.Reason != Expired) && d.Prefix.Contains(phone.Addr()) {
+			if d.Action == ban.ActionBreach || (d.Action == ban.ActionBan || d.Action == ban.ActionUntrust && d.Reason != ban.ReasonExpired) && d.Prefix.Contains(phone.Addr()) {
 				t.Fatalf("%+v", d)
 			}
 		}
@@ -272,7 +273,7 @@ func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
 	})
 }
 
-func lines(decisions []Decision) (out []string) {
+func lines(decisions []ban.Decision) (out []string) {
 	for _, d := range decisions {
 		out = append(out, fmt.Sprintf("%v %s %s %v %.3f %v\n", d.Time.Sub(epoch), d.Action, d.Reason, d.Prefix, d.Score, d.Duration))
 	}

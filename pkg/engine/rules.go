@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -34,41 +35,41 @@ type rule struct {
 	name    string // ACLName; empty fits every name
 	account string // empty fits every AccountID; anonymous and named fit an empty one and any other
 	kind    kind
-	reason  Reason
+	reason  ban.Reason
 }
 
 // evidenceTable says what each event of Asterisk 16 to 22 is worth. An event without a row is worth nothing; it is
 // counted by the metrics all the same.
 func evidenceTable() []rule {
 	return []rule{
-		{security.PJSIP, security.SuccessfulAuth, "", "", login, Login},
-		{security.PJSIP, security.ChallengeSent, "", "", challenge, UnansweredChallenge},
-		{security.PJSIP, security.InvalidAccountID, "", "", attempt, UnknownAccount},
-		{security.PJSIP, security.ChallengeResponseFailed, "", unknown, guess, UnknownAccount},
-		{security.PJSIP, security.ChallengeResponseFailed, "", "", guess, WrongPassword},
-		{security.PJSIP, security.FailedACL, "not_match_endpoint_acl", "", attempt, ACL},
-		{security.PJSIP, security.FailedACL, "not_match_endpoint_contact_acl", "", attempt, ACL},
-		{security.PJSIP, security.FailedACL, "", "", misconfigured, Configuration}, // registrar_*: after a right password
-		{security.PJSIP, security.RequestNotSupported, "", "", misconfigured, Configuration},
+		{security.PJSIP, security.SuccessfulAuth, "", "", login, ban.ReasonLogin},
+		{security.PJSIP, security.ChallengeSent, "", "", challenge, ban.ReasonUnansweredChallenge},
+		{security.PJSIP, security.InvalidAccountID, "", "", attempt, ban.ReasonUnknownAccount},
+		{security.PJSIP, security.ChallengeResponseFailed, "", unknown, guess, ban.ReasonUnknownAccount},
+		{security.PJSIP, security.ChallengeResponseFailed, "", "", guess, ban.ReasonWrongPassword},
+		{security.PJSIP, security.FailedACL, "not_match_endpoint_acl", "", attempt, ban.ReasonACL},
+		{security.PJSIP, security.FailedACL, "not_match_endpoint_contact_acl", "", attempt, ban.ReasonACL},
+		{security.PJSIP, security.FailedACL, "", "", misconfigured, ban.ReasonConfiguration}, // registrar_*: after a right password
+		{security.PJSIP, security.RequestNotSupported, "", "", misconfigured, ban.ReasonConfiguration},
 
 		// The address that chan_sip reports is the attacker's choice (Via with maddr): observed by default, never proven.
-		{security.SIP, security.InvalidAccountID, "", "", attempt, UnknownAccount},
-		{security.SIP, security.ChallengeResponseFailed, "", "", guess, WrongPassword},
-		{security.SIP, security.InvalidPassword, "", "", guess, WrongPassword},
-		{security.SIP, security.FailedACL, "device_must_match_acl", "", attempt, ACL},
-		{security.SIP, security.FailedACL, "domain_must_match", "", attempt, ACL},
+		{security.SIP, security.InvalidAccountID, "", "", attempt, ban.ReasonUnknownAccount},
+		{security.SIP, security.ChallengeResponseFailed, "", "", guess, ban.ReasonWrongPassword},
+		{security.SIP, security.InvalidPassword, "", "", guess, ban.ReasonWrongPassword},
+		{security.SIP, security.FailedACL, "device_must_match_acl", "", attempt, ban.ReasonACL},
+		{security.SIP, security.FailedACL, "domain_must_match", "", attempt, ban.ReasonACL},
 		{security.SIP, security.FailedACL, "no_extension_match", "", nothing, ""}, // a wrong number, dialled by a good phone
-		{security.SIP, security.FailedACL, "", "", misconfigured, Configuration},
-		{security.SIP, security.InvalidTransport, "", "", misconfigured, Configuration},
+		{security.SIP, security.FailedACL, "", "", misconfigured, ban.ReasonConfiguration},
+		{security.SIP, security.InvalidTransport, "", "", misconfigured, ban.ReasonConfiguration},
 
-		{security.AMI, security.InvalidAccountID, "", "", connection, Manager},
-		{security.AMI, security.InvalidPassword, "", "", connection, Manager},
-		{security.AMI, security.ChallengeResponseFailed, "", "", connection, Manager},
-		{security.AMI, security.FailedACL, "", "", connection, Manager},
-		{security.AMI, security.RequestNotAllowed, "", anonymous, attempt, Manager}, // before login
-		{security.AMI, security.RequestNotAllowed, "", named, misconfigured, Configuration},
-		{security.AMI, security.RequestBadFormat, "", anonymous, attempt, Manager}, // an HTTP scan of the AMI port
-		{security.AMI, security.RequestBadFormat, "", named, misconfigured, Configuration},
+		{security.AMI, security.InvalidAccountID, "", "", connection, ban.ReasonManager},
+		{security.AMI, security.InvalidPassword, "", "", connection, ban.ReasonManager},
+		{security.AMI, security.ChallengeResponseFailed, "", "", connection, ban.ReasonManager},
+		{security.AMI, security.FailedACL, "", "", connection, ban.ReasonManager},
+		{security.AMI, security.RequestNotAllowed, "", anonymous, attempt, ban.ReasonManager}, // before login
+		{security.AMI, security.RequestNotAllowed, "", named, misconfigured, ban.ReasonConfiguration},
+		{security.AMI, security.RequestBadFormat, "", anonymous, attempt, ban.ReasonManager}, // an HTTP scan of the AMI port
+		{security.AMI, security.RequestBadFormat, "", named, misconfigured, ban.ReasonConfiguration},
 	}
 }
 
@@ -107,19 +108,19 @@ func (x *ruleIndex) judge(ev *security.Event) *rule {
 }
 
 // points is what the policy gives for a reason.
-func points(p *policy.Points, r Reason) float64 {
+func points(p *policy.Points, r ban.Reason) float64 {
 	switch r {
-	case UnknownAccount:
+	case ban.ReasonUnknownAccount:
 		return p.UnknownAccount
-	case WrongPassword:
+	case ban.ReasonWrongPassword:
 		return p.WrongPassword
-	case ACL:
+	case ban.ReasonACL:
 		return p.ACL
-	case UnansweredChallenge:
+	case ban.ReasonUnansweredChallenge:
 		return p.UnansweredChallenge
-	case Manager:
+	case ban.ReasonManager:
 		return p.Manager
-	case Honeypot:
+	case ban.ReasonHoneypot:
 		return p.Honeypot
 	}
 	return 0

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/bits"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -130,7 +131,7 @@ func (e *Engine) track(k key, s *source) *source {
 		_, s.known = e.trusts[k]
 		if b := e.bans[e.prefixOf(k)]; b != nil {
 			s.banned = true
-			if !b.observed && !b.manual && b.reason != Adopted {
+			if !b.observed && !b.manual && b.reason != ban.ReasonAdopted {
 				s.bans = uint8(min(b.number, math.MaxUint8))
 				e.sources.details(s).banEnd = b.until
 			}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
@@ -23,7 +24,7 @@ type BanState struct {
 	Source   netip.Addr // not valid where no single address was banned
 	Since    time.Time
 	Until    time.Time
-	Reason   Reason
+	Reason   ban.Reason
 	Score    float64
 	Proven   bool
 	Manual   bool
@@ -125,18 +126,18 @@ func (e *Engine) CopyBan(p netip.Prefix, s *BanState) bool {
 	return true
 }
 
-func (e *Engine) exportBan(b *ban) (s BanState) {
+func (e *Engine) exportBan(b *activeBan) (s BanState) {
 	e.copyBan(b, &s)
 	return s
 }
 
-func (e *Engine) copyBan(b *ban, s *BanState) {
+func (e *Engine) copyBan(b *activeBan, s *BanState) {
 	*s = BanState{
 		Evidence: s.Evidence[:0], Prefix: b.prefix, Source: b.source, Since: stamp(b.since), Until: stamp(b.until), Reason: b.reason,
 		Score: float64(b.score), Proven: b.proven, Manual: b.manual, Number: b.number, Comment: b.comment,
 		Attempts: b.attempts,
 	}
-	if !b.manual && b.reason != Adopted {
+	if !b.manual && b.reason != ban.ReasonAdopted {
 		s.PBX = e.pbxName(b.pbx)
 	}
 	s.Evidence = slices.Grow(s.Evidence, len(b.evidence))[:len(b.evidence)]
@@ -263,7 +264,7 @@ func (e *Engine) restoreBan(b BanState) {
 	} else if have != nil { // the kernel's own element says how long
 		until = min(until, have.until)
 	}
-	n := &ban{
+	n := &activeBan{
 		prefix: p, source: b.Source, since: b.Since.UnixNano(), until: until, reason: b.Reason, score: float32(b.Score),
 		proven: b.Proven, manual: b.Manual, number: b.Number, comment: b.Comment, attempts: b.Attempts,
 	}

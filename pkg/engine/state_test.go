@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -51,7 +52,7 @@ func TestARestartForgetsNothingThatWasDecided(t *testing.T) {
 	for range 3 {
 		n.scan(bad, "100", over(security.TLS))
 	}
-	if d := n.log[len(n.log)-1]; d.Action != engine.Ban || d.Duration != 4*time.Hour {
+	if d := n.log[len(n.log)-1]; d.Action != ban.ActionBan || d.Duration != 4*time.Hour {
 		t.Errorf("%v, want the second ban of 4h", brief(d))
 	}
 }
@@ -88,7 +89,7 @@ func TestTrustThatWasLostIsNotRestored(t *testing.T) {
 	for i := range 40 {
 		w.wrong(bad, string(rune('a'+i)), over(security.TLS))
 	}
-	w.wantDecision(1, engine.Untrust, engine.Accounts)
+	w.wantDecision(1, ban.ActionUntrust, ban.ReasonAccounts)
 	n := w.restarted().vouch(bad)
 	if n.e.Why(n.now, netip.MustParseAddr(bad)).Trust != nil {
 		t.Error("a restart brought lost trust back")
@@ -106,7 +107,7 @@ func TestTheKernelsTimeCountsAfterARestart(t *testing.T) {
 	n.e.Adopt(start, netip.MustParsePrefix(bad+"/32"), start.Add(10*time.Minute))
 	n.e.Restore(start, s, []string{"pbx"})
 	bans := n.e.Bans(start)
-	if len(bans) != 1 || bans[0].Reason != engine.UnknownAccount || bans[0].Left > 600 {
+	if len(bans) != 1 || bans[0].Reason != ban.ReasonUnknownAccount || bans[0].Left > 600 {
 		t.Errorf("%+v", bans)
 	}
 }
@@ -125,7 +126,7 @@ func TestADecisionIsReadBackAsItWasWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var back engine.Decision
+		var back ban.Decision
 		if err := json.Unmarshal(text, &back); err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +140,7 @@ func TestADecisionIsReadBackAsItWasWritten(t *testing.T) {
 // Whatever is asked for before, and in whatever room: it is the ban of that prefix, and none that is over.
 func TestCopyBanIsTheBanOfThePrefix(t *testing.T) {
 	w := newWorld(t)
-	w.e.Weigh(byCountry(2), func(a netip.Addr) (at engine.Place) {
+	w.e.Weigh(byCountry(2), func(a netip.Addr) (at ban.Place) {
 		if netip.MustParsePrefix("203.0.113.0/24").Contains(a) {
 			at.Country = "NL"
 		}

@@ -1,6 +1,10 @@
 package engine
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+)
 
 const stormText = "many known good sources fail at once: the fault is at the PBX; they are not banned while it lasts"
 
@@ -49,7 +53,7 @@ func (c *call) mayBeStorm(t *trust, account uint64) {
 	if c.cfg.Storm.Sources <= 0 || !c.proven || !c.knownGood(c.key) || !t.calm(c.now) {
 		return
 	}
-	if c.reports.get(c.now, c.id(forMisconfigured+purpose(reasonIndex(Pace)), c.key, c.name())) != nil {
+	if c.reports.get(c.now, c.id(forMisconfigured+purpose(reasonIndex(ban.ReasonPace)), c.key, c.name())) != nil {
 		return // its phone has an old password: that is no news
 	}
 	f := &c.failing
@@ -65,7 +69,7 @@ func (c *call) mayBeStorm(t *trust, account uint64) {
 	fresh := !c.stormy()
 	c.stormEnd = c.now + int64(c.cfg.Storm.Within)
 	if !c.reports.seen(c.now, c.id(forStorm, key{}, 0)) {
-		c.decide(Observe, Storm, c.prefixOf(c.key), 0, c.proven, stormText)
+		c.decide(ban.ActionObserve, ban.ReasonStorm, c.prefixOf(c.key), 0, c.proven, stormText)
 	}
 	if !fresh {
 		return
@@ -77,7 +81,7 @@ func (c *call) mayBeStorm(t *trust, account uint64) {
 			continue
 		}
 		c.suspended++
-		c.out = append(c.out, c.pardon([]*ban{b}, Storm, stormText)...)
+		c.out = append(c.out, c.pardon([]*activeBan{b}, ban.ReasonStorm, stormText)...)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 const (
@@ -88,7 +90,7 @@ func (c *call) login() {
 	if !known {
 		guesses := c.guesses(id)
 		if guesses != nil && guesses.guessed(c.cfg.Breach.Failures) {
-			if c.breach(id, guesses, Guessed, "a login right after guessing: change this account's password now") {
+			if c.breach(id, guesses, ban.ReasonGuessed, "a login right after guessing: change this account's password now") {
 				return
 			}
 		} else if have := c.breached.get(c.now, c.id(forBreach, c.key, id)); have != nil && have.until > c.now {
@@ -100,8 +102,8 @@ func (c *call) login() {
 		more.login, more.overflow, s.open = c.now, 0, 0
 	}
 	if !known && c.mayBeGuessed(id) {
-		c.record(s, 0, Login, notePossibleBreach)
-		c.reportBreach(id, Distributed,
+		c.record(s, 0, ban.ReasonLogin, notePossibleBreach)
+		c.reportBreach(id, ban.ReasonDistributed,
 			"this account is being guessed, and logged in from where it never was: perhaps a guess was right; no trust while it goes on")
 		return
 	}
@@ -118,7 +120,7 @@ func (c *call) login() {
 		}
 	}
 	for _, net := range c.networksOf(c.prefixOf(c.key)) {
-		if b := c.bans[net]; b != nil && b.reason == Network && b.until > c.now {
+		if b := c.bans[net]; b != nil && b.reason == ban.ReasonNetwork && b.until > c.now {
 			c.release(b)
 		}
 	}
@@ -136,8 +138,8 @@ func (c *call) flowKey() key { return key(c.addr.As16()) }
 // breach judges a login after guesses of its account from the same source, which are nil where the login itself is
 // hostile. It returns whether the login earns nothing. Forged packets can make any login look guessed, so unproven
 // guesses take nothing from an account that logged in from there before, and are remembered for ban.forgeable_max only.
-func (c *call) breach(id uint64, guesses *failures, reason Reason, detail string) (tainted bool) {
-	c.record(c.source(), 0, Login, noteBreach)
+func (c *call) breach(id uint64, guesses *failures, reason ban.Reason, detail string) (tainted bool) {
+	c.record(c.source(), 0, ban.ReasonLogin, noteBreach)
 	c.reportBreach(id, reason, detail)
 	until := int64(math.MaxInt64)
 	if guesses != nil && !guesses.proven {
@@ -163,17 +165,17 @@ type breached struct {
 }
 
 // reportBreach reports a breach once an hour for each source and account.
-func (c *call) reportBreach(id uint64, reason Reason, detail string) {
+func (c *call) reportBreach(id uint64, reason ban.Reason, detail string) {
 	if !c.reports.seen(c.now, c.id(forBreachTold, c.key, c.mix(id, uint64(reasonIndex(reason))))) {
-		c.decide(Breach, reason, c.prefixOf(c.key), 0, true, detail)
+		c.decide(ban.ActionBreach, reason, c.prefixOf(c.key), 0, true, detail)
 	}
 }
 
 // release ends a ban because of a login.
-func (c *call) release(b *ban) {
+func (c *call) release(b *activeBan) {
 	c.Engine.forget(b)
 	if !b.observed {
-		c.decide(Unban, Login, b.prefix, 0, true, "a user logged in from there with a password")
+		c.decide(ban.ActionUnban, ban.ReasonLogin, b.prefix, 0, true, "a user logged in from there with a password")
 	}
 }
 
@@ -207,16 +209,16 @@ func (c *call) befriend(s *source, id uint64) {
 	if fresh {
 		if s != nil {
 			c.score = float64(s.score)
-			c.record(s, 0, Login, noteLogin)
+			c.record(s, 0, ban.ReasonLogin, noteLogin)
 		}
-		c.decide(Trust, Login, c.prefixOf(c.key), c.cfg.Trust.TTL, true, "")
+		c.decide(ban.ActionTrust, ban.ReasonLogin, c.prefixOf(c.key), c.cfg.Trust.TTL, true, "")
 	}
 }
 
 // distrust ends trust early.
-func (c *call) distrust(t *trust, reason Reason, detail string) {
+func (c *call) distrust(t *trust, reason ban.Reason, detail string) {
 	t.until, t.over, t.lost = c.now, true, true
-	c.decide(Untrust, reason, c.prefixOf(t.key), 0, true, detail)
+	c.decide(ban.ActionUntrust, reason, c.prefixOf(t.key), 0, true, detail)
 }
 
 // keepTrust enters a trust in the books, and forgetTrust takes it out.
@@ -240,7 +242,7 @@ func (e *Engine) setTimer(t *trust, at int64) {
 }
 
 // trustOver handles the timer of a trust: first its end, later that of the memory of it.
-func (e *Engine) trustOver(tm timer, out []Decision) []Decision {
+func (e *Engine) trustOver(tm timer, out []ban.Decision) []ban.Decision {
 	k, ok := e.keyOfPrefix(tm.prefix)
 	t := e.trusts[k]
 	if !ok || t == nil || t.timer != tm.at {
@@ -252,8 +254,8 @@ func (e *Engine) trustOver(tm timer, out []Decision) []Decision {
 	}
 	if !t.over {
 		t.over = true
-		out = append(out, Decision{Time: stamp(e.now), Action: Untrust, Source: tm.prefix.Addr(), Prefix: tm.prefix,
-			Reason: Expired, Proven: true})
+		out = append(out, ban.Decision{Time: stamp(e.now), Action: ban.ActionUntrust, Source: tm.prefix.Addr(), Prefix: tm.prefix,
+			Reason: ban.ReasonExpired, Proven: true})
 	}
 	s := e.sources.get(k)
 	t.fails = nil
@@ -305,16 +307,16 @@ func (c *call) customerFails(t *trust, id uint64, w float64, r repeat) {
 		switch {
 		case foreign <= limit:
 		case proven <= limit:
-			c.tolerate(Accounts,
+			c.tolerate(ban.ReasonAccounts,
 				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
-			c.alarmGuessing(Accounts, "a trusted source guesses the passwords of many accounts: it is not banned, since the "+
+			c.alarmGuessing(ban.ReasonAccounts, "a trusted source guesses the passwords of many accounts: it is not banned, since the "+
 				"packets could be forged in a customer's name")
 		default:
 			t.rushed = c.now // no PBX loses the passwords of accounts that it never had there
-			c.distrust(t, Accounts, "too many accounts that never worked from there fail")
+			c.distrust(t, ban.ReasonAccounts, "too many accounts that never worked from there fail")
 		}
 		if foreign > limit {
-			c.charge(w*f.release(r), WrongPassword, noNote)
+			c.charge(w*f.release(r), ban.ReasonWrongPassword, noNote)
 			return
 		}
 	}
@@ -387,13 +389,13 @@ func (c *call) strangerFails(id uint64, w float64, r repeat) {
 	case here: // whoever else guesses it
 		c.atPace(p, &pair.failures, burst, noteKnownHere, w, r)
 	case attack != nil && attack.targeted > c.now && !stubborn:
-		c.charge(max(w, c.cfg.Threshold-float64(s.score)), Distributed, noteTargeted)
+		c.charge(max(w, c.cfg.Threshold-float64(s.score)), ban.ReasonDistributed, noteTargeted)
 	case attack != nil && attack.suspected > c.now && !old:
 		// What was spared before stays so: that somebody is attacked makes nobody's mistakes of before guesses.
-		c.charge(w*max(float64(p.copied), 1), WrongPassword, noteSuspected)
+		c.charge(w*max(float64(p.copied), 1), ban.ReasonWrongPassword, noteSuspected)
 		p.copied = 0
 	case many:
-		c.charge(w*p.release(r), WrongPassword, noNote)
+		c.charge(w*p.release(r), ban.ReasonWrongPassword, noNote)
 	case c.roams(id):
 		c.atPace(p, &pair.failures, burst+c.cfg.Roaming.Guesses, noteRoaming, w, r)
 	default:
@@ -427,24 +429,24 @@ func (c *call) atPace(p *pace, one *failures, burst int, n note, w float64, r re
 	if p.phone(burst) {
 		p.held = min(p.held+1, 250)
 		if one.stubborn(c.now) {
-			c.misconfigured(Pace, "this account fails again and again, no faster than a phone retries: its password is wrong")
+			c.misconfigured(ban.ReasonPace, "this account fails again and again, no faster than a phone retries: its password is wrong")
 		}
 		c.tellPersistence(one, "no faster than a phone retries")
-		c.charge(0, WrongPassword, n)
+		c.charge(0, ban.ReasonWrongPassword, n)
 		return
 	}
 	if c.trust() != nil {
 		c.tellPersistence(one, "from a trusted source")
 	}
 	if r.copy {
-		c.charge(w*p.release(r), WrongPassword, noteCopies)
+		c.charge(w*p.release(r), ban.ReasonWrongPassword, noteCopies)
 		return
 	}
 	if many := p.release(r); many > 1 {
-		c.charge(w*many, WrongPassword, noteWithheld)
+		c.charge(w*many, ban.ReasonWrongPassword, noteWithheld)
 		return
 	}
-	c.charge(w, WrongPassword, noNote)
+	c.charge(w, ban.ReasonWrongPassword, noNote)
 }
 
 // tellPersistence reports, once a day for each source and account, that an account fails too often to be overlooked. Copies
@@ -453,15 +455,15 @@ func (c *call) atPace(p *pace, one *failures, burst int, n note, w float64, r re
 func (c *call) tellPersistence(one *failures, how string) {
 	n := int(one.total) + int(one.again)
 	if n > slowGuesses && !c.worksHere(c.account()) && !c.slow.seen(c.now, c.id(forGuessing, c.key, c.account())) {
-		c.decide(Guessing, Pace, c.prefixOf(c.key), 0, c.proven, fmt.Sprintf("%d failures of this account within an hour, %s: a phone that "+
+		c.decide(ban.ActionGuessing, ban.ReasonPace, c.prefixOf(c.key), 0, c.proven, fmt.Sprintf("%d failures of this account within an hour, %s: a phone that "+
 			"nobody mends, or somebody who guesses; not banned", n, how))
 	}
 }
 
 // alarmGuessing reports, once an hour for each source and reason, that passwords are guessed and nobody is banned for it.
-func (c *call) alarmGuessing(reason Reason, detail string) {
+func (c *call) alarmGuessing(reason ban.Reason, detail string) {
 	if !c.reports.seen(c.now, c.id(forGuessing, c.key, c.text(string(reason)))) {
-		c.decide(Guessing, reason, c.prefixOf(c.key), 0, c.proven, detail)
+		c.decide(ban.ActionGuessing, reason, c.prefixOf(c.key), 0, c.proven, detail)
 	}
 }
 

@@ -3,6 +3,8 @@ package engine
 import (
 	"fmt"
 	"net/netip"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // Whoever has a /48 has 65,536 networks of 64 bits, each a source of its own. So what they do is counted for the /56 and
@@ -120,8 +122,8 @@ func (c *call) attacks(x *wide, w float64, need int) bool {
 
 // alarmNetwork reports, once an hour for each /48, that a network in it guesses.
 func (c *call) alarmNetwork(large, net netip.Prefix, detail string) {
-	if !c.reports.seen(c.now, c.id(forGuessing, key(large.Addr().As16()), c.text(string(Network)))) {
-		c.decide(Guessing, Network, net, 0, c.proven, detail)
+	if !c.reports.seen(c.now, c.id(forGuessing, key(large.Addr().As16()), c.text(string(ban.ReasonNetwork)))) {
+		c.decide(ban.ActionGuessing, ban.ReasonNetwork, net, 0, c.proven, detail)
 	}
 }
 

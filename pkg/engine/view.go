@@ -1,23 +1,24 @@
 package engine
 
 import (
-	"math"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // Evidence is one event that counted, or that would have counted but for a rule.
 type Evidence struct {
-	Time      time.Time `json:"time"`
-	Event     string    `json:"event"` // Asterisk's name of it
-	Service   string    `json:"service"`
-	Transport string    `json:"transport"`
-	Account   string    `json:"account"` // as the attacker wrote it
-	Reason    Reason    `json:"reason"`
-	Points    float64   `json:"points"` // when it came
-	Score     float64   `json:"score"`  // of the source right after it
-	Proven    bool      `json:"proven"`
-	PBX       string    `json:"pbx"`
-	Note      string    `json:"note,omitempty"` // why it gave no points, if it gave none
+	Time      time.Time  `json:"time"`
+	Event     string     `json:"event"` // Asterisk's name of it
+	Service   string     `json:"service"`
+	Transport string     `json:"transport"`
+	Account   string     `json:"account"` // as the attacker wrote it
+	Reason    ban.Reason `json:"reason"`
+	Points    float64    `json:"points"` // when it came
+	Score     float64    `json:"score"`  // of the source right after it
+	Proven    bool       `json:"proven"`
+	PBX       string     `json:"pbx"`
+	Note      string     `json:"note,omitempty"` // why it gave no points, if it gave none
 
 	Multiplier float64 `json:"multiplier,omitempty"` // that is in Points, by geo.multiply
 	Country    string  `json:"country,omitempty"`    // that has a multiplier
@@ -26,35 +27,35 @@ type Evidence struct {
 
 // BanView is an active ban, or in observe mode one that would be active.
 type BanView struct {
-	Prefix   string     `json:"prefix"`
-	Reason   Reason     `json:"reason"`
-	Since    time.Time  `json:"since"`
-	Until    time.Time  `json:"until"`
-	Duration float64    `json:"duration_seconds"`
-	Left     float64    `json:"left_seconds"`
-	Score    float64    `json:"score"` // when it was banned
-	Proven   bool       `json:"proven"`
-	Observed bool       `json:"observed"` // not in the kernel
-	Manual   bool       `json:"manual"`
-	Number   int        `json:"number"` // 1 for the first ban of this source, 2 for the second, …
-	Comment  string     `json:"comment,omitempty"`
-	PBX      string     `json:"pbx"`
-	Accounts []string   `json:"accounts"`       // names that were tried
-	Attempts int        `json:"attempts"`       // that led to it, and since
-	Leak     *LeakView  `json:"leak,omitempty"` // the ban does not keep its packets out
-	Evidence []Evidence `json:"evidence,omitempty"`
-	Place               // of Prefix; the engine leaves it empty
+	Prefix    string     `json:"prefix"`
+	Reason    ban.Reason `json:"reason"`
+	Since     time.Time  `json:"since"`
+	Until     time.Time  `json:"until"`
+	Duration  float64    `json:"duration_seconds"`
+	Left      float64    `json:"left_seconds"`
+	Score     float64    `json:"score"` // when it was banned
+	Proven    bool       `json:"proven"`
+	Observed  bool       `json:"observed"` // not in the kernel
+	Manual    bool       `json:"manual"`
+	Number    int        `json:"number"` // 1 for the first ban of this source, 2 for the second, …
+	Comment   string     `json:"comment,omitempty"`
+	PBX       string     `json:"pbx"`
+	Accounts  []string   `json:"accounts"`       // names that were tried
+	Attempts  int        `json:"attempts"`       // that led to it, and since
+	Leak      *LeakView  `json:"leak,omitempty"` // the ban does not keep its packets out
+	Evidence  []Evidence `json:"evidence,omitempty"`
+	ban.Place            // of Prefix; the engine leaves it empty
 }
 
 // TrustView is a source that is trusted because one of its users logged in with a password.
 type TrustView struct {
-	Prefix   string    `json:"prefix"`
-	Since    time.Time `json:"since"`
-	Until    time.Time `json:"until"`
-	Left     float64   `json:"left_seconds"`
-	Accounts []string  `json:"accounts"` // that logged in from there
-	Score    float64   `json:"score"`
-	Place              // of Prefix; the engine leaves it empty
+	Prefix    string    `json:"prefix"`
+	Since     time.Time `json:"since"`
+	Until     time.Time `json:"until"`
+	Left      float64   `json:"left_seconds"`
+	Accounts  []string  `json:"accounts"` // that logged in from there
+	Score     float64   `json:"score"`
+	ban.Place           // of Prefix; the engine leaves it empty
 }
 
 // AllowView is one entry of the allow list, or of what Asterisk protects.
@@ -83,7 +84,7 @@ type Explanation struct {
 	Evidence  []Evidence `json:"evidence"` // oldest first
 	Lost      int        `json:"lost"`     // older pieces that are no longer kept
 	Lines     []string   `json:"lines"`    // the arithmetic and what would change it, for a person
-	Place                // of Address; the engine leaves it empty
+	ban.Place            // of Address; the engine leaves it empty
 }
 
 // Stats are the engine's own counts.
@@ -100,5 +101,3 @@ type Stats struct {
 	Leaks     uint64         `json:"leaked_events"`     // of banned sources, since the start
 	LastLeak  *time.Time     `json:"last_leak_time,omitempty"`
 }
-
-func round(f float64) float64 { return math.Round(f*1000) / 1000 }

@@ -3,6 +3,8 @@ package engine
 import (
 	"net/netip"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // vouchTTL is how long a registered contact keeps its source trusted without being named again: Asterisk is asked every
@@ -12,7 +14,7 @@ const vouchTTL = 60 * minute
 // Vouch trusts the sources from which phones are registered, as Asterisk tells it. Whoever has one account's password can
 // register, so a contact is worth what a login from there is worth: probation, and nothing where trust was lost or the
 // login followed guessing. A list without a source takes nothing away: that trust ends by itself.
-func (e *Engine) Vouch(now time.Time, pbx string, contacts map[netip.Prefix]string) []Decision {
+func (e *Engine) Vouch(now time.Time, pbx string, contacts map[netip.Prefix]string) []ban.Decision {
 	e.advance(now)
 	guessed := make(map[key]bool)
 	for b := range e.breached.values(e.now) {
@@ -20,7 +22,7 @@ func (e *Engine) Vouch(now time.Time, pbx string, contacts map[netip.Prefix]stri
 			guessed[b.from] = true
 		}
 	}
-	var out []Decision
+	var out []ban.Decision
 	for _, p := range sortedKeys(contacts) {
 		p := cleaned(p)
 		if !p.IsSingleIP() || p.Addr().IsUnspecified() {
@@ -39,7 +41,7 @@ func (e *Engine) Vouch(now time.Time, pbx string, contacts map[netip.Prefix]stri
 	return out
 }
 
-func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []Decision) []Decision {
+func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []ban.Decision) []ban.Decision {
 	s := e.sources.get(k)
 	t := e.trusts[k]
 	if t == nil {
@@ -61,12 +63,12 @@ func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []Decision) []Dec
 	}
 	t.until, t.last = max(t.until, until), e.now
 	if fresh {
-		out = append(out, Decision{Time: stamp(e.now), Action: Trust, Source: a, Prefix: e.prefixOf(k), Reason: Registered,
+		out = append(out, ban.Decision{Time: stamp(e.now), Action: ban.ActionTrust, Source: a, Prefix: e.prefixOf(k), Reason: ban.ReasonRegistered,
 			Proven: true, Duration: time.Duration(t.until - e.now), PBX: pbx})
 	}
-	lifted := []*ban{e.banOf(k)}
+	lifted := []*activeBan{e.banOf(k)}
 	for _, net := range e.networksOf(e.prefixOf(k)) { // a ban for its neighbours' sake
-		if b := e.bans[net]; b != nil && b.reason == Network && b.until > e.now {
+		if b := e.bans[net]; b != nil && b.reason == ban.ReasonNetwork && b.until > e.now {
 			lifted = append(lifted, b)
 		}
 	}
@@ -76,7 +78,7 @@ func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []Decision) []Dec
 		}
 		e.forget(b)
 		if !b.observed {
-			out = append(out, e.end(b, Registered))
+			out = append(out, e.end(b, ban.ReasonRegistered))
 		}
 	}
 	if s != nil {

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -27,7 +27,7 @@ func (w *world) vouch(addrs ...string) *world {
 // On the day of the installation nobody has logged in yet under Ringwall's eyes, but the phones are registered.
 func TestARegisteredOfficeIsTrustedFromTheFirstMinute(t *testing.T) {
 	w := newWorld(t).vouch(office).wantTrusted(office)
-	w.wantDecision(1, engine.Trust, engine.Registered)
+	w.wantDecision(1, ban.ActionTrust, ban.ReasonRegistered)
 	for range 9 {
 		w.scan(office, "100")
 	}
@@ -35,8 +35,8 @@ func TestARegisteredOfficeIsTrustedFromTheFirstMinute(t *testing.T) {
 	for range 20 { // asked again every five minutes
 		w.pass(5 * time.Minute).vouch(office)
 	}
-	w.wantTrusted(office).wantDecision(1, engine.Trust, engine.Registered)
-	w.pass(2*time.Hour).wantDecision(1, engine.Untrust, engine.Expired)
+	w.wantTrusted(office).wantDecision(1, ban.ActionTrust, ban.ReasonRegistered)
+	w.pass(2*time.Hour).wantDecision(1, ban.ActionUntrust, ban.ReasonExpired)
 }
 
 // One stolen password registers any contact: that must not make an attacker immune.
@@ -45,7 +45,7 @@ func TestARegistrationIsProbationNotImmunity(t *testing.T) {
 	for i := range 40 {
 		w.wrong(bad, string(rune('a'+i)), over(security.TLS))
 	}
-	w.wantBanned(bad).wantDecision(1, engine.Untrust, engine.Accounts)
+	w.wantBanned(bad).wantDecision(1, ban.ActionUntrust, ban.ReasonAccounts)
 	w.vouch(bad).wantBanned(bad)
 	w.pass(2 * time.Hour).vouch(bad)
 	if w.e.Why(w.now, netip.MustParseAddr(bad)).Trust != nil {
@@ -58,8 +58,8 @@ func TestARegistrationAfterGuessingEarnsNothing(t *testing.T) {
 	for range 6 {
 		w.wrong(bad, "201")
 	}
-	w.login(bad, "201").wantDecision(1, engine.Breach, engine.Guessed)
-	w.vouch(bad).wantDecision(0, engine.Trust, engine.Registered)
+	w.login(bad, "201").wantDecision(1, ban.ActionBreach, ban.ReasonGuessed)
+	w.vouch(bad).wantDecision(0, ban.ActionTrust, ban.ReasonRegistered)
 }
 
 func TestARegistrationEndsTheBanOfItsNetwork(t *testing.T) {

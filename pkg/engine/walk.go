@@ -5,6 +5,8 @@ import (
 	"maps"
 	"net/netip"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // BanWalk is the place of somebody who goes through all bans a few at a time, the newest first, while the engine goes on
@@ -14,7 +16,7 @@ import (
 // The place is a ban that was met. Where that has ended meanwhile, what it knew as the older one still leads on: none that
 // is in force was ever put between them.
 type BanWalk struct {
-	at    *ban
+	at    *activeBan
 	begun bool
 }
 
@@ -23,7 +25,7 @@ const walkLooks = 4
 
 // step moves on and calls each with bans in force until it has accepted n of them or a few times as many were passed over.
 // It says whether there is more.
-func (w *BanWalk) step(e *Engine, n int, each func(*ban) bool) (more bool) {
+func (w *BanWalk) step(e *Engine, n int, each func(*activeBan) bool) (more bool) {
 	if !w.begun {
 		w.at, w.begun = e.newest, true
 	}
@@ -49,7 +51,7 @@ func (e *Engine) WalkBans(
 		}
 		return out, false
 	}
-	more := w.step(e, n, func(b *ban) bool {
+	more := w.step(e, n, func(b *activeBan) bool {
 		if within.IsValid() && !within.Overlaps(b.prefix) {
 			return false
 		}
@@ -139,7 +141,7 @@ func NewPardon(within netip.Prefix, grace time.Duration) *Pardon {
 }
 
 // UnbanSome goes on with a Pardon: up to n bans. It returns what ended, and whether there is more to do.
-func (e *Engine) UnbanSome(now time.Time, p *Pardon, n int) (out []Decision, more bool) {
+func (e *Engine) UnbanSome(now time.Time, p *Pardon, n int) (out []ban.Decision, more bool) {
 	e.advance(now)
 	p.Graces = p.Graces[:0]
 	one := p.within.IsValid() && p.within.IsSingleIP()
@@ -154,7 +156,7 @@ func (e *Engine) UnbanSome(now time.Time, p *Pardon, n int) (out []Decision, mor
 			}
 		}
 	}
-	if !one && p.bans.step(e, n, func(b *ban) bool {
+	if !one && p.bans.step(e, n, func(b *activeBan) bool {
 		if p.within.IsValid() && !p.within.Overlaps(b.prefix) {
 			return false
 		}
@@ -167,12 +169,12 @@ func (e *Engine) UnbanSome(now time.Time, p *Pardon, n int) (out []Decision, mor
 }
 
 // release ends one ban.
-func (e *Engine) release(p *Pardon, b *ban, out []Decision) []Decision {
+func (e *Engine) release(p *Pardon, b *activeBan, out []ban.Decision) []ban.Decision {
 	e.forget(b)
 	if b.observed {
 		p.Observed = true
 	} else {
-		d := e.end(b, Manual)
+		d := e.end(b, ban.ReasonManual)
 		d.Duration = p.grace
 		out = append(out, d)
 	}

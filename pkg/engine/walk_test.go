@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
 
@@ -114,7 +115,7 @@ func TestEverybodyIsLetInStepByStep(t *testing.T) {
 		p := engine.NewPardon(netip.Prefix{}, grace)
 		var ended, graces int
 		for more := true; more; {
-			var out []engine.Decision
+			var out []ban.Decision
 			if out, more = w.e.UnbanSome(w.now, p, 16); len(out) > 16 {
 				t.Fatalf("a step of 16 ended %d", len(out))
 			}

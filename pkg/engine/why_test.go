@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // TestWhyReadsLikeThis pins what a person reads; the texts are in testdata/why.
@@ -83,7 +83,7 @@ func TestWhyDecidesNothing(t *testing.T) {
 		asked.e.Trusted(asked.now)
 		asked.e.Bans(asked.now)
 	}
-	if !slices.EqualFunc(asked.log, quiet.log, func(a, b engine.Decision) bool { return a == b }) {
+	if !slices.EqualFunc(asked.log, quiet.log, func(a, b ban.Decision) bool { return a == b }) {
 		t.Errorf("%v\n%v", asked.actions(), quiet.actions())
 	}
 }

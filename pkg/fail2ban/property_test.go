@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/fail2ban"
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -68,9 +69,9 @@ func newDay(p policy.Policy) *day {
 	return &day{e: engine.New(p), begin: now, banned: map[netip.Addr]time.Time{}}
 }
 
-func (d *day) note(list []engine.Decision) {
+func (d *day) note(list []ban.Decision) {
 	for _, dec := range list {
-		if dec.Action == engine.Ban {
+		if dec.Action == ban.ActionBan {
 			if _, again := d.banned[dec.Prefix.Addr()]; !again {
 				d.banned[dec.Prefix.Addr()] = dec.Time
 			}
@@ -98,7 +99,7 @@ func (d *day) send(at time.Duration, transport security.Transport, from, account
 
 func (d *day) tick(at time.Duration) {
 	for more := true; more; {
-		var list []engine.Decision
+		var list []ban.Decision
 		list, more = d.e.Tick(d.begin.Add(at), nil)
 		d.note(list)
 	}

@@ -4,7 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
@@ -160,7 +160,7 @@ func (p *PBX) counter(k kind) prometheus.Counter {
 }
 
 // Decisions counts decisions. Neighbours of one kind are counted together.
-func (m *Metrics) Decisions(list []engine.Decision) {
+func (m *Metrics) Decisions(list []ban.Decision) {
 	for len(list) > 0 {
 		n := 1
 		for n < len(list) && list[n].Action == list[0].Action && list[n].Reason == list[0].Reason {
@@ -169,9 +169,9 @@ func (m *Metrics) Decisions(list []engine.Decision) {
 		action, reason := list[0].Action, string(list[0].Reason)
 		m.decisions.WithLabelValues(string(action), reason).Add(float64(n))
 		switch action {
-		case engine.Ban:
+		case ban.ActionBan:
 			m.bans.WithLabelValues(reason).Add(float64(n))
-		case engine.Unban:
+		case ban.ActionUnban:
 			m.unbans.WithLabelValues(reason).Add(float64(n))
 		}
 		list = list[n:]

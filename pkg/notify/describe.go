@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -14,7 +14,7 @@ import (
 )
 
 // describe brings a decision into words. Account is the only text of an attacker's in it, and is escaped.
-func describe(d engine.Decision, host string) message.Message {
+func describe(d ban.Decision, host string) message.Message {
 	m := message.Message{
 		Time: d.Time.UTC().Format(time.RFC3339), Host: host, Action: string(d.Action), Reason: string(d.Reason),
 		Points: tenths(d.Points), Score: tenths(d.Score), Account: printable.String(d.Account), Proven: d.Proven,
@@ -41,7 +41,7 @@ func describe(d engine.Decision, host string) message.Message {
 }
 
 // describe brings a decision into words, with the place of its source.
-func (n *Notifier) describe(d engine.Decision) message.Message {
+func (n *Notifier) describe(d ban.Decision) message.Message {
 	m := describe(d, n.host)
 	switch {
 	case n.place == nil:
@@ -54,8 +54,8 @@ func (n *Notifier) describe(d engine.Decision) message.Message {
 }
 
 // located adds a place to a message. Its name is foreign text, and stays out of the sentence.
-func located(m *message.Message, p engine.Place) {
-	if p == (engine.Place{}) {
+func located(m *message.Message, p ban.Place) {
+	if p == (ban.Place{}) {
 		return
 	}
 	m.Country, m.ASN, m.ASName = printable.Limit(p.Country, 2), p.ASN, printable.Limit(p.ASName, 100)
@@ -63,7 +63,7 @@ func located(m *message.Message, p engine.Place) {
 }
 
 // title says in a few words what happened. It has no account: an attacker chose it.
-func title(d engine.Decision, m *message.Message) string {
+func title(d ban.Decision, m *message.Message) string {
 	who := m.Source
 	if d.Prefix.IsValid() {
 		who = m.Prefix
@@ -75,38 +75,38 @@ func title(d engine.Decision, m *message.Message) string {
 		who = "an unknown source"
 	}
 	switch d.Action {
-	case engine.Ban:
+	case ban.ActionBan:
 		return who + " is banned"
-	case engine.Extend:
+	case ban.ActionExtend:
 		return "the ban of " + who + " is extended"
-	case engine.Unban:
+	case ban.ActionUnban:
 		return who + " is no longer banned"
-	case engine.Observe:
+	case ban.ActionObserve:
 		switch d.Reason {
-		case engine.Allowed:
+		case ban.ReasonAllowed:
 			return who + " attacks, but is on the allow list"
-		case engine.Protected:
+		case ban.ReasonProtected:
 			return who + " looks like an attacker, but Asterisk knows it"
 		}
 		return who + " would be banned"
-	case engine.Trust:
+	case ban.ActionTrust:
 		return who + " is trusted"
-	case engine.Untrust:
+	case ban.ActionUntrust:
 		return who + " is no longer trusted"
-	case engine.Misconfigured:
+	case ban.ActionMisconfigured:
 		return "a phone at " + who + " is misconfigured"
-	case engine.Breach:
-		if d.Reason == engine.Distributed {
+	case ban.ActionBreach:
+		if d.Reason == ban.ReasonDistributed {
 			return who + " may have found a password"
 		}
 		return who + " has found a password"
-	case engine.Guessing:
+	case ban.ActionGuessing:
 		return who + " guesses passwords, and is not banned"
-	case engine.Tampering:
+	case ban.ActionTampering:
 		return "somebody tampers with Asterisk's events"
-	case engine.Leak:
+	case ban.ActionLeak:
 		return "the ban of " + who + " does not keep it out"
-	case engine.Targeted:
+	case ban.ActionTargeted:
 		return "many sources guess the password of one account"
 	}
 	return printable.String(string(d.Action)) + " " + who

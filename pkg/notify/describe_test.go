@@ -1,66 +1,36 @@
 package notify
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
+	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-// constants reads the values of a type's constants from the engine's source, so that a new one is not forgotten here.
-func constants(t *testing.T, of string) []string {
-	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "../engine/decision.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var values []string
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.ValueSpec)
-		if !ok {
-			return true
-		}
-		if typ, ok := spec.Type.(*ast.Ident); !ok || typ.Name != of {
-			return true
-		}
-		for _, v := range spec.Values {
-			text, err := strconv.Unquote(v.(*ast.BasicLit).Value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			values = append(values, text)
-		}
-		return true
-	})
-	if len(values) < 10 {
-		t.Fatalf("only %v", values)
-	}
-	return values
-}
-
 func TestEveryActionAndReasonCanBeAskedFor(t *testing.T) {
 	text := "asterisk: [{address: a, username: b, secret: c}]\nnotify: [{url: \"https://a.example/\", actions: [" +
-		strings.Join(constants(t, "Action"), ", ") + "], reasons: [" + strings.Join(constants(t, "Reason"), ", ") + "]}]\n"
+		list(ban.Actions()) + "], reasons: [" + list(ban.Reasons()) + "]}]\n"
 	if _, _, err := policy.Parse(strings.NewReader(text), "ringwall.yaml", policy.Environment{}); err != nil {
 		t.Error(err)
 	}
 }
 
+func list[T ~string](words []T) string {
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(words), "[]"), " ", ", ")
+}
+
 func TestEveryActionHasATitle(t *testing.T) {
-	titles := map[string]string{}
-	for _, action := range constants(t, "Action") {
-		d := ban(1)
-		d.Action = engine.Action(action)
+	titles := map[string]ban.Action{}
+	for _, action := range ban.Actions() {
+		d := banDecision(1)
+		d.Action = action
 		m := describe(d, "host")
-		if other, taken := titles[m.Title]; taken || strings.HasPrefix(m.Title, "Ringwall on host: "+action+" ") || strings.Contains(m.Title, "100") {
+		if other, taken := titles[m.Title]; taken || strings.HasPrefix(m.Title, "Ringwall on host: "+string(action)+" ") || strings.Contains(m.Title, "100") {
 			t.Errorf("%s: %q, as %s", action, m.Title, other)
 		}
 		titles[m.Title] = action
@@ -68,14 +38,14 @@ func TestEveryActionHasATitle(t *testing.T) {
 }
 
 func TestABanInWords(t *testing.T) {
-	d := ban(1)
+	d := banDecision(1)
 	d.Detail, d.Duration = "five guesses in a minute", 90*time.Minute
 	m := describe(d, "pbx.example.net")
 	if m.Title != "Ringwall on pbx.example.net: 10.0.0.1 is banned" ||
 		m.Text != "Reason: unknown account, score 12, for 1h30m, at pbx1. five guesses in a minute" || m.Duration != "1h30m" {
 		t.Errorf("%+v", m)
 	}
-	if m := describe(engine.Decision{Action: engine.Tampering}, "h"); m.Source != "" || m.Prefix != "" || !strings.Contains(m.Title, "tampers") {
+	if m := describe(ban.Decision{Action: ban.ActionTampering}, "h"); m.Source != "" || m.Prefix != "" || !strings.Contains(m.Title, "tampers") {
 		t.Errorf("%+v", m)
 	}
 }
@@ -83,8 +53,8 @@ func TestABanInWords(t *testing.T) {
 func TestASummaryAddsUp(t *testing.T) {
 	var s summary
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	s.add(ban(1), start)
-	s.add(ban(1), start.Add(time.Second))
+	s.add(banDecision(1), start)
+	s.add(banDecision(1), start.Add(time.Second))
 	first := s.message("host", start)
 	if first.Count != 2 || len(first.Prefixes) != 1 {
 		t.Errorf("%+v", first)
@@ -104,12 +74,12 @@ func TestASummaryAddsUp(t *testing.T) {
 
 // Who is never banned is not said to be about to be.
 func TestTheExemptWouldNotBeBanned(t *testing.T) {
-	d := engine.Decision{Action: engine.Observe, Reason: engine.Allowed, Source: netip.MustParseAddr("127.0.0.1"),
+	d := ban.Decision{Action: ban.ActionObserve, Reason: ban.ReasonAllowed, Source: netip.MustParseAddr("127.0.0.1"),
 		Prefix: netip.MustParsePrefix("127.0.0.1/32")}
 	if m := describe(d, "pbx"); m.Title != "Ringwall on pbx: 127.0.0.1 attacks, but is on the allow list" {
 		t.Errorf("%q", m.Title)
 	}
-	d.Reason = engine.Protected
+	d.Reason = ban.ReasonProtected
 	if m := describe(d, "pbx"); m.Title != "Ringwall on pbx: 127.0.0.1 looks like an attacker, but Asterisk knows it" {
 		t.Errorf("%q", m.Title)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -133,18 +133,18 @@ func run(t *testing.T, n *Notifier) (stop func()) {
 	return stop
 }
 
-// ban is the i-th ban.
-func ban(i int) engine.Decision {
+// banDecision is the i-th ban.
+func banDecision(i int) ban.Decision {
 	addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-	return engine.Decision{
-		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Action: engine.Ban, Source: addr, Prefix: netip.PrefixFrom(addr, 32),
-		Reason: engine.UnknownAccount, Points: 4, Score: 12, Account: "100", Service: security.PJSIP, Transport: security.UDP,
+	return ban.Decision{
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Action: ban.ActionBan, Source: addr, Prefix: netip.PrefixFrom(addr, 32),
+		Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12, Account: "100", Service: security.PJSIP, Transport: security.UDP,
 		Duration: time.Hour, PBX: "pbx1",
 	}
 }
 
-func breach() engine.Decision {
-	d := ban(0xffffff)
-	d.Action, d.Reason, d.Duration, d.Account = engine.Breach, engine.Guessed, 0, "201"
+func breach() ban.Decision {
+	d := banDecision(0xffffff)
+	d.Action, d.Reason, d.Duration, d.Account = ban.ActionBreach, ban.ReasonGuessed, 0, "201"
 	return d
 }

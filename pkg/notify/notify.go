@@ -15,7 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -25,7 +25,7 @@ type Options struct {
 	Log   *slog.Logger                       // nil: nowhere
 	Count func(target, result string, n int) // counts messages by one of [Results]; may be nil, must not block
 	// Place says where an address is registered; may be nil, must not block.
-	Place func(netip.Addr) engine.Place
+	Place func(netip.Addr) ban.Place
 }
 
 // Notifier tells the targets of the configuration of decisions.
@@ -35,7 +35,7 @@ type Notifier struct {
 	host    string
 	start   string // of every ID, so that two runs of the daemon share none
 	ids     atomic.Uint64
-	place   func(netip.Addr) engine.Place // nil: nobody knows
+	place   func(netip.Addr) ban.Place // nil: nobody knows
 	dial    dialer
 
 	mu      sync.Mutex
@@ -67,7 +67,7 @@ func New(targets []policy.Notify, o Options) (*Notifier, error) {
 func (n *Notifier) String() string { return "notify" }
 
 // Push tells every target that wants to know of d. It never waits for any of them.
-func (n *Notifier) Push(d engine.Decision) {
+func (n *Notifier) Push(d ban.Decision) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.targets) == 0 {

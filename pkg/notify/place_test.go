@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -15,11 +15,11 @@ import (
 // TestMessagesSayWhereTheSourceIsRegistered has a name that would repaint a terminal and mention a whole channel.
 func TestMessagesSayWhereTheSourceIsRegistered(t *testing.T) {
 	asked := []netip.Addr{}
-	n := &Notifier{host: "host", place: func(a netip.Addr) engine.Place {
+	n := &Notifier{host: "host", place: func(a netip.Addr) ban.Place {
 		asked = append(asked, a)
-		return engine.Place{Country: "NL", ASN: 64496, ASName: "<!channel> \x1b[2J\u202e" + strings.Repeat("x", 300)}
+		return ban.Place{Country: "NL", ASN: 64496, ASName: "<!channel> \x1b[2J\u202e" + strings.Repeat("x", 300)}
 	}}
-	m := n.describe(ban(1))
+	m := n.describe(banDecision(1))
 	if m.Country != "NL" || m.ASN != 64496 || !strings.HasPrefix(m.ASName, `<!channel> \x1b[2J\u202exxx`) || len(m.ASName) > 110 {
 		t.Errorf("%+v", m)
 	}
@@ -42,31 +42,31 @@ func TestMessagesSayWhereTheSourceIsRegistered(t *testing.T) {
 		t.Errorf("%s, %v", body, err)
 	}
 
-	lifted := engine.Decision{Action: engine.Unban, Prefix: netip.MustParsePrefix("198.51.100.0/24")}
+	lifted := ban.Decision{Action: ban.ActionUnban, Prefix: netip.MustParsePrefix("198.51.100.0/24")}
 	if m := n.describe(lifted); m.Country != "NL" {
 		t.Errorf("%+v", m)
 	}
-	if m := n.describe(engine.Decision{Action: engine.Tampering, Service: security.PJSIP}); m.Country != "" {
+	if m := n.describe(ban.Decision{Action: ban.ActionTampering, Service: security.PJSIP}); m.Country != "" {
 		t.Errorf("%+v", m)
 	}
-	if want := []netip.Addr{ban(1).Source, netip.MustParseAddr("198.51.100.0")}; !slices.Equal(asked, want) {
+	if want := []netip.Addr{banDecision(1).Source, netip.MustParseAddr("198.51.100.0")}; !slices.Equal(asked, want) {
 		t.Errorf("asked for %v", asked)
 	}
 }
 
 // TestWithoutAPlaceNothingIsAdded compares with the messages of before.
 func TestWithoutAPlaceNothingIsAdded(t *testing.T) {
-	for _, place := range []func(netip.Addr) engine.Place{nil, func(netip.Addr) engine.Place { return engine.Place{} }} {
+	for _, place := range []func(netip.Addr) ban.Place{nil, func(netip.Addr) ban.Place { return ban.Place{} }} {
 		n := &Notifier{host: "host", place: place}
-		got, err := json.Marshal(n.describe(ban(1)))
+		got, err := json.Marshal(n.describe(banDecision(1)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := json.Marshal(describe(ban(1), "host"))
+		want, err := json.Marshal(describe(banDecision(1), "host"))
 		if err != nil || string(got) != string(want) || strings.Contains(string(got), "country") {
 			t.Errorf("%s, want %s, %v", got, want, err)
 		}
-		if env := environment(n.describe(ban(1))); !slices.Contains(env, "RINGWALL_ASN=") {
+		if env := environment(n.describe(banDecision(1))); !slices.Contains(env, "RINGWALL_ASN=") {
 			t.Errorf("%q", env)
 		}
 	}

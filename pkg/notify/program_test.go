@@ -14,13 +14,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // start runs a line of shell for a decision.
-func start(t *testing.T, d engine.Decision, line string, args ...string) (output string, err error) {
+func start(t *testing.T, d ban.Decision, line string, args ...string) (output string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
@@ -60,7 +60,7 @@ func untilThere(t *testing.T, files ...string) context.Context {
 	return c
 }
 
-func startUntil(ctx context.Context, d engine.Decision, line string, args ...string) (output string, err error) {
+func startUntil(ctx context.Context, d ban.Decision, line string, args ...string) (output string, err error) {
 	p := &program{
 		cfg: policy.Notify{Exec: append([]string{"/bin/sh", "-c", line, "sh"}, args...)},
 		out: func(o string) { output = o },
@@ -72,7 +72,7 @@ func startUntil(ctx context.Context, d engine.Decision, line string, args ...str
 func TestProgramFindsTheDecision(t *testing.T) {
 	t.Setenv("RINGWALL_SECRET", "s3cret")
 	dir := t.TempDir()
-	_, err := start(t, ban(1), `cd "$1" && env > env && cat > stdin && pwd > cwd && printf %s "$2" > arg`, dir, "$(id) `id` *")
+	_, err := start(t, banDecision(1), `cd "$1" && env > env && cat > stdin && pwd > cwd && printf %s "$2" > arg`, dir, "$(id) `id` *")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestProgramFindsTheDecision(t *testing.T) {
 
 func TestProgramIsSafeFromHostileAccounts(t *testing.T) {
 	for _, account := range []string{"a\x00b", "\x1b]0;x\x07", "a\nRINGWALL_ACTION=unban", "$(touch x)`id`;|&", "\xff\xfe", "\u202e", strings.Repeat("x", 100_000)} {
-		d := ban(1)
+		d := banDecision(1)
 		d.Account, d.Detail = account, account
 		out, err := start(t, d, `printf '%s|%s' "$RINGWALL_ACTION" "$RINGWALL_ACCOUNT"`)
 		if err != nil {
@@ -120,7 +120,7 @@ func TestProgramIsSafeFromHostileAccounts(t *testing.T) {
 
 func TestProgramThatFailsIsExplained(t *testing.T) {
 	var f *failure
-	_, err := start(t, ban(1), `echo "no \033[2Jluck" >&2; exit 3`)
+	_, err := start(t, banDecision(1), `echo "no \033[2Jluck" >&2; exit 3`)
 	if !errors.As(err, &f) || !f.final || !strings.Contains(f.what, "exit status 3") || strings.Contains(f.output, "\x1b") ||
 		!strings.Contains(f.output, "luck") {
 		t.Errorf("%+v", f)
@@ -143,7 +143,7 @@ func TestProgramThatHangsIsEndedWithItsChildren(t *testing.T) {
 	for _, name := range []string{"main", "child1", "child2", "child3"} {
 		files = append(files, filepath.Join(dir, name))
 	}
-	_, err := startUntil(untilThere(t, files...), ban(1), `trap "" TERM
+	_, err := startUntil(untilThere(t, files...), banDecision(1), `trap "" TERM
 cd "$1"
 for i in 1 2 3; do (echo "$$" > main; sh -c 'echo $$ > child'"$i"'; exec sleep 1000') & done
 while :; do sleep 1000; done`, dir)
@@ -159,7 +159,7 @@ while :; do sleep 1000; done`, dir)
 func TestProgramLeavesNothingBehind(t *testing.T) {
 	dir := t.TempDir()
 	began := time.Now()
-	if _, err := start(t, ban(1), `cd "$1"; sh -c 'echo $$ > child; exec sleep 1000' & 
+	if _, err := start(t, banDecision(1), `cd "$1"; sh -c 'echo $$ > child; exec sleep 1000' & 
 while ! [ -s child ]; do sleep 0.01; done`, dir); err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ while ! [ -s child ]; do sleep 0.01; done`, dir); err != nil {
 func TestProgramMayStartADaemon(t *testing.T) {
 	dir := t.TempDir()
 	began := time.Now()
-	if _, err := start(t, ban(1), `cd "$1"; setsid sh -c 'echo $$ > child; exec sleep 1000' & 
+	if _, err := start(t, banDecision(1), `cd "$1"; setsid sh -c 'echo $$ > child; exec sleep 1000' & 
 while ! [ -s child ]; do sleep 0.01; done`, dir); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +218,7 @@ func gone(t *testing.T, file string) {
 }
 
 func TestProgramThatFloodsIsCutShort(t *testing.T) {
-	out, err := start(t, ban(1), `head -c 50000000 /dev/zero | tr '\0' '\033'`)
+	out, err := start(t, banDecision(1), `head -c 50000000 /dev/zero | tr '\0' '\033'`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func TestProgramThatFloodsIsCutShort(t *testing.T) {
 		t.Errorf("%d bytes of output", len(out))
 	}
 	file := filepath.Join(t.TempDir(), "begun")
-	_, err = startUntil(untilThere(t, file), ban(1), `echo y; echo y > "$1"; exec yes`, file)
+	_, err = startUntil(untilThere(t, file), banDecision(1), `echo y; echo y > "$1"; exec yes`, file)
 	var f *failure
 	if !errors.As(err, &f) || !strings.HasPrefix(f.output, "y") || len(f.output) > shownOutput+20 {
 		t.Errorf("an endless flood: %v", err)
@@ -244,7 +244,7 @@ func TestProgramOfATargetRunsForEachDecision(t *testing.T) {
 	}
 	stop := run(t, n)
 	for i := range 3 {
-		n.Push(ban(i))
+		n.Push(banDecision(i))
 	}
 	n.Push(breach())
 	for deadline := time.Now().Add(time.Minute); b.total("script sent") < 4; time.Sleep(5 * time.Millisecond) {
@@ -263,7 +263,7 @@ func FuzzEnvironment(f *testing.F) {
 	f.Add("201", "detail")
 	f.Add("a\x00b\nRINGWALL_ACTION=unban", "\xff")
 	f.Fuzz(func(t *testing.T, account, text string) {
-		d := ban(1)
+		d := banDecision(1)
 		d.Account, d.Detail, d.PBX = account, text, text
 		names := map[string]bool{}
 		for _, v := range environment(describe(d, "host")) {

@@ -41,7 +41,7 @@ func TestProgramHasNoRights(t *testing.T) {
 			p := &program{cfg: policy.Notify{Exec: []string{"/bin/sh", "-c", show}}, out: func(o string) { inside = o }}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if err := p.send(ctx, describe(ban(1), "host")); err != nil {
+			if err := p.send(ctx, describe(banDecision(1), "host")); err != nil {
 				return err
 			}
 			status, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/status", unix.Gettid()))

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 )
 
@@ -21,7 +21,7 @@ type summary struct {
 	prefixes []string
 }
 
-func (s *summary) add(d engine.Decision, now time.Time) {
+func (s *summary) add(d ban.Decision, now time.Time) {
 	if s.count == 0 {
 		s.since = now
 	}

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
@@ -65,7 +65,7 @@ type target struct {
 	lines  *rate.Limiter
 
 	mu      sync.Mutex
-	limits  map[engine.Action]*rate.Limiter
+	limits  map[ban.Action]*rate.Limiter
 	queue   []item
 	rest    summary // what is not told one by one
 	heir    *target // takes over after a reload
@@ -76,7 +76,7 @@ type target struct {
 
 func newTarget(cfg policy.Notify, n *Notifier) (*target, error) {
 	t := &target{cfg: cfg, n: n, log: n.log.With("target", cfg.Name), wake: make(chan struct{}, 1),
-		limits: make(map[engine.Action]*rate.Limiter), lines: rate.NewLimiter(rate.Every(linesEvery), 10)}
+		limits: make(map[ban.Action]*rate.Limiter), lines: rate.NewLimiter(rate.Every(linesEvery), 10)}
 	if len(cfg.Exec) > 0 {
 		t.sender = &program{cfg: cfg, out: func(output string) { t.log.Debug("the program wrote", "output", output) }}
 		return t, nil
@@ -89,14 +89,14 @@ func newTarget(cfg policy.Notify, n *Notifier) (*target, error) {
 	return t, nil
 }
 
-func (t *target) wants(d engine.Decision) bool {
+func (t *target) wants(d ban.Decision) bool {
 	return slices.Contains(t.cfg.Actions, string(d.Action)) &&
 		(len(t.cfg.Reasons) == 0 || slices.Contains(t.cfg.Reasons, string(d.Reason))) &&
 		(len(t.cfg.PBX) == 0 || slices.Contains(t.cfg.PBX, d.PBX))
 }
 
 // push keeps a decision for later, by itself or as part of a summary. It never waits.
-func (t *target) push(d engine.Decision, now time.Time) {
+func (t *target) push(d ban.Decision, now time.Time) {
 	if !t.wants(d) {
 		return
 	}
@@ -132,7 +132,7 @@ func (t *target) rouse() {
 }
 
 // allow takes a token of the action's own bucket, so that a flood of bans hides no breach.
-func (t *target) allow(a engine.Action, now time.Time) bool {
+func (t *target) allow(a ban.Action, now time.Time) bool {
 	if t.cfg.Rate.PerMinute <= 0 {
 		return true
 	}

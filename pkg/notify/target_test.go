@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
@@ -26,7 +26,7 @@ func TestMessagesComeInOrderAndOnce(t *testing.T) {
 		s := &scripted{script: []error{nil, later("503"), later("503"), nil, later("503")}}
 		n, b, _ := play(t, s)
 		for i := range 20 {
-			n.Push(ban(i))
+			n.Push(banDecision(i))
 		}
 		pass(time.Minute)
 		got := s.messages()
@@ -47,7 +47,7 @@ func TestPausesGrowAndRetryAfterIsHonoured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{script: []error{later("a"), later("b"), later("c"), &failure{what: "429", after: 42 * time.Second}, later("e")}}
 		n, b, _ := play(t, s)
-		n.Push(ban(1))
+		n.Push(banDecision(1))
 		pass(5 * time.Minute)
 		if len(s.at) != 6 || len(s.messages()) != 1 {
 			t.Fatalf("%d attempts, %d messages", len(s.at), len(s.messages()))
@@ -68,8 +68,8 @@ func TestWhatCannotWorkIsTriedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{script: []error{&failure{what: "HTTP 404", output: "no_service", final: true}}}
 		n, b, _ := play(t, s)
-		n.Push(ban(1))
-		n.Push(ban(2))
+		n.Push(banDecision(1))
+		n.Push(banDecision(2))
 		pass(time.Hour)
 		if got := s.messages(); len(s.at) != 2 || len(got) != 1 || got[0].Prefix != "10.0.0.2/32" {
 			t.Errorf("%d attempts, %+v", len(s.at), got)
@@ -88,7 +88,7 @@ func TestATargetThatIsDownForHoursIsToldHowMuchItMissed(t *testing.T) {
 		}
 		n, b, _ := play(t, s)
 		for i := range 3 {
-			n.Push(ban(i))
+			n.Push(banDecision(i))
 		}
 		pass(3 * time.Hour)
 		synctest.Wait()
@@ -111,7 +111,7 @@ func TestAFloodBecomesASummaryAndHidesNoBreach(t *testing.T) {
 		s := &scripted{}
 		n, b, _ := play(t, s)
 		for i := range 10_000 {
-			n.Push(ban(i))
+			n.Push(banDecision(i))
 		}
 		n.Push(breach())
 		pass(time.Second)
@@ -135,7 +135,7 @@ func TestAFloodBecomesASummaryAndHidesNoBreach(t *testing.T) {
 			t.Errorf("%v", b.counts)
 		}
 		pass(10 * time.Minute) // the bucket is full again
-		n.Push(ban(1))
+		n.Push(banDecision(1))
 		synctest.Wait()
 		if got := s.messages(); len(got) != 23 || got[22].Action != "ban" {
 			t.Errorf("after the flood: %d", len(got))
@@ -148,7 +148,7 @@ func TestTheRateIsKeptOverTime(t *testing.T) {
 		s := &scripted{}
 		n, _, _ := play(t, s, func(c *policy.Notify) { c.Rate = policy.NotifyRate{PerMinute: 6, Burst: 2} })
 		for i := range 3600 { // one a second for an hour
-			n.Push(ban(i))
+			n.Push(banDecision(i))
 			pass(time.Second)
 		}
 		single, summed, summaries := 0, 0, 0
@@ -171,7 +171,7 @@ func TestAFloodNeverWaitsForATargetThatHangs(t *testing.T) {
 		n, b, stop := play(t, s, func(c *policy.Notify) { c.Rate.PerMinute = 0 })
 		start := time.Now()
 		for i := range 10_000 {
-			n.Push(ban(i))
+			n.Push(banDecision(i))
 		}
 		if time.Since(start) != 0 { // the bubble's clock moves only when everybody waits
 			t.Errorf("pushing took %v", time.Since(start))
@@ -204,7 +204,7 @@ func TestWhatWaitsIsToldAtTheEnd(t *testing.T) {
 		s := &scripted{takes: 10 * time.Millisecond}
 		n, b, stop := play(t, s)
 		for i := range 50 {
-			n.Push(ban(i))
+			n.Push(banDecision(i))
 		}
 		stop()
 		got := s.messages()
@@ -224,8 +224,8 @@ func TestTheEndDoesNotWaitForARetry(t *testing.T) {
 			s.script = append(s.script, later("503"))
 		}
 		n, _, stop := play(t, s)
-		n.Push(ban(1))
-		n.Push(ban(2))
+		n.Push(banDecision(1))
+		n.Push(banDecision(2))
 		pass(10 * time.Minute)
 		start := time.Now()
 		stop()
@@ -241,10 +241,10 @@ func TestOnlyWhatWasAskedForIsTold(t *testing.T) {
 		n, _, _ := play(t, s, func(c *policy.Notify) {
 			c.Actions, c.Reasons, c.PBX = []string{"ban", "breach"}, []string{"honeypot", "guessed"}, []string{"pbx1"}
 		})
-		unban, elsewhere, honeypot := ban(1), ban(2), ban(3)
-		unban.Action = engine.Unban
-		honeypot.Reason, elsewhere.Reason, elsewhere.PBX = engine.Honeypot, engine.Honeypot, "pbx2"
-		for _, d := range []engine.Decision{ban(0), unban, elsewhere, honeypot, breach()} {
+		unban, elsewhere, honeypot := banDecision(1), banDecision(2), banDecision(3)
+		unban.Action = ban.ActionUnban
+		honeypot.Reason, elsewhere.Reason, elsewhere.PBX = ban.ReasonHoneypot, ban.ReasonHoneypot, "pbx2"
+		for _, d := range []ban.Decision{banDecision(0), unban, elsewhere, honeypot, breach()} {
 			n.Push(d)
 		}
 		pass(5 * time.Minute)
@@ -262,7 +262,7 @@ func TestAReloadKeepsWhatWaits(t *testing.T) {
 		}
 		n, b, _ := play(t, s)
 		for i := range 25 {
-			n.Push(ban(i))
+			n.Push(banDecision(i))
 		}
 		pass(10 * time.Second)
 		same := n.targets[0]
@@ -293,7 +293,7 @@ func TestAReloadKeepsWhatWaits(t *testing.T) {
 		if len(seen) != 20 || b.total("team dropped") != 0 {
 			t.Errorf("%d prefixes, %v", len(seen), b.counts)
 		}
-		n.Push(ban(99)) // the rate goes on, too: the minutes since then gave tokens
+		n.Push(banDecision(99)) // the rate goes on, too: the minutes since then gave tokens
 		synctest.Wait()
 		if got := next.messages(); len(got) != 22 {
 			t.Errorf("%d messages", len(got))
@@ -301,7 +301,7 @@ func TestAReloadKeepsWhatWaits(t *testing.T) {
 		if err := n.Configure(nil); err != nil {
 			t.Fatal(err)
 		}
-		n.Push(ban(100))
+		n.Push(banDecision(100))
 		pass(time.Minute)
 		if got := next.messages(); len(got) != 22 || !next.ended {
 			t.Errorf("a target that is gone is told: %d", len(got))
@@ -337,7 +337,7 @@ func TestNoTargetCostsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := ban(1)
+	d := banDecision(1)
 	if allocs := testing.AllocsPerRun(100, func() { n.Push(d) }); allocs != 0 {
 		t.Errorf("%v allocations", allocs)
 	}

@@ -39,7 +39,7 @@ func attempt(t *testing.T, server *httptest.Server, change ...func(*policy.Notif
 	defer w.close()
 	ctx, cancel := context.WithTimeout(t.Context(), cfg.Timeout)
 	defer cancel()
-	m := describe(ban(1), "host")
+	m := describe(banDecision(1), "host")
 	m.ID = "id-1"
 	err = w.send(ctx, m)
 	if err != nil {
@@ -289,7 +289,7 @@ func TestNoLogHoldsASecret(t *testing.T) {
 	}
 	stop := run(t, n)
 	for i := range 3 { // 503, 429 and 302; 404; 200
-		n.Push(ban(i))
+		n.Push(banDecision(i))
 	}
 	for deadline := time.Now().Add(time.Minute); b.total("team sent") == 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -335,8 +335,8 @@ func TestRealHTTPInVirtualTime(t *testing.T) {
 		n.targets[0].sender.(*webhook).client.Transport.(*http.Transport).DialContext = l.dial
 		stop := run(t, n)
 		start := time.Now()
-		n.Push(ban(1))
-		n.Push(ban(2))
+		n.Push(banDecision(1))
+		n.Push(banDecision(2))
 		for b.total("team sent") < 2 {
 			pass(time.Second)
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/internal/browser"
@@ -18,7 +19,7 @@ const isLive = `document.getElementById("live").className === "live on"`
 func (s *served) announce(prefix, account string) {
 	p := netip.MustParsePrefix(prefix)
 	s.f.ban(banOf(prefix, account))
-	s.feed.Publish(engine.Decision{Time: time.Now(), Action: engine.Ban, Reason: engine.UnknownAccount, Source: p.Addr(), Prefix: p, Account: account, Duration: time.Hour})
+	s.feed.Publish(ban.Decision{Time: time.Now(), Action: ban.ActionBan, Reason: ban.ReasonUnknownAccount, Source: p.Addr(), Prefix: p, Account: account, Duration: time.Hour})
 }
 
 func TestABrowserSeesABanWithoutAReload(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 )
 
 // waiting is how long a test waits for what must happen.
@@ -97,7 +97,7 @@ func TestABanAppearsInEveryStream(t *testing.T) {
 		client.part("bans", "Nobody is banned.")
 	}
 	s.f.ban(banOf("203.0.113.66/32", "1000"))
-	s.feed.Publish(engine.Decision{Time: time.Now(), Action: engine.Ban, Reason: engine.UnknownAccount, Prefix: netip.MustParsePrefix("203.0.113.66/32"), Account: "1000"})
+	s.feed.Publish(ban.Decision{Time: time.Now(), Action: ban.ActionBan, Reason: ban.ReasonUnknownAccount, Prefix: netip.MustParsePrefix("203.0.113.66/32"), Account: "1000"})
 	for _, client := range []*stream{a, b} {
 		if html := client.part("bans", "203.0.113.66"); strings.Contains(html, "<button") {
 			t.Error("there is a button for who may not use it")
@@ -182,7 +182,7 @@ func TestAStalledClientHoldsNobodyUp(t *testing.T) {
 		for n := range 50 {
 			prefix := fmt.Sprintf("203.0.%d.%d/32", i, n)
 			s.f.ban(banOf(prefix, strings.Repeat("x", 36)))
-			s.feed.Publish(engine.Decision{Time: time.Now(), Action: engine.Ban, Prefix: netip.MustParsePrefix(prefix)})
+			s.feed.Publish(ban.Decision{Time: time.Now(), Action: ban.ActionBan, Prefix: netip.MustParsePrefix(prefix)})
 		}
 		if i%5 == 0 {
 			other.part("bans", fmt.Sprintf("203.0.%d.49", i))
@@ -289,7 +289,7 @@ func TestABanIsSentWithinASecond(t *testing.T) {
 	streaming(t, f, nil, func(p *Page, w *recorder, _ func() bool) {
 		time.Sleep(5 * time.Second)
 		f.ban(banOf("203.0.113.66/32"))
-		p.Feed.Publish(engine.Decision{Time: time.Now(), Action: engine.Ban, Prefix: netip.MustParsePrefix("203.0.113.66/32")})
+		p.Feed.Publish(ban.Decision{Time: time.Now(), Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.66/32")})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if !strings.Contains(w.text(), "203.0.113.66") {
@@ -305,7 +305,7 @@ func TestAFloodAsksTheEngineSeldom(t *testing.T) {
 		before := f.looks()
 		for i := range 10_000 {
 			f.ban(banOf(fmt.Sprintf("10.%d.%d.1/32", i>>8, i&255)))
-			p.Feed.Publish(engine.Decision{Time: time.Now(), Action: engine.Ban, Account: fmt.Sprint(i)})
+			p.Feed.Publish(ban.Decision{Time: time.Now(), Action: ban.ActionBan, Account: fmt.Sprint(i)})
 			time.Sleep(time.Millisecond)
 		}
 		if n := f.looks() - before; n > 60 || n < 10 {
@@ -325,7 +325,7 @@ func TestNobodyLooksSoNobodyIsAsked(t *testing.T) {
 		var group sync.WaitGroup
 		group.Go(func() { _ = p.Run(ctx) })
 		for range 100 {
-			p.Feed.Publish(engine.Decision{Time: time.Now(), Action: engine.Ban})
+			p.Feed.Publish(ban.Decision{Time: time.Now(), Action: ban.ActionBan})
 			time.Sleep(time.Second)
 		}
 		if n := f.looks(); n != 0 {

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
@@ -28,7 +29,7 @@ type fake struct {
 	bans     []engine.BanView
 	trusted  []engine.TrustView
 	activity engine.Activity
-	history  []engine.Decision
+	history  []ban.Decision
 	unbans   []control.UnbanRequest
 	allows   []control.AllowRequest
 	why      func(netip.Addr) engine.Explanation
@@ -77,7 +78,7 @@ func (f *fake) ban(b engine.BanView) {
 
 func banOf(prefix string, names ...string) engine.BanView {
 	now := time.Now()
-	return engine.BanView{Prefix: prefix, Reason: engine.UnknownAccount, Since: now, Until: now.Add(time.Hour), Duration: 3600, Left: 3600,
+	return engine.BanView{Prefix: prefix, Reason: ban.ReasonUnknownAccount, Since: now, Until: now.Add(time.Hour), Duration: 3600, Left: 3600,
 		Score: 12, Number: 1, PBX: "pbx1", Accounts: names, Attempts: 3}
 }
 
@@ -121,14 +122,14 @@ func (f *fake) Account(_ context.Context, name string) (control.AccountResult, e
 	}}, nil
 }
 
-func (f *fake) Place(a netip.Addr) engine.Place {
+func (f *fake) Place(a netip.Addr) ban.Place {
 	if a.Is4() && a.As4()[3]%3 == 0 {
-		return engine.Place{Country: "NL", ASN: 64496, ASName: "Example Hosting B.V."}
+		return ban.Place{Country: "NL", ASN: 64496, ASName: "Example Hosting B.V."}
 	}
-	return engine.Place{}
+	return ban.Place{}
 }
 
-func (f *fake) History(_ context.Context, _ time.Time, _ netip.Addr, each func([]engine.Decision) error) error {
+func (f *fake) History(_ context.Context, _ time.Time, _ netip.Addr, each func([]ban.Decision) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return each(f.history)
@@ -160,7 +161,7 @@ func (f *fake) Allow(_ context.Context, req control.AllowRequest) (control.Allow
 // attacked is the fake under a heavy attack.
 func attacked(f *fake) *fake {
 	now := time.Now()
-	reasons := []engine.Reason{engine.UnknownAccount, engine.WrongPassword, engine.Honeypot, engine.UnansweredChallenge, engine.ACL}
+	reasons := []ban.Reason{ban.ReasonUnknownAccount, ban.ReasonWrongPassword, ban.ReasonHoneypot, ban.ReasonUnansweredChallenge, ban.ReasonACL}
 	for i := range 100 {
 		b := banOf(fmt.Sprintf("203.0.%d.%d/32", 113+i/250, 1+i), fmt.Sprint(1000+i), "admin", "test", "100")
 		b.Reason, b.Number, b.Attempts = reasons[i%len(reasons)], 1+i%3, 3+i%7
@@ -170,9 +171,9 @@ func attacked(f *fake) *fake {
 		case 4:
 			b.Prefix = fmt.Sprintf("2001:db8:%x:%x::/64", 0x1000+i, 0xabc0+i)
 		case 7:
-			b.Manual, b.Reason, b.Comment, b.Accounts, b.Attempts = true, engine.Manual, "calls at night, see ticket 4711", nil, 0
+			b.Manual, b.Reason, b.Comment, b.Accounts, b.Attempts = true, ban.ReasonManual, "calls at night, see ticket 4711", nil, 0
 		case 9:
-			b.Reason, b.Prefix, b.Comment, b.Accounts = engine.Network, fmt.Sprintf("192.0.%d.0/24", i), "12 addresses of this network are banned", nil
+			b.Reason, b.Prefix, b.Comment, b.Accounts = ban.ReasonNetwork, fmt.Sprintf("192.0.%d.0/24", i), "12 addresses of this network are banned", nil
 		}
 		f.ban(b)
 	}
@@ -194,20 +195,20 @@ func attacked(f *fake) *fake {
 		f.activity.Accounts = append(f.activity.Accounts, engine.AccountTries{Account: name, Tries: 4800 / (i + 1), Sources: min(300, 420/(i+1)), Last: now})
 	}
 	addr := netip.MustParseAddr("198.51.100.7")
-	f.history = []engine.Decision{
-		{Time: now.Add(-50 * time.Minute), Action: engine.Misconfigured, Reason: engine.Pace, Account: "204", Source: addr, Prefix: netip.PrefixFrom(addr, 32), PBX: "pbx1",
+	f.history = []ban.Decision{
+		{Time: now.Add(-50 * time.Minute), Action: ban.ActionMisconfigured, Reason: ban.ReasonPace, Account: "204", Source: addr, Prefix: netip.PrefixFrom(addr, 32), PBX: "pbx1",
 			Detail: "this account fails again and again, no faster than a phone retries: its password is wrong"},
-		{Time: now.Add(-20 * time.Minute), Action: engine.Misconfigured, Reason: engine.Configuration, Account: "door", Source: netip.MustParseAddr("192.0.2.44"),
+		{Time: now.Add(-20 * time.Minute), Action: ban.ActionMisconfigured, Reason: ban.ReasonConfiguration, Account: "door", Source: netip.MustParseAddr("192.0.2.44"),
 			Prefix: netip.MustParsePrefix("192.0.2.44/32"), PBX: "pbx1", Detail: "Asterisk refused the request for its set-up: more contacts than max_contacts of the AOR"},
-		{Time: now.Add(-10 * time.Minute), Action: engine.Trust, Reason: engine.Login, Account: "201", Source: addr, Prefix: netip.PrefixFrom(addr, 32), Duration: 24 * time.Hour},
-		{Time: now.Add(-9 * time.Minute), Action: engine.Targeted, Reason: engine.Distributed, Account: "200", PBX: "pbx1", Source: netip.MustParseAddr("203.0.113.9")},
+		{Time: now.Add(-10 * time.Minute), Action: ban.ActionTrust, Reason: ban.ReasonLogin, Account: "201", Source: addr, Prefix: netip.PrefixFrom(addr, 32), Duration: 24 * time.Hour},
+		{Time: now.Add(-9 * time.Minute), Action: ban.ActionTargeted, Reason: ban.ReasonDistributed, Account: "200", PBX: "pbx1", Source: netip.MustParseAddr("203.0.113.9")},
 	}
 	for i := range 30 {
 		a := netip.AddrFrom4([4]byte{203, 0, 113, byte(40 + i)})
-		d := engine.Decision{Time: now.Add(-time.Duration(30-i) * 9 * time.Second), Action: engine.Ban, Reason: reasons[i%5], Account: fmt.Sprint(1000 + i),
+		d := ban.Decision{Time: now.Add(-time.Duration(30-i) * 9 * time.Second), Action: ban.ActionBan, Reason: reasons[i%5], Account: fmt.Sprint(1000 + i),
 			Source: a, Prefix: netip.PrefixFrom(a, 32), Duration: time.Hour, PBX: "pbx1"}
 		if i%9 == 5 {
-			d.Action, d.Reason, d.Account, d.Duration = engine.Unban, engine.Expired, "", 0
+			d.Action, d.Reason, d.Account, d.Duration = ban.ActionUnban, ban.ReasonExpired, "", 0
 		}
 		f.history = append(f.history, d)
 	}

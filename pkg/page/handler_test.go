@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
@@ -339,7 +340,7 @@ func TestThePageIsBounded(t *testing.T) {
 		f.ban(banOf(fmt.Sprintf("203.%d.%d.1/32", i>>8, i&255), strings.Repeat("x", 40)))
 		f.trusted = append(f.trusted, engine.TrustView{Prefix: fmt.Sprintf("198.%d.%d.1/32", i>>8, i&255), Until: time.Now().Add(time.Hour)})
 		f.status.Warnings = append(f.status.Warnings, control.Warning{Text: "w"})
-		f.history = append(f.history, banDecision(i, engine.Misconfigured), banDecision(i, engine.Breach), banDecision(i, engine.Ban))
+		f.history = append(f.history, banDecision(i, ban.ActionMisconfigured), banDecision(i, ban.ActionBreach), banDecision(i, ban.ActionBan))
 		f.activity.Accounts = append(f.activity.Accounts, engine.AccountTries{Account: fmt.Sprint(i), Tries: 1})
 	}
 	f.status.Engine.Bans, f.status.Engine.Trusted = 100_000, 5002
@@ -359,9 +360,9 @@ func TestThePageIsBounded(t *testing.T) {
 	}
 }
 
-func banDecision(i int, a engine.Action) engine.Decision {
+func banDecision(i int, a ban.Action) ban.Decision {
 	b := banOf("203.0.113.5/32")
-	return engine.Decision{Time: time.Now().Add(time.Duration(i-5000) * time.Millisecond), Action: a, Reason: engine.Pace, Account: fmt.Sprint(i), Duration: time.Hour, Detail: b.Prefix}
+	return ban.Decision{Time: time.Now().Add(time.Duration(i-5000) * time.Millisecond), Action: a, Reason: ban.ReasonPace, Account: fmt.Sprint(i), Duration: time.Hour, Detail: b.Prefix}
 }
 
 func TestTheStateIsSaidInPlainWords(t *testing.T) {
@@ -442,9 +443,9 @@ func TestWhySaysWhatTheCommandSays(t *testing.T) {
 func TestAnAllowedGuesserIsAnAlarm(t *testing.T) {
 	var w watch
 	at := time.Now()
-	d := engine.Decision{Time: at, Action: engine.Observe, Reason: engine.Allowed, Source: netip.MustParseAddr("127.0.0.1"),
+	d := ban.Decision{Time: at, Action: ban.ActionObserve, Reason: ban.ReasonAllowed, Source: netip.MustParseAddr("127.0.0.1"),
 		Prefix: netip.MustParsePrefix("127.0.0.1/32"), PBX: "pbx1"}
-	w.add([]engine.Decision{d})
+	w.add([]ban.Decision{d})
 	_, _, alarms := w.look(at)
 	if len(alarms) != 1 {
 		t.Fatalf("%+v", alarms)

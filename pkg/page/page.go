@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
@@ -36,8 +37,8 @@ type Source interface {
 	Activity(n int) engine.Activity
 	Why(ctx context.Context, addr netip.Addr) (engine.Explanation, error)
 	Account(ctx context.Context, name string) (control.AccountResult, error)
-	Place(addr netip.Addr) engine.Place
-	History(ctx context.Context, since time.Time, addr netip.Addr, each func([]engine.Decision) error) error
+	Place(addr netip.Addr) ban.Place
+	History(ctx context.Context, since time.Time, addr netip.Addr, each func([]ban.Decision) error) error
 	// Unban and Allow return once the kernel has the change.
 	Unban(ctx context.Context, req control.UnbanRequest) (control.UnbanResult, error)
 	Allow(ctx context.Context, req control.AllowRequest) (control.AllowResult, error)
@@ -100,7 +101,7 @@ func (p *Page) Run(ctx context.Context) error {
 	defer close(p.closing)
 	_, news := p.Feed.Follow(time.Time{})
 	defer news.Close()
-	err := p.Source.History(ctx, time.Now().Add(-phoneFor), netip.Addr{}, func(some []engine.Decision) error {
+	err := p.Source.History(ctx, time.Now().Add(-phoneFor), netip.Addr{}, func(some []ban.Decision) error {
 		p.watch.add(some)
 		return nil
 	})

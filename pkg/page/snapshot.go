@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
@@ -19,9 +20,9 @@ type snapshot struct {
 	bans     []engine.BanView
 	trusted  []engine.TrustView
 	activity engine.Activity
-	last     []engine.Decision
-	phones   []engine.Decision
-	alarms   []engine.Decision
+	last     []ban.Decision
+	phones   []ban.Decision
+	alarms   []ban.Decision
 }
 
 // snapshot asks the source, or returns what it said a moment ago.

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
@@ -169,7 +169,7 @@ func (p *Page) warnings(s *snapshot) (out []warning) {
 	}
 	st := s.status
 	for _, d := range s.alarms {
-		add(d.Action == engine.Breach, alarmText(d)+" ("+p.clock(d.Time)+")", alarmTry(d))
+		add(d.Action == ban.ActionBreach, alarmText(d)+" ("+p.clock(d.Time)+")", alarmTry(d))
 	}
 	for _, v := range st.PBXs {
 		if !v.Up && v.LastError != "" {
@@ -208,34 +208,34 @@ func (p *Page) warnings(s *snapshot) (out []warning) {
 	return out
 }
 
-func alarmText(d engine.Decision) string {
+func alarmText(d ban.Decision) string {
 	account, from := printable.String(d.Account), ""
 	if d.Source.IsValid() {
 		from = " from " + d.Source.String()
 	}
 	switch d.Action {
-	case engine.Breach:
-		if d.Reason == engine.Distributed {
+	case ban.ActionBreach:
+		if d.Reason == ban.ReasonDistributed {
 			return "account " + account + " is being guessed, and logged in" + from + ", where it never was"
 		}
-		if d.Reason == engine.Malformed {
+		if d.Reason == ban.ReasonMalformed {
 			return "account " + account + " logged in" + from + " by a program that hides its requests"
 		}
 		return "account " + account + " was guessed, and then logged in" + from
-	case engine.Guessing:
-		if d.Reason == engine.Pace {
+	case ban.ActionGuessing:
+		if d.Reason == ban.ReasonPace {
 			return "account " + account + " fails all the time" + from
 		}
 		return "passwords are guessed" + from + ", which is trusted"
-	case engine.Targeted:
+	case ban.ActionTargeted:
 		return "many sources guess the password of account " + account
-	case engine.Observe:
-		if d.Reason == engine.Allowed {
+	case ban.ActionObserve:
+		if d.Reason == ban.ReasonAllowed {
 			return "somebody guesses" + from + ", which is on the allow list and therefore never banned"
 		}
-	case engine.Leak:
+	case ban.ActionLeak:
 		return "the ban of " + d.Source.String() + " does not keep it out: " + printable.String(d.Detail)
-	case engine.Tampering:
+	case ban.ActionTampering:
 		if d.Source.IsValid() {
 			return "a program" + from + " hides its requests from log readers: " + printable.String(d.Detail)
 		}
@@ -244,20 +244,20 @@ func alarmText(d engine.Decision) string {
 	return printable.String(d.Detail)
 }
 
-func alarmTry(d engine.Decision) string {
+func alarmTry(d ban.Decision) string {
 	switch d.Action {
-	case engine.Breach:
+	case ban.ActionBreach:
 		return "change the password of this account now, and look at its calls"
-	case engine.Targeted:
+	case ban.ActionTargeted:
 		return "make sure that this account has a long, random password"
-	case engine.Guessing:
+	case ban.ActionGuessing:
 		return "mend the phone, if it is one; else change the passwords of that place: ringwall why tells which accounts"
-	case engine.Leak:
+	case ban.ActionLeak:
 		return "ringwall doctor; the ports that Asterisk listens on belong in firewall.ports, or: firewall.ports: auto"
-	case engine.Tampering:
+	case ban.ActionTampering:
 		return "nobody is judged by such events; but look who can reach AMI, above all over HTTP (ringwall doctor)"
-	case engine.Observe:
-		if d.Reason == engine.Allowed {
+	case ban.ActionObserve:
+		if d.Reason == ban.ReasonAllowed {
 			return "ringwall why says by what it is allowed; where a proxy on this machine hands requests on, the proxy has to limit who fails (ringwall doctor)"
 		}
 		return "look at Asterisk first: a database, a changed password, a network; then: ringwall history --since 1h"
@@ -348,32 +348,32 @@ func (p *Page) bans(s *snapshot) bans {
 }
 
 // reasonText says what led to a ban.
-func reasonText(r engine.Reason) string {
+func reasonText(r ban.Reason) string {
 	switch r {
-	case engine.UnknownAccount:
+	case ban.ReasonUnknownAccount:
 		return "Accounts that do not exist"
-	case engine.WrongPassword:
+	case ban.ReasonWrongPassword:
 		return "Wrong passwords"
-	case engine.ACL:
+	case ban.ReasonACL:
 		return "Forbidden by the account's ACL"
-	case engine.UnansweredChallenge:
+	case ban.ReasonUnansweredChallenge:
 		return "Requests without a login"
-	case engine.Manager:
+	case ban.ReasonManager:
 		return "Failed logins to AMI"
-	case engine.Honeypot:
+	case ban.ReasonHoneypot:
 		return "Honeypot account"
-	case engine.Distributed:
+	case ban.ReasonDistributed:
 		return "One of many that guess an account"
-	case engine.Network:
+	case ban.ReasonNetwork:
 		return "Network of attackers"
-	case engine.Adopted:
+	case ban.ReasonAdopted:
 		return "Banned before Ringwall started"
 	}
 	return capital(wording.Words(r)) // such as manual
 }
 
 // placeOf writes where an address is registered.
-func placeOf(g engine.Place) string {
+func placeOf(g ban.Place) string {
 	var parts []string
 	if g.Country != "" {
 		parts = append(parts, printable.Limit(g.Country, 8))
@@ -406,7 +406,7 @@ func (p *Page) phones(s *snapshot) (v phones) {
 		if several {
 			r.PBX = printable.String(d.PBX)
 		}
-		if d.Reason == engine.Pace {
+		if d.Reason == ban.ReasonPace {
 			r.Problem = "Keeps sending a wrong password, at a phone's pace"
 			r.Advice = "Enter the account's password in the phone again, or find the old phone that still has this account. It is not banned for this."
 		} else {
@@ -488,22 +488,22 @@ type decisionRow struct {
 }
 
 func (p *Page) decisions(s *snapshot) (v decisions) {
-	what := map[engine.Action]string{
-		engine.Ban: "banned", engine.Extend: "banned for longer", engine.Unban: "let in again", engine.Trust: "trusted",
-		engine.Untrust: "no longer trusted", engine.Misconfigured: "misconfigured", engine.Breach: "BREACH",
-		engine.Tampering: "forged event", engine.Targeted: "under attack", engine.Guessing: "GUESSING", engine.Leak: "GETS THROUGH",
-		engine.Observe: "not banned",
+	what := map[ban.Action]string{
+		ban.ActionBan: "banned", ban.ActionExtend: "banned for longer", ban.ActionUnban: "let in again", ban.ActionTrust: "trusted",
+		ban.ActionUntrust: "no longer trusted", ban.ActionMisconfigured: "misconfigured", ban.ActionBreach: "BREACH",
+		ban.ActionTampering: "forged event", ban.ActionTargeted: "under attack", ban.ActionGuessing: "GUESSING", ban.ActionLeak: "GETS THROUGH",
+		ban.ActionObserve: "not banned",
 	}
 	for _, d := range s.last {
 		r := decisionRow{At: d.Time, Action: string(d.Action), What: what[d.Action], Account: printable.String(d.Account),
 			Reason: wording.Words(d.Reason), Detail: printable.Limit(d.Detail, 200)}
-		if d.Action == engine.Ban || d.Action == engine.Extend {
+		if d.Action == ban.ActionBan || d.Action == ban.ActionExtend {
 			r.Reason = reasonText(d.Reason)
 		}
 		if r.What == "" {
 			r.Action, r.What = "observe", wording.Words(d.Action)
 		}
-		if d.Action == engine.Observe && d.Detail == "would be banned" {
+		if d.Action == ban.ActionObserve && d.Detail == "would be banned" {
 			r.What, r.Detail = "would be banned", ""
 		}
 		if d.Prefix.IsValid() {
@@ -511,7 +511,7 @@ func (p *Page) decisions(s *snapshot) (v decisions) {
 		} else if d.Source.IsValid() {
 			r.Source, r.Address = d.Source.String(), d.Source.String()
 		}
-		if d.Duration > 0 && (d.Action == engine.Ban || d.Action == engine.Extend || d.Action == engine.Observe) {
+		if d.Duration > 0 && (d.Action == ban.ActionBan || d.Action == ban.ActionExtend || d.Action == ban.ActionObserve) {
 			r.For = wording.Short(d.Duration)
 		}
 		v.Rows = append(v.Rows, r)

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 const (
@@ -19,9 +19,9 @@ const (
 // watch remembers the decisions that the page shows: a bounded number of each kind.
 type watch struct {
 	mu     sync.Mutex
-	last   []engine.Decision // the oldest first
-	phones map[phone]engine.Decision
-	alarms map[alarm]engine.Decision
+	last   []ban.Decision // the oldest first
+	phones map[phone]ban.Decision
+	alarms map[alarm]ban.Decision
 }
 
 // phone is a misconfigured phone.
@@ -29,32 +29,32 @@ type phone struct {
 	account string
 	prefix  netip.Prefix
 	pbx     string
-	reason  engine.Reason
+	reason  ban.Reason
 }
 
 // alarm is what a person should know of within the day.
 type alarm struct {
-	action  engine.Action
-	reason  engine.Reason
+	action  ban.Action
+	reason  ban.Reason
 	account string
 	pbx     string
 }
 
-func (w *watch) add(decisions []engine.Decision) {
+func (w *watch) add(decisions []ban.Decision) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.phones == nil {
-		w.phones, w.alarms = make(map[phone]engine.Decision), make(map[alarm]engine.Decision)
+		w.phones, w.alarms = make(map[phone]ban.Decision), make(map[alarm]ban.Decision)
 	}
 	for i := range decisions {
 		switch d := &decisions[i]; {
-		case d.Action == engine.Misconfigured:
+		case d.Action == ban.ActionMisconfigured:
 			insert(w.phones, phone{d.Account, d.Prefix, d.PBX, d.Reason}, d, maxPhones)
-		case d.Action == engine.Breach, d.Action == engine.Tampering, d.Action == engine.Targeted, d.Action == engine.Guessing:
+		case d.Action == ban.ActionBreach, d.Action == ban.ActionTampering, d.Action == ban.ActionTargeted, d.Action == ban.ActionGuessing:
 			insert(w.alarms, alarm{d.Action, d.Reason, d.Account, d.PBX}, d, maxAlarms)
-		case d.Action == engine.Leak: // one for each Asterisk will do
+		case d.Action == ban.ActionLeak: // one for each Asterisk will do
 			insert(w.alarms, alarm{d.Action, "", "", d.PBX}, d, maxAlarms)
-		case d.Action == engine.Observe && (d.Reason == engine.Storm || d.Reason == engine.Allowed):
+		case d.Action == ban.ActionObserve && (d.Reason == ban.ReasonStorm || d.Reason == ban.ReasonAllowed):
 			insert(w.alarms, alarm{d.Action, d.Reason, "", d.PBX}, d, maxAlarms)
 		}
 	}
@@ -70,7 +70,7 @@ func (w *watch) add(decisions []engine.Decision) {
 }
 
 // has says whether a decision is among the last: history and what is new may overlap.
-func (w *watch) has(d *engine.Decision) bool {
+func (w *watch) has(d *ban.Decision) bool {
 	for i := range w.last {
 		have := &w.last[i]
 		if have.Prefix == d.Prefix && have.Action == d.Action && have.Account == d.Account && have.Time.Equal(d.Time) {
@@ -81,7 +81,7 @@ func (w *watch) has(d *engine.Decision) bool {
 }
 
 // insert puts a decision into a map of at most n, in place of the oldest.
-func insert[K comparable](m map[K]engine.Decision, k K, d *engine.Decision, n int) {
+func insert[K comparable](m map[K]ban.Decision, k K, d *ban.Decision, n int) {
 	if _, ok := m[k]; !ok && len(m) >= n {
 		var oldest K
 		var at time.Time
@@ -96,7 +96,7 @@ func insert[K comparable](m map[K]engine.Decision, k K, d *engine.Decision, n in
 }
 
 // look returns the latest decisions, the newest first, and what is still to be shown of phones and alarms.
-func (w *watch) look(now time.Time) (last, phones, alarms []engine.Decision) {
+func (w *watch) look(now time.Time) (last, phones, alarms []ban.Decision) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	last = slices.Clone(w.last)
@@ -105,8 +105,8 @@ func (w *watch) look(now time.Time) (last, phones, alarms []engine.Decision) {
 }
 
 // current drops what is older than since and returns the rest, the newest first.
-func current[K comparable](m map[K]engine.Decision, since time.Time) []engine.Decision {
-	var out []engine.Decision
+func current[K comparable](m map[K]ban.Decision, since time.Time) []ban.Decision {
+	var out []ban.Decision
 	for k, d := range m {
 		if d.Time.Before(since) {
 			delete(m, k)
@@ -114,7 +114,7 @@ func current[K comparable](m map[K]engine.Decision, since time.Time) []engine.De
 		}
 		out = append(out, d)
 	}
-	slices.SortFunc(out, func(a, b engine.Decision) int {
+	slices.SortFunc(out, func(a, b ban.Decision) int {
 		return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(a.Account, b.Account), cmp.Compare(a.Prefix.String(), b.Prefix.String()))
 	})
 	return out

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	escape "github.com/ringwall/ringwall/pkg/printable"
 )
@@ -64,15 +65,13 @@ func (n *Notify) Tokens() []Secret {
 	return all
 }
 
-// notifyActions and notifyReasons are the engine's, which imports this package.
-func notifyActions() []string {
-	return []string{"ban", "extend", "unban", "trust", "untrust", "misconfigured", "breach", "tampering", "targeted", "guessing", "leak", "observe"}
-}
-
-func notifyReasons() []string {
-	return []string{"unknown_account", "wrong_password", "acl", "unanswered_challenge", "manager", "honeypot", "login", "registered",
-		"expired", "manual", "allowed", "protected", "tolerance", "accounts", "pace", "guessed", "distributed", "storm", "network",
-		"configuration", "adopted", "limit", "malformed"}
+// texts are words as text.
+func texts[T ~string](words []T) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = string(w)
+	}
+	return out
 }
 
 const (
@@ -299,7 +298,7 @@ func (f *file) body(n *Notify, at string) {
 				allowed: "application/json, text/plain; charset=utf-8, …"})
 		}
 		if !f.bad[at+".body"] && !f.bad[at+".content_type"] {
-			if _, err := message.Parse(n.Body, n.ContentType, notifyActions()); err != nil {
+			if _, err := message.Parse(n.Body, n.ContentType, texts(ban.Actions())); err != nil {
 				f.fail(at+".body", "not usable as a template: "+f.plain(err.Error()), detail{
 					hint: `{"text": {{json .Text}}, "account": {{json .Account}}}`})
 			}
@@ -340,13 +339,13 @@ func (f *file) header(n *Notify, at, name string, value Secret) {
 // filter checks what a target is told of.
 func (f *file) filter(n *Notify, at string, pbxs []Asterisk) {
 	if len(n.Actions) == 0 && !f.bad[at+".actions"] {
-		f.fail(at+".actions", "an empty list, so nothing is ever told", detail{allowed: strings.Join(notifyActions(), ", ")})
+		f.fail(at+".actions", "an empty list, so nothing is ever told", detail{allowed: strings.Join(texts(ban.Actions()), ", ")})
 	}
 	for i, a := range n.Actions {
-		oneOf(f, fmt.Sprintf("%s.actions[%d]", at, i), a, notifyActions()...)
+		oneOf(f, fmt.Sprintf("%s.actions[%d]", at, i), a, texts(ban.Actions())...)
 	}
 	for i, r := range n.Reasons {
-		oneOf(f, fmt.Sprintf("%s.reasons[%d]", at, i), r, notifyReasons()...)
+		oneOf(f, fmt.Sprintf("%s.reasons[%d]", at, i), r, texts(ban.Reasons())...)
 	}
 	var names []string
 	for _, a := range pbxs {

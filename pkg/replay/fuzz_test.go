@@ -5,7 +5,7 @@ import (
 	"context"
 	"testing"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/replay"
 )
 
@@ -51,7 +51,7 @@ func fuzzed(t *testing.T, data []byte) (*replay.Summary, int) {
 	last := start.AddDate(-2000, 0, 0)
 	o := options(nil)
 	o.Stdin = bytes.NewReader(data)
-	o.Decide = func(d engine.Decision) error {
+	o.Decide = func(d ban.Decision) error {
 		if n++; d.Time.Before(last) {
 			t.Errorf("%s after %s", brief(d), last)
 		}

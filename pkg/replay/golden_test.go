@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/replay"
 )
@@ -82,7 +82,7 @@ func replaySum(t *testing.T, name string, stdin io.Reader) string {
 	summary, err := replay.Run(t.Context(), []string{name}, replay.Options{
 		Policy: config.Policy, Firewall: config.Firewall, PBX: "pbx", Stdin: stdin,
 		Empty:  time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-		Decide: func(d engine.Decision) error { return lines.Encode(d) },
+		Decide: func(d ban.Decision) error { return lines.Encode(d) },
 	})
 	if err != nil {
 		t.Fatal(err)

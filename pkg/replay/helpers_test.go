@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/replay"
 )
@@ -23,7 +23,7 @@ var start = time.Date(2026, 11, 22, 21, 0, 0, 0, time.UTC)
 // result is one replay.
 type result struct {
 	*replay.Summary
-	decisions []engine.Decision
+	decisions []ban.Decision
 }
 
 // options are the defaults, changed by change.
@@ -40,7 +40,7 @@ func run(t *testing.T, change func(*replay.Options), names ...string) result {
 	t.Helper()
 	var r result
 	o := options(change)
-	o.Decide = func(d engine.Decision) error {
+	o.Decide = func(d ban.Decision) error {
 		r.decisions = append(r.decisions, d)
 		return nil
 	}
@@ -91,11 +91,11 @@ func zip(t testing.TB, data []byte) []byte {
 }
 
 // brief is a decision without its numbers.
-func brief(d engine.Decision) string {
+func brief(d ban.Decision) string {
 	return fmt.Sprintf("%s %s %s %s %q", d.Time.Format("15:04:05.000"), d.Action, d.Prefix, d.Reason, d.Account)
 }
 
-func briefs(list []engine.Decision) []string {
+func briefs(list []ban.Decision) []string {
 	out := make([]string, len(list))
 	for i, d := range list {
 		out[i] = brief(d)

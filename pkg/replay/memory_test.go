@@ -5,7 +5,7 @@ import (
 	"runtime/debug"
 	"testing"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/replay"
 )
@@ -40,7 +40,7 @@ func TestMemoryDoesNotGrowWithTheRecording(t *testing.T) {
 		}
 	}
 	decisions := 0
-	o.Decide = func(engine.Decision) error { decisions++; return nil }
+	o.Decide = func(ban.Decision) error { decisions++; return nil }
 	o.Stdin = tr
 	s, err := replay.Run(t.Context(), []string{"-"}, o)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
@@ -32,13 +33,13 @@ type Options struct {
 	Firewall policy.Firewall // says which packets a ban stops
 	Multiply policy.Multiply // of points, by the place of their source
 	// Place says where an address is registered: today, since no file knows how it was then. May be nil without Multiply.
-	Place func(netip.Addr) engine.Place
+	Place func(netip.Addr) ban.Place
 	PBX   string    // name of the Asterisk, for the decisions
 	Stdin io.Reader // the file "-"
 	// Empty stands for the time of what is tampered with in a recording that has no event, and so no time.
 	Empty time.Time
 	// Decide is called with each decision, in order; its error ends the replay.
-	Decide func(engine.Decision) error
+	Decide func(ban.Decision) error
 	// Progress, if not nil, is called at most five times a second, and at the end, while Run reads.
 	Progress func(Progress)
 }
@@ -98,7 +99,7 @@ type player struct {
 	tick   int64 // when it was last ticked
 	from   int64
 	events int64
-	out    []engine.Decision
+	out    []ban.Decision
 	own    []netip.Addr // addresses of the PBX
 	local  netip.Addr   // of the event before
 	merged bool

@@ -15,7 +15,7 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/replay"
 )
@@ -38,7 +38,7 @@ func TestLogAndAMIAgree(t *testing.T) {
 			t.Errorf("%s: formats %v and %v", log, a.Files, b.Files)
 		}
 		for _, d := range append(a.decisions, b.decisions...) {
-			if name := filepath.Base(log); d.Action == engine.Ban && (strings.HasPrefix(name, "normal-") || strings.HasPrefix(name, "trunk-")) {
+			if name := filepath.Base(log); d.Action == ban.ActionBan && (strings.HasPrefix(name, "normal-") || strings.HasPrefix(name, "trunk-")) {
 				t.Errorf("%s: %s", name, brief(d))
 			}
 		}
@@ -184,7 +184,7 @@ func TestHostileRecords(t *testing.T) {
 				switch {
 				case d.Prefix.IsValid() && d.Prefix.Contains(netip.MustParseAddr(victim)):
 					t.Errorf("%s: it sent nothing", brief(d))
-				case d.Action == engine.Ban:
+				case d.Action == ban.ActionBan:
 					bans++
 				}
 			}
@@ -323,7 +323,7 @@ func TestNothingToPlay(t *testing.T) {
 			t.Errorf("%s: %+v", name, r.Summary)
 		}
 		for _, d := range r.decisions {
-			if d.Action != engine.Tampering || !d.Time.Equal(start) {
+			if d.Action != ban.ActionTampering || !d.Time.Equal(start) {
 				t.Errorf("%s: %s", name, brief(d))
 			}
 		}
@@ -334,7 +334,7 @@ func TestCancelEndsIt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	o := options(nil)
 	o.Stdin = &traffic{left: 1 << 40}
-	o.Decide = func(engine.Decision) error { cancel(); return nil }
+	o.Decide = func(ban.Decision) error { cancel(); return nil }
 	if _, err := replay.Run(ctx, []string{"-"}, o); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
@@ -344,7 +344,7 @@ func TestAnErrorOfDecideEndsIt(t *testing.T) {
 	full := errors.New("disk full")
 	o := options(nil)
 	o.Stdin = bytes.NewReader(lines(scan(0, "192.0.2.7")...))
-	o.Decide = func(engine.Decision) error { return full }
+	o.Decide = func(ban.Decision) error { return full }
 	if _, err := replay.Run(t.Context(), []string{"-"}, o); !errors.Is(err, full) {
 		t.Error(err)
 	}
@@ -376,7 +376,7 @@ func TestSameInputSameOutput(t *testing.T) {
 		var b bytes.Buffer
 		o := options(func(o *replay.Options) { o.Policy = p })
 		enc := json.NewEncoder(&b)
-		o.Decide = func(d engine.Decision) error { return enc.Encode(d) }
+		o.Decide = func(d ban.Decision) error { return enc.Encode(d) }
 		s, err := replay.Run(t.Context(), files, o)
 		if err != nil {
 			t.Fatal(err)

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // Summary is what a replay found. Account names in it are what peers sent: escape them before they reach a terminal.
@@ -46,7 +46,7 @@ type Banned struct {
 	First    time.Time     `json:"first"`
 	Last     time.Time     `json:"last"`
 	Total    time.Duration `json:"-"` // of all bans
-	Reason   engine.Reason `json:"reason"`
+	Reason   ban.Reason    `json:"reason"`
 	Account  string        `json:"account"` // of the event that led to the first ban
 	Enforced bool          `json:"enforced"`
 	Proven   bool          `json:"proven"`

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -57,7 +57,7 @@ type tally struct {
 }
 
 type report struct {
-	action          engine.Action
+	action          ban.Action
 	source, account string
 }
 
@@ -193,38 +193,38 @@ func (t *tally) login(k key, ev *security.Event, now int64, banned bool) {
 }
 
 // decision counts a decision.
-func (t *tally) decision(d *engine.Decision) {
+func (t *tally) decision(d *ban.Decision) {
 	switch {
 	case bans(d):
 		t.ban(d)
-	case d.Action == engine.Unban:
+	case d.Action == ban.ActionUnban:
 		t.unban(d.Prefix)
-	case d.Action == engine.Trust && d.Prefix.IsValid():
+	case d.Action == ban.ActionTrust && d.Prefix.IsValid():
 		k := key(d.Prefix.Addr().As16())
 		if s, ok := t.sources[k]; ok && !s.trusted {
 			s.trusted = true
 			t.sources[k] = s
 			t.sum.Trusted++
 		}
-	case d.Action == engine.Misconfigured:
+	case d.Action == ban.ActionMisconfigured:
 		t.report(d, &t.sum.Misconfigured)
-	case d.Action == engine.Breach:
+	case d.Action == ban.ActionBreach:
 		t.report(d, &t.sum.Breaches)
-	case d.Action == engine.Targeted:
+	case d.Action == ban.ActionTargeted:
 		t.report(d, &t.sum.Targeted)
-	case d.Action == engine.Guessing:
+	case d.Action == ban.ActionGuessing:
 		t.report(d, &t.sum.Guessing)
 	}
 }
 
 // bans says whether a decision bans or would ban. Observe without a duration reports why somebody is spared.
-func bans(d *engine.Decision) bool {
-	return d.Prefix.IsValid() && (d.Action == engine.Ban || d.Action == engine.Extend ||
-		d.Action == engine.Observe && d.Duration > 0)
+func bans(d *ban.Decision) bool {
+	return d.Prefix.IsValid() && (d.Action == ban.ActionBan || d.Action == ban.ActionExtend ||
+		d.Action == ban.ActionObserve && d.Duration > 0)
 }
 
-func (t *tally) ban(d *engine.Decision) {
-	enforced := d.Action != engine.Observe
+func (t *tally) ban(d *ban.Decision) {
+	enforced := d.Action != ban.ActionObserve
 	if enforced {
 		t.sum.Bans++
 	} else {
@@ -274,7 +274,7 @@ func (t *tally) unban(p netip.Prefix) {
 	}
 }
 
-func (t *tally) report(d *engine.Decision, list *[]Report) {
+func (t *tally) report(d *ban.Decision, list *[]Report) {
 	r := report{action: d.Action, account: d.Account}
 	if d.Prefix.IsValid() {
 		r.source = d.Prefix.String()

@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // Place names where an address is registered, such as "NL AS64496 Example B.V."; it is empty where nobody knows.
-func Place(p engine.Place) string {
+func Place(p ban.Place) string {
 	var parts []string
 	if p.Country != "" {
 		parts = append(parts, printable.Limit(p.Country, 8))

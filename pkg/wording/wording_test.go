@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
 
@@ -13,7 +14,7 @@ var noon = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 func clock(t time.Time) string { return t.Format("15:04") }
 
 func TestVerdict(t *testing.T) {
-	ban := &engine.BanView{Prefix: "203.0.113.0/24", Reason: engine.Network, Until: noon, Left: 3480, Attempts: 6, Accounts: []string{"201", "\x1b[31m"}}
+	ban := &engine.BanView{Prefix: "203.0.113.0/24", Reason: ban.ReasonNetwork, Until: noon, Left: 3480, Attempts: 6, Accounts: []string{"201", "\x1b[31m"}}
 	allow := &engine.AllowView{Prefix: "203.0.113.5/32", Origin: "config", Note: "the office"}
 	trust := &engine.TrustView{Until: noon, Accounts: []string{"201"}}
 	for _, row := range []struct {
@@ -39,7 +40,7 @@ func TestVerdict(t *testing.T) {
 }
 
 func TestEvidenceHasNoByteFromTheWireUnescaped(t *testing.T) {
-	by, note := Evidence(engine.Evidence{Service: "PJ\x1bSIP", Transport: "UDP\n", Reason: engine.WrongPassword})
+	by, note := Evidence(engine.Evidence{Service: "PJ\x1bSIP", Transport: "UDP\n", Reason: ban.ReasonWrongPassword})
 	if by != `PJ\x1bSIP/UDP\x0a` || note != "wrong password" {
 		t.Errorf("%q %q", by, note)
 	}

@@ -5,9 +5,16 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-var allActions = []string{"ban", "extend", "unban", "trust", "untrust", "misconfigured", "breach", "tampering", "targeted", "observe"}
+var allActions = func() (texts []string) {
+	for _, a := range ban.Actions() {
+		texts = append(texts, string(a))
+	}
+	return texts
+}()
 
 // keys of each ready template whose value holds the account of a message.
 var accountAt = map[string]string{

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -62,11 +63,11 @@ func explanations() map[string]engine.Explanation {
 	evidence := []engine.Evidence{
 		{
 			Time: ago(3 * time.Minute), Event: "InvalidAccountID", Service: "PJSIP", Transport: "UDP", Account: hostile,
-			Reason: engine.UnknownAccount, Points: 4, Score: 4, PBX: "pbx1",
+			Reason: ban.ReasonUnknownAccount, Points: 4, Score: 4, PBX: "pbx1",
 		},
 		{
 			Time: ago(2 * time.Minute), Event: "ChallengeResponseFailed", Service: "PJSIP", Transport: "TCP", Account: "201",
-			Reason: engine.WrongPassword, Points: 2, Score: 5.867, Proven: true, PBX: "pbx1", Note: "a retransmission gives no points",
+			Reason: ban.ReasonWrongPassword, Points: 2, Score: 5.867, Proven: true, PBX: "pbx1", Note: "a retransmission gives no points",
 		},
 	}
 	base := engine.Explanation{Address: "203.0.113.5", Source: "203.0.113.5/32", Threshold: 10, HalfLife: 600}
@@ -79,18 +80,18 @@ func explanations() map[string]engine.Explanation {
 		"banned": with(func(ex *engine.Explanation) {
 			ex.Verdict, ex.Score, ex.Attempts, ex.Bans, ex.Lost, ex.Evidence = "banned", 11.2, 6, 1, 3, evidence
 			ex.Ban = &engine.BanView{
-				Prefix: "203.0.113.5/32", Reason: engine.WrongPassword, Until: now.Add(58 * time.Minute), Left: 3480,
+				Prefix: "203.0.113.5/32", Reason: ban.ReasonWrongPassword, Until: now.Add(58 * time.Minute), Left: 3480,
 				Attempts: 6, Accounts: []string{"201", hostile},
 			}
 			ex.Lines = []string{"4 + 2 points, half of them decays every 10m", "end it now with: ringwall unban 203.0.113.5"}
 		}),
 		"manual": with(func(ex *engine.Explanation) {
 			ex.Verdict = "banned"
-			ex.Ban = &engine.BanView{Prefix: "203.0.113.0/24", Reason: engine.Manual, Manual: true, Comment: "called " + hostile, Until: now.Add(30 * time.Hour), Left: 108000}
+			ex.Ban = &engine.BanView{Prefix: "203.0.113.0/24", Reason: ban.ReasonManual, Manual: true, Comment: "called " + hostile, Until: now.Add(30 * time.Hour), Left: 108000}
 		}),
 		"observed": with(func(ex *engine.Explanation) {
 			ex.Verdict = "observed"
-			ex.Ban = &engine.BanView{Prefix: "203.0.113.5/32", Reason: engine.UnknownAccount, Observed: true, Until: now.Add(time.Hour), Attempts: 1}
+			ex.Ban = &engine.BanView{Prefix: "203.0.113.5/32", Reason: ban.ReasonUnknownAccount, Observed: true, Until: now.Add(time.Hour), Attempts: 1}
 		}),
 		"trusted": with(func(ex *engine.Explanation) {
 			ex.Address, ex.Source = "2001:db8::1", "2001:db8::/64"

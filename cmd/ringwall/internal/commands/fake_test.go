@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -49,7 +50,7 @@ type backend struct {
 	allow   control.AllowResult
 	explain engine.Explanation
 	echo    bool // explain is about the address that was asked for
-	places  map[netip.Addr]engine.Place
+	places  map[netip.Addr]ban.Place
 	page    control.PageResult
 }
 
@@ -84,15 +85,15 @@ func (b *backend) Bans(_ context.Context, _ control.BanFilter, each func([]engin
 	}
 	list := []engine.BanView{
 		{
-			Prefix: "203.0.113.5/32", Reason: engine.WrongPassword, Since: ago(2 * time.Minute), Until: now.Add(58 * time.Minute), Duration: 3600,
+			Prefix: "203.0.113.5/32", Reason: ban.ReasonWrongPassword, Since: ago(2 * time.Minute), Until: now.Add(58 * time.Minute), Duration: 3600,
 			Left: 3480, Score: 12, Proven: true, Number: 1, PBX: "pbx1", Accounts: []string{"201", "202", "203"}, Attempts: 6,
 		},
 		{
-			Prefix: "2001:db8:bad::/64", Reason: engine.UnknownAccount, Since: ago(26 * time.Hour), Until: now.Add(142 * time.Hour), Duration: 604800,
+			Prefix: "2001:db8:bad::/64", Reason: ban.ReasonUnknownAccount, Since: ago(26 * time.Hour), Until: now.Add(142 * time.Hour), Duration: 604800,
 			Left: 142 * 3600, Score: 40, Observed: true, Number: 4, PBX: "pbx1", Accounts: []string{hostile, "1000"}, Attempts: 4711,
 		},
 		{
-			Prefix: "198.51.100.0/24", Reason: engine.Manual, Since: ago(time.Minute), Until: now.Add(7 * 24 * time.Hour), Duration: 604800,
+			Prefix: "198.51.100.0/24", Reason: ban.ReasonManual, Since: ago(time.Minute), Until: now.Add(7 * 24 * time.Hour), Duration: 604800,
 			Left: 604800, Manual: true, Number: 1, Comment: "called at night", Accounts: []string{},
 			Leak: &engine.LeakView{Last: ago(time.Second), Events: 40, Port: 5080, Transport: "UDP"},
 		},
@@ -147,7 +148,7 @@ func (b *backend) Page(context.Context, control.Peer) (control.PageResult, error
 	return b.page, b.err
 }
 
-func (b *backend) Place(addr netip.Addr) engine.Place { return b.places[addr] }
+func (b *backend) Place(addr netip.Addr) ban.Place { return b.places[addr] }
 
 func (b *backend) Protected(context.Context) ([]engine.AllowView, error) {
 	if b.empty {
@@ -187,7 +188,7 @@ func (b *backend) Why(_ context.Context, addr netip.Addr) (engine.Explanation, e
 	return b.explain, b.err
 }
 
-func (b *backend) History(_ context.Context, since time.Time, addr netip.Addr, each func([]engine.Decision) error) error {
+func (b *backend) History(_ context.Context, since time.Time, addr netip.Addr, each func([]ban.Decision) error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.since, b.asked = since, addr
@@ -197,18 +198,18 @@ func (b *backend) History(_ context.Context, since time.Time, addr netip.Addr, e
 	return each(decisions())
 }
 
-func decisions() []engine.Decision {
+func decisions() []ban.Decision {
 	bad, good := netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("192.0.2.10")
-	return []engine.Decision{
+	return []ban.Decision{
 		{
-			Time: ago(25 * time.Hour), Action: engine.Trust, Source: good, Prefix: netip.PrefixFrom(good, 32), Reason: engine.Login,
+			Time: ago(25 * time.Hour), Action: ban.ActionTrust, Source: good, Prefix: netip.PrefixFrom(good, 32), Reason: ban.ReasonLogin,
 			Account: "201", Service: security.PJSIP, Transport: security.UDP, Proven: true, Duration: 24 * time.Hour, PBX: "pbx1",
 		},
 		{
-			Time: ago(2 * time.Minute), Action: engine.Ban, Source: bad, Prefix: netip.PrefixFrom(bad, 32), Reason: engine.WrongPassword, Points: 2,
+			Time: ago(2 * time.Minute), Action: ban.ActionBan, Source: bad, Prefix: netip.PrefixFrom(bad, 32), Reason: ban.ReasonWrongPassword, Points: 2,
 			Score: 12, Account: hostile, Service: security.PJSIP, Transport: security.TCP, Proven: true, Duration: time.Hour, PBX: "pbx1",
 		},
-		{Time: ago(time.Minute), Action: engine.Targeted, Reason: engine.Distributed, Account: "202", PBX: "pbx1", Detail: "9 sources within an hour"},
+		{Time: ago(time.Minute), Action: ban.ActionTargeted, Reason: ban.ReasonDistributed, Account: "202", PBX: "pbx1", Detail: "9 sources within an hour"},
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/geo"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
@@ -40,6 +40,6 @@ func (c *commands) readGeo(config *policy.Config) (files []geo.File, warnings []
 }
 
 // locator answers as the daemon would, from files that were read.
-func locator(files []geo.File) func(netip.Addr) engine.Place {
-	return func(a netip.Addr) engine.Place { return engine.Place(geo.Merge(files, a)) }
+func locator(files []geo.File) func(netip.Addr) ban.Place {
+	return func(a netip.Addr) ban.Place { return ban.Place(geo.Merge(files, a)) }
 }

@@ -9,14 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/geo/geotest"
 )
 
 // withPlaces has geo files, in which an operator calls its network something that would repaint the terminal.
 func withPlaces(b *backend) {
-	b.places = map[netip.Addr]engine.Place{
+	b.places = map[netip.Addr]ban.Place{
 		netip.MustParseAddr("203.0.113.5"):      {Country: "NL", ASN: 64496, ASName: hostile},
 		netip.MustParseAddr("2001:db8:bad::"):   {Country: "US"},
 		netip.MustParseAddr("192.0.2.20"):       {ASN: 64500, ASName: "A provider with a name that is longer than any column can be"},

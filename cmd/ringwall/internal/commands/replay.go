@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/replay"
@@ -98,7 +98,7 @@ func (c *commands) playFiles(ctx context.Context, stdin io.Reader, config *polic
 		}
 	}
 	head := false
-	o.Decide = func(d engine.Decision) error {
+	o.Decide = func(d ban.Decision) error {
 		if c.json {
 			return lines.object(d)
 		}
@@ -142,7 +142,7 @@ func unread(sum *replay.Summary) error {
 	return errors.Join(errs...)
 }
 
-func (c *commands) replayed(d *engine.Decision) string {
+func (c *commands) replayed(d *ban.Decision) string {
 	source, length := "", ""
 	switch {
 	case d.Prefix.IsValid():

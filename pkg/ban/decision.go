@@ -1,0 +1,91 @@
+package ban
+
+import (
+	"encoding/json"
+	"math"
+	"net/netip"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+// Decision is one line of Ringwall's output; its JSON form is part of the contract. Account holds bytes that an attacker
+// chose: quote it before it reaches a terminal or a log.
+type Decision struct {
+	Time      time.Time
+	Action    Action
+	Source    netip.Addr   // who sent; not valid where no single address did
+	Prefix    netip.Prefix // what the action applies to; not valid where a frame was tampered with
+	Reason    Reason
+	Points    float64 // of the last piece of evidence
+	Score     float64 // after it
+	Account   string
+	Service   security.Service
+	Transport security.Transport
+	Proven    bool          // the source could not have been forged
+	Duration  time.Duration // of the ban, grace or trust; 0 where none applies
+	PBX       string        // name of the Asterisk
+	Detail    string        // for a person: what happened, without bytes from the wire
+}
+
+// decisionJSON is the decision line of the contract. An address or a prefix that is not valid is an empty text.
+type decisionJSON struct {
+	Time      time.Time    `json:"time"`
+	Action    Action       `json:"action"`
+	Source    netip.Addr   `json:"source"`
+	Prefix    netip.Prefix `json:"prefix"`
+	Reason    Reason       `json:"reason"`
+	Points    float64      `json:"points"`
+	Score     float64      `json:"score"`
+	Account   string       `json:"account"`
+	Service   string       `json:"service"`
+	Transport string       `json:"transport"`
+	Proven    bool         `json:"proven"`
+	Duration  float64      `json:"duration_seconds"`
+	PBX       string       `json:"pbx"`
+	Detail    string       `json:"detail,omitempty"`
+}
+
+// MarshalJSON writes the decision line of the contract.
+func (d Decision) MarshalJSON() ([]byte, error) {
+	line := decisionJSON{
+		Time: d.Time, Action: d.Action, Source: d.Source, Prefix: d.Prefix, Reason: d.Reason, Points: Round(d.Points),
+		Score: Round(d.Score), Account: d.Account, Transport: d.Transport.String(), Proven: d.Proven,
+		Duration: d.Duration.Seconds(), PBX: d.PBX, Detail: d.Detail,
+	}
+	if d.Service != security.OtherService {
+		line.Service = d.Service.String()
+	}
+	return json.Marshal(line)
+}
+
+// UnmarshalJSON reads the decision line of the contract back.
+func (d *Decision) UnmarshalJSON(text []byte) error {
+	var line decisionJSON
+	if err := json.Unmarshal(text, &line); err != nil {
+		return err
+	}
+	*d = Decision{
+		Time: line.Time, Action: line.Action, Source: line.Source, Prefix: line.Prefix, Reason: line.Reason,
+		Points: line.Points, Score: line.Score, Account: line.Account, Service: byName[security.Service](line.Service),
+		Transport: byName[security.Transport](line.Transport), Proven: line.Proven,
+		Duration: time.Duration(line.Duration * float64(time.Second)), PBX: line.PBX, Detail: line.Detail,
+	}
+	return nil
+}
+
+// byName returns the value whose String is a name, or the zero value.
+func byName[T interface {
+	~uint8
+	String() string
+}](name string) T {
+	for v := range T(32) {
+		if v.String() == name {
+			return v
+		}
+	}
+	return 0
+}
+
+// Round rounds points to three decimals, as they are shown.
+func Round(points float64) float64 { return math.Round(points*1000) / 1000 }
