@@ -111,7 +111,7 @@ func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 	for first := 0; first < len(frames); first += batch {
 		part := frames[first:min(first+batch, len(frames))]
 		for i := range part {
-			j.errs[i] = p.decoder.Decode(part[i].Text, &j.events[i])
+			j.errs[i] = security.Decode(part[i].Text, &j.events[i])
 		}
 		done := 0 // of part
 		for i := range part {

@@ -35,13 +35,12 @@ type pbx struct {
 	local    atomic.Pointer[netip.AddrPort] // our end of the session
 	events   atomic.Uint64
 	tampered atomic.Uint64
-	last     atomic.Int64     // event, ns
-	lag      atomic.Int64     // of it, ns
-	blind    atomic.Int64     // without a session since the start, ns
-	failed   string           // the last failure that was logged; of OnState alone
-	decoder  security.Decoder // of its frames; the judge's lock is held
-	way      way              // of the last event; the judge's lock is held
-	ways     map[way]bool     // that were looked at; the same
+	last     atomic.Int64 // event, ns
+	lag      atomic.Int64 // of it, ns
+	blind    atomic.Int64 // without a session since the start, ns
+	failed   string       // the last failure that was logged; of OnState alone
+	way      way          // of the last event; the judge's lock is held
+	ways     map[way]bool // that were looked at; the same
 }
 
 func newPBX(cfg policy.Asterisk, j *judge, log *slog.Logger) (*pbx, error) {

@@ -38,23 +38,6 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkDecoder is BenchmarkDecode with what is remembered from frame to frame.
-func BenchmarkDecoder(b *testing.B) {
-	for _, name := range []string{"svcrack.ami", "normal-register-v6.ami"} {
-		b.Run(name, func(b *testing.B) {
-			events := benchFrames(b, name)
-			b.ReportAllocs()
-			var d Decoder
-			var ev Event
-			for i := 0; b.Loop(); i++ {
-				if err := d.Decode(events[i%len(events)], &ev); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
 // BenchmarkGoami2Parse does less than Decode: it splits headers, and validates and converts nothing.
 func BenchmarkGoami2Parse(b *testing.B) {
 	for _, name := range []string{"svcrack.ami", "normal-register-v6.ami"} {

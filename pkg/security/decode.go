@@ -17,10 +17,7 @@ import (
 // Nothing in the stream is escaped, so that whoever can put a few hundred bytes with line breaks into one value can
 // write a whole event. SIP gives 36 bytes, which is too little; AMI over HTTP (webenabled=yes in manager.conf) gives
 // more, and no reader of the stream can tell.
-func Decode(frame string, ev *Event) error { return decode(frame, ev, nil) }
-
-// decode is Decode with what is known of the frame before, which may be nil.
-func decode(frame string, ev *Event, m *memory) error {
+func Decode(frame string, ev *Event) error {
 	*ev = Event{}
 	l := lines{rest: frame, more: true}
 	l.next()
@@ -33,15 +30,9 @@ func decode(frame string, ev *Event, m *memory) error {
 		return notSecurity(frame)
 	}
 	ev.Type = t
-	headers := orders[t]
-	reason := ""
-	if n := decodeUsual(&l, ev, m); n > 0 {
-		headers = headers[n:]
-	} else {
-		reason = decodePreamble(&l)
-	}
+	reason := decodePreamble(&l)
 	if reason == "" {
-		reason = decodeHeaders(&l, headers, ev)
+		reason = decodeHeaders(&l, orders[t], ev)
 	}
 	if reason != "" {
 		*ev = Event{}

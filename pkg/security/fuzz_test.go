@@ -59,17 +59,10 @@ func FuzzDecode(f *testing.F) {
 	for name := range specs {
 		f.Add(sample(name).frame())
 	}
-	var decoder Decoder
 	f.Fuzz(func(t *testing.T, frame string) {
-		var ev, after Event
+		var ev Event
 		err := Decode(frame, &ev)
 		checkDecoded(t, frame, &ev, err)
-		// What a Decoder remembers of a frame changes nothing in the next one.
-		for range 2 {
-			if again := decoder.Decode(frame, &after); after != ev || (again == nil) != (err == nil) {
-				t.Fatalf("a Decoder makes %+v, %v of %q, Decode %+v, %v", after, again, frame, ev, err)
-			}
-		}
 		if err != nil {
 			return
 		}
@@ -79,11 +72,11 @@ func FuzzDecode(f *testing.F) {
 		if a, ok := parseAddress(value); !ok || a != ev.Remote || strings.Contains("\r\n"+rest, "\r\nRemoteAddress: ") {
 			t.Fatalf("source %+v of %q", ev.Remote, frame)
 		}
-		// The quick way through the usual head and the slow one come to the same.
+		// What may stand before EventTV changes nothing in the event.
 		if head, rest, ok := strings.Cut(frame, "\r\nEventTV: "); ok && strings.HasSuffix(head, "security,all") {
-			var slow Event
-			if err := Decode(head+"\r\nSystemName: x\r\nEventTV: "+rest, &slow); err != nil || slow != ev {
-				t.Fatalf("with a SystemName: %+v, %v", slow, err)
+			var named Event
+			if err := Decode(head+"\r\nSystemName: x\r\nEventTV: "+rest, &named); err != nil || named != ev {
+				t.Fatalf("with a SystemName: %+v, %v", named, err)
 			}
 		}
 		// The same event with one header more is none.
