@@ -122,7 +122,7 @@ func (a *Atlas) publish() {
 }
 
 // Place returns where an address is registered. What several files know is put together; the first one wins. It waits
-// for nothing, and allocates nothing as a rule.
+// for nothing.
 func (a *Atlas) Place(addr netip.Addr) Place {
 	var p Place
 	for _, db := range *a.open.Load() {

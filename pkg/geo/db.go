@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"time"
 
 	"github.com/oschwald/maxminddb-golang/v2"
@@ -18,9 +17,8 @@ type DB struct {
 	Country bool // it knows countries
 	ASN     bool // it knows autonomous systems
 
-	reader  *maxminddb.Reader
-	layout  layout
-	buffers buffers
+	reader *maxminddb.Reader
+	layout layout
 }
 
 // How much of a file is looked at to learn what it knows. Both are bounds against a search tree that has no end.
@@ -76,7 +74,7 @@ func (db *DB) sample(l layout) error {
 			return damaged(err)
 		}
 		if result.Found() {
-			p, err := db.buffers.read(l, &result)
+			p, err := l.read(&result)
 			if broken := (maxminddb.InvalidDatabaseError{}); errors.As(err, &broken) {
 				return damaged(err)
 			}
@@ -96,7 +94,6 @@ func (db *DB) Place(addr netip.Addr) (p Place) {
 		if recover() != nil {
 			p = Place{}
 		}
-		runtime.KeepAlive(db) // see keep
 	}()
 	p, _ = db.place(addr) // a damaged entry tells nothing
 	return p
@@ -111,7 +108,7 @@ func (db *DB) place(addr netip.Addr) (Place, error) {
 	if !result.Found() {
 		return Place{}, result.Err() // of an IPv6 address in a file for IPv4 too
 	}
-	return db.buffers.read(db.layout, &result)
+	return db.layout.read(&result)
 }
 
 // Verify reads the whole file, which takes seconds where it is large, and returns what is wrong with it.
@@ -120,7 +117,6 @@ func (db *DB) Verify() (err error) {
 		if p := recover(); p != nil {
 			err = damaged(fmt.Errorf("%v", p))
 		}
-		runtime.KeepAlive(db)
 	}()
 	if err := db.reader.Verify(); err != nil {
 		return damaged(err)

@@ -42,11 +42,7 @@ func read(path string) (*DB, stamp, error) {
 	data, s, err := contents(path)
 	var db *DB
 	if err == nil {
-		if db, err = Parse(data); err == nil {
-			keep(db, data)
-		} else {
-			free(data)
-		}
+		db, err = Parse(data)
 	}
 	if e := (*Error)(nil); errors.As(err, &e) {
 		e.Path = path
@@ -54,7 +50,7 @@ func read(path string) (*DB, stamp, error) {
 	return db, s, err
 }
 
-// contents reads a regular file, and nothing that could make the reader wait, into memory that is to be given to free.
+// contents reads a regular file, and nothing that could make the reader wait.
 func contents(path string) ([]byte, stamp, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
@@ -77,19 +73,14 @@ func contents(path string) ([]byte, stamp, error) {
 		return nil, s, &Error{What: fmt.Sprintf("has %d MB, more than the %d MB that are read into memory", size>>20, MaxBytes>>20),
 			Hint: "GeoLite2-Country.mmdb or GeoLite2-ASN.mmdb, which are small"}
 	}
-	data, err := memory(int(info.Size()))
-	if err != nil {
-		return nil, s, unreadable(err)
-	}
+	data := make([]byte, info.Size())
 	if _, err := io.ReadFull(f, data); err != nil {
-		free(data)
 		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 			err = errUnfinished // truncated meanwhile
 		}
 		return nil, s, unreadable(err)
 	}
 	if info, err = f.Stat(); err != nil || stampOf(info) != s {
-		free(data)
 		return nil, s, unreadable(errUnfinished)
 	}
 	return data, s, nil

@@ -3,7 +3,6 @@ package geo
 import (
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/oschwald/maxminddb-golang/v2"
 )
@@ -73,29 +72,14 @@ const (
 	ipinfo
 )
 
-// buffers lend out what entries are read into, so that reading one allocates nothing.
-type buffers struct{ records, flats sync.Pool }
-
 // read returns the place that an entry tells of. An entry of another layout tells of none.
-func (b *buffers) read(l layout, result *maxminddb.Result) (Place, error) {
+func (l layout) read(result *maxminddb.Result) (Place, error) {
 	if l == ipinfo {
-		r, _ := b.flats.Get().(*flat)
-		if r == nil {
-			r = new(flat)
-		}
-		*r = flat{}
-		err := result.Decode(r)
-		p := r.place()
-		b.flats.Put(r)
-		return p, err
+		var r flat
+		err := result.Decode(&r)
+		return r.place(), err
 	}
-	r, _ := b.records.Get().(*record)
-	if r == nil {
-		r = new(record)
-	}
-	*r = record{}
-	err := result.Decode(r)
-	p := r.place()
-	b.records.Put(r)
-	return p, err
+	var r record
+	err := result.Decode(&r)
+	return r.place(), err
 }
