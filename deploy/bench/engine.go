@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-	"unsafe"
 
 	"github.com/staskobzar/goami2"
 	"golang.org/x/sys/unix"
@@ -56,12 +55,6 @@ func newEngine(now time.Time) *engine.Engine {
 	return e
 }
 
-// pageSize is more than the texts of a batch take.
-const pageSize = 64 << 10
-
-// batch is how many events the daemon decodes before it has the first of them judged.
-const batch = engine.Batch
-
 // frames measures the way from bytes to score, beside goami2's Parse of the same frames: once where nobody is banned, once
 // where every tenth event bans. Rounds alternate, so that all see the same machine; the best of each counts.
 func frames(_ context.Context, o *options) error {
@@ -80,12 +73,10 @@ func frames(_ context.Context, o *options) error {
 
 // path is the way of a frame from the socket's bytes to the score, as in the daemon.
 type path struct {
-	stream  *ami.Splitter
-	room    []byte // the texts of a batch: copied, in memory that is used again
-	events  [batch]security.Event
-	engine  *engine.Engine
-	now     time.Time
-	out     []ban.Decision
+	stream *ami.Splitter
+	engine *engine.Engine
+	now    time.Time
+	out    []ban.Decision
 }
 
 // newPath makes a path for events of so many sources, one after the other, and returns the events, too.
@@ -98,32 +89,28 @@ func newPath(events, sources int) (*path, []string) {
 		stream = appendEvent(stream, begin, strconv.Itoa(1000+n%977), n, "UDP", nth(n%sources))
 		texts = append(texts, string(stream[from:]))
 	}
-	return &path{stream: ami.NewSplitter(&endless{b: stream}, ami.Limits{}), room: make([]byte, 0, pageSize),
+	return &path{stream: ami.NewSplitter(&endless{b: stream}, ami.Limits{}),
 		engine: newEngine(begin), now: begin}, texts
 }
 
 // split takes the next frame off the stream.
-func (p *path) split(i int) (string, error) {
+func (p *path) split() (string, error) {
 	frame, err := p.stream.NextBytes()
-	if i%batch == 0 {
-		p.room = p.room[:0]
-	}
-	p.room = append(p.room, frame...)
-	text := p.room[len(p.room)-len(frame):]
-	return unsafe.String(unsafe.SliceData(text), len(text)), err
+	return string(frame), err
 }
 
 // frame takes the next frame all the way.
-func (p *path) frame(i int) error {
-	text, err := p.split(i)
-	if err == nil {
-		err = security.Decode(text, &p.events[i%batch])
-	}
-	if err != nil || i%batch < batch-1 {
+func (p *path) frame() error {
+	text, err := p.split()
+	if err != nil {
 		return err
 	}
-	p.out = p.engine.HandleAll(p.now, "pbx", p.events[:], p.out[:0], nil)
-	p.now = p.now.Add(batch * 50 * time.Microsecond)
+	var ev security.Event
+	if err = security.Decode(text, &ev); err != nil {
+		return err
+	}
+	p.out = p.engine.Handle(p.now, "pbx", &ev, p.out[:0])
+	p.now = p.now.Add(50 * time.Microsecond)
 	return nil
 }
 
@@ -146,9 +133,9 @@ func way(name string, sources, rounds int) error {
 		thread, whole time.Duration
 		allocs        uint64
 	}{
-		{f: func(i int) error { _, err := p.split(i); return err }},
+		{f: func(i int) error { _, err := p.split(); return err }},
 		{f: func(i int) error { return security.Decode(texts[i][:len(texts[i])-4], &ev) }},
-		{f: p.frame},
+		{f: func(int) error { return p.frame() }},
 		{f: func(i int) error { _, err := goami2.Parse(texts[i]); return err }},
 	}
 	for round := range rounds {
@@ -190,22 +177,19 @@ type crowd struct {
 	now      time.Time
 	sessions []string
 	calls    int
-	events   [batch]security.Event
 	out      []ban.Decision
 	timed    bool
 	longest  time.Duration // of one call of the engine, of this thread
 }
 
-// event lets a source send an InvalidAccountID. The engine gets them as the daemon gives them, batch by batch.
+// event lets a source send an InvalidAccountID.
 func (c *crowd) event(source int) {
-	c.events[c.calls%batch] = security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000", Time: c.now,
+	ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000", Time: c.now,
 		Session: c.sessions[c.calls%len(c.sessions)],
 		Remote:  security.Address{AddrPort: netip.AddrPortFrom(nth(source), 5060), Transport: security.UDP}}
-	if c.calls++; c.calls%batch > 0 {
-		return
-	}
-	c.call(func() { c.out = c.engine.HandleAll(c.now, "pbx", c.events[:], c.out[:0], nil) })
-	c.now = c.now.Add(batch * 50 * time.Microsecond)
+	c.calls++
+	c.call(func() { c.out = c.engine.Handle(c.now, "pbx", &ev, c.out[:0]) })
+	c.now = c.now.Add(50 * time.Microsecond)
 }
 
 // tick lets time pass.

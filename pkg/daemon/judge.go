@@ -56,12 +56,10 @@ type judge struct {
 	unsettled bool
 	exempt    map[netip.Prefix]bool // in the kernel's allow sets, or on the way
 	out       []ban.Decision
-	came      []time.Time           // when the frame behind each decision in out was read
-	events    [batch]security.Event // of the frames that are being judged
-	errs      [batch]error          // why there is none
-	ban       engine.BanState       // that is being written down
-	record    store.Ban             // of ban
-	change    []firewall.Change     // on its way to the writer
+	came      []time.Time       // when the frame behind each decision in out was read
+	ban       engine.BanState   // that is being written down
+	record    store.Ban         // of ban
+	change    []firewall.Change // on its way to the writer
 
 	rooms sync.Pool              // of *room
 	hand  atomic.Pointer[direct] // nil while it is in use
@@ -108,37 +106,27 @@ func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 	now := j.clock.at(wall)
 	j.out, j.came = j.out[:0], j.came[:0]
 	seen, lag := 0, time.Duration(0)
-	for first := 0; first < len(frames); first += batch {
-		part := frames[first:min(first+batch, len(frames))]
-		for i := range part {
-			j.errs[i] = security.Decode(part[i].Text, &j.events[i])
+	for i := range frames {
+		var ev security.Event
+		err := security.Decode(frames[i].Text, &ev)
+		if bad, ok := errors.AsType[*security.TamperError](err); ok {
+			p.counts.Tampered.Inc()
+			p.tampered.Add(1)
+			j.out = j.engine.Tamper(now, p.name, bad.Reason, bad.Sources, j.out)
 		}
-		done := 0 // of part
-		for i := range part {
-			ev, err := &j.events[i], j.errs[i]
-			if err == nil {
-				seen++
-				lag = max(0, wall.Sub(ev.Time))
-				p.counts.Event(ev, lag.Seconds())
-				if !p.self(ev) {
-					j.ports.heard(p, ev)
-					continue
-				}
-			}
-			// Those before are judged, so that decisions come in the order of the frames.
-			j.events[i] = security.Event{}
-			if bad, ok := errors.AsType[*security.TamperError](err); ok {
-				j.handle(now, p, part[done:i], done)
-				done = i
-				p.counts.Tampered.Inc()
-				p.tampered.Add(1)
-				j.out = j.engine.Tamper(now, p.name, bad.Reason, bad.Sources, j.out)
-				j.note(len(j.out), part[i].Received)
+		if err == nil {
+			seen++
+			lag = max(0, wall.Sub(ev.Time))
+			p.counts.Event(&ev, lag.Seconds())
+			if !p.self(&ev) {
+				j.ports.heard(p, &ev)
+				before := len(j.out)
+				j.out = j.engine.Handle(now, p.name, &ev, j.out)
+				j.ports.decided(now, p, &ev, j.out[before:])
 			}
 		}
-		j.handle(now, p, part[done:], done)
+		j.note(len(j.out), frames[i].Received)
 	}
-	clear(j.events[:min(len(frames), batch)]) // they hold on to frames
 	h := heard{seen, lag, now}
 	if write = j.directly(p, h); write == nil {
 		p.note(h)
@@ -146,21 +134,6 @@ func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 	}
 	clear(j.out)
 	return write
-}
-
-// batch is how many frames are decoded before the first of them is judged, so that the engine can look ahead.
-const batch = engine.Batch
-
-// handle has the events of frames judged, of which the first is events[from].
-func (j *judge) handle(now time.Time, p *pbx, frames []ami.Frame, from int) {
-	var ends [batch]int
-	j.out = j.engine.HandleAll(now, p.name, j.events[from:from+len(frames)], j.out, ends[:])
-	first := len(j.came)
-	for i, end := range ends[:len(frames)] {
-		j.ports.decided(now, p, &j.events[from+i], j.out[min(first, end):end])
-		first = end
-		j.note(end, frames[i].Received)
-	}
 }
 
 // note notes when the frame behind the decisions up to end was read.

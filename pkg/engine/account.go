@@ -101,12 +101,11 @@ func (e *Engine) evidenceOf(name string) map[key][]*record {
 	if len(byOwner) == 0 {
 		return found
 	}
-	for i := range e.sources.used {
-		s := e.sources.slot(i)
+	for s := range e.sources.all {
 		if s.evidence == 0 {
 			continue
 		}
-		if records, ok := byOwner[checksum(s.key)]; ok && e.sources.get(s.key) == s {
+		if records, ok := byOwner[checksum(s.key)]; ok {
 			found[s.key] = records
 		}
 	}

@@ -135,7 +135,7 @@ func (c *call) accountGuessed(id uint64) *account {
 // reportSuspected reports, once an hour for all accounts, that one may be under distributed guessing: forged packets can
 // make any number of accounts look so.
 func (c *call) reportSuspected(a *account) {
-	if a.targeted <= c.now && !c.reports.seen(c.now, c.id(forSuspected, key{}, 0)) {
+	if a.targeted <= c.now && !c.reports.Seen(c.now, c.id(forSuspected, key{}, 0)) {
 		c.decide(ban.ActionTargeted, ban.ReasonDistributed, c.prefixOf(c.key), 0, false,
 			"many sources guess this account, or somebody forges their packets: a source without trust is banned after a few failures")
 	}
@@ -165,6 +165,6 @@ func (c *call) failsOn(of *[]failure, limit int) {
 // in from there, and it would be known if it had done so before. Where a person unbanned the source, he has vouched for it.
 func (c *call) mayBeGuessed(id uint64) bool {
 	a := c.accounts[id]
-	vouched := c.absolved.get(c.now, c.id(forAbsolved, c.key, 0)) != nil
+	vouched := c.absolved.Get(c.now, c.id(forAbsolved, c.key, 0)) != nil
 	return a != nil && a.mass > c.now && !vouched && !c.worksHere(id) && (a.success != 0 || c.now-c.started >= int64(c.cfg.Challenges.Warmup))
 }

@@ -92,7 +92,7 @@ func (c *call) tally() {
 	a.at(c.now).attempts++
 	if name := c.ev.Account; name != "" && name != unknown {
 		a.turn(c.now)
-		a.names[0].add(c.name(), c.idOf(forTally, &c.key, 0), c.now, name)
+		a.names[0].add(c.name(), c.id(forTally, c.key, 0), c.now, name)
 	}
 }
 

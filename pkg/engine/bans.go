@@ -85,14 +85,14 @@ func (c *call) condemn(s *source, have *activeBan, reason ban.Reason, enforce, p
 		}
 		if bound != "" {
 			c.limited[bound]++
-			if !c.reports.seen(c.now, c.id(forLimit, key{}, c.text(bound))) {
+			if !c.reports.Seen(c.now, c.id(forLimit, key{}, c.text(bound))) {
 				c.decide(ban.ActionObserve, ban.ReasonLimit, prefix, 0, proven, "bans are left out, by policy.limits."+bound+": see the metrics")
 			}
 			return
 		}
 	}
 
-	more := c.sources.details(s)
+	more := s.details()
 	if c.now-more.banEnd >= int64(c.cfg.Ban.Memory) {
 		s.bans = 0
 	}
@@ -131,11 +131,11 @@ func (e *Engine) exemptWithin(p netip.Prefix) bool {
 
 // graced says whether a prefix lies within one that a person unbanned with a grace.
 func (e *Engine) graced(p netip.Prefix) bool {
-	if len(e.grace.entries) == 0 {
+	if e.grace.len() == 0 {
 		return false
 	}
 	have, ok := e.grace.containing(p)
-	return ok && e.grace.entries[have] > e.now
+	return ok && e.grace.at(have) > e.now
 }
 
 func ordinal(n int, enforced bool) string {

@@ -90,9 +90,8 @@ func manySessions() []string {
 	return s
 }
 
-// BenchmarkHandleAll measures an event of a known scanner that was quiet for half an hour, in batches as the daemon has them,
-// by how many sources there are.
-func BenchmarkHandleAll(b *testing.B) {
+// BenchmarkSources measures an event of a known scanner that was quiet for half an hour, by how many sources there are.
+func BenchmarkSources(b *testing.B) {
 	sessions := manySessions()
 	for _, sources := range []int{1_000, 10_000, 100_000, 1_000_000} {
 		b.Run(strconv.Itoa(sources), func(b *testing.B) {
@@ -100,18 +99,15 @@ func BenchmarkHandleAll(b *testing.B) {
 			for _, p := range []string{"127.0.0.0/8", "192.0.2.1/32", "192.0.2.254/32"} {
 				e.Allow(start, netip.MustParsePrefix(p), engine.OriginHost, "")
 			}
-			var events [engine.Batch]security.Event
 			now, calls, out := start, 0, []ban.Decision(nil)
 			round := func() {
 				for n := range sources {
-					i := calls % len(events)
-					events[i] = security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000", Time: now,
+					ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000", Time: now,
 						Session: sessions[calls%len(sessions)],
 						Remote:  security.Address{AddrPort: netip.AddrPortFrom(nth(n*7919%sources), 5060), Transport: security.UDP}}
-					if calls++; i == len(events)-1 {
-						out = e.HandleAll(now, "pbx", events[:], out[:0], nil)
-						now = now.Add(800 * time.Microsecond)
-					}
+					out = e.Handle(now, "pbx", &ev, out[:0])
+					calls++
+					now = now.Add(25 * time.Microsecond)
 				}
 				now = now.Add(30 * time.Minute)
 				out, _ = e.Tick(now, out[:0])

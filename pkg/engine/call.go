@@ -25,7 +25,11 @@ const (
 // call is one event under judgement.
 type call struct {
 	*Engine
-	subject
+	rule   *rule // nil: the event is worth nothing
+	addr   netip.Addr
+	key    key
+	pbx    uint8
+	talk   uint64 // once dialogue was called
 	ev     *security.Event
 	src    *source // once source was called
 	have   *source // what peek found
@@ -38,6 +42,12 @@ type call struct {
 	score  float64 // after it
 	scaled scaled  // of the last charge
 	out    []ban.Decision
+}
+
+// judge begins the judgement of an event that an address sent, as an Asterisk says.
+func (e *Engine) judge(ev *security.Event, from netip.Addr, pbx uint8, out []ban.Decision) call {
+	return call{Engine: e, ev: ev, addr: from, key: e.keyOf(from), pbx: pbx, out: out,
+		proven: ev.Remote.Transport.Proven() && ev.Service != security.SIP}
 }
 
 // dialogue is what is remembered of one attempt: a Call-ID of a source and the first request or answer in it, or
@@ -67,7 +77,7 @@ func (c *call) peek() *source {
 	case c.src != nil:
 		return c.src
 	case !c.peeked:
-		c.have, c.peeked = c.sources.find(&c.key, c.hash), true
+		c.have, c.peeked = c.sources.get(c.key), true
 	}
 	return c.have
 }
@@ -101,23 +111,23 @@ func bounded(name string) string {
 // so the port counts there too.
 func (c *call) dialogue() uint64 {
 	if c.talk == 0 {
-		c.talk = c.dialogueOf(c.ev, &c.key, c.pbx)
+		c.talk = c.dialogueOf(c.ev, c.key, c.pbx)
 	}
 	return c.talk
 }
 
-func (e *Engine) dialogueOf(ev *security.Event, from *key, pbx uint8) uint64 {
+func (e *Engine) dialogueOf(ev *security.Event, from key, pbx uint8) uint64 {
 	x := uint64(ev.Service)<<8 | uint64(pbx)
 	if ev.Service == security.AMI {
 		x |= uint64(ev.Remote.AddrPort.Port()) << 16
 	}
-	return e.idOf(forDialogue, from, e.mix(e.text(ev.Session), x))
+	return e.id(forDialogue, from, e.mix(e.text(ev.Session), x))
 }
 
 // heard returns what is remembered of the attempt, or nil. It is looked up once.
 func (c *call) heard() *dialogue {
 	if !c.asked {
-		c.said, c.asked = c.attempts.get(c.now, c.dialogue()), true
+		c.said, c.asked = c.attempts.Get(c.now, c.dialogue()), true
 	}
 	return c.said
 }
@@ -152,7 +162,7 @@ func (c *call) hostile() (over bool) {
 	if c.source() == nil {
 		return true
 	}
-	if !c.reports.seen(c.now, c.id(forTampering, c.key, 0)) {
+	if !c.reports.Seen(c.now, c.id(forTampering, c.key, 0)) {
 		c.decide(ban.ActionTampering, ban.ReasonMalformed, c.prefixOf(c.key), 0, c.proven,
 			"control characters in a Call-ID or an answer, which no phone sends: a program that hides from log readers")
 	}
@@ -229,7 +239,7 @@ func (c *call) once(id uint64) bool {
 // credit notes points that the dialogue has cost already.
 func (c *call) credit(w float64) {
 	if c.heard() == nil {
-		c.said = c.attempts.put(c.now, c.dialogue())
+		c.said, _ = c.attempts.Put(c.now, c.dialogue())
 	}
 	c.said.credit += float32(w)
 }
@@ -313,7 +323,7 @@ func (c *call) verdict(s *source, b *activeBan, reason ban.Reason, enforce bool)
 
 // spare reports, once an hour for each source and reason, that a prefix is not banned.
 func (c *call) spare(p netip.Prefix, reason ban.Reason, proven bool, detail string) {
-	if !c.reports.seen(c.now, c.id(forSpared, c.key, c.text(string(reason)))) {
+	if !c.reports.Seen(c.now, c.id(forSpared, c.key, c.text(string(reason)))) {
 		c.decide(ban.ActionObserve, reason, p, 0, proven, detail)
 	}
 }
@@ -333,7 +343,7 @@ func (c *call) allowedGuesses(s *source, w float64, reason ban.Reason) {
 
 // misconfigured reports an error of set-up once an hour.
 func (c *call) misconfigured(reason ban.Reason, detail string) {
-	if !c.reports.seen(c.now, c.id(forMisconfigured+purpose(reasonIndex(reason)), c.key, c.name())) {
+	if !c.reports.Seen(c.now, c.id(forMisconfigured+purpose(reasonIndex(reason)), c.key, c.name())) {
 		c.decide(ban.ActionMisconfigured, reason, c.prefixOf(c.key), 0, c.proven, detail)
 	}
 }

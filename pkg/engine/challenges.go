@@ -36,7 +36,7 @@ func (c *call) challenge() {
 			return
 		}
 		id := c.id(forChallenged, c.key, c.name())
-		if !c.attempts.seen(c.now, id) {
+		if !c.attempts.Seen(c.now, id) {
 			c.wait(pending{known: true, weight: float32(c.cfg.Points.UnansweredChallenge)})
 		}
 		return
@@ -74,7 +74,7 @@ func (c *call) hear(w float64) {
 		return
 	}
 	if s.open >= maxOpen {
-		c.sources.details(s).overflow += float32(w)
+		s.details().overflow += float32(w)
 		return
 	}
 	if c.wait(pending{weight: float32(w)}) {
@@ -84,19 +84,19 @@ func (c *call) hear(w float64) {
 
 // wait puts an event off until challenges.answer_within is over, and says whether there was room.
 func (c *call) wait(p pending) bool {
-	if c.waiting.n >= maxPending {
+	if c.waiting.Len() >= maxPending {
 		c.limited["challenges"]++
 		return false
 	}
 	p.at, p.due = c.now, c.now+int64(c.cfg.Challenges.AnswerWithin)
-	if last := c.waiting.last(); last != nil {
+	if last := c.waiting.Last(); last != nil {
 		p.due = max(p.due, last.due) // answer_within was shortened meanwhile
 	}
 	p.key, p.addr, p.pbx = c.key, c.ev.Remote.AddrPort, c.pbx
 	p.typ, p.service, p.transport = c.ev.Type, c.ev.Service, c.ev.Remote.Transport
 	p.length = uint8(min(len(c.ev.Account), nameBytes))
 	copy(p.account[:], c.ev.Account)
-	c.waiting.push(p)
+	c.waiting.Push(p)
 	return true
 }
 
@@ -104,7 +104,7 @@ func (c *call) wait(p pending) bool {
 func (e *Engine) settleChallenge(p *pending, out []ban.Decision) []ban.Decision {
 	answered, overflow := e.trusted(p.key) != nil, float32(0)
 	if s := e.sources.get(p.key); s != nil {
-		more := e.sources.details(s)
+		more := s.details()
 		answered = answered || more.login != 0 && more.login >= p.at
 		if !p.known && s.open > 0 && more.login < p.at { // a login closes all that was open
 			s.open--
@@ -116,8 +116,7 @@ func (e *Engine) settleChallenge(p *pending, out []ban.Decision) []ban.Decision 
 	}
 	ev := security.Event{Type: p.typ, Service: p.service, Account: string(p.account[:p.length]),
 		Remote: security.Address{AddrPort: p.addr, Transport: p.transport}}
-	about := subject{addr: p.addr.Addr().Unmap(), key: p.key, hash: e.sources.hash(&p.key), pbx: p.pbx}
-	c := call{Engine: e, subject: about, ev: &ev, out: out, proven: p.transport.Proven() && p.service != security.SIP}
+	c := e.judge(&ev, p.addr.Addr().Unmap(), p.pbx, out)
 	switch {
 	case p.known:
 		c.enumerates(float64(p.weight), e.bitOf(ev.Account))
@@ -135,7 +134,7 @@ func (c *call) enumerates(w float64, bit uint8) {
 	if s == nil {
 		return
 	}
-	challenged := &c.sources.details(s).challenged
+	challenged := &s.details().challenged
 	if challenged.add(c.now, bit) && challenged.distinct() > c.cfg.Challenges.Accounts && c.now-c.started >= int64(c.cfg.Challenges.Warmup) {
 		c.charge(w, ban.ReasonUnansweredChallenge, noteEnumeration)
 	}

@@ -70,15 +70,14 @@ func (e *Engine) check() error {
 	if err := e.sources.check(); err != nil {
 		return err
 	}
-	for i := range e.sources.index.numbers {
-		s := e.sources.slot(int32(i))
+	for s := range e.sources.all {
 		k := s.key
 		_, known := e.trusts[k]
 		_, banned := e.bans[e.prefixOf(k)]
 		if s.known != known || s.banned != banned {
 			return fmt.Errorf("source %v: known %v, banned %v; want %v, %v", e.prefixOf(k), s.known, s.banned, known, banned)
 		}
-		for _, f := range []float32{s.score, s.proven, s.observed, e.sources.details(s).overflow, e.sources.details(s).pace.tokens} {
+		for _, f := range []float32{s.score, s.proven, s.observed, s.details().overflow, s.details().pace.tokens} {
 			if !(f >= 0) || math.IsInf(float64(f), 0) {
 				return fmt.Errorf("source %v: %+v", e.prefixOf(k), s)
 			}
@@ -90,68 +89,25 @@ func (e *Engine) check() error {
 	return nil
 }
 
-// check walks the lists of a tracker.
-func (t *tracker) check() error {
+// check walks the lists of the sources.
+func (t *sources) check() error {
 	seen := 0
 	for c := range numClasses {
-		for age := t.base; age < t.base+ages; age++ {
-			prev, l := none, t.lists[c][age%ages]
-			if t.full[c]&(1<<(age%ages)) == 0 {
-				continue
+		for number := range t.ages.All(int(c)) {
+			s := t.pool.At(number)
+			if s.number != number || s.class != c || t.get(s.key) != s {
+				return fmt.Errorf("number %d in class %d: %+v", number, c, s)
 			}
-			for i := l.head; i != none; i = t.link(i).next {
-				s := t.slot(i)
-				if s.self != i || s.class != c || t.age(s.placed) != age || t.link(i).prev != prev || t.get(s.key) != s {
-					return fmt.Errorf("slot %d in list %d, %d: %+v", i, c, age, s)
-				}
-				if c != offender && s.placed > seconds(s.seen) {
-					return fmt.Errorf("slot %d in list %d has its place of %d, and was seen at %d", i, c, s.placed, seconds(s.seen))
-				}
-				prev = i
-				if seen++; seen > t.len() {
-					return fmt.Errorf("the lists hold more than %d sources", t.len())
-				}
+			if c != offender && s.queuedAt > seconds(s.seen) {
+				return fmt.Errorf("number %d in class %d has its place of %d, and was seen at %d", number, c, s.queuedAt, seconds(s.seen))
 			}
-			if l.tail != prev || prev == none {
-				return fmt.Errorf("list %d, %d ends at %d, its tail is %d", c, age, prev, l.tail)
+			if seen++; seen > t.len() {
+				return fmt.Errorf("the lists hold more than %d sources", t.len())
 			}
 		}
 	}
 	if seen != t.len() {
 		return fmt.Errorf("the lists hold %d sources of %d", seen, t.len())
-	}
-	return t.index.check()
-}
-
-// check recounts the entries of an index and looks each of them up.
-func (x *index) check() error {
-	count := 0
-	for i, s := range x.directory {
-		used := 0
-		for at, entry := range &s.places {
-			if entry == 0 {
-				continue
-			}
-			used++
-			hash := uint32(entry >> 32)
-			if int(hash)&(1<<s.depth-1) != i&(1<<s.depth-1) {
-				return fmt.Errorf("hash %x in segment %x of depth %d", hash, i, s.depth)
-			}
-			for place := home(hash); int(place%segmentSize) != at; place++ {
-				if s.places[place%segmentSize] == 0 {
-					return fmt.Errorf("hash %x is at %d, beyond a gap at %d", hash, at, place)
-				}
-			}
-		}
-		if used != s.used {
-			return fmt.Errorf("segment %x has %d entries, counted %d", i, s.used, used)
-		}
-		if i < 1<<s.depth {
-			count += used
-		}
-	}
-	if count != x.count {
-		return fmt.Errorf("%d entries, counted %d", x.count, count)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -33,21 +34,20 @@ type Engine struct {
 	honey      map[string]bool
 	enforces   [services]bool
 	rules      ruleIndex
-	powers     powers
 	now        int64
 	started    int64
 	pbxs       []string
 
-	sources  *tracker
-	attempts *window[dialogue]
-	pairs    *window[pair] // of a source and an account that fails from it, where a trust has no place for it; for a spell of silence
-	reports  *window[struct{}]
-	breached *window[breached] // logins after guessing, by source and account
-	slow     *window[struct{}] // who was reported as guessing slowly, by source and account
-	absolved *window[struct{}] // sources for which a person vouched by an unban
-	flows    *window[struct{}] // from which accounts logged in: source, port, transport and account
-	wide     *window[wide]     // networks of several sources of IPv6 that attack
-	waiting  waiting
+	sources  *sources
+	attempts *table.Window[dialogue]
+	pairs    *table.Window[pair] // of a source and an account that fails from it, where a trust has no place for it; for a spell of silence
+	reports  *table.Window[struct{}]
+	breached *table.Window[breached] // logins after guessing, by source and account
+	slow     *table.Window[struct{}] // who was reported as guessing slowly, by source and account
+	absolved *table.Window[struct{}] // sources for which a person vouched by an unban
+	flows    *table.Window[struct{}] // from which accounts logged in: source, port, transport and account
+	wide     *table.Window[wide]     // networks of several sources of IPv6 that attack
+	waiting  table.FIFO[pending]     // events that wait for a login, in the order in which their time is over
 	ring     ring
 
 	bans      map[netip.Prefix]*activeBan
@@ -82,8 +82,7 @@ type Engine struct {
 	limited   map[string]int
 	evicted   uint64
 	suspended int
-	held      int64  // until then nobody is banned by evidence that could be forged
-	looked    uint64 // see look
+	held      int64 // until then nobody is banned by evidence that could be forged
 }
 
 // New makes an engine. The policy must be valid; see policy.Load.
@@ -98,16 +97,15 @@ func newEngine(cfg policy.Policy, s secrets) *Engine {
 		secrets:    s,
 		ipv6Prefix: cfg.IPv6Prefix,
 		rules:      indexRules(),
-		powers:     newPowers(),
-		sources:    newTracker(cfg.MaxSources, uint32(quietFor(&cfg)/second)),
-		attempts:   newWindow[dialogue](attemptTTL, maxAttempts),
-		pairs:      newWindow[pair](2*spell*second, maxPairs),
-		reports:    newWindow[struct{}](reportTTL, maxReports),
-		breached:   newWindow[breached](int64(cfg.Ban.Memory), maxReports),
-		slow:       newWindow[struct{}](24*60*minute, maxReports),
-		absolved:   newWindow[struct{}](24*60*minute, maxReports),
-		flows:      newWindow[struct{}](flowTTL, maxFlows),
-		wide:       newWindow[wide](spell*second, maxReports),
+		sources:    newSources(cfg.MaxSources, uint32(quietFor(&cfg)/second)),
+		attempts:   table.NewWindow[dialogue](attemptTTL, maxAttempts),
+		pairs:      table.NewWindow[pair](2*spell*second, maxPairs),
+		reports:    table.NewWindow[struct{}](reportTTL, maxReports),
+		breached:   table.NewWindow[breached](int64(cfg.Ban.Memory), maxReports),
+		slow:       table.NewWindow[struct{}](24*60*minute, maxReports),
+		absolved:   table.NewWindow[struct{}](24*60*minute, maxReports),
+		flows:      table.NewWindow[struct{}](flowTTL, maxFlows),
+		wide:       table.NewWindow[wide](spell*second, maxReports),
 		bans:       make(map[netip.Prefix]*activeBan),
 		networks:   make(map[netip.Prefix]network),
 		trusts:     make(map[key]*trust),
@@ -120,7 +118,7 @@ func newEngine(cfg policy.Policy, s secrets) *Engine {
 		limited:    make(map[string]int),
 		budget:     float64(cfg.Limits.ForgeableBurst),
 	}
-	e.leaks.sources = newWindow[struct{}](reportTTL, maxLeaking)
+	e.leaks.sources = table.NewWindow[struct{}](reportTTL, maxLeaking)
 	e.configure(cfg)
 	return e
 }
@@ -131,7 +129,7 @@ func newEngine(cfg policy.Policy, s secrets) *Engine {
 func (e *Engine) Configure(now time.Time, cfg policy.Policy) []ban.Decision {
 	e.advance(now)
 	for _, prefix := range e.allow.sorted() {
-		expose(e.allow, prefix, originConfig)
+		removeOrigin(e.allow, prefix, originConfig)
 	}
 	e.configure(cfg)
 	var out []ban.Decision
@@ -147,7 +145,7 @@ func (e *Engine) configure(cfg policy.Policy) {
 	e.cfg = cfg
 	e.sources.max = cfg.MaxSources
 	e.failing.setTTL(int64(cfg.Storm.Within))
-	e.breached.ttl = int64(cfg.Ban.Memory)
+	e.breached.SetTTL(int64(cfg.Ban.Memory))
 	e.honey = make(map[string]bool, len(cfg.Honeypots))
 	for _, name := range cfg.Honeypots {
 		e.honey[name] = true
@@ -157,7 +155,7 @@ func (e *Engine) configure(cfg policy.Policy) {
 	}
 	for _, entry := range cfg.Allow {
 		if entry.Prefix.IsValid() {
-			exempt(e.allow, cleaned(entry.Prefix), origin{name: originConfig})
+			addOrigin(e.allow, cleaned(entry.Prefix), origin{name: originConfig})
 		}
 	}
 	clear(e.networks)
@@ -178,21 +176,16 @@ func (e *Engine) advance(now time.Time) {
 
 // Handle judges one event of the Asterisk named pbx, which came at now, and appends the decisions to out.
 func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []ban.Decision) []ban.Decision {
-	var s subject
-	s.find(e, e.pbxIndex(pbx), ev)
-	return e.handle(now, &s, ev, out)
-}
-
-func (e *Engine) handle(now time.Time, about *subject, ev *security.Event, out []ban.Decision) []ban.Decision {
 	out = e.settle(now, out, 256)
-	if about.rule == nil {
-		return e.worthNothing(about, ev, out)
+	from := ev.Remote.AddrPort.Addr().Unmap()
+	if !from.IsValid() || from.IsUnspecified() {
+		return out
 	}
-	var c call // field by field: a literal would be made elsewhere and copied
-	c.subject = *about
-	c.Engine, c.ev, c.out = e, ev, out
-	c.proven = ev.Remote.Transport.Proven() && ev.Service != security.SIP
-	c.peek() // at once: what follows goes on while the memory answers
+	c := e.judge(ev, from, e.pbxIndex(pbx), out)
+	if c.rule = e.rules.judge(ev); c.rule == nil { // even so, a banned source should be silent
+		c.leaked()
+		return c.out
+	}
 	if ev.Hostile && c.hostile() {
 		return c.done()
 	}
@@ -226,7 +219,7 @@ func (e *Engine) Tick(now time.Time, out []ban.Decision) ([]ban.Decision, bool) 
 
 // nextDue returns when the next thing is due, if that is not after now.
 func (e *Engine) nextDue(now int64) (at int64, due bool) {
-	if p := e.waiting.first(); p != nil {
+	if p := e.waiting.First(); p != nil {
 		at, due = p.due, true
 	}
 	if t := e.timers.first(); t != nil && (!due || t.at < at) {
@@ -244,8 +237,8 @@ func (e *Engine) settle(now time.Time, out []ban.Decision, n int) []ban.Decision
 			break
 		}
 		e.now = max(e.now, at)
-		if p := e.waiting.first(); p != nil && p.due == at {
-			p := e.waiting.pop()
+		if p := e.waiting.First(); p != nil && p.due == at {
+			p := e.waiting.Pop()
 			out = e.settleChallenge(&p, out)
 			continue
 		}
@@ -255,7 +248,7 @@ func (e *Engine) settle(now time.Time, out []ban.Decision, n int) []ban.Decision
 		case endOfTrust:
 			out = e.trustOver(t, out)
 		case endOfGrace:
-			if until, ok := e.grace.entries[t.prefix]; ok && until <= e.now {
+			if until, ok := e.grace.table.Get(t.prefix); ok && until <= e.now {
 				e.grace.delete(t.prefix)
 			}
 		case endOfAllow:
@@ -271,7 +264,7 @@ func (e *Engine) settle(now time.Time, out []ban.Decision, n int) []ban.Decision
 // yourself.
 func (e *Engine) Tamper(now time.Time, pbx, what string, sources []netip.Addr, out []ban.Decision) []ban.Decision {
 	e.advance(now)
-	if e.reports.seen(e.now, e.id(forTampering, key{}, e.mix(e.text(pbx), e.text(what)))) {
+	if e.reports.Seen(e.now, e.id(forTampering, key{}, e.mix(e.text(pbx), e.text(what)))) {
 		return out
 	}
 	if len(sources) > 0 { // texts of addresses without a zone: digits, letters and colons

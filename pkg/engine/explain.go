@@ -82,7 +82,7 @@ func (e *Engine) Protected() []AllowView { return viewPrefixes(e.protected) }
 func viewPrefixes(p *prefixes[[]origin]) []AllowView {
 	out := []AllowView{}
 	for _, prefix := range p.sorted() {
-		for _, o := range p.entries[prefix] {
+		for _, o := range p.at(prefix) {
 			out = append(out, viewOrigin(prefix, o))
 		}
 	}
@@ -184,17 +184,17 @@ func (w *why) collect(k key) {
 			w.Evidence = v.Evidence
 		}
 	}
-	if p, ok := w.e.grace.containing(w.e.prefixOf(k)); ok && w.e.grace.entries[p] > w.e.now {
-		at := stamp(w.e.grace.entries[p])
+	if p, ok := w.e.grace.containing(w.e.prefixOf(k)); ok && w.e.grace.at(p) > w.e.now {
+		at := stamp(w.e.grace.at(p))
 		w.Grace = &at
 	}
 	if p, ok := w.e.allow.covering(w.addr); ok {
-		o := lasting(w.e.allow.entries[p])
+		o := longestOrigin(w.e.allow.at(p))
 		v := viewOrigin(p, o)
 		w.Allow, w.Verdict = &v, "allowed"
 	}
 	if p, ok := w.e.protected.covering(w.addr); ok {
-		o := w.e.protected.entries[p][0]
+		o := w.e.protected.at(p)[0]
 		v := viewOrigin(p, o)
 		w.Allow, w.Verdict = &v, "protected"
 	}

@@ -42,7 +42,7 @@ func TestSourcesAreForgottenInTime(t *testing.T) {
 	cfg := policy.Default().Policy
 	c := newCrowd(cfg)
 	memory := time.Duration(quietFor(&cfg))
-	late := memory + time.Duration(c.sources.width+2)*time.Second + 10*time.Second
+	late := memory + memory/32 + 13*time.Second // the time of a list of ages, and the pause between two events
 	r := rand.New(rand.NewPCG(5, 6))
 	forgotten := 0
 	for step := range 3000 { // 10 s each
@@ -142,8 +142,8 @@ func TestAFloodMovesFewSourcesAtATime(t *testing.T) {
 		c.at = c.at.Add(10 * time.Minute)
 	}
 	moved := func() (n int) {
-		for i := range c.sources.index.numbers {
-			if s := c.sources.slot(int32(i)); seconds(s.seen) >= s.placed+60 {
+		for s := range c.sources.all {
+			if seconds(s.seen) >= s.queuedAt+60 {
 				n++
 			}
 		}
@@ -152,7 +152,7 @@ func TestAFloodMovesFewSourcesAtATime(t *testing.T) {
 	for n := range 200 {
 		before := moved()
 		c.send(cfg.MaxSources+n, false)
-		if after := moved(); before-after > looks+1 {
+		if after := moved(); before-after > requeuedAtOnce+1 {
 			t.Fatalf("%d sources moved in one call", before-after)
 		}
 	}

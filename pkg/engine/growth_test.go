@@ -66,7 +66,7 @@ func TestNoCallCopiesMegabytes(t *testing.T) {
 
 // TestMemoryOfSourcesThatGuess weighs sources of which everything is known that can be.
 func TestMemoryOfSourcesThatGuess(t *testing.T) {
-	const perSource, fixed = 250, 24 << 20 // bytes; as in the test of sources that only scan
+	const perSource, fixed = 250, 28 << 20 // bytes; as in the test of sources that only scan
 	n := 200_000
 	if testing.Short() || raceEnabled {
 		n = 20_000

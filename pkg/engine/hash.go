@@ -59,10 +59,7 @@ func (s *secrets) mix(a, b uint64) uint64 {
 }
 
 // id makes a number of a purpose, a source and one more number.
-func (s *secrets) id(p purpose, k key, x uint64) uint64 { return s.idOf(p, &k, x) }
-
-// idOf is id without a copy of the key, for which a processor would have to wait where the key was made just before.
-func (s *secrets) idOf(p purpose, k *key, x uint64) uint64 {
+func (s *secrets) id(p purpose, k key, x uint64) uint64 {
 	h := s.mix(binary.LittleEndian.Uint64(k[:8])^uint64(p)*0x9e3779b97f4a7c15, binary.LittleEndian.Uint64(k[8:]))
 	return s.mix(h, x)
 }
@@ -80,20 +77,12 @@ func (s *secrets) bitOf(account string) uint8 {
 type key [16]byte
 
 // keyOf returns the source that an address belongs to. The address has no zone and is not IPv4-mapped.
-func (e *Engine) keyOf(a netip.Addr) (k key) {
-	e.putKey(&k, a)
-	return k
-}
-
-// putKey is keyOf into a key that is all zeros.
-func (e *Engine) putKey(k *key, a netip.Addr) {
+func (e *Engine) keyOf(a netip.Addr) key {
 	if a.Is4() {
-		b := a.As4()
-		binary.BigEndian.PutUint64(k[8:], 0xffff<<32|uint64(binary.BigEndian.Uint32(b[:])))
-		return
+		return a.As16()
 	}
 	p, _ := a.Prefix(e.ipv6Prefix)
-	*k = p.Addr().As16()
+	return p.Addr().As16()
 }
 
 // prefixOf returns the prefix of a source.

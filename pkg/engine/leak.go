@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
@@ -25,7 +26,7 @@ const (
 // leaks is what is known of banned sources whose packets reach Asterisk all the same.
 type leaks struct {
 	wanted   bool
-	sources  *window[struct{}] // reported, or left out for the bound, within the last hour
+	sources  *table.Window[struct{}] // reported, or left out for the bound, within the last hour
 	events   uint64
 	last     int64 // event, ns; 0 for none
 	budget   int   // reports that may be made at once
@@ -57,19 +58,6 @@ type LeakView struct {
 // packets get through. Without it, as in a replay of what happened without Ringwall, no Leak is decided.
 func (e *Engine) WatchLeaks() { e.leaks.wanted = true }
 
-// worthNothing handles an event that no rule is about: even so, a banned source should be silent.
-func (e *Engine) worthNothing(about *subject, ev *security.Event, out []ban.Decision) []ban.Decision {
-	if !e.leaks.wanted || e.enforced == 0 || !about.addr.IsValid() || about.addr.IsUnspecified() {
-		return out
-	}
-	c := call{Engine: e, subject: *about, ev: ev, out: out}
-	c.proven = ev.Remote.Transport.Proven() && ev.Service != security.SIP
-	e.putKey(&c.key, c.addr)
-	c.hash = e.sources.hash(&c.key)
-	c.leaked()
-	return c.out
-}
-
 // leaked reports an event of a source that the kernel should have kept out: once an hour for each source.
 func (c *call) leaked() {
 	if !c.leaks.wanted || c.Engine.enforced == 0 {
@@ -98,7 +86,7 @@ func (c *call) leaked() {
 	}
 	b.leak.last, b.leak.port, b.leak.transport = c.now, local.AddrPort.Port(), local.Transport
 	b.leak.events++
-	if c.leaks.sources.seen(c.now, c.id(forLeak, c.key, 0)) || !c.leaks.mayReport(c.now) {
+	if c.leaks.sources.Seen(c.now, c.id(forLeak, c.key, 0)) || !c.leaks.mayReport(c.now) {
 		return
 	}
 	c.points, c.score = 0, 0
@@ -182,7 +170,7 @@ func leakText(local security.Address, after time.Duration) string {
 
 // leakStats adds what is known of leaks.
 func (e *Engine) leakStats(s *Stats) {
-	s.Leaks, s.Leaking = e.leaks.events, e.leaks.sources.live(e.now)
+	s.Leaks, s.Leaking = e.leaks.events, e.leaks.sources.Live(e.now)
 	if e.leaks.last != 0 {
 		at := stamp(e.leaks.last)
 		s.LastLeak = &at

@@ -48,10 +48,10 @@ func (e *Engine) byHand(now time.Time, p netip.Prefix, d time.Duration, comment 
 	e.advance(now)
 	p = cleaned(p)
 	if have, ok := e.protected.overlapping(p); ok {
-		return nil, fmt.Errorf("%w: %s, which Asterisk knows (%s)", ErrRefused, relation(p, have), e.protected.entries[have][0].note)
+		return nil, fmt.Errorf("%w: %s, which Asterisk knows (%s)", ErrRefused, relation(p, have), e.protected.at(have)[0].note)
 	}
 	if have, ok := e.allow.overlapping(p); ok {
-		return nil, fmt.Errorf("%w: %s, which is allowed (%s)", ErrRefused, relation(p, have), e.allow.entries[have][0].name)
+		return nil, fmt.Errorf("%w: %s, which is allowed (%s)", ErrRefused, relation(p, have), e.allow.at(have)[0].name)
 	}
 	action := ban.ActionBan
 	b := &activeBan{prefix: p, since: e.now, until: e.now + int64(d), reason: reason, proven: true, manual: true, number: 1,
@@ -116,7 +116,7 @@ func (e *Engine) absolve(k key) {
 		return
 	}
 	s.score, s.proven, s.observed = 0, 0, 0
-	more := e.sources.details(s)
+	more := s.details()
 	more.overflow, more.pace, more.failing, more.challenged = 0, pace{}, few{}, sketch{}
 	e.classify(s)
 }
@@ -167,7 +167,7 @@ func (e *Engine) spared(p netip.Prefix) []*activeBan {
 func (e *Engine) Allow(now time.Time, p netip.Prefix, originName, note string) []ban.Decision {
 	e.advance(now)
 	p = cleaned(p)
-	if !exempt(e.allow, p, origin{name: originName, note: note}) {
+	if !addOrigin(e.allow, p, origin{name: originName, note: note}) {
 		return nil
 	}
 	return e.pardon(e.spared(p), ban.ReasonAllowed, "")
@@ -184,12 +184,12 @@ func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note
 			return until, nil
 		}
 	}
-	have := e.allow.entries[p]
+	have := e.allow.at(p)
 	if i := slices.IndexFunc(have, func(o origin) bool { return o.name == OriginManual }); i >= 0 && end != 0 &&
 		(have[i].until == 0 || have[i].until > end) {
 		end = have[i].until
 	}
-	fresh := exempt(e.allow, p, origin{name: OriginManual, note: note, until: end})
+	fresh := addOrigin(e.allow, p, origin{name: OriginManual, note: note, until: end})
 	if end != 0 {
 		e.timers.set(end, p, endOfAllow)
 	}
@@ -202,7 +202,7 @@ func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note
 // allowOver takes what was allowed until now off the allow list. A timer may come before the end, which was put off.
 func (e *Engine) allowOver(p netip.Prefix) {
 	over := func(o origin) bool { return o.until != 0 && o.until <= e.now }
-	have := e.allow.entries[p]
+	have := e.allow.at(p)
 	if !slices.ContainsFunc(have, over) {
 		return // put off, which has set another timer, or taken off
 	}
@@ -223,7 +223,7 @@ func (e *Engine) Lapsed() []netip.Prefix {
 
 // AllowedUntil is the end of what a person allowed of exactly this prefix; the zero time is for ever, or not at all.
 func (e *Engine) AllowedUntil(p netip.Prefix) time.Time {
-	for _, o := range e.allow.entries[cleaned(p)] {
+	for _, o := range e.allow.at(cleaned(p)) {
 		if o.name == OriginManual {
 			return stampOrZero(o.until)
 		}
@@ -240,13 +240,13 @@ func stampOrZero(at int64) time.Time {
 
 // Disallow takes a prefix of one origin off the allow list. It reports whether nothing allows the prefix any more.
 func (e *Engine) Disallow(p netip.Prefix, originName string) bool {
-	return expose(e.allow, cleaned(p), originName)
+	return removeOrigin(e.allow, cleaned(p), originName)
 }
 
 // AllowedBy returns the origins by which exactly this prefix is allowed.
 func (e *Engine) AllowedBy(p netip.Prefix) []string {
 	var names []string
-	for _, o := range e.allow.entries[cleaned(p)] {
+	for _, o := range e.allow.at(cleaned(p)) {
 		names = append(names, o.name)
 	}
 	return names
@@ -261,12 +261,12 @@ func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]str
 	}
 	for _, p := range e.protected.sorted() {
 		if _, ok := list[p]; !ok {
-			expose(e.protected, p, pbx)
+			removeOrigin(e.protected, p, pbx)
 		}
 	}
 	var out []ban.Decision
 	for _, p := range sortedKeys(list) {
-		if exempt(e.protected, p, origin{name: pbx, note: list[p]}) {
+		if addOrigin(e.protected, p, origin{name: pbx, note: list[p]}) {
 			out = append(out, e.pardon(e.spared(p), ban.ReasonProtected, list[p])...)
 		}
 	}

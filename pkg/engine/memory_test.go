@@ -21,7 +21,7 @@ func address(n int) netip.Addr {
 // TestMemoryOfAMillionSources fills the engine with sources that sent two requests each, a million of them unless the
 // test is short or under the race detector, and weighs the heap.
 func TestMemoryOfAMillionSources(t *testing.T) {
-	const perSource, fixed = 250, 24 << 20 // bytes; the ring of evidence and the windows do not grow with the sources
+	const perSource, fixed = 250, 28 << 20 // bytes; the ring of evidence and the windows do not grow with the sources
 	n, limit := 1_000_000, uint64(250e6)
 	if testing.Short() || raceEnabled {
 		n, limit = 100_000, 100_000*perSource+fixed

@@ -5,18 +5,18 @@ type pace struct {
 	at      int64   // of the last leak, ns
 	tokens  float32 // distinct guesses, leaking at a phone's pace
 	peak    float32 // most tokens since they were last zero
+	copies  float32 // copies of an answer when none was due, leaking like tokens
+	resent  float32 // retransmissions when they were due, leaking one each transaction
 	since   uint32  // first failure after a spell of silence, seconds
 	first   uint32  // failure that total counts, seconds
-	guesses uint8   // since tokens were last zero
-	held    uint8   // of them not charged, as a phone's
 	total   uint16  // guesses since first, within a spell
 	again   uint16  // copies that were spared since first
-	copies  float32 // copies of an answer when none was due, leaking like tokens
-	copied  uint8   // of them not charged
-	resent  float32 // retransmissions when they were due, leaking one each transaction
-	burst   uint8   // of them just now
+	guesses uint8   // since tokens were last zero
+	held    uint8   // of them not charged, as a phone's
+	copied  uint8   // of copies not charged
+	burst   uint8   // of resent just now
 
-	resentAt uint32 // the latest, milliseconds
+	resentAt uint32 // the latest of resent, milliseconds
 }
 
 // failures is how an account fails at one source.

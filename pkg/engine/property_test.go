@@ -5,7 +5,6 @@ import (
 	"math"
 	"net/netip"
 	"reflect"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -280,83 +279,20 @@ func lines(decisions []ban.Decision) (out []string) {
 	return out
 }
 
-// TestWindowIsAMapThatForgets compares a window with a map and a list.
-func TestWindowIsAMapThatForgets(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		type entry struct {
-			key   uint64
-			at    int64
-			value int
-		}
-		const ttl = 50
-		size := some(t, "size", 8, 64, 128)
-		w := newWindow[int](ttl, size)
-		var model []entry // in order of time; a key stands there once
-		now := int64(1)
-		for i := range rapid.IntRange(1, 400).Draw(t, "steps") {
-			now += int64(rapid.IntRange(0, 3).Draw(t, "pause"))
-			model = slices.DeleteFunc(model, func(e entry) bool { return now-e.at >= ttl })
-			key := rapid.Uint64Range(0, 40).Draw(t, "key") * 1e15 >> 3
-			at := slices.IndexFunc(model, func(e entry) bool { return e.key == key })
-			switch rapid.IntRange(0, 9).Draw(t, "do") {
-			case 0:
-				odd := func(v int) bool { return v%3 == 0 }
-				for from := w.first; w.removeSome(&from, 3, odd); {
-				}
-				model = slices.DeleteFunc(model, func(e entry) bool { return odd(e.value) })
-			case 1:
-				if n := w.live(now); n != len(model) {
-					t.Fatalf("%d live, want %d", n, len(model))
-				}
-			default:
-				v := w.get(now, key)
-				if (v != nil) != (at >= 0) {
-					// A full window forgets slots, and one that was removed still takes its slot's place.
-					if v == nil && len(model) > 0 && w.size == w.max {
-						model = slices.Delete(model, at, at+1)
-						continue
-					}
-					t.Fatalf("key %d: there %v, want %v", key, v != nil, at >= 0)
-				}
-				if v != nil {
-					if *v != model[at].value {
-						t.Fatalf("key %d: %d, want %d", key, *v, model[at].value)
-					}
-					continue
-				}
-				*w.put(now, key) = i
-				model = append(model, entry{key, now, i})
-			}
-			var got, want []int
-			for v := range w.values(now) {
-				got = append(got, v)
-			}
-			for _, e := range model {
-				want = append(want, e.value)
-			}
-			if w.size == w.max && len(want) > len(got) { // the oldest went
-				model = model[len(want)-len(got):]
-				want = want[len(want)-len(got):]
-			}
-			if !slices.Equal(got, want) {
-				t.Fatalf("values %v, want %v", got, want)
-			}
-		}
-	})
-}
-
-// TestTrackerIsAMapWithQueues compares a tracker with a map.
-func TestTrackerIsAMapWithQueues(t *testing.T) {
+// TestSourcesAreAMapWithQueues compares sources with a map.
+func TestSourcesAreAMapWithQueues(t *testing.T) {
 	type known struct {
 		class class
 		seen  int64
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		tr := newTracker(1000, rapid.SampledFrom([]uint32{60, 3600, 86400}).Draw(t, "memory"))
+		memory := rapid.SampledFrom([]uint32{60, 3600, 86400}).Draw(t, "memory")
+		tr, width, latest := newSources(1000, memory), memory/32+1, int64(0)
 		now := rapid.Int64Range(1, 1e9).Draw(t, "begin") * second
 		model := make(map[key]known)
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			now += second * rapid.OneOf(rapid.Int64Range(0, 90), rapid.Int64Range(0, 7200), rapid.Int64Range(0, 1e6)).Draw(t, "pause")
+			latest = max(latest, now)
 			k := key{byte(rapid.IntRange(1, 20).Draw(t, "key"))}
 			c := class(rapid.IntRange(0, int(numClasses)-1).Draw(t, "class"))
 			s, have := tr.get(k), model[k]
@@ -365,16 +301,16 @@ func TestTrackerIsAMapWithQueues(t *testing.T) {
 			}
 			switch what := rapid.IntRange(0, 5).Draw(t, "do"); {
 			case s == nil:
-				tr.place(tr.add(k, now), c, seconds(now))
+				tr.requeue(tr.add(k, now), c, seconds(now))
 				model[k] = known{c, now}
 			case what == 0:
 				tr.remove(s)
 				delete(model, k)
 			case what == 1:
-				tr.place(s, c, seconds(s.seen))
+				tr.requeue(s, c, seconds(s.seen))
 				model[k] = known{c, have.seen}
 			case what == 2:
-				tr.renew(s, now)
+				tr.reset(s, now)
 				model[k] = known{have.class, now}
 			default: // as most events: nothing moves
 				s.seen = now
@@ -382,7 +318,7 @@ func TestTrackerIsAMapWithQueues(t *testing.T) {
 			}
 			if rapid.Bool().Draw(t, "look") {
 				c := class(rapid.IntRange(0, int(numClasses)-1).Draw(t, "look at"))
-				o, first := tr.oldest(c), int64(math.MaxInt64)
+				o, first := tr.quietest(c), int64(math.MaxInt64)
 				for _, m := range model {
 					if m.class == c {
 						first = min(first, m.seen)
@@ -392,7 +328,7 @@ func TestTrackerIsAMapWithQueues(t *testing.T) {
 				case (o == nil) != (first == math.MaxInt64):
 					t.Fatalf("oldest of class %d is %v, the first was seen at %d", c, o, first)
 				// Whatever is older than the oldest list is in that list, in any order.
-				case o != nil && seconds(o.seen) > max(seconds(first), tr.base*tr.width)+60+tr.width:
+				case o != nil && seconds(o.seen) > max(seconds(first), seconds(latest)-min(seconds(latest), 64*width))+60+2*width:
 					t.Fatalf("oldest of class %d was seen at %d, the first at %d", c, o.seen, first)
 				}
 			}

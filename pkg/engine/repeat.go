@@ -81,13 +81,13 @@ func isHexadecimal(s string) bool {
 // that has something else already.
 func (c *call) dialogueEntry(id uint64) *dialogue {
 	if !c.asked || c.said == nil {
-		c.said, _ = c.attempts.obtain(c.now, c.dialogue())
+		c.said, _ = c.attempts.Put(c.now, c.dialogue())
 		c.asked = true
 	}
 	mark := uint32(id>>32) | 1
 	d := c.said
 	if d.first != 0 && d.first != mark { // another one in this Call-ID: it has an entry of its own
-		if d, _ = c.attempts.obtain(c.now, id); d.first == 0 {
+		if d, _ = c.attempts.Put(c.now, id); d.first == 0 {
 			c.asked = false // the new entry may have taken the other's place
 		}
 	}

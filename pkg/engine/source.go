@@ -8,7 +8,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-// source is what every event needs of a source: 64 bytes, one cache line, without pointers. There may be a million.
+// source is what every event needs of a source. There may be a million.
 type source struct {
 	key      key
 	seen     int64   // the last event, ns; the scores are as of then
@@ -17,14 +17,14 @@ type source struct {
 	observed float32 // score, and evidence that is only observed
 	attempts uint32
 	evidence uint32 // sequence number of the latest record, 0 for none
-	placed   uint32 // when it was seen before it got its place in the queues, seconds
-	self     int32  // its own slot
+	queuedAt uint32 // when it was seen before it got its place in sources.ages, seconds
+	number   int32  // its own, in sources.pool
 	open     uint8  // events that wait for a login
 	bans     uint8  // so far, within ban.memory
 	class    class
-	banned   bool // Engine.bans has an entry for exactly this source
-	known    bool // Engine.trusts has an entry for it
-	detailed bool // tracker.details has something about it
+	banned   bool     // Engine.bans has an entry for exactly this source
+	known    bool     // Engine.trusts has an entry for it
+	detail   *details // nil: see details
 }
 
 // details is what only some sources have: those that log in, guess passwords, or were banned.
@@ -35,6 +35,14 @@ type details struct {
 	failing    few     // accounts with a wrong password
 	challenged sketch  // known accounts whose challenges stayed unanswered
 	pace       pace    // of wrong passwords
+}
+
+// details returns the details of a source, to be read or changed.
+func (s *source) details() *details {
+	if s.detail == nil {
+		s.detail = new(details)
+	}
+	return s.detail
 }
 
 // decay brings the score up to now.
@@ -53,7 +61,7 @@ func (s *source) decay(now int64, e *Engine) {
 
 // fade is what a time leaves of points.
 func (e *Engine) fade(dt int64) float32 {
-	return e.powers.half(float64(dt) / float64(e.cfg.HalfLife))
+	return float32(math.Exp2(-float64(dt) / float64(e.cfg.HalfLife)))
 }
 
 // sketch counts distinct accounts within an hour, roughly and in 16 bytes.
@@ -133,12 +141,12 @@ func (e *Engine) track(k key, s *source) *source {
 			s.banned = true
 			if !b.observed && !b.manual && b.reason != ban.ReasonAdopted {
 				s.bans = uint8(min(b.number, math.MaxUint8))
-				e.sources.details(s).banEnd = b.until
+				s.details().banEnd = b.until
 			}
 		}
 	case e.forgettable(s): // as if it had been swept
 		banned, known := s.banned, s.known
-		e.sources.renew(s, e.now)
+		e.sources.reset(s, e.now)
 		s.banned, s.known = banned, known
 	default:
 		s.decay(e.now, e)
@@ -150,7 +158,7 @@ func (e *Engine) track(k key, s *source) *source {
 func (e *Engine) forgettable(s *source) bool {
 	quiet := e.now - s.seen
 	return quiet >= quietFor(&e.cfg) && s.class < barred &&
-		(s.bans == 0 || e.now-e.sources.details(s).banEnd >= int64(e.cfg.Ban.Memory))
+		(s.bans == 0 || e.now-s.details().banEnd >= int64(e.cfg.Ban.Memory))
 }
 
 // quietFor is how long a source must be quiet before it can be forgotten, in ns.
@@ -161,7 +169,7 @@ func (e *Engine) evict() bool {
 	var victim *source
 	var least float32
 	for c := harmless; c < barred; c++ {
-		s := e.sources.oldest(c)
+		s := e.sources.quietest(c)
 		if s == nil {
 			continue
 		}
@@ -170,7 +178,7 @@ func (e *Engine) evict() bool {
 		}
 	}
 	if victim == nil {
-		victim = e.sources.oldest(barred)
+		victim = e.sources.quietest(barred)
 	}
 	if victim == nil {
 		return false
@@ -194,7 +202,7 @@ func (e *Engine) classify(s *source) {
 		c = suspicious
 	}
 	if s.class != c {
-		e.sources.place(s, c, seconds(s.seen))
+		e.sources.requeue(s, c, seconds(s.seen))
 	}
 }
 
@@ -203,23 +211,22 @@ func (e *Engine) sweep(n int) {
 	memory := uint32(quietFor(&e.cfg) / second)
 	for c := harmless; c < offender; c++ {
 		for ; n > 0; n-- {
-			i := e.sources.last(c)
-			if i == none {
+			s := e.sources.longestQueued(c)
+			if s == nil {
 				break
 			}
-			s := e.sources.slot(i)
-			if seconds(e.now)-s.placed <= memory { // nor was any other in the queue quiet for much longer
+			if seconds(e.now)-s.queuedAt <= memory { // nor was any other in the queue quiet for much longer
 				break
 			}
 			if e.forgettable(s) {
 				e.sources.remove(s)
 			} else {
-				e.sources.place(s, c, seconds(s.seen))
+				e.sources.requeue(s, c, seconds(s.seen))
 			}
 		}
 	}
 	for range min(n, 16) { // offenders wait for ban.memory: go round among them
-		s := e.sources.oldest(offender)
+		s := e.sources.quietest(offender)
 		if s == nil {
 			break
 		}
@@ -230,6 +237,6 @@ func (e *Engine) sweep(n int) {
 		if e.now-s.seen < int64(e.cfg.HalfLife) {
 			break
 		}
-		e.sources.place(s, offender, seconds(e.now))
+		e.sources.requeue(s, offender, seconds(e.now))
 	}
 }

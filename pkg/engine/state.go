@@ -83,7 +83,7 @@ func (e *Engine) Export(now time.Time) State {
 func (e *Engine) Graces() []GraceState {
 	var out []GraceState
 	for _, p := range e.grace.sorted() {
-		if until := e.grace.entries[p]; until > e.now {
+		if until := e.grace.at(p); until > e.now {
 			out = append(out, GraceState{Prefix: p, Until: stamp(until)})
 		}
 	}
@@ -93,9 +93,8 @@ func (e *Engine) Graces() []GraceState {
 // offenders returns the sources that were banned before and are still remembered.
 func (e *Engine) offenders() []netip.Prefix {
 	found := make(map[netip.Prefix]bool)
-	for i := range e.sources.index.numbers {
-		s := e.sources.slot(int32(i))
-		if s.bans > 0 && e.now-e.sources.details(s).banEnd < int64(e.cfg.Ban.Memory) {
+	for s := range e.sources.all {
+		if s.bans > 0 && e.now-s.details().banEnd < int64(e.cfg.Ban.Memory) {
 			found[e.prefixOf(s.key)] = true
 		}
 	}
@@ -150,10 +149,10 @@ func (e *Engine) copyBan(b *activeBan, s *BanState) {
 func (e *Engine) Offender(p netip.Prefix) (OffenderState, bool) {
 	k, ok := e.keyOfPrefix(p)
 	s := e.sources.get(k)
-	if !ok || s == nil || s.bans == 0 || e.now-e.sources.details(s).banEnd >= int64(e.cfg.Ban.Memory) {
+	if !ok || s == nil || s.bans == 0 || e.now-s.details().banEnd >= int64(e.cfg.Ban.Memory) {
 		return OffenderState{}, false
 	}
-	return OffenderState{Source: p, Bans: int(s.bans), Last: stamp(e.sources.details(s).banEnd)}, true
+	return OffenderState{Source: p, Bans: int(s.bans), Last: stamp(s.details().banEnd)}, true
 }
 
 // ExportTrusts returns all that is known of customers.
@@ -212,7 +211,7 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 		}
 		if src := e.track(k, e.sources.get(k)); src != nil {
 			src.bans = max(src.bans, uint8(min(max(o.Bans, 0), math.MaxUint8)))
-			more := e.sources.details(src)
+			more := src.details()
 			more.banEnd = max(more.banEnd, o.Last.UnixNano())
 			e.classify(src)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
 const stormText = "many known good sources fail at once: the fault is at the PBX; they are not banned while it lasts"
@@ -16,20 +17,24 @@ const (
 
 // failing is who fails of those that are known to be good, at accounts that worked there before.
 type failing struct {
-	sources  *window[key]
-	owners   *window[struct{}] // of addresses: in IPv6 a /48 is one
-	accounts *window[struct{}]
+	sources  *table.Window[key]
+	owners   *table.Window[struct{}] // of addresses: in IPv6 a /48 is one
+	accounts *table.Window[struct{}]
 }
 
 func newFailing(ttl int64) failing {
 	return failing{
-		sources:  newWindow[key](ttl, maxReports),
-		owners:   newWindow[struct{}](ttl, maxReports),
-		accounts: newWindow[struct{}](ttl, maxReports),
+		sources:  table.NewWindow[key](ttl, maxReports),
+		owners:   table.NewWindow[struct{}](ttl, maxReports),
+		accounts: table.NewWindow[struct{}](ttl, maxReports),
 	}
 }
 
-func (f *failing) setTTL(ttl int64) { f.sources.ttl, f.owners.ttl, f.accounts.ttl = ttl, ttl, ttl }
+func (f *failing) setTTL(ttl int64) {
+	f.sources.SetTTL(ttl)
+	f.owners.SetTTL(ttl)
+	f.accounts.SetTTL(ttl)
+}
 
 // rushes notes a failure at a source that is known to be good, and whether it is one that lost passwords do not explain:
 // of accounts that never worked there, or faster than phones retry.
@@ -53,29 +58,30 @@ func (c *call) mayBeStorm(t *trust, account uint64) {
 	if c.cfg.Storm.Sources <= 0 || !c.proven || !c.knownGood(c.key) || !t.calm(c.now) {
 		return
 	}
-	if c.reports.get(c.now, c.id(forMisconfigured+purpose(reasonIndex(ban.ReasonPace)), c.key, c.name())) != nil {
+	if c.reports.Get(c.now, c.id(forMisconfigured+purpose(reasonIndex(ban.ReasonPace)), c.key, c.name())) != nil {
 		return // its phone has an old password: that is no news
 	}
 	f := &c.failing
-	if id := c.id(forFailing, c.key, 0); f.sources.get(c.now, id) == nil {
-		*f.sources.put(c.now, id) = c.key
+	if id := c.id(forFailing, c.key, 0); f.sources.Get(c.now, id) == nil {
+		failed, _ := f.sources.Put(c.now, id)
+		*failed = c.key
 	}
-	f.owners.seen(c.now, c.id(forOwner, ownerOf(c.key), 0))
-	f.accounts.seen(c.now, account)
+	f.owners.Seen(c.now, c.id(forOwner, ownerOf(c.key), 0))
+	f.accounts.Seen(c.now, account)
 	limit := max(c.cfg.Storm.Sources, len(c.trusts)/10)
-	if f.owners.live(c.now) < limit || f.accounts.live(c.now) < limit {
+	if f.owners.Live(c.now) < limit || f.accounts.Live(c.now) < limit {
 		return
 	}
 	fresh := !c.stormy()
 	c.stormEnd = c.now + int64(c.cfg.Storm.Within)
-	if !c.reports.seen(c.now, c.id(forStorm, key{}, 0)) {
+	if !c.reports.Seen(c.now, c.id(forStorm, key{}, 0)) {
 		c.decide(ban.ActionObserve, ban.ReasonStorm, c.prefixOf(c.key), 0, c.proven, stormText)
 	}
 	if !fresh {
 		return
 	}
 	// Who was banned in the minute before it was clear what happens gets in again.
-	for k := range f.sources.values(c.now) {
+	for k := range f.sources.Values(c.now) {
 		b := c.banOf(k)
 		if b == nil || b.observed || b.manual || c.now-b.since >= int64(c.cfg.Storm.Within) || !c.spareInStorm(k) {
 			continue

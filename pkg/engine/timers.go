@@ -1,20 +1,23 @@
 package engine
 
-import "net/netip"
+import (
+	"container/heap"
+	"net/netip"
+)
 
 // timer is the end of something. It may come too early, after an extension: whoever handles it looks at the real end and
 // sets it again.
 type timer struct {
-	at     int64
+	at     int64 // ns
 	prefix netip.Prefix
-	of     ending
+	of     timerKind
 }
 
-// ending is what a timer ends.
-type ending uint8
+// timerKind is what a timer ends.
+type timerKind uint8
 
 const (
-	endOfBan ending = iota
+	endOfBan timerKind = iota
 	endOfTrust
 	endOfGrace
 	endOfAllow
@@ -30,65 +33,37 @@ func (t *timer) before(u *timer) bool {
 	return comparePrefix(t.prefix, u.prefix) < 0
 }
 
-const timerPage = 512
-
-// timers are a heap, the first timer on top, in pages that are never copied: a million bans would be 50 MB in one piece.
-type timers struct {
-	pages []*[timerPage]timer
-	n     int
-}
-
-func (t *timers) at(i int) *timer { return &t.pages[i/timerPage][i%timerPage] }
+// timers are those that are not over, the one that is due first on top. They are held by pointers, so that little is copied
+// when there are a million.
+type timers struct{ heap timerHeap }
 
 // first returns the timer that is due first, or nil.
 func (t *timers) first() *timer {
-	if t.n == 0 {
+	if len(t.heap) == 0 {
 		return nil
 	}
-	return t.at(0)
+	return t.heap[0]
 }
 
 // set adds a timer.
-func (t *timers) set(at int64, prefix netip.Prefix, of ending) {
-	if t.n == len(t.pages)*timerPage {
-		t.pages = append(t.pages, new([timerPage]timer))
-	}
-	fresh := timer{at, prefix, of}
-	i := t.n
-	t.n++
-	for i > 0 {
-		above := t.at((i - 1) / 2)
-		if !fresh.before(above) {
-			break
-		}
-		*t.at(i) = *above
-		i = (i - 1) / 2
-	}
-	*t.at(i) = fresh
+func (t *timers) set(at int64, prefix netip.Prefix, of timerKind) {
+	heap.Push(&t.heap, &timer{at, prefix, of})
 }
 
 // next takes the first timer. There must be one.
-func (t *timers) next() timer {
-	top, last := *t.at(0), *t.at(t.n - 1)
-	*t.at(t.n - 1) = timer{}
-	t.n--
-	i := 0
-	for below := 1; below < t.n; below = 2*i + 1 {
-		if below+1 < t.n && t.at(below+1).before(t.at(below)) {
-			below++
-		}
-		if !t.at(below).before(&last) {
-			break
-		}
-		*t.at(i) = *t.at(below)
-		i = below
-	}
-	if t.n > 0 {
-		*t.at(i) = last
-	}
-	if spare := len(t.pages) - 1; t.n < (spare-1)*timerPage { // one page is kept, for what comes and goes at its edge
-		t.pages[spare] = nil
-		t.pages = t.pages[:spare]
-	}
-	return top
+func (t *timers) next() timer { return *heap.Pop(&t.heap).(*timer) }
+
+// timerHeap implements heap.Interface.
+type timerHeap []*timer
+
+func (h timerHeap) Len() int           { return len(h) }
+func (h timerHeap) Less(i, j int) bool { return h[i].before(h[j]) }
+func (h timerHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *timerHeap) Push(x any)        { *h = append(*h, x.(*timer)) }
+func (h *timerHeap) Pop() any {
+	last := len(*h) - 1
+	t := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return t
 }

@@ -86,19 +86,19 @@ func (c *call) login() {
 	id := c.account()
 	s := c.source()
 	flow := c.flow(id)
-	known := c.flows.get(c.now, flow) != nil // whoever guessed, it was not this phone
+	known := c.flows.Get(c.now, flow) != nil // whoever guessed, it was not this phone
 	if !known {
 		guesses := c.guesses(id)
 		if guesses != nil && guesses.guessed(c.cfg.Breach.Failures) {
 			if c.breach(id, guesses, ban.ReasonGuessed, "a login right after guessing: change this account's password now") {
 				return
 			}
-		} else if have := c.breached.get(c.now, c.id(forBreach, c.key, id)); have != nil && have.until > c.now {
+		} else if have := c.breached.Get(c.now, c.id(forBreach, c.key, id)); have != nil && have.until > c.now {
 			return
 		}
 	}
 	if s != nil {
-		more := c.sources.details(s)
+		more := s.details()
 		more.login, more.overflow, s.open = c.now, 0, 0
 	}
 	if !known && c.mayBeGuessed(id) {
@@ -107,7 +107,7 @@ func (c *call) login() {
 			"this account is being guessed, and logged in from where it never was: perhaps a guess was right; no trust while it goes on")
 		return
 	}
-	c.flows.renew(c.now, flow)
+	c.flows.Renew(c.now, flow)
 	if m := c.cfg.Trust.Match; m != nil && !m.MatchString(c.ev.Account) {
 		return
 	}
@@ -150,9 +150,9 @@ func (c *call) breach(id uint64, guesses *failures, reason ban.Reason, detail st
 		until = c.now + int64(c.cfg.Ban.ForgeableMax)
 	}
 	pair := c.id(forBreach, c.key, id)
-	b := c.breached.get(c.now, pair)
+	b := c.breached.Get(c.now, pair)
 	if b == nil {
-		b = c.breached.put(c.now, pair)
+		b, _ = c.breached.Put(c.now, pair)
 	}
 	b.from, b.until = c.key, max(b.until, until)
 	return true
@@ -166,7 +166,7 @@ type breached struct {
 
 // reportBreach reports a breach once an hour for each source and account.
 func (c *call) reportBreach(id uint64, reason ban.Reason, detail string) {
-	if !c.reports.seen(c.now, c.id(forBreachTold, c.key, c.mix(id, uint64(reasonIndex(reason))))) {
+	if !c.reports.Seen(c.now, c.id(forBreachTold, c.key, c.mix(id, uint64(reasonIndex(reason))))) {
 		c.decide(ban.ActionBreach, reason, c.prefixOf(c.key), 0, true, detail)
 	}
 }
@@ -197,7 +197,7 @@ func (c *call) befriend(s *source, id uint64) {
 	if fresh {
 		t.since, t.over, t.lost, t.fails = c.now, false, false, nil
 		if s != nil {
-			c.sources.details(s).challenged = sketch{}
+			s.details().challenged = sketch{}
 		}
 		c.setTimer(t, c.now+int64(c.cfg.Trust.TTL))
 	}
@@ -360,7 +360,7 @@ func (c *call) strangerFails(id uint64, w float64, r repeat) {
 		return
 	}
 	perMinute, burst := c.cfg.Misconfigured.PerMinute, c.cfg.Misconfigured.Burst
-	more := c.sources.details(s)
+	more := s.details()
 	pair := c.pair(id)
 	here := c.worksHere(id)
 	p, many := &more.pace, false
@@ -411,7 +411,7 @@ type pair struct {
 
 // pair returns how one account fails from the source of the event, up to date.
 func (c *call) pair(id uint64) *pair {
-	p, old := c.pairs.renew(c.now, c.id(forPair, c.key, id))
+	p, old := c.pairs.Renew(c.now, c.id(forPair, c.key, id))
 	if !old {
 		p.at, p.from = c.now, c.key
 	}
@@ -454,7 +454,7 @@ func (c *call) atPace(p *pace, one *failures, burst int, n note, w float64, r re
 // when a PBX loses its passwords, there is one for each.
 func (c *call) tellPersistence(one *failures, how string) {
 	n := int(one.total) + int(one.again)
-	if n > slowGuesses && !c.worksHere(c.account()) && !c.slow.seen(c.now, c.id(forGuessing, c.key, c.account())) {
+	if n > slowGuesses && !c.worksHere(c.account()) && !c.slow.Seen(c.now, c.id(forGuessing, c.key, c.account())) {
 		c.decide(ban.ActionGuessing, ban.ReasonPace, c.prefixOf(c.key), 0, c.proven, fmt.Sprintf("%d failures of this account within an hour, %s: a phone that "+
 			"nobody mends, or somebody who guesses; not banned", n, how))
 	}
@@ -462,7 +462,7 @@ func (c *call) tellPersistence(one *failures, how string) {
 
 // alarmGuessing reports, once an hour for each source and reason, that passwords are guessed and nobody is banned for it.
 func (c *call) alarmGuessing(reason ban.Reason, detail string) {
-	if !c.reports.seen(c.now, c.id(forGuessing, c.key, c.text(string(reason)))) {
+	if !c.reports.Seen(c.now, c.id(forGuessing, c.key, c.text(string(reason)))) {
 		c.decide(ban.ActionGuessing, reason, c.prefixOf(c.key), 0, c.proven, detail)
 	}
 }
@@ -478,7 +478,7 @@ func (c *call) failOf(t *trust, id uint64, foreign bool) *fail {
 	f := t.fails[id]
 	if f == nil {
 		f = &fail{failures: failures{pace: pace{at: c.now}}, foreign: foreign}
-		if have := c.pairs.get(c.now, c.id(forPair, c.key, id)); have != nil {
+		if have := c.pairs.Get(c.now, c.id(forPair, c.key, id)); have != nil {
 			f.failures = have.failures
 		}
 		if len(t.fails) >= maxFails {
@@ -513,7 +513,7 @@ func (c *call) guesses(id uint64) *failures {
 	var f *failures
 	if t := c.trust(); t != nil && t.fails[id] != nil {
 		f = &t.fails[id].failures
-	} else if have := c.pairs.get(c.now, c.id(forPair, c.key, id)); have != nil {
+	} else if have := c.pairs.Get(c.now, c.id(forPair, c.key, id)); have != nil {
 		f = &have.failures
 	}
 	if f != nil {

@@ -89,7 +89,7 @@ func (c *call) widen(w float64) {
 		return
 	}
 	small, large := networks[0], networks[1]
-	x, _ := c.wide.obtain(c.now, c.id(forWide, key(large.Addr().As16()), widerBits))
+	x, _ := c.wide.Put(c.now, c.id(forWide, key(large.Addr().As16()), widerBits))
 	full := c.attacks(x, w, c.cfg.Networks.IPv6Sources)
 	if parts := noteMark(x.parts[:], c.id(forWide, key(small.Addr().As16()), 0)); full && parts >= wideParts {
 		if c.condemnWide(large, x) {
@@ -103,7 +103,7 @@ func (c *call) widen(w float64) {
 	if full {
 		need = warmSources
 	}
-	y, _ := c.wide.obtain(c.now, c.id(forWide, key(small.Addr().As16()), wideBits))
+	y, _ := c.wide.Put(c.now, c.id(forWide, key(small.Addr().As16()), wideBits))
 	enough := c.attacks(y, w, need)
 	if warm := full && noteMark(y.sources[:], c.id(forWide, c.key, 0)) >= need; enough || warm {
 		c.condemnWide(small, y)
@@ -122,7 +122,7 @@ func (c *call) attacks(x *wide, w float64, need int) bool {
 
 // alarmNetwork reports, once an hour for each /48, that a network in it guesses.
 func (c *call) alarmNetwork(large, net netip.Prefix, detail string) {
-	if !c.reports.seen(c.now, c.id(forGuessing, key(large.Addr().As16()), c.text(string(ban.ReasonNetwork)))) {
+	if !c.reports.Seen(c.now, c.id(forGuessing, key(large.Addr().As16()), c.text(string(ban.ReasonNetwork)))) {
 		c.decide(ban.ActionGuessing, ban.ReasonNetwork, net, 0, c.proven, detail)
 	}
 }

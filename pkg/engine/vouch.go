@@ -17,7 +17,7 @@ const vouchTTL = 60 * minute
 func (e *Engine) Vouch(now time.Time, pbx string, contacts map[netip.Prefix]string) []ban.Decision {
 	e.advance(now)
 	guessed := make(map[key]bool)
-	for b := range e.breached.values(e.now) {
+	for b := range e.breached.Values(e.now) {
 		if b.until > e.now {
 			guessed[b.from] = true
 		}

@@ -120,9 +120,8 @@ type Pardon struct {
 	begun   bool
 	bans    BanWalk
 	sources map[key]bool // whose guesses are to be forgotten
-	looking bool         // for them
-	pairs   uint32       // where that has come to
-	breach  uint32
+	pairs   uint64       // how far that has come
+	breach  uint64
 
 	// Graces are the prefixes that nobody bans again before the grace is over, as of the last step.
 	Graces []GraceState
@@ -190,7 +189,7 @@ func (e *Engine) mercy(p *Pardon, prefix netip.Prefix) {
 	k, ok := e.keyOfPrefix(prefix)
 	if ok {
 		p.sources[k] = true
-		e.absolved.renew(e.now, e.id(forAbsolved, k, 0))
+		e.absolved.Renew(e.now, e.id(forAbsolved, k, 0))
 		if t := e.trusts[k]; t != nil {
 			t.fails, t.rushed = nil, 0
 		}
@@ -210,10 +209,7 @@ func (e *Engine) forgetSome(p *Pardon, n int) (more bool) {
 	if len(p.sources) == 0 {
 		return false
 	}
-	if !p.looking {
-		p.looking, p.pairs, p.breach = true, e.pairs.first, e.breached.first
-	}
-	pairs := e.pairs.removeSome(&p.pairs, n, func(v pair) bool { return p.sources[v.from] })
-	breach := e.breached.removeSome(&p.breach, n, func(b breached) bool { return p.sources[b.from] })
+	pairs := e.pairs.RemoveSome(&p.pairs, n, func(v pair) bool { return p.sources[v.from] })
+	breach := e.breached.RemoveSome(&p.breach, n, func(b breached) bool { return p.sources[b.from] })
 	return pairs || breach
 }

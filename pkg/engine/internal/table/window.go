@@ -1,0 +1,135 @@
+package table
+
+import "iter"
+
+// Window remembers values by key for a fixed time, in bounded memory: the oldest gives way when it is full. Keys are hashes
+// that depend on a secret, so that nobody can choose two that are the same. Times are Unix times in ns that never go back.
+type Window[V any] struct {
+	ttl     int64 // ns
+	max     int   // slots
+	slots   FIFO[slot[V]]
+	dropped uint64            // slots that have left; the oldest is number dropped, the next dropped+1, …
+	numbers map[uint64]uint64 // of the slot of each key
+}
+
+type slot[V any] struct {
+	key   uint64
+	at    int64
+	value V
+	gone  bool // the key was removed, or has a younger slot
+}
+
+// NewWindow makes a window of so many slots at most. What is put again while it is there takes another one.
+func NewWindow[V any](ttl int64, max int) *Window[V] {
+	return &Window[V]{ttl: ttl, max: max, numbers: make(map[uint64]uint64)}
+}
+
+// SetTTL changes the time for what is there, too.
+func (w *Window[V]) SetTTL(ttl int64) { w.ttl = ttl }
+
+// find returns the slot of a key, or nil.
+func (w *Window[V]) find(key uint64) *slot[V] {
+	number, ok := w.numbers[key]
+	if !ok {
+		return nil
+	}
+	return w.slots.At(int(number - w.dropped))
+}
+
+// Get returns the live value of a key, to be changed in place until the next Put, or nil.
+func (w *Window[V]) Get(now int64, key uint64) *V {
+	if s := w.find(key); s != nil && now-s.at < w.ttl {
+		return &s.value
+	}
+	return nil
+}
+
+// Put returns the live value of a key, the zero value added if need be, and says whether it was there.
+func (w *Window[V]) Put(now int64, key uint64) (value *V, old bool) {
+	if s := w.find(key); s != nil {
+		if now-s.at < w.ttl {
+			return &s.value, true
+		}
+		s.gone = true
+	}
+	return w.add(now, key), false
+}
+
+// Renew is Put, and makes the key live for at least half of the time from now on.
+func (w *Window[V]) Renew(now int64, key uint64) (value *V, old bool) {
+	s := w.find(key)
+	if s == nil || now-s.at < w.ttl/2 || now-s.at >= w.ttl {
+		return w.Put(now, key)
+	}
+	kept := s.value
+	s.gone = true
+	value = w.add(now, key)
+	*value = kept
+	return value, true
+}
+
+// add gives a key a new slot.
+func (w *Window[V]) add(now int64, key uint64) *V {
+	w.expire(now, 4)
+	if w.slots.Len() == w.max {
+		w.drop()
+	}
+	w.numbers[key] = w.dropped + uint64(w.slots.Len())
+	w.slots.Push(slot[V]{key: key, at: now})
+	return &w.slots.Last().value
+}
+
+// Seen puts a key and reports whether it was live already.
+func (w *Window[V]) Seen(now int64, key uint64) bool {
+	_, old := w.Put(now, key)
+	return old
+}
+
+// expire drops up to n slots whose time is over.
+func (w *Window[V]) expire(now int64, n int) {
+	for ; n > 0 && w.slots.Len() > 0 && now-w.slots.First().at >= w.ttl; n-- {
+		w.drop()
+	}
+}
+
+// drop forgets the oldest slot.
+func (w *Window[V]) drop() {
+	if s := w.slots.First(); !s.gone {
+		delete(w.numbers, s.key)
+	}
+	w.slots.Pop()
+	w.dropped++
+}
+
+// Live counts the keys whose time is not over.
+func (w *Window[V]) Live(now int64) int {
+	w.expire(now, w.slots.Len())
+	return len(w.numbers)
+}
+
+// Values yields the live values, the oldest first.
+func (w *Window[V]) Values(now int64) iter.Seq[V] {
+	return func(yield func(V) bool) {
+		for i := range w.slots.Len() {
+			if s := w.slots.At(i); now-s.at < w.ttl && !s.gone && !yield(s.value) {
+				return
+			}
+		}
+	}
+}
+
+// RemoveSome looks at n slots from a number on, removes those of which f is true, and says whether there are more. It moves
+// the number on; 0 is before the oldest one.
+func (w *Window[V]) RemoveSome(from *uint64, n int, f func(V) bool) (more bool) {
+	*from = max(*from, w.dropped)
+	for end := w.dropped + uint64(w.slots.Len()); *from < end; *from++ {
+		if n--; n < 0 {
+			return true
+		}
+		if s := w.slots.At(int(*from - w.dropped)); !s.gone && f(s.value) {
+			s.gone = true
+			delete(w.numbers, s.key)
+		}
+	}
+	return false
+}

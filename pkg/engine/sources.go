@@ -1,0 +1,97 @@
+package engine
+
+import "github.com/ringwall/ringwall/pkg/engine/internal/table"
+
+// sources holds what is known of each source that attacked or logged in, in the classes by which they are forgotten.
+type sources struct {
+	numbers map[key]int32 // in pool
+	pool    table.Pool[source]
+	ages    *table.Ages // by class and source.queuedAt
+	max     int         // policy.max_sources
+}
+
+// requeuedAtOnce is how many sources one search for the quietest puts into a new place: some 20 µs.
+const requeuedAtOnce = 128
+
+// newSources makes room for up to max sources, of which most are forgotten after a time in seconds.
+func newSources(max int, memory uint32) *sources {
+	return &sources{numbers: make(map[key]int32), ages: table.NewAges(int(numClasses), memory), max: max}
+}
+
+func (t *sources) len() int { return len(t.numbers) }
+
+// get returns a source, or nil.
+func (t *sources) get(k key) *source {
+	number, ok := t.numbers[k]
+	if !ok {
+		return nil
+	}
+	return t.pool.At(number)
+}
+
+// all yields the sources, in no order.
+func (t *sources) all(yield func(*source) bool) {
+	for _, number := range t.numbers {
+		if !yield(t.pool.At(number)) {
+			return
+		}
+	}
+}
+
+// add makes a source. It must not exist, and there must be room.
+func (t *sources) add(k key, now int64) *source {
+	number := t.pool.Add(source{key: k, seen: now, queuedAt: seconds(now)})
+	s := t.pool.At(number)
+	s.number = number
+	t.numbers[k] = number
+	t.ages.Insert(number, int(s.class), s.queuedAt)
+	return s
+}
+
+func (t *sources) remove(s *source) {
+	t.ages.Remove(s.number, int(s.class), s.queuedAt)
+	delete(t.numbers, s.key)
+	t.pool.Free(s.number)
+}
+
+// reset forgets what is known of a source but its place: it must be classified.
+func (t *sources) reset(s *source, now int64) {
+	*s = source{key: s.key, seen: now, class: s.class, queuedAt: s.queuedAt, number: s.number}
+}
+
+// requeue gives a source a new place: in the queue of a class, at a time in seconds.
+func (t *sources) requeue(s *source, c class, at uint32) {
+	t.ages.Remove(s.number, int(s.class), s.queuedAt)
+	s.class, s.queuedAt = c, at
+	t.ages.Insert(s.number, int(c), at)
+}
+
+// longestQueued returns the source of a class that has its place for the longest, or nil.
+func (t *sources) longestQueued(c class) *source {
+	number, ok := t.ages.Oldest(int(c))
+	if !ok {
+		return nil
+	}
+	return t.pool.At(number)
+}
+
+// quietest returns the source of a class that was quiet the longest, or nil: to within the time of a list of ages, and where
+// many at the end of the queue were seen again, the quietest of the next few.
+func (t *sources) quietest(c class) *source {
+	var quiet *source
+	for range requeuedAtOnce {
+		s := t.longestQueued(c)
+		if s == nil {
+			return nil
+		}
+		seen := seconds(s.seen)
+		if seen < s.queuedAt+60 {
+			return s
+		}
+		t.requeue(s, c, seen)
+		if quiet == nil || s.seen < quiet.seen {
+			quiet = s
+		}
+	}
+	return quiet
+}
