@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/fail2ban"
+	"github.com/ringwall/ringwall/pkg/fail2ban/fail2bantest"
 )
 
 // untouched fails where a folder holds something else in the end than now.
@@ -50,8 +51,8 @@ func bans(t *testing.T, db string) string {
 
 func TestDatabaseWithAWriteAheadLogIsReadFromACopy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
-	db := open(t, path, append([]string{"PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0"}, schema...)...)
-	insert(t, db, entry{"asterisk", "203.0.113.5", 0, time.Hour})
+	db := fail2bantest.Open(t, path, append([]string{"PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0"}, fail2bantest.Schema...)...)
+	entry{"asterisk", "203.0.113.5", 0, time.Hour}.insert(db)
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
 	untouched(t, filepath.Dir(path))
@@ -63,11 +64,9 @@ func TestDatabaseWithAWriteAheadLogIsReadFromACopy(t *testing.T) {
 
 func TestDatabaseThatWasInWALModeIsReadInPlace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
-	db := open(t, path, append([]string{"PRAGMA journal_mode=WAL"}, schema...)...)
-	insert(t, db, entry{"asterisk", "203.0.113.5", 0, time.Hour})
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	db := fail2bantest.Open(t, path, append([]string{"PRAGMA journal_mode=WAL"}, fail2bantest.Schema...)...)
+	entry{"asterisk", "203.0.113.5", 0, time.Hour}.insert(db)
+	db.Close()
 	untouched(t, filepath.Dir(path))
 	if got := bans(t, path); got != "203.0.113.5/32 asterisk 1h0m0s\n" {
 		t.Error(got)
@@ -76,8 +75,8 @@ func TestDatabaseThatWasInWALModeIsReadInPlace(t *testing.T) {
 
 func TestAWriterIsWaitedFor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
-	db := open(t, path, schema...)
-	insert(t, db, entry{"asterisk", "203.0.113.5", 0, time.Hour})
+	db := fail2bantest.Open(t, path, fail2bantest.Schema...)
+	entry{"asterisk", "203.0.113.5", 0, time.Hour}.insert(db)
 	lock := writeLock(t, path)
 	insertLater := make(chan struct{})
 	go func() {
@@ -122,9 +121,14 @@ func writeLock(t *testing.T, path string) io.Closer {
 }
 
 func TestNobodyWritesWhileTheDatabaseIsRead(t *testing.T) {
-	path := database(t)
+	path := filepath.Join(t.TempDir(), "db")
+	db := fail2bantest.Open(t, path, fail2bantest.Schema...)
+	// More than fits between the reader and who takes what it reads.
+	db.Exec(`INSERT INTO bips(ip, jail, timeofban, bantime) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 20000)
+		SELECT '203.0.113.' || i, 'asterisk', 1769860800, -1 FROM n`)
+	db.Close()
 	done := make(chan error, 1)
-	fail2ban.WhileOpen(t, path, func() {
+	fail2ban.WhileDatabaseIsRead(t, path, func() {
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
 			done <- err
@@ -146,15 +150,15 @@ func lost(t *testing.T, path string) error {
 	if c, _ := parsed(t, im); c.Policy.Points.WrongPassword <= 2 || len(c.Policy.Allow) != 1 || len(im.Bans) != 0 {
 		t.Errorf("the database costs more than its bans: %+v %v", c.Policy, im.Bans)
 	}
-	if im.Lost != nil && (left(im, "all bans: ") == "" || !strings.Contains(strings.Join(im.Found, "\n"), "cannot be read")) {
-		t.Errorf("nobody says that the bans are missing: %v %v", im.Found, im.Left)
+	if im.BansLost != nil && (notImported(im, "all bans: ") == "" || !strings.Contains(strings.Join(im.Found, "\n"), "cannot be read")) {
+		t.Errorf("nobody says that the bans are missing: %v %v", im.Found, im.NotImported)
 	}
-	return im.Lost
+	return im.BansLost
 }
 
 func TestOtherDatabasesCostTheirBans(t *testing.T) {
 	old := []string{`CREATE TABLE fail2banDb(version INTEGER)`, `CREATE TABLE bans(jail TEXT, ip TEXT, timeofban INTEGER, data JSON)`, `INSERT INTO fail2banDb VALUES(2)`}
-	endless := append([]string{}, schema...)
+	endless := append([]string{}, fail2bantest.Schema...)
 	endless = append(endless, `DROP TABLE bips`, `CREATE VIEW bips AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n)
 		SELECT i AS ip, i AS jail, i AS timeofban, 0 AS bantime, 0 AS bancount FROM n`)
 	for name, row := range map[string]struct {
@@ -164,14 +168,12 @@ func TestOtherDatabasesCostTheirBans(t *testing.T) {
 		"empty":       {[]string{`CREATE TABLE a(b)`}, "no table fail2banDb"},
 		"0.10":        {old, "its version is 2, without the table bips"},
 		"a view":      {endless, "without the table bips"},
-		"no version":  {append(schema[:5:5], `DELETE FROM fail2banDb`), "does not tell its version"},
-		"odd version": {append(schema[:5:5], `INSERT INTO fail2banDb VALUES(NULL)`), "does not tell its version"},
+		"no version":  {append(fail2bantest.Schema[:5:5], `DELETE FROM fail2banDb`), "does not tell its version"},
+		"odd version": {append(fail2bantest.Schema[:5:5], `INSERT INTO fail2banDb VALUES(NULL)`), "does not tell its version"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "db")
-			if err := open(t, path, row.statements...).Close(); err != nil {
-				t.Fatal(err)
-			}
+			fail2bantest.Open(t, path, row.statements...).Close()
 			err := lost(t, path)
 			if !errors.Is(err, fail2ban.ErrSchema) || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("got %v, want %s", err, row.want)
@@ -205,17 +207,15 @@ func TestWhatIsNoDatabaseCostsItsBans(t *testing.T) {
 
 func TestColumnsMayHoldAnything(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
-	db := open(t, path, schema...)
+	db := fail2bantest.Open(t, path, fail2bantest.Schema...)
 	for _, values := range []string{
 		`x'ff00', 'asterisk', 'then', 'long', 'x'`, `'203.0.113.1', 'asterisk', 9223372036854775807, 9223372036854775807, 1`,
 		`'203.0.113.2', 'asterisk', -9223372036854775808, 9223372036854775807, 1`, `'203.0.113.3', x'00', 1e300, 1e300, 1`,
 		`'', '', 0, -9223372036854775808, 1`, `'203.0.113.4', 'asterisk', 1769860800.5, '3600', 1`,
 	} {
-		run(t, db, `INSERT INTO bips(ip, jail, timeofban, bantime, bancount) VALUES(`+values+`)`)
+		db.Exec(`INSERT INTO bips(ip, jail, timeofban, bantime, bancount) VALUES(` + values + `)`)
 	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	db.Close()
 	for line := range strings.Lines(bans(t, path)) {
 		if !strings.HasPrefix(line, "203.0.113.") {
 			t.Error(line)

@@ -1,6 +1,11 @@
 package fail2ban
 
-import "testing"
+import (
+	"bufio"
+	"errors"
+	"testing"
+	"time"
+)
 
 // Resolve reads a set of files, and returns what looks an option up in it.
 func Resolve(dir, name string) (func(section, key string) (string, bool), error) {
@@ -28,13 +33,34 @@ func Expand(text, name, key string) (string, error) {
 	return v, err
 }
 
-// WhileOpen calls f while a database is held for reading.
-func WhileOpen(t *testing.T, path string, f func()) {
+// WhileDatabaseIsRead calls f between the first and the last line that the reader of a database prints.
+func WhileDatabaseIsRead(t *testing.T, path string, f func()) {
 	t.Helper()
-	s, err := openSnapshot(t.Context(), path)
+	cmd, err := databaseCommand(t.Context(), path, t.TempDir(), time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() {
+		t.Error("the reader prints nothing")
+	}
 	f()
+	for lines.Scan() {
+	}
+	if err := errors.Join(lines.Err(), cmd.Wait()); err != nil {
+		t.Error(err)
+	}
+}
+
+// ParseBan reads a line of fail2ban's client.
+func ParseBan(line string, zone *time.Location, now time.Time) (ip string, since time.Time, err error) {
+	row, err := parseBan(line, zone, now)
+	return row.ip, time.Unix(row.since, 0).In(zone), err
 }

@@ -86,12 +86,12 @@ func TestJailsOfEachKind(t *testing.T) {
 			c, _ := parsed(t, im)
 			row.want(t, c)
 			for _, part := range row.left {
-				if left(im, part) == "" {
-					t.Errorf("nothing says %s: %v", part, im.Left)
+				if notImported(im, part) == "" {
+					t.Errorf("nothing says %s: %v", part, im.NotImported)
 				}
 			}
-			if !strings.Contains(strings.Join(row.left, ""), "findtime") && left(im, "findtime = ") != "" {
-				t.Errorf("too much is said: %v", im.Left)
+			if !strings.Contains(strings.Join(row.left, ""), "findtime") && notImported(im, "findtime = ") != "" {
+				t.Errorf("too much is said: %v", im.NotImported)
 			}
 		})
 	}
@@ -111,8 +111,8 @@ func TestWhatOnlyLooksLikeAHostNameIsListed(t *testing.T) {
 		t.Errorf("%d entries: %v", got, c.Policy.Allow)
 	}
 	for _, word := range []string{"192.0.2.x", "192.0.2.1-9", "10.x.x.x", "192.0.2.*"} {
-		if left(im, `ignoreip "`+word+`"`) == "" {
-			t.Errorf("%s is lost without a word: %v", word, im.Left)
+		if notImported(im, `ignoreip "`+word+`"`) == "" {
+			t.Errorf("%s is lost without a word: %v", word, im.NotImported)
 		}
 	}
 }
@@ -127,7 +127,7 @@ func TestBansOfWebPagesStay(t *testing.T) {
 	if got := show(im.Bans); got != "203.0.113.5/32 asterisk 1h0m0s\n203.0.113.8/32 asterisk-ami 1h0m0s\n" {
 		t.Errorf("got\n%s", got)
 	}
-	if left(im, `1 ban: jail "issabel-gui" is not about telephony`) == "" || left(im, `1 ban: jail "freepbx"`) == "" {
-		t.Errorf("bans are lost without a word: %v", im.Left)
+	if notImported(im, `1 ban: jail "issabel-gui" is not about telephony`) == "" || notImported(im, `1 ban: jail "freepbx"`) == "" {
+		t.Errorf("bans are lost without a word: %v", im.NotImported)
 	}
 }

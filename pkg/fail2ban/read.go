@@ -1,6 +1,7 @@
 package fail2ban
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ const (
 // Options say what to read.
 type Options struct {
 	Jail string    // a folder such as /etc/fail2ban, or a jail file in it; "" is DefaultDir, if it is there
-	DB   string    // a database; "" is dbfile of fail2ban.conf or DefaultDatabase, if it is there
+	DB   string    // a database; "" is the running fail2ban, else dbfile of fail2ban.conf or DefaultDatabase, if it is there
 	Also []string  // jails whose bans are taken although they are not about telephony
 	Now  time.Time // bans that have ended by then are left out
 }
@@ -37,8 +38,8 @@ type Ban struct {
 	Forever bool // then Left is 0
 }
 
-// Left is something that could not be carried over.
-type Left struct {
+// NotImported is something that could not be carried over.
+type NotImported struct {
 	What string
 	Why  string // and what to do about it
 }
@@ -47,18 +48,20 @@ type Left struct {
 type Import struct {
 	Dir      string   // of the jail files; "" where there are none
 	Files    []string // that were read, in order
-	Database string   // "" where there is none
+	Server   string   // the socket of the running fail2ban; "" where it was not asked for its bans
+	Database string   // "" where there is none, or the running fail2ban was asked
 	Found    []string // a sentence for each place that was looked at
 	Jails    []Jail   // that are enabled, in the order of the files
 	Bans     []Ban    // ordered by address, each once
 	Allow    []Allow
 	Policy   Suggestion
-	Left     []Left
-	Lost     error // why the bans are missing, although there is a database; nil where they are not
+	BansLost error // why the bans are missing, although there is a database; nil where they are not
+
+	NotImported []NotImported
 }
 
-// Read reads fail2ban's files and its database. What Options name and is not there is an error for errors.Is with
-// fs.ErrNotExist, and so is it when neither is there. A database that cannot be read costs only its bans (Import.Lost),
+// Read reads fail2ban's files, and asks it for its bans where it runs, else reads its database. What Options name and is not there is an error for errors.Is with
+// fs.ErrNotExist, and so is it when neither is there. A database that cannot be read costs only its bans (Import.BansLost),
 // unless there is nothing else.
 func Read(ctx context.Context, o Options) (*Import, error) {
 	im := &Import{}
@@ -66,24 +69,19 @@ func Read(ctx context.Context, o Options) (*Import, error) {
 	if err != nil {
 		return nil, err
 	}
-	purge := 24 * time.Hour
-	database, named := o.DB, o.DB != ""
+	s := serverSettings{socket: DefaultSocket, database: DefaultDatabase, purge: 24 * time.Hour}
 	if c != nil {
 		im.takeJails(c)
-		var dbfile string
-		dbfile, purge = im.settings(c.dir, purge)
-		if !named {
-			database = dbfile
-		}
-	} else if !named {
-		database = DefaultDatabase
+		im.readServerSettings(c.dir, &s)
 	}
 	im.takeAllow()
-	im.Policy = im.suggest(purge)
-	if err := im.readBans(ctx, o, database, named); err != nil {
-		return nil, err
+	im.Policy = im.suggest(s.purge)
+	if o.DB != "" || !im.askServer(ctx, o, s) {
+		if err := im.readFile(ctx, o, cmp.Or(o.DB, s.database)); err != nil {
+			return nil, err
+		}
 	}
-	if im.Dir == "" && im.Database == "" {
+	if im.Dir == "" && im.Database == "" && im.Server == "" {
 		return nil, fmt.Errorf("there is no fail2ban here (%s): %w", strings.Join(im.Found, "; "), fs.ErrNotExist)
 	}
 	return im, nil
@@ -91,9 +89,9 @@ func Read(ctx context.Context, o Options) (*Import, error) {
 
 func (im *Import) leave(what, why string) {
 	const most = 200
-	l := Left{what, why}
-	if len(im.Left) < most && !slices.Contains(im.Left, l) {
-		im.Left = append(im.Left, l)
+	l := NotImported{what, why}
+	if len(im.NotImported) < most && !slices.Contains(im.NotImported, l) {
+		im.NotImported = append(im.NotImported, l)
 	}
 }
 
@@ -154,15 +152,20 @@ func (im *Import) takeJails(c *config) {
 	}
 }
 
-// settings reads fail2ban.conf beside the jail files.
-func (im *Import) settings(dir string, purge time.Duration) (string, time.Duration) {
-	path := DefaultDatabase
+// serverSettings are what fail2ban.conf says.
+type serverSettings struct {
+	socket, database string
+	purge            time.Duration // dbpurgeage
+}
+
+// readServerSettings reads fail2ban.conf beside the jail files. What it does not say stays as it is.
+func (im *Import) readServerSettings(dir string, to *serverSettings) {
 	c, err := readConfig(dir, "fail2ban")
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			im.leave("fail2ban.conf", reasonOf(err))
 		}
-		return path, purge
+		return
 	}
 	say := func(trouble string) { im.leave("fail2ban.conf", trouble) }
 	name := "Definition"
@@ -171,12 +174,10 @@ func (im *Import) settings(dir string, purge time.Duration) (string, time.Durati
 	}
 	s := setting{c, name, say}
 	if d := s.duration("dbpurgeage"); d > 0 {
-		purge = d
+		to.purge = d
 	}
-	if v := s.text("dbfile"); v != "" {
-		path = v
-	}
-	return path, purge
+	to.database = cmp.Or(s.text("dbfile"), to.database)
+	to.socket = cmp.Or(s.text("socket"), to.socket)
 }
 
 // takeAllow takes ignoreip of the jails about telephony.
@@ -216,6 +217,9 @@ func (im *Import) jail(name string) *Jail {
 	return nil
 }
 
+// isRecidive says whether a jail bans those whom other jails have banned.
+func isRecidive(jail string) bool { return strings.Contains(jail, "recidive") }
+
 func (im *Import) isVoIP(name string) bool {
 	if j := im.jail(name); j != nil {
 		return j.VoIP
@@ -224,13 +228,59 @@ func (im *Import) isVoIP(name string) bool {
 	return yes
 }
 
-func (im *Import) readBans(ctx context.Context, o Options, path string, named bool) error {
-	if !named && (path == ":memory:" || strings.EqualFold(path, "none")) {
+// askServer takes the bans from the running fail2ban, which knows them best. It says whether it could.
+func (im *Import) askServer(ctx context.Context, o Options, s serverSettings) bool {
+	server, err := connectServer(ctx, s.socket)
+	var r *banRecords
+	var jails []string
+	if err == nil {
+		r, jails, err = server.bans(ctx, s.database, o.Now)
+	}
+	switch {
+	case errors.Is(err, errNotRunning):
+		return false
+	case err != nil:
+		im.Found = append(im.Found, "the running fail2ban does not tell its bans: "+printable.Limit(err.Error(), 300))
+		return false
+	}
+	im.Server = s.socket
+	im.Found = append(im.Found, fmt.Sprintf("bans: of the fail2ban that runs here, %s", count(len(jails), "jail")))
+	if slices.ContainsFunc(r.rows, func(r banRow) bool { return isRecidive(r.jail) }) {
+		im.askPast(ctx, o, s.database, r)
+	}
+	im.takeBans(r, o)
+	return true
+}
+
+// askPast looks up which jails have banned before whom a jail like recidive bans. The running fail2ban knows the current
+// bans alone.
+func (im *Import) askPast(ctx context.Context, o Options, database string, r *banRecords) {
+	if inFile(database) {
+		switch old, err := readDatabase(ctx, database, o.Now); {
+		case err == nil:
+			r.past = old.past
+		default:
+			im.leave("past bans", "the database cannot tell them: "+printable.Limit(err.Error(), 300))
+		}
+	}
+	for _, row := range r.rows {
+		r.past[row.ip] = append(r.past[row.ip], row.jail)
+	}
+}
+
+// inFile says whether fail2ban keeps its bans in a file.
+func inFile(database string) bool {
+	return database != ":memory:" && !strings.EqualFold(database, "none")
+}
+
+func (im *Import) readFile(ctx context.Context, o Options, path string) error {
+	named := o.DB != ""
+	if !named && !inFile(path) {
 		im.Found = append(im.Found, "no database: fail2ban.conf says dbfile = "+quotePath(path))
-		im.leave("bans", "fail2ban keeps them in memory only: fail2ban-client banned names them, and ringwall ban takes them")
+		im.leave("bans", "fail2ban keeps them in memory only: ringwall import fail2ban takes them while fail2ban runs")
 		return nil
 	}
-	c, err := readDatabase(ctx, path, o.Now, im.isVoIP)
+	r, err := readDatabase(ctx, path, o.Now)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !named:
 		im.Found = append(im.Found, "no database at "+quotePath(path))
@@ -240,32 +290,32 @@ func (im *Import) readBans(ctx context.Context, o Options, path string, named bo
 		if im.Dir == "" || errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil {
 			return err
 		}
-		im.Lost = err
+		im.BansLost = err
 		im.Found = append(im.Found, "database: "+quotePath(path)+", which cannot be read, so its bans are missing")
 		im.leave("all bans", printable.Limit(err.Error(), 500))
 		return nil
 	}
 	im.Database = path
-	im.Found = append(im.Found, fmt.Sprintf("database: %s, version %d", quotePath(path), c.version))
-	if c.note != "" {
-		im.Found = append(im.Found, c.note)
+	im.Found = append(im.Found, fmt.Sprintf("database: %s, version %d", quotePath(path), r.version))
+	if r.note != "" {
+		im.Found = append(im.Found, r.note)
 	}
-	if c.more {
-		im.leave("bans", fmt.Sprintf("there are more than %d: the rest is not read", maxRows))
-	}
-	im.takeBans(c, o)
+	im.takeBans(r, o)
 	return nil
 }
 
-func (im *Import) takeBans(c *contents, o Options) {
+func (im *Import) takeBans(records *banRecords, o Options) {
+	if records.more {
+		im.leave("bans", fmt.Sprintf("there are more than %d: the rest is not read", maxRows))
+	}
 	best := map[netip.Prefix]Ban{}
 	others, odd := map[string]int{}, map[string][]string{}
-	for _, r := range c.rows {
+	for _, r := range records.rows {
 		left, forever := im.remaining(r, o.Now)
 		if left < time.Second && !forever {
 			continue
 		}
-		if why := im.notOurs(c, r, o.Also); why != "" {
+		if why := im.notOurs(records, r, o.Also); why != "" {
 			others[why]++
 			continue
 		}
@@ -308,10 +358,10 @@ func count(n int, what string) string {
 }
 
 // remaining is how long a ban goes on. A ban that begins in the future, by a clock that was wrong, lasts its length.
-func (im *Import) remaining(r row, now time.Time) (left time.Duration, forever bool) {
+func (im *Import) remaining(r banRow, now time.Time) (left time.Duration, forever bool) {
 	const most = int64(longest / time.Second)
 	length := r.length
-	if length == noTime {
+	if length == unknownLength {
 		length = 600 // as fail2ban itself does, unless the jail is known
 		if j := im.jail(r.jail); j != nil && j.BanTime > 0 {
 			length = int64(j.BanTime / time.Second)
@@ -326,14 +376,14 @@ func (im *Import) remaining(r row, now time.Time) (left time.Duration, forever b
 }
 
 // notOurs says why a ban is left to fail2ban, or "".
-func (im *Import) notOurs(c *contents, r row, also []string) string {
+func (im *Import) notOurs(records *banRecords, r banRow, also []string) string {
 	j := im.jail(r.jail)
 	switch {
 	case slices.Contains(also, r.jail), slices.Contains(also, printable.String(r.jail)), im.isVoIP(r.jail) && (j != nil || im.Dir == ""):
 		return ""
 	case j == nil && im.Dir != "" && im.isVoIP(r.jail):
 		return "jail " + quote(r.jail) + " is off in the jail files, so its bans are no longer in force; take them with --also " + quote(r.jail)
-	case strings.Contains(r.jail, "recidive") && c.voip[r.ip]:
+	case isRecidive(r.jail) && slices.ContainsFunc(records.past[r.ip], im.isVoIP):
 		return "" // it is in for what it did to a jail of telephony
 	}
 	return "jail " + quote(r.jail) + " is not about telephony: leave it to fail2ban, or take it with --also " + quote(r.jail)

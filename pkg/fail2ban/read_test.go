@@ -57,7 +57,7 @@ func TestSuggestionsSayWhy(t *testing.T) {
 			for _, j := range im.Jails {
 				fmt.Fprintln(&b, "jail", j.Name, j.VoIP, j.Why)
 			}
-			for _, l := range im.Left {
+			for _, l := range im.NotImported {
 				fmt.Fprintf(&b, "left %s: %s\n", l.What, l.Why)
 			}
 			golden(t, filepath.Join(dir, "golden"), b.String()+"\n"+yaml)
@@ -104,7 +104,7 @@ func TestAllowListComesFromIgnoreip(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	for _, word := range []string{"127.0.0.1/8", "::1", "0.0.0.0/0", "not_a_host", "file:///etc/allow"} {
-		if left(im, `ignoreip "`+word+`"`) == "" {
+		if notImported(im, `ignoreip "`+word+`"`) == "" {
 			t.Errorf("%s is lost without a word", word)
 		}
 	}
@@ -145,8 +145,8 @@ func TestBansKeepTheTimeThatTheyHaveLeft(t *testing.T) {
 		`banned "192.0.2.10": is in ignoreip now`, `banned "0.0.0.0/0": is too large`, `banned "some-user": is no address`,
 		`1 ban: jail "sshd" is not about telephony`, `1 ban: jail "recidive" is not`, `1 ban: jail "asterisk-old" is off`,
 	} {
-		if left(im, part) == "" {
-			t.Errorf("nothing says %s: %v", part, im.Left)
+		if notImported(im, part) == "" {
+			t.Errorf("nothing says %s: %v", part, im.NotImported)
 		}
 	}
 	also := read(t, fail2ban.Options{Jail: "testdata/pbx", DB: db, Also: []string{"sshd", "recidive"}})
@@ -203,7 +203,7 @@ func TestHostileTextStaysInert(t *testing.T) {
 	im := read(t, fail2ban.Options{Jail: dir, DB: db, Also: []string{hostile}})
 	_, yaml := parsed(t, im)
 	texts := append([]string{yaml}, im.Found...)
-	for _, l := range im.Left {
+	for _, l := range im.NotImported {
 		texts = append(texts, l.What, l.Why)
 	}
 	for _, j := range im.Jails {
@@ -226,8 +226,8 @@ func TestFilesThatCannotBeReadAreNamed(t *testing.T) {
 	}
 	im := read(t, fail2ban.Options{Jail: dir})
 	for _, part := range []string{"folder\" is not read: it is no regular file", `enabled: nothing is named "nothing"`, "findtime: %(name)s stands in itself"} {
-		if left(im, part) == "" {
-			t.Errorf("nothing says %s: %v", part, im.Left)
+		if notImported(im, part) == "" {
+			t.Errorf("nothing says %s: %v", part, im.NotImported)
 		}
 	}
 }

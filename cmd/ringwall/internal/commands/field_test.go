@@ -1,7 +1,6 @@
 package commands_test
 
 import (
-	"database/sql"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/fail2ban/fail2bantest"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -83,31 +83,13 @@ func TestPortsOfActionsAreClosed(t *testing.T) {
 
 func TestTheWebPageIsNoTelephony(t *testing.T) {
 	fromField(t, "J06-issabel")
-	db, err := sql.Open("sqlite", "file:db")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range []string{
-		`CREATE TABLE fail2banDb(version INTEGER)`, `INSERT INTO fail2banDb VALUES(4)`,
-		`CREATE TABLE bans(jail TEXT NOT NULL, ip TEXT, timeofban INTEGER NOT NULL, bantime INTEGER NOT NULL, bancount INTEGER NOT NULL default 1, data JSON)`,
-		`CREATE TABLE bips(ip TEXT NOT NULL, jail TEXT NOT NULL, timeofban INTEGER NOT NULL, bantime INTEGER NOT NULL,
-			bancount INTEGER NOT NULL default 1, data JSON, PRIMARY KEY(ip, jail))`,
-	} {
-		if _, err := db.ExecContext(t.Context(), s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	db := fail2bantest.Open(t, "db", fail2bantest.Schema...)
 	for jail, ip := range map[string]string{
 		"asterisk": "203.0.113.5", "asterisk-ami": "203.0.113.6", "issabel-gui": "198.51.100.77", "sshd": "203.0.113.8",
 	} {
-		if _, err := db.ExecContext(t.Context(), `INSERT INTO bips(ip, jail, timeofban, bantime) VALUES(?, ?, ?, 43200)`,
-			ip, jail, now.Add(-time.Hour).Unix()); err != nil {
-			t.Fatal(err)
-		}
+		db.Ban(jail, ip, now.Add(-time.Hour).Unix(), 43200)
 	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	db.Close()
 	w, _, _ := fieldImport(t, "--db", "db")
 	told := w.err.String()
 	says(t, told, `jail "issabel-gui": not taken over \(its ports are those of the web page\)`, `Bans in force: 2\n  203\.0\.113\.5 .*\n  203\.0\.113\.6 `,

@@ -76,8 +76,8 @@ func (c *commands) importFail2ban() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fail2ban",
 		Short: "Suggest a policy from fail2ban's files, and take over its bans",
-		Long: `Read fail2ban's jail files and its database, which stay as they are. Without --apply nothing changes here either:
-the policy and the allow list come as YAML for ringwall.yaml, and on stderr what was found and what cannot be carried
+		Long: `Read fail2ban's jail files, and ask it for its bans, or read its database where it does not run. All stays as it is.
+Without --apply nothing changes here either: the policy and the allow list come as YAML for ringwall.yaml, and on stderr what was found and what cannot be carried
 over. With --apply the running daemon gets the allow list, and the bans with the time that they have left.`,
 		Example: `  ringwall import fail2ban > policy.yaml
   ringwall import fail2ban --apply
@@ -109,7 +109,7 @@ over. With --apply the running daemon gets the allow list, and the bans with the
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.Jail, "jail", "", "jail `FILE`, or a folder like "+fail2ban.DefaultDir+" (the default); the files that belong to it are read too")
-	flags.StringVar(&o.DB, "db", "", "database `FILE` (default: dbfile of fail2ban.conf, or "+fail2ban.DefaultDatabase+")")
+	flags.StringVar(&o.DB, "db", "", "database `FILE` (default: the running fail2ban, else dbfile of fail2ban.conf, or "+fail2ban.DefaultDatabase+")")
 	flags.StringArrayVar(&o.Also, "also", nil, "take the bans of this `JAIL` too, although it is not about telephony; may be repeated")
 	flags.BoolVar(&apply, "apply", false, "hand the allow list and the bans to the running daemon")
 	return cmd
@@ -125,6 +125,8 @@ func importHint(err error) string {
 		return "sudo ringwall import fail2ban"
 	case errors.Is(err, fs.ErrNotExist):
 		return "ringwall import fail2ban --jail FOLDER --db FILE, with copies from the machine that fail2ban runs on"
+	case errors.Is(err, fail2ban.ErrNoPython):
+		return "apt install python3, or ringwall import fail2ban on the machine that fail2ban runs on"
 	case errors.Is(err, fail2ban.ErrSchema):
 		return "ringwall import fail2ban --db FILE, with the database of fail2ban 0.11 to 1.1"
 	}
@@ -148,9 +150,9 @@ func (c *commands) tellImport(im *fail2ban.Import) {
 		say("  jail %q: %s (%s)", printable.String(j.Name), what, j.Why)
 	}
 	say("")
-	if im.Lost != nil {
+	if im.BansLost != nil {
 		say("Bans in force: unknown, for the database cannot be read; the policy and the allow list come all the same")
-		if hint := importHint(im.Lost); hint != "" {
+		if hint := importHint(im.BansLost); hint != "" {
 			say("  Try: %s", hint)
 		}
 	} else {
@@ -168,10 +170,10 @@ func (c *commands) tellImport(im *fail2ban.Import) {
 		}
 		say("  %s  %s  jail %q", bare(b.Prefix.String()), left, printable.String(b.Jail))
 	}
-	if len(im.Left) > 0 {
+	if len(im.NotImported) > 0 {
 		say("")
 		say("Not carried over:")
-		for _, l := range im.Left {
+		for _, l := range im.NotImported {
 			say("  %s: %s", l.What, l.Why)
 		}
 	}
@@ -184,8 +186,8 @@ func (c *commands) importObject(im *fail2ban.Import, report *importedReport) err
 		return err
 	}
 	lost := ""
-	if im.Lost != nil {
-		lost = printable.Limit(im.Lost.Error(), 500)
+	if im.BansLost != nil {
+		lost = printable.Limit(im.BansLost.Error(), 500)
 	}
 	res := imported{
 		Files: append([]string{}, im.Files...), Database: im.Database, Found: im.Found, From: im.Policy.From, Policy: yaml.String(),
@@ -200,7 +202,7 @@ func (c *commands) importObject(im *fail2ban.Import, report *importedReport) err
 	for _, a := range im.Allow {
 		res.Allow = append(res.Allow, a.String())
 	}
-	for _, l := range im.Left {
+	for _, l := range im.NotImported {
 		res.NotImported = append(res.NotImported, notImported{l.What, l.Why})
 	}
 	return c.object(res)
@@ -228,8 +230,8 @@ func (c *commands) applyImport(cmd *cobra.Command, im *fail2ban.Import) (*import
 	switch {
 	case gone != nil:
 		return report, gone
-	case im.Lost != nil:
-		return report, importTrouble(im.Lost)
+	case im.BansLost != nil:
+		return report, importTrouble(im.BansLost)
 	case len(report.Refused) > 0:
 		return report, &control.Error{
 			Message: plural(len(report.Refused), "entry was refused", "entries were refused"),

@@ -1,7 +1,6 @@
 package commands_test
 
 import (
-	"database/sql"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/fail2ban/fail2bantest"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -35,36 +35,18 @@ func fail2banHere(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(dir, "jail.local"), []byte(importedJails), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range []string{
-		`CREATE TABLE fail2banDb(version INTEGER)`, `INSERT INTO fail2banDb VALUES(4)`,
-		`CREATE TABLE bans(jail TEXT NOT NULL, ip TEXT, timeofban INTEGER NOT NULL, bantime INTEGER NOT NULL, bancount INTEGER NOT NULL default 1, data JSON)`,
-		`CREATE TABLE bips(ip TEXT NOT NULL, jail TEXT NOT NULL, timeofban INTEGER NOT NULL, bantime INTEGER NOT NULL,
-			bancount INTEGER NOT NULL default 1, data JSON, PRIMARY KEY(ip, jail))`,
-	} {
-		if _, err := db.ExecContext(t.Context(), s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	db := fail2bantest.Open(t, filepath.Join(dir, "db"), fail2bantest.Schema...)
 	for _, row := range []struct {
 		ip, jail string
 		ago      time.Duration
-		length   int
+		length   int64
 	}{
 		{"203.0.113.5", "asterisk", 20 * time.Minute, 3600}, {"203.0.113.6", "asterisk", time.Hour, -1}, {hostile, "asterisk", 0, 3600},
 		{"203.0.113.7", "sshd", 0, 3600}, {"2001:db8:bad::/64", "asterisk", 0, 1 << 40}, {"203.0.113.8", hostile, 0, 3600},
 	} {
-		const ask = `INSERT INTO bips(ip, jail, timeofban, bantime) VALUES(?, ?, ?, ?)`
-		if _, err := db.ExecContext(t.Context(), ask, row.ip, row.jail, now.Add(-row.ago).Unix(), row.length); err != nil {
-			t.Fatal(err)
-		}
+		db.Ban(row.jail, row.ip, now.Add(-row.ago).Unix(), row.length)
 	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	db.Close()
 	return dir
 }
 
@@ -204,18 +186,8 @@ func TestImportEndsWithoutADaemon(t *testing.T) {
 func TestImportSaysWhatToTry(t *testing.T) {
 	w, dir := newWorld(t), fail2banHere(t)
 	old := filepath.Join(dir, "0.10")
-	db, err := sql.Open("sqlite", "file:"+old)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range []string{`CREATE TABLE fail2banDb(version INTEGER)`, `INSERT INTO fail2banDb VALUES(2)`, `CREATE TABLE bans(jail TEXT, ip TEXT)`} {
-		if _, err := db.ExecContext(t.Context(), s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	fail2bantest.Open(t, old, `CREATE TABLE fail2banDb(version INTEGER)`, `INSERT INTO fail2banDb VALUES(2)`,
+		`CREATE TABLE bans(jail TEXT, ip TEXT)`).Close()
 	for _, row := range []struct {
 		args []string
 		code int
