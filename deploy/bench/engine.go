@@ -74,6 +74,7 @@ func frames(_ context.Context, o *options) error {
 // path is the way of a frame from the socket's bytes to the score, as in the daemon.
 type path struct {
 	stream *ami.Splitter
+	event  security.Event
 	engine *engine.Engine
 	now    time.Time
 	out    []ban.Decision
@@ -105,11 +106,10 @@ func (p *path) frame() error {
 	if err != nil {
 		return err
 	}
-	var ev security.Event
-	if err = security.Decode(text, &ev); err != nil {
+	if err = security.Decode(text, &p.event); err != nil {
 		return err
 	}
-	p.out = p.engine.Handle(p.now, "pbx", &ev, p.out[:0])
+	p.out = p.engine.Handle(p.now, "pbx", &p.event, p.out[:0])
 	p.now = p.now.Add(50 * time.Microsecond)
 	return nil
 }

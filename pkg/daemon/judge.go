@@ -106,8 +106,8 @@ func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
 	now := j.clock.at(wall)
 	j.out, j.came = j.out[:0], j.came[:0]
 	seen, lag := 0, time.Duration(0)
+	var ev security.Event // one for all: the engine keeps none, and each would be garbage
 	for i := range frames {
-		var ev security.Event
 		err := security.Decode(frames[i].Text, &ev)
 		if bad, ok := errors.AsType[*security.TamperError](err); ok {
 			p.counts.Tampered.Inc()
