@@ -157,7 +157,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 	d.atlas.Configure(cfg.Geo.Files)
 	_, err = d.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		out := e.Configure(now, cfg.Policy)
-		e.Weigh(cfg.Geo.Multiply, d.locate)
+		e.SetMultipliers(cfg.Geo.Multiply, d.locate)
 		return out, nil
 	})
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 func (d *Daemon) openGeo(cfg *policy.Config) {
 	d.atlas = geo.New(d.log, cfg.Geo.Files...)
 	d.tasks = append(d.tasks, d.atlas)
-	d.judge.engine.Weigh(cfg.Geo.Multiply, d.locate)
+	d.judge.engine.SetMultipliers(cfg.Geo.Multiply, d.locate)
 }
 
 // locate returns where an address is registered.

@@ -62,7 +62,7 @@ func (e *Engine) Account(now time.Time, name string, n int) (list []AccountSourc
 		}
 	}
 	for k, t := range e.trusts {
-		if t.until > e.now && slices.Contains(t.accounts(), name) {
+		if t.until > e.now && slices.Contains(t.accountNames(), name) {
 			of(e.prefixOf(k)).Trusted = true
 		}
 	}

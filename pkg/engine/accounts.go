@@ -79,8 +79,8 @@ func (e *Engine) forgetFailures(of *[]failure) {
 	*of = slices.DeleteFunc(*of, func(f failure) bool { return e.now-f.at >= int64(e.cfg.Targeted.Within) })
 }
 
-// succeed notes a login.
-func (e *Engine) succeed(id uint64) {
+// recordLogin notes a login.
+func (e *Engine) recordLogin(id uint64) {
 	if a := e.accountOf(id); a != nil {
 		a.success = e.now
 	}
@@ -94,39 +94,39 @@ func (e *Engine) roams(id uint64) bool {
 
 // accountGuessed notes that the source of the event fails on an account, and reports the account when many sources without
 // trust do. It returns the account as it was before, or nil.
-func (c *call) accountGuessed(id uint64) *account {
-	limit := c.cfg.Targeted.Sources
+func (j *judgement) accountGuessed(id uint64) *account {
+	limit := j.engine.cfg.Targeted.Sources
 	if limit <= 0 {
 		return nil
 	}
-	a := c.accountOf(id)
+	a := j.engine.accountOf(id)
 	if a == nil {
 		return nil
 	}
-	if a.guesses.add(c.now, 1, massPerMinute) > massGuesses {
-		a.mass = c.now + int64(c.cfg.Targeted.Within)
+	if a.guesses.add(j.engine.now, 1, massPerMinute) > massGuesses {
+		a.mass = j.engine.now + int64(j.engine.cfg.Targeted.Within)
 	}
 	before := *a
-	if c.trust() != nil {
+	if j.trust() != nil {
 		return &before
 	}
 	of := &a.forgeable
-	if c.proven {
+	if j.proven {
 		of = &a.failing
 	}
-	c.failsOn(of, limit)
+	j.failsOn(of, limit)
 	if len(a.failing) >= limit {
-		a.targeted = c.now + int64(c.cfg.Targeted.Within)
-		if before.targeted <= c.now {
-			c.decide(ban.ActionTargeted, ban.ReasonDistributed, c.prefixOf(c.key), 0, c.proven,
+		a.targeted = j.engine.now + int64(j.engine.cfg.Targeted.Within)
+		if before.targeted <= j.engine.now {
+			j.decide(ban.ActionTargeted, ban.ReasonDistributed, j.engine.prefixOf(j.key), 0, j.proven,
 				"many sources guess this account: one more failure bans a source without trust")
 		}
 	}
 	if len(a.failing)+len(a.forgeable) >= limit {
-		a.suspected = c.now + int64(c.cfg.Targeted.Within)
-		if before.suspected <= c.now {
-			a.suspectedAt = c.now
-			c.reportSuspected(a)
+		a.suspected = j.engine.now + int64(j.engine.cfg.Targeted.Within)
+		if before.suspected <= j.engine.now {
+			a.suspectedAt = j.engine.now
+			j.reportSuspected(a)
 		}
 	}
 	return &before
@@ -134,37 +134,37 @@ func (c *call) accountGuessed(id uint64) *account {
 
 // reportSuspected reports, once an hour for all accounts, that one may be under distributed guessing: forged packets can
 // make any number of accounts look so.
-func (c *call) reportSuspected(a *account) {
-	if a.targeted <= c.now && !c.reports.Seen(c.now, c.id(forSuspected, key{}, 0)) {
-		c.decide(ban.ActionTargeted, ban.ReasonDistributed, c.prefixOf(c.key), 0, false,
+func (j *judgement) reportSuspected(a *account) {
+	if a.targeted <= j.engine.now && !j.engine.reports.Seen(j.engine.now, j.engine.id(forSuspected, key{}, 0)) {
+		j.decide(ban.ActionTargeted, ban.ReasonDistributed, j.engine.prefixOf(j.key), 0, false,
 			"many sources guess this account, or somebody forges their packets: a source without trust is banned after a few failures")
 	}
 }
 
 // failsOn notes that the source of the event fails on an account.
-func (c *call) failsOn(of *[]failure, limit int) {
-	if i := slices.IndexFunc(*of, func(f failure) bool { return f.from == c.key }); i >= 0 {
-		(*of)[i].at = c.now
+func (j *judgement) failsOn(of *[]failure, limit int) {
+	if i := slices.IndexFunc(*of, func(f failure) bool { return f.from == j.key }); i >= 0 {
+		(*of)[i].at = j.engine.now
 	} else {
 		if len(*of) >= limit {
-			c.forgetFailures(of)
+			j.engine.forgetFailures(of)
 		}
 		for len(*of) >= limit { // the freshest are enough
 			oldest := slices.MinFunc(*of, func(f, g failure) int { return cmp.Compare(f.at, g.at) })
 			*of = slices.DeleteFunc(*of, func(f failure) bool { return f.from == oldest.from })
 		}
-		*of = append(*of, failure{c.key, c.now})
+		*of = append(*of, failure{j.key, j.engine.now})
 	}
 	if len(*of) >= limit {
-		c.forgetFailures(of)
+		j.engine.forgetFailures(of)
 	}
 }
 
 // mayBeGuessed says whether a login may be that of a guesser who found the password while he was not heard, as Asterisk
 // answers a right password with a stale nonce by a challenge: many guessed the account of late, it is not known to log
 // in from there, and it would be known if it had done so before. Where a person unbanned the source, he has vouched for it.
-func (c *call) mayBeGuessed(id uint64) bool {
-	a := c.accounts[id]
-	vouched := c.absolved.Get(c.now, c.id(forAbsolved, c.key, 0)) != nil
-	return a != nil && a.mass > c.now && !vouched && !c.worksHere(id) && (a.success != 0 || c.now-c.started >= int64(c.cfg.Challenges.Warmup))
+func (j *judgement) mayBeGuessed(id uint64) bool {
+	a := j.engine.accounts[id]
+	vouched := j.engine.absolved.Get(j.engine.now, j.engine.id(forAbsolved, j.key, 0)) != nil
+	return a != nil && a.mass > j.engine.now && !vouched && !j.worksHere(id) && (a.success != 0 || j.engine.now-j.engine.started >= int64(j.engine.cfg.Challenges.Warmup))
 }

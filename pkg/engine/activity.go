@@ -86,13 +86,13 @@ func (a *activity) banned(now int64) {
 	a.at(now).bans++
 }
 
-// tally counts an attempt of the event's source at the event's account.
-func (c *call) tally() {
-	a := &c.activity
-	a.at(c.now).attempts++
-	if name := c.ev.Account; name != "" && name != unknown {
-		a.turn(c.now)
-		a.names[0].add(c.name(), c.id(forTally, c.key, 0), c.now, name)
+// countForActivity counts an attempt of the event's source at the event's account.
+func (j *judgement) countForActivity() {
+	a := &j.engine.activity
+	a.at(j.engine.now).attempts++
+	if name := j.ev.Account; name != "" && name != unknown {
+		a.turn(j.engine.now)
+		a.names[0].add(j.accountNameHash(), j.engine.id(forTally, j.key, 0), j.engine.now, name)
 	}
 }
 

@@ -19,11 +19,11 @@ func BenchmarkTally(b *testing.B) {
 			e := New(policy.Default().Policy)
 			e.advance(epoch)
 			ev := security.Event{}
-			c := call{Engine: e, ev: &ev}
+			c := judgement{engine: e, ev: &ev}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				ev.Account = list[i%n]
-				c.tally()
+				c.countForActivity()
 			}
 		})
 	}

@@ -24,12 +24,12 @@ func TestAnAllowanceEnds(t *testing.T) {
 	// Put off: the first timer does not end it.
 	w.e.AllowUntil(w.now, p, w.now.Add(2*time.Hour), "")
 	w.pass(90 * time.Minute)
-	if !w.e.Spares(p.Addr()) || len(w.e.Lapsed()) != 0 {
+	if !w.e.IsExempt(p.Addr()) || len(w.e.Lapsed()) != 0 {
 		t.Error("an allowance that was put off has ended")
 	}
 	w.pass(time.Hour)
-	if got := w.e.Lapsed(); w.e.Spares(p.Addr()) || len(got) != 1 || got[0] != p || len(w.e.Lapsed()) != 0 {
-		t.Errorf("spared %t, lapsed %v", w.e.Spares(p.Addr()), got)
+	if got := w.e.Lapsed(); w.e.IsExempt(p.Addr()) || len(got) != 1 || got[0] != p || len(w.e.Lapsed()) != 0 {
+		t.Errorf("spared %t, lapsed %v", w.e.IsExempt(p.Addr()), got)
 	}
 }
 
@@ -72,7 +72,7 @@ func TestAnAllowanceEndsForItsOriginAlone(t *testing.T) {
 	w.e.Allow(w.now, p, "sip.example.net", "")
 	w.e.AllowUntil(w.now, p, w.now.Add(time.Minute), "")
 	w.pass(time.Hour)
-	if !w.e.Spares(p.Addr()) {
+	if !w.e.IsExempt(p.Addr()) {
 		t.Error("the name's own allowance ended")
 	}
 	// For ever is longer than any time, before and after.
@@ -86,10 +86,10 @@ func TestAnAllowanceEndsForItsOriginAlone(t *testing.T) {
 	w.e.Disallow(q, engine.OriginManual)
 	w.e.AllowUntil(w.now, q, time.Time{}, "")
 	w.pass(time.Hour)
-	if !w.e.Spares(q.Addr()) {
+	if !w.e.IsExempt(q.Addr()) {
 		t.Error("ended by an older timer")
 	}
-	if end, _ := w.e.AllowUntil(w.now, netip.MustParsePrefix("203.0.113.7/32"), w.now, ""); end.IsZero() || w.e.Spares(netip.MustParseAddr("203.0.113.7")) {
+	if end, _ := w.e.AllowUntil(w.now, netip.MustParsePrefix("203.0.113.7/32"), w.now, ""); end.IsZero() || w.e.IsExempt(netip.MustParseAddr("203.0.113.7")) {
 		t.Error("what is over at once is allowed")
 	}
 }

@@ -46,77 +46,77 @@ func (e *Engine) banOf(k key) *activeBan {
 	return nil
 }
 
-// condemn bans the source of a case, or says why not; have is its active ban, if there is one.
-func (c *call) condemn(s *source, have *activeBan, reason ban.Reason, enforce, proven bool) {
-	prefix := c.prefixOf(c.key)
-	if _, ok := c.allow.covering(c.addr); ok {
+// banSource bans the source of a case, or says why not; have is its active ban, if there is one.
+func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enforce, proven bool) {
+	prefix := j.engine.prefixOf(j.key)
+	if _, ok := j.engine.allow.covering(j.addr); ok {
 		return
 	}
-	if _, ok := c.Engine.protected.covering(c.addr); ok {
-		c.spare(prefix, ban.ReasonProtected, proven, "Asterisk knows this address as a trunk: never banned")
+	if _, ok := j.engine.protected.covering(j.addr); ok {
+		j.reportSpared(prefix, ban.ReasonProtected, proven, "Asterisk knows this address as a trunk: never banned")
 		return
 	}
-	if !prefix.IsSingleIP() && c.exemptWithin(prefix) {
-		prefix = netip.PrefixFrom(c.addr, c.addr.BitLen())
-		have = c.bans[prefix]
+	if !prefix.IsSingleIP() && j.engine.exemptWithin(prefix) {
+		prefix = netip.PrefixFrom(j.addr, j.addr.BitLen())
+		have = j.engine.bans[prefix]
 	}
-	if have != nil && have.until > c.now && (!have.observed || !enforce) {
+	if have != nil && have.until > j.engine.now && (!have.observed || !enforce) {
 		return
 	}
-	if c.graced(prefix) {
-		c.suspended++
-		c.spare(prefix, ban.ReasonManual, proven, "a person unbanned it with a grace that is not over")
+	if j.engine.isUnderGrace(prefix) {
+		j.engine.suspended++
+		j.reportSpared(prefix, ban.ReasonManual, proven, "a person unbanned it with a grace that is not over")
 		return
 	}
-	if enforce && c.holds(proven) {
-		c.suspended++
-		c.spare(prefix, ban.ReasonAllowed, proven, heldText)
+	if enforce && j.engine.holds(proven) {
+		j.engine.suspended++
+		j.reportSpared(prefix, ban.ReasonAllowed, proven, heldText)
 		return
 	}
-	if enforce && c.stormy() && c.spareInStorm(c.key) {
-		c.suspended++
-		c.spare(prefix, ban.ReasonStorm, proven, stormText)
+	if enforce && j.engine.stormy() && j.engine.spareInStorm(j.key) {
+		j.engine.suspended++
+		j.reportSpared(prefix, ban.ReasonStorm, proven, stormText)
 		return
 	}
 	if enforce {
-		bound := c.room(proven)
-		if bound != "" && (proven || float64(s.score) >= 2*c.cfg.Threshold) && c.giveWay(bound, proven) {
-			bound = c.room(proven)
+		bound := j.engine.room(proven)
+		if bound != "" && (proven || float64(s.score) >= 2*j.engine.cfg.Threshold) && j.giveWay(bound, proven) {
+			bound = j.engine.room(proven)
 		}
 		if bound != "" {
-			c.limited[bound]++
-			if !c.reports.Seen(c.now, c.id(forLimit, key{}, c.text(bound))) {
-				c.decide(ban.ActionObserve, ban.ReasonLimit, prefix, 0, proven, "bans are left out, by policy.limits."+bound+": see the metrics")
+			j.engine.limited[bound]++
+			if !j.engine.reports.Seen(j.engine.now, j.engine.id(forLimit, key{}, j.engine.text(bound))) {
+				j.decide(ban.ActionObserve, ban.ReasonLimit, prefix, 0, proven, "bans are left out, by policy.limits."+bound+": see the metrics")
 			}
 			return
 		}
 	}
 
 	more := s.details()
-	if c.now-more.banEnd >= int64(c.cfg.Ban.Memory) {
+	if j.engine.now-more.banEnd >= int64(j.engine.cfg.Ban.Memory) {
 		s.bans = 0
 	}
-	d := c.duration(int(s.bans), proven)
+	d := j.engine.duration(int(s.bans), proven)
 	b := &activeBan{
-		prefix: prefix, source: c.addr, since: c.now, until: c.now + int64(d), reason: reason, score: s.observed,
-		proven: proven, observed: !enforce, number: int(s.bans) + 1, pbx: c.pbx, attempts: int(s.attempts),
+		prefix: prefix, source: j.addr, since: j.engine.now, until: j.engine.now + int64(d), reason: reason, score: s.observed,
+		proven: proven, observed: !enforce, number: int(s.bans) + 1, pbx: j.pbx, attempts: int(s.attempts),
 	}
 	if enforce {
 		b.score = s.score
 		s.bans = min(s.bans+1, math.MaxUint8)
 		more.banEnd = b.until
 	}
-	b.evidence, b.more = c.ring.chain(s, min(perBan, banBudget-c.kept))
-	c.kept += len(b.evidence)
-	c.putBan(b)
-	c.activity.banned(c.now)
+	b.evidence, b.more = j.engine.ring.chain(s, min(perBan, banBudget-j.engine.kept))
+	j.engine.kept += len(b.evidence)
+	j.engine.putBan(b)
+	j.engine.activity.banned(j.engine.now)
 	action := ban.ActionBan
 	if !enforce {
 		action = ban.ActionObserve
 	}
-	c.decide(action, reason, prefix, d, proven, ordinal(b.number, enforce))
+	j.decide(action, reason, prefix, d, proven, ordinal(b.number, enforce))
 	if enforce {
-		c.condemnNetwork(prefix)
+		j.banNetworkOf(prefix)
 	}
 }
 
@@ -129,8 +129,8 @@ func (e *Engine) exemptWithin(p netip.Prefix) bool {
 	return ok
 }
 
-// graced says whether a prefix lies within one that a person unbanned with a grace.
-func (e *Engine) graced(p netip.Prefix) bool {
+// isUnderGrace says whether a prefix lies within one that a person unbanned with a grace.
+func (e *Engine) isUnderGrace(p netip.Prefix) bool {
 	if e.grace.len() == 0 {
 		return false
 	}
@@ -191,16 +191,16 @@ func (e *Engine) saved() float64 {
 
 // giveWay ends the oldest ban of a source that was banned once, on evidence that could be forged: forged packets make any
 // number of such, and must not leave those free who go on attacking. It says whether there was one.
-func (c *call) giveWay(bound string, proven bool) bool {
-	if bound == "forgeable_rate" || !proven && c.saved() < 1 { // no ban would follow
+func (j *judgement) giveWay(bound string, proven bool) bool {
+	if bound == "forgeable_rate" || !proven && j.engine.saved() < 1 { // no ban would follow
 		return false
 	}
-	for len(c.oneShots) > 0 {
-		b := c.oneShots[0]
-		c.oneShots[0] = nil
-		c.oneShots = c.oneShots[1:]
-		if c.bans[b.prefix] == b && b.until > c.now && b.prefix != c.prefixOf(c.key) {
-			c.out = append(c.out, c.pardon([]*activeBan{b}, ban.ReasonLimit, "gave way to a source that goes on attacking: policy.limits."+bound+" is reached")...)
+	for len(j.engine.oneShots) > 0 {
+		b := j.engine.oneShots[0]
+		j.engine.oneShots[0] = nil
+		j.engine.oneShots = j.engine.oneShots[1:]
+		if j.engine.bans[b.prefix] == b && b.until > j.engine.now && b.prefix != j.engine.prefixOf(j.key) {
+			j.out = append(j.out, j.engine.endBans([]*activeBan{b}, ban.ReasonLimit, "gave way to a source that goes on attacking: policy.limits."+bound+" is reached")...)
 			return true
 		}
 	}
@@ -231,7 +231,7 @@ func (e *Engine) putBan(b *activeBan) {
 	e.count(b, 1)
 	e.queueOneShot(b)
 	e.timers.set(b.until, b.prefix, endOfBan)
-	e.flag(b.prefix, true)
+	e.setBanned(b.prefix, true)
 }
 
 // forget takes a ban out of the books.
@@ -250,7 +250,7 @@ func (e *Engine) forget(b *activeBan) {
 	}
 	e.kept -= len(b.evidence)
 	e.count(b, -1)
-	e.flag(b.prefix, false)
+	e.setBanned(b.prefix, false)
 }
 
 // count adds n to the counters that a ban is in.
@@ -266,11 +266,11 @@ func (e *Engine) count(b *activeBan, n int) {
 		e.forgeable += n
 	}
 	e.countOdd(b.prefix, n)
-	e.joinNetwork(b, n)
+	e.countInNetwork(b, n)
 }
 
-// flag tells the source of a prefix that it is banned, or no longer.
-func (e *Engine) flag(p netip.Prefix, banned bool) {
+// setBanned tells the source of a prefix that it is banned, or no longer.
+func (e *Engine) setBanned(p netip.Prefix, banned bool) {
 	if k, ok := e.keyOfPrefix(p); ok {
 		if s := e.sources.get(k); s != nil {
 			s.banned = banned
@@ -289,11 +289,11 @@ func (e *Engine) banOver(t timer, out []ban.Decision) []ban.Decision {
 	if b.observed {
 		return out
 	}
-	return append(out, e.end(b, ban.ReasonExpired))
+	return append(out, e.unbanDecision(b, ban.ReasonExpired))
 }
 
-// end is the decision that ends a ban.
-func (e *Engine) end(b *activeBan, reason ban.Reason) ban.Decision {
+// unbanDecision is the decision that ends a ban.
+func (e *Engine) unbanDecision(b *activeBan, reason ban.Reason) ban.Decision {
 	d := ban.Decision{Time: stamp(e.now), Action: ban.ActionUnban, Source: b.source, Prefix: b.prefix, Reason: reason, Proven: b.proven,
 		PBX: e.pbxName(b.pbx)}
 	if b.manual || b.reason == ban.ReasonAdopted {
@@ -304,14 +304,14 @@ func (e *Engine) end(b *activeBan, reason ban.Reason) ban.Decision {
 	}
 	if k, ok := e.keyOfPrefix(b.prefix); ok {
 		if s := e.sources.get(k); s != nil {
-			d.Score = float64(s.score * e.fade(e.now-s.seen))
+			d.Score = float64(s.score * e.decayFactor(e.now-s.seen))
 		}
 	}
 	return d
 }
 
-// covered returns the ban that keeps an address out for the longest, or else one that is only observed.
-func (e *Engine) covered(a netip.Addr) *activeBan {
+// banCovering returns the ban that keeps an address out for the longest, or else one that is only observed.
+func (e *Engine) banCovering(a netip.Addr) *activeBan {
 	var found *activeBan
 	for _, b := range e.overlappingBans(netip.PrefixFrom(a, a.BitLen())) {
 		if found == nil || found.observed && !b.observed || found.observed == b.observed && b.until > found.until {
@@ -331,8 +331,8 @@ func (e *Engine) networkOf(p netip.Prefix) (netip.Prefix, bool) {
 	return net, err == nil && net != p
 }
 
-// joinNetwork counts an enforced ban of one address in its network, n times.
-func (e *Engine) joinNetwork(b *activeBan, n int) {
+// countInNetwork counts an enforced ban of one address in its network, n times.
+func (e *Engine) countInNetwork(b *activeBan, n int) {
 	if b.observed {
 		return
 	}
@@ -352,44 +352,44 @@ func (e *Engine) joinNetwork(b *activeBan, n int) {
 	e.networks[p] = net
 }
 
-// condemnNetwork bans a whole network once enough of its addresses are banned, unless it holds anything allowed,
+// banNetworkOf bans a whole network once enough of its addresses are banned, unless it holds anything allowed,
 // learned, trusted within storm.memory, or unbanned with a grace.
-func (c *call) condemnNetwork(p netip.Prefix) {
-	net, ok := c.networkOf(p)
+func (j *judgement) banNetworkOf(p netip.Prefix) {
+	net, ok := j.engine.networkOf(p)
 	if !ok {
 		return
 	}
-	n := c.networks[net]
-	if have := c.bans[net]; n.banned < c.cfg.Networks.Sources || have != nil && have.until > c.now && !have.observed {
+	n := j.engine.networks[net]
+	if have := j.engine.bans[net]; n.banned < j.engine.cfg.Networks.Sources || have != nil && have.until > j.engine.now && !have.observed {
 		return
 	}
-	if !c.sparesNetwork(net) {
-		c.banNetwork(net, n.unproven == 0, n.banned, fmt.Sprintf("%d addresses of this network are banned", n.banned))
+	if !j.sparesNetwork(net) {
+		j.banNetwork(net, n.unproven == 0, n.banned, fmt.Sprintf("%d addresses of this network are banned", n.banned))
 	}
 }
 
 // sparesNetwork says whether a network holds somebody who must not be banned with it.
-func (c *call) sparesNetwork(net netip.Prefix) bool {
-	_, graced := c.grace.overlapping(net)
-	return graced || c.exemptWithin(net) || c.customerIn(net)
+func (j *judgement) sparesNetwork(net netip.Prefix) bool {
+	_, graced := j.engine.grace.overlapping(net)
+	return graced || j.engine.exemptWithin(net) || j.engine.customerIn(net)
 }
 
 // banNetwork bans a network because of the event, if there is room, and says whether it did.
-func (c *call) banNetwork(net netip.Prefix, proven bool, attempts int, detail string) bool {
-	if c.holds(proven) {
+func (j *judgement) banNetwork(net netip.Prefix, proven bool, attempts int, detail string) bool {
+	if j.engine.holds(proven) {
 		return false
 	}
-	if bound := c.room(proven); bound != "" {
-		c.limited[bound]++
+	if bound := j.engine.room(proven); bound != "" {
+		j.engine.limited[bound]++
 		return false
 	}
-	d := c.duration(0, proven)
-	c.putBan(&activeBan{
-		prefix: net, source: c.addr, since: c.now, until: c.now + int64(d), reason: ban.ReasonNetwork, proven: proven, number: 1,
-		pbx: c.pbx, attempts: attempts, comment: detail,
+	d := j.engine.duration(0, proven)
+	j.engine.putBan(&activeBan{
+		prefix: net, source: j.addr, since: j.engine.now, until: j.engine.now + int64(d), reason: ban.ReasonNetwork, proven: proven, number: 1,
+		pbx: j.pbx, attempts: attempts, comment: detail,
 	})
-	c.activity.banned(c.now)
-	c.decide(ban.ActionBan, ban.ReasonNetwork, net, d, proven, detail)
+	j.engine.activity.banned(j.engine.now)
+	j.decide(ban.ActionBan, ban.ReasonNetwork, net, d, proven, detail)
 	return true
 }
 

@@ -111,7 +111,7 @@ func TestInventedAccountsMakeRoom(t *testing.T) {
 	const real = 20 * sweepPart
 	for i := range uint64(real) {
 		e.advance(epoch.Add(2*time.Hour + time.Duration(i)*time.Duration(sweepPause)))
-		e.succeed(1<<41 + i)
+		e.recordLogin(1<<41 + i)
 	}
 	for i := range uint64(real) {
 		if e.accounts[1<<41+i] == nil {

@@ -27,49 +27,49 @@ type pending struct {
 
 // challenge judges a ChallengeSent. By itself it says nothing: every healthy phone gets one. Without a login after
 // it, for "<unknown>" it is a request that no endpoint matches, and for many known accounts it is enumeration.
-func (c *call) challenge() {
-	if c.cfg.Challenges.AnswerWithin <= 0 {
+func (j *judgement) challenge() {
+	if j.engine.cfg.Challenges.AnswerWithin <= 0 {
 		return
 	}
-	if c.ev.Account != unknown {
-		if c.cfg.Challenges.Accounts <= 0 || c.trust() != nil || c.worksHere(c.account()) { // whose name is known there
+	if j.ev.Account != unknown {
+		if j.engine.cfg.Challenges.Accounts <= 0 || j.trust() != nil || j.worksHere(j.account()) { // whose name is known there
 			return
 		}
-		id := c.id(forChallenged, c.key, c.name())
-		if !c.attempts.Seen(c.now, id) {
-			c.wait(pending{known: true, weight: float32(c.cfg.Points.UnansweredChallenge)})
+		id := j.engine.id(forChallenged, j.key, j.accountNameHash())
+		if !j.engine.attempts.Seen(j.engine.now, id) {
+			j.enqueuePending(pending{known: true, weight: float32(j.engine.cfg.Points.UnansweredChallenge)})
 		}
 		return
 	}
 	// A request that no endpoint matches has an InvalidAccountID or a FailedACL before the challenge, which counts
 	// already. Without one, endpoint_identifier_order has auth_username, and healthy phones look like this too.
-	if d := c.heard(); d != nil && !d.challenged || c.trust() != nil {
+	if d := j.dialogueState(); d != nil && !d.challenged || j.trust() != nil {
 		return
 	}
-	if c.once(c.id(forChallenge, c.key, c.dialogue())) {
-		if d := c.heard(); d != nil {
+	if j.firstSighting(j.engine.id(forChallenge, j.key, j.dialogueKey())) {
+		if d := j.dialogueState(); d != nil {
 			d.challenged = true
 		}
-		c.hear(c.cfg.Points.UnansweredChallenge)
+		j.deferCharge(j.engine.cfg.Points.UnansweredChallenge)
 	}
 }
 
-// hold keeps an InvalidAccountID back where the source has challenges open that came without one: there
+// deferIfChallenged keeps an InvalidAccountID back where the source has challenges open that came without one: there
 // endpoint_identifier_order has auth_username, and several phones behind one address get InvalidAccountID while all is
 // well (from the fifth request in five seconds; res_pjsip/pjsip_distributor.c).
-func (c *call) hold(w float64) bool {
-	s := c.peek()
-	if s == nil || s.open == 0 || c.trustOf(s) != nil {
+func (j *judgement) deferIfChallenged(w float64) bool {
+	s := j.findSource()
+	if s == nil || s.open == 0 || j.engine.trustOf(s) != nil {
 		return false
 	}
-	c.hear(w)
+	j.deferCharge(w)
 	return true
 }
 
-// hear gives the source of the event time to log in before it costs w points. Beyond maxOpen of one source there is one
+// deferCharge gives the source of the event time to log in before it costs w points. Beyond maxOpen of one source there is one
 // sum of points, so that no source fills the queue.
-func (c *call) hear(w float64) {
-	s := c.source()
+func (j *judgement) deferCharge(w float64) {
+	s := j.source()
 	if s == nil {
 		return
 	}
@@ -77,26 +77,26 @@ func (c *call) hear(w float64) {
 		s.details().overflow += float32(w)
 		return
 	}
-	if c.wait(pending{weight: float32(w)}) {
+	if j.enqueuePending(pending{weight: float32(w)}) {
 		s.open++
 	}
 }
 
-// wait puts an event off until challenges.answer_within is over, and says whether there was room.
-func (c *call) wait(p pending) bool {
-	if c.waiting.Len() >= maxPending {
-		c.limited["challenges"]++
+// enqueuePending puts an event off until challenges.answer_within is over, and says whether there was room.
+func (j *judgement) enqueuePending(p pending) bool {
+	if j.engine.waiting.Len() >= maxPending {
+		j.engine.limited["challenges"]++
 		return false
 	}
-	p.at, p.due = c.now, c.now+int64(c.cfg.Challenges.AnswerWithin)
-	if last := c.waiting.Last(); last != nil {
+	p.at, p.due = j.engine.now, j.engine.now+int64(j.engine.cfg.Challenges.AnswerWithin)
+	if last := j.engine.waiting.Last(); last != nil {
 		p.due = max(p.due, last.due) // answer_within was shortened meanwhile
 	}
-	p.key, p.addr, p.pbx = c.key, c.ev.Remote.AddrPort, c.pbx
-	p.typ, p.service, p.transport = c.ev.Type, c.ev.Service, c.ev.Remote.Transport
-	p.length = uint8(min(len(c.ev.Account), nameBytes))
-	copy(p.account[:], c.ev.Account)
-	c.waiting.Push(p)
+	p.key, p.addr, p.pbx = j.key, j.ev.Remote.AddrPort, j.pbx
+	p.typ, p.service, p.transport = j.ev.Type, j.ev.Service, j.ev.Remote.Transport
+	p.length = uint8(min(len(j.ev.Account), nameBytes))
+	copy(p.account[:], j.ev.Account)
+	j.engine.waiting.Push(p)
 	return true
 }
 
@@ -116,26 +116,26 @@ func (e *Engine) settleChallenge(p *pending, out []ban.Decision) []ban.Decision 
 	}
 	ev := security.Event{Type: p.typ, Service: p.service, Account: string(p.account[:p.length]),
 		Remote: security.Address{AddrPort: p.addr, Transport: p.transport}}
-	c := e.judge(&ev, p.addr.Addr().Unmap(), p.pbx, out)
+	c := e.newJudgement(&ev, p.addr.Addr().Unmap(), p.pbx, out)
 	switch {
 	case p.known:
-		c.enumerates(float64(p.weight), e.bitOf(ev.Account))
+		c.recordUnanswered(float64(p.weight), e.bitOf(ev.Account))
 	case p.typ == security.InvalidAccountID:
 		c.charge(float64(p.weight+overflow), ban.ReasonUnknownAccount, noteUnanswered)
 	default:
 		c.charge(float64(p.weight+overflow), ban.ReasonUnansweredChallenge, noteUnanswered)
 	}
-	return c.done()
+	return c.finish()
 }
 
-// enumerates notes a known account whose challenge stayed unanswered, and charges the source once there are many.
-func (c *call) enumerates(w float64, bit uint8) {
-	s := c.source()
+// recordUnanswered notes a known account whose challenge stayed unanswered, and charges the source once there are many.
+func (j *judgement) recordUnanswered(w float64, bit uint8) {
+	s := j.source()
 	if s == nil {
 		return
 	}
 	challenged := &s.details().challenged
-	if challenged.add(c.now, bit) && challenged.distinct() > c.cfg.Challenges.Accounts && c.now-c.started >= int64(c.cfg.Challenges.Warmup) {
-		c.charge(w, ban.ReasonUnansweredChallenge, noteEnumeration)
+	if challenged.add(j.engine.now, bit) && challenged.distinct() > j.engine.cfg.Challenges.Accounts && j.engine.now-j.engine.started >= int64(j.engine.cfg.Challenges.Warmup) {
+		j.charge(w, ban.ReasonUnansweredChallenge, noteEnumeration)
 	}
 }

@@ -28,7 +28,7 @@ const (
 
 // Engine judges sources. It is not safe for concurrent use.
 type Engine struct {
-	secrets
+	keyedHash
 	cfg        policy.Policy
 	ipv6Prefix int
 	honey      map[string]bool
@@ -86,26 +86,26 @@ type Engine struct {
 }
 
 // New makes an engine. The policy must be valid; see policy.Load.
-func New(cfg policy.Policy) *Engine { return newEngine(cfg, newSecrets(rand.Uint64())) }
+func New(cfg policy.Policy) *Engine { return newEngine(cfg, newKeyedHash(rand.Uint64())) }
 
 // NewRepeatable makes an engine that decides the same about the same events each time. Whoever knows how it counts accounts
 // can choose such that look like fewer, so it is for recordings, not for attackers who are there.
-func NewRepeatable(cfg policy.Policy) *Engine { return newEngine(cfg, newSecrets(0)) }
+func NewRepeatable(cfg policy.Policy) *Engine { return newEngine(cfg, newKeyedHash(0)) }
 
-func newEngine(cfg policy.Policy, s secrets) *Engine {
+func newEngine(cfg policy.Policy, s keyedHash) *Engine {
 	e := &Engine{
-		secrets:    s,
+		keyedHash:  s,
 		ipv6Prefix: cfg.IPv6Prefix,
 		rules:      indexRules(),
 		sources:    newSources(cfg.MaxSources, uint32(quietFor(&cfg)/second)),
 		attempts:   table.NewWindow[dialogue](attemptTTL, maxAttempts),
-		pairs:      table.NewWindow[pair](2*spell*second, maxPairs),
+		pairs:      table.NewWindow[pair](2*idleResetSeconds*second, maxPairs),
 		reports:    table.NewWindow[struct{}](reportTTL, maxReports),
 		breached:   table.NewWindow[breached](int64(cfg.Ban.Memory), maxReports),
 		slow:       table.NewWindow[struct{}](24*60*minute, maxReports),
 		absolved:   table.NewWindow[struct{}](24*60*minute, maxReports),
 		flows:      table.NewWindow[struct{}](flowTTL, maxFlows),
-		wide:       table.NewWindow[wide](spell*second, maxReports),
+		wide:       table.NewWindow[wide](idleResetSeconds*second, maxReports),
 		bans:       make(map[netip.Prefix]*activeBan),
 		networks:   make(map[netip.Prefix]network),
 		trusts:     make(map[key]*trust),
@@ -135,7 +135,7 @@ func (e *Engine) Configure(now time.Time, cfg policy.Policy) []ban.Decision {
 	var out []ban.Decision
 	for _, entry := range cfg.Allow {
 		if entry.Prefix.IsValid() {
-			out = append(out, e.pardon(e.spared(cleaned(entry.Prefix)), ban.ReasonAllowed, "")...)
+			out = append(out, e.endBans(e.bansWithinExemption(canonicalPrefix(entry.Prefix)), ban.ReasonAllowed, "")...)
 		}
 	}
 	return out
@@ -155,12 +155,12 @@ func (e *Engine) configure(cfg policy.Policy) {
 	}
 	for _, entry := range cfg.Allow {
 		if entry.Prefix.IsValid() {
-			addOrigin(e.allow, cleaned(entry.Prefix), origin{name: originConfig})
+			addOrigin(e.allow, canonicalPrefix(entry.Prefix), origin{name: originConfig})
 		}
 	}
 	clear(e.networks)
 	for _, b := range e.bans {
-		e.joinNetwork(b, 1)
+		e.countInNetwork(b, 1)
 	}
 }
 
@@ -176,18 +176,18 @@ func (e *Engine) advance(now time.Time) {
 
 // Handle judges one event of the Asterisk named pbx, which came at now, and appends the decisions to out.
 func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []ban.Decision) []ban.Decision {
-	out = e.settle(now, out, 256)
+	out = e.runDue(now, out, 256)
 	from := ev.Remote.AddrPort.Addr().Unmap()
 	if !from.IsValid() || from.IsUnspecified() {
 		return out
 	}
-	c := e.judge(ev, from, e.pbxIndex(pbx), out)
-	if c.rule = e.rules.judge(ev); c.rule == nil { // even so, a banned source should be silent
-		c.leaked()
+	c := e.newJudgement(ev, from, e.pbxIndex(pbx), out)
+	if c.rule = e.rules.find(ev); c.rule == nil { // even so, a banned source should be silent
+		c.reportLeak()
 		return c.out
 	}
 	if ev.Hostile && c.hostile() {
-		return c.done()
+		return c.finish()
 	}
 	switch c.rule.kind {
 	case login:
@@ -204,14 +204,14 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []ban
 		c.record(c.source(), 0, ban.ReasonConfiguration, noteMisconfigured)
 		c.misconfigured(ban.ReasonConfiguration, "Asterisk refused the request for its set-up: "+configurationHint(ev))
 	}
-	c.leaked()
-	return c.done()
+	c.reportLeak()
+	return c.finish()
 }
 
 // Tick does what is due at now without an event: ends of bans and trust, challenges that nobody answered. Call it a few
 // times a second; it does a bounded amount of work and says whether there is more.
 func (e *Engine) Tick(now time.Time, out []ban.Decision) ([]ban.Decision, bool) {
-	out = e.settle(now, out, 256) // the ends of bans that lie all over the memory: a millisecond or so
+	out = e.runDue(now, out, 256) // the ends of bans that lie all over the memory: a millisecond or so
 	e.sweep(1000)
 	_, more := e.nextDue(e.now)
 	return out, more
@@ -228,9 +228,9 @@ func (e *Engine) nextDue(now int64) (at int64, due bool) {
 	return at, due && at <= now
 }
 
-// settle moves the time to now and does up to n things that are due by then, in their order and each at its own time, so
+// runDue moves the time to now and does up to n things that are due by then, in their order and each at its own time, so
 // that decisions do not depend on how often anybody asks.
-func (e *Engine) settle(now time.Time, out []ban.Decision, n int) []ban.Decision {
+func (e *Engine) runDue(now time.Time, out []ban.Decision, n int) []ban.Decision {
 	for ; n > 0; n-- {
 		at, ok := e.nextDue(now.UnixNano())
 		if !ok {

@@ -101,13 +101,13 @@ func reasonIndex(r ban.Reason) uint8 {
 
 func (r *record) name() string {
 	if int(r.length) > nameBytes {
-		return whole(string(r.account[:])) + "…"
+		return trimPartialRune(string(r.account[:])) + "…"
 	}
 	return string(r.account[:r.length])
 }
 
-// whole takes off the part of a character that a cut left at the end.
-func whole(name string) string {
+// trimPartialRune takes off the part of a character that a cut left at the end.
+func trimPartialRune(name string) string {
 	for range utf8.UTFMax - 1 {
 		if r, n := utf8.DecodeLastRuneInString(name); r != utf8.RuneError || n != 1 {
 			break
@@ -118,12 +118,12 @@ func whole(name string) string {
 }
 
 func (e *Engine) view(r *record) (v Evidence) {
-	e.show(r, &v)
+	e.fillEvidence(r, &v)
 	return v
 }
 
-// show writes a record as Evidence, field by field: a whole Evidence is too large to be copied for each event of each ban.
-func (e *Engine) show(r *record, v *Evidence) {
+// fillEvidence writes a record as Evidence, field by field: a whole Evidence is too large to be copied for each event of each ban.
+func (e *Engine) fillEvidence(r *record, v *Evidence) {
 	v.Time, v.Event, v.Service, v.Transport = stamp(r.at), r.typ.String(), r.service.String(), r.transport.String()
 	v.Account, v.Reason = r.name(), reasonList[r.reason]
 	v.Points, v.Score = ban.Round(float64(r.points)), ban.Round(float64(r.score))
@@ -132,22 +132,22 @@ func (e *Engine) show(r *record, v *Evidence) {
 }
 
 // record keeps the event as evidence, and returns the ban of the source where there is one.
-func (c *call) record(s *source, w float64, reason ban.Reason, n note) (b *activeBan) {
+func (j *judgement) record(s *source, w float64, reason ban.Reason, n note) (b *activeBan) {
 	if s == nil {
 		return nil
 	}
-	r := c.ring.add(s)
-	r.at, r.points, r.score, r.scaled = c.now, float32(w), s.observed, c.scaled
-	r.typ, r.service, r.transport = c.ev.Type, c.ev.Service, c.ev.Remote.Transport
-	r.reason, r.note, r.pbx, r.proven = reasonIndex(reason), n, c.pbx, c.proven
-	r.length = uint8(min(len(c.ev.Account), nameBytes+1))
-	clear(r.account[copy(r.account[:], c.ev.Account):])
+	r := j.engine.ring.add(s)
+	r.at, r.points, r.score, r.scaled = j.engine.now, float32(w), s.observed, j.scaled
+	r.typ, r.service, r.transport = j.ev.Type, j.ev.Service, j.ev.Remote.Transport
+	r.reason, r.note, r.pbx, r.proven = reasonIndex(reason), n, j.pbx, j.proven
+	r.length = uint8(min(len(j.ev.Account), nameBytes+1))
+	clear(r.account[copy(r.account[:], j.ev.Account):])
 	if s.banned {
-		b = c.banOf(c.key)
+		b = j.engine.banOf(j.key)
 	}
-	if b != nil && c.kept < banBudget && len(b.evidence) < perBan {
+	if b != nil && j.engine.kept < banBudget && len(b.evidence) < perBan {
 		b.evidence = append(b.evidence, *r)
-		c.kept++
+		j.engine.kept++
 	}
 	return b
 }

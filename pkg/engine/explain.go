@@ -65,10 +65,10 @@ func (e *Engine) Trusted(now time.Time) []TrustView {
 func (e *Engine) viewTrust(t *trust) TrustView {
 	v := TrustView{
 		Prefix: e.prefixOf(t.key).String(), Since: stamp(t.since), Until: stamp(t.until),
-		Left: ban.Round(time.Duration(t.until - e.now).Seconds()), Accounts: t.accounts(),
+		Left: ban.Round(time.Duration(t.until - e.now).Seconds()), Accounts: t.accountNames(),
 	}
 	if s := e.sources.get(t.key); s != nil {
-		v.Score = ban.Round(float64(s.observed * e.fade(e.now-s.seen)))
+		v.Score = ban.Round(float64(s.observed * e.decayFactor(e.now-s.seen)))
 	}
 	return v
 }
@@ -159,7 +159,7 @@ func (w *why) say(format string, args ...any) {
 func (w *why) collect(k key) {
 	if s := w.source; s != nil {
 		w.Verdict = "suspicious"
-		fade := w.e.fade(w.e.now - s.seen)
+		fade := w.e.decayFactor(w.e.now - s.seen)
 		w.left = float64(s.score * fade)
 		w.Score, w.Attempts, w.Bans = ban.Round(float64(s.observed*fade)), int(s.attempts), int(s.bans)
 		records, more := w.e.ring.chain(s, maxEvidence)
@@ -174,7 +174,7 @@ func (w *why) collect(k key) {
 		v := w.e.viewTrust(t)
 		w.Trust, w.Verdict = &v, "trusted"
 	}
-	if b := w.e.covered(w.addr); b != nil {
+	if b := w.e.banCovering(w.addr); b != nil {
 		v := w.e.viewBan(b, true)
 		w.Ban, w.Verdict = &v, "banned"
 		if b.observed {

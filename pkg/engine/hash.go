@@ -37,35 +37,35 @@ const (
 	forMisconfigured // plus the index of the reason
 )
 
-// secrets make the numbers below unpredictable to an attacker, who could otherwise choose names that collide.
-type secrets struct {
+// keyedHash make the numbers below unpredictable to an attacker, who could otherwise choose names that collide.
+type keyedHash struct {
 	seed   maphash.Seed
 	k0, k1 uint64
 	sketch uint64 // of bitOf; 0 makes it the same in every engine
 }
 
-func newSecrets(sketch uint64) secrets {
-	s := secrets{seed: maphash.MakeSeed(), sketch: sketch}
+func newKeyedHash(sketch uint64) keyedHash {
+	s := keyedHash{seed: maphash.MakeSeed(), sketch: sketch}
 	s.k0, s.k1 = s.text("k0"), s.text("k1")|1
 	return s
 }
 
-func (s *secrets) text(t string) uint64 { return maphash.String(s.seed, t) }
+func (s *keyedHash) text(t string) uint64 { return maphash.String(s.seed, t) }
 
 // mix makes one number of two.
-func (s *secrets) mix(a, b uint64) uint64 {
+func (s *keyedHash) mix(a, b uint64) uint64 {
 	hi, lo := bits.Mul64(a^s.k0, b^s.k1)
 	return hi ^ lo
 }
 
 // id makes a number of a purpose, a source and one more number.
-func (s *secrets) id(p purpose, k key, x uint64) uint64 {
+func (s *keyedHash) id(p purpose, k key, x uint64) uint64 {
 	h := s.mix(binary.LittleEndian.Uint64(k[:8])^uint64(p)*0x9e3779b97f4a7c15, binary.LittleEndian.Uint64(k[8:]))
 	return s.mix(h, x)
 }
 
 // bitOf places an account in a sketch of 64 bits. The secret keeps an attacker from guessing accounts that share a bit.
-func (s *secrets) bitOf(account string) uint8 {
+func (s *keyedHash) bitOf(account string) uint8 {
 	h := uint64(14695981039346656037) // FNV-1a
 	for i := range len(account) {
 		h = (h ^ uint64(account[i])) * 1099511628211
@@ -102,8 +102,8 @@ func (e *Engine) keyOfPrefix(p netip.Prefix) (key, bool) {
 	return key{}, false
 }
 
-// cleaned is a prefix in the form that the books are kept in: masked, without a zone, IPv4 not mapped.
-func cleaned(p netip.Prefix) netip.Prefix {
+// canonicalPrefix is a prefix in the form that the books are kept in: masked, without a zone, IPv4 not mapped.
+func canonicalPrefix(p netip.Prefix) netip.Prefix {
 	a := p.Addr().WithZone("")
 	if a.Is4In6() && p.Bits() >= 96 {
 		return netip.PrefixFrom(a.Unmap(), p.Bits()-96).Masked()

@@ -58,71 +58,71 @@ type LeakView struct {
 // packets get through. Without it, as in a replay of what happened without Ringwall, no Leak is decided.
 func (e *Engine) WatchLeaks() { e.leaks.wanted = true }
 
-// leaked reports an event of a source that the kernel should have kept out: once an hour for each source.
-func (c *call) leaked() {
-	if !c.leaks.wanted || c.Engine.enforced == 0 {
+// reportLeak reports an event of a source that the kernel should have kept out: once an hour for each source.
+func (j *judgement) reportLeak() {
+	if !j.engine.leaks.wanted || j.engine.enforced == 0 {
 		return
 	}
 	// chan_sip reports whatever address the attacker writes. Packets of this machine to itself are let in before any ban.
-	if c.ev.Service == security.SIP || c.addr.IsLoopback() {
+	if j.ev.Service == security.SIP || j.addr.IsLoopback() {
 		return
 	}
-	b := c.keptOut()
-	if b == nil || c.Spares(c.addr) {
+	b := j.keptOut()
+	if b == nil || j.engine.IsExempt(j.addr) {
 		return
 	}
-	since := max(b.since, c.started) // bans of before were put into the kernel then
-	if c.now-since < leakGrace || c.agrees(c.ev.Time) && c.ev.Time.UnixNano()-since < leakGrace {
+	since := max(b.since, j.engine.started) // bans of before were put into the kernel then
+	if j.engine.now-since < leakGrace || j.agrees(j.ev.Time) && j.ev.Time.UnixNano()-since < leakGrace {
 		return
 	}
-	c.leaks.events++
-	c.leaks.last = c.now
+	j.engine.leaks.events++
+	j.engine.leaks.last = j.engine.now
 	if b.leak == nil {
 		b.leak = new(leak)
 	}
-	local := c.ev.Local
+	local := j.ev.Local
 	if local.Transport == security.NoTransport {
-		local.Transport = c.ev.Remote.Transport
+		local.Transport = j.ev.Remote.Transport
 	}
-	b.leak.last, b.leak.port, b.leak.transport = c.now, local.AddrPort.Port(), local.Transport
+	b.leak.last, b.leak.port, b.leak.transport = j.engine.now, local.AddrPort.Port(), local.Transport
 	b.leak.events++
-	if c.leaks.sources.Seen(c.now, c.id(forLeak, c.key, 0)) || !c.leaks.mayReport(c.now) {
+	if j.engine.leaks.sources.Seen(j.engine.now, j.engine.id(forLeak, j.key, 0)) || !j.engine.leaks.mayReport(j.engine.now) {
 		return
 	}
-	c.points, c.score = 0, 0
-	if s := c.peek(); s != nil {
-		c.score = float64(s.score * c.fade(c.now-s.seen))
+	j.points, j.score = 0, 0
+	if s := j.findSource(); s != nil {
+		j.score = float64(s.score * j.engine.decayFactor(j.engine.now-s.seen))
 	}
-	c.decide(ban.ActionLeak, b.reason, b.prefix, 0, c.proven, leakText(local, time.Duration(c.now-b.since)))
+	j.decide(ban.ActionLeak, b.reason, b.prefix, 0, j.proven, leakText(local, time.Duration(j.engine.now-b.since)))
 }
 
 // agrees says whether a time of Asterisk's clock can be compared with those of the engine: a PBX whose clock is wrong would
 // else never, or always, be late.
-func (c *call) agrees(at time.Time) bool {
-	off := c.now - at.UnixNano()
+func (j *judgement) agrees(at time.Time) bool {
+	off := j.engine.now - at.UnixNano()
 	return !at.IsZero() && off < clockTolerance && off > -clockTolerance
 }
 
 // keptOut returns an enforced ban that covers the source of the event, or nil.
-func (c *call) keptOut() *activeBan {
-	if s := c.peek(); s == nil || s.banned {
-		if b := c.banOf(c.key); b != nil && !b.observed {
+func (j *judgement) keptOut() *activeBan {
+	if s := j.findSource(); s == nil || s.banned {
+		if b := j.engine.banOf(j.key); b != nil && !b.observed {
 			return b
 		}
 	}
-	if c.leaks.odd == 0 {
+	if j.engine.leaks.odd == 0 {
 		return nil
 	}
-	lengths := c.leaks.odd4[:]
-	if c.addr.Is6() {
-		lengths = c.leaks.odd6[:]
+	lengths := j.engine.leaks.odd4[:]
+	if j.addr.Is6() {
+		lengths = j.engine.leaks.odd6[:]
 	}
 	for bits, n := range lengths {
 		if n == 0 {
 			continue
 		}
-		p, _ := c.addr.Prefix(bits)
-		if b := c.bans[p]; b != nil && !b.observed && b.until > c.now {
+		p, _ := j.addr.Prefix(bits)
+		if b := j.engine.bans[p]; b != nil && !b.observed && b.until > j.engine.now {
 			return b
 		}
 	}

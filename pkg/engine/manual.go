@@ -46,7 +46,7 @@ func relation(p, have netip.Prefix) string {
 
 func (e *Engine) byHand(now time.Time, p netip.Prefix, d time.Duration, comment string, reason ban.Reason) ([]ban.Decision, error) {
 	e.advance(now)
-	p = cleaned(p)
+	p = canonicalPrefix(p)
 	if have, ok := e.protected.overlapping(p); ok {
 		return nil, fmt.Errorf("%w: %s, which Asterisk knows (%s)", ErrRefused, relation(p, have), e.protected.at(have)[0].note)
 	}
@@ -109,8 +109,8 @@ func (e *Engine) sourcePrefix(p netip.Prefix) netip.Prefix {
 	return p
 }
 
-// absolve forgets what speaks against a source, but not that it was banned, and not what forgetSome forgets.
-func (e *Engine) absolve(k key) {
+// clearScore forgets what speaks against a source, but not that it was banned, and not what forgetSome forgets.
+func (e *Engine) clearScore(k key) {
 	s := e.sources.get(k)
 	if s == nil {
 		return
@@ -121,13 +121,13 @@ func (e *Engine) absolve(k key) {
 	e.classify(s)
 }
 
-// pardon ends bans.
-func (e *Engine) pardon(bans []*activeBan, reason ban.Reason, detail string) []ban.Decision {
+// endBans ends bans.
+func (e *Engine) endBans(bans []*activeBan, reason ban.Reason, detail string) []ban.Decision {
 	var out []ban.Decision
 	for _, b := range bans {
 		e.forget(b)
 		if !b.observed {
-			d := e.end(b, reason)
+			d := e.unbanDecision(b, reason)
 			d.Detail = detail
 			out = append(out, d)
 		}
@@ -156,28 +156,28 @@ func (e *Engine) overlappingBans(p netip.Prefix) []*activeBan {
 	return found
 }
 
-// spared returns the bans that an exemption of p makes pointless: those within it, and that of the IPv6 source which it
+// bansWithinExemption returns the bans that an exemption of p makes pointless: those within it, and that of the IPv6 source which it
 // is part of. A wider ban stays for the others; the kernel lets exempt addresses pass before it.
-func (e *Engine) spared(p netip.Prefix) []*activeBan {
-	return slices.DeleteFunc(e.overlappingBans(p), func(b *activeBan) bool { return !e.pointless(b.prefix) })
+func (e *Engine) bansWithinExemption(p netip.Prefix) []*activeBan {
+	return slices.DeleteFunc(e.overlappingBans(p), func(b *activeBan) bool { return !e.isFullyExempt(b.prefix) })
 }
 
 // Allow adds a prefix to the allow list and ends the bans within it. The origin is OriginManual, OriginHost or
 // the host name that it was resolved from.
 func (e *Engine) Allow(now time.Time, p netip.Prefix, originName, note string) []ban.Decision {
 	e.advance(now)
-	p = cleaned(p)
+	p = canonicalPrefix(p)
 	if !addOrigin(e.allow, p, origin{name: originName, note: note}) {
 		return nil
 	}
-	return e.pardon(e.spared(p), ban.ReasonAllowed, "")
+	return e.endBans(e.bansWithinExemption(p), ban.ReasonAllowed, "")
 }
 
 // AllowUntil is Allow with an end, for what a person allows. Of what is allowed by hand already the later end stays, and the
 // zero time is no end at all: who was promised something keeps it. It returns the end that counts.
 func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note string) (time.Time, []ban.Decision) {
 	e.advance(now)
-	p = cleaned(p)
+	p = canonicalPrefix(p)
 	end := int64(0)
 	if !until.IsZero() {
 		if end = until.UnixNano(); end <= e.now {
@@ -196,7 +196,7 @@ func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note
 	if !fresh {
 		return stampOrZero(end), nil
 	}
-	return stampOrZero(end), e.pardon(e.spared(p), ban.ReasonAllowed, "")
+	return stampOrZero(end), e.endBans(e.bansWithinExemption(p), ban.ReasonAllowed, "")
 }
 
 // allowOver takes what was allowed until now off the allow list. A timer may come before the end, which was put off.
@@ -223,7 +223,7 @@ func (e *Engine) Lapsed() []netip.Prefix {
 
 // AllowedUntil is the end of what a person allowed of exactly this prefix; the zero time is for ever, or not at all.
 func (e *Engine) AllowedUntil(p netip.Prefix) time.Time {
-	for _, o := range e.allow.at(cleaned(p)) {
+	for _, o := range e.allow.at(canonicalPrefix(p)) {
 		if o.name == OriginManual {
 			return stampOrZero(o.until)
 		}
@@ -240,13 +240,13 @@ func stampOrZero(at int64) time.Time {
 
 // Disallow takes a prefix of one origin off the allow list. It reports whether nothing allows the prefix any more.
 func (e *Engine) Disallow(p netip.Prefix, originName string) bool {
-	return removeOrigin(e.allow, cleaned(p), originName)
+	return removeOrigin(e.allow, canonicalPrefix(p), originName)
 }
 
 // AllowedBy returns the origins by which exactly this prefix is allowed.
 func (e *Engine) AllowedBy(p netip.Prefix) []string {
 	var names []string
-	for _, o := range e.allow.at(cleaned(p)) {
+	for _, o := range e.allow.at(canonicalPrefix(p)) {
 		names = append(names, o.name)
 	}
 	return names
@@ -257,7 +257,7 @@ func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]str
 	e.advance(now)
 	list := make(map[netip.Prefix]string, len(learned))
 	for _, p := range sortedKeys(learned) {
-		list[cleaned(p)] = learned[p]
+		list[canonicalPrefix(p)] = learned[p]
 	}
 	for _, p := range e.protected.sorted() {
 		if _, ok := list[p]; !ok {
@@ -267,7 +267,7 @@ func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]str
 	var out []ban.Decision
 	for _, p := range sortedKeys(list) {
 		if addOrigin(e.protected, p, origin{name: pbx, note: list[p]}) {
-			out = append(out, e.pardon(e.spared(p), ban.ReasonProtected, list[p])...)
+			out = append(out, e.endBans(e.bansWithinExemption(p), ban.ReasonProtected, list[p])...)
 		}
 	}
 	return out
@@ -278,8 +278,8 @@ func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]str
 // a second longer is another ban, of which nothing else was saved.
 func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
 	e.advance(now)
-	p = cleaned(p)
-	if until.UnixNano() <= e.now || e.pointless(p) {
+	p = canonicalPrefix(p)
+	if until.UnixNano() <= e.now || e.isFullyExempt(p) {
 		return
 	}
 	if have := e.bans[p]; have != nil && have.until > e.now && (have.observed || until.UnixNano() <= have.until+second) {
@@ -296,9 +296,9 @@ func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
 	e.putBan(b)
 }
 
-// pointless says whether nobody may be banned by a ban of exactly this prefix: it lies within an exempt one, or it is a
+// isFullyExempt says whether nobody may be banned by a ban of exactly this prefix: it lies within an exempt one, or it is a
 // source that holds one.
-func (e *Engine) pointless(p netip.Prefix) bool {
+func (e *Engine) isFullyExempt(p netip.Prefix) bool {
 	if _, ok := e.allow.containing(p); ok {
 		return true
 	}
@@ -382,8 +382,8 @@ func sortedKeys[V any](m map[netip.Prefix]V) []netip.Prefix {
 	return keys
 }
 
-// Spares says whether an address is allowed or protected.
-func (e *Engine) Spares(a netip.Addr) bool {
+// IsExempt says whether an address is allowed or protected.
+func (e *Engine) IsExempt(a netip.Addr) bool {
 	if _, ok := e.allow.covering(a); ok {
 		return true
 	}

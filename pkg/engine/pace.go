@@ -2,19 +2,19 @@ package engine
 
 // pace is how fast guesses come: it tells a phone with an old password from a guesser.
 type pace struct {
-	at      int64   // of the last leak, ns
-	tokens  float32 // distinct guesses, leaking at a phone's pace
-	peak    float32 // most tokens since they were last zero
-	copies  float32 // copies of an answer when none was due, leaking like tokens
-	resent  float32 // retransmissions when they were due, leaking one each transaction
-	since   uint32  // first failure after a spell of silence, seconds
-	first   uint32  // failure that total counts, seconds
-	total   uint16  // guesses since first, within a spell
-	again   uint16  // copies that were spared since first
-	guesses uint8   // since tokens were last zero
-	held    uint8   // of them not charged, as a phone's
-	copied  uint8   // of copies not charged
-	burst   uint8   // of resent just now
+	at        int64   // of the last leak, ns
+	tokens    float32 // distinct guesses, leaking at a phone's pace
+	peak      float32 // most tokens since they were last zero
+	copies    float32 // copies of an answer when none was due, leaking like tokens
+	resent    float32 // retransmissions when they were due, leaking one each transaction
+	since     uint32  // first failure after a spell of silence, seconds
+	first     uint32  // failure that total counts, seconds
+	total     uint16  // guesses since first, within a spell
+	again     uint16  // copies that were spared since first
+	guesses   uint8   // since tokens were last zero
+	uncharged uint8   // of them not charged, as a phone's
+	copied    uint8   // of copies not charged
+	burst     uint8   // of resent just now
 
 	resentAt uint32 // the latest of resent, milliseconds
 }
@@ -43,7 +43,7 @@ func (b *bucket) add(now int64, n, perMinute float64) float64 {
 }
 
 // spell is how long a phone may be silent before its failures begin anew, in seconds.
-const spell = 3600
+const idleResetSeconds = 3600
 
 // leak brings the tokens up to date.
 func (p *pace) leak(now int64, perMinute float64) {
@@ -51,7 +51,7 @@ func (p *pace) leak(now int64, perMinute float64) {
 	if dt <= 0 {
 		return
 	}
-	if dt >= spell*second {
+	if dt >= idleResetSeconds*second {
 		*p = pace{at: now}
 		return
 	}
@@ -65,7 +65,7 @@ func (p *pace) leak(now int64, perMinute float64) {
 		return
 	}
 	if p.tokens -= leaked; p.tokens <= 0 {
-		p.tokens, p.peak, p.guesses, p.held = 0, 0, 0, 0
+		p.tokens, p.peak, p.guesses, p.uncharged = 0, 0, 0, 0
 	}
 }
 
@@ -74,7 +74,7 @@ func (p *pace) add(now int64) {
 	if p.since == 0 {
 		p.since = seconds(now)
 	}
-	if p.total == 0 || seconds(now)-p.first >= spell {
+	if p.total == 0 || seconds(now)-p.first >= idleResetSeconds {
 		p.first, p.total, p.again = seconds(now), 0, 0
 	}
 	p.at = now
@@ -84,13 +84,13 @@ func (p *pace) add(now int64) {
 	p.total = min(p.total+1, 1<<15)
 }
 
-// phone says whether the pace is that of a phone.
-func (p *pace) phone(burst int) bool {
+// isPhonePace says whether the pace is that of a phone.
+func (p *pace) isPhonePace(burst int) bool {
 	return burst > 0 && float64(p.tokens) <= float64(burst) && !p.crowded(burst)
 }
 
-// stubborn says whether the failures have gone on for long enough to be reported as a wrong set-up.
-func (p *pace) stubborn(now int64) bool {
+// keepsFailing says whether the failures have gone on for long enough to be reported as a wrong set-up.
+func (p *pace) keepsFailing(now int64) bool {
 	return (p.total >= 3 || p.first != p.since) && seconds(now)-p.since >= 30
 }
 
@@ -99,14 +99,14 @@ func (p *pace) guessed(n int) bool {
 	return n > 0 && int(p.guesses) >= n && float64(p.peak) > float64(n-1)
 }
 
-// release returns how many guesses are charged now: this one, if it is none of the copies, and those that were held back
+// takeUncharged returns how many guesses are charged now: this one, if it is none of the copies, and those that were held back
 // as a phone's.
-func (p *pace) release(r repeat) float64 {
-	n := float64(p.held) + float64(p.copied)
+func (p *pace) takeUncharged(r repeat) float64 {
+	n := float64(p.uncharged) + float64(p.copied)
 	if !r.copy {
 		n++
 	}
-	p.held, p.copied = 0, 0
+	p.uncharged, p.copied = 0, 0
 	return max(n, 1)
 }
 

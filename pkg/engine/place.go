@@ -20,31 +20,31 @@ type scaled struct {
 
 const thousandths = 1000
 
-// Weigh multiplies the points of events from now on by the place of their source: nothing that was judged is judged
+// SetMultipliers multiplies the points of events from now on by the place of their source: nothing that was judged is judged
 // again. where is asked in the middle of a judgement, so it must answer at once; without multipliers it is never asked.
-func (e *Engine) Weigh(m policy.Multiply, where func(netip.Addr) ban.Place) {
+func (e *Engine) SetMultipliers(m policy.Multiply, where func(netip.Addr) ban.Place) {
 	if e.multiply, e.where = m, where; m.IsZero() {
 		e.where = nil
 	}
 }
 
-// weigh multiplies points of an event by the place of its source. Where somebody has shown to be a customer, the place
+// applyMultiplier multiplies points of an event by the place of its source. Where somebody has shown to be a customer, the place
 // says nothing more; and a rule that wants the threshold reached is not undone.
-func (c *call) weigh(w float64, reason ban.Reason) float64 {
-	if t := c.trusts[c.key]; reason == ban.ReasonDistributed || t != nil && !t.lost && (t.until > c.now || c.knownGood(c.key)) {
+func (j *judgement) applyMultiplier(w float64, reason ban.Reason) float64 {
+	if t := j.engine.trusts[j.key]; reason == ban.ReasonDistributed || t != nil && !t.revoked && (t.until > j.engine.now || j.engine.knownGood(j.key)) {
 		return w
 	}
-	p := c.where(c.addr)
-	factor := uint16(math.Round(c.multiply.Factor(p.Country, p.ASN) * thousandths))
+	p := j.engine.where(j.addr)
+	factor := uint16(math.Round(j.engine.multiply.Factor(p.Country, p.ASN) * thousandths))
 	if factor == thousandths {
 		return w
 	}
-	c.scaled = scaled{factor: factor}
-	if _, ok := c.multiply.Countries[p.Country]; ok {
-		copy(c.scaled.country[:], p.Country)
+	j.scaled = scaled{factor: factor}
+	if _, ok := j.engine.multiply.Countries[p.Country]; ok {
+		copy(j.scaled.country[:], p.Country)
 	}
-	if _, ok := c.multiply.ASNs[policy.ASN(p.ASN)]; ok {
-		c.scaled.asn = p.ASN
+	if _, ok := j.engine.multiply.ASNs[policy.ASN(p.ASN)]; ok {
+		j.scaled.asn = p.ASN
 	}
 	return w * float64(factor) / thousandths
 }

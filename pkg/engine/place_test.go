@@ -34,7 +34,7 @@ func byCountry(factor float64) policy.Multiply {
 // placed is a world with multipliers.
 func placed(t *testing.T, m policy.Multiply, change ...func(*policy.Policy)) *world {
 	w := newWorld(t, change...)
-	w.e.Weigh(m, elsewhere)
+	w.e.SetMultipliers(m, elsewhere)
 	return w
 }
 
@@ -152,7 +152,7 @@ func TestAGuessOfATargetedAccountIsEnough(t *testing.T) {
 func TestAnotherFileJudgesNothingAgain(t *testing.T) {
 	w := placed(t, byCountry(2)).scan(bad, "100")
 	before := w.e.Why(w.now, netip.MustParseAddr(bad))
-	w.e.Weigh(byCountry(0.5), func(netip.Addr) ban.Place { return ban.Place{Country: "NL"} })
+	w.e.SetMultipliers(byCountry(0.5), func(netip.Addr) ban.Place { return ban.Place{Country: "NL"} })
 	after := w.e.Why(w.now, netip.MustParseAddr(bad))
 	if !reflect.DeepEqual(before, after) {
 		t.Errorf("%+v\n%+v", before, after)
@@ -161,7 +161,7 @@ func TestAnotherFileJudgesNothingAgain(t *testing.T) {
 	if x := w.e.Why(w.now, netip.MustParseAddr(bad)); x.Evidence[0].Points != 8 || x.Evidence[1].Points != 2 {
 		t.Errorf("%+v", x.Evidence)
 	}
-	w.e.Weigh(policy.Multiply{}, elsewhere)
+	w.e.SetMultipliers(policy.Multiply{}, elsewhere)
 	w.scan(bad, "102").wantBanned(bad)
 }
 
@@ -174,14 +174,14 @@ func TestPlacesAreAskedForWithPointsAlone(t *testing.T) {
 		w.allow("192.0.2.77/32").scan("192.0.2.77", "x")
 	}
 	w := newWorld(t)
-	w.e.Weigh(policy.Multiply{}, where)
+	w.e.SetMultipliers(policy.Multiply{}, where)
 	play(w)
 	scans(w, 5, bad)
 	if asked != 0 {
 		t.Errorf("asked %d times without a multiplier", asked)
 	}
 	w = newWorld(t)
-	w.e.Weigh(byCountry(2), where)
+	w.e.SetMultipliers(byCountry(2), where)
 	if play(w); asked != 0 {
 		t.Errorf("asked %d times where there are no points", asked)
 	}
@@ -193,8 +193,8 @@ func TestPlacesAreAskedForWithPointsAlone(t *testing.T) {
 // TestWithoutMultipliersAllIsAsBefore plays the same day in three worlds.
 func TestWithoutMultipliersAllIsAsBefore(t *testing.T) {
 	worlds := []*world{newWorld(t), newWorld(t), newWorld(t)}
-	worlds[1].e.Weigh(policy.Multiply{}, elsewhere)
-	worlds[2].e.Weigh(policy.Multiply{Countries: map[string]float64{"NL": 1}}, elsewhere)
+	worlds[1].e.SetMultipliers(policy.Multiply{}, elsewhere)
+	worlds[2].e.SetMultipliers(policy.Multiply{Countries: map[string]float64{"NL": 1}}, elsewhere)
 	for _, w := range worlds {
 		for i := range 300 {
 			w.round(bad, extension(i%3)).scan(bad, "x").round(office, "201").login(office, "202").pass(time.Duration(i) * time.Second)
@@ -225,7 +225,7 @@ func TestTheMultiplierSurvivesARestart(t *testing.T) {
 // TestWhySaysWhatThePlaceAdded pins what a person reads.
 func TestWhySaysWhatThePlaceAdded(t *testing.T) {
 	w := placed(t, byCountry(2)).scan(bad, "100").wrong(bad, "201", tls)
-	w.e.Weigh(policy.Multiply{ASNs: map[policy.ASN]float64{64496: 3}}, elsewhere)
+	w.e.SetMultipliers(policy.Multiply{ASNs: map[policy.ASN]float64{64496: 3}}, elsewhere)
 	w.scan(bad, "101").pass(10 * time.Minute)
 	x := w.e.Why(w.now, netip.MustParseAddr(bad))
 	want, err := os.ReadFile("testdata/why/banned-by-its-place.txt")
@@ -246,7 +246,7 @@ func TestTheDocsMultiplyAsTheEngineDoes(t *testing.T) {
 		m    policy.Multiply
 	}{{"with   ", policy.Multiply{Countries: map[string]float64{"SE": 2}}}, {"without", policy.Multiply{}}} {
 		w := newWorld(t)
-		w.e.Weigh(row.m, func(netip.Addr) ban.Place { return ban.Place{Country: "SE"} })
+		w.e.SetMultipliers(row.m, func(netip.Addr) ban.Place { return ban.Place{Country: "SE"} })
 		for i := 0; !w.banned(bad); i++ {
 			at := w.now
 			w.scan(bad, fmt.Sprint(100+i))
@@ -281,7 +281,7 @@ func BenchmarkPlaces(b *testing.B) {
 	} {
 		b.Run(row.name, func(b *testing.B) {
 			e := engine.New(policy.Default().Policy)
-			e.Weigh(row.m, where)
+			e.SetMultipliers(row.m, where)
 			sessions := manySessions()
 			now, out := start, []ban.Decision(nil)
 			ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000"}

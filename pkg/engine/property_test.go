@@ -176,7 +176,7 @@ func TestWhateverHappens(t *testing.T) {
 				t.Fatalf("after %s: %v", s.name, err)
 			}
 			for _, b := range e.Enforced(s.at) {
-				if e.pointless(b.Prefix) {
+				if e.isFullyExempt(b.Prefix) {
 					t.Fatalf("after %s: %v is banned, but exempt", s.name, b.Prefix)
 				}
 			}

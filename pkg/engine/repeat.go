@@ -39,15 +39,15 @@ type repeat struct {
 	before int  // how often one came already
 }
 
-// repeated says whether the answer of the event is a copy of one before. Asterisk reports the first Authorization header of
+// classifyAnswer says whether the answer of the event is a copy of one before. Asterisk reports the first Authorization header of
 // a request (res_pjsip/security_events.c) but checks the one of its realm, so that guesses with a decoy in front look
 // like copies of one answer. A copy is one only over UDP, for the same account, within one transaction, with a
 // challenge of Asterisk's own; what else looks the same is another guess.
-func (c *call) repeated(id uint64) repeat {
-	if c.proven || c.ev.Response == "" || c.ev.Service == security.PJSIP && !looksIssued(c.ev.Challenge) {
+func (j *judgement) classifyAnswer(id uint64) repeat {
+	if j.proven || j.ev.Response == "" || j.ev.Service == security.PJSIP && !looksIssued(j.ev.Challenge) {
 		return repeat{}
 	}
-	d, now := c.dialogueEntry(id), milliseconds(c.now)
+	d, now := j.dialogueEntry(id), milliseconds(j.engine.now)
 	mark := uint32(id>>32) | 1
 	if d.first != mark || now-d.begun >= transactionTime {
 		d.first, d.begun, d.last, d.repeats = mark, now, now, 0
@@ -79,16 +79,16 @@ func isHexadecimal(s string) bool {
 
 // dialogueEntry returns what is remembered of the attempt under a number: the dialogue's own entry, or another one where
 // that has something else already.
-func (c *call) dialogueEntry(id uint64) *dialogue {
-	if !c.asked || c.said == nil {
-		c.said, _ = c.attempts.Put(c.now, c.dialogue())
-		c.asked = true
+func (j *judgement) dialogueEntry(id uint64) *dialogue {
+	if !j.stateLoaded || j.state == nil {
+		j.state, _ = j.engine.attempts.Put(j.engine.now, j.dialogueKey())
+		j.stateLoaded = true
 	}
 	mark := uint32(id>>32) | 1
-	d := c.said
+	d := j.state
 	if d.first != 0 && d.first != mark { // another one in this Call-ID: it has an entry of its own
-		if d, _ = c.attempts.Put(c.now, id); d.first == 0 {
-			c.asked = false // the new entry may have taken the other's place
+		if d, _ = j.engine.attempts.Put(j.engine.now, id); d.first == 0 {
+			j.stateLoaded = false // the new entry may have taken the other's place
 		}
 	}
 	return d

@@ -88,8 +88,8 @@ func indexRules() (index ruleIndex) {
 	return index
 }
 
-// judge finds the row for an event, or nil.
-func (x *ruleIndex) judge(ev *security.Event) *rule {
+// find finds the row for an event, or nil.
+func (x *ruleIndex) find(ev *security.Event) *rule {
 	if int(ev.Service) >= services || int(ev.Type) >= types {
 		return nil
 	}

@@ -51,7 +51,7 @@ func (s *source) decay(now int64, e *Engine) {
 		return
 	}
 	if s.observed > 0 {
-		f := e.fade(now - s.seen)
+		f := e.decayFactor(now - s.seen)
 		s.score *= f
 		s.proven *= f
 		s.observed *= f
@@ -59,8 +59,8 @@ func (s *source) decay(now int64, e *Engine) {
 	s.seen = now
 }
 
-// fade is what a time leaves of points.
-func (e *Engine) fade(dt int64) float32 {
+// decayFactor is what a time leaves of points.
+func (e *Engine) decayFactor(dt int64) float32 {
 	return float32(math.Exp2(-float64(dt) / float64(e.cfg.HalfLife)))
 }
 
@@ -72,7 +72,7 @@ type sketch struct {
 
 // add notes an account and reports whether it is new.
 func (s *sketch) add(now int64, bit uint8) bool {
-	if t := seconds(now); s.seen == 0 || t-s.begun >= spell {
+	if t := seconds(now); s.seen == 0 || t-s.begun >= idleResetSeconds {
 		s.seen, s.begun = 0, t
 	}
 	fresh := s.seen&(1<<bit) == 0
@@ -97,7 +97,7 @@ type few struct {
 }
 
 func (f *few) add(now int64, name uint64, bit uint8) {
-	if f.seen == 0 || seconds(now)-f.begun >= spell {
+	if f.seen == 0 || seconds(now)-f.begun >= idleResetSeconds {
 		f.names = [4]uint32{}
 	}
 	f.sketch.add(now, bit)
@@ -126,9 +126,9 @@ const (
 	numClasses
 )
 
-// track returns the source of a key, which is s, made if s is nil. It returns nil when max_sources is reached and every
+// touchSource returns the source of a key, which is s, made if s is nil. It returns nil when max_sources is reached and every
 // source is trusted.
-func (e *Engine) track(k key, s *source) *source {
+func (e *Engine) touchSource(k key, s *source) *source {
 	switch {
 	case s == nil:
 		if e.sources.len() >= e.sources.max && !e.evict() {
@@ -162,7 +162,7 @@ func (e *Engine) forgettable(s *source) bool {
 }
 
 // quietFor is how long a source must be quiet before it can be forgotten, in ns.
-func quietFor(p *policy.Policy) int64 { return max(10*int64(p.HalfLife), spell*second) }
+func quietFor(p *policy.Policy) int64 { return max(10*int64(p.HalfLife), idleResetSeconds*second) }
 
 // evict forgets the least suspicious of the sources that were quiet the longest.
 func (e *Engine) evict() bool {
@@ -173,7 +173,7 @@ func (e *Engine) evict() bool {
 		if s == nil {
 			continue
 		}
-		if left := s.observed * e.fade(e.now-s.seen); victim == nil || left < least && s.bans <= victim.bans {
+		if left := s.observed * e.decayFactor(e.now-s.seen); victim == nil || left < least && s.bans <= victim.bans {
 			victim, least = s, left
 		}
 	}

@@ -141,7 +141,7 @@ func (e *Engine) copyBan(b *activeBan, s *BanState) {
 	}
 	s.Evidence = slices.Grow(s.Evidence, len(b.evidence))[:len(b.evidence)]
 	for i := range b.evidence {
-		e.show(&b.evidence[i], &s.Evidence[i])
+		e.fillEvidence(&b.evidence[i], &s.Evidence[i])
 	}
 }
 
@@ -181,10 +181,10 @@ func (e *Engine) TrustOf(p netip.Prefix) (TrustState, bool) {
 
 func (e *Engine) exportTrust(t *trust) TrustState {
 	until := t.until
-	if t.lost {
+	if t.revoked {
 		until = min(until, t.last)
 	}
-	return TrustState{Source: e.prefixOf(t.key), Since: stamp(t.since), Until: stamp(until), Last: stamp(t.last), Accounts: t.accounts()}
+	return TrustState{Source: e.prefixOf(t.key), Since: stamp(t.since), Until: stamp(until), Last: stamp(t.last), Accounts: t.accountNames()}
 }
 
 // Restore takes over what Export returned, before the first event. pbxs are the names of the Asterisks of now. What is
@@ -209,7 +209,7 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 		if !ok || e.now-o.Last.UnixNano() >= int64(e.cfg.Ban.Memory) {
 			continue
 		}
-		if src := e.track(k, e.sources.get(k)); src != nil {
+		if src := e.touchSource(k, e.sources.get(k)); src != nil {
 			src.bans = max(src.bans, uint8(min(max(o.Bans, 0), math.MaxUint8)))
 			more := src.details()
 			more.banEnd = max(more.banEnd, o.Last.UnixNano())
@@ -234,18 +234,18 @@ func (e *Engine) restoreTrust(t TrustState, pbxs []string) {
 	if !ok || e.trusts[k] != nil || max(memory, until) <= e.now || len(e.trusts) >= e.cfg.MaxSources {
 		return
 	}
-	n := &trust{key: k, since: t.Since.UnixNano(), until: until, last: min(t.Last.UnixNano(), e.now), good: make(map[uint64]string)}
-	n.over = until <= e.now
-	n.lost = until <= n.last
+	n := &trust{key: k, since: t.Since.UnixNano(), until: until, last: min(t.Last.UnixNano(), e.now), accounts: make(map[uint64]string)}
+	n.endReported = until <= e.now
+	n.revoked = until <= n.last
 	for _, name := range t.Accounts {
 		for _, pbx := range pbxs {
-			if len(n.good) < maxGood {
-				n.good[e.accountID(e.text(name), security.PJSIP, e.pbxIndex(pbx))] = name
+			if len(n.accounts) < maxGood {
+				n.accounts[e.accountID(e.text(name), security.PJSIP, e.pbxIndex(pbx))] = name
 			}
 		}
 	}
 	e.keepTrust(n)
-	if n.over {
+	if n.endReported {
 		e.setTimer(n, memory)
 	} else {
 		e.setTimer(n, until)
@@ -257,8 +257,8 @@ func (e *Engine) restoreTrust(t TrustState, pbxs []string) {
 }
 
 func (e *Engine) restoreBan(b BanState) {
-	p, until := cleaned(b.Prefix), b.Until.UnixNano()
-	if have := e.bans[p]; until <= e.now || e.pointless(p) || have != nil && have.until > until+int64(time.Second) {
+	p, until := canonicalPrefix(b.Prefix), b.Until.UnixNano()
+	if have := e.bans[p]; until <= e.now || e.isFullyExempt(p) || have != nil && have.until > until+int64(time.Second) {
 		return
 	} else if have != nil { // the kernel's own element says how long
 		until = min(until, have.until)

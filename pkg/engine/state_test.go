@@ -140,7 +140,7 @@ func TestADecisionIsReadBackAsItWasWritten(t *testing.T) {
 // Whatever is asked for before, and in whatever room: it is the ban of that prefix, and none that is over.
 func TestCopyBanIsTheBanOfThePrefix(t *testing.T) {
 	w := newWorld(t)
-	w.e.Weigh(byCountry(2), func(a netip.Addr) (at ban.Place) {
+	w.e.SetMultipliers(byCountry(2), func(a netip.Addr) (at ban.Place) {
 		if netip.MustParsePrefix("203.0.113.0/24").Contains(a) {
 			at.Country = "NL"
 		}

@@ -36,58 +36,58 @@ func (f *failing) setTTL(ttl int64) {
 	f.accounts.SetTTL(ttl)
 }
 
-// rushes notes a failure at a source that is known to be good, and whether it is one that lost passwords do not explain:
+// recordRush notes a failure at a source that is known to be good, and whether it is one that lost passwords do not explain:
 // of accounts that never worked there, or faster than phones retry.
-func (c *call) rushes(t *trust, here bool, one *failures) {
+func (j *judgement) recordRush(t *trust, here bool, one *failures) {
 	b := &t.rush
 	if here {
 		b = &one.rush
 	}
-	if b.add(c.now, 1, stormPerMinute) > stormBurst {
-		t.rushed = c.now
+	if b.add(j.engine.now, 1, stormPerMinute) > stormBurst {
+		t.rushed = j.engine.now
 	}
 }
 
 // calm says whether lost passwords explain all that a source has done within the last while.
-func (t *trust) calm(now int64) bool { return t.rushed == 0 || now-t.rushed >= spell*second }
+func (t *trust) calm(now int64) bool { return t.rushed == 0 || now-t.rushed >= idleResetSeconds*second }
 
 // mayBeStorm notes that an account fails where it worked before, and notices when many do: of different accounts, at
 // different customers, none of them forged, and none faster than phones retry. Else an attacker could make a storm, by
 // packets in customers' names or with one stolen account.
-func (c *call) mayBeStorm(t *trust, account uint64) {
-	if c.cfg.Storm.Sources <= 0 || !c.proven || !c.knownGood(c.key) || !t.calm(c.now) {
+func (j *judgement) mayBeStorm(t *trust, account uint64) {
+	if j.engine.cfg.Storm.Sources <= 0 || !j.proven || !j.engine.knownGood(j.key) || !t.calm(j.engine.now) {
 		return
 	}
-	if c.reports.Get(c.now, c.id(forMisconfigured+purpose(reasonIndex(ban.ReasonPace)), c.key, c.name())) != nil {
+	if j.engine.reports.Get(j.engine.now, j.engine.id(forMisconfigured+purpose(reasonIndex(ban.ReasonPace)), j.key, j.accountNameHash())) != nil {
 		return // its phone has an old password: that is no news
 	}
-	f := &c.failing
-	if id := c.id(forFailing, c.key, 0); f.sources.Get(c.now, id) == nil {
-		failed, _ := f.sources.Put(c.now, id)
-		*failed = c.key
+	f := &j.engine.failing
+	if id := j.engine.id(forFailing, j.key, 0); f.sources.Get(j.engine.now, id) == nil {
+		failed, _ := f.sources.Put(j.engine.now, id)
+		*failed = j.key
 	}
-	f.owners.Seen(c.now, c.id(forOwner, ownerOf(c.key), 0))
-	f.accounts.Seen(c.now, account)
-	limit := max(c.cfg.Storm.Sources, len(c.trusts)/10)
-	if f.owners.Live(c.now) < limit || f.accounts.Live(c.now) < limit {
+	f.owners.Seen(j.engine.now, j.engine.id(forOwner, ownerOf(j.key), 0))
+	f.accounts.Seen(j.engine.now, account)
+	limit := max(j.engine.cfg.Storm.Sources, len(j.engine.trusts)/10)
+	if f.owners.Live(j.engine.now) < limit || f.accounts.Live(j.engine.now) < limit {
 		return
 	}
-	fresh := !c.stormy()
-	c.stormEnd = c.now + int64(c.cfg.Storm.Within)
-	if !c.reports.Seen(c.now, c.id(forStorm, key{}, 0)) {
-		c.decide(ban.ActionObserve, ban.ReasonStorm, c.prefixOf(c.key), 0, c.proven, stormText)
+	fresh := !j.engine.stormy()
+	j.engine.stormEnd = j.engine.now + int64(j.engine.cfg.Storm.Within)
+	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forStorm, key{}, 0)) {
+		j.decide(ban.ActionObserve, ban.ReasonStorm, j.engine.prefixOf(j.key), 0, j.proven, stormText)
 	}
 	if !fresh {
 		return
 	}
 	// Who was banned in the minute before it was clear what happens gets in again.
-	for k := range f.sources.Values(c.now) {
-		b := c.banOf(k)
-		if b == nil || b.observed || b.manual || c.now-b.since >= int64(c.cfg.Storm.Within) || !c.spareInStorm(k) {
+	for k := range f.sources.Values(j.engine.now) {
+		b := j.engine.banOf(k)
+		if b == nil || b.observed || b.manual || j.engine.now-b.since >= int64(j.engine.cfg.Storm.Within) || !j.engine.spareInStorm(k) {
 			continue
 		}
-		c.suspended++
-		c.out = append(c.out, c.pardon([]*activeBan{b}, ban.ReasonStorm, stormText)...)
+		j.engine.suspended++
+		j.out = append(j.out, j.engine.endBans([]*activeBan{b}, ban.ReasonStorm, stormText)...)
 	}
 }
 
@@ -98,7 +98,7 @@ func (e *Engine) stormy() bool { return e.stormEnd > e.now }
 func (e *Engine) spareInStorm(k key) bool {
 	t := e.trusts[k]
 	return t != nil && t.calm(e.now) && e.now-t.last < int64(e.cfg.Storm.Memory) &&
-		(!t.lost || e.now-t.until < int64(e.cfg.Storm.Within))
+		(!t.revoked || e.now-t.until < int64(e.cfg.Storm.Within))
 }
 
 // ownerOf returns the network that one customer has: an address of IPv4, a /48 of IPv6.

@@ -17,15 +17,15 @@ const (
 // trust is a source whose users logged in with a password. It is kept for storm.memory after the last login, as
 // the memory of who is a customer.
 type trust struct {
-	key   key
-	since int64
-	until int64
-	last  int64             // login
-	timer int64             // the one timer that counts
-	over  bool              // its end was reported
-	lost  bool              // it ended early: only a login brings it back
-	good  map[uint64]string // accounts that logged in from there, by hash
-	fails map[uint64]*fail  // the accounts that failed from there worst within trust.ttl
+	key         key
+	since       int64
+	until       int64
+	last        int64             // login
+	timer       int64             // the one timer that counts
+	endReported bool              // its end was reported
+	revoked     bool              // it ended early: only a login brings it back
+	accounts    map[uint64]string // accounts that logged in from there, by hash
+	fails       map[uint64]*fail  // the accounts that failed from there worst within trust.ttl
 
 	rush   bucket // of evidence that a PBX which lost its passwords does not explain
 	rushed int64  // when there was too much of it last, ns
@@ -46,11 +46,11 @@ func (e *Engine) trusted(k key) *trust {
 }
 
 // trust returns the trust of the source of the event while it lasts.
-func (c *call) trust() *trust {
-	if s := c.peek(); s != nil {
-		return c.trustOf(s)
+func (j *judgement) trust() *trust {
+	if s := j.findSource(); s != nil {
+		return j.engine.trustOf(s)
 	}
-	return c.trusted(c.key) // the source itself may have been forgotten meanwhile
+	return j.engine.trusted(j.key) // the source itself may have been forgotten meanwhile
 }
 
 // trustOf returns the trust of a source while it lasts.
@@ -64,97 +64,97 @@ func (e *Engine) trustOf(s *source) *trust {
 // knownGood says whether a source was trusted within storm.memory, and did not lose its trust by failing.
 func (e *Engine) knownGood(k key) bool {
 	t := e.trusts[k]
-	return t != nil && !t.lost && e.now-t.last < int64(e.cfg.Storm.Memory)
+	return t != nil && !t.revoked && e.now-t.last < int64(e.cfg.Storm.Memory)
 }
 
 // worksHere says whether an account logged in from the source of the event, which did not lose its trust since.
-func (c *call) worksHere(id uint64) bool {
-	t := c.trusts[c.key]
-	if t == nil || t.lost {
+func (j *judgement) worksHere(id uint64) bool {
+	t := j.engine.trusts[j.key]
+	if t == nil || t.revoked {
 		return false
 	}
-	_, ok := t.good[id]
+	_, ok := t.accounts[id]
 	return ok
 }
 
 // login judges a right password: trust for the source, unless it was guessed.
-func (c *call) login() {
-	if !c.ev.UsingPassword {
+func (j *judgement) login() {
+	if !j.ev.UsingPassword {
 		return
 	}
-	c.proven = true // the nonce is bound to the source address: the answer came from there
-	id := c.account()
-	s := c.source()
-	flow := c.flow(id)
-	known := c.flows.Get(c.now, flow) != nil // whoever guessed, it was not this phone
+	j.proven = true // the nonce is bound to the source address: the answer came from there
+	id := j.account()
+	s := j.source()
+	flow := j.flow(id)
+	known := j.engine.flows.Get(j.engine.now, flow) != nil // whoever guessed, it was not this phone
 	if !known {
-		guesses := c.guesses(id)
-		if guesses != nil && guesses.guessed(c.cfg.Breach.Failures) {
-			if c.breach(id, guesses, ban.ReasonGuessed, "a login right after guessing: change this account's password now") {
+		guesses := j.guesses(id)
+		if guesses != nil && guesses.guessed(j.engine.cfg.Breach.Failures) {
+			if j.breach(id, guesses, ban.ReasonGuessed, "a login right after guessing: change this account's password now") {
 				return
 			}
-		} else if have := c.breached.Get(c.now, c.id(forBreach, c.key, id)); have != nil && have.until > c.now {
+		} else if have := j.engine.breached.Get(j.engine.now, j.engine.id(forBreach, j.key, id)); have != nil && have.until > j.engine.now {
 			return
 		}
 	}
 	if s != nil {
 		more := s.details()
-		more.login, more.overflow, s.open = c.now, 0, 0
+		more.login, more.overflow, s.open = j.engine.now, 0, 0
 	}
-	if !known && c.mayBeGuessed(id) {
-		c.record(s, 0, ban.ReasonLogin, notePossibleBreach)
-		c.reportBreach(id, ban.ReasonDistributed,
+	if !known && j.mayBeGuessed(id) {
+		j.record(s, 0, ban.ReasonLogin, notePossibleBreach)
+		j.reportBreach(id, ban.ReasonDistributed,
 			"this account is being guessed, and logged in from where it never was: perhaps a guess was right; no trust while it goes on")
 		return
 	}
-	c.flows.Renew(c.now, flow)
-	if m := c.cfg.Trust.Match; m != nil && !m.MatchString(c.ev.Account) {
+	j.engine.flows.Renew(j.engine.now, flow)
+	if m := j.engine.cfg.Trust.Match; m != nil && !m.MatchString(j.ev.Account) {
 		return
 	}
-	c.succeed(id)
-	c.befriend(s, id)
+	j.engine.recordLogin(id)
+	j.grantTrust(s, id)
 	// Only forgeable evidence, or that against its neighbours, speaks against a source that has just proven itself.
 	if s == nil || s.banned {
-		if b := c.banOf(c.key); b != nil && !b.proven && !b.manual {
-			c.release(b)
+		if b := j.engine.banOf(j.key); b != nil && !b.proven && !b.manual {
+			j.unbanAfterLogin(b)
 		}
 	}
-	for _, net := range c.networksOf(c.prefixOf(c.key)) {
-		if b := c.bans[net]; b != nil && b.reason == ban.ReasonNetwork && b.until > c.now {
-			c.release(b)
+	for _, net := range j.engine.networksOf(j.engine.prefixOf(j.key)) {
+		if b := j.engine.bans[net]; b != nil && b.reason == ban.ReasonNetwork && b.until > j.engine.now {
+			j.unbanAfterLogin(b)
 		}
 	}
 }
 
 // flow identifies from where exactly an account logs in: address, port and transport. Nobody else has the packets of it.
-func (c *call) flow(account uint64) uint64 {
-	to := uint64(c.ev.Remote.AddrPort.Port())<<8 | uint64(c.ev.Remote.Transport)
-	return c.id(forFlow, c.flowKey(), c.mix(account, to))
+func (j *judgement) flow(account uint64) uint64 {
+	to := uint64(j.ev.Remote.AddrPort.Port())<<8 | uint64(j.ev.Remote.Transport)
+	return j.engine.id(forFlow, j.flowKey(), j.engine.mix(account, to))
 }
 
 // flowKey is the address of the event itself: a source of IPv6 is a network of many.
-func (c *call) flowKey() key { return key(c.addr.As16()) }
+func (j *judgement) flowKey() key { return key(j.addr.As16()) }
 
 // breach judges a login after guesses of its account from the same source, which are nil where the login itself is
 // hostile. It returns whether the login earns nothing. Forged packets can make any login look guessed, so unproven
 // guesses take nothing from an account that logged in from there before, and are remembered for ban.forgeable_max only.
-func (c *call) breach(id uint64, guesses *failures, reason ban.Reason, detail string) (tainted bool) {
-	c.record(c.source(), 0, ban.ReasonLogin, noteBreach)
-	c.reportBreach(id, reason, detail)
+func (j *judgement) breach(id uint64, guesses *failures, reason ban.Reason, detail string) (tainted bool) {
+	j.record(j.source(), 0, ban.ReasonLogin, noteBreach)
+	j.reportBreach(id, reason, detail)
 	until := int64(math.MaxInt64)
 	if guesses != nil && !guesses.proven {
-		if c.worksHere(id) {
-			guesses.pace = pace{at: c.now}
+		if j.worksHere(id) {
+			guesses.pace = pace{at: j.engine.now}
 			return false
 		}
-		until = c.now + int64(c.cfg.Ban.ForgeableMax)
+		until = j.engine.now + int64(j.engine.cfg.Ban.ForgeableMax)
 	}
-	pair := c.id(forBreach, c.key, id)
-	b := c.breached.Get(c.now, pair)
+	pair := j.engine.id(forBreach, j.key, id)
+	b := j.engine.breached.Get(j.engine.now, pair)
 	if b == nil {
-		b, _ = c.breached.Put(c.now, pair)
+		b, _ = j.engine.breached.Put(j.engine.now, pair)
 	}
-	b.from, b.until = c.key, max(b.until, until)
+	b.from, b.until = j.key, max(b.until, until)
 	return true
 }
 
@@ -165,60 +165,60 @@ type breached struct {
 }
 
 // reportBreach reports a breach once an hour for each source and account.
-func (c *call) reportBreach(id uint64, reason ban.Reason, detail string) {
-	if !c.reports.Seen(c.now, c.id(forBreachTold, c.key, c.mix(id, uint64(reasonIndex(reason))))) {
-		c.decide(ban.ActionBreach, reason, c.prefixOf(c.key), 0, true, detail)
+func (j *judgement) reportBreach(id uint64, reason ban.Reason, detail string) {
+	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forBreachTold, j.key, j.engine.mix(id, uint64(reasonIndex(reason))))) {
+		j.decide(ban.ActionBreach, reason, j.engine.prefixOf(j.key), 0, true, detail)
 	}
 }
 
-// release ends a ban because of a login.
-func (c *call) release(b *activeBan) {
-	c.Engine.forget(b)
+// unbanAfterLogin ends a ban because of a login.
+func (j *judgement) unbanAfterLogin(b *activeBan) {
+	j.engine.forget(b)
 	if !b.observed {
-		c.decide(ban.ActionUnban, ban.ReasonLogin, b.prefix, 0, true, "a user logged in from there with a password")
+		j.decide(ban.ActionUnban, ban.ReasonLogin, b.prefix, 0, true, "a user logged in from there with a password")
 	}
 }
 
-// befriend starts or prolongs trust.
-func (c *call) befriend(s *source, id uint64) {
-	t := c.trusts[c.key]
+// grantTrust starts or prolongs trust.
+func (j *judgement) grantTrust(s *source, id uint64) {
+	t := j.engine.trusts[j.key]
 	if t == nil {
-		if len(c.trusts) >= c.cfg.MaxSources {
-			c.limited["max_sources"]++
+		if len(j.engine.trusts) >= j.engine.cfg.MaxSources {
+			j.engine.limited["max_sources"]++
 			return
 		}
-		t = &trust{key: c.key, good: make(map[uint64]string)}
-		c.keepTrust(t)
+		t = &trust{key: j.key, accounts: make(map[uint64]string)}
+		j.engine.keepTrust(t)
 		if s != nil {
 			s.known = true
 		}
 	}
-	fresh := t.until <= c.now
+	fresh := t.until <= j.engine.now
 	if fresh {
-		t.since, t.over, t.lost, t.fails = c.now, false, false, nil
+		t.since, t.endReported, t.revoked, t.fails = j.engine.now, false, false, nil
 		if s != nil {
 			s.details().challenged = sketch{}
 		}
-		c.setTimer(t, c.now+int64(c.cfg.Trust.TTL))
+		j.engine.setTimer(t, j.engine.now+int64(j.engine.cfg.Trust.TTL))
 	}
-	t.until, t.last = c.now+int64(c.cfg.Trust.TTL), c.now
-	if _, ok := t.good[id]; !ok && len(t.good) < maxGood {
-		t.good[id] = bounded(c.ev.Account)
+	t.until, t.last = j.engine.now+int64(j.engine.cfg.Trust.TTL), j.engine.now
+	if _, ok := t.accounts[id]; !ok && len(t.accounts) < maxGood {
+		t.accounts[id] = truncateAccount(j.ev.Account)
 	}
 	delete(t.fails, id)
 	if fresh {
 		if s != nil {
-			c.score = float64(s.score)
-			c.record(s, 0, ban.ReasonLogin, noteLogin)
+			j.score = float64(s.score)
+			j.record(s, 0, ban.ReasonLogin, noteLogin)
 		}
-		c.decide(ban.ActionTrust, ban.ReasonLogin, c.prefixOf(c.key), c.cfg.Trust.TTL, true, "")
+		j.decide(ban.ActionTrust, ban.ReasonLogin, j.engine.prefixOf(j.key), j.engine.cfg.Trust.TTL, true, "")
 	}
 }
 
 // distrust ends trust early.
-func (c *call) distrust(t *trust, reason ban.Reason, detail string) {
-	t.until, t.over, t.lost = c.now, true, true
-	c.decide(ban.ActionUntrust, reason, c.prefixOf(t.key), 0, true, detail)
+func (j *judgement) distrust(t *trust, reason ban.Reason, detail string) {
+	t.until, t.endReported, t.revoked = j.engine.now, true, true
+	j.decide(ban.ActionUntrust, reason, j.engine.prefixOf(t.key), 0, true, detail)
 }
 
 // keepTrust enters a trust in the books, and forgetTrust takes it out.
@@ -252,8 +252,8 @@ func (e *Engine) trustOver(tm timer, out []ban.Decision) []ban.Decision {
 		e.setTimer(t, t.until)
 		return out
 	}
-	if !t.over {
-		t.over = true
+	if !t.endReported {
+		t.endReported = true
 		out = append(out, ban.Decision{Time: stamp(e.now), Action: ban.ActionUntrust, Source: tm.prefix.Addr(), Prefix: tm.prefix,
 			Reason: ban.ReasonExpired, Proven: true})
 	}
@@ -274,27 +274,27 @@ func (e *Engine) trustOver(tm timer, out []ban.Decision) []ban.Decision {
 }
 
 // wrongPassword judges a wrong password of an account that exists, worth w points.
-func (c *call) wrongPassword(w float64, r repeat) {
-	if t := c.trust(); t != nil {
-		c.customerFails(t, c.account(), w, r)
+func (j *judgement) wrongPassword(w float64, r repeat) {
+	if t := j.trust(); t != nil {
+		j.customerFails(t, j.account(), w, r)
 	} else {
-		c.strangerFails(c.account(), w, r)
+		j.strangerFails(j.account(), w, r)
 	}
 }
 
 // customerFails judges a wrong password at a trusted source: an account that never worked there counts against the
 // number of accounts, and any account that fails faster than a phone retries costs points.
-func (c *call) customerFails(t *trust, id uint64, w float64, r repeat) {
-	_, here := t.good[id]
-	f := c.failOf(t, id, !here)
-	burst := c.cfg.Misconfigured.Burst
-	if c.tolerates(&f.pace, &f.failures, r, burst) {
+func (j *judgement) customerFails(t *trust, id uint64, w float64, r repeat) {
+	_, here := t.accounts[id]
+	f := j.failOf(t, id, !here)
+	burst := j.engine.cfg.Misconfigured.Burst
+	if j.tolerates(&f.pace, &f.failures, r, burst) {
 		return
 	}
-	f.proven = f.proven || c.proven
-	c.accountGuessed(id)
-	c.rushes(t, here, &f.failures)
-	if limit := c.cfg.Trust.Accounts; limit > 0 && f.foreign {
+	f.proven = f.proven || j.proven
+	j.accountGuessed(id)
+	j.recordRush(t, here, &f.failures)
+	if limit := j.engine.cfg.Trust.Accounts; limit > 0 && f.foreign {
 		foreign, proven := 0, 0
 		for _, f := range t.fails {
 			if f.foreign && f.proven {
@@ -307,42 +307,42 @@ func (c *call) customerFails(t *trust, id uint64, w float64, r repeat) {
 		switch {
 		case foreign <= limit:
 		case proven <= limit:
-			c.tolerate(ban.ReasonAccounts,
+			j.reportTolerated(ban.ReasonAccounts,
 				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
-			c.alarmGuessing(ban.ReasonAccounts, "a trusted source guesses the passwords of many accounts: it is not banned, since the "+
+			j.alarmGuessing(ban.ReasonAccounts, "a trusted source guesses the passwords of many accounts: it is not banned, since the "+
 				"packets could be forged in a customer's name")
 		default:
-			t.rushed = c.now // no PBX loses the passwords of accounts that it never had there
-			c.distrust(t, ban.ReasonAccounts, "too many accounts that never worked from there fail")
+			t.rushed = j.engine.now // no PBX loses the passwords of accounts that it never had there
+			j.distrust(t, ban.ReasonAccounts, "too many accounts that never worked from there fail")
 		}
 		if foreign > limit {
-			c.charge(w*f.release(r), ban.ReasonWrongPassword, noNote)
+			j.charge(w*f.takeUncharged(r), ban.ReasonWrongPassword, noNote)
 			return
 		}
 	}
 	if here {
-		c.mayBeStorm(t, id)
+		j.mayBeStorm(t, id)
 	}
 	n := notePace
 	if here {
 		n = noteKnownHere
 	}
-	c.atPace(&f.pace, &f.failures, burst, n, w, r)
+	j.chargeByPace(&f.pace, &f.failures, burst, n, w, r)
 }
 
 // tolerates counts the answer of the event in its paces, which may be one, and says whether it may be a retransmission,
 // which costs nothing.
-func (c *call) tolerates(p *pace, one *failures, r repeat, burst int) bool {
+func (j *judgement) tolerates(p *pace, one *failures, r repeat, burst int) bool {
 	if !r.copy {
-		p.add(c.now)
+		p.add(j.engine.now)
 		if p != &one.pace {
-			one.add(c.now)
+			one.add(j.engine.now)
 		}
 		return false
 	}
-	if p.takesCopy(c.now, r, burst) {
+	if p.takesCopy(j.engine.now, r, burst) {
 		one.again = min(one.again+1, 1<<15)
-		c.tellPersistence(one, "no faster than a phone retries")
+		j.tellPersistence(one, "no faster than a phone retries")
 		return true
 	}
 	p.addCopies(int(p.copied))
@@ -354,52 +354,52 @@ func (c *call) tolerates(p *pace, one *failures, r repeat, burst int) bool {
 }
 
 // strangerFails judges a wrong password from a source without trust.
-func (c *call) strangerFails(id uint64, w float64, r repeat) {
-	s := c.source()
+func (j *judgement) strangerFails(id uint64, w float64, r repeat) {
+	s := j.source()
 	if s == nil {
 		return
 	}
-	perMinute, burst := c.cfg.Misconfigured.PerMinute, c.cfg.Misconfigured.Burst
+	perMinute, burst := j.engine.cfg.Misconfigured.PerMinute, j.engine.cfg.Misconfigured.Burst
 	more := s.details()
-	pair := c.pair(id)
-	here := c.worksHere(id)
+	pair := j.pair(id)
+	here := j.worksHere(id)
 	p, many := &more.pace, false
-	p.leak(c.now, perMinute)
+	p.leak(j.engine.now, perMinute)
 	if here {
 		p = &pair.pace // an office that was closed for the weekend has as many phones as before
 	} else {
-		more.failing.add(c.now, c.name(), c.bitOf(c.ev.Account))
-		many = more.failing.count() > c.cfg.Misconfigured.Accounts
+		more.failing.add(j.engine.now, j.accountNameHash(), j.engine.bitOf(j.ev.Account))
+		many = more.failing.count() > j.engine.cfg.Misconfigured.Accounts
 	}
-	stubborn := pair.stubborn(c.now) && p.phone(burst) && !many
+	stubborn := pair.keepsFailing(j.engine.now) && p.isPhonePace(burst) && !many
 	since := pair.since
-	if c.tolerates(p, &pair.failures, r, burst) {
+	if j.tolerates(p, &pair.failures, r, burst) {
 		return
 	}
-	pair.proven = pair.proven || c.proven
-	attack := c.accountGuessed(id)
-	if t := c.trusts[c.key]; t != nil {
-		if c.rushes(t, here, &pair.failures); here {
-			c.mayBeStorm(t, id)
+	pair.proven = pair.proven || j.proven
+	attack := j.accountGuessed(id)
+	if t := j.engine.trusts[j.key]; t != nil {
+		if j.recordRush(t, here, &pair.failures); here {
+			j.mayBeStorm(t, id)
 		}
 	}
-	c.widen(w)
+	j.chargeWiderNetwork(w)
 	old := stubborn && attack != nil && since < seconds(attack.suspectedAt)
 	switch {
 	case here: // whoever else guesses it
-		c.atPace(p, &pair.failures, burst, noteKnownHere, w, r)
-	case attack != nil && attack.targeted > c.now && !stubborn:
-		c.charge(max(w, c.cfg.Threshold-float64(s.score)), ban.ReasonDistributed, noteTargeted)
-	case attack != nil && attack.suspected > c.now && !old:
+		j.chargeByPace(p, &pair.failures, burst, noteKnownHere, w, r)
+	case attack != nil && attack.targeted > j.engine.now && !stubborn:
+		j.charge(max(w, j.engine.cfg.Threshold-float64(s.score)), ban.ReasonDistributed, noteTargeted)
+	case attack != nil && attack.suspected > j.engine.now && !old:
 		// What was spared before stays so: that somebody is attacked makes nobody's mistakes of before guesses.
-		c.charge(w*max(float64(p.copied), 1), ban.ReasonWrongPassword, noteSuspected)
+		j.charge(w*max(float64(p.copied), 1), ban.ReasonWrongPassword, noteSuspected)
 		p.copied = 0
 	case many:
-		c.charge(w*p.release(r), ban.ReasonWrongPassword, noNote)
-	case c.roams(id):
-		c.atPace(p, &pair.failures, burst+c.cfg.Roaming.Guesses, noteRoaming, w, r)
+		j.charge(w*p.takeUncharged(r), ban.ReasonWrongPassword, noNote)
+	case j.engine.roams(id):
+		j.chargeByPace(p, &pair.failures, burst+j.engine.cfg.Roaming.Guesses, noteRoaming, w, r)
 	default:
-		c.atPace(p, &pair.failures, burst, notePace, w, r)
+		j.chargeByPace(p, &pair.failures, burst, notePace, w, r)
 	}
 }
 
@@ -410,12 +410,12 @@ type pair struct {
 }
 
 // pair returns how one account fails from the source of the event, up to date.
-func (c *call) pair(id uint64) *pair {
-	p, old := c.pairs.Renew(c.now, c.id(forPair, c.key, id))
+func (j *judgement) pair(id uint64) *pair {
+	p, old := j.engine.pairs.Renew(j.engine.now, j.engine.id(forPair, j.key, id))
 	if !old {
-		p.at, p.from = c.now, c.key
+		p.at, p.from = j.engine.now, j.key
 	}
-	p.leak(c.now, c.cfg.Misconfigured.PerMinute)
+	p.leak(j.engine.now, j.engine.cfg.Misconfigured.PerMinute)
 	return p
 }
 
@@ -423,79 +423,79 @@ func (c *call) pair(id uint64) *pair {
 // somebody looks after makes.
 const slowGuesses = 20
 
-// atPace spares a phone and charges a guesser: once the pace shows a guesser, the guesses that were spared count too.
+// chargeByPace spares a phone and charges a guesser: once the pace shows a guesser, the guesses that were spared count too.
 // The pace may be that of several accounts, of which one fails now.
-func (c *call) atPace(p *pace, one *failures, burst int, n note, w float64, r repeat) {
-	if p.phone(burst) {
-		p.held = min(p.held+1, 250)
-		if one.stubborn(c.now) {
-			c.misconfigured(ban.ReasonPace, "this account fails again and again, no faster than a phone retries: its password is wrong")
+func (j *judgement) chargeByPace(p *pace, one *failures, burst int, n note, w float64, r repeat) {
+	if p.isPhonePace(burst) {
+		p.uncharged = min(p.uncharged+1, 250)
+		if one.keepsFailing(j.engine.now) {
+			j.misconfigured(ban.ReasonPace, "this account fails again and again, no faster than a phone retries: its password is wrong")
 		}
-		c.tellPersistence(one, "no faster than a phone retries")
-		c.charge(0, ban.ReasonWrongPassword, n)
+		j.tellPersistence(one, "no faster than a phone retries")
+		j.charge(0, ban.ReasonWrongPassword, n)
 		return
 	}
-	if c.trust() != nil {
-		c.tellPersistence(one, "from a trusted source")
+	if j.trust() != nil {
+		j.tellPersistence(one, "from a trusted source")
 	}
 	if r.copy {
-		c.charge(w*p.release(r), ban.ReasonWrongPassword, noteCopies)
+		j.charge(w*p.takeUncharged(r), ban.ReasonWrongPassword, noteCopies)
 		return
 	}
-	if many := p.release(r); many > 1 {
-		c.charge(w*many, ban.ReasonWrongPassword, noteWithheld)
+	if many := p.takeUncharged(r); many > 1 {
+		j.charge(w*many, ban.ReasonWrongPassword, noteWithheld)
 		return
 	}
-	c.charge(w, ban.ReasonWrongPassword, noNote)
+	j.charge(w, ban.ReasonWrongPassword, noNote)
 }
 
 // tellPersistence reports, once a day for each source and account, that an account fails too often to be overlooked. Copies
 // of an answer count: with a decoy in front each may be a guess. An account that logged in from there is a phone to be mended:
 // when a PBX loses its passwords, there is one for each.
-func (c *call) tellPersistence(one *failures, how string) {
+func (j *judgement) tellPersistence(one *failures, how string) {
 	n := int(one.total) + int(one.again)
-	if n > slowGuesses && !c.worksHere(c.account()) && !c.slow.Seen(c.now, c.id(forGuessing, c.key, c.account())) {
-		c.decide(ban.ActionGuessing, ban.ReasonPace, c.prefixOf(c.key), 0, c.proven, fmt.Sprintf("%d failures of this account within an hour, %s: a phone that "+
+	if n > slowGuesses && !j.worksHere(j.account()) && !j.engine.slow.Seen(j.engine.now, j.engine.id(forGuessing, j.key, j.account())) {
+		j.decide(ban.ActionGuessing, ban.ReasonPace, j.engine.prefixOf(j.key), 0, j.proven, fmt.Sprintf("%d failures of this account within an hour, %s: a phone that "+
 			"nobody mends, or somebody who guesses; not banned", n, how))
 	}
 }
 
 // alarmGuessing reports, once an hour for each source and reason, that passwords are guessed and nobody is banned for it.
-func (c *call) alarmGuessing(reason ban.Reason, detail string) {
-	if !c.reports.Seen(c.now, c.id(forGuessing, c.key, c.text(string(reason)))) {
-		c.decide(ban.ActionGuessing, reason, c.prefixOf(c.key), 0, c.proven, detail)
+func (j *judgement) alarmGuessing(reason ban.Reason, detail string) {
+	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forGuessing, j.key, j.engine.text(string(reason)))) {
+		j.decide(ban.ActionGuessing, reason, j.engine.prefixOf(j.key), 0, j.proven, detail)
 	}
 }
 
 // failOf returns how an account fails at a trusted source, up to date. Where so many fail that there is no room, the least
 // bad of them goes to where strangers' are, so that it is known when it logs in after all.
-func (c *call) failOf(t *trust, id uint64, foreign bool) *fail {
+func (j *judgement) failOf(t *trust, id uint64, foreign bool) *fail {
 	for id, f := range t.fails {
-		if c.now-f.at >= int64(c.cfg.Trust.TTL) {
+		if j.engine.now-f.at >= int64(j.engine.cfg.Trust.TTL) {
 			delete(t.fails, id)
 		}
 	}
 	f := t.fails[id]
 	if f == nil {
-		f = &fail{failures: failures{pace: pace{at: c.now}}, foreign: foreign}
-		if have := c.pairs.Get(c.now, c.id(forPair, c.key, id)); have != nil {
+		f = &fail{failures: failures{pace: pace{at: j.engine.now}}, foreign: foreign}
+		if have := j.engine.pairs.Get(j.engine.now, j.engine.id(forPair, j.key, id)); have != nil {
 			f.failures = have.failures
 		}
 		if len(t.fails) >= maxFails {
-			c.dropFail(t)
+			j.dropFail(t)
 		}
 		if t.fails == nil {
 			t.fails = make(map[uint64]*fail)
 		}
 		t.fails[id] = f
 	}
-	f.leak(c.now, c.cfg.Misconfigured.PerMinute)
+	f.leak(j.engine.now, j.engine.cfg.Misconfigured.PerMinute)
 	return f
 }
 
 // dropFail makes room: it moves the failures of one account, that with the lowest peak and of those the one that failed
 // first, to the window of pairs.
-func (c *call) dropFail(t *trust) {
+func (j *judgement) dropFail(t *trust) {
 	var least uint64
 	var have *fail
 	for id, f := range t.fails {
@@ -503,28 +503,28 @@ func (c *call) dropFail(t *trust) {
 			least, have = id, f
 		}
 	}
-	p := c.pair(least)
+	p := j.pair(least)
 	p.failures = have.failures
 	delete(t.fails, least)
 }
 
 // guesses returns how the account of the event failed at its source of late, up to date, or nil.
-func (c *call) guesses(id uint64) *failures {
+func (j *judgement) guesses(id uint64) *failures {
 	var f *failures
-	if t := c.trust(); t != nil && t.fails[id] != nil {
+	if t := j.trust(); t != nil && t.fails[id] != nil {
 		f = &t.fails[id].failures
-	} else if have := c.pairs.Get(c.now, c.id(forPair, c.key, id)); have != nil {
+	} else if have := j.engine.pairs.Get(j.engine.now, j.engine.id(forPair, j.key, id)); have != nil {
 		f = &have.failures
 	}
 	if f != nil {
-		f.leak(c.now, c.cfg.Misconfigured.PerMinute)
+		f.leak(j.engine.now, j.engine.cfg.Misconfigured.PerMinute)
 	}
 	return f
 }
 
-func (t *trust) accounts() []string {
-	names := make([]string, 0, len(t.good))
-	for _, name := range t.good {
+func (t *trust) accountNames() []string {
+	names := make([]string, 0, len(t.accounts))
+	for _, name := range t.accounts {
 		names = append(names, name)
 	}
 	slices.Sort(names)

@@ -77,72 +77,72 @@ func (e *Engine) networksOf(p netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// widen counts evidence of w points against the networks of an IPv6 source without trust, and bans the one that attacks: a
+// chargeWiderNetwork counts evidence of w points against the networks of an IPv6 source without trust, and bans the one that attacks: a
 // /56 with several such sources, or the /48 of several such /56. Of evidence that could be forged it takes twice as many
 // sources, and no network is banned that holds a customer, or anybody who is allowed.
-func (c *call) widen(w float64) {
-	if !c.addr.Is6() || w <= 0 || !c.enforced() {
+func (j *judgement) chargeWiderNetwork(w float64) {
+	if !j.addr.Is6() || w <= 0 || !j.enforced() {
 		return
 	}
-	networks := c.networksOf(c.prefixOf(c.key))
+	networks := j.engine.networksOf(j.engine.prefixOf(j.key))
 	if len(networks) == 0 {
 		return
 	}
 	small, large := networks[0], networks[1]
-	x, _ := c.wide.Put(c.now, c.id(forWide, key(large.Addr().As16()), widerBits))
-	full := c.attacks(x, w, c.cfg.Networks.IPv6Sources)
-	if parts := noteMark(x.parts[:], c.id(forWide, key(small.Addr().As16()), 0)); full && parts >= wideParts {
-		if c.condemnWide(large, x) {
+	x, _ := j.engine.wide.Put(j.engine.now, j.engine.id(forWide, key(large.Addr().As16()), widerBits))
+	full := j.attacks(x, w, j.engine.cfg.Networks.IPv6Sources)
+	if parts := noteMark(x.parts[:], j.engine.id(forWide, key(small.Addr().As16()), 0)); full && parts >= wideParts {
+		if j.condemnWide(large, x) {
 			return
 		}
 	}
-	if !full && x.sources[fewSources-1] != 0 && float64(x.points.tokens) > loudFactor*c.cfg.Threshold {
-		c.alarmNetwork(large, large, "a few sources of this /48 guess, together faster than phones: none of them is banned for it")
+	if !full && x.sources[fewSources-1] != 0 && float64(x.points.tokens) > loudFactor*j.engine.cfg.Threshold {
+		j.alarmNetwork(large, large, "a few sources of this /48 guess, together faster than phones: none of them is banned for it")
 	}
-	need := c.cfg.Networks.IPv6Sources
+	need := j.engine.cfg.Networks.IPv6Sources
 	if full {
 		need = warmSources
 	}
-	y, _ := c.wide.Put(c.now, c.id(forWide, key(small.Addr().As16()), wideBits))
-	enough := c.attacks(y, w, need)
-	if warm := full && noteMark(y.sources[:], c.id(forWide, c.key, 0)) >= need; enough || warm {
-		c.condemnWide(small, y)
+	y, _ := j.engine.wide.Put(j.engine.now, j.engine.id(forWide, key(small.Addr().As16()), wideBits))
+	enough := j.attacks(y, w, need)
+	if warm := full && noteMark(y.sources[:], j.engine.id(forWide, j.key, 0)) >= need; enough || warm {
+		j.condemnWide(small, y)
 	}
 }
 
 // attacks counts evidence of the event's source against a network, and says whether there is enough for a ban.
-func (c *call) attacks(x *wide, w float64, need int) bool {
-	points := x.points.add(c.now, w, upwardPerMinute)
-	x.forged = x.forged || !c.proven
+func (j *judgement) attacks(x *wide, w float64, need int) bool {
+	points := x.points.add(j.engine.now, w, upwardPerMinute)
+	x.forged = x.forged || !j.proven
 	if !x.forged {
 		need = (need + 1) / 2
 	}
-	return noteMark(x.sources[:], c.id(forWide, c.key, 0)) >= min(need, len(x.sources)) && points > c.cfg.Threshold
+	return noteMark(x.sources[:], j.engine.id(forWide, j.key, 0)) >= min(need, len(x.sources)) && points > j.engine.cfg.Threshold
 }
 
 // alarmNetwork reports, once an hour for each /48, that a network in it guesses.
-func (c *call) alarmNetwork(large, net netip.Prefix, detail string) {
-	if !c.reports.Seen(c.now, c.id(forGuessing, key(large.Addr().As16()), c.text(string(ban.ReasonNetwork)))) {
-		c.decide(ban.ActionGuessing, ban.ReasonNetwork, net, 0, c.proven, detail)
+func (j *judgement) alarmNetwork(large, net netip.Prefix, detail string) {
+	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forGuessing, key(large.Addr().As16()), j.engine.text(string(ban.ReasonNetwork)))) {
+		j.decide(ban.ActionGuessing, ban.ReasonNetwork, net, 0, j.proven, detail)
 	}
 }
 
 // condemnWide bans a network in which several sources attack, and says whether it is banned.
-func (c *call) condemnWide(net netip.Prefix, x *wide) bool {
-	if have := c.bans[net]; have != nil && have.until > c.now && !have.observed {
+func (j *judgement) condemnWide(net netip.Prefix, x *wide) bool {
+	if have := j.engine.bans[net]; have != nil && have.until > j.engine.now && !have.observed {
 		return true
 	}
-	if x.spared > c.now {
+	if x.spared > j.engine.now {
 		return false
 	}
-	if c.sparesNetwork(net) {
-		x.spared = c.now + minute
+	if j.sparesNetwork(net) {
+		x.spared = j.engine.now + minute
 		large, _ := net.Addr().Prefix(widerBits)
-		c.alarmNetwork(large, net, fmt.Sprintf("several sources of this /%d attack; it is not banned as a whole, since it holds a customer, "+
+		j.alarmNetwork(large, net, fmt.Sprintf("several sources of this /%d attack; it is not banned as a whole, since it holds a customer, "+
 			"or somebody who is allowed", net.Bits()))
 		return false
 	}
-	if !c.banNetwork(net, !x.forged, 0, fmt.Sprintf("several sources of this /%d attack", net.Bits())) {
+	if !j.banNetwork(net, !x.forged, 0, fmt.Sprintf("several sources of this /%d attack", net.Bits())) {
 		return false
 	}
 	*x = wide{}

@@ -24,13 +24,13 @@ func (e *Engine) Vouch(now time.Time, pbx string, contacts map[netip.Prefix]stri
 	}
 	var out []ban.Decision
 	for _, p := range sortedKeys(contacts) {
-		p := cleaned(p)
+		p := canonicalPrefix(p)
 		if !p.IsSingleIP() || p.Addr().IsUnspecified() {
 			continue
 		}
 		k := e.keyOf(p.Addr())
 		t := e.trusts[k]
-		if t != nil && t.lost || guessed[k] {
+		if t != nil && t.revoked || guessed[k] {
 			continue
 		}
 		if b := e.banOf(k); b != nil && (b.proven || b.manual) {
@@ -49,7 +49,7 @@ func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []ban.Decision) [
 			e.limited["max_sources"]++
 			return out
 		}
-		t = &trust{key: k, good: make(map[uint64]string)}
+		t = &trust{key: k, accounts: make(map[uint64]string)}
 		e.keepTrust(t)
 		if s != nil {
 			s.known = true
@@ -58,7 +58,7 @@ func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []ban.Decision) [
 	until := e.now + min(vouchTTL, int64(e.cfg.Trust.TTL))
 	fresh := t.until <= e.now
 	if fresh {
-		t.since, t.over, t.fails = e.now, false, nil
+		t.since, t.endReported, t.fails = e.now, false, nil
 		e.setTimer(t, until)
 	}
 	t.until, t.last = max(t.until, until), e.now
@@ -78,7 +78,7 @@ func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []ban.Decision) [
 		}
 		e.forget(b)
 		if !b.observed {
-			out = append(out, e.end(b, ban.ReasonRegistered))
+			out = append(out, e.unbanDecision(b, ban.ReasonRegistered))
 		}
 	}
 	if s != nil {

@@ -46,7 +46,7 @@ func (e *Engine) WalkBans(
 ) ([]BanView, bool) {
 	e.advance(now)
 	if within.IsValid() && within.IsSingleIP() { // without a look at the others
-		for _, b := range e.overlappingBans(cleaned(within)) {
+		for _, b := range e.overlappingBans(canonicalPrefix(within)) {
 			out = append(out, e.viewBan(b, evidence))
 		}
 		return out, false
@@ -64,7 +64,7 @@ func (e *Engine) WalkBans(
 // BanView returns the active ban of exactly a prefix.
 func (e *Engine) BanView(now time.Time, p netip.Prefix) (BanView, bool) {
 	e.advance(now)
-	b := e.bans[cleaned(p)]
+	b := e.bans[canonicalPrefix(p)]
 	if b == nil || b.until <= e.now {
 		return BanView{}, false
 	}
@@ -74,7 +74,7 @@ func (e *Engine) BanView(now time.Time, p netip.Prefix) (BanView, bool) {
 // Left returns for how long exactly a prefix is banned, if it is and the ban is enforced.
 func (e *Engine) Left(now time.Time, p netip.Prefix) (time.Duration, bool) {
 	e.advance(now)
-	b := e.bans[cleaned(p)]
+	b := e.bans[canonicalPrefix(p)]
 	if b == nil || b.observed || b.until <= e.now {
 		return 0, false
 	}
@@ -134,7 +134,7 @@ type Pardon struct {
 func NewPardon(within netip.Prefix, grace time.Duration) *Pardon {
 	p := &Pardon{grace: grace, sources: make(map[key]bool)}
 	if within.IsValid() {
-		p.within = cleaned(within)
+		p.within = canonicalPrefix(within)
 	}
 	return p
 }
@@ -173,7 +173,7 @@ func (e *Engine) release(p *Pardon, b *activeBan, out []ban.Decision) []ban.Deci
 	if b.observed {
 		p.Observed = true
 	} else {
-		d := e.end(b, ban.ReasonManual)
+		d := e.unbanDecision(b, ban.ReasonManual)
 		d.Duration = p.grace
 		out = append(out, d)
 	}
@@ -200,7 +200,7 @@ func (e *Engine) mercy(p *Pardon, prefix netip.Prefix) {
 		e.timers.set(until, prefix, endOfGrace)
 		p.Graces = append(p.Graces, GraceState{Prefix: prefix, Until: stamp(until)})
 	} else if ok {
-		e.absolve(k)
+		e.clearScore(k)
 	}
 }
 

@@ -57,7 +57,7 @@ type Progress struct {
 // error is that of ctx or of Options.Decide. Memory is bounded, except for some 200 kB for each file.
 func Run(ctx context.Context, names []string, o Options) (*Summary, error) {
 	p := &player{Options: o, engine: engine.NewRepeatable(o.Policy), tally: newTally(o.Policy, o.Firewall), now: math.MinInt64}
-	if p.engine.Weigh(o.Multiply, o.Place); !o.Multiply.IsZero() {
+	if p.engine.SetMultipliers(o.Multiply, o.Place); !o.Multiply.IsZero() {
 		p.note("points were multiplied by where addresses are registered today, which need not be where they were then")
 	}
 	m := &meter{ctx: ctx, report: o.Progress, events: &p.events, last: time.Now()}

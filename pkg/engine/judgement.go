@@ -1,0 +1,379 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/security"
+)
+
+const (
+	// attemptTTL is how long one dialogue is one attempt: Timer B and F of RFC 3261 section 17.1 end a transaction
+	// after 64×T1 = 32 s, and an answer may be retransmitted for as long again.
+	attemptTTL = 64 * second
+	// forgedHostile is the part of the threshold that bytes which no phone sends are worth where they could be forged: a packet in
+	// a customer's name must not cost more than a request for an unknown account does.
+	forgedHostile = 0.4
+	// slack forgives the rounding of points, which are kept in 32 bits.
+	slack = 1e-3
+)
+
+// judgement is one event under judgement.
+type judgement struct {
+	engine      *Engine
+	rule        *rule // nil: the event is worth nothing
+	addr        netip.Addr
+	key         key
+	pbx         uint8
+	dialogueID  uint64 // once dialogue was called
+	ev          *security.Event
+	tracked     *source // once source was called
+	lookedUp    *source // what peek found
+	isLookedUp  bool
+	state       *dialogue // once heard was called
+	stateLoaded bool
+	accountHash uint64 // once name was called
+	proven      bool
+	points      float64 // of the last charge
+	score       float64 // after it
+	scaled      scaled  // of the last charge
+	out         []ban.Decision
+}
+
+// newJudgement begins the judgement of an event that an address sent, as an Asterisk says.
+func (e *Engine) newJudgement(ev *security.Event, from netip.Addr, pbx uint8, out []ban.Decision) judgement {
+	return judgement{engine: e, ev: ev, addr: from, key: e.keyOf(from), pbx: pbx, out: out,
+		proven: ev.Remote.Transport.Proven() && ev.Service != security.SIP}
+}
+
+// dialogue is what is remembered of one attempt: a Call-ID of a source and the first request or answer in it, or
+// another one in the same Call-ID.
+type dialogue struct {
+	credit float32 // points given that a wrong answer in the same dialogue does not earn again
+	first  uint32  // mark of the first request or answer, 0 for none
+
+	begun, last uint32 // of an answer: when it came first, and the latest time, in milliseconds around 2³²
+	repeats     uint8  // of a request, or of an answer when a retransmission was due
+
+	challenged bool // the first was a ChallengeSent for "<unknown>" alone
+}
+
+// source returns the source of the event, made if need be, or nil where there is no room.
+func (j *judgement) source() *source {
+	if j.tracked == nil {
+		j.tracked = j.engine.touchSource(j.key, j.findSource())
+		j.isLookedUp = false
+	}
+	return j.tracked
+}
+
+// findSource returns the source of the event if there is one. It is looked up once.
+func (j *judgement) findSource() *source {
+	switch {
+	case j.tracked != nil:
+		return j.tracked
+	case !j.isLookedUp:
+		j.lookedUp, j.isLookedUp = j.engine.sources.get(j.key), true
+	}
+	return j.lookedUp
+}
+
+// finish ends the judgement.
+func (j *judgement) finish() []ban.Decision {
+	if j.tracked != nil {
+		j.engine.classify(j.tracked)
+	}
+	return j.out
+}
+
+// decide appends a decision about the event.
+func (j *judgement) decide(a ban.Action, r ban.Reason, p netip.Prefix, d time.Duration, proven bool, detail string) {
+	j.out = append(j.out, ban.Decision{
+		Time: stamp(j.engine.now), Action: a, Source: j.addr, Prefix: p, Reason: r, Points: j.points, Score: j.score,
+		Account: truncateAccount(j.ev.Account), Service: j.ev.Service, Transport: j.ev.Remote.Transport, Proven: proven,
+		Duration: d, PBX: j.engine.pbxName(j.pbx), Detail: detail,
+	})
+}
+
+// truncateAccount is a copy of a name from the wire, no longer than evidence keeps it.
+func truncateAccount(name string) string {
+	if len(name) > nameBytes {
+		return trimPartialRune(name[:nameBytes]) + "…"
+	}
+	return strings.Clone(name)
+}
+
+// dialogueKey identifies the attempt: the source and the SessionID. AMI's is a pointer that the next connection uses again,
+// so the port counts there too.
+func (j *judgement) dialogueKey() uint64 {
+	if j.dialogueID == 0 {
+		j.dialogueID = j.engine.dialogueOf(j.ev, j.key, j.pbx)
+	}
+	return j.dialogueID
+}
+
+func (e *Engine) dialogueOf(ev *security.Event, from key, pbx uint8) uint64 {
+	x := uint64(ev.Service)<<8 | uint64(pbx)
+	if ev.Service == security.AMI {
+		x |= uint64(ev.Remote.AddrPort.Port()) << 16
+	}
+	return e.id(forDialogue, from, e.mix(e.text(ev.Session), x))
+}
+
+// dialogueState returns what is remembered of the attempt, or nil. It is looked up once.
+func (j *judgement) dialogueState() *dialogue {
+	if !j.stateLoaded {
+		j.state, j.stateLoaded = j.engine.attempts.Get(j.engine.now, j.dialogueKey()), true
+	}
+	return j.state
+}
+
+// accountNameHash is the hash of the account's name.
+func (j *judgement) accountNameHash() uint64 {
+	if j.accountHash == 0 {
+		j.accountHash = j.engine.text(j.ev.Account)
+	}
+	return j.accountHash
+}
+
+// account identifies the account of the event. chan_sip's is another than PJSIP's of the same name.
+func (j *judgement) account() uint64 {
+	return j.engine.accountID(j.accountNameHash(), j.ev.Service, j.pbx)
+}
+
+// accountID takes the hash of the name.
+func (e *Engine) accountID(name uint64, service security.Service, pbx uint8) uint64 {
+	return e.id(forAccount, key{}, e.mix(name, uint64(service)<<8|uint64(pbx)))
+}
+
+// hostile judges an event with bytes that no phone sends, whatever else it says. A login with such a Call-ID is nobody's
+// phone either: its password is known to somebody who hides.
+func (j *judgement) hostile() (over bool) {
+	if j.rule.kind == login {
+		if !j.ev.UsingPassword {
+			return true
+		}
+		j.proven = true
+		j.breach(j.account(), nil, ban.ReasonMalformed, "a login by a program that hides its requests: change this account's password now")
+		return true
+	}
+	if j.source() == nil {
+		return true
+	}
+	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forTampering, j.key, 0)) {
+		j.decide(ban.ActionTampering, ban.ReasonMalformed, j.engine.prefixOf(j.key), 0, j.proven,
+			"control characters in a Call-ID or an answer, which no phone sends: a program that hides from log readers")
+	}
+	w := j.engine.cfg.Threshold
+	if !j.proven {
+		w *= forgedHostile
+	}
+	j.charge(max(0, w), ban.ReasonMalformed, noteHostile)
+	return false
+}
+
+// attempt judges a hostile request: once for each account in each dialogue.
+func (j *judgement) attempt() {
+	reason := j.rule.reason
+	w := points(&j.engine.cfg.Points, reason)
+	if reason == ban.ReasonUnknownAccount && len(j.engine.honey) > 0 && j.engine.honey[j.ev.Account] {
+		reason, w = ban.ReasonHoneypot, j.engine.cfg.Points.Honeypot
+	}
+	if !j.firstSighting(j.engine.mix(j.dialogueKey()^(uint64(forAttempt)<<8|uint64(reasonIndex(j.rule.reason))), j.accountNameHash())) {
+		return
+	}
+	j.creditDialogue(w)
+	if reason == ban.ReasonUnknownAccount && j.deferIfChallenged(w) {
+		return
+	}
+	j.charge(w, reason, noNote)
+}
+
+// guess judges a wrong answer to a challenge: each distinct answer once.
+func (j *judgement) guess() {
+	reason := j.rule.reason
+	w := points(&j.engine.cfg.Points, reason)
+	if len(j.engine.honey) > 0 && j.engine.honey[j.ev.Account] {
+		reason, w = ban.ReasonHoneypot, j.engine.cfg.Points.Honeypot
+	}
+	id := j.engine.mix(j.dialogueKey()^uint64(forGuess)<<8, j.engine.mix(j.engine.mix(j.engine.text(j.ev.Challenge), j.engine.text(j.ev.Response)), j.accountNameHash()))
+	var again repeat
+	byPace := reason == ban.ReasonWrongPassword && j.engine.enforces[j.ev.Service]
+	if byPace {
+		again = j.classifyAnswer(id)
+	} else if !j.firstSighting(id) {
+		return
+	}
+	if d := j.dialogueState(); d != nil && d.credit > 0 && !again.copy {
+		used := min(w, float64(d.credit))
+		d.credit -= float32(used)
+		if w -= used; w <= 0 {
+			j.record(j.source(), 0, reason, noteCovered)
+			return
+		}
+	}
+	if !byPace {
+		j.charge(w, reason, noNote)
+		return
+	}
+	j.wrongPassword(w, again)
+}
+
+// firstSighting is true for the first of a request and its retransmissions.
+func (j *judgement) firstSighting(id uint64) bool {
+	mark := uint32(id>>32) | 1
+	d := j.dialogueEntry(id)
+	if d.first == 0 {
+		d.first = mark
+		return true
+	}
+	if d.repeats++; d.repeats > maxRetransmissions {
+		d.repeats = 0
+		return true
+	}
+	return false
+}
+
+// creditDialogue notes points that the dialogue has cost already.
+func (j *judgement) creditDialogue(w float64) {
+	if j.dialogueState() == nil {
+		j.state, _ = j.engine.attempts.Put(j.engine.now, j.dialogueKey())
+	}
+	j.state.credit += float32(w)
+}
+
+// enforced is whether evidence of the event's service is enforced.
+func (j *judgement) enforced() bool {
+	return j.engine.cfg.Mode != policy.Observe && j.engine.enforces[j.ev.Service]
+}
+
+// charge adds points to the source and bans it when they are enough.
+func (j *judgement) charge(w float64, reason ban.Reason, n note) {
+	s := j.source()
+	if s == nil {
+		return
+	}
+	enforce := j.enforced()
+	if _, ok := j.engine.allow.covering(j.addr); ok {
+		j.allowedGuesses(s, w, reason)
+		w, n = 0, noteAllowed
+	} else if _, ok := j.engine.protected.covering(j.addr); ok {
+		n = noteProtected
+	}
+	if j.engine.where != nil && w > 0 {
+		w = j.applyMultiplier(w, reason)
+	}
+	s.attempts++
+	s.observed += float32(w)
+	if enforce {
+		s.score += float32(w)
+		if j.proven {
+			s.proven += float32(w)
+		}
+	} else if n == noNote {
+		n = noteObserved
+	}
+	b := j.record(s, w, reason, n)
+	j.points, j.score = w, float64(s.observed)
+	if enforce {
+		j.score = float64(s.score)
+	}
+	if b != nil {
+		b.attempts++
+	}
+	if w > 0 {
+		j.countForActivity()
+		if reason != ban.ReasonWrongPassword && reason != ban.ReasonDistributed && j.engine.trustOf(s) == nil { // passwords are counted already
+			j.chargeWiderNetwork(w)
+		}
+		j.applyThreshold(s, b, reason, enforce)
+	}
+}
+
+// applyThreshold compares the source's numbers with the threshold; b is its active ban, if there is one.
+func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, enforce bool) {
+	limit := j.engine.cfg.Threshold
+	if t := j.engine.trustOf(s); t != nil {
+		limit *= j.engine.cfg.Trust.Tolerance
+		switch {
+		case float64(s.observed) < limit-slack:
+			return
+		case float64(s.proven) < limit-slack:
+			// Packets that can be forged must not take trust from a customer.
+			j.reportTolerated(ban.ReasonTolerance,
+				"a trusted source fails more than is tolerated, but the evidence could be forged: not banned")
+			j.alarmGuessing(reason, "a trusted source guesses faster than any phone: it is not banned, since the packets could be "+
+				"forged in a customer's name")
+			return
+		case j.engine.stormy() && t.calm(j.engine.now):
+			j.reportTolerated(ban.ReasonStorm, "a trusted source fails more than is tolerated while many others do: "+stormText)
+			return
+		}
+		j.distrust(t, ban.ReasonTolerance, "failed more than trust tolerates")
+		limit = j.engine.cfg.Threshold
+	}
+	proven := float64(s.proven) >= limit-slack
+	switch {
+	case enforce && float64(s.score) >= limit-slack:
+		j.banSource(s, b, reason, true, proven)
+	case float64(s.observed) >= limit-slack:
+		j.banSource(s, b, reason, false, proven)
+	}
+}
+
+// reportSpared reports, once an hour for each source and reason, that a prefix is not banned.
+func (j *judgement) reportSpared(p netip.Prefix, reason ban.Reason, proven bool, detail string) {
+	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forSpared, j.key, j.engine.text(string(reason)))) {
+		j.decide(ban.ActionObserve, reason, p, 0, proven, detail)
+	}
+}
+
+// reportTolerated reports, once an hour, that a trusted source is not banned.
+func (j *judgement) reportTolerated(reason ban.Reason, detail string) {
+	j.reportSpared(j.engine.prefixOf(j.key), reason, j.proven, detail)
+}
+
+// allowedGuesses reports, once an hour, that a source guesses passwords that must not be banned: nobody else would tell.
+func (j *judgement) allowedGuesses(s *source, w float64, reason ban.Reason) {
+	if w > 0 && (reason == ban.ReasonWrongPassword || reason == ban.ReasonDistributed || reason == ban.ReasonManager || reason == ban.ReasonHoneypot || reason == ban.ReasonMalformed) {
+		j.reportSpared(j.engine.prefixOf(j.key), ban.ReasonAllowed, j.proven, fmt.Sprintf(
+			"the allow list covers it: never banned, but it guesses passwords (%s so far)", plural(int(s.attempts)+1, "attempt")))
+	}
+}
+
+// misconfigured reports an error of set-up once an hour.
+func (j *judgement) misconfigured(reason ban.Reason, detail string) {
+	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forMisconfigured+purpose(reasonIndex(reason)), j.key, j.accountNameHash())) {
+		j.decide(ban.ActionMisconfigured, reason, j.engine.prefixOf(j.key), 0, j.proven, detail)
+	}
+}
+
+func configurationHint(ev *security.Event) string {
+	switch ev.ACLName {
+	case "registrar_attempt_exceeds_maximum_configured_contacts":
+		return "more contacts than max_contacts of the AOR"
+	case "registrar_attempt_without_configured_aors":
+		return "the endpoint has no aors"
+	case "registrar_invalid_contacts_provided":
+		return "the phone sent an invalid Contact"
+	case "registrar_invalid_uri_in_to_received":
+		return "the phone sent an invalid To"
+	case "peer_not_dynamic":
+		return "the peer has no host=dynamic"
+	}
+	switch ev.Type {
+	case security.RequestNotSupported:
+		return "no such AOR for the endpoint"
+	case security.RequestNotAllowed:
+		return "a manager user lacks a privilege"
+	case security.RequestBadFormat:
+		return "a manager user sent an unknown action"
+	case security.InvalidTransport:
+		return "the peer may not use this transport"
+	}
+	return ev.Type.String()
+}
