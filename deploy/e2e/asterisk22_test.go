@@ -107,7 +107,7 @@ func (r *rig) scannerIsBanned(o lab.AgentOptions, net int) {
 		r.t.Error("a banned source got a reply")
 	}
 	r.ringwall("unban", local.String())
-	if r.kernelHas(b.Prefix) {
+	if r.kernelHas(b.Prefix.String()) {
 		r.t.Error("unban returned, and the kernel still has the ban")
 	}
 	if !answered(r.t, bad) {
@@ -353,7 +353,7 @@ func (r *rig) flushed() {
 		_, _ = r.Exec(r.t.Context(), lab.Server, "nft", what...)
 		r.until("the ban is back after nft "+strings.Join(what, " "), func() bool {
 			out, err := r.Exec(r.t.Context(), lab.Server, "nft", "list", "table", "inet", "ringwall")
-			return err == nil && strings.Contains(string(out), "ban4 counter") && r.kernelHas(b.Prefix)
+			return err == nil && strings.Contains(string(out), "ban4 counter") && r.kernelHas(b.Prefix.String())
 		})
 	}
 	if !silent(r.t, bad) {
@@ -369,7 +369,7 @@ func (r *rig) asteriskRestarts() {
 	b := r.untilBanned(local)
 	r.StopAsterisk(r.t)
 	r.until("the loss is noticed", func() bool { return !r.status().PBXs[0].Up })
-	if !r.kernelHas(b.Prefix) {
+	if !r.kernelHas(b.Prefix.String()) {
 		r.t.Error("the ban ended with Asterisk")
 	}
 	r.StartAsterisk(r.t)
@@ -377,7 +377,7 @@ func (r *rig) asteriskRestarts() {
 	if s := r.status().PBXs[0]; s.Reconnects < 1 || s.Blind <= 0 {
 		r.t.Errorf("%+v", s)
 	}
-	if !r.kernelHas(b.Prefix) || !silent(r.t, bad) {
+	if !r.kernelHas(b.Prefix.String()) || !silent(r.t, bad) {
 		r.t.Error("the ban ended with Asterisk's restart")
 	}
 	next := r.attacker(lab.AgentOptions{}, 8, 2)
@@ -392,7 +392,7 @@ func (r *rig) daemonRestarts() {
 	r.scan(bad, address(lab.AgentOptions{}, 9, 1), "69")
 	b := r.untilBanned(local)
 	r.stop()
-	if !r.kernelHas(b.Prefix) || !silent(r.t, bad) {
+	if !r.kernelHas(b.Prefix.String()) || !silent(r.t, bad) {
 		r.t.Error("the ban ended with the daemon")
 	}
 	r.start()
@@ -410,7 +410,7 @@ func (r *rig) daemonRestarts() {
 	if err := r.daemon.Signal(syscall.SIGHUP); err != nil {
 		r.t.Fatal(err)
 	}
-	r.until("the new allow list lets it in", func() bool { return r.why(local).Verdict == "allowed" && !r.kernelHas(b.Prefix) })
+	r.until("the new allow list lets it in", func() bool { return r.why(local).Verdict == "allowed" && !r.kernelHas(b.Prefix.String()) })
 	if !answered(r.t, bad) {
 		r.t.Error("an allowed source got no reply")
 	}

@@ -221,13 +221,13 @@ func (g *guesser) cut() bool {
 		return false
 	}
 	if !g.banned {
-		g.until("the kernel has the ban of "+b.Prefix, func() bool {
+		g.until("the kernel has the ban of "+b.Prefix.String(), func() bool {
 			out, err := g.Exec(g.t.Context(), lab.Server, "nft", "list", "table", "inet", "ringwall")
 			if err != nil {
 				g.t.Fatalf("%v: %s", err, out)
 			}
-			host, _, _ := strings.Cut(b.Prefix, "/")
-			return strings.Contains(string(out), b.Prefix+" timeout") || strings.Contains(string(out), host+" timeout")
+			host, _, _ := strings.Cut(b.Prefix.String(), "/")
+			return strings.Contains(string(out), b.Prefix.String()+" timeout") || strings.Contains(string(out), host+" timeout")
 		})
 	}
 	g.banned = true
@@ -301,7 +301,7 @@ func (r *rig) told(a netip.Addr, actions ...ban.Action) (out []string) {
 	}
 	for _, d := range all {
 		if slices.Contains(actions, d.Action) {
-			out = append(out, strings.Join([]string{string(d.Action), d.Source, string(d.Reason), d.Account}, " "))
+			out = append(out, strings.Join([]string{string(d.Action), d.Source.String(), string(d.Reason), d.Account}, " "))
 		}
 	}
 	return out
@@ -739,7 +739,7 @@ func (r *rig) manyNetworks() {
 				i += way.step
 				continue
 			}
-			if cut = r.why(a).Ban.Prefix; strings.HasSuffix(cut, "/48") {
+			if cut = r.why(a).Ban.Prefix.String(); strings.HasSuffix(cut, "/48") {
 				break
 			}
 			i = i&^255 + 256 // he moves on to where he is not banned

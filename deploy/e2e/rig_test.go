@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringwall/ringwall/deploy/lab"
 	"github.com/ringwall/ringwall/deploy/trial"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
@@ -114,16 +115,16 @@ func (r *rig) why(a netip.Addr) engine.Explanation {
 }
 
 // untilBanned waits for the ban of an address and returns it.
-func (r *rig) untilBanned(a netip.Addr) engine.BanView {
+func (r *rig) untilBanned(a netip.Addr) ban.Ban {
 	r.t.Helper()
-	var b engine.BanView
+	var b ban.Ban
 	r.until(a.String()+" is banned", func() bool {
 		x := r.why(a)
 		if x.Ban == nil || x.Ban.Observed {
 			return false
 		}
 		b = *x.Ban
-		return r.kernelHas(b.Prefix)
+		return r.kernelHas(b.Prefix.String())
 	})
 	return b
 }

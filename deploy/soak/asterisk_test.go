@@ -261,7 +261,7 @@ func (s *soak) settled() {
 		}
 		w, h := map[string]bool{}, map[string]bool{}
 		for _, b := range bans {
-			w[b.Prefix] = true
+			w[b.Prefix.String()] = true
 		}
 		for _, e := range elements {
 			h[e.Prefix.String()] = true

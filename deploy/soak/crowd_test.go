@@ -119,11 +119,11 @@ func (h *host) prefill(bans int) {
 	now := time.Now()
 	for i := range bans {
 		at := now.Add(-time.Duration(bans-i) * 300 * time.Microsecond)
-		b := store.Ban{Prefix: single(nth(i)), Source: nth(i), Since: at, Until: at.Add(8 * time.Hour), Reason: string(ban.ReasonUnknownAccount),
+		b := ban.Ban{Prefix: single(nth(i)), Source: nth(i), Since: at, Until: at.Add(8 * time.Hour), Reason: ban.Reason(string(ban.ReasonUnknownAccount)),
 			Score: 12, Number: 1, PBX: "pbx", Attempts: 3}
 		for range 3 {
-			b.Evidence = append(b.Evidence, store.Evidence{Time: at, Event: "InvalidAccountID", Service: "PJSIP", Transport: "UDP",
-				Account: "scan" + strconv.Itoa(i), Reason: string(ban.ReasonUnknownAccount), Points: 4, Score: 12, PBX: "pbx"})
+			b.Evidence = append(b.Evidence, ban.Evidence{Time: at, Event: "InvalidAccountID", Service: "PJSIP", Transport: "UDP",
+				Account: "scan" + strconv.Itoa(i), Reason: ban.Reason(string(ban.ReasonUnknownAccount)), Points: 4, Score: 12, PBX: "pbx"})
 		}
 		line := fmt.Sprintf(`{"time":%q,"action":"ban","source":%q,"prefix":%q,"reason":"unknown_account","points":4,"score":12,`+
 			`"account":"scan%d","service":"PJSIP","transport":"UDP","proven":false,"duration_seconds":28800,"pbx":"pbx"}`,

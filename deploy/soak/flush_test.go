@@ -139,7 +139,7 @@ func (h *host) complete() {
 	}
 	list := make([]netip.Prefix, len(bans))
 	for i := range bans {
-		list[i] = netip.MustParsePrefix(bans[i].Prefix)
+		list[i] = netip.MustParsePrefix(bans[i].Prefix.String())
 	}
 	h.until("every active ban is in the kernel", func() bool {
 		list = slices.DeleteFunc(list, h.inKernel)

@@ -86,7 +86,7 @@ func (h *host) agree(books *books, when string) {
 	}
 	known := make(map[netip.Prefix]firewall.Element)
 	for _, b := range bans {
-		p := netip.MustParsePrefix(b.Prefix)
+		p := netip.MustParsePrefix(b.Prefix.String())
 		known[p] = firewall.Element{Prefix: p, Timeout: b.Until.Sub(b.Since), Remaining: b.Until.Sub(at)}
 	}
 	books.check(t, "the daemon's list, "+when, at, known)
@@ -218,12 +218,12 @@ func (h *host) load(ctx context.Context, round int) {
 // follow listens to the stream of decisions while there is a daemon.
 func (h *host) follow(ctx context.Context, b *books) {
 	for ctx.Err() == nil {
-		_ = h.client.Follow(ctx, time.Time{}, func(d control.Decision) error {
-			if p, err := netip.ParsePrefix(d.Prefix); err == nil && d.Action == ban.ActionBan && trapAddress(p) {
-				b.confirm("stream", p, d.Time.Add(time.Duration(d.Duration*float64(time.Second))))
+		_ = h.client.Follow(ctx, time.Time{}, func(d ban.Decision) error {
+			if d.Action == ban.ActionBan && trapAddress(d.Prefix) {
+				b.confirm("stream", d.Prefix, d.Time.Add(d.Duration))
 			}
 			return nil
-		})
+		}, nil)
 		pause(ctx, 5*time.Millisecond)
 	}
 }

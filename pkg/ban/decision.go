@@ -26,6 +26,7 @@ type Decision struct {
 	Duration  time.Duration // of the ban, grace or trust; 0 where none applies
 	PBX       string        // name of the Asterisk
 	Detail    string        // for a person: what happened, without bytes from the wire
+	Place                   // of Source, else of Prefix; filled in when it is shown
 }
 
 // decisionJSON is the decision line of the contract. An address or a prefix that is not valid is an empty text.
@@ -44,6 +45,7 @@ type decisionJSON struct {
 	Duration  float64      `json:"duration_seconds"`
 	PBX       string       `json:"pbx"`
 	Detail    string       `json:"detail,omitempty"`
+	Place
 }
 
 // MarshalJSON writes the decision line of the contract.
@@ -51,7 +53,7 @@ func (d Decision) MarshalJSON() ([]byte, error) {
 	line := decisionJSON{
 		Time: d.Time, Action: d.Action, Source: d.Source, Prefix: d.Prefix, Reason: d.Reason, Points: Round(d.Points),
 		Score: Round(d.Score), Account: d.Account, Transport: d.Transport.String(), Proven: d.Proven,
-		Duration: d.Duration.Seconds(), PBX: d.PBX, Detail: d.Detail,
+		Duration: d.Duration.Seconds(), PBX: d.PBX, Detail: d.Detail, Place: d.Place,
 	}
 	if d.Service != security.OtherService {
 		line.Service = d.Service.String()
@@ -69,7 +71,8 @@ func (d *Decision) UnmarshalJSON(text []byte) error {
 		Time: line.Time, Action: line.Action, Source: line.Source, Prefix: line.Prefix, Reason: line.Reason,
 		Points: line.Points, Score: line.Score, Account: line.Account, Service: byName[security.Service](line.Service),
 		Transport: byName[security.Transport](line.Transport), Proven: line.Proven,
-		Duration: time.Duration(line.Duration * float64(time.Second)), PBX: line.PBX, Detail: line.Detail,
+		Duration: time.Duration(line.Duration * float64(time.Second)), PBX: line.PBX,
+		Detail: line.Detail, Place: line.Place,
 	}
 	return nil
 }

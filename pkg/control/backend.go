@@ -17,10 +17,10 @@ type Backend interface {
 	Status(ctx context.Context) (Status, error)
 	// Bans and Trusted call each with pieces of the list, the newest bans first, trusted sources in no order. A piece is
 	// each's own. What changes meanwhile may be among them or not. An error of each ends it and is returned.
-	Bans(ctx context.Context, filter BanFilter, each func([]engine.BanView) error) error
-	Trusted(ctx context.Context, each func([]engine.TrustView) error) error
-	Allowed(ctx context.Context) ([]engine.AllowView, error)
-	Protected(ctx context.Context) ([]engine.AllowView, error)
+	Bans(ctx context.Context, filter BanFilter, each func([]ban.Ban) error) error
+	Trusted(ctx context.Context, each func([]ban.Trust) error) error
+	Allowed(ctx context.Context) ([]ban.Exemption, error)
+	Protected(ctx context.Context) ([]ban.Exemption, error)
 
 	// Ban, Unban and Allow return once the kernel has the change. Their context does not end when the client goes
 	// away: what a person began is finished.
@@ -62,14 +62,14 @@ type BanRequest struct {
 
 // BanResult is a ban as it is in force now.
 type BanResult struct {
-	Prefix   string    `json:"prefix"`
-	Source   string    `json:"source"` // the prefix that the engine judges as one; wider than Prefix for an IPv6 address
-	Since    time.Time `json:"since"`
-	Until    time.Time `json:"until"`
-	Duration float64   `json:"duration_seconds"`
-	Renewed  bool      `json:"renewed"`  // it was banned already
-	Enforced bool      `json:"enforced"` // in the kernel; false in observe mode and in a dry run
-	Note     string    `json:"note,omitempty"`
+	Prefix   netip.Prefix `json:"prefix"`
+	Source   netip.Prefix `json:"source"` // the prefix that the engine judges as one; wider than Prefix for an IPv6 address
+	Since    time.Time    `json:"since"`
+	Until    time.Time    `json:"until"`
+	Duration float64      `json:"duration_seconds"`
+	Renewed  bool         `json:"renewed"`  // it was banned already
+	Enforced bool         `json:"enforced"` // in the kernel; false in observe mode and in a dry run
+	Note     string       `json:"note,omitempty"`
 }
 
 // DoctorTest is the Reason by which ringwall doctor tries whether a ban works. Such a ban, if it is not longer than
@@ -92,11 +92,10 @@ func (r *UnbanRequest) many() bool { return r.All || !r.Prefix.IsSingleIP() }
 
 // UnbanResult says what was lifted.
 type UnbanResult struct {
-	Removed []string   `json:"removed"` // at most [MaxNamed] prefixes; Count has them all
-	Count   int        `json:"count"`
-	Grace   *time.Time `json:"grace_until,omitempty"`
-	Covered []string   `json:"covered_by,omitempty"` // wider bans that still hold the address
-	Note    string     `json:"note,omitempty"`
+	Removed []netip.Prefix `json:"removed"` // at most [MaxNamed] prefixes; Count has them all
+	Count   int            `json:"count"`
+	Grace   *time.Time     `json:"grace_until,omitempty"`
+	Note    string         `json:"note,omitempty"`
 }
 
 // AllowRequest adds an entry to the allow list or removes one that was added by hand.
@@ -117,12 +116,12 @@ type AccountResult struct {
 
 // AllowResult is the change of the allow list, and the bans that ended with it.
 type AllowResult struct {
-	Entry     string   `json:"entry"`
-	Added     bool     `json:"added"`
-	Removed   bool     `json:"removed"`
-	Addresses []string `json:"addresses,omitempty"` // what a host name stands for now
-	Unbanned  []string `json:"unbanned,omitempty"`
-	Lasting   bool     `json:"lasting"` // survives a restart of the daemon
+	Entry     string         `json:"entry"`
+	Added     bool           `json:"added"`
+	Removed   bool           `json:"removed"`
+	Addresses []netip.Addr   `json:"addresses,omitempty"` // what a host name stands for now
+	Unbanned  []netip.Prefix `json:"unbanned,omitempty"`
+	Lasting   bool           `json:"lasting"` // survives a restart of the daemon
 
 	Until *time.Time `json:"until,omitempty"` // nil: until it is removed
 	Note  string     `json:"note,omitempty"`

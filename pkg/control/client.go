@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
 
@@ -46,12 +47,12 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 }
 
 // Bans asks for the active bans, the newest first.
-func (c *Client) Bans(ctx context.Context, filter BanFilter) ([]engine.BanView, error) {
-	return all(func(each func(engine.BanView) error) error { return c.EachBan(ctx, filter, each) })
+func (c *Client) Bans(ctx context.Context, filter BanFilter) ([]ban.Ban, error) {
+	return all(func(each func(ban.Ban) error) error { return c.EachBan(ctx, filter, each) })
 }
 
 // EachBan is Bans for lists of any length: it calls each with one after the other as they come, until it returns an error.
-func (c *Client) EachBan(ctx context.Context, filter BanFilter, each func(engine.BanView) error) error {
+func (c *Client) EachBan(ctx context.Context, filter BanFilter, each func(ban.Ban) error) error {
 	q := url.Values{}
 	if filter.Within.IsValid() {
 		q.Set("within", filter.Within.String())
@@ -63,23 +64,23 @@ func (c *Client) EachBan(ctx context.Context, filter BanFilter, each func(engine
 }
 
 // Trusted asks for the trusted sources, in no order.
-func (c *Client) Trusted(ctx context.Context) ([]engine.TrustView, error) {
-	return all(func(each func(engine.TrustView) error) error { return c.EachTrusted(ctx, each) })
+func (c *Client) Trusted(ctx context.Context) ([]ban.Trust, error) {
+	return all(func(each func(ban.Trust) error) error { return c.EachTrusted(ctx, each) })
 }
 
 // EachTrusted is Trusted for lists of any length; see EachBan.
-func (c *Client) EachTrusted(ctx context.Context, each func(engine.TrustView) error) error {
+func (c *Client) EachTrusted(ctx context.Context, each func(ban.Trust) error) error {
 	return stream(ctx, c, "/v1/trusted", nil, each)
 }
 
 // Allowed asks for the allow list.
-func (c *Client) Allowed(ctx context.Context) ([]engine.AllowView, error) {
-	return list[engine.AllowView](ctx, c, "/v1/allowed")
+func (c *Client) Allowed(ctx context.Context) ([]ban.Exemption, error) {
+	return list[ban.Exemption](ctx, c, "/v1/allowed")
 }
 
 // Protected asks for what Asterisk knows and Ringwall therefore never bans.
-func (c *Client) Protected(ctx context.Context) ([]engine.AllowView, error) {
-	return list[engine.AllowView](ctx, c, "/v1/protected")
+func (c *Client) Protected(ctx context.Context) ([]ban.Exemption, error) {
+	return list[ban.Exemption](ctx, c, "/v1/protected")
 }
 
 // Ban bans a prefix; By is left to the kernel. It returns once packets are dropped.
@@ -130,12 +131,12 @@ func (c *Client) Page(ctx context.Context) (PageResult, error) {
 }
 
 // History asks for past decisions, oldest first; an addr that is not valid means all sources.
-func (c *Client) History(ctx context.Context, since time.Time, addr netip.Addr) ([]Decision, error) {
-	return all(func(each func(Decision) error) error { return c.EachDecision(ctx, since, addr, each) })
+func (c *Client) History(ctx context.Context, since time.Time, addr netip.Addr) ([]ban.Decision, error) {
+	return all(func(each func(ban.Decision) error) error { return c.EachDecision(ctx, since, addr, each) })
 }
 
 // EachDecision is History for any number of decisions; see EachBan.
-func (c *Client) EachDecision(ctx context.Context, since time.Time, addr netip.Addr, each func(Decision) error) error {
+func (c *Client) EachDecision(ctx context.Context, since time.Time, addr netip.Addr, each func(ban.Decision) error) error {
 	q := url.Values{}
 	if !since.IsZero() {
 		q.Set("since", since.UTC().Format(time.RFC3339Nano))
@@ -147,14 +148,23 @@ func (c *Client) EachDecision(ctx context.Context, since time.Time, addr netip.A
 }
 
 // Follow calls each with decisions as they are made, after those since a time unless it is zero, until ctx ends, each
-// returns an error, or the daemon stops. A [Decision] with the action [Lost] stands where some are missing.
-func (c *Client) Follow(ctx context.Context, since time.Time, each func(Decision) error) error {
+// returns an error, or the daemon stops. Where some are missing, because the reader was too slow, it calls lost, if that is
+// not nil, with their number.
+func (c *Client) Follow(ctx context.Context, since time.Time, each func(ban.Decision) error, lost func(int) error) error {
 	q := url.Values{}
 	if !since.IsZero() {
 		q.Set("since", since.UTC().Format(time.RFC3339Nano))
 	}
 	return c.do(ctx, http.MethodGet, "/v1/decisions", q, nil, func(r io.Reader) error {
-		return eachLine(r, each)
+		return eachLine(r, func(l streamLine) error {
+			switch {
+			case l.lost == 0:
+				return each(l.decision)
+			case lost != nil:
+				return lost(l.lost)
+			}
+			return nil
+		})
 	})
 }
 

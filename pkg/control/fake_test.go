@@ -30,7 +30,7 @@ type fake struct {
 	filter  BanFilter
 	asked   netip.Addr
 	since   time.Time
-	list    []engine.BanView
+	list    []ban.Ban
 	err     error
 	broken  error         // at the end of a list
 	waiting chan struct{} // told when a call begins, if not nil
@@ -61,7 +61,7 @@ func (f *fake) Account(ctx context.Context, name string) (AccountResult, error) 
 	return AccountResult{Account: name}, f.call(ctx)
 }
 
-func (f *fake) Bans(ctx context.Context, filter BanFilter, each func([]engine.BanView) error) error {
+func (f *fake) Bans(ctx context.Context, filter BanFilter, each func([]ban.Ban) error) error {
 	f.mu.Lock()
 	f.filter = filter
 	f.mu.Unlock()
@@ -76,19 +76,19 @@ func (f *fake) Bans(ctx context.Context, filter BanFilter, each func([]engine.Ba
 	return f.broken
 }
 
-func (f *fake) Trusted(ctx context.Context, each func([]engine.TrustView) error) error {
+func (f *fake) Trusted(ctx context.Context, each func([]ban.Trust) error) error {
 	if err := f.call(ctx); err != nil {
 		return err
 	}
-	return each([]engine.TrustView{{Prefix: "198.51.100.7/32", Accounts: []string{"201"}}})
+	return each([]ban.Trust{{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Accounts: []string{"201"}}})
 }
 
-func (f *fake) Allowed(ctx context.Context) ([]engine.AllowView, error) {
-	return []engine.AllowView{{Prefix: "127.0.0.0/8", Origin: "host"}}, f.call(ctx)
+func (f *fake) Allowed(ctx context.Context) ([]ban.Exemption, error) {
+	return []ban.Exemption{{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Origin: "host"}}, f.call(ctx)
 }
 
-func (f *fake) Protected(ctx context.Context) ([]engine.AllowView, error) {
-	return []engine.AllowView{{Prefix: "192.0.2.50/32", Origin: "learned"}}, f.call(ctx)
+func (f *fake) Protected(ctx context.Context) ([]ban.Exemption, error) {
+	return []ban.Exemption{{Prefix: netip.MustParsePrefix("192.0.2.50/32"), Origin: "learned"}}, f.call(ctx)
 }
 
 func (f *fake) Page(ctx context.Context, by Peer) (PageResult, error) {
@@ -107,7 +107,7 @@ func (f *fake) Ban(ctx context.Context, req BanRequest) (BanResult, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.bans = append(f.bans, req)
-	return BanResult{Prefix: req.Prefix.String(), Duration: req.For.Seconds(), Since: noon, Until: noon.Add(req.For), Enforced: true}, err
+	return BanResult{Prefix: req.Prefix, Duration: req.For.Seconds(), Since: noon, Until: noon.Add(req.For), Enforced: true}, err
 }
 
 func (f *fake) Unban(ctx context.Context, req UnbanRequest) (UnbanResult, error) {
@@ -115,7 +115,7 @@ func (f *fake) Unban(ctx context.Context, req UnbanRequest) (UnbanResult, error)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.unbans = append(f.unbans, req)
-	return UnbanResult{Removed: []string{req.Prefix.String()}, Count: 1}, err
+	return UnbanResult{Removed: []netip.Prefix{req.Prefix}, Count: 1}, err
 }
 
 func (f *fake) Allow(ctx context.Context, req AllowRequest) (AllowResult, error) {
@@ -130,7 +130,7 @@ func (f *fake) Why(ctx context.Context, addr netip.Addr) (engine.Explanation, er
 	f.mu.Lock()
 	f.asked = addr
 	f.mu.Unlock()
-	return engine.Explanation{Address: addr.String(), Verdict: "unknown"}, f.call(ctx)
+	return engine.Explanation{Address: addr, Verdict: "unknown"}, f.call(ctx)
 }
 
 func (f *fake) History(ctx context.Context, since time.Time, addr netip.Addr, each func([]ban.Decision) error) error {

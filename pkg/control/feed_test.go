@@ -110,7 +110,7 @@ func TestDecisionOfTheClientIsThatOfTheEngine(t *testing.T) {
 	}
 	dec := json.NewDecoder(strings.NewReader(string(want)))
 	dec.DisallowUnknownFields()
-	var back Decision
+	var back ban.Decision
 	if err := dec.Decode(&back); err != nil {
 		t.Fatal(err)
 	}
@@ -123,20 +123,20 @@ func TestDecisionOfTheClientIsThatOfTheEngine(t *testing.T) {
 func TestFollowShowsPastAndLiveDecisions(t *testing.T) {
 	r := start(t, &fake{}, nil)
 	r.server.Feed.Publish(decision(1), decision(2))
-	seen := make(chan Decision)
+	seen := make(chan ban.Decision)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- r.client.Follow(ctx, noon.Add(2*time.Second), func(d Decision) error {
+		ended <- r.client.Follow(ctx, noon.Add(2*time.Second), func(d ban.Decision) error {
 			seen <- d
 			return nil
-		})
+		}, nil)
 	}()
-	if d := <-seen; d.Source != "203.0.113.2" {
+	if d := <-seen; d.Source.String() != "203.0.113.2" {
 		t.Errorf("past: %+v", d)
 	}
 	r.server.Feed.Publish(decision(3))
-	if d := <-seen; d.Source != "203.0.113.3" || d.Action != ban.ActionBan || d.Duration != 3600 {
+	if d := <-seen; d.Source.String() != "203.0.113.3" || d.Action != ban.ActionBan || d.Duration != time.Hour {
 		t.Errorf("live: %+v", d)
 	}
 	cancel()
@@ -149,16 +149,16 @@ func TestFollowEndsWithItsReaderOrTheDaemon(t *testing.T) {
 	r := start(t, &fake{}, nil)
 	enough := errors.New("enough")
 	r.server.Feed.Publish(decision(1))
-	if err := r.client.Follow(t.Context(), noon, func(Decision) error { return enough }); !errors.Is(err, enough) {
+	if err := r.client.Follow(t.Context(), noon, func(ban.Decision) error { return enough }, nil); !errors.Is(err, enough) {
 		t.Errorf("got %v", err)
 	}
 	began := make(chan struct{})
 	ended := make(chan error, 1)
 	go func() {
-		ended <- r.client.Follow(context.Background(), noon, func(Decision) error {
+		ended <- r.client.Follow(context.Background(), noon, func(ban.Decision) error {
 			close(began)
 			return nil
-		})
+		}, nil)
 	}()
 	<-began
 	if err := r.stop(); err != nil {
@@ -200,7 +200,7 @@ func TestAStreamTellsWhatItsReaderMissed(t *testing.T) {
 
 func TestWithoutAFeedThereIsNoStream(t *testing.T) {
 	r := start(t, &fake{}, func(s *Server) { s.Feed = nil })
-	err := r.client.Follow(t.Context(), time.Time{}, func(Decision) error { return nil })
+	err := r.client.Follow(t.Context(), time.Time{}, func(ban.Decision) error { return nil }, nil)
 	if !errors.Is(err, ErrNotFound) {
 		t.Errorf("got %v", err)
 	}

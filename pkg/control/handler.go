@@ -21,7 +21,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -135,12 +134,12 @@ func (s *Server) bans(w http.ResponseWriter, r *http.Request, q url.Values) erro
 		}
 	}
 	out := s.lines(w)
-	return out.end(s.Backend.Bans(r.Context(), filter, func(some []engine.BanView) error { return writeLines(out, some) }))
+	return out.end(s.Backend.Bans(r.Context(), filter, func(some []ban.Ban) error { return writeLines(out, some) }))
 }
 
 func (s *Server) trusted(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	out := s.lines(w)
-	return out.end(s.Backend.Trusted(r.Context(), func(some []engine.TrustView) error { return writeLines(out, some) }))
+	return out.end(s.Backend.Trusted(r.Context(), func(some []ban.Trust) error { return writeLines(out, some) }))
 }
 
 func (s *Server) why(w http.ResponseWriter, r *http.Request, q url.Values) error {
@@ -180,11 +179,10 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request, q url.Values) e
 	}
 	out := s.lines(w)
 	return out.end(s.Backend.History(r.Context(), since, addr, func(some []ban.Decision) error {
-		piece := make([]placed, len(some))
 		for i, d := range some {
-			piece[i] = s.placed(d)
+			some[i] = s.withPlace(d)
 		}
-		return writeLines(out, piece)
+		return writeLines(out, some)
 	}))
 }
 

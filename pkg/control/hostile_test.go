@@ -5,11 +5,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 func dial(t *testing.T, socket string) net.Conn {
@@ -30,9 +31,9 @@ func send(t *testing.T, c net.Conn, text string) {
 }
 
 func TestClientsThatHangBlockNobody(t *testing.T) {
-	f := &fake{list: make([]engine.BanView, 20000)}
+	f := &fake{list: make([]ban.Ban, 20000)}
 	for i := range f.list {
-		f.list[i] = engine.BanView{Prefix: "203.0.113.5/32", Comment: strings.Repeat("x", 100)}
+		f.list[i] = ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Comment: strings.Repeat("x", 100)}
 	}
 	r := start(t, f, nil)
 	for range 6 {
@@ -136,7 +137,7 @@ func errText(err error) string {
 }
 
 func TestAnswersHoldNoByteThatATerminalObeys(t *testing.T) {
-	f := &fake{list: []engine.BanView{{Accounts: []string{"\x1b[2J\u009b2J\u202e\xff\x7f"}}}}
+	f := &fake{list: []ban.Ban{{Accounts: []string{"\x1b[2J\u009b2J\u202e\xff\x7f"}}}}
 	r := start(t, f, nil)
 	_, text := raw(t, r.client.Socket, "GET", "/v1/bans", "")
 	for _, b := range []byte(text) {

@@ -4,26 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // slowLists is a backend whose lists take their time.
 type slowLists struct {
 	fake
-	bans func(ctx context.Context, each func([]engine.BanView) error) error
+	bans func(ctx context.Context, each func([]ban.Ban) error) error
 }
 
-func (s *slowLists) Bans(ctx context.Context, _ BanFilter, each func([]engine.BanView) error) error {
+func (s *slowLists) Bans(ctx context.Context, _ BanFilter, each func([]ban.Ban) error) error {
 	return s.bans(ctx, each)
 }
 
-func manyBans(n int) []engine.BanView {
-	list := make([]engine.BanView, n)
+func manyBans(n int) []ban.Ban {
+	list := make([]ban.Ban, n)
 	for i := range list {
-		list[i].Prefix = fmt.Sprintf("32.%d.%d.%d/32", i>>16, i>>8&255, i&255)
+		list[i].Prefix = netip.MustParsePrefix(fmt.Sprintf("32.%d.%d.%d/32", i>>16, i>>8&255, i&255))
 	}
 	return list
 }
@@ -31,7 +32,7 @@ func manyBans(n int) []engine.BanView {
 // The first lines are there before the last are made: neither side holds the list.
 func TestALongListIsReadWhileItIsMade(t *testing.T) {
 	seen := make(chan struct{})
-	r := start(t, &slowLists{bans: func(_ context.Context, each func([]engine.BanView) error) error {
+	r := start(t, &slowLists{bans: func(_ context.Context, each func([]ban.Ban) error) error {
 		if err := each(manyBans(1000)); err != nil {
 			return err
 		}
@@ -39,7 +40,7 @@ func TestALongListIsReadWhileItIsMade(t *testing.T) {
 		return each(manyBans(1000))
 	}}, nil)
 	n := 0
-	err := r.client.EachBan(t.Context(), BanFilter{}, func(engine.BanView) error {
+	err := r.client.EachBan(t.Context(), BanFilter{}, func(ban.Ban) error {
 		if n++; n == 100 {
 			close(seen)
 		}
@@ -52,7 +53,7 @@ func TestALongListIsReadWhileItIsMade(t *testing.T) {
 
 // A list that takes longer than one answer may is no failure while it goes on.
 func TestALongListMayTakeLong(t *testing.T) {
-	r := start(t, &slowLists{bans: func(ctx context.Context, each func([]engine.BanView) error) error {
+	r := start(t, &slowLists{bans: func(ctx context.Context, each func([]ban.Ban) error) error {
 		for range 20 {
 			select {
 			case <-time.After(20 * time.Millisecond): // longer than backend, all in all
@@ -81,7 +82,7 @@ func TestAListThatBreaksOffIsAnError(t *testing.T) {
 // Who asks and goes away, or reads no further, ends the work.
 func TestWhoStopsReadingEndsTheList(t *testing.T) {
 	ended := make(chan error, 1)
-	r := start(t, &slowLists{bans: func(_ context.Context, each func([]engine.BanView) error) error {
+	r := start(t, &slowLists{bans: func(_ context.Context, each func([]ban.Ban) error) error {
 		for {
 			if err := each(manyBans(1000)); err != nil {
 				ended <- err
@@ -90,7 +91,7 @@ func TestWhoStopsReadingEndsTheList(t *testing.T) {
 		}
 	}}, nil)
 	enough := errors.New("enough")
-	if err := r.client.EachBan(t.Context(), BanFilter{}, func(engine.BanView) error { return enough }); !errors.Is(err, enough) {
+	if err := r.client.EachBan(t.Context(), BanFilter{}, func(ban.Ban) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("%v", err)
 	}
 	select {
@@ -102,7 +103,7 @@ func TestWhoStopsReadingEndsTheList(t *testing.T) {
 
 // A daemon that says nothing for too long is not waited for, also in the middle of a list.
 func TestASilentListIsNotWaitedFor(t *testing.T) {
-	r := start(t, &slowLists{bans: func(ctx context.Context, each func([]engine.BanView) error) error {
+	r := start(t, &slowLists{bans: func(ctx context.Context, each func([]ban.Ban) error) error {
 		if err := each(manyBans(1000)); err != nil {
 			return err
 		}

@@ -18,17 +18,17 @@ func TestDecisionsCarryThePlaceOfTheirSource(t *testing.T) {
 	want := ban.Place{Country: "NL", ASN: 64496, ASName: "Example \"B.V.\" \x1b[2J"}
 
 	history, err := c.History(t.Context(), noon, netip.Addr{})
-	if err != nil || len(history) != 1 || history[0].Place != want || history[0].Source != "203.0.113.1" {
+	if err != nil || len(history) != 1 || history[0].Place != want || history[0].Source.String() != "203.0.113.1" {
 		t.Errorf("%+v, %v", history, err)
 	}
-	var followed []Decision
+	var followed []ban.Decision
 	enough := errors.New("enough")
-	err = c.Follow(t.Context(), noon.Add(-time.Hour), func(d Decision) error {
+	err = c.Follow(t.Context(), noon.Add(-time.Hour), func(d ban.Decision) error {
 		if followed = append(followed, d); len(followed) == 2 {
 			return enough
 		}
 		return nil
-	})
+	}, nil)
 	if !errors.Is(err, enough) || followed[0].Place != want || followed[1].Place != (ban.Place{}) {
 		t.Errorf("%+v, %v", followed, err)
 	}
@@ -40,7 +40,7 @@ func TestAPlacedDecisionIsTheLineOfTheContract(t *testing.T) {
 		"known": decision(1), "unknown": decision(2), "no source": {Time: noon, Action: ban.ActionTampering},
 		"a prefix alone": {Time: noon, Action: ban.ActionUnban, Prefix: netip.MustParsePrefix("203.0.113.1/32")},
 	} {
-		line, err := json.Marshal(s.placed(d))
+		line, err := json.Marshal(s.withPlace(d))
 		if err != nil {
 			t.Fatal(err)
 		}

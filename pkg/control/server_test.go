@@ -16,11 +16,10 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/engine"
 )
 
 func TestEachQuestionReachesTheBackend(t *testing.T) {
-	f := &fake{list: []engine.BanView{{Prefix: "203.0.113.5/32", Reason: ban.ReasonManual}, {Prefix: "2001:db8::/64"}}}
+	f := &fake{list: []ban.Ban{{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonManual}, {Prefix: netip.MustParsePrefix("2001:db8::/64")}}}
 	c := start(t, f, nil).client
 	ctx := t.Context()
 
@@ -49,12 +48,12 @@ func TestEachQuestionReachesTheBackend(t *testing.T) {
 		t.Errorf("Page: %+v, %v; want it made for %s", p, err, me.Username)
 	}
 	addr := netip.MustParseAddr("2001:db8::1")
-	if ex, err := c.Why(ctx, addr); err != nil || ex.Address != "2001:db8::1" || f.asked != addr {
+	if ex, err := c.Why(ctx, addr); err != nil || ex.Address.String() != "2001:db8::1" || f.asked != addr {
 		t.Errorf("Why: %+v, %v", ex, err)
 	}
 	since := noon.Add(-time.Nanosecond)
 	h, err := c.History(ctx, since, addr)
-	if err != nil || len(h) != 1 || h[0].Source != "203.0.113.1" || h[0].Duration != 3600 || !f.since.Equal(since) {
+	if err != nil || len(h) != 1 || h[0].Source.String() != "203.0.113.1" || h[0].Duration != time.Hour || !f.since.Equal(since) {
 		t.Errorf("History: %+v, %v, since %v", h, err, f.since)
 	}
 }

@@ -16,12 +16,31 @@ const heartbeat = 30 * time.Second
 
 // lostLine stands in the stream where decisions are missing, because the reader was too slow.
 type lostLine struct {
-	Action ban.Action `json:"action"` // Lost
+	Action ban.Action `json:"action"` // actionLost
 	Lost   int        `json:"lost"`
 }
 
-// Lost is the action of a line that is no decision: Decision.Lost older ones did not fit into the reader's buffer.
-const Lost ban.Action = "lost"
+// streamLine is a line of the stream as the client reads it.
+type streamLine struct {
+	decision ban.Decision
+	lost     int
+}
+
+// UnmarshalJSON reads either kind of line.
+func (l *streamLine) UnmarshalJSON(text []byte) error {
+	var gap lostLine
+	if err := json.Unmarshal(text, &gap); err != nil {
+		return err
+	}
+	if gap.Action == actionLost {
+		l.lost = gap.Lost
+		return nil
+	}
+	return json.Unmarshal(text, &l.decision)
+}
+
+// actionLost is the action of a line that is no decision: so many older ones did not fit into the reader's buffer.
+const actionLost ban.Action = "lost"
 
 // decisions streams decisions as they are made, after those since a time if one is given, a JSON object a line. An
 // empty line is a sign of life.
@@ -63,6 +82,17 @@ func (s *Server) decisions(w http.ResponseWriter, r *http.Request, q url.Values)
 	}
 }
 
+// withPlace adds the place of its source to a decision, or where it has no source, that of its prefix.
+func (s *Server) withPlace(d ban.Decision) ban.Decision {
+	switch {
+	case d.Source.IsValid():
+		d.Place = s.Backend.Place(d.Source)
+	case d.Prefix.IsValid():
+		d.Place = s.Backend.Place(d.Prefix.Addr())
+	}
+	return d
+}
+
 func (s *Server) stream(w http.ResponseWriter, rc *http.ResponseController, pieces [][]ban.Decision, lost int) error {
 	if err := rc.SetWriteDeadline(time.Now().Add(s.limits.write)); err != nil {
 		return err
@@ -75,13 +105,13 @@ func (s *Server) stream(w http.ResponseWriter, rc *http.ResponseController, piec
 		return err
 	}
 	if lost > 0 {
-		if err := write(lostLine{Lost, lost}); err != nil {
+		if err := write(lostLine{actionLost, lost}); err != nil {
 			return err
 		}
 	}
 	for _, piece := range pieces {
 		for i := range piece {
-			if err := write(s.placed(piece[i])); err != nil {
+			if err := write(s.withPlace(piece[i])); err != nil {
 				return err
 			}
 		}

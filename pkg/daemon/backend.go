@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,7 +30,7 @@ const (
 )
 
 // Bans implements control.Backend.
-func (b backend) Bans(ctx context.Context, f control.BanFilter, each func([]engine.BanView) error) error {
+func (b backend) Bans(ctx context.Context, f control.BanFilter, each func([]ban.Ban) error) error {
 	if err := b.restorer.await(ctx); err != nil {
 		return err
 	}
@@ -39,12 +40,12 @@ func (b backend) Bans(ctx context.Context, f control.BanFilter, each func([]engi
 		n = evidencePiece
 	}
 	for more := true; more; {
-		var some []engine.BanView
+		var some []ban.Ban
 		b.judge.ask(func(e *engine.Engine, now time.Time) {
 			some, more = e.WalkBans(now, &walk, n, f.Within, f.Evidence, nil)
 		})
 		for i := range some { // without the engine's lock
-			some[i].Place = b.locatePrefix(some[i].Prefix)
+			some[i].Place = b.locate(some[i].Prefix.Addr())
 		}
 		if err := handOver(ctx, some, each); err != nil {
 			return err
@@ -62,14 +63,14 @@ func handOver[T any](ctx context.Context, some []T, each func([]T) error) error 
 }
 
 // Trusted implements control.Backend.
-func (b backend) Trusted(ctx context.Context, each func([]engine.TrustView) error) error {
+func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) error {
 	var walk engine.TrustWalk
 	defer b.judge.ask(func(*engine.Engine, time.Time) { walk.Close() })
 	for more := true; more; {
-		var some []engine.TrustView
+		var some []ban.Trust
 		b.judge.ask(func(e *engine.Engine, now time.Time) { some, more = e.WalkTrust(now, &walk, trustPiece, nil) })
 		for i := range some {
-			some[i].Place = b.locatePrefix(some[i].Prefix)
+			some[i].Place = b.locate(some[i].Prefix.Addr())
 		}
 		if err := handOver(ctx, some, each); err != nil {
 			return err
@@ -79,13 +80,13 @@ func (b backend) Trusted(ctx context.Context, each func([]engine.TrustView) erro
 }
 
 // Allowed implements control.Backend.
-func (b backend) Allowed(context.Context) (out []engine.AllowView, _ error) {
+func (b backend) Allowed(context.Context) (out []ban.Exemption, _ error) {
 	b.judge.ask(func(e *engine.Engine, _ time.Time) { out = e.Allowed() })
 	return b.known.explain(out), nil
 }
 
 // Protected implements control.Backend.
-func (b backend) Protected(context.Context) (out []engine.AllowView, _ error) {
+func (b backend) Protected(context.Context) (out []ban.Exemption, _ error) {
 	b.judge.ask(func(e *engine.Engine, _ time.Time) { out = e.Protected() })
 	return out, nil
 }
@@ -97,10 +98,10 @@ func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _
 	}
 	b.judge.ask(func(e *engine.Engine, now time.Time) { x = e.Why(now, a) })
 	if x.Place = b.locate(a); x.Ban != nil {
-		x.Ban.Place = b.locatePrefix(x.Ban.Prefix)
+		x.Ban.Place = b.locate(x.Ban.Prefix.Addr())
 	}
 	if x.Trust != nil {
-		x.Trust.Place = b.locatePrefix(x.Trust.Prefix)
+		x.Trust.Place = b.locate(x.Trust.Prefix.Addr())
 	}
 	return x, nil
 }
@@ -110,7 +111,7 @@ func (b backend) Account(_ context.Context, name string) (control.AccountResult,
 	res := control.AccountResult{Account: name}
 	b.judge.ask(func(e *engine.Engine, now time.Time) { res.Sources, res.All = e.Account(now, name, control.MaxNamed) })
 	for i := range res.Sources {
-		res.Sources[i].Place = b.locatePrefix(res.Sources[i].Prefix)
+		res.Sources[i].Place = b.locate(res.Sources[i].Prefix.Addr())
 	}
 	return res, nil
 }
@@ -156,7 +157,7 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 	if length == 0 {
 		length = b.config.current().Policy.Ban.First
 	}
-	var view engine.BanView
+	var view ban.Ban
 	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		ban := e.Ban
 		if req.Reason == control.DoctorTest && length <= control.MaxDoctorTest {
@@ -198,12 +199,12 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 	within, source := req.Prefix, netip.Prefix{}
 	if req.All {
 		within = netip.Prefix{}
-	} else if p, err := netip.ParsePrefix(b.sourceOf(within)); err == nil && p != within {
+	} else if p := b.sourceOf(within); p != within {
 		source = p
 	}
 	at := b.judge.clock.now()
 	pardon := engine.NewPardon(within, req.Grace)
-	result := control.UnbanResult{Removed: []string{}}
+	result := control.UnbanResult{Removed: []netip.Prefix{}}
 	unsaved := 0
 	if err := b.judge.letIn(ctx, within, source); err != nil { // first: what is taken over from now on is let in as well
 		return control.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
@@ -211,7 +212,7 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 	err := b.judge.pardon(ctx, pardon, func(decisions []ban.Decision) {
 		for i := range decisions {
 			if len(result.Removed) < control.MaxNamed {
-				result.Removed = append(result.Removed, decisions[i].Prefix.String())
+				result.Removed = append(result.Removed, decisions[i].Prefix)
 			}
 		}
 		result.Count += len(decisions)
@@ -223,7 +224,7 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 	if err != nil {
 		return control.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
 	}
-	slices.Sort(result.Removed)
+	slices.SortFunc(result.Removed, func(a, b netip.Prefix) int { return cmp.Compare(a.String(), b.String()) })
 	result.Note = b.durable(ctx)
 	if req.Grace > 0 {
 		until := at.Add(req.Grace)
@@ -253,7 +254,7 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 			return result, err
 		}
 		for _, p := range prefixes {
-			result.Addresses = append(result.Addresses, p.Addr().String())
+			result.Addresses = append(result.Addresses, p.Addr())
 		}
 	}
 	var by []string
@@ -292,7 +293,7 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 		return result, b.kernelError("the kernel has not taken the allow list yet", err)
 	}
 	for _, d := range decisions {
-		result.Unbanned = append(result.Unbanned, d.Prefix.String())
+		result.Unbanned = append(result.Unbanned, d.Prefix)
 	}
 	if !until.IsZero() {
 		result.Until = &until
@@ -340,8 +341,8 @@ func (b backend) resolve(ctx context.Context, req control.AllowRequest) ([]netip
 	if req.Remove {
 		b.judge.ask(func(e *engine.Engine, _ time.Time) {
 			for _, v := range e.Allowed() {
-				if p, err := netip.ParsePrefix(v.Prefix); err == nil && v.Origin == req.Host {
-					prefixes = append(prefixes, p)
+				if v.Origin == req.Host {
+					prefixes = append(prefixes, v.Prefix)
 				}
 			}
 		})
@@ -361,13 +362,13 @@ func (b backend) resolve(ctx context.Context, req control.AllowRequest) ([]netip
 }
 
 // sourceOf is the prefix that the engine judges as one.
-func (b backend) sourceOf(p netip.Prefix) string {
+func (b backend) sourceOf(p netip.Prefix) netip.Prefix {
 	if p.Addr().Is6() && p.IsSingleIP() {
 		if wide, err := p.Addr().Prefix(b.config.current().Policy.IPv6Prefix); err == nil {
-			return wide.String()
+			return wide
 		}
 	}
-	return p.String()
+	return p
 }
 
 func (b backend) kernelError(what string, err error) error {

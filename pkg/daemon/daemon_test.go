@@ -57,7 +57,7 @@ func TestBansOutliveTheDaemon(t *testing.T) {
 	}
 	r.start()
 	bans, err := r.client.Bans(t.Context(), control.BanFilter{})
-	if err != nil || len(bans) != 1 || bans[0].Prefix != "203.0.113.66/32" || bans[0].Reason != ban.ReasonUnknownAccount {
+	if err != nil || len(bans) != 1 || bans[0].Prefix.String() != "203.0.113.66/32" || bans[0].Reason != ban.ReasonUnknownAccount {
 		t.Fatalf("%+v, %v; want the ban as it was", bans, err)
 	}
 	after, ok := r.inKernel(firewall.Ban, "203.0.113.66/32")
@@ -155,7 +155,7 @@ func TestWhatIsAllowedForATime(t *testing.T) {
 	allowed, err := r.client.Allowed(t.Context())
 	for _, v := range allowed {
 		if v.Origin == engine.OriginManual {
-			ends[v.Prefix] = v.Until
+			ends[v.Prefix.String()] = v.Until
 		}
 	}
 	if err != nil || len(ends) != 2 || ends["203.0.113.67/32"] == nil || !ends["203.0.113.67/32"].Equal(*day.Until) || ends["203.0.113.68/32"] != nil {
@@ -303,8 +303,8 @@ func TestTheMachineItselfIsAllowed(t *testing.T) {
 	r := newRig(t)
 	r.until("the machine's addresses are on the list", func() bool {
 		list, err := r.client.Allowed(t.Context())
-		return err == nil && slices.ContainsFunc(list, func(v engine.AllowView) bool {
-			return v.Prefix == "127.0.0.0/8" && v.Origin == engine.OriginHost
+		return err == nil && slices.ContainsFunc(list, func(v ban.Exemption) bool {
+			return v.Prefix.String() == "127.0.0.0/8" && v.Origin == engine.OriginHost
 		})
 	})
 	r.until("loopback is in the kernel's allow set", func() bool {
@@ -319,7 +319,7 @@ func TestTheMachineItselfIsAllowed(t *testing.T) {
 func TestAHostNameIsAllowedAndRemoved(t *testing.T) {
 	r := newRig(t)
 	res, err := r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost"})
-	if err != nil || !res.Added || !slices.Contains(res.Addresses, "127.0.0.1") {
+	if err != nil || !res.Added || !slices.Contains(res.Addresses, netip.MustParseAddr("127.0.0.1")) {
 		t.Fatal(res, err)
 	}
 	named := func() bool {
@@ -327,7 +327,7 @@ func TestAHostNameIsAllowedAndRemoved(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return slices.ContainsFunc(list, func(v engine.AllowView) bool { return v.Origin == "localhost" })
+		return slices.ContainsFunc(list, func(v ban.Exemption) bool { return v.Origin == "localhost" })
 	}
 	if !named() {
 		t.Error("the name is not on the list")
@@ -419,12 +419,12 @@ func TestManyBansAreListedAndLiftedInPieces(t *testing.T) {
 		})
 	}
 	seen := make(map[string]int)
-	err := r.d.Backend().Bans(t.Context(), control.BanFilter{}, func(some []engine.BanView) error {
+	err := r.d.Backend().Bans(t.Context(), control.BanFilter{}, func(some []ban.Ban) error {
 		if len(some) > banPiece {
 			t.Errorf("a piece of %d", len(some))
 		}
 		for _, v := range some {
-			seen[v.Prefix]++
+			seen[v.Prefix.String()]++
 		}
 		return nil
 	})

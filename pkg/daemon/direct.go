@@ -58,7 +58,7 @@ func (d *direct) doBetween() {
 	d.j.mu.Lock()
 	defer d.j.mu.Unlock()
 	for i := range d.decisions {
-		d.room.kept = d.j.keep(&d.decisions[i], d.room.kept)
+		d.room.kept = d.j.recordsLocked(&d.decisions[i], d.room.kept)
 	}
 }
 

@@ -23,15 +23,6 @@ func (d *Daemon) openGeo(cfg *policy.Config) {
 // locate returns where an address is registered.
 func (d *Daemon) locate(addr netip.Addr) ban.Place { return ban.Place(d.atlas.Place(addr)) }
 
-// locatePrefix returns where the first address of a prefix in text is registered.
-func (d *Daemon) locatePrefix(text string) ban.Place {
-	p, err := netip.ParsePrefix(text)
-	if err != nil {
-		return ban.Place{}
-	}
-	return d.locate(p.Addr())
-}
-
 // geoStatus is the geo files at a glance, and what a person should look at.
 func (d *Daemon) geoStatus(cfg policy.Geo, now time.Time) (list []control.GeoFile, warnings []control.Warning) {
 	for _, f := range d.atlas.Files() {

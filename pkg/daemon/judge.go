@@ -57,8 +57,6 @@ type judge struct {
 	exempt    map[netip.Prefix]bool // in the kernel's allow sets, or on the way
 	out       []ban.Decision
 	came      []time.Time       // when the frame behind each decision in out was read
-	ban       engine.BanState   // that is being written down
-	record    store.Ban         // of ban
 	change    []firewall.Change // on its way to the writer
 
 	rooms sync.Pool              // of *room
@@ -237,7 +235,7 @@ func (j *judge) pardonSome(p *engine.Pardon, done func(error)) (out []ban.Decisi
 	if j.store != nil {
 		graces := make([]store.Change, 0, len(p.Graces))
 		for _, g := range p.Graces {
-			graces = append(graces, keptGrace(g, now))
+			graces = append(graces, store.PutGrace(g))
 		}
 		j.save(graces)
 	}
@@ -281,7 +279,7 @@ func (j *judge) dispatch(decisions []ban.Decision, came []time.Time, others []fi
 		if d.Reason == ban.ReasonTest { // the kernel alone is told of it
 			continue
 		}
-		r.kept = j.keep(d, r.kept)
+		r.kept = j.recordsLocked(d, r.kept)
 		waiting = append(waiting, *d)
 		if came != nil {
 			r.came = append(r.came, came[i])
@@ -318,7 +316,7 @@ func (j *judge) report(decisions []ban.Decision, n int, changes []firewall.Chang
 		if _, ok := change(d); ok || d.Reason == ban.ReasonTest {
 			continue
 		}
-		kept = j.line(d, j.keep(d, kept))
+		kept = j.historyLine(d, j.recordsLocked(d, kept))
 		reports = append(reports, *d)
 		if d.Action == ban.ActionTrust && j.meter {
 			changes = append(changes, firewall.Change{Kind: firewall.Trust, Prefix: d.Prefix, Timeout: d.Duration})
@@ -345,7 +343,7 @@ func inKernel(decisions []ban.Decision) (n int) {
 func (j *judge) committed(err error, decisions []ban.Decision, r *room) {
 	mark(err, decisions)
 	for i := range decisions {
-		r.kept = j.line(&decisions[i], r.kept)
+		r.kept = j.historyLine(&decisions[i], r.kept)
 	}
 	j.save(r.kept)
 	j.counts.Decisions(decisions)

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/hosts"
@@ -217,7 +218,7 @@ func (k *known) warnings() (out []control.Warning) {
 func stampOf(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
 
 // explain adds to the entries of the allow list what is known of its host names, and those names that have no address.
-func (k *known) explain(list []engine.AllowView) []engine.AllowView {
+func (k *known) explain(list []ban.Exemption) []ban.Exemption {
 	without, old := k.unknown()
 	notes := make(map[string]string)
 	for _, s := range old {
@@ -229,10 +230,10 @@ func (k *known) explain(list []engine.AllowView) []engine.AllowView {
 		}
 	}
 	for _, s := range without {
-		if slices.ContainsFunc(list, func(v engine.AllowView) bool { return v.Origin == s.Name }) {
+		if slices.ContainsFunc(list, func(v ban.Exemption) bool { return v.Origin == s.Name }) {
 			continue // a command has just found them
 		}
-		v := engine.AllowView{Origin: s.Name, Note: "protects nobody: not resolved yet"}
+		v := ban.Exemption{Origin: s.Name, Note: "protects nobody: not resolved yet"}
 		if s.Err != nil {
 			v.Note = "protects nobody: " + printable.Limit(s.Err.Error(), 200)
 		}

@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -49,11 +48,11 @@ func (r *rig) entry(name string) (prefix, note string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	i := slices.IndexFunc(list, func(v engine.AllowView) bool { return v.Origin == name })
+	i := slices.IndexFunc(list, func(v ban.Exemption) bool { return v.Origin == name })
 	if i < 0 {
 		r.t.Fatalf("%s is not on the list: %+v", name, list)
 	}
-	return list[i].Prefix, list[i].Note
+	return list[i].Prefix.String(), list[i].Note
 }
 
 // After a reboot Ringwall starts before the network: the provider's name still stands for the address that it had.

@@ -67,7 +67,7 @@ func (b *books) open(kernel []firewall.Element) {
 		err = j.begin(firewall.NewDryRun(func(string) {}), state, []string{"pbx1"})
 	}
 	if err == nil {
-		err = b.d.store.WalkBans(context.Background(), j.clock.now(), func(bans []store.Ban, offenders []store.Offender) error {
+		err = b.d.store.WalkBans(context.Background(), j.clock.now(), func(bans []ban.Ban, offenders []ban.Offender) error {
 			j.restore(bans, offenders)
 			return nil
 		})
@@ -124,7 +124,7 @@ func (b *books) decided(f func(e *engine.Engine, now time.Time) []ban.Decision) 
 	now := j.clock.now()
 	var changes []store.Change
 	for _, d := range f(j.engine, now) {
-		changes = j.keep(&d, changes)
+		changes = j.recordsLocked(&d, changes)
 		if d.Action != ban.ActionBan || d.Reason == ban.ReasonManual || d.Reason == ban.ReasonNetwork {
 			continue
 		}
@@ -320,7 +320,7 @@ func TestHowOftenASourceWasBannedSurvives(t *testing.T) {
 }
 
 // stored ends the daemon and returns the bans in its file.
-func (b *books) stored(t *testing.T) []store.Ban {
+func (b *books) stored(t *testing.T) []ban.Ban {
 	t.Helper()
 	b.end()
 	s, _, err := store.Open(b.path, store.Options{ReadOnly: true})
@@ -368,7 +368,7 @@ func TestAFileOfBeforeWithBothRecords(t *testing.T) {
 			} else { // that of the first ban was left
 				recorded.last = want.last.Add(-5 * time.Hour)
 			}
-			if err := b.d.store.Put(store.PutOffender(store.Offender{Source: villainsBans, Bans: recorded.bans, Last: recorded.last})); err != nil {
+			if err := b.d.store.Put(store.PutOffender(ban.Offender{Prefix: villainsBans, Bans: recorded.bans, Last: recorded.last})); err != nil {
 				t.Fatal(err)
 			}
 			want.bans = max(want.bans, recorded.bans)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/page"
@@ -37,13 +38,13 @@ func (b backend) Page(_ context.Context, by control.Peer) (control.PageResult, e
 }
 
 // NewestBans implements page.Source.
-func (b backend) NewestBans(n int) (out []engine.BanView) {
+func (b backend) NewestBans(n int) (out []ban.Ban) {
 	b.judge.ask(func(e *engine.Engine, now time.Time) { out = e.NewestBans(now, n) })
 	return out
 }
 
 // NewestTrusted implements page.Source.
-func (b backend) NewestTrusted(n int) (out []engine.TrustView) {
+func (b backend) NewestTrusted(n int) (out []ban.Trust) {
 	b.judge.ask(func(e *engine.Engine, now time.Time) { out = e.NewestTrusted(now, n) })
 	return out
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -111,7 +113,7 @@ func (r *restorer) run(ctx context.Context) error {
 	stored := 0
 	if r.d.store != nil {
 		var kernel error
-		err := r.d.store.WalkBans(ctx, j.clock.now(), func(bans []store.Ban, offenders []store.Offender) error {
+		err := r.d.store.WalkBans(ctx, j.clock.now(), func(bans []ban.Ban, offenders []ban.Offender) error {
 			stored += len(bans)
 			kernel = r.submit(ctx, j.restore(bans, offenders))
 			return kernel
@@ -256,25 +258,17 @@ func (l *lifted) has(p netip.Prefix) bool {
 
 // restore gives the engine bans and offenders that were stored. It returns what is to be written to the kernel: nothing
 // while the writer has not begun, since that begins with all that is known.
-func (j *judge) restore(bans []store.Ban, offenders []store.Offender) (changes []firewall.Change) {
-	var state engine.State
-	for _, o := range offenders {
-		state.Offenders = append(state.Offenders, engine.OffenderState{Source: o.Source, Bans: o.Bans, Last: o.Last})
-	}
+func (j *judge) restore(bans []ban.Ban, offenders []ban.Offender) (changes []firewall.Change) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	now := j.clock.now()
-	for i := range bans {
-		if p := bans[i].Prefix; !j.lifted.has(p) {
-			state.Bans = append(state.Bans, recalled(&bans[i]))
-		}
-	}
-	j.engine.Restore(now, state, nil)
+	bans = slices.DeleteFunc(bans, func(b ban.Ban) bool { return j.lifted.has(b.Prefix) })
+	j.engine.Restore(now, engine.State{Bans: bans, Offenders: offenders}, nil)
 	if !j.late {
 		return nil
 	}
-	for i := range state.Bans {
-		p := state.Bans[i].Prefix
+	for i := range bans {
+		p := bans[i].Prefix
 		if left, ok := j.engine.Left(now, p); ok {
 			left = max(left, firewall.MinTimeout)
 			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: p, Timeout: left, Known: true})
@@ -311,7 +305,7 @@ func (j *judge) adopt(list []firewall.Element) (changes []firewall.Change, adopt
 		}
 		// The kernel has a ban at once, the file within a second: after a crash in between, it has only the kernel's word.
 		if b, _ := j.engine.BanOf(el.Prefix); j.store != nil && left-before > time.Second {
-			unsaved = j.keepOffender(el.Prefix, append(unsaved, kept(&b)))
+			unsaved = j.offenderLocked(el.Prefix, append(unsaved, store.PutBan(b)))
 		}
 	}
 	j.save(unsaved)
@@ -365,7 +359,7 @@ func (j *judge) begin(fw firewall.Firewall, stored store.State, pbxs []string) e
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.recall(stored, pbxs)
+	j.restoreCustomersLocked(stored, pbxs)
 	j.exempt = make(map[netip.Prefix]bool)
 	for _, el := range allowed {
 		j.exempt[el.Prefix] = true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,13 +16,12 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // told is what the demonstration wrote as JSON.
 type told struct {
-	decisions []control.Decision
+	decisions []ban.Decision
 	summary   Summary
 }
 
@@ -35,7 +35,7 @@ func read(t *testing.T, out []byte) (got told) {
 			d.DisallowUnknownFields()
 			err = d.Decode(&got.summary)
 		} else {
-			var d control.Decision
+			var d ban.Decision
 			err = json.Unmarshal(line, &d)
 			got.decisions = append(got.decisions, d)
 		}
@@ -52,7 +52,7 @@ func read(t *testing.T, out []byte) (got told) {
 // has counts the decisions of an action about a prefix.
 func (got told) has(a ban.Action, prefix string) (n int) {
 	for _, d := range got.decisions {
-		if d.Action == a && d.Prefix == prefix {
+		if d.Action == a && d.Prefix.String() == prefix {
 			n++
 		}
 	}
@@ -100,8 +100,9 @@ func wantBansInKernel(t *testing.T, got told) {
 	if s := got.source(t, "injector"); s.Banned || s.InKernel || s.Arrived != 1 {
 		t.Errorf("%+v", s)
 	}
+	bystander := netip.MustParseAddr("8.8.8.8")
 	for _, d := range got.decisions {
-		if strings.Contains(d.Source+d.Prefix, "8.8.8.8") {
+		if d.Source == bystander || d.Prefix.Contains(bystander) {
 			t.Errorf("a bystander is blamed: %+v", d)
 		}
 	}

@@ -17,7 +17,6 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/daemon"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/netspace"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
@@ -168,9 +167,9 @@ func TestABanThatIsNotInTheKernel(t *testing.T) {
 			ns := netspacetest.New(t)
 			e := beside(ns)
 			leftover(t, e, firewall.Auto)
-			var bans []engine.BanView
+			var bans []ban.Ban
 			for _, p := range row.banned {
-				bans = append(bans, engine.BanView{Prefix: p})
+				bans = append(bans, ban.Ban{Prefix: netip.MustParsePrefix(p)})
 			}
 			asked := asking(t, told{status: control.Status{
 				Mode: "enforce", Kernel: control.KernelStatus{OK: true, Desired: len(bans), Present: len(bans)},
@@ -295,13 +294,13 @@ func TestBesideARunningDaemon(t *testing.T) {
 	if after := ruleset(t, ns); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
 	}
-	if h, err := e.client.History(t.Context(), time.Time{}, netip.Addr{}); err != nil || slices.ContainsFunc(h, func(d control.Decision) bool {
-		return d.Action == ban.ActionBan && d.Prefix != kept.String() || d.Action == ban.ActionUnban
+	if h, err := e.client.History(t.Context(), time.Time{}, netip.Addr{}); err != nil || slices.ContainsFunc(h, func(d ban.Decision) bool {
+		return d.Action == ban.ActionBan && d.Prefix != kept || d.Action == ban.ActionUnban
 	}) {
 		t.Errorf("the doctor's test is in the history: %+v, %v", h, err)
 	}
 	bans, err := e.client.Bans(t.Context(), control.BanFilter{})
-	if err != nil || len(bans) != 1 || bans[0].Prefix != kept.String() {
+	if err != nil || len(bans) != 1 || bans[0].Prefix.String() != kept.String() {
 		t.Errorf("%+v, %v", bans, err)
 	}
 }

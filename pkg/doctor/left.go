@@ -3,14 +3,13 @@ package doctor
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/google/nftables"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
@@ -77,8 +76,8 @@ func (e *exam) compared(s subject) {
 func (e *exam) missing() ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*e.Wait)
 	defer cancel()
-	var bans []engine.BanView
-	err := e.client.EachBan(ctx, control.BanFilter{}, func(b engine.BanView) error {
+	var bans []ban.Ban
+	err := e.client.EachBan(ctx, control.BanFilter{}, func(b ban.Ban) error {
 		if len(bans) == maxCompared { // there may be a million
 			return errEnough
 		}
@@ -98,7 +97,7 @@ func (e *exam) missing() ([]string, error) {
 		if there, err := held(t, b); err != nil {
 			return nil, err
 		} else if !there {
-			list = append(list, b.Prefix)
+			list = append(list, b.Prefix.String())
 		}
 	}
 	return list, nil
@@ -106,9 +105,9 @@ func (e *exam) missing() ([]string, error) {
 
 // held says whether a ban is in the kernel, if it should be. Networks of odd lengths lie there in pieces, merged with
 // others; only who wrote them knows which, so they are passed over.
-func held(t *firewall.Table, b engine.BanView) (bool, error) {
-	p, err := netip.ParsePrefix(b.Prefix)
-	if err != nil || b.Observed || p.Addr().Is4() && p.Bits() != 32 && p.Bits() != 24 ||
+func held(t *firewall.Table, b ban.Ban) (bool, error) {
+	p := b.Prefix
+	if b.Observed || p.Addr().Is4() && p.Bits() != 32 && p.Bits() != 24 ||
 		p.Addr().Is6() && p.Bits() != 64 && p.Bits() != 128 {
 		return true, nil
 	}

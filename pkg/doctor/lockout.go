@@ -93,9 +93,7 @@ func (e *exam) ownProtected(ctx context.Context, s subject) {
 	}
 	var prefixes []netip.Prefix
 	for _, a := range allowed {
-		if p, err := netip.ParsePrefix(a.Prefix); err == nil {
-			prefixes = append(prefixes, p)
-		}
+		prefixes = append(prefixes, a.Prefix)
 	}
 	var naked []string
 	for p := range e.own {

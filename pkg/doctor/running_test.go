@@ -22,18 +22,18 @@ type told struct {
 	control.Backend
 	status  control.Status
 	banned  bool
-	allowed []engine.AllowView
+	allowed []ban.Exemption
 	why     map[netip.Addr]engine.Explanation
-	bans    []engine.BanView
+	bans    []ban.Ban
 }
 
 func (b told) Status(context.Context) (control.Status, error) { return b.status, nil }
 
-func (b told) Allowed(context.Context) ([]engine.AllowView, error) { return b.allowed, nil }
+func (b told) Allowed(context.Context) ([]ban.Exemption, error) { return b.allowed, nil }
 
-func (b told) Protected(context.Context) ([]engine.AllowView, error) { return nil, nil }
+func (b told) Protected(context.Context) ([]ban.Exemption, error) { return nil, nil }
 
-func (b told) Bans(_ context.Context, _ control.BanFilter, each func([]engine.BanView) error) error {
+func (b told) Bans(_ context.Context, _ control.BanFilter, each func([]ban.Ban) error) error {
 	return each(b.bans)
 }
 
@@ -41,9 +41,9 @@ func (b told) Why(_ context.Context, a netip.Addr) (engine.Explanation, error) {
 	if x, ok := b.why[a]; ok {
 		return x, nil
 	}
-	x := engine.Explanation{Address: a.String()}
+	x := engine.Explanation{Address: a}
 	if b.banned {
-		x.Ban = &engine.BanView{Prefix: a.String() + "/32"}
+		x.Ban = &ban.Ban{Prefix: netip.MustParsePrefix(a.String() + "/32")}
 	}
 	return x, nil
 }
@@ -154,7 +154,7 @@ func TestADaemonThatWasJustStarted(t *testing.T) {
 }
 
 func TestADaemonThatProtectsNotEveryOwnAddress(t *testing.T) {
-	b := told{allowed: []engine.AllowView{{Prefix: "127.0.0.0/8"}, {Prefix: "192.0.2.0/24"}}, banned: true, status: control.Status{Kernel: control.KernelStatus{OK: true}}}
+	b := told{allowed: []ban.Exemption{{Prefix: netip.MustParsePrefix("127.0.0.0/8")}, {Prefix: netip.MustParsePrefix("192.0.2.0/24")}}, banned: true, status: control.Status{Kernel: control.KernelStatus{OK: true}}}
 	e := asking(t, b)
 	e.running(t.Context())
 	e.own = map[netip.Prefix]string{netip.MustParsePrefix("192.0.2.7/32"): "own address"}
@@ -204,16 +204,16 @@ func TestADaemonThatCannotBeAsked(t *testing.T) {
 
 // Whoever comes through a proxy on this machine is judged by nobody: doctor says so, and of nobody else.
 func TestWhoComesThroughAProxyIsToldOf(t *testing.T) {
-	allow := &engine.AllowView{Prefix: "127.0.0.0/8", Origin: engine.OriginHost}
-	guess := engine.Evidence{Service: "PJSIP", Transport: "WS", Account: "201", Reason: ban.ReasonWrongPassword}
+	allow := &ban.Exemption{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Origin: engine.OriginHost}
+	guess := ban.Evidence{Service: "PJSIP", Transport: "WS", Account: "201", Reason: ban.ReasonWrongPassword}
 	for name, row := range map[string]struct {
 		x    engine.Explanation
 		says []string
 	}{
-		"phones":            {engine.Explanation{Allow: allow, Trust: &engine.TrustView{Accounts: []string{"201", "202", "203"}}}, []string{"127.0.0.1", "3 accounts log in", "judged", "limit_req"}},
-		"guessers":          {engine.Explanation{Allow: allow, Evidence: []engine.Evidence{guess, guess}}, []string{"2 requests lately failed (WS)", "8089"}},
-		"a phone here":      {engine.Explanation{Allow: allow, Trust: &engine.TrustView{Accounts: []string{"201"}}}, nil},
-		"a manager's login": {engine.Explanation{Allow: allow, Evidence: []engine.Evidence{{Service: "AMI"}}}, nil},
+		"phones":            {engine.Explanation{Allow: allow, Trust: &ban.Trust{Accounts: []string{"201", "202", "203"}}}, []string{"127.0.0.1", "3 accounts log in", "judged", "limit_req"}},
+		"guessers":          {engine.Explanation{Allow: allow, Evidence: []ban.Evidence{guess, guess}}, []string{"2 requests lately failed (WS)", "8089"}},
+		"a phone here":      {engine.Explanation{Allow: allow, Trust: &ban.Trust{Accounts: []string{"201"}}}, nil},
+		"a manager's login": {engine.Explanation{Allow: allow, Evidence: []ban.Evidence{{Service: "AMI"}}}, nil},
 		"nobody":            {engine.Explanation{Allow: allow}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

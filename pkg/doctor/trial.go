@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/nftables"
 
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // The sets that the bans of single sources go to.
@@ -102,12 +102,10 @@ func (e *exam) covered() []netip.Prefix {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), max(e.Wait, time.Second))
 	defer cancel()
-	for _, ask := range []func(context.Context) ([]engine.AllowView, error){e.client.Allowed, e.client.Protected} {
+	for _, ask := range []func(context.Context) ([]ban.Exemption, error){e.client.Allowed, e.client.Protected} {
 		views, _ := ask(ctx) // a daemon that does not answer says so when the ban is tried
 		for _, v := range views {
-			if p, err := netip.ParsePrefix(v.Prefix); err == nil {
-				list = append(list, p)
-			}
+			list = append(list, v.Prefix)
 		}
 	}
 	return list

@@ -12,14 +12,14 @@ import (
 
 // AccountSource is a source from which an account was tried, or logged in.
 type AccountSource struct {
-	Prefix    string    `json:"prefix"`
-	Address   string    `json:"address"` // to ask about with why
-	Verdict   string    `json:"verdict"` // as in Explanation
-	Tries     int       `json:"tries"`   // that are still kept as evidence, other than logins
-	Logins    int       `json:"logins"`  // with a right password, that are still kept
-	Trusted   bool      `json:"trusted"` // it logged in from there, and that still counts
-	Last      time.Time `json:"last,omitzero"`
-	ban.Place           // of Prefix; the engine leaves it empty
+	Prefix    netip.Prefix `json:"prefix"`
+	Address   netip.Addr   `json:"address"` // to ask about with why
+	Verdict   string       `json:"verdict"` // as in Explanation
+	Tries     int          `json:"tries"`   // that are still kept as evidence, other than logins
+	Logins    int          `json:"logins"`  // with a right password, that are still kept
+	Trusted   bool         `json:"trusted"` // it logged in from there, and that still counts
+	Last      time.Time    `json:"last,omitzero"`
+	ban.Place              // of Prefix; the engine leaves it empty
 }
 
 // Account returns up to n of the sources that tried an account or logged in with it, the latest first, and how many there
@@ -30,7 +30,7 @@ func (e *Engine) Account(now time.Time, name string, n int) (list []AccountSourc
 	of := func(p netip.Prefix) *AccountSource {
 		s := found[p]
 		if s == nil {
-			s = &AccountSource{Prefix: p.String(), Address: p.Addr().String()}
+			s = &AccountSource{Prefix: p, Address: p.Addr()}
 			found[p] = s
 		}
 		return s
@@ -69,13 +69,13 @@ func (e *Engine) Account(now time.Time, name string, n int) (list []AccountSourc
 	for _, s := range found {
 		list = append(list, *s)
 	}
-	slices.SortFunc(list, func(a, b AccountSource) int { return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Prefix, b.Prefix)) })
+	slices.SortFunc(list, func(a, b AccountSource) int {
+		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Prefix.String(), b.Prefix.String()))
+	})
 	all = len(list)
 	list = list[:min(n, all)]
 	for i := range list {
-		if p, err := netip.ParsePrefix(list[i].Prefix); err == nil {
-			list[i].Verdict = e.Why(now, p.Addr()).Verdict
-		}
+		list[i].Verdict = e.Why(now, list[i].Address).Verdict
 	}
 	return list, all
 }

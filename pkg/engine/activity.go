@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 const (
@@ -203,9 +205,9 @@ func (a *activity) most(n int) []AccountTries {
 }
 
 // NewestBans returns up to n of what Bans returns, the newest first, without a look at them all.
-func (e *Engine) NewestBans(now time.Time, n int) []BanView {
+func (e *Engine) NewestBans(now time.Time, n int) []ban.Ban {
 	e.advance(now)
-	out := make([]BanView, 0, min(n, len(e.bans)))
+	out := make([]ban.Ban, 0, min(n, len(e.bans)))
 	for b := e.newest; b != nil && len(out) < n; b = b.older {
 		if b.until > e.now {
 			out = append(out, e.viewBan(b, false))
@@ -215,7 +217,7 @@ func (e *Engine) NewestBans(now time.Time, n int) []BanView {
 }
 
 // NewestTrusted returns up to n of what Trusted returns: those at which an account fails first, then the newest.
-func (e *Engine) NewestTrusted(now time.Time, n int) []TrustView {
+func (e *Engine) NewestTrusted(now time.Time, n int) []ban.Trust {
 	e.advance(now)
 	order := func(a, b *trust) int {
 		if fa, fb := len(a.fails) > 0, len(b.fails) > 0; fa != fb {
@@ -240,7 +242,7 @@ func (e *Engine) NewestTrusted(now time.Time, n int) []TrustView {
 		}
 	}
 	cut()
-	out := make([]TrustView, 0, len(best))
+	out := make([]ban.Trust, 0, len(best))
 	for _, t := range best {
 		out = append(out, e.viewTrust(t))
 	}

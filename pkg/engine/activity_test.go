@@ -126,7 +126,7 @@ func TestTheNewestBansComeFirst(t *testing.T) {
 	list := func(n int) string {
 		var s []string
 		for _, b := range w.e.NewestBans(w.now, n) {
-			s = append(s, strings.TrimSuffix(strings.TrimPrefix(b.Prefix, "203.0.113."), "/32"))
+			s = append(s, strings.TrimSuffix(strings.TrimPrefix(b.Prefix.String(), "203.0.113."), "/32"))
 		}
 		return strings.Join(s, " ")
 	}
@@ -164,7 +164,7 @@ func TestTrustedSourcesThatFailComeFirst(t *testing.T) {
 	w.send(security.ChallengeResponseFailed, "198.51.100.7", "202", func(ev *security.Event) { ev.Challenge, ev.Response = "1/a", "b" })
 	var got []string
 	for _, v := range w.e.NewestTrusted(w.now, 3) {
-		got = append(got, v.Prefix)
+		got = append(got, v.Prefix.String())
 	}
 	if fmt.Sprint(got) != "[198.51.100.7/32 198.51.100.199/32 198.51.100.198/32]" {
 		t.Error(got)

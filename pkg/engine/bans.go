@@ -237,9 +237,6 @@ func (e *Engine) putBan(b *activeBan) {
 // forget takes a ban out of the books.
 func (e *Engine) forget(b *activeBan) {
 	delete(e.bans, b.prefix)
-	if e.copied == b {
-		e.copied = nil
-	}
 	if b.newer != nil {
 		b.newer.older = b.older
 	} else {

@@ -33,7 +33,7 @@ func TestExemptionsHaveOrigins(t *testing.T) {
 	if want := []string{"192.0.2.0/24", "203.0.113.64/29", "2001:db8::1/128"}; !slices.Equal(got, want) {
 		t.Errorf("exempt %v, want %v", got, want)
 	}
-	if a := e.Allowed(); len(a) != 3 || a[1] != (AllowView{Prefix: p.String(), Origin: "home.example", Note: "dynamic"}) {
+	if a := e.Allowed(); len(a) != 3 || a[1] != (ban.Exemption{Prefix: p, Origin: "home.example", Note: "dynamic"}) {
 		t.Errorf("allowed %+v", a)
 	}
 	if n := len(e.Protected()); n != 3 {

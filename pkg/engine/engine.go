@@ -52,7 +52,6 @@ type Engine struct {
 
 	bans      map[netip.Prefix]*activeBan
 	newest    *activeBan
-	copied    *activeBan // by CopyBan; in force
 	networks  map[netip.Prefix]network
 	timers    timers
 	enforced  int     // bans

@@ -117,18 +117,14 @@ func trimPartialRune(name string) string {
 	return name
 }
 
-func (e *Engine) view(r *record) (v Evidence) {
-	e.fillEvidence(r, &v)
-	return v
-}
-
-// fillEvidence writes a record as Evidence, field by field: a whole Evidence is too large to be copied for each event of each ban.
-func (e *Engine) fillEvidence(r *record, v *Evidence) {
+// fillEvidence writes a record as evidence, field by field: a whole ban.Evidence is too large to be copied for each event
+// of each ban.
+func (e *Engine) fillEvidence(r *record, v *ban.Evidence) {
 	v.Time, v.Event, v.Service, v.Transport = stamp(r.at), r.typ.String(), r.service.String(), r.transport.String()
 	v.Account, v.Reason = r.name(), reasonList[r.reason]
 	v.Points, v.Score = ban.Round(float64(r.points)), ban.Round(float64(r.score))
 	v.Proven, v.PBX, v.Note, v.Country = r.proven, e.pbxName(r.pbx), noteTexts[r.note], ""
-	r.scaled.show(v)
+	r.scaled.describe(v)
 }
 
 // record keeps the event as evidence, and returns the ban of the source where there is one.

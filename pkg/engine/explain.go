@@ -17,44 +17,36 @@ import (
 const maxEvidence = 200
 
 // Bans returns the active bans in order of their prefixes.
-func (e *Engine) Bans(now time.Time) []BanView {
+func (e *Engine) Bans(now time.Time) []ban.Ban {
 	e.advance(now)
 	bans := e.sortedBans()
-	out := make([]BanView, 0, len(bans))
+	out := make([]ban.Ban, 0, len(bans))
 	for _, b := range bans {
 		out = append(out, e.viewBan(b, false))
 	}
 	return out
 }
 
-func (e *Engine) viewBan(b *activeBan, evidence bool) BanView {
-	v := BanView{
-		Prefix: b.prefix.String(), Reason: b.reason, Since: stamp(b.since), Until: stamp(b.until),
-		Duration: time.Duration(b.until - b.since).Seconds(), Left: ban.Round(time.Duration(b.until - e.now).Seconds()),
-		Score: ban.Round(float64(b.score)), Proven: b.proven, Observed: b.observed, Manual: b.manual, Number: b.number,
-		Comment: b.comment, PBX: e.pbxName(b.pbx), Attempts: b.attempts, Accounts: []string{}, Leak: b.leak.view(),
-	}
-	if b.manual || b.reason == ban.ReasonAdopted {
-		v.PBX = ""
-	}
-	seen := make(map[string]bool)
+// viewBan is what is shown of a ban: the names that were tried, too.
+func (e *Engine) viewBan(b *activeBan, evidence bool) ban.Ban {
+	v := e.describeBan(b, evidence)
+	v.Accounts = []string{}
 	for i := range b.evidence {
 		r := &b.evidence[i]
-		if name := r.name(); r.points > 0 && !seen[name] {
-			seen[name] = true
-			v.Accounts = append(v.Accounts, name)
+		if r.points <= 0 {
+			continue
 		}
-		if evidence {
-			v.Evidence = append(v.Evidence, e.view(r))
+		if name := r.name(); !slices.Contains(v.Accounts, name) {
+			v.Accounts = append(v.Accounts, name)
 		}
 	}
 	return v
 }
 
 // Trusted returns the trusted sources in order.
-func (e *Engine) Trusted(now time.Time) []TrustView {
+func (e *Engine) Trusted(now time.Time) []ban.Trust {
 	e.advance(now)
-	out := []TrustView{}
+	out := []ban.Trust{}
 	for _, c := range e.TrustedSources(now) {
 		k, _ := e.keyOfPrefix(c.Prefix)
 		out = append(out, e.viewTrust(e.trusts[k]))
@@ -62,11 +54,10 @@ func (e *Engine) Trusted(now time.Time) []TrustView {
 	return out
 }
 
-func (e *Engine) viewTrust(t *trust) TrustView {
-	v := TrustView{
-		Prefix: e.prefixOf(t.key).String(), Since: stamp(t.since), Until: stamp(t.until),
-		Left: ban.Round(time.Duration(t.until - e.now).Seconds()), Accounts: t.accountNames(),
-	}
+// viewTrust is what is shown of a trusted source: what is left of its trust, and its score, too.
+func (e *Engine) viewTrust(t *trust) ban.Trust {
+	v := e.describeTrust(t)
+	v.Left = ban.Round(time.Duration(t.until - e.now).Seconds())
 	if s := e.sources.get(t.key); s != nil {
 		v.Score = ban.Round(float64(s.observed * e.decayFactor(e.now-s.seen)))
 	}
@@ -74,13 +65,13 @@ func (e *Engine) viewTrust(t *trust) TrustView {
 }
 
 // Allowed returns the allow list in order.
-func (e *Engine) Allowed() []AllowView { return viewPrefixes(e.allow) }
+func (e *Engine) Allowed() []ban.Exemption { return viewPrefixes(e.allow) }
 
 // Protected returns what Asterisk knows as trunks and contacts.
-func (e *Engine) Protected() []AllowView { return viewPrefixes(e.protected) }
+func (e *Engine) Protected() []ban.Exemption { return viewPrefixes(e.protected) }
 
-func viewPrefixes(p *prefixes[[]origin]) []AllowView {
-	out := []AllowView{}
+func viewPrefixes(p *prefixes[[]origin]) []ban.Exemption {
+	out := []ban.Exemption{}
 	for _, prefix := range p.sorted() {
 		for _, o := range p.at(prefix) {
 			out = append(out, viewOrigin(prefix, o))
@@ -89,8 +80,8 @@ func viewPrefixes(p *prefixes[[]origin]) []AllowView {
 	return out
 }
 
-func viewOrigin(p netip.Prefix, o origin) AllowView {
-	v := AllowView{Prefix: p.String(), Origin: o.name, Note: o.note}
+func viewOrigin(p netip.Prefix, o origin) ban.Exemption {
+	v := ban.Exemption{Prefix: p, Origin: o.name, Note: o.note}
 	if o.until != 0 {
 		at := stamp(o.until)
 		v.Until = &at
@@ -121,8 +112,8 @@ func (e *Engine) Why(now time.Time, a netip.Addr) Explanation {
 	a = a.Unmap().WithZone("")
 	k := e.keyOf(a)
 	x := Explanation{
-		Address: a.String(), Source: e.prefixOf(k).String(), Verdict: "unknown", Threshold: e.cfg.Threshold,
-		HalfLife: e.cfg.HalfLife.Seconds(), Evidence: []Evidence{}, Lines: []string{},
+		Address: a, Source: e.prefixOf(k), Verdict: "unknown", Threshold: e.cfg.Threshold,
+		HalfLife: e.cfg.HalfLife.Seconds(), Evidence: []ban.Evidence{}, Lines: []string{},
 	}
 	w := why{e: e, Explanation: &x, addr: a, source: e.sources.get(k)}
 	w.collect(k)
@@ -164,7 +155,8 @@ func (w *why) collect(k key) {
 		w.Score, w.Attempts, w.Bans = ban.Round(float64(s.observed*fade)), int(s.attempts), int(s.bans)
 		records, more := w.e.ring.chain(s, maxEvidence)
 		for i := range records {
-			w.Evidence = append(w.Evidence, w.e.view(&records[i]))
+			w.Evidence = append(w.Evidence, ban.Evidence{})
+			w.e.fillEvidence(&records[i], &w.Evidence[i])
 		}
 		if more {
 			w.Lost = max(1, w.Attempts-len(records))

@@ -46,14 +46,6 @@ type leak struct {
 	transport security.Transport
 }
 
-// LeakView is what a ban did not keep out.
-type LeakView struct {
-	Last      time.Time `json:"last"` // event
-	Events    int       `json:"events"`
-	Port      uint16    `json:"port"` // of Asterisk, as it calls it; 0 where it did not say
-	Transport string    `json:"transport"`
-}
-
 // WatchLeaks says that a kernel holds the bans of this engine, so that an event of a banned source means that its
 // packets get through. Without it, as in a replay of what happened without Ringwall, no Leak is decided.
 func (e *Engine) WatchLeaks() { e.leaks.wanted = true }
@@ -178,17 +170,9 @@ func (e *Engine) leakStats(s *Stats) {
 }
 
 // view is what is shown of a leak.
-func (l *leak) view() *LeakView {
+func (l *leak) view() *ban.Leak {
 	if l == nil {
 		return nil
 	}
-	return &LeakView{Last: stamp(l.last), Events: int(l.events), Port: l.port, Transport: l.transport.String()}
-}
-
-// Where is the port at which it got through.
-func (l *LeakView) Where() string {
-	if l.Port == 0 {
-		return "Asterisk"
-	}
-	return fmt.Sprintf("%s port %d", l.Transport, l.Port)
+	return &ban.Leak{Last: stamp(l.last), Events: int(l.events), Port: l.port, Transport: l.transport.String()}
 }

@@ -49,16 +49,16 @@ func (j *judgement) applyMultiplier(w float64, reason ban.Reason) float64 {
 	return w * float64(factor) / thousandths
 }
 
-// show puts a multiplier into the form of a view.
-func (s scaled) show(v *Evidence) {
+// describe puts a multiplier into the form of a view.
+func (s scaled) describe(v *ban.Evidence) {
 	v.Multiplier, v.ASN = float64(s.factor)/thousandths, s.asn
 	if s.country != [2]byte{} {
 		v.Country = string(s.country[:])
 	}
 }
 
-// scaledOf is the inverse of show.
-func scaledOf(v *Evidence) scaled {
+// scaledOf is the inverse of describe.
+func scaledOf(v *ban.Evidence) scaled {
 	if !(v.Multiplier > 0 && v.Multiplier <= policy.MaxFactor) {
 		return scaled{}
 	}
@@ -69,15 +69,15 @@ func scaledOf(v *Evidence) scaled {
 
 // Arithmetic says how the place of its source changed the points of an event, such as "4 × 2 (country NL)"; it is empty
 // where it did not.
-func (v Evidence) Arithmetic() string {
+func Arithmetic(v *ban.Evidence) string {
 	if v.Multiplier == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%g × %g (%s)", ban.Round(v.Points/v.Multiplier), v.Multiplier, v.whence())
+	return fmt.Sprintf("%g × %g (%s)", ban.Round(v.Points/v.Multiplier), v.Multiplier, multiplierSource(v))
 }
 
-// whence names what has the multiplier.
-func (v Evidence) whence() string {
+// multiplierSource names what has the multiplier of an event.
+func multiplierSource(v *ban.Evidence) string {
 	var of []string
 	if v.Country != "" {
 		of = append(of, "country "+printable.String(v.Country))
@@ -93,11 +93,12 @@ func (w *why) places() {
 	type sum struct{ points, base float64 }
 	sums := make(map[string]*sum) // by the place's part of the arithmetic
 	var order []string
-	for _, ev := range w.Evidence {
+	for i := range w.Evidence {
+		ev := &w.Evidence[i]
 		if ev.Multiplier == 0 || ev.Points == 0 {
 			continue
 		}
-		place := fmt.Sprintf("× %g (%s)", ev.Multiplier, ev.whence())
+		place := fmt.Sprintf("× %g (%s)", ev.Multiplier, multiplierSource(ev))
 		if sums[place] == nil {
 			sums[place] = new(sum)
 			order = append(order, place)

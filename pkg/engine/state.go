@@ -12,49 +12,10 @@ import (
 
 // State is what should survive a restart: decisions and the memory behind them, not scores, which decay within an hour.
 type State struct {
-	Bans      []BanState
-	Offenders []OffenderState
-	Trusts    []TrustState
-	Graces    []GraceState
-}
-
-// BanState is an enforced ban.
-type BanState struct {
-	Prefix   netip.Prefix
-	Source   netip.Addr // not valid where no single address was banned
-	Since    time.Time
-	Until    time.Time
-	Reason   ban.Reason
-	Score    float64
-	Proven   bool
-	Manual   bool
-	Number   int
-	Comment  string
-	PBX      string
-	Attempts int
-	Evidence []Evidence // oldest first
-}
-
-// OffenderState is a source that was banned within ban.memory.
-type OffenderState struct {
-	Source netip.Prefix
-	Bans   int
-	Last   time.Time // end of the last ban
-}
-
-// TrustState is a source whose users logged in. Until is not after Last of a source that lost its trust.
-type TrustState struct {
-	Source   netip.Prefix
-	Since    time.Time
-	Until    time.Time
-	Last     time.Time // login or registration
-	Accounts []string
-}
-
-// GraceState is a prefix that a person unbanned for a time.
-type GraceState struct {
-	Prefix netip.Prefix
-	Until  time.Time
+	Bans      []ban.Ban
+	Offenders []ban.Offender
+	Trusts    []ban.Trust
+	Graces    []ban.Grace
 }
 
 // Export returns everything that should survive a restart.
@@ -63,7 +24,7 @@ func (e *Engine) Export(now time.Time) State {
 	var s State
 	for _, b := range e.sortedBans() {
 		if !b.observed {
-			s.Bans = append(s.Bans, e.exportBan(b))
+			s.Bans = append(s.Bans, e.describeBan(b, true))
 		}
 		if o, ok := e.Offender(b.prefix); ok {
 			s.Offenders = append(s.Offenders, o)
@@ -80,11 +41,11 @@ func (e *Engine) Export(now time.Time) State {
 }
 
 // Graces returns the prefixes that a person unbanned for a time.
-func (e *Engine) Graces() []GraceState {
-	var out []GraceState
+func (e *Engine) Graces() []ban.Grace {
+	var out []ban.Grace
 	for _, p := range e.grace.sorted() {
 		if until := e.grace.at(p); until > e.now {
-			out = append(out, GraceState{Prefix: p, Until: stamp(until)})
+			out = append(out, ban.Grace{Prefix: p, Since: stamp(e.now), Until: stamp(until)})
 		}
 	}
 	return out
@@ -101,90 +62,75 @@ func (e *Engine) offenders() []netip.Prefix {
 	return sortedKeys(found)
 }
 
-// BanOf returns the enforced ban of exactly this prefix.
-func (e *Engine) BanOf(p netip.Prefix) (BanState, bool) {
-	var s BanState
-	ok := e.CopyBan(p, &s)
-	return s, ok
-}
-
-// CopyBan is BanOf into a BanState whose room for evidence is used again.
-func (e *Engine) CopyBan(p netip.Prefix, s *BanState) bool {
-	b := e.copied
-	if b != nil {
-		b = b.newer // bans are asked for in the order in which they were made
-	}
-	if b == nil || b.prefix != p {
-		b = e.bans[p]
-	}
+// BanOf returns the enforced ban of exactly this prefix, with its evidence.
+func (e *Engine) BanOf(p netip.Prefix) (ban.Ban, bool) {
+	b := e.bans[p]
 	if b == nil || b.observed || b.until <= e.now {
-		return false
+		return ban.Ban{}, false
 	}
-	e.copied = b
-	e.copyBan(b, s)
-	return true
+	return e.describeBan(b, true), true
 }
 
-func (e *Engine) exportBan(b *activeBan) (s BanState) {
-	e.copyBan(b, &s)
-	return s
-}
-
-func (e *Engine) copyBan(b *activeBan, s *BanState) {
-	*s = BanState{
-		Evidence: s.Evidence[:0], Prefix: b.prefix, Source: b.source, Since: stamp(b.since), Until: stamp(b.until), Reason: b.reason,
-		Score: float64(b.score), Proven: b.proven, Manual: b.manual, Number: b.number, Comment: b.comment,
-		Attempts: b.attempts,
+// describeBan is what others are told of a ban.
+func (e *Engine) describeBan(b *activeBan, evidence bool) ban.Ban {
+	d := ban.Ban{
+		Prefix: b.prefix, Source: b.source, Reason: b.reason, Since: stamp(b.since), Until: stamp(b.until),
+		Duration: time.Duration(b.until - b.since).Seconds(), Left: ban.Round(time.Duration(b.until - e.now).Seconds()),
+		Score: ban.Round(float64(b.score)), Proven: b.proven, Observed: b.observed, Manual: b.manual, Number: b.number,
+		Comment: b.comment, Attempts: b.attempts, Leak: b.leak.view(),
 	}
 	if !b.manual && b.reason != ban.ReasonAdopted {
-		s.PBX = e.pbxName(b.pbx)
+		d.PBX = e.pbxName(b.pbx)
 	}
-	s.Evidence = slices.Grow(s.Evidence, len(b.evidence))[:len(b.evidence)]
-	for i := range b.evidence {
-		e.fillEvidence(&b.evidence[i], &s.Evidence[i])
+	if evidence && len(b.evidence) > 0 {
+		d.Evidence = make([]ban.Evidence, len(b.evidence))
+		for i := range b.evidence {
+			e.fillEvidence(&b.evidence[i], &d.Evidence[i])
+		}
 	}
+	return d
 }
 
 // Offender returns how often the source that a prefix is was banned.
-func (e *Engine) Offender(p netip.Prefix) (OffenderState, bool) {
+func (e *Engine) Offender(p netip.Prefix) (ban.Offender, bool) {
 	k, ok := e.keyOfPrefix(p)
 	s := e.sources.get(k)
 	if !ok || s == nil || s.bans == 0 || e.now-s.details().banEnd >= int64(e.cfg.Ban.Memory) {
-		return OffenderState{}, false
+		return ban.Offender{}, false
 	}
-	return OffenderState{Source: p, Bans: int(s.bans), Last: stamp(s.details().banEnd)}, true
+	return ban.Offender{Prefix: p, Bans: int(s.bans), Last: stamp(s.details().banEnd)}, true
 }
 
 // ExportTrusts returns all that is known of customers.
-func (e *Engine) ExportTrusts(now time.Time) []TrustState {
+func (e *Engine) ExportTrusts(now time.Time) []ban.Trust {
 	e.advance(now)
 	byPrefix := make(map[netip.Prefix]*trust, len(e.trusts))
 	for k, t := range e.trusts {
 		byPrefix[e.prefixOf(k)] = t
 	}
-	out := make([]TrustState, 0, len(byPrefix))
+	out := make([]ban.Trust, 0, len(byPrefix))
 	for _, p := range sortedKeys(byPrefix) {
-		out = append(out, e.exportTrust(byPrefix[p]))
+		out = append(out, e.describeTrust(byPrefix[p]))
 	}
 	return out
 }
 
 // TrustOf returns what is known of a customer.
-func (e *Engine) TrustOf(p netip.Prefix) (TrustState, bool) {
+func (e *Engine) TrustOf(p netip.Prefix) (ban.Trust, bool) {
 	k, ok := e.keyOfPrefix(p)
 	t := e.trusts[k]
 	if !ok || t == nil {
-		return TrustState{}, false
+		return ban.Trust{}, false
 	}
-	return e.exportTrust(t), true
+	return e.describeTrust(t), true
 }
 
-func (e *Engine) exportTrust(t *trust) TrustState {
+func (e *Engine) describeTrust(t *trust) ban.Trust {
 	until := t.until
 	if t.revoked {
 		until = min(until, t.last)
 	}
-	return TrustState{Source: e.prefixOf(t.key), Since: stamp(t.since), Until: stamp(until), Last: stamp(t.last), Accounts: t.accountNames()}
+	return ban.Trust{Prefix: e.prefixOf(t.key), Since: stamp(t.since), Until: stamp(until), Last: stamp(t.last), Accounts: t.accountNames()}
 }
 
 // Restore takes over what Export returned, before the first event. pbxs are the names of the Asterisks of now. What is
@@ -205,7 +151,7 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 		e.restoreBan(s.Bans[i])
 	}
 	for _, o := range s.Offenders {
-		k, ok := e.keyOfPrefix(o.Source)
+		k, ok := e.keyOfPrefix(o.Prefix)
 		if !ok || e.now-o.Last.UnixNano() >= int64(e.cfg.Ban.Memory) {
 			continue
 		}
@@ -227,8 +173,8 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 	}
 }
 
-func (e *Engine) restoreTrust(t TrustState, pbxs []string) {
-	k, ok := e.keyOfPrefix(t.Source)
+func (e *Engine) restoreTrust(t ban.Trust, pbxs []string) {
+	k, ok := e.keyOfPrefix(t.Prefix)
 	memory := t.Last.Add(e.cfg.Storm.Memory).UnixNano()
 	until := min(t.Until.UnixNano(), e.now+int64(e.cfg.Trust.TTL)) // a shorter ttl than before counts
 	if !ok || e.trusts[k] != nil || max(memory, until) <= e.now || len(e.trusts) >= e.cfg.MaxSources {
@@ -256,7 +202,7 @@ func (e *Engine) restoreTrust(t TrustState, pbxs []string) {
 	}
 }
 
-func (e *Engine) restoreBan(b BanState) {
+func (e *Engine) restoreBan(b ban.Ban) {
 	p, until := canonicalPrefix(b.Prefix), b.Until.UnixNano()
 	if have := e.bans[p]; until <= e.now || e.isFullyExempt(p) || have != nil && have.until > until+int64(time.Second) {
 		return
@@ -277,8 +223,8 @@ func (e *Engine) restoreBan(b BanState) {
 	e.kept += len(n.evidence)
 }
 
-// recordOf is the inverse of view, for evidence that was stored.
-func (e *Engine) recordOf(v Evidence) record {
+// recordOf is the inverse of fillEvidence, for evidence that was stored.
+func (e *Engine) recordOf(v ban.Evidence) record {
 	r := record{
 		at: v.Time.UnixNano(), points: float32(v.Points), score: float32(v.Score), reason: reasonIndex(v.Reason),
 		pbx: e.pbxIndex(v.PBX), proven: v.Proven, length: uint8(min(len(v.Account), nameBytes+1)),

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -137,8 +136,8 @@ func TestADecisionIsReadBackAsItWasWritten(t *testing.T) {
 	}
 }
 
-// Whatever is asked for before, and in whatever room: it is the ban of that prefix, and none that is over.
-func TestCopyBanIsTheBanOfThePrefix(t *testing.T) {
+// It is the ban of that prefix as it is exported, and none that is over.
+func TestBanOfIsTheBanOfThePrefix(t *testing.T) {
 	w := newWorld(t)
 	w.e.SetMultipliers(byCountry(2), func(a netip.Addr) (at ban.Place) {
 		if netip.MustParsePrefix("203.0.113.0/24").Contains(a) {
@@ -146,20 +145,16 @@ func TestCopyBanIsTheBanOfThePrefix(t *testing.T) {
 		}
 		return at
 	})
-	var room engine.BanState
 	check := func(prefixes ...string) {
 		t.Helper()
-		want := make(map[netip.Prefix]engine.BanState)
+		want := make(map[netip.Prefix]ban.Ban)
 		for _, b := range w.e.Export(w.now).Bans {
 			want[b.Prefix] = b
 		}
 		for _, text := range prefixes {
 			p := netip.MustParsePrefix(text)
 			b, banned := want[p]
-			got := w.e.CopyBan(p, &room)
-			have := room
-			have.Evidence = slices.Concat(room.Evidence) // nil where there is none
-			if got != banned || banned && !reflect.DeepEqual(have, b) {
+			if have, got := w.e.BanOf(p); got != banned || !reflect.DeepEqual(have, b) {
 				t.Errorf("%s: %v, %+v\nwant %v, %+v", p, got, have, banned, b)
 			}
 		}
@@ -181,24 +176,23 @@ func TestCopyBanIsTheBanOfThePrefix(t *testing.T) {
 	reversed := slices.Clone(all)
 	slices.Reverse(reversed)
 	check(all...)
-	if len(room.Evidence) == 0 || room.Evidence[0].Country != "" || !w.e.CopyBan(netip.MustParsePrefix(all[1]), &room) || room.Evidence[0].Country != "NL" {
-		t.Fatalf("%+v; want evidence of both places", room)
+	for i, country := range []string{"", "NL"} {
+		if b, ok := w.e.BanOf(netip.MustParsePrefix(all[i])); !ok || len(b.Evidence) == 0 || b.Evidence[0].Country != country {
+			t.Fatalf("%+v; want evidence of %q", b, country)
+		}
 	}
 	check(all...)
 	check(reversed...)
 	check(all[0], all[1], all[3], all[4], all[5], "192.0.2.1/32", all[6], all[7])
 	for _, i := range []int{2, 3, 8, 0} {
-		w.e.CopyBan(netip.MustParsePrefix(all[i]), &room)
 		w.unban(all[i], 0)
 		check(all...)
-		w.e.CopyBan(netip.MustParsePrefix(all[i-i%2]), &room)
 		if _, err := w.e.Ban(w.now, netip.MustParsePrefix(all[i]), 3*time.Hour, "again"); err != nil {
 			t.Fatal(err)
 		}
 		check(all[i])
 		check(reversed...)
 	}
-	w.e.CopyBan(netip.MustParsePrefix(all[4]), &room)
 	w.unban(all[4], 0).unban(all[5], 0)
 	check(all[5])
 	w.pass(30 * time.Minute)

@@ -42,8 +42,8 @@ func (w *BanWalk) step(e *Engine, n int, each func(*activeBan) bool) (more bool)
 // WalkBans appends up to n of the bans that overlap a prefix, or of all where it is not valid, to out, and says whether
 // there is more to walk through. However many bans there are, it takes a time that depends on n alone.
 func (e *Engine) WalkBans(
-	now time.Time, w *BanWalk, n int, within netip.Prefix, evidence bool, out []BanView,
-) ([]BanView, bool) {
+	now time.Time, w *BanWalk, n int, within netip.Prefix, evidence bool, out []ban.Ban,
+) ([]ban.Ban, bool) {
 	e.advance(now)
 	if within.IsValid() && within.IsSingleIP() { // without a look at the others
 		for _, b := range e.overlappingBans(canonicalPrefix(within)) {
@@ -62,11 +62,11 @@ func (e *Engine) WalkBans(
 }
 
 // BanView returns the active ban of exactly a prefix.
-func (e *Engine) BanView(now time.Time, p netip.Prefix) (BanView, bool) {
+func (e *Engine) BanView(now time.Time, p netip.Prefix) (ban.Ban, bool) {
 	e.advance(now)
 	b := e.bans[canonicalPrefix(p)]
 	if b == nil || b.until <= e.now {
-		return BanView{}, false
+		return ban.Ban{}, false
 	}
 	return e.viewBan(b, false), true
 }
@@ -89,7 +89,7 @@ type TrustWalk struct {
 
 // WalkTrust appends up to n trusted sources, in no order, and says whether there is more. Of those that are trusted all the
 // while each is met once. It takes a time that depends on n alone.
-func (e *Engine) WalkTrust(now time.Time, w *TrustWalk, n int, out []TrustView) ([]TrustView, bool) {
+func (e *Engine) WalkTrust(now time.Time, w *TrustWalk, n int, out []ban.Trust) ([]ban.Trust, bool) {
 	e.advance(now)
 	if w.next == nil { // a map may change while it is walked through (Go's specification, For statements)
 		w.next, w.stop = iter.Pull2(maps.All(e.trusts))
@@ -124,7 +124,7 @@ type Pardon struct {
 	breach  uint64
 
 	// Graces are the prefixes that nobody bans again before the grace is over, as of the last step.
-	Graces []GraceState
+	Graces []ban.Grace
 	// Observed says that a ban was met which was not enforced.
 	Observed bool
 }
@@ -198,7 +198,7 @@ func (e *Engine) mercy(p *Pardon, prefix netip.Prefix) {
 		until := e.now + int64(p.grace)
 		e.grace.set(prefix, until)
 		e.timers.set(until, prefix, endOfGrace)
-		p.Graces = append(p.Graces, GraceState{Prefix: prefix, Until: stamp(until)})
+		p.Graces = append(p.Graces, ban.Grace{Prefix: prefix, Until: stamp(until)})
 	} else if ok {
 		e.clearScore(k)
 	}

@@ -29,12 +29,12 @@ func TestAWalkMeetsEachBanOnceWhileOthersComeAndGo(t *testing.T) {
 	met, ended := make(map[string]int), make(map[string]bool)
 	var last time.Time
 	for n, more := 0, true; more; n++ {
-		var some []engine.BanView
+		var some []ban.Ban
 		if some, more = w.e.WalkBans(w.now, &walk, 10, netip.Prefix{}, false, nil); len(some) > 10 {
 			t.Fatalf("a step of 10 has %d", len(some))
 		}
 		for _, v := range some {
-			met[v.Prefix]++
+			met[v.Prefix.String()]++
 			if !last.IsZero() && v.Since.After(last) {
 				t.Errorf("%s is newer than the one before", v.Prefix)
 			}
@@ -64,14 +64,14 @@ func TestAWalkMeetsOnlyWhatOverlaps(t *testing.T) {
 	w := newWorld(t)
 	crowd(t, w, 0, 600)
 	var walk engine.BanWalk
-	var all []engine.BanView
+	var all []ban.Ban
 	for more := true; more; {
 		all, more = w.e.WalkBans(w.now, &walk, 7, netip.MustParsePrefix("32.0.1.0/28"), false, all)
 	}
 	if len(all) != 16 {
 		t.Errorf("%d bans of 16", len(all))
 	}
-	if v, ok := w.e.BanView(w.now, netip.MustParsePrefix("32.0.1.3/32")); !ok || v.Prefix != "32.0.1.3/32" || !v.Manual {
+	if v, ok := w.e.BanView(w.now, netip.MustParsePrefix("32.0.1.3/32")); !ok || v.Prefix.String() != "32.0.1.3/32" || !v.Manual {
 		t.Errorf("%+v, %v", v, ok)
 	}
 	if v, ok := w.e.BanView(w.now, netip.MustParsePrefix("32.0.1.0/24")); ok {
@@ -87,12 +87,12 @@ func TestAWalkMeetsEachTrustedSourceOnce(t *testing.T) {
 	var walk engine.TrustWalk
 	met := make(map[string]int)
 	for more := true; more; {
-		var some []engine.TrustView
+		var some []ban.Trust
 		if some, more = w.e.WalkTrust(w.now, &walk, 16, nil); len(some) > 16 {
 			t.Fatalf("a step of 16 has %d", len(some))
 		}
 		for _, v := range some {
-			met[v.Prefix]++
+			met[v.Prefix.String()]++
 		}
 		w.login(fmt.Sprintf("198.51.100.%d", len(met)%250+1), "300") // others come
 	}

@@ -156,7 +156,7 @@ func (p *Page) unban(r *http.Request, s session) (string, netip.Addr, error) {
 	if err != nil {
 		return "", netip.Addr{}, err
 	}
-	name := wording.Bare(prefix.String())
+	name := wording.Bare(prefix)
 	text := name + " is let in again: its packets pass."
 	if res.Count == 0 {
 		text = fmt.Sprintf("%s was not banned.", name)
@@ -183,7 +183,7 @@ func (p *Page) allow(r *http.Request, s session) (string, netip.Addr, error) {
 	if err != nil {
 		return "", netip.Addr{}, err
 	}
-	name := wording.Bare(prefix.String())
+	name := wording.Bare(prefix)
 	text := name + " is allowed from now on, and never banned."
 	if res.Until != nil {
 		text = name + " is allowed until " + p.clock(*res.Until) + ", and not banned before."

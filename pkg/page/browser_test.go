@@ -63,7 +63,7 @@ func TestABrowserFindsHostileNamesInert(t *testing.T) {
 		s.announce(fmt.Sprintf("203.0.113.%d/32", i+1), name)
 		f.mu.Lock()
 		f.activity.Accounts = append(f.activity.Accounts, engine.AccountTries{Account: name, Tries: 99 - i, Sources: 1, Last: time.Now()})
-		f.trusted = append(f.trusted, engine.TrustView{Prefix: "198.51.100.9/32", Until: time.Now().Add(time.Hour), Accounts: []string{name}})
+		f.trusted = append(f.trusted, ban.Trust{Prefix: netip.MustParsePrefix("198.51.100.9/32"), Until: time.Now().Add(time.Hour), Accounts: []string{name}})
 		f.mu.Unlock()
 	}
 	last := fmt.Sprintf(`document.querySelector('#bans tr[data-key="203.0.113.%d/32"]')`, len(hostileNames()))

@@ -26,8 +26,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fake struct {
 	mu       sync.Mutex
 	status   control.Status
-	bans     []engine.BanView
-	trusted  []engine.TrustView
+	bans     []ban.Ban
+	trusted  []ban.Trust
 	activity engine.Activity
 	history  []ban.Decision
 	unbans   []control.UnbanRequest
@@ -53,32 +53,32 @@ func newFake() *fake {
 		Kernel:      control.KernelStatus{Table: "inet ringwall", OK: true, Dropped: []control.Count{{Name: "ban4", Count: 99812}}},
 		ObserveOnly: []control.Observed{{Service: "SIP", Why: "chan_sip reports whatever address the attacker writes into Via; use PJSIP"}},
 	}
-	f.trusted = []engine.TrustView{
-		{Prefix: "198.51.100.7/32", Since: now.Add(-time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"201", "202"}, Score: 6.4},
-		{Prefix: "2001:db8:aaaa:bbbb::/64", Since: now.Add(-time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"reception"}},
+	f.trusted = []ban.Trust{
+		{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Since: now.Add(-time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"201", "202"}, Score: 6.4},
+		{Prefix: netip.MustParsePrefix("2001:db8:aaaa:bbbb::/64"), Since: now.Add(-time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"reception"}},
 	}
 	f.activity = engine.Activity{Begin: now.Add(-24*time.Hour + time.Minute).Truncate(time.Minute), Since: now.Add(-76 * time.Hour),
 		Tried: now.Add(-14 * time.Hour), Minutes: make([]engine.Minute, 24*60)}
 	f.why = func(a netip.Addr) engine.Explanation {
-		return engine.Explanation{Address: a.String(), Source: netip.PrefixFrom(a, a.BitLen()).String(), Verdict: "unknown", Threshold: 10,
+		return engine.Explanation{Address: a, Source: netip.PrefixFrom(a, a.BitLen()), Verdict: "unknown", Threshold: 10,
 			Lines: []string{"nothing is known of " + a.String() + ": no event named it lately, and nothing bans it"}}
 	}
 	return f
 }
 
 // ban adds a ban.
-func (f *fake) ban(b engine.BanView) {
+func (f *fake) ban(b ban.Ban) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.bans = append([]engine.BanView{b}, f.bans[:min(len(f.bans), 2*maxBans)]...)
+	f.bans = append([]ban.Ban{b}, f.bans[:min(len(f.bans), 2*maxBans)]...)
 	f.status.Engine.Bans++
 	f.status.Kernel.Desired++
 	f.status.Kernel.Present++
 }
 
-func banOf(prefix string, names ...string) engine.BanView {
+func banOf(prefix string, names ...string) ban.Ban {
 	now := time.Now()
-	return engine.BanView{Prefix: prefix, Reason: ban.ReasonUnknownAccount, Since: now, Until: now.Add(time.Hour), Duration: 3600, Left: 3600,
+	return ban.Ban{Prefix: netip.MustParsePrefix(prefix), Reason: ban.ReasonUnknownAccount, Since: now, Until: now.Add(time.Hour), Duration: 3600, Left: 3600,
 		Score: 12, Number: 1, PBX: "pbx1", Accounts: names, Attempts: 3}
 }
 
@@ -89,13 +89,13 @@ func (f *fake) Status(context.Context) (control.Status, error) {
 	return f.status, nil
 }
 
-func (f *fake) NewestBans(n int) []engine.BanView {
+func (f *fake) NewestBans(n int) []ban.Ban {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return append([]engine.BanView(nil), f.bans[:min(n, len(f.bans))]...)
+	return append([]ban.Ban(nil), f.bans[:min(n, len(f.bans))]...)
 }
 
-func (f *fake) NewestTrusted(n int) []engine.TrustView {
+func (f *fake) NewestTrusted(n int) []ban.Trust {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.trusted[:min(n, len(f.trusted))]
@@ -117,8 +117,8 @@ func (f *fake) Why(_ context.Context, a netip.Addr) (engine.Explanation, error) 
 
 func (f *fake) Account(_ context.Context, name string) (control.AccountResult, error) {
 	return control.AccountResult{Account: name, All: 2, Sources: []engine.AccountSource{
-		{Prefix: "203.0.113.5/32", Address: "203.0.113.5", Verdict: "banned", Tries: 3, Last: time.Now()},
-		{Prefix: "192.0.2.10/32", Address: "192.0.2.10", Verdict: "trusted", Logins: 1, Trusted: true},
+		{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Address: netip.MustParseAddr("203.0.113.5"), Verdict: "banned", Tries: 3, Last: time.Now()},
+		{Prefix: netip.MustParsePrefix("192.0.2.10/32"), Address: netip.MustParseAddr("192.0.2.10"), Verdict: "trusted", Logins: 1, Trusted: true},
 	}}, nil
 }
 
@@ -141,10 +141,10 @@ func (f *fake) Unban(_ context.Context, req control.UnbanRequest) (control.Unban
 	f.unbans = append(f.unbans, req)
 	res := control.UnbanResult{}
 	for i, b := range f.bans {
-		if b.Prefix == req.Prefix.String() {
+		if b.Prefix.String() == req.Prefix.String() {
 			f.bans = append(f.bans[:i:i], f.bans[i+1:]...)
 			f.status.Engine.Bans--
-			res.Count, res.Removed = 1, []string{b.Prefix}
+			res.Count, res.Removed = 1, []netip.Prefix{b.Prefix}
 			break
 		}
 	}
@@ -169,11 +169,11 @@ func attacked(f *fake) *fake {
 		b.Until = b.Since.Add(time.Hour << (2 * (i % 3)))
 		switch i % 11 {
 		case 4:
-			b.Prefix = fmt.Sprintf("2001:db8:%x:%x::/64", 0x1000+i, 0xabc0+i)
+			b.Prefix = netip.MustParsePrefix(fmt.Sprintf("2001:db8:%x:%x::/64", 0x1000+i, 0xabc0+i))
 		case 7:
 			b.Manual, b.Reason, b.Comment, b.Accounts, b.Attempts = true, ban.ReasonManual, "calls at night, see ticket 4711", nil, 0
 		case 9:
-			b.Reason, b.Prefix, b.Comment, b.Accounts = ban.ReasonNetwork, fmt.Sprintf("192.0.%d.0/24", i), "12 addresses of this network are banned", nil
+			b.Reason, b.Prefix, b.Comment, b.Accounts = ban.ReasonNetwork, netip.MustParsePrefix(fmt.Sprintf("192.0.%d.0/24", i)), "12 addresses of this network are banned", nil
 		}
 		f.ban(b)
 	}

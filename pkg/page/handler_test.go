@@ -338,7 +338,7 @@ func TestThePageIsBounded(t *testing.T) {
 	f := newFake()
 	for i := range 5000 {
 		f.ban(banOf(fmt.Sprintf("203.%d.%d.1/32", i>>8, i&255), strings.Repeat("x", 40)))
-		f.trusted = append(f.trusted, engine.TrustView{Prefix: fmt.Sprintf("198.%d.%d.1/32", i>>8, i&255), Until: time.Now().Add(time.Hour)})
+		f.trusted = append(f.trusted, ban.Trust{Prefix: netip.MustParsePrefix(fmt.Sprintf("198.%d.%d.1/32", i>>8, i&255)), Until: time.Now().Add(time.Hour)})
 		f.status.Warnings = append(f.status.Warnings, control.Warning{Text: "w"})
 		f.history = append(f.history, banDecision(i, ban.ActionMisconfigured), banDecision(i, ban.ActionBreach), banDecision(i, ban.ActionBan))
 		f.activity.Accounts = append(f.activity.Accounts, engine.AccountTries{Account: fmt.Sprint(i), Tries: 1})
@@ -362,7 +362,7 @@ func TestThePageIsBounded(t *testing.T) {
 
 func banDecision(i int, a ban.Action) ban.Decision {
 	b := banOf("203.0.113.5/32")
-	return ban.Decision{Time: time.Now().Add(time.Duration(i-5000) * time.Millisecond), Action: a, Reason: ban.ReasonPace, Account: fmt.Sprint(i), Duration: time.Hour, Detail: b.Prefix}
+	return ban.Decision{Time: time.Now().Add(time.Duration(i-5000) * time.Millisecond), Action: a, Reason: ban.ReasonPace, Account: fmt.Sprint(i), Duration: time.Hour, Detail: b.Prefix.String()}
 }
 
 func TestTheStateIsSaidInPlainWords(t *testing.T) {
@@ -427,7 +427,7 @@ func TestWhySaysWhatTheCommandSays(t *testing.T) {
 	f.ban(banOf("203.0.113.5/32", "1000"))
 	f.why = func(a netip.Addr) engine.Explanation {
 		x := saturated("name", time.Now()).why(a)
-		x.Source = "203.0.113.9/32"
+		x.Source = netip.MustParsePrefix("203.0.113.9/32")
 		return x
 	}
 	body := ask(made(t, f, "127.0.0.1:9646").Handler(), http.MethodGet, "/why?address=203.0.113.9", "").Body.String()

@@ -49,14 +49,14 @@ func saturated(name string, now time.Time) *fake {
 	c.Comment, c.Manual, b.PBX, c.Reason = name, true, name, ban.Reason("n"+name)
 	f.ban(b)
 	f.ban(c)
-	f.trusted = []engine.TrustView{{Prefix: "198.51.100.7/32", Since: now, Until: now.Add(time.Hour), Accounts: []string{name, name}, Score: 3}}
+	f.trusted = []ban.Trust{{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Since: now, Until: now.Add(time.Hour), Accounts: []string{name, name}, Score: 3}}
 	f.activity.Accounts = []engine.AccountTries{{Account: name, Tries: 7, Sources: 300, Last: now}, {Account: name, Tries: 3, Sources: 1, Last: now}}
 	for _, action := range []ban.Action{ban.ActionBan, ban.ActionBreach, ban.ActionTargeted, ban.ActionTampering, ban.ActionMisconfigured, ban.ActionObserve, ban.Action("n" + name)} {
 		f.history = append(f.history, ban.Decision{Time: now, Action: action, Source: a, Prefix: p, Reason: ban.ReasonStorm, Account: name, PBX: name, Detail: name, Duration: time.Hour})
 	}
 	f.why = func(a netip.Addr) engine.Explanation {
-		return engine.Explanation{Address: a.String(), Source: "203.0.113.0/24", Verdict: "banned", Threshold: 10, Ban: &f.bans[0], Lost: 3,
-			Lines: []string{name, name}, Evidence: []engine.Evidence{{Time: now, Event: name, Service: name, Transport: name, Account: name, Note: name}}}
+		return engine.Explanation{Address: a, Source: netip.MustParsePrefix("203.0.113.0/24"), Verdict: "banned", Threshold: 10, Ban: &f.bans[0], Lost: 3,
+			Lines: []string{name, name}, Evidence: []ban.Evidence{{Time: now, Event: name, Service: name, Transport: name, Account: name, Note: name}}}
 	}
 	return f
 }

@@ -31,8 +31,8 @@ type Source interface {
 	Status(ctx context.Context) (control.Status, error)
 	// NewestBans returns up to n bans, the newest first, and NewestTrusted up to n trusted sources, those with failing
 	// accounts first.
-	NewestBans(n int) []engine.BanView
-	NewestTrusted(n int) []engine.TrustView
+	NewestBans(n int) []ban.Ban
+	NewestTrusted(n int) []ban.Trust
 	// Activity returns the last day with up to n accounts.
 	Activity(n int) engine.Activity
 	Why(ctx context.Context, addr netip.Addr) (engine.Explanation, error)

@@ -17,8 +17,8 @@ type snapshot struct {
 	at       time.Time
 	status   control.Status
 	failed   error // the status could not be had
-	bans     []engine.BanView
-	trusted  []engine.TrustView
+	bans     []ban.Ban
+	trusted  []ban.Trust
 	activity engine.Activity
 	last     []ban.Decision
 	phones   []ban.Decision

@@ -2,7 +2,6 @@ package page
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -324,7 +323,8 @@ func (p *Page) bans(s *snapshot) bans {
 	several := len(s.status.PBXs) > 1
 	for i := range s.bans {
 		b := &s.bans[i]
-		r := banRow{Prefix: b.Prefix, Bare: wording.Bare(b.Prefix), Address: b.Prefix, Reason: reasonText(b.Reason),
+		r := banRow{Prefix: b.Prefix.String(), Bare: wording.Bare(b.Prefix), Address: b.Prefix.Addr().String(), Network: !b.Prefix.IsSingleIP(),
+			Place: placeOf(p.Source.Place(b.Prefix.Addr())), Reason: reasonText(b.Reason),
 			Accounts: wording.Names(b.Accounts, 3), Attempts: b.Attempts, Number: b.Number,
 			Since: b.Since, Until: b.Until, Observed: b.Observed && !v.Observed}
 		if b.Manual {
@@ -335,10 +335,6 @@ func (p *Page) bans(s *snapshot) bans {
 		}
 		if several {
 			r.PBX = printable.String(b.PBX)
-		}
-		if prefix, err := netip.ParsePrefix(b.Prefix); err == nil {
-			r.Address, r.Network = prefix.Addr().String(), !prefix.IsSingleIP()
-			r.Place = placeOf(p.Source.Place(prefix.Addr()))
 		}
 		v.Rows = append(v.Rows, r)
 	}
@@ -396,7 +392,7 @@ type phoneRow struct {
 func (p *Page) phones(s *snapshot) (v phones) {
 	several := len(s.status.PBXs) > 1
 	for _, d := range s.phones {
-		r := phoneRow{Account: printable.String(d.Account), Source: wording.Bare(d.Prefix.String()), At: d.Time}
+		r := phoneRow{Account: printable.String(d.Account), Source: wording.Bare(d.Prefix), At: d.Time}
 		if d.Prefix.IsValid() {
 			r.Address = d.Prefix.Addr().String()
 		}
@@ -459,11 +455,8 @@ type trustRow struct {
 func (p *Page) trusted(s *snapshot) trusted {
 	v := trusted{Total: max(s.status.Engine.Trusted, len(s.trusted))}
 	for _, t := range s.trusted {
-		r := trustRow{Bare: wording.Bare(t.Prefix), Address: t.Prefix, Accounts: wording.Names(t.Accounts, 4), Until: t.Until.Truncate(time.Minute)}
-		if prefix, err := netip.ParsePrefix(t.Prefix); err == nil {
-			r.Address = prefix.Addr().String()
-			r.Place = placeOf(p.Source.Place(prefix.Addr()))
-		}
+		r := trustRow{Bare: wording.Bare(t.Prefix), Address: t.Prefix.Addr().String(), Place: placeOf(p.Source.Place(t.Prefix.Addr())),
+			Accounts: wording.Names(t.Accounts, 4), Until: t.Until.Truncate(time.Minute)}
 		if t.Score >= 1 {
 			r.Score = wording.Number(float64(int(t.Score)))
 		}
@@ -507,7 +500,7 @@ func (p *Page) decisions(s *snapshot) (v decisions) {
 			r.What, r.Detail = "would be banned", ""
 		}
 		if d.Prefix.IsValid() {
-			r.Source, r.Address = wording.Bare(d.Prefix.String()), d.Prefix.Addr().String()
+			r.Source, r.Address = wording.Bare(d.Prefix), d.Prefix.Addr().String()
 		} else if d.Source.IsValid() {
 			r.Source, r.Address = d.Source.String(), d.Source.String()
 		}

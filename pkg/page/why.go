@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -26,10 +27,10 @@ type answer struct {
 	Evidence []piece
 	Lost     string
 	Lines    []string
-	Banned   bool   // unban would end something
-	Ban      string // the prefix of that
-	Never    bool   // it is on the allow list, or known to Asterisk
-	Allow    string // the prefix that somebody thinks of allowing
+	Banned   bool          // unban would end something
+	Ban      netip.Prefix  // the prefix of that
+	Never    bool          // it is on the allow list, or known to Asterisk
+	Allow    *netip.Prefix // the prefix that somebody thinks of allowing
 	Score    string
 	Percent  int
 }
@@ -71,12 +72,12 @@ func (p *Page) why(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, err)
 		return
 	}
-	f.Asked, f.Title = ex.Address, "Why "+ex.Address+"? – Ringwall"
+	f.Asked, f.Title = ex.Address.String(), "Why "+ex.Address.String()+"? – Ringwall"
 	f.Why = p.answer(ex)
 	f.Why.Place = placeOf(p.Source.Place(addr))
 	f.Commands = commandsFor(f.Why, ex.Allow)
 	if prefix, err := control.ParsePrefix(r.URL.Query().Get("allow")); err == nil && prefix.Contains(addr) && !f.Why.Never {
-		f.Why.Allow = prefix.String()
+		f.Why.Allow = &prefix
 	}
 	p.write(w, r, http.StatusOK, "why", f)
 }
@@ -110,7 +111,7 @@ func (p *Page) account(w http.ResponseWriter, r *http.Request, f frame, name str
 	f.Asked, f.Title = printable.Limit(name, 64), "Account "+printable.Limit(name, 64)+" – Ringwall"
 	v := &tried{Account: sentence(printable.String(name)), All: res.All, Command: "ringwall history " + printable.String(name)}
 	for _, s := range res.Sources[:min(len(res.Sources), maxTried)] {
-		row := triedFrom{Bare: wording.Bare(printable.String(s.Prefix)), Address: printable.String(s.Address), Verdict: printable.String(s.Verdict),
+		row := triedFrom{Bare: wording.Bare(s.Prefix), Address: s.Address.String(), Verdict: printable.String(s.Verdict),
 			Place: placeOf(s.Place), Tries: s.Tries, Logins: s.Logins, Last: s.Last}
 		if s.Trusted && s.Verdict != "trusted" {
 			row.Verdict += ", logged in there"
@@ -142,13 +143,13 @@ type triedFrom struct {
 }
 
 func (p *Page) answer(ex engine.Explanation) *answer {
-	a := &answer{Address: ex.Address, Verdict: printable.String(ex.Verdict), Sentence: sentence(wording.Verdict(ex, p.clock)),
+	a := &answer{Address: ex.Address.String(), Verdict: printable.String(ex.Verdict), Sentence: sentence(wording.Verdict(ex, p.clock)),
 		Never: ex.Verdict == "allowed" || ex.Verdict == "protected", Score: wording.Score(ex.Score) + " of " + wording.Number(ex.Threshold)}
 	if ex.Threshold > 0 {
 		a.Percent = min(100, int(100*ex.Score/ex.Threshold))
 	}
-	if ex.Source != "" && wording.Bare(ex.Source) != ex.Address {
-		a.Source = ex.Source
+	if ex.Source.IsValid() && wording.Bare(ex.Source) != ex.Address.String() {
+		a.Source = ex.Source.String()
 	}
 	if ex.Ban != nil && (ex.Verdict == "banned" || ex.Verdict == "observed") {
 		a.Banned, a.Ban = ex.Verdict == "banned", ex.Ban.Prefix
@@ -171,7 +172,7 @@ func (p *Page) answer(ex engine.Explanation) *answer {
 }
 
 // commandsFor is what to type on this machine.
-func commandsFor(a *answer, allowed *engine.AllowView) []command {
+func commandsFor(a *answer, allowed *ban.Exemption) []command {
 	all := []command{{"The same on a terminal", "ringwall why " + a.Address}, {"What happened with it", "ringwall history " + a.Address}}
 	if a.Never && allowed != nil && allowed.Origin == engine.OriginManual {
 		return append([]command{{"Take that back, and judge it like everybody else", "ringwall allow del " + wording.Bare(allowed.Prefix)}}, all...)

@@ -281,7 +281,7 @@ func TestUnreadableFilesDoNotStopTheOthers(t *testing.T) {
 		if i < 0 || !strings.Contains(r.Files[i].Error, want) || !r.Failed() {
 			t.Errorf("%s: %+v, want %q", name, r.Files, want)
 		}
-		if !slices.ContainsFunc(r.Banned, func(b replay.Banned) bool { return b.Prefix == "192.0.2.7/32" }) {
+		if !slices.ContainsFunc(r.Banned, func(b replay.Banned) bool { return b.Prefix.String() == "192.0.2.7/32" }) {
 			t.Errorf("%s: the other file was not played", name)
 		}
 	}

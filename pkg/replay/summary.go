@@ -2,6 +2,7 @@ package replay
 
 import (
 	"encoding/json"
+	"net/netip"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
@@ -41,7 +42,7 @@ type Summary struct {
 
 // Banned is one prefix that was banned, or would have been.
 type Banned struct {
-	Prefix   string        `json:"prefix"`
+	Prefix   netip.Prefix  `json:"prefix"`
 	Bans     int           `json:"bans"`
 	First    time.Time     `json:"first"`
 	Last     time.Time     `json:"last"`
@@ -56,21 +57,21 @@ type Banned struct {
 // Customer is a banned prefix from which somebody ever logged in with a password, before the ban or after.
 type Customer struct {
 	Banned
-	Source            string    `json:"source"` // that logged in; inside of Prefix, or around it
-	Accounts          []string  `json:"accounts"`
-	Logins            int64     `json:"logins"`
-	FirstLogin        time.Time `json:"first_login"`
-	LastLogin         time.Time `json:"last_login"`
-	LoginsWhileBanned int64     `json:"logins_while_banned"` // these people would have been locked out
+	Source            netip.Prefix `json:"source"` // that logged in; inside of Prefix, or around it
+	Accounts          []string     `json:"accounts"`
+	Logins            int64        `json:"logins"`
+	FirstLogin        time.Time    `json:"first_login"`
+	LastLogin         time.Time    `json:"last_login"`
+	LoginsWhileBanned int64        `json:"logins_while_banned"` // these people would have been locked out
 }
 
 // Report is an account that one of the reporting decisions names, and how often.
 type Report struct {
-	Source  string    `json:"source,omitempty"`
-	Account string    `json:"account"`
-	First   time.Time `json:"first"`
-	Times   int       `json:"times"`
-	Detail  string    `json:"detail,omitempty"`
+	Source  netip.Prefix `json:"source,omitzero"`
+	Account string       `json:"account"`
+	First   time.Time    `json:"first"`
+	Times   int          `json:"times"`
+	Detail  string       `json:"detail,omitempty"`
 }
 
 // AccountSummary is an account name and how often it failed. The count may be too low where a million names failed.
@@ -109,7 +110,7 @@ func (s *Summary) Failed() bool {
 
 // MarshalJSON writes the summary line of the contract.
 func (s *Summary) MarshalJSON() ([]byte, error) {
-	prefixes := make([]string, len(s.Customers))
+	prefixes := make([]netip.Prefix, len(s.Customers))
 	customers := make([]customerJSON, len(s.Customers))
 	for i, c := range s.Customers {
 		prefixes[i] = c.Prefix
@@ -133,7 +134,7 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		Truncated     int64            `json:"truncated"`
 		From          *time.Time       `json:"from"`
 		To            *time.Time       `json:"to"`
-		Prefixes      []string         `json:"would_ban_customers"`
+		Prefixes      []netip.Prefix   `json:"would_ban_customers"`
 		Customers     []customerJSON   `json:"customers"`
 		Misconfigured []Report         `json:"misconfigured"`
 		Breaches      []Report         `json:"breaches"`

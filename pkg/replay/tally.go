@@ -57,8 +57,9 @@ type tally struct {
 }
 
 type report struct {
-	action          ban.Action
-	source, account string
+	action  ban.Action
+	source  netip.Prefix
+	account string
 }
 
 func newTally(p policy.Policy, f policy.Firewall) *tally {
@@ -252,7 +253,7 @@ func (t *tally) ban(d *ban.Decision) {
 			t.over["banned sources"] = maxBanned
 			return
 		}
-		b = &Banned{Prefix: d.Prefix.String(), First: d.Time, Reason: d.Reason, Account: d.Account}
+		b = &Banned{Prefix: d.Prefix, First: d.Time, Reason: d.Reason, Account: d.Account}
 		t.banned[d.Prefix] = b
 	}
 	b.Bans++
@@ -275,10 +276,7 @@ func (t *tally) unban(p netip.Prefix) {
 }
 
 func (t *tally) report(d *ban.Decision, list *[]Report) {
-	r := report{action: d.Action, account: d.Account}
-	if d.Prefix.IsValid() {
-		r.source = d.Prefix.String()
-	}
+	r := report{action: d.Action, account: d.Account, source: d.Prefix}
 	if i, ok := t.reports[r]; ok {
 		(*list)[i].Times++
 		return
@@ -301,13 +299,13 @@ func (t *tally) finish() {
 	}
 	slices.SortFunc(s.Customers, func(a, b Customer) int {
 		return cmp.Or(cmp.Compare(b.LoginsWhileBanned, a.LoginsWhileBanned), cmp.Compare(b.Logins, a.Logins),
-			cmp.Compare(a.Prefix, b.Prefix), cmp.Compare(a.Source, b.Source))
+			cmp.Compare(a.Prefix.String(), b.Prefix.String()), cmp.Compare(a.Source.String(), b.Source.String()))
 	})
 	for _, b := range t.banned {
 		s.Banned = append(s.Banned, *b)
 	}
 	slices.SortFunc(s.Banned, func(a, b Banned) int {
-		return cmp.Or(a.First.Compare(b.First), cmp.Compare(a.Prefix, b.Prefix))
+		return cmp.Or(a.First.Compare(b.First), cmp.Compare(a.Prefix.String(), b.Prefix.String()))
 	})
 	names := make([]string, 0, len(t.over))
 	for name := range t.over {
@@ -325,7 +323,7 @@ func (t *tally) customers(k key, l *login) {
 	source := t.prefixOf(addr)
 	add := func(b Banned) {
 		t.sum.Customers = append(t.sum.Customers, Customer{
-			Banned: b, Source: source.String(), Accounts: l.accounts, Logins: l.n, LoginsWhileBanned: l.locked,
+			Banned: b, Source: source, Accounts: l.accounts, Logins: l.n, LoginsWhileBanned: l.locked,
 			FirstLogin: time.Unix(0, l.first).UTC(), LastLogin: time.Unix(0, l.last).UTC(),
 		})
 	}
@@ -333,7 +331,7 @@ func (t *tally) customers(k key, l *login) {
 	case b != nil:
 		add(*b)
 	case t.sources[k].until != 0: // banned when the list was full
-		add(Banned{Prefix: source.String()})
+		add(Banned{Prefix: source})
 	}
 	for _, n := range t.widths {
 		if addr.Is6() != (n >= 1000) {

@@ -47,7 +47,7 @@ func TestCustomersWhoWouldBeBannedAreNamed(t *testing.T) {
 			switch {
 			case row.prefix == "" && len(r.Customers) > 0:
 				t.Errorf("%+v", r.Customers)
-			case row.prefix != "" && (len(r.Customers) != 1 || r.Customers[0].Prefix != row.prefix ||
+			case row.prefix != "" && (len(r.Customers) != 1 || r.Customers[0].Prefix.String() != row.prefix ||
 				r.Customers[0].LoginsWhileBanned != row.locked || !slices.Equal(r.Customers[0].Accounts, []string{"201"})):
 				t.Errorf("%+v, want %s with %d logins while banned\n%q", r.Customers, row.prefix, row.locked, briefs(r.decisions))
 			}

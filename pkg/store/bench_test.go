@@ -19,10 +19,10 @@ func BenchmarkLoad100k(b *testing.B) {
 
 func BenchmarkPut(b *testing.B) {
 	s, _ := mustOpen(b, statePath(b), Options{})
-	ban := sampleBan(1, 3)
+	banned := sampleBan(1, 3)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := s.Put(PutBan(ban)); err != nil {
+		if err := s.Put(PutBan(banned)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -37,13 +37,13 @@ func BenchmarkSave100k(b *testing.B) {
 // BenchmarkFlood is what a flood's bans cost with their lines of history: to be encoded, to wait, and to be written.
 func BenchmarkFlood(b *testing.B) {
 	s, _ := mustOpen(b, statePath(b), Options{})
-	ban, line := sampleBan(1, 3), sampleDecision(1, time.Now())
+	banned, line := sampleBan(1, 3), sampleDecision(1, time.Now())
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
 		p := host(n * 7919 % (1 << 22))
-		ban.Prefix, ban.Source, line.Prefix = p, p.Addr(), p
-		if err := s.Put(PutBan(ban), AddLine(line)); err != nil {
+		banned.Prefix, banned.Source, line.Prefix = p, p.Addr(), p
+		if err := s.Put(PutBan(banned), AddLine(line)); err != nil {
 			b.Fatal(err)
 		}
 		if n++; n%50_000 == 0 {

@@ -8,6 +8,8 @@ import (
 	"math"
 	"net/netip"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // A record is its fields one after the other: flags a byte, numbers as varints, times in nanoseconds since 1970, floats
@@ -93,8 +95,8 @@ func (e encoder) prefix(p netip.Prefix) encoder {
 	return e
 }
 
-func (e encoder) ban(b *Ban) encoder {
-	e = e.bools(b.Proven, b.Manual).addr(b.Source).time(b.Since).time(b.Until).string(b.Reason, maxName)
+func (e encoder) ban(b *ban.Ban) encoder {
+	e = e.bools(b.Proven, b.Manual).addr(b.Source).time(b.Since).time(b.Until).string(string(b.Reason), maxName)
 	e = e.float(b.Score).int(b.Number).string(b.Comment, maxText).string(b.PBX, maxName).int(b.Attempts)
 	list := b.Evidence[max(0, len(b.Evidence)-MaxEvidence):]
 	e = e.int(len(list))
@@ -103,7 +105,7 @@ func (e encoder) ban(b *Ban) encoder {
 		placed := v.Multiplier != 0
 		e = e.bools(v.Proven, placed).time(v.Time)
 		e = e.string(v.Event, maxName).string(v.Service, maxName).string(v.Transport, maxName)
-		e = e.string(v.Account, maxName).string(v.Reason, maxName).float(v.Points).float(v.Score)
+		e = e.string(v.Account, maxName).string(string(v.Reason), maxName).float(v.Points).float(v.Score)
 		e = e.string(v.PBX, maxName).string(v.Note, maxText)
 		if placed {
 			e = e.float(v.Multiplier).string(v.Country, maxName).int(int(v.ASN))
@@ -112,9 +114,9 @@ func (e encoder) ban(b *Ban) encoder {
 	return e
 }
 
-func (e encoder) offender(o *Offender) encoder { return e.int(o.Bans).time(o.Last) }
+func (e encoder) offender(o *ban.Offender) encoder { return e.int(o.Bans).time(o.Last) }
 
-func (e encoder) trust(t *Trust) encoder {
+func (e encoder) trust(t *ban.Trust) encoder {
 	list := t.Accounts[:min(len(t.Accounts), MaxAccounts)]
 	e = e.time(t.Since).time(t.Until).time(t.Last).int(len(list))
 	for _, name := range list {
@@ -131,7 +133,7 @@ func (e encoder) allow(a *Allow) encoder {
 	return e
 }
 
-func (e encoder) grace(g *Grace) encoder { return e.time(g.Since).time(g.Until) }
+func (e encoder) grace(g *ban.Grace) encoder { return e.time(g.Since).time(g.Until) }
 
 // decision appends all but the line itself.
 func (e encoder) decision(d *Decision) encoder {
@@ -284,26 +286,26 @@ func banSince(value []byte) int64 {
 	return d.varint()
 }
 
-func decodeBan(key string, value []byte, w words) (b Ban, err error) {
+func decodeBan(key string, value []byte, w words) (b ban.Ban, err error) {
 	d, err := open(kindBan, key, value, w)
 	if err != nil {
-		return Ban{}, err
+		return ban.Ban{}, err
 	}
 	var ok bool
 	if b.Prefix, ok = prefixOf(key); !ok {
-		return Ban{}, fmt.Errorf("%w: key", errRecord)
+		return ban.Ban{}, fmt.Errorf("%w: key", errRecord)
 	}
 	d.bools(&b.Proven, &b.Manual)
 	b.Source = d.addr()
 	b.Since, b.Until = d.time(), d.time()
-	b.Reason = d.string(maxName)
+	b.Reason = ban.Reason(d.string(maxName))
 	b.Score = d.float()
 	b.Number = d.int()
 	b.Comment = d.string(maxText)
 	b.PBX = d.string(maxName)
 	b.Attempts = d.int()
 	if n := d.length(MaxEvidence); n > 0 {
-		b.Evidence = make([]Evidence, n)
+		b.Evidence = make([]ban.Evidence, n)
 	}
 	for i := range b.Evidence {
 		v := &b.Evidence[i]
@@ -311,7 +313,7 @@ func decodeBan(key string, value []byte, w words) (b Ban, err error) {
 		d.bools(&v.Proven, &placed)
 		v.Time = d.time()
 		v.Event, v.Service, v.Transport = d.string(maxName), d.string(maxName), d.string(maxName)
-		v.Account, v.Reason = d.string(maxName), d.string(maxName)
+		v.Account, v.Reason = d.string(maxName), ban.Reason(d.string(maxName))
 		v.Points, v.Score = d.float(), d.float()
 		v.PBX, v.Note = d.string(maxName), d.string(maxText)
 		if placed {
@@ -321,27 +323,27 @@ func decodeBan(key string, value []byte, w words) (b Ban, err error) {
 	return b, d.close()
 }
 
-func decodeOffender(key string, value []byte) (o Offender, err error) {
+func decodeOffender(key string, value []byte) (o ban.Offender, err error) {
 	d, err := open(kindOffender, key, value, nil)
 	if err != nil {
-		return Offender{}, err
+		return ban.Offender{}, err
 	}
 	var ok bool
-	if o.Source, ok = prefixOf(key); !ok {
-		return Offender{}, fmt.Errorf("%w: key", errRecord)
+	if o.Prefix, ok = prefixOf(key); !ok {
+		return ban.Offender{}, fmt.Errorf("%w: key", errRecord)
 	}
 	o.Bans, o.Last = d.int(), d.time()
 	return o, d.close()
 }
 
-func decodeTrust(key string, value []byte, w words) (t Trust, err error) {
+func decodeTrust(key string, value []byte, w words) (t ban.Trust, err error) {
 	d, err := open(kindTrust, key, value, w)
 	if err != nil {
-		return Trust{}, err
+		return ban.Trust{}, err
 	}
 	var ok bool
-	if t.Source, ok = prefixOf(key); !ok {
-		return Trust{}, fmt.Errorf("%w: key", errRecord)
+	if t.Prefix, ok = prefixOf(key); !ok {
+		return ban.Trust{}, fmt.Errorf("%w: key", errRecord)
 	}
 	t.Since, t.Until, t.Last = d.time(), d.time(), d.time()
 	if n := d.length(MaxAccounts); n > 0 {
@@ -375,14 +377,14 @@ func decodeAllow(key string, value []byte) (a Allow, err error) {
 	return a, d.close()
 }
 
-func decodeGrace(key string, value []byte) (g Grace, err error) {
+func decodeGrace(key string, value []byte) (g ban.Grace, err error) {
 	d, err := open(kindGrace, key, value, nil)
 	if err != nil {
-		return Grace{}, err
+		return ban.Grace{}, err
 	}
 	var ok bool
 	if g.Prefix, ok = prefixOf(key); !ok {
-		return Grace{}, fmt.Errorf("%w: key", errRecord)
+		return ban.Grace{}, fmt.Errorf("%w: key", errRecord)
 	}
 	g.Since, g.Until = d.time(), d.time()
 	return g, d.close()

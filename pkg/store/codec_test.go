@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"pgregory.net/rapid"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 func drawText(t *rapid.T, limit int, label string) string {
@@ -46,23 +48,23 @@ func drawPrefix(t *rapid.T, label string) netip.Prefix {
 	return netip.PrefixFrom(a, rapid.IntRange(0, a.BitLen()).Draw(t, label+" bits")).Masked()
 }
 
-func drawBan(t *rapid.T) Ban {
-	b := Ban{
+func drawBan(t *rapid.T) ban.Ban {
+	b := ban.Ban{
 		Prefix: drawPrefix(t, "prefix"), Source: drawAddr(t, "source"), Since: drawTime(t, "since"), Until: drawTime(t, "until"),
-		Reason: drawText(t, maxName, "reason"), Score: rapid.Float64().Draw(t, "score"), Proven: rapid.Bool().Draw(t, "proven"),
+		Reason: ban.Reason(drawText(t, maxName, "reason")), Score: rapid.Float64().Draw(t, "score"), Proven: rapid.Bool().Draw(t, "proven"),
 		Manual: rapid.Bool().Draw(t, "manual"), Number: rapid.Int().Draw(t, "number"), Comment: drawText(t, maxText, "comment"),
 		PBX: drawText(t, maxName, "pbx"), Attempts: rapid.Int().Draw(t, "attempts"),
 	}
 	for range rapid.IntRange(0, MaxEvidence).Draw(t, "pieces") {
-		var placed Evidence
+		var placed ban.Evidence
 		if rapid.Bool().Draw(t, "placed?") {
-			placed = Evidence{Multiplier: rapid.Float64Range(0.1, 10).Draw(t, "multiplier"), Country: drawText(t, maxName, "country"),
+			placed = ban.Evidence{Multiplier: rapid.Float64Range(0.1, 10).Draw(t, "multiplier"), Country: drawText(t, maxName, "country"),
 				ASN: rapid.Uint32().Draw(t, "asn")}
 		}
-		b.Evidence = append(b.Evidence, Evidence{
+		b.Evidence = append(b.Evidence, ban.Evidence{
 			Time: drawTime(t, "time"), Event: drawText(t, maxName, "event"), Service: drawText(t, maxName, "service"),
 			Transport: drawText(t, maxName, "transport"), Account: drawText(t, maxName, "account"),
-			Reason: drawText(t, maxName, "reason"), Points: rapid.Float64().Draw(t, "points"),
+			Reason: ban.Reason(drawText(t, maxName, "reason")), Points: rapid.Float64().Draw(t, "points"),
 			Score: rapid.Float64().Draw(t, "score"), Proven: rapid.Bool().Draw(t, "proven"), PBX: drawText(t, maxName, "pbx"),
 			Note: drawText(t, maxText, "note"), Multiplier: placed.Multiplier, Country: placed.Country, ASN: placed.ASN,
 		})
@@ -85,13 +87,13 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 		same(t, got, want, err)
 	}))
 	t.Run("offender", rapid.MakeCheck(func(t *rapid.T) {
-		want := Offender{Source: drawPrefix(t, "source"), Bans: rapid.Int().Draw(t, "bans"), Last: drawTime(t, "last")}
+		want := ban.Offender{Prefix: drawPrefix(t, "source"), Bans: rapid.Int().Draw(t, "bans"), Last: drawTime(t, "last")}
 		c := PutOffender(want)
 		got, err := decodeOffender(keyOf(c), c.value())
 		same(t, got, want, err)
 	}))
 	t.Run("trust", rapid.MakeCheck(func(t *rapid.T) {
-		want := Trust{Source: drawPrefix(t, "source"), Since: drawTime(t, "since"), Until: drawTime(t, "until"),
+		want := ban.Trust{Prefix: drawPrefix(t, "source"), Since: drawTime(t, "since"), Until: drawTime(t, "until"),
 			Last: drawTime(t, "last")}
 		for range rapid.IntRange(0, 20).Draw(t, "accounts") {
 			want.Accounts = append(want.Accounts, drawText(t, maxName, "account"))
@@ -115,7 +117,7 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 		same(t, got, want, err)
 	}))
 	t.Run("grace", rapid.MakeCheck(func(t *rapid.T) {
-		want := Grace{Prefix: drawPrefix(t, "prefix"), Since: drawTime(t, "since"), Until: drawTime(t, "until")}
+		want := ban.Grace{Prefix: drawPrefix(t, "prefix"), Since: drawTime(t, "since"), Until: drawTime(t, "until")}
 		c := PutGrace(want)
 		got, err := decodeGrace(keyOf(c), c.value())
 		same(t, got, want, err)
@@ -162,7 +164,7 @@ func TestALongRecordIsCutNotRefused(t *testing.T) {
 func TestWhatCannotBeKeptIsRefused(t *testing.T) {
 	s, _ := mustOpen(t, statePath(t), Options{})
 	for name, c := range map[string]Change{
-		"ban of nothing":      PutBan(Ban{}),
+		"ban of nothing":      PutBan(ban.Ban{}),
 		"drop of nothing":     DropBan(netip.Prefix{}),
 		"allow of nothing":    PutAllow(Allow{}),
 		"host name too long":  PutAllow(Allow{Host: strings.Repeat("a", 254)}),
@@ -198,10 +200,10 @@ func TestAFlippedBitInARecordIsNoticed(t *testing.T) {
 // FuzzLoad decodes hostile records. The checksum is made right, or else nothing would get past it.
 func FuzzLoad(f *testing.F) {
 	for _, c := range []Change{
-		PutBan(sampleBan(1, 3)), PutOffender(Offender{Source: host(1), Bans: 2, Last: start}),
-		PutTrust(Trust{Source: host(2), Since: start, Until: start, Last: start, Accounts: []string{"100", "\xff"}}),
+		PutBan(sampleBan(1, 3)), PutOffender(ban.Offender{Prefix: host(1), Bans: 2, Last: start}),
+		PutTrust(ban.Trust{Prefix: host(2), Since: start, Until: start, Last: start, Accounts: []string{"100", "\xff"}}),
 		PutAllow(Allow{Host: "office.example", Added: start, By: "root", Note: "x"}),
-		PutGrace(Grace{Prefix: host(3), Since: start, Until: start}), AddDecision(sampleDecision(1, start)),
+		PutGrace(ban.Grace{Prefix: host(3), Since: start, Until: start}), AddDecision(sampleDecision(1, start)),
 	} {
 		f.Add(byte(c.kind()), c.key(), c.value()[:len(c.value())-checksumSize])
 	}

@@ -16,6 +16,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/store/internal/pages"
 )
 
@@ -23,7 +24,7 @@ import (
 func smallFile(t *testing.T) []byte {
 	t.Helper()
 	path := statePath(t)
-	many := Trust{Source: host(1), Since: start, Until: start.Add(time.Hour), Last: start}
+	many := ban.Trust{Prefix: host(1), Since: start, Until: start.Add(time.Hour), Last: start}
 	for i := range 300 {
 		many.Accounts = append(many.Accounts, fmt.Sprintf("an account of some length %d", i))
 	}
@@ -63,7 +64,7 @@ func survive(t *testing.T, path string) (State, Recovery) {
 		t.Fatalf("save: %v", err)
 	}
 	again, r2 := load(t, path, start)
-	if r2.SetAside != "" || !slices.ContainsFunc(again.Bans, func(b Ban) bool { return b.Prefix == host(5000) }) {
+	if r2.SetAside != "" || !slices.ContainsFunc(again.Bans, func(b ban.Ban) bool { return b.Prefix == host(5000) }) {
 		t.Fatalf("what was saved afterwards is not there: %+v", r2)
 	}
 	if r.SetAside != "" {

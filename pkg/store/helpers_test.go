@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // start is when the tests' records are made.
@@ -96,14 +98,14 @@ func host(i int) netip.Prefix {
 }
 
 // sampleBan is a ban as an attack makes it, with n pieces of evidence.
-func sampleBan(i, n int) Ban {
+func sampleBan(i, n int) ban.Ban {
 	p := host(i)
-	b := Ban{
+	b := ban.Ban{
 		Prefix: p, Source: p.Addr(), Since: start, Until: start.Add(time.Duration(1+i%24) * time.Hour),
 		Reason: "unknown_account", Score: 12.5, Proven: i%2 == 0, Number: 1 + i%3, PBX: "pbx1", Attempts: 3 + i%40,
 	}
 	for j := range n {
-		b.Evidence = append(b.Evidence, Evidence{
+		b.Evidence = append(b.Evidence, ban.Evidence{
 			Time: start.Add(time.Duration(j-n) * time.Second), Event: "InvalidAccountID", Service: "PJSIP", Transport: "UDP",
 			Account: fmt.Sprintf("%d", 100+(i+j)%9000), Reason: "unknown_account", Points: 4, Score: float64(4 * (j + 1)), PBX: "pbx1",
 		})
@@ -112,14 +114,14 @@ func sampleBan(i, n int) Ban {
 }
 
 // countsInTests is Options.Counts as a daemon may have it.
-func countsInTests(b *Ban) bool { return !b.Manual && b.Number > 0 }
+func countsInTests(b *ban.Ban) bool { return !b.Manual && b.Number > 0 }
 
 // worst is what is known of each source.
-func worst(list []Offender) map[netip.Prefix]Offender {
-	known := make(map[netip.Prefix]Offender)
+func worst(list []ban.Offender) map[netip.Prefix]ban.Offender {
+	known := make(map[netip.Prefix]ban.Offender)
 	for _, o := range list {
-		have := known[o.Source]
-		known[o.Source] = Offender{Source: o.Source, Bans: max(o.Bans, have.Bans), Last: later(o.Last, have.Last)}
+		have := known[o.Prefix]
+		known[o.Prefix] = ban.Offender{Prefix: o.Prefix, Bans: max(o.Bans, have.Bans), Last: later(o.Last, have.Last)}
 	}
 	return known
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 const (
@@ -34,12 +36,12 @@ func victim(path string) int {
 	for i := first; ; i++ {
 		gone := sampleBan(i-victimKeeps, 0)
 		changes := []Change{PutBan(sampleBan(i, 4)), DropBan(gone.Prefix),
-			PutOffender(Offender{Source: gone.Prefix, Bans: gone.Number, Last: gone.Until}), AddDecision(sampleDecision(i, time.Now()))}
+			PutOffender(ban.Offender{Prefix: gone.Prefix, Bans: gone.Number, Last: gone.Until}), AddDecision(sampleDecision(i, time.Now()))}
 		if err := s.Put(changes...); err != nil {
 			return 1
 		}
 		if i%7 == 0 { // what nobody waits for lands in the same transactions
-			_ = s.Put(PutGrace(Grace{Prefix: host(i), Since: start, Until: start.Add(time.Hour)}))
+			_ = s.Put(PutGrace(ban.Grace{Prefix: host(i), Since: start, Until: start.Add(time.Hour)}))
 		}
 		if err := s.Flush(ctx); err != nil {
 			return 1
@@ -62,7 +64,7 @@ func TestNothingDurableIsLostByKill9(t *testing.T) {
 		if rec.SetAside != "" || rec.Unavailable != nil || rec.Fresh {
 			t.Fatalf("round %d: the file does not open: %+v", round, rec)
 		}
-		bans := make(map[string]Ban)
+		bans := make(map[string]ban.Ban)
 		state := mustLoad(t, s, start)
 		for _, b := range state.Bans {
 			bans[b.Prefix.String()] = b

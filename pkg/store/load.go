@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // staleAfter is how long records that are over stay in the file: where the clock was set wrong for a while, a day ahead
@@ -20,11 +22,11 @@ const staleAfter = 48 * time.Hour
 
 // State is what the file holds.
 type State struct {
-	Bans      []Ban
-	Offenders []Offender // a source may be in it twice, by its ban and by itself: the worse counts
-	Trust     []Trust
+	Bans      []ban.Ban
+	Offenders []ban.Offender // a source may be in it twice, by its ban and by itself: the worse counts
+	Trusts    []ban.Trust
 	Allow     []Allow
-	Graces    []Grace
+	Graces    []ban.Grace
 
 	Expired int // records that are over, left out
 	Damaged int // records that cannot be read, left out
@@ -90,7 +92,7 @@ const pieceBans = 128
 // WalkBans calls each with what Load returns of bans, the oldest first, and of offenders, a piece at a time: hundreds of
 // thousands take no more memory than a few. Nothing is locked meanwhile. A piece is good until each returns. An error of
 // each ends it.
-func (s *Store) WalkBans(ctx context.Context, now time.Time, each func([]Ban, []Offender) error) error {
+func (s *Store) WalkBans(ctx context.Context, now time.Time, each func([]ban.Ban, []ban.Offender) error) error {
 	l := loader{s: s, now: now, words: make(words)}
 	order, err := s.bansByAge(ctx)
 	if err != nil {
@@ -200,7 +202,7 @@ type loader struct {
 	s     *Store
 	now   time.Time
 	words words
-	ban   Ban // the last
+	ban   ban.Ban // the last
 	state State
 	stale []entry
 	err   error
@@ -251,7 +253,7 @@ func (l *loader) decode(k kind, key string, value []byte) (end time.Time, err er
 			l.state.Bans = append(l.state.Bans, *b)
 		}
 		if l.s.o.Counts != nil && l.s.o.Counts(b) && b.Until.Add(l.s.o.OffenderMemory).After(now) {
-			l.state.Offenders = append(l.state.Offenders, Offender{Source: b.Prefix, Bans: b.Number, Last: b.Until})
+			l.state.Offenders = append(l.state.Offenders, ban.Offender{Prefix: b.Prefix, Bans: b.Number, Last: b.Until})
 		}
 	case kindOffender:
 		o, err := decodeOffender(key, value)
@@ -271,7 +273,7 @@ func (l *loader) decode(k kind, key string, value []byte) (end time.Time, err er
 		t.Since = earlier(t.Since, now)
 		end = atLeast(later(t.Until, t.Last.Add(l.s.o.TrustMemory)))
 		if end.After(now) {
-			l.state.Trust = append(l.state.Trust, t)
+			l.state.Trusts = append(l.state.Trusts, t)
 		}
 	case kindAllow:
 		a, err := decodeAllow(key, value)
@@ -351,7 +353,7 @@ func (s *Store) discard(tx *bbolt.Tx, list []entry, now time.Time) error {
 }
 
 // remember writes an offender. Where the file has the same, the worse counts.
-func (s *Store) remember(tx *bbolt.Tx, o Offender, now time.Time) error {
+func (s *Store) remember(tx *bbolt.Tx, o ban.Offender, now time.Time) error {
 	b, err := bucketOf(tx, kindOffender)
 	if err != nil {
 		return err
@@ -362,7 +364,7 @@ func (s *Store) remember(tx *bbolt.Tx, o Offender, now time.Time) error {
 		l.add(kindOffender, string(c.key()), value)
 	}
 	for _, have := range l.state.Offenders {
-		c = PutOffender(Offender{Source: o.Source, Bans: max(o.Bans, have.Bans), Last: later(o.Last, have.Last)})
+		c = PutOffender(ban.Offender{Prefix: o.Prefix, Bans: max(o.Bans, have.Bans), Last: later(o.Last, have.Last)})
 	}
 	return b.Put(c.key(), c.value())
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // migrate brings a file up to the present version, in one transaction.
@@ -67,7 +69,7 @@ func fromJSON(tx *bbolt.Tx) error {
 	err := read(kindBan, func(value []byte) (Change, error) {
 		var v banJSON
 		err := json.Unmarshal(value, &v)
-		return PutBan(Ban{Prefix: v.Prefix, Source: v.Source, Since: v.Since, Until: v.Until, Reason: v.Reason, Score: v.Score,
+		return PutBan(ban.Ban{Prefix: v.Prefix, Source: v.Source, Since: v.Since, Until: v.Until, Reason: ban.Reason(v.Reason), Score: v.Score,
 			Proven: v.Proven, Manual: v.Manual, Number: v.Number, Comment: v.Comment, PBX: v.PBX, Attempts: v.Attempts}), err
 	})
 	if err != nil {

@@ -8,15 +8,17 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // onlyBan is a ban of an hour.
-func onlyBan(number int) Ban {
+func onlyBan(number int) ban.Ban {
 	p := host(1)
-	return Ban{Prefix: p, Source: p.Addr(), Since: start, Until: start.Add(time.Hour), Reason: "unknown_account", Number: number}
+	return ban.Ban{Prefix: p, Source: p.Addr(), Since: start, Until: start.Add(time.Hour), Reason: "unknown_account", Number: number}
 }
 
-func byHand(b Ban) Ban {
+func byHand(b ban.Ban) ban.Ban {
 	b.Manual = true
 	return b
 }
@@ -24,43 +26,43 @@ func byHand(b Ban) Ban {
 func TestABanThatCountsTellsOfItsSource(t *testing.T) {
 	end := start.Add(time.Hour)
 	offender := func(bans int, last time.Time) Change {
-		return PutOffender(Offender{Source: host(1), Bans: bans, Last: last})
+		return PutOffender(ban.Offender{Prefix: host(1), Bans: bans, Last: last})
 	}
 	type loads []time.Duration // after start
 	for _, row := range []struct {
 		name    string
 		changes []Change
 		at      loads
-		want    Offender
+		want    ban.Offender
 	}{
-		{"while it lasts", []Change{PutBan(onlyBan(2))}, loads{0}, Offender{Bans: 2, Last: end}},
-		{"when it is over", []Change{PutBan(onlyBan(2))}, loads{30 * time.Hour}, Offender{Bans: 2, Last: end}},
-		{"after it is removed", []Change{PutBan(onlyBan(2))}, loads{50 * time.Hour, 51 * time.Hour}, Offender{Bans: 2, Last: end}},
+		{"while it lasts", []Change{PutBan(onlyBan(2))}, loads{0}, ban.Offender{Bans: 2, Last: end}},
+		{"when it is over", []Change{PutBan(onlyBan(2))}, loads{30 * time.Hour}, ban.Offender{Bans: 2, Last: end}},
+		{"after it is removed", []Change{PutBan(onlyBan(2))}, loads{50 * time.Hour, 51 * time.Hour}, ban.Offender{Bans: 2, Last: end}},
 		{"after it is removed, and for as long as is remembered", []Change{PutBan(onlyBan(2))}, loads{50 * time.Hour, 721*time.Hour - 1},
-			Offender{Bans: 2, Last: end}},
-		{"and no longer", []Change{PutBan(onlyBan(2))}, loads{50 * time.Hour, 721 * time.Hour}, Offender{}},
-		{"unless it is over for too long", []Change{PutBan(onlyBan(2))}, loads{721 * time.Hour}, Offender{}},
-		{"and is not forgotten by a load after the memory", []Change{PutBan(onlyBan(2))}, loads{721 * time.Hour, 700 * time.Hour}, Offender{}},
-		{"unless a person made it", []Change{PutBan(byHand(onlyBan(2)))}, loads{0}, Offender{}},
-		{"removed, unless a person made it", []Change{PutBan(byHand(onlyBan(2)))}, loads{50 * time.Hour, 51 * time.Hour}, Offender{}},
-		{"beside a record that says the same", []Change{PutBan(onlyBan(2)), offender(2, end)}, loads{0}, Offender{Bans: 2, Last: end}},
+			ban.Offender{Bans: 2, Last: end}},
+		{"and no longer", []Change{PutBan(onlyBan(2))}, loads{50 * time.Hour, 721 * time.Hour}, ban.Offender{}},
+		{"unless it is over for too long", []Change{PutBan(onlyBan(2))}, loads{721 * time.Hour}, ban.Offender{}},
+		{"and is not forgotten by a load after the memory", []Change{PutBan(onlyBan(2))}, loads{721 * time.Hour, 700 * time.Hour}, ban.Offender{}},
+		{"unless a person made it", []Change{PutBan(byHand(onlyBan(2)))}, loads{0}, ban.Offender{}},
+		{"removed, unless a person made it", []Change{PutBan(byHand(onlyBan(2)))}, loads{50 * time.Hour, 51 * time.Hour}, ban.Offender{}},
+		{"beside a record that says the same", []Change{PutBan(onlyBan(2)), offender(2, end)}, loads{0}, ban.Offender{Bans: 2, Last: end}},
 		{"beside a record of before", []Change{PutBan(onlyBan(2)), offender(1, start.Add(-time.Hour))}, loads{0},
-			Offender{Bans: 2, Last: end}},
+			ban.Offender{Bans: 2, Last: end}},
 		{"removed, beside a record of before", []Change{PutBan(onlyBan(2)), offender(1, start.Add(-time.Hour))},
-			loads{50 * time.Hour, 51 * time.Hour}, Offender{Bans: 2, Last: end}},
+			loads{50 * time.Hour, 51 * time.Hour}, ban.Offender{Bans: 2, Last: end}},
 		{"beside a worse record", []Change{PutBan(onlyBan(2)), offender(5, end.Add(time.Hour))}, loads{0},
-			Offender{Bans: 5, Last: end.Add(time.Hour)}},
+			ban.Offender{Bans: 5, Last: end.Add(time.Hour)}},
 		{"removed, beside a worse record", []Change{PutBan(onlyBan(2)), offender(5, end.Add(time.Hour))},
-			loads{50 * time.Hour, 51 * time.Hour}, Offender{Bans: 5, Last: end.Add(time.Hour)}},
+			loads{50 * time.Hour, 51 * time.Hour}, ban.Offender{Bans: 5, Last: end.Add(time.Hour)}},
 		{"removed, beside a record of more bans and an earlier end", []Change{PutBan(onlyBan(2)), offender(5, start)},
-			loads{50 * time.Hour, 51 * time.Hour}, Offender{Bans: 5, Last: end}},
+			loads{50 * time.Hour, 51 * time.Hour}, ban.Offender{Bans: 5, Last: end}},
 		{"beside a record that is over", []Change{PutBan(onlyBan(1)), offender(5, start.Add(-720*time.Hour))}, loads{0},
-			Offender{Bans: 1, Last: end}},
+			ban.Offender{Bans: 1, Last: end}},
 		{"removed, beside a record that is over", []Change{PutBan(onlyBan(1)), offender(5, start.Add(-720*time.Hour))},
-			loads{50 * time.Hour, 51 * time.Hour}, Offender{Bans: 1, Last: end}},
+			loads{50 * time.Hour, 51 * time.Hour}, ban.Offender{Bans: 1, Last: end}},
 		{"removed, beside a record that is over for days", []Change{PutBan(onlyBan(1)), offender(5, start.Add(-800*time.Hour))},
-			loads{50 * time.Hour, 51 * time.Hour}, Offender{Bans: 1, Last: end}},
-		{"made in the future", []Change{PutBan(onlyBan(2))}, loads{-24 * time.Hour}, Offender{Bans: 2, Last: end.Add(-24 * time.Hour)}},
+			loads{50 * time.Hour, 51 * time.Hour}, ban.Offender{Bans: 1, Last: end}},
+		{"made in the future", []Change{PutBan(onlyBan(2))}, loads{-24 * time.Hour}, ban.Offender{Bans: 2, Last: end.Add(-24 * time.Hour)}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			path := statePath(t)
@@ -74,9 +76,9 @@ func TestABanThatCountsTellsOfItsSource(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			want := make(map[netip.Prefix]Offender)
+			want := make(map[netip.Prefix]ban.Offender)
 			if row.want.Bans > 0 {
-				row.want.Source = host(1)
+				row.want.Prefix = host(1)
 				want[host(1)] = row.want
 			}
 			if got := worst(state.Offenders); !reflect.DeepEqual(got, want) {
@@ -103,11 +105,11 @@ func TestACrashBetweenTransactionsForgetsNobody(t *testing.T) {
 	const n = 3 * chunkRecords / 2
 	s, _ := mustOpen(t, statePath(t), Options{Counts: countsInTests})
 	changes := make([]Change, 0, 2*n)
-	want := make(map[netip.Prefix]Offender)
+	want := make(map[netip.Prefix]ban.Offender)
 	for i := range n {
 		b := sampleBan(i, 0)
 		changes = append(changes, PutBan(b))
-		want[b.Prefix] = Offender{Source: b.Prefix, Bans: b.Number, Last: b.Until}
+		want[b.Prefix] = ban.Offender{Prefix: b.Prefix, Bans: b.Number, Last: b.Until}
 	}
 	batch := func(changes []Change) *queue {
 		q := newQueue()
@@ -158,15 +160,15 @@ func TestABatchOfAllKindsIsWritten(t *testing.T) {
 	path := statePath(t)
 	var changes []Change
 	for i := range 20 {
-		changes = append(changes, PutGrace(Grace{Prefix: host(i), Since: start, Until: start.Add(time.Hour)}), PutBan(sampleBan(i, 1)),
+		changes = append(changes, PutGrace(ban.Grace{Prefix: host(i), Since: start, Until: start.Add(time.Hour)}), PutBan(sampleBan(i, 1)),
 			PutAllow(Allow{Host: "a-rather-long-name-of-a-host.example" + string(rune('a'+i))}), PutAllow(Allow{Prefix: host(i)}),
-			PutTrust(Trust{Source: host(i), Since: start, Until: start.Add(time.Hour), Last: start}),
-			PutOffender(Offender{Source: host(i), Bans: 1, Last: start}), DropOffender(host(100+i)))
+			PutTrust(ban.Trust{Prefix: host(i), Since: start, Until: start.Add(time.Hour), Last: start}),
+			PutOffender(ban.Offender{Prefix: host(i), Bans: 1, Last: start}), DropOffender(host(100+i)))
 	}
 	save(t, path, changes...)
 	state, _ := load(t, path, start)
-	if len(state.Bans) != 20 || len(state.Offenders) != 20 || len(state.Trust) != 20 || len(state.Allow) != 40 || len(state.Graces) != 20 {
-		t.Errorf("%d bans, %d offenders, %d trusted, %d allowed, %d graces", len(state.Bans), len(state.Offenders), len(state.Trust),
+	if len(state.Bans) != 20 || len(state.Offenders) != 20 || len(state.Trusts) != 20 || len(state.Allow) != 40 || len(state.Graces) != 20 {
+		t.Errorf("%d bans, %d offenders, %d trusted, %d allowed, %d graces", len(state.Bans), len(state.Offenders), len(state.Trusts),
 			len(state.Allow), len(state.Graces))
 	}
 }
@@ -198,15 +200,15 @@ func TestBansComeInPiecesOldestFirst(t *testing.T) {
 		changes = append(changes, PutBan(b))
 	}
 	for i := range 300 {
-		changes = append(changes, PutOffender(Offender{Source: host(5000 + i), Bans: 3, Last: start.Add(-time.Hour)}))
+		changes = append(changes, PutOffender(ban.Offender{Prefix: host(5000 + i), Bans: 3, Last: start.Add(-time.Hour)}))
 	}
-	changes = append(changes, PutTrust(Trust{Source: host(1), Since: start, Until: start.Add(time.Hour), Last: start, Accounts: []string{"201"}}))
+	changes = append(changes, PutTrust(ban.Trust{Prefix: host(1), Since: start, Until: start.Add(time.Hour), Last: start, Accounts: []string{"201"}}))
 	save(t, path, changes...)
 	s, _ := mustOpen(t, path, Options{Counts: countsInTests})
 	want := mustLoad(t, s, start)
-	var bans []Ban
-	var offenders []Offender
-	err := s.WalkBans(t.Context(), start, func(some []Ban, more []Offender) error {
+	var bans []ban.Ban
+	var offenders []ban.Offender
+	err := s.WalkBans(t.Context(), start, func(some []ban.Ban, more []ban.Offender) error {
 		if len(some) > pieceBans || len(more) > pieceBans {
 			t.Fatalf("a piece of %d and %d", len(some), len(more))
 		}
@@ -221,20 +223,20 @@ func TestBansComeInPiecesOldestFirst(t *testing.T) {
 			t.Fatalf("ban %d is older than the one before", i)
 		}
 	}
-	slices.SortFunc(bans, func(a, b Ban) int { return a.Prefix.Addr().Compare(b.Prefix.Addr()) })
-	slices.SortFunc(want.Bans, func(a, b Ban) int { return a.Prefix.Addr().Compare(b.Prefix.Addr()) })
+	slices.SortFunc(bans, func(a, b ban.Ban) int { return a.Prefix.Addr().Compare(b.Prefix.Addr()) })
+	slices.SortFunc(want.Bans, func(a, b ban.Ban) int { return a.Prefix.Addr().Compare(b.Prefix.Addr()) })
 	if !reflect.DeepEqual(bans, want.Bans) {
 		t.Error("the bans are not those of Load")
 	}
-	if state, err := s.LoadCustomers(t.Context(), start); err != nil || len(state.Trust) != 1 || len(state.Bans)+len(state.Offenders) != 0 {
+	if state, err := s.LoadCustomers(t.Context(), start); err != nil || len(state.Trusts) != 1 || len(state.Bans)+len(state.Offenders) != 0 {
 		t.Errorf("%+v, %v", state, err)
 	}
 	enough := errors.New("enough")
-	if err := s.WalkBans(t.Context(), start, func([]Ban, []Offender) error { return enough }); !errors.Is(err, enough) {
+	if err := s.WalkBans(t.Context(), start, func([]ban.Ban, []ban.Offender) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("%v", err)
 	}
 	none, _ := mustOpen(t, statePath(t), Options{ReadOnly: false})
-	if err := none.WalkBans(t.Context(), start, func([]Ban, []Offender) error { return enough }); err != nil {
+	if err := none.WalkBans(t.Context(), start, func([]ban.Ban, []ban.Offender) error { return enough }); err != nil {
 		t.Errorf("an empty file: %v", err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"time"
 	"unicode/utf8"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // Bounds of what one record holds. Longer strings and lists are cut, never refused.
@@ -20,52 +22,6 @@ const (
 	maxHost = 253  // bytes of a host name, RFC 1035 section 2.3.4
 )
 
-// Ban is a ban, by its prefix. Strings may hold any bytes that came by wire.
-type Ban struct {
-	Prefix       netip.Prefix
-	Source       netip.Addr // not valid where no single address was banned
-	Since, Until time.Time
-	Reason       string
-	Score        float64
-	Proven       bool // the source could not have been forged
-	Manual       bool // a person said so
-	Number       int  // 1 for the first ban of the source, 2 for the second, …
-	Comment      string
-	PBX          string
-	Attempts     int
-	Evidence     []Evidence // oldest first
-}
-
-// Evidence is one event behind a ban.
-type Evidence struct {
-	Time                      time.Time
-	Event, Service, Transport string
-	Account                   string
-	Reason                    string
-	Points, Score             float64
-	Proven                    bool
-	PBX, Note                 string
-
-	Multiplier float64 // that is in Points, 0 where there is none: then Country and ASN, which have it, are not kept
-	Country    string
-	ASN        uint32
-}
-
-// Offender is a source that was banned before, by its prefix.
-type Offender struct {
-	Source netip.Prefix
-	Bans   int
-	Last   time.Time // end of the last ban
-}
-
-// Trust is a source whose users logged in, by its prefix.
-type Trust struct {
-	Source      netip.Prefix
-	Since       time.Time
-	Until, Last time.Time // end of the trust; the last login
-	Accounts    []string
-}
-
 // Allow is an entry of the allow list that was added at run time: a prefix or, where that is not valid, a host name.
 type Allow struct {
 	Prefix   netip.Prefix
@@ -73,12 +29,6 @@ type Allow struct {
 	Added    time.Time
 	By, Note string
 	Until    time.Time // zero: until it is taken off
-}
-
-// Grace is a prefix that a person unbanned and that is not to be banned again for a time.
-type Grace struct {
-	Prefix       netip.Prefix
-	Since, Until time.Time
 }
 
 // Decision is one line of history.
@@ -120,7 +70,7 @@ type Change struct {
 }
 
 // PutBan keeps a ban, in place of any other of its prefix.
-func PutBan(b Ban) Change {
+func PutBan(b ban.Ban) Change {
 	var room [1024]byte // more than most bans take
 	e := begin(room[:0], kindBan, b.Prefix)
 	return e.ban(&b).change(kindBan, len(e))
@@ -131,9 +81,9 @@ func PutBan(b Ban) Change {
 func DropBan(p netip.Prefix) Change { return drop(kindBan, p) }
 
 // PutOffender keeps an offender.
-func PutOffender(o Offender) Change {
+func PutOffender(o ban.Offender) Change {
 	var room [smallRoom]byte
-	e := begin(room[:0], kindOffender, o.Source)
+	e := begin(room[:0], kindOffender, o.Prefix)
 	return e.offender(&o).change(kindOffender, len(e))
 }
 
@@ -141,9 +91,9 @@ func PutOffender(o Offender) Change {
 func DropOffender(p netip.Prefix) Change { return drop(kindOffender, p) }
 
 // PutTrust keeps a trusted source.
-func PutTrust(t Trust) Change {
+func PutTrust(t ban.Trust) Change {
 	var room [smallRoom]byte
-	e := begin(room[:0], kindTrust, t.Source)
+	e := begin(room[:0], kindTrust, t.Prefix)
 	return e.trust(&t).change(kindTrust, len(e))
 }
 
@@ -164,7 +114,7 @@ func DropAllow(p netip.Prefix, host string) Change {
 }
 
 // PutGrace keeps a grace.
-func PutGrace(g Grace) Change {
+func PutGrace(g ban.Grace) Change {
 	var room [smallRoom]byte
 	e := begin(room[:0], kindGrace, g.Prefix)
 	return e.grace(&g).change(kindGrace, len(e))

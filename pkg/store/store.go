@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 var (
@@ -42,7 +44,7 @@ type Options struct {
 	// Offender would, which is then not needed while the ban is stored: State.Offenders has it from the ban, and it is
 	// kept when the ban is removed from the file because it is over. Whoever removes such a ban, or puts one that does not
 	// count in its place, has to put the Offender with the same Put; Snapshot, too, has one where no ban says it.
-	Counts func(*Ban) bool
+	Counts func(*ban.Ban) bool
 
 	// Health is told of each change of state: with the reason when saving begins to fail or fails for another reason,
 	// with nil when all that waited is saved. Run calls it; it must be quick.

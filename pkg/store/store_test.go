@@ -14,12 +14,14 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 func TestTheStoreHoldsWhatAMapWouldHold(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		path := filepath.Join(t.TempDir(), "state.db")
-		want := make(map[netip.Prefix]Ban)
+		want := make(map[netip.Prefix]ban.Ban)
 		for range rapid.IntRange(1, 3).Draw(rt, "lives") {
 			s, _ := mustOpen(t, path, Options{Interval: time.Microsecond})
 			stop := runs(t, s)
@@ -40,7 +42,7 @@ func TestTheStoreHoldsWhatAMapWouldHold(t *testing.T) {
 				rt.Fatal(err)
 			}
 			state, _ := load(t, path, start)
-			got := make(map[netip.Prefix]Ban)
+			got := make(map[netip.Prefix]ban.Ban)
 			for _, b := range state.Bans {
 				got[b.Prefix] = b
 			}
@@ -54,15 +56,15 @@ func TestTheStoreHoldsWhatAMapWouldHold(t *testing.T) {
 func TestEverythingSurvivesARestart(t *testing.T) {
 	path := statePath(t)
 	want := State{
-		Bans:      []Ban{sampleBan(1, 2)},
-		Offenders: []Offender{{Source: host(2), Bans: 3, Last: start}},
-		Trust: []Trust{{Source: host(3), Since: start.Add(-time.Hour), Until: start.Add(time.Hour), Last: start,
+		Bans:      []ban.Ban{sampleBan(1, 2)},
+		Offenders: []ban.Offender{{Prefix: host(2), Bans: 3, Last: start}},
+		Trusts: []ban.Trust{{Prefix: host(3), Since: start.Add(-time.Hour), Until: start.Add(time.Hour), Last: start,
 			Accounts: []string{"201", "\xff\x1b[31m"}}},
 		Allow: []Allow{{Host: "office.example", Added: start, By: "root", Note: "the office"},
 			{Prefix: netip.MustParsePrefix("2001:db8::/64"), Added: start}},
-		Graces: []Grace{{Prefix: host(4), Since: start, Until: start.Add(time.Hour)}},
+		Graces: []ban.Grace{{Prefix: host(4), Since: start, Until: start.Add(time.Hour)}},
 	}
-	save(t, path, PutBan(want.Bans[0]), PutOffender(want.Offenders[0]), PutTrust(want.Trust[0]), PutAllow(want.Allow[0]),
+	save(t, path, PutBan(want.Bans[0]), PutOffender(want.Offenders[0]), PutTrust(want.Trusts[0]), PutAllow(want.Allow[0]),
 		PutAllow(want.Allow[1]), PutGrace(want.Graces[0]), AddDecision(sampleDecision(1, start)))
 	got, r := load(t, path, start)
 	if !reflect.DeepEqual(got, want) {
@@ -181,15 +183,15 @@ func TestReadOnlyChangesNothing(t *testing.T) {
 func TestWhatIsOverIsLeftOutAndLaterRemoved(t *testing.T) {
 	path := statePath(t)
 	short := sampleBan(24, 0) // an hour
-	save(t, path, PutBan(short), PutBan(Ban{Prefix: host(99), Since: start}), PutAllow(Allow{Host: "h.example"}),
-		PutOffender(Offender{Source: host(1), Last: start}), PutGrace(Grace{Prefix: host(1), Since: start, Until: start.Add(time.Hour)}),
-		PutTrust(Trust{Source: host(2), Since: start, Until: start.Add(time.Hour), Last: start}))
+	save(t, path, PutBan(short), PutBan(ban.Ban{Prefix: host(99), Since: start}), PutAllow(Allow{Host: "h.example"}),
+		PutOffender(ban.Offender{Prefix: host(1), Last: start}), PutGrace(ban.Grace{Prefix: host(1), Since: start, Until: start.Add(time.Hour)}),
+		PutTrust(ban.Trust{Prefix: host(2), Since: start, Until: start.Add(time.Hour), Last: start}))
 
 	inFile := func() (n int) {
 		s, _ := mustOpen(t, path, Options{ReadOnly: true})
 		defer func() { _ = s.Close() }()
 		state := mustLoad(t, s, start)
-		return len(state.Bans) + state.Expired + len(state.Offenders) + len(state.Allow) + len(state.Graces) + len(state.Trust)
+		return len(state.Bans) + state.Expired + len(state.Offenders) + len(state.Allow) + len(state.Graces) + len(state.Trusts)
 	}
 	at := func(now time.Time) State {
 		s, _ := mustOpen(t, path, Options{})
@@ -201,7 +203,7 @@ func TestWhatIsOverIsLeftOutAndLaterRemoved(t *testing.T) {
 		return state
 	}
 	// The clock is a day ahead: nothing counts, but nothing is gone once it is right again.
-	if state := at(start.Add(25 * time.Hour)); len(state.Bans)+len(state.Graces) != 0 || len(state.Offenders)+len(state.Trust) != 2 {
+	if state := at(start.Add(25 * time.Hour)); len(state.Bans)+len(state.Graces) != 0 || len(state.Offenders)+len(state.Trusts) != 2 {
 		t.Errorf("a day later %+v", state)
 	}
 	if state := at(start.Add(time.Minute)); len(state.Bans) != 1 || state.Bans[0].Until != short.Until || len(state.Graces) != 1 {
@@ -210,7 +212,7 @@ func TestWhatIsOverIsLeftOutAndLaterRemoved(t *testing.T) {
 	if n := inFile(); n != 5 { // the ban without an end went at once: it was over in 1970
 		t.Errorf("%d records are in the file", n)
 	}
-	if state := at(start.Add(1000 * time.Hour)); len(state.Bans)+len(state.Offenders)+len(state.Trust) != 0 || len(state.Allow) != 1 {
+	if state := at(start.Add(1000 * time.Hour)); len(state.Bans)+len(state.Offenders)+len(state.Trusts) != 0 || len(state.Allow) != 1 {
 		t.Errorf("weeks later %+v", state)
 	}
 	if n := inFile(); n != 1 {
@@ -222,13 +224,13 @@ func TestAClockSetBackLengthensNoBan(t *testing.T) {
 	path := statePath(t)
 	b := sampleBan(1, 0)
 	given := b.Until.Sub(b.Since)
-	save(t, path, PutBan(b), PutGrace(Grace{Prefix: host(1), Since: start, Until: start.Add(time.Hour)}),
-		PutTrust(Trust{Source: host(1), Since: start.Add(-time.Hour), Until: start.Add(time.Hour), Last: start}),
-		PutOffender(Offender{Source: host(1), Last: start.AddDate(50, 0, 0)}))
+	save(t, path, PutBan(b), PutGrace(ban.Grace{Prefix: host(1), Since: start, Until: start.Add(time.Hour)}),
+		PutTrust(ban.Trust{Prefix: host(1), Since: start.Add(-time.Hour), Until: start.Add(time.Hour), Last: start}),
+		PutOffender(ban.Offender{Prefix: host(1), Last: start.AddDate(50, 0, 0)}))
 	for _, back := range []time.Duration{time.Hour, 24 * time.Hour, 50 * 365 * 24 * time.Hour} {
 		now := start.Add(-back)
 		state, _ := load(t, path, now)
-		if len(state.Bans) != 1 || len(state.Graces) != 1 || len(state.Trust) != 1 || len(state.Offenders) != 1 {
+		if len(state.Bans) != 1 || len(state.Graces) != 1 || len(state.Trusts) != 1 || len(state.Offenders) != 1 {
 			t.Fatalf("%v back: %+v", back, state)
 		}
 		if left := state.Bans[0].Until.Sub(now); left != given || state.Bans[0].Since.After(now) {
@@ -237,7 +239,7 @@ func TestAClockSetBackLengthensNoBan(t *testing.T) {
 		if left := state.Graces[0].Until.Sub(now); left != time.Hour {
 			t.Errorf("%v back: a grace has %v left", back, left)
 		}
-		if left := state.Trust[0].Until.Sub(now); left != time.Hour || state.Trust[0].Last.After(now) {
+		if left := state.Trusts[0].Until.Sub(now); left != time.Hour || state.Trusts[0].Last.After(now) {
 			t.Errorf("%v back: trust has %v left", back, left)
 		}
 		if state.Offenders[0].Last.After(now.Add(month)) {
@@ -346,7 +348,7 @@ func TestAnOldVersionIsBroughtUpToDate(t *testing.T) {
 	for range 2 {
 		state, _ := load(t, path, start)
 		want := State{
-			Bans: []Ban{{Prefix: netip.MustParsePrefix("192.0.2.66/32"), Source: netip.MustParseAddr("192.0.2.66"), Since: start,
+			Bans: []ban.Ban{{Prefix: netip.MustParsePrefix("192.0.2.66/32"), Source: netip.MustParseAddr("192.0.2.66"), Since: start,
 				Until: start.Add(4 * time.Hour), Reason: "manual", Score: 12, Proven: true, Manual: true, Number: 2, Comment: "by hand",
 				PBX: "pbx1", Attempts: 9}},
 			Allow: []Allow{{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Added: start, By: "root", Note: "the office"}},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -34,14 +35,14 @@ func Verdict(ex engine.Explanation, clock func(time.Time) string) string {
 
 // together names the network where more than the source itself is banned.
 func together(ex engine.Explanation) string {
-	if ex.Ban.Prefix == ex.Source || Bare(ex.Ban.Prefix) == ex.Address {
+	if ex.Ban.Prefix == ex.Source || Bare(ex.Ban.Prefix) == ex.Address.String() {
 		return ""
 	}
-	return " with all of " + ex.Ban.Prefix
+	return " with all of " + ex.Ban.Prefix.String()
 }
 
 // Cause says what led to a ban.
-func Cause(b *engine.BanView) string {
+func Cause(b *ban.Ban) string {
 	if b.Manual {
 		if b.Comment != "" {
 			return "by hand, \"" + printable.Limit(b.Comment, maxReason) + "\""
@@ -55,11 +56,11 @@ func Cause(b *engine.BanView) string {
 	return s
 }
 
-func entry(v *engine.AllowView) string {
+func entry(v *ban.Exemption) string {
 	if v == nil {
 		return ""
 	}
-	s := " (" + v.Prefix + ", from " + printable.String(v.Origin)
+	s := " (" + v.Prefix.String() + ", from " + printable.String(v.Origin)
 	if v.Note != "" {
 		s += ": " + printable.Line(v.Note)
 	}
@@ -67,7 +68,7 @@ func entry(v *engine.AllowView) string {
 }
 
 // Evidence is one line of the table of evidence: who reported it and what it means.
-func Evidence(e engine.Evidence) (by, note string) {
+func Evidence(e ban.Evidence) (by, note string) {
 	by = printable.String(e.Service)
 	if e.Transport != "" {
 		by += "/" + printable.String(e.Transport)
@@ -75,7 +76,7 @@ func Evidence(e engine.Evidence) (by, note string) {
 	if note = printable.Line(e.Note); note == "" {
 		note = Words(e.Reason)
 	}
-	if place := e.Arithmetic(); place != "" {
+	if place := engine.Arithmetic(&e); place != "" {
 		note += ": " + place
 	}
 	return by, note

@@ -89,10 +89,13 @@ func Names(list []string, most int) string {
 // Words makes a reason such as wrong_password readable.
 func Words[S ~string](s S) string { return strings.ReplaceAll(printable.String(string(s)), "_", " ") }
 
-// Bare leaves the length of a single address's prefix away.
-func Bare(prefix string) string {
-	if p, err := netip.ParsePrefix(prefix); err == nil && p.IsSingleIP() {
+// Bare leaves the length of a single address's prefix away; a prefix that is not valid is nothing.
+func Bare(p netip.Prefix) string {
+	switch {
+	case !p.IsValid():
+		return ""
+	case p.IsSingleIP():
 		return p.Addr().String()
 	}
-	return prefix
+	return p.String()
 }

@@ -1,10 +1,12 @@
 package commands
 
 import (
+	"cmp"
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 func (c *commands) allow() *cobra.Command {
@@ -66,7 +68,7 @@ func (c *commands) allowChange(verb, about string, remove bool, suggest ...strin
 			if c.json {
 				return c.object(res)
 			}
-			c.sayAllow(res, remove)
+			c.sayAllow(cmp.Or(printable.String(req.Host), wording.Bare(req.Prefix)), res, remove)
 			return nil
 		},
 	}
@@ -77,8 +79,7 @@ func (c *commands) allowChange(verb, about string, remove bool, suggest ...strin
 	return cmd
 }
 
-func (c *commands) sayAllow(res control.AllowResult, remove bool) {
-	name := printable.String(bare(res.Entry))
+func (c *commands) sayAllow(name string, res control.AllowResult, remove bool) {
 	switch {
 	case res.Added && res.Until != nil:
 		c.sayf("%s is allowed until %s: until then it is never banned.", name, c.clock(*res.Until))
@@ -94,7 +95,7 @@ func (c *commands) sayAllow(res control.AllowResult, remove bool) {
 		c.sayf("%s was allowed already.", name)
 	}
 	if len(res.Addresses) > 0 {
-		c.sayf("It stands for %s now, and is looked up again and again.", names(res.Addresses, 8))
+		c.sayf("It stands for %s now, and is looked up again and again.", names(texts(res.Addresses), 8))
 	}
 	if len(res.Unbanned) > 0 {
 		c.sayf("Unbanned: %s.", bares(res.Unbanned))

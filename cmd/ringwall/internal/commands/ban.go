@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/service"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 func (c *commands) ban() *cobra.Command {
@@ -58,7 +60,7 @@ func (c *commands) session() netip.Addr {
 }
 
 func (c *commands) sayBan(res control.BanResult) {
-	name := bare(res.Prefix)
+	name := wording.Bare(res.Prefix)
 	how := "is banned"
 	if res.Renewed {
 		how = "was banned already, and is now"
@@ -73,23 +75,24 @@ func (c *commands) sayBan(res control.BanResult) {
 	if !res.Enforced {
 		c.sayf("Its packets still pass: ringwall status says why.")
 	}
-	if res.Source != "" && res.Source != res.Prefix {
+	if res.Source.IsValid() && res.Source != res.Prefix {
 		c.sayf("Ringwall judges %s as one source; only what you named is banned. For all of it: ringwall ban %s", res.Source, res.Source)
 	}
 }
 
-// bare leaves the length out of the prefix of a single address.
-func bare(prefix string) string {
-	if p, err := control.ParsePrefix(prefix); err == nil && p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return prefix
-}
-
-func bares(prefixes []string) string {
+func bares(prefixes []netip.Prefix) string {
 	out := make([]string, len(prefixes))
 	for i, p := range prefixes {
-		out[i] = bare(p)
+		out[i] = wording.Bare(p)
 	}
 	return strings.Join(out, ", ")
+}
+
+// texts are values as text.
+func texts[T fmt.Stringer](values []T) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = v.String()
+	}
+	return out
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // golden compares with testdata/NAME, which UPDATE_GOLDEN=1 rewrites.
@@ -60,7 +61,7 @@ func trouble(st *control.Status) {
 }
 
 func explanations() map[string]engine.Explanation {
-	evidence := []engine.Evidence{
+	evidence := []ban.Evidence{
 		{
 			Time: ago(3 * time.Minute), Event: "InvalidAccountID", Service: "PJSIP", Transport: "UDP", Account: hostile,
 			Reason: ban.ReasonUnknownAccount, Points: 4, Score: 4, PBX: "pbx1",
@@ -70,7 +71,7 @@ func explanations() map[string]engine.Explanation {
 			Reason: ban.ReasonWrongPassword, Points: 2, Score: 5.867, Proven: true, PBX: "pbx1", Note: "a retransmission gives no points",
 		},
 	}
-	base := engine.Explanation{Address: "203.0.113.5", Source: "203.0.113.5/32", Threshold: 10, HalfLife: 600}
+	base := engine.Explanation{Address: netip.MustParseAddr("203.0.113.5"), Source: netip.MustParsePrefix("203.0.113.5/32"), Threshold: 10, HalfLife: 600}
 	with := func(change func(*engine.Explanation)) engine.Explanation {
 		ex := base
 		change(&ex)
@@ -79,31 +80,31 @@ func explanations() map[string]engine.Explanation {
 	return map[string]engine.Explanation{
 		"banned": with(func(ex *engine.Explanation) {
 			ex.Verdict, ex.Score, ex.Attempts, ex.Bans, ex.Lost, ex.Evidence = "banned", 11.2, 6, 1, 3, evidence
-			ex.Ban = &engine.BanView{
-				Prefix: "203.0.113.5/32", Reason: ban.ReasonWrongPassword, Until: now.Add(58 * time.Minute), Left: 3480,
+			ex.Ban = &ban.Ban{
+				Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonWrongPassword, Until: now.Add(58 * time.Minute), Left: 3480,
 				Attempts: 6, Accounts: []string{"201", hostile},
 			}
 			ex.Lines = []string{"4 + 2 points, half of them decays every 10m", "end it now with: ringwall unban 203.0.113.5"}
 		}),
 		"manual": with(func(ex *engine.Explanation) {
 			ex.Verdict = "banned"
-			ex.Ban = &engine.BanView{Prefix: "203.0.113.0/24", Reason: ban.ReasonManual, Manual: true, Comment: "called " + hostile, Until: now.Add(30 * time.Hour), Left: 108000}
+			ex.Ban = &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Reason: ban.ReasonManual, Manual: true, Comment: "called " + hostile, Until: now.Add(30 * time.Hour), Left: 108000}
 		}),
 		"observed": with(func(ex *engine.Explanation) {
 			ex.Verdict = "observed"
-			ex.Ban = &engine.BanView{Prefix: "203.0.113.5/32", Reason: ban.ReasonUnknownAccount, Observed: true, Until: now.Add(time.Hour), Attempts: 1}
+			ex.Ban = &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonUnknownAccount, Observed: true, Until: now.Add(time.Hour), Attempts: 1}
 		}),
 		"trusted": with(func(ex *engine.Explanation) {
-			ex.Address, ex.Source = "2001:db8::1", "2001:db8::/64"
+			ex.Address, ex.Source = netip.MustParseAddr("2001:db8::1"), netip.MustParsePrefix("2001:db8::/64")
 			ex.Verdict, ex.Score, ex.Evidence = "trusted", 2, evidence[1:]
-			ex.Trust = &engine.TrustView{Prefix: "2001:db8::/64", Until: now.Add(23 * time.Hour), Accounts: []string{"201", "202"}}
+			ex.Trust = &ban.Trust{Prefix: netip.MustParsePrefix("2001:db8::/64"), Until: now.Add(23 * time.Hour), Accounts: []string{"201", "202"}}
 			ex.Grace = at(now.Add(time.Hour))
 		}),
 		"allowed": with(func(ex *engine.Explanation) {
-			ex.Verdict, ex.Allow = "allowed", &engine.AllowView{Prefix: "203.0.113.0/24", Origin: "manual"}
+			ex.Verdict, ex.Allow = "allowed", &ban.Exemption{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Origin: "manual"}
 		}),
 		"protected": with(func(ex *engine.Explanation) {
-			ex.Verdict, ex.Allow = "protected", &engine.AllowView{Prefix: "203.0.113.5/32", Origin: "learned", Note: "trunk provider"}
+			ex.Verdict, ex.Allow = "protected", &ban.Exemption{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Origin: "learned", Note: "trunk provider"}
 		}),
 		"suspicious": with(func(ex *engine.Explanation) {
 			ex.Verdict, ex.Score, ex.Evidence = "suspicious", 4, evidence[:1]
@@ -180,11 +181,11 @@ func TestWhyBeginsWithTheVerdict(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.backend.explain = ex
-			if code := w.do(t, "why", ex.Address); code != 0 {
+			if code := w.do(t, "why", ex.Address.String()); code != 0 {
 				t.Fatalf("exit %d: %s", code, w.err)
 			}
 			golden(t, "why-"+name, w.out.String())
-			if w.backend.asked != netip.MustParseAddr(ex.Address) {
+			if w.backend.asked != netip.MustParseAddr(ex.Address.String()) {
 				t.Errorf("asked for %s", w.backend.asked)
 			}
 		})
@@ -193,7 +194,7 @@ func TestWhyBeginsWithTheVerdict(t *testing.T) {
 
 func TestChangesSayWhatHappened(t *testing.T) {
 	one := netip.MustParsePrefix("2001:db8::1/128")
-	banned := control.BanResult{Prefix: "2001:db8::1/128", Source: "2001:db8::/64", Since: now, Until: now.Add(time.Hour), Duration: 3600, Enforced: true}
+	banned := control.BanResult{Prefix: netip.MustParsePrefix("2001:db8::1/128"), Source: netip.MustParsePrefix("2001:db8::/64"), Since: now, Until: now.Add(time.Hour), Duration: 3600, Enforced: true}
 	for name, row := range map[string]struct {
 		args   []string
 		change func(*backend)
@@ -206,14 +207,14 @@ func TestChangesSayWhatHappened(t *testing.T) {
 		"ban-default": {
 			[]string{"ban", "203.0.113.0/24"},
 			func(b *backend) {
-				b.ban = control.BanResult{Prefix: "203.0.113.0/24", Source: "203.0.113.0/24", Until: now.Add(time.Hour), Duration: 3600, Renewed: true, Enforced: true}
+				b.ban = control.BanResult{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Source: netip.MustParsePrefix("203.0.113.0/24"), Until: now.Add(time.Hour), Duration: 3600, Renewed: true, Enforced: true}
 			},
 			control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24")},
 		},
 		"ban-dry": {
 			[]string{"ban", "203.0.113.5", "--for=1w"},
 			func(b *backend) {
-				b.ban = control.BanResult{Prefix: "203.0.113.5/32", Source: "203.0.113.5/32", Until: now.Add(168 * time.Hour), Duration: 604800, Note: "policy.mode is observe."}
+				b.ban = control.BanResult{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Source: netip.MustParsePrefix("203.0.113.5/32"), Until: now.Add(168 * time.Hour), Duration: 604800, Note: "policy.mode is observe."}
 			},
 			control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 168 * time.Hour},
 		},
@@ -223,21 +224,21 @@ func TestChangesSayWhatHappened(t *testing.T) {
 		"unban": {
 			[]string{"unban", "203.0.113.5", "--grace", "1h"},
 			func(b *backend) {
-				b.unban = control.UnbanResult{Removed: []string{"203.0.113.5/32"}, Count: 1, Grace: at(now.Add(time.Hour)), Covered: []string{"203.0.113.0/24"}}
+				b.unban = control.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")}, Count: 1, Grace: at(now.Add(time.Hour))}
 			},
 			control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Grace: time.Hour},
 		},
 		"unban-all": {
 			[]string{"unban", "--all"},
 			func(b *backend) {
-				b.unban = control.UnbanResult{Removed: []string{"203.0.113.5/32"}, Count: 4711}
+				b.unban = control.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")}, Count: 4711}
 			},
 			control.UnbanRequest{All: true},
 		},
 		"allow-add": {
 			[]string{"allow", "add", "Office.Example.net"},
 			func(b *backend) {
-				b.allow = control.AllowResult{Entry: "office.example.net", Added: true, Addresses: []string{"203.0.113.5"}, Unbanned: []string{"203.0.113.5/32"}}
+				b.allow = control.AllowResult{Entry: "office.example.net", Added: true, Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.5")}, Unbanned: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")}}
 			},
 			control.AllowRequest{Host: "office.example.net"},
 		},
@@ -506,12 +507,13 @@ func TestALongListIsPrintedInFull(t *testing.T) {
 		lines := strings.Split(strings.TrimSuffix(w.out.String(), "\n"), "\n")
 		seen := make(map[string]bool)
 		for _, l := range lines {
-			var ban engine.BanView
-			if _ = json.Unmarshal([]byte(l), &ban); ban.Prefix == "" {
-				ban.Prefix, _, _ = strings.Cut(l, " ")
+			prefix, _, _ := strings.Cut(l, " ")
+			var b ban.Ban
+			if json.Unmarshal([]byte(l), &b) == nil {
+				prefix = wording.Bare(b.Prefix)
 			}
-			if strings.HasPrefix(ban.Prefix, "32.0.") {
-				seen[ban.Prefix] = true
+			if strings.HasPrefix(prefix, "32.0.") {
+				seen[prefix] = true
 			}
 		}
 		want := 5003
@@ -550,7 +552,7 @@ func TestWhyAndHistoryTakeWhatPeopleHave(t *testing.T) {
 				}
 				return []netip.Addr{netip.MustParseAddr("::ffff:203.0.113.5"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("203.0.113.5")}, nil
 			}
-			w.backend.explain = engine.Explanation{Address: "203.0.113.5", Source: "203.0.113.5/32", Verdict: "unknown"}
+			w.backend.explain = engine.Explanation{Address: netip.MustParseAddr("203.0.113.5"), Source: netip.MustParsePrefix("203.0.113.5/32"), Verdict: "unknown"}
 			w.backend.echo = true
 			if code := w.do(t, row.args...); code != 0 {
 				t.Fatalf("exit %d: %s", code, w.err)

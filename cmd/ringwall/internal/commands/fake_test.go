@@ -79,57 +79,57 @@ func (b *backend) Status(context.Context) (control.Status, error) {
 	return st, b.err
 }
 
-func (b *backend) Bans(_ context.Context, _ control.BanFilter, each func([]engine.BanView) error) error {
+func (b *backend) Bans(_ context.Context, _ control.BanFilter, each func([]ban.Ban) error) error {
 	if b.empty || b.err != nil {
 		return b.err
 	}
-	list := []engine.BanView{
+	list := []ban.Ban{
 		{
-			Prefix: "203.0.113.5/32", Reason: ban.ReasonWrongPassword, Since: ago(2 * time.Minute), Until: now.Add(58 * time.Minute), Duration: 3600,
+			Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonWrongPassword, Since: ago(2 * time.Minute), Until: now.Add(58 * time.Minute), Duration: 3600,
 			Left: 3480, Score: 12, Proven: true, Number: 1, PBX: "pbx1", Accounts: []string{"201", "202", "203"}, Attempts: 6,
 		},
 		{
-			Prefix: "2001:db8:bad::/64", Reason: ban.ReasonUnknownAccount, Since: ago(26 * time.Hour), Until: now.Add(142 * time.Hour), Duration: 604800,
+			Prefix: netip.MustParsePrefix("2001:db8:bad::/64"), Reason: ban.ReasonUnknownAccount, Since: ago(26 * time.Hour), Until: now.Add(142 * time.Hour), Duration: 604800,
 			Left: 142 * 3600, Score: 40, Observed: true, Number: 4, PBX: "pbx1", Accounts: []string{hostile, "1000"}, Attempts: 4711,
 		},
 		{
-			Prefix: "198.51.100.0/24", Reason: ban.ReasonManual, Since: ago(time.Minute), Until: now.Add(7 * 24 * time.Hour), Duration: 604800,
+			Prefix: netip.MustParsePrefix("198.51.100.0/24"), Reason: ban.ReasonManual, Since: ago(time.Minute), Until: now.Add(7 * 24 * time.Hour), Duration: 604800,
 			Left: 604800, Manual: true, Number: 1, Comment: "called at night", Accounts: []string{},
-			Leak: &engine.LeakView{Last: ago(time.Second), Events: 40, Port: 5080, Transport: "UDP"},
+			Leak: &ban.Leak{Last: ago(time.Second), Events: 40, Port: 5080, Transport: "UDP"},
 		},
 	}
 	for i := range list {
-		list[i].Place = b.places[netip.MustParsePrefix(list[i].Prefix).Addr()]
+		list[i].Place = b.places[list[i].Prefix.Addr()]
 	}
 	for i := range b.many {
 		v := list[0]
-		v.Prefix, v.Since = fmt.Sprintf("32.0.%d.%d/32", i>>8, i&255), ago(27*time.Hour)
+		v.Prefix, v.Since = netip.MustParsePrefix(fmt.Sprintf("32.0.%d.%d/32", i>>8, i&255)), ago(27*time.Hour)
 		list = append(list, v)
 	}
 	return each(list)
 }
 
-func (b *backend) Trusted(_ context.Context, each func([]engine.TrustView) error) error {
+func (b *backend) Trusted(_ context.Context, each func([]ban.Trust) error) error {
 	if b.empty || b.err != nil {
 		return b.err
 	}
-	list := []engine.TrustView{
-		{Prefix: "192.0.2.10/32", Since: ago(time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"201"}, Score: 1.5},
-		{Prefix: "192.0.2.20/32", Since: ago(time.Minute), Until: now.Add(24 * time.Hour), Left: 86340, Accounts: []string{"1", "2", "3", "4", "5", "6", "7"}},
+	list := []ban.Trust{
+		{Prefix: netip.MustParsePrefix("192.0.2.10/32"), Since: ago(time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"201"}, Score: 1.5},
+		{Prefix: netip.MustParsePrefix("192.0.2.20/32"), Since: ago(time.Minute), Until: now.Add(24 * time.Hour), Left: 86340, Accounts: []string{"1", "2", "3", "4", "5", "6", "7"}},
 	}
 	for i := range list {
-		list[i].Place = b.places[netip.MustParsePrefix(list[i].Prefix).Addr()]
+		list[i].Place = b.places[list[i].Prefix.Addr()]
 	}
 	return each(list)
 }
 
-func (b *backend) Allowed(context.Context) ([]engine.AllowView, error) {
+func (b *backend) Allowed(context.Context) ([]ban.Exemption, error) {
 	if b.empty {
 		return nil, b.err
 	}
-	return []engine.AllowView{
-		{Prefix: "127.0.0.0/8", Origin: "host"},
-		{Prefix: "192.0.2.77/32", Origin: "office.example.net", Note: "resolved a minute ago"},
+	return []ban.Exemption{
+		{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Origin: "host"},
+		{Prefix: netip.MustParsePrefix("192.0.2.77/32"), Origin: "office.example.net", Note: "resolved a minute ago"},
 	}, b.err
 }
 
@@ -138,9 +138,9 @@ func (b *backend) Account(_ context.Context, name string) (control.AccountResult
 		return control.AccountResult{Account: name}, b.err
 	}
 	return control.AccountResult{Account: name, All: 3, Sources: []engine.AccountSource{
-		{Prefix: "203.0.113.5/32", Address: "203.0.113.5", Verdict: "banned", Tries: 6, Last: ago(2 * time.Minute)},
-		{Prefix: "2001:db8:bad::/64", Address: "2001:db8:bad::", Verdict: "suspicious", Tries: 1, Last: ago(26 * time.Hour)},
-		{Prefix: "192.0.2.10/32", Address: "192.0.2.10", Verdict: "trusted", Trusted: true},
+		{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Address: netip.MustParseAddr("203.0.113.5"), Verdict: "banned", Tries: 6, Last: ago(2 * time.Minute)},
+		{Prefix: netip.MustParsePrefix("2001:db8:bad::/64"), Address: netip.MustParseAddr("2001:db8:bad::"), Verdict: "suspicious", Tries: 1, Last: ago(26 * time.Hour)},
+		{Prefix: netip.MustParsePrefix("192.0.2.10/32"), Address: netip.MustParseAddr("192.0.2.10"), Verdict: "trusted", Trusted: true},
 	}}, b.err
 }
 
@@ -150,11 +150,11 @@ func (b *backend) Page(context.Context, control.Peer) (control.PageResult, error
 
 func (b *backend) Place(addr netip.Addr) ban.Place { return b.places[addr] }
 
-func (b *backend) Protected(context.Context) ([]engine.AllowView, error) {
+func (b *backend) Protected(context.Context) ([]ban.Exemption, error) {
 	if b.empty {
 		return nil, b.err
 	}
-	return []engine.AllowView{{Prefix: "192.0.2.50/32", Origin: "learned", Note: "trunk provider of pbx1"}}, b.err
+	return []ban.Exemption{{Prefix: netip.MustParsePrefix("192.0.2.50/32"), Origin: "learned", Note: "trunk provider of pbx1"}}, b.err
 }
 
 func (b *backend) Ban(_ context.Context, req control.BanRequest) (control.BanResult, error) {
@@ -183,7 +183,7 @@ func (b *backend) Why(_ context.Context, addr netip.Addr) (engine.Explanation, e
 	defer b.mu.Unlock()
 	b.asked = addr
 	if b.echo {
-		b.explain.Address = addr.String()
+		b.explain.Address = addr
 	}
 	return b.explain, b.err
 }

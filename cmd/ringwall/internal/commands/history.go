@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/wording"
@@ -52,14 +53,14 @@ func (c *commands) history() *cobra.Command {
 			}
 			t := &table{header: []string{"TIME", "ACTION", "SOURCE", "FOR", "SCORE", "WHY", "ACCOUNT", "DETAIL", "PLACE"},
 				right: map[int]bool{3: true, 4: true}, flex: []int{7, 6}, spare: true}
-			n, err := rows(c, t, func(each func(control.Decision) error) error {
-				return client.EachDecision(cmd.Context(), from, one, func(d control.Decision) error {
+			n, err := rows(c, t, func(each func(ban.Decision) error) error {
+				return client.EachDecision(cmd.Context(), from, one, func(d ban.Decision) error {
 					if !one.IsValid() && !of.meets(d) {
 						return nil
 					}
 					return each(d)
 				})
-			}, nil, func(d control.Decision) { t.add(append(c.decision(d), wording.Place(d.Place))...) })
+			}, nil, func(d ban.Decision) { t.add(append(c.decision(d), wording.Place(d.Place))...) })
 			if err == nil && n == 0 && !c.json {
 				c.sayf("Nothing was decided in the last %s, as far as this daemon remembers.", short(since.value))
 			}
@@ -72,17 +73,12 @@ func (c *commands) history() *cobra.Command {
 }
 
 func (c *commands) follow(ctx context.Context, client *control.Client, from time.Time, of concern) error {
-	err := client.Follow(ctx, from, func(d control.Decision) error {
+	err := client.Follow(ctx, from, func(d ban.Decision) error {
 		switch {
-		case d.Action != control.Lost && !of.meets(d):
+		case !of.meets(d):
 			return nil
-		case c.json && d.Action == control.Lost:
-			return c.object(map[string]any{"action": d.Action, "lost": d.Lost})
 		case c.json:
 			return c.object(d)
-		case d.Action == control.Lost:
-			_, err := fmt.Fprintf(c.out, "… %s not shown: this terminal is too slow\n", plural(d.Lost, "decision", "decisions"))
-			return err
 		}
 		row := c.decision(d)
 		line := fmt.Sprintf("%-19s  %-13s  %-18s  %7s  %6s  %-20s  %s  %s", row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7])
@@ -90,6 +86,12 @@ func (c *commands) follow(ctx context.Context, client *control.Client, from time
 			line = strings.TrimRight(line, " ") + "  (" + place + ")"
 		}
 		_, err := fmt.Fprintln(c.out, printable.Line(strings.TrimRight(line, " ")))
+		return err
+	}, func(n int) error {
+		if c.json {
+			return c.object(map[string]any{"action": "lost", "lost": n})
+		}
+		_, err := fmt.Fprintf(c.out, "… %s not shown: this terminal is too slow\n", plural(n, "decision", "decisions"))
 		return err
 	})
 	if errors.Is(err, context.Canceled) {
@@ -104,28 +106,24 @@ type concern struct {
 	account string
 }
 
-func (c concern) meets(d control.Decision) bool {
+func (c concern) meets(d ban.Decision) bool {
 	if c.account != "" {
 		return d.Account == c.account
 	}
 	return len(c.addrs) == 0 || slices.ContainsFunc(c.addrs, func(a netip.Addr) bool { return concerns(d, a) })
 }
 
-func concerns(d control.Decision, addr netip.Addr) bool {
-	if d.Source == addr.String() {
-		return true
-	}
-	p, err := netip.ParsePrefix(d.Prefix)
-	return err == nil && p.Contains(addr)
+func concerns(d ban.Decision, addr netip.Addr) bool {
+	return d.Source == addr || d.Prefix.Contains(addr)
 }
 
-func (c *commands) decision(d control.Decision) []string {
-	source, length := bare(printable.String(d.Prefix)), ""
-	if source == "" {
-		source = printable.String(d.Source)
+func (c *commands) decision(d ban.Decision) []string {
+	source, length := wording.Bare(d.Prefix), ""
+	if source == "" && d.Source.IsValid() {
+		source = d.Source.String()
 	}
 	if d.Duration > 0 {
-		length = short(seconds(d.Duration))
+		length = short(d.Duration)
 	}
 	return []string{
 		c.clock(d.Time), printable.String(string(d.Action)), source, length, score(d.Score), words(d.Reason),

@@ -13,6 +13,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/fail2ban"
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // imported is the answer to import --json.
@@ -168,7 +169,7 @@ func (c *commands) tellImport(im *fail2ban.Import) {
 		if !b.Forever {
 			left = short(min(b.Left, control.MaxDuration)) + " left"
 		}
-		say("  %s  %s  jail %q", bare(b.Prefix.String()), left, printable.String(b.Jail))
+		say("  %s  %s  jail %q", wording.Bare(b.Prefix), left, printable.String(b.Jail))
 	}
 	if len(im.NotImported) > 0 {
 		say("")
@@ -272,7 +273,7 @@ func (c *commands) handOver(ctx context.Context, client *control.Client, im *fai
 				report.Enforced++
 			}
 		default:
-			if err := refused("ban "+bare(b.Prefix.String()), err); err != nil {
+			if err := refused("ban "+wording.Bare(b.Prefix), err); err != nil {
 				return err
 			}
 		}

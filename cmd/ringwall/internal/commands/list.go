@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
@@ -54,11 +54,11 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 	t := &table{header: []string{"SOURCE", "LEFT", "SINCE", "BANS", "TRIES", "WHY", "ACCOUNTS", "PLACE"},
 		right: map[int]bool{1: true, 3: true, 4: true}, flex: []int{6, 5}, spare: true}
 	observed, leaking := 0, 0
-	n, err := rows(c, t, func(each func(engine.BanView) error) error {
+	n, err := rows(c, t, func(each func(ban.Ban) error) error {
 		return client.EachBan(cmd.Context(), control.BanFilter{}, each)
-	}, func(a, b engine.BanView) int {
-		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Prefix, b.Prefix))
-	}, func(b engine.BanView) {
+	}, func(a, b ban.Ban) int {
+		return cmp.Or(b.Since.Compare(a.Since), a.Prefix.Compare(b.Prefix))
+	}, func(b ban.Ban) {
 		why := words(b.Reason)
 		if b.Comment != "" {
 			why += ": " + printable.String(b.Comment)
@@ -71,7 +71,7 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 			leaking++
 			why = fmt.Sprintf("GETS THROUGH (%s): %s", b.Leak.Where(), why)
 		}
-		t.add(bare(b.Prefix), short(seconds(b.Left)), c.clock(b.Since), strconv.Itoa(b.Number), strconv.Itoa(b.Attempts), why,
+		t.add(wording.Bare(b.Prefix), short(seconds(b.Left)), c.clock(b.Since), strconv.Itoa(b.Number), strconv.Itoa(b.Attempts), why,
 			names(b.Accounts, 5), wording.Place(b.Place))
 	})
 	if err != nil || c.json {
@@ -94,12 +94,12 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 func (c *commands) listTrust(cmd *cobra.Command, client *control.Client) error {
 	t := &table{header: []string{"SOURCE", "LEFT", "SINCE", "SCORE", "ACCOUNTS", "PLACE"}, right: map[int]bool{1: true, 3: true},
 		flex: []int{4}, spare: true}
-	n, err := rows(c, t, func(each func(engine.TrustView) error) error {
+	n, err := rows(c, t, func(each func(ban.Trust) error) error {
 		return client.EachTrusted(cmd.Context(), each)
-	}, func(a, b engine.TrustView) int {
-		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Prefix, b.Prefix))
-	}, func(v engine.TrustView) {
-		t.add(bare(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), score(v.Score), names(v.Accounts, 5), wording.Place(v.Place))
+	}, func(a, b ban.Trust) int {
+		return cmp.Or(b.Since.Compare(a.Since), a.Prefix.Compare(b.Prefix))
+	}, func(v ban.Trust) {
+		t.add(wording.Bare(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), score(v.Score), names(v.Accounts, 5), wording.Place(v.Place))
 	})
 	if err != nil || c.json {
 		return err
@@ -128,21 +128,21 @@ func (c *commands) listProtected(cmd *cobra.Command, client *control.Client) err
 	return c.entries(protected, "Nothing is protected: Asterisk has named no trunk and no contact (see ringwall status).")
 }
 
-func (c *commands) entries(list []engine.AllowView, empty string) error {
+func (c *commands) entries(list []ban.Exemption, empty string) error {
 	t := &table{header: []string{"ENTRY", "FROM", "NOTE"}, flex: []int{2}}
-	ends := slices.ContainsFunc(list, func(v engine.AllowView) bool { return v.Until != nil })
+	ends := slices.ContainsFunc(list, func(v ban.Exemption) bool { return v.Until != nil })
 	if ends {
 		t.header = append(t.header, "UNTIL")
 	}
-	n, err := rows(c, t, func(each func(engine.AllowView) error) error {
+	n, err := rows(c, t, func(each func(ban.Exemption) error) error {
 		for _, v := range list {
 			if err := each(v); err != nil {
 				return err
 			}
 		}
 		return nil
-	}, nil, func(v engine.AllowView) {
-		entry := bare(v.Prefix)
+	}, nil, func(v ban.Exemption) {
+		entry := wording.Bare(v.Prefix)
 		if entry == "" { // a host name without one
 			entry = "no address"
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/replay"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 func (c *commands) replay() *cobra.Command {
@@ -146,7 +147,7 @@ func (c *commands) replayed(d *ban.Decision) string {
 	source, length := "", ""
 	switch {
 	case d.Prefix.IsValid():
-		source = bare(d.Prefix.String())
+		source = wording.Bare(d.Prefix)
 	case d.Source.IsValid():
 		source = d.Source.String()
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/replay"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // summaryRows is how long a list of the summary is at most; --json has all.
@@ -22,7 +23,7 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 	}
 	for _, r := range first(s.Breaches) {
 		c.sayf("BREACH: %s logged in as %s right after guessing its password, at %s. Change that password.",
-			bare(r.Source), printable.String(r.Account), c.moment(r.First))
+			wording.Bare(r.Source), printable.String(r.Account), c.moment(r.First))
 	}
 	if err := c.sayBanned(s); err != nil {
 		return err
@@ -32,7 +33,7 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 		c.sayf("Misconfigured, not attacking:")
 		t := table{header: []string{"SOURCE", "ACCOUNT", "SINCE", "WHAT"}, flex: []int{3, 1}}
 		for _, r := range first(s.Misconfigured) {
-			t.add(bare(r.Source), printable.String(r.Account), c.moment(r.First), printable.Line(r.Detail))
+			t.add(wording.Bare(r.Source), printable.String(r.Account), c.moment(r.First), printable.Line(r.Detail))
 		}
 		if err := t.write(c.out, c.Columns); err != nil {
 			return err
@@ -40,7 +41,7 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 		c.sayMore(len(s.Misconfigured))
 	}
 	for _, r := range first(s.Guessing) {
-		c.sayf("%s guesses passwords (account %s) since %s, and would not have been banned: %s.", bare(r.Source), printable.String(r.Account),
+		c.sayf("%s guesses passwords (account %s) since %s, and would not have been banned: %s.", wording.Bare(r.Source), printable.String(r.Account),
 			c.moment(r.First), printable.Line(r.Detail))
 	}
 	for _, r := range first(s.Targeted) {
@@ -83,7 +84,7 @@ func (c *commands) sayCustomers(s *replay.Summary) error {
 	for i, u := range s.Customers {
 		locked += u.LoginsWhileBanned
 		if i < summaryRows {
-			t.add(bare(u.Prefix), c.moment(u.First), short(u.Total), words(u.Reason), strconv.FormatInt(u.Logins, 10),
+			t.add(wording.Bare(u.Prefix), c.moment(u.First), short(u.Total), words(u.Reason), strconv.FormatInt(u.Logins, 10),
 				strconv.FormatInt(u.LoginsWhileBanned, 10), c.moment(u.LastLogin), names(u.Accounts, 5))
 		}
 	}
@@ -116,7 +117,7 @@ func (c *commands) sayBanned(s *replay.Summary) error {
 			why += " (observed)"
 			observed = true
 		}
-		t.add(bare(b.Prefix), c.moment(b.First), strconv.Itoa(b.Bans), short(b.Total), strconv.FormatInt(b.Blocked, 10), why,
+		t.add(wording.Bare(b.Prefix), c.moment(b.First), strconv.Itoa(b.Bans), short(b.Total), strconv.FormatInt(b.Blocked, 10), why,
 			printable.String(b.Account))
 	}
 	if err := t.write(c.out, c.Columns); err != nil {

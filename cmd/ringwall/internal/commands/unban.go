@@ -5,8 +5,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 func (c *commands) unban() *cobra.Command {
@@ -66,9 +67,6 @@ func (c *commands) sayUnban(res control.UnbanResult) {
 	if res.Grace != nil {
 		c.sayf("No automatic ban before %s.", c.clock(*res.Grace))
 	}
-	if len(res.Covered) > 0 {
-		c.sayf("It stays out, for a wider ban holds it: %s. To lift that: ringwall unban %s", bares(res.Covered), res.Covered[0])
-	}
 	if res.Note != "" {
 		c.sayf("%s", sentence(res.Note))
 	}
@@ -83,8 +81,8 @@ func (c *commands) completeBans(cmd *cobra.Command, args []string, _ string) ([]
 	client.Timeout = completionTimeout
 	var out []string
 	enough := errors.New("enough")
-	err = client.EachBan(cmd.Context(), control.BanFilter{}, func(b engine.BanView) error {
-		if out = append(out, bare(b.Prefix)); len(out) == maxCompletions {
+	err = client.EachBan(cmd.Context(), control.BanFilter{}, func(b ban.Ban) error {
+		if out = append(out, wording.Bare(b.Prefix)); len(out) == maxCompletions {
 			return enough
 		}
 		return nil

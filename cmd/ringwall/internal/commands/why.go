@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -140,7 +141,7 @@ func (c *commands) whyAccount(ctx context.Context, client *control.Client, accou
 		if s.Trusted && s.Verdict != "trusted" {
 			verdict += ", logged in there"
 		}
-		t.add(bare(printable.String(s.Prefix)), verdict, strconv.Itoa(s.Tries), strconv.Itoa(s.Logins), c.clock(s.Last),
+		t.add(wording.Bare(s.Prefix), verdict, strconv.Itoa(s.Tries), strconv.Itoa(s.Logins), c.clock(s.Last),
 			wording.Place(s.Place))
 	}
 	if err := t.write(c.out, c.Columns); err != nil {
@@ -158,7 +159,7 @@ func (c *commands) sayWhy(ex engine.Explanation) error {
 	if place := wording.Place(ex.Place); place != "" {
 		c.sayf("It is registered in %s.", place)
 	}
-	if ex.Source != "" && bare(ex.Source) != ex.Address {
+	if ex.Source.IsValid() && wording.Bare(ex.Source) != ex.Address.String() {
 		c.sayf("It is judged as a part of %s.", ex.Source)
 	}
 	if ex.Grace != nil && ex.Grace.After(c.Now()) {
@@ -189,7 +190,7 @@ func (c *commands) sayWhy(ex engine.Explanation) error {
 	return nil
 }
 
-func (c *commands) evidence(list []engine.Evidence) error {
+func (c *commands) evidence(list []ban.Evidence) error {
 	t := table{
 		header: []string{"TIME", "EVENT", "BY", "ACCOUNT", "POINTS", "SCORE", "PROVEN", "NOTE"},
 		right:  map[int]bool{4: true, 5: true}, flex: []int{7, 3, 1},
@@ -213,7 +214,7 @@ func (c *commands) ways(ex engine.Explanation) {
 		c.sayf("To keep it out:  ringwall ban %s", ex.Address)
 	case ex.Allow != nil && ex.Allow.Origin == engine.OriginManual:
 		c.sayf("")
-		c.sayf("To judge it again:  ringwall allow del %s", bare(ex.Allow.Prefix))
+		c.sayf("To judge it again:  ringwall allow del %s", wording.Bare(ex.Allow.Prefix))
 	}
 }
 

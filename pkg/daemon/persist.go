@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
@@ -24,7 +23,7 @@ func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
 		d.log.Warn("the state folder cannot be made", "err", err)
 	}
 	s, recovery, err := store.Open(cfg.State.Path, store.Options{
-		Log: d.log, Snapshot: d.snapshot, Counts: counts, OffenderMemory: cfg.Policy.Ban.Memory, TrustMemory: cfg.Policy.Storm.Memory,
+		Log: d.log, Snapshot: d.snapshot, Counts: countsOffence, OffenderMemory: cfg.Policy.Ban.Memory, TrustMemory: cfg.Policy.Storm.Memory,
 		Health: func(err error) {
 			if err != nil {
 				d.log.Error("what happens is not saved; bans stay in the kernel, but not over a reboot", "err", err)
@@ -65,120 +64,60 @@ func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
 	return state, nil
 }
 
-// recall gives the engine what was stored of customers. The lock is held.
-func (j *judge) recall(s store.State, pbxs []string) {
+// restoreCustomersLocked gives the engine what was stored of customers.
+func (j *judge) restoreCustomersLocked(s store.State, pbxs []string) {
 	now := j.clock.now()
 	for _, a := range s.Allow {
 		if a.Prefix.IsValid() {
 			j.engine.AllowUntil(now, a.Prefix, a.Until, a.Note)
 		}
 	}
-	var state engine.State
-	for _, t := range s.Trust {
-		state.Trusts = append(state.Trusts, engine.TrustState{Source: t.Source, Since: t.Since, Until: t.Until, Last: t.Last,
-			Accounts: t.Accounts})
-	}
-	for _, g := range s.Graces {
-		state.Graces = append(state.Graces, engine.GraceState{Prefix: g.Prefix, Until: g.Until})
-	}
-	j.engine.Restore(now, state, pbxs)
+	j.engine.Restore(now, engine.State{Trusts: s.Trusts, Graces: s.Graces}, pbxs)
 }
 
-func recalled(b *store.Ban) engine.BanState {
-	s := engine.BanState{
-		Prefix: b.Prefix, Source: b.Source, Since: b.Since, Until: b.Until, Reason: ban.Reason(b.Reason), Score: b.Score,
-		Proven: b.Proven, Manual: b.Manual, Number: b.Number, Comment: b.Comment, PBX: b.PBX, Attempts: b.Attempts,
-	}
-	for _, ev := range b.Evidence {
-		s.Evidence = append(s.Evidence, engine.Evidence{
-			Time: ev.Time, Event: ev.Event, Service: ev.Service, Transport: ev.Transport, Account: ev.Account,
-			Reason: ban.Reason(ev.Reason), Points: ev.Points, Score: ev.Score, Proven: ev.Proven, PBX: ev.PBX, Note: ev.Note,
-			Multiplier: ev.Multiplier, Country: ev.Country, ASN: ev.ASN,
-		})
-	}
-	return s
-}
-
-func kept(b *engine.BanState) store.Change {
-	var s store.Ban
-	write(b, &s)
-	return store.PutBan(s)
-}
-
-// write writes a ban down as it is stored, into room for evidence that is used again.
-func write(b *engine.BanState, s *store.Ban) {
-	*s = store.Ban{
-		Prefix: b.Prefix, Source: b.Source, Since: b.Since, Until: b.Until, Reason: string(b.Reason), Score: b.Score,
-		Proven: b.Proven, Manual: b.Manual, Number: b.Number, Comment: b.Comment, PBX: b.PBX, Attempts: b.Attempts,
-		Evidence: slices.Grow(s.Evidence[:0], len(b.Evidence)),
-	}
-	for i := range b.Evidence {
-		ev := &b.Evidence[i]
-		s.Evidence = append(s.Evidence, store.Evidence{
-			Time: ev.Time, Event: ev.Event, Service: ev.Service, Transport: ev.Transport, Account: ev.Account,
-			Reason: string(ev.Reason), Points: ev.Points, Score: ev.Score, Proven: ev.Proven, PBX: ev.PBX, Note: ev.Note,
-			Multiplier: ev.Multiplier, Country: ev.Country, ASN: ev.ASN,
-		})
-	}
-}
-
-func keptTrust(t engine.TrustState) store.Change {
-	return store.PutTrust(store.Trust{Source: t.Source, Since: t.Since, Until: t.Until, Last: t.Last, Accounts: t.Accounts})
-}
-
-// counts says whether a stored ban itself tells how often its source was banned, and until when. The engine counts what
+// countsOffence says whether a stored ban itself tells how often its source was banned, and until when. The engine counts what
 // it decided about a source, not what a person said, what it found in the kernel, and bans of networks.
-func counts(b *store.Ban) bool {
-	switch ban.Reason(b.Reason) {
+func countsOffence(b *ban.Ban) bool {
+	switch b.Reason {
 	case ban.ReasonManual, ban.ReasonAdopted, ban.ReasonNetwork:
 		return false
 	}
 	return !b.Manual && b.Number > 0
 }
 
-func keptOffender(o engine.OffenderState) store.Change {
-	return store.PutOffender(store.Offender{Source: o.Source, Bans: o.Bans, Last: o.Last})
-}
-
-func keptGrace(g engine.GraceState, now time.Time) store.Change {
-	return store.PutGrace(store.Grace{Prefix: g.Prefix, Since: now, Until: g.Until})
-}
-
-// keep appends what is to be stored of what a decision is about. The lock is held.
-func (j *judge) keep(d *ban.Decision, out []store.Change) []store.Change {
+// recordsLocked appends what is to be stored of what a decision is about.
+func (j *judge) recordsLocked(d *ban.Decision, out []store.Change) []store.Change {
 	if j.store == nil {
 		return out
 	}
 	switch d.Action {
 	case ban.ActionBan, ban.ActionExtend:
-		if j.engine.CopyBan(d.Prefix, &j.ban) {
-			write(&j.ban, &j.record)
-			out = append(out, store.PutBan(j.record))
-			if counts(&j.record) {
+		if b, ok := j.engine.BanOf(d.Prefix); ok {
+			if out = append(out, store.PutBan(b)); countsOffence(&b) {
 				return out
 			}
 		}
-		out = j.keepOffender(d.Prefix, out)
+		out = j.offenderLocked(d.Prefix, out)
 	case ban.ActionUnban:
-		out = j.keepOffender(d.Prefix, append(out, store.DropBan(d.Prefix)))
+		out = j.offenderLocked(d.Prefix, append(out, store.DropBan(d.Prefix)))
 	case ban.ActionTrust, ban.ActionUntrust:
 		if t, ok := j.engine.TrustOf(d.Prefix); ok {
-			out = append(out, keptTrust(t))
+			out = append(out, store.PutTrust(t))
 		}
 	}
 	return out
 }
 
-// keepOffender appends what is remembered of a source whose ban, stored until now, is not to say it any more.
-func (j *judge) keepOffender(p netip.Prefix, out []store.Change) []store.Change {
+// offenderLocked appends what is remembered of a source whose ban, stored until now, is not to say it any more.
+func (j *judge) offenderLocked(p netip.Prefix, out []store.Change) []store.Change {
 	if o, ok := j.engine.Offender(p); ok {
-		out = append(out, keptOffender(o))
+		out = append(out, store.PutOffender(o))
 	}
 	return out
 }
 
-// line appends a decision's line of history.
-func (j *judge) line(d *ban.Decision, out []store.Change) []store.Change {
+// historyLine appends a decision's line of history.
+func (j *judge) historyLine(d *ban.Decision, out []store.Change) []store.Change {
 	if j.store == nil {
 		return out
 	}
@@ -207,10 +146,10 @@ func (j *judge) saveCustomers() {
 	var changes []store.Change
 	j.ask(func(e *engine.Engine, now time.Time) {
 		for _, t := range e.ExportTrusts(now) {
-			changes = append(changes, keptTrust(t))
+			changes = append(changes, store.PutTrust(t))
 		}
 		for _, g := range e.Graces() {
-			changes = append(changes, keptGrace(g, now))
+			changes = append(changes, store.PutGrace(g))
 		}
 	})
 	j.save(changes)
@@ -223,25 +162,26 @@ func (d *Daemon) snapshot() (out []store.Change) {
 		now = at
 		s := e.Export(now)
 		for i := range s.Bans {
-			out = append(out, kept(&s.Bans[i]))
+			out = append(out, store.PutBan(s.Bans[i]))
 		}
 		for _, o := range s.Offenders {
-			out = append(out, keptOffender(o))
+			out = append(out, store.PutOffender(o))
 		}
 		for _, t := range s.Trusts {
-			out = append(out, keptTrust(t))
+			out = append(out, store.PutTrust(t))
 		}
 		for _, g := range s.Graces {
-			out = append(out, keptGrace(g, now))
+			out = append(out, store.PutGrace(g))
 		}
 		for _, a := range e.Allowed() {
-			if p, err := netip.ParsePrefix(a.Prefix); err == nil && a.Origin == engine.OriginManual {
-				entry := store.Allow{Prefix: p, Added: now, Note: a.Note}
-				if a.Until != nil {
-					entry.Until = *a.Until
-				}
-				out = append(out, store.PutAllow(entry))
+			if a.Origin != engine.OriginManual {
+				continue
 			}
+			entry := store.Allow{Prefix: a.Prefix, Added: now, Note: a.Note}
+			if a.Until != nil {
+				entry.Until = *a.Until
+			}
+			out = append(out, store.PutAllow(entry))
 		}
 	})
 	for _, name := range d.known.added() {
