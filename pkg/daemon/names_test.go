@@ -15,6 +15,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // dns is a DNS that knows one address, or is not there.
@@ -52,7 +53,7 @@ func (r *rig) entry(name string) (prefix, note string) {
 	if i < 0 {
 		r.t.Fatalf("%s is not on the list: %+v", name, list)
 	}
-	return list[i].Prefix.String(), list[i].Note
+	return wording.Bare(list[i].Prefix), list[i].Note
 }
 
 // After a reboot Ringwall starts before the network: the provider's name still stands for the address that it had.
@@ -75,7 +76,7 @@ func TestAnAllowedNameIsKnownAfterAReboot(t *testing.T) {
 	if _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); !ok {
 		t.Error("the provider is not in the kernel's allow set")
 	}
-	if prefix, note := r.entry("sip.example.net"); prefix != "203.0.113.66/32" || !strings.HasPrefix(note, "as of 20") {
+	if prefix, note := r.entry("sip.example.net"); prefix != "203.0.113.66" || !strings.HasPrefix(note, "as of 20") {
 		t.Errorf("list allow: %q, %q; want it said that the address is an old one", prefix, note)
 	}
 	r.until("status says so", func() bool { return r.warned("sip.example.net cannot be resolved; its addresses of 20") })

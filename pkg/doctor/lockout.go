@@ -93,7 +93,9 @@ func (e *exam) ownProtected(ctx context.Context, s subject) {
 	}
 	var prefixes []netip.Prefix
 	for _, a := range allowed {
-		prefixes = append(prefixes, a.Prefix)
+		if a.Prefix.IsValid() {
+			prefixes = append(prefixes, a.Prefix)
+		}
 	}
 	var naked []string
 	for p := range e.own {

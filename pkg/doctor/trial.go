@@ -105,7 +105,9 @@ func (e *exam) covered() []netip.Prefix {
 	for _, ask := range []func(context.Context) ([]ban.Exemption, error){e.client.Allowed, e.client.Protected} {
 		views, _ := ask(ctx) // a daemon that does not answer says so when the ban is tried
 		for _, v := range views {
-			list = append(list, v.Prefix)
+			if v.Prefix.IsValid() {
+				list = append(list, v.Prefix)
+			}
 		}
 	}
 	return list
