@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	"github.com/jsimonetti/rtnetlink/v2"
+	"github.com/jsimonetti/rtnetlink/v2/driver"
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/netspace"
@@ -73,19 +73,18 @@ func newNetwork() (_ *network, err error) {
 	if n.hub, err = netspace.New(); err != nil {
 		return nil, err
 	}
-	hub, err := netlink.NewHandleAt(netns.NsHandle(n.hub.FD()), unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("lab: netlink: %w", err)
-	}
-	defer hub.Close()
 	// Without snooping the bridge floods multicast from the first packet on, neighbour discovery included.
-	snooping := false
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}, MulticastSnooping: &snooping}
-	if err := hub.LinkAdd(bridge); err != nil {
+	snooping := driver.BridgeEnableDisabled
+	bridge := &rtnetlink.LinkMessage{Attributes: &rtnetlink.LinkAttributes{
+		Name: "br0", Info: &rtnetlink.LinkInfo{Kind: "bridge", Data: &driver.Bridge{McastSnooping: &snooping}}}}
+	if err := n.hub.Do(func() error {
+		err := netspace.Configure(func(c *rtnetlink.Conn) error { return c.Link.New(bridge) })
+		if err != nil {
+			return err
+		}
+		return netspace.Up("br0")
+	}); err != nil {
 		return nil, fmt.Errorf("lab: bridge: %w", err)
-	}
-	if err := hub.LinkSetUp(bridge); err != nil {
-		return nil, fmt.Errorf("lab: bridge up: %w", err)
 	}
 	for _, node := range []Node{Server, Phone, Trunk, Attacker, Spare} {
 		ns, err := netspace.New()
@@ -93,7 +92,7 @@ func newNetwork() (_ *network, err error) {
 			return nil, err
 		}
 		n.nodes[node] = ns
-		if err := connect(hub, bridge, node, ns); err != nil {
+		if err := connect(n.hub, node, ns); err != nil {
 			return nil, fmt.Errorf("lab: node %s: %w", node, err)
 		}
 	}
@@ -101,20 +100,27 @@ func newNetwork() (_ *network, err error) {
 }
 
 // connect gives a namespace its addresses and a port at the bridge.
-func connect(hub *netlink.Handle, bridge netlink.Link, node Node, ns *netspace.Space) error {
-	port := &netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: "p-" + string(node)},
-		PeerName:      "eth0",
-		PeerNamespace: netlink.NsFd(ns.FD()),
-	}
-	if err := hub.LinkAdd(port); err != nil {
-		return fmt.Errorf("veth: %w", err)
-	}
-	if err := hub.LinkSetMaster(port, bridge); err != nil {
-		return fmt.Errorf("bridge port: %w", err)
-	}
-	if err := hub.LinkSetUp(port); err != nil {
-		return fmt.Errorf("bridge port up: %w", err)
+func connect(hub *netspace.Space, node Node, ns *netspace.Space) error {
+	port := "p-" + string(node)
+	if err := hub.Do(func() error {
+		if err := netspace.AddPair(port, "eth0", ns); err != nil {
+			return err
+		}
+		index, err := netspace.Index(port)
+		if err != nil {
+			return err
+		}
+		bridge, err := netspace.Index("br0")
+		if err != nil {
+			return err
+		}
+		join := &rtnetlink.LinkMessage{Index: index, Attributes: &rtnetlink.LinkAttributes{Master: &bridge}}
+		if err := netspace.Configure(func(c *rtnetlink.Conn) error { return c.Link.Set(join) }); err != nil {
+			return fmt.Errorf("bridge port: %w", err)
+		}
+		return netspace.Up(port)
+	}); err != nil {
+		return err
 	}
 	return ns.Do(func() error {
 		if err := settle(); err != nil {
@@ -123,18 +129,10 @@ func connect(hub *netlink.Handle, bridge netlink.Link, node Node, ns *netspace.S
 		if err := netspace.Up("eth0", node.IPv4().String()+"/16", node.IPv6().String()+"/32"); err != nil {
 			return err
 		}
-		link, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
 		// A PBX has a default route: without one, packets from forged sources are judged otherwise.
-		for _, dst := range []string{"0.0.0.0/0", "::/0"} {
-			_, all, err := net.ParseCIDR(dst)
-			if err != nil {
+		for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+			if err := netspace.AddDefaultRoute("eth0", all); err != nil {
 				return err
-			}
-			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all}); err != nil {
-				return fmt.Errorf("route %s: %w", dst, err)
 			}
 		}
 		return nil
@@ -214,8 +212,17 @@ func (l *Lab) AddAddr(t testing.TB, node Node, addrs ...netip.Addr) {
 // untilLocal waits until packets to an address are the node's own: the kernel adds the route to a new address of IPv6
 // later (addrconf_dad_work in net/ipv6/addrconf.c), on a busy machine by seconds, and drops the answers until then.
 func untilLocal(a netip.Addr) error {
+	family := uint8(unix.AF_INET)
+	if a.Is6() {
+		family = unix.AF_INET6
+	}
 	for deadline := time.Now().Add(waitTime); ; time.Sleep(time.Millisecond) {
-		routes, err := netlink.RouteGet(a.AsSlice())
+		var routes []rtnetlink.RouteMessage
+		err := netspace.Configure(func(c *rtnetlink.Conn) (err error) {
+			routes, err = c.Route.Get(&rtnetlink.RouteMessage{
+				Family: family, DstLength: uint8(a.BitLen()), Attributes: rtnetlink.RouteAttributes{Dst: a.AsSlice()}})
+			return err
+		})
 		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
 			return nil
 		}

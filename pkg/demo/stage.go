@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/netspace"
@@ -231,10 +230,6 @@ func denied(err error) bool {
 // configure gives addresses and default routes to eth0; to whom each address belongs is asked on the cable. It says
 // whether IPv6 is there.
 func configure(addrs []netip.Addr) (ipv6 bool, err error) {
-	link, err := netlink.LinkByName("eth0")
-	if err != nil {
-		return false, fmt.Errorf("demo: %w", err)
-	}
 	_, err = os.Stat("/proc/sys/net/ipv6")
 	ipv6 = err == nil && slices.ContainsFunc(addrs, netip.Addr.Is6)
 	for _, a := range addrs {
@@ -249,13 +244,12 @@ func configure(addrs []netip.Addr) (ipv6 bool, err error) {
 			return false, fmt.Errorf("demo: %w", err)
 		}
 	}
-	for _, bits := range []int{32, 128} {
-		if bits == 128 && !ipv6 {
+	for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		if all.Is6() && !ipv6 {
 			continue
 		}
-		all := &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)}
-		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: all}); err != nil {
-			return false, fmt.Errorf("demo: default route: %w", err)
+		if err := netspace.AddDefaultRoute("eth0", all); err != nil {
+			return false, fmt.Errorf("demo: %w", err)
 		}
 	}
 	return ipv6, nil

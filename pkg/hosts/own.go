@@ -6,7 +6,8 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
+	"github.com/jsimonetti/rtnetlink/v2"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,13 +21,15 @@ func Own() (map[netip.Prefix]string, error) {
 	var err error
 	for range 5 {
 		var out map[netip.Prefix]string
-		if out, err = own(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+		if out, err = own(); !errors.Is(err, errInterrupted) {
 			return out, err
 		}
-		// Something changed while the kernel listed it: ask again.
 	}
 	return nil, err
 }
+
+// errInterrupted is a list whose beginning is older than its end (NLM_F_DUMP_INTR).
+var errInterrupted = errors.New("something changed while the kernel listed it")
 
 func own() (map[netip.Prefix]string, error) {
 	out := map[netip.Prefix]string{
@@ -45,48 +48,69 @@ func own() (map[netip.Prefix]string, error) {
 			out[p] = note
 		}
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	conn, err := rtnetlink.Dial(nil)
+	if err != nil {
+		return nil, fmt.Errorf("hosts: netlink: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	addrs, err := dump(conn, unix.RTM_GETADDR, &rtnetlink.AddressMessage{})
 	if err != nil {
 		return nil, fmt.Errorf("hosts: list this machine's addresses: %w", err)
 	}
 	for _, a := range addrs {
-		if a.IPNet != nil {
-			add(a.IP, "own address")
+		switch {
+		case a.Attributes == nil:
+		case a.Attributes.Local != nil: // where Address is the other end of a line
+			add(a.Attributes.Local, "own address")
+		default:
+			add(a.Attributes.Address, "own address")
 		}
 	}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		filter := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
-		err := netlink.RouteListFilteredIter(family, filter, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
-			if !isDefault(r.Dst) {
-				return true
-			}
-			add(r.Gw, "default gateway")
-			add(via(r.Via), "default gateway")
-			for _, hop := range r.MultiPath {
-				add(hop.Gw, "default gateway")
-				add(via(hop.Via), "default gateway")
-			}
-			return true
-		})
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		routes, err := dump(conn, unix.RTM_GETROUTE, &rtnetlink.RouteMessage{Family: family})
 		if err != nil {
 			return nil, fmt.Errorf("hosts: list this machine's routes: %w", err)
+		}
+		for _, r := range routes {
+			if r.DstLength > 0 || r.Flags&unix.RTM_F_CLONED != 0 {
+				continue
+			}
+			add(r.Attributes.Gateway, "default gateway")
+			add(via(r.Attributes.Via), "default gateway")
+			for _, hop := range r.Attributes.Multipath {
+				add(hop.Gateway, "default gateway")
+				add(via(hop.Via), "default gateway")
+			}
 		}
 	}
 	return out, nil
 }
 
-func isDefault(dst *net.IPNet) bool {
-	if dst == nil {
-		return true
+// via is the next hop of another address family (RTA_VIA, RFC 5549).
+func via(v *rtnetlink.RouteVia) net.IP {
+	if v == nil {
+		return nil
 	}
-	ones, _ := dst.Mask.Size()
-	return ones == 0 && dst.IP.IsUnspecified()
+	return v.Addr
 }
 
-// via is the next hop of another address family (RTA_VIA, RFC 5549).
-func via(d netlink.Destination) net.IP {
-	if v, ok := d.(*netlink.Via); ok && v != nil {
-		return v.Addr
+// dump asks the kernel for all of a kind.
+func dump[M rtnetlink.Message](conn *rtnetlink.Conn, kind uint16, request M) ([]M, error) {
+	if _, err := conn.Send(request, kind, netlink.Request|netlink.Dump); err != nil {
+		return nil, err
 	}
-	return nil
+	answers, raw, err := conn.Receive()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]M, 0, len(answers))
+	for i, a := range answers {
+		if raw[i].Header.Flags&netlink.DumpInterrupted != 0 {
+			return nil, errInterrupted
+		}
+		if m, ok := a.(M); ok {
+			out = append(out, m)
+		}
+	}
+	return out, nil
 }

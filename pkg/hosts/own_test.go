@@ -2,6 +2,7 @@ package hosts
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -10,7 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
+	"github.com/jsimonetti/rtnetlink/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/netspace"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
@@ -33,21 +35,30 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// link adds an interface that is up: one end of a pair, since some kernels lack dummies.
-func link(t *testing.T, name string, addrs ...string) netlink.Link {
-	d := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "p"}
-	check(t, netlink.LinkAdd(d))
-	peer, err := netlink.LinkByName(name + "p")
+// link adds an interface that is up, and returns its index: one end of a pair, since some kernels lack dummies.
+func link(t *testing.T, name string, addrs ...string) uint32 {
+	check(t, netspace.AddPair(name, name+"p", nil))
+	check(t, netspace.Up(name+"p"))
+	check(t, netspace.Up(name, addrs...))
+	index, err := netspace.Index(name)
 	check(t, err)
-	check(t, netlink.LinkSetUp(peer))
-	check(t, netlink.LinkSetUp(d))
-	for _, a := range addrs {
-		addr, err := netlink.ParseAddr(a)
-		check(t, err)
-		addr.Flags = 0x02 // IFA_F_NODAD: usable at once
-		check(t, netlink.AddrAdd(d, addr))
-	}
-	return d
+	return index
+}
+
+// route adds routes, each in the main table where it names none.
+func route(t *testing.T, routes ...rtnetlink.RouteMessage) {
+	check(t, netspace.Configure(func(c *rtnetlink.Conn) error {
+		for _, r := range routes {
+			r.Protocol, r.Type = unix.RTPROT_STATIC, unix.RTN_UNICAST
+			if r.Table == 0 {
+				r.Table = unix.RT_TABLE_MAIN
+			}
+			if err := c.Route.Add(&r); err != nil {
+				return fmt.Errorf("%+v: %w", r, err)
+			}
+		}
+		return nil
+	}))
 }
 
 func always() map[netip.Prefix]string {
@@ -64,29 +75,35 @@ func TestOwnAddressesAndGatewaysButNotTheSubnet(t *testing.T) {
 		if !maps.Equal(got, always()) {
 			t.Errorf("in an empty namespace: %v", got)
 		}
-		d := link(t, "lan0", "192.0.2.10/24", "2001:db8::10/64", "198.51.100.1/32")
-		index := d.Attrs().Index
-		_, all4, _ := net.ParseCIDR("0.0.0.0/0")
-		_, all6, _ := net.ParseCIDR("::/0")
-		_, other, _ := net.ParseCIDR("203.0.113.0/24")
-		for _, r := range []netlink.Route{
-			{LinkIndex: index, Dst: all4, Gw: net.ParseIP("192.0.2.1")},
-			{LinkIndex: index, Dst: all6, Gw: net.ParseIP("2001:db8::1")},
-			{LinkIndex: index, Dst: other, Gw: net.ParseIP("192.0.2.99")}, // not a default route
-			{LinkIndex: index, Dst: all4, Gw: net.ParseIP("192.0.2.2"), Table: 100},
-			{Dst: all4, Table: 101, MultiPath: []*netlink.NexthopInfo{
-				{LinkIndex: index, Gw: net.ParseIP("192.0.2.3")}, {LinkIndex: index, Gw: net.ParseIP("192.0.2.4")}}},
-			{LinkIndex: index, Dst: all4, Table: 102, Via: &netlink.Via{AddrFamily: netlink.FAMILY_V6, Addr: net.ParseIP("2001:db8::2")}},
-		} {
-			check(t, netlink.RouteAdd(&r))
+		index := link(t, "lan0", "192.0.2.10/24", "2001:db8::10/64", "198.51.100.1/32")
+		by := func(gateway string) rtnetlink.RouteAttributes {
+			return rtnetlink.RouteAttributes{OutIface: index, Gateway: net.ParseIP(gateway)}
 		}
+		elsewhere := by("192.0.2.99")
+		elsewhere.Dst = net.ParseIP("203.0.113.0")
+		hop := func(gateway string) rtnetlink.NextHop {
+			return rtnetlink.NextHop{Hop: rtnetlink.RTNextHop{IfIndex: index}, Gateway: net.ParseIP(gateway)}
+		}
+		both := rtnetlink.RouteAttributes{Multipath: []rtnetlink.NextHop{hop("192.0.2.3"), hop("192.0.2.4")}}
+		via6 := rtnetlink.RouteAttributes{OutIface: index, Via: &rtnetlink.RouteVia{Family: unix.AF_INET6, Addr: net.ParseIP("2001:db8::2")}}
+		large := by("192.0.2.5")
+		large.Table = 1000
+		route(t,
+			rtnetlink.RouteMessage{Family: unix.AF_INET, Attributes: by("192.0.2.1")},
+			rtnetlink.RouteMessage{Family: unix.AF_INET6, Attributes: by("2001:db8::1")},
+			rtnetlink.RouteMessage{Family: unix.AF_INET, DstLength: 24, Attributes: elsewhere}, // not a default route
+			rtnetlink.RouteMessage{Family: unix.AF_INET, Table: 100, Attributes: by("192.0.2.2")},
+			rtnetlink.RouteMessage{Family: unix.AF_INET, Table: 101, Attributes: both},
+			rtnetlink.RouteMessage{Family: unix.AF_INET, Table: 102, Attributes: via6},
+			rtnetlink.RouteMessage{Family: unix.AF_INET, Table: unix.RT_TABLE_COMPAT, Attributes: large}, // a number above 255
+		)
 		got, err = Own()
 		check(t, err)
 		expect := always()
 		for _, a := range []string{"192.0.2.10", "2001:db8::10", "198.51.100.1"} {
 			expect[single(a)] = "own address"
 		}
-		for _, a := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "2001:db8::1", "2001:db8::2"} {
+		for _, a := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "2001:db8::1", "2001:db8::2"} {
 			expect[single(a)] = "default gateway"
 		}
 		if !maps.Equal(got, expect) {
@@ -105,12 +122,12 @@ func TestWatcherTellsOfNewAddressesAndRoutes(t *testing.T) {
 		// An hour: only the kernel's notices can be what wakes it.
 		lists := watch(t, s, NewWatcher(WatchConfig{Interval: time.Hour}), func(lists chan map[netip.Prefix]string) {
 			await(t, lists, func(m map[netip.Prefix]string) bool { return maps.Equal(m, always()) })
-			d := link(t, "lan0", "192.0.2.10/24")
+			index := link(t, "lan0", "192.0.2.10/24")
 			await(t, lists, func(m map[netip.Prefix]string) bool { return m[single("192.0.2.10")] == "own address" })
-			_, all, _ := net.ParseCIDR("0.0.0.0/0")
-			check(t, netlink.RouteAdd(&netlink.Route{LinkIndex: d.Attrs().Index, Dst: all, Gw: net.ParseIP("192.0.2.1")}))
+			route(t, rtnetlink.RouteMessage{Family: unix.AF_INET,
+				Attributes: rtnetlink.RouteAttributes{OutIface: index, Gateway: net.ParseIP("192.0.2.1")}})
 			await(t, lists, func(m map[netip.Prefix]string) bool { return m[single("192.0.2.1")] == "default gateway" })
-			check(t, netlink.LinkDel(d))
+			check(t, netspace.Configure(func(c *rtnetlink.Conn) error { return c.Link.Delete(index) }))
 			await(t, lists, func(m map[netip.Prefix]string) bool { return maps.Equal(m, always()) })
 		})
 		if n := len(lists); n != 0 {

@@ -7,23 +7,21 @@ import (
 	"net"
 	"runtime"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
 // Space is a network namespace.
-type Space struct{ ns netns.NsHandle }
+type Space struct{ fd int } // -1: closed
 
 // New makes a namespace whose loopback is up. It needs CAP_SYS_ADMIN and CAP_NET_ADMIN; the error is the kernel's.
 func New() (*Space, error) {
-	s := &Space{ns: netns.None()}
+	s := &Space{fd: -1}
 	err := onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("a network namespace cannot be made (this needs root): %w", err)
 		}
 		var err error
-		if s.ns, err = netns.Get(); err != nil {
+		if s.fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 			return fmt.Errorf("a network namespace: %w", err)
 		}
 		return Up("lo")
@@ -37,21 +35,23 @@ func New() (*Space, error) {
 
 // Close gives the descriptor back. What still runs in the namespace keeps it. A second Close, or one of nil, does nothing.
 func (s *Space) Close() error {
-	if s == nil || !s.ns.IsOpen() {
+	if s == nil || s.fd < 0 {
 		return nil
 	}
-	return s.ns.Close()
+	fd := s.fd
+	s.fd = -1
+	return unix.Close(fd)
 }
 
 // FD is the descriptor of the namespace, as nftables.WithNetNSFd takes it. It is the space's: do not close it.
-func (s *Space) FD() int { return int(s.ns) }
+func (s *Space) FD() int { return s.fd }
 
 // Do runs f in the namespace and waits for it. Sockets that f opens stay in the namespace wherever they are used later;
 // goroutines that f starts are outside. f's thread ends with f, so that f may change whatever belongs to a thread. That f
 // ends its goroutine, as t.Fatal does, is an error.
 func (s *Space) Do(f func() error) error {
 	return onThread(func() error {
-		if err := netns.Set(s.ns); err != nil {
+		if err := unix.Setns(s.fd, unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter a network namespace: %w", err)
 		}
 		return f()
@@ -100,45 +100,4 @@ func (s *Space) Listen(ctx context.Context, network, address string) (l net.List
 		return err
 	})
 	return l, err
-}
-
-// Cable joins two namespaces. At both ends it is the interface eth0, which is up and has the addresses, each with the
-// length of its network: 192.0.2.1/24.
-func Cable(a, b *Space, addrsA, addrsB []string) error {
-	err := a.Do(func() error {
-		v := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(b.ns)}
-		if err := netlink.LinkAdd(v); err != nil {
-			return fmt.Errorf("join two network namespaces: %w", err)
-		}
-		return Up("eth0", addrsA...)
-	})
-	if err != nil {
-		return err
-	}
-	return b.Do(func() error { return Up("eth0", addrsB...) })
-}
-
-// Up gives an interface addresses and sets it up, in the namespace of the calling thread. IPv6 addresses are of use at
-// once: nobody is asked whether he has them already (RFC 4862, section 5.4), which takes a second or two.
-func Up(name string, addrs ...string) error {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("interface %s: %w", name, err)
-	}
-	for _, text := range addrs {
-		a, err := netlink.ParseAddr(text)
-		if err == nil {
-			if a.IP.To4() == nil {
-				a.Flags = unix.IFA_F_NODAD
-			}
-			err = netlink.AddrAdd(link, a)
-		}
-		if err != nil {
-			return fmt.Errorf("interface %s: %s: %w", name, text, err)
-		}
-	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("interface %s: %w", name, err)
-	}
-	return nil
 }
