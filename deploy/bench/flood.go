@@ -211,7 +211,7 @@ func writer(ctx context.Context, o *options) (took time.Duration, err error) {
 		for i := n; i < min(n+1000, o.sources); i++ {
 			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: single(i), Timeout: time.Hour})
 		}
-		w.Submit(changes, func(err error) { last <- err })
+		w.Submit(changes, func(err error) { last <- err })()
 	}
 	for n := 0; n < o.sources; n += 1000 {
 		if err := <-last; err != nil {

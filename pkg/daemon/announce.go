@@ -81,11 +81,10 @@ func (a *announcer) String() string { return "log" }
 func (a *announcer) Run(ctx context.Context) error {
 	limit := rate.NewLimiter(linesPerSecond, lineBurst)
 	quiet := 0
-	var room []announcement
 	for {
 		a.mu.Lock()
 		batch, lost := a.queue, a.lost
-		a.queue, a.waiting, a.lost = room, 0, 0
+		a.queue, a.waiting, a.lost = nil, 0, 0
 		a.mu.Unlock()
 		quiet += lost
 		for _, n := range batch {
@@ -94,10 +93,6 @@ func (a *announcer) Run(ctx context.Context) error {
 		if quiet > 0 && (limit.Allow() || ctx.Err() != nil) {
 			a.log.Warn("more decisions than are logged one by one; ringwall history and list have them", "decisions", quiet)
 			quiet = 0
-		}
-		if room = nil; cap(batch) <= maxRoom {
-			clear(batch) // they hold on to decisions
-			room = batch[:0]
 		}
 		if len(batch) > 0 {
 			continue

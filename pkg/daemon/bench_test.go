@@ -141,8 +141,9 @@ func BenchmarkCommit(b *testing.B) {
 			commit := func(i int) {
 				at := i * size % len(all)
 				w.judge.mu.Lock()
-				w.judge.dispatch(all[at:at+size], came[at:at+size], nil, func(err error) { done <- err })
+				flush := w.judge.submitLocked(all[at:at+size], came[at:at+size], nil, func(err error) { done <- err })
 				w.judge.mu.Unlock()
+				flush()
 				if err := <-done; err != nil {
 					b.Fatal(err)
 				}

@@ -3,11 +3,9 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"errors"
 	"log/slog"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ami"
@@ -15,7 +13,6 @@ import (
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/metrics"
-	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
@@ -36,109 +33,60 @@ func (c clock) at(t time.Time) time.Time { return c.wall.Add(t.Sub(c.start)) }
 // off is how far the wall clock has been set since the start.
 func (c clock) off() time.Duration { return time.Now().Round(0).Sub(c.now()) }
 
-// judge owns the engine. All that changes it holds the lock, and hands its decisions to the kernel's writer before it lets
-// go, so that the kernel sees them in the order in which they were made.
+// judge is the one road from what happens to those who act on it: frames of Asterisk, the time, and what people say change the
+// engine under its lock; what the engine decides goes to the kernel's writer before the lock is free, so that the kernel
+// sees decisions in the order in which they were made; and when the kernel has them, the state file, history, metrics, log
+// and notifications are told. What was told is in force.
 type judge struct {
 	clock    clock
 	writer   *firewall.Writer
 	counts   *metrics.Metrics
 	announce *announcer
 	log      *slog.Logger
-	meter    bool
 	store    *store.Store // nil: nothing is kept
 	ports    *ports
 
-	mu     sync.Mutex
+	mu     sync.Mutex // of all below
 	engine *engine.Engine
+	meter  bool // the kernel has a meter, which spares who is trusted
 	late   bool // bans of before are still brought back while events are judged
 	lifted lifted
 	// unsettled says that the kernel may have bans that nobody knows; lifted is kept.
 	unsettled bool
 	exempt    map[netip.Prefix]bool // in the kernel's allow sets, or on the way
-	out       []ban.Decision
-	came      []time.Time       // when the frame behind each decision in out was read
-	change    []firewall.Change // on its way to the writer
-
-	rooms sync.Pool              // of *room
-	hand  atomic.Pointer[direct] // nil while it is in use
 }
 
-// room is what a commit needs besides its decisions, which others keep. It is used again.
-type room struct {
-	came  []time.Time    // the frames
-	kept  []store.Change // when the kernel has the decisions
-	waits []float64      // seconds from the frames to the commit
-}
-
-func (j *judge) room() *room {
-	if r, ok := j.rooms.Get().(*room); ok {
-		return r
-	}
-	return new(room)
-}
-
-// leave gives room back.
-func (j *judge) leave(r *room) {
-	if r.empty(); cap(r.kept) <= maxRoom {
-		j.rooms.Put(r)
-	}
-}
-
-func (r *room) empty() {
-	clear(r.kept) // they hold on to records
-	r.came, r.kept, r.waits = r.came[:0], r.kept[:0], r.waits[:0]
-}
-
-// frames judges what an Asterisk sent. The memory of the texts is used again afterwards: what is remembered of them is a copy.
+// frames judges what an Asterisk sent.
 func (j *judge) frames(p *pbx, frames []ami.Frame) {
-	if write := j.judged(p, frames); write != nil {
-		write()
-	}
-}
-
-// judged does all but what it returns, if that is not nil: the engine's lock must be free for it.
-func (j *judge) judged(p *pbx, frames []ami.Frame) (write func()) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
 	wall := time.Now()
 	now := j.clock.at(wall)
-	j.out, j.came = j.out[:0], j.came[:0]
-	seen, lag := 0, time.Duration(0)
-	var ev security.Event // one for all: the engine keeps none, and each would be garbage
-	for i := range frames {
-		err := security.Decode(frames[i].Text, &ev)
-		if bad, ok := errors.AsType[*security.TamperError](err); ok {
-			p.counts.Tampered.Inc()
-			p.tampered.Add(1)
-			j.out = j.engine.Tamper(now, p.name, bad.Reason, bad.Sources, j.out)
-		}
-		if err == nil {
-			seen++
-			lag = max(0, wall.Sub(ev.Time))
-			p.counts.Event(&ev, lag.Seconds())
-			if !p.self(&ev) {
-				j.ports.heard(p, &ev)
-				before := len(j.out)
-				j.out = j.engine.Handle(now, p.name, &ev, j.out)
-				j.ports.decided(now, p, &ev, j.out[before:])
-			}
-		}
-		j.note(len(j.out), frames[i].Received)
-	}
-	h := heard{seen, lag, now}
-	if write = j.directly(p, h); write == nil {
-		p.note(h)
-		j.dispatch(j.out, j.came, nil, nil)
-	}
-	clear(j.out)
-	return write
+	inputs, heard := p.decode(frames, wall)
+	heard.at = now
+	j.judgeInputs(p, inputs, now)()
+	p.note(heard)
 }
 
-// note notes when the frame behind the decisions up to end was read.
-func (j *judge) note(end int, received time.Time) {
-	for len(j.came) < end {
-		j.came = append(j.came, received)
+// judgeInputs judges what one Asterisk told, in its order, and returns what hands the decisions to the kernel.
+func (j *judge) judgeInputs(p *pbx, inputs []input, now time.Time) (flush func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var decisions []ban.Decision
+	var received []time.Time
+	for i := range inputs {
+		in := &inputs[i]
+		before := len(decisions)
+		if in.tampered != nil {
+			decisions = j.engine.Tamper(now, p.name, in.tampered.Reason, in.tampered.Sources, decisions)
+		} else {
+			j.ports.heard(p, &in.event)
+			decisions = j.engine.Handle(now, p.name, &in.event, decisions)
+			j.ports.decided(now, p, &in.event, decisions[before:])
+		}
+		for range decisions[before:] {
+			received = append(received, in.received)
+		}
 	}
+	return j.submitLocked(decisions, received, nil, nil)
 }
 
 // tick does what is due.
@@ -150,10 +98,13 @@ func (j *judge) tick() {
 
 // tickOnce does a bounded part of what is due, so that events and questions need not wait for the end of all bans.
 func (j *judge) tickOnce() (more bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.out, more = j.engine.Tick(j.clock.now(), j.out[:0])
-	j.dispatch(j.out, nil, j.lapsed(), nil)
+	flush, more := func() (func(), bool) {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		decisions, more := j.engine.Tick(j.clock.now(), nil)
+		return j.submitLocked(decisions, nil, j.lapsed(), nil), more
+	}()
+	flush()
 	return more
 }
 
@@ -181,8 +132,9 @@ func (j *judge) command(ctx context.Context, f func(e *engine.Engine, now time.T
 		j.mu.Unlock()
 		return nil, err
 	}
-	j.dispatch(decisions, nil, j.exemptions(), func(err error) { done <- err })
+	flush := j.submitLocked(decisions, nil, j.exemptions(), func(err error) { done <- err })
 	j.mu.Unlock()
+	flush()
 	select {
 	case err := <-done:
 		return decisions, err
@@ -229,7 +181,6 @@ func (j *judge) pardon(ctx context.Context, p *engine.Pardon, each func([]ban.De
 // pardonSome lifts a few bans, and has the graces saved.
 func (j *judge) pardonSome(p *engine.Pardon, done func(error)) (out []ban.Decision, more bool) {
 	j.mu.Lock()
-	defer j.mu.Unlock()
 	now := j.clock.now()
 	out, more = j.engine.UnbanSome(now, p, pardonPiece)
 	if j.store != nil {
@@ -239,15 +190,18 @@ func (j *judge) pardonSome(p *engine.Pardon, done func(error)) (out []ban.Decisi
 		}
 		j.save(graces)
 	}
-	j.dispatch(out, nil, nil, done)
+	flush := j.submitLocked(out, nil, nil, done)
+	j.mu.Unlock()
+	flush()
 	return out, more
 }
 
-// apply lets f change the engine, and does not wait for the kernel.
+// apply lets f change the engine, and does not wait for the kernel longer than a few bans take.
 func (j *judge) apply(f func(e *engine.Engine, now time.Time) []ban.Decision) {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.dispatch(f(j.engine, j.clock.now()), nil, j.exemptions(), nil)
+	flush := j.submitLocked(f(j.engine, j.clock.now()), nil, j.exemptions(), nil)
+	j.mu.Unlock()
+	flush()
 }
 
 // ask lets f look at the engine.
@@ -257,108 +211,80 @@ func (j *judge) ask(f func(e *engine.Engine, now time.Time)) {
 	f(j.engine, j.clock.now())
 }
 
-// dispatch hands decisions, after changes of another kind, to the kernel and then to those who want to know of them; done,
-// if not nil, is called when the kernel has them. The lock is held. A decision that changes the kernel is announced after
-// the kernel's commit, not before: what was announced is in force.
-func (j *judge) dispatch(decisions []ban.Decision, came []time.Time, others []firewall.Change, done func(error)) {
-	changes := append(j.change[:0], others...)
-	n := inKernel(decisions)
-	waiting, r := make([]ban.Decision, 0, n), j.room()
-	if n < len(decisions) {
-		changes = j.report(decisions, len(decisions)-n, changes)
-	}
+// outcome is what is told together: decisions, and what is to be stored with them.
+type outcome struct {
+	decisions []ban.Decision
+	received  []time.Time // when the frames behind them were read, where frames are
+	records   []store.Change
+}
+
+// submitLocked hands decisions, after changes of another kind, to the kernel's writer and then to those who want to know of them; done,
+// if not nil, is called when the kernel has them. received are the times of the frames behind the decisions, or nil. It
+// returns what writes them: call that once the lock is free.
+func (j *judge) submitLocked(decisions []ban.Decision, received []time.Time, changes []firewall.Change, done func(error)) (flush func()) {
+	var reports, commits outcome
 	for i := range decisions {
 		d := &decisions[i]
-		c, ok := change(d)
-		if !ok {
-			continue
-		}
-		if changes = append(changes, c); c.Remove && j.unsettled {
-			j.lifted.add(c.Prefix)
+		c, inKernel := kernelChange(d)
+		if inKernel {
+			if changes = append(changes, c); c.Remove && j.unsettled {
+				j.lifted.add(c.Prefix)
+			}
+		} else if d.Action == ban.ActionTrust && j.meter {
+			changes = append(changes, firewall.Change{Kind: firewall.Trust, Prefix: d.Prefix, Timeout: d.Duration})
 		}
 		if d.Reason == ban.ReasonTest { // the kernel alone is told of it
 			continue
 		}
-		r.kept = j.recordsLocked(d, r.kept)
-		waiting = append(waiting, *d)
-		if came != nil {
-			r.came = append(r.came, came[i])
+		to := &reports
+		if inKernel {
+			to = &commits
+			if received != nil {
+				to.received = append(to.received, received[i])
+			}
 		}
+		to.decisions = append(to.decisions, *d)
+		to.records = j.recordsLocked(d, to.records)
 	}
-	if j.change = changes; cap(changes) > maxRoom {
-		j.change = nil
-	}
+	j.tell(nil, reports)
 	if len(changes) == 0 {
-		j.leave(r)
 		if done != nil {
 			done(nil)
 		}
-		return
+		return func() {}
 	}
-	j.writer.Submit(changes, func(err error) {
-		j.committed(err, waiting, r)
-		j.leave(r)
+	return j.writer.Submit(changes, func(err error) {
+		j.tell(err, commits)
 		if done != nil {
 			done(err)
 		}
 	})
 }
 
-// maxRoom is how many changes there is room for while there are none.
-const maxRoom = 4096
-
-// report keeps and announces the n decisions that do not change the kernel's bans, and appends what they change besides.
-func (j *judge) report(decisions []ban.Decision, n int, changes []firewall.Change) []firewall.Change {
-	var kept []store.Change
-	reports := make([]ban.Decision, 0, n)
-	for i := range decisions {
-		d := &decisions[i]
-		if _, ok := change(d); ok || d.Reason == ban.ReasonTest {
-			continue
-		}
-		kept = j.historyLine(d, j.recordsLocked(d, kept))
-		reports = append(reports, *d)
-		if d.Action == ban.ActionTrust && j.meter {
-			changes = append(changes, firewall.Change{Kind: firewall.Trust, Prefix: d.Prefix, Timeout: d.Duration})
-		}
-	}
-	j.save(kept)
-	j.counts.Decisions(reports)
-	j.announce.push(nil, reports)
-	return changes
-}
-
-// inKernel counts the decisions that change the kernel.
-func inKernel(decisions []ban.Decision) (n int) {
-	for i := range decisions {
-		if _, ok := change(&decisions[i]); ok {
-			n++
-		}
-	}
-	return n
-}
-
-// committed keeps and announces what the kernel has, or has not because of an error. The lock need not be held. Nobody
+// tell stores, counts and announces what the kernel has, or has not because of an error. The lock need not be held. Nobody
 // changes the decisions any more.
-func (j *judge) committed(err error, decisions []ban.Decision, r *room) {
-	mark(err, decisions)
-	for i := range decisions {
-		r.kept = j.historyLine(&decisions[i], r.kept)
+func (j *judge) tell(err error, o outcome) {
+	if len(o.decisions) == 0 {
+		return
 	}
-	j.save(r.kept)
-	j.counts.Decisions(decisions)
+	j.announce.push(err, o.decisions) // it says in them what the kernel has not
+	for i := range o.decisions {
+		o.records = j.historyLine(&o.decisions[i], o.records)
+	}
+	j.save(o.records)
+	j.counts.Decisions(o.decisions)
 	if err == nil {
 		now := time.Now()
-		for _, at := range r.came {
-			r.waits = append(r.waits, now.Sub(at).Seconds())
+		waits := make([]float64, len(o.received))
+		for i, at := range o.received {
+			waits[i] = now.Sub(at).Seconds()
 		}
-		j.counts.Committed(r.waits...)
+		j.counts.Committed(waits...)
 	}
-	j.announce.push(err, decisions)
 }
 
-// change is what a decision asks of the kernel.
-func change(d *ban.Decision) (firewall.Change, bool) {
+// kernelChange is what a decision asks of the kernel.
+func kernelChange(d *ban.Decision) (firewall.Change, bool) {
 	switch {
 	case d.Action == ban.ActionBan || d.Action == ban.ActionExtend:
 		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Timeout: max(d.Duration, firewall.MinTimeout)}, true
@@ -424,13 +350,12 @@ func (j *judge) metered(on bool) {
 // refreshTrust prolongs trust in the kernel, where the meter spares it: the engine prolongs it with every login.
 func (j *judge) refreshTrust() {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if !j.meter {
-		return
+	flush := func() {}
+	if j.meter {
+		flush = j.writer.Submit(j.trust(j.clock.now()), nil)
 	}
-	if changes := j.trust(j.clock.now()); len(changes) > 0 {
-		j.writer.Submit(changes, nil)
-	}
+	j.mu.Unlock()
+	flush()
 }
 
 // sampled returns up to n bans to look for in the kernel, different ones each time.

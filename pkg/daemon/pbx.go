@@ -39,6 +39,7 @@ type pbx struct {
 	lag      atomic.Int64 // of it, ns
 	blind    atomic.Int64 // without a session since the start, ns
 	failed   string       // the last failure that was logged; of OnState alone
+	inputs   []input      // of the frames that were decoded last; of OnFrames alone
 	way      way          // of the last event; the judge's lock is held
 	ways     map[way]bool // that were looked at; the same
 }
@@ -120,22 +121,57 @@ func (p *pbx) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// heard is what came with some frames: events, and how late the last of them was.
-type heard struct {
-	n   int
-	lag time.Duration
-	at  time.Time
+// input is what the engine is told of one frame.
+type input struct {
+	received time.Time // when the frame was read
+	event    security.Event
+	tampered *security.TamperError // instead of the event
+}
+
+// batchStats is what came with some frames: events, and how late the last of them was.
+type batchStats struct {
+	events int
+	lag    time.Duration
+	at     time.Time // by the engine's clock
+}
+
+// decode says what of some frames the engine is to know. The list is good until the next call.
+func (p *pbx) decode(frames []ami.Frame, now time.Time) (inputs []input, stats batchStats) {
+	inputs = p.inputs[:0]
+	for i := range frames {
+		inputs = append(inputs, input{received: frames[i].Received})
+		in := &inputs[len(inputs)-1]
+		err := security.Decode(frames[i].Text, &in.event)
+		tampered, isTampered := errors.AsType[*security.TamperError](err)
+		switch {
+		case isTampered:
+			in.tampered = tampered
+			p.counts.Tampered.Inc()
+			p.tampered.Add(1)
+			continue
+		case err == nil:
+			stats.events++
+			stats.lag = max(0, now.Sub(in.event.Time))
+			p.counts.Event(&in.event, stats.lag.Seconds())
+			if !p.self(&in.event) {
+				continue
+			}
+		}
+		inputs = inputs[:len(inputs)-1]
+	}
+	p.inputs = inputs
+	return inputs, stats
 }
 
 // note remembers the latest events.
-func (p *pbx) note(h heard) {
-	if h.n == 0 {
+func (p *pbx) note(s batchStats) {
+	if s.events == 0 {
 		return
 	}
 	p.counts.Flush()
-	p.events.Add(uint64(h.n))
-	p.last.Store(h.at.UnixNano())
-	p.lag.Store(int64(h.lag))
+	p.events.Add(uint64(s.events))
+	p.last.Store(s.at.UnixNano())
+	p.lag.Store(int64(s.lag))
 }
 
 // self says whether an event is about our own session: our login, or an action of ours that was denied.

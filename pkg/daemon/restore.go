@@ -153,7 +153,7 @@ func (r *restorer) submit(ctx context.Context, changes []firewall.Change) error 
 		return nil
 	}
 	r.open++
-	r.d.writer.Submit(changes, func(err error) { r.commits <- err })
+	r.d.writer.Submit(changes, func(err error) { r.commits <- err })()
 	return r.settle(ctx, restoredAhead-1)
 }
 
@@ -339,8 +339,9 @@ func (j *judge) letIn(ctx context.Context, within netip.Prefix, source netip.Pre
 		j.lifted.all = true
 	}
 	done := make(chan error, 1)
-	j.writer.Submit(changes, func(err error) { done <- err })
+	flush := j.writer.Submit(changes, func(err error) { done <- err })
 	j.mu.Unlock()
+	flush()
 	select {
 	case err := <-done:
 		return err

@@ -135,7 +135,7 @@ func BenchmarkWriter(b *testing.B) {
 				b.Error(err)
 			}
 			<-left
-		})
+		})()
 	}
 	stop()
 }
@@ -153,7 +153,7 @@ func BenchmarkFlood(b *testing.B) {
 			sweep(b, fw, &next, flood)
 			done := make(chan error, flood/part)
 			for range flood / part {
-				w.Submit(fresh(part, &next), func(err error) { done <- err })
+				w.Submit(fresh(part, &next), func(err error) { done <- err })()
 			}
 			for range flood / part {
 				if err := <-done; err != nil {

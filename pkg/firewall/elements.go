@@ -65,7 +65,6 @@ type op struct {
 	known  bool
 	key    netip.Addr
 	until  time.Time
-	hash   uint32 // see present
 }
 
 // plan is what an Apply is going to do. Its room is used again.
@@ -254,14 +253,11 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 		}
 		n, weight := 0, 0
 		for ; n < len(ops) && weight < maxBatch; n++ {
-			if n%lookAhead == 0 {
-				t.present.look(ops[n:min(n+lookAhead, len(ops))])
-			}
 			o := &ops[n]
 			w, e := &parts[o.set], elem{key: o.key, timeout: time.Minute}
 			switch {
 			case o.remove:
-				t.present.forget(o.hash)
+				t.written.forget(elementKey{o.set, o.key})
 				w.del = append(w.del, e)
 				weight += 2 * e.weight()
 				continue
@@ -269,7 +265,7 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 				t.fullUntil[o.set] = time.Time{}
 			}
 			e.timeout = max(time.Millisecond, o.until.Sub(p.now))
-			switch may := t.present.note(o.hash, o.until, p.now); {
+			switch may := t.written.mayHold(elementKey{o.set, o.key}, o.until, p.now); {
 			case o.held:
 			case may || cautious || o.known:
 				w.again = append(w.again, e)
@@ -368,7 +364,7 @@ func (t *Table) careful(id setID, w *writes, now time.Time) (*FullError, error) 
 	}
 	f := &FullError{Set: t.defs[id].name, Size: t.cfg.size(id)}
 	for _, e := range missing {
-		t.present.forget(t.present.hash(id, e.key))
+		t.written.forget(elementKey{id, e.key})
 		f.Refused = append(f.Refused, netip.PrefixFrom(e.key, t.defs[id].bits))
 	}
 	return f, nil

@@ -84,8 +84,8 @@ func (w *Writer) SetPorts(udp, tcp []uint16) error {
 	if !ok {
 		return nil
 	}
-	w.turn.Lock()
-	defer w.turn.Unlock()
+	w.writing.Lock()
+	defer w.writing.Unlock()
 	if err := fw.SetPorts(udp, tcp); err != nil {
 		return fmt.Errorf("firewall: the ports are not changed: %w", err)
 	}

@@ -1,73 +1,35 @@
 package firewall
 
-import (
-	"hash/maphash"
-	"net/netip"
-)
+import "net/netip"
 
-// queue holds the last change of each prefix and who waits for it. Its index is a table of open addressing with the
-// places in changes, plus one (0 is none): a flood asks it of each ban, and with a Go map that costs more than all else here.
+// queue holds the last change of each prefix and who waits for it. The zero queue is empty.
 type queue struct {
-	seed    maphash.Seed
-	index   []uint32
+	index   map[queueKey]int // in changes
 	changes []Change
-	waits   []wait // for the change of the same place
+	waits   [][]*ticket // for the change of the same place
 }
 
-// wait is who waits for a change.
-type wait struct {
-	ticket *ticket
-	more   []*ticket
-	at     uint32 // where the index has the change
+type queueKey struct {
+	kind   Kind
+	prefix netip.Prefix
 }
-
-const (
-	queueMin  = 64      // places of the index
-	queueKept = 1 << 16 // changes for which an empty queue keeps room
-)
 
 func (q *queue) len() int { return len(q.changes) }
 
-// place returns where the index has a normalized prefix, or would have it.
-func (q *queue) place(k Kind, p netip.Prefix) uint32 {
-	var b [18]byte
-	sixteen := p.Addr().As16()
-	b[0], b[1] = byte(k), byte(p.Bits())
-	copy(b[2:], sixteen[:])
-	mask := uint32(len(q.index) - 1)
-	for i := uint32(maphash.Bytes(q.seed, b[:])) & mask; ; i = (i + 1) & mask {
-		if q.index[i] == 0 {
-			return i
-		}
-		if c := &q.changes[q.index[i]-1]; c.Kind == k && c.Prefix == p {
-			return i
-		}
-	}
-}
-
-// find returns which of the changes is that of a prefix, negative for none.
-func (q *queue) find(k Kind, p netip.Prefix) int {
-	if len(q.index) == 0 {
-		return -1
-	}
-	return int(q.index[q.place(k, p)]) - 1
+// holds says whether there is a change of a normalized prefix.
+func (q *queue) holds(k Kind, p netip.Prefix) bool {
+	_, ok := q.index[queueKey{k, p}]
+	return ok
 }
 
 // put adds a change, or replaces the one of the same prefix. Removals have
 // twice the room: an unban that is lost would lock somebody out, and the list
 // of what is desired does not say what is no longer desired.
 func (q *queue) put(c *Change, t *ticket, limit int) bool {
-	if len(q.index) == 0 {
-		q.seed, q.index = maphash.MakeSeed(), make([]uint32, queueMin)
-	}
-	at := q.place(c.Kind, c.Prefix)
-	if i := q.index[at]; i > 0 {
-		q.changes[i-1] = *c
-		if w := &q.waits[i-1]; w.ticket != t {
-			w.more = append(w.more, t)
-		} else {
-			t.left--
-		}
+	key := queueKey{c.Kind, c.Prefix}
+	if i, ok := q.index[key]; ok {
+		q.changes[i] = *c
+		q.join(i, t)
 		return true
 	}
 	if c.Remove {
@@ -76,33 +38,41 @@ func (q *queue) put(c *Change, t *ticket, limit int) bool {
 	if len(q.changes) >= limit {
 		return false
 	}
-	q.changes = append(q.changes, *c)
-	q.waits = append(q.waits, wait{ticket: t, at: at})
-	q.index[at] = uint32(len(q.changes))
-	if len(q.changes) > len(q.index)/2 {
-		q.grow()
-	}
+	q.add(key, c, []*ticket{t})
 	return true
 }
 
-func (q *queue) grow() {
-	q.index = make([]uint32, 2*len(q.index))
-	for i := range q.changes {
-		at := q.place(q.changes[i].Kind, q.changes[i].Prefix)
-		q.index[at], q.waits[i].at = uint32(i+1), at
+func (q *queue) add(key queueKey, c *Change, waits []*ticket) {
+	if q.index == nil {
+		q.index = make(map[queueKey]int)
 	}
+	q.index[key] = len(q.changes)
+	q.changes = append(q.changes, *c)
+	q.waits = append(q.waits, waits)
 }
 
-// empty takes everything out. What a flood needed is not kept.
-func (q *queue) empty() {
-	if len(q.changes) > queueKept {
-		*q = queue{}
-		return
+// join lets a ticket wait for a change: once, however many of its changes are of that prefix.
+func (q *queue) join(i int, t *ticket) {
+	for _, have := range q.waits[i] {
+		if have == t {
+			t.left--
+			return
+		}
 	}
-	for i := range q.waits {
-		q.index[q.waits[i].at] = 0
+	q.waits[i] = append(q.waits[i], t)
+}
+
+// putBack takes in what another queue had before this one. Of one prefix what is here came later, and counts.
+func (q *queue) putBack(old *queue) {
+	for i := range old.changes {
+		key := queueKey{old.changes[i].Kind, old.changes[i].Prefix}
+		at, ok := q.index[key]
+		if !ok { // whatever the bound is: they had their place
+			q.add(key, &old.changes[i], old.waits[i])
+			continue
+		}
+		for _, t := range old.waits[i] {
+			q.join(at, t)
+		}
 	}
-	clear(q.changes)
-	clear(q.waits)
-	q.changes, q.waits = q.changes[:0], q.waits[:0]
 }

@@ -20,21 +20,17 @@ func anyPrefix(r *rand.Rand, n int) netip.Prefix {
 }
 
 func TestTheQueueHoldsTheLastChangeOfEachPrefixAndAllWhoWait(t *testing.T) {
-	type key struct {
-		kind   Kind
-		prefix netip.Prefix
-	}
 	r := rand.New(rand.NewPCG(1, 2))
-	var q queue
-	for turn := range 50 {
-		last := make(map[key]Change)
+	for round := range 50 {
+		var q queue
+		last := make(map[queueKey]Change)
 		waiting := make(map[*ticket]int)
 		for range r.IntN(3000) {
 			c := Change{Kind: Kind(r.IntN(int(kinds))), Prefix: anyPrefix(r, 256), Timeout: time.Duration(r.Int64())}
 			tk := &ticket{left: 1}
-			k := key{c.Kind, c.Prefix}
-			if i := q.find(c.Kind, c.Prefix); i < 0 == (last[k] != Change{}) || i >= 0 && q.changes[i] != last[k] {
-				t.Fatalf("turn %d: %v is found at %d and was %+v", turn, c.Prefix, i, last[k])
+			k := queueKey{c.Kind, c.Prefix}
+			if _, ok := last[k]; q.holds(c.Kind, c.Prefix) != ok {
+				t.Fatalf("round %d: %v is there %v, want %v", round, c.Prefix, !ok, ok)
 			}
 			if !q.put(&c, tk, 1<<20) {
 				t.Fatal("no room")
@@ -43,30 +39,36 @@ func TestTheQueueHoldsTheLastChangeOfEachPrefixAndAllWhoWait(t *testing.T) {
 			waiting[tk]++
 		}
 		if q.len() != len(last) {
-			t.Fatalf("turn %d: %d changes of %d prefixes", turn, q.len(), len(last))
+			t.Fatalf("round %d: %d changes of %d prefixes", round, q.len(), len(last))
 		}
 		for i, c := range q.changes {
-			if last[key{c.Kind, c.Prefix}] != c || q.find(c.Kind, c.Prefix) != i {
-				t.Fatalf("turn %d: %+v at %d", turn, c, i)
+			if last[queueKey{c.Kind, c.Prefix}] != c {
+				t.Fatalf("round %d: %+v at %d", round, c, i)
 			}
-			for _, tk := range append(q.waits[i].more, q.waits[i].ticket) {
+			for _, tk := range q.waits[i] {
 				waiting[tk]--
 			}
 		}
 		for tk, n := range waiting {
 			if n != 0 {
-				t.Fatalf("turn %d: ticket %p waits %d times too few", turn, tk, n)
+				t.Fatalf("round %d: ticket %p waits %d times too few", round, tk, n)
 			}
 		}
-		q.empty()
-		if q.len() != 0 {
-			t.Fatal("an emptied queue is not empty")
+	}
+}
+
+// TestATicketWaitsOnceForAPrefix submits two changes of one prefix together, also where another waits for it already.
+func TestATicketWaitsOnceForAPrefix(t *testing.T) {
+	var q queue
+	c := Change{Prefix: pfx("192.0.2.1")}
+	first, second := &ticket{left: 1}, &ticket{left: 2}
+	for _, tk := range []*ticket{first, second, second} {
+		if !q.put(&c, tk, 10) {
+			t.Fatal("no room")
 		}
-		for i, n := range q.index {
-			if n != 0 {
-				t.Fatalf("turn %d: place %d of an emptied queue is taken", turn, i)
-			}
-		}
+	}
+	if len(q.waits[0]) != 2 || first.left != 1 || second.left != 1 {
+		t.Errorf("%d wait, for %d and %d changes", len(q.waits[0]), first.left, second.left)
 	}
 }
 
@@ -75,7 +77,7 @@ func TestAFullQueueTakesOnlyRemovalsAndWhatItHas(t *testing.T) {
 	var q queue
 	ban := func(remove bool) bool {
 		c := Change{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{1, byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())}), 32), Remove: remove}
-		for q.find(c.Kind, c.Prefix) >= 0 {
+		for q.holds(c.Kind, c.Prefix) {
 			c.Prefix = netip.PrefixFrom(c.Prefix.Addr().Next(), 32)
 		}
 		return q.put(&c, &ticket{left: 1}, 100)
@@ -104,42 +106,34 @@ func TestAFullQueueTakesOnlyRemovalsAndWhatItHas(t *testing.T) {
 
 func TestWhatMayBeInTheKernelIsRememberedUntilItsEnd(t *testing.T) {
 	now := time.Now()
-	p := newPresent(now)
+	w := newWritten()
 	r := rand.New(rand.NewPCG(5, 6))
-	note := func(a netip.Addr, until time.Time) bool { return p.note(p.hash(ban4, a), until, now) }
-	ends := make(map[netip.Addr]time.Time)
-	wrong, forgotten := 0, 0 // nearly never: 31 bits of a hash tell the elements apart
+	ends := make(map[elementKey]time.Time)
 	for range 200_000 {
 		now = now.Add(time.Duration(r.IntN(int(20 * time.Millisecond))))
-		a := netip.AddrFrom4([4]byte{10, byte(r.IntN(4)), byte(r.Uint32()), byte(r.Uint32())})
-		switch end, ok := ends[a]; {
-		case r.IntN(10) == 0:
-			p.forget(p.hash(ban4, a))
-			delete(ends, a)
-		default:
-			until := now.Add(time.Duration(r.IntN(int(10 * time.Minute))))
-			may := note(a, until)
-			if ok && end.After(now) && !may { // with another that has the same hash
-				forgotten++
-			}
-			if may && (!ok || end.Add((slack+1)*time.Second).Before(now)) {
-				wrong++
-			}
-			ends[a] = until
+		key := elementKey{ban4, netip.AddrFrom4([4]byte{10, byte(r.IntN(4)), byte(r.Uint32()), byte(r.Uint32())})}
+		if r.IntN(10) == 0 {
+			w.forget(key)
+			delete(ends, key)
+			continue
+		}
+		until := now.Add(time.Duration(r.IntN(int(10 * time.Minute))))
+		end, ok := ends[key]
+		switch may := w.mayHold(key, until, now); {
+		case ok && end.After(now) && !may:
+			t.Fatalf("%v is in the kernel and was forgotten", key.addr)
+		case may && (!ok || end.Add(endTolerance).Before(now)):
+			t.Fatalf("%v is taken for one that is in the kernel", key.addr)
+		}
+		ends[key] = until
+	}
+	live := 0
+	for _, end := range ends {
+		if !end.Before(now) {
+			live++
 		}
 	}
-	places := 0
-	for i := range p.parts {
-		places += len(p.parts[i].places)
+	if len(w.ends) > 3*live+minSweep {
+		t.Errorf("%d elements are remembered for %d in the kernel", len(w.ends), live)
 	}
-	if forgotten > 20 {
-		t.Errorf("%d elements that are in the kernel were forgotten", forgotten)
-	}
-	if wrong > 20 {
-		t.Errorf("%d elements that were not there are taken for some that were", wrong)
-	}
-	if places > 1<<20 {
-		t.Errorf("%d places for at most %d elements", places, len(ends))
-	}
-	p.look([]op{{set: ban4, key: netip.MustParseAddr("10.0.0.1")}})
 }

@@ -70,7 +70,7 @@ func (w *Writer) Reconfigure(ctx context.Context, cfg Config) error {
 	if !ok {
 		return nil
 	}
-	for !w.turn.TryLock() {
+	for !w.writing.TryLock() {
 		if !sleep(ctx, backoffMin) {
 			if err := w.Err(); err != nil {
 				return fmt.Errorf("firewall: the table cannot be changed now: %w", err)
@@ -78,6 +78,6 @@ func (w *Writer) Reconfigure(ctx context.Context, cfg Config) error {
 			return fmt.Errorf("firewall: the table cannot be changed now: %w", ctx.Err())
 		}
 	}
-	defer w.turn.Unlock()
+	defer w.writing.Unlock()
 	return fw.Reconfigure(cfg)
 }

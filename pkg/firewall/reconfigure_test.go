@@ -133,11 +133,11 @@ func TestTheWriterReconfigures(t *testing.T) {
 		}
 	}
 	holds(t, fw, Ban, "10.99.0.66/32", time.Hour)
-	w.turn.Lock() // it builds the table again and again
+	w.writing.Lock() // it builds the table again and again
 	late, stop := context.WithCancel(t.Context())
 	stop()
 	if err := w.Reconfigure(late, fw.config()); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v; want that it does not wait for ever", err)
 	}
-	w.turn.Unlock()
+	w.writing.Unlock()
 }

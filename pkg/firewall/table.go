@@ -52,7 +52,7 @@ type Table struct {
 	broken bool // the table has to be ensured before a change
 	owner  ownership
 	// What is believed about the hash sets; cautious is "nothing yet".
-	present     present
+	written     written
 	cautious    bool
 	plan        plan
 	transaction batch // that is being put together
@@ -87,7 +87,7 @@ func Open(cfg Config) (*Table, error) {
 		return nil, err
 	}
 	cfg.UDPPorts, cfg.TCPPorts = slices.Clone(cfg.UDPPorts), slices.Clone(cfg.TCPPorts)
-	t := &Table{cfg: cfg, defs: sets(cfg.IPv6Prefix), fresh: true, broken: true, present: newPresent(time.Now())}
+	t := &Table{cfg: cfg, defs: sets(cfg.IPv6Prefix), fresh: true, broken: true, written: newWritten()}
 	if t.w, err = dial(cfg.NetNS); err != nil {
 		return nil, err
 	}
@@ -212,7 +212,7 @@ func (t *Table) ensure() (Outcome, error) {
 	t.broken = false
 	t.fullUntil = [numSets]time.Time{}
 	if outcome == Created {
-		t.present = newPresent(time.Now())
+		t.written = newWritten()
 	}
 	t.cautious = outcome != Created
 	return outcome, nil

@@ -66,7 +66,7 @@ type watcher interface {
 }
 
 // Writer is the one that changes a Firewall: its goroutine, or, while that has
-// nothing to do, whoever took its turn. It writes at once when
+// nothing to do, whoever submits a few changes. It writes at once when
 // it is idle; what comes while it writes is the next batch. After an error it
 // builds the table again from the list of what is desired and goes on: no
 // change that was taken is lost.
@@ -85,11 +85,10 @@ type Writer struct {
 	ended    bool
 	err      error // why the table is not being kept just now
 
-	// turn is held by whoever writes. Nobody waits for it who holds a lock.
-	turn sync.Mutex
+	// writing is held by whoever writes. Nobody waits for it who holds a lock.
+	writing sync.Mutex
 
-	// Of whoever has the turn:
-	spare    queue
+	// Of whoever writes:
 	lastFull time.Time
 	sampled  verified // nothing was missing
 	looked   int      // for it
@@ -141,41 +140,40 @@ func NewWriter(fw Firewall, desired func() []Change, cfg WriterConfig) *Writer {
 // known yet when the Writer was made. It comes before Run.
 func (w *Writer) Found(list []Element, at time.Time) { w.cfg.Found, w.cfg.FoundAt = list, at }
 
-// Submit hands changes over and returns at once. done, which may be nil, is
-// called once: after the kernel has committed all of them, or with the reason
-// why one could not be done. It runs on the Writer's goroutine and must be
-// quick. Changes that make no sense are refused before Submit returns. Of two
+// maxInline is how many changes are written without the Writer's goroutine. More are worth waking it.
+const maxInline = 8
+
+// Submit hands changes over and returns at once. Call flush once, after letting go of every lock that done takes: where the
+// Writer has nothing else to do, it writes the changes on the caller's goroutine, since waking another one takes longer
+// than the kernel takes for a ban; else it does nothing, and the Writer writes them.
+//
+// done, which may be nil, is called once: after the kernel has committed all of them, or with the reason
+// why one could not be done. It must be quick. Changes that make no sense are refused before Submit returns. Of two
 // changes of one prefix the later counts; both are done when it is. The slice
 // is the caller's again when Submit returns.
-func (w *Writer) Submit(changes []Change, done func(error)) {
+func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
+	nothing := func() {}
 	if done == nil {
 		done = func(error) {}
 	}
-	for i := range changes {
-		c := changes[i]
-		if err := c.normalize(); err != nil {
-			done(err)
-			return
-		}
-	}
-	if len(changes) == 0 {
-		done(nil)
-		return
+	clean, err := normalized(changes)
+	if err != nil || len(clean) == 0 {
+		done(err)
+		return nothing
 	}
 	now := time.Now()
-	t := &ticket{left: len(changes), done: done}
+	t := &ticket{left: len(clean), done: done}
 	w.mu.Lock()
 	if w.ended {
 		w.mu.Unlock()
 		done(ErrClosed)
-		return
+		return nothing
 	}
+	inline := w.built && w.err == nil && !w.overflow && w.pending.len() == 0 && len(clean) <= maxInline && w.writing.TryLock()
 	lost := 0
-	for i := range changes {
-		c := changes[i]
-		_ = c.normalize() // again: cheaper than to keep what it was above
-		c.stamp(now)
-		if !w.pending.put(&c, t, w.cfg.MaxPending) {
+	for i := range clean {
+		clean[i].stamp(now)
+		if !w.pending.put(&clean[i], t, w.cfg.MaxPending) {
 			lost++
 			w.overflow = true
 		}
@@ -188,10 +186,33 @@ func (w *Writer) Submit(changes []Change, done func(error)) {
 	}
 	none := t.left == 0
 	w.mu.Unlock()
+	switch {
+	case inline && lost == 0:
+		return w.writeInline
+	case inline:
+		w.writing.Unlock()
+	}
 	signal(w.wake)
 	if none {
 		done(ErrQueueFull)
 	}
+	return nothing
+}
+
+// writeInline writes what waits, once, and lets the Writer's goroutine mend what does not work. The right to write is held.
+func (w *Writer) writeInline() {
+	defer w.writing.Unlock()
+	b := w.take()
+	err := w.fw.Apply(b.changes)
+	if err == nil || final(err) {
+		w.settle(b.changes, b.waits, err)
+		return
+	}
+	w.cfg.Log.Warn("the kernel did not take a change, it is tried again", "changes", b.len(), "err", err)
+	w.mu.Lock()
+	w.pending.putBack(&b)
+	w.mu.Unlock()
+	signal(w.wake)
 }
 
 func signal(c chan struct{}) {
@@ -205,7 +226,7 @@ func signal(c chan struct{}) {
 // change still is in the queue.
 func (w *Writer) Apply(ctx context.Context, changes []Change) error {
 	result := make(chan error, 1)
-	w.Submit(changes, func(err error) { result <- err })
+	w.Submit(changes, func(err error) { result <- err })()
 	select {
 	case err := <-result:
 		return err
@@ -253,7 +274,7 @@ func (w *Writer) Run(ctx context.Context) error {
 		return nil
 	}
 	if w.cfg.VerifyInterval > 0 { // nobody listened when Found was listed
-		w.inTurn(func() { w.verify(ctx) })
+		w.locked(func() { w.verify(ctx) })
 	}
 	var tick <-chan time.Time
 	if w.cfg.VerifyInterval > 0 {
@@ -266,25 +287,25 @@ func (w *Writer) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-w.wake:
-			w.inTurn(func() { w.flush(ctx) })
+			w.locked(func() { w.flush(ctx) })
 		case <-w.changed:
-			w.inTurn(func() { w.verify(ctx) })
+			w.locked(func() { w.verify(ctx) })
 		case <-tick:
-			w.inTurn(func() { w.verify(ctx) })
+			w.locked(func() { w.verify(ctx) })
 		}
 	}
 }
 
-func (w *Writer) inTurn(f func()) {
-	w.turn.Lock()
-	defer w.turn.Unlock()
+func (w *Writer) locked(f func()) {
+	w.writing.Lock()
+	defer w.writing.Unlock()
 	f()
 }
 
 // first builds the table.
 func (w *Writer) first(ctx context.Context) bool {
-	w.turn.Lock()
-	defer w.turn.Unlock()
+	w.writing.Lock()
+	defer w.writing.Unlock()
 	ok := w.rebuild(ctx, "")
 	w.mu.Lock()
 	w.built = ok
@@ -308,8 +329,8 @@ func (w *Writer) watch(ctx context.Context, fw watcher) {
 
 // end tries what is left once and refuses what comes later.
 func (w *Writer) end() {
-	w.turn.Lock()
-	defer w.turn.Unlock()
+	w.writing.Lock()
+	defer w.writing.Unlock()
 	w.mu.Lock()
 	w.ended = true
 	w.mu.Unlock()
@@ -325,20 +346,13 @@ func (w *Writer) take() queue {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	b := w.pending
-	w.pending, w.spare = w.spare, queue{}
+	w.pending = queue{}
 	return b
-}
-
-// give takes the emptied batch back for the next turn.
-func (w *Writer) give(b queue) {
-	b.empty()
-	w.spare = b
 }
 
 // flush writes all that waits.
 func (w *Writer) flush(ctx context.Context) {
 	b := w.take()
-	defer func() { w.give(b) }()
 	if changes := b.changes; len(changes) > 0 {
 		for try := 0; ; try++ {
 			err := w.fw.Apply(changes)
@@ -389,7 +403,7 @@ func final(err error) bool {
 
 // settle tells everybody who waits. A full set is the trouble only of those
 // whose prefixes found no room.
-func (w *Writer) settle(changes []Change, waits []wait, err error) {
+func (w *Writer) settle(changes []Change, waits [][]*ticket, err error) {
 	var refused map[netip.Prefix]bool
 	if errors.Is(err, ErrFull) {
 		refused = w.refused(err)
@@ -399,8 +413,7 @@ func (w *Writer) settle(changes []Change, waits []wait, err error) {
 		if c := &changes[i]; refused != nil && (c.Remove || c.Kind == Allow || !refused[c.Prefix]) {
 			e = nil
 		}
-		waits[i].ticket.settle(e)
-		for _, t := range waits[i].more {
+		for _, t := range waits[i] {
 			t.settle(e)
 		}
 	}
@@ -493,7 +506,7 @@ func hold(list []Change, found []Element, at time.Time) {
 	for i := range list {
 		c := &list[i]
 		end, ok := ends[c.Prefix]
-		c.held = ok && c.Kind == Ban && !c.until.IsZero() && c.until.Sub(end).Abs() < slack*time.Second
+		c.held = ok && c.Kind == Ban && !c.until.IsZero() && c.until.Sub(end).Abs() < endTolerance
 	}
 }
 
@@ -599,7 +612,7 @@ func (w *Writer) waits(c Change) bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.pending.find(c.Kind, p) >= 0
+	return w.pending.holds(c.Kind, p)
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -186,9 +186,9 @@ func TestWriterGivesUpOnlyTheChangeThatNeverWorks(t *testing.T) {
 		poison := &poisoned{fake: f, prefix: pfx("192.0.2.66")}
 		w := NewWriter(poison, nil, WriterConfig{})
 		good, bad := make(chan error, 1), make(chan error, 1)
-		w.Submit([]Change{ban("192.0.2.1", time.Hour)}, nil)
-		w.Submit([]Change{ban("192.0.2.2", time.Hour)}, func(err error) { good <- err })
-		w.Submit([]Change{ban("192.0.2.66", time.Hour)}, func(err error) { bad <- err })
+		go w.Submit([]Change{ban("192.0.2.1", time.Hour)}, nil)()
+		go w.Submit([]Change{ban("192.0.2.2", time.Hour)}, func(err error) { good <- err })()
+		go w.Submit([]Change{ban("192.0.2.66", time.Hour)}, func(err error) { bad <- err })()
 		stop := start(t, w)
 		if err := <-good; err != nil {
 			t.Errorf("the good one: %v", err)
@@ -221,10 +221,10 @@ func TestWriterTellsOnlyThoseWithoutRoom(t *testing.T) {
 		stop := start(t, w)
 		synctest.Wait()
 		results := make([]error, 4)
-		w.Submit([]Change{ban("192.0.2.0", time.Hour)}, func(err error) { results[0] = err })
+		go w.Submit([]Change{ban("192.0.2.0", time.Hour)}, func(err error) { results[0] = err })()
 		synctest.Wait()
 		for i := 1; i < 4; i++ {
-			w.Submit([]Change{ban(fmt.Sprintf("192.0.2.%d", i), time.Hour)}, func(err error) { results[i] = err })
+			go w.Submit([]Change{ban(fmt.Sprintf("192.0.2.%d", i), time.Hour)}, func(err error) { results[i] = err })()
 		}
 		close(f.gate)
 		synctest.Wait()
@@ -256,7 +256,7 @@ func TestWriterMakesUpForAFullQueue(t *testing.T) {
 			})
 		}
 		var unbanned error = errors.New("not called")
-		w.Submit([]Change{unban("198.51.100.1")}, func(err error) { unbanned = err })
+		go w.Submit([]Change{unban("198.51.100.1")}, func(err error) { unbanned = err })()
 		if full.Load() != 16 || w.Pending() != 5 {
 			t.Errorf("%d refused and %d pending, want 16 and 5", full.Load(), w.Pending())
 		}
@@ -294,7 +294,7 @@ func TestWriterEndsWithWhatWaits(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	called := false
-	w.Submit([]Change{ban("192.0.2.1", time.Hour)}, func(err error) { called = err == nil })
+	go w.Submit([]Change{ban("192.0.2.1", time.Hour)}, func(err error) { called = err == nil })()
 	if err := w.Run(ctx); err != nil || !called {
 		t.Errorf("done called: %v, %v", called, err)
 	}

@@ -1,0 +1,51 @@
+package firewall
+
+import (
+	"net/netip"
+	"time"
+)
+
+// written remembers which hashed elements may be in the kernel. It only chooses the cheaper way of writing one: a
+// transaction that fails costs 20 ms in the kernel (it waits for RCU), adding with care three times as much as adding what
+// is new. A wrong "may be" costs microseconds; a wrong "is not" is found out by the kernel, and the transaction done again.
+type written struct {
+	ends    map[elementKey]time.Time
+	sweepAt int // elements from which what is over is thrown out
+}
+
+// elementKey is an element of a hash set.
+type elementKey struct {
+	set  setID
+	addr netip.Addr
+}
+
+const (
+	// endTolerance covers the kernel's jiffies, and clocks that are read one after the other.
+	endTolerance = 2 * time.Second
+	minSweep     = 1024
+)
+
+func newWritten() written { return written{ends: make(map[elementKey]time.Time), sweepAt: minSweep} }
+
+// mayHold records an element and reports whether it may have been there before.
+func (w *written) mayHold(key elementKey, until, now time.Time) bool {
+	before, ok := w.ends[key]
+	if !ok && len(w.ends) >= w.sweepAt {
+		w.sweep(now)
+	}
+	w.ends[key] = until.Add(endTolerance)
+	return ok && !before.Before(now)
+}
+
+// forget takes an element out.
+func (w *written) forget(key elementKey) { delete(w.ends, key) }
+
+// sweep throws out what is over, and makes room for as much again as is left.
+func (w *written) sweep(now time.Time) {
+	for key, end := range w.ends {
+		if end.Before(now) {
+			delete(w.ends, key)
+		}
+	}
+	w.sweepAt = max(minSweep, 2*len(w.ends))
+}
