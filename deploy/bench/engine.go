@@ -96,8 +96,7 @@ func newPath(events, sources int) (*path, []string) {
 
 // split takes the next frame off the stream.
 func (p *path) split() (string, error) {
-	frame, err := p.stream.NextBytes()
-	return string(frame), err
+	return p.stream.Next()
 }
 
 // frame takes the next frame all the way.

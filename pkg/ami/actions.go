@@ -291,7 +291,7 @@ func (c *conn) answer(text string) bool {
 	if open != nil && !open.finished && !strings.HasPrefix(after(text), "Privilege: ") &&
 		len(open.untagged) < maxUntagged && open.bytes+len(text) <= c.maxReply {
 		open.bytes += len(text)
-		open.untagged = append(open.untagged, strings.Clone(text))
+		open.untagged = append(open.untagged, text)
 	}
 	return false
 }
@@ -309,7 +309,7 @@ func (c *conn) add(cl *call, text string) {
 		cl.finish(ErrReplyTooLarge)
 	}
 	if !cl.finished {
-		cl.frames = append(cl.frames, strings.Clone(text))
+		cl.frames = append(cl.frames, text)
 	}
 }
 

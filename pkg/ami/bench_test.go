@@ -79,7 +79,8 @@ func BenchmarkFullQueue(b *testing.B) {
 		i++
 		q.push(Frame{Text: texts[i%3]})
 		if i%10240 == 0 {
-			q.release(q.take())
+			b, _ := q.take()
+			q.release(b)
 		}
 	}
 }

@@ -72,9 +72,8 @@ type Config struct {
 	Log *slog.Logger // nil: none
 
 	// OnFrames gets every frame that is queued at that moment (up to 1,024 in
-	// one call), in order, from one goroutine. The slice and the strings are
-	// valid only during the call: their memory is used again for later frames.
-	// Clone what you keep (strings.Clone). Frames that answer Session.Action do not
+	// one call), in order, from one goroutine. Whoever keeps a part of a text keeps
+	// the whole frame in memory, unless he clones it. Frames that answer Session.Action do not
 	// come here. It must return when it is called after the end of Run's
 	// context: what is queued then is still delivered.
 	OnFrames func([]Frame)

@@ -29,13 +29,4 @@
 // between. One goroutine therefore does nothing but drain the socket into a
 // queue with a bound in bytes. When the bound is hit, the frames that matter
 // least are dropped and counted, and the socket is read on.
-//
-// # Memory that is used again
-//
-// In a flood nothing is allocated for a frame: its text is copied from the
-// buffer of the socket into a page of the queue, and the page is used again as
-// soon as all frames in it have been handled. The text of a [Frame] is therefore
-// valid only during the call that hands it over. With the race detector, or the
-// build tag poison, texts are overwritten when they are over. What a flood
-// needed is given back within seconds after it.
 package ami

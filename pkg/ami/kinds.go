@@ -18,8 +18,8 @@ var kinds = [...]struct {
 	name  string
 	class int
 }{
-	{"other", classUnknown}, // an event of another name
-	{"fragment", classUnknown},
+	otherEvent: {"other", classUnknown}, // an event of another name
+	fragment:   {"fragment", classUnknown},
 	{"ChallengeSent", classLittle},
 	{"SuccessfulAuth", classTrust},
 	{"InvalidAccountID", classAttack},
@@ -36,6 +36,12 @@ var kinds = [...]struct {
 	{"AuthMethodNotAllowed", classAttack},
 	{"UnexpectedAddress", classAttack},
 }
+
+// Of the kinds, those that are no security event.
+const (
+	otherEvent = iota
+	fragment
+)
 
 // forgeable marks an index in kinds: the same event, over UDP.
 const forgeable = 0x80
@@ -71,43 +77,16 @@ const eventPrefix = "Event: "
 // kindOf returns the index in kinds. It looks at the first line only.
 func kindOf(text string) uint8 {
 	if !strings.HasPrefix(text, eventPrefix) {
-		return 1
+		return fragment
 	}
 	name := text[len(eventPrefix):]
 	if i := strings.IndexByte(name[:min(len(name), 32)], '\r'); i >= 0 {
 		name = name[:i]
 	}
-	switch name {
-	case "ChallengeSent":
-		return 2
-	case "SuccessfulAuth":
-		return 3
-	case "InvalidAccountID":
-		return 4
-	case "ChallengeResponseFailed":
-		return 5
-	case "InvalidPassword":
-		return 6
-	case "FailedACL":
-		return 7
-	case "RequestNotSupported":
-		return 8
-	case "RequestNotAllowed":
-		return 9
-	case "RequestBadFormat":
-		return 10
-	case "SessionLimit":
-		return 11
-	case "InvalidTransport":
-		return 12
-	case "MemoryLimit":
-		return 13
-	case "LoadAverageLimit":
-		return 14
-	case "AuthMethodNotAllowed":
-		return 15
-	case "UnexpectedAddress":
-		return 16
+	for i := fragment + 1; i < len(kinds); i++ {
+		if kinds[i].name == name {
+			return uint8(i)
+		}
 	}
-	return 0
+	return otherEvent
 }

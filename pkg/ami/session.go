@@ -285,14 +285,14 @@ func (s *Session) read(c *conn) {
 	defer close(c.gone)
 	var received time.Time
 	for {
-		frame, err := c.sp.NextBytes()
+		text, err := c.sp.Next()
 		if at := c.sp.Received(); at != received { // once for each read
 			received = at
 			c.touched.Store(at.UnixNano())
 		}
 		switch {
 		case err == nil:
-			s.handle(c, Frame{Text: view(frame), Received: received})
+			s.handle(c, Frame{Text: text, Received: received})
 		case errors.Is(err, ErrOversize):
 			s.oversize(err)
 		default:
@@ -302,7 +302,7 @@ func (s *Session) read(c *conn) {
 	}
 }
 
-// handle sends a frame to whom it belongs. Both clone what they keep.
+// handle sends a frame to whom it belongs.
 func (s *Session) handle(c *conn, f Frame) {
 	if c.answer(f.Text) {
 		return
@@ -391,26 +391,21 @@ func (s *Session) await(ctx context.Context, c *conn, sent time.Time, replied <-
 	}
 }
 
-// calm is how long what a flood needed is kept without being needed again.
-const calm = time.Second
-
 // deliver calls OnFrames and OnState until stop is closed and the queue empty.
 func (s *Session) deliver(stop <-chan struct{}) {
-	var idle <-chan time.Time
 	for {
-		if c := s.queue.take(); c != nil {
-			s.hand(c)
-			s.queue.release(c)
+		if b, ok := s.queue.take(); ok {
+			switch {
+			case b.state != nil && s.cfg.OnState != nil:
+				s.cfg.OnState(*b.state)
+			case len(b.frames) > 0 && s.cfg.OnFrames != nil:
+				s.cfg.OnFrames(b.frames)
+			}
+			s.queue.release(b)
 			continue
-		}
-		if idle == nil && s.queue.excess() {
-			idle = time.After(calm)
 		}
 		select {
 		case <-s.queue.notify:
-		case <-idle:
-			s.queue.trim()
-			idle = nil
 		case <-stop:
 			if !s.queue.empty() {
 				continue
@@ -418,22 +413,4 @@ func (s *Session) deliver(stop <-chan struct{}) {
 			return
 		}
 	}
-}
-
-// hand hands a chunk to the session's user.
-func (s *Session) hand(c *chunk) {
-	from := 0
-	frames := func(to int) {
-		if from < to && s.cfg.OnFrames != nil {
-			s.cfg.OnFrames(c.frames[from:to])
-		}
-		from = to
-	}
-	for i := range c.marks {
-		frames(c.marks[i].at)
-		if s.cfg.OnState != nil {
-			s.cfg.OnState(c.marks[i].state)
-		}
-	}
-	frames(len(c.frames))
 }

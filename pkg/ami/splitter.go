@@ -82,7 +82,6 @@ type Splitter struct {
 	skipping bool
 	skipped  int64
 	head     string
-	given    []byte // by NextBytes, if it is to be poisoned
 }
 
 // NewSplitter returns a Splitter that reads r, which may be a socket or a
@@ -100,24 +99,18 @@ func (s *Splitter) Banner() string { return s.banner }
 func (s *Splitter) Received() time.Time { return s.received }
 
 // Next returns the next frame without its closing CRLFCRLF. It is the only
-// allocation. The frame can be empty, and can begin with anything. Errors are
-// those of [Splitter.NextBytes].
-func (s *Splitter) Next() (string, error) {
-	frame, err := s.NextBytes()
-	return string(frame), err
-}
-
-// NextBytes is Next without a copy: the bytes are valid until the Splitter is
-// asked for the next frame.
+// allocation. The frame can be empty, and can begin with anything.
 //
 // An [OversizeError] (errors.Is [ErrOversize]) stands for a frame that was
 // skipped; call Next again. Any other error is final: io.EOF at the end of a
 // frame, io.ErrUnexpectedEOF inside one, or what the reader returned.
-func (s *Splitter) NextBytes() ([]byte, error) {
-	if poisoned {
-		poison(view(s.given))
-		s.given = nil
-	}
+func (s *Splitter) Next() (string, error) {
+	frame, err := s.next()
+	return string(frame), err
+}
+
+// next is Next without a copy: the bytes are valid until the next call.
+func (s *Splitter) next() ([]byte, error) {
 	for !s.greeted {
 		if _, ok := s.greet(s.err != nil); ok {
 			break
@@ -137,9 +130,6 @@ func (s *Splitter) NextBytes() ([]byte, error) {
 			if len(frame) > s.lim.MaxFrame || len(frame) > s.lim.MaxLine && longLine(frame, s.lim.MaxLine) {
 				s.head = head(frame)
 				return nil, s.oversize(int64(len(frame)))
-			}
-			if poisoned {
-				s.given = frame
 			}
 			return frame, nil
 		}

@@ -7,7 +7,7 @@ import (
 )
 
 // Decode decodes one AMI frame: the text between two CRLFCRLF, without the closing one. It overwrites *ev, whose strings
-// then alias frame. After an error *ev is the zero Event. It allocates nothing but a TamperError.
+// are parts of frame then. After an error *ev is the zero Event. It allocates nothing but a TamperError.
 //
 // The error is ErrNotSecurity, or a *TamperError for a frame that has anything of a security event and is not exactly
 // what Asterisk writes (__manager_event_sessions_va in main/manager.c, then the order of main/security_events.c):

@@ -120,10 +120,9 @@ func newHostile(t *testing.T) *hostile {
 	return h
 }
 
-// The memory of frames is used again once they are judged: nothing that anybody remembers or tells later may lie there.
+// A frame may be large: nothing that anybody remembers or tells later may lie in its memory, or all of it would be kept.
 func TestNothingOfAFrameIsKeptAfterItsJudgement(t *testing.T) {
 	for name, send := range map[string]func(*testing.T, *rig, []string){
-		// With the race detector, the session overwrites what has been judged.
 		"over the session": func(t *testing.T, r *rig, texts []string) {
 			for _, text := range texts {
 				if r.server.Broadcast([]byte(text+"\r\n\r\n")) != 1 {

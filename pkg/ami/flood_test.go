@@ -1,0 +1,148 @@
+package ami
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+// numbered is a frame whose text tells its number, and which shows every byte that is not its own.
+func numbered(i int, name string, size int) Frame {
+	head := fmt.Sprintf("Event: %s\r\nN: %08d\r\nX: ", name, i)
+	if name == "" {
+		head = fmt.Sprintf("%08d", i)
+	}
+	return Frame{Text: head + strings.Repeat(string(rune('a'+i%26)), max(0, size-len(head)))}
+}
+
+// Whatever comes, in whatever sizes and classes, is taken in its order and byte for byte or counted as dropped, states stand
+// where they stood, and all memory that is held stays within the bound.
+func TestQueueKeepsEveryByteWhileItGivesUpOthers(t *testing.T) {
+	names := []string{"ChallengeSent", "SuccessfulAuth", "InvalidAccountID", "FailedACL", "Newchannel", ""}
+	for seed := range uint64(12) {
+		rnd := rand.New(rand.NewPCG(seed, 6))
+		limit := []int{200 << 10, 300 << 10, 500 << 10}[seed%3]
+		largest := []int{100, 500, 12_000, 130_000}[seed%4]
+		total := 12_000
+		if largest > 500 {
+			total = 4000
+		}
+		q := newQueue(limit)
+		var (
+			out     []batch  // taken and not given back
+			order   []string // what must come: numbers and states
+			came    []string
+			present = make(map[string]string)
+		)
+		give := func() {
+			b, ok := q.take()
+			if !ok {
+				return
+			}
+			out = append(out, b)
+			if b.state != nil {
+				came = append(came, fmt.Sprint("state ", int(b.state.Blind)))
+			}
+			for _, f := range b.frames {
+				_, n, ok := strings.Cut(f.Text, "\r\nN: ")
+				if !ok {
+					n = f.Text
+				}
+				came = append(came, n[:8])
+				if present[n[:8]] != f.Text {
+					t.Fatalf("seed %d: %q came, %q was sent", seed, f.Text, present[n[:8]])
+				}
+			}
+		}
+		for i := range total {
+			f := numbered(i, names[rnd.IntN(len(names))], rnd.IntN(1+rnd.IntN(largest)))
+			n := fmt.Sprintf("%08d", i)
+			order = append(order, n)
+			present[n] = f.Text
+			q.push(f)
+			if rnd.IntN(300) == 0 {
+				order = append(order, fmt.Sprint("state ", i))
+				q.pushState(State{Blind: time.Duration(i)})
+			}
+			if i%(total/2) > total*3/8 && rnd.IntN(200) == 0 {
+				give()
+			}
+			for len(out) > 0 && (len(out) > 1 || rnd.IntN(300) == 0) {
+				q.release(out[0])
+				out = out[1:]
+			}
+			if i%197 == 0 {
+				counted := 0
+				for _, it := range q.items {
+					if it.state == nil {
+						counted += it.cost()
+					}
+				}
+				for _, b := range out {
+					counted += b.cost
+				}
+				if counted != q.bytes || counted > limit {
+					t.Fatalf("seed %d: %d bytes are held and %d counted, with a bound of %d", seed, counted, q.bytes, limit)
+				}
+			}
+		}
+		for _, c := range out {
+			q.release(c)
+		}
+		for n := -1; n != len(came); {
+			n = len(came)
+			give()
+			if n != len(came) {
+				q.release(out[len(out)-1])
+			}
+		}
+		at, states := 0, 0
+		for _, want := range order {
+			if at < len(came) && came[at] == want {
+				at++
+			} else if strings.HasPrefix(want, "state ") {
+				t.Fatalf("seed %d: %s is lost or late; %s came", seed, want, came[min(at, len(came)-1)])
+			}
+			if strings.HasPrefix(want, "state ") {
+				states++
+			}
+		}
+		dropped := 0
+		for _, n := range q.dropped {
+			dropped += int(n)
+		}
+		if at != len(came) || at-states+dropped != total || states == 0 || dropped == 0 {
+			t.Errorf("seed %d: %d of %d in their order, %d dropped, %d states", seed, at, len(came), dropped, states)
+		}
+		if q.bytes != 0 || q.byClass != [classes]int{} || q.states != 0 || q.peak > limit {
+			t.Errorf("seed %d: at the end %d bytes, %v, %d states, peak %d", seed, q.bytes, q.byClass, q.states, q.peak)
+		}
+	}
+}
+
+// A few frames that must not be lost outlive many that are given up.
+func TestWhatMustNotBeLostOutlivesAFlood(t *testing.T) {
+	q := newQueue(4 << 20)
+	for i := range 200_000 {
+		name := "ChallengeSent"
+		if i%500 == 0 {
+			name = "SuccessfulAuth"
+		}
+		q.push(numbered(i, name, 400))
+	}
+	for i := range 20_000 {
+		q.push(numbered(i, "InvalidPassword", 400))
+	}
+	trust := 0
+	frames, _ := drainQueue(q)
+	for _, f := range frames {
+		if strings.Contains(f.Text, "SuccessfulAuth") {
+			trust++
+		}
+	}
+	if trust != 400 {
+		t.Errorf("%d of 400", trust)
+	}
+}

@@ -1,6 +1,0 @@
-//go:build !race && !poison
-
-package ami
-
-// poisoned is off: it costs time.
-const poisoned = false
