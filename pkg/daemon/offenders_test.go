@@ -11,11 +11,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/internal/property"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -394,21 +393,29 @@ func (s step) String() string {
 	return fmt.Sprintf("%c %d %v %s %d %v", s.what, s.source, s.over, s.mode, s.fate, s.time)
 }
 
-func drawStep(t *rapid.T) step {
+func drawStep(t *property.T) step {
 	return step{
-		what: rapid.SampledFrom([]byte("aaabuppRRRK")).Draw(t, "what"), source: rapid.IntRange(0, 2).Draw(t, "source"),
-		over: rapid.SampledFrom([]security.Transport{security.TLS, security.UDP}).Draw(t, "transport"),
-		mode: rapid.SampledFrom([]policy.Mode{policy.Enforce, policy.Enforce, policy.Enforce, policy.Observe}).Draw(t, "mode"),
-		fate: fate(rapid.IntRange(0, int(fates)-1).Draw(t, "fate")),
-		time: rapid.SampledFrom([]time.Duration{time.Minute, 3 * time.Hour, 60 * time.Hour, 400 * time.Hour}).Draw(t, "time"),
+		what: property.OneOf(t, []byte("aaabuppRRRK")...), source: property.Int(t, 0, 2),
+		over: property.OneOf(t, security.TLS, security.UDP),
+		mode: property.OneOf(t, policy.Enforce, policy.Enforce, policy.Enforce, policy.Observe),
+		fate: fate(property.Int(t, 0, int(fates)-1)),
+		time: property.OneOf(t, time.Minute, 3*time.Hour, 60*time.Hour, 400*time.Hour),
 	}
+}
+
+func drawSteps(t *property.T) []step {
+	steps := make([]step, property.Count(t, 1, 25))
+	for i := range steps {
+		steps[i] = drawStep(t)
+	}
+	return steps
 }
 
 // Whatever happens in whatever order, after a restart the engine knows of each source what was told of it.
 func TestWhatIsRememberedIsWhatHappened(t *testing.T) {
 	dir := t.TempDir()
-	rapid.Check(t, func(rt *rapid.T) {
-		steps := rapid.SliceOfN(rapid.Custom(drawStep), 1, 25).Draw(rt, "steps")
+	property.Check(t, func(rt *property.T) {
+		steps := drawSteps(rt)
 		path := filepath.Join(dir, "state.db")
 		defer func() { _ = os.Remove(path) }()
 		wrong := ""

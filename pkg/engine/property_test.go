@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/internal/property"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
-	"pgregory.net/rapid"
 )
 
 var epoch = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
@@ -25,80 +25,78 @@ type step struct {
 	tick bool // Tick first, as the daemon does before a command
 }
 
-func some[T any](t *rapid.T, label string, of ...T) T { return rapid.SampledFrom(of).Draw(t, label) }
-
-func anyAddr(t *rapid.T) netip.Addr {
-	if rapid.IntRange(0, 3).Draw(t, "family") == 0 {
-		return netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%d::%d", rapid.IntRange(0, 1).Draw(t, "net"), rapid.IntRange(1, 4).Draw(t, "host")))
+func anyAddr(t *property.T) netip.Addr {
+	if property.Int(t, 0, 3) == 0 {
+		return netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%d::%d", property.Int(t, 0, 1), property.Int(t, 1, 4)))
 	}
-	return netip.AddrFrom4([4]byte{203, 0, byte(rapid.IntRange(112, 113).Draw(t, "net")), byte(rapid.IntRange(1, 7).Draw(t, "host"))})
+	return netip.AddrFrom4([4]byte{203, 0, byte(property.Int(t, 112, 113)), byte(property.Int(t, 1, 7))})
 }
 
-func anyPrefix(t *rapid.T) netip.Prefix {
+func anyPrefix(t *property.T) netip.Prefix {
 	a := anyAddr(t)
 	bits := []int{32, 32, 32, 30, 24, 16}
 	if a.Is6() {
 		bits = []int{128, 128, 126, 64, 64, 48}
 	}
-	return netip.PrefixFrom(a, some(t, "bits", bits...)) // not masked: nobody promises that it is
+	return netip.PrefixFrom(a, property.OneOf(t, bits...)) // not masked: nobody promises that it is
 }
 
-func anyPolicy(t *rapid.T) policy.Policy {
+func anyPolicy(t *property.T) policy.Policy {
 	p := policy.Default().Policy
-	p.Mode = some(t, "mode", policy.Enforce, policy.Enforce, policy.Enforce, policy.Observe)
+	p.Mode = property.OneOf(t, policy.Enforce, policy.Enforce, policy.Enforce, policy.Observe)
 	p.Services = map[string]policy.Mode{"PJSIP": policy.Enforce, "AMI": policy.Enforce,
-		"SIP": some(t, "sip", policy.Observe, policy.Enforce)}
+		"SIP": property.OneOf(t, policy.Observe, policy.Enforce)}
 	p.Honeypots = []string{"honey"}
-	p.Threshold = some(t, "threshold", 10.0, 5, 1)
-	p.HalfLife = some(t, "half_life", 10*time.Minute, time.Second, 24*time.Hour)
-	p.Ban.First = some(t, "first", time.Hour, time.Second, 100*time.Hour)
-	p.Trust.Tolerance = some(t, "tolerance", 10.0, 1)
-	p.Trust.TTL = some(t, "ttl", 24*time.Hour, time.Minute)
-	p.Trust.Accounts = some(t, "accounts", 5, 0, 1)
-	p.Networks.Sources = some(t, "networks", 0, 2, 4)
-	p.Challenges.Accounts = some(t, "challenges", 20, 2)
-	p.Challenges.Warmup = some(t, "warmup", time.Hour, 0)
-	p.Targeted.Sources = some(t, "targeted", 10, 2, 0)
-	p.Storm.Sources = some(t, "storm", 5, 2, 0)
-	p.Storm.Memory = some(t, "memory", 168*time.Hour, time.Hour)
-	p.Misconfigured.Burst = some(t, "burst", 4, 0)
-	if rapid.IntRange(0, 3).Draw(t, "allowing") == 0 {
+	p.Threshold = property.OneOf(t, 10.0, 5, 1)
+	p.HalfLife = property.OneOf(t, 10*time.Minute, time.Second, 24*time.Hour)
+	p.Ban.First = property.OneOf(t, time.Hour, time.Second, 100*time.Hour)
+	p.Trust.Tolerance = property.OneOf(t, 10.0, 1)
+	p.Trust.TTL = property.OneOf(t, 24*time.Hour, time.Minute)
+	p.Trust.Accounts = property.OneOf(t, 5, 0, 1)
+	p.Networks.Sources = property.OneOf(t, 0, 2, 4)
+	p.Challenges.Accounts = property.OneOf(t, 20, 2)
+	p.Challenges.Warmup = property.OneOf(t, time.Hour, 0)
+	p.Targeted.Sources = property.OneOf(t, 10, 2, 0)
+	p.Storm.Sources = property.OneOf(t, 5, 2, 0)
+	p.Storm.Memory = property.OneOf(t, 168*time.Hour, time.Hour)
+	p.Misconfigured.Burst = property.OneOf(t, 4, 0)
+	if property.Int(t, 0, 3) == 0 {
 		p.Allow = []policy.AllowEntry{{Prefix: anyPrefix(t).Masked()}}
 	}
 	return p
 }
 
-func anyEvent(t *rapid.T) security.Event {
+func anyEvent(t *property.T) security.Event {
 	return security.Event{
-		Type: some(t, "type", security.InvalidAccountID, security.ChallengeSent, security.ChallengeSent,
+		Type: property.OneOf(t, security.InvalidAccountID, security.ChallengeSent, security.ChallengeSent,
 			security.ChallengeResponseFailed, security.ChallengeResponseFailed, security.SuccessfulAuth, security.FailedACL,
 			security.InvalidPassword, security.RequestNotAllowed, security.RequestNotSupported, security.Type(200)),
-		Service:       some(t, "service", security.PJSIP, security.PJSIP, security.PJSIP, security.AMI, security.SIP, security.Service(99)),
-		Account:       some(t, "account", "201", "202", "203", "204", "205", "206", "207", "<unknown>", "honey", "", "\xf0\x9f\x98\x80"),
-		Session:       "call-" + strconv.Itoa(rapid.IntRange(1, 8).Draw(t, "session")),
+		Service:       property.OneOf(t, security.PJSIP, security.PJSIP, security.PJSIP, security.AMI, security.SIP, security.Service(99)),
+		Account:       property.OneOf(t, "201", "202", "203", "204", "205", "206", "207", "<unknown>", "honey", "", "\xf0\x9f\x98\x80"),
+		Session:       "call-" + strconv.Itoa(property.Int(t, 1, 8)),
 		Challenge:     "nonce",
-		Response:      strconv.Itoa(rapid.IntRange(1, 1000).Draw(t, "response")),
-		UsingPassword: rapid.IntRange(0, 4).Draw(t, "password") > 0,
-		ACLName:       some(t, "acl", "", "not_match_endpoint_acl", "other"),
+		Response:      strconv.Itoa(property.Int(t, 1, 1000)),
+		UsingPassword: property.Int(t, 0, 4) > 0,
+		ACLName:       property.OneOf(t, "", "not_match_endpoint_acl", "other"),
 		Remote: security.Address{AddrPort: netip.AddrPortFrom(anyAddr(t), 5060),
-			Transport: some(t, "transport", security.UDP, security.TLS, security.NoTransport)},
+			Transport: property.OneOf(t, security.UDP, security.TLS, security.NoTransport)},
 	}
 }
 
 // story draws what happens: mostly events, and sometimes what a person, Asterisk or the file orders.
-func story(t *rapid.T) []step {
+func story(t *property.T) []step {
 	now := epoch
 	var steps []step
-	for range rapid.IntRange(1, 120).Draw(t, "steps") {
-		now = now.Add(some(t, "pause", 0, time.Millisecond, time.Millisecond, 100*time.Millisecond, time.Second,
+	for range property.Count(t, 1, 120) {
+		now = now.Add(property.OneOf(t, 0, time.Millisecond, time.Millisecond, 100*time.Millisecond, time.Second,
 			9*time.Second, 11*time.Second, time.Minute, time.Hour, 26*time.Hour, -time.Minute))
 		s := step{at: now, tick: true}
-		switch kind := rapid.IntRange(0, 40).Draw(t, "kind"); kind {
+		switch kind := property.Int(t, 0, 40); kind {
 		case 0:
-			p, d := anyPrefix(t), some(t, "for", time.Second, time.Hour, 1000*time.Hour)
+			p, d := anyPrefix(t), property.OneOf(t, time.Second, time.Hour, 1000*time.Hour)
 			s.name, s.do = "ban", func(e *Engine, now time.Time) []ban.Decision { out, _ := e.Ban(now, p, d, ""); return out }
 		case 1:
-			p, d := anyPrefix(t), some(t, "grace", 0, time.Hour)
+			p, d := anyPrefix(t), property.OneOf(t, 0, time.Hour)
 			s.name, s.do = "unban", func(e *Engine, now time.Time) []ban.Decision { return e.Unban(now, p, d) }
 		case 2:
 			p := anyPrefix(t)
@@ -152,10 +150,10 @@ func (e *Engine) play(steps []step, ticks func(i int) []time.Time, after func(s 
 // TestWhateverHappens checks, after each step of any story, that nobody is banned whom the rules exempt, that bans are
 // no longer than they may be, and that the books agree.
 func TestWhateverHappens(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	property.Check(t, func(t *property.T) {
 		cfg := anyPolicy(t)
-		cfg.MaxSources = some(t, "max_sources", 3, 1000)
-		cfg.Limits.ForgeableBans = some(t, "forgeable_bans", 2, 1000)
+		cfg.MaxSources = property.OneOf(t, 3, 1000)
+		cfg.Limits.ForgeableBans = property.OneOf(t, 2, 1000)
 		e := NewRepeatable(cfg)
 		e.play(story(t), nil, func(s step, out []ban.Decision) {
 			for _, d := range out {
@@ -195,9 +193,9 @@ func TestWhateverHappens(t *testing.T) {
 
 // TestSameEventsSameDecisions plays a story to two engines, which have different seeds and map orders.
 func TestSameEventsSameDecisions(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	property.Check(t, func(t *property.T) {
 		cfg, steps := anyPolicy(t), story(t)
-		cfg.MaxSources = some(t, "max_sources", 3, 1000)
+		cfg.MaxSources = property.OneOf(t, 3, 1000)
 		first, second := NewRepeatable(cfg).play(steps, nil, nil), NewRepeatable(cfg).play(steps, nil, nil)
 		if !reflect.DeepEqual(first, second) {
 			t.Fatalf("%v\n%v", lines(first), lines(second))
@@ -208,9 +206,12 @@ func TestSameEventsSameDecisions(t *testing.T) {
 // TestTicksDecideNothing plays a story with and without ticks between the steps: they make decisions come sooner, not
 // different.
 func TestTicksDecideNothing(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	property.Check(t, func(t *property.T) {
 		cfg, steps := anyPolicy(t), story(t)
-		parts := rapid.SliceOfN(rapid.IntRange(0, 3), len(steps), len(steps)).Draw(t, "ticks")
+		parts := make([]int, len(steps)) // ticks before each
+		for i := range parts {
+			parts[i] = property.Int(t, 0, 3)
+		}
 		seldom := NewRepeatable(cfg).play(steps, nil, nil)
 		often := NewRepeatable(cfg).play(steps, func(i int) (at []time.Time) {
 			if i > 0 {
@@ -230,18 +231,18 @@ func TestTicksDecideNothing(t *testing.T) {
 // TestForgedPacketsTakeNothingFromACustomer forges what UDP lets anybody forge, in the name of a phone that is trusted: it
 // stays so, is never banned, and no login of it looks like a breach.
 func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	property.Check(t, func(t *property.T) {
 		e, now := NewRepeatable(policy.Default().Policy), epoch
 		phone := netip.MustParseAddrPort("203.0.112.1:5060")
-		if rapid.Bool().Draw(t, "v6") {
+		if property.Bool(t) {
 			phone = netip.MustParseAddrPort("[2001:db8:0:1::1]:5060")
 		}
 		login := security.Event{Type: security.SuccessfulAuth, Service: security.PJSIP, Account: "201", UsingPassword: true,
 			Remote: security.Address{AddrPort: phone, Transport: security.UDP}}
 		var all []ban.Decision
 		all = e.Handle(now, "pbx", &login, all)
-		for i := range rapid.IntRange(1, 200).Draw(t, "packets") {
-			now = now.Add(some(t, "pause", 0, time.Millisecond, 100*time.Millisecond, time.Second, time.Minute, time.Hour))
+		for i := range property.Count(t, 1, 200) {
+			now = now.Add(property.OneOf(t, 0, time.Millisecond, 100*time.Millisecond, time.Second, time.Minute, time.Hour))
 			all, _ = e.Tick(now, all)
 			if i%20 == 19 {
 				login.Session = strconv.Itoa(i)
@@ -253,8 +254,8 @@ func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
 				continue // it cannot be forged
 			}
 			ev.Service, ev.Remote.Transport = security.PJSIP, security.UDP
-			ev.Challenge, ev.Hostile = some(t, "challenge", "", "1795384137/5e8c2ab0", "nonce"), some(t, "hostile", false, false, false, true)
-			if rapid.Bool().Draw(t, "in its name") {
+			ev.Challenge, ev.Hostile = property.OneOf(t, "", "1795384137/5e8c2ab0", "nonce"), property.OneOf(t, false, false, false, true)
+			if property.Bool(t) {
 				ev.Remote.AddrPort = netip.AddrPortFrom(phone.Addr(), ev.Remote.AddrPort.Port())
 			}
 			all = e.Handle(now, "pbx", &ev, all)
@@ -285,21 +286,21 @@ func TestSourcesAreAMapWithQueues(t *testing.T) {
 		class class
 		seen  int64
 	}
-	rapid.Check(t, func(t *rapid.T) {
-		memory := rapid.SampledFrom([]uint32{60, 3600, 86400}).Draw(t, "memory")
+	property.Check(t, func(t *property.T) {
+		memory := property.OneOf[uint32](t, 60, 3600, 86400)
 		tr, width, latest := newSources(1000, memory), memory/32+1, int64(0)
-		now := rapid.Int64Range(1, 1e9).Draw(t, "begin") * second
+		now := property.Int[int64](t, 1, 1e9) * second
 		model := make(map[key]known)
-		for range rapid.IntRange(1, 200).Draw(t, "steps") {
-			now += second * rapid.OneOf(rapid.Int64Range(0, 90), rapid.Int64Range(0, 7200), rapid.Int64Range(0, 1e6)).Draw(t, "pause")
+		for range property.Count(t, 1, 200) {
+			now += second * property.Int(t, 0, property.OneOf[int64](t, 90, 7200, 1e6))
 			latest = max(latest, now)
-			k := key{byte(rapid.IntRange(1, 20).Draw(t, "key"))}
-			c := class(rapid.IntRange(0, int(numClasses)-1).Draw(t, "class"))
+			k := key{byte(property.Int(t, 1, 20))}
+			c := class(property.Int(t, 0, int(numClasses)-1))
 			s, have := tr.get(k), model[k]
 			if (have.seen != 0) != (s != nil) {
 				t.Fatalf("%v: known %v, want %v", k, s != nil, have)
 			}
-			switch what := rapid.IntRange(0, 5).Draw(t, "do"); {
+			switch what := property.Int(t, 0, 5); {
 			case s == nil:
 				tr.requeue(tr.add(k, now), c, seconds(now))
 				model[k] = known{c, now}
@@ -316,8 +317,8 @@ func TestSourcesAreAMapWithQueues(t *testing.T) {
 				s.seen = now
 				model[k] = known{have.class, now}
 			}
-			if rapid.Bool().Draw(t, "look") {
-				c := class(rapid.IntRange(0, int(numClasses)-1).Draw(t, "look at"))
+			if property.Bool(t) {
+				c := class(property.Int(t, 0, int(numClasses)-1))
 				o, first := tr.quietest(c), int64(math.MaxInt64)
 				for _, m := range model {
 					if m.class == c {

@@ -6,13 +6,13 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
+	"github.com/ringwall/ringwall/pkg/internal/property"
 )
 
 // drawNet draws a network of few addresses around 10.0.0.0, so that many nest.
-func drawNet(t *rapid.T) netip.Prefix {
-	bits := rapid.SampledFrom([]int{21, 22, 23, 25, 26, 27, 28, 29, 30, 31}).Draw(t, "bits")
-	a := netip.AddrFrom4([4]byte{10, 0, byte(rapid.IntRange(0, 7).Draw(t, "third")), byte(rapid.IntRange(0, 255).Draw(t, "fourth"))})
+func drawNet(t *property.T) netip.Prefix {
+	bits := property.OneOf(t, 21, 22, 23, 25, 26, 27, 28, 29, 30, 31)
+	a := netip.AddrFrom4([4]byte{10, 0, byte(property.Int(t, 0, 7)), byte(property.Int(t, 0, 255))})
 	return netip.PrefixFrom(a, bits).Masked()
 }
 
@@ -37,24 +37,24 @@ func edges(asked map[netip.Prefix]time.Time) []netip.Addr {
 	return list
 }
 
-func drawEdits(t *rapid.T, now time.Time, asked map[netip.Prefix]time.Time) []edit {
+func drawEdits(t *property.T, now time.Time, asked map[netip.Prefix]time.Time) []edit {
 	var edits []edit
-	for range rapid.IntRange(1, 4).Draw(t, "edits") {
+	for range property.Count(t, 1, 4) {
 		p := drawNet(t)
-		if rapid.Bool().Draw(t, "known") && len(asked) > 0 {
+		if property.Bool(t) && len(asked) > 0 {
 			var known []netip.Prefix
 			for q := range asked {
 				known = append(known, q)
 			}
 			sortPrefixes(known)
-			p = rapid.SampledFrom(known).Draw(t, "which")
+			p = property.OneOf(t, known...)
 		}
 		e := edit{prefix: p}
-		if rapid.IntRange(0, 3).Draw(t, "remove") == 0 {
+		if property.Int(t, 0, 3) == 0 {
 			e.remove = true
 			delete(asked, p)
 		} else {
-			e.until = now.Add(time.Duration(rapid.IntRange(1, 12).Draw(t, "time")) * time.Hour)
+			e.until = now.Add(time.Duration(property.Int(t, 1, 12)) * time.Hour)
 			asked[p] = e.until
 		}
 		edits = append(edits, e)
@@ -73,13 +73,13 @@ func sortPrefixes(ps []netip.Prefix) {
 // TestOverlapsMeanTheLongestBan runs the bookkeeping against a kernel of
 // plain spans that refuses what the real one refuses, while time goes by.
 func TestOverlapsMeanTheLongestBan(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	property.Check(t, func(t *property.T) {
 		now := time.Unix(1_700_000_000, 0)
 		asked := make(map[netip.Prefix]time.Time)
 		kernel := make(map[netip.Addr]span)
 		var r ranges
-		for range rapid.IntRange(1, 12).Draw(t, "steps") {
-			now = now.Add(time.Duration(rapid.IntRange(0, 5).Draw(t, "hours")) * time.Hour)
+		for range property.Count(t, 1, 12) {
+			now = now.Add(time.Duration(property.Int(t, 0, 5)) * time.Hour)
 			for from, s := range kernel {
 				if over(s.until, now) {
 					delete(kernel, from)
@@ -123,7 +123,7 @@ func TestOverlapsMeanTheLongestBan(t *testing.T) {
 func TestOverlapsInTheKernel(t *testing.T) {
 	s := newSpace(t)
 	fw := ensured(t, testConfig(s))
-	rapid.Check(t, func(t *rapid.T) {
+	property.Check(t, func(t *property.T) {
 		if err := fw.Delete(); err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +131,7 @@ func TestOverlapsInTheKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 		asked := make(map[netip.Prefix]time.Time)
-		for range rapid.IntRange(1, 6).Draw(t, "steps") {
+		for range property.Count(t, 1, 6) {
 			now := time.Now()
 			var changes []Change
 			for _, e := range drawEdits(t, now, asked) {
@@ -144,7 +144,7 @@ func TestOverlapsInTheKernel(t *testing.T) {
 			if err := fw.Apply(changes); err != nil {
 				t.Fatal(err)
 			}
-			if rapid.IntRange(0, 4).Draw(t, "adopt") == 0 {
+			if property.Int(t, 0, 4) == 0 {
 				adoptKnown(t, fw, asked)
 			}
 			spans, err := fw.listSpans(fw.w, net4)
@@ -172,7 +172,7 @@ func TestOverlapsInTheKernel(t *testing.T) {
 
 // adoptKnown lets Ensure load the set from the kernel, as a new process does,
 // and says again what was asked for, as the Writer does.
-func adoptKnown(t *rapid.T, fw *Table, asked map[netip.Prefix]time.Time) {
+func adoptKnown(t *property.T, fw *Table, asked map[netip.Prefix]time.Time) {
 	if _, err := fw.Ensure(); err != nil {
 		t.Fatal(err)
 	}

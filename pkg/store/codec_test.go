@@ -11,68 +11,71 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"pgregory.net/rapid"
-
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/internal/property"
 )
 
-func drawText(t *rapid.T, limit int, label string) string {
-	b := rapid.SliceOfN(rapid.Byte(), 0, limit).Draw(t, label)
+func drawText(t *property.T, limit int) string {
+	b := property.Bytes(t, 0, limit)
 	return string(b)
 }
 
-func drawTime(t *rapid.T, label string) time.Time {
-	if rapid.Bool().Draw(t, label+"?") {
+func drawTime(t *property.T) time.Time {
+	if property.Bool(t) {
 		return time.Time{}
 	}
-	return time.Unix(0, rapid.Int64Range(-1<<62, 1<<62).Draw(t, label)).UTC()
+	return time.Unix(0, property.Int[int64](t, -1<<62, 1<<62)).UTC()
 }
 
-func drawAddr(t *rapid.T, label string) netip.Addr {
-	switch rapid.IntRange(0, 3).Draw(t, label+" family") {
+func drawAddr(t *property.T) netip.Addr {
+	switch property.Int(t, 0, 3) {
 	case 0:
 		return netip.Addr{}
 	case 1:
-		return netip.AddrFrom4([4]byte(rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, label)))
+		return netip.AddrFrom4([4]byte(property.Bytes(t, 4, 4)))
 	case 2:
-		return netip.AddrFrom16([16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, label)))
+		return netip.AddrFrom16([16]byte(property.Bytes(t, 16, 16)))
 	}
 	return netip.MustParseAddr("fe80::1%eth0")
 }
 
-func drawPrefix(t *rapid.T, label string) netip.Prefix {
-	a := drawAddr(t, label).WithZone("")
+func drawPrefix(t *property.T) netip.Prefix {
+	a := drawAddr(t).WithZone("")
 	if !a.IsValid() {
 		a = netip.MustParseAddr("192.0.2.1")
 	}
-	return netip.PrefixFrom(a, rapid.IntRange(0, a.BitLen()).Draw(t, label+" bits")).Masked()
+	return netip.PrefixFrom(a, property.Int(t, 0, a.BitLen())).Masked()
 }
 
-func drawBan(t *rapid.T) ban.Ban {
+func drawBan(t *property.T) ban.Ban {
 	b := ban.Ban{
-		Prefix: drawPrefix(t, "prefix"), Source: drawAddr(t, "source"), Since: drawTime(t, "since"), Until: drawTime(t, "until"),
-		Reason: ban.Reason(drawText(t, maxName, "reason")), Score: rapid.Float64().Draw(t, "score"), Proven: rapid.Bool().Draw(t, "proven"),
-		Manual: rapid.Bool().Draw(t, "manual"), Number: rapid.Int().Draw(t, "number"), Comment: drawText(t, maxText, "comment"),
-		PBX: drawText(t, maxName, "pbx"), Attempts: rapid.Int().Draw(t, "attempts"),
+		Prefix: drawPrefix(t), Source: drawAddr(t), Since: drawTime(t), Until: drawTime(t),
+		Reason: ban.Reason(drawText(t, maxName)), Score: property.AnyFloat(t), Proven: property.Bool(t),
+		Manual: property.Bool(t), Number: property.AnyInt(t), Comment: drawText(t, maxText),
+		PBX: drawText(t, maxName), Attempts: property.AnyInt(t),
 	}
-	for range rapid.IntRange(0, MaxEvidence).Draw(t, "pieces") {
+	for range property.Count(t, 0, MaxEvidence) {
 		var placed ban.Evidence
-		if rapid.Bool().Draw(t, "placed?") {
-			placed = ban.Evidence{Multiplier: rapid.Float64Range(0.1, 10).Draw(t, "multiplier"), Country: drawText(t, maxName, "country"),
-				ASN: rapid.Uint32().Draw(t, "asn")}
+		if property.Bool(t) {
+			placed = ban.Evidence{Multiplier: property.Float(t, 0.1, 10), Country: drawText(t, maxName),
+				ASN: uint32(property.Int(t, 0, 1<<32-1))}
 		}
 		b.Evidence = append(b.Evidence, ban.Evidence{
-			Time: drawTime(t, "time"), Event: drawText(t, maxName, "event"), Service: drawText(t, maxName, "service"),
-			Transport: drawText(t, maxName, "transport"), Account: drawText(t, maxName, "account"),
-			Reason: ban.Reason(drawText(t, maxName, "reason")), Points: rapid.Float64().Draw(t, "points"),
-			Score: rapid.Float64().Draw(t, "score"), Proven: rapid.Bool().Draw(t, "proven"), PBX: drawText(t, maxName, "pbx"),
-			Note: drawText(t, maxText, "note"), Multiplier: placed.Multiplier, Country: placed.Country, ASN: placed.ASN,
+			Time: drawTime(t), Event: drawText(t, maxName), Service: drawText(t, maxName),
+			Transport: drawText(t, maxName), Account: drawText(t, maxName),
+			Reason: ban.Reason(drawText(t, maxName)), Points: property.AnyFloat(t),
+			Score: property.AnyFloat(t), Proven: property.Bool(t), PBX: drawText(t, maxName),
+			Note: drawText(t, maxText), Multiplier: placed.Multiplier, Country: placed.Country, ASN: placed.ASN,
 		})
 	}
 	return b
 }
 
-func same(t *rapid.T, got, want any, err error) {
+func checked(f func(t *property.T)) func(t *testing.T) {
+	return func(t *testing.T) { property.Check(t, f) }
+}
+
+func same(t *property.T, got, want any, err error) {
 	t.Helper()
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Fatalf("got %#v, %v\nwant %#v", got, err, want)
@@ -80,56 +83,56 @@ func same(t *rapid.T, got, want any, err error) {
 }
 
 func TestRecordsComeBackAsTheyWere(t *testing.T) {
-	t.Run("ban", rapid.MakeCheck(func(t *rapid.T) {
+	t.Run("ban", checked(func(t *property.T) {
 		want := drawBan(t)
 		c := PutBan(want)
 		got, err := decodeBan(keyOf(c), c.value(), make(words))
 		same(t, got, want, err)
 	}))
-	t.Run("offender", rapid.MakeCheck(func(t *rapid.T) {
-		want := ban.Offender{Prefix: drawPrefix(t, "source"), Bans: rapid.Int().Draw(t, "bans"), Last: drawTime(t, "last")}
+	t.Run("offender", checked(func(t *property.T) {
+		want := ban.Offender{Prefix: drawPrefix(t), Bans: property.AnyInt(t), Last: drawTime(t)}
 		c := PutOffender(want)
 		got, err := decodeOffender(keyOf(c), c.value())
 		same(t, got, want, err)
 	}))
-	t.Run("trust", rapid.MakeCheck(func(t *rapid.T) {
-		want := ban.Trust{Prefix: drawPrefix(t, "source"), Since: drawTime(t, "since"), Until: drawTime(t, "until"),
-			Last: drawTime(t, "last")}
-		for range rapid.IntRange(0, 20).Draw(t, "accounts") {
-			want.Accounts = append(want.Accounts, drawText(t, maxName, "account"))
+	t.Run("trust", checked(func(t *property.T) {
+		want := ban.Trust{Prefix: drawPrefix(t), Since: drawTime(t), Until: drawTime(t),
+			Last: drawTime(t)}
+		for range property.Count(t, 0, 20) {
+			want.Accounts = append(want.Accounts, drawText(t, maxName))
 		}
 		c := PutTrust(want)
 		got, err := decodeTrust(keyOf(c), c.value(), nil)
 		same(t, got, want, err)
 	}))
-	t.Run("allow", rapid.MakeCheck(func(t *rapid.T) {
-		want := Allow{Added: drawTime(t, "added"), By: drawText(t, maxName, "by"), Note: drawText(t, maxText, "note")}
-		if rapid.Bool().Draw(t, "host?") {
-			want.Host = "h" + drawText(t, maxHost-1, "host")
+	t.Run("allow", checked(func(t *property.T) {
+		want := Allow{Added: drawTime(t), By: drawText(t, maxName), Note: drawText(t, maxText)}
+		if property.Bool(t) {
+			want.Host = "h" + drawText(t, maxHost-1)
 		} else {
-			want.Prefix = drawPrefix(t, "prefix")
+			want.Prefix = drawPrefix(t)
 		}
-		if rapid.Bool().Draw(t, "ends?") {
-			want.Until = drawTime(t, "until")
+		if property.Bool(t) {
+			want.Until = drawTime(t)
 		}
 		c := PutAllow(want)
 		got, err := decodeAllow(keyOf(c), c.value())
 		same(t, got, want, err)
 	}))
-	t.Run("grace", rapid.MakeCheck(func(t *rapid.T) {
-		want := ban.Grace{Prefix: drawPrefix(t, "prefix"), Since: drawTime(t, "since"), Until: drawTime(t, "until")}
+	t.Run("grace", checked(func(t *property.T) {
+		want := ban.Grace{Prefix: drawPrefix(t), Since: drawTime(t), Until: drawTime(t)}
 		c := PutGrace(want)
 		got, err := decodeGrace(keyOf(c), c.value())
 		same(t, got, want, err)
 	}))
-	t.Run("decision", rapid.MakeCheck(func(t *rapid.T) {
-		raw, err := json.Marshal(rapid.String().Draw(t, "line"))
+	t.Run("decision", checked(func(t *property.T) {
+		raw, err := json.Marshal(property.Text(t, []rune("aZ09 \"\\\n\x00\x1bü€😀"), 40))
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := Decision{Time: drawTime(t, "time"), Source: drawAddr(t, "source"), Raw: raw}
-		if rapid.Bool().Draw(t, "prefix?") {
-			want.Prefix = drawPrefix(t, "prefix")
+		want := Decision{Time: drawTime(t), Source: drawAddr(t), Raw: raw}
+		if property.Bool(t) {
+			want.Prefix = drawPrefix(t)
 		}
 		got, err := decodeDecision(valueOf(AddDecision(want)))
 		same(t, got, want, err)

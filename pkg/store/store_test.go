@@ -13,21 +13,20 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/internal/property"
 )
 
 func TestTheStoreHoldsWhatAMapWouldHold(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
+	property.Check(t, func(rt *property.T) {
 		path := filepath.Join(t.TempDir(), "state.db")
 		want := make(map[netip.Prefix]ban.Ban)
-		for range rapid.IntRange(1, 3).Draw(rt, "lives") {
+		for range property.Int(rt, 1, 3) {
 			s, _ := mustOpen(t, path, Options{Interval: time.Microsecond})
 			stop := runs(t, s)
-			for range rapid.IntRange(0, 20).Draw(rt, "steps") {
-				b := sampleBan(rapid.IntRange(0, 9).Draw(rt, "ban"), rapid.IntRange(0, 3).Draw(rt, "evidence"))
-				switch rapid.IntRange(0, 3).Draw(rt, "what") {
+			for range property.Count(rt, 0, 20) {
+				b := sampleBan(property.Int(rt, 0, 9), property.Count(rt, 0, 3))
+				switch property.Int(rt, 0, 3) {
 				case 0:
 					mustPut(t, s, DropBan(b.Prefix))
 					delete(want, b.Prefix)
