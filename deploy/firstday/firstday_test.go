@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/maxmind/mmdbwriter/mmdbtype"
-
 	"github.com/ringwall/ringwall/deploy/trial"
 	"github.com/ringwall/ringwall/pkg/geo/geotest"
 )
@@ -92,7 +90,7 @@ func (d *day) stock(t *testing.T) {
 		printf '[general]\n[logfiles]\nmessages.log => notice,warning,error\nsecurity.log => security\n' >/etc/asterisk/logger.conf
 		asterisk -rx 'logger reload'`)
 	const somewhere = "203.0.113.0/24"
-	for name, record := range map[string]mmdbtype.Map{"Country": geotest.Country("SE"), "ASN": geotest.ASN(64496, "Example Hosting")} {
+	for name, record := range map[string]geotest.Record{"Country": geotest.Country("SE"), "ASN": geotest.ASN(64496, "Example Hosting")} {
 		geotest.Put(t, filepath.Join(d.share, "GeoLite2-"+name+".mmdb"),
 			geotest.Make(t, geotest.Networks{somewhere: record}, geotest.Type("GeoLite2-"+name)))
 	}

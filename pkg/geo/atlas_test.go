@@ -19,8 +19,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/maxmind/mmdbwriter/mmdbtype"
-
 	"github.com/ringwall/ringwall/pkg/geo/geotest"
 )
 
@@ -252,9 +250,9 @@ func TestLookupsWhileFilesAreReplaced(t *testing.T) {
 	a := New(logTo(&journal{}), path)
 	versions := [][]byte{}
 	for i := range uint32(4) {
-		versions = append(versions, geotest.Make(t, geotest.Networks{"203.0.113.0/24": mmdbtype.Map{
-			"country": mmdbtype.Map{"iso_code": mmdbtype.String("NL")}, "autonomous_system_number": mmdbtype.Uint32(i + 1),
-			"autonomous_system_organization": mmdbtype.String([]string{"one", "two", "three", "four"}[i]),
+		versions = append(versions, geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Record{
+			"country": geotest.Record{"iso_code": "NL"}, "autonomous_system_number": uint32(i + 1),
+			"autonomous_system_organization": []string{"one", "two", "three", "four"}[i],
 		}}))
 	}
 	names := map[Place]bool{}

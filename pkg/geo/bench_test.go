@@ -6,14 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"testing"
-
-	"github.com/maxmind/mmdbwriter"
-	"github.com/maxmind/mmdbwriter/mmdbtype"
 
 	"github.com/ringwall/ringwall/pkg/geo/geotest"
 )
@@ -22,36 +16,20 @@ import (
 func sized(b testing.TB, n int) (country, asn string) {
 	b.Helper()
 	random := rand.New(rand.NewPCG(1, 2))
-	dir := b.TempDir()
-	write := func(name string, record func(i int) mmdbtype.DataType) string {
-		tree, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: name, Description: map[string]string{"en": name}, RecordSize: 24})
-		if err != nil {
-			b.Fatal(err)
-		}
+	write := func(name string, record func(i int) geotest.Record) string {
+		networks := geotest.Networks{}
 		for i := range n {
-			v4 := binary.BigEndian.AppendUint32(nil, 1<<24+uint32(random.IntN(125<<24)))
-			_ = tree.Insert(&net.IPNet{IP: net.IP(v4).Mask(net.CIDRMask(22, 32)), Mask: net.CIDRMask(22, 32)}, record(i)) // reserved ones are refused
+			v4 := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 1<<24+uint32(random.IntN(125<<24)))))
+			networks[netip.PrefixFrom(v4, 22).Masked().String()] = record(i)
 			v6 := binary.BigEndian.AppendUint64(nil, 0x2a00<<48+uint64(random.IntN(1<<32))<<16)
-			v6 = append(v6, make([]byte, 8)...)
-			_ = tree.Insert(&net.IPNet{IP: net.IP(v6).Mask(net.CIDRMask(40, 128)), Mask: net.CIDRMask(40, 128)}, record(i))
+			networks[netip.PrefixFrom(netip.AddrFrom16([16]byte(append(v6, make([]byte, 8)...))), 40).Masked().String()] = record(i)
 		}
-		path := filepath.Join(dir, name)
-		f, err := os.Create(path)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := tree.WriteTo(f); err != nil {
-			b.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			b.Fatal(err)
-		}
-		return path
+		return geotest.Write(b, name, networks, geotest.Type(name), geotest.RecordSize(24))
 	}
-	country = write("country.mmdb", func(i int) mmdbtype.DataType {
+	country = write("country.mmdb", func(i int) geotest.Record {
 		return geotest.Country(string([]byte{'A' + byte(i%26), 'A' + byte(i/26%10)}))
 	})
-	asn = write("asn.mmdb", func(i int) mmdbtype.DataType {
+	asn = write("asn.mmdb", func(i int) geotest.Record {
 		return geotest.ASN(uint32(i%70_000+1), fmt.Sprintf("Operator number %d of a country", i%70_000))
 	})
 	return country, asn

@@ -9,9 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/maxmind/mmdbwriter"
-	"github.com/maxmind/mmdbwriter/mmdbtype"
-
 	"github.com/ringwall/ringwall/pkg/geo/geotest"
 )
 
@@ -24,12 +21,6 @@ func mustParse(t testing.TB, data []byte) *DB {
 	return db
 }
 
-func recordSize(bits int) func(*mmdbwriter.Options) {
-	return func(o *mmdbwriter.Options) { o.RecordSize = bits }
-}
-
-func ipv4(o *mmdbwriter.Options) { o.IPVersion = 4 }
-
 // TestPlacesOfAddresses reads the layouts of those who make such files.
 func TestPlacesOfAddresses(t *testing.T) {
 	countries := geotest.Networks{"203.0.113.0/24": geotest.Country("NL"), "2001:db8::/32": geotest.Country("DE")}
@@ -37,23 +28,23 @@ func TestPlacesOfAddresses(t *testing.T) {
 		"203.0.113.0/25": geotest.Both("NL", 64496, "Example B.V."), "203.0.113.128/25": geotest.ASN(64497, "No Land"),
 		"2001:db8::/32": geotest.Both("DE", 4200000000, "Beispiel"),
 	}
-	enterprise := geotest.Networks{"203.0.113.0/24": mmdbtype.Map{
-		"registered_country": mmdbtype.Map{"iso_code": mmdbtype.String("AU")},
-		"traits": mmdbtype.Map{"autonomous_system_number": mmdbtype.Uint32(64500), "is_anycast": mmdbtype.Bool(true),
-			"autonomous_system_organization": mmdbtype.String("Anycast")},
+	enterprise := geotest.Networks{"203.0.113.0/24": geotest.Record{
+		"registered_country": geotest.Record{"iso_code": "AU"},
+		"traits": geotest.Record{"autonomous_system_number": uint32(64500), "is_anycast": true,
+			"autonomous_system_organization": "Anycast"},
 	}}
-	lite := geotest.Networks{"203.0.113.0/24": mmdbtype.Map{"country": mmdbtype.String("Netherlands"), "country_code": mmdbtype.String("NL"),
-		"asn": mmdbtype.String("AS64496"), "as_name": mmdbtype.String("Example"), "as_domain": mmdbtype.String("example.net")}}
-	older := geotest.Networks{"203.0.113.0/24": mmdbtype.Map{"country": mmdbtype.String("nl"), "asn": mmdbtype.String("none")}}
+	lite := geotest.Networks{"203.0.113.0/24": geotest.Record{"country": "Netherlands", "country_code": "NL",
+		"asn": "AS64496", "as_name": "Example", "as_domain": "example.net"}}
+	older := geotest.Networks{"203.0.113.0/24": geotest.Record{"country": "nl", "asn": "none"}}
 	odd := geotest.Networks{
 		"203.0.113.0/26": geotest.Both("N", 1, ""), "203.0.113.64/26": geotest.Country("1\x1b"),
-		"203.0.113.192/26": mmdbtype.Map{"country": mmdbtype.Uint32(5), "autonomous_system_number": mmdbtype.String("x")},
+		"203.0.113.192/26": geotest.Record{"country": uint32(5), "autonomous_system_number": "x"},
 	}
 	long := geotest.Networks{"203.0.113.128/26": geotest.ASN(7, strings.Repeat("\xff", 150)+strings.Repeat("a", 300))}
 	for _, tt := range []struct {
 		name     string
 		networks geotest.Networks
-		options  []func(*mmdbwriter.Options)
+		options  []func(*geotest.Options)
 		addr     string
 		want     Place
 	}{
@@ -62,10 +53,10 @@ func TestPlacesOfAddresses(t *testing.T) {
 		{"an IPv6 address", countries, nil, "2001:db8:1::1", Place{Country: "DE"}},
 		{"an IPv6 address with a zone", countries, nil, "2001:db8::1%eth0", Place{Country: "DE"}},
 		{"an address that is not in it", countries, nil, "192.0.2.1", Place{}},
-		{"24 bits", countries, []func(*mmdbwriter.Options){recordSize(24)}, "203.0.113.7", Place{Country: "NL"}},
-		{"32 bits", countries, []func(*mmdbwriter.Options){recordSize(32)}, "2001:db8::1", Place{Country: "DE"}},
-		{"a file for IPv4", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, []func(*mmdbwriter.Options){ipv4}, "203.0.113.7", Place{Country: "NL"}},
-		{"IPv6 in a file for IPv4", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, []func(*mmdbwriter.Options){ipv4}, "2001:db8::1", Place{}},
+		{"24 bits", countries, []func(*geotest.Options){geotest.RecordSize(24)}, "203.0.113.7", Place{Country: "NL"}},
+		{"32 bits", countries, []func(*geotest.Options){geotest.RecordSize(32)}, "2001:db8::1", Place{Country: "DE"}},
+		{"a file for IPv4", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, []func(*geotest.Options){geotest.IPv4Only}, "203.0.113.7", Place{Country: "NL"}},
+		{"IPv6 in a file for IPv4", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, []func(*geotest.Options){geotest.IPv4Only}, "2001:db8::1", Place{}},
 		{"both in one file", both, nil, "203.0.113.7", Place{"NL", 64496, "Example B.V."}},
 		{"a system without a country", both, nil, "203.0.113.200", Place{"", 64497, "No Land"}},
 		{"a number of 32 bits", both, nil, "2001:db8::7", Place{"DE", 4200000000, "Beispiel"}},
@@ -96,7 +87,7 @@ func TestAFileSaysWhatItIs(t *testing.T) {
 	at := time.Date(2026, 10, 1, 12, 0, 0, 0, time.UTC)
 	for _, tt := range []struct {
 		name         string
-		record       mmdbtype.Map
+		record       geotest.Record
 		country, asn bool
 	}{
 		{"countries", geotest.Country("NL"), true, false},
@@ -122,7 +113,7 @@ func TestDataThatIsNoUse(t *testing.T) {
 		"the first half":   {whole[:len(whole)/2], "is damaged, or no file in MaxMind's format: error opening database: invalid MaxMind DB file"},
 		"the last half":    {whole[len(whole)/2:], "is damaged, or no file in MaxMind's format: the MaxMind DB contains invalid metadata"},
 		"the end cut off":  {whole[:len(whole)-40], "is damaged, or no file in MaxMind's format: "},
-		"another purpose":  {geotest.Make(t, geotest.Networks{"203.0.113.0/24": mmdbtype.Map{"is_tor_exit_node": mmdbtype.Bool(true)}}), "knows neither countries nor autonomous systems"},
+		"another purpose":  {geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Record{"is_tor_exit_node": true}}), "knows neither countries nor autonomous systems"},
 		"an empty one":     {geotest.Make(t, geotest.Networks{}), ""},
 		"a marker alone":   {[]byte("\xab\xcd\xefMaxMind.com"), "is damaged, or no file in MaxMind's format: "},
 		"a marker, a map ": {[]byte("\xab\xcd\xefMaxMind.com\xe0"), "is damaged, or no file in MaxMind's format: "},
@@ -180,10 +171,10 @@ func survives(data []byte) bool {
 
 func FuzzParse(f *testing.F) {
 	for _, bits := range []int{24, 28, 32} {
-		f.Add(geotest.Make(f, geotest.Networks{"203.0.113.0/24": geotest.Both("NL", 64496, "Example"), "2001:db8::/32": geotest.Country("US")}, recordSize(bits)))
+		f.Add(geotest.Make(f, geotest.Networks{"203.0.113.0/24": geotest.Both("NL", 64496, "Example"), "2001:db8::/32": geotest.Country("US")}, geotest.RecordSize(bits)))
 	}
-	f.Add(geotest.Make(f, geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, ipv4))
-	f.Add(geotest.Make(f, geotest.Networks{"203.0.113.0/24": mmdbtype.Map{"country_code": mmdbtype.String("NL"), "asn": mmdbtype.String("AS1")}}, ipv4))
+	f.Add(geotest.Make(f, geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, geotest.IPv4Only))
+	f.Add(geotest.Make(f, geotest.Networks{"203.0.113.0/24": geotest.Record{"country_code": "NL", "asn": "AS1"}}, geotest.IPv4Only))
 	f.Add([]byte("\xab\xcd\xefMaxMind.com\xe9"))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		if survives(data) && len(data) < 1<<16 {

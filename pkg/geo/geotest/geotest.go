@@ -2,39 +2,35 @@
 package geotest
 
 import (
-	"bytes"
-	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/maxmind/mmdbwriter"
-	"github.com/maxmind/mmdbwriter/mmdbtype"
 )
 
-// Networks are the records of a file, by network.
-type Networks map[string]mmdbtype.DataType
+// Networks are the records of a file, by network. Those of a network within another one take its place there.
+type Networks map[string]Record
+
+// Record is what a file knows of a network: string, bool, uint16, uint32, uint64, []any, and map[string]any.
+type Record map[string]any
 
 // Country is a record of GeoLite2-Country.
-func Country(code string) mmdbtype.Map {
-	names := mmdbtype.Map{"en": mmdbtype.String("Land of " + code), "de": mmdbtype.String("Land " + code)}
-	return mmdbtype.Map{
-		"continent": mmdbtype.Map{"code": mmdbtype.String("XX"), "geoname_id": mmdbtype.Uint32(1), "names": names},
-		"country":   mmdbtype.Map{"iso_code": mmdbtype.String(code), "geoname_id": mmdbtype.Uint32(2), "names": names},
+func Country(code string) Record {
+	names := map[string]any{"en": "Land of " + code, "de": "Land " + code}
+	return Record{
+		"continent": map[string]any{"code": "XX", "geoname_id": uint32(1), "names": names},
+		"country":   map[string]any{"iso_code": code, "geoname_id": uint32(2), "names": names},
 	}
 }
 
 // ASN is a record of GeoLite2-ASN.
-func ASN(number uint32, name string) mmdbtype.Map {
-	return mmdbtype.Map{
-		"autonomous_system_number":       mmdbtype.Uint32(number),
-		"autonomous_system_organization": mmdbtype.String(name),
-	}
+func ASN(number uint32, name string) Record {
+	return Record{"autonomous_system_number": number, "autonomous_system_organization": name}
 }
 
 // Both is a record that holds a country and an autonomous system.
-func Both(code string, number uint32, name string) mmdbtype.Map {
+func Both(code string, number uint32, name string) Record {
 	record := Country(code)
 	for key, value := range ASN(number, name) {
 		record[key] = value
@@ -43,44 +39,34 @@ func Both(code string, number uint32, name string) mmdbtype.Map {
 }
 
 // Make returns a file. What options leave out is as in a file of today that knows IPv4 and IPv6.
-func Make(t testing.TB, networks Networks, options ...func(*mmdbwriter.Options)) []byte {
+func Make(t testing.TB, networks Networks, options ...func(*Options)) []byte {
 	t.Helper()
-	o := mmdbwriter.Options{
-		DatabaseType: "Test-Places", Description: map[string]string{"en": "places for tests"}, BuildEpoch: time.Now().Unix(),
-		IncludeReservedNetworks: true, // the networks for documentation are among them
-	}
+	o := Options{Type: "Test-Places", Built: time.Now().Unix(), RecordSize: 28}
 	for _, option := range options {
 		option(&o)
 	}
-	tree, err := mmdbwriter.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	records := make(map[netip.Prefix]any, len(networks))
 	for text, record := range networks {
-		_, network, err := net.ParseCIDR(text)
+		p, err := netip.ParsePrefix(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := tree.Insert(network, record); err != nil {
-			t.Fatalf("%s: %v", text, err)
-		}
+		records[p.Masked()] = record
 	}
-	var out bytes.Buffer
-	if _, err := tree.WriteTo(&out); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
+	return encode(records, o)
 }
 
 // Built sets when the file was built.
-func Built(at time.Time) func(*mmdbwriter.Options) {
-	return func(o *mmdbwriter.Options) { o.BuildEpoch = at.Unix() }
-}
+func Built(at time.Time) func(*Options) { return func(o *Options) { o.Built = at.Unix() } }
 
 // Type sets what the file calls itself.
-func Type(name string) func(*mmdbwriter.Options) {
-	return func(o *mmdbwriter.Options) { o.DatabaseType = name }
-}
+func Type(name string) func(*Options) { return func(o *Options) { o.Type = name } }
+
+// RecordSize sets how many bits half a node has: 24, 28 or 32.
+func RecordSize(bits int) func(*Options) { return func(o *Options) { o.RecordSize = bits } }
+
+// IPv4Only makes a file that knows no IPv6.
+func IPv4Only(o *Options) { o.IPv4Only = true }
 
 // Put writes data in place of the file at path as geoipupdate does: under another name, which then takes its place.
 func Put(t testing.TB, path string, data []byte) {
@@ -95,7 +81,7 @@ func Put(t testing.TB, path string, data []byte) {
 }
 
 // Write makes a file in a folder of the test's and returns its path.
-func Write(t testing.TB, name string, networks Networks, options ...func(*mmdbwriter.Options)) string {
+func Write(t testing.TB, name string, networks Networks, options ...func(*Options)) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	Put(t, path, Make(t, networks, options...))
