@@ -2,19 +2,13 @@ package browser
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os/exec"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/page"
-	"github.com/chromedp/cdproto/runtime"
-	"github.com/chromedp/chromedp"
 )
 
 // patience bounds whatever the browser does: it costs time only where something is broken.
@@ -22,8 +16,10 @@ const patience = 2 * time.Minute
 
 // Browser is Chromium with one tab, and what it complained of. It is for the goroutine of its test.
 type Browser struct {
-	t   testing.TB
-	ctx context.Context
+	t    testing.TB
+	pipe *pipe
+	tab  string        // the session of the tab
+	load chan struct{} // holds a token after a page was loaded
 
 	mu         sync.Mutex
 	complaints []string
@@ -36,52 +32,65 @@ func Open(t testing.TB) *Browser {
 	if err != nil {
 		t.Fatalf("this test needs Chromium (Debian: apt-get install chromium): %v", err)
 	}
-	var process *exec.Cmd
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
-		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WSURLReadTimeout(patience), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
-		chromedp.ModifyCmdFunc(func(cmd *exec.Cmd) {
-			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-			cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-			process = cmd
-		}))
-	ctx, cancelAll := chromedp.NewExecAllocator(context.Background(), options...)
-	ctx, cancelTab := chromedp.NewContext(ctx)
-	b := &Browser{t: t, ctx: ctx}
-	t.Cleanup(func() {
-		if process != nil && process.Process != nil { // the whole group, while its leader is still there to name it
-			_ = syscall.Kill(-process.Process.Pid, syscall.SIGKILL)
-		}
-		cancelTab()
-		cancelAll()
-	})
-	// The first action starts the browser, which lives as long as the context of that action.
-	slow := time.AfterFunc(patience, func() { cancelAll() })
-	if err := chromedp.Do(ctx); err != nil {
+	cmd := exec.Command(path, "--headless", "--remote-debugging-pipe", "--user-data-dir="+t.TempDir(), "--no-sandbox",
+		"--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--disable-sync", "--disable-extensions",
+		"--disable-default-apps", "--disable-component-update", "--disable-background-networking", "--disable-breakpad",
+		"--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--disable-popup-blocking",
+		"--disable-features=Translate", "--force-color-profile=srgb", "--metrics-recording-only", "--no-first-run",
+		"--no-default-browser-check", "--password-store=basic", "about:blank")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	b := &Browser{t: t, load: make(chan struct{}, 1)}
+	if b.pipe, err = start(cmd, b.hear); err != nil {
 		t.Fatalf("Chromium does not start: %v", err)
 	}
-	slow.Stop()
-	if err := chromedp.Listen(ctx, b.hear); err != nil {
-		t.Fatal(err)
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the whole group, while its leader is still there to name it
+		_ = cmd.Wait()
+		b.pipe.close()
+	})
+	var target struct {
+		ID string `json:"targetId"`
 	}
-	call(b, log.Enable, cdp.Empty{})
-	call(b, runtime.Enable, cdp.Empty{})
-	call(b, page.Enable, page.EnableParams{})
+	b.call(&target, "", "Target.createTarget", params{"url": "about:blank"})
+	var attached struct {
+		Session string `json:"sessionId"`
+	}
+	b.call(&attached, "", "Target.attachToTarget", params{"targetId": target.ID, "flatten": true})
+	b.tab = attached.Session
+	for _, domain := range []string{"Log", "Runtime", "Page"} {
+		b.call(nil, b.tab, domain+".enable", nil)
+	}
 	return b
 }
 
-func (b *Browser) hear(ev any) {
+// hear takes what the tab tells by itself.
+func (b *Browser) hear(method string, raw json.RawMessage) {
+	var ev struct {
+		Type             string
+		Message          string
+		ExceptionDetails struct{ Text string }
+		Entry            struct{ Level, Text, URL string }
+	}
+	if err := json.Unmarshal(raw, &ev); err != nil {
+		ev.Message = err.Error()
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	complain := func(format string, args ...any) { b.complaints = append(b.complaints, fmt.Sprintf(format, args...)) }
-	switch ev := ev.(type) {
-	case *runtime.EventConsoleAPICalled:
+	switch method {
+	case "Runtime.consoleAPICalled":
 		complain("console: %s", ev.Type)
-	case *runtime.EventExceptionThrown:
+	case "Runtime.exceptionThrown":
 		complain("exception: %s", ev.ExceptionDetails.Text)
-	case *log.EventEntryAdded:
+	case "Log.entryAdded":
 		complain("%s: %s %s", ev.Entry.Level, ev.Entry.Text, ev.Entry.URL)
-	case *page.EventJavascriptDialogOpening:
+	case "Page.javascriptDialogOpening":
 		complain("dialog: %s", ev.Message)
+	case "Page.loadEventFired":
+		select {
+		case b.load <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -106,59 +115,59 @@ func (b *Browser) Complaints() []string {
 // Go opens an address.
 func (b *Browser) Go(url string) {
 	b.t.Helper()
-	run(b, chromedp.Navigate(url))
+	select {
+	case <-b.load: // of a page before
+	default:
+	}
+	var answer struct {
+		Trouble string `json:"errorText"`
+	}
+	b.call(&answer, b.tab, "Page.navigate", params{"url": url})
+	if answer.Trouble != "" {
+		b.t.Fatalf("%s: %s", url, answer.Trouble)
+	}
+	select {
+	case <-b.load:
+	case <-time.After(patience):
+		b.t.Fatalf("%s was not loaded in time", url)
+	}
 }
 
 // Screen sets the size of the window in CSS pixels, and which of light and dark is preferred.
 func (b *Browser) Screen(width, height int64, scheme string) {
 	b.t.Helper()
-	run(b, chromedp.EmulateViewport(width, height))
-	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
-	})
+	b.call(nil, b.tab, "Emulation.setDeviceMetricsOverride", params{
+		"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false})
+	b.call(nil, b.tab, "Emulation.setEmulatedMedia", params{
+		"features": []params{{"name": "prefers-color-scheme", "value": scheme}}})
 }
 
 // WithoutScript turns JavaScript of the pages off.
 func (b *Browser) WithoutScript() {
 	b.t.Helper()
-	call(b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	b.call(nil, b.tab, "Emulation.setScriptExecutionDisabled", params{"value": true})
 }
 
 // Until waits until an expression is true in the page, also through a change of the page.
 func (b *Browser) Until(expression string) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	for {
-		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		ok, err := evaluate[bool](b, "!!("+expression+")")
 		if err == nil && ok {
 			return
 		}
-		select {
-		case <-ctx.Done():
+		if time.Now().After(end) {
 			b.t.Fatalf("not true in time: %s (%v)\nthe page: %s", expression, err, b.text())
-		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
 func (b *Browser) text() string {
-	ctx, cancel := context.WithTimeout(b.ctx, 5*time.Second)
-	defer cancel()
-	text, err := chromedp.Run(ctx, chromedp.Evaluate[string]("location.href + '\\n' + document.body.innerText"))
+	text, err := evaluate[string](b, "location.href + '\\n' + document.body.innerText")
 	if err != nil {
 		return err.Error()
 	}
 	return text
-}
-
-// Shot is a picture of the window, or of the whole page, as PNG.
-func (b *Browser) Shot(whole bool) []byte {
-	b.t.Helper()
-	if whole {
-		return run(b, chromedp.FullScreenshot(100))
-	}
-	return run(b, chromedp.CaptureScreenshot())
 }
 
 // Click clicks at the first element that a CSS selector names, once there is one. It finds and clicks in one step: a live page
@@ -166,51 +175,70 @@ func (b *Browser) Shot(whole bool) []byte {
 func (b *Browser) Click(selector string) {
 	b.t.Helper()
 	click := fmt.Sprintf("((e) => e && !e.disabled ? (e.click(), true) : false)(document.querySelector(%q))", selector)
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	for {
-		done, err := chromedp.Run(ctx, chromedp.Evaluate[bool](click))
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		done, err := evaluate[bool](b, click)
 		switch {
-		case ctx.Err() != nil:
-			b.t.Fatalf("there is nothing to click at: %s\nthe page: %s", selector, b.text())
-		case err != nil: // the page went away under the click: what that did is for the test to see
+		case err != nil && b.pipe.alive(): // the page went away under the click: what that did is for the test to see
 			b.t.Logf("clicked at %s: %v", selector, err)
 			return
 		case done:
 			return
+		case err != nil, time.Now().After(end):
+			b.t.Fatalf("there is nothing to click at: %s (%v)\nthe page: %s", selector, err, b.text())
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// Type types into the first element that a CSS selector names.
+// Type types into the first element that a CSS selector names, once there is one.
 func (b *Browser) Type(selector, text string) {
 	b.t.Helper()
-	run(b, chromedp.SendKeys(chromedp.CSS(selector), text))
+	b.Until(fmt.Sprintf("((e) => e && (e.focus(), document.activeElement === e))(document.querySelector(%q))", selector))
+	for _, r := range text {
+		key := params{"type": "keyDown", "text": string(r), "key": string(r)}
+		if r == '\r' {
+			key["key"], key["code"], key["windowsVirtualKeyCode"] = "Enter", "Enter", '\r'
+		}
+		b.call(nil, b.tab, "Input.dispatchKeyEvent", key)
+		key["type"] = "keyUp"
+		delete(key, "text")
+		b.call(nil, b.tab, "Input.dispatchKeyEvent", key)
+	}
 }
 
 // Eval returns the value of an expression in the page.
 func Eval[T any](b *Browser, expression string) T {
 	b.t.Helper()
-	return run(b, chromedp.Evaluate[T](expression))
-}
-
-func run[T any](b *Browser, a chromedp.Action[T]) T {
-	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	v, err := chromedp.Run(ctx, a)
+	v, err := evaluate[T](b, expression)
 	if err != nil {
-		b.t.Fatal(err)
+		b.t.Fatalf("%s: %v", expression, err)
 	}
 	return v
 }
 
-func call[P, R any](b *Browser, c cdp.Command[P, R], params P) {
-	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+func evaluate[T any](b *Browser, expression string) (value T, err error) {
+	var answer struct {
+		Result    struct{ Value json.RawMessage }
+		Exception *struct{ Text string } `json:"exceptionDetails"`
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if _, err := chromedp.Call(ctx, c, params); err != nil {
-		b.t.Fatal(err)
+	err = b.pipe.call(ctx, &answer, b.tab, "Runtime.evaluate", params{"expression": expression, "returnByValue": true})
+	switch {
+	case err != nil:
+		return value, err
+	case answer.Exception != nil:
+		return value, fmt.Errorf("exception: %s", answer.Exception.Text)
+	case answer.Result.Value == nil:
+		return value, fmt.Errorf("undefined: %s", expression)
+	}
+	return value, json.Unmarshal(answer.Result.Value, &value)
+}
+
+func (b *Browser) call(answer any, session, method string, p params) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := b.pipe.call(ctx, answer, session, method, p); err != nil {
+		b.t.Fatalf("%s: %v", method, err)
 	}
 }
