@@ -88,7 +88,11 @@ func (q *queue) pushState(st State) {
 	q.wake()
 }
 
+// wake tells the consumer of the first item; he takes until there is none.
 func (q *queue) wake() {
+	if len(q.items) > 1 {
+		return
+	}
 	select {
 	case q.notify <- struct{}{}:
 	default:
@@ -130,16 +134,22 @@ func (q *queue) take() (b batch, ok bool) {
 	if len(q.items) == 0 {
 		return b, false
 	}
-	n := 0
-	for ; n < len(q.items) && n < batchFrames && q.items[n].state == nil; n++ {
-		it := &q.items[n]
-		b.frames = append(b.frames, it.frame)
-		b.cost += it.cost()
-		q.byClass[classOf(it.kind)] -= it.cost()
-	}
-	if n == 0 {
+	n := slices.IndexFunc(q.items[:min(len(q.items), batchFrames)], func(it item) bool { return it.state != nil })
+	switch n {
+	case 0:
 		b.state, n = q.items[0].state, 1
 		q.states--
+	default:
+		if n < 0 {
+			n = min(len(q.items), batchFrames)
+		}
+		b.frames = make([]Frame, n)
+		for i := range b.frames {
+			it := &q.items[i]
+			b.frames[i] = it.frame
+			b.cost += it.cost()
+			q.byClass[classOf(it.kind)] -= it.cost()
+		}
 	}
 	clear(q.items[:n]) // the array may live on
 	if q.items = q.items[n:]; len(q.items) == 0 {

@@ -92,7 +92,7 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		}
 	}
 
-	more := s.details()
+	more := j.engine.sources.detailsOf(s)
 	if j.engine.now-more.banEnd >= int64(j.engine.cfg.Ban.Memory) {
 		s.bans = 0
 	}

@@ -74,7 +74,7 @@ func (j *judgement) deferCharge(w float64) {
 		return
 	}
 	if s.open >= maxOpen {
-		s.details().overflow += float32(w)
+		j.engine.sources.detailsOf(s).overflow += float32(w)
 		return
 	}
 	if j.enqueuePending(pending{weight: float32(w)}) {
@@ -104,7 +104,7 @@ func (j *judgement) enqueuePending(p pending) bool {
 func (e *Engine) settleChallenge(p *pending, out []ban.Decision) []ban.Decision {
 	answered, overflow := e.trusted(p.key) != nil, float32(0)
 	if s := e.sources.get(p.key); s != nil {
-		more := s.details()
+		more := e.sources.detailsOf(s)
 		answered = answered || more.login != 0 && more.login >= p.at
 		if !p.known && s.open > 0 && more.login < p.at { // a login closes all that was open
 			s.open--
@@ -134,7 +134,7 @@ func (j *judgement) recordUnanswered(w float64, bit uint8) {
 	if s == nil {
 		return
 	}
-	challenged := &s.details().challenged
+	challenged := &j.engine.sources.detailsOf(s).challenged
 	if challenged.add(j.engine.now, bit) && challenged.distinct() > j.engine.cfg.Challenges.Accounts && j.engine.now-j.engine.started >= int64(j.engine.cfg.Challenges.Warmup) {
 		j.charge(w, ban.ReasonUnansweredChallenge, noteEnumeration)
 	}

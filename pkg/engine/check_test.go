@@ -77,7 +77,7 @@ func (e *Engine) check() error {
 		if s.known != known || s.banned != banned {
 			return fmt.Errorf("source %v: known %v, banned %v; want %v, %v", e.prefixOf(k), s.known, s.banned, known, banned)
 		}
-		for _, f := range []float32{s.score, s.proven, s.observed, s.details().overflow, s.details().pace.tokens} {
+		for _, f := range []float32{s.score, s.proven, s.observed, e.sources.detailsOf(s).overflow, e.sources.detailsOf(s).pace.tokens} {
 			if !(f >= 0) || math.IsInf(float64(f), 0) {
 				return fmt.Errorf("source %v: %+v", e.prefixOf(k), s)
 			}

@@ -116,7 +116,7 @@ func (e *Engine) clearScore(k key) {
 		return
 	}
 	s.score, s.proven, s.observed = 0, 0, 0
-	more := s.details()
+	more := e.sources.detailsOf(s)
 	more.overflow, more.pace, more.failing, more.challenged = 0, pace{}, few{}, sketch{}
 	e.classify(s)
 }

@@ -22,9 +22,9 @@ type source struct {
 	open     uint8  // events that wait for a login
 	bans     uint8  // so far, within ban.memory
 	class    class
-	banned   bool     // Engine.bans has an entry for exactly this source
-	known    bool     // Engine.trusts has an entry for it
-	detail   *details // nil: see details
+	banned   bool  // Engine.bans has an entry for exactly this source
+	known    bool  // Engine.trusts has an entry for it
+	detail   int32 // number in sources.details, plus one; 0 for none. A pointer would have the collector look at each source
 }
 
 // details is what only some sources have: those that log in, guess passwords, or were banned.
@@ -35,14 +35,6 @@ type details struct {
 	failing    few     // accounts with a wrong password
 	challenged sketch  // known accounts whose challenges stayed unanswered
 	pace       pace    // of wrong passwords
-}
-
-// details returns the details of a source, to be read or changed.
-func (s *source) details() *details {
-	if s.detail == nil {
-		s.detail = new(details)
-	}
-	return s.detail
 }
 
 // decay brings the score up to now.
@@ -141,7 +133,7 @@ func (e *Engine) touchSource(k key, s *source) *source {
 			s.banned = true
 			if !b.observed && !b.manual && b.reason != ban.ReasonAdopted {
 				s.bans = uint8(min(b.number, math.MaxUint8))
-				s.details().banEnd = b.until
+				e.sources.detailsOf(s).banEnd = b.until
 			}
 		}
 	case e.forgettable(s): // as if it had been swept
@@ -158,7 +150,7 @@ func (e *Engine) touchSource(k key, s *source) *source {
 func (e *Engine) forgettable(s *source) bool {
 	quiet := e.now - s.seen
 	return quiet >= quietFor(&e.cfg) && s.class < barred &&
-		(s.bans == 0 || e.now-s.details().banEnd >= int64(e.cfg.Ban.Memory))
+		(s.bans == 0 || e.now-e.sources.detailsOf(s).banEnd >= int64(e.cfg.Ban.Memory))
 }
 
 // quietFor is how long a source must be quiet before it can be forgotten, in ns.

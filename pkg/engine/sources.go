@@ -6,6 +6,7 @@ import "github.com/ringwall/ringwall/pkg/engine/internal/table"
 type sources struct {
 	numbers map[key]int32 // in pool
 	pool    table.Pool[source]
+	details table.Pool[details]
 	ages    *table.Ages // by class and source.queuedAt
 	max     int         // policy.max_sources
 }
@@ -48,7 +49,22 @@ func (t *sources) add(k key, now int64) *source {
 	return s
 }
 
+// detailsOf returns the details of a source, to be read or changed.
+func (t *sources) detailsOf(s *source) *details {
+	if s.detail == 0 {
+		s.detail = t.details.Add(details{}) + 1
+	}
+	return t.details.At(s.detail - 1)
+}
+
+func (t *sources) dropDetails(s *source) {
+	if s.detail > 0 {
+		t.details.Free(s.detail - 1)
+	}
+}
+
 func (t *sources) remove(s *source) {
+	t.dropDetails(s)
 	t.ages.Remove(s.number, int(s.class), s.queuedAt)
 	delete(t.numbers, s.key)
 	t.pool.Free(s.number)
@@ -56,6 +72,7 @@ func (t *sources) remove(s *source) {
 
 // reset forgets what is known of a source but its place: it must be classified.
 func (t *sources) reset(s *source, now int64) {
+	t.dropDetails(s)
 	*s = source{key: s.key, seen: now, class: s.class, queuedAt: s.queuedAt, number: s.number}
 }
 

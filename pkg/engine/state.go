@@ -55,7 +55,7 @@ func (e *Engine) Graces() []ban.Grace {
 func (e *Engine) offenders() []netip.Prefix {
 	found := make(map[netip.Prefix]bool)
 	for s := range e.sources.all {
-		if s.bans > 0 && e.now-s.details().banEnd < int64(e.cfg.Ban.Memory) {
+		if s.bans > 0 && e.now-e.sources.detailsOf(s).banEnd < int64(e.cfg.Ban.Memory) {
 			found[e.prefixOf(s.key)] = true
 		}
 	}
@@ -95,10 +95,10 @@ func (e *Engine) describeBan(b *activeBan, evidence bool) ban.Ban {
 func (e *Engine) Offender(p netip.Prefix) (ban.Offender, bool) {
 	k, ok := e.keyOfPrefix(p)
 	s := e.sources.get(k)
-	if !ok || s == nil || s.bans == 0 || e.now-s.details().banEnd >= int64(e.cfg.Ban.Memory) {
+	if !ok || s == nil || s.bans == 0 || e.now-e.sources.detailsOf(s).banEnd >= int64(e.cfg.Ban.Memory) {
 		return ban.Offender{}, false
 	}
-	return ban.Offender{Prefix: p, Bans: int(s.bans), Last: stamp(s.details().banEnd)}, true
+	return ban.Offender{Prefix: p, Bans: int(s.bans), Last: stamp(e.sources.detailsOf(s).banEnd)}, true
 }
 
 // ExportTrusts returns all that is known of customers.
@@ -157,7 +157,7 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 		}
 		if src := e.touchSource(k, e.sources.get(k)); src != nil {
 			src.bans = max(src.bans, uint8(min(max(o.Bans, 0), math.MaxUint8)))
-			more := src.details()
+			more := e.sources.detailsOf(src)
 			more.banEnd = max(more.banEnd, o.Last.UnixNano())
 			e.classify(src)
 		}

@@ -98,7 +98,7 @@ func (j *judgement) login() {
 		}
 	}
 	if s != nil {
-		more := s.details()
+		more := j.engine.sources.detailsOf(s)
 		more.login, more.overflow, s.open = j.engine.now, 0, 0
 	}
 	if !known && j.mayBeGuessed(id) {
@@ -197,7 +197,7 @@ func (j *judgement) grantTrust(s *source, id uint64) {
 	if fresh {
 		t.since, t.endReported, t.revoked, t.fails = j.engine.now, false, false, nil
 		if s != nil {
-			s.details().challenged = sketch{}
+			j.engine.sources.detailsOf(s).challenged = sketch{}
 		}
 		j.engine.setTimer(t, j.engine.now+int64(j.engine.cfg.Trust.TTL))
 	}
@@ -360,7 +360,7 @@ func (j *judgement) strangerFails(id uint64, w float64, r repeat) {
 		return
 	}
 	perMinute, burst := j.engine.cfg.Misconfigured.PerMinute, j.engine.cfg.Misconfigured.Burst
-	more := s.details()
+	more := j.engine.sources.detailsOf(s)
 	pair := j.pair(id)
 	here := j.worksHere(id)
 	p, many := &more.pace, false
