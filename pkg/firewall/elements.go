@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
 // Apply writes changes to the kernel, in as many transactions as their number
@@ -44,15 +46,15 @@ func (t *Table) Apply(changes []Change) error {
 }
 
 // batch begins a transaction. The one before must have been sent.
-func (t *Table) batch() *batch {
-	t.transaction.begin(t.cfg.Table)
+func (t *Table) batch() *nfnl.Transaction {
+	t.transaction.Begin(t.cfg.Table)
 	return &t.transaction
 }
 
 // commit sends a transaction, if there is anything in it.
-func (t *Table) commit(b *batch) error {
-	if msgs := b.bytes(); msgs != nil {
-		return t.w.commit(msgs)
+func (t *Table) commit(b *nfnl.Transaction) error {
+	if msgs := b.Bytes(); msgs != nil {
+		return t.w.Commit(msgs)
 	}
 	return nil
 }
@@ -176,8 +178,8 @@ func (t *Table) editRanges(id setID, edits []edit, now time.Time) error {
 	t.state.Unlock()
 	next, del, add := r.apply(edits, now)
 	b := t.batch()
-	b.del(t.defs[id].name, spanElems(del, now))
-	b.add(t.defs[id].name, spanElems(add, now), true)
+	b.Delete(t.defs[id].name, spanElems(del, now))
+	b.Add(t.defs[id].name, spanElems(add, now), true)
 	if err := t.commit(b); err != nil {
 		return err
 	}
@@ -187,8 +189,8 @@ func (t *Table) editRanges(id setID, edits []edit, now time.Time) error {
 	return nil
 }
 
-func spanElems(spans []span, now time.Time) []elem {
-	elems := make([]elem, 0, 2*len(spans))
+func spanElems(spans []span, now time.Time) []nfnl.SetElement {
+	elems := make([]nfnl.SetElement, 0, 2*len(spans))
 	for i := range spans {
 		elems = append(elems, spans[i].elems(now)...)
 	}
@@ -221,21 +223,21 @@ func (t *Table) reload(id setID) error {
 
 // writes are the ways in which a set's elements are written.
 type writes struct {
-	del   []elem // may be missing
-	fresh []elem // believed to be new
-	again []elem // may be there
+	del   []nfnl.SetElement // may be missing
+	fresh []nfnl.SetElement // believed to be new
+	again []nfnl.SetElement // may be there
 }
 
 // put adds the set's part to a transaction that fails as a whole where the
 // belief is wrong. What is fresh goes first, so that of two changes to one
 // prefix the later counts.
-func (w *writes) put(b *batch, set string) {
-	b.add(set, w.del, false)
-	b.del(set, w.del)
-	b.add(set, w.fresh, true)
-	b.add(set, w.again, false)
-	b.del(set, w.again)
-	b.add(set, w.again, true)
+func (w *writes) put(b *nfnl.Transaction, set string) {
+	b.Add(set, w.del, false)
+	b.Delete(set, w.del)
+	b.Add(set, w.fresh, true)
+	b.Add(set, w.again, false)
+	b.Delete(set, w.again)
+	b.Add(set, w.again, true)
 }
 
 // applyHashed changes the hash sets, as many elements in a transaction as a
@@ -252,27 +254,27 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 			w.del, w.fresh, w.again = w.del[:0], w.fresh[:0], w.again[:0]
 		}
 		n, weight := 0, 0
-		for ; n < len(ops) && weight < maxBatch; n++ {
+		for ; n < len(ops) && weight < nfnl.MaxTransaction; n++ {
 			o := &ops[n]
-			w, e := &parts[o.set], elem{key: o.key, timeout: time.Minute}
+			w, e := &parts[o.set], nfnl.SetElement{Key: o.key, Timeout: time.Minute}
 			switch {
 			case o.remove:
 				t.written.forget(elementKey{o.set, o.key})
 				w.del = append(w.del, e)
-				weight += 2 * e.weight()
+				weight += 2 * e.Size()
 				continue
 			case over(t.fullUntil[o.set], p.now):
 				t.fullUntil[o.set] = time.Time{}
 			}
-			e.timeout = max(time.Millisecond, o.until.Sub(p.now))
+			e.Timeout = max(time.Millisecond, o.until.Sub(p.now))
 			switch may := t.written.mayHold(elementKey{o.set, o.key}, o.until, p.now); {
 			case o.held:
 			case may || cautious || o.known:
 				w.again = append(w.again, e)
-				weight += 3 * e.weight()
+				weight += 3 * e.Size()
 			default:
 				w.fresh = append(w.fresh, e)
-				weight += e.weight()
+				weight += e.Size()
 			}
 		}
 		ops = ops[n:]
@@ -364,15 +366,15 @@ func (t *Table) careful(id setID, w *writes, now time.Time) (*FullError, error) 
 	}
 	f := &FullError{Set: t.defs[id].name, Size: t.cfg.size(id)}
 	for _, e := range missing {
-		t.written.forget(elementKey{id, e.key})
-		f.Refused = append(f.Refused, netip.PrefixFrom(e.key, t.defs[id].bits))
+		t.written.forget(elementKey{id, e.Key})
+		f.Refused = append(f.Refused, netip.PrefixFrom(e.Key, t.defs[id].bits))
 	}
 	return f, nil
 }
 
 // squeeze adds as many of the elements, first come, as there is room for, and
 // returns the others. There is none for all of them.
-func (t *Table) squeeze(id setID, adds []elem) ([]elem, error) {
+func (t *Table) squeeze(id setID, adds []nfnl.SetElement) ([]nfnl.SetElement, error) {
 	for tooMany := len(adds); tooMany > 1; {
 		n := tooMany / 2
 		switch err := t.refresh(id, adds[:n]); {
@@ -389,14 +391,14 @@ func (t *Table) squeeze(id setID, adds []elem) ([]elem, error) {
 }
 
 // lastElems leaves the last element of each key.
-func lastElems(elems []elem) []elem {
+func lastElems(elems []nfnl.SetElement) []nfnl.SetElement {
 	last := make(map[netip.Addr]int, len(elems))
 	for i := range elems {
-		last[elems[i].key] = i
+		last[elems[i].Key] = i
 	}
 	kept := elems[:0:0]
 	for i := range elems {
-		if last[elems[i].key] == i {
+		if last[elems[i].Key] == i {
 			kept = append(kept, elems[i])
 		}
 	}
@@ -406,25 +408,25 @@ func lastElems(elems []elem) []elem {
 // remove takes out what may be missing, as {add, del}: a deletion alone would
 // abort the transaction. A full set has no room for that; there each is looked
 // up, because an unban must never fail for want of room.
-func (t *Table) remove(id setID, dels []elem) error {
+func (t *Table) remove(id setID, dels []nfnl.SetElement) error {
 	if len(dels) == 0 {
 		return nil
 	}
 	name := t.defs[id].name
 	b := t.batch()
-	b.add(name, dels, false)
-	b.del(name, dels)
+	b.Add(name, dels, false)
+	b.Delete(name, dels)
 	err := t.commit(b)
 	if !errors.Is(err, unix.ENFILE) {
 		return err
 	}
 	for range 3 { // one may end between look and deletion
-		var there []elem
+		var there []nfnl.SetElement
 		if there, _, err = t.split(id, dels); err != nil || len(there) == 0 {
 			return err
 		}
 		b := t.batch()
-		b.del(name, there)
+		b.Delete(name, there)
 		if err = t.commit(b); !errors.Is(err, unix.ENOENT) {
 			return err
 		}
@@ -434,10 +436,10 @@ func (t *Table) remove(id setID, dels []elem) error {
 }
 
 // split asks the kernel which elements are there.
-func (t *Table) split(id setID, elems []elem) (there, missing []elem, err error) {
+func (t *Table) split(id setID, elems []nfnl.SetElement) (there, missing []nfnl.SetElement, err error) {
 	set := t.setRef(t.defs[id])
 	for i := range elems {
-		_, err := t.w.lib.FindSetElements(set, []nftables.SetElement{{Key: elems[i].key.AsSlice()}})
+		_, err := t.w.Nftables.FindSetElements(set, []nftables.SetElement{{Key: elems[i].Key.AsSlice()}})
 		switch {
 		case err == nil:
 			there = append(there, elems[i])
@@ -453,7 +455,7 @@ func (t *Table) split(id setID, elems []elem) (there, missing []elem, err error)
 // refresh gives elements a new timeout, present or not, as {add, del, add} in
 // one transaction: adding what is there does not extend it, and a packet
 // never sees the moment between.
-func (t *Table) refresh(id setID, adds []elem) error {
+func (t *Table) refresh(id setID, adds []nfnl.SetElement) error {
 	w := writes{again: adds}
 	b := t.batch()
 	w.put(b, t.defs[id].name)

@@ -94,13 +94,13 @@ func TestAStartWritesOnlyWhatIsDifferent(t *testing.T) {
 		}
 	}
 	// What was only remembered is known to be there: it can be extended, shortened and taken out at the first attempt.
-	own := fw.w.commits
+	own := fw.w.Commits
 	for _, c := range []Change{ban(before[1].Prefix.String(), 5*time.Hour), ban(before[2].Prefix.String(), time.Minute), unban(before[3].Prefix.String())} {
 		if err := w.Apply(t.Context(), []Change{c}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := fw.w.commits - own; n != 3 {
+	if n := fw.w.Commits - own; n != 3 {
 		t.Errorf("three changes took %d transactions", n)
 	}
 	holds(t, fw, Ban, before[1].Prefix.String(), 5*time.Hour)

@@ -1,12 +1,9 @@
 package firewall
 
 import (
-	"encoding/binary"
-	"fmt"
 	"time"
 
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
+	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
 // trusted is how long an unchanged generation stands for a look at the table.
@@ -17,36 +14,11 @@ const trusted = time.Minute
 // net/netfilter/nf_tables_api.c). While it stays the same nothing has changed
 // but for elements whose time was over.
 func (t *Table) Generation() (n uint32, err error) {
-	err = t.read("ask for the ruleset's generation", func(s *socket) error {
-		n, err = s.generation()
+	err = t.read("ask for the ruleset's generation", func(s *nfnl.Conn) error {
+		n, err = s.Generation()
 		return err
 	})
 	return n, err
-}
-
-func (s *socket) generation() (uint32, error) {
-	replies, err := s.nl.Execute(netlink.Message{
-		Header: netlink.Header{Type: subsystem | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
-		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
-	})
-	if err != nil {
-		return 0, err
-	}
-	for _, m := range replies {
-		if m.Header.Type != newGeneration || len(m.Data) < 4 {
-			continue
-		}
-		attrs, err := netlink.UnmarshalAttributes(m.Data[4:])
-		if err != nil {
-			return 0, err
-		}
-		for _, a := range attrs {
-			if a.Type == unix.NFTA_GEN_ID && len(a.Data) == 4 {
-				return binary.BigEndian.Uint32(a.Data), nil
-			}
-		}
-	}
-	return 0, fmt.Errorf("firewall: %d replies, none of them the ruleset's generation", len(replies))
 }
 
 // verified is what was found by the last look at the table that found nothing

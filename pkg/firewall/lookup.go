@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
 // Elements lists what the kernel holds of a kind. The kernel takes time with
@@ -34,12 +36,12 @@ func (t *Table) setRef(d setDef) *nftables.Set {
 }
 
 // listSpans reads the ranges of an interval set.
-func (t *Table) listSpans(s *socket, id setID) ([]span, error) {
+func (t *Table) listSpans(s *nfnl.Conn, id setID) ([]span, error) {
 	return readSpans(s, t.setRef(t.defs[id]))
 }
 
-func readSpans(s *socket, set *nftables.Set) ([]span, error) {
-	got, err := s.lib.GetSetElements(set)
+func readSpans(s *nfnl.Conn, set *nftables.Set) ([]span, error) {
+	got, err := s.Nftables.GetSetElements(set)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +111,7 @@ func elementsOf(k Kind, spans []span, now time.Time) []Element {
 // carry reads the elements of an older table, whatever its sets look like.
 func (t *Table) carry(f found) ([]Element, error) {
 	now := time.Now()
-	t.w.widen()
+	t.w.PrimeLargeDumps()
 	var all []Element
 	for _, d := range t.defs {
 		s := f.sets[d.name]
@@ -125,13 +127,13 @@ func (t *Table) carry(f found) ([]Element, error) {
 			all = append(all, elementsOf(d.kind, spans, now)...)
 			continue
 		}
-		err := t.w.walk(context.Background(), t.cfg.Table, s.Name, func(list []listed) error {
+		err := t.w.List(context.Background(), t.cfg.Table, s.Name, func(list []nfnl.Listed) error {
 			for _, e := range list {
 				bits := d.bits
 				if d.shape == interval {
-					bits = e.key.BitLen()
+					bits = e.Key.BitLen()
 				}
-				all = append(all, Element{Kind: d.kind, Prefix: netip.PrefixFrom(e.key, bits), Timeout: e.timeout, Remaining: e.left})
+				all = append(all, Element{Kind: d.kind, Prefix: netip.PrefixFrom(e.Key, bits), Timeout: e.Timeout, Remaining: e.Left})
 			}
 			return nil
 		})
@@ -169,9 +171,9 @@ func (t *Table) Has(k Kind, p netip.Prefix) (Element, bool, error) {
 		}
 	}
 	el := Element{Kind: k, Prefix: p}
-	err = t.read("look "+p.String()+" up", func(s *socket) error {
+	err = t.read("look "+p.String()+" up", func(s *nfnl.Conn) error {
 		for i, a := range keys {
-			got, err := s.lib.FindSetElements(t.setRef(t.defs[id]), []nftables.SetElement{{Key: a.AsSlice()}})
+			got, err := s.Nftables.FindSetElements(t.setRef(t.defs[id]), []nftables.SetElement{{Key: a.AsSlice()}})
 			if err != nil {
 				return err
 			}
@@ -194,9 +196,9 @@ func (t *Table) Has(k Kind, p netip.Prefix) (Element, bool, error) {
 // since the table was created.
 func (t *Table) Drops() (map[string]uint64, error) {
 	drops := make(map[string]uint64)
-	err := t.read("read the counters", func(s *socket) error {
+	err := t.read("read the counters", func(s *nfnl.Conn) error {
 		table := &nftables.Table{Name: t.cfg.Table, Family: nftables.TableFamilyINet}
-		rules, err := s.lib.GetRules(table, &nftables.Chain{Name: chainName})
+		rules, err := s.Nftables.GetRules(table, &nftables.Chain{Name: chainName})
 		if err != nil {
 			return err
 		}

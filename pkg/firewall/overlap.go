@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
 // The kernel's interval sets refuse overlapping ranges (EEXIST), but bans of
@@ -228,18 +230,18 @@ func (r ranges) within(p netip.Prefix) ([]span, bool) {
 
 // elems is the span as the kernel wants it: always start and end together, as
 // a start alone would ban everything up to the last address.
-func (s *span) elems(now time.Time) []elem {
-	e := elem{key: s.from, comment: s.origin.String()}
+func (s *span) elems(now time.Time) []nfnl.SetElement {
+	e := nfnl.SetElement{Key: s.from, Comment: s.origin.String()}
 	if !s.origin.IsValid() {
-		e.comment = ""
+		e.Comment = ""
 	}
 	if !s.until.IsZero() {
-		e.timeout = max(time.Millisecond, s.until.Sub(now))
+		e.Timeout = max(time.Millisecond, s.until.Sub(now))
 	}
 	end := s.to.Next()
 	if !end.IsValid() {
-		e.open = true
-		return []elem{e}
+		e.Open = true
+		return []nfnl.SetElement{e}
 	}
-	return []elem{e, {key: end, end: true}}
+	return []nfnl.SetElement{e, {Key: end, End: true}}
 }

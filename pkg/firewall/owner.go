@@ -35,9 +35,9 @@ func (t *Table) chooseOwner() error {
 	if len(probe.Name) > 255 {
 		probe.Name = t.cfg.Table[:200] + ".probe"
 	}
-	t.w.lib.AddTable(probe)
-	t.w.lib.DelTable(probe)
-	err := t.w.lib.Flush()
+	t.w.Nftables.AddTable(probe)
+	t.w.Nftables.DelTable(probe)
+	err := t.w.Nftables.Flush()
 	switch {
 	case err == nil:
 		t.setOwner(ownerYes, "")

@@ -9,6 +9,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
 // SetPorts replaces the ports that are closed to the banned in scope VoIP; see [Table.Reconfigure].
@@ -21,9 +23,9 @@ func (t *Table) SetPorts(udp, tcp []uint16) error {
 // Ports returns the ports that the kernel's table closes to the banned, as an earlier process left them; none where
 // there is no such table, or its scope is All.
 func (t *Table) Ports() (udp, tcp []uint16, err error) {
-	err = t.read("read the ports", func(s *socket) error {
+	err = t.read("read the ports", func(s *nfnl.Conn) error {
 		table := t.table()
-		rules, err := s.lib.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
+		rules, err := s.Nftables.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
 		if err != nil {
 			return err
 		}
@@ -32,7 +34,7 @@ func (t *Table) Ports() (udp, tcp []uint16, err error) {
 			if set == "" {
 				continue
 			}
-			elems, err := s.lib.GetSetElements(&nftables.Set{Table: table, Name: set, KeyType: nftables.TypeInetService})
+			elems, err := s.Nftables.GetSetElements(&nftables.Set{Table: table, Name: set, KeyType: nftables.TypeInetService})
 			if err != nil {
 				return err
 			}

@@ -11,6 +11,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
 // Firewall is what a daemon needs of the kernel; Table and DryRun are it.
@@ -47,7 +49,7 @@ type Table struct {
 	defs [numSets]setDef
 
 	mu     sync.Mutex // writing
-	w      *socket
+	w      *nfnl.Conn
 	fresh  bool // the connection has not been used yet
 	broken bool // the table has to be ensured before a change
 	owner  ownership
@@ -55,7 +57,7 @@ type Table struct {
 	written     written
 	cautious    bool
 	plan        plan
-	transaction batch // that is being put together
+	transaction nfnl.Transaction // that is being put together
 	fullUntil   [numSets]time.Time
 
 	state  sync.Mutex // what Ensure and Apply leave for readers
@@ -71,7 +73,7 @@ type Table struct {
 	ears ears
 
 	readMu sync.Mutex // reading goes its own way: a listing takes seconds
-	r      *socket
+	r      *nfnl.Conn
 }
 
 var (
@@ -105,9 +107,9 @@ func (t *Table) Close() error {
 	t.readMu.Lock()
 	defer t.readMu.Unlock()
 	var err error
-	for _, s := range []**socket{&t.w, &t.r} {
+	for _, s := range []**nfnl.Conn{&t.w, &t.r} {
 		if *s != nil {
-			err = errors.Join(err, (*s).close())
+			err = errors.Join(err, (*s).Close())
 			*s = nil
 		}
 	}
@@ -143,7 +145,7 @@ func (t *Table) redial() error {
 		return ErrClosed
 	}
 	if t.w != nil {
-		_ = t.w.close() // gives an owned table up, so that the new one may take it
+		_ = t.w.Close() // gives an owned table up, so that the new one may take it
 		t.w = nil
 	}
 	s, err := dial(t.cfg.NetNS)
@@ -234,7 +236,7 @@ type found struct {
 func (t *Table) inspect() (found, error) {
 	var f found
 	want := t.table()
-	have, err := t.w.lib.ListTableOfFamily(want.Name, want.Family)
+	have, err := t.w.Nftables.ListTableOfFamily(want.Name, want.Family)
 	if errors.Is(err, unix.ENOENT) {
 		return f, nil
 	}
@@ -250,7 +252,7 @@ func (t *Table) inspect() (found, error) {
 	if have.Flags&tableDormant != 0 {
 		f.differs = "table is dormant"
 	}
-	list, err := t.w.lib.GetSets(want)
+	list, err := t.w.Nftables.GetSets(want)
 	if err != nil {
 		return f, err
 	}
@@ -264,7 +266,7 @@ func (t *Table) inspect() (found, error) {
 			f.differs = "set " + d.name
 		}
 	}
-	c, err := t.w.lib.ListChain(want, chainName)
+	c, err := t.w.Nftables.ListChain(want, chainName)
 	if errors.Is(err, unix.ENOENT) {
 		return f, nil
 	}
@@ -274,7 +276,7 @@ func (t *Table) inspect() (found, error) {
 	if !t.cfg.sameChain(c) {
 		f.differs = "chain " + chainName
 	}
-	rules, err := t.w.lib.GetRules(want, c)
+	rules, err := t.w.Nftables.GetRules(want, c)
 	if err != nil {
 		return f, err
 	}
@@ -326,7 +328,7 @@ func (cfg *Config) sameChain(c *nftables.Chain) bool {
 // build writes table, sets, chain and rules in one transaction, so that no
 // packet sees half of them.
 func (t *Table) build(f found, replace bool, carried []Element) error {
-	lib, table := t.w.lib, t.table()
+	lib, table := t.w.Nftables, t.table()
 	if replace {
 		lib.DelTable(table)
 	}
@@ -337,7 +339,7 @@ func (t *Table) build(f found, replace bool, carried []Element) error {
 		lib.FlushChain(chain)
 	}
 	elems, size := t.distribute(carried)
-	t.w.room(size)
+	t.w.GrowSendBuffer(size)
 	for i, d := range t.defs {
 		id := setID(i)
 		if !t.cfg.used(id) {
@@ -390,7 +392,7 @@ func (t *Table) distribute(carried []Element) (elems [numSets][]nftables.SetElem
 		for i := range add {
 			for _, e := range add[i].elems(now) {
 				elems[id] = append(elems[id], nftables.SetElement{
-					Key: e.key.AsSlice(), IntervalEnd: e.end, IntervalOpen: e.open, Timeout: e.timeout, Comment: e.comment,
+					Key: e.Key.AsSlice(), IntervalEnd: e.End, IntervalOpen: e.Open, Timeout: e.Timeout, Comment: e.Comment,
 				})
 				size += 100
 			}
@@ -403,7 +405,7 @@ func (t *Table) distribute(carried []Element) (elems [numSets][]nftables.SetElem
 // the interval sets.
 func (t *Table) readBack() error {
 	table := t.table()
-	rules, err := t.w.lib.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
+	rules, err := t.w.Nftables.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
 	if err != nil {
 		return err
 	}
@@ -424,7 +426,7 @@ func (t *Table) readBack() error {
 	}
 	t.state.Lock()
 	defer t.state.Unlock()
-	t.rules, t.ranges, t.port = handles, loadedRanges, t.w.port()
+	t.rules, t.ranges, t.port = handles, loadedRanges, t.w.Port()
 	t.owned = t.owner == ownerYes
 	return nil
 }
@@ -467,9 +469,9 @@ func (t *Table) compare() error {
 	if handles == nil {
 		return fmt.Errorf("%w: Ensure was not called", ErrGone)
 	}
-	return t.read("verify the table", func(s *socket) error {
+	return t.read("verify the table", func(s *nfnl.Conn) error {
 		want := nftables.Table{Name: cfg.Table, Family: nftables.TableFamilyINet}
-		have, err := s.lib.ListTableOfFamily(want.Name, want.Family)
+		have, err := s.Nftables.ListTableOfFamily(want.Name, want.Family)
 		if err != nil {
 			return err
 		}
@@ -479,7 +481,7 @@ func (t *Table) compare() error {
 		if have.Flags&tableDormant != 0 {
 			return fmt.Errorf("%w: table %s was made dormant", ErrGone, want.Name)
 		}
-		list, err := s.lib.GetSets(&want)
+		list, err := s.Nftables.GetSets(&want)
 		if err != nil {
 			return err
 		}
@@ -492,14 +494,14 @@ func (t *Table) compare() error {
 				return fmt.Errorf("%w: set %s is missing or was changed", ErrGone, d.name)
 			}
 		}
-		c, err := s.lib.ListChain(&want, chainName)
+		c, err := s.Nftables.ListChain(&want, chainName)
 		if err != nil {
 			return err
 		}
 		if !cfg.sameChain(c) {
 			return fmt.Errorf("%w: chain %s was changed", ErrGone, chainName)
 		}
-		rules, err := s.lib.GetRules(&want, c)
+		rules, err := s.Nftables.GetRules(&want, c)
 		if err != nil {
 			return err
 		}
@@ -522,15 +524,15 @@ func (t *Table) Delete() error {
 		}
 	}
 	t.broken = true
-	t.w.lib.DelTable(&nftables.Table{Name: t.cfg.Table, Family: nftables.TableFamilyINet})
-	if err := t.w.lib.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+	t.w.Nftables.DelTable(&nftables.Table{Name: t.cfg.Table, Family: nftables.TableFamilyINet})
+	if err := t.w.Nftables.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
 		return explain("delete table "+t.cfg.Table, err)
 	}
 	return nil
 }
 
 // read runs f on the connection for reading, and drops it after an error.
-func (t *Table) read(what string, f func(*socket) error) error {
+func (t *Table) read(what string, f func(*nfnl.Conn) error) error {
 	t.readMu.Lock()
 	defer t.readMu.Unlock()
 	if t.isClosed() {
@@ -548,8 +550,13 @@ func (t *Table) read(what string, f func(*socket) error) error {
 		return err
 	}
 	if !errors.Is(err, unix.ENOENT) {
-		_ = t.r.close()
+		_ = t.r.Close()
 		t.r = nil
 	}
 	return explain(what, err)
+}
+
+func dial(netns int) (*nfnl.Conn, error) {
+	conn, err := nfnl.Dial(netns)
+	return conn, explain("open a netlink socket", err)
 }

@@ -1,7 +1,6 @@
 package firewall
 
 import (
-	"encoding/binary"
 	"errors"
 	"net/netip"
 	"testing"
@@ -73,21 +72,4 @@ func TestOthersBanDuringAWalk(t *testing.T) {
 	if err != nil || !banned || whole {
 		t.Errorf("banned: %v, whole: %v, %v", banned, whole, err)
 	}
-}
-
-func FuzzListing(f *testing.F) {
-	var b batch
-	b.begin("ringwall")
-	at := len(b.buf)
-	b.add("ban4", []elem{{key: netip.MustParseAddr("203.0.113.66"), timeout: time.Hour}}, false)
-	size := binary.NativeEndian.Uint32(b.buf[at:])
-	f.Add(b.buf[at+16 : at+int(size)])
-	f.Fuzz(func(t *testing.T, body []byte) {
-		list, err := appendListed(nil, body)
-		for _, e := range list {
-			if !e.key.IsValid() {
-				t.Errorf("%+v, %v", e, err)
-			}
-		}
-	})
 }

@@ -10,14 +10,12 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
 // watchGroup is NFNLGRP_NFTABLES as the bit of a group.
 const watchGroup = 1 << (unix.NFNLGRP_NFTABLES - 1)
-
-// newGeneration is the last notice of each transaction
-// (nf_tables_gen_notify in net/netfilter/nf_tables_api.c).
-const newGeneration = subsystem | unix.NFT_MSG_NEWGEN
 
 // Watch calls changed each time that another process has changed a ruleset,
 // whichever it was, until ctx ends; it then returns nil. The library's own
@@ -56,7 +54,7 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 		}
 		for _, m := range msgs {
 			// The header carries the port of whoever made the change.
-			if m.Header.Type == newGeneration && m.Header.PID != t.Port() {
+			if m.Header.Type == nfnl.NewGeneration && m.Header.PID != t.Port() {
 				changed()
 				break
 			}
@@ -69,7 +67,7 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 // header on; BPF reads big endian, the header is the machine's.
 func generations() ([]bpf.RawInstruction, error) {
 	var b [2]byte
-	binary.NativeEndian.PutUint16(b[:], newGeneration)
+	binary.NativeEndian.PutUint16(b[:], nfnl.NewGeneration)
 	return bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: 4, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(binary.BigEndian.Uint16(b[:])), SkipTrue: 1},
@@ -99,15 +97,15 @@ func (e *ears) open(c *netlink.Conn, changed func()) {
 // deafen stops listening while many elements are written through s. The
 // function that it returns listens again. What others changed meanwhile is
 // known by the number of transactions and told then.
-func (t *Table) deafen(s *socket) (listen func()) {
+func (t *Table) deafen(s *nfnl.Conn) (listen func()) {
 	e := &t.ears
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	c, changed, own := e.conn, e.changed, s.commits
+	c, changed, own := e.conn, e.changed, s.Commits
 	if c == nil {
 		return func() {}
 	}
-	before, err := s.generation()
+	before, err := s.Generation()
 	if err != nil || c.LeaveGroup(unix.NFNLGRP_NFTABLES) != nil {
 		return func() {}
 	}
@@ -120,7 +118,7 @@ func (t *Table) deafen(s *socket) (listen func()) {
 		if c.JoinGroup(unix.NFNLGRP_NFTABLES) != nil {
 			_ = c.Close() // Watch ends, and is begun again
 		}
-		if after, err := s.generation(); err != nil || after-before != s.commits-own {
+		if after, err := s.Generation(); err != nil || after-before != s.Commits-own {
 			changed()
 		}
 	}

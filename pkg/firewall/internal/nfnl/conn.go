@@ -1,6 +1,7 @@
-package firewall
+package nfnl
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -21,23 +22,24 @@ const (
 // maxDescriptor is where the library's pselect ends (FD_SETSIZE).
 const maxDescriptor = 1024
 
-// socket is one lasting netlink connection, used through the library and,
+// Conn is one lasting netlink connection, used through the library and,
 // for elements, directly. Not lasting ones cost 16 ms for each deletion,
 // because close waits for an RCU grace period.
-type socket struct {
-	lib *nftables.Conn
-	nl  *netlink.Conn
-	fd  int
+type Conn struct {
+	Nftables *nftables.Conn // the library's
+	Netlink  *netlink.Conn
+	fd       int
 	// commits counts the transactions that commit sent and the kernel took.
-	commits uint32
+	Commits uint32
 }
 
-func dial(netns int) (*socket, error) {
-	s := &socket{}
+// Dial opens a connection in the network namespace of a file descriptor, 0 for the process's own.
+func Dial(netns int) (*Conn, error) {
+	s := &Conn{}
 	// The option is the library's only way to its connection. With it, the
 	// buffers are ours to set.
 	keep := func(c *netlink.Conn) error {
-		s.nl = c
+		s.Netlink = c
 		// Neither is fatal: without the capability the kernel cuts them to
 		// net.core.wmem_max and rmem_max, and batches of elements fit these.
 		_ = c.SetWriteBuffer(sendBuffer)
@@ -46,66 +48,68 @@ func dial(netns int) (*socket, error) {
 	}
 	lib, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(netns), nftables.WithSockOptions(keep))
 	if err != nil {
-		return nil, explain("open a netlink socket", err)
+		return nil, err
 	}
-	s.lib = lib
+	s.Nftables = lib
 	if err := s.control(func(fd int) { s.fd = fd }); err != nil {
 		_ = lib.CloseLasting()
 		return nil, err
 	}
 	if s.fd >= maxDescriptor {
 		_ = lib.CloseLasting()
-		return nil, fmt.Errorf("firewall: %d files are open in this process, the netlink socket must be among the first %d", s.fd, maxDescriptor)
+		return nil, fmt.Errorf("%d files are open in this process, the netlink socket must be among the first %d", s.fd, maxDescriptor)
 	}
 	return s, nil
 }
 
-// dumpSize is the largest message that the kernel packs a list into
+// DumpSize is the largest message that the kernel packs a list into
 // (netlink_dump in net/netlink/af_netlink.c), and some more.
-const dumpSize = 64 << 10
+const DumpSize = 64 << 10
 
-// widen receives one message with a large buffer. The kernel remembers the
+// PrimeLargeDumps receives one message with a large buffer. The kernel remembers the
 // largest that a socket came with and fills as much of it with a list, eight
 // times what it does otherwise. For every message it walks a set from its
 // beginning: so a list of 100,000 takes a fraction of the time.
-func (s *socket) widen() {
+func (s *Conn) PrimeLargeDumps() {
 	question := netlink.Message{
-		Header: netlink.Header{Type: subsystem | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
+		Header: netlink.Header{Type: Subsystem | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
 		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
 	}
-	if _, err := s.nl.Send(question); err != nil {
+	if _, err := s.Netlink.Send(question); err != nil {
 		return
 	}
 	if ready, err := s.readable(); err != nil || !ready { // the kernel answers within Send
 		return
 	}
-	room := make([]byte, dumpSize)
+	room := make([]byte, DumpSize)
 	_, _, _ = unix.Recvfrom(s.fd, room, unix.MSG_DONTWAIT)
 }
 
-func (s *socket) close() error { return s.lib.CloseLasting() }
+// Close ends the connection.
+func (s *Conn) Close() error { return s.Nftables.CloseLasting() }
 
-func (s *socket) port() uint32 { return s.nl.PID() }
+// Port is our netlink port, by which the kernel names the sender of a change.
+func (s *Conn) Port() uint32 { return s.Netlink.PID() }
 
-func (s *socket) control(f func(fd int)) error {
-	raw, err := s.nl.SyscallConn()
+func (s *Conn) control(f func(fd int)) error {
+	raw, err := s.Netlink.SyscallConn()
 	if err != nil {
 		return err
 	}
 	return raw.Control(func(fd uintptr) { f(int(fd)) })
 }
 
-// room makes the send buffer large enough for a batch.
-func (s *socket) room(size int) {
+// GrowSendBuffer makes the send buffer large enough for a batch.
+func (s *Conn) GrowSendBuffer(size int) {
 	if size > sendBuffer/2 {
-		_ = s.nl.SetWriteBuffer(2*size + 4096)
+		_ = s.Netlink.SetWriteBuffer(2*size + 4096)
 	}
 }
 
-// commit sends one transaction. The kernel answers while it is in send: no
+// Commit sends one transaction. The kernel answers while it is in send: no
 // answer means that everything was committed, one error that nothing was.
-func (s *socket) commit(transaction []byte) error {
-	s.room(len(transaction))
+func (s *Conn) Commit(transaction []byte) error {
+	s.GrowSendBuffer(len(transaction))
 	if err := s.send(transaction); err != nil {
 		return err
 	}
@@ -117,11 +121,11 @@ func (s *socket) commit(transaction []byte) error {
 		}
 		if !ready {
 			if first == nil {
-				s.commits++
+				s.Commits++
 			}
 			return first
 		}
-		if _, err := s.nl.Receive(); err != nil && first == nil {
+		if _, err := s.Netlink.Receive(); err != nil && first == nil {
 			first = err
 			if errors.Is(err, unix.EBADF) {
 				return first
@@ -132,7 +136,7 @@ func (s *socket) commit(transaction []byte) error {
 
 // send writes to the kernel past the library, which would copy it all once
 // more. The socket is ours until close, and Table sends and closes under one lock.
-func (s *socket) send(b []byte) error {
+func (s *Conn) send(b []byte) error {
 	for {
 		n, err := unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_DONTWAIT)
 		switch {
@@ -141,13 +145,13 @@ func (s *socket) send(b []byte) error {
 		case err != nil:
 			return os.NewSyscallError("sendmsg", err)
 		case n != len(b):
-			return fmt.Errorf("firewall: the kernel took %d bytes of %d: %w", n, len(b), io.ErrShortWrite)
+			return fmt.Errorf("the kernel took %d bytes of %d: %w", n, len(b), io.ErrShortWrite)
 		}
 		return nil
 	}
 }
 
-func (s *socket) readable() (bool, error) {
+func (s *Conn) readable() (bool, error) {
 	p := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
 	for {
 		n, err := unix.Poll(p, 0)
@@ -155,4 +159,34 @@ func (s *socket) readable() (bool, error) {
 			return n > 0, err
 		}
 	}
+}
+
+// NewGeneration is the type of the last notice of each transaction
+// (nf_tables_gen_notify in net/netfilter/nf_tables_api.c).
+const NewGeneration = Subsystem | unix.NFT_MSG_NEWGEN
+
+// Generation asks for the number of the ruleset's latest transaction.
+func (s *Conn) Generation() (uint32, error) {
+	replies, err := s.Netlink.Execute(netlink.Message{
+		Header: netlink.Header{Type: Subsystem | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
+		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range replies {
+		if m.Header.Type != NewGeneration || len(m.Data) < 4 {
+			continue
+		}
+		attrs, err := netlink.UnmarshalAttributes(m.Data[4:])
+		if err != nil {
+			return 0, err
+		}
+		for _, a := range attrs {
+			if a.Type == unix.NFTA_GEN_ID && len(a.Data) == 4 {
+				return binary.BigEndian.Uint32(a.Data), nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("%d replies, none of them the ruleset's generation", len(replies))
 }
