@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -13,34 +12,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
-	"github.com/ringwall/ringwall/pkg/daemon"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-// asDoctor makes this test's own binary examine a file, in whatever namespace it was started; asDaemon makes it the daemon.
-const (
-	asDoctor = "RINGWALL_TEST_AS_DOCTOR"
-	asDaemon = "RINGWALL_TEST_AS_DAEMON"
-)
-
-func TestMain(m *testing.M) {
-	if file := os.Getenv(asDoctor); file != "" {
-		list := Examine(context.Background(), Options{ConfigPath: file, Env: policy.OS()})
-		if err := json.NewEncoder(os.Stdout).Encode(list); err != nil {
-			os.Exit(1)
-		}
-		return
-	}
-	if file := os.Getenv(asDaemon); file != "" {
-		d, err := daemon.New(daemon.Options{ConfigPath: file})
-		if err == nil {
-			err = d.Run(context.Background()) // until it is killed
-		}
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const secret = "s3cret-of-nobody"
 

@@ -94,8 +94,8 @@ func (b *Browser) hear(method string, raw json.RawMessage) {
 	}
 }
 
-// Quiet fails the test where the browser complained: an error or a word on the console, a violation of the page's security
-// policy, a dialog.
+// Quiet fails the test where the browser complained: an error or a word on the console, a violation of the page's
+// security policy, a dialog.
 func (b *Browser) Quiet() {
 	b.t.Helper()
 	for _, c := range b.Complaints() {
@@ -170,8 +170,8 @@ func (b *Browser) text() string {
 	return text
 }
 
-// Click clicks at the first element that a CSS selector names, once there is one. It finds and clicks in one step: a live page
-// may put another element in its place at any time.
+// Click clicks at the first element that a CSS selector names, once there is one. It finds and clicks in one step: a
+// live page may put another element in its place at any time.
 func (b *Browser) Click(selector string) {
 	b.t.Helper()
 	click := fmt.Sprintf("((e) => e && !e.disabled ? (e.click(), true) : false)(document.querySelector(%q))", selector)

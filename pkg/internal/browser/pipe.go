@@ -15,9 +15,9 @@ import (
 // params are those of a command.
 type params map[string]any
 
-// pipe speaks the DevTools protocol (https://chromedevtools.github.io/devtools-protocol/) with a Chromium that was started
-// with --remote-debugging-pipe: a JSON object and a zero byte for each message, commands to its descriptor 3, answers and
-// events from its descriptor 4.
+// pipe speaks the DevTools protocol (https://chromedevtools.github.io/devtools-protocol/) with a Chromium that was
+// started with --remote-debugging-pipe: a JSON object and a zero byte for each message, commands to its descriptor 3,
+// answers and events from its descriptor 4.
 type pipe struct {
 	to, from *os.File
 	hear     func(method string, params json.RawMessage)
@@ -38,7 +38,7 @@ type message struct {
 	} `json:"error"`
 }
 
-var errEnded = errors.New("Chromium has ended")
+var errEnded = errors.New("the browser has ended")
 
 // start starts Chromium. hear is called with each event, on one goroutine.
 func start(cmd *exec.Cmd, hear func(method string, params json.RawMessage)) (*pipe, error) {

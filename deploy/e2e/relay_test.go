@@ -1,4 +1,4 @@
-package learn
+package e2e
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 )
 
 // serve passes each connection on until the listener is closed and ctx ends.
-func serve(ctx context.Context, ln net.Listener, dial func(context.Context) (net.Conn, error)) {
+func relayAll(ctx context.Context, ln net.Listener, dial func(context.Context) (net.Conn, error)) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {

@@ -1,14 +1,18 @@
-package learn
+package e2e
 
 import (
 	"context"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ringwall/ringwall/deploy/lab"
+	"github.com/ringwall/ringwall/deploy/trial"
 	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/learn"
 )
 
 // relay lets a session of this process reach AMI in the lab's namespace: it has no dialer to give.
@@ -22,7 +26,7 @@ func relay(t *testing.T, l *lab.Lab) string {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		serve(ctx, ln, func(ctx context.Context) (net.Conn, error) {
+		relayAll(ctx, ln, func(ctx context.Context) (net.Conn, error) {
 			return l.DialContext(ctx, lab.Server, "tcp", lab.AMIAddress)
 		})
 	}()
@@ -32,6 +36,61 @@ func relay(t *testing.T, l *lab.Lab) string {
 		<-done
 	})
 	return ln.Addr().String()
+}
+
+// learned runs a session and a learner over it, until all questions are answered.
+func learned(t *testing.T, name string, cfg ami.Config) learn.Knowledge {
+	t.Helper()
+	known := make(chan learn.Knowledge, 100)
+	var l *learn.Learner
+	cfg.OnState = func(s ami.State) {
+		if s.Kind == ami.Connected {
+			l.Connected()
+		}
+	}
+	s := ami.New(cfg)
+	l = learn.New(learn.Config{Name: name, Session: s, OnKnowledge: func(k learn.Knowledge) { known <- k }})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 2)
+	go func() { done <- s.Run(ctx) }()
+	go func() { done <- l.Run(ctx) }()
+	defer func() {
+		cancel()
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	deadline := time.After(trial.Patience)
+	for {
+		select {
+		case k := <-known:
+			if !k.At.IsZero() {
+				return k
+			}
+		case <-deadline:
+			t.Fatalf("%s: not learned in time", name)
+		}
+	}
+}
+
+// prefixNotes renders a map of prefixes, sorted.
+func prefixNotes(m map[netip.Prefix]string) string {
+	var lines []string
+	for p, note := range m {
+		lines = append(lines, p.String()+" "+note)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func knows(t *testing.T, what string, got map[netip.Prefix]string, lines ...string) {
+	t.Helper()
+	slices.Sort(lines)
+	if want := strings.Join(lines, "\n"); prefixNotes(got) != want {
+		t.Errorf("%s:\n%s\nwant:\n%s", what, prefixNotes(got), want)
+	}
 }
 
 func TestARealAsteriskTeachesPhonesAndTrunks(t *testing.T) {
@@ -48,12 +107,10 @@ func TestARealAsteriskTeachesPhonesAndTrunks(t *testing.T) {
 	}})
 	address := relay(t, l)
 	secfull := ami.Config{Address: address, Username: string(lab.SecFull), Secret: lab.SecFull.Secret()}
-	answered := func(k Knowledge) bool { return !k.At.IsZero() }
-
-	k := session(t, "secfull", secfull, answered)
+	k := learned(t, "secfull", secfull)
 	prefixes := []string{"10.99.0.50/32 trunk trunk", "fd99::50/128 trunk trunk", "10.99.0.77/32 registration itsp-reg"}
-	equal(t, "Prefixes", k.Prefixes, prefixes...)
-	equal(t, "Contacts before anybody registered", k.Contacts)
+	knows(t, "Prefixes", k.Prefixes, prefixes...)
+	knows(t, "Contacts before anybody registered", k.Contacts)
 	if len(k.Denied)+len(k.Failed)+len(k.Refused) > 0 {
 		t.Errorf("%+v", k)
 	}
@@ -68,21 +125,21 @@ func TestARealAsteriskTeachesPhonesAndTrunks(t *testing.T) {
 	if code, err := claims.Register("6002", lab.Password("6002")); code != 200 || err != nil {
 		t.Fatalf("Register: %d, %v", code, err)
 	}
-	k = session(t, "secfull", secfull, answered)
-	equal(t, "Prefixes", k.Prefixes, prefixes...)
-	if k.Skipped != (Skipped{Claimed: 1}) {
+	k = learned(t, "secfull", secfull)
+	knows(t, "Prefixes", k.Prefixes, prefixes...)
+	if k.Skipped != (learn.Skipped{Claimed: 1}) {
 		t.Errorf("rewrite_contact=no: skipped %+v", k.Skipped)
 	}
-	if got := texts(k.Contacts); !strings.Contains(got, "contact of 6001") || strings.Contains(got, "10.99.0.66") {
+	if got := prefixNotes(k.Contacts); !strings.Contains(got, "contact of 6001") || strings.Contains(got, "10.99.0.66") {
 		t.Errorf("Contacts: %s, skipped %+v", got, k.Skipped)
 	}
 
-	k = session(t, "learn", ami.Config{Address: address, Username: string(lab.Learn), Secret: lab.Learn.Secret()}, answered)
-	equal(t, "Prefixes with write=reporting", k.Prefixes, "10.99.0.77/32 registration itsp-reg")
+	k = learned(t, "learn", ami.Config{Address: address, Username: string(lab.Learn), Secret: lab.Learn.Secret()})
+	knows(t, "Prefixes with write=reporting", k.Prefixes, "10.99.0.77/32 registration itsp-reg")
 	if len(k.Contacts) != 0 || k.Skipped.Private == 0 || len(k.Failed) > 0 {
 		t.Errorf("with write=reporting: %+v", k)
 	}
-	k = session(t, "ringwall", ami.Config{Address: address, Username: string(lab.Ringwall), Secret: lab.Ringwall.Secret()}, answered)
+	k = learned(t, "ringwall", ami.Config{Address: address, Username: string(lab.Ringwall), Secret: lab.Ringwall.Secret()})
 	names := ""
 	for _, d := range k.Denied {
 		names += d.Action + " "
@@ -101,11 +158,10 @@ func TestARealChanSIPTeachesItsPeers(t *testing.T) {
 	if code, err := phone.Register("7001", lab.Password("7001")); code != 200 || err != nil {
 		t.Fatalf("Register: %d, %v", code, err)
 	}
-	k := session(t, "secfull", ami.Config{Address: relay(t, l), Username: string(lab.SecFull), Secret: lab.SecFull.Secret()},
-		func(k Knowledge) bool { return !k.At.IsZero() })
-	equal(t, "Prefixes", k.Prefixes, "10.99.0.50/32 trunk trunk (SIP peer)")
-	equal(t, "Contacts", k.Contacts) // chan_sip believes the phone
-	if k.Skipped != (Skipped{Private: 1}) {
+	k := learned(t, "secfull", ami.Config{Address: relay(t, l), Username: string(lab.SecFull), Secret: lab.SecFull.Secret()})
+	knows(t, "Prefixes", k.Prefixes, "10.99.0.50/32 trunk trunk (SIP peer)")
+	knows(t, "Contacts", k.Contacts) // chan_sip believes the phone
+	if k.Skipped != (learn.Skipped{Private: 1}) {
 		t.Errorf("skipped %+v", k.Skipped)
 	}
 	if len(k.Denied)+len(k.Failed) > 0 {
