@@ -21,14 +21,21 @@ const patience = 2 * time.Minute
 // goStub plays go: it notes how it was called, and answers from files.
 const goStub = `#!/bin/bash
 cd "$STUB"
+module=
+[[ $1 != -C ]] || { module=$2; shift 2; }
+case "$module $*" in
+" list ./...") printf 'example/%s\n' pkg/a cmd/b; exit ;;
+"deploy list ./...") echo example/deploy/c; exit ;;
+"deploy tool -n staticcheck") echo "$STUB/bin/staticcheck"; exit ;;
+esac
 case "$*" in
-"list ./...") printf 'example/%s\n' pkg/a cmd/b deploy/c ;;
 run*) echo "$*" >>calls; mkdir -p "${@: -1}" ;;
 *-fuzz*) echo "fuzz $3" >>calls; cat fuzz; exit "$(cat fuzz.status)" ;;
 test*)
-	echo "years=$RINGWALL_TEST_YEARS zone=$RINGWALL_TEST_ZONE TZ=$TZ GOFLAGS=$GOFLAGS $*" >>calls
+	echo "module=$module years=$RINGWALL_TEST_YEARS zone=$RINGWALL_TEST_ZONE TZ=$TZ GOFLAGS=$GOFLAGS $*" >>calls
 	name=later
 	[[ " $* " != *" -race "* ]] || name=race
+	[[ -z $module ]] || name+=.deploy
 	cat "$name"
 	if [[ -e hang ]]; then
 		sleep 1000 &
@@ -39,12 +46,14 @@ test*)
 	fi
 	exit "$(cat "$name.status")"
 	;;
-*) echo "$1" >>calls ;;
+*) echo "$module $1" >>calls ;;
 esac
 `
 
 const fine = "=== RUN   TestOne\n    one_test.go:7: noise of one\n--- PASS: TestOne (0.00s)\n=== RUN   TestTwo\n=== RUN   TestTwo/x\n" +
 	"    --- PASS: TestTwo/x (0.00s)\n--- PASS: TestTwo (0.01s)\nPASS\nok  \texample/pkg/a\t0.012s\n?   \texample/cmd/b\t[no test files]\n"
+
+const elsewhere = "ok  \texample/deploy/c\t0.012s\n"
 
 const broken = fine + "=== RUN   TestThree\n=== PAUSE TestThree\n=== RUN   TestFour\n    four_test.go:1: noise of four\n=== CONT  TestThree\n" +
 	"    three_test.go:3: the reason\n=== RUN   TestThree/y\n=== NAME  TestFour\n    four_test.go:2: more noise of four\n" +
@@ -69,8 +78,9 @@ func newTry(t *testing.T, files map[string]string) *try {
 	}
 	y := &try{t: t, dir: t.TempDir(), files: map[string]string{
 		"deploy/test": string(script), "deploy/lab/lab": "#!/bin/bash\necho \"lab $*\" >>\"$STUB/calls\"\n",
-		"bin/go": goStub, "bin/gofmt": "#!/bin/bash\n", "cmd/x": "", "pkg/x": "",
-		"race": fine, "race.status": "0", "later": fine, "later.status": "0", "fuzz": "ok\n", "fuzz.status": "0",
+		"bin/go": goStub, "bin/gofmt": "#!/bin/bash\n", "bin/staticcheck": "#!/bin/bash\necho \"staticcheck ${PWD#$STUB}\" >>\"$STUB/calls\"\n", "cmd/x": "", "pkg/x": "",
+		"race": fine, "race.status": "0", "later": fine, "later.status": "0",
+		"race.deploy": elsewhere, "race.deploy.status": "0", "later.deploy": elsewhere, "later.deploy.status": "0", "fuzz": "ok\n", "fuzz.status": "0",
 	}}
 	for name, text := range files {
 		y.files[name] = text
@@ -114,7 +124,7 @@ func (y *try) calls() string {
 func (y *try) tests() (race, plain []string) {
 	for line := range strings.Lines(y.calls()) {
 		switch {
-		case !strings.HasPrefix(line, "years="):
+		case !strings.HasPrefix(line, "module="):
 		case strings.Contains(line, " -race "):
 			race = append(race, line)
 		default:
@@ -142,17 +152,19 @@ func TestAllOfItIsRun(t *testing.T) {
 	}
 	has(t, out, true, "\n3 passed, 0 failed, 0 skipped\n", "ten years on: 3 tests passed, 0 failed\n", "\n== all is well\n")
 	has(t, out, false, "noise")
-	has(t, y.calls(), true, "lab install\n", "lab build all\n", "vet\n", "tool\n", "fuzz -run\n")
+	has(t, y.calls(), true, "lab install\n", "lab build all\n", "\n vet\n", "deploy vet\n", "staticcheck \n", "staticcheck /deploy\n", "fuzz -run\n")
 	if n := strings.Count(y.calls(), "fuzz "); n != 4 {
 		t.Errorf("%d targets were fuzzed, want 4", n)
 	}
 	race, plain := y.tests()
-	if len(race) != 1 || len(plain) != 1 {
+	if len(race) != 2 || len(plain) != 2 {
 		t.Fatalf("tests ran with the race detector %q, without %q", race, plain)
 	}
-	has(t, race[0], true, "years= zone= TZ= GOFLAGS= ", "example/pkg/a example/cmd/b example/deploy/c")
-	has(t, plain[0], true, "years=10 zone=Asia/Kathmandu TZ=Asia/Kathmandu ", "-overlay=", "example/pkg/a example/cmd/b ./deploy/clock\n")
-	has(t, plain[0], false, "example/deploy/c")
+	has(t, race[0], true, "module= years= zone= TZ= GOFLAGS= ", " example/pkg/a example/cmd/b\n")
+	has(t, race[1], true, "module=deploy years= zone= TZ= GOFLAGS= ", " example/deploy/c\n")
+	for i, end := range []string{" example/pkg/a example/cmd/b\n", " ./clock\n"} {
+		has(t, plain[i], true, "years=10 zone=Asia/Kathmandu TZ=Asia/Kathmandu ", "-overlay=", end)
+	}
 }
 
 func TestQuick(t *testing.T) {
@@ -180,11 +192,16 @@ func TestAnotherTime(t *testing.T) {
 		}
 		has(t, out, true, "12 years on", "America/St_Johns", "\n3 passed, 0 failed, 0 skipped\n")
 		race, plain := y.tests()
-		if len(race) != 1 || len(plain) != 0 {
+		modules := 2
+		if quick {
+			modules = 1
+		}
+		if len(race) != modules || len(plain) != 0 {
 			t.Fatalf("tests ran with the race detector %q, without %q", race, plain)
 		}
-		has(t, race[0], true, "years=12 zone=America/St_Johns TZ=America/St_Johns ", "-overlay=")
-		has(t, race[0], !quick, "example/deploy/c")
+		for _, line := range race {
+			has(t, line, true, "years=12 zone=America/St_Johns TZ=America/St_Johns ", "-overlay=")
+		}
 	}
 }
 
@@ -212,6 +229,10 @@ func TestFailuresAreTold(t *testing.T) {
 		"a test": {map[string]string{"race": broken, "race.status": "1"}, "4 passed, 2 failed, 0 skipped",
 			[]string{"three_test.go:3: the reason", "three_test.go:5: the reason within", "--- FAIL: TestThree/y", "FAIL\texample/deploy/c"},
 			[]string{"noise", "fuzzing", "well"}},
+		"a test of deploy": {map[string]string{"race.deploy": broken, "race.deploy.status": "1"}, "7 passed, 2 failed, 0 skipped",
+			[]string{"three_test.go:3: the reason", "--- FAIL: TestThree/y"}, []string{"noise", "fuzzing", "well"}},
+		"the clock": {map[string]string{"later.deploy": broken, "later.deploy.status": "1"}, "3 passed, 2 failed, 0 skipped",
+			[]string{"three_test.go:3: the reason", "ten years on: 7 tests passed, 2 failed"}, []string{"fuzzing", "well"}},
 		"a test, later only": {map[string]string{"later": broken, "later.status": "1"}, "3 passed, 2 failed, 0 skipped",
 			[]string{"three_test.go:3: the reason", "ten years on: 4 tests passed, 2 failed"}, []string{"noise", "fuzzing", "well"}},
 		"the compiler": {map[string]string{"race": "# example/deploy/c\nc/x.go:1:2: undefined: y\n" + fine + "FAIL\texample/deploy/c [build failed]\nFAIL\n", "race.status": "1"},

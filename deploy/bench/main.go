@@ -1,7 +1,7 @@
 // Command bench measures Ringwall from the event on the socket to the dropped packet, on a Linux machine, as root:
 //
-//	go run ./deploy/bench
-//	go run ./deploy/bench -only reaction,flood -rounds 5
+//	go -C deploy run ./bench
+//	go -C deploy run ./bench -only reaction,flood -rounds 5
 //
 // It makes network namespaces of its own, plays Asterisk on their loopback and a host behind a veth pair, and runs the
 // real program in its own process. Nothing of the machine's network is touched. Wall-clock times depend on what else the
@@ -14,7 +14,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
@@ -23,6 +22,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/deploy/trial"
 )
 
 // patience bounds every wait for something that must happen.
@@ -77,7 +78,7 @@ func main() {
 func bench(ctx context.Context) (err error) {
 	var o options
 	only := flag.String("only", "", "stages, by comma: frame,sources,reaction,flood,elements,start,idle,fail2ban (default: all but fail2ban)")
-	flag.StringVar(&o.program, "ringwall", "", "the program to measure (default: built from ./cmd/ringwall)")
+	flag.StringVar(&o.program, "ringwall", "", "the program to measure, by its whole path (default: built from ./cmd/ringwall)")
 	flag.StringVar(&o.fail2ban, "fail2ban", "", "folder that fail2ban's package was unpacked to (default: as installed)")
 	flag.IntVar(&o.rounds, "rounds", 3, "times that a stage is repeated; the best is shown beside all")
 	flag.IntVar(&o.trials, "trials", 300, "reactions that are measured")
@@ -94,10 +95,8 @@ func bench(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
 	if o.program == "" {
 		o.program = filepath.Join(o.dir, "ringwall")
-		build := exec.CommandContext(ctx, "go", "build", "-o", o.program, "./cmd/ringwall")
-		build.Stderr = os.Stderr
-		if err := build.Run(); err != nil {
-			return fmt.Errorf("go build ./cmd/ringwall: %w; run this from the repository's top", err)
+		if err := trial.Build(ctx, o.program); err != nil {
+			return err
 		}
 	}
 	load, _ := os.ReadFile("/proc/loadavg")

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ringwall/ringwall/deploy/trial"
 )
 
 // elsewhere tries what cannot run on the machine, as far as it can be tried, and says why.
@@ -47,8 +49,8 @@ func (d *day) elsewhere(t *testing.T, command string) (reason string, tried bool
 // such flags.
 func TestInlineCommands(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "ringwall")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "github.com/ringwall/ringwall/cmd/ringwall").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	if err := trial.Build(t.Context(), binary); err != nil {
+		t.Fatal(err)
 	}
 	for _, page := range pages(t) {
 		for _, command := range inline(t, page) {

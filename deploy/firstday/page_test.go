@@ -126,7 +126,7 @@ func TestEveryBlockIsOfAKindThatIsTried(t *testing.T) {
 
 // TestIndentedCommands: of the older form of code, four spaces, only the page of benchmarks has some, which take an hour.
 func TestIndentedCommands(t *testing.T) {
-	const bench = "    go run ./deploy/bench"
+	const bench = "    go -C deploy run ./bench"
 	flags := map[string]bool{}
 	for _, page := range pages(t) {
 		data, err := os.ReadFile(filepath.Join(top, page))

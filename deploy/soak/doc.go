@@ -2,7 +2,7 @@
 //
 // Each test has a short form, and the full length with RINGWALL_SOAK=full in the environment:
 //
-//	RINGWALL_SOAK=full go test -v -timeout 2h ./deploy/soak
+//	RINGWALL_SOAK=full go -C deploy test -v -timeout 2h ./soak
 //
 // What was measured stands in the tests' logs.
 package soak

@@ -2,10 +2,12 @@
 package trial
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -31,10 +33,8 @@ func run(m *testing.M, program *string, checks []func() error) (int, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	*program = filepath.Join(dir, "ringwall")
-	// The tag has pkg/ami write over frames that are no longer in use: who still reads them is seen.
-	build := exec.Command("go", "build", "-o", *program, "github.com/ringwall/ringwall/cmd/ringwall")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("go build: %w\n%s", err, out)
+	if err := Build(context.Background(), *program); err != nil {
+		return 1, err
 	}
 	code := m.Run()
 	for _, check := range checks {
@@ -43,6 +43,20 @@ func run(m *testing.M, program *string, checks []func() error) (int, error) {
 		}
 	}
 	return code, nil
+}
+
+// Build builds the program with the libraries that its own module names, as the packages have it.
+func Build(ctx context.Context, program string) error {
+	module, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output() // of deploy
+	if err != nil {
+		return fmt.Errorf("go env GOMOD: %w", err)
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/ringwall")
+	build.Dir = filepath.Dir(filepath.Dir(strings.TrimSpace(string(module))))
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // Until waits until ok, and fails the test where that takes longer than Patience.

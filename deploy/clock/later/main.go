@@ -1,6 +1,6 @@
 // Command later makes what lets the tests, and every program that they build, run years later:
 //
-//	go run ./deploy/clock/later -years 10 DIR
+//	go -C deploy run ./clock/later -years 10 DIR
 //	GOFLAGS=-overlay=DIR/overlay.json go test ./...
 //
 // DIR gets copies of a few files of Go's standard library, in which time.Now is that much later, and so are the times
@@ -45,7 +45,7 @@ func edits() []edit {
 func main() {
 	years := flag.Int("years", 10, "how much later it is: 1 to 100")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: go run ./deploy/clock/later [-years 10] DIR")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: go -C deploy run ./clock/later [-years 10] DIR")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
