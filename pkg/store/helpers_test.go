@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -175,4 +177,8 @@ func await[T any](t testing.TB, c <-chan T, what string) T {
 		t.Fatal("never came: " + what)
 		panic("unreachable")
 	}
+}
+
+func sortBy[T any](list []T, text func(T) string) {
+	slices.SortFunc(list, func(a, b T) int { return strings.Compare(text(a), text(b)) })
 }
