@@ -17,6 +17,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
@@ -119,16 +120,15 @@ func (h *host) prefill(bans int) {
 	now := time.Now()
 	for i := range bans {
 		at := now.Add(-time.Duration(bans-i) * 300 * time.Microsecond)
-		b := ban.Ban{Prefix: single(nth(i)), Source: nth(i), Since: at, Until: at.Add(8 * time.Hour), Reason: ban.Reason(string(ban.ReasonUnknownAccount)),
+		b := ban.Ban{Prefix: single(nth(i)), Source: nth(i), Since: at, Until: at.Add(8 * time.Hour), Reason: ban.ReasonUnknownAccount,
 			Score: 12, Number: 1, PBX: "pbx", Attempts: 3}
 		for range 3 {
 			b.Evidence = append(b.Evidence, ban.Evidence{Time: at, Event: "InvalidAccountID", Service: "PJSIP", Transport: "UDP",
-				Account: "scan" + strconv.Itoa(i), Reason: ban.Reason(string(ban.ReasonUnknownAccount)), Points: 4, Score: 12, PBX: "pbx"})
+				Account: "scan" + strconv.Itoa(i), Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12, PBX: "pbx"})
 		}
-		line := fmt.Sprintf(`{"time":%q,"action":"ban","source":%q,"prefix":%q,"reason":"unknown_account","points":4,"score":12,`+
-			`"account":"scan%d","service":"PJSIP","transport":"UDP","proven":false,"duration_seconds":28800,"pbx":"pbx"}`,
-			at.Format(time.RFC3339Nano), b.Source, b.Prefix, i)
-		if err := s.Put(store.PutBan(b), store.AddLine(store.Decision{Time: at, Source: b.Source, Prefix: b.Prefix, Raw: []byte(line)})); err != nil {
+		d := ban.Decision{Time: at, Action: ban.ActionBan, Source: b.Source, Prefix: b.Prefix, Reason: b.Reason, Points: 4, Score: 12,
+			Account: "scan" + strconv.Itoa(i), Service: security.PJSIP, Transport: security.UDP, Duration: 8 * time.Hour, PBX: "pbx"}
+		if err := s.Put(store.PutBan(b), store.AddDecision(d)); err != nil {
 			h.t.Fatal(err)
 		}
 	}

@@ -3,7 +3,6 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -126,14 +125,7 @@ func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr, 
 	}
 	begun := false
 	var refused error // by each
-	err := b.store.WalkHistory(ctx, since, addr, func(lines []store.Decision) error {
-		some := make([]ban.Decision, 0, len(lines))
-		for _, l := range lines {
-			var d ban.Decision
-			if json.Unmarshal(l.Raw, &d) == nil {
-				some = append(some, d)
-			}
-		}
+	err := b.store.WalkHistory(ctx, since, addr, func(some []ban.Decision) error {
 		begun = true
 		refused = handOver(ctx, some, each)
 		return refused

@@ -268,10 +268,12 @@ func (j *judge) tell(err error, o outcome) {
 		return
 	}
 	j.announce.push(err, o.decisions) // it says in them what the kernel has not
-	for i := range o.decisions {
-		o.records = j.historyLine(&o.decisions[i], o.records)
+	if j.store != nil {
+		for i := range o.decisions {
+			o.records = append(o.records, store.AddDecision(o.decisions[i]))
+		}
+		j.save(o.records)
 	}
-	j.save(o.records)
 	j.counts.Decisions(o.decisions)
 	if err == nil {
 		now := time.Now()

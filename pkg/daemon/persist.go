@@ -116,18 +116,6 @@ func (j *judge) offenderLocked(p netip.Prefix, out []store.Change) []store.Chang
 	return out
 }
 
-// historyLine appends a decision's line of history.
-func (j *judge) historyLine(d *ban.Decision, out []store.Change) []store.Change {
-	if j.store == nil {
-		return out
-	}
-	text, err := d.MarshalJSON()
-	if err != nil {
-		return out
-	}
-	return append(out, store.AddLine(store.Decision{Time: d.Time, Source: d.Source, Prefix: d.Prefix, Raw: text}))
-}
-
 // save hands changes to the store.
 func (j *judge) save(changes []store.Change) {
 	if j.store == nil || len(changes) == 0 {

@@ -43,7 +43,7 @@ func BenchmarkFlood(b *testing.B) {
 	for b.Loop() {
 		p := host(n * 7919 % (1 << 22))
 		banned.Prefix, banned.Source, line.Prefix = p, p.Addr(), p
-		if err := s.Put(PutBan(banned), AddLine(line)); err != nil {
+		if err := s.Put(PutBan(banned), AddDecision(line)); err != nil {
 			b.Fatal(err)
 		}
 		if n++; n%50_000 == 0 {

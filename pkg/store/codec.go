@@ -18,54 +18,211 @@ import (
 
 var errRecord = errors.New("damaged record")
 
-const checksumSize = 4
+const (
+	checksumSize = 4
+	usualRecord  = 256 // bytes; a ban with a few pieces of evidence takes about as many
+)
 
-// encoder is the beginning of a record: its name and the fields so far. Methods return it with one field more, and do not
-// keep it, so that it may be on the stack.
-type encoder []byte
-
-// checksum is that of a record's name, one byte after the other, and its fields: a slice of them all that crc32 takes
-// would be an allocation.
 func checksum(k kind, key string, fields []byte) uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
-	sum := table[byte(0xff)^byte(k)] ^ uint32(0xffffffff)>>8
-	for i := range len(key) {
-		sum = table[byte(sum)^key[i]] ^ sum>>8
+	sum := crc32.Update(0, table, []byte{byte(k)})
+	sum = crc32.Update(sum, table, []byte(key))
+	return crc32.Update(sum, table, fields)
+}
+
+// encode returns the value of a record.
+func encode(k kind, key string, fields func(*codec)) []byte {
+	c := codec{b: make([]byte, 0, usualRecord)}
+	fields(&c)
+	return binary.LittleEndian.AppendUint32(c.b, checksum(k, key, c.b))
+}
+
+// decode checks the value of a record and reads its fields.
+func decode(k kind, key string, value []byte, fields func(*codec)) error {
+	n := len(value) - checksumSize
+	if n < 0 {
+		return fmt.Errorf("%w: %d bytes", errRecord, len(value))
 	}
-	return crc32.Update(^sum, table, fields)
+	if binary.LittleEndian.Uint32(value[n:]) != checksum(k, key, value[:n]) {
+		return fmt.Errorf("%w: wrong checksum", errRecord)
+	}
+	c := codec{b: value[:n], reading: true}
+	if fields(&c); c.bad || len(c.b) > 0 {
+		return fmt.Errorf("%w: fields do not fit", errRecord)
+	}
+	return nil
 }
 
-// seal copies the record, with more at its end, and appends the checksum: one allocation, of just its size.
-func (e encoder) seal(named int, more []byte) item {
-	record := make([]byte, 0, len(e)+len(more)+checksumSize)
-	record = append(append(record, e...), more...)
-	sum := crc32.Checksum(record, crc32.MakeTable(crc32.Castagnoli))
-	return item{record: binary.LittleEndian.AppendUint32(record, sum), named: named}
+// codec writes the fields of a record, or reads them, so that what a kind of record consists of is said only once. A method
+// for a field takes a pointer to it, and changes it only when it reads. After the first field that does not fit, bad is set
+// and all that is read is zero.
+type codec struct {
+	b       []byte // written so far, or still to be read
+	reading bool
+	bad     bool
 }
 
-func (e encoder) bools(list ...bool) encoder {
-	var b byte
-	for i, v := range list {
-		if v {
-			b |= 1 << i
+func (c *codec) ban(b *ban.Ban) {
+	c.flags(&b.Proven, &b.Manual)
+	c.addr(&b.Source)
+	c.time(&b.Since)
+	c.time(&b.Until)
+	text(c, &b.Reason, maxName)
+	c.float(&b.Score)
+	c.int(&b.Number)
+	text(c, &b.Comment, maxText)
+	text(c, &b.PBX, maxName)
+	c.int(&b.Attempts)
+	latest := b.Evidence[max(0, len(b.Evidence)-MaxEvidence):]
+	if n := c.length(len(latest), MaxEvidence); c.reading && n > 0 {
+		b.Evidence = make([]ban.Evidence, n)
+		latest = b.Evidence
+	}
+	for i := range latest {
+		c.evidence(&latest[i])
+	}
+}
+
+func (c *codec) evidence(e *ban.Evidence) {
+	multiplied := e.Multiplier != 0
+	c.flags(&e.Proven, &multiplied)
+	c.time(&e.Time)
+	text(c, &e.Event, maxName)
+	text(c, &e.Service, maxName)
+	text(c, &e.Transport, maxName)
+	text(c, &e.Account, maxName)
+	text(c, &e.Reason, maxName)
+	c.float(&e.Points)
+	c.float(&e.Score)
+	text(c, &e.PBX, maxName)
+	text(c, &e.Note, maxText)
+	if multiplied {
+		c.float(&e.Multiplier)
+		text(c, &e.Country, maxName)
+		asn := int(e.ASN)
+		if c.int(&asn); c.reading {
+			e.ASN = uint32(asn)
 		}
 	}
-	return append(e, b)
 }
 
-func (e encoder) int(n int) encoder { return binary.AppendVarint(e, int64(n)) }
-
-func (e encoder) float(f float64) encoder {
-	return binary.LittleEndian.AppendUint64(e, math.Float64bits(f))
+func (c *codec) offender(o *ban.Offender) {
+	c.int(&o.Bans)
+	c.time(&o.Last)
 }
 
-func (e encoder) string(s string, limit int) encoder {
-	s = cut(s, limit)
-	return append(binary.AppendUvarint(e, uint64(len(s))), s...)
+func (c *codec) trust(t *ban.Trust) {
+	c.time(&t.Since)
+	c.time(&t.Until)
+	c.time(&t.Last)
+	accounts := t.Accounts[:min(len(t.Accounts), MaxAccounts)]
+	if n := c.length(len(accounts), MaxAccounts); c.reading && n > 0 {
+		t.Accounts = make([]string, n)
+		accounts = t.Accounts
+	}
+	for i := range accounts {
+		text(c, &accounts[i], maxName)
+	}
+}
+
+// allow leaves out the end where there is none: so it was before entries had one.
+func (c *codec) allow(a *Allow) {
+	c.time(&a.Added)
+	text(c, &a.By, maxName)
+	text(c, &a.Note, maxText)
+	if c.reading && !c.bad && len(c.b) > 0 || !c.reading && !a.Until.IsZero() {
+		c.time(&a.Until)
+	}
+}
+
+func (c *codec) grace(g *ban.Grace) {
+	c.time(&g.Since)
+	c.time(&g.Until)
+}
+
+// line is one of history: what it can be found by, and a decision as JSON.
+type line struct {
+	time   time.Time
+	source netip.Addr
+	prefix netip.Prefix
+	text   []byte // of the record, where that was read
+}
+
+func (c *codec) line(l *line) {
+	c.time(&l.time)
+	c.addr(&l.source)
+	c.prefix(&l.prefix)
+	if c.reading {
+		l.text = c.takeBytes(MaxDecision)
+	} else {
+		c.b = append(binary.AppendUvarint(c.b, uint64(len(l.text))), l.text...)
+	}
+}
+
+// flags are up to eight of them, in one byte.
+func (c *codec) flags(list ...*bool) {
+	if !c.reading {
+		var b byte
+		for i, v := range list {
+			if *v {
+				b |= 1 << i
+			}
+		}
+		c.b = append(c.b, b)
+		return
+	}
+	if b := c.take(1); b != nil {
+		for i, v := range list {
+			*v = b[0]&(1<<i) != 0
+		}
+		c.bad = c.bad || b[0]>>len(list) != 0
+	}
+}
+
+func (c *codec) int(n *int) {
+	if c.reading {
+		*n = int(c.varint())
+	} else {
+		c.b = binary.AppendVarint(c.b, int64(*n))
+	}
+}
+
+// length writes a number of things that take at least a byte each, or reads it.
+func (c *codec) length(n, limit int) int {
+	c.int(&n)
+	if c.reading && (n < 0 || n > limit || n > len(c.b)) {
+		c.fail()
+		return 0
+	}
+	return n
+}
+
+func (c *codec) float(f *float64) {
+	if !c.reading {
+		c.b = binary.LittleEndian.AppendUint64(c.b, math.Float64bits(*f))
+	} else if b := c.take(8); b != nil {
+		*f = math.Float64frombits(binary.LittleEndian.Uint64(b))
+	}
+}
+
+// text cuts what is longer when it writes.
+func text[T ~string](c *codec, s *T, limit int) {
+	if c.reading {
+		*s = T(c.takeBytes(limit))
+		return
+	}
+	short := cut(*s, limit)
+	c.b = append(binary.AppendUvarint(c.b, uint64(len(short))), short...)
 }
 
 // time keeps the zero time as the smallest number, and times that nanoseconds cannot tell as the nearest that they can.
-func (e encoder) time(t time.Time) encoder {
+func (c *codec) time(t *time.Time) {
+	if c.reading {
+		if ns := c.varint(); ns != math.MinInt64 && !c.bad {
+			*t = time.Unix(0, ns).UTC()
+		}
+		return
+	}
 	ns := t.UnixNano()
 	switch {
 	case t.IsZero():
@@ -75,327 +232,130 @@ func (e encoder) time(t time.Time) encoder {
 	case t.After(time.Unix(0, math.MaxInt64)):
 		ns = math.MaxInt64
 	}
-	return binary.AppendVarint(e, ns)
+	c.b = binary.AppendVarint(c.b, ns)
 }
 
-func (e encoder) addr(a netip.Addr) encoder {
-	if len(a.Zone()) > maxName {
-		a = a.WithZone("")
-	}
-	at := len(e)
-	b, _ := a.AppendBinary(append(e, 0)) // never fails
-	b[at] = byte(len(b) - at - 1)
-	return b
-}
-
-func (e encoder) prefix(p netip.Prefix) encoder {
-	at := len(e)
-	e = appendPrefix(append(e, 0), p)
-	e[at] = byte(len(e) - at - 1)
-	return e
-}
-
-func (e encoder) ban(b *ban.Ban) encoder {
-	e = e.bools(b.Proven, b.Manual).addr(b.Source).time(b.Since).time(b.Until).string(string(b.Reason), maxName)
-	e = e.float(b.Score).int(b.Number).string(b.Comment, maxText).string(b.PBX, maxName).int(b.Attempts)
-	list := b.Evidence[max(0, len(b.Evidence)-MaxEvidence):]
-	e = e.int(len(list))
-	for i := range list {
-		v := &list[i]
-		placed := v.Multiplier != 0
-		e = e.bools(v.Proven, placed).time(v.Time)
-		e = e.string(v.Event, maxName).string(v.Service, maxName).string(v.Transport, maxName)
-		e = e.string(v.Account, maxName).string(string(v.Reason), maxName).float(v.Points).float(v.Score)
-		e = e.string(v.PBX, maxName).string(v.Note, maxText)
-		if placed {
-			e = e.float(v.Multiplier).string(v.Country, maxName).int(int(v.ASN))
+func (c *codec) addr(a *netip.Addr) {
+	if c.reading {
+		if size := c.take(1); size != nil {
+			if b := c.take(uint64(size[0])); b == nil || a.UnmarshalBinary(b) != nil {
+				c.fail()
+			}
 		}
+		return
 	}
-	return e
+	out := *a
+	if len(out.Zone()) > maxName {
+		out = out.WithZone("")
+	}
+	at := len(c.b)
+	c.b, _ = out.AppendBinary(append(c.b, 0)) // never fails
+	c.b[at] = byte(len(c.b) - at - 1)
 }
 
-func (e encoder) offender(o *ban.Offender) encoder { return e.int(o.Bans).time(o.Last) }
-
-func (e encoder) trust(t *ban.Trust) encoder {
-	list := t.Accounts[:min(len(t.Accounts), MaxAccounts)]
-	e = e.time(t.Since).time(t.Until).time(t.Last).int(len(list))
-	for _, name := range list {
-		e = e.string(name, maxName)
+func (c *codec) prefix(p *netip.Prefix) {
+	if !c.reading {
+		at := len(c.b)
+		c.b = appendPrefix(append(c.b, 0), *p)
+		c.b[at] = byte(len(c.b) - at - 1)
+		return
 	}
-	return e
+	b := c.takeBytes(17)
+	if len(b) == 0 {
+		return
+	}
+	a, _ := netip.AddrFromSlice(b[:len(b)-1])
+	if *p = netip.PrefixFrom(a, int(b[len(b)-1])); !p.IsValid() {
+		c.fail()
+	}
 }
 
-func (e encoder) allow(a *Allow) encoder {
-	e = e.time(a.Added).string(a.By, maxName).string(a.Note, maxText)
-	if !a.Until.IsZero() { // what has no end is written as it always was
-		e = e.time(a.Until)
-	}
-	return e
-}
+func (c *codec) fail() { c.bad, c.b = true, nil }
 
-func (e encoder) grace(g *ban.Grace) encoder { return e.time(g.Since).time(g.Until) }
-
-// decision appends all but the line itself.
-func (e encoder) decision(d *Decision) encoder {
-	return binary.AppendUvarint(e.time(d.Time).addr(d.Source).prefix(d.Prefix), uint64(len(d.Raw)))
-}
-
-// decoder takes fields off a record. After the first that does not fit, all are zero and bad is set.
-type decoder struct {
-	b     []byte
-	bad   bool
-	words words
-}
-
-// words keeps strings that many records share once.
-type words map[string]string
-
-const (
-	maxWords = 4096
-	maxWord  = 64 // bytes
-)
-
-func (w words) of(b []byte) string {
-	if s, ok := w[string(b)]; ok {
-		return s
-	}
-	s := string(b)
-	if w != nil && len(s) <= maxWord && len(w) < maxWords {
-		w[s] = s
-	}
-	return s
-}
-
-// open checks a record and returns a decoder of its fields.
-func open(k kind, key string, value []byte, w words) (decoder, error) {
-	n := len(value) - checksumSize
-	if n < 0 {
-		return decoder{}, fmt.Errorf("%w: %d bytes", errRecord, len(value))
-	}
-	if binary.LittleEndian.Uint32(value[n:]) != checksum(k, key, value[:n]) {
-		return decoder{}, fmt.Errorf("%w: wrong checksum", errRecord)
-	}
-	return decoder{b: value[:n], words: w}, nil
-}
-
-// close says whether all fields were there, and nothing else.
-func (d *decoder) close() error {
-	if d.bad || len(d.b) > 0 {
-		return fmt.Errorf("%w: fields do not fit", errRecord)
-	}
-	return nil
-}
-
-func (d *decoder) take(n uint64) []byte {
-	if d.bad || n > uint64(len(d.b)) {
-		d.bad, d.b = true, nil
+func (c *codec) take(n uint64) []byte {
+	if c.bad || n > uint64(len(c.b)) {
+		c.fail()
 		return nil
 	}
-	b := d.b[:n]
-	d.b = d.b[n:]
+	b := c.b[:n]
+	c.b = c.b[n:]
 	return b
 }
 
-func (d *decoder) bools(list ...*bool) {
-	if b := d.take(1); b != nil {
-		for i, v := range list {
-			*v = b[0]&(1<<i) != 0
-		}
-		d.bad = d.bad || b[0]>>len(list) != 0
-	}
-}
-
-func (d *decoder) varint() int64 {
-	v, n := binary.Varint(d.b)
+func (c *codec) varint() int64 {
+	v, n := binary.Varint(c.b)
 	if n <= 0 {
-		d.bad, d.b = true, nil
+		c.fail()
 		return 0
 	}
-	d.b = d.b[n:]
+	c.b = c.b[n:]
 	return v
 }
 
-func (d *decoder) int() int { return int(d.varint()) }
-
-// length is a number of things that take at least a byte each.
-func (d *decoder) length(limit int) int {
-	n := d.varint()
-	if n < 0 || n > int64(limit) || n > int64(len(d.b)) {
-		d.bad, d.b = true, nil
-		return 0
-	}
-	return int(n)
-}
-
-func (d *decoder) float() float64 {
-	if b := d.take(8); b != nil {
-		return math.Float64frombits(binary.LittleEndian.Uint64(b))
-	}
-	return 0
-}
-
-func (d *decoder) bytes(limit int) []byte {
-	size, n := binary.Uvarint(d.b)
+// takeBytes takes what has its length before it.
+func (c *codec) takeBytes(limit int) []byte {
+	size, n := binary.Uvarint(c.b)
 	if n <= 0 || size > uint64(limit) {
-		d.bad, d.b = true, nil
+		c.fail()
 		return nil
 	}
-	d.b = d.b[n:]
-	return d.take(size)
-}
-
-func (d *decoder) string(limit int) string { return d.words.of(d.bytes(limit)) }
-
-func (d *decoder) time() time.Time {
-	ns := d.varint()
-	if ns == math.MinInt64 || d.bad {
-		return time.Time{}
-	}
-	return time.Unix(0, ns).UTC()
-}
-
-func (d *decoder) addr() (a netip.Addr) {
-	size := d.take(1)
-	if size == nil {
-		return a
-	}
-	if b := d.take(uint64(size[0])); b == nil || a.UnmarshalBinary(b) != nil {
-		d.bad = true
-	}
-	return a
-}
-
-func (d *decoder) prefix() netip.Prefix {
-	b := d.bytes(17)
-	if len(b) == 0 {
-		return netip.Prefix{}
-	}
-	a, ok := netip.AddrFromSlice(b[:len(b)-1])
-	p := netip.PrefixFrom(a, int(b[len(b)-1]))
-	d.bad = d.bad || !ok || !p.IsValid()
-	return p
+	c.b = c.b[n:]
+	return c.take(size)
 }
 
 // banSince reads only when a ban began, in ns, and checks nothing: it is to put records into their order.
 func banSince(value []byte) int64 {
-	d := decoder{b: value}
-	d.take(1)
-	if size := d.take(1); size != nil {
-		d.take(uint64(size[0]))
-	}
-	return d.varint()
+	c := codec{b: value, reading: true}
+	var b ban.Ban
+	c.flags(&b.Proven, &b.Manual)
+	c.addr(&b.Source)
+	return c.varint()
 }
 
-func decodeBan(key string, value []byte, w words) (b ban.Ban, err error) {
-	d, err := open(kindBan, key, value, w)
-	if err != nil {
-		return ban.Ban{}, err
+func decodeBan(key string, value []byte) (b ban.Ban, err error) {
+	if b.Prefix, err = prefixOf(key); err == nil {
+		err = decode(kindBan, key, value, func(c *codec) { c.ban(&b) })
 	}
-	var ok bool
-	if b.Prefix, ok = prefixOf(key); !ok {
-		return ban.Ban{}, fmt.Errorf("%w: key", errRecord)
-	}
-	d.bools(&b.Proven, &b.Manual)
-	b.Source = d.addr()
-	b.Since, b.Until = d.time(), d.time()
-	b.Reason = ban.Reason(d.string(maxName))
-	b.Score = d.float()
-	b.Number = d.int()
-	b.Comment = d.string(maxText)
-	b.PBX = d.string(maxName)
-	b.Attempts = d.int()
-	if n := d.length(MaxEvidence); n > 0 {
-		b.Evidence = make([]ban.Evidence, n)
-	}
-	for i := range b.Evidence {
-		v := &b.Evidence[i]
-		placed := false
-		d.bools(&v.Proven, &placed)
-		v.Time = d.time()
-		v.Event, v.Service, v.Transport = d.string(maxName), d.string(maxName), d.string(maxName)
-		v.Account, v.Reason = d.string(maxName), ban.Reason(d.string(maxName))
-		v.Points, v.Score = d.float(), d.float()
-		v.PBX, v.Note = d.string(maxName), d.string(maxText)
-		if placed {
-			v.Multiplier, v.Country, v.ASN = d.float(), d.string(maxName), uint32(d.int())
-		}
-	}
-	return b, d.close()
+	return b, err
 }
 
 func decodeOffender(key string, value []byte) (o ban.Offender, err error) {
-	d, err := open(kindOffender, key, value, nil)
-	if err != nil {
-		return ban.Offender{}, err
+	if o.Prefix, err = prefixOf(key); err == nil {
+		err = decode(kindOffender, key, value, func(c *codec) { c.offender(&o) })
 	}
-	var ok bool
-	if o.Prefix, ok = prefixOf(key); !ok {
-		return ban.Offender{}, fmt.Errorf("%w: key", errRecord)
-	}
-	o.Bans, o.Last = d.int(), d.time()
-	return o, d.close()
+	return o, err
 }
 
-func decodeTrust(key string, value []byte, w words) (t ban.Trust, err error) {
-	d, err := open(kindTrust, key, value, w)
-	if err != nil {
-		return ban.Trust{}, err
+func decodeTrust(key string, value []byte) (t ban.Trust, err error) {
+	if t.Prefix, err = prefixOf(key); err == nil {
+		err = decode(kindTrust, key, value, func(c *codec) { c.trust(&t) })
 	}
-	var ok bool
-	if t.Prefix, ok = prefixOf(key); !ok {
-		return ban.Trust{}, fmt.Errorf("%w: key", errRecord)
-	}
-	t.Since, t.Until, t.Last = d.time(), d.time(), d.time()
-	if n := d.length(MaxAccounts); n > 0 {
-		t.Accounts = make([]string, n)
-	}
-	for i := range t.Accounts {
-		t.Accounts[i] = d.string(maxName)
-	}
-	return t, d.close()
+	return t, err
 }
 
 func decodeAllow(key string, value []byte) (a Allow, err error) {
-	d, err := open(kindAllow, key, value, nil)
-	if err != nil {
-		return Allow{}, err
-	}
-	var ok bool
 	switch {
 	case len(key) > 1 && key[0] == 'p':
-		a.Prefix, ok = prefixOf(key[1:])
-	case len(key) > 1 && key[0] == 'h':
-		a.Host, ok = key[1:], len(key)-1 <= maxHost
+		a.Prefix, err = prefixOf(key[1:])
+	case len(key) > 1 && key[0] == 'h' && len(key)-1 <= maxHost:
+		a.Host = key[1:]
+	default:
+		err = fmt.Errorf("%w: key", errRecord)
 	}
-	if !ok {
-		return Allow{}, fmt.Errorf("%w: key", errRecord)
+	if err == nil {
+		err = decode(kindAllow, key, value, func(c *codec) { c.allow(&a) })
 	}
-	a.Added, a.By, a.Note = d.time(), d.string(maxName), d.string(maxText)
-	if !d.bad && len(d.b) > 0 {
-		a.Until = d.time()
-	}
-	return a, d.close()
+	return a, err
 }
 
 func decodeGrace(key string, value []byte) (g ban.Grace, err error) {
-	d, err := open(kindGrace, key, value, nil)
-	if err != nil {
-		return ban.Grace{}, err
+	if g.Prefix, err = prefixOf(key); err == nil {
+		err = decode(kindGrace, key, value, func(c *codec) { c.grace(&g) })
 	}
-	var ok bool
-	if g.Prefix, ok = prefixOf(key); !ok {
-		return ban.Grace{}, fmt.Errorf("%w: key", errRecord)
-	}
-	g.Since, g.Until = d.time(), d.time()
-	return g, d.close()
+	return g, err
 }
 
-// decodeDecision leaves Raw to alias value.
-func decodeDecision(value []byte) (line Decision, err error) {
-	d, err := open(kindDecision, "", value, nil)
-	if err != nil {
-		return Decision{}, err
-	}
-	line.Time, line.Source, line.Prefix, line.Raw = d.time(), d.addr(), d.prefix(), d.bytes(MaxDecision)
-	return line, d.close()
+// decodeLine leaves the text to alias value.
+func decodeLine(value []byte) (l line, err error) {
+	return l, decode(kindDecision, "", value, func(c *codec) { c.line(&l) })
 }

@@ -271,8 +271,10 @@ func syncFolder(path string) {
 	}
 }
 
-// sparse says whether most of a file is free pages.
-func (f *file) sparse() bool { return f.usage.Size() > compactFrom && f.usage.Free > f.usage.Pages/2 }
+// mostlyFree says whether most of a file is free pages.
+func (f *file) mostlyFree() bool {
+	return f.usage.Size() > compactFrom && f.usage.Free > f.usage.Pages/2
+}
 
 // rewrite copies all that a file holds into a new one, which takes its name. The old file is closed.
 func (f *file) rewrite(path string) (*file, error) {
@@ -302,7 +304,7 @@ func initialize(tx *bbolt.Tx, version uint64) error {
 	if err == nil {
 		err = b.Put(versionKey, binary.BigEndian.AppendUint64(nil, version))
 	}
-	for _, k := range append(kinds[:], kindDecision) {
+	for _, k := range append(keyedKinds[:], kindDecision) {
 		if err == nil {
 			_, err = tx.CreateBucketIfNotExists(k.bucket())
 		}
@@ -328,7 +330,7 @@ func checkSchema(older *int) func(tx *bbolt.Tx) error {
 			*older = int(version)
 			return nil
 		}
-		for _, k := range append(kinds[:], kindDecision) {
+		for _, k := range append(keyedKinds[:], kindDecision) {
 			if tx.Bucket(k.bucket()) == nil {
 				return fmt.Errorf("%w: it has no %s", errForeign, k)
 			}

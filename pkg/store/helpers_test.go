@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // start is when the tests' records are made.
@@ -136,17 +136,12 @@ func sampleBans(n, evidence int) []Change {
 	return list
 }
 
-func sampleDecision(i int, at time.Time) Decision {
+func sampleDecision(i int, at time.Time) ban.Decision {
 	p := host(i)
-	raw, err := json.Marshal(map[string]any{
-		"time": at, "action": "ban", "source": p.Addr().String(), "prefix": p.String(), "reason": "unknown_account",
-		"points": 4, "score": 12, "account": "100", "service": "PJSIP", "transport": "UDP", "proven": false,
-		"duration_seconds": 3600, "pbx": "pbx1",
-	})
-	if err != nil {
-		panic(err)
+	return ban.Decision{
+		Time: at, Action: ban.ActionBan, Source: p.Addr(), Prefix: p, Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12,
+		Account: "100", Service: security.PJSIP, Transport: security.UDP, Duration: time.Hour, PBX: "pbx1",
 	}
-	return Decision{Time: at, Source: p.Addr(), Prefix: p, Raw: raw}
 }
 
 func random(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, seed)) }

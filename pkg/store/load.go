@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -36,7 +34,7 @@ type State struct {
 // days. Where the clock was set back since a record was made, the record ends no later than it would have if made now:
 // nobody is kept out for longer than was decided. What was Put but is not saved yet is not in it.
 func (s *Store) Load(ctx context.Context, now time.Time) (State, error) {
-	return s.load(ctx, now, kinds[:]...)
+	return s.load(ctx, now, keyedKinds[:]...)
 }
 
 // LoadCustomers is Load of what spares customers alone: trust, the allow list and graces. WalkBans has the rest.
@@ -45,21 +43,20 @@ func (s *Store) LoadCustomers(ctx context.Context, now time.Time) (State, error)
 }
 
 func (s *Store) load(ctx context.Context, now time.Time, kinds ...kind) (State, error) {
-	l := loader{s: s, now: now, words: make(words)}
+	l := loader{s: s, now: now}
 	err := s.read(func(tx *bbolt.Tx) error {
 		for _, k := range kinds {
 			b, err := bucketOf(tx, k)
 			if err != nil {
 				return err
 			}
-			l.grow(k, b)
 			c := b.Cursor()
 			n := 0
 			for key, value := c.First(); key != nil; key, value = c.Next() {
 				if n++; n%1024 == 0 && ctx.Err() != nil {
 					return ctx.Err()
 				}
-				l.add(k, string(key), value)
+				l.add(recordID{k, string(key)}, value)
 			}
 		}
 		return nil
@@ -67,13 +64,12 @@ func (s *Store) load(ctx context.Context, now time.Time, kinds ...kind) (State, 
 	if err != nil {
 		return State{}, err
 	}
-	l.report()
+	s.loaded(&l)
 	return l.state, nil
 }
 
-// report counts what cannot be read, and has what is over removed.
-func (l *loader) report() {
-	s := l.s
+// loaded counts what cannot be read, and has what is over removed.
+func (s *Store) loaded(l *loader) {
 	s.mu.Lock()
 	s.stats.Damaged += uint64(l.state.Damaged)
 	if !s.o.ReadOnly && !s.ended {
@@ -81,7 +77,8 @@ func (l *loader) report() {
 	}
 	s.mu.Unlock()
 	if l.state.Damaged > 0 {
-		s.log.Error("some records of the state file are damaged and left out", "file", s.path, "records", l.state.Damaged, "first", l.err)
+		s.log.Error("some records of the state file are damaged and left out", "file", s.path, "records", l.state.Damaged,
+			"first", l.firstErr)
 	}
 	signal(s.wake)
 }
@@ -93,94 +90,99 @@ const pieceBans = 128
 // thousands take no more memory than a few. Nothing is locked meanwhile. A piece is good until each returns. An error of
 // each ends it.
 func (s *Store) WalkBans(ctx context.Context, now time.Time, each func([]ban.Ban, []ban.Offender) error) error {
-	l := loader{s: s, now: now, words: make(words)}
+	l := loader{s: s, now: now}
+	handOver := func() error {
+		bans, offenders := l.state.Bans, l.state.Offenders
+		l.state.Bans, l.state.Offenders = bans[:0], offenders[:0]
+		if len(bans)+len(offenders) == 0 {
+			return ctx.Err()
+		}
+		return cmp.Or(ctx.Err(), each(bans, offenders))
+	}
 	order, err := s.bansByAge(ctx)
 	if err != nil {
 		return err
 	}
-	hand := func() error {
-		defer func() { l.state.Bans, l.state.Offenders = l.state.Bans[:0], l.state.Offenders[:0] }()
-		if len(l.state.Bans)+len(l.state.Offenders) == 0 {
-			return ctx.Err()
-		}
-		return cmp.Or(ctx.Err(), each(l.state.Bans, l.state.Offenders))
-	}
 	for part := range slices.Chunk(order, pieceBans) {
-		err := s.read(func(tx *bbolt.Tx) error {
-			b, err := bucketOf(tx, kindBan)
-			if err != nil {
-				return err
-			}
-			for _, r := range part {
-				if value := b.Get([]byte(r.key)); value != nil {
-					l.add(kindBan, r.key, value)
-				}
-			}
-			return nil
-		})
-		if err == nil {
-			err = hand()
+		if err := s.readBans(part, &l); err != nil {
+			return err
+		}
+		if err := handOver(); err != nil {
+			return err
+		}
+	}
+	for next := []byte{}; next != nil; {
+		if next, err = s.readOffenders(next, &l); err == nil {
+			err = handOver()
 		}
 		if err != nil {
 			return err
 		}
 	}
-	for next, more := []byte{}, true; more; {
-		err := s.read(func(tx *bbolt.Tx) error {
-			more = false
-			b, err := bucketOf(tx, kindOffender)
-			if err != nil {
-				return err
-			}
-			c := b.Cursor()
-			n := 0
-			for key, value := c.Seek(next); key != nil; key, value = c.Next() {
-				if n++; n > pieceBans {
-					next, more = bytes.Clone(key), true
-					return nil
-				}
-				l.add(kindOffender, string(key), value)
-			}
-			return nil
-		})
-		if s.none() {
-			more = false
-		}
-		if err == nil {
-			err = hand()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	l.report()
+	s.loaded(&l)
 	return nil
 }
 
-// dated is where a ban is, and when it began.
-type dated struct {
+// readBans reads the bans of some keys.
+func (s *Store) readBans(keys []datedKey, l *loader) error {
+	return s.read(func(tx *bbolt.Tx) error {
+		b, err := bucketOf(tx, kindBan)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if value := b.Get([]byte(k.key)); value != nil {
+				l.add(recordID{kindBan, k.key}, value)
+			}
+		}
+		return nil
+	})
+}
+
+// readOffenders reads a piece of the offenders, those from a key on. It returns the key to go on with, nil after the last.
+func (s *Store) readOffenders(from []byte, l *loader) (next []byte, err error) {
+	err = s.read(func(tx *bbolt.Tx) error {
+		b, err := bucketOf(tx, kindOffender)
+		if err != nil {
+			return err
+		}
+		c := b.Cursor()
+		n := 0
+		for key, value := c.Seek(from); key != nil; key, value = c.Next() {
+			if n++; n > pieceBans {
+				next = bytes.Clone(key)
+				return nil
+			}
+			l.add(recordID{kindOffender, string(key)}, value)
+		}
+		return nil
+	})
+	return next, err
+}
+
+// datedKey is the key of a ban, and when it began, in ns.
+type datedKey struct {
 	since int64
 	key   string
 }
 
 // bansByAge returns the keys of all bans, the oldest first.
-func (s *Store) bansByAge(ctx context.Context) (order []dated, err error) {
+func (s *Store) bansByAge(ctx context.Context) (order []datedKey, err error) {
 	err = s.read(func(tx *bbolt.Tx) error {
 		b, err := bucketOf(tx, kindBan)
 		if err != nil {
 			return err
 		}
-		order = make([]dated, 0, min(b.Inspect().KeyN, 1<<20))
 		c := b.Cursor()
 		for key, value := c.First(); key != nil; key, value = c.Next() {
 			if len(order)%1024 == 0 && ctx.Err() != nil {
 				return ctx.Err()
 			}
-			order = append(order, dated{banSince(value), string(key)})
+			order = append(order, datedKey{banSince(value), string(key)})
 		}
 		return nil
 	})
-	slices.SortStableFunc(order, func(a, b dated) int { return cmp.Compare(a.since, b.since) })
+	slices.SortStableFunc(order, func(a, b datedKey) int { return cmp.Compare(a.since, b.since) })
 	return order, err
 }
 
@@ -198,97 +200,81 @@ func (s *Store) read(fn func(*bbolt.Tx) error) error {
 	return err
 }
 
+// loader collects records of the file as of a time.
 type loader struct {
-	s     *Store
-	now   time.Time
-	words words
-	ban   ban.Ban // the last
-	state State
-	stale []entry
-	err   error
+	s        *Store
+	now      time.Time
+	state    State
+	stale    []recordID // over for long, or damaged: to be removed
+	firstErr error      // of a damaged record
 }
 
-// grow makes room for a bucket's records.
-func (l *loader) grow(k kind, b *bbolt.Bucket) {
-	if k == kindBan {
-		n := min(b.Inspect().KeyN, 1<<20)
-		l.state.Bans = slices.Grow(l.state.Bans, n)
-		if l.s.o.Counts != nil {
-			l.state.Offenders = slices.Grow(l.state.Offenders, n)
-		}
-	}
-}
-
-func (l *loader) add(k kind, key string, value []byte) {
-	end, err := l.decode(k, key, value)
+func (l *loader) add(id recordID, value []byte) {
+	end, err := l.decode(id, value)
 	switch {
 	case err != nil:
 		l.state.Damaged++
-		if l.err == nil {
-			l.err = fmt.Errorf("%s: %w", k, err)
+		if l.firstErr == nil {
+			l.firstErr = fmt.Errorf("%s: %w", id.kind, err)
 		}
-		l.stale = append(l.stale, entry{k, key})
+		l.stale = append(l.stale, id)
 	case !end.IsZero() && !end.After(l.now):
 		l.state.Expired++
 		if l.now.Sub(end) > staleAfter {
-			l.stale = append(l.stale, entry{k, key})
+			l.stale = append(l.stale, id)
 		}
 	}
 }
 
-// never is the end of what does not end.
-var never = time.Time{}
-
-// decode reads a record and keeps it unless it is over. It returns when it ends.
-func (l *loader) decode(k kind, key string, value []byte) (end time.Time, err error) {
-	now := l.now
-	switch k {
+// decode reads a record and keeps it unless it is over. It returns when it ends, the zero time where it does not.
+func (l *loader) decode(id recordID, value []byte) (end time.Time, err error) {
+	now, memory := l.now, l.s.o.OffenderMemory
+	switch id.kind {
 	case kindBan:
-		b := &l.ban
-		if *b, err = decodeBan(key, value, l.words); err != nil {
-			return never, err
+		b, err := decodeBan(id.key, value)
+		if err != nil {
+			return end, err
 		}
 		b.Since, b.Until = rebase(b.Since, b.Until, now)
-		if end = atLeast(b.Until); end.After(now) {
-			l.state.Bans = append(l.state.Bans, *b)
+		if end = nonZeroTime(b.Until); end.After(now) {
+			l.state.Bans = append(l.state.Bans, b)
 		}
-		if l.s.o.Counts != nil && l.s.o.Counts(b) && b.Until.Add(l.s.o.OffenderMemory).After(now) {
+		if l.s.o.Counts != nil && l.s.o.Counts(&b) && b.Until.Add(memory).After(now) {
 			l.state.Offenders = append(l.state.Offenders, ban.Offender{Prefix: b.Prefix, Bans: b.Number, Last: b.Until})
 		}
 	case kindOffender:
-		o, err := decodeOffender(key, value)
+		o, err := decodeOffender(id.key, value)
 		if err != nil {
-			return never, err
+			return end, err
 		}
-		o.Last = earlier(o.Last, now.Add(l.s.o.OffenderMemory))
-		if end = atLeast(o.Last.Add(l.s.o.OffenderMemory)); end.After(now) {
+		o.Last = earlier(o.Last, now.Add(memory))
+		if end = nonZeroTime(o.Last.Add(memory)); end.After(now) {
 			l.state.Offenders = append(l.state.Offenders, o)
 		}
 	case kindTrust:
-		t, err := decodeTrust(key, value, l.words)
+		t, err := decodeTrust(id.key, value)
 		if err != nil {
-			return never, err
+			return end, err
 		}
 		t.Last, t.Until = rebase(t.Last, t.Until, now) // trust counts from the last login
 		t.Since = earlier(t.Since, now)
-		end = atLeast(later(t.Until, t.Last.Add(l.s.o.TrustMemory)))
+		end = nonZeroTime(later(t.Until, t.Last.Add(l.s.o.TrustMemory)))
 		if end.After(now) {
 			l.state.Trusts = append(l.state.Trusts, t)
 		}
 	case kindAllow:
-		a, err := decodeAllow(key, value)
+		a, err := decodeAllow(id.key, value)
 		if err != nil {
-			return never, err
+			return end, err
 		}
 		l.state.Allow = append(l.state.Allow, a)
-		return never, nil
 	case kindGrace:
-		g, err := decodeGrace(key, value)
+		g, err := decodeGrace(id.key, value)
 		if err != nil {
-			return never, err
+			return end, err
 		}
 		g.Since, g.Until = rebase(g.Since, g.Until, now)
-		if end = atLeast(g.Until); end.After(now) {
+		if end = nonZeroTime(g.Until); end.After(now) {
 			l.state.Graces = append(l.state.Graces, g)
 		}
 	}
@@ -303,8 +289,8 @@ func rebase(since, until, now time.Time) (time.Time, time.Time) {
 	return since, until
 }
 
-// atLeast is an end that is not taken for none.
-func atLeast(t time.Time) time.Time {
+// nonZeroTime is an end that is not taken for none.
+func nonZeroTime(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Unix(0, 0)
 	}
@@ -326,18 +312,18 @@ func later(a, b time.Time) time.Time {
 }
 
 // discard removes records that are over or damaged, unless they are no longer. What a ban said of its source stays.
-func (s *Store) discard(tx *bbolt.Tx, list []entry, now time.Time) error {
-	for _, e := range list {
-		b, err := bucketOf(tx, e.kind)
+func (s *Store) discard(tx *bbolt.Tx, list []recordID, now time.Time) error {
+	for _, id := range list {
+		b, err := bucketOf(tx, id.kind)
 		if err != nil {
 			return err
 		}
-		l := loader{s: s, now: now}
-		value := b.Get([]byte(e.key))
+		value := b.Get([]byte(id.key))
 		if value == nil {
 			continue
 		}
-		if l.add(e.kind, e.key, value); len(l.stale) == 0 {
+		l := loader{s: s, now: now}
+		if l.add(id, value); len(l.stale) == 0 {
 			continue
 		}
 		for _, o := range l.state.Offenders { // of a ban: the record of an offender who counts is not over
@@ -345,7 +331,7 @@ func (s *Store) discard(tx *bbolt.Tx, list []entry, now time.Time) error {
 				return err
 			}
 		}
-		if err := b.Delete([]byte(e.key)); err != nil {
+		if err := b.Delete([]byte(id.key)); err != nil {
 			return err
 		}
 	}
@@ -358,156 +344,13 @@ func (s *Store) remember(tx *bbolt.Tx, o ban.Offender, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	c := PutOffender(o)
+	id := recordID{kindOffender, prefixKey(o.Prefix)}
 	l := loader{s: s, now: now}
-	if value := b.Get(c.key()); value != nil {
-		l.add(kindOffender, string(c.key()), value)
+	if value := b.Get([]byte(id.key)); value != nil {
+		l.add(id, value)
 	}
 	for _, have := range l.state.Offenders {
-		c = PutOffender(ban.Offender{Prefix: o.Prefix, Bans: max(o.Bans, have.Bans), Last: later(o.Last, have.Last)})
+		o.Bans, o.Last = max(o.Bans, have.Bans), later(o.Last, have.Last)
 	}
-	return b.Put(c.key(), c.value())
-}
-
-// writeHistory appends lines and removes those that are too many or too old.
-func (s *Store) writeHistory(tx *bbolt.Tx, lines [][]byte, now time.Time) error {
-	if len(lines) == 0 {
-		return nil
-	}
-	b, err := bucketOf(tx, kindDecision)
-	if err != nil {
-		return err
-	}
-	b.FillPercent = historyFill
-	var seq uint64
-	var key []byte // bbolt copies keys
-	for _, line := range lines {
-		if seq, err = b.NextSequence(); err != nil {
-			return err
-		}
-		key = binary.BigEndian.AppendUint64(key[:0], seq)
-		if err := b.Put(key, line); err != nil {
-			return err
-		}
-	}
-	oldest := now.Add(-s.o.HistoryAge)
-	var gone [][]byte
-	c := b.Cursor()
-	for key, value := c.First(); key != nil && len(gone) < 2*chunkRecords; key, value = c.Next() {
-		d, err := decodeDecision(value)
-		few := len(key) == 8 && seq-binary.BigEndian.Uint64(key) < uint64(s.o.History)
-		if few && err == nil && !d.Time.Before(oldest) {
-			break
-		}
-		gone = append(gone, bytes.Clone(key))
-	}
-	for _, key := range gone {
-		if err := b.Delete(key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// History returns the decisions since a time, oldest first: those about one address or, where it is not valid, all.
-// Decisions about a network that holds the address are among them, and so are those that are not saved yet.
-func (s *Store) History(ctx context.Context, since time.Time, about netip.Addr) (out []Decision, err error) {
-	err = s.WalkHistory(ctx, since, about, func(some []Decision) error {
-		out = append(out, some...)
-		return nil
-	})
-	return out, err
-}
-
-// Pieces of history: what is handed over at once, and for how long the file is read at a time.
-const (
-	pieceLines = 128
-	pieceBytes = 64 << 10
-	pieceLooks = 4096
-)
-
-// WalkHistory calls each with what History returns, a piece at a time, so that a long history takes no more memory than a
-// short one. Nothing is locked meanwhile. An error of each ends it.
-func (s *Store) WalkHistory(ctx context.Context, since time.Time, about netip.Addr, each func([]Decision) error) error {
-	var next uint64 // number of the line to go on with
-	for {
-		var p piece
-		var waiting [][]byte
-		s.batchMu.RLock() // between two batches a line either waits or is in the file
-		end, err := s.readHistory(since, about, &next, &p)
-		if end {
-			s.mu.Lock()
-			waiting = slices.Clone(s.queue.lines)
-			s.mu.Unlock()
-		}
-		s.batchMu.RUnlock()
-		if err != nil {
-			return err
-		}
-		for {
-			if len(p.lines) > 0 {
-				if err := errors.Join(ctx.Err(), each(p.lines)); err != nil {
-					return err
-				}
-			}
-			if p = (piece{}); len(waiting) == 0 {
-				break
-			}
-			for len(waiting) > 0 && !p.full() {
-				p.add(waiting[0], since, about)
-				waiting = waiting[1:]
-			}
-		}
-		if end {
-			return ctx.Err()
-		}
-	}
-}
-
-// readHistory reads one piece of the file, and says whether it has come to the file's end.
-func (s *Store) readHistory(since time.Time, about netip.Addr, next *uint64, p *piece) (end bool, err error) {
-	err = s.read(func(tx *bbolt.Tx) error {
-		b, err := bucketOf(tx, kindDecision)
-		if err != nil {
-			return err
-		}
-		c := b.Cursor()
-		looks := 0
-		for key, value := c.Seek(binary.BigEndian.AppendUint64(nil, *next)); key != nil; key, value = c.Next() {
-			if looks++; p.full() || looks > pieceLooks {
-				return nil
-			}
-			if len(key) == 8 {
-				*next = binary.BigEndian.Uint64(key) + 1
-			}
-			p.add(value, since, about)
-		}
-		end = true
-		return nil
-	})
-	return end || s.none(), err
-}
-
-// none says that there is no file.
-func (s *Store) none() bool {
-	s.fileMu.RLock()
-	defer s.fileMu.RUnlock()
-	return s.file == nil
-}
-
-// piece is a part of history.
-type piece struct {
-	lines []Decision
-	bytes int
-}
-
-func (p *piece) full() bool { return len(p.lines) >= pieceLines || p.bytes >= pieceBytes }
-
-func (p *piece) add(value []byte, since time.Time, about netip.Addr) {
-	d, err := decodeDecision(value)
-	if err != nil || d.Time.Before(since) || about.IsValid() && d.Source != about && !d.Prefix.Contains(about) {
-		return
-	}
-	d.Raw = bytes.Clone(d.Raw)
-	p.lines, p.bytes = append(p.lines, d), p.bytes+len(d.Raw)
+	return b.Put([]byte(id.key), PutOffender(o).value)
 }

@@ -111,21 +111,21 @@ func TestACrashBetweenTransactionsForgetsNobody(t *testing.T) {
 		changes = append(changes, PutBan(b))
 		want[b.Prefix] = ban.Offender{Prefix: b.Prefix, Bans: b.Number, Last: b.Until}
 	}
-	batch := func(changes []Change) *queue {
+	batchOf := func(changes []Change) *batch {
 		q := newQueue()
 		for _, c := range changes {
-			q.put(c.item, len(changes))
+			q.put(c.record, len(changes))
 		}
-		q.sort()
-		return &q
+		b := q.batch()
+		return &b
 	}
-	write := func(q *queue) {
+	write := func(q *batch) {
 		t.Helper()
 		if err := s.writeChunk(s.file, q); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for q := batch(changes); q.len() > 0; {
+	for q := batchOf(changes); q.len() > 0; {
 		write(q)
 	}
 	changes = changes[:0]
@@ -138,7 +138,7 @@ func TestACrashBetweenTransactionsForgetsNobody(t *testing.T) {
 		}
 		changes = append(changes, PutOffender(want[b.Prefix]))
 	}
-	q := batch(changes)
+	q := batchOf(changes)
 	transactions := 0
 	for ; q.len() > 0; transactions++ {
 		write(q)
@@ -163,7 +163,7 @@ func TestABatchOfAllKindsIsWritten(t *testing.T) {
 		changes = append(changes, PutGrace(ban.Grace{Prefix: host(i), Since: start, Until: start.Add(time.Hour)}), PutBan(sampleBan(i, 1)),
 			PutAllow(Allow{Host: "a-rather-long-name-of-a-host.example" + string(rune('a'+i))}), PutAllow(Allow{Prefix: host(i)}),
 			PutTrust(ban.Trust{Prefix: host(i), Since: start, Until: start.Add(time.Hour), Last: start}),
-			PutOffender(ban.Offender{Prefix: host(i), Bans: 1, Last: start}), DropOffender(host(100+i)))
+			PutOffender(ban.Offender{Prefix: host(i), Bans: 1, Last: start}), drop(kindOffender, prefixKey(host(100+i))))
 	}
 	save(t, path, changes...)
 	state, _ := load(t, path, start)
@@ -178,7 +178,7 @@ func TestChangesOfRecordsWithSimilarNamesAreApart(t *testing.T) {
 	s, _ := mustOpen(t, statePath(t), Options{})
 	all := []Change{
 		DropBan(netip.MustParsePrefix("0.0.0.0/0")), DropBan(netip.MustParsePrefix("::/0")), DropBan(netip.MustParsePrefix("0.0.0.0/1")),
-		DropOffender(netip.MustParsePrefix("::/0")), DropGrace(netip.MustParsePrefix("::/0")),
+		drop(kindOffender, prefixKey(netip.MustParsePrefix("::/0"))), drop(kindGrace, prefixKey(netip.MustParsePrefix("::/0"))),
 		DropAllow(netip.MustParsePrefix("::/0"), ""), DropAllow(netip.Prefix{}, "h"), DropAllow(netip.Prefix{}, "h\x00"),
 		DropAllow(netip.Prefix{}, "a-host-name-longer-than-a-label.example"), DropAllow(netip.Prefix{}, "a-host-name-longer-than-a-label.example."),
 	}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -31,15 +30,7 @@ type Allow struct {
 	Until    time.Time // zero: until it is taken off
 }
 
-// Decision is one line of history.
-type Decision struct {
-	Time   time.Time
-	Source netip.Addr      // not valid where no single address did it
-	Prefix netip.Prefix    // not valid where it applies to none
-	Raw    json.RawMessage // the line, one JSON value
-}
-
-// kind says what a record is of: it is the name of the record's bucket, too.
+// kind says what a record is of.
 type kind byte
 
 const (
@@ -51,170 +42,134 @@ const (
 	kindDecision
 )
 
-// kinds are those whose records have keys of their own.
-var kinds = [...]kind{kindBan, kindOffender, kindTrust, kindAllow, kindGrace}
+// keyedKinds are those whose records have keys of their own: all but the lines of history.
+var keyedKinds = [...]kind{kindBan, kindOffender, kindTrust, kindAllow, kindGrace}
 
+// String is the name of the kind's bucket.
 func (k kind) String() string {
 	return [...]string{"", "bans", "offenders", "trust", "allow", "grace", "history"}[k]
 }
 
 func (k kind) bucket() []byte { return []byte(k.String()) }
 
+// recordID names a record.
+type recordID struct {
+	kind kind
+	key  string
+}
+
+// record is what the file holds under a name; its value is nil where it is to be removed.
+type record struct {
+	recordID
+	value []byte
+}
+
 // ErrRecord is a record that cannot be kept: without a valid key, or a decision that is too long or no JSON.
 var ErrRecord = errors.New("cannot be kept")
 
 // Change is one record that is new or different, or gone. It holds a copy of all that it was made from.
 type Change struct {
-	item
+	record
 	err error
 }
 
 // PutBan keeps a ban, in place of any other of its prefix.
-func PutBan(b ban.Ban) Change {
-	var room [1024]byte // more than most bans take
-	e := begin(room[:0], kindBan, b.Prefix)
-	return e.ban(&b).change(kindBan, len(e))
-}
+func PutBan(b ban.Ban) Change { return put(kindBan, prefixKey(b.Prefix), func(c *codec) { c.ban(&b) }) }
 
 // DropBan forgets the ban of a prefix. What the ban alone said of its source is to be kept by PutOffender, in the same
 // Put: see Options.Counts.
-func DropBan(p netip.Prefix) Change { return drop(kindBan, p) }
+func DropBan(p netip.Prefix) Change { return drop(kindBan, prefixKey(p)) }
 
 // PutOffender keeps an offender.
 func PutOffender(o ban.Offender) Change {
-	var room [smallRoom]byte
-	e := begin(room[:0], kindOffender, o.Prefix)
-	return e.offender(&o).change(kindOffender, len(e))
+	return put(kindOffender, prefixKey(o.Prefix), func(c *codec) { c.offender(&o) })
 }
-
-// DropOffender forgets an offender.
-func DropOffender(p netip.Prefix) Change { return drop(kindOffender, p) }
 
 // PutTrust keeps a trusted source.
 func PutTrust(t ban.Trust) Change {
-	var room [smallRoom]byte
-	e := begin(room[:0], kindTrust, t.Prefix)
-	return e.trust(&t).change(kindTrust, len(e))
+	return put(kindTrust, prefixKey(t.Prefix), func(c *codec) { c.trust(&t) })
 }
-
-// DropTrust forgets a trusted source.
-func DropTrust(p netip.Prefix) Change { return drop(kindTrust, p) }
 
 // PutAllow keeps an allow entry.
 func PutAllow(a Allow) Change {
-	var room [smallRoom]byte
-	e := beginAllow(room[:0], a.Prefix, a.Host)
-	return e.allow(&a).change(kindAllow, len(e))
+	return put(kindAllow, allowKey(a.Prefix, a.Host), func(c *codec) { c.allow(&a) })
 }
 
 // DropAllow forgets the allow entry of a prefix or, where that is not valid, of a host name.
-func DropAllow(p netip.Prefix, host string) Change {
-	var room [smallRoom]byte
-	return beginAllow(room[:0], p, host).gone(kindAllow)
-}
+func DropAllow(p netip.Prefix, host string) Change { return drop(kindAllow, allowKey(p, host)) }
 
 // PutGrace keeps a grace.
 func PutGrace(g ban.Grace) Change {
-	var room [smallRoom]byte
-	e := begin(room[:0], kindGrace, g.Prefix)
-	return e.grace(&g).change(kindGrace, len(e))
+	return put(kindGrace, prefixKey(g.Prefix), func(c *codec) { c.grace(&g) })
 }
-
-// DropGrace forgets a grace.
-func DropGrace(p netip.Prefix) Change { return drop(kindGrace, p) }
 
 // AddDecision appends a line to the history.
-func AddDecision(d Decision) Change {
-	if !json.Valid(d.Raw) {
-		return Change{err: fmt.Errorf("a decision that is no JSON %w", ErrRecord)}
+func AddDecision(d ban.Decision) Change {
+	text, err := d.MarshalJSON()
+	if err != nil {
+		return Change{err: fmt.Errorf("a decision %w: %w", ErrRecord, err)}
 	}
-	return AddLine(d)
-}
-
-// AddLine is AddDecision of a line that is known to be JSON, because an encoder of JSON has just written it.
-func AddLine(d Decision) Change {
-	if len(d.Raw) > MaxDecision {
-		return Change{err: fmt.Errorf("a decision of %d bytes %w: the bound is %d", len(d.Raw), ErrRecord, MaxDecision)}
+	if len(text) > MaxDecision {
+		return Change{err: fmt.Errorf("a decision of %d bytes %w: the bound is %d", len(text), ErrRecord, MaxDecision)}
 	}
-	var room [smallRoom]byte
-	e := encoder(append(room[:0], byte(kindDecision)))
-	return Change{item: e.decision(&d).seal(len(e), d.Raw)}
+	l := line{time: d.Time, source: d.Source, prefix: d.Prefix, text: text}
+	return Change{record: record{recordID{kind: kindDecision}, encode(kindDecision, "", func(c *codec) { c.line(&l) })}}
 }
 
-// smallRoom is what a record other than a ban takes, but for long strings.
-const smallRoom = 128
-
-func drop(k kind, p netip.Prefix) Change {
-	var room [smallRoom]byte
-	return begin(room[:0], k, p).gone(k)
-}
-
-// begin begins a record with its name: the kind alone where it has none.
-func begin(room []byte, k kind, p netip.Prefix) encoder {
-	return appendPrefix(append(room, byte(k)), p.Masked())
-}
-
-// beginAllow tells prefixes and host names apart by the first byte of their keys.
-func beginAllow(room []byte, p netip.Prefix, host string) encoder {
-	b := append(room, byte(kindAllow))
-	switch {
-	case p.IsValid():
-		return appendPrefix(append(b, 'p'), p.Masked())
-	case host != "" && len(host) <= maxHost:
-		return append(append(b, 'h'), host...)
-	}
-	return b
-}
-
-// change is the change to what was encoded, of which so many bytes are the name.
-func (e encoder) change(k kind, named int) Change {
-	if named == 1 {
+// put is the change to a record that has these fields.
+func put(k kind, key string, fields func(*codec)) Change {
+	if key == "" {
 		return unnamed(k)
 	}
-	return Change{item: e.seal(named, nil)}
+	return Change{record: record{recordID{k, key}, encode(k, key, fields)}}
 }
 
-// gone is the change to no record, of this name.
-func (e encoder) gone(k kind) Change {
-	if len(e) == 1 {
+// drop is the change to no record.
+func drop(k kind, key string) Change {
+	if key == "" {
 		return unnamed(k)
 	}
-	return Change{item: item{record: append([]byte(nil), e...), named: len(e)}}
+	return Change{record: record{recordID{k, key}, nil}}
 }
 
 func unnamed(k kind) Change {
 	return Change{err: fmt.Errorf("an entry of %s without a valid prefix or host name %w", k, ErrRecord)}
 }
 
-const maxKey = 17 // bytes of a prefix
+// prefixKey is the address and the length, 5 bytes or 17, and nothing for a prefix that is not valid.
+func prefixKey(p netip.Prefix) string { return string(appendPrefix(nil, p.Masked())) }
 
-// appendPrefix appends the address and the length, 5 bytes or 17, and nothing for a prefix that is not valid.
-func appendPrefix(b []byte, p netip.Prefix) []byte {
-	switch a := p.Addr(); {
-	case !p.IsValid():
-		return b
-	case a.Is4():
-		four := a.As4()
-		b = append(b, four[:]...)
-	default:
-		sixteen := a.As16()
-		b = append(b, sixteen[:]...)
+// allowKey tells prefixes and host names apart by its first byte.
+func allowKey(p netip.Prefix, host string) string {
+	switch {
+	case p.IsValid():
+		return "p" + prefixKey(p)
+	case host != "" && len(host) <= maxHost:
+		return "h" + host
 	}
-	return append(b, byte(p.Bits()))
+	return ""
 }
 
-func prefixOf(key string) (netip.Prefix, bool) {
-	if len(key) != 5 && len(key) != 17 {
-		return netip.Prefix{}, false
+func appendPrefix(b []byte, p netip.Prefix) []byte {
+	if !p.IsValid() {
+		return b
 	}
-	last := len(key) - 1
-	a, _ := netip.AddrFromSlice([]byte(key[:last]))
-	p := netip.PrefixFrom(a, int(key[last]))
-	return p, p.IsValid() && p == p.Masked()
+	return append(append(b, p.Addr().AsSlice()...), byte(p.Bits()))
+}
+
+func prefixOf(key string) (netip.Prefix, error) {
+	if len(key) == 5 || len(key) == 17 {
+		last := len(key) - 1
+		a, _ := netip.AddrFromSlice([]byte(key[:last]))
+		if p := netip.PrefixFrom(a, int(key[last])); p.IsValid() && p == p.Masked() {
+			return p, nil
+		}
+	}
+	return netip.Prefix{}, fmt.Errorf("%w: key", errRecord)
 }
 
 // cut shortens a string to n bytes at most, and never within a character.
-func cut(s string, n int) string {
+func cut[T ~string](s T, n int) T {
 	if len(s) <= n {
 		return s
 	}

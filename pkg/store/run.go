@@ -19,7 +19,6 @@ const (
 	backoffMin   = 100 * time.Millisecond
 	backoffMax   = 10 * time.Second
 	historyFill  = 0.95 // of a page: lines are only appended
-	keptRoom     = 1024 // changes that an idle queue has room for
 	recordFill   = 0.8  // what a flood writes is sorted and seldom gets something in between
 )
 
@@ -38,7 +37,6 @@ func (s *Store) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		needed, urgent := s.needed()
 		if !needed {
-			s.relax()
 			pause(ctx, s.wake, nil)
 			continue
 		}
@@ -65,20 +63,8 @@ func (s *Store) Run(ctx context.Context) error {
 			}
 		}
 	}
-	s.settle(nil)
+	s.wakeFlushers(func() {})
 	return errors.Join(err, s.Close())
-}
-
-// relax gives back the room of a flood.
-func (s *Store) relax() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if cap(s.spare.items) > keptRoom || cap(s.spare.lines) > keptRoom {
-		s.spare = queue{}
-	}
-	if s.queue.len() == 0 && (cap(s.queue.items) > keptRoom || cap(s.queue.lines) > keptRoom) {
-		s.queue = newQueue()
-	}
 }
 
 func pause(ctx context.Context, wake <-chan struct{}, timer <-chan time.Time) {
@@ -93,48 +79,46 @@ func pause(ctx context.Context, wake <-chan struct{}, timer <-chan time.Time) {
 func (s *Store) needed() (needed, urgent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.queue.len() > 0 || len(s.stale) > 0 || s.resync || s.err != nil || s.saved < s.taken, s.urgent
+	return s.queue.len() > 0 || len(s.stale) > 0 || s.resync || s.err != nil || s.lastDurable < s.lastPut, s.urgent
 }
 
-// settle tells those who wait in Flush that something is different.
-func (s *Store) settle(more func()) {
+// wakeFlushers lets those who wait in Flush look again, after more was changed.
+func (s *Store) wakeFlushers(more func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if more != nil {
-		more()
-	}
-	close(s.round)
-	s.round = make(chan struct{})
+	more()
+	close(s.attempted)
+	s.attempted = make(chan struct{})
 }
 
 // save makes one attempt to write all that waits.
 func (s *Store) save() error {
 	s.mu.Lock()
 	s.urgent = false
-	s.begun++
-	mark := s.taken
+	s.attemptsStarted++
+	last := s.lastPut
 	s.mu.Unlock()
-	err := s.ready()
+	err := s.ensureOpen()
 	if err == nil {
-		mark, err = s.write()
+		last, err = s.write()
 	}
 	if err != nil {
 		err = s.explain(err)
 	}
 	s.report(err)
-	s.settle(func() {
-		s.attempts++
+	s.wakeFlushers(func() {
+		s.attemptsDone++
 		if err == nil {
-			s.saved = mark
+			s.lastDurable = last
 		} else {
-			s.failed = mark
+			s.lastFailed = last
 		}
 	})
 	return err
 }
 
-// ready sees to it that the file is open, and the one that the path names.
-func (s *Store) ready() error {
+// ensureOpen sees to it that the file is open, and the one that the path names.
+func (s *Store) ensureOpen() error {
 	s.fileMu.Lock()
 	defer s.fileMu.Unlock()
 	if s.file != nil && s.file.readOnly {
@@ -142,7 +126,7 @@ func (s *Store) ready() error {
 		s.file = nil
 	}
 	if s.file != nil && s.file.broken() {
-		s.lose()
+		s.dropFileLocked()
 	}
 	if s.file == nil {
 		f, r, err := s.acquire(time.Now())
@@ -177,7 +161,7 @@ func (s *Store) ready() error {
 	f, err := s.file.rewrite(s.path)
 	switch {
 	case errors.Is(err, errBroken):
-		s.lose()
+		s.dropFileLocked()
 		return err
 	case err == nil:
 		s.file = f
@@ -188,8 +172,8 @@ func (s *Store) ready() error {
 	return nil
 }
 
-// lose lets go of a file that broke. The next attempt checks it, and begins anew if need be.
-func (s *Store) lose() {
+// dropFileLocked lets go of a file that broke. The next attempt checks it, and begins anew if need be.
+func (s *Store) dropFileLocked() {
 	s.file.close()
 	s.file = nil
 	s.suspect.Store(false)
@@ -200,19 +184,15 @@ func full(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.EFBIG)
 }
 
-// write writes all that waits, and puts back what it could not. It returns how many changes had been taken by then.
+// write writes all that waits, and puts back what it could not. It returns the last change that had been put by then.
 func (s *Store) write() (uint64, error) {
 	s.batchMu.Lock()
 	defer s.batchMu.Unlock()
 	s.mu.Lock()
-	batch, stale, staleAt, resync, mark := s.queue, s.stale, s.staleAt, s.resync, s.taken
-	s.queue, s.stale, s.resync = s.spare, nil, false
-	s.spare = queue{}
-	if s.queue.index == nil {
-		s.queue = newQueue()
-	}
+	waiting, stale, staleAt, resync, last := s.queue, s.stale, s.staleAt, s.resync, s.lastPut
+	s.queue, s.stale, s.resync = newQueue(), nil, false
 	s.mu.Unlock()
-	all := batch
+	batch := waiting.batch()
 	n := uint64(batch.len())
 
 	err := s.writeAll(&batch, stale, staleAt, resync)
@@ -221,17 +201,17 @@ func (s *Store) write() (uint64, error) {
 	defer s.mu.Unlock()
 	if err != nil {
 		s.resync = s.resync || resync
-		s.stats.Lost += s.queue.restore(batch, s.o.History)
+		s.stats.Lost += uint64(s.queue.restore(batch, s.o.History))
 		s.stats.Saved += n - min(n, uint64(batch.len()))
-		return mark, err
+		return last, err
 	}
 	s.stats.Saved += n
 	s.stats.Last = time.Now()
-	s.spare = all.emptied()
-	return mark, nil
+	return last, nil
 }
 
-func (s *Store) writeAll(batch *queue, stale []entry, staleAt time.Time, resync bool) error {
+// writeAll writes a batch, and leaves in it what it could not write.
+func (s *Store) writeAll(batch *batch, stale []recordID, staleAt time.Time, resync bool) error {
 	s.fileMu.RLock()
 	f := s.file
 	s.fileMu.RUnlock()
@@ -241,7 +221,7 @@ func (s *Store) writeAll(batch *queue, stale []entry, staleAt time.Time, resync 
 			if err := s.commit(f, func(tx *bbolt.Tx) error { return replace(tx, known) }); err != nil {
 				return err
 			}
-			batch.forget()
+			batch.records = nil
 		}
 		for len(stale) > 0 {
 			part := stale[:min(len(stale), chunkRecords)]
@@ -250,7 +230,6 @@ func (s *Store) writeAll(batch *queue, stale []entry, staleAt time.Time, resync 
 			}
 			stale = stale[len(part):]
 		}
-		batch.sort()
 		for batch.len() > 0 {
 			if err := s.writeChunk(f, batch); err != nil {
 				return err
@@ -261,7 +240,7 @@ func (s *Store) writeAll(batch *queue, stale []entry, staleAt time.Time, resync 
 	switch {
 	case errors.Is(err, errBroken):
 		s.fileMu.Lock()
-		s.lose()
+		s.dropFileLocked()
 		s.fileMu.Unlock()
 	case err != nil && !full(err):
 		// After a failed fsync the kernel may take pages for written that are not (fsync(2), EIO): copy them all.
@@ -280,52 +259,36 @@ func (s *Store) commit(f *file, fn func(*bbolt.Tx) error) error {
 	return nil
 }
 
-// writeChunk writes what one transaction takes of a sorted batch, and removes it from there.
-func (s *Store) writeChunk(f *file, batch *queue) error {
+// writeChunk writes what one transaction takes of a batch, and removes it from there.
+func (s *Store) writeChunk(f *file, batch *batch) error {
 	records, lines := batch.chunk()
 	err := s.commit(f, func(tx *bbolt.Tx) error {
-		if err := writeRecords(tx, batch.items[:records]); err != nil {
+		if err := writeRecords(tx, batch.records[:records]); err != nil {
 			return err
 		}
 		return s.writeHistory(tx, batch.lines[:lines], time.Now())
 	})
 	if err == nil {
-		batch.items, batch.lines = batch.items[records:], batch.lines[lines:]
+		batch.records, batch.lines = batch.records[records:], batch.lines[lines:]
 	}
 	return err
 }
 
-// chunk says how much of the batch the next transaction takes.
-func (q *queue) chunk() (records, lines int) {
-	bytes := 0
-	for records < min(len(q.items), chunkRecords) && bytes < chunkBytes {
-		bytes += len(q.items[records].record)
-		records++
-	}
-	for lines < min(len(q.lines), chunkRecords) && bytes < chunkBytes {
-		bytes += len(q.lines[lines])
-		lines++
-	}
-	return records, lines
-}
-
 // writeRecords writes sorted records.
-func writeRecords(tx *bbolt.Tx, list []item) error {
+func writeRecords(tx *bbolt.Tx, list []record) error {
 	var b *bbolt.Bucket
-	for i := range list {
-		it := &list[i]
-		if i == 0 || it.kind() != list[i-1].kind() {
-			var err error
-			if b, err = bucketOf(tx, it.kind()); err != nil {
+	for i, r := range list {
+		var err error
+		if i == 0 || r.kind != list[i-1].kind {
+			if b, err = bucketOf(tx, r.kind); err != nil {
 				return err
 			}
 			b.FillPercent = recordFill
 		}
-		var err error
-		if value := it.value(); value != nil {
-			err = b.Put(it.key(), value)
+		if r.value != nil {
+			err = b.Put([]byte(r.key), r.value)
 		} else {
-			err = b.Delete(it.key())
+			err = b.Delete([]byte(r.key))
 		}
 		if err != nil {
 			return err
@@ -345,11 +308,11 @@ func bucketOf(tx *bbolt.Tx, k kind) (*bbolt.Bucket, error) {
 func replace(tx *bbolt.Tx, known []Change) error {
 	q := newQueue()
 	for _, c := range known {
-		if c.err == nil && c.kind() != kindDecision && c.value() != nil {
-			q.put(c.item, math.MaxInt32)
+		if c.err == nil && c.kind != kindDecision && c.value != nil {
+			q.put(c.record, math.MaxInt32)
 		}
 	}
-	for _, k := range kinds {
+	for _, k := range keyedKinds {
 		if err := tx.DeleteBucket(k.bucket()); err != nil {
 			return err
 		}
@@ -357,8 +320,7 @@ func replace(tx *bbolt.Tx, known []Change) error {
 			return err
 		}
 	}
-	q.sort()
-	return writeRecords(tx, q.items)
+	return writeRecords(tx, q.batch().records)
 }
 
 // report tells of a change of state: of the same trouble only once.
@@ -368,7 +330,7 @@ func (s *Store) report(err error) {
 	s.err = err
 	s.mu.Unlock()
 	switch {
-	case err == nil && before == nil, err != nil && before != nil && trouble(err) == trouble(before):
+	case err == nil && before == nil, err != nil && before != nil && causeText(err) == causeText(before):
 		return
 	case err == nil:
 		s.log.Info("state is saved again", "file", s.path, "history_lost", lost)
@@ -378,8 +340,8 @@ func (s *Store) report(err error) {
 	s.o.Health(err)
 }
 
-// trouble is what two errors of the same cause share.
-func trouble(err error) string {
+// causeText is what two errors of the same cause share.
+func causeText(err error) string {
 	var errno unix.Errno
 	if errors.As(err, &errno) {
 		return errno.Error()

@@ -118,22 +118,23 @@ type Store struct {
 	batchMu sync.RWMutex // held while a batch is written
 	wake    chan struct{}
 
-	mu       sync.Mutex
-	queue    queue
-	spare    queue   // the room of the last batch
-	stale    []entry // for pruning
-	staleAt  time.Time
-	resync   bool // the file lacks what Snapshot knows
-	urgent   bool // somebody waits
-	round    chan struct{}
-	taken    uint64 // Puts so far
-	saved    uint64 // of them, durable
-	failed   uint64 // taken when the last attempt failed
-	attempts uint64 // that came to an end
-	begun    uint64 // attempts, the one under way too
-	err      error
-	ended    bool
-	stats    Stats
+	mu      sync.Mutex // for all below
+	queue   queue
+	stale   []recordID // over or damaged as of staleAt: to be removed from the file
+	staleAt time.Time
+	resync  bool // the file lacks what Snapshot knows
+	err     error
+	ended   bool
+	stats   Stats
+
+	// For Flush. Changes and attempts to write are numbered from 1.
+	urgent          bool          // somebody waits
+	attempted       chan struct{} // closed, and made anew, when an attempt has come to its end
+	lastPut         uint64        // change
+	lastDurable     uint64        // change
+	lastFailed      uint64        // change that the last attempt which failed was to write
+	attemptsStarted uint64
+	attemptsDone    uint64
 }
 
 // Stats are counts since Open.
@@ -157,7 +158,7 @@ func Open(path string, o Options) (*Store, Recovery, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	s := &Store{path: path, o: o, log: o.Log, wake: make(chan struct{}, 1), round: make(chan struct{}), queue: newQueue()}
+	s := &Store{path: path, o: o, log: o.Log, wake: make(chan struct{}, 1), attempted: make(chan struct{}), queue: newQueue()}
 	if o.ReadOnly {
 		f, err := attach(path, true, nil)
 		if err != nil {
@@ -231,7 +232,7 @@ func (s *Store) acquire(now time.Time) (*file, Recovery, error) {
 
 // compacted shrinks a file of mostly free pages. Where that fails the file goes on as it is.
 func (s *Store) compacted(f *file, r *Recovery) *file {
-	if !f.sparse() {
+	if !f.mostlyFree() {
 		return f
 	}
 	before := f.usage.Size()
@@ -283,24 +284,24 @@ func (s *Store) Put(changes ...Change) error {
 			errs = append(errs, c.err)
 			continue
 		}
-		s.taken++
-		if c.kind() == kindDecision {
-			s.stats.Lost += s.queue.append(c.value(), s.o.History)
+		s.lastPut++
+		if c.kind == kindDecision {
+			s.stats.Lost += uint64(s.queue.append(c.value, s.o.History))
 			continue
 		}
-		if s.resync && s.o.Snapshot != nil && len(s.queue.items) >= s.o.MaxPending {
+		if s.resync && s.o.Snapshot != nil && len(s.queue.records) >= s.o.MaxPending {
 			continue // Snapshot will know of it
 		}
-		if s.queue.put(c.item, s.o.MaxPending) {
+		if s.queue.put(c.record, s.o.MaxPending) {
 			continue
 		}
 		if s.o.Snapshot != nil {
 			s.resync = true
-			s.queue.forget()
+			s.queue.forgetRecords()
 			continue
 		}
 		s.stats.Refused++
-		errs = append(errs, fmt.Errorf("an entry of %s: %w", c.kind(), ErrFull))
+		errs = append(errs, fmt.Errorf("an entry of %s: %w", c.kind, ErrFull))
 	}
 	signal(s.wake)
 	return errors.Join(errs...)
@@ -318,25 +319,25 @@ func signal(c chan struct{}) {
 func (s *Store) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	target := s.taken
-	begun := s.begun // the one under way may have failed already, of something that is mended by now
-	for s.saved < target || s.resync {
+	target := s.lastPut
+	started := s.attemptsStarted // the one under way may have failed already, of something that is mended by now
+	for s.lastDurable < target || s.resync {
 		if s.ended {
 			return ErrClosed
 		}
-		if s.attempts > begun && s.failed >= target && s.err != nil {
+		if s.attemptsDone > started && s.lastFailed >= target && s.err != nil {
 			return s.err
 		}
 		s.urgent = true
 		signal(s.wake)
-		round := s.round
+		attempted := s.attempted
 		s.mu.Unlock()
 		select {
-		case <-round:
+		case <-attempted:
 		case <-ctx.Done():
 		}
 		s.mu.Lock()
-		if ctx.Err() != nil && s.saved < target {
+		if ctx.Err() != nil && s.lastDurable < target {
 			return errors.Join(fmt.Errorf("the state is not saved yet: %w", ctx.Err()), s.err)
 		}
 	}

@@ -76,8 +76,8 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 
-	save(t, path, DropBan(host(1)), DropOffender(host(2)), DropTrust(host(3)), DropAllow(netip.Prefix{}, "office.example"),
-		DropAllow(want.Allow[1].Prefix, ""), DropGrace(host(4)))
+	save(t, path, DropBan(host(1)), drop(kindOffender, prefixKey(host(2))), drop(kindTrust, prefixKey(host(3))), DropAllow(netip.Prefix{}, "office.example"),
+		DropAllow(want.Allow[1].Prefix, ""), drop(kindGrace, prefixKey(host(4))))
 	if got, _ := load(t, path, start); !reflect.DeepEqual(got, State{}) {
 		t.Errorf("after all was dropped: %+v", got)
 	}
@@ -260,7 +260,7 @@ func TestHistoryIsBoundedAndFound(t *testing.T) {
 			mustFlush(t, s)
 		}
 	}
-	mustPut(t, s, AddDecision(Decision{Time: now.Add(time.Second), Prefix: netip.MustParsePrefix("10.0.0.0/24"), Raw: []byte(`{}`)}))
+	mustPut(t, s, AddDecision(ban.Decision{Time: now.Add(time.Second), Prefix: netip.MustParsePrefix("10.0.0.0/24")}))
 	check := func(when string, s *Store) {
 		all, err := s.History(t.Context(), time.Time{}, netip.Addr{})
 		if err != nil || len(all) != 100 {
@@ -300,12 +300,16 @@ func TestHistoryComesInPieces(t *testing.T) {
 	for i := range 300 { // in the queue, or just on the way to the file
 		mustPut(t, s, AddDecision(sampleDecision(i, now.Add(time.Second))))
 	}
-	var all []Decision
+	var all []ban.Decision
 	pieces := 0
-	err := s.WalkHistory(t.Context(), time.Time{}, netip.Addr{}, func(some []Decision) error {
+	err := s.WalkHistory(t.Context(), time.Time{}, netip.Addr{}, func(some []ban.Decision) error {
 		size := 0
 		for _, d := range some {
-			size += len(d.Raw)
+			text, err := d.MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			size += len(text)
 		}
 		if len(some) == 0 || len(some) > pieceLines || size > pieceBytes+MaxDecision {
 			t.Fatalf("a piece of %d lines, %d bytes", len(some), size)
@@ -325,7 +329,7 @@ func TestHistoryComesInPieces(t *testing.T) {
 		}
 	}
 	stopped := errors.New("enough")
-	if err := s.WalkHistory(t.Context(), time.Time{}, netip.Addr{}, func([]Decision) error { return stopped }); !errors.Is(err, stopped) {
+	if err := s.WalkHistory(t.Context(), time.Time{}, netip.Addr{}, func([]ban.Decision) error { return stopped }); !errors.Is(err, stopped) {
 		t.Errorf("an error of the reader: %v", err)
 	}
 }
