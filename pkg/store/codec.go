@@ -20,7 +20,10 @@ var errRecord = errors.New("damaged record")
 
 const (
 	checksumSize = 4
-	usualRecord  = 256 // bytes; a ban with a few pieces of evidence takes about as many
+
+	// How many bytes a record usually takes at most: a ban without evidence and each piece of it, and another record.
+	usualBan  = 96
+	usualSize = 64
 )
 
 func checksum(k kind, key string, fields []byte) uint32 {
@@ -30,9 +33,9 @@ func checksum(k kind, key string, fields []byte) uint32 {
 	return crc32.Update(sum, table, fields)
 }
 
-// encode returns the value of a record.
-func encode(k kind, key string, fields func(*codec)) []byte {
-	c := codec{b: make([]byte, 0, usualRecord)}
+// encode returns the value of a record, which takes about so many bytes.
+func encode(k kind, key string, size int, fields func(*codec)) []byte {
+	c := codec{b: make([]byte, 0, size)}
 	fields(&c)
 	return binary.LittleEndian.AppendUint32(c.b, checksum(k, key, c.b))
 }
@@ -260,7 +263,7 @@ func (c *codec) prefix(p *netip.Prefix) {
 		c.b[at] = byte(len(c.b) - at - 1)
 		return
 	}
-	b := c.takeBytes(17)
+	b := c.takeBytes(maxPrefix)
 	if len(b) == 0 {
 		return
 	}

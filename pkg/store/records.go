@@ -74,7 +74,9 @@ type Change struct {
 }
 
 // PutBan keeps a ban, in place of any other of its prefix.
-func PutBan(b ban.Ban) Change { return put(kindBan, prefixKey(b.Prefix), func(c *codec) { c.ban(&b) }) }
+func PutBan(b ban.Ban) Change {
+	return put(kindBan, prefixKey(b.Prefix), usualBan*(1+len(b.Evidence)), func(c *codec) { c.ban(&b) })
+}
 
 // DropBan forgets the ban of a prefix. What the ban alone said of its source is to be kept by PutOffender, in the same
 // Put: see Options.Counts.
@@ -82,17 +84,17 @@ func DropBan(p netip.Prefix) Change { return drop(kindBan, prefixKey(p)) }
 
 // PutOffender keeps an offender.
 func PutOffender(o ban.Offender) Change {
-	return put(kindOffender, prefixKey(o.Prefix), func(c *codec) { c.offender(&o) })
+	return put(kindOffender, prefixKey(o.Prefix), usualSize, func(c *codec) { c.offender(&o) })
 }
 
 // PutTrust keeps a trusted source.
 func PutTrust(t ban.Trust) Change {
-	return put(kindTrust, prefixKey(t.Prefix), func(c *codec) { c.trust(&t) })
+	return put(kindTrust, prefixKey(t.Prefix), usualSize, func(c *codec) { c.trust(&t) })
 }
 
 // PutAllow keeps an allow entry.
 func PutAllow(a Allow) Change {
-	return put(kindAllow, allowKey(a.Prefix, a.Host), func(c *codec) { c.allow(&a) })
+	return put(kindAllow, allowKey(a.Prefix, a.Host), usualSize, func(c *codec) { c.allow(&a) })
 }
 
 // DropAllow forgets the allow entry of a prefix or, where that is not valid, of a host name.
@@ -100,7 +102,7 @@ func DropAllow(p netip.Prefix, host string) Change { return drop(kindAllow, allo
 
 // PutGrace keeps a grace.
 func PutGrace(g ban.Grace) Change {
-	return put(kindGrace, prefixKey(g.Prefix), func(c *codec) { c.grace(&g) })
+	return put(kindGrace, prefixKey(g.Prefix), usualSize, func(c *codec) { c.grace(&g) })
 }
 
 // AddDecision appends a line to the history.
@@ -113,15 +115,16 @@ func AddDecision(d ban.Decision) Change {
 		return Change{err: fmt.Errorf("a decision of %d bytes %w: the bound is %d", len(text), ErrRecord, MaxDecision)}
 	}
 	l := line{time: d.Time, source: d.Source, prefix: d.Prefix, text: text}
-	return Change{record: record{recordID{kind: kindDecision}, encode(kindDecision, "", func(c *codec) { c.line(&l) })}}
+	value := encode(kindDecision, "", usualSize+len(text), func(c *codec) { c.line(&l) })
+	return Change{record: record{recordID{kind: kindDecision}, value}}
 }
 
-// put is the change to a record that has these fields.
-func put(k kind, key string, fields func(*codec)) Change {
+// put is the change to a record that has these fields, which take about so many bytes.
+func put(k kind, key string, size int, fields func(*codec)) Change {
 	if key == "" {
 		return unnamed(k)
 	}
-	return Change{record: record{recordID{k, key}, encode(k, key, fields)}}
+	return Change{record: record{recordID{k, key}, encode(k, key, size, fields)}}
 }
 
 // drop is the change to no record.
@@ -137,7 +140,11 @@ func unnamed(k kind) Change {
 }
 
 // prefixKey is the address and the length, 5 bytes or 17, and nothing for a prefix that is not valid.
-func prefixKey(p netip.Prefix) string { return string(appendPrefix(nil, p.Masked())) }
+func prefixKey(p netip.Prefix) string {
+	return string(appendPrefix(make([]byte, 0, maxPrefix), p.Masked()))
+}
+
+const maxPrefix = 17 // bytes
 
 // allowKey tells prefixes and host names apart by its first byte.
 func allowKey(p netip.Prefix, host string) string {
@@ -154,7 +161,8 @@ func appendPrefix(b []byte, p netip.Prefix) []byte {
 	if !p.IsValid() {
 		return b
 	}
-	return append(append(b, p.Addr().AsSlice()...), byte(p.Bits()))
+	b, _ = p.Addr().AppendBinary(b) // never fails
+	return append(b, byte(p.Bits()))
 }
 
 func prefixOf(key string) (netip.Prefix, error) {
