@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -222,7 +223,10 @@ type outcome struct {
 // if not nil, is called when the kernel has them. received are the times of the frames behind the decisions, or nil. It
 // returns what writes them: call that once the lock is free.
 func (j *judge) submitLocked(decisions []ban.Decision, received []time.Time, changes []firewall.Change, done func(error)) (flush func()) {
-	var reports, commits outcome
+	var reports outcome
+	n := len(decisions) // most of them bans
+	commits := outcome{decisions: make([]ban.Decision, 0, n), received: make([]time.Time, 0, n), records: make([]store.Change, 0, 2*n)}
+	changes = slices.Grow(changes, n)
 	for i := range decisions {
 		d := &decisions[i]
 		c, inKernel := kernelChange(d)
