@@ -47,10 +47,9 @@ const (
 	StageRun   = "run"
 )
 
-// An Error says why a session could not be set up, or why it ended. Its text is
-// one line and names the lines of manager.conf that mend it; [Error.Hint] has
-// them one below the other. Neither holds the secret, and bytes of the other
-// side appear quoted.
+// An Error says on one line why a session could not be set up, or why it ended;
+// [Error.Hint] names the lines of manager.conf that mend it. Neither holds the
+// secret, and bytes of the other side appear quoted.
 type Error struct {
 	Kind    error  // one of the Err… variables
 	Stage   string // one of the Stage… constants
@@ -71,11 +70,7 @@ func (e *Error) Unwrap() []error {
 
 func (e *Error) Error() string {
 	what, _, _ := e.explain()
-	text := fmt.Sprintf("AMI at %q: %s", e.Address, what)
-	if hint := e.Hint(); hint != "" {
-		text += ". Try: " + strings.ReplaceAll(strings.ReplaceAll(strings.TrimSuffix(hint, "\n"), ":\n", ": "), "\n", "; ")
-	}
-	return text
+	return fmt.Sprintf("AMI at %q: %s", e.Address, what)
 }
 
 // Hint says what to do, with the lines of manager.conf where it is they that
@@ -89,18 +84,6 @@ func (e *Error) Hint() string {
 		return advice + "\n"
 	}
 	return advice + ":\n" + strings.Join(conf, "\n") + "\nand then run: asterisk -rx \"manager reload\"\n"
-}
-
-// Hint returns the hint of the first [Error] in err's tree, or "".
-func Hint(err error) string {
-	var e interface {
-		error
-		Hint() string
-	}
-	if errors.As(err, &e) {
-		return e.Hint()
-	}
-	return ""
 }
 
 func (e *Error) user(lines ...string) []string {

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 func kindsOfError() []error {
@@ -120,29 +121,29 @@ func TestEachFailureHasItsOwnError(t *testing.T) {
 			})
 			st := w.state(Failed, 1)
 			explained(t, st.Err, tt.kind, tt.stage, tt.text, tt.hint)
-			if got := w.Status(); got.Up || got.LastError != st.Err.Error() || got.LastHint != Hint(st.Err) || got.LastErrorAt.IsZero() {
+			if got := w.Status(); got.Up || got.LastError != st.Err.Error() || got.LastHint != hint.Of(st.Err) || got.LastErrorAt.IsZero() {
 				t.Errorf("status %+v", got)
 			}
 		})
 	}
 }
 
-func explained(t *testing.T, err, kind error, stage, text, hint string) {
+func explained(t *testing.T, err, kind error, stage, text, try string) {
 	t.Helper()
 	e, ok := errors.AsType[*Error](err)
 	if !ok || !errors.Is(err, kind) || e.Kind != kind || e.Stage != stage {
 		t.Fatalf("got %T %v", err, err)
 	}
-	if !strings.Contains(e.Error(), text) || strings.ContainsFunc(e.Error(), func(r rune) bool { return r < ' ' || r == utf8.RuneError }) || !strings.Contains(Hint(err), hint) {
-		t.Errorf("message %q\nhint %q", e.Error(), Hint(err))
+	if !strings.Contains(e.Error(), text) || strings.ContainsFunc(e.Error(), func(r rune) bool { return r < ' ' || r == utf8.RuneError }) || !strings.Contains(hint.Of(err), try) {
+		t.Errorf("message %q\nhint %q", e.Error(), hint.Of(err))
 	}
 }
 
 func TestEachSilenceHasItsOwnError(t *testing.T) {
 	useTLS := func(c *Config) { c.TLS = &tls.Config{RootCAs: x509.NewCertPool()} }
 	for name, row := range map[string]struct {
-		says, stage, text, hint string
-		change                  func(*Config)
+		says, stage, text, try string
+		change                 func(*Config)
 	}{
 		"accepts":  {"", StageGreet, "no greeting", "turn tls on", nil},
 		"greets":   {"Asterisk Call Manager/1.1\r\n", StageLogin, "not answered in time", "", nil},
@@ -157,7 +158,7 @@ func TestEachSilenceHasItsOwnError(t *testing.T) {
 			if len(failed) == 0 {
 				t.Fatalf("states %+v", states)
 			}
-			explained(t, failed[0].Err, ErrTimeout, row.stage, row.text, row.hint)
+			explained(t, failed[0].Err, ErrTimeout, row.stage, row.text, row.try)
 		})
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 // A Session is one lasting connection to one Asterisk.
@@ -149,7 +151,7 @@ func (s *Session) keep(ctx context.Context) {
 		if err.Error() != said && s.cfg.OnState == nil {
 			said, log = err.Error(), s.cfg.Log.Warn
 		}
-		log("Asterisk "+kind.String(), "pbx", s.cfg.Name, "error", err, "retry", wait.Round(time.Millisecond))
+		log("Asterisk "+kind.String(), "pbx", s.cfg.Name, "error", err, "try", hint.Of(err), "retry", wait.Round(time.Millisecond))
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
@@ -204,7 +206,7 @@ func (s *Session) down(heard time.Time, err error) {
 // setError wants s.mu.
 func (s *Session) setError(err error) {
 	if err != nil {
-		s.status.LastError, s.status.LastHint, s.status.LastErrorAt = err.Error(), Hint(err), time.Now()
+		s.status.LastError, s.status.LastHint, s.status.LastErrorAt = err.Error(), hint.Of(err), time.Now()
 		s.status.Err = err
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 const secret = "s3cret-that-appears-nowhere"
@@ -333,8 +334,8 @@ func TestSessionReconnectsAndTellsTheGap(t *testing.T) {
 	w.state(Granted, 1)
 	srv.Disconnect()
 	down := w.state(Disconnected, 1)
-	if !errors.Is(down.Err, ErrClosed) || down.Retry <= 0 || !strings.Contains(Hint(down.Err), "writetimeout = 5000") {
-		t.Errorf("state %+v, hint %q", down, Hint(down.Err))
+	if !errors.Is(down.Err, ErrClosed) || down.Retry <= 0 || !strings.Contains(hint.Of(down.Err), "writetimeout = 5000") {
+		t.Errorf("state %+v, hint %q", down, hint.Of(down.Err))
 	}
 	up := w.state(Connected, 2)
 	if up.First || up.Blind <= 0 || !errors.Is(up.Err, ErrClosed) {
@@ -387,8 +388,8 @@ func TestMissingPrivilegeIsReportedAndRechecked(t *testing.T) {
 		c.ProofTimeout, c.RecheckInterval = time.Millisecond, 50*time.Millisecond
 	})
 	st := w.state(Unproven, 1)
-	if !errors.Is(st.Err, ErrNoPrivilege) || !strings.Contains(Hint(st.Err), "[ringwall]\nread = security\n") {
-		t.Errorf("%v, hint %q", st.Err, Hint(st.Err))
+	if !errors.Is(st.Err, ErrNoPrivilege) || !strings.Contains(hint.Of(st.Err), "[ringwall]\nread = security\n") {
+		t.Errorf("%v, hint %q", st.Err, hint.Of(st.Err))
 	}
 	w.frame("Event: FullyBooted")
 	w.state(Connected, 2) // a new login is the only way to see a mended manager.conf

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ringwall/ringwall/pkg/ami"
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
@@ -215,8 +215,8 @@ func TestANewSecretIsReadAtTheNextLogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err := refreshed(a)
-	if err == nil || !strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "today") || ami.Hint(err) == "" {
-		t.Errorf("%v, try %q", err, ami.Hint(err))
+	if err == nil || !strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "today") || hint.Of(err) == "" {
+		t.Errorf("%v, try %q", err, hint.Of(err))
 	}
 }
 

@@ -219,7 +219,7 @@ func (p *pbx) status() control.PBXStatus {
 		Blind: time.Duration(p.blind.Load()).Seconds(),
 	}
 	if !v.Up && s.Err != nil {
-		v.LastError, v.Try = withoutHint(s.Err), Remedy(s.Err)
+		v.LastError, v.Try = s.Err.Error(), Remedy(s.Err)
 	}
 	if at := p.last.Load(); at != 0 {
 		t := time.Unix(0, at)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 // What the packages make for Asterisk: the user [ringwall] with this machine's secret, ready to be put in place.
@@ -26,7 +27,7 @@ const TriesAgain = "Ringwall tries again by itself within 30 s; at once after: s
 func Remedy(err error) string { return remedy(err, "/") }
 
 func remedy(err error, root string) string {
-	lines := strings.TrimSpace(ami.Hint(err))
+	lines := strings.TrimSpace(hint.Of(err))
 	if lines == "" {
 		return ""
 	}
@@ -65,7 +66,7 @@ func here(address string) bool {
 
 // failure is a failed session as a line of the log: what, what to do, and when it is tried again.
 func failure(s ami.State) []any {
-	list := []any{"err", withoutHint(s.Err)}
+	list := []any{"err", s.Err}
 	if try := Remedy(s.Err); try != "" {
 		list = append(list, "try", oneLine(try))
 	}
@@ -78,13 +79,4 @@ func failure(s ami.State) []any {
 // oneLine joins lines as people would write them on one.
 func oneLine(lines string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(lines, ":\n", ": "), "\n", "; ")
-}
-
-// withoutHint is an error of AMI without the advice that its text ends with.
-func withoutHint(err error) string {
-	text := err.Error()
-	if ami.Hint(err) != "" {
-		text, _, _ = strings.Cut(text, ". Try: ")
-	}
-	return text
 }

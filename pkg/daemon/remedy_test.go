@@ -58,7 +58,7 @@ func TestTheReadyFileIsNamed(t *testing.T) {
 	if got := remedy(errors.New("else"), packaged); got != "" {
 		t.Errorf("%q", got)
 	}
-	if got := withoutHint(with(same)); strings.Contains(got, "Try") || strings.Contains(got, "\n") {
+	if got := with(same).Error(); strings.Contains(got, "Try") || strings.Contains(got, "\n") {
 		t.Errorf("%q", got)
 	}
 }

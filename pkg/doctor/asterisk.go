@@ -9,6 +9,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ami"
 	"github.com/ringwall/ringwall/pkg/daemon"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/learn"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -110,7 +111,7 @@ func (e *exam) refused(s subject, a policy.Asterisk, err error) {
 			s.skip(name, "", "this user may be logged in once, and the daemon is: it hears this Asterisk")
 			before = false
 		case name == link:
-			s.fail(name, e.remedy(err), "%s", withoutHint(err))
+			s.fail(name, e.remedy(err), "%s", text(err))
 			before = false
 		case before:
 			s.ok(name, "%s", map[string]string{reach: "something answers there", encryption: "encrypted", greeting: "it is an Asterisk Manager Interface"}[name])
@@ -129,15 +130,6 @@ func (e *exam) remedy(err error) string {
 	return lines
 }
 
-// withoutHint is an error of ami without the advice that it ends with, which is shown on lines of its own.
-func withoutHint(err error) string {
-	what := err.Error()
-	if ami.Hint(err) != "" {
-		what, _, _ = strings.Cut(what, ". Try: ")
-	}
-	return printable.Line(what)
-}
-
 // secure waits for the event of the session's own login.
 func (e *exam) secure(ctx context.Context, s subject, h *hearing) bool {
 	st, ok := h.state(ctx, 2*e.Wait)
@@ -146,7 +138,7 @@ func (e *exam) secure(ctx context.Context, s subject, h *hearing) bool {
 		s.ok(privilege, "read = security: Asterisk sends security events")
 		return true
 	case ok && st.Err != nil:
-		s.fail(privilege, e.remedy(st.Err), "%s", withoutHint(st.Err))
+		s.fail(privilege, e.remedy(st.Err), "%s", text(st.Err))
 	default:
 		s.fail(privilege, "put in manager.conf, in the user's section: read = security", "no security event came within %s", short(2*e.Wait))
 	}
@@ -169,9 +161,9 @@ func (e *exam) arriving(ctx context.Context, s subject, h *hearing, cfg ami.Conf
 		}
 		why := "no answer"
 		if st.Err != nil {
-			why = withoutHint(st.Err)
+			why = text(st.Err)
 		}
-		s.warn(arrival, ami.Hint(st.Err), "no event could be caused: a second login did not work: %s", why)
+		s.warn(arrival, hint.Of(st.Err), "no event could be caused: a second login did not work: %s", why)
 		return
 	}
 	heard, ok := h.login(ctx, st.Local, e.Wait)
