@@ -147,13 +147,13 @@ func attackers(s *netspace.Space, n int) error {
 		for i := range n {
 			all = append(all, attacker(i).String()+"/16")
 		}
-		return netspace.Up("eth0", all...)
+		return netspace.BringUp("eth0", all...)
 	})
 }
 
 // join lays a cable from the target to whoever attacks it.
 func join(inside, outside *netspace.Space) error {
-	return netspace.Cable(inside, outside, []string{target.String() + "/16"}, []string{"10.99.0.2/16"})
+	return netspace.Connect(inside, outside, []string{target.String() + "/16"}, []string{"10.99.0.2/16"})
 }
 
 var target = netip.AddrFrom4([4]byte{10, 99, 0, 1})

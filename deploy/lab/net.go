@@ -78,11 +78,11 @@ func newNetwork() (_ *network, err error) {
 	bridge := &rtnetlink.LinkMessage{Attributes: &rtnetlink.LinkAttributes{
 		Name: "br0", Info: &rtnetlink.LinkInfo{Kind: "bridge", Data: &driver.Bridge{McastSnooping: &snooping}}}}
 	if err := n.hub.Do(func() error {
-		err := netspace.Configure(func(c *rtnetlink.Conn) error { return c.Link.New(bridge) })
+		err := netspace.WithRoutingSocket(func(c *rtnetlink.Conn) error { return c.Link.New(bridge) })
 		if err != nil {
 			return err
 		}
-		return netspace.Up("br0")
+		return netspace.BringUp("br0")
 	}); err != nil {
 		return nil, fmt.Errorf("lab: bridge: %w", err)
 	}
@@ -106,19 +106,19 @@ func connect(hub *netspace.Space, node Node, ns *netspace.Space) error {
 		if err := netspace.AddPair(port, "eth0", ns); err != nil {
 			return err
 		}
-		index, err := netspace.Index(port)
+		index, err := netspace.InterfaceIndex(port)
 		if err != nil {
 			return err
 		}
-		bridge, err := netspace.Index("br0")
+		bridge, err := netspace.InterfaceIndex("br0")
 		if err != nil {
 			return err
 		}
 		join := &rtnetlink.LinkMessage{Index: index, Attributes: &rtnetlink.LinkAttributes{Master: &bridge}}
-		if err := netspace.Configure(func(c *rtnetlink.Conn) error { return c.Link.Set(join) }); err != nil {
+		if err := netspace.WithRoutingSocket(func(c *rtnetlink.Conn) error { return c.Link.Set(join) }); err != nil {
 			return fmt.Errorf("bridge port: %w", err)
 		}
-		return netspace.Up(port)
+		return netspace.BringUp(port)
 	}); err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func connect(hub *netspace.Space, node Node, ns *netspace.Space) error {
 		if err := settle(); err != nil {
 			return err
 		}
-		if err := netspace.Up("eth0", node.IPv4().String()+"/16", node.IPv6().String()+"/32"); err != nil {
+		if err := netspace.BringUp("eth0", node.IPv4().String()+"/16", node.IPv6().String()+"/32"); err != nil {
 			return err
 		}
 		// A PBX has a default route: without one, packets from forged sources are judged otherwise.
@@ -199,7 +199,7 @@ func (l *Lab) AddAddr(t testing.TB, node Node, addrs ...netip.Addr) {
 		if a.Is6() {
 			bits = 32
 		}
-		err := l.Do(node, func() error { return netspace.Up("eth0", netip.PrefixFrom(a, bits).String()) })
+		err := l.Do(node, func() error { return netspace.BringUp("eth0", netip.PrefixFrom(a, bits).String()) })
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			t.Fatalf("lab: %s: %v", node, err)
 		}
@@ -218,7 +218,7 @@ func untilLocal(a netip.Addr) error {
 	}
 	for deadline := time.Now().Add(waitTime); ; time.Sleep(time.Millisecond) {
 		var routes []rtnetlink.RouteMessage
-		err := netspace.Configure(func(c *rtnetlink.Conn) (err error) {
+		err := netspace.WithRoutingSocket(func(c *rtnetlink.Conn) (err error) {
 			routes, err = c.Route.Get(&rtnetlink.RouteMessage{
 				Family: family, DstLength: uint8(a.BitLen()), Attributes: rtnetlink.RouteAttributes{Dst: a.AsSlice()}})
 			return err

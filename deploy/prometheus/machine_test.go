@@ -54,7 +54,7 @@ type machine struct {
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	m := &machine{t: t, space: netspacetest.New(t), internet: netspacetest.New(t)}
-	netspacetest.Cable(t, m.space, m.internet, []string{server + "/24"}, []string{attacker + "/24"})
+	netspacetest.Connect(t, m.space, m.internet, []string{server + "/24"}, []string{attacker + "/24"})
 	netspacetest.Run(t, m.space, "", "ip", "route", "add", "203.0.113.0/24", "dev", "eth0")
 	netspacetest.Run(t, m.internet, "", "ip", "route", "add", "192.0.2.0/24", "dev", "eth0")
 	transport := &http.Transport{DialContext: m.space.DialContext}

@@ -33,7 +33,7 @@ func flushed(t *testing.T, bans int, owner string) {
 	length := either(2*time.Second, 20*time.Second)
 	h := newHost(t, "policy: {honeypots: [trap]}\nfirewall: {owner: "+owner+"}\n")
 	outside := netspacetest.New(t)
-	netspacetest.Cable(t, h.space, outside, []string{"10.98.0.1/24"}, []string{"10.98.0.66/24"})
+	netspacetest.Connect(t, h.space, outside, []string{"10.98.0.1/24"}, []string{"10.98.0.66/24"})
 	h.start()
 	s := newScript()
 	s.trapped("TCP", netip.MustParseAddr("10.98.0.66"))

@@ -42,7 +42,7 @@ const (
 func newWire(t testing.TB) *wire {
 	t.Helper()
 	w := &wire{server: newSpace(t), client: newSpace(t)}
-	netspacetest.Cable(t, w.server.Space, w.client.Space,
+	netspacetest.Connect(t, w.server.Space, w.client.Space,
 		[]string{server4 + "/16", server6 + "/48"}, []string{client4 + "/16", other4 + "/16", client6 + "/48"})
 	// A rule that asks for the state is what turns tracking on.
 	w.server.nft(t, `table inet tracking {

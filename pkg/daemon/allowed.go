@@ -156,7 +156,7 @@ func parseAllowed(line string) (e store.Allow, err error) {
 	if e.Prefix, err = netip.ParsePrefix(field[0]); err != nil {
 		if addr, err := netip.ParseAddr(field[0]); err == nil && addr.Zone() == "" {
 			e.Prefix = netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen())
-		} else if name, ok := hosts.Name(field[0]); ok {
+		} else if name, ok := hosts.NormalizeName(field[0]); ok {
 			e.Host = name
 		} else {
 			return e, errors.New("neither an address, nor a network, nor a host name")

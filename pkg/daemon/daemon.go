@@ -75,7 +75,7 @@ type Daemon struct {
 	pbxs     []*pbx
 	known    *known
 	ports    *ports
-	atlas    *geo.Atlas
+	atlas    *geo.Databases
 	kernel   *kernel
 	restorer *restorer
 	begun    <-chan struct{} // closed when the table is there, with what was known first
@@ -132,7 +132,7 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	// Before the first event: this machine or its gateway is never banned, not even for a moment.
-	if err := d.known.watcher.Look(); err != nil {
+	if err := d.known.watcher.ReportOnce(); err != nil {
 		return nil, err
 	}
 	if d.opts.ConfigPath != "" { // of the demo and of tests nobody is in danger

@@ -365,7 +365,7 @@ func TestOwnAddressesAreSparedBeforeTheFirstEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = d.Close() }()
-	own, err := hosts.Own()
+	own, err := hosts.OwnPrefixes()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,7 +51,7 @@ func (d *Daemon) geoStatus(cfg policy.Geo, now time.Time) (list []control.GeoFil
 		}
 		list = append(list, v)
 	}
-	for _, lack := range geo.Lacking(cfg.Multiply, d.atlas.Files()) {
+	for _, lack := range geo.IneffectiveMultipliers(cfg.Multiply, d.atlas.Files()) {
 		warnings = append(warnings, control.Warning{Text: lack.Error(), Try: lack.Hint})
 	}
 	return list, warnings

@@ -90,7 +90,7 @@ func (n *names) recall(name string, k *known) {
 	if n == nil {
 		return
 	}
-	name, _ = hosts.Name(name)
+	name, _ = hosts.NormalizeName(name)
 	s, ok := n.before[name]
 	if !ok {
 		return
@@ -145,7 +145,7 @@ func (k *known) unknown() (without, old []hosts.State) {
 	k.mu.Lock()
 	wanted := make(map[string]bool)
 	for _, name := range append(append([]string(nil), k.config...), k.manual...) {
-		if name, ok := hosts.Name(name); ok {
+		if name, ok := hosts.NormalizeName(name); ok {
 			wanted[name] = true
 		}
 	}
@@ -155,7 +155,7 @@ func (k *known) unknown() (without, old []hosts.State) {
 		case !wanted[s.Name]:
 		case len(s.Prefixes) == 0:
 			without = append(without, s)
-		case !s.Sure:
+		case !s.Confirmed:
 			old = append(old, s)
 		}
 		delete(wanted, s.Name)
@@ -225,7 +225,7 @@ func (k *known) explain(list []ban.Exemption) []ban.Exemption {
 		notes[s.Name] = "as of " + stampOf(s.Resolved) + ": not resolved since the start"
 	}
 	for i := range list {
-		if name, ok := hosts.Name(list[i].Origin); ok && list[i].Note == "" {
+		if name, ok := hosts.NormalizeName(list[i].Origin); ok && list[i].Note == "" {
 			list[i].Note = notes[name]
 		}
 	}

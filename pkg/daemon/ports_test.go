@@ -133,7 +133,7 @@ func TestPortsThatAListLeavesOpenAreTold(t *testing.T) {
 func TestPublishedPortsAreTakenOver(t *testing.T) {
 	r := newRig(t)
 	client := netspacetest.New(t)
-	netspacetest.Cable(t, r.space, client, []string{"10.99.0.1/16"}, []string{"10.99.0.66/16"})
+	netspacetest.Connect(t, r.space, client, []string{"10.99.0.1/16"}, []string{"10.99.0.66/16"})
 	netspacetest.NFT(t, r.space, `table ip docker {
 		chain dstnat {
 			type nat hook prerouting priority dstnat;

@@ -57,19 +57,19 @@ func runChild(ctx context.Context, o Options) error {
 	err = cmd.Start()
 	_, _ = reportEnd.Close(), lifeEnd.Close()
 	if err != nil {
-		return &unfitError{err}
+		return &noKernelError{err}
 	}
 	text, _ := io.ReadAll(reports)
 	err = cmd.Wait()
 	if ctx.Err() != nil {
-		return early(ctx)
+		return endedEarly(ctx)
 	}
 	var r report
 	switch broken := json.Unmarshal(text, &r); {
 	case broken != nil:
 		return fmt.Errorf("demo: the process in the user namespace ended without a report: %w", errors.Join(err, broken))
 	case r.Unfit != "":
-		return &unfitError{errors.New(r.Unfit)}
+		return &noKernelError{errors.New(r.Unfit)}
 	case r.Error != "":
 		return errors.New(r.Error)
 	}
@@ -100,13 +100,13 @@ func runAsChild(ctx context.Context, o Options) error {
 	defer func() { _ = life.Close() }()
 
 	var r report
-	err := netspace.Up("lo")
+	err := netspace.BringUp("lo")
 	if err != nil {
-		err = &unfitError{err}
+		err = &noKernelError{err}
 	} else {
-		err = play(ctx, o, place{userNS: true})
+		err = runIn(ctx, o, environment{userNS: true})
 	}
-	var unfit *unfitError
+	var unfit *noKernelError
 	switch {
 	case errors.As(err, &unfit):
 		r.Unfit = unfit.Error()

@@ -9,21 +9,21 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// objects tells the story for programs: each decision on a line as it is made, at the end one summary.
-type objects struct {
-	*writer
-	place place
+// jsonReporter tells the story for programs: each decision on a line as it is made, at the end one summary.
+type jsonReporter struct {
+	*errorWriter
+	place environment
 }
 
-func (o *objects) begin(scene) {}
+func (o *jsonReporter) start(snapshot) {}
 
-func (o *objects) tell(_ scene, news []ban.Decision) {
+func (o *jsonReporter) progress(_ snapshot, news []ban.Decision) {
 	for _, d := range news {
-		o.object(d)
+		o.writeObject(d)
 	}
 }
 
-func (o *objects) object(v any) {
+func (o *jsonReporter) writeObject(v any) {
 	text, err := json.Marshal(v)
 	if err != nil {
 		if o.err == nil {
@@ -70,7 +70,7 @@ type Source struct {
 	Answered      bool    `json:"answered"` // after the attack
 }
 
-func (o *objects) end(s scene, failures []string, err error) error {
+func (o *jsonReporter) finish(s snapshot, failures []string, err error) error {
 	sum := Summary{
 		Action: "summary", Time: s.start.Add(s.elapsed).UTC(), OK: err == nil, Elapsed: seconds(s.elapsed),
 		DryRun: o.place.dry, DryRunReason: o.place.why, UserNamespace: o.place.userNS, Tampered: s.tampered,
@@ -83,7 +83,7 @@ func (o *objects) end(s scene, failures []string, err error) error {
 		r := &s.rows[i]
 		j := Source{
 			Source: r.label(), Name: r.name, Does: r.does, Role: r.role.String(), Sent: r.sent, Arrived: r.arrived,
-			Stopped: r.stopped(), Late: r.leaked, Last: seconds(r.after()), Banned: r.ban != nil && !s.dry, InKernel: r.inKernel,
+			Stopped: r.stopped(), Late: r.leaked, Last: seconds(r.lastArrivalAfter()), Banned: r.ban != nil && !s.dry, InKernel: r.inKernel,
 			Trusted: r.trusted, Misconfigured: r.spared, Answered: r.answered,
 		}
 		if r.ban != nil {
@@ -93,7 +93,7 @@ func (o *objects) end(s scene, failures []string, err error) error {
 		}
 		sum.Sources = append(sum.Sources, j)
 	}
-	o.object(sum)
+	o.writeObject(sum)
 	return o.err
 }
 

@@ -38,8 +38,8 @@ func digest(user, password, nonce string) string {
 	return h(h(user, realm, password), nonce, h("REGISTER", "sip:pbx.example"))
 }
 
-// text is the request as a packet.
-func (r request) text(via string) []byte {
+// format is the request as a packet.
+func (r request) format(via string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "REGISTER sip:pbx.example SIP/2.0\r\nVia: SIP/2.0/UDP %s;branch=z9hG4bK%x.%d\r\n", via, md5.Sum([]byte(r.callID)), r.seq)
 	fmt.Fprintf(&b, "Max-Forwards: 70\r\nFrom: <sip:%s@pbx.example>;tag=1\r\nTo: <sip:%s@pbx.example>\r\n", r.user, r.user)

@@ -19,7 +19,7 @@ import (
 // pbx answers REGISTER over UDP, and tells its AMI what Asterisk 22 would: it knows of an attack only from packets that
 // reached it.
 type pbx struct {
-	stage    *stage
+	stage    *testNetwork
 	manager  *amiserver.Server
 	accounts map[string]string // passwords
 	arrived  func(src netip.Addr, seq uint32)
@@ -29,7 +29,7 @@ const managerUser = "ringwall"
 
 // newPBX makes a PBX whose AMI the daemon enters with secret. arrived is called for each packet, from several
 // goroutines.
-func newPBX(s *stage, secret string, accounts map[string]string, arrived func(netip.Addr, uint32)) *pbx {
+func newPBX(s *testNetwork, secret string, accounts map[string]string, arrived func(netip.Addr, uint32)) *pbx {
 	return &pbx{
 		stage: s, accounts: accounts, arrived: arrived,
 		manager: amiserver.New(amiserver.Config{
@@ -67,7 +67,7 @@ func (p *pbx) answer(ctx context.Context, conn *net.UDPConn) error {
 		case err != nil: // an ICMP error of an earlier reply
 			continue
 		}
-		src, known := p.stage.name(from.Addr())
+		src, known := p.stage.sourceOf(from.Addr())
 		r, ok := parseRequest(buf[:n])
 		if !known || !ok {
 			continue
@@ -98,21 +98,21 @@ func (p *pbx) register(r request, from netip.AddrPort) (reply []byte) {
 		p.emit("ChallengeResponseFailed", "Error", endpoint, r, from,
 			"Challenge", r.auth.nonce, "Response", r.auth.response, "ExpectedResponse", "")
 	}
-	return r.reply(nonce())
+	return r.reply(newNonce())
 }
 
-func nonce() string {
+func newNonce() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return fmt.Sprintf("%d/%s", time.Now().Unix(), hex.EncodeToString(b[:]))
 }
 
 func (p *pbx) emit(event, severity, account string, r request, from netip.AddrPort, own ...string) {
-	p.manager.Broadcast(frame(time.Now(), event, severity, account, r.callID, from, own...))
+	p.manager.Broadcast(eventFrame(time.Now(), event, severity, account, r.callID, from, own...))
 }
 
-// frame is an event as main/security_events.c and main/manager.c write it: nothing in the values is escaped.
-func frame(now time.Time, event, severity, account, session string, from netip.AddrPort, own ...string) []byte {
+// eventFrame is an event as main/security_events.c and main/manager.c write it: nothing in the values is escaped.
+func eventFrame(now time.Time, event, severity, account, session string, from netip.AddrPort, own ...string) []byte {
 	var b bytes.Buffer
 	line := func(name, value string) { fmt.Fprintf(&b, "%s: %s\r\n", name, value) }
 	line("Event", event)
@@ -123,8 +123,8 @@ func frame(now time.Time, event, severity, account, session string, from netip.A
 	line("EventVersion", "1")
 	line("AccountID", account)
 	line("SessionID", session)
-	line("LocalAddress", peer(netip.AddrPortFrom(pbxAddr(from.Addr().Is6()), sipPort)))
-	line("RemoteAddress", peer(from))
+	line("LocalAddress", eventAddress(netip.AddrPortFrom(pbxAddr(from.Addr().Is6()), sipPort)))
+	line("RemoteAddress", eventAddress(from))
 	for i := 0; i+1 < len(own); i += 2 {
 		line(own[i], own[i+1])
 	}
@@ -132,8 +132,8 @@ func frame(now time.Time, event, severity, account, session string, from netip.A
 	return b.Bytes()
 }
 
-// peer is an address as security events have it.
-func peer(a netip.AddrPort) string {
+// eventAddress is an address as security events have it.
+func eventAddress(a netip.AddrPort) string {
 	family := "IPV4"
 	if a.Addr().Is6() {
 		family = "IPV6"

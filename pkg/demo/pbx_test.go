@@ -29,7 +29,7 @@ func TestFramesAreAsterisks(t *testing.T) {
 		{"ChallengeResponseFailed", "Error", "6001", []string{"Challenge", "1/ab", "Response", "80d0", "ExpectedResponse", ""},
 			head("ChallengeResponseFailed", "Error", "6001") + "Challenge: 1/ab\r\nResponse: 80d0\r\nExpectedResponse: \r\n\r\n"},
 	} {
-		if got := string(frame(now, r.event, r.severity, r.account, "10f0@lab", from, r.own...)); got != r.want {
+		if got := string(eventFrame(now, r.event, r.severity, r.account, "10f0@lab", from, r.own...)); got != r.want {
 			t.Errorf("got  %q\nwant %q", got, r.want)
 		}
 	}
@@ -40,7 +40,7 @@ func TestInjectedLineComesBeforeTheRealOne(t *testing.T) {
 	if len(account) > 36 {
 		t.Errorf("Asterisk cuts %q", account)
 	}
-	raw := string(frame(start, "InvalidAccountID", "Error", account, "1@x", netip.MustParseAddrPort("203.0.113.200:5060")))
+	raw := string(eventFrame(start, "InvalidAccountID", "Error", account, "1@x", netip.MustParseAddrPort("203.0.113.200:5060")))
 	lines := strings.Split(strings.TrimSuffix(raw, "\r\n\r\n"), "\r\n")
 	first := ""
 	for _, l := range lines {
@@ -60,7 +60,7 @@ func TestRequestsSurviveTheWire(t *testing.T) {
 		{user: injected, callID: "c@x", seq: 7},
 		{user: "201", callID: "d@x", seq: 9, auth: &credentials{"201", "1/ab", "80d0"}},
 	} {
-		got, ok := parseRequest(r.text("[2001:db8::5]:5060"))
+		got, ok := parseRequest(r.format("[2001:db8::5]:5060"))
 		if !ok || got.user != r.user || got.callID != r.callID || got.seq != r.seq || (got.auth == nil) != (r.auth == nil) ||
 			r.auth != nil && *got.auth != *r.auth {
 			t.Errorf("%+v became %+v, %v", r, got, ok)
@@ -85,8 +85,8 @@ func TestDigest(t *testing.T) {
 }
 
 func FuzzParseRequest(f *testing.F) {
-	f.Add(request{user: "201", callID: "a@x", seq: 1, auth: &credentials{"201", "n", "r"}}.text("192.0.2.9:5060"))
-	f.Add(request{user: injected, callID: "a@x", seq: 1}.text("192.0.2.9:5060"))
+	f.Add(request{user: "201", callID: "a@x", seq: 1, auth: &credentials{"201", "n", "r"}}.format("192.0.2.9:5060"))
+	f.Add(request{user: injected, callID: "a@x", seq: 1}.format("192.0.2.9:5060"))
 	f.Add([]byte("REGISTER  \r\nFrom:<sip:%zz@\r\nCSeq:1\r\nCall-ID:x\r\nAuthorization:Digest \"=,,=\r\n\r\n"))
 	f.Add([]byte("SIP/2.0 401\r\nCSeq: 1\r\nWWW-Authenticate: nonce=\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, packet []byte) {

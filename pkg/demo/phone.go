@@ -20,8 +20,8 @@ var errNoAnswer = errors.New("no answer from the PBX")
 
 // phone is a socket that registers.
 type phone struct {
-	line
-	ledger *ledger
+	phoneAccount
+	ledger *tally
 	row    *row
 	conn   net.Conn
 	call   string
@@ -29,14 +29,14 @@ type phone struct {
 	nonce  string // of the last challenge; a right password may use it again
 }
 
-func newPhone(s *stage, l *ledger, r *row, src netip.Addr, ln line) (*phone, error) {
+func newPhone(s *testNetwork, l *tally, r *row, src netip.Addr, ln phoneAccount) (*phone, error) {
 	conn, err := s.dialSIP(src)
 	if err != nil {
 		return nil, err
 	}
 	port := conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	return &phone{
-		line: ln, ledger: l, row: r, conn: conn, via: netip.AddrPortFrom(src, port).String(), call: callID(src, ln.account),
+		phoneAccount: ln, ledger: l, row: r, conn: conn, via: netip.AddrPortFrom(src, port).String(), call: callID(src, ln.account),
 	}, nil
 }
 
@@ -77,8 +77,8 @@ func (p *phone) register(ctx context.Context) (right bool, err error) {
 
 // exchange sends a request and waits for its answer.
 func (p *phone) exchange(ctx context.Context, r request) (a answer, err error) {
-	r.seq = p.ledger.send(p.row)
-	if _, err := p.conn.Write(r.text(p.via)); err != nil {
+	r.seq = p.ledger.countSent(p.row)
+	if _, err := p.conn.Write(r.format(p.via)); err != nil {
 		return a, fmt.Errorf("demo: %s sends: %w", p.row.name, err)
 	}
 	_ = p.conn.SetReadDeadline(time.Now().Add(answerWait))
@@ -98,9 +98,9 @@ func (p *phone) exchange(ctx context.Context, r request) (a answer, err error) {
 	return a, ctx.Err()
 }
 
-// keep registers again and again until ctx ends.
-func (p *phone) keep(ctx context.Context) error {
-	for wait(ctx, p.every) {
+// keepRegistering registers again and again until ctx ends.
+func (p *phone) keepRegistering(ctx context.Context) error {
+	for sleep(ctx, p.every) {
 		if _, err := p.register(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNoAnswer) {
 			return err
 		}
@@ -108,8 +108,8 @@ func (p *phone) keep(ctx context.Context) error {
 	return nil
 }
 
-// wait says whether ctx is still there after d.
-func wait(ctx context.Context, d time.Duration) bool {
+// sleep says whether ctx is still there after d.
+func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -66,72 +66,72 @@ func Run(ctx context.Context, o Options) error {
 	if os.Getenv(childVariable) != "" {
 		return runAsChild(ctx, o)
 	}
-	err := play(ctx, o, place{})
-	var unfit *unfitError
+	err := runIn(ctx, o, environment{})
+	var unfit *noKernelError
 	if !errors.As(err, &unfit) {
 		return err
 	}
 	err = runChild(ctx, o)
-	var child *unfitError
+	var child *noKernelError
 	if !errors.As(err, &child) {
 		return err
 	}
-	return play(ctx, o, place{dry: true, why: fmt.Sprintf("%v; in a user namespace: %v", unfit, child)})
+	return runIn(ctx, o, environment{dry: true, why: fmt.Sprintf("%v; in a user namespace: %v", unfit, child)})
 }
 
-// place is where packets travel.
-type place struct {
+// environment is where packets travel.
+type environment struct {
 	userNS bool
 	dry    bool
 	why    string // dry
 }
 
-// unfitError means that this process cannot ban in the kernel.
-type unfitError struct{ err error }
+// noKernelError means that this process cannot ban in the kernel.
+type noKernelError struct{ err error }
 
-func (e *unfitError) Error() string { return strings.TrimPrefix(e.err.Error(), "demo: ") }
-func (e *unfitError) Unwrap() error { return e.err }
+func (e *noKernelError) Error() string { return strings.TrimPrefix(e.err.Error(), "demo: ") }
+func (e *noKernelError) Unwrap() error { return e.err }
 
 // earlyError means that ctx ended first.
 type earlyError struct{ err, cause error }
 
-func early(ctx context.Context) error { return &earlyError{ctx.Err(), context.Cause(ctx)} }
+func endedEarly(ctx context.Context) error { return &earlyError{ctx.Err(), context.Cause(ctx)} }
 
 func (e *earlyError) Error() string {
 	return fmt.Sprintf("demo: ended before everything was shown: %v", e.cause)
 }
 func (e *earlyError) Unwrap() []error { return []error{e.err, e.cause} }
 
-// show is one performance.
-type show struct {
-	o      Options
-	place  place
-	cast   []part
-	stage  *stage
-	ledger *ledger
-	pbx    *pbx
-	ami    net.Listener // for the daemon, on the loopback interface of the process
-	cfg    *policy.Config
-	daemon *daemon.Daemon
-	log    *lastLines
-	phones []*phone
+// demonstration is one performance.
+type demonstration struct {
+	o            Options
+	environment  environment
+	participants []participant
+	network      *testNetwork
+	ledger       *tally
+	pbx          *pbx
+	ami          net.Listener // for the daemon, on the loopback interface of the process
+	cfg          *policy.Config
+	daemon       *daemon.Daemon
+	log          *lastLines
+	phones       []*phone
 
 	patience time.Duration // for what should have happened when the time is over
 }
 
-// play is one performance with Ringwall's defaults.
-func play(ctx context.Context, o Options, p place) error {
-	cfg := defaults()
-	return (&show{o: o, place: p, cast: cast(), cfg: &cfg, patience: patience, log: &lastLines{max: 12}}).run(ctx)
+// runIn is one performance with Ringwall's defaults.
+func runIn(ctx context.Context, o Options, p environment) error {
+	cfg := offlineDefaults()
+	return (&demonstration{o: o, environment: p, participants: allParticipants(), cfg: &cfg, patience: patience, log: &lastLines{max: 12}}).run(ctx)
 }
 
-func (s *show) run(ctx context.Context) error {
+func (s *demonstration) run(ctx context.Context) error {
 	defer s.close()
 	if err := s.build(ctx); err != nil {
 		return err
 	}
-	story := newStory(s.o, s.place)
-	story.begin(s.ledger.scene(time.Now()))
+	story := newReporter(s.o, s.environment)
+	story.start(s.ledger.snapshot(time.Now()))
 
 	services, stop := context.WithCancel(ctx)
 	defer stop()
@@ -140,9 +140,9 @@ func (s *show) run(ctx context.Context) error {
 	group.Go(func() error { return s.daemon.Run(services) })
 	telling, told := context.WithCancel(context.WithoutCancel(ctx))
 	var teller sync.WaitGroup
-	teller.Go(func() { s.tell(telling, story) })
+	teller.Go(func() { s.reportProgress(telling, story) })
 
-	err := s.perform(services)
+	err := s.runAttack(services)
 	var failures []string
 	if err == nil {
 		failures, err = s.verify()
@@ -155,38 +155,38 @@ func (s *show) run(ctx context.Context) error {
 	teller.Wait()
 	switch {
 	case ctx.Err() != nil:
-		err = early(ctx)
+		err = endedEarly(ctx)
 	case err == nil && len(failures) > 0:
 		err = fmt.Errorf("demo: not everything happened that should have: %s", strings.Join(failures, "; "))
 	}
-	if told := story.end(s.ledger.scene(time.Now()), failures, err); told != nil {
+	if told := story.finish(s.ledger.snapshot(time.Now()), failures, err); told != nil {
 		err = errors.Join(err, fmt.Errorf("demo: write: %w", told))
 	}
 	if err != nil && ctx.Err() == nil {
-		s.log.dump(s.o.Err)
+		s.log.writeTo(s.o.Err)
 	}
 	return err
 }
 
 // build makes everything that performs. The error is an [unfitError] where another place could do.
-func (s *show) build(ctx context.Context) (err error) {
-	if s.place.dry {
-		s.stage, err = newDryStage(ctx, sources(s.cast))
+func (s *demonstration) build(ctx context.Context) (err error) {
+	if s.environment.dry {
+		s.network, err = newLoopbackNetwork(ctx, sourcesOf(s.participants))
 	} else {
-		s.stage, err = newStage(ctx, sources(s.cast))
-		if err == nil && !s.stage.ipv6 {
-			s.cast = withoutIPv6(s.cast)
+		s.network, err = newKernelNetwork(ctx, sourcesOf(s.participants))
+		if err == nil && !s.network.ipv6 {
+			s.participants = withoutIPv6(s.participants)
 		}
-		if err != nil && denied(err) {
-			return &unfitError{err}
+		if err != nil && isDenied(err) {
+			return &noKernelError{err}
 		}
 	}
 	if err != nil {
 		return err
 	}
-	s.ledger = newLedger(time.Now(), s.place.dry, s.cast)
+	s.ledger = newTally(time.Now(), s.environment.dry, s.participants)
 	secret := rand.Text()
-	s.pbx = newPBX(s.stage, secret, passwords(), s.ledger.arrive)
+	s.pbx = newPBX(s.network, secret, passwords(), s.ledger.countArrived)
 	var lc net.ListenConfig
 	if s.ami, err = lc.Listen(ctx, "tcp4", "127.0.0.1:0"); err != nil {
 		return fmt.Errorf("demo: a port for the built-in AMI server: %w", err)
@@ -196,11 +196,11 @@ func (s *show) build(ctx context.Context) (err error) {
 	a.Learn = policy.LearnOff // this PBX has nothing to tell
 	s.cfg.Asterisk = []policy.Asterisk{a}
 	s.daemon, err = daemon.New(daemon.Options{
-		Config: s.cfg, NetNS: s.stage.netNS(), DryRun: s.place.dry, OnDecision: s.ledger.decide, Version: s.o.Version,
+		Config: s.cfg, NetNS: s.network.netNS(), DryRun: s.environment.dry, OnDecision: s.ledger.recordDecision, Version: s.o.Version,
 		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if errors.Is(err, firewall.ErrPermission) || errors.Is(err, firewall.ErrUnsupported) {
-		return &unfitError{err}
+		return &noKernelError{err}
 	}
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
@@ -208,35 +208,35 @@ func (s *show) build(ctx context.Context) (err error) {
 	return nil
 }
 
-// defaults is Ringwall's configuration as it comes, without what would reach outside of the demonstration.
-func defaults() policy.Config {
+// offlineDefaults is Ringwall's configuration as it comes, without what would reach outside of the demonstration.
+func offlineDefaults() policy.Config {
 	cfg := policy.Default()
 	cfg.Metrics.Listen, cfg.Control.Socket, cfg.State.Path = "", "", ""
 	return cfg
 }
 
-func (s *show) close() {
+func (s *demonstration) close() {
 	for _, p := range s.phones {
 		_ = p.conn.Close()
 	}
 	if s.ami != nil {
 		_ = s.ami.Close()
 	}
-	if s.stage != nil {
-		s.stage.close()
+	if s.network != nil {
+		s.network.close()
 	}
 }
 
-// perform lets customers log in first and then everybody play.
-func (s *show) perform(ctx context.Context) error {
-	if err := s.open(ctx); err != nil {
+// runAttack lets customers log in first and then everybody play.
+func (s *demonstration) runAttack(ctx context.Context) error {
+	if err := s.registerCustomers(ctx); err != nil {
 		return err
 	}
 	acting, cut := context.WithCancel(ctx)
 	defer cut()
 	group, acting := errgroup.WithContext(acting)
 	for _, p := range s.phones {
-		group.Go(func() error { return p.keep(acting) })
+		group.Go(func() error { return p.keepRegistering(acting) })
 	}
 	entrance := min(time.Second, s.o.For/6)
 	for _, r := range s.ledger.rows {
@@ -246,15 +246,15 @@ func (s *show) perform(ctx context.Context) error {
 		at := entrance
 		entrance += min(2*time.Second, s.o.For/10)
 		group.Go(func() error {
-			if !wait(acting, at) {
+			if !sleep(acting, at) {
 				return nil
 			}
-			return assault(acting, s.stage, s.ledger, r)
+			return runAttacker(acting, s.network, s.ledger, r)
 		})
 	}
 	// On a slow machine it takes longer.
-	if wait(acting, s.o.For) {
-		for end := time.Now().Add(s.patience); !s.satisfied() && time.Now().Before(end) && wait(acting, 50*time.Millisecond); {
+	if sleep(acting, s.o.For) {
+		for end := time.Now().Add(s.patience); !s.allStopped() && time.Now().Before(end) && sleep(acting, 50*time.Millisecond); {
 		}
 	}
 	cut()
@@ -264,12 +264,12 @@ func (s *show) perform(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.curtain(ctx)
+	return s.checkCustomersServed(ctx)
 }
 
-// open lets each phone register once, and waits until that has earned trust. Phones with an old password come before
+// registerCustomers lets each phone register once, and waits until that has earned trust. Phones with an old password come before
 // others of the same table row or of later ones, so Ringwall has heard of them by then.
-func (s *show) open(ctx context.Context) error {
+func (s *demonstration) registerCustomers(ctx context.Context) error {
 	soon, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := s.pbx.manager.WaitSubscribers(soon, 1); err != nil {
@@ -277,7 +277,7 @@ func (s *show) open(ctx context.Context) error {
 	}
 	for _, r := range s.ledger.rows {
 		for _, l := range r.phones {
-			p, err := newPhone(s.stage, s.ledger, r, r.sources[0], l)
+			p, err := newPhone(s.network, s.ledger, r, r.sources[0], l)
 			if err != nil {
 				return err
 			}
@@ -290,17 +290,17 @@ func (s *show) open(ctx context.Context) error {
 	trusted := func() bool {
 		return !slices.ContainsFunc(s.ledger.rows, func(r *row) bool { return r.earnsTrust() && !r.trusted })
 	}
-	if !s.ledger.until(soon.Done(), trusted) {
+	if !s.ledger.waitUntil(soon.Done(), trusted) {
 		return fmt.Errorf("demo: customers logged in with their passwords, but Ringwall did not trust them within %v", patience)
 	}
 	return nil
 }
 
-// satisfied says whether every attacker was stopped long enough for people to believe it.
-func (s *show) satisfied() bool {
-	for _, r := range s.ledger.scene(time.Now()).rows {
+// allStopped says whether every attacker was stopped long enough for people to believe it.
+func (s *demonstration) allStopped() bool {
+	for _, r := range s.ledger.snapshot(time.Now()).rows {
 		switch {
-		case r.role == attacker && (r.ban == nil || !s.place.dry && r.stopped() < 3):
+		case r.role == attacker && (r.ban == nil || !s.environment.dry && r.stopped() < 3):
 			return false
 		case r.role == forger && !r.reported:
 			return false
@@ -309,8 +309,8 @@ func (s *show) satisfied() bool {
 	return true
 }
 
-// curtain asks, after the attack, whether customers are still answered.
-func (s *show) curtain(ctx context.Context) error {
+// checkCustomersServed asks, after the attack, whether customers are still answered.
+func (s *demonstration) checkCustomersServed(ctx context.Context) error {
 	soon, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, r := range s.ledger.rows {
@@ -323,17 +323,17 @@ func (s *show) curtain(ctx context.Context) error {
 				answered = false
 			}
 		}
-		s.ledger.note(func() { r.answered = answered })
+		s.ledger.update(func() { r.answered = answered })
 	}
 	// Decisions about these last packets, and packets of attackers that are still on their way.
-	wait(ctx, 100*time.Millisecond)
+	sleep(ctx, 100*time.Millisecond)
 	return ctx.Err()
 }
 
-// tell tells the story as it happens.
-func (s *show) tell(ctx context.Context, story story) {
+// reportProgress tells the story as it happens.
+func (s *demonstration) reportProgress(ctx context.Context, story reporter) {
 	for more := true; more; {
-		more = wait(ctx, 100*time.Millisecond)
-		story.tell(s.ledger.scene(time.Now()), s.ledger.news())
+		more = sleep(ctx, 100*time.Millisecond)
+		story.progress(s.ledger.snapshot(time.Now()), s.ledger.newDecisions())
 	}
 }

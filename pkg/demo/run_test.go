@@ -133,7 +133,7 @@ func needRoot(t *testing.T) {
 func TestDryRunClaimsDecisionsOnly(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	err := play(t.Context(), Options{For: MinFor, JSON: true, Out: &out, Err: t.Output()}, place{dry: true, why: "a test"})
+	err := runIn(t.Context(), Options{For: MinFor, JSON: true, Out: &out, Err: t.Output()}, environment{dry: true, why: "a test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,11 +170,11 @@ func TestWhatDoesNotHappenIsAnError(t *testing.T) {
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
-			cfg := defaults()
+			cfg := offlineDefaults()
 			r.change(&cfg)
 			var out bytes.Buffer
-			s := &show{
-				o: Options{For: MinFor, JSON: true, Out: &out, Err: t.Output(), Width: 80}, cast: cast(), cfg: &cfg,
+			s := &demonstration{
+				o: Options{For: MinFor, JSON: true, Out: &out, Err: t.Output(), Width: 80}, participants: allParticipants(), cfg: &cfg,
 				patience: time.Millisecond, log: &lastLines{max: 1},
 			}
 			err := s.run(t.Context())
@@ -210,7 +210,7 @@ func (w *trigger) Write(p []byte) (int, error) {
 }
 
 func TestCancelLeavesNothingBehind(t *testing.T) {
-	for _, p := range []place{{}, {dry: true}} {
+	for _, p := range []environment{{}, {dry: true}} {
 		name := "kernel"
 		if p.dry {
 			name = "dry"
@@ -223,7 +223,7 @@ func TestCancelLeavesNothingBehind(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			out := &trigger{text: `"action":"ban"`, f: cancel}
-			err := play(ctx, Options{For: time.Hour, JSON: true, Out: out, Err: t.Output()}, p)
+			err := runIn(ctx, Options{For: time.Hour, JSON: true, Out: out, Err: t.Output()}, p)
 			if !errors.Is(err, context.Canceled) {
 				t.Fatalf("%v\n%s", err, &out.out)
 			}
@@ -277,9 +277,9 @@ func (failing) Write([]byte) (int, error) { return 0, errBroken }
 
 func TestOutputThatBreaksIsAnError(t *testing.T) {
 	for _, o := range []Options{{Out: failing{}}, {Out: failing{}, JSON: true}, {Out: failing{}, Terminal: true, Width: 80}} {
-		story := newStory(o, place{})
-		story.begin(played())
-		if err := story.end(played(), nil, nil); !errors.Is(err, errBroken) {
+		story := newReporter(o, environment{})
+		story.start(played())
+		if err := story.finish(played(), nil, nil); !errors.Is(err, errBroken) {
 			t.Error(err)
 		}
 	}

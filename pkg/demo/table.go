@@ -7,30 +7,30 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// table draws the story on a terminal, over its last drawing (ECMA-48: CUU, EL, ED).
-type table struct {
-	lines
+// tableReporter draws the story on a terminal, over its last drawing (ECMA-48: CUU, EL, ED).
+type tableReporter struct {
+	textReporter
 	width int
 	drawn int // lines
 }
 
-func (t *table) tell(s scene, _ []ban.Decision) { t.draw(s) }
+func (t *tableReporter) progress(s snapshot, _ []ban.Decision) { t.draw(s) }
 
-func (t *table) end(s scene, failures []string, err error) error {
+func (t *tableReporter) finish(s snapshot, failures []string, err error) error {
 	t.draw(s)
 	t.summary(s, failures, err)
 	return t.err
 }
 
-func (t *table) draw(s scene) {
+func (t *tableReporter) draw(s snapshot) {
 	var b strings.Builder
 	if t.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA\r", t.drawn)
 	}
 	// One column less than there are: a full line would wrap on some terminals.
-	text := append(s.rowsOfTable(t.width-1), "")
+	text := append(s.tableLines(t.width-1), "")
 	for _, d := range s.recent {
-		text = append(text, cut(s.line(d), t.width-1))
+		text = append(text, shorten(s.decisionLine(d), t.width-1))
 	}
 	text = append(text, fmt.Sprintf("%6.1fs", s.elapsed.Seconds()))
 	for _, line := range text {

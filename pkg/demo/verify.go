@@ -9,12 +9,12 @@ import (
 )
 
 // verify looks bans up in the kernel, and says what did not happen as claimed.
-func (s *show) verify() (failures []string, err error) {
+func (s *demonstration) verify() (failures []string, err error) {
 	bystander := netip.PrefixFrom(bystander(), 32)
 	harmed := false
-	if !s.place.dry {
+	if !s.environment.dry {
 		table, err := firewall.Open(firewall.Config{
-			Table: s.cfg.Firewall.Table, Priority: s.cfg.Firewall.Priority, NetNS: s.stage.netNS(),
+			Table: s.cfg.Firewall.Table, Priority: s.cfg.Firewall.Priority, NetNS: s.network.netNS(),
 			IPv6Prefix: s.cfg.Policy.IPv6Prefix,
 		})
 		if err != nil {
@@ -29,17 +29,17 @@ func (s *show) verify() (failures []string, err error) {
 			if err != nil {
 				return nil, fmt.Errorf("demo: look into the kernel: %w", err)
 			}
-			s.ledger.note(func() { r.inKernel = there })
+			s.ledger.update(func() { r.inKernel = there })
 		}
 	}
 	if harmed {
 		failures = append(failures, bystander.Addr().String()+" is banned in the kernel, and sent nothing")
 	}
-	return append(failures, s.ledger.scene(time.Now()).failures()...), nil
+	return append(failures, s.ledger.snapshot(time.Now()).failures()...), nil
 }
 
 // failures compares what happened with what should have.
-func (s scene) failures() []string {
+func (s snapshot) failures() []string {
 	failures := append([]string{}, s.wrong...)
 	fail := func(r *row, format string, args ...any) {
 		failures = append(failures, fmt.Sprintf("%s (%s) ", r.name, r.label())+fmt.Sprintf(format, args...))

@@ -40,7 +40,7 @@ func (e *exam) registered(ctx context.Context) {
 		}
 		e.geoFile(s, path, db)
 	}
-	for _, lack := range geo.Lacking(e.cfg.Geo.Multiply, files) {
+	for _, lack := range geo.IneffectiveMultipliers(e.cfg.Geo.Multiply, files) {
 		s.warn("geo", lack.Hint, "%s", text(lack))
 	}
 	e.landmark(s, files)

@@ -15,7 +15,7 @@ import (
 
 // machine lists this machine's addresses, which other checks need.
 func (e *exam) machine(context.Context) {
-	own, err := hosts.Own()
+	own, err := hosts.OwnPrefixes()
 	if err != nil {
 		e.on("").fail("own", "ip address; ip route", "this machine's own addresses cannot be listed, so they could be banned: %s", text(err))
 		return

@@ -20,9 +20,9 @@ const (
 )
 
 const (
-	defaults = "DEFAULT"
-	includes = "INCLUDES"
-	known    = "KNOWN/" // before a section's name: values that a later file replaced
+	defaults       = "DEFAULT"
+	includes       = "INCLUDES"
+	replacedPrefix = "KNOWN/" // before a section's name: values that a later file replaced
 )
 
 // config is what a name such as "jail" stands for: its files, merged.
@@ -59,10 +59,10 @@ func escapeGlob(s string) string {
 
 func readFiles(dir string, list []string) (*config, error) {
 	c := &config{dir: dir, sections: map[string]section{}}
-	c.section(defaults)
+	c.sectionNamed(defaults)
 	var refused error
 	for _, path := range list {
-		err := c.include(path, list, nil)
+		err := c.includeFile(path, list, nil)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			refused = errors.Join(refused, err)
 		}
@@ -76,58 +76,58 @@ func readFiles(dir string, list []string) (*config, error) {
 	return c, nil
 }
 
-func (c *config) note(format string, args ...any) {
+func (c *config) addNote(format string, args ...any) {
 	if len(c.notes) < 100 {
 		c.notes = append(c.notes, fmt.Sprintf(format, args...))
 	}
 }
 
-// include adds what a file includes before itself, itself, and what it includes after. Beside each NAME.conf that is
+// includeFile adds what a file includes before itself, itself, and what it includes after. Beside each NAME.conf that is
 // included fail2ban also reads NAME.local.
-func (c *config) include(path string, siblings, seen []string) error {
+func (c *config) includeFile(path string, siblings, seen []string) error {
 	if slices.Contains(seen, path) {
 		return nil
 	}
 	if len(seen) > maxIncludes || len(c.files) >= maxFiles {
-		c.note("%s is not read: there are too many files, or files that include each other", quotePath(path))
+		c.addNote("%s is not read: there are too many files, or files that include each other", quotePath(path))
 		return nil
 	}
 	seen = append(slices.Clone(seen), path)
 	text, err := readSmall(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = errors.Join(err, c.local(path, siblings, seen))
+			err = errors.Join(err, c.includeLocal(path, siblings, seen))
 		}
 		return err
 	}
 	if c.total += len(text); c.total > maxTotal {
-		c.note("%s is not read: the files are larger than %d bytes together", quotePath(path), maxTotal)
+		c.addNote("%s is not read: the files are larger than %d bytes together", quotePath(path), maxTotal)
 		return nil
 	}
 	f := parseINI(text)
-	c.related(f, "before", path, seen)
+	c.includeRelated(f, "before", path, seen)
 	c.files = append(c.files, path)
 	for _, m := range f.mistakes {
-		c.note("%s: %s", quotePath(path), m)
+		c.addNote("%s: %s", quotePath(path), m)
 	}
-	c.merge(f)
-	c.related(f, "after", path, seen)
-	return c.local(path, siblings, seen)
+	c.mergeFile(f)
+	c.includeRelated(f, "after", path, seen)
+	return c.includeLocal(path, siblings, seen)
 }
 
-// local adds NAME.local, unless it is in the list anyway.
-func (c *config) local(path string, siblings, seen []string) error {
+// includeLocal adds NAME.includeLocal, unless it is in the list anyway.
+func (c *config) includeLocal(path string, siblings, seen []string) error {
 	local := strings.TrimSuffix(path, filepath.Ext(path)) + ".local"
 	if local == path || slices.Contains(siblings, local) {
 		return nil
 	}
-	if err := c.include(local, []string{local}, seen); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := c.includeFile(local, []string{local}, seen); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-func (c *config) related(f *file, key, path string, seen []string) {
+func (c *config) includeRelated(f *iniFile, key, path string, seen []string) {
 	for word := range strings.SplitSeq(f.sections[includes][key], "\n") {
 		if word = strings.TrimSpace(word); word == "" {
 			continue
@@ -136,35 +136,35 @@ func (c *config) related(f *file, key, path string, seen []string) {
 			word = filepath.Join(filepath.Dir(path), word)
 		}
 		// Debian's own file includes paths-overrides.local, which nobody has.
-		if err := c.include(word, nil, seen); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			c.note("%s is not read: %s", quotePath(word), reasonOf(err))
+		if err := c.includeFile(word, nil, seen); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			c.addNote("%s is not read: %s", quotePath(word), reasonOf(err))
 		}
 	}
 }
 
-func (c *config) section(name string) section {
+func (c *config) sectionNamed(name string) section {
 	s := c.sections[name]
 	if s == nil {
 		s = section{}
 		c.sections[name] = s
-		if name != defaults && name != includes && !strings.HasPrefix(name, known) {
+		if name != defaults && name != includes && !strings.HasPrefix(name, replacedPrefix) {
 			c.order = append(c.order, name)
 		}
 	}
 	return s
 }
 
-func (c *config) merge(f *file) {
+func (c *config) mergeFile(f *iniFile) {
 	for _, name := range f.order {
 		if len(c.sections) >= 2*maxSections {
-			c.note("there are more than %d sections: the rest is not read", maxSections)
+			c.addNote("there are more than %d sections: the rest is not read", maxSections)
 			return
 		}
 		_, again := c.sections[name]
-		s := c.section(name)
+		s := c.sectionNamed(name)
 		for key, value := range f.sections[name] {
 			if old, ok := s[key]; ok && again && name != defaults {
-				c.section(known + name)[key] = old
+				c.sectionNamed(replacedPrefix + name)[key] = old
 			}
 			s[key] = value
 		}

@@ -18,12 +18,12 @@ const longest = 100 * 365 * 24 * time.Hour
 // "1 hour 30 min", 60*60, sums and differences. A result below zero is [Forever].
 func ParseDuration(s string) (time.Duration, error) {
 	const most = 200
-	e := &evaluator{rest: strings.ToLower(strings.TrimSpace(s))}
+	e := &durationParser{rest: strings.ToLower(strings.TrimSpace(s))}
 	if len(s) > most || e.rest == "" {
 		return 0, fmt.Errorf("%s is not a time", quote(s))
 	}
-	v, err := e.sum(0)
-	if err == nil && e.skip() != "" {
+	v, err := e.parseSum(0)
+	if err == nil && e.skipSpace() != "" {
 		err = fmt.Errorf("there is %s", quote(e.rest))
 	}
 	switch {
@@ -44,29 +44,29 @@ func parseNumber(s string) (float64, error) {
 	if strings.ContainsFunc(s, func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }) {
 		return 0, fmt.Errorf("%s is not a number", quote(s))
 	}
-	e := &evaluator{rest: strings.TrimSpace(s)}
+	e := &durationParser{rest: strings.TrimSpace(s)}
 	if len(s) > 200 {
 		return 0, fmt.Errorf("%s is not a number", quote(s))
 	}
-	v, err := e.sum(0)
-	if err != nil || e.skip() != "" || math.IsNaN(v) || math.IsInf(v, 0) {
+	v, err := e.parseSum(0)
+	if err != nil || e.skipSpace() != "" || math.IsNaN(v) || math.IsInf(v, 0) {
 		return 0, fmt.Errorf("%s is not a number", quote(s))
 	}
 	return v, nil
 }
 
-type evaluator struct{ rest string }
+type durationParser struct{ rest string }
 
-func (e *evaluator) skip() string {
+func (e *durationParser) skipSpace() string {
 	e.rest = strings.TrimLeft(e.rest, " \t\r\n")
 	return e.rest
 }
 
-// sum adds terms; terms that follow each other without an operator are added too.
-func (e *evaluator) sum(depth int) (float64, error) {
-	v, err := e.product(depth)
+// parseSum adds terms; terms that follow each other without an operator are added too.
+func (e *durationParser) parseSum(depth int) (float64, error) {
+	v, err := e.parseProduct(depth)
 	for err == nil {
-		rest := e.skip()
+		rest := e.skipSpace()
 		if rest == "" || rest[0] == ')' {
 			break
 		}
@@ -81,22 +81,22 @@ func (e *evaluator) sum(depth int) (float64, error) {
 			return 0, fmt.Errorf("there is %s", quote(rest))
 		}
 		var w float64
-		w, err = e.product(depth)
+		w, err = e.parseProduct(depth)
 		v += sign * w
 	}
 	return v, err
 }
 
-func (e *evaluator) product(depth int) (float64, error) {
-	v, err := e.operand(depth)
+func (e *durationParser) parseProduct(depth int) (float64, error) {
+	v, err := e.parseOperand(depth)
 	for err == nil {
-		rest := e.skip()
+		rest := e.skipSpace()
 		if rest == "" || rest[0] != '*' && rest[0] != '/' {
 			break
 		}
 		e.rest = rest[1:]
 		var w float64
-		if w, err = e.operand(depth); err != nil {
+		if w, err = e.parseOperand(depth); err != nil {
 			break
 		}
 		if rest[0] == '*' {
@@ -108,8 +108,8 @@ func (e *evaluator) product(depth int) (float64, error) {
 	return v, err
 }
 
-func (e *evaluator) operand(depth int) (float64, error) {
-	rest := e.skip()
+func (e *durationParser) parseOperand(depth int) (float64, error) {
+	rest := e.skipSpace()
 	switch {
 	case depth > 20:
 		return 0, fmt.Errorf("it is nested too deep")
@@ -117,18 +117,18 @@ func (e *evaluator) operand(depth int) (float64, error) {
 		return 0, fmt.Errorf("a number is missing")
 	case rest[0] == '-' || rest[0] == '+':
 		e.rest = rest[1:]
-		v, err := e.operand(depth + 1)
+		v, err := e.parseOperand(depth + 1)
 		if rest[0] == '-' {
 			v = -v
 		}
 		return v, err
 	case rest[0] == '(':
 		e.rest = rest[1:]
-		v, err := e.sum(depth + 1)
+		v, err := e.parseSum(depth + 1)
 		if err != nil {
 			return 0, err
 		}
-		if !strings.HasPrefix(e.skip(), ")") {
+		if !strings.HasPrefix(e.skipSpace(), ")") {
 			return 0, fmt.Errorf("a ) is missing")
 		}
 		e.rest = e.rest[1:]
@@ -140,12 +140,12 @@ func (e *evaluator) operand(depth int) (float64, error) {
 		return 0, fmt.Errorf("there is %s", quote(rest))
 	}
 	e.rest = rest[len(number):]
-	word := e.skip()
+	word := e.skipSpace()
 	word = word[:len(word)-len(strings.TrimLeft(word, "abcdefghijklmnopqrstuvwxyz"))]
 	if word == "" {
 		return v, nil
 	}
-	size, ok := unit(word)
+	size, ok := durationUnit(word)
 	if !ok {
 		return 0, fmt.Errorf("the unit %s is unknown", quote(word))
 	}
@@ -153,8 +153,8 @@ func (e *evaluator) operand(depth int) (float64, error) {
 	return v * size.Seconds(), nil
 }
 
-// unit follows str2seconds: a year has 365.25 days, and a month is its twelfth.
-func unit(word string) (time.Duration, bool) {
+// durationUnit follows str2seconds: a year has 365.25 days, and a month is its twelfth.
+func durationUnit(word string) (time.Duration, bool) {
 	const day = 24 * time.Hour
 	switch word {
 	case "s", "ss", "se", "sec", "second", "seconds":
@@ -175,8 +175,8 @@ func unit(word string) (time.Duration, bool) {
 	return 0, false
 }
 
-// words writes a duration as Ringwall's configuration reads it: 90s, 10m, 1h30m, 168h.
-func words(d time.Duration) string {
+// formatDuration writes a duration as Ringwall's configuration reads it: 90s, 10m, 1h30m, 168h.
+func formatDuration(d time.Duration) string {
 	if d < time.Second {
 		return d.String()
 	}

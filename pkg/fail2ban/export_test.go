@@ -14,7 +14,7 @@ func Resolve(dir, name string) (func(section, key string) (string, bool), error)
 		return nil, err
 	}
 	return func(section, key string) (string, bool) {
-		v, ok, err := c.get(section, key)
+		v, ok, err := c.option(section, key)
 		return v, ok && err == nil
 	}, nil
 }
@@ -28,8 +28,8 @@ func Parse(text, name string) (sections, mistakes int, values map[string]string)
 // Expand fills in a value of a file that has only one section.
 func Expand(text, name, key string) (string, error) {
 	c := &config{sections: map[string]section{defaults: {}}}
-	c.merge(parseINI(text))
-	v, _, err := c.get(name, key)
+	c.mergeFile(parseINI(text))
+	v, _, err := c.option(name, key)
 	return v, err
 }
 

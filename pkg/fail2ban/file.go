@@ -160,15 +160,15 @@ func parseRecords(r io.Reader) (*databaseContents, error) {
 	c := &databaseContents{records: &banRecords{past: map[string][]string{}}, tables: map[string]bool{}}
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
-		if err := c.add(strings.Split(lines.Text(), "\t")); err != nil {
+		if err := c.addLine(strings.Split(lines.Text(), "\t")); err != nil {
 			return nil, fmt.Errorf("its reader printed %q: %w", printable.Limit(lines.Text(), 100), err)
 		}
 	}
 	return c, lines.Err()
 }
 
-// add takes one line. Where there are more rows than maxRows, the rest is dropped.
-func (c *databaseContents) add(fields []string) error {
+// addLine takes one line. Where there are more rows than maxRows, the rest is dropped.
+func (c *databaseContents) addLine(fields []string) error {
 	r := c.records
 	kind, fields := fields[0], fields[1:]
 	want := map[string]int{"note": 1, "table": 1, "version": 1, "ban": 4, "past": 2}[kind]

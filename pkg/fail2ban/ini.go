@@ -16,8 +16,8 @@ const (
 // section is what stands under one header; keys are in lower case.
 type section map[string]string
 
-// file is one parsed file. Sections keep the order of their first header.
-type file struct {
+// iniFile is one parsed iniFile. Sections keep the order of their first header.
+type iniFile struct {
 	order    []string
 	sections map[string]section
 	mistakes []string
@@ -26,27 +26,27 @@ type file struct {
 // parseINI reads the dialect of Python's configparser as fail2ban sets it up (client/configparserinc.py): "=" or ":"
 // ends a key, "#" and ";" begin a comment at a line's start, ";" after white space begins one anywhere, and a line that
 // is indented deeper than its key goes on with the value. What configparser refuses is a mistake, and is passed over.
-func parseINI(text string) *file {
-	p := &parser{file: &file{sections: map[string]section{}}}
+func parseINI(text string) *iniFile {
+	p := &iniParser{iniFile: &iniFile{sections: map[string]section{}}}
 	if len(text) > maxFile {
-		p.mistake("the file is longer than %d bytes: the rest is not read", maxFile)
+		p.addMistake("the file is longer than %d bytes: the rest is not read", maxFile)
 		text = text[:maxFile]
 	}
 	if !utf8.ValidString(text) {
-		p.mistake("the file is not UTF-8")
+		p.addMistake("the file is not UTF-8")
 		text = strings.ToValidUTF8(text, "\ufffd")
 	}
 	text = strings.TrimPrefix(text, "\ufeff")
 	for line := range strings.Lines(text) {
 		p.number++
-		p.line(strings.TrimRight(line, "\r\n"))
+		p.parseLine(strings.TrimRight(line, "\r\n"))
 	}
-	p.end()
-	return p.file
+	p.endOption()
+	return p.iniFile
 }
 
-type parser struct {
-	*file
+type iniParser struct {
+	*iniFile
 	number  int
 	current section
 	name    string // of the section
@@ -56,7 +56,7 @@ type parser struct {
 	options int
 }
 
-func (p *parser) mistake(format string, args ...any) {
+func (p *iniParser) addMistake(format string, args ...any) {
 	const most = 20
 	switch n := len(p.mistakes); {
 	case n < most:
@@ -66,8 +66,8 @@ func (p *parser) mistake(format string, args ...any) {
 	}
 }
 
-func (p *parser) line(line string) {
-	stripped := strings.TrimSpace(uncommented(line))
+func (p *iniParser) parseLine(line string) {
+	stripped := strings.TrimSpace(stripComment(line))
 	if stripped == "" {
 		if p.key != "" && strings.TrimSpace(line) == "" {
 			p.value = append(p.value, "")
@@ -79,40 +79,40 @@ func (p *parser) line(line string) {
 		p.value = append(p.value, stripped)
 		return
 	}
-	p.end()
+	p.endOption()
 	p.indent = indent
 	if strings.HasPrefix(stripped, "[") {
 		if name, _, ok := strings.Cut(stripped[1:], "]"); ok && name != "" {
-			p.header(name)
+			p.beginSection(name)
 			return
 		}
 	}
 	i := strings.IndexAny(stripped, "=:")
 	switch {
 	case i <= 0:
-		p.mistake("line %d is neither a [section] nor KEY = VALUE", p.number)
+		p.addMistake("line %d is neither a [section] nor KEY = VALUE", p.number)
 	case p.current == nil:
-		p.mistake("line %d stands before the first [section]", p.number)
+		p.addMistake("line %d stands before the first [section]", p.number)
 	case p.options >= maxOptions:
-		p.mistake("line %d: there are more than %d settings", p.number, maxOptions)
+		p.addMistake("line %d: there are more than %d settings", p.number, maxOptions)
 	default:
 		p.options++
 		p.key = strings.ToLower(strings.TrimSpace(stripped[:i]))
 		if _, twice := p.current[p.key]; twice {
-			p.mistake("line %d sets the same key of its section a second time; the last one counts", p.number)
+			p.addMistake("line %d sets the same key of its section a second time; the last one counts", p.number)
 		}
 		p.value = append(p.value[:0], strings.TrimSpace(stripped[i+1:]))
 	}
 }
 
-func (p *parser) header(name string) {
+func (p *iniParser) beginSection(name string) {
 	p.current, p.name = p.sections[name], name
 	if p.current != nil {
-		p.mistake("line %d begins a section of the file a second time; both count", p.number)
+		p.addMistake("line %d begins a section of the file a second time; both count", p.number)
 		return
 	}
 	if len(p.sections) >= maxSections {
-		p.mistake("line %d: there are more than %d sections", p.number, maxSections)
+		p.addMistake("line %d: there are more than %d sections", p.number, maxSections)
 		return
 	}
 	p.current = section{}
@@ -120,15 +120,15 @@ func (p *parser) header(name string) {
 	p.order = append(p.order, name)
 }
 
-// end takes the value that the last lines have made.
-func (p *parser) end() {
+// endOption takes the value that the last lines have made.
+func (p *iniParser) endOption() {
 	if p.key != "" {
 		p.current[p.key] = strings.TrimRight(strings.Join(p.value, "\n"), "\n")
 	}
 	p.key = ""
 }
 
-func uncommented(line string) string {
+func stripComment(line string) string {
 	if s := strings.TrimSpace(line); strings.HasPrefix(s, "#") || strings.HasPrefix(s, ";") {
 		return ""
 	}

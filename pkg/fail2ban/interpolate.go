@@ -14,19 +14,19 @@ const (
 	maxSteps = 100_000 // of a whole configuration
 )
 
-// get returns an option of a section with every %(name)s filled in; a missing one is not ok. The error says what cannot
+// option returns an option of a section with every %(name)s filled in; a missing one is not ok. The error says what cannot
 // be filled in.
-func (c *config) get(name, key string) (value string, ok bool, err error) {
-	raw, ok := c.lookup(name, key)
+func (c *config) option(name, key string) (value string, ok bool, err error) {
+	raw, ok := c.rawOption(name, key)
 	if !ok {
 		return "", false, nil
 	}
-	value, err = c.expand(name, raw, 0)
+	value, err = c.interpolate(name, raw, 0)
 	return value, true, err
 }
 
-// lookup knows fail2ban's forms section/key, default/key and known/key (the value that a later file replaced).
-func (c *config) lookup(name, key string) (string, bool) {
+// rawOption knows fail2ban's forms section/key, default/key and known/key (the value that a later file replaced).
+func (c *config) rawOption(name, key string) (string, bool) {
 	if v, ok := c.sections[name][key]; ok {
 		return v, true
 	}
@@ -43,7 +43,7 @@ func (c *config) lookup(name, key string) (string, bool) {
 		case "default":
 			s = defaults
 		case "known":
-			s = known + name
+			s = replacedPrefix + name
 		}
 		if v, ok := c.sections[s][k]; ok {
 			return v, true
@@ -55,7 +55,7 @@ func (c *config) lookup(name, key string) (string, bool) {
 	return v, ok
 }
 
-func (c *config) expand(name, raw string, depth int) (string, error) {
+func (c *config) interpolate(name, raw string, depth int) (string, error) {
 	if !strings.Contains(raw, "%") {
 		return raw, nil
 	}
@@ -87,11 +87,11 @@ func (c *config) expand(name, raw string, depth int) (string, error) {
 		if c.steps++; c.steps > maxSteps {
 			return "", fmt.Errorf("there are more than %d %%(name)s to fill in", maxSteps)
 		}
-		value, found := c.lookup(name, key)
+		value, found := c.rawOption(name, key)
 		if !found {
 			return "", fmt.Errorf("nothing is named %s", quote(inner[1:]))
 		}
-		value, err := c.expand(name, value, depth+1)
+		value, err := c.interpolate(name, value, depth+1)
 		if err != nil {
 			return "", err
 		}

@@ -19,7 +19,7 @@ type Jail struct {
 	Enabled   bool
 	VoIP      bool
 	Why       string // why it is taken to be about telephony, or not
-	Counts    Count
+	Counts    FailureKinds
 	Filter    string
 	Ports     Ports  // of the jail and of its actions
 	AllPorts  string // what makes its bans close every port; "" where nothing does
@@ -33,21 +33,21 @@ type Jail struct {
 	Own       []string // keys that its own section sets
 }
 
-// Count is what a jail counts, and so which of Ringwall's points its numbers are about.
-type Count uint8
+// FailureKinds is what a jail counts, and so which of Ringwall's points its numbers are about.
+type FailureKinds uint8
 
 // What jails count. Most count all of it.
 const (
-	Passwords Count = 1 << iota // wrong ones
-	Accounts                    // that do not exist
-	Manager                     // failed logins to AMI
+	Passwords FailureKinds = 1 << iota // wrong ones
+	Accounts                           // that do not exist
+	Manager                            // failed logins to AMI
 )
 
-// countsOf tells by the words of a filter, or of the jail's name where there is no filter, what a jail counts.
-func countsOf(name, filter string, ports []uint16) Count {
+// countedFailures tells by the words of a filter, or of the jail's name where there is no filter, what a jail counts.
+func countedFailures(name, filter string, ports []uint16) FailureKinds {
 	word := cmp.Or(filter, name)
 	begins := func(parts ...string) bool {
-		return slices.ContainsFunc(wordsIn(word), func(w string) bool {
+		return slices.ContainsFunc(lowercaseWords(word), func(w string) bool {
 			return slices.ContainsFunc(parts, func(p string) bool { return strings.HasPrefix(w, p) })
 		})
 	}
@@ -55,7 +55,7 @@ func countsOf(name, filter string, ports []uint16) Count {
 	onlyAMI := len(ports) > 0 && !slices.ContainsFunc(ports, func(p uint16) bool { return p != amiPort && p != amiTLSPort })
 	passwords, accounts := begins("auth", "passw", "login", "brute"), begins("scan", "enum", "unknown", "invalid")
 	switch {
-	case onlyAMI, slices.Contains(wordsIn(word), "ami"), begins("manager"):
+	case onlyAMI, slices.Contains(lowercaseWords(word), "ami"), begins("manager"):
 		return Manager
 	case passwords && !accounts:
 		return Passwords
@@ -65,7 +65,7 @@ func countsOf(name, filter string, ports []uint16) Count {
 	return Passwords | Accounts | Manager
 }
 
-func wordsIn(s string) []string {
+func lowercaseWords(s string) []string {
 	return strings.FieldsFunc(strings.ToLower(s), func(r rune) bool { return r < 'a' || r > 'z' })
 }
 
@@ -79,15 +79,15 @@ type Increment struct {
 	Random      time.Duration
 }
 
-// setting reads options of one jail, and notes what cannot be read.
-type setting struct {
+// optionReader reads options of one jail, and notes what cannot be read.
+type optionReader struct {
 	c    *config
 	name string
 	say  func(string)
 }
 
-func (s setting) text(key string) string {
-	v, _, err := s.c.get(s.name, key)
+func (s optionReader) text(key string) string {
+	v, _, err := s.c.option(s.name, key)
 	if err != nil {
 		s.say(fmt.Sprintf("%s: %v", key, err))
 		return ""
@@ -95,7 +95,7 @@ func (s setting) text(key string) string {
 	return strings.TrimSpace(v)
 }
 
-func (s setting) duration(key string) time.Duration {
+func (s optionReader) duration(key string) time.Duration {
 	text := s.text(key)
 	if text == "" {
 		return 0
@@ -112,8 +112,8 @@ func isTrue(text string) bool {
 	return slices.Contains([]string{"1", "on", "true", "yes"}, strings.ToLower(text))
 }
 
-func (c *config) jail(name string, say func(string)) Jail {
-	s := setting{c, name, say}
+func (c *config) readJail(name string, say func(string)) Jail {
+	s := optionReader{c, name, say}
 	j := Jail{Name: name, Enabled: isTrue(s.text("enabled"))}
 	j.Filter, _, _ = strings.Cut(s.text("filter"), "[")
 	j.Filter = strings.TrimSpace(j.Filter)
@@ -121,7 +121,7 @@ func (c *config) jail(name string, say func(string)) Jail {
 		j.Own = append(j.Own, key)
 	}
 	slices.Sort(j.Own)
-	quiet := setting{c, name, func(string) {}} // whose jail it is is not known yet
+	quiet := optionReader{c, name, func(string) {}} // whose jail it is is not known yet
 	j.Ports = parsePorts(quiet.text("port"))
 	own := j.Ports
 	actions := parseActions(quiet.text("action"))
@@ -129,14 +129,14 @@ func (c *config) jail(name string, say func(string)) Jail {
 		actions = parseActions(quiet.text("banaction"))
 	}
 	for _, a := range actions {
-		j.Ports.add(parsePorts(a.options["port"]))
+		j.Ports.addAll(parsePorts(a.options["port"]))
 	}
-	j.VoIP, j.Why = telephony(name, j.Filter, j.Ports.List, splitWords(quiet.text("logpath")))
+	j.VoIP, j.Why = isTelephony(name, j.Filter, j.Ports.List, splitWords(quiet.text("logpath")))
 	if !j.VoIP && !strings.Contains(j.Filter, "recidive") || !j.Enabled {
 		return j
 	}
 	if len(j.Ports.Odd) > 0 && j.VoIP {
-		say("port: " + quotes(j.Ports.Odd) + " is no number or known name")
+		say("port: " + quoteList(j.Ports.Odd) + " is no number or known name")
 	}
 	if text := s.text("maxretry"); text != "" {
 		n, err := strconv.Atoi(text)
@@ -159,7 +159,7 @@ func (c *config) jail(name string, say func(string)) Jail {
 			j.Actions = append(j.Actions, a.name)
 		}
 	}
-	j.Counts = countsOf(name, j.Filter, own.List)
+	j.Counts = countedFailures(name, j.Filter, own.List)
 	switch {
 	case slices.ContainsFunc(j.Actions, func(a string) bool { return strings.Contains(a, "allports") }):
 		j.AllPorts = "the ban of all ports"
@@ -169,7 +169,7 @@ func (c *config) jail(name string, say func(string)) Jail {
 	return j
 }
 
-func (s setting) increment() Increment {
+func (s optionReader) increment() Increment {
 	in := Increment{On: isTrue(s.text("bantime.increment")), Factor: 1}
 	if !in.On {
 		return in
@@ -200,15 +200,15 @@ func splitWords(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(" ,\n\t\r", r) })
 }
 
-// telephony says whether a jail is about Asterisk or its like. Its own name counts only where the filter is unknown.
-func telephony(name, filter string, ports []uint16, logs []string) (bool, string) {
+// isTelephony says whether a jail is about Asterisk or its like. Its own name counts only where the filter is unknown.
+func isTelephony(name, filter string, ports []uint16, logs []string) (bool, string) {
 	word := strings.ToLower(filter)
 	what := "filter " + quote(filter)
 	if word == "" {
 		word, what = strings.ToLower(name), "its name"
 	}
 	known := slices.IndexFunc(ports, func(p uint16) bool { return slices.Contains(voipPorts, p) })
-	if why := web(word, what, ports, logs); why != "" && known < 0 {
+	if why := webPageReason(word, what, ports, logs); why != "" && known < 0 {
 		return false, why
 	}
 	for _, part := range []string{"asterisk", "pjsip", "freeswitch", "kamailio", "opensips", "voip", "iax", "issabel"} {
@@ -216,7 +216,7 @@ func telephony(name, filter string, ports []uint16, logs []string) (bool, string
 			return true, what
 		}
 	}
-	if slices.Contains(wordsIn(word), "sip") {
+	if slices.Contains(lowercaseWords(word), "sip") {
 		return true, what
 	}
 	if known >= 0 {
@@ -225,8 +225,8 @@ func telephony(name, filter string, ports []uint16, logs []string) (bool, string
 	return false, "neither its filter nor its ports are about telephony"
 }
 
-// web says why a jail is about the web page of a PBX, which is none of Ringwall's business, or "".
-func web(word, what string, ports []uint16, logs []string) string {
+// webPageReason says why a jail is about the webPageReason page of a PBX, which is none of Ringwall's business, or "".
+func webPageReason(word, what string, ports []uint16, logs []string) string {
 	all := func(n int, is func(i int) bool) bool {
 		for i := range n {
 			if !is(i) {
@@ -238,9 +238,9 @@ func web(word, what string, ports []uint16, logs []string) string {
 	switch {
 	case all(len(ports), func(i int) bool { return slices.Contains(webPorts, ports[i]) }):
 		return "its ports are those of the web page"
-	case all(len(logs), func(i int) bool { return webLog(logs[i]) }):
+	case all(len(logs), func(i int) bool { return isWebLog(logs[i]) }):
 		return "its log is that of the web page"
-	case word == "freepbx" || word == "pbx-gui" || slices.ContainsFunc(wordsIn(word), func(w string) bool {
+	case word == "freepbx" || word == "pbx-gui" || slices.ContainsFunc(lowercaseWords(word), func(w string) bool {
 		return slices.Contains([]string{"gui", "web", "webui", "www", "http", "https", "httpd", "apache", "nginx", "lighttpd", "php"}, w)
 	}):
 		return what + " is about the web page"
@@ -248,9 +248,9 @@ func web(word, what string, ports []uint16, logs []string) string {
 	return ""
 }
 
-// webLog says whether a file is one that web servers and the web pages of PBXes write, such as Issabel's audit.log and
+// isWebLog says whether a file is one that web servers and the web pages of PBXes write, such as Issabel's audit.log and
 // FreePBX' freepbx_security.log.
-func webLog(path string) bool {
+func isWebLog(path string) bool {
 	path = strings.ToLower(path)
 	return slices.ContainsFunc([]string{
 		"apache", "httpd", "nginx", "lighttpd", "access.log", "access_log", "error_log", "issabel/audit", "elastix/audit", "freepbx_security",
@@ -346,7 +346,7 @@ func maskBits(mask netip.Addr) (uint64, error) {
 	return uint64(n), nil
 }
 
-func quotes(list []string) string {
+func quoteList(list []string) string {
 	const most = 5
 	var out []string
 	for i, s := range list {

@@ -73,7 +73,7 @@ func (p *Ports) addRange(word string, low, high uint16) {
 	}
 }
 
-func (p *Ports) add(more Ports) {
+func (p *Ports) addAll(more Ports) {
 	for _, n := range more.List {
 		p.addRange(strconv.Itoa(int(n)), n, n)
 	}

@@ -71,13 +71,13 @@ func Read(ctx context.Context, o Options) (*Import, error) {
 	}
 	s := serverSettings{socket: DefaultSocket, database: DefaultDatabase, purge: 24 * time.Hour}
 	if c != nil {
-		im.takeJails(c)
+		im.importJails(c)
 		im.readServerSettings(c.dir, &s)
 	}
-	im.takeAllow()
+	im.importAllowList()
 	im.Policy = im.suggest(s.purge)
 	if o.DB != "" || !im.askServer(ctx, o, s) {
-		if err := im.readFile(ctx, o, cmp.Or(o.DB, s.database)); err != nil {
+		if err := im.readDatabaseBans(ctx, o, cmp.Or(o.DB, s.database)); err != nil {
 			return nil, err
 		}
 	}
@@ -87,7 +87,7 @@ func Read(ctx context.Context, o Options) (*Import, error) {
 	return im, nil
 }
 
-func (im *Import) leave(what, why string) {
+func (im *Import) addNotImported(what, why string) {
 	const most = 200
 	l := NotImported{what, why}
 	if len(im.NotImported) < most && !slices.Contains(im.NotImported, l) {
@@ -138,17 +138,17 @@ func readJailFile(path string) (*config, error) {
 	return readFiles(dir, []string{path})
 }
 
-func (im *Import) takeJails(c *config) {
+func (im *Import) importJails(c *config) {
 	for _, name := range c.order {
-		j := c.jail(name, func(trouble string) {
-			im.leave("jail "+quote(name), trouble)
+		j := c.readJail(name, func(trouble string) {
+			im.addNotImported("jail "+quote(name), trouble)
 		})
 		if j.Enabled {
 			im.Jails = append(im.Jails, j)
 		}
 	}
 	for _, note := range c.notes {
-		im.leave("the jail files", note)
+		im.addNotImported("the jail files", note)
 	}
 }
 
@@ -163,16 +163,16 @@ func (im *Import) readServerSettings(dir string, to *serverSettings) {
 	c, err := readConfig(dir, "fail2ban")
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			im.leave("fail2ban.conf", reasonOf(err))
+			im.addNotImported("fail2ban.conf", reasonOf(err))
 		}
 		return
 	}
-	say := func(trouble string) { im.leave("fail2ban.conf", trouble) }
+	say := func(trouble string) { im.addNotImported("fail2ban.conf", trouble) }
 	name := "Definition"
 	if _, ok := c.sections[name]; !ok {
 		name = defaults
 	}
-	s := setting{c, name, say}
+	s := optionReader{c, name, say}
 	if d := s.duration("dbpurgeage"); d > 0 {
 		to.purge = d
 	}
@@ -180,13 +180,13 @@ func (im *Import) readServerSettings(dir string, to *serverSettings) {
 	to.socket = cmp.Or(s.text("socket"), to.socket)
 }
 
-// takeAllow takes ignoreip of the jails about telephony.
-func (im *Import) takeAllow() {
+// importAllowList takes ignoreip of the jails about telephony.
+func (im *Import) importAllowList() {
 	seen := map[string]bool{}
 	for _, j := range im.Jails {
 		if !j.VoIP {
 			if slices.Contains(j.Own, "ignoreip") {
-				im.leave("ignoreip of jail "+quote(j.Name), "the jail is not about telephony")
+				im.addNotImported("ignoreip of jail "+quote(j.Name), "the jail is not about telephony")
 			}
 			continue
 		}
@@ -197,7 +197,7 @@ func (im *Import) takeAllow() {
 			seen[word] = true
 			a, trouble := allowEntry(word)
 			if trouble != "" {
-				im.leave("ignoreip "+quote(word), trouble)
+				im.addNotImported("ignoreip "+quote(word), trouble)
 				continue
 			}
 			if a.From = j.Name; !seen[a.String()] || word == a.String() {
@@ -208,7 +208,7 @@ func (im *Import) takeAllow() {
 	}
 }
 
-func (im *Import) jail(name string) *Jail {
+func (im *Import) jailNamed(name string) *Jail {
 	for i := range im.Jails {
 		if im.Jails[i].Name == name {
 			return &im.Jails[i]
@@ -221,10 +221,10 @@ func (im *Import) jail(name string) *Jail {
 func isRecidive(jail string) bool { return strings.Contains(jail, "recidive") }
 
 func (im *Import) isVoIP(name string) bool {
-	if j := im.jail(name); j != nil {
+	if j := im.jailNamed(name); j != nil {
 		return j.VoIP
 	}
-	yes, _ := telephony(name, "", nil, nil)
+	yes, _ := isTelephony(name, "", nil, nil)
 	return yes
 }
 
@@ -244,23 +244,23 @@ func (im *Import) askServer(ctx context.Context, o Options, s serverSettings) bo
 		return false
 	}
 	im.Server = s.socket
-	im.Found = append(im.Found, fmt.Sprintf("bans: of the fail2ban that runs here, %s", count(len(jails), "jail")))
+	im.Found = append(im.Found, fmt.Sprintf("bans: of the fail2ban that runs here, %s", countOf(len(jails), "jail")))
 	if slices.ContainsFunc(r.rows, func(r banRow) bool { return isRecidive(r.jail) }) {
-		im.askPast(ctx, o, s.database, r)
+		im.readPastBans(ctx, o, s.database, r)
 	}
-	im.takeBans(r, o)
+	im.importBans(r, o)
 	return true
 }
 
-// askPast looks up which jails have banned before whom a jail like recidive bans. The running fail2ban knows the current
+// readPastBans looks up which jails have banned before whom a jail like recidive bans. The running fail2ban knows the current
 // bans alone.
-func (im *Import) askPast(ctx context.Context, o Options, database string, r *banRecords) {
-	if inFile(database) {
+func (im *Import) readPastBans(ctx context.Context, o Options, database string, r *banRecords) {
+	if isFile(database) {
 		switch old, err := readDatabase(ctx, database, o.Now); {
 		case err == nil:
 			r.past = old.past
 		default:
-			im.leave("past bans", "the database cannot tell them: "+printable.Limit(err.Error(), 300))
+			im.addNotImported("past bans", "the database cannot tell them: "+printable.Limit(err.Error(), 300))
 		}
 	}
 	for _, row := range r.rows {
@@ -268,16 +268,16 @@ func (im *Import) askPast(ctx context.Context, o Options, database string, r *ba
 	}
 }
 
-// inFile says whether fail2ban keeps its bans in a file.
-func inFile(database string) bool {
+// isFile says whether fail2ban keeps its bans in a file.
+func isFile(database string) bool {
 	return database != ":memory:" && !strings.EqualFold(database, "none")
 }
 
-func (im *Import) readFile(ctx context.Context, o Options, path string) error {
+func (im *Import) readDatabaseBans(ctx context.Context, o Options, path string) error {
 	named := o.DB != ""
-	if !named && !inFile(path) {
+	if !named && !isFile(path) {
 		im.Found = append(im.Found, "no database: fail2ban.conf says dbfile = "+quotePath(path))
-		im.leave("bans", "fail2ban keeps them in memory only: ringwall import fail2ban takes them while fail2ban runs")
+		im.addNotImported("bans", "fail2ban keeps them in memory only: ringwall import fail2ban takes them while fail2ban runs")
 		return nil
 	}
 	r, err := readDatabase(ctx, path, o.Now)
@@ -292,7 +292,7 @@ func (im *Import) readFile(ctx context.Context, o Options, path string) error {
 		}
 		im.BansLost = err
 		im.Found = append(im.Found, "database: "+quotePath(path)+", which cannot be read, so its bans are missing")
-		im.leave("all bans", printable.Limit(err.Error(), 500))
+		im.addNotImported("all bans", printable.Limit(err.Error(), 500))
 		return nil
 	}
 	im.Database = path
@@ -300,27 +300,27 @@ func (im *Import) readFile(ctx context.Context, o Options, path string) error {
 	if r.note != "" {
 		im.Found = append(im.Found, r.note)
 	}
-	im.takeBans(r, o)
+	im.importBans(r, o)
 	return nil
 }
 
-func (im *Import) takeBans(records *banRecords, o Options) {
+func (im *Import) importBans(records *banRecords, o Options) {
 	if records.more {
-		im.leave("bans", fmt.Sprintf("there are more than %d: the rest is not read", maxRows))
+		im.addNotImported("bans", fmt.Sprintf("there are more than %d: the rest is not read", maxRows))
 	}
 	best := map[netip.Prefix]Ban{}
 	others, odd := map[string]int{}, map[string][]string{}
 	for _, r := range records.rows {
-		left, forever := im.remaining(r, o.Now)
+		left, forever := im.remainingTime(r, o.Now)
 		if left < time.Second && !forever {
 			continue
 		}
-		if why := im.notOurs(records, r, o.Also); why != "" {
+		if why := im.notImportedReason(records, r, o.Also); why != "" {
 			others[why]++
 			continue
 		}
 		p, ok := parsePrefix(r.ip)
-		if why := im.unfit(p, ok); why != "" {
+		if why := im.notBannableReason(p, ok); why != "" {
 			odd[why] = append(odd[why], r.ip)
 			continue
 		}
@@ -333,15 +333,15 @@ func (im *Import) takeBans(records *banRecords, o Options) {
 		im.Bans = append(im.Bans, b)
 	}
 	slices.SortFunc(im.Bans, func(a, b Ban) int { return a.Prefix.Compare(b.Prefix) })
-	for _, why := range sorted(others) {
-		im.leave(count(others[why], "ban"), why)
+	for _, why := range sortedKeys(others) {
+		im.addNotImported(countOf(others[why], "ban"), why)
 	}
-	for _, why := range sorted(odd) {
-		im.leave("banned "+quotes(odd[why]), why)
+	for _, why := range sortedKeys(odd) {
+		im.addNotImported("banned "+quoteList(odd[why]), why)
 	}
 }
 
-func sorted[T any](m map[string]T) []string {
+func sortedKeys[T any](m map[string]T) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)
@@ -350,20 +350,20 @@ func sorted[T any](m map[string]T) []string {
 	return keys
 }
 
-func count(n int, what string) string {
+func countOf(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// remaining is how long a ban goes on. A ban that begins in the future, by a clock that was wrong, lasts its length.
-func (im *Import) remaining(r banRow, now time.Time) (left time.Duration, forever bool) {
+// remainingTime is how long a ban goes on. A ban that begins in the future, by a clock that was wrong, lasts its length.
+func (im *Import) remainingTime(r banRow, now time.Time) (left time.Duration, forever bool) {
 	const most = int64(longest / time.Second)
 	length := r.length
 	if length == unknownLength {
 		length = 600 // as fail2ban itself does, unless the jail is known
-		if j := im.jail(r.jail); j != nil && j.BanTime > 0 {
+		if j := im.jailNamed(r.jail); j != nil && j.BanTime > 0 {
 			length = int64(j.BanTime / time.Second)
 		}
 	}
@@ -375,9 +375,9 @@ func (im *Import) remaining(r banRow, now time.Time) (left time.Duration, foreve
 	return time.Duration(max(length-age, 0)) * time.Second, false
 }
 
-// notOurs says why a ban is left to fail2ban, or "".
-func (im *Import) notOurs(records *banRecords, r banRow, also []string) string {
-	j := im.jail(r.jail)
+// notImportedReason says why a ban is left to fail2ban, or "".
+func (im *Import) notImportedReason(records *banRecords, r banRow, also []string) string {
+	j := im.jailNamed(r.jail)
 	switch {
 	case slices.Contains(also, r.jail), slices.Contains(also, printable.String(r.jail)), im.isVoIP(r.jail) && (j != nil || im.Dir == ""):
 		return ""
@@ -389,8 +389,8 @@ func (im *Import) notOurs(records *banRecords, r banRow, also []string) string {
 	return "jail " + quote(r.jail) + " is not about telephony: leave it to fail2ban, or take it with --also " + quote(r.jail)
 }
 
-// unfit says why something banned cannot be banned here, or "".
-func (im *Import) unfit(p netip.Prefix, ok bool) string {
+// notBannableReason says why something banned cannot be banned here, or "".
+func (im *Import) notBannableReason(p netip.Prefix, ok bool) string {
 	switch {
 	case !ok:
 		return "is no address"

@@ -123,7 +123,7 @@ func (s *server) bans(ctx context.Context, database string, now time.Time) (*ban
 		return nil, nil, err
 	}
 	// It says that there is none, or "Current database file is:" and the path behind "`- ".
-	if path, ok := strings.CutPrefix(used, "`- "); ok != inFile(database) || ok && path != database {
+	if path, ok := strings.CutPrefix(used, "`- "); ok != isFile(database) || ok && path != database {
 		return nil, nil, fmt.Errorf("%w with the database %s", errNotRunning, quotePath(database))
 	}
 	jails, err := s.jails(ctx)

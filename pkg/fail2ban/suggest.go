@@ -25,7 +25,7 @@ type Suggestion struct {
 	Settings []Setting
 }
 
-func (s *Suggestion) set(key, value, format string, args ...any) {
+func (s *Suggestion) addSetting(key, value, format string, args ...any) {
 	s.Settings = append(s.Settings, Setting{key, value, fmt.Sprintf(format, args...)})
 }
 
@@ -65,20 +65,20 @@ func (im *Import) suggest(purge time.Duration) Suggestion {
 				j.BanTime = builtinTime
 			}
 			voip = append(voip, j)
-			im.leftOf(j)
+			im.reportUnsupported(j)
 		}
 	}
 	if len(voip) == 0 {
 		return Suggestion{}
 	}
 	s := Suggestion{}
-	used := im.scoring(&s, voip)
+	used := im.suggestPoints(&s, voip)
 	uses := func(j Jail) int { return min(slices.Index(used, j.Name), 0) } // -1 or 0: as few jails as possible give the numbers
 	long := slices.MaxFunc(voip, func(a, b Jail) int {
-		return cmp.Or(cmp.Compare(banLength(a), banLength(b)), cmp.Compare(growing(a), growing(b)), uses(a)-uses(b))
+		return cmp.Or(cmp.Compare(banLength(a), banLength(b)), cmp.Compare(longestGrownBan(a), longestGrownBan(b)), uses(a)-uses(b))
 	})
-	im.lengths(&s, long, purge)
-	im.addPorts(&s, voip)
+	im.suggestBanLengths(&s, long, purge)
+	im.suggestPorts(&s, voip)
 	used = append(used, long.Name)
 	var from, others []string
 	for _, j := range voip {
@@ -90,13 +90,13 @@ func (im *Import) suggest(purge time.Duration) Suggestion {
 	}
 	s.From = strings.Join(from, ", ")
 	if len(others) > 0 {
-		im.leave("the numbers of jail "+quotes(others), "Ringwall has one policy, and the strictest jail of each kind counts: "+quotes(from))
+		im.addNotImported("the numbers of jail "+quoteList(others), "Ringwall has one policy, and the strictest jail of each kind counts: "+quoteList(from))
 	}
 	return s
 }
 
-// growing is how long a jail's bans become, where they do; without a bound they become the longest.
-func growing(j Jail) time.Duration {
+// longestGrownBan is how long a jail's bans become, where they do; without a bound they become the longest.
+func longestGrownBan(j Jail) time.Duration {
 	if j.Increment.On && j.Increment.MaxTime <= 0 {
 		return longest
 	}
@@ -110,9 +110,9 @@ func banLength(j Jail) time.Duration {
 	return j.BanTime
 }
 
-// kind is one of the things that jails count.
-type kind struct {
-	count  Count
+// failureKind is one of the things that jails count.
+type failureKind struct {
+	count  FailureKinds
 	key    string  // of its points
 	what   string  // a single one, with its article
 	many   string  // several
@@ -122,10 +122,10 @@ type kind struct {
 	least  int     // how few may
 }
 
-func kinds() []kind {
+func failureKinds() []failureKind {
 	p := policy.Default().Policy
 	number := func(points float64) int { return int(math.Ceil(p.Threshold / points)) }
-	return []kind{
+	return []failureKind{
 		{Accounts, "unknown_account", "an unknown account", "unknown accounts", "tries an unknown account each %s",
 			p.Points.UnknownAccount, number(p.Points.UnknownAccount), leastNames},
 		{Passwords, "wrong_password", "a wrong password", "wrong passwords", "tries a password each %s, on more than two accounts,",
@@ -135,15 +135,15 @@ func kinds() []kind {
 	}
 }
 
-// scoring sets what each kind of failure is worth, and how long it counts. It returns whose numbers they are.
-func (im *Import) scoring(s *Suggestion, voip []Jail) (used []string) {
+// suggestPoints sets what each kind of failure is worth, and how long it counts. It returns whose numbers they are.
+func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 	p := policy.Default().Policy
-	s.set("policy.threshold", decimal(p.Threshold), "Ringwall's default. The points below are made for it: fail2ban counts "+
+	s.addSetting("policy.threshold", formatDecimal(p.Threshold), "Ringwall's default. The points below are made for it: fail2ban counts "+
 		"lines, of which Asterisk writes one to three for an attempt; Ringwall counts attempts.")
 	half := halfLife{length: p.HalfLife, dearer: 1}
 	burst := p.Misconfigured.Burst
 	var strictest Jail // that counts wrong passwords
-	for _, k := range kinds() {
+	for _, k := range failureKinds() {
 		var mine []Jail
 		for _, j := range voip {
 			if j.Counts&k.count != 0 {
@@ -157,7 +157,7 @@ func (im *Import) scoring(s *Suggestion, voip []Jail) (used []string) {
 		used = append(used, j.Name)
 		n := max(j.MaxRetry, k.least)
 		if n != j.MaxRetry && (k.count != Manager || j.Counts == Manager) {
-			im.leave(fmt.Sprintf("maxretry = %d of jail %s", j.MaxRetry, quote(j.Name)),
+			im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s", j.MaxRetry, quote(j.Name)),
 				fmt.Sprintf("people mistype, and phones have old passwords, so %d %s it is", n, k.many))
 		}
 		points, why := k.points, ""
@@ -173,9 +173,9 @@ func (im *Import) scoring(s *Suggestion, voip []Jail) (used []string) {
 		case n > k.usual && k.count == Accounts && j.Counts == Accounts:
 			// Whoever has a jail for scans alone has said how many he means, such as for a provider without identify.
 			if n > mildestNames {
-				im.leave(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many),
+				im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many),
 					fmt.Sprintf("scanners ask for hundreds, so %d it is; policy.points.%s: %s would be as mild", mildestNames, k.key,
-						decimal(pointsFor(n))))
+						formatDecimal(pointsFor(n))))
 			}
 			n = min(n, mildestNames)
 			points = pointsFor(n)
@@ -184,11 +184,11 @@ func (im *Import) scoring(s *Suggestion, voip []Jail) (used []string) {
 			why = fmt.Sprintf("as Ringwall's default: the %s in quick succession bans", ordinal(n))
 		default:
 			why = fmt.Sprintf("and Ringwall's default is stricter: the %s in quick succession bans. It stays, so that nobody is less "+
-				"safe than before; %s would be as mild as the jail", ordinal(k.usual), decimal(pointsFor(n)))
-			im.leaveMild(j, k)
+				"safe than before; %s would be as mild as the jail", ordinal(k.usual), formatDecimal(pointsFor(n)))
+			im.reportMilder(j, k)
 		}
 		if k.count != Manager || n < k.usual {
-			s.set("policy.points."+k.key, decimal(points), "What %s is worth. Jail %s has maxretry = %d, %s.", k.what, quote(j.Name), j.MaxRetry, why)
+			s.addSetting("policy.points."+k.key, formatDecimal(points), "What %s is worth. Jail %s has maxretry = %d, %s.", k.what, quote(j.Name), j.MaxRetry, why)
 		}
 		for _, j := range mine {
 			if half.lengthen(j, k, points, p.Threshold) {
@@ -196,9 +196,9 @@ func (im *Import) scoring(s *Suggestion, voip []Jail) (used []string) {
 			}
 		}
 	}
-	half.set(im, s)
+	half.suggest(im, s)
 	if burst < p.Misconfigured.Burst {
-		s.set("policy.misconfigured.burst", strconv.Itoa(burst), "maxretry = %d of jail %s: so many wrong passwords may come at once "+
+		s.addSetting("policy.misconfigured.burst", strconv.Itoa(burst), "maxretry = %d of jail %s: so many wrong passwords may come at once "+
 			"before they count, as a phone or a person sends them. Ringwall's default is %d.",
 			strictest.MaxRetry, quote(strictest.Name), p.Misconfigured.Burst)
 	}
@@ -210,12 +210,12 @@ func pointsFor(n int) float64 {
 	return math.Ceil(policy.Default().Policy.Threshold/(float64(n)-0.2)*100) / 100
 }
 
-// leaveMild lists a number that is not taken because it is much milder than the default.
-func (im *Import) leaveMild(j Jail, k kind) {
+// reportMilder lists a number that is not taken because it is much milder than the default.
+func (im *Import) reportMilder(j Jail, k failureKind) {
 	if j.MaxRetry > 2*k.usual && (k.count != Manager || j.Counts == Manager) {
-		im.leave(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many), fmt.Sprintf(
+		im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many), fmt.Sprintf(
 			"it is milder than Ringwall's default, by which the %s in quick succession bans a stranger, so the default stays; "+
-				"policy.points.%s: %s would be as mild", ordinal(k.usual), k.key, decimal(pointsFor(j.MaxRetry))))
+				"policy.points.%s: %s would be as mild", ordinal(k.usual), k.key, formatDecimal(pointsFor(j.MaxRetry))))
 	}
 }
 
@@ -224,14 +224,14 @@ type halfLife struct {
 	length time.Duration
 	want   time.Duration // what all of findtime would ask for
 	jail   Jail          // which asked for most; without a name where the default is long enough
-	kind   kind          // of failure for which it did
+	kind   failureKind   // of failure for which it did
 	points float64       // of each of them
 	dearer float64       // how many times as much as by default a failure of a phone that is not in use any more is worth
 }
 
 // lengthen makes the half-life so long that somebody is banned who fails steadily, and just often enough for the jail: the
 // sum of points p a gap apart comes up to p/(1-2^(-gap/half)).
-func (h *halfLife) lengthen(j Jail, k kind, points, threshold float64) bool {
+func (h *halfLife) lengthen(j Jail, k failureKind, points, threshold float64) bool {
 	gap := j.FindTime / time.Duration(max(j.MaxRetry, k.least)-1)
 	want := min(max(time.Duration(float64(gap)/math.Log2(threshold/(threshold-points))), 0), longest)
 	if want <= max(h.length, h.want) {
@@ -242,114 +242,114 @@ func (h *halfLife) lengthen(j Jail, k kind, points, threshold float64) bool {
 	return true
 }
 
-// slowest says who is just banned, as the beginning of a sentence.
-func (h *halfLife) slowest(threshold float64) string {
+// slowestBanned says who is just banned, as the beginning of a sentence.
+func (h *halfLife) slowestBanned(threshold float64) string {
 	gap := time.Duration(float64(h.length) * math.Log2(threshold/(threshold-h.points)))
-	return "Who " + fmt.Sprintf(h.kind.slow, words(gap.Truncate(time.Minute)))
+	return "Who " + fmt.Sprintf(h.kind.slow, formatDuration(gap.Truncate(time.Minute)))
 }
 
-func (h *halfLife) set(im *Import, s *Suggestion) {
+func (h *halfLife) suggest(im *Import, s *Suggestion) {
 	p := policy.Default().Policy
 	const differs = "fail2ban forgets a failure all at once when findtime is over; Ringwall forgets half of the points in this time, " +
 		"and half of the rest in the next."
 	name := quote(h.jail.Name)
 	if h.jail.Name == "" {
-		s.set("policy.half_life", words(h.length), "Ringwall's default. It remembers at least as long as the findtime of the jails asks for: "+differs)
+		s.addSetting("policy.half_life", formatDuration(h.length), "Ringwall's default. It remembers at least as long as the findtime of the jails asks for: "+differs)
 	} else {
-		s.set("policy.half_life", words(h.length), "findtime = %s of jail %s. Not the same thing: %s %s all day is banned.",
-			words(h.jail.FindTime), name, differs, h.slowest(p.Threshold))
+		s.addSetting("policy.half_life", formatDuration(h.length), "findtime = %s of jail %s. Not the same thing: %s %s all day is banned.",
+			formatDuration(h.jail.FindTime), name, differs, h.slowestBanned(p.Threshold))
 	}
 	if more := h.dearer * h.length.Minutes() / p.HalfLife.Minutes(); more > 1 {
-		s.set("policy.trust.tolerance", decimal(math.Ceil(p.Trust.Tolerance*more*10)/10), "Ringwall's default is %s. It grows with the half-life and "+
+		s.addSetting("policy.trust.tolerance", formatDecimal(math.Ceil(p.Trust.Tolerance*more*10)/10), "Ringwall's default is %s. It grows with the half-life and "+
 			"the points, in which the failures of a trusted office add up, so that one wrong phone still does not ban the others.",
-			decimal(p.Trust.Tolerance))
+			formatDecimal(p.Trust.Tolerance))
 	}
 	if h.want > h.length {
-		im.leave("findtime = "+words(h.jail.FindTime)+" of jail "+name, fmt.Sprintf(
+		im.addNotImported("findtime = "+formatDuration(h.jail.FindTime)+" of jail "+name, fmt.Sprintf(
 			"policy.half_life is %s: a longer one would add up what all the phones of a trusted office do in a day, and ban it. "+
-				"%s is banned, who does so less often no longer", words(h.length), h.slowest(p.Threshold)))
+				"%s is banned, who does so less often no longer", formatDuration(h.length), h.slowestBanned(p.Threshold)))
 	}
 }
 
 // longestPolicy is the longest time that the configuration takes.
 const longestPolicy = 3650 * 24 * time.Hour
 
-func (im *Import) lengths(s *Suggestion, j Jail, purge time.Duration) {
+func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) {
 	def := policy.Default().Policy.Ban
 	first := min(max(j.BanTime, time.Second), longestPolicy)
 	if j.BanTime == Forever {
-		s.set("policy.ban.first", words(def.Max), "bantime = -1, for ever. Ringwall's bans end: addresses change hands, and a customer who is "+
+		s.addSetting("policy.ban.first", formatDuration(def.Max), "bantime = -1, for ever. Ringwall's bans end: addresses change hands, and a customer who is "+
 			"banned by mistake would stay out. A week, and longer for those that come back.")
-		s.set("policy.ban.factor", decimal(def.Factor), "Ringwall's default.")
-		s.set("policy.ban.max", words(365*24*time.Hour), "A year is near enough to for ever.")
-		im.leave("bantime = -1 of jail "+quote(j.Name), "there are no bans for ever: a week first, up to a year for those that come back")
+		s.addSetting("policy.ban.factor", formatDecimal(def.Factor), "Ringwall's default.")
+		s.addSetting("policy.ban.max", formatDuration(365*24*time.Hour), "A year is near enough to for ever.")
+		im.addNotImported("bantime = -1 of jail "+quote(j.Name), "there are no bans for ever: a week first, up to a year for those that come back")
 		return
 	}
-	s.set("policy.ban.first", words(first), "bantime = %s.", words(j.BanTime))
+	s.addSetting("policy.ban.first", formatDuration(first), "bantime = %s.", formatDuration(j.BanTime))
 	factor, most, memory := 1.0, first, time.Duration(0)
 	why, whyMost := "Each ban as long as the first one: the jail has no bantime.increment, and there is no recidive jail. Ringwall's default is "+
-		decimal(def.Factor)+".", "As first. Ringwall's default is "+words(def.Max)+"."
+		formatDecimal(def.Factor)+".", "As first. Ringwall's default is "+formatDuration(def.Max)+"."
 	if j.Increment.On {
-		factor, why = im.growth(j)
+		factor, why = im.banFactor(j)
 		memory = purge
 		most, whyMost = max(def.Max, first), "bantime.maxtime is not set, and fail2ban has no bound; Ringwall's default."
 		if t := j.Increment.MaxTime; t > 0 {
-			most, whyMost = max(t, first), "bantime.maxtime = "+words(t)+"."
+			most, whyMost = max(t, first), "bantime.maxtime = "+formatDuration(t)+"."
 		}
 	}
-	whyMemory := "dbpurgeage = " + words(purge) + ": for so long fail2ban's database remembers a ban."
-	if r := im.recidive(); r != nil {
+	whyMemory := "dbpurgeage = " + formatDuration(purge) + ": for so long fail2ban's database remembers a ban."
+	if r := im.recidiveJail(); r != nil {
 		span, retry, length := r.FindTime, max(r.MaxRetry, 2), r.BanTime
 		if length == Forever {
 			length = 365 * 24 * time.Hour
 		}
 		if length > most {
-			most, whyMost = length, "bantime of jail "+quote(r.Name)+" = "+words(length)+"."
+			most, whyMost = length, "bantime of jail "+quote(r.Name)+" = "+formatDuration(length)+"."
 		}
 		if !j.Increment.On {
 			factor = math.Pow(float64(most)/float64(first), 1/float64(retry-1))
 			why = fmt.Sprintf("Jail %s: after %d bans within %s, %s. Ringwall's bans grow step by step, so that the %s one is as long as that.",
-				quote(r.Name), retry, words(span), words(length), ordinal(retry))
+				quote(r.Name), retry, formatDuration(span), formatDuration(length), ordinal(retry))
 		}
 		if span > memory {
-			memory, whyMemory = span, "findtime of jail "+quote(r.Name)+" = "+words(span)+"."
+			memory, whyMemory = span, "findtime of jail "+quote(r.Name)+" = "+formatDuration(span)+"."
 		}
 	}
 	factor = min(max(math.Round(factor*100)/100, 1), 1000)
-	s.set("policy.ban.factor", decimal(factor), "%s", why)
-	s.set("policy.ban.max", words(min(most, longestPolicy)), "%s", whyMost)
+	s.addSetting("policy.ban.factor", formatDecimal(factor), "%s", why)
+	s.addSetting("policy.ban.max", formatDuration(min(most, longestPolicy)), "%s", whyMost)
 	if memory > 0 {
-		s.set("policy.ban.memory", words(min(memory, longestPolicy)), "%s Ringwall's default is %s.", whyMemory, words(def.Memory))
+		s.addSetting("policy.ban.memory", formatDuration(min(memory, longestPolicy)), "%s Ringwall's default is %s.", whyMemory, formatDuration(def.Memory))
 	}
 	if most > def.ForgeableMax {
-		im.leave("bans longer than "+words(def.ForgeableMax), "where the evidence came by UDP and could have been forged, a ban ends after "+
-			"policy.ban.forgeable_max, "+words(def.ForgeableMax))
+		im.addNotImported("bans longer than "+formatDuration(def.ForgeableMax), "where the evidence came by UDP and could have been forged, a ban ends after "+
+			"policy.ban.forgeable_max, "+formatDuration(def.ForgeableMax))
 	}
 }
 
-// growth is how many times as long each further ban is (server/jail.py, setBanTimeExtra).
-func (im *Import) growth(j Jail) (float64, string) {
+// banFactor is how many times as long each further ban is (server/jail.py, setBanTimeExtra).
+func (im *Import) banFactor(j Jail) (float64, string) {
 	in := j.Increment
 	switch {
 	case len(in.Multipliers) > 1:
 		n := len(in.Multipliers)
 		ratio := math.Pow(in.Multipliers[n-1]/in.Multipliers[0], 1/float64(n-1))
-		im.leave("bantime.multipliers of jail "+quote(j.Name), "Ringwall has one factor for each step; the one that comes to the same end was taken")
+		im.addNotImported("bantime.multipliers of jail "+quote(j.Name), "Ringwall has one factor for each step; the one that comes to the same end was taken")
 		return ratio, fmt.Sprintf("bantime.multipliers go from %s to %s in %d steps; this is the like of it in equal steps.",
-			decimal(in.Multipliers[0]), decimal(in.Multipliers[n-1]), n-1)
+			formatDecimal(in.Multipliers[0]), formatDecimal(in.Multipliers[n-1]), n-1)
 	case strings.HasPrefix(in.Formula, "ban.Time*math.exp(float(ban.Count+1)*banFactor)/math.exp("):
 		return math.Exp(in.Factor), "bantime.formula grows by e to the power of bantime.factor with each ban."
 	case in.Formula != "" && in.Formula != "ban.Time*(1<<(ban.Countifban.Count<20else20))*banFactor":
-		im.leave("bantime.formula of jail "+quote(j.Name), "it is a program in Python; factor 2 was taken, as without it")
+		im.addNotImported("bantime.formula of jail "+quote(j.Name), "it is a program in Python; factor 2 was taken, as without it")
 		return 2, "bantime.formula is a program in Python; this is fail2ban's default, each ban twice as long."
 	case in.Factor != 1:
-		im.leave("bantime.factor = "+decimal(in.Factor)+" of jail "+quote(j.Name),
+		im.addNotImported("bantime.factor = "+formatDecimal(in.Factor)+" of jail "+quote(j.Name),
 			"it makes fail2ban's second ban longer, and no step after it; Ringwall's factor is that of each step")
 	}
 	return 2, "bantime.increment: fail2ban doubles each further ban."
 }
 
-func (im *Import) recidive() *Jail {
+func (im *Import) recidiveJail() *Jail {
 	for i := range im.Jails {
 		if j := &im.Jails[i]; strings.Contains(j.Filter, "recidive") && j.BanTime != 0 {
 			return j
@@ -358,31 +358,31 @@ func (im *Import) recidive() *Jail {
 	return nil
 }
 
-// leftOf lists what a jail does and Ringwall does not.
-func (im *Import) leftOf(j Jail) {
+// reportUnsupported lists what a jail does and Ringwall does not.
+func (im *Import) reportUnsupported(j Jail) {
 	name := "jail " + quote(j.Name)
 	if j.IgnoreCmd != "" {
-		im.leave("ignorecommand of "+name, "Ringwall runs no program before a ban; name the addresses in policy.allow")
+		im.addNotImported("ignorecommand of "+name, "Ringwall runs no program before a ban; name the addresses in policy.allow")
 	}
 	if j.Increment.On && j.Increment.Random > 0 {
-		im.leave("bantime.rndtime of "+name, "Ringwall's bans have exact lengths")
+		im.addNotImported("bantime.rndtime of "+name, "Ringwall's bans have exact lengths")
 	}
 	if j.AllPorts != "" {
-		im.leave(j.AllPorts+" of "+name, "firewall.scope is voip, so that a customer still reaches the web page, and you SSH; "+
+		im.addNotImported(j.AllPorts+" of "+name, "firewall.scope is voip, so that a customer still reaches the web page, and you SSH; "+
 			"firewall.scope: all does as fail2ban did")
 	}
 	var more []string
 	for _, a := range j.Actions {
-		if !firewallAction(a) {
+		if !isFirewallAction(a) {
 			more = append(more, a)
 		}
 	}
 	if len(more) > 0 {
-		im.leave("action "+quotes(more)+" of "+name, "it does something else than ban; see what Ringwall's log and metrics can tell instead")
+		im.addNotImported("action "+quoteList(more)+" of "+name, "it does something else than ban; see what Ringwall's log and metrics can tell instead")
 	}
 }
 
-func firewallAction(name string) bool {
+func isFirewallAction(name string) bool {
 	for _, prefix := range []string{"iptables", "nftables", "firewallcmd", "ufw", "shorewall", "ipset", "ipfw", "pf", "npf", "route", "bsd-ipfw"} {
 		if name == prefix || strings.HasPrefix(name, prefix+"-") || strings.HasPrefix(name, prefix+"[") {
 			return true
@@ -394,8 +394,8 @@ func firewallAction(name string) bool {
 // notVoIP are ports that a ban leaves open unless firewall.scope is all: SSH, mail and the web.
 var notVoIP = []uint16{22, 25, 80, 443, 465, 587, 8080, 8443}
 
-// addPorts adds ports that the jails and their actions name and Ringwall would not close.
-func (im *Import) addPorts(s *Suggestion, jails []Jail) {
+// suggestPorts adds ports that the jails and their actions name and Ringwall would not close.
+func (im *Import) suggestPorts(s *Suggestion, jails []Jail) {
 	const most = 1000
 	def := policy.Default().Firewall.Ports
 	udp, tcp := slices.Clone(def.UDP), slices.Clone(def.TCP)
@@ -411,18 +411,18 @@ func (im *Import) addPorts(s *Suggestion, jails []Jail) {
 			}
 		}
 		if len(others) > 0 {
-			im.leave("port "+quotes(others)+" of jail "+quote(j.Name), "a ban closes the ports of telephony, each of them in "+
+			im.addNotImported("port "+quoteList(others)+" of jail "+quote(j.Name), "a ban closes the ports of telephony, each of them in "+
 				"firewall.ports; firewall.scope: all closes all there are")
 		}
 	}
 	if len(more) > 0 {
 		slices.Sort(more)
-		s.set("firewall.ports.udp", list(append(udp, more...)), "The jails also close %s; the others are Ringwall's defaults.", strings.Trim(list(more), "[]"))
-		s.set("firewall.ports.tcp", list(append(tcp, more...)), "")
+		s.addSetting("firewall.ports.udp", portList(append(udp, more...)), "The jails also close %s; the others are Ringwall's defaults.", strings.Trim(portList(more), "[]"))
+		s.addSetting("firewall.ports.tcp", portList(append(tcp, more...)), "")
 	}
 }
 
-func list(ports []uint16) string {
+func portList(ports []uint16) string {
 	words := make([]string, len(ports))
 	for i, p := range ports {
 		words[i] = strconv.Itoa(int(p))
@@ -430,7 +430,7 @@ func list(ports []uint16) string {
 	return "[" + strings.Join(words, ", ") + "]"
 }
 
-func decimal(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+func formatDecimal(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 func ordinal(n int) string {
 	end := "th"

@@ -14,15 +14,15 @@ const columns = 112 // of a comment
 // asterisk section it is a whole configuration.
 func (im *Import) WriteYAML(w io.Writer) error {
 	var b strings.Builder
-	comment(&b, "", "Suggested by ringwall import fail2ban. Read it, add it to ringwall.yaml below your asterisk section, and run ringwall check.")
+	writeComment(&b, "", "Suggested by ringwall import fail2ban. Read it, add it to ringwall.yaml below your asterisk section, and run ringwall check.")
 	if im.Policy.From == "" {
-		comment(&b, "", "No jail about telephony is enabled, so there are no numbers to carry over: Ringwall's defaults remain.")
+		writeComment(&b, "", "No jail about telephony is enabled, so there are no numbers to carry over: Ringwall's defaults remain.")
 	} else {
-		comment(&b, "", "The numbers are those of "+quote(im.Policy.From)+": of each kind the strictest jail's, and no failure counts "+
+		writeComment(&b, "", "The numbers are those of "+quote(im.Policy.From)+": of each kind the strictest jail's, and no failure counts "+
 			"for less than by Ringwall's default.")
 	}
 	b.WriteString("policy:\n")
-	comment(&b, "  ", "Look for a day whom it would ban; then change this to enforce.")
+	writeComment(&b, "  ", "Look for a day whom it would ban; then change this to enforce.")
 	b.WriteString("  mode: observe\n")
 	under := []string{"policy"}
 	allowed := false
@@ -31,7 +31,7 @@ func (im *Import) WriteYAML(w io.Writer) error {
 			im.writeAllow(&b)
 			allowed = true
 		}
-		under = s.write(&b, under)
+		under = s.writeYAML(&b, under)
 	}
 	if !allowed {
 		im.writeAllow(&b)
@@ -40,8 +40,8 @@ func (im *Import) WriteYAML(w io.Writer) error {
 	return err
 }
 
-// write adds a setting, with the parents that the one before it was not under.
-func (s Setting) write(b *strings.Builder, under []string) []string {
+// writeYAML adds a setting, with the parents that the one before it was not under.
+func (s Setting) writeYAML(b *strings.Builder, under []string) []string {
 	keys := strings.Split(s.Key, ".")
 	parents := keys[:len(keys)-1]
 	same := 0
@@ -52,7 +52,7 @@ func (s Setting) write(b *strings.Builder, under []string) []string {
 		fmt.Fprintf(b, "%s%s:\n", strings.Repeat("  ", i), parents[i])
 	}
 	indent := strings.Repeat("  ", len(parents))
-	comment(b, indent, s.Why)
+	writeComment(b, indent, s.Why)
 	fmt.Fprintf(b, "%s%s: %s\n", indent, keys[len(keys)-1], s.Value)
 	return parents
 }
@@ -61,15 +61,15 @@ func (im *Import) writeAllow(b *strings.Builder) {
 	if len(im.Allow) == 0 {
 		return
 	}
-	comment(b, "  ", "ignoreip. This machine's own addresses are protected anyway (ignoreself).")
+	writeComment(b, "  ", "ignoreip. This machine's own addresses are protected anyway (ignoreself).")
 	b.WriteString("  allow:\n")
 	for _, a := range im.Allow {
 		fmt.Fprintf(b, "    - %q\n", a.String())
 	}
 }
 
-// comment wraps a text whose values are escaped already.
-func comment(b *strings.Builder, indent, text string) {
+// writeComment wraps a text whose values are escaped already.
+func writeComment(b *strings.Builder, indent, text string) {
 	line := indent + "#"
 	for word := range strings.FieldsSeq(printable.Line(text)) {
 		if len(line)+1+len(word) > columns && line != indent+"#" {

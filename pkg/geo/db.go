@@ -31,7 +31,7 @@ const (
 func Parse(data []byte) (db *DB, err error) {
 	defer func() { // the parser is fuzzed, and a file is no reason to end a daemon
 		if p := recover(); p != nil {
-			db, err = nil, damaged(fmt.Errorf("%v", p))
+			db, err = nil, damagedError(fmt.Errorf("%v", p))
 		}
 	}()
 	return parse(data)
@@ -40,21 +40,21 @@ func Parse(data []byte) (db *DB, err error) {
 func parse(data []byte) (*DB, error) {
 	reader, err := maxminddb.OpenBytes(data)
 	if err != nil {
-		return nil, damaged(err)
+		return nil, damagedError(err)
 	}
 	m := &reader.Metadata
 	switch {
 	case m.BinaryFormatMajorVersion != 2:
-		return nil, damaged(fmt.Errorf("version %d of the format", m.BinaryFormatMajorVersion))
+		return nil, damagedError(fmt.Errorf("version %d of the format", m.BinaryFormatMajorVersion))
 	case m.IPVersion != 4 && m.IPVersion != 6, m.RecordSize != 24 && m.RecordSize != 28 && m.RecordSize != 32, m.NodeCount == 0:
-		return nil, damaged(errors.New("its description of itself makes no sense"))
+		return nil, damagedError(errors.New("its description of itself makes no sense"))
 	}
-	db := &DB{Type: name(m.DatabaseType), Bytes: int64(len(data)), reader: reader}
+	db := &DB{Type: cleanName(m.DatabaseType), Bytes: int64(len(data)), reader: reader}
 	if m.BuildEpoch > 0 && uint64(m.BuildEpoch) < 1<<40 {
 		db.Built = time.Unix(int64(m.BuildEpoch), 0).UTC()
 	}
 	for _, l := range []layout{maxmind, ipinfo} {
-		if err := db.sample(l); err != nil {
+		if err := db.detectContents(l); err != nil {
 			return nil, err
 		}
 		if db.Country || db.ASN {
@@ -65,18 +65,18 @@ func parse(data []byte) (*DB, error) {
 		Hint: "a file such as GeoLite2-Country.mmdb or GeoLite2-ASN.mmdb"}
 }
 
-// sample looks at the first entries, to learn what the file knows.
-func (db *DB) sample(l layout) error {
+// detectContents looks at the first entries, to learn what the file knows.
+func (db *DB) detectContents(l layout) error {
 	db.layout = l
 	steps, entries := 0, 0
 	for result := range db.reader.Networks(maxminddb.IncludeNetworksWithoutData(), maxminddb.IncludeAliasedNetworks()) {
 		if err := result.Err(); err != nil {
-			return damaged(err)
+			return damagedError(err)
 		}
 		if result.Found() {
 			p, err := l.read(&result)
 			if broken := (maxminddb.InvalidDatabaseError{}); errors.As(err, &broken) {
-				return damaged(err)
+				return damagedError(err)
 			}
 			db.Country, db.ASN = db.Country || p.Country != "", db.ASN || p.ASN != 0
 			entries++
@@ -115,11 +115,11 @@ func (db *DB) place(addr netip.Addr) (Place, error) {
 func (db *DB) Verify() (err error) {
 	defer func() { // see Parse
 		if p := recover(); p != nil {
-			err = damaged(fmt.Errorf("%v", p))
+			err = damagedError(fmt.Errorf("%v", p))
 		}
 	}()
 	if err := db.reader.Verify(); err != nil {
-		return damaged(err)
+		return damagedError(err)
 	}
 	return nil
 }

@@ -162,7 +162,7 @@ func survives(data []byte) bool {
 	}
 	for _, addr := range []string{"203.0.113.7", "198.51.100.1", "2001:db8::1", "2001::1", "0.0.0.0", "255.255.255.255", "::"} {
 		p, _ := db.place(netip.MustParseAddr(addr))
-		if p.Country != country(p.Country) || len(p.ASName) > maxName {
+		if p.Country != countryCode(p.Country) || len(p.ASName) > maxName {
 			panic(p)
 		}
 	}

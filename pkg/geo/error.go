@@ -27,13 +27,13 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.cause }
 
-// damaged is about data that is no file in MaxMind's format.
-func damaged(err error) *Error {
+// damagedError is about data that is no file in MaxMind's format.
+func damagedError(err error) *Error {
 	return &Error{What: "is damaged, or no file in MaxMind's format: " + printable.Limit(err.Error(), 200),
 		Hint: "geoipupdate, or download it again and unpack it (.mmdb)", cause: err}
 }
 
-func unreadable(err error) *Error {
+func readError(err error) *Error {
 	e := &Error{What: "cannot be read: " + printable.Limit(err.Error(), 200), cause: err}
 	var pe *fs.PathError
 	if errors.As(err, &pe) {

@@ -12,8 +12,8 @@ type Place struct {
 	ASName  string // who runs it: valid UTF-8, up to 200 bytes
 }
 
-// or fills in what p does not know.
-func (p Place) or(q Place) Place {
+// orElse fills in what p does not know.
+func (p Place) orElse(q Place) Place {
 	if p.Country == "" {
 		p.Country = q.Country
 	}
@@ -23,18 +23,18 @@ func (p Place) or(q Place) Place {
 	return p
 }
 
-// country returns a code as two capital letters, or nothing.
-func country(code string) string {
-	if len(code) != 2 || !letter(code[0]) || !letter(code[1]) {
+// countryCode returns a code as two capital letters, or nothing.
+func countryCode(code string) string {
+	if len(code) != 2 || !isLetter(code[0]) || !isLetter(code[1]) {
 		return ""
 	}
 	return strings.ToUpper(code)
 }
 
-func letter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
+func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
-// name makes a text of a file fit to be kept.
-func name(text string) string {
+// cleanName makes a text of a file fit to be kept.
+func cleanName(text string) string {
 	if len(text) > maxName {
 		text = text[:maxName]
 	}

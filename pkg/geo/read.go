@@ -14,15 +14,15 @@ import (
 // of them here have some 10 MB, those with cities some 150 MB.
 const MaxBytes = 256 << 20
 
-// stamp tells a file from the one that takes its place.
-type stamp struct {
+// fileVersion tells a file from the one that takes its place.
+type fileVersion struct {
 	dev, ino uint64
 	size     int64
 	changed  time.Time // content
 }
 
-func stampOf(info fs.FileInfo) stamp {
-	s := stamp{size: info.Size(), changed: info.ModTime()}
+func versionOf(info fs.FileInfo) fileVersion {
+	s := fileVersion{size: info.Size(), changed: info.ModTime()}
 	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
 		s.dev, s.ino = uint64(sys.Dev), sys.Ino
 	}
@@ -38,8 +38,8 @@ func Read(path string) (*DB, error) {
 	return db, err
 }
 
-func read(path string) (*DB, stamp, error) {
-	data, s, err := contents(path)
+func read(path string) (*DB, fileVersion, error) {
+	data, s, err := readRegular(path)
 	var db *DB
 	if err == nil {
 		db, err = Parse(data)
@@ -50,18 +50,18 @@ func read(path string) (*DB, stamp, error) {
 	return db, s, err
 }
 
-// contents reads a regular file, and nothing that could make the reader wait.
-func contents(path string) ([]byte, stamp, error) {
+// readRegular reads a regular file, and nothing that could make the reader wait.
+func readRegular(path string) ([]byte, fileVersion, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
-		return nil, stamp{}, unreadable(err)
+		return nil, fileVersion{}, readError(err)
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, stamp{}, unreadable(err)
+		return nil, fileVersion{}, readError(err)
 	}
-	s := stampOf(info)
+	s := versionOf(info)
 	switch size := info.Size(); {
 	case info.IsDir():
 		return nil, s, &Error{What: "is a folder", Hint: "the .mmdb file in it"}
@@ -78,10 +78,10 @@ func contents(path string) ([]byte, stamp, error) {
 		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 			err = errUnfinished // truncated meanwhile
 		}
-		return nil, s, unreadable(err)
+		return nil, s, readError(err)
 	}
-	if info, err = f.Stat(); err != nil || stampOf(info) != s {
-		return nil, s, unreadable(errUnfinished)
+	if info, err = f.Stat(); err != nil || versionOf(info) != s {
+		return nil, s, readError(errUnfinished)
 	}
 	return data, s, nil
 }

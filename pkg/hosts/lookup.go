@@ -30,11 +30,11 @@ func LookupSIP(r *net.Resolver) Lookup {
 		seen := map[string]bool{}
 		for _, kind := range [...]struct{ service, proto string }{{"sip", "udp"}, {"sip", "tcp"}, {"sips", "tcp"}} {
 			_, records, e := r.LookupSRV(ctx, kind.service, kind.proto, name)
-			if e != nil && notFound(err) && !notFound(e) {
+			if e != nil && isNotFound(err) && !isNotFound(e) {
 				err = e
 			}
 			for _, srv := range records {
-				target, ok := Name(srv.Target)
+				target, ok := NormalizeName(srv.Target)
 				if !ok || seen[target] || len(seen) >= maxTargets {
 					continue
 				}
@@ -53,15 +53,15 @@ func LookupSIP(r *net.Resolver) Lookup {
 	}
 }
 
-func notFound(err error) bool {
+func isNotFound(err error) bool {
 	dns, ok := errors.AsType[*net.DNSError](err)
 	return ok && dns.IsNotFound
 }
 
-// Name brings a host name into the form in which the Resolver keeps it: lower case, without the root's dot. It reports
+// NormalizeName brings a host name into the form in which the Resolver keeps it: lower case, without the root's dot. It reports
 // false for anything but letters, digits, hyphens and underscores between dots (RFC 1123, section 2.1), and for names
 // whose last label is a number, which some resolvers take for an IPv4 address in shorthand.
-func Name(s string) (string, bool) {
+func NormalizeName(s string) (string, bool) {
 	s = strings.ToLower(strings.TrimSuffix(s, "."))
 	if s == "" || len(s) > 253 {
 		return "", false
@@ -84,8 +84,8 @@ func Name(s string) (string, bool) {
 	return s, true
 }
 
-// usable reports whether an address can be anybody's source on a network.
-func usable(a netip.Addr) bool {
+// isUsable reports whether an address can be anybody's source on a network.
+func isUsable(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && !a.IsLinkLocalUnicast() &&
 		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }

@@ -81,7 +81,7 @@ func TestProvidersAreFoundBySRVToo(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %s", name, got, err, expect)
 		}
 	}
-	if got, err := LookupSIP(r)(t.Context(), "nothing.example.net"); !notFound(err) || len(got) != 0 {
+	if got, err := LookupSIP(r)(t.Context(), "nothing.example.net"); !isNotFound(err) || len(got) != 0 {
 		t.Errorf("a name that does not exist: %v, %v", got, err)
 	}
 	if got, err := LookupHost(r)(t.Context(), "itsp.example.net"); err != nil || len(got) != 1 {

@@ -11,17 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Own lists what this machine must never shut out, with a word why for each: its own addresses, loopback, link-local
+// OwnPrefixes lists what this machine must never shut out, with a word why for each: its own addresses, loopback, link-local
 // networks, and the next hops of its default routes in all routing tables. It speaks of the network namespace of the
 // calling thread and needs no privilege.
 //
 // A gateway is in because behind a router that masquerades, all customers come from its address. The rest of the subnet
 // is not: on a rented server the neighbours are strangers, and in an office an infected PC is what a ban is for.
-func Own() (map[netip.Prefix]string, error) {
+func OwnPrefixes() (map[netip.Prefix]string, error) {
 	var err error
 	for range 5 {
 		var out map[netip.Prefix]string
-		if out, err = own(); !errors.Is(err, errInterrupted) {
+		if out, err = listOwn(); !errors.Is(err, errInterrupted) {
 			return out, err
 		}
 	}
@@ -31,7 +31,7 @@ func Own() (map[netip.Prefix]string, error) {
 // errInterrupted is a list whose beginning is older than its end (NLM_F_DUMP_INTR).
 var errInterrupted = errors.New("something changed while the kernel listed it")
 
-func own() (map[netip.Prefix]string, error) {
+func listOwn() (map[netip.Prefix]string, error) {
 	out := map[netip.Prefix]string{
 		netip.MustParsePrefix("127.0.0.0/8"):    "loopback",
 		netip.MustParsePrefix("::1/128"):        "loopback",
@@ -40,7 +40,7 @@ func own() (map[netip.Prefix]string, error) {
 	}
 	add := func(ip net.IP, note string) {
 		a, ok := netip.AddrFromSlice(ip)
-		if a = a.Unmap(); !ok || !usable(a) {
+		if a = a.Unmap(); !ok || !isUsable(a) {
 			return
 		}
 		p := netip.PrefixFrom(a, a.BitLen())
@@ -53,7 +53,7 @@ func own() (map[netip.Prefix]string, error) {
 		return nil, fmt.Errorf("hosts: netlink: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	addrs, err := dump(conn, unix.RTM_GETADDR, &rtnetlink.AddressMessage{})
+	addrs, err := dumpAll(conn, unix.RTM_GETADDR, &rtnetlink.AddressMessage{})
 	if err != nil {
 		return nil, fmt.Errorf("hosts: list this machine's addresses: %w", err)
 	}
@@ -67,7 +67,7 @@ func own() (map[netip.Prefix]string, error) {
 		}
 	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		routes, err := dump(conn, unix.RTM_GETROUTE, &rtnetlink.RouteMessage{Family: family})
+		routes, err := dumpAll(conn, unix.RTM_GETROUTE, &rtnetlink.RouteMessage{Family: family})
 		if err != nil {
 			return nil, fmt.Errorf("hosts: list this machine's routes: %w", err)
 		}
@@ -76,26 +76,26 @@ func own() (map[netip.Prefix]string, error) {
 				continue
 			}
 			add(r.Attributes.Gateway, "default gateway")
-			add(via(r.Attributes.Via), "default gateway")
+			add(viaAddress(r.Attributes.Via), "default gateway")
 			for _, hop := range r.Attributes.Multipath {
 				add(hop.Gateway, "default gateway")
-				add(via(hop.Via), "default gateway")
+				add(viaAddress(hop.Via), "default gateway")
 			}
 		}
 	}
 	return out, nil
 }
 
-// via is the next hop of another address family (RTA_VIA, RFC 5549).
-func via(v *rtnetlink.RouteVia) net.IP {
+// viaAddress is the next hop of another address family (RTA_VIA, RFC 5549).
+func viaAddress(v *rtnetlink.RouteVia) net.IP {
 	if v == nil {
 		return nil
 	}
 	return v.Addr
 }
 
-// dump asks the kernel for all of a kind.
-func dump[M rtnetlink.Message](conn *rtnetlink.Conn, kind uint16, request M) ([]M, error) {
+// dumpAll asks the kernel for all of a kind.
+func dumpAll[M rtnetlink.Message](conn *rtnetlink.Conn, kind uint16, request M) ([]M, error) {
 	if _, err := conn.Send(request, kind, netlink.Request|netlink.Dump); err != nil {
 		return nil, err
 	}

@@ -38,16 +38,16 @@ func check(t *testing.T, err error) {
 // link adds an interface that is up, and returns its index: one end of a pair, since some kernels lack dummies.
 func link(t *testing.T, name string, addrs ...string) uint32 {
 	check(t, netspace.AddPair(name, name+"p", nil))
-	check(t, netspace.Up(name+"p"))
-	check(t, netspace.Up(name, addrs...))
-	index, err := netspace.Index(name)
+	check(t, netspace.BringUp(name+"p"))
+	check(t, netspace.BringUp(name, addrs...))
+	index, err := netspace.InterfaceIndex(name)
 	check(t, err)
 	return index
 }
 
 // route adds routes, each in the main table where it names none.
 func route(t *testing.T, routes ...rtnetlink.RouteMessage) {
-	check(t, netspace.Configure(func(c *rtnetlink.Conn) error {
+	check(t, netspace.WithRoutingSocket(func(c *rtnetlink.Conn) error {
 		for _, r := range routes {
 			r.Protocol, r.Type = unix.RTPROT_STATIC, unix.RTN_UNICAST
 			if r.Table == 0 {
@@ -70,7 +70,7 @@ func always() map[netip.Prefix]string {
 
 func TestOwnAddressesAndGatewaysButNotTheSubnet(t *testing.T) {
 	inNamespace(t, func(*netspace.Space) {
-		got, err := Own()
+		got, err := OwnPrefixes()
 		check(t, err)
 		if !maps.Equal(got, always()) {
 			t.Errorf("in an empty namespace: %v", got)
@@ -97,7 +97,7 @@ func TestOwnAddressesAndGatewaysButNotTheSubnet(t *testing.T) {
 			rtnetlink.RouteMessage{Family: unix.AF_INET, Table: 102, Attributes: via6},
 			rtnetlink.RouteMessage{Family: unix.AF_INET, Table: unix.RT_TABLE_COMPAT, Attributes: large}, // a number above 255
 		)
-		got, err = Own()
+		got, err = OwnPrefixes()
 		check(t, err)
 		expect := always()
 		for _, a := range []string{"192.0.2.10", "2001:db8::10", "198.51.100.1"} {
@@ -127,7 +127,7 @@ func TestWatcherTellsOfNewAddressesAndRoutes(t *testing.T) {
 			route(t, rtnetlink.RouteMessage{Family: unix.AF_INET,
 				Attributes: rtnetlink.RouteAttributes{OutIface: index, Gateway: net.ParseIP("192.0.2.1")}})
 			await(t, lists, func(m map[netip.Prefix]string) bool { return m[single("192.0.2.1")] == "default gateway" })
-			check(t, netspace.Configure(func(c *rtnetlink.Conn) error { return c.Link.Delete(index) }))
+			check(t, netspace.WithRoutingSocket(func(c *rtnetlink.Conn) error { return c.Link.Delete(index) }))
 			await(t, lists, func(m map[netip.Prefix]string) bool { return maps.Equal(m, always()) })
 		})
 		if n := len(lists); n != 0 {
@@ -140,7 +140,7 @@ func TestWhatWasLookedAtIsNotToldTwice(t *testing.T) {
 	inNamespace(t, func(s *netspace.Space) {
 		first := make(chan map[netip.Prefix]string, 1)
 		w := NewWatcher(WatchConfig{Interval: time.Hour, OnChange: func(own map[netip.Prefix]string) { first <- own }})
-		check(t, w.Look())
+		check(t, w.ReportOnce())
 		if own := <-first; !maps.Equal(own, always()) {
 			t.Errorf("Look told %v", own)
 		}

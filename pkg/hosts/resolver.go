@@ -67,23 +67,23 @@ type Resolver struct {
 }
 
 type host struct {
-	addrs  map[netip.Addr]time.Time // when an answer held it last
-	sorted []netip.Prefix
-	due    time.Time
-	last   time.Time // of the last good answer
-	err    error
-	cut    bool
-	sure   bool          // an answer has come since the start
-	pause  time.Duration // until the next look-up, where none has
+	addrs     map[netip.Addr]time.Time // when an answer held it last
+	sorted    []netip.Prefix
+	due       time.Time
+	last      time.Time // of the last good answer
+	err       error
+	truncated bool
+	confirmed bool          // an answer has come since the start
+	pause     time.Duration // until the next look-up, where none has
 }
 
 // A State is what is known about one name.
 type State struct {
-	Name     string
-	Prefixes []netip.Prefix
-	Resolved time.Time // of the last good answer; zero: never
-	Sure     bool      // an answer has come since the start; else the addresses, if any, are those of Remember
-	Err      error     // why the last look-up failed, or nil
+	Name      string
+	Prefixes  []netip.Prefix
+	Resolved  time.Time // of the last good answer; zero: never
+	Confirmed bool      // an answer has come since the start; else the addresses, if any, are those of Remember
+	Err       error     // why the last look-up failed, or nil
 }
 
 // NewResolver returns a Resolver that does nothing until Run.
@@ -119,7 +119,7 @@ func (r *Resolver) Set(names []string) error {
 	var errs []error
 	wanted := make([]string, 0, len(names))
 	for _, n := range names {
-		if good, ok := Name(n); ok {
+		if good, ok := NormalizeName(n); ok {
 			wanted = append(wanted, good)
 		} else {
 			errs = append(errs, fmt.Errorf("hosts: %q: %w", n, ErrBadName))
@@ -144,17 +144,17 @@ func (r *Resolver) Set(names []string) error {
 // Remember gives a name the addresses that it had before a restart; they stay until an answer comes. It is to be called
 // before Run, and the name to be among those of Set: OnChange is not told.
 func (r *Resolver) Remember(name string, addrs []netip.Addr, resolved time.Time) {
-	name, ok := Name(name)
+	name, ok := NormalizeName(name)
 	if !ok {
 		return
 	}
 	h := &host{addrs: make(map[netip.Addr]time.Time), last: resolved}
 	for _, a := range addrs {
-		if a = a.Unmap(); a.Zone() == "" && usable(a) && len(h.addrs) < r.cfg.MaxAddrs {
+		if a = a.Unmap(); a.Zone() == "" && isUsable(a) && len(h.addrs) < r.cfg.MaxAddrs {
 			h.addrs[a] = resolved
 		}
 	}
-	h.sort()
+	h.sortAddresses()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.names[name] = h
@@ -162,7 +162,7 @@ func (r *Resolver) Remember(name string, addrs []netip.Addr, resolved time.Time)
 
 // Prefixes returns the addresses of a name, sorted.
 func (r *Resolver) Prefixes(name string) []netip.Prefix {
-	name, _ = Name(name)
+	name, _ = NormalizeName(name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if h := r.names[name]; h != nil {
@@ -177,7 +177,7 @@ func (r *Resolver) States() []State {
 	defer r.mu.Unlock()
 	out := make([]State, 0, len(r.names))
 	for name, h := range r.names {
-		out = append(out, State{Name: name, Prefixes: slices.Clone(h.sorted), Resolved: h.last, Sure: h.sure, Err: h.err})
+		out = append(out, State{Name: name, Prefixes: slices.Clone(h.sorted), Resolved: h.last, Confirmed: h.confirmed, Err: h.err})
 	}
 	slices.SortFunc(out, func(a, b State) int { return strings.Compare(a.Name, b.Name) })
 	return out
@@ -236,7 +236,7 @@ func (r *Resolver) reconcile(now time.Time) (due []string, next time.Time) {
 	r.mu.Unlock()
 	slices.SortFunc(losses, func(a, b loss) int { return strings.Compare(a.name, b.name) })
 	for _, l := range losses {
-		r.changed(l.name, nil, l.removed)
+		r.reportChange(l.name, nil, l.removed)
 	}
 	return due, next
 }
@@ -264,15 +264,15 @@ func (r *Resolver) resolve(ctx context.Context, names []string) {
 		return
 	}
 	for i, name := range names {
-		r.take(name, answers[i].addrs, answers[i].err, time.Now())
+		r.applyAnswer(name, answers[i].addrs, answers[i].err, time.Now())
 	}
 }
 
-// take takes one answer over.
-func (r *Resolver) take(name string, addrs []netip.Addr, err error, now time.Time) {
+// applyAnswer takes one answer over.
+func (r *Resolver) applyAnswer(name string, addrs []netip.Addr, err error, now time.Time) {
 	var good []netip.Addr
 	for _, a := range addrs {
-		if a = a.Unmap(); a.Zone() == "" && usable(a) {
+		if a = a.Unmap(); a.Zone() == "" && isUsable(a) {
 			good = append(good, a)
 		}
 	}
@@ -281,7 +281,7 @@ func (r *Resolver) take(name string, addrs []netip.Addr, err error, now time.Tim
 	switch {
 	case err == nil && len(good) == 0:
 		err = ErrNoAddrs
-	case notFound(err):
+	case isNotFound(err):
 		err = fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
 	r.mu.Lock()
@@ -289,33 +289,33 @@ func (r *Resolver) take(name string, addrs []netip.Addr, err error, now time.Tim
 	before, old := h.sorted, h.err
 	var cut error
 	if err == nil {
-		h.last, h.due, h.sure = now, now.Add(jitter(r.cfg.Interval)), true
-		cut = h.merge(good, now, r.cfg)
+		h.last, h.due, h.confirmed = now, now.Add(jitter(r.cfg.Interval)), true
+		cut = h.mergeAnswer(good, now, r.cfg)
 	} else {
-		h.due = now.Add(h.retry())
-		if err = fmt.Errorf("hosts: %q: %w", name, err); kind(err) == kind(old) {
+		h.due = now.Add(h.retryDelay())
+		if err = fmt.Errorf("hosts: %q: %w", name, err); errorKind(err) == errorKind(old) {
 			err = old // the same, but for a port number
 		}
 	}
 	h.err = err
-	reportCut := cut != nil && !h.cut
-	h.cut = cut != nil
+	reportCut := cut != nil && !h.truncated
+	h.truncated = cut != nil
 	after := h.sorted
 	r.mu.Unlock()
 
-	added, removed := diff(before, after)
-	r.changed(name, added, removed)
-	if kind(err) != kind(old) {
-		r.failed(name, err)
+	added, removed := diffPrefixes(before, after)
+	r.reportChange(name, added, removed)
+	if errorKind(err) != errorKind(old) {
+		r.reportFailure(name, err)
 	}
 	if reportCut {
-		r.failed(name, fmt.Errorf("hosts: %q: %w", name, cut))
+		r.reportFailure(name, fmt.Errorf("hosts: %q: %w", name, cut))
 	}
 }
 
-// merge makes the answer, and what lingers of those before, the name's addresses. Addresses that are known come first
+// mergeAnswer makes the answer, and what lingers of those before, the name's addresses. Addresses that are known come first
 // where there are too many, so that a name with more of them than fit does not change all the time.
-func (h *host) merge(good []netip.Addr, now time.Time, cfg Config) error {
+func (h *host) mergeAnswer(good []netip.Addr, now time.Time, cfg Config) error {
 	known := maps.Clone(h.addrs)
 	for a, seen := range h.addrs {
 		if now.Sub(seen) >= cfg.Linger {
@@ -339,28 +339,28 @@ func (h *host) merge(good []netip.Addr, now time.Time, cfg Config) error {
 			break
 		}
 	}
-	h.sort()
+	h.sortAddresses()
 	return err
 }
 
-// sort makes the list of the addresses.
-func (h *host) sort() {
+// sortAddresses makes the list of the addresses.
+func (h *host) sortAddresses() {
 	h.sorted = make([]netip.Prefix, 0, len(h.addrs))
 	for _, a := range slices.SortedFunc(maps.Keys(h.addrs), netip.Addr.Compare) {
 		h.sorted = append(h.sorted, netip.PrefixFrom(a, a.BitLen()))
 	}
 }
 
-// retry returns the time until the next look-up of a name that has just failed.
-func (h *host) retry() time.Duration {
-	if h.sure || h.pause >= MinInterval {
+// retryDelay returns the time until the next look-up of a name that has just failed.
+func (h *host) retryDelay() time.Duration {
+	if h.confirmed || h.pause >= MinInterval {
 		return jitter(MinInterval)
 	}
 	h.pause = max(FirstRetry, 2*h.pause)
 	return min(h.pause, MinInterval)
 }
 
-func (r *Resolver) changed(name string, added, removed []netip.Prefix) {
+func (r *Resolver) reportChange(name string, added, removed []netip.Prefix) {
 	if len(added)+len(removed) == 0 {
 		return
 	}
@@ -370,7 +370,7 @@ func (r *Resolver) changed(name string, added, removed []netip.Prefix) {
 	}
 }
 
-func (r *Resolver) failed(name string, err error) {
+func (r *Resolver) reportFailure(name string, err error) {
 	if err != nil {
 		r.cfg.Log.Warn("host name", "name", name, "error", err)
 	} else {
@@ -381,8 +381,8 @@ func (r *Resolver) failed(name string, err error) {
 	}
 }
 
-// kind sorts errors, whose texts hold changing port numbers.
-func kind(err error) string {
+// errorKind sorts errors, whose texts hold changing port numbers.
+func errorKind(err error) string {
 	dns, _ := errors.AsType[*net.DNSError](err)
 	switch {
 	case err == nil:
@@ -397,8 +397,8 @@ func kind(err error) string {
 	return "other"
 }
 
-// diff compares two sorted lists.
-func diff(before, after []netip.Prefix) (added, removed []netip.Prefix) {
+// diffPrefixes compares two sorted lists.
+func diffPrefixes(before, after []netip.Prefix) (added, removed []netip.Prefix) {
 	for _, p := range after {
 		if !slices.Contains(before, p) {
 			added = append(added, p)

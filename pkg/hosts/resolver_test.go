@@ -72,7 +72,7 @@ func running(t *testing.T, cfg Config, before ...func(*Resolver)) (r *Resolver, 
 		lines = append(lines, fmt.Sprintf(format, args...))
 	}
 	cfg.OnChange = func(name string, added, removed []netip.Prefix) { say("%s +%v -%v", name, added, removed) }
-	cfg.OnError = func(name string, err error) { say("%s %s", name, kind(err)) }
+	cfg.OnError = func(name string, err error) { say("%s %s", name, errorKind(err)) }
 	r = NewResolver(cfg)
 	for _, f := range before {
 		f(r)
@@ -207,7 +207,7 @@ func TestANameThatWasNeverFoundIsAskedForAgainSoon(t *testing.T) {
 		want(t, said(), "sip.example.net other")
 		time.Sleep(3 * time.Second)
 		want(t, said(), "sip.example.net +[203.0.113.7/32] -[]", "sip.example.net ")
-		if st := r.States(); len(st) != 1 || !st[0].Sure {
+		if st := r.States(); len(st) != 1 || !st[0].Confirmed {
 			t.Errorf("%+v", st)
 		}
 		// One that was found is left alone for a minute when it fails.
@@ -234,7 +234,7 @@ func TestAddressesAreRememberedOverARestart(t *testing.T) {
 			}
 		})
 		want(t, said(), "gone.example.net +[] -[203.0.113.8/32]", "sip.example.net other")
-		if st := r.States(); len(st) != 1 || st[0].Sure || fmt.Sprint(st[0].Prefixes) != "[203.0.113.7/32]" || time.Since(st[0].Resolved) < time.Hour {
+		if st := r.States(); len(st) != 1 || st[0].Confirmed || fmt.Sprint(st[0].Prefixes) != "[203.0.113.7/32]" || time.Since(st[0].Resolved) < time.Hour {
 			t.Errorf("%+v", st)
 		}
 		z.set("sip.example.net", "203.0.113.7", "203.0.113.9")
@@ -317,7 +317,7 @@ func TestNames(t *testing.T) {
 		"": "", ".": "", "a..b": "", "-a.b": "", "a-.b": "", "10.0.0.1": "", "10.1": "", "0x7f000001": "", "a b": "", "a\nb": "",
 		"bücher.example": "", strings.Repeat("a", 64) + ".b": "", strings.Repeat("a.", 130) + "b": "", "[::1]": "", "a/24": "",
 	} {
-		if got, ok := Name(in); got != out || ok != (out != "") {
+		if got, ok := NormalizeName(in); got != out || ok != (out != "") {
 			t.Errorf("Name(%q) = %q, %v; want %q", in, got, ok, out)
 		}
 	}
@@ -328,11 +328,11 @@ func FuzzName(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		n, ok := Name(s)
+		n, ok := NormalizeName(s)
 		if !ok {
 			return
 		}
-		if again, ok := Name(n); !ok || again != n {
+		if again, ok := NormalizeName(n); !ok || again != n {
 			t.Errorf("Name(%q) = %q, then %q", s, n, again)
 		}
 		if _, err := netip.ParseAddr(n); err == nil || strings.ContainsAny(n, " \r\n\t:/%;@") {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settle is the pause after a notice: an interface that comes up sends many.
-const settle = 200 * time.Millisecond
+// settleTime is the pause after a notice: an interface that comes up sends many.
+const settleTime = 200 * time.Millisecond
 
 // WatchConfig describes a Watcher.
 type WatchConfig struct {
@@ -41,16 +41,16 @@ func NewWatcher(cfg WatchConfig) *Watcher {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	w := &Watcher{cfg: cfg}
-	w.subscribe = w.listen
+	w.subscribe = w.subscribeToKernel
 	return w
 }
 
 // String names the task.
 func (w *Watcher) String() string { return "own addresses" }
 
-// Look reports the list once, before Run, for those to whom the list that Run begins with comes too late.
-func (w *Watcher) Look() error {
-	known, err := Own()
+// ReportOnce reports the list once, before Run, for those to whom the list that Run begins with comes too late.
+func (w *Watcher) ReportOnce() error {
+	known, err := OwnPrefixes()
 	if err != nil {
 		return err
 	}
@@ -59,13 +59,13 @@ func (w *Watcher) Look() error {
 	return nil
 }
 
-// Run reports the list, unless [Watcher.Look] has, and again whenever it changes, until ctx ends; it returns nil then. Only
+// Run reports the list, unless [Watcher.ReportOnce] has, and again whenever it changes, until ctx ends; it returns nil then. Only
 // where the very first list cannot be had does it return an error. Later failures are logged, and the list stays. Where the kernel's notices
 // cannot be had it looks every Interval.
 func (w *Watcher) Run(ctx context.Context) error {
 	notices, stop := w.subscribe()
 	defer stop()
-	first, err := Own()
+	first, err := OwnPrefixes()
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		case <-notices:
-			pause := time.NewTimer(settle)
+			pause := time.NewTimer(settleTime)
 			select {
 			case <-ctx.Done():
 				pause.Stop()
@@ -94,7 +94,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			default:
 			}
 		}
-		now, err := Own()
+		now, err := OwnPrefixes()
 		switch {
 		case err != nil:
 			if !failing {
@@ -120,9 +120,9 @@ func (w *Watcher) report(own map[netip.Prefix]string) {
 	}
 }
 
-// listen returns a channel that holds a token after the kernel has changed an address or a route. The notices are
+// subscribeToKernel returns a channel that holds a token after the kernel has changed an address or a route. The notices are
 // not read: the list is asked for anew, so a lost notice (ENOBUFS) is as good as any.
-func (w *Watcher) listen() (notices <-chan struct{}, stop func()) {
+func (w *Watcher) subscribeToKernel() (notices <-chan struct{}, stop func()) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
 		Groups: unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE,
 	})

@@ -68,7 +68,7 @@ func parseHostPort(s string) (target, bool) {
 	if strings.Contains(host, ":") {
 		return target{}, false
 	}
-	name, ok := hosts.Name(host)
+	name, ok := hosts.NormalizeName(host)
 	return target{name: name}, ok
 }
 

@@ -15,7 +15,7 @@ type Process struct {
 	// Cmd is the program; Cmd.Process is set.
 	Cmd *exec.Cmd
 
-	output buffer
+	output outputBuffer
 	exited chan struct{}
 	err    error
 }
@@ -108,14 +108,14 @@ func (p *Process) Stop(grace time.Duration) {
 	}
 }
 
-// buffer keeps the last 8 to 16 MB.
-type buffer struct {
+// outputBuffer keeps the last 8 to 16 MB.
+type outputBuffer struct {
 	mu   sync.Mutex
 	b    bytes.Buffer
 	more chan struct{} // closed and replaced when something is written
 }
 
-func (b *buffer) Write(p []byte) (int, error) {
+func (b *outputBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.b.Len() > 16<<20 {
@@ -126,13 +126,13 @@ func (b *buffer) Write(p []byte) (int, error) {
 	return b.b.Write(p)
 }
 
-func (b *buffer) changed() <-chan struct{} {
+func (b *outputBuffer) changed() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.more
 }
 
-func (b *buffer) String() string {
+func (b *outputBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()

@@ -16,7 +16,7 @@ type Space struct{ fd int } // -1: closed
 // New makes a namespace whose loopback is up. It needs CAP_SYS_ADMIN and CAP_NET_ADMIN; the error is the kernel's.
 func New() (*Space, error) {
 	s := &Space{fd: -1}
-	err := onThread(func() error {
+	err := onOwnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("a network namespace cannot be made (this needs root): %w", err)
 		}
@@ -24,7 +24,7 @@ func New() (*Space, error) {
 		if s.fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 			return fmt.Errorf("a network namespace: %w", err)
 		}
-		return Up("lo")
+		return BringUp("lo")
 	})
 	if err != nil {
 		_ = s.Close()
@@ -50,7 +50,7 @@ func (s *Space) FD() int { return s.fd }
 // goroutines that f starts are outside. f's thread ends with f, so that f may change whatever belongs to a thread. That f
 // ends its goroutine, as t.Fatal does, is an error.
 func (s *Space) Do(f func() error) error {
-	return onThread(func() error {
+	return onOwnThread(func() error {
 		if err := unix.Setns(s.fd, unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter a network namespace: %w", err)
 		}
@@ -58,8 +58,8 @@ func (s *Space) Do(f func() error) error {
 	})
 }
 
-// onThread runs f on a thread that ends with it.
-func onThread(f func() error) error {
+// onOwnThread runs f on a thread that ends with it.
+func onOwnThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the runtime ends the thread
@@ -67,7 +67,7 @@ func onThread(f func() error) error {
 			// Except the first thread, which cannot end: it would stay in the namespace, and keep it. While this
 			// goroutine holds that thread, another one cannot get it.
 			defer runtime.UnlockOSThread()
-			done <- onThread(f)
+			done <- onOwnThread(f)
 			return
 		}
 		err := errors.New("the function ended its goroutine")

@@ -24,10 +24,10 @@ func New(t testing.TB) *netspace.Space {
 	return s
 }
 
-// Cable joins two namespaces; see [netspace.Cable].
-func Cable(t testing.TB, a, b *netspace.Space, addrsA, addrsB []string) {
+// Connect joins two namespaces; see [netspace.Connect].
+func Connect(t testing.TB, a, b *netspace.Space, addrsA, addrsB []string) {
 	t.Helper()
-	if err := netspace.Cable(a, b, addrsA, addrsB); err != nil {
+	if err := netspace.Connect(a, b, addrsA, addrsB); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -33,7 +33,7 @@ func (c *commands) readGeo(config *policy.Config) (files []geo.File, warnings []
 		}
 		files = append(files, geo.File{Path: path, DB: db, Err: err})
 	}
-	for _, lack := range geo.Lacking(config.Geo.Multiply, files) {
+	for _, lack := range geo.IneffectiveMultipliers(config.Geo.Multiply, files) {
 		warnings = append(warnings, policy.Warning{File: c.config, Key: lack.Path, What: lack.What, Hint: lack.Hint})
 	}
 	return files, warnings

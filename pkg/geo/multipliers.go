@@ -9,9 +9,9 @@ import (
 // Stale is the age from which on a file is worth a warning: addresses change hands, and their makers publish every week.
 const Stale = 90 * 24 * time.Hour
 
-// Lacking returns which of the multipliers can have no effect, since no file that was read knows the places they name.
+// IneffectiveMultipliers returns which of the multipliers can have no effect, since no file that was read knows the places they name.
 // The Path of each is its key. Where a file could not be read at all, that is trouble enough, and nothing is said.
-func Lacking(m policy.Multiply, files []File) (out []*Error) {
+func IneffectiveMultipliers(m policy.Multiply, files []File) (out []*Error) {
 	countries, systems := false, false
 	for _, f := range files {
 		if f.DB == nil {

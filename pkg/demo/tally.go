@@ -9,19 +9,19 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// ledger counts what each part of the cast sent and what arrived, and keeps what Ringwall decided. It is safe for
+// tally counts what each part of the cast sent and what arrived, and keeps what Ringwall decided. It is safe for
 // concurrent use.
-type ledger struct {
-	mu       sync.Mutex
-	start    time.Time
-	dry      bool
-	rows     []*row
-	of       map[netip.Addr]*row
-	wrong    []string // decisions that nobody should have made
-	tampered int
-	recent   []ban.Decision // the latest, at most recentMax
-	fresh    []ban.Decision // not told yet, at most freshMax
-	changed  chan struct{}  // closed and replaced with each decision
+type tally struct {
+	mu         sync.Mutex
+	start      time.Time
+	dry        bool
+	rows       []*row
+	byAddress  map[netip.Addr]*row
+	unexpected []string // decisions that nobody should have made
+	tampered   int
+	recent     []ban.Decision // the latest, at most recentMax
+	unreported []ban.Decision // not told yet, at most freshMax
+	changed    chan struct{}  // closed and replaced with each decision
 }
 
 const (
@@ -32,7 +32,7 @@ const (
 
 // row is one line of the table.
 type row struct {
-	part
+	participant
 	seq         uint32 // of the packet sent last
 	sent        int
 	arrived     int
@@ -51,28 +51,28 @@ type row struct {
 // stopped is the number of packets that did not arrive.
 func (r *row) stopped() int { return r.sent - r.arrived }
 
-// after is the time from the first packet to the last that arrived.
-func (r *row) after() time.Duration {
+// lastArrivalAfter is the time from the first packet to the last that arrived.
+func (r *row) lastArrivalAfter() time.Duration {
 	if r.arrived == 0 {
 		return 0
 	}
 	return r.last.Sub(r.first)
 }
 
-func newLedger(start time.Time, dry bool, cast []part) *ledger {
-	l := &ledger{start: start, dry: dry, of: make(map[netip.Addr]*row), changed: make(chan struct{})}
+func newTally(start time.Time, dry bool, cast []participant) *tally {
+	l := &tally{start: start, dry: dry, byAddress: make(map[netip.Addr]*row), changed: make(chan struct{})}
 	for _, p := range cast {
-		r := &row{part: p}
+		r := &row{participant: p}
 		l.rows = append(l.rows, r)
 		for _, a := range p.sources {
-			l.of[a] = r
+			l.byAddress[a] = r
 		}
 	}
 	return l
 }
 
-// send counts one more packet of a part, and returns its number.
-func (l *ledger) send(r *row) uint32 {
+// countSent counts one more packet of a part, and returns its number.
+func (l *tally) countSent(r *row) uint32 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r.first.IsZero() {
@@ -83,11 +83,11 @@ func (l *ledger) send(r *row) uint32 {
 	return r.seq
 }
 
-// arrive counts a packet that arrived.
-func (l *ledger) arrive(src netip.Addr, seq uint32) {
+// countArrived counts a packet that arrived.
+func (l *tally) countArrived(src netip.Addr, seq uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.of[src]
+	r := l.byAddress[src]
 	if r == nil {
 		return
 	}
@@ -98,16 +98,16 @@ func (l *ledger) arrive(src netip.Addr, seq uint32) {
 	}
 }
 
-// decide takes a decision, once the kernel has it.
-func (l *ledger) decide(d ban.Decision) {
+// recordDecision takes a decision, once the kernel has it.
+func (l *tally) recordDecision(d ban.Decision) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.recent = append(l.recent, d)
 	if len(l.recent) > recentMax {
 		l.recent = slices.Delete(l.recent, 0, 1)
 	}
-	if len(l.fresh) < freshMax {
-		l.fresh = append(l.fresh, d)
+	if len(l.unreported) < freshMax {
+		l.unreported = append(l.unreported, d)
 	}
 	close(l.changed)
 	l.changed = make(chan struct{})
@@ -120,52 +120,52 @@ func (l *ledger) decide(d ban.Decision) {
 	}
 	known := false
 	for _, r := range l.rows {
-		if !r.in(d.Prefix) {
+		if !r.coveredBy(d.Prefix) {
 			continue
 		}
 		known = true
 		switch d.Action {
 		case ban.ActionBan, ban.ActionExtend:
 			if r.role != attacker {
-				l.complain(r.name + " was banned")
+				l.addUnexpected(r.name + " was banned")
 			}
 			if r.ban == nil {
 				r.ban, r.banned, r.reaction = &d, r.seq, time.Since(r.last)
 			}
 		case ban.ActionUnban:
 			if r.role == attacker {
-				l.complain("the ban of " + r.name + " ended")
+				l.addUnexpected("the ban of " + r.name + " ended")
 			}
 		case ban.ActionTrust:
 			if r.role != customer {
-				l.complain(r.name + " was trusted")
+				l.addUnexpected(r.name + " was trusted")
 			}
 			r.trusted = true
 		case ban.ActionUntrust:
 			if r.role == customer {
-				l.complain(r.name + " is no longer trusted")
+				l.addUnexpected(r.name + " is no longer trusted")
 			}
 		case ban.ActionMisconfigured:
 			r.spared = true
 		case ban.ActionLeak:
-			l.complain("the ban of " + r.name + " did not keep it out")
+			l.addUnexpected("the ban of " + r.name + " did not keep it out")
 		case ban.ActionBreach, ban.ActionTargeted, ban.ActionGuessing, ban.ActionObserve:
 		}
 	}
 	if !known && (d.Action == ban.ActionBan || d.Action == ban.ActionTrust) {
-		l.complain(string(d.Action) + " of " + d.Prefix.String() + ", which sent nothing")
+		l.addUnexpected(string(d.Action) + " of " + d.Prefix.String() + ", which sent nothing")
 	}
 }
 
-// complain wants l.mu.
-func (l *ledger) complain(what string) {
-	if len(l.wrong) < wrongMax && !slices.Contains(l.wrong, what) {
-		l.wrong = append(l.wrong, what)
+// addUnexpected wants l.mu.
+func (l *tally) addUnexpected(what string) {
+	if len(l.unexpected) < wrongMax && !slices.Contains(l.unexpected, what) {
+		l.unexpected = append(l.unexpected, what)
 	}
 }
 
-// until waits until a condition holds, which is asked again after each decision, and says whether it does.
-func (l *ledger) until(done <-chan struct{}, condition func() bool) bool {
+// waitUntil waits waitUntil a condition holds, which is asked again after each decision, and says whether it does.
+func (l *tally) waitUntil(done <-chan struct{}, condition func() bool) bool {
 	for {
 		l.mu.Lock()
 		ok, changed := condition(), l.changed
@@ -181,8 +181,8 @@ func (l *ledger) until(done <-chan struct{}, condition func() bool) bool {
 	}
 }
 
-// scene is a copy of the ledger for the table and the summary.
-type scene struct {
+// snapshot is a copy of the ledger for the table and the summary.
+type snapshot struct {
 	start    time.Time
 	elapsed  time.Duration
 	dry      bool
@@ -192,11 +192,11 @@ type scene struct {
 	tampered int
 }
 
-func (l *ledger) scene(now time.Time) scene {
+func (l *tally) snapshot(now time.Time) snapshot {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := scene{
-		start: l.start, elapsed: now.Sub(l.start), dry: l.dry, recent: slices.Clone(l.recent), wrong: slices.Clone(l.wrong),
+	s := snapshot{
+		start: l.start, elapsed: now.Sub(l.start), dry: l.dry, recent: slices.Clone(l.recent), wrong: slices.Clone(l.unexpected),
 		tampered: l.tampered,
 	}
 	for _, r := range l.rows {
@@ -205,17 +205,17 @@ func (l *ledger) scene(now time.Time) scene {
 	return s
 }
 
-// news returns the decisions since the last call.
-func (l *ledger) news() []ban.Decision {
+// newDecisions returns the decisions since the last call.
+func (l *tally) newDecisions() []ban.Decision {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fresh := l.fresh
-	l.fresh = nil
+	fresh := l.unreported
+	l.unreported = nil
 	return fresh
 }
 
-// note changes a row at the end.
-func (l *ledger) note(f func()) {
+// update changes a row at the end.
+func (l *tally) update(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f()

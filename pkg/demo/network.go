@@ -21,14 +21,14 @@ const (
 	amiPort = 5038
 )
 
-// stage is where packets travel: two network namespaces joined by a cable, the PBX at one end and everybody else at the
-// other. A dry stage is the loopback interface instead, where each source has an address of 127/8 to send from.
-type stage struct {
+// testNetwork is where packets travel: two network namespaces joined by a cable, the PBX at one end and everybody else at the
+// other. A dry testNetwork is the loopback interface instead, where each source has an address of 127/8 to send from.
+type testNetwork struct {
 	pbx, outside *netspace.Space // nil if dry
 	dry          bool
 	ipv6         bool
-	seats        map[netip.Addr]netip.Addr // dry: from the source to the loopback address that it sends from
-	names        map[netip.Addr]netip.Addr // dry: back
+	loopbacks    map[netip.Addr]netip.Addr // dry: from the source to the loopback address that it sends from
+	sources      map[netip.Addr]netip.Addr // dry: back
 
 	sip4, sip6 *net.UDPConn // sip6 is nil without IPv6
 	ami        net.Listener
@@ -42,10 +42,10 @@ func pbxAddr(v6 bool) netip.Addr {
 	return netip.AddrFrom4([4]byte{192, 0, 2, 1})
 }
 
-// newStage builds the namespaces, with sources as addresses of the far side. Without CAP_SYS_ADMIN and CAP_NET_ADMIN
+// newKernelNetwork builds the namespaces, with sources as addresses of the far side. Without CAP_SYS_ADMIN and CAP_NET_ADMIN
 // the error is one for which [denied] is true.
-func newStage(ctx context.Context, sources []netip.Addr) (_ *stage, err error) {
-	s := &stage{}
+func newKernelNetwork(ctx context.Context, sources []netip.Addr) (_ *testNetwork, err error) {
+	s := &testNetwork{}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -57,17 +57,17 @@ func newStage(ctx context.Context, sources []netip.Addr) (_ *stage, err error) {
 	if s.outside, err = netspace.New(); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
-	if err := netspace.Cable(s.pbx, s.outside, nil, nil); err != nil {
+	if err := netspace.Connect(s.pbx, s.outside, nil, nil); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
 	if err := s.pbx.Do(func() (err error) {
-		s.ipv6, err = configure([]netip.Addr{pbxAddr(false), pbxAddr(true)})
+		s.ipv6, err = configureEth0([]netip.Addr{pbxAddr(false), pbxAddr(true)})
 		return err
 	}); err != nil {
 		return nil, err
 	}
 	if err := s.outside.Do(func() error {
-		ipv6, err := configure(sources)
+		ipv6, err := configureEth0(sources)
 		s.ipv6 = s.ipv6 && ipv6
 		return err
 	}); err != nil {
@@ -82,15 +82,15 @@ func newStage(ctx context.Context, sources []netip.Addr) (_ *stage, err error) {
 	return s, nil
 }
 
-// newDryStage needs no privilege.
-func newDryStage(ctx context.Context, sources []netip.Addr) (*stage, error) {
-	s := &stage{
-		dry:   true,
-		seats: make(map[netip.Addr]netip.Addr), names: make(map[netip.Addr]netip.Addr),
+// newLoopbackNetwork needs no privilege.
+func newLoopbackNetwork(ctx context.Context, sources []netip.Addr) (*testNetwork, error) {
+	s := &testNetwork{
+		dry:       true,
+		loopbacks: make(map[netip.Addr]netip.Addr), sources: make(map[netip.Addr]netip.Addr),
 	}
 	for i, a := range sources {
 		seat := netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i + 1)})
-		s.seats[a], s.names[seat] = seat, a
+		s.loopbacks[a], s.sources[seat] = seat, a
 	}
 	any4 := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
 	if err := s.listen(ctx, any4, any4); err != nil {
@@ -100,7 +100,7 @@ func newDryStage(ctx context.Context, sources []netip.Addr) (*stage, error) {
 	return s, nil
 }
 
-func (s *stage) listen(ctx context.Context, sip, ami netip.AddrPort) (err error) {
+func (s *testNetwork) listen(ctx context.Context, sip, ami netip.AddrPort) (err error) {
 	if s.sip4, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(sip)); err != nil {
 		return fmt.Errorf("demo: the PBX's SIP port: %w", err)
 	}
@@ -120,13 +120,13 @@ func (s *stage) listen(ctx context.Context, sip, ami netip.AddrPort) (err error)
 }
 
 // dialSIP returns a UDP socket of a source, connected to the PBX.
-func (s *stage) dialSIP(src netip.Addr) (conn *net.UDPConn, err error) {
+func (s *testNetwork) dialSIP(src netip.Addr) (conn *net.UDPConn, err error) {
 	to := s.sip4.LocalAddr()
 	if src.Is6() && !s.dry {
 		to = s.sip6.LocalAddr()
 	}
-	err = s.out(func() (err error) {
-		conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.seat(src), 0)), to.(*net.UDPAddr))
+	err = s.doOutside(func() (err error) {
+		conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.loopbackOf(src), 0)), to.(*net.UDPAddr))
 		return err
 	})
 	if err != nil {
@@ -136,49 +136,49 @@ func (s *stage) dialSIP(src netip.Addr) (conn *net.UDPConn, err error) {
 }
 
 // dialAMI connects a source to the PBX's AMI port; where its packets are dropped, that fails after the timeout.
-func (s *stage) dialAMI(ctx context.Context, src netip.Addr, timeout time.Duration) (conn net.Conn, err error) {
-	err = s.out(func() (err error) {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: s.seat(src).AsSlice()}, Timeout: timeout, FallbackDelay: -1}
+func (s *testNetwork) dialAMI(ctx context.Context, src netip.Addr, timeout time.Duration) (conn net.Conn, err error) {
+	err = s.doOutside(func() (err error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: s.loopbackOf(src).AsSlice()}, Timeout: timeout, FallbackDelay: -1}
 		conn, err = d.DialContext(ctx, "tcp", s.ami.Addr().String())
 		return err
 	})
 	return conn, err
 }
 
-// out runs f where sources have their addresses.
-func (s *stage) out(f func() error) error {
+// doOutside runs f where sources have their addresses.
+func (s *testNetwork) doOutside(f func() error) error {
 	if s.dry {
 		return f()
 	}
 	return s.outside.Do(f)
 }
 
-func (s *stage) seat(src netip.Addr) netip.Addr {
+func (s *testNetwork) loopbackOf(src netip.Addr) netip.Addr {
 	if s.dry {
-		return s.seats[src]
+		return s.loopbacks[src]
 	}
 	return src
 }
 
-// name returns the source whose packet came from an address, and whether it is one of the stage's.
-func (s *stage) name(a netip.Addr) (netip.Addr, bool) {
+// sourceOf returns the source whose packet came from an address, and whether it is one of the stage's.
+func (s *testNetwork) sourceOf(a netip.Addr) (netip.Addr, bool) {
 	a = a.Unmap()
 	if !s.dry {
 		return a, true
 	}
-	src, ok := s.names[a]
+	src, ok := s.sources[a]
 	return src, ok
 }
 
 // netNS is the descriptor of the namespace in which the daemon bans.
-func (s *stage) netNS() int {
+func (s *testNetwork) netNS() int {
 	if s.dry {
 		return 0
 	}
 	return s.pbx.FD()
 }
 
-func (s *stage) close() {
+func (s *testNetwork) close() {
 	for _, c := range []*net.UDPConn{s.sip4, s.sip6} {
 		if c != nil {
 			_ = c.Close()
@@ -193,7 +193,7 @@ func (s *stage) close() {
 // namedListener gives connections of a dry stage the address of the source that they stand for.
 type namedListener struct {
 	net.Listener
-	stage *stage
+	stage *testNetwork
 }
 
 func (l *namedListener) Accept() (net.Conn, error) {
@@ -202,7 +202,7 @@ func (l *namedListener) Accept() (net.Conn, error) {
 		return c, err
 	}
 	from := c.RemoteAddr().(*net.TCPAddr).AddrPort()
-	if src, ok := l.stage.name(from.Addr()); ok {
+	if src, ok := l.stage.sourceOf(from.Addr()); ok {
 		return &namedConn{Conn: c, remote: net.TCPAddrFromAddrPort(netip.AddrPortFrom(src, from.Port()))}, nil
 	}
 	return c, nil
@@ -215,8 +215,8 @@ type namedConn struct {
 
 func (c *namedConn) RemoteAddr() net.Addr { return c.remote }
 
-// denied says whether an error means that the kernel does not let this process do it, whatever it tries.
-func denied(err error) bool {
+// isDenied says whether an error means that the kernel does not let this process do it, whatever it tries.
+func isDenied(err error) bool {
 	for _, no := range []error{
 		os.ErrPermission, unix.ENOSYS, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOSPC, unix.EUSERS, unix.ENODEV,
 	} {
@@ -227,16 +227,16 @@ func denied(err error) bool {
 	return false
 }
 
-// configure gives addresses and default routes to eth0; to whom each address belongs is asked on the cable. It says
+// configureEth0 gives addresses and default routes to eth0; to whom each address belongs is asked on the cable. It says
 // whether IPv6 is there.
-func configure(addrs []netip.Addr) (ipv6 bool, err error) {
+func configureEth0(addrs []netip.Addr) (ipv6 bool, err error) {
 	_, err = os.Stat("/proc/sys/net/ipv6")
 	ipv6 = err == nil && slices.ContainsFunc(addrs, netip.Addr.Is6)
 	for _, a := range addrs {
 		if a.Is6() && !ipv6 {
 			continue
 		}
-		if err := netspace.Up("eth0", netip.PrefixFrom(a, a.BitLen()).String()); err != nil {
+		if err := netspace.BringUp("eth0", netip.PrefixFrom(a, a.BitLen()).String()); err != nil {
 			if a.Is6() { // disable_ipv6
 				ipv6 = false
 				continue

@@ -15,19 +15,19 @@ const (
 	forger               // is reported; it sends too little to be banned, and nobody else is for it
 )
 
-// part is somebody who sends packets.
-type part struct {
+// participant is somebody who sends packets.
+type participant struct {
 	name    string // short, for the table
 	does    string
 	role    role
 	sources []netip.Addr // an attacker may have several, all of one IPv6 /64
-	phones  []line
+	phones  []phoneAccount
 	attack  attack
 	pause   time.Duration // between two packets of an attacker
 }
 
-// line is a phone's account. Its password may be an old one.
-type line struct {
+// phoneAccount is a phone's account. Its password may be an old one.
+type phoneAccount struct {
 	account, password string
 	every             time.Duration // between two registrations
 }
@@ -39,7 +39,7 @@ const (
 	scan      attack = iota + 1 // accounts that do not exist
 	enumerate                   // a range of accounts, some of which exist
 	guess                       // passwords of one account
-	manage                      // passwords of AMI
+	guessAMI                    // passwords of AMI
 	inject                      // one packet with bytes that are meant for the AMI stream
 )
 
@@ -67,22 +67,22 @@ func passwords() map[string]string {
 	}
 }
 
-// cast is everybody who plays. All addresses are for documentation only (RFC 5737, RFC 3849).
-func cast() []part {
+// allParticipants is everybody who plays. All addresses are for documentation only (RFC 5737, RFC 3849).
+func allParticipants() []participant {
 	ip := func(list ...string) (addrs []netip.Addr) {
 		for _, s := range list {
 			addrs = append(addrs, netip.MustParseAddr(s))
 		}
 		return addrs
 	}
-	right := func(account string) line { return line{account, passwords()[account], refresh} }
-	wrong := func(account string) line { return line{account, oldPassword, retry} }
-	return []part{
+	right := func(account string) phoneAccount { return phoneAccount{account, passwords()[account], refresh} }
+	wrong := func(account string) phoneAccount { return phoneAccount{account, oldPassword, retry} }
+	return []participant{
 		{name: "lone phone", does: "has an old password", role: customer, sources: ip("203.0.113.90"),
-			phones: []line{wrong("402")}},
+			phones: []phoneAccount{wrong("402")}},
 		{name: "office", does: "4 phones, one with an old password", role: customer, sources: ip("198.51.100.20"),
-			phones: []line{right("201"), right("202"), right("203"), wrong("204")}},
-		{name: "home", does: "1 phone", role: customer, sources: ip("198.51.100.140"), phones: []line{right("301")}},
+			phones: []phoneAccount{right("201"), right("202"), right("203"), wrong("204")}},
+		{name: "home", does: "1 phone", role: customer, sources: ip("198.51.100.140"), phones: []phoneAccount{right("301")}},
 		{name: "scanner", does: "tries accounts that do not exist", role: attacker, sources: ip("203.0.113.5"),
 			attack: scan, pause: 50 * time.Millisecond},
 		{name: "enumerator", does: "asks which accounts exist", role: attacker, sources: ip("203.0.113.40"),
@@ -90,15 +90,15 @@ func cast() []part {
 		{name: "guesser", does: "guesses the password of 201", role: attacker, sources: ip("198.51.100.66"),
 			attack: guess, pause: 70 * time.Millisecond},
 		{name: "AMI guesser", does: "guesses passwords of AMI, over TCP", role: attacker, sources: ip("203.0.113.150"),
-			attack: manage, pause: 100 * time.Millisecond},
+			attack: guessAMI, pause: 100 * time.Millisecond},
 		{name: "IPv6 scanner", does: "three addresses of one /64", role: attacker,
 			sources: ip("2001:db8:bad::5", "2001:db8:bad::6e", "2001:db8:bad::c8"), attack: scan, pause: 60 * time.Millisecond},
 		{name: "injector", does: "one packet that blames 8.8.8.8", role: forger, sources: ip("203.0.113.200"), attack: inject},
 	}
 }
 
-// sources lists the addresses of a cast.
-func sources(cast []part) (all []netip.Addr) {
+// sourcesOf lists the addresses of a cast.
+func sourcesOf(cast []participant) (all []netip.Addr) {
 	for _, p := range cast {
 		all = append(all, p.sources...)
 	}
@@ -106,17 +106,17 @@ func sources(cast []part) (all []netip.Addr) {
 }
 
 // withoutIPv6 is the cast where the kernel has no IPv6.
-func withoutIPv6(cast []part) []part {
-	return slices.DeleteFunc(slices.Clone(cast), func(p part) bool { return p.sources[0].Is6() })
+func withoutIPv6(cast []participant) []participant {
+	return slices.DeleteFunc(slices.Clone(cast), func(p participant) bool { return p.sources[0].Is6() })
 }
 
-// in says whether a prefix covers one of the part's addresses.
-func (p *part) in(prefix netip.Prefix) bool {
+// coveredBy says whether a prefix covers one of the part's addresses.
+func (p *participant) coveredBy(prefix netip.Prefix) bool {
 	return prefix.IsValid() && slices.ContainsFunc(p.sources, prefix.Contains)
 }
 
 // source is the part as Ringwall judges it: an IPv4 address, an IPv6 /64.
-func (p *part) source() netip.Prefix {
+func (p *participant) source() netip.Prefix {
 	a := p.sources[0]
 	bits := 32
 	if a.Is6() {
@@ -127,7 +127,7 @@ func (p *part) source() netip.Prefix {
 }
 
 // label is the source for a person.
-func (p *part) label() string {
+func (p *participant) label() string {
 	if s := p.source(); !s.IsSingleIP() {
 		return s.String()
 	}
@@ -135,6 +135,6 @@ func (p *part) label() string {
 }
 
 // earnsTrust says whether a phone of the part has the right password.
-func (p *part) earnsTrust() bool {
-	return slices.ContainsFunc(p.phones, func(l line) bool { return l.password == passwords()[l.account] })
+func (p *participant) earnsTrust() bool {
+	return slices.ContainsFunc(p.phones, func(l phoneAccount) bool { return l.password == passwords()[l.account] })
 }

@@ -22,10 +22,10 @@ var update = flag.Bool("update", false, "write the golden files")
 var start = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // played is a scene at the end of a performance in which all went well.
-func played() scene {
-	s := scene{start: start, elapsed: 30100 * time.Millisecond, tampered: 1}
-	for _, p := range cast() {
-		r := row{part: p, sent: 500, arrived: 3, first: start, last: start.Add(101 * time.Millisecond)}
+func played() snapshot {
+	s := snapshot{start: start, elapsed: 30100 * time.Millisecond, tampered: 1}
+	for _, p := range allParticipants() {
+		r := row{participant: p, sent: 500, arrived: 3, first: start, last: start.Add(101 * time.Millisecond)}
 		switch p.role {
 		case attacker:
 			r.ban = &ban.Decision{Action: ban.ActionBan, Prefix: p.source(), Reason: ban.ReasonUnknownAccount, Duration: time.Hour}
@@ -53,9 +53,9 @@ func TestHostileNamesDoNotReachTheTerminal(t *testing.T) {
 	for _, width := range []int{20, 80, 100} {
 		t.Run(fmt.Sprint(width), func(t *testing.T) {
 			var out strings.Builder
-			story := newStory(Options{Out: &out, Terminal: true, Width: width}, place{})
+			story := newReporter(Options{Out: &out, Terminal: true, Width: width}, environment{})
 			for range 2 {
-				story.tell(s, nil)
+				story.progress(s, nil)
 			}
 			for line := range strings.SplitSeq(strings.TrimSuffix(out.String(), "\x1b[J"), "\n") {
 				for _, own := range []string{"\x1b[17A\r", "\x1b[18A\r", "\x1b[J", "\x1b[K"} {
@@ -74,10 +74,10 @@ func TestHostileNamesDoNotReachTheTerminal(t *testing.T) {
 
 func TestSummaryForPeople(t *testing.T) {
 	var out strings.Builder
-	story := newStory(Options{Out: &out}, place{userNS: true})
+	story := newReporter(Options{Out: &out}, environment{userNS: true})
 	s := played()
-	story.begin(s)
-	if err := story.end(s, nil, nil); err != nil {
+	story.start(s)
+	if err := story.finish(s, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "summary.golden", out.String())
@@ -85,11 +85,11 @@ func TestSummaryForPeople(t *testing.T) {
 
 func TestDryRunSaysSoToPeople(t *testing.T) {
 	var out strings.Builder
-	story := newStory(Options{Out: &out}, place{dry: true, why: "\x1b[2J"})
+	story := newReporter(Options{Out: &out}, environment{dry: true, why: "\x1b[2J"})
 	s := played()
 	s.dry = true
-	story.begin(s)
-	if err := story.end(s, nil, nil); err != nil {
+	story.start(s)
+	if err := story.finish(s, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"DRY RUN", "would be banned", "would ban", `\x1b[2J`} {
@@ -108,7 +108,7 @@ func TestFailuresAreTold(t *testing.T) {
 	for _, o := range []Options{{}, {JSON: true}, {Terminal: true, Width: 80}} {
 		var out strings.Builder
 		o.Out = &out
-		err := newStory(o, place{}).end(played(), []string{"it rained\x1b"}, errors.New("it rained"))
+		err := newReporter(o, environment{}).finish(played(), []string{"it rained\x1b"}, errors.New("it rained"))
 		if err != nil || !strings.Contains(out.String(), "it rained") || strings.Contains(out.String(), "Next:") ||
 			strings.Contains(out.String(), "rained\x1b") || strings.Contains(out.String(), `"ok":true`) {
 			t.Errorf("%v: %s", err, &out)
@@ -134,31 +134,31 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestFailures(t *testing.T) {
-	find := func(s *scene, name string) *row {
+	find := func(s *snapshot, name string) *row {
 		return &s.rows[slices.IndexFunc(s.rows, func(r row) bool { return r.name == name })]
 	}
 	for _, r := range []struct {
 		name   string
-		change func(*scene)
+		change func(*snapshot)
 		want   string // "" is none
 	}{
-		{"all is well", func(*scene) {}, ""},
-		{"not banned", func(s *scene) { find(s, "scanner").ban = nil }, "scanner (203.0.113.5) was not banned"},
-		{"not in the kernel", func(s *scene) { find(s, "IPv6 scanner").inKernel = false },
+		{"all is well", func(*snapshot) {}, ""},
+		{"not banned", func(s *snapshot) { find(s, "scanner").ban = nil }, "scanner (203.0.113.5) was not banned"},
+		{"not in the kernel", func(s *snapshot) { find(s, "IPv6 scanner").inKernel = false },
 			"IPv6 scanner (2001:db8:bad::/64) was banned, but the kernel does not have it"},
-		{"the same in a dry run", func(s *scene) { s.dry = true; find(s, "scanner").inKernel = false }, ""},
-		{"packets came later", func(s *scene) { find(s, "scanner").leaked = 2 },
+		{"the same in a dry run", func(s *snapshot) { s.dry = true; find(s, "scanner").inKernel = false }, ""},
+		{"packets came later", func(s *snapshot) { find(s, "scanner").leaked = 2 },
 			"scanner (203.0.113.5) was banned, but 2 packets that it sent later arrived"},
-		{"nothing was stopped", func(s *scene) { find(s, "guesser").arrived = 500 },
+		{"nothing was stopped", func(s *snapshot) { find(s, "guesser").arrived = 500 },
 			"guesser (198.51.100.66) was banned, but no packet was stopped"},
-		{"a customer in the kernel", func(s *scene) { find(s, "home").inKernel = true }, "home (198.51.100.140) is banned in the kernel"},
-		{"a customer without an answer", func(s *scene) { find(s, "lone phone").answered = false },
+		{"a customer in the kernel", func(s *snapshot) { find(s, "home").inKernel = true }, "home (198.51.100.140) is banned in the kernel"},
+		{"a customer without an answer", func(s *snapshot) { find(s, "lone phone").answered = false },
 			"lone phone (203.0.113.90) had no answer after the attack"},
-		{"a customer without trust", func(s *scene) { find(s, "office").trusted = false },
+		{"a customer without trust", func(s *snapshot) { find(s, "office").trusted = false },
 			"office (198.51.100.20) logged in and was not trusted"},
-		{"the injector in the kernel", func(s *scene) { find(s, "injector").inKernel = true },
+		{"the injector in the kernel", func(s *snapshot) { find(s, "injector").inKernel = true },
 			"injector (203.0.113.200) is banned in the kernel for one packet"},
-		{"tampering unseen", func(s *scene) { find(s, "injector").reported = false },
+		{"tampering unseen", func(s *snapshot) { find(s, "injector").reported = false },
 			"injector (203.0.113.200) was not reported as tampering"},
 	} {
 		t.Run(r.name, func(t *testing.T) {
@@ -190,26 +190,26 @@ func TestDecisionsThatNobodyShouldMake(t *testing.T) {
 		{ban.ActionUntrust, "198.51.100.140/32", "home is no longer trusted"},
 		{ban.ActionUnban, "203.0.113.5/32", "the ban of scanner ended"},
 	} {
-		l := newLedger(start, false, cast())
-		l.decide(ban.Decision{Action: r.action, Prefix: netip.MustParsePrefix(r.prefix)})
-		if got := strings.Join(l.scene(start).wrong, "; "); got != r.want {
+		l := newTally(start, false, allParticipants())
+		l.recordDecision(ban.Decision{Action: r.action, Prefix: netip.MustParsePrefix(r.prefix)})
+		if got := strings.Join(l.snapshot(start).wrong, "; "); got != r.want {
 			t.Errorf("%s of %s: got %q, want %q", r.action, r.prefix, got, r.want)
 		}
 	}
 }
 
 func TestOnlyPacketsSentAfterTheBanAreLate(t *testing.T) {
-	l := newLedger(start, false, cast())
+	l := newTally(start, false, allParticipants())
 	src := netip.MustParseAddr("203.0.113.5")
-	r := l.of[src]
-	first, onItsWay := l.send(r), l.send(r)
-	l.arrive(src, first)
-	l.decide(ban.Decision{Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.5/32")})
-	l.arrive(src, onItsWay)
+	r := l.byAddress[src]
+	first, onItsWay := l.countSent(r), l.countSent(r)
+	l.countArrived(src, first)
+	l.recordDecision(ban.Decision{Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.5/32")})
+	l.countArrived(src, onItsWay)
 	if r.leaked != 0 {
 		t.Error("a packet that was on its way when the ban came is no leak")
 	}
-	l.arrive(src, l.send(r))
+	l.countArrived(src, l.countSent(r))
 	if r.leaked != 1 || r.arrived != 3 {
 		t.Errorf("%+v", r)
 	}

@@ -14,10 +14,10 @@ import (
 // that each one is one packet.
 const dialWait = 300 * time.Millisecond
 
-// assault sends what an attacker sends, at its pace, until ctx ends: attackers do not notice that they are banned.
-func assault(ctx context.Context, s *stage, l *ledger, r *row) error {
-	if r.attack == manage {
-		return guessManager(ctx, s, l, r)
+// runAttacker sends what an attacker sends, at its pace, until ctx ends: attackers do not notice that they are banned.
+func runAttacker(ctx context.Context, s *testNetwork, l *tally, r *row) error {
+	if r.attack == guessAMI {
+		return guessAMIPasswords(ctx, s, l, r)
 	}
 	var phones []*phone
 	defer func() {
@@ -26,14 +26,14 @@ func assault(ctx context.Context, s *stage, l *ledger, r *row) error {
 		}
 	}()
 	for _, src := range r.sources {
-		p, err := newPhone(s, l, r, src, line{})
+		p, err := newPhone(s, l, r, src, phoneAccount{})
 		if err != nil {
 			return err
 		}
 		phones = append(phones, p)
 	}
 	if r.attack == guess {
-		return guessPassword(ctx, phones[0])
+		return guessPasswords(ctx, phones[0])
 	}
 	for n := 0; ; n++ {
 		p := phones[n%len(phones)]
@@ -44,26 +44,26 @@ func assault(ctx context.Context, s *stage, l *ledger, r *row) error {
 		case inject:
 			user = injected
 		}
-		if err := p.shout(request{user: user, callID: callID(r.sources[0], strconv.Itoa(n))}); err != nil {
+		if err := p.sendOnly(request{user: user, callID: callID(r.sources[0], strconv.Itoa(n))}); err != nil {
 			return err
 		}
-		if r.attack == inject || !wait(ctx, r.pause) {
+		if r.attack == inject || !sleep(ctx, r.pause) {
 			return nil
 		}
 	}
 }
 
-// shout sends without waiting for the answer.
-func (p *phone) shout(r request) error {
-	r.seq = p.ledger.send(p.row)
-	if _, err := p.conn.Write(r.text(p.via)); err != nil {
+// sendOnly sends without waiting for the answer.
+func (p *phone) sendOnly(r request) error {
+	r.seq = p.ledger.countSent(p.row)
+	if _, err := p.conn.Write(r.format(p.via)); err != nil {
 		return fmt.Errorf("demo: %s sends: %w", p.row.name, err)
 	}
 	return nil
 }
 
-// guessPassword tries one password after the other on one nonce and Call-ID, as svcrack does.
-func guessPassword(ctx context.Context, p *phone) error {
+// guessPasswords tries one password after the other on one nonce and Call-ID, as svcrack does.
+func guessPasswords(ctx context.Context, p *phone) error {
 	const account = "201"
 	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -82,24 +82,24 @@ func guessPassword(ctx context.Context, p *phone) error {
 			r.auth = &credentials{user: account, nonce: a.nonce}
 		}
 		r.auth.response = digest(account, strconv.Itoa(1000+n), r.auth.nonce)
-		if err := p.shout(r); err != nil {
+		if err := p.sendOnly(r); err != nil {
 			return err
 		}
-		if !wait(ctx, p.row.pause) {
+		if !sleep(ctx, p.row.pause) {
 			return nil
 		}
 	}
 }
 
-// guessManager tries passwords of the manager "admin". What it sends is counted in connections.
-func guessManager(ctx context.Context, s *stage, l *ledger, r *row) error {
+// guessAMIPasswords tries passwords of the manager "admin". What it sends is counted in connections.
+func guessAMIPasswords(ctx context.Context, s *testNetwork, l *tally, r *row) error {
 	src := r.sources[0]
 	for n := 0; ; n++ {
-		seq := l.send(r)
+		seq := l.countSent(r)
 		conn, err := s.dialAMI(ctx, src, dialWait)
 		if err == nil {
-			l.arrive(src, seq)
-			err = tryManager(ctx, conn, n)
+			l.countArrived(src, seq)
+			err = tryAMILogin(ctx, conn, n)
 		}
 		var timeout net.Error
 		switch {
@@ -108,14 +108,14 @@ func guessManager(ctx context.Context, s *stage, l *ledger, r *row) error {
 		default:
 			return fmt.Errorf("demo: %s: %w", r.name, err)
 		}
-		if !wait(ctx, r.pause) {
+		if !sleep(ctx, r.pause) {
 			return nil
 		}
 	}
 }
 
-// tryManager is one login. That the answer does not come is no error: the ban may have.
-func tryManager(ctx context.Context, conn net.Conn, n int) error {
+// tryAMILogin is one login. That the answer does not come is no error: the ban may have.
+func tryAMILogin(ctx context.Context, conn net.Conn, n int) error {
 	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()

@@ -14,29 +14,29 @@ import (
 
 const (
 	pollEvery = time.Minute
-	// settled is how long ago a file must have changed before it counts as whole.
-	settled = 3 * time.Second
+	// unchangedFor is how long ago a file must have changed before it counts as whole.
+	unchangedFor = 3 * time.Second
 )
 
-// Atlas answers where addresses are registered, from files that it reads again when they are replaced. A file that is
+// Databases answers where addresses are registered, from files that it reads again when they are replaced. A file that is
 // missing or bad is reported, and makes the answers poorer; nothing else fails. Its methods may be called from many
 // goroutines.
-type Atlas struct {
+type Databases struct {
 	log  *slog.Logger
 	open atomic.Pointer[[]*DB] // what there is, in the order of the files
 
 	work  sync.Mutex // of who changes files: reading may take its time
 	mu    sync.Mutex // of who looks at them: never held for long
-	files []*file
+	files []*trackedFile
 }
 
-// file is one of the paths, and what became of it.
-type file struct {
+// trackedFile is one of the paths, and what became of it.
+type trackedFile struct {
 	path   string
 	db     *DB // nil: never read
 	loaded time.Time
-	tried  stamp // of the latest attempt
-	err    error // of it
+	tried  fileVersion // of the latest attempt
+	err    error       // of it
 }
 
 // File is the state of a file. After a bad replacement there is an Err, and DB is still what was read before.
@@ -48,57 +48,57 @@ type File struct {
 }
 
 // New reads the files. Those that cannot be read are logged, and read as soon as they can be.
-func New(log *slog.Logger, paths ...string) *Atlas {
-	a := &Atlas{log: log}
+func New(log *slog.Logger, paths ...string) *Databases {
+	a := &Databases{log: log}
 	a.Configure(paths)
 	return a
 }
 
 // String names the task.
-func (a *Atlas) String() string { return "geo files" }
+func (a *Databases) String() string { return "geo files" }
 
 // Configure changes which files there are. Those that stay are not read again.
-func (a *Atlas) Configure(paths []string) {
+func (a *Databases) Configure(paths []string) {
 	a.work.Lock()
 	defer a.work.Unlock()
-	files := make([]*file, 0, len(paths))
+	files := make([]*trackedFile, 0, len(paths))
 	for _, path := range paths {
-		i := slices.IndexFunc(a.files, func(f *file) bool { return f.path == path })
+		i := slices.IndexFunc(a.files, func(f *trackedFile) bool { return f.path == path })
 		if i >= 0 {
 			files = append(files, a.files[i])
 			continue
 		}
-		f := &file{path: path}
-		f.take(read(path))
-		f.tell(a.log, nil)
+		f := &trackedFile{path: path}
+		f.setResult(read(path))
+		f.logResult(a.log, nil)
 		files = append(files, f)
 	}
 	a.mu.Lock()
 	a.files = files
 	a.mu.Unlock()
-	a.publish()
+	a.publishOpen()
 }
 
 // Refresh reads the files that were replaced since they were read. Run calls it every minute.
-func (a *Atlas) Refresh() {
+func (a *Databases) Refresh() {
 	a.work.Lock()
 	defer a.work.Unlock()
 	for _, f := range a.files {
-		if !f.replaced(time.Now()) {
+		if !f.wasReplaced(time.Now()) {
 			continue
 		}
 		db, s, err := read(f.path)
 		before := f.err
 		a.mu.Lock()
-		f.take(db, s, err)
+		f.setResult(db, s, err)
 		a.mu.Unlock()
-		f.tell(a.log, before)
+		f.logResult(a.log, before)
 	}
-	a.publish()
+	a.publishOpen()
 }
 
 // Run refreshes until ctx ends, and returns nil.
-func (a *Atlas) Run(ctx context.Context) error {
+func (a *Databases) Run(ctx context.Context) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
@@ -111,7 +111,7 @@ func (a *Atlas) Run(ctx context.Context) error {
 	}
 }
 
-func (a *Atlas) publish() {
+func (a *Databases) publishOpen() {
 	var open []*DB
 	for _, f := range a.files {
 		if f.db != nil {
@@ -123,29 +123,29 @@ func (a *Atlas) publish() {
 
 // Place returns where an address is registered. What several files know is put together; the first one wins. It waits
 // for nothing.
-func (a *Atlas) Place(addr netip.Addr) Place {
+func (a *Databases) Place(addr netip.Addr) Place {
 	var p Place
 	for _, db := range *a.open.Load() {
-		if p = p.or(db.Place(addr)); p.Country != "" && p.ASN != 0 {
+		if p = p.orElse(db.Place(addr)); p.Country != "" && p.ASN != 0 {
 			break
 		}
 	}
 	return p
 }
 
-// Merge answers as an [Atlas] of these files would.
+// Merge answers as an [Databases] of these files would.
 func Merge(files []File, addr netip.Addr) Place {
 	var p Place
 	for _, f := range files {
 		if f.DB != nil {
-			p = p.or(f.DB.Place(addr))
+			p = p.orElse(f.DB.Place(addr))
 		}
 	}
 	return p
 }
 
 // Files returns the state of each file, in the order in which they were configured.
-func (a *Atlas) Files() []File {
+func (a *Databases) Files() []File {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := make([]File, 0, len(a.files))
@@ -155,36 +155,36 @@ func (a *Atlas) Files() []File {
 	return out
 }
 
-// replaced says whether the file is another one than at the last attempt, and looks finished.
-func (f *file) replaced(now time.Time) bool {
+// wasReplaced says whether the file is another one than at the last attempt, and looks finished.
+func (f *trackedFile) wasReplaced(now time.Time) bool {
 	info, err := os.Stat(f.path)
 	switch {
-	case err != nil && f.tried == stamp{} && f.err != nil, err == nil && stampOf(info) == f.tried:
+	case err != nil && f.tried == fileVersion{} && f.err != nil, err == nil && versionOf(info) == f.tried:
 		return false
-	case err == nil && info.Mode().IsRegular() && now.Sub(info.ModTime()).Abs() < settled:
+	case err == nil && info.Mode().IsRegular() && now.Sub(info.ModTime()).Abs() < unchangedFor:
 		return false // perhaps still being written: the next look is soon enough
 	}
 	return true
 }
 
-// take notes what came of an attempt. Where it failed, what was read before stays.
-func (f *file) take(db *DB, s stamp, err error) {
+// setResult notes what came of an attempt. Where it failed, what was read before stays.
+func (f *trackedFile) setResult(db *DB, s fileVersion, err error) {
 	if f.tried, f.err = s, err; err == nil {
 		f.db, f.loaded = db, time.Now()
 	}
 }
 
-// tell logs what came of an attempt: the same trouble as before is no news.
-func (f *file) tell(log *slog.Logger, before error) {
+// logResult logs what came of an attempt: the same trouble as before is no news.
+func (f *trackedFile) logResult(log *slog.Logger, before error) {
 	switch {
 	case f.err == nil:
 		log.Info("geo file read", "file", f.path, "type", f.db.Type, "built", f.db.Built.Format(time.DateOnly), "bytes", f.db.Bytes)
 	case before == nil || before.Error() != f.err.Error():
-		log.Warn("a geo file cannot be used", "err", f.err, "try", hint(f.err), "still_used", f.db != nil)
+		log.Warn("a geo file cannot be used", "err", f.err, "try", hintOf(f.err), "still_used", f.db != nil)
 	}
 }
 
-func hint(err error) string {
+func hintOf(err error) string {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e.Hint
 	}

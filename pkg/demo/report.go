@@ -14,45 +14,45 @@ import (
 	"github.com/ringwall/ringwall/pkg/wording"
 )
 
-// story tells what happens. One goroutine calls it; the error of end is the first that writing met.
-type story interface {
-	begin(scene)
-	tell(scene, []ban.Decision)
-	end(s scene, failures []string, err error) error
+// reporter tells what happens. One goroutine calls it; the error of end is the first that writing met.
+type reporter interface {
+	start(snapshot)
+	progress(snapshot, []ban.Decision)
+	finish(s snapshot, failures []string, err error) error
 }
 
-func newStory(o Options, p place) story {
-	w := &writer{w: o.Out}
+func newReporter(o Options, p environment) reporter {
+	w := &errorWriter{w: o.Out}
 	switch {
 	case o.JSON:
-		return &objects{writer: w, place: p}
+		return &jsonReporter{errorWriter: w, place: p}
 	case o.Terminal:
-		return &table{lines: lines{writer: w, place: p}, width: o.Width}
+		return &tableReporter{textReporter: textReporter{errorWriter: w, place: p}, width: o.Width}
 	}
-	return &lines{writer: w, place: p}
+	return &textReporter{errorWriter: w, place: p}
 }
 
-// writer writes until the first error, which it keeps.
-type writer struct {
+// errorWriter writes until the first error, which it keeps.
+type errorWriter struct {
 	w   io.Writer
 	err error
 }
 
-func (w *writer) write(s string) {
+func (w *errorWriter) write(s string) {
 	if w.err == nil {
 		_, w.err = io.WriteString(w.w, s)
 	}
 }
 
-func (w *writer) printf(format string, args ...any) { w.write(fmt.Sprintf(format, args...)) }
+func (w *errorWriter) printf(format string, args ...any) { w.write(fmt.Sprintf(format, args...)) }
 
-// lines tells the story as plain text, a line an event.
-type lines struct {
-	*writer
-	place place
+// textReporter tells the story as plain text, a line an event.
+type textReporter struct {
+	*errorWriter
+	place environment
 }
 
-func (l *lines) begin(scene) {
+func (l *textReporter) start(snapshot) {
 	l.write("Ringwall demo: a PBX, customers and attackers, all inside this process.\n")
 	switch {
 	case l.place.dry:
@@ -66,25 +66,25 @@ func (l *lines) begin(scene) {
 	l.write("\n")
 }
 
-func (l *lines) tell(s scene, news []ban.Decision) {
+func (l *textReporter) progress(s snapshot, news []ban.Decision) {
 	for _, d := range news {
-		l.printf("%s\n", s.line(d))
+		l.printf("%s\n", s.decisionLine(d))
 	}
 }
 
-func (l *lines) end(s scene, failures []string, err error) error {
+func (l *textReporter) finish(s snapshot, failures []string, err error) error {
 	l.write("\n")
-	for _, text := range s.rowsOfTable(100) {
+	for _, text := range s.tableLines(100) {
 		l.printf("%s\n", text)
 	}
 	l.summary(s, failures, err)
 	return l.err
 }
 
-// line is a decision on one line.
-func (s scene) line(d ban.Decision) string {
+// decisionLine is a decision on one decisionLine.
+func (s snapshot) decisionLine(d ban.Decision) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%6.2fs %-9s %-18s %s", d.Time.Sub(s.start).Seconds(), d.Action, s.whom(d), d.Reason)
+	fmt.Fprintf(&b, "%6.2fs %-9s %-18s %s", d.Time.Sub(s.start).Seconds(), d.Action, s.subjectOf(d), d.Reason)
 	if d.Account != "" {
 		b.WriteString(" " + printable.Limit(d.Account, 24))
 	}
@@ -100,8 +100,8 @@ func (s scene) line(d ban.Decision) string {
 	return b.String()
 }
 
-// whom names who a decision is about.
-func (s scene) whom(d ban.Decision) string {
+// subjectOf names who a decision is about.
+func (s snapshot) subjectOf(d ban.Decision) string {
 	switch {
 	case d.Prefix.IsValid() && d.Prefix.IsSingleIP():
 		return d.Prefix.Addr().String()
@@ -113,24 +113,24 @@ func (s scene) whom(d ban.Decision) string {
 	return ""
 }
 
-// rowsOfTable is the table, no wider than width columns.
-func (s scene) rowsOfTable(width int) []string {
+// tableLines is the table, no wider than width columns.
+func (s snapshot) tableLines(width int) []string {
 	format := "%-18s %-12s %5s %7s %7s %8s  %s"
-	out := []string{cut(fmt.Sprintf(format, "source", "who", "sent", "arrived", "stopped", "last at", "verdict"), width)}
+	out := []string{shorten(fmt.Sprintf(format, "source", "who", "sent", "arrived", "stopped", "last at", "verdict"), width)}
 	for i := range s.rows {
 		r := &s.rows[i]
 		stopped, after := "", ""
 		if r.ban != nil && !s.dry {
-			stopped, after = fmt.Sprint(r.stopped()), fmt.Sprintf("+%d ms", r.after().Milliseconds())
+			stopped, after = fmt.Sprint(r.stopped()), fmt.Sprintf("+%d ms", r.lastArrivalAfter().Milliseconds())
 		}
-		text := fmt.Sprintf(format, r.label(), r.name, fmt.Sprint(r.sent), fmt.Sprint(r.arrived), stopped, after, s.verdict(r))
-		out = append(out, cut(text, width))
+		text := fmt.Sprintf(format, r.label(), r.name, fmt.Sprint(r.sent), fmt.Sprint(r.arrived), stopped, after, s.verdictOn(r))
+		out = append(out, shorten(text, width))
 	}
 	return out
 }
 
-// cut shortens a line of visible characters to width columns, at the end of a word.
-func cut(text string, width int) string {
+// shorten shortens a line of visible characters to width columns, at the end of a word.
+func shorten(text string, width int) string {
 	text = strings.TrimRight(text, " ")
 	if printable.Width(text) <= width {
 		return text
@@ -145,8 +145,8 @@ func cut(text string, width int) string {
 	return strings.TrimRight(text, " :,;") + "…"
 }
 
-// verdict is what Ringwall made of a row.
-func (s scene) verdict(r *row) string {
+// verdictOn is what Ringwall made of a row.
+func (s snapshot) verdictOn(r *row) string {
 	switch {
 	case r.ban != nil && s.dry:
 		return "would ban " + wording.Terse(r.ban.Duration) + ": " + string(r.ban.Reason)
@@ -165,7 +165,7 @@ func (s scene) verdict(r *row) string {
 }
 
 // summary says at the end what was shown, and what to do next.
-func (l *lines) summary(s scene, failures []string, err error) {
+func (l *textReporter) summary(s snapshot, failures []string, err error) {
 	say := func(format string, args ...any) { l.printf(format+"\n", args...) }
 	say("\nAfter %.1f s:", s.elapsed.Seconds())
 	customers, packets := []string{}, 0
@@ -180,7 +180,7 @@ func (l *lines) summary(s scene, failures []string, err error) {
 			say("  %s would be banned for %s (%s) after %d packets.", r.label(), wording.Terse(r.ban.Duration), r.ban.Reason, r.banned)
 		case r.role == attacker && r.ban != nil && r.leaked == 0:
 			say("  %s is banned for %s (%s): its last packet arrived %d ms after its first, and %d were stopped.",
-				r.label(), wording.Terse(r.ban.Duration), r.ban.Reason, r.after().Milliseconds(), r.stopped())
+				r.label(), wording.Terse(r.ban.Duration), r.ban.Reason, r.lastArrivalAfter().Milliseconds(), r.stopped())
 			if r.reaction >= slowest.reaction {
 				slowest = *r
 			}
@@ -232,7 +232,7 @@ func (l *lastLines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (l *lastLines) dump(w io.Writer) {
+func (l *lastLines) writeTo(w io.Writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, line := range l.kept {

@@ -123,7 +123,7 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 }
 
 func TestAFileThatMayNotBeRead(t *testing.T) {
-	err := unreadable(&fs.PathError{Op: "open", Path: "/x", Err: fs.ErrPermission})
+	err := readError(&fs.PathError{Op: "open", Path: "/x", Err: fs.ErrPermission})
 	if err.What != "cannot be read: permission denied" || !strings.Contains(err.Hint, "chmod a+r") {
 		t.Errorf("%+v", err)
 	}
