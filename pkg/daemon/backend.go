@@ -30,7 +30,7 @@ const (
 
 // Bans implements control.Backend.
 func (b backend) Bans(ctx context.Context, f control.BanFilter, each func([]ban.Ban) error) error {
-	if err := b.restorer.await(ctx); err != nil {
+	if err := b.restorer.Await(ctx); err != nil {
 		return err
 	}
 	var walk engine.BanWalk
@@ -40,7 +40,7 @@ func (b backend) Bans(ctx context.Context, f control.BanFilter, each func([]ban.
 	}
 	for more := true; more; {
 		var some []ban.Ban
-		b.judge.ask(func(e *engine.Engine, now time.Time) {
+		b.pipeline.Read(func(e *engine.Engine, now time.Time) {
 			some, more = e.WalkBans(now, &walk, n, f.Within, f.Evidence, nil)
 		})
 		for i := range some { // without the engine's lock
@@ -64,10 +64,10 @@ func handOver[T any](ctx context.Context, some []T, each func([]T) error) error 
 // Trusted implements control.Backend.
 func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) error {
 	var walk engine.TrustWalk
-	defer b.judge.ask(func(*engine.Engine, time.Time) { walk.Close() })
+	defer b.pipeline.Read(func(*engine.Engine, time.Time) { walk.Close() })
 	for more := true; more; {
 		var some []ban.Trust
-		b.judge.ask(func(e *engine.Engine, now time.Time) { some, more = e.WalkTrust(now, &walk, trustPiece, nil) })
+		b.pipeline.Read(func(e *engine.Engine, now time.Time) { some, more = e.WalkTrust(now, &walk, trustPiece, nil) })
 		for i := range some {
 			some[i].Place = b.locate(some[i].Prefix.Addr())
 		}
@@ -80,22 +80,22 @@ func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) erro
 
 // Allowed implements control.Backend.
 func (b backend) Allowed(context.Context) (out []ban.Exemption, _ error) {
-	b.judge.ask(func(e *engine.Engine, _ time.Time) { out = e.Allowed() })
+	b.pipeline.Read(func(e *engine.Engine, _ time.Time) { out = e.Allowed() })
 	return b.known.explain(out), nil
 }
 
 // Protected implements control.Backend.
 func (b backend) Protected(context.Context) (out []ban.Exemption, _ error) {
-	b.judge.ask(func(e *engine.Engine, _ time.Time) { out = e.Protected() })
+	b.pipeline.Read(func(e *engine.Engine, _ time.Time) { out = e.Protected() })
 	return out, nil
 }
 
 // Why implements control.Backend.
 func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _ error) {
-	if err := b.restorer.await(ctx); err != nil {
+	if err := b.restorer.Await(ctx); err != nil {
 		return x, err
 	}
-	b.judge.ask(func(e *engine.Engine, now time.Time) { x = e.Why(now, a) })
+	b.pipeline.Read(func(e *engine.Engine, now time.Time) { x = e.Why(now, a) })
 	if x.Place = b.locate(a); x.Ban != nil {
 		x.Ban.Place = b.locate(x.Ban.Prefix.Addr())
 	}
@@ -108,7 +108,7 @@ func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _
 // Account implements control.Backend.
 func (b backend) Account(_ context.Context, name string) (control.AccountResult, error) {
 	res := control.AccountResult{Account: name}
-	b.judge.ask(func(e *engine.Engine, now time.Time) { res.Sources, res.All = e.Account(now, name, control.MaxNamed) })
+	b.pipeline.Read(func(e *engine.Engine, now time.Time) { res.Sources, res.All = e.Account(now, name, control.MaxNamed) })
 	for i := range res.Sources {
 		res.Sources[i].Place = b.locate(res.Sources[i].Prefix.Addr())
 	}
@@ -142,7 +142,7 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 		return control.BanResult{}, control.Refused("if that is meant, say so: --force; to be safe from it for good: ringwall allow add "+a.String(),
 			"%v holds %v, from where you are logged in", req.Prefix, a)
 	}
-	if err := b.restorer.await(ctx); err != nil {
+	if err := b.restorer.Await(ctx); err != nil {
 		return control.BanResult{}, err
 	}
 	length := req.For
@@ -150,7 +150,7 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 		length = b.config.current().Policy.Ban.First
 	}
 	var view ban.Ban
-	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
+	decisions, err := b.pipeline.UpdateAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		ban := e.Ban
 		if req.Reason == control.DoctorTest && length <= control.MaxDoctorTest {
 			ban = e.Test
@@ -185,7 +185,7 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 
 // Unban implements control.Backend.
 func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.UnbanResult, error) {
-	if err := b.restorer.await(ctx); err != nil {
+	if err := b.restorer.Await(ctx); err != nil {
 		return control.UnbanResult{}, err
 	}
 	within, source := req.Prefix, netip.Prefix{}
@@ -194,14 +194,14 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 	} else if p := b.sourceOf(within); p != within {
 		source = p
 	}
-	at := b.judge.clock.now()
+	at := b.pipeline.Clock().Now()
 	pardon := engine.NewPardon(within, req.Grace)
 	result := control.UnbanResult{Removed: []netip.Prefix{}}
 	unsaved := 0
-	if err := b.judge.letIn(ctx, within, source); err != nil { // first: what is taken over from now on is let in as well
+	if err := b.pipeline.LetIn(ctx, within, source); err != nil { // first: what is taken over from now on is let in as well
 		return control.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
 	}
-	err := b.judge.pardon(ctx, pardon, func(decisions []ban.Decision) {
+	err := b.pipeline.Unban(ctx, pardon, func(decisions []ban.Decision) {
 		for i := range decisions {
 			if len(result.Removed) < control.MaxNamed {
 				result.Removed = append(result.Removed, decisions[i].Prefix)
@@ -252,7 +252,7 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 	var by []string
 	var until time.Time // the end that counts
 	later := false      // than what was asked for
-	decisions, err := b.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
+	decisions, err := b.pipeline.UpdateAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		var out []ban.Decision
 		for _, p := range prefixes {
 			if req.Remove {
@@ -317,13 +317,13 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 
 // keepAllow stores a change of the allow list, and returns a sentence where it cannot.
 func (b backend) keepAllow(ctx context.Context, req control.AllowRequest, until time.Time) string {
-	entry := store.Allow{Prefix: req.Prefix, Host: req.Host, Added: b.judge.clock.now(), By: req.By.String(), Until: until}
+	entry := store.Allow{Prefix: req.Prefix, Host: req.Host, Added: b.pipeline.Clock().Now(), By: req.By.String(), Until: until}
 	change := store.DropAllow(req.Prefix, req.Host)
 	if !req.Remove {
 		change = store.PutAllow(entry)
 	}
 	b.allowed.set(entry, req.Remove)
-	b.judge.save([]store.Change{change})
+	b.pipeline.Save([]store.Change{change})
 	return b.durable(ctx)
 }
 
@@ -331,7 +331,7 @@ func (b backend) keepAllow(ctx context.Context, req control.AllowRequest, until 
 func (b backend) resolve(ctx context.Context, req control.AllowRequest) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	if req.Remove {
-		b.judge.ask(func(e *engine.Engine, _ time.Time) {
+		b.pipeline.Read(func(e *engine.Engine, _ time.Time) {
 			for _, v := range e.Allowed() {
 				if v.Origin == req.Host {
 					prefixes = append(prefixes, v.Prefix)

@@ -19,6 +19,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/metrics"
+	"github.com/ringwall/ringwall/pkg/pipeline"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -43,13 +44,15 @@ func (g *gullible) Apply([]firewall.Change) error {
 	return nil
 }
 
-// workbench is a judge with all that decisions go to, but for the kernel and the disk.
+// workbench is a pipeline with all that decisions go to, but for the kernel and the disk.
 type workbench struct {
-	judge  *judge
-	kernel *gullible
-	feed   *control.Feed
-	pbx    *pbx
-	stop   func() // when all is told
+	pipeline *pipeline.Pipeline
+	kernel   *gullible
+	feed     *control.Feed
+	store    *store.Store
+	newPBX   func(name string) *pbx
+	notify   func(ban.Decision)
+	stop     func() // when all is told
 }
 
 func newWorkbench(tb testing.TB, moody int) *workbench {
@@ -63,17 +66,23 @@ func newWorkbench(tb testing.TB, moody int) *workbench {
 	cfg.Policy.Limits.Bans, cfg.Policy.Limits.ForgeableBans = 1<<20, 1<<20
 	cfg.Policy.Limits.ForgeableBurst, cfg.Policy.Limits.ForgeableRate = 1<<20, 1<<20
 	w := &workbench{feed: control.NewFeed(remembered), kernel: &gullible{moody: moody}}
-	w.judge = &judge{
-		clock: newClock(time.Now()), counts: metrics.New("test", nil), announce: newAnnouncer(w.feed, log, nil), log: log,
-		engine: engine.New(cfg.Policy), store: s,
-		writer: firewall.NewWriter(w.kernel, nil, firewall.WriterConfig{VerifyInterval: -1}),
+	counts := metrics.New("test", nil)
+	announcer := pipeline.NewAnnouncer(log, func(d ban.Decision) { w.notify(d) })
+	w.notify = func(ban.Decision) {}
+	w.pipeline = pipeline.New(pipeline.Config{
+		Clock: pipeline.NewClock(time.Now()), Engine: engine.New(cfg.Policy), Metrics: counts, History: w.feed, Announcer: announcer, Log: log,
+	})
+	w.pipeline.SetStore(s)
+	writer := firewall.NewWriter(w.kernel, nil, firewall.WriterConfig{VerifyInterval: -1})
+	w.pipeline.SetWriter(writer)
+	w.store, w.newPBX = s, func(name string) *pbx {
+		return &pbx{name: name, pipeline: w.pipeline, counts: counts.PBX(name), log: log}
 	}
-	w.pbx = &pbx{name: "pbx1", counts: w.judge.counts.PBX("pbx1"), log: log}
 	ctx, cancel := context.WithCancel(context.Background())
 	told, stopTelling := context.WithCancel(context.Background())
 	var writing, telling sync.WaitGroup
-	writing.Go(func() { _ = w.judge.writer.Run(ctx) })
-	telling.Go(func() { _ = w.judge.announce.Run(told) })
+	writing.Go(func() { _ = writer.Run(ctx) })
+	telling.Go(func() { _ = announcer.Run(told) })
 	w.stop = sync.OnceFunc(func() {
 		cancel()
 		writing.Wait()
@@ -110,7 +119,7 @@ func scanner(i int) netip.Addr {
 func (w *workbench) bans(tb testing.TB, n int) []ban.Decision {
 	tb.Helper()
 	var out []ban.Decision
-	w.judge.ask(func(e *engine.Engine, now time.Time) {
+	w.pipeline.Read(func(e *engine.Engine, now time.Time) {
 		for _, f := range attacks(n) {
 			var ev security.Event
 			if err := security.Decode(f.Text, &ev); err != nil {
@@ -133,18 +142,12 @@ func BenchmarkCommit(b *testing.B) {
 			_, follower := w.feed.Follow(time.Time{})
 			defer follower.Close()
 			all := w.bans(b, 4096)
-			came := make([]time.Time, len(all))
-			for i := range came {
-				came[i] = time.Now()
-			}
-			done := make(chan error, 1)
 			commit := func(i int) {
 				at := i * size % len(all)
-				w.judge.mu.Lock()
-				flush := w.judge.submitLocked(all[at:at+size], came[at:at+size], nil, func(err error) { done <- err })
-				w.judge.mu.Unlock()
-				flush()
-				if err := <-done; err != nil {
+				_, err := w.pipeline.UpdateAndWait(b.Context(), func(*engine.Engine, time.Time) ([]ban.Decision, error) {
+					return all[at : at+size], nil
+				})
+				if err != nil {
 					b.Fatal(err)
 				}
 				follower.Take()
@@ -171,21 +174,20 @@ func TestEachBanIsToldOnce(t *testing.T) {
 		const each, pbxs = 100, 3
 		frames := attacks(each * pbxs)
 		var told sync.Map
-		w.judge.announce.hook = func(d ban.Decision) {
+		w.notify = func(d ban.Decision) {
 			if _, twice := told.LoadOrStore(d.Prefix, d); twice || d.Action != ban.ActionBan {
 				t.Errorf("unexpected: %+v", d)
 			}
 		}
-		var all [pbxs]pbx
+		var all [pbxs]*pbx
 		var group sync.WaitGroup
 		for i := range all {
-			p, mine := &all[i], frames[3*each*i:3*each*(i+1)]
-			p.name, p.log = fmt.Sprint(i), w.judge.log
-			p.counts = w.judge.counts.PBX(p.name)
+			p, mine := w.newPBX(fmt.Sprint(i)), frames[3*each*i:3*each*(i+1)]
+			all[i] = p
 			group.Go(func() {
 				for len(mine) > 0 {
 					n := min(len(mine), 1+len(mine)%4)
-					w.judge.frames(p, mine[:n])
+					p.frames(mine[:n])
 					mine = mine[n:]
 				}
 			})
@@ -206,7 +208,7 @@ func TestEachBanIsToldOnce(t *testing.T) {
 				t.Errorf("moody %d: %d events of %d are counted", moody, n, 3*each)
 			}
 		}
-		if n := w.judge.store.Stats().Pending; n < 2*each*pbxs {
+		if n := w.store.Stats().Pending; n < 2*each*pbxs {
 			t.Errorf("moody %d: %d records wait for the disk", moody, n)
 		}
 	}
@@ -226,21 +228,22 @@ func BenchmarkDirect(b *testing.B) {
 	w := newWorkbench(b, 0)
 	n := min(b.N, 1<<18)
 	frames := attacks(n)
+	p := w.newPBX("pbx1")
 	for i := range n {
-		w.judge.frames(w.pbx, frames[3*i:3*i+2])
+		p.frames(frames[3*i : 3*i+2])
 	}
 	sooner := time.Duration(0)
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := range n {
 		began := time.Now()
-		w.judge.frames(w.pbx, frames[3*i+2:3*i+3])
+		p.frames(frames[3*i+2 : 3*i+3])
 		sooner += w.kernel.at.Sub(began)
 	}
 	b.StopTimer()
 	b.ReportMetric(float64(sooner.Nanoseconds())/float64(n), "ns/kernel")
 	bans := 0
-	w.judge.ask(func(e *engine.Engine, now time.Time) { bans = e.Stats(now).Bans })
+	w.pipeline.Read(func(e *engine.Engine, now time.Time) { bans = e.Stats(now).Bans })
 	if bans != n {
 		b.Fatalf("%d bans of %d", bans, n)
 	}

@@ -155,7 +155,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 	d.keepConfiguration()
 	setLevel(d.level, cfg.Log.Level)
 	d.atlas.Configure(cfg.Geo.Files)
-	_, err = d.judge.command(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
+	_, err = d.pipeline.UpdateAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		out := e.Configure(now, cfg.Policy)
 		e.SetMultipliers(cfg.Geo.Multiply, d.locate)
 		return out, nil
@@ -181,16 +181,16 @@ func (d *Daemon) refit(ctx context.Context, cfg *policy.Config) error {
 	d.ports.configure(cfg.Firewall)
 	want.UDPPorts, want.TCPPorts = d.ports.wanted()
 	// Before the rules: what the meter spares must be known when it begins, and need not be when it ends.
-	d.judge.metered(cfg.Firewall.Meter.Enabled)
+	d.pipeline.SetMeter(cfg.Firewall.Meter.Enabled)
 	ctx, cancel := context.WithTimeout(ctx, reloadPatience)
 	defer cancel()
 	if err := d.writer.Reconfigure(ctx, want); err != nil {
 		d.ports.configure(d.config.current().Firewall)
-		d.judge.metered(d.config.current().Firewall.Meter.Enabled)
+		d.pipeline.SetMeter(d.config.current().Firewall.Meter.Enabled)
 		return fmt.Errorf("firewall: %w", err)
 	}
 	if cfg.Firewall.Meter.Enabled {
-		d.judge.refreshTrust()
+		d.pipeline.RefreshTrust()
 	}
 	return nil
 }

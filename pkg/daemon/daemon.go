@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/notify"
 	"github.com/ringwall/ringwall/pkg/page"
+	"github.com/ringwall/ringwall/pkg/pipeline"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
 )
@@ -47,7 +49,8 @@ type Options struct {
 	Ready      func() // called once everything listens
 	Version    string
 
-	patience time.Duration // of the start for the bans of before; 0: startPatience
+	patience time.Duration  // of the start for the bans of before; 0: the usual one
+	clock    pipeline.Clock // of the engine; the zero one: from now on
 }
 
 // Task is a part of the daemon that runs until its context ends.
@@ -66,10 +69,10 @@ type Daemon struct {
 	config   *configuration
 	fw       firewall.Firewall
 	writer   *firewall.Writer
-	judge    *judge
+	pipeline *pipeline.Pipeline
 	feed     *control.Feed
 	page     atomic.Pointer[page.Page] // nil: there is none
-	announce *announcer
+	announce *pipeline.Announcer
 	notifier *notify.Notifier
 	counts   *metrics.Metrics
 	pbxs     []*pbx
@@ -77,7 +80,7 @@ type Daemon struct {
 	ports    *ports
 	atlas    *geo.Databases
 	kernel   *kernel
-	restorer *restorer
+	restorer *pipeline.Restorer
 	begun    <-chan struct{} // closed when the table is there, with what was known first
 	built    chan struct{}   // closed when everything desired is in the kernel
 	store    *store.Store    // nil: nothing is kept
@@ -111,23 +114,23 @@ func New(o Options) (_ *Daemon, err error) {
 		d.log.Warn("configuration", "warning", w.String())
 	}
 	d.feed = control.NewFeed(remembered)
-	d.announce = newAnnouncer(d.feed, d.log, o.OnDecision)
+	d.announce = pipeline.NewAnnouncer(d.log, d.notifyOf)
 	d.counts = metrics.New(o.Version, d)
 	if err := d.config.err; err != nil {
 		d.counts.Reloaded(false)
 		d.log.Error("the configuration is not in force as it is; attackers are kept out with "+d.config.old, "file", d.config.path, "err", err)
 	}
-	d.judge = &judge{
-		clock: newClock(d.started), counts: d.counts, announce: d.announce, log: d.log, engine: engine.New(cfg.Policy),
-		meter: cfg.Firewall.Meter.Enabled,
+	d.ports = newPorts(cfg, o.NetNS, d.log)
+	judge := engine.New(cfg.Policy)
+	if !o.DryRun {
+		judge.WatchLeaks()
 	}
+	d.pipeline = pipeline.New(pipeline.Config{
+		Clock: cmp.Or(o.clock, pipeline.NewClock(d.started)), Engine: judge, Metrics: d.counts, History: d.feed, Announcer: d.announce,
+		Log: d.log, Meter: cfg.Firewall.Meter.Enabled, Decided: d.ports.decided,
+	})
 	d.allowed = newAllowed(cfg.State.Path, d.log)
 	d.known = d.newKnown(cfg)
-	d.ports = newPorts(cfg, o.NetNS, d.log)
-	d.judge.ports = d.ports
-	if !o.DryRun {
-		d.judge.engine.WatchLeaks()
-	}
 	if err := d.openKernel(cfg); err != nil {
 		return nil, err
 	}
@@ -146,7 +149,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.openGeo(cfg)
 	d.openNotify()
 	for _, a := range cfg.Asterisk {
-		p, err := newPBX(a, d.judge, d.log)
+		p, err := d.newPBX(a)
 		if err != nil {
 			return nil, err
 		}
@@ -209,7 +212,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		group.Go(func() error { return d.hangups(ctx) })
 	}
 	group.Go(func() error {
-		for _, step := range []<-chan struct{}{d.begun, d.restorer.placed} {
+		for _, step := range []<-chan struct{}{d.begun, d.restorer.Placed()} {
 			select {
 			case <-ctx.Done():
 				return nil
@@ -233,7 +236,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	})
 	err := group.Wait()
 	d.stopping()
-	d.judge.saveCustomers()
+	d.pipeline.SaveCustomers()
 	d.known.names.keep(d.known.resolver.States(), true)
 	stopBack()
 	behind.Wait()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/geo"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -17,7 +18,7 @@ import (
 func (d *Daemon) openGeo(cfg *policy.Config) {
 	d.atlas = geo.New(d.log, cfg.Geo.Files...)
 	d.tasks = append(d.tasks, d.atlas)
-	d.judge.engine.SetMultipliers(cfg.Geo.Multiply, d.locate)
+	d.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.SetMultipliers(cfg.Geo.Multiply, d.locate) })
 }
 
 // locate returns where an address is registered.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/pipeline"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
 )
@@ -53,7 +54,7 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 	stored.Allow = d.allowed.recover(stored.Allow, d.lost)
 	if d.lost != "" {
 		for _, a := range stored.Allow {
-			d.judge.save([]store.Change{store.PutAllow(a)})
+			d.pipeline.Save([]store.Change{store.PutAllow(a)})
 		}
 	}
 	for _, a := range stored.Allow { // before the bans are taken over: nobody on the list is banned
@@ -61,13 +62,13 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 			d.known.add(a.Host)
 		}
 	}
-	if err := d.judge.begin(d.fw, stored, pbxs); err != nil {
+	if err := d.pipeline.Begin(d.fw, stored, pbxs); err != nil {
 		return fmt.Errorf("the kernel's firewall: %w", err)
 	}
 	d.known.hold(d.started)
 	begun, first := make(chan struct{}), true
 	d.begun, d.built = begun, make(chan struct{})
-	d.writer = firewall.NewWriter(d.fw, d.judge.desired, firewall.WriterConfig{
+	d.writer = firewall.NewWriter(d.fw, d.pipeline.Desired, firewall.WriterConfig{
 		Log: d.log,
 		Rebuilt: func(cause string) {
 			if !first { // the writer's own first look finds what was ensured above
@@ -78,12 +79,13 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 			}
 			first = false
 		},
-		Sample:  d.judge.sampled,
+		Sample:  d.pipeline.Sample,
 		Sampled: d.kernel.sampled,
 	})
-	d.judge.writer = d.writer
-	d.restorer = newRestorer(d)
-	return d.restorer.begin()
+	d.pipeline.SetWriter(d.writer)
+	d.restorer = pipeline.NewRestorer(d.pipeline, d.fw, d.opts.patience)
+	d.closers = append(d.closers, d.restorer.Close)
+	return d.restorer.Start()
 }
 
 // closePorts closes these ports to the banned, and no other.

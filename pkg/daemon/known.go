@@ -9,7 +9,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/hosts"
-	"github.com/ringwall/ringwall/pkg/learn"
+	"github.com/ringwall/ringwall/pkg/pipeline"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -17,7 +17,7 @@ import (
 // known keeps the engine's lists of who must not be banned up to date: host names of the allow list, this machine's own
 // addresses.
 type known struct {
-	judge    *judge
+	pipeline *pipeline.Pipeline
 	resolver *hosts.Resolver
 	watcher  *hosts.Watcher
 	names    *names
@@ -29,7 +29,7 @@ type known struct {
 }
 
 func (d *Daemon) newKnown(cfg *policy.Config) *known {
-	k := &known{judge: d.judge, names: newNames(cfg.State.Path, d.log)}
+	k := &known{pipeline: d.pipeline, names: newNames(cfg.State.Path, d.log)}
 	k.resolver = hosts.NewResolver(hosts.Config{Log: d.log, Lookup: d.opts.Lookup, OnChange: k.resolved, OnError: func(name string, err error) {
 		if err != nil {
 			d.log.Warn("a host name of the allow list cannot be resolved; the addresses known before stay",
@@ -96,7 +96,7 @@ func (k *known) set() {
 
 // resolved takes the addresses of a name to the allow list.
 func (k *known) resolved(name string, added, removed []netip.Prefix) {
-	k.judge.apply(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
+	k.pipeline.Update(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 		for _, p := range removed {
 			e.Disallow(p, name)
 		}
@@ -114,7 +114,7 @@ func (k *known) machine(own map[netip.Prefix]string) {
 	defer k.mu.Unlock()
 	before := k.own
 	k.own = own
-	k.judge.apply(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
+	k.pipeline.Update(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 		for p := range before {
 			if _, ok := own[p]; !ok {
 				e.Disallow(p, engine.OriginHost)
@@ -125,35 +125,4 @@ func (k *known) machine(own map[netip.Prefix]string) {
 		}
 		return out
 	})
-}
-
-// learner asks one Asterisk what it knows of trunks and contacts.
-func (p *pbx) newLearner(cfg policy.Asterisk, j *judge) {
-	p.learner = learn.New(learn.Config{
-		Name: p.name, Session: p.session, Off: cfg.Learn == policy.LearnOff, Log: p.log,
-		OnKnowledge: func(k learn.Knowledge) {
-			j.apply(func(e *engine.Engine, now time.Time) []ban.Decision {
-				return e.Protect(now, p.name, k.Prefixes)
-			})
-			j.vouch(p.name, k.Contacts)
-		},
-	})
-}
-
-// vouch trusts the sources of registered contacts, a few at a time: a large PBX must not keep its events waiting.
-func (j *judge) vouch(pbx string, contacts map[netip.Prefix]string) {
-	const most = 500
-	part := make(map[netip.Prefix]string, min(most, len(contacts)))
-	flush := func() {
-		j.apply(func(e *engine.Engine, now time.Time) []ban.Decision { return e.Vouch(now, pbx, part) })
-		clear(part)
-	}
-	for prefix, note := range contacts {
-		if part[prefix] = note; len(part) == most {
-			flush()
-		}
-	}
-	if len(part) > 0 {
-		flush()
-	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/notify"
 )
 
-// openNotify sets up those who are told of decisions, behind what the announcer calls already.
+// openNotify sets up the targets of notify.
 func (d *Daemon) openNotify() {
 	// Without an error: there are no targets yet.
 	n, _ := notify.New(nil, notify.Options{Log: d.log, Count: d.counts.Notified, Place: d.locate})
@@ -15,13 +15,14 @@ func (d *Daemon) openNotify() {
 	d.part("notify", "mend the file that it names, then: systemctl reload ringwall", func() (opened, error) {
 		return opened{}, n.Configure(d.config.current().Notify)
 	})
-	first := d.announce.hook
-	d.announce.hook = func(decision ban.Decision) {
-		if first != nil {
-			first(decision)
-		}
-		n.Push(decision)
+}
+
+// notifyOf tells one decision to those who are told of decisions besides the log.
+func (d *Daemon) notifyOf(decision ban.Decision) {
+	if d.opts.OnDecision != nil {
+		d.opts.OnDecision(decision)
 	}
+	d.notifier.Push(decision)
 }
 
 // tell runs the announcer and those whom it tells: they end after it, so that the last decision is told too.

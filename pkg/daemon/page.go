@@ -39,19 +39,19 @@ func (b backend) Page(_ context.Context, by control.Peer) (control.PageResult, e
 
 // NewestBans implements page.Source.
 func (b backend) NewestBans(n int) (out []ban.Ban) {
-	b.judge.ask(func(e *engine.Engine, now time.Time) { out = e.NewestBans(now, n) })
+	b.pipeline.Read(func(e *engine.Engine, now time.Time) { out = e.NewestBans(now, n) })
 	return out
 }
 
 // NewestTrusted implements page.Source.
 func (b backend) NewestTrusted(n int) (out []ban.Trust) {
-	b.judge.ask(func(e *engine.Engine, now time.Time) { out = e.NewestTrusted(now, n) })
+	b.pipeline.Read(func(e *engine.Engine, now time.Time) { out = e.NewestTrusted(now, n) })
 	return out
 }
 
 // Activity implements page.Source.
 func (b backend) Activity(n int) (a engine.Activity) {
-	b.judge.ask(func(e *engine.Engine, now time.Time) { a = e.Activity(now, n) })
+	b.pipeline.Read(func(e *engine.Engine, now time.Time) { a = e.Activity(now, n) })
 	return a
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/internal/browser"
 	"github.com/ringwall/ringwall/pkg/policy"
@@ -149,14 +150,14 @@ func BenchmarkPage(b *testing.B) {
 					b.Error(err)
 				}
 			}()
-			d.judge.mu.Lock()
-			for i := range bans {
-				a := netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)})
-				if _, err := d.judge.engine.Ban(d.judge.clock.now(), netip.PrefixFrom(a, 32), time.Hour, "a comment of a person"); err != nil {
-					b.Fatal(err)
+			d.pipeline.Read(func(e *engine.Engine, now time.Time) {
+				for i := range bans {
+					a := netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)})
+					if _, err := e.Ban(now, netip.PrefixFrom(a, 32), time.Hour, "a comment of a person"); err != nil {
+						b.Fatal(err)
+					}
 				}
-			}
-			d.judge.mu.Unlock()
+			})
 			var bytes int
 			h := d.page.Load().Handler()
 			held := time.Duration(0)

@@ -15,9 +15,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/learn"
 	"github.com/ringwall/ringwall/pkg/metrics"
+	"github.com/ringwall/ringwall/pkg/pipeline"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -25,12 +28,14 @@ import (
 
 // pbx is one Asterisk: its session, and what is counted of it.
 type pbx struct {
-	name    string
-	address string
-	session *ami.Session
-	learner *learn.Learner
-	counts  *metrics.PBX
-	log     *slog.Logger
+	name     string
+	address  string
+	pipeline *pipeline.Pipeline
+	ports    *ports // may be nil
+	session  *ami.Session
+	learner  *learn.Learner
+	counts   *metrics.PBX
+	log      *slog.Logger
 
 	local    atomic.Pointer[netip.AddrPort] // our end of the session
 	events   atomic.Uint64
@@ -39,14 +44,16 @@ type pbx struct {
 	lag      atomic.Int64 // of it, ns
 	blind    atomic.Int64 // without a session since the start, ns
 	failed   string       // the last failure that was logged; of OnState alone
-	inputs   []input      // of the frames that were decoded last; of OnFrames alone
-	way      way          // of the last event; the judge's lock is held
-	ways     map[way]bool // that were looked at; the same
+	// Of OnFrames alone:
+	inputs []pipeline.Input // of the frames that were decoded last
+	way    way              // of the last event
+	ways   map[way]bool     // that were looked at
 }
 
-func newPBX(cfg policy.Asterisk, j *judge, log *slog.Logger) (*pbx, error) {
+func (d *Daemon) newPBX(cfg policy.Asterisk) (*pbx, error) {
 	p := &pbx{
-		name: cfg.Name, address: cfg.Address, counts: j.counts.PBX(cfg.Name), log: log.With("pbx", cfg.Name),
+		name: cfg.Name, address: cfg.Address, pipeline: d.pipeline, ports: d.ports, counts: d.counts.PBX(cfg.Name),
+		log: d.log.With("pbx", cfg.Name),
 	}
 	session, err := SessionConfig(cfg)
 	switch {
@@ -55,11 +62,11 @@ func newPBX(cfg policy.Asterisk, j *judge, log *slog.Logger) (*pbx, error) {
 	case err != nil:
 		return nil, fmt.Errorf("asterisk %q: %w", cfg.Name, err)
 	}
-	session.Log = log // it names the PBX itself
-	session.OnFrames = func(frames []ami.Frame) { j.frames(p, frames) }
+	session.Log = d.log // it names the PBX itself
+	session.OnFrames = p.frames
 	session.OnState = p.state
 	p.session = ami.New(session)
-	p.newLearner(cfg, j)
+	p.newLearner(cfg)
 	return p, nil
 }
 
@@ -121,11 +128,14 @@ func (p *pbx) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// input is what the engine is told of one frame.
-type input struct {
-	received time.Time // when the frame was read
-	event    security.Event
-	tampered *security.TamperError // instead of the event
+// frames decodes what Asterisk sent and has it judged.
+func (p *pbx) frames(frames []ami.Frame) {
+	wall := time.Now()
+	now := p.pipeline.Clock().At(wall)
+	inputs, stats := p.decode(frames, wall)
+	p.pipeline.Judge(p.name, inputs, now)
+	stats.at = now
+	p.record(stats)
 }
 
 // batchStats is what came with some frames: events, and how late the last of them was.
@@ -136,24 +146,25 @@ type batchStats struct {
 }
 
 // decode says what of some frames the engine is to know. The list is good until the next call.
-func (p *pbx) decode(frames []ami.Frame, now time.Time) (inputs []input, stats batchStats) {
+func (p *pbx) decode(frames []ami.Frame, now time.Time) (inputs []pipeline.Input, stats batchStats) {
 	inputs = p.inputs[:0]
 	for i := range frames {
-		inputs = append(inputs, input{received: frames[i].Received})
+		inputs = append(inputs, pipeline.Input{Received: frames[i].Received})
 		in := &inputs[len(inputs)-1]
-		err := security.Decode(frames[i].Text, &in.event)
+		err := security.Decode(frames[i].Text, &in.Event)
 		tampered, isTampered := errors.AsType[*security.TamperError](err)
 		switch {
 		case isTampered:
-			in.tampered = tampered
+			in.Tampered = tampered
 			p.counts.Tampered.Inc()
 			p.tampered.Add(1)
 			continue
 		case err == nil:
 			stats.events++
-			stats.lag = max(0, now.Sub(in.event.Time))
-			p.counts.Event(&in.event, stats.lag.Seconds())
-			if !p.self(&in.event) {
+			stats.lag = max(0, now.Sub(in.Event.Time))
+			p.counts.Event(&in.Event, stats.lag.Seconds())
+			if !p.isOwnSession(&in.Event) {
+				p.ports.heard(p, &in.Event)
 				continue
 			}
 		}
@@ -163,8 +174,8 @@ func (p *pbx) decode(frames []ami.Frame, now time.Time) (inputs []input, stats b
 	return inputs, stats
 }
 
-// note remembers the latest events.
-func (p *pbx) note(s batchStats) {
+// record remembers the latest events.
+func (p *pbx) record(s batchStats) {
 	if s.events == 0 {
 		return
 	}
@@ -174,8 +185,8 @@ func (p *pbx) note(s batchStats) {
 	p.lag.Store(int64(s.lag))
 }
 
-// self says whether an event is about our own session: our login, or an action of ours that was denied.
-func (p *pbx) self(ev *security.Event) bool {
+// isOwnSession says whether an event is about our own session: our login, or an action of ours that was denied.
+func (p *pbx) isOwnSession(ev *security.Event) bool {
 	local := p.local.Load()
 	return local != nil && ev.Service == security.AMI && ev.Remote.AddrPort == *local
 }
@@ -251,4 +262,15 @@ func (p *pbx) present() metrics.PBXPresent {
 	return metrics.PBXPresent{Name: p.name, Up: s.Up && s.Security != ami.SecurityMissing, Reconnects: s.Reconnects,
 		Dropped: dropped, QueueBytes: s.QueueBytes, Blind: time.Duration(p.blind.Load()).Seconds(),
 		LastEvent: float64(p.last.Load()) / 1e9}
+}
+
+// newLearner makes what asks this Asterisk what it knows of trunks and contacts.
+func (p *pbx) newLearner(cfg policy.Asterisk) {
+	p.learner = learn.New(learn.Config{
+		Name: p.name, Session: p.session, Off: cfg.Learn == policy.LearnOff, Log: p.log,
+		OnKnowledge: func(k learn.Knowledge) {
+			p.pipeline.Update(func(e *engine.Engine, now time.Time) []ban.Decision { return e.Protect(now, p.name, k.Prefixes) })
+			p.pipeline.Vouch(p.name, k.Contacts)
+		},
+	})
 }

@@ -85,7 +85,7 @@ type ports struct {
 	close func(udp, tcp []uint16) error // in the kernel; set before Run
 	now   func() time.Time
 
-	looked   time.Time // at the last ban; the judge's lock is held
+	looked   time.Time // at the last ban; the engine's lock is held
 	arrivals chan arrival
 	wake     chan struct{}
 
@@ -127,7 +127,7 @@ func (p *ports) configure(f policy.Firewall) {
 	}
 }
 
-// heard notes on which way an event came. The judge's lock is held; only what is new costs more than a comparison.
+// heard notes on which way an event came. Only what is new costs more than a comparison.
 func (p *ports) heard(b *pbx, ev *security.Event) {
 	w, ok := wayOf(ev)
 	if p == nil || !ok || w == b.way {
@@ -137,7 +137,7 @@ func (p *ports) heard(b *pbx, ev *security.Event) {
 	if b.ways[w] || len(b.ways) >= maxWays {
 		return
 	}
-	if p.look(b, ev) {
+	if p.look(b.name, ev) {
 		if b.ways == nil {
 			b.ways = make(map[way]bool)
 		}
@@ -146,33 +146,33 @@ func (p *ports) heard(b *pbx, ev *security.Event) {
 }
 
 // decided looks at the way of an event that led to decisions: a NAT may publish a second port for one that is known,
-// and that is seen when it matters, at a ban (once a second at most), and when a ban did not help. The judge's lock is
+// and that is seen when it matters, at a ban (once a second at most), and when a ban did not help. The engine's lock is
 // held.
-func (p *ports) decided(now time.Time, b *pbx, ev *security.Event, decisions []ban.Decision) {
+func (p *ports) decided(now time.Time, pbx string, ev *security.Event, decisions []ban.Decision) {
 	for i := range decisions {
 		switch decisions[i].Action {
 		case ban.ActionLeak:
 		case ban.ActionBan:
-			if p == nil || now.Sub(p.looked) < portsQuiet {
+			if now.Sub(p.looked) < portsQuiet {
 				continue
 			}
 			p.looked = now
 		default:
 			continue
 		}
-		p.look(b, ev)
+		p.look(pbx, ev)
 		return
 	}
 }
 
 // look has the way of an event looked at, and says whether there was room for that.
-func (p *ports) look(b *pbx, ev *security.Event) bool {
+func (p *ports) look(pbx string, ev *security.Event) bool {
 	w, ok := wayOf(ev)
-	if p == nil || !ok {
+	if !ok {
 		return true
 	}
 	select {
-	case p.arrivals <- arrival{way: w, pbx: b.name, remote: ev.Remote.AddrPort}:
+	case p.arrivals <- arrival{way: w, pbx: pbx, remote: ev.Remote.AddrPort}:
 		return true
 	default:
 		return false

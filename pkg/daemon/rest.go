@@ -94,7 +94,7 @@ func (d *Daemon) beat(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			d.judge.tick()
+			d.pipeline.Tick()
 			dog.pat(d)
 			now := time.Now()
 			next, calm := rest.tick(now, d.events())
@@ -105,12 +105,12 @@ func (d *Daemon) beat(ctx context.Context) error {
 		case <-renew.C:
 			for _, p := range d.pbxs {
 				if p.session.Status().Up { // what Asterisk knew before it went away grows old
-					d.judge.vouch(p.name, p.learner.Knowledge().Contacts)
+					d.pipeline.Vouch(p.name, p.learner.Knowledge().Contacts)
 				}
 			}
-			d.judge.saveCustomers()
+			d.pipeline.SaveCustomers()
 			d.known.names.keep(d.known.resolver.States(), false)
-			d.judge.refreshTrust()
+			d.pipeline.RefreshTrust()
 		}
 	}
 }

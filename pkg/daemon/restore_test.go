@@ -24,7 +24,7 @@ func hurried(t *testing.T, many int, unknown ...string) *rig {
 	t.Helper()
 	r := newRig(t)
 	for i := range many {
-		r.d.judge.apply(func(e *engine.Engine, now time.Time) []ban.Decision {
+		r.d.pipeline.Update(func(e *engine.Engine, now time.Time) []ban.Decision {
 			out, err := e.Ban(now, numbered(i), time.Hour, "")
 			if err != nil {
 				t.Fatal(err)
@@ -84,7 +84,7 @@ func (r *rig) restored() {
 	r.t.Helper()
 	r.until("the bans of before are compared", func() bool {
 		select {
-		case <-r.d.restorer.done:
+		case <-r.d.restorer.Done():
 			return true
 		default:
 			return false
@@ -172,7 +172,7 @@ func TestWhoIsLetInDuringTheStartStaysIn(t *testing.T) {
 					t.Errorf("%v is in the kernel", p)
 				}
 			}
-			r.d.judge.ask(func(e *engine.Engine, now time.Time) {
+			r.d.pipeline.Read(func(e *engine.Engine, now time.Time) {
 				for _, c := range e.Enforced(now) {
 					if _, ok := kernel[c.Prefix]; !ok || req.All || req.Prefix.Overlaps(c.Prefix) {
 						t.Errorf("%v is banned, in the kernel: %v", c.Prefix, ok)
@@ -195,24 +195,5 @@ func TestObserveModeKeepsAllOfBefore(t *testing.T) {
 	kernel := r.kernelBans()
 	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) < 2000 || len(bans) != len(kernel) {
 		t.Errorf("%d bans, %d in the kernel, %v", len(bans), len(kernel), err)
-	}
-}
-
-func TestWhatWasLiftedIsNotBroughtBack(t *testing.T) {
-	var l lifted
-	l.add(numbered(1))
-	l.within = append(l.within, netip.MustParsePrefix("32.0.2.0/24"))
-	for p, want := range map[string]bool{
-		"32.0.0.1/32": true, "32.0.0.2/32": false, "32.0.2.9/32": true, "32.0.0.0/16": true, "32.0.3.0/24": false,
-	} {
-		if l.has(netip.MustParsePrefix(p)) != want {
-			t.Errorf("%s: %v", p, !want)
-		}
-	}
-	for i := range maxLifted + 1 {
-		l.add(netip.PrefixFrom(netip.AddrFrom4([4]byte{33, byte(i >> 16), byte(i >> 8), byte(i)}), 32))
-	}
-	if !l.has(netip.MustParsePrefix("192.0.2.1/32")) || len(l.prefixes) > maxLifted {
-		t.Errorf("too many to remember: %d", len(l.prefixes))
 	}
 }

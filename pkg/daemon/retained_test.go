@@ -131,7 +131,7 @@ func TestNothingOfAFrameIsKeptAfterItsJudgement(t *testing.T) {
 			}
 		},
 		"from memory that is overwritten": func(_ *testing.T, r *rig, texts []string) {
-			p := &pbx{name: "pbx1", counts: r.d.judge.counts.PBX("pbx1"), log: r.d.judge.log}
+			p := &pbx{name: "pbx1", pipeline: r.d.pipeline, ports: r.d.ports, counts: r.d.counts.PBX("pbx1"), log: r.d.log}
 			for len(texts) > 0 {
 				part := texts[:min(len(texts), 23)]
 				texts = texts[len(part):]
@@ -142,7 +142,7 @@ func TestNothingOfAFrameIsKeptAfterItsJudgement(t *testing.T) {
 					frames = append(frames, ami.Frame{Text: unsafe.String(&memory[at], len(text)), Received: time.Now()})
 					at += len(text)
 				}
-				r.d.judge.frames(p, frames)
+				p.frames(frames)
 				for i := range memory {
 					memory[i] = 0xfe
 				}
@@ -234,7 +234,7 @@ func (h *hostile) check(t *testing.T, r *rig, fresh bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.d.judge.ask(func(e *engine.Engine, now time.Time) {
+	r.d.pipeline.Read(func(e *engine.Engine, now time.Time) {
 		for _, a := range e.Activity(now, 1000).Accounts {
 			h.known(t, "activity", a.Account)
 			names[a.Account] = true

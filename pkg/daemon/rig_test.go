@@ -18,6 +18,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/netspace"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/pipeline"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -43,6 +44,7 @@ type rig struct {
 
 	stopServer func()
 	patience   time.Duration // of the start
+	clock      pipeline.Clock
 }
 
 func newRig(t *testing.T, change ...func(*policy.Config)) *rig {
@@ -88,7 +90,7 @@ func (r *rig) serve(address string) {
 func (r *rig) start() {
 	r.t.Helper()
 	d, err := New(Options{
-		Config: r.cfg, NetNS: r.space.FD(), patience: r.patience, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Version: "test",
+		Config: r.cfg, NetNS: r.space.FD(), patience: r.patience, clock: r.clock, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Version: "test",
 		Lookup: r.lookup,
 		OnDecision: func(d ban.Decision) {
 			r.mu.Lock()

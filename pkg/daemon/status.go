@@ -43,7 +43,7 @@ func (b backend) Status(context.Context) (control.Status, error) {
 	for _, p := range b.pbxs {
 		s.PBXs = append(s.PBXs, p.status())
 	}
-	b.judge.ask(func(e *engine.Engine, now time.Time) { s.Engine = e.Stats(now) })
+	b.pipeline.Read(func(e *engine.Engine, now time.Time) { s.Engine = e.Stats(now) })
 	s.Kernel = b.kernelStatus(cfg, s.Engine.Bans)
 	s.Ports = b.ports.status()
 	s.Warnings = append(s.Warnings, portWarnings(s.Ports)...)
@@ -57,7 +57,7 @@ func (b backend) Status(context.Context) (control.Status, error) {
 			s.ObserveOnly = append(s.ObserveOnly, control.Observed{Service: name, Why: why})
 		}
 	}
-	if off := b.judge.clock.off(); off.Abs() > time.Minute {
+	if off := b.pipeline.Clock().Offset(); off.Abs() > time.Minute {
 		s.Warnings = append(s.Warnings, control.Warning{
 			Text: fmt.Sprintf("the clock was set by %v since the start: times of bans are shown as of before", off.Round(time.Second)),
 			Try:  "systemctl restart ringwall; bans stay in force",
@@ -146,7 +146,7 @@ func (d *Daemon) kernelError() error {
 // Present implements metrics.Source.
 func (d *Daemon) Present() metrics.Present {
 	p := metrics.Present{BansByFamily: map[string]int{}, DroppedPackets: d.kernel.drops(d.fw)}
-	d.judge.ask(func(e *engine.Engine, now time.Time) {
+	d.pipeline.Read(func(e *engine.Engine, now time.Time) {
 		stats := e.Stats(now)
 		p.TrustedSources, p.TrackedSources, p.Limited, p.BansDesired = stats.Trusted, stats.Sources, stats.Limited, stats.Bans
 		p.Leaks, p.Leaking = stats.Leaks, stats.Leaking

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/ringwall/ringwall/pkg/engine"
 )
 
 // notify tells systemd something, where it listens.
@@ -26,9 +28,7 @@ func (d *Daemon) statusLine() string {
 		}
 	}
 	bans := 0
-	d.judge.mu.Lock()
-	bans = d.judge.engine.Stats(d.judge.clock.now()).Bans
-	d.judge.mu.Unlock()
+	d.pipeline.Read(func(e *engine.Engine, now time.Time) { bans = e.Stats(now).Bans })
 	line := fmt.Sprintf("STATUS=%d of %d Asterisk connected, %d bans", up, len(d.pbxs), bans)
 	if names := d.faults.names(); names != "" {
 		line += "; does not work: " + names

@@ -1,4 +1,4 @@
-package daemon
+package pipeline
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -19,17 +18,16 @@ const (
 	lineBurst        = 500
 )
 
-// announcer tells the log and the hooks of decisions, without ever making those wait who decide.
-type announcer struct {
-	feed *control.Feed
-	log  *slog.Logger
-	hook func(ban.Decision) // may be nil
+// Announcer tells the log and the notifiers of decisions, without ever making those wait who decide.
+type Announcer struct {
+	log    *slog.Logger
+	notify func(ban.Decision) // may be nil
 
 	mu      sync.Mutex
 	queue   []announcement
-	waiting int // decisions in it
-	lost    int
-	wake    chan struct{}
+	waiting int           // decisions in queue
+	lost    int           // decisions that found no place in it, and are counted alone
+	wake    chan struct{} // something is in queue, or lost
 }
 
 // announcement is what the kernel took together.
@@ -38,25 +36,23 @@ type announcement struct {
 	err       error // why the kernel does not have them
 }
 
-func newAnnouncer(feed *control.Feed, log *slog.Logger, hook func(ban.Decision)) *announcer {
-	return &announcer{feed: feed, log: log, hook: hook, wake: make(chan struct{}, 1)}
+// NewAnnouncer returns an Announcer that calls notify, if not nil, with each decision that finds a place in its queue.
+func NewAnnouncer(log *slog.Logger, notify func(ban.Decision)) *Announcer {
+	return &Announcer{log: log, notify: notify, wake: make(chan struct{}, 1)}
 }
 
-// push remembers decisions for history at once, and tells of them soon. err is why the kernel does not have them. Feed and
-// announcer keep the slice: nobody may change it from then on.
-func (a *announcer) push(err error, decisions []ban.Decision) {
+// Push has decisions told soon. err is why the kernel does not have them. Nobody may change the decisions from then on.
+func (a *Announcer) Push(err error, decisions []ban.Decision) {
 	if len(decisions) == 0 {
 		return
 	}
-	mark(err, decisions)
-	a.feed.Publish(decisions...)
 	a.mu.Lock()
-	room := min(len(decisions), maxAnnouncements-a.waiting)
-	if room > 0 {
-		a.queue = append(a.queue, announcement{decisions[:room], err})
+	accepted := min(len(decisions), maxAnnouncements-a.waiting)
+	if accepted > 0 {
+		a.queue = append(a.queue, announcement{decisions[:accepted], err})
 	}
-	a.waiting += room
-	a.lost += len(decisions) - room
+	a.waiting += accepted
+	a.lost += len(decisions) - accepted
 	a.mu.Unlock()
 	select {
 	case a.wake <- struct{}{}:
@@ -64,41 +60,31 @@ func (a *announcer) push(err error, decisions []ban.Decision) {
 	}
 }
 
-// mark says what the kernel does not have: history must not say that what is not in force is.
-func mark(err error, decisions []ban.Decision) {
-	if err == nil {
-		return
-	}
-	for i := range decisions {
-		decisions[i].Detail = "not in the kernel yet: " + err.Error()
-	}
-}
-
 // String names the task.
-func (a *announcer) String() string { return "log" }
+func (a *Announcer) String() string { return "log" }
 
 // Run tells of decisions until ctx ends and nothing is left.
-func (a *announcer) Run(ctx context.Context) error {
+func (a *Announcer) Run(ctx context.Context) error {
 	limit := rate.NewLimiter(linesPerSecond, lineBurst)
-	quiet := 0
+	unlogged := 0
 	for {
 		a.mu.Lock()
 		batch, lost := a.queue, a.lost
 		a.queue, a.waiting, a.lost = nil, 0, 0
 		a.mu.Unlock()
-		quiet += lost
-		for _, n := range batch {
-			quiet += a.tell(n, limit)
+		unlogged += lost
+		for i := range batch {
+			unlogged += a.announce(&batch[i], limit)
 		}
-		if quiet > 0 && (limit.Allow() || ctx.Err() != nil) {
-			a.log.Warn("more decisions than are logged one by one; ringwall history and list have them", "decisions", quiet)
-			quiet = 0
+		if unlogged > 0 && (limit.Allow() || ctx.Err() != nil) {
+			a.log.Warn("more decisions than are logged one by one; ringwall history and list have them", "decisions", unlogged)
+			unlogged = 0
 		}
 		if len(batch) > 0 {
 			continue
 		}
 		var again <-chan time.Time // to say how many were not logged, also where no decision follows
-		if quiet > 0 {
+		if unlogged > 0 {
 			again = time.After(time.Second)
 		}
 		select {
@@ -108,32 +94,33 @@ func (a *announcer) Run(ctx context.Context) error {
 			a.mu.Lock()
 			left := len(a.queue)
 			a.mu.Unlock()
-			if left == 0 && quiet == 0 {
+			if left == 0 && unlogged == 0 {
 				return nil
 			}
 		}
 	}
 }
 
-// tell tells of decisions, and returns how many of them were too many for the log.
-func (a *announcer) tell(n announcement, limit *rate.Limiter) (quiet int) {
+// announce tells of what the kernel took together, and returns how many decisions were too many for the log.
+func (a *Announcer) announce(n *announcement, limit *rate.Limiter) (unlogged int) {
 	now, allowed := time.Now(), true
 	for i := range n.decisions {
 		d := &n.decisions[i]
-		if a.hook != nil {
-			a.hook(*d)
+		if a.notify != nil {
+			a.notify(*d)
 		}
-		if allowed = allowed && limit.AllowN(now, 1); !allowed && n.err == nil && (d.Action == ban.ActionBan || d.Action == ban.ActionUnban) {
-			quiet++
+		allowed = allowed && limit.AllowN(now, 1)
+		if !allowed && n.err == nil && (d.Action == ban.ActionBan || d.Action == ban.ActionUnban) {
+			unlogged++
 			continue
 		}
-		a.line(d, n.err)
+		a.logDecision(d, n.err)
 	}
-	return quiet
+	return unlogged
 }
 
-// line logs one decision. Account is the only value that an attacker chose.
-func (a *announcer) line(d *ban.Decision, fault error) {
+// logDecision logs one decision. Account is the only value that an attacker chose.
+func (a *Announcer) logDecision(d *ban.Decision, kernelErr error) {
 	attrs := make([]slog.Attr, 0, 12)
 	if d.Prefix.IsValid() {
 		attrs = append(attrs, slog.String("prefix", d.Prefix.String()))
@@ -171,9 +158,9 @@ func (a *announcer) line(d *ban.Decision, fault error) {
 			level = slog.LevelDebug
 		}
 	}
-	if fault != nil {
+	if kernelErr != nil {
 		level = slog.LevelError
-		attrs = append(attrs, slog.String("not_in_the_kernel_yet", fault.Error()))
+		attrs = append(attrs, slog.String("not_in_the_kernel_yet", kernelErr.Error()))
 	}
 	a.log.LogAttrs(context.Background(), level, string(d.Action), attrs...)
 }

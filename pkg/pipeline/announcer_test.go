@@ -1,4 +1,4 @@
-package daemon
+package pipeline
 
 import (
 	"context"
@@ -12,14 +12,16 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/metrics"
 )
 
 func TestADecisionThatTheKernelHasNotSaysSo(t *testing.T) {
 	var log strings.Builder
 	feed := control.NewFeed(10)
-	a := newAnnouncer(feed, slog.New(slog.NewTextHandler(&log, nil)), nil)
+	a := NewAnnouncer(slog.New(slog.NewTextHandler(&log, nil)), nil)
+	p := New(Config{Announcer: a, History: feed, Metrics: metrics.New("test", nil)})
 	d := ban.Decision{Time: time.Now(), Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.66/32")}
-	a.push(errors.New("set ban4 is full"), []ban.Decision{d})
+	p.tell(errors.New("set ban4 is full"), outcome{decisions: []ban.Decision{d}})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := a.Run(ctx); err != nil {
@@ -39,9 +41,9 @@ func TestTheLogIsSafeAndBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
 		told := 0
-		a := newAnnouncer(control.NewFeed(10), slog.New(slog.NewJSONHandler(&log, nil)), func(ban.Decision) { told++ })
+		a := NewAnnouncer(slog.New(slog.NewJSONHandler(&log, nil)), func(ban.Decision) { told++ })
 		for range 20000 {
-			a.push(nil, []ban.Decision{{Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.66/32"), Account: "\x1b[2J\u202egnp\n"}})
+			a.Push(nil, []ban.Decision{{Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.66/32"), Account: "\x1b[2J\u202egnp\n"}})
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

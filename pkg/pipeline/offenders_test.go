@@ -1,4 +1,4 @@
-package daemon
+package pipeline
 
 import (
 	"context"
@@ -32,12 +32,13 @@ const (
 
 // books is a daemon's engine and its state file, and nothing else of it. It lives in a synctest bubble.
 type books struct {
-	fail  func(format string, args ...any)
-	path  string
-	cfg   policy.Config
-	d     *Daemon
-	end   func()
-	calls int
+	fail     func(format string, args ...any)
+	path     string
+	cfg      policy.Config
+	pipeline *Pipeline
+	store    *store.Store
+	end      func()
+	calls    int
 
 	told map[netip.Prefix]told // what should be remembered
 }
@@ -59,26 +60,35 @@ func newBooks(path string, fail func(format string, args ...any)) *books {
 // open starts the daemon, with what the kernel held before.
 func (b *books) open(kernel []firewall.Element) {
 	log := slog.New(slog.DiscardHandler)
-	j := &judge{clock: newClock(time.Now()), log: log, engine: engine.New(b.cfg.Policy)}
-	b.d = &Daemon{log: log, judge: j, known: &known{judge: j}}
-	state, err := b.d.openStore(&b.cfg)
+	p := New(Config{Clock: NewClock(time.Now()), Log: log, Engine: engine.New(b.cfg.Policy)})
+	s, _, err := store.Open(b.path, store.Options{
+		Log: log, Snapshot: p.Snapshot, Counts: CountsOffence,
+		OffenderMemory: b.cfg.Policy.Ban.Memory, TrustMemory: b.cfg.Policy.Storm.Memory,
+	})
+	if err != nil {
+		b.fail("%v", err)
+		return
+	}
+	p.SetStore(s)
+	b.pipeline, b.store = p, s
+	state, err := s.LoadCustomers(context.Background(), p.Clock().Now())
 	if err == nil {
-		err = j.begin(firewall.NewDryRun(func(string) {}), state, []string{"pbx1"})
+		err = p.Begin(firewall.NewDryRun(func(string) {}), state, []string{"pbx1"})
 	}
 	if err == nil {
-		err = b.d.store.WalkBans(context.Background(), j.clock.now(), func(bans []ban.Ban, offenders []ban.Offender) error {
-			j.restore(bans, offenders)
+		err = s.WalkBans(context.Background(), p.Clock().Now(), func(bans []ban.Ban, offenders []ban.Offender) error {
+			p.restore(bans, offenders)
 			return nil
 		})
-		j.adopt(kernel)
-		j.settled()
+		p.adopt(kernel)
+		p.settle()
 	}
 	if err != nil {
 		b.fail("%v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- b.d.store.Run(ctx) }()
+	go func() { done <- b.store.Run(ctx) }()
 	b.end = func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -89,7 +99,7 @@ func (b *books) open(kernel []firewall.Element) {
 
 // restart ends the daemon, and starts it again after a time, with what the kernel held and more.
 func (b *books) restart(f fate, after time.Duration, kernel ...firewall.Element) {
-	b.d.judge.ask(func(e *engine.Engine, now time.Time) {
+	b.pipeline.Read(func(e *engine.Engine, now time.Time) {
 		for _, c := range e.Enforced(now) {
 			if left := c.Left - after; f != booted && left > 0 && len(kernel) == 0 {
 				kernel = append(kernel, firewall.Element{Prefix: c.Prefix, Remaining: left})
@@ -97,7 +107,7 @@ func (b *books) restart(f fate, after time.Duration, kernel ...firewall.Element)
 		}
 	})
 	if f == killed {
-		if err := b.d.store.Flush(context.Background()); err != nil {
+		if err := b.store.Flush(context.Background()); err != nil {
 			b.fail("%v", err)
 		}
 		file, err := os.ReadFile(b.path)
@@ -117,13 +127,13 @@ func (b *books) restart(f fate, after time.Duration, kernel ...firewall.Element)
 
 // decided keeps what the engine decided, and remembers its bans.
 func (b *books) decided(f func(e *engine.Engine, now time.Time) []ban.Decision) {
-	j := b.d.judge
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	now := j.clock.now()
+	p := b.pipeline
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.clock.Now()
 	var changes []store.Change
-	for _, d := range f(j.engine, now) {
-		changes = j.recordsLocked(&d, changes)
+	for _, d := range f(p.engine, now) {
+		changes = p.recordsLocked(&d, changes)
 		if d.Action != ban.ActionBan || d.Reason == ban.ReasonManual || d.Reason == ban.ReasonNetwork {
 			continue
 		}
@@ -138,7 +148,7 @@ func (b *books) decided(f func(e *engine.Engine, now time.Time) []ban.Decision) 
 		}
 		b.told[d.Prefix] = t
 	}
-	j.save(changes)
+	p.Save(changes)
 }
 
 func (b *books) attack(from netip.Addr, over security.Transport) {
@@ -184,7 +194,7 @@ func (b *books) pass(d time.Duration) {
 
 // check compares what the engine knows of the sources with what should be remembered.
 func (b *books) check(when string) {
-	b.d.judge.ask(func(e *engine.Engine, now time.Time) {
+	b.pipeline.Read(func(e *engine.Engine, now time.Time) {
 		for _, p := range suspects {
 			want := b.told[p]
 			got, ok := e.Offender(p)
@@ -282,9 +292,9 @@ func TestHowOftenASourceWasBannedSurvives(t *testing.T) {
 			restart(0)
 		},
 		"when all is written anew": func(b *books, restart func(time.Duration)) {
-			b.d.judge.save(b.d.snapshot())
+			b.pipeline.Save(b.pipeline.Snapshot())
 			restart(0)
-			b.d.judge.save(b.d.snapshot())
+			b.pipeline.Save(b.pipeline.Snapshot())
 			restart(3 * time.Hour)
 		},
 	} {
@@ -367,7 +377,7 @@ func TestAFileOfBeforeWithBothRecords(t *testing.T) {
 			} else { // that of the first ban was left
 				recorded.last = want.last.Add(-5 * time.Hour)
 			}
-			if err := b.d.store.Put(store.PutOffender(ban.Offender{Prefix: villainsBans, Bans: recorded.bans, Last: recorded.last})); err != nil {
+			if err := b.store.Put(store.PutOffender(ban.Offender{Prefix: villainsBans, Bans: recorded.bans, Last: recorded.last})); err != nil {
 				t.Fatal(err)
 			}
 			want.bans = max(want.bans, recorded.bans)

@@ -1,0 +1,107 @@
+package pipeline
+
+import (
+	"slices"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/store"
+)
+
+// outcome is what is told together: decisions, and what is to be stored with them.
+type outcome struct {
+	decisions []ban.Decision
+	received  []time.Time // when the frames behind them were read, where frames are
+	records   []store.Change
+}
+
+// submitLocked hands decisions, after changes of another kind, to the kernel's writer, and has everybody told once the kernel
+// has them; what the kernel has no part in is told at once. received are the times of the frames behind the decisions, or
+// nil. committed, if not nil, is called when the kernel has everything, or does not take it. flush writes: it is called once
+// the lock is free.
+func (p *Pipeline) submitLocked(
+	decisions []ban.Decision, received []time.Time, changes []firewall.Change, committed func(error),
+) (flush func()) {
+	var reports outcome
+	n := len(decisions) // most of them bans
+	commits := outcome{decisions: make([]ban.Decision, 0, n), received: make([]time.Time, 0, n), records: make([]store.Change, 0, 2*n)}
+	changes = slices.Grow(changes, n)
+	for i := range decisions {
+		d := &decisions[i]
+		c, inKernel := kernelChange(d)
+		if inKernel {
+			if changes = append(changes, c); c.Remove && p.restoring {
+				p.released.add(c.Prefix)
+			}
+		} else if d.Action == ban.ActionTrust && p.meter {
+			changes = append(changes, firewall.Change{Kind: firewall.Trust, Prefix: d.Prefix, Timeout: d.Duration})
+		}
+		if d.Reason == ban.ReasonTest { // the kernel alone is told of it
+			continue
+		}
+		to := &reports
+		if inKernel {
+			to = &commits
+			if received != nil {
+				to.received = append(to.received, received[i])
+			}
+		}
+		to.decisions = append(to.decisions, *d)
+		to.records = p.recordsLocked(d, to.records)
+	}
+	p.tell(nil, reports)
+	if len(changes) == 0 {
+		if committed != nil {
+			committed(nil)
+		}
+		return func() {}
+	}
+	return p.writer.Submit(changes, func(err error) {
+		p.tell(err, commits)
+		if committed != nil {
+			committed(err)
+		}
+	})
+}
+
+// tell tells everybody of what the kernel has, or has not because of an error. Nobody changes the decisions any more. The
+// engine's lock need not be held.
+func (p *Pipeline) tell(err error, o outcome) {
+	if len(o.decisions) == 0 {
+		return
+	}
+	if err != nil {
+		for i := range o.decisions { // history must not say that what is not in force is
+			o.decisions[i].Detail = "not in the kernel yet: " + err.Error()
+		}
+	}
+	p.history.Publish(o.decisions...)
+	p.announcer.Push(err, o.decisions)
+	if p.store != nil {
+		for i := range o.decisions {
+			o.records = append(o.records, store.AddDecision(o.decisions[i]))
+		}
+		p.Save(o.records)
+	}
+	p.metrics.Decisions(o.decisions)
+	if err == nil {
+		now := time.Now()
+		waits := make([]float64, len(o.received))
+		for i, at := range o.received {
+			waits[i] = now.Sub(at).Seconds()
+		}
+		p.metrics.Committed(waits...)
+	}
+}
+
+// kernelChange is what a decision asks of the kernel.
+func kernelChange(d *ban.Decision) (c firewall.Change, ok bool) {
+	switch {
+	case d.Action == ban.ActionBan || d.Action == ban.ActionExtend:
+		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Timeout: max(d.Duration, firewall.MinTimeout)}, true
+	case d.Action == ban.ActionUnban && d.Reason != ban.ReasonExpired: // those the kernel ends itself
+		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Remove: true}, true
+	}
+	return firewall.Change{}, false
+}

@@ -1,0 +1,83 @@
+package pipeline
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/firewall"
+)
+
+// exemptionsLocked compares what the kernel lets pass with what the engine says it should, and returns the difference.
+func (p *Pipeline) exemptionsLocked() []firewall.Change {
+	var changes []firewall.Change
+	want := make(map[netip.Prefix]bool)
+	for _, prefix := range p.engine.Exempt() {
+		want[prefix] = true
+		if !p.exempt[prefix] {
+			changes = append(changes, firewall.Change{Kind: firewall.Allow, Prefix: prefix})
+		}
+	}
+	for prefix := range p.exempt {
+		if !want[prefix] {
+			changes = append(changes, firewall.Change{Kind: firewall.Allow, Prefix: prefix, Remove: true})
+		}
+	}
+	p.exempt = want
+	return changes
+}
+
+// Desired is everything that the kernel should hold: what its writer builds the table from.
+func (p *Pipeline) Desired() []firewall.Change {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.clock.Now()
+	var all []firewall.Change
+	for prefix := range p.exempt {
+		all = append(all, firewall.Change{Kind: firewall.Allow, Prefix: prefix})
+	}
+	for _, b := range p.engine.Enforced(now) {
+		all = append(all, firewall.Change{Kind: firewall.Ban, Prefix: b.Prefix, Timeout: b.Left})
+	}
+	if p.meter {
+		all = append(all, p.trustLocked(now)...)
+	}
+	return all
+}
+
+// Sample returns up to n bans to look for in the kernel, different ones each time.
+func (p *Pipeline) Sample(n int) []firewall.Change {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []firewall.Change
+	for _, b := range p.engine.Sample(p.clock.Now(), n) {
+		out = append(out, firewall.Change{Kind: firewall.Ban, Prefix: b.Prefix, Timeout: b.Left})
+	}
+	return out
+}
+
+// trustLocked is what the meter spares.
+func (p *Pipeline) trustLocked(now time.Time) []firewall.Change {
+	var all []firewall.Change
+	for _, t := range p.engine.TrustedSources(now) {
+		all = append(all, firewall.Change{Kind: firewall.Trust, Prefix: t.Prefix, Timeout: max(t.Left, firewall.MinTimeout)})
+	}
+	return all
+}
+
+// SetMeter says whether the kernel has a meter, which spares who is trusted.
+func (p *Pipeline) SetMeter(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.meter = on
+}
+
+// RefreshTrust prolongs trust in the kernel, where the meter spares it: the engine prolongs it with every login.
+func (p *Pipeline) RefreshTrust() {
+	p.mu.Lock()
+	flush := func() {}
+	if p.meter {
+		flush = p.writer.Submit(p.trustLocked(p.clock.Now()), nil)
+	}
+	p.mu.Unlock()
+	flush()
+}

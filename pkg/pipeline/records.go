@@ -1,0 +1,108 @@
+package pipeline
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/store"
+)
+
+// CountsOffence says whether a stored ban itself tells how often its source was banned, and until when. The engine counts what
+// it decided about a source, not what a person said, what it found in the kernel, and bans of networks.
+func CountsOffence(b *ban.Ban) bool {
+	switch b.Reason {
+	case ban.ReasonManual, ban.ReasonAdopted, ban.ReasonNetwork:
+		return false
+	}
+	return !b.Manual && b.Number > 0
+}
+
+// recordsLocked appends what is to be stored of what a decision is about.
+func (p *Pipeline) recordsLocked(d *ban.Decision, out []store.Change) []store.Change {
+	if p.store == nil {
+		return out
+	}
+	switch d.Action {
+	case ban.ActionBan, ban.ActionExtend:
+		if b, ok := p.engine.BanOf(d.Prefix); ok {
+			if out = append(out, store.PutBan(b)); CountsOffence(&b) {
+				return out
+			}
+		}
+		out = p.offenderLocked(d.Prefix, out)
+	case ban.ActionUnban:
+		out = p.offenderLocked(d.Prefix, append(out, store.DropBan(d.Prefix)))
+	case ban.ActionTrust, ban.ActionUntrust:
+		if t, ok := p.engine.TrustOf(d.Prefix); ok {
+			out = append(out, store.PutTrust(t))
+		}
+	}
+	return out
+}
+
+// offenderLocked appends what is remembered of a source whose ban, stored until now, is not to say it any more.
+func (p *Pipeline) offenderLocked(source netip.Prefix, out []store.Change) []store.Change {
+	if o, ok := p.engine.Offender(source); ok {
+		out = append(out, store.PutOffender(o))
+	}
+	return out
+}
+
+// Save hands changes to the state file, if there is one.
+func (p *Pipeline) Save(changes []store.Change) {
+	if p.store == nil || len(changes) == 0 {
+		return
+	}
+	if err := p.store.Put(changes...); err != nil {
+		p.log.Debug("not everything is saved", "err", err)
+	}
+}
+
+// SaveCustomers stores trust, which each login prolongs, and graces.
+func (p *Pipeline) SaveCustomers() {
+	if p.store == nil {
+		return
+	}
+	var changes []store.Change
+	p.Read(func(e *engine.Engine, now time.Time) {
+		for _, t := range e.ExportTrusts(now) {
+			changes = append(changes, store.PutTrust(t))
+		}
+		for _, g := range e.Graces() {
+			changes = append(changes, store.PutGrace(g))
+		}
+	})
+	p.Save(changes)
+}
+
+// Snapshot is everything of the engine that should be in the state file.
+func (p *Pipeline) Snapshot() (out []store.Change) {
+	p.Read(func(e *engine.Engine, now time.Time) {
+		s := e.Export(now)
+		for i := range s.Bans {
+			out = append(out, store.PutBan(s.Bans[i]))
+		}
+		for _, o := range s.Offenders {
+			out = append(out, store.PutOffender(o))
+		}
+		for _, t := range s.Trusts {
+			out = append(out, store.PutTrust(t))
+		}
+		for _, g := range s.Graces {
+			out = append(out, store.PutGrace(g))
+		}
+		for _, a := range e.Allowed() {
+			if a.Origin != engine.OriginManual {
+				continue
+			}
+			entry := store.Allow{Prefix: a.Prefix, Added: now, Note: a.Note}
+			if a.Until != nil {
+				entry.Until = *a.Until
+			}
+			out = append(out, store.PutAllow(entry))
+		}
+	})
+	return out
+}

@@ -1,0 +1,95 @@
+package pipeline
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/store"
+)
+
+const (
+	unbanPiece = 128 // bans that are lifted while events wait
+	unbanAhead = 64  // pieces that may wait for the kernel
+)
+
+// Unban does all of a Pardon, a piece at a time so that events need not wait for it, and tells each what ended. It returns
+// when the kernel has let all of them go. When ctx ends first, what is left stays banned.
+func (p *Pipeline) Unban(ctx context.Context, pardon *engine.Pardon, each func([]ban.Decision)) error {
+	committed := make(chan error, unbanAhead)
+	open := 0
+	var failed error
+	await := func(most int) error {
+		for open > most {
+			select {
+			case err := <-committed:
+				open--
+				failed = cmp.Or(failed, err)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return failed
+	}
+	for more := true; more; {
+		var ended []ban.Decision
+		ended, more = p.unbanSome(pardon, func(err error) { committed <- err })
+		open++
+		each(ended)
+		if err := await(unbanAhead - 1); err != nil {
+			return err
+		}
+	}
+	return await(0)
+}
+
+// unbanSome lifts a few bans, and has the graces saved.
+func (p *Pipeline) unbanSome(pardon *engine.Pardon, committed func(error)) (ended []ban.Decision, more bool) {
+	p.mu.Lock()
+	ended, more = p.engine.UnbanSome(p.clock.Now(), pardon, unbanPiece)
+	if p.store != nil {
+		graces := make([]store.Change, 0, len(pardon.Graces))
+		for _, g := range pardon.Graces {
+			graces = append(graces, store.PutGrace(g))
+		}
+		p.Save(graces)
+	}
+	flush := p.submitLocked(ended, nil, nil, committed)
+	p.mu.Unlock()
+	flush()
+	return ended, more
+}
+
+// LetIn makes sure that a person's word counts for bans, too, that only the kernel knows until the bans of before are
+// compared: those within a prefix, or with an invalid one all. It returns when those are out whose prefixes it can tell.
+func (p *Pipeline) LetIn(ctx context.Context, within, source netip.Prefix) error {
+	p.mu.Lock()
+	if !p.restoring {
+		p.mu.Unlock()
+		return nil
+	}
+	var changes []firewall.Change
+	if within.IsValid() && len(p.released.within) < maxWithin {
+		p.released.within = append(p.released.within, within)
+		for _, prefix := range []netip.Prefix{within, source} {
+			if _, banned := p.engine.Left(p.clock.Now(), prefix); prefix.IsValid() && !banned {
+				changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: prefix, Remove: true})
+			}
+		}
+	} else {
+		p.released.all = true
+	}
+	committed := make(chan error, 1)
+	flush := p.writer.Submit(changes, func(err error) { committed <- err })
+	p.mu.Unlock()
+	flush()
+	select {
+	case err := <-committed:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
