@@ -30,8 +30,8 @@ func BenchmarkReader(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			var got atomic.Int64
 			s := New(Config{Name: "pbx1", Address: "127.0.0.1:1", OnFrames: func(frames []Frame) { got.Add(int64(len(frames))) }})
-			stop, done := make(chan struct{}), make(chan struct{})
-			go func() { defer close(done); s.deliver(stop) }()
+			done := make(chan struct{})
+			go func() { defer close(done); s.deliver() }()
 			sent := int64(0)
 			src := &flood{endless: endless{unit: []byte(event)}}
 			r := readerFunc(func(p []byte) (int, error) {
@@ -56,7 +56,7 @@ func BenchmarkReader(b *testing.B) {
 			run(10000)
 			b.ResetTimer()
 			run(b.N)
-			close(stop)
+			s.queue.box.Close()
 			<-done
 			if got.Load() != int64(10000+b.N) || sent < got.Load()-10000 {
 				b.Fatalf("%d of %d", got.Load(), 10000+b.N)
@@ -79,8 +79,7 @@ func BenchmarkFullQueue(b *testing.B) {
 		i++
 		q.push(Frame{Text: texts[i%3]})
 		if i%10240 == 0 {
-			b, _ := q.take()
-			q.release(b)
+			q.take()
 		}
 	}
 }

@@ -35,7 +35,7 @@ var (
 	ErrBusy          = errors.New("ami: too many actions are waiting for a reply")
 	ErrNoReply       = errors.New("ami: Asterisk passed the action over without a reply")
 	ErrReplyTooLarge = errors.New("ami: reply exceeds its bound")
-	ErrRunning       = errors.New("ami: session is running already")
+	ErrRunning       = errors.New("ami: the session runs already, or has ended")
 )
 
 // Stages of a session, as an [Error] names them.

@@ -31,21 +31,21 @@ func TestQueueKeepsEveryByteWhileItGivesUpOthers(t *testing.T) {
 		}
 		q := newQueue(limit)
 		var (
-			out     []batch  // taken and not given back
+			handled int      // bytes of what was taken last
 			order   []string // what must come: numbers and states
 			came    []string
 			present = make(map[string]string)
 		)
 		give := func() {
-			b, ok := q.take()
-			if !ok {
-				return
-			}
-			out = append(out, b)
-			if b.state != nil {
-				came = append(came, fmt.Sprint("state ", int(b.state.Blind)))
-			}
-			for _, f := range b.frames {
+			items, _ := q.take()
+			handled = 0
+			for _, it := range items {
+				handled += it.weight()
+				if it.state != nil {
+					came = append(came, fmt.Sprint("state ", int(it.state.Blind)))
+					continue
+				}
+				f := it.frame
 				_, n, ok := strings.Cut(f.Text, "\r\nN: ")
 				if !ok {
 					n = f.Text
@@ -69,34 +69,13 @@ func TestQueueKeepsEveryByteWhileItGivesUpOthers(t *testing.T) {
 			if i%(total/2) > total*3/8 && rnd.IntN(200) == 0 {
 				give()
 			}
-			for len(out) > 0 && (len(out) > 1 || rnd.IntN(300) == 0) {
-				q.release(out[0])
-				out = out[1:]
+			if counted := held(q); counted < handled || counted > limit {
+				t.Fatalf("seed %d: %d bytes are handled and %d counted, with a bound of %d", seed, handled, counted, limit)
 			}
-			if i%197 == 0 {
-				counted := 0
-				for _, it := range q.items {
-					if it.state == nil {
-						counted += it.cost()
-					}
-				}
-				for _, b := range out {
-					counted += b.cost
-				}
-				if counted != q.bytes || counted > limit {
-					t.Fatalf("seed %d: %d bytes are held and %d counted, with a bound of %d", seed, counted, q.bytes, limit)
-				}
-			}
-		}
-		for _, c := range out {
-			q.release(c)
 		}
 		for n := -1; n != len(came); {
 			n = len(came)
 			give()
-			if n != len(came) {
-				q.release(out[len(out)-1])
-			}
 		}
 		at, states := 0, 0
 		for _, want := range order {
@@ -109,15 +88,15 @@ func TestQueueKeepsEveryByteWhileItGivesUpOthers(t *testing.T) {
 				states++
 			}
 		}
-		dropped := 0
-		for _, n := range q.dropped {
-			dropped += int(n)
+		lost := 0
+		for _, n := range dropped(q) {
+			lost += int(n)
 		}
-		if at != len(came) || at-states+dropped != total || states == 0 || dropped == 0 {
-			t.Errorf("seed %d: %d of %d in their order, %d dropped, %d states", seed, at, len(came), dropped, states)
+		if at != len(came) || at-states+lost != total || states == 0 || lost == 0 {
+			t.Errorf("seed %d: %d of %d in their order, %d dropped, %d states", seed, at, len(came), lost, states)
 		}
-		if q.bytes != 0 || q.byClass != [classes]int{} || q.states != 0 || q.peak > limit {
-			t.Errorf("seed %d: at the end %d bytes, %v, %d states, peak %d", seed, q.bytes, q.byClass, q.states, q.peak)
+		if now, peak := q.box.Load(); now != 0 || q.states.Load() != 0 || peak > limit {
+			t.Errorf("seed %d: at the end %d bytes, %d states, peak %d", seed, now, q.states.Load(), peak)
 		}
 	}
 }

@@ -2,91 +2,90 @@ package ami
 
 import "strings"
 
-// Kinds of frames, as far as the queue must tell them apart. The order of the
-// classes is the order in which frames are given up.
+// The worth of a frame, from the least: in this order frames are given up where a queue is full.
 const (
-	classLittle    = iota // neither points nor trust come from it alone
-	classUnknown          // not a security event: other classes, fragments
-	classForgeable        // evidence that one UDP packet with a forged source can make, as many as it likes
-	classAttack           // the evidence against attackers
-	classTrust            // losing it can lock a customer out
-	classes
+	worthLittle    = iota // an event that neither points nor trust come from
+	worthUnknown          // no security event: of another class, or a fragment
+	worthForgeable        // evidence that one UDP packet with a forged source makes, as many as anybody likes
+	worthEvidence         // evidence against attackers
+	worthTrust            // a login, without which a customer can be locked out
+	worthState            // no frame but a change of state: never given up for a frame
 )
 
-// kinds names what a dropped frame can be counted as, and its class.
+// kinds are what frames are told apart by: the name that a frame which is given up is counted under, and its worth. All but
+// the first two are security events of Asterisk (main/security_events.c).
 var kinds = [...]struct {
 	name  string
-	class int
+	worth int
 }{
-	otherEvent: {"other", classUnknown}, // an event of another name
-	fragment:   {"fragment", classUnknown},
-	{"ChallengeSent", classLittle},
-	{"SuccessfulAuth", classTrust},
-	{"InvalidAccountID", classAttack},
-	{"ChallengeResponseFailed", classAttack},
-	{"InvalidPassword", classAttack},
-	{"FailedACL", classAttack},
-	{"RequestNotSupported", classAttack},
-	{"RequestNotAllowed", classAttack},
-	{"RequestBadFormat", classAttack},
-	{"SessionLimit", classLittle},
-	{"InvalidTransport", classLittle},
-	{"MemoryLimit", classLittle},
-	{"LoadAverageLimit", classLittle},
-	{"AuthMethodNotAllowed", classAttack},
-	{"UnexpectedAddress", classAttack},
+	{"other", worthUnknown},    // an event of any other name
+	{"fragment", worthUnknown}, // no event at all, such as what an injected line break has torn off
+	{"ChallengeSent", worthLittle},
+	{"SuccessfulAuth", worthTrust},
+	{"InvalidAccountID", worthEvidence},
+	{"ChallengeResponseFailed", worthEvidence},
+	{"InvalidPassword", worthEvidence},
+	{"FailedACL", worthEvidence},
+	{"RequestNotSupported", worthEvidence},
+	{"RequestNotAllowed", worthEvidence},
+	{"RequestBadFormat", worthEvidence},
+	{"SessionLimit", worthLittle},
+	{"InvalidTransport", worthLittle},
+	{"MemoryLimit", worthLittle},
+	{"LoadAverageLimit", worthLittle},
+	{"AuthMethodNotAllowed", worthEvidence},
+	{"UnexpectedAddress", worthEvidence},
 }
 
-// Of the kinds, those that are no security event.
+// The rows of kinds that are no security events.
 const (
-	otherEvent = iota
-	fragment
+	kindOther = iota
+	kindFragment
+	firstSecurityKind
 )
 
-// forgeable marks an index in kinds: the same event, over UDP.
-const forgeable = 0x80
+const (
+	eventPrefix   = "Event: "
+	longestEvent  = len("ChallengeResponseFailed")
+	remoteAddress = "\r\nRemoteAddress: "
+)
 
-// classOf returns the class of an index in kinds, which may be marked.
-func classOf(kind uint8) int {
-	class := kinds[kind&^forgeable].class
-	if class == classAttack && kind&forgeable != 0 {
-		return classForgeable
-	}
-	return class
-}
-
-// overUDP says whether an event names a source that may be forged. It is asked only while the queue fills up, and what an
-// attacker writes into it can only cost him his own event. Few bytes of an event are a slash, hence the way of searching.
-func overUDP(text string) bool {
-	for {
-		i := strings.IndexByte(text, '/')
-		if i < 0 {
-			return false
-		}
-		head := text[:i]
-		text = text[i+1:]
-		if strings.HasPrefix(text, "UDP/") &&
-			(strings.HasSuffix(head, "\r\nRemoteAddress: IPV4") || strings.HasSuffix(head, "\r\nRemoteAddress: IPV6")) {
-			return true
-		}
-	}
-}
-
-const eventPrefix = "Event: "
-
-// kindOf returns the index in kinds. It looks at the first line only.
-func kindOf(text string) uint8 {
+// kindOf returns the row of kinds that a frame is of. Its first line alone decides.
+func kindOf(text string) int {
 	if !strings.HasPrefix(text, eventPrefix) {
-		return fragment
+		return kindFragment
 	}
 	name := text[len(eventPrefix):]
-	if i := strings.IndexByte(name[:min(len(name), 32)], '\r'); i >= 0 {
-		name = name[:i]
+	if end := strings.IndexByte(name[:min(len(name), longestEvent+1)], '\r'); end >= 0 {
+		name = name[:end]
 	}
-	for i := fragment + 1; i < len(kinds); i++ {
+	for i := firstSecurityKind; i < len(kinds); i++ {
 		if kinds[i].name == name {
-			return uint8(i)
+			return i
 		}
 	}
-	return otherEvent
+	return kindOther
+}
+
+// worthOf returns the worth of a frame of that kind.
+func worthOf(kind int, text string) int {
+	if worth := kinds[kind].worth; worth != worthEvidence || !overUDP(text) {
+		return worth
+	}
+	return worthForgeable
+}
+
+// overUDP says whether an event names a source that may be forged. What an attacker writes into it can only cost him his
+// own event.
+func overUDP(text string) bool {
+	for {
+		before, after, found := strings.Cut(text, "/UDP/")
+		switch {
+		case !found:
+			return false
+		case strings.HasSuffix(before, remoteAddress+"IPV4"), strings.HasSuffix(before, remoteAddress+"IPV6"):
+			return true
+		}
+		text = after
+	}
 }

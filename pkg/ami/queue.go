@@ -1,9 +1,10 @@
 package ami
 
 import (
-	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 // A Frame is one AMI packet.
@@ -15,173 +16,79 @@ type Frame struct {
 const (
 	batchFrames = 1024 // at most so many frames in one call of OnFrames
 	frameCost   = 80   // bytes that a queued frame takes besides its text
-	maxStates   = 1024 // queued changes of state
+	maxStates   = 1024 // changes of state that wait; beyond, the oldest are given up
 )
 
-// An item is what waits in a queue: a frame, or a change of state between frames.
+// An item of the queue is a frame, or a change of state between frames.
 type item struct {
 	frame Frame
-	kind  uint8 // index in kinds, which may be marked forgeable
+	kind  uint8 // of the frame: a row of kinds
+	worth uint8 // of the frame: what is given up for it, and for what it is; of a state: worthState
 	state *State
 }
 
-func (it *item) cost() int { return len(it.frame.Text) + frameCost }
-
-// A batch is what the consumer gets in one go: one change of state, or frames.
-type batch struct {
-	state  *State
-	frames []Frame
-	cost   int // of the frames
+// weight returns the bytes that a frame takes. A change of state weighs nothing, so that there is always room for it.
+func (it item) weight() int {
+	if it.state != nil {
+		return 0
+	}
+	return len(it.frame.Text) + frameCost
 }
 
-// A queue stands between the goroutine that drains the socket and the one that
-// calls OnFrames. Neither ever waits for the other longer than its lock is held.
+// A queue stands between the goroutines of a connection and the one that calls OnFrames and OnState. It has a bound in
+// bytes, beyond which it gives up the frames that are worth least, and counts them.
 type queue struct {
-	limit  int           // bytes
-	notify chan struct{} // holds one token while there may be something to take
-
-	mu       sync.Mutex
-	items    []item
-	states   int // of items
-	bytes    int // cost of the frames that are queued, or handed out and not yet released
-	peak     int // most bytes there ever were
-	byClass  [classes]int
-	dropped  [len(kinds)]uint64
-	received uint64 // frames
+	box      *mailbox.Mailbox[item]
+	received atomic.Uint64 // frames
+	states   atomic.Int32  // changes of state that wait
+	dropped  [len(kinds)]atomic.Uint64
 }
 
-func newQueue(limit int) *queue { return &queue{limit: limit, notify: make(chan struct{}, 1)} }
+func newQueue(limit int) *queue {
+	return &queue{box: mailbox.New(mailbox.Options[item]{
+		Limit: limit, Weight: item.weight, Priority: func(it item) int { return int(it.worth) },
+	})}
+}
 
-// push appends a frame, giving others up, or the frame itself, when
-// the bound is hit. It never blocks.
+// push appends a frame, and gives others up for it, or itself. It never waits.
 func (q *queue) push(f Frame) {
-	it := item{frame: f, kind: kindOf(f.Text)}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.received++
-	if q.bytes > q.limit/4 && kinds[it.kind].class == classAttack && overUDP(f.Text) {
-		it.kind |= forgeable
+	q.received.Add(1)
+	kind := kindOf(f.Text)
+	for _, lost := range q.box.Put(item{frame: f, kind: uint8(kind), worth: uint8(worthOf(kind, f.Text))}) {
+		q.dropped[lost.kind].Add(1)
 	}
-	cost, class := it.cost(), classOf(it.kind)
-	if over := q.bytes + cost - q.limit; over > 0 && (cost > q.limit || !q.evict(over, class)) {
-		q.dropped[it.kind&^forgeable]++
-		return
-	}
-	q.items = append(q.items, it)
-	q.byClass[class] += cost
-	q.bytes += cost
-	q.peak = max(q.peak, q.bytes)
-	q.wake()
 }
 
 // pushState appends a change of state at this place of the stream.
 func (q *queue) pushState(st State) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.states >= maxStates {
-		oldest := slices.IndexFunc(q.items, func(it item) bool { return it.state != nil })
-		q.items = slices.Delete(q.items, oldest, oldest+1)
-		q.states--
+	if q.states.Add(1) > maxStates {
+		lost := q.box.Discard(1, func(it item) bool { return it.state != nil })
+		q.states.Add(-int32(len(lost)))
 	}
-	q.items = append(q.items, item{state: &st})
-	q.states++
-	q.wake()
+	q.box.Put(item{worth: worthState, state: &st})
 }
 
-// wake tells the consumer of the first item; he takes until there is none.
-func (q *queue) wake() {
-	if len(q.items) > 1 {
-		return
-	}
-	select {
-	case q.notify <- struct{}{}:
-	default:
-	}
-}
-
-// evict gives up frames of the classes up to class: over bytes and a sixteenth of the bound more, so that a flood does not
-// pay for a pass over the queue with every frame. Classes go in their order, within a class the oldest first: what happens
-// now decides what has to be done now. A frame never displaces one of a higher class. It reports whether there is room now.
-func (q *queue) evict(over, class int) bool {
-	var budget [classes]int
-	need, most := over+q.limit/16, 0
-	for c := 0; c <= class && need > 0; c++ {
-		budget[c] = min(need, q.byClass[c])
-		need -= budget[c]
-		most += budget[c]
-	}
-	if most < over {
-		return false
-	}
-	q.items = slices.DeleteFunc(q.items, func(it item) bool {
-		c := classOf(it.kind)
-		if it.state != nil || budget[c] <= 0 {
-			return false
-		}
-		budget[c] -= it.cost()
-		q.byClass[c] -= it.cost()
-		q.bytes -= it.cost()
-		q.dropped[it.kind&^forgeable]++
-		return true
-	})
-	return true
-}
-
-// take returns the oldest items. The frames' cost counts until they are released.
-func (q *queue) take() (b batch, ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.items) == 0 {
-		return b, false
-	}
-	n := slices.IndexFunc(q.items[:min(len(q.items), batchFrames)], func(it item) bool { return it.state != nil })
-	switch n {
-	case 0:
-		b.state, n = q.items[0].state, 1
-		q.states--
-	default:
-		if n < 0 {
-			n = min(len(q.items), batchFrames)
-		}
-		b.frames = make([]Frame, n)
-		for i := range b.frames {
-			it := &q.items[i]
-			b.frames[i] = it.frame
-			b.cost += it.cost()
-			q.byClass[classOf(it.kind)] -= it.cost()
+// take returns the oldest items, whose bytes count until the next call. ended says that the queue is closed and empty.
+func (q *queue) take() (items []item, ended bool) {
+	items, ended = q.box.Take(batchFrames)
+	for i := range items {
+		if items[i].state != nil {
+			q.states.Add(-1)
 		}
 	}
-	clear(q.items[:n]) // the array may live on
-	if q.items = q.items[n:]; len(q.items) == 0 {
-		q.items = nil
-	}
-	return b, true
-}
-
-// release ends the use of a batch.
-func (q *queue) release(b batch) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.bytes -= b.cost
+	return items, ended
 }
 
 // fill copies the queue's numbers into a Status.
 func (q *queue) fill(st *Status) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	st.QueueBytes, st.QueuePeak, st.Received = q.bytes, q.peak, q.received
-	for i, n := range q.dropped {
-		if n > 0 {
+	st.QueueBytes, st.QueuePeak = q.box.Load()
+	st.Received = q.received.Load()
+	for i := range q.dropped {
+		if n := q.dropped[i].Load(); n > 0 {
 			if st.Dropped == nil {
 				st.Dropped = make(map[string]uint64)
 			}
 			st.Dropped[kinds[i].name] = n
 		}
 	}
-}
-
-func (q *queue) empty() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.items) == 0
 }

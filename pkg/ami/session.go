@@ -22,10 +22,10 @@ type Session struct {
 	queue *queue
 	retry chan struct{} // asks for an attempt at once
 
-	mu      sync.Mutex
-	conn    *conn
-	status  Status
-	running bool
+	mu     sync.Mutex
+	conn   *conn
+	status Status
+	ran    bool // Run was called
 }
 
 // A conn is one logged-in connection of a session.
@@ -72,32 +72,28 @@ func (s *Session) Retry() {
 // String returns the session's name.
 func (s *Session) String() string { return "ami " + s.cfg.Name }
 
-// Run keeps the session connected until ctx ends, and returns nil then, after
-// everything that was queued has been delivered. A configuration that cannot
-// work is the only error.
+// Run keeps the session connected until ctx ends, and returns nil then, after everything that was queued has been
+// delivered. It may be called once. Else a configuration that cannot work is the only error.
 func (s *Session) Run(ctx context.Context) error {
 	if err := s.cfg.Validate(); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	if s.running {
+	if s.ran {
 		s.mu.Unlock()
 		return ErrRunning
 	}
-	s.running = true
+	s.ran = true
 	s.status.Since = time.Now()
 	s.mu.Unlock()
-	stop, delivered := make(chan struct{}), make(chan struct{})
+	delivered := make(chan struct{})
 	go func() {
 		defer close(delivered)
-		s.deliver(stop)
+		s.deliver()
 	}()
 	s.keep(ctx)
-	close(stop)
+	s.queue.box.Close()
 	<-delivered
-	s.mu.Lock()
-	s.running = false
-	s.mu.Unlock()
 	return nil
 }
 
@@ -393,26 +389,37 @@ func (s *Session) await(ctx context.Context, c *conn, sent time.Time, replied <-
 	}
 }
 
-// deliver calls OnFrames and OnState until stop is closed and the queue empty.
-func (s *Session) deliver(stop <-chan struct{}) {
+// deliver calls OnFrames and OnState until the queue is closed and empty.
+func (s *Session) deliver() {
 	for {
-		if b, ok := s.queue.take(); ok {
-			switch {
-			case b.state != nil && s.cfg.OnState != nil:
-				s.cfg.OnState(*b.state)
-			case len(b.frames) > 0 && s.cfg.OnFrames != nil:
-				s.cfg.OnFrames(b.frames)
-			}
-			s.queue.release(b)
-			continue
-		}
-		select {
-		case <-s.queue.notify:
-		case <-stop:
-			if !s.queue.empty() {
-				continue
-			}
+		switch items, ended := s.queue.take(); {
+		case len(items) > 0:
+			s.handOver(items)
+		case ended:
 			return
+		default:
+			<-s.queue.box.Ready()
 		}
 	}
+}
+
+// handOver calls OnFrames for the frames between two changes of state, and OnState for those.
+func (s *Session) handOver(items []item) {
+	frames := make([]Frame, 0, len(items))
+	handFrames := func() {
+		if len(frames) > 0 && s.cfg.OnFrames != nil {
+			s.cfg.OnFrames(frames)
+		}
+		frames = frames[len(frames):]
+	}
+	for i := range items {
+		switch {
+		case items[i].state == nil:
+			frames = append(frames, items[i].frame)
+		case s.cfg.OnState != nil:
+			handFrames()
+			s.cfg.OnState(*items[i].state)
+		}
+	}
+	handFrames()
 }

@@ -113,6 +113,21 @@ func (m *Mailbox[T]) Take(most int) (items []T, ended bool) {
 	return items, false
 }
 
+// Discard gives up the oldest items that match, at most so many, and returns them.
+func (m *Mailbox[T]) Discard(most int, match func(T) bool) (lost []T) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.items = slices.DeleteFunc(m.items, func(item T) bool {
+		if len(lost) == most || !match(item) {
+			return false
+		}
+		m.countLocked(item, -m.weight(item))
+		lost = append(lost, item)
+		return true
+	})
+	return lost
+}
+
 // Ready returns the channel on which the consumer waits after a Take that returned nothing.
 func (m *Mailbox[T]) Ready() <-chan struct{} { return m.ready }
 

@@ -181,6 +181,17 @@ func TestWhatIsPutBackComesFirstWhateverTheLimit(t *testing.T) {
 	}
 }
 
+func TestTheOldestThatMatchAreDiscarded(t *testing.T) {
+	m := withPriorities(100)
+	for i := range 9 {
+		m.Put(item{i, 2, i % 3})
+	}
+	lost := m.Discard(2, func(i item) bool { return i.priority == 1 })
+	if !slices.Equal(lost, []item{{1, 2, 1}, {4, 2, 1}}) || m.Len() != 7 || m.waiting != 14 || m.byPriority[1] != 2 {
+		t.Errorf("lost %v, %d wait", lost, m.Len())
+	}
+}
+
 func TestAClosedMailboxIsDrained(t *testing.T) {
 	m := New(Options[int]{Limit: 10})
 	m.Put(1)
