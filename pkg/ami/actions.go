@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/staskobzar/goami2"
 )
 
 const (
@@ -21,16 +19,12 @@ const (
 	actionIDPrefix = "ActionID: "
 )
 
-// A Header is one line of an action.
-type Header struct{ Name, Value string }
-
 // A Reply is what Asterisk answered one action with. Everything in it is as
-// hostile as an event: a phone's User-Agent can hold line breaks, and
-// goami2.Message's Field returns the first of several fields of one name.
+// hostile as an event: a phone's User-Agent can hold line breaks.
 type Reply struct {
-	Response *goami2.Message
-	Events   []*goami2.Message // the items of a list, in order
-	Complete *goami2.Message   // the end of a list
+	Response *Message
+	Events   []*Message // the items of a list, in order
+	Complete *Message   // the end of a list
 	// Untagged are the frames between the beginning and the end of a list that
 	// carry neither this action's ActionID nor a Privilege line. Asterisk sends
 	// such items itself (PeerEntry of IAXpeers); otherwise they are the pieces
@@ -126,11 +120,11 @@ func (c *conn) roundTrip(ctx context.Context, name string, headers ...Header) (*
 }
 
 // verdict turns a refusing response into an error.
-func verdict(action string, m *goami2.Message) error {
-	if !strings.EqualFold(m.Field("Response"), "Error") {
+func verdict(action string, m *Message) error {
+	if !strings.EqualFold(m.Get("Response"), "Error") {
 		return nil
 	}
-	message := m.Field("Message")
+	message := m.Get("Message")
 	if message == permission {
 		return &DeniedError{Action: action}
 	}
@@ -139,19 +133,18 @@ func verdict(action string, m *goami2.Message) error {
 
 // encode builds an action with an unguessable ActionID.
 func encode(name string, headers []Header) (text, tag string, err error) {
-	m := goami2.NewAction(name)
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the program instead
-	value := fmt.Sprintf("%x", id)
-	m.AddField("ActionID", value)
+	actionID := fmt.Sprintf("%x", id)
+	m := Message{Headers: []Header{{"Action", name}, {"ActionID", actionID}}}
 	for _, h := range headers {
 		if strings.EqualFold(h.Name, "Action") || strings.EqualFold(h.Name, "ActionID") {
 			return "", "", fmt.Errorf("ami: action %q: header %q is set by the session", name, h.Name)
 		}
-		m.AddField(h.Name, h.Value)
+		m.Headers = append(m.Headers, h)
 	}
 	control := func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
-	for _, h := range m.Headers() {
+	for _, h := range m.Headers {
 		switch {
 		case h.Name == "" || h.Value == "" && h.Name == "Action":
 			return "", "", fmt.Errorf("ami: action %q has an empty name", name)
@@ -162,7 +155,7 @@ func encode(name string, headers []Header) (text, tag string, err error) {
 			return "", "", fmt.Errorf("ami: action %q: header %q is longer than Asterisk reads", name, h.Name)
 		}
 	}
-	return m.String(), actionIDPrefix + value, nil
+	return m.String(), actionIDPrefix + actionID, nil
 }
 
 // send registers a call and writes its action, both in one order: Asterisk
@@ -341,12 +334,12 @@ func tagged(text, tag string) bool {
 
 // parseReply parses the frames of one reply, the response first.
 func parseReply(frames []string) (*Reply, error) {
-	r := &Reply{Response: goami2.NewMessage()}
+	r := &Reply{Response: &Message{}}
 	for i, f := range frames {
 		if i == 0 { // Asterisk 22 ends some refusals with a line feed: "No Contacts found\n" (res_pjsip_registrar.c)
 			f = strings.TrimSuffix(f, "\n")
 		}
-		m, err := goami2.Parse(f + "\r\n\r\n")
+		m, err := ParseMessage(f)
 		switch {
 		case err != nil && i == 0:
 			return r, fmt.Errorf("unreadable reply that begins with %q", head([]byte(f)))
@@ -354,7 +347,7 @@ func parseReply(frames []string) (*Reply, error) {
 			r.Malformed = append(r.Malformed, f)
 		case i == 0:
 			r.Response = m
-		case i == len(frames)-1 && (strings.EqualFold(m.Field("EventList"), "Complete") || strings.EqualFold(m.Field("EventList"), "cancelled")):
+		case i == len(frames)-1 && (strings.EqualFold(m.Get("EventList"), "Complete") || strings.EqualFold(m.Get("EventList"), "cancelled")):
 			r.Complete = m
 		default:
 			r.Events = append(r.Events, m)

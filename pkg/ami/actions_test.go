@@ -72,10 +72,10 @@ func TestActionCollectsRecordedReplies(t *testing.T) {
 			if len(r.Events) > 0 {
 				m = r.Events[0]
 			}
-			if len(r.Events) != tt.events || len(r.Untagged) != tt.untagged || len(r.Malformed) != 0 || m.Field(tt.field[0]) != tt.field[1] {
-				t.Errorf("%d events, %d untagged, %d malformed, %s", len(r.Events), len(r.Untagged), len(r.Malformed), m.JSON())
+			if len(r.Events) != tt.events || len(r.Untagged) != tt.untagged || len(r.Malformed) != 0 || m.Get(tt.field[0]) != tt.field[1] {
+				t.Errorf("%d events, %d untagged, %d malformed, %s", len(r.Events), len(r.Untagged), len(r.Malformed), m.String())
 			}
-			if tt.complete == "" && r.Complete != nil || tt.complete != "" && (r.Complete == nil || r.Complete.Field("Event") != tt.complete) {
+			if tt.complete == "" && r.Complete != nil || tt.complete != "" && (r.Complete == nil || r.Complete.Get("Event") != tt.complete) {
 				t.Errorf("complete %v", r.Complete)
 			}
 			_ = w.stop()
@@ -151,7 +151,7 @@ func TestInjectedResponsesAnswerNothing(t *testing.T) {
 		return b.String() + "Response: Success\r\nActionID: " + id + "\r\nMessage: the real one\r\n\r\n"
 	})
 	r, err := w.Action(t.Context(), "CoreSettings")
-	if err != nil || r.Response.Field("Message") != "the real one" {
+	if err != nil || r.Response.Get("Message") != "the real one" {
 		t.Fatalf("%v, %v", r, err)
 	}
 	_ = w.stop()
@@ -330,7 +330,7 @@ func FuzzParseReply(f *testing.F) {
 // Asterisk 22 ends some refusals with a line feed of its own, before the empty line.
 func TestRefusalThatEndsWithALineFeedIsRead(t *testing.T) {
 	r, err := parseReply([]string{"Response: Error\r\nActionID: 1\r\nMessage: No Contacts found\n"})
-	if err != nil || r.Response.Field("Message") != "No Contacts found" {
+	if err != nil || r.Response.Get("Message") != "No Contacts found" {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -11,16 +11,15 @@
 // event at all. Answers are recognised by an ActionID of 128 random bits in the
 // place where Asterisk writes it, which nobody who can only inject bytes knows.
 //
-// # Why goami2's Client is not used
+// Messages are taken apart only where they answer an action. A look-up by name takes the first of several headers, which is
+// what an injected line steers, so events are never read that way: see pkg/security.
 //
-// Actions are written and replies are parsed with github.com/staskobzar/goami2.
-// Its Client (v1.7.7) gives up a message when its channel has been full for
-// 10 ms, which loses security events without a trace; it reads the login reply
-// with a single Read, so a reply in two segments, or one that arrives together
-// with the first event, fails or loses that event; it knows neither the MD5
-// login nor Ping; and its lines have no bound. Its Message looks a field up by
-// first occurrence, which is what an injected line steers, so events are never
-// parsed with it.
+// # Why no client library
+//
+// github.com/staskobzar/goami2 (v1.7.7), the most used one, gives up a message when its channel has been full for 10 ms,
+// which loses security events without a trace; it reads the login reply with a single Read, so a reply in two segments, or
+// one that arrives together with the first event, fails or loses that event; it knows neither the MD5 login nor Ping; and
+// its lines have no bound.
 //
 // # Slow readers
 //

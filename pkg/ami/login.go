@@ -10,8 +10,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-
-	"github.com/staskobzar/goami2"
 )
 
 // maxEarly bounds the frames that may come before the login is answered.
@@ -93,7 +91,7 @@ func (s *Session) login(c *conn, secret string) (early []Frame, err error) {
 		if err != nil {
 			return nil, err
 		}
-		challenge := m.Field("Challenge")
+		challenge := m.Get("Challenge")
 		if challenge == "" {
 			return nil, s.fault(StageLogin, ErrNotAMI, nil, head([]byte(m.String())))
 		}
@@ -108,7 +106,7 @@ func (s *Session) login(c *conn, secret string) (early []Frame, err error) {
 }
 
 // ask is roundTrip before there is a reader.
-func (s *Session) ask(c *conn, early *[]Frame, action string, headers ...Header) (*goami2.Message, error) {
+func (s *Session) ask(c *conn, early *[]Frame, action string, headers ...Header) (*Message, error) {
 	text, tag, err := encode(action, headers)
 	if err != nil {
 		return nil, err
@@ -125,7 +123,7 @@ func (s *Session) ask(c *conn, early *[]Frame, action string, headers ...Header)
 			return nil, s.netFault(StageLogin, err)
 		}
 		if second, _ := line(after(text)); err == nil && strings.HasPrefix(text, responsePrefix) && (second == tag || untaggedRefusal(text)) {
-			m, err := goami2.Parse(text + "\r\n\r\n")
+			m, err := ParseMessage(text)
 			if err != nil {
 				return nil, s.fault(StageLogin, ErrNotAMI, err, head([]byte(text)))
 			}
@@ -148,11 +146,11 @@ func untaggedRefusal(text string) bool {
 }
 
 // refusal turns a response to Challenge or Login into an error.
-func (s *Session) refusal(m *goami2.Message) error {
-	if m.IsSuccess() {
+func (s *Session) refusal(m *Message) error {
+	if strings.EqualFold(m.Get("Response"), "Success") {
 		return nil
 	}
-	switch message := m.Field("Message"); message {
+	switch message := m.Get("Message"); message {
 	case "Authentication failed", permission:
 		return s.fault(StageLogin, ErrLogin, nil, message)
 	case "Login Already In Use":
@@ -160,7 +158,7 @@ func (s *Session) refusal(m *goami2.Message) error {
 	case "Asterisk is shutting down":
 		return s.fault(StageLogin, ErrShuttingDown, nil, message)
 	default:
-		return s.fault(StageLogin, ErrNotAMI, nil, head([]byte(m.Field("Response")+": "+message)))
+		return s.fault(StageLogin, ErrNotAMI, nil, head([]byte(m.Get("Response")+": "+message)))
 	}
 }
 

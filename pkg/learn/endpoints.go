@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/staskobzar/goami2"
-
 	"github.com/ringwall/ringwall/pkg/ami"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -101,7 +99,7 @@ func (l *Learner) takeEndpoints(reply *ami.Reply) {
 }
 
 // take reads the details of one endpoint. AuthDetail, which holds the password, is passed over.
-func (e *endpoint) take(name string, round uint64, items []*goami2.Message) {
+func (e *endpoint) take(name string, round uint64, items []*ami.Message) {
 	e.read, e.known, e.fixed = round, false, nil
 	for _, m := range items {
 		switch {
@@ -125,7 +123,7 @@ func (e *endpoint) take(name string, round uint64, items []*goami2.Message) {
 
 func yes(s string) bool { return strings.EqualFold(s, "true") || strings.EqualFold(s, "yes") }
 
-func identify(m *goami2.Message, endpoint string) (f fixed, ok bool) {
+func identify(m *ami.Message, endpoint string) (f fixed, ok bool) {
 	list, ok1 := field(m, "Match")
 	owner, ok2 := field(m, "Endpoint")
 	if !ok1 || !ok2 || owner != endpoint {
@@ -138,7 +136,7 @@ func identify(m *goami2.Message, endpoint string) (f fixed, ok bool) {
 
 // fixedContacts reads the contacts of an AOR into which nobody has registered: those are the administrator's. Where
 // there are registrations, the list mixes both, so nothing of it counts.
-func fixedContacts(m *goami2.Message, endpoint string) (f fixed, ok bool) {
+func fixedContacts(m *ami.Message, endpoint string) (f fixed, ok bool) {
 	list, ok1 := field(m, "Contacts")
 	total, ok2 := field(m, "TotalContacts")
 	registered, ok3 := field(m, "ContactsRegistered")
@@ -167,7 +165,7 @@ func (l *Learner) askIdentifies(ctx context.Context) error {
 		return err
 	}
 	var out []fixed
-	parseIdentifies(reply.Response.FieldValues("Output"), func(_, endpoint, match string) {
+	parseIdentifies(reply.Response.Values("Output"), func(_, endpoint, match string) {
 		if endpoint == "" || len(endpoint) > maxName || len(out) >= maxEndpoints {
 			return
 		}

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/staskobzar/goami2"
 	"go.uber.org/goleak"
 
 	"github.com/ringwall/ringwall/pkg/ami"
@@ -120,7 +119,7 @@ func (p *pbx) Action(ctx context.Context, name string, headers ...ami.Header) (*
 	}
 	r := &ami.Reply{}
 	for i, f := range strings.Split(strings.TrimSuffix(raw, "\r\n\r\n"), "\r\n\r\n") {
-		m, err := goami2.Parse(f + "\r\n\r\n")
+		m, err := ami.ParseMessage(f)
 		switch {
 		case i > 0 && !strings.Contains(f, "\r\nActionID: q1"):
 			r.Untagged = append(r.Untagged, f)
@@ -128,14 +127,14 @@ func (p *pbx) Action(ctx context.Context, name string, headers ...ami.Header) (*
 			r.Malformed = append(r.Malformed, f)
 		case i == 0:
 			r.Response = m
-		case m.Field("EventList") == "Complete":
+		case m.Get("EventList") == "Complete":
 			r.Complete = m
 		default:
 			r.Events = append(r.Events, m)
 		}
 	}
-	if r.Response.Field("Response") == "Error" {
-		return r, &ami.ActionError{Action: name, Message: r.Response.Field("Message")}
+	if r.Response.Get("Response") == "Error" {
+		return r, &ami.ActionError{Action: name, Message: r.Response.Get("Message")}
 	}
 	return r, nil
 }

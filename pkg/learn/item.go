@@ -7,15 +7,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/staskobzar/goami2"
-
 	"github.com/ringwall/ringwall/pkg/ami"
 )
 
 // is reports whether an item of a list is an event of that name: the name stands in the first line, and no other line
 // claims to be one.
-func is(m *goami2.Message, event string) bool {
-	h := m.Headers()
+func is(m *ami.Message, event string) bool {
+	h := m.Headers
 	if len(h) == 0 || h[0].Name != "Event" || h[0].Value != event {
 		return false
 	}
@@ -23,11 +21,11 @@ func is(m *goami2.Message, event string) bool {
 	return once
 }
 
-// field returns the value of a field that the item has exactly once, letter case aside. goami2's own look-up takes the
-// first of several, which is what an injected line is after.
-func field(m *goami2.Message, name string) (string, bool) {
+// field returns the value of a field that the item has exactly once, letter case aside: the first of several may be an
+// injected line.
+func field(m *ami.Message, name string) (string, bool) {
 	value, n := "", 0
-	for _, h := range m.Headers() {
+	for _, h := range m.Headers {
 		if strings.EqualFold(h.Name, name) {
 			value = h.Value
 			n++
@@ -98,7 +96,7 @@ func parseContact(val string) (c contact, ok bool) {
 }
 
 // contactOf reads an item of PJSIPShowContacts.
-func contactOf(m *goami2.Message) (c contact, ok bool) {
+func contactOf(m *ami.Message) (c contact, ok bool) {
 	endpoint, ok1 := field(m, "Endpoint")
 	uri, ok2 := field(m, "Uri")
 	path, ok3 := field(m, "Path")

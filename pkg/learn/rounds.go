@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/staskobzar/goami2"
-
 	"github.com/ringwall/ringwall/pkg/ami"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -95,8 +93,8 @@ func (l *Learner) askClock(ctx context.Context) error {
 
 // readTree reads an item of DBGetTree: Event, Key, Val, ActionID, in this order and nothing else (main/db.c,
 // manager_db_tree_get()).
-func readTree(m *goami2.Message) (c contact, mine, ok bool) {
-	h := m.Headers()
+func readTree(m *ami.Message) (c contact, mine, ok bool) {
+	h := m.Headers
 	if len(h) != 4 || !is(m, "DBGetTreeResponse") || h[1].Name != "Key" || h[2].Name != "Val" || h[3].Name != "ActionID" {
 		return c, true, false
 	}
@@ -107,7 +105,7 @@ func readTree(m *goami2.Message) (c contact, mine, ok bool) {
 	return c, true, ok
 }
 
-func readContact(m *goami2.Message) (c contact, mine, ok bool) {
+func readContact(m *ami.Message) (c contact, mine, ok bool) {
 	if !is(m, "ContactList") {
 		return c, true, false
 	}
@@ -183,17 +181,17 @@ func (l *Learner) askPeers(ctx context.Context) error {
 }
 
 // untagged returns the items that carry no ActionID (chan_iax2.c, manager_iax2_show_peers()).
-func untagged(reply *ami.Reply, event string) []*goami2.Message {
-	var out []*goami2.Message
+func untagged(reply *ami.Reply, event string) []*ami.Message {
+	var out []*ami.Message
 	for _, text := range reply.Untagged {
-		if m, err := goami2.Parse(text + "\r\n\r\n"); err == nil && is(m, event) {
+		if m, err := ami.ParseMessage(text); err == nil && is(m, event) {
 			out = append(out, m)
 		}
 	}
 	return out
 }
 
-func (p *peers) take(m *goami2.Message, channel, kind string) {
+func (p *peers) take(m *ami.Message, channel, kind string) {
 	name, ok1 := field(m, "ObjectName")
 	ip, ok2 := field(m, "IPaddress")
 	dynamic, ok3 := field(m, "Dynamic")

@@ -1,10 +1,6 @@
 package security
 
-import (
-	"testing"
-
-	"github.com/staskobzar/goami2"
-)
+import "testing"
 
 // benchFrames are the events of one case, as a busy registrar sends them.
 func benchFrames(b *testing.B, name string) []string {
@@ -22,7 +18,7 @@ func benchFrames(b *testing.B, name string) []string {
 	return events
 }
 
-// BenchmarkDecode beside BenchmarkGoami2Parse: ns and allocations of one event.
+// BenchmarkDecode takes one event apart.
 func BenchmarkDecode(b *testing.B) {
 	for _, name := range []string{"svcrack.ami", "normal-register-v6.ami"} {
 		b.Run(name, func(b *testing.B) {
@@ -31,24 +27,6 @@ func BenchmarkDecode(b *testing.B) {
 			var ev Event
 			for i := 0; b.Loop(); i++ {
 				if err := Decode(events[i%len(events)], &ev); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
-// BenchmarkGoami2Parse does less than Decode: it splits headers, and validates and converts nothing.
-func BenchmarkGoami2Parse(b *testing.B) {
-	for _, name := range []string{"svcrack.ami", "normal-register-v6.ami"} {
-		b.Run(name, func(b *testing.B) {
-			events := benchFrames(b, name)
-			for i := range events {
-				events[i] += "\r\n\r\n" // its end of a message
-			}
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				if _, err := goami2.Parse(events[i%len(events)]); err != nil {
 					b.Fatal(err)
 				}
 			}
