@@ -330,33 +330,33 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return &Error{
 			Message: "the daemon does not answer: there is no socket " + socket, Err: fmt.Errorf("%w: %w", ErrNotRunning, err),
-			Hint: "is it running? systemctl status ringwall; with another control.socket, name it by --socket",
+			Try: "is it running? systemctl status ringwall; with another control.socket, name it by --socket",
 		}
 	case errors.Is(err, unix.ECONNREFUSED):
 		return &Error{
 			Message: "the daemon does not answer: nobody listens on " + socket, Err: fmt.Errorf("%w: %w", ErrNotRunning, err),
-			Hint: "it has stopped: systemctl status ringwall, journalctl -u ringwall",
+			Try: "it has stopped: systemctl status ringwall, journalctl -u ringwall",
 		}
 	case errors.Is(err, fs.ErrPermission):
 		return &Error{
 			Message: "you may not use " + socket, Err: fmt.Errorf("%w: %w", ErrPermission, err),
-			Hint: permissionHint(socket),
+			Try: permissionHint(socket),
 		}
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil:
 		return &Error{
 			Message: "the daemon took too long to answer on " + socket, Err: fmt.Errorf("%w: %w", ErrTimeout, err),
-			Hint: "is it hanging? systemctl status ringwall, journalctl -u ringwall",
+			Try: "is it hanging? systemctl status ringwall, journalctl -u ringwall",
 		}
 	case errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EAGAIN) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return &Error{
 			Message: "the daemon closed the connection before it answered in full", Err: fmt.Errorf("%w: %w", ErrBusy, err),
-			Hint: "it is stopping, serves too many others, or has waited a minute for its reader: try again, then systemctl status ringwall",
+			Try: "it is stopping, serves too many others, or has waited a minute for its reader: try again, then systemctl status ringwall",
 		}
 	}
 	return &Error{
 		Message: fmt.Sprintf("no answer that makes sense from %s: %v", socket, err), Err: err,
-		Hint: "does ringwall listen there? ringwall check --print shows control.socket",
+		Try: "does ringwall listen there? ringwall check --print shows control.socket",
 	}
 }
 

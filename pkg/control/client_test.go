@@ -69,7 +69,7 @@ func TestTheClientSaysWhatToDo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := row.client.Status(t.Context())
 			var e *Error
-			if !errors.As(err, &e) || !strings.Contains(e.Hint, row.hint) || row.is != nil && !errors.Is(err, row.is) {
+			if !errors.As(err, &e) || !strings.Contains(e.Try, row.hint) || row.is != nil && !errors.Is(err, row.is) {
 				t.Errorf("got %#v", err)
 			}
 		})

@@ -22,12 +22,15 @@ var (
 type Error struct {
 	Code    int    `json:"-"`              // HTTP status; 0 where there was no answer
 	Message string `json:"error"`          // what and why
-	Hint    string `json:"hint,omitempty"` // what to try
+	Try     string `json:"hint,omitempty"` // what to try
 	Err     error  `json:"-"`              // the cause, or nil
 }
 
 // Error returns the message without the hint.
 func (e *Error) Error() string { return e.Message }
+
+// Hint says what to try.
+func (e *Error) Hint() string { return e.Try }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
@@ -50,16 +53,16 @@ func (e *Error) Is(target error) bool {
 }
 
 // Invalid is a request that makes no sense: 400.
-func Invalid(hint, format string, args ...any) *Error {
-	return &Error{Code: http.StatusBadRequest, Message: fmt.Sprintf(format, args...), Hint: hint}
+func Invalid(try, format string, args ...any) *Error {
+	return &Error{Code: http.StatusBadRequest, Message: fmt.Sprintf(format, args...), Try: try}
 }
 
 // NotFound is a request about something that is not there: 404.
-func NotFound(hint, format string, args ...any) *Error {
-	return &Error{Code: http.StatusNotFound, Message: fmt.Sprintf(format, args...), Hint: hint}
+func NotFound(try, format string, args ...any) *Error {
+	return &Error{Code: http.StatusNotFound, Message: fmt.Sprintf(format, args...), Try: try}
 }
 
 // Refused is a request that would do harm: 409. It is for bans of what is allowed, protected or our own.
-func Refused(hint, format string, args ...any) *Error {
-	return &Error{Code: http.StatusConflict, Message: fmt.Sprintf(format, args...), Hint: hint}
+func Refused(try, format string, args ...any) *Error {
+	return &Error{Code: http.StatusConflict, Message: fmt.Sprintf(format, args...), Try: try}
 }

@@ -485,15 +485,15 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &e) && e.Code != 0:
 	case errors.As(err, &e):
-		e = &Error{Code: http.StatusInternalServerError, Message: e.Message, Hint: e.Hint}
+		e = &Error{Code: http.StatusInternalServerError, Message: e.Message, Try: e.Try}
 		s.Log.ErrorContext(r.Context(), "control: a request failed", "path", r.URL.Path, "err", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		e = &Error{
 			Code: http.StatusGatewayTimeout, Message: "ringwall did not finish in time",
-			Hint: "it may still do so: look with ringwall status, and at its log",
+			Try: "it may still do so: look with ringwall status, and at its log",
 		}
 	default:
-		e = &Error{Code: http.StatusInternalServerError, Message: err.Error(), Hint: "the daemon's log may say more: journalctl -u ringwall"}
+		e = &Error{Code: http.StatusInternalServerError, Message: err.Error(), Try: "the daemon's log may say more: journalctl -u ringwall"}
 		s.Log.ErrorContext(r.Context(), "control: a request failed", "path", r.URL.Path, "err", err)
 	}
 	text, err := json.Marshal(e)

@@ -208,7 +208,7 @@ func checkStale(path string) error {
 func inUse(format, holder, path string) error {
 	return &Error{
 		Message: fmt.Sprintf(format, holder, path),
-		Hint:    "stop it first (systemctl stop ringwall), or give this one another control.socket",
+		Try:     "stop it first (systemctl stop ringwall), or give this one another control.socket",
 		Err:     ErrInUse,
 	}
 }
@@ -224,7 +224,7 @@ func groupID(group string) (int, error) {
 	if err != nil {
 		return 0, &Error{
 			Message: fmt.Sprintf("control.group: there is no group %q", group),
-			Hint:    "make it with groupadd, or leave control.group empty for root alone",
+			Try:     "make it with groupadd, or leave control.group empty for root alone",
 			Err:     err,
 		}
 	}

@@ -241,7 +241,7 @@ func TestTheGroupMayAskAndOthersNot(t *testing.T) {
 	_, err = dialAs(nobody, nobody, l.Path())
 	err = (&Client{Socket: l.Path()}).explain(t.Context(), err)
 	var e *Error
-	if !errors.As(err, &e) || !errors.Is(err, ErrPermission) || !strings.Contains(e.Hint, "add yourself to the group daemon") {
+	if !errors.As(err, &e) || !errors.Is(err, ErrPermission) || !strings.Contains(e.Try, "add yourself to the group daemon") {
 		t.Errorf("a stranger got %#v", err)
 	}
 

@@ -121,7 +121,7 @@ func TestErrorsOfTheBackendKeepTheirMeaning(t *testing.T) {
 		"refused":      {Refused("ringwall allow del X", "it is allowed"), 409, ErrRefused, "ringwall allow del X"},
 		"wrapped":      {fmt.Errorf("backend: %w", NotFound("h", "not banned")), 404, ErrNotFound, "h"},
 		"invalid":      {Invalid("h", "too long"), 400, ErrInvalid, "h"},
-		"no code":      {&Error{Message: "the kernel said no", Hint: "CAP_NET_ADMIN"}, 500, nil, "CAP_NET_ADMIN"},
+		"no code":      {&Error{Message: "the kernel said no", Try: "CAP_NET_ADMIN"}, 500, nil, "CAP_NET_ADMIN"},
 		"anything":     {errors.New("netlink: broken pipe"), 500, nil, "the daemon's log may say more: journalctl -u ringwall"},
 		"out of time":  {fmt.Errorf("kernel: %w", context.DeadlineExceeded), 504, ErrTimeout, "it may still do so: look with ringwall status, and at its log"},
 		"hostile text": {Refused("", "account \u009b2J\x1b"), 409, ErrRefused, ""},
@@ -130,7 +130,7 @@ func TestErrorsOfTheBackendKeepTheirMeaning(t *testing.T) {
 			r := start(t, &fake{err: row.err}, nil)
 			_, err := r.client.Ban(t.Context(), BanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32")})
 			var e *Error
-			if !errors.As(err, &e) || e.Code != row.code || e.Hint != row.hint || row.is != nil && !errors.Is(err, row.is) {
+			if !errors.As(err, &e) || e.Code != row.code || e.Try != row.hint || row.is != nil && !errors.Is(err, row.is) {
 				t.Errorf("got %#v", err)
 			}
 			if !strings.Contains(r.log.String(), "level=WARN msg=\"manual change\" change=ban") {

@@ -54,7 +54,7 @@ func TestParsePrefixExplainsItsErrors(t *testing.T) {
 	} {
 		_, err := ParsePrefix(in)
 		var e *Error
-		if !errors.As(err, &e) || !errors.Is(err, ErrInvalid) || !strings.Contains(e.Message+"; "+e.Hint, want) || len(e.Message) > 300 {
+		if !errors.As(err, &e) || !errors.Is(err, ErrInvalid) || !strings.Contains(e.Message+"; "+e.Try, want) || len(e.Message) > 300 {
 			t.Errorf("%.40q: %#v, want %q", in, err, want)
 		}
 	}

@@ -364,5 +364,5 @@ func (b backend) sourceOf(p netip.Prefix) netip.Prefix {
 }
 
 func (b backend) kernelError(what string, err error) error {
-	return &control.Error{Message: fmt.Sprintf("%s: %v", what, err), Hint: tryFor(err), Err: err}
+	return &control.Error{Message: fmt.Sprintf("%s: %v", what, err), Try: kernelHint(err), Err: err}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
 )
@@ -161,7 +162,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 		return out, nil
 	})
 	if err != nil {
-		d.log.Error("the kernel has not taken the new configuration yet", "err", err)
+		d.log.Error("the kernel has not taken the new configuration yet", hint.Attr(err))
 	}
 	d.known.configure(cfg.Policy)
 	d.again(old, cfg)

@@ -41,8 +41,8 @@ func (d *Daemon) geoStatus(cfg policy.Geo, now time.Time) (list []control.GeoFil
 		}
 		if f.Err != nil {
 			v.Error = f.Err.Error()
-			if e := (*geo.Error)(nil); errors.As(f.Err, &e) {
-				v.Error, v.Try = e.What, e.Hint
+			if e, ok := errors.AsType[*geo.Error](f.Err); ok {
+				v.Error, v.Try = e.What, e.Try
 			}
 			text := "the geo file " + printable.Limit(f.Path, 200) + " " + v.Error
 			if f.DB != nil {
@@ -53,7 +53,7 @@ func (d *Daemon) geoStatus(cfg policy.Geo, now time.Time) (list []control.GeoFil
 		list = append(list, v)
 	}
 	for _, lack := range geo.IneffectiveMultipliers(cfg.Multiply, d.atlas.Files()) {
-		warnings = append(warnings, control.Warning{Text: lack.Error(), Try: lack.Hint})
+		warnings = append(warnings, control.Warning{Text: lack.Error(), Try: lack.Try})
 	}
 	return list, warnings
 }

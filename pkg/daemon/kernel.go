@@ -1,12 +1,13 @@
 package daemon
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/pipeline"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -155,15 +156,7 @@ func (k *kernel) drops(fw firewall.Firewall) map[string]uint64 {
 	return k.dropped
 }
 
-// tryFor is what to do about an error of the kernel's table.
-func tryFor(err error) string {
-	switch {
-	case errors.Is(err, firewall.ErrPermission):
-		return "run as root or with CAP_NET_ADMIN; with firewall.owner: on, only one Ringwall may run"
-	case errors.Is(err, firewall.ErrUnsupported):
-		return "a kernel with nf_tables (Debian: any since 10), or modprobe nf_tables"
-	case errors.Is(err, firewall.ErrFull):
-		return "a smaller policy.limits.bans"
-	}
-	return "look at: nft list table inet ringwall"
+// kernelHint is what to do about an error of the kernel's table.
+func kernelHint(err error) string {
+	return cmp.Or(hint.Of(err), "look at: nft list table inet ringwall")
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/learn"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/pipeline"
@@ -99,23 +100,14 @@ func SessionConfig(cfg policy.Asterisk) (ami.Config, error) {
 func refreshed(cfg policy.Asterisk) (string, *tls.Config, error) {
 	cfg, err := cfg.Reload(policy.OS())
 	if e, ok := errors.AsType[*policy.Error](err); ok {
-		return "", nil, &unusable{what: "no login: " + e.Key + ": " + e.What, try: e.Hint}
+		return "", nil, hint.Errorf(e.Try, "no login: %s: %s", e.Key, e.What)
 	}
 	session, err := SessionConfig(cfg)
 	if err != nil {
-		return "", nil, &unusable{what: "no login: " + err.Error(), try: "ringwall check"}
+		return "", nil, hint.Errorf("ringwall check", "no login: %w", err)
 	}
 	return session.Secret, session.TLS, nil
 }
-
-// unusable is a session that cannot be, with what would mend it.
-type unusable struct{ what, try string }
-
-// Error says what is wrong.
-func (e *unusable) Error() string { return e.what }
-
-// Hint says what to try.
-func (e *unusable) Hint() string { return e.try }
 
 // String names the task.
 func (p *pbx) String() string { return "asterisk " + p.name }

@@ -22,6 +22,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/conntrack"
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -324,7 +325,7 @@ func (p *ports) apply() <-chan time.Time {
 		return nil
 	}
 	if !said {
-		p.log.Error("a port of Asterisk is not closed to the banned yet", "err", err, "retry_in", portsRetry)
+		p.log.Error("a port of Asterisk is not closed to the banned yet", hint.Attr(err), "retry_in", portsRetry)
 	}
 	return time.After(portsRetry)
 }

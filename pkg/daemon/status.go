@@ -105,7 +105,7 @@ func (d *Daemon) kernelStatus(cfg *policy.Config, desired int) control.KernelSta
 	}
 	err := d.kernelError()
 	if k.OK = err == nil; err != nil {
-		k.LastError, k.Try = err.Error(), tryFor(err)
+		k.LastError, k.Try = err.Error(), kernelHint(err)
 	}
 	n, at := d.kernel.present(desired)
 	k.Present = n

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -89,7 +90,7 @@ type environment struct {
 // noKernelError means that this process cannot ban in the kernel.
 type noKernelError struct{ err error }
 
-func (e *noKernelError) Error() string { return strings.TrimPrefix(e.err.Error(), "demo: ") }
+func (e *noKernelError) Error() string { return strings.TrimPrefix(hint.Line(e.err), "demo: ") }
 func (e *noKernelError) Unwrap() error { return e.err }
 
 // earlyError means that ctx ended first.

@@ -26,14 +26,14 @@ func (e *exam) configuration(context.Context) {
 	}
 	if errs, ok := errors.AsType[policy.Errors](err); ok {
 		for _, m := range errs {
-			s.fail("configuration", m.Hint, "%s", mistake(m.File, m.Line, m.Key, m.What, m.Value, m.Allowed))
+			s.fail("configuration", m.Try, "%s", mistake(m.File, m.Line, m.Key, m.What, m.Value, m.Allowed))
 		}
 	} else if err != nil {
 		s.fail("configuration", "", "%s", text(err))
 	}
 	e.readable(s)
 	for _, w := range warnings {
-		s.warn("configuration", w.Hint, "%s", mistake(w.File, w.Line, w.Key, w.What, w.Value, ""))
+		s.warn("configuration", w.Try, "%s", mistake(w.File, w.Line, w.Key, w.What, w.Value, ""))
 	}
 	if e.Socket != "" {
 		e.cfg.Control.Socket = e.Socket
@@ -50,7 +50,7 @@ func (e *exam) readable(s subject) {
 	switch {
 	case ok:
 		for _, m := range errs {
-			s.fail("readable", m.Hint, "%s", mistake(m.File, m.Line, m.Key, m.What, m.Value, m.Allowed))
+			s.fail("readable", m.Try, "%s", mistake(m.File, m.Line, m.Key, m.What, m.Value, m.Allowed))
 		}
 	case err != nil:
 		s.fail("readable", "", "%s", text(err))

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -47,7 +49,7 @@ func (e *exam) rehearse(s subject) {
 		err = rehearse(cfg, list)
 	}
 	if err != nil {
-		s.fail(element, kernelFix(err), "the table cannot be built and used: %s", text(err))
+		s.fail(element, cmp.Or(hint.Of(err), "nft list ruleset"), "the table cannot be built and used: %s", text(err))
 		return
 	}
 	s.ok(element, "a table like the daemon's was built, banned and unbanned an IPv4 address and an IPv6 /64, and was removed")
@@ -83,16 +85,6 @@ func rehearse(cfg firewall.Config, list []trial) (err error) {
 		}
 	}
 	return t.Verify()
-}
-
-func kernelFix(err error) string {
-	switch {
-	case errors.Is(err, firewall.ErrPermission):
-		return "run as root, or with CAP_NET_ADMIN"
-	case errors.Is(err, firewall.ErrUnsupported):
-		return "a kernel with nf_tables, inet tables and sets with timeouts (Debian: any since 11), or modprobe nf_tables"
-	}
-	return "nft list ruleset"
 }
 
 // inTable uses the real sets and touches nothing else of the table.

@@ -2,13 +2,13 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/geo"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -31,17 +31,13 @@ func (e *exam) registered(ctx context.Context) {
 		db, err := geo.Read(path)
 		files = append(files, geo.File{Path: path, DB: db, Err: err})
 		if err != nil {
-			fix := ""
-			if bad := (*geo.Error)(nil); errors.As(err, &bad) {
-				fix = bad.Hint
-			}
-			s.warn("geo", fix, "%s; bans need no such file", text(err))
+			s.warn("geo", hint.Of(err), "%s; bans need no such file", text(err))
 			continue
 		}
 		e.geoFile(s, path, db)
 	}
 	for _, lack := range geo.IneffectiveMultipliers(e.cfg.Geo.Multiply, files) {
-		s.warn("geo", lack.Hint, "%s", text(lack))
+		s.warn("geo", lack.Try, "%s", text(lack))
 	}
 	e.landmark(s, files)
 }

@@ -33,7 +33,7 @@ func (e *exam) running(ctx context.Context) {
 		return
 	case errors.As(err, &why):
 		// Also where this user may not ask it: what was not seen to work is not called so.
-		s.fail("daemon", why.Hint, "cannot be asked, so whether it protects is not known: %s", text(err))
+		s.fail("daemon", why.Try, "cannot be asked, so whether it protects is not known: %s", text(err))
 		return
 	default:
 		s.fail("daemon", "systemctl status ringwall", "cannot be asked: %s", text(err))

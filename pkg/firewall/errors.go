@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"syscall"
+
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 // Errors that callers tell apart. Each also wraps the kernel's own errno.
@@ -33,28 +35,17 @@ type FullError struct {
 	Refused []netip.Prefix
 }
 
-// Error says what to try.
 func (e *FullError) Error() string {
-	return fmt.Sprintf("firewall: set %s is full (%d elements): %d not banned, first %s; raise the number of elements (about 120 bytes of kernel memory each) or shorten the bans",
-		e.Set, e.Size, len(e.Refused), e.Refused[0])
+	return fmt.Sprintf("firewall: set %s is full (%d elements): %d not banned, first %s", e.Set, e.Size, len(e.Refused), e.Refused[0])
 }
+
+// Hint says what to try.
+func (*FullError) Hint() string { return fewerElements }
 
 // Is makes errors.Is(err, ErrFull) true.
 func (e *FullError) Is(target error) bool { return target == ErrFull }
 
-// kernelError is an answer of the kernel that a person can act on.
-type kernelError struct {
-	kind error
-	what string
-	try  string
-	err  error
-}
-
-func (e *kernelError) Error() string {
-	return fmt.Sprintf("%s: %s (%v); %s", e.kind, e.what, e.err, e.try)
-}
-
-func (e *kernelError) Unwrap() []error { return []error{e.kind, e.err} }
+const fewerElements = "a smaller policy.limits.bans or shorter bans (an element takes about 120 bytes of kernel memory)"
 
 // explain turns an errno of nf_tables into an error that says what to try.
 func explain(what string, err error) error {
@@ -65,20 +56,21 @@ func explain(what string, err error) error {
 	if !errors.As(err, &errno) {
 		return fmt.Errorf("firewall: %s: %w", what, err)
 	}
+	kind, try := error(nil), ""
 	switch errno {
 	case syscall.EPERM, syscall.EACCES:
-		return &kernelError{ErrPermission, what,
-			"run as root or with CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN), and see that no other process owns the table (nft list tables)", err}
+		kind, try = ErrPermission, "run as root or with CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN), and see that no other process "+
+			"owns the table (nft list tables)"
 	case syscall.ENOENT:
-		return &kernelError{ErrGone, what,
-			"somebody removed the table or a part of it (nft flush ruleset, a firewall reload); it has to be built again", err}
+		kind, try = ErrGone, "somebody removed the table or a part of it (nft flush ruleset, a firewall reload); it has to be built again"
 	case syscall.ENFILE:
-		return &kernelError{ErrFull, what, "raise the number of elements", err}
+		kind, try = ErrFull, fewerElements
 	case syscall.EOPNOTSUPP, syscall.EPROTONOSUPPORT, syscall.EAFNOSUPPORT, syscall.EINVAL:
-		return &kernelError{ErrUnsupported, what,
-			"a kernel from 5.10 on with nf_tables and inet tables is needed (modprobe nf_tables); for owner: on, one from 6.9 on", err}
+		kind, try = ErrUnsupported, "a kernel from 5.10 on with nf_tables and inet tables (modprobe nf_tables); for owner: on, one from 6.9 on"
 	case syscall.ENOBUFS, syscall.ENOMEM, syscall.EMSGSIZE:
-		return fmt.Errorf("firewall: %s: no memory for it (%w); raise the unit's MemoryMax, kernel elements count towards it", what, err)
+		return hint.Errorf("raise the unit's MemoryMax, kernel elements count towards it", "firewall: %s: no memory for it (%w)", what, err)
+	default:
+		return fmt.Errorf("firewall: %s: %w", what, err)
 	}
-	return fmt.Errorf("firewall: %s: %w", what, err)
+	return hint.Errorf(try, "%w: %s (%w)", kind, what, err)
 }

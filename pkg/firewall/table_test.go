@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 func pfx(s string) netip.Prefix {
@@ -233,8 +235,8 @@ func TestWithoutTheCapability(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !errors.Is(openErr, ErrPermission) || !strings.Contains(openErr.Error(), "CAP_NET_ADMIN") {
-		t.Errorf("%v", openErr)
+	if !errors.Is(openErr, ErrPermission) || !strings.Contains(hint.Of(openErr), "CAP_NET_ADMIN") {
+		t.Errorf("%v, try %q", openErr, hint.Of(openErr))
 	}
 }
 
@@ -458,7 +460,7 @@ func TestApplyWithoutATableSaysSo(t *testing.T) {
 	ensure(t, fw, Created)
 	s.command(t, "nft flush ruleset")
 	for _, p := range []string{"192.0.2.1", "192.0.0.0/16"} {
-		if err := fw.Apply([]Change{ban(p, time.Hour)}); !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "built again") {
+		if err := fw.Apply([]Change{ban(p, time.Hour)}); !errors.Is(err, ErrGone) || !strings.Contains(hint.Of(err), "built again") {
 			t.Errorf("after a flush: %v", err)
 		}
 		if _, err := fw.Ensure(); err != nil {
@@ -484,15 +486,15 @@ func TestErrorsSayWhatToTry(t *testing.T) {
 	}{
 		{syscall.EPERM, ErrPermission, "CAP_NET_ADMIN"},
 		{syscall.ENOENT, ErrGone, "flush ruleset"},
-		{syscall.ENFILE, ErrFull, "raise"},
+		{syscall.ENFILE, ErrFull, "policy.limits.bans"},
 		{syscall.EOPNOTSUPP, ErrUnsupported, "6.9"},
 		{syscall.EPROTONOSUPPORT, ErrUnsupported, "modprobe nf_tables"},
 		{syscall.ENOMEM, syscall.ENOMEM, "MemoryMax"},
 		{syscall.EIO, syscall.EIO, "test"},
 	} {
 		err := explain("test", fmt.Errorf("wrapped: %w", r.errno))
-		if !errors.Is(err, r.is) || !errors.Is(err, r.errno) || !strings.Contains(err.Error(), r.says) {
-			t.Errorf("%v: %v", r.errno, err)
+		if !errors.Is(err, r.is) || !errors.Is(err, r.errno) || !strings.Contains(hint.Line(err), r.says) {
+			t.Errorf("%v: %v, try %q", r.errno, err, hint.Of(err))
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 // Causes of a rebuild besides the three of Outcome, for the hook Rebuilt.
@@ -208,7 +210,7 @@ func (w *Writer) writeInline() {
 		w.settle(b.changes, b.waits, err)
 		return
 	}
-	w.cfg.Log.Warn("the kernel did not take a change, it is tried again", "changes", b.len(), "err", err)
+	w.cfg.Log.Warn("the kernel did not take a change, it is tried again", "changes", b.len(), hint.Attr(err))
 	w.mu.Lock()
 	w.pending.putBack(&b)
 	w.mu.Unlock()
@@ -320,7 +322,7 @@ func (w *Writer) watch(ctx context.Context, fw watcher) {
 		if ctx.Err() != nil {
 			return
 		}
-		w.cfg.Log.Warn("changes of the ruleset are found by polling only for now", "err", err)
+		w.cfg.Log.Warn("changes of the ruleset are found by polling only for now", hint.Attr(err))
 		if !sleep(ctx, backoffMax) {
 			return
 		}
@@ -361,7 +363,7 @@ func (w *Writer) flush(ctx context.Context) {
 				break
 			}
 			w.setErr(err)
-			w.cfg.Log.Warn("the kernel did not take a change, the table is built again", "changes", len(changes), "err", err)
+			w.cfg.Log.Warn("the kernel did not take a change, the table is built again", "changes", len(changes), hint.Attr(err))
 			if try > 0 && !sleep(ctx, backoffMin<<try) || !w.rebuild(ctx, CauseError) {
 				w.settle(changes, b.waits, fmt.Errorf("%w: %w", ErrClosed, err))
 				return
@@ -390,7 +392,7 @@ func (w *Writer) singly(ctx context.Context, b queue) {
 		err := w.fw.Apply(one)
 		w.settle(one, b.waits[i:i+1], err)
 		if err != nil && !final(err) {
-			w.cfg.Log.Error("the kernel does not take a change, it is given up", "change", one[0].String(), "err", err)
+			w.cfg.Log.Error("the kernel does not take a change, it is given up", "change", one[0].String(), hint.Attr(err))
 			w.rebuild(ctx, CauseError)
 		}
 	}
@@ -429,7 +431,7 @@ func (w *Writer) refused(err error) map[netip.Prefix]bool {
 	}
 	if now := time.Now(); now.Sub(w.lastFull) > fullQuiet {
 		w.lastFull = now
-		w.cfg.Log.Error("bans found no room in the kernel", "refused", len(set), "err", err)
+		w.cfg.Log.Error("bans found no room in the kernel", "refused", len(set), hint.Attr(err))
 	}
 	return set
 }
@@ -466,7 +468,7 @@ func (w *Writer) rebuild(ctx context.Context, cause string) bool {
 			return true
 		}
 		w.setErr(err)
-		w.cfg.Log.Error("the kernel's table could not be built, bans are not enforced", "retry_in", wait, "err", err)
+		w.cfg.Log.Error("the kernel's table could not be built, bans are not enforced", "retry_in", wait, hint.Attr(err))
 		if !sleep(ctx, wait) {
 			return false
 		}
@@ -522,7 +524,7 @@ func (w *Writer) standing(now time.Time) []Change {
 			c.Timeout = max(c.Timeout, MinTimeout)
 		}
 		if err := c.normalize(); err != nil {
-			w.cfg.Log.Error("something desired cannot be done", "err", err)
+			w.cfg.Log.Error("something desired cannot be done", hint.Attr(err))
 			continue
 		}
 		kept = append(kept, c)
@@ -546,7 +548,7 @@ func (w *Writer) verify(ctx context.Context) {
 	w.sampled = verified{}
 	if err := w.fw.Verify(); err != nil {
 		w.setErr(err)
-		w.cfg.Log.Warn("somebody changed the kernel's table, it is built again", "err", err)
+		w.cfg.Log.Warn("somebody changed the kernel's table, it is built again", hint.Attr(err))
 		w.rebuild(ctx, CauseGone)
 		return
 	}
@@ -569,7 +571,7 @@ func (w *Writer) verify(ctx context.Context) {
 		missing, err = w.lacking(missing)
 	}
 	if err != nil {
-		w.cfg.Log.Warn("elements could not be looked up", "err", err)
+		w.cfg.Log.Warn("elements could not be looked up", hint.Attr(err))
 		return
 	}
 	found := looked - len(missing)

@@ -2,7 +2,6 @@ package geo
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -10,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 const (
@@ -180,13 +181,6 @@ func (f *trackedFile) logResult(log *slog.Logger, before error) {
 	case f.err == nil:
 		log.Info("geo file read", "file", f.path, "type", f.db.Type, "built", f.db.Built.Format(time.DateOnly), "bytes", f.db.Bytes)
 	case before == nil || before.Error() != f.err.Error():
-		log.Warn("a geo file cannot be used", "err", f.err, "try", hintOf(f.err), "still_used", f.db != nil)
+		log.Warn("a geo file cannot be used", "err", f.err, "try", hint.Of(f.err), "still_used", f.db != nil)
 	}
-}
-
-func hintOf(err error) string {
-	if e := (*Error)(nil); errors.As(err, &e) {
-		return e.Hint
-	}
-	return ""
 }

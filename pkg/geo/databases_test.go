@@ -103,7 +103,7 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 			files := a.Files()
 			var bad *Error
 			if len(files) != 1 || files[0].DB != nil || !errors.As(files[0].Err, &bad) || bad.What != want || bad.Path != at(name) ||
-				bad.Hint == "" && name != "text/none" {
+				bad.Try == "" && name != "text/none" {
 				t.Fatalf("%+v", files)
 			}
 			if got := bad.Error(); got != at(name)+": "+want {
@@ -124,7 +124,7 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 
 func TestAFileThatMayNotBeRead(t *testing.T) {
 	err := readError(&fs.PathError{Op: "open", Path: "/x", Err: fs.ErrPermission})
-	if err.What != "cannot be read: permission denied" || !strings.Contains(err.Hint, "chmod a+r") {
+	if err.What != "cannot be read: permission denied" || !strings.Contains(err.Try, "chmod a+r") {
 		t.Errorf("%+v", err)
 	}
 }

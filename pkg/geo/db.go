@@ -62,7 +62,7 @@ func parse(data []byte) (*DB, error) {
 		}
 	}
 	return nil, &Error{What: "knows neither countries nor autonomous systems",
-		Hint: "a file such as GeoLite2-Country.mmdb or GeoLite2-ASN.mmdb"}
+		Try: "a file such as GeoLite2-Country.mmdb or GeoLite2-ASN.mmdb"}
 }
 
 // detectContents looks at the first entries, to learn what the file knows.

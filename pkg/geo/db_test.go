@@ -121,7 +121,7 @@ func TestDataThatIsNoUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			db, err := Parse(row.data)
 			var bad *Error
-			if db != nil || !errors.As(err, &bad) || !strings.HasPrefix(bad.What, row.want) || bad.Hint == "" {
+			if db != nil || !errors.As(err, &bad) || !strings.HasPrefix(bad.What, row.want) || bad.Try == "" {
 				t.Errorf("%v, %v", db, err)
 			}
 		})

@@ -12,7 +12,7 @@ import (
 type Error struct {
 	Path string
 	What string
-	Hint string // what to try; may be empty
+	Try  string // what to try; may be empty
 
 	cause error
 }
@@ -25,12 +25,15 @@ func (e *Error) Error() string {
 	return printable.Limit(e.Path, 200) + ": " + e.What
 }
 
+// Hint says what to try.
+func (e *Error) Hint() string { return e.Try }
+
 func (e *Error) Unwrap() error { return e.cause }
 
 // damagedError is about data that is no file in MaxMind's format.
 func damagedError(err error) *Error {
 	return &Error{What: "is damaged, or no file in MaxMind's format: " + printable.Limit(err.Error(), 200),
-		Hint: "geoipupdate, or download it again and unpack it (.mmdb)", cause: err}
+		Try: "geoipupdate, or download it again and unpack it (.mmdb)", cause: err}
 }
 
 func readError(err error) *Error {
@@ -41,11 +44,11 @@ func readError(err error) *Error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		e.What, e.Hint = "does not exist", "geoipupdate, or the file's whole path in geo.files"
+		e.What, e.Try = "does not exist", "geoipupdate, or the file's whole path in geo.files"
 	case errors.Is(err, fs.ErrPermission):
-		e.Hint = "chmod a+r on the file, and a+x on its folders: the daemon need not run as root"
+		e.Try = "chmod a+r on the file, and a+x on its folders: the daemon need not run as root"
 	case errors.Is(err, syscall.ELOOP):
-		e.Hint = "the path of the file itself"
+		e.Try = "the path of the file itself"
 	}
 	return e
 }

@@ -20,10 +20,10 @@ func IneffectiveMultipliers(m policy.Multiply, files []File) (out []*Error) {
 		countries, systems = countries || f.DB.Country, systems || f.DB.ASN
 	}
 	if len(m.Countries) > 0 && !countries && len(files) > 0 {
-		out = append(out, &Error{Path: "geo.multiply.countries", What: "has no effect: no geo file knows countries", Hint: "GeoLite2-Country.mmdb in geo.files"})
+		out = append(out, &Error{Path: "geo.multiply.countries", What: "has no effect: no geo file knows countries", Try: "GeoLite2-Country.mmdb in geo.files"})
 	}
 	if len(m.ASNs) > 0 && !systems && len(files) > 0 {
-		out = append(out, &Error{Path: "geo.multiply.asns", What: "has no effect: no geo file knows autonomous systems", Hint: "GeoLite2-ASN.mmdb in geo.files"})
+		out = append(out, &Error{Path: "geo.multiply.asns", What: "has no effect: no geo file knows autonomous systems", Try: "GeoLite2-ASN.mmdb in geo.files"})
 	}
 	return out
 }

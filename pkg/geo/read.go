@@ -64,14 +64,14 @@ func readRegular(path string) ([]byte, fileVersion, error) {
 	s := versionOf(info)
 	switch size := info.Size(); {
 	case info.IsDir():
-		return nil, s, &Error{What: "is a folder", Hint: "the .mmdb file in it"}
+		return nil, s, &Error{What: "is a folder", Try: "the .mmdb file in it"}
 	case !info.Mode().IsRegular():
-		return nil, s, &Error{What: "is no regular file", Hint: "the path of a .mmdb file"}
+		return nil, s, &Error{What: "is no regular file", Try: "the path of a .mmdb file"}
 	case size == 0:
-		return nil, s, &Error{What: "is empty", Hint: "geoipupdate, or download it again"}
+		return nil, s, &Error{What: "is empty", Try: "geoipupdate, or download it again"}
 	case size > MaxBytes:
 		return nil, s, &Error{What: fmt.Sprintf("has %d MB, more than the %d MB that are read into memory", size>>20, MaxBytes>>20),
-			Hint: "GeoLite2-Country.mmdb or GeoLite2-ASN.mmdb, which are small"}
+			Try: "GeoLite2-Country.mmdb or GeoLite2-ASN.mmdb, which are small"}
 	}
 	data := make([]byte, info.Size())
 	if _, err := io.ReadFull(f, data); err != nil {

@@ -5,6 +5,7 @@ package hint
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 )
 
 // Error is an error with what to try. Packages whose errors hold more have a type of their own with a method Hint.
@@ -25,6 +26,23 @@ func (e *Error) Unwrap() error { return e.Err }
 // Errorf is [fmt.Errorf] with what to try.
 func Errorf(try, format string, args ...any) error {
 	return &Error{Err: fmt.Errorf(format, args...), Try: try}
+}
+
+// Line is an error's text with what to try behind it.
+func Line(err error) string {
+	if try := Of(err); try != "" {
+		return err.Error() + "; try: " + try
+	}
+	return err.Error()
+}
+
+// Attr is an error in a log: under "err" what is wrong, and under "try" what to try, if there is something.
+func Attr(err error) slog.Attr {
+	attrs := []any{slog.Any("err", err)}
+	if try := Of(err); try != "" {
+		attrs = append(attrs, slog.String("try", try))
+	}
+	return slog.Group("", attrs...) // a group without a name is written as its attributes
 }
 
 // Of returns what the outermost error with a hint in err's tree says to try, "" where there is none.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
 
@@ -85,14 +86,11 @@ func (p *Page) change(name string, do func(r *http.Request, s session) (text str
 		text, addr, err := do(r, s)
 		if err != nil {
 			var e *control.Error
-			code, hint := http.StatusInternalServerError, ""
-			if errors.As(err, &e) {
-				hint = e.Hint
-				if e.Code != 0 {
-					code = e.Code
-				}
+			code := http.StatusInternalServerError
+			if errors.As(err, &e) && e.Code != 0 {
+				code = e.Code
 			}
-			p.message(w, r, code, capital(err.Error()), capital(hint))
+			p.message(w, r, code, capital(err.Error()), capital(hint.Of(err)))
 			return
 		}
 		p.sessions.tell(k, text)

@@ -323,7 +323,7 @@ func TestARefusedChangeSaysWhatToTry(t *testing.T) {
 		want string
 	}{
 		{control.Refused("see: ringwall list allow", "it must not be"), 409, "It must not be"},
-		{&control.Error{Message: "the kernel has not let it go yet", Hint: "look at nft"}, 500, "Look at nft"},
+		{&control.Error{Message: "the kernel has not let it go yet", Try: "look at nft"}, 500, "Look at nft"},
 		{errors.New("<b>"), 500, "&lt;b&gt;"},
 	} {
 		f.err = row.err

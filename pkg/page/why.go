@@ -2,7 +2,6 @@ package page
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -12,6 +11,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
@@ -49,10 +49,9 @@ func (p *Page) why(w http.ResponseWriter, r *http.Request) {
 	f := p.frame(r, "Why? – Ringwall")
 	f.Asked = printable.Limit(asked, 64)
 	if err != nil {
-		var e *control.Error
 		f.Problem = sentence(capital(err.Error())) + "."
-		if errors.As(err, &e) && e.Hint != "" {
-			f.Hint = "Try: " + sentence(e.Hint)
+		if try := hint.Of(err); try != "" {
+			f.Hint = "Try: " + sentence(try)
 		}
 		p.write(w, r, http.StatusBadRequest, "why", f)
 		return

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -160,7 +161,7 @@ func (a *Announcer) logDecision(d *ban.Decision, kernelErr error) {
 	}
 	if kernelErr != nil {
 		level = slog.LevelError
-		attrs = append(attrs, slog.String("not_in_the_kernel_yet", kernelErr.Error()))
+		attrs = append(attrs, slog.String("not_in_the_kernel_yet", hint.Line(kernelErr)))
 	}
 	a.log.LogAttrs(context.Background(), level, string(d.Action), attrs...)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
@@ -73,7 +74,7 @@ func (p *Pipeline) tell(err error, o outcome) {
 	}
 	if err != nil {
 		for i := range o.decisions { // history must not say that what is not in force is
-			o.decisions[i].Detail = "not in the kernel yet: " + err.Error()
+			o.decisions[i].Detail = "not in the kernel yet: " + hint.Line(err)
 		}
 	}
 	p.history.Publish(o.decisions...)

@@ -154,7 +154,7 @@ func correct(t *testing.T, text string, e *policy.Error) string {
 	if strings.HasSuffix(e.What, "where a list belongs") {
 		is = rest // the whole line was meant to be the list
 	}
-	hint, _, _ := strings.Cut(e.Hint, " for ") // 600s for seconds, 600m for minutes
+	hint, _, _ := strings.Cut(e.Try, " for ") // 600s for seconds, 600m for minutes
 	leaf := e.Key[strings.LastIndexByte(e.Key, '.')+1:]
 	own := ownKey.FindStringSubmatch(hint)
 	block, isBlock := strings.CutPrefix(hint, "one line each: ")

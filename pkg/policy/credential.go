@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 // credentialName is the systemd credential that holds the secret: LoadCredential=ami-secret:PATH (systemd.exec(5)).
@@ -90,7 +92,7 @@ func (f *file) forgive(c *Config) {
 	}
 	bad := make(map[int]bool)
 	for _, e := range f.errs {
-		f.warns = append(f.warns, Warning{File: e.File, Line: e.Line, Column: e.Column, Key: e.Key, What: e.What, Value: e.Value, Hint: e.Hint})
+		f.warns = append(f.warns, Warning{File: e.File, Line: e.Line, Column: e.Column, Key: e.Key, What: e.What, Value: e.Value, Try: e.Try})
 		if rest, ok := strings.CutPrefix(e.Key, "notify["); ok {
 			number, _, _ := strings.Cut(rest, "]")
 			if i, err := strconv.Atoi(number); err == nil {
@@ -132,15 +134,6 @@ func (a Asterisk) Reload(env Environment) (Asterisk, error) {
 	return a, e
 }
 
-// hintOf is what an error of opening a file says that would mend it.
-func hintOf(err error) string {
-	var h interface{ Hint() string }
-	if errors.As(err, &h) {
-		return h.Hint()
-	}
-	return ""
-}
-
 // usable refuses what cannot be sent in an AMI header, where a line break ends the value.
 func (f *file) usable(key, value string) Secret {
 	if i := strings.IndexFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
@@ -160,7 +153,7 @@ func (f *file) secretFile(key, name string, credential bool) Secret {
 	data, mode, err := f.read(name, maxSecretFile)
 	if err != nil {
 		f.fail(key, "the secret cannot be read from "+plainText(name)+": "+reason(err), detail{cause: err, outside: true,
-			hint: cmp.Or(hintOf(err), "its name, and the rights of the user that the daemon runs as")})
+			hint: cmp.Or(hint.Of(err), "its name, and the rights of the user that the daemon runs as")})
 		return Secret{}
 	}
 	if mode&0o004 != 0 && !credential {
@@ -227,7 +220,7 @@ func (f *file) caFile(key, name string) {
 	switch {
 	case err != nil:
 		f.fail(key, "cannot be read: "+reason(err), detail{value: f.shown(key), cause: err, outside: true,
-			hint: cmp.Or(hintOf(err), "the certificate that signed Asterisk's, as PEM")})
+			hint: cmp.Or(hint.Of(err), "the certificate that signed Asterisk's, as PEM")})
 	case !x509.NewCertPool().AppendCertsFromPEM(data):
 		f.fail(key, "holds no certificate", detail{value: f.shown(key), outside: true, allowed: "PEM: -----BEGIN CERTIFICATE-----"})
 	}

@@ -51,18 +51,18 @@ func (f *file) failAt(n *yaml.Node, path, what string, d detail) {
 	if len(f.errs) > maxErrors {
 		return
 	}
-	e := &Error{File: f.name, Key: path, What: what, Value: d.value, Allowed: d.allowed, Hint: d.hint, cause: d.cause, outside: d.outside}
+	e := &Error{File: f.name, Key: path, What: what, Value: d.value, Allowed: d.allowed, Try: d.hint, cause: d.cause, outside: d.outside}
 	if n != nil {
 		e.Line, e.Column = n.Line, n.Column
 	}
 	if len(f.errs) == maxErrors {
-		e.Key, e.What, e.Value, e.Allowed, e.Hint = "", "more mistakes follow", "", "", "correct the ones above first"
+		e.Key, e.What, e.Value, e.Allowed, e.Try = "", "more mistakes follow", "", "", "correct the ones above first"
 	}
 	f.errs = append(f.errs, e)
 }
 
 func (f *file) warn(path, what string, d detail) {
-	w := Warning{File: f.name, Key: path, What: what, Value: d.value, Hint: d.hint}
+	w := Warning{File: f.name, Key: path, What: what, Value: d.value, Try: d.hint}
 	if n := f.position(path); n != nil {
 		w.Line, w.Column = n.Line, n.Column
 	}

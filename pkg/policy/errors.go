@@ -16,7 +16,7 @@ type Error struct {
 	What    string // what is wrong
 	Value   string // what the file says, quoted and cut; empty when it does not help or may be a secret
 	Allowed string // what may stand there
-	Hint    string // what to try
+	Try     string // what to try
 
 	cause   error
 	outside bool // about another file, or a variable: this one is right
@@ -24,8 +24,11 @@ type Error struct {
 
 // Error returns one line: FILE:LINE: KEY: what: VALUE; allowed: …; try: …
 func (e *Error) Error() string {
-	return sentence(e.File, e.Line, e.Key, e.What, e.Value, e.Allowed, e.Hint)
+	return sentence(e.File, e.Line, e.Key, e.What, e.Value, e.Allowed, e.Try)
 }
+
+// Hint says what to try.
+func (e *Error) Hint() string { return e.Try }
 
 // Unwrap returns what the operating system said, such as [fs.ErrNotExist], if it was asked.
 func (e *Error) Unwrap() error { return e.cause }
@@ -60,12 +63,12 @@ type Warning struct {
 	Key    string
 	What   string
 	Value  string
-	Hint   string
+	Try    string
 }
 
 // String returns one line, built like that of an [Error].
 func (w Warning) String() string {
-	return sentence(w.File, w.Line, w.Key, w.What, w.Value, "", w.Hint)
+	return sentence(w.File, w.Line, w.Key, w.What, w.Value, "", w.Try)
 }
 
 func sentence(file string, line int, key, what, value, allowed, hint string) string {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 // Environment is what a configuration asks of the machine. With the zero value no variable is set and no file exists.
@@ -96,15 +98,15 @@ func unreadable(path string, err error) error {
 	if errors.As(err, &pe) {
 		e.What += ": " + pe.Err.Error()
 	}
-	switch hint := hintOf(err); {
-	case hint != "":
-		e.Hint = hint
+	switch try := hint.Of(err); {
+	case try != "":
+		e.Try = try
 	case errors.Is(err, fs.ErrNotExist):
-		e.Hint = "--config FILE, or begin with examples/minimal.yaml"
+		e.Try = "--config FILE, or begin with examples/minimal.yaml"
 	case errors.Is(err, fs.ErrPermission):
-		e.Hint = "sudo; the daemon's own user needs: chgrp ringwall " + plainText(path) + " && chmod 0640 " + plainText(path)
+		e.Try = "sudo; the daemon's own user needs: chgrp ringwall " + plainText(path) + " && chmod 0640 " + plainText(path)
 	case errors.Is(err, syscall.EISDIR):
-		e.Hint = "a file in it"
+		e.Try = "a file in it"
 	}
 	return Errors{e}
 }
@@ -122,7 +124,7 @@ func parse(r io.Reader, name string, mode fs.FileMode, env Environment) (*Config
 		return nil, nil, Errors{e}
 	}
 	if root == nil || root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
-		return nil, nil, Errors{{File: name, What: "the file is empty", Hint: "begin with examples/minimal.yaml"}}
+		return nil, nil, Errors{{File: name, What: "the file is empty", Try: "begin with examples/minimal.yaml"}}
 	}
 	f := &file{name: name, env: env, nodes: map[string]*yaml.Node{}, bad: map[string]bool{}}
 	for _, path := range keyPaths(reflect.TypeFor[Config](), "") {

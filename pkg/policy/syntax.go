@@ -29,13 +29,13 @@ func parseYAML(name string, data []byte) (*yaml.Node, *Error) {
 	case errors.Is(err, errSeveral):
 		line := secondDocument(data)
 		return nil, &Error{File: name, Line: line, What: "a second YAML document begins",
-			Allowed: "one document a file", Hint: "remove the line ---"}
+			Allowed: "one document a file", Try: "remove the line ---"}
 	}
 	line, what, hint := explain(err, data, syntaxLine(data))
 	if tab := firstTab(data); tab > 0 && tab <= line+1 {
 		line, what, hint = tab, "a tab stands at the beginning of the line", "spaces, two for each level"
 	}
-	return nil, &Error{File: name, Line: line, What: "not YAML: " + what, Hint: hint}
+	return nil, &Error{File: name, Line: line, What: "not YAML: " + what, Try: hint}
 }
 
 // readable finds what no YAML may hold, where yaml.v3 would not tell the line.
@@ -46,12 +46,12 @@ func readable(name string, data []byte) *Error {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			return &Error{File: name, Line: line, What: "not UTF-8 text",
-				Hint: "save the file as UTF-8; put a file that only holds a secret under secret_file"}
+				Try: "save the file as UTF-8; put a file that only holds a secret under secret_file"}
 		case r == '\n':
 			line++
 		case r < ' ' && r != '\t' && r != '\r', r == 0x7f:
 			return &Error{File: name, Line: line, What: fmt.Sprintf("control character %U", r),
-				Hint: "remove it"}
+				Try: "remove it"}
 		}
 		i += size
 	}

@@ -11,6 +11,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 const (
@@ -335,7 +337,7 @@ func (s *Store) report(err error) {
 	case err == nil:
 		s.log.Info("state is saved again", "file", s.path, "history_lost", lost)
 	default:
-		s.log.Error("state cannot be saved, and is kept in memory until it can", "err", err, "try", hint(err))
+		s.log.Error("state cannot be saved, and is kept in memory until it can", hint.Attr(err))
 	}
 	s.o.Health(err)
 }

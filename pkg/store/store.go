@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 var (
@@ -184,7 +185,7 @@ func Open(path string, o Options) (*Store, Recovery, error) {
 			f.close()
 		}
 		s.err = r.Unavailable
-		s.log.Error("state cannot be saved, and is kept in memory until it can", "err", r.Unavailable, "try", hint(err))
+		s.log.Error("state cannot be saved, and is kept in memory until it can", hint.Attr(r.Unavailable))
 		s.o.Health(r.Unavailable)
 	default:
 		s.file = f
@@ -248,10 +249,12 @@ func (s *Store) compacted(f *file, r *Recovery) *file {
 	return fresh
 }
 
-func (s *Store) explain(err error) error { return fmt.Errorf("state file %s: %w", s.path, err) }
+func (s *Store) explain(err error) error {
+	return hint.Errorf(remedy(err), "state file %s: %w", s.path, err)
+}
 
-// hint says what a person can do about an error.
-func hint(err error) string {
+// remedy is what a person can do about an error.
+func remedy(err error) string {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return "free some space on that disk"

@@ -3,6 +3,7 @@ package commands
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"path/filepath"
@@ -69,7 +70,7 @@ func (a *App) Execute(ctx context.Context, args []string) int {
 	root.SetErr(a.Err)
 	err := root.ExecuteContext(ctx)
 	if err == nil && out.err != nil {
-		err = &control.Error{Message: "the result cannot be written: " + out.err.Error(), Err: out.err}
+		err = fmt.Errorf("the result cannot be written: %w", out.err)
 	}
 	if err == nil {
 		return exitDone

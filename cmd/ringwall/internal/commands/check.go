@@ -73,11 +73,11 @@ func checkReport(file string, warnings []policy.Warning, err error) checkResult 
 	var errs policy.Errors
 	if errors.As(err, &errs) {
 		for _, e := range errs {
-			res.Errors = append(res.Errors, mistake{e.File, e.Line, e.Column, e.Key, e.What, e.Value, e.Allowed, e.Hint})
+			res.Errors = append(res.Errors, mistake{e.File, e.Line, e.Column, e.Key, e.What, e.Value, e.Allowed, e.Try})
 		}
 	}
 	for _, w := range warnings {
-		res.Warnings = append(res.Warnings, mistake{w.File, w.Line, w.Column, w.Key, w.What, w.Value, "", w.Hint})
+		res.Warnings = append(res.Warnings, mistake{w.File, w.Line, w.Column, w.Key, w.What, w.Value, "", w.Try})
 	}
 	return res
 }

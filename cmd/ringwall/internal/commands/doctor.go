@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/doctor"
 )
 
@@ -44,7 +43,7 @@ seconds and changes nothing that lasts. Run it as root, with or without a runnin
 				p.Sum(list)
 			}
 			if !doctor.Passed(list) {
-				err = errors.Join(err, &control.Error{Message: "not everything works: " + failures(list)})
+				err = errors.Join(err, errors.New("not everything works: "+failures(list)))
 			}
 			return err
 		},

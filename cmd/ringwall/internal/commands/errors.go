@@ -10,43 +10,33 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // usageError is a command line that makes no sense: exit code 2.
-type usageError struct {
-	what string
-	try  string
-}
+type usageError struct{ error }
 
-func (e *usageError) Error() string { return e.what }
+func (e *usageError) Unwrap() error { return e.error }
 
 func usagef(try, format string, args ...any) error {
-	return &usageError{fmt.Sprintf(format, args...), try}
+	return &usageError{hint.Errorf(try, format, args...)}
 }
 
 // asUsage is for values on the command line that the control package has read.
 func asUsage(err error) error {
 	var e *control.Error
 	if errors.As(err, &e) {
-		return &usageError{e.Message, e.Hint}
+		return &usageError{e}
 	}
 	return err
 }
 
 // printError writes what and why, and on a line of its own what to try.
 func printError(w io.Writer, err error) {
-	try := ""
-	var usage *usageError
-	var answer *control.Error
 	var config policy.Errors
-	switch {
-	case errors.As(err, &usage):
-		try = usage.try
-	case errors.As(err, &answer):
-		try = answer.Hint
-	case errors.As(err, &config):
+	if errors.As(err, &config) {
 		for _, e := range config {
 			fmt.Fprintln(w, printable.Line(e.Error()))
 		}
@@ -55,7 +45,7 @@ func printError(w io.Writer, err error) {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(w, "ringwall: %s\n", printable.Line(strings.TrimSuffix(line, "\n")))
 	}
-	if try != "" {
+	if try := hint.Of(err); try != "" {
 		fmt.Fprintf(w, "Try: %s\n", printable.Line(try))
 	}
 }

@@ -1,12 +1,12 @@
 package commands
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/geo"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -17,11 +17,7 @@ func (c *commands) readGeo(config *policy.Config) (files []geo.File, warnings []
 		return nil, nil
 	}
 	warn := func(key string, err error) {
-		w := policy.Warning{File: c.config, Key: key, What: err.Error()}
-		if e := (*geo.Error)(nil); errors.As(err, &e) {
-			w.Hint = e.Hint
-		}
-		warnings = append(warnings, w)
+		warnings = append(warnings, policy.Warning{File: c.config, Key: key, What: err.Error(), Try: hint.Of(err)})
 	}
 	for i, path := range config.Geo.Files {
 		db, err := geo.Read(path)
@@ -29,12 +25,12 @@ func (c *commands) readGeo(config *policy.Config) (files []geo.File, warnings []
 			warn(fmt.Sprintf("geo.files[%d]", i), err)
 		} else if age := c.Now().Sub(db.Built); !db.Built.IsZero() && age > geo.Stale {
 			warn(fmt.Sprintf("geo.files[%d]", i), &geo.Error{Path: path, What: fmt.Sprintf("is %d days old: addresses move", int(age/day)),
-				Hint: "geoipupdate, and a timer that runs it every week"})
+				Try: "geoipupdate, and a timer that runs it every week"})
 		}
 		files = append(files, geo.File{Path: path, DB: db, Err: err})
 	}
 	for _, lack := range geo.IneffectiveMultipliers(config.Geo.Multiply, files) {
-		warnings = append(warnings, policy.Warning{File: c.config, Key: lack.Path, What: lack.What, Hint: lack.Hint})
+		warnings = append(warnings, policy.Warning{File: c.config, Key: lack.Path, What: lack.What, Try: lack.Try})
 	}
 	return files, warnings
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/fail2ban"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
@@ -117,7 +118,7 @@ on stderr what was found and what cannot be carried over. With --apply the runni
 }
 
 func importTrouble(err error) error {
-	return &control.Error{Message: printable.Limit(err.Error(), 500), Hint: importHint(err), Err: err}
+	return hint.Errorf(importHint(err), "%s", printable.Limit(err.Error(), 500))
 }
 
 func importHint(err error) string {
@@ -153,8 +154,8 @@ func (c *commands) tellImport(im *fail2ban.Import) {
 	say("")
 	if im.BansLost != nil {
 		say("Bans in force: unknown, for the database cannot be read; the policy and the allow list come all the same")
-		if hint := importHint(im.BansLost); hint != "" {
-			say("  Try: %s", hint)
+		if try := importHint(im.BansLost); try != "" {
+			say("  Try: %s", try)
 		}
 	} else {
 		say("Bans in force: %d", len(im.Bans))
@@ -234,10 +235,8 @@ func (c *commands) applyImport(cmd *cobra.Command, im *fail2ban.Import) (*import
 	case im.BansLost != nil:
 		return report, importTrouble(im.BansLost)
 	case len(report.Refused) > 0:
-		return report, &control.Error{
-			Message: plural(len(report.Refused), "entry was refused", "entries were refused"),
-			Hint:    "ringwall why ADDRESS says why an address is not banned",
-		}
+		return report, hint.Errorf("ringwall why ADDRESS says why an address is not banned",
+			"%s", plural(len(report.Refused), "entry was refused", "entries were refused"))
 	}
 	return report, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -53,8 +54,8 @@ func deleteTable(name string) error {
 		err = errors.Join(table.Delete(), table.Close())
 	}
 	if errors.Is(err, firewall.ErrPermission) {
-		return &control.Error{Message: "the table inet " + name + " is still in the kernel: " + err.Error(), Err: err,
-			Hint: "run this as root; if you are, a daemon owns it: end its process (pgrep ringwall), and run this again"}
+		return hint.Errorf("run this as root; if you are, a daemon owns it: end its process (pgrep ringwall), and run this again",
+			"the table inet %s is still in the kernel: %w", name, err)
 	}
 	return err
 }
@@ -70,6 +71,6 @@ func (c *commands) stillRuns(cmd *cobra.Command) error {
 	if err != nil {
 		return nil
 	}
-	return &control.Error{Message: fmt.Sprintf("a daemon still runs, as process %d, and puts the bans back", st.PID),
-		Hint: fmt.Sprintf("kill %d, then ringwall panic again; or ask it: ringwall unban --all --grace 1h", st.PID)}
+	return hint.Errorf(fmt.Sprintf("kill %d, then ringwall panic again; or ask it: ringwall unban --all --grace 1h", st.PID),
+		"a daemon still runs, as process %d, and puts the bans back", st.PID)
 }

@@ -1,12 +1,11 @@
 package commands
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 // runningTimeout is how long a daemon that runs already may take to say so.
@@ -40,8 +39,6 @@ func (c *commands) alone(cmd *cobra.Command) error {
 	if err != nil {
 		return nil
 	}
-	return &control.Error{
-		Message: fmt.Sprintf("the daemon runs already, as process %d", st.PID), Err: control.ErrInUse,
-		Hint: "ringwall status shows how it is; to start one by hand: systemctl stop ringwall, then ringwall run",
-	}
+	return hint.Errorf("ringwall status shows how it is; to start one by hand: systemctl stop ringwall, then ringwall run",
+		"the daemon runs already, as process %d", st.PID)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -49,8 +50,8 @@ func (c *commands) down(err error) error {
 	if config, _, err := policy.Load(c.config, env); err == nil {
 		table = config.Firewall.Table
 	}
-	return &control.Error{Message: e.Message + "; bans of before stay in the kernel until they end", Err: err,
-		Hint: e.Hint + "; to let everybody in at once: ringwall panic, or: nft delete table inet " + table}
+	return hint.Errorf(e.Try+"; to let everybody in at once: ringwall panic, or: nft delete table inet "+table,
+		"%w; bans of before stay in the kernel until they end", e)
 }
 
 func (c *commands) sayStatus(st control.Status) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
@@ -96,8 +97,8 @@ func (c *commands) look(ctx context.Context, s control.Subject) ([]netip.Addr, s
 			c.remarkf("%s has no address, so this is about an account of that name.", s.Host)
 			return nil, s.Host, nil
 		}
-		return nil, "", &control.Error{Message: fmt.Sprintf("%s cannot be looked up: %v", s.Host, err), Err: err,
-			Hint: "ringwall why ADDRESS; is DNS all right? getent ahosts " + s.Host}
+		return nil, "", hint.Errorf("ringwall why ADDRESS; is DNS all right? getent ahosts "+s.Host,
+			"%s cannot be looked up: %w", s.Host, err)
 	}
 	var addrs []netip.Addr
 	var texts []string
