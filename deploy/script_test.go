@@ -50,14 +50,19 @@ test*)
 esac
 `
 
-const fine = "=== RUN   TestOne\n    one_test.go:7: noise of one\n--- PASS: TestOne (0.00s)\n=== RUN   TestTwo\n=== RUN   TestTwo/x\n" +
-	"    --- PASS: TestTwo/x (0.00s)\n--- PASS: TestTwo (0.01s)\nPASS\nok  \texample/pkg/a\t0.012s\n?   \texample/cmd/b\t[no test files]\n"
+const fine = "=== RUN   TestOne\n    one_test.go:7: noise of one\n--- PASS: TestOne (0.00s)\n=== RUN   TestTwo\n=== " +
+	"RUN   TestTwo/x\n" +
+	"    --- PASS: TestTwo/x (0.00s)\n--- PASS: TestTwo (0.01s)\nPASS\nok  \texample/pkg/a\t0.012s\n?   " +
+	"\texample/cmd/b\t[no test files]\n"
 
 const elsewhere = "ok  \texample/deploy/c\t0.012s\n"
 
-const broken = fine + "=== RUN   TestThree\n=== PAUSE TestThree\n=== RUN   TestFour\n    four_test.go:1: noise of four\n=== CONT  TestThree\n" +
-	"    three_test.go:3: the reason\n=== RUN   TestThree/y\n=== NAME  TestFour\n    four_test.go:2: more noise of four\n" +
-	"--- PASS: TestFour (0.00s)\n=== NAME  TestThree/y\n    three_test.go:5: the reason within\n    --- FAIL: TestThree/y (0.00s)\n" +
+const broken = fine + "=== RUN   TestThree\n=== PAUSE TestThree\n=== RUN   TestFour\n    four_test.go:1: noise of " +
+	"four\n=== CONT  TestThree\n" +
+	"    three_test.go:3: the reason\n=== RUN   TestThree/y\n=== NAME  TestFour\n    four_test.go:2: more noise of " +
+	"four\n" +
+	"--- PASS: TestFour (0.00s)\n=== NAME  TestThree/y\n    three_test.go:5: the reason within\n    --- FAIL: " +
+	"TestThree/y (0.00s)\n" +
 	"--- FAIL: TestThree (0.01s)\nFAIL\nFAIL\texample/deploy/c\t0.010s\nFAIL\n"
 
 // A try is one run of the script, in a tree of stubs.
@@ -78,9 +83,11 @@ func newTry(t *testing.T, files map[string]string) *try {
 	}
 	y := &try{t: t, dir: t.TempDir(), files: map[string]string{
 		"deploy/test": string(script), "deploy/lab/lab": "#!/bin/bash\necho \"lab $*\" >>\"$STUB/calls\"\n",
-		"bin/go": goStub, "bin/gofmt": "#!/bin/bash\n", "bin/staticcheck": "#!/bin/bash\necho \"staticcheck ${PWD#$STUB}\" >>\"$STUB/calls\"\n", "cmd/x": "", "pkg/x": "",
+		"bin/go": goStub, "bin/gofmt": "#!/bin/bash\n",
+		"bin/staticcheck": "#!/bin/bash\necho \"staticcheck ${PWD#$STUB}\" >>\"$STUB/calls\"\n", "cmd/x": "", "pkg/x": "",
 		"race": fine, "race.status": "0", "later": fine, "later.status": "0",
-		"race.deploy": elsewhere, "race.deploy.status": "0", "later.deploy": elsewhere, "later.deploy.status": "0", "fuzz": "ok\n", "fuzz.status": "0",
+		"race.deploy": elsewhere, "race.deploy.status": "0", "later.deploy": elsewhere, "later.deploy.status": "0",
+		"fuzz": "ok\n", "fuzz.status": "0",
 	}}
 	for name, text := range files {
 		y.files[name] = text
@@ -96,7 +103,8 @@ func newTry(t *testing.T, files map[string]string) *try {
 
 func (y *try) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(y.t.Context(), filepath.Join(y.dir, "deploy", "test"), args...)
-	cmd.Env = []string{"PATH=" + filepath.Join(y.dir, "bin") + ":" + os.Getenv("PATH"), "STUB=" + y.dir, "TMPDIR=" + y.t.TempDir(),
+	cmd.Env = []string{"PATH=" + filepath.Join(y.dir, "bin") + ":" + os.Getenv("PATH"), "STUB=" + y.dir, "TMPDIR=" +
+		y.t.TempDir(),
 		"RINGWALL_PROGRESS_SECONDS=1"}
 	return cmd
 }
@@ -150,9 +158,11 @@ func TestAllOfItIsRun(t *testing.T) {
 	if status != 0 {
 		t.Errorf("exit status %d", status)
 	}
-	has(t, out, true, "\n3 passed, 0 failed, 0 skipped\n", "ten years on: 3 tests passed, 0 failed\n", "\n== all is well\n")
+	has(t, out, true, "\n3 passed, 0 failed, 0 skipped\n", "ten years on: 3 tests passed, 0 failed\n",
+		"\n== all is well\n")
 	has(t, out, false, "noise")
-	has(t, y.calls(), true, "lab install\n", "lab build all\n", "\n vet\n", "deploy vet\n", "staticcheck \n", "staticcheck /deploy\n", "fuzz -run\n")
+	has(t, y.calls(), true, "lab install\n", "lab build all\n", "\n vet\n", "deploy vet\n", "staticcheck \n",
+		"staticcheck /deploy\n", "fuzz -run\n")
 	if n := strings.Count(y.calls(), "fuzz "); n != 4 {
 		t.Errorf("%d targets were fuzzed, want 4", n)
 	}
@@ -207,7 +217,8 @@ func TestAnotherTime(t *testing.T) {
 
 func TestWrongArguments(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"-fast"}, {"-years"}, {"-years", "0"}, {"-years", "101"}, {"-years", "1e1"}, {"-years", "-1"},
+	for _, args := range [][]string{{"-fast"}, {"-years"}, {"-years", "0"}, {"-years", "101"}, {"-years", "1e1"},
+		{"-years", "-1"},
 		{"-zone"}, {"-zone", ""}, {"-zone", "Asia/Nowhere"}, {"-zone", "../../etc/passwd"}, {"-quick", "-slow"}} {
 		y := newTry(t, map[string]string{"calls": ""})
 		out, status := y.run(args...)
@@ -227,28 +238,42 @@ func TestFailuresAreTold(t *testing.T) {
 		not    []string
 	}{
 		"a test": {map[string]string{"race": broken, "race.status": "1"}, "4 passed, 2 failed, 0 skipped",
-			[]string{"three_test.go:3: the reason", "three_test.go:5: the reason within", "--- FAIL: TestThree/y", "FAIL\texample/deploy/c"},
+			[]string{"three_test.go:3: the reason", "three_test.go:5: the reason within", "--- FAIL: TestThree/y",
+				"FAIL\texample/deploy/c"},
 			[]string{"noise", "fuzzing", "well"}},
-		"a test of deploy": {map[string]string{"race.deploy": broken, "race.deploy.status": "1"}, "7 passed, 2 failed, 0 skipped",
+		"a test of deploy": {map[string]string{"race.deploy": broken, "race.deploy.status": "1"},
+			"7 passed, 2 failed, 0 skipped",
 			[]string{"three_test.go:3: the reason", "--- FAIL: TestThree/y"}, []string{"noise", "fuzzing", "well"}},
 		"the clock": {map[string]string{"later.deploy": broken, "later.deploy.status": "1"}, "3 passed, 2 failed, 0 skipped",
 			[]string{"three_test.go:3: the reason", "ten years on: 7 tests passed, 2 failed"}, []string{"fuzzing", "well"}},
 		"a test, later only": {map[string]string{"later": broken, "later.status": "1"}, "3 passed, 2 failed, 0 skipped",
-			[]string{"three_test.go:3: the reason", "ten years on: 4 tests passed, 2 failed"}, []string{"noise", "fuzzing", "well"}},
-		"the compiler": {map[string]string{"race": "# example/deploy/c\nc/x.go:1:2: undefined: y\n" + fine + "FAIL\texample/deploy/c [build failed]\nFAIL\n", "race.status": "1"},
-			"3 passed, 0 failed, 0 skipped", []string{"c/x.go:1:2: undefined: y", "example/deploy/c [build failed]"}, []string{"noise", "well"}},
-		"the compiler, later only": {map[string]string{"later": "# example/pkg/a\na/x.go:1:2: undefined: y\nFAIL\texample/pkg/a [build failed]\nFAIL\n", "later.status": "1"},
+			[]string{"three_test.go:3: the reason", "ten years on: 4 tests passed, 2 failed"},
+			[]string{"noise", "fuzzing", "well"}},
+		"the compiler": {map[string]string{"race": "# example/deploy/c\nc/x.go:1:2: undefined: y\n" + fine +
+			"FAIL\texample/deploy/c [build failed]\nFAIL\n", "race.status": "1"},
+			"3 passed, 0 failed, 0 skipped", []string{"c/x.go:1:2: undefined: y", "example/deploy/c [build failed]"},
+			[]string{"noise", "well"}},
+		"the compiler, later only": {map[string]string{"later": "# example/pkg/a\na/x.go:1:2: undefined: y\n" +
+			"FAIL\texample/pkg/a [build failed]\nFAIL\n", "later.status": "1"},
 			"3 passed, 0 failed, 0 skipped", []string{"a/x.go:1:2: undefined: y"}, []string{"well"}},
-		"a panic": {map[string]string{"race": fine + "=== RUN   TestSix\npanic: out of mind\n\ngoroutine 1 [running]:\nFAIL\texample/deploy/c\t0.1s\nFAIL\n", "race.status": "1"},
+		"a panic": {map[string]string{"race": fine +
+			"=== RUN   TestSix\npanic: out of mind\n\ngoroutine 1 [running]:\nFAIL\texample/deploy/c\t0.1s\nFAIL\n",
+			"race.status": "1"},
 			"3 passed, 0 failed, 0 skipped", []string{"panic: out of mind", "goroutine 1"}, []string{"noise", "well"}},
-		"a skipped test":        {map[string]string{"race": skip}, "3 passed, 0 failed, 1 skipped", []string{"nothing is skipped", "--- SKIP: TestFive"}, []string{"well"}},
-		"a skipped test, later": {map[string]string{"later": skip}, "3 passed, 0 failed, 0 skipped", []string{"nothing is skipped", "--- SKIP: TestFive"}, []string{"well"}},
-		"a finding": {map[string]string{"fuzz": "Failing input written to x\ncontext deadline exceeded\n", "fuzz.status": "1"},
+		"a skipped test": {map[string]string{"race": skip}, "3 passed, 0 failed, 1 skipped",
+			[]string{"nothing is skipped", "--- SKIP: TestFive"}, []string{"well"}},
+		"a skipped test, later": {map[string]string{"later": skip}, "3 passed, 0 failed, 0 skipped",
+			[]string{"nothing is skipped", "--- SKIP: TestFive"}, []string{"well"}},
+		"a finding": {map[string]string{"fuzz": "Failing input written to x\ncontext deadline exceeded\n",
+			"fuzz.status": "1"},
 			"3 passed, 0 failed, 0 skipped", []string{"Failing input written to x"}, []string{"well"}},
-		"the laboratory": {map[string]string{"deploy/lab/lab": "#!/bin/bash\n[[ $1 == install ]] || { echo no mirror; exit 1; }\n"}, "",
+		"the laboratory": {map[string]string{"deploy/lab/lab": "#!/bin/bash\n[[ $1 == install ]] || { echo no mirror; " +
+			"exit 1; }\n"}, "",
 			[]string{"no mirror"}, []string{"passed", "well"}},
-		"the tools": {map[string]string{"deploy/lab/lab": "#!/bin/bash\necho no apt\nexit 1\n"}, "", []string{"no apt"}, []string{"passed", "well"}},
-		"gofmt":     {map[string]string{"bin/gofmt": "#!/bin/bash\necho x.go\n"}, "", []string{"not gofmt-ed:\nx.go"}, []string{"passed", "well"}},
+		"the tools": {map[string]string{"deploy/lab/lab": "#!/bin/bash\necho no apt\nexit 1\n"}, "", []string{"no apt"},
+			[]string{"passed", "well"}},
+		"gofmt": {map[string]string{"bin/gofmt": "#!/bin/bash\necho x.go\n"}, "", []string{"not gofmt-ed:\nx.go"},
+			[]string{"passed", "well"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -6,8 +6,8 @@ import (
 	"github.com/staskobzar/goami2"
 )
 
-// BenchmarkFrame is the way of one frame from the socket's bytes to the score, of 50,000 sources of which nobody is banned,
-// beside goami2's Parse of the same frames, which only finds the headers.
+// BenchmarkFrame is the way of one frame from the socket's bytes to the score, of 50,000 sources of which nobody is
+// banned, beside goami2's Parse of the same frames, which only finds the headers.
 func BenchmarkFrame(b *testing.B) {
 	const events = 100_000
 	p, texts := newPath(events, 50_000)

@@ -55,8 +55,8 @@ func newEngine(now time.Time) *engine.Engine {
 	return e
 }
 
-// frames measures the way from bytes to score, beside goami2's Parse of the same frames: once where nobody is banned, once
-// where every tenth event bans. Rounds alternate, so that all see the same machine; the best of each counts.
+// frames measures the way from bytes to score, beside goami2's Parse of the same frames: once where nobody is banned,
+// once where every tenth event bans. Rounds alternate, so that all see the same machine; the best of each counts.
 func frames(_ context.Context, o *options) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -121,8 +121,8 @@ func (p *path) rest() {
 	}
 }
 
-// way measures a path and its parts. What each costs is taken twice: on the thread that does it, and in the whole process,
-// with the collection of the garbage that it left.
+// way measures a path and its parts. What each costs is taken twice: on the thread that does it, and in the whole
+// process, with the collection of the garbage that it left.
 func way(name string, sources, rounds int) error {
 	const events = 100_000
 	p, texts := newPath(events, sources)
@@ -162,7 +162,8 @@ func way(name string, sources, rounds int) error {
 	}
 	per := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / events }
 	all, parse := &steps[2], &steps[3]
-	fmt.Printf("  %s: split, decode and score %.0f ns (split %.0f, decode %.0f, score %.0f), %.2f allocations; goami2.Parse alone %.0f ns: %.2f of it\n",
+	fmt.Printf("  %s: split, decode and score %.0f ns (split %.0f, decode %.0f, score %.0f), %.2f allocations; "+
+		"goami2.Parse alone %.0f ns: %.2f of it\n",
 		name, per(all.thread), per(steps[0].thread), per(steps[1].thread), per(all.thread-steps[0].thread-steps[1].thread),
 		float64(all.allocs)/events, per(parse.thread), all.thread.Seconds()/parse.thread.Seconds())
 	fmt.Printf("  … with the garbage: %.0f ns, goami2.Parse alone %.0f ns: %.2f of it\n",
@@ -209,8 +210,8 @@ func (c *crowd) call(f func()) {
 	c.longest = max(c.longest, spent(unix.CLOCK_THREAD_CPUTIME_ID)-at)
 }
 
-// sources measures an engine with more and more sources: what each weighs, what an event costs, and the longest call of the
-// engine while they come, while a tenth of them is banned, and while all of that ends at once.
+// sources measures an engine with more and more sources: what each weighs, what an event costs, and the longest call of
+// the engine while they come, while a tenth of them is banned, and while all of that ends at once.
 func sources(ctx context.Context, o *options) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -263,8 +264,10 @@ func sources(ctx context.Context, o *options) error {
 		for range n / 500 { // the sources are swept a part at a time
 			c.tick(0)
 		}
-		fmt.Printf("  %7d sources: %4.0f bytes each, an event %4.0f ns (%.2f × that at 1,000); longest call: growing %v, banning %v, when %d bans end %v; longest GC pause %v\n",
-			n, float64(used)/float64(n), per, per/base, micro(filled), micro(banned), bans, micro(c.longest), micro(longestSince(pauses)))
+		fmt.Printf("  %7d sources: %4.0f bytes each, an event %4.0f ns (%.2f × that at 1,000); longest call: growing %v, "+
+			"banning %v, when %d bans end %v; longest GC pause %v\n",
+			n, float64(used)/float64(n), per, per/base, micro(filled), micro(banned), bans, micro(c.longest),
+			micro(longestSince(pauses)))
 		runtime.KeepAlive(c.engine)
 	}
 	return nil

@@ -46,10 +46,12 @@ func newJail(ctx context.Context, o *options, s *netspace.Space, maxRetry int) (
 	if j.log, err = os.Create(filepath.Join(dir, "security")); err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf("[DEFAULT]\nbantime = 1h\nfindtime = 10m\nallowipv6 = no\n[asterisk]\nenabled = true\nport = 5060,5061\n"+
+	text := fmt.Sprintf("[DEFAULT]\nbantime = 1h\nfindtime = 10m\nallowipv6 = no\n[asterisk]\nenabled = true\nport = "+
+		"5060,5061\n"+
 		"protocol = udp,tcp\nbanaction = nftables-multiport\nmaxretry = %d\nlogpath = %s\n"+
 		"action = nftables-multiport[name=asterisk, port=\"5060,5061\", protocol=\"udp,tcp\"]\n", maxRetry, j.log.Name())
-	local := fmt.Sprintf("[Definition]\ndbfile = %s\nlogtarget = %s\nallowipv6 = no\n", filepath.Join(dir, "db"), filepath.Join(dir, "log"))
+	local := fmt.Sprintf("[Definition]\ndbfile = %s\nlogtarget = %s\nallowipv6 = no\n", filepath.Join(dir, "db"),
+		filepath.Join(dir, "log"))
 	err = errors.Join(os.WriteFile(filepath.Join(etc, "jail.local"), []byte(text), 0o600),
 		os.WriteFile(filepath.Join(etc, "fail2ban.local"), []byte(local), 0o600))
 	if err != nil {
@@ -80,9 +82,11 @@ func (j *jail) close() {
 
 // line is the event that appendEvent writes, as Asterisk's security log has it.
 func line(at time.Time, from netip.Addr, call int) string {
-	return fmt.Sprintf("[%s] SECURITY[23417] res_security_log.c: SecurityEvent=\"InvalidAccountID\",EventTV=\"%s\",Severity=\"Error\","+
+	return fmt.Sprintf("[%s] SECURITY[23417] res_security_log.c: "+
+		"SecurityEvent=\"InvalidAccountID\",EventTV=\"%s\",Severity=\"Error\","+
 		"Service=\"PJSIP\",EventVersion=\"1\",AccountID=\"9999\",SessionID=\"5f1a9c3e-%d\",LocalAddress=\"IPV4/UDP/192.0.2.1/5060\","+
-		"RemoteAddress=\"IPV4/UDP/%s/5060\"\n", at.Local().Format("2006-01-02 15:04:05.000"), at.UTC().Format("2006-01-02T15:04:05.000-0700"), call, from)
+		"RemoteAddress=\"IPV4/UDP/%s/5060\"\n", at.Local().Format("2006-01-02 15:04:05.000"),
+		at.UTC().Format("2006-01-02T15:04:05.000-0700"), call, from)
 }
 
 // banned counts the elements of fail2ban's set.
@@ -91,7 +95,8 @@ func (j *jail) banned() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	elems, err := conn.GetSetElements(&nftables.Set{Table: &nftables.Table{Family: nftables.TableFamilyINet, Name: "f2b-table"},
+	elems, err := conn.GetSetElements(&nftables.Set{Table: &nftables.Table{Family: nftables.TableFamilyINet,
+		Name: "f2b-table"},
 		Name: "addr-set-asterisk"})
 	return len(elems), err
 }

@@ -51,7 +51,8 @@ func (h *host) report(ctx context.Context, o *options) error {
 		return err
 	}
 	n := float64(o.events)
-	fmt.Printf("  %.0f events/s, %.0f bans/s, CPU an event %.2f µs (user %.2f, system %.2f), %d dropped, %.0f MB resident\n",
+	fmt.Printf("  %.0f events/s, %.0f bans/s, CPU an event %.2f µs (user %.2f, system %.2f), %d dropped, %.0f MB "+
+		"resident\n",
 		n/r.took.Seconds(), float64(o.sources)/r.took.Seconds(), (r.user+r.system).Seconds()*1e6/n, r.user.Seconds()*1e6/n,
 		r.system.Seconds()*1e6/n, r.dropped, r.rss)
 	return nil
@@ -201,7 +202,8 @@ func writer(ctx context.Context, o *options) (took time.Duration, err error) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = w.Run(ctx) }()
 	defer func() { cancel(); <-done }()
-	if err := w.Apply(ctx, []firewall.Change{{Kind: firewall.Ban, Prefix: single(o.sources), Timeout: time.Hour}}); err != nil {
+	if err := w.Apply(ctx, []firewall.Change{{Kind: firewall.Ban, Prefix: single(o.sources),
+		Timeout: time.Hour}}); err != nil {
 		return 0, err
 	}
 	began := time.Now()

@@ -194,8 +194,8 @@ func ticks(pid int) (t [4]time.Duration, err error) {
 	return t, nil
 }
 
-// busy is the processor time of all threads of the program, in ns resolution (/proc/PID/task/TID/schedstat). Threads that
-// ended are missing.
+// busy is the processor time of all threads of the program, in ns resolution (/proc/PID/task/TID/schedstat). Threads
+// that ended are missing.
 func (h *host) busy() (time.Duration, error) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", h.daemon.Cmd.Process.Pid))
 	if err != nil {

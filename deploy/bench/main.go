@@ -4,8 +4,8 @@
 //	go -C deploy run ./bench -only reaction,flood -rounds 5
 //
 // It makes network namespaces of its own, plays Asterisk on their loopback and a host behind a veth pair, and runs the
-// real program in its own process. Nothing of the machine's network is touched. Wall-clock times depend on what else the
-// machine does; processor times do so less. deploy/docs/benchmarks.md has results and says what they mean.
+// real program in its own process. Nothing of the machine's network is touched. Wall-clock times depend on what else
+// the machine does; processor times do so less. deploy/docs/benchmarks.md has results and says what they mean.
 package main
 
 import (
@@ -77,8 +77,10 @@ func main() {
 
 func bench(ctx context.Context) (err error) {
 	var o options
-	only := flag.String("only", "", "stages, by comma: frame,sources,reaction,flood,elements,start,idle,fail2ban (default: all but fail2ban)")
-	flag.StringVar(&o.program, "ringwall", "", "the program to measure, by its whole path (default: built from ./cmd/ringwall)")
+	only := flag.String("only", "",
+		"stages, by comma: frame,sources,reaction,flood,elements,start,idle,fail2ban (default: all but fail2ban)")
+	flag.StringVar(&o.program, "ringwall", "",
+		"the program to measure, by its whole path (default: built from ./cmd/ringwall)")
 	flag.StringVar(&o.fail2ban, "fail2ban", "", "folder that fail2ban's package was unpacked to (default: as installed)")
 	flag.IntVar(&o.rounds, "rounds", 3, "times that a stage is repeated; the best is shown beside all")
 	flag.IntVar(&o.trials, "trials", 300, "reactions that are measured")
@@ -118,7 +120,8 @@ func bench(ctx context.Context) (err error) {
 func quantiles(name string, d []time.Duration) {
 	slices.Sort(d)
 	at := func(q float64) time.Duration { return d[min(len(d)-1, int(q*float64(len(d))))].Round(time.Microsecond) }
-	fmt.Printf("  %s: median %v, p90 %v, p99 %v, least %v, most %v (%d)\n", name, at(.5), at(.9), at(.99), at(0), at(1), len(d))
+	fmt.Printf("  %s: median %v, p90 %v, p99 %v, least %v, most %v (%d)\n", name, at(.5), at(.9), at(.99), at(0), at(1),
+		len(d))
 }
 
 // until waits for a condition.

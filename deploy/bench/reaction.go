@@ -111,8 +111,8 @@ func (p *probe) banned(limit time.Duration, pause time.Duration) (time.Time, err
 }
 
 // nap sleeps for some microseconds; time.Sleep takes up to a millisecond where nothing else runs. First it gives way: a
-// timer so short is often over before the CPU has changed hands, and the program that is measured may wait for this very
-// CPU, which on an idle machine it would have for itself.
+// timer so short is often over before the CPU has changed hands, and the program that is measured may wait for this
+// very CPU, which on an idle machine it would have for itself.
 func nap(d time.Duration) {
 	_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	t := unix.NsecToTimespec(d.Nanoseconds())
@@ -218,7 +218,8 @@ func reactions(ctx context.Context, o *options, note string) error {
 }
 
 // trials has one attacker after the other banned.
-func trials(ctx context.Context, o *options, inside, outside *netspace.Space, line func() net.Conn) ([]time.Duration, error) {
+func trials(ctx context.Context, o *options, inside, outside *netspace.Space, line func() net.Conn) ([]time.Duration,
+	error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {

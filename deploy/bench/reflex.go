@@ -27,9 +27,9 @@ const reflexAddress = "127.0.0.1:5039"
 // asReflex is the argument with which the program calls itself to be the reflex.
 const asReflex = "reflex"
 
-// reflex is the least that a program can do: it blocks in read(2), takes the address from the event's last line, writes it
-// into a transaction that was made before, and sends that. It judges nothing, remembers nothing and never looks whether
-// the kernel agrees. What it takes is what the machine takes.
+// reflex is the least that a program can do: it blocks in read(2), takes the address from the event's last line, writes
+// it into a transaction that was made before, and sends that. It judges nothing, remembers nothing and never looks
+// whether the kernel agrees. What it takes is what the machine takes.
 func reflex() error {
 	runtime.LockOSThread()
 	nl, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
@@ -86,7 +86,8 @@ func transaction() (batch []byte, key int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	list, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED, Data: element}})
+	list, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_LIST_ELEM | unix.NLA_F_NESTED,
+		Data: element}})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -101,7 +102,8 @@ func transaction() (batch []byte, key int, err error) {
 	bound := []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}
 	for i, m := range []netlink.Message{
 		{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_BEGIN, Flags: netlink.Request}, Data: bound},
-		{Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM, Flags: netlink.Request | netlink.Create},
+		{Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM,
+			Flags: netlink.Request | netlink.Create},
 			Data: append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, body...)},
 		{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_END, Flags: netlink.Request}, Data: bound},
 	} {

@@ -11,8 +11,8 @@ import (
 
 func single(n int) netip.Prefix { return netip.PrefixFrom(nth(n), 32) }
 
-// start measures how long a start takes with the bans of a flood stored: after a reboot, with an empty kernel, and after
-// a restart, with the bans in it.
+// start measures how long a start takes with the bans of a flood stored: after a reboot, with an empty kernel, and
+// after a restart, with the bans in it.
 func start(ctx context.Context, o *options) error {
 	h, err := newHost(ctx, o)
 	if err != nil {
@@ -45,7 +45,8 @@ func start(ctx context.Context, o *options) error {
 					return fmt.Errorf("%s is not banned after the start", a)
 				}
 			}
-			fmt.Printf("  %d bans stored, kernel empty: %v: enforcing and connected after %v\n", o.sources, empty, up.Round(time.Millisecond))
+			fmt.Printf("  %d bans stored, kernel empty: %v: enforcing and connected after %v\n", o.sources, empty,
+				up.Round(time.Millisecond))
 		}
 	}
 	return nil
@@ -98,7 +99,8 @@ func idle(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("  %d bans: %.3f%% of a core, %.0f MB resident: %.0f MB of its own (RssAnon), %.0f MB of mapped files\n", bans,
+	fmt.Printf("  %d bans: %.3f%% of a core, %.0f MB resident: %.0f MB of its own (RssAnon), %.0f MB of mapped files\n",
+		bans,
 		100*(after-before).Seconds()/time.Since(began).Seconds(), h.memory("VmRSS"), h.memory("RssAnon"), h.memory("RssFile"))
 	return nil
 }

@@ -155,7 +155,8 @@ func (r *rig) guesserIsBanned(o lab.AgentOptions, net int) {
 	if !silent(r.t, bad) {
 		r.t.Error("a banned guesser got a reply")
 	}
-	if out := r.ringwall("why", local.String()); !strings.Contains(out, "6002") || !strings.Contains(out, "ringwall unban") {
+	if out := r.ringwall("why", local.String()); !strings.Contains(out, "6002") ||
+		!strings.Contains(out, "ringwall unban") {
 		r.t.Errorf("why:\n%s", out)
 	}
 }
@@ -296,12 +297,14 @@ func (r *rig) deniedIsNamed() {
 	}
 }
 
-// Where Asterisk tells its trunks, they cannot be banned: not by what is forged in their name, not by a slip of the hand.
+// Where Asterisk tells its trunks, they cannot be banned: not by what is forged in their name, not by a slip of the
+// hand.
 func TestTrunksAreProtected(t *testing.T) {
 	r := newRigAs(t, lab.Options{Version: 22}, lab.SecFull, "")
 	trunk := lab.Trunk.IPv4()
 	r.until("the trunk is known", func() bool { return r.why(trunk).Verdict == "protected" })
-	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.PrefixFrom(trunk, 32), For: time.Hour}); err == nil {
+	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.PrefixFrom(trunk, 32),
+		For: time.Hour}); err == nil {
 		t.Error("a trunk was banned by hand")
 	}
 	server, local := r.SIPAddress(false), netip.AddrPortFrom(trunk, 5060)
@@ -332,7 +335,8 @@ func (r *rig) metrics() {
 	if err != nil {
 		r.t.Fatalf("%v: %s", err, out)
 	}
-	for _, want := range []string{`ringwall_ami_up{pbx="lab"} 1`, `ringwall_bans_active{family="ipv6"}`, "ringwall_decision_seconds_count"} {
+	for _, want := range []string{`ringwall_ami_up{pbx="lab"} 1`, `ringwall_bans_active{family="ipv6"}`,
+		"ringwall_decision_seconds_count"} {
 		if !strings.Contains(string(out), want) {
 			r.t.Errorf("no %s", want)
 		}
@@ -348,7 +352,8 @@ func (r *rig) flushed() {
 	local := address(lab.AgentOptions{}, 7, 1)
 	r.scan(bad, address(lab.AgentOptions{}, 7, 1), "66")
 	b := r.untilBanned(local)
-	for _, what := range [][]string{{"flush", "ruleset"}, {"flush", "table", "inet", "ringwall"}, {"delete", "table", "inet", "ringwall"}} {
+	for _, what := range [][]string{{"flush", "ruleset"}, {"flush", "table", "inet", "ringwall"},
+		{"delete", "table", "inet", "ringwall"}} {
 		// With table flags owner and persist (kernel 6.9) an administrator's nft is refused, which is as good.
 		_, _ = r.Exec(r.t.Context(), lab.Server, "nft", what...)
 		r.until("the ban is back after nft "+strings.Join(what, " "), func() bool {
@@ -410,7 +415,10 @@ func (r *rig) daemonRestarts() {
 	if err := r.daemon.Signal(syscall.SIGHUP); err != nil {
 		r.t.Fatal(err)
 	}
-	r.until("the new allow list lets it in", func() bool { return r.why(local).Verdict == "allowed" && !r.kernelHas(b.Prefix.String()) })
+	r.until("the new allow list lets it in", func() bool {
+		return r.why(local).Verdict == "allowed" &&
+			!r.kernelHas(b.Prefix.String())
+	})
 	if !answered(r.t, bad) {
 		r.t.Error("an allowed source got no reply")
 	}

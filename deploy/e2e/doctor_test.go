@@ -42,7 +42,8 @@ func examine(t *testing.T, l *lab.Lab, path string, user lab.User) examination {
 func examineAlone(t *testing.T, l *lab.Lab, user lab.User, passes bool) examination {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ringwall.yaml")
-	text := fmt.Sprintf("asterisk: [{name: lab, address: %q, username: %s, secret: %q}]\ncontrol: {socket: %[4]s/r.sock}\n"+
+	text := fmt.Sprintf("asterisk: [{name: lab, address: %q, username: %s, secret: %q}]\ncontrol: {socket: "+
+		"%[4]s/r.sock}\n"+
 		"state: {path: %[4]s/state.db}\nmetrics: {listen: \"\"}\n", lab.AMIAddress, user, user.Secret(), filepath.Dir(path))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

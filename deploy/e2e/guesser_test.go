@@ -18,8 +18,10 @@ import (
 
 // What a guesser gets for nothing: guesses that Asterisk judges before the ban. After it, it judges none.
 const (
-	mostGuesses = 6  // from one address
-	mostSlowly  = 15 // the same behind a decoy, a second or more apart: longer pauses may be a retransmission's, and a busy machine makes them
+	mostGuesses = 6 // from one address
+	// the same behind a decoy, a second or more apart: longer pauses may be a retransmission's, and a busy machine makes
+	// them
+	mostSlowly  = 15
 	mostHidden  = 3  // from one address that hides behind control characters
 	mostForeign = 12 // over TCP from an address with a stolen account, of accounts that never logged in from there
 	mostTrusted = 60 // the same of one account: policy.trust.tolerance times what bans a stranger

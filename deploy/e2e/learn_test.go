@@ -100,7 +100,8 @@ func TestARealAsteriskTeachesPhonesAndTrunks(t *testing.T) {
 	l := lab.Start(t, lab.Options{Version: 22, Edit: func(file, content string) string {
 		if file == "pjsip.conf" {
 			content += "\n[itsp-auth]\ntype = auth\nauth_type = userpass\nusername = labcust\npassword = hunter2\n" +
-				"\n[itsp-reg]\ntype = registration\ntransport = t-udp4\noutbound_auth = itsp-auth\nserver_uri = sip:10.99.0.77:5060\nclient_uri = sip:labcust@10.99.0.77\nretry_interval = 600\n"
+				"\n[itsp-reg]\ntype = registration\ntransport = t-udp4\noutbound_auth = itsp-auth\nserver_uri = " +
+				"sip:10.99.0.77:5060\nclient_uri = sip:labcust@10.99.0.77\nretry_interval = 600\n"
 			content = strings.Replace(content, "[6002](phone)\n", "[6002](phone)\nrewrite_contact = no\n", 1)
 		}
 		return content
@@ -144,7 +145,8 @@ func TestARealAsteriskTeachesPhonesAndTrunks(t *testing.T) {
 	for _, d := range k.Denied {
 		names += d.Action + " "
 	}
-	if len(k.Prefixes)+len(k.Contacts)+len(k.Failed) > 0 || !strings.HasPrefix(names, "PJSIPShowEndpoints Command DBGetTree PJSIPShowContacts PJSIPShowRegistrationsOutbound") {
+	if len(k.Prefixes)+len(k.Contacts)+len(k.Failed) > 0 || !strings.HasPrefix(names,
+		"PJSIPShowEndpoints Command DBGetTree PJSIPShowContacts PJSIPShowRegistrationsOutbound") {
 		t.Errorf("with write= empty: %+v", k)
 	}
 }
@@ -158,7 +160,8 @@ func TestARealChanSIPTeachesItsPeers(t *testing.T) {
 	if code, err := phone.Register("7001", lab.Password("7001")); code != 200 || err != nil {
 		t.Fatalf("Register: %d, %v", code, err)
 	}
-	k := learned(t, "secfull", ami.Config{Address: relay(t, l), Username: string(lab.SecFull), Secret: lab.SecFull.Secret()})
+	k := learned(t, "secfull", ami.Config{Address: relay(t, l), Username: string(lab.SecFull),
+		Secret: lab.SecFull.Secret()})
 	knows(t, "Prefixes", k.Prefixes, "10.99.0.50/32 trunk trunk (SIP peer)")
 	knows(t, "Contacts", k.Contacts) // chan_sip believes the phone
 	if k.Skipped != (learn.Skipped{Private: 1}) {

@@ -43,7 +43,8 @@ func (r *rig) attempts(bad *lab.Agent) (answers int) {
 	return answers
 }
 
-// SIP on another port, and on one that a NAT publishes: a ban closes it, since Asterisk's own events tell where they came in.
+// SIP on another port, and on one that a NAT publishes: a ban closes it, since Asterisk's own events tell where they
+// came in.
 func TestSIPOnAnotherPort(t *testing.T) {
 	r := newRig(t, elsewhere(), "")
 	quick := lab.AgentOptions{Timeout: 100 * time.Millisecond}
@@ -72,7 +73,8 @@ func TestSIPOnAnotherPort(t *testing.T) {
 	}
 	t.Run("published by a NAT", func(t *testing.T) {
 		r := r.with(t)
-		rules := "table ip docker { chain dstnat { type nat hook prerouting priority dstnat; udp dport 5090 redirect to :5080; }; }"
+		rules := "table ip docker { chain dstnat { type nat hook prerouting priority dstnat; udp dport 5090 redirect to " +
+			":5080; }; }"
 		if out, err := r.Exec(t.Context(), lab.Server, "nft", rules); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -127,7 +129,8 @@ func TestABannedSourceThatGetsThroughIsTold(t *testing.T) {
 	if err == nil {
 		t.Error("doctor passes")
 	}
-	for _, text := range []string{"1 banned source still got through", "bans stop nothing at UDP 5080", "udp: [5060, 5080]"} {
+	for _, text := range []string{"1 banned source still got through", "bans stop nothing at UDP 5080",
+		"udp: [5060, 5080]"} {
 		if !strings.Contains(string(out), text) {
 			t.Errorf("doctor does not say %q:\n%s", text, out)
 		}

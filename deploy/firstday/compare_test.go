@@ -33,9 +33,9 @@ func gist(line string) (string, []float64) {
 	return line, numbers
 }
 
-// differs says where what a page shows is not what a command writes: "" where it is. Scores decay while the test runs, on
-// a slow machine longer than on another, so numbers with decimal places may differ by a quarter. A line "…" stands for any
-// lines.
+// differs says where what a page shows is not what a command writes: "" where it is. Scores decay while the test runs,
+// on a slow machine longer than on another, so numbers with decimal places may differ by a quarter. A line "…" stands
+// for any lines.
 func differs(shown, written string) string {
 	want, have := strings.Split(strings.TrimSpace(shown), "\n"), strings.Split(strings.TrimSpace(written), "\n")
 	if matches(want, have) {

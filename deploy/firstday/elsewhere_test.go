@@ -19,8 +19,10 @@ func (d *day) elsewhere(t *testing.T, command string) (reason string, tried bool
 	}{
 		{"go run ./cmd/ringwall demo", "on the machine with Go, and shorter", "go run ./cmd/ringwall demo --for 3s"},
 		{"deploy/test", "it is what runs this test", "bash -n deploy/test"},
-		{"deploy/packages/build -arch amd64 -kind deb .", "done before: it made the package of this test", "bash -n deploy/packages/build"},
-		{"deploy/packages/build -arch amd64 -kind rpm .", "deploy/packages builds it, and installs it", "bash -n deploy/packages/build"},
+		{"deploy/packages/build -arch amd64 -kind deb .", "done before: it made the package of this test",
+			"bash -n deploy/packages/build"},
+		{"deploy/packages/build -arch amd64 -kind rpm .", "deploy/packages builds it, and installs it",
+			"bash -n deploy/packages/build"},
 		{"dnf install ./ringwall-x86_64.rpm", "deploy/packages installs it with rpm, which Debian has", ""},
 		{"ssh -L 9646:127.0.0.1:9646 PBX", "there is no second machine, and no SSH", ""},
 		{"journalctl -u ringwall -n 50", "there is no journal without systemd as the first process", ""},
@@ -45,8 +47,8 @@ func (d *day) elsewhere(t *testing.T, command string) (reason string, tried bool
 	return "", false
 }
 
-// TestInlineCommands looks at every command of Ringwall's that a page names in its text: there must be such a command, with
-// such flags.
+// TestInlineCommands looks at every command of Ringwall's that a page names in its text: there must be such a command,
+// with such flags.
 func TestInlineCommands(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "ringwall")
 	if err := trial.Build(t.Context(), binary); err != nil {

@@ -32,8 +32,8 @@ type entry struct {
 	took            time.Duration
 }
 
-// TestEveryCommand types every command of README.md and of deploy/docs, in their order, as root on a Debian with Asterisk
-// where the events are real: README.md first, as on the first day. A page begins with a Ringwall that bans.
+// TestEveryCommand types every command of README.md and of deploy/docs, in their order, as root on a Debian with
+// Asterisk where the events are real: README.md first, as on the first day. A page begins with a Ringwall that bans.
 func TestEveryCommand(t *testing.T) {
 	d := &day{machine: newMachine(t), t: t}
 	d.build(t)
@@ -72,7 +72,8 @@ func rank(page string) int {
 // build makes the package, as README.md says.
 func (d *day) build(t *testing.T) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(top, "deploy/packages/build"), "-arch", runtime.GOARCH, "-kind", "deb", d.share)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(top, "deploy/packages/build"), "-arch", runtime.GOARCH, "-kind",
+		"deb", d.share)
 	cmd.Env = append(os.Environ(), "RINGWALL_VERSION=1.0.0", "SOURCE_DATE_EPOCH=1700000000")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
@@ -90,7 +91,8 @@ func (d *day) stock(t *testing.T) {
 		printf '[general]\n[logfiles]\nmessages.log => notice,warning,error\nsecurity.log => security\n' >/etc/asterisk/logger.conf
 		asterisk -rx 'logger reload'`)
 	const somewhere = "203.0.113.0/24"
-	for name, record := range map[string]geotest.Record{"Country": geotest.Country("SE"), "ASN": geotest.ASN(64496, "Example Hosting")} {
+	for name, record := range map[string]geotest.Record{"Country": geotest.Country("SE"),
+		"ASN": geotest.ASN(64496, "Example Hosting")} {
 		geotest.Put(t, filepath.Join(d.share, "GeoLite2-"+name+".mmdb"),
 			geotest.Make(t, geotest.Networks{somewhere: record}, geotest.Type("GeoLite2-"+name)))
 	}
@@ -141,7 +143,8 @@ func (d *day) page(t *testing.T, page string) {
 			replace(t, b, output)
 		case b.follows:
 			if what := differs(b.text, output); what != "" {
-				t.Errorf("%s: the output is not what the page shows (go test ./deploy/firstday -update writes it there): %s\nall of it:\n%s", where, what, output)
+				t.Errorf("%s: the output is not what the page shows (go test ./deploy/firstday -update writes it there): %s\n"+
+					"all of it:\n%s", where, what, output)
 			}
 		}
 	}
@@ -209,7 +212,8 @@ func (d *day) transcript() string {
 		took += e.took
 		keys += len(e.command) + 1
 	}
-	fmt.Fprintf(&b, "%d commands, %d keys to type or paste, %.1f s until all had answered\n", len(d.typed), keys, took.Seconds())
+	fmt.Fprintf(&b, "%d commands, %d keys to type or paste, %.1f s until all had answered\n", len(d.typed), keys,
+		took.Seconds())
 	return b.String()
 }
 

@@ -16,8 +16,8 @@ import (
 	"github.com/ringwall/ringwall/deploy/trial"
 )
 
-// machine is a Debian with Asterisk as Debian configures it, fresh from debootstrap, in the place of the lab's server. It
-// has namespaces of its own for mounts and processes, so nothing of it outlives the test.
+// machine is a Debian with Asterisk as Debian configures it, fresh from debootstrap, in the place of the lab's server.
+// It has namespaces of its own for mounts and processes, so nothing of it outlives the test.
 type machine struct {
 	*lab.Lab
 	share  string // a folder of the host that is /mnt there
@@ -95,7 +95,8 @@ func newMachine(t *testing.T) *machine {
 
 	config := phones
 	for _, name := range []string{"201", "202", "203"} {
-		config += fmt.Sprintf("[%[1]s](phone)\nauth=%[1]s\naors=%[1]s\n[%[1]s](login)\nusername=%[1]s\npassword=%[2]s\n[%[1]s](contacts)\n",
+		config += fmt.Sprintf("[%[1]s](phone)\nauth=%[1]s\naors=%[1]s\n[%[1]s](login)\nusername=%[1]s\npassword=%[2]s\n"+
+			"[%[1]s](contacts)\n",
 			name, lab.Password(name))
 	}
 	m.write(t, "pjsip.conf", config)
@@ -108,7 +109,8 @@ func newMachine(t *testing.T) *machine {
 	m.SpawnCmd(t, lab.Server, m.command("/usr/sbin/asterisk", "-f", "-U", "asterisk", "-G", "asterisk"))
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, _ := m.command("tail", "-n", "40", "/var/log/asterisk/messages.log", "/var/log/asterisk/security.log", "/var/log/ringwall.log").CombinedOutput()
+			out, _ := m.command("tail", "-n", "40", "/var/log/asterisk/messages.log", "/var/log/asterisk/security.log",
+				"/var/log/ringwall.log").CombinedOutput()
 			t.Logf("the logs end:\n%s", out)
 		}
 	})
@@ -166,7 +168,8 @@ func (m *machine) write(t *testing.T, name, content string) {
 // command is a program of the machine.
 func (m *machine) command(args ...string) *exec.Cmd {
 	ns := fmt.Sprintf("/proc/%d/ns/", m.holder.Cmd.Process.Pid)
-	cmd := exec.Command("nsenter", append([]string{"--mount=" + ns + "mnt", "--pid=" + ns + "pid_for_children", "--", "chroot", m.root}, args...)...)
+	cmd := exec.Command("nsenter", append([]string{"--mount=" + ns + "mnt", "--pid=" + ns + "pid_for_children", "--",
+		"chroot", m.root}, args...)...)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root",
 		"DEBIAN_FRONTEND=noninteractive"}
 	return cmd
@@ -175,7 +178,8 @@ func (m *machine) command(args ...string) *exec.Cmd {
 // as runs lines of shell for a user and returns all that they wrote.
 func (m *machine) as(t *testing.T, user, script string) (string, error) {
 	t.Helper()
-	cmd := m.command("setpriv", "--reuid", user, "--regid", user, "--init-groups", "--", "/bin/bash", "-euo", "pipefail", "-c", "cd ~; "+script)
+	cmd := m.command("setpriv", "--reuid", user, "--regid", user, "--init-groups", "--", "/bin/bash", "-euo", "pipefail",
+		"-c", "cd ~; "+script)
 	if user != "root" {
 		cmd.Env = append(cmd.Env, "HOME=/home/"+user)
 	}

@@ -14,12 +14,14 @@ type said struct {
 
 // beginners is before the service was started for the first time.
 var beginners = []said{
-	{"root", "ringwall", true, []string{"To begin:", "ringwall doctor", "systemctl start ringwall", "/usr/share/doc/ringwall/README.md"}},
+	{"root", "ringwall", true, []string{"To begin:", "ringwall doctor", "systemctl start ringwall",
+		"/usr/share/doc/ringwall/README.md"}},
 	{"root", "ringwall staus", false, []string{"there is no command", "Try: ringwall status"}},
 	{"root", "ringwall why", false, []string{"needs one address", "Try: ringwall why ADDR"}},
 	{"root", "ringwall list --jsno", false, []string{"has no flag --jsno", "Try: ringwall list --json"}},
 	{"root", "ringwall status", false, []string{"the daemon does not answer", "Try:", "systemctl status ringwall"}},
-	{"root", "ringwall unban 203.0.113.66", false, []string{"the daemon does not answer", "Try:", "systemctl status ringwall"}},
+	{"root", "ringwall unban 203.0.113.66", false, []string{"the daemon does not answer", "Try:",
+		"systemctl status ringwall"}},
 	{"admin", "ringwall check", false, []string{"permission denied", "try: sudo"}},
 	{"admin", "ringwall doctor", false, []string{"permission denied", "Try: sudo"}},
 	{"admin", "ringwall run", false, []string{"permission denied", "sudo"}},
@@ -31,7 +33,8 @@ var users = []said{
 	{"admin", "ringwall why 203.0.113.66", false, []string{"you may not use", "sudo"}},
 	{"admin", "ringwall version", true, []string{"ringwall "}},
 	{"root", "ringwall why the-customer", true, []string{"Nobody has tried the account the-customer", "ringwall history"}},
-	{"root", "ringwall why 'the customer'", false, []string{"neither an address, nor a host name, nor an extension", "Try:"}},
+	{"root", "ringwall why 'the customer'", false, []string{"neither an address, nor a host name, nor an extension",
+		"Try:"}},
 	{"root", "ringwall ban the-customer", false, []string{"an address is needed", "Try:"}},
 	{"root", "ringwall ban 127.0.0.1", false, []string{"127.0.0.1", "Try:"}},
 	{"root", "ringwall list everything", false, []string{"there is no list", "Try: ringwall list"}},

@@ -124,7 +124,8 @@ func TestEveryBlockIsOfAKindThatIsTried(t *testing.T) {
 	}
 }
 
-// TestIndentedCommands: of the older form of code, four spaces, only the page of benchmarks has some, which take an hour.
+// TestIndentedCommands: of the older form of code, four spaces, only the page of benchmarks has some, which take an
+// hour.
 func TestIndentedCommands(t *testing.T) {
 	const bench = "    go -C deploy run ./bench"
 	flags := map[string]bool{}

@@ -38,7 +38,8 @@ var stages = map[string]func(*testing.T, *day){
 		}
 		trial.Until(t, "the kernel counts what it drops", func() bool {
 			out, err := d.try(t, "ringwall status")
-			return err == nil && strings.Contains(out, "packets by set: ban4 ") && !strings.Contains(out, "packets by set: ban4 0,")
+			return err == nil && strings.Contains(out, "packets by set: ban4 ") &&
+				!strings.Contains(out, "packets by set: ban4 0,")
 		})
 		if d.answered(t, scanner, 2) {
 			t.Fatal("a banned source gets an answer")
@@ -97,12 +98,13 @@ var outcomes = map[string]func(*testing.T, *day, string){
 	},
 }
 
-// sipp lets Debian's SIP scanner ask for accounts that do not exist, one after the other: Asterisk has several threads, and
-// would report those that come at once in any order. It says whether each was answered within the time.
+// sipp lets Debian's SIP scanner ask for accounts that do not exist, one after the other: Asterisk has several threads,
+// and would report those that come at once in any order. It says whether each was answered within the time.
 func (d *day) sipp(t *testing.T, from netip.Addr, calls int, patience time.Duration) bool {
 	t.Helper()
 	d.AddAddr(t, lab.Attacker, from)
-	cmd := exec.Command("sipp", "-sf", "../lab/sipp/scan.xml", "-i", from.String(), "-m", fmt.Sprint(calls), "-l", "1", "-r", "10", "-nr",
+	cmd := exec.Command("sipp", "-sf", "../lab/sipp/scan.xml", "-i", from.String(), "-m", fmt.Sprint(calls), "-l", "1",
+		"-r", "10", "-nr",
 		"-recv_timeout", fmt.Sprint(patience.Milliseconds()), "-nostdin", "-timeout", "60", d.SIPAddress(false).String())
 	p := d.SpawnCmd(t, lab.Attacker, cmd)
 	err := p.Wait()
@@ -208,7 +210,8 @@ func (d *day) register(t *testing.T, from netip.Addr, account string) {
 	})
 }
 
-// oldPassword is an office: one phone logs in, and another tries a wrong password as slowly as phones do, until the day ends.
+// oldPassword is an office: one phone logs in, and another tries a wrong password as slowly as phones do, until the day
+// ends.
 func (d *day) oldPassword(t *testing.T, from netip.Addr, good, bad string) {
 	t.Helper()
 	d.register(t, from, good)

@@ -31,8 +31,9 @@ func networks() geotest.Networks {
 // ofMaxMind makes the same file with MaxMind's writer.
 func ofMaxMind(t *testing.T, records geotest.Networks, size, version int) []byte {
 	t.Helper()
-	tree, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "Test-Places", BuildEpoch: time.Now().Unix(), RecordSize: size,
-		IPVersion: version, IncludeReservedNetworks: true, DisableIPv4Aliasing: true})
+	tree, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "Test-Places", BuildEpoch: time.Now().Unix(),
+		RecordSize: size,
+		IPVersion:  version, IncludeReservedNetworks: true, DisableIPv4Aliasing: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,8 @@ func TestPackages(t *testing.T) {
 	for _, name := range names {
 		bases = append(bases, filepath.Base(name))
 	}
-	if want := []string{"ringwall-aarch64.rpm", "ringwall-x86_64.rpm", "ringwall_amd64.deb", "ringwall_arm64.deb"}; !slices.Equal(bases, want) {
+	if want := []string{"ringwall-aarch64.rpm", "ringwall-x86_64.rpm", "ringwall_amd64.deb",
+		"ringwall_arm64.deb"}; !slices.Equal(bases, want) {
 		t.Fatalf("packages: %q, want %q", bases, want)
 	}
 	t.Run("built twice, at two places, are the same bytes", func(t *testing.T) {
@@ -90,12 +91,14 @@ func TestPackages(t *testing.T) {
 // installed is what every fresh installation must be.
 func installed(t *testing.T, d *debian, said string) {
 	t.Helper()
-	for _, want := range []string{"/etc/ringwall/asterisk-manager.conf", "manager reload", "systemctl start ringwall", "ringwall doctor", "enforce"} {
+	for _, want := range []string{"/etc/ringwall/asterisk-manager.conf", "manager reload", "systemctl start ringwall",
+		"ringwall doctor", "enforce"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the installation does not name %q:\n%s", want, said)
 		}
 	}
-	d.expect(t, "id -un ringwall; id -Gn ringwall; getent passwd ringwall | cut -d: -f6,7", "ringwall\nringwall\n/var/lib/ringwall:/usr/sbin/nologin")
+	d.expect(t, "id -un ringwall; id -Gn ringwall; getent passwd ringwall | cut -d: -f6,7",
+		"ringwall\nringwall\n/var/lib/ringwall:/usr/sbin/nologin")
 	d.expect(t, "cd /etc/ringwall; stat -c '%A %U:%G %n' . * /var/lib/ringwall", strings.Join([]string{
 		"drwxr-x--- root:ringwall .",
 		"-rw-r----- root:ringwall ami-secret",
@@ -111,11 +114,13 @@ func installed(t *testing.T, d *debian, said string) {
 	if strings.Contains(said, secret) {
 		t.Error("the installation says the secret, and apt keeps what is said in its log")
 	}
-	if out, packaged := d.run(t, "ringwall version"), strings.ReplaceAll(oldVersion, "-", "~"); !strings.HasPrefix(out, "ringwall "+packaged+" ") &&
+	if out, packaged := d.run(t, "ringwall version"), strings.ReplaceAll(oldVersion, "-", "~"); !strings.HasPrefix(out,
+		"ringwall "+packaged+" ") &&
 		!strings.HasPrefix(out, "ringwall "+newVersion+" ") {
 		t.Errorf("version: %s", out)
 	}
-	if out := d.run(t, asDaemon+"ringwall check"); !strings.Contains(out, "is right") || !strings.Contains(out, "observe") {
+	if out := d.run(t, asDaemon+"ringwall check"); !strings.Contains(out, "is right") ||
+		!strings.Contains(out, "observe") {
 		t.Errorf("check of the packaged configuration: %s", out)
 	}
 }
@@ -188,12 +193,14 @@ func testDeb(t *testing.T, d *debian) {
 	d.expect(t, kept, was)
 
 	t.Run("a disabled service stays disabled", func(t *testing.T) {
-		d.run(t, "systemctl disable ringwall.service && dpkg -i /mnt/new.deb </dev/null && ! test -e /etc/systemd/system/multi-user.target.wants/ringwall.service")
+		d.run(t, "systemctl disable ringwall.service && dpkg -i /mnt/new.deb </dev/null && ! test -e "+
+			"/etc/systemd/system/multi-user.target.wants/ringwall.service")
 		d.run(t, "systemctl enable ringwall.service")
 	})
 
 	d.run(t, "dpkg -r ringwall")
-	d.run(t, "! "+table+" 2>/dev/null; test -s /etc/ringwall/ringwall.yaml; test -s /etc/ringwall/ami-secret; test -s /var/lib/ringwall/state.db")
+	d.run(t, "! "+table+" 2>/dev/null; test -s /etc/ringwall/ringwall.yaml; test -s /etc/ringwall/ami-secret; test -s "+
+		"/var/lib/ringwall/state.db")
 	d.run(t, "nft add table inet ringwall; nft add table inet mine; dpkg -P ringwall")
 	d.expect(t, "nft list tables", "table inet mine")
 	d.run(t, "! getent passwd ringwall; ! getent group ringwall")

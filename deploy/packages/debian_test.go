@@ -46,7 +46,8 @@ func newDebian(t *testing.T) *debian {
 	tree := output(t, "../lab/lab", "tree", "debian")
 	layer := t.TempDir()
 	d := &debian{root: filepath.Join(layer, "root"), share: t.TempDir()}
-	d.holder = exec.Command("unshare", "--mount", "--net", "--propagation", "private", "/bin/sh", "-euc", hold, "sh", tree, layer, d.share)
+	d.holder = exec.Command("unshare", "--mount", "--net", "--propagation", "private", "/bin/sh", "-euc", hold, "sh", tree,
+		layer, d.share)
 	d.holder.Stderr = os.Stderr
 	in, err := d.holder.StdinPipe()
 	if err != nil {
@@ -73,7 +74,8 @@ func newDebian(t *testing.T) *debian {
 func (d *debian) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--target", strconv.Itoa(d.holder.Process.Pid), "--mount",
 		"--net", "--", "chroot", d.root}, args...)...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "HOME=/root"}
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive",
+		"HOME=/root"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = 5 * time.Second
 	return cmd

@@ -5,15 +5,18 @@ import (
 	"testing"
 )
 
-// testRPM uses Debian's rpm, which knows no packages of Debian: what ringwall depends on is there, but not in its books.
+// testRPM uses Debian's rpm, which knows no packages of Debian: what ringwall depends on is there, but not in its
+// books.
 func testRPM(t *testing.T, d *debian) {
 	const rpm = "rpm --force-debian --nodeps "
 	d.expect(t, "rpm -K --nosignature /mnt/new.rpm", "/mnt/new.rpm: digests OK")
 	installed(t, d, d.run(t, rpm+"-i /mnt/old.rpm </dev/null"))
-	d.expect(t, "readlink -f /etc/systemd/system/multi-user.target.wants/ringwall.service", "/usr/lib/systemd/system/ringwall.service")
+	d.expect(t, "readlink -f /etc/systemd/system/multi-user.target.wants/ringwall.service",
+		"/usr/lib/systemd/system/ringwall.service")
 	d.run(t, "rpm -qd ringwall | grep -q /README.md; rpm -qL ringwall | grep -q /licences.txt")
 	d.run(t, `sed -i 's/mode: observe/mode: enforce/' /etc/ringwall/ringwall.yaml`)
-	kept := "id -u ringwall; cat /etc/ringwall/ringwall.yaml /etc/ringwall/ami-secret; stat -c '%a %U:%G' /etc/ringwall/*[!w]"
+	kept := "id -u ringwall; cat /etc/ringwall/ringwall.yaml /etc/ringwall/ami-secret; stat -c '%a %U:%G' " +
+		"/etc/ringwall/*[!w]"
 	was := d.run(t, kept)
 	if said := d.run(t, rpm+"-U /mnt/new.rpm </dev/null"); strings.Contains(said, "manager reload") {
 		t.Errorf("an upgrade welcomes as if it were new:\n%s", said)
@@ -24,6 +27,7 @@ func testRPM(t *testing.T, d *debian) {
 	stop := d.daemon(t)
 	d.run(t, table+" >/dev/null")
 	stop()
-	d.run(t, rpm+"-e ringwall; ! "+table+" 2>/dev/null; ! test -e /usr/bin/ringwall; test -s /etc/ringwall/ringwall.yaml.rpmsave; test -s /var/lib/ringwall/state.db")
+	d.run(t, rpm+"-e ringwall; ! "+table+" 2>/dev/null; ! test -e /usr/bin/ringwall; test -s "+
+		"/etc/ringwall/ringwall.yaml.rpmsave; test -s /var/lib/ringwall/state.db")
 	d.run(t, "! test -L /etc/systemd/system/multi-user.target.wants/ringwall.service")
 }

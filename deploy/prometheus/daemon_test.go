@@ -53,9 +53,12 @@ func (m *machine) rules(t *testing.T) {
 		return states
 	}
 	want := map[string]string{
-		"RingwallDown": "inactive", "RingwallAMIDown": "inactive", "RingwallRestarts": "inactive", "RingwallBlind": "inactive",
-		"RingwallLag": "inactive", "RingwallKernelDrift": "inactive", "RingwallSlowBans": "inactive", "RingwallBanStorm": "inactive",
-		"RingwallAMIReconnects": "inactive", "RingwallTableDisturbed": "inactive", "RingwallKernelBroken": "inactive", "RingwallStateNotSaved": "inactive",
+		"RingwallDown": "inactive", "RingwallAMIDown": "inactive", "RingwallRestarts": "inactive",
+		"RingwallBlind": "inactive",
+		"RingwallLag":   "inactive", "RingwallKernelDrift": "inactive", "RingwallSlowBans": "inactive",
+		"RingwallBanStorm":      "inactive",
+		"RingwallAMIReconnects": "inactive", "RingwallTableDisturbed": "inactive", "RingwallKernelBroken": "inactive",
+		"RingwallStateNotSaved":     "inactive",
 		"RingwallNotificationsLost": "inactive", "RingwallGuessing": "inactive", "RingwallBansLeak": "inactive",
 		"RingwallFramesDropped": "firing", "RingwallConfigReloadFailed": "firing", "RingwallLimitHit": "firing",
 		"RingwallBreach": "firing", "RingwallTampering": "firing", "RingwallCustomersFail": "firing",
@@ -108,7 +111,8 @@ func (m *machine) dashboard(t *testing.T) {
 	if len(d.Templating.List) == 0 || d.Templating.List[0].Type != "datasource" {
 		t.Error("the first variable is not the data source")
 	}
-	fill := strings.NewReplacer("$__rate_interval", "1m", "$__range", "1h", "$__interval", "1m", "$instance", ".*", "$pbx", ".*")
+	fill := strings.NewReplacer("$__rate_interval", "1m", "$__range", "1h", "$__interval", "1m", "$instance", ".*", "$pbx",
+		".*")
 	for _, v := range d.Templating.List[1:] {
 		m.exist(t, "variable "+v.Name, v.Definition)
 	}

@@ -76,7 +76,8 @@ func newMachine(t *testing.T) *machine {
 	dir := t.TempDir()
 	m.config = filepath.Join(dir, "ringwall.yaml")
 	m.control = &control.Client{Socket: filepath.Join(dir, "ringwall.sock")}
-	m.write(m.config, fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret, learn: \"off\"}\n"+
+	m.write(m.config, fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret, learn: "+
+		"\"off\"}\n"+
 		"control: {socket: %q}\nstate: {path: %q}\n%s", l.Addr(), m.control.Socket, filepath.Join(dir, "state.db"), settings))
 	m.daemon = netspacetest.Spawn(t, m.space, ringwall, "run", "--config", m.config)
 	m.awaitSession()
@@ -215,11 +216,13 @@ func (m *machine) live() {
 	m.send("Event: ChallengeSent\r\nAccountID: " + strings.Repeat("x", 100<<10) + "\r\n\r\n")
 
 	for _, p := range []string{"192.0.2.200/32", "192.0.2.201/32"} {
-		if _, err := m.control.Ban(m.t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix(p), For: time.Hour}); err != nil {
+		if _, err := m.control.Ban(m.t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix(p),
+			For: time.Hour}); err != nil {
 			m.t.Fatal(err)
 		}
 	}
-	if _, err := m.control.Unban(m.t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("192.0.2.200/32")}); err != nil {
+	if _, err := m.control.Unban(m.t.Context(),
+		control.UnbanRequest{Prefix: netip.MustParsePrefix("192.0.2.200/32")}); err != nil {
 		m.t.Fatal(err)
 	}
 	for i := range 5 {

@@ -31,8 +31,10 @@ func (m *machine) prometheus() {
 	config := filepath.Join(dir, "prometheus.yml")
 	m.write(config, example)
 	m.write(filepath.Join(dir, "ringwall.rules.yml"), read(m.t, "ringwall.rules.yml"))
-	netspacetest.Spawn(m.t, m.space, tool(m.t, "prometheus"), "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address=127.0.0.1:9090", "--storage.tsdb.retention.size=64MB", "--query.timeout=20s", "--log.level=warn")
+	netspacetest.Spawn(m.t, m.space, tool(m.t, "prometheus"), "--config.file="+config,
+		"--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address=127.0.0.1:9090", "--storage.tsdb.retention.size=64MB", "--query.timeout=20s",
+		"--log.level=warn")
 	trial.Until(m.t, "Prometheus has scraped the daemon", func() bool {
 		res, err := m.ask("/api/v1/query", url.Values{"query": {`up{job="ringwall"} == 1`}})
 		return err == nil && len(res.Result) == 1

@@ -66,7 +66,8 @@ func TestSoakAgainstAsterisk(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var work sync.WaitGroup
-	for _, o := range []lab.AgentOptions{{Transport: "udp"}, {Transport: "tcp"}, {Transport: "udp", IPv6: true}, {Transport: "tls"}} {
+	for _, o := range []lab.AgentOptions{{Transport: "udp"}, {Transport: "tcp"}, {Transport: "udp", IPv6: true},
+		{Transport: "tls"}} {
 		phone := s.Agent(t, lab.Phone, o)
 		work.Go(func() { s.phone(ctx, phone) })
 	}
@@ -90,7 +91,8 @@ func TestSoakAgainstAsterisk(t *testing.T) {
 			t.Errorf("the phones at %s: %+v, %v", local, x, err)
 		}
 	}
-	t.Logf("%v: %d registrations, %d sources attacked, %d attempts", length, s.registrations.Load(), s.attackers.Load(), s.attempts.Load())
+	t.Logf("%v: %d registrations, %d sources attacked, %d attempts", length, s.registrations.Load(), s.attackers.Load(),
+		s.attempts.Load())
 	if s.registrations.Load() == 0 || s.attackers.Load() == 0 || s.bans() == 0 {
 		t.Error("nothing happened")
 	}
@@ -198,7 +200,8 @@ var watched = map[string]func(middle float64) float64{
 	"process_resident_memory_bytes": func(m float64) float64 { return m*1.25 + 16<<20 },
 }
 
-// sample looks at the daemon for a time, on a slow machine until it has been looked at often enough and something happened.
+// sample looks at the daemon for a time, on a slow machine until it has been looked at often enough and something
+// happened.
 func (s *soak) sample(ctx context.Context, length time.Duration) (samples []map[string]float64) {
 	for end := time.Now().Add(length); ; {
 		values := make(map[string]float64)
@@ -217,7 +220,8 @@ func (s *soak) sample(ctx context.Context, length time.Duration) (samples []map[
 		}
 		samples = append(samples, values)
 		over := time.Since(end)
-		if over > trial.Patience || over > 0 && len(samples) >= 30 && s.registrations.Load() > 0 && s.bans() > 0 || !pause(ctx, length/60) {
+		if over > trial.Patience || over > 0 && len(samples) >= 30 && s.registrations.Load() > 0 && s.bans() > 0 ||
+			!pause(ctx, length/60) {
 			return samples
 		}
 	}
@@ -235,7 +239,8 @@ func (s *soak) compare(samples []map[string]float64) {
 			values[i] = samples[i][name]
 		}
 		first, middle, last := slices.Max(values[:third]), slices.Max(values[third:2*third]), slices.Max(values[2*third:])
-		s.Logf("%s: at most %.0f, %.0f and %.0f in the three thirds of the test, %.0f at its end", name, first, middle, last, values[len(values)-1])
+		s.Logf("%s: at most %.0f, %.0f and %.0f in the three thirds of the test, %.0f at its end", name, first, middle, last,
+			values[len(values)-1])
 		if last > limit(middle) {
 			s.Errorf("%s grows: %.0f", name, values)
 		}

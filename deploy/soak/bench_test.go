@@ -16,8 +16,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-// BenchmarkDaemon is the whole daemon in this process, to be profiled: from the socket to the kernel. An op is one event;
-// one in 19 is a ban.
+// BenchmarkDaemon is the whole daemon in this process, to be profiled: from the socket to the kernel. An op is one
+// event; one in 19 is a ban.
 //
 //	go test -run '^$' -bench Daemon -benchtime 2000000x -cpuprofile cpu.out ./deploy/soak
 func BenchmarkDaemon(b *testing.B) {
@@ -35,7 +35,8 @@ func BenchmarkDaemon(b *testing.B) {
 	cfg.Control.Socket, cfg.State.Path = filepath.Join(dir, "ringwall.sock"), filepath.Join(dir, "state.db")
 	cfg.Metrics.Listen = ""
 	cfg.Policy.Honeypots = []string{trap}
-	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: netspacetest.New(b).FD(), Log: slog.New(slog.DiscardHandler), Version: "bench"})
+	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: netspacetest.New(b).FD(), Log: slog.New(slog.DiscardHandler),
+		Version: "bench"})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
-// A two minutes' flood of forged packets leaves 437,000 bans. In the memory of its own unit, Ringwall answers whoever asks
-// for them, hears a new attacker right after a restart, and lets everybody in when it is told to.
+// A two minutes' flood of forged packets leaves 437,000 bans. In the memory of its own unit, Ringwall answers whoever
+// asks for them, hears a new attacker right after a restart, and lets everybody in when it is told to.
 func TestHundredsOfThousandsOfBans(t *testing.T) {
 	bans := either(20_000, 437_000)
 	h := newHost(t, "policy: {honeypots: [trap], ban: {first: 8h}}\n")
@@ -60,7 +60,8 @@ func TestHundredsOfThousandsOfBans(t *testing.T) {
 	work.Wait()
 	stop()
 	asking.Wait()
-	t.Logf("three lists at once: %v, status meanwhile at most %v; %s", since(began), slowest.Round(time.Millisecond), h.use(cage))
+	t.Logf("three lists at once: %v, status meanwhile at most %v; %s", since(began), slowest.Round(time.Millisecond),
+		h.use(cage))
 
 	// A restart with every ban in the kernel: an attacker who comes at once.
 	stopping := time.Now()
@@ -79,7 +80,8 @@ func TestHundredsOfThousandsOfBans(t *testing.T) {
 	h.until("a new attacker is banned", func() bool { return h.inKernel(single(fresh)) })
 	banned := since(began)
 	h.until("all bans are known again", func() bool { return h.healthy() && h.status().Engine.Bans == bans+1 })
-	t.Logf("restart: Asterisk is heard after %v, a new attacker is in the kernel after %v, all is known and in force after %v; %s",
+	t.Logf("restart: Asterisk is heard after %v, a new attacker is in the kernel after %v, all is known and in force "+
+		"after %v; %s",
 		heard, banned, since(began), h.use(cage))
 	h.some(bans, true)
 
@@ -120,14 +122,17 @@ func (h *host) prefill(bans int) {
 	now := time.Now()
 	for i := range bans {
 		at := now.Add(-time.Duration(bans-i) * 300 * time.Microsecond)
-		b := ban.Ban{Prefix: single(nth(i)), Source: nth(i), Since: at, Until: at.Add(8 * time.Hour), Reason: ban.ReasonUnknownAccount,
-			Score: 12, Number: 1, PBX: "pbx", Attempts: 3}
+		b := ban.Ban{Prefix: single(nth(i)), Source: nth(i), Since: at, Until: at.Add(8 * time.Hour),
+			Reason: ban.ReasonUnknownAccount,
+			Score:  12, Number: 1, PBX: "pbx", Attempts: 3}
 		for range 3 {
 			b.Evidence = append(b.Evidence, ban.Evidence{Time: at, Event: "InvalidAccountID", Service: "PJSIP", Transport: "UDP",
 				Account: "scan" + strconv.Itoa(i), Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12, PBX: "pbx"})
 		}
-		d := ban.Decision{Time: at, Action: ban.ActionBan, Source: b.Source, Prefix: b.Prefix, Reason: b.Reason, Points: 4, Score: 12,
-			Account: "scan" + strconv.Itoa(i), Service: security.PJSIP, Transport: security.UDP, Duration: 8 * time.Hour, PBX: "pbx"}
+		d := ban.Decision{Time: at, Action: ban.ActionBan, Source: b.Source, Prefix: b.Prefix, Reason: b.Reason, Points: 4,
+			Score:   12,
+			Account: "scan" + strconv.Itoa(i), Service: security.PJSIP, Transport: security.UDP, Duration: 8 * time.Hour,
+			PBX: "pbx"}
 		if err := s.Put(store.PutBan(b), store.AddDecision(d)); err != nil {
 			h.t.Fatal(err)
 		}
@@ -145,7 +150,8 @@ func (h *host) prefill(bans int) {
 // lines runs a command of the program and counts the lines that it prints.
 func (h *host) lines(args ...string) (int, error) {
 	name := filepath.Join(h.t.TempDir(), "out")
-	p := netspacetest.Spawn(h.t, h.space, "sh", append([]string{"-c", `out=$1; shift; exec "$@" >"$out"`, "sh", name, program,
+	p := netspacetest.Spawn(h.t, h.space, "sh", append([]string{"-c", `out=$1; shift; exec "$@" >"$out"`, "sh", name,
+		program,
 		"--socket", h.client.Socket}, args...)...)
 	if err := p.Wait(); err != nil {
 		return 0, fmt.Errorf("%w: %s", err, p.Output())
@@ -182,7 +188,8 @@ func (h *host) use(c cage) string {
 			}
 		}
 	}
-	return fmt.Sprintf("resident %d MB, at most %d MB%s, %v of processor time", h.memory("VmRSS")>>20, h.memory("VmHWM")>>20, most, h.cpu())
+	return fmt.Sprintf("resident %d MB, at most %d MB%s, %v of processor time", h.memory("VmRSS")>>20,
+		h.memory("VmHWM")>>20, most, h.cpu())
 }
 
 // cage is a control group with a bound of memory; empty where this machine lets nobody make one.
@@ -199,7 +206,8 @@ func newCage(t *testing.T, memory int) cage {
 		}
 		root, limit, peak, events := "/sys/fs/cgroup", "memory.max", "memory.peak", "memory.events"
 		if f[1] == "memory" {
-			root, limit, peak, events = "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"
+			root, limit, peak, events = "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.max_usage_in_bytes",
+				"memory.oom_control"
 		} else if f[1] != "" {
 			continue
 		}

@@ -81,7 +81,8 @@ func (s *script) guess(transport string, from netip.Addr, account string) {
 	s.calls++
 	n := strconv.Itoa(s.calls)
 	s.event("ChallengeSent", account, transport, from, "Challenge: ")
-	s.event("ChallengeResponseFailed", account, transport, from, "Challenge: 1763812800/"+n, "Response: "+n, "ExpectedResponse: ")
+	s.event("ChallengeResponseFailed", account, transport, from, "Challenge: 1763812800/"+n, "Response: "+n,
+		"ExpectedResponse: ")
 }
 
 // login is a phone that registers.

@@ -39,12 +39,15 @@ func TestFaults(t *testing.T) {
 		long  bool   // at full length only
 	}{
 		{name: "it accepts and says nothing", fault: silent, says: "connected, but no greeting came in time", try: true},
-		{name: "it greets with one byte a second", fault: trickle, says: "connected, but no greeting came in time", try: true},
+		{name: "it greets with one byte a second", fault: trickle, says: "connected, but no greeting came in time",
+			try: true},
 		{name: "it falls silent after the login", fault: silentLater, says: "Ping was not answered in time", try: true},
-		{name: "it sends one byte a second after the login", fault: slowLater, says: "Ping was not answered in time", try: true, long: true},
+		{name: "it sends one byte a second after the login", fault: slowLater, says: "Ping was not answered in time",
+			try: true, long: true},
 		{name: "it sends half a frame and resets", fault: halfFrame, says: "connection reset by Asterisk", try: true},
 		{name: "it sends a line of 10 MB", fault: hugeLine, says: "skipped a frame of"},
-		{name: "it sends 10 MB without a line's end and resets", fault: endless, says: "connection reset by Asterisk", try: true},
+		{name: "it sends 10 MB without a line's end and resets", fault: endless, says: "connection reset by Asterisk",
+			try: true},
 		{name: "it is another program", fault: stranger, says: "not an Asterisk Manager Interface", try: true},
 	} {
 		if f.long && !full() {
@@ -150,7 +153,8 @@ func halfFrame(ctx context.Context, daemon, server net.Conn) {
 
 func hugeLine(ctx context.Context, daemon, server net.Conn) {
 	later(ctx, daemon, server, func() {
-		_, _ = fmt.Fprintf(daemon, "Event: InvalidAccountID\r\nPrivilege: security,all\r\nAccountID: %s\r\n\r\n", bytes.Repeat([]byte("A"), 10<<20))
+		_, _ = fmt.Fprintf(daemon, "Event: InvalidAccountID\r\nPrivilege: security,all\r\nAccountID: %s\r\n\r\n",
+			bytes.Repeat([]byte("A"), 10<<20))
 		_, _ = io.Copy(daemon, server)
 	})
 }
@@ -322,7 +326,8 @@ func wrongClock(t *testing.T) {
 func mistake(t *testing.T) {
 	h := newHost(t, "policy: {threshhold: 3}\n")
 	out, err := h.space.Run(exec.Command(program, "run", "--config", h.config))
-	if err == nil || !strings.Contains(out, h.config+":") || !strings.Contains(out, "threshhold") || strings.Contains(out, "panic") {
+	if err == nil || !strings.Contains(out, h.config+":") || !strings.Contains(out, "threshhold") ||
+		strings.Contains(out, "panic") {
 		t.Errorf("%v: %s", err, out)
 	}
 }
@@ -360,7 +365,8 @@ func newAuthority(t *testing.T) *authority {
 
 func (a *authority) issue(t *testing.T, from, to time.Time) *tls.Certificate {
 	t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "pbx"}, NotBefore: from, NotAfter: to,
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "pbx"}, NotBefore: from,
+		NotAfter:    to,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &a.key.PublicKey, a.key)
 	if err != nil {

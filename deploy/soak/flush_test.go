@@ -94,8 +94,10 @@ func flushed(t *testing.T, bans int, owner string) {
 	}
 	st := h.status().Kernel
 	slices.Sort(back)
-	t.Logf("%d flushes, which took up to %v: all bans back after %v at the median, %v at the most; %d of %d packets of a banned source passed, the last %v after a flush began; rebuilds %v",
-		len(back), round(slices.Max(typed)), round(back[len(back)/2]), round(back[len(back)-1]), leaked, flood.sent(), round(slices.Max(append(leaks, 0))), st.Rebuilds)
+	t.Logf("%d flushes, which took up to %v: all bans back after %v at the median, %v at the most; %d of %d packets of "+
+		"a banned source passed, the last %v after a flush began; rebuilds %v",
+		len(back), round(slices.Max(typed)), round(back[len(back)/2]), round(back[len(back)-1]), leaked, flood.sent(),
+		round(slices.Max(append(leaks, 0))), st.Rebuilds)
 	if st.Owner && leaked > 0 {
 		t.Error("a flush opened a table that is protected from it")
 	}
@@ -129,8 +131,8 @@ func (h *host) all(list []netip.Prefix) bool {
 	return !slices.ContainsFunc(list, func(p netip.Prefix) bool { return !h.inKernel(p) })
 }
 
-// complete waits until every ban of the daemon is in the kernel. They are looked up one by one: a list that is made while
-// others are added misses some.
+// complete waits until every ban of the daemon is in the kernel. They are looked up one by one: a list that is made
+// while others are added misses some.
 func (h *host) complete() {
 	h.t.Helper()
 	bans, err := h.client.Bans(h.t.Context(), control.BanFilter{})

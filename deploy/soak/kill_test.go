@@ -25,7 +25,8 @@ func TestKilledUnderLoad(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
 	h := newHost(t, "policy: {honeypots: [trap], ban: {first: 1h, factor: 1}}\n")
-	books := &books{bans: make(map[netip.Prefix]promise), lifted: make(map[netip.Prefix]bool), asked: make(map[netip.Prefix]time.Time)}
+	books := &books{bans: make(map[netip.Prefix]promise), lifted: make(map[netip.Prefix]bool),
+		asked: make(map[netip.Prefix]time.Time)}
 	fruitless := 0
 	for round := range rounds {
 		before := len(books.bans)
@@ -67,7 +68,8 @@ func TestKilledUnderLoad(t *testing.T) {
 	h.complete() // the first writing follows the start
 	h.agree(books, "after a reboot")
 	h.stop()
-	t.Logf("%d kills, %d of them before anything was confirmed; %d bans confirmed (%d by commands), %d lifted; at most %v more than was given",
+	t.Logf("%d kills, %d of them before anything was confirmed; %d bans confirmed (%d by commands), %d lifted; at most "+
+		"%v more than was given",
 		rounds, fruitless, len(books.bans), books.typed, len(books.lifted), books.most)
 	if len(books.bans) < rounds || books.typed == 0 {
 		t.Error("hardly a ban was confirmed")
@@ -253,8 +255,8 @@ func (h *host) commands(ctx context.Context, b *books, round, typist int) {
 	}
 }
 
-// command runs the program as a person does, and says whether it ended with 0. It is not ended with the load: whether it
-// did what it should is only known at its end.
+// command runs the program as a person does, and says whether it ended with 0. It is not ended with the load: whether
+// it did what it should is only known at its end.
 func (h *host) command(args ...string) bool {
 	out, err := h.space.Run(exec.Command(program, append(args, "--config", h.config)...))
 	if err == nil {

@@ -55,7 +55,7 @@ func runAttacker(ctx context.Context, s *testNetwork, l *tally, r *row) error {
 
 // sendOnly sends without waiting for the answer.
 func (p *phone) sendOnly(r request) error {
-	r.seq = p.ledger.countSent(p.row)
+	r.seq = p.tally.countSent(p.row)
 	if _, err := p.conn.Write(r.format(p.via)); err != nil {
 		return fmt.Errorf("demo: %s sends: %w", p.row.name, err)
 	}

@@ -29,7 +29,7 @@ type report struct {
 }
 
 // runChild runs this program again, as root of a user namespace with a network of its own (user_namespaces(7)). The
-// error is an [unfitError] where that is not possible.
+// error is a [noKernelError] where that is not possible.
 func runChild(ctx context.Context, o Options) error {
 	reports, reportEnd, err := os.Pipe()
 	if err != nil {
@@ -76,7 +76,7 @@ func runChild(ctx context.Context, o Options) error {
 	return nil
 }
 
-// runAsChild plays in the user namespace. How it went is for the parent to say.
+// runAsChild runs the demonstration in the user namespace. How it went is for the parent to say.
 func runAsChild(ctx context.Context, o Options) error {
 	for _, fd := range []int{reportFD, lifeFD} {
 		var st syscall.Stat_t

@@ -9,10 +9,10 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// jsonReporter tells the story for programs: each decision on a line as it is made, at the end one summary.
+// jsonReporter reports to programs: each decision on a line as it is made, at the end one summary.
 type jsonReporter struct {
 	*errorWriter
-	place environment
+	environment environment
 }
 
 func (o *jsonReporter) start(snapshot) {}
@@ -73,7 +73,7 @@ type Source struct {
 func (o *jsonReporter) finish(s snapshot, failures []string, err error) error {
 	sum := Summary{
 		Action: "summary", Time: s.start.Add(s.elapsed).UTC(), OK: err == nil, Elapsed: seconds(s.elapsed),
-		DryRun: o.place.dry, DryRunReason: o.place.why, UserNamespace: o.place.userNS, Tampered: s.tampered,
+		DryRun: o.environment.dry, DryRunReason: o.environment.why, UserNamespace: o.environment.userNS, Tampered: s.tampered,
 		Sources: []Source{}, Failures: append([]string{}, failures...),
 	}
 	if err != nil && len(failures) == 0 {
@@ -83,8 +83,9 @@ func (o *jsonReporter) finish(s snapshot, failures []string, err error) error {
 		r := &s.rows[i]
 		j := Source{
 			Source: r.label(), Name: r.name, Does: r.does, Role: r.role.String(), Sent: r.sent, Arrived: r.arrived,
-			Stopped: r.stopped(), Late: r.leaked, Last: seconds(r.lastArrivalAfter()), Banned: r.ban != nil && !s.dry, InKernel: r.inKernel,
-			Trusted: r.trusted, Misconfigured: r.spared, Answered: r.answered,
+			Stopped: r.stopped(), Late: r.leaked, Last: seconds(r.lastArrivalAfter()), Banned: r.ban != nil && !s.dry,
+			InKernel: r.inKernel,
+			Trusted:  r.trusted, Misconfigured: r.spared, Answered: r.answered,
 		}
 		if r.ban != nil {
 			sum.Bans++

@@ -21,8 +21,8 @@ const (
 	amiPort = 5038
 )
 
-// testNetwork is where packets travel: two network namespaces joined by a cable, the PBX at one end and everybody else at the
-// other. A dry testNetwork is the loopback interface instead, where each source has an address of 127/8 to send from.
+// testNetwork is where packets travel: two network namespaces joined by a cable, the PBX at one end and everybody else
+// at the other. A dry one is the loopback interface instead, where each source has an address of 127/8 to send from.
 type testNetwork struct {
 	pbx, outside *netspace.Space // nil if dry
 	dry          bool
@@ -42,8 +42,8 @@ func pbxAddr(v6 bool) netip.Addr {
 	return netip.AddrFrom4([4]byte{192, 0, 2, 1})
 }
 
-// newKernelNetwork builds the namespaces, with sources as addresses of the far side. Without CAP_SYS_ADMIN and CAP_NET_ADMIN
-// the error is one for which [denied] is true.
+// newKernelNetwork builds the namespaces, with sources as addresses of the far side. Without CAP_SYS_ADMIN and
+// CAP_NET_ADMIN the error is one for which [isDenied] is true.
 func newKernelNetwork(ctx context.Context, sources []netip.Addr) (_ *testNetwork, err error) {
 	s := &testNetwork{}
 	defer func() {
@@ -115,7 +115,7 @@ func (s *testNetwork) listen(ctx context.Context, sip, ami netip.AddrPort) (err 
 	if err != nil {
 		return fmt.Errorf("demo: the PBX's AMI port: %w", err)
 	}
-	s.ami = &namedListener{Listener: ln, stage: s}
+	s.ami = &namedListener{Listener: ln, network: s}
 	return nil
 }
 
@@ -160,7 +160,7 @@ func (s *testNetwork) loopbackOf(src netip.Addr) netip.Addr {
 	return src
 }
 
-// sourceOf returns the source whose packet came from an address, and whether it is one of the stage's.
+// sourceOf returns the source whose packet came from an address, and whether it is one of this network's.
 func (s *testNetwork) sourceOf(a netip.Addr) (netip.Addr, bool) {
 	a = a.Unmap()
 	if !s.dry {
@@ -190,19 +190,19 @@ func (s *testNetwork) close() {
 	_, _ = s.pbx.Close(), s.outside.Close()
 }
 
-// namedListener gives connections of a dry stage the address of the source that they stand for.
+// namedListener gives connections over loopback the address of the source that they stand for.
 type namedListener struct {
 	net.Listener
-	stage *testNetwork
+	network *testNetwork
 }
 
 func (l *namedListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	if err != nil || !l.stage.dry {
+	if err != nil || !l.network.dry {
 		return c, err
 	}
 	from := c.RemoteAddr().(*net.TCPAddr).AddrPort()
-	if src, ok := l.stage.sourceOf(from.Addr()); ok {
+	if src, ok := l.network.sourceOf(from.Addr()); ok {
 		return &namedConn{Conn: c, remote: net.TCPAddrFromAddrPort(netip.AddrPortFrom(src, from.Port()))}, nil
 	}
 	return c, nil

@@ -67,7 +67,7 @@ func passwords() map[string]string {
 	}
 }
 
-// allParticipants is everybody who plays. All addresses are for documentation only (RFC 5737, RFC 3849).
+// allParticipants is everybody who takes part. All addresses are for documentation only (RFC 5737, RFC 3849).
 func allParticipants() []participant {
 	ip := func(list ...string) (addrs []netip.Addr) {
 		for _, s := range list {
@@ -93,11 +93,12 @@ func allParticipants() []participant {
 			attack: guessAMI, pause: 100 * time.Millisecond},
 		{name: "IPv6 scanner", does: "three addresses of one /64", role: attacker,
 			sources: ip("2001:db8:bad::5", "2001:db8:bad::6e", "2001:db8:bad::c8"), attack: scan, pause: 60 * time.Millisecond},
-		{name: "injector", does: "one packet that blames 8.8.8.8", role: forger, sources: ip("203.0.113.200"), attack: inject},
+		{name: "injector", does: "one packet that blames 8.8.8.8", role: forger, sources: ip("203.0.113.200"),
+			attack: inject},
 	}
 }
 
-// sourcesOf lists the addresses of a cast.
+// sourcesOf lists the addresses of participants.
 func sourcesOf(cast []participant) (all []netip.Addr) {
 	for _, p := range cast {
 		all = append(all, p.sources...)
@@ -105,7 +106,7 @@ func sourcesOf(cast []participant) (all []netip.Addr) {
 	return all
 }
 
-// withoutIPv6 is the cast where the kernel has no IPv6.
+// withoutIPv6 leaves out who needs IPv6, where the kernel has no IPv6.
 func withoutIPv6(cast []participant) []participant {
 	return slices.DeleteFunc(slices.Clone(cast), func(p participant) bool { return p.sources[0].Is6() })
 }

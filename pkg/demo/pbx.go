@@ -19,7 +19,7 @@ import (
 // pbx answers REGISTER over UDP, and tells its AMI what Asterisk 22 would: it knows of an attack only from packets that
 // reached it.
 type pbx struct {
-	stage    *testNetwork
+	network  *testNetwork
 	manager  *amiserver.Server
 	accounts map[string]string // passwords
 	arrived  func(src netip.Addr, seq uint32)
@@ -31,7 +31,7 @@ const managerUser = "ringwall"
 // goroutines.
 func newPBX(s *testNetwork, secret string, accounts map[string]string, arrived func(netip.Addr, uint32)) *pbx {
 	return &pbx{
-		stage: s, accounts: accounts, arrived: arrived,
+		network: s, accounts: accounts, arrived: arrived,
 		manager: amiserver.New(amiserver.Config{
 			Users:     []amiserver.User{{Name: managerUser, Secret: secret, Read: amiserver.ClassSecurity}},
 			AuthDelay: 50 * time.Millisecond, // a second in Asterisk, so that guessing is slow
@@ -43,8 +43,8 @@ func newPBX(s *testNetwork, secret string, accounts map[string]string, arrived f
 func (p *pbx) serve(ctx context.Context, local net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.manager.Serve(ctx, local) })
-	group.Go(func() error { return p.manager.Serve(ctx, p.stage.ami) })
-	for _, conn := range []*net.UDPConn{p.stage.sip4, p.stage.sip6} {
+	group.Go(func() error { return p.manager.Serve(ctx, p.network.ami) })
+	for _, conn := range []*net.UDPConn{p.network.sip4, p.network.sip6} {
 		if conn == nil {
 			continue
 		}
@@ -67,7 +67,7 @@ func (p *pbx) answer(ctx context.Context, conn *net.UDPConn) error {
 		case err != nil: // an ICMP error of an earlier reply
 			continue
 		}
-		src, known := p.stage.sourceOf(from.Addr())
+		src, known := p.network.sourceOf(from.Addr())
 		r, ok := parseRequest(buf[:n])
 		if !known || !ok {
 			continue

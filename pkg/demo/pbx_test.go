@@ -12,7 +12,8 @@ func TestFramesAreAsterisks(t *testing.T) {
 	now := time.Date(2026, 11, 22, 21, 48, 54, 865_000_000, time.UTC)
 	from := netip.MustParseAddrPort("203.0.113.5:43504")
 	head := func(event, severity, account string) string {
-		return "Event: " + event + "\r\nPrivilege: security,all\r\nEventTV: 2026-11-22T21:48:54.865+0000\r\nSeverity: " + severity +
+		return "Event: " + event + "\r\nPrivilege: security,all\r\nEventTV: 2026-11-22T21:48:54.865+0000\r\nSeverity: " +
+			severity +
 			"\r\nService: PJSIP\r\nEventVersion: 1\r\nAccountID: " + account + "\r\nSessionID: 10f0@lab\r\n" +
 			"LocalAddress: IPV4/UDP/192.0.2.1/5060\r\nRemoteAddress: IPV4/UDP/203.0.113.5/43504\r\n"
 	}
@@ -26,8 +27,10 @@ func TestFramesAreAsterisks(t *testing.T) {
 			head("ChallengeSent", "Informational", "<unknown>") + "Challenge: \r\n\r\n"},
 		{"SuccessfulAuth", "Informational", "6001", []string{"UsingPassword", "1"},
 			head("SuccessfulAuth", "Informational", "6001") + "UsingPassword: 1\r\n\r\n"},
-		{"ChallengeResponseFailed", "Error", "6001", []string{"Challenge", "1/ab", "Response", "80d0", "ExpectedResponse", ""},
-			head("ChallengeResponseFailed", "Error", "6001") + "Challenge: 1/ab\r\nResponse: 80d0\r\nExpectedResponse: \r\n\r\n"},
+		{"ChallengeResponseFailed", "Error", "6001", []string{"Challenge", "1/ab", "Response", "80d0", "ExpectedResponse",
+			""},
+			head("ChallengeResponseFailed", "Error", "6001") +
+				"Challenge: 1/ab\r\nResponse: 80d0\r\nExpectedResponse: \r\n\r\n"},
 	} {
 		if got := string(eventFrame(now, r.event, r.severity, r.account, "10f0@lab", from, r.own...)); got != r.want {
 			t.Errorf("got  %q\nwant %q", got, r.want)
@@ -40,7 +43,8 @@ func TestInjectedLineComesBeforeTheRealOne(t *testing.T) {
 	if len(account) > 36 {
 		t.Errorf("Asterisk cuts %q", account)
 	}
-	raw := string(eventFrame(start, "InvalidAccountID", "Error", account, "1@x", netip.MustParseAddrPort("203.0.113.200:5060")))
+	raw := string(eventFrame(start, "InvalidAccountID", "Error", account, "1@x",
+		netip.MustParseAddrPort("203.0.113.200:5060")))
 	lines := strings.Split(strings.TrimSuffix(raw, "\r\n\r\n"), "\r\n")
 	first := ""
 	for _, l := range lines {

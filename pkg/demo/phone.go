@@ -21,12 +21,12 @@ var errNoAnswer = errors.New("no answer from the PBX")
 // phone is a socket that registers.
 type phone struct {
 	phoneAccount
-	ledger *tally
-	row    *row
-	conn   net.Conn
-	call   string
-	via    string
-	nonce  string // of the last challenge; a right password may use it again
+	tally *tally
+	row   *row
+	conn  net.Conn
+	call  string
+	via   string
+	nonce string // of the last challenge; a right password may use it again
 }
 
 func newPhone(s *testNetwork, l *tally, r *row, src netip.Addr, ln phoneAccount) (*phone, error) {
@@ -36,7 +36,8 @@ func newPhone(s *testNetwork, l *tally, r *row, src netip.Addr, ln phoneAccount)
 	}
 	port := conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	return &phone{
-		phoneAccount: ln, ledger: l, row: r, conn: conn, via: netip.AddrPortFrom(src, port).String(), call: callID(src, ln.account),
+		phoneAccount: ln, tally: l, row: r, conn: conn, via: netip.AddrPortFrom(src, port).String(),
+		call: callID(src, ln.account),
 	}, nil
 }
 
@@ -77,7 +78,7 @@ func (p *phone) register(ctx context.Context) (right bool, err error) {
 
 // exchange sends a request and waits for its answer.
 func (p *phone) exchange(ctx context.Context, r request) (a answer, err error) {
-	r.seq = p.ledger.countSent(p.row)
+	r.seq = p.tally.countSent(p.row)
 	if _, err := p.conn.Write(r.format(p.via)); err != nil {
 		return a, fmt.Errorf("demo: %s sends: %w", p.row.name, err)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/wording"
 )
 
-// reporter tells what happens. One goroutine calls it; the error of end is the first that writing met.
+// reporter tells what happens. One goroutine calls it; the error of finish is the first that writing met.
 type reporter interface {
 	start(snapshot)
 	progress(snapshot, []ban.Decision)
@@ -25,11 +25,11 @@ func newReporter(o Options, p environment) reporter {
 	w := &errorWriter{w: o.Out}
 	switch {
 	case o.JSON:
-		return &jsonReporter{errorWriter: w, place: p}
+		return &jsonReporter{errorWriter: w, environment: p}
 	case o.Terminal:
-		return &tableReporter{textReporter: textReporter{errorWriter: w, place: p}, width: o.Width}
+		return &tableReporter{textReporter: textReporter{errorWriter: w, environment: p}, width: o.Width}
 	}
-	return &textReporter{errorWriter: w, place: p}
+	return &textReporter{errorWriter: w, environment: p}
 }
 
 // errorWriter writes until the first error, which it keeps.
@@ -46,22 +46,24 @@ func (w *errorWriter) write(s string) {
 
 func (w *errorWriter) printf(format string, args ...any) { w.write(fmt.Sprintf(format, args...)) }
 
-// textReporter tells the story as plain text, a line an event.
+// textReporter reports in plain text, a line an event.
 type textReporter struct {
 	*errorWriter
-	place environment
+	environment environment
 }
 
 func (l *textReporter) start(snapshot) {
 	l.write("Ringwall demo: a PBX, customers and attackers, all inside this process.\n")
 	switch {
-	case l.place.dry:
-		l.printf("DRY RUN: this system lets Ringwall make no network of its own, so nothing is banned in a kernel and no packet is\n"+
-			"stopped; below is what Ringwall decides. Try: sudo ringwall demo\n(%s)\n", printable.Line(l.place.why))
-	case l.place.userNS:
+	case l.environment.dry:
+		l.printf("DRY RUN: this system lets Ringwall make no network of its own, so nothing is banned in a kernel and no "+
+			"packet is\n"+
+			"stopped; below is what Ringwall decides. Try: sudo ringwall demo\n(%s)\n", printable.Line(l.environment.why))
+	case l.environment.userNS:
 		l.write("You are not root, so it all happens in a user namespace: the kernel and the bans are real all the same.\n")
 	default:
-		l.write("They are in network namespaces of their own: the kernel, the packets and the bans are real, your firewall is not touched.\n")
+		l.write("They are in network namespaces of their own: the kernel, the packets and the bans are real, your " +
+			"firewall is not touched.\n")
 	}
 	l.write("\n")
 }
@@ -116,14 +118,16 @@ func (s snapshot) subjectOf(d ban.Decision) string {
 // tableLines is the table, no wider than width columns.
 func (s snapshot) tableLines(width int) []string {
 	format := "%-18s %-12s %5s %7s %7s %8s  %s"
-	out := []string{shorten(fmt.Sprintf(format, "source", "who", "sent", "arrived", "stopped", "last at", "verdict"), width)}
+	out := []string{shorten(fmt.Sprintf(format, "source", "who", "sent", "arrived", "stopped", "last at", "verdict"),
+		width)}
 	for i := range s.rows {
 		r := &s.rows[i]
 		stopped, after := "", ""
 		if r.ban != nil && !s.dry {
 			stopped, after = fmt.Sprint(r.stopped()), fmt.Sprintf("+%d ms", r.lastArrivalAfter().Milliseconds())
 		}
-		text := fmt.Sprintf(format, r.label(), r.name, fmt.Sprint(r.sent), fmt.Sprint(r.arrived), stopped, after, s.verdictOn(r))
+		text := fmt.Sprintf(format, r.label(), r.name, fmt.Sprint(r.sent), fmt.Sprint(r.arrived), stopped, after,
+			s.verdictOn(r))
 		out = append(out, shorten(text, width))
 	}
 	return out
@@ -177,7 +181,8 @@ func (l *textReporter) summary(s snapshot, failures []string, err error) {
 			customers = append(customers, r.name)
 			packets += r.arrived
 		case r.role == attacker && r.ban != nil && s.dry:
-			say("  %s would be banned for %s (%s) after %d packets.", r.label(), wording.Terse(r.ban.Duration), r.ban.Reason, r.banned)
+			say("  %s would be banned for %s (%s) after %d packets.", r.label(), wording.Terse(r.ban.Duration), r.ban.Reason,
+				r.banned)
 		case r.role == attacker && r.ban != nil && r.leaked == 0:
 			say("  %s is banned for %s (%s): its last packet arrived %d ms after its first, and %d were stopped.",
 				r.label(), wording.Terse(r.ban.Duration), r.ban.Reason, r.lastArrivalAfter().Milliseconds(), r.stopped())
@@ -187,7 +192,8 @@ func (l *textReporter) summary(s snapshot, failures []string, err error) {
 		}
 	}
 	if len(slowest.name) > 0 {
-		say("  The slowest ban was in the kernel %.2g ms after the packet that was one too many.", 1000*slowest.reaction.Seconds())
+		say("  The slowest ban was in the kernel %.2g ms after the packet that was one too many.",
+			1000*slowest.reaction.Seconds())
 	}
 	if len(customers) > 0 {
 		say("  Never banned: %s. %d packets of theirs arrived.", strings.Join(customers, ", "), packets)

@@ -21,14 +21,15 @@ var update = flag.Bool("update", false, "write the golden files")
 
 var start = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
-// played is a scene at the end of a performance in which all went well.
+// played is the end of a run in which all went well.
 func played() snapshot {
 	s := snapshot{start: start, elapsed: 30100 * time.Millisecond, tampered: 1}
 	for _, p := range allParticipants() {
 		r := row{participant: p, sent: 500, arrived: 3, first: start, last: start.Add(101 * time.Millisecond)}
 		switch p.role {
 		case attacker:
-			r.ban = &ban.Decision{Action: ban.ActionBan, Prefix: p.source(), Reason: ban.ReasonUnknownAccount, Duration: time.Hour}
+			r.ban = &ban.Decision{Action: ban.ActionBan, Prefix: p.source(), Reason: ban.ReasonUnknownAccount,
+				Duration: time.Hour}
 			r.inKernel, r.reaction = true, 440*time.Microsecond
 		case customer:
 			r.arrived, r.answered, r.trusted, r.spared = 500, true, p.earnsTrust(), !p.earnsTrust()
@@ -43,11 +44,13 @@ func played() snapshot {
 func TestHostileNamesDoNotReachTheTerminal(t *testing.T) {
 	s := played()
 	for i, name := range []string{
-		"\x1b[2J\x1b]0;owned\a", "100\r\n\x1b[1A", "\u202e\u0300abc", "\xff\xfe\u009b31m", strings.Repeat("漢", 100), `back\slash`,
+		"\x1b[2J\x1b]0;owned\a", "100\r\n\x1b[1A", "\u202e\u0300abc", "\xff\xfe\u009b31m", strings.Repeat("漢", 100),
+		`back\slash`,
 	} {
 		s.recent = append(s.recent, ban.Decision{
-			Time: start.Add(time.Duration(i) * 1111 * time.Millisecond), Action: ban.ActionBan, Account: name, Score: 12, Duration: 4 * time.Hour,
-			Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonUnknownAccount, Service: security.PJSIP,
+			Time: start.Add(time.Duration(i) * 1111 * time.Millisecond), Action: ban.ActionBan, Account: name, Score: 12,
+			Duration: 4 * time.Hour,
+			Prefix:   netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonUnknownAccount, Service: security.PJSIP,
 		})
 	}
 	for _, width := range []int{20, 80, 100} {
@@ -151,7 +154,8 @@ func TestFailures(t *testing.T) {
 			"scanner (203.0.113.5) was banned, but 2 packets that it sent later arrived"},
 		{"nothing was stopped", func(s *snapshot) { find(s, "guesser").arrived = 500 },
 			"guesser (198.51.100.66) was banned, but no packet was stopped"},
-		{"a customer in the kernel", func(s *snapshot) { find(s, "home").inKernel = true }, "home (198.51.100.140) is banned in the kernel"},
+		{"a customer in the kernel", func(s *snapshot) { find(s, "home").inKernel = true },
+			"home (198.51.100.140) is banned in the kernel"},
 		{"a customer without an answer", func(s *snapshot) { find(s, "lone phone").answered = false },
 			"lone phone (203.0.113.90) had no answer after the attack"},
 		{"a customer without trust", func(s *snapshot) { find(s, "office").trusted = false },

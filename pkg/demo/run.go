@@ -41,9 +41,9 @@ type Options struct {
 // patience bounds every wait for something that takes milliseconds on an idle machine.
 const patience = 30 * time.Second
 
-// Run plays the demonstration. The error is nil only if what Out claims did happen: each attacker is banned in the kernel
-// and none of its packets arrived after that, and each customer was answered to the end. Where the kernel lets this
-// process make no namespaces, not even as a user of its own, it says so and claims only what Ringwall decided.
+// Run runs the demonstration. The error is nil only if what Out claims did happen: each attacker is banned in the
+// kernel and none of its packets arrived after that, and each customer was answered to the end. Where the kernel lets
+// this process make no namespaces, not even as a user of its own, it says so and claims only what Ringwall decided.
 //
 // The end of ctx ends it early; the error wraps ctx's then. Nothing stays behind: the namespaces have no names and end
 // with Run.
@@ -80,11 +80,12 @@ func Run(ctx context.Context, o Options) error {
 	return runIn(ctx, o, environment{dry: true, why: fmt.Sprintf("%v; in a user namespace: %v", unfit, child)})
 }
 
-// environment is where packets travel.
+// environment is what this system lets the demonstration have: namespaces of its own, as root or in a user namespace,
+// or nothing.
 type environment struct {
 	userNS bool
-	dry    bool
-	why    string // dry
+	dry    bool   // nothing is banned in a kernel, packets travel over loopback
+	why    string // it is dry
 }
 
 // noKernelError means that this process cannot ban in the kernel.
@@ -103,13 +104,13 @@ func (e *earlyError) Error() string {
 }
 func (e *earlyError) Unwrap() []error { return []error{e.err, e.cause} }
 
-// demonstration is one performance.
+// demonstration is one run of it, in one environment.
 type demonstration struct {
 	o            Options
 	environment  environment
 	participants []participant
 	network      *testNetwork
-	ledger       *tally
+	tally        *tally
 	pbx          *pbx
 	ami          net.Listener // for the daemon, on the loopback interface of the process
 	cfg          *policy.Config
@@ -120,10 +121,11 @@ type demonstration struct {
 	patience time.Duration // for what should have happened when the time is over
 }
 
-// runIn is one performance with Ringwall's defaults.
+// runIn runs the demonstration in an environment, with Ringwall's defaults.
 func runIn(ctx context.Context, o Options, p environment) error {
 	cfg := offlineDefaults()
-	return (&demonstration{o: o, environment: p, participants: allParticipants(), cfg: &cfg, patience: patience, log: &lastLines{max: 12}}).run(ctx)
+	return (&demonstration{o: o, environment: p, participants: allParticipants(), cfg: &cfg, patience: patience,
+		log: &lastLines{max: 12}}).run(ctx)
 }
 
 func (s *demonstration) run(ctx context.Context) error {
@@ -132,7 +134,7 @@ func (s *demonstration) run(ctx context.Context) error {
 		return err
 	}
 	story := newReporter(s.o, s.environment)
-	story.start(s.ledger.snapshot(time.Now()))
+	story.start(s.tally.snapshot(time.Now()))
 
 	services, stop := context.WithCancel(ctx)
 	defer stop()
@@ -160,7 +162,7 @@ func (s *demonstration) run(ctx context.Context) error {
 	case err == nil && len(failures) > 0:
 		err = fmt.Errorf("demo: not everything happened that should have: %s", strings.Join(failures, "; "))
 	}
-	if told := story.finish(s.ledger.snapshot(time.Now()), failures, err); told != nil {
+	if told := story.finish(s.tally.snapshot(time.Now()), failures, err); told != nil {
 		err = errors.Join(err, fmt.Errorf("demo: write: %w", told))
 	}
 	if err != nil && ctx.Err() == nil {
@@ -169,7 +171,7 @@ func (s *demonstration) run(ctx context.Context) error {
 	return err
 }
 
-// build makes everything that performs. The error is an [unfitError] where another place could do.
+// build makes the network, the PBX and the daemon. The error is a [noKernelError] where another environment could do.
 func (s *demonstration) build(ctx context.Context) (err error) {
 	if s.environment.dry {
 		s.network, err = newLoopbackNetwork(ctx, sourcesOf(s.participants))
@@ -185,9 +187,9 @@ func (s *demonstration) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.ledger = newTally(time.Now(), s.environment.dry, s.participants)
+	s.tally = newTally(time.Now(), s.environment.dry, s.participants)
 	secret := rand.Text()
-	s.pbx = newPBX(s.network, secret, passwords(), s.ledger.countArrived)
+	s.pbx = newPBX(s.network, secret, passwords(), s.tally.countArrived)
 	var lc net.ListenConfig
 	if s.ami, err = lc.Listen(ctx, "tcp4", "127.0.0.1:0"); err != nil {
 		return fmt.Errorf("demo: a port for the built-in AMI server: %w", err)
@@ -197,8 +199,9 @@ func (s *demonstration) build(ctx context.Context) (err error) {
 	a.Learn = policy.LearnOff // this PBX has nothing to tell
 	s.cfg.Asterisk = []policy.Asterisk{a}
 	s.daemon, err = daemon.New(daemon.Options{
-		Config: s.cfg, NetNS: s.network.netNS(), DryRun: s.environment.dry, OnDecision: s.ledger.recordDecision, Version: s.o.Version,
-		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Config: s.cfg, NetNS: s.network.netNS(), DryRun: s.environment.dry, OnDecision: s.tally.recordDecision,
+		Version: s.o.Version,
+		Log:     slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if errors.Is(err, firewall.ErrPermission) || errors.Is(err, firewall.ErrUnsupported) {
 		return &noKernelError{err}
@@ -228,7 +231,7 @@ func (s *demonstration) close() {
 	}
 }
 
-// runAttack lets customers log in first and then everybody play.
+// runAttack lets customers log in first. Then everybody sends, until the time is over.
 func (s *demonstration) runAttack(ctx context.Context) error {
 	if err := s.registerCustomers(ctx); err != nil {
 		return err
@@ -240,7 +243,7 @@ func (s *demonstration) runAttack(ctx context.Context) error {
 		group.Go(func() error { return p.keepRegistering(acting) })
 	}
 	entrance := min(time.Second, s.o.For/6)
-	for _, r := range s.ledger.rows {
+	for _, r := range s.tally.rows {
 		if r.role == customer {
 			continue
 		}
@@ -250,12 +253,13 @@ func (s *demonstration) runAttack(ctx context.Context) error {
 			if !sleep(acting, at) {
 				return nil
 			}
-			return runAttacker(acting, s.network, s.ledger, r)
+			return runAttacker(acting, s.network, s.tally, r)
 		})
 	}
 	// On a slow machine it takes longer.
 	if sleep(acting, s.o.For) {
-		for end := time.Now().Add(s.patience); !s.allStopped() && time.Now().Before(end) && sleep(acting, 50*time.Millisecond); {
+		for end := time.Now().Add(s.patience); !s.allStopped() && time.Now().Before(end) &&
+			sleep(acting, 50*time.Millisecond); {
 		}
 	}
 	cut()
@@ -268,17 +272,17 @@ func (s *demonstration) runAttack(ctx context.Context) error {
 	return s.checkCustomersServed(ctx)
 }
 
-// registerCustomers lets each phone register once, and waits until that has earned trust. Phones with an old password come before
-// others of the same table row or of later ones, so Ringwall has heard of them by then.
+// registerCustomers lets each phone register once, and waits until that has earned trust. Phones with an old password
+// come before others of the same table row or of later ones, so Ringwall has heard of them by then.
 func (s *demonstration) registerCustomers(ctx context.Context) error {
 	soon, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := s.pbx.manager.WaitSubscribers(soon, 1); err != nil {
 		return fmt.Errorf("demo: Ringwall did not log in to the built-in AMI server within %v: %w", patience, err)
 	}
-	for _, r := range s.ledger.rows {
+	for _, r := range s.tally.rows {
 		for _, l := range r.phones {
-			p, err := newPhone(s.network, s.ledger, r, r.sources[0], l)
+			p, err := newPhone(s.network, s.tally, r, r.sources[0], l)
 			if err != nil {
 				return err
 			}
@@ -289,17 +293,18 @@ func (s *demonstration) registerCustomers(ctx context.Context) error {
 		}
 	}
 	trusted := func() bool {
-		return !slices.ContainsFunc(s.ledger.rows, func(r *row) bool { return r.earnsTrust() && !r.trusted })
+		return !slices.ContainsFunc(s.tally.rows, func(r *row) bool { return r.earnsTrust() && !r.trusted })
 	}
-	if !s.ledger.waitUntil(soon.Done(), trusted) {
-		return fmt.Errorf("demo: customers logged in with their passwords, but Ringwall did not trust them within %v", patience)
+	if !s.tally.waitUntil(soon.Done(), trusted) {
+		return fmt.Errorf("demo: customers logged in with their passwords, but Ringwall did not trust them within %v",
+			patience)
 	}
 	return nil
 }
 
 // allStopped says whether every attacker was stopped long enough for people to believe it.
 func (s *demonstration) allStopped() bool {
-	for _, r := range s.ledger.snapshot(time.Now()).rows {
+	for _, r := range s.tally.snapshot(time.Now()).rows {
 		switch {
 		case r.role == attacker && (r.ban == nil || !s.environment.dry && r.stopped() < 3):
 			return false
@@ -314,7 +319,7 @@ func (s *demonstration) allStopped() bool {
 func (s *demonstration) checkCustomersServed(ctx context.Context) error {
 	soon, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for _, r := range s.ledger.rows {
+	for _, r := range s.tally.rows {
 		answered := len(r.phones) > 0
 		for _, p := range s.phones {
 			if p.row != r {
@@ -324,17 +329,17 @@ func (s *demonstration) checkCustomersServed(ctx context.Context) error {
 				answered = false
 			}
 		}
-		s.ledger.update(func() { r.answered = answered })
+		s.tally.update(func() { r.answered = answered })
 	}
 	// Decisions about these last packets, and packets of attackers that are still on their way.
 	sleep(ctx, 100*time.Millisecond)
 	return ctx.Err()
 }
 
-// reportProgress tells the story as it happens.
+// reportProgress reports what happens until ctx ends.
 func (s *demonstration) reportProgress(ctx context.Context, story reporter) {
 	for more := true; more; {
 		more = sleep(ctx, 100*time.Millisecond)
-		story.progress(s.ledger.snapshot(time.Now()), s.ledger.newDecisions())
+		story.progress(s.tally.snapshot(time.Now()), s.tally.newDecisions())
 	}
 }

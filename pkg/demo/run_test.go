@@ -68,7 +68,7 @@ func (got told) source(t *testing.T, name string) Source {
 	return got.summary.Sources[i]
 }
 
-// wantBansInKernel checks the story of a run with namespaces.
+// wantBansInKernel checks the report of a run with namespaces.
 func wantBansInKernel(t *testing.T, got told) {
 	t.Helper()
 	if !got.summary.OK || got.summary.DryRun || len(got.summary.Failures) > 0 || got.summary.Tampered != 1 {
@@ -86,7 +86,8 @@ func wantBansInKernel(t *testing.T, got told) {
 			t.Errorf("%s: %d bans of %s", r.name, n, r.prefix)
 		}
 		// With the defaults nobody is banned for fewer than three packets.
-		if !s.Banned || !s.InKernel || s.Reason != r.reason || s.Late != 0 || s.Stopped < 3 || s.Stopped != s.Sent-s.Arrived ||
+		if !s.Banned || !s.InKernel || s.Reason != r.reason || s.Late != 0 || s.Stopped < 3 ||
+			s.Stopped != s.Sent-s.Arrived ||
 			s.Arrived < 3 || s.Last <= 0 || s.Reaction <= 0 {
 			t.Errorf("%+v", s)
 		}
@@ -133,7 +134,8 @@ func needRoot(t *testing.T) {
 func TestDryRunClaimsDecisionsOnly(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	err := runIn(t.Context(), Options{For: MinFor, JSON: true, Out: &out, Err: t.Output()}, environment{dry: true, why: "a test"})
+	err := runIn(t.Context(), Options{For: MinFor, JSON: true, Out: &out, Err: t.Output()},
+		environment{dry: true, why: "a test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +176,8 @@ func TestWhatDoesNotHappenIsAnError(t *testing.T) {
 			r.change(&cfg)
 			var out bytes.Buffer
 			s := &demonstration{
-				o: Options{For: MinFor, JSON: true, Out: &out, Err: t.Output(), Width: 80}, participants: allParticipants(), cfg: &cfg,
+				o: Options{For: MinFor, JSON: true, Out: &out, Err: t.Output(), Width: 80}, participants: allParticipants(),
+				cfg:      &cfg,
 				patience: time.Millisecond, log: &lastLines{max: 1},
 			}
 			err := s.run(t.Context())
@@ -276,7 +279,8 @@ var errBroken = errors.New("broken")
 func (failing) Write([]byte) (int, error) { return 0, errBroken }
 
 func TestOutputThatBreaksIsAnError(t *testing.T) {
-	for _, o := range []Options{{Out: failing{}}, {Out: failing{}, JSON: true}, {Out: failing{}, Terminal: true, Width: 80}} {
+	for _, o := range []Options{{Out: failing{}}, {Out: failing{}, JSON: true},
+		{Out: failing{}, Terminal: true, Width: 80}} {
 		story := newReporter(o, environment{})
 		story.start(played())
 		if err := story.finish(played(), nil, nil); !errors.Is(err, errBroken) {

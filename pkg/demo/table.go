@@ -7,7 +7,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// tableReporter draws the story on a terminal, over its last drawing (ECMA-48: CUU, EL, ED).
+// tableReporter draws a table on a terminal, over its last drawing (ECMA-48: CUU, EL, ED).
 type tableReporter struct {
 	textReporter
 	width int

@@ -9,7 +9,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// tally counts what each part of the cast sent and what arrived, and keeps what Ringwall decided. It is safe for
+// tally counts what each participant sent and what arrived, and keeps what Ringwall decided. It is safe for
 // concurrent use.
 type tally struct {
 	mu         sync.Mutex
@@ -26,7 +26,7 @@ type tally struct {
 
 const (
 	recentMax = 5
-	freshMax  = 10000 // far more than the cast can cause
+	freshMax  = 10000 // far more than there can be
 	wrongMax  = 20
 )
 
@@ -181,7 +181,7 @@ func (l *tally) waitUntil(done <-chan struct{}, condition func() bool) bool {
 	}
 }
 
-// snapshot is a copy of the ledger for the table and the summary.
+// snapshot is a copy of the tally for the table and the summary.
 type snapshot struct {
 	start    time.Time
 	elapsed  time.Duration
@@ -196,7 +196,8 @@ func (l *tally) snapshot(now time.Time) snapshot {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := snapshot{
-		start: l.start, elapsed: now.Sub(l.start), dry: l.dry, recent: slices.Clone(l.recent), wrong: slices.Clone(l.unexpected),
+		start: l.start, elapsed: now.Sub(l.start), dry: l.dry, recent: slices.Clone(l.recent),
+		wrong:    slices.Clone(l.unexpected),
 		tampered: l.tampered,
 	}
 	for _, r := range l.rows {

@@ -24,18 +24,18 @@ func (s *demonstration) verify() (failures []string, err error) {
 		if _, harmed, err = table.Has(firewall.Ban, bystander); err != nil {
 			return nil, fmt.Errorf("demo: look into the kernel: %w", err)
 		}
-		for _, r := range s.ledger.rows {
+		for _, r := range s.tally.rows {
 			_, there, err := table.Has(firewall.Ban, r.source())
 			if err != nil {
 				return nil, fmt.Errorf("demo: look into the kernel: %w", err)
 			}
-			s.ledger.update(func() { r.inKernel = there })
+			s.tally.update(func() { r.inKernel = there })
 		}
 	}
 	if harmed {
 		failures = append(failures, bystander.Addr().String()+" is banned in the kernel, and sent nothing")
 	}
-	return append(failures, s.ledger.snapshot(time.Now()).failures()...), nil
+	return append(failures, s.tally.snapshot(time.Now()).failures()...), nil
 }
 
 // failures compares what happened with what should have.

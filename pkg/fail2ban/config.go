@@ -37,7 +37,8 @@ type config struct {
 }
 
 // readConfig reads NAME.conf, NAME.d/*.conf, NAME.local and NAME.d/*.local of a folder, with what they include, in
-// fail2ban's order (client/configreader.py). A file that is not there is no error; that none is there is fs.ErrNotExist.
+// fail2ban's order (client/configreader.py). A file that is not there is no error; that none is there is
+// fs.ErrNotExist.
 func readConfig(dir, name string) (*config, error) {
 	base := filepath.Join(dir, name)
 	var list []string
@@ -82,8 +83,8 @@ func (c *config) addNote(format string, args ...any) {
 	}
 }
 
-// includeFile adds what a file includes before itself, itself, and what it includes after. Beside each NAME.conf that is
-// included fail2ban also reads NAME.local.
+// includeFile adds what a file includes before itself, itself, and what it includes after. Beside each NAME.conf that
+// is included fail2ban also reads NAME.local.
 func (c *config) includeFile(path string, siblings, seen []string) error {
 	if slices.Contains(seen, path) {
 		return nil

@@ -51,7 +51,8 @@ func bans(t *testing.T, db string) string {
 
 func TestDatabaseWithAWriteAheadLogIsReadFromACopy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
-	db := fail2bantest.Open(t, path, append([]string{"PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0"}, fail2bantest.Schema...)...)
+	db := fail2bantest.Open(t, path, append([]string{"PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0"},
+		fail2bantest.Schema...)...)
 	entry{"asterisk", "203.0.113.5", 0, time.Hour}.insert(db)
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
@@ -114,7 +115,8 @@ func writeLock(t *testing.T, path string) io.Closer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: 0x40000000, Len: 512}); err != nil {
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: 0x40000000,
+		Len: 512}); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -142,7 +144,8 @@ func TestNobodyWritesWhileTheDatabaseIsRead(t *testing.T) {
 	}
 }
 
-// lost reads a database that cannot be read, with and without jail files beside it: what stands in those comes all the same.
+// lost reads a database that cannot be read, with and without jail files beside it: what stands in those comes all the
+// same.
 func lost(t *testing.T, path string) error {
 	t.Helper()
 	im := read(t, fail2ban.Options{Jail: files(t, map[string]string{
@@ -150,14 +153,16 @@ func lost(t *testing.T, path string) error {
 	if c, _ := parsed(t, im); c.Policy.Points.WrongPassword <= 2 || len(c.Policy.Allow) != 1 || len(im.Bans) != 0 {
 		t.Errorf("the database costs more than its bans: %+v %v", c.Policy, im.Bans)
 	}
-	if im.BansLost != nil && (notImported(im, "all bans: ") == "" || !strings.Contains(strings.Join(im.Found, "\n"), "cannot be read")) {
+	if im.BansLost != nil && (notImported(im, "all bans: ") == "" ||
+		!strings.Contains(strings.Join(im.Found, "\n"), "cannot be read")) {
 		t.Errorf("nobody says that the bans are missing: %v %v", im.Found, im.NotImported)
 	}
 	return im.BansLost
 }
 
 func TestOtherDatabasesCostTheirBans(t *testing.T) {
-	old := []string{`CREATE TABLE fail2banDb(version INTEGER)`, `CREATE TABLE bans(jail TEXT, ip TEXT, timeofban INTEGER, data JSON)`, `INSERT INTO fail2banDb VALUES(2)`}
+	old := []string{`CREATE TABLE fail2banDb(version INTEGER)`,
+		`CREATE TABLE bans(jail TEXT, ip TEXT, timeofban INTEGER, data JSON)`, `INSERT INTO fail2banDb VALUES(2)`}
 	endless := append([]string{}, fail2bantest.Schema...)
 	endless = append(endless, `DROP TABLE bips`, `CREATE VIEW bips AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n)
 		SELECT i AS ip, i AS jail, i AS timeofban, 0 AS bantime, 0 AS bancount FROM n`)
@@ -165,11 +170,12 @@ func TestOtherDatabasesCostTheirBans(t *testing.T) {
 		statements []string
 		want       string
 	}{
-		"empty":       {[]string{`CREATE TABLE a(b)`}, "no table fail2banDb"},
-		"0.10":        {old, "its version is 2, without the table bips"},
-		"a view":      {endless, "without the table bips"},
-		"no version":  {append(fail2bantest.Schema[:5:5], `DELETE FROM fail2banDb`), "does not tell its version"},
-		"odd version": {append(fail2bantest.Schema[:5:5], `INSERT INTO fail2banDb VALUES(NULL)`), "does not tell its version"},
+		"empty":      {[]string{`CREATE TABLE a(b)`}, "no table fail2banDb"},
+		"0.10":       {old, "its version is 2, without the table bips"},
+		"a view":     {endless, "without the table bips"},
+		"no version": {append(fail2bantest.Schema[:5:5], `DELETE FROM fail2banDb`), "does not tell its version"},
+		"odd version": {append(fail2bantest.Schema[:5:5], `INSERT INTO fail2banDb VALUES(NULL)`),
+			"does not tell its version"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "db")
@@ -229,7 +235,8 @@ func TestColumnsMayHoldAnything(t *testing.T) {
 func TestReadingEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := fail2ban.Read(ctx, fail2ban.Options{Jail: "testdata/simple", DB: database(t), Now: now}); !errors.Is(err, context.Canceled) {
+	if _, err := fail2ban.Read(ctx, fail2ban.Options{Jail: "testdata/simple", DB: database(t), Now: now}); !errors.Is(err,
+		context.Canceled) {
 		t.Error(err)
 	}
 }

@@ -54,8 +54,8 @@ var ErrSchema = errors.New("not a database of fail2ban 0.11 to 1.1")
 // ErrNoPython is a machine without the interpreter that fail2ban itself needs.
 var ErrNoPython = errors.New("reading the database takes python3, which fail2ban has with it: there is none here")
 
-// databaseReader is run by Python, whose sqlite3 module fail2ban itself uses: a database engine is linked into no program
-// for the one day on which somebody comes from fail2ban.
+// databaseReader is run by Python, whose sqlite3 module fail2ban itself uses: a database engine is linked into no
+// program for the one day on which somebody comes from fail2ban.
 //
 //go:embed database.py
 var databaseReader string

@@ -16,13 +16,14 @@ func TestInterpolationIsBounded(t *testing.T) {
 		bomb.WriteString("x" + string(rune('1'+i)) + " = " + strings.Repeat(ref, 40) + "\n")
 	}
 	for name, row := range map[string]struct{ text, want string }{
-		"bomb":       {bomb.String() + "key = %(x9)s\n", "longer than"},
-		"empty bomb": {strings.Replace(bomb.String(), strings.Repeat("b", 100), "", 1) + "key = %(x9)s\n", "more than 100000"},
-		"itself":     {"[a]\nkey = %(key)s\n", "stands in itself"},
-		"two":        {"[a]\nkey = %(b)s\nb = %(key)s\n", "stands in itself"},
-		"lone":       {"[a]\nkey = 5%\n", "neither %% nor"},
-		"open":       {"[a]\nkey = %(b\n", "neither %% nor"},
-		"nobody":     {"[a]\nkey = %(b)s\n", `nothing is named "b"`},
+		"bomb": {bomb.String() + "key = %(x9)s\n", "longer than"},
+		"empty bomb": {strings.Replace(bomb.String(), strings.Repeat("b", 100), "", 1) + "key = %(x9)s\n",
+			"more than 100000"},
+		"itself": {"[a]\nkey = %(key)s\n", "stands in itself"},
+		"two":    {"[a]\nkey = %(b)s\nb = %(key)s\n", "stands in itself"},
+		"lone":   {"[a]\nkey = 5%\n", "neither %% nor"},
+		"open":   {"[a]\nkey = %(b\n", "neither %% nor"},
+		"nobody": {"[a]\nkey = %(b)s\n", `nothing is named "b"`},
 	} {
 		if v, err := fail2ban.Expand(row.text, "a", "key"); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: %d bytes, %v; want %s", name, len(v), err, row.want)
@@ -31,7 +32,8 @@ func TestInterpolationIsBounded(t *testing.T) {
 }
 
 func TestMistakesInAFileDoNotHideTheRest(t *testing.T) {
-	text := "\ufeffbefore = 1\n[a\n[a]\nnonsense\n= 5\nkey = 1\nkey = 2\n[]\n[b]\r\nx=1\r\n" + strings.Repeat("junk\n", 100) + "[a]\nlast = 3\n"
+	text := "\ufeffbefore = 1\n[a\n[a]\nnonsense\n= 5\nkey = 1\nkey = 2\n[]\n[b]\r\nx=1\r\n" +
+		strings.Repeat("junk\n", 100) + "[a]\nlast = 3\n"
 	sections, mistakes, a := fail2ban.Parse(text, "a")
 	if sections != 2 || mistakes != 21 || a["key"] != "2" || a["last"] != "3" {
 		t.Errorf("%d sections, %d mistakes, %v", sections, mistakes, a)
@@ -40,7 +42,8 @@ func TestMistakesInAFileDoNotHideTheRest(t *testing.T) {
 
 func FuzzINI(f *testing.F) {
 	for _, seed := range []string{
-		"", "[a]\nb = c\n", "[a]\nb: c ; d\n  e\n\n f\n[DEFAULT]\nx=%(y)s\n", "[a\n]\n= \n", "\x00[\xff]\n\ta=1", "[a]\nkey = %(a/b)s %%\nb=%(key)s",
+		"", "[a]\nb = c\n", "[a]\nb: c ; d\n  e\n\n f\n[DEFAULT]\nx=%(y)s\n", "[a\n]\n= \n", "\x00[\xff]\n\ta=1",
+		"[a]\nkey = %(a/b)s %%\nb=%(key)s",
 		"[INCLUDES]\nbefore = x\n", " [a]\n k=v\n  w\n x\n", "[a]\nkey=%(__name__)s%(KNOWN/key)s",
 	} {
 		f.Add(seed)
@@ -66,7 +69,8 @@ func FuzzINI(f *testing.F) {
 }
 
 func FuzzDuration(f *testing.F) {
-	for _, seed := range []string{"1h", "1d12h", "(1+2)*3", "-1", "1 hour 30 min", "9e9", "1/0", "1y-6mo", "((((", "1.2.3w"} {
+	for _, seed := range []string{"1h", "1d12h", "(1+2)*3", "-1", "1 hour 30 min", "9e9", "1/0", "1y-6mo", "((((",
+		"1.2.3w"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -14,8 +14,8 @@ const (
 	maxSteps = 100_000 // of a whole configuration
 )
 
-// option returns an option of a section with every %(name)s filled in; a missing one is not ok. The error says what cannot
-// be filled in.
+// option returns an option of a section with every %(name)s filled in; a missing one is not ok. The error says what
+// cannot be filled in.
 func (c *config) option(name, key string) (value string, ok bool, err error) {
 	raw, ok := c.rawOption(name, key)
 	if !ok {

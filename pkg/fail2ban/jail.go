@@ -52,7 +52,8 @@ func countedFailures(name, filter string, ports []uint16) FailureKinds {
 		})
 	}
 	const amiPort, amiTLSPort = 5038, 5039
-	onlyAMI := len(ports) > 0 && !slices.ContainsFunc(ports, func(p uint16) bool { return p != amiPort && p != amiTLSPort })
+	onlyAMI := len(ports) > 0 &&
+		!slices.ContainsFunc(ports, func(p uint16) bool { return p != amiPort && p != amiTLSPort })
 	passwords, accounts := begins("auth", "passw", "login", "brute"), begins("scan", "enum", "unknown", "invalid")
 	switch {
 	case onlyAMI, slices.Contains(lowercaseWords(word), "ami"), begins("manager"):
@@ -241,19 +242,21 @@ func webPageReason(word, what string, ports []uint16, logs []string) string {
 	case all(len(logs), func(i int) bool { return isWebLog(logs[i]) }):
 		return "its log is that of the web page"
 	case word == "freepbx" || word == "pbx-gui" || slices.ContainsFunc(lowercaseWords(word), func(w string) bool {
-		return slices.Contains([]string{"gui", "web", "webui", "www", "http", "https", "httpd", "apache", "nginx", "lighttpd", "php"}, w)
+		return slices.Contains([]string{"gui", "web", "webui", "www", "http", "https", "httpd", "apache", "nginx", "lighttpd",
+			"php"}, w)
 	}):
 		return what + " is about the web page"
 	}
 	return ""
 }
 
-// isWebLog says whether a file is one that web servers and the web pages of PBXes write, such as Issabel's audit.log and
-// FreePBX' freepbx_security.log.
+// isWebLog says whether a file is one that web servers and the web pages of PBXes write, such as Issabel's audit.log
+// and FreePBX' freepbx_security.log.
 func isWebLog(path string) bool {
 	path = strings.ToLower(path)
 	return slices.ContainsFunc([]string{
-		"apache", "httpd", "nginx", "lighttpd", "access.log", "access_log", "error_log", "issabel/audit", "elastix/audit", "freepbx_security",
+		"apache", "httpd", "nginx", "lighttpd", "access.log", "access_log", "error_log", "issabel/audit", "elastix/audit",
+		"freepbx_security",
 	}, func(part string) bool { return strings.Contains(path, part) })
 }
 

@@ -14,7 +14,8 @@ type Ports struct {
 	Odd  []string // what is no port
 }
 
-// maxPorts is how many ports of one jail are taken: the ranges that people give to SIP are far smaller, that of RTP is larger.
+// maxPorts is how many ports of one jail are taken: the ranges that people give to SIP are far smaller, that of RTP is
+// larger.
 const maxPorts = 128
 
 var portNames = map[string]uint16{

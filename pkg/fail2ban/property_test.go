@@ -30,8 +30,10 @@ func randomJails(r *rand.Rand) string {
 		}
 	}
 	kinds := [][2]string{
-		{"asterisk", "asterisk"}, {"asterisk-auth", "asterisk-auth"}, {"asterisk-scan", "asterisk-scan"}, {"asterisk-ami", "asterisk-ami"},
-		{"sip-passwords", "my-pjsip-password"}, {"enumeration", "pjsip-enum"}, {"freepbx-gui", "freepbx"}, {"recidive", "recidive"},
+		{"asterisk", "asterisk"}, {"asterisk-auth", "asterisk-auth"}, {"asterisk-scan", "asterisk-scan"},
+		{"asterisk-ami", "asterisk-ami"},
+		{"sip-passwords", "my-pjsip-password"}, {"enumeration", "pjsip-enum"}, {"freepbx-gui", "freepbx"},
+		{"recidive", "recidive"},
 	}
 	for i, k := range r.Perm(len(kinds))[:1+r.IntN(4)] {
 		fmt.Fprintf(&b, "[%s]\nenabled = true\nfilter = %s\nport = %s\n", kinds[k][0], kinds[k][1],
@@ -86,9 +88,10 @@ func (d *day) send(at time.Duration, transport security.Transport, from, account
 	for i, typ := range types {
 		when := d.begin.Add(at + time.Duration(i)*20*time.Millisecond)
 		ev := security.Event{
-			Type: typ, Service: security.PJSIP, Time: when, Account: account, Session: call, UsingPassword: typ == security.SuccessfulAuth,
-			Local:  security.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: transport},
-			Remote: security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060), Transport: transport},
+			Type: typ, Service: security.PJSIP, Time: when, Account: account, Session: call,
+			UsingPassword: typ == security.SuccessfulAuth,
+			Local:         security.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: transport},
+			Remote:        security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060), Transport: transport},
 		}
 		if typ == security.ChallengeResponseFailed {
 			ev.Challenge, ev.Response = call, fmt.Sprintf("%032x", d.calls)
@@ -105,8 +108,8 @@ func (d *day) tick(at time.Duration) {
 	}
 }
 
-// customers plays ten hours of an office of forty phones, of which three have old passwords and one a deleted account, of
-// two phones at home with an old password, and of somebody who mistypes a password three times.
+// customers plays ten hours of an office of forty phones, of which three have old passwords and one a deleted account,
+// of two phones at home with an old password, and of somebody who mistypes a password three times.
 func (d *day) customers() []string {
 	const office, home, typist = "198.51.100.46", "198.51.100.77", "198.51.100.78"
 	for phone := 37; phone < 40; phone++ { // the first in the morning, before anybody of the office is known
@@ -129,7 +132,8 @@ func (d *day) customers() []string {
 			}
 		}
 		if at%(20*time.Second) == 0 {
-			d.send(at, security.UDP, home, fmt.Sprint(250+at/(20*time.Second)%2), security.ChallengeSent, security.ChallengeResponseFailed)
+			d.send(at, security.UDP, home, fmt.Sprint(250+at/(20*time.Second)%2), security.ChallengeSent,
+				security.ChallengeResponseFailed)
 		}
 		switch at {
 		case time.Hour, time.Hour + 10*time.Second, time.Hour + 20*time.Second:
@@ -145,7 +149,8 @@ func (d *day) customers() []string {
 }
 
 // attack plays attempts at a pace until the ban, and returns how many it took; 0 is none.
-func attack(p policy.Policy, transport security.Transport, accounts int, pace time.Duration, types ...security.Type) int {
+func attack(p policy.Policy, transport security.Transport, accounts int, pace time.Duration,
+	types ...security.Type) int {
 	const from, most = "203.0.113.66", 200
 	d := newDay(p)
 	d.begin = d.begin.Add(2 * time.Hour)
@@ -161,8 +166,8 @@ func attack(p policy.Policy, transport security.Transport, accounts int, pace ti
 	return 0
 }
 
-// TestAnyImportedPolicy plays the policies of many random jails: none bans a customer, and none bans an attacker later than
-// the default does, but for scanners where a jail for scans alone says so: those within ten attempts.
+// TestAnyImportedPolicy plays the policies of many random jails: none bans a customer, and none bans an attacker later
+// than the default does, but for scanners where a jail for scans alone says so: those within ten attempts.
 func TestAnyImportedPolicy(t *testing.T) {
 	db := database(t)
 	seen := map[string]bool{}
@@ -201,7 +206,8 @@ func TestAnyImportedPolicy(t *testing.T) {
 						}
 						continue
 					}
-					want, got := attack(def, transport, row.accounts, pace, row.types...), attack(p, transport, row.accounts, pace, row.types...)
+					want, got := attack(def, transport, row.accounts, pace, row.types...),
+						attack(p, transport, row.accounts, pace, row.types...)
 					if want == 0 || got == 0 || got > want {
 						t.Errorf("seed %d: %s over %v each %v is banned at attempt %d, by the default at %d\n%s\n%s",
 							seed, row.name, transport, pace, got, want, text, yaml)

@@ -24,8 +24,9 @@ const (
 
 // Options say what to read.
 type Options struct {
-	Jail string    // a folder such as /etc/fail2ban, or a jail file in it; "" is DefaultDir, if it is there
-	DB   string    // a database; "" is the running fail2ban, else dbfile of fail2ban.conf or DefaultDatabase, if it is there
+	Jail string // a folder such as /etc/fail2ban, or a jail file in it; "" is DefaultDir, if it is there
+	// a database; "" is the running fail2ban, else dbfile of fail2ban.conf or DefaultDatabase, if it is there
+	DB   string
 	Also []string  // jails whose bans are taken although they are not about telephony
 	Now  time.Time // bans that have ended by then are left out
 }
@@ -60,9 +61,9 @@ type Import struct {
 	NotImported []NotImported
 }
 
-// Read reads fail2ban's files, and asks it for its bans where it runs, else reads its database. What Options name and is not there is an error for errors.Is with
-// fs.ErrNotExist, and so is it when neither is there. A database that cannot be read costs only its bans (Import.BansLost),
-// unless there is nothing else.
+// Read reads fail2ban's files, and asks it for its bans where it runs, else reads its database. What Options name and
+// is not there is an error for errors.Is with fs.ErrNotExist, and so is it when neither is there. A database that
+// cannot be read costs only its bans (Import.BansLost), unless there is nothing else.
 func Read(ctx context.Context, o Options) (*Import, error) {
 	im := &Import{}
 	c, err := im.readJails(o)
@@ -95,7 +96,8 @@ func (im *Import) addNotImported(what, why string) {
 	}
 }
 
-// readJails finds the folder and the name of the jail files. It returns nil where there are none and none are asked for.
+// readJails finds the folder and the name of the jail files. It returns nil where there are none and none are asked
+// for.
 func (im *Import) readJails(o Options) (*config, error) {
 	path, named := o.Jail, o.Jail != ""
 	if !named {
@@ -132,7 +134,8 @@ func readJailFile(path string) (*config, error) {
 			return c, nil
 		}
 	}
-	if c, err := readConfig(dir, name); err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && slices.Contains(c.files, path) {
+	if c, err := readConfig(dir, name); err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil &&
+		slices.Contains(c.files, path) {
 		return c, err
 	}
 	return readFiles(dir, []string{path})
@@ -252,8 +255,8 @@ func (im *Import) askServer(ctx context.Context, o Options, s serverSettings) bo
 	return true
 }
 
-// readPastBans looks up which jails have banned before whom a jail like recidive bans. The running fail2ban knows the current
-// bans alone.
+// readPastBans looks up which jails have banned before whom a jail like recidive bans. The running fail2ban knows the
+// current bans alone.
 func (im *Import) readPastBans(ctx context.Context, o Options, database string, r *banRecords) {
 	if isFile(database) {
 		switch old, err := readDatabase(ctx, database, o.Now); {
@@ -277,7 +280,8 @@ func (im *Import) readDatabaseBans(ctx context.Context, o Options, path string) 
 	named := o.DB != ""
 	if !named && !isFile(path) {
 		im.Found = append(im.Found, "no database: fail2ban.conf says dbfile = "+quotePath(path))
-		im.addNotImported("bans", "fail2ban keeps them in memory only: ringwall import fail2ban takes them while fail2ban runs")
+		im.addNotImported("bans", "fail2ban keeps them in memory only: ringwall import fail2ban takes them while fail2ban "+
+			"runs")
 		return nil
 	}
 	r, err := readDatabase(ctx, path, o.Now)
@@ -357,7 +361,8 @@ func countOf(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// remainingTime is how long a ban goes on. A ban that begins in the future, by a clock that was wrong, lasts its length.
+// remainingTime is how long a ban goes on. A ban that begins in the future, by a clock that was wrong, lasts its
+// length.
 func (im *Import) remainingTime(r banRow, now time.Time) (left time.Duration, forever bool) {
 	const most = int64(longest / time.Second)
 	length := r.length
@@ -379,14 +384,17 @@ func (im *Import) remainingTime(r banRow, now time.Time) (left time.Duration, fo
 func (im *Import) notImportedReason(records *banRecords, r banRow, also []string) string {
 	j := im.jailNamed(r.jail)
 	switch {
-	case slices.Contains(also, r.jail), slices.Contains(also, printable.String(r.jail)), im.isVoIP(r.jail) && (j != nil || im.Dir == ""):
+	case slices.Contains(also, r.jail), slices.Contains(also, printable.String(r.jail)), im.isVoIP(r.jail) &&
+		(j != nil || im.Dir == ""):
 		return ""
 	case j == nil && im.Dir != "" && im.isVoIP(r.jail):
-		return "jail " + quote(r.jail) + " is off in the jail files, so its bans are no longer in force; take them with --also " + quote(r.jail)
+		return "jail " + quote(r.jail) +
+			" is off in the jail files, so its bans are no longer in force; take them with --also " + quote(r.jail)
 	case isRecidive(r.jail) && slices.ContainsFunc(records.past[r.ip], im.isVoIP):
 		return "" // it is in for what it did to a jail of telephony
 	}
-	return "jail " + quote(r.jail) + " is not about telephony: leave it to fail2ban, or take it with --also " + quote(r.jail)
+	return "jail " + quote(r.jail) + " is not about telephony: leave it to fail2ban, or take it with --also " +
+		quote(r.jail)
 }
 
 // notBannableReason says why something banned cannot be banned here, or "".

@@ -75,16 +75,22 @@ func TestNumbersBecomePolicy(t *testing.T) {
 		tolerance        float64
 		ban              policy.Ban
 	}{
-		"pbx":     {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: time.Hour, Factor: 2, Max: 5 * 168 * time.Hour, Memory: 48 * time.Hour}},
-		"simple":  {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: 10 * time.Minute, Factor: 1, Max: 10 * time.Minute, Memory: def.Memory}},
-		"strict":  {5.56, 2.64, 3, time.Hour, 83.4, policy.Ban{First: 10 * time.Minute, Factor: 5.63, Max: 168 * time.Hour, Memory: 24 * time.Hour}},
-		"forever": {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: 168 * time.Hour, Factor: 4, Max: 8760 * time.Hour, Memory: def.Memory}},
-		"steps":   {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: time.Minute, Factor: 3.12, Max: 168 * time.Hour, Memory: 24 * time.Hour}},
+		"pbx": {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: time.Hour, Factor: 2, Max: 5 * 168 * time.Hour,
+			Memory: 48 * time.Hour}},
+		"simple": {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: 10 * time.Minute, Factor: 1, Max: 10 * time.Minute,
+			Memory: def.Memory}},
+		"strict": {5.56, 2.64, 3, time.Hour, 83.4, policy.Ban{First: 10 * time.Minute, Factor: 5.63, Max: 168 * time.Hour,
+			Memory: 24 * time.Hour}},
+		"forever": {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: 168 * time.Hour, Factor: 4, Max: 8760 * time.Hour,
+			Memory: def.Memory}},
+		"steps": {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: time.Minute, Factor: 3.12, Max: 168 * time.Hour,
+			Memory: 24 * time.Hour}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, _ := parsed(t, read(t, fail2ban.Options{Jail: filepath.Join("testdata", name), DB: db}))
 			want.ban.ForgeableMax = def.ForgeableMax
-			if p := c.Policy; p.Threshold != 10 || p.Points.UnknownAccount != want.names || p.Points.WrongPassword != want.passwords ||
+			if p := c.Policy; p.Threshold != 10 || p.Points.UnknownAccount != want.names ||
+				p.Points.WrongPassword != want.passwords ||
 				p.Misconfigured.Burst != want.burst || p.HalfLife != want.half || p.Trust.Tolerance != want.tolerance ||
 				p.Ban != want.ban || p.Mode != policy.Observe {
 				t.Errorf("got %+v; want %+v", p, want)
@@ -150,14 +156,16 @@ func TestBansKeepTheTimeThatTheyHaveLeft(t *testing.T) {
 		}
 	}
 	also := read(t, fail2ban.Options{Jail: "testdata/pbx", DB: db, Also: []string{"sshd", "recidive"}})
-	if got := show(also.Bans); !strings.Contains(got, "203.0.113.20/32 sshd") || !strings.Contains(got, "203.0.113.22/32 recidive") {
+	if got := show(also.Bans); !strings.Contains(got, "203.0.113.20/32 sshd") ||
+		!strings.Contains(got, "203.0.113.22/32 recidive") {
 		t.Errorf("--also is without effect:\n%s", got)
 	}
 }
 
 func TestDatabaseAloneIsEnough(t *testing.T) {
 	db := database(t, entry{"asterisk-iptables", "203.0.113.5", 0, time.Hour}, entry{"sshd", "203.0.113.6", 0, time.Hour})
-	im := read(t, fail2ban.Options{Jail: files(t, map[string]string{"jail.conf": "[DEFAULT]\n"}), DB: db, Also: []string{"asterisk-iptables"}})
+	im := read(t, fail2ban.Options{Jail: files(t, map[string]string{"jail.conf": "[DEFAULT]\n"}), DB: db,
+		Also: []string{"asterisk-iptables"}})
 	if got := show(im.Bans); got != "203.0.113.5/32 asterisk-iptables 1h0m0s\n" {
 		t.Error(got)
 	}
@@ -176,7 +184,8 @@ func TestWhatIsNamedMustBeThere(t *testing.T) {
 		}
 	}
 	im := read(t, fail2ban.Options{Jail: "testdata/pbx"})
-	if im.Database != "" || !strings.Contains(strings.Join(im.Found, "\n"), `no database at "/nonexistent/fail2ban.sqlite3"`) {
+	if im.Database != "" || !strings.Contains(strings.Join(im.Found, "\n"),
+		`no database at "/nonexistent/fail2ban.sqlite3"`) {
 		t.Errorf("fail2ban.conf is not asked for dbfile: %q", im.Found)
 	}
 }
@@ -198,7 +207,8 @@ func TestHostileTextStaysInert(t *testing.T) {
 	db := database(t, entry{"asterisk", hostile, 0, time.Hour}, entry{hostile, "203.0.113.5", 0, time.Hour},
 		entry{"asterisk" + hostile, "203.0.113.6", 0, time.Hour}, entry{"asterisk", strings.Repeat("1", 1<<20), 0, time.Hour})
 	name := strings.NewReplacer("\r\n", "", "]", "").Replace("asterisk" + hostile)
-	dir := files(t, map[string]string{"jail.local": "[" + name + "]\nenabled=1\nmaxretry=" + hostile + "\nbantime=\x1bh\nignoreip=\x1b]0;x\u202e\nfilter=\n" +
+	dir := files(t, map[string]string{"jail.local": "[" + name + "]\nenabled=1\nmaxretry=" + hostile +
+		"\nbantime=\x1bh\nignoreip=\x1b]0;x\u202e\nfilter=\n" +
 		"action=a\x1bb\nport=\u202e\nbantime.increment=1\nbantime.multipliers=1 \x1b\nbantime.factor=\x1b\n"})
 	im := read(t, fail2ban.Options{Jail: dir, DB: db, Also: []string{hostile}})
 	_, yaml := parsed(t, im)
@@ -210,7 +220,10 @@ func TestHostileTextStaysInert(t *testing.T) {
 		texts = append(texts, j.Why)
 	}
 	for _, text := range texts {
-		if i := strings.IndexFunc(text, func(r rune) bool { return r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 || r == 0x202e || r == 0xfffd }); i >= 0 {
+		if i := strings.IndexFunc(text, func(r rune) bool {
+			return r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 ||
+				r == 0x202e || r == 0xfffd
+		}); i >= 0 {
 			t.Errorf("%q holds %q", text, text[i:min(i+8, len(text))])
 		}
 		if len(text) > 4096 {
@@ -220,12 +233,14 @@ func TestHostileTextStaysInert(t *testing.T) {
 }
 
 func TestFilesThatCannotBeReadAreNamed(t *testing.T) {
-	dir := files(t, map[string]string{"jail.conf": "[INCLUDES]\nbefore = folder\n[asterisk]\nenabled = %(nothing)s\n[sip]\nenabled=1\nfindtime=%(sip/findtime)s\n"})
+	dir := files(t, map[string]string{"jail.conf": "[INCLUDES]\nbefore = folder\n[asterisk]\nenabled = %(nothing)s\n" +
+		"[sip]\nenabled=1\nfindtime=%(sip/findtime)s\n"})
 	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	im := read(t, fail2ban.Options{Jail: dir})
-	for _, part := range []string{"folder\" is not read: it is no regular file", `enabled: nothing is named "nothing"`, "findtime: %(name)s stands in itself"} {
+	for _, part := range []string{"folder\" is not read: it is no regular file", `enabled: nothing is named "nothing"`,
+		"findtime: %(name)s stands in itself"} {
 		if notImported(im, part) == "" {
 			t.Errorf("nothing says %s: %v", part, im.NotImported)
 		}

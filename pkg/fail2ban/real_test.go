@@ -97,7 +97,8 @@ func startReal(t *testing.T) *real {
 	}
 	var log strings.Builder
 	for i := range 5 {
-		fmt.Fprintf(&log, "[%s] NOTICE[42] chan_sip.c: Registration from '\"%d\" <sip:%d@192.0.2.1>' failed for '203.0.113.66:5060' - Wrong password\n",
+		fmt.Fprintf(&log, "[%s] NOTICE[42] chan_sip.c: Registration from '\"%d\" <sip:%d@192.0.2.1>' failed for "+
+			"'203.0.113.66:5060' - Wrong password\n",
 			kernelTime().In(zone).Format(time.DateTime), 100+i, 100+i)
 	}
 	for name, text := range map[string]string{
@@ -128,7 +129,8 @@ func (o onlyFiles) ReadDir(name string) ([]fs.DirEntry, error) {
 
 func (r *real) start(t *testing.T) {
 	t.Helper()
-	cmd := exec.Command("fail2ban-server", "-f", "-c", r.dir, "-s", r.socket, "-p", filepath.Join(r.dir, "pid"), "--logtarget", "STDOUT")
+	cmd := exec.Command("fail2ban-server", "-f", "-c", r.dir, "-s", r.socket, "-p", filepath.Join(r.dir, "pid"),
+		"--logtarget", "STDOUT")
 	cmd.Env = append(os.Environ(), "TZ="+realZone)
 	in, out := io.Pipe()
 	cmd.Stdout, cmd.Stderr = out, out
@@ -202,7 +204,8 @@ func prefixes(im *fail2ban.Import) string {
 
 func (r *real) client(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "fail2ban-client", append([]string{"-c", r.dir, "-s", r.socket}, args...)...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "fail2ban-client",
+		append([]string{"-c", r.dir, "-s", r.socket}, args...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("fail2ban-client %v: %v: %s", args, err, out)
 	}
@@ -231,7 +234,8 @@ func TestRealFail2banIsTakenOver(t *testing.T) {
 	r.client(t, "set", "asterisk", "banip", "203.0.113.8")
 	const want = "198.51.100.0/24 203.0.113.5/32 203.0.113.8/32 203.0.113.66/32 2001:db8:bad::1/128"
 	r.stored(t, want)
-	if im, err := fail2ban.Read(t.Context(), fail2ban.Options{Jail: r.dir, Now: kernelTime()}); err != nil || prefixes(im) != want ||
+	if im, err := fail2ban.Read(t.Context(), fail2ban.Options{Jail: r.dir, Now: kernelTime()}); err != nil ||
+		prefixes(im) != want ||
 		slices.ContainsFunc(im.Bans, func(b fail2ban.Ban) bool { return !b.Forever }) {
 		t.Errorf("%+v, %v", im, err)
 	}
@@ -244,7 +248,8 @@ func TestRealFail2banIsTakenOver(t *testing.T) {
 	// The files of another machine's fail2ban have nothing to do with this one.
 	elsewhere := files(t, map[string]string{"jail.local": jailLocal,
 		"fail2ban.conf": "[Definition]\nsocket = " + r.socket + "\ndbfile = /nonexistent/db\n"})
-	if im, err := fail2ban.Read(t.Context(), fail2ban.Options{Jail: elsewhere, Now: kernelTime()}); err != nil || len(im.Bans) > 0 {
+	if im, err := fail2ban.Read(t.Context(), fail2ban.Options{Jail: elsewhere, Now: kernelTime()}); err != nil ||
+		len(im.Bans) > 0 {
 		t.Errorf("%+v, %v", im, err)
 	}
 	r.stop()
@@ -282,7 +287,8 @@ func (r *real) takesOver(t *testing.T, o fail2ban.Options, want string) *fail2ba
 		t.Errorf("the ban of sshd is lost without a word: %v", im.NotImported)
 	}
 	c, _ := parsed(t, im)
-	if p := c.Policy; p.Points.WrongPassword != 2.64 || p.Misconfigured.Burst != 3 || p.HalfLife != time.Hour || p.Ban.First != 2*time.Hour || p.Ban.Max != 5*168*time.Hour ||
+	if p := c.Policy; p.Points.WrongPassword != 2.64 || p.Misconfigured.Burst != 3 || p.HalfLife != time.Hour ||
+		p.Ban.First != 2*time.Hour || p.Ban.Max != 5*168*time.Hour ||
 		p.Ban.Memory != 72*time.Hour || len(p.Allow) != 2 {
 		t.Errorf("%+v", p)
 	}
@@ -341,7 +347,8 @@ func python(t *testing.T, code string, in any) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", "import sys, json\ndata = json.load(sys.stdin)\n"+code)
+	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c",
+		"import sys, json\ndata = json.load(sys.stdin)\n"+code)
 	cmd.Stdin = bytes.NewReader(text)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
@@ -355,14 +362,17 @@ func python(t *testing.T, code string, in any) []byte {
 func TestFilesMeanWhatTheyDoInFail2ban(t *testing.T) {
 	t.Parallel()
 	odd := files(t, map[string]string{
-		"jail.conf": "[INCLUDES]\nbefore = a.conf\n b.conf\nafter = c.conf\n[DEFAULT]\nx = 1 ; one\ny: 2;two\nz = %(x)s%%%(Y)s\n[one]\n" +
-			"UPPER = %(z)s\nlist = a\n\n    b ; c\n  # d\n\te\nempty =\nx = 10\nname = %(__name__)s\n[two]\nother = %(one/list)s %(default/x)s\n",
+		"jail.conf": "[INCLUDES]\nbefore = a.conf\n b.conf\nafter = c.conf\n[DEFAULT]\nx = 1 ; one\ny: 2;two\nz = " +
+			"%(x)s%%%(Y)s\n[one]\n" +
+			"UPPER = %(z)s\nlist = a\n\n    b ; c\n  # d\n\te\nempty =\nx = 10\nname = %(__name__)s\n[two]\nother = " +
+			"%(one/list)s %(default/x)s\n",
 		"a.conf":        "[INCLUDES]\nafter = jail.conf\n[DEFAULT]\nx = a\nfrom_a = a\n[one]\nx = 5\nw = %(from_a)s\n",
 		"a.local":       "[DEFAULT]\nfrom_a = local\n",
 		"b.local":       "[DEFAULT]\nfrom_b = local\n",
 		"c.conf":        "[one]\nx = %(known/x)s c\n",
 		"jail.local":    "[two]\nother = [%(known/other)s]\nequals = a=b:c\n[one]\nkeep = %(known/x)s\n",
-		"jail.d/b.conf": "[DEFAULT]\nd = b\n", "jail.d/a.conf": "[DEFAULT]\nd = a\n", "jail.d/a.local": "[three]\nd = %(d)s local\n",
+		"jail.d/b.conf": "[DEFAULT]\nd = b\n", "jail.d/a.conf": "[DEFAULT]\nd = a\n",
+		"jail.d/a.local": "[three]\nd = %(d)s local\n",
 	})
 	dirs := []string{"testdata/pbx", "testdata/strict", "testdata/steps", odd, "/etc/fail2ban"}
 	out := python(t, `
@@ -413,8 +423,10 @@ print(json.dumps(all))`, dirs)
 func TestDurationsMeanWhatTheyDoInFail2ban(t *testing.T) {
 	t.Parallel()
 	list := []string{
-		"600", "10m", "1h", "1w", "1d12h", "1 hour 30 min", "0d 1h 30m", "60*60*24", "1hour+30min", "1year-6mo", "6 months", "2.5h", "-1",
-		"90s", "1d 2h 3m 4s", "2 * 60 * 60", "(1h+1m)*2", "1WEEK", "3 mon", "1yy", "10 minutes", "1h/2", "-1h", "1h -90m", "0",
+		"600", "10m", "1h", "1w", "1d12h", "1 hour 30 min", "0d 1h 30m", "60*60*24", "1hour+30min", "1year-6mo", "6 months",
+		"2.5h", "-1",
+		"90s", "1d 2h 3m 4s", "2 * 60 * 60", "(1h+1m)*2", "1WEEK", "3 mon", "1yy", "10 minutes", "1h/2", "-1h", "1h -90m",
+		"0",
 	}
 	var want []float64
 	out := python(t, `
@@ -429,7 +441,8 @@ print(json.dumps([MyTime.str2seconds(s) for s in data]))`, list)
 			t.Errorf("%q: got %v (%v), fail2ban has %v", s, d, err, want[i])
 		}
 	}
-	for _, s := range []string{"", "abc", "1x", "1h)", "(1h", "1 +", "--", "0/0", strings.Repeat("(", 100), strings.Repeat("1", 300), "1e5"} {
+	for _, s := range []string{"", "abc", "1x", "1h)", "(1h", "1 +", "--", "0/0", strings.Repeat("(", 100),
+		strings.Repeat("1", 300), "1e5"} {
 		if d, err := fail2ban.ParseDuration(s); err == nil {
 			t.Errorf("%q is %v", s, d)
 		}

@@ -38,8 +38,8 @@ type server struct {
 // errNotRunning is a fail2ban that does not listen, or one that is not the one of the files.
 var errNotRunning = errors.New("fail2ban does not run")
 
-// connectServer finds the running fail2ban. Its client takes over objects that the other end of the socket describes in a
-// way that can run programs (pickle), so that end must be root's, or the caller's own.
+// connectServer finds the running fail2ban. Its client takes over objects that the other end of the socket describes in
+// a way that can run programs (pickle), so that end must be root's, or the caller's own.
 func connectServer(ctx context.Context, socket string) (*server, error) {
 	dialer := net.Dialer{Timeout: connectTimeout}
 	conn, err := dialer.DialContext(ctx, "unix", socket)
@@ -75,8 +75,8 @@ func peerOf(conn net.Conn) (peer *unix.Ucred, err error) {
 	return peer, err
 }
 
-// zoneOf returns the local time of a process: that of its TZ, else the machine's. TZ in this process may be another one,
-// as that of a person's shell.
+// zoneOf returns the local time of a process: that of its TZ, else the machine's. TZ in this process may be another
+// one, as that of a person's shell.
 func zoneOf(pid int) (*time.Location, error) {
 	environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 	if err != nil {
@@ -204,7 +204,8 @@ func (s *server) ask(ctx context.Context, take func(line string) error, command 
 
 // An address, when its ban began, for how many seconds it is, and its end, as server/banmanager.py writes them
 // (getBanList). The address may be whatever a filter takes for one.
-var banLine = regexp.MustCompile(`^(.+) \t(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) \+ (-?\d{1,18}) = (\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d)$`)
+var banLine = regexp.MustCompile(`^(.+) \t(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)` +
+	` \+ (-?\d{1,18}) = (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)$`)
 
 func parseBan(line string, zone *time.Location, now time.Time) (banRow, error) {
 	m := banLine.FindStringSubmatch(line)
@@ -219,9 +220,9 @@ func parseBan(line string, zone *time.Location, now time.Time) (banRow, error) {
 	return banRow{ip: m[1], length: length, since: since.Unix()}, err
 }
 
-// startOf returns when a ban began. A local time is one hour or the next where clocks are set back: the end tells which,
-// and where that is as uncertain, the earlier one that is still in force, since who is banned for too short a time comes
-// back, and nobody is kept out for too long.
+// startOf returns when a ban began. Where clocks are set back, a local time is in one hour or in the next: the end of the
+// ban tells in which. Where that is as uncertain, it is the earlier of those that are still in force, so that nobody is
+// kept out for too long.
 func startOf(start string, length int64, end string, zone *time.Location, now time.Time) (time.Time, error) {
 	starts, err := instantsOf(start, zone)
 	if err != nil {

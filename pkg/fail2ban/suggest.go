@@ -21,7 +21,8 @@ type Setting struct {
 
 // Suggestion is a policy that comes near what fail2ban did.
 type Suggestion struct {
-	From     string // the jails whose numbers they are, with commas; "" where there is none, and then there are no settings
+	// the jails whose numbers they are, with commas; "" where there is none, and then there are no settings
+	From     string
 	Settings []Setting
 }
 
@@ -42,15 +43,17 @@ const (
 	leastNames   = 2
 )
 
-// mildestNames is how many requests for unknown accounts may come before a ban at most, as in fail2ban's own jail asterisk.
+// mildestNames is how many requests for unknown accounts may come before a ban at most, as in fail2ban's own jail
+// asterisk.
 const mildestNames = 10
 
 // longestHalfLife is how long a suggested half-life is at most. The failures of a whole office add up in it, so trust's
 // tolerance grows with it; beyond an hour an attacker in a trusted place would have too many attempts.
 const longestHalfLife = time.Hour
 
-// suggest takes the numbers of the strictest jail of each kind, and none that is milder than Ringwall's default: whoever
-// comes from fail2ban is not less safe than who begins with Ringwall. The exception is a jail for unknown accounts alone.
+// suggest takes the numbers of the strictest jail of each kind, and none that is milder than Ringwall's default:
+// whoever comes from fail2ban is not less safe than who begins with Ringwall. The exception is a jail for unknown
+// accounts alone.
 func (im *Import) suggest(purge time.Duration) Suggestion {
 	var voip []Jail
 	for _, j := range im.Jails {
@@ -73,9 +76,11 @@ func (im *Import) suggest(purge time.Duration) Suggestion {
 	}
 	s := Suggestion{}
 	used := im.suggestPoints(&s, voip)
-	uses := func(j Jail) int { return min(slices.Index(used, j.Name), 0) } // -1 or 0: as few jails as possible give the numbers
+	// -1 or 0: as few jails as possible give the numbers
+	uses := func(j Jail) int { return min(slices.Index(used, j.Name), 0) }
 	long := slices.MaxFunc(voip, func(a, b Jail) int {
-		return cmp.Or(cmp.Compare(banLength(a), banLength(b)), cmp.Compare(longestGrownBan(a), longestGrownBan(b)), uses(a)-uses(b))
+		return cmp.Or(cmp.Compare(banLength(a), banLength(b)), cmp.Compare(longestGrownBan(a), longestGrownBan(b)),
+			uses(a)-uses(b))
 	})
 	im.suggestBanLengths(&s, long, purge)
 	im.suggestPorts(&s, voip)
@@ -90,7 +95,8 @@ func (im *Import) suggest(purge time.Duration) Suggestion {
 	}
 	s.From = strings.Join(from, ", ")
 	if len(others) > 0 {
-		im.addNotImported("the numbers of jail "+quoteList(others), "Ringwall has one policy, and the strictest jail of each kind counts: "+quoteList(from))
+		im.addNotImported("the numbers of jail "+quoteList(others),
+			"Ringwall has one policy, and the strictest jail of each kind counts: "+quoteList(from))
 	}
 	return s
 }
@@ -128,7 +134,8 @@ func failureKinds() []failureKind {
 	return []failureKind{
 		{Accounts, "unknown_account", "an unknown account", "unknown accounts", "tries an unknown account each %s",
 			p.Points.UnknownAccount, number(p.Points.UnknownAccount), leastNames},
-		{Passwords, "wrong_password", "a wrong password", "wrong passwords", "tries a password each %s, on more than two accounts,",
+		{Passwords, "wrong_password", "a wrong password", "wrong passwords",
+			"tries a password each %s, on more than two accounts,",
 			p.Points.WrongPassword, number(p.Points.WrongPassword), leastGuesses},
 		{Manager, "manager", "a failed login to AMI", "failed logins to AMI", "fails to log in to AMI each %s",
 			p.Points.Manager, number(p.Points.Manager), leastNames},
@@ -138,8 +145,9 @@ func failureKinds() []failureKind {
 // suggestPoints sets what each kind of failure is worth, and how long it counts. It returns whose numbers they are.
 func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 	p := policy.Default().Policy
-	s.addSetting("policy.threshold", formatDecimal(p.Threshold), "Ringwall's default. The points below are made for it: fail2ban counts "+
-		"lines, of which Asterisk writes one to three for an attempt; Ringwall counts attempts.")
+	s.addSetting("policy.threshold", formatDecimal(p.Threshold),
+		"Ringwall's default. The points below are made for it: fail2ban counts "+
+			"lines, of which Asterisk writes one to three for an attempt; Ringwall counts attempts.")
 	half := halfLife{length: p.HalfLife, dearer: 1}
 	burst := p.Misconfigured.Burst
 	var strictest Jail // that counts wrong passwords
@@ -179,16 +187,19 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 			}
 			n = min(n, mildestNames)
 			points = pointsFor(n)
-			why = fmt.Sprintf("so the %s in quick succession bans, and not the %s as by Ringwall's default", ordinal(n), ordinal(k.usual))
+			why = fmt.Sprintf("so the %s in quick succession bans, and not the %s as by Ringwall's default", ordinal(n),
+				ordinal(k.usual))
 		case n == k.usual:
 			why = fmt.Sprintf("as Ringwall's default: the %s in quick succession bans", ordinal(n))
 		default:
-			why = fmt.Sprintf("and Ringwall's default is stricter: the %s in quick succession bans. It stays, so that nobody is less "+
+			why = fmt.Sprintf("and Ringwall's default is stricter: the %s in quick succession bans. It stays, so that nobody "+
+				"is less "+
 				"safe than before; %s would be as mild as the jail", ordinal(k.usual), formatDecimal(pointsFor(n)))
 			im.reportMilder(j, k)
 		}
 		if k.count != Manager || n < k.usual {
-			s.addSetting("policy.points."+k.key, formatDecimal(points), "What %s is worth. Jail %s has maxretry = %d, %s.", k.what, quote(j.Name), j.MaxRetry, why)
+			s.addSetting("policy.points."+k.key, formatDecimal(points), "What %s is worth. Jail %s has maxretry = %d, %s.",
+				k.what, quote(j.Name), j.MaxRetry, why)
 		}
 		for _, j := range mine {
 			if half.lengthen(j, k, points, p.Threshold) {
@@ -198,8 +209,9 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 	}
 	half.suggest(im, s)
 	if burst < p.Misconfigured.Burst {
-		s.addSetting("policy.misconfigured.burst", strconv.Itoa(burst), "maxretry = %d of jail %s: so many wrong passwords may come at once "+
-			"before they count, as a phone or a person sends them. Ringwall's default is %d.",
+		s.addSetting("policy.misconfigured.burst", strconv.Itoa(burst),
+			"maxretry = %d of jail %s: so many wrong passwords may come at once "+
+				"before they count, as a phone or a person sends them. Ringwall's default is %d.",
 			strictest.MaxRetry, quote(strictest.Name), p.Misconfigured.Burst)
 	}
 	return used
@@ -229,8 +241,8 @@ type halfLife struct {
 	dearer float64       // how many times as much as by default a failure of a phone that is not in use any more is worth
 }
 
-// lengthen makes the half-life so long that somebody is banned who fails steadily, and just often enough for the jail: the
-// sum of points p a gap apart comes up to p/(1-2^(-gap/half)).
+// lengthen makes the half-life so long that somebody is banned who fails steadily, and just often enough for the jail:
+// the sum of points p a gap apart comes up to p/(1-2^(-gap/half)).
 func (h *halfLife) lengthen(j Jail, k failureKind, points, threshold float64) bool {
 	gap := j.FindTime / time.Duration(max(j.MaxRetry, k.least)-1)
 	want := min(max(time.Duration(float64(gap)/math.Log2(threshold/(threshold-points))), 0), longest)
@@ -250,23 +262,29 @@ func (h *halfLife) slowestBanned(threshold float64) string {
 
 func (h *halfLife) suggest(im *Import, s *Suggestion) {
 	p := policy.Default().Policy
-	const differs = "fail2ban forgets a failure all at once when findtime is over; Ringwall forgets half of the points in this time, " +
+	const differs = "fail2ban forgets a failure all at once when findtime is over; Ringwall forgets half of the points " +
+		"in this time, " +
 		"and half of the rest in the next."
 	name := quote(h.jail.Name)
 	if h.jail.Name == "" {
-		s.addSetting("policy.half_life", formatDuration(h.length), "Ringwall's default. It remembers at least as long as the findtime of the jails asks for: "+differs)
+		s.addSetting("policy.half_life", formatDuration(h.length),
+			"Ringwall's default. It remembers at least as long as the findtime of the jails asks for: "+differs)
 	} else {
-		s.addSetting("policy.half_life", formatDuration(h.length), "findtime = %s of jail %s. Not the same thing: %s %s all day is banned.",
+		s.addSetting("policy.half_life", formatDuration(h.length),
+			"findtime = %s of jail %s. Not the same thing: %s %s all day is banned.",
 			formatDuration(h.jail.FindTime), name, differs, h.slowestBanned(p.Threshold))
 	}
 	if more := h.dearer * h.length.Minutes() / p.HalfLife.Minutes(); more > 1 {
-		s.addSetting("policy.trust.tolerance", formatDecimal(math.Ceil(p.Trust.Tolerance*more*10)/10), "Ringwall's default is %s. It grows with the half-life and "+
-			"the points, in which the failures of a trusted office add up, so that one wrong phone still does not ban the others.",
+		s.addSetting("policy.trust.tolerance", formatDecimal(math.Ceil(p.Trust.Tolerance*more*10)/10),
+			"Ringwall's default is %s. It grows with the half-life and "+
+				"the points, in which the failures of a trusted office add up, so that one wrong phone still does not ban the "+
+				"others.",
 			formatDecimal(p.Trust.Tolerance))
 	}
 	if h.want > h.length {
 		im.addNotImported("findtime = "+formatDuration(h.jail.FindTime)+" of jail "+name, fmt.Sprintf(
-			"policy.half_life is %s: a longer one would add up what all the phones of a trusted office do in a day, and ban it. "+
+			"policy.half_life is %s: a longer one would add up what all the phones of a trusted office do in a day, and ban "+
+				"it. "+
 				"%s is banned, who does so less often no longer", formatDuration(h.length), h.slowestBanned(p.Threshold)))
 	}
 }
@@ -278,16 +296,19 @@ func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) 
 	def := policy.Default().Policy.Ban
 	first := min(max(j.BanTime, time.Second), longestPolicy)
 	if j.BanTime == Forever {
-		s.addSetting("policy.ban.first", formatDuration(def.Max), "bantime = -1, for ever. Ringwall's bans end: addresses change hands, and a customer who is "+
-			"banned by mistake would stay out. A week, and longer for those that come back.")
+		s.addSetting("policy.ban.first", formatDuration(def.Max),
+			"bantime = -1, for ever. Ringwall's bans end: addresses change hands, and a customer who is "+
+				"banned by mistake would stay out. A week, and longer for those that come back.")
 		s.addSetting("policy.ban.factor", formatDecimal(def.Factor), "Ringwall's default.")
 		s.addSetting("policy.ban.max", formatDuration(365*24*time.Hour), "A year is near enough to for ever.")
-		im.addNotImported("bantime = -1 of jail "+quote(j.Name), "there are no bans for ever: a week first, up to a year for those that come back")
+		im.addNotImported("bantime = -1 of jail "+quote(j.Name),
+			"there are no bans for ever: a week first, up to a year for those that come back")
 		return
 	}
 	s.addSetting("policy.ban.first", formatDuration(first), "bantime = %s.", formatDuration(j.BanTime))
 	factor, most, memory := 1.0, first, time.Duration(0)
-	why, whyMost := "Each ban as long as the first one: the jail has no bantime.increment, and there is no recidive jail. Ringwall's default is "+
+	why, whyMost := "Each ban as long as the first one: the jail has no bantime.increment, and there is no recidive "+
+		"jail. Ringwall's default is "+
 		formatDecimal(def.Factor)+".", "As first. Ringwall's default is "+formatDuration(def.Max)+"."
 	if j.Increment.On {
 		factor, why = im.banFactor(j)
@@ -308,7 +329,8 @@ func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) 
 		}
 		if !j.Increment.On {
 			factor = math.Pow(float64(most)/float64(first), 1/float64(retry-1))
-			why = fmt.Sprintf("Jail %s: after %d bans within %s, %s. Ringwall's bans grow step by step, so that the %s one is as long as that.",
+			why = fmt.Sprintf("Jail %s: after %d bans within %s, %s. Ringwall's bans grow step by step, so that the %s one "+
+				"is as long as that.",
 				quote(r.Name), retry, formatDuration(span), formatDuration(length), ordinal(retry))
 		}
 		if span > memory {
@@ -319,11 +341,13 @@ func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) 
 	s.addSetting("policy.ban.factor", formatDecimal(factor), "%s", why)
 	s.addSetting("policy.ban.max", formatDuration(min(most, longestPolicy)), "%s", whyMost)
 	if memory > 0 {
-		s.addSetting("policy.ban.memory", formatDuration(min(memory, longestPolicy)), "%s Ringwall's default is %s.", whyMemory, formatDuration(def.Memory))
+		s.addSetting("policy.ban.memory", formatDuration(min(memory, longestPolicy)), "%s Ringwall's default is %s.",
+			whyMemory, formatDuration(def.Memory))
 	}
 	if most > def.ForgeableMax {
-		im.addNotImported("bans longer than "+formatDuration(def.ForgeableMax), "where the evidence came by UDP and could have been forged, a ban ends after "+
-			"policy.ban.forgeable_max, "+formatDuration(def.ForgeableMax))
+		im.addNotImported("bans longer than "+formatDuration(def.ForgeableMax),
+			"where the evidence came by UDP and could have been forged, a ban ends after "+
+				"policy.ban.forgeable_max, "+formatDuration(def.ForgeableMax))
 	}
 }
 
@@ -334,13 +358,15 @@ func (im *Import) banFactor(j Jail) (float64, string) {
 	case len(in.Multipliers) > 1:
 		n := len(in.Multipliers)
 		ratio := math.Pow(in.Multipliers[n-1]/in.Multipliers[0], 1/float64(n-1))
-		im.addNotImported("bantime.multipliers of jail "+quote(j.Name), "Ringwall has one factor for each step; the one that comes to the same end was taken")
+		im.addNotImported("bantime.multipliers of jail "+quote(j.Name),
+			"Ringwall has one factor for each step; the one that comes to the same end was taken")
 		return ratio, fmt.Sprintf("bantime.multipliers go from %s to %s in %d steps; this is the like of it in equal steps.",
 			formatDecimal(in.Multipliers[0]), formatDecimal(in.Multipliers[n-1]), n-1)
 	case strings.HasPrefix(in.Formula, "ban.Time*math.exp(float(ban.Count+1)*banFactor)/math.exp("):
 		return math.Exp(in.Factor), "bantime.formula grows by e to the power of bantime.factor with each ban."
 	case in.Formula != "" && in.Formula != "ban.Time*(1<<(ban.Countifban.Count<20else20))*banFactor":
-		im.addNotImported("bantime.formula of jail "+quote(j.Name), "it is a program in Python; factor 2 was taken, as without it")
+		im.addNotImported("bantime.formula of jail "+quote(j.Name),
+			"it is a program in Python; factor 2 was taken, as without it")
 		return 2, "bantime.formula is a program in Python; this is fail2ban's default, each ban twice as long."
 	case in.Factor != 1:
 		im.addNotImported("bantime.factor = "+formatDecimal(in.Factor)+" of jail "+quote(j.Name),
@@ -362,14 +388,16 @@ func (im *Import) recidiveJail() *Jail {
 func (im *Import) reportUnsupported(j Jail) {
 	name := "jail " + quote(j.Name)
 	if j.IgnoreCmd != "" {
-		im.addNotImported("ignorecommand of "+name, "Ringwall runs no program before a ban; name the addresses in policy.allow")
+		im.addNotImported("ignorecommand of "+name,
+			"Ringwall runs no program before a ban; name the addresses in policy.allow")
 	}
 	if j.Increment.On && j.Increment.Random > 0 {
 		im.addNotImported("bantime.rndtime of "+name, "Ringwall's bans have exact lengths")
 	}
 	if j.AllPorts != "" {
-		im.addNotImported(j.AllPorts+" of "+name, "firewall.scope is voip, so that a customer still reaches the web page, and you SSH; "+
-			"firewall.scope: all does as fail2ban did")
+		im.addNotImported(j.AllPorts+" of "+name,
+			"firewall.scope is voip, so that a customer still reaches the web page, and you SSH; "+
+				"firewall.scope: all does as fail2ban did")
 	}
 	var more []string
 	for _, a := range j.Actions {
@@ -378,12 +406,14 @@ func (im *Import) reportUnsupported(j Jail) {
 		}
 	}
 	if len(more) > 0 {
-		im.addNotImported("action "+quoteList(more)+" of "+name, "it does something else than ban; see what Ringwall's log and metrics can tell instead")
+		im.addNotImported("action "+quoteList(more)+" of "+name,
+			"it does something else than ban; see what Ringwall's log and metrics can tell instead")
 	}
 }
 
 func isFirewallAction(name string) bool {
-	for _, prefix := range []string{"iptables", "nftables", "firewallcmd", "ufw", "shorewall", "ipset", "ipfw", "pf", "npf", "route", "bsd-ipfw"} {
+	for _, prefix := range []string{"iptables", "nftables", "firewallcmd", "ufw", "shorewall", "ipset", "ipfw", "pf",
+		"npf", "route", "bsd-ipfw"} {
 		if name == prefix || strings.HasPrefix(name, prefix+"-") || strings.HasPrefix(name, prefix+"[") {
 			return true
 		}
@@ -411,13 +441,15 @@ func (im *Import) suggestPorts(s *Suggestion, jails []Jail) {
 			}
 		}
 		if len(others) > 0 {
-			im.addNotImported("port "+quoteList(others)+" of jail "+quote(j.Name), "a ban closes the ports of telephony, each of them in "+
-				"firewall.ports; firewall.scope: all closes all there are")
+			im.addNotImported("port "+quoteList(others)+" of jail "+quote(j.Name),
+				"a ban closes the ports of telephony, each of them in "+
+					"firewall.ports; firewall.scope: all closes all there are")
 		}
 	}
 	if len(more) > 0 {
 		slices.Sort(more)
-		s.addSetting("firewall.ports.udp", portList(append(udp, more...)), "The jails also close %s; the others are Ringwall's defaults.", strings.Trim(portList(more), "[]"))
+		s.addSetting("firewall.ports.udp", portList(append(udp, more...)),
+			"The jails also close %s; the others are Ringwall's defaults.", strings.Trim(portList(more), "[]"))
 		s.addSetting("firewall.ports.tcp", portList(append(tcp, more...)), "")
 	}
 }

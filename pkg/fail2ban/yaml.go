@@ -14,11 +14,14 @@ const columns = 112 // of a comment
 // asterisk section it is a whole configuration.
 func (im *Import) WriteYAML(w io.Writer) error {
 	var b strings.Builder
-	writeComment(&b, "", "Suggested by ringwall import fail2ban. Read it, add it to ringwall.yaml below your asterisk section, and run ringwall check.")
+	writeComment(&b, "", "Suggested by ringwall import fail2ban. Read it, add it to ringwall.yaml below your asterisk "+
+		"section, and run ringwall check.")
 	if im.Policy.From == "" {
-		writeComment(&b, "", "No jail about telephony is enabled, so there are no numbers to carry over: Ringwall's defaults remain.")
+		writeComment(&b, "", "No jail about telephony is enabled, so there are no numbers to carry over: Ringwall's "+
+			"defaults remain.")
 	} else {
-		writeComment(&b, "", "The numbers are those of "+quote(im.Policy.From)+": of each kind the strictest jail's, and no failure counts "+
+		writeComment(&b, "", "The numbers are those of "+quote(im.Policy.From)+": of each kind the strictest jail's, and "+
+			"no failure counts "+
 			"for less than by Ringwall's default.")
 	}
 	b.WriteString("policy:\n")

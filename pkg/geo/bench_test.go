@@ -22,7 +22,8 @@ func sized(b testing.TB, n int) (country, asn string) {
 			v4 := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 1<<24+uint32(random.IntN(125<<24)))))
 			networks[netip.PrefixFrom(v4, 22).Masked().String()] = record(i)
 			v6 := binary.BigEndian.AppendUint64(nil, 0x2a00<<48+uint64(random.IntN(1<<32))<<16)
-			networks[netip.PrefixFrom(netip.AddrFrom16([16]byte(append(v6, make([]byte, 8)...))), 40).Masked().String()] = record(i)
+			networks[netip.PrefixFrom(netip.AddrFrom16([16]byte(append(v6, make([]byte, 8)...))),
+				40).Masked().String()] = record(i)
 		}
 		return geotest.Write(b, name, networks, geotest.Type(name), geotest.RecordSize(24))
 	}

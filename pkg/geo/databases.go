@@ -19,8 +19,8 @@ const (
 	unchangedFor = 3 * time.Second
 )
 
-// Databases answers where addresses are registered, from files that it reads again when they are replaced. A file that is
-// missing or bad is reported, and makes the answers poorer; nothing else fails. Its methods may be called from many
+// Databases answers where addresses are registered, from files that it reads again when they are replaced. A file that
+// is missing or bad is reported, and makes the answers poorer; nothing else fails. Its methods may be called from many
 // goroutines.
 type Databases struct {
 	log  *slog.Logger
@@ -179,7 +179,8 @@ func (f *trackedFile) setResult(db *DB, s fileVersion, err error) {
 func (f *trackedFile) logResult(log *slog.Logger, before error) {
 	switch {
 	case f.err == nil:
-		log.Info("geo file read", "file", f.path, "type", f.db.Type, "built", f.db.Built.Format(time.DateOnly), "bytes", f.db.Bytes)
+		log.Info("geo file read", "file", f.path, "type", f.db.Type, "built", f.db.Built.Format(time.DateOnly), "bytes",
+			f.db.Bytes)
 	case before == nil || before.Error() != f.err.Error():
 		log.Warn("a geo file cannot be used", "err", f.err, "try", hint.Of(f.err), "still_used", f.db != nil)
 	}

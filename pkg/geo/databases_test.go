@@ -48,8 +48,8 @@ func nation(code string) geotest.Networks {
 	return geotest.Networks{"203.0.113.0/24": geotest.Country(code)}
 }
 
-// age makes a file look as if it had been written an hour ago, so that nobody takes it for unfinished. Files of one test
-// differ by their inode.
+// age makes a file look as if it had been written an hour ago, so that nobody takes it for unfinished. Files of one
+// test differ by their inode.
 func age(t testing.TB, path string) {
 	t.Helper()
 	past := time.Now().Add(-time.Hour)
@@ -82,8 +82,10 @@ func TestSeveralFilesAreOneAnswer(t *testing.T) {
 func TestFilesThatCannotBeUsed(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	if err := errors.Join(os.Mkdir(at("folder"), 0o755), syscall.Mkfifo(at("pipe"), 0o644), os.WriteFile(at("empty"), nil, 0o644),
-		os.WriteFile(at("text"), []byte("not found"), 0o644), os.WriteFile(at("large"), nil, 0o644), os.Truncate(at("large"), MaxBytes+1),
+	if err := errors.Join(os.Mkdir(at("folder"), 0o755), syscall.Mkfifo(at("pipe"), 0o644),
+		os.WriteFile(at("empty"), nil, 0o644),
+		os.WriteFile(at("text"), []byte("not found"), 0o644), os.WriteFile(at("large"), nil, 0o644),
+		os.Truncate(at("large"), MaxBytes+1),
 		os.Symlink("loop", at("loop"))); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +104,8 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 			a := New(logTo(&log), at(name))
 			files := a.Files()
 			var bad *Error
-			if len(files) != 1 || files[0].DB != nil || !errors.As(files[0].Err, &bad) || bad.What != want || bad.Path != at(name) ||
+			if len(files) != 1 || files[0].DB != nil || !errors.As(files[0].Err, &bad) || bad.What != want ||
+				bad.Path != at(name) ||
 				bad.Try == "" && name != "text/none" {
 				t.Fatalf("%+v", files)
 			}
@@ -138,7 +141,8 @@ func TestAReplacedFileIsReadAgain(t *testing.T) {
 	want := func(country, trouble string) {
 		t.Helper()
 		f := a.Files()[0]
-		if got := a.Place(attacker).Country; got != country || (f.Err != nil) != (trouble != "") || f.Err != nil && !strings.Contains(f.Err.Error(), trouble) {
+		if got := a.Place(attacker).Country; got != country || (f.Err != nil) != (trouble != "") || f.Err != nil &&
+			!strings.Contains(f.Err.Error(), trouble) {
 			t.Errorf("%s, %v; want %s, %s", got, f.Err, country, trouble)
 		}
 	}
@@ -299,7 +303,8 @@ func TestLookupsWhileFilesAreReplaced(t *testing.T) {
 func TestMemoryIsGivenBack(t *testing.T) {
 	networks := geotest.Networks{}
 	for i := range 2000 {
-		networks[fmt.Sprintf("20.%d.%d.0/24", i/250, i%250)] = geotest.ASN(uint32(i+1), strings.Repeat("x", 300)+fmt.Sprint(i))
+		networks[fmt.Sprintf("20.%d.%d.0/24", i/250, i%250)] = geotest.ASN(uint32(i+1),
+			strings.Repeat("x", 300)+fmt.Sprint(i))
 	}
 	path := geotest.Write(t, "asn.mmdb", networks)
 	age(t, path)

@@ -46,7 +46,8 @@ func parse(data []byte) (*DB, error) {
 	switch {
 	case m.BinaryFormatMajorVersion != 2:
 		return nil, damagedError(fmt.Errorf("version %d of the format", m.BinaryFormatMajorVersion))
-	case m.IPVersion != 4 && m.IPVersion != 6, m.RecordSize != 24 && m.RecordSize != 28 && m.RecordSize != 32, m.NodeCount == 0:
+	case m.IPVersion != 4 && m.IPVersion != 6, m.RecordSize != 24 && m.RecordSize != 28 && m.RecordSize != 32,
+		m.NodeCount == 0:
 		return nil, damagedError(errors.New("its description of itself makes no sense"))
 	}
 	db := &DB{Type: cleanName(m.DatabaseType), Bytes: int64(len(data)), reader: reader}

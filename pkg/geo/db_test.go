@@ -55,8 +55,10 @@ func TestPlacesOfAddresses(t *testing.T) {
 		{"an address that is not in it", countries, nil, "192.0.2.1", Place{}},
 		{"24 bits", countries, []func(*geotest.Options){geotest.RecordSize(24)}, "203.0.113.7", Place{Country: "NL"}},
 		{"32 bits", countries, []func(*geotest.Options){geotest.RecordSize(32)}, "2001:db8::1", Place{Country: "DE"}},
-		{"a file for IPv4", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, []func(*geotest.Options){geotest.IPv4Only}, "203.0.113.7", Place{Country: "NL"}},
-		{"IPv6 in a file for IPv4", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, []func(*geotest.Options){geotest.IPv4Only}, "2001:db8::1", Place{}},
+		{"a file for IPv4", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")},
+			[]func(*geotest.Options){geotest.IPv4Only}, "203.0.113.7", Place{Country: "NL"}},
+		{"IPv6 in a file for IPv4", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")},
+			[]func(*geotest.Options){geotest.IPv4Only}, "2001:db8::1", Place{}},
 		{"both in one file", both, nil, "203.0.113.7", Place{"NL", 64496, "Example B.V."}},
 		{"a system without a country", both, nil, "203.0.113.200", Place{"", 64497, "No Land"}},
 		{"a number of 32 bits", both, nil, "2001:db8::7", Place{"DE", 4200000000, "Beispiel"}},
@@ -96,7 +98,8 @@ func TestAFileSaysWhatItIs(t *testing.T) {
 	} {
 		data := geotest.Make(t, geotest.Networks{"203.0.113.0/24": tt.record}, geotest.Built(at), geotest.Type("Some-Type"))
 		db := mustParse(t, data)
-		if !db.Built.Equal(at) || db.Type != "Some-Type" || db.Bytes != int64(len(data)) || db.Country != tt.country || db.ASN != tt.asn {
+		if !db.Built.Equal(at) || db.Type != "Some-Type" || db.Bytes != int64(len(data)) || db.Country != tt.country ||
+			db.ASN != tt.asn {
 			t.Errorf("%s: %+v", tt.name, db)
 		}
 	}
@@ -108,12 +111,16 @@ func TestDataThatIsNoUse(t *testing.T) {
 		data []byte
 		want string
 	}{
-		"nothing":          {nil, "is damaged, or no file in MaxMind's format: error opening database: invalid MaxMind DB file"},
-		"text":             {[]byte("<html>404</html>"), "is damaged, or no file in MaxMind's format: error opening database: invalid MaxMind DB file"},
-		"the first half":   {whole[:len(whole)/2], "is damaged, or no file in MaxMind's format: error opening database: invalid MaxMind DB file"},
-		"the last half":    {whole[len(whole)/2:], "is damaged, or no file in MaxMind's format: the MaxMind DB contains invalid metadata"},
-		"the end cut off":  {whole[:len(whole)-40], "is damaged, or no file in MaxMind's format: "},
-		"another purpose":  {geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Record{"is_tor_exit_node": true}}), "knows neither countries nor autonomous systems"},
+		"nothing": {nil, "is damaged, or no file in MaxMind's format: error opening database: invalid MaxMind DB file"},
+		"text": {[]byte("<html>404</html>"),
+			"is damaged, or no file in MaxMind's format: error opening database: invalid MaxMind DB file"},
+		"the first half": {whole[:len(whole)/2],
+			"is damaged, or no file in MaxMind's format: error opening database: invalid MaxMind DB file"},
+		"the last half": {whole[len(whole)/2:],
+			"is damaged, or no file in MaxMind's format: the MaxMind DB contains invalid metadata"},
+		"the end cut off": {whole[:len(whole)-40], "is damaged, or no file in MaxMind's format: "},
+		"another purpose": {geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Record{"is_tor_exit_node": true}}),
+			"knows neither countries nor autonomous systems"},
 		"an empty one":     {geotest.Make(t, geotest.Networks{}), ""},
 		"a marker alone":   {[]byte("\xab\xcd\xefMaxMind.com"), "is damaged, or no file in MaxMind's format: "},
 		"a marker, a map ": {[]byte("\xab\xcd\xefMaxMind.com\xe0"), "is damaged, or no file in MaxMind's format: "},
@@ -160,7 +167,8 @@ func survives(data []byte) bool {
 	if err != nil {
 		return false
 	}
-	for _, addr := range []string{"203.0.113.7", "198.51.100.1", "2001:db8::1", "2001::1", "0.0.0.0", "255.255.255.255", "::"} {
+	for _, addr := range []string{"203.0.113.7", "198.51.100.1", "2001:db8::1", "2001::1", "0.0.0.0", "255.255.255.255",
+		"::"} {
 		p, _ := db.place(netip.MustParseAddr(addr))
 		if p.Country != countryCode(p.Country) || len(p.ASName) > maxName {
 			panic(p)
@@ -171,10 +179,12 @@ func survives(data []byte) bool {
 
 func FuzzParse(f *testing.F) {
 	for _, bits := range []int{24, 28, 32} {
-		f.Add(geotest.Make(f, geotest.Networks{"203.0.113.0/24": geotest.Both("NL", 64496, "Example"), "2001:db8::/32": geotest.Country("US")}, geotest.RecordSize(bits)))
+		f.Add(geotest.Make(f, geotest.Networks{"203.0.113.0/24": geotest.Both("NL", 64496, "Example"),
+			"2001:db8::/32": geotest.Country("US")}, geotest.RecordSize(bits)))
 	}
 	f.Add(geotest.Make(f, geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, geotest.IPv4Only))
-	f.Add(geotest.Make(f, geotest.Networks{"203.0.113.0/24": geotest.Record{"country_code": "NL", "asn": "AS1"}}, geotest.IPv4Only))
+	f.Add(geotest.Make(f, geotest.Networks{"203.0.113.0/24": geotest.Record{"country_code": "NL", "asn": "AS1"}},
+		geotest.IPv4Only))
 	f.Add([]byte("\xab\xcd\xefMaxMind.com\xe9"))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		if survives(data) && len(data) < 1<<16 {

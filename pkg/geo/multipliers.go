@@ -6,11 +6,13 @@ import (
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-// Stale is the age from which on a file is worth a warning: addresses change hands, and their makers publish every week.
+// Stale is the age from which on a file is worth a warning: addresses change hands, and their makers publish every
+// week.
 const Stale = 90 * 24 * time.Hour
 
-// IneffectiveMultipliers returns which of the multipliers can have no effect, since no file that was read knows the places they name.
-// The Path of each is its key. Where a file could not be read at all, that is trouble enough, and nothing is said.
+// IneffectiveMultipliers returns which of the multipliers can have no effect, since no file that was read knows the
+// places they name. The Path of each is its key. Where a file could not be read at all, that is trouble enough, and
+// nothing is said.
 func IneffectiveMultipliers(m policy.Multiply, files []File) (out []*Error) {
 	countries, systems := false, false
 	for _, f := range files {
@@ -20,10 +22,12 @@ func IneffectiveMultipliers(m policy.Multiply, files []File) (out []*Error) {
 		countries, systems = countries || f.DB.Country, systems || f.DB.ASN
 	}
 	if len(m.Countries) > 0 && !countries && len(files) > 0 {
-		out = append(out, &Error{Path: "geo.multiply.countries", What: "has no effect: no geo file knows countries", Try: "GeoLite2-Country.mmdb in geo.files"})
+		out = append(out, &Error{Path: "geo.multiply.countries", What: "has no effect: no geo file knows countries",
+			Try: "GeoLite2-Country.mmdb in geo.files"})
 	}
 	if len(m.ASNs) > 0 && !systems && len(files) > 0 {
-		out = append(out, &Error{Path: "geo.multiply.asns", What: "has no effect: no geo file knows autonomous systems", Try: "GeoLite2-ASN.mmdb in geo.files"})
+		out = append(out, &Error{Path: "geo.multiply.asns", What: "has no effect: no geo file knows autonomous systems",
+			Try: "GeoLite2-ASN.mmdb in geo.files"})
 	}
 	return out
 }

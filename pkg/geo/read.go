@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// MaxBytes is the largest file that is read. While one is replaced, both are in memory; files that know only what is asked
-// of them here have some 10 MB, those with cities some 150 MB.
+// MaxBytes is the largest file that is read. While one is replaced, both are in memory; files that know only what is
+// asked of them here have some 10 MB, those with cities some 150 MB.
 const MaxBytes = 256 << 20
 
 // fileVersion tells a file from the one that takes its place.
@@ -70,7 +70,8 @@ func readRegular(path string) ([]byte, fileVersion, error) {
 	case size == 0:
 		return nil, s, &Error{What: "is empty", Try: "geoipupdate, or download it again"}
 	case size > MaxBytes:
-		return nil, s, &Error{What: fmt.Sprintf("has %d MB, more than the %d MB that are read into memory", size>>20, MaxBytes>>20),
+		return nil, s, &Error{What: fmt.Sprintf("has %d MB, more than the %d MB that are read into memory", size>>20,
+			MaxBytes>>20),
 			Try: "GeoLite2-Country.mmdb or GeoLite2-ASN.mmdb, which are small"}
 	}
 	data := make([]byte, info.Size())

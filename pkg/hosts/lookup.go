@@ -58,9 +58,9 @@ func isNotFound(err error) bool {
 	return ok && dns.IsNotFound
 }
 
-// NormalizeName brings a host name into the form in which the Resolver keeps it: lower case, without the root's dot. It reports
-// false for anything but letters, digits, hyphens and underscores between dots (RFC 1123, section 2.1), and for names
-// whose last label is a number, which some resolvers take for an IPv4 address in shorthand.
+// NormalizeName brings a host name into the form in which the Resolver keeps it: lower case, without the root's dot. It
+// reports false for anything but letters, digits, hyphens and underscores between dots (RFC 1123, section 2.1), and for
+// names whose last label is a number, which some resolvers take for an IPv4 address in shorthand.
 func NormalizeName(s string) (string, bool) {
 	s = strings.ToLower(strings.TrimSuffix(s, "."))
 	if s == "" || len(s) > 253 {

@@ -39,11 +39,13 @@ func nameserver(t *testing.T, a map[string]string, srv map[string][]string) *net
 			switch q.Type {
 			case dnsmessage.TypeA:
 				if addr, ok := a[name]; ok {
-					m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: netip.MustParseAddr(addr).As4()}})
+					m.Answers = append(m.Answers, dnsmessage.Resource{Header: h,
+						Body: &dnsmessage.AResource{A: netip.MustParseAddr(addr).As4()}})
 				}
 			case dnsmessage.TypeSRV:
 				for _, target := range srv[name] {
-					m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.SRVResource{Port: 5060, Target: dnsmessage.MustNewName(target + ".")}})
+					m.Answers = append(m.Answers, dnsmessage.Resource{Header: h,
+						Body: &dnsmessage.SRVResource{Port: 5060, Target: dnsmessage.MustNewName(target + ".")}})
 				}
 			}
 			if len(m.Answers) == 0 {
@@ -65,8 +67,10 @@ func nameserver(t *testing.T, a map[string]string, srv map[string][]string) *net
 
 func TestProvidersAreFoundBySRVToo(t *testing.T) {
 	r := nameserver(t,
-		map[string]string{"itsp.example.net": "203.0.113.1", "s1.example.net": "203.0.113.2", "s2.example.net": "203.0.113.3", "home.example.net": "203.0.113.9"},
-		map[string][]string{"_sip._udp.itsp.example.net": {"s1.example.net", "s2.example.net", "gone.example.net"}, "_sip._tcp.srvonly.example.net": {"s1.example.net"}})
+		map[string]string{"itsp.example.net": "203.0.113.1", "s1.example.net": "203.0.113.2", "s2.example.net": "203.0.113.3",
+			"home.example.net": "203.0.113.9"},
+		map[string][]string{"_sip._udp.itsp.example.net": {"s1.example.net", "s2.example.net", "gone.example.net"},
+			"_sip._tcp.srvonly.example.net": {"s1.example.net"}})
 	for name, expect := range map[string]string{
 		"itsp.example.net":    "[203.0.113.1 203.0.113.2 203.0.113.3]",
 		"srvonly.example.net": "[203.0.113.2]",

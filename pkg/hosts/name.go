@@ -2,8 +2,8 @@ package hosts
 
 import "strings"
 
-// ValidName says whether s is a host name by RFC 1123 section 2.1: letters, digits and hyphens, and a last label that is not a
-// number, so that it cannot be mistaken for an address.
+// ValidName says whether s is a host name by RFC 1123 section 2.1: letters, digits and hyphens, and a last label that
+// is not a number, so that it cannot be mistaken for an address.
 func ValidName(s string) bool {
 	s = strings.TrimSuffix(s, ".")
 	if s == "" || len(s) > 253 {

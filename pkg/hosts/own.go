@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OwnPrefixes lists what this machine must never shut out, with a word why for each: its own addresses, loopback, link-local
-// networks, and the next hops of its default routes in all routing tables. It speaks of the network namespace of the
-// calling thread and needs no privilege.
+// OwnPrefixes lists what this machine must never shut out, with a word why for each: its own addresses, loopback,
+// link-local networks, and the next hops of its default routes in all routing tables. It speaks of the network
+// namespace of the calling thread and needs no privilege.
 //
 // A gateway is in because behind a router that masquerades, all customers come from its address. The rest of the subnet
 // is not: on a rented server the neighbours are strangers, and in an office an infected PC is what a ban is for.

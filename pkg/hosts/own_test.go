@@ -85,7 +85,8 @@ func TestOwnAddressesAndGatewaysButNotTheSubnet(t *testing.T) {
 			return rtnetlink.NextHop{Hop: rtnetlink.RTNextHop{IfIndex: index}, Gateway: net.ParseIP(gateway)}
 		}
 		both := rtnetlink.RouteAttributes{Multipath: []rtnetlink.NextHop{hop("192.0.2.3"), hop("192.0.2.4")}}
-		via6 := rtnetlink.RouteAttributes{OutIface: index, Via: &rtnetlink.RouteVia{Family: unix.AF_INET6, Addr: net.ParseIP("2001:db8::2")}}
+		via6 := rtnetlink.RouteAttributes{OutIface: index, Via: &rtnetlink.RouteVia{Family: unix.AF_INET6,
+			Addr: net.ParseIP("2001:db8::2")}}
 		large := by("192.0.2.5")
 		large.Table = 1000
 		route(t,
@@ -103,7 +104,8 @@ func TestOwnAddressesAndGatewaysButNotTheSubnet(t *testing.T) {
 		for _, a := range []string{"192.0.2.10", "2001:db8::10", "198.51.100.1"} {
 			expect[single(a)] = "own address"
 		}
-		for _, a := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "2001:db8::1", "2001:db8::2"} {
+		for _, a := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "2001:db8::1",
+			"2001:db8::2"} {
 			expect[single(a)] = "default gateway"
 		}
 		if !maps.Equal(got, expect) {
@@ -166,7 +168,8 @@ func TestWatcherLooksAtIntervalsWithoutNotices(t *testing.T) {
 }
 
 // watch runs w on a second thread of the namespace while f runs, and returns what f left of the lists.
-func watch(t *testing.T, s *netspace.Space, w *Watcher, f func(chan map[netip.Prefix]string)) chan map[netip.Prefix]string {
+func watch(t *testing.T, s *netspace.Space, w *Watcher,
+	f func(chan map[netip.Prefix]string)) chan map[netip.Prefix]string {
 	lists := make(chan map[netip.Prefix]string, 100)
 	w.cfg.OnChange = func(own map[netip.Prefix]string) { lists <- own }
 	ctx, cancel := context.WithCancel(t.Context())

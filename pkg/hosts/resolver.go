@@ -16,8 +16,8 @@ import (
 )
 
 // MinInterval is the shortest time between two look-ups of one name, but for the first ones: a name that no answer has
-// come for since the start is asked for after FirstRetry, and then after twice as long each time. At the start of a machine
-// the network comes up within seconds.
+// come for since the start is asked for after FirstRetry, and then after twice as long each time. At the start of a
+// machine the network comes up within seconds.
 const (
 	MinInterval = time.Minute
 	FirstRetry  = time.Second
@@ -128,7 +128,8 @@ func (r *Resolver) Set(names []string) error {
 	slices.Sort(wanted)
 	wanted = slices.Compact(wanted)
 	if len(wanted) > r.cfg.MaxNames {
-		errs = append(errs, fmt.Errorf("hosts: %w names: %d, at most %d are looked up", ErrTooMany, len(wanted), r.cfg.MaxNames))
+		errs = append(errs, fmt.Errorf("hosts: %w names: %d, at most %d are looked up", ErrTooMany, len(wanted),
+			r.cfg.MaxNames))
 		wanted = wanted[:r.cfg.MaxNames]
 	}
 	r.mu.Lock()
@@ -177,7 +178,8 @@ func (r *Resolver) States() []State {
 	defer r.mu.Unlock()
 	out := make([]State, 0, len(r.names))
 	for name, h := range r.names {
-		out = append(out, State{Name: name, Prefixes: slices.Clone(h.sorted), Resolved: h.last, Confirmed: h.confirmed, Err: h.err})
+		out = append(out, State{Name: name, Prefixes: slices.Clone(h.sorted), Resolved: h.last, Confirmed: h.confirmed,
+			Err: h.err})
 	}
 	slices.SortFunc(out, func(a, b State) int { return strings.Compare(a.Name, b.Name) })
 	return out
@@ -313,8 +315,8 @@ func (r *Resolver) applyAnswer(name string, addrs []netip.Addr, err error, now t
 	}
 }
 
-// mergeAnswer makes the answer, and what lingers of those before, the name's addresses. Addresses that are known come first
-// where there are too many, so that a name with more of them than fit does not change all the time.
+// mergeAnswer makes the answer, and what lingers of those before, the name's addresses. Addresses that are known come
+// first where there are too many, so that a name with more of them than fit does not change all the time.
 func (h *host) mergeAnswer(good []netip.Addr, now time.Time, cfg Config) error {
 	known := maps.Clone(h.addrs)
 	for a, seen := range h.addrs {

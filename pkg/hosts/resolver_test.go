@@ -184,7 +184,8 @@ func TestLastGoodAnswerIsKeptAndAFailureReportedOnce(t *testing.T) {
 		time.Sleep(6 * time.Minute)
 		want(t, said(), "a.example.net empty")
 		st := r.States()
-		if len(st) != 1 || !errors.Is(st[0].Err, ErrNoAddrs) || fmt.Sprint(st[0].Prefixes) != "[203.0.113.7/32]" || time.Since(st[0].Resolved) < time.Hour {
+		if len(st) != 1 || !errors.Is(st[0].Err, ErrNoAddrs) || fmt.Sprint(st[0].Prefixes) != "[203.0.113.7/32]" ||
+			time.Since(st[0].Resolved) < time.Hour {
 			t.Errorf("States: %+v", st)
 		}
 		z.set("a.example.net", "203.0.113.7")
@@ -227,14 +228,16 @@ func TestAddressesAreRememberedOverARestart(t *testing.T) {
 		z := newZone()
 		z.fail("sip.example.net", &net.DNSError{Err: "network is unreachable"})
 		r, said := running(t, Config{Lookup: z.lookup}, func(r *Resolver) {
-			r.Remember("SIP.example.net.", []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("127.0.0.1")}, time.Now().Add(-time.Hour))
+			r.Remember("SIP.example.net.", []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("127.0.0.1")},
+				time.Now().Add(-time.Hour))
 			r.Remember("gone.example.net", []netip.Addr{netip.MustParseAddr("203.0.113.8")}, time.Now())
 			if err := r.Set([]string{"sip.example.net"}); err != nil {
 				t.Error(err)
 			}
 		})
 		want(t, said(), "gone.example.net +[] -[203.0.113.8/32]", "sip.example.net other")
-		if st := r.States(); len(st) != 1 || st[0].Confirmed || fmt.Sprint(st[0].Prefixes) != "[203.0.113.7/32]" || time.Since(st[0].Resolved) < time.Hour {
+		if st := r.States(); len(st) != 1 || st[0].Confirmed || fmt.Sprint(st[0].Prefixes) != "[203.0.113.7/32]" ||
+			time.Since(st[0].Resolved) < time.Hour {
 			t.Errorf("%+v", st)
 		}
 		z.set("sip.example.net", "203.0.113.7", "203.0.113.9")
@@ -246,7 +249,8 @@ func TestAddressesAreRememberedOverARestart(t *testing.T) {
 func TestAddressesThatNobodyCanHaveAreNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := newZone()
-		z.set("blocked.example.net", "0.0.0.0", "127.0.0.1", "::", "::1", "224.0.0.5", "ff02::1", "255.255.255.255", "169.254.1.1", "fe80::1", "fe80::1%lo")
+		z.set("blocked.example.net", "0.0.0.0", "127.0.0.1", "::", "::1", "224.0.0.5", "ff02::1", "255.255.255.255",
+			"169.254.1.1", "fe80::1", "fe80::1%lo")
 		z.set("lan.example.net", "192.168.1.20", "0.0.0.0")
 		r, said := running(t, Config{Lookup: z.lookup})
 		if err := r.Set([]string{"blocked.example.net", "lan.example.net"}); err != nil {
@@ -314,8 +318,10 @@ func TestRunEndsWhileDNSHangs(t *testing.T) {
 func TestNames(t *testing.T) {
 	for in, out := range map[string]string{
 		"Example.NET.": "example.net", "sip_1.example.net": "sip_1.example.net", "pbx": "pbx", "1.example.x1": "1.example.x1",
-		"": "", ".": "", "a..b": "", "-a.b": "", "a-.b": "", "10.0.0.1": "", "10.1": "", "0x7f000001": "", "a b": "", "a\nb": "",
-		"bücher.example": "", strings.Repeat("a", 64) + ".b": "", strings.Repeat("a.", 130) + "b": "", "[::1]": "", "a/24": "",
+		"": "", ".": "", "a..b": "", "-a.b": "", "a-.b": "", "10.0.0.1": "", "10.1": "", "0x7f000001": "", "a b": "",
+		"a\nb":           "",
+		"bücher.example": "", strings.Repeat("a", 64) + ".b": "", strings.Repeat("a.", 130) + "b": "", "[::1]": "",
+		"a/24": "",
 	} {
 		if got, ok := NormalizeName(in); got != out || ok != (out != "") {
 			t.Errorf("Name(%q) = %q, %v; want %q", in, got, ok, out)
@@ -324,7 +330,8 @@ func TestNames(t *testing.T) {
 }
 
 func FuzzName(f *testing.F) {
-	for _, s := range []string{"sip.example.net", "10.1", "a..b", "_sip._udp.example.net.", "0x1", "xn--bcher-kva.example"} {
+	for _, s := range []string{"sip.example.net", "10.1", "a..b", "_sip._udp.example.net.", "0x1",
+		"xn--bcher-kva.example"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

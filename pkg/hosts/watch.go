@@ -59,9 +59,9 @@ func (w *Watcher) ReportOnce() error {
 	return nil
 }
 
-// Run reports the list, unless [Watcher.ReportOnce] has, and again whenever it changes, until ctx ends; it returns nil then. Only
-// where the very first list cannot be had does it return an error. Later failures are logged, and the list stays. Where the kernel's notices
-// cannot be had it looks every Interval.
+// Run reports the list, unless [Watcher.ReportOnce] has, and again whenever it changes, until ctx ends; it returns nil
+// then. Only where the very first list cannot be had does it return an error. Later failures are logged, and the list
+// stays. Where the kernel's notices cannot be had it looks every Interval.
 func (w *Watcher) Run(ctx context.Context) error {
 	notices, stop := w.subscribe()
 	defer stop()
@@ -120,8 +120,8 @@ func (w *Watcher) report(own map[netip.Prefix]string) {
 	}
 }
 
-// subscribeToKernel returns a channel that holds a token after the kernel has changed an address or a route. The notices are
-// not read: the list is asked for anew, so a lost notice (ENOBUFS) is as good as any.
+// subscribeToKernel returns a channel that holds a token after the kernel has changed an address or a route. The
+// notices are not read: the list is asked for anew, so a lost notice (ENOBUFS) is as good as any.
 func (w *Watcher) subscribeToKernel() (notices <-chan struct{}, stop func()) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
 		Groups: unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE,

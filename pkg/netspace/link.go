@@ -25,8 +25,8 @@ func Connect(a, b *Space, addrsA, addrsB []string) error {
 	return b.Do(func() error { return BringUp("eth0", addrsB...) })
 }
 
-// AddPair makes a pair of interfaces, of which each receives what the other sends (veth(4)): one in the namespace of the
-// calling thread, its peer in another, or in the same where that is nil. Both are down.
+// AddPair makes a pair of interfaces, of which each receives what the other sends (veth(4)): one in the namespace of
+// the calling thread, its peer in another, or in the same where that is nil. Both are down.
 func AddPair(name, peer string, other *Space) error {
 	far := &rtnetlink.LinkAttributes{Name: peer}
 	if other != nil {
@@ -41,8 +41,8 @@ func AddPair(name, peer string, other *Space) error {
 	return nil
 }
 
-// BringUp gives an interface addresses and sets it up, in the namespace of the calling thread. IPv6 addresses are of use at
-// once: nobody is asked whether he has them already (RFC 4862, section 5.4), which takes a second or two.
+// BringUp gives an interface addresses and sets it up, in the namespace of the calling thread. IPv6 addresses are of
+// use at once: nobody is asked whether he has them already (RFC 4862, section 5.4), which takes a second or two.
 func BringUp(name string, addrs ...string) error {
 	index, err := InterfaceIndex(name)
 	if err != nil {

@@ -20,9 +20,9 @@ type Process struct {
 	err    error
 }
 
-// Start starts a program in the namespace. What it prints is kept, where cmd does not say where else it goes. Its parent
-// is a thread that lives as long as the program: the kernel kills the program when that thread ends, that is also when
-// this process is killed (prctl(2), PR_SET_PDEATHSIG).
+// Start starts a program in the namespace. What it prints is kept, where cmd does not say where else it goes. Its
+// parent is a thread that lives as long as the program: the kernel kills the program when that thread ends, that is
+// also when this process is killed (prctl(2), PR_SET_PDEATHSIG).
 func (s *Space) Start(cmd *exec.Cmd) (*Process, error) {
 	p := &Process{Cmd: cmd, exited: make(chan struct{})}
 	p.output.more = make(chan struct{})

@@ -33,7 +33,8 @@ func New() (*Space, error) {
 	return s, nil
 }
 
-// Close gives the descriptor back. What still runs in the namespace keeps it. A second Close, or one of nil, does nothing.
+// Close gives the descriptor back. What still runs in the namespace keeps it. A second Close, or one of nil, does
+// nothing.
 func (s *Space) Close() error {
 	if s == nil || s.fd < 0 {
 		return nil
@@ -47,8 +48,8 @@ func (s *Space) Close() error {
 func (s *Space) FD() int { return s.fd }
 
 // Do runs f in the namespace and waits for it. Sockets that f opens stay in the namespace wherever they are used later;
-// goroutines that f starts are outside. f's thread ends with f, so that f may change whatever belongs to a thread. That f
-// ends its goroutine, as t.Fatal does, is an error.
+// goroutines that f starts are outside. f's thread ends with f, so that f may change whatever belongs to a thread. That
+// f ends its goroutine, as t.Fatal does, is an error.
 func (s *Space) Do(f func() error) error {
 	return onOwnThread(func() error {
 		if err := unix.Setns(s.fd, unix.CLONE_NEWNET); err != nil {

@@ -88,8 +88,10 @@ func TestDoTellsHowTheFunctionEnded(t *testing.T) {
 func TestBothEndsOfACableReachEachOther(t *testing.T) {
 	t.Parallel()
 	a, b := netspacetest.New(t), netspacetest.New(t)
-	netspacetest.Connect(t, a, b, []string{"192.0.2.1/24", "2001:db8::1/64"}, []string{"192.0.2.2/24", "192.0.2.3/24", "2001:db8::2/64"})
-	for to, from := range map[string]string{"192.0.2.1:5060": "192.0.2.3", "[2001:db8::1]:5060": "2001:db8::2", "127.0.0.1:5060": "127.0.0.2"} {
+	netspacetest.Connect(t, a, b, []string{"192.0.2.1/24", "2001:db8::1/64"},
+		[]string{"192.0.2.2/24", "192.0.2.3/24", "2001:db8::2/64"})
+	for to, from := range map[string]string{"192.0.2.1:5060": "192.0.2.3", "[2001:db8::1]:5060": "2001:db8::2",
+		"127.0.0.1:5060": "127.0.0.2"} {
 		l, err := a.Listen(t.Context(), "tcp", to)
 		if err != nil {
 			t.Fatal(err)

@@ -54,8 +54,8 @@ func NFT(t testing.TB, s *netspace.Space, script string) string {
 	return Run(t, s, script, name, "-f", "-")
 }
 
-// Spawn starts a program that ends with the test: first it is asked to, then killed. If the test fails, the end of what it
-// printed is logged.
+// Spawn starts a program that ends with the test: first it is asked to, then killed. If the test fails, the end of what
+// it printed is logged.
 func Spawn(t testing.TB, s *netspace.Space, name string, args ...string) *netspace.Process {
 	t.Helper()
 	p, err := s.Start(exec.Command(name, args...))
