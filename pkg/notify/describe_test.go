@@ -61,8 +61,8 @@ func TestASummaryAddsUp(t *testing.T) {
 	}
 	var next summary
 	next.add(breach(), start.Add(time.Minute))
-	next.again(first, start)
-	next.again(message.Message{Action: "ban", Prefix: "192.0.2.0/24"}, start.Add(time.Hour))
+	next.addMessage(first, start)
+	next.addMessage(message.Message{Action: "ban", Prefix: "192.0.2.0/24"}, start.Add(time.Hour))
 	next.join(summary{})
 	next.join(s)
 	m := next.message("host", start)

@@ -85,7 +85,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 	n.mu.Lock()
 	n.ctx = ctx
 	for _, t := range n.targets {
-		n.launch(t)
+		n.launchLocked(t)
 	}
 	n.mu.Unlock()
 	<-ctx.Done()
@@ -96,8 +96,8 @@ func (n *Notifier) Run(ctx context.Context) error {
 	return nil
 }
 
-// launch starts a target. The lock is held.
-func (n *Notifier) launch(t *target) {
+// launchLocked starts a target.
+func (n *Notifier) launchLocked(t *target) {
 	ctx, cancel := context.WithCancel(n.ctx)
 	t.cancel = cancel
 	n.tasks.Go(func() { defer cancel(); t.Run(ctx) })
@@ -143,15 +143,14 @@ func (n *Notifier) Configure(targets []policy.Notify) error {
 			n.count(t.cfg.Name, result, 0)
 		}
 		if before != nil {
-			before.retire(t)
+			before.replaceBy(t)
 		}
 		if n.ctx != nil {
-			n.launch(t)
+			n.launchLocked(t)
 		}
 	}
-	for _, t := range old { // those that are gone
-		t.abandon("the configuration has this target no more; what waited for it is not told")
-		t.retire(&target{cfg: t.cfg, n: n, wake: make(chan struct{}, 1), gone: true})
+	for _, t := range old { // which no target of the new list has taken the place of
+		t.remove()
 	}
 	return errors.Join(errs...)
 }

@@ -10,30 +10,33 @@ import (
 	"github.com/ringwall/ringwall/pkg/notify/message"
 )
 
-// exampled is how many prefixes a summary names.
-const exampled = 10
+const maxPrefixes = 10 // that a summary names
 
 // summary counts decisions that are not told one by one.
 type summary struct {
-	since    time.Time // the first of them
-	count    int
-	actions  []message.Tally // in the order of their first
-	prefixes []string
+	since    time.Time       // of the first of them
+	count    int             // decisions
+	actions  []message.Tally // in the order in which they first came
+	prefixes []string        // the first of them, at most maxPrefixes
 }
 
 func (s *summary) add(d ban.Decision, now time.Time) {
 	if s.count == 0 {
 		s.since = now
 	}
-	s.tally(string(d.Action), 1)
-	if d.Prefix.IsValid() && len(s.prefixes) < exampled {
-		if p := d.Prefix.String(); !slices.Contains(s.prefixes, p) {
-			s.prefixes = append(s.prefixes, p)
-		}
+	s.countAction(string(d.Action), 1)
+	if d.Prefix.IsValid() {
+		s.addPrefix(d.Prefix.String())
 	}
 }
 
-func (s *summary) tally(action string, n int) {
+func (s *summary) addPrefix(p string) {
+	if p != "" && len(s.prefixes) < maxPrefixes && !slices.Contains(s.prefixes, p) {
+		s.prefixes = append(s.prefixes, p)
+	}
+}
+
+func (s *summary) countAction(action string, n int) {
 	s.count += n
 	for i := range s.actions {
 		if s.actions[i].Action == action {
@@ -44,30 +47,28 @@ func (s *summary) tally(action string, n int) {
 	s.actions = append(s.actions, message.Tally{Action: action, Count: n})
 }
 
-// again takes back a message that could not be delivered.
-func (s *summary) again(m message.Message, born time.Time) {
-	if s.count == 0 || born.Before(s.since) {
-		s.since = born
+// addMessage counts what a message was about that could not be delivered: a decision, or those of a summary.
+func (s *summary) addMessage(m message.Message, since time.Time) {
+	if s.count == 0 || since.Before(s.since) {
+		s.since = since
 	}
 	for _, t := range m.Actions {
-		s.tally(t.Action, t.Count)
+		s.countAction(t.Action, t.Count)
 	}
 	prefixes := m.Prefixes
 	if m.Action != message.Summary {
-		s.tally(m.Action, 1)
+		s.countAction(m.Action, 1)
 		prefixes = []string{m.Prefix}
 	}
 	for _, p := range prefixes {
-		if p != "" && len(s.prefixes) < exampled && !slices.Contains(s.prefixes, p) {
-			s.prefixes = append(s.prefixes, p)
-		}
+		s.addPrefix(p)
 	}
 }
 
 // join takes over what another one counted.
 func (s *summary) join(o summary) {
 	if o.count > 0 {
-		s.again(message.Message{Action: message.Summary, Actions: o.actions, Prefixes: o.prefixes}, o.since)
+		s.addMessage(message.Message{Action: message.Summary, Actions: o.actions, Prefixes: o.prefixes}, o.since)
 	}
 }
 

@@ -13,27 +13,29 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 const (
-	maxQueue     = 100              // messages that wait for a target
-	maxUnbounded = 1000             // the same, where the target has no rate
-	linesEvery   = 10 * time.Second // between two log lines about messages that failed, after the first ten
-	summaryAfter = time.Minute      // from the first decision that is not told by itself
-	firstPause   = time.Second      // after the first attempt; each further one is twice as long
-	longestPause = 5 * time.Minute  // between two attempts
-	giveUpAfter  = time.Hour        // from the decision to the last attempt
-	farewell     = 3 * time.Second  // for what is still to be told when the daemon ends
-	dropsLogged  = time.Minute      // between two log lines about a full queue
+	maxWaiting          = 100              // messages that wait for a target
+	maxWaitingWithout   = 1000             // the same, where the target has no rate
+	failureLogInterval  = 10 * time.Second // between two log lines about messages that failed, after the first
+	failureLogBurst     = 10               // so many
+	droppedLogInterval  = time.Minute      // between two log lines about a full mailbox
+	summaryAfter        = time.Minute      // from the first decision that is not told by itself
+	firstPause          = time.Second      // after the first attempt; each further one is twice as long
+	longestPause        = 5 * time.Minute  // between two attempts
+	giveUpAfter         = time.Hour        // from the decision to the last attempt
+	shutdownGracePeriod = 3 * time.Second  // for what is still to be told when the daemon ends
 )
 
 // The results that are counted.
 const (
 	Sent       = "sent"       // delivered, summaries included
 	Failed     = "failed"     // given up
-	Dropped    = "dropped"    // not kept, because the queue was full or the daemon ended
+	Dropped    = "dropped"    // not kept, because too many waited or the daemon ended
 	Suppressed = "suppressed" // beyond the rate, and so part of a summary
 )
 
@@ -48,35 +50,40 @@ type sender interface {
 	close()
 }
 
-// item is a message that waits to be delivered.
-type item struct {
+// pendingMessage waits to be delivered.
+type pendingMessage struct {
 	message message.Message
-	born    time.Time
+	since   time.Time // of the decision; of the first one, if it is a summary
 }
 
-// target is one receiver with its own queue, so that one that hangs delays no other.
+// target is one receiver. It has a mailbox of its own, so that one that hangs delays no other.
 type target struct {
-	cfg    policy.Notify
-	n      *Notifier
-	log    *slog.Logger
-	sender sender
-	wake   chan struct{}
-	cancel context.CancelFunc // ends Run; nil if it does not run
-	lines  *rate.Limiter
+	cfg        policy.Notify
+	notifier   *Notifier
+	log        *slog.Logger
+	sender     sender
+	cancel     context.CancelFunc // ends Run; nil if it does not run
+	failureLog *rate.Limiter
 
-	mu      sync.Mutex
-	limits  map[ban.Action]*rate.Limiter
-	queue   []item
-	rest    summary // what is not told one by one
-	heir    *target // takes over after a reload
-	dropped int     // since the last line about it
-	told    time.Time
-	gone    bool // the configuration has no such target any more
+	mu         sync.Mutex
+	waiting    *mailbox.Mailbox[pendingMessage]
+	limits     map[ban.Action]*rate.Limiter // a bucket for each action
+	unsent     summary                      // of what is not told one by one, because of the rate or a full mailbox
+	dropped    int                          // messages since dropLogged
+	dropLogged time.Time
+
+	// A reload ends a target in whose place it puts another one, or none.
+	ended     bool
+	successor *target // has what waited for this one; nil: the configuration has no such target any more
 }
 
 func newTarget(cfg policy.Notify, n *Notifier) (*target, error) {
-	t := &target{cfg: cfg, n: n, log: n.log.With("target", cfg.Name), wake: make(chan struct{}, 1),
-		limits: make(map[ban.Action]*rate.Limiter), lines: rate.NewLimiter(rate.Every(linesEvery), 10)}
+	t := &target{
+		cfg: cfg, notifier: n, log: n.log.With("target", cfg.Name),
+		failureLog: rate.NewLimiter(rate.Every(failureLogInterval), failureLogBurst),
+		waiting:    mailbox.New(mailbox.Options[pendingMessage]{Limit: waitingLimit(cfg.Rate)}),
+		limits:     make(map[ban.Action]*rate.Limiter),
+	}
 	if len(cfg.Exec) > 0 {
 		t.sender = &program{cfg: cfg, out: func(output string) { t.log.Debug("the program wrote", "output", output) }}
 		return t, nil
@@ -95,6 +102,13 @@ func (t *target) wants(d ban.Decision) bool {
 		(len(t.cfg.PBX) == 0 || slices.Contains(t.cfg.PBX, d.PBX))
 }
 
+func waitingLimit(r policy.NotifyRate) int {
+	if r.PerMinute <= 0 {
+		return maxWaitingWithout
+	}
+	return maxWaiting
+}
+
 // push keeps a decision for later, by itself or as part of a summary. It never waits.
 func (t *target) push(d ban.Decision, now time.Time) {
 	if !t.wants(d) {
@@ -102,37 +116,27 @@ func (t *target) push(d ban.Decision, now time.Time) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch {
-	case !t.allow(d.Action, now):
-		t.rest.add(d, now)
-		t.n.count(t.cfg.Name, Suppressed, 1)
-	case len(t.queue) >= t.room():
-		t.rest.add(d, now)
-		t.drop(1, now)
-	default:
-		m := t.n.describe(d)
-		m.ID = t.n.id()
-		t.queue = append(t.queue, item{m, now})
+	if !t.allowLocked(d.Action, now) {
+		t.summarizeLocked(d, now)
+		t.notifier.count(t.cfg.Name, Suppressed, 1)
+		return
 	}
-	t.rouse()
-}
-
-func (t *target) room() int {
-	if t.cfg.Rate.PerMinute <= 0 {
-		return maxUnbounded
-	}
-	return maxQueue
-}
-
-func (t *target) rouse() {
-	select {
-	case t.wake <- struct{}{}:
-	default:
+	m := t.notifier.describe(d)
+	m.ID = t.notifier.id()
+	if lost := t.waiting.Put(pendingMessage{m, now}); len(lost) > 0 {
+		t.summarizeLocked(d, now)
+		t.countDroppedLocked(now)
 	}
 }
 
-// allow takes a token of the action's own bucket, so that a flood of bans hides no breach.
-func (t *target) allow(a ban.Action, now time.Time) bool {
+// summarizeLocked makes a decision part of the next summary.
+func (t *target) summarizeLocked(d ban.Decision, now time.Time) {
+	t.unsent.add(d, now)
+	t.waiting.Wake() // to see when that is due
+}
+
+// allowLocked takes a token of the action's own bucket, so that a flood of bans hides no breach.
+func (t *target) allowLocked(a ban.Action, now time.Time) bool {
 	if t.cfg.Rate.PerMinute <= 0 {
 		return true
 	}
@@ -144,64 +148,63 @@ func (t *target) allow(a ban.Action, now time.Time) bool {
 	return l.AllowN(now, 1)
 }
 
-// drop counts what a full queue does not take. The lock is held.
-func (t *target) drop(n int, now time.Time) {
-	t.n.count(t.cfg.Name, Dropped, n)
-	t.dropped += n
-	if now.Sub(t.told) >= dropsLogged {
+// countDroppedLocked counts a message for which there is no room.
+func (t *target) countDroppedLocked(now time.Time) {
+	t.notifier.count(t.cfg.Name, Dropped, 1)
+	t.dropped++
+	if now.Sub(t.dropLogged) >= droppedLogInterval {
 		t.log.Warn("notifications are dropped, since too many wait; a summary will count them", "dropped", t.dropped)
-		t.told, t.dropped = now, 0
+		t.dropLogged, t.dropped = now, 0
 	}
 }
 
-// next takes what is to be delivered now. Without anything it returns when a summary is due, if one is.
-func (t *target) next(now time.Time, last bool) (it item, ok bool, due time.Duration) {
+// next takes what is to be delivered now. If there is nothing, it returns after which time a summary is due, negative if none
+// is. stopping says that the daemon ends, and a summary is due at once.
+func (t *target) next(now time.Time, stopping bool) (next pendingMessage, ok bool, summaryDue time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch {
-	case len(t.queue) > 0:
-		it = t.queue[0]
-		t.queue = slices.Delete(t.queue, 0, 1)
-		return it, true, 0
-	case t.rest.count == 0:
-		return item{}, false, -1
+	if messages, _ := t.waiting.Take(1); len(messages) > 0 {
+		return messages[0], true, 0
 	}
-	if due = t.rest.since.Add(summaryAfter).Sub(now); due > 0 && !last {
-		return item{}, false, due
+	if t.unsent.count == 0 {
+		return next, false, -1
 	}
-	m := t.rest.message(t.n.host, now)
-	m.ID = t.n.id()
-	it = item{m, t.rest.since}
-	t.rest = summary{}
-	return it, true, 0
+	if summaryDue = t.unsent.since.Add(summaryAfter).Sub(now); summaryDue > 0 && !stopping {
+		return next, false, summaryDue
+	}
+	m := t.unsent.message(t.notifier.host, now)
+	m.ID = t.notifier.id()
+	next = pendingMessage{m, t.unsent.since}
+	t.unsent = summary{}
+	return next, true, 0
 }
 
-// Run delivers until ctx ends, and then what is left within the farewell.
+// Run delivers until ctx ends, and then what is left, within the grace period.
 func (t *target) Run(ctx context.Context) {
 	defer t.sender.close()
-	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	attempts, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	defer context.AfterFunc(ctx, func() {
-		timer := time.NewTimer(farewell)
+		timer := time.NewTimer(shutdownGracePeriod)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
 			stop()
-		case <-life.Done():
+		case <-attempts.Done():
 		}
 	})()
 	failing := false
 	for {
-		if t.retired() {
+		if t.hasEnded() {
 			return
 		}
-		it, ok, due := t.next(time.Now(), ctx.Err() != nil)
+		next, ok, summaryDue := t.next(time.Now(), ctx.Err() != nil)
 		switch {
-		case ok && life.Err() == nil:
-			failing = t.deliver(ctx, life, it, failing)
+		case ok && attempts.Err() == nil:
+			failing = t.deliver(ctx, attempts, next, failing)
 			continue
 		case ok:
-			t.giveBack(it)
+			t.putBack(next)
 			t.abandon(noTime)
 			return
 		case ctx.Err() != nil:
@@ -209,26 +212,26 @@ func (t *target) Run(ctx context.Context) {
 			return
 		}
 		var timer <-chan time.Time
-		if due > 0 {
-			timer = time.After(due)
+		if summaryDue > 0 {
+			timer = time.After(summaryDue)
 		}
 		select {
-		case <-t.wake:
+		case <-t.waiting.Ready():
 		case <-timer:
 		case <-ctx.Done():
 		}
 	}
 }
 
-// deliver tries until it works, cannot work, or has taken too long. life bounds the attempts, ctx the pauses. It says
-// whether the target is failing now; failing is whether it was before.
-func (t *target) deliver(ctx, life context.Context, it item, failing bool) bool {
+// deliver tries until it works, cannot work, or has taken too long. The context attempts bounds those, ctx the pauses between
+// them. It says whether the target is failing now; failing is whether it was before.
+func (t *target) deliver(ctx, attempts context.Context, m pendingMessage, failing bool) bool {
 	for attempt := 0; ; attempt++ {
-		once, cancel := context.WithTimeout(life, t.cfg.Timeout)
-		err := t.sender.send(once, it.message)
+		sending, cancel := context.WithTimeout(attempts, t.cfg.Timeout)
+		err := t.sender.send(sending, m.message)
 		cancel()
 		if err == nil {
-			t.n.count(t.cfg.Name, Sent, 1)
+			t.notifier.count(t.cfg.Name, Sent, 1)
 			if failing {
 				t.log.Info("notifications get through again")
 			}
@@ -238,30 +241,30 @@ func (t *target) deliver(ctx, life context.Context, it item, failing bool) bool 
 		if !errors.As(err, &f) {
 			f = &failure{what: fmt.Sprintf("%T", err), final: true}
 		}
-		attrs := []any{"action", it.message.Action, "err", f.what}
+		attrs := []any{"action", m.message.Action, "err", f.what}
 		if f.output != "" {
 			attrs = append(attrs, "output", f.output)
 		}
 		if f.final {
-			t.n.count(t.cfg.Name, Failed, 1)
-			if t.lines.Allow() {
+			t.notifier.count(t.cfg.Name, Failed, 1)
+			if t.failureLog.Allow() {
 				t.log.Error("a notification failed", attrs...)
 			}
 			return true
 		}
-		if t.retired() || ctx.Err() != nil {
-			t.giveBack(it)
-			if life.Err() == nil && ctx.Err() != nil && !t.retired() {
+		if t.hasEnded() || ctx.Err() != nil {
+			t.putBack(m)
+			if attempts.Err() == nil && ctx.Err() != nil && !t.hasEnded() {
 				t.abandon(noTime) // the others would fail too, and there is no time
 			}
 			return true
 		}
 		pause := max(pause(attempt), f.after)
-		if time.Since(it.born)+pause > giveUpAfter {
-			t.n.count(t.cfg.Name, Failed, 1)
+		if time.Since(m.since)+pause > giveUpAfter {
+			t.notifier.count(t.cfg.Name, Failed, 1)
 			t.log.Error("a notification failed for an hour, and is given up; a summary will count it", attrs...)
 			t.mu.Lock()
-			t.rest.again(it.message, time.Now())
+			t.unsent.addMessage(m.message, time.Now())
 			t.mu.Unlock()
 			return true
 		}
@@ -277,8 +280,8 @@ func (t *target) deliver(ctx, life context.Context, it item, failing bool) bool 
 		case <-ctx.Done():
 		}
 		timer.Stop()
-		if t.retired() {
-			t.giveBack(it)
+		if t.hasEnded() {
+			t.putBack(m)
 			return true
 		}
 	}
@@ -294,44 +297,60 @@ func pause(attempt int) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// giveBack puts a message in front of the queue again, the successor's if there is one.
-func (t *target) giveBack(it item) {
+// putBack lets a message that was not delivered wait again, before the others; for the successor where there is one.
+func (t *target) putBack(m pendingMessage) {
 	t.mu.Lock()
-	heir := t.heir
-	switch {
-	case t.gone:
-		t.n.count(t.cfg.Name, Dropped, 1)
-	case heir == nil:
-		t.queue = slices.Insert(t.queue, 0, it)
+	ended, successor := t.ended, t.successor
+	if !ended {
+		t.waiting.PutBack(m)
 	}
 	t.mu.Unlock()
-	if heir != nil {
-		heir.giveBack(it)
-		heir.rouse()
+	switch {
+	case successor != nil:
+		successor.putBack(m)
+	case ended:
+		t.notifier.count(t.cfg.Name, Dropped, 1)
 	}
 }
 
-// retired says whether a reload has put another target in the place of this one, or nothing.
-func (t *target) retired() bool {
+// hasEnded says whether a reload has put another target in the place of this one, or none.
+func (t *target) hasEnded() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.heir != nil
+	return t.ended
 }
 
-// retire hands everything that waits to heir. What is on its way has the farewell.
-func (t *target) retire(heir *target) {
+// remove ends a target that the configuration has no more.
+func (t *target) remove() {
+	t.abandon("the configuration has this target no more; what waited for it is not told")
 	t.mu.Lock()
-	queue, rest, limits := t.queue, t.rest, t.limits
-	t.queue, t.rest, t.heir = nil, summary{}, heir
+	t.ended = true
 	t.mu.Unlock()
-	heir.mu.Lock()
-	heir.queue = append(queue, heir.queue...)
-	heir.rest.join(rest)
-	if heir.cfg.Rate == t.cfg.Rate && limits != nil {
-		heir.limits = limits
+	t.stop()
+}
+
+// replaceBy ends a target for which a reload has another one, which takes over what waits and, where they have the same rate,
+// what is left of it. A message that is being delivered has the grace period.
+func (t *target) replaceBy(successor *target) {
+	t.mu.Lock()
+	messages, _ := t.waiting.Take(0)
+	unsent, limits := t.unsent, t.limits
+	t.unsent, t.ended, t.successor = summary{}, true, successor
+	t.mu.Unlock()
+
+	successor.mu.Lock()
+	successor.waiting.PutBack(messages...)
+	successor.unsent.join(unsent)
+	if successor.cfg.Rate == t.cfg.Rate {
+		successor.limits = limits
 	}
-	heir.mu.Unlock()
-	heir.rouse()
+	successor.waiting.Wake()
+	successor.mu.Unlock()
+	t.stop()
+}
+
+// stop ends Run, or what would have run.
+func (t *target) stop() {
 	if t.cancel != nil {
 		t.cancel()
 	} else {
@@ -342,12 +361,12 @@ func (t *target) retire(heir *target) {
 // abandon gives up all that waits, and says why.
 func (t *target) abandon(why string) {
 	t.mu.Lock()
-	n := len(t.queue)
-	lost := n + t.rest.count
-	t.queue, t.rest = nil, summary{}
+	messages, _ := t.waiting.Take(0)
+	lost := len(messages) + t.unsent.count
+	t.unsent = summary{}
 	t.mu.Unlock()
-	if n > 0 {
-		t.n.count(t.cfg.Name, Dropped, n)
+	if len(messages) > 0 {
+		t.notifier.count(t.cfg.Name, Dropped, len(messages))
 	}
 	if lost > 0 {
 		t.log.Warn(why, "decisions", lost)

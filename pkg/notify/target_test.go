@@ -125,7 +125,7 @@ func TestAFloodBecomesASummaryAndHidesNoBreach(t *testing.T) {
 		}
 		sum := got[21]
 		if sum.Action != message.Summary || sum.Count != 9980 || !slices.Equal(sum.Actions, []message.Tally{{Action: "ban", Count: 9980}}) ||
-			len(sum.Prefixes) != exampled || !strings.Contains(sum.Title, "9980 more") || !strings.Contains(sum.Text, "9980 ban") {
+			len(sum.Prefixes) != maxPrefixes || !strings.Contains(sum.Title, "9980 more") || !strings.Contains(sum.Text, "9980 ban") {
 			t.Errorf("%+v", sum)
 		}
 		if d := s.at[21].Sub(s.at[20]); d < summaryAfter-time.Second || d > summaryAfter {
@@ -176,10 +176,10 @@ func TestAFloodNeverWaitsForATargetThatHangs(t *testing.T) {
 		if time.Since(start) != 0 { // the bubble's clock moves only when everybody waits
 			t.Errorf("pushing took %v", time.Since(start))
 		}
-		if len(n.targets[0].queue) > maxUnbounded {
-			t.Errorf("%d messages wait", len(n.targets[0].queue))
+		if n.targets[0].waiting.Len() > maxWaitingWithout {
+			t.Errorf("%d messages wait", n.targets[0].waiting.Len())
 		}
-		if dropped := b.total("team dropped"); dropped < 10_000-maxUnbounded-1 {
+		if dropped := b.total("team dropped"); dropped < 10_000-maxWaitingWithout-1 {
 			t.Errorf("%d dropped", dropped)
 		}
 		if strings.Count(b.String(), "are dropped") != 1 {
@@ -187,7 +187,7 @@ func TestAFloodNeverWaitsForATargetThatHangs(t *testing.T) {
 		}
 		start = time.Now()
 		stop()
-		if took := time.Since(start); took > farewell {
+		if took := time.Since(start); took > shutdownGracePeriod {
 			t.Errorf("the end took %v", took)
 		}
 		if total := b.total("team dropped"); total < 10_000 || !strings.Contains(b.String(), "no time to tell") {
@@ -229,7 +229,7 @@ func TestTheEndDoesNotWaitForARetry(t *testing.T) {
 		pass(10 * time.Minute)
 		start := time.Now()
 		stop()
-		if took := time.Since(start); took > farewell {
+		if took := time.Since(start); took > shutdownGracePeriod {
 			t.Errorf("the end took %v", took)
 		}
 	})
@@ -278,8 +278,8 @@ func TestAReloadKeepsWhatWaits(t *testing.T) {
 		}
 		t2.sender = next
 		n.targets = []*target{t2}
-		same.retire(t2)
-		n.launch(t2)
+		same.replaceBy(t2)
+		n.launchLocked(t2)
 		n.mu.Unlock()
 		pass(3 * time.Minute)
 		got := next.messages()
