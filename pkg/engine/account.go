@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -45,14 +46,14 @@ func (e *Engine) Account(now time.Time, name string, n int) (list []AccountSourc
 			s.Last = at
 		}
 	}
-	for k, records := range e.evidenceOf(name) {
+	for k, records := range e.recordsAbout(name) {
 		s := of(e.prefixOf(k))
 		for _, r := range records {
 			tally(s, r)
 		}
 	}
 	for p, b := range e.bans {
-		if b.until <= e.now || found[p] != nil { // what a ban keeps is of the ring, and outlives it there
+		if b.until <= e.now || found[p] != nil { // what a ban keeps was evidence of its source, and is kept for longer
 			continue
 		}
 		for i := range b.evidence {
@@ -89,25 +90,17 @@ func (r *record) names(name string) bool {
 	return have == name
 }
 
-// evidenceOf finds the records about an account that the ring holds, by source.
-func (e *Engine) evidenceOf(name string) map[key][]*record {
-	byOwner := make(map[uint32][]*record) // by the checksum of the source
-	for i := range min(e.ring.seq, ringSize) {
-		if r := e.ring.at(e.ring.seq - i); r.names(name) {
-			byOwner[r.owner] = append(byOwner[r.owner], r)
-		}
-	}
+// recordsAbout finds the evidence about an account that is kept, by source, the latest first.
+func (e *Engine) recordsAbout(name string) map[key][]*record {
 	found := make(map[key][]*record)
-	if len(byOwner) == 0 {
-		return found
-	}
-	for s := range e.sources.all {
-		if s.evidence == 0 {
-			continue
-		}
-		if records, ok := byOwner[checksum(s.key)]; ok {
-			found[s.key] = records
+	for k, r := range e.evidence.All() {
+		if r.names(name) {
+			found[k] = append(found[k], r)
 		}
 	}
+	maps.DeleteFunc(found, func(k key, _ []*record) bool { // who was forgotten meanwhile
+		s := e.sources.get(k)
+		return s == nil || s.evidence == 0
+	})
 	return found
 }

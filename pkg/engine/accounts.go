@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
 // maxAccounts bounds the accounts remembered. PJSIP names only endpoints that exist, so it is a bound on a PBX's size.
@@ -18,9 +19,9 @@ type account struct {
 	targeted  int64     // until then it is under distributed guessing, ns
 	suspected int64     // until then it would be, if all the evidence was true, ns
 
-	suspectedAt int64  // when that began, ns
-	guesses     bucket // from everywhere
-	mass        int64  // until then it was guessed more than phones and persons do, ns
+	suspectedAt int64             // when that began, ns
+	guesses     table.LeakyBucket // from everywhere
+	mass        int64             // until then it was guessed more than phones and persons do, ns
 }
 
 type failure struct {
@@ -103,7 +104,7 @@ func (j *judgement) accountGuessed(id uint64) *account {
 	if a == nil {
 		return nil
 	}
-	if a.guesses.add(j.engine.now, 1, massPerMinute) > massGuesses {
+	if a.guesses.Add(j.engine.now, 1, massPerMinute) > massGuesses {
 		a.mass = j.engine.now + int64(j.engine.cfg.Targeted.Within)
 	}
 	before := *a

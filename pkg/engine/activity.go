@@ -2,18 +2,17 @@ package engine
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
 const (
-	slots = 24 * 60 // minutes that activity reaches back
-
-	buckets = 64 // of names
-	ways    = 8  // names in each
-	spanned = 12 * 60 * minute
+	minutesKept = 24 * 60 // that activity reaches back
+	halfDay     = 12 * 60 * minute
 )
 
 // Minute is what happened within one minute.
@@ -41,12 +40,12 @@ type Activity struct {
 
 // activity counts attempts by minute and by account, in a fixed amount of memory and without allocating.
 type activity struct {
-	minutes [slots]counts
-	latest  *counts   // of the last count
-	over    int64     // its end, ns
-	names   [2]*names // of this half of the day and of the one before
-	began   int64     // of names[0], ns
-	prior   int64     // of names[1]
+	minutes [minutesKept]counts
+	latest  *counts                   // of the last count
+	over    int64                     // its end, ns
+	halves  [2]*table.Frequent[tried] // accounts, by the hash of their names: of this half of the day and of the one before
+	began   int64                     // of halves[0], ns
+	prior   int64                     // of halves[1]
 }
 
 type counts struct {
@@ -54,17 +53,9 @@ type counts struct {
 	attempts, bans uint32
 }
 
-// names are the most tried accounts: a space-saving sketch (Metwally, Agrawal, El Abbadi 2005) in buckets that a keyed hash
-// chooses, so that an attempt costs a look at one bucket and a flood of invented names forgets names, and no more.
-type names [buckets]struct {
-	hash  [ways]uint64
-	count [ways]uint32
-	over  [ways]uint32 // by which count may be too high: of the name that was there before
-	tried [ways]tried
-}
-
+// tried is what is known of an account that is tried.
 type tried struct {
-	from    uint64 // sources, as a sketch
+	sources uint64 // a bit for each, which may share it with others
 	last    uint32 // seconds
 	length  uint8  // over nameBytes where the name was cut
 	account [nameBytes]byte
@@ -76,7 +67,7 @@ func (a *activity) at(now int64) *counts {
 		return a.latest
 	}
 	n := now / minute
-	a.latest, a.over = &a.minutes[n%slots], (n+1)*minute
+	a.latest, a.over = &a.minutes[n%minutesKept], (n+1)*minute
 	if a.latest.minute != n {
 		*a.latest = counts{minute: n}
 	}
@@ -94,48 +85,35 @@ func (j *judgement) countForActivity() {
 	a.at(j.engine.now).attempts++
 	if name := j.ev.Account; name != "" && name != unknown {
 		a.turn(j.engine.now)
-		a.names[0].add(j.accountNameHash(), j.engine.id(forTally, j.key, 0), j.engine.now, name)
+		a.countTry(j.accountNameHash(), j.engine.id(forTally, j.key, 0), j.engine.now, name)
 	}
 }
 
 // turn begins a new half of the day when it is time.
 func (a *activity) turn(now int64) {
 	switch {
-	case a.names[0] == nil:
-		a.names[0], a.names[1], a.began = new(names), new(names), now
+	case a.halves[0] == nil:
+		a.halves[0], a.halves[1], a.began = new(table.Frequent[tried]), new(table.Frequent[tried]), now
 		a.prior = now
-	case now-a.began >= 2*spanned:
-		*a.names[0], *a.names[1] = names{}, names{}
+	case now-a.began >= 2*halfDay:
+		*a.halves[0], *a.halves[1] = table.Frequent[tried]{}, table.Frequent[tried]{}
 		a.began, a.prior = now, now
-	case now-a.began >= spanned:
-		a.names[0], a.names[1] = a.names[1], a.names[0]
-		*a.names[0] = names{}
-		a.began, a.prior = a.began+spanned, a.began
+	case now-a.began >= halfDay:
+		a.halves[0], a.halves[1] = a.halves[1], a.halves[0]
+		*a.halves[0] = table.Frequent[tried]{}
+		a.began, a.prior = a.began+halfDay, a.began
 	}
 }
 
-func (n *names) add(hash, source uint64, now int64, name string) {
-	hash |= 1 // 0 is a free place
-	b := &n[hash>>32%buckets]
-	for i, h := range b.hash {
-		if h == hash {
-			b.count[i]++
-			b.tried[i].from |= 1 << (source >> 58)
-			b.tried[i].last = seconds(now)
-			return
-		}
+// countTry counts a try of an account by a source, both of them hashes.
+func (a *activity) countTry(account, source uint64, now int64, name string) {
+	t, fresh := a.halves[0].Add(account)
+	if fresh {
+		*t = tried{length: uint8(min(len(name), nameBytes+1))}
+		copy(t.account[:], name)
 	}
-	least := 0
-	for i, n := range b.count {
-		if n < b.count[least] {
-			least = i
-		}
-	}
-	t := &b.tried[least]
-	b.hash[least], b.over[least] = hash, b.count[least]
-	b.count[least]++
-	t.from, t.last, t.length = 1<<(source>>58), seconds(now), uint8(min(len(name), nameBytes+1))
-	clear(t.account[copy(t.account[:], name):])
+	t.sources |= 1 << (source >> 58)
+	t.last = seconds(now)
 }
 
 // Activity returns the last day, with up to n accounts.
@@ -143,63 +121,53 @@ func (e *Engine) Activity(now time.Time, n int) Activity {
 	e.advance(now)
 	a := &e.activity
 	last := e.now / minute
-	out := Activity{Begin: stamp((last - slots + 1) * minute), Since: stamp(e.started), Minutes: make([]Minute, slots), Tried: stamp(e.started)}
+	out := Activity{Begin: stamp((last - minutesKept + 1) * minute), Since: stamp(e.started), Minutes: make([]Minute, minutesKept), Tried: stamp(e.started)}
 	for i := range out.Minutes {
-		at := last - slots + 1 + int64(i)
-		if m := &a.minutes[at%slots]; m.minute == at {
+		at := last - minutesKept + 1 + int64(i)
+		if m := &a.minutes[at%minutesKept]; m.minute == at {
 			out.Minutes[i] = Minute{Attempts: int(m.attempts), Bans: int(m.bans)}
 		}
 	}
-	if a.names[0] == nil {
+	if a.halves[0] == nil {
 		return out
 	}
 	a.turn(e.now)
 	if a.prior > e.started {
 		out.Tried = stamp(a.prior)
 	}
-	out.Accounts = a.most(n)
+	out.Accounts = a.mostTried(n)
 	return out
 }
 
-// most returns the n most tried accounts of both halves. What a count may be too high by is taken off, so that nothing is
-// said to have been tried more often than it was.
-func (a *activity) most(n int) []AccountTries {
-	type place struct {
-		count  uint32
-		at     *tried
-		from   uint64
-		latest uint32
+// mostTried returns the n most tried accounts of both halves. Nothing is said to have been tried more often than it was.
+func (a *activity) mostTried(n int) []AccountTries {
+	type total struct {
+		count   uint32
+		tried   *tried
+		sources uint64
+		last    uint32
 	}
-	found := make(map[uint64]place, 2*buckets*ways)
-	for _, half := range a.names {
-		for b := range half {
-			for i, h := range half[b].hash {
-				if h == 0 {
-					continue
-				}
-				p, t := found[h], &half[b].tried[i]
-				p.count += half[b].count[i] - half[b].over[i]
-				p.from |= t.from
-				p.latest = max(p.latest, t.last)
-				p.at = t
-				found[h] = p
-			}
+	totals := make(map[uint64]total)
+	for _, half := range a.halves {
+		for c := range half.All() {
+			t := totals[c.Key]
+			t.count += c.Count
+			t.sources |= c.Value.sources
+			t.last = max(t.last, c.Value.last)
+			t.tried = c.Value
+			totals[c.Key] = t
 		}
 	}
-	all := make([]place, 0, len(found))
-	for _, p := range found {
-		all = append(all, p)
-	}
-	slices.SortFunc(all, func(p, q place) int {
-		return cmp.Or(cmp.Compare(q.count, p.count), cmp.Compare(q.latest, p.latest),
-			slices.Compare(p.at.account[:], q.at.account[:]))
+	all := slices.SortedFunc(maps.Values(totals), func(t, u total) int {
+		return cmp.Or(cmp.Compare(u.count, t.count), cmp.Compare(u.last, t.last),
+			slices.Compare(t.tried.account[:], u.tried.account[:]))
 	})
 	all = all[:min(len(all), n)]
 	out := make([]AccountTries, 0, len(all))
-	for _, p := range all {
-		r := record{length: p.at.length, account: p.at.account}
-		out = append(out, AccountTries{Account: r.name(), Tries: int(p.count),
-			Sources: min((&sketch{seen: p.from}).distinct(), 300), Last: time.Unix(int64(p.latest), 0)})
+	for _, t := range all {
+		r := record{length: t.tried.length, account: t.tried.account}
+		out = append(out, AccountTries{Account: r.name(), Tries: int(t.count),
+			Sources: min(table.EstimateDistinct(t.sources), 300), Last: time.Unix(int64(t.last), 0)})
 	}
 	return out
 }

@@ -49,10 +49,10 @@ func (e *Engine) banOf(k key) *activeBan {
 // banSource bans the source of a case, or says why not; have is its active ban, if there is one.
 func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enforce, proven bool) {
 	prefix := j.engine.prefixOf(j.key)
-	if _, ok := j.engine.allow.covering(j.addr); ok {
+	if _, ok := j.engine.allow.Covering(j.addr); ok {
 		return
 	}
-	if _, ok := j.engine.protected.covering(j.addr); ok {
+	if _, ok := j.engine.protected.Covering(j.addr); ok {
 		j.reportSpared(prefix, ban.ReasonProtected, proven, "Asterisk knows this address as a trunk: never banned")
 		return
 	}
@@ -106,7 +106,7 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		s.bans = min(s.bans+1, math.MaxUint8)
 		more.banEnd = b.until
 	}
-	b.evidence, b.more = j.engine.ring.chain(s, min(perBan, banBudget-j.engine.kept))
+	b.evidence, b.more = j.engine.evidence.Chain(s.key, s.evidence, min(perBan, banBudget-j.engine.kept))
 	j.engine.kept += len(b.evidence)
 	j.engine.putBan(b)
 	j.engine.activity.banned(j.engine.now)
@@ -122,20 +122,20 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 
 // exemptWithin says whether a prefix shares an address with anything allowed or protected.
 func (e *Engine) exemptWithin(p netip.Prefix) bool {
-	if _, ok := e.allow.overlapping(p); ok {
+	if _, ok := e.allow.Overlapping(p); ok {
 		return true
 	}
-	_, ok := e.protected.overlapping(p)
+	_, ok := e.protected.Overlapping(p)
 	return ok
 }
 
 // isUnderGrace says whether a prefix lies within one that a person unbanned with a grace.
 func (e *Engine) isUnderGrace(p netip.Prefix) bool {
-	if e.grace.len() == 0 {
+	if e.grace.Len() == 0 {
 		return false
 	}
-	have, ok := e.grace.containing(p)
-	return ok && e.grace.at(have) > e.now
+	have, ok := e.grace.Containing(p)
+	return ok && e.grace.At(have) > e.now
 }
 
 func ordinal(n int, enforced bool) string {
@@ -230,7 +230,7 @@ func (e *Engine) putBan(b *activeBan) {
 	e.newest = b
 	e.count(b, 1)
 	e.queueOneShot(b)
-	e.timers.set(b.until, b.prefix, endOfBan)
+	e.setTimer(b.until, b.prefix, endOfBan)
 	e.setBanned(b.prefix, true)
 }
 
@@ -367,7 +367,7 @@ func (j *judgement) banNetworkOf(p netip.Prefix) {
 
 // sparesNetwork says whether a network holds somebody who must not be banned with it.
 func (j *judgement) sparesNetwork(net netip.Prefix) bool {
-	_, graced := j.engine.grace.overlapping(net)
+	_, graced := j.engine.grace.Overlapping(net)
 	return graced || j.engine.exemptWithin(net) || j.engine.customerIn(net)
 }
 

@@ -48,37 +48,6 @@ func TestExemptionsHaveOrigins(t *testing.T) {
 	}
 }
 
-func TestPrefixesAgreeWithAWalk(t *testing.T) {
-	p := newPrefixes[int]()
-	var all []netip.Prefix
-	for i, s := range []string{"0.0.0.0/3", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "192.168.0.0/15", "203.0.113.128/25",
-		"fd00::/8", "fd00:1::/48", "fd00:1::5/128", "::/0"} {
-		q := netip.MustParsePrefix(s)
-		p.set(q, i)
-		all = append(all, q)
-		for _, a := range []string{"10.1.2.3", "10.1.2.4", "10.1.3.1", "10.2.0.1", "11.0.0.1", "64.0.0.1", "192.169.255.255", "192.170.0.0",
-			"203.0.113.127", "203.0.113.128", "fd00:1::5", "fd00:1::6", "fd01::1", "2001:db8::1"} {
-			addr := netip.MustParseAddr(a)
-			var want netip.Prefix
-			for _, q := range all {
-				if q.Contains(addr) && (!want.IsValid() || q.Bits() > want.Bits()) {
-					want = q
-				}
-			}
-			if got, ok := p.covering(addr); got != want || ok != want.IsValid() {
-				t.Errorf("covering(%s) = %v, want %v", a, got, want)
-			}
-			for bits := range addr.BitLen() + 1 {
-				q, _ := addr.Prefix(bits)
-				overlaps := slices.ContainsFunc(all, q.Overlaps)
-				if have, ok := p.overlapping(q); ok != overlaps || ok && !have.Overlaps(q) {
-					t.Errorf("overlapping(%v) = %v, %v; want %v", q, have, ok, overlaps)
-				}
-			}
-		}
-	}
-}
-
 func TestADecisionLineHasTheContractsKeys(t *testing.T) {
 	d := ban.Decision{Time: epoch, Action: ban.ActionBan, Source: netip.MustParseAddr("203.0.113.66"), Prefix: netip.MustParsePrefix("203.0.113.66/32"),
 		Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12.3456, Account: "100", Service: security.PJSIP, Transport: security.TLS, Proven: true,

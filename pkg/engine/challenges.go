@@ -135,7 +135,7 @@ func (j *judgement) recordUnanswered(w float64, bit uint8) {
 		return
 	}
 	challenged := &j.engine.sources.detailsOf(s).challenged
-	if challenged.add(j.engine.now, bit) && challenged.distinct() > j.engine.cfg.Challenges.Accounts && j.engine.now-j.engine.started >= int64(j.engine.cfg.Challenges.Warmup) {
+	if challenged.Add(seconds(j.engine.now), idleResetSeconds, bit) && challenged.Estimate() > j.engine.cfg.Challenges.Accounts && j.engine.now-j.engine.started >= int64(j.engine.cfg.Challenges.Warmup) {
 		j.charge(w, ban.ReasonUnansweredChallenge, noteEnumeration)
 	}
 }

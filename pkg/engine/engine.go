@@ -48,12 +48,12 @@ type Engine struct {
 	flows    *table.Window[struct{}] // from which accounts logged in: source, port, transport and account
 	wide     *table.Window[wide]     // networks of several sources of IPv6 that attack
 	waiting  table.FIFO[pending]     // events that wait for a login, in the order in which their time is over
-	ring     ring
+	evidence *table.Chains[key, record]
 
 	bans      map[netip.Prefix]*activeBan
 	newest    *activeBan
 	networks  map[netip.Prefix]network
-	timers    timers
+	timers    *table.Heap[timer]
 	enforced  int     // bans
 	enforced6 int     // of them, those of IPv6
 	forgeable int     // of them, on unproven evidence
@@ -68,10 +68,10 @@ type Engine struct {
 	swept     int64 // when accounts were last gone through, ns
 	failing   failing
 	stormEnd  int64
-	allow     *prefixes[[]origin]
-	protected *prefixes[[]origin]
-	grace     *prefixes[int64] // until when, ns
-	lapsed    []netip.Prefix   // see Lapsed
+	allow     table.Prefixes[[]origin]
+	protected table.Prefixes[[]origin]
+	grace     table.Prefixes[int64] // until when, ns
+	lapsed    []netip.Prefix        // see Lapsed
 
 	activity activity
 	multiply policy.Multiply            // see Weigh
@@ -105,15 +105,14 @@ func newEngine(cfg policy.Policy, s keyedHash) *Engine {
 		absolved:   table.NewWindow[struct{}](24*60*minute, maxReports),
 		flows:      table.NewWindow[struct{}](flowTTL, maxFlows),
 		wide:       table.NewWindow[wide](idleResetSeconds*second, maxReports),
+		evidence:   table.NewChains[key, record](maxRecords),
+		timers:     table.NewHeap((*timer).less),
 		bans:       make(map[netip.Prefix]*activeBan),
 		networks:   make(map[netip.Prefix]network),
 		trusts:     make(map[key]*trust),
 		owners:     make(map[key]int),
 		accounts:   make(map[uint64]*account),
 		failing:    newFailing(int64(cfg.Storm.Within)),
-		allow:      newPrefixes[[]origin](),
-		protected:  newPrefixes[[]origin](),
-		grace:      newPrefixes[int64](),
 		limited:    make(map[string]int),
 		budget:     float64(cfg.Limits.ForgeableBurst),
 	}
@@ -127,8 +126,8 @@ func newEngine(cfg policy.Policy, s keyedHash) *Engine {
 // makes no new bans but leaves those that are there.
 func (e *Engine) Configure(now time.Time, cfg policy.Policy) []ban.Decision {
 	e.advance(now)
-	for _, prefix := range e.allow.sorted() {
-		removeOrigin(e.allow, prefix, originConfig)
+	for _, prefix := range e.allow.Sorted() {
+		removeOrigin(&e.allow, prefix, originConfig)
 	}
 	e.configure(cfg)
 	var out []ban.Decision
@@ -154,7 +153,7 @@ func (e *Engine) configure(cfg policy.Policy) {
 	}
 	for _, entry := range cfg.Allow {
 		if entry.Prefix.IsValid() {
-			addOrigin(e.allow, canonicalPrefix(entry.Prefix), origin{name: originConfig})
+			addOrigin(&e.allow, canonicalPrefix(entry.Prefix), origin{name: originConfig})
 		}
 	}
 	clear(e.networks)
@@ -221,7 +220,7 @@ func (e *Engine) nextDue(now int64) (at int64, due bool) {
 	if p := e.waiting.First(); p != nil {
 		at, due = p.due, true
 	}
-	if t := e.timers.first(); t != nil && (!due || t.at < at) {
+	if t := e.timers.First(); t != nil && (!due || t.at < at) {
 		at, due = t.at, true
 	}
 	return at, due && at <= now
@@ -241,14 +240,14 @@ func (e *Engine) runDue(now time.Time, out []ban.Decision, n int) []ban.Decision
 			out = e.settleChallenge(&p, out)
 			continue
 		}
-		switch t := e.timers.next(); t.of {
+		switch t := e.timers.Pop(); t.of {
 		case endOfBan:
 			out = e.banOver(t, out)
 		case endOfTrust:
 			out = e.trustOver(t, out)
 		case endOfGrace:
-			if until, ok := e.grace.table.Get(t.prefix); ok && until <= e.now {
-				e.grace.delete(t.prefix)
+			if until, ok := e.grace.Get(t.prefix); ok && until <= e.now {
+				e.grace.Delete(t.prefix)
 			}
 		case endOfAllow:
 			e.allowOver(t.prefix)

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"encoding/binary"
-	"math"
 	"time"
 	"unicode/utf8"
 
@@ -11,11 +9,10 @@ import (
 )
 
 const (
-	ringSize  = 1 << 16 // pieces of evidence kept, of all sources together
-	nameBytes = 40      // of an account name kept; PJSIP sends 36 at most
-	ringPage  = 1 << 8  // of them in one piece of memory
-	perBan    = 16      // pieces of evidence that a ban keeps
-	banBudget = 1 << 18 // pieces of evidence that all bans keep together
+	maxRecords = 1 << 16 // pieces of evidence kept, of all sources together
+	nameBytes  = 40      // of an account name kept; PJSIP sends 36 at most
+	perBan     = 16      // pieces of evidence that a ban keeps
+	banBudget  = 1 << 18 // pieces of evidence that all bans keep together
 )
 
 // note says why a piece of evidence gave no points.
@@ -65,11 +62,9 @@ var noteTexts = [...]string{
 	"the account may be under distributed guessing: no allowance for a phone's pace",
 }
 
-// record is one piece of evidence in the ring.
+// record is one piece of evidence.
 type record struct {
 	at        int64
-	before    uint32 // sequence number of the record before of the same source
-	owner     uint32 // checksum of the source
 	points    float32
 	score     float32
 	scaled    scaled
@@ -132,12 +127,13 @@ func (j *judgement) record(s *source, w float64, reason ban.Reason, n note) (b *
 	if s == nil {
 		return nil
 	}
-	r := j.engine.ring.add(s)
+	r, number := j.engine.evidence.Add(s.key, s.evidence)
+	s.evidence = number
 	r.at, r.points, r.score, r.scaled = j.engine.now, float32(w), s.observed, j.scaled
 	r.typ, r.service, r.transport = j.ev.Type, j.ev.Service, j.ev.Remote.Transport
 	r.reason, r.note, r.pbx, r.proven = reasonIndex(reason), n, j.pbx, j.proven
 	r.length = uint8(min(len(j.ev.Account), nameBytes+1))
-	clear(r.account[copy(r.account[:], j.ev.Account):])
+	copy(r.account[:], j.ev.Account)
 	if s.banned {
 		b = j.engine.banOf(j.key)
 	}
@@ -146,63 +142,6 @@ func (j *judgement) record(s *source, w float64, reason ban.Reason, n note) (b *
 		j.engine.kept++
 	}
 	return b
-}
-
-// ring holds the latest evidence of all sources, each source's as a chain from the latest back, in pages that come as they
-// are needed and are never copied.
-type ring struct {
-	pages [ringSize / ringPage]*[ringPage]record
-	seq   uint32 // of the latest; 0 for none
-}
-
-// at returns the place of a sequence number.
-func (r *ring) at(seq uint32) *record {
-	i := (seq - 1) % ringSize
-	return &r.pages[i/ringPage][i%ringPage]
-}
-
-// add takes the place of the oldest record for a new one, to be filled in, and chains it to its source.
-func (r *ring) add(s *source) *record {
-	if r.seq == math.MaxUint32 { // the numbers are used up: start again, and let every chain end
-		r.seq = 0
-	}
-	r.seq++
-	if page := &r.pages[(r.seq-1)%ringSize/ringPage]; *page == nil {
-		*page = new([ringPage]record)
-	}
-	rec := r.at(r.seq)
-	rec.before, rec.owner = s.evidence, checksum(s.key)
-	s.evidence = r.seq
-	return rec
-}
-
-// chain returns up to n records of a source, oldest first, and whether there were older ones.
-func (r *ring) chain(s *source, n int) (records []record, more bool) {
-	owner := checksum(s.key)
-	var found [maxEvidence]uint32 // sequence numbers, the latest first
-	have := 0
-	for seq := s.evidence; seq != 0; seq = r.at(seq).before {
-		if have == min(n, len(found)) || seq > r.seq || r.seq-seq >= ringSize || r.at(seq).owner != owner {
-			more = true
-			break
-		}
-		found[have] = seq
-		have++
-	}
-	if have == 0 {
-		return nil, more
-	}
-	records = make([]record, have)
-	for i, seq := range found[:have] {
-		records[have-1-i] = *r.at(seq)
-	}
-	return records, more
-}
-
-// checksum folds a key: enough to notice that a slot of the ring belongs to another source by now.
-func checksum(k key) uint32 {
-	h := binary.LittleEndian.Uint64(k[:8]) ^ binary.LittleEndian.Uint64(k[8:])*0x9e3779b97f4a7c15
-	return uint32(h>>32) ^ uint32(h)
 }
 
 func stamp(ns int64) time.Time { return time.Unix(0, ns).UTC() }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
 // maxEvidence is how many pieces of evidence an explanation holds.
@@ -65,15 +66,15 @@ func (e *Engine) viewTrust(t *trust) ban.Trust {
 }
 
 // Allowed returns the allow list in order.
-func (e *Engine) Allowed() []ban.Exemption { return viewPrefixes(e.allow) }
+func (e *Engine) Allowed() []ban.Exemption { return viewPrefixes(&e.allow) }
 
 // Protected returns what Asterisk knows as trunks and contacts.
-func (e *Engine) Protected() []ban.Exemption { return viewPrefixes(e.protected) }
+func (e *Engine) Protected() []ban.Exemption { return viewPrefixes(&e.protected) }
 
-func viewPrefixes(p *prefixes[[]origin]) []ban.Exemption {
+func viewPrefixes(p *table.Prefixes[[]origin]) []ban.Exemption {
 	out := []ban.Exemption{}
-	for _, prefix := range p.sorted() {
-		for _, o := range p.at(prefix) {
+	for _, prefix := range p.Sorted() {
+		for _, o := range p.At(prefix) {
 			out = append(out, viewOrigin(prefix, o))
 		}
 	}
@@ -153,7 +154,7 @@ func (w *why) collect(k key) {
 		fade := w.e.decayFactor(w.e.now - s.seen)
 		w.left = float64(s.score * fade)
 		w.Score, w.Attempts, w.Bans = ban.Round(float64(s.observed*fade)), int(s.attempts), int(s.bans)
-		records, more := w.e.ring.chain(s, maxEvidence)
+		records, more := w.e.evidence.Chain(s.key, s.evidence, maxEvidence)
 		for i := range records {
 			w.Evidence = append(w.Evidence, ban.Evidence{})
 			w.e.fillEvidence(&records[i], &w.Evidence[i])
@@ -176,17 +177,17 @@ func (w *why) collect(k key) {
 			w.Evidence = v.Evidence
 		}
 	}
-	if p, ok := w.e.grace.containing(w.e.prefixOf(k)); ok && w.e.grace.at(p) > w.e.now {
-		at := stamp(w.e.grace.at(p))
+	if p, ok := w.e.grace.Containing(w.e.prefixOf(k)); ok && w.e.grace.At(p) > w.e.now {
+		at := stamp(w.e.grace.At(p))
 		w.Grace = &at
 	}
-	if p, ok := w.e.allow.covering(w.addr); ok {
-		o := longestOrigin(w.e.allow.at(p))
+	if p, ok := w.e.allow.Covering(w.addr); ok {
+		o := longestOrigin(w.e.allow.At(p))
 		v := viewOrigin(p, o)
 		w.Allow, w.Verdict = &v, "allowed"
 	}
-	if p, ok := w.e.protected.covering(w.addr); ok {
-		o := w.e.protected.at(p)[0]
+	if p, ok := w.e.protected.Covering(w.addr); ok {
+		o := w.e.protected.At(p)[0]
 		v := viewOrigin(p, o)
 		w.Allow, w.Verdict = &v, "protected"
 	}

@@ -258,10 +258,10 @@ func (j *judgement) charge(w float64, reason ban.Reason, n note) {
 		return
 	}
 	enforce := j.enforced()
-	if _, ok := j.engine.allow.covering(j.addr); ok {
+	if _, ok := j.engine.allow.Covering(j.addr); ok {
 		j.allowedGuesses(s, w, reason)
 		w, n = 0, noteAllowed
-	} else if _, ok := j.engine.protected.covering(j.addr); ok {
+	} else if _, ok := j.engine.protected.Covering(j.addr); ok {
 		n = noteProtected
 	}
 	if j.engine.where != nil && w > 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
 // The origins of allowed and protected prefixes.
@@ -47,11 +48,11 @@ func relation(p, have netip.Prefix) string {
 func (e *Engine) byHand(now time.Time, p netip.Prefix, d time.Duration, comment string, reason ban.Reason) ([]ban.Decision, error) {
 	e.advance(now)
 	p = canonicalPrefix(p)
-	if have, ok := e.protected.overlapping(p); ok {
-		return nil, fmt.Errorf("%w: %s, which Asterisk knows (%s)", ErrRefused, relation(p, have), e.protected.at(have)[0].note)
+	if have, ok := e.protected.Overlapping(p); ok {
+		return nil, fmt.Errorf("%w: %s, which Asterisk knows (%s)", ErrRefused, relation(p, have), e.protected.At(have)[0].note)
 	}
-	if have, ok := e.allow.overlapping(p); ok {
-		return nil, fmt.Errorf("%w: %s, which is allowed (%s)", ErrRefused, relation(p, have), e.allow.at(have)[0].name)
+	if have, ok := e.allow.Overlapping(p); ok {
+		return nil, fmt.Errorf("%w: %s, which is allowed (%s)", ErrRefused, relation(p, have), e.allow.At(have)[0].name)
 	}
 	action := ban.ActionBan
 	b := &activeBan{prefix: p, since: e.now, until: e.now + int64(d), reason: reason, proven: true, manual: true, number: 1,
@@ -67,7 +68,7 @@ func (e *Engine) byHand(now time.Time, p netip.Prefix, d time.Duration, comment 
 		b.evidence, have.evidence = have.evidence, nil
 		b.more, b.attempts, b.score, b.number = have.more, have.attempts, have.score, have.number
 	}
-	e.grace.delete(p)
+	e.grace.Delete(p)
 	e.putBan(b)
 	if action == ban.ActionBan && reason != ban.ReasonTest {
 		e.activity.banned(e.now)
@@ -96,7 +97,7 @@ func (e *Engine) unban(now time.Time, p *Pardon) (out []ban.Decision) {
 		out = append(out, some...)
 	}
 	if !p.within.IsValid() || !p.within.IsSingleIP() {
-		slices.SortStableFunc(out, func(a, b ban.Decision) int { return comparePrefix(a.Prefix, b.Prefix) })
+		slices.SortStableFunc(out, func(a, b ban.Decision) int { return a.Prefix.Compare(b.Prefix) })
 	}
 	return out
 }
@@ -117,7 +118,7 @@ func (e *Engine) clearScore(k key) {
 	}
 	s.score, s.proven, s.observed = 0, 0, 0
 	more := e.sources.detailsOf(s)
-	more.overflow, more.pace, more.failing, more.challenged = 0, pace{}, few{}, sketch{}
+	more.overflow, more.pace, more.failing, more.challenged = 0, pace{}, table.DistinctFew{}, table.Distinct{}
 	e.classify(s)
 }
 
@@ -152,7 +153,7 @@ func (e *Engine) overlappingBans(p netip.Prefix) []*activeBan {
 			found = append(found, b)
 		}
 	}
-	slices.SortFunc(found, func(a, b *activeBan) int { return comparePrefix(a.prefix, b.prefix) })
+	slices.SortFunc(found, func(a, b *activeBan) int { return a.prefix.Compare(b.prefix) })
 	return found
 }
 
@@ -167,7 +168,7 @@ func (e *Engine) bansWithinExemption(p netip.Prefix) []*activeBan {
 func (e *Engine) Allow(now time.Time, p netip.Prefix, originName, note string) []ban.Decision {
 	e.advance(now)
 	p = canonicalPrefix(p)
-	if !addOrigin(e.allow, p, origin{name: originName, note: note}) {
+	if !addOrigin(&e.allow, p, origin{name: originName, note: note}) {
 		return nil
 	}
 	return e.endBans(e.bansWithinExemption(p), ban.ReasonAllowed, "")
@@ -184,14 +185,14 @@ func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note
 			return until, nil
 		}
 	}
-	have := e.allow.at(p)
+	have := e.allow.At(p)
 	if i := slices.IndexFunc(have, func(o origin) bool { return o.name == OriginManual }); i >= 0 && end != 0 &&
 		(have[i].until == 0 || have[i].until > end) {
 		end = have[i].until
 	}
-	fresh := addOrigin(e.allow, p, origin{name: OriginManual, note: note, until: end})
+	fresh := addOrigin(&e.allow, p, origin{name: OriginManual, note: note, until: end})
 	if end != 0 {
-		e.timers.set(end, p, endOfAllow)
+		e.setTimer(end, p, endOfAllow)
 	}
 	if !fresh {
 		return stampOrZero(end), nil
@@ -202,16 +203,16 @@ func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note
 // allowOver takes what was allowed until now off the allow list. A timer may come before the end, which was put off.
 func (e *Engine) allowOver(p netip.Prefix) {
 	over := func(o origin) bool { return o.until != 0 && o.until <= e.now }
-	have := e.allow.at(p)
+	have := e.allow.At(p)
 	if !slices.ContainsFunc(have, over) {
 		return // put off, which has set another timer, or taken off
 	}
 	e.lapsed = append(e.lapsed, p)
 	if left := slices.DeleteFunc(slices.Clone(have), over); len(left) > 0 {
-		e.allow.set(p, left)
+		e.allow.Set(p, left)
 		return
 	}
-	e.allow.delete(p)
+	e.allow.Delete(p)
 }
 
 // Lapsed returns what was allowed by hand until a time that has come, once each.
@@ -223,7 +224,7 @@ func (e *Engine) Lapsed() []netip.Prefix {
 
 // AllowedUntil is the end of what a person allowed of exactly this prefix; the zero time is for ever, or not at all.
 func (e *Engine) AllowedUntil(p netip.Prefix) time.Time {
-	for _, o := range e.allow.at(canonicalPrefix(p)) {
+	for _, o := range e.allow.At(canonicalPrefix(p)) {
 		if o.name == OriginManual {
 			return stampOrZero(o.until)
 		}
@@ -240,13 +241,13 @@ func stampOrZero(at int64) time.Time {
 
 // Disallow takes a prefix of one origin off the allow list. It reports whether nothing allows the prefix any more.
 func (e *Engine) Disallow(p netip.Prefix, originName string) bool {
-	return removeOrigin(e.allow, canonicalPrefix(p), originName)
+	return removeOrigin(&e.allow, canonicalPrefix(p), originName)
 }
 
 // AllowedBy returns the origins by which exactly this prefix is allowed.
 func (e *Engine) AllowedBy(p netip.Prefix) []string {
 	var names []string
-	for _, o := range e.allow.at(canonicalPrefix(p)) {
+	for _, o := range e.allow.At(canonicalPrefix(p)) {
 		names = append(names, o.name)
 	}
 	return names
@@ -259,14 +260,14 @@ func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]str
 	for _, p := range sortedKeys(learned) {
 		list[canonicalPrefix(p)] = learned[p]
 	}
-	for _, p := range e.protected.sorted() {
+	for _, p := range e.protected.Sorted() {
 		if _, ok := list[p]; !ok {
-			removeOrigin(e.protected, p, pbx)
+			removeOrigin(&e.protected, p, pbx)
 		}
 	}
 	var out []ban.Decision
 	for _, p := range sortedKeys(list) {
-		if addOrigin(e.protected, p, origin{name: pbx, note: list[p]}) {
+		if addOrigin(&e.protected, p, origin{name: pbx, note: list[p]}) {
 			out = append(out, e.endBans(e.bansWithinExemption(p), ban.ReasonProtected, list[p])...)
 		}
 	}
@@ -285,7 +286,7 @@ func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
 	if have := e.bans[p]; have != nil && have.until > e.now && (have.observed || until.UnixNano() <= have.until+second) {
 		if !have.observed && until.UnixNano() < have.until {
 			have.until = until.UnixNano()
-			e.timers.set(have.until, p, endOfBan)
+			e.setTimer(have.until, p, endOfBan)
 		}
 		return
 	}
@@ -299,10 +300,10 @@ func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
 // isFullyExempt says whether nobody may be banned by a ban of exactly this prefix: it lies within an exempt one, or it is a
 // source that holds one.
 func (e *Engine) isFullyExempt(p netip.Prefix) bool {
-	if _, ok := e.allow.containing(p); ok {
+	if _, ok := e.allow.Containing(p); ok {
 		return true
 	}
-	if _, ok := e.protected.containing(p); ok {
+	if _, ok := e.protected.Containing(p); ok {
 		return true
 	}
 	_, source := e.keyOfPrefix(p)
@@ -345,8 +346,8 @@ func (e *Engine) Sample(now time.Time, n int) []Change {
 
 // Exempt returns every prefix that the kernel should let pass whatever is banned: what is allowed and what is protected.
 func (e *Engine) Exempt() []netip.Prefix {
-	out := append(e.allow.sorted(), e.protected.sorted()...)
-	slices.SortFunc(out, comparePrefix)
+	out := append(e.allow.Sorted(), e.protected.Sorted()...)
+	slices.SortFunc(out, netip.Prefix.Compare)
 	return slices.Compact(out)
 }
 
@@ -359,7 +360,7 @@ func (e *Engine) TrustedSources(now time.Time) []Change {
 			out = append(out, Change{Prefix: e.prefixOf(k), Left: time.Duration(t.until - e.now)})
 		}
 	}
-	slices.SortFunc(out, func(a, b Change) int { return comparePrefix(a.Prefix, b.Prefix) })
+	slices.SortFunc(out, func(a, b Change) int { return a.Prefix.Compare(b.Prefix) })
 	return out
 }
 
@@ -378,15 +379,15 @@ func sortedKeys[V any](m map[netip.Prefix]V) []netip.Prefix {
 	for p := range m {
 		keys = append(keys, p)
 	}
-	slices.SortFunc(keys, comparePrefix)
+	slices.SortFunc(keys, netip.Prefix.Compare)
 	return keys
 }
 
 // IsExempt says whether an address is allowed or protected.
 func (e *Engine) IsExempt(a netip.Addr) bool {
-	if _, ok := e.allow.covering(a); ok {
+	if _, ok := e.allow.Covering(a); ok {
 		return true
 	}
-	_, ok := e.protected.covering(a)
+	_, ok := e.protected.Covering(a)
 	return ok
 }

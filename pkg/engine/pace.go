@@ -1,5 +1,7 @@
 package engine
 
+import "github.com/ringwall/ringwall/pkg/engine/internal/table"
+
 // pace is how fast guesses come: it tells a phone with an old password from a guesser.
 type pace struct {
 	at        int64   // of the last leak, ns
@@ -22,24 +24,8 @@ type pace struct {
 // failures is how an account fails at one source.
 type failures struct {
 	pace
-	rush   bucket // of guesses, as fast as phones may be when a PBX has lost their passwords
-	proven bool   // at least one guess could not have been forged
-}
-
-// bucket counts what leaks at a steady pace.
-type bucket struct {
-	at     int64 // of the last leak, ns
-	tokens float32
-}
-
-// add puts n into a bucket that leaks so many a minute, and returns what is in it.
-func (b *bucket) add(now int64, n, perMinute float64) float64 {
-	if b.at != 0 && now > b.at {
-		b.tokens = float32(max(0, float64(b.tokens)-perMinute*float64(now-b.at)/float64(minute)))
-	}
-	b.at = max(b.at, now)
-	b.tokens += float32(n)
-	return float64(b.tokens)
+	rush   table.LeakyBucket // of guesses, as fast as phones may be when a PBX has lost their passwords
+	proven bool              // at least one guess could not have been forged
 }
 
 // spell is how long a phone may be silent before its failures begin anew, in seconds.

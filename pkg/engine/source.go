@@ -2,9 +2,9 @@ package engine
 
 import (
 	"math"
-	"math/bits"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -29,12 +29,12 @@ type source struct {
 
 // details is what only some sources have: those that log in, guess passwords, or were banned.
 type details struct {
-	login      int64   // the last, ns
-	banEnd     int64   // of the last ban, ns
-	overflow   float32 // points of the events that wait beyond maxOpen
-	failing    few     // accounts with a wrong password
-	challenged sketch  // known accounts whose challenges stayed unanswered
-	pace       pace    // of wrong passwords
+	login      int64             // the last, ns
+	banEnd     int64             // of the last ban, ns
+	overflow   float32           // points of the events that wait beyond maxOpen
+	failing    table.DistinctFew // accounts with a wrong password
+	challenged table.Distinct    // known accounts whose challenges stayed unanswered
+	pace       pace              // of wrong passwords
 }
 
 // decay brings the score up to now.
@@ -54,56 +54,6 @@ func (s *source) decay(now int64, e *Engine) {
 // decayFactor is what a time leaves of points.
 func (e *Engine) decayFactor(dt int64) float32 {
 	return float32(math.Exp2(-float64(dt) / float64(e.cfg.HalfLife)))
-}
-
-// sketch counts distinct accounts within an hour, roughly and in 16 bytes.
-type sketch struct {
-	seen  uint64
-	begun uint32 // seconds
-}
-
-// add notes an account and reports whether it is new.
-func (s *sketch) add(now int64, bit uint8) bool {
-	if t := seconds(now); s.seen == 0 || t-s.begun >= idleResetSeconds {
-		s.seen, s.begun = 0, t
-	}
-	fresh := s.seen&(1<<bit) == 0
-	s.seen |= 1 << bit
-	return fresh
-}
-
-// distinct estimates how many accounts there were, by linear counting.
-func (s *sketch) distinct() int {
-	zero := 64 - bits.OnesCount64(s.seen)
-	if zero == 0 {
-		return 64 * 5
-	}
-	return int(math.Round(-64 * math.Log(float64(zero)/64)))
-}
-
-// few counts distinct accounts within an hour: up to as many as it has names for exactly, beyond that as a sketch does, but
-// no more than there were.
-type few struct {
-	sketch
-	names [4]uint32 // parts of their hashes; 0 for none
-}
-
-func (f *few) add(now int64, name uint64, bit uint8) {
-	if f.seen == 0 || seconds(now)-f.begun >= idleResetSeconds {
-		f.names = [4]uint32{}
-	}
-	f.sketch.add(now, bit)
-	noteMark(f.names[:], name)
-}
-
-// count is how many there were, at least.
-func (f *few) count() int {
-	for i, name := range f.names {
-		if name == 0 {
-			return i
-		}
-	}
-	return max(len(f.names), bits.OnesCount64(f.seen))
 }
 
 // class orders sources for forgetting.

@@ -43,8 +43,8 @@ func (e *Engine) Export(now time.Time) State {
 // Graces returns the prefixes that a person unbanned for a time.
 func (e *Engine) Graces() []ban.Grace {
 	var out []ban.Grace
-	for _, p := range e.grace.sorted() {
-		if until := e.grace.at(p); until > e.now {
+	for _, p := range e.grace.Sorted() {
+		if until := e.grace.At(p); until > e.now {
 			out = append(out, ban.Grace{Prefix: p, Since: stamp(e.now), Until: stamp(until)})
 		}
 	}
@@ -167,8 +167,8 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 	}
 	for _, g := range s.Graces {
 		if until := g.Until.UnixNano(); until > e.now {
-			e.grace.set(g.Prefix, until)
-			e.timers.set(until, g.Prefix, endOfGrace)
+			e.grace.Set(g.Prefix, until)
+			e.setTimer(until, g.Prefix, endOfGrace)
 		}
 	}
 }
@@ -192,9 +192,9 @@ func (e *Engine) restoreTrust(t ban.Trust, pbxs []string) {
 	}
 	e.keepTrust(n)
 	if n.endReported {
-		e.setTimer(n, memory)
+		e.setTrustTimer(n, memory)
 	} else {
-		e.setTimer(n, until)
+		e.setTrustTimer(n, until)
 	}
 	if s := e.sources.get(k); s != nil {
 		s.known = true

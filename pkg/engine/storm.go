@@ -43,7 +43,7 @@ func (j *judgement) recordRush(t *trust, here bool, one *failures) {
 	if here {
 		b = &one.rush
 	}
-	if b.add(j.engine.now, 1, stormPerMinute) > stormBurst {
+	if b.Add(j.engine.now, 1, stormPerMinute) > stormBurst {
 		t.rushed = j.engine.now
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
 const (
@@ -27,8 +28,8 @@ type trust struct {
 	accounts    map[uint64]string // accounts that logged in from there, by hash
 	fails       map[uint64]*fail  // the accounts that failed from there worst within trust.ttl
 
-	rush   bucket // of evidence that a PBX which lost its passwords does not explain
-	rushed int64  // when there was too much of it last, ns
+	rush   table.LeakyBucket // of evidence that a PBX which lost its passwords does not explain
+	rushed int64             // when there was too much of it last, ns
 }
 
 // fail is an account that fails at a trusted source.
@@ -197,9 +198,9 @@ func (j *judgement) grantTrust(s *source, id uint64) {
 	if fresh {
 		t.since, t.endReported, t.revoked, t.fails = j.engine.now, false, false, nil
 		if s != nil {
-			j.engine.sources.detailsOf(s).challenged = sketch{}
+			j.engine.sources.detailsOf(s).challenged = table.Distinct{}
 		}
-		j.engine.setTimer(t, j.engine.now+int64(j.engine.cfg.Trust.TTL))
+		j.engine.setTrustTimer(t, j.engine.now+int64(j.engine.cfg.Trust.TTL))
 	}
 	t.until, t.last = j.engine.now+int64(j.engine.cfg.Trust.TTL), j.engine.now
 	if _, ok := t.accounts[id]; !ok && len(t.accounts) < maxGood {
@@ -235,10 +236,10 @@ func (e *Engine) forgetTrust(k key) {
 	}
 }
 
-// setTimer sets the timer that counts for a trust.
-func (e *Engine) setTimer(t *trust, at int64) {
+// setTrustTimer sets the timer that counts for a trust.
+func (e *Engine) setTrustTimer(t *trust, at int64) {
 	t.timer = at
-	e.timers.set(at, e.prefixOf(t.key), endOfTrust)
+	e.setTimer(at, e.prefixOf(t.key), endOfTrust)
 }
 
 // trustOver handles the timer of a trust: first its end, later that of the memory of it.
@@ -249,7 +250,7 @@ func (e *Engine) trustOver(tm timer, out []ban.Decision) []ban.Decision {
 		return out
 	}
 	if t.until > e.now {
-		e.setTimer(t, t.until)
+		e.setTrustTimer(t, t.until)
 		return out
 	}
 	if !t.endReported {
@@ -260,7 +261,7 @@ func (e *Engine) trustOver(tm timer, out []ban.Decision) []ban.Decision {
 	s := e.sources.get(k)
 	t.fails = nil
 	if memory := t.last + int64(e.cfg.Storm.Memory); memory > e.now {
-		e.setTimer(t, memory)
+		e.setTrustTimer(t, memory)
 	} else {
 		e.forgetTrust(k)
 		if s != nil {
@@ -368,8 +369,8 @@ func (j *judgement) strangerFails(id uint64, w float64, r repeat) {
 	if here {
 		p = &pair.pace // an office that was closed for the weekend has as many phones as before
 	} else {
-		more.failing.add(j.engine.now, j.accountNameHash(), j.engine.bitOf(j.ev.Account))
-		many = more.failing.count() > j.engine.cfg.Misconfigured.Accounts
+		more.failing.Add(seconds(j.engine.now), idleResetSeconds, j.accountNameHash(), j.engine.bitOf(j.ev.Account))
+		many = more.failing.AtLeast() > j.engine.cfg.Misconfigured.Accounts
 	}
 	stubborn := pair.keepsFailing(j.engine.now) && p.isPhonePace(burst) && !many
 	since := pair.since

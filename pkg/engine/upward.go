@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
 // Whoever has a /48 has 65,536 networks of 64 bits, each a source of its own. So what they do is counted for the /56 and
@@ -29,32 +30,11 @@ const (
 
 // wide is what several sources of one network do.
 type wide struct {
-	points  bucket    // spared ones too
-	sources marks     // that made them
-	parts   [3]uint32 // networks of 56 bits that they are in, as marks
-	forged  bool      // some of the evidence could be
-	spared  int64     // it holds somebody who must not be banned: not looked at again before, ns
-}
-
-// marks are up to eight different things by their hash; 0 stands for none.
-type marks [8]uint32
-
-// noteMark notes a thing in places, if there is room, and returns how many different ones there are.
-func noteMark(places []uint32, id uint64) int {
-	mark, n := uint32(id>>32)|1, 0
-	for i := range places {
-		if places[i] == 0 {
-			places[i] = mark
-		}
-		n++
-		if places[i] == mark {
-			break
-		}
-	}
-	for n < len(places) && places[n] != 0 {
-		n++
-	}
-	return n
+	points  table.LeakyBucket // spared ones too
+	sources [8]uint32         // that made them
+	parts   [3]uint32         // networks of 56 bits that they are in, as marks
+	forged  bool              // some of the evidence could be
+	spared  int64             // it holds somebody who must not be banned: not looked at again before, ns
 }
 
 // networksOf returns the networks that may be banned for what several sources in them do, and that hold this one.
@@ -91,12 +71,12 @@ func (j *judgement) chargeWiderNetwork(w float64) {
 	small, large := networks[0], networks[1]
 	x, _ := j.engine.wide.Put(j.engine.now, j.engine.id(forWide, key(large.Addr().As16()), widerBits))
 	full := j.attacks(x, w, j.engine.cfg.Networks.IPv6Sources)
-	if parts := noteMark(x.parts[:], j.engine.id(forWide, key(small.Addr().As16()), 0)); full && parts >= wideParts {
+	if parts := table.AddMark(x.parts[:], j.engine.id(forWide, key(small.Addr().As16()), 0)); full && parts >= wideParts {
 		if j.condemnWide(large, x) {
 			return
 		}
 	}
-	if !full && x.sources[fewSources-1] != 0 && float64(x.points.tokens) > loudFactor*j.engine.cfg.Threshold {
+	if !full && x.sources[fewSources-1] != 0 && x.points.Level() > loudFactor*j.engine.cfg.Threshold {
 		j.alarmNetwork(large, large, "a few sources of this /48 guess, together faster than phones: none of them is banned for it")
 	}
 	need := j.engine.cfg.Networks.IPv6Sources
@@ -105,19 +85,19 @@ func (j *judgement) chargeWiderNetwork(w float64) {
 	}
 	y, _ := j.engine.wide.Put(j.engine.now, j.engine.id(forWide, key(small.Addr().As16()), wideBits))
 	enough := j.attacks(y, w, need)
-	if warm := full && noteMark(y.sources[:], j.engine.id(forWide, j.key, 0)) >= need; enough || warm {
+	if warm := full && table.AddMark(y.sources[:], j.engine.id(forWide, j.key, 0)) >= need; enough || warm {
 		j.condemnWide(small, y)
 	}
 }
 
 // attacks counts evidence of the event's source against a network, and says whether there is enough for a ban.
 func (j *judgement) attacks(x *wide, w float64, need int) bool {
-	points := x.points.add(j.engine.now, w, upwardPerMinute)
+	points := x.points.Add(j.engine.now, w, upwardPerMinute)
 	x.forged = x.forged || !j.proven
 	if !x.forged {
 		need = (need + 1) / 2
 	}
-	return noteMark(x.sources[:], j.engine.id(forWide, j.key, 0)) >= min(need, len(x.sources)) && points > j.engine.cfg.Threshold
+	return table.AddMark(x.sources[:], j.engine.id(forWide, j.key, 0)) >= min(need, len(x.sources)) && points > j.engine.cfg.Threshold
 }
 
 // alarmNetwork reports, once an hour for each /48, that a network in it guesses.

@@ -59,7 +59,7 @@ func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []ban.Decision) [
 	fresh := t.until <= e.now
 	if fresh {
 		t.since, t.endReported, t.fails = e.now, false, nil
-		e.setTimer(t, until)
+		e.setTrustTimer(t, until)
 	}
 	t.until, t.last = max(t.until, until), e.now
 	if fresh {

@@ -196,8 +196,8 @@ func (e *Engine) mercy(p *Pardon, prefix netip.Prefix) {
 	}
 	if p.grace > 0 {
 		until := e.now + int64(p.grace)
-		e.grace.set(prefix, until)
-		e.timers.set(until, prefix, endOfGrace)
+		e.grace.Set(prefix, until)
+		e.setTimer(until, prefix, endOfGrace)
 		p.Graces = append(p.Graces, ban.Grace{Prefix: prefix, Until: stamp(until)})
 	} else if ok {
 		e.clearScore(k)
