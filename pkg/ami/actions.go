@@ -11,12 +11,12 @@ import (
 )
 
 const (
-	maxPending     = 64
-	maxUntagged    = 1000
-	defaultTimeout = 30 * time.Second
-	permission     = "Permission denied" // main/manager.c, process_message()
-	responsePrefix = "Response: "
-	actionIDPrefix = "ActionID: "
+	maxPending        = 64
+	maxUntaggedFrames = 1000
+	defaultTimeout    = 30 * time.Second
+	permissionDenied  = "Permission denied" // main/manager.c, process_message()
+	responsePrefix    = "Response: "
+	actionIDPrefix    = "ActionID: "
 )
 
 // A Reply is what Asterisk answered one action with. Everything in it is as
@@ -35,21 +35,21 @@ type Reply struct {
 	Malformed []string
 }
 
-// A call is an action that waits for its reply.
-type call struct {
-	action   string
-	tag      string // the line "ActionID: …"
-	list     bool   // the list has begun
-	bytes    int
-	frames   []string
-	untagged []string
-	err      error
-	done     chan struct{}
-	finished bool
+// A pendingAction is an action that waits for its reply.
+type pendingAction struct {
+	action       string
+	actionIDLine string // the line "ActionID: …"
+	listBegan    bool   // the list has begun
+	bytes        int
+	frames       []string
+	untagged     []string
+	err          error
+	done         chan struct{}
+	finished     bool
 }
 
-// finish ends the wait, once; conn.cmu is held.
-func (c *call) finish(err error) {
+// finishLocked ends the wait, once; conn.cmu is held.
+func (c *pendingAction) finishLocked(err error) {
 	if !c.finished {
 		c.finished, c.err = true, err
 		if err != nil {
@@ -91,22 +91,22 @@ func (s *Session) Action(ctx context.Context, name string, headers ...Header) (*
 }
 
 // roundTrip writes an action and waits for the reply that carries its ActionID.
-func (c *conn) roundTrip(ctx context.Context, name string, headers ...Header) (*Reply, error) {
-	text, tag, err := encode(name, headers)
+func (c *connection) roundTrip(ctx context.Context, name string, headers ...Header) (*Reply, error) {
+	text, tag, err := encodeAction(name, headers)
 	if err != nil {
 		return nil, err
 	}
-	cl := &call{action: name, tag: tag, done: make(chan struct{})}
-	if err := c.send(cl, text); err != nil {
+	cl := &pendingAction{action: name, actionIDLine: tag, done: make(chan struct{})}
+	if err := c.sendAction(cl, text); err != nil {
 		return nil, err
 	}
 	select {
 	case <-cl.done:
 	case <-ctx.Done():
 		// The call stays pending, so that its late reply is recognised.
-		c.cmu.Lock()
-		cl.finish(context.Cause(ctx))
-		c.cmu.Unlock()
+		c.actionsMu.Lock()
+		cl.finishLocked(context.Cause(ctx))
+		c.actionsMu.Unlock()
 	}
 	if cl.err != nil {
 		return nil, fmt.Errorf("action %q: %w", name, cl.err)
@@ -116,23 +116,23 @@ func (c *conn) roundTrip(ctx context.Context, name string, headers ...Header) (*
 		return reply, fmt.Errorf("ami: action %q: %w", name, err)
 	}
 	reply.Untagged = cl.untagged
-	return reply, verdict(name, reply.Response)
+	return reply, responseError(name, reply.Response)
 }
 
-// verdict turns a refusing response into an error.
-func verdict(action string, m *Message) error {
+// responseError turns a refusing response into an error.
+func responseError(action string, m *Message) error {
 	if !strings.EqualFold(m.Get("Response"), "Error") {
 		return nil
 	}
 	message := m.Get("Message")
-	if message == permission {
+	if message == permissionDenied {
 		return &DeniedError{Action: action}
 	}
 	return &ActionError{Action: action, Message: message}
 }
 
-// encode builds an action with an unguessable ActionID.
-func encode(name string, headers []Header) (text, tag string, err error) {
+// encodeAction builds an action with an unguessable ActionID.
+func encodeAction(name string, headers []Header) (text, tag string, err error) {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the program instead
 	actionID := fmt.Sprintf("%x", id)
@@ -151,138 +151,138 @@ func encode(name string, headers []Header) (text, tag string, err error) {
 		case strings.ContainsFunc(h.Name, control), strings.ContainsAny(h.Name, ": "), strings.ContainsFunc(h.Value, control):
 			// The value may be a secret and is not shown.
 			return "", "", fmt.Errorf("ami: action %q: header %q holds a character that AMI cannot carry", name, h.Name)
-		case len(h.Name)+len(h.Value) > maxValue+64:
+		case len(h.Name)+len(h.Value) > maxHeaderBytes+64:
 			return "", "", fmt.Errorf("ami: action %q: header %q is longer than Asterisk reads", name, h.Name)
 		}
 	}
 	return m.String(), actionIDPrefix + actionID, nil
 }
 
-// send registers a call and writes its action, both in one order: Asterisk
+// sendAction registers a call and writes its action, both in one order: Asterisk
 // answers the actions of a session one after the other.
-func (c *conn) send(cl *call, text string) error {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	return c.write(cl, text, c.writeTimeout)
+func (c *connection) sendAction(cl *pendingAction, text string) error {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	return c.sendActionLocked(cl, text, c.writeTimeout)
 }
 
-// write is send with wmu held.
-func (c *conn) write(cl *call, text string, timeout time.Duration) error {
-	c.cmu.Lock()
+// sendActionLocked is send with wmu held.
+func (c *connection) sendActionLocked(cl *pendingAction, text string, timeout time.Duration) error {
+	c.actionsMu.Lock()
 	switch {
-	case c.dead != nil:
-		c.cmu.Unlock()
-		return fmt.Errorf("%w: %w", ErrNotConnected, c.dead)
-	case len(c.calls) >= maxPending:
-		c.cmu.Unlock()
+	case c.endCause != nil:
+		c.actionsMu.Unlock()
+		return fmt.Errorf("%w: %w", ErrNotConnected, c.endCause)
+	case len(c.pending) >= maxPending:
+		c.actionsMu.Unlock()
 		return ErrBusy
 	}
-	c.calls = append(c.calls, cl)
-	c.pending.Store(int32(len(c.calls)))
-	c.cmu.Unlock()
-	_ = c.nc.SetWriteDeadline(time.Now().Add(timeout))
-	if _, err := c.nc.Write([]byte(text)); err != nil {
+	c.pending = append(c.pending, cl)
+	c.numPending.Store(int32(len(c.pending)))
+	c.actionsMu.Unlock()
+	_ = c.socket.SetWriteDeadline(time.Now().Add(timeout))
+	if _, err := c.socket.Write([]byte(text)); err != nil {
 		// Part of the action may be out: the line is of no more use.
-		c.fail(err)
+		c.closeBecause(err)
 		return fmt.Errorf("%w: %w", ErrNotConnected, err)
 	}
 	return nil
 }
 
-// logoff says good-bye; nobody waits for the answer.
-func (c *conn) logoff() {
-	if text, tag, err := encode("Logoff", nil); err == nil && c.wmu.TryLock() {
-		_ = c.write(&call{action: "Logoff", tag: tag, done: make(chan struct{})}, text, 100*time.Millisecond)
-		c.wmu.Unlock()
+// sendLogoff says good-bye; nobody waits for the answer.
+func (c *connection) sendLogoff() {
+	if text, tag, err := encodeAction("Logoff", nil); err == nil && c.writeMu.TryLock() {
+		_ = c.sendActionLocked(&pendingAction{action: "Logoff", actionIDLine: tag, done: make(chan struct{})}, text, 100*time.Millisecond)
+		c.writeMu.Unlock()
 	}
 }
 
-// fail closes the connection because of err.
-func (c *conn) fail(err error) {
-	c.abandon(err)
-	_ = c.nc.Close()
+// closeBecause closes the connection because of err.
+func (c *connection) closeBecause(err error) {
+	c.failPending(err)
+	_ = c.socket.Close()
 }
 
-// cause returns why this side closed the connection, or nil.
-func (c *conn) cause() error {
-	c.cmu.Lock()
-	defer c.cmu.Unlock()
-	return c.dead
+// closeCause returns why this side closed the connection, or nil.
+func (c *connection) closeCause() error {
+	c.actionsMu.Lock()
+	defer c.actionsMu.Unlock()
+	return c.endCause
 }
 
-// abandon ends all calls of a connection that has ended.
-func (c *conn) abandon(err error) {
-	c.cmu.Lock()
-	defer c.cmu.Unlock()
-	if c.dead == nil {
-		c.dead = err
+// failPending ends all calls of a connection that has ended.
+func (c *connection) failPending(err error) {
+	c.actionsMu.Lock()
+	defer c.actionsMu.Unlock()
+	if c.endCause == nil {
+		c.endCause = err
 	}
-	for _, cl := range c.calls {
-		cl.finish(fmt.Errorf("%w: %w", ErrNotConnected, err))
+	for _, cl := range c.pending {
+		cl.finishLocked(fmt.Errorf("%w: %w", ErrNotConnected, err))
 	}
-	c.calls = nil
-	c.pending.Store(0)
+	c.pending = nil
+	c.numPending.Store(0)
 }
 
-// answer reports whether a frame answers a pending call, and hands a copy to it.
-func (c *conn) answer(text string) bool {
-	if c.pending.Load() == 0 || !c.listing && !strings.HasPrefix(text, responsePrefix) {
+// takeAnswer reports whether a frame answers a pending call, and hands a copy to it.
+func (c *connection) takeAnswer(text string) bool {
+	if c.numPending.Load() == 0 || !c.inList && !strings.HasPrefix(text, responsePrefix) {
 		return false
 	}
-	c.cmu.Lock()
-	defer c.cmu.Unlock()
+	c.actionsMu.Lock()
+	defer c.actionsMu.Unlock()
 	defer func() {
-		c.pending.Store(int32(len(c.calls)))
-		c.listing = slices.ContainsFunc(c.calls, func(cl *call) bool { return cl.list })
+		c.numPending.Store(int32(len(c.pending)))
+		c.inList = slices.ContainsFunc(c.pending, func(cl *pendingAction) bool { return cl.listBegan })
 	}()
 	if strings.HasPrefix(text, responsePrefix) {
 		// Asterisk writes the ActionID in the second line and EventList in the
 		// third (main/manager.c, astman_send_response_full()).
-		second, rest := line(after(text))
-		for i, cl := range c.calls {
-			if cl.list || second != cl.tag {
+		second, rest := cutLine(skipFirstLine(text))
+		for i, cl := range c.pending {
+			if cl.listBegan || second != cl.actionIDLine {
 				continue
 			}
-			third, _ := line(rest)
-			cl.list = strings.EqualFold(third, "EventList: start")
-			c.add(cl, text)
+			third, _ := cutLine(rest)
+			cl.listBegan = strings.EqualFold(third, "EventList: start")
+			c.addToReply(cl, text)
 			// Whoever was sent before and has had no word yet gets none.
-			kept := c.calls[:0]
-			for j, other := range c.calls {
+			kept := c.pending[:0]
+			for j, other := range c.pending {
 				switch {
-				case j < i && !other.list:
-					other.finish(ErrNoReply)
-				case j == i && !cl.list:
-					cl.finish(nil)
+				case j < i && !other.listBegan:
+					other.finishLocked(ErrNoReply)
+				case j == i && !cl.listBegan:
+					cl.finishLocked(nil)
 				default:
 					kept = append(kept, other)
 				}
 			}
-			clear(c.calls[len(kept):])
-			c.calls = kept
+			clear(c.pending[len(kept):])
+			c.pending = kept
 			return true
 		}
 	}
-	var open *call // the oldest list that has not ended
-	for i, cl := range c.calls {
-		if !cl.list {
+	var open *pendingAction // the oldest list that has not ended
+	for i, cl := range c.pending {
+		if !cl.listBegan {
 			continue
 		}
 		if open == nil {
 			open = cl
 		}
-		if strings.HasPrefix(text, eventPrefix) && tagged(text, cl.tag) {
-			c.add(cl, text)
-			second, rest := line(after(text))
-			if third, _ := line(rest); second == cl.tag && endsList(third) {
-				cl.finish(nil)
-				c.calls = append(c.calls[:i], c.calls[i+1:]...)
+		if strings.HasPrefix(text, eventPrefix) && hasLine(text, cl.actionIDLine) {
+			c.addToReply(cl, text)
+			second, rest := cutLine(skipFirstLine(text))
+			if third, _ := cutLine(rest); second == cl.actionIDLine && endsList(third) {
+				cl.finishLocked(nil)
+				c.pending = append(c.pending[:i], c.pending[i+1:]...)
 			}
 			return true
 		}
 	}
-	if open != nil && !open.finished && !strings.HasPrefix(after(text), "Privilege: ") &&
-		len(open.untagged) < maxUntagged && open.bytes+len(text) <= c.maxReply {
+	if open != nil && !open.finished && !strings.HasPrefix(skipFirstLine(text), "Privilege: ") &&
+		len(open.untagged) < maxUntaggedFrames && open.bytes+len(text) <= c.maxReplyBytes {
 		open.bytes += len(text)
 		open.untagged = append(open.untagged, text)
 	}
@@ -295,30 +295,30 @@ func endsList(third string) bool {
 	return strings.EqualFold(third, "EventList: Complete") || strings.EqualFold(third, "EventList: cancelled")
 }
 
-func (c *conn) add(cl *call, text string) {
+func (c *connection) addToReply(cl *pendingAction, text string) {
 	cl.bytes += len(text) + frameCost
-	if cl.bytes > c.maxReply {
+	if cl.bytes > c.maxReplyBytes {
 		// It stays pending until the list ends, so that the rest is swallowed.
-		cl.finish(ErrReplyTooLarge)
+		cl.finishLocked(ErrReplyTooLarge)
 	}
 	if !cl.finished {
 		cl.frames = append(cl.frames, text)
 	}
 }
 
-// after returns what follows the first line.
-func after(text string) string {
-	_, rest := line(text)
+// skipFirstLine returns what follows the first line.
+func skipFirstLine(text string) string {
+	_, rest := cutLine(text)
 	return rest
 }
 
-func line(text string) (first, rest string) {
+func cutLine(text string) (first, rest string) {
 	first, rest, _ = strings.Cut(text, "\r\n")
 	return first, rest
 }
 
-// tagged reports whether one of the lines is tag. DBGetTree has it last.
-func tagged(text, tag string) bool {
+// hasLine reports whether one of the lines is tag. DBGetTree has it last.
+func hasLine(text, tag string) bool {
 	for {
 		i := strings.Index(text, tag)
 		if i < 0 {
@@ -342,7 +342,7 @@ func parseReply(frames []string) (*Reply, error) {
 		m, err := ParseMessage(f)
 		switch {
 		case err != nil && i == 0:
-			return r, fmt.Errorf("unreadable reply that begins with %q", head([]byte(f)))
+			return r, fmt.Errorf("unreadable reply that begins with %q", firstBytes([]byte(f)))
 		case err != nil:
 			r.Malformed = append(r.Malformed, f)
 		case i == 0:

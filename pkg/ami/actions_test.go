@@ -251,11 +251,11 @@ func TestUnansweredActions(t *testing.T) {
 	c := w.Session.conn
 	w.Session.mu.Unlock()
 	for sent := false; !sent; runtime.Gosched() {
-		c.cmu.Lock()
-		for _, cl := range c.calls {
+		c.actionsMu.Lock()
+		for _, cl := range c.pending {
 			sent = sent || cl.action == "First"
 		}
-		c.cmu.Unlock()
+		c.actionsMu.Unlock()
 	}
 	if _, err := w.Action(t.Context(), "Second"); err != nil {
 		t.Error(err)
@@ -301,17 +301,17 @@ func FuzzParseReply(f *testing.F) {
 	f.Add("Response: Success\r\nActionID: q1\r\nEventList: start\r\n\r\nEvent: X\r\nActionID: q1\r\nEventList: Complete\r\n\r\n")
 	f.Fuzz(func(t *testing.T, data string) {
 		frames := strings.Split(data, "\r\n\r\n")
-		c := &conn{maxReply: 4096}
-		cl := &call{tag: "ActionID: q1", done: make(chan struct{})}
-		c.calls = append(c.calls, cl)
-		c.pending.Store(1)
+		c := &connection{maxReplyBytes: 4096}
+		cl := &pendingAction{actionIDLine: "ActionID: q1", done: make(chan struct{})}
+		c.pending = append(c.pending, cl)
+		c.numPending.Store(1)
 		for _, f := range frames {
-			mine := c.answer(f)
-			if mine && !strings.Contains(f, cl.tag) {
+			mine := c.takeAnswer(f)
+			if mine && !strings.Contains(f, cl.actionIDLine) {
 				t.Fatalf("took %q", f)
 			}
-			if cl.finished != (len(c.calls) == 0) && cl.err == nil {
-				t.Fatalf("finished %v with %d calls", cl.finished, len(c.calls))
+			if cl.finished != (len(c.pending) == 0) && cl.err == nil {
+				t.Fatalf("finished %v with %d calls", cl.finished, len(c.pending))
 			}
 		}
 		if cl.finished && cl.err == nil {
@@ -322,7 +322,7 @@ func FuzzParseReply(f *testing.F) {
 		if r, err := parseReply(frames); r == nil || err == nil && r.Response == nil {
 			t.Fatal("no reply and no error")
 		} else if err == nil {
-			_ = verdict("X", r.Response)
+			_ = responseError("X", r.Response)
 		}
 	})
 }

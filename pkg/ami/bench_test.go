@@ -31,7 +31,7 @@ func BenchmarkReader(b *testing.B) {
 			var got atomic.Int64
 			s := New(Config{Name: "pbx1", Address: "127.0.0.1:1", OnFrames: func(frames []Frame) { got.Add(int64(len(frames))) }})
 			done := make(chan struct{})
-			go func() { defer close(done); s.deliver() }()
+			go func() { defer close(done); s.deliverQueue() }()
 			sent := int64(0)
 			src := &flood{endless: endless{unit: []byte(event)}}
 			r := readerFunc(func(p []byte) (int, error) {
@@ -46,12 +46,12 @@ func BenchmarkReader(b *testing.B) {
 			b.ReportAllocs()
 			run := func(n int) {
 				src.left, src.at = n*len(event), 0
-				c := &conn{sp: NewSplitter(r, Limits{}), gone: make(chan struct{}), proof: make(chan struct{}), maxReply: 1 << 20}
+				c := &connection{splitter: NewSplitter(r, Limits{}), readerEnded: make(chan struct{}), securityEventCame: make(chan struct{}), maxReplyBytes: 1 << 20}
 				if pending {
-					c.calls = []*call{{action: "Ping", tag: "ActionID: 0123456789abcdef0123456789abcdef", done: make(chan struct{})}}
-					c.pending.Store(1)
+					c.pending = []*pendingAction{{action: "Ping", actionIDLine: "ActionID: 0123456789abcdef0123456789abcdef", done: make(chan struct{})}}
+					c.numPending.Store(1)
 				}
-				s.read(c)
+				s.readFrames(c)
 			}
 			run(10000)
 			b.ResetTimer()

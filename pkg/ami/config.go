@@ -118,9 +118,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// maxValue bounds what is written in one header: Asterisk reads lines of at
+// maxHeaderBytes bounds what is written in one header: Asterisk reads lines of at
 // most 1,024 bytes (main/manager.c, inbuf).
-const maxValue = 900
+const maxHeaderBytes = 900
 
 // Validate reports what makes a session impossible from the start. No message
 // holds the secret.
@@ -140,8 +140,8 @@ func (c Config) Validate() error {
 		switch {
 		case strings.ContainsFunc(v.value, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			return fmt.Errorf("ami: %s holds a line break or another control character, which AMI cannot carry", v.key)
-		case len(v.value) > maxValue:
-			return fmt.Errorf("ami: %s has %d bytes, Asterisk reads at most %d", v.key, len(v.value), maxValue)
+		case len(v.value) > maxHeaderBytes:
+			return fmt.Errorf("ami: %s has %d bytes, Asterisk reads at most %d", v.key, len(v.value), maxHeaderBytes)
 		case v.value != strings.TrimSpace(v.value):
 			return fmt.Errorf("ami: %s begins or ends with a space, which manager.conf cannot hold", v.key)
 		}

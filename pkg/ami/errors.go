@@ -24,7 +24,7 @@ var (
 	ErrInUse         = errors.New("user is already logged in")
 	ErrShuttingDown  = errors.New("the server is shutting down")
 	ErrNoPrivilege   = errors.New("no security events")
-	ErrAgain         = errors.New("a new login was asked for")
+	ErrRelogin       = errors.New("a new login was asked for")
 	ErrPing          = errors.New("ping not answered")
 	ErrUnknownCA     = errors.New("certificate of an unknown authority")
 	ErrWrongName     = errors.New("certificate for another name")
@@ -86,11 +86,11 @@ func (e *Error) Hint() string {
 	return advice + ":\n" + strings.Join(conf, "\n") + "\nand then run: asterisk -rx \"manager reload\"\n"
 }
 
-func (e *Error) user(lines ...string) []string {
+func (e *Error) userSection(lines ...string) []string {
 	return append([]string{"[" + strings.Trim(fmt.Sprintf("%q", e.User), `"`) + "]"}, lines...)
 }
 
-func (e *Error) general() []string {
+func (e *Error) generalSection() []string {
 	host, port, err := net.SplitHostPort(e.Address)
 	if err != nil {
 		host, port = "127.0.0.1", "5038"
@@ -104,8 +104,8 @@ func (e *Error) general() []string {
 	return []string{"[general]", "enabled = yes", "bindaddr = " + host, "port = " + port}
 }
 
-// whoIsThere is a command that lists the connections to the port.
-func (e *Error) whoIsThere() string {
+// listConnections is a command that lists the connections to the port.
+func (e *Error) listConnections() string {
 	port := "5038"
 	if _, p, err := net.SplitHostPort(e.Address); err == nil {
 		port = p
@@ -118,18 +118,18 @@ func (e *Error) explain() (what, advice string, conf []string) {
 	const inConf = "put in manager.conf"
 	switch e.Kind {
 	case ErrRefused:
-		return "connection refused: nothing listens there", "start Asterisk, and " + inConf, e.general()
+		return "connection refused: nothing listens there", "start Asterisk, and " + inConf, e.generalSection()
 	case ErrUnreachable:
-		return fmt.Sprintf("cannot connect: %v", e.Err), "check the address, the route and firewalls on the way; " + inConf, e.general()
+		return fmt.Sprintf("cannot connect: %v", e.Err), "check the address, the route and firewalls on the way; " + inConf, e.generalSection()
 	case ErrTimeout:
 		switch e.Stage {
 		case StageDial:
-			return "no answer to the connection in time", "check the address and firewalls on the way (AMI belongs on loopback or a private network); " + inConf, e.general()
+			return "no answer to the connection in time", "check the address and firewalls on the way (AMI belongs on loopback or a private network); " + inConf, e.generalSection()
 		case StageTLS:
-			return "no answer to the TLS handshake in time", "check that this is the TLS port; " + inConf, e.general()
+			return "no answer to the TLS handshake in time", "check that this is the TLS port; " + inConf, e.generalSection()
 		case StageGreet:
 			if !e.TLS {
-				return "connected, but no greeting came in time", "if this is the TLS port (tlsbindaddr, 5039), turn tls on; else see whether Asterisk hangs (asterisk -rx \"core show uptime\"); " + inConf, e.general()
+				return "connected, but no greeting came in time", "if this is the TLS port (tlsbindaddr, 5039), turn tls on; else see whether Asterisk hangs (asterisk -rx \"core show uptime\"); " + inConf, e.generalSection()
 			}
 			return "connected, but no greeting came in time", "see whether Asterisk hangs: asterisk -rx \"core show uptime\"", nil
 		case StageLogin:
@@ -143,51 +143,51 @@ func (e *Error) explain() (what, advice string, conf []string) {
 		}
 		switch e.Stage {
 		case StageTLS:
-			return "connection " + cause + " during the TLS handshake", "see Asterisk's log for the reason; check the certificate file; " + inConf, e.general()
+			return "connection " + cause + " during the TLS handshake", "see Asterisk's log for the reason; check the certificate file; " + inConf, e.generalSection()
 		case StageGreet:
 			return "connection " + cause + " before the greeting: as many sessions as authlimit allows (50) wait for a login, perhaps a stranger's, " +
 					"or a proxy or firewall refuses this machine, or Asterisk is stopping",
-				"see who is connected (" + e.whoIsThere() + "), shut strangers out, and " + inConf, append(e.general(), "authlimit = 500")
+				"see who is connected (" + e.listConnections() + "), shut strangers out, and " + inConf, append(e.generalSection(), "authlimit = 500")
 		case StageLogin:
 			return "connection " + cause + " before the login was answered: an access list, authtimeout, or Asterisk is stopping",
-				inConf, append([]string{"[general]", "authtimeout = 30"}, e.user("permit = <address of this machine>/32")...)
+				inConf, append([]string{"[general]", "authtimeout = 30"}, e.userSection("permit = <address of this machine>/32")...)
 		}
 		return "connection " + cause + " by Asterisk: it was stopped, restarted, or an event could not be written within writetimeout",
-			"if Asterisk was not restarted, " + inConf, e.user("writetimeout = 5000")
+			"if Asterisk was not restarted, " + inConf, e.userSection("writetimeout = 5000")
 	case ErrNotAMI:
 		if e.Stage == StageLogin {
-			return fmt.Sprintf("it greets as AMI, but answers the login with %q", e.Detail), "check the address and the port; " + inConf, e.general()
+			return fmt.Sprintf("it greets as AMI, but answers the login with %q", e.Detail), "check the address and the port; " + inConf, e.generalSection()
 		}
-		return fmt.Sprintf("not an Asterisk Manager Interface, it greets with %q", e.Detail), "check the address and the port; " + inConf, e.general()
+		return fmt.Sprintf("not an Asterisk Manager Interface, it greets with %q", e.Detail), "check the address and the port; " + inConf, e.generalSection()
 	case ErrLogin:
 		return fmt.Sprintf("login of user %q refused (%q): the secret is wrong, there is no such user, or its deny and permit lines shut this machine out; Asterisk tells which only in its log", e.User, e.Detail),
-			inConf, e.user("secret = <the secret of Ringwall's configuration>", "read = security", "write =", "deny = 0.0.0.0/0.0.0.0", "permit = <address of this machine>/32")
+			inConf, e.userSection("secret = <the secret of Ringwall's configuration>", "read = security", "write =", "deny = 0.0.0.0/0.0.0.0", "permit = <address of this machine>/32")
 	case ErrInUse:
-		return fmt.Sprintf("user %q is logged in already and may be so only once", e.User), "give Ringwall a user of its own, or " + inConf, e.user("allowmultiplelogin = yes")
+		return fmt.Sprintf("user %q is logged in already and may be so only once", e.User), "give Ringwall a user of its own, or " + inConf, e.userSection("allowmultiplelogin = yes")
 	case ErrShuttingDown:
 		return "Asterisk is shutting down", "", nil
 	case ErrNoPrivilege:
 		return fmt.Sprintf("user %q is logged in, but not even the event of its own login came: it lacks read=security, or an eventfilter or disabledevents line hides SuccessfulAuth", e.User),
-			inConf, e.user("read = security", "write =")
-	case ErrAgain:
+			inConf, e.userSection("read = security", "write =")
+	case ErrRelogin:
 		return "the session was ended for a new login, as Session.Retry asked", "", nil
 	case ErrPing:
 		return "Ping was not answered in time: Asterisk hangs or the line is dead", "see whether Asterisk answers: asterisk -rx \"manager show connected\"", nil
 	case ErrUnknownCA:
 		return "the certificate is signed by an authority that this machine does not know", "set tls.ca_file to the authority's certificate (for a self-signed certificate: tlscertfile of manager.conf, without its key)", nil
 	case ErrWrongName:
-		return fmt.Sprintf("the certificate is for another name (%s)", quoteErr(e.Err)), "set tls.server_name to a name in the certificate, or issue one for this address", nil
+		return fmt.Sprintf("the certificate is for another name (%s)", quoteError(e.Err)), "set tls.server_name to a name in the certificate, or issue one for this address", nil
 	case ErrExpired:
-		return fmt.Sprintf("the certificate has expired or is not valid yet (%s)", quoteErr(e.Err)), "renew the certificate, check both clocks; " + inConf, []string{"[general]", "tlscertfile = <file of the new certificate and its key>"}
+		return fmt.Sprintf("the certificate has expired or is not valid yet (%s)", quoteError(e.Err)), "renew the certificate, check both clocks; " + inConf, []string{"[general]", "tlscertfile = <file of the new certificate and its key>"}
 	case ErrNoTLS:
-		return "the port does not speak TLS", "turn tls off for this port, use the TLS port (5039), or " + inConf, e.general()
+		return "the port does not speak TLS", "turn tls off for this port, use the TLS port (5039), or " + inConf, e.generalSection()
 	case ErrTLS:
-		return fmt.Sprintf("TLS handshake failed: %s", quoteErr(e.Err)), "see Asterisk's log for the reason; " + inConf, e.general()
+		return fmt.Sprintf("TLS handshake failed: %s", quoteError(e.Err)), "see Asterisk's log for the reason; " + inConf, e.generalSection()
 	}
 	return fmt.Sprintf("%v", e.Kind), "", nil
 }
 
-func quoteErr(err error) string {
+func quoteError(err error) string {
 	if err == nil {
 		return "no reason given"
 	}
@@ -215,13 +215,13 @@ func (e *ActionError) Error() string {
 	return fmt.Sprintf("ami: action %q failed: %q", e.Action, e.Message)
 }
 
-// fault makes an Error of what went wrong at a stage.
-func (s *Session) fault(stage string, kind, err error, detail string) *Error {
+// newError makes an Error of what went wrong at a stage.
+func (s *Session) newError(stage string, kind, err error, detail string) *Error {
 	return &Error{Kind: kind, Stage: stage, Address: s.cfg.Address, User: s.cfg.Username, Detail: detail, TLS: s.cfg.TLS != nil, Err: err}
 }
 
-// netFault sorts what the network said.
-func (s *Session) netFault(stage string, err error) error {
+// networkError sorts what the network said.
+func (s *Session) networkError(stage string, err error) error {
 	kind := ErrUnreachable
 	var (
 		authority x509.UnknownAuthorityError
@@ -253,5 +253,5 @@ func (s *Session) netFault(stage string, err error) error {
 	case stage != StageDial:
 		kind = ErrClosed
 	}
-	return s.fault(stage, kind, err, "")
+	return s.newError(stage, kind, err, "")
 }

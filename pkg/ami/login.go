@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// maxEarly bounds the frames that may come before the login is answered.
+// maxFramesBeforeLogin bounds the frames that may come before the login is answered.
 // Asterisk sends none.
-const maxEarly = 64
+const maxFramesBeforeLogin = 64
 
 // connect dials, waits for the banner and logs in. What it returns is ready for
 // its reader; early are frames that came before the login was answered.
-func (s *Session) connect(ctx context.Context) (c *conn, early []Frame, err error) {
+func (s *Session) connect(ctx context.Context) (c *connection, early []Frame, err error) {
 	secret, secured := s.cfg.Secret, s.cfg.TLS
 	if s.cfg.Refresh != nil {
 		if secret, secured, err = s.cfg.Refresh(); err != nil {
@@ -29,7 +29,7 @@ func (s *Session) connect(ctx context.Context) (c *conn, early []Frame, err erro
 	defer cancel()
 	nc, err := s.dial(dialCtx, "tcp", s.cfg.Address)
 	if err != nil {
-		return nil, nil, s.netFault(StageDial, err)
+		return nil, nil, s.networkError(StageDial, err)
 	}
 	defer func() {
 		if err != nil {
@@ -43,7 +43,7 @@ func (s *Session) connect(ctx context.Context) (c *conn, early []Frame, err erro
 		}
 		secure := tls.Client(nc, conf)
 		if err := secure.HandshakeContext(dialCtx); err != nil {
-			return nil, nil, s.netFault(StageTLS, err)
+			return nil, nil, s.networkError(StageTLS, err)
 		}
 		nc = secure
 	}
@@ -52,28 +52,28 @@ func (s *Session) connect(ctx context.Context) (c *conn, early []Frame, err erro
 	defer stop()
 	_ = nc.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
 	if ctx.Err() != nil {
-		return nil, nil, s.netFault(StageGreet, ctx.Err())
+		return nil, nil, s.networkError(StageGreet, ctx.Err())
 	}
-	c = &conn{
-		nc: nc, sp: NewSplitter(nc, s.cfg.Limits), gone: make(chan struct{}), proof: make(chan struct{}),
-		writeTimeout: s.cfg.WriteTimeout, maxReply: s.cfg.MaxReplyBytes,
+	c = &connection{
+		socket: nc, splitter: NewSplitter(nc, s.cfg.Limits), readerEnded: make(chan struct{}), securityEventCame: make(chan struct{}),
+		writeTimeout: s.cfg.WriteTimeout, maxReplyBytes: s.cfg.MaxReplyBytes,
 	}
-	banner, err := c.sp.readBanner()
+	banner, err := c.splitter.readBanner()
 	switch {
 	case errors.Is(err, errNoBanner):
-		return nil, nil, s.fault(StageGreet, ErrNotAMI, nil, banner)
+		return nil, nil, s.newError(StageGreet, ErrNotAMI, nil, banner)
 	case err != nil:
-		return nil, nil, s.netFault(StageGreet, err)
+		return nil, nil, s.networkError(StageGreet, err)
 	}
 	early, err = s.login(c, secret)
 	if err != nil {
 		return nil, nil, err
 	}
 	if !stop() {
-		return nil, nil, s.netFault(StageLogin, ctx.Err())
+		return nil, nil, s.networkError(StageLogin, ctx.Err())
 	}
 	_ = nc.SetDeadline(time.Time{})
-	c.touched.Store(time.Now().UnixNano())
+	c.lastRead.Store(time.Now().UnixNano())
 	return c, early, nil
 }
 
@@ -81,84 +81,84 @@ func (s *Session) connect(ctx context.Context) (c *conn, early []Frame, err erro
 // (main/manager.c, authenticate()), so that no event of another class comes
 // first. The reply of the separate Events action would prove nothing: it says
 // "On" for every mask, also for one that the user may not have (action_events()).
-func (s *Session) login(c *conn, secret string) (early []Frame, err error) {
+func (s *Session) login(c *connection, secret string) (early []Frame, err error) {
 	headers := []Header{{"Username", s.cfg.Username}}
 	switch s.cfg.Auth {
 	case Plain:
 		headers = append(headers, Header{"Secret", secret})
 	default:
-		m, err := s.ask(c, &early, "Challenge", Header{"AuthType", "MD5"})
+		m, err := s.loginRoundTrip(c, &early, "Challenge", Header{"AuthType", "MD5"})
 		if err != nil {
 			return nil, err
 		}
 		challenge := m.Get("Challenge")
 		if challenge == "" {
-			return nil, s.fault(StageLogin, ErrNotAMI, nil, head([]byte(m.String())))
+			return nil, s.newError(StageLogin, ErrNotAMI, nil, firstBytes([]byte(m.String())))
 		}
 		digest := md5.Sum([]byte(challenge + secret)) // what the protocol demands
 		headers = append(headers, Header{"AuthType", "MD5"}, Header{"Key", hex.EncodeToString(digest[:])})
 	}
 	headers = append(headers, Header{"Events", s.cfg.EventMask})
-	if _, err := s.ask(c, &early, "Login", headers...); err != nil {
+	if _, err := s.loginRoundTrip(c, &early, "Login", headers...); err != nil {
 		return nil, err
 	}
 	return early, nil
 }
 
-// ask is roundTrip before there is a reader.
-func (s *Session) ask(c *conn, early *[]Frame, action string, headers ...Header) (*Message, error) {
-	text, tag, err := encode(action, headers)
+// loginRoundTrip is roundTrip before there is a reader.
+func (s *Session) loginRoundTrip(c *connection, early *[]Frame, action string, headers ...Header) (*Message, error) {
+	text, tag, err := encodeAction(action, headers)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.nc.Write([]byte(text)); err != nil {
-		return nil, s.netFault(StageLogin, err)
+	if _, err := c.socket.Write([]byte(text)); err != nil {
+		return nil, s.networkError(StageLogin, err)
 	}
 	for {
-		text, err := c.sp.Next()
+		text, err := c.splitter.Next()
 		switch {
 		case errors.Is(err, ErrOversize):
-			s.oversize(err)
+			s.countOversize(err)
 		case err != nil:
-			return nil, s.netFault(StageLogin, err)
+			return nil, s.networkError(StageLogin, err)
 		}
-		if second, _ := line(after(text)); err == nil && strings.HasPrefix(text, responsePrefix) && (second == tag || untaggedRefusal(text)) {
+		if second, _ := cutLine(skipFirstLine(text)); err == nil && strings.HasPrefix(text, responsePrefix) && (second == tag || isRefusalWithoutID(text)) {
 			m, err := ParseMessage(text)
 			if err != nil {
-				return nil, s.fault(StageLogin, ErrNotAMI, err, head([]byte(text)))
+				return nil, s.newError(StageLogin, ErrNotAMI, err, firstBytes([]byte(text)))
 			}
-			return m, s.refusal(m)
+			return m, s.loginError(m)
 		}
-		if len(*early) >= maxEarly {
-			return nil, s.fault(StageLogin, ErrNotAMI, nil, head([]byte(text)))
+		if len(*early) >= maxFramesBeforeLogin {
+			return nil, s.newError(StageLogin, ErrNotAMI, nil, firstBytes([]byte(text)))
 		}
 		if err == nil {
-			*early = append(*early, Frame{Text: text, Received: c.sp.Received()})
+			*early = append(*early, Frame{Text: text, Received: c.splitter.Received()})
 		}
 	}
 }
 
-// untaggedRefusal reports whether a response before the login is an error
+// isRefusalWithoutID reports whether a response before the login is an error
 // without any ActionID. Nobody can inject into a session that gets no events
 // yet, and a refusal is the safe side.
-func untaggedRefusal(text string) bool {
+func isRefusalWithoutID(text string) bool {
 	return strings.HasPrefix(text, responsePrefix+"Error\r\n") && !strings.Contains(text, "\r\n"+actionIDPrefix)
 }
 
-// refusal turns a response to Challenge or Login into an error.
-func (s *Session) refusal(m *Message) error {
+// loginError turns a response to Challenge or Login into an error.
+func (s *Session) loginError(m *Message) error {
 	if strings.EqualFold(m.Get("Response"), "Success") {
 		return nil
 	}
 	switch message := m.Get("Message"); message {
-	case "Authentication failed", permission:
-		return s.fault(StageLogin, ErrLogin, nil, message)
+	case "Authentication failed", permissionDenied:
+		return s.newError(StageLogin, ErrLogin, nil, message)
 	case "Login Already In Use":
-		return s.fault(StageLogin, ErrInUse, nil, message)
+		return s.newError(StageLogin, ErrInUse, nil, message)
 	case "Asterisk is shutting down":
-		return s.fault(StageLogin, ErrShuttingDown, nil, message)
+		return s.newError(StageLogin, ErrShuttingDown, nil, message)
 	default:
-		return s.fault(StageLogin, ErrNotAMI, nil, head([]byte(m.Get("Response")+": "+message)))
+		return s.newError(StageLogin, ErrNotAMI, nil, firstBytes([]byte(m.Get("Response")+": "+message)))
 	}
 }
 

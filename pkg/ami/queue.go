@@ -79,8 +79,8 @@ func (q *queue) take() (items []item, ended bool) {
 	return items, ended
 }
 
-// fill copies the queue's numbers into a Status.
-func (q *queue) fill(st *Status) {
+// addTo copies the queue's numbers into a Status.
+func (q *queue) addTo(st *Status) {
 	st.QueueBytes, st.QueuePeak = q.box.Load()
 	st.Received = q.received.Load()
 	for i := range q.dropped {

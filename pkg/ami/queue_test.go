@@ -16,7 +16,7 @@ func held(q *queue) int {
 // dropped is what the queue has given up.
 func dropped(q *queue) map[string]uint64 {
 	var st Status
-	q.fill(&st)
+	q.addTo(&st)
 	return st.Dropped
 }
 
@@ -55,7 +55,7 @@ func TestQueueKeepsOrderAndCounts(t *testing.T) {
 		}
 	}
 	var st Status
-	q.fill(&st)
+	q.addTo(&st)
 	if st.QueueBytes != 0 || st.QueuePeak == 0 || st.Received != 3000 || st.Dropped != nil {
 		t.Errorf("status %+v", st)
 	}
@@ -79,7 +79,7 @@ func TestFullQueueGivesUpWhatMattersLeast(t *testing.T) {
 		}
 	}
 	var st Status
-	q.fill(&st)
+	q.addTo(&st)
 	if st.QueuePeak > limit || st.QueueBytes > limit {
 		t.Errorf("peak %d, now %d of %d bytes", st.QueuePeak, st.QueueBytes, limit)
 	}
@@ -163,7 +163,7 @@ func TestAForgedFloodDisplacesNoProvenEvidence(t *testing.T) {
 		}
 	}
 	var st Status
-	q.fill(&st)
+	q.addTo(&st)
 	if kept != proven || st.Dropped["ChallengeResponseFailed"] != uint64(20000-len(frames)) || held(q) != 0 {
 		t.Errorf("%d of %d proven events kept, %d frames, dropped %v, left %v", kept, proven, len(frames), st.Dropped, held(q))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -15,47 +16,51 @@ import (
 	"github.com/ringwall/ringwall/pkg/hint"
 )
 
-// A Session is one lasting connection to one Asterisk.
+// A Session is one lasting connection to one Asterisk: one connection after the other, with pauses between them.
+//
+// Run connects and looks after each connection; it starts one goroutine that drains the socket, one that pings, and, for all
+// connections, one that calls OnFrames and OnState.
 type Session struct {
-	cfg   Config
-	dial  func(ctx context.Context, network, address string) (net.Conn, error)
-	queue *queue
-	retry chan struct{} // asks for an attempt at once
+	cfg      Config
+	dial     func(ctx context.Context, network, address string) (net.Conn, error)
+	queue    *queue
+	retryNow chan struct{} // holds a token when an attempt is asked for at once
 
 	mu     sync.Mutex
-	conn   *conn
+	conn   *connection // nil while there is none
 	status Status
-	ran    bool // Run was called
+	hasRun bool // Run was called
 }
 
-// A conn is one logged-in connection of a session.
-type conn struct {
-	nc           net.Conn
-	sp           *Splitter
-	writeTimeout time.Duration
-	maxReply     int
-	touched      atomic.Int64  // Unix nanoseconds of the last bytes
-	gone         chan struct{} // closed when the reader has ended, after readErr is set
-	readErr      error
-	proof        chan struct{} // closed at the first security event
-	proved       bool          // the reader's
-	listing      bool          // the reader's: a call's list may have begun
+// A connection is one that has logged in.
+type connection struct {
+	socket        net.Conn
+	splitter      *Splitter
+	writeTimeout  time.Duration
+	maxReplyBytes int
+	lastRead      atomic.Int64 // when bytes came last, Unix nanoseconds
 
-	wmu     sync.Mutex // one writer at a time
-	cmu     sync.Mutex
-	calls   []*call
-	dead    error
-	pending atomic.Int32 // len(calls)
+	readerEnded       chan struct{} // closed after readErr is set
+	readErr           error
+	securityEventCame chan struct{} // closed at the first one: read=security is granted
+	sawSecurityEvent  bool          // the same, for the reader alone
+	inList            bool          // a pending action's list may have begun; for the reader alone
+
+	writeMu    sync.Mutex // one writer at a time
+	actionsMu  sync.Mutex
+	pending    []*pendingAction // in the order in which they were sent
+	numPending atomic.Int32     // len(pending), for the reader, which mostly finds that there is none
+	endCause   error            // why this side closed the connection
 }
 
 // New returns a session that does nothing until [Session.Run].
 func New(cfg Config) *Session {
 	cfg = cfg.withDefaults()
 	return &Session{
-		cfg:   cfg,
-		dial:  (&net.Dialer{}).DialContext,
-		queue: newQueue(cfg.QueueBytes),
-		retry: make(chan struct{}, 1),
+		cfg:      cfg,
+		dial:     (&net.Dialer{}).DialContext,
+		queue:    newQueue(cfg.QueueBytes),
+		retryNow: make(chan struct{}, 1),
 	}
 }
 
@@ -64,7 +69,7 @@ func New(cfg Config) *Session {
 // authenticate()). One that gets them goes on.
 func (s *Session) Retry() {
 	select {
-	case s.retry <- struct{}{}:
+	case s.retryNow <- struct{}{}:
 	default: // asked for already
 	}
 }
@@ -79,79 +84,80 @@ func (s *Session) Run(ctx context.Context) error {
 		return err
 	}
 	s.mu.Lock()
-	if s.ran {
+	if s.hasRun {
 		s.mu.Unlock()
 		return ErrRunning
 	}
-	s.ran = true
+	s.hasRun = true
 	s.status.Since = time.Now()
 	s.mu.Unlock()
 	delivered := make(chan struct{})
 	go func() {
 		defer close(delivered)
-		s.deliver()
+		s.deliverQueue()
 	}()
-	s.keep(ctx)
+	s.keepConnected(ctx)
 	s.queue.box.Close()
 	<-delivered
 	return nil
 }
 
-// keep connects again and again.
-func (s *Session) keep(ctx context.Context) {
+// keepConnected connects again and again.
+func (s *Session) keepConnected(ctx context.Context) {
 	var (
-		pause time.Duration
-		cause error
-		heard = time.Now() // the last sign of life
-		first = true
-		said  string // what has been logged already
-		again bool   // the last session ended because Retry wanted a new one
+		pause      time.Duration
+		lastSign   = time.Now() // of life, from Asterisk
+		lossCause  error        // of the connection before
+		first      = true
+		lastLogged string // the error that was logged last, so that it is logged once
+		relogin    bool   // the connection before was ended for a new login
 	)
 	for ctx.Err() == nil {
 		c, early, err := s.connect(ctx)
 		kind := Failed
 		if err == nil {
 			began := time.Now()
-			s.up(c, first)
-			s.queue.pushState(State{Kind: Connected, At: began, Banner: c.sp.Banner(), Local: localAddr(c.nc), First: first, Blind: began.Sub(heard), Err: cause})
-			log := s.cfg.Log.Info
-			if !first && s.cfg.OnState != nil {
-				log = s.cfg.Log.Debug
+			s.setConnected(c, first)
+			up := State{
+				Kind: Connected, At: began, Banner: c.splitter.Banner(), Local: localAddr(c.socket), First: first,
+				Blind: began.Sub(lastSign), Err: lossCause,
 			}
-			log("connected to Asterisk", "pbx", s.cfg.Name, "address", s.cfg.Address, "banner", c.sp.Banner(),
-				"local", localAddr(c.nc), "blind", began.Sub(heard).Round(time.Millisecond), "first", first)
-			err = s.serve(ctx, c, early)
-			heard, cause, first, said, kind = time.Unix(0, c.touched.Load()), err, false, "", Disconnected
+			s.queue.pushState(up)
+			s.logConnected(up)
+			err = s.runConnection(ctx, c, early)
+			lastSign, lossCause, first = time.Unix(0, c.lastRead.Load()), err, false
+			lastLogged, kind = "", Disconnected
 			if time.Since(began) >= s.cfg.StableAfter {
 				pause = 0
 			}
 		}
 		if ctx.Err() != nil {
-			s.down(heard, nil)
+			s.setDisconnected(lastSign, nil)
 			return
 		}
-		if errors.Is(err, ErrAgain) {
-			s.down(heard, nil)
+		if errors.Is(err, ErrRelogin) {
+			s.setDisconnected(lastSign, nil)
 			s.queue.pushState(State{Kind: kind, At: time.Now(), Err: err})
-			pause, again = 0, true
+			pause, relogin = 0, true
 			continue
 		}
-		if pause = s.backoff(pause, err); again && errors.Is(err, ErrInUse) {
+		if pause = s.nextPause(pause, err); relogin && errors.Is(err, ErrInUse) {
 			pause = s.cfg.BackoffMin // Asterisk has not seen our logoff yet
 		}
-		again = false
+		relogin = false
 		wait := jitter(pause)
-		s.down(heard, err)
+		s.setDisconnected(lastSign, err)
 		s.queue.pushState(State{Kind: kind, At: time.Now(), Err: err, Retry: wait})
-		log := s.cfg.Log.Debug // what is known already, or is told by whoever hears of the states
-		if err.Error() != said && s.cfg.OnState == nil {
-			said, log = err.Error(), s.cfg.Log.Warn
+		level := slog.LevelDebug // what is known already, or is told by whoever hears of the states
+		if err.Error() != lastLogged && s.cfg.OnState == nil {
+			lastLogged, level = err.Error(), slog.LevelWarn
 		}
-		log("Asterisk "+kind.String(), "pbx", s.cfg.Name, "error", err, "try", hint.Of(err), "retry", wait.Round(time.Millisecond))
+		s.cfg.Log.Log(ctx, level, "Asterisk "+kind.String(), "pbx", s.cfg.Name, "error", err, "try", hint.Of(err),
+			"retry", wait.Round(time.Millisecond))
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
-		case <-s.retry:
+		case <-s.retryNow:
 			timer.Stop()
 			pause = 0
 		case <-ctx.Done():
@@ -160,10 +166,19 @@ func (s *Session) keep(ctx context.Context) {
 	}
 }
 
-// backoff returns the pause after one of the given length. A refused login goes
+func (s *Session) logConnected(up State) {
+	level := slog.LevelInfo
+	if !up.First && s.cfg.OnState != nil { // whoever hears of the states tells of them
+		level = slog.LevelDebug
+	}
+	s.cfg.Log.Log(context.Background(), level, "connected to Asterisk", "pbx", s.cfg.Name, "address", s.cfg.Address,
+		"banner", up.Banner, "local", up.Local, "blind", up.Blind.Round(time.Millisecond), "first", up.First)
+}
+
+// nextPause returns the pause after one of the given length. A refused login goes
 // to the longest at once: each attempt is a security event in Asterisk, and
 // whoever watches for those could ban this machine.
-func (s *Session) backoff(pause time.Duration, err error) time.Duration {
+func (s *Session) nextPause(pause time.Duration, err error) time.Duration {
 	switch {
 	case errors.Is(err, ErrLogin), errors.Is(err, ErrInUse):
 		return s.cfg.BackoffMax
@@ -178,121 +193,121 @@ func jitter(d time.Duration) time.Duration {
 	return d*3/4 + rand.N(d/2+1)
 }
 
-func (s *Session) up(c *conn, first bool) {
+func (s *Session) setConnected(c *connection, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conn = c
 	s.status.Up, s.status.Since = true, time.Now()
-	s.status.Banner, s.status.Local = c.sp.Banner(), localAddr(c.nc)
+	s.status.Banner, s.status.Local = c.splitter.Banner(), localAddr(c.socket)
 	s.status.Security, s.status.RTT = SecurityUnknown, 0
 	if !first {
 		s.status.Reconnects++
 	}
 }
 
-func (s *Session) down(heard time.Time, err error) {
+func (s *Session) setDisconnected(lastSign time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conn = nil
-	s.status.Up, s.status.Since, s.status.Security = false, heard, SecurityUnknown
+	s.status.Up, s.status.Since, s.status.Security = false, lastSign, SecurityUnknown
 	s.status.Local = netip.AddrPort{}
-	s.setError(err)
+	s.setErrorLocked(err)
 }
 
-// setError wants s.mu.
-func (s *Session) setError(err error) {
+func (s *Session) setErrorLocked(err error) {
 	if err != nil {
 		s.status.LastError, s.status.LastHint, s.status.LastErrorAt = err.Error(), hint.Of(err), time.Now()
 		s.status.Err = err
 	}
 }
 
-// serve looks after one connection until it ends, and says why it did.
-func (s *Session) serve(ctx context.Context, c *conn, early []Frame) error {
+// runConnection looks after one connection until it ends, and says why it did. The frames came before its login was answered.
+func (s *Session) runConnection(ctx context.Context, c *connection, early []Frame) error {
 	for _, f := range early {
-		s.handle(c, f)
+		s.routeFrame(c, f)
 	}
-	go s.read(c)
-	pinger := make(chan error, 1)
+	go s.readFrames(c)
+	pingEnded := make(chan error, 1)
 	pingCtx, stopPing := context.WithCancel(ctx)
 	defer stopPing()
-	go func() { pinger <- s.ping(pingCtx, c) }()
+	go func() { pingEnded <- s.pingRepeatedly(pingCtx, c) }()
 
-	proof := time.NewTimer(s.cfg.ProofTimeout)
-	defer proof.Stop()
+	proofTimeout := time.NewTimer(s.cfg.ProofTimeout)
+	defer proofTimeout.Stop()
 	recheck := time.NewTimer(s.cfg.RecheckInterval)
 	defer recheck.Stop()
-	proved, pings := c.proof, pinger
+	// Each is nil once it has happened: a nil channel is never ready.
+	unproven, pinging := c.securityEventCame, pingEnded
 	var err error
 	for err == nil {
 		select {
 		case <-ctx.Done():
-			c.logoff()
+			c.sendLogoff()
 			err = ctx.Err()
-		case <-c.gone:
-			if err = c.readErr; c.cause() != nil {
-				err = c.cause()
+		case <-c.readerEnded:
+			if err = c.readErr; c.closeCause() != nil {
+				err = c.closeCause()
 			}
 			if _, ok := errors.AsType[*Error](err); !ok {
-				err = s.netFault(StageRun, err)
+				err = s.networkError(StageRun, err)
 			}
-		case err = <-pings:
-			pings = nil
-			pinger <- nil // for the wait below
-		case <-proved:
-			proved = nil
-			s.secure(SecurityGranted, State{Kind: Granted, At: time.Now()})
-		case <-proof.C:
-			if proved != nil {
-				missing := s.fault(StageRun, ErrNoPrivilege, nil, "")
+		case err = <-pinging:
+			pinging = nil
+			pingEnded <- nil // for the wait below
+		case <-unproven:
+			unproven = nil
+			s.setSecurity(SecurityGranted, State{Kind: Granted, At: time.Now()})
+		case <-proofTimeout.C:
+			if unproven != nil {
+				missing := s.newError(StageRun, ErrNoPrivilege, nil, "")
 				if s.cfg.OnState == nil {
 					s.cfg.Log.Warn("no security events", "pbx", s.cfg.Name, "error", missing)
 				}
-				s.secure(SecurityMissing, State{Kind: Unproven, At: time.Now(), Err: missing})
+				s.setSecurity(SecurityMissing, State{Kind: Unproven, At: time.Now(), Err: missing})
 			}
-		case <-s.retry:
-			if proved != nil && s.Status().Security == SecurityMissing {
-				c.logoff()
-				err = s.fault(StageRun, ErrAgain, nil, "")
+		case <-s.retryNow:
+			if unproven != nil && s.Status().Security == SecurityMissing {
+				c.sendLogoff()
+				err = s.newError(StageRun, ErrRelogin, nil, "")
 			}
 		case <-recheck.C:
-			if proved != nil {
-				c.logoff()
-				err = s.fault(StageRun, ErrNoPrivilege, nil, "")
+			if unproven != nil {
+				c.sendLogoff()
+				err = s.newError(StageRun, ErrNoPrivilege, nil, "")
 			}
 		}
 	}
-	_ = c.nc.Close()
+	_ = c.socket.Close()
 	stopPing()
-	<-c.gone
-	c.abandon(err)
-	<-pinger
+	<-c.readerEnded
+	c.failPending(err)
+	<-pingEnded
 	return err
 }
 
-func (s *Session) secure(security Security, st State) {
+func (s *Session) setSecurity(security Security, st State) {
 	s.mu.Lock()
 	s.status.Security = security
-	s.setError(st.Err)
+	s.setErrorLocked(st.Err)
 	s.mu.Unlock()
 	s.queue.pushState(st)
 }
 
-// read drains the socket. It waits for nothing else.
-func (s *Session) read(c *conn) {
-	defer close(c.gone)
+// readFrames drains the socket. It waits for nothing but its bytes.
+func (s *Session) readFrames(c *connection) {
+	defer close(c.readerEnded)
 	var received time.Time
 	for {
-		text, err := c.sp.Next()
-		if at := c.sp.Received(); at != received { // once for each read
+		text, err := c.splitter.Next()
+		if at := c.splitter.Received(); at != received { // another read than that of the frame before
 			received = at
-			c.touched.Store(at.UnixNano())
+			c.lastRead.Store(at.UnixNano())
 		}
 		switch {
 		case err == nil:
-			s.handle(c, Frame{Text: text, Received: received})
+			s.routeFrame(c, Frame{Text: text, Received: received})
 		case errors.Is(err, ErrOversize):
-			s.oversize(err)
+			s.countOversize(err)
 		default:
 			c.readErr = err
 			return
@@ -300,42 +315,44 @@ func (s *Session) read(c *conn) {
 	}
 }
 
-// handle sends a frame to whom it belongs.
-func (s *Session) handle(c *conn, f Frame) {
-	if c.answer(f.Text) {
+// routeFrame hands a frame to the action that it answers, or to the queue.
+func (s *Session) routeFrame(c *connection, f Frame) {
+	if c.takeAnswer(f.Text) {
 		return
 	}
 	s.queue.push(f)
-	if !c.proved && isSecurity(f.Text) { // after it, so that what is granted comes after what proves it
-		c.proved = true
-		close(c.proof)
+	if !c.sawSecurityEvent && isSecurityEvent(f.Text) { // only now, so that Granted comes after the event that proves it
+		c.sawSecurityEvent = true
+		close(c.securityEventCame)
 	}
 }
 
-// isSecurity reports whether a frame looks like an event of class security.
-func isSecurity(text string) bool {
-	return strings.HasPrefix(text, eventPrefix) && strings.HasPrefix(after(text), "Privilege: security,")
+// isSecurityEvent reports whether a frame looks like an event of class security.
+func isSecurityEvent(text string) bool {
+	return strings.HasPrefix(text, eventPrefix) && strings.HasPrefix(skipFirstLine(text), "Privilege: security,")
 }
 
-func (s *Session) oversize(err error) {
+// countOversize counts a frame that was skipped, and logs it where the count is a power of two: a flood of them does not flood
+// the log.
+func (s *Session) countOversize(err error) {
 	s.mu.Lock()
 	s.status.Oversize++
 	n := s.status.Oversize
 	s.mu.Unlock()
-	if n&(n-1) == 0 { // a flood of them does not flood the log
+	if n&(n-1) == 0 {
 		s.cfg.Log.Warn("frame skipped", "pbx", s.cfg.Name, "error", err, "total", n)
 	}
 }
 
-// ping sends one Ping after the other and returns why it stopped.
-func (s *Session) ping(ctx context.Context, c *conn) error {
-	timer := time.NewTimer(0) // the first at once: it measures the line
+// pingRepeatedly sends one Ping after the other, and returns why none is sent any more.
+func (s *Session) pingRepeatedly(ctx context.Context, c *connection) error {
+	timer := time.NewTimer(0) // the first at once: it measures the round trip
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-c.gone:
+		case <-c.readerEnded:
 			return nil
 		case <-timer.C:
 		}
@@ -346,7 +363,7 @@ func (s *Session) ping(ctx context.Context, c *conn) error {
 			_, err := c.roundTrip(pingCtx, "Ping")
 			replied <- err
 		}()
-		err := s.await(ctx, c, sent, replied)
+		err := s.awaitPong(ctx, c, sent, replied)
 		cancel()
 		switch {
 		case err == nil:
@@ -354,7 +371,7 @@ func (s *Session) ping(ctx context.Context, c *conn) error {
 			s.status.RTT = time.Since(sent)
 			s.mu.Unlock()
 		case errors.Is(err, ErrPing):
-			c.fail(err) // ends a write that hangs
+			c.closeBecause(err) // ends a write that hangs
 			<-replied
 			return err
 		case ctx.Err() != nil, errors.Is(err, ErrNotConnected), errors.Is(err, ErrBusy), errors.Is(err, ErrNoReply):
@@ -366,12 +383,12 @@ func (s *Session) ping(ctx context.Context, c *conn) error {
 	}
 }
 
-// await waits for the reply to a Ping. A line on which bytes arrive is given
+// awaitPong waits for the reply to a Ping. A line on which bytes arrive is given
 // longer: Asterisk writes the events that it has queued before it reads on.
-func (s *Session) await(ctx context.Context, c *conn, sent time.Time, replied <-chan error) error {
+func (s *Session) awaitPong(ctx context.Context, c *connection, sent time.Time, replied <-chan error) error {
 	last := sent.Add(4 * s.cfg.PingTimeout)
 	for {
-		until := time.Unix(0, max(c.touched.Load(), sent.UnixNano())).Add(s.cfg.PingTimeout)
+		until := time.Unix(0, max(c.lastRead.Load(), sent.UnixNano())).Add(s.cfg.PingTimeout)
 		if until.After(last) {
 			until = last
 		}
@@ -382,19 +399,19 @@ func (s *Session) await(ctx context.Context, c *conn, sent time.Time, replied <-
 			return err
 		case <-timer.C:
 		}
-		heard := time.Unix(0, c.touched.Load())
-		if now := time.Now(); !now.Before(last) || !now.Before(heard.Add(s.cfg.PingTimeout)) {
-			return s.fault(StageRun, ErrPing, fmt.Errorf("sent %v ago", now.Sub(sent).Round(time.Millisecond)), "")
+		lastRead := time.Unix(0, c.lastRead.Load())
+		if now := time.Now(); !now.Before(last) || !now.Before(lastRead.Add(s.cfg.PingTimeout)) {
+			return s.newError(StageRun, ErrPing, fmt.Errorf("sent %v ago", now.Sub(sent).Round(time.Millisecond)), "")
 		}
 	}
 }
 
-// deliver calls OnFrames and OnState until the queue is closed and empty.
-func (s *Session) deliver() {
+// deliverQueue calls OnFrames and OnState until the queue is closed and empty.
+func (s *Session) deliverQueue() {
 	for {
 		switch items, ended := s.queue.take(); {
 		case len(items) > 0:
-			s.handOver(items)
+			s.deliverItems(items)
 		case ended:
 			return
 		default:
@@ -403,8 +420,8 @@ func (s *Session) deliver() {
 	}
 }
 
-// handOver calls OnFrames for the frames between two changes of state, and OnState for those.
-func (s *Session) handOver(items []item) {
+// deliverItems calls OnFrames for the frames between two changes of state, and OnState for those.
+func (s *Session) deliverItems(items []item) {
 	frames := make([]Frame, 0, len(items))
 	handFrames := func() {
 		if len(frames) > 0 && s.cfg.OnFrames != nil {

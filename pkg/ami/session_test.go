@@ -405,7 +405,7 @@ func TestRetryLogsInAgainWhereNoEventsCome(t *testing.T) {
 	w.state(Unproven, 1)
 	w.Retry()
 	w.state(Connected, 2)
-	if err := w.state(Disconnected, 1).Err; !errors.Is(err, ErrAgain) {
+	if err := w.state(Disconnected, 1).Err; !errors.Is(err, ErrRelogin) {
 		t.Errorf("%v", err)
 	}
 }
@@ -622,7 +622,7 @@ func TestSecretAppearsNowhere(t *testing.T) {
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "config", cfg)
 	text := log.String() + fmt.Sprintf("%v %+v %#v %s", cfg, cfg, cfg, cfg)
 	for _, kind := range kindsOfError() {
-		e := New(cfg).fault(StageLogin, kind, errors.New("x"), "y")
+		e := New(cfg).newError(StageLogin, kind, errors.New("x"), "y")
 		text += e.Error() + e.Hint()
 	}
 	if strings.Contains(text, secret) {

@@ -18,12 +18,12 @@ const (
 	// reply to a Command action is one frame, however many lines it has.
 	DefaultMaxFrame = 1 << 20
 
-	bannerPrefix = "Asterisk Call Manager/" // main/manager.c, session_do()
-	maxBanner    = 256
-	minBuffer    = 64 << 10
-	minRead      = 4 << 10
-	minFrame     = 64
-	headSize     = 48 // less than minFrame, so that a head is always whole
+	bannerPrefix    = "Asterisk Call Manager/" // main/manager.c, session_do()
+	maxBanner       = 256
+	bufferSize      = 64 << 10
+	minReadSize     = 4 << 10
+	minMaxFrame     = 64
+	firstBytesShown = 48 // less than minFrame, so that a head is always whole
 )
 
 const frameEnd = "\r\n\r\n"
@@ -61,7 +61,7 @@ func (l Limits) withDefaults() Limits {
 	if l.MaxFrame <= 0 {
 		l.MaxFrame = DefaultMaxFrame
 	}
-	l.MaxFrame = max(l.MaxFrame, minFrame)
+	l.MaxFrame = max(l.MaxFrame, minMaxFrame)
 	return l
 }
 
@@ -69,26 +69,26 @@ func (l Limits) withDefaults() Limits {
 // lone CR or LF is part of a frame. It holds at most about twice MaxFrame in
 // memory whatever arrives. It is for one goroutine.
 type Splitter struct {
-	r        io.Reader
-	lim      Limits
-	buf      []byte
-	start    int // of the frame that is being read
-	scan     int // nothing before it ends a frame
-	end      int // of what was read
-	err      error
-	received time.Time
-	greeted  bool
-	banner   string
-	skipping bool
-	skipped  int64
-	head     string
+	source      io.Reader
+	limits      Limits
+	buf         []byte
+	frameStart  int // of the frame that is being read
+	searched    int // nothing before it ends a frame
+	dataEnd     int // of what was read
+	readErr     error
+	received    time.Time
+	bannerRead  bool
+	banner      string
+	skipping    bool
+	skipped     int64
+	skippedHead string
 }
 
 // NewSplitter returns a Splitter that reads r, which may be a socket or a
 // recording. A greeting line ("Asterisk Call Manager/11.0.0") at the very
 // beginning is no frame; see [Splitter.Banner].
 func NewSplitter(r io.Reader, limits Limits) *Splitter {
-	return &Splitter{r: r, lim: limits.withDefaults()}
+	return &Splitter{source: r, limits: limits.withDefaults()}
 }
 
 // Banner returns the greeting line with which the stream began, or "".
@@ -111,66 +111,66 @@ func (s *Splitter) Next() (string, error) {
 
 // next is Next without a copy: the bytes are valid until the next call.
 func (s *Splitter) next() ([]byte, error) {
-	for !s.greeted {
-		if _, ok := s.greet(s.err != nil); ok {
+	for !s.bannerRead {
+		if _, ok := s.takeBanner(s.readErr != nil); ok {
 			break
 		}
-		s.fill()
+		s.readMore()
 	}
 	for {
-		i := indexEnd(s.buf[s.scan:s.end])
+		i := indexFrameEnd(s.buf[s.searched:s.dataEnd])
 		switch {
 		case i >= 0 && s.skipping:
-			size := s.skipped + int64(s.scan+i-s.start)
-			s.advance(s.scan + i + len(frameEnd))
-			return nil, s.oversize(size)
+			size := s.skipped + int64(s.searched+i-s.frameStart)
+			s.beginFrame(s.searched + i + len(frameEnd))
+			return nil, s.oversizeError(size)
 		case i >= 0:
-			frame := s.buf[s.start : s.scan+i]
-			s.advance(s.scan + i + len(frameEnd))
-			if len(frame) > s.lim.MaxFrame || len(frame) > s.lim.MaxLine && longLine(frame, s.lim.MaxLine) {
-				s.head = head(frame)
-				return nil, s.oversize(int64(len(frame)))
+			frame := s.buf[s.frameStart : s.searched+i]
+			s.beginFrame(s.searched + i + len(frameEnd))
+			if len(frame) > s.limits.MaxFrame || len(frame) > s.limits.MaxLine && hasLongLine(frame, s.limits.MaxLine) {
+				s.skippedHead = firstBytes(frame)
+				return nil, s.oversizeError(int64(len(frame)))
 			}
 			return frame, nil
 		}
-		s.scan = max(s.start, s.end-len(frameEnd)+1)
-		if !s.skipping && s.end-s.start >= s.lim.MaxFrame+len(frameEnd) {
-			s.skipping, s.head = true, head(s.buf[s.start:s.end])
+		s.searched = max(s.frameStart, s.dataEnd-len(frameEnd)+1)
+		if !s.skipping && s.dataEnd-s.frameStart >= s.limits.MaxFrame+len(frameEnd) {
+			s.skipping, s.skippedHead = true, firstBytes(s.buf[s.frameStart:s.dataEnd])
 		}
 		if s.skipping {
-			s.skipped += int64(s.scan - s.start)
-			s.start = s.scan
+			s.skipped += int64(s.searched - s.frameStart)
+			s.frameStart = s.searched
 		}
-		if s.err != nil {
-			return nil, s.finish()
+		if s.readErr != nil {
+			return nil, s.endOfStream()
 		}
-		s.fill()
+		s.readMore()
 	}
 }
 
-// finish says how a stream that has ended ended.
-func (s *Splitter) finish() error {
-	rest := s.end - s.start
-	s.advance(s.end)
+// endOfStream says how a stream that has ended ended.
+func (s *Splitter) endOfStream() error {
+	rest := s.dataEnd - s.frameStart
+	s.beginFrame(s.dataEnd)
 	switch {
 	case s.skipping:
-		return s.oversize(s.skipped + int64(rest))
-	case rest > 0 && errors.Is(s.err, io.EOF):
-		s.err = io.EOF
+		return s.oversizeError(s.skipped + int64(rest))
+	case rest > 0 && errors.Is(s.readErr, io.EOF):
+		s.readErr = io.EOF
 		return io.ErrUnexpectedEOF
 	}
-	return s.err
+	return s.readErr
 }
 
-func (s *Splitter) advance(to int) { s.start, s.scan = to, to }
+func (s *Splitter) beginFrame(to int) { s.frameStart, s.searched = to, to }
 
-func (s *Splitter) oversize(size int64) error {
-	err := &OversizeError{Size: size, Head: s.head}
-	s.skipping, s.skipped, s.head = false, 0, ""
-	if rest := s.buf[s.start:s.end]; len(s.buf) > minBuffer && len(rest) <= minBuffer-minRead {
-		s.buf = append(make([]byte, 0, minBuffer), rest...)[:minBuffer]
-		s.end = len(rest)
-		s.advance(0)
+func (s *Splitter) oversizeError(size int64) error {
+	err := &OversizeError{Size: size, Head: s.skippedHead}
+	s.skipping, s.skipped, s.skippedHead = false, 0, ""
+	if rest := s.buf[s.frameStart:s.dataEnd]; len(s.buf) > bufferSize && len(rest) <= bufferSize-minReadSize {
+		s.buf = append(make([]byte, 0, bufferSize), rest...)[:bufferSize]
+		s.dataEnd = len(rest)
+		s.beginFrame(0)
 	}
 	return err
 }
@@ -179,71 +179,71 @@ func (s *Splitter) oversize(size int64) error {
 // as soon as they cannot become one.
 func (s *Splitter) readBanner() (string, error) {
 	for {
-		if _, ok := s.greet(s.err != nil); ok {
+		if _, ok := s.takeBanner(s.readErr != nil); ok {
 			break
 		}
-		s.fill()
+		s.readMore()
 	}
 	if s.banner == "" {
-		got := head(s.buf[s.start:s.end])
-		if s.err != nil && (strings.HasPrefix(bannerPrefix, got) || strings.HasPrefix(got, bannerPrefix)) {
-			return "", s.err // it could still have become one
+		got := firstBytes(s.buf[s.frameStart:s.dataEnd])
+		if s.readErr != nil && (strings.HasPrefix(bannerPrefix, got) || strings.HasPrefix(got, bannerPrefix)) {
+			return "", s.readErr // it could still have become one
 		}
 		return got, errNoBanner
 	}
 	return s.banner, nil
 }
 
-// greet takes the greeting off the stream's beginning. It reports false while
+// takeBanner takes the greeting off the stream's beginning. It reports false while
 // more bytes are needed to know whether there is one.
-func (s *Splitter) greet(final bool) (string, bool) {
-	if s.greeted {
+func (s *Splitter) takeBanner(final bool) (string, bool) {
+	if s.bannerRead {
 		return s.banner, true
 	}
-	b := s.buf[s.start:min(s.end, s.start+maxBanner)]
+	b := s.buf[s.frameStart:min(s.dataEnd, s.frameStart+maxBanner)]
 	if n := min(len(b), len(bannerPrefix)); string(b[:n]) == bannerPrefix[:n] {
 		i := bytes.Index(b, []byte(frameEnd[:2]))
 		switch {
 		case i >= len(bannerPrefix):
 			s.banner = string(b[:i])
-			s.advance(s.start + i + 2)
+			s.beginFrame(s.frameStart + i + 2)
 		case i < 0 && len(b) < maxBanner && !final:
 			return "", false
 		}
 	}
-	s.greeted = true
+	s.bannerRead = true
 	return s.banner, true
 }
 
-// fill reads once, having made room for it.
-func (s *Splitter) fill() {
-	if s.err != nil {
+// readMore reads once, having made room for it.
+func (s *Splitter) readMore() {
+	if s.readErr != nil {
 		return
 	}
-	if s.start == s.end {
-		s.end = 0
-		s.advance(0)
+	if s.frameStart == s.dataEnd {
+		s.dataEnd = 0
+		s.beginFrame(0)
 	}
-	if len(s.buf)-s.end < minRead {
-		if s.start > 0 && s.end-s.start <= len(s.buf)-minRead {
-			s.scan -= s.start
-			s.end = copy(s.buf, s.buf[s.start:s.end])
-			s.start = 0
+	if len(s.buf)-s.dataEnd < minReadSize {
+		if s.frameStart > 0 && s.dataEnd-s.frameStart <= len(s.buf)-minReadSize {
+			s.searched -= s.frameStart
+			s.dataEnd = copy(s.buf, s.buf[s.frameStart:s.dataEnd])
+			s.frameStart = 0
 		} else {
-			grown := make([]byte, max(minBuffer, min(2*len(s.buf), s.lim.MaxFrame+2*minRead), s.end-s.start+2*minRead))
-			s.scan -= s.start
-			s.end = copy(grown, s.buf[s.start:s.end])
-			s.start = 0
+			grown := make([]byte, max(bufferSize, min(2*len(s.buf), s.limits.MaxFrame+2*minReadSize), s.dataEnd-s.frameStart+2*minReadSize))
+			s.searched -= s.frameStart
+			s.dataEnd = copy(grown, s.buf[s.frameStart:s.dataEnd])
+			s.frameStart = 0
 			s.buf = grown
 		}
 	}
 	for range 100 {
-		n, err := s.r.Read(s.buf[s.end:])
-		if n < 0 || n > len(s.buf)-s.end {
+		n, err := s.source.Read(s.buf[s.dataEnd:])
+		if n < 0 || n > len(s.buf)-s.dataEnd {
 			n, err = 0, errors.New("ami: reader returned an impossible count")
 		}
-		s.end += n
-		s.err = err
+		s.dataEnd += n
+		s.readErr = err
 		if n > 0 {
 			s.received = time.Now()
 		}
@@ -251,13 +251,13 @@ func (s *Splitter) fill() {
 			return
 		}
 	}
-	s.err = io.ErrNoProgress
+	s.readErr = io.ErrNoProgress
 }
 
-// indexEnd is bytes.Index for CRLFCRLF, by Horspool's method: most bytes of an
+// indexFrameEnd is bytes.Index for CRLFCRLF, by Horspool's method: most bytes of an
 // event are neither CR nor LF and let it look at every fourth only, while
 // bytes.Index stops at the end of every line.
-func indexEnd(b []byte) int {
+func indexFrameEnd(b []byte) int {
 	for i := len(frameEnd) - 1; i < len(b); {
 		switch c := b[i]; {
 		case c > '\r':
@@ -286,7 +286,7 @@ func CutBanner(frame string) (banner, rest string, ok bool) {
 	return banner, rest, true
 }
 
-func longLine(frame []byte, limit int) bool {
+func hasLongLine(frame []byte, limit int) bool {
 	for len(frame) > limit {
 		i := bytes.Index(frame, []byte(frameEnd[:2]))
 		if i < 0 || i > limit {
@@ -297,4 +297,4 @@ func longLine(frame []byte, limit int) bool {
 	return false
 }
 
-func head(b []byte) string { return string(b[:min(len(b), headSize)]) }
+func firstBytes(b []byte) string { return string(b[:min(len(b), firstBytesShown)]) }

@@ -127,7 +127,7 @@ func TestSplitterMemoryIsBounded(t *testing.T) {
 			if frame, err := sp.Next(); frame != "Event: A" || err != nil {
 				t.Errorf("after it: %q, %v", frame, err)
 			}
-			if len(sp.buf) > minBuffer {
+			if len(sp.buf) > bufferSize {
 				t.Errorf("holds %d bytes afterwards", len(sp.buf))
 			}
 		})
@@ -185,7 +185,7 @@ func TestIndexEndFindsWhatBytesIndexFinds(t *testing.T) {
 			for i := range b {
 				b[i] = letters[code>>(2*i)&3]
 			}
-			if got, want := indexEnd(b), bytes.Index(b, []byte(frameEnd)); got != want {
+			if got, want := indexFrameEnd(b), bytes.Index(b, []byte(frameEnd)); got != want {
 				t.Fatalf("%q: %d, want %d", b, got, want)
 			}
 		}

@@ -36,36 +36,49 @@ func (k StateKind) String() string {
 
 // A State is one change of a session's state.
 type State struct {
-	Kind   StateKind
-	At     time.Time
-	Banner string         // of Connected, raw: "Asterisk Call Manager/11.0.0"
-	Local  netip.AddrPort // of Connected: this end of the socket, IPv4 unmapped. Asterisk names it in events about this session
-	First  bool           // Connected for the first time since Run began
-	Blind  time.Duration  // Connected: from the last sign of life of the connection before (or from Run's beginning) to now. Nothing of that time is ever delivered
-	Err    error          // of Disconnected, Failed, Unproven; of Connected after a loss: the loss's cause
-	Retry  time.Duration  // of Disconnected and Failed: the pause before the next attempt
+	Kind StateKind
+	At   time.Time
+	// Banner is what Asterisk greeted with, raw: "Asterisk Call Manager/11.0.0". Of Connected.
+	Banner string
+	// Local is this end of the socket, IPv4 unmapped: Asterisk names it in events about this session. Of Connected.
+	Local netip.AddrPort
+	// First says that it is the first connection since Run began. Of Connected.
+	First bool
+	// Blind is the time from the last sign of life of the connection before, or from Run's beginning, to now. Nothing of that
+	// time is ever delivered. Of Connected.
+	Blind time.Duration
+	// Err says why; of Connected it is the cause of the loss before.
+	Err error
+	// Retry is the pause before the next attempt. Of Disconnected and Failed.
+	Retry time.Duration
 }
 
 // A Status is a session's state at one moment.
 type Status struct {
-	Up          bool
-	Since       time.Time // Up: of the login; else: of the last sign of life, or of Run's beginning
-	Banner      string    // raw, of the last connection
-	Security    Security
-	Reconnects  uint64 // logins after the first
-	LastError   string // one line; "" if there has been none. It stays when things go well again
-	LastErrorAt time.Time
-	Err         error          // that LastError and LastHint are the texts of
-	LastHint    string         // what to do about it, several lines or ""
-	Local       netip.AddrPort // this end of the socket while Up, IPv4 unmapped
-	RTT         time.Duration  // of the last Ping, 0 before the first
+	Up         bool
+	Since      time.Time      // Up: of the login; else of the last sign of life, or of Run's beginning
+	Banner     string         // raw, of the last connection
+	Security   Security       // whether read=security is granted
+	Local      netip.AddrPort // this end of the socket while Up, IPv4 unmapped
+	RTT        time.Duration  // of the last Ping, 0 before the first
+	Reconnects uint64         // logins after the first
 
-	QueueBytes int // event frames queued or being handled
-	QueuePeak  int
-	Received   uint64            // event frames
-	Oversize   uint64            // frames skipped because of their size
-	Dropped    map[string]uint64 // event frames given up for want of room; keys are Asterisk's event names, "other" and "fragment", never bytes of the wire
-	Denied     map[string]uint64 // actions denied, by name as given to Action
+	// The last error. It stays when things go well again.
+	Err         error
+	LastError   string // the text of Err, one line; "" if there has been none
+	LastHint    string // what to do about it, several lines or ""
+	LastErrorAt time.Time
+
+	// Frames of events.
+	QueueBytes int    // queued or being handled
+	QueuePeak  int    // the most that QueueBytes ever was
+	Received   uint64 // frames
+	Oversize   uint64 // frames that were skipped because of their size
+	// Dropped are the frames that were given up for want of room, by Asterisk's name of the event, "other" or "fragment": never
+	// bytes of the wire.
+	Dropped map[string]uint64
+
+	Denied map[string]uint64 // actions that Asterisk denied, by their name as given to Action
 }
 
 // Status returns the session's state. It may be called at any time.
@@ -74,6 +87,6 @@ func (s *Session) Status() Status {
 	st := s.status
 	st.Denied = maps.Clone(s.status.Denied)
 	s.mu.Unlock()
-	s.queue.fill(&st)
+	s.queue.addTo(&st)
 	return st
 }

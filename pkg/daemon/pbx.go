@@ -197,7 +197,7 @@ func (p *pbx) state(s ami.State) {
 		p.log.Warn("logged in to Asterisk again; what happened meanwhile is not known",
 			"blind", s.Blind.Round(time.Millisecond), "version", printable.String(s.Banner))
 	case ami.Disconnected:
-		if errors.Is(s.Err, ami.ErrAgain) {
+		if errors.Is(s.Err, ami.ErrRelogin) {
 			p.log.Info("logging in to Asterisk anew, so that what manager.conf says now holds")
 			return
 		}
