@@ -96,7 +96,7 @@ func (e *Engine) roams(id uint64) bool {
 // accountGuessed notes that the source of the event fails on an account, and reports the account when many sources without
 // trust do. It returns the account as it was before, or nil.
 func (j *judgement) accountGuessed(id uint64) *account {
-	limit := j.engine.cfg.Targeted.Sources
+	limit := j.policy.Targeted.Sources
 	if limit <= 0 {
 		return nil
 	}
@@ -104,8 +104,8 @@ func (j *judgement) accountGuessed(id uint64) *account {
 	if a == nil {
 		return nil
 	}
-	if a.guesses.Add(j.engine.now, 1, massPerMinute) > massGuesses {
-		a.mass = j.engine.now + int64(j.engine.cfg.Targeted.Within)
+	if a.guesses.Add(j.now, 1, massPerMinute) > massGuesses {
+		a.mass = j.now + int64(j.policy.Targeted.Within)
 	}
 	before := *a
 	if j.trust() != nil {
@@ -117,16 +117,16 @@ func (j *judgement) accountGuessed(id uint64) *account {
 	}
 	j.failsOn(of, limit)
 	if len(a.failing) >= limit {
-		a.targeted = j.engine.now + int64(j.engine.cfg.Targeted.Within)
-		if before.targeted <= j.engine.now {
+		a.targeted = j.now + int64(j.policy.Targeted.Within)
+		if before.targeted <= j.now {
 			j.decide(ban.ActionTargeted, ban.ReasonDistributed, j.engine.prefixOf(j.key), 0, j.proven,
 				"many sources guess this account: one more failure bans a source without trust")
 		}
 	}
 	if len(a.failing)+len(a.forgeable) >= limit {
-		a.suspected = j.engine.now + int64(j.engine.cfg.Targeted.Within)
-		if before.suspected <= j.engine.now {
-			a.suspectedAt = j.engine.now
+		a.suspected = j.now + int64(j.policy.Targeted.Within)
+		if before.suspected <= j.now {
+			a.suspectedAt = j.now
 			j.reportSuspected(a)
 		}
 	}
@@ -136,7 +136,7 @@ func (j *judgement) accountGuessed(id uint64) *account {
 // reportSuspected reports, once an hour for all accounts, that one may be under distributed guessing: forged packets can
 // make any number of accounts look so.
 func (j *judgement) reportSuspected(a *account) {
-	if a.targeted <= j.engine.now && !j.engine.reports.Seen(j.engine.now, j.engine.id(forSuspected, key{}, 0)) {
+	if a.targeted <= j.now && j.engine.firstReport(forSuspected, key{}, 0) {
 		j.decide(ban.ActionTargeted, ban.ReasonDistributed, j.engine.prefixOf(j.key), 0, false,
 			"many sources guess this account, or somebody forges their packets: a source without trust is banned after a few failures")
 	}
@@ -145,7 +145,7 @@ func (j *judgement) reportSuspected(a *account) {
 // failsOn notes that the source of the event fails on an account.
 func (j *judgement) failsOn(of *[]failure, limit int) {
 	if i := slices.IndexFunc(*of, func(f failure) bool { return f.from == j.key }); i >= 0 {
-		(*of)[i].at = j.engine.now
+		(*of)[i].at = j.now
 	} else {
 		if len(*of) >= limit {
 			j.engine.forgetFailures(of)
@@ -154,7 +154,7 @@ func (j *judgement) failsOn(of *[]failure, limit int) {
 			oldest := slices.MinFunc(*of, func(f, g failure) int { return cmp.Compare(f.at, g.at) })
 			*of = slices.DeleteFunc(*of, func(f failure) bool { return f.from == oldest.from })
 		}
-		*of = append(*of, failure{j.key, j.engine.now})
+		*of = append(*of, failure{j.key, j.now})
 	}
 	if len(*of) >= limit {
 		j.engine.forgetFailures(of)
@@ -166,6 +166,6 @@ func (j *judgement) failsOn(of *[]failure, limit int) {
 // in from there, and it would be known if it had done so before. Where a person unbanned the source, he has vouched for it.
 func (j *judgement) mayBeGuessed(id uint64) bool {
 	a := j.engine.accounts[id]
-	vouched := j.engine.absolved.Get(j.engine.now, j.engine.id(forAbsolved, j.key, 0)) != nil
-	return a != nil && a.mass > j.engine.now && !vouched && !j.worksHere(id) && (a.success != 0 || j.engine.now-j.engine.started >= int64(j.engine.cfg.Challenges.Warmup))
+	vouched := j.engine.absolved.Get(j.now, j.hash(forAbsolved, 0)) != nil
+	return a != nil && a.mass > j.now && !vouched && !j.worksHere(id) && (a.success != 0 || j.now-j.engine.started >= int64(j.policy.Challenges.Warmup))
 }

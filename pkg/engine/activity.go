@@ -82,10 +82,10 @@ func (a *activity) banned(now int64) {
 // countForActivity counts an attempt of the event's source at the event's account.
 func (j *judgement) countForActivity() {
 	a := &j.engine.activity
-	a.at(j.engine.now).attempts++
-	if name := j.ev.Account; name != "" && name != unknown {
-		a.turn(j.engine.now)
-		a.countTry(j.accountNameHash(), j.engine.id(forTally, j.key, 0), j.engine.now, name)
+	a.at(j.now).attempts++
+	if name := j.event.Account; name != "" && name != unknown {
+		a.turn(j.now)
+		a.countTry(j.accountNameHash(), j.hash(forTally, 0), j.now, name)
 	}
 }
 

@@ -19,11 +19,11 @@ func BenchmarkTally(b *testing.B) {
 			e := New(policy.Default().Policy)
 			e.advance(epoch)
 			ev := security.Event{}
-			c := judgement{engine: e, ev: &ev}
+			j := e.newJudgement(&ev, address(1), 0, nil)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				ev.Account = list[i%n]
-				c.countForActivity()
+				j.countForActivity()
 			}
 		})
 	}

@@ -60,7 +60,7 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		prefix = netip.PrefixFrom(j.addr, j.addr.BitLen())
 		have = j.engine.bans[prefix]
 	}
-	if have != nil && have.until > j.engine.now && (!have.observed || !enforce) {
+	if have != nil && have.until > j.now && (!have.observed || !enforce) {
 		return
 	}
 	if j.engine.isUnderGrace(prefix) {
@@ -80,12 +80,12 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 	}
 	if enforce {
 		bound := j.engine.room(proven)
-		if bound != "" && (proven || float64(s.score) >= 2*j.engine.cfg.Threshold) && j.giveWay(bound, proven) {
+		if bound != "" && (proven || float64(s.score) >= 2*j.policy.Threshold) && j.giveWay(bound, proven) {
 			bound = j.engine.room(proven)
 		}
 		if bound != "" {
 			j.engine.limited[bound]++
-			if !j.engine.reports.Seen(j.engine.now, j.engine.id(forLimit, key{}, j.engine.text(bound))) {
+			if j.engine.firstReport(forLimit, key{}, j.engine.text(bound)) {
 				j.decide(ban.ActionObserve, ban.ReasonLimit, prefix, 0, proven, "bans are left out, by policy.limits."+bound+": see the metrics")
 			}
 			return
@@ -93,12 +93,12 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 	}
 
 	more := j.engine.sources.detailsOf(s)
-	if j.engine.now-more.banEnd >= int64(j.engine.cfg.Ban.Memory) {
+	if j.now-more.banEnd >= int64(j.policy.Ban.Memory) {
 		s.bans = 0
 	}
 	d := j.engine.duration(int(s.bans), proven)
 	b := &activeBan{
-		prefix: prefix, source: j.addr, since: j.engine.now, until: j.engine.now + int64(d), reason: reason, score: s.observed,
+		prefix: prefix, source: j.addr, since: j.now, until: j.now + int64(d), reason: reason, score: s.observed,
 		proven: proven, observed: !enforce, number: int(s.bans) + 1, pbx: j.pbx, attempts: int(s.attempts),
 	}
 	if enforce {
@@ -109,7 +109,7 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 	b.evidence, b.more = j.engine.evidence.Chain(s.key, s.evidence, min(perBan, banBudget-j.engine.kept))
 	j.engine.kept += len(b.evidence)
 	j.engine.putBan(b)
-	j.engine.activity.banned(j.engine.now)
+	j.engine.activity.banned(j.now)
 	action := ban.ActionBan
 	if !enforce {
 		action = ban.ActionObserve
@@ -199,7 +199,7 @@ func (j *judgement) giveWay(bound string, proven bool) bool {
 		b := j.engine.oneShots[0]
 		j.engine.oneShots[0] = nil
 		j.engine.oneShots = j.engine.oneShots[1:]
-		if j.engine.bans[b.prefix] == b && b.until > j.engine.now && b.prefix != j.engine.prefixOf(j.key) {
+		if j.engine.bans[b.prefix] == b && b.until > j.now && b.prefix != j.engine.prefixOf(j.key) {
 			j.out = append(j.out, j.engine.endBans([]*activeBan{b}, ban.ReasonLimit, "gave way to a source that goes on attacking: policy.limits."+bound+" is reached")...)
 			return true
 		}
@@ -357,7 +357,7 @@ func (j *judgement) banNetworkOf(p netip.Prefix) {
 		return
 	}
 	n := j.engine.networks[net]
-	if have := j.engine.bans[net]; n.banned < j.engine.cfg.Networks.Sources || have != nil && have.until > j.engine.now && !have.observed {
+	if have := j.engine.bans[net]; n.banned < j.policy.Networks.Sources || have != nil && have.until > j.now && !have.observed {
 		return
 	}
 	if !j.sparesNetwork(net) {
@@ -382,10 +382,10 @@ func (j *judgement) banNetwork(net netip.Prefix, proven bool, attempts int, deta
 	}
 	d := j.engine.duration(0, proven)
 	j.engine.putBan(&activeBan{
-		prefix: net, source: j.addr, since: j.engine.now, until: j.engine.now + int64(d), reason: ban.ReasonNetwork, proven: proven, number: 1,
+		prefix: net, source: j.addr, since: j.now, until: j.now + int64(d), reason: ban.ReasonNetwork, proven: proven, number: 1,
 		pbx: j.pbx, attempts: attempts, comment: detail,
 	})
-	j.engine.activity.banned(j.engine.now)
+	j.engine.activity.banned(j.now)
 	j.decide(ban.ActionBan, ban.ReasonNetwork, net, d, proven, detail)
 	return true
 }

@@ -28,16 +28,16 @@ type pending struct {
 // challenge judges a ChallengeSent. By itself it says nothing: every healthy phone gets one. Without a login after
 // it, for "<unknown>" it is a request that no endpoint matches, and for many known accounts it is enumeration.
 func (j *judgement) challenge() {
-	if j.engine.cfg.Challenges.AnswerWithin <= 0 {
+	if j.policy.Challenges.AnswerWithin <= 0 {
 		return
 	}
-	if j.ev.Account != unknown {
-		if j.engine.cfg.Challenges.Accounts <= 0 || j.trust() != nil || j.worksHere(j.account()) { // whose name is known there
+	if j.event.Account != unknown {
+		if j.policy.Challenges.Accounts <= 0 || j.trust() != nil || j.worksHere(j.account()) { // whose name is known there
 			return
 		}
-		id := j.engine.id(forChallenged, j.key, j.accountNameHash())
-		if !j.engine.attempts.Seen(j.engine.now, id) {
-			j.enqueuePending(pending{known: true, weight: float32(j.engine.cfg.Points.UnansweredChallenge)})
+		id := j.hash(forChallenged, j.accountNameHash())
+		if !j.engine.attempts.Seen(j.now, id) {
+			j.enqueuePending(pending{known: true, weight: float32(j.policy.Points.UnansweredChallenge)})
 		}
 		return
 	}
@@ -46,11 +46,11 @@ func (j *judgement) challenge() {
 	if d := j.dialogueState(); d != nil && !d.challenged || j.trust() != nil {
 		return
 	}
-	if j.firstSighting(j.engine.id(forChallenge, j.key, j.dialogueKey())) {
+	if j.firstSighting(j.hash(forChallenge, j.dialogueKey())) {
 		if d := j.dialogueState(); d != nil {
 			d.challenged = true
 		}
-		j.deferCharge(j.engine.cfg.Points.UnansweredChallenge)
+		j.deferCharge(j.policy.Points.UnansweredChallenge)
 	}
 }
 
@@ -88,14 +88,14 @@ func (j *judgement) enqueuePending(p pending) bool {
 		j.engine.limited["challenges"]++
 		return false
 	}
-	p.at, p.due = j.engine.now, j.engine.now+int64(j.engine.cfg.Challenges.AnswerWithin)
+	p.at, p.due = j.now, j.now+int64(j.policy.Challenges.AnswerWithin)
 	if last := j.engine.waiting.Last(); last != nil {
 		p.due = max(p.due, last.due) // answer_within was shortened meanwhile
 	}
-	p.key, p.addr, p.pbx = j.key, j.ev.Remote.AddrPort, j.pbx
-	p.typ, p.service, p.transport = j.ev.Type, j.ev.Service, j.ev.Remote.Transport
-	p.length = uint8(min(len(j.ev.Account), nameBytes))
-	copy(p.account[:], j.ev.Account)
+	p.key, p.addr, p.pbx = j.key, j.event.Remote.AddrPort, j.pbx
+	p.typ, p.service, p.transport = j.event.Type, j.event.Service, j.event.Remote.Transport
+	p.length = uint8(min(len(j.event.Account), nameBytes))
+	copy(p.account[:], j.event.Account)
 	j.engine.waiting.Push(p)
 	return true
 }
@@ -135,7 +135,7 @@ func (j *judgement) recordUnanswered(w float64, bit uint8) {
 		return
 	}
 	challenged := &j.engine.sources.detailsOf(s).challenged
-	if challenged.Add(seconds(j.engine.now), idleResetSeconds, bit) && challenged.Estimate() > j.engine.cfg.Challenges.Accounts && j.engine.now-j.engine.started >= int64(j.engine.cfg.Challenges.Warmup) {
+	if challenged.Add(seconds(j.now), idleResetSeconds, bit) && challenged.Estimate() > j.policy.Challenges.Accounts && j.now-j.engine.started >= int64(j.policy.Challenges.Warmup) {
 		j.charge(w, ban.ReasonUnansweredChallenge, noteEnumeration)
 	}
 }

@@ -257,12 +257,17 @@ func (e *Engine) runDue(now time.Time, out []ban.Decision, n int) []ban.Decision
 	return out
 }
 
+// firstReport says whether a report is the first of its purpose, about a source and one more thing, within an hour.
+func (e *Engine) firstReport(p purpose, k key, detail uint64) bool {
+	return !e.reports.Seen(e.now, e.id(p, k, detail))
+}
+
 // Tamper reports a frame that Asterisk does not write by itself; what is a constant text of the decoder's, and sources
 // are the addresses that the frame names. There is one decision an hour for each text and Asterisk; count the frames
 // yourself.
 func (e *Engine) Tamper(now time.Time, pbx, what string, sources []netip.Addr, out []ban.Decision) []ban.Decision {
 	e.advance(now)
-	if e.reports.Seen(e.now, e.id(forTampering, key{}, e.mix(e.text(pbx), e.text(what)))) {
+	if !e.firstReport(forTampering, key{}, e.mix(e.text(pbx), e.text(what))) {
 		return out
 	}
 	if len(sources) > 0 { // texts of addresses without a zone: digits, letters and colons

@@ -67,7 +67,7 @@ type record struct {
 	at        int64
 	points    float32
 	score     float32
-	scaled    scaled
+	scaled    multiplier
 	typ       security.Type
 	service   security.Service
 	transport security.Transport
@@ -129,11 +129,11 @@ func (j *judgement) record(s *source, w float64, reason ban.Reason, n note) (b *
 	}
 	r, number := j.engine.evidence.Add(s.key, s.evidence)
 	s.evidence = number
-	r.at, r.points, r.score, r.scaled = j.engine.now, float32(w), s.observed, j.scaled
-	r.typ, r.service, r.transport = j.ev.Type, j.ev.Service, j.ev.Remote.Transport
+	r.at, r.points, r.score, r.scaled = j.now, float32(w), s.observed, j.multiplied
+	r.typ, r.service, r.transport = j.event.Type, j.event.Service, j.event.Remote.Transport
 	r.reason, r.note, r.pbx, r.proven = reasonIndex(reason), n, j.pbx, j.proven
-	r.length = uint8(min(len(j.ev.Account), nameBytes+1))
-	copy(r.account[:], j.ev.Account)
+	r.length = uint8(min(len(j.event.Account), nameBytes+1))
+	copy(r.account[:], j.event.Account)
 	if s.banned {
 		b = j.engine.banOf(j.key)
 	}

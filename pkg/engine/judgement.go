@@ -22,33 +22,48 @@ const (
 	slack = 1e-3
 )
 
-// judgement is one event under judgement.
+// judgement is one event under judgement. Its engine does nothing else meanwhile.
 type judgement struct {
-	engine      *Engine
-	rule        *rule // nil: the event is worth nothing
-	addr        netip.Addr
-	key         key
-	pbx         uint8
-	dialogueID  uint64 // once dialogue was called
-	ev          *security.Event
-	tracked     *source // once source was called
-	lookedUp    *source // what peek found
-	isLookedUp  bool
-	state       *dialogue // once heard was called
-	stateLoaded bool
-	accountHash uint64 // once name was called
-	proven      bool
-	points      float64 // of the last charge
-	score       float64 // after it
-	scaled      scaled  // of the last charge
-	out         []ban.Decision
+	engine *Engine
+	policy *policy.Policy
+	now    int64 // of the engine, ns
+
+	// The event, and what follows from it alone.
+	event  *security.Event
+	pbx    uint8 // index in Engine.pbxs
+	addr   netip.Addr
+	key    key   // of the source that addr belongs to
+	rule   *rule // its row of the evidence table; nil: the event is worth nothing
+	proven bool  // the sender has the address: it could not be forged
+
+	// What was looked up or computed, each once and where a rule asks for it.
+	tracked     *source   // see source
+	lookedUp    *source   // see findSource
+	isLookedUp  bool      // lookedUp is what there is, or nil where there is none
+	dialogueID  uint64    // see dialogueKey; 0: not yet
+	state       *dialogue // see dialogueState
+	stateLoaded bool      // state is what there is, or nil where there is none
+	accountHash uint64    // see accountNameHash; 0: not yet
+
+	// What came of it.
+	points     float64    // of the last charge
+	score      float64    // of the source, after it
+	multiplied multiplier // of the last charge
+	out        []ban.Decision
 }
 
 // newJudgement begins the judgement of an event that an address sent, as an Asterisk says.
-func (e *Engine) newJudgement(ev *security.Event, from netip.Addr, pbx uint8, out []ban.Decision) judgement {
-	return judgement{engine: e, ev: ev, addr: from, key: e.keyOf(from), pbx: pbx, out: out,
-		proven: ev.Remote.Transport.Proven() && ev.Service != security.SIP}
+func (e *Engine) newJudgement(event *security.Event, from netip.Addr, pbx uint8, out []ban.Decision) judgement {
+	return judgement{
+		engine: e, policy: &e.cfg, now: e.now,
+		event: event, pbx: pbx, addr: from, key: e.keyOf(from),
+		proven: event.Remote.Transport.Proven() && event.Service != security.SIP, // chan_sip believes a Via header
+		out:    out,
+	}
 }
+
+// hash makes a number of a purpose, the source of the event and one more number.
+func (j *judgement) hash(p purpose, detail uint64) uint64 { return j.engine.id(p, j.key, detail) }
 
 // dialogue is what is remembered of one attempt: a Call-ID of a source and the first request or answer in it, or
 // another one in the same Call-ID.
@@ -93,8 +108,8 @@ func (j *judgement) finish() []ban.Decision {
 // decide appends a decision about the event.
 func (j *judgement) decide(a ban.Action, r ban.Reason, p netip.Prefix, d time.Duration, proven bool, detail string) {
 	j.out = append(j.out, ban.Decision{
-		Time: stamp(j.engine.now), Action: a, Source: j.addr, Prefix: p, Reason: r, Points: j.points, Score: j.score,
-		Account: truncateAccount(j.ev.Account), Service: j.ev.Service, Transport: j.ev.Remote.Transport, Proven: proven,
+		Time: stamp(j.now), Action: a, Source: j.addr, Prefix: p, Reason: r, Points: j.points, Score: j.score,
+		Account: truncateAccount(j.event.Account), Service: j.event.Service, Transport: j.event.Remote.Transport, Proven: proven,
 		Duration: d, PBX: j.engine.pbxName(j.pbx), Detail: detail,
 	})
 }
@@ -111,7 +126,7 @@ func truncateAccount(name string) string {
 // so the port counts there too.
 func (j *judgement) dialogueKey() uint64 {
 	if j.dialogueID == 0 {
-		j.dialogueID = j.engine.dialogueOf(j.ev, j.key, j.pbx)
+		j.dialogueID = j.engine.dialogueOf(j.event, j.key, j.pbx)
 	}
 	return j.dialogueID
 }
@@ -127,7 +142,7 @@ func (e *Engine) dialogueOf(ev *security.Event, from key, pbx uint8) uint64 {
 // dialogueState returns what is remembered of the attempt, or nil. It is looked up once.
 func (j *judgement) dialogueState() *dialogue {
 	if !j.stateLoaded {
-		j.state, j.stateLoaded = j.engine.attempts.Get(j.engine.now, j.dialogueKey()), true
+		j.state, j.stateLoaded = j.engine.attempts.Get(j.now, j.dialogueKey()), true
 	}
 	return j.state
 }
@@ -135,14 +150,14 @@ func (j *judgement) dialogueState() *dialogue {
 // accountNameHash is the hash of the account's name.
 func (j *judgement) accountNameHash() uint64 {
 	if j.accountHash == 0 {
-		j.accountHash = j.engine.text(j.ev.Account)
+		j.accountHash = j.engine.text(j.event.Account)
 	}
 	return j.accountHash
 }
 
 // account identifies the account of the event. chan_sip's is another than PJSIP's of the same name.
 func (j *judgement) account() uint64 {
-	return j.engine.accountID(j.accountNameHash(), j.ev.Service, j.pbx)
+	return j.engine.accountID(j.accountNameHash(), j.event.Service, j.pbx)
 }
 
 // accountID takes the hash of the name.
@@ -154,7 +169,7 @@ func (e *Engine) accountID(name uint64, service security.Service, pbx uint8) uin
 // phone either: its password is known to somebody who hides.
 func (j *judgement) hostile() (over bool) {
 	if j.rule.kind == login {
-		if !j.ev.UsingPassword {
+		if !j.event.UsingPassword {
 			return true
 		}
 		j.proven = true
@@ -164,11 +179,11 @@ func (j *judgement) hostile() (over bool) {
 	if j.source() == nil {
 		return true
 	}
-	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forTampering, j.key, 0)) {
+	if j.engine.firstReport(forTampering, j.key, 0) {
 		j.decide(ban.ActionTampering, ban.ReasonMalformed, j.engine.prefixOf(j.key), 0, j.proven,
 			"control characters in a Call-ID or an answer, which no phone sends: a program that hides from log readers")
 	}
-	w := j.engine.cfg.Threshold
+	w := j.policy.Threshold
 	if !j.proven {
 		w *= forgedHostile
 	}
@@ -179,9 +194,9 @@ func (j *judgement) hostile() (over bool) {
 // attempt judges a hostile request: once for each account in each dialogue.
 func (j *judgement) attempt() {
 	reason := j.rule.reason
-	w := points(&j.engine.cfg.Points, reason)
-	if reason == ban.ReasonUnknownAccount && len(j.engine.honey) > 0 && j.engine.honey[j.ev.Account] {
-		reason, w = ban.ReasonHoneypot, j.engine.cfg.Points.Honeypot
+	w := points(&j.policy.Points, reason)
+	if reason == ban.ReasonUnknownAccount && len(j.engine.honey) > 0 && j.engine.honey[j.event.Account] {
+		reason, w = ban.ReasonHoneypot, j.policy.Points.Honeypot
 	}
 	if !j.firstSighting(j.engine.mix(j.dialogueKey()^(uint64(forAttempt)<<8|uint64(reasonIndex(j.rule.reason))), j.accountNameHash())) {
 		return
@@ -196,13 +211,13 @@ func (j *judgement) attempt() {
 // guess judges a wrong answer to a challenge: each distinct answer once.
 func (j *judgement) guess() {
 	reason := j.rule.reason
-	w := points(&j.engine.cfg.Points, reason)
-	if len(j.engine.honey) > 0 && j.engine.honey[j.ev.Account] {
-		reason, w = ban.ReasonHoneypot, j.engine.cfg.Points.Honeypot
+	w := points(&j.policy.Points, reason)
+	if len(j.engine.honey) > 0 && j.engine.honey[j.event.Account] {
+		reason, w = ban.ReasonHoneypot, j.policy.Points.Honeypot
 	}
-	id := j.engine.mix(j.dialogueKey()^uint64(forGuess)<<8, j.engine.mix(j.engine.mix(j.engine.text(j.ev.Challenge), j.engine.text(j.ev.Response)), j.accountNameHash()))
+	id := j.engine.mix(j.dialogueKey()^uint64(forGuess)<<8, j.engine.mix(j.engine.mix(j.engine.text(j.event.Challenge), j.engine.text(j.event.Response)), j.accountNameHash()))
 	var again repeat
-	byPace := reason == ban.ReasonWrongPassword && j.engine.enforces[j.ev.Service]
+	byPace := reason == ban.ReasonWrongPassword && j.engine.enforces[j.event.Service]
 	if byPace {
 		again = j.classifyAnswer(id)
 	} else if !j.firstSighting(id) {
@@ -241,14 +256,14 @@ func (j *judgement) firstSighting(id uint64) bool {
 // creditDialogue notes points that the dialogue has cost already.
 func (j *judgement) creditDialogue(w float64) {
 	if j.dialogueState() == nil {
-		j.state, _ = j.engine.attempts.Put(j.engine.now, j.dialogueKey())
+		j.state, _ = j.engine.attempts.Put(j.now, j.dialogueKey())
 	}
 	j.state.credit += float32(w)
 }
 
 // enforced is whether evidence of the event's service is enforced.
 func (j *judgement) enforced() bool {
-	return j.engine.cfg.Mode != policy.Observe && j.engine.enforces[j.ev.Service]
+	return j.policy.Mode != policy.Observe && j.engine.enforces[j.event.Service]
 }
 
 // charge adds points to the source and bans it when they are enough.
@@ -296,9 +311,9 @@ func (j *judgement) charge(w float64, reason ban.Reason, n note) {
 
 // applyThreshold compares the source's numbers with the threshold; b is its active ban, if there is one.
 func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, enforce bool) {
-	limit := j.engine.cfg.Threshold
+	limit := j.policy.Threshold
 	if t := j.engine.trustOf(s); t != nil {
-		limit *= j.engine.cfg.Trust.Tolerance
+		limit *= j.policy.Trust.Tolerance
 		switch {
 		case float64(s.observed) < limit-slack:
 			return
@@ -309,12 +324,12 @@ func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, e
 			j.alarmGuessing(reason, "a trusted source guesses faster than any phone: it is not banned, since the packets could be "+
 				"forged in a customer's name")
 			return
-		case j.engine.stormy() && t.calm(j.engine.now):
+		case j.engine.stormy() && t.calm(j.now):
 			j.reportTolerated(ban.ReasonStorm, "a trusted source fails more than is tolerated while many others do: "+stormText)
 			return
 		}
 		j.distrust(t, ban.ReasonTolerance, "failed more than trust tolerates")
-		limit = j.engine.cfg.Threshold
+		limit = j.policy.Threshold
 	}
 	proven := float64(s.proven) >= limit-slack
 	switch {
@@ -327,7 +342,7 @@ func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, e
 
 // reportSpared reports, once an hour for each source and reason, that a prefix is not banned.
 func (j *judgement) reportSpared(p netip.Prefix, reason ban.Reason, proven bool, detail string) {
-	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forSpared, j.key, j.engine.text(string(reason)))) {
+	if j.engine.firstReport(forSpared, j.key, j.engine.text(string(reason))) {
 		j.decide(ban.ActionObserve, reason, p, 0, proven, detail)
 	}
 }
@@ -347,7 +362,7 @@ func (j *judgement) allowedGuesses(s *source, w float64, reason ban.Reason) {
 
 // misconfigured reports an error of set-up once an hour.
 func (j *judgement) misconfigured(reason ban.Reason, detail string) {
-	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forMisconfigured+purpose(reasonIndex(reason)), j.key, j.accountNameHash())) {
+	if j.engine.firstReport(forMisconfigured+purpose(reasonIndex(reason)), j.key, j.accountNameHash()) {
 		j.decide(ban.ActionMisconfigured, reason, j.engine.prefixOf(j.key), 0, j.proven, detail)
 	}
 }

@@ -56,7 +56,7 @@ func (j *judgement) reportLeak() {
 		return
 	}
 	// chan_sip reports whatever address the attacker writes. Packets of this machine to itself are let in before any ban.
-	if j.ev.Service == security.SIP || j.addr.IsLoopback() {
+	if j.event.Service == security.SIP || j.addr.IsLoopback() {
 		return
 	}
 	b := j.keptOut()
@@ -64,34 +64,34 @@ func (j *judgement) reportLeak() {
 		return
 	}
 	since := max(b.since, j.engine.started) // bans of before were put into the kernel then
-	if j.engine.now-since < leakGrace || j.agrees(j.ev.Time) && j.ev.Time.UnixNano()-since < leakGrace {
+	if j.now-since < leakGrace || j.agrees(j.event.Time) && j.event.Time.UnixNano()-since < leakGrace {
 		return
 	}
 	j.engine.leaks.events++
-	j.engine.leaks.last = j.engine.now
+	j.engine.leaks.last = j.now
 	if b.leak == nil {
 		b.leak = new(leak)
 	}
-	local := j.ev.Local
+	local := j.event.Local
 	if local.Transport == security.NoTransport {
-		local.Transport = j.ev.Remote.Transport
+		local.Transport = j.event.Remote.Transport
 	}
-	b.leak.last, b.leak.port, b.leak.transport = j.engine.now, local.AddrPort.Port(), local.Transport
+	b.leak.last, b.leak.port, b.leak.transport = j.now, local.AddrPort.Port(), local.Transport
 	b.leak.events++
-	if j.engine.leaks.sources.Seen(j.engine.now, j.engine.id(forLeak, j.key, 0)) || !j.engine.leaks.mayReport(j.engine.now) {
+	if j.engine.leaks.sources.Seen(j.now, j.hash(forLeak, 0)) || !j.engine.leaks.mayReport(j.now) {
 		return
 	}
 	j.points, j.score = 0, 0
 	if s := j.findSource(); s != nil {
-		j.score = float64(s.score * j.engine.decayFactor(j.engine.now-s.seen))
+		j.score = float64(s.score * j.engine.decayFactor(j.now-s.seen))
 	}
-	j.decide(ban.ActionLeak, b.reason, b.prefix, 0, j.proven, leakText(local, time.Duration(j.engine.now-b.since)))
+	j.decide(ban.ActionLeak, b.reason, b.prefix, 0, j.proven, leakText(local, time.Duration(j.now-b.since)))
 }
 
 // agrees says whether a time of Asterisk's clock can be compared with those of the engine: a PBX whose clock is wrong would
 // else never, or always, be late.
 func (j *judgement) agrees(at time.Time) bool {
-	off := j.engine.now - at.UnixNano()
+	off := j.now - at.UnixNano()
 	return !at.IsZero() && off < clockTolerance && off > -clockTolerance
 }
 
@@ -114,7 +114,7 @@ func (j *judgement) keptOut() *activeBan {
 			continue
 		}
 		p, _ := j.addr.Prefix(bits)
-		if b := j.engine.bans[p]; b != nil && !b.observed && b.until > j.engine.now {
+		if b := j.engine.bans[p]; b != nil && !b.observed && b.until > j.now {
 			return b
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// scaled is what points of one event were multiplied by, and the place that has the multiplier.
-type scaled struct {
+// multiplier is what points of one event were multiplied by, and the place that has the multiplier.
+type multiplier struct {
 	asn     uint32
 	factor  uint16 // thousandths; 0: nothing was multiplied
 	country [2]byte
@@ -31,7 +31,7 @@ func (e *Engine) SetMultipliers(m policy.Multiply, where func(netip.Addr) ban.Pl
 // applyMultiplier multiplies points of an event by the place of its source. Where somebody has shown to be a customer, the place
 // says nothing more; and a rule that wants the threshold reached is not undone.
 func (j *judgement) applyMultiplier(w float64, reason ban.Reason) float64 {
-	if t := j.engine.trusts[j.key]; reason == ban.ReasonDistributed || t != nil && !t.revoked && (t.until > j.engine.now || j.engine.knownGood(j.key)) {
+	if t := j.engine.trusts[j.key]; reason == ban.ReasonDistributed || t != nil && !t.revoked && (t.until > j.now || j.engine.knownGood(j.key)) {
 		return w
 	}
 	p := j.engine.where(j.addr)
@@ -39,30 +39,30 @@ func (j *judgement) applyMultiplier(w float64, reason ban.Reason) float64 {
 	if factor == thousandths {
 		return w
 	}
-	j.scaled = scaled{factor: factor}
+	j.multiplied = multiplier{factor: factor}
 	if _, ok := j.engine.multiply.Countries[p.Country]; ok {
-		copy(j.scaled.country[:], p.Country)
+		copy(j.multiplied.country[:], p.Country)
 	}
 	if _, ok := j.engine.multiply.ASNs[policy.ASN(p.ASN)]; ok {
-		j.scaled.asn = p.ASN
+		j.multiplied.asn = p.ASN
 	}
 	return w * float64(factor) / thousandths
 }
 
 // describe puts a multiplier into the form of a view.
-func (s scaled) describe(v *ban.Evidence) {
+func (s multiplier) describe(v *ban.Evidence) {
 	v.Multiplier, v.ASN = float64(s.factor)/thousandths, s.asn
 	if s.country != [2]byte{} {
 		v.Country = string(s.country[:])
 	}
 }
 
-// scaledOf is the inverse of describe.
-func scaledOf(v *ban.Evidence) scaled {
+// multiplierOf is the inverse of describe.
+func multiplierOf(v *ban.Evidence) multiplier {
 	if !(v.Multiplier > 0 && v.Multiplier <= policy.MaxFactor) {
-		return scaled{}
+		return multiplier{}
 	}
-	s := scaled{asn: v.ASN, factor: uint16(math.Round(v.Multiplier * thousandths))}
+	s := multiplier{asn: v.ASN, factor: uint16(math.Round(v.Multiplier * thousandths))}
 	copy(s.country[:], v.Country)
 	return s
 }

@@ -44,10 +44,10 @@ type repeat struct {
 // like copies of one answer. A copy is one only over UDP, for the same account, within one transaction, with a
 // challenge of Asterisk's own; what else looks the same is another guess.
 func (j *judgement) classifyAnswer(id uint64) repeat {
-	if j.proven || j.ev.Response == "" || j.ev.Service == security.PJSIP && !looksIssued(j.ev.Challenge) {
+	if j.proven || j.event.Response == "" || j.event.Service == security.PJSIP && !looksIssued(j.event.Challenge) {
 		return repeat{}
 	}
-	d, now := j.dialogueEntry(id), milliseconds(j.engine.now)
+	d, now := j.dialogueEntry(id), milliseconds(j.now)
 	mark := uint32(id>>32) | 1
 	if d.first != mark || now-d.begun >= transactionTime {
 		d.first, d.begun, d.last, d.repeats = mark, now, now, 0
@@ -81,13 +81,13 @@ func isHexadecimal(s string) bool {
 // that has something else already.
 func (j *judgement) dialogueEntry(id uint64) *dialogue {
 	if !j.stateLoaded || j.state == nil {
-		j.state, _ = j.engine.attempts.Put(j.engine.now, j.dialogueKey())
+		j.state, _ = j.engine.attempts.Put(j.now, j.dialogueKey())
 		j.stateLoaded = true
 	}
 	mark := uint32(id>>32) | 1
 	d := j.state
 	if d.first != 0 && d.first != mark { // another one in this Call-ID: it has an entry of its own
-		if d, _ = j.engine.attempts.Put(j.engine.now, id); d.first == 0 {
+		if d, _ = j.engine.attempts.Put(j.now, id); d.first == 0 {
 			j.stateLoaded = false // the new entry may have taken the other's place
 		}
 	}

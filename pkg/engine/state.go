@@ -229,7 +229,7 @@ func (e *Engine) recordOf(v ban.Evidence) record {
 		at: v.Time.UnixNano(), points: float32(v.Points), score: float32(v.Score), reason: reasonIndex(v.Reason),
 		pbx: e.pbxIndex(v.PBX), proven: v.Proven, length: uint8(min(len(v.Account), nameBytes+1)),
 		typ: byName[security.Type](v.Event), service: byName[security.Service](v.Service),
-		transport: byName[security.Transport](v.Transport), scaled: scaledOf(&v),
+		transport: byName[security.Transport](v.Transport), scaled: multiplierOf(&v),
 	}
 	copy(r.account[:], v.Account)
 	for i, text := range noteTexts {

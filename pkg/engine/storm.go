@@ -43,8 +43,8 @@ func (j *judgement) recordRush(t *trust, here bool, one *failures) {
 	if here {
 		b = &one.rush
 	}
-	if b.Add(j.engine.now, 1, stormPerMinute) > stormBurst {
-		t.rushed = j.engine.now
+	if b.Add(j.now, 1, stormPerMinute) > stormBurst {
+		t.rushed = j.now
 	}
 }
 
@@ -55,35 +55,35 @@ func (t *trust) calm(now int64) bool { return t.rushed == 0 || now-t.rushed >= i
 // different customers, none of them forged, and none faster than phones retry. Else an attacker could make a storm, by
 // packets in customers' names or with one stolen account.
 func (j *judgement) mayBeStorm(t *trust, account uint64) {
-	if j.engine.cfg.Storm.Sources <= 0 || !j.proven || !j.engine.knownGood(j.key) || !t.calm(j.engine.now) {
+	if j.policy.Storm.Sources <= 0 || !j.proven || !j.engine.knownGood(j.key) || !t.calm(j.now) {
 		return
 	}
-	if j.engine.reports.Get(j.engine.now, j.engine.id(forMisconfigured+purpose(reasonIndex(ban.ReasonPace)), j.key, j.accountNameHash())) != nil {
+	if j.engine.reports.Get(j.now, j.hash(forMisconfigured+purpose(reasonIndex(ban.ReasonPace)), j.accountNameHash())) != nil {
 		return // its phone has an old password: that is no news
 	}
 	f := &j.engine.failing
-	if id := j.engine.id(forFailing, j.key, 0); f.sources.Get(j.engine.now, id) == nil {
-		failed, _ := f.sources.Put(j.engine.now, id)
+	if id := j.hash(forFailing, 0); f.sources.Get(j.now, id) == nil {
+		failed, _ := f.sources.Put(j.now, id)
 		*failed = j.key
 	}
-	f.owners.Seen(j.engine.now, j.engine.id(forOwner, ownerOf(j.key), 0))
-	f.accounts.Seen(j.engine.now, account)
-	limit := max(j.engine.cfg.Storm.Sources, len(j.engine.trusts)/10)
-	if f.owners.Live(j.engine.now) < limit || f.accounts.Live(j.engine.now) < limit {
+	f.owners.Seen(j.now, j.engine.id(forOwner, ownerOf(j.key), 0))
+	f.accounts.Seen(j.now, account)
+	limit := max(j.policy.Storm.Sources, len(j.engine.trusts)/10)
+	if f.owners.Live(j.now) < limit || f.accounts.Live(j.now) < limit {
 		return
 	}
 	fresh := !j.engine.stormy()
-	j.engine.stormEnd = j.engine.now + int64(j.engine.cfg.Storm.Within)
-	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forStorm, key{}, 0)) {
+	j.engine.stormEnd = j.now + int64(j.policy.Storm.Within)
+	if j.engine.firstReport(forStorm, key{}, 0) {
 		j.decide(ban.ActionObserve, ban.ReasonStorm, j.engine.prefixOf(j.key), 0, j.proven, stormText)
 	}
 	if !fresh {
 		return
 	}
 	// Who was banned in the minute before it was clear what happens gets in again.
-	for k := range f.sources.Values(j.engine.now) {
+	for k := range f.sources.Values(j.now) {
 		b := j.engine.banOf(k)
-		if b == nil || b.observed || b.manual || j.engine.now-b.since >= int64(j.engine.cfg.Storm.Within) || !j.engine.spareInStorm(k) {
+		if b == nil || b.observed || b.manual || j.now-b.since >= int64(j.policy.Storm.Within) || !j.engine.spareInStorm(k) {
 			continue
 		}
 		j.engine.suspended++

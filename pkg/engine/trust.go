@@ -80,27 +80,27 @@ func (j *judgement) worksHere(id uint64) bool {
 
 // login judges a right password: trust for the source, unless it was guessed.
 func (j *judgement) login() {
-	if !j.ev.UsingPassword {
+	if !j.event.UsingPassword {
 		return
 	}
 	j.proven = true // the nonce is bound to the source address: the answer came from there
 	id := j.account()
 	s := j.source()
 	flow := j.flow(id)
-	known := j.engine.flows.Get(j.engine.now, flow) != nil // whoever guessed, it was not this phone
+	known := j.engine.flows.Get(j.now, flow) != nil // whoever guessed, it was not this phone
 	if !known {
 		guesses := j.guesses(id)
-		if guesses != nil && guesses.guessed(j.engine.cfg.Breach.Failures) {
+		if guesses != nil && guesses.guessed(j.policy.Breach.Failures) {
 			if j.breach(id, guesses, ban.ReasonGuessed, "a login right after guessing: change this account's password now") {
 				return
 			}
-		} else if have := j.engine.breached.Get(j.engine.now, j.engine.id(forBreach, j.key, id)); have != nil && have.until > j.engine.now {
+		} else if have := j.engine.breached.Get(j.now, j.hash(forBreach, id)); have != nil && have.until > j.now {
 			return
 		}
 	}
 	if s != nil {
 		more := j.engine.sources.detailsOf(s)
-		more.login, more.overflow, s.open = j.engine.now, 0, 0
+		more.login, more.overflow, s.open = j.now, 0, 0
 	}
 	if !known && j.mayBeGuessed(id) {
 		j.record(s, 0, ban.ReasonLogin, notePossibleBreach)
@@ -108,8 +108,8 @@ func (j *judgement) login() {
 			"this account is being guessed, and logged in from where it never was: perhaps a guess was right; no trust while it goes on")
 		return
 	}
-	j.engine.flows.Renew(j.engine.now, flow)
-	if m := j.engine.cfg.Trust.Match; m != nil && !m.MatchString(j.ev.Account) {
+	j.engine.flows.Renew(j.now, flow)
+	if m := j.policy.Trust.Match; m != nil && !m.MatchString(j.event.Account) {
 		return
 	}
 	j.engine.recordLogin(id)
@@ -121,7 +121,7 @@ func (j *judgement) login() {
 		}
 	}
 	for _, net := range j.engine.networksOf(j.engine.prefixOf(j.key)) {
-		if b := j.engine.bans[net]; b != nil && b.reason == ban.ReasonNetwork && b.until > j.engine.now {
+		if b := j.engine.bans[net]; b != nil && b.reason == ban.ReasonNetwork && b.until > j.now {
 			j.unbanAfterLogin(b)
 		}
 	}
@@ -129,7 +129,7 @@ func (j *judgement) login() {
 
 // flow identifies from where exactly an account logs in: address, port and transport. Nobody else has the packets of it.
 func (j *judgement) flow(account uint64) uint64 {
-	to := uint64(j.ev.Remote.AddrPort.Port())<<8 | uint64(j.ev.Remote.Transport)
+	to := uint64(j.event.Remote.AddrPort.Port())<<8 | uint64(j.event.Remote.Transport)
 	return j.engine.id(forFlow, j.flowKey(), j.engine.mix(account, to))
 }
 
@@ -145,15 +145,15 @@ func (j *judgement) breach(id uint64, guesses *failures, reason ban.Reason, deta
 	until := int64(math.MaxInt64)
 	if guesses != nil && !guesses.proven {
 		if j.worksHere(id) {
-			guesses.pace = pace{at: j.engine.now}
+			guesses.pace = pace{at: j.now}
 			return false
 		}
-		until = j.engine.now + int64(j.engine.cfg.Ban.ForgeableMax)
+		until = j.now + int64(j.policy.Ban.ForgeableMax)
 	}
-	pair := j.engine.id(forBreach, j.key, id)
-	b := j.engine.breached.Get(j.engine.now, pair)
+	pair := j.hash(forBreach, id)
+	b := j.engine.breached.Get(j.now, pair)
 	if b == nil {
-		b, _ = j.engine.breached.Put(j.engine.now, pair)
+		b, _ = j.engine.breached.Put(j.now, pair)
 	}
 	b.from, b.until = j.key, max(b.until, until)
 	return true
@@ -167,7 +167,7 @@ type breached struct {
 
 // reportBreach reports a breach once an hour for each source and account.
 func (j *judgement) reportBreach(id uint64, reason ban.Reason, detail string) {
-	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forBreachTold, j.key, j.engine.mix(id, uint64(reasonIndex(reason))))) {
+	if j.engine.firstReport(forBreachTold, j.key, j.engine.mix(id, uint64(reasonIndex(reason)))) {
 		j.decide(ban.ActionBreach, reason, j.engine.prefixOf(j.key), 0, true, detail)
 	}
 }
@@ -184,7 +184,7 @@ func (j *judgement) unbanAfterLogin(b *activeBan) {
 func (j *judgement) grantTrust(s *source, id uint64) {
 	t := j.engine.trusts[j.key]
 	if t == nil {
-		if len(j.engine.trusts) >= j.engine.cfg.MaxSources {
+		if len(j.engine.trusts) >= j.policy.MaxSources {
 			j.engine.limited["max_sources"]++
 			return
 		}
@@ -194,17 +194,17 @@ func (j *judgement) grantTrust(s *source, id uint64) {
 			s.known = true
 		}
 	}
-	fresh := t.until <= j.engine.now
+	fresh := t.until <= j.now
 	if fresh {
-		t.since, t.endReported, t.revoked, t.fails = j.engine.now, false, false, nil
+		t.since, t.endReported, t.revoked, t.fails = j.now, false, false, nil
 		if s != nil {
 			j.engine.sources.detailsOf(s).challenged = table.Distinct{}
 		}
-		j.engine.setTrustTimer(t, j.engine.now+int64(j.engine.cfg.Trust.TTL))
+		j.engine.setTrustTimer(t, j.now+int64(j.policy.Trust.TTL))
 	}
-	t.until, t.last = j.engine.now+int64(j.engine.cfg.Trust.TTL), j.engine.now
+	t.until, t.last = j.now+int64(j.policy.Trust.TTL), j.now
 	if _, ok := t.accounts[id]; !ok && len(t.accounts) < maxGood {
-		t.accounts[id] = truncateAccount(j.ev.Account)
+		t.accounts[id] = truncateAccount(j.event.Account)
 	}
 	delete(t.fails, id)
 	if fresh {
@@ -212,13 +212,13 @@ func (j *judgement) grantTrust(s *source, id uint64) {
 			j.score = float64(s.score)
 			j.record(s, 0, ban.ReasonLogin, noteLogin)
 		}
-		j.decide(ban.ActionTrust, ban.ReasonLogin, j.engine.prefixOf(j.key), j.engine.cfg.Trust.TTL, true, "")
+		j.decide(ban.ActionTrust, ban.ReasonLogin, j.engine.prefixOf(j.key), j.policy.Trust.TTL, true, "")
 	}
 }
 
 // distrust ends trust early.
 func (j *judgement) distrust(t *trust, reason ban.Reason, detail string) {
-	t.until, t.endReported, t.revoked = j.engine.now, true, true
+	t.until, t.endReported, t.revoked = j.now, true, true
 	j.decide(ban.ActionUntrust, reason, j.engine.prefixOf(t.key), 0, true, detail)
 }
 
@@ -288,14 +288,14 @@ func (j *judgement) wrongPassword(w float64, r repeat) {
 func (j *judgement) customerFails(t *trust, id uint64, w float64, r repeat) {
 	_, here := t.accounts[id]
 	f := j.failOf(t, id, !here)
-	burst := j.engine.cfg.Misconfigured.Burst
+	burst := j.policy.Misconfigured.Burst
 	if j.tolerates(&f.pace, &f.failures, r, burst) {
 		return
 	}
 	f.proven = f.proven || j.proven
 	j.accountGuessed(id)
 	j.recordRush(t, here, &f.failures)
-	if limit := j.engine.cfg.Trust.Accounts; limit > 0 && f.foreign {
+	if limit := j.policy.Trust.Accounts; limit > 0 && f.foreign {
 		foreign, proven := 0, 0
 		for _, f := range t.fails {
 			if f.foreign && f.proven {
@@ -313,7 +313,7 @@ func (j *judgement) customerFails(t *trust, id uint64, w float64, r repeat) {
 			j.alarmGuessing(ban.ReasonAccounts, "a trusted source guesses the passwords of many accounts: it is not banned, since the "+
 				"packets could be forged in a customer's name")
 		default:
-			t.rushed = j.engine.now // no PBX loses the passwords of accounts that it never had there
+			t.rushed = j.now // no PBX loses the passwords of accounts that it never had there
 			j.distrust(t, ban.ReasonAccounts, "too many accounts that never worked from there fail")
 		}
 		if foreign > limit {
@@ -335,13 +335,13 @@ func (j *judgement) customerFails(t *trust, id uint64, w float64, r repeat) {
 // which costs nothing.
 func (j *judgement) tolerates(p *pace, one *failures, r repeat, burst int) bool {
 	if !r.copy {
-		p.add(j.engine.now)
+		p.add(j.now)
 		if p != &one.pace {
-			one.add(j.engine.now)
+			one.add(j.now)
 		}
 		return false
 	}
-	if p.takesCopy(j.engine.now, r, burst) {
+	if p.takesCopy(j.now, r, burst) {
 		one.again = min(one.again+1, 1<<15)
 		j.tellPersistence(one, "no faster than a phone retries")
 		return true
@@ -360,19 +360,19 @@ func (j *judgement) strangerFails(id uint64, w float64, r repeat) {
 	if s == nil {
 		return
 	}
-	perMinute, burst := j.engine.cfg.Misconfigured.PerMinute, j.engine.cfg.Misconfigured.Burst
+	perMinute, burst := j.policy.Misconfigured.PerMinute, j.policy.Misconfigured.Burst
 	more := j.engine.sources.detailsOf(s)
 	pair := j.pair(id)
 	here := j.worksHere(id)
 	p, many := &more.pace, false
-	p.leak(j.engine.now, perMinute)
+	p.leak(j.now, perMinute)
 	if here {
 		p = &pair.pace // an office that was closed for the weekend has as many phones as before
 	} else {
-		more.failing.Add(seconds(j.engine.now), idleResetSeconds, j.accountNameHash(), j.engine.bitOf(j.ev.Account))
-		many = more.failing.AtLeast() > j.engine.cfg.Misconfigured.Accounts
+		more.failing.Add(seconds(j.now), idleResetSeconds, j.accountNameHash(), j.engine.bitOf(j.event.Account))
+		many = more.failing.AtLeast() > j.policy.Misconfigured.Accounts
 	}
-	stubborn := pair.keepsFailing(j.engine.now) && p.isPhonePace(burst) && !many
+	stubborn := pair.keepsFailing(j.now) && p.isPhonePace(burst) && !many
 	since := pair.since
 	if j.tolerates(p, &pair.failures, r, burst) {
 		return
@@ -389,16 +389,16 @@ func (j *judgement) strangerFails(id uint64, w float64, r repeat) {
 	switch {
 	case here: // whoever else guesses it
 		j.chargeByPace(p, &pair.failures, burst, noteKnownHere, w, r)
-	case attack != nil && attack.targeted > j.engine.now && !stubborn:
-		j.charge(max(w, j.engine.cfg.Threshold-float64(s.score)), ban.ReasonDistributed, noteTargeted)
-	case attack != nil && attack.suspected > j.engine.now && !old:
+	case attack != nil && attack.targeted > j.now && !stubborn:
+		j.charge(max(w, j.policy.Threshold-float64(s.score)), ban.ReasonDistributed, noteTargeted)
+	case attack != nil && attack.suspected > j.now && !old:
 		// What was spared before stays so: that somebody is attacked makes nobody's mistakes of before guesses.
 		j.charge(w*max(float64(p.copied), 1), ban.ReasonWrongPassword, noteSuspected)
 		p.copied = 0
 	case many:
 		j.charge(w*p.takeUncharged(r), ban.ReasonWrongPassword, noNote)
 	case j.engine.roams(id):
-		j.chargeByPace(p, &pair.failures, burst+j.engine.cfg.Roaming.Guesses, noteRoaming, w, r)
+		j.chargeByPace(p, &pair.failures, burst+j.policy.Roaming.Guesses, noteRoaming, w, r)
 	default:
 		j.chargeByPace(p, &pair.failures, burst, notePace, w, r)
 	}
@@ -412,11 +412,11 @@ type pair struct {
 
 // pair returns how one account fails from the source of the event, up to date.
 func (j *judgement) pair(id uint64) *pair {
-	p, old := j.engine.pairs.Renew(j.engine.now, j.engine.id(forPair, j.key, id))
+	p, old := j.engine.pairs.Renew(j.now, j.hash(forPair, id))
 	if !old {
-		p.at, p.from = j.engine.now, j.key
+		p.at, p.from = j.now, j.key
 	}
-	p.leak(j.engine.now, j.engine.cfg.Misconfigured.PerMinute)
+	p.leak(j.now, j.policy.Misconfigured.PerMinute)
 	return p
 }
 
@@ -429,7 +429,7 @@ const slowGuesses = 20
 func (j *judgement) chargeByPace(p *pace, one *failures, burst int, n note, w float64, r repeat) {
 	if p.isPhonePace(burst) {
 		p.uncharged = min(p.uncharged+1, 250)
-		if one.keepsFailing(j.engine.now) {
+		if one.keepsFailing(j.now) {
 			j.misconfigured(ban.ReasonPace, "this account fails again and again, no faster than a phone retries: its password is wrong")
 		}
 		j.tellPersistence(one, "no faster than a phone retries")
@@ -455,7 +455,7 @@ func (j *judgement) chargeByPace(p *pace, one *failures, burst int, n note, w fl
 // when a PBX loses its passwords, there is one for each.
 func (j *judgement) tellPersistence(one *failures, how string) {
 	n := int(one.total) + int(one.again)
-	if n > slowGuesses && !j.worksHere(j.account()) && !j.engine.slow.Seen(j.engine.now, j.engine.id(forGuessing, j.key, j.account())) {
+	if n > slowGuesses && !j.worksHere(j.account()) && !j.engine.slow.Seen(j.now, j.hash(forGuessing, j.account())) {
 		j.decide(ban.ActionGuessing, ban.ReasonPace, j.engine.prefixOf(j.key), 0, j.proven, fmt.Sprintf("%d failures of this account within an hour, %s: a phone that "+
 			"nobody mends, or somebody who guesses; not banned", n, how))
 	}
@@ -463,7 +463,7 @@ func (j *judgement) tellPersistence(one *failures, how string) {
 
 // alarmGuessing reports, once an hour for each source and reason, that passwords are guessed and nobody is banned for it.
 func (j *judgement) alarmGuessing(reason ban.Reason, detail string) {
-	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forGuessing, j.key, j.engine.text(string(reason)))) {
+	if j.engine.firstReport(forGuessing, j.key, j.engine.text(string(reason))) {
 		j.decide(ban.ActionGuessing, reason, j.engine.prefixOf(j.key), 0, j.proven, detail)
 	}
 }
@@ -472,14 +472,14 @@ func (j *judgement) alarmGuessing(reason ban.Reason, detail string) {
 // bad of them goes to where strangers' are, so that it is known when it logs in after all.
 func (j *judgement) failOf(t *trust, id uint64, foreign bool) *fail {
 	for id, f := range t.fails {
-		if j.engine.now-f.at >= int64(j.engine.cfg.Trust.TTL) {
+		if j.now-f.at >= int64(j.policy.Trust.TTL) {
 			delete(t.fails, id)
 		}
 	}
 	f := t.fails[id]
 	if f == nil {
-		f = &fail{failures: failures{pace: pace{at: j.engine.now}}, foreign: foreign}
-		if have := j.engine.pairs.Get(j.engine.now, j.engine.id(forPair, j.key, id)); have != nil {
+		f = &fail{failures: failures{pace: pace{at: j.now}}, foreign: foreign}
+		if have := j.engine.pairs.Get(j.now, j.hash(forPair, id)); have != nil {
 			f.failures = have.failures
 		}
 		if len(t.fails) >= maxFails {
@@ -490,7 +490,7 @@ func (j *judgement) failOf(t *trust, id uint64, foreign bool) *fail {
 		}
 		t.fails[id] = f
 	}
-	f.leak(j.engine.now, j.engine.cfg.Misconfigured.PerMinute)
+	f.leak(j.now, j.policy.Misconfigured.PerMinute)
 	return f
 }
 
@@ -514,11 +514,11 @@ func (j *judgement) guesses(id uint64) *failures {
 	var f *failures
 	if t := j.trust(); t != nil && t.fails[id] != nil {
 		f = &t.fails[id].failures
-	} else if have := j.engine.pairs.Get(j.engine.now, j.engine.id(forPair, j.key, id)); have != nil {
+	} else if have := j.engine.pairs.Get(j.now, j.hash(forPair, id)); have != nil {
 		f = &have.failures
 	}
 	if f != nil {
-		f.leak(j.engine.now, j.engine.cfg.Misconfigured.PerMinute)
+		f.leak(j.now, j.policy.Misconfigured.PerMinute)
 	}
 	return f
 }

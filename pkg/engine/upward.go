@@ -69,54 +69,54 @@ func (j *judgement) chargeWiderNetwork(w float64) {
 		return
 	}
 	small, large := networks[0], networks[1]
-	x, _ := j.engine.wide.Put(j.engine.now, j.engine.id(forWide, key(large.Addr().As16()), widerBits))
-	full := j.attacks(x, w, j.engine.cfg.Networks.IPv6Sources)
+	x, _ := j.engine.wide.Put(j.now, j.engine.id(forWide, key(large.Addr().As16()), widerBits))
+	full := j.attacks(x, w, j.policy.Networks.IPv6Sources)
 	if parts := table.AddMark(x.parts[:], j.engine.id(forWide, key(small.Addr().As16()), 0)); full && parts >= wideParts {
 		if j.condemnWide(large, x) {
 			return
 		}
 	}
-	if !full && x.sources[fewSources-1] != 0 && x.points.Level() > loudFactor*j.engine.cfg.Threshold {
+	if !full && x.sources[fewSources-1] != 0 && x.points.Level() > loudFactor*j.policy.Threshold {
 		j.alarmNetwork(large, large, "a few sources of this /48 guess, together faster than phones: none of them is banned for it")
 	}
-	need := j.engine.cfg.Networks.IPv6Sources
+	need := j.policy.Networks.IPv6Sources
 	if full {
 		need = warmSources
 	}
-	y, _ := j.engine.wide.Put(j.engine.now, j.engine.id(forWide, key(small.Addr().As16()), wideBits))
+	y, _ := j.engine.wide.Put(j.now, j.engine.id(forWide, key(small.Addr().As16()), wideBits))
 	enough := j.attacks(y, w, need)
-	if warm := full && table.AddMark(y.sources[:], j.engine.id(forWide, j.key, 0)) >= need; enough || warm {
+	if warm := full && table.AddMark(y.sources[:], j.hash(forWide, 0)) >= need; enough || warm {
 		j.condemnWide(small, y)
 	}
 }
 
 // attacks counts evidence of the event's source against a network, and says whether there is enough for a ban.
 func (j *judgement) attacks(x *wide, w float64, need int) bool {
-	points := x.points.Add(j.engine.now, w, upwardPerMinute)
+	points := x.points.Add(j.now, w, upwardPerMinute)
 	x.forged = x.forged || !j.proven
 	if !x.forged {
 		need = (need + 1) / 2
 	}
-	return table.AddMark(x.sources[:], j.engine.id(forWide, j.key, 0)) >= min(need, len(x.sources)) && points > j.engine.cfg.Threshold
+	return table.AddMark(x.sources[:], j.hash(forWide, 0)) >= min(need, len(x.sources)) && points > j.policy.Threshold
 }
 
 // alarmNetwork reports, once an hour for each /48, that a network in it guesses.
 func (j *judgement) alarmNetwork(large, net netip.Prefix, detail string) {
-	if !j.engine.reports.Seen(j.engine.now, j.engine.id(forGuessing, key(large.Addr().As16()), j.engine.text(string(ban.ReasonNetwork)))) {
+	if j.engine.firstReport(forGuessing, key(large.Addr().As16()), j.engine.text(string(ban.ReasonNetwork))) {
 		j.decide(ban.ActionGuessing, ban.ReasonNetwork, net, 0, j.proven, detail)
 	}
 }
 
 // condemnWide bans a network in which several sources attack, and says whether it is banned.
 func (j *judgement) condemnWide(net netip.Prefix, x *wide) bool {
-	if have := j.engine.bans[net]; have != nil && have.until > j.engine.now && !have.observed {
+	if have := j.engine.bans[net]; have != nil && have.until > j.now && !have.observed {
 		return true
 	}
-	if x.spared > j.engine.now {
+	if x.spared > j.now {
 		return false
 	}
 	if j.sparesNetwork(net) {
-		x.spared = j.engine.now + minute
+		x.spared = j.now + minute
 		large, _ := net.Addr().Prefix(widerBits)
 		j.alarmNetwork(large, net, fmt.Sprintf("several sources of this /%d attack; it is not banned as a whole, since it holds a customer, "+
 			"or somebody who is allowed", net.Bits()))
