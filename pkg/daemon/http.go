@@ -102,7 +102,7 @@ func (d *Daemon) openMetrics() (opened, error) {
 		site, err := d.newPage(l.Addr())
 		if d.faults.note("metrics.page", "page: false, and: systemctl reload ringwall", err); err == nil {
 			d.page.Store(site)
-			o.tasks = append(o.tasks, behind{site, d.built}) // it reads all of history, while bans wait for the kernel
+			o.tasks = append(o.tasks, startAfter{site, d.built}) // it reads all of history, while bans wait for the kernel
 			handler = d.pages(site.Handler())
 		}
 	}

@@ -171,6 +171,21 @@ func (p *part) serve(ctx context.Context) error {
 	return err
 }
 
+// startAfter is a task that begins when something else is done.
+type startAfter struct {
+	Task
+	after <-chan struct{}
+}
+
+// Run implements Task.
+func (s startAfter) Run(ctx context.Context) error {
+	select {
+	case <-s.after:
+	case <-ctx.Done(): // it cleans up all the same
+	}
+	return s.Task.Run(ctx)
+}
+
 // faults are the parts that do not work at present, and why.
 type faults struct {
 	mu   sync.Mutex

@@ -36,11 +36,12 @@ func (d *Daemon) statusLine() string {
 	return line
 }
 
-// watchdog pats systemd's watchdog from the loop that drives the engine: when the engine hangs, so does it.
+// watchdog tells systemd's watchdog that the daemon lives, from the loop that drives the engine: when the engine hangs, nobody
+// does.
 type watchdog struct {
 	interval time.Duration // 0 without a watchdog
-	patted   time.Time
-	told     time.Time
+	notified time.Time     // the watchdog, last
+	shown    time.Time     // the line for systemctl status, last
 }
 
 func newWatchdog() *watchdog {
@@ -51,14 +52,15 @@ func newWatchdog() *watchdog {
 	return &watchdog{interval: d / 3}
 }
 
-func (w *watchdog) pat(d *Daemon) {
+// notify is for each tick.
+func (w *watchdog) notify(d *Daemon) {
 	now := time.Now()
-	if w.interval > 0 && now.Sub(w.patted) >= w.interval {
-		w.patted = now
+	if w.interval > 0 && now.Sub(w.notified) >= w.interval {
+		w.notified = now
 		d.notify(systemd.SdNotifyWatchdog)
 	}
-	if now.Sub(w.told) >= 10*time.Second {
-		w.told = now
+	if now.Sub(w.shown) >= 10*time.Second {
+		w.shown = now
 		d.notify(d.statusLine())
 	}
 }
