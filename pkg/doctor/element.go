@@ -5,17 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"net/netip"
+	"strings"
 	"time"
-
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // testTime is how long a test element lives if nobody takes it out.
@@ -23,20 +21,25 @@ const testTime = 5 * time.Second
 
 // element puts a ban into the kernel and takes it out again: in the real table where there is one, and through the daemon
 // where only that may change it.
-func (e *exam) element(s subject, k *link) {
-	real := &nftables.Table{Name: e.cfg.Firewall.Table, Family: nftables.TableFamilyINet}
-	have, err := k.lib.ListTableOfFamily(real.Name, real.Family)
+func (e *exam) element(s subject) {
+	real := e.cfg.Firewall.Table
+	check, err := firewall.NewCheck(e.table())
+	var state firewall.TableState
+	if err == nil {
+		defer func() { _ = check.Close() }()
+		state, err = check.State()
+	}
 	switch {
-	case errors.Is(err, unix.ENOENT) && e.daemon != nil && !e.daemon.Kernel.DryRun:
-		s.fail(element, "systemctl restart ringwall", "the daemon runs, but its table inet %s is not here: is it in another network namespace?", real.Name)
-	case errors.Is(err, unix.ENOENT):
-		e.rehearse(s)
 	case err != nil:
-		s.fail(element, "nft list table inet "+real.Name, "table inet %s cannot be read: %s", real.Name, text(err))
-	case have.Flags&nftables.TableFlagOwner != 0:
-		e.throughDaemon(s, k, real, have.Owner)
+		s.fail(element, "nft list table inet "+real, "table inet %s cannot be read: %s", real, text(err))
+	case !state.Exists && e.daemon != nil && !e.daemon.Kernel.DryRun:
+		s.fail(element, "systemctl restart ringwall", "the daemon runs, but its table inet %s is not here: is it in another network namespace?", real)
+	case !state.Exists:
+		e.rehearse(s)
+	case state.Owned:
+		e.throughDaemon(s, check, state.Owner)
 	default:
-		e.inTable(s, k, real)
+		e.inTable(s, check)
 	}
 }
 
@@ -44,7 +47,7 @@ func (e *exam) element(s subject, k *link) {
 func (e *exam) rehearse(s subject) {
 	cfg := e.table()
 	cfg.Table, cfg.Owner = e.scratch(), firewall.Off
-	list, err := e.free(nil, nil)
+	list, err := e.free(nil)
 	if err == nil {
 		err = rehearse(cfg, list)
 	}
@@ -55,7 +58,7 @@ func (e *exam) rehearse(s subject) {
 	s.ok(element, "a table like the daemon's was built, banned and unbanned an IPv4 address and an IPv6 /64, and was removed")
 }
 
-func rehearse(cfg firewall.Config, list []trial) (err error) {
+func rehearse(cfg firewall.Config, list []netip.Prefix) (err error) {
 	t, err := firewall.Open(cfg)
 	if err != nil {
 		return err
@@ -67,8 +70,8 @@ func rehearse(cfg firewall.Config, list []trial) (err error) {
 	defer func() { err = errors.Join(err, t.Delete()) }()
 	var in, out []firewall.Change
 	for _, try := range list {
-		in = append(in, firewall.Change{Kind: firewall.Ban, Prefix: try.prefix, Timeout: testTime})
-		out = append(out, firewall.Change{Kind: firewall.Ban, Prefix: try.prefix, Remove: true})
+		in = append(in, firewall.Change{Kind: firewall.Ban, Prefix: try, Timeout: testTime})
+		out = append(out, firewall.Change{Kind: firewall.Ban, Prefix: try, Remove: true})
 	}
 	for i, changes := range [][]firewall.Change{in, out} {
 		if err := t.Apply(changes); err != nil {
@@ -88,161 +91,82 @@ func rehearse(cfg firewall.Config, list []trial) (err error) {
 }
 
 // inTable uses the real sets and touches nothing else of the table.
-func (e *exam) inTable(s subject, k *link, table *nftables.Table) {
+func (e *exam) inTable(s subject, check *firewall.Check) {
 	const rebuild = "systemctl restart ringwall builds it again; bans stay"
-	if why := unguarded(k, table); why != "" {
+	table := e.cfg.Firewall.Table
+	if why := check.Unenforced(); why != "" {
 		if e.daemon != nil {
-			s.fail(element, rebuild, "bans are not enforced: %s", why)
+			s.fail(element, rebuild, "bans are not enforced: %s", printable.Line(why))
 		} else {
-			s.warn(element, "systemctl start ringwall builds it again", "table inet %s was left by an earlier run, and is not whole: %s", table.Name, why)
+			s.warn(element, "systemctl start ringwall builds it again", "table inet %s was left by an earlier run, and is not whole: %s",
+				table, printable.Line(why))
 		}
 		return
 	}
-	list, err := e.free(k, table)
+	list, err := e.free(check)
 	if err != nil {
 		s.fail(element, allowedAll, "%s", text(err))
 		return
 	}
+	var names []string
 	for _, try := range list {
-		if err := inAndOut(k, table, try); err != nil {
-			s.fail(element, rebuild, "a ban did not get into set %s and out again: %s", try.set, text(err))
+		set := firewall.BanSet(try)
+		if err := check.BanAndUnban(try, testTime); err != nil {
+			s.fail(element, rebuild, "a ban did not get into set %s and out again: %s", set, text(err))
 			return
 		}
+		names = append(names, set)
 	}
-	s.ok(element, "a test address was put into the sets ban4 and ban6_64 of table inet %s and taken out, and rules drop what is in them", table.Name)
-}
-
-// unguarded says why what is in the sets is not dropped, or "".
-func unguarded(k *link, table *nftables.Table) string {
-	if have, err := k.lib.ListTableOfFamily(table.Name, table.Family); err == nil && have.Flags&unix.NFT_TABLE_F_DORMANT != 0 {
-		return "the table is dormant"
-	}
-	chain, err := k.lib.ListChain(table, "prerouting")
-	if err != nil {
-		return "the chain prerouting is missing"
-	}
-	if chain.Hooknum == nil || *chain.Hooknum != *nftables.ChainHookPrerouting {
-		return "the chain is not at the prerouting hook"
-	}
-	rules, err := k.lib.GetRules(table, chain)
-	if err != nil {
-		return "its rules cannot be read: " + text(err)
-	}
-	for _, try := range []trial{{set: set4}, {set: set6}} {
-		if _, err := k.lib.GetSetByName(table, try.set); err != nil {
-			return "the set " + try.set + " is missing"
-		}
-		if !slices.ContainsFunc(rules, func(r *nftables.Rule) bool { return drops(r, try.set) }) {
-			return "no rule drops what is in the set " + try.set
-		}
-	}
-	return ""
-}
-
-func drops(r *nftables.Rule, set string) bool {
-	looks := false
-	for _, x := range r.Exprs {
-		switch x := x.(type) {
-		case *expr.Lookup:
-			looks = looks || x.SetName == set && !x.Invert
-		case *expr.Verdict:
-			if looks && x.Kind == expr.VerdictDrop {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func has(k *link, table *nftables.Table, t trial) (bool, error) {
-	set, err := k.lib.GetSetByName(table, t.set)
-	if err != nil {
-		return false, err
-	}
-	_, err = k.lib.FindSetElements(set, []nftables.SetElement{{Key: t.prefix.Addr().AsSlice()}})
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-func inAndOut(k *link, table *nftables.Table, t trial) error {
-	set, err := k.lib.GetSetByName(table, t.set)
-	if err != nil {
-		return err
-	}
-	key := t.prefix.Addr().AsSlice()
-	if err := k.lib.SetAddElements(set, []nftables.SetElement{{Key: key, Timeout: testTime}}); err != nil {
-		return err
-	}
-	if err := k.lib.Flush(); err != nil {
-		return fmt.Errorf("add: %w", err)
-	}
-	found, err := has(k, table, t)
-	if err == nil && !found {
-		err = errors.New("the kernel took it and does not have it")
-	}
-	if err2 := k.lib.SetDeleteElements(set, []nftables.SetElement{{Key: key}}); err2 != nil {
-		return errors.Join(err, err2)
-	}
-	if err2 := k.lib.Flush(); err2 != nil {
-		return errors.Join(err, fmt.Errorf("delete: %w", err2))
-	}
-	if err != nil {
-		return err
-	}
-	if found, err = has(k, table, t); err == nil && found {
-		err = errors.New("it was deleted and is still there")
-	}
-	return err
+	s.ok(element, "a test address was put into the sets %s of table inet %s and taken out, and rules drop what is in them",
+		strings.Join(names, " and "), table)
 }
 
 // throughDaemon asks the process that owns the table to ban and unban.
-func (e *exam) throughDaemon(s subject, k *link, table *nftables.Table, owner uint32) {
+func (e *exam) throughDaemon(s subject, check *firewall.Check, owner uint32) {
 	switch {
 	case e.daemon == nil:
 		s.fail(element, "nft list tables; ringwall doctor --socket PATH, if a daemon has another socket; as a user who may ask it (sudo)",
-			"table inet %s belongs to a running process (netlink port %d), and no daemon answers", table.Name, owner)
+			"table inet %s belongs to a running process (netlink port %d), and no daemon answers", e.cfg.Firewall.Table, owner)
 		return
 	case e.daemon.Mode != string(policy.Enforce) || e.daemon.Kernel.DryRun:
 		s.skip(element, "", "the daemon owns the table and bans nobody, so it is not asked to ban a test address")
 		return
 	}
-	if why := unguarded(k, table); why != "" {
-		s.fail(element, "systemctl restart ringwall", "bans are not enforced: %s", why)
+	if why := check.Unenforced(); why != "" {
+		s.fail(element, "systemctl restart ringwall", "bans are not enforced: %s", printable.Line(why))
 		return
 	}
-	list, err := e.free(k, table)
+	list, err := e.free(check)
 	if err != nil {
 		s.fail(element, allowedAll, "%s", text(err))
 		return
 	}
 	try := list[0]
-	if err := e.askedFor(k, table, try); err != nil {
-		s.fail(element, "ringwall status", "the daemon did not ban and unban the test address %s: %s", try.prefix.Addr(), text(err))
+	if err := e.askedFor(check, try); err != nil {
+		s.fail(element, "ringwall status", "the daemon did not ban and unban the test address %s: %s", try.Addr(), text(err))
 		return
 	}
-	s.ok(element, "the daemon owns the table; asked over its socket it put the test address %s into set %s and took it out", try.prefix.Addr(), try.set)
+	s.ok(element, "the daemon owns the table; asked over its socket it put the test address %s into set %s and took it out", try.Addr(), firewall.BanSet(try))
 }
 
-func (e *exam) askedFor(k *link, table *nftables.Table, try trial) error {
+func (e *exam) askedFor(check *firewall.Check, try netip.Prefix) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*e.Wait) // an unban has to follow, whatever becomes of the command
 	defer cancel()
-	_, err := e.client.Ban(ctx, control.BanRequest{Prefix: try.prefix, For: testTime, Reason: control.DoctorTest})
+	_, err := e.client.Ban(ctx, control.BanRequest{Prefix: try, For: testTime, Reason: control.DoctorTest})
 	if err != nil {
 		return err
 	}
-	found, err := has(k, table, try)
+	found, err := check.HasBan(try)
 	if err == nil && !found {
 		err = errors.New("it said yes, and the kernel does not have it")
 	}
-	if _, err2 := e.client.Unban(ctx, control.UnbanRequest{Prefix: try.prefix}); err2 != nil && !errors.Is(err2, control.ErrNotFound) {
+	if _, err2 := e.client.Unban(ctx, control.UnbanRequest{Prefix: try}); err2 != nil && !errors.Is(err2, control.ErrNotFound) {
 		return errors.Join(err, err2)
 	}
 	if err != nil {
 		return err
 	}
-	if found, err = has(k, table, try); err == nil && found {
+	if found, err = check.HasBan(try); err == nil && found {
 		err = errors.New("it was unbanned and is still there")
 	}
 	return err

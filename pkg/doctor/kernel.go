@@ -43,8 +43,8 @@ func (e *exam) kernel(context.Context) {
 		return
 	}
 	s.ok(tables, "answers")
-	e.owner(s, k)
-	e.element(s, k)
+	e.owner(s)
+	e.element(s)
 	e.left(s, k)
 	e.rivals(s, k)
 	e.conntrack(s)
@@ -115,19 +115,16 @@ func openNetlink(netns int) (*link, error) {
 
 func (k *link) close() { _ = k.lib.CloseLasting() }
 
-// owner asks whether the kernel knows the table flags owner and persist. The table is made and deleted in one
-// transaction, so nobody ever sees it.
-func (e *exam) owner(s subject, k *link) {
+// owner asks whether the kernel knows the table flags owner and persist.
+func (e *exam) owner(s subject) {
 	if e.cfg.Firewall.Owner == policy.OwnerOff {
 		s.ok(ownership, "not wanted (firewall.owner: off): after nft flush ruleset the daemon puts the bans back")
 		return
 	}
-	probe := &nftables.Table{
-		Name: e.scratch(), Family: nftables.TableFamilyINet, Flags: nftables.TableFlagOwner | nftables.TableFlagPersist,
+	check, err := firewall.NewCheck(e.table())
+	if err == nil {
+		err = errors.Join(check.CanProtect(), check.Close())
 	}
-	k.lib.AddTable(probe)
-	k.lib.DelTable(probe)
-	err := k.lib.Flush()
 	switch {
 	case err == nil:
 		s.ok(ownership, "the table can be protected from nft flush ruleset (owner, persist)")

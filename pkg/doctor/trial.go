@@ -7,22 +7,12 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/nftables"
-
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/firewall"
 )
-
-// The sets that the bans of single sources go to.
-const set4, set6 = "ban4", "ban6_64"
 
 // allowedAll is what to do where no address is left to try with.
 const allowedAll = "ringwall list allow: such a list protects attackers too; name the networks that you mean"
-
-// A trial is one address that nobody has, and the set that a ban of it goes to.
-type trial struct {
-	set    string
-	prefix netip.Prefix
-}
 
 // nobodys are networks that are nobody's: TEST-NET-1 to 3 (RFC 5737), and 2001:db8::/32 (RFC 3849) and 3fff::/20 (RFC 9637).
 // There are several because people copy them from examples: into their allow list, say.
@@ -35,49 +25,44 @@ var (
 	}
 )
 
-// trials are the candidates of one family, best first.
-func trials(set string) []trial {
-	var list []trial
-	networks := nobodys4
-	if set == set6 {
-		networks = nobodys6
-	}
+// trials are the sources of one family that a ban may be tried with, best first.
+func trials(networks []netip.Prefix) (list []netip.Prefix) {
 	for _, network := range networks {
 		for n := byte(254); n > 0; n-- {
 			a := network.Addr().As16()
-			if set == set6 {
+			if network.Addr().Is6() {
 				a[6] = n
-				list = append(list, trial{set, netip.PrefixFrom(netip.AddrFrom16(a), 64)})
+				list = append(list, netip.PrefixFrom(netip.AddrFrom16(a), 64))
 				continue
 			}
 			a[15] = n
-			list = append(list, trial{set, netip.PrefixFrom(netip.AddrFrom16(a).Unmap(), 32)})
+			list = append(list, netip.PrefixFrom(netip.AddrFrom16(a).Unmap(), 32))
 		}
 	}
 	return list
 }
 
 // free chooses one address of each family that is neither banned already, nor this machine's or its gateway's, nor allowed:
-// some networks do use them, and a ban of such an address proves nothing. A nil link stands for an empty table.
-func (e *exam) free(k *link, table *nftables.Table) ([]trial, error) {
+// some networks do use them, and a ban of such an address proves nothing. A nil check stands for an empty table.
+func (e *exam) free(check *firewall.Check) ([]netip.Prefix, error) {
 	covered := e.covered()
-	var chosen []trial
-	for _, set := range []string{set4, set6} {
-		list := trials(set)
-		i := slices.IndexFunc(list, func(t trial) bool {
-			if slices.ContainsFunc(covered, t.prefix.Overlaps) {
+	var chosen []netip.Prefix
+	for _, networks := range [][]netip.Prefix{nobodys4, nobodys6} {
+		list := trials(networks)
+		i := slices.IndexFunc(list, func(p netip.Prefix) bool {
+			if slices.ContainsFunc(covered, p.Overlaps) {
 				return false
 			}
-			if k == nil {
+			if check == nil {
 				return true
 			}
-			found, err := has(k, table, t)
+			found, err := check.HasBan(p)
 			return err == nil && !found
 		})
 		switch {
 		case i >= 0:
 			chosen = append(chosen, list[i])
-		case !slices.ContainsFunc(list, func(t trial) bool { return !slices.ContainsFunc(covered, t.prefix.Overlaps) }):
+		case !slices.ContainsFunc(list, func(p netip.Prefix) bool { return !slices.ContainsFunc(covered, p.Overlaps) }):
 			return nil, errors.New("each address that a ban could be tried with is allowed, so none was")
 		default:
 			chosen = append(chosen, list[0]) // the kernel does not answer as it should; the trial will say how

@@ -65,6 +65,9 @@ const (
 	DefaultIPv6Prefix  = 64
 )
 
+// maxName is the longest name of a table: NFT_NAME_MAXLEN is 256 with its NUL (linux/netfilter/nf_tables.h).
+const maxName = 255
+
 // Priority bounds: conntrack's defragmentation runs at -400
 // (include/uapi/linux/netfilter_ipv4.h), local services get packets after 300.
 const (
@@ -109,9 +112,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.IPv6Prefix == 0 {
 		c.IPv6Prefix = DefaultIPv6Prefix
 	}
-	// NFT_NAME_MAXLEN is 256 with its NUL (linux/netfilter/nf_tables.h); nft
-	// itself reads only these characters without quotes.
-	if len(c.Table) > 255 || !isLetter(c.Table[0]) || strings.ContainsFunc(c.Table, notNameRune) {
+	// nft itself reads only these characters without quotes.
+	if len(c.Table) > maxName || !isLetter(c.Table[0]) || strings.ContainsFunc(c.Table, notNameRune) {
 		return c, fmt.Errorf("firewall: table name %q: a letter, then letters, digits, '_', '-' and '.', at most 255 in all", c.Table)
 	}
 	if c.Priority < minPriority || c.Priority > maxPriority {

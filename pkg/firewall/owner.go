@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
 // ownership is what the Owner of the configuration came to.
@@ -27,23 +29,13 @@ func (t *Table) chooseOwner() error {
 		t.setOwner(ownerNo, "turned off in the configuration")
 		return nil
 	}
-	// Made and deleted in one transaction, so nobody ever sees the table.
-	probe := &nftables.Table{
-		Name: t.cfg.Table + ".probe", Family: nftables.TableFamilyINet,
-		Flags: nftables.TableFlagOwner | nftables.TableFlagPersist,
-	}
-	if len(probe.Name) > 255 {
-		probe.Name = t.cfg.Table[:200] + ".probe"
-	}
-	t.w.Nftables.AddTable(probe)
-	t.w.Nftables.DelTable(probe)
-	err := t.w.Nftables.Flush()
+	err := probeOwner(t.w, t.cfg.Table)
 	switch {
 	case err == nil:
 		t.setOwner(ownerYes, "")
 		return nil
 	case t.cfg.Owner == On || !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL):
-		return explain("ask for a table with the flags owner and persist", err)
+		return err
 	}
 	t.setOwner(ownerNo, fmt.Sprintf("this kernel does not know the table flags owner and persist, 6.9 and later do (%v)", err))
 	return nil
@@ -54,4 +46,18 @@ func (t *Table) setOwner(o ownership, reason string) {
 	t.state.Lock()
 	t.reason = reason
 	t.state.Unlock()
+}
+
+// probeOwner asks whether the kernel knows the table flags owner and persist. It makes and deletes a table in one transaction,
+// so nobody ever sees it.
+func probeOwner(conn *nfnl.Conn, table string) error {
+	probe := &nftables.Table{
+		Name: table + ".probe", Family: nftables.TableFamilyINet, Flags: nftables.TableFlagOwner | nftables.TableFlagPersist,
+	}
+	if len(probe.Name) > maxName {
+		probe.Name = table[:maxName-50] + ".probe"
+	}
+	conn.Nftables.AddTable(probe)
+	conn.Nftables.DelTable(probe)
+	return explain("ask for a table with the flags owner and persist", conn.Nftables.Flush())
 }
