@@ -3,13 +3,14 @@ package pipeline
 import (
 	"context"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/hint"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -23,12 +24,8 @@ const (
 type Announcer struct {
 	log    *slog.Logger
 	notify func(ban.Decision) // may be nil
-
-	mu      sync.Mutex
-	queue   []announcement
-	waiting int           // decisions in queue
-	lost    int           // decisions that found no place in it, and are counted alone
-	wake    chan struct{} // something is in queue, or lost
+	queue  *mailbox.Mailbox[announcement]
+	lost   atomic.Int64 // decisions that found no place in the queue, and are counted alone
 }
 
 // announcement is what the kernel took together.
@@ -39,25 +36,15 @@ type announcement struct {
 
 // NewAnnouncer returns an Announcer that calls notify, if not nil, with each decision that finds a place in its queue.
 func NewAnnouncer(log *slog.Logger, notify func(ban.Decision)) *Announcer {
-	return &Announcer{log: log, notify: notify, wake: make(chan struct{}, 1)}
+	return &Announcer{log: log, notify: notify, queue: mailbox.New(mailbox.Options[announcement]{
+		Limit: maxAnnouncements, Weight: func(n announcement) int { return len(n.decisions) },
+	})}
 }
 
 // Push has decisions told soon. err is why the kernel does not have them. Nobody may change the decisions from then on.
 func (a *Announcer) Push(err error, decisions []ban.Decision) {
-	if len(decisions) == 0 {
-		return
-	}
-	a.mu.Lock()
-	accepted := min(len(decisions), maxAnnouncements-a.waiting)
-	if accepted > 0 {
-		a.queue = append(a.queue, announcement{decisions[:accepted], err})
-	}
-	a.waiting += accepted
-	a.lost += len(decisions) - accepted
-	a.mu.Unlock()
-	select {
-	case a.wake <- struct{}{}:
-	default:
+	for _, n := range a.queue.Put(announcement{decisions, err}) {
+		a.lost.Add(int64(len(n.decisions)))
 	}
 }
 
@@ -66,22 +53,23 @@ func (a *Announcer) String() string { return "log" }
 
 // Run tells of decisions until ctx ends and nothing is left.
 func (a *Announcer) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, a.queue.Close)()
 	limit := rate.NewLimiter(linesPerSecond, lineBurst)
 	unlogged := 0
 	for {
-		a.mu.Lock()
-		batch, lost := a.queue, a.lost
-		a.queue, a.waiting, a.lost = nil, 0, 0
-		a.mu.Unlock()
-		unlogged += lost
+		batch, ended := a.queue.Take(0)
+		unlogged += int(a.lost.Swap(0))
 		for i := range batch {
 			unlogged += a.announce(&batch[i], limit)
 		}
-		if unlogged > 0 && (limit.Allow() || ctx.Err() != nil) {
+		if unlogged > 0 && (limit.Allow() || ended) {
 			a.log.Warn("more decisions than are logged one by one; ringwall history and list have them", "decisions", unlogged)
 			unlogged = 0
 		}
-		if len(batch) > 0 {
+		switch {
+		case ended:
+			return nil
+		case len(batch) > 0:
 			continue
 		}
 		var again <-chan time.Time // to say how many were not logged, also where no decision follows
@@ -89,15 +77,8 @@ func (a *Announcer) Run(ctx context.Context) error {
 			again = time.After(time.Second)
 		}
 		select {
-		case <-a.wake:
+		case <-a.queue.Ready():
 		case <-again:
-		case <-ctx.Done():
-			a.mu.Lock()
-			left := len(a.queue)
-			a.mu.Unlock()
-			if left == 0 && unlogged == 0 {
-				return nil
-			}
 		}
 	}
 }

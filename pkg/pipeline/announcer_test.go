@@ -67,3 +67,22 @@ func TestTheLogIsSafeAndBounded(t *testing.T) {
 		}
 	})
 }
+
+// What finds no place in the queue is counted, and nobody waits for the log.
+func TestWhatTheAnnouncerLosesIsCounted(t *testing.T) {
+	var log strings.Builder
+	told := 0
+	a := NewAnnouncer(slog.New(slog.NewTextHandler(&log, nil)), func(ban.Decision) { told++ })
+	const lost = 7
+	for range maxAnnouncements + lost {
+		a.Push(nil, []ban.Decision{{Action: ban.ActionTrust, Reason: ban.ReasonLogin}}) // not logged at this level
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if told != maxAnnouncements || !strings.Contains(log.String(), "decisions=7") {
+		t.Errorf("%d told of %d; log: %s", told, maxAnnouncements+lost, log.String())
+	}
+}
