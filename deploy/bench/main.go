@@ -54,6 +54,7 @@ func stages() []stage {
 		{"flood", "a flood, all banned", flood},
 		{"elements", "the elements of a flood, by a bare google/nftables loop and by Ringwall's writer", elements},
 		{"start", "start with the bans of a flood stored", start},
+		{"unban", "bans of a flood ended, one and all", unban},
 		{"idle", "10,000 bans and nothing to do", idle},
 		{"fail2ban", "reaction and flood of fail2ban with its asterisk filter", fail2ban},
 	}
@@ -78,7 +79,7 @@ func main() {
 func bench(ctx context.Context) (err error) {
 	var o options
 	only := flag.String("only", "",
-		"stages, by comma: frame,sources,reaction,flood,elements,start,idle,fail2ban (default: all but fail2ban)")
+		"stages, by comma: frame,sources,reaction,flood,elements,start,unban,idle,fail2ban (default: all but fail2ban)")
 	flag.StringVar(&o.program, "ringwall", "",
 		"the program to measure, by its whole path (default: built from ./cmd/ringwall)")
 	flag.StringVar(&o.fail2ban, "fail2ban", "", "folder that fail2ban's package was unpacked to (default: as installed)")

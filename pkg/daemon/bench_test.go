@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -247,4 +248,36 @@ func BenchmarkDirect(b *testing.B) {
 	if bans != n {
 		b.Fatalf("%d bans of %d", bans, n)
 	}
+}
+
+// What events wait for while a hundred thousand bans are ended, each with a grace: ns/longest is the processor time of the
+// longest piece, of which most is under the engine's lock.
+func BenchmarkUnbanAll(b *testing.B) {
+	const bans = 100_000
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	thread := func() time.Duration {
+		var t unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(t.Nano())
+	}
+	longest := time.Duration(0)
+	for b.Loop() {
+		b.StopTimer()
+		w := newWorkbench(b, 0)
+		w.bans(b, bans)
+		ended := 0
+		b.StartTimer()
+		began := thread()
+		err := w.pipeline.Unban(b.Context(), engine.NewPardon(netip.Prefix{}, time.Hour), func(some []ban.Decision) {
+			ended += len(some)
+			longest, began = max(longest, thread()-began), thread()
+		})
+		if err != nil || ended != bans {
+			b.Fatalf("%d bans of %d ended, %v", ended, bans, err)
+		}
+	}
+	b.ReportMetric(float64(longest.Nanoseconds()), "ns/longest")
 }

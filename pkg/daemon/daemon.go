@@ -238,7 +238,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	})
 	err := group.Wait()
 	d.stopping()
-	d.pipeline.SaveCustomers()
+	d.pipeline.SaveTrusts()
 	d.known.names.keep(d.known.resolver.States(), true)
 	stopBack()
 	behind.Wait()

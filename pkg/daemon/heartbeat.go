@@ -59,7 +59,7 @@ func (d *Daemon) tickLoop(ctx context.Context) error {
 					d.pipeline.Vouch(p.name, p.learner.Knowledge().Contacts)
 				}
 			}
-			d.pipeline.SaveCustomers()
+			d.pipeline.SaveTrusts()
 			d.known.names.keep(d.known.resolver.States(), false)
 			d.pipeline.RefreshTrust()
 		}

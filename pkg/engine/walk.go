@@ -81,29 +81,44 @@ func (e *Engine) Left(now time.Time, p netip.Prefix) (time.Duration, bool) {
 	return time.Duration(b.until - e.now), true
 }
 
-// TrustWalk is the place of somebody who goes through all trusted sources a few at a time. Close it.
+// TrustWalk is the place of somebody who goes through all customers a few at a time, in no order. Of those that are known
+// all the while each is met once. Close it.
 type TrustWalk struct {
 	next func() (key, *trust, bool)
 	stop func()
 }
 
-// WalkTrust appends up to n trusted sources, in no order, and says whether there is more. Of those that are trusted all the
-// while each is met once. It takes a time that depends on n alone.
-func (e *Engine) WalkTrust(now time.Time, w *TrustWalk, n int, out []ban.Trust) ([]ban.Trust, bool) {
-	e.advance(now)
+// step calls each with up to n customers, and says whether there are more. It takes a time that depends on n alone.
+func (w *TrustWalk) step(e *Engine, n int, each func(*trust)) (more bool) {
 	if w.next == nil { // a map may change while it is walked through (Go's specification, For statements)
 		w.next, w.stop = iter.Pull2(maps.All(e.trusts))
 	}
 	for range n {
 		_, t, ok := w.next()
 		if !ok {
-			return out, false
+			return false
 		}
+		each(t)
+	}
+	return true
+}
+
+// WalkTrust appends what is shown of those among the next n customers who are trusted, and says whether there are more.
+func (e *Engine) WalkTrust(now time.Time, w *TrustWalk, n int, out []ban.Trust) ([]ban.Trust, bool) {
+	e.advance(now)
+	more := w.step(e, n, func(t *trust) {
 		if t.until > e.now {
 			out = append(out, e.viewTrust(t))
 		}
-	}
-	return out, true
+	})
+	return out, more
+}
+
+// ExportSomeTrusts appends what should survive a restart of the next n customers, and says whether there are more.
+func (e *Engine) ExportSomeTrusts(now time.Time, w *TrustWalk, n int, out []ban.Trust) ([]ban.Trust, bool) {
+	e.advance(now)
+	more := w.step(e, n, func(t *trust) { out = append(out, e.describeTrust(t)) })
+	return out, more
 }
 
 // Close ends the walk. Like WalkTrust it must be called by whoever has the engine.

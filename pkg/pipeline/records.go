@@ -60,49 +60,56 @@ func (p *Pipeline) Save(changes []store.Change) {
 	}
 }
 
-// SaveCustomers stores trust, which each login prolongs, and graces.
-func (p *Pipeline) SaveCustomers() {
+// trustPiece is how many customers are looked at while events wait.
+const trustPiece = 64
+
+// SaveTrusts stores trust, which each login prolongs.
+func (p *Pipeline) SaveTrusts() {
 	if p.store == nil {
 		return
 	}
-	var changes []store.Change
-	p.Read(func(e *engine.Engine, now time.Time) {
-		for _, t := range e.ExportTrusts(now) {
-			changes = append(changes, store.PutTrust(t))
-		}
-		for _, g := range e.Graces() {
-			changes = append(changes, store.PutGrace(g))
-		}
-	})
-	p.Save(changes)
+	var walk engine.TrustWalk
+	defer p.Read(func(*engine.Engine, time.Time) { walk.Close() })
+	for more := true; more; {
+		p.Read(func(e *engine.Engine, now time.Time) {
+			var some []ban.Trust
+			some, more = e.ExportSomeTrusts(now, &walk, trustPiece, nil)
+			changes := make([]store.Change, 0, len(some))
+			for _, t := range some {
+				changes = append(changes, store.PutTrust(t))
+			}
+			p.Save(changes) // before anybody can know better
+		})
+	}
 }
 
 // Snapshot is everything of the engine that should be in the state file.
 func (p *Pipeline) Snapshot() (out []store.Change) {
-	p.Read(func(e *engine.Engine, now time.Time) {
-		s := e.Export(now)
-		for i := range s.Bans {
-			out = append(out, store.PutBan(s.Bans[i]))
+	var now time.Time
+	var state engine.State
+	var allowed []ban.Exemption
+	p.Read(func(e *engine.Engine, at time.Time) { now, state, allowed = at, e.Export(at), e.Allowed() })
+	for _, b := range state.Bans {
+		out = append(out, store.PutBan(b))
+	}
+	for _, o := range state.Offenders {
+		out = append(out, store.PutOffender(o))
+	}
+	for _, t := range state.Trusts {
+		out = append(out, store.PutTrust(t))
+	}
+	for _, g := range state.Graces {
+		out = append(out, store.PutGrace(g))
+	}
+	for _, a := range allowed {
+		if a.Origin != engine.OriginManual {
+			continue
 		}
-		for _, o := range s.Offenders {
-			out = append(out, store.PutOffender(o))
+		entry := store.Allow{Prefix: a.Prefix, Added: now, Note: a.Note}
+		if a.Until != nil {
+			entry.Until = *a.Until
 		}
-		for _, t := range s.Trusts {
-			out = append(out, store.PutTrust(t))
-		}
-		for _, g := range s.Graces {
-			out = append(out, store.PutGrace(g))
-		}
-		for _, a := range e.Allowed() {
-			if a.Origin != engine.OriginManual {
-				continue
-			}
-			entry := store.Allow{Prefix: a.Prefix, Added: now, Note: a.Note}
-			if a.Until != nil {
-				entry.Until = *a.Until
-			}
-			out = append(out, store.PutAllow(entry))
-		}
-	})
+		out = append(out, store.PutAllow(entry))
+	}
 	return out
 }
