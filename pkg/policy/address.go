@@ -22,23 +22,23 @@ func (a AllowEntry) String() string {
 
 const allowAllowed = "an address, a network such as 192.0.2.0/24, or a host name"
 
-// allowEntry reads one entry of policy.allow.
-func (f *file) allowEntry(text, path string, target *AllowEntry) {
-	wrong := detail{value: f.quote(text), allowed: allowAllowed}
+// decodeAllowEntry reads one entry of policy.allow.
+func (ps *parser) decodeAllowEntry(text, path string, target *AllowEntry) {
+	wrong := detail{value: ps.quote(text), allowed: allowAllowed}
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
 		addr, err := netip.ParseAddr(text)
 		switch {
 		case err == nil && addr.Zone() != "":
 			wrong.hint = addr.WithZone("").String()
-			f.fail(path, "an address with a zone, which says nothing about other machines", wrong)
+			ps.fail(path, "an address with a zone, which says nothing about other machines", wrong)
 			return
 		case err == nil:
 			addr = addr.Unmap()
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
-		case !hostName(text), wild(text) != nil, between(text) != nil: // 192.0.2.x could be a name, and 192.0.2.1-9
-			wrong.hint = f.allowHint(path, text)
-			f.fail(path, "neither an address nor a host name", wrong)
+		case !isHostName(text), addressesOfWildcard(text) != nil, networksOfRange(text) != nil: // 192.0.2.x could be a name, and 192.0.2.1-9
+			wrong.hint = ps.allowHint(path, text)
+			ps.fail(path, "neither an address nor a host name", wrong)
 			return
 		default:
 			*target = AllowEntry{Host: strings.ToLower(strings.TrimSuffix(text, "."))}
@@ -48,7 +48,7 @@ func (f *file) allowEntry(text, path string, target *AllowEntry) {
 	if prefix.Addr().Is4In6() {
 		if prefix.Bits() < 96 {
 			wrong.hint = "the IPv4 network itself"
-			f.fail(path, "a network of IPv4-mapped addresses that is wider than IPv4", wrong)
+			ps.fail(path, "a network of IPv4-mapped addresses that is wider than IPv4", wrong)
 			return
 		}
 		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
@@ -56,12 +56,12 @@ func (f *file) allowEntry(text, path string, target *AllowEntry) {
 	masked := prefix.Masked()
 	if tooWide(masked) {
 		wrong.allowed, wrong.hint = "networks from /8 (IPv4) or /16 (public IPv6) on", "the networks of your own phones and trunks"
-		f.fail(path, "allows so many addresses that attackers are among them", wrong)
+		ps.fail(path, "allows so many addresses that attackers are among them", wrong)
 		return
 	}
 	if masked != prefix {
-		f.warn(path, "the address has bits beyond the prefix; the whole network "+masked.String()+" is allowed",
-			detail{value: f.quote(text), hint: masked.String() + ", or " + prefix.Addr().String() + " for this address alone"})
+		ps.warn(path, "the address has bits beyond the prefix; the whole network "+masked.String()+" is allowed",
+			detail{value: ps.quote(text), hint: masked.String() + ", or " + prefix.Addr().String() + " for this address alone"})
 	}
 	*target = AllowEntry{Prefix: masked}
 }
@@ -71,7 +71,7 @@ func allowable(text string) bool {
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
 		addr, err := netip.ParseAddr(text)
-		return err == nil && addr.Zone() == "" || err != nil && hostName(text) && wild(text) == nil && between(text) == nil
+		return err == nil && addr.Zone() == "" || err != nil && isHostName(text) && addressesOfWildcard(text) == nil && networksOfRange(text) == nil
 	}
 	return !prefix.Addr().Is4In6() && !tooWide(prefix.Masked())
 }
@@ -84,8 +84,8 @@ func tooWide(p netip.Prefix) bool {
 	return p.Bits() < 16 && p.Overlaps(netip.MustParsePrefix("2000::/3"))
 }
 
-func (f *file) allowHint(path, text string) string {
-	if hint := f.entries(path, correctAddresses(text)); hint != "" && hint != yamlWord(text) {
+func (ps *parser) allowHint(path, text string) string {
+	if hint := ps.entries(path, correctAddresses(text)); hint != "" && hint != yamlWord(text) {
 		return hint
 	}
 	switch {
@@ -101,9 +101,9 @@ func (f *file) allowHint(path, text string) string {
 	return ""
 }
 
-// hostName says whether text is a host name by RFC 1123 section 2.1 that cannot be mistaken for an address. It may hold
+// isHostName says whether text is a host name by RFC 1123 section 2.1 that cannot be mistaken for an address. It may hold
 // underscores, as the names of containers do.
-func hostName(text string) bool {
+func isHostName(text string) bool {
 	text = strings.TrimSuffix(text, ".")
 	if text == "" || len(text) > 253 {
 		return false
@@ -129,11 +129,11 @@ func hostPort(text, port string) (host, withPort string, ok bool) {
 	if addr, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil && port != "" {
 		return addr.String(), net.JoinHostPort(addr.String(), port), true
 	}
-	if port != "" && hostName(text) {
+	if port != "" && isHostName(text) {
 		return text, net.JoinHostPort(text, port), true
 	}
 	host, p, err := net.SplitHostPort(text)
-	if err != nil || !decimal(p, false) {
+	if err != nil || !isDecimal(p, false) {
 		return "", "", false
 	}
 	if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 && port != "" {
@@ -141,14 +141,14 @@ func hostPort(text, port string) (host, withPort string, ok bool) {
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
 		host = addr.String()
-	} else if !hostName(host) && (host != "" || port != "") {
+	} else if !isHostName(host) && (host != "" || port != "") {
 		return "", "", false
 	}
 	return host, net.JoinHostPort(host, p), true
 }
 
-// loopback says whether a host is this machine and nobody else can reach it.
-func loopback(host string) bool {
+// isLoopback says whether a host is this machine and nobody else can reach it.
+func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
 		return strings.EqualFold(host, "localhost")

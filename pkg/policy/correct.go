@@ -19,18 +19,18 @@ import (
 const maxCorrection = 600
 
 // entries writes words as entries of the list at path: with commas where the file has them, and as lines where it has those.
-func (f *file) entries(path string, words []string) string {
+func (ps *parser) entries(path string, words []string) string {
 	quoted := make([]string, len(words))
 	for i, word := range words {
 		quoted[i] = yamlWord(word)
 	}
 	text := strings.Join(quoted, ", ")
 	if i := strings.LastIndexByte(path, '['); len(words) > 1 && i > 0 {
-		if list := f.nodes[path[:i]]; list != nil && list.Style&yaml.FlowStyle == 0 {
+		if list := ps.valueNodes[path[:i]]; list != nil && list.Style&yaml.FlowStyle == 0 {
 			text = "one line each: - " + strings.Join(quoted, ", - ")
 		}
 	}
-	if len(text) > maxCorrection || f.quote(strings.Join(words, " ")) == hidden {
+	if len(text) > maxCorrection || ps.quote(strings.Join(words, " ")) == hidden {
 		return ""
 	}
 	return text
@@ -49,7 +49,7 @@ func yamlWord(word string) string {
 }
 
 // asList is the text that somebody has written where a list belongs, as a list.
-func (f *file) asList(path, text string) string {
+func (ps *parser) asList(path, text string) string {
 	var words []string
 	switch {
 	case path == "policy.allow":
@@ -67,7 +67,7 @@ func (f *file) asList(path, text string) string {
 			}
 		}
 	}
-	if list := f.entries("", words); list != "" {
+	if list := ps.entries("", words); list != "" {
 		return "[" + list + "]"
 	}
 	return "[ and ] around it, and a comma between two entries"
@@ -109,7 +109,7 @@ func correctAddresses(text string) []string {
 // correctAddress returns the entries that one word was meant to be, or nil.
 func correctAddress(word string) []string {
 	word = strings.Trim(word, `"'`)
-	for _, try := range []func(string) []string{withoutURL, withMask, wild, between, withoutZeros} {
+	for _, try := range []func(string) []string{withoutURL, withMask, addressesOfWildcard, networksOfRange, withoutZeros} {
 		if list := try(word); list != nil && !slices.ContainsFunc(list, func(s string) bool { return !allowable(s) }) {
 			return list
 		}
@@ -172,11 +172,11 @@ func mask(text string) int {
 	return 0
 }
 
-// wild reads 192.0.2.*, 192.0.2.x and the 192.0.2. of hosts.allow.
-func wild(word string) []string {
+// addressesOfWildcard reads 192.0.2.*, 192.0.2.x and the 192.0.2. of hosts.allow.
+func addressesOfWildcard(word string) []string {
 	var whole []string
 	rest := strings.Split(strings.TrimSuffix(word, "."), ".")
-	for len(rest) > 0 && decimal(rest[0], false) {
+	for len(rest) > 0 && isDecimal(rest[0], false) {
 		whole, rest = append(whole, rest[0]), rest[1:]
 	}
 	n := len(whole)
@@ -189,14 +189,14 @@ func wild(word string) []string {
 	return []string{strings.Join(whole, ".") + "/" + strconv.Itoa(8*n)}
 }
 
-// between reads 192.0.2.1-192.0.2.50 and 192.0.2.1-50: the networks that hold exactly these addresses.
-func between(word string) []string {
+// networksOfRange reads 192.0.2.1-192.0.2.50 and 192.0.2.1-50: the networks that hold exactly these addresses.
+func networksOfRange(word string) []string {
 	from, to, ok := strings.Cut(word, "-")
 	low, err := netip.ParseAddr(from)
 	if !ok || err != nil || low.Zone() != "" {
 		return nil
 	}
-	if low.Is4() && decimal(to, false) {
+	if low.Is4() && isDecimal(to, false) {
 		to = from[:strings.LastIndexByte(from, '.')+1] + to
 	}
 	high, err := netip.ParseAddr(to)
@@ -296,7 +296,7 @@ func correctNumber(text string, fraction bool) string {
 	if whole := strings.TrimLeft(text, "0"); whole != text && whole != "" && whole[0] != '.' {
 		text = whole
 	}
-	if !decimal(text, fraction) {
+	if !isDecimal(text, fraction) {
 		return ""
 	}
 	return text
@@ -325,7 +325,7 @@ func lengthOfBan(path string) string {
 
 // fromFail2ban is what a key of fail2ban's in the section policy is here: a sentence about it, and what to write instead.
 // Both are empty where the key is none of fail2ban's, or its value tells nothing.
-func (f *file) fromFail2ban(key string, value *yaml.Node) (about, instead string) {
+func (ps *parser) fromFail2ban(key string, value *yaml.Node) (about, instead string) {
 	text := ""
 	switch value.Kind {
 	case yaml.ScalarNode:
@@ -335,7 +335,7 @@ func (f *file) fromFail2ban(key string, value *yaml.Node) (about, instead string
 			text += n.Value + ","
 		}
 	}
-	if len(text) > maxCorrection || f.quote(text) == hidden {
+	if len(text) > maxCorrection || ps.quote(text) == hidden {
 		return "", ""
 	}
 	switch key {
@@ -348,7 +348,7 @@ func (f *file) fromFail2ban(key string, value *yaml.Node) (about, instead string
 		return "the threshold is in points, of which a wrong password gives " + formatFloat(points), "threshold: " + formatFloat(points*float64(max(n, 3)))
 	case "findtime":
 		if d, ok := likeFail2ban(text); ok { // a longer one would ban trusted offices
-			return "half of the points are forgotten in half_life", "half_life: " + durationBound(min(max(d, time.Minute), time.Hour))
+			return "half of the points are forgotten in half_life", "half_life: " + formatBound(min(max(d, time.Minute), time.Hour))
 		}
 	case "bantime":
 		d, ok := likeFail2ban(text)
@@ -356,18 +356,18 @@ func (f *file) fromFail2ban(key string, value *yaml.Node) (about, instead string
 		case withoutEnd(text):
 			return "bans always end, since addresses change hands", "ban: {first: 7d, max: 365d}"
 		case ok && d > Default().Policy.Ban.Max:
-			return "", "ban: {first: " + durationBound(d) + ", max: " + durationBound(d) + "}"
+			return "", "ban: {first: " + formatBound(d) + ", max: " + formatBound(d) + "}"
 		case ok:
-			return "", "ban: {first: " + durationBound(max(d, time.Second)) + "}"
+			return "", "ban: {first: " + formatBound(max(d, time.Second)) + "}"
 		}
 	case "bantime.increment":
 		return "bans always grow, by policy.ban.factor", "remove it"
 	case "bantime.maxtime":
 		if d, ok := likeFail2ban(text); ok {
-			return "", "ban: {max: " + durationBound(max(d, Default().Policy.Ban.First)) + "}"
+			return "", "ban: {max: " + formatBound(max(d, Default().Policy.Ban.First)) + "}"
 		}
 	case "ignoreip":
-		if list := f.entries("", correctAddresses(text)); list != "" {
+		if list := ps.entries("", correctAddresses(text)); list != "" {
 			return "", "allow: [" + list + "]"
 		}
 	case "ignoreself", "usedns", "backend", "logpath", "filter", "failregex", "banaction", "action", "ignorecommand":
@@ -378,12 +378,12 @@ func (f *file) fromFail2ban(key string, value *yaml.Node) (about, instead string
 
 // likeFail2ban reads a duration of which a bare number is seconds.
 func likeFail2ban(text string) (time.Duration, bool) {
-	if decimal(text, false) {
+	if isDecimal(text, false) {
 		text += "s"
 	}
 	d, err := parseDuration(text)
 	if err != nil {
-		d, err = parseDuration(spelledOut(text))
+		d, err = parseDuration(durationFromWords(text))
 	}
 	return d, err == nil && d > 0
 }

@@ -24,10 +24,10 @@ const (
 	secretSources = `secret: "…", secret: "${VARIABLE}", secret_file: PATH, or LoadCredential=ami-secret:PATH in the systemd unit`
 )
 
-// secret finds the secret of one Asterisk where its configuration says that it is.
-func (f *file) secret(a *Asterisk, path string) {
+// resolveSecret finds the secret of one Asterisk where its configuration says that it is.
+func (ps *parser) resolveSecret(a *Asterisk, path string) {
 	key, fileKey := path+".secret", path+".secret_file"
-	if f.bad[key] || f.bad[fileKey] {
+	if ps.failed[key] || ps.failed[fileKey] {
 		return
 	}
 	text := a.Secret.value
@@ -36,63 +36,63 @@ func (f *file) secret(a *Asterisk, path string) {
 	variable = variable && closed
 	switch {
 	case text != "" && a.SecretFile != "":
-		f.fail(fileKey, "secret and secret_file are both given", detail{hint: "remove one of them"})
+		ps.fail(fileKey, "secret and secret_file are both given", detail{hint: "remove one of them"})
 	case variable && !variableName(name):
-		f.fail(key, "not the name of an environment variable", detail{allowed: "${NAME} of letters, digits and _"})
-	case f.env.WithoutSecrets && (variable || text == ""):
+		ps.fail(key, "not the name of an environment variable", detail{allowed: "${NAME} of letters, digits and _"})
+	case ps.env.WithoutSecrets && (variable || text == ""):
 		a.Secret = Secret{}
 	case variable:
 		a.Secret = Secret{} // the name of the variable is none
-		value, ok := f.env.lookup(name)
+		value, ok := ps.env.lookup(name)
 		switch {
 		case !ok:
-			f.fail(key, "the environment variable "+name+" is not set", detail{outside: true,
+			ps.fail(key, "the environment variable "+name+" is not set", detail{outside: true,
 				hint: "Environment= or EnvironmentFile= in the systemd unit, or secret_file"})
 			return
 		case value == "":
-			f.fail(key, "the environment variable "+name+" is empty", detail{outside: true})
+			ps.fail(key, "the environment variable "+name+" is empty", detail{outside: true})
 			return
 		}
-		a.Secret = f.usable(key, value)
+		a.Secret = ps.sendable(key, value)
 	case text != "":
 		if text == hidden {
-			f.warn(key, hidden+" is what check --print shows in place of a secret", detail{hint: "the secret itself"})
+			ps.warn(key, hidden+" is what check --print shows in place of a secret", detail{hint: "the secret itself"})
 		}
-		a.Secret = f.usable(key, text)
-		if n := f.nodes[key]; n != nil && len(n.LineComment) > 1 && n.LineComment[1] != ' ' {
-			f.warn(key, "what follows # is a comment and no part of the secret", detail{hint: "the secret in double quotes"})
+		a.Secret = ps.sendable(key, text)
+		if n := ps.valueNodes[key]; n != nil && len(n.LineComment) > 1 && n.LineComment[1] != ' ' {
+			ps.warn(key, "what follows # is a comment and no part of the secret", detail{hint: "the secret in double quotes"})
 		}
 	case a.SecretFile != "":
-		a.Secret = f.secretFile(fileKey, a.SecretFile, false)
+		a.Secret = ps.secretFile(fileKey, a.SecretFile, false)
 	default:
-		folder, _ := f.env.lookup("CREDENTIALS_DIRECTORY")
+		folder, _ := ps.env.lookup("CREDENTIALS_DIRECTORY")
 		if folder != "" {
-			r, err := f.env.open(filepath.Join(folder, credentialName))
+			r, err := ps.env.open(filepath.Join(folder, credentialName))
 			if err == nil {
 				_ = r.Close()
 			}
 			if !errors.Is(err, fs.ErrNotExist) {
-				a.Secret = f.secretFile(key, filepath.Join(folder, credentialName), true)
+				a.Secret = ps.secretFile(key, filepath.Join(folder, credentialName), true)
 				return
 			}
 		}
 		d := detail{allowed: secretSources, outside: folder == ""}
-		if n := f.nodes[key]; n != nil && n.Value == "" && n.LineComment != "" {
+		if n := ps.valueNodes[key]; n != nil && n.Value == "" && n.LineComment != "" {
 			d.hint = "double quotes around a secret that begins with #"
 		}
-		f.fail(key, "missing", d)
+		ps.fail(key, "missing", d)
 	}
 }
 
 // forgive turns what is wrong outside of this file into warnings, if nothing else is wrong. A target of notify that it is about
 // is left out.
-func (f *file) forgive(c *Config) {
-	if slices.ContainsFunc(f.errs, func(e *Error) bool { return !e.outside }) {
+func (ps *parser) forgive(c *Config) {
+	if slices.ContainsFunc(ps.mistakes, func(e *Error) bool { return !e.outside }) {
 		return
 	}
 	bad := make(map[int]bool)
-	for _, e := range f.errs {
-		f.warns = append(f.warns, Warning{File: e.File, Line: e.Line, Column: e.Column, Key: e.Key, What: e.What, Value: e.Value, Try: e.Try})
+	for _, e := range ps.mistakes {
+		ps.warnings = append(ps.warnings, Warning{File: e.File, Line: e.Line, Column: e.Column, Key: e.Key, What: e.What, Value: e.Value, Try: e.Try})
 		if rest, ok := strings.CutPrefix(e.Key, "notify["); ok {
 			number, _, _ := strings.Cut(rest, "]")
 			if i, err := strconv.Atoi(number); err == nil {
@@ -100,7 +100,7 @@ func (f *file) forgive(c *Config) {
 			}
 		}
 	}
-	f.errs = nil
+	ps.mistakes = nil
 	kept := c.Notify[:0]
 	for i, n := range c.Notify {
 		if !bad[i] {
@@ -108,7 +108,7 @@ func (f *file) forgive(c *Config) {
 		}
 	}
 	c.Notify = kept
-	sortWarnings(f.warns)
+	sortWarnings(ps.warnings)
 }
 
 // Elsewhere says whether the secret or a certificate of an Asterisk is in a file of its own, or could not be had: what may be
@@ -119,29 +119,29 @@ func (a *Asterisk) Elsewhere() bool {
 
 // Reload returns an Asterisk with its secret as it is now. It fails where there is none.
 func (a Asterisk) Reload(env Environment) (Asterisk, error) {
-	f := &file{env: env, bad: make(map[string]bool)}
+	f := &parser{env: env, failed: make(map[string]bool)}
 	if a.SecretFile != "" {
 		a.Secret = Secret{}
 	}
 	if a.Secret.IsZero() {
-		f.secret(&a, "asterisk")
+		f.resolveSecret(&a, "asterisk")
 	}
-	if len(f.errs) == 0 {
+	if len(f.mistakes) == 0 {
 		return a, nil
 	}
-	e := f.errs[0]
+	e := f.mistakes[0]
 	e.Key = lastKey(e.Key)
 	return a, e
 }
 
-// usable refuses what cannot be sent in an AMI header, where a line break ends the value.
-func (f *file) usable(key, value string) Secret {
+// sendable refuses what cannot be sent in an AMI header, where a line break ends the value.
+func (ps *parser) sendable(key, value string) Secret {
 	if i := strings.IndexFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
 		hint := "one line"
 		if strings.HasPrefix(key, "asterisk") {
 			hint += ", as in manager.conf"
 		}
-		f.fail(key, "the secret holds a line break or a control character", detail{hint: hint})
+		ps.fail(key, "the secret holds a line break or a control character", detail{hint: hint})
 		return Secret{}
 	}
 	return Secret{value}
@@ -149,31 +149,31 @@ func (f *file) usable(key, value string) Secret {
 
 // secretFile reads a file that holds a secret and perhaps a line break behind it. systemd guards a credential by its
 // folder, so its own mode does not count.
-func (f *file) secretFile(key, name string, credential bool) Secret {
-	data, mode, err := f.read(name, maxSecretFile)
+func (ps *parser) secretFile(key, name string, credential bool) Secret {
+	data, mode, err := ps.read(name, maxSecretFile)
 	if err != nil {
-		f.fail(key, "the secret cannot be read from "+plainText(name)+": "+reason(err), detail{cause: err, outside: true,
+		ps.fail(key, "the secret cannot be read from "+plainText(name)+": "+reason(err), detail{cause: err, outside: true,
 			hint: cmp.Or(hint.Of(err), "its name, and the rights of the user that the daemon runs as")})
 		return Secret{}
 	}
 	if mode&0o004 != 0 && !credential {
-		f.fail(key, fmt.Sprintf("everybody can read %s (mode %04o)", plainText(name), mode.Perm()), detail{outside: true,
+		ps.fail(key, fmt.Sprintf("everybody can read %s (mode %04o)", plainText(name), mode.Perm()), detail{outside: true,
 			hint: "chmod 0640 " + plainText(name)})
 		return Secret{}
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	if text == "" {
-		f.fail(key, plainText(name)+" is empty", detail{outside: true, hint: "the secret in it, on one line"})
+		ps.fail(key, plainText(name)+" is empty", detail{outside: true, hint: "the secret in it, on one line"})
 		return Secret{}
 	}
-	return f.usable(key, text)
+	return ps.sendable(key, text)
 }
 
 var errNotRegular = errors.New("not a regular file")
 
 // read returns a regular file of at most limit bytes.
-func (f *file) read(name string, limit int64) ([]byte, fs.FileMode, error) {
-	r, err := f.env.open(name)
+func (ps *parser) read(name string, limit int64) ([]byte, fs.FileMode, error) {
+	r, err := ps.env.open(name)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -215,13 +215,13 @@ func variableName(name string) bool {
 }
 
 // caFile checks that TLS will find certificates in it.
-func (f *file) caFile(key, name string) {
-	data, _, err := f.read(name, maxCAFile)
+func (ps *parser) caFile(key, name string) {
+	data, _, err := ps.read(name, maxCAFile)
 	switch {
 	case err != nil:
-		f.fail(key, "cannot be read: "+reason(err), detail{value: f.shown(key), cause: err, outside: true,
+		ps.fail(key, "cannot be read: "+reason(err), detail{value: ps.shown(key), cause: err, outside: true,
 			hint: cmp.Or(hint.Of(err), "the certificate that signed Asterisk's, as PEM")})
 	case !x509.NewCertPool().AppendCertsFromPEM(data):
-		f.fail(key, "holds no certificate", detail{value: f.shown(key), outside: true, allowed: "PEM: -----BEGIN CERTIFICATE-----"})
+		ps.fail(key, "holds no certificate", detail{value: ps.shown(key), outside: true, allowed: "PEM: -----BEGIN CERTIFICATE-----"})
 	}
 }

@@ -199,13 +199,13 @@ func docs() map[string]about {
 // usualPorts are those that firewall.ports: auto closes in any case.
 func usualPorts() string {
 	p := Default().Firewall.Ports
-	return "UDP " + strings.Join(words(p.UDP), ", ") + " and TCP " + strings.Join(words(p.TCP), ", ")
+	return "UDP " + strings.Join(formatPorts(p.UDP), ", ") + " and TCP " + strings.Join(formatPorts(p.TCP), ", ")
 }
 
-func words(ports []uint16) []string {
+func formatPorts(ports []uint16) []string {
 	list := make([]string, len(ports))
 	for i, p := range ports {
-		list[i] = decimalOf(p)
+		list[i] = formatInt(p)
 	}
 	return list
 }

@@ -11,7 +11,7 @@ const (
 	day  = 24 * time.Hour
 	week = 7 * day
 	// longest is far from the end of time.Duration, so that a time plus a configured duration cannot overflow.
-	longest = 3650 * day
+	longestDuration = 3650 * day
 )
 
 const durationsAllowed = "a number with a unit: s, m, h, d or w, as in 90s, 10m, 24h, 7d, 1w, 1h30m"
@@ -60,10 +60,10 @@ func parseDuration(text string) (time.Duration, error) {
 			}
 			return 0, errNotDuration
 		}
-		if part > longest/times {
+		if part > longestDuration/times {
 			return 0, errTooLong
 		}
-		if sum += part * times; sum > longest {
+		if sum += part * times; sum > longestDuration {
 			return 0, errTooLong
 		}
 	}
@@ -82,16 +82,16 @@ func formatDuration(d time.Duration) string {
 	return s
 }
 
-// durationBound writes a limit in whole days where it is some.
-func durationBound(d time.Duration) string {
+// formatBound writes a limit in whole days where it is some.
+func formatBound(d time.Duration) string {
 	if d >= 7*day && d%day == 0 {
 		return strconv.FormatInt(int64(d/day), 10) + "d"
 	}
 	return formatDuration(d)
 }
 
-// spelledOut returns what "10 minutes", "1 Day", "1d 12h", "2 months" or "60*60" is in the units that are read, or "".
-func spelledOut(text string) string {
+// durationFromWords returns what "10 minutes", "1 Day", "1d 12h", "2 months" or "60*60" is in the units that are read, or "".
+func durationFromWords(text string) string {
 	text = strings.ToLower(strings.Join(strings.Fields(text), ""))
 	if _, err := parseDuration(text); err == nil {
 		return text
@@ -100,7 +100,7 @@ func spelledOut(text string) string {
 		product := int64(1)
 		for factor := range strings.SplitSeq(text, "*") {
 			n, err := strconv.ParseInt(factor, 10, 32)
-			if err != nil || n <= 0 || product > int64(longest/time.Second)/n {
+			if err != nil || n <= 0 || product > int64(longestDuration/time.Second)/n {
 				return ""
 			}
 			product *= n
@@ -109,7 +109,7 @@ func spelledOut(text string) string {
 	}
 	unit := strings.TrimLeft(text, "0123456789")
 	number := text[:len(text)-len(unit)]
-	if !decimal(number, false) || unit == "" {
+	if !isDecimal(number, false) || unit == "" {
 		return ""
 	}
 	for _, name := range []string{"seconds", "minutes", "hours", "days", "weeks"} {
@@ -119,7 +119,7 @@ func spelledOut(text string) string {
 	}
 	for name, days := range map[string]int{"months": 30, "years": 365} {
 		n, err := strconv.Atoi(number)
-		if strings.HasPrefix(name, unit) && err == nil && n*days <= int(longest/day) {
+		if strings.HasPrefix(name, unit) && err == nil && n*days <= int(longestDuration/day) {
 			return strconv.Itoa(n*days) + "d"
 		}
 	}

@@ -24,7 +24,7 @@ type Error struct {
 
 // Error returns one line: FILE:LINE: KEY: what: VALUE; allowed: …; try: …
 func (e *Error) Error() string {
-	return sentence(e.File, e.Line, e.Key, e.What, e.Value, e.Allowed, e.Try)
+	return formatProblem(e.File, e.Line, e.Key, e.What, e.Value, e.Allowed, e.Try)
 }
 
 // Hint says what to try.
@@ -68,10 +68,10 @@ type Warning struct {
 
 // String returns one line, built like that of an [Error].
 func (w Warning) String() string {
-	return sentence(w.File, w.Line, w.Key, w.What, w.Value, "", w.Try)
+	return formatProblem(w.File, w.Line, w.Key, w.What, w.Value, "", w.Try)
 }
 
-func sentence(file string, line int, key, what, value, allowed, hint string) string {
+func formatProblem(file string, line int, key, what, value, allowed, hint string) string {
 	var b strings.Builder
 	b.WriteString(plainText(file))
 	if line > 0 {

@@ -53,118 +53,118 @@ func (m *Multiply) Factor(country string, asn uint32) float64 {
 
 const maxGeoFiles = 10
 
-// geo checks the files' names, and what the multipliers make of the points.
-func (f *file) geo(g *Geo, p *Policy) {
+// checkGeo checks the files' names, and what the multipliers make of the points.
+func (ps *parser) checkGeo(g *Geo, p *Policy) {
 	if len(g.Files) == 0 {
 		g.Files = nil
 	}
 	if len(g.Files) > maxGeoFiles {
-		f.fail("geo.files", fmt.Sprintf("%d files", len(g.Files)), detail{allowed: fmt.Sprintf("up to %d", maxGeoFiles)})
+		ps.fail("geo.files", fmt.Sprintf("%d files", len(g.Files)), detail{allowed: fmt.Sprintf("up to %d", maxGeoFiles)})
 		return
 	}
 	for i, name := range g.Files {
 		at := fmt.Sprintf("geo.files[%d]", i)
 		for _, ending := range []string{".gz", ".tgz", ".zip", ".csv"} {
-			if strings.HasSuffix(name, ending) && !f.bad[at] {
-				f.fail(at, "not in MaxMind's format", detail{value: f.shown(at), hint: "unpack it: the .mmdb file in it, or the one of that format"})
+			if strings.HasSuffix(name, ending) && !ps.failed[at] {
+				ps.fail(at, "not in MaxMind's format", detail{value: ps.shown(at), hint: "unpack it: the .mmdb file in it, or the one of that format"})
 			}
 		}
-		f.absolute(at, name)
+		ps.checkAbsolutePath(at, name)
 	}
-	duplicates(f, "geo.files", g.Files, f.fail)
-	if len(g.Files) == 0 && !g.Multiply.IsZero() && !f.bad["geo.files"] {
-		f.warn("geo.multiply", "without geo.files nobody's place is known, so nothing is multiplied", detail{hint: "files: [/var/lib/GeoIP/GeoLite2-Country.mmdb]"})
+	failDuplicates(ps, "geo.files", g.Files, ps.fail)
+	if len(g.Files) == 0 && !g.Multiply.IsZero() && !ps.failed["geo.files"] {
+		ps.warn("geo.multiply", "without geo.files nobody's place is known, so nothing is multiplied", detail{hint: "files: [/var/lib/GeoIP/GeoLite2-Country.mmdb]"})
 	}
-	f.mighty("geo.multiply.countries", slices.Collect(keysOf(g.Multiply.Countries)), p)
-	f.mighty("geo.multiply.asns", slices.Collect(keysOf(g.Multiply.ASNs)), p)
+	ps.warnStrongMultipliers("geo.multiply.countries", slices.Collect(keysOf(g.Multiply.Countries)), p)
+	ps.warnStrongMultipliers("geo.multiply.asns", slices.Collect(keysOf(g.Multiply.ASNs)), p)
 }
 
-// factorOf is a multiplier under the name that the file gives it.
-type factorOf struct {
+// namedFactor is a multiplier under the name that the file gives it.
+type namedFactor struct {
 	name   string
 	factor float64
 }
 
 func keysOf[K interface {
 	~string | ~uint32
-}](m map[K]float64) func(yield func(factorOf) bool) {
-	return func(yield func(factorOf) bool) {
+}](m map[K]float64) func(yield func(namedFactor) bool) {
+	return func(yield func(namedFactor) bool) {
 		for key, factor := range m {
-			if !yield(factorOf{fmt.Sprint(key), factor}) {
+			if !yield(namedFactor{fmt.Sprint(key), factor}) {
 				return
 			}
 		}
 	}
 }
 
-// mighty warns of multipliers with which one mistake of a customer is a ban.
-func (f *file) mighty(path string, factors []factorOf, p *Policy) {
+// warnStrongMultipliers warns of multipliers with which one mistake of a customer is a ban.
+func (ps *parser) warnStrongMultipliers(path string, factors []namedFactor, p *Policy) {
 	most := max(p.Points.UnknownAccount, p.Points.WrongPassword, p.Points.ACL, p.Points.UnansweredChallenge, p.Points.Manager)
-	if most >= p.Threshold || most == 0 || f.bad["policy"] || f.bad["policy.threshold"] {
+	if most >= p.Threshold || most == 0 || ps.failed["policy"] || ps.failed["policy.threshold"] {
 		return // said already
 	}
-	slices.SortFunc(factors, func(a, b factorOf) int { return cmp.Compare(a.name, b.name) })
+	slices.SortFunc(factors, func(a, b namedFactor) int { return cmp.Compare(a.name, b.name) })
 	for _, x := range factors {
 		if x.factor*most >= p.Threshold {
-			f.warn(path, fmt.Sprintf("with %s for %s, a single event reaches the threshold, a customer's mistake too", formatFloat(x.factor), x.name),
+			ps.warn(path, fmt.Sprintf("with %s for %s, a single event reaches the threshold, a customer's mistake too", formatFloat(x.factor), x.name),
 				detail{hint: "less than " + formatFloat(math.Round(100*p.Threshold/most)/100)})
 		}
 	}
 }
 
-// multipliers decodes countries or asns, whose keys are the file's own.
-func (f *file) multipliers(n *yaml.Node, path string, v reflect.Value) {
+// decodeMultipliers decodes countries or asns, whose keys are the file's own.
+func (ps *parser) decodeMultipliers(n *yaml.Node, path string, v reflect.Value) {
 	_, countries := v.Interface().(map[string]float64)
 	if n.Kind != yaml.MappingNode {
 		hint := "{AS64496: 2}"
 		if countries {
 			hint = "{NL: 2}"
 		}
-		f.fail(path, kind(n)+" where a section belongs", detail{hint: hint})
+		ps.fail(path, nodeKind(n)+" where a section belongs", detail{hint: hint})
 		return
 	}
 	if len(n.Content)/2 > maxList {
-		f.fail(path, fmt.Sprintf("a section of %d entries", len(n.Content)/2), detail{allowed: fmt.Sprintf("at most %d", maxList)})
+		ps.fail(path, fmt.Sprintf("a section of %d entries", len(n.Content)/2), detail{allowed: fmt.Sprintf("at most %d", maxList)})
 		return
 	}
-	f.mapping(n, path, func(key *yaml.Node, at string, value *yaml.Node) {
+	ps.eachKey(n, path, func(key *yaml.Node, at string, value *yaml.Node) {
 		var index reflect.Value
 		if countries {
-			code, ok := f.countryKey(key, at)
+			code, ok := ps.countryKey(key, at)
 			if !ok {
 				return
 			}
 			index = reflect.ValueOf(code)
 		} else {
-			number, ok := f.asnKey(key, at)
+			number, ok := ps.asnKey(key, at)
 			if !ok {
 				return
 			}
 			index = reflect.ValueOf(number)
 		}
 		factor := 0.0
-		f.decode(value, at, reflect.ValueOf(&factor).Elem())
+		ps.decode(value, at, reflect.ValueOf(&factor).Elem())
 		switch {
-		case f.bad[at]:
+		case ps.failed[at]:
 			return
 		case factor == 0:
-			f.fail(at, "with 0, every attacker from there could go on for ever", detail{value: f.shown(at),
+			ps.fail(at, "with 0, every attacker from there could go on for ever", detail{value: ps.shown(at),
 				allowed: factorsAllowed(), hint: formatFloat(MinFactor) + ", or policy.allow for the addresses of your own people"})
 			return
 		case factor > MaxFactor:
-			f.fail(at, "out of range", detail{value: f.shown(at), allowed: factorsAllowed(),
+			ps.fail(at, "out of range", detail{value: ps.shown(at), allowed: factorsAllowed(),
 				hint: formatFloat(MaxFactor) + "; to keep a whole country out is the work of a firewall, see deploy/docs/geo.md"})
 			return
 		}
-		number(f, at, factor, MinFactor, MaxFactor, "")
-		if f.bad[at] {
+		checkNumber(ps, at, factor, MinFactor, MaxFactor, "")
+		if ps.failed[at] {
 			return
 		}
 		if v.IsNil() {
 			v.Set(reflect.MakeMap(v.Type()))
 		}
 		if v.MapIndex(index).IsValid() {
-			f.failAt(key, at, fmt.Sprintf("given twice, as %v in another spelling too", index), detail{hint: "remove one of them"})
+			ps.failAt(key, at, fmt.Sprintf("given twice, as %v in another spelling too", index), detail{hint: "remove one of them"})
 			return
 		}
 		v.SetMapIndex(index, reflect.ValueOf(factor))
@@ -174,7 +174,7 @@ func (f *file) multipliers(n *yaml.Node, path string, v reflect.Value) {
 func factorsAllowed() string { return formatFloat(MinFactor) + " to " + formatFloat(MaxFactor) }
 
 // countryKey reads a country's code.
-func (f *file) countryKey(key *yaml.Node, at string) (code string, ok bool) {
+func (ps *parser) countryKey(key *yaml.Node, at string) (code string, ok bool) {
 	code = strings.ToUpper(key.Value)
 	if len(code) == 2 && slices.Contains(strings.Fields(countryCodes), code) {
 		return code, true
@@ -186,16 +186,16 @@ func (f *file) countryKey(key *yaml.Node, at string) (code string, ok bool) {
 	case "EU", "AP":
 		d.hint = "each country by itself"
 	}
-	f.failAt(key, at, "not a country's code", d)
+	ps.failAt(key, at, "not a country's code", d)
 	return "", false
 }
 
 // asnKey reads the number of an autonomous system.
-func (f *file) asnKey(key *yaml.Node, at string) (ASN, bool) {
+func (ps *parser) asnKey(key *yaml.Node, at string) (ASN, bool) {
 	digits := strings.TrimPrefix(strings.TrimPrefix(strings.ToUpper(key.Value), "AS"), "N")
 	n, err := strconv.ParseUint(digits, 10, 32)
-	if err != nil || n == 0 || !decimal(digits, false) {
-		f.failAt(key, at, "not the number of an autonomous system", detail{allowed: "AS1 to AS4294967295", hint: "AS64496, as ringwall why shows it"})
+	if err != nil || n == 0 || !isDecimal(digits, false) {
+		ps.failAt(key, at, "not the number of an autonomous system", detail{allowed: "AS1 to AS4294967295", hint: "AS64496, as ringwall why shows it"})
 		return 0, false
 	}
 	return ASN(n), true
@@ -227,14 +227,14 @@ func (p *printer) multipliers(v reflect.Value, name string, depth int) {
 	})
 	for _, key := range keys {
 		text := fmt.Sprint(key)
-		if !wordOnly(text) {
+		if !plainInYAML(text) {
 			text = quoteYAML(text) // NO is Norway, and no yes or no
 		}
 		p.line(depth+1, text+": "+formatFloat(v.MapIndex(key).Float()))
 	}
 }
 
-// multiplier says whether t is countries or asns.
-func multiplier(t reflect.Type) bool {
+// isMultiplier says whether t is countries or asns.
+func isMultiplier(t reflect.Type) bool {
 	return t == reflect.TypeFor[map[string]float64]() || t == reflect.TypeFor[map[ASN]float64]()
 }

@@ -126,23 +126,23 @@ func parse(r io.Reader, name string, mode fs.FileMode, env Environment) (*Config
 	if root == nil || root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
 		return nil, nil, Errors{{File: name, What: "the file is empty", Try: "begin with examples/minimal.yaml"}}
 	}
-	f := &file{name: name, env: env, nodes: map[string]*yaml.Node{}, bad: map[string]bool{}}
+	f := &parser{name: name, env: env, valueNodes: map[string]*yaml.Node{}, failed: map[string]bool{}}
 	for _, path := range keyPaths(reflect.TypeFor[Config](), "") {
-		f.leaves = append(f.leaves, path[strings.LastIndexByte(path, '.')+1:])
+		f.lastWords = append(f.lastWords, path[strings.LastIndexByte(path, '.')+1:])
 	}
 	f.collectSecrets(root)
 	c := Default()
 	f.decode(root, "", reflect.ValueOf(&c).Elem())
-	if !f.bad[""] {
+	if !f.failed[""] {
 		f.check(&c, mode)
 	}
-	sortWarnings(f.warns)
+	sortWarnings(f.warnings)
 	if env.Lenient {
 		f.forgive(&c)
 	}
-	if len(f.errs) > 0 {
-		sortErrors(f.errs)
-		return nil, f.warns, f.errs
+	if len(f.mistakes) > 0 {
+		sortErrors(f.mistakes)
+		return nil, f.warnings, f.mistakes
 	}
-	return &c, f.warns, nil
+	return &c, f.warnings, nil
 }

@@ -65,8 +65,8 @@ func (n *Notify) Tokens() []Secret {
 	return all
 }
 
-// texts are words as text.
-func texts[T ~string](words []T) []string {
+// toStrings are words as text.
+func toStrings[T ~string](words []T) []string {
 	out := make([]string, len(words))
 	for i, w := range words {
 		out[i] = string(w)
@@ -82,48 +82,48 @@ const (
 	IDPlace = "{id}"
 )
 
-// notify checks the targets, and completes names, methods and secrets.
-func (f *file) notify(list []Notify, pbxs []Asterisk, mode fs.FileMode) {
+// checkNotify checks the targets, and completes names, methods and secrets.
+func (ps *parser) checkNotify(list []Notify, pbxs []Asterisk, mode fs.FileMode) {
 	if len(list) > maxTargets {
-		f.fail("notify", fmt.Sprintf("%d targets", len(list)), detail{allowed: fmt.Sprintf("up to %d", maxTargets)})
+		ps.fail("notify", fmt.Sprintf("%d targets", len(list)), detail{allowed: fmt.Sprintf("up to %d", maxTargets)})
 		return
 	}
 	names := map[string]string{}
 	literal := ""
 	for i := range list {
 		n, at := &list[i], fmt.Sprintf("notify[%d]", i)
-		if f.bad[at] {
+		if ps.failed[at] {
 			continue
 		}
-		program := len(n.Exec) > 0 || f.bad[at+".exec"]
-		if web := !n.URL.IsZero() || n.URLFile != "" || f.bad[at+".url"] || f.bad[at+".url_file"]; !web && !program {
-			f.fail(at, "neither url nor exec", detail{hint: "url, url_file or exec; examples/notify.yaml has some"})
+		program := len(n.Exec) > 0 || ps.failed[at+".exec"]
+		if web := !n.URL.IsZero() || n.URLFile != "" || ps.failed[at+".url"] || ps.failed[at+".url_file"]; !web && !program {
+			ps.fail(at, "neither url nor exec", detail{hint: "url, url_file or exec; examples/notify.yaml has some"})
 			continue
 		} else if web && program {
-			f.fail(at+".exec", "url and exec are both given", detail{hint: "an entry of its own for each"})
+			ps.fail(at+".exec", "url and exec are both given", detail{hint: "an entry of its own for each"})
 			continue
 		}
 		if program {
-			f.program(n, at)
+			ps.checkProgram(n, at)
 		} else {
-			literal = cmp.Or(literal, f.webhook(n, at))
+			literal = cmp.Or(literal, ps.checkWebhook(n, at))
 		}
-		f.filter(n, at, pbxs)
-		number(f, at+".rate.per_minute", n.Rate.PerMinute, 0, 6000, "0 for no bound")
-		within(f, at+".rate.burst", n.Rate.Burst, 1, 1000, decimalOf, "")
-		within(f, at+".timeout", n.Timeout, time.Second, 5*time.Minute, durationBound, "")
+		ps.checkFilter(n, at, pbxs)
+		checkNumber(ps, at+".rate.per_minute", n.Rate.PerMinute, 0, 6000, "0 for no bound")
+		checkRange(ps, at+".rate.burst", n.Rate.Burst, 1, 1000, formatInt, "")
+		checkRange(ps, at+".timeout", n.Timeout, time.Second, 5*time.Minute, formatBound, "")
 		if n.Name == "" {
 			n.Name = n.defaultName()
 		}
-		if key := at + ".name"; !f.bad[key] && !printable(n.Name, 64) {
-			f.fail(key, "not usable as a name", detail{value: f.shown(key), allowed: "1 to 64 printable bytes"})
+		if key := at + ".name"; !ps.failed[key] && !isPrintable(n.Name, 64) {
+			ps.fail(key, "not usable as a name", detail{value: ps.shown(key), allowed: "1 to 64 printable bytes"})
 		} else if first, taken := names[n.Name]; taken {
-			f.fail(key, "the same as the name of "+first, detail{value: f.quote(n.Name), hint: "a name for each"})
+			ps.fail(key, "the same as the name of "+first, detail{value: ps.quote(n.Name), hint: "a name for each"})
 		}
 		names[n.Name] = at
 	}
 	if literal != "" && mode&0o004 != 0 {
-		f.warn(literal, fmt.Sprintf("everybody on this machine can read it (mode %04o)", mode.Perm()),
+		ps.warn(literal, fmt.Sprintf("everybody on this machine can read it (mode %04o)", mode.Perm()),
 			detail{hint: "chmod 0640 on the file, or " + literal[strings.LastIndexByte(literal, '.')+1:] + "_file"})
 	}
 }
@@ -139,51 +139,51 @@ func (n *Notify) defaultName() string {
 	return n.Template
 }
 
-// program checks a target that is a program.
-func (f *file) program(n *Notify, at string) {
+// checkProgram checks a target that is a program.
+func (ps *parser) checkProgram(n *Notify, at string) {
 	for _, key := range []string{"method", "token", "token_file", "headers", "ca_file", "template", "to", "body", "content_type"} {
-		if f.given(at + "." + key) {
-			if v := f.nodes[at+"."+key].Value; v == "" && len(f.nodes[at+"."+key].Content) == 0 {
+		if ps.given(at + "." + key) {
+			if v := ps.valueNodes[at+"."+key].Value; v == "" && len(ps.valueNodes[at+"."+key].Content) == 0 {
 				continue // as check --print writes it
 			}
-			if def := map[string]string{"template": message.Generic, "content_type": message.JSON}[key]; def != "" && f.nodes[at+"."+key].Value == def {
+			if def := map[string]string{"template": message.Generic, "content_type": message.JSON}[key]; def != "" && ps.valueNodes[at+"."+key].Value == def {
 				continue
 			}
-			f.fail(at+"."+key, "is for a url, and exec has none", detail{hint: "remove it"})
+			ps.fail(at+"."+key, "is for a url, and exec has none", detail{hint: "remove it"})
 		}
 	}
 	key := at + ".exec"
-	if f.bad[key] {
+	if ps.failed[key] {
 		return
 	}
 	if len(n.Exec) > 64 {
-		f.fail(key, "more than 64 arguments", detail{hint: "a script that holds them"})
+		ps.fail(key, "more than 64 arguments", detail{hint: "a script that holds them"})
 	}
 	for i, arg := range n.Exec {
 		at := fmt.Sprintf("%s[%d]", key, i)
 		switch {
-		case f.bad[at]:
+		case ps.failed[at]:
 		case strings.ContainsRune(arg, 0) || len(arg) > 16<<10:
-			f.fail(at, "not usable as an argument", detail{allowed: "up to 16384 bytes, and no NUL"})
+			ps.fail(at, "not usable as an argument", detail{allowed: "up to 16384 bytes, and no NUL"})
 		case i > 0:
 		case strings.ContainsAny(arg, " \t") && !strings.HasSuffix(arg, "/"):
-			if _, found, _ := f.missing(arg); found && f.env.Open != nil {
+			if _, found, _ := ps.findProgram(arg); found && ps.env.Open != nil {
 				continue
 			}
-			f.fail(at, "no program has this name; there is no shell that splits it", detail{value: f.shown(at),
+			ps.fail(at, "no program has this name; there is no shell that splits it", detail{value: ps.shown(at),
 				hint: "[PROGRAM, ARGUMENT, ARGUMENT], or [/bin/sh, -c, \"…\"]"})
-		case f.absolute(at, arg):
-			f.runnable(at, arg)
+		case ps.checkAbsolutePath(at, arg):
+			ps.warnUnlessExecutable(at, arg)
 		}
 	}
 }
 
-// missing says whether a program is there, where the machine may be asked.
-func (f *file) missing(name string) (mode fs.FileMode, found bool, err error) {
-	if f.env.Open == nil || f.env.WithoutSecrets {
+// findProgram says whether a program is there, where the machine may be asked.
+func (ps *parser) findProgram(name string) (mode fs.FileMode, found bool, err error) {
+	if ps.env.Open == nil || ps.env.WithoutSecrets {
 		return 0o755, true, nil
 	}
-	r, err := f.env.open(name)
+	r, err := ps.env.open(name)
 	if err != nil {
 		return 0o755, !errors.Is(err, fs.ErrNotExist), err
 	}
@@ -195,22 +195,22 @@ func (f *file) missing(name string) (mode fs.FileMode, found bool, err error) {
 	return info.Mode(), true, nil
 }
 
-// runnable warns of a program that will not start. It may be installed later, so that this is no mistake yet.
-func (f *file) runnable(at, name string) {
-	switch mode, found, err := f.missing(name); {
+// warnUnlessExecutable warns of a program that will not start. It may be installed later, so that this is no mistake yet.
+func (ps *parser) warnUnlessExecutable(at, name string) {
+	switch mode, found, err := ps.findProgram(name); {
 	case !found:
-		f.warn(at, "cannot be found: "+reason(err), detail{value: f.shown(at), hint: "its whole path"})
+		ps.warn(at, "cannot be found: "+reason(err), detail{value: ps.shown(at), hint: "its whole path"})
 	case !mode.IsRegular():
-		f.warn(at, "is no program", detail{value: f.shown(at), hint: "the whole path of a file"})
+		ps.warn(at, "is no program", detail{value: ps.shown(at), hint: "the whole path of a file"})
 	case mode&0o111 == 0:
-		f.warn(at, fmt.Sprintf("is not executable (mode %04o)", mode.Perm()), detail{value: f.shown(at), hint: "chmod 0755 " + plainText(name)})
+		ps.warn(at, fmt.Sprintf("is not executable (mode %04o)", mode.Perm()), detail{value: ps.shown(at), hint: "chmod 0755 " + plainText(name)})
 	}
 }
 
-// webhook checks a target with a URL. It returns the key of a secret that stands in the file itself.
-func (f *file) webhook(n *Notify, at string) (literal string) {
+// checkWebhook checks a target with a URL. It returns the key of a secret that stands in the file itself.
+func (ps *parser) checkWebhook(n *Notify, at string) (literal string) {
 	for _, key := range []string{"url", "token"} {
-		node := f.nodes[at+"."+key]
+		node := ps.valueNodes[at+"."+key]
 		if node == nil || node.Value == "" || node.Value == hidden || strings.Contains(node.Value, "${") {
 			continue
 		}
@@ -219,10 +219,10 @@ func (f *file) webhook(n *Notify, at string) (literal string) {
 			literal = cmp.Or(literal, at+"."+key)
 		}
 	}
-	n.URL = f.notifySecret(at+".url", n.URL, at+".url_file", n.URLFile)
-	n.Token = f.notifySecret(at+".token", n.Token, at+".token_file", n.TokenFile)
+	n.URL = ps.resolveNotifySecret(at+".url", n.URL, at+".url_file", n.URLFile)
+	n.Token = ps.resolveNotifySecret(at+".token", n.Token, at+".token_file", n.TokenFile)
 	for name, value := range n.Headers {
-		f.header(n, at, name, value)
+		ps.checkHeader(n, at, name, value)
 	}
 	if key := at + ".method"; n.Method == "" {
 		n.Method = http.MethodPost
@@ -230,13 +230,13 @@ func (f *file) webhook(n *Notify, at string) (literal string) {
 			n.Method = http.MethodPut
 		}
 	} else {
-		oneOf(f, key, n.Method, http.MethodPost, http.MethodPut)
+		checkOneOf(ps, key, n.Method, http.MethodPost, http.MethodPut)
 	}
-	if n.CAFile != "" && f.absolute(at+".ca_file", n.CAFile) {
-		f.caFile(at+".ca_file", n.CAFile)
+	if n.CAFile != "" && ps.checkAbsolutePath(at+".ca_file", n.CAFile) {
+		ps.caFile(at+".ca_file", n.CAFile)
 	}
-	f.url(n, at)
-	f.body(n, at)
+	ps.checkURL(n, at)
+	ps.checkBody(n, at)
 	return literal
 }
 
@@ -246,106 +246,106 @@ func passwordURL(text string) bool {
 	return err != nil || u.User != nil || u.RawQuery != ""
 }
 
-func (f *file) url(n *Notify, at string) {
+func (ps *parser) checkURL(n *Notify, at string) {
 	key := at + ".url"
 	text := n.URL.value
 	if n.URLFile != "" {
 		key = at + ".url_file"
 	}
-	if f.bad[key] || text == "" || text == hidden {
+	if ps.failed[key] || text == "" || text == hidden {
 		return
 	}
 	wrong := detail{allowed: "https://HOST/PATH, or http://", hint: "copy it whole, in double quotes"}
 	u, err := url.Parse(strings.ReplaceAll(text, IDPlace, "0"))
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" || len(text) > maxURL ||
 		strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		f.fail(key, "not a web address", wrong)
+		ps.fail(key, "not a web address", wrong)
 		return
 	}
 	host := u.Hostname()
-	if _, err := netip.ParseAddr(host); err != nil && !hostName(host) || u.Port() == "0" {
-		f.fail(key, "not a web address", wrong)
+	if _, err := netip.ParseAddr(host); err != nil && !isHostName(host) || u.Port() == "0" {
+		ps.fail(key, "not a web address", wrong)
 		return
 	}
-	if u.Scheme == "http" && !loopback(host) {
-		f.warn(key, "what is sent, tokens too, crosses the network in clear", detail{hint: "https://"})
+	if u.Scheme == "http" && !isLoopback(host) {
+		ps.warn(key, "what is sent, tokens too, crosses the network in clear", detail{hint: "https://"})
 	}
 	if n.Template == message.Matrix && n.Body == "" && !strings.Contains(text, IDPlace) {
-		f.fail(key, "Matrix wants a transaction's name at the end of the path", detail{
+		ps.fail(key, "Matrix wants a transaction's name at the end of the path", detail{
 			hint: "https://HOST/_matrix/client/v3/rooms/ROOM/send/m.room.message/{id}"})
 	}
 }
 
-// body checks the template.
-func (f *file) body(n *Notify, at string) {
+// checkBody checks the template.
+func (ps *parser) checkBody(n *Notify, at string) {
 	key := at + ".template"
-	oneOf(f, key, n.Template, message.Names()...)
+	checkOneOf(ps, key, n.Template, message.Names()...)
 	if n.Body == "" {
-		if n.ContentType != message.JSON && !f.bad[at+".content_type"] {
-			f.fail(at+".content_type", "the ready templates are all JSON", detail{value: f.shown(at + ".content_type"),
+		if n.ContentType != message.JSON && !ps.failed[at+".content_type"] {
+			ps.fail(at+".content_type", "the ready templates are all JSON", detail{value: ps.shown(at + ".content_type"),
 				hint: "remove it, or write a body"})
 		}
-		if message.NeedsTo(n.Template) && n.To == "" && !f.bad[at+".to"] && !f.bad[key] {
-			f.fail(at+".to", "missing", detail{hint: map[string]string{message.Telegram: `"-1001234567890", the chat's number`,
+		if message.NeedsTo(n.Template) && n.To == "" && !ps.failed[at+".to"] && !ps.failed[key] {
+			ps.fail(at+".to", "missing", detail{hint: map[string]string{message.Telegram: `"-1001234567890", the chat's number`,
 				message.Ntfy: "the topic; url is then the server alone, as in https://ntfy.sh"}[n.Template]})
 		}
 	} else {
-		if n.Template != message.Generic && !f.bad[key] {
-			f.fail(at+".body", "template and body are both given", detail{hint: "remove one of them"})
+		if n.Template != message.Generic && !ps.failed[key] {
+			ps.fail(at+".body", "template and body are both given", detail{hint: "remove one of them"})
 		}
-		if !printable(n.ContentType, 100) || !strings.Contains(n.ContentType, "/") {
-			f.fail(at+".content_type", "not a content type", detail{value: f.shown(at + ".content_type"),
+		if !isPrintable(n.ContentType, 100) || !strings.Contains(n.ContentType, "/") {
+			ps.fail(at+".content_type", "not a content type", detail{value: ps.shown(at + ".content_type"),
 				allowed: "application/json, text/plain; charset=utf-8, …"})
 		}
-		if !f.bad[at+".body"] && !f.bad[at+".content_type"] {
-			if _, err := message.Parse(n.Body, n.ContentType, texts(ban.Actions())); err != nil {
-				f.fail(at+".body", "not usable as a template: "+f.plain(err.Error()), detail{
+		if !ps.failed[at+".body"] && !ps.failed[at+".content_type"] {
+			if _, err := message.Parse(n.Body, n.ContentType, toStrings(ban.Actions())); err != nil {
+				ps.fail(at+".body", "not usable as a template: "+ps.withoutSecrets(err.Error()), detail{
 					hint: `{"text": {{json .Text}}, "account": {{json .Account}}}`})
 			}
 		}
 	}
-	if n.To != "" && !printable(n.To, maxTo) {
-		f.fail(at+".to", "not usable as a receiver", detail{value: f.shown(at + ".to"), allowed: "up to 256 printable bytes"})
+	if n.To != "" && !isPrintable(n.To, maxTo) {
+		ps.fail(at+".to", "not usable as a receiver", detail{value: ps.shown(at + ".to"), allowed: "up to 256 printable bytes"})
 	}
 }
 
-// plain is text for an error; it is withheld if it could hold a secret.
-func (f *file) plain(text string) string {
-	if f.quote(text) == hidden {
+// withoutSecrets is text for an error; it is withheld if it could hold a secret.
+func (ps *parser) withoutSecrets(text string) string {
+	if ps.quote(text) == hidden {
 		return hidden
 	}
 	return escape.Line(text)
 }
 
-func (f *file) header(n *Notify, at, name string, value Secret) {
-	key := f.pathOf(at+".headers", name)
-	if f.bad[key] {
+func (ps *parser) checkHeader(n *Notify, at, name string, value Secret) {
+	key := ps.pathOf(at+".headers", name)
+	if ps.failed[key] {
 		return
 	}
 	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" // RFC 9110 section 5.6.2
 	canonical := http.CanonicalHeaderKey(name)
 	switch {
 	case name == "" || len(name) > 100 || strings.Trim(name, token) != "":
-		f.fail(key, "not the name of a header", detail{allowed: "letters, digits and -"})
+		ps.fail(key, "not the name of a header", detail{allowed: "letters, digits and -"})
 	case slices.Contains([]string{"Host", "Content-Length", "Content-Type", "Transfer-Encoding", "Connection", "Te", "Trailer", "Upgrade"}, canonical):
-		f.fail(key, "this header is not yours to set", detail{hint: "remove it; content_type is a key of its own"})
+		ps.fail(key, "this header is not yours to set", detail{hint: "remove it; content_type is a key of its own"})
 	case canonical == "Authorization" && (!n.Token.IsZero() || n.TokenFile != ""):
-		f.fail(key, "contradicts token, which is sent as Authorization: Bearer", detail{hint: "remove one of them"})
+		ps.fail(key, "contradicts token, which is sent as Authorization: Bearer", detail{hint: "remove one of them"})
 	default:
-		n.Headers[name] = f.notifySecret(key, value, "", "")
+		n.Headers[name] = ps.resolveNotifySecret(key, value, "", "")
 	}
 }
 
-// filter checks what a target is told of.
-func (f *file) filter(n *Notify, at string, pbxs []Asterisk) {
-	if len(n.Actions) == 0 && !f.bad[at+".actions"] {
-		f.fail(at+".actions", "an empty list, so nothing is ever told", detail{allowed: strings.Join(texts(ban.Actions()), ", ")})
+// checkFilter checks what a target is told of.
+func (ps *parser) checkFilter(n *Notify, at string, pbxs []Asterisk) {
+	if len(n.Actions) == 0 && !ps.failed[at+".actions"] {
+		ps.fail(at+".actions", "an empty list, so nothing is ever told", detail{allowed: strings.Join(toStrings(ban.Actions()), ", ")})
 	}
 	for i, a := range n.Actions {
-		oneOf(f, fmt.Sprintf("%s.actions[%d]", at, i), a, texts(ban.Actions())...)
+		checkOneOf(ps, fmt.Sprintf("%s.actions[%d]", at, i), a, toStrings(ban.Actions())...)
 	}
 	for i, r := range n.Reasons {
-		oneOf(f, fmt.Sprintf("%s.reasons[%d]", at, i), r, texts(ban.Reasons())...)
+		checkOneOf(ps, fmt.Sprintf("%s.reasons[%d]", at, i), r, toStrings(ban.Reasons())...)
 	}
 	var names []string
 	for _, a := range pbxs {
@@ -353,56 +353,56 @@ func (f *file) filter(n *Notify, at string, pbxs []Asterisk) {
 	}
 	for i, p := range n.PBX {
 		key := fmt.Sprintf("%s.pbx[%d]", at, i)
-		if !slices.Contains(names, p) && !f.bad[key] && !f.bad["asterisk"] {
-			d := detail{value: f.shown(key), hint: nearest(p, names)}
-			f.fail(key, "no Asterisk has this name", d)
+		if !slices.Contains(names, p) && !ps.failed[key] && !ps.failed["asterisk"] {
+			d := detail{value: ps.shown(key), hint: nearest(p, names)}
+			ps.fail(key, "no Asterisk has this name", d)
 		}
 	}
 }
 
 func environmentVariables() *regexp.Regexp { return regexp.MustCompile(`\$\{([^}]*)\}`) }
 
-// notifySecret finds a secret, in the file itself with ${VARIABLE} replaced, or in a file of its own. It may be none.
-func (f *file) notifySecret(key string, s Secret, fileKey, file string) Secret {
-	if f.bad[key] || f.bad[fileKey] {
+// resolveNotifySecret finds a secret, in the file itself with ${VARIABLE} replaced, or in a file of its own. It may be none.
+func (ps *parser) resolveNotifySecret(key string, s Secret, fileKey, file string) Secret {
+	if ps.failed[key] || ps.failed[fileKey] {
 		return Secret{}
 	}
 	switch {
 	case file != "" && !s.IsZero():
-		f.fail(fileKey, lastKey(key)+" and "+lastKey(fileKey)+" are both given", detail{hint: "remove one of them"})
+		ps.fail(fileKey, lastKey(key)+" and "+lastKey(fileKey)+" are both given", detail{hint: "remove one of them"})
 		return Secret{}
-	case file != "" && (!f.absolute(fileKey, file) || f.env.WithoutSecrets):
+	case file != "" && (!ps.checkAbsolutePath(fileKey, file) || ps.env.WithoutSecrets):
 		return Secret{}
 	case file != "":
-		return f.secretFile(fileKey, file, false)
-	case f.env.WithoutSecrets && strings.Contains(s.value, "${"):
+		return ps.secretFile(fileKey, file, false)
+	case ps.env.WithoutSecrets && strings.Contains(s.value, "${"):
 		return Secret{}
 	}
 	if s.value == hidden {
-		f.warn(key, hidden+" is what check --print shows in place of a secret", detail{hint: "the secret itself"})
+		ps.warn(key, hidden+" is what check --print shows in place of a secret", detail{hint: "the secret itself"})
 	}
 	text := environmentVariables().ReplaceAllStringFunc(s.value, func(v string) string {
 		name := v[2 : len(v)-1]
 		value, ok := "", false
 		if variableName(name) {
-			value, ok = f.env.lookup(name)
+			value, ok = ps.env.lookup(name)
 		}
 		switch {
-		case f.bad[key]:
+		case ps.failed[key]:
 		case !variableName(name):
-			f.fail(key, "not the name of an environment variable", detail{allowed: "${NAME} of letters, digits and _"})
+			ps.fail(key, "not the name of an environment variable", detail{allowed: "${NAME} of letters, digits and _"})
 		case !ok:
-			f.fail(key, "the environment variable "+name+" is not set", detail{outside: true,
+			ps.fail(key, "the environment variable "+name+" is not set", detail{outside: true,
 				hint: "Environment= or EnvironmentFile= in the systemd unit, or url_file and token_file"})
 		case value == "":
-			f.fail(key, "the environment variable "+name+" is empty", detail{outside: true})
+			ps.fail(key, "the environment variable "+name+" is empty", detail{outside: true})
 		}
 		return value
 	})
-	if f.bad[key] {
+	if ps.failed[key] {
 		return Secret{}
 	}
-	return f.usable(key, text)
+	return ps.sendable(key, text)
 }
 
 func lastKey(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }

@@ -68,7 +68,7 @@ func (p *printer) section(v, standard reflect.Value, path string, depth int) {
 		case field.Type() == reflect.TypeFor[map[string]Secret]():
 			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
 			p.headers(field.Interface().(map[string]Secret), name, depth)
-		case multiplier(field.Type()):
+		case isMultiplier(field.Type()):
 			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
 			p.multipliers(field, name, depth)
 		case field.Kind() == reflect.Map:
@@ -78,11 +78,11 @@ func (p *printer) section(v, standard reflect.Value, path string, depth int) {
 			p.comment(at, usual, usual.IsValid(), depth)
 			p.line(depth, name+":")
 			for k := range field.Len() {
-				p.line(depth+1, "- "+text(field.Index(k)))
+				p.line(depth+1, "- "+formatValue(field.Index(k)))
 			}
 		default:
 			p.comment(at, usual, usual.IsValid(), depth)
-			p.line(depth, name+": "+text(field))
+			p.line(depth, name+": "+formatValue(field))
 		}
 	}
 }
@@ -146,7 +146,7 @@ func (p *printer) headers(headers map[string]Secret, name string, depth int) {
 	}
 	p.line(depth, name+":")
 	for _, key := range slices.Sorted(maps.Keys(headers)) {
-		p.line(depth+1, quoteYAML(key)+": "+text(reflect.ValueOf(headers[key])))
+		p.line(depth+1, quoteYAML(key)+": "+formatValue(reflect.ValueOf(headers[key])))
 	}
 }
 
@@ -158,7 +158,7 @@ func (p *printer) services(services map[string]Mode, usual reflect.Value, name, 
 			standard = usual.MapIndex(reflect.ValueOf(service))
 		}
 		p.comment(path+"."+service, standard, usual.IsValid(), depth+1)
-		p.line(depth+1, service+": "+text(reflect.ValueOf(services[service])))
+		p.line(depth+1, service+": "+formatValue(reflect.ValueOf(services[service])))
 	}
 }
 
@@ -173,7 +173,7 @@ func (p *printer) comment(path string, usual reflect.Value, wanted bool, depth i
 	case usual.IsZero() && path != "policy.networks.sources" && usual.Kind() != reflect.Bool && usual.Kind() != reflect.Slice:
 		p.wrap(depth, "Default: "+about.reason+".") // "" or none: the reason says what stands in for it
 	default:
-		p.wrap(depth, "Default "+text(usual)+": "+about.reason+".")
+		p.wrap(depth, "Default "+formatValue(usual)+": "+about.reason+".")
 	}
 }
 
@@ -196,8 +196,8 @@ func (p *printer) line(depth int, text string) {
 	p.out.WriteString(strings.Repeat("  ", depth) + text + "\n")
 }
 
-// text writes one value, or a list of values, as YAML on one line.
-func text(v reflect.Value) string {
+// formatValue writes one value, or a list of values, as YAML on one line.
+func formatValue(v reflect.Value) string {
 	switch value := v.Interface().(type) {
 	case Secret:
 		if value.IsZero() {
@@ -218,28 +218,28 @@ func text(v reflect.Value) string {
 	case v.Kind() == reflect.Slice:
 		entries := make([]string, v.Len())
 		for i := range entries {
-			entries[i] = text(v.Index(i))
+			entries[i] = formatValue(v.Index(i))
 		}
 		return "[" + strings.Join(entries, ", ") + "]"
 	case v.Kind() == reflect.Bool:
 		return strconv.FormatBool(v.Bool())
 	case v.CanInt():
-		return decimalOf(v.Int())
+		return formatInt(v.Int())
 	case v.CanUint():
-		return decimalOf(v.Uint())
+		return formatInt(v.Uint())
 	case v.CanFloat():
 		return formatFloat(v.Float())
-	case v.Type() != reflect.TypeFor[string](), wordOnly(v.String()):
-		if _, ok := boolean(v.String()); !ok {
+	case v.Type() != reflect.TypeFor[string](), plainInYAML(v.String()):
+		if _, ok := parseBool(v.String()); !ok {
 			return v.String() // an enumeration such as md5, or a word
 		}
 	}
 	return quoteYAML(v.String())
 }
 
-// wordOnly says whether YAML reads text as text without quotes.
-func wordOnly(text string) bool {
-	if _, ok := boolean(text); ok || strings.EqualFold(text, "null") || strings.EqualFold(text, "y") || strings.EqualFold(text, "n") {
+// plainInYAML says whether YAML reads text as text without quotes.
+func plainInYAML(text string) bool {
+	if _, ok := parseBool(text); ok || strings.EqualFold(text, "null") || strings.EqualFold(text, "y") || strings.EqualFold(text, "n") {
 		return false
 	}
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -262,8 +262,8 @@ func formatFloat(x float64) string {
 	return strconv.FormatFloat(x, 'f', -1, 64)
 }
 
-// decimalOf writes a whole number.
-func decimalOf[T int | int64 | uint64 | uint32 | uint16](n T) string {
+// formatInt writes a whole number.
+func formatInt[T int | int64 | uint64 | uint32 | uint16](n T) string {
 	if n < 0 {
 		return strconv.FormatInt(int64(n), 10)
 	}

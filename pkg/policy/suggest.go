@@ -20,15 +20,15 @@ func nearest(word string, candidates []string) string {
 			best, bestDistance = c, 1 // warning for warn, addr for address
 			continue
 		}
-		if d := distance(word, strings.ToLower(c)); d < bestDistance {
+		if d := editDistance(word, strings.ToLower(c)); d < bestDistance {
 			best, bestDistance = c, d
 		}
 	}
 	return best
 }
 
-// distance counts insertions, deletions, substitutions and swaps of neighbours (optimal string alignment).
-func distance(a, b string) int {
+// editDistance counts insertions, deletions, substitutions and swaps of neighbours (optimal string alignment).
+func editDistance(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {
 		last[j] = j
@@ -50,8 +50,8 @@ func distance(a, b string) int {
 	return last[len(b)]
 }
 
-// elsewhere returns the whole path of the key that word names in another section or in another program.
-func elsewhere(word string) string {
+// pathInOtherSection returns the whole path of the key that word names in another section or in another program.
+func pathInOtherSection(word string) string {
 	word = strings.ToLower(strings.ReplaceAll(word, "-", "_"))
 	switch word {
 	case "password", "passwd", "pass":
