@@ -69,25 +69,12 @@ func (d *Decision) UnmarshalJSON(text []byte) error {
 	}
 	*d = Decision{
 		Time: line.Time, Action: line.Action, Source: line.Source, Prefix: line.Prefix, Reason: line.Reason,
-		Points: line.Points, Score: line.Score, Account: line.Account, Service: byName[security.Service](line.Service),
-		Transport: byName[security.Transport](line.Transport), Proven: line.Proven,
+		Points: line.Points, Score: line.Score, Account: line.Account, Service: security.ServiceNamed(line.Service),
+		Transport: security.TransportNamed(line.Transport), Proven: line.Proven,
 		Duration: time.Duration(line.Duration * float64(time.Second)), PBX: line.PBX,
 		Detail: line.Detail, Place: line.Place,
 	}
 	return nil
-}
-
-// byName returns the value whose String is a name, or the zero value.
-func byName[T interface {
-	~uint8
-	String() string
-}](name string) T {
-	for v := range T(32) {
-		if v.String() == name {
-			return v
-		}
-	}
-	return 0
 }
 
 // Round rounds points to three decimals, as they are shown.

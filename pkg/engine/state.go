@@ -228,8 +228,8 @@ func (e *Engine) recordOf(v ban.Evidence) record {
 	r := record{
 		at: v.Time.UnixNano(), points: float32(v.Points), score: float32(v.Score), reason: reasonIndex(v.Reason),
 		pbx: e.pbxIndex(v.PBX), proven: v.Proven, length: uint8(min(len(v.Account), nameBytes+1)),
-		typ: byName[security.Type](v.Event), service: byName[security.Service](v.Service),
-		transport: byName[security.Transport](v.Transport), scaled: multiplierOf(&v),
+		typ: security.TypeNamed(v.Event), service: security.ServiceNamed(v.Service),
+		transport: security.TransportNamed(v.Transport), scaled: multiplierOf(&v),
 	}
 	copy(r.account[:], v.Account)
 	for i, text := range noteTexts {
@@ -238,17 +238,4 @@ func (e *Engine) recordOf(v ban.Evidence) record {
 		}
 	}
 	return r
-}
-
-// byName returns the value whose String is a name, or the zero value.
-func byName[T interface {
-	~uint8
-	String() string
-}](name string) T {
-	for v := range T(32) {
-		if v.String() == name {
-			return v
-		}
-	}
-	return 0
 }

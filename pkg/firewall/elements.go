@@ -259,7 +259,7 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 			w, e := &parts[o.set], nfnl.SetElement{Key: o.key, Timeout: time.Minute}
 			switch {
 			case o.remove:
-				t.written.forget(elementKey{o.set, o.key})
+				t.written.forget(keyOfElement(o.set, o.key))
 				w.del = append(w.del, e)
 				weight += 2 * e.Size()
 				continue
@@ -267,7 +267,7 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 				t.fullUntil[o.set] = time.Time{}
 			}
 			e.Timeout = max(time.Millisecond, o.until.Sub(p.now))
-			switch may := t.written.mayHold(elementKey{o.set, o.key}, o.until, p.now); {
+			switch may := t.written.mayHold(keyOfElement(o.set, o.key), o.until, p.now); {
 			case o.held:
 			case may || cautious || o.known:
 				w.again = append(w.again, e)
@@ -366,7 +366,7 @@ func (t *Table) careful(id setID, w *writes, now time.Time) (*FullError, error) 
 	}
 	f := &FullError{Set: t.defs[id].name, Size: t.cfg.size(id)}
 	for _, e := range missing {
-		t.written.forget(elementKey{id, e.Key})
+		t.written.forget(keyOfElement(id, e.Key))
 		f.Refused = append(f.Refused, netip.PrefixFrom(e.Key, t.defs[id].bits))
 	}
 	return f, nil

@@ -111,7 +111,7 @@ func TestWhatMayBeInTheKernelIsRememberedUntilItsEnd(t *testing.T) {
 	ends := make(map[elementKey]time.Time)
 	for range 200_000 {
 		now = now.Add(time.Duration(r.IntN(int(20 * time.Millisecond))))
-		key := elementKey{ban4, netip.AddrFrom4([4]byte{10, byte(r.IntN(4)), byte(r.Uint32()), byte(r.Uint32())})}
+		key := keyOfElement(ban4, netip.AddrFrom4([4]byte{10, byte(r.IntN(4)), byte(r.Uint32()), byte(r.Uint32())}))
 		if r.IntN(10) == 0 {
 			w.forget(key)
 			delete(ends, key)

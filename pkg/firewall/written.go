@@ -8,16 +8,20 @@ import (
 // written remembers which hashed elements may be in the kernel. It only chooses the cheaper way of writing one: a
 // transaction that fails costs 20 ms in the kernel (it waits for RCU), adding with care three times as much as adding what
 // is new. A wrong "may be" costs microseconds; a wrong "is not" is found out by the kernel, and the transaction done again.
+//
+// Its map holds no pointers, so that the collector need not walk through a hundred thousand elements.
 type written struct {
-	ends    map[elementKey]time.Time
-	sweepAt int // elements from which what is over is thrown out
+	ends    map[elementKey]int64 // Unix time, ns
+	sweepAt int                  // elements from which what is over is thrown out
 }
 
 // elementKey is an element of a hash set.
 type elementKey struct {
 	set  setID
-	addr netip.Addr
+	addr [16]byte
 }
+
+func keyOfElement(set setID, a netip.Addr) elementKey { return elementKey{set, a.As16()} }
 
 const (
 	// endTolerance covers the kernel's jiffies, and clocks that are read one after the other.
@@ -25,7 +29,7 @@ const (
 	minSweep     = 1024
 )
 
-func newWritten() written { return written{ends: make(map[elementKey]time.Time), sweepAt: minSweep} }
+func newWritten() written { return written{ends: make(map[elementKey]int64), sweepAt: minSweep} }
 
 // mayHold records an element and reports whether it may have been there before.
 func (w *written) mayHold(key elementKey, until, now time.Time) bool {
@@ -33,8 +37,8 @@ func (w *written) mayHold(key elementKey, until, now time.Time) bool {
 	if !ok && len(w.ends) >= w.sweepAt {
 		w.sweep(now)
 	}
-	w.ends[key] = until.Add(endTolerance)
-	return ok && !before.Before(now)
+	w.ends[key] = until.Add(endTolerance).UnixNano()
+	return ok && before >= now.UnixNano()
 }
 
 // forget takes an element out.
@@ -43,7 +47,7 @@ func (w *written) forget(key elementKey) { delete(w.ends, key) }
 // sweep throws out what is over, and makes room for as much again as is left.
 func (w *written) sweep(now time.Time) {
 	for key, end := range w.ends {
-		if end.Before(now) {
+		if end < now.UnixNano() {
 			delete(w.ends, key)
 		}
 	}

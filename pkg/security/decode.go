@@ -55,7 +55,19 @@ func (l *lines) next() {
 		return
 	}
 	l.n++
-	l.line, l.rest, l.more = strings.Cut(l.rest, "\r\n")
+	from := 0
+	for {
+		i := strings.IndexByte(l.rest[from:], '\n')
+		if i < 0 {
+			l.line, l.rest, l.more = l.rest, "", false
+			return
+		}
+		if i += from; i > 0 && l.rest[i-1] == '\r' {
+			l.line, l.rest = l.rest[:i-1], l.rest[i+1:]
+			return
+		}
+		from = i + 1 // a LF alone ends no line, and is refused where it stands
+	}
 }
 
 // decodePreamble reads from Privilege to SystemName, and stops at the line after.

@@ -2,6 +2,7 @@ package security
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -43,6 +44,9 @@ func (t Type) String() string {
 	return typeNames[t]
 }
 
+// TypeNamed returns the type of a name that String returned, UnknownType where there is none.
+func TypeNamed(name string) Type { return Type(max(0, slices.Index(typeNames[:], name))) }
+
 // Service is the part of Asterisk that reports: the value of the Service header.
 type Service uint8
 
@@ -66,6 +70,9 @@ func (s Service) String() string {
 	return serviceNames[s]
 }
 
+// ServiceNamed returns the service of a name that String returned, OtherService where there is none.
+func ServiceNamed(name string) Service { return Service(max(0, slices.Index(serviceNames[:], name))) }
+
 // Transport is the transport part of an address, as Asterisk's main/security_events.c prints it.
 type Transport uint8
 
@@ -88,6 +95,11 @@ func (t Transport) String() string {
 		return ""
 	}
 	return transportNames[t]
+}
+
+// TransportNamed returns the transport of a name that String returned, NoTransport where there is none.
+func TransportNamed(name string) Transport {
+	return Transport(max(0, slices.Index(transportNames[:], name)))
 }
 
 // Proven says whether the transport's handshake proves that the source address receives what is sent to it.

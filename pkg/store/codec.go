@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // A record is its fields one after the other: flags a byte, numbers as varints, times in nanoseconds since 1970, floats
@@ -22,8 +24,9 @@ const (
 	checksumSize = 4
 
 	// How many bytes a record usually takes at most: a ban without evidence and each piece of it, and another record.
-	usualBan  = 96
-	usualSize = 64
+	usualBan      = 96
+	usualSize     = 64
+	usualDecision = 160
 )
 
 func checksum(k kind, key string, fields []byte) uint32 {
@@ -143,22 +146,30 @@ func (c *codec) grace(g *ban.Grace) {
 	c.time(&g.Until)
 }
 
-// line is one of history: what it can be found by, and a decision as JSON.
-type line struct {
-	time   time.Time
-	source netip.Addr
-	prefix netip.Prefix
-	text   []byte // of the record, where that was read
-}
-
-func (c *codec) line(l *line) {
-	c.time(&l.time)
-	c.addr(&l.source)
-	c.prefix(&l.prefix)
+// decision is one of history. Records of before have it as JSON where an empty text is now.
+func (c *codec) decision(d *ban.Decision) {
+	c.time(&d.Time)
+	c.addr(&d.Source)
+	c.prefix(&d.Prefix)
+	var inJSON string
+	if text(c, &inJSON, maxDecision); inJSON != "" {
+		c.bad = c.bad || json.Unmarshal([]byte(inJSON), d) != nil
+		return
+	}
+	service, transport, duration := d.Service.String(), d.Transport.String(), int(d.Duration)
+	c.flags(&d.Proven)
+	text(c, &d.Action, maxName)
+	text(c, &d.Reason, maxName)
+	c.float(&d.Points)
+	c.float(&d.Score)
+	text(c, &d.Account, maxName)
+	text(c, &service, maxName)
+	text(c, &transport, maxName)
+	c.int(&duration)
+	text(c, &d.PBX, maxName)
+	text(c, &d.Detail, maxDetail)
 	if c.reading {
-		l.text = c.takeBytes(MaxDecision)
-	} else {
-		c.b = append(binary.AppendUvarint(c.b, uint64(len(l.text))), l.text...)
+		d.Service, d.Transport, d.Duration = security.ServiceNamed(service), security.TransportNamed(transport), time.Duration(duration)
 	}
 }
 
@@ -358,7 +369,6 @@ func decodeGrace(key string, value []byte) (g ban.Grace, err error) {
 	return g, err
 }
 
-// decodeLine leaves the text to alias value.
-func decodeLine(value []byte) (l line, err error) {
-	return l, decode(kindDecision, "", value, func(c *codec) { c.line(&l) })
+func decodeDecision(value []byte) (d ban.Decision, err error) {
+	return d, decode(kindDecision, "", value, func(c *codec) { c.decision(&d) })
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"net/netip"
 	"slices"
@@ -40,9 +39,9 @@ func (s *Store) writeHistory(tx *bbolt.Tx, lines [][]byte, now time.Time) error 
 	var gone [][]byte
 	c := b.Cursor()
 	for key, value := c.First(); key != nil && len(gone) < 2*chunkRecords; key, value = c.Next() {
-		l, err := decodeLine(value)
+		d, err := decodeDecision(value)
 		few := len(key) == 8 && seq-binary.BigEndian.Uint64(key) < uint64(s.o.History)
-		if few && err == nil && !l.time.Before(oldest) {
+		if few && err == nil && !d.Time.Before(oldest) {
 			break
 		}
 		gone = append(gone, bytes.Clone(key))
@@ -149,14 +148,11 @@ type piece struct {
 
 func (p *piece) full() bool { return len(p.decisions) >= pieceLines || p.bytes >= pieceBytes }
 
-// add takes a line, if it is one that is asked for. What cannot be read is left out.
+// add takes a decision, if it is one that is asked for. What cannot be read is left out.
 func (p *piece) add(value []byte, since time.Time, about netip.Addr) {
-	l, err := decodeLine(value)
-	if err != nil || l.time.Before(since) || about.IsValid() && l.source != about && !l.prefix.Contains(about) {
+	d, err := decodeDecision(value)
+	if err != nil || d.Time.Before(since) || about.IsValid() && d.Source != about && !d.Prefix.Contains(about) {
 		return
 	}
-	var d ban.Decision
-	if json.Unmarshal(l.text, &d) == nil {
-		p.decisions, p.bytes = append(p.decisions, d), p.bytes+len(l.text)
-	}
+	p.decisions, p.bytes = append(p.decisions, d), p.bytes+len(value)
 }

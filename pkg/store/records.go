@@ -14,11 +14,12 @@ import (
 const (
 	MaxEvidence = 16   // pieces of a ban; the latest are kept
 	MaxAccounts = 1024 // names of a trusted source
-	MaxDecision = 8192 // bytes of a decision's line; a longer one is refused
 
-	maxName = 256  // bytes of an account, a PBX, a reason and the like
-	maxText = 1024 // bytes of a comment or a note
-	maxHost = 253  // bytes of a host name, RFC 1035 section 2.3.4
+	maxName     = 256  // bytes of an account, a PBX, a reason and the like
+	maxText     = 1024 // bytes of a comment or a note
+	maxDetail   = 4096 // bytes of what a decision says for a person
+	maxDecision = 8192 // bytes of a decision in JSON, as records of before have it
+	maxHost     = 253  // bytes of a host name, RFC 1035 section 2.3.4
 )
 
 // Allow is an entry of the allow list that was added at run time: a prefix or, where that is not valid, a host name.
@@ -105,17 +106,9 @@ func PutGrace(g ban.Grace) Change {
 	return put(kindGrace, prefixKey(g.Prefix), usualSize, func(c *codec) { c.grace(&g) })
 }
 
-// AddDecision appends a line to the history.
+// AddDecision appends a decision to the history. Its Place is not kept.
 func AddDecision(d ban.Decision) Change {
-	text, err := d.MarshalJSON()
-	if err != nil {
-		return Change{err: fmt.Errorf("a decision %w: %w", ErrRecord, err)}
-	}
-	if len(text) > MaxDecision {
-		return Change{err: fmt.Errorf("a decision of %d bytes %w: the bound is %d", len(text), ErrRecord, MaxDecision)}
-	}
-	l := line{time: d.Time, source: d.Source, prefix: d.Prefix, text: text}
-	value := encode(kindDecision, "", usualSize+len(text), func(c *codec) { c.line(&l) })
+	value := encode(kindDecision, "", usualDecision, func(c *codec) { c.decision(&d) })
 	return Change{record: record{recordID{kind: kindDecision}, value}}
 }
 

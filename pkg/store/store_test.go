@@ -311,7 +311,7 @@ func TestHistoryComesInPieces(t *testing.T) {
 			}
 			size += len(text)
 		}
-		if len(some) == 0 || len(some) > pieceLines || size > pieceBytes+MaxDecision {
+		if len(some) == 0 || len(some) > pieceLines || size > pieceBytes+maxDecision {
 			t.Fatalf("a piece of %d lines, %d bytes", len(some), size)
 		}
 		all, pieces = append(all, some...), pieces+1
