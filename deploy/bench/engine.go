@@ -259,7 +259,7 @@ func sources(ctx context.Context, o *options) error {
 		}
 		banned := c.longest
 		c.longest = 0
-		bans := len(c.engine.Enforced(c.now))
+		bans := len(c.engine.EnforcedBans(c.now))
 		c.tick(200 * time.Hour)
 		for range n / 500 { // the sources are swept a part at a time
 			c.tick(0)

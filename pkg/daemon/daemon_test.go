@@ -371,7 +371,7 @@ func TestOwnAddressesAreSparedBeforeTheFirstEvent(t *testing.T) {
 	}
 	d.pipeline.Read(func(e *engine.Engine, _ time.Time) {
 		for p, why := range own {
-			if !slices.Contains(e.Exempt(), p) {
+			if !slices.Contains(e.ExemptPrefixes(), p) {
 				t.Errorf("%v (%s) may be banned", p, why)
 			}
 		}

@@ -170,14 +170,14 @@ func (k *known) unknown() (without, old []hosts.State) {
 func (k *known) hold(started time.Time) {
 	k.names.before = nil
 	if without, _ := k.unknown(); len(without) > 0 {
-		k.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.Hold(k.pipeline.Clock().At(started).Add(nameless)) })
+		k.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(k.pipeline.Clock().At(started).Add(nameless)) })
 	}
 }
 
 // settled ends that as soon as each name has one, and keeps what is known.
 func (k *known) settled() {
 	if without, _ := k.unknown(); len(without) == 0 {
-		k.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.Hold(time.Time{}) })
+		k.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(time.Time{}) })
 	}
 	k.names.keep(k.resolver.States(), false)
 }
@@ -199,7 +199,7 @@ func (k *known) warnings() (out []control.Warning) {
 		out = append(out, control.Warning{Text: text, Try: try})
 	}
 	var left time.Duration
-	k.pipeline.Read(func(e *engine.Engine, now time.Time) { left = e.Held().Sub(now) })
+	k.pipeline.Read(func(e *engine.Engine, now time.Time) { left = e.ForgeableHeldUntil().Sub(now) })
 	for _, s := range without {
 		text := "the allow list's " + printable.String(s.Name) + " has no address, so it protects nobody"
 		if left > 0 {

@@ -173,7 +173,7 @@ func TestWhoIsLetInDuringTheStartStaysIn(t *testing.T) {
 				}
 			}
 			r.d.pipeline.Read(func(e *engine.Engine, now time.Time) {
-				for _, c := range e.Enforced(now) {
+				for _, c := range e.EnforcedBans(now) {
 					if _, ok := kernel[c.Prefix]; !ok || req.All || req.Prefix.Overlaps(c.Prefix) {
 						t.Errorf("%v is banned, in the kernel: %v", c.Prefix, ok)
 					}

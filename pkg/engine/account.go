@@ -42,7 +42,7 @@ func (e *Engine) Account(now time.Time, name string, n int) (list []AccountSourc
 		} else {
 			s.Tries++
 		}
-		if at := stamp(r.at); at.After(s.Last) {
+		if at := utc(r.at); at.After(s.Last) {
 			s.Last = at
 		}
 	}
@@ -57,7 +57,7 @@ func (e *Engine) Account(now time.Time, name string, n int) (list []AccountSourc
 			continue
 		}
 		for i := range b.evidence {
-			if b.evidence[i].names(name) {
+			if b.evidence[i].isAbout(name) {
 				tally(of(p), &b.evidence[i])
 			}
 		}
@@ -81,9 +81,9 @@ func (e *Engine) Account(now time.Time, name string, n int) (list []AccountSourc
 	return list, all
 }
 
-// names says whether a record is about an account. What is kept of a long name is its beginning.
-func (r *record) names(name string) bool {
-	have := r.name()
+// isAbout says whether a record is about an account. What is kept of a long name is its beginning.
+func (r *record) isAbout(name string) bool {
+	have := r.accountName()
 	if cut, ok := strings.CutSuffix(have, "…"); ok && int(r.length) > nameBytes {
 		return strings.HasPrefix(name, cut)
 	}
@@ -91,16 +91,16 @@ func (r *record) names(name string) bool {
 }
 
 // recordsAbout finds the evidence about an account that is kept, by source, the latest first.
-func (e *Engine) recordsAbout(name string) map[key][]*record {
-	found := make(map[key][]*record)
+func (e *Engine) recordsAbout(name string) map[sourceKey][]*record {
+	found := make(map[sourceKey][]*record)
 	for k, r := range e.evidence.All() {
-		if r.names(name) {
+		if r.isAbout(name) {
 			found[k] = append(found[k], r)
 		}
 	}
-	maps.DeleteFunc(found, func(k key, _ []*record) bool { // who was forgotten meanwhile
+	maps.DeleteFunc(found, func(k sourceKey, _ []*record) bool { // who was forgotten meanwhile
 		s := e.sources.get(k)
-		return s == nil || s.evidence == 0
+		return s == nil || s.latestRecord == 0
 	})
 	return found
 }

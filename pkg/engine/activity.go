@@ -40,68 +40,68 @@ type Activity struct {
 
 // activity counts attempts by minute and by account, in a fixed amount of memory and without allocating.
 type activity struct {
-	minutes [minutesKept]counts
-	latest  *counts                   // of the last count
-	over    int64                     // its end, ns
-	halves  [2]*table.Frequent[tried] // accounts, by the hash of their names: of this half of the day and of the one before
-	began   int64                     // of halves[0], ns
-	prior   int64                     // of halves[1]
+	minutes      [minutesKept]minuteCounts
+	latestMinute *minuteCounts                    // of the last count
+	latestEnds   int64                            // its end, ns
+	halves       [2]*table.Frequent[triedAccount] // accounts, by the hash of their names: of this half of the day and of the one before
+	halfBegan    int64                            // of halves[0], ns
+	priorBegan   int64                            // of halves[1]
 }
 
-type counts struct {
+type minuteCounts struct {
 	minute         int64 // since the epoch
 	attempts, bans uint32
 }
 
-// tried is what is known of an account that is tried.
-type tried struct {
+// triedAccount is what is known of an account that is tried.
+type triedAccount struct {
 	sources uint64 // a bit for each, which may share it with others
 	last    uint32 // seconds
 	length  uint8  // over nameBytes where the name was cut
 	account [nameBytes]byte
 }
 
-// at is the minute of now. Time does not go back.
-func (a *activity) at(now int64) *counts {
-	if now < a.over {
-		return a.latest
+// minuteAt is the minute of now. Time does not go back.
+func (a *activity) minuteAt(now int64) *minuteCounts {
+	if now < a.latestEnds {
+		return a.latestMinute
 	}
 	n := now / minute
-	a.latest, a.over = &a.minutes[n%minutesKept], (n+1)*minute
-	if a.latest.minute != n {
-		*a.latest = counts{minute: n}
+	a.latestMinute, a.latestEnds = &a.minutes[n%minutesKept], (n+1)*minute
+	if a.latestMinute.minute != n {
+		*a.latestMinute = minuteCounts{minute: n}
 	}
-	return a.latest
+	return a.latestMinute
 }
 
-// banned counts a ban.
-func (a *activity) banned(now int64) {
-	a.at(now).bans++
+// countBan counts a ban.
+func (a *activity) countBan(now int64) {
+	a.minuteAt(now).bans++
 }
 
 // countForActivity counts an attempt of the event's source at the event's account.
 func (j *judgement) countForActivity() {
 	a := &j.engine.activity
-	a.at(j.now).attempts++
-	if name := j.event.Account; name != "" && name != unknown {
-		a.turn(j.now)
-		a.countTry(j.accountNameHash(), j.hash(forTally, 0), j.now, name)
+	a.minuteAt(j.now).attempts++
+	if name := j.event.Account; name != "" && name != unknownAccount {
+		a.rotateHalves(j.now)
+		a.countTry(j.accountNameHash(), j.hash(forActivity, 0), j.now, name)
 	}
 }
 
-// turn begins a new half of the day when it is time.
-func (a *activity) turn(now int64) {
+// rotateHalves begins a new half of the day when it is time.
+func (a *activity) rotateHalves(now int64) {
 	switch {
 	case a.halves[0] == nil:
-		a.halves[0], a.halves[1], a.began = new(table.Frequent[tried]), new(table.Frequent[tried]), now
-		a.prior = now
-	case now-a.began >= 2*halfDay:
-		*a.halves[0], *a.halves[1] = table.Frequent[tried]{}, table.Frequent[tried]{}
-		a.began, a.prior = now, now
-	case now-a.began >= halfDay:
+		a.halves[0], a.halves[1], a.halfBegan = new(table.Frequent[triedAccount]), new(table.Frequent[triedAccount]), now
+		a.priorBegan = now
+	case now-a.halfBegan >= 2*halfDay:
+		*a.halves[0], *a.halves[1] = table.Frequent[triedAccount]{}, table.Frequent[triedAccount]{}
+		a.halfBegan, a.priorBegan = now, now
+	case now-a.halfBegan >= halfDay:
 		a.halves[0], a.halves[1] = a.halves[1], a.halves[0]
-		*a.halves[0] = table.Frequent[tried]{}
-		a.began, a.prior = a.began+halfDay, a.began
+		*a.halves[0] = table.Frequent[triedAccount]{}
+		a.halfBegan, a.priorBegan = a.halfBegan+halfDay, a.halfBegan
 	}
 }
 
@@ -109,7 +109,7 @@ func (a *activity) turn(now int64) {
 func (a *activity) countTry(account, source uint64, now int64, name string) {
 	t, fresh := a.halves[0].Add(account)
 	if fresh {
-		*t = tried{length: uint8(min(len(name), nameBytes+1))}
+		*t = triedAccount{length: uint8(min(len(name), nameBytes+1))}
 		copy(t.account[:], name)
 	}
 	t.sources |= 1 << (source >> 58)
@@ -121,7 +121,7 @@ func (e *Engine) Activity(now time.Time, n int) Activity {
 	e.advance(now)
 	a := &e.activity
 	last := e.now / minute
-	out := Activity{Begin: stamp((last - minutesKept + 1) * minute), Since: stamp(e.started), Minutes: make([]Minute, minutesKept), Tried: stamp(e.started)}
+	out := Activity{Begin: utc((last - minutesKept + 1) * minute), Since: utc(e.started), Minutes: make([]Minute, minutesKept), Tried: utc(e.started)}
 	for i := range out.Minutes {
 		at := last - minutesKept + 1 + int64(i)
 		if m := &a.minutes[at%minutesKept]; m.minute == at {
@@ -131,9 +131,9 @@ func (e *Engine) Activity(now time.Time, n int) Activity {
 	if a.halves[0] == nil {
 		return out
 	}
-	a.turn(e.now)
-	if a.prior > e.started {
-		out.Tried = stamp(a.prior)
+	a.rotateHalves(e.now)
+	if a.priorBegan > e.started {
+		out.Tried = utc(a.priorBegan)
 	}
 	out.Accounts = a.mostTried(n)
 	return out
@@ -143,7 +143,7 @@ func (e *Engine) Activity(now time.Time, n int) Activity {
 func (a *activity) mostTried(n int) []AccountTries {
 	type total struct {
 		count   uint32
-		tried   *tried
+		tried   *triedAccount
 		sources uint64
 		last    uint32
 	}
@@ -166,7 +166,7 @@ func (a *activity) mostTried(n int) []AccountTries {
 	out := make([]AccountTries, 0, len(all))
 	for _, t := range all {
 		r := record{length: t.tried.length, account: t.tried.account}
-		out = append(out, AccountTries{Account: r.name(), Tries: int(t.count),
+		out = append(out, AccountTries{Account: r.accountName(), Tries: int(t.count),
 			Sources: min(table.EstimateDistinct(t.sources), 300), Last: time.Unix(int64(t.last), 0)})
 	}
 	return out
@@ -176,7 +176,7 @@ func (a *activity) mostTried(n int) []AccountTries {
 func (e *Engine) NewestBans(now time.Time, n int) []ban.Ban {
 	e.advance(now)
 	out := make([]ban.Ban, 0, min(n, len(e.bans)))
-	for b := e.newest; b != nil && len(out) < n; b = b.older {
+	for b := e.newestBan; b != nil && len(out) < n; b = b.older {
 		if b.until > e.now {
 			out = append(out, e.viewBan(b, false))
 		}
@@ -188,7 +188,7 @@ func (e *Engine) NewestBans(now time.Time, n int) []ban.Ban {
 func (e *Engine) NewestTrusted(now time.Time, n int) []ban.Trust {
 	e.advance(now)
 	order := func(a, b *trust) int {
-		if fa, fb := len(a.fails) > 0, len(b.fails) > 0; fa != fb {
+		if fa, fb := len(a.failures) > 0, len(b.failures) > 0; fa != fb {
 			if fa {
 				return -1
 			}

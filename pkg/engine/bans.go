@@ -12,34 +12,34 @@ import (
 
 // ban is an active ban: of a source, of a network, or of whatever prefix a person typed.
 type activeBan struct {
-	prefix   netip.Prefix
-	source   netip.Addr
-	since    int64
-	until    int64
-	reason   ban.Reason
-	score    float32
-	proven   bool
-	observed bool // not enforced
-	manual   bool
-	number   int
-	comment  string
-	pbx      uint8
-	attempts int
-	evidence []record
-	more     bool // older evidence was not kept
-	leak     *leak
+	prefix       netip.Prefix
+	source       netip.Addr
+	since        int64
+	until        int64
+	reason       ban.Reason
+	score        float32
+	proven       bool
+	observed     bool // not enforced
+	manual       bool
+	number       int
+	comment      string
+	pbx          uint8
+	attempts     int
+	evidence     []record
+	moreEvidence bool // older evidence was not kept
+	leak         *leak
 
 	older, newer *activeBan // in the order in which they were made
 }
 
-// network is what is known of a network with banned addresses in it.
-type network struct {
+// networkBans is what is known of a network with banned addresses in it.
+type networkBans struct {
 	banned   int // addresses, by enforced bans
 	unproven int // of them, by evidence that could be forged
 }
 
-// banOf returns the active ban of a source, enforced or observed.
-func (e *Engine) banOf(k key) *activeBan {
+// activeBanOf returns the active ban of a source, enforced or observed.
+func (e *Engine) activeBanOf(k sourceKey) *activeBan {
 	if b := e.bans[e.prefixOf(k)]; b != nil && b.until > e.now {
 		return b
 	}
@@ -56,7 +56,7 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		j.reportSpared(prefix, ban.ReasonProtected, proven, "Asterisk knows this address as a trunk: never banned")
 		return
 	}
-	if !prefix.IsSingleIP() && j.engine.exemptWithin(prefix) {
+	if !prefix.IsSingleIP() && j.engine.holdsExempt(prefix) {
 		prefix = netip.PrefixFrom(j.addr, j.addr.BitLen())
 		have = j.engine.bans[prefix]
 	}
@@ -64,64 +64,64 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		return
 	}
 	if j.engine.isUnderGrace(prefix) {
-		j.engine.suspended++
+		j.engine.suspendedBans++
 		j.reportSpared(prefix, ban.ReasonManual, proven, "a person unbanned it with a grace that is not over")
 		return
 	}
-	if enforce && j.engine.holds(proven) {
-		j.engine.suspended++
-		j.reportSpared(prefix, ban.ReasonAllowed, proven, heldText)
+	if enforce && j.engine.holdsForgeable(proven) {
+		j.engine.suspendedBans++
+		j.reportSpared(prefix, ban.ReasonAllowed, proven, forgeableHeldText)
 		return
 	}
-	if enforce && j.engine.stormy() && j.engine.spareInStorm(j.key) {
-		j.engine.suspended++
+	if enforce && j.engine.inStorm() && j.engine.sparedByStorm(j.key) {
+		j.engine.suspendedBans++
 		j.reportSpared(prefix, ban.ReasonStorm, proven, stormText)
 		return
 	}
 	if enforce {
-		bound := j.engine.room(proven)
-		if bound != "" && (proven || float64(s.score) >= 2*j.policy.Threshold) && j.giveWay(bound, proven) {
-			bound = j.engine.room(proven)
+		bound := j.engine.reserveBan(proven)
+		if bound != "" && (proven || float64(s.score) >= 2*j.policy.Threshold) && j.endOneShotBan(bound, proven) {
+			bound = j.engine.reserveBan(proven)
 		}
 		if bound != "" {
-			j.engine.limited[bound]++
-			if j.engine.firstReport(forLimit, key{}, j.engine.text(bound)) {
+			j.engine.hitLimits[bound]++
+			if j.engine.firstReport(forLimit, sourceKey{}, j.engine.hashText(bound)) {
 				j.decide(ban.ActionObserve, ban.ReasonLimit, prefix, 0, proven, "bans are left out, by policy.limits."+bound+": see the metrics")
 			}
 			return
 		}
 	}
 
-	more := j.engine.sources.detailsOf(s)
-	if j.now-more.banEnd >= int64(j.policy.Ban.Memory) {
+	details := j.engine.sources.detailsOf(s)
+	if j.now-details.lastBanEnd >= int64(j.policy.Ban.Memory) {
 		s.bans = 0
 	}
-	d := j.engine.duration(int(s.bans), proven)
+	d := j.engine.banDuration(int(s.bans), proven)
 	b := &activeBan{
-		prefix: prefix, source: j.addr, since: j.now, until: j.now + int64(d), reason: reason, score: s.observed,
+		prefix: prefix, source: j.addr, since: j.now, until: j.now + int64(d), reason: reason, score: s.observedScore,
 		proven: proven, observed: !enforce, number: int(s.bans) + 1, pbx: j.pbx, attempts: int(s.attempts),
 	}
 	if enforce {
 		b.score = s.score
 		s.bans = min(s.bans+1, math.MaxUint8)
-		more.banEnd = b.until
+		details.lastBanEnd = b.until
 	}
-	b.evidence, b.more = j.engine.evidence.Chain(s.key, s.evidence, min(perBan, banBudget-j.engine.kept))
-	j.engine.kept += len(b.evidence)
-	j.engine.putBan(b)
-	j.engine.activity.banned(j.now)
+	b.evidence, b.moreEvidence = j.engine.evidence.Chain(s.key, s.latestRecord, min(recordsPerBan, recordsOfAllBans-j.engine.banRecords))
+	j.engine.banRecords += len(b.evidence)
+	j.engine.addBan(b)
+	j.engine.activity.countBan(j.now)
 	action := ban.ActionBan
 	if !enforce {
 		action = ban.ActionObserve
 	}
-	j.decide(action, reason, prefix, d, proven, ordinal(b.number, enforce))
+	j.decide(action, reason, prefix, d, proven, banDetail(b.number, enforce))
 	if enforce {
 		j.banNetworkOf(prefix)
 	}
 }
 
-// exemptWithin says whether a prefix shares an address with anything allowed or protected.
-func (e *Engine) exemptWithin(p netip.Prefix) bool {
+// holdsExempt says whether a prefix shares an address with anything allowed or protected.
+func (e *Engine) holdsExempt(p netip.Prefix) bool {
 	if _, ok := e.allow.Overlapping(p); ok {
 		return true
 	}
@@ -138,7 +138,7 @@ func (e *Engine) isUnderGrace(p netip.Prefix) bool {
 	return ok && e.grace.At(have) > e.now
 }
 
-func ordinal(n int, enforced bool) string {
+func banDetail(n int, enforced bool) string {
 	switch {
 	case !enforced:
 		return "would be banned"
@@ -148,57 +148,57 @@ func ordinal(n int, enforced bool) string {
 	return ""
 }
 
-// duration is ban.first × ban.factor for each ban before, up to ban.max, and up to ban.forgeable_max where the source
+// banDuration is ban.first × ban.factor for each ban before, up to ban.max, and up to ban.forgeable_max where the source
 // could have been forged.
-func (e *Engine) duration(before int, proven bool) time.Duration {
-	limit := e.cfg.Ban.Max
+func (e *Engine) banDuration(before int, proven bool) time.Duration {
+	limit := e.policy.Ban.Max
 	if !proven {
-		limit = min(limit, e.cfg.Ban.ForgeableMax)
+		limit = min(limit, e.policy.Ban.ForgeableMax)
 	}
-	d := float64(e.cfg.Ban.First) * math.Pow(e.cfg.Ban.Factor, float64(before))
+	d := float64(e.policy.Ban.First) * math.Pow(e.policy.Ban.Factor, float64(before))
 	if d >= float64(limit) {
 		return limit
 	}
 	return time.Duration(d)
 }
 
-// room takes the place of one more ban. It returns the key of policy.limits that leaves none, or nothing.
-func (e *Engine) room(proven bool) string {
-	l := e.cfg.Limits
-	if e.enforced >= l.Bans {
+// reserveBan takes the place of one more ban. It returns the key of policy.limits that leaves none, or nothing.
+func (e *Engine) reserveBan(proven bool) string {
+	l := e.policy.Limits
+	if e.enforcedBans >= l.Bans {
 		return "bans"
 	}
 	if proven {
 		return ""
 	}
-	if e.forgeable >= l.ForgeableBans {
+	if e.forgeableBans >= l.ForgeableBans {
 		return "forgeable_bans"
 	}
-	if e.saved() < 1 {
+	if e.refillForgeableBudget() < 1 {
 		return "forgeable_rate"
 	}
-	e.budget--
+	e.forgeableBudget--
 	return ""
 }
 
-// saved is how many bans on unproven evidence may begin at once.
-func (e *Engine) saved() float64 {
-	l := e.cfg.Limits
-	e.budget = min(float64(l.ForgeableBurst), e.budget+float64(l.ForgeableRate)*time.Duration(e.now-e.budgetAt).Seconds())
-	e.budgetAt = e.now
-	return e.budget
+// refillForgeableBudget is how many bans on unproven evidence may begin at once.
+func (e *Engine) refillForgeableBudget() float64 {
+	l := e.policy.Limits
+	e.forgeableBudget = min(float64(l.ForgeableBurst), e.forgeableBudget+float64(l.ForgeableRate)*time.Duration(e.now-e.forgeableBudgetAt).Seconds())
+	e.forgeableBudgetAt = e.now
+	return e.forgeableBudget
 }
 
-// giveWay ends the oldest ban of a source that was banned once, on evidence that could be forged: forged packets make any
+// endOneShotBan ends the oldest ban of a source that was banned once, on evidence that could be forged: forged packets make any
 // number of such, and must not leave those free who go on attacking. It says whether there was one.
-func (j *judgement) giveWay(bound string, proven bool) bool {
-	if bound == "forgeable_rate" || !proven && j.engine.saved() < 1 { // no ban would follow
+func (j *judgement) endOneShotBan(bound string, proven bool) bool {
+	if bound == "forgeable_rate" || !proven && j.engine.refillForgeableBudget() < 1 { // no ban would follow
 		return false
 	}
-	for len(j.engine.oneShots) > 0 {
-		b := j.engine.oneShots[0]
-		j.engine.oneShots[0] = nil
-		j.engine.oneShots = j.engine.oneShots[1:]
+	for len(j.engine.oneShotBans) > 0 {
+		b := j.engine.oneShotBans[0]
+		j.engine.oneShotBans[0] = nil
+		j.engine.oneShotBans = j.engine.oneShotBans[1:]
 		if j.engine.bans[b.prefix] == b && b.until > j.now && b.prefix != j.engine.prefixOf(j.key) {
 			j.out = append(j.out, j.engine.endBans([]*activeBan{b}, ban.ReasonLimit, "gave way to a source that goes on attacking: policy.limits."+bound+" is reached")...)
 			return true
@@ -212,77 +212,77 @@ func (e *Engine) queueOneShot(b *activeBan) {
 	if b.proven || b.manual || b.observed || b.number != 1 || b.reason == ban.ReasonNetwork {
 		return
 	}
-	if len(e.oneShots) > 2*e.forgeable+1024 { // most of them are over
-		e.oneShots = slices.DeleteFunc(e.oneShots, func(b *activeBan) bool { return e.bans[b.prefix] != b })
+	if len(e.oneShotBans) > 2*e.forgeableBans+1024 { // most of them are over
+		e.oneShotBans = slices.DeleteFunc(e.oneShotBans, func(b *activeBan) bool { return e.bans[b.prefix] != b })
 	}
-	e.oneShots = append(e.oneShots, b)
+	e.oneShotBans = append(e.oneShotBans, b)
 }
 
-// putBan enters a ban in the books in place of whatever was there.
-func (e *Engine) putBan(b *activeBan) {
+// addBan enters a ban in the books in place of whatever was there.
+func (e *Engine) addBan(b *activeBan) {
 	if old := e.bans[b.prefix]; old != nil {
-		e.forget(old)
+		e.removeBan(old)
 	}
 	e.bans[b.prefix] = b
-	if b.older = e.newest; b.older != nil {
+	if b.older = e.newestBan; b.older != nil {
 		b.older.newer = b
 	}
-	e.newest = b
-	e.count(b, 1)
+	e.newestBan = b
+	e.countBan(b, 1)
 	e.queueOneShot(b)
 	e.setTimer(b.until, b.prefix, endOfBan)
-	e.setBanned(b.prefix, true)
+	e.markBanned(b.prefix, true)
 }
 
-// forget takes a ban out of the books.
-func (e *Engine) forget(b *activeBan) {
+// removeBan takes a ban out of the books.
+func (e *Engine) removeBan(b *activeBan) {
 	delete(e.bans, b.prefix)
 	if b.newer != nil {
 		b.newer.older = b.older
 	} else {
-		e.newest = b.older
+		e.newestBan = b.older
 	}
 	if b.older != nil {
 		b.older.newer = b.newer
 	}
-	e.kept -= len(b.evidence)
-	e.count(b, -1)
-	e.setBanned(b.prefix, false)
+	e.banRecords -= len(b.evidence)
+	e.countBan(b, -1)
+	e.markBanned(b.prefix, false)
 }
 
-// count adds n to the counters that a ban is in.
-func (e *Engine) count(b *activeBan, n int) {
+// countBan adds n to the counters that a ban is in.
+func (e *Engine) countBan(b *activeBan, n int) {
 	if b.observed {
 		return
 	}
-	e.enforced += n
+	e.enforcedBans += n
 	if b.prefix.Addr().Is6() {
-		e.enforced6 += n
+		e.enforcedBans6 += n
 	}
 	if !b.proven {
-		e.forgeable += n
+		e.forgeableBans += n
 	}
-	e.countOdd(b.prefix, n)
+	e.countNetworkBan(b.prefix, n)
 	e.countInNetwork(b, n)
 }
 
-// setBanned tells the source of a prefix that it is banned, or no longer.
-func (e *Engine) setBanned(p netip.Prefix, banned bool) {
+// markBanned tells the source of a prefix that it is banned, or no longer.
+func (e *Engine) markBanned(p netip.Prefix, banned bool) {
 	if k, ok := e.keyOfPrefix(p); ok {
 		if s := e.sources.get(k); s != nil {
 			s.banned = banned
-			e.classify(s)
+			e.classifySource(s)
 		}
 	}
 }
 
-// banOver handles the timer of a ban.
-func (e *Engine) banOver(t timer, out []ban.Decision) []ban.Decision {
+// endDueBan handles the timer of a ban.
+func (e *Engine) endDueBan(t timer, out []ban.Decision) []ban.Decision {
 	b := e.bans[t.prefix]
 	if b == nil || b.until > e.now { // ended, or extended, which set a timer of its own
 		return out
 	}
-	e.forget(b)
+	e.removeBan(b)
 	if b.observed {
 		return out
 	}
@@ -291,7 +291,7 @@ func (e *Engine) banOver(t timer, out []ban.Decision) []ban.Decision {
 
 // unbanDecision is the decision that ends a ban.
 func (e *Engine) unbanDecision(b *activeBan, reason ban.Reason) ban.Decision {
-	d := ban.Decision{Time: stamp(e.now), Action: ban.ActionUnban, Source: b.source, Prefix: b.prefix, Reason: reason, Proven: b.proven,
+	d := ban.Decision{Time: utc(e.now), Action: ban.ActionUnban, Source: b.source, Prefix: b.prefix, Reason: reason, Proven: b.proven,
 		PBX: e.pbxName(b.pbx)}
 	if b.manual || b.reason == ban.ReasonAdopted {
 		d.PBX = ""
@@ -301,7 +301,7 @@ func (e *Engine) unbanDecision(b *activeBan, reason ban.Reason) ban.Decision {
 	}
 	if k, ok := e.keyOfPrefix(b.prefix); ok {
 		if s := e.sources.get(k); s != nil {
-			d.Score = float64(s.score * e.decayFactor(e.now-s.seen))
+			d.Score = float64(s.score * e.decayFactor(e.now-s.lastSeen))
 		}
 	}
 	return d
@@ -320,7 +320,7 @@ func (e *Engine) banCovering(a netip.Addr) *activeBan {
 
 // networkOf returns the network of a banned source that policy.networks counts. IPv6 sources are networks already.
 func (e *Engine) networkOf(p netip.Prefix) (netip.Prefix, bool) {
-	n := e.cfg.Networks
+	n := e.policy.Networks
 	if n.Sources <= 0 || !p.Addr().Is4() || !p.IsSingleIP() {
 		return netip.Prefix{}, false
 	}
@@ -337,16 +337,16 @@ func (e *Engine) countInNetwork(b *activeBan, n int) {
 	if !ok {
 		return
 	}
-	net := e.networks[p]
+	net := e.networkBans[p]
 	net.banned += n
 	if !b.proven {
 		net.unproven += n
 	}
 	if net.banned <= 0 {
-		delete(e.networks, p)
+		delete(e.networkBans, p)
 		return
 	}
-	e.networks[p] = net
+	e.networkBans[p] = net
 }
 
 // banNetworkOf bans a whole network once enough of its addresses are banned, unless it holds anything allowed,
@@ -356,48 +356,48 @@ func (j *judgement) banNetworkOf(p netip.Prefix) {
 	if !ok {
 		return
 	}
-	n := j.engine.networks[net]
+	n := j.engine.networkBans[net]
 	if have := j.engine.bans[net]; n.banned < j.policy.Networks.Sources || have != nil && have.until > j.now && !have.observed {
 		return
 	}
-	if !j.sparesNetwork(net) {
+	if !j.mustSpareNetwork(net) {
 		j.banNetwork(net, n.unproven == 0, n.banned, fmt.Sprintf("%d addresses of this network are banned", n.banned))
 	}
 }
 
-// sparesNetwork says whether a network holds somebody who must not be banned with it.
-func (j *judgement) sparesNetwork(net netip.Prefix) bool {
+// mustSpareNetwork says whether a network holds somebody who must not be banned with it.
+func (j *judgement) mustSpareNetwork(net netip.Prefix) bool {
 	_, graced := j.engine.grace.Overlapping(net)
-	return graced || j.engine.exemptWithin(net) || j.engine.customerIn(net)
+	return graced || j.engine.holdsExempt(net) || j.engine.holdsCustomer(net)
 }
 
 // banNetwork bans a network because of the event, if there is room, and says whether it did.
 func (j *judgement) banNetwork(net netip.Prefix, proven bool, attempts int, detail string) bool {
-	if j.engine.holds(proven) {
+	if j.engine.holdsForgeable(proven) {
 		return false
 	}
-	if bound := j.engine.room(proven); bound != "" {
-		j.engine.limited[bound]++
+	if bound := j.engine.reserveBan(proven); bound != "" {
+		j.engine.hitLimits[bound]++
 		return false
 	}
-	d := j.engine.duration(0, proven)
-	j.engine.putBan(&activeBan{
+	d := j.engine.banDuration(0, proven)
+	j.engine.addBan(&activeBan{
 		prefix: net, source: j.addr, since: j.now, until: j.now + int64(d), reason: ban.ReasonNetwork, proven: proven, number: 1,
 		pbx: j.pbx, attempts: attempts, comment: detail,
 	})
-	j.engine.activity.banned(j.now)
+	j.engine.activity.countBan(j.now)
 	j.decide(ban.ActionBan, ban.ReasonNetwork, net, d, proven, detail)
 	return true
 }
 
-// customerIn says whether a prefix holds a source that is or lately was trusted.
-func (e *Engine) customerIn(p netip.Prefix) bool {
+// holdsCustomer says whether a prefix holds a source that is or lately was trusted.
+func (e *Engine) holdsCustomer(p netip.Prefix) bool {
 	// Forged packets may ask about any number of IPv6 networks, each time for a walk over all customers.
-	if p.Addr().Is6() && min(p.Bits(), e.ipv6Prefix) >= widerBits && e.owners[ownerOf(key(p.Addr().As16()))] == 0 {
+	if p.Addr().Is6() && min(p.Bits(), e.ipv6Prefix) >= largeNetworkBits && e.trustsByOwner[ownerNetwork(sourceKey(p.Addr().As16()))] == 0 {
 		return false
 	}
 	for k := range e.trusts {
-		if p.Overlaps(e.prefixOf(k)) && e.knownGood(k) {
+		if p.Overlaps(e.prefixOf(k)) && e.isCustomer(k) {
 			return true
 		}
 	}

@@ -27,7 +27,7 @@ func TestExemptionsHaveOrigins(t *testing.T) {
 		t.Errorf("allowed by %v", got)
 	}
 	var got []string
-	for _, q := range e.Exempt() {
+	for _, q := range e.ExemptPrefixes() {
 		got = append(got, q.String())
 	}
 	if want := []string{"192.0.2.0/24", "203.0.113.64/29", "2001:db8::1/128"}; !slices.Equal(got, want) {
@@ -68,7 +68,7 @@ func TestInventedAccountsMakeRoom(t *testing.T) {
 	e := New(policy.Default().Policy)
 	e.advance(epoch)
 	for i := range maxAccounts {
-		e.accounts[uint64(i)] = &account{failing: []failure{{at: e.now}}}
+		e.accounts[uint64(i)] = &account{failingSources: []failingSource{{last: e.now}}}
 	}
 	if e.accountOf(1<<40) != nil || e.Stats(epoch).Limited["accounts"] == 0 {
 		t.Error("there is no bound")

@@ -124,7 +124,7 @@ func play(t *testing.T, file string, change func(*policy.Policy), n int) []ban.D
 			case err == nil:
 				out = e.Handle(now, "pbx", &ev, out)
 			case errors.As(err, &bad):
-				out = e.Tamper(now, "pbx", bad.Reason, bad.Sources, out)
+				out = e.ReportTampering(now, "pbx", bad.Reason, bad.Sources, out)
 			}
 			now = now.Add(time.Millisecond)
 		}

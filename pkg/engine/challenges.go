@@ -8,47 +8,47 @@ import (
 )
 
 // maxOpen is how many requests of one source wait for its login one by one.
-const maxOpen = 32
+const maxOpenChallenges = 32
 
-// pending is an event that counts only if no login answers it in time.
-type pending struct {
-	due, at   int64
-	key       key
-	addr      netip.AddrPort
-	weight    float32
-	known     bool // the account, to Asterisk
-	pbx       uint8
-	typ       security.Type
-	service   security.Service
-	transport security.Transport
-	length    uint8
-	account   [nameBytes]byte
+// pendingEvent is an event that counts only if no login answers it in time.
+type pendingEvent struct {
+	due, since   int64
+	key          sourceKey
+	addr         netip.AddrPort
+	points       float32
+	knownAccount bool // the account, to Asterisk
+	pbx          uint8
+	typ          security.Type
+	service      security.Service
+	transport    security.Transport
+	length       uint8
+	account      [nameBytes]byte
 }
 
-// challenge judges a ChallengeSent. By itself it says nothing: every healthy phone gets one. Without a login after
+// judgeChallenge judges a ChallengeSent. By itself it says nothing: every healthy phone gets one. Without a login after
 // it, for "<unknown>" it is a request that no endpoint matches, and for many known accounts it is enumeration.
-func (j *judgement) challenge() {
+func (j *judgement) judgeChallenge() {
 	if j.policy.Challenges.AnswerWithin <= 0 {
 		return
 	}
-	if j.event.Account != unknown {
-		if j.policy.Challenges.Accounts <= 0 || j.trust() != nil || j.worksHere(j.account()) { // whose name is known there
+	if j.event.Account != unknownAccount {
+		if j.policy.Challenges.Accounts <= 0 || j.sourceTrust() != nil || j.loggedInHere(j.accountID()) { // whose name is known there
 			return
 		}
 		id := j.hash(forChallenged, j.accountNameHash())
-		if !j.engine.attempts.Seen(j.now, id) {
-			j.enqueuePending(pending{known: true, weight: float32(j.policy.Points.UnansweredChallenge)})
+		if !j.engine.dialogues.Seen(j.now, id) {
+			j.enqueuePending(pendingEvent{knownAccount: true, points: float32(j.policy.Points.UnansweredChallenge)})
 		}
 		return
 	}
 	// A request that no endpoint matches has an InvalidAccountID or a FailedACL before the challenge, which counts
 	// already. Without one, endpoint_identifier_order has auth_username, and healthy phones look like this too.
-	if d := j.dialogueState(); d != nil && !d.challenged || j.trust() != nil {
+	if d := j.dialogueState(); d != nil && !d.onlyChallenged || j.sourceTrust() != nil {
 		return
 	}
 	if j.firstSighting(j.hash(forChallenge, j.dialogueKey())) {
 		if d := j.dialogueState(); d != nil {
-			d.challenged = true
+			d.onlyChallenged = true
 		}
 		j.deferCharge(j.policy.Points.UnansweredChallenge)
 	}
@@ -57,58 +57,58 @@ func (j *judgement) challenge() {
 // deferIfChallenged keeps an InvalidAccountID back where the source has challenges open that came without one: there
 // endpoint_identifier_order has auth_username, and several phones behind one address get InvalidAccountID while all is
 // well (from the fifth request in five seconds; res_pjsip/pjsip_distributor.c).
-func (j *judgement) deferIfChallenged(w float64) bool {
+func (j *judgement) deferIfChallenged(points float64) bool {
 	s := j.findSource()
-	if s == nil || s.open == 0 || j.engine.trustOf(s) != nil {
+	if s == nil || s.openChallenges == 0 || j.engine.trustOf(s) != nil {
 		return false
 	}
-	j.deferCharge(w)
+	j.deferCharge(points)
 	return true
 }
 
 // deferCharge gives the source of the event time to log in before it costs w points. Beyond maxOpen of one source there is one
 // sum of points, so that no source fills the queue.
-func (j *judgement) deferCharge(w float64) {
+func (j *judgement) deferCharge(points float64) {
 	s := j.source()
 	if s == nil {
 		return
 	}
-	if s.open >= maxOpen {
-		j.engine.sources.detailsOf(s).overflow += float32(w)
+	if s.openChallenges >= maxOpenChallenges {
+		j.engine.sources.detailsOf(s).overflowPoints += float32(points)
 		return
 	}
-	if j.enqueuePending(pending{weight: float32(w)}) {
-		s.open++
+	if j.enqueuePending(pendingEvent{points: float32(points)}) {
+		s.openChallenges++
 	}
 }
 
 // enqueuePending puts an event off until challenges.answer_within is over, and says whether there was room.
-func (j *judgement) enqueuePending(p pending) bool {
-	if j.engine.waiting.Len() >= maxPending {
-		j.engine.limited["challenges"]++
+func (j *judgement) enqueuePending(p pendingEvent) bool {
+	if j.engine.pending.Len() >= maxPending {
+		j.engine.hitLimits["challenges"]++
 		return false
 	}
-	p.at, p.due = j.now, j.now+int64(j.policy.Challenges.AnswerWithin)
-	if last := j.engine.waiting.Last(); last != nil {
+	p.since, p.due = j.now, j.now+int64(j.policy.Challenges.AnswerWithin)
+	if last := j.engine.pending.Last(); last != nil {
 		p.due = max(p.due, last.due) // answer_within was shortened meanwhile
 	}
 	p.key, p.addr, p.pbx = j.key, j.event.Remote.AddrPort, j.pbx
 	p.typ, p.service, p.transport = j.event.Type, j.event.Service, j.event.Remote.Transport
 	p.length = uint8(min(len(j.event.Account), nameBytes))
 	copy(p.account[:], j.event.Account)
-	j.engine.waiting.Push(p)
+	j.engine.pending.Push(p)
 	return true
 }
 
-// settleChallenge judges an event whose time for an answer is over.
-func (e *Engine) settleChallenge(p *pending, out []ban.Decision) []ban.Decision {
-	answered, overflow := e.trusted(p.key) != nil, float32(0)
+// settlePending judges an event whose time for an answer is over.
+func (e *Engine) settlePending(p *pendingEvent, out []ban.Decision) []ban.Decision {
+	answered, overflow := e.activeTrust(p.key) != nil, float32(0)
 	if s := e.sources.get(p.key); s != nil {
-		more := e.sources.detailsOf(s)
-		answered = answered || more.login != 0 && more.login >= p.at
-		if !p.known && s.open > 0 && more.login < p.at { // a login closes all that was open
-			s.open--
-			overflow, more.overflow = more.overflow, 0
+		details := e.sources.detailsOf(s)
+		answered = answered || details.lastLogin != 0 && details.lastLogin >= p.since
+		if !p.knownAccount && s.openChallenges > 0 && details.lastLogin < p.since { // a login closes all that was open
+			s.openChallenges--
+			overflow, details.overflowPoints = details.overflowPoints, 0
 		}
 	}
 	if answered {
@@ -118,24 +118,24 @@ func (e *Engine) settleChallenge(p *pending, out []ban.Decision) []ban.Decision 
 		Remote: security.Address{AddrPort: p.addr, Transport: p.transport}}
 	c := e.newJudgement(&ev, p.addr.Addr().Unmap(), p.pbx, out)
 	switch {
-	case p.known:
-		c.recordUnanswered(float64(p.weight), e.bitOf(ev.Account))
+	case p.knownAccount:
+		c.recordUnanswered(float64(p.points), e.sketchBit(ev.Account))
 	case p.typ == security.InvalidAccountID:
-		c.charge(float64(p.weight+overflow), ban.ReasonUnknownAccount, noteUnanswered)
+		c.charge(float64(p.points+overflow), ban.ReasonUnknownAccount, noteUnanswered)
 	default:
-		c.charge(float64(p.weight+overflow), ban.ReasonUnansweredChallenge, noteUnanswered)
+		c.charge(float64(p.points+overflow), ban.ReasonUnansweredChallenge, noteUnanswered)
 	}
 	return c.finish()
 }
 
 // recordUnanswered notes a known account whose challenge stayed unanswered, and charges the source once there are many.
-func (j *judgement) recordUnanswered(w float64, bit uint8) {
+func (j *judgement) recordUnanswered(points float64, bit uint8) {
 	s := j.source()
 	if s == nil {
 		return
 	}
-	challenged := &j.engine.sources.detailsOf(s).challenged
+	challenged := &j.engine.sources.detailsOf(s).challengedAccounts
 	if challenged.Add(seconds(j.now), idleResetSeconds, bit) && challenged.Estimate() > j.policy.Challenges.Accounts && j.now-j.engine.started >= int64(j.policy.Challenges.Warmup) {
-		j.charge(w, ban.ReasonUnansweredChallenge, noteEnumeration)
+		j.charge(points, ban.ReasonUnansweredChallenge, noteEnumeration)
 	}
 }

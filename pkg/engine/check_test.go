@@ -10,7 +10,7 @@ import (
 // check recounts the books and says what does not agree.
 func (e *Engine) check() error {
 	enforced, enforced6, forgeable, kept := 0, 0, 0, 0
-	networks := make(map[netip.Prefix]network)
+	networks := make(map[netip.Prefix]networkBans)
 	for p, b := range e.bans {
 		if p != b.prefix || p != p.Masked() {
 			return fmt.Errorf("ban of %v is filed under %v", b.prefix, p)
@@ -34,34 +34,34 @@ func (e *Engine) check() error {
 			}
 		}
 		if k, ok := e.keyOfPrefix(p); ok {
-			if s := e.sources.get(k); s != nil && (!s.banned || s.class < barred) {
+			if s := e.sources.get(k); s != nil && (!s.banned || s.class < classBanned) {
 				return fmt.Errorf("source of %v: banned %v, class %d", p, s.banned, s.class)
 			}
 		}
 	}
-	owners := make(map[key]int)
+	owners := make(map[sourceKey]int)
 	for k, t := range e.trusts {
 		if k != t.key {
 			return fmt.Errorf("trust of %v is filed under %v", e.prefixOf(t.key), e.prefixOf(k))
 		}
-		owners[ownerOf(k)]++
+		owners[ownerNetwork(k)]++
 	}
-	if !maps.Equal(owners, e.owners) {
-		return fmt.Errorf("owners %v, counted %v", e.owners, owners)
+	if !maps.Equal(owners, e.trustsByOwner) {
+		return fmt.Errorf("owners %v, counted %v", e.trustsByOwner, owners)
 	}
-	if enforced6 != e.enforced6 {
-		return fmt.Errorf("%d enforced of IPv6, counted %d", e.enforced6, enforced6)
+	if enforced6 != e.enforcedBans6 {
+		return fmt.Errorf("%d enforced of IPv6, counted %d", e.enforcedBans6, enforced6)
 	}
-	if enforced != e.enforced || forgeable != e.forgeable || kept != e.kept {
+	if enforced != e.enforcedBans || forgeable != e.forgeableBans || kept != e.banRecords {
 		return fmt.Errorf("enforced %d, forgeable %d, kept %d; counted %d, %d, %d",
-			e.enforced, e.forgeable, e.kept, enforced, forgeable, kept)
+			e.enforcedBans, e.forgeableBans, e.banRecords, enforced, forgeable, kept)
 	}
-	if len(networks) != len(e.networks) {
-		return fmt.Errorf("%d networks, counted %d", len(e.networks), len(networks))
+	if len(networks) != len(e.networkBans) {
+		return fmt.Errorf("%d networks, counted %d", len(e.networkBans), len(networks))
 	}
 	for p, n := range networks {
-		if e.networks[p] != n {
-			return fmt.Errorf("network %v: %+v, counted %+v", p, e.networks[p], n)
+		if e.networkBans[p] != n {
+			return fmt.Errorf("network %v: %+v, counted %+v", p, e.networkBans[p], n)
 		}
 	}
 	if e.sources.len() > e.sources.max {
@@ -74,16 +74,16 @@ func (e *Engine) check() error {
 		k := s.key
 		_, known := e.trusts[k]
 		_, banned := e.bans[e.prefixOf(k)]
-		if s.known != known || s.banned != banned {
-			return fmt.Errorf("source %v: known %v, banned %v; want %v, %v", e.prefixOf(k), s.known, s.banned, known, banned)
+		if s.hasTrust != known || s.banned != banned {
+			return fmt.Errorf("source %v: known %v, banned %v; want %v, %v", e.prefixOf(k), s.hasTrust, s.banned, known, banned)
 		}
-		for _, f := range []float32{s.score, s.proven, s.observed, e.sources.detailsOf(s).overflow, e.sources.detailsOf(s).pace.tokens} {
+		for _, f := range []float32{s.score, s.provenScore, s.observedScore, e.sources.detailsOf(s).overflowPoints, e.sources.detailsOf(s).pace.tokens} {
 			if !(f >= 0) || math.IsInf(float64(f), 0) {
 				return fmt.Errorf("source %v: %+v", e.prefixOf(k), s)
 			}
 		}
-		if s.proven > s.score+slack || s.score > s.observed+slack {
-			return fmt.Errorf("source %v: proven %v of %v of %v", e.prefixOf(k), s.proven, s.score, s.observed)
+		if s.provenScore > s.score+pointsTolerance || s.score > s.observedScore+pointsTolerance {
+			return fmt.Errorf("source %v: proven %v of %v of %v", e.prefixOf(k), s.provenScore, s.score, s.observedScore)
 		}
 	}
 	return nil
@@ -98,8 +98,8 @@ func (t *sources) check() error {
 			if s.number != number || s.class != c || t.get(s.key) != s {
 				return fmt.Errorf("number %d in class %d: %+v", number, c, s)
 			}
-			if c != offender && s.queuedAt > seconds(s.seen) {
-				return fmt.Errorf("number %d in class %d has its place of %d, and was seen at %d", number, c, s.queuedAt, seconds(s.seen))
+			if c != classOffender && s.queuedAt > seconds(s.lastSeen) {
+				return fmt.Errorf("number %d in class %d has its place of %d, and was seen at %d", number, c, s.queuedAt, seconds(s.lastSeen))
 			}
 			if seen++; seen > t.len() {
 				return fmt.Errorf("the lists hold more than %d sources", t.len())

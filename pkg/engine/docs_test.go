@@ -39,9 +39,9 @@ func evidenceDocs() string {
 		switch s {
 		case "":
 			return "any"
-		case anonymous:
+		case emptyAccount:
 			return "empty"
-		case named:
+		case anyAccount:
 			return "not empty"
 		}
 		return "`" + s + "`"
@@ -60,19 +60,19 @@ func evidenceDocs() string {
 		}
 		what := ""
 		switch r.kind {
-		case login:
+		case kindLogin:
 			what = "a right password: trust, if UsingPassword is 1"
-		case challenge:
+		case kindChallenge:
 			what, worth = "nothing by itself: see unanswered challenges", "`"+string(r.reason)+"`"
-		case attempt:
+		case kindAttempt:
 			what, worth = "hostile, once in each dialogue and account", "`"+string(r.reason)+"`"
-		case guess:
+		case kindGuess:
 			what, worth = "a guess, once for each distinct answer", "`"+string(r.reason)+"`"
-		case connection:
+		case kindConnection:
 			what, worth = "hostile, each time", "`"+string(r.reason)+"`"
-		case misconfigured:
+		case kindMisconfigured:
 			what = "an error of set-up: reported once an hour"
-		case nothing:
+		case kindNothing:
 			what = "nothing: a good phone dialled a wrong number"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", r.service, r.typ, name, account, what, worth)
@@ -85,7 +85,7 @@ func defaultDocs(p policy.Policy) string {
 	b.WriteString("| Key of `policy` | Default |\n|---|---|\n")
 	row := func(key string, value any) {
 		if d, ok := value.(time.Duration); ok {
-			value = span(d)
+			value = shortDuration(d)
 		}
 		fmt.Fprintf(&b, "| `%s` | %v |\n", key, value)
 	}
@@ -139,7 +139,7 @@ func exampleDocs(t *testing.T) string {
 			seen = append(seen, d)
 			line := fmt.Sprintf("%s  %-14s → %s, %s", d.Time.Format("15:04:05"), d.Source, d.Action, d.Reason)
 			if d.Duration > 0 {
-				line += ", for " + span(d.Duration)
+				line += ", for " + shortDuration(d.Duration)
 			}
 			if d.Action == ban.ActionMisconfigured {
 				line += ", account " + d.Account
@@ -162,7 +162,7 @@ func exampleDocs(t *testing.T) string {
 				UsingPassword: typ == security.SuccessfulAuth,
 				Remote:        security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060), Transport: security.UDP}}
 			if typ == security.ChallengeSent && types[0] == security.InvalidAccountID {
-				ev.Account = unknown
+				ev.Account = unknownAccount
 			}
 			out = e.Handle(now, "pbx", &ev, out)
 		}

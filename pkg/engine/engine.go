@@ -17,71 +17,71 @@ const (
 	second = int64(time.Second)
 	minute = int64(time.Minute)
 
-	reportTTL   = 60 * minute // one report an hour of the same thing
-	maxAttempts = 1 << 18
-	maxReports  = 1 << 16
-	maxPairs    = 1 << 16
-	maxPending  = 1 << 16
-	maxFlows    = 1 << 18
-	flowTTL     = 24 * 60 * minute // of a flow after its latest login, or half of it longer
+	reportTTL           = 60 * minute // one report an hour of the same thing
+	maxDialogues        = 1 << 18
+	maxReports          = 1 << 16
+	maxStrangerFailures = 1 << 16
+	maxPending          = 1 << 16
+	maxLoginFlows       = 1 << 18
+	loginFlowTTL        = 24 * 60 * minute // of a flow after its latest login, or half of it longer
 )
 
 // Engine judges sources. It is not safe for concurrent use.
 type Engine struct {
 	keyedHash
-	cfg        policy.Policy
+	policy     policy.Policy
 	ipv6Prefix int
-	honey      map[string]bool
-	enforces   [services]bool
+	honeypots  map[string]bool
+	enforces   [numServices]bool
 	rules      ruleIndex
 	now        int64
 	started    int64
 	pbxs       []string
 
-	sources  *sources
-	attempts *table.Window[dialogue]
-	pairs    *table.Window[pair] // of a source and an account that fails from it, where a trust has no place for it; for a spell of silence
-	reports  *table.Window[struct{}]
-	breached *table.Window[breached] // logins after guessing, by source and account
-	slow     *table.Window[struct{}] // who was reported as guessing slowly, by source and account
-	absolved *table.Window[struct{}] // sources for which a person vouched by an unban
-	flows    *table.Window[struct{}] // from which accounts logged in: source, port, transport and account
-	wide     *table.Window[wide]     // networks of several sources of IPv6 that attack
-	waiting  table.FIFO[pending]     // events that wait for a login, in the order in which their time is over
-	evidence *table.Chains[key, record]
+	sources          *sources
+	dialogues        *table.Window[dialogue]
+	strangerFailures *table.Window[strangerFailures] // of a source and an account that fails from it, where a trust has no place for it; for a spell of silence
+	reports          *table.Window[struct{}]
+	guessedLogins    *table.Window[guessedLogin] // logins after guessing, by source and account
+	slowGuessers     *table.Window[struct{}]     // who was reported as guessing slowly, by source and account
+	vouchedFor       *table.Window[struct{}]     // sources for which a person vouched by an unban
+	loginFlows       *table.Window[struct{}]     // from which accounts logged in: source, port, transport and account
+	widerNetworks    *table.Window[widerNetwork] // networks of several sources of IPv6 that attack
+	pending          table.FIFO[pendingEvent]    // events that wait for a login, in the order in which their time is over
+	evidence         *table.Chains[sourceKey, record]
 
-	bans      map[netip.Prefix]*activeBan
-	newest    *activeBan
-	networks  map[netip.Prefix]network
-	timers    *table.Heap[timer]
-	enforced  int     // bans
-	enforced6 int     // of them, those of IPv6
-	forgeable int     // of them, on unproven evidence
-	budget    float64 // of unproven bans
-	budgetAt  int64
-	kept      int          // records that bans keep
-	oneShots  []*activeBan // that may give way to others, the oldest first; some are over
+	bans              map[netip.Prefix]*activeBan
+	newestBan         *activeBan
+	networkBans       map[netip.Prefix]networkBans
+	timers            *table.Heap[timer]
+	enforcedBans      int     // bans
+	enforcedBans6     int     // of them, those of IPv6
+	forgeableBans     int     // of them, on unproven evidence
+	forgeableBudget   float64 // of unproven bans
+	forgeableBudgetAt int64
+	banRecords        int          // records that bans keep
+	oneShotBans       []*activeBan // that may give way to others, the oldest first; some are over
 
-	trusts    map[key]*trust
-	owners    map[key]int // how many of trusts each customer's network has, see ownerOf
-	accounts  map[uint64]*account
-	swept     int64 // when accounts were last gone through, ns
-	failing   failing
-	stormEnd  int64
-	allow     table.Prefixes[[]origin]
-	protected table.Prefixes[[]origin]
-	grace     table.Prefixes[int64] // until when, ns
-	lapsed    []netip.Prefix        // see Lapsed
+	trusts           map[sourceKey]*trust
+	trustsByOwner    map[sourceKey]int // how many of trusts each customer's network has, see ownerOf
+	accounts         map[uint64]*account
+	accountsSweptAt  int64 // when accounts were last gone through, ns
+	failingCustomers failingCustomers
+	stormUntil       int64
+	allow            table.Prefixes[[]origin]
+	protected        table.Prefixes[[]origin]
+	grace            table.Prefixes[int64] // until when, ns
+	lapsedAllows     []netip.Prefix        // see Lapsed
 
-	activity activity
-	multiply policy.Multiply            // see Weigh
-	where    func(netip.Addr) ban.Place // nil: nothing is multiplied
+	activity    activity
+	multipliers policy.Multiply            // see Weigh
+	placeOf     func(netip.Addr) ban.Place // nil: nothing is multiplied
 
-	leaks     leaks
-	limited   map[string]int
-	evicted   uint64
-	suspended int
-	held      int64 // until then nobody is banned by evidence that could be forged
+	leaks              leaks
+	hitLimits          map[string]int
+	evictedSources     uint64
+	suspendedBans      int
+	forgeableHeldUntil int64 // until then nobody is banned by evidence that could be forged
 }
 
 // New makes an engine. The policy must be valid; see policy.Load.
@@ -93,30 +93,30 @@ func NewRepeatable(cfg policy.Policy) *Engine { return newEngine(cfg, newKeyedHa
 
 func newEngine(cfg policy.Policy, s keyedHash) *Engine {
 	e := &Engine{
-		keyedHash:  s,
-		ipv6Prefix: cfg.IPv6Prefix,
-		rules:      indexRules(),
-		sources:    newSources(cfg.MaxSources, uint32(quietFor(&cfg)/second)),
-		attempts:   table.NewWindow[dialogue](attemptTTL, maxAttempts),
-		pairs:      table.NewWindow[pair](2*idleResetSeconds*second, maxPairs),
-		reports:    table.NewWindow[struct{}](reportTTL, maxReports),
-		breached:   table.NewWindow[breached](int64(cfg.Ban.Memory), maxReports),
-		slow:       table.NewWindow[struct{}](24*60*minute, maxReports),
-		absolved:   table.NewWindow[struct{}](24*60*minute, maxReports),
-		flows:      table.NewWindow[struct{}](flowTTL, maxFlows),
-		wide:       table.NewWindow[wide](idleResetSeconds*second, maxReports),
-		evidence:   table.NewChains[key, record](maxRecords),
-		timers:     table.NewHeap((*timer).less),
-		bans:       make(map[netip.Prefix]*activeBan),
-		networks:   make(map[netip.Prefix]network),
-		trusts:     make(map[key]*trust),
-		owners:     make(map[key]int),
-		accounts:   make(map[uint64]*account),
-		failing:    newFailing(int64(cfg.Storm.Within)),
-		limited:    make(map[string]int),
-		budget:     float64(cfg.Limits.ForgeableBurst),
+		keyedHash:        s,
+		ipv6Prefix:       cfg.IPv6Prefix,
+		rules:            indexRules(),
+		sources:          newSources(cfg.MaxSources, uint32(quietFor(&cfg)/second)),
+		dialogues:        table.NewWindow[dialogue](dialogueTTL, maxDialogues),
+		strangerFailures: table.NewWindow[strangerFailures](2*idleResetSeconds*second, maxStrangerFailures),
+		reports:          table.NewWindow[struct{}](reportTTL, maxReports),
+		guessedLogins:    table.NewWindow[guessedLogin](int64(cfg.Ban.Memory), maxReports),
+		slowGuessers:     table.NewWindow[struct{}](24*60*minute, maxReports),
+		vouchedFor:       table.NewWindow[struct{}](24*60*minute, maxReports),
+		loginFlows:       table.NewWindow[struct{}](loginFlowTTL, maxLoginFlows),
+		widerNetworks:    table.NewWindow[widerNetwork](idleResetSeconds*second, maxReports),
+		evidence:         table.NewChains[sourceKey, record](maxRecords),
+		timers:           table.NewHeap((*timer).less),
+		bans:             make(map[netip.Prefix]*activeBan),
+		networkBans:      make(map[netip.Prefix]networkBans),
+		trusts:           make(map[sourceKey]*trust),
+		trustsByOwner:    make(map[sourceKey]int),
+		accounts:         make(map[uint64]*account),
+		failingCustomers: newFailingCustomers(int64(cfg.Storm.Within)),
+		hitLimits:        make(map[string]int),
+		forgeableBudget:  float64(cfg.Limits.ForgeableBurst),
 	}
-	e.leaks.sources = table.NewWindow[struct{}](reportTTL, maxLeaking)
+	e.leaks.reported = table.NewWindow[struct{}](reportTTL, maxLeaking)
 	e.configure(cfg)
 	return e
 }
@@ -140,13 +140,13 @@ func (e *Engine) Configure(now time.Time, cfg policy.Policy) []ban.Decision {
 }
 
 func (e *Engine) configure(cfg policy.Policy) {
-	e.cfg = cfg
+	e.policy = cfg
 	e.sources.max = cfg.MaxSources
-	e.failing.setTTL(int64(cfg.Storm.Within))
-	e.breached.SetTTL(int64(cfg.Ban.Memory))
-	e.honey = make(map[string]bool, len(cfg.Honeypots))
+	e.failingCustomers.setTTL(int64(cfg.Storm.Within))
+	e.guessedLogins.SetTTL(int64(cfg.Ban.Memory))
+	e.honeypots = make(map[string]bool, len(cfg.Honeypots))
 	for _, name := range cfg.Honeypots {
-		e.honey[name] = true
+		e.honeypots[name] = true
 	}
 	for s := range e.enforces {
 		e.enforces[s] = cfg.Services[security.Service(s).String()] == policy.Enforce
@@ -156,7 +156,7 @@ func (e *Engine) configure(cfg policy.Policy) {
 			addOrigin(&e.allow, canonicalPrefix(entry.Prefix), origin{name: originConfig})
 		}
 	}
-	clear(e.networks)
+	clear(e.networkBans)
 	for _, b := range e.bans {
 		e.countInNetwork(b, 1)
 	}
@@ -184,23 +184,23 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []ban
 		c.reportLeak()
 		return c.out
 	}
-	if ev.Hostile && c.hostile() {
+	if ev.Hostile && c.judgeHostile() {
 		return c.finish()
 	}
 	switch c.rule.kind {
-	case login:
-		c.login()
-	case challenge:
-		c.challenge()
-	case attempt:
-		c.attempt()
-	case guess:
-		c.guess()
-	case connection:
-		c.charge(points(&e.cfg.Points, c.rule.reason), c.rule.reason, noNote)
-	case misconfigured:
+	case kindLogin:
+		c.judgeLogin()
+	case kindChallenge:
+		c.judgeChallenge()
+	case kindAttempt:
+		c.judgeAttempt()
+	case kindGuess:
+		c.judgeGuess()
+	case kindConnection:
+		c.charge(pointsFor(&e.policy.Points, c.rule.reason), c.rule.reason, noNote)
+	case kindMisconfigured:
 		c.record(c.source(), 0, ban.ReasonConfiguration, noteMisconfigured)
-		c.misconfigured(ban.ReasonConfiguration, "Asterisk refused the request for its set-up: "+configurationHint(ev))
+		c.reportMisconfigured(ban.ReasonConfiguration, "Asterisk refused the request for its set-up: "+configurationHint(ev))
 	}
 	c.reportLeak()
 	return c.finish()
@@ -210,14 +210,14 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []ban
 // times a second; it does a bounded amount of work and says whether there is more.
 func (e *Engine) Tick(now time.Time, out []ban.Decision) ([]ban.Decision, bool) {
 	out = e.runDue(now, out, 256) // the ends of bans that lie all over the memory: a millisecond or so
-	e.sweep(1000)
+	e.sweepSources(1000)
 	_, more := e.nextDue(e.now)
 	return out, more
 }
 
 // nextDue returns when the next thing is due, if that is not after now.
 func (e *Engine) nextDue(now int64) (at int64, due bool) {
-	if p := e.waiting.First(); p != nil {
+	if p := e.pending.First(); p != nil {
 		at, due = p.due, true
 	}
 	if t := e.timers.First(); t != nil && (!due || t.at < at) {
@@ -235,22 +235,22 @@ func (e *Engine) runDue(now time.Time, out []ban.Decision, n int) []ban.Decision
 			break
 		}
 		e.now = max(e.now, at)
-		if p := e.waiting.First(); p != nil && p.due == at {
-			p := e.waiting.Pop()
-			out = e.settleChallenge(&p, out)
+		if p := e.pending.First(); p != nil && p.due == at {
+			p := e.pending.Pop()
+			out = e.settlePending(&p, out)
 			continue
 		}
-		switch t := e.timers.Pop(); t.of {
+		switch t := e.timers.Pop(); t.kind {
 		case endOfBan:
-			out = e.banOver(t, out)
+			out = e.endDueBan(t, out)
 		case endOfTrust:
-			out = e.trustOver(t, out)
+			out = e.endDueTrust(t, out)
 		case endOfGrace:
 			if until, ok := e.grace.Get(t.prefix); ok && until <= e.now {
 				e.grace.Delete(t.prefix)
 			}
 		case endOfAllow:
-			e.allowOver(t.prefix)
+			e.endDueAllow(t.prefix)
 		}
 	}
 	e.advance(now)
@@ -258,28 +258,28 @@ func (e *Engine) runDue(now time.Time, out []ban.Decision, n int) []ban.Decision
 }
 
 // firstReport says whether a report is the first of its purpose, about a source and one more thing, within an hour.
-func (e *Engine) firstReport(p purpose, k key, detail uint64) bool {
-	return !e.reports.Seen(e.now, e.id(p, k, detail))
+func (e *Engine) firstReport(p purpose, k sourceKey, detail uint64) bool {
+	return !e.reports.Seen(e.now, e.hash(p, k, detail))
 }
 
-// Tamper reports a frame that Asterisk does not write by itself; what is a constant text of the decoder's, and sources
+// ReportTampering reports a frame that Asterisk does not write by itself; what is a constant text of the decoder's, and sources
 // are the addresses that the frame names. There is one decision an hour for each text and Asterisk; count the frames
 // yourself.
-func (e *Engine) Tamper(now time.Time, pbx, what string, sources []netip.Addr, out []ban.Decision) []ban.Decision {
+func (e *Engine) ReportTampering(now time.Time, pbx, what string, sources []netip.Addr, out []ban.Decision) []ban.Decision {
 	e.advance(now)
-	if !e.firstReport(forTampering, key{}, e.mix(e.text(pbx), e.text(what))) {
+	if !e.firstReport(forTampering, sourceKey{}, e.combine(e.hashText(pbx), e.hashText(what))) {
 		return out
 	}
 	if len(sources) > 0 { // texts of addresses without a zone: digits, letters and colons
-		what += "; the frame names " + joined(sources)
+		what += "; the frame names " + joinAddresses(sources)
 		if len(sources) > 1 {
 			what += ": one of them is the sender, the others are invented"
 		}
 	}
-	return append(out, ban.Decision{Time: stamp(e.now), Action: ban.ActionTampering, Reason: ban.ReasonMalformed, PBX: pbx, Detail: what})
+	return append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionTampering, Reason: ban.ReasonMalformed, PBX: pbx, Detail: what})
 }
 
-func joined(addresses []netip.Addr) string {
+func joinAddresses(addresses []netip.Addr) string {
 	texts := make([]string, len(addresses))
 	for i, a := range addresses {
 		texts[i] = a.WithZone("").String()

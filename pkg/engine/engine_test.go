@@ -143,7 +143,7 @@ func TestObserveModeBansNobody(t *testing.T) {
 		w.scan(bad, "100")
 	}
 	w.wantNever(bad).wantDecision(1, ban.ActionObserve, ban.ReasonUnknownAccount)
-	if n := len(w.e.Enforced(w.now)); n != 0 {
+	if n := len(w.e.EnforcedBans(w.now)); n != 0 {
 		t.Errorf("%d bans for the kernel", n)
 	}
 }

@@ -9,10 +9,10 @@ import (
 )
 
 const (
-	maxRecords = 1 << 16 // pieces of evidence kept, of all sources together
-	nameBytes  = 40      // of an account name kept; PJSIP sends 36 at most
-	perBan     = 16      // pieces of evidence that a ban keeps
-	banBudget  = 1 << 18 // pieces of evidence that all bans keep together
+	maxRecords       = 1 << 16 // pieces of evidence kept, of all sources together
+	nameBytes        = 40      // of an account name kept; PJSIP sends 36 at most
+	recordsPerBan    = 16      // pieces of evidence that a ban keeps
+	recordsOfAllBans = 1 << 18 // pieces of evidence that all bans keep together
 )
 
 // note says why a piece of evidence gave no points.
@@ -64,19 +64,19 @@ var noteTexts = [...]string{
 
 // record is one piece of evidence.
 type record struct {
-	at        int64
-	points    float32
-	score     float32
-	scaled    multiplier
-	typ       security.Type
-	service   security.Service
-	transport security.Transport
-	reason    uint8 // index in reasonList
-	note      note
-	pbx       uint8
-	proven    bool
-	length    uint8 // of the account; over nameBytes where it was cut
-	account   [nameBytes]byte
+	at         int64
+	points     float32
+	score      float32
+	multiplier multiplier
+	typ        security.Type
+	service    security.Service
+	transport  security.Transport
+	reason     uint8 // index in reasonList
+	note       note
+	pbx        uint8
+	proven     bool
+	length     uint8 // of the account; over nameBytes where it was cut
+	account    [nameBytes]byte
 }
 
 // reasonList gives reasons a byte each in records.
@@ -94,7 +94,7 @@ func reasonIndex(r ban.Reason) uint8 {
 	return 0
 }
 
-func (r *record) name() string {
+func (r *record) accountName() string {
 	if int(r.length) > nameBytes {
 		return trimPartialRune(string(r.account[:])) + "…"
 	}
@@ -115,33 +115,33 @@ func trimPartialRune(name string) string {
 // fillEvidence writes a record as evidence, field by field: a whole ban.Evidence is too large to be copied for each event
 // of each ban.
 func (e *Engine) fillEvidence(r *record, v *ban.Evidence) {
-	v.Time, v.Event, v.Service, v.Transport = stamp(r.at), r.typ.String(), r.service.String(), r.transport.String()
-	v.Account, v.Reason = r.name(), reasonList[r.reason]
+	v.Time, v.Event, v.Service, v.Transport = utc(r.at), r.typ.String(), r.service.String(), r.transport.String()
+	v.Account, v.Reason = r.accountName(), reasonList[r.reason]
 	v.Points, v.Score = ban.Round(float64(r.points)), ban.Round(float64(r.score))
 	v.Proven, v.PBX, v.Note, v.Country = r.proven, e.pbxName(r.pbx), noteTexts[r.note], ""
-	r.scaled.describe(v)
+	r.multiplier.describe(v)
 }
 
 // record keeps the event as evidence, and returns the ban of the source where there is one.
-func (j *judgement) record(s *source, w float64, reason ban.Reason, n note) (b *activeBan) {
+func (j *judgement) record(s *source, points float64, reason ban.Reason, n note) (b *activeBan) {
 	if s == nil {
 		return nil
 	}
-	r, number := j.engine.evidence.Add(s.key, s.evidence)
-	s.evidence = number
-	r.at, r.points, r.score, r.scaled = j.now, float32(w), s.observed, j.multiplied
+	r, number := j.engine.evidence.Add(s.key, s.latestRecord)
+	s.latestRecord = number
+	r.at, r.points, r.score, r.multiplier = j.now, float32(points), s.observedScore, j.multiplied
 	r.typ, r.service, r.transport = j.event.Type, j.event.Service, j.event.Remote.Transport
 	r.reason, r.note, r.pbx, r.proven = reasonIndex(reason), n, j.pbx, j.proven
 	r.length = uint8(min(len(j.event.Account), nameBytes+1))
 	copy(r.account[:], j.event.Account)
 	if s.banned {
-		b = j.engine.banOf(j.key)
+		b = j.engine.activeBanOf(j.key)
 	}
-	if b != nil && j.engine.kept < banBudget && len(b.evidence) < perBan {
+	if b != nil && j.engine.banRecords < recordsOfAllBans && len(b.evidence) < recordsPerBan {
 		b.evidence = append(b.evidence, *r)
-		j.engine.kept++
+		j.engine.banRecords++
 	}
 	return b
 }
 
-func stamp(ns int64) time.Time { return time.Unix(0, ns).UTC() }
+func utc(ns int64) time.Time { return time.Unix(0, ns).UTC() }

@@ -37,7 +37,7 @@ func (e *Engine) viewBan(b *activeBan, evidence bool) ban.Ban {
 		if r.points <= 0 {
 			continue
 		}
-		if name := r.name(); !slices.Contains(v.Accounts, name) {
+		if name := r.accountName(); !slices.Contains(v.Accounts, name) {
 			v.Accounts = append(v.Accounts, name)
 		}
 	}
@@ -60,7 +60,7 @@ func (e *Engine) viewTrust(t *trust) ban.Trust {
 	v := e.describeTrust(t)
 	v.Left = ban.Round(time.Duration(t.until - e.now).Seconds())
 	if s := e.sources.get(t.key); s != nil {
-		v.Score = ban.Round(float64(s.observed * e.decayFactor(e.now-s.seen)))
+		v.Score = ban.Round(float64(s.observedScore * e.decayFactor(e.now-s.lastSeen)))
 	}
 	return v
 }
@@ -84,7 +84,7 @@ func viewPrefixes(p *table.Prefixes[[]origin]) []ban.Exemption {
 func viewOrigin(p netip.Prefix, o origin) ban.Exemption {
 	v := ban.Exemption{Prefix: p, Origin: o.name, Note: o.note}
 	if o.until != 0 {
-		at := stamp(o.until)
+		at := utc(o.until)
 		v.Until = &at
 	}
 	return v
@@ -93,14 +93,14 @@ func viewOrigin(p netip.Prefix, o origin) ban.Exemption {
 // Stats counts at now.
 func (e *Engine) Stats(now time.Time) Stats {
 	e.advance(now)
-	s := Stats{Sources: e.sources.len(), Bans: e.enforced, Bans6: e.enforced6, Observed: len(e.bans) - e.enforced, Evicted: e.evicted,
-		Limited: make(map[string]int, len(e.limited)), Suspended: e.suspended}
+	s := Stats{Sources: e.sources.len(), Bans: e.enforcedBans, Bans6: e.enforcedBans6, Observed: len(e.bans) - e.enforcedBans, Evicted: e.evictedSources,
+		Limited: make(map[string]int, len(e.hitLimits)), Suspended: e.suspendedBans}
 	for _, t := range e.trusts {
 		if t.until > e.now {
 			s.Trusted++
 		}
 	}
-	for k, n := range e.limited {
+	for k, n := range e.hitLimits {
 		s.Limited[k] = n
 	}
 	e.leakStats(&s)
@@ -113,62 +113,62 @@ func (e *Engine) Why(now time.Time, a netip.Addr) Explanation {
 	a = a.Unmap().WithZone("")
 	k := e.keyOf(a)
 	x := Explanation{
-		Address: a, Source: e.prefixOf(k), Verdict: "unknown", Threshold: e.cfg.Threshold,
-		HalfLife: e.cfg.HalfLife.Seconds(), Evidence: []ban.Evidence{}, Lines: []string{},
+		Address: a, Source: e.prefixOf(k), Verdict: "unknown", Threshold: e.policy.Threshold,
+		HalfLife: e.policy.HalfLife.Seconds(), Evidence: []ban.Evidence{}, Lines: []string{},
 	}
-	w := why{e: e, Explanation: &x, addr: a, source: e.sources.get(k)}
-	w.collect(k)
+	w := explainer{engine: e, Explanation: &x, addr: a, source: e.sources.get(k)}
+	w.collectFacts(k)
 	switch x.Verdict {
 	case "protected", "allowed":
-		w.exempt()
+		w.explainExemption()
 	case "banned", "observed":
-		w.banned()
+		w.explainBan()
 	case "trusted":
-		w.trusted(e.trusts[k])
+		w.explainTrust(e.trusts[k])
 	case "suspicious":
-		w.suspicious()
+		w.explainScore()
 	default:
 		w.say("nothing is known of %v: no event named it lately, and nothing bans it", a)
 	}
-	w.hints()
+	w.explainHints()
 	return x
 }
 
-// why is an explanation in the making.
-type why struct {
-	e *Engine
+// explainer is an explanation in the making.
+type explainer struct {
+	engine *Engine
 	*Explanation
-	addr   netip.Addr
-	source *source // nil if unknown
-	left   float64 // of the source's score, enforced evidence only, now
+	addr         netip.Addr
+	source       *source // nil if unknown
+	enforcedLeft float64 // of the source's score, enforced evidence only, now
 }
 
-func (w *why) say(format string, args ...any) {
+func (w *explainer) say(format string, args ...any) {
 	w.Lines = append(w.Lines, fmt.Sprintf(format, args...))
 }
 
-// collect gathers the facts. Of several verdicts the strongest stays: exempt, banned, trusted, suspicious.
-func (w *why) collect(k key) {
+// collectFacts gathers the facts. Of several verdicts the strongest stays: exempt, banned, trusted, suspicious.
+func (w *explainer) collectFacts(k sourceKey) {
 	if s := w.source; s != nil {
 		w.Verdict = "suspicious"
-		fade := w.e.decayFactor(w.e.now - s.seen)
-		w.left = float64(s.score * fade)
-		w.Score, w.Attempts, w.Bans = ban.Round(float64(s.observed*fade)), int(s.attempts), int(s.bans)
-		records, more := w.e.evidence.Chain(s.key, s.evidence, maxEvidence)
+		fade := w.engine.decayFactor(w.engine.now - s.lastSeen)
+		w.enforcedLeft = float64(s.score * fade)
+		w.Score, w.Attempts, w.Bans = ban.Round(float64(s.observedScore*fade)), int(s.attempts), int(s.bans)
+		records, more := w.engine.evidence.Chain(s.key, s.latestRecord, maxEvidence)
 		for i := range records {
 			w.Evidence = append(w.Evidence, ban.Evidence{})
-			w.e.fillEvidence(&records[i], &w.Evidence[i])
+			w.engine.fillEvidence(&records[i], &w.Evidence[i])
 		}
 		if more {
 			w.Lost = max(1, w.Attempts-len(records))
 		}
 	}
-	if t := w.e.trusted(k); t != nil {
-		v := w.e.viewTrust(t)
+	if t := w.engine.activeTrust(k); t != nil {
+		v := w.engine.viewTrust(t)
 		w.Trust, w.Verdict = &v, "trusted"
 	}
-	if b := w.e.banCovering(w.addr); b != nil {
-		v := w.e.viewBan(b, true)
+	if b := w.engine.banCovering(w.addr); b != nil {
+		v := w.engine.viewBan(b, true)
 		w.Ban, w.Verdict = &v, "banned"
 		if b.observed {
 			w.Verdict = "observed"
@@ -177,23 +177,23 @@ func (w *why) collect(k key) {
 			w.Evidence = v.Evidence
 		}
 	}
-	if p, ok := w.e.grace.Containing(w.e.prefixOf(k)); ok && w.e.grace.At(p) > w.e.now {
-		at := stamp(w.e.grace.At(p))
+	if p, ok := w.engine.grace.Containing(w.engine.prefixOf(k)); ok && w.engine.grace.At(p) > w.engine.now {
+		at := utc(w.engine.grace.At(p))
 		w.Grace = &at
 	}
-	if p, ok := w.e.allow.Covering(w.addr); ok {
-		o := longestOrigin(w.e.allow.At(p))
+	if p, ok := w.engine.allow.Covering(w.addr); ok {
+		o := longestOrigin(w.engine.allow.At(p))
 		v := viewOrigin(p, o)
 		w.Allow, w.Verdict = &v, "allowed"
 	}
-	if p, ok := w.e.protected.Covering(w.addr); ok {
-		o := w.e.protected.At(p)[0]
+	if p, ok := w.engine.protected.Covering(w.addr); ok {
+		o := w.engine.protected.At(p)[0]
 		v := viewOrigin(p, o)
 		w.Allow, w.Verdict = &v, "protected"
 	}
 }
 
-func (w *why) exempt() {
+func (w *explainer) explainExemption() {
 	note := ""
 	if w.Allow.Note != "" {
 		note = " (" + strconv.Quote(w.Allow.Note) + ")"
@@ -203,7 +203,7 @@ func (w *why) exempt() {
 	} else {
 		w.say("never banned: %s is on the allow list, by %q%s", w.Allow.Prefix, w.Allow.Origin, note)
 		if w.Allow.Until != nil {
-			w.say("that ends at %s; to end it now: ringwall allow del %s", clock(*w.Allow.Until), w.Allow.Prefix)
+			w.say("that ends at %s; to end it now: ringwall allow del %s", clockTime(*w.Allow.Until), w.Allow.Prefix)
 		} else if w.Allow.Origin == OriginManual {
 			w.say("that is until somebody says: ringwall allow del %s", w.Allow.Prefix)
 		}
@@ -211,10 +211,10 @@ func (w *why) exempt() {
 	if b := w.Ban; b != nil && !b.Observed {
 		w.say("the ban of %s does not reach it: the firewall lets it pass first", b.Prefix)
 	}
-	w.arithmetic()
+	w.explainArithmetic()
 }
 
-func (w *why) banned() {
+func (w *explainer) explainBan() {
 	b := w.Ban
 	reason := string(b.Reason)
 	if text := reasonText(b.Reason); text != "" {
@@ -225,28 +225,28 @@ func (w *why) banned() {
 	}
 	until := time.Duration(b.Duration * float64(time.Second)).Round(time.Second)
 	if b.Observed {
-		w.say("%s would be banned from %s until %s (%s): %s", b.Prefix, clock(b.Since), clock(b.Until), span(until), reason)
+		w.say("%s would be banned from %s until %s (%s): %s", b.Prefix, clockTime(b.Since), clockTime(b.Until), shortDuration(until), reason)
 		w.say("nothing is in the firewall: policy.mode or policy.services says observe")
 	} else {
-		w.say("%s is banned from %s until %s (%s): %s", b.Prefix, clock(b.Since), clock(b.Until), span(until), reason)
+		w.say("%s is banned from %s until %s (%s): %s", b.Prefix, clockTime(b.Since), clockTime(b.Until), shortDuration(until), reason)
 	}
 	if b.Leak != nil {
 		w.say("THE BAN DOES NOT KEEP IT OUT: %s since then got through to %s, the last at %s; ringwall doctor looks why",
-			plural(b.Leak.Events, "event"), b.Leak.Where(), clock(b.Leak.Last))
+			plural(b.Leak.Events, "event"), b.Leak.Where(), clockTime(b.Leak.Last))
 	}
 	own := !b.Manual && b.Reason != ban.ReasonAdopted && b.Reason != ban.ReasonNetwork
 	if own {
 		w.say("its score was %.1f then; the threshold is %g", b.Score, w.Threshold)
 	}
 	if len(b.Accounts) > 0 {
-		w.say("%s tried: %s", plural(len(b.Accounts), "account name"), quoted(b.Accounts, 8))
+		w.say("%s tried: %s", plural(len(b.Accounts), "account name"), quoteNames(b.Accounts, 8))
 	}
-	w.arithmetic()
+	w.explainArithmetic()
 	if own && !b.Proven {
-		w.say("the address could have been forged (UDP): such a ban lasts %s at most", span(w.e.cfg.Ban.ForgeableMax))
+		w.say("the address could have been forged (UDP): such a ban lasts %s at most", shortDuration(w.engine.policy.Ban.ForgeableMax))
 	}
 	if own && !b.Observed {
-		w.say("the next ban within %s after this one would last %s", span(w.e.cfg.Ban.Memory), span(w.e.duration(b.Number, b.Proven)))
+		w.say("the next ban within %s after this one would last %s", shortDuration(w.engine.policy.Ban.Memory), shortDuration(w.engine.banDuration(b.Number, b.Proven)))
 	}
 	if !b.Observed {
 		w.say("to end it now: ringwall unban %s", b.Prefix)
@@ -256,26 +256,26 @@ func (w *why) banned() {
 	}
 }
 
-func (w *why) trusted(t *trust) {
-	w.say("trusted until %s: %s logged in from there with a password: %s", clock(w.Trust.Until),
-		plural(len(w.Trust.Accounts), "account"), quoted(w.Trust.Accounts, 8))
-	w.arithmetic()
+func (w *explainer) explainTrust(t *trust) {
+	w.say("trusted until %s: %s logged in from there with a password: %s", clockTime(w.Trust.Until),
+		plural(len(w.Trust.Accounts), "account"), quoteNames(w.Trust.Accounts, 8))
+	w.explainArithmetic()
 	foreign := 0
-	for _, f := range t.fails {
-		if f.foreign && w.e.now-f.at < int64(w.e.cfg.Trust.TTL) {
+	for _, f := range t.failures {
+		if f.foreign && w.engine.now-f.leakedAt < int64(w.engine.policy.Trust.TTL) {
 			foreign++
 		}
 	}
 	if foreign > 0 {
-		w.say("%s that never logged in from there failed within %s", plural(foreign, "account"), span(w.e.cfg.Trust.TTL))
+		w.say("%s that never logged in from there failed within %s", plural(foreign, "account"), shortDuration(w.engine.policy.Trust.TTL))
 	}
 	w.say("trust would end at %g points, or with more than %d failing accounts that never logged in from there, over TCP, TLS or WebSocket",
-		w.e.cfg.Threshold*w.e.cfg.Trust.Tolerance, w.e.cfg.Trust.Accounts)
+		w.engine.policy.Threshold*w.engine.policy.Trust.Tolerance, w.engine.policy.Trust.Accounts)
 }
 
-func (w *why) suspicious() {
-	if left := w.Threshold - w.left; left > 0 {
-		udp, proven := span(w.e.duration(w.Bans, false)), span(w.e.duration(w.Bans, true))
+func (w *explainer) explainScore() {
+	if left := w.Threshold - w.enforcedLeft; left > 0 {
+		udp, proven := shortDuration(w.engine.banDuration(w.Bans, false)), shortDuration(w.engine.banDuration(w.Bans, true))
 		if udp != proven {
 			udp += ", or " + proven + " over TCP, TLS or WebSocket"
 		}
@@ -283,18 +283,18 @@ func (w *why) suspicious() {
 	} else if w.Grace == nil {
 		w.say("not banned, though it has the points: the next piece of evidence decides")
 	}
-	w.arithmetic()
+	w.explainArithmetic()
 	if w.Score >= 0.1 {
-		quiet := time.Duration(math.Log2(w.Score/0.1) * float64(w.e.cfg.HalfLife))
-		w.say("forgiven after about %s without another attempt", span(max(quiet.Round(time.Minute), time.Minute)))
+		quiet := time.Duration(math.Log2(w.Score/0.1) * float64(w.engine.policy.HalfLife))
+		w.say("forgiven after about %s without another attempt", shortDuration(max(quiet.Round(time.Minute), time.Minute)))
 	}
-	if w.source.open > 0 {
-		w.say("%s may wait up to %s for a login", plural(int(w.source.open), "request"), span(w.e.cfg.Challenges.AnswerWithin))
+	if w.source.openChallenges > 0 {
+		w.say("%s may wait up to %s for a login", plural(int(w.source.openChallenges), "request"), shortDuration(w.engine.policy.Challenges.AnswerWithin))
 	}
 }
 
-// arithmetic says how the score came about: what the evidence gave, and what time has left of it.
-func (w *why) arithmetic() {
+// explainArithmetic says how the score came about: what the evidence gave, and what time has left of it.
+func (w *explainer) explainArithmetic() {
 	sum, n := 0.0, 0
 	var first, last time.Time
 	for _, ev := range w.Evidence {
@@ -307,22 +307,22 @@ func (w *why) arithmetic() {
 	}
 	if n > 0 {
 		w.say("%s gave %.1f points within %s; half of what there is decays every %s: %.1f are left", plural(n, "event"), sum,
-			span(max(last.Sub(first).Round(time.Second), time.Second)), span(w.e.cfg.HalfLife), w.Score)
+			shortDuration(max(last.Sub(first).Round(time.Second), time.Second)), shortDuration(w.engine.policy.HalfLife), w.Score)
 	}
-	w.places()
+	w.explainMultipliers()
 	if spared := len(w.Evidence) - n; spared > 0 {
 		w.say("%s gave no points, see the notes", plural(spared, "event"))
 	}
-	if w.Score-w.left >= 0.05 {
-		w.say("only %.1f of them count: the rest is observed, not enforced", w.left)
+	if w.Score-w.enforcedLeft >= 0.05 {
+		w.say("only %.1f of them count: the rest is observed, not enforced", w.enforcedLeft)
 	}
 	if w.Lost > 0 {
 		w.say("older evidence is no longer kept")
 	}
 }
 
-// hints says what a person should do about the latest events.
-func (w *why) hints() {
+// explainHints says what a person should do about the latest events.
+func (w *explainer) explainHints() {
 	const mend = "account %s has a wrong password, and tries no faster than a phone does: mend it in the phone"
 	hints := map[string]string{
 		noteTexts[notePace]:          mend,
@@ -345,9 +345,9 @@ func (w *why) hints() {
 		w.say("%s", line)
 	}
 	if w.Grace != nil {
-		w.say("a person unbanned it: not banned again before %s", clock(*w.Grace))
+		w.say("a person unbanned it: not banned again before %s", clockTime(*w.Grace))
 	}
-	if w.e.stormy() {
+	if w.engine.inStorm() {
 		w.say("many known good sources fail at the moment: those are not banned")
 	}
 }
@@ -382,8 +382,8 @@ func plural(n int, noun string) string {
 	return strconv.Itoa(n) + " " + noun + "s"
 }
 
-// quoted lists up to n names from the wire.
-func quoted(names []string, n int) string {
+// quoteNames lists up to n names from the wire.
+func quoteNames(names []string, n int) string {
 	var b strings.Builder
 	for i, name := range names {
 		if i == n {
@@ -398,8 +398,8 @@ func quoted(names []string, n int) string {
 	return b.String()
 }
 
-// span writes a duration without the zeros at its end: 24h, not 24h0m0s.
-func span(d time.Duration) string {
+// shortDuration writes a duration without the zeros at its end: 24h, not 24h0m0s.
+func shortDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
@@ -414,4 +414,4 @@ func span(d time.Duration) string {
 // the reader's clock says.
 const ClockFormat = "2006-01-02 15:04:05 MST"
 
-func clock(t time.Time) string { return t.UTC().Format(ClockFormat) }
+func clockTime(t time.Time) string { return t.UTC().Format(ClockFormat) }

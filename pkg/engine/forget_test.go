@@ -59,7 +59,7 @@ func TestSourcesAreForgottenInTime(t *testing.T) {
 			quiet := c.at.Sub(seen)
 			if s := c.sources.get(c.keyOf(address(n))); s == nil && quiet < memory {
 				t.Fatalf("source %d was forgotten %v after it was seen", n, quiet)
-			} else if s != nil && s.class < offender && quiet > late {
+			} else if s != nil && s.class < classOffender && quiet > late {
 				t.Fatalf("source %d is remembered %v after it was seen", n, quiet)
 			} else if s == nil {
 				forgotten++
@@ -143,7 +143,7 @@ func TestAFloodMovesFewSourcesAtATime(t *testing.T) {
 	}
 	moved := func() (n int) {
 		for s := range c.sources.all {
-			if seconds(s.seen) >= s.queuedAt+60 {
+			if seconds(s.lastSeen) >= s.queuedAt+60 {
 				n++
 			}
 		}

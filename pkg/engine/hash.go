@@ -17,23 +17,23 @@ const (
 	forChallenge
 	forChallenged
 	forAccount
-	forPair
+	forFailures
 	forBreach
-	forFailing
+	forFailingCustomer
 	forStorm
 	forTampering
 	forSpared
 	forLimit
-	forTally
+	forActivity
 	forSource
-	forFlow
-	forWide
+	forLoginFlow
+	forWiderNetwork
 	forGuessing
-	forBreachTold
+	forBreachReport
 	forSuspected
 	forOwner
 	forLeak
-	forAbsolved
+	forVouched
 	forMisconfigured // plus the index of the reason
 )
 
@@ -46,26 +46,26 @@ type keyedHash struct {
 
 func newKeyedHash(sketch uint64) keyedHash {
 	s := keyedHash{seed: maphash.MakeSeed(), sketch: sketch}
-	s.k0, s.k1 = s.text("k0"), s.text("k1")|1
+	s.k0, s.k1 = s.hashText("k0"), s.hashText("k1")|1
 	return s
 }
 
-func (s *keyedHash) text(t string) uint64 { return maphash.String(s.seed, t) }
+func (s *keyedHash) hashText(t string) uint64 { return maphash.String(s.seed, t) }
 
-// mix makes one number of two.
-func (s *keyedHash) mix(a, b uint64) uint64 {
+// combine makes one number of two.
+func (s *keyedHash) combine(a, b uint64) uint64 {
 	hi, lo := bits.Mul64(a^s.k0, b^s.k1)
 	return hi ^ lo
 }
 
-// id makes a number of a purpose, a source and one more number.
-func (s *keyedHash) id(p purpose, k key, x uint64) uint64 {
-	h := s.mix(binary.LittleEndian.Uint64(k[:8])^uint64(p)*0x9e3779b97f4a7c15, binary.LittleEndian.Uint64(k[8:]))
-	return s.mix(h, x)
+// hash makes a number of a purpose, a source and one more number.
+func (s *keyedHash) hash(p purpose, k sourceKey, x uint64) uint64 {
+	h := s.combine(binary.LittleEndian.Uint64(k[:8])^uint64(p)*0x9e3779b97f4a7c15, binary.LittleEndian.Uint64(k[8:]))
+	return s.combine(h, x)
 }
 
-// bitOf places an account in a sketch of 64 bits. The secret keeps an attacker from guessing accounts that share a bit.
-func (s *keyedHash) bitOf(account string) uint8 {
+// sketchBit places an account in a sketch of 64 bits. The secret keeps an attacker from guessing accounts that share a bit.
+func (s *keyedHash) sketchBit(account string) uint8 {
 	h := uint64(14695981039346656037) // FNV-1a
 	for i := range len(account) {
 		h = (h ^ uint64(account[i])) * 1099511628211
@@ -73,11 +73,11 @@ func (s *keyedHash) bitOf(account string) uint8 {
 	return uint8((h ^ s.sketch) * (0x9e3779b97f4a7c15 ^ s.sketch<<1) >> 58) // the multiplier is odd
 }
 
-// key is a source: an IPv4 address or an IPv6 prefix, in the 16-byte form of its first address.
-type key [16]byte
+// sourceKey is a source: an IPv4 address or an IPv6 prefix, in the 16-byte form of its first address.
+type sourceKey [16]byte
 
 // keyOf returns the source that an address belongs to. The address has no zone and is not IPv4-mapped.
-func (e *Engine) keyOf(a netip.Addr) key {
+func (e *Engine) keyOf(a netip.Addr) sourceKey {
 	if a.Is4() {
 		return a.As16()
 	}
@@ -86,7 +86,7 @@ func (e *Engine) keyOf(a netip.Addr) key {
 }
 
 // prefixOf returns the prefix of a source.
-func (e *Engine) prefixOf(k key) netip.Prefix {
+func (e *Engine) prefixOf(k sourceKey) netip.Prefix {
 	a := netip.AddrFrom16(k)
 	if a.Is4In6() {
 		return netip.PrefixFrom(a.Unmap(), 32)
@@ -95,11 +95,11 @@ func (e *Engine) prefixOf(k key) netip.Prefix {
 }
 
 // keyOfPrefix returns the source that a prefix is, if it is exactly one.
-func (e *Engine) keyOfPrefix(p netip.Prefix) (key, bool) {
+func (e *Engine) keyOfPrefix(p netip.Prefix) (sourceKey, bool) {
 	if p.Addr().Is4() && p.Bits() == 32 || p.Addr().Is6() && p.Bits() == e.ipv6Prefix {
-		return key(p.Addr().As16()), true
+		return sourceKey(p.Addr().As16()), true
 	}
-	return key{}, false
+	return sourceKey{}, false
 }
 
 // canonicalPrefix is a prefix in the form that the books are kept in: masked, without a zone, IPv4 not mapped.

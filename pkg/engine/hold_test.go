@@ -18,7 +18,7 @@ func TestNobodyIsBannedByForgeableEvidenceWhileANameIsUnknown(t *testing.T) {
 			w.scan(from, strconv.Itoa(100+i), over(tr))
 		}
 	}
-	w.e.Hold(w.now.Add(time.Minute))
+	w.e.HoldForgeable(w.now.Add(time.Minute))
 	attack("203.0.113.9", security.UDP)
 	attack("203.0.113.10", security.TLS)
 	w.wantFree("203.0.113.9").wantBanned("203.0.113.10")
@@ -29,8 +29,8 @@ func TestNobodyIsBannedByForgeableEvidenceWhileANameIsUnknown(t *testing.T) {
 	attack("203.0.113.9", security.UDP)
 	w.wantBanned("203.0.113.9")
 
-	w.e.Hold(w.now.Add(time.Minute))
-	w.e.Hold(time.Time{}) // the name is found
+	w.e.HoldForgeable(w.now.Add(time.Minute))
+	w.e.HoldForgeable(time.Time{}) // the name is found
 	attack("203.0.113.11", security.UDP)
 	w.wantBanned("203.0.113.11")
 }
@@ -39,7 +39,7 @@ func TestNobodyIsBannedByForgeableEvidenceWhileANameIsUnknown(t *testing.T) {
 func TestNoIPv6NetworkIsBannedForgeablyWhileBansAreHeld(t *testing.T) {
 	for _, held := range []time.Duration{0, time.Minute} {
 		w := newWorld(t)
-		w.e.Hold(w.now.Add(held))
+		w.e.HoldForgeable(w.now.Add(held))
 		for i := range 20 {
 			w.crack(1, fmt.Sprintf("2001:db8:66:%x00::1", i+1), "201")
 		}

@@ -14,12 +14,12 @@ import (
 const (
 	// attemptTTL is how long one dialogue is one attempt: Timer B and F of RFC 3261 section 17.1 end a transaction
 	// after 64×T1 = 32 s, and an answer may be retransmitted for as long again.
-	attemptTTL = 64 * second
+	dialogueTTL = 64 * second
 	// forgedHostile is the part of the threshold that bytes which no phone sends are worth where they could be forged: a packet in
 	// a customer's name must not cost more than a request for an unknown account does.
 	forgedHostile = 0.4
 	// slack forgives the rounding of points, which are kept in 32 bits.
-	slack = 1e-3
+	pointsTolerance = 1e-3
 )
 
 // judgement is one event under judgement. Its engine does nothing else meanwhile.
@@ -32,9 +32,9 @@ type judgement struct {
 	event  *security.Event
 	pbx    uint8 // index in Engine.pbxs
 	addr   netip.Addr
-	key    key   // of the source that addr belongs to
-	rule   *rule // its row of the evidence table; nil: the event is worth nothing
-	proven bool  // the sender has the address: it could not be forged
+	key    sourceKey // of the source that addr belongs to
+	rule   *rule     // its row of the evidence table; nil: the event is worth nothing
+	proven bool      // the sender has the address: it could not be forged
 
 	// What was looked up or computed, each once and where a rule asks for it.
 	tracked     *source   // see source
@@ -55,7 +55,7 @@ type judgement struct {
 // newJudgement begins the judgement of an event that an address sent, as an Asterisk says.
 func (e *Engine) newJudgement(event *security.Event, from netip.Addr, pbx uint8, out []ban.Decision) judgement {
 	return judgement{
-		engine: e, policy: &e.cfg, now: e.now,
+		engine: e, policy: &e.policy, now: e.now,
 		event: event, pbx: pbx, addr: from, key: e.keyOf(from),
 		proven: event.Remote.Transport.Proven() && event.Service != security.SIP, // chan_sip believes a Via header
 		out:    out,
@@ -63,18 +63,18 @@ func (e *Engine) newJudgement(event *security.Event, from netip.Addr, pbx uint8,
 }
 
 // hash makes a number of a purpose, the source of the event and one more number.
-func (j *judgement) hash(p purpose, detail uint64) uint64 { return j.engine.id(p, j.key, detail) }
+func (j *judgement) hash(p purpose, detail uint64) uint64 { return j.engine.hash(p, j.key, detail) }
 
 // dialogue is what is remembered of one attempt: a Call-ID of a source and the first request or answer in it, or
 // another one in the same Call-ID.
 type dialogue struct {
-	credit float32 // points given that a wrong answer in the same dialogue does not earn again
-	first  uint32  // mark of the first request or answer, 0 for none
+	creditedPoints float32 // points given that a wrong answer in the same dialogue does not earn again
+	firstMark      uint32  // mark of the first request or answer, 0 for none
 
-	begun, last uint32 // of an answer: when it came first, and the latest time, in milliseconds around 2³²
-	repeats     uint8  // of a request, or of an answer when a retransmission was due
+	firstAnswerAt, lastAnswerAt uint32 // of an answer: when it came first, and the latest time, in milliseconds around 2³²
+	repeats                     uint8  // of a request, or of an answer when a retransmission was due
 
-	challenged bool // the first was a ChallengeSent for "<unknown>" alone
+	onlyChallenged bool // the first was a ChallengeSent for "<unknown>" alone
 }
 
 // source returns the source of the event, made if need be, or nil where there is no room.
@@ -100,7 +100,7 @@ func (j *judgement) findSource() *source {
 // finish ends the judgement.
 func (j *judgement) finish() []ban.Decision {
 	if j.tracked != nil {
-		j.engine.classify(j.tracked)
+		j.engine.classifySource(j.tracked)
 	}
 	return j.out
 }
@@ -108,7 +108,7 @@ func (j *judgement) finish() []ban.Decision {
 // decide appends a decision about the event.
 func (j *judgement) decide(a ban.Action, r ban.Reason, p netip.Prefix, d time.Duration, proven bool, detail string) {
 	j.out = append(j.out, ban.Decision{
-		Time: stamp(j.now), Action: a, Source: j.addr, Prefix: p, Reason: r, Points: j.points, Score: j.score,
+		Time: utc(j.now), Action: a, Source: j.addr, Prefix: p, Reason: r, Points: j.points, Score: j.score,
 		Account: truncateAccount(j.event.Account), Service: j.event.Service, Transport: j.event.Remote.Transport, Proven: proven,
 		Duration: d, PBX: j.engine.pbxName(j.pbx), Detail: detail,
 	})
@@ -126,23 +126,23 @@ func truncateAccount(name string) string {
 // so the port counts there too.
 func (j *judgement) dialogueKey() uint64 {
 	if j.dialogueID == 0 {
-		j.dialogueID = j.engine.dialogueOf(j.event, j.key, j.pbx)
+		j.dialogueID = j.engine.hashDialogue(j.event, j.key, j.pbx)
 	}
 	return j.dialogueID
 }
 
-func (e *Engine) dialogueOf(ev *security.Event, from key, pbx uint8) uint64 {
+func (e *Engine) hashDialogue(ev *security.Event, from sourceKey, pbx uint8) uint64 {
 	x := uint64(ev.Service)<<8 | uint64(pbx)
 	if ev.Service == security.AMI {
 		x |= uint64(ev.Remote.AddrPort.Port()) << 16
 	}
-	return e.id(forDialogue, from, e.mix(e.text(ev.Session), x))
+	return e.hash(forDialogue, from, e.combine(e.hashText(ev.Session), x))
 }
 
 // dialogueState returns what is remembered of the attempt, or nil. It is looked up once.
 func (j *judgement) dialogueState() *dialogue {
 	if !j.stateLoaded {
-		j.state, j.stateLoaded = j.engine.attempts.Get(j.now, j.dialogueKey()), true
+		j.state, j.stateLoaded = j.engine.dialogues.Get(j.now, j.dialogueKey()), true
 	}
 	return j.state
 }
@@ -150,30 +150,30 @@ func (j *judgement) dialogueState() *dialogue {
 // accountNameHash is the hash of the account's name.
 func (j *judgement) accountNameHash() uint64 {
 	if j.accountHash == 0 {
-		j.accountHash = j.engine.text(j.event.Account)
+		j.accountHash = j.engine.hashText(j.event.Account)
 	}
 	return j.accountHash
 }
 
-// account identifies the account of the event. chan_sip's is another than PJSIP's of the same name.
-func (j *judgement) account() uint64 {
-	return j.engine.accountID(j.accountNameHash(), j.event.Service, j.pbx)
+// accountID identifies the account of the event. chan_sip's is another than PJSIP's of the same name.
+func (j *judgement) accountID() uint64 {
+	return j.engine.hashAccount(j.accountNameHash(), j.event.Service, j.pbx)
 }
 
-// accountID takes the hash of the name.
-func (e *Engine) accountID(name uint64, service security.Service, pbx uint8) uint64 {
-	return e.id(forAccount, key{}, e.mix(name, uint64(service)<<8|uint64(pbx)))
+// hashAccount takes the hash of the name.
+func (e *Engine) hashAccount(name uint64, service security.Service, pbx uint8) uint64 {
+	return e.hash(forAccount, sourceKey{}, e.combine(name, uint64(service)<<8|uint64(pbx)))
 }
 
-// hostile judges an event with bytes that no phone sends, whatever else it says. A login with such a Call-ID is nobody's
+// judgeHostile judges an event with bytes that no phone sends, whatever else it says. A login with such a Call-ID is nobody's
 // phone either: its password is known to somebody who hides.
-func (j *judgement) hostile() (over bool) {
-	if j.rule.kind == login {
+func (j *judgement) judgeHostile() (over bool) {
+	if j.rule.kind == kindLogin {
 		if !j.event.UsingPassword {
 			return true
 		}
 		j.proven = true
-		j.breach(j.account(), nil, ban.ReasonMalformed, "a login by a program that hides its requests: change this account's password now")
+		j.judgeBreach(j.accountID(), nil, ban.ReasonMalformed, "a login by a program that hides its requests: change this account's password now")
 		return true
 	}
 	if j.source() == nil {
@@ -183,67 +183,67 @@ func (j *judgement) hostile() (over bool) {
 		j.decide(ban.ActionTampering, ban.ReasonMalformed, j.engine.prefixOf(j.key), 0, j.proven,
 			"control characters in a Call-ID or an answer, which no phone sends: a program that hides from log readers")
 	}
-	w := j.policy.Threshold
+	points := j.policy.Threshold
 	if !j.proven {
-		w *= forgedHostile
+		points *= forgedHostile
 	}
-	j.charge(max(0, w), ban.ReasonMalformed, noteHostile)
+	j.charge(max(0, points), ban.ReasonMalformed, noteHostile)
 	return false
 }
 
-// attempt judges a hostile request: once for each account in each dialogue.
-func (j *judgement) attempt() {
+// judgeAttempt judges a hostile request: once for each account in each dialogue.
+func (j *judgement) judgeAttempt() {
 	reason := j.rule.reason
-	w := points(&j.policy.Points, reason)
-	if reason == ban.ReasonUnknownAccount && len(j.engine.honey) > 0 && j.engine.honey[j.event.Account] {
-		reason, w = ban.ReasonHoneypot, j.policy.Points.Honeypot
+	points := pointsFor(&j.policy.Points, reason)
+	if reason == ban.ReasonUnknownAccount && len(j.engine.honeypots) > 0 && j.engine.honeypots[j.event.Account] {
+		reason, points = ban.ReasonHoneypot, j.policy.Points.Honeypot
 	}
-	if !j.firstSighting(j.engine.mix(j.dialogueKey()^(uint64(forAttempt)<<8|uint64(reasonIndex(j.rule.reason))), j.accountNameHash())) {
+	if !j.firstSighting(j.engine.combine(j.dialogueKey()^(uint64(forAttempt)<<8|uint64(reasonIndex(j.rule.reason))), j.accountNameHash())) {
 		return
 	}
-	j.creditDialogue(w)
-	if reason == ban.ReasonUnknownAccount && j.deferIfChallenged(w) {
+	j.creditDialogue(points)
+	if reason == ban.ReasonUnknownAccount && j.deferIfChallenged(points) {
 		return
 	}
-	j.charge(w, reason, noNote)
+	j.charge(points, reason, noNote)
 }
 
-// guess judges a wrong answer to a challenge: each distinct answer once.
-func (j *judgement) guess() {
+// judgeGuess judges a wrong answer to a challenge: each distinct answer once.
+func (j *judgement) judgeGuess() {
 	reason := j.rule.reason
-	w := points(&j.policy.Points, reason)
-	if len(j.engine.honey) > 0 && j.engine.honey[j.event.Account] {
-		reason, w = ban.ReasonHoneypot, j.policy.Points.Honeypot
+	points := pointsFor(&j.policy.Points, reason)
+	if len(j.engine.honeypots) > 0 && j.engine.honeypots[j.event.Account] {
+		reason, points = ban.ReasonHoneypot, j.policy.Points.Honeypot
 	}
-	id := j.engine.mix(j.dialogueKey()^uint64(forGuess)<<8, j.engine.mix(j.engine.mix(j.engine.text(j.event.Challenge), j.engine.text(j.event.Response)), j.accountNameHash()))
-	var again repeat
+	id := j.engine.combine(j.dialogueKey()^uint64(forGuess)<<8, j.engine.combine(j.engine.combine(j.engine.hashText(j.event.Challenge), j.engine.hashText(j.event.Response)), j.accountNameHash()))
+	var again repetition
 	byPace := reason == ban.ReasonWrongPassword && j.engine.enforces[j.event.Service]
 	if byPace {
 		again = j.classifyAnswer(id)
 	} else if !j.firstSighting(id) {
 		return
 	}
-	if d := j.dialogueState(); d != nil && d.credit > 0 && !again.copy {
-		used := min(w, float64(d.credit))
-		d.credit -= float32(used)
-		if w -= used; w <= 0 {
+	if d := j.dialogueState(); d != nil && d.creditedPoints > 0 && !again.copy {
+		used := min(points, float64(d.creditedPoints))
+		d.creditedPoints -= float32(used)
+		if points -= used; points <= 0 {
 			j.record(j.source(), 0, reason, noteCovered)
 			return
 		}
 	}
 	if !byPace {
-		j.charge(w, reason, noNote)
+		j.charge(points, reason, noNote)
 		return
 	}
-	j.wrongPassword(w, again)
+	j.judgeWrongPassword(points, again)
 }
 
 // firstSighting is true for the first of a request and its retransmissions.
 func (j *judgement) firstSighting(id uint64) bool {
 	mark := uint32(id>>32) | 1
 	d := j.dialogueEntry(id)
-	if d.first == 0 {
-		d.first = mark
+	if d.firstMark == 0 {
+		d.firstMark = mark
 		return true
 	}
 	if d.repeats++; d.repeats > maxRetransmissions {
@@ -254,56 +254,56 @@ func (j *judgement) firstSighting(id uint64) bool {
 }
 
 // creditDialogue notes points that the dialogue has cost already.
-func (j *judgement) creditDialogue(w float64) {
+func (j *judgement) creditDialogue(points float64) {
 	if j.dialogueState() == nil {
-		j.state, _ = j.engine.attempts.Put(j.now, j.dialogueKey())
+		j.state, _ = j.engine.dialogues.Put(j.now, j.dialogueKey())
 	}
-	j.state.credit += float32(w)
+	j.state.creditedPoints += float32(points)
 }
 
-// enforced is whether evidence of the event's service is enforced.
-func (j *judgement) enforced() bool {
+// isEnforced is whether evidence of the event's service is enforced.
+func (j *judgement) isEnforced() bool {
 	return j.policy.Mode != policy.Observe && j.engine.enforces[j.event.Service]
 }
 
 // charge adds points to the source and bans it when they are enough.
-func (j *judgement) charge(w float64, reason ban.Reason, n note) {
+func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 	s := j.source()
 	if s == nil {
 		return
 	}
-	enforce := j.enforced()
+	enforce := j.isEnforced()
 	if _, ok := j.engine.allow.Covering(j.addr); ok {
-		j.allowedGuesses(s, w, reason)
-		w, n = 0, noteAllowed
+		j.reportAllowedGuesser(s, points, reason)
+		points, n = 0, noteAllowed
 	} else if _, ok := j.engine.protected.Covering(j.addr); ok {
 		n = noteProtected
 	}
-	if j.engine.where != nil && w > 0 {
-		w = j.applyMultiplier(w, reason)
+	if j.engine.placeOf != nil && points > 0 {
+		points = j.applyMultiplier(points, reason)
 	}
 	s.attempts++
-	s.observed += float32(w)
+	s.observedScore += float32(points)
 	if enforce {
-		s.score += float32(w)
+		s.score += float32(points)
 		if j.proven {
-			s.proven += float32(w)
+			s.provenScore += float32(points)
 		}
 	} else if n == noNote {
 		n = noteObserved
 	}
-	b := j.record(s, w, reason, n)
-	j.points, j.score = w, float64(s.observed)
+	b := j.record(s, points, reason, n)
+	j.points, j.score = points, float64(s.observedScore)
 	if enforce {
 		j.score = float64(s.score)
 	}
 	if b != nil {
 		b.attempts++
 	}
-	if w > 0 {
+	if points > 0 {
 		j.countForActivity()
 		if reason != ban.ReasonWrongPassword && reason != ban.ReasonDistributed && j.engine.trustOf(s) == nil { // passwords are counted already
-			j.chargeWiderNetwork(w)
+			j.chargeWiderNetworks(points)
 		}
 		j.applyThreshold(s, b, reason, enforce)
 	}
@@ -315,34 +315,34 @@ func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, e
 	if t := j.engine.trustOf(s); t != nil {
 		limit *= j.policy.Trust.Tolerance
 		switch {
-		case float64(s.observed) < limit-slack:
+		case float64(s.observedScore) < limit-pointsTolerance:
 			return
-		case float64(s.proven) < limit-slack:
+		case float64(s.provenScore) < limit-pointsTolerance:
 			// Packets that can be forged must not take trust from a customer.
 			j.reportTolerated(ban.ReasonTolerance,
 				"a trusted source fails more than is tolerated, but the evidence could be forged: not banned")
-			j.alarmGuessing(reason, "a trusted source guesses faster than any phone: it is not banned, since the packets could be "+
+			j.reportGuessing(reason, "a trusted source guesses faster than any phone: it is not banned, since the packets could be "+
 				"forged in a customer's name")
 			return
-		case j.engine.stormy() && t.calm(j.now):
+		case j.engine.inStorm() && t.explainedByStorm(j.now):
 			j.reportTolerated(ban.ReasonStorm, "a trusted source fails more than is tolerated while many others do: "+stormText)
 			return
 		}
-		j.distrust(t, ban.ReasonTolerance, "failed more than trust tolerates")
+		j.revokeTrust(t, ban.ReasonTolerance, "failed more than trust tolerates")
 		limit = j.policy.Threshold
 	}
-	proven := float64(s.proven) >= limit-slack
+	proven := float64(s.provenScore) >= limit-pointsTolerance
 	switch {
-	case enforce && float64(s.score) >= limit-slack:
+	case enforce && float64(s.score) >= limit-pointsTolerance:
 		j.banSource(s, b, reason, true, proven)
-	case float64(s.observed) >= limit-slack:
+	case float64(s.observedScore) >= limit-pointsTolerance:
 		j.banSource(s, b, reason, false, proven)
 	}
 }
 
 // reportSpared reports, once an hour for each source and reason, that a prefix is not banned.
 func (j *judgement) reportSpared(p netip.Prefix, reason ban.Reason, proven bool, detail string) {
-	if j.engine.firstReport(forSpared, j.key, j.engine.text(string(reason))) {
+	if j.engine.firstReport(forSpared, j.key, j.engine.hashText(string(reason))) {
 		j.decide(ban.ActionObserve, reason, p, 0, proven, detail)
 	}
 }
@@ -352,16 +352,16 @@ func (j *judgement) reportTolerated(reason ban.Reason, detail string) {
 	j.reportSpared(j.engine.prefixOf(j.key), reason, j.proven, detail)
 }
 
-// allowedGuesses reports, once an hour, that a source guesses passwords that must not be banned: nobody else would tell.
-func (j *judgement) allowedGuesses(s *source, w float64, reason ban.Reason) {
-	if w > 0 && (reason == ban.ReasonWrongPassword || reason == ban.ReasonDistributed || reason == ban.ReasonManager || reason == ban.ReasonHoneypot || reason == ban.ReasonMalformed) {
+// reportAllowedGuesser reports, once an hour, that a source guesses passwords that must not be banned: nobody else would tell.
+func (j *judgement) reportAllowedGuesser(s *source, points float64, reason ban.Reason) {
+	if points > 0 && (reason == ban.ReasonWrongPassword || reason == ban.ReasonDistributed || reason == ban.ReasonManager || reason == ban.ReasonHoneypot || reason == ban.ReasonMalformed) {
 		j.reportSpared(j.engine.prefixOf(j.key), ban.ReasonAllowed, j.proven, fmt.Sprintf(
 			"the allow list covers it: never banned, but it guesses passwords (%s so far)", plural(int(s.attempts)+1, "attempt")))
 	}
 }
 
-// misconfigured reports an error of set-up once an hour.
-func (j *judgement) misconfigured(reason ban.Reason, detail string) {
+// reportMisconfigured reports an error of set-up once an hour.
+func (j *judgement) reportMisconfigured(reason ban.Reason, detail string) {
 	if j.engine.firstReport(forMisconfigured+purpose(reasonIndex(reason)), j.key, j.accountNameHash()) {
 		j.decide(ban.ActionMisconfigured, reason, j.engine.prefixOf(j.key), 0, j.proven, detail)
 	}

@@ -25,17 +25,17 @@ const (
 
 // leaks is what is known of banned sources whose packets reach Asterisk all the same.
 type leaks struct {
-	wanted   bool
-	sources  *table.Window[struct{}] // reported, or left out for the bound, within the last hour
+	watched  bool
+	reported *table.Window[struct{}] // reported, or left out for the bound, within the last hour
 	events   uint64
 	last     int64 // event, ns; 0 for none
 	budget   int   // reports that may be made at once
 	budgetAt int64 // when it was last filled up, ns
 	// How many enforced bans there are of each prefix length that is not a source's: of networks, of whatever a person
 	// typed.
-	odd4 [33]int32
-	odd6 [129]int32
-	odd  int // of all lengths
+	networkBans4 [33]int32
+	networkBans6 [129]int32
+	networkBans  int // of all lengths
 }
 
 // leak is what a ban did not keep out.
@@ -48,23 +48,23 @@ type leak struct {
 
 // WatchLeaks says that a kernel holds the bans of this engine, so that an event of a banned source means that its
 // packets get through. Without it, as in a replay of what happened without Ringwall, no Leak is decided.
-func (e *Engine) WatchLeaks() { e.leaks.wanted = true }
+func (e *Engine) WatchLeaks() { e.leaks.watched = true }
 
 // reportLeak reports an event of a source that the kernel should have kept out: once an hour for each source.
 func (j *judgement) reportLeak() {
-	if !j.engine.leaks.wanted || j.engine.enforced == 0 {
+	if !j.engine.leaks.watched || j.engine.enforcedBans == 0 {
 		return
 	}
 	// chan_sip reports whatever address the attacker writes. Packets of this machine to itself are let in before any ban.
 	if j.event.Service == security.SIP || j.addr.IsLoopback() {
 		return
 	}
-	b := j.keptOut()
+	b := j.enforcedBanCovering()
 	if b == nil || j.engine.IsExempt(j.addr) {
 		return
 	}
 	since := max(b.since, j.engine.started) // bans of before were put into the kernel then
-	if j.now-since < leakGrace || j.agrees(j.event.Time) && j.event.Time.UnixNano()-since < leakGrace {
+	if j.now-since < leakGrace || j.clocksAgree(j.event.Time) && j.event.Time.UnixNano()-since < leakGrace {
 		return
 	}
 	j.engine.leaks.events++
@@ -78,36 +78,36 @@ func (j *judgement) reportLeak() {
 	}
 	b.leak.last, b.leak.port, b.leak.transport = j.now, local.AddrPort.Port(), local.Transport
 	b.leak.events++
-	if j.engine.leaks.sources.Seen(j.now, j.hash(forLeak, 0)) || !j.engine.leaks.mayReport(j.now) {
+	if j.engine.leaks.reported.Seen(j.now, j.hash(forLeak, 0)) || !j.engine.leaks.mayReport(j.now) {
 		return
 	}
 	j.points, j.score = 0, 0
 	if s := j.findSource(); s != nil {
-		j.score = float64(s.score * j.engine.decayFactor(j.now-s.seen))
+		j.score = float64(s.score * j.engine.decayFactor(j.now-s.lastSeen))
 	}
 	j.decide(ban.ActionLeak, b.reason, b.prefix, 0, j.proven, leakText(local, time.Duration(j.now-b.since)))
 }
 
-// agrees says whether a time of Asterisk's clock can be compared with those of the engine: a PBX whose clock is wrong would
+// clocksAgree says whether a time of Asterisk's clock can be compared with those of the engine: a PBX whose clock is wrong would
 // else never, or always, be late.
-func (j *judgement) agrees(at time.Time) bool {
+func (j *judgement) clocksAgree(at time.Time) bool {
 	off := j.now - at.UnixNano()
 	return !at.IsZero() && off < clockTolerance && off > -clockTolerance
 }
 
-// keptOut returns an enforced ban that covers the source of the event, or nil.
-func (j *judgement) keptOut() *activeBan {
+// enforcedBanCovering returns an enforced ban that covers the source of the event, or nil.
+func (j *judgement) enforcedBanCovering() *activeBan {
 	if s := j.findSource(); s == nil || s.banned {
-		if b := j.engine.banOf(j.key); b != nil && !b.observed {
+		if b := j.engine.activeBanOf(j.key); b != nil && !b.observed {
 			return b
 		}
 	}
-	if j.engine.leaks.odd == 0 {
+	if j.engine.leaks.networkBans == 0 {
 		return nil
 	}
-	lengths := j.engine.leaks.odd4[:]
+	lengths := j.engine.leaks.networkBans4[:]
 	if j.addr.Is6() {
-		lengths = j.engine.leaks.odd6[:]
+		lengths = j.engine.leaks.networkBans6[:]
 	}
 	for bits, n := range lengths {
 		if n == 0 {
@@ -121,16 +121,16 @@ func (j *judgement) keptOut() *activeBan {
 	return nil
 }
 
-// countOdd adds n enforced bans of a prefix.
-func (e *Engine) countOdd(p netip.Prefix, n int) {
+// countNetworkBan adds n enforced bans of a prefix.
+func (e *Engine) countNetworkBan(p netip.Prefix, n int) {
 	if _, ok := e.keyOfPrefix(p); ok {
 		return
 	}
-	e.leaks.odd += n
+	e.leaks.networkBans += n
 	if p.Addr().Is4() {
-		e.leaks.odd4[p.Bits()] += int32(n)
+		e.leaks.networkBans4[p.Bits()] += int32(n)
 	} else {
-		e.leaks.odd6[p.Bits()] += int32(n)
+		e.leaks.networkBans6[p.Bits()] += int32(n)
 	}
 }
 
@@ -162,17 +162,17 @@ func leakText(local security.Address, after time.Duration) string {
 
 // leakStats adds what is known of leaks.
 func (e *Engine) leakStats(s *Stats) {
-	s.Leaks, s.Leaking = e.leaks.events, e.leaks.sources.Live(e.now)
+	s.Leaks, s.Leaking = e.leaks.events, e.leaks.reported.Live(e.now)
 	if e.leaks.last != 0 {
-		at := stamp(e.leaks.last)
+		at := utc(e.leaks.last)
 		s.LastLeak = &at
 	}
 }
 
-// view is what is shown of a leak.
-func (l *leak) view() *ban.Leak {
+// describe is what is shown of a leak.
+func (l *leak) describe() *ban.Leak {
 	if l == nil {
 		return nil
 	}
-	return &ban.Leak{Last: stamp(l.last), Events: int(l.events), Port: l.port, Transport: l.transport.String()}
+	return &ban.Leak{Last: utc(l.last), Events: int(l.events), Port: l.port, Transport: l.transport.String()}
 }

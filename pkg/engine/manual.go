@@ -25,13 +25,13 @@ var ErrRefused = errors.New("refused")
 // Ban bans a prefix because a person said so. A longer ban of the same prefix is kept; a shorter one is extended.
 // It fails with ErrRefused where the prefix holds an allowed or protected address.
 func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]ban.Decision, error) {
-	return e.byHand(now, p, d, comment, ban.ReasonManual)
+	return e.banByHand(now, p, d, comment, ban.ReasonManual)
 }
 
 // Test is Ban for an address that nobody has, to see whether bans work: it is counted nowhere, and its decisions and that of
 // its end have [ban.ReasonTest].
 func (e *Engine) Test(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]ban.Decision, error) {
-	return e.byHand(now, p, d, comment, ban.ReasonTest)
+	return e.banByHand(now, p, d, comment, ban.ReasonTest)
 }
 
 // relation says which of two prefixes that overlap is in the other, the second one last.
@@ -45,7 +45,7 @@ func relation(p, have netip.Prefix) string {
 	return fmt.Sprintf("%v holds %v", p, have)
 }
 
-func (e *Engine) byHand(now time.Time, p netip.Prefix, d time.Duration, comment string, reason ban.Reason) ([]ban.Decision, error) {
+func (e *Engine) banByHand(now time.Time, p netip.Prefix, d time.Duration, comment string, reason ban.Reason) ([]ban.Decision, error) {
 	e.advance(now)
 	p = canonicalPrefix(p)
 	if have, ok := e.protected.Overlapping(p); ok {
@@ -66,14 +66,14 @@ func (e *Engine) byHand(now time.Time, p netip.Prefix, d time.Duration, comment 
 		}
 		action = ban.ActionExtend
 		b.evidence, have.evidence = have.evidence, nil
-		b.more, b.attempts, b.score, b.number = have.more, have.attempts, have.score, have.number
+		b.moreEvidence, b.attempts, b.score, b.number = have.moreEvidence, have.attempts, have.score, have.number
 	}
 	e.grace.Delete(p)
-	e.putBan(b)
+	e.addBan(b)
 	if action == ban.ActionBan && reason != ban.ReasonTest {
-		e.activity.banned(e.now)
+		e.activity.countBan(e.now)
 	}
-	return []ban.Decision{{Time: stamp(e.now), Action: action, Source: b.source, Prefix: p, Reason: reason, Proven: true,
+	return []ban.Decision{{Time: utc(e.now), Action: action, Source: b.source, Prefix: p, Reason: reason, Proven: true,
 		Duration: d, Detail: comment}}, nil
 }
 
@@ -111,22 +111,22 @@ func (e *Engine) sourcePrefix(p netip.Prefix) netip.Prefix {
 }
 
 // clearScore forgets what speaks against a source, but not that it was banned, and not what forgetSome forgets.
-func (e *Engine) clearScore(k key) {
+func (e *Engine) clearScore(k sourceKey) {
 	s := e.sources.get(k)
 	if s == nil {
 		return
 	}
-	s.score, s.proven, s.observed = 0, 0, 0
-	more := e.sources.detailsOf(s)
-	more.overflow, more.pace, more.failing, more.challenged = 0, pace{}, table.DistinctFew{}, table.Distinct{}
-	e.classify(s)
+	s.score, s.provenScore, s.observedScore = 0, 0, 0
+	details := e.sources.detailsOf(s)
+	details.overflowPoints, details.pace, details.failingAccounts, details.challengedAccounts = 0, pace{}, table.DistinctFew{}, table.Distinct{}
+	e.classifySource(s)
 }
 
 // endBans ends bans.
 func (e *Engine) endBans(bans []*activeBan, reason ban.Reason, detail string) []ban.Decision {
 	var out []ban.Decision
 	for _, b := range bans {
-		e.forget(b)
+		e.removeBan(b)
 		if !b.observed {
 			d := e.unbanDecision(b, reason)
 			d.Detail = detail
@@ -195,19 +195,19 @@ func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note
 		e.setTimer(end, p, endOfAllow)
 	}
 	if !fresh {
-		return stampOrZero(end), nil
+		return utcOrZero(end), nil
 	}
-	return stampOrZero(end), e.endBans(e.bansWithinExemption(p), ban.ReasonAllowed, "")
+	return utcOrZero(end), e.endBans(e.bansWithinExemption(p), ban.ReasonAllowed, "")
 }
 
-// allowOver takes what was allowed until now off the allow list. A timer may come before the end, which was put off.
-func (e *Engine) allowOver(p netip.Prefix) {
+// endDueAllow takes what was allowed until now off the allow list. A timer may come before the end, which was put off.
+func (e *Engine) endDueAllow(p netip.Prefix) {
 	over := func(o origin) bool { return o.until != 0 && o.until <= e.now }
 	have := e.allow.At(p)
 	if !slices.ContainsFunc(have, over) {
 		return // put off, which has set another timer, or taken off
 	}
-	e.lapsed = append(e.lapsed, p)
+	e.lapsedAllows = append(e.lapsedAllows, p)
 	if left := slices.DeleteFunc(slices.Clone(have), over); len(left) > 0 {
 		e.allow.Set(p, left)
 		return
@@ -215,10 +215,10 @@ func (e *Engine) allowOver(p netip.Prefix) {
 	e.allow.Delete(p)
 }
 
-// Lapsed returns what was allowed by hand until a time that has come, once each.
-func (e *Engine) Lapsed() []netip.Prefix {
-	list := e.lapsed
-	e.lapsed = nil
+// TakeLapsedAllows returns what was allowed by hand until a time that has come, once each.
+func (e *Engine) TakeLapsedAllows() []netip.Prefix {
+	list := e.lapsedAllows
+	e.lapsedAllows = nil
 	return list
 }
 
@@ -226,17 +226,17 @@ func (e *Engine) Lapsed() []netip.Prefix {
 func (e *Engine) AllowedUntil(p netip.Prefix) time.Time {
 	for _, o := range e.allow.At(canonicalPrefix(p)) {
 		if o.name == OriginManual {
-			return stampOrZero(o.until)
+			return utcOrZero(o.until)
 		}
 	}
 	return time.Time{}
 }
 
-func stampOrZero(at int64) time.Time {
+func utcOrZero(at int64) time.Time {
 	if at == 0 {
 		return time.Time{}
 	}
-	return stamp(at)
+	return utc(at)
 }
 
 // Disallow takes a prefix of one origin off the allow list. It reports whether nothing allows the prefix any more.
@@ -294,7 +294,7 @@ func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
 	if p.IsSingleIP() {
 		b.source = p.Addr()
 	}
-	e.putBan(b)
+	e.addBan(b)
 }
 
 // isFullyExempt says whether nobody may be banned by a ban of exactly this prefix: it lies within an exempt one, or it is a
@@ -307,60 +307,60 @@ func (e *Engine) isFullyExempt(p netip.Prefix) bool {
 		return true
 	}
 	_, source := e.keyOfPrefix(p)
-	return source && e.exemptWithin(p)
+	return source && e.holdsExempt(p)
 }
 
-// Change is one entry that the kernel should hold.
-type Change struct {
+// Element is one entry that the kernel should hold.
+type Element struct {
 	Prefix netip.Prefix
 	Left   time.Duration // of a ban
 }
 
-// Enforced returns every ban that the kernel should hold at now, with the time it has left, in no order.
-func (e *Engine) Enforced(now time.Time) []Change {
+// EnforcedBans returns every ban that the kernel should hold at now, with the time it has left, in no order.
+func (e *Engine) EnforcedBans(now time.Time) []Element {
 	e.advance(now)
-	out := make([]Change, 0, e.enforced)
+	out := make([]Element, 0, e.enforcedBans)
 	for _, b := range e.bans {
 		if !b.observed && b.until > e.now {
-			out = append(out, Change{Prefix: b.prefix, Left: time.Duration(b.until - e.now)})
+			out = append(out, Element{Prefix: b.prefix, Left: time.Duration(b.until - e.now)})
 		}
 	}
 	return out
 }
 
-// Sample returns up to n of what Enforced returns, others each time, without a look at them all.
-func (e *Engine) Sample(now time.Time, n int) []Change {
+// SampleBans returns up to n of what Enforced returns, others each time, without a look at them all.
+func (e *Engine) SampleBans(now time.Time, n int) []Element {
 	e.advance(now)
-	out := make([]Change, 0, min(n, e.enforced))
+	out := make([]Element, 0, min(n, e.enforcedBans))
 	looks := 4*n + 64          // bans that are only observed are passed over
 	for _, b := range e.bans { // a map's order begins anywhere
 		if looks--; looks < 0 || len(out) == n {
 			break
 		}
 		if !b.observed && b.until > e.now {
-			out = append(out, Change{Prefix: b.prefix, Left: time.Duration(b.until - e.now)})
+			out = append(out, Element{Prefix: b.prefix, Left: time.Duration(b.until - e.now)})
 		}
 	}
 	return out
 }
 
-// Exempt returns every prefix that the kernel should let pass whatever is banned: what is allowed and what is protected.
-func (e *Engine) Exempt() []netip.Prefix {
+// ExemptPrefixes returns every prefix that the kernel should let pass whatever is banned: what is allowed and what is protected.
+func (e *Engine) ExemptPrefixes() []netip.Prefix {
 	out := append(e.allow.Sorted(), e.protected.Sorted()...)
 	slices.SortFunc(out, netip.Prefix.Compare)
 	return slices.Compact(out)
 }
 
 // TrustedSources returns every source that is trusted at now, with the time that trust has left.
-func (e *Engine) TrustedSources(now time.Time) []Change {
+func (e *Engine) TrustedSources(now time.Time) []Element {
 	e.advance(now)
-	var out []Change
+	var out []Element
 	for k, t := range e.trusts {
 		if t.until > e.now {
-			out = append(out, Change{Prefix: e.prefixOf(k), Left: time.Duration(t.until - e.now)})
+			out = append(out, Element{Prefix: e.prefixOf(k), Left: time.Duration(t.until - e.now)})
 		}
 	}
-	slices.SortFunc(out, func(a, b Change) int { return a.Prefix.Compare(b.Prefix) })
+	slices.SortFunc(out, func(a, b Element) int { return a.Prefix.Compare(b.Prefix) })
 	return out
 }
 

@@ -106,7 +106,7 @@ func TestTheLeastSuspiciousGoFirst(t *testing.T) {
 	if err := e.check(); err != nil {
 		t.Error(err)
 	}
-	if s := e.Stats(now); s.Evicted == 0 || e.banOf(e.keyOf(banned)) == nil || e.trusted(e.keyOf(trusted)) == nil {
+	if s := e.Stats(now); s.Evicted == 0 || e.activeBanOf(e.keyOf(banned)) == nil || e.activeTrust(e.keyOf(trusted)) == nil {
 		t.Errorf("%+v", s)
 	}
 }

@@ -4,19 +4,19 @@ import "github.com/ringwall/ringwall/pkg/engine/internal/table"
 
 // pace is how fast guesses come: it tells a phone with an old password from a guesser.
 type pace struct {
-	at        int64   // of the last leak, ns
-	tokens    float32 // distinct guesses, leaking at a phone's pace
-	peak      float32 // most tokens since they were last zero
-	copies    float32 // copies of an answer when none was due, leaking like tokens
-	resent    float32 // retransmissions when they were due, leaking one each transaction
-	since     uint32  // first failure after a spell of silence, seconds
-	first     uint32  // failure that total counts, seconds
-	total     uint16  // guesses since first, within a spell
-	again     uint16  // copies that were spared since first
-	guesses   uint8   // since tokens were last zero
-	uncharged uint8   // of them not charged, as a phone's
-	copied    uint8   // of copies not charged
-	burst     uint8   // of resent just now
+	leakedAt        int64   // of the last leak, ns
+	tokens          float32 // distinct guesses, leaking at a phone's pace
+	peak            float32 // most tokens since they were last zero
+	copies          float32 // copies of an answer when none was due, leaking like tokens
+	resent          float32 // retransmissions when they were due, leaking one each transaction
+	failingSince    uint32  // first failure after a spell of silence, seconds
+	countedSince    uint32  // failure that total counts, seconds
+	total           uint16  // guesses since first, within a spell
+	sparedCopies    uint16  // copies that were spared since first
+	guesses         uint8   // since tokens were last zero
+	uncharged       uint8   // of them not charged, as a phone's
+	unchargedCopies uint8   // of copies not charged
+	resentInBurst   uint8   // of resent just now
 
 	resentAt uint32 // the latest of resent, milliseconds
 }
@@ -24,28 +24,28 @@ type pace struct {
 // failures is how an account fails at one source.
 type failures struct {
 	pace
-	rush   table.LeakyBucket // of guesses, as fast as phones may be when a PBX has lost their passwords
-	proven bool              // at least one guess could not have been forged
+	stormPace table.LeakyBucket // of guesses, as fast as phones may be when a PBX has lost their passwords
+	proven    bool              // at least one guess could not have been forged
 }
 
 // spell is how long a phone may be silent before its failures begin anew, in seconds.
 const idleResetSeconds = 3600
 
-// leak brings the tokens up to date.
-func (p *pace) leak(now int64, perMinute float64) {
-	dt := now - p.at
+// drain brings the tokens up to date.
+func (p *pace) drain(now int64, perMinute float64) {
+	dt := now - p.leakedAt
 	if dt <= 0 {
 		return
 	}
 	if dt >= idleResetSeconds*second {
-		*p = pace{at: now}
+		*p = pace{leakedAt: now}
 		return
 	}
-	p.at = now
+	p.leakedAt = now
 	leaked := float32(perMinute * float64(dt) / float64(minute))
-	p.resent = max(0, p.resent-float32(dt)/float32(transactionTime*millisecond))
+	p.resent = max(0, p.resent-float32(dt)/float32(transactionMillis*millisecond))
 	if p.copies = max(0, p.copies-leaked); p.copies == 0 {
-		p.copied = 0
+		p.unchargedCopies = 0
 	}
 	if p.tokens <= 0 {
 		return
@@ -55,15 +55,15 @@ func (p *pace) leak(now int64, perMinute float64) {
 	}
 }
 
-// add counts one more distinct guess. The pace is up to date.
-func (p *pace) add(now int64) {
-	if p.since == 0 {
-		p.since = seconds(now)
+// addGuess counts one more distinct guess. The pace is up to date.
+func (p *pace) addGuess(now int64) {
+	if p.failingSince == 0 {
+		p.failingSince = seconds(now)
 	}
-	if p.total == 0 || seconds(now)-p.first >= idleResetSeconds {
-		p.first, p.total, p.again = seconds(now), 0, 0
+	if p.total == 0 || seconds(now)-p.countedSince >= idleResetSeconds {
+		p.countedSince, p.total, p.sparedCopies = seconds(now), 0, 0
 	}
-	p.at = now
+	p.leakedAt = now
 	p.tokens++
 	p.peak = max(p.peak, p.tokens)
 	p.guesses = min(p.guesses+1, 250)
@@ -72,27 +72,27 @@ func (p *pace) add(now int64) {
 
 // isPhonePace says whether the pace is that of a phone.
 func (p *pace) isPhonePace(burst int) bool {
-	return burst > 0 && float64(p.tokens) <= float64(burst) && !p.crowded(burst)
+	return burst > 0 && float64(p.tokens) <= float64(burst) && !p.tooManyCopies(burst)
 }
 
 // keepsFailing says whether the failures have gone on for long enough to be reported as a wrong set-up.
 func (p *pace) keepsFailing(now int64) bool {
-	return (p.total >= 3 || p.first != p.since) && seconds(now)-p.since >= 30
+	return (p.total >= 3 || p.countedSince != p.failingSince) && seconds(now)-p.failingSince >= 30
 }
 
-// guessed says whether there were n guesses, faster than a phone's or a person's.
-func (p *pace) guessed(n int) bool {
+// showsGuessing says whether there were n guesses, faster than a phone's or a person's.
+func (p *pace) showsGuessing(n int) bool {
 	return n > 0 && int(p.guesses) >= n && float64(p.peak) > float64(n-1)
 }
 
 // takeUncharged returns how many guesses are charged now: this one, if it is none of the copies, and those that were held back
 // as a phone's.
-func (p *pace) takeUncharged(r repeat) float64 {
-	n := float64(p.uncharged) + float64(p.copied)
+func (p *pace) takeUncharged(r repetition) float64 {
+	n := float64(p.uncharged) + float64(p.unchargedCopies)
 	if !r.copy {
 		n++
 	}
-	p.uncharged, p.copied = 0, 0
+	p.uncharged, p.unchargedCopies = 0, 0
 	return max(n, 1)
 }
 

@@ -186,7 +186,7 @@ func TestPBX(t *testing.T) {
 		{"unban of everybody", nil, func(w *world) {
 			attackNet(w)
 			w.log = append(w.log, w.e.UnbanAll(w.now)...)
-			if n := len(w.e.Enforced(w.now)); n != 0 {
+			if n := len(w.e.EnforcedBans(w.now)); n != 0 {
 				w.t.Error(n, "bans left")
 			}
 		}},
@@ -258,11 +258,11 @@ func TestPBX(t *testing.T) {
 		}},
 		{"hostile bytes in the stream", nil, func(w *world) {
 			for range 100 {
-				w.log = w.e.Tamper(w.now, "pbx", "a key twice", nil, w.log)
+				w.log = w.e.ReportTampering(w.now, "pbx", "a key twice", nil, w.log)
 			}
 			w.wantDecision(1, ban.ActionTampering, ban.ReasonMalformed)
 			w.now = w.now.Add(2 * time.Hour)
-			w.log = w.e.Tamper(w.now, "pbx", "a key twice", nil, w.log)
+			w.log = w.e.ReportTampering(w.now, "pbx", "a key twice", nil, w.log)
 			w.wantDecision(2, ban.ActionTampering, ban.ReasonMalformed)
 		}},
 	})

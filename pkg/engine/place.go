@@ -23,30 +23,30 @@ const thousandths = 1000
 // SetMultipliers multiplies the points of events from now on by the place of their source: nothing that was judged is judged
 // again. where is asked in the middle of a judgement, so it must answer at once; without multipliers it is never asked.
 func (e *Engine) SetMultipliers(m policy.Multiply, where func(netip.Addr) ban.Place) {
-	if e.multiply, e.where = m, where; m.IsZero() {
-		e.where = nil
+	if e.multipliers, e.placeOf = m, where; m.IsZero() {
+		e.placeOf = nil
 	}
 }
 
 // applyMultiplier multiplies points of an event by the place of its source. Where somebody has shown to be a customer, the place
 // says nothing more; and a rule that wants the threshold reached is not undone.
-func (j *judgement) applyMultiplier(w float64, reason ban.Reason) float64 {
-	if t := j.engine.trusts[j.key]; reason == ban.ReasonDistributed || t != nil && !t.revoked && (t.until > j.now || j.engine.knownGood(j.key)) {
-		return w
+func (j *judgement) applyMultiplier(points float64, reason ban.Reason) float64 {
+	if t := j.engine.trusts[j.key]; reason == ban.ReasonDistributed || t != nil && !t.revoked && (t.until > j.now || j.engine.isCustomer(j.key)) {
+		return points
 	}
-	p := j.engine.where(j.addr)
-	factor := uint16(math.Round(j.engine.multiply.Factor(p.Country, p.ASN) * thousandths))
+	p := j.engine.placeOf(j.addr)
+	factor := uint16(math.Round(j.engine.multipliers.Factor(p.Country, p.ASN) * thousandths))
 	if factor == thousandths {
-		return w
+		return points
 	}
 	j.multiplied = multiplier{factor: factor}
-	if _, ok := j.engine.multiply.Countries[p.Country]; ok {
+	if _, ok := j.engine.multipliers.Countries[p.Country]; ok {
 		copy(j.multiplied.country[:], p.Country)
 	}
-	if _, ok := j.engine.multiply.ASNs[policy.ASN(p.ASN)]; ok {
+	if _, ok := j.engine.multipliers.ASNs[policy.ASN(p.ASN)]; ok {
 		j.multiplied.asn = p.ASN
 	}
-	return w * float64(factor) / thousandths
+	return points * float64(factor) / thousandths
 }
 
 // describe puts a multiplier into the form of a view.
@@ -88,8 +88,8 @@ func multiplierSource(v *ban.Evidence) string {
 	return strings.Join(of, ", ")
 }
 
-// places says which of the points came of the place of their source.
-func (w *why) places() {
+// explainMultipliers says which of the points came of the place of their source.
+func (w *explainer) explainMultipliers() {
 	type sum struct{ points, base float64 }
 	sums := make(map[string]*sum) // by the place's part of the arithmetic
 	var order []string

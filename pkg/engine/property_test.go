@@ -163,17 +163,17 @@ func TestWhateverHappens(t *testing.T) {
 				if d.Action != ban.ActionBan || d.Reason == ban.ReasonManual {
 					continue
 				}
-				if e.exemptWithin(d.Prefix) && s.name == "event" {
+				if e.holdsExempt(d.Prefix) && s.name == "event" {
 					t.Fatalf("banned %v, which holds an exempt address", d.Prefix)
 				}
-				if d.Duration > e.cfg.Ban.Max || !d.Proven && d.Duration > e.cfg.Ban.ForgeableMax || d.Duration <= 0 {
+				if d.Duration > e.policy.Ban.Max || !d.Proven && d.Duration > e.policy.Ban.ForgeableMax || d.Duration <= 0 {
 					t.Fatalf("ban for %v, proven %v", d.Duration, d.Proven)
 				}
 			}
 			if err := e.check(); err != nil {
 				t.Fatalf("after %s: %v", s.name, err)
 			}
-			for _, b := range e.Enforced(s.at) {
+			for _, b := range e.EnforcedBans(s.at) {
 				if e.isFullyExempt(b.Prefix) {
 					t.Fatalf("after %s: %v is banned, but exempt", s.name, b.Prefix)
 				}
@@ -283,19 +283,19 @@ func lines(decisions []ban.Decision) (out []string) {
 // TestSourcesAreAMapWithQueues compares sources with a map.
 func TestSourcesAreAMapWithQueues(t *testing.T) {
 	type known struct {
-		class class
+		class sourceClass
 		seen  int64
 	}
 	property.Check(t, func(t *property.T) {
 		memory := property.OneOf[uint32](t, 60, 3600, 86400)
 		tr, width, latest := newSources(1000, memory), memory/32+1, int64(0)
 		now := property.Int[int64](t, 1, 1e9) * second
-		model := make(map[key]known)
+		model := make(map[sourceKey]known)
 		for range property.Count(t, 1, 200) {
 			now += second * property.Int(t, 0, property.OneOf[int64](t, 90, 7200, 1e6))
 			latest = max(latest, now)
-			k := key{byte(property.Int(t, 1, 20))}
-			c := class(property.Int(t, 0, int(numClasses)-1))
+			k := sourceKey{byte(property.Int(t, 1, 20))}
+			c := sourceClass(property.Int(t, 0, int(numClasses)-1))
 			s, have := tr.get(k), model[k]
 			if (have.seen != 0) != (s != nil) {
 				t.Fatalf("%v: known %v, want %v", k, s != nil, have)
@@ -308,17 +308,17 @@ func TestSourcesAreAMapWithQueues(t *testing.T) {
 				tr.remove(s)
 				delete(model, k)
 			case what == 1:
-				tr.requeue(s, c, seconds(s.seen))
+				tr.requeue(s, c, seconds(s.lastSeen))
 				model[k] = known{c, have.seen}
 			case what == 2:
 				tr.reset(s, now)
 				model[k] = known{have.class, now}
 			default: // as most events: nothing moves
-				s.seen = now
+				s.lastSeen = now
 				model[k] = known{have.class, now}
 			}
 			if property.Bool(t) {
-				c := class(property.Int(t, 0, int(numClasses)-1))
+				c := sourceClass(property.Int(t, 0, int(numClasses)-1))
 				o, first := tr.quietest(c), int64(math.MaxInt64)
 				for _, m := range model {
 					if m.class == c {
@@ -329,15 +329,15 @@ func TestSourcesAreAMapWithQueues(t *testing.T) {
 				case (o == nil) != (first == math.MaxInt64):
 					t.Fatalf("oldest of class %d is %v, the first was seen at %d", c, o, first)
 				// Whatever is older than the oldest list is in that list, in any order.
-				case o != nil && seconds(o.seen) > max(seconds(first), seconds(latest)-min(seconds(latest), 64*width))+60+2*width:
-					t.Fatalf("oldest of class %d was seen at %d, the first at %d", c, o.seen, first)
+				case o != nil && seconds(o.lastSeen) > max(seconds(first), seconds(latest)-min(seconds(latest), 64*width))+60+2*width:
+					t.Fatalf("oldest of class %d was seen at %d, the first at %d", c, o.lastSeen, first)
 				}
 			}
 			if err := tr.check(); err != nil {
 				t.Fatal(err)
 			}
 			for k, m := range model {
-				if s := tr.get(k); s == nil || s.class != m.class || s.seen != m.seen {
+				if s := tr.get(k); s == nil || s.class != m.class || s.lastSeen != m.seen {
 					t.Fatalf("%v: %+v, want %+v", k, s, m)
 				}
 			}
@@ -351,7 +351,7 @@ func TestSketchesAreSecret(t *testing.T) {
 	cfg := policy.Default().Policy
 	fixed := NewRepeatable(cfg)
 	for account, want := range map[string]uint8{"": 62, "201": 22, "alice": 4} {
-		if got := fixed.bitOf(account); got != want {
+		if got := fixed.sketchBit(account); got != want {
 			t.Errorf("bitOf(%q) = %d, want %d", account, got, want)
 		}
 	}
@@ -359,7 +359,7 @@ func TestSketchesAreSecret(t *testing.T) {
 	for range 8 {
 		e := New(cfg)
 		for i := range 64 {
-			if account := strconv.Itoa(200 + i); e.bitOf(account) == fixed.bitOf(account) {
+			if account := strconv.Itoa(200 + i); e.sketchBit(account) == fixed.sketchBit(account) {
 				same++
 			}
 		}

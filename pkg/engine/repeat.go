@@ -15,7 +15,7 @@ const (
 	// with it (RFC 3261 sections 17.1.1.2 and 17.1.2.2).
 	maxRetransmissions = 10
 	// transactionTime is 64×T1, when timers B and F end a transaction (RFC 3261 section 17.1), in milliseconds.
-	transactionTime = 32_000
+	transactionMillis = 32_000
 	// maxCopies is how many copies of a phone's answers may come when no retransmission is due, with one guess at the same
 	// time: a network that held packets back delivers them at once.
 	maxCopies = 4
@@ -27,13 +27,13 @@ var retransmissionGaps = [maxRetransmissions]uint32{500, 1000, 2000, 4000, 4000,
 
 // burstTime is how long a phone that retransmits one request does not retransmit another, in milliseconds: it has one under
 // way at a time, and while no answer reaches it, it cannot know the challenge of another.
-const burstTime = 16_000
+const burstMillis = 16_000
 
 // maxConverted is how many retransmissions turn out to be guesses by a copy that cannot be one.
 const maxConverted = 3
 
-// repeat is what an answer is that came before.
-type repeat struct {
+// repetition is what an answer is that came before.
+type repetition struct {
 	copy   bool // it came before
 	due    bool // a retransmission of it may come now
 	before int  // how often one came already
@@ -43,24 +43,24 @@ type repeat struct {
 // a request (res_pjsip/security_events.c) but checks the one of its realm, so that guesses with a decoy in front look
 // like copies of one answer. A copy is one only over UDP, for the same account, within one transaction, with a
 // challenge of Asterisk's own; what else looks the same is another guess.
-func (j *judgement) classifyAnswer(id uint64) repeat {
+func (j *judgement) classifyAnswer(id uint64) repetition {
 	if j.proven || j.event.Response == "" || j.event.Service == security.PJSIP && !looksIssued(j.event.Challenge) {
-		return repeat{}
+		return repetition{}
 	}
 	d, now := j.dialogueEntry(id), milliseconds(j.now)
 	mark := uint32(id>>32) | 1
-	if d.first != mark || now-d.begun >= transactionTime {
-		d.first, d.begun, d.last, d.repeats = mark, now, now, 0
-		return repeat{}
+	if d.firstMark != mark || now-d.firstAnswerAt >= transactionMillis {
+		d.firstMark, d.firstAnswerAt, d.lastAnswerAt, d.repeats = mark, now, now, 0
+		return repetition{}
 	}
-	gap := now - d.last
-	d.last = now
+	gap := now - d.lastAnswerAt
+	d.lastAnswerAt = now
 	// Half of the pause: what delays one packet shortens the pause before the next.
 	if int(d.repeats) < len(retransmissionGaps) && gap >= retransmissionGaps[d.repeats]/2 {
 		d.repeats++
-		return repeat{copy: true, due: true, before: int(d.repeats) - 1}
+		return repetition{copy: true, due: true, before: int(d.repeats) - 1}
 	}
-	return repeat{copy: true}
+	return repetition{copy: true}
 }
 
 // milliseconds is a time in the short form that dialogues keep, around 2³².
@@ -81,45 +81,45 @@ func isHexadecimal(s string) bool {
 // that has something else already.
 func (j *judgement) dialogueEntry(id uint64) *dialogue {
 	if !j.stateLoaded || j.state == nil {
-		j.state, _ = j.engine.attempts.Put(j.now, j.dialogueKey())
+		j.state, _ = j.engine.dialogues.Put(j.now, j.dialogueKey())
 		j.stateLoaded = true
 	}
 	mark := uint32(id>>32) | 1
 	d := j.state
-	if d.first != 0 && d.first != mark { // another one in this Call-ID: it has an entry of its own
-		if d, _ = j.engine.attempts.Put(j.now, id); d.first == 0 {
+	if d.firstMark != 0 && d.firstMark != mark { // another one in this Call-ID: it has an entry of its own
+		if d, _ = j.engine.dialogues.Put(j.now, id); d.firstMark == 0 {
 			j.stateLoaded = false // the new entry may have taken the other's place
 		}
 	}
 	return d
 }
 
-// takesCopy says whether a copy may be a phone's retransmission. If not, it is a guess, and so are those just before it.
-func (p *pace) takesCopy(now int64, r repeat, burst int) bool {
+// isRetransmission says whether a copy may be a phone's retransmission. If not, it is a guess, and so are those just before it.
+func (p *pace) isRetransmission(now int64, r repetition, burst int) bool {
 	at := milliseconds(now)
-	if at-p.resentAt > burstTime {
-		p.burst = 0
+	if at-p.resentAt > burstMillis {
+		p.resentInBurst = 0
 	}
-	if r.due && p.resent < maxRetransmissions && int(p.burst) <= r.before {
+	if r.due && p.resent < maxRetransmissions && int(p.resentInBurst) <= r.before {
 		p.resent++
-		p.burst++
+		p.resentInBurst++
 		p.resentAt = at
 		return true
 	}
-	n := 1 + min(int(p.burst), maxConverted)
-	p.burst = 0
+	n := 1 + min(int(p.resentInBurst), maxConverted)
+	p.resentInBurst = 0
 	p.copies += float32(n)
-	p.copied = uint8(min(int(p.copied)+n, 250))
-	return !p.crowded(burst)
+	p.unchargedCopies = uint8(min(int(p.unchargedCopies)+n, 250))
+	return !p.tooManyCopies(burst)
 }
 
-// crowded says whether there are more copies than a network makes of a phone's answers.
-func (p *pace) crowded(burst int) bool {
+// tooManyCopies says whether there are more copies than a network makes of a phone's answers.
+func (p *pace) tooManyCopies(burst int) bool {
 	return p.copies > 0 && float64(p.tokens+p.copies) > float64(max(burst, maxCopies)+1)
 }
 
-// addCopies counts copies as the guesses that they are.
-func (p *pace) addCopies(n int) {
+// addCopiesAsGuesses counts copies as the guesses that they are.
+func (p *pace) addCopiesAsGuesses(n int) {
 	p.guesses = uint8(min(int(p.guesses)+n, 250))
 	p.total = uint16(min(int(p.total)+n, math.MaxInt16))
 	p.peak = max(p.peak, p.tokens+p.copies)

@@ -6,26 +6,26 @@ import (
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
-// kind is how an event is judged.
-type kind uint8
+// ruleKind is how an event is judged.
+type ruleKind uint8
 
 const (
-	nothing       kind = iota
-	login              // a password was right
-	challenge          // credentials were asked for; says something only when no answer comes
-	attempt            // hostile by itself; repeats within one dialogue are retransmissions
-	guess              // a wrong answer; each distinct answer is one guess
-	connection         // hostile by itself, over TCP: there are no retransmissions
-	misconfigured      // an error of set-up, reported and never scored
+	kindNothing       ruleKind = iota
+	kindLogin                  // a password was right
+	kindChallenge              // credentials were asked for; says something only when no answer comes
+	kindAttempt                // hostile by itself; repeats within one dialogue are retransmissions
+	kindGuess                  // a wrong answer; each distinct answer is one guess
+	kindConnection             // hostile by itself, over TCP: there are no retransmissions
+	kindMisconfigured          // an error of set-up, reported and never scored
 )
 
 // unknown is the account that PJSIP names where it found no endpoint (res_pjsip/pjsip_distributor.c).
-const unknown = "<unknown>"
+const unknownAccount = "<unknown>"
 
 // What an account may be in a rule, besides a name: texts with a NUL, which ends Asterisk's.
 const (
-	anonymous = "\x00"
-	named     = "\x00\x00"
+	emptyAccount = "\x00"
+	anyAccount   = "\x00\x00"
 )
 
 // rule is one row of the evidence table. The first row that fits an event decides.
@@ -34,7 +34,7 @@ type rule struct {
 	typ     security.Type
 	name    string // ACLName; empty fits every name
 	account string // empty fits every AccountID; anonymous and named fit an empty one and any other
-	kind    kind
+	kind    ruleKind
 	reason  ban.Reason
 }
 
@@ -42,44 +42,44 @@ type rule struct {
 // counted by the metrics all the same.
 func evidenceTable() []rule {
 	return []rule{
-		{security.PJSIP, security.SuccessfulAuth, "", "", login, ban.ReasonLogin},
-		{security.PJSIP, security.ChallengeSent, "", "", challenge, ban.ReasonUnansweredChallenge},
-		{security.PJSIP, security.InvalidAccountID, "", "", attempt, ban.ReasonUnknownAccount},
-		{security.PJSIP, security.ChallengeResponseFailed, "", unknown, guess, ban.ReasonUnknownAccount},
-		{security.PJSIP, security.ChallengeResponseFailed, "", "", guess, ban.ReasonWrongPassword},
-		{security.PJSIP, security.FailedACL, "not_match_endpoint_acl", "", attempt, ban.ReasonACL},
-		{security.PJSIP, security.FailedACL, "not_match_endpoint_contact_acl", "", attempt, ban.ReasonACL},
-		{security.PJSIP, security.FailedACL, "", "", misconfigured, ban.ReasonConfiguration}, // registrar_*: after a right password
-		{security.PJSIP, security.RequestNotSupported, "", "", misconfigured, ban.ReasonConfiguration},
+		{security.PJSIP, security.SuccessfulAuth, "", "", kindLogin, ban.ReasonLogin},
+		{security.PJSIP, security.ChallengeSent, "", "", kindChallenge, ban.ReasonUnansweredChallenge},
+		{security.PJSIP, security.InvalidAccountID, "", "", kindAttempt, ban.ReasonUnknownAccount},
+		{security.PJSIP, security.ChallengeResponseFailed, "", unknownAccount, kindGuess, ban.ReasonUnknownAccount},
+		{security.PJSIP, security.ChallengeResponseFailed, "", "", kindGuess, ban.ReasonWrongPassword},
+		{security.PJSIP, security.FailedACL, "not_match_endpoint_acl", "", kindAttempt, ban.ReasonACL},
+		{security.PJSIP, security.FailedACL, "not_match_endpoint_contact_acl", "", kindAttempt, ban.ReasonACL},
+		{security.PJSIP, security.FailedACL, "", "", kindMisconfigured, ban.ReasonConfiguration}, // registrar_*: after a right password
+		{security.PJSIP, security.RequestNotSupported, "", "", kindMisconfigured, ban.ReasonConfiguration},
 
 		// The address that chan_sip reports is the attacker's choice (Via with maddr): observed by default, never proven.
-		{security.SIP, security.InvalidAccountID, "", "", attempt, ban.ReasonUnknownAccount},
-		{security.SIP, security.ChallengeResponseFailed, "", "", guess, ban.ReasonWrongPassword},
-		{security.SIP, security.InvalidPassword, "", "", guess, ban.ReasonWrongPassword},
-		{security.SIP, security.FailedACL, "device_must_match_acl", "", attempt, ban.ReasonACL},
-		{security.SIP, security.FailedACL, "domain_must_match", "", attempt, ban.ReasonACL},
-		{security.SIP, security.FailedACL, "no_extension_match", "", nothing, ""}, // a wrong number, dialled by a good phone
-		{security.SIP, security.FailedACL, "", "", misconfigured, ban.ReasonConfiguration},
-		{security.SIP, security.InvalidTransport, "", "", misconfigured, ban.ReasonConfiguration},
+		{security.SIP, security.InvalidAccountID, "", "", kindAttempt, ban.ReasonUnknownAccount},
+		{security.SIP, security.ChallengeResponseFailed, "", "", kindGuess, ban.ReasonWrongPassword},
+		{security.SIP, security.InvalidPassword, "", "", kindGuess, ban.ReasonWrongPassword},
+		{security.SIP, security.FailedACL, "device_must_match_acl", "", kindAttempt, ban.ReasonACL},
+		{security.SIP, security.FailedACL, "domain_must_match", "", kindAttempt, ban.ReasonACL},
+		{security.SIP, security.FailedACL, "no_extension_match", "", kindNothing, ""}, // a wrong number, dialled by a good phone
+		{security.SIP, security.FailedACL, "", "", kindMisconfigured, ban.ReasonConfiguration},
+		{security.SIP, security.InvalidTransport, "", "", kindMisconfigured, ban.ReasonConfiguration},
 
-		{security.AMI, security.InvalidAccountID, "", "", connection, ban.ReasonManager},
-		{security.AMI, security.InvalidPassword, "", "", connection, ban.ReasonManager},
-		{security.AMI, security.ChallengeResponseFailed, "", "", connection, ban.ReasonManager},
-		{security.AMI, security.FailedACL, "", "", connection, ban.ReasonManager},
-		{security.AMI, security.RequestNotAllowed, "", anonymous, attempt, ban.ReasonManager}, // before login
-		{security.AMI, security.RequestNotAllowed, "", named, misconfigured, ban.ReasonConfiguration},
-		{security.AMI, security.RequestBadFormat, "", anonymous, attempt, ban.ReasonManager}, // an HTTP scan of the AMI port
-		{security.AMI, security.RequestBadFormat, "", named, misconfigured, ban.ReasonConfiguration},
+		{security.AMI, security.InvalidAccountID, "", "", kindConnection, ban.ReasonManager},
+		{security.AMI, security.InvalidPassword, "", "", kindConnection, ban.ReasonManager},
+		{security.AMI, security.ChallengeResponseFailed, "", "", kindConnection, ban.ReasonManager},
+		{security.AMI, security.FailedACL, "", "", kindConnection, ban.ReasonManager},
+		{security.AMI, security.RequestNotAllowed, "", emptyAccount, kindAttempt, ban.ReasonManager}, // before login
+		{security.AMI, security.RequestNotAllowed, "", anyAccount, kindMisconfigured, ban.ReasonConfiguration},
+		{security.AMI, security.RequestBadFormat, "", emptyAccount, kindAttempt, ban.ReasonManager}, // an HTTP scan of the AMI port
+		{security.AMI, security.RequestBadFormat, "", anyAccount, kindMisconfigured, ban.ReasonConfiguration},
 	}
 }
 
 const (
-	services = int(security.IAX2) + 1
-	types    = int(security.InvalidTransport) + 1
+	numServices = int(security.IAX2) + 1
+	numTypes    = int(security.InvalidTransport) + 1
 )
 
 // ruleIndex holds the rows of the evidence table by service and type.
-type ruleIndex [services][types][]rule
+type ruleIndex [numServices][numTypes][]rule
 
 func indexRules() (index ruleIndex) {
 	for _, r := range evidenceTable() {
@@ -90,7 +90,7 @@ func indexRules() (index ruleIndex) {
 
 // find finds the row for an event, or nil.
 func (x *ruleIndex) find(ev *security.Event) *rule {
-	if int(ev.Service) >= services || int(ev.Type) >= types {
+	if int(ev.Service) >= numServices || int(ev.Type) >= numTypes {
 		return nil
 	}
 	rows := x[ev.Service][ev.Type]
@@ -100,15 +100,15 @@ func (x *ruleIndex) find(ev *security.Event) *rule {
 			continue
 		}
 		if r.account == "" || r.account == ev.Account ||
-			r.account == anonymous && ev.Account == "" || r.account == named && ev.Account != "" {
+			r.account == emptyAccount && ev.Account == "" || r.account == anyAccount && ev.Account != "" {
 			return r
 		}
 	}
 	return nil
 }
 
-// points is what the policy gives for a reason.
-func points(p *policy.Points, r ban.Reason) float64 {
+// pointsFor is what the policy gives for a reason.
+func pointsFor(p *policy.Points, r ban.Reason) float64 {
 	switch r {
 	case ban.ReasonUnknownAccount:
 		return p.UnknownAccount

@@ -11,7 +11,7 @@ import (
 // TestSample takes some of the bans, each of which comes up sooner or later.
 func TestSample(t *testing.T) {
 	e := New(policy.Default().Policy)
-	if s := e.Sample(epoch, 8); len(s) != 0 {
+	if s := e.SampleBans(epoch, 8); len(s) != 0 {
 		t.Errorf("%v of no bans", s)
 	}
 	const bans = 100
@@ -20,7 +20,7 @@ func TestSample(t *testing.T) {
 	}
 	seen := make(map[netip.Prefix]bool)
 	for range 10_000 {
-		sample := e.Sample(epoch.Add(time.Minute), 8)
+		sample := e.SampleBans(epoch.Add(time.Minute), 8)
 		if len(sample) != 8 {
 			t.Fatalf("%d bans, want 8", len(sample))
 		}
@@ -35,7 +35,7 @@ func TestSample(t *testing.T) {
 	if len(seen) != bans {
 		t.Errorf("%d of %d bans were ever sampled", len(seen), bans)
 	}
-	if s := e.Sample(epoch.Add(2*time.Hour), 8); len(s) != 0 {
+	if s := e.SampleBans(epoch.Add(2*time.Hour), 8); len(s) != 0 {
 		t.Errorf("%v when all bans are over", s)
 	}
 }

@@ -10,86 +10,86 @@ import (
 
 // source is what every event needs of a source. There may be a million.
 type source struct {
-	key      key
-	seen     int64   // the last event, ns; the scores are as of then
-	score    float32 // of evidence that is enforced
-	proven   float32 // the part of score that could not have been forged
-	observed float32 // score, and evidence that is only observed
-	attempts uint32
-	evidence uint32 // sequence number of the latest record, 0 for none
-	queuedAt uint32 // when it was seen before it got its place in sources.ages, seconds
-	number   int32  // its own, in sources.pool
-	open     uint8  // events that wait for a login
-	bans     uint8  // so far, within ban.memory
-	class    class
-	banned   bool  // Engine.bans has an entry for exactly this source
-	known    bool  // Engine.trusts has an entry for it
-	detail   int32 // number in sources.details, plus one; 0 for none. A pointer would have the collector look at each source
+	key            sourceKey
+	lastSeen       int64   // the last event, ns; the scores are as of then
+	score          float32 // of evidence that is enforced
+	provenScore    float32 // the part of score that could not have been forged
+	observedScore  float32 // score, and evidence that is only observed
+	attempts       uint32
+	latestRecord   uint32 // sequence number of the latest record, 0 for none
+	queuedAt       uint32 // when it was seen before it got its place in sources.ages, seconds
+	number         int32  // its own, in sources.pool
+	openChallenges uint8  // events that wait for a login
+	bans           uint8  // so far, within ban.memory
+	class          sourceClass
+	banned         bool  // Engine.bans has an entry for exactly this source
+	hasTrust       bool  // Engine.trusts has an entry for it
+	detailsNumber  int32 // number in sources.details, plus one; 0 for none. A pointer would have the collector look at each source
 }
 
 // details is what only some sources have: those that log in, guess passwords, or were banned.
 type details struct {
-	login      int64             // the last, ns
-	banEnd     int64             // of the last ban, ns
-	overflow   float32           // points of the events that wait beyond maxOpen
-	failing    table.DistinctFew // accounts with a wrong password
-	challenged table.Distinct    // known accounts whose challenges stayed unanswered
-	pace       pace              // of wrong passwords
+	lastLogin          int64             // the last, ns
+	lastBanEnd         int64             // of the last ban, ns
+	overflowPoints     float32           // points of the events that wait beyond maxOpen
+	failingAccounts    table.DistinctFew // accounts with a wrong password
+	challengedAccounts table.Distinct    // known accounts whose challenges stayed unanswered
+	pace               pace              // of wrong passwords
 }
 
 // decay brings the score up to now.
 func (s *source) decay(now int64, e *Engine) {
-	if now <= s.seen {
+	if now <= s.lastSeen {
 		return
 	}
-	if s.observed > 0 {
-		f := e.decayFactor(now - s.seen)
+	if s.observedScore > 0 {
+		f := e.decayFactor(now - s.lastSeen)
 		s.score *= f
-		s.proven *= f
-		s.observed *= f
+		s.provenScore *= f
+		s.observedScore *= f
 	}
-	s.seen = now
+	s.lastSeen = now
 }
 
 // decayFactor is what a time leaves of points.
 func (e *Engine) decayFactor(dt int64) float32 {
-	return float32(math.Exp2(-float64(dt) / float64(e.cfg.HalfLife)))
+	return float32(math.Exp2(-float64(dt) / float64(e.policy.HalfLife)))
 }
 
-// class orders sources for forgetting.
-type class uint8
+// sourceClass orders sources for forgetting.
+type sourceClass uint8
 
 const (
-	harmless class = iota
-	suspicious
-	offender // banned before, or close to it
-	barred   // banned: forgotten where there is nobody else, since the ban remembers what matters
-	pinned   // trusted: never forgotten to make room
+	classHarmless sourceClass = iota
+	classSuspicious
+	classOffender // banned before, or close to it
+	classBanned   // banned: forgotten where there is nobody else, since the ban remembers what matters
+	classTrusted  // trusted: never forgotten to make room
 	numClasses
 )
 
 // touchSource returns the source of a key, which is s, made if s is nil. It returns nil when max_sources is reached and every
 // source is trusted.
-func (e *Engine) touchSource(k key, s *source) *source {
+func (e *Engine) touchSource(k sourceKey, s *source) *source {
 	switch {
 	case s == nil:
-		if e.sources.len() >= e.sources.max && !e.evict() {
-			e.limited["max_sources"]++
+		if e.sources.len() >= e.sources.max && !e.evictSource() {
+			e.hitLimits["max_sources"]++
 			return nil
 		}
 		s = e.sources.add(k, e.now)
-		_, s.known = e.trusts[k]
+		_, s.hasTrust = e.trusts[k]
 		if b := e.bans[e.prefixOf(k)]; b != nil {
 			s.banned = true
 			if !b.observed && !b.manual && b.reason != ban.ReasonAdopted {
 				s.bans = uint8(min(b.number, math.MaxUint8))
-				e.sources.detailsOf(s).banEnd = b.until
+				e.sources.detailsOf(s).lastBanEnd = b.until
 			}
 		}
 	case e.forgettable(s): // as if it had been swept
-		banned, known := s.banned, s.known
+		banned, known := s.banned, s.hasTrust
 		e.sources.reset(s, e.now)
-		s.banned, s.known = banned, known
+		s.banned, s.hasTrust = banned, known
 	default:
 		s.decay(e.now, e)
 	}
@@ -98,60 +98,60 @@ func (e *Engine) touchSource(k key, s *source) *source {
 
 // forgettable says whether nothing that is known of a source matters any more.
 func (e *Engine) forgettable(s *source) bool {
-	quiet := e.now - s.seen
-	return quiet >= quietFor(&e.cfg) && s.class < barred &&
-		(s.bans == 0 || e.now-e.sources.detailsOf(s).banEnd >= int64(e.cfg.Ban.Memory))
+	quiet := e.now - s.lastSeen
+	return quiet >= quietFor(&e.policy) && s.class < classBanned &&
+		(s.bans == 0 || e.now-e.sources.detailsOf(s).lastBanEnd >= int64(e.policy.Ban.Memory))
 }
 
 // quietFor is how long a source must be quiet before it can be forgotten, in ns.
 func quietFor(p *policy.Policy) int64 { return max(10*int64(p.HalfLife), idleResetSeconds*second) }
 
-// evict forgets the least suspicious of the sources that were quiet the longest.
-func (e *Engine) evict() bool {
+// evictSource forgets the least suspicious of the sources that were quiet the longest.
+func (e *Engine) evictSource() bool {
 	var victim *source
 	var least float32
-	for c := harmless; c < barred; c++ {
+	for c := classHarmless; c < classBanned; c++ {
 		s := e.sources.quietest(c)
 		if s == nil {
 			continue
 		}
-		if left := s.observed * e.decayFactor(e.now-s.seen); victim == nil || left < least && s.bans <= victim.bans {
+		if left := s.observedScore * e.decayFactor(e.now-s.lastSeen); victim == nil || left < least && s.bans <= victim.bans {
 			victim, least = s, left
 		}
 	}
 	if victim == nil {
-		victim = e.sources.quietest(barred)
+		victim = e.sources.quietest(classBanned)
 	}
 	if victim == nil {
 		return false
 	}
 	e.sources.remove(victim)
-	e.evicted++
+	e.evictedSources++
 	return true
 }
 
-// classify puts a source into the class that its present state calls for.
-func (e *Engine) classify(s *source) {
-	c := harmless
+// classifySource puts a source into the class that its present state calls for.
+func (e *Engine) classifySource(s *source) {
+	c := classHarmless
 	switch {
-	case s.known && e.trusted(s.key) != nil:
-		c = pinned
+	case s.hasTrust && e.activeTrust(s.key) != nil:
+		c = classTrusted
 	case s.banned:
-		c = barred
-	case s.bans > 0 || float64(s.observed) >= e.cfg.Threshold/2:
-		c = offender
-	case float64(s.observed) >= e.cfg.Threshold/4:
-		c = suspicious
+		c = classBanned
+	case s.bans > 0 || float64(s.observedScore) >= e.policy.Threshold/2:
+		c = classOffender
+	case float64(s.observedScore) >= e.policy.Threshold/4:
+		c = classSuspicious
 	}
 	if s.class != c {
-		e.sources.requeue(s, c, seconds(s.seen))
+		e.sources.requeue(s, c, seconds(s.lastSeen))
 	}
 }
 
-// sweep forgets up to n sources of which nothing matters any more, so that a quiet engine shrinks.
-func (e *Engine) sweep(n int) {
-	memory := uint32(quietFor(&e.cfg) / second)
-	for c := harmless; c < offender; c++ {
+// sweepSources forgets up to n sources of which nothing matters any more, so that a quiet engine shrinks.
+func (e *Engine) sweepSources(n int) {
+	memory := uint32(quietFor(&e.policy) / second)
+	for c := classHarmless; c < classOffender; c++ {
 		for ; n > 0; n-- {
 			s := e.sources.longestQueued(c)
 			if s == nil {
@@ -163,12 +163,12 @@ func (e *Engine) sweep(n int) {
 			if e.forgettable(s) {
 				e.sources.remove(s)
 			} else {
-				e.sources.requeue(s, c, seconds(s.seen))
+				e.sources.requeue(s, c, seconds(s.lastSeen))
 			}
 		}
 	}
 	for range min(n, 16) { // offenders wait for ban.memory: go round among them
-		s := e.sources.quietest(offender)
+		s := e.sources.quietest(classOffender)
 		if s == nil {
 			break
 		}
@@ -176,9 +176,9 @@ func (e *Engine) sweep(n int) {
 			e.sources.remove(s)
 			continue
 		}
-		if e.now-s.seen < int64(e.cfg.HalfLife) {
+		if e.now-s.lastSeen < int64(e.policy.HalfLife) {
 			break
 		}
-		e.sources.requeue(s, offender, seconds(e.now))
+		e.sources.requeue(s, classOffender, seconds(e.now))
 	}
 }

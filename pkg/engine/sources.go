@@ -4,7 +4,7 @@ import "github.com/ringwall/ringwall/pkg/engine/internal/table"
 
 // sources holds what is known of each source that attacked or logged in, in the classes by which they are forgotten.
 type sources struct {
-	numbers map[key]int32 // in pool
+	numbers map[sourceKey]int32 // in pool
 	pool    table.Pool[source]
 	details table.Pool[details]
 	ages    *table.Ages // by class and source.queuedAt
@@ -16,13 +16,13 @@ const requeuedAtOnce = 128
 
 // newSources makes room for up to max sources, of which most are forgotten after a time in seconds.
 func newSources(max int, memory uint32) *sources {
-	return &sources{numbers: make(map[key]int32), ages: table.NewAges(int(numClasses), memory), max: max}
+	return &sources{numbers: make(map[sourceKey]int32), ages: table.NewAges(int(numClasses), memory), max: max}
 }
 
 func (t *sources) len() int { return len(t.numbers) }
 
 // get returns a source, or nil.
-func (t *sources) get(k key) *source {
+func (t *sources) get(k sourceKey) *source {
 	number, ok := t.numbers[k]
 	if !ok {
 		return nil
@@ -40,8 +40,8 @@ func (t *sources) all(yield func(*source) bool) {
 }
 
 // add makes a source. It must not exist, and there must be room.
-func (t *sources) add(k key, now int64) *source {
-	number := t.pool.Add(source{key: k, seen: now, queuedAt: seconds(now)})
+func (t *sources) add(k sourceKey, now int64) *source {
+	number := t.pool.Add(source{key: k, lastSeen: now, queuedAt: seconds(now)})
 	s := t.pool.At(number)
 	s.number = number
 	t.numbers[k] = number
@@ -51,15 +51,15 @@ func (t *sources) add(k key, now int64) *source {
 
 // detailsOf returns the details of a source, to be read or changed.
 func (t *sources) detailsOf(s *source) *details {
-	if s.detail == 0 {
-		s.detail = t.details.Add(details{}) + 1
+	if s.detailsNumber == 0 {
+		s.detailsNumber = t.details.Add(details{}) + 1
 	}
-	return t.details.At(s.detail - 1)
+	return t.details.At(s.detailsNumber - 1)
 }
 
 func (t *sources) dropDetails(s *source) {
-	if s.detail > 0 {
-		t.details.Free(s.detail - 1)
+	if s.detailsNumber > 0 {
+		t.details.Free(s.detailsNumber - 1)
 	}
 }
 
@@ -73,18 +73,18 @@ func (t *sources) remove(s *source) {
 // reset forgets what is known of a source but its place: it must be classified.
 func (t *sources) reset(s *source, now int64) {
 	t.dropDetails(s)
-	*s = source{key: s.key, seen: now, class: s.class, queuedAt: s.queuedAt, number: s.number}
+	*s = source{key: s.key, lastSeen: now, class: s.class, queuedAt: s.queuedAt, number: s.number}
 }
 
 // requeue gives a source a new place: in the queue of a class, at a time in seconds.
-func (t *sources) requeue(s *source, c class, at uint32) {
+func (t *sources) requeue(s *source, c sourceClass, at uint32) {
 	t.ages.Remove(s.number, int(s.class), s.queuedAt)
 	s.class, s.queuedAt = c, at
 	t.ages.Insert(s.number, int(c), at)
 }
 
 // longestQueued returns the source of a class that has its place for the longest, or nil.
-func (t *sources) longestQueued(c class) *source {
+func (t *sources) longestQueued(c sourceClass) *source {
 	number, ok := t.ages.Oldest(int(c))
 	if !ok {
 		return nil
@@ -94,19 +94,19 @@ func (t *sources) longestQueued(c class) *source {
 
 // quietest returns the source of a class that was quiet the longest, or nil: to within the time of a list of ages, and where
 // many at the end of the queue were seen again, the quietest of the next few.
-func (t *sources) quietest(c class) *source {
+func (t *sources) quietest(c sourceClass) *source {
 	var quiet *source
 	for range requeuedAtOnce {
 		s := t.longestQueued(c)
 		if s == nil {
 			return nil
 		}
-		seen := seconds(s.seen)
+		seen := seconds(s.lastSeen)
 		if seen < s.queuedAt+60 {
 			return s
 		}
 		t.requeue(s, c, seen)
-		if quiet == nil || s.seen < quiet.seen {
+		if quiet == nil || s.lastSeen < quiet.lastSeen {
 			quiet = s
 		}
 	}

@@ -45,7 +45,7 @@ func (e *Engine) Graces() []ban.Grace {
 	var out []ban.Grace
 	for _, p := range e.grace.Sorted() {
 		if until := e.grace.At(p); until > e.now {
-			out = append(out, ban.Grace{Prefix: p, Since: stamp(e.now), Until: stamp(until)})
+			out = append(out, ban.Grace{Prefix: p, Since: utc(e.now), Until: utc(until)})
 		}
 	}
 	return out
@@ -55,7 +55,7 @@ func (e *Engine) Graces() []ban.Grace {
 func (e *Engine) offenders() []netip.Prefix {
 	found := make(map[netip.Prefix]bool)
 	for s := range e.sources.all {
-		if s.bans > 0 && e.now-e.sources.detailsOf(s).banEnd < int64(e.cfg.Ban.Memory) {
+		if s.bans > 0 && e.now-e.sources.detailsOf(s).lastBanEnd < int64(e.policy.Ban.Memory) {
 			found[e.prefixOf(s.key)] = true
 		}
 	}
@@ -74,10 +74,10 @@ func (e *Engine) BanOf(p netip.Prefix) (ban.Ban, bool) {
 // describeBan is what others are told of a ban.
 func (e *Engine) describeBan(b *activeBan, evidence bool) ban.Ban {
 	d := ban.Ban{
-		Prefix: b.prefix, Source: b.source, Reason: b.reason, Since: stamp(b.since), Until: stamp(b.until),
+		Prefix: b.prefix, Source: b.source, Reason: b.reason, Since: utc(b.since), Until: utc(b.until),
 		Duration: time.Duration(b.until - b.since).Seconds(), Left: ban.Round(time.Duration(b.until - e.now).Seconds()),
 		Score: ban.Round(float64(b.score)), Proven: b.proven, Observed: b.observed, Manual: b.manual, Number: b.number,
-		Comment: b.comment, Attempts: b.attempts, Leak: b.leak.view(),
+		Comment: b.comment, Attempts: b.attempts, Leak: b.leak.describe(),
 	}
 	if !b.manual && b.reason != ban.ReasonAdopted {
 		d.PBX = e.pbxName(b.pbx)
@@ -95,10 +95,10 @@ func (e *Engine) describeBan(b *activeBan, evidence bool) ban.Ban {
 func (e *Engine) Offender(p netip.Prefix) (ban.Offender, bool) {
 	k, ok := e.keyOfPrefix(p)
 	s := e.sources.get(k)
-	if !ok || s == nil || s.bans == 0 || e.now-e.sources.detailsOf(s).banEnd >= int64(e.cfg.Ban.Memory) {
+	if !ok || s == nil || s.bans == 0 || e.now-e.sources.detailsOf(s).lastBanEnd >= int64(e.policy.Ban.Memory) {
 		return ban.Offender{}, false
 	}
-	return ban.Offender{Prefix: p, Bans: int(s.bans), Last: stamp(e.sources.detailsOf(s).banEnd)}, true
+	return ban.Offender{Prefix: p, Bans: int(s.bans), Last: utc(e.sources.detailsOf(s).lastBanEnd)}, true
 }
 
 // ExportTrusts returns all that is known of customers.
@@ -128,9 +128,9 @@ func (e *Engine) TrustOf(p netip.Prefix) (ban.Trust, bool) {
 func (e *Engine) describeTrust(t *trust) ban.Trust {
 	until := t.until
 	if t.revoked {
-		until = min(until, t.last)
+		until = min(until, t.lastLogin)
 	}
-	return ban.Trust{Prefix: e.prefixOf(t.key), Since: stamp(t.since), Until: stamp(until), Last: stamp(t.last), Accounts: t.accountNames()}
+	return ban.Trust{Prefix: e.prefixOf(t.key), Since: utc(t.since), Until: utc(until), Last: utc(t.lastLogin), Accounts: t.accountNames()}
 }
 
 // Restore takes over what Export returned, before the first event. pbxs are the names of the Asterisks of now. What is
@@ -152,14 +152,14 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 	}
 	for _, o := range s.Offenders {
 		k, ok := e.keyOfPrefix(o.Prefix)
-		if !ok || e.now-o.Last.UnixNano() >= int64(e.cfg.Ban.Memory) {
+		if !ok || e.now-o.Last.UnixNano() >= int64(e.policy.Ban.Memory) {
 			continue
 		}
 		if src := e.touchSource(k, e.sources.get(k)); src != nil {
 			src.bans = max(src.bans, uint8(min(max(o.Bans, 0), math.MaxUint8)))
-			more := e.sources.detailsOf(src)
-			more.banEnd = max(more.banEnd, o.Last.UnixNano())
-			e.classify(src)
+			details := e.sources.detailsOf(src)
+			details.lastBanEnd = max(details.lastBanEnd, o.Last.UnixNano())
+			e.classifySource(src)
 		}
 	}
 	for _, t := range s.Trusts {
@@ -175,30 +175,30 @@ func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 
 func (e *Engine) restoreTrust(t ban.Trust, pbxs []string) {
 	k, ok := e.keyOfPrefix(t.Prefix)
-	memory := t.Last.Add(e.cfg.Storm.Memory).UnixNano()
-	until := min(t.Until.UnixNano(), e.now+int64(e.cfg.Trust.TTL)) // a shorter ttl than before counts
-	if !ok || e.trusts[k] != nil || max(memory, until) <= e.now || len(e.trusts) >= e.cfg.MaxSources {
+	memory := t.Last.Add(e.policy.Storm.Memory).UnixNano()
+	until := min(t.Until.UnixNano(), e.now+int64(e.policy.Trust.TTL)) // a shorter ttl than before counts
+	if !ok || e.trusts[k] != nil || max(memory, until) <= e.now || len(e.trusts) >= e.policy.MaxSources {
 		return
 	}
-	n := &trust{key: k, since: t.Since.UnixNano(), until: until, last: min(t.Last.UnixNano(), e.now), accounts: make(map[uint64]string)}
+	n := &trust{key: k, since: t.Since.UnixNano(), until: until, lastLogin: min(t.Last.UnixNano(), e.now), accounts: make(map[uint64]string)}
 	n.endReported = until <= e.now
-	n.revoked = until <= n.last
+	n.revoked = until <= n.lastLogin
 	for _, name := range t.Accounts {
 		for _, pbx := range pbxs {
-			if len(n.accounts) < maxGood {
-				n.accounts[e.accountID(e.text(name), security.PJSIP, e.pbxIndex(pbx))] = name
+			if len(n.accounts) < accountsPerTrust {
+				n.accounts[e.hashAccount(e.hashText(name), security.PJSIP, e.pbxIndex(pbx))] = name
 			}
 		}
 	}
-	e.keepTrust(n)
+	e.addTrust(n)
 	if n.endReported {
 		e.setTrustTimer(n, memory)
 	} else {
 		e.setTrustTimer(n, until)
 	}
 	if s := e.sources.get(k); s != nil {
-		s.known = true
-		e.classify(s)
+		s.hasTrust = true
+		e.classifySource(s)
 	}
 }
 
@@ -216,11 +216,11 @@ func (e *Engine) restoreBan(b ban.Ban) {
 	if b.PBX != "" {
 		n.pbx = e.pbxIndex(b.PBX)
 	}
-	for _, ev := range b.Evidence[:min(len(b.Evidence), perBan, banBudget-e.kept)] {
+	for _, ev := range b.Evidence[:min(len(b.Evidence), recordsPerBan, recordsOfAllBans-e.banRecords)] {
 		n.evidence = append(n.evidence, e.recordOf(ev))
 	}
-	e.putBan(n)
-	e.kept += len(n.evidence)
+	e.addBan(n)
+	e.banRecords += len(n.evidence)
 }
 
 // recordOf is the inverse of fillEvidence, for evidence that was stored.
@@ -229,7 +229,7 @@ func (e *Engine) recordOf(v ban.Evidence) record {
 		at: v.Time.UnixNano(), points: float32(v.Points), score: float32(v.Score), reason: reasonIndex(v.Reason),
 		pbx: e.pbxIndex(v.PBX), proven: v.Proven, length: uint8(min(len(v.Account), nameBytes+1)),
 		typ: security.TypeNamed(v.Event), service: security.ServiceNamed(v.Service),
-		transport: security.TransportNamed(v.Transport), scaled: multiplierOf(&v),
+		transport: security.TransportNamed(v.Transport), multiplier: multiplierOf(&v),
 	}
 	copy(r.account[:], v.Account)
 	for i, text := range noteTexts {

@@ -63,7 +63,7 @@ func TestARestartRestoresNoBanOfWhoIsExemptByNow(t *testing.T) {
 	}
 	n := w.restarted(func(p *policy.Policy) { p.Allow = []policy.AllowEntry{{Prefix: netip.MustParsePrefix(bad + "/32")}} })
 	n.wantFree(bad)
-	if len(n.e.Enforced(n.now)) != 0 {
+	if len(n.e.EnforcedBans(n.now)) != 0 {
 		t.Error("the kernel would ban an allowed address")
 	}
 }
@@ -116,7 +116,7 @@ func TestADecisionIsReadBackAsItWasWritten(t *testing.T) {
 	for range 3 {
 		w.scan("2001:db8::66", "\x1b[2Jodd", over(security.TLS))
 	}
-	w.log = w.e.Tamper(w.now, "pbx", "order", nil, w.log)
+	w.log = w.e.ReportTampering(w.now, "pbx", "order", nil, w.log)
 	if len(w.log) != 3 {
 		t.Fatal(w.actions())
 	}

@@ -9,7 +9,7 @@ import (
 type timer struct {
 	at     int64 // ns
 	prefix netip.Prefix
-	of     timerKind
+	kind   timerKind
 }
 
 // timerKind is what a timer ends.
@@ -27,8 +27,8 @@ func (t *timer) less(u *timer) bool {
 	if t.at != u.at {
 		return t.at < u.at
 	}
-	if t.of != u.of {
-		return t.of < u.of
+	if t.kind != u.kind {
+		return t.kind < u.kind
 	}
 	return t.prefix.Compare(u.prefix) < 0
 }

@@ -9,15 +9,15 @@ import (
 
 // vouchTTL is how long a registered contact keeps its source trusted without being named again: Asterisk is asked every
 // few minutes, and a restart of it must not cost a customer anything.
-const vouchTTL = 60 * minute
+const contactTTL = 60 * minute
 
-// Vouch trusts the sources from which phones are registered, as Asterisk tells it. Whoever has one account's password can
+// TrustContacts trusts the sources from which phones are registered, as Asterisk tells it. Whoever has one account's password can
 // register, so a contact is worth what a login from there is worth: probation, and nothing where trust was lost or the
 // login followed guessing. A list without a source takes nothing away: that trust ends by itself.
-func (e *Engine) Vouch(now time.Time, pbx string, contacts map[netip.Prefix]string) []ban.Decision {
+func (e *Engine) TrustContacts(now time.Time, pbx string, contacts map[netip.Prefix]string) []ban.Decision {
 	e.advance(now)
-	guessed := make(map[key]bool)
-	for b := range e.breached.Values(e.now) {
+	guessed := make(map[sourceKey]bool)
+	for b := range e.guessedLogins.Values(e.now) {
 		if b.until > e.now {
 			guessed[b.from] = true
 		}
@@ -33,40 +33,40 @@ func (e *Engine) Vouch(now time.Time, pbx string, contacts map[netip.Prefix]stri
 		if t != nil && t.revoked || guessed[k] {
 			continue
 		}
-		if b := e.banOf(k); b != nil && (b.proven || b.manual) {
+		if b := e.activeBanOf(k); b != nil && (b.proven || b.manual) {
 			continue
 		}
-		out = e.vouchFor(k, p.Addr(), pbx, out)
+		out = e.trustContact(k, p.Addr(), pbx, out)
 	}
 	return out
 }
 
-func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []ban.Decision) []ban.Decision {
+func (e *Engine) trustContact(k sourceKey, a netip.Addr, pbx string, out []ban.Decision) []ban.Decision {
 	s := e.sources.get(k)
 	t := e.trusts[k]
 	if t == nil {
-		if len(e.trusts) >= e.cfg.MaxSources {
-			e.limited["max_sources"]++
+		if len(e.trusts) >= e.policy.MaxSources {
+			e.hitLimits["max_sources"]++
 			return out
 		}
 		t = &trust{key: k, accounts: make(map[uint64]string)}
-		e.keepTrust(t)
+		e.addTrust(t)
 		if s != nil {
-			s.known = true
+			s.hasTrust = true
 		}
 	}
-	until := e.now + min(vouchTTL, int64(e.cfg.Trust.TTL))
+	until := e.now + min(contactTTL, int64(e.policy.Trust.TTL))
 	fresh := t.until <= e.now
 	if fresh {
-		t.since, t.endReported, t.fails = e.now, false, nil
+		t.since, t.endReported, t.failures = e.now, false, nil
 		e.setTrustTimer(t, until)
 	}
-	t.until, t.last = max(t.until, until), e.now
+	t.until, t.lastLogin = max(t.until, until), e.now
 	if fresh {
-		out = append(out, ban.Decision{Time: stamp(e.now), Action: ban.ActionTrust, Source: a, Prefix: e.prefixOf(k), Reason: ban.ReasonRegistered,
+		out = append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionTrust, Source: a, Prefix: e.prefixOf(k), Reason: ban.ReasonRegistered,
 			Proven: true, Duration: time.Duration(t.until - e.now), PBX: pbx})
 	}
-	lifted := []*activeBan{e.banOf(k)}
+	lifted := []*activeBan{e.activeBanOf(k)}
 	for _, net := range e.networksOf(e.prefixOf(k)) { // a ban for its neighbours' sake
 		if b := e.bans[net]; b != nil && b.reason == ban.ReasonNetwork && b.until > e.now {
 			lifted = append(lifted, b)
@@ -76,13 +76,13 @@ func (e *Engine) vouchFor(k key, a netip.Addr, pbx string, out []ban.Decision) [
 		if b == nil {
 			continue
 		}
-		e.forget(b)
+		e.removeBan(b)
 		if !b.observed {
 			out = append(out, e.unbanDecision(b, ban.ReasonRegistered))
 		}
 	}
 	if s != nil {
-		e.classify(s)
+		e.classifySource(s)
 	}
 	return out
 }

@@ -20,7 +20,7 @@ func contacts(addrs ...string) map[netip.Prefix]string {
 }
 
 func (w *world) vouch(addrs ...string) *world {
-	w.log = append(w.log, w.e.Vouch(w.now, "pbx", contacts(addrs...))...)
+	w.log = append(w.log, w.e.TrustContacts(w.now, "pbx", contacts(addrs...))...)
 	return w
 }
 

@@ -27,7 +27,7 @@ const walkLooks = 4
 // It says whether there is more.
 func (w *BanWalk) step(e *Engine, n int, each func(*activeBan) bool) (more bool) {
 	if !w.begun {
-		w.at, w.begun = e.newest, true
+		w.at, w.begun = e.newestBan, true
 	}
 	for looks := walkLooks * n; w.at != nil && n > 0 && looks > 0; looks-- {
 		b := w.at
@@ -84,7 +84,7 @@ func (e *Engine) Left(now time.Time, p netip.Prefix) (time.Duration, bool) {
 // TrustWalk is the place of somebody who goes through all customers a few at a time, in no order. Of those that are known
 // all the while each is met once. Close it.
 type TrustWalk struct {
-	next func() (key, *trust, bool)
+	next func() (sourceKey, *trust, bool)
 	stop func()
 }
 
@@ -134,8 +134,8 @@ type Pardon struct {
 	grace   time.Duration
 	begun   bool
 	bans    BanWalk
-	sources map[key]bool // whose guesses are to be forgotten
-	pairs   uint64       // how far that has come
+	sources map[sourceKey]bool // whose guesses are to be forgotten
+	pairs   uint64             // how far that has come
 	breach  uint64
 
 	// Graces are the prefixes that nobody bans again before the grace is over, as of the last step.
@@ -147,7 +147,7 @@ type Pardon struct {
 // NewPardon begins to end every ban within a prefix and every ban of a network that covers it or, where the prefix is not
 // valid, every ban; see Unban about grace. Who is banned after the first step stays banned.
 func NewPardon(within netip.Prefix, grace time.Duration) *Pardon {
-	p := &Pardon{grace: grace, sources: make(map[key]bool)}
+	p := &Pardon{grace: grace, sources: make(map[sourceKey]bool)}
 	if within.IsValid() {
 		p.within = canonicalPrefix(within)
 	}
@@ -162,11 +162,11 @@ func (e *Engine) UnbanSome(now time.Time, p *Pardon, n int) (out []ban.Decision,
 	if !p.begun {
 		p.begun = true
 		if p.within.IsValid() {
-			e.mercy(p, e.sourcePrefix(p.within))
+			e.pardonPrefix(p, e.sourcePrefix(p.within))
 		}
 		if one { // without a look at the others
 			for _, b := range e.overlappingBans(p.within) {
-				out = e.release(p, b, out)
+				out = e.endPardonedBan(p, b, out)
 			}
 		}
 	}
@@ -174,17 +174,17 @@ func (e *Engine) UnbanSome(now time.Time, p *Pardon, n int) (out []ban.Decision,
 		if p.within.IsValid() && !p.within.Overlaps(b.prefix) {
 			return false
 		}
-		out = e.release(p, b, out)
+		out = e.endPardonedBan(p, b, out)
 		return true
 	}) {
 		return out, true
 	}
-	return out, e.forgetSome(p, max(64*n, 1<<12))
+	return out, e.forgetGuesses(p, max(64*n, 1<<12))
 }
 
-// release ends one ban.
-func (e *Engine) release(p *Pardon, b *activeBan, out []ban.Decision) []ban.Decision {
-	e.forget(b)
+// endPardonedBan ends one ban.
+func (e *Engine) endPardonedBan(p *Pardon, b *activeBan, out []ban.Decision) []ban.Decision {
+	e.removeBan(b)
 	if b.observed {
 		p.Observed = true
 	} else {
@@ -194,37 +194,37 @@ func (e *Engine) release(p *Pardon, b *activeBan, out []ban.Decision) []ban.Deci
 	}
 	// A person who lets an address in has not vouched for the network that it is in.
 	if q := e.sourcePrefix(b.prefix); !p.within.IsValid() || p.within.Overlaps(q) && q.Bits() >= p.within.Bits() {
-		e.mercy(p, q)
+		e.pardonPrefix(p, q)
 	}
 	return out
 }
 
-// mercy is what a person's word means for a source, or a network: a grace, or that its score is forgotten.
-func (e *Engine) mercy(p *Pardon, prefix netip.Prefix) {
+// pardonPrefix is what a person's word means for a source, or a network: a grace, or that its score is forgotten.
+func (e *Engine) pardonPrefix(p *Pardon, prefix netip.Prefix) {
 	k, ok := e.keyOfPrefix(prefix)
 	if ok {
 		p.sources[k] = true
-		e.absolved.Renew(e.now, e.id(forAbsolved, k, 0))
+		e.vouchedFor.Renew(e.now, e.hash(forVouched, k, 0))
 		if t := e.trusts[k]; t != nil {
-			t.fails, t.rushed = nil, 0
+			t.failures, t.beyondStormAt = nil, 0
 		}
 	}
 	if p.grace > 0 {
 		until := e.now + int64(p.grace)
 		e.grace.Set(prefix, until)
 		e.setTimer(until, prefix, endOfGrace)
-		p.Graces = append(p.Graces, ban.Grace{Prefix: prefix, Until: stamp(until)})
+		p.Graces = append(p.Graces, ban.Grace{Prefix: prefix, Until: utc(until)})
 	} else if ok {
 		e.clearScore(k)
 	}
 }
 
-// forgetSome forgets which accounts were guessed by the sources, in a walk over all that was guessed lately, n a step.
-func (e *Engine) forgetSome(p *Pardon, n int) (more bool) {
+// forgetGuesses forgets which accounts were guessed by the sources, in a walk over all that was guessed lately, n a step.
+func (e *Engine) forgetGuesses(p *Pardon, n int) (more bool) {
 	if len(p.sources) == 0 {
 		return false
 	}
-	pairs := e.pairs.RemoveSome(&p.pairs, n, func(v pair) bool { return p.sources[v.from] })
-	breach := e.breached.RemoveSome(&p.breach, n, func(b breached) bool { return p.sources[b.from] })
+	pairs := e.strangerFailures.RemoveSome(&p.pairs, n, func(v strangerFailures) bool { return p.sources[v.from] })
+	breach := e.guessedLogins.RemoveSome(&p.breach, n, func(b guessedLogin) bool { return p.sources[b.from] })
 	return pairs || breach
 }

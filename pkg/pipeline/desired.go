@@ -11,7 +11,7 @@ import (
 func (p *Pipeline) exemptionsLocked() []firewall.Change {
 	var changes []firewall.Change
 	want := make(map[netip.Prefix]bool)
-	for _, prefix := range p.engine.Exempt() {
+	for _, prefix := range p.engine.ExemptPrefixes() {
 		want[prefix] = true
 		if !p.exempt[prefix] {
 			changes = append(changes, firewall.Change{Kind: firewall.Allow, Prefix: prefix})
@@ -35,7 +35,7 @@ func (p *Pipeline) Desired() []firewall.Change {
 	for prefix := range p.exempt {
 		all = append(all, firewall.Change{Kind: firewall.Allow, Prefix: prefix})
 	}
-	for _, b := range p.engine.Enforced(now) {
+	for _, b := range p.engine.EnforcedBans(now) {
 		all = append(all, firewall.Change{Kind: firewall.Ban, Prefix: b.Prefix, Timeout: b.Left})
 	}
 	if p.meter {
@@ -49,7 +49,7 @@ func (p *Pipeline) Sample(n int) []firewall.Change {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []firewall.Change
-	for _, b := range p.engine.Sample(p.clock.Now(), n) {
+	for _, b := range p.engine.SampleBans(p.clock.Now(), n) {
 		out = append(out, firewall.Change{Kind: firewall.Ban, Prefix: b.Prefix, Timeout: b.Left})
 	}
 	return out

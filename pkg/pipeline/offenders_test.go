@@ -100,7 +100,7 @@ func (b *books) open(kernel []firewall.Element) {
 // restart ends the daemon, and starts it again after a time, with what the kernel held and more.
 func (b *books) restart(f fate, after time.Duration, kernel ...firewall.Element) {
 	b.pipeline.Read(func(e *engine.Engine, now time.Time) {
-		for _, c := range e.Enforced(now) {
+		for _, c := range e.EnforcedBans(now) {
 			if left := c.Left - after; f != booted && left > 0 && len(kernel) == 0 {
 				kernel = append(kernel, firewall.Element{Prefix: c.Prefix, Remaining: left})
 			}

@@ -95,7 +95,7 @@ func (p *Pipeline) judge(pbx string, inputs []Input, now time.Time) (flush func(
 		in := &inputs[i]
 		before := len(decisions)
 		if in.Tampered != nil {
-			decisions = p.engine.Tamper(now, pbx, in.Tampered.Reason, in.Tampered.Sources, decisions)
+			decisions = p.engine.ReportTampering(now, pbx, in.Tampered.Reason, in.Tampered.Sources, decisions)
 		} else {
 			decisions = p.engine.Handle(now, pbx, &in.Event, decisions)
 			if p.decided != nil && len(decisions) > before {
@@ -130,7 +130,7 @@ func (p *Pipeline) tickOnce() (more bool) {
 
 // lapsedLocked returns what the kernel lets pass no longer since a person allowed it until now, and forgets it.
 func (p *Pipeline) lapsedLocked() []firewall.Change {
-	lapsed := p.engine.Lapsed()
+	lapsed := p.engine.TakeLapsedAllows()
 	if len(lapsed) == 0 {
 		return nil
 	}
@@ -187,7 +187,7 @@ func (p *Pipeline) Vouch(pbx string, contacts map[netip.Prefix]string) {
 	const most = 500
 	part := make(map[netip.Prefix]string, min(most, len(contacts)))
 	vouch := func() {
-		p.Update(func(e *engine.Engine, now time.Time) []ban.Decision { return e.Vouch(now, pbx, part) })
+		p.Update(func(e *engine.Engine, now time.Time) []ban.Decision { return e.TrustContacts(now, pbx, part) })
 		clear(part)
 	}
 	for prefix, contact := range contacts {

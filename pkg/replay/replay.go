@@ -234,7 +234,7 @@ func (p *player) tampered(bad tampered) error {
 	}
 	p.events += bad.n
 	p.tally.sum.Reasons[bad.reason] += bad.n
-	p.out = p.engine.Tamper(now, p.PBX, bad.reason, nil, p.out[:0])
+	p.out = p.engine.ReportTampering(now, p.PBX, bad.reason, nil, p.out[:0])
 	return p.decide()
 }
 
