@@ -41,8 +41,8 @@ func sweep(b *testing.B, fw *Table, next *uint32, n int) {
 		return
 	}
 	b.StopTimer()
-	fw.w.Nftables.FlushSet(fw.setRef(fw.defs[ban4]))
-	if err := fw.w.Nftables.Flush(); err != nil {
+	fw.writeConn.Nftables.FlushSet(fw.setRef(fw.defs[ban4]))
+	if err := fw.writeConn.Nftables.Flush(); err != nil {
 		b.Fatal(err)
 	}
 	*next = (*next>>20 + 1) << 20

@@ -17,7 +17,7 @@ const (
 	Allow
 	// Trust spares a source the meter. Where the meter is off it does nothing.
 	Trust
-	kinds
+	numKinds
 )
 
 // String returns "ban", "allow" or "trust".
@@ -55,9 +55,9 @@ type Change struct {
 
 	// until is when the change ends, set by the Writer, so that waiting in
 	// its queue makes no ban longer.
-	until  time.Time
-	normal bool // normalize has been here
-	held   bool // the kernel has it: it is to be remembered only
+	until        time.Time
+	normal       bool // normalize has been here
+	alreadyThere bool // the kernel has it: it is to be remembered only
 }
 
 // String is the change in a log line.
@@ -94,7 +94,7 @@ func (c *Change) normalize() error {
 	}
 	c.Prefix = p
 	switch {
-	case c.Kind >= kinds:
+	case c.Kind >= numKinds:
 		return fmt.Errorf("%w: %s of %s", ErrChange, c.Kind, p)
 	case c.Remove:
 	case c.Kind != Allow && p.Bits() == 0:
@@ -107,15 +107,15 @@ func (c *Change) normalize() error {
 	return nil
 }
 
-// stamp fixes when the change ends.
-func (c *Change) stamp(now time.Time) {
+// fixEnd fixes when the change ends.
+func (c *Change) fixEnd(now time.Time) {
 	if c.Timeout > 0 && !c.Remove {
 		c.until = now.Add(c.Timeout)
 	}
 }
 
-// normalized returns copies of changes after normalize. Nothing is returned if one of them cannot be done.
-func normalized(changes []Change) ([]Change, error) {
+// normalizeAll returns copies of changes after normalize. Nothing is returned if one of them cannot be done.
+func normalizeAll(changes []Change) ([]Change, error) {
 	clean := slices.Clone(changes)
 	for i := range clean {
 		if err := clean[i].normalize(); err != nil {

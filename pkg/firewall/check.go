@@ -32,7 +32,7 @@ func NewCheck(cfg Config) (*Check, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Check{cfg: cfg, defs: sets(cfg.IPv6Prefix), conn: conn}, nil
+	return &Check{cfg: cfg, defs: allSets(cfg.IPv6Prefix), conn: conn}, nil
 }
 
 // Close ends the connection.
@@ -180,5 +180,5 @@ func (c *Check) table() *nftables.Table {
 // BanSet is the name of the set that a ban of a prefix goes to.
 func BanSet(p netip.Prefix) string {
 	id, _, _ := setFor(Ban, p, DefaultIPv6Prefix)
-	return sets(DefaultIPv6Prefix)[id].name
+	return allSets(DefaultIPv6Prefix)[id].name
 }

@@ -49,16 +49,16 @@ func TestWhatHappensWhileNobodyListensIsKnownAfterwards(t *testing.T) {
 	}
 	drain()
 
-	apply(t, fw, many(3*deafFrom, time.Hour)...)
-	apply(t, fw, many(3*deafFrom, 2*time.Hour)...)
+	apply(t, fw, many(3*pauseNoticesFrom, time.Hour)...)
+	apply(t, fw, many(3*pauseNoticesFrom, 2*time.Hour)...)
 	quiet("changes of its own")
 
-	fw.mu.Lock()
-	listen := fw.deafen(fw.w)
+	fw.writeMu.Lock()
+	listen := fw.pauseNotices(fw.writeConn)
 	foreign()
 	quiet("what happens while it is deaf")
 	listen()
-	fw.mu.Unlock()
+	fw.writeMu.Unlock()
 	hears()
 	drain()
 
@@ -68,7 +68,7 @@ func TestWhatHappensWhileNobodyListensIsKnownAfterwards(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	fw.mu.Lock()
-	fw.deafen(fw.w)() // nobody listens any more
-	fw.mu.Unlock()
+	fw.writeMu.Lock()
+	fw.pauseNotices(fw.writeConn)() // nobody listens any more
+	fw.writeMu.Unlock()
 }

@@ -15,11 +15,11 @@ type DryRun struct {
 	say func(string)
 	now func() time.Time
 
-	mu    sync.Mutex
-	cfg   Config
-	made  bool
-	held  [kinds]map[netip.Prefix]dryElement
-	sweep int // size at which expired elements are thrown out next
+	mu       sync.Mutex
+	cfg      Config
+	exists   bool
+	elements [numKinds]map[netip.Prefix]dryElement
+	sweepAt  int // size at which expired elements are thrown out next
 }
 
 type dryElement struct {
@@ -38,17 +38,17 @@ func NewDryRun(w func(string)) *DryRun {
 	}
 	cfg, _ := Config{}.withDefaults()
 	cfg.Meter.Enabled = true // so that trust is remembered too
-	return &DryRun{say: w, now: time.Now, cfg: cfg, sweep: sweepMin}
+	return &DryRun{say: w, now: time.Now, cfg: cfg, sweepAt: sweepMin}
 }
 
 // Ensure says that it would create the table.
 func (d *DryRun) Ensure() (Outcome, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.made {
+	if d.exists {
 		return Adopted, nil
 	}
-	d.made = true
+	d.exists = true
 	d.say("add table inet " + d.cfg.Table)
 	return Created, nil
 }
@@ -57,8 +57,8 @@ func (d *DryRun) Ensure() (Outcome, error) {
 func (d *DryRun) Apply(changes []Change) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	defs, now := sets(d.cfg.IPv6Prefix), d.now()
-	clean, err := normalized(changes)
+	defs, now := allSets(d.cfg.IPv6Prefix), d.now()
+	clean, err := normalizeAll(changes)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (d *DryRun) Apply(changes []Change) error {
 	for _, c := range clean {
 		id, p, _ := setFor(c.Kind, c.Prefix, d.cfg.IPv6Prefix)
 		def := defs[id]
-		held := &d.held[c.Kind]
+		held := &d.elements[c.Kind]
 		if *held == nil {
 			*held = make(map[netip.Prefix]dryElement)
 		}
@@ -82,13 +82,13 @@ func (d *DryRun) Apply(changes []Change) error {
 		}
 		_, there := (*held)[p]
 		switch {
-		case c.Remove || over(end, now):
+		case c.Remove || isOver(end, now):
 			if there {
 				delete(*held, p)
 				d.say(fmt.Sprintf("delete element inet %s %s { %s }", d.cfg.Table, def.name, key))
 			}
 			continue
-		case !there && d.full(now):
+		case !there && d.isFull(now):
 			refused = append(refused, &FullError{Set: def.name, Size: d.cfg.MaxElements, Refused: []netip.Prefix{p}})
 			continue
 		case end.IsZero():
@@ -101,26 +101,26 @@ func (d *DryRun) Apply(changes []Change) error {
 	return joinFull(refused)
 }
 
-// full throws expired elements out when there are many, and reports whether
+// isFull throws expired elements out when there are many, and reports whether
 // there still are too many: memory is bounded like the kernel's.
-func (d *DryRun) full(now time.Time) bool {
-	if d.count() < min(d.sweep, int(d.cfg.MaxElements)) {
+func (d *DryRun) isFull(now time.Time) bool {
+	if d.count() < min(d.sweepAt, int(d.cfg.MaxElements)) {
 		return false
 	}
-	for _, m := range d.held {
+	for _, m := range d.elements {
 		for p, e := range m {
-			if over(e.until, now) {
+			if isOver(e.until, now) {
 				delete(m, p)
 			}
 		}
 	}
-	d.sweep = max(sweepMin, 2*d.count())
+	d.sweepAt = max(sweepMin, 2*d.count())
 	return d.count() >= int(d.cfg.MaxElements)
 }
 
 func (d *DryRun) count() int {
 	n := 0
-	for _, m := range d.held {
+	for _, m := range d.elements {
 		n += len(m)
 	}
 	return n
@@ -146,15 +146,15 @@ func nftTime(t time.Duration) string {
 
 // Elements lists what would be in the kernel, by address.
 func (d *DryRun) Elements(k Kind) ([]Element, error) {
-	if k >= kinds {
+	if k >= numKinds {
 		return nil, fmt.Errorf("%w: %s", ErrChange, k)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.now()
 	var list []Element
-	for p := range d.held[k] {
-		if e, ok := d.get(k, p, now); ok {
+	for p := range d.elements[k] {
+		if e, ok := d.lookUp(k, p, now); ok {
 			list = append(list, e)
 		}
 	}
@@ -164,9 +164,9 @@ func (d *DryRun) Elements(k Kind) ([]Element, error) {
 	return list, nil
 }
 
-func (d *DryRun) get(k Kind, p netip.Prefix, now time.Time) (Element, bool) {
-	e, ok := d.held[k][p]
-	if !ok || over(e.until, now) {
+func (d *DryRun) lookUp(k Kind, p netip.Prefix, now time.Time) (Element, bool) {
+	e, ok := d.elements[k][p]
+	if !ok || isOver(e.until, now) {
 		return Element{}, false
 	}
 	el := Element{Kind: k, Prefix: p, Timeout: e.timeout}
@@ -179,13 +179,13 @@ func (d *DryRun) get(k Kind, p netip.Prefix, now time.Time) (Element, bool) {
 // Has looks one prefix up.
 func (d *DryRun) Has(k Kind, p netip.Prefix) (Element, bool, error) {
 	p, err := Normalize(p)
-	if err != nil || k >= kinds {
+	if err != nil || k >= numKinds {
 		return Element{}, false, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, p, _ = setFor(k, p, d.cfg.IPv6Prefix)
-	e, ok := d.get(k, p, d.now())
+	e, ok := d.lookUp(k, p, d.now())
 	return e, ok, nil
 }
 
@@ -199,10 +199,10 @@ func (d *DryRun) Verify() error { return nil }
 func (d *DryRun) Delete() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.made {
+	if d.exists {
 		d.say("delete table inet " + d.cfg.Table)
 	}
-	d.made, d.held = false, [kinds]map[netip.Prefix]dryElement{}
+	d.exists, d.elements = false, [numKinds]map[netip.Prefix]dryElement{}
 	return nil
 }
 

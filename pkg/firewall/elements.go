@@ -19,34 +19,34 @@ import (
 // no room, everything else is done. After any other error the table may have
 // a part of the changes: Ensure, then say again what should be there.
 func (t *Table) Apply(changes []Change) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	p, err := t.planned(changes)
+	t.writeMu.Lock()
+	defer t.writeMu.Unlock()
+	p, err := t.makePlan(changes)
 	switch {
 	case err != nil:
 		return err
 	case t.isClosed():
 		return ErrClosed
-	case t.broken:
+	case t.mustEnsure:
 		return fmt.Errorf("%w: Ensure has to be called first", ErrGone)
 	}
-	defer p.empty()
-	if len(p.hashed) >= deafFrom {
-		defer t.deafen(t.w)()
+	defer p.reset()
+	if len(p.hashed) >= pauseNoticesFrom {
+		defer t.pauseNotices(t.writeConn)()
 	}
 	var full error
 	if err = t.applyRanges(p); err == nil {
 		full, err = t.applyHashed(p)
 	}
 	if err != nil {
-		t.broken = true
+		t.mustEnsure = true
 		return explain("change table "+t.cfg.Table, err)
 	}
 	return full
 }
 
-// batch begins a transaction. The one before must have been sent.
-func (t *Table) batch() *nfnl.Transaction {
+// beginTransaction begins a transaction. The one before must have been sent.
+func (t *Table) beginTransaction() *nfnl.Transaction {
 	t.transaction.Begin(t.cfg.Table)
 	return &t.transaction
 }
@@ -54,19 +54,19 @@ func (t *Table) batch() *nfnl.Transaction {
 // commit sends a transaction, if there is anything in it.
 func (t *Table) commit(b *nfnl.Transaction) error {
 	if msgs := b.Bytes(); msgs != nil {
-		return t.w.Commit(msgs)
+		return t.writeConn.Commit(msgs)
 	}
 	return nil
 }
 
 // op is a change that has found its set.
 type op struct {
-	set    setID
-	remove bool
-	held   bool
-	known  bool
-	key    netip.Addr
-	until  time.Time
+	set          setID
+	remove       bool
+	alreadyThere bool
+	known        bool
+	key          netip.Addr
+	until        time.Time
 }
 
 // plan is what an Apply is going to do. Its room is used again.
@@ -74,23 +74,23 @@ type plan struct {
 	now    time.Time
 	hashed []op
 	edits  [numSets][]edit
-	parts  [numSets]writes // of a transaction
+	writes [numSets]setWrites // of a transaction
 }
 
 // keptOps is how many ops an empty plan keeps room for.
 const keptOps = 1 << 14
 
-func (p *plan) empty() {
+func (p *plan) reset() {
 	if cap(p.hashed) > keptOps {
 		p.hashed = nil
 	}
 	p.hashed, p.edits = p.hashed[:0], [numSets][]edit{}
 }
 
-// planned fills the table's plan.
-func (t *Table) planned(changes []Change) (*plan, error) {
+// makePlan fills the table's plan.
+func (t *Table) makePlan(changes []Change) (*plan, error) {
 	p := &t.plan
-	p.empty()
+	p.reset()
 	p.now, p.hashed = time.Now(), slices.Grow(p.hashed[:0], len(changes))
 	removes := false
 	for i := range changes {
@@ -106,30 +106,30 @@ func (t *Table) planned(changes []Change) (*plan, error) {
 		if !ok {
 			return nil, fmt.Errorf("%w: trust of %s: one address, or an IPv6 network of at least /%d", ErrChange, c.Prefix, t.cfg.IPv6Prefix)
 		}
-		if !t.cfg.used(id) {
+		if !t.cfg.hasSet(id) {
 			continue
 		}
 		end := c.end(p.now)
 		if t.defs[id].shape == interval {
-			if c.held { // Ensure has read it
+			if c.alreadyThere { // Ensure has read it
 				continue
 			}
 			p.edits[id] = append(p.edits[id], edit{prefix: prefix, until: end, remove: c.Remove})
 			continue
 		}
 		// What ended while it waited is as good as removed.
-		gone := c.Remove || over(end, p.now)
+		gone := c.Remove || isOver(end, p.now)
 		removes = removes || gone
-		p.hashed = append(p.hashed, op{set: id, remove: gone, held: c.held && !gone, known: c.Known, key: prefix.Addr(), until: end})
+		p.hashed = append(p.hashed, op{set: id, remove: gone, alreadyThere: c.alreadyThere && !gone, known: c.Known, key: prefix.Addr(), until: end})
 	}
 	if removes {
-		p.hashed = lastOps(p.hashed)
+		p.hashed = lastOpPerKey(p.hashed)
 	}
 	return p, nil
 }
 
-// lastOps leaves the last of the ops on each key, in their order.
-func lastOps(ops []op) []op {
+// lastOpPerKey leaves the last of the ops on each key, in their order.
+func lastOpPerKey(ops []op) []op {
 	type key struct {
 		set setID
 		key netip.Addr
@@ -161,7 +161,7 @@ func (t *Table) applyRanges(p *plan) error {
 		// Something expired in between, or was changed by somebody else: look
 		// at what there is, and once more.
 		for try := 0; try < 3 && (errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT)); try++ {
-			if err = t.reload(setID(id)); err == nil {
+			if err = t.reloadRanges(setID(id)); err == nil {
 				err = t.editRanges(setID(id), p.edits[id], p.now)
 			}
 		}
@@ -173,39 +173,39 @@ func (t *Table) applyRanges(p *plan) error {
 }
 
 func (t *Table) editRanges(id setID, edits []edit, now time.Time) error {
-	t.state.Lock()
+	t.stateMu.Lock()
 	r := t.ranges[id]
-	t.state.Unlock()
-	next, del, add := r.apply(edits, now)
-	b := t.batch()
-	b.Delete(t.defs[id].name, spanElems(del, now))
-	b.Add(t.defs[id].name, spanElems(add, now), true)
+	t.stateMu.Unlock()
+	next, del, add := r.edited(edits, now)
+	b := t.beginTransaction()
+	b.Delete(t.defs[id].name, elementsOfSpans(del, now))
+	b.Add(t.defs[id].name, elementsOfSpans(add, now), true)
 	if err := t.commit(b); err != nil {
 		return err
 	}
-	t.state.Lock()
+	t.stateMu.Lock()
 	t.ranges[id] = next
-	t.state.Unlock()
+	t.stateMu.Unlock()
 	return nil
 }
 
-func spanElems(spans []span, now time.Time) []nfnl.SetElement {
+func elementsOfSpans(spans []span, now time.Time) []nfnl.SetElement {
 	elems := make([]nfnl.SetElement, 0, 2*len(spans))
 	for i := range spans {
-		elems = append(elems, spans[i].elems(now)...)
+		elems = append(elems, spans[i].elements(now)...)
 	}
 	return elems
 }
 
-// reload takes the spans from the kernel and keeps what was asked for.
-func (t *Table) reload(id setID) error {
-	spans, err := t.listSpans(t.w, id)
+// reloadRanges takes the spans from the kernel and keeps what was asked for.
+func (t *Table) reloadRanges(id setID) error {
+	spans, err := t.listSpans(t.writeConn, id)
 	if err != nil {
 		return err
 	}
-	t.state.Lock()
-	defer t.state.Unlock()
-	fresh := loaded(spans)
+	t.stateMu.Lock()
+	defer t.stateMu.Unlock()
+	fresh := rangesFromKernel(spans)
 	known := make(map[netip.Prefix]bool, len(t.ranges[id].entries))
 	entries := make([]entry, 0, len(t.ranges[id].entries))
 	for _, e := range t.ranges[id].entries {
@@ -221,17 +221,17 @@ func (t *Table) reload(id setID) error {
 	return nil
 }
 
-// writes are the ways in which a set's elements are written.
-type writes struct {
+// setWrites are the ways in which a set's elements are written.
+type setWrites struct {
 	del   []nfnl.SetElement // may be missing
 	fresh []nfnl.SetElement // believed to be new
 	again []nfnl.SetElement // may be there
 }
 
-// put adds the set's part to a transaction that fails as a whole where the
+// appendTo adds the set's part to a transaction that fails as a whole where the
 // belief is wrong. What is fresh goes first, so that of two changes to one
 // prefix the later counts.
-func (w *writes) put(b *nfnl.Transaction, set string) {
+func (w *setWrites) appendTo(b *nfnl.Transaction, set string) {
 	b.Add(set, w.del, false)
 	b.Delete(set, w.del)
 	b.Add(set, w.fresh, true)
@@ -244,10 +244,10 @@ func (w *writes) put(b *nfnl.Transaction, set string) {
 // socket takes for certain. Where something is not as it was believed to be,
 // the transaction fails as a whole and is done again with care.
 func (t *Table) applyHashed(p *plan) (full, err error) {
-	parts := &p.parts
+	parts := &p.writes
 	var refused []*FullError
-	cautious := t.cautious
-	t.cautious = t.cautious && len(p.hashed) == 0
+	cautious := t.elementsUnknown
+	t.elementsUnknown = t.elementsUnknown && len(p.hashed) == 0
 	for ops := p.hashed; len(ops) > 0; {
 		for id := range parts {
 			w := &parts[id]
@@ -263,12 +263,12 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 				w.del = append(w.del, e)
 				weight += 2 * e.Size()
 				continue
-			case over(t.fullUntil[o.set], p.now):
+			case isOver(t.fullUntil[o.set], p.now):
 				t.fullUntil[o.set] = time.Time{}
 			}
 			e.Timeout = max(time.Millisecond, o.until.Sub(p.now))
-			switch may := t.written.mayHold(keyOfElement(o.set, o.key), o.until, p.now); {
-			case o.held:
+			switch may := t.written.rememberAndTest(keyOfElement(o.set, o.key), o.until, p.now); {
+			case o.alreadyThere:
 			case may || cautious || o.known:
 				w.again = append(w.again, e)
 				weight += 3 * e.Size()
@@ -278,10 +278,10 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 			}
 		}
 		ops = ops[n:]
-		b := t.batch()
+		b := t.beginTransaction()
 		crowded := false
 		for id := range parts {
-			parts[id].put(b, t.defs[id].name)
+			parts[id].appendTo(b, t.defs[id].name)
 			crowded = crowded || !t.fullUntil[id].IsZero() && len(parts[id].fresh) > 0
 		}
 		if !crowded {
@@ -300,7 +300,7 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 			cautious = true
 		}
 		for id := range parts {
-			f, err := t.careful(setID(id), &parts[id], p.now)
+			f, err := t.applyUncertain(setID(id), &parts[id], p.now)
 			if err != nil {
 				return nil, fmt.Errorf("set %s: %w", t.defs[id].name, err)
 			}
@@ -331,24 +331,24 @@ func joinFull(list []*FullError) error {
 // costs several failing transactions of 20 ms.
 const fullPause = time.Second
 
-// careful removes and adds where nothing is known about what is there. On a
+// applyUncertain removes and adds where nothing is known about what is there. On a
 // full set, what is there is refreshed, and of the rest as much is added as
 // has room.
-func (t *Table) careful(id setID, w *writes, now time.Time) (*FullError, error) {
-	if err := t.remove(id, w.del); err != nil {
+func (t *Table) applyUncertain(id setID, w *setWrites, now time.Time) (*FullError, error) {
+	if err := t.removeUncertain(id, w.del); err != nil {
 		return nil, err
 	}
 	if len(w.del) > 0 {
 		t.fullUntil[id] = time.Time{}
 	}
-	adds := lastElems(slices.Concat(w.fresh, w.again))
+	adds := lastElementPerKey(slices.Concat(w.fresh, w.again))
 	if t.fullUntil[id].IsZero() {
 		err := t.refresh(id, adds)
 		if !errors.Is(err, unix.ENFILE) {
 			return nil, err
 		}
 	}
-	there, missing, err := t.split(id, adds)
+	there, missing, err := t.partitionByPresence(id, adds)
 	if err != nil {
 		return nil, err
 	}
@@ -356,7 +356,7 @@ func (t *Table) careful(id setID, w *writes, now time.Time) (*FullError, error) 
 		return nil, err
 	}
 	if t.fullUntil[id].IsZero() {
-		if missing, err = t.squeeze(id, missing); err != nil {
+		if missing, err = t.addWhatFits(id, missing); err != nil {
 			return nil, err
 		}
 		t.fullUntil[id] = now.Add(fullPause)
@@ -364,7 +364,7 @@ func (t *Table) careful(id setID, w *writes, now time.Time) (*FullError, error) 
 	if len(missing) == 0 {
 		return nil, nil
 	}
-	f := &FullError{Set: t.defs[id].name, Size: t.cfg.size(id)}
+	f := &FullError{Set: t.defs[id].name, Size: t.cfg.setSize(id)}
 	for _, e := range missing {
 		t.written.forget(keyOfElement(id, e.Key))
 		f.Refused = append(f.Refused, netip.PrefixFrom(e.Key, t.defs[id].bits))
@@ -372,9 +372,9 @@ func (t *Table) careful(id setID, w *writes, now time.Time) (*FullError, error) 
 	return f, nil
 }
 
-// squeeze adds as many of the elements, first come, as there is room for, and
+// addWhatFits adds as many of the elements, first come, as there is room for, and
 // returns the others. There is none for all of them.
-func (t *Table) squeeze(id setID, adds []nfnl.SetElement) ([]nfnl.SetElement, error) {
+func (t *Table) addWhatFits(id setID, adds []nfnl.SetElement) ([]nfnl.SetElement, error) {
 	for tooMany := len(adds); tooMany > 1; {
 		n := tooMany / 2
 		switch err := t.refresh(id, adds[:n]); {
@@ -390,8 +390,8 @@ func (t *Table) squeeze(id setID, adds []nfnl.SetElement) ([]nfnl.SetElement, er
 	return adds, nil
 }
 
-// lastElems leaves the last element of each key.
-func lastElems(elems []nfnl.SetElement) []nfnl.SetElement {
+// lastElementPerKey leaves the last element of each key.
+func lastElementPerKey(elems []nfnl.SetElement) []nfnl.SetElement {
 	last := make(map[netip.Addr]int, len(elems))
 	for i := range elems {
 		last[elems[i].Key] = i
@@ -405,15 +405,15 @@ func lastElems(elems []nfnl.SetElement) []nfnl.SetElement {
 	return kept
 }
 
-// remove takes out what may be missing, as {add, del}: a deletion alone would
+// removeUncertain takes out what may be missing, as {add, del}: a deletion alone would
 // abort the transaction. A full set has no room for that; there each is looked
 // up, because an unban must never fail for want of room.
-func (t *Table) remove(id setID, dels []nfnl.SetElement) error {
+func (t *Table) removeUncertain(id setID, dels []nfnl.SetElement) error {
 	if len(dels) == 0 {
 		return nil
 	}
 	name := t.defs[id].name
-	b := t.batch()
+	b := t.beginTransaction()
 	b.Add(name, dels, false)
 	b.Delete(name, dels)
 	err := t.commit(b)
@@ -422,10 +422,10 @@ func (t *Table) remove(id setID, dels []nfnl.SetElement) error {
 	}
 	for range 3 { // one may end between look and deletion
 		var there []nfnl.SetElement
-		if there, _, err = t.split(id, dels); err != nil || len(there) == 0 {
+		if there, _, err = t.partitionByPresence(id, dels); err != nil || len(there) == 0 {
 			return err
 		}
-		b := t.batch()
+		b := t.beginTransaction()
 		b.Delete(name, there)
 		if err = t.commit(b); !errors.Is(err, unix.ENOENT) {
 			return err
@@ -435,11 +435,11 @@ func (t *Table) remove(id setID, dels []nfnl.SetElement) error {
 	return err
 }
 
-// split asks the kernel which elements are there.
-func (t *Table) split(id setID, elems []nfnl.SetElement) (there, missing []nfnl.SetElement, err error) {
+// partitionByPresence asks the kernel which elements are there.
+func (t *Table) partitionByPresence(id setID, elems []nfnl.SetElement) (there, missing []nfnl.SetElement, err error) {
 	set := t.setRef(t.defs[id])
 	for i := range elems {
-		_, err := t.w.Nftables.FindSetElements(set, []nftables.SetElement{{Key: elems[i].Key.AsSlice()}})
+		_, err := t.writeConn.Nftables.FindSetElements(set, []nftables.SetElement{{Key: elems[i].Key.AsSlice()}})
 		switch {
 		case err == nil:
 			there = append(there, elems[i])
@@ -456,8 +456,8 @@ func (t *Table) split(id setID, elems []nfnl.SetElement) (there, missing []nfnl.
 // one transaction: adding what is there does not extend it, and a packet
 // never sees the moment between.
 func (t *Table) refresh(id setID, adds []nfnl.SetElement) error {
-	w := writes{again: adds}
-	b := t.batch()
-	w.put(b, t.defs[id].name)
+	w := setWrites{again: adds}
+	b := t.beginTransaction()
+	w.appendTo(b, t.defs[id].name)
 	return t.commit(b)
 }

@@ -94,13 +94,13 @@ func TestAStartWritesOnlyWhatIsDifferent(t *testing.T) {
 		}
 	}
 	// What was only remembered is known to be there: it can be extended, shortened and taken out at the first attempt.
-	own := fw.w.Commits
+	own := fw.writeConn.Commits
 	for _, c := range []Change{ban(before[1].Prefix.String(), 5*time.Hour), ban(before[2].Prefix.String(), time.Minute), unban(before[3].Prefix.String())} {
 		if err := w.Apply(t.Context(), []Change{c}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := fw.w.Commits - own; n != 3 {
+	if n := fw.writeConn.Commits - own; n != 3 {
 		t.Errorf("three changes took %d transactions", n)
 	}
 	holds(t, fw, Ban, before[1].Prefix.String(), 5*time.Hour)
@@ -145,7 +145,7 @@ func TestWhatWasFoundCountsForTheFirstAttemptAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop()
-	if fw.ensures != 2 || len(fw.batches) == 0 || fw.batches[0][0].Prefix != desired[0].Prefix || fw.batches[0][0].held {
+	if fw.ensures != 2 || len(fw.batches) == 0 || fw.batches[0][0].Prefix != desired[0].Prefix || fw.batches[0][0].alreadyThere {
 		t.Errorf("after %d attempts: %+v", fw.ensures, fw.batches)
 	}
 }

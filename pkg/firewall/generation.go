@@ -7,7 +7,7 @@ import (
 )
 
 // trusted is how long an unchanged generation stands for a look at the table.
-const trusted = time.Minute
+const maxVerifyAge = time.Minute
 
 // Generation is the number of the ruleset's latest transaction, whoever made
 // it, in any table of the namespace (nf_tables_fill_gen_info in
@@ -21,14 +21,14 @@ func (t *Table) Generation() (n uint32, err error) {
 	return n, err
 }
 
-// verified is what was found by the last look at the table that found nothing
+// verification is what was found by the last look at the table that found nothing
 // amiss.
-type verified struct {
+type verification struct {
 	generation uint32
 	at         time.Time
 }
 
-// still reports whether a look at the table can be spared.
-func (v verified) still(generation uint32) bool {
-	return !v.at.IsZero() && v.generation == generation && time.Since(v.at) < trusted
+// unchanged reports whether a look at the table can be spared.
+func (v verification) unchanged(generation uint32) bool {
+	return !v.at.IsZero() && v.generation == generation && time.Since(v.at) < maxVerifyAge
 }

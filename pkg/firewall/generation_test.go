@@ -44,15 +44,15 @@ func TestGenerationCountsEverybodysTransactions(t *testing.T) {
 // What was looked at a moment ago counts only as long as the kernel's number says so, and no longer than a minute.
 func TestALookAtTheTableIsSparedWhileNothingChanges(t *testing.T) {
 	for name, c := range map[string]struct {
-		seen verified
+		seen verification
 		want bool
 	}{
-		"never":        {verified{}, false},
-		"just now":     {verified{7, time.Now()}, true},
-		"another one":  {verified{6, time.Now()}, false},
-		"too long ago": {verified{7, time.Now().Add(-trusted - time.Second)}, false},
+		"never":        {verification{}, false},
+		"just now":     {verification{7, time.Now()}, true},
+		"another one":  {verification{6, time.Now()}, false},
+		"too long ago": {verification{7, time.Now().Add(-maxVerifyAge - time.Second)}, false},
 	} {
-		if got := c.seen.still(7); got != c.want {
+		if got := c.seen.unchanged(7); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

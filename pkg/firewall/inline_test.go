@@ -101,19 +101,19 @@ func TestAFailedFlushIsMendedAndOverridesNothing(t *testing.T) {
 func TestWhatComesWhileAFlushFailsStaysTheLastWord(t *testing.T) {
 	var late queue
 	removed := unban("192.0.2.1")
-	after := &ticket{left: 1}
+	after := &submission{left: 1}
 	late.put(&removed, after, 10)
 	var old queue
 	banned, other := ban("192.0.2.1", time.Hour), ban("192.0.2.2", time.Hour)
-	before := &ticket{left: 2}
+	before := &submission{left: 2}
 	old.put(&banned, before, 10)
 	old.put(&other, before, 10)
 	late.putBack(&old)
 	if late.len() != 2 || !late.changes[0].Remove || late.changes[1].Prefix != other.Prefix {
 		t.Errorf("%+v", late.changes)
 	}
-	for i := range late.waits {
-		for _, w := range late.waits[i] {
+	for i := range late.waiters {
+		for _, w := range late.waiters[i] {
 			w.settle(nil)
 		}
 	}

@@ -93,9 +93,9 @@ func readSpans(s *nfnl.Conn, set *nftables.Set) ([]span, error) {
 	return spans, nil
 }
 
-// elementsOf gives spans as the networks that they were made of.
-func elementsOf(k Kind, spans []span, now time.Time) []Element {
-	r := loaded(spans)
+// networksOfSpans gives spans as the networks that they were made of.
+func networksOfSpans(k Kind, spans []span, now time.Time) []Element {
+	r := rangesFromKernel(spans)
 	list := make([]Element, 0, len(r.entries))
 	for _, e := range r.entries {
 		el := Element{Kind: k, Prefix: e.prefix}
@@ -108,26 +108,26 @@ func elementsOf(k Kind, spans []span, now time.Time) []Element {
 	return list
 }
 
-// carry reads the elements of an older table, whatever its sets look like.
-func (t *Table) carry(f found) ([]Element, error) {
+// readOldElements reads the elements of an older table, whatever its sets look like.
+func (t *Table) readOldElements(f existingTable) ([]Element, error) {
 	now := time.Now()
-	t.w.PrimeLargeDumps()
+	t.writeConn.PrimeLargeDumps()
 	var all []Element
 	for _, d := range t.defs {
 		s := f.sets[d.name]
 		if s == nil || d.shape == dynamic {
 			continue
 		}
-		s.Table = t.table()
+		s.Table = t.tableRef()
 		if s.Interval {
-			spans, err := readSpans(t.w, s)
+			spans, err := readSpans(t.writeConn, s)
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, elementsOf(d.kind, spans, now)...)
+			all = append(all, networksOfSpans(d.kind, spans, now)...)
 			continue
 		}
-		err := t.w.List(context.Background(), t.cfg.Table, s.Name, func(list []nfnl.Listed) error {
+		err := t.writeConn.List(context.Background(), t.cfg.Table, s.Name, func(list []nfnl.Listed) error {
 			for _, e := range list {
 				bits := d.bits
 				if d.shape == interval {
@@ -154,14 +154,14 @@ func (t *Table) Has(k Kind, p netip.Prefix) (Element, bool, error) {
 	}
 	cfg := t.config()
 	id, p, ok := setFor(k, p, cfg.IPv6Prefix)
-	if !ok || !cfg.used(id) {
+	if !ok || !cfg.hasSet(id) {
 		return Element{}, false, nil
 	}
 	keys := []netip.Addr{p.Addr()}
 	if t.defs[id].shape == interval {
-		t.state.Lock()
-		spans, whole := t.ranges[id].within(p)
-		t.state.Unlock()
+		t.stateMu.Lock()
+		spans, whole := t.ranges[id].touching(p)
+		t.stateMu.Unlock()
 		if !whole {
 			return Element{}, false, nil
 		}
@@ -203,7 +203,7 @@ func (t *Table) Drops() (map[string]uint64, error) {
 			return err
 		}
 		for _, r := range rules {
-			if id, n := t.counted(r); n != nil {
+			if id, n := t.dropCounter(r); n != nil {
 				drops[t.defs[id].name] += n.Packets
 			}
 		}

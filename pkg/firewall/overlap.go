@@ -44,38 +44,38 @@ type edit struct {
 
 // jitter is how much two readings of one expiry may differ: the kernel counts
 // in jiffies and its answers take time to arrive.
-const jitter = 50 * time.Millisecond
+const expiryJitter = 50 * time.Millisecond
 
-// longer reports whether a lasts longer than b.
-func longer(a, b time.Time) bool {
+// lastsLonger reports whether a lasts longer than b.
+func lastsLonger(a, b time.Time) bool {
 	return !b.IsZero() && (a.IsZero() || a.After(b))
 }
 
-func order(a, b entry) int {
+func compareEntries(a, b entry) int {
 	if c := a.prefix.Addr().Compare(b.prefix.Addr()); c != 0 {
 		return c
 	}
 	return a.prefix.Bits() - b.prefix.Bits()
 }
 
-// apply returns the set after the edits, of which the last for a prefix
+// edited returns the set after the edits, of which the last for a prefix
 // counts, and the spans to be taken out of and put into the kernel.
-func (r ranges) apply(edits []edit, now time.Time) (next ranges, del, add []span) {
+func (r ranges) edited(edits []edit, now time.Time) (next ranges, del, add []span) {
 	last := make(map[netip.Prefix]edit, len(edits))
 	for _, e := range edits {
 		last[e.prefix] = e
 	}
 	for _, e := range r.entries {
-		if _, changed := last[e.prefix]; !changed && !over(e.until, now) {
+		if _, changed := last[e.prefix]; !changed && !isOver(e.until, now) {
 			next.entries = append(next.entries, e)
 		}
 	}
 	for _, e := range last {
-		if !e.remove && !over(e.until, now) {
+		if !e.remove && !isOver(e.until, now) {
 			next.entries = append(next.entries, entry{e.prefix, e.until})
 		}
 	}
-	slices.SortFunc(next.entries, order)
+	slices.SortFunc(next.entries, compareEntries)
 	next.spans = flatten(next.entries)
 
 	have := r.spans
@@ -86,7 +86,7 @@ func (r ranges) apply(edits []edit, now time.Time) (next ranges, del, add []span
 			have = have[1:]
 		}
 		if len(have) > 0 && have[0].from == want.from {
-			if same(have[0], *want) {
+			if sameSpan(have[0], *want) {
 				*want = have[0]
 				have = have[1:]
 				continue
@@ -97,17 +97,17 @@ func (r ranges) apply(edits []edit, now time.Time) (next ranges, del, add []span
 		add = append(add, *want)
 	}
 	del = append(del, have...)
-	del = slices.DeleteFunc(del, func(s span) bool { return over(s.until, now) })
+	del = slices.DeleteFunc(del, func(s span) bool { return isOver(s.until, now) })
 	return next, del, add
 }
 
-func over(until, now time.Time) bool { return !until.IsZero() && !until.After(now) }
+func isOver(until, now time.Time) bool { return !until.IsZero() && !until.After(now) }
 
-func same(a, b span) bool {
+func sameSpan(a, b span) bool {
 	if a.to != b.to || a.origin != b.origin || a.until.IsZero() != b.until.IsZero() {
 		return false
 	}
-	return a.until.Sub(b.until).Abs() < jitter
+	return a.until.Sub(b.until).Abs() < expiryJitter
 }
 
 // flatten sweeps over sorted entries, which nest but never cross, with a stack
@@ -138,7 +138,7 @@ func flatten(entries []entry) []span {
 			pop()
 		}
 		if len(stack) > 0 {
-			if !longer(e.until, stack[len(stack)-1].until) {
+			if !lastsLonger(e.until, stack[len(stack)-1].until) {
 				continue
 			}
 			if before := start.Prev(); before.IsValid() {
@@ -164,14 +164,14 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// loaded makes the set from what is in the kernel. Spans that name their
+// rangesFromKernel makes the set from what is in the kernel. Spans that name their
 // origin give it back whole; ranges that others added become the fewest
 // networks that cover them.
-func loaded(spans []span) ranges {
+func rangesFromKernel(spans []span) ranges {
 	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
 	until := make(map[netip.Prefix]time.Time)
 	keep := func(p netip.Prefix, t time.Time) {
-		if old, ok := until[p]; !ok || longer(t, old) {
+		if old, ok := until[p]; !ok || lastsLonger(t, old) {
 			until[p] = t
 		}
 	}
@@ -181,7 +181,7 @@ func loaded(spans []span) ranges {
 			keep(s.origin, s.until)
 			continue
 		}
-		for _, p := range cover(s.from, s.to) {
+		for _, p := range fewestPrefixes(s.from, s.to) {
 			keep(p, s.until)
 		}
 	}
@@ -189,12 +189,12 @@ func loaded(spans []span) ranges {
 	for p, t := range until {
 		r.entries = append(r.entries, entry{p, t})
 	}
-	slices.SortFunc(r.entries, order)
+	slices.SortFunc(r.entries, compareEntries)
 	return r
 }
 
-// cover returns the fewest prefixes that make up a range.
-func cover(from, to netip.Addr) []netip.Prefix {
+// fewestPrefixes returns the fewest prefixes that make up a range.
+func fewestPrefixes(from, to netip.Addr) []netip.Prefix {
 	var ps []netip.Prefix
 	for from.IsValid() && from.Compare(to) <= 0 {
 		bits := from.BitLen()
@@ -212,8 +212,8 @@ func cover(from, to netip.Addr) []netip.Prefix {
 	return ps
 }
 
-// within returns the spans that touch a prefix, and whether they cover it.
-func (r ranges) within(p netip.Prefix) ([]span, bool) {
+// touching returns the spans that touch a prefix, and whether they cover it.
+func (r ranges) touching(p netip.Prefix) ([]span, bool) {
 	from, to := p.Addr(), lastAddr(p)
 	i, _ := slices.BinarySearchFunc(r.spans, from, func(s span, a netip.Addr) int { return s.to.Compare(a) })
 	j := i
@@ -228,9 +228,9 @@ func (r ranges) within(p netip.Prefix) ([]span, bool) {
 	return r.spans[i:j], whole && j > i && (!pos.IsValid() || pos.Compare(to) > 0)
 }
 
-// elems is the span as the kernel wants it: always start and end together, as
+// elements is the span as the kernel wants it: always start and end together, as
 // a start alone would ban everything up to the last address.
-func (s *span) elems(now time.Time) []nfnl.SetElement {
+func (s *span) elements(now time.Time) []nfnl.SetElement {
 	e := nfnl.SetElement{Key: s.from, Comment: s.origin.String()}
 	if !s.origin.IsValid() {
 		e.Comment = ""

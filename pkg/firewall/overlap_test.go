@@ -20,7 +20,7 @@ func drawNet(t *property.T) netip.Prefix {
 // of the networks around it.
 func longest(asked map[netip.Prefix]time.Time, a netip.Addr, now time.Time) (until time.Time, banned bool) {
 	for p, t := range asked {
-		if p.Contains(a) && !over(t, now) && (!banned || longer(t, until)) {
+		if p.Contains(a) && !isOver(t, now) && (!banned || lastsLonger(t, until)) {
 			until, banned = t, true
 		}
 	}
@@ -64,7 +64,7 @@ func drawEdits(t *property.T, now time.Time, asked map[netip.Prefix]time.Time) [
 
 func sortPrefixes(ps []netip.Prefix) {
 	for i := range ps {
-		for j := i; j > 0 && order(entry{prefix: ps[j]}, entry{prefix: ps[j-1]}) < 0; j-- {
+		for j := i; j > 0 && compareEntries(entry{prefix: ps[j]}, entry{prefix: ps[j-1]}) < 0; j-- {
 			ps[j], ps[j-1] = ps[j-1], ps[j]
 		}
 	}
@@ -81,11 +81,11 @@ func TestOverlapsMeanTheLongestBan(t *testing.T) {
 		for range property.Count(t, 1, 12) {
 			now = now.Add(time.Duration(property.Int(t, 0, 5)) * time.Hour)
 			for from, s := range kernel {
-				if over(s.until, now) {
+				if isOver(s.until, now) {
 					delete(kernel, from)
 				}
 			}
-			next, del, add := r.apply(drawEdits(t, now, asked), now)
+			next, del, add := r.edited(drawEdits(t, now, asked), now)
 			for _, s := range del {
 				if kernel[s.from] != s {
 					t.Fatalf("ENOENT: %v is to be deleted, %v is there", s, kernel[s.from])
@@ -106,7 +106,7 @@ func TestOverlapsMeanTheLongestBan(t *testing.T) {
 					until, banned := longest(asked, a, now.Add(later))
 					var got *span
 					for _, s := range kernel {
-						if s.from.Compare(a) <= 0 && a.Compare(s.to) <= 0 && !over(s.until, now.Add(later)) {
+						if s.from.Compare(a) <= 0 && a.Compare(s.to) <= 0 && !isOver(s.until, now.Add(later)) {
 							got = &s
 						}
 					}
@@ -147,7 +147,7 @@ func TestOverlapsInTheKernel(t *testing.T) {
 			if property.Int(t, 0, 4) == 0 {
 				adoptKnown(t, fw, asked)
 			}
-			spans, err := fw.listSpans(fw.w, net4)
+			spans, err := fw.listSpans(fw.writeConn, net4)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -199,7 +199,7 @@ func TestSpansReachTheEndsOfTheAddressSpace(t *testing.T) {
 		for _, n := range r.nets {
 			edits = append(edits, edit{prefix: pfx(n), until: far})
 		}
-		_, _, add := ranges{}.apply(edits, time.Now())
+		_, _, add := ranges{}.edited(edits, time.Now())
 		var got []string
 		for _, s := range add {
 			got = append(got, fmt.Sprintf("%s-%s", s.from, s.to))
@@ -209,7 +209,7 @@ func TestSpansReachTheEndsOfTheAddressSpace(t *testing.T) {
 		}
 	}
 	// A longer ban at the very end of a wider one.
-	_, _, add := ranges{}.apply([]edit{{prefix: pfx("255.0.0.0/8"), until: far}, {prefix: pfx("255.255.0.0/16"), until: far.Add(time.Hour)}}, time.Now())
+	_, _, add := ranges{}.edited([]edit{{prefix: pfx("255.0.0.0/8"), until: far}, {prefix: pfx("255.255.0.0/16"), until: far.Add(time.Hour)}}, time.Now())
 	if len(add) != 2 || add[0].to.String() != "255.254.255.255" || add[1].to.String() != "255.255.255.255" {
 		t.Errorf("%v", add)
 	}
@@ -222,7 +222,7 @@ func TestRangesOfOthersBecomeTheFewestNetworks(t *testing.T) {
 		{"0.0.0.0", "255.255.255.255", "[0.0.0.0/0]"},
 		{"255.255.255.254", "255.255.255.255", "[255.255.255.254/31]"},
 	} {
-		if got := fmt.Sprint(cover(netip.MustParseAddr(r.from), netip.MustParseAddr(r.to))); got != r.want {
+		if got := fmt.Sprint(fewestPrefixes(netip.MustParseAddr(r.from), netip.MustParseAddr(r.to))); got != r.want {
 			t.Errorf("%s-%s: %s, want %s", r.from, r.to, got, r.want)
 		}
 	}

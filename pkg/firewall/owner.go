@@ -22,14 +22,14 @@ const (
 // chooseOwner asks the kernel once whether it knows owner and persist.
 // Called with mu.
 func (t *Table) chooseOwner() error {
-	if t.owner != ownerUnknown {
+	if t.ownership != ownerUnknown {
 		return nil
 	}
 	if t.cfg.Owner == Off {
 		t.setOwner(ownerNo, "turned off in the configuration")
 		return nil
 	}
-	err := probeOwner(t.w, t.cfg.Table)
+	err := probeOwner(t.writeConn, t.cfg.Table)
 	switch {
 	case err == nil:
 		t.setOwner(ownerYes, "")
@@ -42,10 +42,10 @@ func (t *Table) chooseOwner() error {
 }
 
 func (t *Table) setOwner(o ownership, reason string) {
-	t.owner = o
-	t.state.Lock()
-	t.reason = reason
-	t.state.Unlock()
+	t.ownership = o
+	t.stateMu.Lock()
+	t.notOwnedBecause = reason
+	t.stateMu.Unlock()
 }
 
 // probeOwner asks whether the kernel knows the table flags owner and persist. It makes and deletes a table in one transaction,

@@ -56,7 +56,7 @@ func TestOwnedTableIsKeptAcrossARedial(t *testing.T) {
 	fw := ownedTable(t, s)
 	apply(t, fw, ban("192.0.2.1", time.Hour))
 	port := fw.Port()
-	fw.broken = true // as after an error
+	fw.mustEnsure = true // as after an error
 	ensure(t, fw, Adopted)
 	if fw.Port() == 0 || fw.Port() == port {
 		t.Logf("port id %d was given again", port)

@@ -24,7 +24,7 @@ func (t *Table) SetPorts(udp, tcp []uint16) error {
 // there is no such table, or its scope is All.
 func (t *Table) Ports() (udp, tcp []uint16, err error) {
 	err = t.read("read the ports", func(s *nfnl.Conn) error {
-		table := t.table()
+		table := t.tableRef()
 		rules, err := s.Nftables.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
 		if err != nil {
 			return err
@@ -74,15 +74,15 @@ func portRule(r *nftables.Rule) (proto byte, set string) {
 	return proto, set
 }
 
-// ported is a Firewall whose ports can change while it is in use.
-type ported interface {
+// portSetter is a Firewall whose ports can change while it is in use.
+type portSetter interface {
 	SetPorts(udp, tcp []uint16) error
 }
 
 // SetPorts replaces the ports that are closed to the banned; see [Table.SetPorts]. It waits for its turn, and then for
 // the kernel.
 func (w *Writer) SetPorts(udp, tcp []uint16) error {
-	fw, ok := w.fw.(ported)
+	fw, ok := w.fw.(portSetter)
 	if !ok {
 		return nil
 	}

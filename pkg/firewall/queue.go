@@ -6,7 +6,7 @@ import "net/netip"
 type queue struct {
 	index   map[queueKey]int // in changes
 	changes []Change
-	waits   [][]*ticket // for the change of the same place
+	waiters [][]*submission // for the change of the same place
 }
 
 type queueKey struct {
@@ -16,8 +16,8 @@ type queueKey struct {
 
 func (q *queue) len() int { return len(q.changes) }
 
-// holds says whether there is a change of a normalized prefix.
-func (q *queue) holds(k Kind, p netip.Prefix) bool {
+// has says whether there is a change of a normalized prefix.
+func (q *queue) has(k Kind, p netip.Prefix) bool {
 	_, ok := q.index[queueKey{k, p}]
 	return ok
 }
@@ -25,11 +25,11 @@ func (q *queue) holds(k Kind, p netip.Prefix) bool {
 // put adds a change, or replaces the one of the same prefix. Removals have
 // twice the room: an unban that is lost would lock somebody out, and the list
 // of what is desired does not say what is no longer desired.
-func (q *queue) put(c *Change, t *ticket, limit int) bool {
+func (q *queue) put(c *Change, t *submission, limit int) bool {
 	key := queueKey{c.Kind, c.Prefix}
 	if i, ok := q.index[key]; ok {
 		q.changes[i] = *c
-		q.join(i, t)
+		q.addWaiter(i, t)
 		return true
 	}
 	if c.Remove {
@@ -38,28 +38,28 @@ func (q *queue) put(c *Change, t *ticket, limit int) bool {
 	if len(q.changes) >= limit {
 		return false
 	}
-	q.add(key, c, []*ticket{t})
+	q.add(key, c, []*submission{t})
 	return true
 }
 
-func (q *queue) add(key queueKey, c *Change, waits []*ticket) {
+func (q *queue) add(key queueKey, c *Change, waits []*submission) {
 	if q.index == nil {
 		q.index = make(map[queueKey]int)
 	}
 	q.index[key] = len(q.changes)
 	q.changes = append(q.changes, *c)
-	q.waits = append(q.waits, waits)
+	q.waiters = append(q.waiters, waits)
 }
 
-// join lets a ticket wait for a change: once, however many of its changes are of that prefix.
-func (q *queue) join(i int, t *ticket) {
-	for _, have := range q.waits[i] {
+// addWaiter lets a ticket wait for a change: once, however many of its changes are of that prefix.
+func (q *queue) addWaiter(i int, t *submission) {
+	for _, have := range q.waiters[i] {
 		if have == t {
 			t.left--
 			return
 		}
 	}
-	q.waits[i] = append(q.waits[i], t)
+	q.waiters[i] = append(q.waiters[i], t)
 }
 
 // putBack takes in what another queue had before this one. Of one prefix what is here came later, and counts.
@@ -68,11 +68,11 @@ func (q *queue) putBack(old *queue) {
 		key := queueKey{old.changes[i].Kind, old.changes[i].Prefix}
 		at, ok := q.index[key]
 		if !ok { // whatever the bound is: they had their place
-			q.add(key, &old.changes[i], old.waits[i])
+			q.add(key, &old.changes[i], old.waiters[i])
 			continue
 		}
-		for _, t := range old.waits[i] {
-			q.join(at, t)
+		for _, t := range old.waiters[i] {
+			q.addWaiter(at, t)
 		}
 	}
 }

@@ -24,12 +24,12 @@ func TestTheQueueHoldsTheLastChangeOfEachPrefixAndAllWhoWait(t *testing.T) {
 	for round := range 50 {
 		var q queue
 		last := make(map[queueKey]Change)
-		waiting := make(map[*ticket]int)
+		waiting := make(map[*submission]int)
 		for range r.IntN(3000) {
-			c := Change{Kind: Kind(r.IntN(int(kinds))), Prefix: anyPrefix(r, 256), Timeout: time.Duration(r.Int64())}
-			tk := &ticket{left: 1}
+			c := Change{Kind: Kind(r.IntN(int(numKinds))), Prefix: anyPrefix(r, 256), Timeout: time.Duration(r.Int64())}
+			tk := &submission{left: 1}
 			k := queueKey{c.Kind, c.Prefix}
-			if _, ok := last[k]; q.holds(c.Kind, c.Prefix) != ok {
+			if _, ok := last[k]; q.has(c.Kind, c.Prefix) != ok {
 				t.Fatalf("round %d: %v is there %v, want %v", round, c.Prefix, !ok, ok)
 			}
 			if !q.put(&c, tk, 1<<20) {
@@ -45,7 +45,7 @@ func TestTheQueueHoldsTheLastChangeOfEachPrefixAndAllWhoWait(t *testing.T) {
 			if last[queueKey{c.Kind, c.Prefix}] != c {
 				t.Fatalf("round %d: %+v at %d", round, c, i)
 			}
-			for _, tk := range q.waits[i] {
+			for _, tk := range q.waiters[i] {
 				waiting[tk]--
 			}
 		}
@@ -61,14 +61,14 @@ func TestTheQueueHoldsTheLastChangeOfEachPrefixAndAllWhoWait(t *testing.T) {
 func TestATicketWaitsOnceForAPrefix(t *testing.T) {
 	var q queue
 	c := Change{Prefix: pfx("192.0.2.1")}
-	first, second := &ticket{left: 1}, &ticket{left: 2}
-	for _, tk := range []*ticket{first, second, second} {
+	first, second := &submission{left: 1}, &submission{left: 2}
+	for _, tk := range []*submission{first, second, second} {
 		if !q.put(&c, tk, 10) {
 			t.Fatal("no room")
 		}
 	}
-	if len(q.waits[0]) != 2 || first.left != 1 || second.left != 1 {
-		t.Errorf("%d wait, for %d and %d changes", len(q.waits[0]), first.left, second.left)
+	if len(q.waiters[0]) != 2 || first.left != 1 || second.left != 1 {
+		t.Errorf("%d wait, for %d and %d changes", len(q.waiters[0]), first.left, second.left)
 	}
 }
 
@@ -77,10 +77,10 @@ func TestAFullQueueTakesOnlyRemovalsAndWhatItHas(t *testing.T) {
 	var q queue
 	ban := func(remove bool) bool {
 		c := Change{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{1, byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())}), 32), Remove: remove}
-		for q.holds(c.Kind, c.Prefix) {
+		for q.has(c.Kind, c.Prefix) {
 			c.Prefix = netip.PrefixFrom(c.Prefix.Addr().Next(), 32)
 		}
-		return q.put(&c, &ticket{left: 1}, 100)
+		return q.put(&c, &submission{left: 1}, 100)
 	}
 	for range 100 {
 		if !ban(false) {
@@ -91,7 +91,7 @@ func TestAFullQueueTakesOnlyRemovalsAndWhatItHas(t *testing.T) {
 		t.Error("a ban beyond the limit is taken")
 	}
 	again := q.changes[7]
-	if !q.put(&again, &ticket{left: 1}, 100) {
+	if !q.put(&again, &submission{left: 1}, 100) {
 		t.Error("another change of a prefix that waits is refused")
 	}
 	for range 100 {
@@ -119,7 +119,7 @@ func TestWhatMayBeInTheKernelIsRememberedUntilItsEnd(t *testing.T) {
 		}
 		until := now.Add(time.Duration(r.IntN(int(10 * time.Minute))))
 		end, ok := ends[key]
-		switch may := w.mayHold(key, until, now); {
+		switch may := w.rememberAndTest(key, until, now); {
 		case ok && end.After(now) && !may:
 			t.Fatalf("%v is in the kernel and was forgotten", key.addr)
 		case may && (!ok || end.Add(endTolerance).Before(now)):
@@ -133,7 +133,7 @@ func TestWhatMayBeInTheKernelIsRememberedUntilItsEnd(t *testing.T) {
 			live++
 		}
 	}
-	if len(w.ends) > 3*live+minSweep {
-		t.Errorf("%d elements are remembered for %d in the kernel", len(w.ends), live)
+	if len(w.expiry) > 3*live+minSweep {
+		t.Errorf("%d elements are remembered for %d in the kernel", len(w.expiry), live)
 	}
 }

@@ -16,8 +16,8 @@ func (t *Table) Reconfigure(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.writeMu.Lock()
+	defer t.writeMu.Unlock()
 	old := t.cfg
 	if cfg.Table != old.Table || cfg.Owner != old.Owner || cfg.IPv6Prefix != old.IPv6Prefix || cfg.MaxElements != old.MaxElements {
 		return fmt.Errorf("%w: table, owner, the IPv6 prefix and the number of elements stay as they are", ErrChange)
@@ -27,46 +27,46 @@ func (t *Table) Reconfigure(cfg Config) error {
 	if reflect.DeepEqual(cfg, old) {
 		return nil
 	}
-	t.configure(cfg)
-	if t.broken {
+	t.setConfig(cfg)
+	if t.mustEnsure {
 		return nil // whoever ensures it next builds it so
 	}
-	cautious := t.cautious
+	cautious := t.elementsUnknown
 	outcome, err := t.ensure()
 	if err != nil {
-		t.configure(old)
+		t.setConfig(old)
 		return err
 	}
 	if outcome == Adopted { // our own: what was known of its elements still is
-		t.cautious = cautious
+		t.elementsUnknown = cautious
 	}
 	return nil
 }
 
-// configure exchanges what can change of the configuration; called with mu. Who only reads has the lock of the state.
-func (t *Table) configure(cfg Config) {
-	t.state.Lock()
-	defer t.state.Unlock()
+// setConfig exchanges what can change of the configuration; called with mu. Who only reads has the lock of the state.
+func (t *Table) setConfig(cfg Config) {
+	t.stateMu.Lock()
+	defer t.stateMu.Unlock()
 	t.cfg.Scope, t.cfg.UDPPorts, t.cfg.TCPPorts = cfg.Scope, cfg.UDPPorts, cfg.TCPPorts
 	t.cfg.Priority, t.cfg.Meter = cfg.Priority, cfg.Meter
 }
 
 // config is the configuration for those who do not hold mu.
 func (t *Table) config() Config {
-	t.state.Lock()
-	defer t.state.Unlock()
+	t.stateMu.Lock()
+	defer t.stateMu.Unlock()
 	return t.cfg
 }
 
-// changeable is a Firewall that can be changed while it is in use.
-type changeable interface {
+// reconfigurer is a Firewall that can be changed while it is in use.
+type reconfigurer interface {
 	Reconfigure(Config) error
 }
 
 // Reconfigure is [Table.Reconfigure] in the Writer's turn, for which it waits as long as ctx: while the table is being built
 // again and again, nobody can change it.
 func (w *Writer) Reconfigure(ctx context.Context, cfg Config) error {
-	fw, ok := w.fw.(changeable)
+	fw, ok := w.fw.(reconfigurer)
 	if !ok {
 		return nil
 	}

@@ -56,37 +56,37 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64, a
 		}
 	}
 	signalling := func() {
-		add("neither UDP nor TCP", numSets, notBoth(unix.IPPROTO_UDP, unix.IPPROTO_TCP), accept)
-		add("IPv4 fragment without ports", numSets, family(false), fragment4(), accept)
-		add("IPv6 fragment without ports", numSets, family(true), fragment6(), accept)
+		add("neither UDP nor TCP", numSets, isNeither(unix.IPPROTO_UDP, unix.IPPROTO_TCP), accept)
+		add("IPv4 fragment without ports", numSets, isFamily(false), isFragment4(), accept)
+		add("IPv6 fragment without ports", numSets, isFamily(true), isFragment6(), accept)
 		for _, p := range []struct {
 			proto byte
 			name  string
 			ports []uint16
 		}{{unix.IPPROTO_UDP, "UDP", c.UDPPorts}, {unix.IPPROTO_TCP, "TCP", c.TCPPorts}} {
-			match := protocol(p.proto)
+			match := isProtocol(p.proto)
 			if len(p.ports) > 0 {
-				match = append(match, notPort(addPorts(p.ports))...)
+				match = append(match, portNotIn(addPorts(p.ports))...)
 			}
 			add(p.name+" that is not VoIP", numSets, match, accept)
 		}
 	}
 
-	add("the machine itself", numSets, loopback(), accept)
+	add("the machine itself", numSets, fromLoopback(), accept)
 	for _, id := range []setID{allow4, allow6} {
-		add("always let in", numSets, member(defs[id]), accept)
+		add("always let in", numSets, sourceIn(defs[id]), accept)
 	}
 	if c.Scope == VoIP {
 		signalling()
 	}
 	for _, id := range []setID{ban4, ban4Net24, net4, ban6, ban6Net64, net6} {
-		add("banned", id, member(defs[id]), drop(id))
+		add("banned", id, sourceIn(defs[id]), drop(id))
 	}
 	if !c.Meter.Enabled {
 		return rules
 	}
 	for _, id := range []setID{trust4, trust6} {
-		add("trusted", numSets, member(defs[id]), accept)
+		add("trusted", numSets, sourceIn(defs[id]), accept)
 	}
 	// In scope All the meter still is for signalling only: a call's audio is
 	// 50 packets a second and more.
@@ -94,7 +94,7 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64, a
 		signalling()
 	}
 	for _, id := range []setID{meter4, meter6} {
-		add("too many packets", id, source(defs[id]), []expr.Any{&expr.Dynset{
+		add("too many packets", id, loadSource(defs[id]), []expr.Any{&expr.Dynset{
 			SrcRegKey: 1,
 			SetName:   defs[id].name,
 			Operation: unix.NFT_DYNSET_OP_UPDATE,
@@ -111,65 +111,65 @@ func (r *rule) userData() []byte {
 	return userdata.AppendString(nil, userdata.TypeComment, r.comment)
 }
 
-func compare(op expr.CmpOp, data ...byte) expr.Any {
+func compareRegister(op expr.CmpOp, data ...byte) expr.Any {
 	return &expr.Cmp{Op: op, Register: 1, Data: data}
 }
 
-func loopback() []expr.Any {
+func fromLoopback() []expr.Any {
 	name := make([]byte, unix.IFNAMSIZ)
 	copy(name, "lo")
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, compare(expr.CmpOpEq, name...)}
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, compareRegister(expr.CmpOpEq, name...)}
 }
 
-func family(v6 bool) []expr.Any {
+func isFamily(v6 bool) []expr.Any {
 	f := byte(unix.NFPROTO_IPV4)
 	if v6 {
 		f = unix.NFPROTO_IPV6
 	}
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, compare(expr.CmpOpEq, f)}
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, compareRegister(expr.CmpOpEq, f)}
 }
 
-func protocol(p byte) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, compare(expr.CmpOpEq, p)}
+func isProtocol(p byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, compareRegister(expr.CmpOpEq, p)}
 }
 
-func notBoth(a, b byte) []expr.Any {
+func isNeither(a, b byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		compare(expr.CmpOpNeq, a), compare(expr.CmpOpNeq, b),
+		compareRegister(expr.CmpOpNeq, a), compareRegister(expr.CmpOpNeq, b),
 	}
 }
 
-// notPort matches a destination port outside the set; in UDP and in TCP it is
+// portNotIn matches a destination port outside the set; in UDP and in TCP it is
 // the second half-word (RFC 768, RFC 9293 section 3.1).
-func notPort(ports *nftables.Set) []expr.Any {
+func portNotIn(ports *nftables.Set) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Lookup{SourceRegister: 1, SetName: ports.Name, SetID: ports.ID, Invert: true},
 	}
 }
 
-// fragment4 matches a fragment offset that is not 0 (RFC 791, 13 bits).
-func fragment4() []expr.Any {
+// isFragment4 matches a fragment offset that is not 0 (RFC 791, 13 bits).
+func isFragment4() []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: ip4Frag, Len: 2},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 2, Mask: []byte{0x1f, 0xff}, Xor: []byte{0, 0}},
-		compare(expr.CmpOpNeq, 0, 0),
+		compareRegister(expr.CmpOpNeq, 0, 0),
 	}
 }
 
-// fragment6 matches the same in the fragment header (RFC 8200 section 4.5).
-func fragment6() []expr.Any {
+// isFragment6 matches the same in the fragment header (RFC 8200 section 4.5).
+func isFragment6() []expr.Any {
 	return []expr.Any{
 		&expr.Exthdr{DestRegister: 1, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 2, Mask: []byte{0xff, 0xf8}, Xor: []byte{0, 0}},
-		compare(expr.CmpOpNeq, 0, 0),
+		compareRegister(expr.CmpOpNeq, 0, 0),
 	}
 }
 
-// source loads the packet's source into register 1, masked to the set's key.
-func source(d setDef) []expr.Any {
-	e := family(d.v6)
+// loadSource loads the packet's source into register 1, masked to the set's key.
+func loadSource(d setDef) []expr.Any {
+	e := isFamily(d.v6)
 	load := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: ip4Source, Len: 4}
 	whole := 32
 	if d.v6 {
@@ -179,18 +179,18 @@ func source(d setDef) []expr.Any {
 	if d.shape != interval && d.bits < whole {
 		e = append(e, &expr.Bitwise{
 			SourceRegister: 1, DestRegister: 1, Len: load.Len,
-			Mask: mask(d.v6, d.bits), Xor: make([]byte, load.Len),
+			Mask: netmask(d.v6, d.bits), Xor: make([]byte, load.Len),
 		})
 	}
 	return e
 }
 
-func member(d setDef) []expr.Any {
-	return append(source(d), &expr.Lookup{SourceRegister: 1, SetName: d.name})
+func sourceIn(d setDef) []expr.Any {
+	return append(loadSource(d), &expr.Lookup{SourceRegister: 1, SetName: d.name})
 }
 
-// mask returns the netmask of a length as bytes.
-func mask(v6 bool, bits int) []byte {
+// netmask returns the netmask of a length as bytes.
+func netmask(v6 bool, bits int) []byte {
 	ones := netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	if v6 {
 		ones = netip.AddrFrom16([16]byte{255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255})
@@ -198,8 +198,8 @@ func mask(v6 bool, bits int) []byte {
 	return netip.PrefixFrom(ones, bits).Masked().Addr().AsSlice()
 }
 
-// portSet is the anonymous set of the ports in a rule.
-func portSet(t *nftables.Table, ports []uint16) (*nftables.Set, []nftables.SetElement) {
+// newPortSet is the anonymous set of the ports in a rule.
+func newPortSet(t *nftables.Table, ports []uint16) (*nftables.Set, []nftables.SetElement) {
 	s := &nftables.Set{Table: t, Anonymous: true, Constant: true, KeyType: nftables.TypeInetService}
 	seen := make(map[uint16]bool, len(ports))
 	var elems []nftables.SetElement

@@ -52,8 +52,8 @@ type setDef struct {
 	bits  int // prefix length of a hashed key
 }
 
-// sets lists every set of the table in setID's order.
-func sets(v6bits int) [numSets]setDef {
+// allSets lists every set of the table in setID's order.
+func allSets(v6bits int) [numSets]setDef {
 	return [numSets]setDef{
 		allow4:    {"allow4", Allow, false, interval, 0},
 		allow6:    {"allow6", Allow, true, interval, 0},
@@ -65,13 +65,13 @@ func sets(v6bits int) [numSets]setDef {
 		net6:      {"net6", Ban, true, interval, 0},
 		trust4:    {"trust4", Trust, false, hashed, 32},
 		trust6:    {"trust6", Trust, true, hashed, v6bits},
-		meter4:    {"meter4", kinds, false, dynamic, 32},
-		meter6:    {"meter6", kinds, true, dynamic, v6bits},
+		meter4:    {"meter4", numKinds, false, dynamic, 32},
+		meter6:    {"meter6", numKinds, true, dynamic, v6bits},
 	}
 }
 
-// size returns the set's bound in the kernel, 0 for none.
-func (c *Config) size(id setID) uint32 {
+// setSize returns the set's bound in the kernel, 0 for none.
+func (c *Config) setSize(id setID) uint32 {
 	switch id {
 	case ban4, ban6, ban6Net64:
 		return c.MaxElements
@@ -85,8 +85,8 @@ func (c *Config) size(id setID) uint32 {
 	return 0
 }
 
-// used reports whether the table has the set at all.
-func (c *Config) used(id setID) bool { return id < trust4 || c.Meter.Enabled }
+// hasSet reports whether the table has the set at all.
+func (c *Config) hasSet(id setID) bool { return id < trust4 || c.Meter.Enabled }
 
 // kernelSet is the set in google/nftables' words.
 func (c *Config) kernelSet(t *nftables.Table, id setID, d setDef) *nftables.Set {
@@ -94,7 +94,7 @@ func (c *Config) kernelSet(t *nftables.Table, id setID, d setDef) *nftables.Set 
 		Table:   t,
 		Name:    d.name,
 		KeyType: nftables.TypeIPAddr,
-		Size:    c.size(id),
+		Size:    c.setSize(id),
 	}
 	if d.v6 {
 		s.KeyType = nftables.TypeIP6Addr

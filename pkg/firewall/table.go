@@ -48,32 +48,32 @@ type Table struct {
 	cfg  Config
 	defs [numSets]setDef
 
-	mu     sync.Mutex // writing
-	w      *nfnl.Conn
-	fresh  bool // the connection has not been used yet
-	broken bool // the table has to be ensured before a change
-	owner  ownership
+	writeMu    sync.Mutex // writing
+	writeConn  *nfnl.Conn
+	connUnused bool // the connection has not been used yet
+	mustEnsure bool // the table has to be ensured before a change
+	ownership  ownership
 	// What is believed about the hash sets; cautious is "nothing yet".
-	written     written
-	cautious    bool
-	plan        plan
-	transaction nfnl.Transaction // that is being put together
-	fullUntil   [numSets]time.Time
+	written         written
+	elementsUnknown bool
+	plan            plan
+	transaction     nfnl.Transaction // that is being put together
+	fullUntil       [numSets]time.Time
 
-	state  sync.Mutex // what Ensure and Apply leave for readers
-	rules  []uint64   // handles of the chain's rules, in order
-	ranges [numSets]ranges
-	port   uint32
-	owned  bool
-	reason string
-	closed bool
+	stateMu         sync.Mutex // what Ensure and Apply leave for readers
+	ruleHandles     []uint64   // handles of the chain's rules, in order
+	ranges          [numSets]ranges
+	ownPort         uint32
+	owned           bool
+	notOwnedBecause string
+	closed          bool
 	// What the last Verify found.
-	verified verified
+	lastVerify verification
 
-	ears ears
+	notices subscription
 
-	readMu sync.Mutex // reading goes its own way: a listing takes seconds
-	r      *nfnl.Conn
+	readMu   sync.Mutex // reading goes its own way: a listing takes seconds
+	readConn *nfnl.Conn
 }
 
 var (
@@ -89,8 +89,8 @@ func Open(cfg Config) (*Table, error) {
 		return nil, err
 	}
 	cfg.UDPPorts, cfg.TCPPorts = slices.Clone(cfg.UDPPorts), slices.Clone(cfg.TCPPorts)
-	t := &Table{cfg: cfg, defs: sets(cfg.IPv6Prefix), fresh: true, broken: true, written: newWritten()}
-	if t.w, err = dial(cfg.NetNS); err != nil {
+	t := &Table{cfg: cfg, defs: allSets(cfg.IPv6Prefix), connUnused: true, mustEnsure: true, written: newWritten()}
+	if t.writeConn, err = dial(cfg.NetNS); err != nil {
 		return nil, err
 	}
 	return t, nil
@@ -99,44 +99,44 @@ func Open(cfg Config) (*Table, error) {
 // Close ends the connections and leaves the table, with every ban, in the
 // kernel.
 func (t *Table) Close() error {
-	t.state.Lock()
+	t.stateMu.Lock()
 	t.closed = true
-	t.state.Unlock()
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.stateMu.Unlock()
+	t.writeMu.Lock()
+	defer t.writeMu.Unlock()
 	t.readMu.Lock()
 	defer t.readMu.Unlock()
 	var err error
-	for _, s := range []**nfnl.Conn{&t.w, &t.r} {
+	for _, s := range []**nfnl.Conn{&t.writeConn, &t.readConn} {
 		if *s != nil {
 			err = errors.Join(err, (*s).Close())
 			*s = nil
 		}
 	}
-	t.broken = true
+	t.mustEnsure = true
 	return err
 }
 
 func (t *Table) isClosed() bool {
-	t.state.Lock()
-	defer t.state.Unlock()
+	t.stateMu.Lock()
+	defer t.stateMu.Unlock()
 	return t.closed
 }
 
 // Port returns the netlink port id under which this process now changes the
 // table; the kernel's notices of its own changes carry it.
 func (t *Table) Port() uint32 {
-	t.state.Lock()
-	defer t.state.Unlock()
-	return t.port
+	t.stateMu.Lock()
+	defer t.stateMu.Unlock()
+	return t.ownPort
 }
 
 // Owned reports whether the table is protected by owner and persist, and if
 // not, why. It is known after Ensure.
 func (t *Table) Owned() (bool, string) {
-	t.state.Lock()
-	defer t.state.Unlock()
-	return t.owned, t.reason
+	t.stateMu.Lock()
+	defer t.stateMu.Unlock()
+	return t.owned, t.notOwnedBecause
 }
 
 // redial opens a new connection; called with mu.
@@ -144,21 +144,21 @@ func (t *Table) redial() error {
 	if t.isClosed() {
 		return ErrClosed
 	}
-	if t.w != nil {
-		_ = t.w.Close() // gives an owned table up, so that the new one may take it
-		t.w = nil
+	if t.writeConn != nil {
+		_ = t.writeConn.Close() // gives an owned table up, so that the new one may take it
+		t.writeConn = nil
 	}
 	s, err := dial(t.cfg.NetNS)
 	if err != nil {
 		return err
 	}
-	t.w = s
+	t.writeConn = s
 	return nil
 }
 
-func (t *Table) table() *nftables.Table {
+func (t *Table) tableRef() *nftables.Table {
 	f := nftables.Table{Name: t.cfg.Table, Family: nftables.TableFamilyINet}
-	if t.owner == ownerYes {
+	if t.ownership == ownerYes {
 		f.Flags = nftables.TableFlagOwner | nftables.TableFlagPersist
 	}
 	return &f
@@ -168,8 +168,8 @@ func (t *Table) table() *nftables.Table {
 // elements. It may be called at any time; where nothing is amiss it changes
 // nothing that a packet notices. After an error of any method it redials.
 func (t *Table) Ensure() (Outcome, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.writeMu.Lock()
+	defer t.writeMu.Unlock()
 	return t.ensure()
 }
 
@@ -178,19 +178,19 @@ func (t *Table) ensure() (Outcome, error) {
 	if t.isClosed() {
 		return "", ErrClosed
 	}
-	if t.w == nil || t.broken && !t.fresh {
+	if t.writeConn == nil || t.mustEnsure && !t.connUnused {
 		if err := t.redial(); err != nil {
 			return "", err
 		}
 	}
-	t.broken, t.fresh = true, false
-	t.state.Lock()
-	t.verified = verified{}
-	t.state.Unlock()
+	t.mustEnsure, t.connUnused = true, false
+	t.stateMu.Lock()
+	t.lastVerify = verification{}
+	t.stateMu.Unlock()
 	if err := t.chooseOwner(); err != nil {
 		return "", err
 	}
-	found, err := t.inspect()
+	found, err := t.findExisting()
 	if err != nil {
 		return "", explain("look at table "+t.cfg.Table, err)
 	}
@@ -199,7 +199,7 @@ func (t *Table) ensure() (Outcome, error) {
 	switch {
 	case found.table != nil && found.differs != "":
 		outcome = Migrated
-		if carried, err = t.carry(found); err != nil {
+		if carried, err = t.readOldElements(found); err != nil {
 			return "", explain("read the older table's elements", err)
 		}
 	case found.table != nil:
@@ -211,12 +211,12 @@ func (t *Table) ensure() (Outcome, error) {
 	if err := t.readBack(); err != nil {
 		return "", explain("read table "+t.cfg.Table+" back", err)
 	}
-	t.broken = false
+	t.mustEnsure = false
 	t.fullUntil = [numSets]time.Time{}
 	if outcome == Created {
 		t.written = newWritten()
 	}
-	t.cautious = outcome != Created
+	t.elementsUnknown = outcome != Created
 	return outcome, nil
 }
 
@@ -224,8 +224,8 @@ func (t *Table) ensure() (Outcome, error) {
 // called.
 const tableDormant = nftables.TableFlags(unix.NFT_TABLE_F_DORMANT)
 
-// found is what inspect saw in the kernel.
-type found struct {
+// existingTable is what inspect saw in the kernel.
+type existingTable struct {
 	table   *nftables.Table
 	sets    map[string]*nftables.Set
 	packets [numSets]uint64
@@ -233,10 +233,10 @@ type found struct {
 	differs string // why the table cannot be adopted as it is
 }
 
-func (t *Table) inspect() (found, error) {
-	var f found
-	want := t.table()
-	have, err := t.w.Nftables.ListTableOfFamily(want.Name, want.Family)
+func (t *Table) findExisting() (existingTable, error) {
+	var f existingTable
+	want := t.tableRef()
+	have, err := t.writeConn.Nftables.ListTableOfFamily(want.Name, want.Family)
 	if errors.Is(err, unix.ENOENT) {
 		return f, nil
 	}
@@ -246,13 +246,13 @@ func (t *Table) inspect() (found, error) {
 	f.table = have
 	// An orphan has lost the flag owner and kept persist.
 	persist := have.Flags & nftables.TableFlagPersist
-	if persist != want.Flags&nftables.TableFlagPersist || have.Flags&nftables.TableFlagOwner != 0 && t.owner != ownerYes {
+	if persist != want.Flags&nftables.TableFlagPersist || have.Flags&nftables.TableFlagOwner != 0 && t.ownership != ownerYes {
 		f.differs = "table flags"
 	}
 	if have.Flags&tableDormant != 0 {
 		f.differs = "table is dormant"
 	}
-	list, err := t.w.Nftables.GetSets(want)
+	list, err := t.writeConn.Nftables.GetSets(want)
 	if err != nil {
 		return f, err
 	}
@@ -262,11 +262,11 @@ func (t *Table) inspect() (found, error) {
 	}
 	for id, d := range t.defs {
 		s := f.sets[d.name]
-		if s != nil && t.cfg.used(setID(id)) && !sameSet(t.cfg.kernelSet(want, setID(id), d), s) {
+		if s != nil && t.cfg.hasSet(setID(id)) && !sameSet(t.cfg.kernelSet(want, setID(id), d), s) {
 			f.differs = "set " + d.name
 		}
 	}
-	c, err := t.w.Nftables.ListChain(want, chainName)
+	c, err := t.writeConn.Nftables.ListChain(want, chainName)
 	if errors.Is(err, unix.ENOENT) {
 		return f, nil
 	}
@@ -276,12 +276,12 @@ func (t *Table) inspect() (found, error) {
 	if !t.cfg.sameChain(c) {
 		f.differs = "chain " + chainName
 	}
-	rules, err := t.w.Nftables.GetRules(want, c)
+	rules, err := t.writeConn.Nftables.GetRules(want, c)
 	if err != nil {
 		return f, err
 	}
 	for _, r := range rules {
-		if id, n := t.counted(r); n != nil {
+		if id, n := t.dropCounter(r); n != nil {
 			f.packets[id] += n.Packets
 			f.bytes[id] += n.Bytes
 		}
@@ -289,8 +289,8 @@ func (t *Table) inspect() (found, error) {
 	return f, nil
 }
 
-// counted returns the set and the counter of a drop rule.
-func (t *Table) counted(r *nftables.Rule) (setID, *expr.Counter) {
+// dropCounter returns the set and the counter of a drop rule.
+func (t *Table) dropCounter(r *nftables.Rule) (setID, *expr.Counter) {
 	id := numSets
 	for _, e := range r.Exprs {
 		name := ""
@@ -311,7 +311,7 @@ func (t *Table) counted(r *nftables.Rule) (setID, *expr.Counter) {
 	return numSets, nil
 }
 
-func (t *Table) chain(table *nftables.Table) *nftables.Chain {
+func (t *Table) chainRef(table *nftables.Table) *nftables.Chain {
 	accept := nftables.ChainPolicyAccept
 	return &nftables.Chain{
 		Name: chainName, Table: table, Type: nftables.ChainTypeFilter, Policy: &accept,
@@ -327,22 +327,22 @@ func (cfg *Config) sameChain(c *nftables.Chain) bool {
 
 // build writes table, sets, chain and rules in one transaction, so that no
 // packet sees half of them.
-func (t *Table) build(f found, replace bool, carried []Element) error {
-	lib, table := t.w.Nftables, t.table()
+func (t *Table) build(f existingTable, replace bool, carried []Element) error {
+	lib, table := t.writeConn.Nftables, t.tableRef()
 	if replace {
 		lib.DelTable(table)
 	}
 	lib.AddTable(table)
-	chain := t.chain(table)
+	chain := t.chainRef(table)
 	lib.AddChain(chain)
 	if f.table != nil && !replace {
 		lib.FlushChain(chain)
 	}
-	elems, size := t.distribute(carried)
-	t.w.GrowSendBuffer(size)
+	elems, size := t.elementsForSets(carried)
+	t.writeConn.GrowSendBuffer(size)
 	for i, d := range t.defs {
 		id := setID(i)
-		if !t.cfg.used(id) {
+		if !t.cfg.hasSet(id) {
 			if f.sets[d.name] != nil && !replace {
 				lib.DelSet(&nftables.Set{Table: table, Name: d.name})
 			}
@@ -355,7 +355,7 @@ func (t *Table) build(f found, replace bool, carried []Element) error {
 	}
 	var failed error
 	rules := t.cfg.ruleset(t.defs, f.packets, f.bytes, func(ports []uint16) *nftables.Set {
-		s, e := portSet(table, ports)
+		s, e := newPortSet(table, ports)
 		failed = errors.Join(failed, lib.AddSet(s, e))
 		return s
 	})
@@ -365,15 +365,15 @@ func (t *Table) build(f found, replace bool, carried []Element) error {
 	return errors.Join(failed, lib.Flush())
 }
 
-// distribute gives carried elements to the sets that hold them now. What does
+// elementsForSets gives carried elements to the sets that hold them now. What does
 // not fit a smaller set is what would have ended first.
-func (t *Table) distribute(carried []Element) (elems [numSets][]nftables.SetElement, size int) {
+func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.SetElement, size int) {
 	now := time.Now()
 	slices.SortFunc(carried, func(a, b Element) int { return int(b.Remaining/time.Second) - int(a.Remaining/time.Second) })
 	var edits [numSets][]edit
 	for _, e := range carried {
 		id, p, ok := setFor(e.Kind, e.Prefix, t.cfg.IPv6Prefix)
-		if !ok || !t.cfg.used(id) {
+		if !ok || !t.cfg.hasSet(id) {
 			continue
 		}
 		if t.defs[id].shape == interval {
@@ -382,15 +382,15 @@ func (t *Table) distribute(carried []Element) (elems [numSets][]nftables.SetElem
 				ed.until = now.Add(e.Remaining)
 			}
 			edits[id] = append(edits[id], ed)
-		} else if n := t.cfg.size(id); e.Remaining > 0 && (n == 0 || len(elems[id]) < int(n)) {
+		} else if n := t.cfg.setSize(id); e.Remaining > 0 && (n == 0 || len(elems[id]) < int(n)) {
 			elems[id] = append(elems[id], nftables.SetElement{Key: p.Addr().AsSlice(), Timeout: max(time.Millisecond, e.Remaining)})
 			size += 100
 		}
 	}
 	for id := range edits {
-		_, _, add := ranges{}.apply(edits[id], now)
+		_, _, add := ranges{}.edited(edits[id], now)
 		for i := range add {
-			for _, e := range add[i].elems(now) {
+			for _, e := range add[i].elements(now) {
 				elems[id] = append(elems[id], nftables.SetElement{
 					Key: e.Key.AsSlice(), IntervalEnd: e.End, IntervalOpen: e.Open, Timeout: e.Timeout, Comment: e.Comment,
 				})
@@ -404,8 +404,8 @@ func (t *Table) distribute(carried []Element) (elems [numSets][]nftables.SetElem
 // readBack remembers what Verify compares with, and the networks that are in
 // the interval sets.
 func (t *Table) readBack() error {
-	table := t.table()
-	rules, err := t.w.Nftables.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
+	table := t.tableRef()
+	rules, err := t.writeConn.Nftables.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
 	if err != nil {
 		return err
 	}
@@ -418,16 +418,16 @@ func (t *Table) readBack() error {
 		if d.shape != interval {
 			continue
 		}
-		spans, err := t.listSpans(t.w, setID(i))
+		spans, err := t.listSpans(t.writeConn, setID(i))
 		if err != nil {
 			return err
 		}
-		loadedRanges[i] = loaded(spans)
+		loadedRanges[i] = rangesFromKernel(spans)
 	}
-	t.state.Lock()
-	defer t.state.Unlock()
-	t.rules, t.ranges, t.port = handles, loadedRanges, t.w.Port()
-	t.owned = t.owner == ownerYes
+	t.stateMu.Lock()
+	defer t.stateMu.Unlock()
+	t.ruleHandles, t.ranges, t.ownPort = handles, loadedRanges, t.writeConn.Port()
+	t.owned = t.ownership == ownerYes
 	return nil
 }
 
@@ -439,33 +439,33 @@ func (t *Table) Verify() error {
 	if err != nil {
 		return err
 	}
-	t.state.Lock()
-	still := t.verified.still(g)
-	t.state.Unlock()
+	t.stateMu.Lock()
+	still := t.lastVerify.unchanged(g)
+	t.stateMu.Unlock()
 	if still {
 		return nil
 	}
-	err = t.compare()
+	err = t.compareWithKernel()
 	if errors.Is(err, ErrGone) {
 		// An Ensure may have been between the kernel's commit and our notes of it: look again when it is through.
-		t.mu.Lock()
-		err = t.compare()
-		t.mu.Unlock()
+		t.writeMu.Lock()
+		err = t.compareWithKernel()
+		t.writeMu.Unlock()
 	}
-	t.state.Lock()
-	defer t.state.Unlock()
-	t.verified = verified{}
+	t.stateMu.Lock()
+	defer t.stateMu.Unlock()
+	t.lastVerify = verification{}
 	if err == nil {
-		t.verified = verified{g, time.Now()} // asked for before the look: what came in between is looked at again
+		t.lastVerify = verification{g, time.Now()} // asked for before the look: what came in between is looked at again
 	}
 	return err
 }
 
-// compare holds what Ensure left against what the kernel has.
-func (t *Table) compare() error {
-	t.state.Lock()
-	handles, port, owned, cfg := t.rules, t.port, t.owned, t.cfg
-	t.state.Unlock()
+// compareWithKernel holds what Ensure left against what the kernel has.
+func (t *Table) compareWithKernel() error {
+	t.stateMu.Lock()
+	handles, port, owned, cfg := t.ruleHandles, t.ownPort, t.owned, t.cfg
+	t.stateMu.Unlock()
 	if handles == nil {
 		return fmt.Errorf("%w: Ensure was not called", ErrGone)
 	}
@@ -486,7 +486,7 @@ func (t *Table) compare() error {
 			return err
 		}
 		for id, d := range t.defs {
-			if !cfg.used(setID(id)) {
+			if !cfg.hasSet(setID(id)) {
 				continue
 			}
 			i := slices.IndexFunc(list, func(s *nftables.Set) bool { return s.Name == d.name })
@@ -516,16 +516,16 @@ func (t *Table) compare() error {
 // Delete takes the table and every element out of the kernel. Other tables
 // stay. A table that is not there is no error.
 func (t *Table) Delete() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.w == nil {
+	t.writeMu.Lock()
+	defer t.writeMu.Unlock()
+	if t.writeConn == nil {
 		if err := t.redial(); err != nil {
 			return err
 		}
 	}
-	t.broken = true
-	t.w.Nftables.DelTable(&nftables.Table{Name: t.cfg.Table, Family: nftables.TableFamilyINet})
-	if err := t.w.Nftables.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+	t.mustEnsure = true
+	t.writeConn.Nftables.DelTable(&nftables.Table{Name: t.cfg.Table, Family: nftables.TableFamilyINet})
+	if err := t.writeConn.Nftables.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
 		return explain("delete table "+t.cfg.Table, err)
 	}
 	return nil
@@ -538,20 +538,20 @@ func (t *Table) read(what string, f func(*nfnl.Conn) error) error {
 	if t.isClosed() {
 		return ErrClosed
 	}
-	if t.r == nil {
+	if t.readConn == nil {
 		s, err := dial(t.cfg.NetNS)
 		if err != nil {
 			return err
 		}
-		t.r = s
+		t.readConn = s
 	}
-	err := f(t.r)
+	err := f(t.readConn)
 	if err == nil || errors.Is(err, ErrGone) {
 		return err
 	}
 	if !errors.Is(err, unix.ENOENT) {
-		_ = t.r.Close()
-		t.r = nil
+		_ = t.readConn.Close()
+		t.readConn = nil
 	}
 	return explain(what, err)
 }

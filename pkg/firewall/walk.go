@@ -34,10 +34,10 @@ func (t *Table) Walk(ctx context.Context, k Kind, each func([]Element) error) (w
 		return false, explain("list "+k.String()+"s", err)
 	}
 	for i, d := range t.defs {
-		if d.kind != k || !cfg.used(setID(i)) {
+		if d.kind != k || !cfg.hasSet(setID(i)) {
 			continue
 		}
-		if err := t.walk(ctx, s, setID(i), each); err != nil {
+		if err := t.walkSet(ctx, s, setID(i), each); err != nil {
 			return false, explain("list set "+d.name, err)
 		}
 	}
@@ -49,15 +49,15 @@ func (t *Table) Walk(ctx context.Context, k Kind, each func([]Element) error) (w
 	return after == before, nil
 }
 
-// walk is Walk for one set.
-func (t *Table) walk(ctx context.Context, s *nfnl.Conn, id setID, each func([]Element) error) error {
+// walkSet is Walk for one set.
+func (t *Table) walkSet(ctx context.Context, s *nfnl.Conn, id setID, each func([]Element) error) error {
 	d := t.defs[id]
 	if d.shape == interval {
 		spans, err := t.listSpans(s, id)
 		if err != nil {
 			return err
 		}
-		list := elementsOf(d.kind, spans, time.Now())
+		list := networksOfSpans(d.kind, spans, time.Now())
 		if len(list) == 0 {
 			return nil
 		}

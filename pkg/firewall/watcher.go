@@ -15,17 +15,17 @@ import (
 )
 
 // watchGroup is NFNLGRP_NFTABLES as the bit of a group.
-const watchGroup = 1 << (unix.NFNLGRP_NFTABLES - 1)
+const nftablesGroup = 1 << (unix.NFNLGRP_NFTABLES - 1)
 
 // Watch calls changed each time that another process has changed a ruleset,
 // whichever it was, until ctx ends; it then returns nil. The library's own
 // monitor is not used: it drops kinds of messages and ends at ENOBUFS.
 func (t *Table) Watch(ctx context.Context, changed func()) error {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: watchGroup, NetNS: t.cfg.NetNS})
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: nftablesGroup, NetNS: t.cfg.NetNS})
 	if err != nil {
 		return explain("listen for changes of the ruleset", err)
 	}
-	filter, err := generations()
+	filter, err := newGenerationFilter()
 	if err == nil {
 		err = c.SetBPF(filter)
 	}
@@ -39,8 +39,8 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 			_ = c.Close()
 		}
 	}()
-	t.ears.open(c, changed)
-	defer t.ears.open(nil, nil)
+	t.notices.open(c, changed)
+	defer t.notices.open(nil, nil)
 	for {
 		msgs, err := c.Receive()
 		switch {
@@ -62,10 +62,10 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 	}
 }
 
-// generations is a filter that passes only NEWGEN, so that 100,000 elements
+// newGenerationFilter is a filter that passes only NEWGEN, so that 100,000 elements
 // of another table are not copied to us. It sees the message from its netlink
 // header on; BPF reads big endian, the header is the machine's.
-func generations() ([]bpf.RawInstruction, error) {
+func newGenerationFilter() ([]bpf.RawInstruction, error) {
 	var b [2]byte
 	binary.NativeEndian.PutUint16(b[:], nfnl.NewGeneration)
 	return bpf.Assemble([]bpf.Instruction{
@@ -77,28 +77,28 @@ func generations() ([]bpf.RawInstruction, error) {
 }
 
 // deafFrom is how many elements are worth not listening to.
-const deafFrom = 256
+const pauseNoticesFrom = 256
 
-// ears is the connection of Watch. While anybody listens, the kernel makes a
+// subscription is the connection of Watch. While anybody listens, the kernel makes a
 // notice of each element (nf_tables_setelem_notify), which costs as much as
 // the element; most of a flood's are of our own making and thrown away.
-type ears struct {
+type subscription struct {
 	mu      sync.Mutex
 	conn    *netlink.Conn
 	changed func()
 }
 
-func (e *ears) open(c *netlink.Conn, changed func()) {
+func (e *subscription) open(c *netlink.Conn, changed func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.conn, e.changed = c, changed
 }
 
-// deafen stops listening while many elements are written through s. The
+// pauseNotices stops listening while many elements are written through s. The
 // function that it returns listens again. What others changed meanwhile is
 // known by the number of transactions and told then.
-func (t *Table) deafen(s *nfnl.Conn) (listen func()) {
-	e := &t.ears
+func (t *Table) pauseNotices(s *nfnl.Conn) (listen func()) {
+	e := &t.notices
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c, changed, own := e.conn, e.changed, s.Commits

@@ -57,13 +57,13 @@ const (
 	fullQuiet      = time.Minute // between two log lines about full sets
 )
 
-// numbered is a Firewall that knows the number of the last change of any ruleset.
-type numbered interface {
+// generationReader is a Firewall that knows the number of the last change of any ruleset.
+type generationReader interface {
 	Generation() (uint32, error)
 }
 
-// watcher is a Firewall that hears when somebody else changes the ruleset.
-type watcher interface {
+// rulesetWatcher is a Firewall that hears when somebody else changes the ruleset.
+type rulesetWatcher interface {
 	Watch(ctx context.Context, changed func()) error
 }
 
@@ -91,19 +91,19 @@ type Writer struct {
 	writing sync.Mutex
 
 	// Of whoever writes:
-	lastFull time.Time
-	sampled  verified // nothing was missing
-	looked   int      // for it
+	fullLogged     time.Time
+	lastSample     verification // nothing was missing
+	lastSampleSize int          // for it
 }
 
-// ticket is one Submit; done is called when each of its changes is settled.
-type ticket struct {
+// submission is one Submit; done is called when each of its changes is settled.
+type submission struct {
 	left int
 	err  error
 	done func(error)
 }
 
-func (t *ticket) settle(err error) {
+func (t *submission) settle(err error) {
 	if t.err == nil {
 		t.err = err
 	}
@@ -158,13 +158,13 @@ func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
 	if done == nil {
 		done = func(error) {}
 	}
-	clean, err := normalized(changes)
+	clean, err := normalizeAll(changes)
 	if err != nil || len(clean) == 0 {
 		done(err)
 		return nothing
 	}
 	now := time.Now()
-	t := &ticket{left: len(clean), done: done}
+	t := &submission{left: len(clean), done: done}
 	w.mu.Lock()
 	if w.ended {
 		w.mu.Unlock()
@@ -174,7 +174,7 @@ func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
 	inline := w.built && w.err == nil && !w.overflow && w.pending.len() == 0 && len(clean) <= maxInline && w.writing.TryLock()
 	lost := 0
 	for i := range clean {
-		clean[i].stamp(now)
+		clean[i].fixEnd(now)
 		if !w.pending.put(&clean[i], t, w.cfg.MaxPending) {
 			lost++
 			w.overflow = true
@@ -204,10 +204,10 @@ func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
 // writeInline writes what waits, once, and lets the Writer's goroutine mend what does not work. The right to write is held.
 func (w *Writer) writeInline() {
 	defer w.writing.Unlock()
-	b := w.take()
+	b := w.takePending()
 	err := w.fw.Apply(b.changes)
-	if err == nil || final(err) {
-		w.settle(b.changes, b.waits, err)
+	if err == nil || isPermanent(err) {
+		w.settle(b.changes, b.waiters, err)
 		return
 	}
 	w.cfg.Log.Warn("the kernel did not take a change, it is tried again", "changes", b.len(), hint.Attr(err))
@@ -266,17 +266,17 @@ func (w *Writer) setErr(err error) {
 func (w *Writer) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer w.end()
-	if fw, ok := w.fw.(watcher); ok && w.cfg.VerifyInterval > 0 {
+	defer w.drain()
+	if fw, ok := w.fw.(rulesetWatcher); ok && w.cfg.VerifyInterval > 0 {
 		watching, stop := context.WithCancel(ctx)
 		defer stop()
 		wg.Go(func() { w.watch(watching, fw) })
 	}
-	if !w.first(ctx) {
+	if !w.buildFirst(ctx) {
 		return nil
 	}
 	if w.cfg.VerifyInterval > 0 { // nobody listened when Found was listed
-		w.locked(func() { w.verify(ctx) })
+		w.whileWriting(func() { w.verify(ctx) })
 	}
 	var tick <-chan time.Time
 	if w.cfg.VerifyInterval > 0 {
@@ -289,23 +289,23 @@ func (w *Writer) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-w.wake:
-			w.locked(func() { w.flush(ctx) })
+			w.whileWriting(func() { w.flush(ctx) })
 		case <-w.changed:
-			w.locked(func() { w.verify(ctx) })
+			w.whileWriting(func() { w.verify(ctx) })
 		case <-tick:
-			w.locked(func() { w.verify(ctx) })
+			w.whileWriting(func() { w.verify(ctx) })
 		}
 	}
 }
 
-func (w *Writer) locked(f func()) {
+func (w *Writer) whileWriting(f func()) {
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	f()
 }
 
-// first builds the table.
-func (w *Writer) first(ctx context.Context) bool {
+// buildFirst builds the table.
+func (w *Writer) buildFirst(ctx context.Context) bool {
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	ok := w.rebuild(ctx, "")
@@ -316,7 +316,7 @@ func (w *Writer) first(ctx context.Context) bool {
 }
 
 // watch passes on what the kernel says about others' changes.
-func (w *Writer) watch(ctx context.Context, fw watcher) {
+func (w *Writer) watch(ctx context.Context, fw rulesetWatcher) {
 	for {
 		err := fw.Watch(ctx, func() { signal(w.changed) })
 		if ctx.Err() != nil {
@@ -329,22 +329,22 @@ func (w *Writer) watch(ctx context.Context, fw watcher) {
 	}
 }
 
-// end tries what is left once and refuses what comes later.
-func (w *Writer) end() {
+// drain tries what is left once and refuses what comes later.
+func (w *Writer) drain() {
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	w.mu.Lock()
 	w.ended = true
 	w.mu.Unlock()
-	b := w.take()
+	b := w.takePending()
 	if b.len() == 0 {
 		return
 	}
-	w.settle(b.changes, b.waits, w.fw.Apply(b.changes))
+	w.settle(b.changes, b.waiters, w.fw.Apply(b.changes))
 }
 
-// take swaps the queue for an empty one.
-func (w *Writer) take() queue {
+// takePending swaps the queue for an empty one.
+func (w *Writer) takePending() queue {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	b := w.pending
@@ -354,22 +354,22 @@ func (w *Writer) take() queue {
 
 // flush writes all that waits.
 func (w *Writer) flush(ctx context.Context) {
-	b := w.take()
+	b := w.takePending()
 	if changes := b.changes; len(changes) > 0 {
 		for try := 0; ; try++ {
 			err := w.fw.Apply(changes)
-			if err == nil || final(err) {
-				w.settle(changes, b.waits, err)
+			if err == nil || isPermanent(err) {
+				w.settle(changes, b.waiters, err)
 				break
 			}
 			w.setErr(err)
 			w.cfg.Log.Warn("the kernel did not take a change, the table is built again", "changes", len(changes), hint.Attr(err))
 			if try > 0 && !sleep(ctx, backoffMin<<try) || !w.rebuild(ctx, CauseError) {
-				w.settle(changes, b.waits, fmt.Errorf("%w: %w", ErrClosed, err))
+				w.settle(changes, b.waiters, fmt.Errorf("%w: %w", ErrClosed, err))
 				return
 			}
 			if try == maxTries {
-				w.singly(ctx, b)
+				w.writeSingly(ctx, b)
 				break
 			}
 		}
@@ -384,31 +384,31 @@ func (w *Writer) flush(ctx context.Context) {
 	}
 }
 
-// singly writes one change at a time, so that one which the kernel never takes
+// writeSingly writes one change at a time, so that one which the kernel never takes
 // does not hold up the others.
-func (w *Writer) singly(ctx context.Context, b queue) {
+func (w *Writer) writeSingly(ctx context.Context, b queue) {
 	for i := range b.changes {
 		one := b.changes[i : i+1]
 		err := w.fw.Apply(one)
-		w.settle(one, b.waits[i:i+1], err)
-		if err != nil && !final(err) {
+		w.settle(one, b.waiters[i:i+1], err)
+		if err != nil && !isPermanent(err) {
 			w.cfg.Log.Error("the kernel does not take a change, it is given up", "change", one[0].String(), hint.Attr(err))
 			w.rebuild(ctx, CauseError)
 		}
 	}
 }
 
-// final reports an error that a new try would not mend.
-func final(err error) bool {
+// isPermanent reports an error that a new try would not mend.
+func isPermanent(err error) bool {
 	return errors.Is(err, ErrFull) || errors.Is(err, ErrChange) || errors.Is(err, ErrTimeout)
 }
 
 // settle tells everybody who waits. A full set is the trouble only of those
 // whose prefixes found no room.
-func (w *Writer) settle(changes []Change, waits [][]*ticket, err error) {
+func (w *Writer) settle(changes []Change, waits [][]*submission, err error) {
 	var refused map[netip.Prefix]bool
 	if errors.Is(err, ErrFull) {
-		refused = w.refused(err)
+		refused = w.refusedPrefixes(err)
 	}
 	for i := range changes {
 		e := err
@@ -421,16 +421,16 @@ func (w *Writer) settle(changes []Change, waits [][]*ticket, err error) {
 	}
 }
 
-// refused collects what found no room and says so now and then.
-func (w *Writer) refused(err error) map[netip.Prefix]bool {
+// refusedPrefixes collects what found no room and says so now and then.
+func (w *Writer) refusedPrefixes(err error) map[netip.Prefix]bool {
 	set := make(map[netip.Prefix]bool)
 	for _, f := range fullErrors(err) {
 		for _, p := range f.Refused {
 			set[p] = true
 		}
 	}
-	if now := time.Now(); now.Sub(w.lastFull) > fullQuiet {
-		w.lastFull = now
+	if now := time.Now(); now.Sub(w.fullLogged) > fullQuiet {
+		w.fullLogged = now
 		w.cfg.Log.Error("bans found no room in the kernel", "refused", len(set), hint.Attr(err))
 	}
 	return set
@@ -482,20 +482,20 @@ func (w *Writer) tryRebuild() (Outcome, int, error) {
 	if err != nil {
 		return "", 0, err
 	}
-	list := w.standing(time.Now())
+	list := w.validDesired(time.Now())
 	if outcome == Adopted {
-		hold(list, found, w.cfg.FoundAt)
+		markAlreadyThere(list, found, w.cfg.FoundAt)
 	}
 	err = w.fw.Apply(list)
 	if errors.Is(err, ErrFull) {
-		w.refused(err)
+		w.refusedPrefixes(err)
 		err = nil
 	}
 	return outcome, len(list), err
 }
 
-// hold marks the changes that the kernel has already.
-func hold(list []Change, found []Element, at time.Time) {
+// markAlreadyThere marks the changes that the kernel has already.
+func markAlreadyThere(list []Change, found []Element, at time.Time) {
 	if len(found) == 0 {
 		return
 	}
@@ -508,19 +508,19 @@ func hold(list []Change, found []Element, at time.Time) {
 	for i := range list {
 		c := &list[i]
 		end, ok := ends[c.Prefix]
-		c.held = ok && c.Kind == Ban && !c.until.IsZero() && c.until.Sub(end).Abs() < endTolerance
+		c.alreadyThere = ok && c.Kind == Ban && !c.until.IsZero() && c.until.Sub(end).Abs() < endTolerance
 	}
 }
 
-// standing is what is desired, without what is over or makes no sense.
-func (w *Writer) standing(now time.Time) []Change {
+// validDesired is what is desired, without what is over or makes no sense.
+func (w *Writer) validDesired(now time.Time) []Change {
 	list := w.desired()
 	kept := make([]Change, 0, len(list))
 	for _, c := range list {
 		if c.Remove || c.Timeout < 0 || c.Timeout == 0 && c.Kind != Allow {
 			continue
 		}
-		if c.stamp(now); c.Timeout > 0 {
+		if c.fixEnd(now); c.Timeout > 0 {
 			c.Timeout = max(c.Timeout, MinTimeout)
 		}
 		if err := c.normalize(); err != nil {
@@ -533,19 +533,19 @@ func (w *Writer) standing(now time.Time) []Change {
 }
 
 func (w *Writer) verify(ctx context.Context) {
-	var now verified
-	if fw, ok := w.fw.(numbered); ok {
+	var now verification
+	if fw, ok := w.fw.(generationReader); ok {
 		if g, err := fw.Generation(); err == nil {
-			if w.sampled.still(g) { // nobody changed anything, and we did not either
+			if w.lastSample.unchanged(g) { // nobody changed anything, and we did not either
 				if w.cfg.Sampled != nil {
-					w.cfg.Sampled(w.looked, w.looked)
+					w.cfg.Sampled(w.lastSampleSize, w.lastSampleSize)
 				}
 				return
 			}
-			now = verified{g, time.Now()}
+			now = verification{g, time.Now()}
 		}
 	}
-	w.sampled = verified{}
+	w.lastSample = verification{}
 	if err := w.fw.Verify(); err != nil {
 		w.setErr(err)
 		w.cfg.Log.Warn("somebody changed the kernel's table, it is built again", hint.Attr(err))
@@ -559,16 +559,16 @@ func (w *Writer) verify(ctx context.Context) {
 	var missing []Change
 	for _, c := range w.cfg.Sample(sampleSize) {
 		// What waits is not there yet, what ends soon may be gone already.
-		if c.Remove || c.Timeout != 0 && c.Timeout < 2*MinTimeout || w.waits(c) {
+		if c.Remove || c.Timeout != 0 && c.Timeout < 2*MinTimeout || w.isPending(c) {
 			continue
 		}
 		looked++
 		missing = append(missing, c)
 	}
-	missing, err := w.lacking(missing)
+	missing, err := w.notInKernel(missing)
 	// A change may be known to the sample a moment before it is handed over.
 	if err == nil && len(missing) > 0 && sleep(ctx, backoffMin) {
-		missing, err = w.lacking(missing)
+		missing, err = w.notInKernel(missing)
 	}
 	if err != nil {
 		w.cfg.Log.Warn("elements could not be looked up", hint.Attr(err))
@@ -579,10 +579,10 @@ func (w *Writer) verify(ctx context.Context) {
 		w.cfg.Sampled(looked, found)
 	}
 	if found == looked {
-		w.sampled, w.looked = now, looked
+		w.lastSample, w.lastSampleSize = now, looked
 	}
 	// In a full set some are always missing.
-	if found < looked && time.Since(w.lastFull) > fullQuiet {
+	if found < looked && time.Since(w.fullLogged) > fullQuiet {
 		cause := CauseElements
 		if w.fw.Verify() != nil { // it went while we looked
 			cause = CauseGone
@@ -592,29 +592,29 @@ func (w *Writer) verify(ctx context.Context) {
 	}
 }
 
-// lacking returns the changes that are neither in the kernel nor in the queue.
-func (w *Writer) lacking(list []Change) ([]Change, error) {
+// notInKernel returns the changes that are neither in the kernel nor in the queue.
+func (w *Writer) notInKernel(list []Change) ([]Change, error) {
 	var missing []Change
 	for _, c := range list {
 		_, ok, err := w.fw.Has(c.Kind, c.Prefix)
 		if err != nil {
 			return nil, err
 		}
-		if !ok && !w.waits(c) {
+		if !ok && !w.isPending(c) {
 			missing = append(missing, c)
 		}
 	}
 	return missing, nil
 }
 
-func (w *Writer) waits(c Change) bool {
+func (w *Writer) isPending(c Change) bool {
 	p, err := Normalize(c.Prefix)
 	if err != nil {
 		return true
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.pending.holds(c.Kind, p)
+	return w.pending.has(c.Kind, p)
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -11,7 +11,7 @@ import (
 //
 // Its map holds no pointers, so that the collector need not walk through a hundred thousand elements.
 type written struct {
-	ends    map[elementKey]int64 // Unix time, ns
+	expiry  map[elementKey]int64 // Unix time, ns
 	sweepAt int                  // elements from which what is over is thrown out
 }
 
@@ -29,27 +29,27 @@ const (
 	minSweep     = 1024
 )
 
-func newWritten() written { return written{ends: make(map[elementKey]int64), sweepAt: minSweep} }
+func newWritten() written { return written{expiry: make(map[elementKey]int64), sweepAt: minSweep} }
 
-// mayHold records an element and reports whether it may have been there before.
-func (w *written) mayHold(key elementKey, until, now time.Time) bool {
-	before, ok := w.ends[key]
-	if !ok && len(w.ends) >= w.sweepAt {
+// rememberAndTest records an element and reports whether it may have been there before.
+func (w *written) rememberAndTest(key elementKey, until, now time.Time) bool {
+	before, ok := w.expiry[key]
+	if !ok && len(w.expiry) >= w.sweepAt {
 		w.sweep(now)
 	}
-	w.ends[key] = until.Add(endTolerance).UnixNano()
+	w.expiry[key] = until.Add(endTolerance).UnixNano()
 	return ok && before >= now.UnixNano()
 }
 
 // forget takes an element out.
-func (w *written) forget(key elementKey) { delete(w.ends, key) }
+func (w *written) forget(key elementKey) { delete(w.expiry, key) }
 
 // sweep throws out what is over, and makes room for as much again as is left.
 func (w *written) sweep(now time.Time) {
-	for key, end := range w.ends {
+	for key, end := range w.expiry {
 		if end < now.UnixNano() {
-			delete(w.ends, key)
+			delete(w.expiry, key)
 		}
 	}
-	w.sweepAt = max(minSweep, 2*len(w.ends))
+	w.sweepAt = max(minSweep, 2*len(w.expiry))
 }
