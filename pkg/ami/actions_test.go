@@ -253,7 +253,7 @@ func TestUnansweredActions(t *testing.T) {
 	for sent := false; !sent; runtime.Gosched() {
 		c.actionsMu.Lock()
 		for _, cl := range c.pending {
-			sent = sent || cl.action == "First"
+			sent = sent || cl.name == "First"
 		}
 		c.actionsMu.Unlock()
 	}

@@ -48,7 +48,7 @@ func BenchmarkReader(b *testing.B) {
 				src.left, src.at = n*len(event), 0
 				c := &connection{splitter: NewSplitter(r, Limits{}), readerEnded: make(chan struct{}), securityEventCame: make(chan struct{}), maxReplyBytes: 1 << 20}
 				if pending {
-					c.pending = []*pendingAction{{action: "Ping", actionIDLine: "ActionID: 0123456789abcdef0123456789abcdef", done: make(chan struct{})}}
+					c.pending = []*pendingAction{{name: "Ping", actionIDLine: "ActionID: 0123456789abcdef0123456789abcdef", done: make(chan struct{})}}
 					c.numPending.Store(1)
 				}
 				s.readFrames(c)
