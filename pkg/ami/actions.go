@@ -49,8 +49,8 @@ func (a *pendingAction) finishLocked(err error) {
 	close(a.done)
 }
 
-// addFrameLocked adds a frame to the reply, or gives the reply up where it becomes too large. The action stays pending then
-// until its list ends, so that the rest of it is recognised.
+// addFrameLocked adds a frame to the reply, or gives the reply up where it becomes too large. The action stays pending
+// then until its list ends, so that the rest of it is recognised.
 func (a *pendingAction) addFrameLocked(text string, maxReplyBytes int) {
 	if a.replyBytes += len(text) + frameCost; a.replyBytes > maxReplyBytes {
 		a.finishLocked(ErrReplyTooLarge)
@@ -60,11 +60,11 @@ func (a *pendingAction) addFrameLocked(text string, maxReplyBytes int) {
 	}
 }
 
-// Action sends one action and returns its reply; a list is collected to its end. The error is a [DeniedError] when the user
-// lacks the privilege, an [ActionError] when Asterisk answers with any other error, [ErrNotConnected], [ErrBusy] (more than
-// 64 actions without a reply), [ErrNoReply], [ErrReplyTooLarge] (more than Config.MaxReplyBytes), or the context's. Without
-// a deadline of its own it waits 30 s. Control characters in headers are refused, and so are lines that Asterisk would not
-// read (1,024 bytes).
+// Action sends one action and returns its reply; a list is collected to its end. The error is a [DeniedError] when the
+// user lacks the privilege, an [ActionError] when Asterisk answers with any other error, [ErrNotConnected], [ErrBusy]
+// (more than 64 actions without a reply), [ErrNoReply], [ErrReplyTooLarge] (more than Config.MaxReplyBytes), or the
+// context's. Without a deadline of its own it waits 30 s. Control characters in headers are refused, and so are lines
+// that Asterisk would not read (1,024 bytes).
 func (s *Session) Action(ctx context.Context, name string, headers ...Header) (*Reply, error) {
 	s.mu.Lock()
 	c := s.conn
@@ -145,8 +145,8 @@ func encodeAction(name string, headers []Header) (text, actionIDLine string, err
 	return m.String(), actionIDPrefix + actionID, nil
 }
 
-// sendAction makes an action pending and writes it. Both happen in one order, since Asterisk answers the actions of a session
-// one after the other.
+// sendAction makes an action pending and writes it. Both happen in one order, since Asterisk answers the actions of a
+// session one after the other.
 func (c *connection) sendAction(action *pendingAction, text string) error {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
@@ -225,8 +225,8 @@ func (c *connection) takeAnswer(text string) bool {
 	return taken
 }
 
-// takeResponseLocked takes a response that carries the ActionID of a pending action. Asterisk writes that in the second line,
-// and EventList in the third (main/manager.c, astman_send_response_full()).
+// takeResponseLocked takes a response that carries the ActionID of a pending action. Asterisk writes that in the second
+// line, and EventList in the third (main/manager.c, astman_send_response_full()).
 func (c *connection) takeResponseLocked(text string) bool {
 	second, rest := cutLine(skipFirstLine(text))
 	third, _ := cutLine(rest)
@@ -253,8 +253,8 @@ func (c *connection) takeResponseLocked(text string) bool {
 	return true
 }
 
-// takeListItemLocked takes an event that carries the ActionID of a pending list. One that carries none, while a list is open,
-// may belong to it all the same: it is remembered, and not taken.
+// takeListItemLocked takes an event that carries the ActionID of a pending list. One that carries none, while a list is
+// open, may belong to it all the same: it is remembered, and not taken.
 func (c *connection) takeListItemLocked(text string) bool {
 	isEvent := strings.HasPrefix(text, eventPrefix)
 	for i, action := range c.pending {
@@ -273,7 +273,8 @@ func (c *connection) takeListItemLocked(text string) bool {
 	if oldest < 0 || strings.HasPrefix(skipFirstLine(text), "Privilege: ") {
 		return false
 	}
-	if a := c.pending[oldest]; !a.finished && len(a.untagged) < maxUntaggedFrames && a.replyBytes+len(text) <= c.maxReplyBytes {
+	if a := c.pending[oldest]; !a.finished && len(a.untagged) < maxUntaggedFrames &&
+		a.replyBytes+len(text) <= c.maxReplyBytes {
 		a.replyBytes += len(text)
 		a.untagged = append(a.untagged, text)
 	}

@@ -15,8 +15,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
 )
 
-// answering is a session with a scripted Asterisk that answers every action but
-// Ping with reply(action, its ActionID).
+// answering is a session with a scripted Asterisk that answers every action but Ping with reply(action, its ActionID).
 func answering(t *testing.T, reply func(action, id string) string) *watched {
 	t.Helper()
 	w := run(t, scripted(t, func(nc net.Conn) {
@@ -72,10 +71,13 @@ func TestActionCollectsRecordedReplies(t *testing.T) {
 			if len(r.Events) > 0 {
 				m = r.Events[0]
 			}
-			if len(r.Events) != tt.events || len(r.Untagged) != tt.untagged || len(r.Malformed) != 0 || m.Get(tt.field[0]) != tt.field[1] {
-				t.Errorf("%d events, %d untagged, %d malformed, %s", len(r.Events), len(r.Untagged), len(r.Malformed), m.String())
+			if len(r.Events) != tt.events || len(r.Untagged) != tt.untagged || len(r.Malformed) != 0 ||
+				m.Get(tt.field[0]) != tt.field[1] {
+				t.Errorf("%d events, %d untagged, %d malformed, %s", len(r.Events), len(r.Untagged), len(r.Malformed),
+					m.String())
 			}
-			if tt.complete == "" && r.Complete != nil || tt.complete != "" && (r.Complete == nil || r.Complete.Get("Event") != tt.complete) {
+			if tt.complete == "" && r.Complete != nil || tt.complete != "" &&
+				(r.Complete == nil || r.Complete.Get("Event") != tt.complete) {
 				t.Errorf("complete %v", r.Complete)
 			}
 			_ = w.stop()
@@ -103,7 +105,8 @@ func TestActionErrors(t *testing.T) {
 		t.Errorf("%q names another address than %v", f.Text, w.Status().Local)
 	}
 	_, err = w.Action(t.Context(), "NoSuchAction")
-	if e, ok := errors.AsType[*ActionError](err); !ok || !strings.HasPrefix(e.Message, "Invalid/unknown command: NoSuchAction") {
+	if e, ok := errors.AsType[*ActionError](err); !ok ||
+		!strings.HasPrefix(e.Message, "Invalid/unknown command: NoSuchAction") {
 		t.Errorf("%v", err)
 	}
 	for name, headers := range map[string][]Header{
@@ -187,8 +190,10 @@ func TestEventsWithinAListStayEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Events) != 2 || len(r.Malformed) != 1 || len(r.Untagged) != 1 || r.Complete == nil || !strings.Contains(r.Untagged[0], "rest") {
-		t.Errorf("%d events, malformed %q, untagged %q, complete %v", len(r.Events), r.Malformed, r.Untagged, r.Complete)
+	if len(r.Events) != 2 || len(r.Malformed) != 1 || len(r.Untagged) != 1 || r.Complete == nil ||
+		!strings.Contains(r.Untagged[0], "rest") {
+		t.Errorf("%d events, malformed %q, untagged %q, complete %v", len(r.Events), r.Malformed, r.Untagged,
+			r.Complete)
 	}
 	w.frame("N: 7")
 	w.frame("OutboundProxy: rest")
@@ -291,14 +296,16 @@ func TestLostConnectionEndsActions(t *testing.T) {
 }
 
 func FuzzParseReply(f *testing.F) {
-	for _, file := range []string{"query-DBGetTree.ami", "query-IAXpeers.ami", "query-PJSIPShowEndpoint-6001.ami", "weird-inject-remote.ami"} {
+	for _, file := range []string{"query-DBGetTree.ami", "query-IAXpeers.ami", "query-PJSIPShowEndpoint-6001.ami",
+		"weird-inject-remote.ami"} {
 		b, err := os.ReadFile(filepath.Join("testdata", file))
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(string(b))
 	}
-	f.Add("Response: Success\r\nActionID: q1\r\nEventList: start\r\n\r\nEvent: X\r\nActionID: q1\r\nEventList: Complete\r\n\r\n")
+	f.Add("Response: Success\r\nActionID: q1\r\nEventList: start\r\n\r\nEvent: X\r\nActionID: q1\r\nEventList: " +
+		"Complete\r\n\r\n")
 	f.Fuzz(func(t *testing.T, data string) {
 		frames := strings.Split(data, "\r\n\r\n")
 		c := &connection{maxReplyBytes: 4096}

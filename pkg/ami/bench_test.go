@@ -23,13 +23,14 @@ func (f *flood) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// BenchmarkReader takes frames from the bytes of a socket to OnFrames, from one goroutine to the other, with a receiver that
-// is never far behind. One that falls behind is BenchmarkFullQueue.
+// BenchmarkReader takes frames from the bytes of a socket to OnFrames, from one goroutine to the other, with a receiver
+// that is never far behind. One that falls behind is BenchmarkFullQueue.
 func BenchmarkReader(b *testing.B) {
 	for name, pending := range map[string]bool{"no action": false, "unanswered Ping": true} {
 		b.Run(name, func(b *testing.B) {
 			var got atomic.Int64
-			s := New(Config{Name: "pbx1", Address: "127.0.0.1:1", OnFrames: func(frames []Frame) { got.Add(int64(len(frames))) }})
+			s := New(Config{Name: "pbx1", Address: "127.0.0.1:1",
+				OnFrames: func(frames []Frame) { got.Add(int64(len(frames))) }})
 			done := make(chan struct{})
 			go func() { defer close(done); s.deliverQueue() }()
 			sent := int64(0)
@@ -46,9 +47,11 @@ func BenchmarkReader(b *testing.B) {
 			b.ReportAllocs()
 			run := func(n int) {
 				src.left, src.at = n*len(event), 0
-				c := &connection{splitter: NewSplitter(r, Limits{}), readerEnded: make(chan struct{}), securityEventCame: make(chan struct{}), maxReplyBytes: 1 << 20}
+				c := &connection{splitter: NewSplitter(r, Limits{}), readerEnded: make(chan struct{}),
+					securityEventCame: make(chan struct{}), maxReplyBytes: 1 << 20}
 				if pending {
-					c.pending = []*pendingAction{{name: "Ping", actionIDLine: "ActionID: 0123456789abcdef0123456789abcdef", done: make(chan struct{})}}
+					c.pending = []*pendingAction{{name: "Ping",
+						actionIDLine: "ActionID: 0123456789abcdef0123456789abcdef", done: make(chan struct{})}}
 					c.numPending.Store(1)
 				}
 				s.readFrames(c)
@@ -68,7 +71,8 @@ func BenchmarkReader(b *testing.B) {
 // BenchmarkFullQueue pushes ten times as much as is taken.
 func BenchmarkFullQueue(b *testing.B) {
 	q := newQueue(64 << 20)
-	texts := [3]string{strings.TrimSuffix(event, "\r\n\r\n"), strings.ReplaceAll(strings.TrimSuffix(event, "\r\n\r\n"), "UDP", "TLS")}
+	texts := [3]string{strings.TrimSuffix(event, "\r\n\r\n"),
+		strings.ReplaceAll(strings.TrimSuffix(event, "\r\n\r\n"), "UDP", "TLS")}
 	texts[2] = strings.Replace(texts[0], "ChallengeResponseFailed", "ChallengeSent", 1)
 	b.ReportAllocs()
 	for i := range 400000 {

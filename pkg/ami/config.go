@@ -26,8 +26,8 @@ func (a Auth) String() string {
 	return "md5"
 }
 
-// Config describes one session. Name, Address, Username and Secret are needed;
-// the zero value of everything else means the default.
+// Config describes one session. Name, Address, Username and Secret are needed; the zero value of everything else means
+// the default.
 type Config struct {
 	Name     string // of the PBX, for logs and metrics; default: Address
 	Address  string // host:port, manager.conf bindaddr and port (5038; TLS 5039)
@@ -36,13 +36,12 @@ type Config struct {
 	Auth     Auth
 	TLS      *tls.Config // nil: TCP. An empty ServerName means the host of Address
 
-	// Refresh, where there is one, is asked before each connection for the secret and for TLS as they are by then, such as
-	// those from files that somebody replaced, or that cannot be read yet. Secret may be empty then.
+	// Refresh, where there is one, is asked before each connection for the secret and for TLS as they are by then, such
+	// as those from files that somebody replaced, or that cannot be read yet. Secret may be empty then.
 	Refresh func() (secret string, conf *tls.Config, err error)
 
-	// EventMask is the list of classes to receive, as in the Events header of
-	// the Login action: "security" by default. Asterisk sends what is both in
-	// it and in the user's read= line (main/manager.c, set_eventmask()).
+	// EventMask is the list of classes to receive, as in the Events header of the Login action: "security" by default.
+	// Asterisk sends what is both in it and in the user's read= line (main/manager.c, set_eventmask()).
 	EventMask string
 
 	DialTimeout  time.Duration // TCP and TLS handshakes: 10 s
@@ -50,15 +49,14 @@ type Config struct {
 	WriteTimeout time.Duration // one action: 5 s
 
 	PingInterval time.Duration // 15 s
-	// PingTimeout is how long a Ping may stay unanswered on a silent line:
-	// 10 s. While bytes arrive, it is four times that.
+	// PingTimeout is how long a Ping may stay unanswered on a silent line: 10 s. While bytes arrive, it is four times
+	// that.
 	PingTimeout time.Duration
-	// ProofTimeout is how long after a login a security event has to come
-	// before read=security is taken to be missing: 5 s.
+	// ProofTimeout is how long after a login a security event has to come before read=security is taken to be missing:
+	// 5 s.
 	ProofTimeout time.Duration
-	// RecheckInterval is the life of a session without that proof: 5 minutes.
-	// Asterisk copies a user's privileges at login and not again on "manager
-	// reload" (authenticate()), so only a new login sees a mended manager.conf.
+	// RecheckInterval is the life of a session without that proof: 5 minutes. Asterisk copies a user's privileges at
+	// login and not again on "manager reload" (authenticate()), so only a new login sees a mended manager.conf.
 	RecheckInterval time.Duration
 
 	BackoffMin  time.Duration // first pause before a reconnect: 1 s; doubles
@@ -71,14 +69,13 @@ type Config struct {
 
 	Log *slog.Logger // nil: none
 
-	// OnFrames gets every frame that is queued at that moment (up to 1,024 in
-	// one call), in order, from one goroutine. Whoever keeps a part of a text keeps
-	// the whole frame in memory, unless he clones it. Frames that answer Session.Action do not
-	// come here. It must return when it is called after the end of Run's
-	// context: what is queued then is still delivered.
+	// OnFrames gets every frame that is queued at that moment (up to 1,024 in one call), in order, from one goroutine.
+	// Whoever keeps a part of a text keeps the whole frame in memory, unless he clones it. Frames that answer
+	// Session.Action do not come here. It must return when it is called after the end of Run's context: what is queued
+	// then is still delivered.
 	OnFrames func([]Frame)
-	// OnState gets every change of state from the same goroutine, at its place
-	// between the frames. Session.Status knows sooner.
+	// OnState gets every change of state from the same goroutine, at its place between the frames. Session.Status knows
+	// sooner.
 	OnState func(State)
 }
 
@@ -118,12 +115,11 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// maxHeaderBytes bounds what is written in one header: Asterisk reads lines of at
-// most 1,024 bytes (main/manager.c, inbuf).
+// maxHeaderBytes bounds what is written in one header: Asterisk reads lines of at most 1,024 bytes (main/manager.c,
+// inbuf).
 const maxHeaderBytes = 900
 
-// Validate reports what makes a session impossible from the start. No message
-// holds the secret.
+// Validate reports what makes a session impossible from the start. No message holds the secret.
 func (c Config) Validate() error {
 	if _, _, err := net.SplitHostPort(c.Address); err != nil {
 		return fmt.Errorf("ami: address %q is not host:port (try 127.0.0.1:5038): %w", c.Address, err)

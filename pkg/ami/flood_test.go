@@ -17,8 +17,8 @@ func numbered(i int, name string, size int) Frame {
 	return Frame{Text: head + strings.Repeat(string(rune('a'+i%26)), max(0, size-len(head)))}
 }
 
-// Whatever comes, in whatever sizes and classes, is taken in its order and byte for byte or counted as dropped, states stand
-// where they stood, and all memory that is held stays within the bound.
+// Whatever comes, in whatever sizes and classes, is taken in its order and byte for byte or counted as dropped, states
+// stand where they stood, and all memory that is held stays within the bound.
 func TestQueueKeepsEveryByteWhileItGivesUpOthers(t *testing.T) {
 	names := []string{"ChallengeSent", "SuccessfulAuth", "InvalidAccountID", "FailedACL", "Newchannel", ""}
 	for seed := range uint64(12) {
@@ -70,7 +70,8 @@ func TestQueueKeepsEveryByteWhileItGivesUpOthers(t *testing.T) {
 				give()
 			}
 			if counted := held(q); counted < handled || counted > limit {
-				t.Fatalf("seed %d: %d bytes are handled and %d counted, with a bound of %d", seed, handled, counted, limit)
+				t.Fatalf("seed %d: %d bytes are handled and %d counted, with a bound of %d", seed, handled, counted,
+					limit)
 			}
 		}
 		for n := -1; n != len(came); {

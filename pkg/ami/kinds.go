@@ -12,8 +12,8 @@ const (
 	worthState            // no frame but a change of state: never given up for a frame
 )
 
-// kinds are what frames are told apart by: the name that a frame which is given up is counted under, and its worth. All but
-// the first two are security events of Asterisk (main/security_events.c).
+// kinds are what frames are told apart by: the name that a frame which is given up is counted under, and its worth. All
+// but the first two are security events of Asterisk (main/security_events.c).
 var kinds = [...]struct {
 	name  string
 	worth int
@@ -75,8 +75,8 @@ func worthOf(kind int, text string) int {
 	return worthForgeable
 }
 
-// overUDP says whether an event names a source that may be forged. What an attacker writes into it can only cost him his
-// own event.
+// overUDP says whether an event names a source that may be forged. What an attacker writes into it can only cost him
+// his own event.
 func overUDP(text string) bool {
 	for {
 		before, after, found := strings.Cut(text, "/UDP/")

@@ -12,12 +12,11 @@ import (
 	"time"
 )
 
-// maxFramesBeforeLogin bounds the frames that may come before the login is answered.
-// Asterisk sends none.
+// maxFramesBeforeLogin bounds the frames that may come before the login is answered. Asterisk sends none.
 const maxFramesBeforeLogin = 64
 
-// connect dials, waits for the banner and logs in. What it returns is ready for
-// its reader; early are frames that came before the login was answered.
+// connect dials, waits for the banner and logs in. What it returns is ready for its reader; early are frames that came
+// before the login was answered.
 func (s *Session) connect(ctx context.Context) (c *connection, early []Frame, err error) {
 	secret, secured := s.cfg.Secret, s.cfg.TLS
 	if s.cfg.Refresh != nil {
@@ -55,8 +54,9 @@ func (s *Session) connect(ctx context.Context) (c *connection, early []Frame, er
 		return nil, nil, s.networkError(StageGreet, ctx.Err())
 	}
 	c = &connection{
-		socket: nc, splitter: NewSplitter(nc, s.cfg.Limits), readerEnded: make(chan struct{}), securityEventCame: make(chan struct{}),
-		writeTimeout: s.cfg.WriteTimeout, maxReplyBytes: s.cfg.MaxReplyBytes,
+		socket: nc, splitter: NewSplitter(nc, s.cfg.Limits), readerEnded: make(chan struct{}),
+		securityEventCame: make(chan struct{}),
+		writeTimeout:      s.cfg.WriteTimeout, maxReplyBytes: s.cfg.MaxReplyBytes,
 	}
 	banner, err := c.splitter.readBanner()
 	switch {
@@ -77,10 +77,9 @@ func (s *Session) connect(ctx context.Context) (c *connection, early []Frame, er
 	return c, early, nil
 }
 
-// login runs Challenge and Login. The Events header sets the mask along with it
-// (main/manager.c, authenticate()), so that no event of another class comes
-// first. The reply of the separate Events action would prove nothing: it says
-// "On" for every mask, also for one that the user may not have (action_events()).
+// login runs Challenge and Login. The Events header sets the mask along with it (main/manager.c, authenticate()), so
+// that no event of another class comes first. The reply of the separate Events action would prove nothing: it says "On"
+// for every mask, also for one that the user may not have (action_events()).
 func (s *Session) login(c *connection, secret string) (early []Frame, err error) {
 	headers := []Header{{"Username", s.cfg.Username}}
 	switch s.cfg.Auth {
@@ -122,7 +121,8 @@ func (s *Session) loginRoundTrip(c *connection, early *[]Frame, action string, h
 		case err != nil:
 			return nil, s.networkError(StageLogin, err)
 		}
-		if second, _ := cutLine(skipFirstLine(text)); err == nil && strings.HasPrefix(text, responsePrefix) && (second == tag || isRefusalWithoutID(text)) {
+		if second, _ := cutLine(skipFirstLine(text)); err == nil && strings.HasPrefix(text, responsePrefix) &&
+			(second == tag || isRefusalWithoutID(text)) {
 			m, err := ParseMessage(text)
 			if err != nil {
 				return nil, s.newError(StageLogin, ErrNotAMI, err, firstBytes([]byte(text)))
@@ -138,9 +138,8 @@ func (s *Session) loginRoundTrip(c *connection, early *[]Frame, action string, h
 	}
 }
 
-// isRefusalWithoutID reports whether a response before the login is an error
-// without any ActionID. Nobody can inject into a session that gets no events
-// yet, and a refusal is the safe side.
+// isRefusalWithoutID reports whether a response before the login is an error without any ActionID. Nobody can inject
+// into a session that gets no events yet, and a refusal is the safe side.
 func isRefusalWithoutID(text string) bool {
 	return strings.HasPrefix(text, responsePrefix+"Error\r\n") && !strings.Contains(text, "\r\n"+actionIDPrefix)
 }

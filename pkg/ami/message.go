@@ -15,8 +15,8 @@ type Message struct {
 
 var errMalformed = errors.New("a line is not of the form Name: Value")
 
-// ParseMessage takes a frame apart at its line ends. It fails where a line has no name, or one that is not made of letters,
-// digits and -/()@; as Asterisk's are, and where a value holds a lone CR or LF.
+// ParseMessage takes a frame apart at its line ends. It fails where a line has no name, or one that is not made of
+// letters, digits and -/()@; as Asterisk's are, and where a value holds a lone CR or LF.
 func ParseMessage(frame string) (*Message, error) {
 	m := &Message{Headers: make([]Header, 0, 16)}
 	for line := range strings.SplitSeq(frame, "\r\n") {
@@ -33,8 +33,8 @@ func notInName(r rune) bool {
 	return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune("-/()@;", r)
 }
 
-// Get returns the value of the first header of a name, letter case aside, or "". An injected line can be that one: for what
-// must be certain see that the name stands once.
+// Get returns the value of the first header of a name, letter case aside, or "". An injected line can be that one: for
+// what must be certain see that the name stands once.
 func (m *Message) Get(name string) string {
 	for _, h := range m.Headers {
 		if strings.EqualFold(h.Name, name) {

@@ -7,12 +7,14 @@ import (
 )
 
 func TestMessagesAreTakenApart(t *testing.T) {
-	const frame = "Event: PeerEntry\r\nChannel-Type:IAX2\r\nEmpty:\r\nIPaddress:  192.0.2.1\r\nOutput: a: b \r\noutput: second\r\n00(x)/@;: y"
+	const frame = "Event: PeerEntry\r\nChannel-Type:IAX2\r\nEmpty:\r\nIPaddress:  192.0.2.1\r\nOutput: a: b " +
+		"\r\noutput: second\r\n00(x)/@;: y"
 	m, err := ParseMessage(frame)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Header{{"Event", "PeerEntry"}, {"Channel-Type", "IAX2"}, {"Empty", ""}, {"IPaddress", "192.0.2.1"}, {"Output", "a: b "},
+	want := []Header{{"Event", "PeerEntry"}, {"Channel-Type", "IAX2"}, {"Empty", ""}, {"IPaddress", "192.0.2.1"},
+		{"Output", "a: b "},
 		{"output", "second"}, {"00(x)/@;", "y"}}
 	if !slices.Equal(m.Headers, want) {
 		t.Errorf("%q", m.Headers)
@@ -31,7 +33,8 @@ func TestMessagesAreTakenApart(t *testing.T) {
 
 func TestWhatIsNoMessageIsRefused(t *testing.T) {
 	for _, frame := range []string{
-		"", "no colon", "A: b\r\n", "A: b\r\n\r\nC: d", ": no name", "a name: x", "Nämé: x", "A: b\rc", "A: b\nC: d", "A\r: b", "A: b\r\nrest of a value",
+		"", "no colon", "A: b\r\n", "A: b\r\n\r\nC: d", ": no name", "a name: x", "Nämé: x", "A: b\rc", "A: b\nC: d",
+		"A\r: b", "A: b\r\nrest of a value",
 	} {
 		if m, err := ParseMessage(frame); err == nil {
 			t.Errorf("%q is read as %q", frame, m.Headers)

@@ -83,7 +83,8 @@ func TestFullQueueGivesUpWhatMattersLeast(t *testing.T) {
 	if st.QueuePeak > limit || st.QueueBytes > limit {
 		t.Errorf("peak %d, now %d of %d bytes", st.QueuePeak, st.QueueBytes, limit)
 	}
-	if st.Dropped["ChallengeSent"] == 0 || st.Dropped["ChallengeResponseFailed"] != 0 || st.Dropped["SuccessfulAuth"] != 0 {
+	if st.Dropped["ChallengeSent"] == 0 || st.Dropped["ChallengeResponseFailed"] != 0 ||
+		st.Dropped["SuccessfulAuth"] != 0 {
 		t.Errorf("dropped %v", st.Dropped)
 	}
 	frames, _ := drainQueue(q)
@@ -135,7 +136,8 @@ func TestQueueNeverTradesEvidenceForNoise(t *testing.T) {
 	q.push(frame("InvalidAccountID", n))
 	q.push(Frame{Text: strings.Repeat("x", 1<<20)})
 	frames, _ := drainQueue(q)
-	if len(frames) != n || q.dropped[kindOf("Event: ChallengeSent\r\n")].Load() != 1 || q.dropped[kindOf("x")].Load() != 1 {
+	if len(frames) != n || q.dropped[kindOf("Event: ChallengeSent\r\n")].Load() != 1 ||
+		q.dropped[kindOf("x")].Load() != 1 {
 		t.Errorf("%d of %d kept, dropped %v", len(frames), n, dropped(q))
 	}
 }
@@ -144,7 +146,8 @@ func TestQueueNeverTradesEvidenceForNoise(t *testing.T) {
 func TestAForgedFloodDisplacesNoProvenEvidence(t *testing.T) {
 	q := newQueue(256 << 10)
 	over := func(transport string, i int) Frame {
-		return Frame{Text: fmt.Sprintf("Event: ChallengeResponseFailed\r\nN: %06d\r\nRemoteAddress: IPV4/%s/203.0.113.66/5060", i, transport)}
+		return Frame{Text: fmt.Sprintf("Event: ChallengeResponseFailed\r\nN: %06d\r\nRemoteAddress: "+
+			"IPV4/%s/203.0.113.66/5060", i, transport)}
 	}
 	proven := 0
 	for i := range 20000 {
@@ -165,7 +168,8 @@ func TestAForgedFloodDisplacesNoProvenEvidence(t *testing.T) {
 	var st Status
 	q.addTo(&st)
 	if kept != proven || st.Dropped["ChallengeResponseFailed"] != uint64(20000-len(frames)) || held(q) != 0 {
-		t.Errorf("%d of %d proven events kept, %d frames, dropped %v, left %v", kept, proven, len(frames), st.Dropped, held(q))
+		t.Errorf("%d of %d proven events kept, %d frames, dropped %v, left %v", kept, proven, len(frames), st.Dropped,
+			held(q))
 	}
 }
 

@@ -6,15 +6,16 @@ import (
 	"strings"
 )
 
-// A Reply is what Asterisk answered one action with. Everything in it is as hostile as an event: a phone's User-Agent can
-// hold line breaks.
+// A Reply is what Asterisk answered one action with. Everything in it is as hostile as an event: a phone's User-Agent
+// can hold line breaks.
 type Reply struct {
 	Response *Message
 	Events   []*Message // the items of a list, in order
 	Complete *Message   // the end of a list; nil if there is none
-	// Untagged are the frames between the beginning and the end of a list that carry neither this action's ActionID nor a
-	// Privilege line. Asterisk sends such items itself (PeerEntry of IAXpeers); otherwise they are the pieces of an item that
-	// was torn up by injected line breaks, and the whole reply deserves no trust. They have gone to OnFrames as well.
+	// Untagged are the frames between the beginning and the end of a list that carry neither this action's ActionID nor
+	// a Privilege line. Asterisk sends such items itself (PeerEntry of IAXpeers); otherwise they are the pieces of an
+	// item that was torn up by injected line breaks, and the whole reply deserves no trust. They have gone to OnFrames
+	// as well.
 	Untagged []string
 	// Malformed are the items that are no well-formed AMI message.
 	Malformed []string

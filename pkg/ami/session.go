@@ -18,8 +18,8 @@ import (
 
 // A Session is one lasting connection to one Asterisk: one connection after the other, with pauses between them.
 //
-// Run connects and looks after each connection; it starts one goroutine that drains the socket, one that pings, and, for all
-// connections, one that calls OnFrames and OnState.
+// Run connects and looks after each connection; it starts one goroutine that drains the socket, one that pings, and,
+// for all connections, one that calls OnFrames and OnState.
 type Session struct {
 	cfg      Config
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
@@ -64,8 +64,8 @@ func New(cfg Config) *Session {
 	}
 }
 
-// Retry ends the pause before the next attempt, for instance because manager.conf was mended. A session that gets no security
-// events logs in again: Asterisk copies read= at a login and not again at a "manager reload" (main/manager.c,
+// Retry ends the pause before the next attempt, for instance because manager.conf was mended. A session that gets no
+// security events logs in again: Asterisk copies read= at a login and not again at a "manager reload" (main/manager.c,
 // authenticate()). One that gets them goes on.
 func (s *Session) Retry() {
 	select {
@@ -175,9 +175,8 @@ func (s *Session) logConnected(up State) {
 		"banner", up.Banner, "local", up.Local, "blind", up.Blind.Round(time.Millisecond), "first", up.First)
 }
 
-// nextPause returns the pause after one of the given length. A refused login goes
-// to the longest at once: each attempt is a security event in Asterisk, and
-// whoever watches for those could ban this machine.
+// nextPause returns the pause after one of the given length. A refused login goes to the longest at once: each attempt
+// is a security event in Asterisk, and whoever watches for those could ban this machine.
 func (s *Session) nextPause(pause time.Duration, err error) time.Duration {
 	switch {
 	case errors.Is(err, ErrLogin), errors.Is(err, ErrInUse):
@@ -221,7 +220,8 @@ func (s *Session) setErrorLocked(err error) {
 	}
 }
 
-// runConnection looks after one connection until it ends, and says why it did. The frames came before its login was answered.
+// runConnection looks after one connection until it ends, and says why it did. The frames came before its login was
+// answered.
 func (s *Session) runConnection(ctx context.Context, c *connection, early []Frame) error {
 	for _, f := range early {
 		s.routeFrame(c, f)
@@ -321,7 +321,8 @@ func (s *Session) routeFrame(c *connection, f Frame) {
 		return
 	}
 	s.queue.push(f)
-	if !c.sawSecurityEvent && isSecurityEvent(f.Text) { // only now, so that Granted comes after the event that proves it
+	// only now, so that Granted comes after the event that proves it
+	if !c.sawSecurityEvent && isSecurityEvent(f.Text) {
 		c.sawSecurityEvent = true
 		close(c.securityEventCame)
 	}
@@ -332,8 +333,8 @@ func isSecurityEvent(text string) bool {
 	return strings.HasPrefix(text, eventPrefix) && strings.HasPrefix(skipFirstLine(text), "Privilege: security,")
 }
 
-// countOversize counts a frame that was skipped, and logs it where the count is a power of two: a flood of them does not flood
-// the log.
+// countOversize counts a frame that was skipped, and logs it where the count is a power of two: a flood of them does
+// not flood the log.
 func (s *Session) countOversize(err error) {
 	s.mu.Lock()
 	s.status.Oversize++
@@ -383,8 +384,8 @@ func (s *Session) pingRepeatedly(ctx context.Context, c *connection) error {
 	}
 }
 
-// awaitPong waits for the reply to a Ping. A line on which bytes arrive is given
-// longer: Asterisk writes the events that it has queued before it reads on.
+// awaitPong waits for the reply to a Ping. A line on which bytes arrive is given longer: Asterisk writes the events
+// that it has queued before it reads on.
 func (s *Session) awaitPong(ctx context.Context, c *connection, sent time.Time, replied <-chan error) error {
 	last := sent.Add(4 * s.cfg.PingTimeout)
 	for {

@@ -129,7 +129,8 @@ func greet(nc net.Conn, extra string) (*bufio.Reader, bool) {
 		case action == "Challenge":
 			_, _ = fmt.Fprintf(nc, "Response: Success\r\nActionID: %s\r\nChallenge: 123456789\r\n\r\n", id)
 		case action == "Login":
-			_, err := fmt.Fprintf(nc, "Response: Success\r\nActionID: %s\r\nMessage: Authentication accepted\r\n\r\n%s", id, extra)
+			_, err := fmt.Fprintf(nc, "Response: Success\r\nActionID: %s\r\nMessage: Authentication accepted\r\n\r\n%s",
+				id, extra)
 			return r, err == nil
 		}
 	}
@@ -281,7 +282,8 @@ func TestSessionLogsInAndReceives(t *testing.T) {
 				}
 			})
 			up := w.state(Connected, 1)
-			if !up.First || up.Blind < 0 || up.Banner != "Asterisk Call Manager/11.0.0" || up.Err != nil || !up.Local.IsValid() {
+			if !up.First || up.Blind < 0 || up.Banner != "Asterisk Call Manager/11.0.0" || up.Err != nil ||
+				!up.Local.IsValid() {
 				t.Errorf("state %+v", up)
 			}
 			own := w.frame("Event: SuccessfulAuth\r\n")
@@ -290,18 +292,21 @@ func TestSessionLogsInAndReceives(t *testing.T) {
 			}
 			w.state(Granted, 1)
 			for i := range 2000 {
-				if n := srv.Broadcast(fmt.Appendf(nil, "Event: InvalidAccountID\r\nPrivilege: security,all\r\nN: %d\r\n\r\n", i)); n != 1 {
+				if n := srv.Broadcast(fmt.Appendf(nil,
+					"Event: InvalidAccountID\r\nPrivilege: security,all\r\nN: %d\r\n\r\n", i)); n != 1 {
 					t.Fatalf("%d subscribers", n)
 				}
 			}
 			w.frame("N: 1999")
 			for i, f := range w.frames[1:] {
-				if want := fmt.Sprintf("Event: InvalidAccountID\r\nPrivilege: security,all\r\nN: %d", i); f.Text != want || f.Received.Before(before) {
+				if want := fmt.Sprintf("Event: InvalidAccountID\r\nPrivilege: security,all\r\nN: %d",
+					i); f.Text != want || f.Received.Before(before) {
 					t.Fatalf("frame %d is %q of %v", i, f.Text, f.Received)
 				}
 			}
 			st := w.Status()
-			if !st.Up || st.Security != SecurityGranted || st.Local != up.Local || st.Reconnects != 0 || st.Received != 2001 || st.LastError != "" || st.Banner == "" {
+			if !st.Up || st.Security != SecurityGranted || st.Local != up.Local || st.Reconnects != 0 ||
+				st.Received != 2001 || st.LastError != "" || st.Banner == "" {
 				t.Errorf("status %+v", st)
 			}
 			if err := w.stop(); err != nil {
@@ -334,7 +339,8 @@ func TestSessionReconnectsAndTellsTheGap(t *testing.T) {
 	w.state(Granted, 1)
 	srv.Disconnect()
 	down := w.state(Disconnected, 1)
-	if !errors.Is(down.Err, ErrClosed) || down.Retry <= 0 || !strings.Contains(hint.Of(down.Err), "writetimeout = 5000") {
+	if !errors.Is(down.Err, ErrClosed) || down.Retry <= 0 ||
+		!strings.Contains(hint.Of(down.Err), "writetimeout = 5000") {
 		t.Errorf("state %+v, hint %q", down, hint.Of(down.Err))
 	}
 	up := w.state(Connected, 2)
@@ -375,14 +381,16 @@ func TestServerThatComesLaterIsFound(t *testing.T) {
 	if ln, err = net.Listen("tcp", address); err != nil {
 		t.Fatal(err)
 	}
-	serve(t, amiserver.New(amiserver.Config{Users: []amiserver.User{{Name: "ringwall", Secret: secret, Read: amiserver.ClassAll}}}), ln)
+	serve(t, amiserver.New(amiserver.Config{Users: []amiserver.User{{Name: "ringwall", Secret: secret,
+		Read: amiserver.ClassAll}}}), ln)
 	if up := w.state(Connected, 1); !up.First {
 		t.Errorf("state %+v", up)
 	}
 }
 
 func TestMissingPrivilegeIsReportedAndRechecked(t *testing.T) {
-	_, address := asterisk(t, amiserver.Config{Users: []amiserver.User{{Name: "ringwall", Secret: secret, Read: amiserver.ClassSystem | amiserver.ClassCall}}})
+	_, address := asterisk(t, amiserver.Config{Users: []amiserver.User{{Name: "ringwall", Secret: secret,
+		Read: amiserver.ClassSystem | amiserver.ClassCall}}})
 	w := run(t, address, func(c *Config) {
 		c.EventMask = "security,system"
 		c.ProofTimeout, c.RecheckInterval = time.Millisecond, 50*time.Millisecond
@@ -400,7 +408,8 @@ func TestMissingPrivilegeIsReportedAndRechecked(t *testing.T) {
 
 // Whoever has mended manager.conf need not wait for the next look.
 func TestRetryLogsInAgainWhereNoEventsCome(t *testing.T) {
-	_, address := asterisk(t, amiserver.Config{Users: []amiserver.User{{Name: "ringwall", Secret: secret, Read: amiserver.ClassSystem}}})
+	_, address := asterisk(t, amiserver.Config{Users: []amiserver.User{{Name: "ringwall", Secret: secret,
+		Read: amiserver.ClassSystem}}})
 	w := run(t, address, func(c *Config) { c.ProofTimeout, c.RecheckInterval = time.Millisecond, time.Hour })
 	w.state(Unproven, 1)
 	w.Retry()
@@ -492,7 +501,8 @@ func TestLoginSplitIntoSingleBytes(t *testing.T) {
 
 func TestOversizeFrameIsSkippedNotFatal(t *testing.T) {
 	address := scripted(t, func(nc net.Conn) {
-		r, ok := greet(nc, "Event: SuccessfulAuth\r\nPrivilege: security,all\r\n\r\nEvent: ChallengeSent\r\nAccountID: ")
+		r, ok := greet(nc, "Event: SuccessfulAuth\r\nPrivilege: security,all\r\n\r\nEvent: "+
+			"ChallengeSent\r\nAccountID: ")
 		if !ok {
 			return
 		}
@@ -570,7 +580,8 @@ func BenchmarkSession(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	srv := amiserver.New(amiserver.Config{QueueBytes: math.MaxInt, Users: []amiserver.User{{Name: "ringwall", Secret: secret, Read: amiserver.ClassSecurity}}})
+	srv := amiserver.New(amiserver.Config{QueueBytes: math.MaxInt,
+		Users: []amiserver.User{{Name: "ringwall", Secret: secret, Read: amiserver.ClassSecurity}}})
 	ctx, cancel := context.WithCancel(b.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -578,18 +589,19 @@ func BenchmarkSession(b *testing.B) {
 	wg.Go(func() { _ = srv.Serve(ctx, ln) })
 	got, want := 0, make(chan int, 1)
 	done := make(chan struct{})
-	s := New(Config{Address: ln.Addr().String(), Username: "ringwall", Secret: secret, QueueBytes: 1 << 30, OnFrames: func(f []Frame) {
-		got += len(f)
-		select {
-		case n := <-want:
-			if got < n {
-				want <- n
-				return
+	s := New(Config{Address: ln.Addr().String(), Username: "ringwall", Secret: secret, QueueBytes: 1 << 30,
+		OnFrames: func(f []Frame) {
+			got += len(f)
+			select {
+			case n := <-want:
+				if got < n {
+					want <- n
+					return
+				}
+				close(done)
+			default:
 			}
-			close(done)
-		default:
-		}
-	}})
+		}})
 	wg.Go(func() { _ = s.Run(ctx) })
 	if err := srv.WaitSubscribers(ctx, 1); err != nil {
 		b.Fatal(err)
@@ -643,8 +655,10 @@ func newAuthority(t *testing.T) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(48 * time.Hour), KeyUsage: x509.KeyUsageCertSign}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true,
+		BasicConstraintsValid: true,
+		NotBefore:             time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(48 * time.Hour),
+		KeyUsage: x509.KeyUsageCertSign}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -665,7 +679,8 @@ func (a *authority) server(t *testing.T, host string, notAfter time.Time) *tls.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: host}, NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: notAfter}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: host},
+		NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: notAfter}
 	if ip := net.ParseIP(host); ip != nil {
 		tmpl.IPAddresses = []net.IP{ip}
 	} else {

@@ -10,20 +10,19 @@ import (
 )
 
 const (
-	// DefaultMaxLine is the longest line, in bytes without its CRLF, that a
-	// frame may have. Asterisk's longest honest line in an event is a Call-ID
-	// of some 1,000 characters.
+	// DefaultMaxLine is the longest line, in bytes without its CRLF, that a frame may have. Asterisk's longest honest
+	// line in an event is a Call-ID of some 1,000 characters.
 	DefaultMaxLine = 64 << 10
-	// DefaultMaxFrame is the longest frame in bytes without its CRLFCRLF. The
-	// reply to a Command action is one frame, however many lines it has.
+	// DefaultMaxFrame is the longest frame in bytes without its CRLFCRLF. The reply to a Command action is one frame,
+	// however many lines it has.
 	DefaultMaxFrame = 1 << 20
 
 	bannerPrefix    = "Asterisk Call Manager/" // main/manager.c, session_do()
-	maxBanner       = 256
-	bufferSize      = 64 << 10
-	minReadSize     = 4 << 10
-	minMaxFrame     = 64
-	firstBytesShown = 48 // less than minFrame, so that a head is always whole
+	maxBanner       = 256                      // bytes
+	bufferSize      = 64 << 10                 // grows only for a longer frame
+	minReadSize     = 4 << 10                  // room that a Read has at least
+	minMaxFrame     = 64                       // the least that Limits.MaxFrame can be
+	firstBytesShown = 48                       // of a frame in an error: less than minMaxFrame, so that they are there
 )
 
 const frameEnd = "\r\n\r\n"
@@ -34,8 +33,8 @@ var ErrOversize = errors.New("frame exceeds its bound")
 // errNoBanner says that a stream does not begin with the greeting of AMI.
 var errNoBanner = errors.New("no AMI banner")
 
-// OversizeError reports a frame that was longer than [Limits] allow and was
-// skipped to its end. The stream goes on after it.
+// OversizeError reports a frame that was longer than [Limits] allow and was skipped to its end. The stream goes on
+// after it.
 type OversizeError struct {
 	Size int64  // bytes of the frame without its CRLFCRLF
 	Head string // its first bytes, raw: quote them before they are shown
@@ -47,8 +46,7 @@ func (e *OversizeError) Error() string {
 
 func (e *OversizeError) Unwrap() error { return ErrOversize }
 
-// Limits bounds what a [Splitter] accepts. Zero values mean [DefaultMaxLine]
-// and [DefaultMaxFrame].
+// Limits bounds what a [Splitter] accepts. Zero values mean [DefaultMaxLine] and [DefaultMaxFrame].
 type Limits struct {
 	MaxLine  int // bytes, without CRLF
 	MaxFrame int // bytes, without CRLFCRLF; at least 64
@@ -65,28 +63,30 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// A Splitter cuts a byte stream into AMI frames at CRLFCRLF, and only there: a
-// lone CR or LF is part of a frame. It holds at most about twice MaxFrame in
-// memory whatever arrives. It is for one goroutine.
+// A Splitter cuts a byte stream into AMI frames at CRLFCRLF, and only there: a lone CR or LF is part of a frame. It
+// holds at most about twice MaxFrame in memory whatever arrives. It is for one goroutine.
 type Splitter struct {
-	source      io.Reader
-	limits      Limits
-	buf         []byte
-	frameStart  int // of the frame that is being read
-	searched    int // nothing before it ends a frame
-	dataEnd     int // of what was read
-	readErr     error
-	received    time.Time
-	bannerRead  bool
-	banner      string
+	source   io.Reader
+	limits   Limits
+	received time.Time // when the last Read returned bytes
+	readErr  error     // of the source: what follows the last bytes
+
+	buf        []byte
+	frameStart int // of the frame that is being read
+	searched   int // no frame ends before this
+	dataEnd    int // of what was read
+
+	bannerRead bool // the beginning of the stream has been looked at
+	banner     string
+
+	// Of a frame that is too long, and skipped to its end.
 	skipping    bool
-	skipped     int64
-	skippedHead string
+	skipped     int64  // bytes of it that are gone
+	skippedHead string // its first bytes
 }
 
-// NewSplitter returns a Splitter that reads r, which may be a socket or a
-// recording. A greeting line ("Asterisk Call Manager/11.0.0") at the very
-// beginning is no frame; see [Splitter.Banner].
+// NewSplitter returns a Splitter that reads r, which may be a socket or a recording. A greeting line ("Asterisk Call
+// Manager/11.0.0") at the very beginning is no frame; see [Splitter.Banner].
 func NewSplitter(r io.Reader, limits Limits) *Splitter {
 	return &Splitter{source: r, limits: limits.withDefaults()}
 }
@@ -94,16 +94,14 @@ func NewSplitter(r io.Reader, limits Limits) *Splitter {
 // Banner returns the greeting line with which the stream began, or "".
 func (s *Splitter) Banner() string { return s.banner }
 
-// Received returns the time at which the Read returned that completed the last
-// frame.
+// Received returns the time at which the Read returned that completed the last frame.
 func (s *Splitter) Received() time.Time { return s.received }
 
-// Next returns the next frame without its closing CRLFCRLF. It is the only
-// allocation. The frame can be empty, and can begin with anything.
+// Next returns the next frame without its closing CRLFCRLF. It is the only allocation. The frame can be empty, and can
+// begin with anything.
 //
-// An [OversizeError] (errors.Is [ErrOversize]) stands for a frame that was
-// skipped; call Next again. Any other error is final: io.EOF at the end of a
-// frame, io.ErrUnexpectedEOF inside one, or what the reader returned.
+// An [OversizeError] (errors.Is [ErrOversize]) stands for a frame that was skipped; call Next again. Any other error is
+// final: io.EOF at the end of a frame, io.ErrUnexpectedEOF inside one, or what the reader returned.
 func (s *Splitter) Next() (string, error) {
 	frame, err := s.next()
 	return string(frame), err
@@ -111,10 +109,7 @@ func (s *Splitter) Next() (string, error) {
 
 // next is Next without a copy: the bytes are valid until the next call.
 func (s *Splitter) next() ([]byte, error) {
-	for !s.bannerRead {
-		if _, ok := s.takeBanner(s.readErr != nil); ok {
-			break
-		}
+	for !s.takeBanner(s.readErr != nil) {
 		s.readMore()
 	}
 	for {
@@ -175,13 +170,9 @@ func (s *Splitter) oversizeError(size int64) error {
 	return err
 }
 
-// readBanner waits for the greeting. It returns the first bytes and errNoBanner
-// as soon as they cannot become one.
+// readBanner waits for the greeting. It returns the first bytes and errNoBanner as soon as they cannot become one.
 func (s *Splitter) readBanner() (string, error) {
-	for {
-		if _, ok := s.takeBanner(s.readErr != nil); ok {
-			break
-		}
+	for !s.takeBanner(s.readErr != nil) {
 		s.readMore()
 	}
 	if s.banner == "" {
@@ -194,11 +185,11 @@ func (s *Splitter) readBanner() (string, error) {
 	return s.banner, nil
 }
 
-// takeBanner takes the greeting off the stream's beginning. It reports false while
-// more bytes are needed to know whether there is one.
-func (s *Splitter) takeBanner(final bool) (string, bool) {
+// takeBanner takes the greeting off the stream's beginning, if there is one. It reports false while it takes more bytes
+// to know that; final says that there are none.
+func (s *Splitter) takeBanner(final bool) (known bool) {
 	if s.bannerRead {
-		return s.banner, true
+		return true
 	}
 	b := s.buf[s.frameStart:min(s.dataEnd, s.frameStart+maxBanner)]
 	if n := min(len(b), len(bannerPrefix)); string(b[:n]) == bannerPrefix[:n] {
@@ -208,11 +199,11 @@ func (s *Splitter) takeBanner(final bool) (string, bool) {
 			s.banner = string(b[:i])
 			s.beginFrame(s.frameStart + i + 2)
 		case i < 0 && len(b) < maxBanner && !final:
-			return "", false
+			return false
 		}
 	}
 	s.bannerRead = true
-	return s.banner, true
+	return true
 }
 
 // readMore reads once, having made room for it.
@@ -230,7 +221,8 @@ func (s *Splitter) readMore() {
 			s.dataEnd = copy(s.buf, s.buf[s.frameStart:s.dataEnd])
 			s.frameStart = 0
 		} else {
-			grown := make([]byte, max(bufferSize, min(2*len(s.buf), s.limits.MaxFrame+2*minReadSize), s.dataEnd-s.frameStart+2*minReadSize))
+			grown := make([]byte, max(bufferSize, min(2*len(s.buf), s.limits.MaxFrame+2*minReadSize),
+				s.dataEnd-s.frameStart+2*minReadSize))
 			s.searched -= s.frameStart
 			s.dataEnd = copy(grown, s.buf[s.frameStart:s.dataEnd])
 			s.frameStart = 0
@@ -254,9 +246,8 @@ func (s *Splitter) readMore() {
 	s.readErr = io.ErrNoProgress
 }
 
-// indexFrameEnd is bytes.Index for CRLFCRLF, by Horspool's method: most bytes of an
-// event are neither CR nor LF and let it look at every fourth only, while
-// bytes.Index stops at the end of every line.
+// indexFrameEnd is bytes.Index for CRLFCRLF, by Horspool's method: most bytes of an event are neither CR nor LF and let
+// it look at every fourth only, while bytes.Index stops at the end of every line.
 func indexFrameEnd(b []byte) int {
 	for i := len(frameEnd) - 1; i < len(b); {
 		switch c := b[i]; {
@@ -275,9 +266,8 @@ func indexFrameEnd(b []byte) int {
 	return -1
 }
 
-// CutBanner takes the greeting line off a frame that begins with one, as a
-// recording of several connections has it in its middle. In a live stream an
-// attacker can write such a line.
+// CutBanner takes the greeting line off a frame that begins with one, as a recording of several connections has it in
+// its middle. In a live stream an attacker can write such a line.
 func CutBanner(frame string) (banner, rest string, ok bool) {
 	if !strings.HasPrefix(frame, bannerPrefix) {
 		return "", frame, false

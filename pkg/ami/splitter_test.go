@@ -14,8 +14,7 @@ import (
 	"testing/iotest"
 )
 
-// split returns what a Splitter makes of r: frames, "oversize N head" for those
-// that were skipped, and the final error.
+// split returns what a Splitter makes of r: frames, "oversize N head" for those that were skipped, and the final error.
 func split(r io.Reader, lim Limits) (out []string, banner string, err error) {
 	sp := NewSplitter(r, lim)
 	for {
@@ -63,20 +62,33 @@ func TestSplitterCutsAtEmptyLinesOnly(t *testing.T) {
 	}{
 		{name: "empty", err: io.EOF},
 		{name: "one frame", in: "Event: A\r\nB: c\r\n\r\n", want: []string{"frame Event: A\r\nB: c"}, err: io.EOF},
-		{name: "banner is no frame", in: "Asterisk Call Manager/11.0.0\r\nResponse: S\r\n\r\n", banner: "Asterisk Call Manager/11.0.0", want: []string{"frame Response: S"}, err: io.EOF},
-		{name: "banner alone", in: "Asterisk Call Manager/11.0.0\r\n", banner: "Asterisk Call Manager/11.0.0", err: io.EOF},
+		{name: "banner is no frame", in: "Asterisk Call Manager/11.0.0\r\nResponse: S\r\n\r\n",
+			banner: "Asterisk Call Manager/11.0.0", want: []string{"frame Response: S"}, err: io.EOF},
+		{name: "banner alone", in: "Asterisk Call Manager/11.0.0\r\n", banner: "Asterisk Call Manager/11.0.0",
+			err: io.EOF},
 		{name: "half a banner", in: "Asterisk Call Man", err: io.ErrUnexpectedEOF},
-		{name: "banner without an end", in: bannerPrefix + strings.Repeat("1", 400) + "\r\n\r\n", want: []string{"frame " + bannerPrefix + strings.Repeat("1", 400)}, err: io.EOF},
-		{name: "banner in the middle is a frame", in: "A: b\r\n\r\nAsterisk Call Manager/9\r\nC: d\r\n\r\n", want: []string{"frame A: b", "frame Asterisk Call Manager/9\r\nC: d"}, err: io.EOF},
-		{name: "lone CR and LF belong to the frame", in: "A: b\nc\rd\n\n\r\r\n\r\n", want: []string{"frame A: b\nc\rd\n\n\r"}, err: io.EOF},
-		{name: "empty frames are seen", in: "\r\n\r\n\r\n\r\nA: b\r\n\r\n", want: []string{"frame ", "frame ", "frame A: b"}, err: io.EOF},
-		{name: "three line ends", in: "A: b\r\n\r\n\r\nC: d\r\n\r\n", want: []string{"frame A: b", "frame \r\nC: d"}, err: io.EOF},
+		{name: "banner without an end", in: bannerPrefix + strings.Repeat("1", 400) + "\r\n\r\n",
+			want: []string{"frame " + bannerPrefix + strings.Repeat("1", 400)}, err: io.EOF},
+		{name: "banner in the middle is a frame", in: "A: b\r\n\r\nAsterisk Call Manager/9\r\nC: d\r\n\r\n",
+			want: []string{"frame A: b", "frame Asterisk Call Manager/9\r\nC: d"}, err: io.EOF},
+		{name: "lone CR and LF belong to the frame", in: "A: b\nc\rd\n\n\r\r\n\r\n",
+			want: []string{"frame A: b\nc\rd\n\n\r"}, err: io.EOF},
+		{name: "empty frames are seen", in: "\r\n\r\n\r\n\r\nA: b\r\n\r\n",
+			want: []string{"frame ", "frame ", "frame A: b"}, err: io.EOF},
+		{name: "three line ends", in: "A: b\r\n\r\n\r\nC: d\r\n\r\n", want: []string{"frame A: b", "frame \r\nC: d"},
+			err: io.EOF},
 		{name: "unfinished", in: "A: b\r\n\r\nC: d\r\n", want: []string{"frame A: b"}, err: io.ErrUnexpectedEOF},
-		{name: "frame of the bound", in: long + "\r\n\r\n", lim: Limits{MaxLine: 100, MaxFrame: 100}, want: []string{"frame " + long}, err: io.EOF},
-		{name: "frame over the bound", in: long + "y\r\n\r\nA: b\r\n\r\n", lim: Limits{MaxLine: 1000, MaxFrame: 100}, want: []string{fmt.Sprintf("oversize 101 %q", long[:48]), "frame A: b"}, err: io.EOF},
-		{name: "line over the bound", in: "A: b\r\n" + long + "\r\n\r\nA: b\r\n\r\n", lim: Limits{MaxLine: 99, MaxFrame: 1000}, want: []string{fmt.Sprintf("oversize 106 %q", "A: b\r\n"+long[:42]), "frame A: b"}, err: io.EOF},
-		{name: "lines within the bound in a longer frame", in: long + "\r\n" + long + "\r\n\r\n", lim: Limits{MaxLine: 100, MaxFrame: 1000}, want: []string{"frame " + long + "\r\n" + long}, err: io.EOF},
-		{name: "oversize without an end", in: long + long, lim: Limits{MaxLine: 9, MaxFrame: 10}, want: []string{fmt.Sprintf("oversize 200 %q", long[:48])}, err: io.EOF},
+		{name: "frame of the bound", in: long + "\r\n\r\n", lim: Limits{MaxLine: 100, MaxFrame: 100},
+			want: []string{"frame " + long}, err: io.EOF},
+		{name: "frame over the bound", in: long + "y\r\n\r\nA: b\r\n\r\n", lim: Limits{MaxLine: 1000, MaxFrame: 100},
+			want: []string{fmt.Sprintf("oversize 101 %q", long[:48]), "frame A: b"}, err: io.EOF},
+		{name: "line over the bound", in: "A: b\r\n" + long + "\r\n\r\nA: b\r\n\r\n",
+			lim:  Limits{MaxLine: 99, MaxFrame: 1000},
+			want: []string{fmt.Sprintf("oversize 106 %q", "A: b\r\n"+long[:42]), "frame A: b"}, err: io.EOF},
+		{name: "lines within the bound in a longer frame", in: long + "\r\n" + long + "\r\n\r\n",
+			lim: Limits{MaxLine: 100, MaxFrame: 1000}, want: []string{"frame " + long + "\r\n" + long}, err: io.EOF},
+		{name: "oversize without an end", in: long + long, lim: Limits{MaxLine: 9, MaxFrame: 10},
+			want: []string{fmt.Sprintf("oversize 200 %q", long[:48])}, err: io.EOF},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -89,7 +101,8 @@ func TestSplitterCutsAtEmptyLinesOnly(t *testing.T) {
 			for name, r := range readers {
 				got, banner, err := split(r, tt.lim)
 				if !slices.Equal(got, tt.want) || banner != tt.banner || !errors.Is(err, tt.err) {
-					t.Errorf("%s:\n got %q, %q, %v\nwant %q, %q, %v", name, got, banner, err, tt.want, tt.banner, tt.err)
+					t.Errorf("%s:\n got %q, %q, %v\nwant %q, %q, %v", name, got, banner, err, tt.want, tt.banner,
+						tt.err)
 				}
 			}
 		})
@@ -112,7 +125,8 @@ func TestSplitterMemoryIsBounded(t *testing.T) {
 	for name, line := range map[string]string{"one line": "x", "many lines": "abc: def\r\n"} {
 		t.Run(name, func(t *testing.T) {
 			unit := []byte(strings.Repeat(line, 1000))
-			sp := NewSplitter(io.MultiReader(io.LimitReader(&endless{unit: unit}, size), strings.NewReader("\r\n\r\nEvent: A\r\n\r\n")), Limits{})
+			sp := NewSplitter(io.MultiReader(io.LimitReader(&endless{unit: unit}, size),
+				strings.NewReader("\r\n\r\nEvent: A\r\n\r\n")), Limits{})
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			_, err := sp.Next()
@@ -160,7 +174,8 @@ func TestSplitterReadsRecordings(t *testing.T) {
 		}
 		got, banner, err := split(bytes.NewReader(b), Limits{})
 		// Some were cut off in the last line end, hence io.ErrUnexpectedEOF.
-		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) || !strings.HasPrefix(banner, bannerPrefix) || len(got) == 0 {
+		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) ||
+			!strings.HasPrefix(banner, bannerPrefix) || len(got) == 0 {
 			t.Errorf("%s: %d frames, banner %q, %v", file, len(got), banner, err)
 			continue
 		}
@@ -229,8 +244,10 @@ func FuzzSplitter(f *testing.F) {
 }
 
 // event is one that Asterisk sends, of average length.
-const event = "Event: ChallengeResponseFailed\r\nPrivilege: security,all\r\nEventTV: 2026-11-22T21:50:41.214+0000\r\nSeverity: Error\r\n" +
-	"Service: PJSIP\r\nEventVersion: 1\r\nAccountID: 6001\r\nSessionID: 3f1a@lab\r\nLocalAddress: IPV4/UDP/10.99.0.1/5060\r\n" +
+const event = "Event: ChallengeResponseFailed\r\nPrivilege: security,all\r\nEventTV: " +
+	"2026-11-22T21:50:41.214+0000\r\nSeverity: Error\r\n" +
+	"Service: PJSIP\r\nEventVersion: 1\r\nAccountID: 6001\r\nSessionID: 3f1a@lab\r\nLocalAddress: " +
+	"IPV4/UDP/10.99.0.1/5060\r\n" +
 	"RemoteAddress: IPV4/UDP/10.99.0.66/5060\r\nChallenge: x\r\nResponse: y\r\nExpectedResponse: \r\n\r\n"
 
 func BenchmarkSplitter(b *testing.B) {

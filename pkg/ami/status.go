@@ -44,8 +44,8 @@ type State struct {
 	Local netip.AddrPort
 	// First says that it is the first connection since Run began. Of Connected.
 	First bool
-	// Blind is the time from the last sign of life of the connection before, or from Run's beginning, to now. Nothing of that
-	// time is ever delivered. Of Connected.
+	// Blind is the time from the last sign of life of the connection before, or from Run's beginning, to now. Nothing
+	// of that time is ever delivered. Of Connected.
 	Blind time.Duration
 	// Err says why; of Connected it is the cause of the loss before.
 	Err error
@@ -74,8 +74,8 @@ type Status struct {
 	QueuePeak  int    // the most that QueueBytes ever was
 	Received   uint64 // frames
 	Oversize   uint64 // frames that were skipped because of their size
-	// Dropped are the frames that were given up for want of room, by Asterisk's name of the event, "other" or "fragment": never
-	// bytes of the wire.
+	// Dropped are the frames that were given up for want of room, by Asterisk's name of the event, "other" or
+	// "fragment": never bytes of the wire.
 	Dropped map[string]uint64
 
 	Denied map[string]uint64 // actions that Asterisk denied, by their name as given to Action

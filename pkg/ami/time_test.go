@@ -14,12 +14,14 @@ import (
 	"time"
 )
 
-// piped runs a session in a synctest bubble against script, which gets every
-// connection in turn (and its number), until ends has passed.
-func piped(t *testing.T, ends time.Duration, change func(*Config), script func(n int, nc net.Conn)) (states []State, s *Session) {
+// piped runs a session in a synctest bubble against script, which gets every connection in turn (and its number), until
+// ends has passed.
+func piped(t *testing.T, ends time.Duration, change func(*Config), script func(n int, nc net.Conn)) (states []State,
+	s *Session) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		cfg := Config{Address: "127.0.0.1:5038", Username: "ringwall", Secret: secret, OnState: func(st State) { states = append(states, st) }}
+		cfg := Config{Address: "127.0.0.1:5038", Username: "ringwall", Secret: secret,
+			OnState: func(st State) { states = append(states, st) }}
 		if change != nil {
 			change(&cfg)
 		}
@@ -77,7 +79,8 @@ func TestUnansweredPingEndsTheConnection(t *testing.T) {
 	if len(down) != 1 || !errors.Is(down[0].Err, ErrPing) {
 		t.Fatalf("states %+v", states)
 	}
-	if up := only(states, Connected); len(up) != 2 || down[0].At.Sub(up[0].At) != 10*time.Second || up[1].Blind < 10*time.Second || up[1].Blind > 12*time.Second {
+	if up := only(states, Connected); len(up) != 2 || down[0].At.Sub(up[0].At) != 10*time.Second ||
+		up[1].Blind < 10*time.Second || up[1].Blind > 12*time.Second {
 		t.Errorf("states %+v", states)
 	}
 }
@@ -140,7 +143,8 @@ func TestBusyLineMayAnswerPingLate(t *testing.T) {
 		t.Errorf("a line that was busy for 30 s was cut: %+v", states)
 	}
 	states, _ = piped(t, 45*time.Second, nil, func(_ int, nc net.Conn) { flow(nc, time.Hour) })
-	if down := only(states, Disconnected); len(down) != 1 || !errors.Is(down[0].Err, ErrPing) || down[0].At.Sub(states[0].At) != 40*time.Second {
+	if down := only(states, Disconnected); len(down) != 1 || !errors.Is(down[0].Err, ErrPing) ||
+		down[0].At.Sub(states[0].At) != 40*time.Second {
 		t.Errorf("a line that never answers: %+v", states)
 	}
 }
@@ -255,7 +259,8 @@ func TestRefusedLoginIsNotRepeatedFast(t *testing.T) {
 func TestRetryEndsThePause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tried := make(chan time.Time, 16)
-		s := New(Config{Address: "127.0.0.1:5038", Username: "ringwall", Secret: secret, BackoffMin: time.Hour, BackoffMax: time.Hour})
+		s := New(Config{Address: "127.0.0.1:5038", Username: "ringwall", Secret: secret, BackoffMin: time.Hour,
+			BackoffMax: time.Hour})
 		s.dial = func(context.Context, string, string) (net.Conn, error) {
 			tried <- time.Now()
 			return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}

@@ -11,14 +11,15 @@ type Options[T any] struct {
 	Limit int
 	// Weight is what an item counts against Limit, such as its bytes. nil: each counts 1.
 	Weight func(T) int
-	// Priority is a small number from 0 on. Where there is no room for an item, others of its own or of lower priority are
-	// given up for it: the lowest first, and the oldest first of one priority. nil: none is, a full mailbox refuses.
+	// Priority is a small number from 0 on. Where there is no room for an item, others of its own or of lower priority
+	// are given up for it: the lowest first, and the oldest first of one priority. nil: none is, a full mailbox
+	// refuses.
 	Priority func(T) int
 }
 
-// A Mailbox takes items from any number of goroutines, none of which ever waits, and hands them on in their order to one
-// consumer, who takes many at once. What is lost is returned to whoever put the item for which there was no room. The
-// consumer's loop is
+// A Mailbox takes items from any number of goroutines, none of which ever waits, and hands them on in their order to
+// one consumer, who takes many at once. What is lost is returned to whoever put the item for which there was no room.
+// The consumer's loop is
 //
 //	for {
 //		switch items, ended := box.Take(most); {
@@ -89,8 +90,8 @@ func (m *Mailbox[T]) PutBack(items ...T) {
 	m.wakeLocked()
 }
 
-// Take returns the oldest items, at most so many, or all if most is 0. They count against the limit until the next Take.
-// ended says that the mailbox is closed and nothing is left in it.
+// Take returns the oldest items, at most so many, or all if most is 0. They count against the limit until the next
+// Take. ended says that the mailbox is closed and nothing is left in it.
 func (m *Mailbox[T]) Take(most int) (items []T, ended bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -181,8 +182,8 @@ func (m *Mailbox[T]) countLocked(item T, weight int) {
 	m.byPriority[p] += weight
 }
 
-// makeRoomLocked gives up items for a new one: so much and a sixteenth of the limit more, so that a flood does not pay for a
-// pass over all items with every one of its own. It returns nil if those that may be given up do not suffice.
+// makeRoomLocked gives up items for a new one: so much and a sixteenth of the limit more, so that a flood does not pay
+// for a pass over all items with every one of its own. It returns nil if those that may be given up do not suffice.
 func (m *Mailbox[T]) makeRoomLocked(item T, excess int) (lost []T) {
 	if m.priority == nil {
 		return nil

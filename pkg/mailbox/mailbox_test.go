@@ -83,7 +83,8 @@ func TestWhatIsBeingHandledCounts(t *testing.T) {
 type item struct{ number, weight, priority int }
 
 func withPriorities(limit int) *Mailbox[item] {
-	return New(Options[item]{Limit: limit, Weight: func(i item) int { return i.weight }, Priority: func(i item) int { return i.priority }})
+	return New(Options[item]{Limit: limit, Weight: func(i item) int { return i.weight },
+		Priority: func(i item) int { return i.priority }})
 }
 
 func TestTheLowestPriorityAndTheOldestGoFirst(t *testing.T) {
@@ -96,7 +97,8 @@ func TestTheLowestPriorityAndTheOldestGoFirst(t *testing.T) {
 		t.Errorf("lost %v", lost)
 	}
 	m.Put(item{17, 1, 0})
-	if lost := m.Put(item{18, 10, 3}); len(lost) != 11 || slices.ContainsFunc(lost, func(i item) bool { return i.priority == 3 }) {
+	if lost := m.Put(item{18, 10, 3}); len(lost) != 11 ||
+		slices.ContainsFunc(lost, func(i item) bool { return i.priority == 3 }) {
 		t.Errorf("lost %v", lost)
 	}
 	if lost := m.Put(item{19, 8, 2}); !slices.Equal(lost, []item{{19, 8, 2}}) {
@@ -145,7 +147,8 @@ func TestEveryItemIsTakenOrLost(t *testing.T) {
 				sum += i.weight
 				byPriority[i.priority] += i.weight
 			}
-			if sum != m.waiting || m.handled+sum > 200+50*5 || !slices.Equal(byPriority[:len(m.byPriority)], m.byPriority) {
+			if sum != m.waiting || m.handled+sum > 200+50*5 ||
+				!slices.Equal(byPriority[:len(m.byPriority)], m.byPriority) {
 				t.Fatalf("seed %d: %d wait, %d counted, %v, %v", seed, sum, m.waiting, byPriority, m.byPriority)
 			}
 		}

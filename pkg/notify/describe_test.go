@@ -30,7 +30,8 @@ func TestEveryActionHasATitle(t *testing.T) {
 		d := banDecision(1)
 		d.Action = action
 		m := describe(d, "host")
-		if other, taken := titles[m.Title]; taken || strings.HasPrefix(m.Title, "Ringwall on host: "+string(action)+" ") || strings.Contains(m.Title, "100") {
+		if other, taken := titles[m.Title]; taken ||
+			strings.HasPrefix(m.Title, "Ringwall on host: "+string(action)+" ") || strings.Contains(m.Title, "100") {
 			t.Errorf("%s: %q, as %s", action, m.Title, other)
 		}
 		titles[m.Title] = action
@@ -42,10 +43,12 @@ func TestABanInWords(t *testing.T) {
 	d.Detail, d.Duration = "five guesses in a minute", 90*time.Minute
 	m := describe(d, "pbx.example.net")
 	if m.Title != "Ringwall on pbx.example.net: 10.0.0.1 is banned" ||
-		m.Text != "Reason: unknown account, score 12, for 1h30m, at pbx1. five guesses in a minute" || m.Duration != "1h30m" {
+		m.Text != "Reason: unknown account, score 12, for 1h30m, at pbx1. five guesses in a minute" ||
+		m.Duration != "1h30m" {
 		t.Errorf("%+v", m)
 	}
-	if m := describe(ban.Decision{Action: ban.ActionTampering}, "h"); m.Source != "" || m.Prefix != "" || !strings.Contains(m.Title, "tampers") {
+	if m := describe(ban.Decision{Action: ban.ActionTampering}, "h"); m.Source != "" || m.Prefix != "" ||
+		!strings.Contains(m.Title, "tampers") {
 		t.Errorf("%+v", m)
 	}
 }
@@ -66,7 +69,8 @@ func TestASummaryAddsUp(t *testing.T) {
 	next.join(summary{})
 	next.join(s)
 	m := next.message("host", start)
-	if m.Count != 6 || len(m.Actions) != 2 || m.Actions[1].Count != 5 || !next.since.Equal(start) || len(m.Prefixes) != 3 ||
+	if m.Count != 6 || len(m.Actions) != 2 || m.Actions[1].Count != 5 || !next.since.Equal(start) ||
+		len(m.Prefixes) != 3 ||
 		!strings.Contains(m.Text, "1 breach, 5 ban") || !strings.Contains(m.Text, "2026-01-02 03:04:05") {
 		t.Errorf("%+v", m)
 	}

@@ -14,7 +14,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-// TestTheExampleDelivers sends a breach to every web address of examples/notify.yaml, a server of the test's in its place.
+// TestTheExampleDelivers sends a breach to every web address of examples/notify.yaml, a server of the test's in its
+// place.
 func TestTheExampleDelivers(t *testing.T) {
 	env := policy.Environment{Lookup: func(name string) (string, bool) {
 		if strings.HasSuffix(name, "_URL") {

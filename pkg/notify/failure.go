@@ -48,7 +48,8 @@ func network(err error) *failure {
 	case errors.As(err, &dns):
 		return &failure{what: "the host name cannot be resolved"}
 	case errors.As(err, &authority):
-		return &failure{what: "the server's certificate is signed by nobody who is known here; ca_file can name who signed it"}
+		return &failure{what: "the server's certificate is signed by nobody who is known here; ca_file can name who " +
+			"signed it"}
 	case errors.As(err, &name):
 		return &failure{what: "the server's certificate is for another name"}
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:

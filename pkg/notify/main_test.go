@@ -137,9 +137,11 @@ func run(t *testing.T, n *Notifier) (stop func()) {
 func banDecision(i int) ban.Decision {
 	addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 	return ban.Decision{
-		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Action: ban.ActionBan, Source: addr, Prefix: netip.PrefixFrom(addr, 32),
-		Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12, Account: "100", Service: security.PJSIP, Transport: security.UDP,
-		Duration: time.Hour, PBX: "pbx1",
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Action: ban.ActionBan, Source: addr,
+		Prefix: netip.PrefixFrom(addr, 32),
+		Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12, Account: "100", Service: security.PJSIP,
+		Transport: security.UDP,
+		Duration:  time.Hour, PBX: "pbx1",
 	}
 }
 

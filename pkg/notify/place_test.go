@@ -23,7 +23,8 @@ func TestMessagesSayWhereTheSourceIsRegistered(t *testing.T) {
 	if m.Country != "NL" || m.ASN != 64496 || !strings.HasPrefix(m.ASName, `<!channel> \x1b[2J\u202exxx`) || len(m.ASName) > 110 {
 		t.Errorf("%+v", m)
 	}
-	if m.Text != "Reason: unknown account, score 12, for 1h, at pbx1, from NL, network AS64496." || strings.Contains(m.Title+m.Text, "channel") {
+	if m.Text != "Reason: unknown account, score 12, for 1h, at pbx1, from NL, network AS64496." ||
+		strings.Contains(m.Title+m.Text, "channel") {
 		t.Errorf("%q", m.Text)
 	}
 	env := environment(m)

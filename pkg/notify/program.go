@@ -97,13 +97,14 @@ func (p *program) send(ctx context.Context, m message.Message) error {
 func (p *program) close() {}
 
 // startWithoutRights keeps the daemon's ambient capabilities (CAP_NET_ADMIN, under the packaged unit) from the program:
-// whoever can make it misbehave must not get at the firewall. The set belongs to the thread, and the program starts with
-// that of the thread that starts it (capabilities(7)). The thread's own rights stay as they are.
+// whoever can make it misbehave must not get at the firewall. The set belongs to the thread, and the program starts
+// with that of the thread that starts it (capabilities(7)). The thread's own rights stay as they are.
 func startWithoutRights(cmd *exec.Cmd) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	// EINVAL: a kernel before Linux 4.3, which has no such set.
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil &&
+		!errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("capabilities: %w", err)
 	}
 	return cmd.Start()

@@ -84,8 +84,10 @@ func TestProgramFindsTheDecision(t *testing.T) {
 		return string(data)
 	}
 	env := read("env")
-	for _, want := range []string{"ACTION=ban", "PREFIX=10.0.0.1/32", "SOURCE=10.0.0.1", "REASON=unknown_account", "ACCOUNT=100", "PBX=pbx1",
-		"DURATION_SECONDS=3600", "SCORE=12", "POINTS=4", "PROVEN=false", "SERVICE=PJSIP", "TRANSPORT=UDP", "HOST=host", "COUNT=1",
+	for _, want := range []string{"ACTION=ban", "PREFIX=10.0.0.1/32", "SOURCE=10.0.0.1", "REASON=unknown_account",
+		"ACCOUNT=100", "PBX=pbx1",
+		"DURATION_SECONDS=3600", "SCORE=12", "POINTS=4", "PROVEN=false", "SERVICE=PJSIP", "TRANSPORT=UDP", "HOST=host",
+		"COUNT=1",
 		"TIME=2026-01-02T03:04:05Z"} {
 		if !strings.Contains(env, "RINGWALL_"+want+"\n") {
 			t.Errorf("no %s in %s", want, env)
@@ -121,7 +123,8 @@ func TestProgramIsSafeFromHostileAccounts(t *testing.T) {
 func TestProgramThatFailsIsExplained(t *testing.T) {
 	var f *failure
 	_, err := start(t, banDecision(1), `echo "no \033[2Jluck" >&2; exit 3`)
-	if !errors.As(err, &f) || !f.final || !strings.Contains(f.what, "exit status 3") || strings.Contains(f.output, "\x1b") ||
+	if !errors.As(err, &f) || !f.final || !strings.Contains(f.what, "exit status 3") ||
+		strings.Contains(f.output, "\x1b") ||
 		!strings.Contains(f.output, "luck") {
 		t.Errorf("%+v", f)
 	}
@@ -130,7 +133,8 @@ func TestProgramThatFailsIsExplained(t *testing.T) {
 		"not executable": {cfg: policy.Notify{Exec: []string{"/etc/hostname"}}},
 		"a folder":       {cfg: policy.Notify{Exec: []string{"/"}}},
 	} {
-		if err := p.send(t.Context(), message.Message{}); !errors.As(err, &f) || !f.final || !strings.Contains(f.what, "cannot be started") {
+		if err := p.send(t.Context(), message.Message{}); !errors.As(err, &f) || !f.final ||
+			!strings.Contains(f.what, "cannot be started") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -208,7 +212,8 @@ func gone(t *testing.T, file string) {
 		if err != nil {
 			return
 		}
-		if _, state, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X") {
+		if _, state, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(state, "Z") ||
+			strings.HasPrefix(state, "X") {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -254,7 +259,8 @@ func TestProgramOfATargetRunsForEachDecision(t *testing.T) {
 	}
 	stop()
 	data, err := os.ReadFile(file)
-	if want := "ban 10.0.0.0/32\nban 10.0.0.1/32\nban 10.0.0.2/32\nbreach 10.255.255.255/32\n"; err != nil || string(data) != want {
+	if want := "ban 10.0.0.0/32\nban 10.0.0.1/32\nban 10.0.0.2/32\nbreach 10.255.255.255/32\n"; err != nil ||
+		string(data) != want {
 		t.Errorf("%s, %v", data, err)
 	}
 }

@@ -85,7 +85,8 @@ func (s *summary) message(host string, now time.Time) message.Message {
 	for _, t := range s.actions {
 		parts = append(parts, fmt.Sprintf("%d %s", t.Count, t.Action))
 	}
-	m.Text = fmt.Sprintf("Not told one by one since %s: %s.", s.since.UTC().Format("2006-01-02 15:04:05 MST"), strings.Join(parts, ", "))
+	m.Text = fmt.Sprintf("Not told one by one since %s: %s.", s.since.UTC().Format("2006-01-02 15:04:05 MST"),
+		strings.Join(parts, ", "))
 	if len(s.prefixes) > 0 {
 		m.Text += " Among them " + strings.Join(s.prefixes, ", ") + "."
 	}

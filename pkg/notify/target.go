@@ -158,8 +158,8 @@ func (t *target) countDroppedLocked(now time.Time) {
 	}
 }
 
-// next takes what is to be delivered now. If there is nothing, it returns after which time a summary is due, negative if none
-// is. stopping says that the daemon ends, and a summary is due at once.
+// next takes what is to be delivered now. If there is nothing, it returns after which time a summary is due, negative
+// if none is. stopping says that the daemon ends, and a summary is due at once.
 func (t *target) next(now time.Time, stopping bool) (next pendingMessage, ok bool, summaryDue time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -223,8 +223,8 @@ func (t *target) Run(ctx context.Context) {
 	}
 }
 
-// deliver tries until it works, cannot work, or has taken too long. The context attempts bounds those, ctx the pauses between
-// them. It says whether the target is failing now; failing is whether it was before.
+// deliver tries until it works, cannot work, or has taken too long. The context attempts bounds those, ctx the pauses
+// between them. It says whether the target is failing now; failing is whether it was before.
 func (t *target) deliver(ctx, attempts context.Context, m pendingMessage, failing bool) bool {
 	for attempt := 0; ; attempt++ {
 		sending, cancel := context.WithTimeout(attempts, t.cfg.Timeout)
@@ -272,7 +272,8 @@ func (t *target) deliver(ctx, attempts context.Context, m pendingMessage, failin
 			t.log.Warn("a notification failed, and is tried again", attrs...)
 			failing = true
 		} else {
-			t.log.Debug("a notification failed again", append(attrs, "attempt", attempt+1, "pause", pause.Round(time.Second))...)
+			t.log.Debug("a notification failed again",
+				append(attrs, "attempt", attempt+1, "pause", pause.Round(time.Second))...)
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -329,8 +330,8 @@ func (t *target) remove() {
 	t.stop()
 }
 
-// replaceBy ends a target for which a reload has another one, which takes over what waits and, where they have the same rate,
-// what is left of it. A message that is being delivered has the grace period.
+// replaceBy ends a target for which a reload has another one, which takes over what waits and, where they have the same
+// rate, what is left of it. A message that is being delivered has the grace period.
 func (t *target) replaceBy(successor *target) {
 	t.mu.Lock()
 	messages, _ := t.waiting.Take(0)

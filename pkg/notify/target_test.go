@@ -45,7 +45,8 @@ func TestMessagesComeInOrderAndOnce(t *testing.T) {
 
 func TestPausesGrowAndRetryAfterIsHonoured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &scripted{script: []error{later("a"), later("b"), later("c"), &failure{what: "429", after: 42 * time.Second}, later("e")}}
+		s := &scripted{script: []error{later("a"), later("b"), later("c"),
+			&failure{what: "429", after: 42 * time.Second}, later("e")}}
 		n, b, _ := play(t, s)
 		n.Push(banDecision(1))
 		pass(5 * time.Minute)
@@ -124,8 +125,10 @@ func TestAFloodBecomesASummaryAndHidesNoBreach(t *testing.T) {
 			t.Fatalf("%d messages", len(got))
 		}
 		sum := got[21]
-		if sum.Action != message.Summary || sum.Count != 9980 || !slices.Equal(sum.Actions, []message.Tally{{Action: "ban", Count: 9980}}) ||
-			len(sum.Prefixes) != maxPrefixes || !strings.Contains(sum.Title, "9980 more") || !strings.Contains(sum.Text, "9980 ban") {
+		if sum.Action != message.Summary || sum.Count != 9980 ||
+			!slices.Equal(sum.Actions, []message.Tally{{Action: "ban", Count: 9980}}) ||
+			len(sum.Prefixes) != maxPrefixes || !strings.Contains(sum.Title, "9980 more") ||
+			!strings.Contains(sum.Text, "9980 ban") {
 			t.Errorf("%+v", sum)
 		}
 		if d := s.at[21].Sub(s.at[20]); d < summaryAfter-time.Second || d > summaryAfter {

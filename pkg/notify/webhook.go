@@ -134,7 +134,8 @@ func (w *webhook) send(ctx context.Context, m message.Message) error {
 	switch code := res.StatusCode; {
 	case code/100 == 3:
 		f.what += ", a redirect, which is not followed; url has to be where it leads"
-	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests || code/100 == 5:
+	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests ||
+		code/100 == 5:
 		f.final, f.after = false, retryAfter(res.Header.Get("Retry-After"), time.Now())
 	}
 	return f

@@ -47,7 +47,8 @@ func attempt(t *testing.T, server *httptest.Server, change ...func(*policy.Notif
 		if !errors.As(err, &f) {
 			t.Fatalf("%T: %v", err, err)
 		}
-		if shown := fmt.Sprintf("%v %+v", err, *f); strings.Contains(shown, "s3cret") || strings.Contains(shown, "services") {
+		if shown := fmt.Sprintf("%v %+v", err, *f); strings.Contains(shown, "s3cret") ||
+			strings.Contains(shown, "services") {
 			t.Errorf("the error shows the address: %s", shown)
 		}
 	}
@@ -72,16 +73,19 @@ func TestWebhookSendsWhatWasAskedFor(t *testing.T) {
 		got = request{r.Method, r.URL.Path, r.URL.RawQuery, string(body), r.Header}
 	})
 	if err := attempt(t, s, func(c *policy.Notify) {
-		c.Method, c.Token, c.Headers = "PUT", policy.NewSecret("t1"), map[string]policy.Secret{"x-site": policy.NewSecret("hq")}
+		c.Method, c.Token, c.Headers = "PUT", policy.NewSecret("t1"),
+			map[string]policy.Secret{"x-site": policy.NewSecret("hq")}
 	}); err != nil {
 		t.Fatal(err)
 	}
 	var m message.Message
-	if err := json.Unmarshal([]byte(got.body), &m); err != nil || m.Prefix != "10.0.0.1/32" || m.ID != "id-1" || m.Seconds != 3600 {
+	if err := json.Unmarshal([]byte(got.body), &m); err != nil || m.Prefix != "10.0.0.1/32" || m.ID != "id-1" ||
+		m.Seconds != 3600 {
 		t.Errorf("%v: %s", err, got.body)
 	}
 	if got.method != "PUT" || got.path != "/services/"+secret+"/id-1" || got.query != "key="+secret ||
-		got.header.Get("Content-Type") != "application/json" || got.header.Get("Authorization") != "Bearer t1" || got.header.Get("X-Site") != "hq" {
+		got.header.Get("Content-Type") != "application/json" || got.header.Get("Authorization") != "Bearer t1" ||
+		got.header.Get("X-Site") != "hq" {
 		t.Errorf("%+v", got)
 	}
 	if err := attempt(t, s, func(c *policy.Notify) {
@@ -89,7 +93,8 @@ func TestWebhookSendsWhatWasAskedFor(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if got.body != "token=t1" || got.header.Get("Authorization") != "" || got.header.Get("Content-Type") != "text/plain" {
+	if got.body != "token=t1" || got.header.Get("Authorization") != "" ||
+		got.header.Get("Content-Type") != "text/plain" {
 		t.Errorf("a token in the body: %+v", got)
 	}
 }
@@ -101,7 +106,8 @@ func TestWebhookTellsWhatIsWorthAnotherAttempt(t *testing.T) {
 		final      bool
 		after      time.Duration
 	}{
-		{500, "", false, 0}, {502, "", false, 0}, {503, "7", false, 7 * time.Second}, {429, "1.5", false, 1500 * time.Millisecond},
+		{500, "", false, 0}, {502, "", false, 0}, {503, "7", false, 7 * time.Second},
+		{429, "1.5", false, 1500 * time.Millisecond},
 		{429, "999999999", false, longestAfter}, {429, "soon", false, 0}, {429, "-5", false, 0}, {429, "NaN", false, 0},
 		{429, "Thu, 01 Jan 1970 00:00:00 GMT", false, 0}, {408, "", false, 0}, {425, "", false, 0},
 		{400, "", true, 0}, {401, "60", true, 0}, {403, "", true, 0}, {404, "", true, 0}, {410, "", true, 0},
@@ -190,7 +196,8 @@ func TestWebhookReadsLittleOfALongAnswer(t *testing.T) {
 		_, _ = io.WriteString(w, strings.Repeat("\x1b", 10<<20))
 	})
 	var f *failure
-	if err := attempt(t, s); !errors.As(err, &f) || len(f.output) > shownAnswer+20 || strings.Contains(f.output, "\x1b") {
+	if err := attempt(t, s); !errors.As(err, &f) || len(f.output) > shownAnswer+20 ||
+		strings.Contains(f.output, "\x1b") {
 		t.Errorf("%d bytes", len(f.output))
 	}
 }
@@ -208,7 +215,8 @@ func TestWebhookHidesAnAnswerThatRepeatsTheAddress(t *testing.T) {
 		})
 		var f *failure
 		err := attempt(t, s, func(c *policy.Notify) {
-			c.Token, c.Headers = policy.NewSecret("b-s3cret"), map[string]policy.Secret{"X-Key": policy.NewSecret("h-s3cret")}
+			c.Token, c.Headers = policy.NewSecret("b-s3cret"),
+				map[string]policy.Secret{"X-Key": policy.NewSecret("h-s3cret")}
 		})
 		if !errors.As(err, &f) || f.output != "(hidden)" {
 			t.Errorf("%+v", f)
@@ -297,7 +305,8 @@ func TestNoLogHoldsASecret(t *testing.T) {
 		}
 	}
 	stop()
-	if text := b.String(); strings.Contains(text, "s3cret") || strings.Contains(text, s.URL) || !strings.Contains(text, "HTTP 404") {
+	if text := b.String(); strings.Contains(text, "s3cret") || strings.Contains(text, s.URL) ||
+		!strings.Contains(text, "HTTP 404") {
 		t.Errorf("log: %s", text)
 	}
 	if b.total("team failed") != 2 {
@@ -328,7 +337,10 @@ func TestRealHTTPInVirtualTime(t *testing.T) {
 		served := make(chan struct{})
 		go func() { defer close(served); _ = server.Serve(l) }()
 		b := new(book)
-		n, err := New([]policy.Notify{team(func(c *policy.Notify) { c.URL = policy.NewSecret("http://127.0.0.1/" + secret) })}, b.options())
+		n, err := New([]policy.Notify{team(func(c *policy.Notify) {
+			c.URL = policy.NewSecret("http://127.0.0.1/" +
+				secret)
+		})}, b.options())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -35,8 +35,8 @@ const (
 	ClassAll  Class = 1<<31 - 1
 )
 
-// labels returns the names in the order of the constants.
-func labels() []string {
+// classNames returns the names in the order of the constants.
+func classNames() []string {
 	return []string{"system", "call", "log", "verbose", "command", "agent", "user", "config", "dtmf", "reporting",
 		"cdr", "dialplan", "originate", "agi", "cc", "aoc", "test", "security", "message"}
 }
@@ -45,23 +45,24 @@ func labels() []string {
 func ParseClass(list string) (Class, error) {
 	var c Class
 	for word := range strings.SplitSeq(list, ",") {
-		bit, ok := class(strings.TrimSpace(word))
+		bit, ok := classNamed(strings.TrimSpace(word))
 		if !ok {
-			return 0, fmt.Errorf("amiserver: class %q is not one of all, none, %s", word, strings.Join(labels(), ", "))
+			return 0, fmt.Errorf("amiserver: class %q is not one of all, none, %s", word,
+				strings.Join(classNames(), ", "))
 		}
 		c |= bit
 	}
 	return c, nil
 }
 
-func class(word string) (Class, bool) {
+func classNamed(word string) (Class, bool) {
 	switch word {
 	case "", "none":
 		return ClassNone, true
 	case "all":
 		return ClassAll, true
 	}
-	for i, label := range labels() {
+	for i, label := range classNames() {
 		if word == label {
 			return 1 << i, true
 		}
@@ -69,9 +70,9 @@ func class(word string) (Class, bool) {
 	return 0, false
 }
 
-// mask reads an Events or EventMask header (strings_to_mask()). Unknown words
-// count for nothing; an empty header is no mask.
-func mask(s string) (Class, bool) {
+// parseEventMask reads an Events or EventMask header (main/manager.c, strings_to_mask()). Unknown words count for
+// nothing; an empty header is no mask.
+func parseEventMask(s string) (Class, bool) {
 	if s == "" {
 		return 0, false
 	}
@@ -86,7 +87,7 @@ func mask(s string) (Class, bool) {
 	}
 	var c Class
 	for word := range strings.SplitSeq(s, ",") {
-		bit, _ := class(word)
+		bit, _ := classNamed(word)
 		c |= bit
 	}
 	return c, true

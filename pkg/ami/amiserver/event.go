@@ -7,21 +7,20 @@ import (
 	"time"
 )
 
-// report emits a security event about this session with the user's name as far
-// as it has logged in. own are the values of the event's own headers.
-func (ses *session) report(event string, own ...string) {
-	ses.srv.Broadcast(ses.event(event, ses.username, own...))
+// reportEvent emits a security event about this session, with the name under which it has logged in. values are those
+// of the headers that only this event has.
+func (ses *session) reportEvent(event string, values ...string) {
+	ses.server.Broadcast(ses.encodeEvent(event, ses.username, values...))
 }
 
-// reportUser emits one that names a user who has not logged in.
-func (ses *session) reportUser(event, user string) {
-	ses.srv.Broadcast(ses.event(event, user))
+// reportEventOf emits a security event about a user who has not logged in.
+func (ses *session) reportEventOf(event, user string) {
+	ses.server.Broadcast(ses.encodeEvent(event, user))
 }
 
-// event writes an event as Asterisk does: the common headers of
-// main/security_events.c, the event's own, SessionTV; RequestBadFormat has
-// AccountID at its end.
-func (ses *session) event(event, account string, own ...string) []byte {
+// encodeEvent writes an event as Asterisk does: the common headers of main/security_events.c, the event's own,
+// SessionTV. RequestBadFormat has AccountID at its end.
+func (ses *session) encodeEvent(event, account string, values ...string) []byte {
 	var (
 		version  = "1"
 		severity = "Error"
@@ -46,8 +45,8 @@ func (ses *session) event(event, account string, own ...string) []byte {
 	}
 	header("Event", event)
 	header("Privilege", "security,all")
-	if ses.srv.cfg.SystemName != "" {
-		header("SystemName", ses.srv.cfg.SystemName)
+	if ses.server.cfg.SystemName != "" {
+		header("SystemName", ses.server.cfg.SystemName)
 	}
 	header("EventTV", eventTime(time.Now()))
 	header("Severity", severity)
@@ -57,10 +56,10 @@ func (ses *session) event(event, account string, own ...string) []byte {
 		header("AccountID", account)
 	}
 	header("SessionID", fmt.Sprintf("0x7f57%08x", ses.id*0x1c0)) // a pointer in Asterisk
-	header("LocalAddress", ses.address(ses.local))
-	header("RemoteAddress", ses.address(ses.remote))
+	header("LocalAddress", ses.formatAddress(ses.local))
+	header("RemoteAddress", ses.formatAddress(ses.remote))
 	for i, name := range names {
-		header(name, own[i])
+		header(name, values[i])
 	}
 	started := ses.started
 	if started.IsZero() {
@@ -74,12 +73,12 @@ func (ses *session) event(event, account string, own ...string) []byte {
 	return []byte(b.String())
 }
 
-func (ses *session) address(a netip.AddrPort) string {
+func (ses *session) formatAddress(a netip.AddrPort) string {
 	family, transport := "IPV4", "TCP"
 	if a.Addr().Is6() {
 		family = "IPV6"
 	}
-	if ses.srv.cfg.TLS != nil {
+	if ses.server.cfg.TLS != nil {
 		transport = "TLS"
 	}
 	return fmt.Sprintf("%s/%s/%s/%d", family, transport, a.Addr(), a.Port())

@@ -30,7 +30,7 @@ type Request struct {
 }
 
 // Get returns the first value of a header, or "" (astman_get_header()).
-func (r Request) Get(name string) string { return get(r.Headers, name) }
+func (r Request) Get(name string) string { return headerValue(r.Headers, name) }
 
 // Reply begins a response: "Response: …", and the ActionID if there was one.
 func (r Request) Reply(response string) string {
@@ -40,8 +40,7 @@ func (r Request) Reply(response string) string {
 	return "Response: " + response + "\r\n"
 }
 
-// An Action is one that the server knows besides Login, Challenge, Events, Ping
-// and Logoff.
+// An Action is one that the server knows besides Login, Challenge, Events, Ping and Logoff.
 type Action struct {
 	Privilege Class // any of it in write= suffices; ClassNone: everybody
 	// Reply returns the raw answer, closing CRLFCRLF included.
@@ -59,8 +58,7 @@ type Config struct {
 	AuthDelay   time.Duration
 	AuthTimeout time.Duration // time to log in: 30 s
 	AuthLimit   int           // sessions that have not logged in: 50
-	// WriteTimeout is how long a reader may not read before it is cut off:
-	// 5 s. Asterisk's default is 100 ms an event.
+	// WriteTimeout is how long a reader may not read before it is cut off: 5 s. Asterisk's default is 100 ms an event.
 	WriteTimeout time.Duration
 	QueueBytes   int // bound of what waits for one reader: 64 MiB
 	Log          *slog.Logger
@@ -70,11 +68,11 @@ type Config struct {
 type Server struct {
 	cfg Config
 
-	mu       sync.Mutex
-	sessions map[*session]struct{}
-	changed  chan struct{} // closed and replaced when sessions log in or end
-	serial   uint64
-	waiting  int // sessions that have not logged in
+	mu            sync.Mutex
+	sessions      map[*session]struct{}
+	changed       chan struct{} // closed and replaced when a session logs in, ends, or sets its mask
+	lastSessionID uint64
+	notLoggedIn   int // sessions that have not logged in
 }
 
 // New returns a server that does nothing until [Server.Serve].
@@ -106,9 +104,8 @@ func New(cfg Config) *Server {
 // String names the server for logs.
 func (s *Server) String() string { return "amiserver" }
 
-// Serve accepts sessions until ctx ends, then closes the listener and every
-// session of it, waits for them, and returns nil. Any other error is the
-// listener's.
+// Serve accepts sessions until ctx ends, then closes the listener and every session of it, waits for them, and returns
+// nil. Any other error is the listener's.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -140,26 +137,25 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		}
 		pause = 0
 		local := ln.Addr()
-		wg.Go(func() { s.serve(ctx, nc, local) })
+		wg.Go(func() { s.serveConnection(ctx, nc, local) })
 	}
 }
 
-// Broadcast sends one event of class security, as raw bytes with its closing
-// CRLFCRLF, to every session that gets that class, and returns their number. It
-// does not wait for them. The bytes are not copied and must not change.
+// Broadcast sends one event of class security, as raw bytes with its closing CRLFCRLF, to every session that gets that
+// class, and returns their number. It does not wait for them. The bytes are not copied and must not change.
 func (s *Server) Broadcast(event []byte) int { return s.BroadcastClass(ClassSecurity, event) }
 
 // BroadcastClass is Broadcast for an event of any class.
 func (s *Server) BroadcastClass(class Class, event []byte) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.broadcast(class, event)
+	return s.broadcastLocked(class, event)
 }
 
-func (s *Server) broadcast(class Class, event []byte) int {
+func (s *Server) broadcastLocked(class Class, event []byte) int {
 	n := 0
 	for ses := range s.sessions {
-		if ses.loggedIn && ses.events&class == class && ses.out.push(event) {
+		if ses.loggedIn && ses.events&class == class && ses.outbox.put(event) {
 			n++
 		}
 	}
@@ -170,10 +166,10 @@ func (s *Server) broadcast(class Class, event []byte) int {
 func (s *Server) Subscribers() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.subscribers()
+	return s.subscribersLocked()
 }
 
-func (s *Server) subscribers() int {
+func (s *Server) subscribersLocked() int {
 	n := 0
 	for ses := range s.sessions {
 		if ses.loggedIn && ses.events&ClassSecurity != 0 {
@@ -187,7 +183,7 @@ func (s *Server) subscribers() int {
 func (s *Server) WaitSubscribers(ctx context.Context, n int) error {
 	for {
 		s.mu.Lock()
-		have, changed := s.subscribers(), s.changed
+		have, changed := s.subscribersLocked(), s.changed
 		s.mu.Unlock()
 		if have >= n {
 			return nil
@@ -200,24 +196,23 @@ func (s *Server) WaitSubscribers(ctx context.Context, n int) error {
 	}
 }
 
-// Disconnect cuts every session off, as a restart of Asterisk does, and returns
-// their number. The server goes on.
+// Disconnect cuts every session off, as a restart of Asterisk does, and returns their number. The server goes on.
 func (s *Server) Disconnect() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ses := range s.sessions {
-		_ = ses.raw.Close()
+		_ = ses.socket.Close()
 	}
 	return len(s.sessions)
 }
 
-// notify wants s.mu.
-func (s *Server) notify() {
+// notifyLocked lets those look again who wait for subscribers.
+func (s *Server) notifyLocked() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
-func (s *Server) user(name string) (User, bool) {
+func (s *Server) userNamed(name string) (User, bool) {
 	i := slices.IndexFunc(s.cfg.Users, func(u User) bool { return strings.EqualFold(u.Name, name) })
 	if i < 0 {
 		return User{}, false
@@ -225,8 +220,8 @@ func (s *Server) user(name string) (User, bool) {
 	return s.cfg.Users[i], true
 }
 
-// inUse reports whether a session of that user exists.
-func (s *Server) inUse(name string) bool {
+// isLoggedIn reports whether a session of that user exists.
+func (s *Server) isLoggedIn(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ses := range s.sessions {
@@ -237,7 +232,7 @@ func (s *Server) inUse(name string) bool {
 	return false
 }
 
-func get(headers []string, name string) string {
+func headerValue(headers []string, name string) string {
 	for _, h := range headers {
 		if len(h) > len(name) && h[len(name)] == ':' && strings.EqualFold(h[:len(name)], name) {
 			return strings.TrimLeft(h[len(name)+1:], " ")
@@ -246,9 +241,9 @@ func get(headers []string, name string) string {
 	return ""
 }
 
-// privilege returns the class that Asterisk asks for before it runs an action
-// that this server has no answer to, for refusals as Asterisk gives them.
-func privilege(action string) (Class, bool) {
+// requiredClass returns the class that Asterisk asks for before it runs an action that this server has no answer to,
+// for refusals as Asterisk gives them.
+func requiredClass(action string) (Class, bool) {
 	switch strings.ToLower(action) {
 	case "command":
 		return ClassCommand, true
@@ -256,7 +251,8 @@ func privilege(action string) (Class, bool) {
 		"pjsipshowregistrationsoutbound", "coreshowchannels":
 		return ClassSystem | ClassReporting, true
 	case "pjsipshowcontacts", "pjsipshowendpoints", "pjsipshowendpoint", "pjsipshowaors",
-		"pjsipshowregistrationinboundcontactstatuses", "pjsipshowregistrationsinbound", "reload", "filter", "loggerrotate":
+		"pjsipshowregistrationinboundcontactstatuses", "pjsipshowregistrationsinbound", "reload", "filter",
+		"loggerrotate":
 		return ClassSystem, true
 	case "getconfig", "updateconfig":
 		return ClassConfig, true

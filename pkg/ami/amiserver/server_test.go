@@ -25,8 +25,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func start(t *testing.T, cfg Config) (*Server, string) {
 	t.Helper()
 	if cfg.Users == nil {
-		cfg.Users = []User{{Name: "secmon", Secret: "s3cret", Read: ClassSecurity}, {Name: "secfull", Secret: "full", Read: ClassAll, Write: ClassAll},
-			{Name: "single", Secret: "x", Read: ClassSecurity, Single: true}, {Name: "acluser", Secret: "x", Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}}}
+		cfg.Users = []User{{Name: "secmon", Secret: "s3cret", Read: ClassSecurity},
+			{Name: "secfull", Secret: "full", Read: ClassAll, Write: ClassAll},
+			{Name: "single", Secret: "x", Read: ClassSecurity, Single: true},
+			{Name: "acluser", Secret: "x", Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}}}
 	}
 	if cfg.AuthDelay == 0 {
 		cfg.AuthDelay = -1
@@ -130,9 +132,18 @@ func TestEventsHaveTheShapeOfRecordedOnes(t *testing.T) {
 		attack func(t *testing.T, address string, c *client)
 	}{
 		{"ami-good", func(t *testing.T, address string, _ *client) { login(t, address, "secfull", "full") }},
-		{"ami-bad-password", func(_ *testing.T, _ string, c *client) { c.send("Action: Login", "Username: secmon", "Secret: wrong") }},
-		{"ami-unknown-user", func(_ *testing.T, _ string, c *client) { c.send("Action: Login", "Username: nosuch", "Secret: wrong") }},
-		{"ami-acl", func(_ *testing.T, _ string, c *client) { c.send("Action: Login", "Username: acluser", "Secret: x") }},
+		{"ami-bad-password", func(_ *testing.T, _ string,
+			c *client) {
+			c.send("Action: Login", "Username: secmon", "Secret: wrong")
+		}},
+		{"ami-unknown-user", func(_ *testing.T, _ string,
+			c *client) {
+			c.send("Action: Login", "Username: nosuch", "Secret: wrong")
+		}},
+		{"ami-acl", func(_ *testing.T, _ string,
+			c *client) {
+			c.send("Action: Login", "Username: acluser", "Secret: x")
+		}},
 		{"ami-md5-bad", func(_ *testing.T, _ string, c *client) {
 			c.send("Action: Challenge", "AuthType: MD5")
 			_ = c.frame()
@@ -148,7 +159,8 @@ func TestEventsHaveTheShapeOfRecordedOnes(t *testing.T) {
 			c := login(t, address, "secmon", "s3cret")
 			_ = c.frame()
 			c.send("Action: NoSuchAction")
-			c.expect("Response: Error\r\nMessage: Invalid/unknown command: NoSuchAction. Use Action: ListCommands to show available commands.\r\n")
+			c.expect("Response: Error\r\nMessage: Invalid/unknown command: NoSuchAction. Use Action: ListCommands to " +
+				"show available commands.\r\n")
 			_ = c.frame()
 			c.send("Foo: bar")
 			c.expect("Response: Error\r\nMessage: Missing action in request\r\n")
@@ -183,9 +195,10 @@ func TestEventsHaveTheShapeOfRecordedOnes(t *testing.T) {
 }
 
 func TestRepliesAreAsterisks(t *testing.T) {
-	_, address := start(t, Config{Actions: map[string]Action{"CoreStatus": {ClassSystem | ClassReporting, func(r Request) string {
-		return r.Reply("Success") + "X: " + r.Get("x") + "\r\n\r\n"
-	}}}})
+	_, address := start(t, Config{Actions: map[string]Action{"CoreStatus": {ClassSystem | ClassReporting,
+		func(r Request) string {
+			return r.Reply("Success") + "X: " + r.Get("x") + "\r\n\r\n"
+		}}}})
 	c := dial(t, address)
 	c.send("Action: Ping")
 	c.expect("Response: Error\r\nMessage: Permission denied\r\n")
@@ -198,7 +211,8 @@ func TestRepliesAreAsterisks(t *testing.T) {
 		t.Fatalf("%q", challenge)
 	}
 	digest := md5.Sum([]byte(number + "full"))
-	c.send("action: login", "ACTIONID:3", "AuthType: MD5", "Username: secfull", "Key: "+hex.EncodeToString(digest[:]), "Events: off")
+	c.send("action: login", "ACTIONID:3", "AuthType: MD5", "Username: secfull", "Key: "+hex.EncodeToString(digest[:]),
+		"Events: off")
 	c.expect("Response: Success\r\nActionID: 3\r\nMessage: Authentication accepted\r\n")
 	c.send("Action: Login")
 	c.expect("Response: Success\r\nMessage: Already authenticated\r\n")
@@ -229,7 +243,8 @@ func TestRepliesAreAsterisks(t *testing.T) {
 }
 
 func TestBroadcastReachesSubscribersOnly(t *testing.T) {
-	srv, address := start(t, Config{Users: []User{{Name: "sec", Secret: "x", Read: ClassSecurity}, {Name: "sys", Secret: "x", Read: ClassSystem}}})
+	srv, address := start(t, Config{Users: []User{{Name: "sec", Secret: "x", Read: ClassSecurity},
+		{Name: "sys", Secret: "x", Read: ClassSystem}}})
 	sec, sys, none := login(t, address, "sec", "x"), login(t, address, "sys", "x"), dial(t, address)
 	_, _ = sec.frame(), sec.frame() // SuccessfulAuth of both
 	if got := sys.frame(); !strings.HasPrefix(got, "Event: FullyBooted\r\nPrivilege: system,all\r\n") {
@@ -310,7 +325,9 @@ func TestIdleSessionIsClosedBeforeLoginOnly(t *testing.T) {
 }
 
 func TestParseClass(t *testing.T) {
-	for list, want := range map[string]Class{"security": ClassSecurity, "system,reporting": ClassSystem | ClassReporting, "": ClassNone, "all": ClassAll, " call , cdr": ClassCall | ClassCDR} {
+	for list, want := range map[string]Class{"security": ClassSecurity,
+		"system,reporting": ClassSystem | ClassReporting, "": ClassNone, "all": ClassAll,
+		" call , cdr": ClassCall | ClassCDR} {
 		if got, err := ParseClass(list); err != nil || got != want {
 			t.Errorf("%q: %b, %v", list, got, err)
 		}
@@ -323,7 +340,8 @@ func TestParseClass(t *testing.T) {
 func BenchmarkBroadcast(b *testing.B) {
 	srv := New(Config{})
 	for i := range 3 {
-		srv.sessions[&session{id: uint64(i), loggedIn: true, events: ClassSecurity, out: newOutbox(math.MaxInt)}] = struct{}{}
+		srv.sessions[&session{id: uint64(i), loggedIn: true, events: ClassSecurity,
+			outbox: newOutbox(math.MaxInt)}] = struct{}{}
 	}
 	ev := fmt.Appendf(nil, "Event: A\r\n\r\n")
 	b.ReportAllocs()

@@ -13,8 +13,10 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 const (
@@ -24,34 +26,37 @@ const (
 
 // A session is one connection.
 type session struct {
-	srv           *Server
-	raw, nc       net.Conn // nc is raw, or TLS over it
-	out           *outbox
+	server        *Server
+	socket        net.Conn
+	stream        net.Conn // the socket, or TLS over it
+	outbox        *outbox
 	remote, local netip.AddrPort
-	id            uint64
-	challenge     string
+	id            uint64    // of which SessionID is made
+	challenge     string    // what the answer to Challenge named; "" before it
 	started       time.Time // login; zero before
-	write         Class
-	read          Class
+	read, write   Class     // of the user
 
 	// Under Server.mu.
-	username string
+	username string // as the login gave it; "" before
 	loggedIn bool
-	events   Class // read= and the mask
+	events   Class // what it gets: read, and the mask
 }
 
-// serve runs one connection to its end.
-func (s *Server) serve(ctx context.Context, nc net.Conn, local net.Addr) {
+// serveConnection runs one connection to its end.
+func (s *Server) serveConnection(ctx context.Context, nc net.Conn, local net.Addr) {
 	defer nc.Close()
-	ses := &session{srv: s, raw: nc, nc: nc, out: newOutbox(s.cfg.QueueBytes), remote: addrPort(nc.RemoteAddr()), local: addrPort(local)}
-	s.mu.Lock()
-	if s.waiting >= s.cfg.AuthLimit {
-		s.mu.Unlock()
-		return // without a word, as session_do()
+	ses := &session{
+		server: s, socket: nc, stream: nc, outbox: newOutbox(s.cfg.QueueBytes),
+		remote: addrPort(nc.RemoteAddr()), local: addrPort(local),
 	}
-	s.waiting++
-	s.serial++
-	ses.id = s.serial
+	s.mu.Lock()
+	if s.notLoggedIn >= s.cfg.AuthLimit {
+		s.mu.Unlock()
+		return // without a word, as main/manager.c, session_do()
+	}
+	s.notLoggedIn++
+	s.lastSessionID++
+	ses.id = s.lastSessionID
 	s.sessions[ses] = struct{}{}
 	s.mu.Unlock()
 
@@ -62,57 +67,57 @@ func (s *Server) serve(ctx context.Context, nc net.Conn, local net.Addr) {
 		secure := tls.Server(nc, s.cfg.TLS)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			s.cfg.Log.Debug("TLS handshake", "remote", ses.remote, "error", err)
-			s.end(ses)
+			s.removeSession(ses)
 			return
 		}
-		ses.nc = secure
+		ses.stream = secure
 	}
-	_ = ses.nc.SetWriteDeadline(time.Time{})
+	_ = ses.stream.SetWriteDeadline(time.Time{})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := ses.out.drain(ses.nc, s.cfg.WriteTimeout); err != nil {
+		if err := ses.outbox.writeTo(ses.stream, s.cfg.WriteTimeout); err != nil {
 			s.cfg.Log.Debug("session cut off", "remote", ses.remote, "error", err)
 			_ = nc.Close()
 		}
 	}()
-	ses.say("Asterisk Call Manager/" + s.cfg.Version + "\r\n")
-	err := ses.run(ctx)
+	ses.send("Asterisk Call Manager/" + s.cfg.Version + "\r\n")
+	err := ses.readActions(ctx)
 	s.cfg.Log.Debug("session ended", "remote", ses.remote, "error", err)
-	s.end(ses)
-	ses.out.close() // what is queued still goes out, in WriteTimeout
+	s.removeSession(ses)
+	ses.outbox.texts.Close() // what is queued still goes out, in WriteTimeout
 	<-done
-	_ = ses.nc.Close() // with TLS's good-bye
+	_ = ses.stream.Close() // with TLS's good-bye
 }
 
-func (s *Server) end(ses *session) {
+func (s *Server) removeSession(ses *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !ses.loggedIn {
-		s.waiting--
+		s.notLoggedIn--
 	}
 	delete(s.sessions, ses)
-	s.notify()
+	s.notifyLocked()
 }
 
 var errLogoff = errors.New("logged off")
 
-// run reads one action after the other (do_message()).
-func (ses *session) run(ctx context.Context) error {
-	r := bufio.NewReaderSize(ses.nc, maxLine)
+// readActions reads one action after the other (do_message()).
+func (ses *session) readActions(ctx context.Context) error {
+	r := bufio.NewReaderSize(ses.stream, maxLine)
 	var headers []string
-	var tooLong, tooMany, inside bool
+	var tooLong, tooMany, inLongLine bool
 	for {
 		line, err := r.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			tooLong, inside = true, true
+			tooLong, inLongLine = true, true
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if inside { // the end of the long line
-			inside = false
+		if inLongLine { // its end
+			inLongLine = false
 			continue
 		}
 		text := strings.TrimSuffix(strings.TrimSuffix(string(line), "\n"), "\r")
@@ -124,11 +129,12 @@ func (ses *session) run(ctx context.Context) error {
 			tooMany = true
 			continue
 		case tooMany:
-			ses.refuse(Request{}, "Too many lines in message or allocation failure")
+			ses.sendError(Request{}, "Too many lines in message or allocation failure")
 		case tooLong:
-			ses.refuse(Request{}, "Failed to parse message: line too long")
+			ses.sendError(Request{}, "Failed to parse message: line too long")
 		default:
-			if err := ses.process(ctx, Request{Action: get(headers, "Action"), User: ses.username, Headers: headers}); err != nil {
+			r := Request{Action: headerValue(headers, "Action"), User: ses.username, Headers: headers}
+			if err := ses.runAction(ctx, r); err != nil {
 				return err
 			}
 		}
@@ -136,11 +142,11 @@ func (ses *session) run(ctx context.Context) error {
 	}
 }
 
-// process runs one action (process_message()). Events about an action come
-// after its reply, as nothing else is written while Asterisk runs one.
-func (ses *session) process(ctx context.Context, r Request) error {
+// runAction runs one action (process_message()). Events about an action come after its reply, as nothing else is
+// written while Asterisk runs one.
+func (ses *session) runAction(ctx context.Context, r Request) error {
 	if r.Action == "" {
-		ses.deny(r, "Missing action in request", "RequestBadFormat", "Action: NONE")
+		ses.refuseAndReport(r, "Missing action in request", "RequestBadFormat", "Action: NONE")
 		return nil
 	}
 	action := strings.ToLower(r.Action)
@@ -148,24 +154,24 @@ func (ses *session) process(ctx context.Context, r Request) error {
 		switch action {
 		case "login", "challenge":
 			name := r.Get("Username")
-			if u, ok := ses.srv.user(name); ok && u.Single && ses.srv.inUse(name) {
-				ses.report("SessionLimit")
-				ses.delay(ctx)
-				ses.refuse(r, "Login Already In Use")
+			if u, ok := ses.server.userNamed(name); ok && u.Single && ses.server.isLoggedIn(name) {
+				ses.reportEvent("SessionLimit")
+				ses.delayRefusal(ctx)
+				ses.sendError(r, "Login Already In Use")
 				return errLogoff
 			}
 		case "logoff":
 		default:
-			ses.deny(r, "Permission denied", "RequestNotAllowed", "Action: "+r.Action)
+			ses.refuseAndReport(r, "Permission denied", "RequestNotAllowed", "Action: "+r.Action)
 			return nil
 		}
 	}
 	switch action {
 	case "login":
-		return ses.login(ctx, r)
+		return ses.runLogin(ctx, r)
 	case "challenge":
 		if !strings.EqualFold(r.Get("AuthType"), "MD5") {
-			ses.refuse(r, "Must specify AuthType")
+			ses.sendError(r, "Must specify AuthType")
 			return nil
 		}
 		if ses.challenge == "" {
@@ -175,124 +181,128 @@ func (ses *session) process(ctx context.Context, r Request) error {
 			}
 			ses.challenge = n.String()
 		}
-		ses.say(r.Reply("Success") + "Challenge: " + ses.challenge + "\r\n\r\n")
+		ses.send(r.Reply("Success") + "Challenge: " + ses.challenge + "\r\n\r\n")
 	case "events":
-		m, ok := mask(r.Get("EventMask"))
+		m, ok := parseEventMask(r.Get("EventMask"))
 		if !ok {
-			ses.refuse(r, "Invalid event mask")
+			ses.sendError(r, "Invalid event mask")
 			return nil
 		}
-		ses.srv.mu.Lock()
+		ses.server.mu.Lock()
 		ses.events = ses.read & m
-		ses.srv.notify()
-		ses.srv.mu.Unlock()
+		ses.server.notifyLocked()
+		ses.server.mu.Unlock()
 		// "On" says nothing about privileges, here as in Asterisk.
-		ses.say(r.Reply("Success") + "Events: " + map[bool]string{true: "On", false: "Off"}[m != 0] + "\r\n\r\n")
+		ses.send(r.Reply("Success") + "Events: " + map[bool]string{true: "On", false: "Off"}[m != 0] + "\r\n\r\n")
 	case "ping":
 		now := time.Now()
-		ses.say(r.Reply("Success") + fmt.Sprintf("Ping: Pong\r\nTimestamp: %d.%06d\r\n\r\n", now.Unix(), now.Nanosecond()/1000))
+		pong := fmt.Sprintf("Ping: Pong\r\nTimestamp: %d.%06d\r\n\r\n", now.Unix(), now.Nanosecond()/1000)
+		ses.send(r.Reply("Success") + pong)
 	case "logoff":
-		ses.say(r.Reply("Goodbye") + "Message: Thanks for all the fish.\r\n\r\n")
+		ses.send(r.Reply("Goodbye") + "Message: Thanks for all the fish.\r\n\r\n")
 		return errLogoff
 	default:
-		ses.other(r)
+		ses.runConfiguredAction(r)
 	}
 	return nil
 }
 
-// other runs the configured actions and refuses the rest.
-func (ses *session) other(r Request) {
-	for name, a := range ses.srv.cfg.Actions {
+// runConfiguredAction runs the configured actions and refuses the rest.
+func (ses *session) runConfiguredAction(r Request) {
+	for name, a := range ses.server.cfg.Actions {
 		if strings.EqualFold(name, r.Action) {
 			if a.Privilege != ClassNone && ses.write&a.Privilege == 0 {
-				ses.deny(r, "Permission denied", "RequestNotAllowed", "Action: "+r.Action)
+				ses.refuseAndReport(r, "Permission denied", "RequestNotAllowed", "Action: "+r.Action)
 				return
 			}
-			ses.say(a.Reply(r))
+			ses.send(a.Reply(r))
 			return
 		}
 	}
-	if need, known := privilege(r.Action); known && ses.write&need == 0 {
-		ses.deny(r, "Permission denied", "RequestNotAllowed", "Action: "+r.Action)
+	if need, known := requiredClass(r.Action); known && ses.write&need == 0 {
+		ses.refuseAndReport(r, "Permission denied", "RequestNotAllowed", "Action: "+r.Action)
 		return
 	}
-	ses.deny(r, "Invalid/unknown command: "+r.Action+". Use Action: ListCommands to show available commands.", "RequestBadFormat", "Action: "+r.Action)
+	ses.refuseAndReport(r, "Invalid/unknown command: "+r.Action+". Use Action: ListCommands to show available "+
+		"commands.",
+		"RequestBadFormat", "Action: "+r.Action)
 }
 
-// login is action_login().
-func (ses *session) login(ctx context.Context, r Request) error {
+// runLogin is action_login().
+func (ses *session) runLogin(ctx context.Context, r Request) error {
 	if ses.loggedIn {
-		ses.say(r.Reply("Success") + "Message: Already authenticated\r\n\r\n")
+		ses.send(r.Reply("Success") + "Message: Already authenticated\r\n\r\n")
 		return nil
 	}
 	name := r.Get("Username")
-	user, known := ses.srv.user(name)
+	user, known := ses.server.userNamed(name)
 	ok := false
 	switch {
 	case name == "":
 	case !known:
-		ses.reportUser("InvalidAccountID", name)
-	case user.Allow != nil && !allowed(user.Allow, ses.remote.Addr()):
-		ses.reportUser("FailedACL", name)
+		ses.reportEventOf("InvalidAccountID", name)
+	case user.Allow != nil && !isAllowed(user.Allow, ses.remote.Addr()):
+		ses.reportEventOf("FailedACL", name)
 	case strings.EqualFold(r.Get("AuthType"), "MD5"):
 		if key := r.Get("Key"); key != "" && ses.challenge != "" {
 			digest := md5.Sum([]byte(ses.challenge + user.Secret))
 			want := hex.EncodeToString(digest[:])
 			if ok = key == want; !ok {
-				ses.report("ChallengeResponseFailed", ses.challenge, key, want)
+				ses.reportEvent("ChallengeResponseFailed", ses.challenge, key, want)
 			}
 		}
 	default:
 		if ok = r.Get("Secret") == user.Secret; !ok {
-			ses.reportUser("InvalidPassword", name)
+			ses.reportEventOf("InvalidPassword", name)
 		}
 	}
 	if !ok {
-		ses.delay(ctx)
-		ses.refuse(r, "Authentication failed")
+		ses.delayRefusal(ctx)
+		ses.sendError(r, "Authentication failed")
 		return errLogoff
 	}
-	_ = ses.nc.SetReadDeadline(time.Time{})
+	_ = ses.stream.SetReadDeadline(time.Time{})
 	ses.started, ses.read, ses.write = time.Now(), user.Read, user.Write
-	s := ses.srv
+	s := ses.server
 	s.mu.Lock()
 	ses.username, ses.loggedIn, ses.events = name, true, user.Read
-	if m, ok := mask(r.Get("Events")); ok {
+	if m, ok := parseEventMask(r.Get("Events")); ok {
 		ses.events = user.Read & m
 	}
-	s.waiting--
+	s.notLoggedIn--
 	system := ses.events&ClassSystem != 0
 	// The reply goes out before any event.
-	ses.say(r.Reply("Success") + "Message: Authentication accepted\r\n\r\n")
+	ses.send(r.Reply("Success") + "Message: Authentication accepted\r\n\r\n")
 	if system {
-		ses.say("Event: FullyBooted\r\nPrivilege: system,all\r\nUptime: 1\r\nLastReload: 1\r\nStatus: Fully Booted\r\n\r\n")
+		ses.send("Event: FullyBooted\r\nPrivilege: system,all\r\nUptime: 1\r\nLastReload: 1\r\n" +
+			"Status: Fully Booted\r\n\r\n")
 	}
-	s.broadcast(ClassSecurity, ses.event("SuccessfulAuth", name, "0"))
-	s.notify()
+	s.broadcastLocked(ClassSecurity, ses.encodeEvent("SuccessfulAuth", name, "0"))
+	s.notifyLocked()
 	s.mu.Unlock()
 	return nil
 }
 
-func (ses *session) say(text string) { ses.out.push([]byte(text)) }
+func (ses *session) send(text string) { ses.outbox.put([]byte(text)) }
 
-func (ses *session) refuse(r Request, message string) {
-	ses.say(r.Reply("Error") + "Message: " + message + "\r\n\r\n")
+func (ses *session) sendError(r Request, message string) {
+	ses.send(r.Reply("Error") + "Message: " + message + "\r\n\r\n")
 }
 
-// deny refuses and reports it. Whoever has read the reply cannot cause an event before this one.
-func (ses *session) deny(r Request, message, event, own string) {
-	ses.srv.mu.Lock()
-	defer ses.srv.mu.Unlock()
-	ses.refuse(r, message)
-	ses.srv.broadcast(ClassSecurity, ses.event(event, ses.username, own))
+// refuseAndReport refuses and reports it. Whoever has read the reply cannot cause an event before this one.
+func (ses *session) refuseAndReport(r Request, message, event, own string) {
+	ses.server.mu.Lock()
+	defer ses.server.mu.Unlock()
+	ses.sendError(r, message)
+	ses.server.broadcastLocked(ClassSecurity, ses.encodeEvent(event, ses.username, own))
 }
 
-// delay is the sleep(1) of a refused login.
-func (ses *session) delay(ctx context.Context) {
-	if ses.srv.cfg.AuthDelay < 0 {
+// delayRefusal is the sleep(1) of a refused login.
+func (ses *session) delayRefusal(ctx context.Context) {
+	if ses.server.cfg.AuthDelay < 0 {
 		return
 	}
-	timer := time.NewTimer(ses.srv.cfg.AuthDelay)
+	timer := time.NewTimer(ses.server.cfg.AuthDelay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -300,7 +310,7 @@ func (ses *session) delay(ctx context.Context) {
 	}
 }
 
-func allowed(nets []netip.Prefix, a netip.Addr) bool {
+func isAllowed(nets []netip.Prefix, a netip.Addr) bool {
 	for _, n := range nets {
 		if n.Contains(a) {
 			return true
@@ -317,82 +327,46 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 }
 
-// An outbox holds what one reader has not taken yet.
+// An outbox holds what one reader has not taken yet. A reader that lets it fill up is cut off.
 type outbox struct {
-	limit  int
-	notify chan struct{}
-
-	mu     sync.Mutex
-	bufs   net.Buffers
-	bytes  int
-	closed bool
-	full   bool
+	texts *mailbox.Mailbox[[]byte]
+	full  atomic.Bool
 }
 
 func newOutbox(limit int) *outbox {
-	return &outbox{limit: limit, notify: make(chan struct{}, 1)}
+	return &outbox{texts: mailbox.New(mailbox.Options[[]byte]{Limit: limit,
+		Weight: func(b []byte) int { return len(b) }})}
 }
 
-// push reports whether the bytes will be sent. A reader that lets the outbox
-// fill up is cut off.
-func (o *outbox) push(b []byte) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed || o.full {
-		return false
+// put reports whether the bytes will be sent.
+func (o *outbox) put(b []byte) bool {
+	if o.full.Load() || len(o.texts.Put(b)) == 0 {
+		return !o.full.Load()
 	}
-	if o.bytes+len(b) > o.limit {
-		o.full = true
-	} else {
-		o.bufs = append(o.bufs, b)
-		o.bytes += len(b)
-	}
-	select {
-	case o.notify <- struct{}{}:
-	default:
-	}
-	return !o.full
-}
-
-func (o *outbox) close() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.closed = true
-	select {
-	case o.notify <- struct{}{}:
-	default:
-	}
+	o.full.Store(true)
+	o.texts.Wake()
+	return false
 }
 
 var errSlow = errors.New("reader is too slow")
 
-// drain writes until the outbox is closed and empty, or a write fails.
-func (o *outbox) drain(nc net.Conn, timeout time.Duration) error {
+// writeTo writes until the outbox is closed and empty, or a write fails. Each write has the same time for a bounded
+// amount.
+func (o *outbox) writeTo(nc net.Conn, timeout time.Duration) error {
 	for {
-		o.mu.Lock()
-		bufs, n, closed, full := o.bufs, o.bytes, o.closed, o.full
-		o.bufs = nil
-		o.mu.Unlock()
-		switch {
-		case full:
+		texts, ended := o.texts.Take(256)
+		switch buffers := net.Buffers(texts); {
+		case o.full.Load():
 			return errSlow
-		case len(bufs) > 0:
-			// In parts, so that the deadline is one for a bounded amount.
-			for len(bufs) > 0 {
-				part := bufs[:min(len(bufs), 256)]
-				bufs = bufs[len(part):]
-				_ = nc.SetWriteDeadline(time.Now().Add(timeout))
-				if _, err := part.WriteTo(nc); err != nil {
-					return err
-				}
-			}
-			o.mu.Lock()
-			o.bytes -= n
-			o.mu.Unlock()
-			continue
-		case closed:
+		case ended:
 			return nil
+		case len(texts) == 0:
+			<-o.texts.Ready()
+		default:
+			_ = nc.SetWriteDeadline(time.Now().Add(timeout))
+			if _, err := buffers.WriteTo(nc); err != nil {
+				return err
+			}
 		}
-		<-o.notify
 	}
 }

@@ -71,7 +71,8 @@ func TestReadyTemplatesDefuseHostileAccounts(t *testing.T) {
 	if got := render(t, Telegram, m)["text"]; got != "<b>a_b</b>\nc &lt;d&gt;\nAccount: <code>&lt;!channel&gt; https://e.example [a](b) `x` &lt;b&gt; @everyone &amp;amp;</code>" {
 		t.Errorf("telegram: %s", got)
 	}
-	if got := render(t, Matrix, m)["formatted_body"]; strings.Contains(got.(string), "<!channel>") || strings.Contains(got.(string), "<b> @") {
+	if got := render(t, Matrix, m)["formatted_body"]; strings.Contains(got.(string), "<!channel>") ||
+		strings.Contains(got.(string), "<b> @") {
 		t.Errorf("matrix: %s", got)
 	}
 }

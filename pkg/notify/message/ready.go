@@ -35,11 +35,12 @@ func Ready(name string) (*Template, error) {
 func ready() map[string]string {
 	return map[string]string{
 		Generic: `{{json .Message}}`,
-		// https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks; Mattermost and Rocket.Chat read it too.
+		// https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks; Mattermost and Rocket.Chat read it
+		// too.
 		Slack: `{"text": {{json (printf "*%s*\n%s%s" (slack .Title) (slack .Text) (label "\nAccount: " (slack (code .Account)) ""))}},
  "unfurl_links": false, "unfurl_media": false}`,
-		// https://docs.discord.com/developers/resources/webhook, Execute Webhook: content has up to 2000 characters; flag 4
-		// suppresses embeds.
+		// https://docs.discord.com/developers/resources/webhook, Execute Webhook: content has up to 2000 characters;
+		// flag 4 suppresses embeds.
 		Discord: `{"content": {{json (printf "**%s**\n%s%s" (cut 400 (markdown .Title)) (cut 1300 (markdown .Text)) (label "\nAccount: " (code .Account) ""))}},
  "allowed_mentions": {"parse": []}, "flags": 4}`,
 		// https://core.telegram.org/bots/api#sendmessage

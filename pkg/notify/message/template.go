@@ -39,9 +39,9 @@ type data struct {
 	To, Token string
 }
 
-// Parse reads a template of Go's text/template with the functions json, slack, markdown, code, cut and label. With a content type
-// of JSON it is refused unless every value goes through json, and the result is valid for whatever the values are;
-// actions are those that the target is told of.
+// Parse reads a template of Go's text/template with the functions json, slack, markdown, code, cut and label. With a
+// content type of JSON it is refused unless every value goes through json, and the result is valid for whatever the
+// values are; actions are those that the target is told of.
 func Parse(text, contentType string, actions []string) (*Template, error) {
 	t, err := template.New("body").Option("missingkey=error").Funcs(functions()).Parse(text)
 	if err != nil {
@@ -114,7 +114,8 @@ func (l *limited) Write(p []byte) (int, error) {
 }
 
 func functions() template.FuncMap {
-	return template.FuncMap{"json": jsonText, "slack": slack, "markdown": markdown, "code": code, "cut": cut, "label": label}
+	return template.FuncMap{"json": jsonText, "slack": slack, "markdown": markdown, "code": code, "cut": cut,
+		"label": label}
 }
 
 // jsonText is v as one whole JSON value.
