@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
@@ -168,51 +167,6 @@ func (a *activity) mostTried(n int) []AccountTries {
 		r := record{length: t.tried.length, account: t.tried.account}
 		out = append(out, AccountTries{Account: r.accountName(), Tries: int(t.count),
 			Sources: min(table.EstimateDistinct(t.sources), 300), Last: time.Unix(int64(t.last), 0)})
-	}
-	return out
-}
-
-// NewestBans returns up to n of what Bans returns, the newest first, without a look at them all.
-func (e *Engine) NewestBans(now time.Time, n int) []ban.Ban {
-	e.advance(now)
-	out := make([]ban.Ban, 0, min(n, len(e.bans)))
-	for b := e.newestBan; b != nil && len(out) < n; b = b.older {
-		if b.until > e.now {
-			out = append(out, e.viewBan(b, false))
-		}
-	}
-	return out
-}
-
-// NewestTrusted returns up to n of what Trusted returns: those at which an account fails first, then the newest.
-func (e *Engine) NewestTrusted(now time.Time, n int) []ban.Trust {
-	e.advance(now)
-	order := func(a, b *trust) int {
-		if fa, fb := len(a.failures) > 0, len(b.failures) > 0; fa != fb {
-			if fa {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Or(cmp.Compare(b.since, a.since), slices.Compare(a.key[:], b.key[:]))
-	}
-	var best []*trust
-	cut := func() {
-		slices.SortFunc(best, order)
-		best = best[:min(n, len(best))]
-	}
-	for _, t := range e.trusts {
-		if t.until <= e.now {
-			continue
-		}
-		if best = append(best, t); len(best) >= 4*n+64 {
-			cut()
-		}
-	}
-	cut()
-	out := make([]ban.Trust, 0, len(best))
-	for _, t := range best {
-		out = append(out, e.viewTrust(t))
 	}
 	return out
 }

@@ -32,12 +32,6 @@ type activeBan struct {
 	older, newer *activeBan // in the order in which they were made
 }
 
-// networkBans is what is known of a network with banned addresses in it.
-type networkBans struct {
-	banned   int // addresses, by enforced bans
-	unproven int // of them, by evidence that could be forged
-}
-
 // activeBanOf returns the active ban of a source, enforced or observed.
 func (e *Engine) activeBanOf(k sourceKey) *activeBan {
 	if b := e.bans[e.prefixOf(k)]; b != nil && b.until > e.now {
@@ -120,15 +114,6 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 	}
 }
 
-// holdsExempt says whether a prefix shares an address with anything allowed or protected.
-func (e *Engine) holdsExempt(p netip.Prefix) bool {
-	if _, ok := e.allow.Overlapping(p); ok {
-		return true
-	}
-	_, ok := e.protected.Overlapping(p)
-	return ok
-}
-
 // isUnderGrace says whether a prefix lies within one that a person unbanned with a grace.
 func (e *Engine) isUnderGrace(p netip.Prefix) bool {
 	if e.grace.Len() == 0 {
@@ -160,62 +145,6 @@ func (e *Engine) banDuration(before int, proven bool) time.Duration {
 		return limit
 	}
 	return time.Duration(d)
-}
-
-// reserveBan takes the place of one more ban. It returns the key of policy.limits that leaves none, or nothing.
-func (e *Engine) reserveBan(proven bool) string {
-	l := e.policy.Limits
-	if e.enforcedBans >= l.Bans {
-		return "bans"
-	}
-	if proven {
-		return ""
-	}
-	if e.forgeableBans >= l.ForgeableBans {
-		return "forgeable_bans"
-	}
-	if e.refillForgeableBudget() < 1 {
-		return "forgeable_rate"
-	}
-	e.forgeableBudget--
-	return ""
-}
-
-// refillForgeableBudget is how many bans on unproven evidence may begin at once.
-func (e *Engine) refillForgeableBudget() float64 {
-	l := e.policy.Limits
-	e.forgeableBudget = min(float64(l.ForgeableBurst), e.forgeableBudget+float64(l.ForgeableRate)*time.Duration(e.now-e.forgeableBudgetAt).Seconds())
-	e.forgeableBudgetAt = e.now
-	return e.forgeableBudget
-}
-
-// endOneShotBan ends the oldest ban of a source that was banned once, on evidence that could be forged: forged packets make any
-// number of such, and must not leave those free who go on attacking. It says whether there was one.
-func (j *judgement) endOneShotBan(bound string, proven bool) bool {
-	if bound == "forgeable_rate" || !proven && j.engine.refillForgeableBudget() < 1 { // no ban would follow
-		return false
-	}
-	for len(j.engine.oneShotBans) > 0 {
-		b := j.engine.oneShotBans[0]
-		j.engine.oneShotBans[0] = nil
-		j.engine.oneShotBans = j.engine.oneShotBans[1:]
-		if j.engine.bans[b.prefix] == b && b.until > j.now && b.prefix != j.engine.prefixOf(j.key) {
-			j.out = append(j.out, j.engine.endBans([]*activeBan{b}, ban.ReasonLimit, "gave way to a source that goes on attacking: policy.limits."+bound+" is reached")...)
-			return true
-		}
-	}
-	return false
-}
-
-// queueOneShot notes a ban that may give way to another.
-func (e *Engine) queueOneShot(b *activeBan) {
-	if b.proven || b.manual || b.observed || b.number != 1 || b.reason == ban.ReasonNetwork {
-		return
-	}
-	if len(e.oneShotBans) > 2*e.forgeableBans+1024 { // most of them are over
-		e.oneShotBans = slices.DeleteFunc(e.oneShotBans, func(b *activeBan) bool { return e.bans[b.prefix] != b })
-	}
-	e.oneShotBans = append(e.oneShotBans, b)
 }
 
 // addBan enters a ban in the books in place of whatever was there.
@@ -318,88 +247,56 @@ func (e *Engine) banCovering(a netip.Addr) *activeBan {
 	return found
 }
 
-// networkOf returns the network of a banned source that policy.networks counts. IPv6 sources are networks already.
-func (e *Engine) networkOf(p netip.Prefix) (netip.Prefix, bool) {
-	n := e.policy.Networks
-	if n.Sources <= 0 || !p.Addr().Is4() || !p.IsSingleIP() {
-		return netip.Prefix{}, false
-	}
-	net, err := p.Addr().Prefix(n.IPv4Prefix)
-	return net, err == nil && net != p
-}
-
-// countInNetwork counts an enforced ban of one address in its network, n times.
-func (e *Engine) countInNetwork(b *activeBan, n int) {
-	if b.observed {
-		return
-	}
-	p, ok := e.networkOf(b.prefix)
-	if !ok {
-		return
-	}
-	net := e.networkBans[p]
-	net.banned += n
-	if !b.proven {
-		net.unproven += n
-	}
-	if net.banned <= 0 {
-		delete(e.networkBans, p)
-		return
-	}
-	e.networkBans[p] = net
-}
-
-// banNetworkOf bans a whole network once enough of its addresses are banned, unless it holds anything allowed,
-// learned, trusted within storm.memory, or unbanned with a grace.
-func (j *judgement) banNetworkOf(p netip.Prefix) {
-	net, ok := j.engine.networkOf(p)
-	if !ok {
-		return
-	}
-	n := j.engine.networkBans[net]
-	if have := j.engine.bans[net]; n.banned < j.policy.Networks.Sources || have != nil && have.until > j.now && !have.observed {
-		return
-	}
-	if !j.mustSpareNetwork(net) {
-		j.banNetwork(net, n.unproven == 0, n.banned, fmt.Sprintf("%d addresses of this network are banned", n.banned))
-	}
-}
-
-// mustSpareNetwork says whether a network holds somebody who must not be banned with it.
-func (j *judgement) mustSpareNetwork(net netip.Prefix) bool {
-	_, graced := j.engine.grace.Overlapping(net)
-	return graced || j.engine.holdsExempt(net) || j.engine.holdsCustomer(net)
-}
-
-// banNetwork bans a network because of the event, if there is room, and says whether it did.
-func (j *judgement) banNetwork(net netip.Prefix, proven bool, attempts int, detail string) bool {
-	if j.engine.holdsForgeable(proven) {
-		return false
-	}
-	if bound := j.engine.reserveBan(proven); bound != "" {
-		j.engine.hitLimits[bound]++
-		return false
-	}
-	d := j.engine.banDuration(0, proven)
-	j.engine.addBan(&activeBan{
-		prefix: net, source: j.addr, since: j.now, until: j.now + int64(d), reason: ban.ReasonNetwork, proven: proven, number: 1,
-		pbx: j.pbx, attempts: attempts, comment: detail,
-	})
-	j.engine.activity.countBan(j.now)
-	j.decide(ban.ActionBan, ban.ReasonNetwork, net, d, proven, detail)
-	return true
-}
-
-// holdsCustomer says whether a prefix holds a source that is or lately was trusted.
-func (e *Engine) holdsCustomer(p netip.Prefix) bool {
-	// Forged packets may ask about any number of IPv6 networks, each time for a walk over all customers.
-	if p.Addr().Is6() && min(p.Bits(), e.ipv6Prefix) >= largeNetworkBits && e.trustsByOwner[ownerNetwork(sourceKey(p.Addr().As16()))] == 0 {
-		return false
-	}
-	for k := range e.trusts {
-		if p.Overlaps(e.prefixOf(k)) && e.isCustomer(k) {
-			return true
+// endBans ends bans.
+func (e *Engine) endBans(bans []*activeBan, reason ban.Reason, detail string) []ban.Decision {
+	var out []ban.Decision
+	for _, b := range bans {
+		e.removeBan(b)
+		if !b.observed {
+			d := e.unbanDecision(b, reason)
+			d.Detail = detail
+			out = append(out, d)
 		}
 	}
-	return false
+	return out
+}
+
+// overlappingBans returns the active bans that share an address with a prefix, in order.
+func (e *Engine) overlappingBans(p netip.Prefix) []*activeBan {
+	var found []*activeBan
+	if p.IsSingleIP() {
+		for bits := p.Bits(); bits >= 0; bits-- {
+			q, _ := p.Addr().Prefix(bits)
+			if b := e.bans[q]; b != nil && b.until > e.now {
+				found = append(found, b)
+			}
+		}
+		return found
+	}
+	for _, b := range e.bans {
+		if b.until > e.now && b.prefix.Overlaps(p) {
+			found = append(found, b)
+		}
+	}
+	slices.SortFunc(found, func(a, b *activeBan) int { return a.prefix.Compare(b.prefix) })
+	return found
+}
+
+func (e *Engine) sortedBans() []*activeBan {
+	var out []*activeBan
+	for _, p := range sortedKeys(e.bans) {
+		if b := e.bans[p]; b.until > e.now {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+func sortedKeys[V any](m map[netip.Prefix]V) []netip.Prefix {
+	keys := make([]netip.Prefix, 0, len(m))
+	for p := range m {
+		keys = append(keys, p)
+	}
+	slices.SortFunc(keys, netip.Prefix.Compare)
+	return keys
 }

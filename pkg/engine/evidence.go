@@ -145,3 +145,10 @@ func (j *judgement) record(s *source, points float64, reason ban.Reason, n note)
 }
 
 func utc(ns int64) time.Time { return time.Unix(0, ns).UTC() }
+
+func utcOrZero(at int64) time.Time {
+	if at == 0 {
+		return time.Time{}
+	}
+	return utc(at)
+}

@@ -3,7 +3,9 @@ package engine
 import (
 	"net/netip"
 	"slices"
+	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
@@ -49,4 +51,153 @@ func removeOrigin(p *table.Prefixes[[]origin], prefix netip.Prefix, name string)
 	}
 	p.Delete(prefix)
 	return true
+}
+
+// The origins of allowed and protected prefixes.
+const (
+	originConfig = "config"
+	OriginManual = "manual" // ringwall allow add
+	OriginHost   = "host"   // this machine's own addresses, its gateways, loopback and link-local
+
+)
+
+// bansWithinExemption returns the bans that an exemption of p makes pointless: those within it, and that of the IPv6 source which it
+// is part of. A wider ban stays for the others; the kernel lets exempt addresses pass before it.
+func (e *Engine) bansWithinExemption(p netip.Prefix) []*activeBan {
+	return slices.DeleteFunc(e.overlappingBans(p), func(b *activeBan) bool { return !e.isFullyExempt(b.prefix) })
+}
+
+// Allow adds a prefix to the allow list and ends the bans within it. The origin is OriginManual, OriginHost or
+// the host name that it was resolved from.
+func (e *Engine) Allow(now time.Time, p netip.Prefix, originName, note string) []ban.Decision {
+	e.advance(now)
+	p = canonicalPrefix(p)
+	if !addOrigin(&e.allow, p, origin{name: originName, note: note}) {
+		return nil
+	}
+	return e.endBans(e.bansWithinExemption(p), ban.ReasonAllowed, "")
+}
+
+// AllowUntil is Allow with an end, for what a person allows. Of what is allowed by hand already the later end stays, and the
+// zero time is no end at all: who was promised something keeps it. It returns the end that counts.
+func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note string) (time.Time, []ban.Decision) {
+	e.advance(now)
+	p = canonicalPrefix(p)
+	end := int64(0)
+	if !until.IsZero() {
+		if end = until.UnixNano(); end <= e.now {
+			return until, nil
+		}
+	}
+	have := e.allow.At(p)
+	if i := slices.IndexFunc(have, func(o origin) bool { return o.name == OriginManual }); i >= 0 && end != 0 &&
+		(have[i].until == 0 || have[i].until > end) {
+		end = have[i].until
+	}
+	fresh := addOrigin(&e.allow, p, origin{name: OriginManual, note: note, until: end})
+	if end != 0 {
+		e.setTimer(end, p, endOfAllow)
+	}
+	if !fresh {
+		return utcOrZero(end), nil
+	}
+	return utcOrZero(end), e.endBans(e.bansWithinExemption(p), ban.ReasonAllowed, "")
+}
+
+// endDueAllow takes what was allowed until now off the allow list. A timer may come before the end, which was put off.
+func (e *Engine) endDueAllow(p netip.Prefix) {
+	over := func(o origin) bool { return o.until != 0 && o.until <= e.now }
+	have := e.allow.At(p)
+	if !slices.ContainsFunc(have, over) {
+		return // put off, which has set another timer, or taken off
+	}
+	e.lapsedAllows = append(e.lapsedAllows, p)
+	if left := slices.DeleteFunc(slices.Clone(have), over); len(left) > 0 {
+		e.allow.Set(p, left)
+		return
+	}
+	e.allow.Delete(p)
+}
+
+// TakeLapsedAllows returns what was allowed by hand until a time that has come, once each.
+func (e *Engine) TakeLapsedAllows() []netip.Prefix {
+	list := e.lapsedAllows
+	e.lapsedAllows = nil
+	return list
+}
+
+// AllowedUntil is the end of what a person allowed of exactly this prefix; the zero time is for ever, or not at all.
+func (e *Engine) AllowedUntil(p netip.Prefix) time.Time {
+	for _, o := range e.allow.At(canonicalPrefix(p)) {
+		if o.name == OriginManual {
+			return utcOrZero(o.until)
+		}
+	}
+	return time.Time{}
+}
+
+// Disallow takes a prefix of one origin off the allow list. It reports whether nothing allows the prefix any more.
+func (e *Engine) Disallow(p netip.Prefix, originName string) bool {
+	return removeOrigin(&e.allow, canonicalPrefix(p), originName)
+}
+
+// AllowedBy returns the origins by which exactly this prefix is allowed.
+func (e *Engine) AllowedBy(p netip.Prefix) []string {
+	var names []string
+	for _, o := range e.allow.At(canonicalPrefix(p)) {
+		names = append(names, o.name)
+	}
+	return names
+}
+
+// Protect replaces all that was learned from one Asterisk by a new list, and ends the bans of what is on it.
+func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]string) []ban.Decision {
+	e.advance(now)
+	list := make(map[netip.Prefix]string, len(learned))
+	for _, p := range sortedKeys(learned) {
+		list[canonicalPrefix(p)] = learned[p]
+	}
+	for _, p := range e.protected.Sorted() {
+		if _, ok := list[p]; !ok {
+			removeOrigin(&e.protected, p, pbx)
+		}
+	}
+	var out []ban.Decision
+	for _, p := range sortedKeys(list) {
+		if addOrigin(&e.protected, p, origin{name: pbx, note: list[p]}) {
+			out = append(out, e.endBans(e.bansWithinExemption(p), ban.ReasonProtected, list[p])...)
+		}
+	}
+	return out
+}
+
+// isFullyExempt says whether nobody may be banned by a ban of exactly this prefix: it lies within an exempt one, or it is a
+// source that holds one.
+func (e *Engine) isFullyExempt(p netip.Prefix) bool {
+	if _, ok := e.allow.Containing(p); ok {
+		return true
+	}
+	if _, ok := e.protected.Containing(p); ok {
+		return true
+	}
+	_, source := e.keyOfPrefix(p)
+	return source && e.holdsExempt(p)
+}
+
+// IsExempt says whether an address is allowed or protected.
+func (e *Engine) IsExempt(a netip.Addr) bool {
+	if _, ok := e.allow.Covering(a); ok {
+		return true
+	}
+	_, ok := e.protected.Covering(a)
+	return ok
+}
+
+// holdsExempt says whether a prefix shares an address with anything allowed or protected.
+func (e *Engine) holdsExempt(p netip.Prefix) bool {
+	if _, ok := e.allow.Overlapping(p); ok {
+		return true
+	}
+	_, ok := e.protected.Overlapping(p)
+	return ok
 }

@@ -11,101 +11,10 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
 // maxEvidence is how many pieces of evidence an explanation holds.
 const maxEvidence = 200
-
-// Bans returns the active bans in order of their prefixes.
-func (e *Engine) Bans(now time.Time) []ban.Ban {
-	e.advance(now)
-	bans := e.sortedBans()
-	out := make([]ban.Ban, 0, len(bans))
-	for _, b := range bans {
-		out = append(out, e.viewBan(b, false))
-	}
-	return out
-}
-
-// viewBan is what is shown of a ban: the names that were tried, too.
-func (e *Engine) viewBan(b *activeBan, evidence bool) ban.Ban {
-	v := e.describeBan(b, evidence)
-	v.Accounts = []string{}
-	for i := range b.evidence {
-		r := &b.evidence[i]
-		if r.points <= 0 {
-			continue
-		}
-		if name := r.accountName(); !slices.Contains(v.Accounts, name) {
-			v.Accounts = append(v.Accounts, name)
-		}
-	}
-	return v
-}
-
-// Trusted returns the trusted sources in order.
-func (e *Engine) Trusted(now time.Time) []ban.Trust {
-	e.advance(now)
-	out := []ban.Trust{}
-	for _, c := range e.TrustedSources(now) {
-		k, _ := e.keyOfPrefix(c.Prefix)
-		out = append(out, e.viewTrust(e.trusts[k]))
-	}
-	return out
-}
-
-// viewTrust is what is shown of a trusted source: what is left of its trust, and its score, too.
-func (e *Engine) viewTrust(t *trust) ban.Trust {
-	v := e.describeTrust(t)
-	v.Left = ban.Round(time.Duration(t.until - e.now).Seconds())
-	if s := e.sources.get(t.key); s != nil {
-		v.Score = ban.Round(float64(s.observedScore * e.decayFactor(e.now-s.lastSeen)))
-	}
-	return v
-}
-
-// Allowed returns the allow list in order.
-func (e *Engine) Allowed() []ban.Exemption { return viewPrefixes(&e.allow) }
-
-// Protected returns what Asterisk knows as trunks and contacts.
-func (e *Engine) Protected() []ban.Exemption { return viewPrefixes(&e.protected) }
-
-func viewPrefixes(p *table.Prefixes[[]origin]) []ban.Exemption {
-	out := []ban.Exemption{}
-	for _, prefix := range p.Sorted() {
-		for _, o := range p.At(prefix) {
-			out = append(out, viewOrigin(prefix, o))
-		}
-	}
-	return out
-}
-
-func viewOrigin(p netip.Prefix, o origin) ban.Exemption {
-	v := ban.Exemption{Prefix: p, Origin: o.name, Note: o.note}
-	if o.until != 0 {
-		at := utc(o.until)
-		v.Until = &at
-	}
-	return v
-}
-
-// Stats counts at now.
-func (e *Engine) Stats(now time.Time) Stats {
-	e.advance(now)
-	s := Stats{Sources: e.sources.len(), Bans: e.enforcedBans, Bans6: e.enforcedBans6, Observed: len(e.bans) - e.enforcedBans, Evicted: e.evictedSources,
-		Limited: make(map[string]int, len(e.hitLimits)), Suspended: e.suspendedBans}
-	for _, t := range e.trusts {
-		if t.until > e.now {
-			s.Trusted++
-		}
-	}
-	for k, n := range e.hitLimits {
-		s.Limited[k] = n
-	}
-	e.leakStats(&s)
-	return s
-}
 
 // Why explains what is known of an address, and what would change it. It changes nothing.
 func (e *Engine) Why(now time.Time, a netip.Addr) Explanation {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"math/bits"
-	"net/netip"
 )
 
 // purpose keeps the numbers of different windows and maps apart.
@@ -71,42 +70,4 @@ func (s *keyedHash) sketchBit(account string) uint8 {
 		h = (h ^ uint64(account[i])) * 1099511628211
 	}
 	return uint8((h ^ s.sketch) * (0x9e3779b97f4a7c15 ^ s.sketch<<1) >> 58) // the multiplier is odd
-}
-
-// sourceKey is a source: an IPv4 address or an IPv6 prefix, in the 16-byte form of its first address.
-type sourceKey [16]byte
-
-// keyOf returns the source that an address belongs to. The address has no zone and is not IPv4-mapped.
-func (e *Engine) keyOf(a netip.Addr) sourceKey {
-	if a.Is4() {
-		return a.As16()
-	}
-	p, _ := a.Prefix(e.ipv6Prefix)
-	return p.Addr().As16()
-}
-
-// prefixOf returns the prefix of a source.
-func (e *Engine) prefixOf(k sourceKey) netip.Prefix {
-	a := netip.AddrFrom16(k)
-	if a.Is4In6() {
-		return netip.PrefixFrom(a.Unmap(), 32)
-	}
-	return netip.PrefixFrom(a, e.ipv6Prefix)
-}
-
-// keyOfPrefix returns the source that a prefix is, if it is exactly one.
-func (e *Engine) keyOfPrefix(p netip.Prefix) (sourceKey, bool) {
-	if p.Addr().Is4() && p.Bits() == 32 || p.Addr().Is6() && p.Bits() == e.ipv6Prefix {
-		return sourceKey(p.Addr().As16()), true
-	}
-	return sourceKey{}, false
-}
-
-// canonicalPrefix is a prefix in the form that the books are kept in: masked, without a zone, IPv4 not mapped.
-func canonicalPrefix(p netip.Prefix) netip.Prefix {
-	a := p.Addr().WithZone("")
-	if a.Is4In6() && p.Bits() >= 96 {
-		return netip.PrefixFrom(a.Unmap(), p.Bits()-96).Masked()
-	}
-	return netip.PrefixFrom(a, p.Bits()).Masked()
 }

@@ -65,18 +65,6 @@ func (e *Engine) newJudgement(event *security.Event, from netip.Addr, pbx uint8,
 // hash makes a number of a purpose, the source of the event and one more number.
 func (j *judgement) hash(p purpose, detail uint64) uint64 { return j.engine.hash(p, j.key, detail) }
 
-// dialogue is what is remembered of one attempt: a Call-ID of a source and the first request or answer in it, or
-// another one in the same Call-ID.
-type dialogue struct {
-	creditedPoints float32 // points given that a wrong answer in the same dialogue does not earn again
-	firstMark      uint32  // mark of the first request or answer, 0 for none
-
-	firstAnswerAt, lastAnswerAt uint32 // of an answer: when it came first, and the latest time, in milliseconds around 2³²
-	repeats                     uint8  // of a request, or of an answer when a retransmission was due
-
-	onlyChallenged bool // the first was a ChallengeSent for "<unknown>" alone
-}
-
 // source returns the source of the event, made if need be, or nil where there is no room.
 func (j *judgement) source() *source {
 	if j.tracked == nil {
@@ -120,31 +108,6 @@ func truncateAccount(name string) string {
 		return trimPartialRune(name[:nameBytes]) + "…"
 	}
 	return strings.Clone(name)
-}
-
-// dialogueKey identifies the attempt: the source and the SessionID. AMI's is a pointer that the next connection uses again,
-// so the port counts there too.
-func (j *judgement) dialogueKey() uint64 {
-	if j.dialogueID == 0 {
-		j.dialogueID = j.engine.hashDialogue(j.event, j.key, j.pbx)
-	}
-	return j.dialogueID
-}
-
-func (e *Engine) hashDialogue(ev *security.Event, from sourceKey, pbx uint8) uint64 {
-	x := uint64(ev.Service)<<8 | uint64(pbx)
-	if ev.Service == security.AMI {
-		x |= uint64(ev.Remote.AddrPort.Port()) << 16
-	}
-	return e.hash(forDialogue, from, e.combine(e.hashText(ev.Session), x))
-}
-
-// dialogueState returns what is remembered of the attempt, or nil. It is looked up once.
-func (j *judgement) dialogueState() *dialogue {
-	if !j.stateLoaded {
-		j.state, j.stateLoaded = j.engine.dialogues.Get(j.now, j.dialogueKey()), true
-	}
-	return j.state
 }
 
 // accountNameHash is the hash of the account's name.
@@ -236,29 +199,6 @@ func (j *judgement) judgeGuess() {
 		return
 	}
 	j.judgeWrongPassword(points, again)
-}
-
-// firstSighting is true for the first of a request and its retransmissions.
-func (j *judgement) firstSighting(id uint64) bool {
-	mark := uint32(id>>32) | 1
-	d := j.dialogueEntry(id)
-	if d.firstMark == 0 {
-		d.firstMark = mark
-		return true
-	}
-	if d.repeats++; d.repeats > maxRetransmissions {
-		d.repeats = 0
-		return true
-	}
-	return false
-}
-
-// creditDialogue notes points that the dialogue has cost already.
-func (j *judgement) creditDialogue(points float64) {
-	if j.dialogueState() == nil {
-		j.state, _ = j.engine.dialogues.Put(j.now, j.dialogueKey())
-	}
-	j.state.creditedPoints += float32(points)
 }
 
 // isEnforced is whether evidence of the event's service is enforced.

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"encoding/binary"
-
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
@@ -101,13 +99,4 @@ func (e *Engine) sparedByStorm(k sourceKey) bool {
 	t := e.trusts[k]
 	return t != nil && t.explainedByStorm(e.now) && e.now-t.lastLogin < int64(e.policy.Storm.Memory) &&
 		(!t.revoked || e.now-t.until < int64(e.policy.Storm.Within))
-}
-
-// ownerNetwork returns the network that one customer has: an address of IPv4, a /48 of IPv6.
-func ownerNetwork(k sourceKey) sourceKey {
-	if binary.BigEndian.Uint64(k[:8]) == 0 { // IPv4, mapped
-		return k
-	}
-	clear(k[6:])
-	return k
 }

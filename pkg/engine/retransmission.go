@@ -77,23 +77,6 @@ func isHexadecimal(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789abcdefABCDEF") == ""
 }
 
-// dialogueEntry returns what is remembered of the attempt under a number: the dialogue's own entry, or another one where
-// that has something else already.
-func (j *judgement) dialogueEntry(id uint64) *dialogue {
-	if !j.stateLoaded || j.state == nil {
-		j.state, _ = j.engine.dialogues.Put(j.now, j.dialogueKey())
-		j.stateLoaded = true
-	}
-	mark := uint32(id>>32) | 1
-	d := j.state
-	if d.firstMark != 0 && d.firstMark != mark { // another one in this Call-ID: it has an entry of its own
-		if d, _ = j.engine.dialogues.Put(j.now, id); d.firstMark == 0 {
-			j.stateLoaded = false // the new entry may have taken the other's place
-		}
-	}
-	return d
-}
-
 // isRetransmission says whether a copy may be a phone's retransmission. If not, it is a guess, and so are those just before it.
 func (p *pace) isRetransmission(now int64, r repetition, burst int) bool {
 	at := milliseconds(now)

@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"math"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+)
+
+// judgeLogin judges a right password: trust for the source, unless it was guessed.
+func (j *judgement) judgeLogin() {
+	if !j.event.UsingPassword {
+		return
+	}
+	j.proven = true // the nonce is bound to the source address: the answer came from there
+	id := j.accountID()
+	s := j.source()
+	flow := j.loginFlow(id)
+	known := j.engine.loginFlows.Get(j.now, flow) != nil // whoever guessed, it was not this phone
+	if !known {
+		guesses := j.recentFailures(id)
+		if guesses != nil && guesses.showsGuessing(j.policy.Breach.Failures) {
+			if j.judgeBreach(id, guesses, ban.ReasonGuessed, "a login right after guessing: change this account's password now") {
+				return
+			}
+		} else if have := j.engine.guessedLogins.Get(j.now, j.hash(forBreach, id)); have != nil && have.until > j.now {
+			return
+		}
+	}
+	if s != nil {
+		details := j.engine.sources.detailsOf(s)
+		details.lastLogin, details.overflowPoints, s.openChallenges = j.now, 0, 0
+	}
+	if !known && j.loginMayBeGuessed(id) {
+		j.record(s, 0, ban.ReasonLogin, notePossibleBreach)
+		j.reportBreach(id, ban.ReasonDistributed,
+			"this account is being guessed, and logged in from where it never was: perhaps a guess was right; no trust while it goes on")
+		return
+	}
+	j.engine.loginFlows.Renew(j.now, flow)
+	if m := j.policy.Trust.Match; m != nil && !m.MatchString(j.event.Account) {
+		return
+	}
+	j.engine.recordLogin(id)
+	j.grantTrust(s, id)
+	// Only forgeable evidence, or that against its neighbours, speaks against a source that has just proven itself.
+	if s == nil || s.banned {
+		if b := j.engine.activeBanOf(j.key); b != nil && !b.proven && !b.manual {
+			j.unbanAfterLogin(b)
+		}
+	}
+	for _, net := range j.engine.networksOf(j.engine.prefixOf(j.key)) {
+		if b := j.engine.bans[net]; b != nil && b.reason == ban.ReasonNetwork && b.until > j.now {
+			j.unbanAfterLogin(b)
+		}
+	}
+}
+
+// loginFlow identifies from where exactly an account logs in: address, port and transport. Nobody else has the packets of it.
+func (j *judgement) loginFlow(account uint64) uint64 {
+	to := uint64(j.event.Remote.AddrPort.Port())<<8 | uint64(j.event.Remote.Transport)
+	return j.engine.hash(forLoginFlow, j.addressKey(), j.engine.combine(account, to))
+}
+
+// addressKey is the address of the event itself: a source of IPv6 is a network of many.
+func (j *judgement) addressKey() sourceKey { return sourceKey(j.addr.As16()) }
+
+// judgeBreach judges a login after guesses of its account from the same source, which are nil where the login itself is
+// hostile. It returns whether the login earns nothing. Forged packets can make any login look guessed, so unproven
+// guesses take nothing from an account that logged in from there before, and are remembered for ban.forgeable_max only.
+func (j *judgement) judgeBreach(id uint64, guesses *failures, reason ban.Reason, detail string) (tainted bool) {
+	j.record(j.source(), 0, ban.ReasonLogin, noteBreach)
+	j.reportBreach(id, reason, detail)
+	until := int64(math.MaxInt64)
+	if guesses != nil && !guesses.proven {
+		if j.loggedInHere(id) {
+			guesses.pace = pace{leakedAt: j.now}
+			return false
+		}
+		until = j.now + int64(j.policy.Ban.ForgeableMax)
+	}
+	pair := j.hash(forBreach, id)
+	b := j.engine.guessedLogins.Get(j.now, pair)
+	if b == nil {
+		b, _ = j.engine.guessedLogins.Put(j.now, pair)
+	}
+	b.from, b.until = j.key, max(b.until, until)
+	return true
+}
+
+// guessedLogin is a login after guessing. What logs in from there earns no trust until then, ns.
+type guessedLogin struct {
+	from  sourceKey
+	until int64
+}
+
+// reportBreach reports a breach once an hour for each source and account.
+func (j *judgement) reportBreach(id uint64, reason ban.Reason, detail string) {
+	if j.engine.firstReport(forBreachReport, j.key, j.engine.combine(id, uint64(reasonIndex(reason)))) {
+		j.decide(ban.ActionBreach, reason, j.engine.prefixOf(j.key), 0, true, detail)
+	}
+}
+
+// unbanAfterLogin ends a ban because of a login.
+func (j *judgement) unbanAfterLogin(b *activeBan) {
+	j.engine.removeBan(b)
+	if !b.observed {
+		j.decide(ban.ActionUnban, ban.ReasonLogin, b.prefix, 0, true, "a user logged in from there with a password")
+	}
+}

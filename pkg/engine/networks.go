@@ -1,0 +1,100 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+)
+
+// networkBans is what is known of a network with banned addresses in it.
+type networkBans struct {
+	banned   int // addresses, by enforced bans
+	unproven int // of them, by evidence that could be forged
+}
+
+// networkOf returns the network of a banned source that policy.networks counts. IPv6 sources are networks already.
+func (e *Engine) networkOf(p netip.Prefix) (netip.Prefix, bool) {
+	n := e.policy.Networks
+	if n.Sources <= 0 || !p.Addr().Is4() || !p.IsSingleIP() {
+		return netip.Prefix{}, false
+	}
+	net, err := p.Addr().Prefix(n.IPv4Prefix)
+	return net, err == nil && net != p
+}
+
+// countInNetwork counts an enforced ban of one address in its network, n times.
+func (e *Engine) countInNetwork(b *activeBan, n int) {
+	if b.observed {
+		return
+	}
+	p, ok := e.networkOf(b.prefix)
+	if !ok {
+		return
+	}
+	net := e.networkBans[p]
+	net.banned += n
+	if !b.proven {
+		net.unproven += n
+	}
+	if net.banned <= 0 {
+		delete(e.networkBans, p)
+		return
+	}
+	e.networkBans[p] = net
+}
+
+// banNetworkOf bans a whole network once enough of its addresses are banned, unless it holds anything allowed,
+// learned, trusted within storm.memory, or unbanned with a grace.
+func (j *judgement) banNetworkOf(p netip.Prefix) {
+	net, ok := j.engine.networkOf(p)
+	if !ok {
+		return
+	}
+	n := j.engine.networkBans[net]
+	if have := j.engine.bans[net]; n.banned < j.policy.Networks.Sources || have != nil && have.until > j.now && !have.observed {
+		return
+	}
+	if !j.mustSpareNetwork(net) {
+		j.banNetwork(net, n.unproven == 0, n.banned, fmt.Sprintf("%d addresses of this network are banned", n.banned))
+	}
+}
+
+// mustSpareNetwork says whether a network holds somebody who must not be banned with it.
+func (j *judgement) mustSpareNetwork(net netip.Prefix) bool {
+	_, graced := j.engine.grace.Overlapping(net)
+	return graced || j.engine.holdsExempt(net) || j.engine.holdsCustomer(net)
+}
+
+// banNetwork bans a network because of the event, if there is room, and says whether it did.
+func (j *judgement) banNetwork(net netip.Prefix, proven bool, attempts int, detail string) bool {
+	if j.engine.holdsForgeable(proven) {
+		return false
+	}
+	if bound := j.engine.reserveBan(proven); bound != "" {
+		j.engine.hitLimits[bound]++
+		return false
+	}
+	d := j.engine.banDuration(0, proven)
+	j.engine.addBan(&activeBan{
+		prefix: net, source: j.addr, since: j.now, until: j.now + int64(d), reason: ban.ReasonNetwork, proven: proven, number: 1,
+		pbx: j.pbx, attempts: attempts, comment: detail,
+	})
+	j.engine.activity.countBan(j.now)
+	j.decide(ban.ActionBan, ban.ReasonNetwork, net, d, proven, detail)
+	return true
+}
+
+// holdsCustomer says whether a prefix holds a source that is or lately was trusted.
+func (e *Engine) holdsCustomer(p netip.Prefix) bool {
+	// Forged packets may ask about any number of IPv6 networks, each time for a walk over all customers.
+	if p.Addr().Is6() && min(p.Bits(), e.ipv6Prefix) >= largeNetworkBits && e.trustsByOwner[ownerNetwork(sourceKey(p.Addr().As16()))] == 0 {
+		return false
+	}
+	for k := range e.trusts {
+		if p.Overlaps(e.prefixOf(k)) && e.isCustomer(k) {
+			return true
+		}
+	}
+	return false
+}

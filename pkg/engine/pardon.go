@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+)
+
+// Pardon is the work of letting everybody in, a few at a time, so that events need not wait for it.
+type Pardon struct {
+	within  netip.Prefix // not valid: everybody
+	grace   time.Duration
+	begun   bool
+	bans    BanWalk
+	sources map[sourceKey]bool // whose guesses are to be forgotten
+	pairs   uint64             // how far that has come
+	breach  uint64
+
+	// Graces are the prefixes that nobody bans again before the grace is over, as of the last step.
+	Graces []ban.Grace
+	// Observed says that a ban was met which was not enforced.
+	Observed bool
+}
+
+// NewPardon begins to end every ban within a prefix and every ban of a network that covers it or, where the prefix is not
+// valid, every ban; see Unban about grace. Who is banned after the first step stays banned.
+func NewPardon(within netip.Prefix, grace time.Duration) *Pardon {
+	p := &Pardon{grace: grace, sources: make(map[sourceKey]bool)}
+	if within.IsValid() {
+		p.within = canonicalPrefix(within)
+	}
+	return p
+}
+
+// UnbanSome goes on with a Pardon: up to n bans. It returns what ended, and whether there is more to do.
+func (e *Engine) UnbanSome(now time.Time, p *Pardon, n int) (out []ban.Decision, more bool) {
+	e.advance(now)
+	p.Graces = p.Graces[:0]
+	one := p.within.IsValid() && p.within.IsSingleIP()
+	if !p.begun {
+		p.begun = true
+		if p.within.IsValid() {
+			e.pardonPrefix(p, e.sourcePrefix(p.within))
+		}
+		if one { // without a look at the others
+			for _, b := range e.overlappingBans(p.within) {
+				out = e.endPardonedBan(p, b, out)
+			}
+		}
+	}
+	if !one && p.bans.step(e, n, func(b *activeBan) bool {
+		if p.within.IsValid() && !p.within.Overlaps(b.prefix) {
+			return false
+		}
+		out = e.endPardonedBan(p, b, out)
+		return true
+	}) {
+		return out, true
+	}
+	return out, e.forgetGuesses(p, max(64*n, 1<<12))
+}
+
+// endPardonedBan ends one ban.
+func (e *Engine) endPardonedBan(p *Pardon, b *activeBan, out []ban.Decision) []ban.Decision {
+	e.removeBan(b)
+	if b.observed {
+		p.Observed = true
+	} else {
+		d := e.unbanDecision(b, ban.ReasonManual)
+		d.Duration = p.grace
+		out = append(out, d)
+	}
+	// A person who lets an address in has not vouched for the network that it is in.
+	if q := e.sourcePrefix(b.prefix); !p.within.IsValid() || p.within.Overlaps(q) && q.Bits() >= p.within.Bits() {
+		e.pardonPrefix(p, q)
+	}
+	return out
+}
+
+// pardonPrefix is what a person's word means for a source, or a network: a grace, or that its score is forgotten.
+func (e *Engine) pardonPrefix(p *Pardon, prefix netip.Prefix) {
+	k, ok := e.keyOfPrefix(prefix)
+	if ok {
+		p.sources[k] = true
+		e.vouchedFor.Renew(e.now, e.hash(forVouched, k, 0))
+		if t := e.trusts[k]; t != nil {
+			t.failures, t.beyondStormAt = nil, 0
+		}
+	}
+	if p.grace > 0 {
+		until := e.now + int64(p.grace)
+		e.grace.Set(prefix, until)
+		e.setTimer(until, prefix, endOfGrace)
+		p.Graces = append(p.Graces, ban.Grace{Prefix: prefix, Until: utc(until)})
+	} else if ok {
+		e.clearScore(k)
+	}
+}
+
+// forgetGuesses forgets which accounts were guessed by the sources, in a walk over all that was guessed lately, n a step.
+func (e *Engine) forgetGuesses(p *Pardon, n int) (more bool) {
+	if len(p.sources) == 0 {
+		return false
+	}
+	pairs := e.strangerFailures.RemoveSome(&p.pairs, n, func(v strangerFailures) bool { return p.sources[v.from] })
+	breach := e.guessedLogins.RemoveSome(&p.breach, n, func(b guessedLogin) bool { return p.sources[b.from] })
+	return pairs || breach
+}

@@ -1,0 +1,263 @@
+package engine
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+)
+
+// customerFailures is an account that fails at a trusted source.
+type customerFailures struct {
+	failures
+	foreign bool // the account never logged in from there
+}
+
+// judgeWrongPassword judges a wrong password of an account that exists, worth w points.
+func (j *judgement) judgeWrongPassword(points float64, r repetition) {
+	if t := j.sourceTrust(); t != nil {
+		j.judgeCustomerFailure(t, j.accountID(), points, r)
+	} else {
+		j.judgeStrangerFailure(j.accountID(), points, r)
+	}
+}
+
+// judgeCustomerFailure judges a wrong password at a trusted source: an account that never worked there counts against the
+// number of accounts, and any account that fails faster than a phone retries costs points.
+func (j *judgement) judgeCustomerFailure(t *trust, id uint64, points float64, r repetition) {
+	_, here := t.accounts[id]
+	f := j.failuresOfCustomer(t, id, !here)
+	burst := j.policy.Misconfigured.Burst
+	if j.sparesRetransmission(&f.pace, &f.failures, r, burst) {
+		return
+	}
+	f.proven = f.proven || j.proven
+	j.recordTargetFailure(id)
+	j.recordStormPace(t, here, &f.failures)
+	if limit := j.policy.Trust.Accounts; limit > 0 && f.foreign {
+		foreign, proven := 0, 0
+		for _, f := range t.failures {
+			if f.foreign && f.proven {
+				proven++
+			}
+			if f.foreign {
+				foreign++
+			}
+		}
+		switch {
+		case foreign <= limit:
+		case proven <= limit:
+			j.reportTolerated(ban.ReasonAccounts,
+				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
+			j.reportGuessing(ban.ReasonAccounts, "a trusted source guesses the passwords of many accounts: it is not banned, since the "+
+				"packets could be forged in a customer's name")
+		default:
+			t.beyondStormAt = j.now // no PBX loses the passwords of accounts that it never had there
+			j.revokeTrust(t, ban.ReasonAccounts, "too many accounts that never worked from there fail")
+		}
+		if foreign > limit {
+			j.charge(points*f.takeUncharged(r), ban.ReasonWrongPassword, noNote)
+			return
+		}
+	}
+	if here {
+		j.detectStorm(t, id)
+	}
+	n := notePace
+	if here {
+		n = noteKnownHere
+	}
+	j.chargeByPace(&f.pace, &f.failures, burst, n, points, r)
+}
+
+// sparesRetransmission counts the answer of the event in its paces, which may be one, and says whether it may be a retransmission,
+// which costs nothing.
+func (j *judgement) sparesRetransmission(p *pace, one *failures, r repetition, burst int) bool {
+	if !r.copy {
+		p.addGuess(j.now)
+		if p != &one.pace {
+			one.addGuess(j.now)
+		}
+		return false
+	}
+	if p.isRetransmission(j.now, r, burst) {
+		one.sparedCopies = min(one.sparedCopies+1, 1<<15)
+		j.reportPersistence(one, "no faster than a phone retries")
+		return true
+	}
+	p.addCopiesAsGuesses(int(p.unchargedCopies))
+	if p != &one.pace {
+		one.addCopiesAsGuesses(int(p.unchargedCopies))
+		one.peak = max(one.peak, p.peak)
+	}
+	return false
+}
+
+// judgeStrangerFailure judges a wrong password from a source without trust.
+func (j *judgement) judgeStrangerFailure(id uint64, points float64, r repetition) {
+	s := j.source()
+	if s == nil {
+		return
+	}
+	perMinute, burst := j.policy.Misconfigured.PerMinute, j.policy.Misconfigured.Burst
+	details := j.engine.sources.detailsOf(s)
+	pair := j.failuresOfStranger(id)
+	here := j.loggedInHere(id)
+	p, many := &details.pace, false
+	p.drain(j.now, perMinute)
+	if here {
+		p = &pair.pace // an office that was closed for the weekend has as many phones as before
+	} else {
+		details.failingAccounts.Add(seconds(j.now), idleResetSeconds, j.accountNameHash(), j.engine.sketchBit(j.event.Account))
+		many = details.failingAccounts.AtLeast() > j.policy.Misconfigured.Accounts
+	}
+	stubborn := pair.keepsFailing(j.now) && p.isPhonePace(burst) && !many
+	since := pair.failingSince
+	if j.sparesRetransmission(p, &pair.failures, r, burst) {
+		return
+	}
+	pair.proven = pair.proven || j.proven
+	attack := j.recordTargetFailure(id)
+	if t := j.engine.trusts[j.key]; t != nil {
+		if j.recordStormPace(t, here, &pair.failures); here {
+			j.detectStorm(t, id)
+		}
+	}
+	j.chargeWiderNetworks(points)
+	old := stubborn && attack != nil && since < seconds(attack.suspectedSince)
+	switch {
+	case here: // whoever else guesses it
+		j.chargeByPace(p, &pair.failures, burst, noteKnownHere, points, r)
+	case attack != nil && attack.targetedUntil > j.now && !stubborn:
+		j.charge(max(points, j.policy.Threshold-float64(s.score)), ban.ReasonDistributed, noteTargeted)
+	case attack != nil && attack.suspectedUntil > j.now && !old:
+		// What was spared before stays so: that somebody is attacked makes nobody's mistakes of before guesses.
+		j.charge(points*max(float64(p.unchargedCopies), 1), ban.ReasonWrongPassword, noteSuspected)
+		p.unchargedCopies = 0
+	case many:
+		j.charge(points*p.takeUncharged(r), ban.ReasonWrongPassword, noNote)
+	case j.engine.loggedInLately(id):
+		j.chargeByPace(p, &pair.failures, burst+j.policy.Roaming.Guesses, noteRoaming, points, r)
+	default:
+		j.chargeByPace(p, &pair.failures, burst, notePace, points, r)
+	}
+}
+
+// strangerFailures is how one account fails from one source.
+type strangerFailures struct {
+	failures
+	from sourceKey
+}
+
+// failuresOfStranger returns how one account fails from the source of the event, up to date.
+func (j *judgement) failuresOfStranger(id uint64) *strangerFailures {
+	p, old := j.engine.strangerFailures.Renew(j.now, j.hash(forFailures, id))
+	if !old {
+		p.leakedAt, p.from = j.now, j.key
+	}
+	p.drain(j.now, j.policy.Misconfigured.PerMinute)
+	return p
+}
+
+// slowGuesses is how many failures of one account from one source within an hour are more than a person or a phone that
+// somebody looks after makes.
+const slowGuesses = 20
+
+// chargeByPace spares a phone and charges a guesser: once the pace shows a guesser, the guesses that were spared count too.
+// The pace may be that of several accounts, of which one fails now.
+func (j *judgement) chargeByPace(p *pace, one *failures, burst int, n note, points float64, r repetition) {
+	if p.isPhonePace(burst) {
+		p.uncharged = min(p.uncharged+1, 250)
+		if one.keepsFailing(j.now) {
+			j.reportMisconfigured(ban.ReasonPace, "this account fails again and again, no faster than a phone retries: its password is wrong")
+		}
+		j.reportPersistence(one, "no faster than a phone retries")
+		j.charge(0, ban.ReasonWrongPassword, n)
+		return
+	}
+	if j.sourceTrust() != nil {
+		j.reportPersistence(one, "from a trusted source")
+	}
+	if r.copy {
+		j.charge(points*p.takeUncharged(r), ban.ReasonWrongPassword, noteCopies)
+		return
+	}
+	if many := p.takeUncharged(r); many > 1 {
+		j.charge(points*many, ban.ReasonWrongPassword, noteWithheld)
+		return
+	}
+	j.charge(points, ban.ReasonWrongPassword, noNote)
+}
+
+// reportPersistence reports, once a day for each source and account, that an account fails too often to be overlooked. Copies
+// of an answer count: with a decoy in front each may be a guess. An account that logged in from there is a phone to be mended:
+// when a PBX loses its passwords, there is one for each.
+func (j *judgement) reportPersistence(one *failures, how string) {
+	n := int(one.total) + int(one.sparedCopies)
+	if n > slowGuesses && !j.loggedInHere(j.accountID()) && !j.engine.slowGuessers.Seen(j.now, j.hash(forGuessing, j.accountID())) {
+		j.decide(ban.ActionGuessing, ban.ReasonPace, j.engine.prefixOf(j.key), 0, j.proven, fmt.Sprintf("%d failures of this account within an hour, %s: a phone that "+
+			"nobody mends, or somebody who guesses; not banned", n, how))
+	}
+}
+
+// reportGuessing reports, once an hour for each source and reason, that passwords are guessed and nobody is banned for it.
+func (j *judgement) reportGuessing(reason ban.Reason, detail string) {
+	if j.engine.firstReport(forGuessing, j.key, j.engine.hashText(string(reason))) {
+		j.decide(ban.ActionGuessing, reason, j.engine.prefixOf(j.key), 0, j.proven, detail)
+	}
+}
+
+// failuresOfCustomer returns how an account fails at a trusted source, up to date. Where so many fail that there is no room, the least
+// bad of them goes to where strangers' are, so that it is known when it logs in after all.
+func (j *judgement) failuresOfCustomer(t *trust, id uint64, foreign bool) *customerFailures {
+	for id, f := range t.failures {
+		if j.now-f.leakedAt >= int64(j.policy.Trust.TTL) {
+			delete(t.failures, id)
+		}
+	}
+	f := t.failures[id]
+	if f == nil {
+		f = &customerFailures{failures: failures{pace: pace{leakedAt: j.now}}, foreign: foreign}
+		if have := j.engine.strangerFailures.Get(j.now, j.hash(forFailures, id)); have != nil {
+			f.failures = have.failures
+		}
+		if len(t.failures) >= failuresPerTrust {
+			j.moveLeastFailures(t)
+		}
+		if t.failures == nil {
+			t.failures = make(map[uint64]*customerFailures)
+		}
+		t.failures[id] = f
+	}
+	f.drain(j.now, j.policy.Misconfigured.PerMinute)
+	return f
+}
+
+// moveLeastFailures makes room: it moves the failures of one account, that with the lowest peak and of those the one that failed
+// first, to the window of pairs.
+func (j *judgement) moveLeastFailures(t *trust) {
+	var least uint64
+	var have *customerFailures
+	for id, f := range t.failures {
+		if have == nil || cmp.Or(cmp.Compare(f.peak, have.peak), cmp.Compare(f.leakedAt, have.leakedAt), cmp.Compare(id, least)) < 0 {
+			least, have = id, f
+		}
+	}
+	p := j.failuresOfStranger(least)
+	p.failures = have.failures
+	delete(t.failures, least)
+}
+
+// recentFailures returns how the account of the event failed at its source of late, up to date, or nil.
+func (j *judgement) recentFailures(id uint64) *failures {
+	var f *failures
+	if t := j.sourceTrust(); t != nil && t.failures[id] != nil {
+		f = &t.failures[id].failures
+	} else if have := j.engine.strangerFailures.Get(j.now, j.hash(forFailures, id)); have != nil {
+		f = &have.failures
+	}
+	if f != nil {
+		f.drain(j.now, j.policy.Misconfigured.PerMinute)
+	}
+	return f
+}
