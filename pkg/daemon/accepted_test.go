@@ -88,7 +88,7 @@ func (s *serviced) run() {
 // heard waits for the session with Asterisk.
 func (s *serviced) heard() {
 	s.t.Helper()
-	s.until("the session is up", func() bool { return s.d.pbxs[0].status().Up && s.d.pbxs[0].local.Load() != nil })
+	s.until("the session is up", func() bool { return s.d.pbxs[0].status().Up && s.d.pbxs[0].sessionAddr.Load() != nil })
 }
 
 // reboot starts the daemon in a kernel that knows nothing.
@@ -207,14 +207,14 @@ func TestANewSecretIsReadAtTheNextLogin(t *testing.T) {
 		if err := os.WriteFile(file, []byte(want+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, _, err := refreshed(a); err != nil || got != want {
+		if got, _, err := readCredentials(a); err != nil || got != want {
 			t.Errorf("%q, %v; want %q", got, err, want)
 		}
 	}
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := refreshed(a)
+	_, _, err := readCredentials(a)
 	if err == nil || !strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "today") || hint.Of(err) == "" {
 		t.Errorf("%v, try %q", err, hint.Of(err))
 	}
@@ -237,7 +237,7 @@ func TestACopyIsOnlyKeptByTheService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.keep(); err != nil {
+	if err := c.keepAccepted(); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(c.accepted); err == nil {

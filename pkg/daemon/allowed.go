@@ -38,7 +38,7 @@ type allowed struct {
 }
 
 func newAllowed(state string, log *slog.Logger) *allowed {
-	return &allowed{path: beside(state, "allow"), log: log, now: time.Now, list: make(map[string]store.Allow)}
+	return &allowed{path: besideState(state, "allow"), log: log, now: time.Now, list: make(map[string]store.Allow)}
 }
 
 // recover takes the entries of the state file over and returns those that count: where the state file was of no use, which

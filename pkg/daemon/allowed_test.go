@@ -45,7 +45,7 @@ func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.stop()
-			text := beside(r.cfg.State.Path, "allow")
+			text := besideState(r.cfg.State.Path, "allow")
 			if err := harm(r.cfg.State.Path); err != nil {
 				t.Fatal(err)
 			}
@@ -65,7 +65,7 @@ func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
 			if _, ok := r.inKernel(firewall.Allow, "2001:db8:7::/48"); !ok {
 				t.Error("the allowed network is not in the kernel")
 			}
-			if !slices.Contains(r.d.known.added(), "localhost") {
+			if !slices.Contains(r.d.allowSources.added(), "localhost") {
 				t.Error("the host name is forgotten")
 			}
 			if _, ok := r.inKernel(firewall.Allow, "198.51.100.9/32"); ok && name != "text gone" {
@@ -90,7 +90,7 @@ func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
 func TestTheTextIsReadOnlyWhereItIsNeeded(t *testing.T) {
 	r := newRig(t)
 	r.stop()
-	if err := store.WriteLines(beside(r.cfg.State.Path, "allow"), "x", []string{"203.0.113.66/32"}); err != nil {
+	if err := store.WriteLines(besideState(r.cfg.State.Path, "allow"), "x", []string{"203.0.113.66/32"}); err != nil {
 		t.Fatal(err)
 	}
 	r.start()

@@ -81,7 +81,7 @@ func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) erro
 // Allowed implements control.Backend.
 func (b backend) Allowed(context.Context) (out []ban.Exemption, _ error) {
 	b.pipeline.Read(func(e *engine.Engine, _ time.Time) { out = e.Allowed() })
-	return b.known.explain(out), nil
+	return b.allowSources.describe(out), nil
 }
 
 // Protected implements control.Backend.
@@ -293,8 +293,8 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 	unsaved := b.keepAllow(ctx, req, until)
 	result.Lasting = unsaved == ""
 	if req.Host != "" && !req.Remove {
-		b.known.add(req.Host)
-	} else if req.Host != "" && b.known.remove(req.Host) {
+		b.allowSources.add(req.Host)
+	} else if req.Host != "" && b.allowSources.remove(req.Host) {
 		result.Removed = true
 	}
 	switch {

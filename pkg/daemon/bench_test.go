@@ -66,7 +66,7 @@ func newWorkbench(tb testing.TB, moody int) *workbench {
 	cfg := policy.Default()
 	cfg.Policy.Limits.Bans, cfg.Policy.Limits.ForgeableBans = 1<<20, 1<<20
 	cfg.Policy.Limits.ForgeableBurst, cfg.Policy.Limits.ForgeableRate = 1<<20, 1<<20
-	w := &workbench{feed: control.NewFeed(remembered), kernel: &gullible{moody: moody}}
+	w := &workbench{feed: control.NewFeed(historySize), kernel: &gullible{moody: moody}}
 	counts := metrics.New("test", nil)
 	announcer := pipeline.NewAnnouncer(log, func(d ban.Decision) { w.notify(d) })
 	w.notify = func(ban.Decision) {}
@@ -77,7 +77,7 @@ func newWorkbench(tb testing.TB, moody int) *workbench {
 	writer := firewall.NewWriter(w.kernel, nil, firewall.WriterConfig{VerifyInterval: -1})
 	w.pipeline.SetWriter(writer)
 	w.store, w.newPBX = s, func(name string) *pbx {
-		return &pbx{name: name, pipeline: w.pipeline, counts: counts.PBX(name), log: log}
+		return &pbx{name: name, pipeline: w.pipeline, metrics: counts.PBX(name), log: log}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	told, stopTelling := context.WithCancel(context.Background())
@@ -153,7 +153,7 @@ func BenchmarkCommit(b *testing.B) {
 				}
 				follower.Take()
 			}
-			for i := range remembered / size { // history and the queue for the disk have their size
+			for i := range historySize / size { // history and the queue for the disk have their size
 				commit(i)
 			}
 			used := cpu(b)

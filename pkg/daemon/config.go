@@ -26,16 +26,16 @@ import (
 // configuration is the file in force.
 type configuration struct {
 	path     string
-	first    *policy.Config // of the start
+	atStart  *policy.Config // of the start
 	accepted string         // where the last accepted text is kept; empty: nowhere
 	warnings []policy.Warning
 
-	mu     sync.Mutex
-	cfg    *policy.Config
-	loaded time.Time
-	err    error  // why the latest file is not in force
-	old    string // what is in force in its place since the start
-	text   []byte // of cfg, that is to be kept; nil where it is
+	mu      sync.Mutex
+	cfg     *policy.Config
+	loaded  time.Time
+	err     error  // why the latest file is not in force
+	inForce string // what is in force in its place since the start
+	text    []byte // of cfg, that is to be kept; nil where it is
 }
 
 // stateFolder is where systemd's StateDirectory puts things, and the default of state.path.
@@ -59,7 +59,7 @@ func acceptedPath(config string) string {
 func loadConfiguration(o Options) (*configuration, error) {
 	c := &configuration{path: o.ConfigPath, loaded: time.Now()}
 	if o.Config != nil {
-		c.cfg, c.first = o.Config, o.Config
+		c.cfg, c.atStart = o.Config, o.Config
 		return c, nil
 	}
 	c.accepted = acceptedPath(o.ConfigPath)
@@ -73,10 +73,10 @@ func loadConfiguration(o Options) (*configuration, error) {
 		env := policy.OS()
 		env.Lenient = true
 		if c.cfg, c.warnings, err = policy.Load(o.ConfigPath, env); err == nil {
-			c.old = "what else it says"
+			c.inForce = "what else it says"
 		} else if c.cfg, c.warnings, err = policy.Load(c.accepted, env); err == nil {
 			c.loaded = info.ModTime()
-			c.old = fmt.Sprintf("the last accepted one, of %s, %s", stampOf(c.loaded), c.accepted)
+			c.inForce = fmt.Sprintf("the last accepted one, of %s, %s", minuteOf(c.loaded), c.accepted)
 		} else {
 			return nil, errors.Join(c.err, fmt.Errorf("nor is the last accepted configuration of use: %w", err))
 		}
@@ -84,13 +84,13 @@ func loadConfiguration(o Options) (*configuration, error) {
 	if o.Socket != "" {
 		c.cfg.Control.Socket = o.Socket
 	}
-	c.first = c.cfg
+	c.atStart = c.cfg
 	return c, nil
 }
 
-// keep keeps the text that is in force, for a start whose file is of no use. Secrets that are written in the file are in the
+// keepAccepted keeps the text that is in force, for a start whose file is of no use. Secrets that are written in the file are in the
 // copy, too: it is for the daemon's user alone, as the state is. References to other files and to variables stay references.
-func (c *configuration) keep() error {
+func (c *configuration) keepAccepted() error {
 	c.mu.Lock()
 	text, cfg := c.text, c.cfg
 	c.text = nil
@@ -127,25 +127,25 @@ const reloadPatience = 5 * time.Second
 func (d *Daemon) Reload(ctx context.Context) {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil {
-		d.notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", systemd.SdNotifyReloading, now.Nano()/1000))
+		d.notifySystemd(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", systemd.SdNotifyReloading, now.Nano()/1000))
 	}
-	defer d.ready()
+	defer d.notifyReady()
 	cfg, text, warnings, err := policy.LoadText(d.config.path, policy.OS())
 	if err == nil && d.opts.Socket != "" {
 		cfg.Control.Socket = d.opts.Socket
 	}
 	old := d.config.current()
 	if err == nil {
-		err = d.refit(ctx, cfg)
+		err = d.reconfigureKernel(ctx, cfg)
 	}
 	d.config.mu.Lock()
 	d.config.err = err
 	if err == nil {
 		d.config.cfg, d.config.loaded, d.config.warnings = cfg, time.Now(), warnings
-		d.config.text, d.config.old = text, ""
+		d.config.text, d.config.inForce = text, ""
 	}
 	d.config.mu.Unlock()
-	d.counts.Reloaded(err == nil)
+	d.metrics.Reloaded(err == nil)
 	if err != nil {
 		d.log.Error("the new configuration is not taken over; the old one stays in force", "err", err)
 		return
@@ -164,20 +164,20 @@ func (d *Daemon) Reload(ctx context.Context) {
 	if err != nil {
 		d.log.Error("the kernel has not taken the new configuration yet", hint.Attr(err))
 	}
-	d.known.configure(cfg.Policy)
-	d.again(old, cfg)
+	d.allowSources.configure(cfg.Policy)
+	d.reopenParts(old, cfg)
 	for _, p := range d.pbxs {
 		p.session.Retry() // what was mended may have been Asterisk's side
 	}
 	d.log.Info("the configuration was read again", "file", d.config.path)
-	for _, part := range d.config.restart() {
+	for _, part := range d.config.changedSinceStart() {
 		d.log.Warn("this change needs a restart: systemctl restart ringwall; bans stay in force", "key", part)
 	}
 }
 
-// refit changes the kernel's table to what a new configuration says of it, but for what needs a restart.
-func (d *Daemon) refit(ctx context.Context, cfg *policy.Config) error {
-	want, have := TableConfig(cfg, d.opts.NetNS), TableConfig(d.config.first, d.opts.NetNS)
+// reconfigureKernel changes the kernel's table to what a new configuration says of it, but for what needs a restart.
+func (d *Daemon) reconfigureKernel(ctx context.Context, cfg *policy.Config) error {
+	want, have := TableConfig(cfg, d.opts.NetNS), TableConfig(d.config.atStart, d.opts.NetNS)
 	want.Table, want.Owner, want.IPv6Prefix, want.MaxElements = have.Table, have.Owner, have.IPv6Prefix, have.MaxElements
 	d.ports.configure(cfg.Firewall)
 	want.UDPPorts, want.TCPPorts = d.ports.wanted()
@@ -198,14 +198,14 @@ func (d *Daemon) refit(ctx context.Context, cfg *policy.Config) error {
 
 // keepConfiguration keeps what is in force, or says why it cannot.
 func (d *Daemon) keepConfiguration() {
-	d.faults.note("the copy of the last accepted configuration", "look at the disk of "+filepath.Dir(d.config.accepted), d.config.keep())
+	d.faults.set("the copy of the last accepted configuration", "look at the disk of "+filepath.Dir(d.config.accepted), d.config.keepAccepted())
 }
 
-// restart names the keys that have changed since the start and are read there alone.
-func (c *configuration) restart() []string {
+// changedSinceStart names the keys that have changed since the start and are read there alone.
+func (c *configuration) changedSinceStart() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return restartNeeded(c.first, c.cfg)
+	return restartNeeded(c.atStart, c.cfg)
 }
 
 func restartNeeded(old, new *policy.Config) []string {

@@ -31,7 +31,7 @@ import (
 )
 
 // remembered is how many decisions history holds.
-const remembered = 20000
+const historySize = 20000
 
 // Options say what to run.
 type Options struct {
@@ -67,30 +67,30 @@ type Daemon struct {
 	level   *slog.LevelVar
 	started time.Time
 
-	config   *configuration
-	fw       firewall.Firewall
-	writer   *firewall.Writer
-	pipeline *pipeline.Pipeline
-	feed     *control.Feed
-	page     atomic.Pointer[page.Page] // nil: there is none
-	announce *pipeline.Announcer
-	notifier *notify.Notifier
-	counts   *metrics.Metrics
-	pbxs     []*pbx
-	known    *known
-	ports    *ports
-	atlas    *geo.Databases
-	kernel   *kernel
-	restorer *pipeline.Restorer
-	begun    <-chan struct{} // closed when the table is there, with what was known first
-	built    chan struct{}   // closed when everything desired is in the kernel
-	store    *store.Store    // nil: nothing is kept
-	lost     string          // why the state file was of no use, if it was not
-	allowed  *allowed
-	tasks    []Task
-	parts    []*part // of the tasks
-	faults   faults
-	closers  []func() error
+	config       *configuration
+	fw           firewall.Firewall
+	writer       *firewall.Writer
+	pipeline     *pipeline.Pipeline
+	feed         *control.Feed
+	page         atomic.Pointer[page.Page] // nil: there is none
+	announcer    *pipeline.Announcer
+	notifier     *notify.Notifier
+	metrics      *metrics.Metrics
+	pbxs         []*pbx
+	allowSources *allowSources
+	ports        *asteriskPorts
+	atlas        *geo.Databases
+	kernel       *kernelState
+	restorer     *pipeline.Restorer
+	tableBuilt   <-chan struct{} // closed when the table is there, with what was known first
+	allBuilt     chan struct{}   // closed when everything desired is in the kernel
+	store        *store.Store    // nil: nothing is kept
+	stateLost    string          // why the state file was of no use, if it was not
+	allowed      *allowed
+	tasks        []Task
+	parts        []*part // of the tasks
+	faults       faults
+	closers      []func() error
 }
 
 // New reads the configuration and sets everything up that can fail. Only the configuration, the kernel's table and another
@@ -114,12 +114,12 @@ func New(o Options) (_ *Daemon, err error) {
 	for _, w := range d.config.warnings {
 		d.log.Warn("configuration", "warning", w.String())
 	}
-	d.feed = control.NewFeed(remembered)
-	d.announce = pipeline.NewAnnouncer(d.log, d.notifyOf)
-	d.counts = metrics.New(o.Version, d)
+	d.feed = control.NewFeed(historySize)
+	d.announcer = pipeline.NewAnnouncer(d.log, d.notifyOf)
+	d.metrics = metrics.New(o.Version, d)
 	if err := d.config.err; err != nil {
-		d.counts.Reloaded(false)
-		d.log.Error("the configuration is not in force as it is; attackers are kept out with "+d.config.old, "file", d.config.path, "err", err)
+		d.metrics.Reloaded(false)
+		d.log.Error("the configuration is not in force as it is; attackers are kept out with "+d.config.inForce, "file", d.config.path, "err", err)
 	}
 	d.ports = newPorts(cfg, o.NetNS, d.log)
 	judge := engine.New(cfg.Policy)
@@ -127,24 +127,24 @@ func New(o Options) (_ *Daemon, err error) {
 		judge.WatchLeaks()
 	}
 	d.pipeline = pipeline.New(pipeline.Config{
-		Clock: cmp.Or(o.clock, pipeline.NewClock(d.started)), Engine: judge, Metrics: d.counts, History: d.feed, Announcer: d.announce,
-		Log: d.log, Meter: cfg.Firewall.Meter.Enabled, Decided: d.ports.decided,
+		Clock: cmp.Or(o.clock, pipeline.NewClock(d.started)), Engine: judge, Metrics: d.metrics, History: d.feed, Announcer: d.announcer,
+		Log: d.log, Meter: cfg.Firewall.Meter.Enabled, Decided: d.ports.eventDecided,
 	})
 	d.allowed = newAllowed(cfg.State.Path, d.log)
-	d.known = d.newKnown(cfg)
+	d.allowSources = d.newAllowSources(cfg)
 	if err := d.openKernel(cfg); err != nil {
 		return nil, err
 	}
 	// Before the first event: this machine or its gateway is never banned, not even for a moment.
-	if err := d.known.watcher.ReportOnce(); err != nil {
+	if err := d.allowSources.watcher.ReportOnce(); err != nil {
 		return nil, err
 	}
 	if d.opts.ConfigPath != "" { // of the demo and of tests nobody is in danger
-		l := &logins{Daemon: d, folder: loginFolder, every: loginsEvery}
-		l.look()
+		l := &logins{Daemon: d, folder: loginFolder, interval: loginsEvery}
+		l.update()
 		d.tasks = append(d.tasks, l)
 	}
-	d.ports.close = d.closePorts
+	d.ports.setKernelPorts = d.closePorts
 	d.tasks = append(d.tasks, d.ports)
 	// From here on nothing keeps the daemon from its work, but an Asterisk that cannot be one.
 	d.openGeo(cfg)
@@ -187,14 +187,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 	defer stopBack()
 	var behind sync.WaitGroup
 	written := make(chan struct{})
-	behind.Go(func() { d.tell(afterwards(back, written)) })
+	behind.Go(func() { d.runAnnouncer(contextUntil(back, written)) })
 	behind.Go(func() {
 		defer close(written)
 		_ = d.writer.Run(back)
 	})
 	if d.store != nil {
 		behind.Go(func() {
-			if err := d.store.Run(afterwards(back, written)); err != nil {
+			if err := d.store.Run(contextUntil(back, written)); err != nil {
 				d.log.Error("not everything could be saved", "err", err)
 			}
 		})
@@ -202,51 +202,51 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	for _, t := range d.tasks {
-		group.Go(func() error { return d.keep(ctx, t) })
+		group.Go(func() error { return d.keepRunning(ctx, t) })
 	}
-	group.Go(func() error { return d.supervise(ctx, d.restorer) })
+	group.Go(func() error { return d.runTask(ctx, d.restorer) })
 	for _, p := range d.pbxs {
-		group.Go(func() error { return d.supervise(ctx, p) })
+		group.Go(func() error { return d.runTask(ctx, p) })
 	}
 	group.Go(func() error { return d.tickLoop(ctx) })
 	if d.opts.ConfigPath != "" {
-		group.Go(func() error { return d.hangups(ctx) })
+		group.Go(func() error { return d.reloadOnSIGHUP(ctx) })
 	}
 	group.Go(func() error {
-		for _, step := range []<-chan struct{}{d.begun, d.restorer.Placed()} {
+		for _, step := range []<-chan struct{}{d.tableBuilt, d.restorer.Placed()} {
 			select {
 			case <-ctx.Done():
 				return nil
 			case <-step:
 			}
 		}
-		close(d.built)
+		close(d.allBuilt)
 		return nil
 	})
 	group.Go(func() error { // ready is who keeps attackers out: after a reboot, with every ban in the kernel again
 		select {
 		case <-ctx.Done():
-		case <-d.built:
+		case <-d.allBuilt:
 			if d.opts.Ready != nil {
 				d.opts.Ready()
 			}
-			d.ready()
+			d.notifyReady()
 			d.keepConfiguration() // it has done its work
 			debug.FreeOSMemory()  // reading a hundred thousand bans leaves a heap of several times what stays in use
 		}
 		return nil
 	})
 	err := group.Wait()
-	d.stopping()
+	d.notifyStopping()
 	d.pipeline.SaveTrusts()
-	d.known.names.keep(d.known.resolver.States(), true)
+	d.allowSources.kept.keep(d.allowSources.resolver.States(), true)
 	stopBack()
 	behind.Wait()
 	return errors.Join(err, d.Close())
 }
 
-// afterwards ends when ctx has ended and then done is closed.
-func afterwards(ctx context.Context, done <-chan struct{}) context.Context {
+// contextUntil ends when ctx has ended and then done is closed.
+func contextUntil(ctx context.Context, done <-chan struct{}) context.Context {
 	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	context.AfterFunc(ctx, func() {
 		<-done
@@ -255,21 +255,21 @@ func afterwards(ctx context.Context, done <-chan struct{}) context.Context {
 	return late
 }
 
-func (d *Daemon) supervise(ctx context.Context, t Task) error {
+func (d *Daemon) runTask(ctx context.Context, t Task) error {
 	if err := t.Run(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("%s: %w", t, err)
 	}
 	return nil
 }
 
-// keep runs a task that the daemon can do without until ctx ends: one that fails is begun again.
-func (d *Daemon) keep(ctx context.Context, t Task) error {
+// keepRunning runs a task that the daemon can do without until ctx ends: one that fails is begun again.
+func (d *Daemon) keepRunning(ctx context.Context, t Task) error {
 	for wait := partRetry; ; wait = min(2*wait, partRetryMax) {
 		err := t.Run(ctx)
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
-		d.faults.note(t.String(), "journalctl -u ringwall", err)
+		d.faults.set(t.String(), "journalctl -u ringwall", err)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -277,8 +277,8 @@ func (d *Daemon) keep(ctx context.Context, t Task) error {
 	}
 }
 
-// hangups reads the configuration again on SIGHUP.
-func (d *Daemon) hangups(ctx context.Context) error {
+// reloadOnSIGHUP reads the configuration again on SIGHUP.
+func (d *Daemon) reloadOnSIGHUP(ctx context.Context) error {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGHUP)
 	defer signal.Stop(c)

@@ -235,7 +235,7 @@ func TestMetricsAreLintedAndCount(t *testing.T) {
 	r.login("IPV4/UDP/198.51.100.10/5060", "201")
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")
-	problems, err := testutil.GatherAndLint(r.d.counts.Registry)
+	problems, err := testutil.GatherAndLint(r.d.metrics.Registry)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,7 @@ func (d *Daemon) tickLoop(ctx context.Context) error {
 				}
 			}
 			d.pipeline.SaveTrusts()
-			d.known.names.keep(d.known.resolver.States(), false)
+			d.allowSources.kept.keep(d.allowSources.resolver.States(), false)
 			d.pipeline.RefreshTrust()
 		}
 	}

@@ -19,7 +19,7 @@ import (
 func (d *Daemon) listen(cfg *policy.Config) error {
 	if cfg.Control.Socket != "" {
 		var taken error
-		d.part("control.socket", "mend control.socket, then: systemctl reload ringwall", func() (opened, error) {
+		d.addPart("control.socket", "mend control.socket, then: systemctl reload ringwall", func() (opened, error) {
 			o, err := d.openSocket(cfg.Control)
 			if errors.Is(err, control.ErrInUse) {
 				taken = err
@@ -30,7 +30,7 @@ func (d *Daemon) listen(cfg *policy.Config) error {
 			return fmt.Errorf("the control socket: %w", taken)
 		}
 	}
-	d.part("metrics.listen", "another port, and: systemctl reload ringwall; this shows who has it: ss -ltnp", d.openMetrics)
+	d.addPart("metrics.listen", "another port, and: systemctl reload ringwall; this shows who has it: ss -ltnp", d.openMetrics)
 	return nil
 }
 
@@ -41,7 +41,7 @@ func (d *Daemon) openSocket(cfg policy.Control) (opened, error) {
 	if err != nil && cfg.Group != "" && !errors.Is(err, control.ErrInUse) {
 		var without error
 		if l, without = control.Listen(cfg.Socket, ""); without == nil {
-			d.faults.note("control.group", "make the group with groupadd, or change control.group, then: systemctl restart ringwall", err)
+			d.faults.set("control.group", "make the group with groupadd, or change control.group, then: systemctl restart ringwall", err)
 		}
 		err = without
 	}
@@ -49,7 +49,7 @@ func (d *Daemon) openSocket(cfg policy.Control) (opened, error) {
 		return opened{}, err
 	}
 	tasks := []Task{&control.Server{Listener: l, Backend: d.Backend(), Feed: d.feed, Log: d.log}}
-	if d.faults.have("control.group") {
+	if d.faults.has("control.group") {
 		tasks = append(tasks, &groupTask{d, l, cfg.Group})
 	}
 	return opened{tasks, l.Close}, nil
@@ -74,7 +74,7 @@ func (g *groupTask) Run(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 		if g.socket.SetGroup(g.group) == nil {
-			g.faults.note("control.group", "", nil)
+			g.faults.set("control.group", "", nil)
 			return nil
 		}
 	}
@@ -100,9 +100,9 @@ func (d *Daemon) openMetrics() (opened, error) {
 	handler := d.pages(nil)
 	if cfg.Page {
 		site, err := d.newPage(l.Addr())
-		if d.faults.note("metrics.page", "page: false, and: systemctl reload ringwall", err); err == nil {
+		if d.faults.set("metrics.page", "page: false, and: systemctl reload ringwall", err); err == nil {
 			d.page.Store(site)
-			o.tasks = append(o.tasks, startAfter{site, d.built}) // it reads all of history, while bans wait for the kernel
+			o.tasks = append(o.tasks, startAfter{site, d.allBuilt}) // it reads all of history, while bans wait for the kernel
 			handler = d.pages(site.Handler())
 		}
 	}
@@ -113,8 +113,8 @@ func (d *Daemon) openMetrics() (opened, error) {
 // pages are what the metrics listener answers: the metrics, and everything else by the status page where there is one.
 func (d *Daemon) pages(page http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(d.counts.Registry, promhttp.HandlerOpts{
-		Registry: d.counts.Registry, MaxRequestsInFlight: 4, Timeout: 10 * time.Second,
+	mux.Handle("GET /metrics", promhttp.HandlerFor(d.metrics.Registry, promhttp.HandlerOpts{
+		Registry: d.metrics.Registry, MaxRequestsInFlight: 4, Timeout: 10 * time.Second,
 	}))
 	if page != nil {
 		mux.Handle("/", atMost(maxPageGuests, page))

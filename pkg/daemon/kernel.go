@@ -13,20 +13,20 @@ import (
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
-// kernel is what is known of the table besides its elements.
-type kernel struct {
-	mu       sync.Mutex
-	rebuilds map[string]uint64
-	looked   int // at the last sample
-	found    int
-	at       time.Time
-	dropped  map[string]uint64
-	asked    time.Time
+// kernelState is what is known of the table besides its elements.
+type kernelState struct {
+	mu          sync.Mutex
+	rebuilds    map[string]uint64
+	sampleSize  int // at the last sample
+	sampleFound int
+	sampledAt   time.Time
+	dropped     map[string]uint64
+	droppedAt   time.Time
 }
 
 // openKernel opens the table and takes over what is in it.
 func (d *Daemon) openKernel(cfg *policy.Config) error {
-	d.kernel = &kernel{rebuilds: make(map[string]uint64)}
+	d.kernel = &kernelState{rebuilds: make(map[string]uint64)}
 	if d.opts.DryRun {
 		d.fw = firewall.NewDryRun(func(line string) { d.log.Info("dry run", "nft", line) })
 	} else {
@@ -52,23 +52,23 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 	for _, a := range cfg.Asterisk {
 		pbxs = append(pbxs, a.Name)
 	}
-	stored.Allow = d.allowed.recover(stored.Allow, d.lost)
-	if d.lost != "" {
+	stored.Allow = d.allowed.recover(stored.Allow, d.stateLost)
+	if d.stateLost != "" {
 		for _, a := range stored.Allow {
 			d.pipeline.Save([]store.Change{store.PutAllow(a)})
 		}
 	}
 	for _, a := range stored.Allow { // before the bans are taken over: nobody on the list is banned
 		if a.Host != "" {
-			d.known.add(a.Host)
+			d.allowSources.add(a.Host)
 		}
 	}
 	if err := d.pipeline.Begin(d.fw, stored, pbxs); err != nil {
 		return fmt.Errorf("the kernel's firewall: %w", err)
 	}
-	d.known.hold(d.started)
+	d.allowSources.spareUntilResolved(d.started)
 	begun, first := make(chan struct{}), true
-	d.begun, d.built = begun, make(chan struct{})
+	d.tableBuilt, d.allBuilt = begun, make(chan struct{})
 	d.writer = firewall.NewWriter(d.fw, d.pipeline.Desired, firewall.WriterConfig{
 		Log: d.log,
 		Rebuilt: func(cause string) {
@@ -81,7 +81,7 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 			first = false
 		},
 		Sample:  d.pipeline.Sample,
-		Sampled: d.kernel.sampled,
+		Sampled: d.kernel.noteSample,
 	})
 	d.pipeline.SetWriter(d.writer)
 	d.restorer = pipeline.NewRestorer(d.pipeline, d.fw, d.opts.patience)
@@ -120,38 +120,38 @@ func TableConfig(cfg *policy.Config, netns int) firewall.Config {
 }
 
 func (d *Daemon) rebuilt(cause string) {
-	d.counts.Rebuilt(cause)
+	d.metrics.Rebuilt(cause)
 	d.kernel.mu.Lock()
 	d.kernel.rebuilds[cause]++
 	d.kernel.mu.Unlock()
 }
 
-// sampled remembers how many of the bans that were looked for are in the kernel.
-func (k *kernel) sampled(looked, found int) {
+// noteSample remembers how many of the bans that were looked for are in the kernel.
+func (k *kernelState) noteSample(looked, found int) {
 	k.mu.Lock()
-	k.looked, k.found, k.at = looked, found, time.Now()
+	k.sampleSize, k.sampleFound, k.sampledAt = looked, found, time.Now()
 	k.mu.Unlock()
 }
 
-// present estimates how many of the desired bans are in the kernel, from the latest sample.
-func (k *kernel) present(desired int) (n int, at time.Time) {
+// estimatePresent estimates how many of the desired bans are in the kernel, from the latest sample.
+func (k *kernelState) estimatePresent(desired int) (n int, at time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.looked == 0 {
-		return desired, k.at
+	if k.sampleSize == 0 {
+		return desired, k.sampledAt
 	}
-	return desired * k.found / k.looked, k.at
+	return desired * k.sampleFound / k.sampleSize, k.sampledAt
 }
 
 // drops returns the packets dropped by set, asked of the kernel once a second at most.
-func (k *kernel) drops(fw firewall.Firewall) map[string]uint64 {
+func (k *kernelState) drops(fw firewall.Firewall) map[string]uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if time.Since(k.asked) >= time.Second {
+	if time.Since(k.droppedAt) >= time.Second {
 		if dropped, err := fw.Drops(); err == nil {
 			k.dropped = dropped
 		}
-		k.asked = time.Now()
+		k.droppedAt = time.Now()
 	}
 	return k.dropped
 }

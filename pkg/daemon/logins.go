@@ -27,9 +27,9 @@ const originLogin = "ssh"
 // attacker go on for ever.
 type logins struct {
 	*Daemon
-	folder string
-	every  time.Duration
-	known  map[netip.Prefix]bool
+	folder   string
+	interval time.Duration
+	known    map[netip.Prefix]bool
 }
 
 // String names the task.
@@ -37,20 +37,20 @@ func (*logins) String() string { return "logins" }
 
 // Run looks until ctx ends.
 func (l *logins) Run(ctx context.Context) error {
-	tick := time.NewTicker(l.every)
+	tick := time.NewTicker(l.interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			l.look()
+			l.update()
 		}
 	}
 }
 
-// look takes over who is logged in now.
-func (l *logins) look() {
+// update takes over who is logged in now.
+func (l *logins) update() {
 	now := make(map[netip.Prefix]bool)
 	if l.config.current().Firewall.Scope == policy.ScopeAll {
 		now = remoteLogins(l.folder)

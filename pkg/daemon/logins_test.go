@@ -50,8 +50,8 @@ func TestWhoIsLoggedInIsNotCutOff(t *testing.T) {
 		if err := os.WriteFile(file, []byte(session+"REMOTE_HOST=203.0.113.66\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		l := &logins{Daemon: r.d, folder: dir, every: time.Hour}
-		l.look()
+		l := &logins{Daemon: r.d, folder: dir, interval: time.Hour}
+		l.update()
 		r.attack("IPV4/TLS/203.0.113.66/5060")
 		r.attack("IPV4/TLS/203.0.113.67/5060")
 		r.await(ban.ActionBan, "203.0.113.67/32")
@@ -68,7 +68,7 @@ func TestWhoIsLoggedInIsNotCutOff(t *testing.T) {
 		if err := os.Remove(file); err != nil { // logged out
 			t.Fatal(err)
 		}
-		l.look()
+		l.update()
 		r.until("nobody is let in any more", func() bool { _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); return !ok })
 		r.attack("IPV4/TLS/203.0.113.66/5060")
 		r.await(ban.ActionBan, "203.0.113.66/32")

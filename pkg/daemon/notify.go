@@ -10,9 +10,9 @@ import (
 // openNotify sets up the targets of notify.
 func (d *Daemon) openNotify() {
 	// Without an error: there are no targets yet.
-	n, _ := notify.New(nil, notify.Options{Log: d.log, Count: d.counts.Notified, Place: d.locate})
+	n, _ := notify.New(nil, notify.Options{Log: d.log, Count: d.metrics.Notified, Place: d.locate})
 	d.notifier = n
-	d.part("notify", "mend the file that it names, then: systemctl reload ringwall", func() (opened, error) {
+	d.addPart("notify", "mend the file that it names, then: systemctl reload ringwall", func() (opened, error) {
 		return opened{}, n.Configure(d.config.current().Notify)
 	})
 }
@@ -25,12 +25,12 @@ func (d *Daemon) notifyOf(decision ban.Decision) {
 	d.notifier.Push(decision)
 }
 
-// tell runs the announcer and those whom it tells: they end after it, so that the last decision is told too.
-func (d *Daemon) tell(ctx context.Context) {
+// runAnnouncer runs the announcer and those whom it tells: they end after it, so that the last decision is told too.
+func (d *Daemon) runAnnouncer(ctx context.Context) {
 	announced := make(chan struct{})
 	go func() {
 		defer close(announced)
-		_ = d.announce.Run(ctx)
+		_ = d.announcer.Run(ctx)
 	}()
-	_ = d.notifier.Run(afterwards(ctx, announced))
+	_ = d.notifier.Run(contextUntil(ctx, announced))
 }

@@ -59,7 +59,7 @@ func TestABanIsTold(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	r.until("the metric counts it", func() bool {
-		families, err := r.d.counts.Registry.Gather()
+		families, err := r.d.metrics.Registry.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,7 @@ func (r *rig) site() string {
 	r.t.Helper()
 	for _, p := range r.d.parts {
 		p.mu.Lock()
-		tasks := p.now.tasks
+		tasks := p.opened.tasks
 		p.mu.Unlock()
 		for _, task := range tasks {
 			if m, ok := task.(*metricsServer); ok {

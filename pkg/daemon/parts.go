@@ -30,11 +30,11 @@ type part struct {
 	open   func() (opened, error)
 	faults *faults
 
-	mu    sync.Mutex
-	up    bool
-	now   opened
-	again chan struct{}      // it is to be opened anew, or tried at once
-	stop  context.CancelFunc // ends what runs; nil where nothing does
+	mu     sync.Mutex
+	up     bool
+	opened opened
+	reopen chan struct{}      // it is to be opened anew, or tried at once
+	stop   context.CancelFunc // ends what runs; nil where nothing does
 }
 
 // opened is a part that works: what has to run for it, and what gives back what open took. Either may be missing.
@@ -43,23 +43,23 @@ type opened struct {
 	close func() error
 }
 
-// part tries a part for the first time, and has it run, and tried again, with the daemon.
-func (d *Daemon) part(name, try string, open func() (opened, error)) *part {
-	p := &part{name: name, try: try, open: open, faults: &d.faults, again: make(chan struct{}, 1)}
-	d.closers = append(d.closers, p.end)
+// addPart tries a part for the first time, and has it run, and tried again, with the daemon.
+func (d *Daemon) addPart(name, try string, open func() (opened, error)) *part {
+	p := &part{name: name, try: try, open: open, faults: &d.faults, reopen: make(chan struct{}, 1)}
+	d.closers = append(d.closers, p.closePart)
 	d.tasks = append(d.tasks, p)
 	d.parts = append(d.parts, p)
-	p.begin()
+	p.ensureOpen()
 	return p
 }
 
-// again has the parts taken from a new configuration where it changes them, and tries at once what does not work.
-func (d *Daemon) again(old, new *policy.Config) {
+// reopenParts has the parts taken from a new configuration where it changes them, and tries at once what does not work.
+func (d *Daemon) reopenParts(old, new *policy.Config) {
 	for _, p := range d.parts {
 		switch {
 		case p.name == "notify":
-			_ = p.end()
-			if !p.begin() {
+			_ = p.closePart()
+			if !p.ensureOpen() {
 				p.restart()
 			}
 		case p.name == "metrics.listen" && old.Metrics != new.Metrics,
@@ -74,27 +74,27 @@ func (d *Daemon) again(old, new *policy.Config) {
 // String names the task.
 func (p *part) String() string { return p.name }
 
-// begin opens the part, unless it is, and reports whether it is.
-func (p *part) begin() bool {
+// ensureOpen opens the part, unless it is, and reports whether it is.
+func (p *part) ensureOpen() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.up {
 		var err error
-		p.now, err = p.open()
+		p.opened, err = p.open()
 		p.up = err == nil
-		p.faults.note(p.name, p.try, err)
+		p.faults.set(p.name, p.try, err)
 	}
 	return p.up
 }
 
-// end gives back what the part took.
-func (p *part) end() (err error) {
+// closePart gives back what the part took.
+func (p *part) closePart() (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.up && p.now.close != nil {
-		err = p.now.close()
+	if p.up && p.opened.close != nil {
+		err = p.opened.close()
 	}
-	p.up, p.now = false, opened{}
+	p.up, p.opened = false, opened{}
 	return err
 }
 
@@ -106,7 +106,7 @@ func (p *part) restart() {
 	}
 	p.mu.Unlock()
 	select {
-	case p.again <- struct{}{}:
+	case p.reopen <- struct{}{}:
 	default:
 	}
 }
@@ -124,21 +124,21 @@ func (p *part) retry() {
 // Run has the part work until ctx ends.
 func (p *part) Run(ctx context.Context) error {
 	for wait := partRetry; ; wait = min(2*wait, partRetryMax) {
-		if p.begin() {
+		if p.ensureOpen() {
 			wait = partRetry
 			err := p.serve(ctx)
 			if ctx.Err() != nil {
 				return nil
 			}
-			_ = p.end()
+			_ = p.closePart()
 			if err != nil {
-				p.faults.note(p.name, p.try, err)
+				p.faults.set(p.name, p.try, err)
 			}
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
-		case <-p.again:
+		case <-p.reopen:
 		case <-ctx.Done():
 		}
 		timer.Stop()
@@ -155,7 +155,7 @@ func (p *part) serve(ctx context.Context) error {
 	group, each := errgroup.WithContext(running)
 	p.mu.Lock()
 	p.stop = stop
-	tasks := p.now.tasks
+	tasks := p.opened.tasks
 	p.mu.Unlock()
 	for _, t := range tasks {
 		group.Go(func() error { return t.Run(each) })
@@ -188,20 +188,20 @@ func (s startAfter) Run(ctx context.Context) error {
 
 // faults are the parts that do not work at present, and why.
 type faults struct {
-	mu   sync.Mutex
-	log  *slog.Logger
-	list map[string]control.Warning
+	mu      sync.Mutex
+	log     *slog.Logger
+	failing map[string]control.Warning
 }
 
-// note remembers why a part does not work, or with nil that it does. The log hears of each change once, however often a
+// set remembers why a part does not work, or with nil that it does. The log hears of each change once, however often a
 // part is tried.
-func (f *faults) note(name, try string, err error) {
+func (f *faults) set(name, try string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	have, failing := f.list[name]
+	have, failing := f.failing[name]
 	if err == nil {
 		if failing {
-			delete(f.list, name)
+			delete(f.failing, name)
 			f.log.Info("works again", "part", name)
 		}
 		return
@@ -210,18 +210,18 @@ func (f *faults) note(name, try string, err error) {
 	if w == have {
 		return
 	}
-	if f.list == nil {
-		f.list = make(map[string]control.Warning)
+	if f.failing == nil {
+		f.failing = make(map[string]control.Warning)
 	}
-	f.list[name] = w
+	f.failing[name] = w
 	f.log.Error("a part does not work; attackers are kept out without it, and it is tried again", "part", name, "err", err, "try", try)
 }
 
-// have says whether a part does not work.
-func (f *faults) have(name string) bool {
+// has says whether a part does not work.
+func (f *faults) has(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	_, failing := f.list[name]
+	_, failing := f.failing[name]
 	return failing
 }
 
@@ -229,8 +229,8 @@ func (f *faults) have(name string) bool {
 func (f *faults) warnings() (out []control.Warning) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, name := range sorted(f.list) {
-		out = append(out, f.list[name])
+	for _, name := range sorted(f.failing) {
+		out = append(out, f.failing[name])
 	}
 	return out
 }
@@ -239,5 +239,5 @@ func (f *faults) warnings() (out []control.Warning) {
 func (f *faults) names() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return strings.Join(slices.Sorted(maps.Keys(f.list)), ", ")
+	return strings.Join(slices.Sorted(maps.Keys(f.failing)), ", ")
 }

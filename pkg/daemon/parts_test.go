@@ -122,7 +122,7 @@ func TestAPartThatFailsIsOpenedAgain(t *testing.T) {
 			continue
 		}
 		p.mu.Lock()
-		for _, task := range p.now.tasks {
+		for _, task := range p.opened.tasks {
 			if m, ok := task.(*metricsServer); ok {
 				_ = m.listener.Close() // as if the system had taken it away
 			}

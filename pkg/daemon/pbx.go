@@ -32,40 +32,40 @@ type pbx struct {
 	name     string
 	address  string
 	pipeline *pipeline.Pipeline
-	ports    *ports // may be nil
+	ports    *asteriskPorts // may be nil
 	session  *ami.Session
 	learner  *learn.Learner
-	counts   *metrics.PBX
+	metrics  *metrics.PBX
 	log      *slog.Logger
 
-	local    atomic.Pointer[netip.AddrPort] // our end of the session
-	events   atomic.Uint64
-	tampered atomic.Uint64
-	last     atomic.Int64 // event, ns
-	lag      atomic.Int64 // of it, ns
-	blind    atomic.Int64 // without a session since the start, ns
-	failed   string       // the last failure that was logged; of OnState alone
+	sessionAddr   atomic.Pointer[netip.AddrPort] // our end of the session
+	events        atomic.Uint64
+	tampered      atomic.Uint64
+	lastEvent     atomic.Int64 // event, ns
+	lag           atomic.Int64 // of it, ns
+	blindFor      atomic.Int64 // without a session since the start, ns
+	loggedFailure string       // the last failure that was logged; of OnState alone
 	// Of OnFrames alone:
-	inputs []pipeline.Input // of the frames that were decoded last
-	way    way              // of the last event
-	ways   map[way]bool     // that were looked at
+	inputs    []pipeline.Input      // of the frames that were decoded last
+	lastLocal localAddress          // of the last event
+	examined  map[localAddress]bool // that were looked at
 }
 
 func (d *Daemon) newPBX(cfg policy.Asterisk) (*pbx, error) {
 	p := &pbx{
-		name: cfg.Name, address: cfg.Address, pipeline: d.pipeline, ports: d.ports, counts: d.counts.PBX(cfg.Name),
+		name: cfg.Name, address: cfg.Address, pipeline: d.pipeline, ports: d.ports, metrics: d.metrics.PBX(cfg.Name),
 		log: d.log.With("pbx", cfg.Name),
 	}
 	session, err := SessionConfig(cfg)
 	switch {
 	case cfg.Elsewhere(): // before each login: by then it may be different, or can be read again
-		session.Refresh = func() (string, *tls.Config, error) { return refreshed(cfg) }
+		session.Refresh = func() (string, *tls.Config, error) { return readCredentials(cfg) }
 	case err != nil:
 		return nil, fmt.Errorf("asterisk %q: %w", cfg.Name, err)
 	}
 	session.Log = d.log // it names the PBX itself
 	session.OnFrames = p.frames
-	session.OnState = p.state
+	session.OnState = p.onState
 	p.session = ami.New(session)
 	p.newLearner(cfg)
 	return p, nil
@@ -96,8 +96,8 @@ func SessionConfig(cfg policy.Asterisk) (ami.Config, error) {
 	return c, c.Validate()
 }
 
-// refreshed is the secret and TLS of an Asterisk as its files have them now.
-func refreshed(cfg policy.Asterisk) (string, *tls.Config, error) {
+// readCredentials is the secret and TLS of an Asterisk as its files have them now.
+func readCredentials(cfg policy.Asterisk) (string, *tls.Config, error) {
 	cfg, err := cfg.Reload(policy.OS())
 	if e, ok := errors.AsType[*policy.Error](err); ok {
 		return "", nil, hint.Errorf(e.Try, "no login: %s: %s", e.Key, e.What)
@@ -148,15 +148,15 @@ func (p *pbx) decode(frames []ami.Frame, now time.Time) (inputs []pipeline.Input
 		switch {
 		case isTampered:
 			in.Tampered = tampered
-			p.counts.Tampered.Inc()
+			p.metrics.Tampered.Inc()
 			p.tampered.Add(1)
 			continue
 		case err == nil:
 			stats.events++
 			stats.lag = max(0, now.Sub(in.Event.Time))
-			p.counts.Event(&in.Event, stats.lag.Seconds())
+			p.metrics.Event(&in.Event, stats.lag.Seconds())
 			if !p.isOwnSession(&in.Event) {
-				p.ports.heard(p, &in.Event)
+				p.ports.noteLocal(p, &in.Event)
 				continue
 			}
 		}
@@ -171,29 +171,29 @@ func (p *pbx) record(s batchStats) {
 	if s.events == 0 {
 		return
 	}
-	p.counts.Flush()
+	p.metrics.Flush()
 	p.events.Add(uint64(s.events))
-	p.last.Store(s.at.UnixNano())
+	p.lastEvent.Store(s.at.UnixNano())
 	p.lag.Store(int64(s.lag))
 }
 
 // isOwnSession says whether an event is about our own session: our login, or an action of ours that was denied.
 func (p *pbx) isOwnSession(ev *security.Event) bool {
-	local := p.local.Load()
+	local := p.sessionAddr.Load()
 	return local != nil && ev.Service == security.AMI && ev.Remote.AddrPort == *local
 }
 
-// state logs what becomes of the session. The same failure is logged once, however often it is tried again.
-func (p *pbx) state(s ami.State) {
+// onState logs what becomes of the session. The same failure is logged once, however often it is tried again.
+func (p *pbx) onState(s ami.State) {
 	switch s.Kind {
 	case ami.Connected:
-		p.local.Store(&s.Local)
+		p.sessionAddr.Store(&s.Local)
 		p.learner.Connected()
-		p.failed = ""
+		p.loggedFailure = ""
 		if s.First { // the session has logged it
 			return
 		}
-		p.blind.Add(int64(s.Blind))
+		p.blindFor.Add(int64(s.Blind))
 		p.log.Warn("logged in to Asterisk again; what happened meanwhile is not known",
 			"blind", s.Blind.Round(time.Millisecond), "version", printable.String(s.Banner))
 	case ami.Disconnected:
@@ -203,8 +203,8 @@ func (p *pbx) state(s ami.State) {
 		}
 		p.log.Error("the connection to Asterisk is lost; bans stay in force", failure(s)...)
 	case ami.Failed, ami.Unproven:
-		if text := s.Err.Error(); text != p.failed {
-			p.failed = text
+		if text := s.Err.Error(); text != p.loggedFailure {
+			p.loggedFailure = text
 			p.log.Error("no security events from Asterisk", failure(s)...)
 		}
 	case ami.Granted:
@@ -219,12 +219,12 @@ func (p *pbx) status() control.PBXStatus {
 		Name: p.name, Address: p.address, Up: s.Up && s.Security != ami.SecurityMissing, Since: s.Since, Version: s.Banner,
 		Reconnects: s.Reconnects, Events: p.events.Load(), Tampered: p.tampered.Load(),
 		Lag: time.Duration(p.lag.Load()).Seconds(), QueueBytes: int64(s.QueueBytes), DroppedFrames: s.Oversize,
-		Blind: time.Duration(p.blind.Load()).Seconds(),
+		Blind: time.Duration(p.blindFor.Load()).Seconds(),
 	}
 	if !v.Up && s.Err != nil {
 		v.LastError, v.Try = s.Err.Error(), Remedy(s.Err)
 	}
-	if at := p.last.Load(); at != 0 {
+	if at := p.lastEvent.Load(); at != 0 {
 		t := time.Unix(0, at)
 		v.LastEvent = &t
 	}
@@ -240,8 +240,8 @@ func (p *pbx) status() control.PBXStatus {
 	return v
 }
 
-// present is the PBX in the metrics.
-func (p *pbx) present() metrics.PBXPresent {
+// metricsView is the PBX in the metrics.
+func (p *pbx) metricsView() metrics.PBXPresent {
 	s := p.session.Status()
 	dropped := s.Dropped
 	if s.Oversize > 0 {
@@ -252,8 +252,8 @@ func (p *pbx) present() metrics.PBXPresent {
 		dropped["oversize"] = s.Oversize
 	}
 	return metrics.PBXPresent{Name: p.name, Up: s.Up && s.Security != ami.SecurityMissing, Reconnects: s.Reconnects,
-		Dropped: dropped, QueueBytes: s.QueueBytes, Blind: time.Duration(p.blind.Load()).Seconds(),
-		LastEvent: float64(p.last.Load()) / 1e9}
+		Dropped: dropped, QueueBytes: s.QueueBytes, Blind: time.Duration(p.blindFor.Load()).Seconds(),
+		LastEvent: float64(p.lastEvent.Load()) / 1e9}
 }
 
 // newLearner makes what asks this Asterisk what it knows of trunks and contacts.

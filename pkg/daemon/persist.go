@@ -42,11 +42,11 @@ func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
 	}
 	switch {
 	case recovery.SetAside != "":
-		d.lost = "the state file was of no use and is now " + recovery.SetAside
+		d.stateLost = "the state file was of no use and is now " + recovery.SetAside
 	case recovery.Unavailable != nil:
-		d.lost = "the state cannot be saved at present"
+		d.stateLost = "the state cannot be saved at present"
 	case recovery.Fresh:
-		d.lost = "there was no state file"
+		d.stateLost = "there was no state file"
 	}
 	if recovery.Unavailable != nil {
 		d.log.Error("the state cannot be saved at present", "err", recovery.Unavailable)
@@ -54,11 +54,11 @@ func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
 	state, err := s.LoadCustomers(context.Background(), d.pipeline.Clock().Now())
 	switch {
 	case err != nil: // what the kernel holds is adopted
-		d.lost = "the state file cannot be read: " + err.Error()
+		d.stateLost = "the state file cannot be read: " + err.Error()
 		d.log.Error("the state file cannot be read; what the kernel holds is adopted", "err", err)
 		return store.State{}, nil
-	case state.Damaged > 0 && d.lost == "":
-		d.lost = "records of the state file were damaged"
+	case state.Damaged > 0 && d.stateLost == "":
+		d.stateLost = "records of the state file were damaged"
 	}
 	return state, nil
 }
@@ -66,7 +66,7 @@ func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
 // snapshot is everything that should be in the state file.
 func (d *Daemon) snapshot() []store.Change {
 	out, now := d.pipeline.Snapshot(), d.pipeline.Clock().Now()
-	for _, name := range d.known.added() {
+	for _, name := range d.allowSources.added() {
 		out = append(out, store.PutAllow(store.Allow{Host: name, Added: now}))
 	}
 	return out

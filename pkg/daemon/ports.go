@@ -29,26 +29,26 @@ import (
 )
 
 const (
-	maxWays     = 256 // of one Asterisk, that are told apart
-	maxPorts    = 64  // that are found, of all Asterisks
-	maxArrivals = 64  // that wait to be looked at
-	portsDuty   = 10  // a look at the table of flows takes at most one part in so many of the time
-	ssh         = 22
-	portsQuiet  = time.Second // between two looks for bans
-	portsRetry  = 5 * time.Second
+	maxLocalAddresses = 256 // of one Asterisk, that are told apart
+	maxPorts          = 64  // that are found, of all Asterisks
+	maxArrivals       = 64  // that wait to be looked at
+	portsDuty         = 10  // a look at the table of flows takes at most one part in so many of the time
+	ssh               = 22
+	portsQuiet        = time.Second // between two looks for bans
+	portsRetry        = 5 * time.Second
 	// portsKept is for how long a port is closed at the start although nothing was heard there since: 90 days.
 	portsKept = 90 * 24 * time.Hour
 )
 
-// way is where an Asterisk received something.
-type way struct {
+// localAddress is where an Asterisk received something.
+type localAddress struct {
 	local netip.AddrPort
 	udp   bool
 }
 
 // arrival is one event's way, to be looked at.
 type arrival struct {
-	way
+	localAddress
 	pbx    string
 	remote netip.AddrPort
 }
@@ -70,38 +70,38 @@ func (p port) protocol() string {
 	return "tcp"
 }
 
-// found is where an Asterisk was found to receive.
-type found struct {
+// foundPort is where an Asterisk was found to receive.
+type foundPort struct {
 	pbx    string
 	behind uint16 // what Asterisk itself calls the port, 0 for the same
 	since  time.Time
 }
 
-// ports finds out where Asterisk receives: from LocalAddress of its events, and where a NAT is before it, from the
+// asteriskPorts finds out where Asterisk receives: from LocalAddress of its events, and where a NAT is before it, from the
 // kernel's table of flows. With firewall.ports: auto these ports are closed to the banned, too.
-type ports struct {
-	log   *slog.Logger
-	netns int
-	path  string                        // of the file that keeps them; empty for none
-	close func(udp, tcp []uint16) error // in the kernel; set before Run
-	now   func() time.Time
+type asteriskPorts struct {
+	log            *slog.Logger
+	netns          int
+	path           string                        // of the file that keeps them; empty for none
+	setKernelPorts func(udp, tcp []uint16) error // in the kernel; set before Run
+	now            func() time.Time
 
-	looked   time.Time // at the last ban; the engine's lock is held
+	lastLook time.Time // at the last ban; the engine's lock is held
 	arrivals chan arrival
 	wake     chan struct{}
 
-	mu    sync.Mutex
-	rule  policy.Ports
-	all   bool // scope
-	found map[port]found
-	fault error // why the kernel has not got them
+	mu        sync.Mutex
+	cfg       policy.Ports
+	all       bool // scope
+	found     map[port]foundPort
+	kernelErr error // why the kernel has not got them
 }
 
 // newPorts begins with what was found before the last end.
-func newPorts(cfg *policy.Config, netns int, log *slog.Logger) *ports {
-	p := &ports{
+func newPorts(cfg *policy.Config, netns int, log *slog.Logger) *asteriskPorts {
+	p := &asteriskPorts{
 		log: log, netns: netns, now: time.Now,
-		arrivals: make(chan arrival, maxArrivals), wake: make(chan struct{}, 1), found: make(map[port]found),
+		arrivals: make(chan arrival, maxArrivals), wake: make(chan struct{}, 1), found: make(map[port]foundPort),
 	}
 	p.configure(cfg.Firewall)
 	if cfg.State.Path == "" {
@@ -115,12 +115,12 @@ func newPorts(cfg *policy.Config, netns int, log *slog.Logger) *ports {
 }
 
 // String names the task.
-func (p *ports) String() string { return "ports" }
+func (p *asteriskPorts) String() string { return "ports" }
 
 // configure takes over the configuration; the kernel has it when Run has.
-func (p *ports) configure(f policy.Firewall) {
+func (p *asteriskPorts) configure(f policy.Firewall) {
 	p.mu.Lock()
-	p.rule, p.all = f.Ports, f.Scope == policy.ScopeAll
+	p.cfg, p.all = f.Ports, f.Scope == policy.ScopeAll
 	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
@@ -128,70 +128,70 @@ func (p *ports) configure(f policy.Firewall) {
 	}
 }
 
-// heard notes on which way an event came. Only what is new costs more than a comparison.
-func (p *ports) heard(b *pbx, ev *security.Event) {
-	w, ok := wayOf(ev)
-	if p == nil || !ok || w == b.way {
+// noteLocal notes on which way an event came. Only what is new costs more than a comparison.
+func (p *asteriskPorts) noteLocal(b *pbx, ev *security.Event) {
+	w, ok := localAddressOf(ev)
+	if p == nil || !ok || w == b.lastLocal {
 		return
 	}
-	b.way = w
-	if b.ways[w] || len(b.ways) >= maxWays {
+	b.lastLocal = w
+	if b.examined[w] || len(b.examined) >= maxLocalAddresses {
 		return
 	}
-	if p.look(b.name, ev) {
-		if b.ways == nil {
-			b.ways = make(map[way]bool)
+	if p.enqueue(b.name, ev) {
+		if b.examined == nil {
+			b.examined = make(map[localAddress]bool)
 		}
-		b.ways[w] = true
+		b.examined[w] = true
 	}
 }
 
-// decided looks at the way of an event that led to decisions: a NAT may publish a second port for one that is known,
+// eventDecided looks at the way of an event that led to decisions: a NAT may publish a second port for one that is known,
 // and that is seen when it matters, at a ban (once a second at most), and when a ban did not help. The engine's lock is
 // held.
-func (p *ports) decided(now time.Time, pbx string, ev *security.Event, decisions []ban.Decision) {
+func (p *asteriskPorts) eventDecided(now time.Time, pbx string, ev *security.Event, decisions []ban.Decision) {
 	for i := range decisions {
 		switch decisions[i].Action {
 		case ban.ActionLeak:
 		case ban.ActionBan:
-			if now.Sub(p.looked) < portsQuiet {
+			if now.Sub(p.lastLook) < portsQuiet {
 				continue
 			}
-			p.looked = now
+			p.lastLook = now
 		default:
 			continue
 		}
-		p.look(pbx, ev)
+		p.enqueue(pbx, ev)
 		return
 	}
 }
 
-// look has the way of an event looked at, and says whether there was room for that.
-func (p *ports) look(pbx string, ev *security.Event) bool {
-	w, ok := wayOf(ev)
+// enqueue has the way of an event looked at, and says whether there was room for that.
+func (p *asteriskPorts) enqueue(pbx string, ev *security.Event) bool {
+	w, ok := localAddressOf(ev)
 	if !ok {
 		return true
 	}
 	select {
-	case p.arrivals <- arrival{way: w, pbx: pbx, remote: ev.Remote.AddrPort}:
+	case p.arrivals <- arrival{localAddress: w, pbx: pbx, remote: ev.Remote.AddrPort}:
 		return true
 	default:
 		return false
 	}
 }
 
-// wayOf is the way of an event, if Asterisk tells it. What comes from this machine itself no ban closes.
-func wayOf(ev *security.Event) (way, bool) {
+// localAddressOf is the way of an event, if Asterisk tells it. What comes from this machine itself no ban closes.
+func localAddressOf(ev *security.Event) (localAddress, bool) {
 	local := ev.Local
 	if local.AddrPort.Port() == 0 || local.AddrPort.Addr().IsLoopback() || ev.Remote.AddrPort.Addr().IsLoopback() {
-		return way{}, false
+		return localAddress{}, false
 	}
 	t := cmp.Or(local.Transport, ev.Remote.Transport)
-	return way{local: local.AddrPort, udp: t == security.UDP}, t != security.NoTransport
+	return localAddress{local: local.AddrPort, udp: t == security.UDP}, t != security.NoTransport
 }
 
 // Run looks at arrivals, and keeps the kernel's ports as they should be.
-func (p *ports) Run(ctx context.Context) error {
+func (p *asteriskPorts) Run(ctx context.Context) error {
 	var again <-chan time.Time
 	for {
 		select {
@@ -199,7 +199,7 @@ func (p *ports) Run(ctx context.Context) error {
 			return nil
 		case a := <-p.arrivals:
 			began := time.Now()
-			news := p.arrived(a)
+			news := p.examine(a)
 			rest := (portsDuty - 1) * time.Since(began)
 			if news {
 				p.save()
@@ -218,8 +218,8 @@ func (p *ports) Run(ctx context.Context) error {
 	}
 }
 
-// arrived finds out to which ports a packet came, and says whether that is news.
-func (p *ports) arrived(a arrival) (news bool) {
+// examine finds out to which ports a packet came, and says whether that is news.
+func (p *asteriskPorts) examine(a arrival) (news bool) {
 	local := port{a.local.Port(), a.udp}
 	number, known, err := conntrack.Entrance(p.netns, a.udp, local.number, a.remote)
 	if err != nil && !errors.Is(err, conntrack.ErrMissing) {
@@ -227,18 +227,18 @@ func (p *ports) arrived(a arrival) (news bool) {
 	}
 	// A connection that Asterisk itself has made, to a provider, comes from a port at which nobody listens.
 	// And whatever an event says, a ban does not close SSH: docs promise it, and who mends this machine relies on it.
-	if !a.udp && (!known && passing(local.number) || local.number == ssh || number == ssh) {
+	if !a.udp && (!known && isEphemeral(local.number) || local.number == ssh || number == ssh) {
 		return false
 	}
-	news = p.add(local, found{pbx: a.pbx})
+	news = p.add(local, foundPort{pbx: a.pbx})
 	if number != local.number {
-		news = p.add(port{number, a.udp}, found{pbx: a.pbx, behind: local.number}) || news
+		news = p.add(port{number, a.udp}, foundPort{pbx: a.pbx, behind: local.number}) || news
 	}
 	return news
 }
 
-// passing says whether a port is one of those that the kernel gives to whoever connects (ip_local_port_range in ip(7)).
-func passing(number uint16) bool {
+// isEphemeral says whether a port is one of those that the kernel gives to whoever connects (ip_local_port_range in ip(7)).
+func isEphemeral(number uint16) bool {
 	low, high := uint16(32768), uint16(60999)
 	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
 		_, _ = fmt.Sscan(string(text), &low, &high)
@@ -247,7 +247,7 @@ func passing(number uint16) bool {
 }
 
 // add notes a port, says so once where a ban leaves it open, and reports whether it is new.
-func (p *ports) add(at port, f found) bool {
+func (p *asteriskPorts) add(at port, f foundPort) bool {
 	f.since = p.now()
 	p.mu.Lock()
 	have, old := p.found[at]
@@ -262,7 +262,7 @@ func (p *ports) add(at port, f found) bool {
 		p.found[at] = f
 	}
 	open := !p.all && !slices.Contains(p.configured(at.udp), at.number)
-	auto := p.rule.Auto
+	auto := p.cfg.Auto
 	p.mu.Unlock()
 	if old || !open {
 		return !old
@@ -282,22 +282,22 @@ func (p *ports) add(at port, f found) bool {
 }
 
 // configured are the ports of the file; the lock is held.
-func (p *ports) configured(udp bool) []uint16 {
+func (p *asteriskPorts) configured(udp bool) []uint16 {
 	if udp {
-		return p.rule.UDP
+		return p.cfg.UDP
 	}
-	return p.rule.TCP
+	return p.cfg.TCP
 }
 
 // wanted are the ports that should be closed to the banned.
-func (p *ports) wanted() (udp, tcp []uint16) {
+func (p *asteriskPorts) wanted() (udp, tcp []uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.union(true, p.rule.Auto), p.union(false, p.rule.Auto)
+	return p.withFound(true, p.cfg.Auto), p.withFound(false, p.cfg.Auto)
 }
 
-// union are the ports of the file, with those that were found; the lock is held.
-func (p *ports) union(udp, more bool) []uint16 {
+// withFound are the ports of the file, with those that were found; the lock is held.
+func (p *asteriskPorts) withFound(udp, more bool) []uint16 {
 	list := slices.Clone(p.configured(udp))
 	for _, at := range p.sorted() {
 		if more && at.udp == udp && !slices.Contains(list, at.number) {
@@ -308,18 +308,18 @@ func (p *ports) union(udp, more bool) []uint16 {
 }
 
 // sorted are the ports that were found; the lock is held.
-func (p *ports) sorted() []port {
+func (p *asteriskPorts) sorted() []port {
 	return slices.SortedFunc(maps.Keys(p.found), func(a, b port) int {
 		return cmp.Or(cmp.Compare(b.protocol(), a.protocol()), cmp.Compare(a.number, b.number))
 	})
 }
 
 // apply tells the kernel, and returns when to try again where it did not take it.
-func (p *ports) apply() <-chan time.Time {
-	err := p.close(p.wanted())
+func (p *asteriskPorts) apply() <-chan time.Time {
+	err := p.setKernelPorts(p.wanted())
 	p.mu.Lock()
-	said := p.fault != nil
-	p.fault = err
+	said := p.kernelErr != nil
+	p.kernelErr = err
 	p.mu.Unlock()
 	if err == nil {
 		return nil
@@ -331,17 +331,17 @@ func (p *ports) apply() <-chan time.Time {
 }
 
 // status is what people are told.
-func (p *ports) status() control.PortsStatus {
+func (p *asteriskPorts) status() control.PortsStatus {
 	udp, tcp := p.wanted()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := control.PortsStatus{Auto: p.rule.Auto, All: p.all, UDP: udp, TCP: tcp, Found: []control.FoundPort{}}
-	if p.fault != nil {
-		s.Error = p.fault.Error()
+	s := control.PortsStatus{Auto: p.cfg.Auto, All: p.all, UDP: udp, TCP: tcp, Found: []control.FoundPort{}}
+	if p.kernelErr != nil {
+		s.Error = p.kernelErr.Error()
 	}
 	for _, at := range p.sorted() {
 		f := p.found[at]
-		closed := p.all || slices.Contains(p.configured(at.udp), at.number) || p.rule.Auto && p.fault == nil
+		closed := p.all || slices.Contains(p.configured(at.udp), at.number) || p.cfg.Auto && p.kernelErr == nil
 		s.Found = append(s.Found, control.FoundPort{
 			Protocol: at.protocol(), Port: at.number, PBX: f.pbx, Behind: f.behind, Open: !closed,
 		})
@@ -374,7 +374,7 @@ func portWarnings(s control.PortsStatus) []control.Warning {
 const portLine = "%s %d %d %s %q\n"
 
 // load reads the file. What it does not understand, it passes over: the ports are learned again.
-func (p *ports) load(pbxs []policy.Asterisk) error {
+func (p *asteriskPorts) load(pbxs []policy.Asterisk) error {
 	text, err := os.ReadFile(p.path)
 	if err != nil {
 		return err
@@ -392,13 +392,13 @@ func (p *ports) load(pbxs []policy.Asterisk) error {
 			!slices.ContainsFunc(pbxs, func(a policy.Asterisk) bool { return a.Name == name }) {
 			continue
 		}
-		p.found[port{number, protocol == "udp"}] = found{pbx: name, behind: behind, since: since}
+		p.found[port{number, protocol == "udp"}] = foundPort{pbx: name, behind: behind, since: since}
 	}
 	return nil
 }
 
 // save writes the file, whole or not at all.
-func (p *ports) save() {
+func (p *asteriskPorts) save() {
 	if p.path == "" {
 		return
 	}

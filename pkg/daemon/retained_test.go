@@ -131,7 +131,7 @@ func TestNothingOfAFrameIsKeptAfterItsJudgement(t *testing.T) {
 			}
 		},
 		"from memory that is overwritten": func(_ *testing.T, r *rig, texts []string) {
-			p := &pbx{name: "pbx1", pipeline: r.d.pipeline, ports: r.d.ports, counts: r.d.counts.PBX("pbx1"), log: r.d.log}
+			p := &pbx{name: "pbx1", pipeline: r.d.pipeline, ports: r.d.ports, metrics: r.d.metrics.PBX("pbx1"), log: r.d.log}
 			for len(texts) > 0 {
 				part := texts[:min(len(texts), 23)]
 				texts = texts[len(part):]

@@ -116,7 +116,7 @@ func (r *rig) start() {
 		}
 	})
 	r.t.Cleanup(r.stop)
-	r.until("the session is up", func() bool { return d.pbxs[0].status().Up && d.pbxs[0].local.Load() != nil })
+	r.until("the session is up", func() bool { return d.pbxs[0].status().Up && d.pbxs[0].sessionAddr.Load() != nil })
 }
 
 // until waits for a condition.

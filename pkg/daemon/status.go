@@ -28,13 +28,13 @@ func (b backend) Status(context.Context) (control.Status, error) {
 	b.config.mu.Lock()
 	s.Config = control.ConfigStatus{Path: b.config.path, Loaded: b.config.loaded}
 	if b.config.err != nil {
-		s.Config.Error, s.Config.InForce = b.config.err.Error(), b.config.old
+		s.Config.Error, s.Config.InForce = b.config.err.Error(), b.config.inForce
 	}
 	for _, w := range b.config.warnings {
 		s.Warnings = append(s.Warnings, control.Warning{Text: w.String()})
 	}
 	b.config.mu.Unlock()
-	if s.Config.Restart = b.config.restart(); len(s.Config.Restart) > 0 {
+	if s.Config.Restart = b.config.changedSinceStart(); len(s.Config.Restart) > 0 {
 		s.Warnings = append(s.Warnings, control.Warning{
 			Text: "changed in the configuration, but not in force before a restart: " + strings.Join(s.Config.Restart, ", "),
 			Try:  "systemctl restart ringwall; bans stay in force",
@@ -65,7 +65,7 @@ func (b backend) Status(context.Context) (control.Status, error) {
 	}
 	s.Warnings = append(s.Warnings, b.faults.warnings()...)
 	s.Warnings = append(s.Warnings, b.allowed.warnings()...)
-	s.Warnings = append(s.Warnings, b.known.warnings()...)
+	s.Warnings = append(s.Warnings, b.allowSources.warnings()...)
 	var places []control.Warning
 	s.Geo, places = b.geoStatus(cfg.Geo, time.Now())
 	s.Warnings = append(s.Warnings, places...)
@@ -107,7 +107,7 @@ func (d *Daemon) kernelStatus(cfg *policy.Config, desired int) control.KernelSta
 	if k.OK = err == nil; err != nil {
 		k.LastError, k.Try = err.Error(), kernelHint(err)
 	}
-	n, at := d.kernel.present(desired)
+	n, at := d.kernel.estimatePresent(desired)
 	k.Present = n
 	if !at.IsZero() {
 		k.PresentTime = &at
@@ -133,7 +133,7 @@ var errBuilding = errors.New("the bans are being put into the kernel")
 // kernelError says what is wrong with the kernel's table, nil if nothing is.
 func (d *Daemon) kernelError() error {
 	select {
-	case <-d.built:
+	case <-d.allBuilt:
 	default:
 		return errBuilding
 	}
@@ -152,12 +152,12 @@ func (d *Daemon) Present() metrics.Present {
 		p.Leaks, p.Leaking = stats.Leaks, stats.Leaking
 		p.BansByFamily["ipv4"], p.BansByFamily["ipv6"] = stats.Bans-stats.Bans6, stats.Bans6
 	})
-	p.BansPresent, _ = d.kernel.present(p.BansDesired)
+	p.BansPresent, _ = d.kernel.estimatePresent(p.BansDesired)
 	p.KernelOK = d.kernelError() == nil
 	p.Enforcing = d.config.current().Policy.Mode == policy.Enforce && !d.opts.DryRun
 	p.StateSaved = d.store != nil && d.store.Err() == nil
 	for _, b := range d.pbxs {
-		p.PBXs = append(p.PBXs, b.present())
+		p.PBXs = append(p.PBXs, b.metricsView())
 	}
 	return p
 }

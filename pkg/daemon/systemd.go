@@ -9,15 +9,15 @@ import (
 	"github.com/ringwall/ringwall/pkg/engine"
 )
 
-// notify tells systemd something, where it listens.
-func (d *Daemon) notify(state string) {
+// notifySystemd tells systemd something, where it listens.
+func (d *Daemon) notifySystemd(state string) {
 	if _, err := systemd.SdNotify(false, state); err != nil {
 		d.log.Debug("systemd was not told", "err", err)
 	}
 }
 
-func (d *Daemon) ready()    { d.notify(systemd.SdNotifyReady + "\n" + d.statusLine()) }
-func (d *Daemon) stopping() { d.notify(systemd.SdNotifyStopping) }
+func (d *Daemon) notifyReady()    { d.notifySystemd(systemd.SdNotifyReady + "\n" + d.statusLine()) }
+func (d *Daemon) notifyStopping() { d.notifySystemd(systemd.SdNotifyStopping) }
 
 // statusLine is what systemctl status shows.
 func (d *Daemon) statusLine() string {
@@ -57,10 +57,10 @@ func (w *watchdog) notify(d *Daemon) {
 	now := time.Now()
 	if w.interval > 0 && now.Sub(w.notified) >= w.interval {
 		w.notified = now
-		d.notify(systemd.SdNotifyWatchdog)
+		d.notifySystemd(systemd.SdNotifyWatchdog)
 	}
 	if now.Sub(w.shown) >= 10*time.Second {
 		w.shown = now
-		d.notify(d.statusLine())
+		d.notifySystemd(d.statusLine())
 	}
 }

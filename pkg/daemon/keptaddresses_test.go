@@ -127,7 +127,7 @@ func TestNobodyIsBannedForgeablyWhileANameIsUnknown(t *testing.T) {
 		t.Error("the provider was banned")
 	}
 	r.until("its address is kept for the next start", func() bool {
-		text, _ := os.ReadFile(beside(r.cfg.State.Path, "addresses"))
+		text, _ := os.ReadFile(besideState(r.cfg.State.Path, "addresses"))
 		return strings.Contains(string(text), "sip.example.net ") && strings.Contains(string(text), " 203.0.113.66\n")
 	})
 }
@@ -137,14 +137,14 @@ func TestForeignTextAmongTheAddresses(t *testing.T) {
 	var d dns
 	r := provider(t, &d)
 	text := "sip.example.net 2999-01-01T00:00:00Z x/y 203.0.113.300\n\x1b[31m\nsip.example.net\n-bad- 2026-01-01T00:00:00Z 203.0.113.5\n# end\n"
-	if err := os.WriteFile(beside(r.cfg.State.Path, "addresses"), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(besideState(r.cfg.State.Path, "addresses"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.start()
 	if prefix, _ := r.entry("sip.example.net"); prefix != "" {
 		t.Errorf("%q is allowed", prefix)
 	}
-	if err := errors.Join(r.d.known.names.err); err != nil {
+	if err := errors.Join(r.d.allowSources.kept.err); err != nil {
 		t.Error(err)
 	}
 }

@@ -14,23 +14,23 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// known keeps the engine's lists of who must not be banned up to date: host names of the allow list, this machine's own
+// allowSources keeps the engine's lists of who must not be banned up to date: host names of the allow list, this machine's own
 // addresses.
-type known struct {
+type allowSources struct {
 	pipeline *pipeline.Pipeline
 	resolver *hosts.Resolver
 	watcher  *hosts.Watcher
-	names    *names
+	kept     *keptAddresses
 
-	mu     sync.Mutex
-	config []string // host names of policy.allow
-	manual []string // host names added at run time
-	own    map[netip.Prefix]string
+	mu           sync.Mutex
+	configHosts  []string // host names of policy.allow
+	addedHosts   []string // host names added at run time
+	ownAddresses map[netip.Prefix]string
 }
 
-func (d *Daemon) newKnown(cfg *policy.Config) *known {
-	k := &known{pipeline: d.pipeline, names: newNames(cfg.State.Path, d.log)}
-	k.resolver = hosts.NewResolver(hosts.Config{Log: d.log, Lookup: d.opts.Lookup, OnChange: k.resolved, OnError: func(name string, err error) {
+func (d *Daemon) newAllowSources(cfg *policy.Config) *allowSources {
+	k := &allowSources{pipeline: d.pipeline, kept: loadKeptAddresses(cfg.State.Path, d.log)}
+	k.resolver = hosts.NewResolver(hosts.Config{Log: d.log, Lookup: d.opts.Lookup, OnChange: k.hostResolved, OnError: func(name string, err error) {
 		if err != nil {
 			d.log.Warn("a host name of the allow list cannot be resolved; the addresses known before stay",
 				"host", name, "err", printable.String(err.Error()))
@@ -39,63 +39,63 @@ func (d *Daemon) newKnown(cfg *policy.Config) *known {
 		d.log.Info("a host name of the allow list is resolved again", "host", name)
 	}})
 	k.configure(cfg.Policy)
-	k.watcher = hosts.NewWatcher(hosts.WatchConfig{Log: d.log, OnChange: k.machine})
+	k.watcher = hosts.NewWatcher(hosts.WatchConfig{Log: d.log, OnChange: k.ownAddressesChanged})
 	d.tasks = append(d.tasks, k.resolver, k.watcher)
 	return k
 }
 
 // configure takes the host names of the configuration.
-func (k *known) configure(p policy.Policy) {
+func (k *allowSources) configure(p policy.Policy) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.config = k.config[:0]
+	k.configHosts = k.configHosts[:0]
 	for _, a := range p.Allow {
 		if a.Host != "" {
-			k.config = append(k.config, a.Host)
-			k.names.recall(a.Host, k)
+			k.configHosts = append(k.configHosts, a.Host)
+			k.kept.recall(a.Host, k)
 		}
 	}
-	k.set()
+	k.lookUpHosts()
 }
 
 // add takes one more name, until remove or the end of the daemon.
-func (k *known) add(name string) {
+func (k *allowSources) add(name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !slices.Contains(k.manual, name) {
-		k.manual = append(k.manual, name)
-		k.names.recall(name, k)
-		k.set()
+	if !slices.Contains(k.addedHosts, name) {
+		k.addedHosts = append(k.addedHosts, name)
+		k.kept.recall(name, k)
+		k.lookUpHosts()
 	}
 }
 
 // added returns the names that were added at run time.
-func (k *known) added() []string {
+func (k *allowSources) added() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return slices.Clone(k.manual)
+	return slices.Clone(k.addedHosts)
 }
 
 // remove drops a name that was added, and reports whether there was one.
-func (k *known) remove(name string) bool {
+func (k *allowSources) remove(name string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	i := slices.Index(k.manual, name)
+	i := slices.Index(k.addedHosts, name)
 	if i < 0 {
 		return false
 	}
-	k.manual = slices.Delete(k.manual, i, i+1)
-	k.set()
+	k.addedHosts = slices.Delete(k.addedHosts, i, i+1)
+	k.lookUpHosts()
 	return true
 }
 
-func (k *known) set() {
+func (k *allowSources) lookUpHosts() {
 	// The names were checked where they came in; a bad one is only not looked up.
-	_ = k.resolver.Set(append(slices.Clone(k.config), k.manual...))
+	_ = k.resolver.Set(append(slices.Clone(k.configHosts), k.addedHosts...))
 }
 
-// resolved takes the addresses of a name to the allow list.
-func (k *known) resolved(name string, added, removed []netip.Prefix) {
+// hostResolved takes the addresses of a name to the allow list.
+func (k *allowSources) hostResolved(name string, added, removed []netip.Prefix) {
 	k.pipeline.Update(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 		for _, p := range removed {
 			e.Disallow(p, name)
@@ -105,15 +105,15 @@ func (k *known) resolved(name string, added, removed []netip.Prefix) {
 		}
 		return out
 	})
-	k.settled()
+	k.endSparing()
 }
 
-// machine takes the machine's own addresses to the allow list.
-func (k *known) machine(own map[netip.Prefix]string) {
+// ownAddressesChanged takes the machine's own addresses to the allow list.
+func (k *allowSources) ownAddressesChanged(own map[netip.Prefix]string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	before := k.own
-	k.own = own
+	before := k.ownAddresses
+	k.ownAddresses = own
 	k.pipeline.Update(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 		for p := range before {
 			if _, ok := own[p]; !ok {

@@ -23,32 +23,32 @@ import (
 const (
 	// nameless is how long after the start nobody is banned on forgeable evidence while a name of the allow list has no
 	// address. After that a name with a typo must not keep attackers in.
-	nameless = time.Minute
+	maxSparing = time.Minute
 	// namesAge is how old addresses may be that are used before a name is resolved.
-	namesAge = 30 * 24 * time.Hour
+	keptFor = 30 * 24 * time.Hour
 	// namesEvery is how often their times are written down where they stay the same.
-	namesEvery = 6 * time.Hour
+	rewriteEvery = 6 * time.Hour
 	// maxNamed is how many names status has a line for.
-	maxNamed = 5
+	maxHostWarnings = 5
 )
 
-const namesHeading = `The addresses of the host names on Ringwall's allow list, as they were found last: a name, when, and what for.
+const keptHeading = `The addresses of the host names on Ringwall's allow list, as they were found last: a name, when, and what for.
 Ringwall uses them after a start, until the names are resolved again. They may be removed.`
 
-// beside is a file of plain text in the folder of the state file, empty without one.
-func beside(state, what string) string {
+// besideState is a file of plain text in the folder of the state file, empty without one.
+func besideState(state, what string) string {
 	if state == "" {
 		return ""
 	}
 	return strings.TrimSuffix(state, filepath.Ext(state)) + "-" + what + ".txt"
 }
 
-// names keeps the addresses of host names over a restart.
-type names struct {
+// keptAddresses keeps the addresses of host names over a restart.
+type keptAddresses struct {
 	path string // empty: they are not kept
 	log  *slog.Logger
 
-	before map[string]hosts.State // what was kept, until the start is through
+	fromBefore map[string]hosts.State // what was kept, until the start is through
 
 	mu   sync.Mutex
 	text string // as it was written, without the times
@@ -56,8 +56,8 @@ type names struct {
 	err  error // why it could not be
 }
 
-func newNames(state string, log *slog.Logger) *names {
-	n := &names{path: beside(state, "addresses"), log: log, before: make(map[string]hosts.State)}
+func loadKeptAddresses(state string, log *slog.Logger) *keptAddresses {
+	n := &keptAddresses{path: besideState(state, "addresses"), log: log, fromBefore: make(map[string]hosts.State)}
 	if n.path == "" {
 		return n
 	}
@@ -71,7 +71,7 @@ func newNames(state string, log *slog.Logger) *names {
 			continue
 		}
 		at, err := time.Parse(time.RFC3339, field[1])
-		if err != nil || time.Since(at) > namesAge {
+		if err != nil || time.Since(at) > keptFor {
 			continue
 		}
 		s := hosts.State{Name: field[0], Resolved: at}
@@ -80,22 +80,22 @@ func newNames(state string, log *slog.Logger) *names {
 				s.Prefixes = append(s.Prefixes, netip.PrefixFrom(a, a.BitLen()))
 			}
 		}
-		n.before[s.Name] = s
+		n.fromBefore[s.Name] = s
 	}
 	return n
 }
 
 // recall gives the resolver and the engine the addresses that a name had before the start, during the start.
-func (n *names) recall(name string, k *known) {
+func (n *keptAddresses) recall(name string, k *allowSources) {
 	if n == nil {
 		return
 	}
 	name, _ = hosts.NormalizeName(name)
-	s, ok := n.before[name]
+	s, ok := n.fromBefore[name]
 	if !ok {
 		return
 	}
-	delete(n.before, name)
+	delete(n.fromBefore, name)
 	var addrs []netip.Addr
 	for _, p := range s.Prefixes {
 		addrs = append(addrs, p.Addr())
@@ -109,7 +109,7 @@ func (n *names) recall(name string, k *known) {
 }
 
 // keep writes down what is known, unless that is written already.
-func (n *names) keep(states []hosts.State, end bool) {
+func (n *keptAddresses) keep(states []hosts.State, end bool) {
 	if n.path == "" {
 		return
 	}
@@ -128,10 +128,10 @@ func (n *names) keep(states []hosts.State, end bool) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if text.String() == n.text && !end && time.Since(n.at) < namesEvery || len(lines) == 0 && n.text == "" {
+	if text.String() == n.text && !end && time.Since(n.at) < rewriteEvery || len(lines) == 0 && n.text == "" {
 		return
 	}
-	err := store.WriteLines(n.path, namesHeading, lines)
+	err := store.WriteLines(n.path, keptHeading, lines)
 	if err != nil && n.err == nil {
 		n.log.Warn("the addresses of host names are not saved", "err", err)
 	}
@@ -140,11 +140,11 @@ func (n *names) keep(states []hosts.State, end bool) {
 	}
 }
 
-// unknown are the names that have no address, and those whose addresses are from before the start.
-func (k *known) unknown() (without, old []hosts.State) {
+// unresolved are the names that have no address, and those whose addresses are from before the start.
+func (k *allowSources) unresolved() (without, old []hosts.State) {
 	k.mu.Lock()
 	wanted := make(map[string]bool)
-	for _, name := range append(append([]string(nil), k.config...), k.manual...) {
+	for _, name := range append(append([]string(nil), k.configHosts...), k.addedHosts...) {
 		if name, ok := hosts.NormalizeName(name); ok {
 			wanted[name] = true
 		}
@@ -166,31 +166,31 @@ func (k *known) unknown() (without, old []hosts.State) {
 	return without, old
 }
 
-// hold spares forgeable sources in the first minute while a name has no address.
-func (k *known) hold(started time.Time) {
-	k.names.before = nil
-	if without, _ := k.unknown(); len(without) > 0 {
-		k.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(k.pipeline.Clock().At(started).Add(nameless)) })
+// spareUntilResolved spares forgeable sources in the first minute while a name has no address.
+func (k *allowSources) spareUntilResolved(started time.Time) {
+	k.kept.fromBefore = nil
+	if without, _ := k.unresolved(); len(without) > 0 {
+		k.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(k.pipeline.Clock().At(started).Add(maxSparing)) })
 	}
 }
 
-// settled ends that as soon as each name has one, and keeps what is known.
-func (k *known) settled() {
-	if without, _ := k.unknown(); len(without) == 0 {
+// endSparing ends that as soon as each name has one, and keeps what is known.
+func (k *allowSources) endSparing() {
+	if without, _ := k.unresolved(); len(without) == 0 {
 		k.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(time.Time{}) })
 	}
-	k.names.keep(k.resolver.States(), false)
+	k.kept.keep(k.resolver.States(), false)
 }
 
 // warnings say which names protect nobody, or as of when.
-func (k *known) warnings() (out []control.Warning) {
+func (k *allowSources) warnings() (out []control.Warning) {
 	const try = "mend the name in policy.allow, or DNS (/etc/resolv.conf)"
-	without, old := k.unknown()
+	without, old := k.unresolved()
 	add := func(s hosts.State, text string) {
-		if len(out) == maxNamed {
+		if len(out) == maxHostWarnings {
 			out = append(out, control.Warning{Text: "and so with more host names", Try: "ringwall list allow"})
 		}
-		if len(out) > maxNamed {
+		if len(out) > maxHostWarnings {
 			return
 		}
 		if s.Err != nil {
@@ -209,20 +209,20 @@ func (k *known) warnings() (out []control.Warning) {
 	}
 	for _, s := range old {
 		if s.Err != nil { // else it is being looked up
-			add(s, fmt.Sprintf("the allow list's %s cannot be resolved; its addresses of %s count", printable.String(s.Name), stampOf(s.Resolved)))
+			add(s, fmt.Sprintf("the allow list's %s cannot be resolved; its addresses of %s count", printable.String(s.Name), minuteOf(s.Resolved)))
 		}
 	}
 	return out
 }
 
-func stampOf(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
+func minuteOf(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
 
-// explain adds to the entries of the allow list what is known of its host names, and those names that have no address.
-func (k *known) explain(list []ban.Exemption) []ban.Exemption {
-	without, old := k.unknown()
+// describe adds to the entries of the allow list what is known of its host names, and those names that have no address.
+func (k *allowSources) describe(list []ban.Exemption) []ban.Exemption {
+	without, old := k.unresolved()
 	notes := make(map[string]string)
 	for _, s := range old {
-		notes[s.Name] = "as of " + stampOf(s.Resolved) + ": not resolved since the start"
+		notes[s.Name] = "as of " + minuteOf(s.Resolved) + ": not resolved since the start"
 	}
 	for i := range list {
 		if name, ok := hosts.NormalizeName(list[i].Origin); ok && list[i].Note == "" {
