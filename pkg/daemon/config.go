@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -209,26 +208,16 @@ func (c *configuration) changedSinceStart() []string {
 }
 
 func restartNeeded(old, new *policy.Config) []string {
-	var keys []string
-	for _, p := range []struct {
-		key      string
-		old, new any
-	}{
-		{"asterisk", sessions(old), sessions(new)},
-		{"policy.ipv6_prefix", old.Policy.IPv6Prefix, new.Policy.IPv6Prefix},
-		{"policy.limits.bans", TableConfig(old, 0).MaxElements, TableConfig(new, 0).MaxElements},
-		{"firewall.table", old.Firewall.Table, new.Firewall.Table},
-		{"firewall.owner", old.Firewall.Owner, new.Firewall.Owner},
-		{"control.socket", old.Control.Socket, new.Control.Socket},
-		{"control.group", old.Control.Group, new.Control.Group},
-		{"state.path", old.State.Path, new.State.Path},
-		{"log.format", old.Log.Format, new.Log.Format},
-	} {
-		if !reflect.DeepEqual(p.old, p.new) {
-			keys = append(keys, p.key)
-		}
-	}
-	return keys
+	return policy.NeedRestart(atStart(old), atStart(new))
+}
+
+// atStart is a configuration as far as the start of the daemon is concerned: without secrets that are read before each login,
+// and with the size of the kernel's sets, for which policy.limits.bans may be too small to matter.
+func atStart(c *policy.Config) *policy.Config {
+	view := *c
+	view.Asterisk = sessions(c)
+	view.Policy.Limits.Bans = int(TableConfig(c, 0).MaxElements)
+	return &view
 }
 
 // sessions are the Asterisks without those secrets that are read before each login.

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"strings"
-	"time"
 )
 
 // maxAddress is the length of the longest host name with its port, in bytes. A name may be as long, for it is the address
@@ -27,16 +26,15 @@ func (ps *parser) checkAsterisks(list []Asterisk, mode fs.FileMode) {
 			continue
 		}
 		ps.checkAddress(a, path)
-		ps.checkUsername(a, path)
+		if key := path + ".username"; a.Username == "" && !ps.failed[key] {
+			ps.fail(key, "missing", detail{allowed: "the user's section name in manager.conf"})
+		}
 		ps.checkTLS(a, path)
 		if n := ps.valueNodes[path+".secret"]; n != nil && n.Value != "" && !strings.HasPrefix(n.Value, "${") {
 			literal = cmp.Or(literal, path+".secret")
 		}
 		ps.secretPath(a, path)
 		ps.resolveSecret(a, path)
-		checkOneOf(ps, path+".auth", a.Auth, AuthMD5, AuthPlain)
-		checkOneOf(ps, path+".learn", a.Learn, LearnAuto, LearnOff)
-		checkRange(ps, path+".ping_interval", a.PingInterval, time.Second, 10*time.Minute, formatBound, "")
 		if a.Name == "" {
 			a.Name = a.Address
 		}
@@ -85,15 +83,13 @@ func (ps *parser) checkAddress(a *Asterisk, path string) {
 	}
 }
 
-func (ps *parser) checkUsername(a *Asterisk, path string) {
-	key := path + ".username"
+// checkUsername checks the name of a manager user, where there is one.
+func (ps *parser) checkUsername(key, name string) {
 	switch {
-	case ps.failed[key]:
-	case a.Username == "":
-		ps.fail(key, "missing", detail{allowed: "the user's section name in manager.conf"})
-	case strings.HasPrefix(a.Username, "${"):
+	case name == "":
+	case strings.HasPrefix(name, "${"):
 		ps.fail(key, "environment variables are only read in secret", detail{value: ps.shown(key), hint: "the name itself"})
-	case !isPrintable(a.Username, 79): // main/manager.c: char username[80]
+	case !isPrintable(name, 79): // main/manager.c: char username[80]
 		ps.fail(key, "not the name of a manager user", detail{value: ps.shown(key), allowed: "1 to 79 bytes on one line"})
 	}
 }

@@ -119,17 +119,17 @@ func (a *Asterisk) Elsewhere() bool {
 
 // Reload returns an Asterisk with its secret as it is now. It fails where there is none.
 func (a Asterisk) Reload(env Environment) (Asterisk, error) {
-	f := &parser{env: env, failed: make(map[string]bool)}
+	ps := &parser{env: env, failed: make(map[string]bool)}
 	if a.SecretFile != "" {
 		a.Secret = Secret{}
 	}
 	if a.Secret.IsZero() {
-		f.resolveSecret(&a, "asterisk")
+		ps.resolveSecret(&a, "asterisk")
 	}
-	if len(f.mistakes) == 0 {
+	if len(ps.mistakes) == 0 {
 		return a, nil
 	}
-	e := f.mistakes[0]
+	e := ps.mistakes[0]
 	e.Key = lastKey(e.Key)
 	return a, e
 }

@@ -27,7 +27,8 @@ type parser struct {
 	env          Environment
 	valueNodes   map[string]*yaml.Node // by path: the values that the file gives
 	failed       map[string]bool       // by path: a mistake has been reported
-	lastWords    []string              // the names of all keys
+	settings     []setting             // all keys
+	lastWords    []string              // their names
 	secrets      []string              // texts that must not be shown
 	mistakes     Errors
 	warnings     []Warning
@@ -420,13 +421,12 @@ func (ps *parser) decodeList(n *yaml.Node, path string, v reflect.Value) {
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	entry := reflect.New(element).Elem()
+	if isSection(element) {
+		setDefaults(ps.settings, entry, path+"[].")
+	}
 	for i, c := range n.Content {
-		switch element {
-		case reflect.TypeFor[Asterisk]():
-			v.Index(i).Set(reflect.ValueOf(DefaultAsterisk()))
-		case reflect.TypeFor[Notify]():
-			v.Index(i).Set(reflect.ValueOf(DefaultNotify()))
-		}
+		v.Index(i).Set(entry)
 		ps.decode(c, path+"["+strconv.Itoa(i)+"]", v.Index(i))
 	}
 }
@@ -486,7 +486,7 @@ func (ps *parser) decodeScalar(n *yaml.Node, path string, v reflect.Value) {
 		if v.CanInt() {
 			v.SetInt(x)
 		} else if x < 0 || v.OverflowUint(uint64(x)) {
-			wrong.allowed = numbersAllowed(path)
+			wrong.allowed = boundsAt(path)
 			ps.fail(path, "out of range", wrong)
 		} else {
 			v.SetUint(uint64(x))

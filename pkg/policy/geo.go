@@ -156,7 +156,7 @@ func (ps *parser) decodeMultipliers(n *yaml.Node, path string, v reflect.Value) 
 				hint: formatFloat(MaxFactor) + "; to keep a whole country out is the work of a firewall, see deploy/docs/geo.md"})
 			return
 		}
-		checkNumber(ps, at, factor, MinFactor, MaxFactor, "")
+		between(MinFactor, MaxFactor).check(ps, at, reflect.ValueOf(factor), between(MinFactor, MaxFactor))
 		if ps.failed[at] {
 			return
 		}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
-	"strings"
 	"syscall"
 
 	"go.yaml.in/yaml/v3"
@@ -126,23 +125,23 @@ func parse(r io.Reader, name string, mode fs.FileMode, env Environment) (*Config
 	if root == nil || root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
 		return nil, nil, Errors{{File: name, What: "the file is empty", Try: "begin with examples/minimal.yaml"}}
 	}
-	f := &parser{name: name, env: env, valueNodes: map[string]*yaml.Node{}, failed: map[string]bool{}}
-	for _, path := range keyPaths(reflect.TypeFor[Config](), "") {
-		f.lastWords = append(f.lastWords, path[strings.LastIndexByte(path, '.')+1:])
+	ps := &parser{name: name, env: env, settings: settings(), valueNodes: map[string]*yaml.Node{}, failed: map[string]bool{}}
+	for _, s := range ps.settings {
+		ps.lastWords = append(ps.lastWords, lastKey(s.path))
 	}
-	f.collectSecrets(root)
+	ps.collectSecrets(root)
 	c := Default()
-	f.decode(root, "", reflect.ValueOf(&c).Elem())
-	if !f.failed[""] {
-		f.check(&c, mode)
+	ps.decode(root, "", reflect.ValueOf(&c).Elem())
+	if !ps.failed[""] {
+		ps.check(&c, mode)
 	}
-	sortWarnings(f.warnings)
+	sortWarnings(ps.warnings)
 	if env.Lenient {
-		f.forgive(&c)
+		ps.forgive(&c)
 	}
-	if len(f.mistakes) > 0 {
-		sortErrors(f.mistakes)
-		return nil, f.warnings, f.mistakes
+	if len(ps.mistakes) > 0 {
+		sortErrors(ps.mistakes)
+		return nil, ps.warnings, ps.mistakes
 	}
-	return &c, f.warnings, nil
+	return &c, ps.warnings, nil
 }

@@ -47,15 +47,6 @@ type NotifyRate struct {
 	Burst     int     `yaml:"burst"`
 }
 
-// DefaultNotify returns the defaults of one entry of notify. Either URL or Exec has to be given.
-func DefaultNotify() Notify {
-	return Notify{
-		Template: message.Generic, ContentType: message.JSON,
-		Actions: []string{"ban", "breach", "tampering", "targeted", "guessing", "leak", "misconfigured"},
-		Rate:    NotifyRate{PerMinute: 10, Burst: 20}, Timeout: 10 * time.Second,
-	}
-}
-
 // Tokens are a target's secrets, for whoever must keep them out of a log.
 func (n *Notify) Tokens() []Secret {
 	all := []Secret{n.URL, n.Token}
@@ -109,9 +100,6 @@ func (ps *parser) checkNotify(list []Notify, pbxs []Asterisk, mode fs.FileMode) 
 			literal = cmp.Or(literal, ps.checkWebhook(n, at))
 		}
 		ps.checkFilter(n, at, pbxs)
-		checkNumber(ps, at+".rate.per_minute", n.Rate.PerMinute, 0, 6000, "0 for no bound")
-		checkRange(ps, at+".rate.burst", n.Rate.Burst, 1, 1000, formatInt, "")
-		checkRange(ps, at+".timeout", n.Timeout, time.Second, 5*time.Minute, formatBound, "")
 		if n.Name == "" {
 			n.Name = n.defaultName()
 		}
@@ -230,7 +218,7 @@ func (ps *parser) checkWebhook(n *Notify, at string) (literal string) {
 			n.Method = http.MethodPut
 		}
 	} else {
-		checkOneOf(ps, key, n.Method, http.MethodPost, http.MethodPut)
+		ps.checkOneOf(key, n.Method, []string{http.MethodPost, http.MethodPut})
 	}
 	if n.CAFile != "" && ps.checkAbsolutePath(at+".ca_file", n.CAFile) {
 		ps.caFile(at+".ca_file", n.CAFile)
@@ -279,7 +267,7 @@ func (ps *parser) checkURL(n *Notify, at string) {
 // checkBody checks the template.
 func (ps *parser) checkBody(n *Notify, at string) {
 	key := at + ".template"
-	checkOneOf(ps, key, n.Template, message.Names()...)
+	ps.checkOneOf(key, n.Template, message.Names())
 	if n.Body == "" {
 		if n.ContentType != message.JSON && !ps.failed[at+".content_type"] {
 			ps.fail(at+".content_type", "the ready templates are all JSON", detail{value: ps.shown(at + ".content_type"),
@@ -342,10 +330,10 @@ func (ps *parser) checkFilter(n *Notify, at string, pbxs []Asterisk) {
 		ps.fail(at+".actions", "an empty list, so nothing is ever told", detail{allowed: strings.Join(toStrings(ban.Actions()), ", ")})
 	}
 	for i, a := range n.Actions {
-		checkOneOf(ps, fmt.Sprintf("%s.actions[%d]", at, i), a, toStrings(ban.Actions())...)
+		ps.checkOneOf(fmt.Sprintf("%s.actions[%d]", at, i), a, toStrings(ban.Actions()))
 	}
 	for i, r := range n.Reasons {
-		checkOneOf(ps, fmt.Sprintf("%s.reasons[%d]", at, i), r, toStrings(ban.Reasons())...)
+		ps.checkOneOf(fmt.Sprintf("%s.reasons[%d]", at, i), r, toStrings(ban.Reasons()))
 	}
 	var names []string
 	for _, a := range pbxs {

@@ -17,35 +17,24 @@ import (
 // Print writes every effective value as YAML, with comments that give each key's meaning and the reason for its
 // default. Secrets are written as "(hidden)". [Parse] reads the output back to the same configuration, secrets aside.
 func (c *Config) Print(w io.Writer) error {
-	p := printer{docs: docs()}
-	p.section(reflect.ValueOf(c).Elem(), reflect.ValueOf(defaults()), "", 0)
+	p := printer{settings: settingsByPath()}
+	p.section(reflect.ValueOf(c).Elem(), "", 0, true)
 	_, err := w.Write(p.out.Bytes())
 	return err
 }
 
-// defaults is Default with one entry in each list of sections, so that every key has a default to show.
-func defaults() Config {
-	c := Default()
-	c.Asterisk = []Asterisk{DefaultAsterisk()}
-	c.Notify = []Notify{DefaultNotify()}
-	return c
-}
-
 type printer struct {
-	out  bytes.Buffer
-	docs map[string]about
+	out      bytes.Buffer
+	settings map[string]setting
 }
 
 const printWidth = 110 // columns of a comment
 
-// section writes the keys of v. standard holds the defaults; an invalid one leaves the comments out.
-func (p *printer) section(v, standard reflect.Value, path string, depth int) {
+// section writes the keys of v, with comments or without.
+func (p *printer) section(v reflect.Value, path string, depth int, comments bool) {
 	for i := range v.NumField() {
 		name := keyName(v.Type().Field(i))
-		at, field, usual := path+name, v.Field(i), reflect.Value{}
-		if standard.IsValid() {
-			usual = standard.Field(i)
-		}
+		at, field := path+name, v.Field(i)
 		if name == notInFile {
 			continue
 		}
@@ -55,66 +44,48 @@ func (p *printer) section(v, standard reflect.Value, path string, depth int) {
 		if field.Type() == reflect.TypeFor[Secret]() && !v.FieldByName(v.Type().Field(i).Name+"File").IsZero() {
 			field = reflect.ValueOf(Secret{})
 		}
+		if comments {
+			p.comment(at, depth)
+		}
+		ports, isPorts := field.Interface().(Ports)
 		switch {
-		case field.Type() == reflect.TypeFor[Ports]():
-			p.ports(field.Interface().(Ports), usual, name, at, depth)
+		case isPorts && ports.Auto:
+			p.line(depth, name+": auto")
 		case isSection(field.Type()):
-			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
 			p.line(depth, name+":")
-			p.section(field, usual, at+".", depth+1)
+			p.section(field, at+".", depth+1, comments)
 		case field.Kind() == reflect.Slice && isSection(field.Type().Elem()):
-			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
-			p.sections(field, usual, name, at, depth)
+			p.sections(field, name, at, depth, comments)
 		case field.Type() == reflect.TypeFor[map[string]Secret]():
-			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
 			p.headers(field.Interface().(map[string]Secret), name, depth)
 		case isMultiplier(field.Type()):
-			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
 			p.multipliers(field, name, depth)
 		case field.Kind() == reflect.Map:
-			p.comment(at, reflect.Value{}, usual.IsValid(), depth)
-			p.services(field.Interface().(map[string]Mode), usual, name, at, depth)
+			p.services(field.Interface().(map[string]Mode), name, at, depth, comments)
 		case field.Kind() == reflect.Slice && field.Type().Elem().Kind() != reflect.Uint16 && field.Len() > 0:
-			p.comment(at, usual, usual.IsValid(), depth)
 			p.line(depth, name+":")
 			for k := range field.Len() {
 				p.line(depth+1, "- "+formatValue(field.Index(k)))
 			}
 		default:
-			p.comment(at, usual, usual.IsValid(), depth)
 			p.line(depth, name+": "+formatValue(field))
 		}
 	}
 }
 
-// ports writes the word auto, or both lists.
-func (p *printer) ports(ports Ports, usual reflect.Value, name, at string, depth int) {
-	p.comment(at, reflect.ValueOf("auto"), usual.IsValid(), depth)
-	if ports.Auto {
-		p.line(depth, name+": auto")
-		return
-	}
-	p.line(depth, name+":")
-	p.section(reflect.ValueOf(ports), usual, at+".", depth+1)
-}
-
 // sections writes a list of sections; the first has the comments.
-func (p *printer) sections(list, usual reflect.Value, name, path string, depth int) {
+func (p *printer) sections(list reflect.Value, name, path string, depth int, comments bool) {
 	if list.Len() == 0 {
 		p.line(depth, name+": []")
-		if usual.IsValid() && usual.Len() > 0 {
-			p.pattern(usual, name, path, depth)
+		if comments {
+			p.pattern(list.Type(), name, path, depth)
 		}
 		return
 	}
 	p.line(depth, name+":")
 	for k := range list.Len() {
-		standard := reflect.Value{}
-		if k == 0 && usual.IsValid() {
-			standard = usual.Index(0)
-		}
 		start := p.out.Len()
-		p.section(list.Index(k), standard, path+"[].", depth+2)
+		p.section(list.Index(k), path+"[].", depth+2, comments && k == 0)
 		// The dash stands before the first key, below that key's comment.
 		indent := strings.Repeat("  ", depth+2)
 		written := p.out.Bytes()[start:]
@@ -130,9 +101,11 @@ func (p *printer) sections(list, usual reflect.Value, name, path string, depth i
 }
 
 // pattern shows, as a comment, the keys that an entry of an empty list may have.
-func (p *printer) pattern(usual reflect.Value, name, path string, depth int) {
-	entry := printer{docs: p.docs}
-	entry.sections(usual, usual, name, path, depth)
+func (p *printer) pattern(list reflect.Type, name, path string, depth int) {
+	one := reflect.MakeSlice(list, 1, 1)
+	setDefaults(settings(), one.Index(0), path+"[].")
+	entry := printer{settings: p.settings}
+	entry.sections(one, name, path, depth, true)
 	p.line(depth, "# The keys of an entry, with their defaults:")
 	for line := range strings.Lines(entry.out.String()) {
 		p.out.WriteString("# " + line)
@@ -150,30 +123,26 @@ func (p *printer) headers(headers map[string]Secret, name string, depth int) {
 	}
 }
 
-func (p *printer) services(services map[string]Mode, usual reflect.Value, name, path string, depth int) {
+func (p *printer) services(services map[string]Mode, name, path string, depth int, comments bool) {
 	p.line(depth, name+":")
 	for _, service := range serviceNames(services) {
-		standard := reflect.Value{}
-		if usual.IsValid() {
-			standard = usual.MapIndex(reflect.ValueOf(service))
+		if comments {
+			p.comment(path+"."+service, depth+1)
 		}
-		p.comment(path+"."+service, standard, usual.IsValid(), depth+1)
 		p.line(depth+1, service+": "+formatValue(reflect.ValueOf(services[service])))
 	}
 }
 
-func (p *printer) comment(path string, usual reflect.Value, wanted bool, depth int) {
-	if !wanted {
-		return
-	}
-	about := p.docs[path]
-	p.wrap(depth, about.meaning)
+// comment says what a key means, and why its default is what it is.
+func (p *printer) comment(path string, depth int) {
+	s := p.settings[path]
+	p.wrap(depth, strings.NewReplacer("{least}", s.allowed.least, "{most}", s.allowed.most).Replace(s.meaning))
 	switch {
-	case about.reason == "":
-	case usual.IsZero() && path != "policy.networks.sources" && usual.Kind() != reflect.Bool && usual.Kind() != reflect.Slice:
-		p.wrap(depth, "Default: "+about.reason+".") // "" or none: the reason says what stands in for it
+	case s.reason == "":
+	case s.byDefault == nil:
+		p.wrap(depth, "Default: "+s.reason+".") // the reason says what stands in for one
 	default:
-		p.wrap(depth, "Default "+formatValue(usual)+": "+about.reason+".")
+		p.wrap(depth, "Default "+formatValue(reflect.ValueOf(s.byDefault))+": "+s.reason+".")
 	}
 }
 

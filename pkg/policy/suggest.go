@@ -76,34 +76,15 @@ func pathInOtherSection(word string) string {
 		return "policy.mode"
 	}
 	found := ""
-	for _, path := range keyPaths(reflect.TypeFor[Config](), "") {
-		if leaf := path[strings.LastIndexByte(path, '.')+1:]; leaf == word {
+	for _, s := range settings() {
+		if s.path == word || strings.HasSuffix(s.path, "."+word) {
 			if found != "" {
 				return "" // enabled, accounts …: which one is meant is a guess
 			}
-			found = path
+			found = s.path
 		}
 	}
 	return found
-}
-
-// keyPaths lists every key of a struct in the order of its fields, sections before what is in them.
-func keyPaths(t reflect.Type, prefix string) []string {
-	var paths []string
-	for i := range t.NumField() {
-		if keyName(t.Field(i)) == notInFile {
-			continue
-		}
-		path := prefix + keyName(t.Field(i))
-		paths = append(paths, path)
-		switch ft := t.Field(i).Type; {
-		case isSection(ft):
-			paths = append(paths, keyPaths(ft, path+".")...)
-		case ft.Kind() == reflect.Slice && isSection(ft.Elem()):
-			paths = append(paths, keyPaths(ft.Elem(), path+"[].")...)
-		}
-	}
-	return paths
 }
 
 // notInFile is the name of fields that are no key of the file.
