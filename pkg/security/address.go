@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// nullHost is what Asterisk's main/netsock2.c prints for host and port of an address that it does not know.
-const nullHost = "(null)"
+// unknownHost is what Asterisk's main/netsock2.c prints for host and port of an address that it does not know.
+const unknownHost = "(null)"
 
 // parseAddress reads FAMILY/[TRANSPORT/]ADDRESS/PORT as ast_json_ipaddr of Asterisk's main/json.c writes it: IPv6
 // without brackets, mapped IPv4 as IPV4, perhaps with a zone (getnameinfo adds one to link-local addresses), and no
@@ -71,7 +71,7 @@ func parseAddress(s string) (a Address, ok bool) {
 
 // unknownAddress returns a, which has no address, where s says that Asterisk knows none.
 func unknownAddress(s string, a Address) (Address, bool) {
-	if s != nullHost+"/"+nullHost {
+	if s != unknownHost+"/"+unknownHost {
 		return Address{}, false
 	}
 	return a, true
@@ -104,8 +104,8 @@ func cutIPv4(s string) (ip netip.Addr, rest string, ok bool) {
 	return netip.AddrFrom4(b), s[i:], true
 }
 
-// validZone says whether s can be the name or number of a network interface (at most IFNAMSIZ-1 bytes). A quotation mark
-// would end the value in a line of the log.
+// validZone says whether s can be the name or number of a network interface (at most IFNAMSIZ-1 bytes). A quotation
+// mark would end the value in a line of the log.
 func validZone(s string) bool {
 	if s == "" || len(s) > 15 {
 		return false

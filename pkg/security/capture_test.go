@@ -135,7 +135,8 @@ func TestCapturesDecodeAsReviewed(t *testing.T) {
 	}
 	for name, outcomes := range got {
 		if !slices.Equal(outcomes, want[name]) {
-			t.Errorf("%s:\n got %s\nwant %s", name, strings.Join(outcomes, "\n     "), strings.Join(want[name], "\n     "))
+			t.Errorf("%s:\n got %s\nwant %s", name, strings.Join(outcomes, "\n     "),
+				strings.Join(want[name], "\n     "))
 		}
 	}
 }

@@ -6,60 +6,62 @@ import (
 	"strings"
 )
 
-// Decode decodes one AMI frame: the text between two CRLFCRLF, without the closing one. It overwrites *ev, whose strings
-// are parts of frame then. After an error *ev is the zero Event. It allocates nothing but a TamperError.
+// Decode decodes one AMI frame: the text between two CRLFCRLF, without the closing one. It overwrites *ev. After an
+// error *ev is the zero Event. It allocates nothing but a TamperError.
 //
 // The error is ErrNotSecurity, or a *TamperError for a frame that has anything of a security event and is not exactly
-// what Asterisk writes (__manager_event_sessions_va in main/manager.c, then the order of main/security_events.c):
-// lines end with CRLF, each header stands once and at its place, and no value has a LF. Other control characters, a CR
-// without LF too, cannot change the lines: such an event is decoded, and Event.Hostile says so where no person typed it.
+// what Asterisk writes (__manager_event_sessions_va in main/manager.c, then the order of main/security_events.c): lines
+// end with CRLF, each header stands once and at its place, and no value has a LF. Other control characters, a CR
+// without LF too, cannot change the lines: such an event is decoded, and Event.Hostile says so where no person typed
+// it.
 //
 // Nothing in the stream is escaped, so that whoever can put a few hundred bytes with line breaks into one value can
 // write a whole event. SIP gives 36 bytes, which is too little; AMI over HTTP (webenabled=yes in manager.conf) gives
 // more, and no reader of the stream can tell.
 func Decode(frame string, ev *Event) error {
 	*ev = Event{}
-	l := lines{rest: frame, more: true}
+	l := frameLines{rest: frame, hasNext: true}
 	l.next()
 	name, ok := strings.CutPrefix(l.line, "Event: ")
 	if !ok {
-		return notSecurity(frame)
+		return judgeForeignFrame(frame)
 	}
 	t := typeOf(name)
 	if t == UnknownType {
-		return notSecurity(frame)
+		return judgeForeignFrame(frame)
 	}
 	ev.Type = t
 	reason := decodePreamble(&l)
 	if reason == "" {
-		reason = decodeHeaders(&l, orders[t], ev)
+		reason = decodeHeaders(&l, headersOf[t], ev)
 	}
 	if reason != "" {
 		*ev = Event{}
-		return &TamperError{Reason: reason, Line: l.n, Sources: sourcesOf(frame)}
+		return &TamperError{Reason: reason, Line: l.number, Sources: sourcesOf(frame)}
 	}
-	return sourced(ev)
+	return requireSource(ev)
 }
 
-// lines walks the lines of a frame. line is empty after the last one; n counts the lines.
-type lines struct {
-	line, rest string
-	n          int
-	more       bool // a line follows
-	ended      bool // next was called after the last line
+// frameLines walks the lines of a frame.
+type frameLines struct {
+	line    string // the present one, empty after the last
+	number  int    // of it, from 1
+	rest    string // of the frame, after it
+	hasNext bool   // a line follows
+	pastEnd bool   // next was called after the last line
 }
 
-func (l *lines) next() {
-	if !l.more {
-		l.line, l.ended = "", true
+func (l *frameLines) next() {
+	if !l.hasNext {
+		l.line, l.pastEnd = "", true
 		return
 	}
-	l.n++
+	l.number++
 	from := 0
 	for {
 		i := strings.IndexByte(l.rest[from:], '\n')
 		if i < 0 {
-			l.line, l.rest, l.more = l.rest, "", false
+			l.line, l.rest, l.hasNext = l.rest, "", false
 			return
 		}
 		if i += from; i > 0 && l.rest[i-1] == '\r' {
@@ -70,8 +72,8 @@ func (l *lines) next() {
 	}
 }
 
-// decodePreamble reads from Privilege to SystemName, and stops at the line after.
-func decodePreamble(l *lines) string {
+// decodePreamble reads from Privilege to SystemName, and stops at the line after. It returns a Reason, or "".
+func decodePreamble(l *frameLines) string {
 	l.next()
 	if l.line != "Privilege: security,all" {
 		return ReasonOrder
@@ -115,12 +117,12 @@ func decodePreamble(l *lines) string {
 	return ""
 }
 
-// decodeHeaders reads headers into ev, from the present line to the frame's end.
-func decodeHeaders(l *lines, headers []slot, ev *Event) string {
+// decodeHeaders reads headers into ev, from the present line to the frame's end. It returns a Reason, or "".
+func decodeHeaders(l *frameLines, headers []headerRule, ev *Event) string {
 	for _, s := range headers {
 		v, ok := strings.CutPrefix(l.line, fieldHeaders[s.field])
 		if !ok {
-			if s.need == optional {
+			if s.presence == optional {
 				continue
 			}
 			return ReasonOrder
@@ -130,13 +132,13 @@ func decodeHeaders(l *lines, headers []slot, ev *Event) string {
 		}
 		l.next()
 	}
-	if !l.ended {
+	if !l.pastEnd {
 		return ReasonOrder
 	}
 	return ""
 }
 
-// set validates the value of a field and keeps it if Event has a place for it.
+// set validates the value of a field and keeps it if Event has one for it. It returns a Reason, or "".
 func (ev *Event) set(f field, v string) string {
 	switch f {
 	case fEventTV:
@@ -184,7 +186,7 @@ func (ev *Event) set(f field, v string) string {
 		case "":
 			return ReasonValue
 		}
-		reason, _ := checkText(v)
+		reason, _ := inspectText(v)
 		return reason
 	case fLocalAddress, fRemoteAddress, fExpectedAddress:
 		a, ok := parseAddress(v)
@@ -201,7 +203,7 @@ func (ev *Event) set(f field, v string) string {
 		}
 		return ""
 	}
-	reason, control := checkText(v)
+	reason, control := inspectText(v)
 	if reason != "" {
 		return reason
 	}
@@ -236,8 +238,8 @@ func (ev *Event) set(f field, v string) string {
 	return ""
 }
 
-// sourced ends a decoding: an event of which Asterisk did not know the source is none.
-func sourced(ev *Event) error {
+// requireSource refuses an event of which Asterisk did not know the source.
+func requireSource(ev *Event) error {
 	if !ev.Remote.AddrPort.IsValid() {
 		*ev = Event{}
 		return ErrNotSecurity
@@ -245,18 +247,18 @@ func sourced(ev *Event) error {
 	return nil
 }
 
-// notSecurity judges a frame that is none of the fifteen events. It is tampering if it has headers that only security
-// events have: then it is a piece of one that an injected CRLFCRLF cut, perhaps under a head of the attacker's
+// judgeForeignFrame judges a frame that is none of the fifteen events. It is tampering if it has headers that only
+// security events have: then it is a piece of one that an injected CRLFCRLF cut, perhaps under a head of the attacker's
 // choice. A UserEvent is not judged, since a dialplan may give it headers of any name; the other piece of a cut event
 // lacks headers and is found by that.
-func notSecurity(frame string) error {
+func judgeForeignFrame(frame string) error {
 	for n, rest, more := 1, frame, true; more; n++ {
 		var line string
 		line, rest, more = strings.Cut(rest, "\r\n")
 		if n == 1 && line == "Event: UserEvent" {
 			break
 		}
-		if key, _, ok := strings.Cut(line, ": "); ok && fieldOf(key).stray() {
+		if key, _, ok := strings.Cut(line, ": "); ok && fieldOf(key).onlyInSecurityEvents() {
 			return &TamperError{Reason: ReasonStray, Line: n, Sources: sourcesOf(frame)}
 		}
 	}
@@ -273,7 +275,7 @@ func sourcesOf(frame string) (found []netip.Addr) {
 		}
 		a, ok := parseAddress(strings.TrimSuffix(v, "\r"))
 		if addr := a.AddrPort.Addr(); ok && addr.IsValid() && !slices.Contains(found, addr) {
-			if found = append(found, addr); len(found) == maxSources {
+			if found = append(found, addr); len(found) == maxTamperSources {
 				break
 			}
 		}

@@ -99,7 +99,8 @@ func TestOptionalPreambles(t *testing.T) {
 	const debug = "SequenceNumber: 7\r\nFile: stasis.c\r\nLine: 12\r\nFunc: handle\r\n"
 	for _, preamble := range []string{
 		"Timestamp: 1795384960.214397\r\n", debug, "SystemName: pbx\r\n", "SystemName: B\xfcro\r\n",
-		"SystemName: a\tb\r\n", "SystemName: a\rb\r\n", "SequenceNumber: 7\r\nFile: a\x1bb\r\nLine: 12\r\nFunc: handle\r\n",
+		"SystemName: a\tb\r\n", "SystemName: a\rb\r\n",
+		"SequenceNumber: 7\r\nFile: a\x1bb\r\nLine: 12\r\nFunc: handle\r\n",
 		"Timestamp: 1795384960.214397\r\n" + debug + "SystemName: pbx\r\n",
 		strings.Replace(debug, "7", "-2147483648", 1),
 	} {
@@ -161,10 +162,11 @@ func TestValuesNotAsAsteriskWritesThemAreTampering(t *testing.T) {
 	}
 }
 
-// Control characters other than CR and LF cannot change the lines: such an event is judged, since else a peer could switch
-// the judge off for its dialogue.
+// Control characters other than CR and LF cannot change the lines: such an event is judged, since else a peer could
+// switch the judge off for its dialogue.
 func TestControlCharactersAreDecoded(t *testing.T) {
-	for _, c := range []string{"\r", "\t", "\x00", "\x01", "\x0b", "\x1b", "\x1b[31m", "\x1f", "\x7f", "\u0080", "\u0085", "\u009b", "\u009f"} {
+	for _, c := range []string{"\r", "\t", "\x00", "\x01", "\x0b", "\x1b", "\x1b[31m", "\x1f", "\x7f", "\u0080",
+		"\u0085", "\u009b", "\u009f"} {
 		for _, value := range []string{c, "a" + c + "b", "01234567" + c, c + "01234567", "0123" + c + "4567"} {
 			for _, header := range []string{"AccountID", "SessionID", "Challenge", "Response", "Module"} {
 				w := sample("ChallengeResponseFailed")
@@ -187,7 +189,8 @@ func TestControlCharactersAreDecoded(t *testing.T) {
 					t.Errorf("%s %q:\n got %+v, %v\nwant %+v", header, value, ev, err, expect)
 				}
 				err := DecodeLine(w.line(), &ev)
-				reason := map[bool]string{strings.Contains(value, "\x1b"): ReasonEscape, strings.Contains(value, "\r"): ReasonControl}[true]
+				reason := map[bool]string{strings.Contains(value, "\x1b"): ReasonEscape,
+					strings.Contains(value, "\r"): ReasonControl}[true]
 				if tamperReason(err) != reason {
 					t.Errorf("%s %q in a line: %v", header, value, err)
 				} else if reason == "" && (err != nil || ev != expect) {
@@ -206,11 +209,13 @@ func TestATamperedFrameNamesItsSources(t *testing.T) {
 	if err := Decode(w.frame(), &ev); !errors.As(err, &bad) {
 		t.Fatal(err)
 	}
-	if want := []netip.Addr{netip.MustParseAddr("8.8.8.8"), want("ChallengeSent").Remote.AddrPort.Addr()}; !slices.Equal(bad.Sources, want) {
+	if want := []netip.Addr{netip.MustParseAddr("8.8.8.8"),
+		want("ChallengeSent").Remote.AddrPort.Addr()}; !slices.Equal(bad.Sources, want) {
 		t.Errorf("%v, want %v", bad.Sources, want)
 	}
-	w.values["AccountID"] = strings.Repeat("\r\nRemoteAddress: IPV4/UDP/8.8.8.8/5\r\nRemoteAddress: IPV4/UDP/8.8.4.4/5\r\nRemoteAddress: \x1b", 9)
-	if err := Decode(w.frame(), &ev); !errors.As(err, &bad) || len(bad.Sources) != maxSources {
+	w.values["AccountID"] = strings.Repeat("\r\nRemoteAddress: IPV4/UDP/8.8.8.8/5\r\nRemoteAddress: "+
+		"IPV4/UDP/8.8.4.4/5\r\nRemoteAddress: \x1b", 9)
+	if err := Decode(w.frame(), &ev); !errors.As(err, &bad) || len(bad.Sources) != maxTamperSources {
 		t.Errorf("%v: %v", err, bad.Sources)
 	}
 }
@@ -270,7 +275,8 @@ func TestPiecesOfACutEventAreTampering(t *testing.T) {
 		tail, "\r\n" + tail, "y\r\n" + tail, "Event: Foo\r\n" + tail, "Event: Foo\r\nPrivilege: system,all\r\n" + tail,
 		"Response: Success\r\n" + tail, "Event: F\rx\r\n" + tail, "\nEvent: ChallengeSent\r\n" + tail,
 		" Event: ChallengeSent\r\n" + tail, "Event:ChallengeSent\r\n" + tail, "event: ChallengeSent\r\n" + tail,
-		"Event: ChallengeSent \r\n" + tail, "RemoteAddress: IPV4/UDP/10.99.0.66/5", "x\r\nSessionTV: y", "x\r\nExpectedResponse: ",
+		"Event: ChallengeSent \r\n" + tail, "RemoteAddress: IPV4/UDP/10.99.0.66/5", "x\r\nSessionTV: y",
+		"x\r\nExpectedResponse: ",
 		"Event: ChallengeSent", "Event: SuccessfulAuth\r\nPrivilege: security,all",
 	} {
 		var ev Event
@@ -284,7 +290,8 @@ func TestEventWithoutASourceIsNoEvidence(t *testing.T) {
 	w := sample("ChallengeSent")
 	w.values["LocalAddress"] = "IPV6/UDP/(null)/(null)"
 	var ev Event
-	if err := Decode(w.frame(), &ev); err != nil || ev.Local.AddrPort.IsValid() || ev.Remote != want("ChallengeSent").Remote {
+	if err := Decode(w.frame(), &ev); err != nil || ev.Local.AddrPort.IsValid() ||
+		ev.Remote != want("ChallengeSent").Remote {
 		t.Errorf("local address unknown: %+v, %v", ev, err)
 	}
 	w.values["RemoteAddress"] = "IPV6/UDP/(null)/(null)"
@@ -349,13 +356,20 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 	for _, s := range []string{
-		"", "IPV4", "IPV4/", "IPV4//", "IPV4/UDP", "IPV4/UDP/", "IPV4/UDP/10.0.0.1", "IPV4/UDP/10.0.0.1/", "IPV4/UDP//5060",
-		"IPV4/UDP/10.0.0.1/65536", "IPV4/UDP/10.0.0.1/-1", "IPV4/UDP/10.0.0.1/+1", "IPV4/UDP/10.0.0.1/05", "IPV4/UDP/10.0.0.1/5 ",
-		"IPV4/UDP/10.0.0.1/123456", "IPV4/UDP/10.0.0.1/5/6", "IPV4/UDP/10.0.0.01/5", "IPV4/UDP/10.0.0/5", "IPV4/UDP/10.0.0.256/5",
-		"IPV4/UDP/10.0.0.1%lo/5", "IPV4/UDP/fd99::1/5", "IPV6/UDP/10.0.0.1/5", "IPV6/UDP/[fd99::1]/5", "IPV6/UDP/fe80::1%/5",
-		"IPV6/UDP/fe80::1%a b/5", "IPV6/UDP/fe80::1%abcdefghijklmnop/5", "IPV6/UDP/fe80::1%a%b/5", "IPV6/UDP/fe80::1%a\"b/5", "IPV5/UDP/10.0.0.1/5",
-		"xIPV4/UDP/10.0.0.1/5", " IPV4/UDP/10.0.0.1/5", "IPV4 /UDP/10.0.0.1/5", "IPV4/udp/10.0.0.1/5", "IPV4/SCTP/10.0.0.1/5",
-		"IPV4/UDP/UDP/10.0.0.1/5", "IPV4/UDP/ 10.0.0.1/5", "ipv4/UDP/10.0.0.1/5", "IPV4/UDP/(null)/5", "IPV4/UDP/host/5",
+		"", "IPV4", "IPV4/", "IPV4//", "IPV4/UDP", "IPV4/UDP/", "IPV4/UDP/10.0.0.1", "IPV4/UDP/10.0.0.1/",
+		"IPV4/UDP//5060",
+		"IPV4/UDP/10.0.0.1/65536", "IPV4/UDP/10.0.0.1/-1", "IPV4/UDP/10.0.0.1/+1", "IPV4/UDP/10.0.0.1/05",
+		"IPV4/UDP/10.0.0.1/5 ",
+		"IPV4/UDP/10.0.0.1/123456", "IPV4/UDP/10.0.0.1/5/6", "IPV4/UDP/10.0.0.01/5", "IPV4/UDP/10.0.0/5",
+		"IPV4/UDP/10.0.0.256/5",
+		"IPV4/UDP/10.0.0.1%lo/5", "IPV4/UDP/fd99::1/5", "IPV6/UDP/10.0.0.1/5", "IPV6/UDP/[fd99::1]/5",
+		"IPV6/UDP/fe80::1%/5",
+		"IPV6/UDP/fe80::1%a b/5", "IPV6/UDP/fe80::1%abcdefghijklmnop/5", "IPV6/UDP/fe80::1%a%b/5",
+		"IPV6/UDP/fe80::1%a\"b/5", "IPV5/UDP/10.0.0.1/5",
+		"xIPV4/UDP/10.0.0.1/5", " IPV4/UDP/10.0.0.1/5", "IPV4 /UDP/10.0.0.1/5", "IPV4/udp/10.0.0.1/5",
+		"IPV4/SCTP/10.0.0.1/5",
+		"IPV4/UDP/UDP/10.0.0.1/5", "IPV4/UDP/ 10.0.0.1/5", "ipv4/UDP/10.0.0.1/5", "IPV4/UDP/(null)/5",
+		"IPV4/UDP/host/5",
 	} {
 		if got, ok := parseAddress(s); ok {
 			t.Errorf("%q is %v", s, got)
@@ -385,7 +399,8 @@ func TestTimes(t *testing.T) {
 		"2100-02-29T21:50:35.258+0000", "2026-11-00T21:50:35.258+0000", "2026-11-22T24:50:35.258+0000",
 		"2026-11-22T21:60:35.258+0000", "2026-11-22T21:50:61.258+0000", "2026-11-22T21:50:35.258+2400",
 		"2026-11-22T21:50:35.258+0060", "2026-11-22T21:50:35.x58+0000", "2026-11-22T21:50:35.2x8+0000",
-		"1969-12-31T23:59:59.999+0000", "0001-01-01T00:00:00.000+0000", "2200-01-01T00:00:00.000+0000", // not in nanoseconds
+		// not in nanoseconds
+		"1969-12-31T23:59:59.999+0000", "0001-01-01T00:00:00.000+0000", "2200-01-01T00:00:00.000+0000",
 		"x026-11-22T21:50:35.258+0000", "20x6-11-22T21:50:35.258+0000", "2026-11-22T21:50:35.258+00 0",
 	} {
 		if got, ok := parseTime(s); ok {

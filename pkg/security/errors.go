@@ -36,7 +36,7 @@ type TamperError struct {
 	Sources []netip.Addr
 }
 
-const maxSources = 3
+const maxTamperSources = 3
 
 // Error names the reason and the place. It holds no byte of what was decoded.
 func (e *TamperError) Error() string {

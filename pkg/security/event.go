@@ -112,8 +112,8 @@ type Address struct {
 	Transport Transport
 }
 
-// Event is one security event. Its strings are parts of the frame or line that it was decoded from: clone what is
-// kept for long. They carry whatever a peer chose, control characters too, but are valid UTF-8 and hold no LF.
+// Event is one security event. Its strings carry whatever a peer chose, control characters too, but are valid UTF-8 and
+// hold no LF.
 type Event struct {
 	Type    Type
 	Service Service

@@ -20,7 +20,8 @@ func checkDecoded(t *testing.T, input string, ev *Event, err error) {
 		t.Fatalf("unknown error %v", err)
 	default:
 		switch te.Reason {
-		case ReasonOrder, ReasonControl, ReasonEscape, ReasonUTF8, ReasonValue, ReasonTime, ReasonAddress, ReasonStray, ReasonTruncated:
+		case ReasonOrder, ReasonControl, ReasonEscape, ReasonUTF8, ReasonValue, ReasonTime, ReasonAddress, ReasonStray,
+			ReasonTruncated:
 		default:
 			t.Fatalf("unknown reason %q", te.Reason)
 		}
@@ -33,7 +34,7 @@ func checkDecoded(t *testing.T, input string, ev *Event, err error) {
 		t.Fatalf("half an event: %+v", *ev)
 	}
 	for _, s := range []string{ev.Account, ev.Session, ev.Challenge, ev.Response, ev.ACLName, ev.Detail} {
-		if reason, _ := checkText(s); reason != "" {
+		if reason, _ := inspectText(s); reason != "" {
 			t.Fatalf("%q holds %s", s, reason)
 		}
 		if !strings.Contains(input, s) {

@@ -3,23 +3,23 @@ package security
 import "strings"
 
 // DecodeLine decodes one line of Asterisk's security log, with or without its line end: what main/logger.c writes to
-// files ("[date] SECURITY[pid][C-callid] res_security_log.c: "), in plain format, on a console or to syslog, also
-// where syslog, the journal or a container's log put their own words before it. It overwrites *ev, whose strings then
-// alias line. After an error *ev is the zero Event. It allocates nothing but a TamperError.
+// files ("[date] SECURITY[pid][C-callid] res_security_log.c: "), in plain format, on a console or to syslog, also where
+// syslog, the journal or a container's log put their own words before it. It overwrites *ev. After an error *ev is the
+// zero Event. It allocates nothing but a TamperError.
 //
 // The error is ErrNotSecurity, or a *TamperError for a line that has anything of a security event and is not exactly
 // what Asterisk writes, such as either half of an event that an injected LF cut in two.
 //
 // The log is weaker evidence than AMI. Values are neither quoted nor escaped, and term_strip of Asterisk's main/term.c
-// deletes from an ESC to the next 'm', across values and without a trace, so that a peer with ESC in its Call-ID can cut
-// what follows. The source is safe from that (see hasOneSource), the account and the session are not.
+// deletes from an ESC to the next 'm', across values and without a trace, so that a peer with ESC in its Call-ID can
+// cut what follows. The source is safe from that (see hasOneSource), the account and the session are not.
 func DecodeLine(line string, ev *Event) error {
 	*ev = Event{}
 	line = strings.TrimSuffix(line, "\n")
 	line = strings.TrimSuffix(line, "\r")
-	msg, ok := cutLogPrefix(line)
+	msg, ok := cutLogHead(line)
 	if !ok {
-		return notSecurityLine(line)
+		return judgeForeignLine(line)
 	}
 	return DecodeMessage(msg, ev)
 }
@@ -31,7 +31,7 @@ func DecodeMessage(msg string, ev *Event) error {
 	*ev = Event{}
 	rest, ok := strings.CutPrefix(msg, `SecurityEvent="`)
 	if !ok {
-		return notSecurityLine(msg)
+		return judgeForeignLine(msg)
 	}
 	n, reason := decodeFields(rest, ev)
 	if reason == "" && !hasOneSource(rest) {
@@ -41,7 +41,7 @@ func DecodeMessage(msg string, ev *Event) error {
 		*ev = Event{}
 		return &TamperError{Reason: reason, Line: n}
 	}
-	return sourced(ev)
+	return requireSource(ev)
 }
 
 // hasOneSource says whether a line can hold no other RemoteAddress than Asterisk's. What term_strip deletes before the
@@ -62,9 +62,9 @@ func decodeFields(rest string, ev *Event) (n int, reason string) {
 		return n, ReasonValue
 	}
 	var value string
-	for _, s := range orders[ev.Type] {
+	for _, s := range headersOf[ev.Type] {
 		if !more || key != s.field {
-			if s.need != required {
+			if s.presence != required {
 				continue
 			}
 			if !more {
@@ -118,14 +118,14 @@ func cutField(s string) (value string, key field, rest string, more bool) {
 			return s, numFields, "", false
 		}
 		i += j + 2
-		if key, after, ok := cutKey(s[i:]); ok {
+		if key, after, ok := cutFieldName(s[i:]); ok {
 			return s[:i-2], key, after, true
 		}
 	}
 }
 
-// cutKey reads KEY=" of a known key.
-func cutKey(s string) (key field, rest string, ok bool) {
+// cutFieldName reads KEY=" of a known key.
+func cutFieldName(s string) (key field, rest string, ok bool) {
 	const longest = len("AttemptedTransport")
 	name, _, ok := strings.Cut(s[:min(len(s), longest+1)], "=")
 	if !ok || len(s) < len(name)+2 || s[len(name)+1] != '"' {
@@ -135,19 +135,19 @@ func cutKey(s string) (key field, rest string, ok bool) {
 	return key, s[len(name)+2:], key != numFields
 }
 
-// notSecurityLine judges a line that does not begin as one of the security log. It is tampering if it has a field of
+// judgeForeignLine judges a line that does not begin as one of the security log. It is tampering if it has a field of
 // one: then it is the rest of an event that an injected line break cut, or text that means to be taken for one.
-func notSecurityLine(line string) error {
+func judgeForeignLine(line string) error {
 	if _, _, _, more := cutField(line); more || strings.Contains(line, `SecurityEvent="`) {
 		return &TamperError{Reason: ReasonStray, Line: 1}
 	}
 	return ErrNotSecurity
 }
 
-// cutLogPrefix cuts what loggers write before the message. It is strict, since other messages of Asterisk, and of other
+// cutLogHead cuts what loggers write before the message. It is strict, since other messages of Asterisk, and of other
 // programs in the same file, carry a peer's text: SECURITY must stand where the level does, with nothing before it but
 // a date in brackets and what may precede that.
-func cutLogPrefix(line string) (msg string, ok bool) {
+func cutLogHead(line string) (msg string, ok bool) {
 	const level = "SECURITY"
 	for at := 0; ; at += len(level) {
 		i := strings.Index(line[at:], level)
@@ -163,31 +163,31 @@ func cutLogPrefix(line string) (msg string, ok bool) {
 
 // cutLogOrigin cuts thread, call and source file, which stand between the level and the message.
 func cutLogOrigin(line string) (msg string, ok bool) {
-	s := scanner{rest: line, ok: true}
-	s.colour()
-	s.literal("[")
-	s.digits()
-	s.literal("]")
-	if s.optional("[C-") {
-		s.word()
-		s.literal("]")
+	s := originScanner{rest: line, ok: true}
+	s.skipColours()
+	s.skipLiteral("[")
+	s.skipDigits()
+	s.skipLiteral("]")
+	if s.skipOptional("[C-") {
+		s.skipWord()
+		s.skipLiteral("]")
 	}
-	s.optional(":")
-	s.literal(" ")
-	s.colour()
-	s.literal("res_security_log.c")
-	s.colour()
-	s.literal(":")
-	if !s.optional(" ") { // console, syslog and plain formats: "res_security_log.c:114 [in ]security_stasis_cb: "
-		s.colour()
-		s.digits()
-		s.colour()
-		s.literal(" ")
-		s.optional("in ")
-		s.colour()
-		s.word()
-		s.colour()
-		s.literal(": ")
+	s.skipOptional(":")
+	s.skipLiteral(" ")
+	s.skipColours()
+	s.skipLiteral("res_security_log.c")
+	s.skipColours()
+	s.skipLiteral(":")
+	if !s.skipOptional(" ") { // console, syslog and plain formats: "res_security_log.c:114 [in ]security_stasis_cb: "
+		s.skipColours()
+		s.skipDigits()
+		s.skipColours()
+		s.skipLiteral(" ")
+		s.skipOptional("in ")
+		s.skipColours()
+		s.skipWord()
+		s.skipColours()
+		s.skipLiteral(": ")
 	}
 	return s.rest, s.ok
 }
@@ -241,10 +241,10 @@ func validPriority(s string) bool {
 	return !strings.ContainsAny(s, "[]=<") && !strings.Contains(s, ": ")
 }
 
-// escapes are the forms in which the beginning of a colour's escape sequence is found in logs: as it is, as rsyslog
-// ($EscapeControlCharactersOnReceive), cat -v, and programs that quote as C, JSON or the shell write it, as terminals
-// and editors show it, and what is left where ESC itself was dropped.
-var escapes = [...]string{
+// colourEscapes are the forms in which the beginning of a colour's escape sequence is found in logs: as it is, as
+// rsyslog ($EscapeControlCharactersOnReceive), cat -v, and programs that quote as C, JSON or the shell write it, as
+// terminals and editors show it, and what is left where ESC itself was dropped.
+var colourEscapes = [...]string{
 	"\x1b[", "#033[", "^[[", `\x1b[`, `\x1B[`, `\033[`, `\u001b[`, `\u001B[`, `\e[`, "\u241b[", "\u2190[", "[",
 }
 
@@ -259,7 +259,7 @@ func cutColour(s string, lost bool) (rest string, ok bool) {
 				n = 1
 			}
 		case 0x1b, '#', '^', '\\', 0xe2:
-			n = escapeOf(s)
+			n = escapeLength(s)
 		}
 	}
 	if n == 0 {
@@ -277,9 +277,9 @@ func cutColour(s string, lost bool) (rest string, ok bool) {
 	return s, false
 }
 
-// escapeOf returns the length of the form of ESC [ with which s begins.
-func escapeOf(s string) int {
-	for _, esc := range escapes {
+// escapeLength returns the length of the form of ESC [ with which s begins.
+func escapeLength(s string) int {
+	for _, esc := range colourEscapes {
 		if strings.HasPrefix(s, esc) {
 			return len(esc)
 		}
@@ -315,7 +315,7 @@ func trimColours(s string) string {
 		for i > 0 && len(s)-i <= maxColour && (s[i-1] == ';' || s[i-1]-'0' <= 9) {
 			i--
 		}
-		for _, esc := range escapes {
+		for _, esc := range colourEscapes {
 			head, ok := strings.CutSuffix(s[:i], esc)
 			if !ok {
 				continue
@@ -333,30 +333,30 @@ func trimColours(s string) string {
 	return s
 }
 
-// scanner reads fixed forms. ok is false from the first that is not met.
-type scanner struct {
+// originScanner reads fixed forms. ok is false from the first that is not met.
+type originScanner struct {
 	rest string
 	ok   bool
 }
 
-func (s *scanner) optional(lit string) (found bool) {
+func (s *originScanner) skipOptional(lit string) (found bool) {
 	s.rest, found = strings.CutPrefix(s.rest, lit)
 	return found
 }
 
-func (s *scanner) literal(lit string) { s.ok = s.optional(lit) && s.ok }
+func (s *originScanner) skipLiteral(lit string) { s.ok = s.skipOptional(lit) && s.ok }
 
-func (s *scanner) digits() {
-	s.span(func(c byte) bool { return c-'0' <= 9 })
+func (s *originScanner) skipDigits() {
+	s.skipAll(func(c byte) bool { return c-'0' <= 9 })
 }
 
-func (s *scanner) word() {
-	s.span(func(c byte) bool {
+func (s *originScanner) skipWord() {
+	s.skipAll(func(c byte) bool {
 		return c-'0' <= 9 || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '_'
 	})
 }
 
-func (s *scanner) span(in func(byte) bool) {
+func (s *originScanner) skipAll(in func(byte) bool) {
 	i := 0
 	for i < len(s.rest) && in(s.rest[i]) {
 		i++
@@ -365,8 +365,8 @@ func (s *scanner) span(in func(byte) bool) {
 	s.rest = s.rest[i:]
 }
 
-// colour skips escape sequences, if there are any.
-func (s *scanner) colour() {
+// skipColours skips escape sequences, if there are any.
+func (s *originScanner) skipColours() {
 	for range 4 {
 		rest, ok := cutColour(s.rest, true)
 		if !ok {

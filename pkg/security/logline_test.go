@@ -15,13 +15,17 @@ func TestLinesBehindWhatLoggersPutBeforeThem(t *testing.T) {
 		"[Nov  2 21:48:57] SECURITY[23417][C-0000001f] res_security_log.c: ",
 		"[Nov 22 21:48:57] SECURITY[23417]: res_security_log.c:114 security_event_stasis_cb: ",
 		"[Nov 22 21:48:57] SECURITY[23417][C-0000001f]: res_security_log.c:114 security_event_stasis_cb: ",
-		"[Nov 22 21:48:57] \x1b[1;33mSECURITY\x1b[0m[23417]: \x1b[1;37mres_security_log.c\x1b[0m:\x1b[1;37m114\x1b[0m \x1b[1;37msecurity_event_stasis_cb\x1b[0m: ",
+		"[Nov 22 21:48:57] \x1b[1;33mSECURITY\x1b[0m[23417]: " +
+			"\x1b[1;37mres_security_log.c\x1b[0m:\x1b[1;37m114\x1b[0m \x1b[1;37msecurity_event_stasis_cb\x1b[0m: ",
 		"SECURITY[23417]: res_security_log.c:114 in security_event_stasis_cb: ",
 		"Nov 22 21:48:57 pbx asterisk[812]: SECURITY[23417]: res_security_log.c:114 in security_event_stasis_cb: ",
-		"Nov 22 21:48:57 pbx asterisk[812]: [Nov 22 21:48:57] SECURITY[23417]: res_security_log.c:114 security_event_stasis_cb: ",
-		"2026-11-22T21:48:57.667+00:00 SECURITY-pbx asterisk: SECURITY[23417]: res_security_log.c:114 in security_event_stasis_cb: ",
+		"Nov 22 21:48:57 pbx asterisk[812]: [Nov 22 21:48:57] SECURITY[23417]: res_security_log.c:114 " +
+			"security_event_stasis_cb: ",
+		"2026-11-22T21:48:57.667+00:00 SECURITY-pbx asterisk: SECURITY[23417]: res_security_log.c:114 in " +
+			"security_event_stasis_cb: ",
 		"<134>Nov 22 21:48:57 pbx asterisk[812]: SECURITY[23417]: res_security_log.c:114 in security_event_stasis_cb: ",
-		"<134>1 2026-11-22T21:48:57.667+00:00 pbx asterisk 812 - - SECURITY[23417]: res_security_log.c:114 in security_event_stasis_cb: ",
+		"<134>1 2026-11-22T21:48:57.667+00:00 pbx asterisk 812 - - SECURITY[23417]: res_security_log.c:114 in " +
+			"security_event_stasis_cb: ",
 		"asterisk-1  | [Nov 22 21:48:57] SECURITY[23417] res_security_log.c: ",
 		"2026-11-22T21:48:57.667Z stdout F [Nov 22 21:48:57] SECURITY[23417] res_security_log.c: ",
 	} {
@@ -41,11 +45,13 @@ func TestLinesBehindWhatLoggersPutBeforeThem(t *testing.T) {
 // TestColoursInEachFormInWhichLogsHaveThem has the head of a console's line, and of grep --color.
 func TestColoursInEachFormInWhichLogsHaveThem(t *testing.T) {
 	msg := sample("ChallengeSent").message()
-	for _, esc := range escapes {
+	for _, esc := range colourEscapes {
 		for _, head := range []string{
-			"[Nov 22 21:48:57] \x1b[1;33mSECURITY\x1b[0m[23417]: \x1b[1;37mres_security_log.c\x1b[0m:\x1b[1;37m114\x1b[0m \x1b[1;37mx\x1b[0m: ",
+			"[Nov 22 21:48:57] \x1b[1;33mSECURITY\x1b[0m[23417]: " +
+				"\x1b[1;37mres_security_log.c\x1b[0m:\x1b[1;37m114\x1b[0m \x1b[1;37mx\x1b[0m: ",
 			"[Nov 22 21:48:57] \x1b[0m\x1b[38;2;255;255;0mSECURITY\x1b[0m\x1b[0m[23417]: res_security_log.c: ",
-			"Nov 22 21:48:57 pbx asterisk[8]: \x1b[1;33mSECURITY\x1b[0m[23417][C-0000001f]: res_security_log.c:114 in x: ",
+			"Nov 22 21:48:57 pbx asterisk[8]: \x1b[1;33mSECURITY\x1b[0m[23417][C-0000001f]: res_security_log.c:114 " +
+				"in x: ",
 		} {
 			head = strings.ReplaceAll(head, "\x1b[", esc)
 			var ev Event
@@ -60,9 +66,11 @@ func TestColoursInEachFormInWhichLogsHaveThem(t *testing.T) {
 			}
 		}
 		for _, head := range []string{
-			"[1] \x1b[1;33xSECURITY[1] res_security_log.c: ", "[1] \x1b[1;33mNOTICE\x1b[0m[1]: x.c:1 y: \x1b[1;33mSECURITY[1] res_security_log.c: ",
+			"[1] \x1b[1;33xSECURITY[1] res_security_log.c: ",
+			"[1] \x1b[1;33mNOTICE\x1b[0m[1]: x.c:1 y: \x1b[1;33mSECURITY[1] res_security_log.c: ",
 			"[1] \x1b[" + strings.Repeat("1;", 20) + "mSECURITY[1] res_security_log.c: ",
-			"[1] SECURITY[1] x\x1b[0mres_security_log.c: ", strings.Repeat("\x1b[0m", 5) + "SECURITY[1] res_security_log.c: ",
+			"[1] SECURITY[1] x\x1b[0mres_security_log.c: ",
+			strings.Repeat("\x1b[0m", 5) + "SECURITY[1] res_security_log.c: ",
 		} {
 			head = strings.ReplaceAll(head, "\x1b[", esc)
 			var ev Event
@@ -111,7 +119,8 @@ func TestTextOfOtherLinesNamesNobody(t *testing.T) {
 		t.Errorf("the first field alone: %v", err)
 	}
 	for _, line := range []string{
-		"", "\r", "Event: Foo\r", "[Nov 22 21:48:57] NOTICE[1] res_pjsip.c: Request 'REGISTER' failed for '10.99.0.66:5'",
+		"", "\r", "Event: Foo\r", "[Nov 22 21:48:57] NOTICE[1] res_pjsip.c: Request 'REGISTER' failed for " +
+			"'10.99.0.66:5'",
 		"[Nov 22 21:48:57] SECURITY[1] res_security_log.c:", "[Nov 22 21:48:57] SECURITY[1] other.c: text",
 		"[Nov 22 21:48:57] Asterisk 22.10.1 built by root @ lab",
 		`{"timestamp":"x","message":"SecurityEvent=\"ChallengeSent\",EventTV=\"2026\",Severity=\"Error\""}`,
@@ -139,7 +148,8 @@ func TestQuotesInAValueNameNobody(t *testing.T) {
 			w.leave = map[string]bool{"Module": true, "SessionTV": true}
 			w.values[key] = value
 			var ev Event
-			if err := DecodeLine(w.line(), &ev); err == nil && ev.Remote != truth || err != nil && tamperReason(err) == "" {
+			if err := DecodeLine(w.line(), &ev); err == nil && ev.Remote != truth || err != nil &&
+				tamperReason(err) == "" {
 				t.Errorf("%s %q: %+v, %v", key, value, ev, err)
 			}
 		}
@@ -148,7 +158,8 @@ func TestQuotesInAValueNameNobody(t *testing.T) {
 		w := sample("ChallengeSent")
 		w.values["AccountID"], w.values["Challenge"] = value, value
 		var ev Event
-		if err := DecodeLine(w.line(), &ev); err != nil || ev.Account != value || ev.Challenge != value || ev.Remote != truth {
+		if err := DecodeLine(w.line(), &ev); err != nil || ev.Account != value || ev.Challenge != value ||
+			ev.Remote != truth {
 			t.Errorf("%q: %+v, %v", value, ev, err)
 		}
 	}

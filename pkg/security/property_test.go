@@ -82,7 +82,8 @@ func genEvent(t *property.T) (Event, wire) {
 func TestWhatAsteriskPrintsDecodesToTheSameEvent(t *testing.T) {
 	property.Check(t, func(t *property.T) {
 		want, w := genEvent(t)
-		w.preamble = property.OneOf(t, "", "Timestamp: 1795384960.214397\r\n", "SystemName: pbx 1\r\n", "SequenceNumber: 1\r\nFile: f.c\r\nLine: 2\r\nFunc: f\r\n")
+		w.preamble = property.OneOf(t, "", "Timestamp: 1795384960.214397\r\n", "SystemName: pbx 1\r\n",
+			"SequenceNumber: 1\r\nFile: f.c\r\nLine: 2\r\nFunc: f\r\n")
 		var ev Event
 		if err := Decode(w.frame(), &ev); err != nil || ev != want {
 			t.Fatalf("%q\n got %+v, %v\nwant %+v", w.frame(), ev, err, want)
@@ -99,8 +100,10 @@ func genHostile(t *property.T, longest int) string {
 		"\r\n", "\r\n", "\r", "\n", "\r\n\r\n", `"`, `",`, `="`, ": ", "\x00", "\x1b[0m", "\x1b", "\x1b", "m", "\xff", "\u009b",
 		"RemoteAddress: IPV4/UDP/8.8.8.8/5", "LocalAddress: IPV4/UDP/8.8.8.8/5", "IPV4/8.8.8.8/5", "SessionID: x",
 		"SessionID: ", "LocalAddress: IPV4/1.1.1.1/1", "RemoteAddress: IPV4/8.8.8.8/5", "AccountID: x", "Challenge: ",
-		"Module: x", "Event: InvalidAccountID", "Event: F", "Privilege: security,all", "EventTV: 2026-11-22T21:48:57.667+0000",
-		"Severity: Error", "Service: PJSIP", "EventVersion: 1", "SessionTV: 2026-11-22T21:48:57.667+0000", "Response: x",
+		"Module: x", "Event: InvalidAccountID", "Event: F", "Privilege: security,all",
+		"EventTV: 2026-11-22T21:48:57.667+0000",
+		"Severity: Error", "Service: PJSIP", "EventVersion: 1", "SessionTV: 2026-11-22T21:48:57.667+0000",
+		"Response: x",
 		"ExpectedResponse: ", "UsingPassword: 1", "RequestType: x", `",SessionID="x`, `",LocalAddress="IPV4/1.1.1.1/1`,
 		`",RemoteAddress="IPV4/8.8.8.8/5`, `",RemoteAddress="IPV4/UDP/8.8.8.8/5"`, `",Challenge="`, `",Module="`,
 		`",Response="`, `",Rem`, `",Module="` + "\x1b", `x",LocalAddress="IPV4/1.1.1.1/1",RemoteAddress="IPV4/8.8.8.8/5`,
@@ -184,7 +187,8 @@ func TestNoBytesInLongerValuesNameAnotherSource(t *testing.T) {
 		inLog := inStream
 		inLog.values = maps.Clone(inStream.values)
 		inLog.values["AccountID"] = strings.ReplaceAll(genHostile(t, 36), "\n", "")
-		for _, key := range []string{"SessionID", "RequestType", "RequestParams", "Challenge", "Response", "AuthMethod"} {
+		for _, key := range []string{"SessionID", "RequestType", "RequestParams", "Challenge", "Response",
+			"AuthMethod"} {
 			if property.Bool(t) {
 				s := genHostile(t, 1000)
 				inLog.values[key] = strings.ReplaceAll(s, "\n", "")

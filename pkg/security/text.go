@@ -2,11 +2,11 @@ package security
 
 import "unicode/utf8"
 
-// checkText returns "" for text that Asterisk can have meant, else the reason why not: a LF, which many readers take
-// for the end of a line, or invalid UTF-8. Since Asterisk 12 the events pass through jansson, whose strings are valid UTF-8
-// (main/json.c): Asterisk drops an event rather than send other bytes. control says whether the text has a control
-// character: C0, DEL, or C1 as UTF-8. Asterisk takes such a one from a peer and sends it on as it is.
-func checkText(s string) (reason string, control bool) {
+// inspectText returns "" for text that Asterisk can have meant, else the reason why not: a LF, which many readers take
+// for the end of a line, or invalid UTF-8. Since Asterisk 12 the events pass through jansson, whose strings are valid
+// UTF-8 (main/json.c): Asterisk drops an event rather than send other bytes. control says whether the text has a
+// control character: C0, DEL, or C1 as UTF-8. Asterisk takes such a one from a peer and sends it on as it is.
+func inspectText(s string) (reason string, control bool) {
 	for i := 0; i < len(s); {
 		switch c := s[i]; {
 		case c >= ' ' && c < 0x7f:
