@@ -42,8 +42,8 @@ func NewFeed(keep int) *Feed {
 	return &Feed{keep: max(keep, 1), followers: make(map[*follower]struct{})}
 }
 
-// Publish remembers decisions and hands them on. It keeps the slice, which nobody may change from then on, and its strings,
-// which must not alias a frame. Names of accounts longer than 256 bytes are cut.
+// Publish remembers decisions and hands them on. It keeps the slice, which nobody may change from then on. Names of
+// accounts longer than 256 bytes are cut.
 func (f *Feed) Publish(decisions ...ban.Decision) {
 	if len(decisions) == 0 {
 		return

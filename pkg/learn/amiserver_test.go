@@ -40,7 +40,8 @@ func TestOverARealSocket(t *testing.T) {
 	}
 	server := amiserver.New(amiserver.Config{
 		Users: []amiserver.User{
-			{Name: "full", Secret: "s", Read: amiserver.ClassSecurity, Write: amiserver.ClassSystem | amiserver.ClassReporting},
+			{Name: "full", Secret: "s", Read: amiserver.ClassSecurity,
+				Write: amiserver.ClassSystem | amiserver.ClassReporting},
 			{Name: "bare", Secret: "s", Read: amiserver.ClassSecurity},
 		},
 		Actions: actions,
@@ -60,20 +61,24 @@ func TestOverARealSocket(t *testing.T) {
 	})
 
 	then := func(c *Config, _ *ami.Config) { c.Now = recordedAt }
-	k := session(t, "full", ami.Config{Address: ln.Addr().String(), Username: "full", Secret: "s"}, func(k Knowledge) bool { return !k.At.IsZero() }, then)
-	equal(t, "Prefixes", k.Prefixes, "10.98.0.0/24 trunk trunk", "10.99.0.50/32 trunk siptrunk (SIP peer)", "fd99::50/128 trunk trunk")
+	k := session(t, "full", ami.Config{Address: ln.Addr().String(), Username: "full", Secret: "s"},
+		func(k Knowledge) bool { return !k.At.IsZero() }, then)
+	equal(t, "Prefixes", k.Prefixes, "10.98.0.0/24 trunk trunk", "10.99.0.50/32 trunk siptrunk (SIP peer)",
+		"fd99::50/128 trunk trunk")
 	equal(t, "Contacts", k.Contacts, "10.99.0.10/32 contact of 6001 and 1 more", "fd99::10/128 contact of 6001")
 	if len(k.Denied)+len(k.Failed) > 0 {
 		t.Errorf("%+v", k)
 	}
-	k = session(t, "bare", ami.Config{Address: ln.Addr().String(), Username: "bare", Secret: "s"}, func(k Knowledge) bool { return !k.At.IsZero() })
+	k = session(t, "bare", ami.Config{Address: ln.Addr().String(), Username: "bare", Secret: "s"},
+		func(k Knowledge) bool { return !k.At.IsZero() })
 	if len(k.Prefixes)+len(k.Contacts)+len(k.Failed) > 0 || len(k.Denied) != 7 {
 		t.Errorf("%+v", k)
 	}
 }
 
 // session runs a real session and a Learner over it until good, and returns what was known then.
-func session(t *testing.T, name string, cfg ami.Config, good func(Knowledge) bool, change ...func(*Config, *ami.Config)) Knowledge {
+func session(t *testing.T, name string, cfg ami.Config, good func(Knowledge) bool,
+	change ...func(*Config, *ami.Config)) Knowledge {
 	t.Helper()
 	known := make(chan Knowledge, 100)
 	lc := Config{Name: name, OnKnowledge: func(k Knowledge) { known <- k }}

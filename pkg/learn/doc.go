@@ -17,17 +17,17 @@
 // # Which address of a contact
 //
 // The host of its URI is the packet's source only with rewrite_contact=yes; else it is what the phone claims, and so is
-// via_addr in any case. That both agree proves nothing: an attacker writes both, while a healthy phone behind NAT differs
-// in them. So a contact counts if its endpoint is known to have rewrite_contact=yes, and not if it is known to have no.
-// Where Asterisk does not let us see the endpoint (write = reporting), a public address counts, a private one
+// via_addr in any case. That both agree proves nothing: an attacker writes both, while a healthy phone behind NAT
+// differs in them. So a contact counts if its endpoint is known to have rewrite_contact=yes, and not if it is known to
+// have no. Where Asterisk does not let us see the endpoint (write = reporting), a public address counts, a private one
 // (RFC 1918, RFC 6598, RFC 4193) does not: it is most likely the inside of a customer's NAT. Host names in contacts are
 // never looked up, contacts with a Path are reached through a proxy and are not counted, and one endpoint has at most
 // [Config].MaxPerEndpoint addresses. Contacts expire by Asterisk's clock, which is asked for where it seems to differ.
 //
 // # Hostile replies
 //
-// AMI escapes nothing. A field counts only if its item has it exactly once, under an event name that is the item's first
-// line. Prefixes comes only from items that hold nothing but configuration and carry this session's unguessable
+// AMI escapes nothing. A field counts only if its item has it exactly once, under an event name that is the item's
+// first line. Prefixes comes only from items that hold nothing but configuration and carry this session's unguessable
 // ActionID. IAXpeers leaves that out of its items, so they count only if there are exactly as many as its end says.
 // Passwords in replies are not looked at, and no error or log line of this package holds any value of a reply but names
 // of objects, addresses and Asterisk's message to a refused action.

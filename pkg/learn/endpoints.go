@@ -17,34 +17,34 @@ const maxEndpoints = 100_000
 
 // An endpoint of PJSIP, as far as PJSIPShowEndpoint told.
 type endpoint struct {
-	read    uint64 // the round in which it was read last; 0: never
-	noAuth  bool   // asks for no password, as IP trunks do: read first
-	known   bool   // rewrite is known
-	rewrite bool
-	fixed   []fixed
+	lastRound      uint64 // in which it was read; 0: never
+	hasNoAuth      bool   // it asks for no password, as IP trunks do: read first
+	rewriteKnown   bool   // whether rewriteContact is known
+	rewriteContact bool   // rewrite_contact=yes
+	configured     []configured
 }
 
 // askEndpoints lists the endpoints and reads some of them.
 func (l *Learner) askEndpoints(ctx context.Context) error {
-	reply, err := l.action(ctx, "PJSIPShowEndpoints")
+	reply, err := l.askAction(ctx, "PJSIPShowEndpoints")
 	switch {
-	case l.verdicts["PJSIPShowEndpoints"] == denied:
+	case l.refusals["PJSIPShowEndpoints"] == denied:
 		return l.askIdentifies(ctx)
 	case err != nil: // where Asterisk has no PJSIP, nothing is to be found
 		return err
 	}
-	l.takeEndpoints(reply)
+	l.updateEndpoints(reply)
 	names := make([]string, 0, len(l.endpoints))
 	for name := range l.endpoints {
 		names = append(names, name)
 	}
 	slices.SortFunc(names, func(a, b string) int {
 		x, y := l.endpoints[a], l.endpoints[b]
-		if c := cmp.Compare(x.read, y.read); c != 0 {
+		if c := cmp.Compare(x.lastRound, y.lastRound); c != 0 {
 			return c
 		}
-		if x.noAuth != y.noAuth {
-			return map[bool]int{true: -1, false: 1}[x.noAuth]
+		if x.hasNoAuth != y.hasNoAuth {
+			return map[bool]int{true: -1, false: 1}[x.hasNoAuth]
 		}
 		return strings.Compare(a, b)
 	})
@@ -53,32 +53,32 @@ func (l *Learner) askEndpoints(ctx context.Context) error {
 		names = names[:l.cfg.MaxEndpoints]
 	}
 	for _, name := range names {
-		reply, err := l.action(ctx, "PJSIPShowEndpoint", ami.Header{Name: "Endpoint", Value: name})
+		reply, err := l.askAction(ctx, "PJSIPShowEndpoint", ami.Header{Name: "Endpoint", Value: name})
 		switch {
 		case err == nil:
-			l.endpoints[name].take(name, l.round, reply.Events)
+			l.endpoints[name].readDetails(name, l.round, reply.Events)
 		case errors.Is(err, errRefused):
 			return l.askIdentifies(ctx)
-		case errors.Is(err, errOver), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ami.ErrBusy):
+		case errors.Is(err, errRoundOver), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ami.ErrBusy):
 			return err
 		default: // what was known of this one stays; its turn comes again after the others
-			l.endpoints[name].read = l.round
+			l.endpoints[name].lastRound = l.round
 		}
 	}
 	if rest > 0 {
 		return l.askIdentifies(ctx) // has all of them in one answer, where it is allowed
 	}
-	l.listed = nil
+	l.identifies = nil
 	return nil
 }
 
-// takeEndpoints takes over the list of endpoints. Only a list that is sound to its end removes any.
-func (l *Learner) takeEndpoints(reply *ami.Reply) {
+// updateEndpoints takes over the list of endpoints. Only a list that is sound to its end removes any.
+func (l *Learner) updateEndpoints(reply *ami.Reply) {
 	listed := make(map[string]bool, len(reply.Events))
-	sound := reply.Response == nil || complete(reply, len(reply.Events))
+	sound := reply.Response == nil || isComplete(reply, len(reply.Events))
 	for _, m := range reply.Events {
-		name, ok := field(m, "ObjectName")
-		if !ok || !is(m, "EndpointList") || name == "" || len(name) > maxName {
+		name, ok := onlyValue(m, "ObjectName")
+		if !ok || !isEvent(m, "EndpointList") || name == "" || len(name) > maxName {
 			sound = false
 			continue
 		}
@@ -87,8 +87,8 @@ func (l *Learner) takeEndpoints(reply *ami.Reply) {
 			l.endpoints[strings.Clone(name)] = &endpoint{}
 		}
 		if e := l.endpoints[name]; e != nil {
-			auths, ok := field(m, "Auths")
-			e.noAuth = ok && auths == ""
+			auths, ok := onlyValue(m, "Auths")
+			e.hasNoAuth = ok && auths == ""
 		}
 	}
 	for name := range l.endpoints {
@@ -98,61 +98,62 @@ func (l *Learner) takeEndpoints(reply *ami.Reply) {
 	}
 }
 
-// take reads the details of one endpoint. AuthDetail, which holds the password, is passed over.
-func (e *endpoint) take(name string, round uint64, items []*ami.Message) {
-	e.read, e.known, e.fixed = round, false, nil
+// readDetails takes over the items that PJSIPShowEndpoint has of one endpoint. AuthDetail, which holds the password, is
+// passed over.
+func (e *endpoint) readDetails(name string, round uint64, items []*ami.Message) {
+	e.lastRound, e.rewriteKnown, e.configured = round, false, nil
 	for _, m := range items {
 		switch {
-		case is(m, "EndpointDetail"):
-			object, ok1 := field(m, "ObjectName")
-			rewrite, ok2 := field(m, "RewriteContact")
+		case isEvent(m, "EndpointDetail"):
+			object, ok1 := onlyValue(m, "ObjectName")
+			rewrite, ok2 := onlyValue(m, "RewriteContact")
 			if ok1 && ok2 && object == name {
-				e.known, e.rewrite = true, yes(rewrite)
+				e.rewriteKnown, e.rewriteContact = true, isYes(rewrite)
 			}
-		case is(m, "IdentifyDetail"):
-			if f, ok := identify(m, name); ok {
-				e.fixed = append(e.fixed, f)
+		case isEvent(m, "IdentifyDetail"):
+			if f, ok := readIdentify(m, name); ok {
+				e.configured = append(e.configured, f)
 			}
-		case is(m, "AorDetail"):
-			if f, ok := fixedContacts(m, name); ok {
-				e.fixed = append(e.fixed, f)
+		case isEvent(m, "AorDetail"):
+			if f, ok := readStaticContacts(m, name); ok {
+				e.configured = append(e.configured, f)
 			}
 		}
 	}
 }
 
-func yes(s string) bool { return strings.EqualFold(s, "true") || strings.EqualFold(s, "yes") }
+func isYes(s string) bool { return strings.EqualFold(s, "true") || strings.EqualFold(s, "yes") }
 
-func identify(m *ami.Message, endpoint string) (f fixed, ok bool) {
-	list, ok1 := field(m, "Match")
-	owner, ok2 := field(m, "Endpoint")
+func readIdentify(m *ami.Message, endpoint string) (f configured, ok bool) {
+	list, ok1 := onlyValue(m, "Match")
+	owner, ok2 := onlyValue(m, "Endpoint")
 	if !ok1 || !ok2 || owner != endpoint {
 		return f, false
 	}
-	f.note = "trunk " + printable.String(endpoint)
+	f.origin = "trunk " + printable.String(endpoint)
 	f.prefixes, f.refused = parseMatches(list)
 	return f, true
 }
 
-// fixedContacts reads the contacts of an AOR into which nobody has registered: those are the administrator's. Where
-// there are registrations, the list mixes both, so nothing of it counts.
-func fixedContacts(m *ami.Message, endpoint string) (f fixed, ok bool) {
-	list, ok1 := field(m, "Contacts")
-	total, ok2 := field(m, "TotalContacts")
-	registered, ok3 := field(m, "ContactsRegistered")
-	aor, ok4 := field(m, "ObjectName")
+// readStaticContacts reads the contacts of an AOR into which nobody has registered: those are the administrator's.
+// Where there are registrations, the list mixes both, so nothing of it counts.
+func readStaticContacts(m *ami.Message, endpoint string) (f configured, ok bool) {
+	list, ok1 := onlyValue(m, "Contacts")
+	total, ok2 := onlyValue(m, "TotalContacts")
+	registered, ok3 := onlyValue(m, "ContactsRegistered")
+	aor, ok4 := onlyValue(m, "ObjectName")
 	if !ok1 || !ok2 || !ok3 || !ok4 || registered != "0" || list == "" || aor == "" {
 		return f, false
 	}
-	f.note = "trunk " + printable.String(endpoint)
+	f.origin = "trunk " + printable.String(endpoint)
 	n := 0
 	for entry := range strings.SplitSeq(strings.TrimSuffix(list, ","), ",") {
 		uri, mine := strings.CutPrefix(entry, aor+"/")
 		if !mine {
-			return fixed{}, false
+			return configured{}, false
 		}
 		t, ok := parseURI(uri)
-		f.put("contact", t, ok)
+		f.addTarget("contact", t, ok)
 		n++
 	}
 	return f, total == fmt.Sprint(n)
@@ -160,19 +161,19 @@ func fixedContacts(m *ami.Message, endpoint string) (f fixed, ok bool) {
 
 // askIdentifies asks the console for all identify sections.
 func (l *Learner) askIdentifies(ctx context.Context) error {
-	reply, err := l.action(ctx, "Command", ami.Header{Name: "Command", Value: "pjsip show identifies"})
+	reply, err := l.askAction(ctx, "Command", ami.Header{Name: "Command", Value: "pjsip show identifies"})
 	if err != nil || reply.Response == nil {
 		return err
 	}
-	var out []fixed
+	var out []configured
 	parseIdentifies(reply.Response.Values("Output"), func(_, endpoint, match string) {
 		if endpoint == "" || len(endpoint) > maxName || len(out) >= maxEndpoints {
 			return
 		}
-		f := fixed{note: "trunk " + printable.String(endpoint)}
+		f := configured{origin: "trunk " + printable.String(endpoint)}
 		f.prefixes, f.refused = parseMatches(match)
 		out = append(out, f)
 	})
-	l.listed = out
+	l.identifies = out
 	return nil
 }

@@ -47,7 +47,8 @@ func list(complete string, items ...string) string {
 		first, rest, _ := strings.Cut(it, "\n")
 		b.WriteString(first + "\r\nActionID: q1\r\n" + strings.ReplaceAll(rest, "\n", "\r\n") + "\r\n\r\n")
 	}
-	b.WriteString("Event: " + complete + "\r\nActionID: q1\r\nEventList: Complete\r\nListItems: " + strconv.Itoa(len(items)) + "\r\n\r\n")
+	b.WriteString("Event: " + complete + "\r\nActionID: q1\r\nEventList: Complete\r\nListItems: " +
+		strconv.Itoa(len(items)) + "\r\n\r\n")
 	return b.String()
 }
 
@@ -144,13 +145,14 @@ func once(t testing.TB, p *pbx, change ...func(*Config)) Knowledge {
 	t.Helper()
 	l, _ := learner(p, change...)
 	l.Connected()
-	l.ask(t.Context())
+	l.askRound(t.Context())
 	return l.Knowledge()
 }
 
 func learner(p *pbx, change ...func(*Config)) (*Learner, *bytes.Buffer) {
 	log := &bytes.Buffer{}
-	cfg := Config{Name: "pbx1", Session: p, Now: recordedAt, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	cfg := Config{Name: "pbx1", Session: p, Now: recordedAt,
+		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, f := range change {
 		f(&cfg)
 	}

@@ -47,35 +47,39 @@ type Config struct {
 // A Learner asks one Asterisk again and again.
 type Learner struct {
 	cfg      Config
-	resolver *hosts.Resolver
-	wake     chan struct{}
-	resolved chan struct{}
+	resolver *hosts.Resolver // of the names of registration servers
+	wake     chan struct{}   // holds a token when the session has logged in
+	resolved chan struct{}   // holds a token when names have other addresses
 
-	mu     sync.Mutex
-	logins uint64
-	known  Knowledge
+	mu        sync.Mutex
+	logins    uint64 // of the session
+	knowledge Knowledge
 
 	// The rest belongs to the goroutine of Run.
-	login     uint64             // to which verdicts belong
-	verdicts  map[string]verdict // of actions that Asterisk refuses in this connection
-	endpoints map[string]*endpoint
-	round     uint64
-	listed    []fixed // of "pjsip show identifies"
-	servers   []fixed
-	peers     map[string]peers // by action
-	contacts  []contact
-	ahead     time.Duration // of Asterisk's clock, by which contacts expire, before ours; negative: behind
-	skipped   Skipped       // by the readers of contacts
-	failed    []Failure
-	told      string // the denials that were logged last
-	at        time.Time
+	round      uint64                 // of questions
+	askedLogin uint64                 // the login in which the present round began
+	refusals   map[string]refusalKind // of actions, in that login
+	failed     []Failure              // of the present round
+	answeredAt time.Time              // when the last round ended
+
+	// What was answered, until it is asked again.
+	endpoints  map[string]*endpoint
+	identifies []configured            // of "pjsip show identifies"
+	servers    []configured            // with which Asterisk registers
+	peers      map[string]channelPeers // by action
+	contacts   []contact               // sorted by endpoint
+	skipped    Skipped                 // of contacts, while they were read
+	clockAhead time.Duration           // of Asterisk's clock, by which contacts expire, before ours; negative: behind
+
+	loggedDenied string // the denials that were logged last
 }
 
-type verdict int
+// A refusalKind is why an action is not tried again in this login.
+type refusalKind int
 
 const (
-	denied verdict = iota + 1
-	unsupported
+	denied      refusalKind = iota + 1 // the user lacks the class
+	unsupported                        // the module is not loaded
 )
 
 // New returns a Learner that does nothing until Run.
@@ -106,8 +110,8 @@ func New(cfg Config) *Learner {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &Learner{
-		cfg: cfg, wake: make(chan struct{}, 1), resolved: make(chan struct{}, 1), known: Knowledge{PBX: cfg.Name},
-		verdicts: map[string]verdict{}, endpoints: map[string]*endpoint{}, peers: map[string]peers{},
+		cfg: cfg, wake: make(chan struct{}, 1), resolved: make(chan struct{}, 1), knowledge: Knowledge{PBX: cfg.Name},
+		refusals: map[string]refusalKind{}, endpoints: map[string]*endpoint{}, peers: map[string]channelPeers{},
 	}
 	l.resolver = hosts.NewResolver(hosts.Config{
 		Lookup:   cfg.Lookup,
@@ -137,7 +141,7 @@ func (l *Learner) Connected() {
 func (l *Learner) Knowledge() Knowledge {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.known.clone()
+	return l.knowledge.clone()
 }
 
 // Run asks after each Connected and at intervals, until ctx ends; it returns nil then.
@@ -171,52 +175,53 @@ func (l *Learner) Run(ctx context.Context) error {
 		case <-l.wake:
 		case <-timer.C:
 		}
-		if l.current() > 0 { // before the first login there is nobody to ask
-			l.ask(ctx)
+		if l.currentLogin() > 0 { // before the first login there is nobody to ask
+			l.askRound(ctx)
 		}
 		timer.Reset(l.cfg.Interval*9/10 + rand.N(l.cfg.Interval/5+1))
 	}
 }
 
-func (l *Learner) current() uint64 {
+func (l *Learner) currentLogin() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.logins
 }
 
-// errOver ends a round: the connection is gone or another one, or the daemon stops.
-var errOver = errors.New("learn: round over")
+// errRoundOver ends a round: the connection is gone or another one, or the daemon stops.
+var errRoundOver = errors.New("learn: round over")
 
 // errRefused stands for an action that is denied or unknown in this connection.
 var errRefused = errors.New("learn: refused")
 
-// ask is one round of questions.
-func (l *Learner) ask(ctx context.Context) {
-	if login := l.current(); login != l.login {
-		l.login = login
-		clear(l.verdicts)
+// askRound is one round of questions.
+func (l *Learner) askRound(ctx context.Context) {
+	if login := l.currentLogin(); login != l.askedLogin {
+		l.askedLogin = login
+		clear(l.refusals)
 	}
 	l.round++
 	l.failed = nil
-	for _, question := range []func(context.Context) error{l.askEndpoints, l.askContacts, l.askRegistrations, l.askPeers} {
-		if err := question(ctx); errors.Is(err, errOver) {
+	for _, question := range []func(context.Context) error{l.askEndpoints, l.askContacts, l.askRegistrations,
+		l.askPeers} {
+		if err := question(ctx); errors.Is(err, errRoundOver) {
 			l.cfg.Log.Debug("questions to Asterisk broken off", "pbx", l.cfg.Name)
 			return
 		}
 	}
-	l.at = l.cfg.Now()
-	l.watchNames()
+	l.answeredAt = l.cfg.Now()
+	l.resolveHosts()
 	l.publish()
-	l.tell()
+	l.logDenied()
 }
 
-// action asks one question. The error is errOver, errRefused, or a failure that has been noted.
-func (l *Learner) action(ctx context.Context, name string, headers ...ami.Header) (*ami.Reply, error) {
-	if l.verdicts[name] != 0 {
+// askAction asks one question. The error is errOver, errRefused, or a failure that has been noted.
+func (l *Learner) askAction(ctx context.Context, name string, headers ...ami.Header) (*ami.Reply, error) {
+	if l.refusals[name] != 0 {
 		return nil, errRefused
 	}
-	if l.current() != l.login {
-		return nil, errOver
+	if l.currentLogin() != l.askedLogin {
+		return nil, errRoundOver
 	}
 	limited, cancel := context.WithTimeout(ctx, l.cfg.ActionTimeout)
 	defer cancel()
@@ -229,23 +234,23 @@ func (l *Learner) action(ctx context.Context, name string, headers ...ami.Header
 	switch {
 	case err == nil:
 		return reply, nil
-	case ctx.Err() != nil, errors.Is(err, ami.ErrNotConnected), l.current() != l.login:
-		return nil, errOver
+	case ctx.Err() != nil, errors.Is(err, ami.ErrNotConnected), l.currentLogin() != l.askedLogin:
+		return nil, errRoundOver
 	case isDenied:
-		l.verdicts[name] = denied
+		l.refusals[name] = denied
 		return nil, errRefused
-	case isRefusal && unknownAction(refusal.Message):
-		l.verdicts[name] = unsupported
+	case isRefusal && isUnknownAction(refusal.Message):
+		l.refusals[name] = unsupported
 		return nil, errRefused
-	case isRefusal && nothing(refusal.Message):
+	case isRefusal && isEmptyAnswer(refusal.Message):
 		return &ami.Reply{}, nil
 	}
-	l.fail(name, err)
+	l.addFailure(name, err)
 	return nil, err
 }
 
-// fail notes a failure. Errors of ami quote what they show of the wire, and show no item of a list.
-func (l *Learner) fail(what string, err error) {
+// addFailure adds to l.failed. Errors of ami quote what they show of the wire, and show no item of a list.
+func (l *Learner) addFailure(what string, err error) {
 	text := err.Error()
 	if errors.Is(err, context.DeadlineExceeded) {
 		text = fmt.Sprintf("no answer within %v", l.cfg.ActionTimeout)
@@ -259,28 +264,28 @@ func (l *Learner) fail(what string, err error) {
 func (l *Learner) publish() {
 	k := l.compose()
 	l.mu.Lock()
-	changed := !k.same(l.known)
-	l.known = k
+	changed := !k.equal(l.knowledge)
+	l.knowledge = k
 	l.mu.Unlock()
 	if changed && l.cfg.OnKnowledge != nil {
 		l.cfg.OnKnowledge(k.clone())
 	}
 }
 
-// tell logs what is denied, once until that changes.
-func (l *Learner) tell() {
+// logDenied logs which actions are denied, where they are others than those that were logged last.
+func (l *Learner) logDenied() {
 	text := ""
-	for _, d := range l.known.Denied {
+	for _, d := range l.knowledge.Denied {
 		text += d.Action + " "
 	}
-	if text == l.told {
+	if text == l.loggedDenied {
 		return
 	}
-	if l.told = text; text == "" {
+	if l.loggedDenied = text; text == "" {
 		l.cfg.Log.Info("Asterisk answers all questions", "pbx", l.cfg.Name)
 		return
 	}
-	l.cfg.Log.Info("Asterisk does not tell all it knows", "pbx", l.cfg.Name, "denied", text, "try", l.known.Hint())
+	l.cfg.Log.Info("Asterisk does not tell all it knows", "pbx", l.cfg.Name, "denied", text, "try", l.knowledge.Hint())
 }
 
 func signal(c chan<- struct{}) {

@@ -68,9 +68,12 @@ func TestAsksAfterEachLoginAndAtIntervals(t *testing.T) {
 		if got := heard(); len(got) != 0 {
 			t.Errorf("told again what had not changed: %+v", got)
 		}
-		p.set("PJSIPShowRegistrationsOutbound", strings.Replace(recorded(t, "PJSIPShowRegistrationsOutbound"), "ServerUri: sip:10.99.0.50", "ServerUri: sip:203.0.113.5", 1))
+		p.set("PJSIPShowRegistrationsOutbound",
+			strings.Replace(recorded(t, "PJSIPShowRegistrationsOutbound"), "ServerUri: sip:10.99.0.50",
+				"ServerUri: sip:203.0.113.5", 1))
 		time.Sleep(6 * time.Minute)
-		if got := heard(); len(got) != 1 || got[0].Prefixes[netip.MustParsePrefix("203.0.113.5/32")] != "registration itsp-reg" {
+		if got := heard(); len(got) != 1 ||
+			got[0].Prefixes[netip.MustParsePrefix("203.0.113.5/32")] != "registration itsp-reg" {
 			t.Errorf("after a change: %+v", got)
 		}
 	})
@@ -82,7 +85,8 @@ func TestDeniedActionsAreTriedOnceInAConnectionAndNamed(t *testing.T) {
 		l, heard := run(t, p)
 		l.Connected()
 		got := heard()
-		want := []string{"Command", "DBGetTree", "IAXpeers", "PJSIPShowContacts", "PJSIPShowEndpoints", "PJSIPShowRegistrationsOutbound", "SIPpeers"}
+		want := []string{"Command", "DBGetTree", "IAXpeers", "PJSIPShowContacts", "PJSIPShowEndpoints",
+			"PJSIPShowRegistrationsOutbound", "SIPpeers"}
 		asked := p.questions()
 		slices.Sort(asked)
 		if !slices.Equal(asked, want) || len(got) != 1 {
@@ -95,10 +99,13 @@ func TestDeniedActionsAreTriedOnceInAConnectionAndNamed(t *testing.T) {
 				t.Errorf("%s: for nothing", d.Action)
 			}
 		}
-		if fmt.Sprint(lines) != "map[Command:write = command DBGetTree:write = reporting IAXpeers:write = reporting PJSIPShowContacts:write = system PJSIPShowEndpoints:write = system PJSIPShowRegistrationsOutbound:write = reporting SIPpeers:write = reporting]" {
+		if fmt.Sprint(lines) != "map[Command:write = command DBGetTree:write = reporting IAXpeers:write = reporting "+
+			"PJSIPShowContacts:write = system PJSIPShowEndpoints:write = system PJSIPShowRegistrationsOutbound:write "+
+			"= reporting SIPpeers:write = reporting]" {
 			t.Errorf("denied: %v", lines)
 		}
-		if h := got[0].Hint(); !strings.Contains(h, "\nwrite = system,reporting\n") || !strings.Contains(h, "trunks") || strings.Contains(h, "command\n") {
+		if h := got[0].Hint(); !strings.Contains(h, "\nwrite = system,reporting\n") || !strings.Contains(h, "trunks") ||
+			strings.Contains(h, "command\n") {
 			t.Errorf("hint: %s", h)
 		}
 		time.Sleep(time.Hour)
@@ -127,7 +134,8 @@ func TestUnknownActionsAreNeitherDeniedNorAskedAgain(t *testing.T) {
 		}
 		p.questions()
 		time.Sleep(6 * time.Minute)
-		if asked := p.questions(); slices.Contains(asked, "IAXpeers") || slices.Contains(asked, "SIPpeers") || len(asked) == 0 {
+		if asked := p.questions(); slices.Contains(asked, "IAXpeers") || slices.Contains(asked, "SIPpeers") ||
+			len(asked) == 0 {
 			t.Errorf("asked %v", asked)
 		}
 	})
@@ -142,7 +150,7 @@ func TestKnowledgeStaysWhileAsteriskIsAway(t *testing.T) {
 		before := l.Knowledge()
 		p.leave(true)
 		time.Sleep(24 * time.Hour)
-		if got := heard(); len(got) > 0 || !l.Knowledge().same(before) {
+		if got := heard(); len(got) > 0 || !l.Knowledge().equal(before) {
 			t.Errorf("while away: %+v", got)
 		}
 		// Back, it has lost the privilege for endpoints: what they told stays until it can be asked again.
@@ -176,7 +184,8 @@ func TestAReconnectInTheMiddleBeginsANewRound(t *testing.T) {
 		l.Connected()
 		heard()
 		asked := p.questions()
-		if strings.Join(asked, " ") != "PJSIPShowEndpoints Command DBGetTree PJSIPShowEndpoints Command DBGetTree PJSIPShowContacts PJSIPShowRegistrationsOutbound IAXpeers SIPpeers" {
+		if strings.Join(asked, " ") != "PJSIPShowEndpoints Command DBGetTree PJSIPShowEndpoints Command DBGetTree "+
+			"PJSIPShowContacts PJSIPShowRegistrationsOutbound IAXpeers SIPpeers" {
 			t.Errorf("asked %v", asked)
 		}
 	})
@@ -189,13 +198,15 @@ func TestASilentAsteriskLosesNothingThatWasKnown(t *testing.T) {
 		l.Connected()
 		heard()
 		before := l.Knowledge()
-		for _, action := range []string{"PJSIPShowEndpoints", "DBGetTree", "PJSIPShowRegistrationsOutbound", "IAXpeers", "SIPpeers"} {
+		for _, action := range []string{"PJSIPShowEndpoints", "DBGetTree", "PJSIPShowRegistrationsOutbound", "IAXpeers",
+			"SIPpeers"} {
 			p.set(action, "silence")
 		}
 		time.Sleep(8 * time.Minute)
 		heard()
 		k := l.Knowledge()
-		if texts(k.Prefixes) != texts(before.Prefixes) || texts(k.Contacts) != texts(before.Contacts) || len(k.Failed) != 5 {
+		if texts(k.Prefixes) != texts(before.Prefixes) || texts(k.Contacts) != texts(before.Contacts) ||
+			len(k.Failed) != 5 {
 			t.Fatalf("%+v", k)
 		}
 		for _, f := range k.Failed {
@@ -212,7 +223,8 @@ func TestServersWithNamesAreResolved(t *testing.T) {
 		answer := func(string) ([]netip.Addr, error) { return nil, errors.New("SERVFAIL") }
 		p := newPBX()
 		p.set("PJSIPShowRegistrationsOutbound", list("OutboundRegistrationDetailComplete",
-			"Event: OutboundRegistrationDetail\nObjectName: itsp-reg\nServerUri: sip:SIP.example.net\nOutboundProxy: sip:proxy.example.net;lr",
+			"Event: OutboundRegistrationDetail\nObjectName: itsp-reg\nServerUri: sip:SIP.example.net\nOutboundProxy: "+
+				"sip:proxy.example.net;lr",
 			"Event: AuthDetail\nObjectName: itsp-auth\nPassword: hunter2"))
 		l, heard := run(t, p, func(c *Config) {
 			c.Lookup = func(_ context.Context, name string) ([]netip.Addr, error) {
@@ -223,18 +235,21 @@ func TestServersWithNamesAreResolved(t *testing.T) {
 		})
 		l.Connected()
 		got := heard()
-		if k := l.Knowledge(); len(got) == 0 || len(k.Failed) != 2 || k.Failed[0].What != "registration itsp-reg (proxy.example.net)" {
+		if k := l.Knowledge(); len(got) == 0 || len(k.Failed) != 2 ||
+			k.Failed[0].What != "registration itsp-reg (proxy.example.net)" {
 			t.Fatalf("%+v", k)
 		}
 		mu.Lock()
 		answer = func(name string) ([]netip.Addr, error) {
-			return []netip.Addr{netip.MustParseAddr(map[string]string{"sip.example.net": "203.0.113.5", "proxy.example.net": "203.0.113.6"}[name])}, nil
+			return []netip.Addr{netip.MustParseAddr(map[string]string{"sip.example.net": "203.0.113.5",
+				"proxy.example.net": "203.0.113.6"}[name])}, nil
 		}
 		mu.Unlock()
 		time.Sleep(2 * time.Minute)
 		heard()
 		k := l.Knowledge()
-		equal(t, "Prefixes", k.Prefixes, "203.0.113.5/32 registration itsp-reg (sip.example.net)", "203.0.113.6/32 registration itsp-reg (proxy.example.net)")
+		equal(t, "Prefixes", k.Prefixes, "203.0.113.5/32 registration itsp-reg (sip.example.net)",
+			"203.0.113.6/32 registration itsp-reg (proxy.example.net)")
 		if len(k.Failed) > 0 {
 			t.Errorf("failed: %v", k.Failed)
 		}
@@ -243,7 +258,9 @@ func TestServersWithNamesAreResolved(t *testing.T) {
 		mu.Unlock()
 		time.Sleep(3 * time.Hour)
 		heard()
-		equal(t, "Prefixes while DNS is down", l.Knowledge().Prefixes, "203.0.113.5/32 registration itsp-reg (sip.example.net)", "203.0.113.6/32 registration itsp-reg (proxy.example.net)")
+		equal(t, "Prefixes while DNS is down", l.Knowledge().Prefixes,
+			"203.0.113.5/32 registration itsp-reg (sip.example.net)",
+			"203.0.113.6/32 registration itsp-reg (proxy.example.net)")
 	})
 }
 
@@ -259,10 +276,10 @@ func TestManyEndpointsAreReadInTurn(t *testing.T) {
 	p.set("PJSIPShowEndpoint:trunk", recorded(t, "PJSIPShowEndpoint-trunk"))
 	l.Connected()
 	for i, read := range []int{10, 20, 26, 26} {
-		l.ask(t.Context())
+		l.askRound(t.Context())
 		n := 0
 		for _, e := range l.endpoints {
-			if e.read > 0 {
+			if e.lastRound > 0 {
 				n++
 			}
 		}
@@ -279,16 +296,17 @@ func TestTornListRemovesNoEndpoint(t *testing.T) {
 	p := real(t)
 	l, _ := learner(p)
 	l.Connected()
-	l.ask(t.Context())
+	l.askRound(t.Context())
 	before := len(l.endpoints)
-	torn := strings.Replace(recorded(t, "PJSIPShowEndpoints"), "ObjectName: trunk", "ObjectName: trunk\r\nObjectName: x", 1)
+	torn := strings.Replace(recorded(t, "PJSIPShowEndpoints"), "ObjectName: trunk",
+		"ObjectName: trunk\r\nObjectName: x", 1)
 	p.set("PJSIPShowEndpoints", torn)
-	l.ask(t.Context())
+	l.askRound(t.Context())
 	if len(l.endpoints) != before || before != 10 || len(l.Knowledge().Prefixes) != 3 {
 		t.Errorf("%d endpoints of %d, %v", len(l.endpoints), before, l.Knowledge().Prefixes)
 	}
 	p.set("PJSIPShowEndpoints", refusal("No endpoints found"))
-	l.ask(t.Context())
+	l.askRound(t.Context())
 	if len(l.endpoints) != 0 {
 		t.Errorf("all endpoints are gone, %d remain", len(l.endpoints))
 	}

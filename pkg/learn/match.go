@@ -17,10 +17,10 @@ const (
 	maxMatches = 10_000 // of one identify section
 )
 
-// parseMatches reads the Match of an IdentifyDetail: addresses with a netmask ("10.99.0.50/255.255.255.255") or a length
-// ("/32"), separated by commas. "!" marks what the section does not match (res_pjsip_endpoint_identifier_ip.c, by way of
-// ast_ha_join()); such an entry adds nothing, and takes nothing away from the others. refused has a sentence for each
-// entry that is not learned.
+// parseMatches reads the Match of an IdentifyDetail: addresses with a netmask ("10.99.0.50/255.255.255.255") or a
+// length ("/32"), separated by commas. "!" marks what the section does not match (res_pjsip_endpoint_identifier_ip.c,
+// by way of ast_ha_join()); such an entry adds nothing, and takes nothing away from the others. refused has a sentence
+// for each entry that is not learned.
 func parseMatches(list string) (prefixes []netip.Prefix, refused []string) {
 	n := 0
 	for entry := range strings.SplitSeq(list, ",") {
@@ -42,7 +42,7 @@ func parseMatches(list string) (prefixes []netip.Prefix, refused []string) {
 }
 
 func parseMatch(entry string) (netip.Prefix, error) {
-	if len(entry) > 128 || !graphic(entry) {
+	if len(entry) > 128 || !isVisibleASCII(entry) {
 		return netip.Prefix{}, fmt.Errorf("match %.40q is not an address", entry)
 	}
 	host, mask, masked := strings.Cut(entry, "/")
@@ -63,16 +63,16 @@ func parseMatch(entry string) (netip.Prefix, error) {
 		addr, length = addr.Unmap(), length-96
 	}
 	p := netip.PrefixFrom(addr, length).Masked()
-	if least := leastBits(addr); length < least {
+	if least := minPrefixBits(addr); length < least {
 		return netip.Prefix{}, fmt.Errorf("match %v is wider than /%d", p, least)
 	}
-	if !possible(p.Addr()) {
+	if !isUsable(p.Addr()) {
 		return netip.Prefix{}, fmt.Errorf("match %v is no address of a trunk", p)
 	}
 	return p, nil
 }
 
-func leastBits(a netip.Addr) int {
+func minPrefixBits(a netip.Addr) int {
 	if a.Is4() {
 		return minBits4
 	}
@@ -116,7 +116,8 @@ func parseIdentifies(lines []string, found func(section, endpoint, match string)
 			section, endpoint, _ = strings.Cut(value, "/")
 		case "Match":
 			// A section may also match a header or a request URI, which is no address.
-			if addr, _, _ := strings.Cut(strings.TrimPrefix(value, "!"), "/"); section != "" && strings.ContainsAny(addr, ".:") && !strings.Contains(value, " ") {
+			if addr, _, _ := strings.Cut(strings.TrimPrefix(value, "!"), "/"); section != "" &&
+				strings.ContainsAny(addr, ".:") && !strings.Contains(value, " ") {
 				found(section, endpoint, value)
 			}
 		}

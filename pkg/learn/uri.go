@@ -18,7 +18,7 @@ type target struct {
 // parseURI returns the host of a sip: or sips: URI (RFC 3261, section 19.1). It is strict: what could be read in two
 // ways is refused, and so is a maddr parameter, which sends requests elsewhere.
 func parseURI(s string) (target, bool) {
-	if len(s) > maxURI || !graphic(s) {
+	if len(s) > maxURI || !isVisibleASCII(s) {
 		return target{}, false
 	}
 	scheme, rest, ok := strings.Cut(s, ":")
@@ -34,7 +34,8 @@ func parseURI(s string) (target, bool) {
 	hostport := rest
 	if i := strings.IndexAny(rest, ";?"); i >= 0 {
 		hostport = rest[:i]
-		for part := range strings.FieldsFuncSeq(rest[i:], func(r rune) bool { return r == ';' || r == '?' || r == '&' }) {
+		for part := range strings.FieldsFuncSeq(rest[i:],
+			func(r rune) bool { return r == ';' || r == '?' || r == '&' }) {
 			// An escape can spell maddr too.
 			if name, _, _ := strings.Cut(part, "="); strings.EqualFold(name, "maddr") || strings.Contains(name, "%") {
 				return target{}, false
@@ -92,8 +93,8 @@ func parseAddr(s string) (netip.Addr, bool) {
 	return a.Unmap(), true
 }
 
-// graphic reports whether s is visible ASCII.
-func graphic(s string) bool {
+// isVisibleASCII reports whether s is visible ASCII.
+func isVisibleASCII(s string) bool {
 	for _, c := range []byte(s) {
 		if c <= ' ' || c >= 0x7f {
 			return false
@@ -102,13 +103,13 @@ func graphic(s string) bool {
 	return true
 }
 
-// possible reports whether an address can be a stranger's source at all.
-func possible(a netip.Addr) bool {
+// isUsable reports whether an address can be a stranger's source at all.
+func isUsable(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && !a.IsLinkLocalUnicast() &&
 		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
-// inside reports whether an address is one of a private network or of a carrier's NAT.
-func inside(a netip.Addr) bool {
+// isPrivate reports whether an address is one of a private network or of a carrier's NAT.
+func isPrivate(a netip.Addr) bool {
 	return a.IsPrivate() || netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10).Contains(a)
 }
