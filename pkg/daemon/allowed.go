@@ -53,9 +53,9 @@ func (a *allowed) recover(stored []store.Allow, lost string) []store.Allow {
 		return stored // the end of what is over is the engine's matter
 	}
 	if lost != "" {
-		a.restore(lost)
+		a.restoreLocked(lost)
 	}
-	a.write() // and drop what is over
+	a.writeLocked() // and drop what is over
 	out := make([]store.Allow, 0, len(a.list))
 	for _, name := range sorted(a.list) {
 		out = append(out, a.list[name])
@@ -63,8 +63,8 @@ func (a *allowed) recover(stored []store.Allow, lost string) []store.Allow {
 	return out
 }
 
-// restore reads the text.
-func (a *allowed) restore(lost string) {
+// restoreLocked reads the text.
+func (a *allowed) restoreLocked(lost string) {
 	lines, from, err := store.ReadLines(a.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return // nothing was ever allowed by a command
@@ -101,12 +101,12 @@ func (a *allowed) set(e store.Allow, remove bool) {
 		delete(a.list, entryName(e))
 	}
 	if a.path != "" {
-		a.write()
+		a.writeLocked()
 	}
 }
 
-// write writes the list down, unless the file has it, and drops what is over.
-func (a *allowed) write() {
+// writeLocked writes the list down, unless the file has it, and drops what is over.
+func (a *allowed) writeLocked() {
 	now := a.now()
 	maps.DeleteFunc(a.list, func(_ string, e store.Allow) bool { return !e.Until.IsZero() && !e.Until.After(now) })
 	var lines []string

@@ -55,7 +55,7 @@ func (k *allowSources) configure(p policy.Policy) {
 			k.kept.recall(a.Host, k)
 		}
 	}
-	k.lookUpHosts()
+	k.lookUpHostsLocked()
 }
 
 // add takes one more name, until remove or the end of the daemon.
@@ -65,7 +65,7 @@ func (k *allowSources) add(name string) {
 	if !slices.Contains(k.addedHosts, name) {
 		k.addedHosts = append(k.addedHosts, name)
 		k.kept.recall(name, k)
-		k.lookUpHosts()
+		k.lookUpHostsLocked()
 	}
 }
 
@@ -85,11 +85,11 @@ func (k *allowSources) remove(name string) bool {
 		return false
 	}
 	k.addedHosts = slices.Delete(k.addedHosts, i, i+1)
-	k.lookUpHosts()
+	k.lookUpHostsLocked()
 	return true
 }
 
-func (k *allowSources) lookUpHosts() {
+func (k *allowSources) lookUpHostsLocked() {
 	// The names were checked where they came in; a bad one is only not looked up.
 	_ = k.resolver.Set(append(slices.Clone(k.configHosts), k.addedHosts...))
 }

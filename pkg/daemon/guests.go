@@ -64,7 +64,7 @@ func (g *guests) seat(c net.Conn) *guest {
 	var victim *guest
 	full := len(g.conns) >= maxGuests
 	if full {
-		victim = g.idlest()
+		victim = g.idlestLocked()
 	}
 	var n *guest
 	if !full || victim != nil {
@@ -86,9 +86,9 @@ func (g *guests) seat(c net.Conn) *guest {
 	return n
 }
 
-// idlest returns the connection that can be missed the most: one that asked before and is idle, or else one that has not
-// asked yet. The lock is held.
-func (g *guests) idlest() (found *guest) {
+// idlestLocked returns the connection that can be missed the most: one that asked before and is idle, or else one that has not
+// asked yet.
+func (g *guests) idlestLocked() (found *guest) {
 	for n := range g.conns {
 		switch {
 		case n.busy:

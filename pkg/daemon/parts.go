@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -62,8 +61,7 @@ func (d *Daemon) reopenParts(old, new *policy.Config) {
 			if !p.ensureOpen() {
 				p.restart()
 			}
-		case p.name == "metrics.listen" && old.Metrics != new.Metrics,
-			p.name == "connection tracking" && !reflect.DeepEqual(old.Firewall, new.Firewall):
+		case p.name == "metrics.listen" && old.Metrics != new.Metrics:
 			p.restart()
 		default:
 			p.retry()

@@ -261,7 +261,7 @@ func (p *asteriskPorts) add(at port, f foundPort) bool {
 	default:
 		p.found[at] = f
 	}
-	open := !p.all && !slices.Contains(p.configured(at.udp), at.number)
+	open := !p.all && !slices.Contains(p.configuredLocked(at.udp), at.number)
 	auto := p.cfg.Auto
 	p.mu.Unlock()
 	if old || !open {
@@ -281,8 +281,8 @@ func (p *asteriskPorts) add(at port, f foundPort) bool {
 	return true
 }
 
-// configured are the ports of the file; the lock is held.
-func (p *asteriskPorts) configured(udp bool) []uint16 {
+// configuredLocked are the ports of the file.
+func (p *asteriskPorts) configuredLocked(udp bool) []uint16 {
 	if udp {
 		return p.cfg.UDP
 	}
@@ -293,13 +293,13 @@ func (p *asteriskPorts) configured(udp bool) []uint16 {
 func (p *asteriskPorts) wanted() (udp, tcp []uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.withFound(true, p.cfg.Auto), p.withFound(false, p.cfg.Auto)
+	return p.withFoundLocked(true, p.cfg.Auto), p.withFoundLocked(false, p.cfg.Auto)
 }
 
-// withFound are the ports of the file, with those that were found; the lock is held.
-func (p *asteriskPorts) withFound(udp, more bool) []uint16 {
-	list := slices.Clone(p.configured(udp))
-	for _, at := range p.sorted() {
+// withFoundLocked are the ports of the file, with those that were found.
+func (p *asteriskPorts) withFoundLocked(udp, more bool) []uint16 {
+	list := slices.Clone(p.configuredLocked(udp))
+	for _, at := range p.sortedLocked() {
 		if more && at.udp == udp && !slices.Contains(list, at.number) {
 			list = append(list, at.number)
 		}
@@ -307,8 +307,8 @@ func (p *asteriskPorts) withFound(udp, more bool) []uint16 {
 	return list
 }
 
-// sorted are the ports that were found; the lock is held.
-func (p *asteriskPorts) sorted() []port {
+// sortedLocked are the ports that were found.
+func (p *asteriskPorts) sortedLocked() []port {
 	return slices.SortedFunc(maps.Keys(p.found), func(a, b port) int {
 		return cmp.Or(cmp.Compare(b.protocol(), a.protocol()), cmp.Compare(a.number, b.number))
 	})
@@ -339,9 +339,9 @@ func (p *asteriskPorts) status() control.PortsStatus {
 	if p.kernelErr != nil {
 		s.Error = p.kernelErr.Error()
 	}
-	for _, at := range p.sorted() {
+	for _, at := range p.sortedLocked() {
 		f := p.found[at]
-		closed := p.all || slices.Contains(p.configured(at.udp), at.number) || p.cfg.Auto && p.kernelErr == nil
+		closed := p.all || slices.Contains(p.configuredLocked(at.udp), at.number) || p.cfg.Auto && p.kernelErr == nil
 		s.Found = append(s.Found, control.FoundPort{
 			Protocol: at.protocol(), Port: at.number, PBX: f.pbx, Behind: f.behind, Open: !closed,
 		})
@@ -404,7 +404,7 @@ func (p *asteriskPorts) save() {
 	}
 	var text bytes.Buffer
 	p.mu.Lock()
-	for _, at := range p.sorted() {
+	for _, at := range p.sortedLocked() {
 		f := p.found[at]
 		fmt.Fprintf(&text, portLine, at.protocol(), at.number, f.behind, f.since.UTC().Format(time.RFC3339), f.pbx)
 	}

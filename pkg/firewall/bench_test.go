@@ -71,8 +71,8 @@ func bareWriter(b *testing.B, fw *Table) func([]Change) {
 	}
 }
 
-// BenchmarkApply bans addresses that are new, in one call; "bare" is the same
-// with nothing but google/nftables. The figure to look at is ns/element.
+// BenchmarkApply bans addresses that are new, in one call; "bare" is the same with nothing but google/nftables. The
+// figure to look at is ns/element.
 func BenchmarkApply(b *testing.B) {
 	for _, n := range []int{1, 100, 1000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("table/%d", n), func(b *testing.B) {

@@ -33,28 +33,24 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
-// MinTimeout is the shortest time that a change may last. Below a
-// millisecond the kernel would make the element permanent
-// (nf_msecs_to_jiffies64 in net/netfilter/nf_tables_api.c, 0 is no timeout).
+// MinTimeout is the shortest time that a change may last. Below a millisecond the kernel would make the element
+// permanent (nf_msecs_to_jiffies64 in net/netfilter/nf_tables_api.c, 0 is no timeout).
 const MinTimeout = time.Second
 
-// Change is one thing to be done to the table. The last Change of a prefix
-// counts: its Timeout replaces what was left of an earlier one, longer or
-// shorter.
+// Change is one thing to be done to the table. The last Change of a prefix counts: its Timeout replaces what was
+// left of an earlier one, longer or shorter.
 type Change struct {
 	Kind   Kind
 	Prefix netip.Prefix
-	// Timeout counts from the call. At least MinTimeout for Ban and Trust; 0
-	// with Allow means for ever.
+	// Timeout counts from the call. At least MinTimeout for Ban and Trust; 0 with Allow means for ever.
 	Timeout time.Duration
 	// Remove takes the prefix out. Taking out what is not there is no error.
 	Remove bool
-	// Known says that the kernel most likely has the prefix already, as after
-	// a restart: it is written in the way that does not fail then.
+	// Known says that the kernel most likely has the prefix already, as after a restart: it is written in the way
+	// that does not fail then.
 	Known bool
 
-	// until is when the change ends, set by the Writer, so that waiting in
-	// its queue makes no ban longer.
+	// until is when the change ends, set by the Writer, so that waiting in its queue makes no ban longer.
 	until        time.Time
 	normal       bool // normalize has been here
 	alreadyThere bool // the kernel has it: it is to be remembered only
@@ -82,8 +78,7 @@ func (c *Change) end(now time.Time) time.Time {
 	return now.Add(c.Timeout)
 }
 
-// normalize masks the prefix and makes IPv4 of IPv4-mapped IPv6, or says why
-// the change cannot be done.
+// normalize masks the prefix and makes IPv4 of IPv4-mapped IPv6, or says why the change cannot be done.
 func (c *Change) normalize() error {
 	if c.normal {
 		return nil
@@ -125,8 +120,8 @@ func normalizeAll(changes []Change) ([]Change, error) {
 	return clean, nil
 }
 
-// Normalize returns the prefix as the table keeps it: host bits cleared, no
-// zone, IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2) as IPv4.
+// Normalize returns the prefix as the table keeps it: host bits cleared, no zone, IPv4-mapped IPv6 (RFC 4291
+// section 2.5.5.2) as IPv4.
 func Normalize(p netip.Prefix) (netip.Prefix, error) {
 	if !p.IsValid() {
 		return p, fmt.Errorf("%w: not an address or network", ErrChange)

@@ -14,8 +14,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
-// Check looks at a table from outside of the process that keeps it, and tries it. It changes nothing but the elements that it
-// is told to try.
+// Check looks at a table from outside of the process that keeps it, and tries it. It changes nothing but the
+// elements that it is told to try.
 type Check struct {
 	cfg  Config
 	defs [numSets]setDef
@@ -116,8 +116,8 @@ func (c *Check) HasBan(p netip.Prefix) (bool, error) {
 	return err == nil, explain("look "+p.String()+" up", err)
 }
 
-// BanAndUnban puts such a ban into the kernel and takes it out again, and looks each time whether that is so. If nobody takes
-// it out it ends after a time.
+// BanAndUnban puts such a ban into the kernel and takes it out again, and looks each time whether that is so. If
+// nobody takes it out it ends after a time.
 func (c *Check) BanAndUnban(p netip.Prefix, ends time.Duration) error {
 	set, elements, err := c.element(p, ends)
 	if err != nil {
@@ -167,8 +167,8 @@ func (c *Check) element(p netip.Prefix, timeout time.Duration) (*nftables.Set, [
 	return set, []nftables.SetElement{{Key: p.Addr().AsSlice(), Timeout: timeout}}, nil
 }
 
-// CanProtect asks whether the kernel knows the table flags owner and persist, which protect a table from others. It makes and
-// deletes a table of a name of its own in one transaction, so nobody ever sees it.
+// CanProtect asks whether the kernel knows the table flags owner and persist, which protect a table from others. It
+// makes and deletes a table of a name of its own in one transaction, so nobody ever sees it.
 func (c *Check) CanProtect() error {
 	return probeOwner(c.conn, c.cfg.Table)
 }

@@ -9,8 +9,8 @@ import (
 type Scope uint8
 
 const (
-	// VoIP drops only what goes to the configured UDP and TCP ports, so that
-	// a person who is logged in by SSH from a banned address stays logged in.
+	// VoIP drops only what goes to the configured UDP and TCP ports, so that a person who is logged in by SSH from
+	// a banned address stays logged in.
 	VoIP Scope = iota
 	// All drops every packet of a banned source.
 	All
@@ -24,10 +24,9 @@ func (s Scope) String() string {
 	return "voip"
 }
 
-// Owner says whether the table carries the flags owner and persist (kernel
-// 6.9 and later), which protect it from `nft flush ruleset` and from a
-// firewall reload. The flag owner alone is never used: it would delete the
-// table, and with it every ban, when the process ends.
+// Owner says whether the table carries the flags owner and persist (kernel 6.9 and later), which protect it from
+// `nft flush ruleset` and from a firewall reload. The flag owner alone is never used: it would delete the table,
+// and with it every ban, when the process ends.
 type Owner uint8
 
 const (
@@ -50,8 +49,8 @@ func (o Owner) String() string {
 	return "auto"
 }
 
-// Meter limits the packets to the VoIP ports from sources that are neither
-// allowed nor trusted. A full meter lets packets pass.
+// Meter limits the packets to the VoIP ports from sources that are neither allowed nor trusted. A full meter lets
+// packets pass.
 type Meter struct {
 	Enabled bool
 	Rate    uint32 // packets a second for one source
@@ -68,36 +67,32 @@ const (
 // maxName is the longest name of a table: NFT_NAME_MAXLEN is 256 with its NUL (linux/netfilter/nf_tables.h).
 const maxName = 255
 
-// Priority bounds: conntrack's defragmentation runs at -400
-// (include/uapi/linux/netfilter_ipv4.h), local services get packets after 300.
+// Priority bounds: conntrack's defragmentation runs at -400 (include/uapi/linux/netfilter_ipv4.h), local services
+// get packets after 300.
 const (
 	minPriority = -400
 	maxPriority = 300
 )
 
-// Config describes the table. The zero value of a field that names a default
-// takes it.
+// Config describes the table. The zero value of a field that names a default takes it.
 type Config struct {
 	Table    string // name of the inet table, default "ringwall"
 	Scope    Scope
 	UDPPorts []uint16 // an empty list protects no UDP port in scope VoIP
 	TCPPorts []uint16
-	// Priority of the chain at the prerouting hook. 0 is a priority of its
-	// own, so there is no default; -300 runs before conntrack, which makes a
-	// ban end established flows too.
+	// Priority of the chain at the prerouting hook. 0 is a priority of its own, so there is no default; -300 runs
+	// before conntrack, which makes a ban end established flows too.
 	Priority int
 	Owner    Owner
 	Meter    Meter
-	// NetNS is a file descriptor of the network namespace to work in. 0 means
-	// that of the thread which dials: with a Writer, any thread.
+	// NetNS is a file descriptor of the network namespace to work in. 0 means that of the thread which dials: with
+	// a Writer, any thread.
 	NetNS int
-	// MaxElements bounds each ban set, default 1048576; that of IPv4 /24 also
-	// ends at 65536. Elements count as memory of the process that adds them
-	// (about 71 bytes an IPv4 one, 109 an IPv6 one), so its MemoryMax should
+	// MaxElements bounds each ban set, default 1048576; that of IPv4 /24 also ends at 65536. Elements count as
+	// memory of the process that adds them (about 71 bytes an IPv4 one, 109 an IPv6 one), so its MemoryMax should
 	// have room.
 	MaxElements uint32
-	// IPv6Prefix is the length to which IPv6 sources are trusted and metered,
-	// default 64.
+	// IPv6Prefix is the length to which IPv6 sources are trusted and metered, default 64.
 	IPv6Prefix int
 }
 

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// DryRun is a Firewall that changes nothing: it says, in the words of nft,
-// what a Table would do, and remembers it so that lists are right.
+// DryRun is a Firewall that changes nothing: it says, in the words of nft, what a Table would do, and remembers it
+// so that lists are right.
 type DryRun struct {
 	say func(string)
 	now func() time.Time
@@ -30,8 +30,7 @@ type dryElement struct {
 // sweepMin is where looking for expired elements begins to pay.
 const sweepMin = 1024
 
-// NewDryRun returns a DryRun which says each command with w, one at a time
-// and without a line end. w may be nil.
+// NewDryRun returns a DryRun which says each command with w, one at a time and without a line end. w may be nil.
 func NewDryRun(w func(string)) *DryRun {
 	if w == nil {
 		w = func(string) {}
@@ -88,7 +87,7 @@ func (d *DryRun) Apply(changes []Change) error {
 				d.say(fmt.Sprintf("delete element inet %s %s { %s }", d.cfg.Table, def.name, key))
 			}
 			continue
-		case !there && d.isFull(now):
+		case !there && d.isFullLocked(now):
 			refused = append(refused, &FullError{Set: def.name, Size: d.cfg.MaxElements, Refused: []netip.Prefix{p}})
 			continue
 		case end.IsZero():
@@ -101,10 +100,10 @@ func (d *DryRun) Apply(changes []Change) error {
 	return joinFull(refused)
 }
 
-// isFull throws expired elements out when there are many, and reports whether
-// there still are too many: memory is bounded like the kernel's.
-func (d *DryRun) isFull(now time.Time) bool {
-	if d.count() < min(d.sweepAt, int(d.cfg.MaxElements)) {
+// isFullLocked throws expired elements out when there are many, and reports whether there still are too many:
+// memory is bounded like the kernel's.
+func (d *DryRun) isFullLocked(now time.Time) bool {
+	if d.countLocked() < min(d.sweepAt, int(d.cfg.MaxElements)) {
 		return false
 	}
 	for _, m := range d.elements {
@@ -114,11 +113,11 @@ func (d *DryRun) isFull(now time.Time) bool {
 			}
 		}
 	}
-	d.sweepAt = max(sweepMin, 2*d.count())
-	return d.count() >= int(d.cfg.MaxElements)
+	d.sweepAt = max(sweepMin, 2*d.countLocked())
+	return d.countLocked() >= int(d.cfg.MaxElements)
 }
 
-func (d *DryRun) count() int {
+func (d *DryRun) countLocked() int {
 	n := 0
 	for _, m := range d.elements {
 		n += len(m)
@@ -154,7 +153,7 @@ func (d *DryRun) Elements(k Kind) ([]Element, error) {
 	now := d.now()
 	var list []Element
 	for p := range d.elements[k] {
-		if e, ok := d.lookUp(k, p, now); ok {
+		if e, ok := d.lookUpLocked(k, p, now); ok {
 			list = append(list, e)
 		}
 	}
@@ -164,7 +163,7 @@ func (d *DryRun) Elements(k Kind) ([]Element, error) {
 	return list, nil
 }
 
-func (d *DryRun) lookUp(k Kind, p netip.Prefix, now time.Time) (Element, bool) {
+func (d *DryRun) lookUpLocked(k Kind, p netip.Prefix, now time.Time) (Element, bool) {
 	e, ok := d.elements[k][p]
 	if !ok || isOver(e.until, now) {
 		return Element{}, false
@@ -185,7 +184,7 @@ func (d *DryRun) Has(k Kind, p netip.Prefix) (Element, bool, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, p, _ = setFor(k, p, d.cfg.IPv6Prefix)
-	e, ok := d.lookUp(k, p, d.now())
+	e, ok := d.lookUpLocked(k, p, d.now())
 	return e, ok, nil
 }
 

@@ -86,8 +86,8 @@ func TestDryRunIsBounded(t *testing.T) {
 		if err := d.Apply(more); !errors.As(err, &full) || len(full.Refused) != 10 {
 			t.Errorf("%v", err)
 		}
-		if d.count() != 2000 {
-			t.Errorf("%d are held", d.count())
+		if d.countLocked() != 2000 {
+			t.Errorf("%d are held", d.countLocked())
 		}
 	})
 }

@@ -13,15 +13,14 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
-// Apply writes changes to the kernel, in as many transactions as their number
-// needs. When it returns nil they are all in force. Changes that make no
-// sense are refused before anything is written. A *FullError names what found
-// no room, everything else is done. After any other error the table may have
-// a part of the changes: Ensure, then say again what should be there.
+// Apply writes changes to the kernel, in as many transactions as their number needs. When it returns nil they are
+// all in force. Changes that make no sense are refused before anything is written. A *FullError names what found no
+// room, everything else is done. After any other error the table may have a part of the changes: Ensure, then say
+// again what should be there.
 func (t *Table) Apply(changes []Change) error {
 	t.writeMu.Lock()
 	defer t.writeMu.Unlock()
-	p, err := t.makePlan(changes)
+	p, err := t.makePlanLocked(changes)
 	switch {
 	case err != nil:
 		return err
@@ -35,8 +34,8 @@ func (t *Table) Apply(changes []Change) error {
 		defer t.pauseNotices(t.writeConn)()
 	}
 	var full error
-	if err = t.applyRanges(p); err == nil {
-		full, err = t.applyHashed(p)
+	if err = t.applyRangesLocked(p); err == nil {
+		full, err = t.applyHashedLocked(p)
 	}
 	if err != nil {
 		t.mustEnsure = true
@@ -45,14 +44,14 @@ func (t *Table) Apply(changes []Change) error {
 	return full
 }
 
-// beginTransaction begins a transaction. The one before must have been sent.
-func (t *Table) beginTransaction() *nfnl.Transaction {
+// beginTransactionLocked begins a transaction. The one before must have been sent.
+func (t *Table) beginTransactionLocked() *nfnl.Transaction {
 	t.transaction.Begin(t.cfg.Table)
 	return &t.transaction
 }
 
-// commit sends a transaction, if there is anything in it.
-func (t *Table) commit(b *nfnl.Transaction) error {
+// commitLocked sends a transaction, if there is anything in it.
+func (t *Table) commitLocked(b *nfnl.Transaction) error {
 	if msgs := b.Bytes(); msgs != nil {
 		return t.writeConn.Commit(msgs)
 	}
@@ -87,8 +86,8 @@ func (p *plan) reset() {
 	p.hashed, p.edits = p.hashed[:0], [numSets][]edit{}
 }
 
-// makePlan fills the table's plan.
-func (t *Table) makePlan(changes []Change) (*plan, error) {
+// makePlanLocked fills the table's plan.
+func (t *Table) makePlanLocked(changes []Change) (*plan, error) {
 	p := &t.plan
 	p.reset()
 	p.now, p.hashed = time.Now(), slices.Grow(p.hashed[:0], len(changes))
@@ -150,19 +149,18 @@ func lastOpPerKey(ops []op) []op {
 	return kept
 }
 
-// applyRanges changes the interval sets, allowed networks first, so that none
-// is dropped by a ban that comes with it.
-func (t *Table) applyRanges(p *plan) error {
+// applyRangesLocked changes the interval sets, allowed networks first, so that none is dropped by a ban that comes
+// with it.
+func (t *Table) applyRangesLocked(p *plan) error {
 	for id := range p.edits {
 		if len(p.edits[id]) == 0 {
 			continue
 		}
-		err := t.editRanges(setID(id), p.edits[id], p.now)
-		// Something expired in between, or was changed by somebody else: look
-		// at what there is, and once more.
+		err := t.editRangesLocked(setID(id), p.edits[id], p.now)
+		// Something expired in between, or was changed by somebody else: look at what there is, and once more.
 		for try := 0; try < 3 && (errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT)); try++ {
-			if err = t.reloadRanges(setID(id)); err == nil {
-				err = t.editRanges(setID(id), p.edits[id], p.now)
+			if err = t.reloadRangesLocked(setID(id)); err == nil {
+				err = t.editRangesLocked(setID(id), p.edits[id], p.now)
 			}
 		}
 		if err != nil {
@@ -172,15 +170,15 @@ func (t *Table) applyRanges(p *plan) error {
 	return nil
 }
 
-func (t *Table) editRanges(id setID, edits []edit, now time.Time) error {
+func (t *Table) editRangesLocked(id setID, edits []edit, now time.Time) error {
 	t.stateMu.Lock()
 	r := t.ranges[id]
 	t.stateMu.Unlock()
 	next, del, add := r.edited(edits, now)
-	b := t.beginTransaction()
+	b := t.beginTransactionLocked()
 	b.Delete(t.defs[id].name, elementsOfSpans(del, now))
 	b.Add(t.defs[id].name, elementsOfSpans(add, now), true)
-	if err := t.commit(b); err != nil {
+	if err := t.commitLocked(b); err != nil {
 		return err
 	}
 	t.stateMu.Lock()
@@ -197,8 +195,8 @@ func elementsOfSpans(spans []span, now time.Time) []nfnl.SetElement {
 	return elems
 }
 
-// reloadRanges takes the spans from the kernel and keeps what was asked for.
-func (t *Table) reloadRanges(id setID) error {
+// reloadRangesLocked takes the spans from the kernel and keeps what was asked for.
+func (t *Table) reloadRangesLocked(id setID) error {
 	spans, err := t.listSpans(t.writeConn, id)
 	if err != nil {
 		return err
@@ -228,9 +226,8 @@ type setWrites struct {
 	again []nfnl.SetElement // may be there
 }
 
-// appendTo adds the set's part to a transaction that fails as a whole where the
-// belief is wrong. What is fresh goes first, so that of two changes to one
-// prefix the later counts.
+// appendTo adds the set's part to a transaction that fails as a whole where the belief is wrong. What is fresh goes
+// first, so that of two changes to one prefix the later counts.
 func (w *setWrites) appendTo(b *nfnl.Transaction, set string) {
 	b.Add(set, w.del, false)
 	b.Delete(set, w.del)
@@ -240,10 +237,9 @@ func (w *setWrites) appendTo(b *nfnl.Transaction, set string) {
 	b.Add(set, w.again, true)
 }
 
-// applyHashed changes the hash sets, as many elements in a transaction as a
-// socket takes for certain. Where something is not as it was believed to be,
-// the transaction fails as a whole and is done again with care.
-func (t *Table) applyHashed(p *plan) (full, err error) {
+// applyHashedLocked changes the hash sets, as many elements in a transaction as a socket takes for certain. Where
+// something is not as it was believed to be, the transaction fails as a whole and is done again with care.
+func (t *Table) applyHashedLocked(p *plan) (full, err error) {
 	parts := &p.writes
 	var refused []*FullError
 	cautious := t.elementsUnknown
@@ -278,14 +274,14 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 			}
 		}
 		ops = ops[n:]
-		b := t.beginTransaction()
+		b := t.beginTransactionLocked()
 		crowded := false
 		for id := range parts {
 			parts[id].appendTo(b, t.defs[id].name)
 			crowded = crowded || !t.fullUntil[id].IsZero() && len(parts[id].fresh) > 0
 		}
 		if !crowded {
-			err := t.commit(b)
+			err := t.commitLocked(b)
 			if err == nil {
 				for id := range parts {
 					if len(parts[id].del) > 0 { // there may be room now
@@ -300,7 +296,7 @@ func (t *Table) applyHashed(p *plan) (full, err error) {
 			cautious = true
 		}
 		for id := range parts {
-			f, err := t.applyUncertain(setID(id), &parts[id], p.now)
+			f, err := t.applyUncertainLocked(setID(id), &parts[id], p.now)
 			if err != nil {
 				return nil, fmt.Errorf("set %s: %w", t.defs[id].name, err)
 			}
@@ -327,15 +323,14 @@ func joinFull(list []*FullError) error {
 	return errors.Join(errs...)
 }
 
-// fullPause is how long a set that was found full is believed to be: asking
-// costs several failing transactions of 20 ms.
+// fullPause is how long a set that was found full is believed to be: asking costs several failing transactions of
+// 20 ms.
 const fullPause = time.Second
 
-// applyUncertain removes and adds where nothing is known about what is there. On a
-// full set, what is there is refreshed, and of the rest as much is added as
-// has room.
-func (t *Table) applyUncertain(id setID, w *setWrites, now time.Time) (*FullError, error) {
-	if err := t.removeUncertain(id, w.del); err != nil {
+// applyUncertainLocked removes and adds where nothing is known about what is there. On a full set, what is there is
+// refreshed, and of the rest as much is added as has room.
+func (t *Table) applyUncertainLocked(id setID, w *setWrites, now time.Time) (*FullError, error) {
+	if err := t.removeUncertainLocked(id, w.del); err != nil {
 		return nil, err
 	}
 	if len(w.del) > 0 {
@@ -343,20 +338,20 @@ func (t *Table) applyUncertain(id setID, w *setWrites, now time.Time) (*FullErro
 	}
 	adds := lastElementPerKey(slices.Concat(w.fresh, w.again))
 	if t.fullUntil[id].IsZero() {
-		err := t.refresh(id, adds)
+		err := t.refreshLocked(id, adds)
 		if !errors.Is(err, unix.ENFILE) {
 			return nil, err
 		}
 	}
-	there, missing, err := t.partitionByPresence(id, adds)
+	there, missing, err := t.partitionByPresenceLocked(id, adds)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.refresh(id, there); err != nil && !errors.Is(err, unix.ENFILE) {
+	if err := t.refreshLocked(id, there); err != nil && !errors.Is(err, unix.ENFILE) {
 		return nil, err
 	}
 	if t.fullUntil[id].IsZero() {
-		if missing, err = t.addWhatFits(id, missing); err != nil {
+		if missing, err = t.addWhatFitsLocked(id, missing); err != nil {
 			return nil, err
 		}
 		t.fullUntil[id] = now.Add(fullPause)
@@ -372,12 +367,12 @@ func (t *Table) applyUncertain(id setID, w *setWrites, now time.Time) (*FullErro
 	return f, nil
 }
 
-// addWhatFits adds as many of the elements, first come, as there is room for, and
-// returns the others. There is none for all of them.
-func (t *Table) addWhatFits(id setID, adds []nfnl.SetElement) ([]nfnl.SetElement, error) {
+// addWhatFitsLocked adds as many of the elements, first come, as there is room for, and returns the others. There
+// is none for all of them.
+func (t *Table) addWhatFitsLocked(id setID, adds []nfnl.SetElement) ([]nfnl.SetElement, error) {
 	for tooMany := len(adds); tooMany > 1; {
 		n := tooMany / 2
-		switch err := t.refresh(id, adds[:n]); {
+		switch err := t.refreshLocked(id, adds[:n]); {
 		case err == nil:
 			adds = adds[n:]
 			tooMany -= n
@@ -405,29 +400,28 @@ func lastElementPerKey(elems []nfnl.SetElement) []nfnl.SetElement {
 	return kept
 }
 
-// removeUncertain takes out what may be missing, as {add, del}: a deletion alone would
-// abort the transaction. A full set has no room for that; there each is looked
-// up, because an unban must never fail for want of room.
-func (t *Table) removeUncertain(id setID, dels []nfnl.SetElement) error {
+// removeUncertainLocked takes out what may be missing, as {add, del}: a deletion alone would abort the transaction.
+// A full set has no room for that; there each is looked up, because an unban must never fail for want of room.
+func (t *Table) removeUncertainLocked(id setID, dels []nfnl.SetElement) error {
 	if len(dels) == 0 {
 		return nil
 	}
 	name := t.defs[id].name
-	b := t.beginTransaction()
+	b := t.beginTransactionLocked()
 	b.Add(name, dels, false)
 	b.Delete(name, dels)
-	err := t.commit(b)
+	err := t.commitLocked(b)
 	if !errors.Is(err, unix.ENFILE) {
 		return err
 	}
 	for range 3 { // one may end between look and deletion
 		var there []nfnl.SetElement
-		if there, _, err = t.partitionByPresence(id, dels); err != nil || len(there) == 0 {
+		if there, _, err = t.partitionByPresenceLocked(id, dels); err != nil || len(there) == 0 {
 			return err
 		}
-		b := t.beginTransaction()
+		b := t.beginTransactionLocked()
 		b.Delete(name, there)
-		if err = t.commit(b); !errors.Is(err, unix.ENOENT) {
+		if err = t.commitLocked(b); !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 		dels = there
@@ -435,8 +429,8 @@ func (t *Table) removeUncertain(id setID, dels []nfnl.SetElement) error {
 	return err
 }
 
-// partitionByPresence asks the kernel which elements are there.
-func (t *Table) partitionByPresence(id setID, elems []nfnl.SetElement) (there, missing []nfnl.SetElement, err error) {
+// partitionByPresenceLocked asks the kernel which elements are there.
+func (t *Table) partitionByPresenceLocked(id setID, elems []nfnl.SetElement) (there, missing []nfnl.SetElement, err error) {
 	set := t.setRef(t.defs[id])
 	for i := range elems {
 		_, err := t.writeConn.Nftables.FindSetElements(set, []nftables.SetElement{{Key: elems[i].Key.AsSlice()}})
@@ -452,12 +446,11 @@ func (t *Table) partitionByPresence(id setID, elems []nfnl.SetElement) (there, m
 	return there, missing, nil
 }
 
-// refresh gives elements a new timeout, present or not, as {add, del, add} in
-// one transaction: adding what is there does not extend it, and a packet
-// never sees the moment between.
-func (t *Table) refresh(id setID, adds []nfnl.SetElement) error {
+// refreshLocked gives elements a new timeout, present or not, as {add, del, add} in one transaction: adding what is
+// there does not extend it, and a packet never sees the moment between.
+func (t *Table) refreshLocked(id setID, adds []nfnl.SetElement) error {
 	w := setWrites{again: adds}
-	b := t.beginTransaction()
+	b := t.beginTransactionLocked()
 	w.appendTo(b, t.defs[id].name)
-	return t.commit(b)
+	return t.commitLocked(b)
 }

@@ -11,8 +11,8 @@ import (
 
 // Errors that callers tell apart. Each also wraps the kernel's own errno.
 var (
-	// ErrChange is a change that makes no sense, ErrTimeout one with a
-	// timeout that the kernel would read as "for ever".
+	// ErrChange is a change that makes no sense, ErrTimeout one with a timeout that the kernel would read as "for
+	// ever".
 	ErrChange  = errors.New("firewall: impossible change")
 	ErrTimeout = errors.New("firewall: timeout too short")
 	// ErrPermission is no CAP_NET_ADMIN, or a table that another process owns.
@@ -27,8 +27,8 @@ var (
 	ErrClosed = errors.New("firewall: closed")
 )
 
-// FullError names the set that has no room and the prefixes that found none.
-// Everything else of the same Apply was done.
+// FullError names the set that has no room and the prefixes that found none. Everything else of the same Apply was
+// done.
 type FullError struct {
 	Set     string
 	Size    uint32

@@ -93,7 +93,8 @@ func TestAStartWritesOnlyWhatIsDifferent(t *testing.T) {
 			t.Errorf("%v has %v left, and should have %v more", e.Prefix, e.Remaining, d)
 		}
 	}
-	// What was only remembered is known to be there: it can be extended, shortened and taken out at the first attempt.
+	// What was only remembered is known to be there: it can be extended, shortened and taken out at the first
+	// attempt.
 	own := fw.writeConn.Commits
 	for _, c := range []Change{ban(before[1].Prefix.String(), 5*time.Hour), ban(before[2].Prefix.String(), time.Minute), unban(before[3].Prefix.String())} {
 		if err := w.Apply(t.Context(), []Change{c}); err != nil {

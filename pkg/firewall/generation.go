@@ -9,10 +9,9 @@ import (
 // trusted is how long an unchanged generation stands for a look at the table.
 const maxVerifyAge = time.Minute
 
-// Generation is the number of the ruleset's latest transaction, whoever made
-// it, in any table of the namespace (nf_tables_fill_gen_info in
-// net/netfilter/nf_tables_api.c). While it stays the same nothing has changed
-// but for elements whose time was over.
+// Generation is the number of the ruleset's latest transaction, whoever made it, in any table of the namespace
+// (nf_tables_fill_gen_info in net/netfilter/nf_tables_api.c). While it stays the same nothing has changed but for
+// elements whose time was over.
 func (t *Table) Generation() (n uint32, err error) {
 	err = t.read("ask for the ruleset's generation", func(s *nfnl.Conn) error {
 		n, err = s.Generation()
@@ -21,8 +20,7 @@ func (t *Table) Generation() (n uint32, err error) {
 	return n, err
 }
 
-// verification is what was found by the last look at the table that found nothing
-// amiss.
+// verification is what was found by the last look at the table that found nothing amiss.
 type verification struct {
 	generation uint32
 	at         time.Time

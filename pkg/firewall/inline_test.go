@@ -63,7 +63,8 @@ func TestAWriterAtWorkLetsNobodyWait(t *testing.T) {
 	})
 }
 
-// What is submitted between Submit and flush counts more than what flush writes, also where that fails and is tried again.
+// What is submitted between Submit and flush counts more than what flush writes, also where that fails and is tried
+// again.
 func TestAFailedFlushIsMendedAndOverridesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
@@ -97,7 +98,8 @@ func TestAFailedFlushIsMendedAndOverridesNothing(t *testing.T) {
 	})
 }
 
-// TestWhatComesWhileAFlushFailsStaysTheLastWord has a change come while the kernel refuses another one of its prefix.
+// TestWhatComesWhileAFlushFailsStaysTheLastWord has a change come while the kernel refuses another one of its
+// prefix.
 func TestWhatComesWhileAFlushFailsStaysTheLastWord(t *testing.T) {
 	var late queue
 	removed := unban("192.0.2.1")

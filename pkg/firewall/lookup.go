@@ -14,11 +14,9 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
-// Elements lists what the kernel holds of a kind. The kernel takes time with
-// the square of the number (100,000 in about 0.4 s): for start-up, not for
-// every ban; see Walk. A network that a longer-lasting one covers is not in
-// the kernel and not listed. While changes are made, the list may miss some or
-// have them twice.
+// Elements lists what the kernel holds of a kind. The kernel takes time with the square of the number (100,000 in
+// about 0.4 s): for start-up, not for every ban; see Walk. A network that a longer-lasting one covers is not in the
+// kernel and not listed. While changes are made, the list may miss some or have them twice.
 func (t *Table) Elements(k Kind) ([]Element, error) {
 	var list []Element
 	_, err := t.Walk(context.Background(), k, func(some []Element) error {
@@ -108,8 +106,8 @@ func networksOfSpans(k Kind, spans []span, now time.Time) []Element {
 	return list
 }
 
-// readOldElements reads the elements of an older table, whatever its sets look like.
-func (t *Table) readOldElements(f existingTable) ([]Element, error) {
+// readOldElementsLocked reads the elements of an older table, whatever its sets look like.
+func (t *Table) readOldElementsLocked(f existingTable) ([]Element, error) {
 	now := time.Now()
 	t.writeConn.PrimeLargeDumps()
 	var all []Element
@@ -144,9 +142,8 @@ func (t *Table) readOldElements(f existingTable) ([]Element, error) {
 	return all, nil
 }
 
-// Has looks one prefix up in the kernel, in about 20 µs whatever else is
-// there. A network is there if all its addresses are covered, by itself or by
-// a wider one, and Remaining is that of the piece that ends first.
+// Has looks one prefix up in the kernel, in about 20 µs whatever else is there. A network is there if all its
+// addresses are covered, by itself or by a wider one, and Remaining is that of the piece that ends first.
 func (t *Table) Has(k Kind, p netip.Prefix) (Element, bool, error) {
 	p, err := Normalize(p)
 	if err != nil {
@@ -192,8 +189,7 @@ func (t *Table) Has(k Kind, p netip.Prefix) (Element, bool, error) {
 	return el, err == nil, err
 }
 
-// Drops returns the packets that were dropped for each set, by its name,
-// since the table was created.
+// Drops returns the packets that were dropped for each set, by its name, since the table was created.
 func (t *Table) Drops() (map[string]uint64, error) {
 	drops := make(map[string]uint64)
 	err := t.read("read the counters", func(s *nfnl.Conn) error {

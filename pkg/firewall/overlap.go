@@ -8,12 +8,10 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
-// The kernel's interval sets refuse overlapping ranges (EEXIST), but bans of
-// overlapping networks are asked for and each ends on its own. ranges keeps
-// what was asked for and works out disjoint spans: an address is banned for
-// as long as the longest of the networks around it. A network that is covered
-// by a longer-lasting one needs no span; it gets one when the other is taken
-// out. No timer is needed: wherever a network ends first, nothing of it shows.
+// The kernel's interval sets refuse overlapping ranges (EEXIST), but bans of overlapping networks are asked for and
+// each ends on its own. ranges keeps what was asked for and works out disjoint spans: an address is banned for as
+// long as the longest of the networks around it. A network that is covered by a longer-lasting one needs no span;
+// it gets one when the other is taken out. No timer is needed: wherever a network ends first, nothing of it shows.
 
 // entry is a network that was asked for.
 type entry struct {
@@ -28,8 +26,8 @@ type span struct {
 	origin   netip.Prefix // the entry that it belongs to
 }
 
-// ranges is one interval set. Values are never changed in place, so that a
-// transaction that fails leaves the old ones.
+// ranges is one interval set. Values are never changed in place, so that a transaction that fails leaves the old
+// ones.
 type ranges struct {
 	entries []entry // by address, then the wider first
 	spans   []span  // by address
@@ -42,8 +40,8 @@ type edit struct {
 	remove bool
 }
 
-// jitter is how much two readings of one expiry may differ: the kernel counts
-// in jiffies and its answers take time to arrive.
+// jitter is how much two readings of one expiry may differ: the kernel counts in jiffies and its answers take time
+// to arrive.
 const expiryJitter = 50 * time.Millisecond
 
 // lastsLonger reports whether a lasts longer than b.
@@ -58,8 +56,8 @@ func compareEntries(a, b entry) int {
 	return a.prefix.Bits() - b.prefix.Bits()
 }
 
-// edited returns the set after the edits, of which the last for a prefix
-// counts, and the spans to be taken out of and put into the kernel.
+// edited returns the set after the edits, of which the last for a prefix counts, and the spans to be taken out of
+// and put into the kernel.
 func (r ranges) edited(edits []edit, now time.Time) (next ranges, del, add []span) {
 	last := make(map[netip.Prefix]edit, len(edits))
 	for _, e := range edits {
@@ -110,8 +108,8 @@ func sameSpan(a, b span) bool {
 	return a.until.Sub(b.until).Abs() < expiryJitter
 }
 
-// flatten sweeps over sorted entries, which nest but never cross, with a stack
-// of those that the sweep is inside of, each lasting longer than the one below.
+// flatten sweeps over sorted entries, which nest but never cross, with a stack of those that the sweep is inside
+// of, each lasting longer than the one below.
 func flatten(entries []entry) []span {
 	var (
 		spans []span
@@ -164,9 +162,8 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// rangesFromKernel makes the set from what is in the kernel. Spans that name their
-// origin give it back whole; ranges that others added become the fewest
-// networks that cover them.
+// rangesFromKernel makes the set from what is in the kernel. Spans that name their origin give it back whole;
+// ranges that others added become the fewest networks that cover them.
 func rangesFromKernel(spans []span) ranges {
 	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
 	until := make(map[netip.Prefix]time.Time)
@@ -228,8 +225,8 @@ func (r ranges) touching(p netip.Prefix) ([]span, bool) {
 	return r.spans[i:j], whole && j > i && (!pos.IsValid() || pos.Compare(to) > 0)
 }
 
-// elements is the span as the kernel wants it: always start and end together, as
-// a start alone would ban everything up to the last address.
+// elements is the span as the kernel wants it: always start and end together, as a start alone would ban everything
+// up to the last address.
 func (s *span) elements(now time.Time) []nfnl.SetElement {
 	e := nfnl.SetElement{Key: s.from, Comment: s.origin.String()}
 	if !s.origin.IsValid() {

@@ -16,8 +16,7 @@ func drawNet(t *property.T) netip.Prefix {
 	return netip.PrefixFrom(a, bits).Masked()
 }
 
-// longest is the definition: an address is banned for as long as the longest
-// of the networks around it.
+// longest is the definition: an address is banned for as long as the longest of the networks around it.
 func longest(asked map[netip.Prefix]time.Time, a netip.Addr, now time.Time) (until time.Time, banned bool) {
 	for p, t := range asked {
 		if p.Contains(a) && !isOver(t, now) && (!banned || lastsLonger(t, until)) {
@@ -70,8 +69,8 @@ func sortPrefixes(ps []netip.Prefix) {
 	}
 }
 
-// TestOverlapsMeanTheLongestBan runs the bookkeeping against a kernel of
-// plain spans that refuses what the real one refuses, while time goes by.
+// TestOverlapsMeanTheLongestBan runs the bookkeeping against a kernel of plain spans that refuses what the real one
+// refuses, while time goes by.
 func TestOverlapsMeanTheLongestBan(t *testing.T) {
 	property.Check(t, func(t *property.T) {
 		now := time.Unix(1_700_000_000, 0)
@@ -170,8 +169,8 @@ func TestOverlapsInTheKernel(t *testing.T) {
 	})
 }
 
-// adoptKnown lets Ensure load the set from the kernel, as a new process does,
-// and says again what was asked for, as the Writer does.
+// adoptKnown lets Ensure load the set from the kernel, as a new process does, and says again what was asked for, as
+// the Writer does.
 func adoptKnown(t *property.T, fw *Table, asked map[netip.Prefix]time.Time) {
 	if _, err := fw.Ensure(); err != nil {
 		t.Fatal(err)

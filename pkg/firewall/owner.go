@@ -19,37 +19,36 @@ const (
 	ownerNo
 )
 
-// chooseOwner asks the kernel once whether it knows owner and persist.
-// Called with mu.
-func (t *Table) chooseOwner() error {
+// chooseOwnerLocked asks the kernel once whether it knows owner and persist.
+func (t *Table) chooseOwnerLocked() error {
 	if t.ownership != ownerUnknown {
 		return nil
 	}
 	if t.cfg.Owner == Off {
-		t.setOwner(ownerNo, "turned off in the configuration")
+		t.setOwnerLocked(ownerNo, "turned off in the configuration")
 		return nil
 	}
 	err := probeOwner(t.writeConn, t.cfg.Table)
 	switch {
 	case err == nil:
-		t.setOwner(ownerYes, "")
+		t.setOwnerLocked(ownerYes, "")
 		return nil
 	case t.cfg.Owner == On || !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL):
 		return err
 	}
-	t.setOwner(ownerNo, fmt.Sprintf("this kernel does not know the table flags owner and persist, 6.9 and later do (%v)", err))
+	t.setOwnerLocked(ownerNo, fmt.Sprintf("this kernel does not know the table flags owner and persist, 6.9 and later do (%v)", err))
 	return nil
 }
 
-func (t *Table) setOwner(o ownership, reason string) {
+func (t *Table) setOwnerLocked(o ownership, reason string) {
 	t.ownership = o
 	t.stateMu.Lock()
 	t.notOwnedBecause = reason
 	t.stateMu.Unlock()
 }
 
-// probeOwner asks whether the kernel knows the table flags owner and persist. It makes and deletes a table in one transaction,
-// so nobody ever sees it.
+// probeOwner asks whether the kernel knows the table flags owner and persist. It makes and deletes a table in one
+// transaction, so nobody ever sees it.
 func probeOwner(conn *nfnl.Conn, table string) error {
 	probe := &nftables.Table{
 		Name: table + ".probe", Family: nftables.TableFamilyINet, Flags: nftables.TableFlagOwner | nftables.TableFlagPersist,

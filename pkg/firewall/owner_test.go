@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// ownedTable asks for the flags; on a kernel before 6.9 there is nothing to
-// test but the reason.
+// ownedTable asks for the flags; on a kernel before 6.9 there is nothing to test but the reason.
 func ownedTable(t *testing.T, s space) *Table {
 	cfg := testConfig(s)
 	cfg.Owner = Auto

@@ -216,8 +216,8 @@ func TestScopeAllAndEmptyPortLists(t *testing.T) {
 	}
 }
 
-// What a ban means for a call that is up, as deploy/docs/security.md says it: the signalling ends, BYE too; audio only where
-// the whole source is shut out.
+// What a ban means for a call that is up, as deploy/docs/security.md says it: the signalling ends, BYE too; audio
+// only where the whole source is shut out.
 func TestACallThatIsUpLosesItsSignalling(t *testing.T) {
 	for scope, audio := range map[Scope]bool{VoIP: true, All: false} {
 		w := newWire(t, func(c *Config) { c.Scope = scope })
@@ -370,8 +370,8 @@ func TestDropCountersGoOnAfterAdoption(t *testing.T) {
 	}
 }
 
-// TestNothingSlipsThrough floods from a banned source while its ban is renewed
-// in every way there is but a migration.
+// TestNothingSlipsThrough floods from a banned source while its ban is renewed in every way there is but a
+// migration.
 func TestNothingSlipsThrough(t *testing.T) {
 	w := newWire(t, nil)
 	apply(t, w.fw, ban("10.99.0.66", time.Hour), ban("10.99.0.0/16", time.Minute))

@@ -79,8 +79,8 @@ type portSetter interface {
 	SetPorts(udp, tcp []uint16) error
 }
 
-// SetPorts replaces the ports that are closed to the banned; see [Table.SetPorts]. It waits for its turn, and then for
-// the kernel.
+// SetPorts replaces the ports that are closed to the banned; see [Table.SetPorts]. It waits for its turn, and then
+// for the kernel.
 func (w *Writer) SetPorts(udp, tcp []uint16) error {
 	fw, ok := w.fw.(portSetter)
 	if !ok {

@@ -22,9 +22,8 @@ func (q *queue) has(k Kind, p netip.Prefix) bool {
 	return ok
 }
 
-// put adds a change, or replaces the one of the same prefix. Removals have
-// twice the room: an unban that is lost would lock somebody out, and the list
-// of what is desired does not say what is no longer desired.
+// put adds a change, or replaces the one of the same prefix. Removals have twice the room: an unban that is lost
+// would lock somebody out, and the list of what is desired does not say what is no longer desired.
 func (q *queue) put(c *Change, t *submission, limit int) bool {
 	key := queueKey{c.Kind, c.Prefix}
 	if i, ok := q.index[key]; ok {

@@ -57,7 +57,8 @@ func TestTheQueueHoldsTheLastChangeOfEachPrefixAndAllWhoWait(t *testing.T) {
 	}
 }
 
-// TestATicketWaitsOnceForAPrefix submits two changes of one prefix together, also where another waits for it already.
+// TestATicketWaitsOnceForAPrefix submits two changes of one prefix together, also where another waits for it
+// already.
 func TestATicketWaitsOnceForAPrefix(t *testing.T) {
 	var q queue
 	c := Change{Prefix: pfx("192.0.2.1")}

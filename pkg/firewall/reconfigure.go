@@ -7,10 +7,10 @@ import (
 	"slices"
 )
 
-// Reconfigure changes the scope, the ports, the priority and the meter of a table that is in use; the rest of cfg has to be as
-// it was in Open. Rules and sets are exchanged in one transaction: no packet meets a chain without them, and elements and
-// counters stay. Another priority is another chain, which the kernel exchanges as it does for [Migrated]. After an error the
-// kernel has what it had.
+// Reconfigure changes the scope, the ports, the priority and the meter of a table that is in use; the rest of cfg
+// has to be as it was in Open. Rules and sets are exchanged in one transaction: no packet meets a chain without
+// them, and elements and counters stay. Another priority is another chain, which the kernel exchanges as it does
+// for [Migrated]. After an error the kernel has what it had.
 func (t *Table) Reconfigure(cfg Config) error {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -27,14 +27,14 @@ func (t *Table) Reconfigure(cfg Config) error {
 	if reflect.DeepEqual(cfg, old) {
 		return nil
 	}
-	t.setConfig(cfg)
+	t.setConfigLocked(cfg)
 	if t.mustEnsure {
 		return nil // whoever ensures it next builds it so
 	}
 	cautious := t.elementsUnknown
-	outcome, err := t.ensure()
+	outcome, err := t.ensureLocked()
 	if err != nil {
-		t.setConfig(old)
+		t.setConfigLocked(old)
 		return err
 	}
 	if outcome == Adopted { // our own: what was known of its elements still is
@@ -43,15 +43,15 @@ func (t *Table) Reconfigure(cfg Config) error {
 	return nil
 }
 
-// setConfig exchanges what can change of the configuration; called with mu. Who only reads has the lock of the state.
-func (t *Table) setConfig(cfg Config) {
+// setConfigLocked exchanges what can change of the configuration. Who only reads has the lock of the state.
+func (t *Table) setConfigLocked(cfg Config) {
 	t.stateMu.Lock()
 	defer t.stateMu.Unlock()
 	t.cfg.Scope, t.cfg.UDPPorts, t.cfg.TCPPorts = cfg.Scope, cfg.UDPPorts, cfg.TCPPorts
 	t.cfg.Priority, t.cfg.Meter = cfg.Priority, cfg.Meter
 }
 
-// config is the configuration for those who do not hold mu.
+// config is the configuration for those who do not hold writeMu.
 func (t *Table) config() Config {
 	t.stateMu.Lock()
 	defer t.stateMu.Unlock()
@@ -63,8 +63,8 @@ type reconfigurer interface {
 	Reconfigure(Config) error
 }
 
-// Reconfigure is [Table.Reconfigure] in the Writer's turn, for which it waits as long as ctx: while the table is being built
-// again and again, nobody can change it.
+// Reconfigure is [Table.Reconfigure] in the Writer's turn, for which it waits as long as ctx: while the table is
+// being built again and again, nobody can change it.
 func (w *Writer) Reconfigure(ctx context.Context, cfg Config) error {
 	fw, ok := w.fw.(reconfigurer)
 	if !ok {

@@ -18,27 +18,22 @@ const (
 	ip6Source          = 8
 )
 
-// rule is one rule of the chain. Comments are part of the rule in the kernel
-// and shown by nft.
+// rule is one rule of the chain. Comments are part of the rule in the kernel and shown by nft.
 type rule struct {
 	comment string
 	exprs   []expr.Any
 	drops   setID // the set whose packets it drops, numSets for none
 }
 
-// ruleset builds the chain's rules and, through addPorts, the anonymous sets
-// of ports that they look into. packets holds what the drop rules of an older
-// chain had counted.
+// ruleset builds the chain's rules and, through addPorts, the anonymous sets of ports that they look into. packets
+// holds what the drop rules of an older chain had counted.
 //
-// Fragments. At priority -300 the chain sees whole packets only where
-// something (conntrack, at -400) reassembles them; elsewhere a fragment that
-// is not the first has no ports, and the kernel stops evaluating a rule that
-// asks for them (nft_payload_eval, pkt->fragoff). `th dport != {…} accept`
-// would then not accept it, and a banned source would lose the tails of its
-// datagrams to other services. So in scope VoIP these fragments are accepted
-// by a rule of their own: the first fragment to a VoIP port is dropped, and
-// without it nothing can be reassembled. In scope All they meet the drop
-// rules like any packet.
+// Fragments. At priority -300 the chain sees whole packets only where something (conntrack, at -400) reassembles
+// them; elsewhere a fragment that is not the first has no ports, and the kernel stops evaluating a rule that asks
+// for them (nft_payload_eval, pkt->fragoff). `th dport != {…} accept` would then not accept it, and a banned source
+// would lose the tails of its datagrams to other services. So in scope VoIP these fragments are accepted by a rule
+// of their own: the first fragment to a VoIP port is dropped, and without it nothing can be reassembled. In scope
+// All they meet the drop rules like any packet.
 func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64, addPorts func(ports []uint16) *nftables.Set) []rule {
 	var rules []rule
 	add := func(comment string, drops setID, exprs ...[]expr.Any) {
@@ -88,8 +83,7 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64, a
 	for _, id := range []setID{trust4, trust6} {
 		add("trusted", numSets, sourceIn(defs[id]), accept)
 	}
-	// In scope All the meter still is for signalling only: a call's audio is
-	// 50 packets a second and more.
+	// In scope All the meter still is for signalling only: a call's audio is 50 packets a second and more.
 	if c.Scope == All {
 		signalling()
 	}
@@ -140,8 +134,8 @@ func isNeither(a, b byte) []expr.Any {
 	}
 }
 
-// portNotIn matches a destination port outside the set; in UDP and in TCP it is
-// the second half-word (RFC 768, RFC 9293 section 3.1).
+// portNotIn matches a destination port outside the set; in UDP and in TCP it is the second half-word (RFC 768, RFC
+// 9293 section 3.1).
 func portNotIn(ports *nftables.Set) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},

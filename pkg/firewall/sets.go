@@ -110,17 +110,15 @@ func (c *Config) kernelSet(t *nftables.Table, id setID, d setDef) *nftables.Set 
 	return s
 }
 
-// sameSet reports whether the kernel's set is the one that we would make.
-// Size is left out for sets without one.
+// sameSet reports whether the kernel's set is the one that we would make. Size is left out for sets without one.
 func sameSet(want, have *nftables.Set) bool {
 	return want.KeyType.Name == have.KeyType.Name && want.KeyType.Bytes == have.KeyType.Bytes &&
 		want.Interval == have.Interval && want.HasTimeout == have.HasTimeout && want.Dynamic == have.Dynamic &&
 		want.Timeout == have.Timeout && want.Size == have.Size && !have.Constant && !have.IsMap && !have.Concatenation
 }
 
-// setFor returns the set that holds a normalized prefix, and whether there is
-// one. A trusted network longer than the set's key is widened to it: one
-// IPv6 site is one source.
+// setFor returns the set that holds a normalized prefix, and whether there is one. A trusted network longer than
+// the set's key is widened to it: one IPv6 site is one source.
 func setFor(k Kind, p netip.Prefix, v6bits int) (setID, netip.Prefix, bool) {
 	v6, bits := p.Addr().Is6(), p.Bits()
 	switch k {

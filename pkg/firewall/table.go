@@ -15,9 +15,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
-// Firewall is what a daemon needs of the kernel; Table and DryRun are it.
-// The methods may be called at any time from any goroutine, but changes come
-// from one: the Writer's.
+// Firewall is what a daemon needs of the kernel; Table and DryRun are it. The methods may be called at any time
+// from any goroutine, but changes come from one: the Writer's.
 type Firewall interface {
 	Ensure() (Outcome, error)
 	Apply([]Change) error
@@ -37,43 +36,60 @@ const (
 	Created Outcome = "create"
 	// Adopted: a table was there and kept its elements.
 	Adopted Outcome = "adopt"
-	// Migrated: a table of another make was replaced, in one transaction, by
-	// one that has its elements. The kernel exchanges the chains of two tables
-	// one after the other, so under a flood some 10 µs of packets pass.
+	// Migrated: a table of another make was replaced, in one transaction, by one that has its elements. The kernel
+	// exchanges the chains of two tables one after the other, so under a flood some 10 µs of packets pass.
 	Migrated Outcome = "migrate"
 )
 
-// Table is the kernel's table.
+// Table is the kernel's table. Three locks, taken in this order where more than one is: writeMu while the kernel is
+// changed, readMu while it is asked on a connection of its own, stateMu for the moments in which one tells the
+// other.
 type Table struct {
-	cfg  Config
+	cfg  Config // changed by Reconfigure with writeMu and stateMu held; read with either
 	defs [numSets]setDef
 
-	writeMu    sync.Mutex // writing
-	writeConn  *nfnl.Conn
-	connUnused bool // the connection has not been used yet
-	mustEnsure bool // the table has to be ensured before a change
-	ownership  ownership
-	// What is believed about the hash sets; cautious is "nothing yet".
+	// writeMu is held while the kernel is changed, which may take seconds.
+	writeMu sync.Mutex
+	// writeConn is the connection that changes are sent on; it owns the table where the kernel knows owners. nil
+	// after Close.
+	writeConn *nfnl.Conn
+	// connUnused says that writeConn is as Open dialled it.
+	connUnused bool
+	// mustEnsure says that the table may not be as we believe: Ensure comes before the next change.
+	mustEnsure bool
+	// ownership is whether the kernel knows table owners, once it was asked.
+	ownership ownership
+	// written is what is believed of the elements of hash sets. elementsUnknown says that the kernel may have
+	// others, since the table was there before us.
 	written         written
 	elementsUnknown bool
-	plan            plan
-	transaction     nfnl.Transaction // that is being put together
-	fullUntil       [numSets]time.Time
+	// fullUntil is until when a set is believed to be full.
+	fullUntil [numSets]time.Time
+	// plan and transaction are those of the present Apply; their memory is used again.
+	plan        plan
+	transaction nfnl.Transaction
 
-	stateMu         sync.Mutex // what Ensure and Apply leave for readers
-	ruleHandles     []uint64   // handles of the chain's rules, in order
-	ranges          [numSets]ranges
-	ownPort         uint32
+	// stateMu guards what Ensure and Apply leave for those who only ask.
+	stateMu sync.Mutex
+	// ruleHandles are the handles of the chain's rules, in order; nil before Ensure.
+	ruleHandles []uint64
+	// ranges are the networks in interval sets, and how they are spread over the kernel's elements.
+	ranges [numSets]ranges
+	// ownPort is the netlink port of writeConn, by which the kernel names who made a change.
+	ownPort uint32
+	// owned says whether the table has an owner, and notOwnedBecause why not.
 	owned           bool
 	notOwnedBecause string
 	closed          bool
-	// What the last Verify found.
+	// lastVerify is the last look that found nothing amiss.
 	lastVerify verification
 
+	// notices is the connection on which the kernel tells of changes; it has a lock of its own.
 	notices subscription
 
-	readMu   sync.Mutex // reading goes its own way: a listing takes seconds
-	readConn *nfnl.Conn
+	// readMu is held while the kernel is asked, so that a question need not wait for a change.
+	readMu   sync.Mutex
+	readConn *nfnl.Conn // nil: to be dialled
 }
 
 var (
@@ -81,8 +97,7 @@ var (
 	_ Firewall = (*DryRun)(nil)
 )
 
-// Open checks the configuration and opens the lasting connection. Nothing is
-// changed in the kernel before Ensure.
+// Open checks the configuration and opens the lasting connection. Nothing is changed in the kernel before Ensure.
 func Open(cfg Config) (*Table, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -96,8 +111,7 @@ func Open(cfg Config) (*Table, error) {
 	return t, nil
 }
 
-// Close ends the connections and leaves the table, with every ban, in the
-// kernel.
+// Close ends the connections and leaves the table, with every ban, in the kernel.
 func (t *Table) Close() error {
 	t.stateMu.Lock()
 	t.closed = true
@@ -123,24 +137,23 @@ func (t *Table) isClosed() bool {
 	return t.closed
 }
 
-// Port returns the netlink port id under which this process now changes the
-// table; the kernel's notices of its own changes carry it.
+// Port returns the netlink port id under which this process now changes the table; the kernel's notices of its own
+// changes carry it.
 func (t *Table) Port() uint32 {
 	t.stateMu.Lock()
 	defer t.stateMu.Unlock()
 	return t.ownPort
 }
 
-// Owned reports whether the table is protected by owner and persist, and if
-// not, why. It is known after Ensure.
+// Owned reports whether the table is protected by owner and persist, and if not, why. It is known after Ensure.
 func (t *Table) Owned() (bool, string) {
 	t.stateMu.Lock()
 	defer t.stateMu.Unlock()
 	return t.owned, t.notOwnedBecause
 }
 
-// redial opens a new connection; called with mu.
-func (t *Table) redial() error {
+// redialLocked opens a new connection.
+func (t *Table) redialLocked() error {
 	if t.isClosed() {
 		return ErrClosed
 	}
@@ -164,22 +177,22 @@ func (t *Table) tableRef() *nftables.Table {
 	return &f
 }
 
-// Ensure creates the table or adopts the one that is there, with its
-// elements. It may be called at any time; where nothing is amiss it changes
-// nothing that a packet notices. After an error of any method it redials.
+// Ensure creates the table or adopts the one that is there, with its elements. It may be called at any time; where
+// nothing is amiss it changes nothing that a packet notices. After an error of any method it redials.
 func (t *Table) Ensure() (Outcome, error) {
 	t.writeMu.Lock()
 	defer t.writeMu.Unlock()
-	return t.ensure()
+	return t.ensureLocked()
 }
 
-// ensure is Ensure; called with mu.
-func (t *Table) ensure() (Outcome, error) {
+// ensureLocked is Ensure. As everywhere in this package, it is writeMu that is locked where the name does not say
+// another.
+func (t *Table) ensureLocked() (Outcome, error) {
 	if t.isClosed() {
 		return "", ErrClosed
 	}
 	if t.writeConn == nil || t.mustEnsure && !t.connUnused {
-		if err := t.redial(); err != nil {
+		if err := t.redialLocked(); err != nil {
 			return "", err
 		}
 	}
@@ -187,10 +200,10 @@ func (t *Table) ensure() (Outcome, error) {
 	t.stateMu.Lock()
 	t.lastVerify = verification{}
 	t.stateMu.Unlock()
-	if err := t.chooseOwner(); err != nil {
+	if err := t.chooseOwnerLocked(); err != nil {
 		return "", err
 	}
-	found, err := t.findExisting()
+	found, err := t.findExistingLocked()
 	if err != nil {
 		return "", explain("look at table "+t.cfg.Table, err)
 	}
@@ -199,16 +212,16 @@ func (t *Table) ensure() (Outcome, error) {
 	switch {
 	case found.table != nil && found.differs != "":
 		outcome = Migrated
-		if carried, err = t.readOldElements(found); err != nil {
+		if carried, err = t.readOldElementsLocked(found); err != nil {
 			return "", explain("read the older table's elements", err)
 		}
 	case found.table != nil:
 		outcome = Adopted
 	}
-	if err := t.build(found, outcome == Migrated, carried); err != nil {
+	if err := t.buildLocked(found, outcome == Migrated, carried); err != nil {
 		return "", explain("build table "+t.cfg.Table, err)
 	}
-	if err := t.readBack(); err != nil {
+	if err := t.readBackLocked(); err != nil {
 		return "", explain("read table "+t.cfg.Table+" back", err)
 	}
 	t.mustEnsure = false
@@ -220,8 +233,7 @@ func (t *Table) ensure() (Outcome, error) {
 	return outcome, nil
 }
 
-// tableDormant is NFT_TABLE_F_DORMANT: the table is there, its chains are not
-// called.
+// tableDormant is NFT_TABLE_F_DORMANT: the table is there, its chains are not called.
 const tableDormant = nftables.TableFlags(unix.NFT_TABLE_F_DORMANT)
 
 // existingTable is what inspect saw in the kernel.
@@ -233,7 +245,7 @@ type existingTable struct {
 	differs string // why the table cannot be adopted as it is
 }
 
-func (t *Table) findExisting() (existingTable, error) {
+func (t *Table) findExistingLocked() (existingTable, error) {
 	var f existingTable
 	want := t.tableRef()
 	have, err := t.writeConn.Nftables.ListTableOfFamily(want.Name, want.Family)
@@ -325,9 +337,8 @@ func (cfg *Config) sameChain(c *nftables.Chain) bool {
 		c.Policy != nil && *c.Policy == nftables.ChainPolicyAccept
 }
 
-// build writes table, sets, chain and rules in one transaction, so that no
-// packet sees half of them.
-func (t *Table) build(f existingTable, replace bool, carried []Element) error {
+// buildLocked writes table, sets, chain and rules in one transaction, so that no packet sees half of them.
+func (t *Table) buildLocked(f existingTable, replace bool, carried []Element) error {
 	lib, table := t.writeConn.Nftables, t.tableRef()
 	if replace {
 		lib.DelTable(table)
@@ -365,8 +376,8 @@ func (t *Table) build(f existingTable, replace bool, carried []Element) error {
 	return errors.Join(failed, lib.Flush())
 }
 
-// elementsForSets gives carried elements to the sets that hold them now. What does
-// not fit a smaller set is what would have ended first.
+// elementsForSets gives carried elements to the sets that hold them now. What does not fit a smaller set is what
+// would have ended first.
 func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.SetElement, size int) {
 	now := time.Now()
 	slices.SortFunc(carried, func(a, b Element) int { return int(b.Remaining/time.Second) - int(a.Remaining/time.Second) })
@@ -401,9 +412,8 @@ func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.Se
 	return elems, size
 }
 
-// readBack remembers what Verify compares with, and the networks that are in
-// the interval sets.
-func (t *Table) readBack() error {
+// readBackLocked remembers what Verify compares with, and the networks that are in the interval sets.
+func (t *Table) readBackLocked() error {
 	table := t.tableRef()
 	rules, err := t.writeConn.Nftables.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
 	if err != nil {
@@ -431,9 +441,9 @@ func (t *Table) readBack() error {
 	return nil
 }
 
-// Verify checks, in a fraction of a millisecond, that table, sets, chain and rules are those
-// that Ensure left. It does not look at elements; Has does. Where no ruleset has changed since
-// the last time, within a minute, it only asks for that.
+// Verify checks, in a fraction of a millisecond, that table, sets, chain and rules are those that Ensure left. It
+// does not look at elements; Has does. Where no ruleset has changed since the last time, within a minute, it only
+// asks for that.
 func (t *Table) Verify() error {
 	g, err := t.Generation()
 	if err != nil {
@@ -513,13 +523,13 @@ func (t *Table) compareWithKernel() error {
 	})
 }
 
-// Delete takes the table and every element out of the kernel. Other tables
-// stay. A table that is not there is no error.
+// Delete takes the table and every element out of the kernel. Other tables stay. A table that is not there is no
+// error.
 func (t *Table) Delete() error {
 	t.writeMu.Lock()
 	defer t.writeMu.Unlock()
 	if t.writeConn == nil {
-		if err := t.redial(); err != nil {
+		if err := t.redialLocked(); err != nil {
 			return err
 		}
 	}

@@ -169,8 +169,8 @@ func TestRefreshExtendsShortensAndNeverBecomesPermanent(t *testing.T) {
 	}
 }
 
-// What the kernel holds need not be what this process believes: elements
-// that it never heard of, and others that an administrator took out.
+// What the kernel holds need not be what this process believes: elements that it never heard of, and others that an
+// administrator took out.
 func TestBeliefsAboutTheKernelMayBeWrong(t *testing.T) {
 	s := newSpace(t)
 	first := ensured(t, testConfig(s))
@@ -337,8 +337,7 @@ func TestFullSetRefusesOnlyWhatHasNoRoom(t *testing.T) {
 			in = p
 		}
 	}
-	// In a full set what is there can be extended and taken out, and taking
-	// out what is not there is no error.
+	// In a full set what is there can be extended and taken out, and taking out what is not there is no error.
 	apply(t, fw, ban(in, 3*time.Hour))
 	holds(t, fw, Ban, in, 3*time.Hour)
 	apply(t, fw, unban("203.0.113.1"), unban(in))

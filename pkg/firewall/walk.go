@@ -9,14 +9,12 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
-// Walk calls each with what the kernel holds of a kind, some hundred at a
-// time, as the kernel hands them out. The kernel takes time with the square
-// of their number (437,000 in 10 to 25 s), but other changes go on meanwhile,
-// and no more than a piece of them is held in memory. whole is false where a
-// ruleset was changed during the walk, whichever it was: then some may have
-// been missed, and some given twice. So it may be while the kernel, in the
-// background, resizes a hash table after thousands have come or gone, which
-// nothing tells. An error of each ends the walk.
+// Walk calls each with what the kernel holds of a kind, some hundred at a time, as the kernel hands them out. The
+// kernel takes time with the square of their number (437,000 in 10 to 25 s), but other changes go on meanwhile, and
+// no more than a piece of them is held in memory. whole is false where a ruleset was changed during the walk,
+// whichever it was: then some may have been missed, and some given twice. So it may be while the kernel, in the
+// background, resizes a hash table after thousands have come or gone, which nothing tells. An error of each ends
+// the walk.
 func (t *Table) Walk(ctx context.Context, k Kind, each func([]Element) error) (whole bool, err error) {
 	if t.isClosed() {
 		return false, ErrClosed

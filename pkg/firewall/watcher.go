@@ -17,9 +17,8 @@ import (
 // watchGroup is NFNLGRP_NFTABLES as the bit of a group.
 const nftablesGroup = 1 << (unix.NFNLGRP_NFTABLES - 1)
 
-// Watch calls changed each time that another process has changed a ruleset,
-// whichever it was, until ctx ends; it then returns nil. The library's own
-// monitor is not used: it drops kinds of messages and ends at ENOBUFS.
+// Watch calls changed each time that another process has changed a ruleset, whichever it was, until ctx ends; it
+// then returns nil. The library's own monitor is not used: it drops kinds of messages and ends at ENOBUFS.
 func (t *Table) Watch(ctx context.Context, changed func()) error {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: nftablesGroup, NetNS: t.cfg.NetNS})
 	if err != nil {
@@ -62,9 +61,8 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 	}
 }
 
-// newGenerationFilter is a filter that passes only NEWGEN, so that 100,000 elements
-// of another table are not copied to us. It sees the message from its netlink
-// header on; BPF reads big endian, the header is the machine's.
+// newGenerationFilter is a filter that passes only NEWGEN, so that 100,000 elements of another table are not copied
+// to us. It sees the message from its netlink header on; BPF reads big endian, the header is the machine's.
 func newGenerationFilter() ([]bpf.RawInstruction, error) {
 	var b [2]byte
 	binary.NativeEndian.PutUint16(b[:], nfnl.NewGeneration)
@@ -79,9 +77,9 @@ func newGenerationFilter() ([]bpf.RawInstruction, error) {
 // deafFrom is how many elements are worth not listening to.
 const pauseNoticesFrom = 256
 
-// subscription is the connection of Watch. While anybody listens, the kernel makes a
-// notice of each element (nf_tables_setelem_notify), which costs as much as
-// the element; most of a flood's are of our own making and thrown away.
+// subscription is the connection of Watch. While anybody listens, the kernel makes a notice of each element
+// (nf_tables_setelem_notify), which costs as much as the element; most of a flood's are of our own making and
+// thrown away.
 type subscription struct {
 	mu      sync.Mutex
 	conn    *netlink.Conn
@@ -94,9 +92,8 @@ func (e *subscription) open(c *netlink.Conn, changed func()) {
 	e.conn, e.changed = c, changed
 }
 
-// pauseNotices stops listening while many elements are written through s. The
-// function that it returns listens again. What others changed meanwhile is
-// known by the number of transactions and told then.
+// pauseNotices stops listening while many elements are written through s. The function that it returns listens
+// again. What others changed meanwhile is known by the number of transactions and told then.
 func (t *Table) pauseNotices(s *nfnl.Conn) (listen func()) {
 	e := &t.notices
 	e.mu.Lock()

@@ -20,29 +20,27 @@ const (
 	CauseOverflow = "overflow" // the queue was full, so changes have to be made up for
 )
 
-// ErrQueueFull is given to the done function of a change that found no place
-// in the queue. The Writer makes up for it from the list of what is desired.
+// ErrQueueFull is given to the done function of a change that found no place in the queue. The Writer makes up for
+// it from the list of what is desired.
 var ErrQueueFull = errors.New("firewall: too many changes are waiting for the kernel")
 
 // WriterConfig is what a Writer may be told; its zero value will do.
 type WriterConfig struct {
 	Log *slog.Logger
-	// Rebuilt is called after each rebuild with its cause: an Outcome at the
-	// start, then one of the Cause constants.
+	// Rebuilt is called after each rebuild with its cause: an Outcome at the start, then one of the Cause
+	// constants.
 	Rebuilt func(cause string)
-	// VerifyInterval is the time between two looks at the table, 5 s if 0,
-	// never if negative. A Table also hears of changes at once.
+	// VerifyInterval is the time between two looks at the table, 5 s if 0, never if negative. A Table also hears of
+	// changes at once.
 	VerifyInterval time.Duration
-	// Sample returns up to n of the desired changes, best different ones each
-	// time, to be looked for in the kernel at each look. Sampled is told how
-	// many were looked for and found.
+	// Sample returns up to n of the desired changes, best different ones each time, to be looked for in the kernel
+	// at each look. Sampled is told how many were looked for and found.
 	Sample  func(n int) []Change
 	Sampled func(looked, found int)
 	// MaxPending bounds the prefixes that wait for the kernel, 1048576 if 0.
 	MaxPending int
-	// Found is what the table holds, as listed at FoundAt: where it still is
-	// there at the start, the Writer does not write once more what ends at
-	// the same time.
+	// Found is what the table holds, as listed at FoundAt: where it still is there at the start, the Writer does
+	// not write once more what ends at the same time.
 	Found   []Element
 	FoundAt time.Time
 }
@@ -67,33 +65,38 @@ type rulesetWatcher interface {
 	Watch(ctx context.Context, changed func()) error
 }
 
-// Writer is the one that changes a Firewall: its goroutine, or, while that has
-// nothing to do, whoever submits a few changes. It writes at once when
-// it is idle; what comes while it writes is the next batch. After an error it
-// builds the table again from the list of what is desired and goes on: no
-// change that was taken is lost.
+// Writer is the one that changes a Firewall: its goroutine, or, while that has nothing to do, whoever submits a few
+// changes. It writes at once when it is idle; what comes while it writes is the next batch. After an error it
+// builds the table again from the list of what is desired and goes on: no change that was taken is lost.
 type Writer struct {
 	fw      Firewall
-	desired func() []Change
+	desired func() []Change // everything that should be in the table
 	cfg     WriterConfig
 
-	wake    chan struct{}
-	changed chan struct{}
+	wake    chan struct{} // holds a token while something may wait
+	changed chan struct{} // holds a token when somebody else changed the ruleset
 
-	mu       sync.Mutex
-	pending  queue
+	// mu is held for moments only, and never while the kernel is asked.
+	mu sync.Mutex
+	// pending are the changes that nobody has begun to write, the last of each prefix.
+	pending queue
+	// overflow says that changes found no place in pending: the table has to be built from what is desired.
 	overflow bool
 	built    bool // for the first time
-	ended    bool
-	err      error // why the table is not being kept just now
+	ended    bool // Run has returned: nothing is taken any more
+	// err is why the table is not being kept at the moment.
+	err error
 
-	// writing is held by whoever writes. Nobody waits for it who holds a lock.
+	// writing is the right to change the Firewall. Nobody waits for it who holds a lock, so Submit only tries.
 	writing sync.Mutex
 
-	// Of whoever writes:
-	fullLogged     time.Time
-	lastSample     verification // nothing was missing
-	lastSampleSize int          // for it
+	// Of whoever has the right to write:
+
+	// fullLogged is when it was last said that a set is full.
+	fullLogged time.Time
+	// lastSample is the last look in which none of lastSampleSize changes was missing.
+	lastSample     verification
+	lastSampleSize int
 }
 
 // submission is one Submit; done is called when each of its changes is settled.
@@ -112,10 +115,9 @@ func (t *submission) settle(err error) {
 	}
 }
 
-// NewWriter returns a Writer; Run is to be called once. desired lists every
-// ban, allowed network and trusted source with the time that it has left. It
-// is called by the Writer's goroutine, must not wait for the Writer, and
-// should know of a change not later than Submit does.
+// NewWriter returns a Writer; Run is to be called once. desired lists every ban, allowed network and trusted source
+// with the time that it has left. It is called by the Writer's goroutine, must not wait for the Writer, and should
+// know of a change not later than Submit does.
 func NewWriter(fw Firewall, desired func() []Change, cfg WriterConfig) *Writer {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -138,21 +140,20 @@ func NewWriter(fw Firewall, desired func() []Change, cfg WriterConfig) *Writer {
 	}
 }
 
-// Found says what the table holds, as listed at a time, where that was not
-// known yet when the Writer was made. It comes before Run.
+// Found says what the table holds, as listed at a time, where that was not known yet when the Writer was made. It
+// comes before Run.
 func (w *Writer) Found(list []Element, at time.Time) { w.cfg.Found, w.cfg.FoundAt = list, at }
 
 // maxInline is how many changes are written without the Writer's goroutine. More are worth waking it.
 const maxInline = 8
 
-// Submit hands changes over and returns at once. Call flush once, after letting go of every lock that done takes: where the
-// Writer has nothing else to do, it writes the changes on the caller's goroutine, since waking another one takes longer
-// than the kernel takes for a ban; else it does nothing, and the Writer writes them.
+// Submit hands changes over and returns at once. Call flush once, after letting go of every lock that done takes:
+// where the Writer has nothing else to do, it writes the changes on the caller's goroutine, since waking another
+// one takes longer than the kernel takes for a ban; else it does nothing, and the Writer writes them.
 //
-// done, which may be nil, is called once: after the kernel has committed all of them, or with the reason
-// why one could not be done. It must be quick. Changes that make no sense are refused before Submit returns. Of two
-// changes of one prefix the later counts; both are done when it is. The slice
-// is the caller's again when Submit returns.
+// done, which may be nil, is called once: after the kernel has committed all of them, or with the reason why one
+// could not be done. It must be quick. Changes that make no sense are refused before Submit returns. Of two changes
+// of one prefix the later counts; both are done when it is. The slice is the caller's again when Submit returns.
 func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
 	nothing := func() {}
 	if done == nil {
@@ -180,8 +181,8 @@ func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
 			w.overflow = true
 		}
 	}
-	// The ticket is the Writer's once the lock is free, so what found no
-	// place is settled under it; the caller's function is not called there.
+	// The ticket is the Writer's once the lock is free, so what found no place is settled under it; the caller's
+	// function is not called there.
 	if lost > 0 {
 		t.err = ErrQueueFull
 		t.left -= lost
@@ -201,7 +202,8 @@ func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
 	return nothing
 }
 
-// writeInline writes what waits, once, and lets the Writer's goroutine mend what does not work. The right to write is held.
+// writeInline writes what waits, once, and lets the Writer's goroutine mend what does not work. The right to write
+// is held.
 func (w *Writer) writeInline() {
 	defer w.writing.Unlock()
 	b := w.takePending()
@@ -224,8 +226,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// Apply is Submit that waits for the kernel's commit. When ctx ends first the
-// change still is in the queue.
+// Apply is Submit that waits for the kernel's commit. When ctx ends first the change still is in the queue.
 func (w *Writer) Apply(ctx context.Context, changes []Change) error {
 	result := make(chan error, 1)
 	w.Submit(changes, func(err error) { result <- err })()
@@ -260,9 +261,8 @@ func (w *Writer) setErr(err error) {
 	w.mu.Unlock()
 }
 
-// Run builds the table, then keeps it until ctx ends; what is waiting then is
-// tried once more. The table stays in the kernel. Run returns nil; troubles
-// with the kernel are logged and retried, not returned.
+// Run builds the table, then keeps it until ctx ends; what is waiting then is tried once more. The table stays in
+// the kernel. Run returns nil; troubles with the kernel are logged and retried, not returned.
 func (w *Writer) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -384,8 +384,7 @@ func (w *Writer) flush(ctx context.Context) {
 	}
 }
 
-// writeSingly writes one change at a time, so that one which the kernel never takes
-// does not hold up the others.
+// writeSingly writes one change at a time, so that one which the kernel never takes does not hold up the others.
 func (w *Writer) writeSingly(ctx context.Context, b queue) {
 	for i := range b.changes {
 		one := b.changes[i : i+1]
@@ -403,8 +402,7 @@ func isPermanent(err error) bool {
 	return errors.Is(err, ErrFull) || errors.Is(err, ErrChange) || errors.Is(err, ErrTimeout)
 }
 
-// settle tells everybody who waits. A full set is the trouble only of those
-// whose prefixes found no room.
+// settle tells everybody who waits. A full set is the trouble only of those whose prefixes found no room.
 func (w *Writer) settle(changes []Change, waits [][]*submission, err error) {
 	var refused map[netip.Prefix]bool
 	if errors.Is(err, ErrFull) {
@@ -450,9 +448,8 @@ func fullErrors(err error) []*FullError {
 	return nil
 }
 
-// rebuild ensures the table and puts everything desired into it, again and
-// again until it works; false means that ctx ended first. An empty cause
-// takes what Ensure found.
+// rebuild ensures the table and puts everything desired into it, again and again until it works; false means that
+// ctx ended first. An empty cause takes what Ensure found.
 func (w *Writer) rebuild(ctx context.Context, cause string) bool {
 	start := time.Now()
 	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {

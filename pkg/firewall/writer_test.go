@@ -355,8 +355,8 @@ func TestWriterVerifiesNowAndThen(t *testing.T) {
 	})
 }
 
-// TestWriterRecoversFromEachKindOfFlush is the real thing: the kernel tells
-// the watcher, and the table is built again.
+// TestWriterRecoversFromEachKindOfFlush is the real thing: the kernel tells the watcher, and the table is built
+// again.
 func TestWriterRecoversFromEachKindOfFlush(t *testing.T) {
 	s := newSpace(t)
 	fw := openTable(t, testConfig(s))

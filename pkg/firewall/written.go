@@ -6,8 +6,9 @@ import (
 )
 
 // written remembers which hashed elements may be in the kernel. It only chooses the cheaper way of writing one: a
-// transaction that fails costs 20 ms in the kernel (it waits for RCU), adding with care three times as much as adding what
-// is new. A wrong "may be" costs microseconds; a wrong "is not" is found out by the kernel, and the transaction done again.
+// transaction that fails costs 20 ms in the kernel (it waits for RCU), adding with care three times as much as
+// adding what is new. A wrong "may be" costs microseconds; a wrong "is not" is found out by the kernel, and the
+// transaction done again.
 //
 // Its map holds no pointers, so that the collector need not walk through a hundred thousand elements.
 type written struct {

@@ -12,8 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket buffers. A batch must fit the send buffer whole; both are limits,
-// not memory that is taken.
+// Socket buffers. A batch must fit the send buffer whole; both are limits, not memory that is taken.
 const (
 	sendBuffer    = 4 << 20
 	receiveBuffer = 2 << 20
@@ -22,26 +21,23 @@ const (
 // maxDescriptor is where the library's pselect ends (FD_SETSIZE).
 const maxDescriptor = 1024
 
-// Conn is one lasting netlink connection, used through the library and,
-// for elements, directly. Not lasting ones cost 16 ms for each deletion,
-// because close waits for an RCU grace period.
+// Conn is one lasting netlink connection, used through the library and, for elements, directly. Not lasting ones
+// cost 16 ms for each deletion, because close waits for an RCU grace period.
 type Conn struct {
-	Nftables *nftables.Conn // the library's
-	Netlink  *netlink.Conn
-	fd       int
-	// commits counts the transactions that commit sent and the kernel took.
-	Commits uint32
+	Nftables *nftables.Conn // for everything but elements
+	Netlink  *netlink.Conn  // below it
+	fd       int            // of the socket
+	Commits  uint32         // transactions that the kernel took
 }
 
 // Dial opens a connection in the network namespace of a file descriptor, 0 for the process's own.
 func Dial(netns int) (*Conn, error) {
 	s := &Conn{}
-	// The option is the library's only way to its connection. With it, the
-	// buffers are ours to set.
+	// The option is the library's only way to its connection. With it, the buffers are ours to set.
 	keep := func(c *netlink.Conn) error {
 		s.Netlink = c
-		// Neither is fatal: without the capability the kernel cuts them to
-		// net.core.wmem_max and rmem_max, and batches of elements fit these.
+		// Neither is fatal: without the capability the kernel cuts them to net.core.wmem_max and rmem_max, and
+		// batches of elements fit these.
 		_ = c.SetWriteBuffer(sendBuffer)
 		_ = c.SetReadBuffer(receiveBuffer)
 		return nil
@@ -62,14 +58,13 @@ func Dial(netns int) (*Conn, error) {
 	return s, nil
 }
 
-// DumpSize is the largest message that the kernel packs a list into
-// (netlink_dump in net/netlink/af_netlink.c), and some more.
+// DumpSize is the largest message that the kernel packs a list into (netlink_dump in net/netlink/af_netlink.c), and
+// some more.
 const DumpSize = 64 << 10
 
-// PrimeLargeDumps receives one message with a large buffer. The kernel remembers the
-// largest that a socket came with and fills as much of it with a list, eight
-// times what it does otherwise. For every message it walks a set from its
-// beginning: so a list of 100,000 takes a fraction of the time.
+// PrimeLargeDumps receives one message with a large buffer. The kernel remembers the largest that a socket came
+// with and fills as much of it with a list, eight times what it does otherwise. For every message it walks a set
+// from its beginning: so a list of 100,000 takes a fraction of the time.
 func (s *Conn) PrimeLargeDumps() {
 	question := netlink.Message{
 		Header: netlink.Header{Type: Subsystem | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
@@ -106,8 +101,8 @@ func (s *Conn) GrowSendBuffer(size int) {
 	}
 }
 
-// Commit sends one transaction. The kernel answers while it is in send: no
-// answer means that everything was committed, one error that nothing was.
+// Commit sends one transaction. The kernel answers while it is in send: no answer means that everything was
+// committed, one error that nothing was.
 func (s *Conn) Commit(transaction []byte) error {
 	s.GrowSendBuffer(len(transaction))
 	if err := s.send(transaction); err != nil {
@@ -134,8 +129,8 @@ func (s *Conn) Commit(transaction []byte) error {
 	}
 }
 
-// send writes to the kernel past the library, which would copy it all once
-// more. The socket is ours until close, and Table sends and closes under one lock.
+// send writes to the kernel past the library, which would copy it all once more. The socket is ours until close,
+// and Table sends and closes under one lock.
 func (s *Conn) send(b []byte) error {
 	for {
 		n, err := unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_DONTWAIT)
@@ -161,8 +156,8 @@ func (s *Conn) readable() (bool, error) {
 	}
 }
 
-// NewGeneration is the type of the last notice of each transaction
-// (nf_tables_gen_notify in net/netfilter/nf_tables_api.c).
+// NewGeneration is the type of the last notice of each transaction (nf_tables_gen_notify in
+// net/netfilter/nf_tables_api.c).
 const NewGeneration = Subsystem | unix.NFT_MSG_NEWGEN
 
 // Generation asks for the number of the ruleset's latest transaction.

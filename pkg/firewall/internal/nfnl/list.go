@@ -24,8 +24,8 @@ type Listed struct {
 	Timeout, Left time.Duration // 0: for ever
 }
 
-// List asks for a list of a hash set and reads it message by message. The
-// library's reader takes 300 bytes an element and holds them all.
+// List asks for a list of a hash set and reads it message by message. The library's reader takes 300 bytes an
+// element and holds them all.
 func (s *Conn) List(ctx context.Context, table, set string, each func([]Listed) error) error {
 	b := Transaction{table: table}
 	at := b.message(getElements, netlink.Request|netlink.Dump)
@@ -107,8 +107,8 @@ const answerTime = time.Minute
 
 var errListing = errors.New("the kernel's list makes no sense")
 
-// appendListed reads one message of a list (nf_tables_dump_set and
-// nf_tables_fill_setelem in net/netfilter/nf_tables_api.c).
+// appendListed reads one message of a list (nf_tables_dump_set and nf_tables_fill_setelem in
+// net/netfilter/nf_tables_api.c).
 func appendListed(list []Listed, body []byte) ([]Listed, error) {
 	if len(body) < 4 { // struct nfgenmsg
 		return list, errListing

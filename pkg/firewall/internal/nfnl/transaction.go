@@ -19,18 +19,16 @@ const (
 	attrHeader     = unix.NLA_HDRLEN
 )
 
-// maxList is where a list of elements is split over two messages: the length
-// of a netlink attribute has 16 bits.
+// maxList is where a list of elements is split over two messages: the length of a netlink attribute has 16 bits.
 const maxList = 60 << 10
 
-// maxBatch is where elements are split over two transactions, in bytes. It is
-// below the kernel's default net.core.wmem_max, so a batch also passes where
-// the send buffer cannot be raised.
+// MaxTransaction is where elements are split over two transactions, in bytes. It is below the kernel's default
+// net.core.wmem_max, so a transaction also passes where the send buffer cannot be raised.
 const MaxTransaction = 96 << 10
 
-// SetElement is one element to be written. The library's own encoder allocates a
-// dozen times for each; this one does not, and it can demand that an element
-// be new (NLM_F_EXCL), so that a fresh ban costs one message, not three.
+// SetElement is one element to be written. The library's own encoder allocates a dozen times for each; this one
+// does not, and it can demand that an element be new (NLM_F_EXCL), so that a fresh ban costs one message, not
+// three.
 type SetElement struct {
 	Key     netip.Addr
 	Timeout time.Duration // 0: none
@@ -46,12 +44,12 @@ type Transaction struct {
 	empty int // length of buf without a change in it
 }
 
-// maxRoom is the largest buffer that is kept for the next transaction.
-const maxRoom = 4 * MaxTransaction
+// maxBuffer is the largest buffer that is kept for the next transaction.
+const maxBuffer = 4 * MaxTransaction
 
-// Begin empties the batch.
+// Begin empties the transaction, whose elements are of a table from now on.
 func (b *Transaction) Begin(table string) {
-	if cap(b.buf) > maxRoom {
+	if cap(b.buf) > maxBuffer {
 		b.buf = nil
 	}
 	b.table, b.buf = table, b.buf[:0]
@@ -73,16 +71,15 @@ func (b *Transaction) done(at int) {
 	binary.NativeEndian.PutUint32(b.buf[at:], uint32(len(b.buf)-at))
 }
 
-// marker appends the first or last message of a transaction; its resource id names
-// the subsystem (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
+// marker appends the first or last message of a transaction; its resource id names the subsystem
+// (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
 func (b *Transaction) marker(t netlink.HeaderType) {
 	at := b.message(t, netlink.Request)
 	b.buf = append(b.buf, unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES)
 	b.done(at)
 }
 
-// Add puts elements into a set; with excl one that is there already aborts
-// the transaction with EEXIST.
+// Add puts elements into a set; with excl one that is there already aborts the transaction with EEXIST.
 func (b *Transaction) Add(set string, elems []SetElement, excl bool) {
 	flags := netlink.Request | netlink.Create
 	if excl {
@@ -131,8 +128,7 @@ func (b *Transaction) element(e *SetElement, values bool) {
 		b.buf = append(b.buf, a[:]...)
 	}
 	b.closeNested(key)
-	// The kernel refuses either on the end of an interval
-	// (nft_add_set_elem in nf_tables_api.c).
+	// The kernel refuses either on the end of an interval (nft_add_set_elem in nf_tables_api.c).
 	if values && !e.End {
 		if e.Timeout > 0 {
 			b.attr(unix.NFTA_SET_ELEM_TIMEOUT, 8)
@@ -171,7 +167,7 @@ func (b *Transaction) pad() {
 	}
 }
 
-// openNested begins a nested attribute, shut gives it its length.
+// openNested begins a nested attribute, closeNested gives it its length.
 func (b *Transaction) openNested(t uint16) int {
 	at := len(b.buf)
 	b.attr(t|flagNested, 0)
@@ -191,7 +187,7 @@ func (b *Transaction) Bytes() []byte {
 	return b.buf
 }
 
-// Size is about what an element takes in a message, for maxBatch.
+// Size is about what an element takes in a message, for MaxTransaction.
 func (e *SetElement) Size() int {
 	n := 28
 	if e.Key.Is6() {
