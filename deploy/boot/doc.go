@@ -1,0 +1,3 @@
+// Package boot tests the installed service in a machine with a real systemd as PID 1: what a start, a reload, a restore
+// from a backup and a reboot do to bans, and whether whatever says that all is well is right.
+package boot
