@@ -69,7 +69,7 @@ func Entrance(netns int, udp bool, local uint16, remote netip.AddrPort) (port ui
 		return local, false, fmt.Errorf("conntrack: read the flows of %v: %w", remote, err)
 	}
 	for _, message := range flows {
-		original, reply, err := readFlow(message.Data)
+		original, reply, err := parseFlow(message.Data)
 		if err == nil && original.protocol == protocol && original.source == remote && reply.source.Port() == local {
 			return original.destinationPort, true, nil
 		}
@@ -115,7 +115,7 @@ type tuple struct {
 	destinationPort uint16
 }
 
-func readFlow(message []byte) (original, reply tuple, err error) {
+func parseFlow(message []byte) (original, reply tuple, err error) {
 	const header = 4 // struct nfgenmsg
 	if len(message) < header {
 		return original, reply, errors.New("short message")

@@ -46,34 +46,34 @@ const (
 type Metrics struct {
 	Registry *prometheus.Registry
 
-	events    *prometheus.CounterVec
-	tampered  *prometheus.CounterVec
-	lag       prometheus.Histogram
-	decision  prometheus.Histogram
-	decisions *prometheus.CounterVec
-	bans      *prometheus.CounterVec
-	unbans    *prometheus.CounterVec
-	rebuilds  *prometheus.CounterVec
-	notified  *prometheus.CounterVec
-	reload    prometheus.Gauge
+	events          *prometheus.CounterVec
+	tampered        *prometheus.CounterVec
+	lagSeconds      prometheus.Histogram
+	decisionSeconds prometheus.Histogram
+	decisions       *prometheus.CounterVec
+	bans            *prometheus.CounterVec
+	unbans          *prometheus.CounterVec
+	rebuilds        *prometheus.CounterVec
+	notifications   *prometheus.CounterVec
+	reloadSuccess   prometheus.Gauge
 }
 
 // New makes the metrics, with the Go runtime's and the process's beside them.
 func New(version string, source Source) *Metrics {
 	m := &Metrics{
 		Registry: prometheus.NewRegistry(),
-		events:   counters(amiEvents, "Security events that were decoded.", "pbx", "event", "service"),
-		tampered: counters(amiTampered, "Frames that Asterisk does not write by itself; nobody is judged by them.", "pbx"),
-		lag: histogram(amiLag, "Time from EventTV, Asterisk's clock, to the handled event.",
+		events:   newCounterVec(amiEvents, "Security events that were decoded.", "pbx", "event", "service"),
+		tampered: newCounterVec(amiTampered, "Frames that Asterisk does not write by itself; nobody is judged by them.", "pbx"),
+		lagSeconds: newHistogram(amiLag, "Time from EventTV, Asterisk's clock, to the handled event.",
 			.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10),
-		decision: histogram(decisionTime, "Time from the frame that was read to the kernel's commit of the ban.",
+		decisionSeconds: newHistogram(decisionTime, "Time from the frame that was read to the kernel's commit of the ban.",
 			.00005, .0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 1, 5),
-		decisions: counters(decisions, "Decisions, those that only report included.", "action", "reason"),
-		bans:      counters(bans, "Bans that were made.", "reason"),
-		unbans:    counters(unbans, "Bans that ended.", "reason"),
-		rebuilds:  counters(rebuilds, "Times that the kernel's table was built, by why.", "cause"),
-		notified:  counters(notifications, "Notifications: sent, failed, dropped, or suppressed into a summary.", "target", "result"),
-		reload: prometheus.NewGauge(prometheus.GaugeOpts{
+		decisions:     newCounterVec(decisions, "Decisions, those that only report included.", "action", "reason"),
+		bans:          newCounterVec(bans, "Bans that were made.", "reason"),
+		unbans:        newCounterVec(unbans, "Bans that ended.", "reason"),
+		rebuilds:      newCounterVec(rebuilds, "Times that the kernel's table was built, by why.", "cause"),
+		notifications: newCounterVec(notifications, "Notifications: sent, failed, dropped, or suppressed into a summary.", "target", "result"),
+		reloadSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: reloadSuccess, Help: "Whether the configuration in force is the latest one (1) or a reload failed (0).",
 		}),
 	}
@@ -81,8 +81,8 @@ func New(version string, source Source) *Metrics {
 		Name: buildInfo, Help: "The running version.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	m.reload.Set(1)
-	m.Registry.MustRegister(m.events, m.tampered, m.lag, m.decision, m.decisions, m.bans, m.unbans, m.rebuilds, m.notified, m.reload, info,
+	m.reloadSuccess.Set(1)
+	m.Registry.MustRegister(m.events, m.tampered, m.lagSeconds, m.decisionSeconds, m.decisions, m.bans, m.unbans, m.rebuilds, m.notifications, m.reloadSuccess, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if source != nil {
 		m.Registry.MustRegister(newPresent(source))
@@ -90,52 +90,52 @@ func New(version string, source Source) *Metrics {
 	return m
 }
 
-func counters(name, help string, labels ...string) *prometheus.CounterVec {
+func newCounterVec(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 }
 
-func histogram(name, help string, buckets ...float64) prometheus.Histogram {
+func newHistogram(name, help string, buckets ...float64) prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
 }
 
 // PBX are the counters of one Asterisk. It is for one goroutine.
 type PBX struct {
-	m        *Metrics
-	name     string
-	events   map[kind]prometheus.Counter
-	behind   []kind    // of events that are not counted yet
-	lags     []float64 // of these
-	Tampered prometheus.Counter
+	metrics   *Metrics
+	name      string
+	events    map[eventKind]prometheus.Counter
+	uncounted []eventKind // of events that are not counted yet
+	lags      []float64   // of these
+	Tampered  prometheus.Counter
 }
 
-type kind struct {
-	typ     security.Type
-	service security.Service
+type eventKind struct {
+	eventType security.Type
+	service   security.Service
 }
 
 // maxBehind is how many events are counted together at most.
-const maxBehind = 1024
+const maxUncounted = 1024
 
 // PBX returns the counters of the Asterisk of that name in the configuration.
 func (m *Metrics) PBX(name string) *PBX {
-	return &PBX{m: m, name: name, events: make(map[kind]prometheus.Counter), Tampered: m.tampered.WithLabelValues(name)}
+	return &PBX{metrics: m, name: name, events: make(map[eventKind]prometheus.Counter), Tampered: m.tampered.WithLabelValues(name)}
 }
 
 // Event counts an event that took lag seconds to arrive. It is in the metrics at the next Flush: there is something more
 // urgent to do first.
 func (p *PBX) Event(ev *security.Event, lag float64) {
-	p.behind, p.lags = append(p.behind, kind{ev.Type, ev.Service}), append(p.lags, lag)
-	if len(p.behind) == maxBehind {
+	p.uncounted, p.lags = append(p.uncounted, eventKind{ev.Type, ev.Service}), append(p.lags, lag)
+	if len(p.uncounted) == maxUncounted {
 		p.Flush()
 	}
 }
 
 // Flush brings the metrics up to date.
 func (p *PBX) Flush() {
-	if len(p.behind) == 0 {
+	if len(p.uncounted) == 0 {
 		return
 	}
-	for list := p.behind; len(list) > 0; {
+	for list := p.uncounted; len(list) > 0; {
 		n := 1
 		for n < len(list) && list[n] == list[0] {
 			n++
@@ -144,16 +144,16 @@ func (p *PBX) Flush() {
 		list = list[n:]
 	}
 	for _, lag := range p.lags {
-		p.m.lag.Observe(lag)
+		p.metrics.lagSeconds.Observe(lag)
 	}
-	p.behind, p.lags = p.behind[:0], p.lags[:0]
+	p.uncounted, p.lags = p.uncounted[:0], p.lags[:0]
 }
 
 // counter is looked up by its labels once.
-func (p *PBX) counter(k kind) prometheus.Counter {
+func (p *PBX) counter(k eventKind) prometheus.Counter {
 	c := p.events[k]
 	if c == nil {
-		c = p.m.events.WithLabelValues(p.name, k.typ.String(), k.service.String())
+		c = p.metrics.events.WithLabelValues(p.name, k.eventType.String(), k.service.String())
 		p.events[k] = c
 	}
 	return c
@@ -181,7 +181,7 @@ func (m *Metrics) Decisions(list []ban.Decision) {
 // Committed counts the seconds from frames to the kernel's commit of what they led to.
 func (m *Metrics) Committed(seconds ...float64) {
 	for _, s := range seconds {
-		m.decision.Observe(s)
+		m.decisionSeconds.Observe(s)
 	}
 }
 
@@ -190,13 +190,13 @@ func (m *Metrics) Rebuilt(cause string) { m.rebuilds.WithLabelValues(cause).Inc(
 
 // Notified counts notifications of a target, by its name in the configuration; n may be 0.
 func (m *Metrics) Notified(target, result string, n int) {
-	m.notified.WithLabelValues(target, result).Add(float64(n))
+	m.notifications.WithLabelValues(target, result).Add(float64(n))
 }
 
 // Reloaded says whether the latest configuration is in force.
 func (m *Metrics) Reloaded(ok bool) {
-	m.reload.Set(0)
+	m.reloadSuccess.Set(0)
 	if ok {
-		m.reload.Set(1)
+		m.reloadSuccess.Set(1)
 	}
 }

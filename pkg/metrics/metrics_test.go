@@ -48,10 +48,10 @@ ringwall_ami_events_total{event="InvalidAccountID",pbx="pbx1",service="PJSIP"} 5
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
-	for range 3 * maxBehind { // nobody flushes: they are counted all the same
+	for range 3 * maxUncounted { // nobody flushes: they are counted all the same
 		p.Event(&security.Event{Type: security.ChallengeSent, Service: security.PJSIP}, .1)
 	}
-	if got, want := scraped(m.Registry, amiLag+"_count"), fmt.Sprintf("%s_count %d\n", amiLag, 6+3*maxBehind); got != want {
+	if got, want := scraped(m.Registry, amiLag+"_count"), fmt.Sprintf("%s_count %d\n", amiLag, 6+3*maxUncounted); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -47,7 +47,7 @@ func Dial(netns int) (*Conn, error) {
 		return nil, err
 	}
 	s.Nftables = lib
-	if err := s.control(func(fd int) { s.fd = fd }); err != nil {
+	if err := s.withDescriptor(func(fd int) { s.fd = fd }); err != nil {
 		_ = lib.CloseLasting()
 		return nil, err
 	}
@@ -65,29 +65,29 @@ const DumpSize = 64 << 10
 // PrimeLargeDumps receives one message with a large buffer. The kernel remembers the largest that a socket came
 // with and fills as much of it with a list, eight times what it does otherwise. For every message it walks a set
 // from its beginning: so a list of 100,000 takes a fraction of the time.
-func (s *Conn) PrimeLargeDumps() {
+func (c *Conn) PrimeLargeDumps() {
 	question := netlink.Message{
 		Header: netlink.Header{Type: Subsystem | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
 		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
 	}
-	if _, err := s.Netlink.Send(question); err != nil {
+	if _, err := c.Netlink.Send(question); err != nil {
 		return
 	}
-	if ready, err := s.readable(); err != nil || !ready { // the kernel answers within Send
+	if ready, err := c.isReadable(); err != nil || !ready { // the kernel answers within Send
 		return
 	}
 	room := make([]byte, DumpSize)
-	_, _, _ = unix.Recvfrom(s.fd, room, unix.MSG_DONTWAIT)
+	_, _, _ = unix.Recvfrom(c.fd, room, unix.MSG_DONTWAIT)
 }
 
 // Close ends the connection.
-func (s *Conn) Close() error { return s.Nftables.CloseLasting() }
+func (c *Conn) Close() error { return c.Nftables.CloseLasting() }
 
 // Port is our netlink port, by which the kernel names the sender of a change.
-func (s *Conn) Port() uint32 { return s.Netlink.PID() }
+func (c *Conn) Port() uint32 { return c.Netlink.PID() }
 
-func (s *Conn) control(f func(fd int)) error {
-	raw, err := s.Netlink.SyscallConn()
+func (c *Conn) withDescriptor(f func(fd int)) error {
+	raw, err := c.Netlink.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -95,32 +95,32 @@ func (s *Conn) control(f func(fd int)) error {
 }
 
 // GrowSendBuffer makes the send buffer large enough for a batch.
-func (s *Conn) GrowSendBuffer(size int) {
+func (c *Conn) GrowSendBuffer(size int) {
 	if size > sendBuffer/2 {
-		_ = s.Netlink.SetWriteBuffer(2*size + 4096)
+		_ = c.Netlink.SetWriteBuffer(2*size + 4096)
 	}
 }
 
 // Commit sends one transaction. The kernel answers while it is in send: no answer means that everything was
 // committed, one error that nothing was.
-func (s *Conn) Commit(transaction []byte) error {
-	s.GrowSendBuffer(len(transaction))
-	if err := s.send(transaction); err != nil {
+func (c *Conn) Commit(transaction []byte) error {
+	c.GrowSendBuffer(len(transaction))
+	if err := c.send(transaction); err != nil {
 		return err
 	}
 	var first error
 	for {
-		ready, err := s.readable()
+		ready, err := c.isReadable()
 		if err != nil {
 			return err
 		}
 		if !ready {
 			if first == nil {
-				s.Commits++
+				c.Commits++
 			}
 			return first
 		}
-		if _, err := s.Netlink.Receive(); err != nil && first == nil {
+		if _, err := c.Netlink.Receive(); err != nil && first == nil {
 			first = err
 			if errors.Is(err, unix.EBADF) {
 				return first
@@ -131,9 +131,9 @@ func (s *Conn) Commit(transaction []byte) error {
 
 // send writes to the kernel past the library, which would copy it all once more. The socket is ours until close,
 // and Table sends and closes under one lock.
-func (s *Conn) send(b []byte) error {
+func (c *Conn) send(b []byte) error {
 	for {
-		n, err := unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_DONTWAIT)
+		n, err := unix.SendmsgN(c.fd, b, nil, nil, unix.MSG_DONTWAIT)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -146,8 +146,8 @@ func (s *Conn) send(b []byte) error {
 	}
 }
 
-func (s *Conn) readable() (bool, error) {
-	p := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
+func (c *Conn) isReadable() (bool, error) {
+	p := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
 	for {
 		n, err := unix.Poll(p, 0)
 		if !errors.Is(err, unix.EINTR) {
@@ -161,8 +161,8 @@ func (s *Conn) readable() (bool, error) {
 const NewGeneration = Subsystem | unix.NFT_MSG_NEWGEN
 
 // Generation asks for the number of the ruleset's latest transaction.
-func (s *Conn) Generation() (uint32, error) {
-	replies, err := s.Netlink.Execute(netlink.Message{
+func (c *Conn) Generation() (uint32, error) {
+	replies, err := c.Netlink.Execute(netlink.Message{
 		Header: netlink.Header{Type: Subsystem | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
 		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
 	})

@@ -26,14 +26,14 @@ type Listed struct {
 
 // List asks for a list of a hash set and reads it message by message. The library's reader takes 300 bytes an
 // element and holds them all.
-func (s *Conn) List(ctx context.Context, table, set string, each func([]Listed) error) error {
+func (c *Conn) List(ctx context.Context, table, set string, each func([]Listed) error) error {
 	b := Transaction{table: table}
-	at := b.message(getElements, netlink.Request|netlink.Dump)
+	at := b.beginMessage(getElements, netlink.Request|netlink.Dump)
 	b.buf = append(b.buf, unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0)
-	b.text(unix.NFTA_SET_ELEM_LIST_TABLE, table)
-	b.text(unix.NFTA_SET_ELEM_LIST_SET, set)
-	b.done(at)
-	if err := s.send(b.buf); err != nil {
+	b.appendText(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+	b.appendText(unix.NFTA_SET_ELEM_LIST_SET, set)
+	b.endMessage(at)
+	if err := c.send(b.buf); err != nil {
 		return err
 	}
 	room := make([]byte, DumpSize)
@@ -42,7 +42,7 @@ func (s *Conn) List(ctx context.Context, table, set string, each func([]Listed) 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := s.receive(room)
+		n, err := c.receive(room)
 		if err != nil {
 			return err
 		}
@@ -80,13 +80,13 @@ func (s *Conn) List(ctx context.Context, table, set string, each func([]Listed) 
 }
 
 // receive reads one message, and waits for it.
-func (s *Conn) receive(room []byte) (int, error) {
+func (c *Conn) receive(room []byte) (int, error) {
 	for {
-		n, _, err := unix.Recvfrom(s.fd, room, 0)
+		n, _, err := unix.Recvfrom(c.fd, room, 0)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
-			p := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
+			p := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
 			switch n, err := unix.Poll(p, int(answerTime/time.Millisecond)); {
 			case errors.Is(err, unix.EINTR):
 			case err != nil:
@@ -113,16 +113,16 @@ func appendListed(list []Listed, body []byte) ([]Listed, error) {
 	if len(body) < 4 { // struct nfgenmsg
 		return list, errListing
 	}
-	for kind, elements := range attributes(body[4:]) {
+	for kind, elements := range eachAttribute(body[4:]) {
 		if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
-		for _, element := range attributes(elements) {
+		for _, element := range eachAttribute(elements) {
 			var e Listed
-			for kind, value := range attributes(element) {
+			for kind, value := range eachAttribute(element) {
 				switch {
 				case kind == unix.NFTA_SET_ELEM_KEY:
-					for kind, data := range attributes(value) {
+					for kind, data := range eachAttribute(value) {
 						if kind == unix.NFTA_DATA_VALUE {
 							e.Key, _ = netip.AddrFromSlice(data)
 						}
@@ -142,8 +142,8 @@ func appendListed(list []Listed, body []byte) ([]Listed, error) {
 	return list, nil
 }
 
-// attributes yields netlink attributes and what is in them, up to one that does not fit.
-func attributes(b []byte) func(yield func(uint16, []byte) bool) {
+// eachAttribute yields netlink attributes and what is in them, up to one that does not fit.
+func eachAttribute(b []byte) func(yield func(uint16, []byte) bool) {
 	return func(yield func(uint16, []byte) bool) {
 		for len(b) >= unix.NLA_HDRLEN {
 			size, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])&plainType

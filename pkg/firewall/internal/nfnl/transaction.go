@@ -39,100 +39,100 @@ type SetElement struct {
 
 // Transaction is one transaction, its messages one after the other as they are sent.
 type Transaction struct {
-	table string
-	buf   []byte
-	empty int // length of buf without a change in it
+	table       string
+	buf         []byte
+	emptyLength int // length of buf without a change in it
 }
 
 // maxBuffer is the largest buffer that is kept for the next transaction.
 const maxBuffer = 4 * MaxTransaction
 
 // Begin empties the transaction, whose elements are of a table from now on.
-func (b *Transaction) Begin(table string) {
-	if cap(b.buf) > maxBuffer {
-		b.buf = nil
+func (t *Transaction) Begin(table string) {
+	if cap(t.buf) > maxBuffer {
+		t.buf = nil
 	}
-	b.table, b.buf = table, b.buf[:0]
-	b.marker(unix.NFNL_MSG_BATCH_BEGIN)
-	b.empty = len(b.buf)
+	t.table, t.buf = table, t.buf[:0]
+	t.appendMarker(unix.NFNL_MSG_BATCH_BEGIN)
+	t.emptyLength = len(t.buf)
 }
 
-// message begins a message, done gives it its length.
-func (b *Transaction) message(t netlink.HeaderType, flags netlink.HeaderFlags) int {
-	at := len(b.buf)
-	b.buf = append(b.buf, 0, 0, 0, 0)
-	b.buf = binary.NativeEndian.AppendUint16(b.buf, uint16(t))
-	b.buf = binary.NativeEndian.AppendUint16(b.buf, uint16(flags))
-	b.buf = append(b.buf, 0, 0, 0, 0, 0, 0, 0, 0) // no number, and the port is known to the kernel
+// beginMessage begins a message, done gives it its length.
+func (t *Transaction) beginMessage(kind netlink.HeaderType, flags netlink.HeaderFlags) int {
+	at := len(t.buf)
+	t.buf = append(t.buf, 0, 0, 0, 0)
+	t.buf = binary.NativeEndian.AppendUint16(t.buf, uint16(kind))
+	t.buf = binary.NativeEndian.AppendUint16(t.buf, uint16(flags))
+	t.buf = append(t.buf, 0, 0, 0, 0, 0, 0, 0, 0) // no number, and the port is known to the kernel
 	return at
 }
 
-func (b *Transaction) done(at int) {
-	binary.NativeEndian.PutUint32(b.buf[at:], uint32(len(b.buf)-at))
+func (t *Transaction) endMessage(at int) {
+	binary.NativeEndian.PutUint32(t.buf[at:], uint32(len(t.buf)-at))
 }
 
-// marker appends the first or last message of a transaction; its resource id names the subsystem
+// appendMarker appends the first or last message of a transaction; its resource id names the subsystem
 // (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
-func (b *Transaction) marker(t netlink.HeaderType) {
-	at := b.message(t, netlink.Request)
-	b.buf = append(b.buf, unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES)
-	b.done(at)
+func (t *Transaction) appendMarker(kind netlink.HeaderType) {
+	at := t.beginMessage(kind, netlink.Request)
+	t.buf = append(t.buf, unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES)
+	t.endMessage(at)
 }
 
 // Add puts elements into a set; with excl one that is there already aborts the transaction with EEXIST.
-func (b *Transaction) Add(set string, elems []SetElement, excl bool) {
+func (t *Transaction) Add(set string, elems []SetElement, excl bool) {
 	flags := netlink.Request | netlink.Create
 	if excl {
 		flags |= netlink.Excl
 	}
-	b.elements(AddElements, flags, set, elems, true)
+	t.appendElements(AddElements, flags, set, elems, true)
 }
 
 // Delete takes elements out; a missing one aborts the transaction with ENOENT.
-func (b *Transaction) Delete(set string, elems []SetElement) {
-	b.elements(deleteElements, netlink.Request, set, elems, false)
+func (t *Transaction) Delete(set string, elems []SetElement) {
+	t.appendElements(deleteElements, netlink.Request, set, elems, false)
 }
 
-func (b *Transaction) elements(t netlink.HeaderType, flags netlink.HeaderFlags, set string, elems []SetElement, values bool) {
+func (t *Transaction) appendElements(kind netlink.HeaderType, flags netlink.HeaderFlags, set string, elems []SetElement, values bool) {
 	for len(elems) > 0 {
-		at := b.message(t, flags)
-		b.buf = append(b.buf, unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0)
-		b.text(unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
-		b.text(unix.NFTA_SET_ELEM_LIST_SET, set)
-		list := b.openNested(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		at := t.beginMessage(kind, flags)
+		t.buf = append(t.buf, unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0)
+		t.appendText(unix.NFTA_SET_ELEM_LIST_TABLE, t.table)
+		t.appendText(unix.NFTA_SET_ELEM_LIST_SET, set)
+		list := t.openNested(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		n := 0
-		for n < len(elems) && len(b.buf)-list < maxList {
-			b.element(&elems[n], values)
+		for n < len(elems) && len(t.buf)-list < maxList {
+			t.appendElement(&elems[n], values)
 			n++
 		}
-		b.closeNested(list)
-		b.done(at)
+		t.closeNested(list)
+		t.endMessage(at)
 		elems = elems[n:]
 	}
 }
 
-func (b *Transaction) element(e *SetElement, values bool) {
-	item := b.openNested(unix.NFTA_LIST_ELEM)
+func (t *Transaction) appendElement(e *SetElement, values bool) {
+	item := t.openNested(unix.NFTA_LIST_ELEM)
 	if e.End {
-		b.attr(unix.NFTA_SET_ELEM_FLAGS, 4)
-		b.buf = binary.BigEndian.AppendUint32(b.buf, unix.NFT_SET_ELEM_INTERVAL_END)
+		t.appendAttribute(unix.NFTA_SET_ELEM_FLAGS, 4)
+		t.buf = binary.BigEndian.AppendUint32(t.buf, unix.NFT_SET_ELEM_INTERVAL_END)
 	}
-	key := b.openNested(unix.NFTA_SET_ELEM_KEY)
+	key := t.openNested(unix.NFTA_SET_ELEM_KEY)
 	if e.Key.Is4() {
 		a := e.Key.As4()
-		b.attr(unix.NFTA_DATA_VALUE, len(a))
-		b.buf = append(b.buf, a[:]...)
+		t.appendAttribute(unix.NFTA_DATA_VALUE, len(a))
+		t.buf = append(t.buf, a[:]...)
 	} else {
 		a := e.Key.As16()
-		b.attr(unix.NFTA_DATA_VALUE, len(a))
-		b.buf = append(b.buf, a[:]...)
+		t.appendAttribute(unix.NFTA_DATA_VALUE, len(a))
+		t.buf = append(t.buf, a[:]...)
 	}
-	b.closeNested(key)
+	t.closeNested(key)
 	// The kernel refuses either on the end of an interval (nft_add_set_elem in nf_tables_api.c).
 	if values && !e.End {
 		if e.Timeout > 0 {
-			b.attr(unix.NFTA_SET_ELEM_TIMEOUT, 8)
-			b.buf = binary.BigEndian.AppendUint64(b.buf, uint64(max(1, e.Timeout.Milliseconds())))
+			t.appendAttribute(unix.NFTA_SET_ELEM_TIMEOUT, 8)
+			t.buf = binary.BigEndian.AppendUint64(t.buf, uint64(max(1, e.Timeout.Milliseconds())))
 		}
 		var data []byte
 		if e.Comment != "" {
@@ -142,49 +142,49 @@ func (b *Transaction) element(e *SetElement, values bool) {
 			data = userdata.AppendUint32(data, userdata.NFTNL_UDATA_SET_ELEM_FLAGS, userdata.NFTNL_UDATA_SET_ELEM_F_INTERVAL_OPEN)
 		}
 		if data != nil {
-			b.attr(unix.NFTA_SET_ELEM_USERDATA, len(data))
-			b.buf = append(b.buf, data...)
-			b.pad()
+			t.appendAttribute(unix.NFTA_SET_ELEM_USERDATA, len(data))
+			t.buf = append(t.buf, data...)
+			t.pad()
 		}
 	}
-	b.closeNested(item)
+	t.closeNested(item)
 }
 
-func (b *Transaction) attr(t uint16, size int) {
-	b.buf = binary.NativeEndian.AppendUint16(b.buf, uint16(attrHeader+size))
-	b.buf = binary.NativeEndian.AppendUint16(b.buf, t)
+func (t *Transaction) appendAttribute(kind uint16, size int) {
+	t.buf = binary.NativeEndian.AppendUint16(t.buf, uint16(attrHeader+size))
+	t.buf = binary.NativeEndian.AppendUint16(t.buf, kind)
 }
 
-func (b *Transaction) text(t uint16, s string) {
-	b.attr(t, len(s)+1)
-	b.buf = append(append(b.buf, s...), 0)
-	b.pad()
+func (t *Transaction) appendText(kind uint16, s string) {
+	t.appendAttribute(kind, len(s)+1)
+	t.buf = append(append(t.buf, s...), 0)
+	t.pad()
 }
 
-func (b *Transaction) pad() {
-	for len(b.buf)%unix.NLA_ALIGNTO != 0 {
-		b.buf = append(b.buf, 0)
+func (t *Transaction) pad() {
+	for len(t.buf)%unix.NLA_ALIGNTO != 0 {
+		t.buf = append(t.buf, 0)
 	}
 }
 
 // openNested begins a nested attribute, closeNested gives it its length.
-func (b *Transaction) openNested(t uint16) int {
-	at := len(b.buf)
-	b.attr(t|flagNested, 0)
+func (t *Transaction) openNested(kind uint16) int {
+	at := len(t.buf)
+	t.appendAttribute(kind|flagNested, 0)
 	return at
 }
 
-func (b *Transaction) closeNested(at int) {
-	binary.NativeEndian.PutUint16(b.buf[at:], uint16(len(b.buf)-at))
+func (t *Transaction) closeNested(at int) {
+	binary.NativeEndian.PutUint16(t.buf[at:], uint16(len(t.buf)-at))
 }
 
 // Bytes closes the transaction; nil if there is nothing in it.
-func (b *Transaction) Bytes() []byte {
-	if len(b.buf) == b.empty {
+func (t *Transaction) Bytes() []byte {
+	if len(t.buf) == t.emptyLength {
 		return nil
 	}
-	b.marker(unix.NFNL_MSG_BATCH_END)
-	return b.buf
+	t.appendMarker(unix.NFNL_MSG_BATCH_END)
+	return t.buf
 }
 
 // Size is about what an element takes in a message, for MaxTransaction.
