@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/ringwall/ringwall/pkg/spelling"
 )
 
 // check finds the values and the combinations that make no sense.
@@ -232,7 +234,7 @@ func (ps *parser) checkOneOf(path, value string, allowed []string) {
 	if ps.failed[path] || slices.Contains(allowed, value) {
 		return
 	}
-	d := detail{value: ps.shown(path), allowed: strings.Join(allowed, ", "), hint: nearest(value, allowed)}
+	d := detail{value: ps.shown(path), allowed: strings.Join(allowed, ", "), hint: spelling.Nearest(value, allowed)}
 	if on, ok := parseBool(value); d.hint == "" && ok {
 		switch {
 		case !on && slices.Contains(allowed, "off"):

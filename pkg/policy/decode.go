@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/ringwall/ringwall/pkg/spelling"
 )
 
 const (
@@ -149,9 +151,9 @@ func (ps *parser) collectTexts(n *yaml.Node, of string) {
 
 // secretKey says whether a key is, or was meant to be, one that holds a secret.
 func (ps *parser) secretKey(key string) bool {
-	near := nearest(key, []string{"secret", "url", "token", "headers"})
+	near := spelling.Nearest(key, []string{"secret", "url", "token", "headers"})
 	if near != "" {
-		near = nearest(key, ps.lastWords) // "socket" is near, and a key of its own
+		near = spelling.Nearest(key, ps.lastWords) // "socket" is near, and a key of its own
 	}
 	key = strings.ToLower(key)
 	return slices.Contains([]string{"secret", "url", "token", "headers"}, near) ||
@@ -293,7 +295,7 @@ func (ps *parser) failUnknownKey(key, value *yaml.Node, at string, names []strin
 			return
 		}
 	}
-	near, other := nearest(key.Value, names), pathInOtherSection(key.Value)
+	near, other := spelling.Nearest(key.Value, names), pathInOtherSection(key.Value)
 	if leaf := other[strings.LastIndexByte(other, '.')+1:]; near == "" && slices.Contains(names, leaf) {
 		near = leaf
 	}
@@ -319,7 +321,7 @@ func (ps *parser) decodeServices(n *yaml.Node, path string, v reflect.Value) {
 	ps.eachKey(n, path, func(key *yaml.Node, at string, value *yaml.Node) {
 		if old := v.MapIndex(reflect.ValueOf(key.Value)); !old.IsValid() {
 			what, hint := "unknown service", ""
-			if near := cmp.Or(serviceOfDriver(key.Value), nearest(key.Value, names)); near != "" {
+			if near := cmp.Or(serviceOfDriver(key.Value), spelling.Nearest(key.Value, names)); near != "" {
 				what += ", did you mean " + near + "?"
 			} else if strings.EqualFold(key.Value, "IAX2") || strings.EqualFold(key.Value, "IAX") {
 				hint = "remove it: Asterisk reports no security events of IAX2"

@@ -5,51 +5,6 @@ import (
 	"strings"
 )
 
-// nearest returns the candidate that word was probably meant to be, or "".
-func nearest(word string, candidates []string) string {
-	if len(word) == 0 || len(word) > 64 {
-		return ""
-	}
-	word = strings.ToLower(strings.ReplaceAll(word, "-", "_"))
-	best, bestDistance := "", 1+max(1, len(word)/3)
-	for _, c := range candidates {
-		if word == strings.ToLower(c) {
-			return c
-		}
-		if len(word) > 3 && len(c) > 3 && (strings.HasPrefix(word, c) || strings.HasPrefix(c, word)) {
-			best, bestDistance = c, 1 // warning for warn, addr for address
-			continue
-		}
-		if d := editDistance(word, strings.ToLower(c)); d < bestDistance {
-			best, bestDistance = c, d
-		}
-	}
-	return best
-}
-
-// editDistance counts insertions, deletions, substitutions and swaps of neighbours (optimal string alignment).
-func editDistance(a, b string) int {
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(b)]
-}
-
 // pathInOtherSection returns the whole path of the key that word names in another section or in another program.
 func pathInOtherSection(word string) string {
 	word = strings.ToLower(strings.ReplaceAll(word, "-", "_"))

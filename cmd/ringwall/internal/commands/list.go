@@ -11,6 +11,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/spelling"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
 
@@ -28,7 +29,7 @@ func (c *commands) list() *cobra.Command {
 			}
 			if !slices.Contains(kinds, kind) {
 				try := useLine(cmd)
-				if near := nearest(kind, kinds); near != "" {
+				if near := spelling.Nearest(kind, kinds); near != "" {
 					try = "ringwall list " + near
 				}
 				return usagef(try, "there is no list %q", printable.String(kind))
