@@ -13,9 +13,9 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // dns is a DNS that knows one address, or is not there.
@@ -53,7 +53,7 @@ func (r *rig) entry(name string) (prefix, note string) {
 	if i < 0 {
 		r.t.Fatalf("%s is not on the list: %+v", name, list)
 	}
-	return wording.Bare(list[i].Prefix), list[i].Note
+	return humanize.Prefix(list[i].Prefix), list[i].Note
 }
 
 // After a reboot Ringwall starts before the network: the provider's name still stands for the address that it had.

@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // reporter tells what happens. One goroutine calls it; the error of finish is the first that writing met.
@@ -94,7 +94,7 @@ func (s snapshot) decisionLine(d ban.Decision) string {
 		fmt.Fprintf(&b, ", %.3g points", d.Score)
 	}
 	if d.Duration > 0 {
-		fmt.Fprintf(&b, ", for %s", wording.Terse(d.Duration))
+		fmt.Fprintf(&b, ", for %s", humanize.DurationToSecond(d.Duration))
 	}
 	if d.Detail != "" {
 		b.WriteString("; " + printable.Line(d.Detail))
@@ -153,9 +153,9 @@ func shorten(text string, width int) string {
 func (s snapshot) verdictOn(r *row) string {
 	switch {
 	case r.ban != nil && s.dry:
-		return "would ban " + wording.Terse(r.ban.Duration) + ": " + string(r.ban.Reason)
+		return "would ban " + humanize.DurationToSecond(r.ban.Duration) + ": " + string(r.ban.Reason)
 	case r.ban != nil:
-		return "BANNED " + wording.Terse(r.ban.Duration) + ": " + string(r.ban.Reason)
+		return "BANNED " + humanize.DurationToSecond(r.ban.Duration) + ": " + string(r.ban.Reason)
 	case r.reported:
 		return "tampering"
 	case r.trusted && r.spared:
@@ -181,11 +181,11 @@ func (l *textReporter) summary(s snapshot, failures []string, err error) {
 			customers = append(customers, r.name)
 			packets += r.arrived
 		case r.role == attacker && r.ban != nil && s.dry:
-			say("  %s would be banned for %s (%s) after %d packets.", r.label(), wording.Terse(r.ban.Duration), r.ban.Reason,
+			say("  %s would be banned for %s (%s) after %d packets.", r.label(), humanize.DurationToSecond(r.ban.Duration), r.ban.Reason,
 				r.banned)
 		case r.role == attacker && r.ban != nil && r.leaked == 0:
 			say("  %s is banned for %s (%s): its last packet arrived %d ms after its first, and %d were stopped.",
-				r.label(), wording.Terse(r.ban.Duration), r.ban.Reason, r.lastArrivalAfter().Milliseconds(), r.stopped())
+				r.label(), humanize.DurationToSecond(r.ban.Duration), r.ban.Reason, r.lastArrivalAfter().Milliseconds(), r.stopped())
 			if r.reaction >= slowest.reaction {
 				slowest = *r
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ami"
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/hint"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/learn"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -258,7 +259,7 @@ func (e *exam) learned(s subject, k learn.Knowledge, n int) {
 		s.ok(learning, "Asterisk answers all questions, and knows no trunk and no contact now")
 		return
 	}
-	s.ok(learning, "%s", plural(n, "trunk or contact is known and spared", "trunks and contacts are known and spared"))
+	s.ok(learning, "%s", humanize.Plural(n, "trunk or contact is known and spared", "trunks and contacts are known and spared"))
 }
 
 // hearing is a session whose states and logins are kept for whoever waits.

@@ -86,13 +86,6 @@ func text(err error) string {
 	return printable.Line(strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
-
 // short is a time for people: "3 days", "2h5m0s".
 func short(d time.Duration) string {
 	if d >= 48*time.Hour {

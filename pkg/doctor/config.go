@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -19,7 +20,7 @@ func (e *exam) configuration(context.Context) {
 	cfg, warnings, err := policy.Load(e.ConfigPath, e.Env)
 	if e.loaded = err == nil; e.loaded {
 		e.cfg = cfg
-		s.ok("configuration", "%s: %s, policy %s", e.ConfigPath, plural(len(cfg.Asterisk), "Asterisk", "Asterisks"), cfg.Policy.Mode)
+		s.ok("configuration", "%s: %s, policy %s", e.ConfigPath, humanize.Plural(len(cfg.Asterisk), "Asterisk", "Asterisks"), cfg.Policy.Mode)
 	} else {
 		standard := policy.Default()
 		e.cfg = &standard
@@ -92,7 +93,7 @@ func (e *exam) judgement(ctx context.Context) {
 	if len(p.Honeypots) == 0 {
 		s.skip("honeypots", "policy.honeypots: [admin, test, guest]", "none: names that no phone of yours has would ban a scanner at its first try")
 	} else {
-		s.ok("honeypots", "%s", plural(len(p.Honeypots), "account name bans at once", "account names ban at once"))
+		s.ok("honeypots", "%s", humanize.Plural(len(p.Honeypots), "account name bans at once", "account names ban at once"))
 	}
 	if p.Trust.Match == nil && e.wazo() {
 		s.warn("trust", `policy.trust: {match: "^[a-z0-9]{8}$"}`,
@@ -108,7 +109,7 @@ func (e *exam) judgement(ctx context.Context) {
 				printable.String(a.Host), text(err))
 			continue
 		}
-		s.ok("allow", "%s stands for %s", printable.String(a.Host), plural(len(addrs), "address", "addresses"))
+		s.ok("allow", "%s stands for %s", printable.String(a.Host), humanize.Plural(len(addrs), "address", "addresses"))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -36,7 +37,7 @@ func (e *exam) left(s subject, k *link) {
 		s.warn("bans", fix, "what an earlier run left in the kernel cannot be counted: %s", text(err))
 	case len(bans) > 0:
 		s.warn("bans", fix, "%s of an earlier run still drop packets, and end by themselves; nobody new is banned",
-			plural(len(bans), "ban", "bans"))
+			humanize.Plural(len(bans), "ban", "bans"))
 	default:
 		s.warn("bans", fix, "an earlier run left its table without a ban; nobody new is banned")
 	}
@@ -68,7 +69,7 @@ func (e *exam) compared(s subject) {
 		s.warn("bans", "ringwall list bans", "they could not be compared with the kernel: %s", text(err))
 	case len(missing) > 0:
 		s.fail("bans", "systemctl restart ringwall; bans stay", "%s in force for the daemon and not in the kernel: %s",
-			plural(len(missing), "ban is", "bans are"), strings.Join(missing[:min(len(missing), 5)], ", "))
+			humanize.Plural(len(missing), "ban is", "bans are"), strings.Join(missing[:min(len(missing), 5)], ", "))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ringwall/ringwall/pkg/hosts"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/security"
@@ -54,9 +55,9 @@ func (e *exam) behindProxy(ctx context.Context, s subject) {
 		if accounts < 2 && failed == 0 { // one may be a phone on this machine
 			continue
 		}
-		what := plural(accounts, "account logs in", "accounts log in")
+		what := humanize.Plural(accounts, "account logs in", "accounts log in")
 		if failed > 0 {
-			what += " and " + plural(failed, "request lately failed", "requests lately failed") + " (" + printable.String(over) + ")"
+			what += " and " + humanize.Plural(failed, "request lately failed", "requests lately failed") + " (" + printable.String(over) + ")"
 		}
 		s.warn("proxy", "let the proxy itself limit who fails (nginx: limit_req and limit_conn by address), or let phones reach Asterisk's own port 8089; "+
 			"long random passwords for these accounts",
@@ -78,9 +79,9 @@ func (e *exam) ownProtected(ctx context.Context, s subject) {
 		}
 	}
 	slices.Sort(gateways)
-	spared := plural(addresses, "own address", "own addresses") + " and loopback"
+	spared := humanize.Plural(addresses, "own address", "own addresses") + " and loopback"
 	if len(gateways) > 0 {
-		spared = plural(addresses, "own address", "own addresses") + ", loopback and the gateway " + strings.Join(gateways, ", ")
+		spared = humanize.Plural(addresses, "own address", "own addresses") + ", loopback and the gateway " + strings.Join(gateways, ", ")
 	}
 	if e.daemon == nil {
 		s.ok("own", "%s are never banned", spared)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -79,7 +80,7 @@ func (e *exam) leaks(s subject) {
 	if e.daemon == nil || e.daemon.Engine.Leaking == 0 || e.daemon.Engine.LastLeak == nil {
 		return
 	}
-	n := plural(e.daemon.Engine.Leaking, "banned source", "banned sources")
+	n := humanize.Plural(e.daemon.Engine.Leaking, "banned source", "banned sources")
 	ago := short(max(0, e.daemon.Time.Sub(*e.daemon.Engine.LastLeak).Round(time.Second)))
 	const fix = "ringwall history, for the ports that they came to: those belong in firewall.ports,\n" +
 		"or: firewall: {ports: auto}\n" +

@@ -33,7 +33,7 @@ func (p Printer) Print(c Check) {
 	if p.Columns >= 60 {
 		room = p.Columns - len(indent)
 	}
-	lines := wrap(printable.Line(c.Detail), room, max(0, printable.Width(name)-nameWidth))
+	lines := printable.Wrap(printable.Line(c.Detail), room, max(0, printable.Width(name)-nameWidth))
 	if c.Fix != "" && c.Result != OK {
 		fix := strings.Split(c.Fix, "\n")
 		for i, line := range fix {
@@ -41,7 +41,7 @@ func (p Printer) Print(c Check) {
 			if i == 0 {
 				lead = "Try: "
 			}
-			for _, piece := range wrap(printable.Line(line), max(0, room-len(lead)), 0) {
+			for _, piece := range printable.Wrap(printable.Line(line), max(0, room-len(lead)), 0) {
 				lines = append(lines, lead+piece)
 				lead = "     "
 			}
@@ -124,27 +124,4 @@ func (p Printer) plain(s string) string {
 		}
 		return r
 	}, s)
-}
-
-// wrap breaks text between words. used is what the first line has lost already; a word longer than a line stays whole.
-func wrap(s string, columns, used int) []string {
-	if columns <= 0 {
-		return []string{s}
-	}
-	var lines []string
-	line, width := "", used
-	for _, word := range strings.Split(s, " ") {
-		w := printable.Width(word)
-		if line != "" && width+1+w > columns {
-			lines = append(lines, line)
-			line, width = "", 0
-		}
-		if line != "" {
-			line += " "
-			width++
-		}
-		line += word
-		width += w
-	}
-	return append(lines, line)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -58,7 +59,7 @@ func (e *exam) running(ctx context.Context) {
 			about.warn("heard", "ringwall doctor again in a minute", "the daemon is connected, and has heard no event yet")
 			continue
 		}
-		about.ok("heard", "the daemon has heard %s, the last one %s after it happened", plural(int(p.Events), "event", "events"),
+		about.ok("heard", "the daemon has heard %s, the last one %s after it happened", humanize.Plural(int(p.Events), "event", "events"),
 			short(time.Duration(p.Lag*float64(time.Second))))
 	}
 	switch k := st.Kernel; {

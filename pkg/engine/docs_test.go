@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -85,7 +86,7 @@ func defaultDocs(p policy.Policy) string {
 	b.WriteString("| Key of `policy` | Default |\n|---|---|\n")
 	row := func(key string, value any) {
 		if d, ok := value.(time.Duration); ok {
-			value = shortDuration(d)
+			value = humanize.ExactDuration(d)
 		}
 		fmt.Fprintf(&b, "| `%s` | %v |\n", key, value)
 	}
@@ -139,7 +140,7 @@ func exampleDocs(t *testing.T) string {
 			seen = append(seen, d)
 			line := fmt.Sprintf("%s  %-14s → %s, %s", d.Time.Format("15:04:05"), d.Source, d.Action, d.Reason)
 			if d.Duration > 0 {
-				line += ", for " + shortDuration(d.Duration)
+				line += ", for " + humanize.ExactDuration(d.Duration)
 			}
 			if d.Action == ban.ActionMisconfigured {
 				line += ", account " + d.Account

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
 // maxEvidence is how many pieces of evidence an explanation holds.
@@ -134,28 +135,28 @@ func (w *explainer) explainBan() {
 	}
 	until := time.Duration(b.Duration * float64(time.Second)).Round(time.Second)
 	if b.Observed {
-		w.say("%s would be banned from %s until %s (%s): %s", b.Prefix, clockTime(b.Since), clockTime(b.Until), shortDuration(until), reason)
+		w.say("%s would be banned from %s until %s (%s): %s", b.Prefix, clockTime(b.Since), clockTime(b.Until), humanize.ExactDuration(until), reason)
 		w.say("nothing is in the firewall: policy.mode or policy.services says observe")
 	} else {
-		w.say("%s is banned from %s until %s (%s): %s", b.Prefix, clockTime(b.Since), clockTime(b.Until), shortDuration(until), reason)
+		w.say("%s is banned from %s until %s (%s): %s", b.Prefix, clockTime(b.Since), clockTime(b.Until), humanize.ExactDuration(until), reason)
 	}
 	if b.Leak != nil {
 		w.say("THE BAN DOES NOT KEEP IT OUT: %s since then got through to %s, the last at %s; ringwall doctor looks why",
-			plural(b.Leak.Events, "event"), b.Leak.Where(), clockTime(b.Leak.Last))
+			humanize.Plural(b.Leak.Events, "event", "events"), b.Leak.Where(), clockTime(b.Leak.Last))
 	}
 	own := !b.Manual && b.Reason != ban.ReasonAdopted && b.Reason != ban.ReasonNetwork
 	if own {
 		w.say("its score was %.1f then; the threshold is %g", b.Score, w.Threshold)
 	}
 	if len(b.Accounts) > 0 {
-		w.say("%s tried: %s", plural(len(b.Accounts), "account name"), quoteNames(b.Accounts, 8))
+		w.say("%s tried: %s", humanize.Plural(len(b.Accounts), "account name", "account names"), quoteNames(b.Accounts, 8))
 	}
 	w.explainArithmetic()
 	if own && !b.Proven {
-		w.say("the address could have been forged (UDP): such a ban lasts %s at most", shortDuration(w.engine.policy.Ban.ForgeableMax))
+		w.say("the address could have been forged (UDP): such a ban lasts %s at most", humanize.ExactDuration(w.engine.policy.Ban.ForgeableMax))
 	}
 	if own && !b.Observed {
-		w.say("the next ban within %s after this one would last %s", shortDuration(w.engine.policy.Ban.Memory), shortDuration(w.engine.banDuration(b.Number, b.Proven)))
+		w.say("the next ban within %s after this one would last %s", humanize.ExactDuration(w.engine.policy.Ban.Memory), humanize.ExactDuration(w.engine.banDuration(b.Number, b.Proven)))
 	}
 	if !b.Observed {
 		w.say("to end it now: ringwall unban %s", b.Prefix)
@@ -167,7 +168,7 @@ func (w *explainer) explainBan() {
 
 func (w *explainer) explainTrust(t *trust) {
 	w.say("trusted until %s: %s logged in from there with a password: %s", clockTime(w.Trust.Until),
-		plural(len(w.Trust.Accounts), "account"), quoteNames(w.Trust.Accounts, 8))
+		humanize.Plural(len(w.Trust.Accounts), "account", "accounts"), quoteNames(w.Trust.Accounts, 8))
 	w.explainArithmetic()
 	foreign := 0
 	for _, f := range t.failures {
@@ -176,7 +177,7 @@ func (w *explainer) explainTrust(t *trust) {
 		}
 	}
 	if foreign > 0 {
-		w.say("%s that never logged in from there failed within %s", plural(foreign, "account"), shortDuration(w.engine.policy.Trust.TTL))
+		w.say("%s that never logged in from there failed within %s", humanize.Plural(foreign, "account", "accounts"), humanize.ExactDuration(w.engine.policy.Trust.TTL))
 	}
 	w.say("trust would end at %g points, or with more than %d failing accounts that never logged in from there, over TCP, TLS or WebSocket",
 		w.engine.policy.Threshold*w.engine.policy.Trust.Tolerance, w.engine.policy.Trust.Accounts)
@@ -184,7 +185,7 @@ func (w *explainer) explainTrust(t *trust) {
 
 func (w *explainer) explainScore() {
 	if left := w.Threshold - w.enforcedLeft; left > 0 {
-		udp, proven := shortDuration(w.engine.banDuration(w.Bans, false)), shortDuration(w.engine.banDuration(w.Bans, true))
+		udp, proven := humanize.ExactDuration(w.engine.banDuration(w.Bans, false)), humanize.ExactDuration(w.engine.banDuration(w.Bans, true))
 		if udp != proven {
 			udp += ", or " + proven + " over TCP, TLS or WebSocket"
 		}
@@ -195,10 +196,10 @@ func (w *explainer) explainScore() {
 	w.explainArithmetic()
 	if w.Score >= 0.1 {
 		quiet := time.Duration(math.Log2(w.Score/0.1) * float64(w.engine.policy.HalfLife))
-		w.say("forgiven after about %s without another attempt", shortDuration(max(quiet.Round(time.Minute), time.Minute)))
+		w.say("forgiven after about %s without another attempt", humanize.ExactDuration(max(quiet.Round(time.Minute), time.Minute)))
 	}
 	if w.source.openChallenges > 0 {
-		w.say("%s may wait up to %s for a login", plural(int(w.source.openChallenges), "request"), shortDuration(w.engine.policy.Challenges.AnswerWithin))
+		w.say("%s may wait up to %s for a login", humanize.Plural(int(w.source.openChallenges), "request", "requests"), humanize.ExactDuration(w.engine.policy.Challenges.AnswerWithin))
 	}
 }
 
@@ -215,12 +216,12 @@ func (w *explainer) explainArithmetic() {
 		}
 	}
 	if n > 0 {
-		w.say("%s gave %.1f points within %s; half of what there is decays every %s: %.1f are left", plural(n, "event"), sum,
-			shortDuration(max(last.Sub(first).Round(time.Second), time.Second)), shortDuration(w.engine.policy.HalfLife), w.Score)
+		w.say("%s gave %.1f points within %s; half of what there is decays every %s: %.1f are left", humanize.Plural(n, "event", "events"), sum,
+			humanize.ExactDuration(max(last.Sub(first).Round(time.Second), time.Second)), humanize.ExactDuration(w.engine.policy.HalfLife), w.Score)
 	}
 	w.explainMultipliers()
 	if spared := len(w.Evidence) - n; spared > 0 {
-		w.say("%s gave no points, see the notes", plural(spared, "event"))
+		w.say("%s gave no points, see the notes", humanize.Plural(spared, "event", "events"))
 	}
 	if w.Score-w.enforcedLeft >= 0.05 {
 		w.say("only %.1f of them count: the rest is observed, not enforced", w.enforcedLeft)
@@ -284,13 +285,6 @@ func reasonText(r ban.Reason) string {
 	return ""
 }
 
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return strconv.Itoa(n) + " " + noun + "s"
-}
-
 // quoteNames lists up to n names from the wire.
 func quoteNames(names []string, n int) string {
 	var b strings.Builder
@@ -305,18 +299,6 @@ func quoteNames(names []string, n int) string {
 		b.WriteString(strconv.Quote(name))
 	}
 	return b.String()
-}
-
-// shortDuration writes a duration without the zeros at its end: 24h, not 24h0m0s.
-func shortDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }
 
 // ClockFormat is how the lines of an Explanation write times, which are in UTC: whoever shows them may put in their place what

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/security"
 )
@@ -296,7 +297,7 @@ func (j *judgement) reportTolerated(reason ban.Reason, detail string) {
 func (j *judgement) reportAllowedGuesser(s *source, points float64, reason ban.Reason) {
 	if points > 0 && (reason == ban.ReasonWrongPassword || reason == ban.ReasonDistributed || reason == ban.ReasonManager || reason == ban.ReasonHoneypot || reason == ban.ReasonMalformed) {
 		j.reportSpared(j.engine.prefixOf(j.key), ban.ReasonAllowed, j.proven, fmt.Sprintf(
-			"the allow list covers it: never banned, but it guesses passwords (%s so far)", plural(int(s.attempts)+1, "attempt")))
+			"the allow list covers it: never banned, but it guesses passwords (%s so far)", humanize.Plural(int(s.attempts)+1, "attempt", "attempts")))
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
 // Forever is fail2ban's ban without an end, a bantime below zero.
@@ -177,16 +179,8 @@ func durationUnit(word string) (time.Duration, bool) {
 
 // formatDuration writes a duration as Ringwall's configuration reads it: 90s, 10m, 1h30m, 168h.
 func formatDuration(d time.Duration) string {
-	if d < time.Second {
-		return d.String()
+	if d >= time.Second {
+		d = d.Round(time.Second)
 	}
-	d = d.Round(time.Second)
-	s := d.String()
-	if t, ok := strings.CutSuffix(s, "m0s"); ok {
-		s = t + "m"
-	}
-	if t, ok := strings.CutSuffix(s, "h0m"); ok {
-		s = t + "h"
-	}
-	return s
+	return humanize.ExactDuration(d)
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -247,7 +248,7 @@ func (im *Import) askServer(ctx context.Context, o Options, s serverSettings) bo
 		return false
 	}
 	im.Server = s.socket
-	im.Found = append(im.Found, fmt.Sprintf("bans: of the fail2ban that runs here, %s", countOf(len(jails), "jail")))
+	im.Found = append(im.Found, fmt.Sprintf("bans: of the fail2ban that runs here, %s", humanize.Plural(len(jails), "jail", "jails")))
 	if slices.ContainsFunc(r.rows, func(r banRow) bool { return isRecidive(r.jail) }) {
 		im.readPastBans(ctx, o, s.database, r)
 	}
@@ -338,7 +339,7 @@ func (im *Import) importBans(records *banRecords, o Options) {
 	}
 	slices.SortFunc(im.Bans, func(a, b Ban) int { return a.Prefix.Compare(b.Prefix) })
 	for _, why := range sortedKeys(others) {
-		im.addNotImported(countOf(others[why], "ban"), why)
+		im.addNotImported(humanize.Plural(others[why], "ban", "bans"), why)
 	}
 	for _, why := range sortedKeys(odd) {
 		im.addNotImported("banned "+quoteList(odd[why]), why)
@@ -352,13 +353,6 @@ func sortedKeys[T any](m map[string]T) []string {
 	}
 	slices.Sort(keys)
 	return keys
-}
-
-func countOf(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // remainingTime is how long a ban goes on. A ban that begins in the future, by a clock that was wrong, lasts its

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
@@ -145,7 +146,7 @@ func failureKinds() []failureKind {
 // suggestPoints sets what each kind of failure is worth, and how long it counts. It returns whose numbers they are.
 func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 	p := policy.Default().Policy
-	s.addSetting("policy.threshold", formatDecimal(p.Threshold),
+	s.addSetting("policy.threshold", humanize.Number(p.Threshold),
 		"Ringwall's default. The points below are made for it: fail2ban counts "+
 			"lines, of which Asterisk writes one to three for an attempt; Ringwall counts attempts.")
 	half := halfLife{length: p.HalfLife, dearer: 1}
@@ -172,7 +173,7 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 		switch {
 		case n < k.usual:
 			points = pointsFor(n)
-			why = fmt.Sprintf("so that the %s in quick succession bans", ordinal(n))
+			why = fmt.Sprintf("so that the %s in quick succession bans", humanize.Ordinal(n))
 			if k.count == Passwords {
 				burst, strictest = n-1, j
 			} else { // a phone of a deleted account fails for ever, and so does a program with an old secret
@@ -183,22 +184,22 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 			if n > mildestNames {
 				im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many),
 					fmt.Sprintf("scanners ask for hundreds, so %d it is; policy.points.%s: %s would be as mild", mildestNames, k.key,
-						formatDecimal(pointsFor(n))))
+						humanize.Number(pointsFor(n))))
 			}
 			n = min(n, mildestNames)
 			points = pointsFor(n)
-			why = fmt.Sprintf("so the %s in quick succession bans, and not the %s as by Ringwall's default", ordinal(n),
-				ordinal(k.usual))
+			why = fmt.Sprintf("so the %s in quick succession bans, and not the %s as by Ringwall's default", humanize.Ordinal(n),
+				humanize.Ordinal(k.usual))
 		case n == k.usual:
-			why = fmt.Sprintf("as Ringwall's default: the %s in quick succession bans", ordinal(n))
+			why = fmt.Sprintf("as Ringwall's default: the %s in quick succession bans", humanize.Ordinal(n))
 		default:
 			why = fmt.Sprintf("and Ringwall's default is stricter: the %s in quick succession bans. It stays, so that nobody "+
 				"is less "+
-				"safe than before; %s would be as mild as the jail", ordinal(k.usual), formatDecimal(pointsFor(n)))
+				"safe than before; %s would be as mild as the jail", humanize.Ordinal(k.usual), humanize.Number(pointsFor(n)))
 			im.reportMilder(j, k)
 		}
 		if k.count != Manager || n < k.usual {
-			s.addSetting("policy.points."+k.key, formatDecimal(points), "What %s is worth. Jail %s has maxretry = %d, %s.",
+			s.addSetting("policy.points."+k.key, humanize.Number(points), "What %s is worth. Jail %s has maxretry = %d, %s.",
 				k.what, quote(j.Name), j.MaxRetry, why)
 		}
 		for _, j := range mine {
@@ -227,7 +228,7 @@ func (im *Import) reportMilder(j Jail, k failureKind) {
 	if j.MaxRetry > 2*k.usual && (k.count != Manager || j.Counts == Manager) {
 		im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many), fmt.Sprintf(
 			"it is milder than Ringwall's default, by which the %s in quick succession bans a stranger, so the default stays; "+
-				"policy.points.%s: %s would be as mild", ordinal(k.usual), k.key, formatDecimal(pointsFor(j.MaxRetry))))
+				"policy.points.%s: %s would be as mild", humanize.Ordinal(k.usual), k.key, humanize.Number(pointsFor(j.MaxRetry))))
 	}
 }
 
@@ -275,11 +276,11 @@ func (h *halfLife) suggest(im *Import, s *Suggestion) {
 			formatDuration(h.jail.FindTime), name, differs, h.slowestBanned(p.Threshold))
 	}
 	if more := h.dearer * h.length.Minutes() / p.HalfLife.Minutes(); more > 1 {
-		s.addSetting("policy.trust.tolerance", formatDecimal(math.Ceil(p.Trust.Tolerance*more*10)/10),
+		s.addSetting("policy.trust.tolerance", humanize.Number(math.Ceil(p.Trust.Tolerance*more*10)/10),
 			"Ringwall's default is %s. It grows with the half-life and "+
 				"the points, in which the failures of a trusted office add up, so that one wrong phone still does not ban the "+
 				"others.",
-			formatDecimal(p.Trust.Tolerance))
+			humanize.Number(p.Trust.Tolerance))
 	}
 	if h.want > h.length {
 		im.addNotImported("findtime = "+formatDuration(h.jail.FindTime)+" of jail "+name, fmt.Sprintf(
@@ -299,7 +300,7 @@ func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) 
 		s.addSetting("policy.ban.first", formatDuration(def.Max),
 			"bantime = -1, for ever. Ringwall's bans end: addresses change hands, and a customer who is "+
 				"banned by mistake would stay out. A week, and longer for those that come back.")
-		s.addSetting("policy.ban.factor", formatDecimal(def.Factor), "Ringwall's default.")
+		s.addSetting("policy.ban.factor", humanize.Number(def.Factor), "Ringwall's default.")
 		s.addSetting("policy.ban.max", formatDuration(365*24*time.Hour), "A year is near enough to for ever.")
 		im.addNotImported("bantime = -1 of jail "+quote(j.Name),
 			"there are no bans for ever: a week first, up to a year for those that come back")
@@ -309,7 +310,7 @@ func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) 
 	factor, most, memory := 1.0, first, time.Duration(0)
 	why, whyMost := "Each ban as long as the first one: the jail has no bantime.increment, and there is no recidive "+
 		"jail. Ringwall's default is "+
-		formatDecimal(def.Factor)+".", "As first. Ringwall's default is "+formatDuration(def.Max)+"."
+		humanize.Number(def.Factor)+".", "As first. Ringwall's default is "+formatDuration(def.Max)+"."
 	if j.Increment.On {
 		factor, why = im.banFactor(j)
 		memory = purge
@@ -331,14 +332,14 @@ func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) 
 			factor = math.Pow(float64(most)/float64(first), 1/float64(retry-1))
 			why = fmt.Sprintf("Jail %s: after %d bans within %s, %s. Ringwall's bans grow step by step, so that the %s one "+
 				"is as long as that.",
-				quote(r.Name), retry, formatDuration(span), formatDuration(length), ordinal(retry))
+				quote(r.Name), retry, formatDuration(span), formatDuration(length), humanize.Ordinal(retry))
 		}
 		if span > memory {
 			memory, whyMemory = span, "findtime of jail "+quote(r.Name)+" = "+formatDuration(span)+"."
 		}
 	}
 	factor = min(max(math.Round(factor*100)/100, 1), 1000)
-	s.addSetting("policy.ban.factor", formatDecimal(factor), "%s", why)
+	s.addSetting("policy.ban.factor", humanize.Number(factor), "%s", why)
 	s.addSetting("policy.ban.max", formatDuration(min(most, longestPolicy)), "%s", whyMost)
 	if memory > 0 {
 		s.addSetting("policy.ban.memory", formatDuration(min(memory, longestPolicy)), "%s Ringwall's default is %s.",
@@ -361,7 +362,7 @@ func (im *Import) banFactor(j Jail) (float64, string) {
 		im.addNotImported("bantime.multipliers of jail "+quote(j.Name),
 			"Ringwall has one factor for each step; the one that comes to the same end was taken")
 		return ratio, fmt.Sprintf("bantime.multipliers go from %s to %s in %d steps; this is the like of it in equal steps.",
-			formatDecimal(in.Multipliers[0]), formatDecimal(in.Multipliers[n-1]), n-1)
+			humanize.Number(in.Multipliers[0]), humanize.Number(in.Multipliers[n-1]), n-1)
 	case strings.HasPrefix(in.Formula, "ban.Time*math.exp(float(ban.Count+1)*banFactor)/math.exp("):
 		return math.Exp(in.Factor), "bantime.formula grows by e to the power of bantime.factor with each ban."
 	case in.Formula != "" && in.Formula != "ban.Time*(1<<(ban.Countifban.Count<20else20))*banFactor":
@@ -369,7 +370,7 @@ func (im *Import) banFactor(j Jail) (float64, string) {
 			"it is a program in Python; factor 2 was taken, as without it")
 		return 2, "bantime.formula is a program in Python; this is fail2ban's default, each ban twice as long."
 	case in.Factor != 1:
-		im.addNotImported("bantime.factor = "+formatDecimal(in.Factor)+" of jail "+quote(j.Name),
+		im.addNotImported("bantime.factor = "+humanize.Number(in.Factor)+" of jail "+quote(j.Name),
 			"it makes fail2ban's second ban longer, and no step after it; Ringwall's factor is that of each step")
 	}
 	return 2, "bantime.increment: fail2ban doubles each further ban."
@@ -460,21 +461,4 @@ func portList(ports []uint16) string {
 		words[i] = strconv.Itoa(int(p))
 	}
 	return "[" + strings.Join(words, ", ") + "]"
-}
-
-func formatDecimal(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
-
-func ordinal(n int) string {
-	end := "th"
-	if n%100 < 11 || n%100 > 13 {
-		switch n % 10 {
-		case 1:
-			end = "st"
-		case 2:
-			end = "nd"
-		case 3:
-			end = "rd"
-		}
-	}
-	return strconv.Itoa(n) + end
 }

@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/security"
-	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // describe brings a decision into words. Account is the only text of an attacker's in it, and is escaped.
@@ -33,7 +33,7 @@ func describe(d ban.Decision, host string) message.Message {
 		m.Transport = d.Transport.String()
 	}
 	if d.Duration > 0 {
-		m.Duration = wording.Terse(d.Duration)
+		m.Duration = humanize.DurationToSecond(d.Duration)
 	}
 	m.Title = "Ringwall on " + host + ": " + title(d, &m)
 	m.Text = sentence(&m)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/hint"
-	"github.com/ringwall/ringwall/pkg/wording"
+	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
 const (
@@ -154,7 +154,7 @@ func (p *Page) unban(r *http.Request, s session) (string, netip.Addr, error) {
 	if err != nil {
 		return "", netip.Addr{}, err
 	}
-	name := wording.Bare(prefix)
+	name := humanize.Prefix(prefix)
 	text := name + " is let in again: its packets pass."
 	if res.Count == 0 {
 		text = fmt.Sprintf("%s was not banned.", name)
@@ -181,7 +181,7 @@ func (p *Page) allow(r *http.Request, s session) (string, netip.Addr, error) {
 	if err != nil {
 		return "", netip.Addr{}, err
 	}
-	name := wording.Bare(prefix)
+	name := humanize.Prefix(prefix)
 	text := name + " is allowed from now on, and never banned."
 	if res.Until != nil {
 		text = name + " is allowed until " + p.clock(*res.Until) + ", and not banned before."

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/wording"
+	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
 // charts are the last day, drawn for a wide and for a narrow screen.
@@ -190,7 +190,7 @@ func compact(n int) string {
 
 func count(n int, one, many string) string {
 	if n == 1 {
-		return wording.Plural(n, one, many)
+		return humanize.Plural(n, one, many)
 	}
-	return thousands(n) + " " + many
+	return humanize.Thousands(n) + " " + many
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
 var pathNumber = regexp.MustCompile(`[MHV ](-?[0-9.]+)`)
@@ -73,11 +74,11 @@ func TestNumbersAreWrittenShort(t *testing.T) {
 		}
 	}
 	for n, want := range map[int]string{1: "1st", 2: "2nd", 3: "3rd", 4: "4th", 11: "11th", 12: "12th", 13: "13th", 21: "21st", 111: "111th", 1002: "1,002nd"} {
-		if got := ordinal(n); got != want {
+		if got := humanize.Ordinal(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
 		}
 	}
-	if got := fmt.Sprintln(thousands(7), thousands(1234), thousands(1234567), thousands(-1234)); got != "7 1,234 1,234,567 -1,234\n" {
+	if got := fmt.Sprintln(humanize.Thousands(7), humanize.Thousands(1234), humanize.Thousands(1234567), humanize.Thousands(-1234)); got != "7 1,234 1,234,567 -1,234\n" {
 		t.Error(got)
 	}
 }

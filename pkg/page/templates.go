@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/wording"
+	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
 //go:embed web
@@ -55,15 +55,15 @@ func (p *Page) parse() (*template.Template, error) {
 		"rfc":   func(t time.Time) string { return t.In(p.Zone).Format(time.RFC3339) },
 		"unix":  func(t time.Time) int64 { return t.Unix() },
 		"left": func(now, until time.Time) string {
-			return wording.Short(max(time.Second, until.Sub(now).Round(time.Second)))
+			return humanize.Duration(max(time.Second, until.Sub(now).Round(time.Second)))
 		},
 		"ago":       ago,
-		"thousands": thousands,
+		"thousands": humanize.Thousands,
 		"plural":    count,
 		"capital":   capital,
-		"bare":      wording.Bare,
+		"bare":      humanize.Prefix,
 		"zone":      func(t time.Time) string { return t.In(p.Zone).Format("MST") },
-		"ordinal":   ordinal,
+		"ordinal":   humanize.Ordinal,
 		"command":   isCommand,
 		"first":     first,
 		"rest":      rest,
@@ -102,7 +102,7 @@ func ago(now, t time.Time) string {
 	case d < time.Minute:
 		return "seconds ago"
 	}
-	return wording.Short(d.Truncate(time.Minute)) + " ago"
+	return humanize.Duration(d.Truncate(time.Minute)) + " ago"
 }
 
 // first and rest cut a list of any kind in two.
@@ -120,16 +120,4 @@ func rest(list any, n int) any {
 func isCommand(line string) bool {
 	word, _, _ := strings.Cut(line, " ")
 	return slices.Contains([]string{"ringwall", "systemctl", "journalctl", "asterisk", "nft", "sudo", "modprobe"}, word)
-}
-
-func ordinal(n int) string {
-	switch {
-	case n%10 == 1 && n%100 != 11:
-		return thousands(n) + "st"
-	case n%10 == 2 && n%100 != 12:
-		return thousands(n) + "nd"
-	case n%10 == 3 && n%100 != 13:
-		return thousands(n) + "rd"
-	}
-	return thousands(n) + "th"
 }

@@ -8,8 +8,8 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // The texts of views are escaped for terminals already, and shortened; html/template escapes them for HTML.
@@ -119,13 +119,13 @@ func pbxOf(v control.PBXStatus) pbxRow {
 	if v.LastEvent != nil {
 		at := v.LastEvent.Truncate(time.Second)
 		r.LastEvent = &at
-		r.Lag = wording.Short(wording.Seconds(v.Lag))
+		r.Lag = humanize.Duration(humanize.FromSeconds(v.Lag))
 		if v.Lag < 0.01 {
 			r.Lag = "under 10 ms"
 		}
 	}
 	if v.Blind >= 1 {
-		r.Blind = wording.Short(wording.Seconds(v.Blind))
+		r.Blind = humanize.Duration(humanize.FromSeconds(v.Blind))
 	}
 	return r
 }
@@ -140,7 +140,7 @@ func kernelOf(k control.KernelStatus) kernelRow {
 	case k.Owner:
 		r.State = "in place, protected from nft flush"
 	}
-	r.Present = fmt.Sprintf("%s of %s", count(k.Present, "ban", "bans"), thousands(k.Desired))
+	r.Present = fmt.Sprintf("%s of %s", count(k.Present, "ban", "bans"), humanize.Thousands(k.Desired))
 	if k.Present == k.Desired {
 		r.Present = "all " + count(k.Desired, "ban", "bans")
 		if k.Desired == 1 {
@@ -182,7 +182,7 @@ func (p *Page) warnings(s *snapshot) (out []warning) {
 			denied = append(denied, d.Action)
 		}
 		if len(denied) > 0 {
-			add(false, v.Name+" does not tell Ringwall its trunks and contacts ("+wording.Names(denied, 3)+"): only policy.allow protects your providers",
+			add(false, v.Name+" does not tell Ringwall its trunks and contacts ("+humanize.Names(denied, 3)+"): only policy.allow protects your providers",
 				"ringwall doctor says what Asterisk would have to allow")
 		}
 	}
@@ -287,7 +287,7 @@ func numbersOf(s *snapshot) numbers {
 		n.Peak = max(n.Peak, m.Attempts)
 	}
 	if len(s.bans) > 0 {
-		n.Latest = wording.Bare(s.bans[0].Prefix)
+		n.Latest = humanize.Prefix(s.bans[0].Prefix)
 	}
 	return n
 }
@@ -323,9 +323,9 @@ func (p *Page) bans(s *snapshot) bans {
 	several := len(s.status.PBXs) > 1
 	for i := range s.bans {
 		b := &s.bans[i]
-		r := banRow{Prefix: b.Prefix.String(), Bare: wording.Bare(b.Prefix), Address: b.Prefix.Addr().String(), Network: !b.Prefix.IsSingleIP(),
+		r := banRow{Prefix: b.Prefix.String(), Bare: humanize.Prefix(b.Prefix), Address: b.Prefix.Addr().String(), Network: !b.Prefix.IsSingleIP(),
 			Place: placeOf(p.Source.Place(b.Prefix.Addr())), Reason: reasonText(b.Reason),
-			Accounts: wording.Names(b.Accounts, 3), Attempts: b.Attempts, Number: b.Number,
+			Accounts: humanize.Names(b.Accounts, 3), Attempts: b.Attempts, Number: b.Number,
 			Since: b.Since, Until: b.Until, Observed: b.Observed && !v.Observed}
 		if b.Manual {
 			r.Reason = "By hand"
@@ -365,7 +365,7 @@ func reasonText(r ban.Reason) string {
 	case ban.ReasonAdopted:
 		return "Banned before Ringwall started"
 	}
-	return capital(wording.Words(r)) // such as manual
+	return capital(humanize.Words(r)) // such as manual
 }
 
 // placeOf writes where an address is registered.
@@ -392,7 +392,7 @@ type phoneRow struct {
 func (p *Page) phones(s *snapshot) (v phones) {
 	several := len(s.status.PBXs) > 1
 	for _, d := range s.phones {
-		r := phoneRow{Account: printable.String(d.Account), Source: wording.Bare(d.Prefix), At: d.Time}
+		r := phoneRow{Account: printable.String(d.Account), Source: humanize.Prefix(d.Prefix), At: d.Time}
 		if d.Prefix.IsValid() {
 			r.Address = d.Prefix.Addr().String()
 		}
@@ -455,10 +455,10 @@ type trustRow struct {
 func (p *Page) trusted(s *snapshot) trusted {
 	v := trusted{Total: max(s.status.Engine.Trusted, len(s.trusted))}
 	for _, t := range s.trusted {
-		r := trustRow{Bare: wording.Bare(t.Prefix), Address: t.Prefix.Addr().String(), Place: placeOf(p.Source.Place(t.Prefix.Addr())),
-			Accounts: wording.Names(t.Accounts, 4), Until: t.Until.Truncate(time.Minute)}
+		r := trustRow{Bare: humanize.Prefix(t.Prefix), Address: t.Prefix.Addr().String(), Place: placeOf(p.Source.Place(t.Prefix.Addr())),
+			Accounts: humanize.Names(t.Accounts, 4), Until: t.Until.Truncate(time.Minute)}
 		if t.Score >= 1 {
-			r.Score = wording.Number(float64(int(t.Score)))
+			r.Score = humanize.Number(float64(int(t.Score)))
 		}
 		v.Rows = append(v.Rows, r)
 	}
@@ -489,23 +489,23 @@ func (p *Page) decisions(s *snapshot) (v decisions) {
 	}
 	for _, d := range s.last {
 		r := decisionRow{At: d.Time, Action: string(d.Action), What: what[d.Action], Account: printable.String(d.Account),
-			Reason: wording.Words(d.Reason), Detail: printable.Limit(d.Detail, 200)}
+			Reason: humanize.Words(d.Reason), Detail: printable.Limit(d.Detail, 200)}
 		if d.Action == ban.ActionBan || d.Action == ban.ActionExtend {
 			r.Reason = reasonText(d.Reason)
 		}
 		if r.What == "" {
-			r.Action, r.What = "observe", wording.Words(d.Action)
+			r.Action, r.What = "observe", humanize.Words(d.Action)
 		}
 		if d.Action == ban.ActionObserve && d.Detail == "would be banned" {
 			r.What, r.Detail = "would be banned", ""
 		}
 		if d.Prefix.IsValid() {
-			r.Source, r.Address = wording.Bare(d.Prefix), d.Prefix.Addr().String()
+			r.Source, r.Address = humanize.Prefix(d.Prefix), d.Prefix.Addr().String()
 		} else if d.Source.IsValid() {
 			r.Source, r.Address = d.Source.String(), d.Source.String()
 		}
 		if d.Duration > 0 && (d.Action == ban.ActionBan || d.Action == ban.ActionExtend || d.Action == ban.ActionObserve) {
-			r.For = wording.Short(d.Duration)
+			r.For = humanize.Duration(d.Duration)
 		}
 		v.Rows = append(v.Rows, r)
 	}
@@ -531,13 +531,4 @@ func capital(s string) string {
 		return s
 	}
 	return string(s[0]-'a'+'A') + s[1:]
-}
-
-// thousands groups digits by three.
-func thousands(n int) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }

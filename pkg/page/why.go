@@ -12,6 +12,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/hint"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
@@ -110,7 +111,7 @@ func (p *Page) account(w http.ResponseWriter, r *http.Request, f frame, name str
 	f.Asked, f.Title = printable.Limit(name, 64), "Account "+printable.Limit(name, 64)+" – Ringwall"
 	v := &tried{Account: sentence(printable.String(name)), All: res.All, Command: "ringwall history " + printable.String(name)}
 	for _, s := range res.Sources[:min(len(res.Sources), maxTried)] {
-		row := triedFrom{Bare: wording.Bare(s.Prefix), Address: s.Address.String(), Verdict: printable.String(s.Verdict),
+		row := triedFrom{Bare: humanize.Prefix(s.Prefix), Address: s.Address.String(), Verdict: printable.String(s.Verdict),
 			Place: placeOf(s.Place), Tries: s.Tries, Logins: s.Logins, Last: s.Last}
 		if s.Trusted && s.Verdict != "trusted" {
 			row.Verdict += ", logged in there"
@@ -143,11 +144,11 @@ type triedFrom struct {
 
 func (p *Page) answer(ex engine.Explanation) *answer {
 	a := &answer{Address: ex.Address.String(), Verdict: printable.String(ex.Verdict), Sentence: sentence(wording.Verdict(ex, p.clock)),
-		Never: ex.Verdict == "allowed" || ex.Verdict == "protected", Score: wording.Score(ex.Score) + " of " + wording.Number(ex.Threshold)}
+		Never: ex.Verdict == "allowed" || ex.Verdict == "protected", Score: humanize.Score(ex.Score) + " of " + humanize.Number(ex.Threshold)}
 	if ex.Threshold > 0 {
 		a.Percent = min(100, int(100*ex.Score/ex.Threshold))
 	}
-	if ex.Source.IsValid() && wording.Bare(ex.Source) != ex.Address.String() {
+	if ex.Source.IsValid() && humanize.Prefix(ex.Source) != ex.Address.String() {
 		a.Source = ex.Source.String()
 	}
 	if ex.Ban != nil && (ex.Verdict == "banned" || ex.Verdict == "observed") {
@@ -157,12 +158,12 @@ func (p *Page) answer(ex engine.Explanation) *answer {
 		a.Grace = "No automatic ban before " + p.clock(*ex.Grace) + ": somebody gave it grace."
 	}
 	if ex.Lost > 0 {
-		a.Lost = wording.Plural(ex.Lost, "older piece is", "older pieces are") + " no longer kept"
+		a.Lost = humanize.Plural(ex.Lost, "older piece is", "older pieces are") + " no longer kept"
 	}
 	for _, e := range ex.Evidence {
 		by, note := wording.Evidence(e)
 		a.Evidence = append(a.Evidence, piece{At: e.Time, Event: printable.String(e.Event), By: sentence(by), Account: printable.String(e.Account),
-			Points: wording.Number(e.Points), Score: wording.Score(e.Score), Note: sentence(note), Proven: e.Proven})
+			Points: humanize.Number(e.Points), Score: humanize.Score(e.Score), Note: sentence(note), Proven: e.Proven})
 	}
 	for _, l := range ex.Lines {
 		a.Lines = append(a.Lines, sentence(wording.Local(l, p.clock)))
@@ -174,7 +175,7 @@ func (p *Page) answer(ex engine.Explanation) *answer {
 func commandsFor(a *answer, allowed *ban.Exemption) []command {
 	all := []command{{"The same on a terminal", "ringwall why " + a.Address}, {"What happened with it", "ringwall history " + a.Address}}
 	if a.Never && allowed != nil && allowed.Origin == engine.OriginManual {
-		return append([]command{{"Take that back, and judge it like everybody else", "ringwall allow del " + wording.Bare(allowed.Prefix)}}, all...)
+		return append([]command{{"Take that back, and judge it like everybody else", "ringwall allow del " + humanize.Prefix(allowed.Prefix)}}, all...)
 	}
 	if a.Never {
 		return all
@@ -182,8 +183,8 @@ func commandsFor(a *answer, allowed *ban.Exemption) []command {
 	allow := command{"Never ban it, for a day or until you take it back", "ringwall allow add " + a.Address + " --for 1d"}
 	if a.Banned {
 		return append([]command{
-			{"Let it in now", "ringwall unban " + wording.Bare(a.Ban)},
-			{"Let it in, and do not ban it for an hour, to mend its phone meanwhile", "ringwall unban " + wording.Bare(a.Ban) + " --grace 1h"}, allow}, all...)
+			{"Let it in now", "ringwall unban " + humanize.Prefix(a.Ban)},
+			{"Let it in, and do not ban it for an hour, to mend its phone meanwhile", "ringwall unban " + humanize.Prefix(a.Ban) + " --grace 1h"}, allow}, all...)
 	}
 	return append([]command{allow}, all...)
 }

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
 const (
@@ -70,24 +72,12 @@ func parseDuration(text string) (time.Duration, error) {
 	return sum, nil
 }
 
-// formatDuration is [time.Duration.String] without the zeros at the end: 24h rather than 24h0m0s.
-func formatDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = s[:len(s)-2]
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = s[:len(s)-2]
-	}
-	return s
-}
-
 // formatBound writes a limit in whole days where it is some.
 func formatBound(d time.Duration) string {
 	if d >= 7*day && d%day == 0 {
 		return strconv.FormatInt(int64(d/day), 10) + "d"
 	}
-	return formatDuration(d)
+	return humanize.ExactDuration(d)
 }
 
 // durationFromWords returns what "10 minutes", "1 Day", "1d 12h", "2 months" or "60*60" is in the units that are read, or "".

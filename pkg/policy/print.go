@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
 // Print writes every effective value as YAML, with comments that give each key's meaning and the reason for its
@@ -174,7 +176,7 @@ func formatValue(v reflect.Value) string {
 		}
 		return quoteYAML(hidden)
 	case time.Duration:
-		return formatDuration(value)
+		return humanize.ExactDuration(value)
 	case AllowEntry:
 		return quoteYAML(value.String())
 	case *regexp.Regexp:

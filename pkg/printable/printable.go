@@ -72,6 +72,29 @@ func Width(s string) int {
 	return n
 }
 
+// Wrap breaks escaped text between words. used is what the first line has lost already, or, below 0, has more; a word longer than a line stays whole.
+func Wrap(s string, columns, used int) []string {
+	if columns <= 0 {
+		return []string{s}
+	}
+	var lines []string
+	line, width := "", used
+	for _, word := range strings.Split(s, " ") {
+		w := Width(word)
+		if line != "" && width+1+w > columns {
+			lines = append(lines, line)
+			line, width = "", 0
+		}
+		if line != "" {
+			line += " "
+			width++
+		}
+		line += word
+		width += w
+	}
+	return append(lines, line)
+}
+
 // JSON escapes, in a JSON text, the characters that [String] would escape and that encoding/json leaves as they are:
 // C1 controls such as the one-byte escape U+009B, DEL, bidi controls. The result means the same to any JSON parser; it
 // is text itself where nothing had to change.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -17,12 +18,12 @@ func Verdict(ex engine.Explanation, clock func(time.Time) string) string {
 	switch {
 	case ex.Ban != nil && ex.Verdict == "banned":
 		return fmt.Sprintf("%s is banned%s until %s, for another %s: %s.", ex.Address, together(ex), clock(ex.Ban.Until),
-			Short(Seconds(ex.Ban.Left)), Cause(ex.Ban))
+			humanize.Duration(humanize.FromSeconds(ex.Ban.Left)), Cause(ex.Ban))
 	case ex.Ban != nil && ex.Verdict == "observed":
 		return fmt.Sprintf("%s would be banned until %s, but Ringwall only observes: %s.", ex.Address, clock(ex.Ban.Until), Cause(ex.Ban))
 	case ex.Trust != nil && ex.Verdict == "trusted":
 		return fmt.Sprintf("%s is not banned, and trusted until %s: %s logged in from there with the right password.",
-			ex.Address, clock(ex.Trust.Until), cmp.Or(Names(ex.Trust.Accounts, 5), "a user"))
+			ex.Address, clock(ex.Trust.Until), cmp.Or(humanize.Names(ex.Trust.Accounts, 5), "a user"))
 	case ex.Verdict == "allowed":
 		return fmt.Sprintf("%s is never banned: it is on the allow list%s.", ex.Address, entry(ex.Allow))
 	case ex.Verdict == "protected":
@@ -30,12 +31,12 @@ func Verdict(ex engine.Explanation, clock func(time.Time) string) string {
 	case ex.Verdict == "unknown":
 		return fmt.Sprintf("%s is not banned: Ringwall has seen nothing from it.", ex.Address)
 	}
-	return fmt.Sprintf("%s is not banned: its score is %s of %s points.", ex.Address, Score(ex.Score), Number(ex.Threshold))
+	return fmt.Sprintf("%s is not banned: its score is %s of %s points.", ex.Address, humanize.Score(ex.Score), humanize.Number(ex.Threshold))
 }
 
 // together names the network where more than the source itself is banned.
 func together(ex engine.Explanation) string {
-	if ex.Ban.Prefix == ex.Source || Bare(ex.Ban.Prefix) == ex.Address.String() {
+	if ex.Ban.Prefix == ex.Source || humanize.Prefix(ex.Ban.Prefix) == ex.Address.String() {
 		return ""
 	}
 	return " with all of " + ex.Ban.Prefix.String()
@@ -49,9 +50,9 @@ func Cause(b *ban.Ban) string {
 		}
 		return "by hand"
 	}
-	s := Words(b.Reason) + ", " + Plural(b.Attempts, "attempt", "attempts")
+	s := humanize.Words(b.Reason) + ", " + humanize.Plural(b.Attempts, "attempt", "attempts")
 	if n := len(b.Accounts); n > 0 {
-		s += " on " + Plural(n, "account", "accounts") + " (" + Names(b.Accounts, 5) + ")"
+		s += " on " + humanize.Plural(n, "account", "accounts") + " (" + humanize.Names(b.Accounts, 5) + ")"
 	}
 	return s
 }
@@ -74,7 +75,7 @@ func Evidence(e ban.Evidence) (by, note string) {
 		by += "/" + printable.String(e.Transport)
 	}
 	if note = printable.Line(e.Note); note == "" {
-		note = Words(e.Reason)
+		note = humanize.Words(e.Reason)
 	}
 	if place := engine.Arithmetic(&e); place != "" {
 		note += ": " + place

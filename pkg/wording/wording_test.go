@@ -49,23 +49,3 @@ func TestEvidenceHasNoByteFromTheWireUnescaped(t *testing.T) {
 		t.Errorf("%q", note)
 	}
 }
-
-func TestBare(t *testing.T) {
-	for in, want := range map[string]string{"203.0.113.5/32": "203.0.113.5", "2001:db8::/64": "2001:db8::/64", "2001:db8::1/128": "2001:db8::1",
-		"2001:db8::/32": "2001:db8::/32"} {
-		if got := Bare(netip.MustParsePrefix(in)); got != want {
-			t.Errorf("%s: %s", in, got)
-		}
-	}
-	if got := Bare(netip.Prefix{}); got != "" {
-		t.Errorf("no prefix: %s", got)
-	}
-}
-
-func TestTerseDurations(t *testing.T) {
-	for d, want := range map[time.Duration]string{time.Hour: "1h", 4 * time.Minute: "4m", 20 * time.Second: "20s", 168 * time.Hour: "168h", 61 * time.Second: "1m1s"} {
-		if got := Terse(d); got != want {
-			t.Errorf("%v is %s", d, got)
-		}
-	}
-}

@@ -5,8 +5,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 func (c *commands) allow() *cobra.Command {
@@ -68,7 +68,7 @@ func (c *commands) allowChange(verb, about string, remove bool, suggest ...strin
 			if c.json {
 				return c.object(res)
 			}
-			c.sayAllow(cmp.Or(printable.String(req.Host), wording.Bare(req.Prefix)), res, remove)
+			c.sayAllow(cmp.Or(printable.String(req.Host), humanize.Prefix(req.Prefix)), res, remove)
 			return nil
 		},
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/service"
-	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 func (c *commands) ban() *cobra.Command {
@@ -60,7 +60,7 @@ func (c *commands) session() netip.Addr {
 }
 
 func (c *commands) sayBan(res control.BanResult) {
-	name := wording.Bare(res.Prefix)
+	name := humanize.Prefix(res.Prefix)
 	how := "is banned"
 	if res.Renewed {
 		how = "was banned already, and is now"
@@ -83,7 +83,7 @@ func (c *commands) sayBan(res control.BanResult) {
 func bares(prefixes []netip.Prefix) string {
 	out := make([]string, len(prefixes))
 	for i, p := range prefixes {
-		out[i] = wording.Bare(p)
+		out[i] = humanize.Prefix(p)
 	}
 	return strings.Join(out, ", ")
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // golden compares with testdata/NAME, which UPDATE_GOLDEN=1 rewrites.
@@ -510,7 +510,7 @@ func TestALongListIsPrintedInFull(t *testing.T) {
 			prefix, _, _ := strings.Cut(l, " ")
 			var b ban.Ban
 			if json.Unmarshal([]byte(l), &b) == nil {
-				prefix = wording.Bare(b.Prefix)
+				prefix = humanize.Prefix(b.Prefix)
 			}
 			if strings.HasPrefix(prefix, "32.0.") {
 				seen[prefix] = true

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 const day = 24 * time.Hour
@@ -69,6 +69,6 @@ func parseDuration(s string) (time.Duration, error) {
 	}
 }
 
-func short(d time.Duration) string { return wording.Short(d) }
+func short(d time.Duration) string { return humanize.Duration(d) }
 
-func seconds(s float64) time.Duration { return wording.Seconds(s) }
+func seconds(s float64) time.Duration { return humanize.FromSeconds(s) }

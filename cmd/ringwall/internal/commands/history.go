@@ -13,6 +13,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
@@ -118,7 +119,7 @@ func concerns(d ban.Decision, addr netip.Addr) bool {
 }
 
 func (c *commands) decision(d ban.Decision) []string {
-	source, length := wording.Bare(d.Prefix), ""
+	source, length := humanize.Prefix(d.Prefix), ""
 	if source == "" && d.Source.IsValid() {
 		source = d.Source.String()
 	}

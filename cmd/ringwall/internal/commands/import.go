@@ -13,8 +13,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/fail2ban"
 	"github.com/ringwall/ringwall/pkg/hint"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // imported is the answer to import --json.
@@ -170,7 +170,7 @@ func (c *commands) tellImport(im *fail2ban.Import) {
 		if !b.Forever {
 			left = short(min(b.Left, control.MaxDuration)) + " left"
 		}
-		say("  %s  %s  jail %q", wording.Bare(b.Prefix), left, printable.String(b.Jail))
+		say("  %s  %s  jail %q", humanize.Prefix(b.Prefix), left, printable.String(b.Jail))
 	}
 	if len(im.NotImported) > 0 {
 		say("")
@@ -272,7 +272,7 @@ func (c *commands) handOver(ctx context.Context, client *control.Client, im *fai
 				report.Enforced++
 			}
 		default:
-			if err := refused("ban "+wording.Bare(b.Prefix), err); err != nil {
+			if err := refused("ban "+humanize.Prefix(b.Prefix), err); err != nil {
 				return err
 			}
 		}

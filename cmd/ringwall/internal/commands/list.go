@@ -10,6 +10,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/spelling"
 	"github.com/ringwall/ringwall/pkg/wording"
@@ -72,7 +73,7 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 			leaking++
 			why = fmt.Sprintf("GETS THROUGH (%s): %s", b.Leak.Where(), why)
 		}
-		t.add(wording.Bare(b.Prefix), short(seconds(b.Left)), c.clock(b.Since), strconv.Itoa(b.Number), strconv.Itoa(b.Attempts), why,
+		t.add(humanize.Prefix(b.Prefix), short(seconds(b.Left)), c.clock(b.Since), strconv.Itoa(b.Number), strconv.Itoa(b.Attempts), why,
 			names(b.Accounts, 5), wording.Place(b.Place))
 	})
 	if err != nil || c.json {
@@ -100,7 +101,7 @@ func (c *commands) listTrust(cmd *cobra.Command, client *control.Client) error {
 	}, func(a, b ban.Trust) int {
 		return cmp.Or(b.Since.Compare(a.Since), a.Prefix.Compare(b.Prefix))
 	}, func(v ban.Trust) {
-		t.add(wording.Bare(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), score(v.Score), names(v.Accounts, 5), wording.Place(v.Place))
+		t.add(humanize.Prefix(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), score(v.Score), names(v.Accounts, 5), wording.Place(v.Place))
 	})
 	if err != nil || c.json {
 		return err
@@ -143,7 +144,7 @@ func (c *commands) entries(list []ban.Exemption, empty string) error {
 		}
 		return nil
 	}, nil, func(v ban.Exemption) {
-		entry := wording.Bare(v.Prefix)
+		entry := humanize.Prefix(v.Prefix)
 		if entry == "" { // a host name without one
 			entry = "no address"
 		}
@@ -166,5 +167,5 @@ func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 // score writes a score, which decays all the time, with one decimal place where there is one.
 func score(f float64) string {
-	return wording.Score(f)
+	return humanize.Score(f)
 }

@@ -12,8 +12,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // object writes one JSON object and a line's end.
@@ -58,29 +58,21 @@ func (c *commands) brief(t time.Time) string {
 
 // wrapf is sayf for long lines: broken between words where the terminal ends, and indented from the second on.
 func (c *commands) wrapf(indent, format string, args ...any) {
-	line, width := "", 0
-	for _, word := range strings.Split(printable.Line(fmt.Sprintf(format, args...)), " ") {
-		n := printable.Width(word)
-		if c.Columns > 0 && line != "" && width+1+n > c.Columns {
-			fmt.Fprintln(c.out, line)
-			line, width = indent+word, printable.Width(indent)+n
-			continue
-		}
-		if line != "" || width > 0 {
-			line += " "
-			width++
-		}
-		line += word
-		width += n
+	room, first := 0, ""
+	if c.Columns > 0 {
+		room = max(1, c.Columns-printable.Width(indent))
 	}
-	fmt.Fprintln(c.out, line)
+	for _, line := range printable.Wrap(printable.Line(fmt.Sprintf(format, args...)), room, room-c.Columns) {
+		fmt.Fprintln(c.out, first+line)
+		first = indent
+	}
 }
 
-func names(list []string, most int) string { return wording.Names(list, most) }
+func names(list []string, most int) string { return humanize.Names(list, most) }
 
-func plural(n int, one, many string) string { return wording.Plural(n, one, many) }
+func plural(n int, one, many string) string { return humanize.Plural(n, one, many) }
 
-func words[S ~string](s S) string { return wording.Words(s) }
+func words[S ~string](s S) string { return humanize.Words(s) }
 
 // sentence begins a note with a capital letter and ends it with a full stop.
 func sentence(note string) string {

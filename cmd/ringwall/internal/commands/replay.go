@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/replay"
-	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 func (c *commands) replay() *cobra.Command {
@@ -147,7 +147,7 @@ func (c *commands) replayed(d *ban.Decision) string {
 	source, length := "", ""
 	switch {
 	case d.Prefix.IsValid():
-		source = wording.Bare(d.Prefix)
+		source = humanize.Prefix(d.Prefix)
 	case d.Source.IsValid():
 		source = d.Source.String()
 	}

@@ -5,9 +5,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/replay"
-	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // summaryRows is how long a list of the summary is at most; --json has all.
@@ -23,7 +23,7 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 	}
 	for _, r := range first(s.Breaches) {
 		c.sayf("BREACH: %s logged in as %s right after guessing its password, at %s. Change that password.",
-			wording.Bare(r.Source), printable.String(r.Account), c.moment(r.First))
+			humanize.Prefix(r.Source), printable.String(r.Account), c.moment(r.First))
 	}
 	if err := c.sayBanned(s); err != nil {
 		return err
@@ -33,7 +33,7 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 		c.sayf("Misconfigured, not attacking:")
 		t := table{header: []string{"SOURCE", "ACCOUNT", "SINCE", "WHAT"}, flex: []int{3, 1}}
 		for _, r := range first(s.Misconfigured) {
-			t.add(wording.Bare(r.Source), printable.String(r.Account), c.moment(r.First), printable.Line(r.Detail))
+			t.add(humanize.Prefix(r.Source), printable.String(r.Account), c.moment(r.First), printable.Line(r.Detail))
 		}
 		if err := t.write(c.out, c.Columns); err != nil {
 			return err
@@ -41,7 +41,7 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 		c.sayMore(len(s.Misconfigured))
 	}
 	for _, r := range first(s.Guessing) {
-		c.sayf("%s guesses passwords (account %s) since %s, and would not have been banned: %s.", wording.Bare(r.Source), printable.String(r.Account),
+		c.sayf("%s guesses passwords (account %s) since %s, and would not have been banned: %s.", humanize.Prefix(r.Source), printable.String(r.Account),
 			c.moment(r.First), printable.Line(r.Detail))
 	}
 	for _, r := range first(s.Targeted) {
@@ -84,7 +84,7 @@ func (c *commands) sayCustomers(s *replay.Summary) error {
 	for i, u := range s.Customers {
 		locked += u.LoginsWhileBanned
 		if i < summaryRows {
-			t.add(wording.Bare(u.Prefix), c.moment(u.First), short(u.Total), words(u.Reason), strconv.FormatInt(u.Logins, 10),
+			t.add(humanize.Prefix(u.Prefix), c.moment(u.First), short(u.Total), words(u.Reason), strconv.FormatInt(u.Logins, 10),
 				strconv.FormatInt(u.LoginsWhileBanned, 10), c.moment(u.LastLogin), names(u.Accounts, 5))
 		}
 	}
@@ -117,7 +117,7 @@ func (c *commands) sayBanned(s *replay.Summary) error {
 			why += " (observed)"
 			observed = true
 		}
-		t.add(wording.Bare(b.Prefix), c.moment(b.First), strconv.Itoa(b.Bans), short(b.Total), strconv.FormatInt(b.Blocked, 10), why,
+		t.add(humanize.Prefix(b.Prefix), c.moment(b.First), strconv.Itoa(b.Bans), short(b.Total), strconv.FormatInt(b.Blocked, 10), why,
 			printable.String(b.Account))
 	}
 	if err := t.write(c.out, c.Columns); err != nil {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/wording"
+	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
 func (c *commands) unban() *cobra.Command {
@@ -82,7 +82,7 @@ func (c *commands) completeBans(cmd *cobra.Command, args []string, _ string) ([]
 	var out []string
 	enough := errors.New("enough")
 	err = client.EachBan(cmd.Context(), control.BanFilter{}, func(b ban.Ban) error {
-		if out = append(out, wording.Bare(b.Prefix)); len(out) == maxCompletions {
+		if out = append(out, humanize.Prefix(b.Prefix)); len(out) == maxCompletions {
 			return enough
 		}
 		return nil

@@ -18,6 +18,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/hint"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
@@ -142,7 +143,7 @@ func (c *commands) whyAccount(ctx context.Context, client *control.Client, accou
 		if s.Trusted && s.Verdict != "trusted" {
 			verdict += ", logged in there"
 		}
-		t.add(wording.Bare(s.Prefix), verdict, strconv.Itoa(s.Tries), strconv.Itoa(s.Logins), c.clock(s.Last),
+		t.add(humanize.Prefix(s.Prefix), verdict, strconv.Itoa(s.Tries), strconv.Itoa(s.Logins), c.clock(s.Last),
 			wording.Place(s.Place))
 	}
 	if err := t.write(c.out, c.Columns); err != nil {
@@ -160,7 +161,7 @@ func (c *commands) sayWhy(ex engine.Explanation) error {
 	if place := wording.Place(ex.Place); place != "" {
 		c.sayf("It is registered in %s.", place)
 	}
-	if ex.Source.IsValid() && wording.Bare(ex.Source) != ex.Address.String() {
+	if ex.Source.IsValid() && humanize.Prefix(ex.Source) != ex.Address.String() {
 		c.sayf("It is judged as a part of %s.", ex.Source)
 	}
 	if ex.Grace != nil && ex.Grace.After(c.Now()) {
@@ -215,7 +216,7 @@ func (c *commands) ways(ex engine.Explanation) {
 		c.sayf("To keep it out:  ringwall ban %s", ex.Address)
 	case ex.Allow != nil && ex.Allow.Origin == engine.OriginManual:
 		c.sayf("")
-		c.sayf("To judge it again:  ringwall allow del %s", wording.Bare(ex.Allow.Prefix))
+		c.sayf("To judge it again:  ringwall allow del %s", humanize.Prefix(ex.Allow.Prefix))
 	}
 }
 

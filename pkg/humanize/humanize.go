@@ -1,4 +1,4 @@
-package wording
+package humanize
 
 import (
 	"fmt"
@@ -12,8 +12,8 @@ import (
 
 const day = 24 * time.Hour
 
-// Short writes a duration in at most two units: "45s", "58m", "3h 5m", "6d 23h". It rounds to the smaller one.
-func Short(d time.Duration) string {
+// Duration writes a duration in at most two units: "45s", "58m", "3h 5m", "6d 23h". It rounds to the smaller one.
+func Duration(d time.Duration) string {
 	type unit struct {
 		name string
 		size time.Duration
@@ -41,9 +41,9 @@ func Short(d time.Duration) string {
 	return "0s"
 }
 
-// Terse writes a duration to the second, without the zeros at its end: "1h", "1h30m", "20s".
-func Terse(d time.Duration) string {
-	s := d.Round(time.Second).String()
+// ExactDuration writes a duration without the zeros at its end: "1h" rather than "1h0m0s", "1h30m", "20s", "1.5s".
+func ExactDuration(d time.Duration) string {
+	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
 	}
@@ -53,8 +53,11 @@ func Terse(d time.Duration) string {
 	return s
 }
 
-// Seconds is a number of seconds as a duration.
-func Seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// DurationToSecond is [ExactDuration] of a duration rounded to seconds.
+func DurationToSecond(d time.Duration) string { return ExactDuration(d.Round(time.Second)) }
+
+// FromSeconds is a number of seconds as a duration.
+func FromSeconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // Number writes a number without needless zeros.
 func Number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
@@ -68,6 +71,31 @@ func Plural(n int, one, many string) string {
 		return "1 " + one
 	}
 	return fmt.Sprintf("%d %s", n, many)
+}
+
+// Thousands writes a whole number with a comma before each three digits.
+func Thousands(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// Ordinal writes the number of a place in a row: 1st, 2nd, 3rd, 11th, 1,002nd.
+func Ordinal(n int) string {
+	ending := "th"
+	if n%100 < 11 || n%100 > 13 {
+		switch n % 10 {
+		case 1:
+			ending = "st"
+		case 2:
+			ending = "nd"
+		case 3:
+			ending = "rd"
+		}
+	}
+	return Thousands(n) + ending
 }
 
 // Names escapes names from the wire and joins the first few.
@@ -89,8 +117,8 @@ func Names(list []string, most int) string {
 // Words makes a reason such as wrong_password readable.
 func Words[S ~string](s S) string { return strings.ReplaceAll(printable.String(string(s)), "_", " ") }
 
-// Bare leaves the length of a single address's prefix away; a prefix that is not valid is nothing.
-func Bare(p netip.Prefix) string {
+// Prefix leaves the length of a single address's prefix away; a prefix that is not valid is nothing.
+func Prefix(p netip.Prefix) string {
 	switch {
 	case !p.IsValid():
 		return ""
