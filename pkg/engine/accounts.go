@@ -93,9 +93,9 @@ func (e *Engine) loggedInLately(id uint64) bool {
 	return a != nil && a.lastLogin != 0 && e.now-a.lastLogin < int64(e.policy.Roaming.Within)
 }
 
-// recordTargetFailure notes that the source of the event fails on an account, and reports the account when many sources without
+// recordAccountFailure notes that the source of the event fails on an account, and reports the account when many sources without
 // trust do. It returns the account as it was before, or nil.
-func (j *judgement) recordTargetFailure(id uint64) *account {
+func (j *judgement) recordAccountFailure(id uint64) *account {
 	limit := j.policy.Targeted.Sources
 	if limit <= 0 {
 		return nil

@@ -62,7 +62,7 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		j.reportSpared(prefix, ban.ReasonManual, proven, "a person unbanned it with a grace that is not over")
 		return
 	}
-	if enforce && j.engine.holdsForgeable(proven) {
+	if enforce && j.engine.forgeableMustWait(proven) {
 		j.engine.suspendedBans++
 		j.reportSpared(prefix, ban.ReasonAllowed, proven, forgeableHeldText)
 		return
@@ -73,14 +73,14 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		return
 	}
 	if enforce {
-		bound := j.engine.reserveBan(proven)
-		if bound != "" && (proven || float64(s.score) >= 2*j.policy.Threshold) && j.endOneShotBan(bound, proven) {
-			bound = j.engine.reserveBan(proven)
+		limit := j.engine.reserveBan(proven)
+		if limit != "" && (proven || float64(s.score) >= 2*j.policy.Threshold) && j.endOneShotBan(limit, proven) {
+			limit = j.engine.reserveBan(proven)
 		}
-		if bound != "" {
-			j.engine.hitLimits[bound]++
-			if j.engine.firstReport(forLimit, sourceKey{}, j.engine.hashText(bound)) {
-				j.decide(ban.ActionObserve, ban.ReasonLimit, prefix, 0, proven, "bans are left out, by policy.limits."+bound+": see the metrics")
+		if limit != "" {
+			j.engine.hitLimits[limit]++
+			if j.engine.firstReport(forLimit, sourceKey{}, j.engine.hashText(limit)) {
+				j.decide(ban.ActionObserve, ban.ReasonLimit, prefix, 0, proven, "bans are left out, by policy.limits."+limit+": see the metrics")
 			}
 			return
 		}

@@ -26,9 +26,9 @@ func (e *Engine) check() error {
 			}
 			if net, ok := e.networkOf(p); ok {
 				n := networks[net]
-				n.banned++
+				n.bans++
 				if !b.proven {
-					n.unproven++
+					n.forgeable++
 				}
 				networks[net] = n
 			}

@@ -85,22 +85,22 @@ type Engine struct {
 }
 
 // New makes an engine. The policy must be valid; see policy.Load.
-func New(cfg policy.Policy) *Engine { return newEngine(cfg, newKeyedHash(rand.Uint64())) }
+func New(p policy.Policy) *Engine { return newEngine(p, newKeyedHash(rand.Uint64())) }
 
 // NewRepeatable makes an engine that decides the same about the same events each time. Whoever knows how it counts accounts
 // can choose such that look like fewer, so it is for recordings, not for attackers who are there.
-func NewRepeatable(cfg policy.Policy) *Engine { return newEngine(cfg, newKeyedHash(0)) }
+func NewRepeatable(p policy.Policy) *Engine { return newEngine(p, newKeyedHash(0)) }
 
-func newEngine(cfg policy.Policy, s keyedHash) *Engine {
+func newEngine(p policy.Policy, hash keyedHash) *Engine {
 	e := &Engine{
-		keyedHash:        s,
-		ipv6Prefix:       cfg.IPv6Prefix,
+		keyedHash:        hash,
+		ipv6Prefix:       p.IPv6Prefix,
 		rules:            indexRules(),
-		sources:          newSources(cfg.MaxSources, uint32(quietFor(&cfg)/second)),
+		sources:          newSources(p.MaxSources, uint32(quietFor(&p)/second)),
 		dialogues:        table.NewWindow[dialogue](dialogueTTL, maxDialogues),
 		strangerFailures: table.NewWindow[strangerFailures](2*idleResetSeconds*second, maxStrangerFailures),
 		reports:          table.NewWindow[struct{}](reportTTL, maxReports),
-		guessedLogins:    table.NewWindow[guessedLogin](int64(cfg.Ban.Memory), maxReports),
+		guessedLogins:    table.NewWindow[guessedLogin](int64(p.Ban.Memory), maxReports),
 		slowGuessers:     table.NewWindow[struct{}](24*60*minute, maxReports),
 		vouchedFor:       table.NewWindow[struct{}](24*60*minute, maxReports),
 		loginFlows:       table.NewWindow[struct{}](loginFlowTTL, maxLoginFlows),
@@ -112,26 +112,26 @@ func newEngine(cfg policy.Policy, s keyedHash) *Engine {
 		trusts:           make(map[sourceKey]*trust),
 		trustsByOwner:    make(map[sourceKey]int),
 		accounts:         make(map[uint64]*account),
-		failingCustomers: newFailingCustomers(int64(cfg.Storm.Within)),
+		failingCustomers: newFailingCustomers(int64(p.Storm.Within)),
 		hitLimits:        make(map[string]int),
-		forgeableBudget:  float64(cfg.Limits.ForgeableBurst),
+		forgeableBudget:  float64(p.Limits.ForgeableBurst),
 	}
 	e.leaks.reported = table.NewWindow[struct{}](reportTTL, maxLeaking)
-	e.configure(cfg)
+	e.configure(p)
 	return e
 }
 
 // Configure changes the policy without forgetting anything, as on SIGHUP. It returns the bans that the new allow list
 // ends. Two keys are different: ipv6_prefix stays what it was in New, since it is what a source is, and mode: observe
 // makes no new bans but leaves those that are there.
-func (e *Engine) Configure(now time.Time, cfg policy.Policy) []ban.Decision {
+func (e *Engine) Configure(now time.Time, p policy.Policy) []ban.Decision {
 	e.advance(now)
 	for _, prefix := range e.allow.Sorted() {
 		removeOrigin(&e.allow, prefix, originConfig)
 	}
-	e.configure(cfg)
+	e.configure(p)
 	var out []ban.Decision
-	for _, entry := range cfg.Allow {
+	for _, entry := range p.Allow {
 		if entry.Prefix.IsValid() {
 			out = append(out, e.endBans(e.bansWithinExemption(canonicalPrefix(entry.Prefix)), ban.ReasonAllowed, "")...)
 		}
@@ -139,19 +139,19 @@ func (e *Engine) Configure(now time.Time, cfg policy.Policy) []ban.Decision {
 	return out
 }
 
-func (e *Engine) configure(cfg policy.Policy) {
-	e.policy = cfg
-	e.sources.max = cfg.MaxSources
-	e.failingCustomers.setTTL(int64(cfg.Storm.Within))
-	e.guessedLogins.SetTTL(int64(cfg.Ban.Memory))
-	e.honeypots = make(map[string]bool, len(cfg.Honeypots))
-	for _, name := range cfg.Honeypots {
+func (e *Engine) configure(p policy.Policy) {
+	e.policy = p
+	e.sources.max = p.MaxSources
+	e.failingCustomers.setTTL(int64(p.Storm.Within))
+	e.guessedLogins.SetTTL(int64(p.Ban.Memory))
+	e.honeypots = make(map[string]bool, len(p.Honeypots))
+	for _, name := range p.Honeypots {
 		e.honeypots[name] = true
 	}
 	for s := range e.enforces {
-		e.enforces[s] = cfg.Services[security.Service(s).String()] == policy.Enforce
+		e.enforces[s] = p.Services[security.Service(s).String()] == policy.Enforce
 	}
-	for _, entry := range cfg.Allow {
+	for _, entry := range p.Allow {
 		if entry.Prefix.IsValid() {
 			addOrigin(&e.allow, canonicalPrefix(entry.Prefix), origin{name: originConfig})
 		}

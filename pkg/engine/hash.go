@@ -24,7 +24,6 @@ const (
 	forSpared
 	forLimit
 	forActivity
-	forSource
 	forLoginFlow
 	forWiderNetwork
 	forGuessing
@@ -38,13 +37,13 @@ const (
 
 // keyedHash make the numbers below unpredictable to an attacker, who could otherwise choose names that collide.
 type keyedHash struct {
-	seed   maphash.Seed
-	k0, k1 uint64
-	sketch uint64 // of bitOf; 0 makes it the same in every engine
+	seed         maphash.Seed
+	k0, k1       uint64
+	sketchSecret uint64 // of bitOf; 0 makes it the same in every engine
 }
 
 func newKeyedHash(sketch uint64) keyedHash {
-	s := keyedHash{seed: maphash.MakeSeed(), sketch: sketch}
+	s := keyedHash{seed: maphash.MakeSeed(), sketchSecret: sketch}
 	s.k0, s.k1 = s.hashText("k0"), s.hashText("k1")|1
 	return s
 }
@@ -69,5 +68,5 @@ func (s *keyedHash) sketchBit(account string) uint8 {
 	for i := range len(account) {
 		h = (h ^ uint64(account[i])) * 1099511628211
 	}
-	return uint8((h ^ s.sketch) * (0x9e3779b97f4a7c15 ^ s.sketch<<1) >> 58) // the multiplier is odd
+	return uint8((h ^ s.sketchSecret) * (0x9e3779b97f4a7c15 ^ s.sketchSecret<<1) >> 58) // the multiplier is odd
 }

@@ -16,5 +16,5 @@ func (e *Engine) HoldForgeable(until time.Time) {
 // ForgeableHeldUntil is until when Hold has them spared, not after now where it does not.
 func (e *Engine) ForgeableHeldUntil() time.Time { return utc(e.forgeableHeldUntil) }
 
-// holdsForgeable says whether a ban by such evidence has to wait.
-func (e *Engine) holdsForgeable(proven bool) bool { return !proven && e.now < e.forgeableHeldUntil }
+// forgeableMustWait says whether a ban by such evidence has to wait.
+func (e *Engine) forgeableMustWait(proven bool) bool { return !proven && e.now < e.forgeableHeldUntil }

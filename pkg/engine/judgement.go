@@ -38,13 +38,13 @@ type judgement struct {
 	proven bool      // the sender has the address: it could not be forged
 
 	// What was looked up or computed, each once and where a rule asks for it.
-	tracked     *source   // see source
-	lookedUp    *source   // see findSource
-	isLookedUp  bool      // lookedUp is what there is, or nil where there is none
-	dialogueID  uint64    // see dialogueKey; 0: not yet
-	state       *dialogue // see dialogueState
-	stateLoaded bool      // state is what there is, or nil where there is none
-	accountHash uint64    // see accountNameHash; 0: not yet
+	tracked      *source   // see source
+	lookedUp     *source   // see findSource
+	isLookedUp   bool      // lookedUp is what there is, or nil where there is none
+	dialogueHash uint64    // see dialogueKey; 0: not yet
+	state        *dialogue // see dialogueState
+	stateLoaded  bool      // state is what there is, or nil where there is none
+	accountHash  uint64    // see accountNameHash; 0: not yet
 
 	// What came of it.
 	points     float64    // of the last charge

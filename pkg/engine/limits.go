@@ -36,8 +36,8 @@ func (e *Engine) refillForgeableBudget() float64 {
 
 // endOneShotBan ends the oldest ban of a source that was banned once, on evidence that could be forged: forged packets make any
 // number of such, and must not leave those free who go on attacking. It says whether there was one.
-func (j *judgement) endOneShotBan(bound string, proven bool) bool {
-	if bound == "forgeable_rate" || !proven && j.engine.refillForgeableBudget() < 1 { // no ban would follow
+func (j *judgement) endOneShotBan(limit string, proven bool) bool {
+	if limit == "forgeable_rate" || !proven && j.engine.refillForgeableBudget() < 1 { // no ban would follow
 		return false
 	}
 	for len(j.engine.oneShotBans) > 0 {
@@ -45,7 +45,7 @@ func (j *judgement) endOneShotBan(bound string, proven bool) bool {
 		j.engine.oneShotBans[0] = nil
 		j.engine.oneShotBans = j.engine.oneShotBans[1:]
 		if j.engine.bans[b.prefix] == b && b.until > j.now && b.prefix != j.engine.prefixOf(j.key) {
-			j.out = append(j.out, j.engine.endBans([]*activeBan{b}, ban.ReasonLimit, "gave way to a source that goes on attacking: policy.limits."+bound+" is reached")...)
+			j.out = append(j.out, j.engine.endBans([]*activeBan{b}, ban.ReasonLimit, "gave way to a source that goes on attacking: policy.limits."+limit+" is reached")...)
 			return true
 		}
 	}

@@ -9,8 +9,8 @@ import (
 
 // networkBans is what is known of a network with banned addresses in it.
 type networkBans struct {
-	banned   int // addresses, by enforced bans
-	unproven int // of them, by evidence that could be forged
+	bans      int // addresses, by enforced bans
+	forgeable int // of them, by evidence that could be forged
 }
 
 // networkOf returns the network of a banned source that policy.networks counts. IPv6 sources are networks already.
@@ -33,11 +33,11 @@ func (e *Engine) countInNetwork(b *activeBan, n int) {
 		return
 	}
 	net := e.networkBans[p]
-	net.banned += n
+	net.bans += n
 	if !b.proven {
-		net.unproven += n
+		net.forgeable += n
 	}
-	if net.banned <= 0 {
+	if net.bans <= 0 {
 		delete(e.networkBans, p)
 		return
 	}
@@ -52,11 +52,11 @@ func (j *judgement) banNetworkOf(p netip.Prefix) {
 		return
 	}
 	n := j.engine.networkBans[net]
-	if have := j.engine.bans[net]; n.banned < j.policy.Networks.Sources || have != nil && have.until > j.now && !have.observed {
+	if have := j.engine.bans[net]; n.bans < j.policy.Networks.Sources || have != nil && have.until > j.now && !have.observed {
 		return
 	}
 	if !j.mustSpareNetwork(net) {
-		j.banNetwork(net, n.unproven == 0, n.banned, fmt.Sprintf("%d addresses of this network are banned", n.banned))
+		j.banNetwork(net, n.forgeable == 0, n.bans, fmt.Sprintf("%d addresses of this network are banned", n.bans))
 	}
 }
 
@@ -68,11 +68,11 @@ func (j *judgement) mustSpareNetwork(net netip.Prefix) bool {
 
 // banNetwork bans a network because of the event, if there is room, and says whether it did.
 func (j *judgement) banNetwork(net netip.Prefix, proven bool, attempts int, detail string) bool {
-	if j.engine.holdsForgeable(proven) {
+	if j.engine.forgeableMustWait(proven) {
 		return false
 	}
-	if bound := j.engine.reserveBan(proven); bound != "" {
-		j.engine.hitLimits[bound]++
+	if limit := j.engine.reserveBan(proven); limit != "" {
+		j.engine.hitLimits[limit]++
 		return false
 	}
 	d := j.engine.banDuration(0, proven)

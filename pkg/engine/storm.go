@@ -36,9 +36,9 @@ func (f *failingCustomers) setTTL(ttl int64) {
 
 // recordStormPace notes a failure at a source that is known to be good, and whether it is one that lost passwords do not explain:
 // of accounts that never worked there, or faster than phones retry.
-func (j *judgement) recordStormPace(t *trust, here bool, one *failures) {
+func (j *judgement) recordStormPace(t *trust, loggedInHere bool, one *failures) {
 	b := &t.stormPace
-	if here {
+	if loggedInHere {
 		b = &one.stormPace
 	}
 	if b.Add(j.now, 1, stormPerMinute) > stormBurst {

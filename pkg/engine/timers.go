@@ -34,6 +34,6 @@ func (t *timer) less(u *timer) bool {
 }
 
 // setTimer has something end, or be looked at, at a time.
-func (e *Engine) setTimer(at int64, prefix netip.Prefix, of timerKind) {
-	e.timers.Push(timer{at, prefix, of})
+func (e *Engine) setTimer(at int64, prefix netip.Prefix, kind timerKind) {
+	e.timers.Push(timer{at, prefix, kind})
 }

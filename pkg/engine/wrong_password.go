@@ -25,15 +25,15 @@ func (j *judgement) judgeWrongPassword(points float64, r repetition) {
 // judgeCustomerFailure judges a wrong password at a trusted source: an account that never worked there counts against the
 // number of accounts, and any account that fails faster than a phone retries costs points.
 func (j *judgement) judgeCustomerFailure(t *trust, id uint64, points float64, r repetition) {
-	_, here := t.accounts[id]
-	f := j.failuresOfCustomer(t, id, !here)
+	_, loggedInHere := t.accounts[id]
+	f := j.failuresOfCustomer(t, id, !loggedInHere)
 	burst := j.policy.Misconfigured.Burst
 	if j.sparesRetransmission(&f.pace, &f.failures, r, burst) {
 		return
 	}
 	f.proven = f.proven || j.proven
-	j.recordTargetFailure(id)
-	j.recordStormPace(t, here, &f.failures)
+	j.recordAccountFailure(id)
+	j.recordStormPace(t, loggedInHere, &f.failures)
 	if limit := j.policy.Trust.Accounts; limit > 0 && f.foreign {
 		foreign, proven := 0, 0
 		for _, f := range t.failures {
@@ -60,11 +60,11 @@ func (j *judgement) judgeCustomerFailure(t *trust, id uint64, points float64, r 
 			return
 		}
 	}
-	if here {
+	if loggedInHere {
 		j.detectStorm(t, id)
 	}
 	n := notePace
-	if here {
+	if loggedInHere {
 		n = noteKnownHere
 	}
 	j.chargeByPace(&f.pace, &f.failures, burst, n, points, r)
@@ -102,10 +102,10 @@ func (j *judgement) judgeStrangerFailure(id uint64, points float64, r repetition
 	perMinute, burst := j.policy.Misconfigured.PerMinute, j.policy.Misconfigured.Burst
 	details := j.engine.sources.detailsOf(s)
 	pair := j.failuresOfStranger(id)
-	here := j.loggedInHere(id)
+	loggedInHere := j.loggedInHere(id)
 	p, many := &details.pace, false
 	p.drain(j.now, perMinute)
-	if here {
+	if loggedInHere {
 		p = &pair.pace // an office that was closed for the weekend has as many phones as before
 	} else {
 		details.failingAccounts.Add(seconds(j.now), idleResetSeconds, j.accountNameHash(), j.engine.sketchBit(j.event.Account))
@@ -117,16 +117,16 @@ func (j *judgement) judgeStrangerFailure(id uint64, points float64, r repetition
 		return
 	}
 	pair.proven = pair.proven || j.proven
-	attack := j.recordTargetFailure(id)
+	attack := j.recordAccountFailure(id)
 	if t := j.engine.trusts[j.key]; t != nil {
-		if j.recordStormPace(t, here, &pair.failures); here {
+		if j.recordStormPace(t, loggedInHere, &pair.failures); loggedInHere {
 			j.detectStorm(t, id)
 		}
 	}
 	j.chargeWiderNetworks(points)
 	old := stubborn && attack != nil && since < seconds(attack.suspectedSince)
 	switch {
-	case here: // whoever else guesses it
+	case loggedInHere: // whoever else guesses it
 		j.chargeByPace(p, &pair.failures, burst, noteKnownHere, points, r)
 	case attack != nil && attack.targetedUntil > j.now && !stubborn:
 		j.charge(max(points, j.policy.Threshold-float64(s.score)), ban.ReasonDistributed, noteTargeted)

@@ -36,10 +36,10 @@ type dialogue struct {
 // dialogueKey identifies the attempt: the source and the SessionID. AMI's is a pointer that the next connection uses again,
 // so the port counts there too.
 func (j *judgement) dialogueKey() uint64 {
-	if j.dialogueID == 0 {
-		j.dialogueID = j.engine.hashDialogue(j.event, j.key, j.pbx)
+	if j.dialogueHash == 0 {
+		j.dialogueHash = j.engine.hashDialogue(j.event, j.key, j.pbx)
 	}
-	return j.dialogueID
+	return j.dialogueHash
 }
 
 func (e *Engine) hashDialogue(ev *security.Event, from sourceKey, pbx uint8) uint64 {
