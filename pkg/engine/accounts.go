@@ -167,5 +167,5 @@ func (j *judgement) recordFailingSource(of *[]failingSource, limit int) {
 func (j *judgement) loginMayBeGuessed(id uint64) bool {
 	a := j.engine.accounts[id]
 	vouched := j.engine.vouchedFor.Get(j.now, j.hash(forVouched, 0)) != nil
-	return a != nil && a.massGuessedUntil > j.now && !vouched && !j.loggedInHere(id) && (a.lastLogin != 0 || j.now-j.engine.started >= int64(j.policy.Challenges.Warmup))
+	return a != nil && a.massGuessedUntil > j.now && !vouched && !j.loggedInHere(id) && (a.lastLogin != 0 || j.engine.isWarm())
 }

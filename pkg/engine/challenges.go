@@ -7,21 +7,22 @@ import (
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
-// maxOpen is how many requests of one source wait for its login one by one.
+// maxOpenChallenges is how many requests of one source wait for its login one by one.
 const maxOpenChallenges = 32
 
-// pendingEvent is an event that counts only if no login answers it in time.
+// pendingEvent is an event that counts only if no login answers it in time. It has what its judgement will need of the event.
 type pendingEvent struct {
-	due, since   int64
+	since        int64 // when it came, ns
+	due          int64 // when the time for a login is over, ns
+	points       float32
+	knownAccount bool // Asterisk knows the account: it sent no "<unknown>"
 	key          sourceKey
 	addr         netip.AddrPort
-	points       float32
-	knownAccount bool // the account, to Asterisk
 	pbx          uint8
 	typ          security.Type
 	service      security.Service
 	transport    security.Transport
-	length       uint8
+	length       uint8 // of account
 	account      [nameBytes]byte
 }
 
@@ -32,7 +33,8 @@ func (j *judgement) judgeChallenge() {
 		return
 	}
 	if j.event.Account != unknownAccount {
-		if j.policy.Challenges.Accounts <= 0 || j.sourceTrust() != nil || j.loggedInHere(j.accountID()) { // whose name is known there
+		// Whoever logged in from there knows the names of accounts already.
+		if j.policy.Challenges.Accounts <= 0 || j.sourceTrust() != nil || j.loggedInHere(j.accountID()) {
 			return
 		}
 		id := j.hash(forChallenged, j.accountNameHash())
@@ -66,8 +68,8 @@ func (j *judgement) deferIfChallenged(points float64) bool {
 	return true
 }
 
-// deferCharge gives the source of the event time to log in before it costs w points. Beyond maxOpen of one source there is one
-// sum of points, so that no source fills the queue.
+// deferCharge gives the source of the event time to log in before the event costs points. Beyond maxOpenChallenges of one source
+// there is one sum of points for all, so that no source fills the queue.
 func (j *judgement) deferCharge(points float64) {
 	s := j.source()
 	if s == nil {
@@ -100,7 +102,7 @@ func (j *judgement) enqueuePending(p pendingEvent) bool {
 	return true
 }
 
-// settlePending judges an event whose time for an answer is over.
+// settlePending judges an event whose time for a login is over.
 func (e *Engine) settlePending(p *pendingEvent, out []ban.Decision) []ban.Decision {
 	answered, overflow := e.activeTrust(p.key) != nil, float32(0)
 	if s := e.sources.get(p.key); s != nil {
@@ -116,16 +118,16 @@ func (e *Engine) settlePending(p *pendingEvent, out []ban.Decision) []ban.Decisi
 	}
 	ev := security.Event{Type: p.typ, Service: p.service, Account: string(p.account[:p.length]),
 		Remote: security.Address{AddrPort: p.addr, Transport: p.transport}}
-	c := e.newJudgement(&ev, p.addr.Addr().Unmap(), p.pbx, out)
+	j := e.newJudgement(&ev, p.addr.Addr().Unmap(), p.pbx, out)
 	switch {
 	case p.knownAccount:
-		c.recordUnanswered(float64(p.points), e.sketchBit(ev.Account))
+		j.recordUnanswered(float64(p.points), e.sketchBit(ev.Account))
 	case p.typ == security.InvalidAccountID:
-		c.charge(float64(p.points+overflow), ban.ReasonUnknownAccount, noteUnanswered)
+		j.charge(float64(p.points+overflow), ban.ReasonUnknownAccount, noteUnanswered)
 	default:
-		c.charge(float64(p.points+overflow), ban.ReasonUnansweredChallenge, noteUnanswered)
+		j.charge(float64(p.points+overflow), ban.ReasonUnansweredChallenge, noteUnanswered)
 	}
-	return c.finish()
+	return j.finish()
 }
 
 // recordUnanswered notes a known account whose challenge stayed unanswered, and charges the source once there are many.
@@ -135,7 +137,11 @@ func (j *judgement) recordUnanswered(points float64, bit uint8) {
 		return
 	}
 	challenged := &j.engine.sources.detailsOf(s).challengedAccounts
-	if challenged.Add(seconds(j.now), idleResetSeconds, bit) && challenged.Estimate() > j.policy.Challenges.Accounts && j.now-j.engine.started >= int64(j.policy.Challenges.Warmup) {
+	fresh := challenged.Add(seconds(j.now), idleResetSeconds, bit)
+	if fresh && challenged.Estimate() > j.policy.Challenges.Accounts && j.engine.isWarm() {
 		j.charge(points, ban.ReasonUnansweredChallenge, noteEnumeration)
 	}
 }
+
+// isWarm says whether the engine has run for so long that every phone has logged in.
+func (e *Engine) isWarm() bool { return e.now-e.started >= int64(e.policy.Challenges.Warmup) }

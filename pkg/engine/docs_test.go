@@ -42,7 +42,7 @@ func evidenceDocs() string {
 			return "any"
 		case emptyAccount:
 			return "empty"
-		case anyAccount:
+		case someAccount:
 			return "not empty"
 		}
 		return "`" + s + "`"
@@ -50,8 +50,8 @@ func evidenceDocs() string {
 	for _, r := range evidenceTable() {
 		name, worth := "–", "–"
 		if r.typ == security.FailedACL && r.service != security.AMI {
-			name = cell(r.name)
-			if r.name == "" {
+			name = cell(r.aclName)
+			if r.aclName == "" {
 				name = "any other"
 			}
 		}

@@ -17,78 +17,94 @@ const (
 	second = int64(time.Second)
 	minute = int64(time.Minute)
 
-	reportTTL           = 60 * minute // one report an hour of the same thing
+	// reportTTL is how long the same thing is not reported again.
+	reportTTL = 60 * minute
+	// loginFlowTTL is how long a login is remembered with its exact sender: at least half of this after the latest one.
+	loginFlowTTL = 24 * 60 * minute
+
+	// How much is remembered of things that attackers can invent, by table.
 	maxDialogues        = 1 << 18
 	maxReports          = 1 << 16
 	maxStrangerFailures = 1 << 16
 	maxPending          = 1 << 16
 	maxLoginFlows       = 1 << 18
-	loginFlowTTL        = 24 * 60 * minute // of a flow after its latest login, or half of it longer
 )
 
-// Engine judges sources. It is not safe for concurrent use.
+// Engine judges sources: it takes events, times and commands, and returns decisions. It is the rules of policy, what it remembers
+// of sources, accounts and customers, and the books of what is banned and exempt. Times are Unix times in ns, unless a name or a
+// comment says otherwise. It is not safe for concurrent use.
 type Engine struct {
-	keyedHash
+	// The rules.
 	policy     policy.Policy
-	ipv6Prefix int
-	honeypots  map[string]bool
+	ipv6Prefix int             // bits of an IPv6 source: policy.ipv6_prefix as it was in New
+	honeypots  map[string]bool // accounts of policy.honeypots
 	enforces   [numServices]bool
 	rules      ruleIndex
-	now        int64
-	started    int64
-	pbxs       []string
 
+	// Time, and whose events these are.
+	now     int64    // the time of the latest call; it never goes back
+	started int64    // the time of the first call, 0 before it
+	pbxs    []string // the Asterisks, by the index that records and bans have of them
+	timers  *table.Heap[timer]
+
+	// What is remembered of sources and accounts. The keys of windows are hashes, which keyedHash makes.
+	keyedHash
 	sources          *sources
-	dialogues        *table.Window[dialogue]
-	strangerFailures *table.Window[strangerFailures] // of a source and an account that fails from it, where a trust has no place for it; for a spell of silence
-	reports          *table.Window[struct{}]
-	guessedLogins    *table.Window[guessedLogin] // logins after guessing, by source and account
-	slowGuessers     *table.Window[struct{}]     // who was reported as guessing slowly, by source and account
-	vouchedFor       *table.Window[struct{}]     // sources for which a person vouched by an unban
-	loginFlows       *table.Window[struct{}]     // from which accounts logged in: source, port, transport and account
-	widerNetworks    *table.Window[widerNetwork] // networks of several sources of IPv6 that attack
-	pending          table.FIFO[pendingEvent]    // events that wait for a login, in the order in which their time is over
 	evidence         *table.Chains[sourceKey, record]
+	dialogues        *table.Window[dialogue]         // what was seen of each, so that a retransmission is none but one attempt
+	pending          table.FIFO[pendingEvent]        // events that wait for a login, in the order in which their time is over
+	strangerFailures *table.Window[strangerFailures] // by source without trust and account
+	accounts         map[uint64]*account             // by hashAccount
+	accountsSweptAt  int64                           // when accounts were last gone through
+	guessedLogins    *table.Window[guessedLogin]     // logins after guessing, by source and account
+	loginFlows       *table.Window[struct{}]         // see loginFlow
+	vouchedFor       *table.Window[struct{}]         // sources that a person unbanned
+	widerNetworks    *table.Window[widerNetwork]     // IPv6 networks of several sources that attack
+	activity         activity                        // what attackers did within the last day, for people
 
-	bans              map[netip.Prefix]*activeBan
-	newestBan         *activeBan
-	networkBans       map[netip.Prefix]networkBans
-	timers            *table.Heap[timer]
-	enforcedBans      int     // bans
-	enforcedBans6     int     // of them, those of IPv6
-	forgeableBans     int     // of them, on unproven evidence
-	forgeableBudget   float64 // of unproven bans
-	forgeableBudgetAt int64
-	banRecords        int          // records that bans keep
-	oneShotBans       []*activeBan // that may give way to others, the oldest first; some are over
-
+	// Who is a customer, and who fails of them.
 	trusts           map[sourceKey]*trust
-	trustsByOwner    map[sourceKey]int // how many of trusts each customer's network has, see ownerOf
-	accounts         map[uint64]*account
-	accountsSweptAt  int64 // when accounts were last gone through, ns
+	trustsByOwner    map[sourceKey]int // how many of trusts are in each ownerNetwork
 	failingCustomers failingCustomers
 	stormUntil       int64
-	allow            table.Prefixes[[]origin]
-	protected        table.Prefixes[[]origin]
-	grace            table.Prefixes[int64] // until when, ns
-	lapsedAllows     []netip.Prefix        // see Lapsed
 
-	activity    activity
-	multipliers policy.Multiply            // see Weigh
+	// Bans, enforced and observed, and their limits.
+	bans               map[netip.Prefix]*activeBan
+	newestBan          *activeBan // the first of a list through all of bans: activeBan.older
+	networkBans        map[netip.Prefix]networkBans
+	banRecords         int          // records that all bans keep together
+	enforcedBans       int          // of bans
+	enforcedBans6      int          // of enforcedBans, those of IPv6
+	forgeableBans      int          // of enforcedBans, those on evidence that could be forged
+	forgeableBudget    float64      // how many such bans may begin at once, as of forgeableBudgetAt
+	forgeableBudgetAt  int64        // when that was filled up
+	forgeableHeldUntil int64        // until then nobody is banned on evidence that could be forged
+	oneShotBans        []*activeBan // that may give way to others, the oldest first; some are over
+	leaks              leaks        // banned sources that are heard all the same
+
+	// Whom no ban may hit.
+	allow        table.Prefixes[[]origin] // by a person, the configuration, or the host itself
+	protected    table.Prefixes[[]origin] // by an Asterisk, which knows them as trunks
+	grace        table.Prefixes[int64]    // unbanned by a person: not banned again until then
+	lapsedAllows []netip.Prefix           // see TakeLapsedAllows
+
+	// Points by the place of a source.
+	multipliers policy.Multiply
 	placeOf     func(netip.Addr) ban.Place // nil: nothing is multiplied
 
-	leaks              leaks
-	hitLimits          map[string]int
-	evictedSources     uint64
-	suspendedBans      int
-	forgeableHeldUntil int64 // until then nobody is banned by evidence that could be forged
+	// What was reported, so that it is not reported again, and what is counted for Stats.
+	reports        *table.Window[struct{}] // by purpose, source and a third thing
+	slowGuessers   *table.Window[struct{}] // by source and account; for a day
+	hitLimits      map[string]int          // bans and more that were left out, by the limit that was hit
+	evictedSources uint64                  // forgotten to make room
+	suspendedBans  int                     // left out because of a storm or of grace
 }
 
 // New makes an engine. The policy must be valid; see policy.Load.
 func New(p policy.Policy) *Engine { return newEngine(p, newKeyedHash(rand.Uint64())) }
 
-// NewRepeatable makes an engine that decides the same about the same events each time. Whoever knows how it counts accounts
-// can choose such that look like fewer, so it is for recordings, not for attackers who are there.
+// NewRepeatable makes an engine that decides the same about the same events each time. Whoever knows how it counts
+// accounts can choose some that look like fewer, so it is for recordings, not for attackers who are there.
 func NewRepeatable(p policy.Policy) *Engine { return newEngine(p, newKeyedHash(0)) }
 
 func newEngine(p policy.Policy, hash keyedHash) *Engine {
@@ -122,8 +138,8 @@ func newEngine(p policy.Policy, hash keyedHash) *Engine {
 }
 
 // Configure changes the policy without forgetting anything, as on SIGHUP. It returns the bans that the new allow list
-// ends. Two keys are different: ipv6_prefix stays what it was in New, since it is what a source is, and mode: observe
-// makes no new bans but leaves those that are there.
+// ends. Two keys are special: ipv6_prefix stays what it was in New, since it says what a source is, and mode: observe makes no
+// new bans but leaves those that are there.
 func (e *Engine) Configure(now time.Time, p policy.Policy) []ban.Decision {
 	e.advance(now)
 	for _, prefix := range e.allow.Sorted() {
@@ -139,6 +155,7 @@ func (e *Engine) Configure(now time.Time, p policy.Policy) []ban.Decision {
 	return out
 }
 
+// configure takes over a policy and counts what depends on it.
 func (e *Engine) configure(p policy.Policy) {
 	e.policy = p
 	e.sources.max = p.MaxSources
@@ -172,45 +189,52 @@ func (e *Engine) advance(now time.Time) {
 	e.now = max(e.now, t)
 }
 
+const (
+	// dueAtOnce is how many things that are due one call does: ends of bans that lie all over the memory take a millisecond.
+	dueAtOnce = 256
+	// sweptAtOnce is how many sources one call looks at, to forget them.
+	sweptAtOnce = 1000
+)
+
 // Handle judges one event of the Asterisk named pbx, which came at now, and appends the decisions to out.
 func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []ban.Decision) []ban.Decision {
-	out = e.runDue(now, out, 256)
+	out = e.runDue(now, out, dueAtOnce)
 	from := ev.Remote.AddrPort.Addr().Unmap()
 	if !from.IsValid() || from.IsUnspecified() {
 		return out
 	}
-	c := e.newJudgement(ev, from, e.pbxIndex(pbx), out)
-	if c.rule = e.rules.find(ev); c.rule == nil { // even so, a banned source should be silent
-		c.reportLeak()
-		return c.out
+	j := e.newJudgement(ev, from, e.pbxIndex(pbx), out)
+	if j.rule = e.rules.find(ev); j.rule == nil { // worth nothing, but a banned source should be silent
+		j.reportLeak()
+		return j.out
 	}
-	if ev.Hostile && c.judgeHostile() {
-		return c.finish()
+	if ev.Hostile && j.judgeHostile() {
+		return j.finish()
 	}
-	switch c.rule.kind {
+	switch j.rule.kind {
 	case kindLogin:
-		c.judgeLogin()
+		j.judgeLogin()
 	case kindChallenge:
-		c.judgeChallenge()
+		j.judgeChallenge()
 	case kindAttempt:
-		c.judgeAttempt()
+		j.judgeAttempt()
 	case kindGuess:
-		c.judgeGuess()
+		j.judgeGuess()
 	case kindConnection:
-		c.charge(pointsFor(&e.policy.Points, c.rule.reason), c.rule.reason, noNote)
+		j.charge(pointsFor(&e.policy.Points, j.rule.reason), j.rule.reason, noNote)
 	case kindMisconfigured:
-		c.record(c.source(), 0, ban.ReasonConfiguration, noteMisconfigured)
-		c.reportMisconfigured(ban.ReasonConfiguration, "Asterisk refused the request for its set-up: "+configurationHint(ev))
+		j.record(j.source(), 0, ban.ReasonConfiguration, noteMisconfigured)
+		j.reportMisconfigured(ban.ReasonConfiguration, "Asterisk refused the request for its set-up: "+configurationHint(ev))
 	}
-	c.reportLeak()
-	return c.finish()
+	j.reportLeak()
+	return j.finish()
 }
 
 // Tick does what is due at now without an event: ends of bans and trust, challenges that nobody answered. Call it a few
 // times a second; it does a bounded amount of work and says whether there is more.
 func (e *Engine) Tick(now time.Time, out []ban.Decision) ([]ban.Decision, bool) {
-	out = e.runDue(now, out, 256) // the ends of bans that lie all over the memory: a millisecond or so
-	e.sweepSources(1000)
+	out = e.runDue(now, out, dueAtOnce)
+	e.sweepSources(sweptAtOnce)
 	_, more := e.nextDue(e.now)
 	return out, more
 }
@@ -262,9 +286,9 @@ func (e *Engine) firstReport(p purpose, k sourceKey, detail uint64) bool {
 	return !e.reports.Seen(e.now, e.hash(p, k, detail))
 }
 
-// ReportTampering reports a frame that Asterisk does not write by itself; what is a constant text of the decoder's, and sources
-// are the addresses that the frame names. There is one decision an hour for each text and Asterisk; count the frames
-// yourself.
+// ReportTampering reports a frame that Asterisk does not write by itself. What is wrong with it is one of the decoder's constant
+// texts, and sources are the addresses that the frame names. There is one decision an hour for each text and Asterisk, however
+// many frames there are.
 func (e *Engine) ReportTampering(now time.Time, pbx, what string, sources []netip.Addr, out []ban.Decision) []ban.Decision {
 	e.advance(now)
 	if !e.firstReport(forTampering, sourceKey{}, e.combine(e.hashText(pbx), e.hashText(what))) {
@@ -279,6 +303,7 @@ func (e *Engine) ReportTampering(now time.Time, pbx, what string, sources []neti
 	return append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionTampering, Reason: ban.ReasonMalformed, PBX: pbx, Detail: what})
 }
 
+// joinAddresses lists addresses without their zones, which come from the wire.
 func joinAddresses(addresses []netip.Addr) string {
 	texts := make([]string, len(addresses))
 	for i, a := range addresses {
@@ -287,6 +312,7 @@ func joinAddresses(addresses []netip.Addr) string {
 	return strings.Join(texts, ", ")
 }
 
+// pbxIndex returns the index that an Asterisk has in records and bans. Beyond 256 of them, they share the last one.
 func (e *Engine) pbxIndex(name string) uint8 {
 	if len(e.pbxs) > 0 && e.pbxs[0] == name {
 		return 0
@@ -301,6 +327,7 @@ func (e *Engine) pbxIndex(name string) uint8 {
 	return uint8(len(e.pbxs) - 1)
 }
 
+// pbxName is the inverse of pbxIndex.
 func (e *Engine) pbxName(i uint8) string {
 	if int(i) < len(e.pbxs) {
 		return e.pbxs[i]

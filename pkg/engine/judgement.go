@@ -13,17 +13,14 @@ import (
 )
 
 const (
-	// attemptTTL is how long one dialogue is one attempt: Timer B and F of RFC 3261 section 17.1 end a transaction
-	// after 64×T1 = 32 s, and an answer may be retransmitted for as long again.
-	dialogueTTL = 64 * second
 	// forgedHostile is the part of the threshold that bytes which no phone sends are worth where they could be forged: a packet in
 	// a customer's name must not cost more than a request for an unknown account does.
 	forgedHostile = 0.4
-	// slack forgives the rounding of points, which are kept in 32 bits.
+	// pointsTolerance forgives the rounding of points, which are kept in 32 bits.
 	pointsTolerance = 1e-3
 )
 
-// judgement is one event under judgement. Its engine does nothing else meanwhile.
+// judgement is the judgement of one event. Its engine does nothing else meanwhile.
 type judgement struct {
 	engine *Engine
 	policy *policy.Policy
@@ -58,12 +55,12 @@ func (e *Engine) newJudgement(event *security.Event, from netip.Addr, pbx uint8,
 	return judgement{
 		engine: e, policy: &e.policy, now: e.now,
 		event: event, pbx: pbx, addr: from, key: e.keyOf(from),
-		proven: event.Remote.Transport.Proven() && event.Service != security.SIP, // chan_sip believes a Via header
+		proven: event.Remote.Transport.Proven() && event.Service != security.SIP, // see evidenceTable about chan_sip
 		out:    out,
 	}
 }
 
-// hash makes a number of a purpose, the source of the event and one more number.
+// hash makes a hash of a purpose, the source of the event and one more number.
 func (j *judgement) hash(p purpose, detail uint64) uint64 { return j.engine.hash(p, j.key, detail) }
 
 // source returns the source of the event, made if need be, or nil where there is no room.
@@ -75,7 +72,7 @@ func (j *judgement) source() *source {
 	return j.tracked
 }
 
-// findSource returns the source of the event if there is one. It is looked up once.
+// findSource returns the source of the event, or nil where it is not known. It is looked up once.
 func (j *judgement) findSource() *source {
 	switch {
 	case j.tracked != nil:
@@ -86,7 +83,7 @@ func (j *judgement) findSource() *source {
 	return j.lookedUp
 }
 
-// finish ends the judgement.
+// finish ends the judgement and returns what was decided.
 func (j *judgement) finish() []ban.Decision {
 	if j.tracked != nil {
 		j.engine.classifySource(j.tracked)
@@ -94,16 +91,18 @@ func (j *judgement) finish() []ban.Decision {
 	return j.out
 }
 
-// decide appends a decision about the event.
-func (j *judgement) decide(a ban.Action, r ban.Reason, p netip.Prefix, d time.Duration, proven bool, detail string) {
+// decide appends a decision about the event and a prefix.
+func (j *judgement) decide(
+	action ban.Action, reason ban.Reason, prefix netip.Prefix, d time.Duration, proven bool, detail string,
+) {
 	j.out = append(j.out, ban.Decision{
-		Time: utc(j.now), Action: a, Source: j.addr, Prefix: p, Reason: r, Points: j.points, Score: j.score,
-		Account: truncateAccount(j.event.Account), Service: j.event.Service, Transport: j.event.Remote.Transport, Proven: proven,
-		Duration: d, PBX: j.engine.pbxName(j.pbx), Detail: detail,
+		Time: utc(j.now), Action: action, Source: j.addr, Prefix: prefix, Reason: reason, Points: j.points, Score: j.score,
+		Account: truncateAccount(j.event.Account), Service: j.event.Service, Transport: j.event.Remote.Transport,
+		Proven: proven, Duration: d, PBX: j.engine.pbxName(j.pbx), Detail: detail,
 	})
 }
 
-// truncateAccount is a copy of a name from the wire, no longer than evidence keeps it.
+// truncateAccount copies the name of an account from the wire, and cuts it where evidence does.
 func truncateAccount(name string) string {
 	if len(name) > nameBytes {
 		return trimPartialRune(name[:nameBytes]) + "…"
@@ -124,20 +123,21 @@ func (j *judgement) accountID() uint64 {
 	return j.engine.hashAccount(j.accountNameHash(), j.event.Service, j.pbx)
 }
 
-// hashAccount takes the hash of the name.
+// hashAccount identifies an account by the hash of its name.
 func (e *Engine) hashAccount(name uint64, service security.Service, pbx uint8) uint64 {
 	return e.hash(forAccount, sourceKey{}, e.combine(name, uint64(service)<<8|uint64(pbx)))
 }
 
 // judgeHostile judges an event with bytes that no phone sends, whatever else it says. A login with such a Call-ID is nobody's
-// phone either: its password is known to somebody who hides.
-func (j *judgement) judgeHostile() (over bool) {
+// phone either: its password is known to somebody who hides. It says whether the event is judged by that.
+func (j *judgement) judgeHostile() (judged bool) {
 	if j.rule.kind == kindLogin {
 		if !j.event.UsingPassword {
 			return true
 		}
 		j.proven = true
-		j.judgeBreach(j.accountID(), nil, ban.ReasonMalformed, "a login by a program that hides its requests: change this account's password now")
+		j.judgeBreach(j.accountID(), nil, ban.ReasonMalformed,
+			"a login by a program that hides its requests: change this account's password now")
 		return true
 	}
 	if j.source() == nil {
@@ -159,10 +159,10 @@ func (j *judgement) judgeHostile() (over bool) {
 func (j *judgement) judgeAttempt() {
 	reason := j.rule.reason
 	points := pointsFor(&j.policy.Points, reason)
-	if reason == ban.ReasonUnknownAccount && len(j.engine.honeypots) > 0 && j.engine.honeypots[j.event.Account] {
+	if reason == ban.ReasonUnknownAccount && j.isHoneypot() {
 		reason, points = ban.ReasonHoneypot, j.policy.Points.Honeypot
 	}
-	if !j.firstSighting(j.engine.combine(j.dialogueKey()^(uint64(forAttempt)<<8|uint64(reasonIndex(j.rule.reason))), j.accountNameHash())) {
+	if !j.firstSighting(j.attemptHash()) {
 		return
 	}
 	j.creditDialogue(points)
@@ -176,15 +176,14 @@ func (j *judgement) judgeAttempt() {
 func (j *judgement) judgeGuess() {
 	reason := j.rule.reason
 	points := pointsFor(&j.policy.Points, reason)
-	if len(j.engine.honeypots) > 0 && j.engine.honeypots[j.event.Account] {
+	if j.isHoneypot() {
 		reason, points = ban.ReasonHoneypot, j.policy.Points.Honeypot
 	}
-	id := j.engine.combine(j.dialogueKey()^uint64(forGuess)<<8, j.engine.combine(j.engine.combine(j.engine.hashText(j.event.Challenge), j.engine.hashText(j.event.Response)), j.accountNameHash()))
 	var again repetition
 	byPace := reason == ban.ReasonWrongPassword && j.engine.enforces[j.event.Service]
 	if byPace {
-		again = j.classifyAnswer(id)
-	} else if !j.firstSighting(id) {
+		again = j.classifyAnswer(j.answerHash())
+	} else if !j.firstSighting(j.answerHash()) {
 		return
 	}
 	if d := j.dialogueState(); d != nil && d.creditedPoints > 0 && !again.copy {
@@ -202,12 +201,17 @@ func (j *judgement) judgeGuess() {
 	j.judgeWrongPassword(points, again)
 }
 
-// isEnforced is whether evidence of the event's service is enforced.
+// isHoneypot says whether no phone has the account of the event: policy.honeypots.
+func (j *judgement) isHoneypot() bool {
+	return len(j.engine.honeypots) > 0 && j.engine.honeypots[j.event.Account]
+}
+
+// isEnforced says whether evidence of the event's service leads to bans, and is not only observed.
 func (j *judgement) isEnforced() bool {
 	return j.policy.Mode != policy.Observe && j.engine.enforces[j.event.Service]
 }
 
-// charge adds points to the source and bans it when they are enough.
+// charge adds points to the score of the source, keeps the event as evidence, and bans the source when the score is enough.
 func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 	s := j.source()
 	if s == nil {
@@ -243,14 +247,15 @@ func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 	}
 	if points > 0 {
 		j.countForActivity()
-		if reason != ban.ReasonWrongPassword && reason != ban.ReasonDistributed && j.engine.trustOf(s) == nil { // passwords are counted already
+		countedAlready := reason == ban.ReasonWrongPassword || reason == ban.ReasonDistributed // see judgeStrangerFailure
+		if !countedAlready && j.engine.trustOf(s) == nil {
 			j.chargeWiderNetworks(points)
 		}
 		j.applyThreshold(s, b, reason, enforce)
 	}
 }
 
-// applyThreshold compares the source's numbers with the threshold; b is its active ban, if there is one.
+// applyThreshold bans the source if its score is enough, and first ends its trust; b is its active ban, or nil.
 func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, enforce bool) {
 	limit := j.policy.Threshold
 	if t := j.engine.trustOf(s); t != nil {
@@ -295,7 +300,11 @@ func (j *judgement) reportTolerated(reason ban.Reason, detail string) {
 
 // reportAllowedGuesser reports, once an hour, that a source guesses passwords that must not be banned: nobody else would tell.
 func (j *judgement) reportAllowedGuesser(s *source, points float64, reason ban.Reason) {
-	if points > 0 && (reason == ban.ReasonWrongPassword || reason == ban.ReasonDistributed || reason == ban.ReasonManager || reason == ban.ReasonHoneypot || reason == ban.ReasonMalformed) {
+	if points <= 0 {
+		return
+	}
+	switch reason {
+	case ban.ReasonWrongPassword, ban.ReasonDistributed, ban.ReasonManager, ban.ReasonHoneypot, ban.ReasonMalformed:
 		j.reportSpared(j.engine.prefixOf(j.key), ban.ReasonAllowed, j.proven, fmt.Sprintf(
 			"the allow list covers it: never banned, but it guesses passwords (%s so far)", humanize.Plural(int(s.attempts)+1, "attempt", "attempts")))
 	}
@@ -308,6 +317,7 @@ func (j *judgement) reportMisconfigured(reason ban.Reason, detail string) {
 	}
 }
 
+// configurationHint says which part of Asterisk's set-up refused a request.
 func configurationHint(ev *security.Event) string {
 	switch ev.ACLName {
 	case "registrar_attempt_exceeds_maximum_configured_contacts":

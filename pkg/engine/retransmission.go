@@ -14,7 +14,7 @@ const (
 	// maxRetransmissions is how often a request that gets no answer is sent again: 10 times in 32 s without INVITE, 6 times
 	// with it (RFC 3261 sections 17.1.1.2 and 17.1.2.2).
 	maxRetransmissions = 10
-	// transactionTime is 64×T1, when timers B and F end a transaction (RFC 3261 section 17.1), in milliseconds.
+	// transactionMillis is 64×T1, when timers B and F end a transaction (RFC 3261 section 17.1), in milliseconds.
 	transactionMillis = 32_000
 	// maxCopies is how many copies of a phone's answers may come when no retransmission is due, with one guess at the same
 	// time: a network that held packets back delivers them at once.
@@ -25,37 +25,38 @@ const (
 // milliseconds. INVITE's grow on, so that they are no shorter.
 var retransmissionGaps = [maxRetransmissions]uint32{500, 1000, 2000, 4000, 4000, 4000, 4000, 4000, 4000, 4000}
 
-// burstTime is how long a phone that retransmits one request does not retransmit another, in milliseconds: it has one under
+// burstMillis is how long a phone that retransmits one request does not retransmit another, in milliseconds: it has one under
 // way at a time, and while no answer reaches it, it cannot know the challenge of another.
 const burstMillis = 16_000
 
-// maxConverted is how many retransmissions turn out to be guesses by a copy that cannot be one.
+// maxConverted is how many of the retransmissions just before it are taken for guesses, too, when a copy comes that cannot be a
+// retransmission.
 const maxConverted = 3
 
-// repetition is what an answer is that came before.
+// repetition says what an answer to a challenge has to do with those before. The zero value is a new answer: another guess.
 type repetition struct {
-	copy   bool // it came before
-	due    bool // a retransmission of it may come now
-	before int  // how often one came already
+	copy   bool // of an answer that came before
+	due    bool // a retransmission of that may come now
+	before int  // how many such came already
 }
 
 // classifyAnswer says whether the answer of the event is a copy of one before. Asterisk reports the first Authorization header of
 // a request (res_pjsip/security_events.c) but checks the one of its realm, so that guesses with a decoy in front look
 // like copies of one answer. A copy is one only over UDP, for the same account, within one transaction, with a
 // challenge of Asterisk's own; what else looks the same is another guess.
-func (j *judgement) classifyAnswer(id uint64) repetition {
+func (j *judgement) classifyAnswer(hash uint64) repetition {
 	if j.proven || j.event.Response == "" || j.event.Service == security.PJSIP && !looksIssued(j.event.Challenge) {
 		return repetition{}
 	}
-	d, now := j.dialogueEntry(id), milliseconds(j.now)
-	mark := uint32(id>>32) | 1
+	d, now := j.dialogueEntry(hash), milliseconds(j.now)
+	mark := uint32(hash>>32) | 1
 	if d.firstMark != mark || now-d.firstAnswerAt >= transactionMillis {
 		d.firstMark, d.firstAnswerAt, d.lastAnswerAt, d.repeats = mark, now, now, 0
 		return repetition{}
 	}
 	gap := now - d.lastAnswerAt
 	d.lastAnswerAt = now
-	// Half of the pause: what delays one packet shortens the pause before the next.
+	// Half of the pause is enough: what delays one packet shortens the pause before the next.
 	if int(d.repeats) < len(retransmissionGaps) && gap >= retransmissionGaps[d.repeats]/2 {
 		d.repeats++
 		return repetition{copy: true, due: true, before: int(d.repeats) - 1}
@@ -63,7 +64,7 @@ func (j *judgement) classifyAnswer(id uint64) repetition {
 	return repetition{copy: true}
 }
 
-// milliseconds is a time in the short form that dialogues keep, around 2³².
+// milliseconds is a time in the short form that dialogues and paces keep: it wraps around at 2³², after 49 days.
 func milliseconds(ns int64) uint32 { return uint32(ns / millisecond) }
 
 // looksIssued says whether a challenge has the form of those that PJSIP issues: a time, a slash and a hash, both in
@@ -73,11 +74,13 @@ func looksIssued(challenge string) bool {
 	return ok && isHexadecimal(at) && isHexadecimal(hash)
 }
 
+// isHexadecimal says whether a text has hexadecimal digits alone.
 func isHexadecimal(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789abcdefABCDEF") == ""
 }
 
-// isRetransmission says whether a copy may be a phone's retransmission. If not, it is a guess, and so are those just before it.
+// isRetransmission counts a copy, and says whether it may be a phone's retransmission. If not, it is a guess, and so are some
+// just before it.
 func (p *pace) isRetransmission(now int64, r repetition, burst int) bool {
 	at := milliseconds(now)
 	if at-p.resentAt > burstMillis {

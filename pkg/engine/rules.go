@@ -13,27 +13,27 @@ const (
 	kindNothing       ruleKind = iota
 	kindLogin                  // a password was right
 	kindChallenge              // credentials were asked for; says something only when no answer comes
-	kindAttempt                // hostile by itself; repeats within one dialogue are retransmissions
+	kindAttempt                // hostile by itself; the same in one dialogue again is a retransmission
 	kindGuess                  // a wrong answer; each distinct answer is one guess
 	kindConnection             // hostile by itself, over TCP: there are no retransmissions
 	kindMisconfigured          // an error of set-up, reported and never scored
 )
 
-// unknown is the account that PJSIP names where it found no endpoint (res_pjsip/pjsip_distributor.c).
+// unknownAccount is the account that PJSIP names where it found no endpoint (res_pjsip/pjsip_distributor.c).
 const unknownAccount = "<unknown>"
 
-// What an account may be in a rule, besides a name: texts with a NUL, which ends Asterisk's.
+// What an account may be in a rule, besides a name: texts with a NUL, which no text of Asterisk's has.
 const (
 	emptyAccount = "\x00"
-	anyAccount   = "\x00\x00"
+	someAccount  = "\x00\x00" // any but an empty one
 )
 
 // rule is one row of the evidence table. The first row that fits an event decides.
 type rule struct {
 	service security.Service
 	typ     security.Type
-	name    string // ACLName; empty fits every name
-	account string // empty fits every AccountID; anonymous and named fit an empty one and any other
+	aclName string // empty fits every ACLName
+	account string // empty fits every AccountID; see emptyAccount and someAccount
 	kind    ruleKind
 	reason  ban.Reason
 }
@@ -67,9 +67,9 @@ func evidenceTable() []rule {
 		{security.AMI, security.ChallengeResponseFailed, "", "", kindConnection, ban.ReasonManager},
 		{security.AMI, security.FailedACL, "", "", kindConnection, ban.ReasonManager},
 		{security.AMI, security.RequestNotAllowed, "", emptyAccount, kindAttempt, ban.ReasonManager}, // before login
-		{security.AMI, security.RequestNotAllowed, "", anyAccount, kindMisconfigured, ban.ReasonConfiguration},
+		{security.AMI, security.RequestNotAllowed, "", someAccount, kindMisconfigured, ban.ReasonConfiguration},
 		{security.AMI, security.RequestBadFormat, "", emptyAccount, kindAttempt, ban.ReasonManager}, // an HTTP scan of the AMI port
-		{security.AMI, security.RequestBadFormat, "", anyAccount, kindMisconfigured, ban.ReasonConfiguration},
+		{security.AMI, security.RequestBadFormat, "", someAccount, kindMisconfigured, ban.ReasonConfiguration},
 	}
 }
 
@@ -96,11 +96,11 @@ func (x *ruleIndex) find(ev *security.Event) *rule {
 	rows := x[ev.Service][ev.Type]
 	for i := range rows {
 		r := &rows[i]
-		if r.name != "" && r.name != ev.ACLName {
+		if r.aclName != "" && r.aclName != ev.ACLName {
 			continue
 		}
 		if r.account == "" || r.account == ev.Account ||
-			r.account == emptyAccount && ev.Account == "" || r.account == anyAccount && ev.Account != "" {
+			r.account == emptyAccount && ev.Account == "" || r.account == someAccount && ev.Account != "" {
 			return r
 		}
 	}

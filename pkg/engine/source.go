@@ -8,36 +8,43 @@ import (
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-// source is what every event needs of a source. There may be a million.
+// source is what the judgement of every event needs of its source. There may be a million, so it has no pointer, at which the
+// garbage collector would have to look.
 type source struct {
-	key            sourceKey
-	lastSeen       int64   // the last event, ns; the scores are as of then
-	score          float32 // of evidence that is enforced
-	provenScore    float32 // the part of score that could not have been forged
-	observedScore  float32 // score, and evidence that is only observed
+	key sourceKey
+
+	// The score, as of lastSeen.
+	lastSeen      int64   // ns
+	score         float32 // of evidence that is enforced
+	provenScore   float32 // the part of score that could not have been forged
+	observedScore float32 // score, and that of evidence that is only observed
+
+	// What it did.
 	attempts       uint32
-	latestRecord   uint32 // sequence number of the latest record, 0 for none
-	queuedAt       uint32 // when it was seen before it got its place in sources.ages, seconds
-	number         int32  // its own, in sources.pool
-	openChallenges uint8  // events that wait for a login
+	latestRecord   uint32 // number in Engine.evidence, 0 for none
+	openChallenges uint8  // its events in Engine.pending
 	bans           uint8  // so far, within ban.memory
-	class          sourceClass
-	banned         bool  // Engine.bans has an entry for exactly this source
-	hasTrust       bool  // Engine.trusts has an entry for it
-	detailsNumber  int32 // number in sources.details, plus one; 0 for none. A pointer would have the collector look at each source
+
+	// Where else it is.
+	banned        bool        // Engine.bans has an entry for exactly this source
+	hasTrust      bool        // Engine.trusts has an entry for it
+	class         sourceClass // in sources.ages
+	queuedAt      uint32      // in sources.ages: seconds
+	number        int32       // in sources.pool
+	detailsNumber int32       // in sources.details, plus one; 0 for none
 }
 
 // details is what only some sources have: those that log in, guess passwords, or were banned.
 type details struct {
-	lastLogin          int64             // the last, ns
-	lastBanEnd         int64             // of the last ban, ns
-	overflowPoints     float32           // points of the events that wait beyond maxOpen
-	failingAccounts    table.DistinctFew // accounts with a wrong password
-	challengedAccounts table.Distinct    // known accounts whose challenges stayed unanswered
-	pace               pace              // of wrong passwords
+	lastLogin          int64             // ns; 0 for none
+	lastBanEnd         int64             // ns; 0 for none
+	overflowPoints     float32           // of events that wait for a login, beyond maxOpenChallenges
+	failingAccounts    table.DistinctFew // with a wrong password
+	challengedAccounts table.Distinct    // known to Asterisk, whose challenges stayed unanswered
+	pace               pace              // of wrong passwords, of all accounts that never logged in from there
 }
 
-// decay brings the score up to now.
+// decay brings the scores up to now.
 func (s *source) decay(now int64, e *Engine) {
 	if now <= s.lastSeen {
 		return
@@ -51,7 +58,7 @@ func (s *source) decay(now int64, e *Engine) {
 	s.lastSeen = now
 }
 
-// decayFactor is what a time leaves of points.
+// decayFactor is the part of points that is left after a time in ns.
 func (e *Engine) decayFactor(dt int64) float32 {
 	return float32(math.Exp2(-float64(dt) / float64(e.policy.HalfLife)))
 }
@@ -63,13 +70,13 @@ const (
 	classHarmless sourceClass = iota
 	classSuspicious
 	classOffender // banned before, or close to it
-	classBanned   // banned: forgotten where there is nobody else, since the ban remembers what matters
-	classTrusted  // trusted: never forgotten to make room
+	classBanned   // forgotten where there is nobody else: the ban remembers what matters
+	classTrusted  // never forgotten to make room
 	numClasses
 )
 
-// touchSource returns the source of a key, which is s, made if s is nil. It returns nil when max_sources is reached and every
-// source is trusted.
+// touchSource returns the source of a key, brought up to now. It is s, or made where s is nil. It returns nil where
+// policy.max_sources is reached and every source is trusted.
 func (e *Engine) touchSource(k sourceKey, s *source) *source {
 	switch {
 	case s == nil:
@@ -86,7 +93,7 @@ func (e *Engine) touchSource(k sourceKey, s *source) *source {
 				e.sources.detailsOf(s).lastBanEnd = b.until
 			}
 		}
-	case e.forgettable(s): // as if it had been swept
+	case e.isForgettable(s): // as if sweepSources had come by
 		banned, known := s.banned, s.hasTrust
 		e.sources.reset(s, e.now)
 		s.banned, s.hasTrust = banned, known
@@ -96,8 +103,8 @@ func (e *Engine) touchSource(k sourceKey, s *source) *source {
 	return s
 }
 
-// forgettable says whether nothing that is known of a source matters any more.
-func (e *Engine) forgettable(s *source) bool {
+// isForgettable says whether nothing that is known of a source matters any more.
+func (e *Engine) isForgettable(s *source) bool {
 	quiet := e.now - s.lastSeen
 	return quiet >= quietFor(&e.policy) && s.class < classBanned &&
 		(s.bans == 0 || e.now-e.sources.detailsOf(s).lastBanEnd >= int64(e.policy.Ban.Memory))
@@ -106,7 +113,7 @@ func (e *Engine) forgettable(s *source) bool {
 // quietFor is how long a source must be quiet before it can be forgotten, in ns.
 func quietFor(p *policy.Policy) int64 { return max(10*int64(p.HalfLife), idleResetSeconds*second) }
 
-// evictSource forgets the least suspicious of the sources that were quiet the longest.
+// evictSource forgets the least suspicious of the sources that were quiet the longest, and says whether there was one.
 func (e *Engine) evictSource() bool {
 	var victim *source
 	var least float32
@@ -157,22 +164,22 @@ func (e *Engine) sweepSources(n int) {
 			if s == nil {
 				break
 			}
-			if seconds(e.now)-s.queuedAt <= memory { // nor was any other in the queue quiet for much longer
+			if seconds(e.now)-s.queuedAt <= memory { // nor is any behind it quiet for much longer
 				break
 			}
-			if e.forgettable(s) {
+			if e.isForgettable(s) {
 				e.sources.remove(s)
 			} else {
 				e.sources.requeue(s, c, seconds(s.lastSeen))
 			}
 		}
 	}
-	for range min(n, 16) { // offenders wait for ban.memory: go round among them
+	for range min(n, 16) { // offenders are kept for ban.memory, most of them quiet: look at each in turn
 		s := e.sources.quietest(classOffender)
 		if s == nil {
 			break
 		}
-		if e.forgettable(s) {
+		if e.isForgettable(s) {
 			e.sources.remove(s)
 			continue
 		}

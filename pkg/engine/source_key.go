@@ -5,10 +5,10 @@ import (
 	"net/netip"
 )
 
-// sourceKey is a source: an IPv4 address or an IPv6 prefix, in the 16-byte form of its first address.
+// sourceKey names a source, an IPv4 address or an IPv6 network of policy.ipv6_prefix bits, by the 16 bytes of its first address.
 type sourceKey [16]byte
 
-// keyOf returns the source that an address belongs to. The address has no zone and is not IPv4-mapped.
+// keyOf returns the key of the source that an address belongs to. The address has no zone and is not IPv4-mapped.
 func (e *Engine) keyOf(a netip.Addr) sourceKey {
 	if a.Is4() {
 		return a.As16()
@@ -26,7 +26,7 @@ func (e *Engine) prefixOf(k sourceKey) netip.Prefix {
 	return netip.PrefixFrom(a, e.ipv6Prefix)
 }
 
-// keyOfPrefix returns the source that a prefix is, if it is exactly one.
+// keyOfPrefix returns the key of the source that a prefix is, if it is exactly one.
 func (e *Engine) keyOfPrefix(p netip.Prefix) (sourceKey, bool) {
 	if p.Addr().Is4() && p.Bits() == 32 || p.Addr().Is6() && p.Bits() == e.ipv6Prefix {
 		return sourceKey(p.Addr().As16()), true
@@ -34,7 +34,7 @@ func (e *Engine) keyOfPrefix(p netip.Prefix) (sourceKey, bool) {
 	return sourceKey{}, false
 }
 
-// canonicalPrefix is a prefix in the form that the books are kept in: masked, without a zone, IPv4 not mapped.
+// canonicalPrefix is a prefix in the form in which all maps of the engine have it: masked, without a zone, IPv4 not mapped.
 func canonicalPrefix(p netip.Prefix) netip.Prefix {
 	a := p.Addr().WithZone("")
 	if a.Is4In6() && p.Bits() >= 96 {
@@ -43,7 +43,7 @@ func canonicalPrefix(p netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(a, p.Bits()).Masked()
 }
 
-// ownerNetwork returns the network that one customer has: an address of IPv4, a /48 of IPv6.
+// ownerNetwork returns the network that a provider gives to one customer: an address of IPv4, a /48 of IPv6 (RIPE-690).
 func ownerNetwork(k sourceKey) sourceKey {
 	if binary.BigEndian.Uint64(k[:8]) == 0 { // IPv4, mapped
 		return k

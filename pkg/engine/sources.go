@@ -2,16 +2,17 @@ package engine
 
 import "github.com/ringwall/ringwall/pkg/engine/internal/table"
 
-// sources holds what is known of each source that attacked or logged in, in the classes by which they are forgotten.
+// sources holds what is known of each source that attacked or logged in. They stand in a queue for each class, to be forgotten:
+// whoever was quiet the longest first.
 type sources struct {
 	numbers map[sourceKey]int32 // in pool
 	pool    table.Pool[source]
 	details table.Pool[details]
-	ages    *table.Ages // by class and source.queuedAt
+	ages    *table.Ages // the queues: source.number by source.class and source.queuedAt
 	max     int         // policy.max_sources
 }
 
-// requeuedAtOnce is how many sources one search for the quietest puts into a new place: some 20 µs.
+// requeuedAtOnce is how many sources one search for the quietest moves to where they belong: some 20 µs.
 const requeuedAtOnce = 128
 
 // newSources makes room for up to max sources, of which most are forgotten after a time in seconds.
@@ -19,6 +20,7 @@ func newSources(max int, memory uint32) *sources {
 	return &sources{numbers: make(map[sourceKey]int32), ages: table.NewAges(int(numClasses), memory), max: max}
 }
 
+// len returns how many sources there are.
 func (t *sources) len() int { return len(t.numbers) }
 
 // get returns a source, or nil.
@@ -57,12 +59,14 @@ func (t *sources) detailsOf(s *source) *details {
 	return t.details.At(s.detailsNumber - 1)
 }
 
+// dropDetails frees the details of a source, if it has some. Whoever calls it overwrites detailsNumber.
 func (t *sources) dropDetails(s *source) {
 	if s.detailsNumber > 0 {
 		t.details.Free(s.detailsNumber - 1)
 	}
 }
 
+// remove forgets a source.
 func (t *sources) remove(s *source) {
 	t.dropDetails(s)
 	t.ages.Remove(s.number, int(s.class), s.queuedAt)
@@ -70,20 +74,20 @@ func (t *sources) remove(s *source) {
 	t.pool.Free(s.number)
 }
 
-// reset forgets what is known of a source but its place: it must be classified.
+// reset forgets what is known of a source but where it stands in its queue: it must be classified.
 func (t *sources) reset(s *source, now int64) {
 	t.dropDetails(s)
 	*s = source{key: s.key, lastSeen: now, class: s.class, queuedAt: s.queuedAt, number: s.number}
 }
 
-// requeue gives a source a new place: in the queue of a class, at a time in seconds.
+// requeue puts a source into the queue of a class, where those stand that were seen last at a time in seconds.
 func (t *sources) requeue(s *source, c sourceClass, at uint32) {
 	t.ages.Remove(s.number, int(s.class), s.queuedAt)
 	s.class, s.queuedAt = c, at
 	t.ages.Insert(s.number, int(c), at)
 }
 
-// longestQueued returns the source of a class that has its place for the longest, or nil.
+// longestQueued returns the first source in the queue of a class, or nil. It may have been seen again since it was put there.
 func (t *sources) longestQueued(c sourceClass) *source {
 	number, ok := t.ages.Oldest(int(c))
 	if !ok {
@@ -92,8 +96,8 @@ func (t *sources) longestQueued(c sourceClass) *source {
 	return t.pool.At(number)
 }
 
-// quietest returns the source of a class that was quiet the longest, or nil: to within the time of a list of ages, and where
-// many at the end of the queue were seen again, the quietest of the next few.
+// quietest returns the source of a class that was quiet the longest, or nil. It is that to within the time of one list of ages;
+// where many of the first in the queue were seen again, it is the quietest of requeuedAtOnce.
 func (t *sources) quietest(c sourceClass) *source {
 	var quiet *source
 	for range requeuedAtOnce {

@@ -1,18 +1,16 @@
 package engine
 
-import (
-	"net/netip"
-)
+import "net/netip"
 
-// timer is the end of something. It may come too early, after an extension: whoever handles it looks at the real end and
-// sets it again.
+// timer is due when something about a prefix may end. What was extended meanwhile, or ended already, has left its timer behind:
+// whoever handles it looks at the real end.
 type timer struct {
 	at     int64 // ns
 	prefix netip.Prefix
 	kind   timerKind
 }
 
-// timerKind is what a timer ends.
+// timerKind is what may end at a timer.
 type timerKind uint8
 
 const (
@@ -22,7 +20,7 @@ const (
 	endOfAllow
 )
 
-// less is the order in which timers are due.
+// less orders timers by time, and those of one time so that the same events lead to the same decisions.
 func (t *timer) less(u *timer) bool {
 	if t.at != u.at {
 		return t.at < u.at
@@ -33,7 +31,7 @@ func (t *timer) less(u *timer) bool {
 	return t.prefix.Compare(u.prefix) < 0
 }
 
-// setTimer has something end, or be looked at, at a time.
+// setTimer has something about a prefix looked at when a time has come.
 func (e *Engine) setTimer(at int64, prefix netip.Prefix, kind timerKind) {
 	e.timers.Push(timer{at, prefix, kind})
 }
