@@ -17,7 +17,8 @@ import (
 func describe(d ban.Decision, host string) message.Message {
 	m := message.Message{
 		Time: d.Time.UTC().Format(time.RFC3339), Host: host, Action: string(d.Action), Reason: string(d.Reason),
-		Points: tenths(d.Points), Score: tenths(d.Score), Account: printable.String(d.Account), Proven: d.Proven,
+		Points: roundToTenths(d.Points), Score: roundToTenths(d.Score), Account: printable.String(d.Account),
+		Proven:  d.Proven,
 		Seconds: d.Duration.Seconds(), PBX: printable.Limit(d.PBX, 260), Detail: printable.Limit(d.Detail, 500),
 	}
 	if d.Source.IsValid() {
@@ -35,8 +36,8 @@ func describe(d ban.Decision, host string) message.Message {
 	if d.Duration > 0 {
 		m.Duration = humanize.DurationToSecond(d.Duration)
 	}
-	m.Title = "Ringwall on " + host + ": " + title(d, &m)
-	m.Text = sentence(&m)
+	m.Title = "Ringwall on " + host + ": " + titleOf(d, &m)
+	m.Text = textOf(&m)
 	return m
 }
 
@@ -44,26 +45,26 @@ func describe(d ban.Decision, host string) message.Message {
 func (n *Notifier) describe(d ban.Decision) message.Message {
 	m := describe(d, n.host)
 	switch {
-	case n.place == nil:
+	case n.placeOf == nil:
 	case d.Source.IsValid():
-		located(&m, n.place(d.Source))
+		addPlace(&m, n.placeOf(d.Source))
 	case d.Prefix.IsValid():
-		located(&m, n.place(d.Prefix.Addr()))
+		addPlace(&m, n.placeOf(d.Prefix.Addr()))
 	}
 	return m
 }
 
-// located adds a place to a message. Its name is foreign text, and stays out of the sentence.
-func located(m *message.Message, p ban.Place) {
+// addPlace adds where an address is registered. The name is foreign text, and stays out of the sentence.
+func addPlace(m *message.Message, p ban.Place) {
 	if p == (ban.Place{}) {
 		return
 	}
 	m.Country, m.ASN, m.ASName = printable.Limit(p.Country, 2), p.ASN, printable.Limit(p.ASName, 100)
-	m.Text = sentence(m)
+	m.Text = textOf(m)
 }
 
-// title says in a few words what happened. It has no account: an attacker chose it.
-func title(d ban.Decision, m *message.Message) string {
+// titleOf says in a few words what happened. It has no account: an attacker chose it.
+func titleOf(d ban.Decision, m *message.Message) string {
 	who := m.Source
 	if d.Prefix.IsValid() {
 		who = m.Prefix
@@ -112,7 +113,7 @@ func title(d ban.Decision, m *message.Message) string {
 	return printable.String(string(d.Action)) + " " + who
 }
 
-func sentence(m *message.Message) string {
+func textOf(m *message.Message) string {
 	var b strings.Builder
 	b.WriteString("Reason: " + strings.ReplaceAll(m.Reason, "_", " "))
 	if m.Score > 0 {
@@ -137,4 +138,4 @@ func sentence(m *message.Message) string {
 	return b.String()
 }
 
-func tenths(x float64) float64 { return math.Round(x*10) / 10 }
+func roundToTenths(x float64) float64 { return math.Round(x*10) / 10 }

@@ -16,17 +16,17 @@ import (
 
 // failure is why an attempt did not work. Its text holds nothing of the target's address, token or body.
 type failure struct {
-	what   string
-	output string        // what the server or the program said, escaped and cut
-	final  bool          // another attempt would fail too
-	after  time.Duration // no attempt before that
+	cause      string
+	output     string        // what the server or the program said, escaped and cut
+	permanent  bool          // another attempt would fail too
+	retryAfter time.Duration // no attempt before that
 }
 
-func (f *failure) Error() string { return f.what }
+func (f *failure) Error() string { return f.cause }
 
-// network explains what went wrong on the way to a server. The text of such errors is not used: *url.Error holds the
+// networkFailure says what went wrong on the way to a server. The text of such errors is not used: *url.Error holds the
 // whole address, and others may hold parts of it.
-func network(err error) *failure {
+func networkFailure(err error) *failure {
 	var (
 		dns       *net.DNSError
 		errno     syscall.Errno
@@ -40,35 +40,35 @@ func network(err error) *failure {
 	)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return &failure{what: "no answer in time"}
+		return &failure{cause: "no answer in time"}
 	case errors.Is(err, context.Canceled):
-		return &failure{what: "stopped"}
+		return &failure{cause: "stopped"}
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return &failure{what: "the host name does not exist"}
+		return &failure{cause: "the host name does not exist"}
 	case errors.As(err, &dns):
-		return &failure{what: "the host name cannot be resolved"}
+		return &failure{cause: "the host name cannot be resolved"}
 	case errors.As(err, &authority):
-		return &failure{what: "the server's certificate is signed by nobody who is known here; ca_file can name who " +
+		return &failure{cause: "the server's certificate is signed by nobody who is known here; ca_file can name who " +
 			"signed it"}
 	case errors.As(err, &name):
-		return &failure{what: "the server's certificate is for another name"}
+		return &failure{cause: "the server's certificate is for another name"}
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return &failure{what: "the server's certificate has expired, or is not valid yet"}
+		return &failure{cause: "the server's certificate has expired, or is not valid yet"}
 	case errors.As(err, &invalid), errors.As(err, &verify):
-		return &failure{what: "the server's certificate is not valid"}
+		return &failure{cause: "the server's certificate is not valid"}
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return &failure{what: "the server does not speak TLS"}
+		return &failure{cause: "the server does not speak TLS"}
 	case errors.As(err, &alert):
-		return &failure{what: "the server ended the TLS handshake"}
+		return &failure{cause: "the server ended the TLS handshake"}
 	case errors.As(err, &errno):
-		return &failure{what: errno.Error()}
+		return &failure{cause: errno.Error()}
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return &failure{what: "no answer in time"}
+		return &failure{cause: "no answer in time"}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return &failure{what: "the server closed the connection"}
+		return &failure{cause: "the server closed the connection"}
 	}
 	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
 		err = inner
 	}
-	return &failure{what: fmt.Sprintf("the request failed (%T)", err)}
+	return &failure{cause: fmt.Sprintf("the request failed (%T)", err)}
 }

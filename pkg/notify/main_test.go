@@ -72,7 +72,7 @@ func (s *scripted) send(ctx context.Context, m message.Message) error {
 		select {
 		case <-time.After(s.takes):
 		case <-ctx.Done():
-			return network(ctx.Err())
+			return networkFailure(ctx.Err())
 		}
 	}
 	s.mu.Lock()

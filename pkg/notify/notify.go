@@ -30,25 +30,25 @@ type Options struct {
 
 // Notifier tells the targets of the configuration of decisions.
 type Notifier struct {
-	log     *slog.Logger
-	counter func(target, result string, n int)
-	host    string
-	start   string // of every ID, so that two runs of the daemon share none
-	ids     atomic.Uint64
-	place   func(netip.Addr) ban.Place // nil: nobody knows
-	dial    dialer
+	log      *slog.Logger
+	onCount  func(target, result string, n int)
+	placeOf  func(netip.Addr) ban.Place // nil: nobody knows
+	dial     dialer
+	host     string        // this machine's name
+	idPrefix string        // of every message's ID, so that two runs of the daemon share none
+	lastID   atomic.Uint64 // the number after it
 
 	mu      sync.Mutex
 	targets []*target
 	ctx     context.Context // of Run, once it runs
-	closed  bool            // no reload starts a target any more
-	tasks   sync.WaitGroup
+	ended   bool            // a reload starts no target any more
+	tasks   sync.WaitGroup  // that deliver
 }
 
 // New makes a Notifier. It fails for a target that policy.Load would refuse, or whose ca_file has gone. Nothing is sent
 // before Run.
 func New(targets []policy.Notify, o Options) (*Notifier, error) {
-	n := &Notifier{log: o.Log, counter: o.Count, place: o.Place, dial: (&net.Dialer{}).DialContext}
+	n := &Notifier{log: o.Log, onCount: o.Count, placeOf: o.Place, dial: (&net.Dialer{}).DialContext}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -59,7 +59,7 @@ func New(targets []policy.Notify, o Options) (*Notifier, error) {
 	n.host = printable.String(name)
 	var b [6]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
-	n.start = hex.EncodeToString(b[:])
+	n.idPrefix = hex.EncodeToString(b[:])
 	return n, n.Configure(targets)
 }
 
@@ -90,7 +90,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 	n.mu.Unlock()
 	<-ctx.Done()
 	n.mu.Lock()
-	n.closed = true
+	n.ended = true
 	n.mu.Unlock()
 	n.tasks.Wait()
 	return nil
@@ -109,7 +109,7 @@ func (n *Notifier) launchLocked(t *target) {
 func (n *Notifier) Configure(targets []policy.Notify) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed {
+	if n.ended {
 		return nil
 	}
 	old := make(map[string]*target, len(n.targets))
@@ -155,10 +155,10 @@ func (n *Notifier) Configure(targets []policy.Notify) error {
 	return errors.Join(errs...)
 }
 
-func (n *Notifier) id() string { return n.start + "-" + strconv.FormatUint(n.ids.Add(1), 10) }
+func (n *Notifier) nextID() string { return n.idPrefix + "-" + strconv.FormatUint(n.lastID.Add(1), 10) }
 
 func (n *Notifier) count(target, result string, number int) {
-	if n.counter != nil {
-		n.counter(target, result, number)
+	if n.onCount != nil {
+		n.onCount(target, result, number)
 	}
 }

@@ -15,7 +15,7 @@ import (
 // TestMessagesSayWhereTheSourceIsRegistered has a name that would repaint a terminal and mention a whole channel.
 func TestMessagesSayWhereTheSourceIsRegistered(t *testing.T) {
 	asked := []netip.Addr{}
-	n := &Notifier{host: "host", place: func(a netip.Addr) ban.Place {
+	n := &Notifier{host: "host", placeOf: func(a netip.Addr) ban.Place {
 		asked = append(asked, a)
 		return ban.Place{Country: "NL", ASN: 64496, ASName: "<!channel> \x1b[2J\u202e" + strings.Repeat("x", 300)}
 	}}
@@ -27,7 +27,7 @@ func TestMessagesSayWhereTheSourceIsRegistered(t *testing.T) {
 		strings.Contains(m.Title+m.Text, "channel") {
 		t.Errorf("%q", m.Text)
 	}
-	env := environment(m)
+	env := environmentOf(m)
 	for _, want := range []string{"RINGWALL_COUNTRY=NL", "RINGWALL_ASN=64496", "RINGWALL_AS_NAME=" + m.ASName} {
 		if !slices.Contains(env, want) {
 			t.Errorf("no %s in %q", want, env)
@@ -58,7 +58,7 @@ func TestMessagesSayWhereTheSourceIsRegistered(t *testing.T) {
 // TestWithoutAPlaceNothingIsAdded compares with the messages of before.
 func TestWithoutAPlaceNothingIsAdded(t *testing.T) {
 	for _, place := range []func(netip.Addr) ban.Place{nil, func(netip.Addr) ban.Place { return ban.Place{} }} {
-		n := &Notifier{host: "host", place: place}
+		n := &Notifier{host: "host", placeOf: place}
 		got, err := json.Marshal(n.describe(banDecision(1)))
 		if err != nil {
 			t.Fatal(err)
@@ -67,7 +67,7 @@ func TestWithoutAPlaceNothingIsAdded(t *testing.T) {
 		if err != nil || string(got) != string(want) || strings.Contains(string(got), "country") {
 			t.Errorf("%s, want %s, %v", got, want, err)
 		}
-		if env := environment(n.describe(banDecision(1))); !slices.Contains(env, "RINGWALL_ASN=") {
+		if env := environmentOf(n.describe(banDecision(1))); !slices.Contains(env, "RINGWALL_ASN=") {
 			t.Errorf("%q", env)
 		}
 	}

@@ -22,42 +22,42 @@ import (
 )
 
 const (
-	maxOutput   = 4 << 10 // bytes that are kept of a program's output
-	shownOutput = 1000    // columns of it in the log
-	// lastWords is how long a program has to end by itself once it was asked to.
-	lastWords = 2 * time.Second
+	maxOutputKept   = 4 << 10 // bytes that are kept of a program's output
+	maxOutputLogged = 1000    // columns of it in the log
+	// terminateGrace is how long a program has to end by itself once it was asked to.
+	terminateGrace = 2 * time.Second
 )
 
 // program starts a command for each message.
 type program struct {
-	cfg policy.Notify
-	out func(output string) // told what a program that succeeded has written
+	cfg      policy.Notify
+	onOutput func(output string) // told what a program that succeeded has written
 }
 
 // send runs the program in a process group of its own, whose every member is killed when the program ends or ctx does.
 func (p *program) send(ctx context.Context, m message.Message) error {
 	stdin, err := json.Marshal(m)
 	if err != nil {
-		return &failure{what: "no JSON can be made of it", final: true}
+		return &failure{cause: "no JSON can be made of it", permanent: true}
 	}
-	var output head
+	var output outputHead
 	cmd := exec.Command(p.cfg.Exec[0], p.cfg.Exec[1:]...)
-	cmd.Env = environment(m)
+	cmd.Env = environmentOf(m)
 	cmd.Dir = "/"
 	cmd.Stdin = strings.NewReader(string(stdin) + "\n")
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.WaitDelay = lastWords // for output that a process outside of the group keeps open
+	cmd.WaitDelay = terminateGrace // for output that a process outside of the group keeps open
 	if err := ctx.Err(); err != nil {
-		return network(err)
+		return networkFailure(err)
 	}
 	if err := startWithoutRights(cmd); err != nil {
-		return &failure{what: "the program cannot be started: " + reason(err), final: true}
+		return &failure{cause: "the program cannot be started: " + causeOf(err), permanent: true}
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		exited(cmd.Process.Pid)
+		waitForExit(cmd.Process.Pid)
 	}()
 	late := false
 	select {
@@ -65,7 +65,7 @@ func (p *program) send(ctx context.Context, m message.Message) error {
 	case <-ctx.Done():
 		late = true
 		_ = unix.Kill(-cmd.Process.Pid, unix.SIGTERM)
-		timer := time.NewTimer(lastWords)
+		timer := time.NewTimer(terminateGrace)
 		select {
 		case <-ended:
 		case <-timer.C:
@@ -76,20 +76,20 @@ func (p *program) send(ctx context.Context, m message.Message) error {
 	_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 	<-ended
 	err = cmd.Wait()
-	text := printable.Limit(strings.TrimSpace(output.String()), shownOutput)
+	text := printable.Limit(strings.TrimSpace(output.String()), maxOutputLogged)
 	var exit *exec.ExitError
 	switch {
 	case late && errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return &failure{what: "the program took longer than timeout, and was ended", output: text, final: true}
+		return &failure{cause: "the program took longer than timeout, and was ended", output: text, permanent: true}
 	case late:
-		return &failure{what: "the program was ended", output: text, final: true}
+		return &failure{cause: "the program was ended", output: text, permanent: true}
 	case errors.As(err, &exit):
-		return &failure{what: "the program ended with " + exit.String(), output: text, final: true}
+		return &failure{cause: "the program ended with " + exit.String(), output: text, permanent: true}
 	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
-		return &failure{what: "the program: " + reason(err), output: text, final: true}
+		return &failure{cause: "the program: " + causeOf(err), output: text, permanent: true}
 	}
-	if text != "" && p.out != nil {
-		p.out(text)
+	if text != "" && p.onOutput != nil {
+		p.onOutput(text)
 	}
 	return nil
 }
@@ -110,13 +110,13 @@ func startWithoutRights(cmd *exec.Cmd) error {
 	return cmd.Start()
 }
 
-// exited waits until a child has ended and leaves it to be reaped: until then nobody else can get its number.
-func exited(pid int) {
+// waitForExit waits until a child has ended and leaves it to be reaped: until then nobody else can get its number.
+func waitForExit(pid int) {
 	for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
 	}
 }
 
-func reason(err error) string {
+func causeOf(err error) string {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		return pe.Err.Error()
@@ -131,8 +131,8 @@ func reason(err error) string {
 	return fmt.Sprintf("%T", err)
 }
 
-// environment is all that the program gets: the daemon's own environment may hold secrets.
-func environment(m message.Message) []string {
+// environmentOf is all that the program gets: the daemon's own environment may hold secrets.
+func environmentOf(m message.Message) []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
 	add := func(name, value string) {
 		env = append(env, "RINGWALL_"+name+"="+strings.ReplaceAll(value, "\x00", ""))
@@ -145,17 +145,17 @@ func environment(m message.Message) []string {
 	add("ACTION", m.Action)
 	add("SOURCE", m.Source)
 	add("COUNTRY", m.Country)
-	add("ASN", strings.TrimPrefix(number(float64(m.ASN)), "0")) // "" where it is unknown
+	add("ASN", strings.TrimPrefix(formatNumber(float64(m.ASN)), "0")) // "" where it is unknown
 	add("AS_NAME", m.ASName)
 	add("PREFIX", m.Prefix)
 	add("REASON", m.Reason)
-	add("POINTS", number(m.Points))
-	add("SCORE", number(m.Score))
+	add("POINTS", formatNumber(m.Points))
+	add("SCORE", formatNumber(m.Score))
 	add("ACCOUNT", m.Account)
 	add("SERVICE", m.Service)
 	add("TRANSPORT", m.Transport)
 	add("PROVEN", strconv.FormatBool(m.Proven))
-	add("DURATION_SECONDS", number(m.Seconds))
+	add("DURATION_SECONDS", formatNumber(m.Seconds))
 	add("PBX", m.PBX)
 	add("DETAIL", m.Detail)
 	add("COUNT", strconv.Itoa(max(1, m.Count)))
@@ -163,28 +163,28 @@ func environment(m message.Message) []string {
 	return env
 }
 
-func number(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
+func formatNumber(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
 
-// head keeps the first bytes that are written to it, and takes all others.
-type head struct {
-	mu   sync.Mutex
-	kept []byte
-	more bool
+// outputHead keeps the first bytes that are written to it, and drops the rest.
+type outputHead struct {
+	mu        sync.Mutex
+	kept      []byte
+	truncated bool
 }
 
-func (t *head) Write(b []byte) (int, error) {
+func (t *outputHead) Write(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := min(len(b), maxOutput-len(t.kept))
+	n := min(len(b), maxOutputKept-len(t.kept))
 	t.kept = append(t.kept, b[:n]...)
-	t.more = t.more || n < len(b)
+	t.truncated = t.truncated || n < len(b)
 	return len(b), nil
 }
 
-func (t *head) String() string {
+func (t *outputHead) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.more {
+	if t.truncated {
 		return string(t.kept) + " …"
 	}
 	return string(t.kept)

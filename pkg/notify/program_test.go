@@ -62,8 +62,8 @@ func untilThere(t *testing.T, files ...string) context.Context {
 
 func startUntil(ctx context.Context, d ban.Decision, line string, args ...string) (output string, err error) {
 	p := &program{
-		cfg: policy.Notify{Exec: append([]string{"/bin/sh", "-c", line, "sh"}, args...)},
-		out: func(o string) { output = o },
+		cfg:      policy.Notify{Exec: append([]string{"/bin/sh", "-c", line, "sh"}, args...)},
+		onOutput: func(o string) { output = o },
 	}
 	err = p.send(ctx, describe(d, "host"))
 	return output, err
@@ -123,7 +123,7 @@ func TestProgramIsSafeFromHostileAccounts(t *testing.T) {
 func TestProgramThatFailsIsExplained(t *testing.T) {
 	var f *failure
 	_, err := start(t, banDecision(1), `echo "no \033[2Jluck" >&2; exit 3`)
-	if !errors.As(err, &f) || !f.final || !strings.Contains(f.what, "exit status 3") ||
+	if !errors.As(err, &f) || !f.permanent || !strings.Contains(f.cause, "exit status 3") ||
 		strings.Contains(f.output, "\x1b") ||
 		!strings.Contains(f.output, "luck") {
 		t.Errorf("%+v", f)
@@ -133,8 +133,8 @@ func TestProgramThatFailsIsExplained(t *testing.T) {
 		"not executable": {cfg: policy.Notify{Exec: []string{"/etc/hostname"}}},
 		"a folder":       {cfg: policy.Notify{Exec: []string{"/"}}},
 	} {
-		if err := p.send(t.Context(), message.Message{}); !errors.As(err, &f) || !f.final ||
-			!strings.Contains(f.what, "cannot be started") {
+		if err := p.send(t.Context(), message.Message{}); !errors.As(err, &f) || !f.permanent ||
+			!strings.Contains(f.cause, "cannot be started") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -152,7 +152,7 @@ cd "$1"
 for i in 1 2 3; do (echo "$$" > main; sh -c 'echo $$ > child'"$i"'; exec sleep 1000') & done
 while :; do sleep 1000; done`, dir)
 	var f *failure
-	if !errors.As(err, &f) || !strings.Contains(f.what, "longer than timeout") {
+	if !errors.As(err, &f) || !strings.Contains(f.cause, "longer than timeout") {
 		t.Errorf("%v", err)
 	}
 	for _, file := range files {
@@ -227,13 +227,13 @@ func TestProgramThatFloodsIsCutShort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(out) > shownOutput+20 || strings.Contains(out, "\x1b") {
+	if len(out) > maxOutputLogged+20 || strings.Contains(out, "\x1b") {
 		t.Errorf("%d bytes of output", len(out))
 	}
 	file := filepath.Join(t.TempDir(), "begun")
 	_, err = startUntil(untilThere(t, file), banDecision(1), `echo y; echo y > "$1"; exec yes`, file)
 	var f *failure
-	if !errors.As(err, &f) || !strings.HasPrefix(f.output, "y") || len(f.output) > shownOutput+20 {
+	if !errors.As(err, &f) || !strings.HasPrefix(f.output, "y") || len(f.output) > maxOutputLogged+20 {
 		t.Errorf("an endless flood: %v", err)
 	}
 }
@@ -272,7 +272,7 @@ func FuzzEnvironment(f *testing.F) {
 		d := banDecision(1)
 		d.Account, d.Detail, d.PBX = account, text, text
 		names := map[string]bool{}
-		for _, v := range environment(describe(d, "host")) {
+		for _, v := range environmentOf(describe(d, "host")) {
 			name, _, _ := strings.Cut(v, "=")
 			if names[name] {
 				t.Errorf("%s twice", name)

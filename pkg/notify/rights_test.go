@@ -38,7 +38,8 @@ func TestProgramHasNoRights(t *testing.T) {
 			if err := sets(&before); err != nil {
 				return err
 			}
-			p := &program{cfg: policy.Notify{Exec: []string{"/bin/sh", "-c", show}}, out: func(o string) { inside = o }}
+			p := &program{cfg: policy.Notify{Exec: []string{"/bin/sh", "-c", show}},
+				onOutput: func(o string) { inside = o }}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			if err := p.send(ctx, describe(banDecision(1), "host")); err != nil {

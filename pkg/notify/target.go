@@ -42,7 +42,7 @@ const (
 // Results are all of them.
 func Results() []string { return []string{Sent, Failed, Dropped, Suppressed} }
 
-const noTime = "there is no time to tell of the last decisions; ringwall history has them"
+const noTimeLeft = "there is no time to tell of the last decisions; ringwall history has them"
 
 // sender delivers a message once. Its errors are of type *failure.
 type sender interface {
@@ -85,7 +85,10 @@ func newTarget(cfg policy.Notify, n *Notifier) (*target, error) {
 		limits:     make(map[ban.Action]*rate.Limiter),
 	}
 	if len(cfg.Exec) > 0 {
-		t.sender = &program{cfg: cfg, out: func(output string) { t.log.Debug("the program wrote", "output", output) }}
+		t.sender = &program{cfg: cfg, onOutput: func(output string) {
+			t.log.Debug("the program wrote", "output",
+				output)
+		}}
 		return t, nil
 	}
 	w, err := newWebhook(cfg, n.dial)
@@ -122,7 +125,7 @@ func (t *target) push(d ban.Decision, now time.Time) {
 		return
 	}
 	m := t.notifier.describe(d)
-	m.ID = t.notifier.id()
+	m.ID = t.notifier.nextID()
 	if lost := t.waiting.Put(pendingMessage{m, now}); len(lost) > 0 {
 		t.summarizeLocked(d, now)
 		t.countDroppedLocked(now)
@@ -173,7 +176,7 @@ func (t *target) next(now time.Time, stopping bool) (next pendingMessage, ok boo
 		return next, false, summaryDue
 	}
 	m := t.unsent.message(t.notifier.host, now)
-	m.ID = t.notifier.id()
+	m.ID = t.notifier.nextID()
 	next = pendingMessage{m, t.unsent.since}
 	t.unsent = summary{}
 	return next, true, 0
@@ -205,10 +208,10 @@ func (t *target) Run(ctx context.Context) {
 			continue
 		case ok:
 			t.putBack(next)
-			t.abandon(noTime)
+			t.abandon(noTimeLeft)
 			return
 		case ctx.Err() != nil:
-			t.abandon(noTime)
+			t.abandon(noTimeLeft)
 			return
 		}
 		var timer <-chan time.Time
@@ -239,13 +242,13 @@ func (t *target) deliver(ctx, attempts context.Context, m pendingMessage, failin
 		}
 		var f *failure
 		if !errors.As(err, &f) {
-			f = &failure{what: fmt.Sprintf("%T", err), final: true}
+			f = &failure{cause: fmt.Sprintf("%T", err), permanent: true}
 		}
-		attrs := []any{"action", m.message.Action, "err", f.what}
+		attrs := []any{"action", m.message.Action, "err", f.cause}
 		if f.output != "" {
 			attrs = append(attrs, "output", f.output)
 		}
-		if f.final {
+		if f.permanent {
 			t.notifier.count(t.cfg.Name, Failed, 1)
 			if t.failureLog.Allow() {
 				t.log.Error("a notification failed", attrs...)
@@ -255,11 +258,11 @@ func (t *target) deliver(ctx, attempts context.Context, m pendingMessage, failin
 		if t.hasEnded() || ctx.Err() != nil {
 			t.putBack(m)
 			if attempts.Err() == nil && ctx.Err() != nil && !t.hasEnded() {
-				t.abandon(noTime) // the others would fail too, and there is no time
+				t.abandon(noTimeLeft) // the others would fail too, and there is no time
 			}
 			return true
 		}
-		pause := max(pause(attempt), f.after)
+		pause := max(pauseAfter(attempt), f.retryAfter)
 		if time.Since(m.since)+pause > giveUpAfter {
 			t.notifier.count(t.cfg.Name, Failed, 1)
 			t.log.Error("a notification failed for an hour, and is given up; a summary will count it", attrs...)
@@ -288,9 +291,9 @@ func (t *target) deliver(ctx, attempts context.Context, m pendingMessage, failin
 	}
 }
 
-// pause is how long to wait after an attempt, the first being 0: doubled each time, and anything from its half up, so
-// that many daemons do not come back to a server in step.
-func pause(attempt int) time.Duration {
+// pauseAfter is how long to wait after an attempt, the first being 0: doubled each time, and anything from its half up,
+// so that many daemons do not come back to a server in step.
+func pauseAfter(attempt int) time.Duration {
 	d := longestPause
 	if attempt < 16 {
 		d = min(d, firstPause<<attempt)

@@ -13,7 +13,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-func later(what string) error { return &failure{what: what} }
+func later(what string) error { return &failure{cause: what} }
 
 // pass lets time go by, and everybody do what is due then.
 func pass(d time.Duration) {
@@ -46,7 +46,7 @@ func TestMessagesComeInOrderAndOnce(t *testing.T) {
 func TestPausesGrowAndRetryAfterIsHonoured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{script: []error{later("a"), later("b"), later("c"),
-			&failure{what: "429", after: 42 * time.Second}, later("e")}}
+			&failure{cause: "429", retryAfter: 42 * time.Second}, later("e")}}
 		n, b, _ := play(t, s)
 		n.Push(banDecision(1))
 		pass(5 * time.Minute)
@@ -67,7 +67,7 @@ func TestPausesGrowAndRetryAfterIsHonoured(t *testing.T) {
 
 func TestWhatCannotWorkIsTriedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &scripted{script: []error{&failure{what: "HTTP 404", output: "no_service", final: true}}}
+		s := &scripted{script: []error{&failure{cause: "HTTP 404", output: "no_service", permanent: true}}}
 		n, b, _ := play(t, s)
 		n.Push(banDecision(1))
 		n.Push(banDecision(2))

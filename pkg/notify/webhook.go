@@ -22,10 +22,10 @@ import (
 )
 
 const (
-	maxAnswer   = 4 << 10 // bytes that are read of an answer
-	shownAnswer = 200     // columns of it in the log
-	// longestAfter bounds what a server can ask for with Retry-After.
-	longestAfter = 15 * time.Minute
+	maxAnswerRead   = 4 << 10 // bytes that are read of an answer
+	maxAnswerLogged = 200     // columns of it in the log
+	// maxRetryAfter bounds what a server can ask for with Retry-After.
+	maxRetryAfter = 15 * time.Minute
 )
 
 // webhook sends messages to a web address.
@@ -101,7 +101,7 @@ func secretsOf(cfg *policy.Notify) []string {
 func (w *webhook) send(ctx context.Context, m message.Message) error {
 	body, err := w.template.Render(m, w.cfg.To, w.cfg.Token.Reveal())
 	if err != nil {
-		return &failure{what: "the template " + err.Error(), final: true}
+		return &failure{cause: "the template " + err.Error(), permanent: true}
 	}
 	address := strings.ReplaceAll(w.cfg.URL.Reveal(), policy.IDPlace, url.PathEscape(m.ID))
 	method := w.cfg.Method
@@ -110,7 +110,7 @@ func (w *webhook) send(ctx context.Context, m message.Message) error {
 	}
 	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
 	if err != nil {
-		return &failure{what: "url is not a web address", final: true}
+		return &failure{cause: "url is not a web address", permanent: true}
 	}
 	req.GetBody = nil // so that the transport does not send it a second time by itself
 	req.Header.Set("User-Agent", "ringwall")
@@ -123,54 +123,54 @@ func (w *webhook) send(ctx context.Context, m message.Message) error {
 	}
 	res, err := w.client.Do(req)
 	if err != nil {
-		return network(err)
+		return networkFailure(err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	answer, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	answer, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswerRead))
 	if res.StatusCode/100 == 2 {
 		return nil
 	}
-	f := &failure{what: "HTTP " + strconv.Itoa(res.StatusCode), output: w.shown(answer), final: true}
+	f := &failure{cause: "HTTP " + strconv.Itoa(res.StatusCode), output: w.printableAnswer(answer), permanent: true}
 	switch code := res.StatusCode; {
 	case code/100 == 3:
-		f.what += ", a redirect, which is not followed; url has to be where it leads"
+		f.cause += ", a redirect, which is not followed; url has to be where it leads"
 	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests ||
 		code/100 == 5:
-		f.final, f.after = false, retryAfter(res.Header.Get("Retry-After"), time.Now())
+		f.permanent, f.retryAfter = false, parseRetryAfter(res.Header.Get("Retry-After"), time.Now())
 	}
 	return f
 }
 
 func (w *webhook) close() { w.client.CloseIdleConnections() }
 
-// shown is what a server answered, for the log; nothing if a secret is in it.
-func (w *webhook) shown(answer []byte) string {
+// printableAnswer is what a server answered, for the log; nothing if a secret is in it.
+func (w *webhook) printableAnswer(answer []byte) string {
 	text := string(answer)
 	for _, s := range w.secrets {
 		if strings.Contains(text, s) {
 			return "(hidden)"
 		}
 	}
-	return printable.Limit(strings.TrimSpace(text), shownAnswer)
+	return printable.Limit(strings.TrimSpace(text), maxAnswerLogged)
 }
 
-// retryAfter reads Retry-After: seconds, or a date (RFC 9110 section 10.2.3).
-func retryAfter(value string, now time.Time) time.Duration {
+// parseRetryAfter reads Retry-After: seconds, or a date (RFC 9110 section 10.2.3).
+func parseRetryAfter(value string, now time.Time) time.Duration {
 	value = strings.TrimSpace(value)
 	if value == "" {
 		return 0
 	}
 	if x, err := strconv.ParseFloat(value, 64); err == nil {
 		switch {
-		case x > longestAfter.Seconds():
-			return longestAfter
+		case x > maxRetryAfter.Seconds():
+			return maxRetryAfter
 		case x > 0:
 			return time.Duration(x * float64(time.Second))
 		}
 		return 0
 	}
 	if at, err := http.ParseTime(value); err == nil {
-		return max(0, min(at.Sub(now), longestAfter))
+		return max(0, min(at.Sub(now), maxRetryAfter))
 	}
 	return 0
 }

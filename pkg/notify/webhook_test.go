@@ -108,7 +108,8 @@ func TestWebhookTellsWhatIsWorthAnotherAttempt(t *testing.T) {
 	}{
 		{500, "", false, 0}, {502, "", false, 0}, {503, "7", false, 7 * time.Second},
 		{429, "1.5", false, 1500 * time.Millisecond},
-		{429, "999999999", false, longestAfter}, {429, "soon", false, 0}, {429, "-5", false, 0}, {429, "NaN", false, 0},
+		{429, "999999999", false, maxRetryAfter}, {429, "soon", false, 0}, {429, "-5", false, 0},
+		{429, "NaN", false, 0},
 		{429, "Thu, 01 Jan 1970 00:00:00 GMT", false, 0}, {408, "", false, 0}, {425, "", false, 0},
 		{400, "", true, 0}, {401, "60", true, 0}, {403, "", true, 0}, {404, "", true, 0}, {410, "", true, 0},
 	} {
@@ -120,8 +121,8 @@ func TestWebhookTellsWhatIsWorthAnotherAttempt(t *testing.T) {
 			_, _ = io.WriteString(w, "no\x1b[2J_service")
 		})
 		var f *failure
-		if err := attempt(t, s); !errors.As(err, &f) || f.final != row.final || f.after != row.after || f.output != `no\x1b[2J_service` ||
-			!strings.Contains(f.what, fmt.Sprint(row.code)) {
+		if err := attempt(t, s); !errors.As(err, &f) || f.permanent != row.final || f.retryAfter != row.after || f.output != `no\x1b[2J_service` ||
+			!strings.Contains(f.cause, fmt.Sprint(row.code)) {
 			t.Errorf("%d %q: %+v", row.code, row.retryAfter, f)
 		}
 	}
@@ -129,7 +130,7 @@ func TestWebhookTellsWhatIsWorthAnotherAttempt(t *testing.T) {
 
 func TestRetryAfterAsADate(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	if d := retryAfter(now.Add(90*time.Second).Format(http.TimeFormat), now); d != 90*time.Second {
+	if d := parseRetryAfter(now.Add(90*time.Second).Format(http.TimeFormat), now); d != 90*time.Second {
 		t.Error(d)
 	}
 }
@@ -139,7 +140,7 @@ func TestWebhookFollowsNoRedirect(t *testing.T) {
 	for _, code := range []int{301, 302, 303, 307, 308} {
 		s := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL+r.URL.Path, code) })
 		var f *failure
-		if err := attempt(t, s); !errors.As(err, &f) || !f.final || !strings.Contains(f.what, "redirect") {
+		if err := attempt(t, s); !errors.As(err, &f) || !f.permanent || !strings.Contains(f.cause, "redirect") {
 			t.Errorf("%d: %v", code, err)
 		}
 	}
@@ -181,7 +182,7 @@ func TestWebhookEndsWithItsTimeout(t *testing.T) {
 			}
 		})
 		var f *failure
-		if !errors.As(err, &f) || f.final {
+		if !errors.As(err, &f) || f.permanent {
 			t.Errorf("%s: %v", name, err)
 		}
 		if took := time.Since(start); took > 2*time.Minute {
@@ -196,7 +197,7 @@ func TestWebhookReadsLittleOfALongAnswer(t *testing.T) {
 		_, _ = io.WriteString(w, strings.Repeat("\x1b", 10<<20))
 	})
 	var f *failure
-	if err := attempt(t, s); !errors.As(err, &f) || len(f.output) > shownAnswer+20 ||
+	if err := attempt(t, s); !errors.As(err, &f) || len(f.output) > maxAnswerLogged+20 ||
 		strings.Contains(f.output, "\x1b") {
 		t.Errorf("%d bytes", len(f.output))
 	}
@@ -230,7 +231,7 @@ func TestWebhookChecksCertificates(t *testing.T) {
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	var f *failure
-	if err := attempt(t, s); !errors.As(err, &f) || !strings.Contains(f.what, "signed by nobody") {
+	if err := attempt(t, s); !errors.As(err, &f) || !strings.Contains(f.cause, "signed by nobody") {
 		t.Errorf("an unknown authority: %v", err)
 	}
 	ca := filepath.Join(t.TempDir(), "ca.pem")
@@ -245,13 +246,13 @@ func TestWebhookChecksCertificates(t *testing.T) {
 	// The certificate of httptest is for 127.0.0.1, ::1 and example.com.
 	if err := attempt(t, s, trusting, func(c *policy.Notify) {
 		c.URL = policy.NewSecret(strings.Replace(s.URL, "127.0.0.1", "localhost", 1) + "/" + secret)
-	}); !errors.As(err, &f) || !strings.Contains(f.what, "another name") {
+	}); !errors.As(err, &f) || !strings.Contains(f.cause, "another name") {
 		t.Errorf("another name: %v", err)
 	}
 	plain := serve(t, func(http.ResponseWriter, *http.Request) {})
 	if err := attempt(t, plain, func(c *policy.Notify) {
 		c.URL = policy.NewSecret(strings.Replace(plain.URL, "http:", "https:", 1) + "/" + secret)
-	}); !errors.As(err, &f) || f.final || !strings.Contains(f.what, "TLS") {
+	}); !errors.As(err, &f) || f.permanent || !strings.Contains(f.cause, "TLS") {
 		t.Errorf("a server without TLS: %v", err)
 	}
 }
@@ -260,11 +261,12 @@ func TestWebhookNamesWhatIsWrongWithTheWay(t *testing.T) {
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	var f *failure
-	if err := attempt(t, gone); !errors.As(err, &f) || f.final || f.what != "connection refused" {
+	if err := attempt(t, gone); !errors.As(err, &f) || f.permanent || f.cause != "connection refused" {
 		t.Errorf("nobody listens: %v", err)
 	}
 	cut := serve(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-	if err := attempt(t, cut); !errors.As(err, &f) || f.final || !strings.Contains(f.what, "closed the connection") {
+	if err := attempt(t, cut); !errors.As(err, &f) || f.permanent ||
+		!strings.Contains(f.cause, "closed the connection") {
 		t.Errorf("the server hangs up: %v", err)
 	}
 	if err := attempt(t, nil, func(c *policy.Notify) { c.URL = policy.NewSecret("(hidden)") }); !errors.As(err, &f) {

@@ -41,9 +41,9 @@ type Tally struct {
 	Count  int    `json:"count"`
 }
 
-// samples are messages that a template must get right: each action, empty and full, with what breaks JSON that was
-// put together from pieces.
-func samples(actions []string) []Message {
+// sampleMessages are messages that a template must get right: each action, empty and full, with what breaks JSON that
+// was put together from pieces.
+func sampleMessages(actions []string) []Message {
 	list := []Message{{}, {Action: Summary}}
 	hostile := []string{`"`, `\`, `\"`, `","x":"`, "'", "`", "</script>", "}}{{", ":", ",", "1", "\u2028"}
 	for i, action := range actions {

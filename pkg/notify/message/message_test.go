@@ -189,7 +189,7 @@ func FuzzRender(f *testing.F) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, text := range ready() {
+	for _, text := range readyTemplates() {
 		f.Add(text)
 	}
 	f.Add(`{{range .Actions}}{{json .}}{{end}}`)

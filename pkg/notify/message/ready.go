@@ -23,16 +23,16 @@ func NeedsTo(name string) bool { return name == Telegram || name == Ntfy }
 
 // Ready returns a ready template.
 func Ready(name string) (*Template, error) {
-	text, ok := ready()[name]
+	text, ok := readyTemplates()[name]
 	if !ok {
 		return nil, fmt.Errorf("no template has this name; there are %s", strings.Join(Names(), ", "))
 	}
 	return Parse(text, JSON, nil)
 }
 
-// ready are the templates by name. An account stands as code, so that a chat program makes neither a link nor a mention
-// of a name that an attacker chose.
-func ready() map[string]string {
+// readyTemplates are the templates by name. An account stands as code, so that a chat program makes neither a link nor
+// a mention of a name that an attacker chose.
+func readyTemplates() map[string]string {
 	return map[string]string{
 		Generic: `{{json .Message}}`,
 		// https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks; Mattermost and Rocket.Chat read it

@@ -33,8 +33,8 @@ type Template struct {
 	usesToken bool
 }
 
-// data is what a template sees: the message, and two values of the target.
-type data struct {
+// templateData is what a template sees: the message, and two values of the target.
+type templateData struct {
 	Message
 	To, Token string
 }
@@ -48,17 +48,17 @@ func Parse(text, contentType string, actions []string) (*Template, error) {
 		return nil, errors.New(printable.Line(strings.Replace(err.Error(), "template: body:", "line ", 1)))
 	}
 	out := &Template{t: t, json: IsJSON(contentType)}
-	w := walker{escaped: out.json}
+	w := templateChecker{mustEscape: out.json}
 	if t.Tree != nil {
-		w.list(t.Root)
+		w.checkList(t.Root)
 	}
 	if w.err != nil {
 		return nil, w.err
 	}
-	out.usesToken = w.token
-	for _, m := range samples(append(actions, "other")) {
+	out.usesToken = w.usesToken
+	for _, m := range sampleMessages(append(actions, "other")) {
 		for _, to := range []string{"", `a"b`} {
-			_, err := out.render(data{m, to, `t"k`})
+			_, err := out.render(templateData{m, to, `t"k`})
 			if failed := (template.ExecError{}); errors.As(err, &failed) {
 				return nil, errors.New(printable.Line(strings.Replace(err.Error(), "template: body:", "line ", 1)))
 			}
@@ -82,15 +82,15 @@ func (t *Template) UsesToken() bool { return t.usesToken }
 
 // Render makes the body for m. Its errors hold no value of m, of to, or of token.
 func (t *Template) Render(m Message, to, token string) ([]byte, error) {
-	body, err := t.render(data{m, to, token})
+	body, err := t.render(templateData{m, to, token})
 	if failed := (template.ExecError{}); errors.As(err, &failed) {
 		return nil, errFailed // its text can hold values
 	}
 	return body, err
 }
 
-func (t *Template) render(d data) ([]byte, error) {
-	var out limited
+func (t *Template) render(d templateData) ([]byte, error) {
+	var out limitedBuffer
 	if err := t.t.Execute(&out, d); err != nil {
 		if errors.Is(err, errTooLong) {
 			return nil, errTooLong
@@ -103,10 +103,10 @@ func (t *Template) render(d data) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// limited is a buffer of at most MaxBody bytes.
-type limited struct{ bytes.Buffer }
+// limitedBuffer is a buffer of at most MaxBody bytes.
+type limitedBuffer struct{ bytes.Buffer }
 
-func (l *limited) Write(p []byte) (int, error) {
+func (l *limitedBuffer) Write(p []byte) (int, error) {
 	if l.Len()+len(p) > MaxBody {
 		return 0, errTooLong
 	}
@@ -114,24 +114,25 @@ func (l *limited) Write(p []byte) (int, error) {
 }
 
 func functions() template.FuncMap {
-	return template.FuncMap{"json": jsonText, "slack": slack, "markdown": markdown, "code": code, "cut": cut,
-		"label": label}
+	return template.FuncMap{"json": encodeJSON, "slack": escapeSlack, "markdown": escapeMarkdown, "code": codeSpan,
+		"cut":   truncate,
+		"label": surround}
 }
 
-// jsonText is v as one whole JSON value.
-func jsonText(v any) (string, error) {
+// encodeJSON is v as one whole JSON value.
+func encodeJSON(v any) (string, error) {
 	text, err := json.Marshal(v)
 	return string(printable.JSON(text)), err
 }
 
-// slack escapes what begins a mention or a link (https://docs.slack.dev/messaging/formatting-message-text, "Escaping
-// text").
-func slack(s string) string {
+// escapeSlack escapes what begins a mention or a link (https://docs.slack.dev/messaging/formatting-message-text,
+// "Escaping text").
+func escapeSlack(s string) string {
 	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s)
 }
 
-// markdown escapes every ASCII punctuation that could be markup (CommonMark section 2.4).
-func markdown(s string) string {
+// escapeMarkdown escapes every ASCII punctuation that could be markup (CommonMark section 2.4).
+func escapeMarkdown(s string) string {
 	var b strings.Builder
 	for _, r := range s {
 		if strings.ContainsRune("\\`*_{}[]()#+-!|<>~:@", r) {
@@ -142,38 +143,38 @@ func markdown(s string) string {
 	return b.String()
 }
 
-// code puts s between backticks, in which chat programs make no links and mentions; "" stays.
-func code(s string) string {
+// codeSpan puts s between backticks, in which chat programs make no links and mentions; "" stays.
+func codeSpan(s string) string {
 	if s == "" {
 		return ""
 	}
 	return "`" + strings.ReplaceAll(s, "`", "'") + "`"
 }
 
-// label puts s between two texts; of "" nothing is left.
-func label(before, s, after string) string {
+// surround puts s between two texts; of "" nothing is left.
+func surround(before, s, after string) string {
 	if s == "" {
 		return ""
 	}
 	return before + s + after
 }
 
-// cut shortens s to n characters.
-func cut(n int, s string) string {
+// truncate shortens s to n characters.
+func truncate(n int, s string) string {
 	if n < 0 || utf8.RuneCountInString(s) <= n {
 		return s
 	}
 	return string([]rune(s)[:n]) + "…"
 }
 
-// walker looks at a template before it is run: what it prints, and that it ends.
-type walker struct {
-	escaped bool // every value must go through json
-	token   bool
-	err     error
+// templateChecker looks at a template before it is run: what it prints, and that it ends.
+type templateChecker struct {
+	mustEscape bool // every value must go through json
+	usesToken  bool
+	err        error
 }
 
-func (w *walker) fail(n parse.Node, what string) {
+func (w *templateChecker) fail(n parse.Node, what string) {
 	if w.err == nil {
 		shown := n.String()
 		if len(shown) > 60 {
@@ -183,50 +184,50 @@ func (w *walker) fail(n parse.Node, what string) {
 	}
 }
 
-func (w *walker) list(l *parse.ListNode) {
+func (w *templateChecker) checkList(l *parse.ListNode) {
 	if l == nil {
 		return
 	}
 	for _, n := range l.Nodes {
 		switch n := n.(type) {
 		case *parse.ActionNode:
-			w.pipe(n.Pipe)
-			if w.escaped && len(n.Pipe.Decl) == 0 && !endsInJSON(n.Pipe) {
+			w.checkPipe(n.Pipe)
+			if w.mustEscape && len(n.Pipe.Decl) == 0 && !endsInJSON(n.Pipe) {
 				w.fail(n, "is put into JSON as it is; use {{json …}}, which also writes the quotes")
 			}
 		case *parse.IfNode:
-			w.branch(&n.BranchNode)
+			w.checkBranch(&n.BranchNode)
 		case *parse.WithNode:
-			w.branch(&n.BranchNode)
+			w.checkBranch(&n.BranchNode)
 		case *parse.RangeNode:
-			if !overList(n.Pipe) {
+			if !rangesOverList(n.Pipe) {
 				w.fail(n.Pipe, "is no list; range is for .Actions and .Prefixes")
 			}
-			w.branch(&n.BranchNode)
+			w.checkBranch(&n.BranchNode)
 		case *parse.TemplateNode:
 			w.fail(n, "is not supported; write it out")
 		}
 	}
 }
 
-func (w *walker) branch(b *parse.BranchNode) {
-	w.pipe(b.Pipe)
-	w.list(b.List)
-	w.list(b.ElseList)
+func (w *templateChecker) checkBranch(b *parse.BranchNode) {
+	w.checkPipe(b.Pipe)
+	w.checkList(b.List)
+	w.checkList(b.ElseList)
 }
 
-func (w *walker) pipe(p *parse.PipeNode) {
+func (w *templateChecker) checkPipe(p *parse.PipeNode) {
 	for _, c := range p.Cmds {
 		for _, a := range c.Args {
 			switch a := a.(type) {
 			case *parse.FieldNode:
-				w.token = w.token || slices.Contains(a.Ident, "Token")
+				w.usesToken = w.usesToken || slices.Contains(a.Ident, "Token")
 			case *parse.VariableNode:
-				w.token = w.token || slices.Contains(a.Ident, "Token")
+				w.usesToken = w.usesToken || slices.Contains(a.Ident, "Token")
 			case *parse.DotNode:
-				w.token = w.token || w.escaped && len(c.Args) > 1 // {{json .}}
+				w.usesToken = w.usesToken || w.mustEscape && len(c.Args) > 1 // {{json .}}
 			case *parse.PipeNode:
-				w.pipe(a)
+				w.checkPipe(a)
 			}
 		}
 	}
@@ -240,8 +241,8 @@ func endsInJSON(p *parse.PipeNode) bool {
 	return ok && name.Ident == "json"
 }
 
-// overList keeps a template from running for ever, as {{range 1000000000}} would.
-func overList(p *parse.PipeNode) bool {
+// rangesOverList keeps a template from running for ever, as {{range 1000000000}} would.
+func rangesOverList(p *parse.PipeNode) bool {
 	if len(p.Cmds) != 1 || len(p.Cmds[0].Args) != 1 {
 		return false
 	}
