@@ -11,28 +11,32 @@ import (
 // maxAccounts bounds the accounts remembered. PJSIP names only endpoints that exist, so it is a bound on a PBX's size.
 const maxAccounts = 1 << 17
 
-// account is one extension of one PBX, seen from all sources.
+// account is what all sources do to one account of one PBX. Times are in ns.
 type account struct {
-	lastLogin        int64           // the last login, ns
-	failingSources   []failingSource // sources without trust that fail on it, by evidence that could not be forged
-	forgeableSources []failingSource // the others
-	targetedUntil    int64           // until then it is under distributed guessing, ns
-	suspectedUntil   int64           // until then it would be, if all the evidence was true, ns
+	lastLogin int64 // 0 for none
 
-	suspectedSince   int64             // when that began, ns
-	guesses          table.LeakyBucket // from everywhere
-	massGuessedUntil int64             // until then it was guessed more than phones and persons do, ns
+	// Guessing from many sources without trust: policy.targeted.
+	failingSources   []failingSource // by evidence that could not be forged
+	forgeableSources []failingSource // the others
+	targetedUntil    int64           // until then it is guessed from many sources
+	suspectedUntil   int64           // until then it would be, if no evidence was forged
+	suspectedSince   int64           // when that began
+
+	// Guessing from anywhere.
+	guesses          table.LeakyBucket
+	massGuessedUntil int64 // until then, guesses were more than massGuesses of late
 }
 
+// failingSource is a source that fails on an account.
 type failingSource struct {
 	source sourceKey
-	last   int64 // the last, ns
+	last   int64 // failure, ns
 }
 
-// More guesses of one account than massGuesses at once, from everywhere, are no mistakes. They leak at what the hastiest phone
-// makes in a minute.
 const (
-	massGuesses   = 20
+	// massGuesses is how many guesses of one account at once, from everywhere, are the most that phones and persons make.
+	massGuesses = 20
+	// massPerMinute is how many of them are forgotten in a minute: what the hastiest phone makes.
 	massPerMinute = 30
 )
 
@@ -54,11 +58,11 @@ func (e *Engine) accountOf(id uint64) *account {
 	return a
 }
 
-// While there is no room, so many accounts are looked at every so often, ns: all of them within seconds, and no call takes
+// While there is no room, sweepPart of the accounts are looked at each sweepPause: all of them within seconds, and no call takes
 // long.
 const (
 	sweepPart  = 512
-	sweepPause = second / 100
+	sweepPause = second / 100 // ns
 )
 
 // sweepAccounts forgets those of n accounts of which nothing matters any more.
@@ -70,12 +74,15 @@ func (e *Engine) sweepAccounts(n int) {
 		}
 		e.forgetOldFailures(&a.failingSources)
 		e.forgetOldFailures(&a.forgeableSources)
-		if len(a.failingSources)+len(a.forgeableSources) == 0 && max(a.targetedUntil, a.suspectedUntil, a.massGuessedUntil) <= e.now && e.now-a.lastLogin >= int64(e.policy.Roaming.Within) {
+		guessed := len(a.failingSources)+len(a.forgeableSources) > 0 ||
+			max(a.targetedUntil, a.suspectedUntil, a.massGuessedUntil) > e.now
+		if !guessed && e.now-a.lastLogin >= int64(e.policy.Roaming.Within) {
 			delete(e.accounts, id)
 		}
 	}
 }
 
+// forgetOldFailures takes off the list those who have not failed within targeted.within.
 func (e *Engine) forgetOldFailures(of *[]failingSource) {
 	*of = slices.DeleteFunc(*of, func(f failingSource) bool { return e.now-f.last >= int64(e.policy.Targeted.Within) })
 }
@@ -93,8 +100,8 @@ func (e *Engine) loggedInLately(id uint64) bool {
 	return a != nil && a.lastLogin != 0 && e.now-a.lastLogin < int64(e.policy.Roaming.Within)
 }
 
-// recordAccountFailure notes that the source of the event fails on an account, and reports the account when many sources without
-// trust do. It returns the account as it was before, or nil.
+// recordAccountFailure notes that the source of the event fails on an account, and reports the account when many sources
+// without trust do. It returns the account as it was before, or nil where it is not remembered.
 func (j *judgement) recordAccountFailure(id uint64) *account {
 	limit := j.policy.Targeted.Sources
 	if limit <= 0 {
@@ -138,11 +145,12 @@ func (j *judgement) recordAccountFailure(id uint64) *account {
 func (j *judgement) reportSuspected(a *account) {
 	if a.targetedUntil <= j.now && j.engine.firstReport(forSuspected, sourceKey{}, 0) {
 		j.decide(ban.ActionTargeted, ban.ReasonDistributed, j.engine.prefixOf(j.key), 0, false,
-			"many sources guess this account, or somebody forges their packets: a source without trust is banned after a few failures")
+			"many sources guess this account, or somebody forges their packets: "+
+				"a source without trust is banned after a few failures")
 	}
 }
 
-// recordFailingSource notes that the source of the event fails on an account.
+// recordFailingSource puts the source of the event on the list of those who fail on an account: limit of them, the latest.
 func (j *judgement) recordFailingSource(of *[]failingSource, limit int) {
 	if i := slices.IndexFunc(*of, func(f failingSource) bool { return f.source == j.key }); i >= 0 {
 		(*of)[i].last = j.now
@@ -150,7 +158,7 @@ func (j *judgement) recordFailingSource(of *[]failingSource, limit int) {
 		if len(*of) >= limit {
 			j.engine.forgetOldFailures(of)
 		}
-		for len(*of) >= limit { // the freshest are enough
+		for len(*of) >= limit {
 			oldest := slices.MinFunc(*of, func(f, g failingSource) int { return cmp.Compare(f.last, g.last) })
 			*of = slices.DeleteFunc(*of, func(f failingSource) bool { return f.source == oldest.source })
 		}
@@ -161,11 +169,12 @@ func (j *judgement) recordFailingSource(of *[]failingSource, limit int) {
 	}
 }
 
-// loginMayBeGuessed says whether a login may be that of a guesser who found the password while he was not heard, as Asterisk
-// answers a right password with a stale nonce by a challenge: many guessed the account of late, it is not known to log
-// in from there, and it would be known if it had done so before. Where a person unbanned the source, he has vouched for it.
+// loginMayBeGuessed says whether a login may be that of a guesser: many guessed the account of late, it never logged in from
+// there, and that would be known. He may have found the password without an event that says so, since Asterisk answers a right
+// password with a stale nonce by one more challenge. Where a person unbanned the source, he has vouched for it.
 func (j *judgement) loginMayBeGuessed(id uint64) bool {
 	a := j.engine.accounts[id]
 	vouched := j.engine.vouchedFor.Get(j.now, j.hash(forVouched, 0)) != nil
-	return a != nil && a.massGuessedUntil > j.now && !vouched && !j.loggedInHere(id) && (a.lastLogin != 0 || j.engine.isWarm())
+	return a != nil && a.massGuessedUntil > j.now && !vouched && !j.loggedInHere(id) &&
+		(a.lastLogin != 0 || j.engine.isWarm())
 }

@@ -10,26 +10,31 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// ban is an active ban: of a source, of a network, or of whatever prefix a person typed.
+// activeBan is a ban in force, or one that is only observed: of a source, of a network, or of whatever prefix a person typed.
 type activeBan struct {
-	prefix       netip.Prefix
-	source       netip.Addr
-	since        int64
-	until        int64
-	reason       ban.Reason
-	score        float32
-	proven       bool
-	observed     bool // not enforced
-	manual       bool
-	number       int
-	comment      string
-	pbx          uint8
-	attempts     int
-	evidence     []record
-	moreEvidence bool // older evidence was not kept
-	leak         *leak
+	// What is banned, and for how long.
+	prefix   netip.Prefix
+	since    int64 // ns
+	until    int64 // ns
+	observed bool  // the kernel has none of it
 
-	older, newer *activeBan // in the order in which they were made
+	// Why.
+	reason  ban.Reason
+	source  netip.Addr // whose event made the ban, or the address that a person typed
+	pbx     uint8      // index in Engine.pbxs of the Asterisk that told of it
+	score   float32    // of the source, when the ban was made
+	proven  bool       // the evidence could not be forged
+	manual  bool       // a person said so
+	number  int        // the how manieth ban of the source within ban.memory, from 1 on
+	comment string     // of a person, or about a network
+
+	// What its source did, before and since.
+	attempts     int
+	evidence     []record // the oldest first
+	moreEvidence bool     // older evidence was not kept
+	leak         *leak    // nil: it keeps its source out
+
+	older, newer *activeBan // in the order in which bans were made
 }
 
 // activeBanOf returns the active ban of a source, enforced or observed.
@@ -40,7 +45,7 @@ func (e *Engine) activeBanOf(k sourceKey) *activeBan {
 	return nil
 }
 
-// banSource bans the source of a case, or says why not; have is its active ban, if there is one.
+// banSource bans the source of the event, or reports why not; have is its active ban, or nil.
 func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enforce, proven bool) {
 	prefix := j.engine.prefixOf(j.key)
 	if _, ok := j.engine.allow.Covering(j.addr); ok {
@@ -57,33 +62,8 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 	if have != nil && have.until > j.now && (!have.observed || !enforce) {
 		return
 	}
-	if j.engine.isUnderGrace(prefix) {
-		j.engine.suspendedBans++
-		j.reportSpared(prefix, ban.ReasonManual, proven, "a person unbanned it with a grace that is not over")
+	if j.isSuspended(prefix, enforce, proven) || enforce && !j.hasRoom(s, prefix, proven) {
 		return
-	}
-	if enforce && j.engine.forgeableMustWait(proven) {
-		j.engine.suspendedBans++
-		j.reportSpared(prefix, ban.ReasonAllowed, proven, forgeableHeldText)
-		return
-	}
-	if enforce && j.engine.inStorm() && j.engine.sparedByStorm(j.key) {
-		j.engine.suspendedBans++
-		j.reportSpared(prefix, ban.ReasonStorm, proven, stormText)
-		return
-	}
-	if enforce {
-		limit := j.engine.reserveBan(proven)
-		if limit != "" && (proven || float64(s.score) >= 2*j.policy.Threshold) && j.endOneShotBan(limit, proven) {
-			limit = j.engine.reserveBan(proven)
-		}
-		if limit != "" {
-			j.engine.hitLimits[limit]++
-			if j.engine.firstReport(forLimit, sourceKey{}, j.engine.hashText(limit)) {
-				j.decide(ban.ActionObserve, ban.ReasonLimit, prefix, 0, proven, "bans are left out, by policy.limits."+limit+": see the metrics")
-			}
-			return
-		}
 	}
 
 	details := j.engine.sources.detailsOf(s)
@@ -100,7 +80,8 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		s.bans = min(s.bans+1, math.MaxUint8)
 		details.lastBanEnd = b.until
 	}
-	b.evidence, b.moreEvidence = j.engine.evidence.Chain(s.key, s.latestRecord, min(recordsPerBan, recordsOfAllBans-j.engine.banRecords))
+	b.evidence, b.moreEvidence = j.engine.evidence.Chain(s.key, s.latestRecord,
+		min(recordsPerBan, recordsOfAllBans-j.engine.banRecords))
 	j.engine.banRecords += len(b.evidence)
 	j.engine.addBan(b)
 	j.engine.activity.countBan(j.now)
@@ -114,6 +95,22 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 	}
 }
 
+// isSuspended says whether the source of the event must not be banned for now, and reports it.
+func (j *judgement) isSuspended(prefix netip.Prefix, enforce, proven bool) bool {
+	switch {
+	case j.engine.isUnderGrace(prefix):
+		j.reportSpared(prefix, ban.ReasonManual, proven, "a person unbanned it with a grace that is not over")
+	case enforce && j.engine.forgeableMustWait(proven):
+		j.reportSpared(prefix, ban.ReasonAllowed, proven, forgeableHeldText)
+	case enforce && j.engine.inStorm() && j.engine.sparedByStorm(j.key):
+		j.reportSpared(prefix, ban.ReasonStorm, proven, stormText)
+	default:
+		return false
+	}
+	j.engine.suspendedBans++
+	return true
+}
+
 // isUnderGrace says whether a prefix lies within one that a person unbanned with a grace.
 func (e *Engine) isUnderGrace(p netip.Prefix) bool {
 	if e.grace.Len() == 0 {
@@ -123,6 +120,7 @@ func (e *Engine) isUnderGrace(p netip.Prefix) bool {
 	return ok && e.grace.At(have) > e.now
 }
 
+// banDetail is the text of a decision that bans a source for the n-th time.
 func banDetail(n int, enforced bool) string {
 	switch {
 	case !enforced:
@@ -133,8 +131,8 @@ func banDetail(n int, enforced bool) string {
 	return ""
 }
 
-// banDuration is ban.first × ban.factor for each ban before, up to ban.max, and up to ban.forgeable_max where the source
-// could have been forged.
+// banDuration is ban.first, times ban.factor for each ban before, up to ban.max, and up to ban.forgeable_max where the evidence
+// could be forged.
 func (e *Engine) banDuration(before int, proven bool) time.Duration {
 	limit := e.policy.Ban.Max
 	if !proven {
@@ -147,7 +145,7 @@ func (e *Engine) banDuration(before int, proven bool) time.Duration {
 	return time.Duration(d)
 }
 
-// addBan enters a ban in the books in place of whatever was there.
+// addBan enters a ban into all that counts bans, in place of that of the same prefix.
 func (e *Engine) addBan(b *activeBan) {
 	if old := e.bans[b.prefix]; old != nil {
 		e.removeBan(old)
@@ -163,7 +161,7 @@ func (e *Engine) addBan(b *activeBan) {
 	e.markBanned(b.prefix, true)
 }
 
-// removeBan takes a ban out of the books.
+// removeBan takes a ban out of all that counts bans.
 func (e *Engine) removeBan(b *activeBan) {
 	delete(e.bans, b.prefix)
 	if b.newer != nil {

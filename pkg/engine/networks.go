@@ -9,11 +9,11 @@ import (
 
 // networkBans is what is known of a network with banned addresses in it.
 type networkBans struct {
-	bans      int // addresses, by enforced bans
-	forgeable int // of them, by evidence that could be forged
+	bans      int // enforced, of single addresses
+	forgeable int // of bans, those on evidence that could be forged
 }
 
-// networkOf returns the network of a banned source that policy.networks counts. IPv6 sources are networks already.
+// networkOf returns the network of a banned IPv4 address that policy.networks counts. For IPv6 see networksOf.
 func (e *Engine) networkOf(p netip.Prefix) (netip.Prefix, bool) {
 	n := e.policy.Networks
 	if n.Sources <= 0 || !p.Addr().Is4() || !p.IsSingleIP() {
@@ -23,7 +23,7 @@ func (e *Engine) networkOf(p netip.Prefix) (netip.Prefix, bool) {
 	return net, err == nil && net != p
 }
 
-// countInNetwork counts an enforced ban of one address in its network, n times.
+// countInNetwork adds n to the enforced bans in the network of one.
 func (e *Engine) countInNetwork(b *activeBan, n int) {
 	if b.observed {
 		return
@@ -87,8 +87,9 @@ func (j *judgement) banNetwork(net netip.Prefix, proven bool, attempts int, deta
 
 // holdsCustomer says whether a prefix holds a source that is or lately was trusted.
 func (e *Engine) holdsCustomer(p netip.Prefix) bool {
-	// Forged packets may ask about any number of IPv6 networks, each time for a walk over all customers.
-	if p.Addr().Is6() && min(p.Bits(), e.ipv6Prefix) >= largeNetworkBits && e.trustsByOwner[ownerNetwork(sourceKey(p.Addr().As16()))] == 0 {
+	// Forged packets may have any number of IPv6 networks looked at, and each time all customers.
+	if p.Addr().Is6() && min(p.Bits(), e.ipv6Prefix) >= largeNetworkBits &&
+		e.trustsByOwner[ownerNetwork(sourceKey(p.Addr().As16()))] == 0 {
 		return false
 	}
 	for k := range e.trusts {

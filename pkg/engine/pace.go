@@ -2,36 +2,42 @@ package engine
 
 import "github.com/ringwall/ringwall/pkg/engine/internal/table"
 
-// pace is how fast guesses come: it tells a phone with an old password from a guesser.
+// pace is how fast guesses come: it tells a phone with an old password from a guesser. After idleResetSeconds of silence all of it
+// begins anew.
 type pace struct {
-	leakedAt        int64   // of the last leak, ns
-	tokens          float32 // distinct guesses, leaking at a phone's pace
-	peak            float32 // most tokens since they were last zero
-	copies          float32 // copies of an answer when none was due, leaking like tokens
-	resent          float32 // retransmissions when they were due, leaking one each transaction
-	failingSince    uint32  // first failure after a spell of silence, seconds
-	countedSince    uint32  // failure that total counts, seconds
-	total           uint16  // guesses since first, within a spell
-	sparedCopies    uint16  // copies that were spared since first
-	guesses         uint8   // since tokens were last zero
-	uncharged       uint8   // of them not charged, as a phone's
-	unchargedCopies uint8   // of copies not charged
-	resentInBurst   uint8   // of resent just now
+	leakedAt int64 // when tokens, copies and resent leaked last, ns
 
-	resentAt uint32 // the latest of resent, milliseconds
+	// Distinct answers.
+	tokens    float32 // leaking at a phone's pace: misconfigured.per_minute
+	peak      float32 // most tokens since there were none
+	guesses   uint8   // since there were no tokens
+	uncharged uint8   // of guesses, those that were spared as a phone's
+
+	// Copies of an answer: the first is none. See repetition.
+	unchargedCopies uint8   // of copies
+	resentInBurst   uint8   // of resent, those of one request
+	copies          float32 // that came when no retransmission was due, leaking like tokens
+	resent          float32 // that came when a retransmission was due, leaking one each transaction
+	resentAt        uint32  // the latest of resent: milliseconds
+
+	// For how long it has gone on.
+	failingSince uint32 // seconds
+	countedSince uint32 // total and sparedCopies count the hour that begins then: seconds
+	total        uint16 // guesses
+	sparedCopies uint16
 }
 
-// failures is how an account fails at one source.
+// failures is how one account fails at one source.
 type failures struct {
 	pace
-	stormPace table.LeakyBucket // of guesses, as fast as phones may be when a PBX has lost their passwords
+	stormPace table.LeakyBucket // guesses, leaking at what phones do when a PBX has lost their passwords; see recordStormPace
 	proven    bool              // at least one guess could not have been forged
 }
 
-// spell is how long a phone may be silent before its failures begin anew, in seconds.
+// idleResetSeconds is how long a source or a phone is silent before what it does begins anew.
 const idleResetSeconds = 3600
 
-// drain brings the tokens up to date.
+// drain brings the pace up to date.
 func (p *pace) drain(now int64, perMinute float64) {
 	dt := now - p.leakedAt
 	if dt <= 0 {
@@ -55,7 +61,7 @@ func (p *pace) drain(now int64, perMinute float64) {
 	}
 }
 
-// addGuess counts one more distinct guess. The pace is up to date.
+// addGuess counts one more distinct answer. The pace is up to date.
 func (p *pace) addGuess(now int64) {
 	if p.failingSince == 0 {
 		p.failingSince = seconds(now)

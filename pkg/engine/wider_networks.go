@@ -16,25 +16,25 @@ const (
 )
 
 const (
-	// upwardPerMinute is how many points a minute a network may make that has a phone or two with old passwords.
+	// networkPerMinute is how many points a minute a network makes that has a phone or two with old passwords.
 	networkPerMinute = 12
-	// warmSources is how many sources of a /56 are enough once its /48 is full.
+	// sourcesOfFullLarge is how many sources of a /56 are enough for its ban where those of its /48 are enough already.
 	sourcesOfFullLarge = 2
-	// fewSources of a /48 that guess loudFactor times the threshold beyond upwardPerMinute are told of: they are too few for a
+	// smallNetworksForLarge is how many different /56 make an attack one of the whole /48.
+	smallNetworksForLarge = 3
+	// fewSources of a /48 that make loudFactor times the threshold beyond networkPerMinute are reported: they are too few for a
 	// ban, and each may keep to a phone's pace.
 	fewSources = 2
 	loudFactor = 4
-	// wideParts is how many different /56 make an attack one of the whole /48.
-	smallNetworksForLarge = 3
 )
 
-// widerNetwork is what several sources of one network do.
+// widerNetwork is what the sources of one /56 or /48 do.
 type widerNetwork struct {
-	points        table.LeakyBucket // spared ones too
-	sources       [8]uint32         // that made them
-	smallNetworks [3]uint32         // networks of 56 bits that they are in, as marks
-	forgeable     bool              // some of the evidence could be
-	sparedUntil   int64             // it holds somebody who must not be banned: not looked at again before, ns
+	points        table.LeakyBucket             // of all its sources; those that were spared as a phone's, too
+	sources       [8]uint32                     // marks of the sources that made them, see table.AddMark
+	smallNetworks [smallNetworksForLarge]uint32 // of a /48: marks of the /56 that its sources are in
+	forgeable     bool                          // some of the evidence could be forged
+	sparedUntil   int64                         // it holds somebody who must not be banned: not looked at again before, ns
 }
 
 // networksOf returns the networks that may be banned for what several sources in them do, and that hold this one.
@@ -57,9 +57,9 @@ func (e *Engine) networksOf(p netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// chargeWiderNetworks counts evidence of w points against the networks of an IPv6 source without trust, and bans the one that attacks: a
-// /56 with several such sources, or the /48 of several such /56. Of evidence that could be forged it takes twice as many
-// sources, and no network is banned that holds a customer, or anybody who is allowed.
+// chargeWiderNetworks counts points against the networks of an IPv6 source without trust, and bans the one that attacks: a /56
+// with several such sources, or the /48 of several such /56. Of evidence that could be forged it takes twice as many sources, and
+// no network is banned that holds a customer, or anybody who is allowed.
 func (j *judgement) chargeWiderNetworks(points float64) {
 	if !j.addr.Is6() || points <= 0 || !j.isEnforced() {
 		return
@@ -69,35 +69,43 @@ func (j *judgement) chargeWiderNetworks(points float64) {
 		return
 	}
 	small, large := networks[0], networks[1]
-	x, _ := j.engine.widerNetworks.Put(j.now, j.engine.hash(forWiderNetwork, sourceKey(large.Addr().As16()), largeNetworkBits))
-	full := j.countAttack(x, points, j.policy.Networks.IPv6Sources)
-	if parts := table.AddMark(x.smallNetworks[:], j.engine.hash(forWiderNetwork, sourceKey(small.Addr().As16()), 0)); full && parts >= smallNetworksForLarge {
-		if j.banWiderNetwork(large, x) {
-			return
-		}
-	}
-	if !full && x.sources[fewSources-1] != 0 && x.points.Level() > loudFactor*j.policy.Threshold {
-		j.reportGuessingNetwork(large, large, "a few sources of this /48 guess, together faster than phones: none of them is banned for it")
-	}
 	need := j.policy.Networks.IPv6Sources
-	if full {
+	inLarge := j.widerNetwork(large)
+	largeIsFull := j.countAttack(inLarge, points, need)
+	smallNetworks := table.AddMark(inLarge.smallNetworks[:], j.engine.hash(forWiderNetwork, sourceKey(small.Addr().As16()), 0))
+	if largeIsFull && smallNetworks >= smallNetworksForLarge && j.banWiderNetwork(large, inLarge) {
+		return
+	}
+	if !largeIsFull && inLarge.sources[fewSources-1] != 0 && inLarge.points.Level() > loudFactor*j.policy.Threshold {
+		j.reportGuessingNetwork(large, large,
+			"a few sources of this /48 guess, together faster than phones: none of them is banned for it")
+	}
+	if largeIsFull {
 		need = sourcesOfFullLarge
 	}
-	y, _ := j.engine.widerNetworks.Put(j.now, j.engine.hash(forWiderNetwork, sourceKey(small.Addr().As16()), smallNetworkBits))
-	enough := j.countAttack(y, points, need)
-	if warm := full && table.AddMark(y.sources[:], j.hash(forWiderNetwork, 0)) >= need; enough || warm {
-		j.banWiderNetwork(small, y)
+	inSmall := j.widerNetwork(small)
+	smallIsFull := j.countAttack(inSmall, points, need)
+	if smallIsFull || largeIsFull && table.AddMark(inSmall.sources[:], j.hash(forWiderNetwork, 0)) >= need {
+		j.banWiderNetwork(small, inSmall)
 	}
 }
 
-// countAttack counts evidence of the event's source against a network, and says whether there is enough for a ban.
-func (j *judgement) countAttack(x *widerNetwork, points float64, need int) bool {
-	level := x.points.Add(j.now, points, networkPerMinute)
-	x.forgeable = x.forgeable || !j.proven
-	if !x.forgeable {
+// widerNetwork returns what the sources of a network do, to be read or changed until the next one is asked for.
+func (j *judgement) widerNetwork(net netip.Prefix) *widerNetwork {
+	e := j.engine
+	w, _ := e.widerNetworks.Put(e.now, e.hash(forWiderNetwork, sourceKey(net.Addr().As16()), uint64(net.Bits())))
+	return w
+}
+
+// countAttack counts points of the event's source against a network, and says whether there is enough for a ban.
+func (j *judgement) countAttack(w *widerNetwork, points float64, need int) bool {
+	level := w.points.Add(j.now, points, networkPerMinute)
+	w.forgeable = w.forgeable || !j.proven
+	if !w.forgeable {
 		need = (need + 1) / 2
 	}
-	return table.AddMark(x.sources[:], j.hash(forWiderNetwork, 0)) >= min(need, len(x.sources)) && level > j.policy.Threshold
+	sources := table.AddMark(w.sources[:], j.hash(forWiderNetwork, 0))
+	return sources >= min(need, len(w.sources)) && level > j.policy.Threshold
 }
 
 // reportGuessingNetwork reports, once an hour for each /48, that a network in it guesses.
@@ -108,23 +116,23 @@ func (j *judgement) reportGuessingNetwork(large, net netip.Prefix, detail string
 }
 
 // banWiderNetwork bans a network in which several sources attack, and says whether it is banned.
-func (j *judgement) banWiderNetwork(net netip.Prefix, x *widerNetwork) bool {
+func (j *judgement) banWiderNetwork(net netip.Prefix, w *widerNetwork) bool {
 	if have := j.engine.bans[net]; have != nil && have.until > j.now && !have.observed {
 		return true
 	}
-	if x.sparedUntil > j.now {
+	if w.sparedUntil > j.now {
 		return false
 	}
 	if j.mustSpareNetwork(net) {
-		x.sparedUntil = j.now + minute
+		w.sparedUntil = j.now + minute
 		large, _ := net.Addr().Prefix(largeNetworkBits)
-		j.reportGuessingNetwork(large, net, fmt.Sprintf("several sources of this /%d attack; it is not banned as a whole, since it holds a customer, "+
-			"or somebody who is allowed", net.Bits()))
+		j.reportGuessingNetwork(large, net, fmt.Sprintf("several sources of this /%d attack; it is not banned as a whole, "+
+			"since it holds a customer, or somebody who is allowed", net.Bits()))
 		return false
 	}
-	if !j.banNetwork(net, !x.forgeable, 0, fmt.Sprintf("several sources of this /%d attack", net.Bits())) {
+	if !j.banNetwork(net, !w.forgeable, 0, fmt.Sprintf("several sources of this /%d attack", net.Bits())) {
 		return false
 	}
-	*x = widerNetwork{}
+	*w = widerNetwork{}
 	return true
 }
