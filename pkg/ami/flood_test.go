@@ -3,6 +3,7 @@ package ami
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -124,5 +125,30 @@ func TestWhatMustNotBeLostOutlivesAFlood(t *testing.T) {
 	}
 	if trust != 400 {
 		t.Errorf("%d of 400", trust)
+	}
+}
+
+// What the queue holds takes about as much memory as it counts, whatever the size of the frames.
+func TestWhatIsCountedIsWhatMemoryIsTaken(t *testing.T) {
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	const limit = 8 << 20
+	for _, size := range []int{1, 30, 300, 5000} {
+		q := newQueue(limit)
+		before := heap()
+		for i := range 4 * limit / (size + frameCost) {
+			q.push(numbered(i, "", size))
+			if i%10_000 == 9_999 {
+				q.take()
+			}
+		}
+		if took := heap() - before; took > limit*3/2 || took < limit/4 {
+			t.Errorf("with frames of %d bytes the queue takes %d bytes, and counts %d", size, took, held(q))
+		}
+		runtime.KeepAlive(q)
 	}
 }

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// queue is what waits for the disk: of each record the last value, nil where it is to be removed, and lines of history.
+// queue is what waits for the disk: of each record the last value, nil where it is to be removed, and lines of history. It
+// is no mailbox, which keeps every item: of two values of one record only the later one is written.
 type queue struct {
 	records map[recordID][]byte
 	lines   [][]byte
