@@ -77,8 +77,8 @@ func Entrance(netns int, udp bool, local uint16, remote netip.AddrPort) (port ui
 	return local, false, nil
 }
 
-// flowsFrom asks for the flows that an address and port began, which are few. Of an IPv6 address it asks for the port alone:
-// up to Linux 6.1 at least, ctnetlink_filter_match_tuple takes equal IPv6 addresses for different ones.
+// flowsFrom asks for the flows that an address and port began, which are few. Of an IPv6 address it asks for the port
+// alone: up to Linux 6.1 at least, ctnetlink_filter_match_tuple takes equal IPv6 addresses for different ones.
 func flowsFrom(remote netip.AddrPort, protocol uint8) ([]byte, error) {
 	family, flags := byte(unix.AF_INET6), uint32(equalProtocol|equalSourcePort)
 	if remote.Addr().Is4() {

@@ -37,7 +37,8 @@ func newService(t *testing.T) *serviced {
 // text is a configuration with a way to the secret.
 func (s *serviced) text(secret, more string) string {
 	return fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, %s}\ncontrol: {socket: %s}\n"+
-		"metrics: {listen: \"127.0.0.1:0\"}\nstate: {path: %s}\n%s", s.address, secret, s.cfg.Control.Socket, s.cfg.State.Path, more)
+		"metrics: {listen: \"127.0.0.1:0\"}\nstate: {path: %s}\n%s", s.address, secret, s.cfg.Control.Socket,
+		s.cfg.State.Path, more)
 }
 
 func (s *serviced) write(path, text string) {
@@ -137,7 +138,8 @@ func TestAStartWithAMistakeUsesTheLastAcceptedConfiguration(t *testing.T) {
 		t.Errorf("%v, %v; want it for its owner alone", info.Mode(), err)
 	}
 	text, err := os.ReadFile(kept)
-	if err != nil || strings.Contains(string(text), "s3cret") || !strings.Contains(string(text), "secret_file: "+s.secret) {
+	if err != nil || strings.Contains(string(text), "s3cret") ||
+		!strings.Contains(string(text), "secret_file: "+s.secret) {
 		t.Errorf("%s, %v; want the reference, not the secret", text, err)
 	}
 	for name, harm := range map[string]func(){
@@ -170,8 +172,8 @@ func TestAStartWithAMistakeUsesTheLastAcceptedConfiguration(t *testing.T) {
 	}
 }
 
-// Only the secret cannot be read: the file is in force, bans are in the kernel, and once the secret can be read the login is
-// made, without a restart.
+// Only the secret cannot be read: the file is in force, bans are in the kernel, and once the secret can be read the
+// login is made, without a restart.
 func TestAStartWithoutTheSecretKeepsTheBans(t *testing.T) {
 	s := newService(t)
 	s.run()
@@ -202,7 +204,8 @@ func TestAStartWithoutTheSecretKeepsTheBans(t *testing.T) {
 func TestANewSecretIsReadAtTheNextLogin(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "secret")
 	a := policy.DefaultAsterisk()
-	a.Name, a.Address, a.Username, a.SecretFile, a.Secret = "pbx1", "127.0.0.1:5038", "ringwall", file, policy.NewSecret("at the start")
+	a.Name, a.Address, a.Username, a.SecretFile, a.Secret = "pbx1", "127.0.0.1:5038", "ringwall", file,
+		policy.NewSecret("at the start")
 	for _, want := range []string{"of-yesterday", "of-today"} {
 		if err := os.WriteFile(file, []byte(want+"\n"), 0o600); err != nil {
 			t.Fatal(err)
@@ -224,7 +227,8 @@ func TestANewSecretIsReadAtTheNextLogin(t *testing.T) {
 func TestTheFirstStartFailsWithAMistake(t *testing.T) {
 	s := newService(t)
 	s.write(s.file, "polizy: {}\n")
-	if _, err := New(Options{ConfigPath: s.file, NetNS: s.space.FD(), Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "polizy") {
+	if _, err := New(Options{ConfigPath: s.file, NetNS: s.space.FD(), Log: slog.New(slog.DiscardHandler)}); err == nil ||
+		!strings.Contains(err.Error(), "polizy") {
 		t.Errorf("%v", err)
 	}
 }

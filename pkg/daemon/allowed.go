@@ -24,8 +24,8 @@ It is read where the state file is of no use. To change the list, say: ringwall 
 
 const untilWord = "until=" // before the end of an entry that has one
 
-// allowed is the allow list of commands in plain text, beside the state file: a state file that is of no use must not ban
-// somebody whom a person has allowed.
+// allowed is the allow list of commands in plain text, beside the state file: a state file that is of no use must not
+// ban somebody whom a person has allowed.
 type allowed struct {
 	path string // empty: there is no state, and no such file
 	log  *slog.Logger
@@ -41,8 +41,8 @@ func newAllowed(state string, log *slog.Logger) *allowed {
 	return &allowed{path: besideState(state, "allow"), log: log, now: time.Now, list: make(map[string]store.Allow)}
 }
 
-// recover takes the entries of the state file over and returns those that count: where the state file was of no use, which
-// lost says, also those of the text.
+// recover takes the entries of the state file over and returns those that count: where the state file was of no use,
+// which lost says, also those of the text.
 func (a *allowed) recover(stored []store.Allow, lost string) []store.Allow {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -78,7 +78,8 @@ func (a *allowed) restoreLocked(lost string) {
 	for _, l := range lines {
 		e, err := parseAllowed(l)
 		if err != nil {
-			a.log.Warn("a line of the allow list of commands is left out", "file", from, "line", printable.Limit(l, 200), "err", err)
+			a.log.Warn("a line of the allow list of commands is left out", "file", from, "line", printable.Limit(l, 200), "err",
+				err)
 			continue
 		}
 		if _, ok := a.list[entryName(e)]; !ok {

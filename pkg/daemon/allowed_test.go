@@ -17,8 +17,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
-// The state file is of no use, in each way in which it can be: whom a person allowed is not banned, and status says where the
-// list came from.
+// The state file is of no use, in each way in which it can be: whom a person allowed is not banned, and status says
+// where the list came from.
 func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
 	for name, harm := range map[string]func(path string) error{
 		"garbage": func(p string) error {
@@ -34,14 +34,16 @@ func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			for _, a := range []string{"203.0.113.66/32", "198.51.100.9/32", "2001:db8:7::/48"} {
-				if res, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix(a)}); err != nil || !res.Lasting {
+				if res, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix(a)}); err != nil ||
+					!res.Lasting {
 					t.Fatal(res, err)
 				}
 			}
 			if _, err := r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost"}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix("198.51.100.9/32"), Remove: true}); err != nil {
+			if _, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix("198.51.100.9/32"),
+				Remove: true}); err != nil {
 				t.Fatal(err)
 			}
 			r.stop()
@@ -99,8 +101,9 @@ func TestTheTextIsReadOnlyWhereItIsNeeded(t *testing.T) {
 
 func TestLinesOfTheAllowList(t *testing.T) {
 	for line, want := range map[string]string{
-		"203.0.113.9": "203.0.113.9/32", "203.0.113.9/24": "203.0.113.0/24", "::ffff:203.0.113.9 2026-01-02T03:04:05Z root (uid 0, pid 1)": "203.0.113.9/32",
-		"2001:db8::/32 yesterday": "2001:db8::/32", "SIP.example.net": "sip.example.net",
+		"203.0.113.9": "203.0.113.9/32", "203.0.113.9/24": "203.0.113.0/24",
+		"::ffff:203.0.113.9 2026-01-02T03:04:05Z root (uid 0, pid 1)": "203.0.113.9/32",
+		"2001:db8::/32 yesterday":                                     "2001:db8::/32", "SIP.example.net": "sip.example.net",
 		"0.0.0.0/0": "", "::/0": "", "10.0.0.0/7": "", "300.1.2.3": "", "fe80::1%eth0": "", "\x1b[31m": "", "/": "",
 	} {
 		e, err := parseAllowed(line)
@@ -112,7 +115,8 @@ func TestLinesOfTheAllowList(t *testing.T) {
 	if err != nil || e.Added.Year() != 2026 || !strings.HasPrefix(e.By, "root (uid") {
 		t.Errorf("%+v, %v", e, err)
 	}
-	for _, line := range []string{"203.0.113.9 2026-01-02T03:04:05Z until=2026-01-03T03:04:05Z root", "203.0.113.9 until=2026-01-03T03:04:05Z"} {
+	for _, line := range []string{"203.0.113.9 2026-01-02T03:04:05Z until=2026-01-03T03:04:05Z root",
+		"203.0.113.9 until=2026-01-03T03:04:05Z"} {
 		if e, err = parseAllowed(line); err != nil || e.Until.Day() != 3 {
 			t.Errorf("%q: %+v, %v", line, e, err)
 		}
@@ -133,7 +137,8 @@ func TestTheTextOfTheAllowListKnowsItsEnds(t *testing.T) {
 		a.now = func() time.Time { return now }
 		return a
 	}
-	short := store.Allow{Prefix: netip.MustParsePrefix("203.0.113.9/32"), Added: now, Until: now.Add(time.Hour), By: "root (uid 0)"}
+	short := store.Allow{Prefix: netip.MustParsePrefix("203.0.113.9/32"), Added: now, Until: now.Add(time.Hour),
+		By: "root (uid 0)"}
 	ever := store.Allow{Prefix: netip.MustParsePrefix("203.0.113.10/32"), Added: now, By: "until (uid 7)"}
 	a := list()
 	a.set(short, false)

@@ -14,8 +14,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// allowSources keeps the engine's lists of who must not be banned up to date: host names of the allow list, this machine's own
-// addresses.
+// allowSources keeps the engine's lists of who must not be banned up to date: host names of the allow list, this
+// machine's own addresses.
 type allowSources struct {
 	pipeline *pipeline.Pipeline
 	resolver *hosts.Resolver
@@ -30,14 +30,15 @@ type allowSources struct {
 
 func (d *Daemon) newAllowSources(cfg *policy.Config) *allowSources {
 	k := &allowSources{pipeline: d.pipeline, kept: loadKeptAddresses(cfg.State.Path, d.log)}
-	k.resolver = hosts.NewResolver(hosts.Config{Log: d.log, Lookup: d.opts.Lookup, OnChange: k.hostResolved, OnError: func(name string, err error) {
-		if err != nil {
-			d.log.Warn("a host name of the allow list cannot be resolved; the addresses known before stay",
-				"host", name, "err", printable.String(err.Error()))
-			return
-		}
-		d.log.Info("a host name of the allow list is resolved again", "host", name)
-	}})
+	k.resolver = hosts.NewResolver(hosts.Config{Log: d.log, Lookup: d.opts.Lookup, OnChange: k.hostResolved,
+		OnError: func(name string, err error) {
+			if err != nil {
+				d.log.Warn("a host name of the allow list cannot be resolved; the addresses known before stay",
+					"host", name, "err", printable.String(err.Error()))
+				return
+			}
+			d.log.Info("a host name of the allow list is resolved again", "host", name)
+		}})
 	k.configure(cfg.Policy)
 	k.watcher = hosts.NewWatcher(hosts.WatchConfig{Log: d.log, OnChange: k.ownAddressesChanged})
 	d.tasks = append(d.tasks, k.resolver, k.watcher)

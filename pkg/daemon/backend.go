@@ -108,7 +108,10 @@ func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _
 // Account implements control.Backend.
 func (b backend) Account(_ context.Context, name string) (control.AccountResult, error) {
 	res := control.AccountResult{Account: name}
-	b.pipeline.Read(func(e *engine.Engine, now time.Time) { res.Sources, res.All = e.Account(now, name, control.MaxNamed) })
+	b.pipeline.Read(func(e *engine.Engine, now time.Time) {
+		res.Sources, res.All = e.Account(now, name,
+			control.MaxNamed)
+	})
 	for i := range res.Sources {
 		res.Sources[i].Place = b.locate(res.Sources[i].Prefix.Addr())
 	}
@@ -139,8 +142,9 @@ func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr, 
 // Ban implements control.Backend.
 func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanResult, error) {
 	if a := req.Session.WithZone("").Unmap(); a.IsValid() && req.Prefix.Contains(a) && !req.Force {
-		return control.BanResult{}, control.Refused("if that is meant, say so: --force; to be safe from it for good: ringwall allow add "+a.String(),
-			"%v holds %v, from where you are logged in", req.Prefix, a)
+		return control.BanResult{},
+			control.Refused("if that is meant, say so: --force; to be safe from it for good: ringwall allow add "+a.String(),
+				"%v holds %v, from where you are logged in", req.Prefix, a)
 	}
 	if err := b.restorer.Await(ctx); err != nil {
 		return control.BanResult{}, err
@@ -170,7 +174,8 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 	}
 	note := b.durable(ctx)
 	result := control.BanResult{
-		Note: note, Prefix: view.Prefix, Source: b.sourceOf(req.Prefix), Since: view.Since, Until: view.Until, Duration: view.Duration,
+		Note: note, Prefix: view.Prefix, Source: b.sourceOf(req.Prefix), Since: view.Since, Until: view.Until,
+		Duration: view.Duration,
 		Enforced: !b.opts.DryRun,
 	}
 	switch {
@@ -198,7 +203,8 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 	pardon := engine.NewPardon(within, req.Grace)
 	result := control.UnbanResult{Removed: []netip.Prefix{}}
 	unsaved := 0
-	if err := b.pipeline.LetIn(ctx, within, source); err != nil { // first: what is taken over from now on is let in as well
+	// first: what is taken over from now on is let in as well
+	if err := b.pipeline.LetIn(ctx, within, source); err != nil {
 		return control.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
 	}
 	err := b.pipeline.Unban(ctx, pardon, func(decisions []ban.Decision) {
@@ -317,7 +323,8 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 
 // keepAllow stores a change of the allow list, and returns a sentence where it cannot.
 func (b backend) keepAllow(ctx context.Context, req control.AllowRequest, until time.Time) string {
-	entry := store.Allow{Prefix: req.Prefix, Host: req.Host, Added: b.pipeline.Clock().Now(), By: req.By.String(), Until: until}
+	entry := store.Allow{Prefix: req.Prefix, Host: req.Host, Added: b.pipeline.Clock().Now(), By: req.By.String(),
+		Until: until}
 	change := store.DropAllow(req.Prefix, req.Host)
 	if !req.Remove {
 		change = store.PutAllow(entry)

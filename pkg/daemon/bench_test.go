@@ -71,7 +71,8 @@ func newWorkbench(tb testing.TB, moody int) *workbench {
 	announcer := pipeline.NewAnnouncer(log, func(d ban.Decision) { w.notify(d) })
 	w.notify = func(ban.Decision) {}
 	w.pipeline = pipeline.New(pipeline.Config{
-		Clock: pipeline.NewClock(time.Now()), Engine: engine.New(cfg.Policy), Metrics: counts, History: w.feed, Announcer: announcer, Log: log,
+		Clock: pipeline.NewClock(time.Now()), Engine: engine.New(cfg.Policy), Metrics: counts, History: w.feed,
+		Announcer: announcer, Log: log,
 	})
 	w.pipeline.SetStore(s)
 	writer := firewall.NewWriter(w.kernel, nil, firewall.WriterConfig{VerifyInterval: -1})
@@ -250,8 +251,8 @@ func BenchmarkDirect(b *testing.B) {
 	}
 }
 
-// What events wait for while a hundred thousand bans are ended, each with a grace: ns/longest is the processor time of the
-// longest piece, of which most is under the engine's lock.
+// What events wait for while a hundred thousand bans are ended, each with a grace: ns/longest is the processor time of
+// the longest piece, of which most is under the engine's lock.
 func BenchmarkUnbanAll(b *testing.B) {
 	const bans = 100_000
 	runtime.LockOSThread()

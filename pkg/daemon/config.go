@@ -53,8 +53,8 @@ func acceptedPath(config string) string {
 }
 
 // loadConfiguration reads the file for a start. A start that has an accepted text of before does not fail: where only a
-// secret or a certificate cannot be read, the file is in force without it, and where the file itself is of no use, the text of
-// before. Either is said wherever somebody looks.
+// secret or a certificate cannot be read, the file is in force without it, and where the file itself is of no use, the
+// text of before. Either is said wherever somebody looks.
 func loadConfiguration(o Options) (*configuration, error) {
 	c := &configuration{path: o.ConfigPath, loaded: time.Now()}
 	if o.Config != nil {
@@ -87,14 +87,16 @@ func loadConfiguration(o Options) (*configuration, error) {
 	return c, nil
 }
 
-// keepAccepted keeps the text that is in force, for a start whose file is of no use. Secrets that are written in the file are in the
-// copy, too: it is for the daemon's user alone, as the state is. References to other files and to variables stay references.
+// keepAccepted keeps the text that is in force, for a start whose file is of no use. Secrets that are written in the
+// file are in the copy, too: it is for the daemon's user alone, as the state is. References to other files and to
+// variables stay references.
 func (c *configuration) keepAccepted() error {
 	c.mu.Lock()
 	text, cfg := c.text, c.cfg
 	c.text = nil
 	c.mu.Unlock()
-	if text == nil || c.accepted == "" || os.Getenv("STATE_DIRECTORY") == "" && filepath.Dir(cfg.State.Path) != stateFolder {
+	if text == nil || c.accepted == "" || os.Getenv("STATE_DIRECTORY") == "" &&
+		filepath.Dir(cfg.State.Path) != stateFolder {
 		return nil // nobody's service: nothing is left on this machine
 	}
 	have, err := os.ReadFile(c.accepted)
@@ -121,8 +123,9 @@ func (c *configuration) current() *policy.Config {
 // reloadPatience is how long a reload waits for the kernel's table, while that is being built again.
 const reloadPatience = 5 * time.Second
 
-// Reload reads the configuration again. A file with a mistake, or that the kernel does not take, changes nothing. The policy,
-// the table, the metrics and the log level take effect at once; what needs a restart is named, here and in status.
+// Reload reads the configuration again. A file with a mistake, or that the kernel does not take, changes nothing. The
+// policy, the table, the metrics and the log level take effect at once; what needs a restart is named, here and in
+// status.
 func (d *Daemon) Reload(ctx context.Context) {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil {
@@ -197,7 +200,8 @@ func (d *Daemon) reconfigureKernel(ctx context.Context, cfg *policy.Config) erro
 
 // keepConfiguration keeps what is in force, or says why it cannot.
 func (d *Daemon) keepConfiguration() {
-	d.faults.set("the copy of the last accepted configuration", "look at the disk of "+filepath.Dir(d.config.accepted), d.config.keepAccepted())
+	d.faults.set("the copy of the last accepted configuration", "look at the disk of "+filepath.Dir(d.config.accepted),
+		d.config.keepAccepted())
 }
 
 // changedSinceStart names the keys that have changed since the start and are read there alone.
@@ -211,8 +215,8 @@ func restartNeeded(old, new *policy.Config) []string {
 	return policy.NeedRestart(atStart(old), atStart(new))
 }
 
-// atStart is a configuration as far as the start of the daemon is concerned: without secrets that are read before each login,
-// and with the size of the kernel's sets, for which policy.limits.bans may be too small to matter.
+// atStart is a configuration as far as the start of the daemon is concerned: without secrets that are read before each
+// login, and with the size of the kernel's sets, for which policy.limits.bans may be too small to matter.
 func atStart(c *policy.Config) *policy.Config {
 	view := *c
 	view.Asterisk = sessions(c)

@@ -32,7 +32,8 @@ func TestReload(t *testing.T) {
 	write("polizy: {}\n")
 	r.d.Reload(t.Context())
 	s, err := r.client.Status(t.Context())
-	if err != nil || s.Healthy() || !strings.Contains(s.Config.Error, "polizy") || !strings.Contains(s.Config.Error, ":5:") {
+	if err != nil || s.Healthy() || !strings.Contains(s.Config.Error, "polizy") ||
+		!strings.Contains(s.Config.Error, ":5:") {
 		t.Errorf("a mistake in the file: %+v, %v", s.Config, err)
 	}
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); !ok {
@@ -84,8 +85,10 @@ func TestWhatNeedsARestartIsNamed(t *testing.T) {
 	if got := restartNeeded(&old, &changed); len(got) != 0 {
 		t.Errorf("%v, want nothing: all of it is taken over", got)
 	}
-	changed.Firewall.Table, changed.Firewall.Owner, changed.Control.Socket, changed.Control.Group = "other", policy.OwnerOff, "/x", "y"
-	changed.State.Path, changed.Log.Format, changed.Policy.IPv6Prefix, changed.Policy.Limits.Bans = "/z", "json", 56, 2_000_000
+	changed.Firewall.Table, changed.Firewall.Owner, changed.Control.Socket, changed.Control.Group = "other",
+		policy.OwnerOff, "/x", "y"
+	changed.State.Path, changed.Log.Format, changed.Policy.IPv6Prefix, changed.Policy.Limits.Bans = "/z", "json", 56,
+		2_000_000
 	changed.Asterisk = append(changed.Asterisk, policy.DefaultAsterisk())
 	const want = "asterisk policy.ipv6_prefix policy.limits.bans firewall.table firewall.owner control.socket control.group state.path log.format"
 	if got := strings.Join(restartNeeded(&old, &changed), " "); got != want {
@@ -96,8 +99,8 @@ func TestWhatNeedsARestartIsNamed(t *testing.T) {
 	}
 }
 
-// What firewall says is in the kernel when the reload is through, and what was banned stays banned; what needs a restart is
-// named in status until it is as it was, or the restart has been.
+// What firewall says is in the kernel when the reload is through, and what was banned stays banned; what needs a
+// restart is named in status until it is as it was, or the restart has been.
 func TestReloadChangesTheKernelsTable(t *testing.T) {
 	s := newService(t)
 	write := func(more string) {
@@ -136,7 +139,11 @@ func TestReloadChangesTheKernelsTable(t *testing.T) {
 		s.banned()
 		if strings.Contains(step.firewall, "meter") {
 			s.cfg.Firewall.Meter.Enabled = true // for inKernel
-			s.until("the meter spares who is trusted", func() bool { _, ok := s.inKernel(firewall.Trust, "198.51.100.10/32"); return ok })
+			s.until("the meter spares who is trusted", func() bool {
+				_, ok := s.inKernel(firewall.Trust,
+					"198.51.100.10/32")
+				return ok
+			})
 		}
 		if err := s.d.fw.Verify(); err != nil {
 			t.Errorf("%s: %v", step.firewall, err)
@@ -144,7 +151,8 @@ func TestReloadChangesTheKernelsTable(t *testing.T) {
 	}
 	write("firewall: {table: other}\nlog: {format: json}\n")
 	st, err := s.client.Status(t.Context())
-	if err != nil || strings.Join(st.Config.Restart, " ") != "firewall.table log.format" || !s.warned("firewall.table, log.format") {
+	if err != nil || strings.Join(st.Config.Restart, " ") != "firewall.table log.format" ||
+		!s.warned("firewall.table, log.format") {
 		t.Errorf("%+v, %v", st.Config, err)
 	}
 	if !strings.Contains(table(), "5060") {
@@ -161,7 +169,8 @@ func TestReloadMovesTheMetrics(t *testing.T) {
 	s := newService(t)
 	s.run()
 	at := s.site()
-	text := strings.Replace(s.text("secret_file: "+s.secret, ""), "metrics: {listen: \"127.0.0.1:0\"}", "metrics: {listen: \"\"}", 1)
+	text := strings.Replace(s.text("secret_file: "+s.secret, ""), "metrics: {listen: \"127.0.0.1:0\"}",
+		"metrics: {listen: \"\"}", 1)
 	s.write(s.file, text)
 	s.d.Reload(t.Context())
 	s.until("there is no page", func() bool { return s.d.page.Load() == nil })

@@ -93,8 +93,9 @@ type Daemon struct {
 	closers      []func() error
 }
 
-// New reads the configuration and sets everything up that can fail. Only the configuration, the kernel's table and another
-// daemon fail it: without the rest attackers are kept out all the same (see part). Nothing runs yet; call Run, or Close.
+// New reads the configuration and sets everything up that can fail. Only the configuration, the kernel's table and
+// another daemon fail it: without the rest attackers are kept out all the same (see part). Nothing runs yet; call Run,
+// or Close.
 func New(o Options) (_ *Daemon, err error) {
 	d := &Daemon{opts: o, started: time.Now(), level: new(slog.LevelVar)}
 	defer func() {
@@ -119,7 +120,8 @@ func New(o Options) (_ *Daemon, err error) {
 	d.metrics = metrics.New(o.Version, d)
 	if err := d.config.err; err != nil {
 		d.metrics.Reloaded(false)
-		d.log.Error("the configuration is not in force as it is; attackers are kept out with "+d.config.inForce, "file", d.config.path, "err", err)
+		d.log.Error("the configuration is not in force as it is; attackers are kept out with "+d.config.inForce, "file",
+			d.config.path, "err", err)
 	}
 	d.ports = newPorts(cfg, o.NetNS, d.log)
 	judge := engine.New(cfg.Policy)
@@ -127,8 +129,9 @@ func New(o Options) (_ *Daemon, err error) {
 		judge.WatchLeaks()
 	}
 	d.pipeline = pipeline.New(pipeline.Config{
-		Clock: cmp.Or(o.clock, pipeline.NewClock(d.started)), Engine: judge, Metrics: d.metrics, History: d.feed, Announcer: d.announcer,
-		Log: d.log, Meter: cfg.Firewall.Meter.Enabled, Decided: d.ports.eventDecided,
+		Clock: cmp.Or(o.clock, pipeline.NewClock(d.started)), Engine: judge, Metrics: d.metrics, History: d.feed,
+		Announcer: d.announcer,
+		Log:       d.log, Meter: cfg.Firewall.Meter.Enabled, Decided: d.ports.eventDecided,
 	})
 	d.allowed = newAllowed(cfg.State.Path, d.log)
 	d.allowSources = d.newAllowSources(cfg)

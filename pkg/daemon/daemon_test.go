@@ -57,7 +57,8 @@ func TestBansOutliveTheDaemon(t *testing.T) {
 	}
 	r.start()
 	bans, err := r.client.Bans(t.Context(), control.BanFilter{})
-	if err != nil || len(bans) != 1 || bans[0].Prefix.String() != "203.0.113.66/32" || bans[0].Reason != ban.ReasonUnknownAccount {
+	if err != nil || len(bans) != 1 || bans[0].Prefix.String() != "203.0.113.66/32" ||
+		bans[0].Reason != ban.ReasonUnknownAccount {
 		t.Fatalf("%+v, %v; want the ban as it was", bans, err)
 	}
 	after, ok := r.inKernel(firewall.Ban, "203.0.113.66/32")
@@ -91,13 +92,15 @@ func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 			t.Fatal("unban returned and the kernel still has the ban")
 		}
 	}
-	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"), For: time.Minute}); err != nil {
+	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"),
+		For: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	if el, ok := r.inKernel(firewall.Ban, "203.0.113.0/24"); !ok || el.Remaining <= 0 || el.Timeout > time.Minute {
 		t.Fatalf("%+v %v", el, ok)
 	}
-	if _, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")}); err != nil {
+	if _, err := r.client.Allow(t.Context(),
+		control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")}); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); !ok {
@@ -109,10 +112,12 @@ func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
 		t.Error("an allowed address was banned")
 	}
-	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"), For: time.Hour}); err == nil {
+	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"),
+		For: time.Hour}); err == nil {
 		t.Error("an allowed address was banned by hand")
 	}
-	res, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"), Remove: true})
+	res, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"),
+		Remove: true})
 	if err != nil || !res.Removed {
 		t.Fatal(res, err)
 	}
@@ -121,7 +126,8 @@ func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 	}
 }
 
-// What is allowed for a time is judged again after it, also by the kernel and after a restart; the longer promise counts.
+// What is allowed for a time is judged again after it, also by the kernel and after a restart; the longer promise
+// counts.
 func TestWhatIsAllowedForATime(t *testing.T) {
 	r := newRig(t)
 	allow := func(address string, d time.Duration) control.AllowResult {
@@ -136,7 +142,8 @@ func TestWhatIsAllowedForATime(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 	day := allow("203.0.113.67", 24*time.Hour)
-	if again := allow("203.0.113.67", time.Hour); again.Until == nil || !again.Until.Equal(*day.Until) || !strings.Contains(again.Note, "longer") {
+	if again := allow("203.0.113.67", time.Hour); again.Until == nil || !again.Until.Equal(*day.Until) ||
+		!strings.Contains(again.Note, "longer") {
 		t.Errorf("%+v, want the end %v", again, day.Until)
 	}
 	allow("203.0.113.68", 0)
@@ -158,10 +165,12 @@ func TestWhatIsAllowedForATime(t *testing.T) {
 			ends[v.Prefix.String()] = v.Until
 		}
 	}
-	if err != nil || len(ends) != 2 || ends["203.0.113.67/32"] == nil || !ends["203.0.113.67/32"].Equal(*day.Until) || ends["203.0.113.68/32"] != nil {
+	if err != nil || len(ends) != 2 || ends["203.0.113.67/32"] == nil || !ends["203.0.113.67/32"].Equal(*day.Until) ||
+		ends["203.0.113.68/32"] != nil {
 		t.Errorf("after a restart: %v, %v", ends, err)
 	}
-	if _, err := r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost", For: time.Hour}); err == nil || !strings.Contains(err.Error(), "host name") {
+	if _, err := r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost", For: time.Hour}); err == nil ||
+		!strings.Contains(err.Error(), "host name") {
 		t.Errorf("%v", err)
 	}
 }
@@ -177,7 +186,8 @@ func TestObserveModeMakesNoBansAndEndsNone(t *testing.T) {
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); !ok {
 		t.Error("a start in observe mode ended a ban")
 	}
-	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) != 1 || bans[0].Reason != ban.ReasonUnknownAccount {
+	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) != 1 ||
+		bans[0].Reason != ban.ReasonUnknownAccount {
 		t.Errorf("%+v, %v; want the ban as it was", bans, err)
 	}
 	r.attack("IPV4/UDP/203.0.113.67/5060")
@@ -272,7 +282,8 @@ func TestStatusSaysWhatIsSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !s.Healthy() || s.Engine.Bans != 1 || s.Kernel.Desired != 1 || len(s.PBXs) != 1 || !s.PBXs[0].Up || s.PBXs[0].Events < 6 {
+	if !s.Healthy() || s.Engine.Bans != 1 || s.Kernel.Desired != 1 || len(s.PBXs) != 1 || !s.PBXs[0].Up ||
+		s.PBXs[0].Events < 6 {
 		t.Errorf("%+v", s)
 	}
 	if len(s.ObserveOnly) != 1 || s.ObserveOnly[0].Service != "SIP" {
@@ -311,7 +322,8 @@ func TestTheMachineItselfIsAllowed(t *testing.T) {
 		_, ok := r.inKernel(firewall.Allow, "127.0.0.0/8")
 		return ok
 	})
-	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("127.0.0.1/32"), For: time.Hour}); err == nil {
+	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("127.0.0.1/32"),
+		For: time.Hour}); err == nil {
 		t.Error("loopback was banned by hand")
 	}
 }
@@ -332,7 +344,8 @@ func TestAHostNameIsAllowedAndRemoved(t *testing.T) {
 	if !named() {
 		t.Error("the name is not on the list")
 	}
-	if res, err = r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost", Remove: true}); err != nil || !res.Removed {
+	if res, err = r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost", Remove: true}); err != nil ||
+		!res.Removed {
 		t.Fatal(res, err)
 	}
 	if named() {
@@ -398,13 +411,14 @@ func TestStatusNamesTheFaultAndItsCureOnce(t *testing.T) {
 	}()
 	var p control.PBXStatus
 	r.until("the login is refused", func() bool { p = d.pbxs[0].status(); return p.LastError != "" })
-	if p.Up || strings.Contains(p.LastError, "Try") || !strings.Contains(p.Try, "secret") || strings.Contains(p.Try+p.LastError, "wrong\n") {
+	if p.Up || strings.Contains(p.LastError, "Try") || !strings.Contains(p.Try, "secret") ||
+		strings.Contains(p.Try+p.LastError, "wrong\n") {
 		t.Errorf("%+v", p)
 	}
 }
 
-// However long a list is, the engine is asked for a few of it at a time, and everybody who is banned is in it once. So it is
-// with letting everybody in.
+// However long a list is, the engine is asked for a few of it at a time, and everybody who is banned is in it once. So
+// it is with letting everybody in.
 func TestManyBansAreListedAndLiftedInPieces(t *testing.T) {
 	r := newRig(t)
 	const many = 3000
@@ -437,7 +451,8 @@ func TestManyBansAreListedAndLiftedInPieces(t *testing.T) {
 		}
 	}
 	var some control.UnbanResult
-	if some, err = r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("32.0.1.0/24"), Grace: time.Hour}); err != nil ||
+	if some, err = r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("32.0.1.0/24"),
+		Grace: time.Hour}); err != nil ||
 		some.Count != 256 || len(some.Removed) != control.MaxNamed {
 		t.Errorf("a network: %+v, %v", some, err)
 	}
@@ -461,8 +476,10 @@ func TestManyBansAreListedAndLiftedInPieces(t *testing.T) {
 // Nobody bans himself by a slip of the finger; who means it says so.
 func TestABanOfOnesOwnSessionIsRefused(t *testing.T) {
 	r := newRig(t)
-	req := control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"), For: time.Hour, Session: netip.MustParseAddr("::ffff:203.0.113.9")}
-	if _, err := r.client.Ban(t.Context(), req); err == nil || !strings.Contains(err.Error(), "from where you are logged in") {
+	req := control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"), For: time.Hour,
+		Session: netip.MustParseAddr("::ffff:203.0.113.9")}
+	if _, err := r.client.Ban(t.Context(), req); err == nil ||
+		!strings.Contains(err.Error(), "from where you are logged in") {
 		t.Errorf("%v", err)
 	}
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.0/24"); ok {
@@ -472,7 +489,8 @@ func TestABanOfOnesOwnSessionIsRefused(t *testing.T) {
 	if _, err := r.client.Ban(t.Context(), req); err != nil {
 		t.Error(err)
 	}
-	req = control.BanRequest{Prefix: netip.MustParsePrefix("198.51.100.0/24"), For: time.Hour, Session: netip.MustParseAddr("203.0.113.9")}
+	req = control.BanRequest{Prefix: netip.MustParsePrefix("198.51.100.0/24"), For: time.Hour,
+		Session: netip.MustParseAddr("203.0.113.9")}
 	if _, err := r.client.Ban(t.Context(), req); err != nil {
 		t.Errorf("somebody else: %v", err)
 	}

@@ -1,3 +1,3 @@
-// Package daemon starts Ringwall's parts and supervises them: sessions with Asterisk, the engine, the kernel's table, the
-// control socket and the metrics.
+// Package daemon starts Ringwall's parts and supervises them: sessions with Asterisk, the engine, the kernel's table,
+// the control socket and the metrics.
 package daemon

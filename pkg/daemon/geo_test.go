@@ -69,7 +69,8 @@ func TestPlacesFromTheConfigurationToWhy(t *testing.T) {
 	}
 	x := why()
 	if x.Place != want || x.Ban.Place != want || engine.Arithmetic(&x.Evidence[0]) != "4 × 2 (country NL)" ||
-		!strings.Contains(strings.Join(x.Lines, "\n"), "16.0 points of these are 8.0 points × 2 (country NL), by geo.multiply") {
+		!strings.Contains(strings.Join(x.Lines, "\n"),
+			"16.0 points of these are 8.0 points × 2 (country NL), by geo.multiply") {
 		t.Errorf("%+v", x)
 	}
 	text, err := json.Marshal(x)
@@ -89,7 +90,8 @@ func TestPlacesFromTheConfigurationToWhy(t *testing.T) {
 		t.Errorf("%+v, %v", history, err)
 	}
 	st, err := r.client.Status(t.Context())
-	if err != nil || len(st.Geo) != 1 || st.Geo[0].Path != path || !st.Geo[0].Country || st.Geo[0].Built == nil || st.Geo[0].Error != "" || len(st.Warnings) != 0 {
+	if err != nil || len(st.Geo) != 1 || st.Geo[0].Path != path || !st.Geo[0].Country || st.Geo[0].Built == nil ||
+		st.Geo[0].Error != "" || len(st.Warnings) != 0 {
 		t.Errorf("%+v, %v, %v", st.Geo, st.Warnings, err)
 	}
 
@@ -110,7 +112,8 @@ func TestPlacesFromTheConfigurationToWhy(t *testing.T) {
 func TestWithoutItsGeoFileTheDaemonBans(t *testing.T) {
 	dir := t.TempDir()
 	missing, old := filepath.Join(dir, "missing.mmdb"), filepath.Join(dir, "old.mmdb")
-	geotest.Put(t, old, geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, geotest.Built(time.Now().Add(-100*24*time.Hour))))
+	geotest.Put(t, old, geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Country("NL")},
+		geotest.Built(time.Now().Add(-100*24*time.Hour))))
 	r := newRig(t, func(c *policy.Config) {
 		c.Geo = policy.Geo{Files: []string{missing}, Multiply: policy.Multiply{Countries: map[string]float64{"NL": 0.1}}}
 	})
@@ -142,7 +145,8 @@ func TestWithoutItsGeoFileTheDaemonBans(t *testing.T) {
 	aged(t, old)
 	r.d.atlas.Refresh()
 	st, err := r.client.Status(t.Context())
-	if err != nil || len(st.Warnings) != 2 || !strings.Contains(st.Warnings[1].Text, "the one that was read before is still used") ||
+	if err != nil || len(st.Warnings) != 2 || !strings.Contains(st.Warnings[1].Text,
+		"the one that was read before is still used") ||
 		st.Geo[0].Error == "" || !st.Geo[0].Country {
 		t.Errorf("%+v, %+v, %v", st.Warnings, st.Geo, err)
 	}
@@ -156,7 +160,8 @@ func TestReloadChangesPlaces(t *testing.T) {
 	reload := func(more string) {
 		t.Helper()
 		text := "asterisk: [{name: pbx1, address: \"" + r.address + "\", username: ringwall, secret: s3cret}]\n" +
-			"metrics: {listen: \"127.0.0.1:0\"}\ncontrol: {socket: " + r.cfg.Control.Socket + "}\nstate: {path: " + r.cfg.State.Path + "}\n" + more
+			"metrics: {listen: \"127.0.0.1:0\"}\ncontrol: {socket: " + r.cfg.Control.Socket + "}\nstate: {path: " +
+			r.cfg.State.Path + "}\n" + more
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

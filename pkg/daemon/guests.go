@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Bounds of what those take who reach metrics.listen, which on most machines is every local user. With the control socket's
-// 64 connections, that leaves nearly all of the unit's descriptors to Asterisk, the kernel and the state file.
+// Bounds of what those take who reach metrics.listen, which on most machines is every local user. With the control
+// socket's 64 connections, that leaves nearly all of the unit's descriptors to Asterisk, the kernel and the state file.
 const (
 	maxGuests      = 64
 	maxPageGuests  = 40 // of them, those whom the status page serves, so that the metrics always find room
@@ -18,8 +18,8 @@ const (
 	guestComplaint = time.Hour // between two warnings
 )
 
-// guests is a listener with a bounded number of connections. Whoever comes when it is full gets the place of the one that
-// has waited the longest without being served: an idle one, or one that never asked.
+// guests is a listener with a bounded number of connections. Whoever comes when it is full gets the place of the one
+// that has waited the longest without being served: an idle one, or one that never asked.
 type guests struct {
 	net.Listener
 	log *slog.Logger
@@ -81,13 +81,14 @@ func (g *guests) seat(c net.Conn) *guest {
 		_ = victim.Close()
 	}
 	if complain {
-		g.log.Warn("many connections to metrics.listen: whoever asks nothing has to go", "most", maxGuests, "from", c.RemoteAddr().String())
+		g.log.Warn("many connections to metrics.listen: whoever asks nothing has to go", "most", maxGuests, "from",
+			c.RemoteAddr().String())
 	}
 	return n
 }
 
-// idlestLocked returns the connection that can be missed the most: one that asked before and is idle, or else one that has not
-// asked yet.
+// idlestLocked returns the connection that can be missed the most: one that asked before and is idle, or else one that
+// has not asked yet.
 func (g *guests) idlestLocked() (found *guest) {
 	for n := range g.conns {
 		switch {

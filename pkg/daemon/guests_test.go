@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// descriptors returns how many connections a test may hold: as many as it wants, or fewer where this machine allows no more.
+// descriptors returns how many connections a test may hold: as many as it wants, or fewer where this machine allows no
+// more.
 func descriptors(t *testing.T, want int) int {
 	t.Helper()
 	var limit unix.Rlimit
@@ -87,7 +88,8 @@ func TestWhoIsServedKeepsHisPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	served, end := make(chan struct{}), make(chan struct{})
-	m := &metricsServer{listener: newGuests(l, nil), handler: attended(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	m := &metricsServer{listener: newGuests(l, nil), handler: attended(http.HandlerFunc(func(w http.ResponseWriter,
+		_ *http.Request) {
 		close(served)
 		<-end
 		_, _ = io.WriteString(w, "here you are")

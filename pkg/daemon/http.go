@@ -14,8 +14,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-// listen opens the control socket and the metrics listener. It fails where another daemon has the socket: two would fight over
-// the table.
+// listen opens the control socket and the metrics listener. It fails where another daemon has the socket: two would
+// fight over the table.
 func (d *Daemon) listen(cfg *policy.Config) error {
 	if cfg.Control.Socket != "" {
 		var taken error
@@ -30,18 +30,20 @@ func (d *Daemon) listen(cfg *policy.Config) error {
 			return fmt.Errorf("the control socket: %w", taken)
 		}
 	}
-	d.addPart("metrics.listen", "another port, and: systemctl reload ringwall; this shows who has it: ss -ltnp", d.openMetrics)
+	d.addPart("metrics.listen", "another port, and: systemctl reload ringwall; this shows who has it: ss -ltnp",
+		d.openMetrics)
 	return nil
 }
 
-// openSocket opens the control socket. Where its group does not exist, or may not be given to it, the socket is for root
-// and the daemon's own group until it does.
+// openSocket opens the control socket. Where its group does not exist, or may not be given to it, the socket is for
+// root and the daemon's own group until it does.
 func (d *Daemon) openSocket(cfg policy.Control) (opened, error) {
 	l, err := control.Listen(cfg.Socket, cfg.Group)
 	if err != nil && cfg.Group != "" && !errors.Is(err, control.ErrInUse) {
 		var without error
 		if l, without = control.Listen(cfg.Socket, ""); without == nil {
-			d.faults.set("control.group", "make the group with groupadd, or change control.group, then: systemctl restart ringwall", err)
+			d.faults.set("control.group",
+				"make the group with groupadd, or change control.group, then: systemctl restart ringwall", err)
 		}
 		err = without
 	}
@@ -138,7 +140,8 @@ func (m *metricsServer) String() string { return "metrics at " + m.listener.Addr
 // Run serves until ctx ends.
 func (m *metricsServer) Run(ctx context.Context) error {
 	srv := &http.Server{Handler: m.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: 30 * time.Second, IdleTimeout: guestIdle, MaxHeaderBytes: 16 << 10, ConnContext: withGuest, ConnState: atRest}
+		WriteTimeout: 30 * time.Second, IdleTimeout: guestIdle, MaxHeaderBytes: 16 << 10, ConnContext: withGuest,
+		ConnState: atRest}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(m.listener) }()
 	select {

@@ -170,7 +170,8 @@ func (k *allowSources) unresolved() (without, old []hosts.State) {
 func (k *allowSources) spareUntilResolved(started time.Time) {
 	k.kept.fromBefore = nil
 	if without, _ := k.unresolved(); len(without) > 0 {
-		k.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(k.pipeline.Clock().At(started).Add(maxSparing)) })
+		until := k.pipeline.Clock().At(started).Add(maxSparing)
+		k.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(until) })
 	}
 }
 
@@ -209,7 +210,8 @@ func (k *allowSources) warnings() (out []control.Warning) {
 	}
 	for _, s := range old {
 		if s.Err != nil { // else it is being looked up
-			add(s, fmt.Sprintf("the allow list's %s cannot be resolved; its addresses of %s count", printable.String(s.Name), minuteOf(s.Resolved)))
+			add(s, fmt.Sprintf("the allow list's %s cannot be resolved; its addresses of %s count", printable.String(s.Name),
+				minuteOf(s.Resolved)))
 		}
 	}
 	return out

@@ -81,7 +81,11 @@ func TestAnAllowedNameIsKnownAfterAReboot(t *testing.T) {
 	}
 	r.until("status says so", func() bool { return r.warned("sip.example.net cannot be resolved; its addresses of 20") })
 	d.set("203.0.113.99") // the provider has moved, and the network is there
-	r.until("the new address is allowed", func() bool { _, ok := r.inKernel(firewall.Allow, "203.0.113.99/32"); return ok })
+	r.until("the new address is allowed", func() bool {
+		_, ok := r.inKernel(firewall.Allow,
+			"203.0.113.99/32")
+		return ok
+	})
 	r.until("the old one is not", func() bool { _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); return !ok })
 	if r.warned("sip.example.net") {
 		t.Error("status still complains")

@@ -52,8 +52,8 @@ func setLevel(level *slog.LevelVar, name string) {
 	}
 }
 
-// isJournal compares a file with what systemd calls the journal's stream, "DEVICE:INODE" in decimal (systemd.exec(5)). The
-// variable alone is no proof: children with another stderr inherit it.
+// isJournal compares a file with what systemd calls the journal's stream, "DEVICE:INODE" in decimal (systemd.exec(5)).
+// The variable alone is no proof: children with another stderr inherit it.
 func isJournal(w io.Writer, stream string) bool {
 	f, ok := w.(*os.File)
 	if !ok || stream == "" {
@@ -63,8 +63,8 @@ func isJournal(w io.Writer, stream string) bool {
 	return unix.Fstat(int(f.Fd()), &st) == nil && stream == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
-// OnJournal says whether stderr goes to systemd's journal, which reads a priority such as <3> at the beginning of a line
-// (sd-daemon(3)).
+// OnJournal says whether stderr goes to systemd's journal, which reads a priority such as <3> at the beginning of a
+// line (sd-daemon(3)).
 func OnJournal() bool { return isJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")) }
 
 // leveled tells priorities the level of each record that it writes.
@@ -86,7 +86,8 @@ func (l leveled) WithAttrs(attrs []slog.Attr) slog.Handler {
 
 func (l leveled) WithGroup(name string) slog.Handler { return leveled{l.Handler.WithGroup(name), l.p} }
 
-// priorities puts the priority of syslog(3) before each line: <3> an error, <4> a warning, <6> information, <7> the rest.
+// priorities puts the priority of syslog(3) before each line: <3> an error, <4> a warning, <6> information, <7> the
+// rest.
 type priorities struct {
 	w  io.Writer
 	mu sync.Mutex // held by whoever sets the level, until the line is written

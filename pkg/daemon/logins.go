@@ -22,9 +22,9 @@ const loginFolder = "/run/systemd/sessions"
 // originLogin is the origin of addresses that are allowed while somebody is logged in from there.
 const originLogin = "ssh"
 
-// logins keeps those off the bans who are logged in on this machine from elsewhere, where a ban would end their sessions: in
-// scope all. Only a session that logind knows counts, since that needs a login: a mere connection to port 22 would let an
-// attacker go on for ever.
+// logins keeps those off the bans who are logged in on this machine from elsewhere, where a ban would end their
+// sessions: in scope all. Only a session that logind knows counts, since that needs a login: a mere connection to port
+// 22 would let an attacker go on for ever.
 type logins struct {
 	*Daemon
 	folder   string

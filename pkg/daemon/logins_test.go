@@ -18,7 +18,8 @@ const session = "# This is private data. Do not parse.\nUID=0\nUSER=root\nACTIVE
 func TestWhoIsLoggedIn(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"1": session + "REMOTE_HOST=203.0.113.9\n", "2": session + "REMOTE_HOST=::ffff:203.0.113.10\n", "3": session + "REMOTE_HOST=2001:db8::1\n",
+		"1": session + "REMOTE_HOST=203.0.113.9\n", "2": session + "REMOTE_HOST=::ffff:203.0.113.10\n", "3": session +
+			"REMOTE_HOST=2001:db8::1\n",
 		"4": session + "REMOTE_HOST=host.example.net\n", "5": session + "REMOTE_HOST=203.0.113.11\nSTATE=closing\n",
 		"6": session + "REMOTE_HOST=203.0.113.12\nREMOTE=0\n", "7": session + "REMOTE_HOST=203.0.113.13\nCLASS=greeter\n",
 		"8": session + "REMOTE_HOST=127.0.0.1\n", "9": "REMOTE_HOST", "10": session,
@@ -58,7 +59,8 @@ func TestWhoIsLoggedInIsNotCutOff(t *testing.T) {
 		if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok != (scope == policy.ScopeVoIP) {
 			t.Errorf("scope %s: banned: %v", scope, ok)
 		}
-		_, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"), For: time.Hour})
+		_, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"),
+			For: time.Hour})
 		if (err == nil) != (scope == policy.ScopeVoIP) {
 			t.Errorf("scope %s: a ban by hand: %v", scope, err)
 		}
@@ -69,7 +71,11 @@ func TestWhoIsLoggedInIsNotCutOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.update()
-		r.until("nobody is let in any more", func() bool { _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); return !ok })
+		r.until("nobody is let in any more", func() bool {
+			_, ok := r.inKernel(firewall.Allow,
+				"203.0.113.66/32")
+			return !ok
+		})
 		r.attack("IPV4/TLS/203.0.113.66/5060")
 		r.await(ban.ActionBan, "203.0.113.66/32")
 	}

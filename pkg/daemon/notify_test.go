@@ -55,7 +55,8 @@ func TestABanIsTold(t *testing.T) {
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32") // the hook of the options is called as well
 	m := awaitMessage(t, messages)
-	if m.Action != "ban" || m.Prefix != "203.0.113.66/32" || m.Reason != "unknown_account" || m.PBX != "pbx1" || m.Account == "" {
+	if m.Action != "ban" || m.Prefix != "203.0.113.66/32" || m.Reason != "unknown_account" || m.PBX != "pbx1" ||
+		m.Account == "" {
 		t.Errorf("%+v", m)
 	}
 	r.until("the metric counts it", func() bool {
@@ -66,7 +67,8 @@ func TestABanIsTold(t *testing.T) {
 		for _, f := range families {
 			for _, metric := range f.GetMetric() {
 				labels := fmt.Sprint(metric.GetLabel())
-				if f.GetName() == "ringwall_notifications_total" && strings.Contains(labels, "team") && strings.Contains(labels, "sent") {
+				if f.GetName() == "ringwall_notifications_total" && strings.Contains(labels, "team") &&
+					strings.Contains(labels, "sent") {
 					return metric.GetCounter().GetValue() == 1
 				}
 			}
@@ -99,7 +101,8 @@ func TestReloadChangesTargets(t *testing.T) {
 	r := newRig(t, func(c *policy.Config) { c.Notify = []policy.Notify{hookTo(first)} })
 	file := filepath.Join(t.TempDir(), "ringwall.yaml")
 	text := fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret}\ncontrol: {socket: %s}\n"+
-		"metrics: {listen: \"127.0.0.1:0\"}\nnotify:\n  - {url: %q, actions: [ban]}\n", r.address, r.cfg.Control.Socket, second)
+		"metrics: {listen: \"127.0.0.1:0\"}\nnotify:\n  - {url: %q, actions: [ban]}\n", r.address, r.cfg.Control.Socket,
+		second)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

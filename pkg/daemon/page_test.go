@@ -98,7 +98,8 @@ func TestThePageCanBeTurnedOff(t *testing.T) {
 // Metrics are scraped by whatever name; the page is not for other sites.
 func TestOnlyMetricsGoByAnyName(t *testing.T) {
 	r := newRig(t)
-	for path, want := range map[string]int{"/metrics": http.StatusOK, "/": http.StatusMisdirectedRequest, "/events": http.StatusMisdirectedRequest} {
+	for path, want := range map[string]int{"/metrics": http.StatusOK, "/": http.StatusMisdirectedRequest,
+		"/events": http.StatusMisdirectedRequest} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.site()+path, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -204,7 +204,8 @@ func (f *faults) set(name, try string, err error) {
 		}
 		return
 	}
-	w := control.Warning{Text: name + " does not work: " + err.Error() + "; attackers are kept out without it, and it is tried again", Try: try}
+	w := control.Warning{Text: name + " does not work: " + err.Error() +
+		"; attackers are kept out without it, and it is tried again", Try: try}
 	if w == have {
 		return
 	}
@@ -212,7 +213,8 @@ func (f *faults) set(name, try string, err error) {
 		f.failing = make(map[string]control.Warning)
 	}
 	f.failing[name] = w
-	f.log.Error("a part does not work; attackers are kept out without it, and it is tried again", "part", name, "err", err, "try", try)
+	f.log.Error("a part does not work; attackers are kept out without it, and it is tried again", "part", name, "err", err,
+		"try", try)
 }
 
 // has says whether a part does not work.

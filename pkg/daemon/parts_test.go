@@ -21,7 +21,10 @@ func (r *rig) warned(text string) bool {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return slices.ContainsFunc(s.Warnings, func(w control.Warning) bool { return strings.Contains(w.Text, text) && w.Try != "" })
+	return slices.ContainsFunc(s.Warnings, func(w control.Warning) bool {
+		return strings.Contains(w.Text, text) &&
+			w.Try != ""
+	})
 }
 
 // protects fails the test where an attacker is not banned.
@@ -34,8 +37,8 @@ func (r *rig) protects() {
 	}
 }
 
-// Another program has the port of the metrics: attackers are banned, status says what is missing, and when the port is free
-// the metrics are there.
+// Another program has the port of the metrics: attackers are banned, status says what is missing, and when the port is
+// free the metrics are there.
 func TestATakenPortKeepsNobodyUnprotected(t *testing.T) {
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -104,13 +107,18 @@ func TestOneTargetOfNotifyIsNoUse(t *testing.T) {
 	good := policy.DefaultNotify()
 	good.Name, good.Exec, good.Actions = "good", []string{program}, []string{"ban"}
 	bad := policy.DefaultNotify()
-	bad.Name, bad.URL, bad.CAFile, bad.Actions = "bad", policy.NewSecret("https://127.0.0.1:1/"), filepath.Join(t.TempDir(), "none.pem"), []string{"ban"}
+	bad.Name, bad.URL, bad.CAFile, bad.Actions = "bad", policy.NewSecret("https://127.0.0.1:1/"),
+		filepath.Join(t.TempDir(), "none.pem"), []string{"ban"}
 	r := newRig(t, func(c *policy.Config) { c.Notify = []policy.Notify{bad, good} })
 	r.protects()
 	if !r.warned("notify does not work") {
 		t.Error("status does not name the target")
 	}
-	r.until("the good target is told", func() bool { text, _ := os.ReadFile(told); return strings.Contains(string(text), "203.0.113.66") })
+	r.until("the good target is told", func() bool {
+		text, _ := os.ReadFile(told)
+		return strings.Contains(string(text),
+			"203.0.113.66")
+	})
 }
 
 // What fails while it runs is opened again, and the daemon goes on.

@@ -71,17 +71,19 @@ func (d *Daemon) newPBX(cfg policy.Asterisk) (*pbx, error) {
 	return p, nil
 }
 
-// SessionConfig is the AMI session that a part of the configuration asks for. It fails where the session is impossible, or
-// its tls.ca_file cannot be used.
+// SessionConfig is the AMI session that a part of the configuration asks for. It fails where the session is impossible,
+// or its tls.ca_file cannot be used.
 func SessionConfig(cfg policy.Asterisk) (ami.Config, error) {
 	c := ami.Config{
-		Name: cfg.Name, Address: cfg.Address, Username: cfg.Username, Secret: cfg.Secret.Reveal(), PingInterval: cfg.PingInterval,
+		Name: cfg.Name, Address: cfg.Address, Username: cfg.Username, Secret: cfg.Secret.Reveal(),
+		PingInterval: cfg.PingInterval,
 	}
 	if cfg.Auth == policy.AuthPlain {
 		c.Auth = ami.Plain
 	}
 	if cfg.TLS.Enabled {
-		c.TLS = &tls.Config{ServerName: cfg.TLS.ServerName, InsecureSkipVerify: cfg.TLS.Insecure, MinVersion: tls.VersionTLS12}
+		c.TLS = &tls.Config{ServerName: cfg.TLS.ServerName, InsecureSkipVerify: cfg.TLS.Insecure,
+			MinVersion: tls.VersionTLS12}
 	}
 	if cfg.TLS.Enabled && cfg.TLS.CAFile != "" {
 		pem, err := os.ReadFile(cfg.TLS.CAFile)

@@ -11,8 +11,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
-// openStore opens what survives a restart and reads what spares customers. Without a path there is none; with a disk that cannot be
-// written the daemon works all the same, and says so.
+// openStore opens what survives a restart and reads what spares customers. Without a path there is none; with a disk
+// that cannot be written the daemon works all the same, and says so.
 func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
 	if cfg.State.Path == "" {
 		return store.State{}, nil
@@ -21,7 +21,8 @@ func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
 		d.log.Warn("the state folder cannot be made", "err", err)
 	}
 	s, recovery, err := store.Open(cfg.State.Path, store.Options{
-		Log: d.log, Snapshot: d.snapshot, Counts: pipeline.CountsOffence, OffenderMemory: cfg.Policy.Ban.Memory, TrustMemory: cfg.Policy.Storm.Memory,
+		Log: d.log, Snapshot: d.snapshot, Counts: pipeline.CountsOffence, OffenderMemory: cfg.Policy.Ban.Memory,
+		TrustMemory: cfg.Policy.Storm.Memory,
 		Health: func(err error) {
 			if err != nil {
 				d.log.Error("what happens is not saved; bans stay in the kernel, but not over a reboot", "err", err)

@@ -23,7 +23,8 @@ func TestAfterAReboot(t *testing.T) {
 	r.await(ban.ActionTrust, "198.51.100.10/32")
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")
-	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("198.51.100.128/25"), For: time.Hour, Reason: "rude"}); err != nil {
+	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("198.51.100.128/25"),
+		For: time.Hour, Reason: "rude"}); err != nil {
 		t.Fatal(err)
 	}
 	res, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.9/32")})
@@ -62,7 +63,8 @@ func TestAnOffenderIsKnownAfterAReboot(t *testing.T) {
 	r.stop()
 	r.space = netspacetest.New(t)
 	r.start()
-	if _, err := r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")}); err != nil {
+	if _, err := r.client.Unban(t.Context(),
+		control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")}); err != nil {
 		t.Fatal(err)
 	}
 	r.attack(attacker)
@@ -76,7 +78,8 @@ func TestAnUnbanIsOnTheDiskWhenItReturns(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")
-	if _, err := r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"), Grace: time.Hour}); err != nil {
+	if _, err := r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"),
+		Grace: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	file, err := os.ReadFile(r.cfg.State.Path) // as a crash would leave it
@@ -103,7 +106,8 @@ func TestACorruptStateFileIsSetAsideAndTheKernelAdopted(t *testing.T) {
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.stop()
-	if err := os.WriteFile(r.cfg.State.Path, []byte("this is no database, and long enough to look at"), 0o600); err != nil {
+	if err := os.WriteFile(r.cfg.State.Path, []byte("this is no database, and long enough to look at"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.start()
@@ -141,8 +145,8 @@ func TestWithoutAStateFolder(t *testing.T) {
 	t.Errorf("no warning: %+v", s.Warnings)
 }
 
-// Somebody sets the clock back while the daemon runs: bans are made and last as ever, and status says that times are shown
-// as of before.
+// Somebody sets the clock back while the daemon runs: bans are made and last as ever, and status says that times are
+// shown as of before.
 func TestTheClockIsSetBack(t *testing.T) {
 	r := newRig(t)
 	r.stop()
@@ -152,11 +156,15 @@ func TestTheClockIsSetBack(t *testing.T) {
 	if d := r.await(ban.ActionBan, "203.0.113.66/32"); d.Duration != time.Hour {
 		t.Errorf("%+v", d)
 	}
-	if el, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); !ok || el.Remaining > time.Hour || el.Remaining < 50*time.Minute {
+	if el, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); !ok || el.Remaining > time.Hour ||
+		el.Remaining < 50*time.Minute {
 		t.Errorf("kernel: %+v, %v", el, ok)
 	}
 	s, err := r.client.Status(t.Context())
-	if err != nil || !slices.ContainsFunc(s.Warnings, func(w control.Warning) bool { return strings.Contains(w.Text, "the clock was set by -1h") }) {
+	if err != nil || !slices.ContainsFunc(s.Warnings, func(w control.Warning) bool {
+		return strings.Contains(w.Text,
+			"the clock was set by -1h")
+	}) {
 		t.Errorf("%+v, %v; want a warning", s.Warnings, err)
 	}
 }

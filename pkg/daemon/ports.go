@@ -77,8 +77,8 @@ type foundPort struct {
 	since  time.Time
 }
 
-// asteriskPorts finds out where Asterisk receives: from LocalAddress of its events, and where a NAT is before it, from the
-// kernel's table of flows. With firewall.ports: auto these ports are closed to the banned, too.
+// asteriskPorts finds out where Asterisk receives: from LocalAddress of its events, and where a NAT is before it, from
+// the kernel's table of flows. With firewall.ports: auto these ports are closed to the banned, too.
 type asteriskPorts struct {
 	log            *slog.Logger
 	netns          int
@@ -146,9 +146,9 @@ func (p *asteriskPorts) noteLocal(b *pbx, ev *security.Event) {
 	}
 }
 
-// eventDecided looks at the way of an event that led to decisions: a NAT may publish a second port for one that is known,
-// and that is seen when it matters, at a ban (once a second at most), and when a ban did not help. The engine's lock is
-// held.
+// eventDecided looks at the way of an event that led to decisions: a NAT may publish a second port for one that is
+// known, and that is seen when it matters, at a ban (once a second at most), and when a ban did not help. The engine's
+// lock is held.
 func (p *asteriskPorts) eventDecided(now time.Time, pbx string, ev *security.Event, decisions []ban.Decision) {
 	for i := range decisions {
 		switch decisions[i].Action {
@@ -237,7 +237,8 @@ func (p *asteriskPorts) examine(a arrival) (news bool) {
 	return news
 }
 
-// isEphemeral says whether a port is one of those that the kernel gives to whoever connects (ip_local_port_range in ip(7)).
+// isEphemeral says whether a port is one of those that the kernel gives to whoever connects (ip_local_port_range in
+// ip(7)).
 func isEphemeral(number uint16) bool {
 	low, high := uint16(32768), uint16(60999)
 	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {

@@ -118,10 +118,12 @@ func TestPortsThatAListLeavesOpenAreTold(t *testing.T) {
 		w, ok = warned(r.status(), "bans stop nothing at UDP 5080")
 		return ok
 	})
-	if !strings.Contains(w.Try, "firewall: {ports: {udp: [5060, 5080], tcp: [5060]}}") || !strings.Contains(w.Try, "ports: auto") {
+	if !strings.Contains(w.Try, "firewall: {ports: {udp: [5060, 5080], tcp: [5060]}}") ||
+		!strings.Contains(w.Try, "ports: auto") {
 		t.Errorf("%+v", w)
 	}
-	if p := r.status().Ports; p.Auto || !slices.Equal(p.Open(), []control.FoundPort{{Protocol: "udp", Port: 5080, PBX: "pbx1", Open: true}}) {
+	if p := r.status().Ports; p.Auto || !slices.Equal(p.Open(), []control.FoundPort{{Protocol: "udp", Port: 5080,
+		PBX: "pbx1", Open: true}}) {
 		t.Errorf("%+v", p)
 	}
 	if udp, tcp := r.closed(); !slices.Equal(udp, []uint16{5060}) || !slices.Equal(tcp, []uint16{5060}) {
@@ -178,7 +180,8 @@ func TestPublishedPortsAreTakenOver(t *testing.T) {
 	r.until("status says so", func() bool { return slices.Contains(r.status().Ports.Found, want) })
 
 	// And a ban closes it: real packets.
-	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("10.99.0.66/32"), For: time.Hour}); err != nil {
+	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("10.99.0.66/32"),
+		For: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	before := dropped(r.status())
@@ -236,7 +239,8 @@ func TestALeakIsToldEverywhere(t *testing.T) {
 func TestWhatIsNoPortOfAsterisk(t *testing.T) {
 	r := newRig(t)
 	r.challenged("IPV4/TCP/192.0.2.1/45678", "IPV4/TCP/198.51.100.1/5060") // to a provider
-	r.challenged("IPV4/TCP/192.0.2.1/22", "IPV4/TCP/198.51.100.1/5060")    // somebody forges events, to lock out who is banned
+	// somebody forges events, to lock out who is banned
+	r.challenged("IPV4/TCP/192.0.2.1/22", "IPV4/TCP/198.51.100.1/5060")
 	r.challenged("IPV4/UDP/127.0.0.1/5099", "IPV4/UDP/198.51.100.1/5060")
 	r.challenged("IPV4/UDP/192.0.2.1/5098", "IPV4/UDP/127.0.0.1/5060")
 	for i := range 3 * maxPorts {

@@ -22,8 +22,8 @@ const (
 // TriesAgain is the last line of a Remedy: when what was mended takes effect.
 const TriesAgain = "Ringwall tries again by itself within 30 s; at once after: systemctl reload ringwall"
 
-// Remedy says what to do about a failure of AMI, on several lines without a last line feed, or "". Where the package's ready
-// file mends it, it says where that goes instead of what to write.
+// Remedy says what to do about a failure of AMI, on several lines without a last line feed, or "". Where the package's
+// ready file mends it, it says where that goes instead of what to write.
 func Remedy(err error) string { return remedy(err, "/") }
 
 func remedy(err error, root string) string {
@@ -37,11 +37,12 @@ func remedy(err error, root string) string {
 	return lines + "\n" + TriesAgain
 }
 
-// ready is how to put the ready file in place, or "" where it does not help. FreePBX writes manager.conf anew and keeps one
-// file of the administrator's; it is known by the file that its programs begin with.
+// ready is how to put the ready file in place, or "" where it does not help. FreePBX writes manager.conf anew and keeps
+// one file of the administrator's; it is known by the file that its programs begin with.
 func ready(err error, root string) string {
 	e, ok := errors.AsType[*ami.Error](err)
-	if !ok || e.User != readyUser || !errors.Is(err, ami.ErrLogin) && !errors.Is(err, ami.ErrNoPrivilege) || !here(e.Address) {
+	if !ok || e.User != readyUser || !errors.Is(err, ami.ErrLogin) && !errors.Is(err, ami.ErrNoPrivilege) ||
+		!here(e.Address) {
 		return ""
 	}
 	if _, err := os.Stat(filepath.Join(root, readyFile)); err != nil {
@@ -49,9 +50,11 @@ func ready(err error, root string) string {
 	}
 	put := "install -o asterisk -g asterisk -m 0640 " + readyFile + " /etc/asterisk/manager.d/ringwall.conf"
 	if _, err := os.Stat(filepath.Join(root, "/etc/freepbx.conf")); err == nil {
-		put = "take an old [ringwall] out of /etc/asterisk/manager_custom.conf, then\ncat " + readyFile + " >>/etc/asterisk/manager_custom.conf"
+		put = "take an old [ringwall] out of /etc/asterisk/manager_custom.conf, then\ncat " + readyFile +
+			" >>/etc/asterisk/manager_custom.conf"
 	}
-	return "give Asterisk the ready file, which has the user, the secret and read = security:\n" + put + "\nasterisk -rx \"manager reload\""
+	return "give Asterisk the ready file, which has the user, the secret and read = security:\n" + put +
+		"\nasterisk -rx \"manager reload\""
 }
 
 // here says whether an address is loopback: the ready file is for the Asterisk on this machine.

@@ -33,14 +33,19 @@ func TestTheReadyFileIsNamed(t *testing.T) {
 		says []string
 		not  string
 	}{
-		"refused":      {packaged, with(same), []string{"install -o asterisk", readyFile, "manager.d/ringwall.conf", "manager reload", "systemctl reload ringwall"}, "secret ="},
-		"FreePBX":      {freepbx, with(same), []string{"cat " + readyFile + " >>/etc/asterisk/manager_custom.conf"}, "manager.d"},
+		"refused": {packaged, with(same), []string{"install -o asterisk", readyFile, "manager.d/ringwall.conf",
+			"manager reload", "systemctl reload ringwall"}, "secret ="},
+		"FreePBX": {freepbx, with(same), []string{"cat " + readyFile + " >>/etc/asterisk/manager_custom.conf"},
+			"manager.d"},
 		"no events":    {packaged, with(func(e *ami.Error) { e.Kind = ami.ErrNoPrivilege }), []string{readyFile}, "write ="},
 		"no package":   {plain, with(same), []string{"secret =", "systemctl reload ringwall"}, readyFile},
 		"another user": {packaged, with(func(e *ami.Error) { e.User = "mine" }), []string{"[mine]"}, readyFile},
-		"elsewhere":    {packaged, with(func(e *ami.Error) { e.Address = "pbx.example.net:5038" }), []string{"secret ="}, readyFile},
-		"not there":    {packaged, with(func(e *ami.Error) { e.Kind = ami.ErrRefused }), []string{"enabled = yes"}, readyFile},
-		"by name":      {packaged, with(func(e *ami.Error) { e.Address = "localhost:5038" }), []string{readyFile}, "secret ="},
+		"elsewhere": {packaged, with(func(e *ami.Error) { e.Address = "pbx.example.net:5038" }), []string{"secret ="},
+			readyFile},
+		"not there": {packaged, with(func(e *ami.Error) { e.Kind = ami.ErrRefused }), []string{"enabled = yes"},
+			readyFile},
+		"by name": {packaged, with(func(e *ami.Error) { e.Address = "localhost:5038" }), []string{readyFile},
+			"secret ="},
 	} {
 		got := remedy(row.err, row.root)
 		for _, part := range row.says {

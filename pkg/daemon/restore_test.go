@@ -18,8 +18,8 @@ func numbered(i int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{32, 0, byte(i >> 8), byte(i)}), 32)
 }
 
-// hurried is a daemon that had many bans, which begins anew without any patience: they come back while it works. The kernel
-// has more bans than it knows.
+// hurried is a daemon that had many bans, which begins anew without any patience: they come back while it works. The
+// kernel has more bans than it knows.
 func hurried(t *testing.T, many int, unknown ...string) *rig {
 	t.Helper()
 	r := newRig(t)
@@ -61,8 +61,8 @@ func (r *rig) behind(change func(*firewall.Table) error) {
 	}
 }
 
-// kernelBans lists the bans in the kernel, again and again until two lists are the same: one that is made while the kernel
-// resizes its hash tables lacks some.
+// kernelBans lists the bans in the kernel, again and again until two lists are the same: one that is made while the
+// kernel resizes its hash tables lacks some.
 func (r *rig) kernelBans() map[netip.Prefix]firewall.Element {
 	r.t.Helper()
 	var m, before map[netip.Prefix]firewall.Element
@@ -92,8 +92,8 @@ func (r *rig) restored() {
 	})
 }
 
-// With too many bans for a quick start, none is lost, none becomes permanent or longer, and what only the kernel knows is
-// taken over; who attacks meanwhile is banned.
+// With too many bans for a quick start, none is lost, none becomes permanent or longer, and what only the kernel knows
+// is taken over; who attacks meanwhile is banned.
 func TestBansOfBeforeComeBackWhileAttackersAreJudged(t *testing.T) {
 	const many = 3000
 	unknown := []string{"203.0.113.1/32", "198.51.100.0/24", "198.18.0.0/15", "2001:db8:bad::/64"}
@@ -193,7 +193,8 @@ func TestObserveModeKeepsAllOfBefore(t *testing.T) {
 	r.start()
 	r.restored()
 	kernel := r.kernelBans()
-	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) < 2000 || len(bans) != len(kernel) {
+	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) < 2000 ||
+		len(bans) != len(kernel) {
 		t.Errorf("%d bans, %d in the kernel, %v", len(bans), len(kernel), err)
 	}
 }

@@ -19,7 +19,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
-// hostile are events of all types and services, and what makes every kind of decision, with names that show where they end.
+// hostile are events of all types and services, and what makes every kind of decision, with names that show where they
+// end.
 type hostile struct {
 	texts   []string
 	names   map[string]bool            // as they are remembered
@@ -52,7 +53,8 @@ func (h *hostile) add(typ security.Type, service security.Service, account, addr
 func (h *hostile) own(typ security.Type) string {
 	switch typ {
 	case security.FailedACL:
-		return []string{"ACLName: not_match_endpoint_acl\r\n", "ACLName: registrar_attempt_exceeds_maximum_configured_contacts\r\n"}[h.n%2]
+		return []string{"ACLName: not_match_endpoint_acl\r\n",
+			"ACLName: registrar_attempt_exceeds_maximum_configured_contacts\r\n"}[h.n%2]
 	case security.RequestNotSupported, security.RequestNotAllowed, security.RequestBadFormat:
 		return "RequestType: <i>INVITE</i>\r\n"
 	case security.AuthMethodNotAllowed:
@@ -81,7 +83,8 @@ const (
 func newHostile(t *testing.T) *hostile {
 	t.Helper()
 	h := &hostile{names: make(map[string]bool), sources: make(map[string]map[string]bool)}
-	shapes := []string{`<b>%s %d</b>`, `%%n%%s "%s" $(%d)`, `é☎%s' OR %d--`, `日本語 %s %d, a name that is longer than anybody keeps of it ☎☎☎☎☎`}
+	shapes := []string{`<b>%s %d</b>`, `%%n%%s "%s" $(%d)`, `é☎%s' OR %d--`,
+		`日本語 %s %d, a name that is longer than anybody keeps of it ☎☎☎☎☎`}
 	add := func(typ security.Type, service security.Service, account, addr, transport string) {
 		h.add(typ, service, account, addr, transport, h.own(typ))
 	}
@@ -120,7 +123,8 @@ func newHostile(t *testing.T) *hostile {
 	return h
 }
 
-// A frame may be large: nothing that anybody remembers or tells later may lie in its memory, or all of it would be kept.
+// A frame may be large: nothing that anybody remembers or tells later may lie in its memory, or all of it would be
+// kept.
 func TestNothingOfAFrameIsKeptAfterItsJudgement(t *testing.T) {
 	for name, send := range map[string]func(*testing.T, *rig, []string){
 		"over the session": func(t *testing.T, r *rig, texts []string) {
@@ -245,9 +249,11 @@ func (h *hostile) check(t *testing.T, r *rig, fresh bool) {
 	h.clean(t, "the status", status)
 	h.clean(t, "the metrics", get(t, r.site()+"/metrics"))
 	if len(bans) < 10 || len(trusted) == 0 || evidence < 100 && fresh || evidence == 0 || len(names) < 30 {
-		t.Errorf("%d bans, %d trusted, %d pieces of evidence, %d names: too few to tell", len(bans), len(trusted), evidence, len(names))
+		t.Errorf("%d bans, %d trusted, %d pieces of evidence, %d names: too few to tell", len(bans), len(trusted), evidence,
+			len(names))
 	}
-	for _, a := range []ban.Action{ban.ActionBan, ban.ActionTrust, ban.ActionBreach, ban.ActionTargeted, ban.ActionMisconfigured, ban.ActionObserve, ban.ActionTampering} {
+	for _, a := range []ban.Action{ban.ActionBan, ban.ActionTrust, ban.ActionBreach, ban.ActionTargeted,
+		ban.ActionMisconfigured, ban.ActionObserve, ban.ActionTampering} {
 		if !actions[a] {
 			t.Errorf("nothing was decided that is a %s: the test does not tell", a)
 		}

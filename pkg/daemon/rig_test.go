@@ -90,7 +90,8 @@ func (r *rig) serve(address string) {
 func (r *rig) start() {
 	r.t.Helper()
 	d, err := New(Options{
-		Config: r.cfg, NetNS: r.space.FD(), patience: r.patience, clock: r.clock, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Version: "test",
+		Config: r.cfg, NetNS: r.space.FD(), patience: r.patience, clock: r.clock,
+		Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Version: "test",
 		Lookup: r.lookup,
 		OnDecision: func(d ban.Decision) {
 			r.mu.Lock()

@@ -59,8 +59,9 @@ func (b backend) Status(context.Context) (control.Status, error) {
 	}
 	if off := b.pipeline.Clock().Offset(); off.Abs() > time.Minute {
 		s.Warnings = append(s.Warnings, control.Warning{
-			Text: fmt.Sprintf("the clock was set by %v since the start: times of bans are shown as of before", off.Round(time.Second)),
-			Try:  "systemctl restart ringwall; bans stay in force",
+			Text: fmt.Sprintf("the clock was set by %v since the start: times of bans are shown as of before",
+				off.Round(time.Second)),
+			Try: "systemctl restart ringwall; bans stay in force",
 		})
 	}
 	s.Warnings = append(s.Warnings, b.faults.warnings()...)
@@ -76,7 +77,8 @@ func (b backend) Status(context.Context) (control.Status, error) {
 	}
 	for _, limit := range sorted(s.Engine.Limited) {
 		s.Warnings = append(s.Warnings, control.Warning{
-			Text: fmt.Sprintf("the bound %q was hit %d times", limit, s.Engine.Limited[limit]), Try: "see policy.limits and policy.max_sources",
+			Text: fmt.Sprintf("the bound %q was hit %d times", limit, s.Engine.Limited[limit]),
+			Try:  "see policy.limits and policy.max_sources",
 		})
 	}
 	return s, nil
@@ -93,7 +95,8 @@ func leaking(s control.Status) []control.Warning {
 		Try: "ringwall history, for the ports that they came to; ringwall doctor",
 	}
 	if s.Engine.Leaking == 1 {
-		w.Text = "one banned source got through to Asterisk within the last hour, the last time at " + s.Engine.LastLeak.Format("15:04:05 MST")
+		w.Text = "one banned source got through to Asterisk within the last hour, the last time at " +
+			s.Engine.LastLeak.Format("15:04:05 MST")
 	}
 	return []control.Warning{w}
 }

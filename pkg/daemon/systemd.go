@@ -36,8 +36,8 @@ func (d *Daemon) statusLine() string {
 	return line
 }
 
-// watchdog tells systemd's watchdog that the daemon lives, from the loop that drives the engine: when the engine hangs, nobody
-// does.
+// watchdog tells systemd's watchdog that the daemon lives, from the loop that drives the engine: when the engine hangs,
+// nobody does.
 type watchdog struct {
 	interval time.Duration // 0 without a watchdog
 	notified time.Time     // the watchdog, last

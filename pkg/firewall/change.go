@@ -96,7 +96,8 @@ func (c *Change) normalize() error {
 		return fmt.Errorf("%w: %s of %s would be about every address there is", ErrChange, c.Kind, p)
 	case c.Kind == Allow && c.Timeout == 0:
 	case c.Timeout < MinTimeout:
-		return fmt.Errorf("%w: %s of %s for %s: at least %s, or it would never end", ErrTimeout, c.Kind, p, c.Timeout, MinTimeout)
+		return fmt.Errorf("%w: %s of %s for %s: at least %s, or it would never end", ErrTimeout, c.Kind, p, c.Timeout,
+			MinTimeout)
 	}
 	c.normal = true
 	return nil

@@ -27,7 +27,8 @@ func TestCheckTriesTheTableThatIsThere(t *testing.T) {
 	if why := check.Unenforced(); why != "" {
 		t.Error(why)
 	}
-	for p, set := range map[string]string{"192.0.2.1": "ban4", "192.0.2.0/24": "ban4_24", "2001:db8::/64": "ban6_64", "2001:db8::1": "ban6"} {
+	for p, set := range map[string]string{"192.0.2.1": "ban4", "192.0.2.0/24": "ban4_24", "2001:db8::/64": "ban6_64",
+		"2001:db8::1": "ban6"} {
 		p := pfx(p)
 		if got := BanSet(p); got != set {
 			t.Errorf("%v: set %s, want %s", p, got, set)

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -109,16 +110,19 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	// nft itself reads only these characters without quotes.
 	if len(c.Table) > maxName || !isLetter(c.Table[0]) || strings.ContainsFunc(c.Table, notNameRune) {
-		return c, fmt.Errorf("firewall: table name %q: a letter, then letters, digits, '_', '-' and '.', at most 255 in all", c.Table)
+		return c, fmt.Errorf("firewall: table name %q: a letter, then letters, digits, '_', '-' and '.', at most 255 in all",
+			c.Table)
 	}
 	if c.Priority < minPriority || c.Priority > maxPriority {
-		return c, fmt.Errorf("firewall: priority %d: from %d to %d; -300 is before connection tracking", c.Priority, minPriority, maxPriority)
+		return c, fmt.Errorf("firewall: priority %d: from %d to %d; -300 is before connection tracking", c.Priority,
+			minPriority, maxPriority)
 	}
 	if c.IPv6Prefix < 16 || c.IPv6Prefix > 128 {
 		return c, fmt.Errorf("firewall: IPv6 prefix length %d: from 16 to 128", c.IPv6Prefix)
 	}
 	if c.Meter.Enabled && c.Meter.Rate == 0 {
-		return c, fmt.Errorf("firewall: meter with a rate of 0 packets a second would drop every new phone: give it a rate or turn it off")
+		return c, errors.New("firewall: meter with a rate of 0 packets a second would drop every new phone: " +
+			"give it a rate or turn it off")
 	}
 	return c, nil
 }

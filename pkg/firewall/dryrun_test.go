@@ -14,8 +14,10 @@ func TestDryRunSpeaksNft(t *testing.T) {
 	d := NewDryRun(func(s string) { said = append(said, s) })
 	ensure(t, d, Created)
 	ensure(t, d, Adopted)
-	apply(t, d, ban("192.0.2.1", time.Hour), ban("192.0.2.9/24", 90*time.Minute), ban("2001:db8::1/64", 26*time.Hour+3*time.Second),
-		ban("::ffff:10.0.0.0/104", time.Second), Change{Kind: Allow, Prefix: pfx("fd00::/8")}, unban("198.51.100.1"), unban("192.0.2.1"))
+	apply(t, d, ban("192.0.2.1", time.Hour), ban("192.0.2.9/24", 90*time.Minute),
+		ban("2001:db8::1/64", 26*time.Hour+3*time.Second),
+		ban("::ffff:10.0.0.0/104", time.Second), Change{Kind: Allow, Prefix: pfx("fd00::/8")}, unban("198.51.100.1"),
+		unban("192.0.2.1"))
 	if err := d.Delete(); err != nil {
 		t.Fatal(err)
 	}

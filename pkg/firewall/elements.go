@@ -103,7 +103,8 @@ func (t *Table) makePlanLocked(changes []Change) (*plan, error) {
 		}
 		id, prefix, ok := setFor(c.Kind, c.Prefix, t.cfg.IPv6Prefix)
 		if !ok {
-			return nil, fmt.Errorf("%w: trust of %s: one address, or an IPv6 network of at least /%d", ErrChange, c.Prefix, t.cfg.IPv6Prefix)
+			return nil, fmt.Errorf("%w: trust of %s: one address, or an IPv6 network of at least /%d", ErrChange, c.Prefix,
+				t.cfg.IPv6Prefix)
 		}
 		if !t.cfg.hasSet(id) {
 			continue
@@ -119,7 +120,8 @@ func (t *Table) makePlanLocked(changes []Change) (*plan, error) {
 		// What ended while it waited is as good as removed.
 		gone := c.Remove || isOver(end, p.now)
 		removes = removes || gone
-		p.hashed = append(p.hashed, op{set: id, remove: gone, alreadyThere: c.alreadyThere && !gone, known: c.Known, key: prefix.Addr(), until: end})
+		p.hashed = append(p.hashed, op{set: id, remove: gone, alreadyThere: c.alreadyThere && !gone, known: c.Known,
+			key: prefix.Addr(), until: end})
 	}
 	if removes {
 		p.hashed = lastOpPerKey(p.hashed)
@@ -430,7 +432,8 @@ func (t *Table) removeUncertainLocked(id setID, dels []nfnl.SetElement) error {
 }
 
 // partitionByPresenceLocked asks the kernel which elements are there.
-func (t *Table) partitionByPresenceLocked(id setID, elems []nfnl.SetElement) (there, missing []nfnl.SetElement, err error) {
+func (t *Table) partitionByPresenceLocked(id setID, elems []nfnl.SetElement) (there, missing []nfnl.SetElement,
+	err error) {
 	set := t.setRef(t.defs[id])
 	for i := range elems {
 		_, err := t.writeConn.Nftables.FindSetElements(set, []nftables.SetElement{{Key: elems[i].Key.AsSlice()}})

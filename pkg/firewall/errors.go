@@ -36,7 +36,8 @@ type FullError struct {
 }
 
 func (e *FullError) Error() string {
-	return fmt.Sprintf("firewall: set %s is full (%d elements): %d not banned, first %s", e.Set, e.Size, len(e.Refused), e.Refused[0])
+	return fmt.Sprintf("firewall: set %s is full (%d elements): %d not banned, first %s", e.Set, e.Size, len(e.Refused),
+		e.Refused[0])
 }
 
 // Hint says what to try.
@@ -59,16 +60,20 @@ func explain(what string, err error) error {
 	kind, try := error(nil), ""
 	switch errno {
 	case syscall.EPERM, syscall.EACCES:
-		kind, try = ErrPermission, "run as root or with CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN), and see that no other process "+
-			"owns the table (nft list tables)"
+		kind, try = ErrPermission,
+			"run as root or with CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN), and see that no other process "+
+				"owns the table (nft list tables)"
 	case syscall.ENOENT:
-		kind, try = ErrGone, "somebody removed the table or a part of it (nft flush ruleset, a firewall reload); it has to be built again"
+		kind, try = ErrGone,
+			"somebody removed the table or a part of it (nft flush ruleset, a firewall reload); it has to be built again"
 	case syscall.ENFILE:
 		kind, try = ErrFull, fewerElements
 	case syscall.EOPNOTSUPP, syscall.EPROTONOSUPPORT, syscall.EAFNOSUPPORT, syscall.EINVAL:
-		kind, try = ErrUnsupported, "a kernel from 5.10 on with nf_tables and inet tables (modprobe nf_tables); for owner: on, one from 6.9 on"
+		kind, try = ErrUnsupported,
+			"a kernel from 5.10 on with nf_tables and inet tables (modprobe nf_tables); for owner: on, one from 6.9 on"
 	case syscall.ENOBUFS, syscall.ENOMEM, syscall.EMSGSIZE:
-		return hint.Errorf("raise the unit's MemoryMax, kernel elements count towards it", "firewall: %s: no memory for it (%w)", what, err)
+		return hint.Errorf("raise the unit's MemoryMax, kernel elements count towards it",
+			"firewall: %s: no memory for it (%w)", what, err)
 	default:
 		return fmt.Errorf("firewall: %s: %w", what, err)
 	}

@@ -65,12 +65,14 @@ func built(t *testing.T, fw *Table, found []Element, at time.Time, desired func(
 
 func TestAStartWritesOnlyWhatIsDifferent(t *testing.T) {
 	const given = 2 * time.Hour // so long that no other timeout is taken for it
-	before := append(many(3000, given), ban("2001:db8::1", given), ban("2001:db8:1::/64", given), ban("203.0.113.0/24", given),
+	before := append(many(3000, given), ban("2001:db8::1", given), ban("2001:db8:1::/64", given),
+		ban("203.0.113.0/24", given),
 		ban("198.18.0.0/15", given))
 	_, fw, found, at := restarted(t, before)
 	ends := left(found, at)
 	shorter, longer, fresh := before[7].Prefix, before[8].Prefix, pfx("192.0.2.77")
-	ends[shorter], ends[longer], ends[fresh] = time.Now().Add(time.Hour), time.Now().Add(3*time.Hour), time.Now().Add(time.Hour)
+	ends[shorter], ends[longer], ends[fresh] = time.Now().Add(time.Hour), time.Now().Add(3*time.Hour),
+		time.Now().Add(time.Hour)
 	w := built(t, fw, found, at, func() []Change { return changes(ends) })
 
 	now, err := fw.Elements(Ban)
@@ -96,7 +98,8 @@ func TestAStartWritesOnlyWhatIsDifferent(t *testing.T) {
 	// What was only remembered is known to be there: it can be extended, shortened and taken out at the first
 	// attempt.
 	own := fw.writeConn.Commits
-	for _, c := range []Change{ban(before[1].Prefix.String(), 5*time.Hour), ban(before[2].Prefix.String(), time.Minute), unban(before[3].Prefix.String())} {
+	for _, c := range []Change{ban(before[1].Prefix.String(), 5*time.Hour), ban(before[2].Prefix.String(), time.Minute),
+		unban(before[3].Prefix.String())} {
 		if err := w.Apply(t.Context(), []Change{c}); err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +149,8 @@ func TestWhatWasFoundCountsForTheFirstAttemptAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop()
-	if fw.ensures != 2 || len(fw.batches) == 0 || fw.batches[0][0].Prefix != desired[0].Prefix || fw.batches[0][0].alreadyThere {
+	if fw.ensures != 2 || len(fw.batches) == 0 || fw.batches[0][0].Prefix != desired[0].Prefix ||
+		fw.batches[0][0].alreadyThere {
 		t.Errorf("after %d attempts: %+v", fw.ensures, fw.batches)
 	}
 }

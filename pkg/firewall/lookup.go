@@ -131,7 +131,8 @@ func (t *Table) readOldElementsLocked(f existingTable) ([]Element, error) {
 				if d.shape == interval {
 					bits = e.Key.BitLen()
 				}
-				all = append(all, Element{Kind: d.kind, Prefix: netip.PrefixFrom(e.Key, bits), Timeout: e.Timeout, Remaining: e.Left})
+				all = append(all, Element{Kind: d.kind, Prefix: netip.PrefixFrom(e.Key, bits), Timeout: e.Timeout,
+					Remaining: e.Left})
 			}
 			return nil
 		})

@@ -191,7 +191,8 @@ func TestSpansReachTheEndsOfTheAddressSpace(t *testing.T) {
 		want string
 	}{
 		{[]string{"0.0.0.0/1", "128.0.0.0/1"}, "[0.0.0.0-127.255.255.255 128.0.0.0-255.255.255.255]"},
-		{[]string{"255.255.255.0/25", "255.255.255.128/25"}, "[255.255.255.0-255.255.255.127 255.255.255.128-255.255.255.255]"},
+		{[]string{"255.255.255.0/25", "255.255.255.128/25"},
+			"[255.255.255.0-255.255.255.127 255.255.255.128-255.255.255.255]"},
 		{[]string{"ff00::/8"}, "[ff00::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]"},
 	} {
 		var edits []edit
@@ -208,7 +209,8 @@ func TestSpansReachTheEndsOfTheAddressSpace(t *testing.T) {
 		}
 	}
 	// A longer ban at the very end of a wider one.
-	_, _, add := ranges{}.edited([]edit{{prefix: pfx("255.0.0.0/8"), until: far}, {prefix: pfx("255.255.0.0/16"), until: far.Add(time.Hour)}}, time.Now())
+	_, _, add := ranges{}.edited([]edit{{prefix: pfx("255.0.0.0/8"), until: far},
+		{prefix: pfx("255.255.0.0/16"), until: far.Add(time.Hour)}}, time.Now())
 	if len(add) != 2 || add[0].to.String() != "255.254.255.255" || add[1].to.String() != "255.255.255.255" {
 		t.Errorf("%v", add)
 	}

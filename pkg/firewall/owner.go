@@ -36,7 +36,8 @@ func (t *Table) chooseOwnerLocked() error {
 	case t.cfg.Owner == On || !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL):
 		return err
 	}
-	t.setOwnerLocked(ownerNo, fmt.Sprintf("this kernel does not know the table flags owner and persist, 6.9 and later do (%v)", err))
+	t.setOwnerLocked(ownerNo,
+		fmt.Sprintf("this kernel does not know the table flags owner and persist, 6.9 and later do (%v)", err))
 	return nil
 }
 

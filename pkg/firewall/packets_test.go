@@ -24,7 +24,8 @@ type wire struct {
 }
 
 // The client's addresses; the server is 10.99.0.1 and fd99::1.
-var clientAddrs = []string{"10.99.0.66/16", "10.99.7.5/16", "10.99.7.6/16", "fd99::66/48", "fd99:0:0:7::5/48", "fd99:0:0:7::6/48"}
+var clientAddrs = []string{"10.99.0.66/16", "10.99.7.5/16", "10.99.7.6/16", "fd99::66/48", "fd99:0:0:7::5/48",
+	"fd99:0:0:7::6/48"}
 
 func newWire(t *testing.T, change func(*Config)) *wire {
 	t.Helper()
@@ -159,13 +160,16 @@ func TestPacketsOfBannedSources(t *testing.T) {
 		{"its /21", []Change{ban("10.99.0.0/21", hour)}, "10.99.7.5", false},
 		{"a range that ends before it", []Change{ban("10.99.7.0/30", hour)}, "10.99.7.5", true},
 		{"the last addresses of all", []Change{ban("255.0.0.0/8", hour)}, "10.99.7.5", true},
-		{"allowed inside a banned /24", []Change{ban("10.99.7.0/24", hour), {Kind: Allow, Prefix: pfx("10.99.7.5")}}, "10.99.7.5", true},
-		{"the neighbour of the allowed", []Change{ban("10.99.7.0/24", hour), {Kind: Allow, Prefix: pfx("10.99.7.5")}}, "10.99.7.6", false},
+		{"allowed inside a banned /24", []Change{ban("10.99.7.0/24", hour), {Kind: Allow, Prefix: pfx("10.99.7.5")}},
+			"10.99.7.5", true},
+		{"the neighbour of the allowed", []Change{ban("10.99.7.0/24", hour), {Kind: Allow, Prefix: pfx("10.99.7.5")}},
+			"10.99.7.6", false},
 		{"an IPv6 address", []Change{ban("fd99::66", hour)}, "fd99::66", false},
 		{"its /64", []Change{ban("fd99:0:0:7::99/64", hour)}, "fd99:0:0:7::5", false},
 		{"another /64", []Change{ban("fd99:0:0:7::99/64", hour)}, "fd99::66", true},
 		{"its /47", []Change{ban("fd99::/47", hour)}, "fd99:0:0:7::5", false},
-		{"allowed inside a banned /64", []Change{ban("fd99:0:0:7::/64", hour), {Kind: Allow, Prefix: pfx("fd99:0:0:7::5")}}, "fd99:0:0:7::5", true},
+		{"allowed inside a banned /64", []Change{ban("fd99:0:0:7::/64", hour), {Kind: Allow, Prefix: pfx("fd99:0:0:7::5")}},
+			"fd99:0:0:7::5", true},
 		{"unbanned", []Change{ban("10.99.0.66", hour), unban("10.99.0.66")}, "10.99.0.66", true},
 	}
 	for _, r := range rows {

@@ -82,7 +82,8 @@ func TestPortsOfATableThatIsEnsuredLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	ensure(t, fw, Created)
-	if udp, tcp, err := fw.Ports(); err != nil || !slices.Equal(udp, []uint16{5080}) || !slices.Equal(tcp, []uint16{5080}) {
+	if udp, tcp, err := fw.Ports(); err != nil || !slices.Equal(udp, []uint16{5080}) ||
+		!slices.Equal(tcp, []uint16{5080}) {
 		t.Errorf("%v, %v, %v", udp, tcp, err)
 	}
 }

@@ -77,7 +77,8 @@ func TestAFullQueueTakesOnlyRemovalsAndWhatItHas(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	var q queue
 	ban := func(remove bool) bool {
-		c := Change{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{1, byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())}), 32), Remove: remove}
+		c := Change{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{1, byte(r.Uint32()), byte(r.Uint32()),
+			byte(r.Uint32())}), 32), Remove: remove}
 		for q.has(c.Kind, c.Prefix) {
 			c.Prefix = netip.PrefixFrom(c.Prefix.Addr().Next(), 32)
 		}

@@ -19,7 +19,8 @@ func (t *Table) Reconfigure(cfg Config) error {
 	t.writeMu.Lock()
 	defer t.writeMu.Unlock()
 	old := t.cfg
-	if cfg.Table != old.Table || cfg.Owner != old.Owner || cfg.IPv6Prefix != old.IPv6Prefix || cfg.MaxElements != old.MaxElements {
+	if cfg.Table != old.Table || cfg.Owner != old.Owner || cfg.IPv6Prefix != old.IPv6Prefix ||
+		cfg.MaxElements != old.MaxElements {
 		return fmt.Errorf("%w: table, owner, the IPv6 prefix and the number of elements stay as they are", ErrChange)
 	}
 	cfg.NetNS = old.NetNS

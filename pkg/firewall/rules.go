@@ -34,7 +34,8 @@ type rule struct {
 // would lose the tails of its datagrams to other services. So in scope VoIP these fragments are accepted by a rule
 // of their own: the first fragment to a VoIP port is dropped, and without it nothing can be reassembled. In scope
 // All they meet the drop rules like any packet.
-func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64, addPorts func(ports []uint16) *nftables.Set) []rule {
+func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
+	addPorts func(ports []uint16) *nftables.Set) []rule {
 	var rules []rule
 	add := func(comment string, drops setID, exprs ...[]expr.Any) {
 		r := rule{comment: comment, drops: drops}

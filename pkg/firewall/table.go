@@ -258,7 +258,8 @@ func (t *Table) findExistingLocked() (existingTable, error) {
 	f.table = have
 	// An orphan has lost the flag owner and kept persist.
 	persist := have.Flags & nftables.TableFlagPersist
-	if persist != want.Flags&nftables.TableFlagPersist || have.Flags&nftables.TableFlagOwner != 0 && t.ownership != ownerYes {
+	if persist != want.Flags&nftables.TableFlagPersist ||
+		have.Flags&nftables.TableFlagOwner != 0 && t.ownership != ownerYes {
 		f.differs = "table flags"
 	}
 	if have.Flags&tableDormant != 0 {
@@ -394,7 +395,8 @@ func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.Se
 			}
 			edits[id] = append(edits[id], ed)
 		} else if n := t.cfg.setSize(id); e.Remaining > 0 && (n == 0 || len(elems[id]) < int(n)) {
-			elems[id] = append(elems[id], nftables.SetElement{Key: p.Addr().AsSlice(), Timeout: max(time.Millisecond, e.Remaining)})
+			elems[id] = append(elems[id], nftables.SetElement{Key: p.Addr().AsSlice(),
+				Timeout: max(time.Millisecond, e.Remaining)})
 			size += 100
 		}
 	}

@@ -179,7 +179,8 @@ func TestBeliefsAboutTheKernelMayBeWrong(t *testing.T) {
 	apply(t, fw, ban("203.0.113.1", time.Hour)) // from here on it believes that it knows
 	var changes []Change
 	for i := range 50 {
-		changes = append(changes, ban(fmt.Sprintf("192.0.2.%d", i), time.Hour), ban(fmt.Sprintf("2001:db8:%d::/64", i), time.Hour))
+		changes = append(changes, ban(fmt.Sprintf("192.0.2.%d", i), time.Hour),
+			ban(fmt.Sprintf("2001:db8:%d::/64", i), time.Hour))
 	}
 	apply(t, first, changes[:60]...)
 	for i := range changes {
@@ -272,7 +273,8 @@ func TestRemovingWhatIsMissingHarmsNothing(t *testing.T) {
 	s := newSpace(t)
 	fw := ensured(t, testConfig(s))
 	apply(t, fw, ban("192.0.2.3", time.Hour))
-	apply(t, fw, unban("192.0.2.1"), ban("192.0.2.2", time.Hour), unban("192.0.2.3"), unban("10.0.0.0/8"), unban("2001:db8::/64"))
+	apply(t, fw, unban("192.0.2.1"), ban("192.0.2.2", time.Hour), unban("192.0.2.3"), unban("10.0.0.0/8"),
+		unban("2001:db8::/64"))
 	holds(t, fw, Ban, "192.0.2.2", time.Hour)
 	lacks(t, fw, Ban, "192.0.2.3")
 	lacks(t, fw, Ban, "192.0.2.1")
@@ -418,7 +420,8 @@ func TestMeterSetsComeAndGoWithTheMeter(t *testing.T) {
 	holds(t, fw, Trust, "192.0.2.1", time.Hour)
 	fw = openTable(t, testConfig(s))
 	ensure(t, fw, Adopted)
-	if out := s.command(t, "nft list table inet ringwall"); strings.Contains(out, "meter") || strings.Contains(out, "trust") {
+	if out := s.command(t, "nft list table inet ringwall"); strings.Contains(out, "meter") ||
+		strings.Contains(out, "trust") {
 		t.Error(out)
 	}
 }
@@ -459,7 +462,8 @@ func TestApplyWithoutATableSaysSo(t *testing.T) {
 	ensure(t, fw, Created)
 	s.command(t, "nft flush ruleset")
 	for _, p := range []string{"192.0.2.1", "192.0.0.0/16"} {
-		if err := fw.Apply([]Change{ban(p, time.Hour)}); !errors.Is(err, ErrGone) || !strings.Contains(hint.Of(err), "built again") {
+		if err := fw.Apply([]Change{ban(p, time.Hour)}); !errors.Is(err, ErrGone) ||
+			!strings.Contains(hint.Of(err), "built again") {
 			t.Errorf("after a flush: %v", err)
 		}
 		if _, err := fw.Ensure(); err != nil {

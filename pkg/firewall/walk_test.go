@@ -19,7 +19,8 @@ func TestAWalkListsEveryElementInPieces(t *testing.T) {
 	fw := roomy(t)
 	changes := many(20_000, time.Hour)
 	apply(t, fw, changes...)
-	apply(t, fw, ban("198.18.0.0/15", 2*time.Hour), ban("192.0.2.0/24", 3*time.Hour), Change{Kind: Allow, Prefix: pfx("10.0.0.0/8")})
+	apply(t, fw, ban("198.18.0.0/15", 2*time.Hour), ban("192.0.2.0/24", 3*time.Hour),
+		Change{Kind: Allow, Prefix: pfx("10.0.0.0/8")})
 	var seen map[netip.Prefix]int
 	var whole bool
 	var err error
@@ -31,7 +32,8 @@ func TestAWalkListsEveryElementInPieces(t *testing.T) {
 			pieces++
 			for _, e := range list {
 				seen[e.Prefix]++
-				if e.Kind != Ban || e.Timeout < time.Hour-time.Minute || e.Remaining > e.Timeout || e.Remaining < e.Timeout-5*time.Minute {
+				if e.Kind != Ban || e.Timeout < time.Hour-time.Minute || e.Remaining > e.Timeout ||
+					e.Remaining < e.Timeout-5*time.Minute {
 					t.Fatalf("%+v", e)
 				}
 			}

@@ -172,7 +172,8 @@ func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
 		done(ErrClosed)
 		return nothing
 	}
-	inline := w.built && w.err == nil && !w.overflow && w.pending.len() == 0 && len(clean) <= maxInline && w.writing.TryLock()
+	inline := w.built && w.err == nil && !w.overflow && w.pending.len() == 0 && len(clean) <= maxInline &&
+		w.writing.TryLock()
 	lost := 0
 	for i := range clean {
 		clean[i].fixEnd(now)
@@ -584,7 +585,8 @@ func (w *Writer) verify(ctx context.Context) {
 		if w.fw.Verify() != nil { // it went while we looked
 			cause = CauseGone
 		}
-		w.cfg.Log.Warn("elements are missing in the kernel, they are put back", "cause", cause, "looked", looked, "found", found)
+		w.cfg.Log.Warn("elements are missing in the kernel, they are put back", "cause", cause, "looked", looked, "found",
+			found)
 		w.rebuild(ctx, cause)
 	}
 }

@@ -147,7 +147,8 @@ func TestWriterLosesNothingToErrors(t *testing.T) {
 		f.ensure = []error{syscall.EPERM, syscall.ENOMEM, nil, syscall.ENOENT}
 		f.fail = []error{nil, syscall.ENOBUFS, syscall.EIO}
 		rebuilt, list := causes()
-		desired := []Change{ban("192.0.2.1", time.Hour), ban("192.0.2.2", 300*time.Millisecond), ban("192.0.2.3", -time.Hour), {Kind: Allow, Prefix: pfx("10.0.0.0/8")}}
+		desired := []Change{ban("192.0.2.1", time.Hour), ban("192.0.2.2", 300*time.Millisecond), ban("192.0.2.3", -time.Hour),
+			{Kind: Allow, Prefix: pfx("10.0.0.0/8")}}
 		w := NewWriter(f, func() []Change { return desired }, WriterConfig{Rebuilt: rebuilt})
 		begin := time.Now()
 		stop := start(t, w)
@@ -361,7 +362,8 @@ func TestWriterRecoversFromEachKindOfFlush(t *testing.T) {
 	s := newSpace(t)
 	fw := openTable(t, testConfig(s))
 	rebuilt := make(chan string, 100)
-	desired := append(many(1000, time.Hour), ban("198.18.0.0/15", time.Hour), Change{Kind: Allow, Prefix: pfx("10.0.0.0/8")})
+	desired := append(many(1000, time.Hour), ban("198.18.0.0/15", time.Hour),
+		Change{Kind: Allow, Prefix: pfx("10.0.0.0/8")})
 	w := NewWriter(fw, func() []Change { return desired }, WriterConfig{
 		VerifyInterval: time.Second, // a lost notice would only make it slow
 		Rebuilt:        func(c string) { rebuilt <- c },

@@ -1,3 +1,3 @@
-// Package metrics holds Ringwall's Prometheus metrics. No label holds an address, an account, or any other value from the
-// wire.
+// Package metrics holds Ringwall's Prometheus metrics. No label holds an address, an account, or any other value from
+// the wire.
 package metrics

@@ -63,16 +63,18 @@ func New(version string, source Source) *Metrics {
 	m := &Metrics{
 		Registry: prometheus.NewRegistry(),
 		events:   newCounterVec(amiEvents, "Security events that were decoded.", "pbx", "event", "service"),
-		tampered: newCounterVec(amiTampered, "Frames that Asterisk does not write by itself; nobody is judged by them.", "pbx"),
+		tampered: newCounterVec(amiTampered, "Frames that Asterisk does not write by itself; nobody is judged by them.",
+			"pbx"),
 		lagSeconds: newHistogram(amiLag, "Time from EventTV, Asterisk's clock, to the handled event.",
 			.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10),
 		decisionSeconds: newHistogram(decisionTime, "Time from the frame that was read to the kernel's commit of the ban.",
 			.00005, .0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 1, 5),
-		decisions:     newCounterVec(decisions, "Decisions, those that only report included.", "action", "reason"),
-		bans:          newCounterVec(bans, "Bans that were made.", "reason"),
-		unbans:        newCounterVec(unbans, "Bans that ended.", "reason"),
-		rebuilds:      newCounterVec(rebuilds, "Times that the kernel's table was built, by why.", "cause"),
-		notifications: newCounterVec(notifications, "Notifications: sent, failed, dropped, or suppressed into a summary.", "target", "result"),
+		decisions: newCounterVec(decisions, "Decisions, those that only report included.", "action", "reason"),
+		bans:      newCounterVec(bans, "Bans that were made.", "reason"),
+		unbans:    newCounterVec(unbans, "Bans that ended.", "reason"),
+		rebuilds:  newCounterVec(rebuilds, "Times that the kernel's table was built, by why.", "cause"),
+		notifications: newCounterVec(notifications, "Notifications: sent, failed, dropped, or suppressed into a summary.",
+			"target", "result"),
 		reloadSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: reloadSuccess, Help: "Whether the configuration in force is the latest one (1) or a reload failed (0).",
 		}),
@@ -82,7 +84,8 @@ func New(version string, source Source) *Metrics {
 	})
 	info.Set(1)
 	m.reloadSuccess.Set(1)
-	m.Registry.MustRegister(m.events, m.tampered, m.lagSeconds, m.decisionSeconds, m.decisions, m.bans, m.unbans, m.rebuilds, m.notifications, m.reloadSuccess, info,
+	m.Registry.MustRegister(m.events, m.tampered, m.lagSeconds, m.decisionSeconds, m.decisions, m.bans, m.unbans,
+		m.rebuilds, m.notifications, m.reloadSuccess, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if source != nil {
 		m.Registry.MustRegister(newPresent(source))
@@ -118,11 +121,12 @@ const maxUncounted = 1024
 
 // PBX returns the counters of the Asterisk of that name in the configuration.
 func (m *Metrics) PBX(name string) *PBX {
-	return &PBX{metrics: m, name: name, events: make(map[eventKind]prometheus.Counter), Tampered: m.tampered.WithLabelValues(name)}
+	return &PBX{metrics: m, name: name, events: make(map[eventKind]prometheus.Counter),
+		Tampered: m.tampered.WithLabelValues(name)}
 }
 
-// Event counts an event that took lag seconds to arrive. It is in the metrics at the next Flush: there is something more
-// urgent to do first.
+// Event counts an event that took lag seconds to arrive. It is in the metrics at the next Flush: there is something
+// more urgent to do first.
 func (p *PBX) Event(ev *security.Event, lag float64) {
 	p.uncounted, p.lags = append(p.uncounted, eventKind{ev.Type, ev.Service}), append(p.lags, lag)
 	if len(p.uncounted) == maxUncounted {

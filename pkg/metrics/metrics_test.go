@@ -43,7 +43,8 @@ ringwall_ami_events_total{event="InvalidAccountID",pbx="pbx1",service="PJSIP"} 5
 	}
 	of := func(lag string) string { return amiLag + `_bucket{le="` + lag + `"} ` }
 	got := scraped(m.Registry, amiLag)
-	for _, want := range []string{of("0.001") + "1\n", of("0.1") + "2\n", of("1") + "3\n", of("2") + "4\n", of("5") + "6\n", amiLag + "_count 6\n"} {
+	for _, want := range []string{of("0.001") + "1\n", of("0.1") + "2\n", of("1") + "3\n", of("2") + "4\n", of("5") +
+		"6\n", amiLag + "_count 6\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
@@ -51,7 +52,8 @@ ringwall_ami_events_total{event="InvalidAccountID",pbx="pbx1",service="PJSIP"} 5
 	for range 3 * maxUncounted { // nobody flushes: they are counted all the same
 		p.Event(&security.Event{Type: security.ChallengeSent, Service: security.PJSIP}, .1)
 	}
-	if got, want := scraped(m.Registry, amiLag+"_count"), fmt.Sprintf("%s_count %d\n", amiLag, 6+3*maxUncounted); got != want {
+	if got, want := scraped(m.Registry, amiLag+"_count"), fmt.Sprintf("%s_count %d\n", amiLag,
+		6+3*maxUncounted); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

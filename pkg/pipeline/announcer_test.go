@@ -43,7 +43,8 @@ func TestTheLogIsSafeAndBounded(t *testing.T) {
 		told := 0
 		a := NewAnnouncer(slog.New(slog.NewJSONHandler(&log, nil)), func(ban.Decision) { told++ })
 		for range 20000 {
-			a.Push(nil, []ban.Decision{{Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.66/32"), Account: "\x1b[2J\u202egnp\n"}})
+			a.Push(nil, []ban.Decision{{Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.66/32"),
+				Account: "\x1b[2J\u202egnp\n"}})
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

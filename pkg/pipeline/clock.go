@@ -2,8 +2,8 @@ package pipeline
 
 import "time"
 
-// Clock is the wall's time at the start, moved on by the monotonic clock: the time of the engine does not jump when somebody
-// sets the wall clock.
+// Clock is the wall's time at the start, moved on by the monotonic clock: the time of the engine does not jump when
+// somebody sets the wall clock.
 type Clock struct {
 	wall  time.Time // at the start
 	start time.Time // the same moment, with the monotonic clock

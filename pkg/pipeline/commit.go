@@ -17,16 +17,17 @@ type outcome struct {
 	records   []store.Change
 }
 
-// submitLocked hands decisions, after changes of another kind, to the kernel's writer, and has everybody told once the kernel
-// has them; what the kernel has no part in is told at once. received are the times of the frames behind the decisions, or
-// nil. committed, if not nil, is called when the kernel has everything, or does not take it. flush writes: it is called once
-// the lock is free.
+// submitLocked hands decisions, after changes of another kind, to the kernel's writer, and has everybody told once the
+// kernel has them; what the kernel has no part in is told at once. received are the times of the frames behind the
+// decisions, or nil. committed, if not nil, is called when the kernel has everything, or does not take it. flush
+// writes: it is called once the lock is free.
 func (p *Pipeline) submitLocked(
 	decisions []ban.Decision, received []time.Time, changes []firewall.Change, committed func(error),
 ) (flush func()) {
 	var reports outcome
 	n := len(decisions) // most of them bans
-	commits := outcome{decisions: make([]ban.Decision, 0, n), received: make([]time.Time, 0, n), records: make([]store.Change, 0, 2*n)}
+	commits := outcome{decisions: make([]ban.Decision, 0, n), received: make([]time.Time, 0, n),
+		records: make([]store.Change, 0, 2*n)}
 	changes = slices.Grow(changes, n)
 	for i := range decisions {
 		d := &decisions[i]
@@ -66,8 +67,8 @@ func (p *Pipeline) submitLocked(
 	})
 }
 
-// tell tells everybody of what the kernel has, or has not because of an error. Nobody changes the decisions any more. The
-// engine's lock need not be held.
+// tell tells everybody of what the kernel has, or has not because of an error. Nobody changes the decisions any more.
+// The engine's lock need not be held.
 func (p *Pipeline) tell(err error, o outcome) {
 	if len(o.decisions) == 0 {
 		return

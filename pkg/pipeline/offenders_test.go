@@ -43,7 +43,8 @@ type books struct {
 	told map[netip.Prefix]told // what should be remembered
 }
 
-// told is how often a source was banned, and when the last of these bans was to end; latest is the latest end of them all.
+// told is how often a source was banned, and when the last of these bans was to end; latest is the latest end of them
+// all.
 type told struct {
 	bans         int
 	last, latest time.Time
@@ -155,9 +156,10 @@ func (b *books) attack(from netip.Addr, over security.Transport) {
 	for range 3 {
 		b.calls++
 		ev := security.Event{
-			Type: security.InvalidAccountID, Service: security.PJSIP, Account: fmt.Sprint(100 + b.calls), Session: fmt.Sprint("call-", b.calls),
-			Local:  security.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: over},
-			Remote: security.Address{AddrPort: netip.AddrPortFrom(from, 5060), Transport: over},
+			Type: security.InvalidAccountID, Service: security.PJSIP, Account: fmt.Sprint(100 + b.calls),
+			Session: fmt.Sprint("call-", b.calls),
+			Local:   security.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: over},
+			Remote:  security.Address{AddrPort: netip.AddrPortFrom(from, 5060), Transport: over},
 		}
 		asked := ev
 		asked.Type, asked.Account = security.ChallengeSent, "<unknown>"
@@ -217,7 +219,8 @@ var (
 	villainsBans = netip.PrefixFrom(villain, 32)
 )
 
-var suspects = []netip.Prefix{villainsBans, netip.MustParsePrefix("198.51.100.7/32"), netip.MustParsePrefix("2001:db8:7::/64")}
+var suspects = []netip.Prefix{villainsBans, netip.MustParsePrefix("198.51.100.7/32"),
+	netip.MustParsePrefix("2001:db8:7::/64")}
 
 // What is remembered of a source that was banned, however its ban came to its end and the daemon to its own.
 func TestHowOftenASourceWasBannedSurvives(t *testing.T) {
@@ -377,7 +380,8 @@ func TestAFileOfBeforeWithBothRecords(t *testing.T) {
 			} else { // that of the first ban was left
 				recorded.last = want.last.Add(-5 * time.Hour)
 			}
-			if err := b.store.Put(store.PutOffender(ban.Offender{Prefix: villainsBans, Bans: recorded.bans, Last: recorded.last})); err != nil {
+			if err := b.store.Put(store.PutOffender(ban.Offender{Prefix: villainsBans, Bans: recorded.bans,
+				Last: recorded.last})); err != nil {
 				t.Fatal(err)
 			}
 			want.bans = max(want.bans, recorded.bans)

@@ -60,7 +60,8 @@ type Pipeline struct {
 // New returns a Pipeline without a state file and a kernel.
 func New(cfg Config) *Pipeline {
 	return &Pipeline{
-		clock: cfg.Clock, engine: cfg.Engine, metrics: cfg.Metrics, history: cfg.History, announcer: cfg.Announcer, log: cfg.Log,
+		clock: cfg.Clock, engine: cfg.Engine, metrics: cfg.Metrics, history: cfg.History, announcer: cfg.Announcer,
+		log:   cfg.Log,
 		meter: cfg.Meter, decided: cfg.Decided,
 	}
 }
@@ -158,8 +159,8 @@ func (p *Pipeline) Update(f func(e *engine.Engine, now time.Time) []ban.Decision
 	flush()
 }
 
-// UpdateAndWait lets f change the engine, and returns when the kernel has what came of it, or when ctx ends. An error of f is
-// returned as it is; then nothing was changed.
+// UpdateAndWait lets f change the engine, and returns when the kernel has what came of it, or when ctx ends. An error
+// of f is returned as it is; then nothing was changed.
 func (p *Pipeline) UpdateAndWait(
 	ctx context.Context, f func(e *engine.Engine, now time.Time) ([]ban.Decision, error),
 ) ([]ban.Decision, error) {
@@ -181,8 +182,8 @@ func (p *Pipeline) UpdateAndWait(
 	}
 }
 
-// Vouch trusts the sources of contacts that are registered at an Asterisk, a few at a time: a large PBX must not keep its
-// events waiting.
+// Vouch trusts the sources of contacts that are registered at an Asterisk, a few at a time: a large PBX must not keep
+// its events waiting.
 func (p *Pipeline) Vouch(pbx string, contacts map[netip.Prefix]string) {
 	const most = 500
 	part := make(map[netip.Prefix]string, min(most, len(contacts)))

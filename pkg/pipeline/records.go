@@ -9,8 +9,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
-// CountsOffence says whether a stored ban itself tells how often its source was banned, and until when. The engine counts what
-// it decided about a source, not what a person said, what it found in the kernel, and bans of networks.
+// CountsOffence says whether a stored ban itself tells how often its source was banned, and until when. The engine
+// counts what it decided about a source, not what a person said, what it found in the kernel, and bans of networks.
 func CountsOffence(b *ban.Ban) bool {
 	switch b.Reason {
 	case ban.ReasonManual, ban.ReasonAdopted, ban.ReasonNetwork:

@@ -17,8 +17,8 @@ const (
 	endsSoon    = 2 * time.Second
 )
 
-// released is what ended while the bans of before were being brought back: it must not come back from the file, or from a
-// list of the kernel's that was made a moment earlier.
+// released is what ended while the bans of before were being brought back: it must not come back from the file, or from
+// a list of the kernel's that was made a moment earlier.
 type released struct {
 	prefixes map[netip.Prefix]bool
 	within   []netip.Prefix // what persons let in
@@ -38,9 +38,9 @@ func (r *released) has(prefix netip.Prefix) bool {
 	return r.all || r.prefixes[prefix] || slices.ContainsFunc(r.within, prefix.Overlaps)
 }
 
-// Begin gives the engine what spares customers, which comes before the first event, and takes out of the kernel what should
-// not be there: allowed prefixes of an earlier configuration. In observe mode bans stay, too, as they do after a reload: that
-// mode makes none.
+// Begin gives the engine what spares customers, which comes before the first event, and takes out of the kernel what
+// should not be there: allowed prefixes of an earlier configuration. In observe mode bans stay, too, as they do after a
+// reload: that mode makes none.
 func (p *Pipeline) Begin(fw firewall.Firewall, stored store.State, pbxs []string) error {
 	allowed, err := fw.Elements(firewall.Allow)
 	if err != nil {

@@ -42,12 +42,13 @@ type Restorer struct {
 	adopted int
 }
 
-// NewRestorer returns the Restorer of a Pipeline that has its store and its writer. The start waits for patience, if that is
-// not 0.
+// NewRestorer returns the Restorer of a Pipeline that has its store and its writer. The start waits for patience, if
+// that is not 0.
 func NewRestorer(p *Pipeline, fw firewall.Firewall, patience time.Duration) *Restorer {
 	return &Restorer{
-		pipeline: p, fw: fw, patience: cmp.Or(patience, startPatience), known: make(chan struct{}), placed: make(chan struct{}),
-		done: make(chan struct{}), commits: make(chan error, restoreAhead),
+		pipeline: p, fw: fw, patience: cmp.Or(patience, startPatience), known: make(chan struct{}),
+		placed: make(chan struct{}),
+		done:   make(chan struct{}), commits: make(chan error, restoreAhead),
 	}
 }
 
@@ -161,8 +162,8 @@ func (r *Restorer) submit(ctx context.Context, changes []firewall.Change) error 
 	return r.awaitCommits(ctx, restoreAhead-1)
 }
 
-// awaitCommits waits until no more than some of what was submitted is open. What the kernel refuses the writer logs, and
-// makes up for.
+// awaitCommits waits until no more than some of what was submitted is open. What the kernel refuses the writer logs,
+// and makes up for.
 func (r *Restorer) awaitCommits(ctx context.Context, most int) error {
 	for r.open > most {
 		select {
@@ -180,8 +181,8 @@ type walker interface {
 	Walk(ctx context.Context, k firewall.Kind, each func([]firewall.Element) error) (whole bool, err error)
 }
 
-// compareAll compares what the kernel has with what is known. While the list is read, bans are made and end, so that it may
-// miss some: then once more, and also where it had something that was not known.
+// compareAll compares what the kernel has with what is known. While the list is read, bans are made and end, so that it
+// may miss some: then once more, and also where it had something that was not known.
 func (r *Restorer) compareAll(ctx context.Context) error {
 	fw, ok := r.fw.(walker)
 	if !ok {

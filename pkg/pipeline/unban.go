@@ -16,8 +16,8 @@ const (
 	unbanAhead = 64  // pieces that may wait for the kernel
 )
 
-// Unban does all of a Pardon, a piece at a time so that events need not wait for it, and tells each what ended. It returns
-// when the kernel has let all of them go. When ctx ends first, what is left stays banned.
+// Unban does all of a Pardon, a piece at a time so that events need not wait for it, and tells each what ended. It
+// returns when the kernel has let all of them go. When ctx ends first, what is left stays banned.
 func (p *Pipeline) Unban(ctx context.Context, pardon *engine.Pardon, each func([]ban.Decision)) error {
 	committed := make(chan error, unbanAhead)
 	open := 0
@@ -64,7 +64,8 @@ func (p *Pipeline) unbanSome(pardon *engine.Pardon, committed func(error)) (ende
 }
 
 // LetIn makes sure that a person's word counts for bans, too, that only the kernel knows until the bans of before are
-// compared: those within a prefix, or with an invalid one all. It returns when those are out whose prefixes it can tell.
+// compared: those within a prefix, or with an invalid one all. It returns when those are out whose prefixes it can
+// tell.
 func (p *Pipeline) LetIn(ctx context.Context, within, source netip.Prefix) error {
 	p.mu.Lock()
 	if !p.restoring {

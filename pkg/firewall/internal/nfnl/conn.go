@@ -53,7 +53,8 @@ func Dial(netns int) (*Conn, error) {
 	}
 	if s.fd >= maxDescriptor {
 		_ = lib.CloseLasting()
-		return nil, fmt.Errorf("%d files are open in this process, the netlink socket must be among the first %d", s.fd, maxDescriptor)
+		return nil, fmt.Errorf("%d files are open in this process, the netlink socket must be among the first %d", s.fd,
+			maxDescriptor)
 	}
 	return s, nil
 }

@@ -93,7 +93,8 @@ func (t *Transaction) Delete(set string, elems []SetElement) {
 	t.appendElements(deleteElements, netlink.Request, set, elems, false)
 }
 
-func (t *Transaction) appendElements(kind netlink.HeaderType, flags netlink.HeaderFlags, set string, elems []SetElement, values bool) {
+func (t *Transaction) appendElements(kind netlink.HeaderType, flags netlink.HeaderFlags, set string, elems []SetElement,
+	values bool) {
 	for len(elems) > 0 {
 		at := t.beginMessage(kind, flags)
 		t.buf = append(t.buf, unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0)
@@ -139,7 +140,8 @@ func (t *Transaction) appendElement(e *SetElement, values bool) {
 			data = userdata.AppendString(data, userdata.NFTNL_UDATA_SET_ELEM_COMMENT, e.Comment)
 		}
 		if e.Open {
-			data = userdata.AppendUint32(data, userdata.NFTNL_UDATA_SET_ELEM_FLAGS, userdata.NFTNL_UDATA_SET_ELEM_F_INTERVAL_OPEN)
+			data = userdata.AppendUint32(data, userdata.NFTNL_UDATA_SET_ELEM_FLAGS,
+				userdata.NFTNL_UDATA_SET_ELEM_F_INTERVAL_OPEN)
 		}
 		if data != nil {
 			t.appendAttribute(unix.NFTA_SET_ELEM_USERDATA, len(data))
