@@ -38,7 +38,7 @@ type Engine struct {
 	policy     policy.Policy
 	ipv6Prefix int             // bits of an IPv6 source: policy.ipv6_prefix as it was in New
 	honeypots  map[string]bool // accounts of policy.honeypots
-	enforces   [numServices]bool
+	enforces   [security.NumServices]bool
 	rules      ruleIndex
 
 	// Time, and whose events these are.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -80,19 +81,9 @@ type record struct {
 }
 
 // reasonList gives reasons a byte each in records.
-var reasonList = [...]ban.Reason{
-	ban.ReasonUnknownAccount, ban.ReasonWrongPassword, ban.ReasonACL, ban.ReasonUnansweredChallenge, ban.ReasonManager, ban.ReasonHoneypot, ban.ReasonLogin, ban.ReasonDistributed, ban.ReasonConfiguration, ban.ReasonPace,
-	ban.ReasonMalformed,
-}
+var reasonList = ban.Reasons()
 
-func reasonIndex(r ban.Reason) uint8 {
-	for i, have := range reasonList {
-		if have == r {
-			return uint8(i)
-		}
-	}
-	return 0
-}
+func reasonIndex(r ban.Reason) uint8 { return uint8(max(0, slices.Index(reasonList, r))) }
 
 func (r *record) accountName() string {
 	if int(r.length) > nameBytes {

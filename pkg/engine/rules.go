@@ -73,13 +73,8 @@ func evidenceTable() []rule {
 	}
 }
 
-const (
-	numServices = int(security.IAX2) + 1
-	numTypes    = int(security.InvalidTransport) + 1
-)
-
 // ruleIndex holds the rows of the evidence table by service and type.
-type ruleIndex [numServices][numTypes][]rule
+type ruleIndex [security.NumServices][security.NumTypes][]rule
 
 func indexRules() (index ruleIndex) {
 	for _, r := range evidenceTable() {
@@ -90,7 +85,7 @@ func indexRules() (index ruleIndex) {
 
 // find finds the row for an event, or nil.
 func (x *ruleIndex) find(ev *security.Event) *rule {
-	if int(ev.Service) >= numServices || int(ev.Type) >= numTypes {
+	if int(ev.Service) >= security.NumServices || int(ev.Type) >= security.NumTypes {
 		return nil
 	}
 	rows := x[ev.Service][ev.Type]

@@ -30,6 +30,13 @@ const (
 	numTypes
 )
 
+// How many types, services and transports there are, for tables by them.
+const (
+	NumTypes      = int(numTypes)
+	NumServices   = int(numServices)
+	NumTransports = int(numTransports)
+)
+
 var typeNames = [numTypes]string{
 	"Unknown", "FailedACL", "InvalidAccountID", "SessionLimit", "MemoryLimit", "LoadAverageLimit",
 	"RequestNotSupported", "RequestNotAllowed", "AuthMethodNotAllowed", "RequestBadFormat", "SuccessfulAuth",
