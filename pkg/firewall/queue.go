@@ -2,8 +2,8 @@ package firewall
 
 import "net/netip"
 
-// queue holds the last change of each prefix and who waits for it. It is no mailbox, which keeps every item: of two changes
-// of one prefix only the later one is written. The zero queue is empty.
+// queue holds the last change of each prefix and who waits for it. It is no mailbox, which keeps every item: of two
+// changes of one prefix only the later one is written. The zero queue is empty.
 type queue struct {
 	index   map[queueKey]int // in changes
 	changes []Change

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// queue is what waits for the disk: of each record the last value, nil where it is to be removed, and lines of history. It
-// is no mailbox, which keeps every item: of two values of one record only the later one is written.
+// queue is what waits for the disk: of each record the last value, nil where it is to be removed, and lines of history.
+// It is no mailbox, which keeps every item: of two values of one record only the later one is written.
 type queue struct {
 	records map[recordID][]byte
 	lines   [][]byte
@@ -18,8 +18,8 @@ func newQueue() queue { return queue{records: make(map[recordID][]byte)} }
 
 func (q *queue) len() int { return len(q.records) + len(q.lines) }
 
-// put adds a change, or replaces the one of the same record. Removals have twice the room: one that is lost would bring a
-// ban back that a person ended.
+// put adds a change, or replaces the one of the same record. Removals have twice the room: one that is lost would bring
+// a ban back that a person ended.
 func (q *queue) put(r record, limit int) bool {
 	if r.value == nil {
 		limit *= 2
@@ -53,9 +53,9 @@ type batch struct {
 func (b *batch) len() int { return len(b.records) + len(b.lines) }
 
 // rank is where the records of a kind come in a batch. A batch may need several transactions, and a crash may leave the
-// later ones out: offenders come before bans, so that no ban that alone said how often its source was banned is dropped,
-// or overwritten by one that does not say it, before that is written down elsewhere. The other way round both are in the
-// file for a while, which say the same.
+// later ones out: offenders come before bans, so that no ban that alone said how often its source was banned is
+// dropped, or overwritten by one that does not say it, before that is written down elsewhere. The other way round both
+// are in the file for a while, which say the same.
 func (k kind) rank() byte {
 	if k == kindOffender {
 		return 0
