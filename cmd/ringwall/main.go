@@ -78,15 +78,8 @@ func run(ctx context.Context, o commands.RunOptions) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(d.MemoryBudget())
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	return d.Run(ctx)
 }
-
-// gcPercent is the garbage that may lie in memory, of what is in use: Go's 100 would have the daemon, which stands beside a PBX,
-// hold twice what it needs.
-const gcPercent = 50
 
 // playDemo plays the built-in attack.
 func playDemo(ctx context.Context, o commands.DemoOptions) error {

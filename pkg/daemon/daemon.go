@@ -60,37 +60,47 @@ type Task interface {
 	String() string
 }
 
-// Daemon is Ringwall at work.
+// Daemon is Ringwall at work: it makes the parts, gives them to each other, runs them, and ends them in order. What
+// happens between an event and a ban is the pipeline's.
 type Daemon struct {
 	opts    Options
 	log     *slog.Logger
-	level   *slog.LevelVar
+	level   *slog.LevelVar // of log, where it is the daemon's own
 	started time.Time
+	config  *configuration
 
-	config       *configuration
-	fw           firewall.Firewall
-	writer       *firewall.Writer
-	pipeline     *pipeline.Pipeline
-	feed         *control.Feed
-	page         atomic.Pointer[page.Page] // nil: there is none
-	announcer    *pipeline.Announcer
-	notifier     *notify.Notifier
-	metrics      *metrics.Metrics
-	pbxs         []*pbx
+	// What judges and bans.
+	pipeline *pipeline.Pipeline
+	fw       firewall.Firewall // the kernel's table; writer alone changes it
+	writer   *firewall.Writer
+	kernel   *kernelState
+	pbxs     []*pbx // in the order of the configuration
+	ports    *asteriskPorts
+
+	// Who must not be banned.
 	allowSources *allowSources
-	ports        *asteriskPorts
-	atlas        *geo.Databases
-	kernel       *kernelState
-	restorer     *pipeline.Restorer
-	tableBuilt   <-chan struct{} // closed when the table is there, with what was known first
-	allBuilt     chan struct{}   // closed when everything desired is in the kernel
-	store        *store.Store    // nil: nothing is kept
-	stateLost    string          // why the state file was of no use, if it was not
-	allowed      *allowed
-	tasks        []Task
-	parts        []*part // of the tasks
-	faults       faults
-	closers      []func() error
+	allowed      *allowed // what persons allowed with a command
+
+	// What is kept and brought back.
+	store     *store.Store // nil: nothing is kept
+	stateLost string       // why the state file was of no use, if it was not
+	restorer  *pipeline.Restorer
+
+	// Who is told.
+	feed      *control.Feed // history, and those who follow it
+	announcer *pipeline.Announcer
+	notifier  *notify.Notifier
+	metrics   *metrics.Metrics
+	page      atomic.Pointer[page.Page] // nil: there is none
+	atlas     *geo.Databases
+
+	tableBuilt <-chan struct{} // closed when the table is there, with what was known first
+	allBuilt   chan struct{}   // closed when everything desired is in the kernel
+
+	tasks   []Task  // what Run runs and begins again where it fails, but for the pipeline's
+	parts   []*part // those of the tasks without which the daemon works
+	faults  faults
+	closers []func() error // of what New opened, in its order
 }
 
 // New reads the configuration and sets everything up that can fail. Only the configuration, the kernel's table and

@@ -68,7 +68,7 @@ type op struct {
 	until        time.Time
 }
 
-// plan is what an Apply is going to do. Its room is used again.
+// plan is what an Apply is going to do. Its slices are used again.
 type plan struct {
 	now    time.Time
 	hashed []op
@@ -76,7 +76,7 @@ type plan struct {
 	writes [numSets]setWrites // of a transaction
 }
 
-// keptOps is how many ops an empty plan keeps room for.
+// keptOps is the most ops for which a plan keeps its slice.
 const keptOps = 1 << 14
 
 func (p *plan) reset() {

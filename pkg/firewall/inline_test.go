@@ -103,11 +103,11 @@ func TestAFailedFlushIsMendedAndOverridesNothing(t *testing.T) {
 func TestWhatComesWhileAFlushFailsStaysTheLastWord(t *testing.T) {
 	var late queue
 	removed := unban("192.0.2.1")
-	after := &submission{left: 1}
+	after := &submission{unsettled: 1}
 	late.put(&removed, after, 10)
 	var old queue
 	banned, other := ban("192.0.2.1", time.Hour), ban("192.0.2.2", time.Hour)
-	before := &submission{left: 2}
+	before := &submission{unsettled: 2}
 	old.put(&banned, before, 10)
 	old.put(&other, before, 10)
 	late.putBack(&old)
@@ -119,8 +119,8 @@ func TestWhatComesWhileAFlushFailsStaysTheLastWord(t *testing.T) {
 			w.settle(nil)
 		}
 	}
-	if before.left != 0 || after.left != 0 {
-		t.Errorf("%d and %d changes are waited for when all are done", before.left, after.left)
+	if before.unsettled != 0 || after.unsettled != 0 {
+		t.Errorf("%d and %d changes are waited for when all are done", before.unsettled, after.unsettled)
 	}
 }
 

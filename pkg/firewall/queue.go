@@ -7,7 +7,7 @@ import "net/netip"
 type queue struct {
 	index   map[queueKey]int // in changes
 	changes []Change
-	waiters [][]*submission // for the change of the same place
+	waiters [][]*submission // for the change of the same index
 }
 
 type queueKey struct {
@@ -55,7 +55,7 @@ func (q *queue) add(key queueKey, c *Change, waits []*submission) {
 func (q *queue) addWaiter(i int, t *submission) {
 	for _, have := range q.waiters[i] {
 		if have == t {
-			t.left--
+			t.unsettled--
 			return
 		}
 	}
@@ -67,7 +67,7 @@ func (q *queue) putBack(old *queue) {
 	for i := range old.changes {
 		key := queueKey{old.changes[i].Kind, old.changes[i].Prefix}
 		at, ok := q.index[key]
-		if !ok { // whatever the bound is: they had their place
+		if !ok { // whatever the bound is: they were accepted
 			q.add(key, &old.changes[i], old.waiters[i])
 			continue
 		}

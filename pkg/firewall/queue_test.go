@@ -27,7 +27,7 @@ func TestTheQueueHoldsTheLastChangeOfEachPrefixAndAllWhoWait(t *testing.T) {
 		waiting := make(map[*submission]int)
 		for range r.IntN(3000) {
 			c := Change{Kind: Kind(r.IntN(int(numKinds))), Prefix: anyPrefix(r, 256), Timeout: time.Duration(r.Int64())}
-			tk := &submission{left: 1}
+			tk := &submission{unsettled: 1}
 			k := queueKey{c.Kind, c.Prefix}
 			if _, ok := last[k]; q.has(c.Kind, c.Prefix) != ok {
 				t.Fatalf("round %d: %v is there %v, want %v", round, c.Prefix, !ok, ok)
@@ -62,14 +62,14 @@ func TestTheQueueHoldsTheLastChangeOfEachPrefixAndAllWhoWait(t *testing.T) {
 func TestATicketWaitsOnceForAPrefix(t *testing.T) {
 	var q queue
 	c := Change{Prefix: pfx("192.0.2.1")}
-	first, second := &submission{left: 1}, &submission{left: 2}
+	first, second := &submission{unsettled: 1}, &submission{unsettled: 2}
 	for _, tk := range []*submission{first, second, second} {
 		if !q.put(&c, tk, 10) {
 			t.Fatal("no room")
 		}
 	}
-	if len(q.waiters[0]) != 2 || first.left != 1 || second.left != 1 {
-		t.Errorf("%d wait, for %d and %d changes", len(q.waiters[0]), first.left, second.left)
+	if len(q.waiters[0]) != 2 || first.unsettled != 1 || second.unsettled != 1 {
+		t.Errorf("%d wait, for %d and %d changes", len(q.waiters[0]), first.unsettled, second.unsettled)
 	}
 }
 
@@ -82,7 +82,7 @@ func TestAFullQueueTakesOnlyRemovalsAndWhatItHas(t *testing.T) {
 		for q.has(c.Kind, c.Prefix) {
 			c.Prefix = netip.PrefixFrom(c.Prefix.Addr().Next(), 32)
 		}
-		return q.put(&c, &submission{left: 1}, 100)
+		return q.put(&c, &submission{unsettled: 1}, 100)
 	}
 	for range 100 {
 		if !ban(false) {
@@ -93,7 +93,7 @@ func TestAFullQueueTakesOnlyRemovalsAndWhatItHas(t *testing.T) {
 		t.Error("a ban beyond the limit is taken")
 	}
 	again := q.changes[7]
-	if !q.put(&again, &submission{left: 1}, 100) {
+	if !q.put(&again, &submission{unsettled: 1}, 100) {
 		t.Error("another change of a prefix that waits is refused")
 	}
 	for range 100 {

@@ -16,7 +16,7 @@ const (
 	dynamic               // filled by the packet path
 )
 
-// setID is the place of a set in the table.
+// setID is the index of a set in the lists of all sets.
 type setID uint8
 
 const (

@@ -80,7 +80,7 @@ type Writer struct {
 	mu sync.Mutex
 	// pending are the changes that nobody has begun to write, the last of each prefix.
 	pending queue
-	// overflow says that changes found no place in pending: the table has to be built from what is desired.
+	// overflow says that changes were not accepted into pending: the table has to be built from what is desired.
 	overflow bool
 	built    bool // for the first time
 	ended    bool // Run has returned: nothing is taken any more
@@ -99,19 +99,19 @@ type Writer struct {
 	lastSampleSize int
 }
 
-// submission is one Submit; done is called when each of its changes is settled.
+// submission is one call of Submit; done is called when each of its changes is settled.
 type submission struct {
-	left int
-	err  error
-	done func(error)
+	unsettled int
+	err       error
+	done      func(error)
 }
 
-func (t *submission) settle(err error) {
-	if t.err == nil {
-		t.err = err
+func (s *submission) settle(err error) {
+	if s.err == nil {
+		s.err = err
 	}
-	if t.left--; t.left == 0 && t.done != nil {
-		t.done(t.err)
+	if s.unsettled--; s.unsettled == 0 && s.done != nil {
+		s.done(s.err)
 	}
 }
 
@@ -165,7 +165,7 @@ func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
 		return nothing
 	}
 	now := time.Now()
-	t := &submission{left: len(clean), done: done}
+	t := &submission{unsettled: len(clean), done: done}
 	w.mu.Lock()
 	if w.ended {
 		w.mu.Unlock()
@@ -182,13 +182,13 @@ func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
 			w.overflow = true
 		}
 	}
-	// The ticket is the Writer's once the lock is free, so what found no place is settled under it; the caller's
+	// The submission is the Writer's once the lock is free, so what was not accepted is settled under it; the caller's
 	// function is not called there.
 	if lost > 0 {
 		t.err = ErrQueueFull
-		t.left -= lost
+		t.unsettled -= lost
 	}
-	none := t.left == 0
+	none := t.unsettled == 0
 	w.mu.Unlock()
 	switch {
 	case inline && lost == 0:
