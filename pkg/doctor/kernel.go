@@ -67,8 +67,8 @@ func (s subject) kernelRelease(release string) {
 	case major < 4 || major == 4 && minor < 1:
 		s.warn(version, "FreePBX 17, whose Debian 12 has Linux 6.1; or Ringwall on a gateway before this machine (install.md, Other systems)",
 			"%s is too old: its nf_tables cannot end a ban by itself, so do not count on any (CentOS 7, and FreePBX 16 on it, have 3.10)", release)
-	case major < 5 || major == 5 && minor < 10:
-		s.warn(version, "a kernel from 5.10 on (Debian 11)", "%s is older than what Ringwall is made for", release)
+	case major < firewall.KernelMajor || major == firewall.KernelMajor && minor < firewall.KernelMinor:
+		s.warn(version, firewall.NeedsKernel+" (Debian 11)", "%s is older than what Ringwall is made for", release)
 	default:
 		s.ok(version, "%s", release)
 	}

@@ -48,6 +48,13 @@ func (e *FullError) Is(target error) bool { return target == ErrFull }
 
 const fewerElements = "a smaller policy.limits.bans or shorter bans (an element takes about 120 bytes of kernel memory)"
 
+// The oldest kernel that Ringwall is made for, and the sentence that asks for it.
+const (
+	KernelMajor, KernelMinor = 5, 10
+
+	NeedsKernel = "a kernel from 5.10 on"
+)
+
 // explain turns an errno of nf_tables into an error that says what to try.
 func explain(what string, err error) error {
 	if err == nil {
@@ -70,7 +77,7 @@ func explain(what string, err error) error {
 		kind, try = ErrFull, fewerElements
 	case syscall.EOPNOTSUPP, syscall.EPROTONOSUPPORT, syscall.EAFNOSUPPORT, syscall.EINVAL:
 		kind, try = ErrUnsupported,
-			"a kernel from 5.10 on with nf_tables and inet tables (modprobe nf_tables); for owner: on, one from 6.9 on"
+			NeedsKernel+" with nf_tables and inet tables (modprobe nf_tables); for owner: on, one from 6.9 on"
 	case syscall.ENOBUFS, syscall.ENOMEM, syscall.EMSGSIZE:
 		return hint.Errorf("raise the unit's MemoryMax, kernel elements count towards it",
 			"firewall: %s: no memory for it (%w)", what, err)
