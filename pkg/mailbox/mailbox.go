@@ -38,13 +38,18 @@ type Mailbox[T any] struct {
 	ready    chan struct{} // holds a token while there may be something to take
 
 	mu         sync.Mutex
-	items      []T
+	chunks     [][]T // the items; no chunk is empty
+	length     int   // how many items there are
 	waiting    int   // weight of items
 	byPriority []int // the same for each priority
 	handled    int   // weight of what the last Take returned
 	peak       int   // the most that waiting and handled ever were together
 	closed     bool
 }
+
+// chunkItems is how many items lie together. One array for all would be copied again and again as it grows, and what is
+// taken from it would have to be copied, too: in a flood of events a tenth of the whole program's time.
+const chunkItems = 1024
 
 // New returns an empty mailbox.
 func New[T any](o Options[T]) *Mailbox[T] {
@@ -68,8 +73,16 @@ func (m *Mailbox[T]) Put(item T) (lost []T) {
 			return []T{item}
 		}
 	}
-	m.items = append(m.items, item)
-	m.countLocked(item, weight)
+	last := len(m.chunks) - 1
+	switch {
+	case last < 0:
+		m.chunks = append(m.chunks, []T{item})
+	case len(m.chunks[last]) >= chunkItems:
+		m.chunks = append(m.chunks, append(make([]T, 0, chunkItems), item))
+	default:
+		m.chunks[last] = append(m.chunks[last], item)
+	}
+	m.countLocked(item, 1, weight)
 	m.wakeLocked()
 	return lost
 }
@@ -81,33 +94,44 @@ func (m *Mailbox[T]) PutBack(items ...T) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.items = slices.Insert(m.items, 0, items...)
+	m.chunks = slices.Insert(m.chunks, 0, slices.Clone(items))
 	for _, item := range items {
 		weight := m.weight(item)
 		m.handled = max(0, m.handled-weight)
-		m.countLocked(item, weight)
+		m.countLocked(item, 1, weight)
 	}
 	m.wakeLocked()
 }
 
-// Take returns the oldest items, at most so many, or all if most is 0. They count against the limit until the next
-// Take. ended says that the mailbox is closed and nothing is left in it.
+// Take returns the oldest items, at most so many and often fewer, or all if most is 0. They count against the limit
+// until the next Take. ended says that the mailbox is closed and nothing is left in it.
 func (m *Mailbox[T]) Take(most int) (items []T, ended bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.handled = 0
-	if most <= 0 || most >= len(m.items) {
-		items, m.items = m.items, nil
+	switch {
+	case m.length == 0:
+		return nil, m.closed
+	case most <= 0:
+		if items = m.chunks[0]; len(m.chunks) > 1 {
+			items = slices.Concat(m.chunks...)
+		}
+		m.chunks, m.length = nil, 0
 		m.handled, m.waiting = m.waiting, 0
 		clear(m.byPriority)
-		return items, m.closed && len(items) == 0
+		return items, false
+	case most < len(m.chunks[0]):
+		items = slices.Clone(m.chunks[0][:most])
+		clear(m.chunks[0][:most]) // the array lives on, what it held need not
+		m.chunks[0] = m.chunks[0][most:]
+	default:
+		items = m.chunks[0]
+		m.chunks[0] = nil
+		m.chunks = m.chunks[1:]
 	}
-	items = slices.Clone(m.items[:most])
-	clear(m.items[:most]) // the array lives on, what it held need not
-	m.items = m.items[most:]
 	for _, item := range items {
 		weight := m.weight(item)
-		m.countLocked(item, -weight)
+		m.countLocked(item, -1, -weight)
 		m.handled += weight
 	}
 	m.wakeLocked()
@@ -118,11 +142,10 @@ func (m *Mailbox[T]) Take(most int) (items []T, ended bool) {
 func (m *Mailbox[T]) Discard(most int, match func(T) bool) (lost []T) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.items = slices.DeleteFunc(m.items, func(item T) bool {
+	m.deleteLocked(func(item T) bool {
 		if len(lost) == most || !match(item) {
 			return false
 		}
-		m.countLocked(item, -m.weight(item))
 		lost = append(lost, item)
 		return true
 	})
@@ -151,7 +174,7 @@ func (m *Mailbox[T]) Close() {
 func (m *Mailbox[T]) Len() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.items)
+	return m.length
 }
 
 // Load returns what the items weigh that wait or are being handled, and the most that they ever did.
@@ -168,8 +191,9 @@ func (m *Mailbox[T]) wakeLocked() {
 	}
 }
 
-// countLocked adds a weight to what waits, or takes it off.
-func (m *Mailbox[T]) countLocked(item T, weight int) {
+// countLocked adds one item and its weight to what waits, or takes both off.
+func (m *Mailbox[T]) countLocked(item T, one, weight int) {
+	m.length += one
 	m.waiting += weight
 	m.peak = max(m.peak, m.handled+m.waiting)
 	if m.priority == nil {
@@ -202,16 +226,40 @@ func (m *Mailbox[T]) makeRoomLocked(item T, excess int) (lost []T) {
 	if possible < excess {
 		return nil
 	}
-	m.items = slices.DeleteFunc(m.items, func(old T) bool {
+	m.deleteLocked(func(old T) bool {
 		p := m.priority(old)
 		if budget[p] <= 0 {
 			return false
 		}
-		weight := m.weight(old)
-		budget[p] -= weight
-		m.countLocked(old, -weight)
+		budget[p] -= m.weight(old)
 		lost = append(lost, old)
 		return true
 	})
 	return lost
+}
+
+// deleteLocked deletes items, and moves the others together, so that no chunk is mostly empty.
+func (m *Mailbox[T]) deleteLocked(unwanted func(T) bool) {
+	chunk, at := 0, 0 // where the next one goes that is kept
+	for _, items := range m.chunks {
+		for _, item := range items {
+			if unwanted(item) {
+				m.countLocked(item, -1, -m.weight(item))
+				continue
+			}
+			if at == len(m.chunks[chunk]) {
+				chunk, at = chunk+1, 0
+			}
+			m.chunks[chunk][at] = item
+			at++
+		}
+	}
+	if at == 0 {
+		m.chunks = nil
+		return
+	}
+	clear(m.chunks[chunk][at:])
+	m.chunks[chunk] = m.chunks[chunk][:at]
+	clear(m.chunks[chunk+1:])
+	m.chunks = m.chunks[:chunk+1]
 }

@@ -143,9 +143,12 @@ func TestEveryItemIsTakenOrLost(t *testing.T) {
 				m.PutBack(back...)
 			}
 			sum, byPriority := 0, make([]int, 4)
-			for _, i := range m.items {
+			for _, i := range slices.Concat(m.chunks...) {
 				sum += i.weight
 				byPriority[i.priority] += i.weight
+			}
+			if slices.ContainsFunc(m.chunks, func(c []item) bool { return len(c) == 0 }) {
+				t.Fatalf("seed %d: an empty chunk", seed)
 			}
 			if sum != m.waiting || m.handled+sum > 200+50*5 ||
 				!slices.Equal(byPriority[:len(m.byPriority)], m.byPriority) {
@@ -321,5 +324,32 @@ func BenchmarkFlood(b *testing.B) {
 	for b.Loop() {
 		m.Put(item{i, 1, i & 3})
 		i++
+	}
+}
+
+// More items than a chunk holds come as they were put, and what is deleted among them leaves nothing behind.
+func TestManyItemsComeInTheirOrder(t *testing.T) {
+	const number = 5*chunkItems + 7
+	for _, most := range []int{0, 1, chunkItems - 1, chunkItems, chunkItems + 1, 2 * chunkItems} {
+		m := New(Options[int]{Limit: 2 * number})
+		for i := range number {
+			m.Put(i)
+		}
+		lost := m.Discard(number, func(i int) bool { return i%3 == 0 })
+		m.Put(number)
+		if len(lost) != (number+2)/3 || m.Len() != number-len(lost)+1 || m.waiting != m.Len() {
+			t.Fatalf("%d lost, %d wait, %d counted", len(lost), m.Len(), m.waiting)
+		}
+		var got []int
+		for items := take(m, most); len(items) > 0; items = take(m, most) {
+			got = append(got, items...)
+			if now, _ := m.Load(); most > 0 && len(items) > most || now != m.Len()+len(items) {
+				t.Fatalf("%d taken of at most %d, load %d", len(items), most, now)
+			}
+		}
+		if len(got) != number-len(lost)+1 || !slices.IsSorted(got) ||
+			slices.ContainsFunc(got[:len(got)-1], func(i int) bool { return i%3 == 0 }) {
+			t.Errorf("%d came, by %d", len(got), most)
+		}
 	}
 }
