@@ -39,14 +39,17 @@ type Activity struct {
 
 // activity counts attempts by minute and by account, in a fixed amount of memory and without allocating.
 type activity struct {
-	minutes      [minutesKept]minuteCounts
-	latestMinute *minuteCounts                    // of the last count
-	latestEnds   int64                            // its end, ns
-	halves       [2]*table.Frequent[triedAccount] // accounts, by the hash of their names: of this half of the day and of the one before
-	halfBegan    int64                            // of halves[0], ns
-	priorBegan   int64                            // of halves[1]
+	minutes      [minutesKept]minuteCounts // by the minute since the epoch, modulo minutesKept
+	latestMinute *minuteCounts             // the one that was counted in last
+	latestEnds   int64                     // when that minute is over, ns
+
+	// The accounts that are tried, by the hash of their names: in this half of the day, and in the one before.
+	halves     [2]*table.Frequent[triedAccount]
+	halfBegan  int64 // halves[0], ns
+	priorBegan int64 // halves[1], ns
 }
 
+// minuteCounts is what happened within one minute.
 type minuteCounts struct {
 	minute         int64 // since the epoch
 	attempts, bans uint32
@@ -60,7 +63,7 @@ type triedAccount struct {
 	account [nameBytes]byte
 }
 
-// minuteAt is the minute of now. Time does not go back.
+// minuteAt returns the counts of the minute that it is at now. Time does not go back.
 func (a *activity) minuteAt(now int64) *minuteCounts {
 	if now < a.latestEnds {
 		return a.latestMinute
@@ -88,7 +91,7 @@ func (j *judgement) countForActivity() {
 	}
 }
 
-// rotateHalves begins a new half of the day when it is time.
+// rotateHalves begins a new half of the day when the present one is over.
 func (a *activity) rotateHalves(now int64) {
 	switch {
 	case a.halves[0] == nil:
@@ -120,7 +123,10 @@ func (e *Engine) Activity(now time.Time, n int) Activity {
 	e.advance(now)
 	a := &e.activity
 	last := e.now / minute
-	out := Activity{Begin: utc((last - minutesKept + 1) * minute), Since: utc(e.started), Minutes: make([]Minute, minutesKept), Tried: utc(e.started)}
+	out := Activity{
+		Begin: utc((last - minutesKept + 1) * minute), Since: utc(e.started),
+		Minutes: make([]Minute, minutesKept), Tried: utc(e.started),
+	}
 	for i := range out.Minutes {
 		at := last - minutesKept + 1 + int64(i)
 		if m := &a.minutes[at%minutesKept]; m.minute == at {

@@ -80,11 +80,13 @@ type record struct {
 	account    [nameBytes]byte
 }
 
-// reasonList gives reasons a byte each in records.
+// reasonList gives the reasons a byte each, by which records keep them.
 var reasonList = ban.Reasons()
 
+// reasonIndex is where a reason is in reasonList.
 func reasonIndex(r ban.Reason) uint8 { return uint8(max(0, slices.Index(reasonList, r))) }
 
+// accountName is the account of a record, of a long name its beginning.
 func (r *record) accountName() string {
 	if int(r.length) > nameBytes {
 		return trimPartialRune(string(r.account[:])) + "…"
@@ -103,8 +105,8 @@ func trimPartialRune(name string) string {
 	return name
 }
 
-// fillEvidence writes a record as evidence, field by field: a whole ban.Evidence is too large to be copied for each event
-// of each ban.
+// fillEvidence writes a record as evidence, into what may have room for it already: a ban.Evidence is too large to be copied for
+// each event of each ban.
 func (e *Engine) fillEvidence(r *record, v *ban.Evidence) {
 	v.Time, v.Event, v.Service, v.Transport = utc(r.at), r.typ.String(), r.service.String(), r.transport.String()
 	v.Account, v.Reason = r.accountName(), reasonList[r.reason]
@@ -113,7 +115,7 @@ func (e *Engine) fillEvidence(r *record, v *ban.Evidence) {
 	r.multiplier.describe(v)
 }
 
-// record keeps the event as evidence, and returns the ban of the source where there is one.
+// record keeps the event as evidence against its source, and in the active ban of the source, which it returns, or nil.
 func (j *judgement) record(s *source, points float64, reason ban.Reason, n note) (b *activeBan) {
 	if s == nil {
 		return nil
@@ -135,8 +137,10 @@ func (j *judgement) record(s *source, points float64, reason ban.Reason, n note)
 	return b
 }
 
+// utc is a time of the engine for others.
 func utc(ns int64) time.Time { return time.Unix(0, ns).UTC() }
 
+// utcOrZero is utc, but the zero time where there is none.
 func utcOrZero(at int64) time.Time {
 	if at == 0 {
 		return time.Time{}

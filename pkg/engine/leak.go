@@ -31,11 +31,10 @@ type leaks struct {
 	last     int64 // event, ns; 0 for none
 	budget   int   // reports that may be made at once
 	budgetAt int64 // when it was last filled up, ns
-	// How many enforced bans there are of each prefix length that is not a source's: of networks, of whatever a person
-	// typed.
+	// Enforced bans of prefixes that are not one source, by length: of networks, or whatever a person typed.
 	networkBans4 [33]int32
 	networkBans6 [129]int32
-	networkBans  int // of all lengths
+	networkBans  int // of all lengths together
 }
 
 // leak is what a ban did not keep out.
@@ -88,8 +87,8 @@ func (j *judgement) reportLeak() {
 	j.decide(ban.ActionLeak, b.reason, b.prefix, 0, j.proven, leakText(local, time.Duration(j.now-b.since)))
 }
 
-// clocksAgree says whether a time of Asterisk's clock can be compared with those of the engine: a PBX whose clock is wrong would
-// else never, or always, be late.
+// clocksAgree says whether a time of Asterisk's clock can be compared with the engine's: of a PBX whose clock is wrong, every event
+// would seem to be from before the ban, or none.
 func (j *judgement) clocksAgree(at time.Time) bool {
 	off := j.now - at.UnixNano()
 	return !at.IsZero() && off < clockTolerance && off > -clockTolerance
@@ -121,7 +120,7 @@ func (j *judgement) enforcedBanCovering() *activeBan {
 	return nil
 }
 
-// countNetworkBan adds n enforced bans of a prefix.
+// countNetworkBan adds n to the enforced bans of a prefix, if it is not one source.
 func (e *Engine) countNetworkBan(p netip.Prefix, n int) {
 	if _, ok := e.keyOfPrefix(p); ok {
 		return
@@ -134,7 +133,7 @@ func (e *Engine) countNetworkBan(p netip.Prefix, n int) {
 	}
 }
 
-// mayReport takes one report from the budget.
+// mayReport takes one report from the budget, and says whether there was one.
 func (l *leaks) mayReport(now int64) bool {
 	if l.budgetAt == 0 {
 		l.budget, l.budgetAt = leakBurst, now

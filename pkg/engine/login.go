@@ -15,11 +15,12 @@ func (j *judgement) judgeLogin() {
 	id := j.accountID()
 	s := j.source()
 	flow := j.loginFlow(id)
-	known := j.engine.loginFlows.Get(j.now, flow) != nil // whoever guessed, it was not this phone
+	known := j.engine.loginFlows.Get(j.now, flow) != nil // this phone logged in before: it did not guess
 	if !known {
 		guesses := j.recentFailures(id)
 		if guesses != nil && guesses.showsGuessing(j.policy.Breach.Failures) {
-			if j.judgeBreach(id, guesses, ban.ReasonGuessed, "a login right after guessing: change this account's password now") {
+			const detail = "a login right after guessing: change this account's password now"
+			if j.judgeBreach(id, guesses, ban.ReasonGuessed, detail) {
 				return
 			}
 		} else if have := j.engine.guessedLogins.Get(j.now, j.hash(forBreach, id)); have != nil && have.until > j.now {
@@ -33,7 +34,8 @@ func (j *judgement) judgeLogin() {
 	if !known && j.loginMayBeGuessed(id) {
 		j.record(s, 0, ban.ReasonLogin, notePossibleBreach)
 		j.reportBreach(id, ban.ReasonDistributed,
-			"this account is being guessed, and logged in from where it never was: perhaps a guess was right; no trust while it goes on")
+			"this account is being guessed, and logged in from where it never was: perhaps a guess was right; "+
+				"no trust while it goes on")
 		return
 	}
 	j.engine.loginFlows.Renew(j.now, flow)
@@ -42,7 +44,7 @@ func (j *judgement) judgeLogin() {
 	}
 	j.engine.recordLogin(id)
 	j.grantTrust(s, id)
-	// Only forgeable evidence, or that against its neighbours, speaks against a source that has just proven itself.
+	// The source has just proven itself: a ban on evidence that could be forged, or for its neighbours' sake, is over.
 	if s == nil || s.banned {
 		if b := j.engine.activeBanOf(j.key); b != nil && !b.proven && !b.manual {
 			j.unbanAfterLogin(b)
@@ -55,19 +57,19 @@ func (j *judgement) judgeLogin() {
 	}
 }
 
-// loginFlow identifies from where exactly an account logs in: address, port and transport. Nobody else has the packets of it.
+// loginFlow identifies the exact sender of an account's login: address, port and transport. Nobody else has its packets.
 func (j *judgement) loginFlow(account uint64) uint64 {
 	to := uint64(j.event.Remote.AddrPort.Port())<<8 | uint64(j.event.Remote.Transport)
 	return j.engine.hash(forLoginFlow, j.addressKey(), j.engine.combine(account, to))
 }
 
-// addressKey is the address of the event itself: a source of IPv6 is a network of many.
+// addressKey is the address of the event itself: an IPv6 source is a network of many.
 func (j *judgement) addressKey() sourceKey { return sourceKey(j.addr.As16()) }
 
 // judgeBreach judges a login after guesses of its account from the same source, which are nil where the login itself is
-// hostile. It returns whether the login earns nothing. Forged packets can make any login look guessed, so unproven
-// guesses take nothing from an account that logged in from there before, and are remembered for ban.forgeable_max only.
-func (j *judgement) judgeBreach(id uint64, guesses *failures, reason ban.Reason, detail string) (tainted bool) {
+// hostile. It says whether the login earns no trust. Forged packets can make any login look guessed, so guesses that could be
+// forged take nothing from an account that logged in from there before, and are remembered for ban.forgeable_max only.
+func (j *judgement) judgeBreach(id uint64, guesses *failures, reason ban.Reason, detail string) (untrusted bool) {
 	j.record(j.source(), 0, ban.ReasonLogin, noteBreach)
 	j.reportBreach(id, reason, detail)
 	until := int64(math.MaxInt64)
@@ -78,22 +80,18 @@ func (j *judgement) judgeBreach(id uint64, guesses *failures, reason ban.Reason,
 		}
 		until = j.now + int64(j.policy.Ban.ForgeableMax)
 	}
-	pair := j.hash(forBreach, id)
-	b := j.engine.guessedLogins.Get(j.now, pair)
-	if b == nil {
-		b, _ = j.engine.guessedLogins.Put(j.now, pair)
-	}
+	b, _ := j.engine.guessedLogins.Put(j.now, j.hash(forBreach, id))
 	b.from, b.until = j.key, max(b.until, until)
 	return true
 }
 
-// guessedLogin is a login after guessing. What logs in from there earns no trust until then, ns.
+// guessedLogin is a login after guessing, of one account from one source.
 type guessedLogin struct {
 	from  sourceKey
-	until int64
+	until int64 // a login like it earns no trust until then, ns
 }
 
-// reportBreach reports a breach once an hour for each source and account.
+// reportBreach reports a breach, once an hour for each source, account and reason.
 func (j *judgement) reportBreach(id uint64, reason ban.Reason, detail string) {
 	if j.engine.firstReport(forBreachReport, j.key, j.engine.combine(id, uint64(reasonIndex(reason)))) {
 		j.decide(ban.ActionBreach, reason, j.engine.prefixOf(j.key), 0, true, detail)

@@ -10,16 +10,17 @@ const stormText = "many known good sources fail at once: the fault is at the PBX
 // While a PBX has lost its passwords, phones retry in many ways, but none goes on at more than this for one account.
 const (
 	stormPerMinute = 60
-	stormBurst     = 30
+	stormBurst     = 30 // failures at once
 )
 
-// failingCustomers is who fails of those that are known to be good, at accounts that worked there before.
+// failingCustomers remembers for storm.within which customers fail with accounts that logged in from there before.
 type failingCustomers struct {
 	sources  *table.Window[sourceKey]
-	owners   *table.Window[struct{}] // of addresses: in IPv6 a /48 is one
-	accounts *table.Window[struct{}]
+	owners   *table.Window[struct{}] // by the ownerNetwork of a source
+	accounts *table.Window[struct{}] // by hashAccount
 }
 
+// newFailingCustomers remembers customers for a time in ns.
 func newFailingCustomers(ttl int64) failingCustomers {
 	return failingCustomers{
 		sources:  table.NewWindow[sourceKey](ttl, maxReports),
@@ -28,14 +29,15 @@ func newFailingCustomers(ttl int64) failingCustomers {
 	}
 }
 
+// setTTL changes that time.
 func (f *failingCustomers) setTTL(ttl int64) {
 	f.sources.SetTTL(ttl)
 	f.owners.SetTTL(ttl)
 	f.accounts.SetTTL(ttl)
 }
 
-// recordStormPace notes a failure at a source that is known to be good, and whether it is one that lost passwords do not explain:
-// of accounts that never worked there, or faster than phones retry.
+// recordStormPace counts a failure of an account at a customer's source, and notes where there are more than lost passwords of a
+// PBX explain: of one account that logged in from there, or of all others together.
 func (j *judgement) recordStormPace(t *trust, loggedInHere bool, one *failures) {
 	b := &t.stormPace
 	if loggedInHere {
@@ -46,20 +48,21 @@ func (j *judgement) recordStormPace(t *trust, loggedInHere bool, one *failures) 
 	}
 }
 
-// explainedByStorm says whether lost passwords explain all that a source has done within the last while.
+// explainedByStorm says whether lost passwords of a PBX explain all that a source has done within idleResetSeconds.
 func (t *trust) explainedByStorm(now int64) bool {
 	return t.beyondStormAt == 0 || now-t.beyondStormAt >= idleResetSeconds*second
 }
 
-// detectStorm notes that an account fails where it worked before, and notices when many do: of different accounts, at
-// different customers, none of them forged, and none faster than phones retry. Else an attacker could make a storm, by
+// detectStorm notes that an account fails where it logged in before, and begins a storm when many do: different accounts, at
+// different customers, none of it forged, and none faster than phones retry. Less would let an attacker make a storm, by
 // packets in customers' names or with one stolen account.
 func (j *judgement) detectStorm(t *trust, account uint64) {
 	if j.policy.Storm.Sources <= 0 || !j.proven || !j.engine.isCustomer(j.key) || !t.explainedByStorm(j.now) {
 		return
 	}
-	if j.engine.reports.Get(j.now, j.hash(forMisconfigured+purpose(reasonIndex(ban.ReasonPace)), j.accountNameHash())) != nil {
-		return // its phone has an old password: that is no news
+	reported := j.hash(forMisconfigured+purpose(reasonIndex(ban.ReasonPace)), j.accountNameHash())
+	if j.engine.reports.Get(j.now, reported) != nil {
+		return // its phone had an old password before
 	}
 	f := &j.engine.failingCustomers
 	if id := j.hash(forFailingCustomer, 0); f.sources.Get(j.now, id) == nil {
@@ -80,10 +83,11 @@ func (j *judgement) detectStorm(t *trust, account uint64) {
 	if !fresh {
 		return
 	}
-	// Who was banned in the minute before it was clear what happens gets in again.
+	// Who was banned just before it was clear what happens gets in again.
 	for k := range f.sources.Values(j.now) {
 		b := j.engine.activeBanOf(k)
-		if b == nil || b.observed || b.manual || j.now-b.since >= int64(j.policy.Storm.Within) || !j.engine.sparedByStorm(k) {
+		if b == nil || b.observed || b.manual || j.now-b.since >= int64(j.policy.Storm.Within) ||
+			!j.engine.sparedByStorm(k) {
 			continue
 		}
 		j.engine.suspendedBans++
@@ -91,10 +95,10 @@ func (j *judgement) detectStorm(t *trust, account uint64) {
 	}
 }
 
-// inStorm says whether many known good sources fail at the moment.
+// inStorm says whether many customers fail at the moment.
 func (e *Engine) inStorm() bool { return e.stormUntil > e.now }
 
-// sparedByStorm says whether a storm explains what a source does. It may have cost it its trust just before it was noticed.
+// sparedByStorm says whether a storm explains what a source does, which may have lost its trust just before the storm was noticed.
 func (e *Engine) sparedByStorm(k sourceKey) bool {
 	t := e.trusts[k]
 	return t != nil && t.explainedByStorm(e.now) && e.now-t.lastLogin < int64(e.policy.Storm.Memory) &&

@@ -8,25 +8,30 @@ import (
 )
 
 const (
-	accountsPerTrust = 1024 // accounts remembered for one trusted source
-	failuresPerTrust = 64   // failing accounts remembered for one trusted source
+	accountsPerTrust = 1024 // that are remembered to have logged in from one source
+	failuresPerTrust = 64   // accounts that are remembered to fail at one source
 )
 
-// trust is a source whose users logged in with a password. It is kept for storm.memory after the last login, as
-// the memory of who is a customer.
+// trust is what is known of a source whose users logged in with a password. It is kept for storm.memory after the last login, as
+// the memory of who is a customer. Times are in ns.
 type trust struct {
-	key         sourceKey
+	key sourceKey
+
+	// How long it lasts.
 	since       int64
 	until       int64
-	lastLogin   int64                        // login
-	timerAt     int64                        // the one timer that counts
-	endReported bool                         // its end was reported
-	revoked     bool                         // it ended early: only a login brings it back
-	accounts    map[uint64]string            // accounts that logged in from there, by hash
-	failures    map[uint64]*customerFailures // the accounts that failed from there worst within trust.ttl
+	lastLogin   int64
+	timerAt     int64 // of the one timer that counts; others of this source are left over
+	endReported bool
+	revoked     bool // it ended early: only a login brings it back
 
-	stormPace     table.LeakyBucket // of evidence that a PBX which lost its passwords does not explain
-	beyondStormAt int64             // when there was too much of it last, ns
+	// Who logs in, and who fails.
+	accounts map[uint64]string            // names of those that logged in, by hashAccount
+	failures map[uint64]*customerFailures // of the accounts that failed worst within trust.ttl, by hashAccount
+
+	// Whether a PBX that lost its passwords explains the failures.
+	stormPace     table.LeakyBucket // failures of accounts that never logged in from there; see recordStormPace
+	beyondStormAt int64             // when there was last more than that explains; 0 for never
 }
 
 // activeTrust returns the trust of a source while it lasts.
@@ -53,13 +58,13 @@ func (e *Engine) trustOf(s *source) *trust {
 	return nil
 }
 
-// isCustomer says whether a source was trusted within storm.memory, and did not lose its trust by failing.
+// isCustomer says whether somebody logged in from a source within storm.memory, and it did not lose its trust by failing.
 func (e *Engine) isCustomer(k sourceKey) bool {
 	t := e.trusts[k]
 	return t != nil && !t.revoked && e.now-t.lastLogin < int64(e.policy.Storm.Memory)
 }
 
-// loggedInHere says whether an account logged in from the source of the event, which did not lose its trust since.
+// loggedInHere says whether an account logged in from the source of the event, and the source did not lose its trust since.
 func (j *judgement) loggedInHere(id uint64) bool {
 	t := j.engine.trusts[j.key]
 	if t == nil || t.revoked {
@@ -69,7 +74,7 @@ func (j *judgement) loggedInHere(id uint64) bool {
 	return ok
 }
 
-// grantTrust starts or prolongs trust.
+// grantTrust starts or prolongs the trust of the source of the event, s, after a login of an account.
 func (j *judgement) grantTrust(s *source, id uint64) {
 	t := j.engine.trusts[j.key]
 	if t == nil {
@@ -105,18 +110,19 @@ func (j *judgement) grantTrust(s *source, id uint64) {
 	}
 }
 
-// revokeTrust ends trust early.
+// revokeTrust ends a trust early.
 func (j *judgement) revokeTrust(t *trust, reason ban.Reason, detail string) {
 	t.until, t.endReported, t.revoked = j.now, true, true
 	j.decide(ban.ActionUntrust, reason, j.engine.prefixOf(t.key), 0, true, detail)
 }
 
-// addTrust enters a trust in the books, and forgetTrust takes it out.
+// addTrust enters a trust into all that counts trusts.
 func (e *Engine) addTrust(t *trust) {
 	e.trusts[t.key] = t
 	e.trustsByOwner[ownerNetwork(t.key)]++
 }
 
+// removeTrust takes a trust out of all that counts trusts.
 func (e *Engine) removeTrust(k sourceKey) {
 	delete(e.trusts, k)
 	owner := ownerNetwork(k)
@@ -131,7 +137,7 @@ func (e *Engine) setTrustTimer(t *trust, at int64) {
 	e.setTimer(at, e.prefixOf(t.key), endOfTrust)
 }
 
-// endDueTrust handles the timer of a trust: first its end, later that of the memory of it.
+// endDueTrust handles the timer of a trust: first trust ends, later the memory of a customer.
 func (e *Engine) endDueTrust(tm timer, out []ban.Decision) []ban.Decision {
 	k, ok := e.keyOfPrefix(tm.prefix)
 	t := e.trusts[k]
@@ -144,8 +150,8 @@ func (e *Engine) endDueTrust(tm timer, out []ban.Decision) []ban.Decision {
 	}
 	if !t.endReported {
 		t.endReported = true
-		out = append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionUntrust, Source: tm.prefix.Addr(), Prefix: tm.prefix,
-			Reason: ban.ReasonExpired, Proven: true})
+		out = append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionUntrust, Source: tm.prefix.Addr(),
+			Prefix: tm.prefix, Reason: ban.ReasonExpired, Proven: true})
 	}
 	s := e.sources.get(k)
 	t.failures = nil
@@ -163,6 +169,7 @@ func (e *Engine) endDueTrust(tm timer, out []ban.Decision) []ban.Decision {
 	return out
 }
 
+// accountNames lists the accounts that logged in, in order.
 func (t *trust) accountNames() []string {
 	names := make([]string, 0, len(t.accounts))
 	for _, name := range t.accounts {

@@ -7,13 +7,13 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// customerFailures is an account that fails at a trusted source.
+// customerFailures is how one account fails at one trusted source.
 type customerFailures struct {
 	failures
 	foreign bool // the account never logged in from there
 }
 
-// judgeWrongPassword judges a wrong password of an account that exists, worth w points.
+// judgeWrongPassword judges a wrong password of an account that exists, which would cost points.
 func (j *judgement) judgeWrongPassword(points float64, r repetition) {
 	if t := j.sourceTrust(); t != nil {
 		j.judgeCustomerFailure(t, j.accountID(), points, r)
@@ -22,8 +22,8 @@ func (j *judgement) judgeWrongPassword(points float64, r repetition) {
 	}
 }
 
-// judgeCustomerFailure judges a wrong password at a trusted source: an account that never worked there counts against the
-// number of accounts, and any account that fails faster than a phone retries costs points.
+// judgeCustomerFailure judges a wrong password at a trusted source: too many accounts that never logged in from there end its
+// trust, and any account that fails faster than a phone retries costs points.
 func (j *judgement) judgeCustomerFailure(t *trust, id uint64, points float64, r repetition) {
 	_, loggedInHere := t.accounts[id]
 	f := j.failuresOfCustomer(t, id, !loggedInHere)
@@ -35,22 +35,14 @@ func (j *judgement) judgeCustomerFailure(t *trust, id uint64, points float64, r 
 	j.recordAccountFailure(id)
 	j.recordStormPace(t, loggedInHere, &f.failures)
 	if limit := j.policy.Trust.Accounts; limit > 0 && f.foreign {
-		foreign, proven := 0, 0
-		for _, f := range t.failures {
-			if f.foreign && f.proven {
-				proven++
-			}
-			if f.foreign {
-				foreign++
-			}
-		}
+		foreign, proven := t.countForeignFailures()
 		switch {
 		case foreign <= limit:
 		case proven <= limit:
 			j.reportTolerated(ban.ReasonAccounts,
 				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
-			j.reportGuessing(ban.ReasonAccounts, "a trusted source guesses the passwords of many accounts: it is not banned, since the "+
-				"packets could be forged in a customer's name")
+			j.reportGuessing(ban.ReasonAccounts, "a trusted source guesses the passwords of many accounts: it is not banned, "+
+				"since the packets could be forged in a customer's name")
 		default:
 			t.beyondStormAt = j.now // no PBX loses the passwords of accounts that it never had there
 			j.revokeTrust(t, ban.ReasonAccounts, "too many accounts that never worked from there fail")
@@ -70,8 +62,22 @@ func (j *judgement) judgeCustomerFailure(t *trust, id uint64, points float64, r 
 	j.chargeByPace(&f.pace, &f.failures, burst, n, points, r)
 }
 
-// sparesRetransmission counts the answer of the event in its paces, which may be one, and says whether it may be a retransmission,
-// which costs nothing.
+// countForeignFailures returns how many accounts fail at a source that never logged in from there, and how many of them do by
+// evidence that could not be forged.
+func (t *trust) countForeignFailures() (foreign, proven int) {
+	for _, f := range t.failures {
+		if f.foreign && f.proven {
+			proven++
+		}
+		if f.foreign {
+			foreign++
+		}
+	}
+	return foreign, proven
+}
+
+// sparesRetransmission counts the answer of the event: in the pace by which it is judged, and in that of its own account, which
+// may be the same. It says whether the answer may be a retransmission, which costs nothing.
 func (j *judgement) sparesRetransmission(p *pace, one *failures, r repetition, burst int) bool {
 	if !r.copy {
 		p.addGuess(j.now)
@@ -106,12 +112,13 @@ func (j *judgement) judgeStrangerFailure(id uint64, points float64, r repetition
 	p, many := &details.pace, false
 	p.drain(j.now, perMinute)
 	if loggedInHere {
-		p = &pair.pace // an office that was closed for the weekend has as many phones as before
+		p = &pair.pace // each on its own: after a weekend, a whole office of phones may fail at once
 	} else {
-		details.failingAccounts.Add(seconds(j.now), idleResetSeconds, j.accountNameHash(), j.engine.sketchBit(j.event.Account))
+		bit := j.engine.sketchBit(j.event.Account)
+		details.failingAccounts.Add(seconds(j.now), idleResetSeconds, j.accountNameHash(), bit)
 		many = details.failingAccounts.AtLeast() > j.policy.Misconfigured.Accounts
 	}
-	stubborn := pair.keepsFailing(j.now) && p.isPhonePace(burst) && !many
+	slowPhone := pair.keepsFailing(j.now) && p.isPhonePace(burst) && !many
 	since := pair.failingSince
 	if j.sparesRetransmission(p, &pair.failures, r, burst) {
 		return
@@ -124,14 +131,14 @@ func (j *judgement) judgeStrangerFailure(id uint64, points float64, r repetition
 		}
 	}
 	j.chargeWiderNetworks(points)
-	old := stubborn && attack != nil && since < seconds(attack.suspectedSince)
+	failedBefore := slowPhone && attack != nil && since < seconds(attack.suspectedSince)
 	switch {
-	case loggedInHere: // whoever else guesses it
+	case loggedInHere: // even where others guess the account
 		j.chargeByPace(p, &pair.failures, burst, noteKnownHere, points, r)
-	case attack != nil && attack.targetedUntil > j.now && !stubborn:
+	case attack != nil && attack.targetedUntil > j.now && !slowPhone:
 		j.charge(max(points, j.policy.Threshold-float64(s.score)), ban.ReasonDistributed, noteTargeted)
-	case attack != nil && attack.suspectedUntil > j.now && !old:
-		// What was spared before stays so: that somebody is attacked makes nobody's mistakes of before guesses.
+	case attack != nil && attack.suspectedUntil > j.now && !failedBefore:
+		// What was spared before stays spared: an attack on the account does not turn earlier mistakes into guesses.
 		j.charge(points*max(float64(p.unchargedCopies), 1), ban.ReasonWrongPassword, noteSuspected)
 		p.unchargedCopies = 0
 	case many:
@@ -143,13 +150,13 @@ func (j *judgement) judgeStrangerFailure(id uint64, points float64, r repetition
 	}
 }
 
-// strangerFailures is how one account fails from one source.
+// strangerFailures is how one account fails at one source without trust.
 type strangerFailures struct {
 	failures
 	from sourceKey
 }
 
-// failuresOfStranger returns how one account fails from the source of the event, up to date.
+// failuresOfStranger returns how an account fails at the source of the event, up to date.
 func (j *judgement) failuresOfStranger(id uint64) *strangerFailures {
 	p, old := j.engine.strangerFailures.Renew(j.now, j.hash(forFailures, id))
 	if !old {
@@ -169,7 +176,8 @@ func (j *judgement) chargeByPace(p *pace, one *failures, burst int, n note, poin
 	if p.isPhonePace(burst) {
 		p.uncharged = min(p.uncharged+1, 250)
 		if one.keepsFailing(j.now) {
-			j.reportMisconfigured(ban.ReasonPace, "this account fails again and again, no faster than a phone retries: its password is wrong")
+			j.reportMisconfigured(ban.ReasonPace,
+				"this account fails again and again, no faster than a phone retries: its password is wrong")
 		}
 		j.reportPersistence(one, "no faster than a phone retries")
 		j.charge(0, ban.ReasonWrongPassword, n)
@@ -190,14 +198,16 @@ func (j *judgement) chargeByPace(p *pace, one *failures, burst int, n note, poin
 }
 
 // reportPersistence reports, once a day for each source and account, that an account fails too often to be overlooked. Copies
-// of an answer count: with a decoy in front each may be a guess. An account that logged in from there is a phone to be mended:
-// when a PBX loses its passwords, there is one for each.
+// of an answer count: with a decoy in front each may be a guess (see classifyAnswer). Of an account that logged in from there
+// nothing is said: it is a phone to be mended, and when a PBX loses its passwords there is one for each.
 func (j *judgement) reportPersistence(one *failures, how string) {
 	n := int(one.total) + int(one.sparedCopies)
-	if n > slowGuesses && !j.loggedInHere(j.accountID()) && !j.engine.slowGuessers.Seen(j.now, j.hash(forGuessing, j.accountID())) {
-		j.decide(ban.ActionGuessing, ban.ReasonPace, j.engine.prefixOf(j.key), 0, j.proven, fmt.Sprintf("%d failures of this account within an hour, %s: a phone that "+
-			"nobody mends, or somebody who guesses; not banned", n, how))
+	if n <= slowGuesses || j.loggedInHere(j.accountID()) ||
+		j.engine.slowGuessers.Seen(j.now, j.hash(forGuessing, j.accountID())) {
+		return
 	}
+	j.decide(ban.ActionGuessing, ban.ReasonPace, j.engine.prefixOf(j.key), 0, j.proven, fmt.Sprintf(
+		"%d failures of this account within an hour, %s: a phone that nobody mends, or somebody who guesses; not banned", n, how))
 }
 
 // reportGuessing reports, once an hour for each source and reason, that passwords are guessed and nobody is banned for it.
@@ -207,8 +217,8 @@ func (j *judgement) reportGuessing(reason ban.Reason, detail string) {
 	}
 }
 
-// failuresOfCustomer returns how an account fails at a trusted source, up to date. Where so many fail that there is no room, the least
-// bad of them goes to where strangers' are, so that it is known when it logs in after all.
+// failuresOfCustomer returns how an account fails at a trusted source, up to date. What was known of it before trust began is taken
+// over.
 func (j *judgement) failuresOfCustomer(t *trust, id uint64, foreign bool) *customerFailures {
 	for id, f := range t.failures {
 		if j.now-f.leakedAt >= int64(j.policy.Trust.TTL) {
@@ -233,13 +243,14 @@ func (j *judgement) failuresOfCustomer(t *trust, id uint64, foreign bool) *custo
 	return f
 }
 
-// moveLeastFailures makes room: it moves the failures of one account, that with the lowest peak and of those the one that failed
-// first, to the window of pairs.
+// moveLeastFailures makes room among the failures at a trusted source: it moves those of one account, the one with the lowest peak
+// and of those the one that failed first, to Engine.strangerFailures, so that they are known when it logs in after all.
 func (j *judgement) moveLeastFailures(t *trust) {
 	var least uint64
 	var have *customerFailures
 	for id, f := range t.failures {
-		if have == nil || cmp.Or(cmp.Compare(f.peak, have.peak), cmp.Compare(f.leakedAt, have.leakedAt), cmp.Compare(id, least)) < 0 {
+		if have == nil || cmp.Or(cmp.Compare(f.peak, have.peak), cmp.Compare(f.leakedAt, have.leakedAt),
+			cmp.Compare(id, least)) < 0 {
 			least, have = id, f
 		}
 	}
