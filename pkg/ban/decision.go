@@ -9,8 +9,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
-// Decision is one line of Ringwall's output; its JSON form is part of the contract. Account holds bytes that an attacker
-// chose: quote it before it reaches a terminal or a log.
+// Decision is one line of Ringwall's output; its JSON form is part of the contract. Account holds bytes that an
+// attacker chose: quote it before it reaches a terminal or a log.
 type Decision struct {
 	Time      time.Time
 	Action    Action

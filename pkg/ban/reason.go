@@ -31,8 +31,8 @@ const (
 	ReasonMalformed     Reason = "malformed"     // a frame that Asterisk does not write by itself, or bytes that no phone sends
 )
 
-// ReasonTest is that of a ban of an address that nobody has, by which ringwall doctor tries whether bans work. It is not among
-// those that can be counted or told of: nobody is banned.
+// ReasonTest is that of a ban of an address that nobody has, by which ringwall doctor tries whether bans work. It is
+// not among those that can be counted or told of: nobody is banned.
 const ReasonTest Reason = "test"
 
 // Reasons returns all that a decision can have which is counted and told of.

@@ -24,8 +24,8 @@ type Grace struct {
 	Until  time.Time
 }
 
-// Exemption is one entry of the allow list, or of what Asterisk protects. Prefix is not valid where it is a host name that has
-// no address.
+// Exemption is one entry of the allow list, or of what Asterisk protects. Prefix is not valid where it is a host name
+// that has no address.
 type Exemption struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Origin string       `json:"origin"` // config, manual, host, learned, or the host name that it was resolved from

@@ -55,7 +55,8 @@ type BanRequest struct {
 	Reason string        // of the person, at most [MaxReason] bytes without control characters
 	By     Peer
 
-	// Session is where the person is logged in from, as far as that is known. A ban that holds it is refused without Force.
+	// Session is where the person is logged in from, as far as that is known. A ban that holds it is refused without
+	// Force.
 	Session netip.Addr
 	Force   bool
 }
@@ -127,8 +128,8 @@ type AllowResult struct {
 	Note  string     `json:"note,omitempty"`
 }
 
-// PageResult is where the status page is. Address is a secret while Writable is true: it opens the page, once, with the right
-// to unban and to allow.
+// PageResult is where the status page is. Address is a secret while Writable is true: it opens the page, once, with the
+// right to unban and to allow.
 type PageResult struct {
 	Address  string     `json:"address"`
 	Writable bool       `json:"writable"`

@@ -43,15 +43,16 @@ type Client struct {
 
 // Status asks how the daemon is.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	return one[Status](ctx, c, http.MethodGet, "/v1/status", nil, nil)
+	return requestOne[Status](ctx, c, http.MethodGet, "/v1/status", nil, nil)
 }
 
 // Bans asks for the active bans, the newest first.
 func (c *Client) Bans(ctx context.Context, filter BanFilter) ([]ban.Ban, error) {
-	return all(func(each func(ban.Ban) error) error { return c.EachBan(ctx, filter, each) })
+	return collect(func(each func(ban.Ban) error) error { return c.EachBan(ctx, filter, each) })
 }
 
-// EachBan is Bans for lists of any length: it calls each with one after the other as they come, until it returns an error.
+// EachBan is Bans for lists of any length: it calls each with one after the other as they come, until it returns an
+// error.
 func (c *Client) EachBan(ctx context.Context, filter BanFilter, each func(ban.Ban) error) error {
 	q := url.Values{}
 	if filter.Within.IsValid() {
@@ -60,27 +61,27 @@ func (c *Client) EachBan(ctx context.Context, filter BanFilter, each func(ban.Ba
 	if filter.Evidence {
 		q.Set("evidence", "true")
 	}
-	return stream(ctx, c, "/v1/bans", q, each)
+	return streamLines(ctx, c, "/v1/bans", q, each)
 }
 
 // Trusted asks for the trusted sources, in no order.
 func (c *Client) Trusted(ctx context.Context) ([]ban.Trust, error) {
-	return all(func(each func(ban.Trust) error) error { return c.EachTrusted(ctx, each) })
+	return collect(func(each func(ban.Trust) error) error { return c.EachTrusted(ctx, each) })
 }
 
 // EachTrusted is Trusted for lists of any length; see EachBan.
 func (c *Client) EachTrusted(ctx context.Context, each func(ban.Trust) error) error {
-	return stream(ctx, c, "/v1/trusted", nil, each)
+	return streamLines(ctx, c, "/v1/trusted", nil, each)
 }
 
 // Allowed asks for the allow list.
 func (c *Client) Allowed(ctx context.Context) ([]ban.Exemption, error) {
-	return list[ban.Exemption](ctx, c, "/v1/allowed")
+	return requestList[ban.Exemption](ctx, c, "/v1/allowed")
 }
 
 // Protected asks for what Asterisk knows and Ringwall therefore never bans.
 func (c *Client) Protected(ctx context.Context) ([]ban.Exemption, error) {
-	return list[ban.Exemption](ctx, c, "/v1/protected")
+	return requestList[ban.Exemption](ctx, c, "/v1/protected")
 }
 
 // Ban bans a prefix; By is left to the kernel. It returns once packets are dropped.
@@ -89,7 +90,7 @@ func (c *Client) Ban(ctx context.Context, req BanRequest) (BanResult, error) {
 	if req.Session.IsValid() {
 		body.Session = req.Session.String()
 	}
-	return one[BanResult](ctx, c, http.MethodPost, "/v1/ban", nil, body)
+	return requestOne[BanResult](ctx, c, http.MethodPost, "/v1/ban", nil, body)
 }
 
 // Unban lifts bans; By is left to the kernel. It returns once packets pass.
@@ -103,7 +104,7 @@ func (c *Client) Unban(ctx context.Context, req UnbanRequest) (UnbanResult, erro
 		patient.Timeout = max(c.timeout(), manyTimeout+defaultTimeout)
 		c = &patient
 	}
-	return one[UnbanResult](ctx, c, http.MethodPost, "/v1/unban", nil, body)
+	return requestOne[UnbanResult](ctx, c, http.MethodPost, "/v1/unban", nil, body)
 }
 
 // Allow changes the allow list; By is left to the kernel. It returns once packets pass.
@@ -112,31 +113,32 @@ func (c *Client) Allow(ctx context.Context, req AllowRequest) (AllowResult, erro
 	if req.Host == "" {
 		body.Target = req.Prefix.String()
 	}
-	return one[AllowResult](ctx, c, http.MethodPost, "/v1/allow", nil, body)
+	return requestOne[AllowResult](ctx, c, http.MethodPost, "/v1/allow", nil, body)
 }
 
 // Why asks what the daemon knows about an address.
 func (c *Client) Why(ctx context.Context, addr netip.Addr) (engine.Explanation, error) {
-	return one[engine.Explanation](ctx, c, http.MethodGet, "/v1/why", url.Values{"address": {addr.String()}}, nil)
+	return requestOne[engine.Explanation](ctx, c, http.MethodGet, "/v1/why", url.Values{"address": {addr.String()}}, nil)
 }
 
 // Account asks from where an account was tried or logged in.
 func (c *Client) Account(ctx context.Context, name string) (AccountResult, error) {
-	return one[AccountResult](ctx, c, http.MethodGet, "/v1/account", url.Values{"name": {name}}, nil)
+	return requestOne[AccountResult](ctx, c, http.MethodGet, "/v1/account", url.Values{"name": {name}}, nil)
 }
 
 // Page asks where the status page is; By is left to the kernel.
 func (c *Client) Page(ctx context.Context) (PageResult, error) {
-	return one[PageResult](ctx, c, http.MethodPost, "/v1/page", nil, nil)
+	return requestOne[PageResult](ctx, c, http.MethodPost, "/v1/page", nil, nil)
 }
 
 // History asks for past decisions, oldest first; an addr that is not valid means all sources.
 func (c *Client) History(ctx context.Context, since time.Time, addr netip.Addr) ([]ban.Decision, error) {
-	return all(func(each func(ban.Decision) error) error { return c.EachDecision(ctx, since, addr, each) })
+	return collect(func(each func(ban.Decision) error) error { return c.EachDecision(ctx, since, addr, each) })
 }
 
 // EachDecision is History for any number of decisions; see EachBan.
-func (c *Client) EachDecision(ctx context.Context, since time.Time, addr netip.Addr, each func(ban.Decision) error) error {
+func (c *Client) EachDecision(ctx context.Context, since time.Time, addr netip.Addr,
+	each func(ban.Decision) error) error {
 	q := url.Values{}
 	if !since.IsZero() {
 		q.Set("since", since.UTC().Format(time.RFC3339Nano))
@@ -144,13 +146,14 @@ func (c *Client) EachDecision(ctx context.Context, since time.Time, addr netip.A
 	if addr.IsValid() {
 		q.Set("address", addr.String())
 	}
-	return stream(ctx, c, "/v1/history", q, each)
+	return streamLines(ctx, c, "/v1/history", q, each)
 }
 
 // Follow calls each with decisions as they are made, after those since a time unless it is zero, until ctx ends, each
-// returns an error, or the daemon stops. Where some are missing, because the reader was too slow, it calls lost, if that is
-// not nil, with their number.
-func (c *Client) Follow(ctx context.Context, since time.Time, each func(ban.Decision) error, lost func(int) error) error {
+// returns an error, or the daemon stops. Where some are missing, because the reader was too slow, it calls lost, if
+// that is not nil, with their number.
+func (c *Client) Follow(ctx context.Context, since time.Time, each func(ban.Decision) error,
+	lost func(int) error) error {
 	q := url.Values{}
 	if !since.IsZero() {
 		q.Set("since", since.UTC().Format(time.RFC3339Nano))
@@ -168,43 +171,43 @@ func (c *Client) Follow(ctx context.Context, since time.Time, each func(ban.Deci
 	})
 }
 
-// asking is a connection on which nothing is read before something was written. A daemon that is too busy answers
+// lazyConn is a connection on which nothing is read before something was written. A daemon that is too busy answers
 // without waiting for the question, and http.Transport would take that for a defect and complain on stderr.
-type asking struct {
+type lazyConn struct {
 	net.Conn
 	asked chan struct{}
 	ask   func() // closes asked
 }
 
-func (a *asking) Read(p []byte) (int, error) {
+func (a *lazyConn) Read(p []byte) (int, error) {
 	<-a.asked
 	return a.Conn.Read(p)
 }
 
-func (a *asking) Write(p []byte) (int, error) {
+func (a *lazyConn) Write(p []byte) (int, error) {
 	defer a.ask()
 	return a.Conn.Write(p)
 }
 
-func (a *asking) Close() error {
+func (a *lazyConn) Close() error {
 	defer a.ask()
 	return a.Conn.Close()
 }
 
-func one[T any](ctx context.Context, c *Client, method, path string, q url.Values, body any) (T, error) {
-	ctx, cancel := c.within(ctx)
+func requestOne[T any](ctx context.Context, c *Client, method, path string, q url.Values, body any) (T, error) {
+	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	var out T
 	err := c.do(ctx, method, path, q, body, func(r io.Reader) error { return json.NewDecoder(r).Decode(&out) })
 	return out, err
 }
 
-func list[T any](ctx context.Context, c *Client, path string) ([]T, error) {
-	return all(func(each func(T) error) error { return stream(ctx, c, path, nil, each) })
+func requestList[T any](ctx context.Context, c *Client, path string) ([]T, error) {
+	return collect(func(each func(T) error) error { return streamLines(ctx, c, path, nil, each) })
 }
 
-// all collects a list.
-func all[T any](ask func(each func(T) error) error) (out []T, err error) {
+// collect collects a list.
+func collect[T any](ask func(each func(T) error) error) (out []T, err error) {
 	err = ask(func(v T) error {
 		out = append(out, v)
 		return nil
@@ -215,9 +218,9 @@ func all[T any](ask func(each func(T) error) error) (out []T, err error) {
 	return out, nil
 }
 
-// stream reads a list that may be long: the daemon has its time for each line, not for all of them, and what the caller
-// does with a line does not count.
-func stream[T any](ctx context.Context, c *Client, path string, q url.Values, each func(T) error) error {
+// streamLines reads a list that may be long: the daemon has its time for each line, not for all of them, and what the
+// caller does with a line does not count.
+func streamLines[T any](ctx context.Context, c *Client, path string, q url.Values, each func(T) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silent := time.AfterFunc(c.timeout(), func() { cancel(context.DeadlineExceeded) })
@@ -251,7 +254,7 @@ func eachLine[T any](r io.Reader, each func(T) error) error {
 // stop carries an error of the caller's own function past the explanations of connection errors.
 type stop struct{ error }
 
-func (c *Client) within(ctx context.Context) (context.Context, context.CancelFunc) {
+func (c *Client) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, c.timeout())
 }
 
@@ -269,7 +272,8 @@ func (c *Client) socket() string {
 	return c.Socket
 }
 
-func (c *Client) do(ctx context.Context, method, path string, q url.Values, body any, read func(io.Reader) error) error {
+func (c *Client) do(ctx context.Context, method, path string, q url.Values, body any,
+	read func(io.Reader) error) error {
 	text := []byte(nil)
 	if body != nil {
 		var err error
@@ -295,7 +299,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 				return nil, err
 			}
 			asked := make(chan struct{})
-			return &asking{Conn: conn, asked: asked, ask: sync.OnceFunc(func() { close(asked) })}, nil
+			return &lazyConn{Conn: conn, asked: asked, ask: sync.OnceFunc(func() { close(asked) })}, nil
 		},
 	}
 	defer transport.CloseIdleConnections()
@@ -376,7 +380,8 @@ func permissionHint(socket string) string {
 	if g, err := user.LookupGroupId(id); err == nil {
 		name = g.Name
 	}
-	return fmt.Sprintf("%s, or add yourself to the group %s (sudo usermod -aG %s NAME) and log in again", asRoot, name, name)
+	return fmt.Sprintf("%s, or add yourself to the group %s (sudo usermod -aG %s NAME) and log in again", asRoot, name,
+		name)
 }
 
 func seconds(d time.Duration) *float64 {

@@ -17,7 +17,8 @@ const maxAccount = 256
 const followBuffer = 1024
 
 const (
-	// fewDecisions are copied into a block, so that single ones do not cost a piece of memory each. More are kept as they came.
+	// fewDecisions are copied into a block, so that single ones do not cost a piece of memory each. More are kept as they
+	// came.
 	fewDecisions = 16
 	blockSize    = 64
 	// maxPiece bounds how much memory the last of a piece's decisions can hold.
@@ -48,7 +49,7 @@ func (f *Feed) Publish(decisions ...ban.Decision) {
 	if len(decisions) == 0 {
 		return
 	}
-	decisions = bounded(decisions)
+	decisions = cutAccounts(decisions)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -89,8 +90,8 @@ func (f *Feed) add(decisions []ban.Decision) {
 	f.block, f.open = f.block[n:], true
 }
 
-// bounded are the decisions with accounts that are no longer than what is kept of one.
-func bounded(decisions []ban.Decision) []ban.Decision {
+// cutAccounts are the decisions with accounts that are no longer than what is kept of one.
+func cutAccounts(decisions []ban.Decision) []ban.Decision {
 	copied := false
 	for i := range decisions {
 		if len(decisions[i].Account) <= maxAccount {
@@ -104,8 +105,8 @@ func bounded(decisions []ban.Decision) []ban.Decision {
 	return decisions
 }
 
-// from returns the decisions from a number on, which is not beyond the next. The lock is held.
-func (f *Feed) from(number uint64) [][]ban.Decision {
+// sinceLocked returns the decisions from a number on, which is not beyond the next.
+func (f *Feed) sinceLocked(number uint64) [][]ban.Decision {
 	i, at := len(f.pieces), f.next
 	for at > number {
 		i--
@@ -121,16 +122,16 @@ func (f *Feed) from(number uint64) [][]ban.Decision {
 	return pieces
 }
 
-// history are the decisions that are remembered. The lock is held.
-func (f *Feed) history() [][]ban.Decision {
-	return f.from(max(f.first, f.next-min(f.next, uint64(f.keep))))
+// historyLocked are the decisions that are remembered.
+func (f *Feed) historyLocked() [][]ban.Decision {
+	return f.sinceLocked(max(f.first, f.next-min(f.next, uint64(f.keep))))
 }
 
 // Recent returns remembered decisions since a time, oldest first, of one source or, where addr is not valid, of all. A
 // decision about a network that holds addr is one of its own too.
 func (f *Feed) Recent(since time.Time, addr netip.Addr) []ban.Decision {
 	f.mu.Lock()
-	pieces := f.history()
+	pieces := f.historyLocked()
 	f.mu.Unlock()
 	return filter(pieces, func(d *ban.Decision) bool {
 		return !d.Time.Before(since) && (!addr.IsValid() || d.Source == addr || d.Prefix.IsValid() && d.Prefix.Contains(addr))
@@ -162,7 +163,7 @@ func (f *Feed) follow(since time.Time) ([]ban.Decision, *follower) {
 	fo.next = f.next
 	f.followers[fo] = struct{}{}
 	if !since.IsZero() {
-		past = f.history()
+		past = f.historyLocked()
 	}
 	f.mu.Unlock()
 	return filter(past, func(d *ban.Decision) bool { return !d.Time.Before(since) }), fo
@@ -174,8 +175,8 @@ func (f *Feed) leave(fo *follower) {
 	delete(f.followers, fo)
 }
 
-// take returns what a follower has not seen yet, in pieces that nobody may change; lost is how many it came too late for,
-// all older than those returned.
+// take returns what a follower has not seen yet, in pieces that nobody may change; lost is how many it came too late
+// for, all older than those returned.
 func (f *Feed) take(fo *follower) (pieces [][]ban.Decision, lost int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -185,7 +186,7 @@ func (f *Feed) take(fo *follower) (pieces [][]ban.Decision, lost int) {
 	from := max(fo.next, f.next-min(f.next, followBuffer))
 	lost = int(from - fo.next)
 	fo.next = f.next
-	return f.from(from), lost
+	return f.sinceLocked(from), lost
 }
 
 type follower struct {

@@ -66,7 +66,8 @@ func (s *Server) handler() http.Handler {
 		defer s.active.Add(-1)
 		defer func() {
 			if p := recover(); p != nil && p != http.ErrAbortHandler {
-				s.Log.Error("control: a request failed inside ringwall", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				s.Log.Error("control: a request failed inside ringwall", "path", r.URL.Path, "panic", p, "stack",
+					string(debug.Stack()))
 				panic(http.ErrAbortHandler)
 			}
 		}()
@@ -360,14 +361,16 @@ func readBody(r *http.Request, into any) error {
 	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return &Error{Code: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("the request is longer than %d bytes", tooLarge.Limit)}
+		return &Error{Code: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("the request is longer than %d bytes",
+			tooLarge.Limit)}
 	}
 	return Invalid("one JSON object", "the request cannot be read: %s", printable.Limit(err.Error(), 200))
 }
 
 func duration(key string, seconds float64, least time.Duration) (time.Duration, error) {
 	if !(seconds >= least.Seconds() && seconds <= MaxDuration.Seconds()) {
-		return 0, Invalid(fmt.Sprintf("%g to %g", least.Seconds(), MaxDuration.Seconds()), "%s: %g is out of range", key, seconds)
+		return 0, Invalid(fmt.Sprintf("%g to %g", least.Seconds(), MaxDuration.Seconds()), "%s: %g is out of range", key,
+			seconds)
 	}
 	return time.Duration(math.Round(seconds * float64(time.Second))), nil
 }
@@ -411,7 +414,7 @@ func writeJSON(w http.ResponseWriter, v any) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, err = w.Write(append(printable.JSON(text), '\n'))
-	return abort(err)
+	return abortStream(err)
 }
 
 // lineWriter writes an object a line, so that neither side needs the whole list.
@@ -451,7 +454,7 @@ func (l *lineWriter) end(err error) error {
 	if err == nil {
 		err = l.out.Flush()
 	}
-	return abort(err)
+	return abortStream(err)
 }
 
 // writeLines writes a piece of a list.
@@ -472,8 +475,8 @@ func writeLines[T any](l *lineWriter, piece []T) error {
 	return nil
 }
 
-// abort cuts the connection where an answer has begun and cannot be ended: the client must not take it for whole.
-func abort(err error) error {
+// abortStream cuts the connection where an answer has begun and cannot be ended: the client must not take it for whole.
+func abortStream(err error) error {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -493,12 +496,13 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 			Try: "it may still do so: look with ringwall status, and at its log",
 		}
 	default:
-		e = &Error{Code: http.StatusInternalServerError, Message: err.Error(), Try: "the daemon's log may say more: journalctl -u ringwall"}
+		e = &Error{Code: http.StatusInternalServerError, Message: err.Error(),
+			Try: "the daemon's log may say more: journalctl -u ringwall"}
 		s.Log.ErrorContext(r.Context(), "control: a request failed", "path", r.URL.Path, "err", err)
 	}
 	text, err := json.Marshal(e)
 	if err != nil {
-		abort(err)
+		abortStream(err)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(e.Code)

@@ -27,8 +27,8 @@ type Status struct {
 	Warnings    []Warning    `json:"warnings"`
 }
 
-// ConfigStatus is the file in force. Error is why a later version of it is not; where it was of no use at the start already,
-// InForce says what is in its place: "the last accepted one, of DATE, FILE", or "what else it says".
+// ConfigStatus is the file in force. Error is why a later version of it is not; where it was of no use at the start
+// already, InForce says what is in its place: "the last accepted one, of DATE, FILE", or "what else it says".
 type ConfigStatus struct {
 	Path    string    `json:"path"`
 	Loaded  time.Time `json:"loaded"`
@@ -146,8 +146,8 @@ func (p PortsStatus) Line(more []FoundPort) string {
 	return fmt.Sprintf("firewall: {ports: {udp: %s, tcp: %s}}", list(udp), list(tcp))
 }
 
-// GeoFile is a file of geo.files, in their order. One that could not be read at all has an Error and no Type; after a bad
-// replacement there is an Error, and the rest is about the file that is still used.
+// GeoFile is a file of geo.files, in their order. One that could not be read at all has an Error and no Type; after a
+// bad replacement there is an Error, and the rest is about the file that is still used.
 type GeoFile struct {
 	Path    string     `json:"path"`
 	Type    string     `json:"type,omitempty"`    // as the file calls itself, such as GeoLite2-Country: foreign text
@@ -180,9 +180,8 @@ func (s Status) Leaking() bool {
 	return s.Engine.LastLeak != nil && s.Time.Sub(*s.Engine.LastLeak) < leakRecent
 }
 
-// Healthy says whether attackers are being kept out right now: each Asterisk answers, the kernel holds the table, and no
-// banned source gets through.
-// A daemon that only observes, or runs dry, is healthy in what it does.
+// Healthy says whether attackers are being kept out right now: each Asterisk answers, the kernel holds the table, and
+// no banned source gets through. A daemon that only observes, or runs dry, is healthy in what it does.
 func (s Status) Healthy() bool {
 	for _, p := range s.PBXs {
 		if !p.Up {

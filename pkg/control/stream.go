@@ -59,7 +59,7 @@ func (s *Server) decisions(w http.ResponseWriter, r *http.Request, q url.Values)
 	rc := http.NewResponseController(w)
 	// The request's own deadlines are meant for one answer.
 	if err := errors.Join(rc.SetReadDeadline(time.Time{}), s.stream(w, rc, [][]ban.Decision{past}, 0)); err != nil {
-		return abort(err)
+		return abortStream(err)
 	}
 	alive := time.NewTicker(heartbeat)
 	defer alive.Stop()
@@ -77,7 +77,7 @@ func (s *Server) decisions(w http.ResponseWriter, r *http.Request, q url.Values)
 			err = errors.Join(err, s.stream(w, rc, nil, 0))
 		}
 		if err != nil {
-			return abort(err)
+			return abortStream(err)
 		}
 	}
 }

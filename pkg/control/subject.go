@@ -11,7 +11,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/hosts"
 )
 
-// MaxAccount is the longest account that is asked for, in bytes; PJSIP sends 36 at most, and Asterisk's own limit is 80.
+// MaxAccount is the longest account that is asked for, in bytes; PJSIP sends 36 at most, and Asterisk's own limit is
+// 80.
 const MaxAccount = 80
 
 // A Subject is what a person asks about. One of its fields is set.
@@ -21,8 +22,8 @@ type Subject struct {
 	Account string
 }
 
-// ParseSubject reads what people copy from Asterisk's log, from a phone or from memory: an address with or without a port, a
-// host name, an extension or a SIP URI. Its errors are [*Error]s with [ErrInvalid].
+// ParseSubject reads what people copy from Asterisk's log, from a phone or from memory: an address with or without a
+// port, a host name, an extension or a SIP URI. Its errors are [*Error]s with [ErrInvalid].
 func ParseSubject(s string) (Subject, error) {
 	s = strings.TrimSpace(s)
 	for _, scheme := range []string{"sip:", "sips:", "tel:", "pjsip/", "sip/", "iax2/"} {

@@ -46,15 +46,15 @@ func (b backend) Bans(ctx context.Context, f control.BanFilter, each func([]ban.
 		for i := range some { // without the engine's lock
 			some[i].Place = b.locate(some[i].Prefix.Addr())
 		}
-		if err := handOver(ctx, some, each); err != nil {
+		if err := sendPiece(ctx, some, each); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// handOver gives a piece of a list to whoever asked, if anything is in it.
-func handOver[T any](ctx context.Context, some []T, each func([]T) error) error {
+// sendPiece gives a piece of a list to whoever asked, if anything is in it.
+func sendPiece[T any](ctx context.Context, some []T, each func([]T) error) error {
 	if err := ctx.Err(); err != nil || len(some) == 0 {
 		return err
 	}
@@ -71,7 +71,7 @@ func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) erro
 		for i := range some {
 			some[i].Place = b.locate(some[i].Prefix.Addr())
 		}
-		if err := handOver(ctx, some, each); err != nil {
+		if err := sendPiece(ctx, some, each); err != nil {
 			return err
 		}
 	}
@@ -124,19 +124,19 @@ func (b backend) Place(addr netip.Addr) ban.Place { return b.locate(addr) }
 // History implements control.Backend.
 func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr, each func([]ban.Decision) error) error {
 	if b.store == nil {
-		return handOver(ctx, b.feed.Recent(since, addr), each)
+		return sendPiece(ctx, b.feed.Recent(since, addr), each)
 	}
 	begun := false
 	var refused error // by each
 	err := b.store.WalkHistory(ctx, since, addr, func(some []ban.Decision) error {
 		begun = true
-		refused = handOver(ctx, some, each)
+		refused = sendPiece(ctx, some, each)
 		return refused
 	})
 	if err == nil || refused != nil || begun || ctx.Err() != nil {
 		return err
 	}
-	return handOver(ctx, b.feed.Recent(since, addr), each) // the latest of them; status says what is wrong with the disk
+	return sendPiece(ctx, b.feed.Recent(since, addr), each) // the latest of them; status says what is wrong with the disk
 }
 
 // Ban implements control.Backend.
@@ -163,7 +163,7 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 		if err != nil {
 			return nil, err
 		}
-		view, _ = e.BanView(now, req.Prefix)
+		view, _ = e.ActiveBan(now, req.Prefix)
 		return out, nil
 	})
 	if errors.Is(err, engine.ErrRefused) {
@@ -172,7 +172,7 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 	if err != nil {
 		return control.BanResult{}, b.kernelError("the ban is not in the kernel yet", err)
 	}
-	note := b.durable(ctx)
+	note := b.awaitDisk(ctx)
 	result := control.BanResult{
 		Note: note, Prefix: view.Prefix, Source: b.sourceOf(req.Prefix), Since: view.Since, Until: view.Until,
 		Duration: view.Duration,
@@ -215,7 +215,7 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 		}
 		result.Count += len(decisions)
 		if unsaved += len(decisions); unsaved >= maxUnsaved { // what waits for the disk takes memory
-			b.durable(ctx)
+			b.awaitDisk(ctx)
 			unsaved = 0
 		}
 	})
@@ -223,7 +223,7 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 		return control.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
 	}
 	slices.SortFunc(result.Removed, func(a, b netip.Prefix) int { return cmp.Compare(a.String(), b.String()) })
-	result.Note = b.durable(ctx)
+	result.Note = b.awaitDisk(ctx)
 	if req.Grace > 0 {
 		until := at.Add(req.Grace)
 		result.Grace = &until
@@ -296,7 +296,7 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 	if !until.IsZero() {
 		result.Until = &until
 	}
-	unsaved := b.keepAllow(ctx, req, until)
+	unsaved := b.saveAllow(ctx, req, until)
 	result.Lasting = unsaved == ""
 	if req.Host != "" && !req.Remove {
 		b.allowSources.add(req.Host)
@@ -321,17 +321,17 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 	return result, nil
 }
 
-// keepAllow stores a change of the allow list, and returns a sentence where it cannot.
-func (b backend) keepAllow(ctx context.Context, req control.AllowRequest, until time.Time) string {
+// saveAllow stores a change of the allow list, and returns a sentence where it cannot.
+func (b backend) saveAllow(ctx context.Context, req control.AllowRequest, until time.Time) string {
 	entry := store.Allow{Prefix: req.Prefix, Host: req.Host, Added: b.pipeline.Clock().Now(), By: req.By.String(),
 		Until: until}
 	change := store.DropAllow(req.Prefix, req.Host)
 	if !req.Remove {
 		change = store.PutAllow(entry)
 	}
-	b.allowed.set(entry, req.Remove)
+	b.allowed.change(entry, req.Remove)
 	b.pipeline.Save([]store.Change{change})
-	return b.durable(ctx)
+	return b.awaitDisk(ctx)
 }
 
 // resolve looks up the addresses of a host name; of one that is to be removed, those that it put on the allow list.

@@ -79,7 +79,7 @@ type Daemon struct {
 
 	// Who must not be banned.
 	allowSources *allowSources
-	allowed      *allowed // what persons allowed with a command
+	allowed      *allowFile // what persons allowed with a command
 
 	// What is kept and brought back.
 	store     *store.Store // nil: nothing is kept
@@ -143,7 +143,7 @@ func New(o Options) (_ *Daemon, err error) {
 		Announcer: d.announcer,
 		Log:       d.log, Meter: cfg.Firewall.Meter.Enabled, Decided: d.ports.eventDecided,
 	})
-	d.allowed = newAllowed(cfg.State.Path, d.log)
+	d.allowed = newAllowFile(cfg.State.Path, d.log)
 	d.allowSources = d.newAllowSources(cfg)
 	if err := d.openKernel(cfg); err != nil {
 		return nil, err

@@ -108,7 +108,7 @@ func (d *Daemon) openMetrics() (opened, error) {
 			handler = d.pages(site.Handler())
 		}
 	}
-	o.tasks = append(o.tasks, &metricsServer{listener: newGuests(l, d.log), handler: attended(handler)})
+	o.tasks = append(o.tasks, &metricsServer{listener: newBoundedListener(l, d.log), handler: markServing(handler)})
 	return o, nil
 }
 
@@ -119,7 +119,7 @@ func (d *Daemon) pages(page http.Handler) http.Handler {
 		Registry: d.metrics.Registry, MaxRequestsInFlight: 4, Timeout: 10 * time.Second,
 	}))
 	if page != nil {
-		mux.Handle("/", atMost(maxPageGuests, page))
+		mux.Handle("/", limitConcurrent(maxPageRequests, page))
 		return mux
 	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
@@ -140,8 +140,8 @@ func (m *metricsServer) String() string { return "metrics at " + m.listener.Addr
 // Run serves until ctx ends.
 func (m *metricsServer) Run(ctx context.Context) error {
 	srv := &http.Server{Handler: m.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: 30 * time.Second, IdleTimeout: guestIdle, MaxHeaderBytes: 16 << 10, ConnContext: withGuest,
-		ConnState: atRest}
+		WriteTimeout: 30 * time.Second, IdleTimeout: connIdleTimeout, MaxHeaderBytes: 16 << 10, ConnContext: withBoundedConn,
+		ConnState: markIdle}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(m.listener) }()
 	select {

@@ -52,7 +52,7 @@ func (d *Daemon) openKernel(cfg *policy.Config) error {
 	for _, a := range cfg.Asterisk {
 		pbxs = append(pbxs, a.Name)
 	}
-	stored.Allow = d.allowed.recover(stored.Allow, d.stateLost)
+	stored.Allow = d.allowed.mergeStored(stored.Allow, d.stateLost)
 	if d.stateLost != "" {
 		for _, a := range stored.Allow {
 			d.pipeline.Save([]store.Change{store.PutAllow(a)})

@@ -73,8 +73,8 @@ func (d *Daemon) snapshot() []store.Change {
 	return out
 }
 
-// durable waits until what a person did is on the disk, and returns a sentence where it is not.
-func (d *Daemon) durable(ctx context.Context) string {
+// awaitDisk waits until what a person did is on the disk, and returns a sentence where it is not.
+func (d *Daemon) awaitDisk(ctx context.Context) string {
 	if d.store == nil {
 		return "until the daemon ends: there is no state file"
 	}

@@ -92,7 +92,7 @@ func (e *Engine) pardonPrefix(p *Pardon, prefix netip.Prefix) {
 		until := e.now + int64(p.grace)
 		e.grace.Set(prefix, until)
 		e.setTimer(until, prefix, endOfGrace)
-		p.Graces = append(p.Graces, ban.Grace{Prefix: prefix, Until: utc(until)})
+		p.Graces = append(p.Graces, ban.Grace{Prefix: prefix, Since: utc(e.now), Until: utc(until)})
 	} else if ok {
 		e.clearScore(k)
 	}

@@ -61,8 +61,8 @@ func (e *Engine) WalkBans(
 	return out, more
 }
 
-// BanView returns the active ban of exactly a prefix.
-func (e *Engine) BanView(now time.Time, p netip.Prefix) (ban.Ban, bool) {
+// ActiveBan returns the active ban of exactly a prefix.
+func (e *Engine) ActiveBan(now time.Time, p netip.Prefix) (ban.Ban, bool) {
 	e.advance(now)
 	b := e.bans[canonicalPrefix(p)]
 	if b == nil || b.until <= e.now {

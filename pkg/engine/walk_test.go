@@ -71,10 +71,10 @@ func TestAWalkMeetsOnlyWhatOverlaps(t *testing.T) {
 	if len(all) != 16 {
 		t.Errorf("%d bans of 16", len(all))
 	}
-	if v, ok := w.e.BanView(w.now, netip.MustParsePrefix("32.0.1.3/32")); !ok || v.Prefix.String() != "32.0.1.3/32" || !v.Manual {
+	if v, ok := w.e.ActiveBan(w.now, netip.MustParsePrefix("32.0.1.3/32")); !ok || v.Prefix.String() != "32.0.1.3/32" || !v.Manual {
 		t.Errorf("%+v, %v", v, ok)
 	}
-	if v, ok := w.e.BanView(w.now, netip.MustParsePrefix("32.0.1.0/24")); ok {
+	if v, ok := w.e.ActiveBan(w.now, netip.MustParsePrefix("32.0.1.0/24")); ok {
 		t.Errorf("a ban that nobody made: %+v", v)
 	}
 }
@@ -120,6 +120,11 @@ func TestEverybodyIsLetInStepByStep(t *testing.T) {
 				t.Fatalf("a step of 16 ended %d", len(out))
 			}
 			ended, graces = ended+len(out), graces+len(p.Graces)
+			for _, g := range p.Graces { // a clock that is set back later must not prolong it
+				if !g.Since.Equal(w.now) || g.Until.Sub(g.Since) != grace {
+					t.Fatalf("a grace of %v from %v until %v", grace, g.Since, g.Until)
+				}
+			}
 		}
 		if s := w.e.Stats(w.now); ended != 1001 || s.Bans != 0 {
 			t.Errorf("%d of 1001 ended, %d are left", ended, s.Bans)

@@ -23,15 +23,16 @@ const (
 	patience = 10 * time.Second // for the kernel
 )
 
-// Ticket returns the address of the page for a person at the control socket. On loopback that address opens it once, within
-// a few minutes, with the right to change things.
+// Ticket returns the address of the page for a person at the control socket. On loopback that address opens it once,
+// within a few minutes, with the right to change things.
 func (p *Page) Ticket(by control.Peer) control.PageResult {
 	base := "http://" + p.Address.String() + "/"
 	if p.Address.Addr().IsUnspecified() && p.Host != "" {
 		base = fmt.Sprintf("http://%s:%d/", p.Host, p.Address.Port())
 	}
 	if !p.loopback {
-		return control.PageResult{Address: base, Note: "it can change nothing, for metrics.listen is not on loopback: other machines can reach it"}
+		return control.PageResult{Address: base,
+			Note: "it can change nothing, for metrics.listen is not on loopback: other machines can reach it"}
 	}
 	secret, until := p.sessions.ticket(time.Now(), by)
 	return control.PageResult{Address: base + "enter?ticket=" + url.QueryEscape(secret), Writable: true, Expires: &until}
@@ -40,7 +41,8 @@ func (p *Page) Ticket(by control.Peer) control.PageResult {
 // enter gives a browser the right to change things, in return for a ticket.
 func (p *Page) enter(w http.ResponseWriter, r *http.Request) {
 	const again = "On the PBX, type: ringwall page, and open the address that it prints."
-	if r.Method != http.MethodGet || r.Header.Get("Sec-Purpose") != "" { // a guess of the browser's must not use the ticket up
+	if r.Method != http.MethodGet ||
+		r.Header.Get("Sec-Purpose") != "" { // a guess of the browser's must not use the ticket up
 		p.message(w, r, http.StatusServiceUnavailable, "Not yet", "")
 		return
 	}
@@ -55,7 +57,8 @@ func (p *Page) enter(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.Log.InfoContext(r.Context(), "the status page was opened with the right to change things", "by", by)
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: secret, Path: "/", MaxAge: int(sessionFor.Seconds()), HttpOnly: true,
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: secret, Path: "/", MaxAge: int(sessionFor.Seconds()),
+		HttpOnly: true,
 		SameSite: http.SameSiteStrictMode})
 	// Not a redirection: after a click in another page the browser would leave a strict cookie out of it.
 	f := p.frame(r, "Ringwall")
@@ -69,17 +72,20 @@ type refusal struct {
 }
 
 // change checks that a form comes from a page of a session, does what it asks, and shows what came of it.
-func (p *Page) change(name string, do func(r *http.Request, s session) (text string, address netip.Addr, err error)) http.HandlerFunc {
+func (p *Page) change(name string, do func(r *http.Request, s session) (text string, address netip.Addr,
+	err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s, k, no := p.permitted(w, r)
 		if no != nil {
-			p.Log.WarnContext(r.Context(), "a change by the status page was refused", "change", name, "why", no.what, "remote", r.RemoteAddr)
+			p.Log.WarnContext(r.Context(), "a change by the status page was refused", "change", name, "why", no.what, "remote",
+				r.RemoteAddr)
 			p.message(w, r, no.code, no.what, no.hint)
 			return
 		}
 		if name == "leave" {
 			p.sessions.leave(k)
-			http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+			http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, HttpOnly: true,
+				SameSite: http.SameSiteStrictMode})
 			http.Redirect(w, r, "/", http.StatusSeeOther)
 			return
 		}
@@ -106,7 +112,8 @@ func (p *Page) permitted(w http.ResponseWriter, r *http.Request) (session, key, 
 			"metrics.listen is reachable from other machines, so the page only shows. Use the commands."}
 	}
 	if !sameOrigin(r) {
-		return session{}, key{}, &refusal{http.StatusForbidden, "This form does not come from Ringwall's page", "Open the page itself, and try again there."}
+		return session{}, key{}, &refusal{http.StatusForbidden, "This form does not come from Ringwall's page",
+			"Open the page itself, and try again there."}
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil || r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" {
@@ -117,7 +124,8 @@ func (p *Page) permitted(w http.ResponseWriter, r *http.Request) (session, key, 
 		return session{}, key{}, &refusal{http.StatusForbidden, "The right to change things is not there, or is over", again}
 	}
 	if subtle.ConstantTimeCompare([]byte(r.PostForm.Get("token")), []byte(s.token)) != 1 {
-		return session{}, key{}, &refusal{http.StatusForbidden, "The form is of another session", "Reload the page, and try again."}
+		return session{}, key{}, &refusal{http.StatusForbidden, "The form is of another session",
+			"Reload the page, and try again."}
 	}
 	return s, k, nil
 }
@@ -147,7 +155,7 @@ func (p *Page) unban(r *http.Request, s session) (string, netip.Addr, error) {
 	if r.PostForm.Get("grace") != "" {
 		req.Grace = graceFor
 	}
-	ctx, cancel := finished(r)
+	ctx, cancel := detachedContext(r)
 	defer cancel()
 	res, err := p.Source.Unban(ctx, req)
 	p.logChange(r, "unban", err, s, "prefix", prefix, "grace", req.Grace, "count", res.Count)
@@ -170,7 +178,7 @@ func (p *Page) allow(r *http.Request, s session) (string, netip.Addr, error) {
 	if err != nil {
 		return "", netip.Addr{}, err
 	}
-	ctx, cancel := finished(r)
+	ctx, cancel := detachedContext(r)
 	defer cancel()
 	length, ok := map[string]time.Duration{"day": day, "week": 7 * day, "ever": 0}[r.PostForm.Get("for")]
 	if !ok {
@@ -212,7 +220,7 @@ func (p *Page) logChange(r *http.Request, what string, err error, s session, arg
 	p.Log.Log(r.Context(), level, "manual change", args...)
 }
 
-// finished is the context of a change: what a person began is finished, also when the browser has gone.
-func finished(r *http.Request) (ctx context.Context, cancel context.CancelFunc) {
+// detachedContext is the context of a change: what a person began is finished, also when the browser has gone.
+func detachedContext(r *http.Request) (ctx context.Context, cancel context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(r.Context()), patience)
 }

@@ -239,7 +239,7 @@ func TestABrowserThatIsTurnedAwayAsksNowAndThen(t *testing.T) {
 	s := serve(t, newFake())
 	var all []*client
 	for range maxClients {
-		c, ok := s.enlist()
+		c, ok := s.addClient()
 		if !ok {
 			t.Fatal("no room")
 		}
@@ -251,7 +251,7 @@ func TestABrowserThatIsTurnedAwayAsksNowAndThen(t *testing.T) {
 	s.announce("203.0.113.66/32", "1000")
 	b.Until(`document.querySelector('#bans tr[data-key="203.0.113.66/32"]')`)
 	for _, c := range all {
-		s.dismiss(c)
+		s.removeClient(c)
 	}
 	b.Until(isLive)
 	for _, c := range b.Complaints() {

@@ -81,8 +81,10 @@ func (p *Page) charts(s *snapshot) charts {
 		}
 	}
 	v.Drawn = []chart{
-		p.draw(s, chart{Name: "wide", Width: 760, Height: 236, Left: 44, Right: 756, Top: 14, Base: 160, BanTop: 164, Floor: 208, Step: 10}, 3),
-		p.draw(s, chart{Name: "narrow", Width: 340, Height: 226, Left: 36, Right: 338, Top: 14, Base: 150, BanTop: 154, Floor: 198, Step: 20}, 6),
+		p.draw(s, chart{Name: "wide", Width: 760, Height: 236, Left: 44, Right: 756, Top: 14, Base: 160, BanTop: 164,
+			Floor: 208, Step: 10}, 3),
+		p.draw(s, chart{Name: "narrow", Width: 340, Height: 226, Left: 36, Right: 338, Top: 14, Base: 150, BanTop: 154,
+			Floor: 198, Step: 20}, 6),
 	}
 	return v
 }

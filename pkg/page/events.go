@@ -18,8 +18,8 @@ const (
 	stalled = 10 * time.Second
 )
 
-// generation is what everybody who looks should see: it never changes, the next one takes its place. A client that is slow
-// leaves generations out.
+// generation is what everybody who looks should see: it never changes, the next one takes its place. A client that is
+// slow leaves generations out.
 type generation struct {
 	at    time.Time
 	parts []shown
@@ -36,8 +36,8 @@ type client struct {
 	news chan struct{} // holds a token when there is a generation that it has not seen
 }
 
-// enlist counts a client in, unless there are too many.
-func (p *Page) enlist() (*client, bool) {
+// addClient counts a client in, unless there are too many.
+func (p *Page) addClient() (*client, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.clients) >= maxClients {
@@ -55,7 +55,7 @@ func (p *Page) enlist() (*client, bool) {
 	return c, true
 }
 
-func (p *Page) dismiss(c *client) {
+func (p *Page) removeClient(c *client) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.clients, c)
@@ -99,7 +99,7 @@ func (p *Page) next(s *snapshot, before *generation) (*generation, bool) {
 			}
 		}
 		view := part.view(p, s)
-		sum := sum(view)
+		sum := viewHash(view)
 		if before != nil && sum == before.parts[i].sum {
 			continue
 		}
@@ -123,12 +123,13 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusMethodNotAllowed)
 		return
 	}
-	c, ok := p.enlist()
+	c, ok := p.addClient()
 	if !ok {
-		http.Error(w, "Ringwall: too many pages are open for live updates; this one is renewed now and then", http.StatusServiceUnavailable)
+		http.Error(w, "Ringwall: too many pages are open for live updates; this one is renewed now and then",
+			http.StatusServiceUnavailable)
 		return
 	}
-	defer p.dismiss(c)
+	defer p.removeClient(c)
 	_, _, act := p.session(r)
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
@@ -193,7 +194,8 @@ func (g *generation) since(seen []uint64, act bool) (string, []uint64) {
 		if seen != nil && seen[i] == now[i] {
 			continue
 		}
-		text += "event: part\ndata: " + message(map[string]any{"part": part.Name, "html": g.parts[i].html[variant], "now": g.at.Unix()}) + "\n\n"
+		text += "event: part\ndata: " + message(map[string]any{"part": part.Name, "html": g.parts[i].html[variant],
+			"now": g.at.Unix()}) + "\n\n"
 	}
 	return text, now
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// policy lets the browser take nothing from elsewhere, run nothing that is written into the page, and show the page in no
-// frame (Content Security Policy Level 3).
+// policy lets the browser take nothing from elsewhere, run nothing that is written into the page, and show the page in
+// no frame (Content Security Policy Level 3).
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; " +
 	"base-uri 'none'; frame-ancestors 'none'"
 
@@ -49,8 +49,9 @@ func ownName(host string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// sameOrigin says whether a request comes from this very page, as the browser tells it. Loopback is trustworthy to browsers,
-// so they send Sec-Fetch-Site (W3C Fetch Metadata); older ones send Origin alone. Under no-referrer Origin is "null".
+// sameOrigin says whether a request comes from this very page, as the browser tells it. Loopback is trustworthy to
+// browsers, so they send Sec-Fetch-Site (W3C Fetch Metadata); older ones send Origin alone. Under no-referrer Origin is
+// "null".
 func sameOrigin(r *http.Request) bool {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
 		return site == "same-origin"

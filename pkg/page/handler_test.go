@@ -441,12 +441,12 @@ func TestWhySaysWhatTheCommandSays(t *testing.T) {
 
 // Somebody who guesses and is on the allow list is among the alarms of the day, for nobody bans him.
 func TestAnAllowedGuesserIsAnAlarm(t *testing.T) {
-	var w watch
+	var w recentDecisions
 	at := time.Now()
 	d := ban.Decision{Time: at, Action: ban.ActionObserve, Reason: ban.ReasonAllowed, Source: netip.MustParseAddr("127.0.0.1"),
 		Prefix: netip.MustParsePrefix("127.0.0.1/32"), PBX: "pbx1"}
 	w.add([]ban.Decision{d})
-	_, _, alarms := w.look(at)
+	_, _, alarms := w.latest(at)
 	if len(alarms) != 1 {
 		t.Fatalf("%+v", alarms)
 	}

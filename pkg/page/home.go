@@ -35,7 +35,8 @@ type command struct{ What, Type string }
 
 // frame begins a page for whoever asks.
 func (p *Page) frame(r *http.Request, title string) frame {
-	f := frame{Title: title, Host: printable.String(p.Host), Address: p.Address.String(), Now: time.Now(), rights: rights{Loopback: p.loopback}}
+	f := frame{Title: title, Host: printable.String(p.Host), Address: p.Address.String(), Now: time.Now(),
+		rights: rights{Loopback: p.loopback}}
 	if s, k, ok := p.session(r); ok {
 		f.Act, f.Token, f.By, f.Until = true, s.token, sentence(s.by.String()), s.until
 		f.Told = p.sessions.told(k)

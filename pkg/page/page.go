@@ -61,7 +61,7 @@ type Page struct {
 	assets    map[string]asset
 	loopback  bool
 	sessions  sessions
-	watch     watch
+	watch     recentDecisions
 
 	building sync.Mutex // held while a snapshot is made
 	latest   *snapshot
@@ -161,7 +161,8 @@ func (p *Page) Handler() http.Handler {
 		mux.Handle("GET "+path, a)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		p.message(w, r, http.StatusNotFound, "There is no such page", "The status page is at /, and Prometheus' metrics are at /metrics.")
+		p.message(w, r, http.StatusNotFound, "There is no such page",
+			"The status page is at /, and Prometheus' metrics are at /metrics.")
 	})
 	return p.guard(mux)
 }

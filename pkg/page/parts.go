@@ -52,8 +52,8 @@ func (p *Page) render(name string, view any, now time.Time, may rights) (templat
 	return template.HTML(b.String()), nil // made by html/template
 }
 
-// sum tells whether two views of a part look the same, but for the time that passes.
-func sum(view any) uint64 {
+// viewHash tells whether two views of a part look the same, but for the time that passes.
+func viewHash(view any) uint64 {
 	text, err := json.Marshal(view)
 	if err != nil {
 		return 0

@@ -38,7 +38,7 @@ func (p *Page) snapshot(ctx context.Context) *snapshot {
 	s.bans = p.Source.NewestBans(maxBans)
 	s.trusted = p.Source.NewestTrusted(maxTrusted)
 	s.activity = p.Source.Activity(maxAccounts)
-	s.last, s.phones, s.alarms = p.watch.look(now)
+	s.last, s.phones, s.alarms = p.watch.latest(now)
 	p.latest = s
 	return s
 }

@@ -72,7 +72,8 @@ func (p *Page) health(s *snapshot) health {
 	h.judge(st, down)
 	h.Warnings = p.warnings(s)
 	for _, o := range st.ObserveOnly {
-		h.Watched = append(h.Watched, fmt.Sprintf("Watched, but never a reason for a ban: %s (%s).", printable.String(o.Service), sentence(o.Why)))
+		h.Watched = append(h.Watched, fmt.Sprintf("Watched, but never a reason for a ban: %s (%s).",
+			printable.String(o.Service), sentence(o.Why)))
 	}
 	if n := len(h.Warnings) - maxWarnings; n > 0 {
 		h.Warnings, h.More = h.Warnings[:maxWarnings], n
@@ -114,7 +115,8 @@ func (h *health) judge(st control.Status, down []string) {
 }
 
 func pbxOf(v control.PBXStatus) pbxRow {
-	r := pbxRow{Name: printable.String(v.Name), Version: printable.String(v.Version), Up: v.Up, Since: v.Since.Truncate(time.Second), Events: v.Events,
+	r := pbxRow{Name: printable.String(v.Name), Version: printable.String(v.Version), Up: v.Up,
+		Since: v.Since.Truncate(time.Second), Events: v.Events,
 		Forged: int(v.Tampered), Dropped: v.DroppedFrames, Known: v.Learned}
 	if v.LastEvent != nil {
 		at := v.LastEvent.Truncate(time.Second)
@@ -182,7 +184,8 @@ func (p *Page) warnings(s *snapshot) (out []warning) {
 			denied = append(denied, d.Action)
 		}
 		if len(denied) > 0 {
-			add(false, v.Name+" does not tell Ringwall its trunks and contacts ("+humanize.Names(denied, 3)+"): only policy.allow protects your providers",
+			add(false, v.Name+" does not tell Ringwall its trunks and contacts ("+humanize.Names(denied,
+				3)+"): only policy.allow protects your providers",
 				"ringwall doctor says what Asterisk would have to allow")
 		}
 	}
@@ -323,8 +326,9 @@ func (p *Page) bans(s *snapshot) bans {
 	several := len(s.status.PBXs) > 1
 	for i := range s.bans {
 		b := &s.bans[i]
-		r := banRow{Prefix: b.Prefix.String(), Bare: humanize.Prefix(b.Prefix), Address: b.Prefix.Addr().String(), Network: !b.Prefix.IsSingleIP(),
-			Place: placeOf(p.Source.Place(b.Prefix.Addr())), Reason: reasonText(b.Reason),
+		r := banRow{Prefix: b.Prefix.String(), Bare: humanize.Prefix(b.Prefix), Address: b.Prefix.Addr().String(),
+			Network: !b.Prefix.IsSingleIP(),
+			Place:   placeOf(p.Source.Place(b.Prefix.Addr())), Reason: reasonText(b.Reason),
 			Accounts: humanize.Names(b.Accounts, 3), Attempts: b.Attempts, Number: b.Number,
 			Since: b.Since, Until: b.Until, Observed: b.Observed && !v.Observed}
 		if b.Manual {
@@ -432,7 +436,8 @@ type accountRow struct {
 func accountsOf(s *snapshot) accounts {
 	v := accounts{Since: s.activity.Tried.Truncate(time.Minute)}
 	for _, a := range s.activity.Accounts {
-		r := accountRow{Account: printable.String(a.Account), Tries: a.Tries, Sources: a.Sources, Many: a.Sources >= 300, Last: a.Last}
+		r := accountRow{Account: printable.String(a.Account), Tries: a.Tries, Sources: a.Sources, Many: a.Sources >= 300,
+			Last: a.Last}
 		r.Width = max(1, 100*a.Tries/max(1, s.activity.Accounts[0].Tries))
 		v.Rows = append(v.Rows, r)
 	}
@@ -455,7 +460,8 @@ type trustRow struct {
 func (p *Page) trusted(s *snapshot) trusted {
 	v := trusted{Total: max(s.status.Engine.Trusted, len(s.trusted))}
 	for _, t := range s.trusted {
-		r := trustRow{Bare: humanize.Prefix(t.Prefix), Address: t.Prefix.Addr().String(), Place: placeOf(p.Source.Place(t.Prefix.Addr())),
+		r := trustRow{Bare: humanize.Prefix(t.Prefix), Address: t.Prefix.Addr().String(),
+			Place:    placeOf(p.Source.Place(t.Prefix.Addr())),
 			Accounts: humanize.Names(t.Accounts, 4), Until: t.Until.Truncate(time.Minute)}
 		if t.Score >= 1 {
 			r.Score = humanize.Number(float64(int(t.Score)))

@@ -76,13 +76,15 @@ func (p *Page) why(w http.ResponseWriter, r *http.Request) {
 	f.Why = p.answer(ex)
 	f.Why.Place = placeOf(p.Source.Place(addr))
 	f.Commands = commandsFor(f.Why, ex.Allow)
-	if prefix, err := control.ParsePrefix(r.URL.Query().Get("allow")); err == nil && prefix.Contains(addr) && !f.Why.Never {
+	if prefix, err := control.ParsePrefix(r.URL.Query().Get("allow")); err == nil && prefix.Contains(addr) &&
+		!f.Why.Never {
 		f.Why.Allow = &prefix
 	}
 	p.write(w, r, http.StatusOK, "why", f)
 }
 
-// resolve looks a host name up, and says in a sentence what came of it. The first of several addresses is what is answered.
+// resolve looks a host name up, and says in a sentence what came of it. The first of several addresses is what is
+// answered.
 func (p *Page) resolve(ctx context.Context, host string) (netip.Addr, string) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -109,7 +111,8 @@ func (p *Page) account(w http.ResponseWriter, r *http.Request, f frame, name str
 		return
 	}
 	f.Asked, f.Title = printable.Limit(name, 64), "Account "+printable.Limit(name, 64)+" – Ringwall"
-	v := &tried{Account: sentence(printable.String(name)), All: res.All, Command: "ringwall history " + printable.String(name)}
+	v := &tried{Account: sentence(printable.String(name)), All: res.All, Command: "ringwall history " +
+		printable.String(name)}
 	for _, s := range res.Sources[:min(len(res.Sources), maxTried)] {
 		row := triedFrom{Bare: humanize.Prefix(s.Prefix), Address: s.Address.String(), Verdict: printable.String(s.Verdict),
 			Place: placeOf(s.Place), Tries: s.Tries, Logins: s.Logins, Last: s.Last}
@@ -143,8 +146,10 @@ type triedFrom struct {
 }
 
 func (p *Page) answer(ex engine.Explanation) *answer {
-	a := &answer{Address: ex.Address.String(), Verdict: printable.String(ex.Verdict), Sentence: sentence(wording.Verdict(ex, p.clock)),
-		Never: ex.Verdict == "allowed" || ex.Verdict == "protected", Score: humanize.Score(ex.Score) + " of " + humanize.Number(ex.Threshold)}
+	a := &answer{Address: ex.Address.String(), Verdict: printable.String(ex.Verdict),
+		Sentence: sentence(wording.Verdict(ex, p.clock)),
+		Never:    ex.Verdict == "allowed" || ex.Verdict == "protected", Score: humanize.Score(ex.Score) + " of " +
+			humanize.Number(ex.Threshold)}
 	if ex.Threshold > 0 {
 		a.Percent = min(100, int(100*ex.Score/ex.Threshold))
 	}
@@ -162,8 +167,9 @@ func (p *Page) answer(ex engine.Explanation) *answer {
 	}
 	for _, e := range ex.Evidence {
 		by, note := wording.Evidence(e)
-		a.Evidence = append(a.Evidence, piece{At: e.Time, Event: printable.String(e.Event), By: sentence(by), Account: printable.String(e.Account),
-			Points: humanize.Number(e.Points), Score: humanize.Score(e.Score), Note: sentence(note), Proven: e.Proven})
+		a.Evidence = append(a.Evidence, piece{At: e.Time, Event: printable.String(e.Event), By: sentence(by),
+			Account: printable.String(e.Account),
+			Points:  humanize.Number(e.Points), Score: humanize.Score(e.Score), Note: sentence(note), Proven: e.Proven})
 	}
 	for _, l := range ex.Lines {
 		a.Lines = append(a.Lines, sentence(wording.Local(l, p.clock)))
@@ -173,9 +179,11 @@ func (p *Page) answer(ex engine.Explanation) *answer {
 
 // commandsFor is what to type on this machine.
 func commandsFor(a *answer, allowed *ban.Exemption) []command {
-	all := []command{{"The same on a terminal", "ringwall why " + a.Address}, {"What happened with it", "ringwall history " + a.Address}}
+	all := []command{{"The same on a terminal", "ringwall why " + a.Address}, {"What happened with it",
+		"ringwall history " + a.Address}}
 	if a.Never && allowed != nil && allowed.Origin == engine.OriginManual {
-		return append([]command{{"Take that back, and judge it like everybody else", "ringwall allow del " + humanize.Prefix(allowed.Prefix)}}, all...)
+		return append([]command{{"Take that back, and judge it like everybody else", "ringwall allow del " +
+			humanize.Prefix(allowed.Prefix)}}, all...)
 	}
 	if a.Never {
 		return all
@@ -184,7 +192,8 @@ func commandsFor(a *answer, allowed *ban.Exemption) []command {
 	if a.Banned {
 		return append([]command{
 			{"Let it in now", "ringwall unban " + humanize.Prefix(a.Ban)},
-			{"Let it in, and do not ban it for an hour, to mend its phone meanwhile", "ringwall unban " + humanize.Prefix(a.Ban) + " --grace 1h"}, allow}, all...)
+			{"Let it in, and do not ban it for an hour, to mend its phone meanwhile", "ringwall unban " +
+				humanize.Prefix(a.Ban) + " --grace 1h"}, allow}, all...)
 	}
 	return append([]command{allow}, all...)
 }

@@ -59,9 +59,9 @@ func decode(k kind, key string, value []byte, fields func(*codec)) error {
 	return nil
 }
 
-// codec writes the fields of a record, or reads them, so that what a kind of record consists of is said only once. A method
-// for a field takes a pointer to it, and changes it only when it reads. After the first field that does not fit, bad is set
-// and all that is read is zero.
+// codec writes the fields of a record, or reads them, so that what a kind of record consists of is said only once. A
+// method for a field takes a pointer to it, and changes it only when it reads. After the first field that does not fit,
+// bad is set and all that is read is zero.
 type codec struct {
 	b       []byte // written so far, or still to be read
 	reading bool
@@ -73,11 +73,11 @@ func (c *codec) ban(b *ban.Ban) {
 	c.addr(&b.Source)
 	c.time(&b.Since)
 	c.time(&b.Until)
-	text(c, &b.Reason, maxName)
+	textField(c, &b.Reason, maxName)
 	c.float(&b.Score)
 	c.int(&b.Number)
-	text(c, &b.Comment, maxText)
-	text(c, &b.PBX, maxName)
+	textField(c, &b.Comment, maxText)
+	textField(c, &b.PBX, maxName)
 	c.int(&b.Attempts)
 	latest := b.Evidence[max(0, len(b.Evidence)-MaxEvidence):]
 	if n := c.length(len(latest), MaxEvidence); c.reading && n > 0 {
@@ -93,18 +93,18 @@ func (c *codec) evidence(e *ban.Evidence) {
 	multiplied := e.Multiplier != 0
 	c.flags(&e.Proven, &multiplied)
 	c.time(&e.Time)
-	text(c, &e.Event, maxName)
-	text(c, &e.Service, maxName)
-	text(c, &e.Transport, maxName)
-	text(c, &e.Account, maxName)
-	text(c, &e.Reason, maxName)
+	textField(c, &e.Event, maxName)
+	textField(c, &e.Service, maxName)
+	textField(c, &e.Transport, maxName)
+	textField(c, &e.Account, maxName)
+	textField(c, &e.Reason, maxName)
 	c.float(&e.Points)
 	c.float(&e.Score)
-	text(c, &e.PBX, maxName)
-	text(c, &e.Note, maxText)
+	textField(c, &e.PBX, maxName)
+	textField(c, &e.Note, maxText)
 	if multiplied {
 		c.float(&e.Multiplier)
-		text(c, &e.Country, maxName)
+		textField(c, &e.Country, maxName)
 		asn := int(e.ASN)
 		if c.int(&asn); c.reading {
 			e.ASN = uint32(asn)
@@ -127,15 +127,15 @@ func (c *codec) trust(t *ban.Trust) {
 		accounts = t.Accounts
 	}
 	for i := range accounts {
-		text(c, &accounts[i], maxName)
+		textField(c, &accounts[i], maxName)
 	}
 }
 
 // allow leaves out the end where there is none: so it was before entries had one.
 func (c *codec) allow(a *Allow) {
 	c.time(&a.Added)
-	text(c, &a.By, maxName)
-	text(c, &a.Note, maxText)
+	textField(c, &a.By, maxName)
+	textField(c, &a.Note, maxText)
 	if c.reading && !c.bad && len(c.b) > 0 || !c.reading && !a.Until.IsZero() {
 		c.time(&a.Until)
 	}
@@ -152,22 +152,22 @@ func (c *codec) decision(d *ban.Decision) {
 	c.addr(&d.Source)
 	c.prefix(&d.Prefix)
 	var inJSON string
-	if text(c, &inJSON, maxDecision); inJSON != "" {
+	if textField(c, &inJSON, maxDecision); inJSON != "" {
 		c.bad = c.bad || json.Unmarshal([]byte(inJSON), d) != nil
 		return
 	}
 	service, transport, duration := d.Service.String(), d.Transport.String(), int(d.Duration)
 	c.flags(&d.Proven)
-	text(c, &d.Action, maxName)
-	text(c, &d.Reason, maxName)
+	textField(c, &d.Action, maxName)
+	textField(c, &d.Reason, maxName)
 	c.float(&d.Points)
 	c.float(&d.Score)
-	text(c, &d.Account, maxName)
-	text(c, &service, maxName)
-	text(c, &transport, maxName)
+	textField(c, &d.Account, maxName)
+	textField(c, &service, maxName)
+	textField(c, &transport, maxName)
 	c.int(&duration)
-	text(c, &d.PBX, maxName)
-	text(c, &d.Detail, maxDetail)
+	textField(c, &d.PBX, maxName)
+	textField(c, &d.Detail, maxDetail)
 	if c.reading {
 		d.Service, d.Transport, d.Duration = security.ServiceNamed(service), security.TransportNamed(transport), time.Duration(duration)
 	}
@@ -219,8 +219,8 @@ func (c *codec) float(f *float64) {
 	}
 }
 
-// text cuts what is longer when it writes.
-func text[T ~string](c *codec, s *T, limit int) {
+// textField cuts what is longer when it writes.
+func textField[T ~string](c *codec, s *T, limit int) {
 	if c.reading {
 		*s = T(c.takeBytes(limit))
 		return

@@ -200,7 +200,7 @@ func TestAFewFilesSetAsideAreKeptAndNoneOverwritten(t *testing.T) {
 		_ = s.Close()
 	}
 	names, _ := filepath.Glob(path + ".corrupt-2*")
-	if len(names) != keptAside {
+	if len(names) != maxQuarantined {
 		t.Errorf("%d are kept: %q", len(names), names)
 	}
 	if _, err := os.Stat(path + ".corrupt-by-hand"); err != nil {

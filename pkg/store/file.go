@@ -47,17 +47,19 @@ type file struct {
 	readOnly bool
 	migrated int // version that it had, -1 where it is as it was
 
-	mu   sync.Mutex // one transaction at a time: see do
-	dead bool
+	mu       sync.Mutex // one transaction at a time: see do
+	isBroken bool
 }
 
 // unusable says whether an error means that the file as such can never be used, whatever the disk does.
 func unusable(err error) bool {
-	return errors.Is(err, pages.ErrDamaged) || errors.Is(err, errForeign) || errors.Is(err, errNewer) || errors.Is(err, errBroken)
+	return errors.Is(err, pages.ErrDamaged) || errors.Is(err, errForeign) || errors.Is(err, errNewer) || errors.Is(err,
+		errBroken)
 }
 
-// attach opens the file at a path. A file that is unusable is handed to setAside, if there is one, while it is locked.
-func attach(path string, readOnly bool, setAside func(cause error) error) (*file, error) {
+// openFile opens the file at a path. A file that is unusable is handed to setAside, if there is one, while it is
+// locked.
+func openFile(path string, readOnly bool, setAside func(cause error) error) (*file, error) {
 	flag, how := os.O_RDWR, unix.LOCK_EX
 	if readOnly {
 		flag, how = os.O_RDONLY, unix.LOCK_SH
@@ -83,7 +85,7 @@ func attach(path string, readOnly bool, setAside func(cause error) error) (*file
 	if !sameFile(f, path) { // it was set aside or replaced before the lock was ours
 		return nil, fmt.Errorf("%s: %w", path, errMoved)
 	}
-	st, err := check(f, readOnly)
+	st, err := openChecked(f, readOnly)
 	if err != nil {
 		if unusable(err) && setAside != nil {
 			if err := setAside(err); err != nil {
@@ -98,8 +100,8 @@ func attach(path string, readOnly bool, setAside func(cause error) error) (*file
 
 var errMoved = errors.New("it was moved while it was opened")
 
-// check checks a locked file and gives it to bbolt.
-func check(f *os.File, readOnly bool) (*file, error) {
+// openChecked checks a locked file and gives it to bbolt.
+func openChecked(f *os.File, readOnly bool) (*file, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -109,7 +111,7 @@ func check(f *os.File, readOnly bool) (*file, error) {
 		return nil, err
 	}
 	st := &file{os: f, usage: usage, readOnly: readOnly, migrated: -1}
-	err = st.do(func() (err error) {
+	err = st.exclusively(func() (err error) {
 		if st.bolt, err = openBolt(f, readOnly); err != nil {
 			return err
 		}
@@ -145,13 +147,13 @@ func openBolt(f *os.File, readOnly bool) (*bbolt.DB, error) {
 // close gives everything back. The mapping of a broken file stays: nothing can end it safely.
 func (f *file) close() {
 	if f.bolt != nil {
-		_ = f.do(f.bolt.Close)
+		_ = f.exclusively(f.bolt.Close)
 	}
-	release(f.os)
+	unlockAndClose(f.os)
 }
 
-// release unlocks and closes a file. A mapping that is left would hold the lock beyond the close.
-func release(f *os.File) {
+// unlockAndClose unlocks and closes a file. A mapping that is left would hold the lock beyond the close.
+func unlockAndClose(f *os.File) {
 	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
 	_ = f.Close()
 }
@@ -161,31 +163,31 @@ func (f *file) update(fn func(*bbolt.Tx) error) error {
 	if f.readOnly {
 		return unix.EROFS
 	}
-	return f.do(func() error { return f.bolt.Update(fn) })
+	return f.exclusively(func() error { return f.bolt.Update(fn) })
 }
 
 // view runs one reading transaction.
 func (f *file) view(fn func(*bbolt.Tx) error) error {
-	return f.do(func() error { return f.bolt.View(fn) })
+	return f.exclusively(func() error { return f.bolt.View(fn) })
 }
 
-// do calls a function that works with bbolt, alone. A panic may leave bbolt's locks taken for ever, so that after one
-// nothing calls it any more, and nobody waits within it.
-func (f *file) do(fn func() error) error {
+// exclusively calls a function that works with bbolt, alone. A panic may leave bbolt's locks taken for ever, so that
+// after one nothing calls it any more, and nobody waits within it.
+func (f *file) exclusively(fn func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.dead {
+	if f.isBroken {
 		return errBroken
 	}
 	err := guard(fn)
-	f.dead = errors.Is(err, errBroken)
+	f.isBroken = errors.Is(err, errBroken)
 	return err
 }
 
 func (f *file) broken() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.dead
+	return f.isBroken
 }
 
 func sameFile(f *os.File, path string) bool {
@@ -226,7 +228,7 @@ func createAs(name string) (*file, error) {
 	}
 	f := &file{os: o, migrated: -1}
 	if err = lock(o, unix.LOCK_EX); err == nil {
-		err = handOver(o, filepath.Dir(name))
+		err = giveToFolderOwner(o, filepath.Dir(name))
 	}
 	if err == nil {
 		err = guard(func() (err error) {
@@ -276,19 +278,19 @@ func (f *file) mostlyFree() bool {
 	return f.usage.Size() > compactFrom && f.usage.Free > f.usage.Pages/2
 }
 
-// rewrite copies all that a file holds into a new one, which takes its name. The old file is closed.
-func (f *file) rewrite(path string) (*file, error) {
+// compact copies all that a file holds into a new one, which takes its name. The old file is closed.
+func (f *file) compact(path string) (*file, error) {
 	fresh, err := createAs(fmt.Sprintf("%s.new-%d", path, os.Getpid()))
 	if err != nil {
 		return nil, err
 	}
-	err = f.do(func() error { return bbolt.Compact(fresh.bolt, f.bolt, compactTxSize) })
+	err = f.exclusively(func() error { return bbolt.Compact(fresh.bolt, f.bolt, compactTxSize) })
 	if err == nil {
 		err = fresh.rename(path, 0)
 	}
 	if err != nil {
 		_ = os.Remove(fresh.os.Name())
-		release(fresh.os) // Compact may have left a transaction open, for which bbolt's Close would wait
+		unlockAndClose(fresh.os) // Compact may have left a transaction open, for which bbolt's Close would wait
 		return nil, err
 	}
 	f.close()

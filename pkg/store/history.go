@@ -71,12 +71,13 @@ const (
 	pieceLooks = 4096
 )
 
-// WalkHistory calls each with what History returns, a piece at a time, so that a long history takes no more memory than a
-// short one. Nothing is locked meanwhile. An error of each ends it.
-func (s *Store) WalkHistory(ctx context.Context, since time.Time, about netip.Addr, each func([]ban.Decision) error) error {
+// WalkHistory calls each with what History returns, a piece at a time, so that a long history takes no more memory than
+// a short one. Nothing is locked meanwhile. An error of each ends it.
+func (s *Store) WalkHistory(ctx context.Context, since time.Time, about netip.Addr,
+	each func([]ban.Decision) error) error {
 	var next uint64 // number of the line to go on with
 	for {
-		var p piece
+		var p historyPiece
 		var waiting [][]byte
 		s.batchMu.RLock() // between two batches a line either waits or is in the file
 		end, err := s.readHistory(since, about, &next, &p)
@@ -95,7 +96,7 @@ func (s *Store) WalkHistory(ctx context.Context, since time.Time, about netip.Ad
 					return err
 				}
 			}
-			if p = (piece{}); len(waiting) == 0 {
+			if p = (historyPiece{}); len(waiting) == 0 {
 				break
 			}
 			for len(waiting) > 0 && !p.full() {
@@ -110,7 +111,7 @@ func (s *Store) WalkHistory(ctx context.Context, since time.Time, about netip.Ad
 }
 
 // readHistory reads one piece of the file, and says whether it has come to the file's end.
-func (s *Store) readHistory(since time.Time, about netip.Addr, next *uint64, p *piece) (end bool, err error) {
+func (s *Store) readHistory(since time.Time, about netip.Addr, next *uint64, p *historyPiece) (end bool, err error) {
 	err = s.read(func(tx *bbolt.Tx) error {
 		b, err := bucketOf(tx, kindDecision)
 		if err != nil {
@@ -130,26 +131,26 @@ func (s *Store) readHistory(since time.Time, about netip.Addr, next *uint64, p *
 		end = true
 		return nil
 	})
-	return end || s.none(), err
+	return end || s.hasNoFile(), err
 }
 
-// none says that there is no file.
-func (s *Store) none() bool {
+// hasNoFile says that there is no file.
+func (s *Store) hasNoFile() bool {
 	s.fileMu.RLock()
 	defer s.fileMu.RUnlock()
 	return s.file == nil
 }
 
-// piece is a part of history.
-type piece struct {
+// historyPiece is a part of history.
+type historyPiece struct {
 	decisions []ban.Decision
 	bytes     int
 }
 
-func (p *piece) full() bool { return len(p.decisions) >= pieceLines || p.bytes >= pieceBytes }
+func (p *historyPiece) full() bool { return len(p.decisions) >= pieceLines || p.bytes >= pieceBytes }
 
 // add takes a decision, if it is one that is asked for. What cannot be read is left out.
-func (p *piece) add(value []byte, since time.Time, about netip.Addr) {
+func (p *historyPiece) add(value []byte, since time.Time, about netip.Addr) {
 	d, err := decodeDecision(value)
 	if err != nil || d.Time.Before(since) || about.IsValid() && d.Source != about && !d.Prefix.Contains(about) {
 		return

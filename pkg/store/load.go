@@ -86,9 +86,9 @@ func (s *Store) loaded(l *loader) {
 // pieceBans is how many records are handed over at a time.
 const pieceBans = 128
 
-// WalkBans calls each with what Load returns of bans, the oldest first, and of offenders, a piece at a time: hundreds of
-// thousands take no more memory than a few. Nothing is locked meanwhile. A piece is good until each returns. An error of
-// each ends it.
+// WalkBans calls each with what Load returns of bans, the oldest first, and of offenders, a piece at a time: hundreds
+// of thousands take no more memory than a few. Nothing is locked meanwhile. A piece is good until each returns. An
+// error of each ends it.
 func (s *Store) WalkBans(ctx context.Context, now time.Time, each func([]ban.Ban, []ban.Offender) error) error {
 	l := loader{s: s, now: now}
 	handOver := func() error {
@@ -139,7 +139,8 @@ func (s *Store) readBans(keys []datedKey, l *loader) error {
 	})
 }
 
-// readOffenders reads a piece of the offenders, those from a key on. It returns the key to go on with, nil after the last.
+// readOffenders reads a piece of the offenders, those from a key on. It returns the key to go on with, nil after the
+// last.
 func (s *Store) readOffenders(from []byte, l *loader) (next []byte, err error) {
 	err = s.read(func(tx *bbolt.Tx) error {
 		b, err := bucketOf(tx, kindOffender)
@@ -195,7 +196,7 @@ func (s *Store) read(fn func(*bbolt.Tx) error) error {
 	}
 	err := s.file.view(fn)
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-		err = s.explain(err)
+		err = s.withPath(err)
 	}
 	return err
 }
@@ -235,7 +236,7 @@ func (l *loader) decode(id recordID, value []byte) (end time.Time, err error) {
 		if err != nil {
 			return end, err
 		}
-		b.Since, b.Until = rebase(b.Since, b.Until, now)
+		b.Since, b.Until = startByNow(b.Since, b.Until, now)
 		if end = nonZeroTime(b.Until); end.After(now) {
 			l.state.Bans = append(l.state.Bans, b)
 		}
@@ -256,7 +257,7 @@ func (l *loader) decode(id recordID, value []byte) (end time.Time, err error) {
 		if err != nil {
 			return end, err
 		}
-		t.Last, t.Until = rebase(t.Last, t.Until, now) // trust counts from the last login
+		t.Last, t.Until = startByNow(t.Last, t.Until, now) // trust counts from the last login
 		t.Since = earlier(t.Since, now)
 		end = nonZeroTime(later(t.Until, t.Last.Add(l.s.o.TrustMemory)))
 		if end.After(now) {
@@ -273,7 +274,7 @@ func (l *loader) decode(id recordID, value []byte) (end time.Time, err error) {
 		if err != nil {
 			return end, err
 		}
-		g.Since, g.Until = rebase(g.Since, g.Until, now)
+		g.Since, g.Until = startByNow(g.Since, g.Until, now)
 		if end = nonZeroTime(g.Until); end.After(now) {
 			l.state.Graces = append(l.state.Graces, g)
 		}
@@ -281,8 +282,8 @@ func (l *loader) decode(id recordID, value []byte) (end time.Time, err error) {
 	return end, nil
 }
 
-// rebase moves a span that begins in the future to begin now.
-func rebase(since, until, now time.Time) (time.Time, time.Time) {
+// startByNow moves a span that begins in the future to begin now.
+func startByNow(since, until, now time.Time) (time.Time, time.Time) {
 	if ahead := since.Sub(now); ahead > 0 {
 		return now, until.Add(-ahead)
 	}
@@ -311,8 +312,8 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// discard removes records that are over or damaged, unless they are no longer. What a ban said of its source stays.
-func (s *Store) discard(tx *bbolt.Tx, list []recordID, now time.Time) error {
+// removeStale removes records that are over or damaged, unless they are no longer. What a ban said of its source stays.
+func (s *Store) removeStale(tx *bbolt.Tx, list []recordID, now time.Time) error {
 	for _, id := range list {
 		b, err := bucketOf(tx, id.kind)
 		if err != nil {
@@ -327,7 +328,7 @@ func (s *Store) discard(tx *bbolt.Tx, list []recordID, now time.Time) error {
 			continue
 		}
 		for _, o := range l.state.Offenders { // of a ban: the record of an offender who counts is not over
-			if err := s.remember(tx, o, now); err != nil {
+			if err := s.keepWorse(tx, o, now); err != nil {
 				return err
 			}
 		}
@@ -338,8 +339,8 @@ func (s *Store) discard(tx *bbolt.Tx, list []recordID, now time.Time) error {
 	return nil
 }
 
-// remember writes an offender. Where the file has the same, the worse counts.
-func (s *Store) remember(tx *bbolt.Tx, o ban.Offender, now time.Time) error {
+// keepWorse writes an offender. Where the file has the same, the worse counts.
+func (s *Store) keepWorse(tx *bbolt.Tx, o ban.Offender, now time.Time) error {
 	b, err := bucketOf(tx, kindOffender)
 	if err != nil {
 		return err

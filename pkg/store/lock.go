@@ -20,11 +20,12 @@ func lock(f *os.File, how int) error {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return err
 	}
-	return fmt.Errorf("%s is %w by %s; stop that first, or set state.path to another file", f.Name(), ErrLocked, holder(f))
+	return fmt.Errorf("%s is %w by %s; stop that first, or set state.path to another file", f.Name(), ErrLocked,
+		lockHolder(f))
 }
 
-// holder names who has the lock, as far as /proc tells (proc_locks(5)).
-func holder(f *os.File) string {
+// lockHolder names who has the lock, as far as /proc tells (proc_locks(5)).
+func lockHolder(f *os.File) string {
 	const unknown = "another process"
 	var st unix.Stat_t
 	if unix.Fstat(int(f.Fd()), &st) != nil {

@@ -69,7 +69,8 @@ func fromJSON(tx *bbolt.Tx) error {
 	err := read(kindBan, func(value []byte) (Change, error) {
 		var v banJSON
 		err := json.Unmarshal(value, &v)
-		return PutBan(ban.Ban{Prefix: v.Prefix, Source: v.Source, Since: v.Since, Until: v.Until, Reason: ban.Reason(v.Reason), Score: v.Score,
+		return PutBan(ban.Ban{Prefix: v.Prefix, Source: v.Source, Since: v.Since, Until: v.Until,
+			Reason: ban.Reason(v.Reason), Score: v.Score,
 			Proven: v.Proven, Manual: v.Manual, Number: v.Number, Comment: v.Comment, PBX: v.PBX, Attempts: v.Attempts}), err
 	})
 	if err != nil {
@@ -86,5 +87,5 @@ func fromJSON(tx *bbolt.Tx) error {
 	if err := initialize(tx, 0); err != nil {
 		return err
 	}
-	return replace(tx, changes)
+	return replaceRecords(tx, changes)
 }

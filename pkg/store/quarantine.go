@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	keptAside  = 5 // files; the oldest goes when there is one more
-	asideStamp = "20060102T150405.000000000Z"
-	asideTries = 100
+	maxQuarantined  = 5 // files; the oldest goes when there is one more
+	quarantineStamp = "20060102T150405.000000000Z"
+	quarantineTries = 100
 )
 
 // setAside renames the file at a path to NAME.corrupt-TIME, or NAME.newer-TIME, over no other file.
@@ -25,8 +25,8 @@ func setAside(path string, cause error, now time.Time) (string, error) {
 	if errors.Is(cause, errNewer) {
 		what = ".newer-"
 	}
-	base := path + what + now.UTC().Format(asideStamp)
-	for i := range asideTries {
+	base := path + what + now.UTC().Format(quarantineStamp)
+	for i := range quarantineTries {
 		name := base
 		if i > 0 {
 			name = fmt.Sprintf("%s-%02d", base, i)
@@ -38,15 +38,15 @@ func setAside(path string, cause error, now time.Time) (string, error) {
 		if err != nil {
 			return "", &os.LinkError{Op: "set aside", Old: path, New: name, Err: err}
 		}
-		prune(path, name)
+		removeOldest(path, name)
 		syncFolder(path)
 		return name, nil
 	}
 	return "", fmt.Errorf("set aside %s: %w", path, fs.ErrExist)
 }
 
-// prune removes the oldest of the files that were set aside, never the one just made.
-func prune(path, keep string) {
+// removeOldest removes the oldest of the files that were set aside, never the one just made.
+func removeOldest(path, keep string) {
 	dir, base := filepath.Split(path)
 	entries, err := os.ReadDir(filepath.Clean(dir + "."))
 	if err != nil {
@@ -60,22 +60,22 @@ func prune(path, keep string) {
 			continue
 		}
 		for _, what := range []string{"corrupt-", "newer-"} {
-			if stamp, ok := strings.CutPrefix(rest, what); ok && len(stamp) >= len(asideStamp) {
-				if _, err := time.Parse(asideStamp, stamp[:len(asideStamp)]); err == nil {
+			if stamp, ok := strings.CutPrefix(rest, what); ok && len(stamp) >= len(quarantineStamp) {
+				if _, err := time.Parse(quarantineStamp, stamp[:len(quarantineStamp)]); err == nil {
 					list = append(list, aside{dir + e.Name(), stamp})
 				}
 			}
 		}
 	}
 	slices.SortFunc(list, func(a, b aside) int { return strings.Compare(a.stamp, b.stamp) })
-	for len(list) > keptAside-1 {
+	for len(list) > maxQuarantined-1 {
 		_ = os.Remove(list[0].name)
 		list = list[1:]
 	}
 }
 
-// sweep removes what a process that ended amid a rewrite left behind. The lock on path must be held.
-func sweep(path string) {
+// removeLeftovers removes what a process that ended amid a rewrite left behind. The lock on path must be held.
+func removeLeftovers(path string) {
 	names, _ := filepath.Glob(globQuote(path) + ".new-*")
 	for _, name := range names {
 		if f, err := os.OpenFile(name, os.O_RDWR, 0); err == nil {

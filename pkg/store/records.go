@@ -115,7 +115,7 @@ func AddDecision(d ban.Decision) Change {
 // put is the change to a record that has these fields, which take about so many bytes.
 func put(k kind, key string, size int, fields func(*codec)) Change {
 	if key == "" {
-		return unnamed(k)
+		return withoutKey(k)
 	}
 	return Change{record: record{recordID{k, key}, encode(k, key, size, fields)}}
 }
@@ -123,12 +123,12 @@ func put(k kind, key string, size int, fields func(*codec)) Change {
 // drop is the change to no record.
 func drop(k kind, key string) Change {
 	if key == "" {
-		return unnamed(k)
+		return withoutKey(k)
 	}
 	return Change{record: record{recordID{k, key}, nil}}
 }
 
-func unnamed(k kind) Change {
+func withoutKey(k kind) Change {
 	return Change{err: fmt.Errorf("an entry of %s without a valid prefix or host name %w", k, ErrRecord)}
 }
 

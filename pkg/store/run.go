@@ -37,7 +37,7 @@ func (s *Store) Run(ctx context.Context) error {
 	var next time.Time
 	wait := backoffMin
 	for ctx.Err() == nil {
-		needed, urgent := s.needed()
+		needed, urgent := s.workWaiting()
 		if !needed {
 			pause(ctx, s.wake, nil)
 			continue
@@ -58,7 +58,7 @@ func (s *Store) Run(ctx context.Context) error {
 	s.ended = true
 	s.mu.Unlock()
 	var err error
-	if needed, _ := s.needed(); needed {
+	if needed, _ := s.workWaiting(); needed {
 		if err = s.save(); err != nil {
 			if err = s.save(); err != nil { // a broken file is begun anew by the second attempt
 				err = fmt.Errorf("%d changes are not saved: %w", s.Stats().Pending, err)
@@ -77,8 +77,8 @@ func pause(ctx context.Context, wake <-chan struct{}, timer <-chan time.Time) {
 	}
 }
 
-// needed says whether there is anything to do, and whether somebody waits for it.
-func (s *Store) needed() (needed, urgent bool) {
+// workWaiting says whether there is anything to do, and whether somebody waits for it.
+func (s *Store) workWaiting() (needed, urgent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.queue.len() > 0 || len(s.stale) > 0 || s.resync || s.err != nil || s.lastDurable < s.lastPut, s.urgent
@@ -105,9 +105,9 @@ func (s *Store) save() error {
 		last, err = s.write()
 	}
 	if err != nil {
-		err = s.explain(err)
+		err = s.withPath(err)
 	}
-	s.report(err)
+	s.reportHealth(err)
 	s.wakeFlushers(func() {
 		s.attemptsDone++
 		if err == nil {
@@ -131,7 +131,7 @@ func (s *Store) ensureOpen() error {
 		s.dropFileLocked()
 	}
 	if s.file == nil {
-		f, r, err := s.acquire(time.Now())
+		f, r, err := s.openOrCreate(time.Now())
 		if err == nil {
 			s.file = f
 			if r.Fresh && s.o.Snapshot != nil {
@@ -141,7 +141,7 @@ func (s *Store) ensureOpen() error {
 			}
 			return nil
 		}
-		if f, again := attach(s.path, true, nil); again == nil && f.migrated < 0 {
+		if f, again := openFile(s.path, true, nil); again == nil && f.migrated < 0 {
 			s.file = f // history can be read in the meantime
 		} else if again == nil {
 			f.close()
@@ -160,14 +160,14 @@ func (s *Store) ensureOpen() error {
 		}
 		s.log.Warn("the state file was removed while in use; it is written again", "file", s.path)
 	}
-	f, err := s.file.rewrite(s.path)
+	f, err := s.file.compact(s.path)
 	switch {
 	case errors.Is(err, errBroken):
 		s.dropFileLocked()
 		return err
 	case err == nil:
 		s.file = f
-	case !there || !full(err):
+	case !there || !isDiskFull(err):
 		return err
 	}
 	s.suspect.Store(false)
@@ -181,9 +181,10 @@ func (s *Store) dropFileLocked() {
 	s.suspect.Store(false)
 }
 
-// full says whether a disk refused to take more, as opposed to losing what it took.
-func full(err error) bool {
-	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.EFBIG)
+// isDiskFull says whether a disk refused to take more, as opposed to losing what it took.
+func isDiskFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EROFS) || errors.Is(err,
+		unix.EFBIG)
 }
 
 // write writes all that waits, and puts back what it could not. It returns the last change that had been put by then.
@@ -220,14 +221,14 @@ func (s *Store) writeAll(batch *batch, stale []recordID, staleAt time.Time, resy
 	err := func() error {
 		if resync {
 			known := s.o.Snapshot()
-			if err := s.commit(f, func(tx *bbolt.Tx) error { return replace(tx, known) }); err != nil {
+			if err := s.commit(f, func(tx *bbolt.Tx) error { return replaceRecords(tx, known) }); err != nil {
 				return err
 			}
 			batch.records = nil
 		}
 		for len(stale) > 0 {
 			part := stale[:min(len(stale), chunkRecords)]
-			if err := s.commit(f, func(tx *bbolt.Tx) error { return s.discard(tx, part, staleAt) }); err != nil {
+			if err := s.commit(f, func(tx *bbolt.Tx) error { return s.removeStale(tx, part, staleAt) }); err != nil {
 				return err
 			}
 			stale = stale[len(part):]
@@ -244,7 +245,7 @@ func (s *Store) writeAll(batch *batch, stale []recordID, staleAt time.Time, resy
 		s.fileMu.Lock()
 		s.dropFileLocked()
 		s.fileMu.Unlock()
-	case err != nil && !full(err):
+	case err != nil && !isDiskFull(err):
 		// After a failed fsync the kernel may take pages for written that are not (fsync(2), EIO): copy them all.
 		s.suspect.Store(true)
 	}
@@ -306,8 +307,8 @@ func bucketOf(tx *bbolt.Tx, k kind) (*bbolt.Bucket, error) {
 	return nil, fmt.Errorf("%w: it has no %s", errBroken, k)
 }
 
-// replace puts what is known in place of all records but history.
-func replace(tx *bbolt.Tx, known []Change) error {
+// replaceRecords puts what is known in place of all records but history.
+func replaceRecords(tx *bbolt.Tx, known []Change) error {
 	q := newQueue()
 	for _, c := range known {
 		if c.err == nil && c.kind != kindDecision && c.value != nil {
@@ -325,8 +326,8 @@ func replace(tx *bbolt.Tx, known []Change) error {
 	return writeRecords(tx, q.batch().records)
 }
 
-// report tells of a change of state: of the same trouble only once.
-func (s *Store) report(err error) {
+// reportHealth tells of a change of state: of the same trouble only once.
+func (s *Store) reportHealth(err error) {
 	s.mu.Lock()
 	before, lost := s.err, s.stats.Lost
 	s.err = err

@@ -73,16 +73,16 @@ func (o Options) withDefaults() Options {
 	if o.Health == nil {
 		o.Health = func(error) {}
 	}
-	o.Interval = min(orElse(o.Interval, defaultInterval), time.Second)
-	o.History = orElse(o.History, defaultHistory)
-	o.HistoryAge = orElse(o.HistoryAge, month)
-	o.OffenderMemory = orElse(o.OffenderMemory, month)
-	o.TrustMemory = orElse(o.TrustMemory, month)
-	o.MaxPending = orElse(o.MaxPending, defaultMaxPending)
+	o.Interval = min(positiveOr(o.Interval, defaultInterval), time.Second)
+	o.History = positiveOr(o.History, defaultHistory)
+	o.HistoryAge = positiveOr(o.HistoryAge, month)
+	o.OffenderMemory = positiveOr(o.OffenderMemory, month)
+	o.TrustMemory = positiveOr(o.TrustMemory, month)
+	o.MaxPending = positiveOr(o.MaxPending, defaultMaxPending)
 	return o
 }
 
-func orElse[T int | time.Duration](v, other T) T {
+func positiveOr[T int | time.Duration](v, other T) T {
 	if v <= 0 {
 		return other
 	}
@@ -159,11 +159,12 @@ func Open(path string, o Options) (*Store, Recovery, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	s := &Store{path: path, o: o, log: o.Log, wake: make(chan struct{}, 1), attempted: make(chan struct{}), queue: newQueue()}
+	s := &Store{path: path, o: o, log: o.Log, wake: make(chan struct{}, 1), attempted: make(chan struct{}),
+		queue: newQueue()}
 	if o.ReadOnly {
-		f, err := attach(path, true, nil)
+		f, err := openFile(path, true, nil)
 		if err != nil {
-			return nil, Recovery{Migrated: -1}, s.explain(err)
+			return nil, Recovery{Migrated: -1}, s.withPath(err)
 		}
 		if f.migrated >= 0 {
 			f.close()
@@ -172,14 +173,14 @@ func Open(path string, o Options) (*Store, Recovery, error) {
 		s.file = f
 		return s, Recovery{Migrated: -1}, nil
 	}
-	f, r, err := s.acquire(time.Now())
+	f, r, err := s.openOrCreate(time.Now())
 	switch {
 	case errors.Is(err, ErrLocked), errors.Is(err, ErrNoFile):
-		return nil, r, s.explain(err)
+		return nil, r, s.withPath(err)
 	case err != nil:
-		r.Unavailable = s.explain(err)
+		r.Unavailable = s.withPath(err)
 		// What can be read counts, though nothing can be written.
-		if f, err := attach(path, true, nil); err == nil && f.migrated < 0 {
+		if f, err := openFile(path, true, nil); err == nil && f.migrated < 0 {
 			s.file = f
 		} else if err == nil {
 			f.close()
@@ -193,11 +194,11 @@ func Open(path string, o Options) (*Store, Recovery, error) {
 	return s, r, nil
 }
 
-// acquire opens the file to be written, sets aside what is of no use, and makes a new one.
-func (s *Store) acquire(now time.Time) (*file, Recovery, error) {
+// openOrCreate opens the file to be written, sets aside what is of no use, and makes a new one.
+func (s *Store) openOrCreate(now time.Time) (*file, Recovery, error) {
 	r := Recovery{Migrated: -1}
 	for range 5 {
-		f, err := attach(s.path, false, func(cause error) error {
+		f, err := openFile(s.path, false, func(cause error) error {
 			name, err := setAside(s.path, cause, now)
 			if err != nil {
 				return err
@@ -209,12 +210,12 @@ func (s *Store) acquire(now time.Time) (*file, Recovery, error) {
 		})
 		switch {
 		case err == nil:
-			sweep(s.path)
+			removeLeftovers(s.path)
 			if f.migrated >= 0 {
 				r.Migrated = f.migrated
 				s.log.Info("the state file was brought up to date", "from_version", f.migrated, "to_version", schema)
 			}
-			return s.compacted(f, &r), r, nil
+			return s.compactIfMostlyFree(f, &r), r, nil
 		case errors.Is(err, fs.ErrNotExist), r.SetAside != "" && unusable(err):
 			f, err := create(s.path)
 			if errors.Is(err, fs.ErrExist) { // somebody else was faster
@@ -231,13 +232,13 @@ func (s *Store) acquire(now time.Time) (*file, Recovery, error) {
 	return nil, r, fmt.Errorf("%s: %w", s.path, errMoved)
 }
 
-// compacted shrinks a file of mostly free pages. Where that fails the file goes on as it is.
-func (s *Store) compacted(f *file, r *Recovery) *file {
+// compactIfMostlyFree shrinks a file of mostly free pages. Where that fails the file goes on as it is.
+func (s *Store) compactIfMostlyFree(f *file, r *Recovery) *file {
 	if !f.mostlyFree() {
 		return f
 	}
 	before := f.usage.Size()
-	fresh, err := f.rewrite(s.path)
+	fresh, err := f.compact(s.path)
 	if err != nil {
 		s.log.Warn("the state file could not be compacted", "file", s.path, "bytes", before, "err", err)
 		return f
@@ -249,7 +250,7 @@ func (s *Store) compacted(f *file, r *Recovery) *file {
 	return fresh
 }
 
-func (s *Store) explain(err error) error {
+func (s *Store) withPath(err error) error {
 	return hint.Errorf(remedy(err), "state file %s: %w", s.path, err)
 }
 
@@ -317,8 +318,8 @@ func signal(c chan struct{}) {
 	}
 }
 
-// Flush returns when all that was Put before it is durable. When an attempt to save it fails it returns why; the changes
-// stay in the queue. Run must be running.
+// Flush returns when all that was Put before it is durable. When an attempt to save it fails it returns why; the
+// changes stay in the queue. Run must be running.
 func (s *Store) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -18,9 +18,9 @@ const Backup = ".bak"
 // maxTextFile is the largest text that is read, in bytes.
 const maxTextFile = 4 << 20
 
-// handOver gives a new file to the owner of its folder where root has made it: what root starts by hand for a first look, the
-// service goes on with.
-func handOver(f *os.File, dir string) error {
+// giveToFolderOwner gives a new file to the owner of its folder where root has made it: what root starts by hand for a
+// first look, the service goes on with.
+func giveToFolderOwner(f *os.File, dir string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -31,9 +31,9 @@ func handOver(f *os.File, dir string) error {
 	return f.Chown(int(st.Uid), int(st.Gid))
 }
 
-// WriteFile puts data in a file's place at once: whoever reads it, and whoever finds it after a power cut, has the whole of
-// it or of what was there before. Only its owner can read it. Its owner is that of the folder: what root writes by hand, the
-// service can read and replace. With backup, what was there before is kept beside it, as NAME.bak.
+// WriteFile puts data in a file's place at once: whoever reads it, and whoever finds it after a power cut, has the
+// whole of it or of what was there before. Only its owner can read it. Its owner is that of the folder: what root
+// writes by hand, the service can read and replace. With backup, what was there before is kept beside it, as NAME.bak.
 func WriteFile(path string, data []byte, backup bool) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new-*") // mode 0600
@@ -50,7 +50,7 @@ func WriteFile(path string, data []byte, backup bool) error {
 	if _, err = f.Write(data); err != nil {
 		return err
 	}
-	if err = handOver(f, dir); err != nil {
+	if err = giveToFolderOwner(f, dir); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if err = f.Sync(); err != nil {
@@ -101,9 +101,9 @@ func WriteLines(path, heading string, lines []string) error {
 	return WriteFile(path, []byte(b.String()), true)
 }
 
-// ReadLines reads what WriteLines wrote, or a person with an editor: lines without comments and spaces around them. Where the
-// file is missing, cut off or cannot be read, it reads the one before it. from is the file that was read, empty for none:
-// then err says why, and is fs.ErrNotExist where there never was one.
+// ReadLines reads what WriteLines wrote, or a person with an editor: lines without comments and spaces around them.
+// Where the file is missing, cut off or cannot be read, it reads the one before it. from is the file that was read,
+// empty for none: then err says why, and is fs.ErrNotExist where there never was one.
 func ReadLines(path string) (lines []string, from string, err error) {
 	var first error
 	for _, from := range []string{path, path + Backup} {

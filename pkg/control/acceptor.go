@@ -56,16 +56,16 @@ func (a *acceptor) Accept() (net.Conn, error) {
 			_ = c.Close()
 			continue
 		}
-		if a.enter(peer.UID) {
-			return &conn{UnixConn: c, peer: peer, leave: sync.OnceFunc(func() { a.leave(peer.UID) })}, nil
+		if a.admit(peer.UID) {
+			return &conn{UnixConn: c, peer: peer, leave: sync.OnceFunc(func() { a.release(peer.UID) })}, nil
 		}
-		turnAway(c)
+		rejectBusy(c)
 	}
 }
 
 func (a *acceptor) Addr() net.Addr { return &net.UnixAddr{Name: a.path, Net: "unix"} }
 
-func (a *acceptor) enter(uid uint32) bool {
+func (a *acceptor) admit(uid uint32) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.total >= a.max || uid != 0 && a.users[uid] >= a.max/2 {
@@ -76,7 +76,7 @@ func (a *acceptor) enter(uid uint32) bool {
 	return true
 }
 
-func (a *acceptor) leave(uid uint32) {
+func (a *acceptor) release(uid uint32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.total--
@@ -85,11 +85,12 @@ func (a *acceptor) leave(uid uint32) {
 	}
 }
 
-// turnAway writes the whole answer without reading the request: it fits into the socket's empty buffer.
-func turnAway(c *net.UnixConn) {
+// rejectBusy writes the whole answer without reading the request: it fits into the socket's empty buffer.
+func rejectBusy(c *net.UnixConn) {
 	const body = `{"error":"too many connections to ringwall","hint":"try again in a few seconds"}` + "\n"
 	_ = c.SetDeadline(time.Now().Add(100 * time.Millisecond))
-	_, _ = fmt.Fprintf(c, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+	_, _ = fmt.Fprintf(c,
+		"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		http.StatusServiceUnavailable, http.StatusText(http.StatusServiceUnavailable), len(body), body)
 	_ = c.CloseWrite()
 	_ = c.Close()

@@ -24,9 +24,9 @@ It is read where the state file is of no use. To change the list, say: ringwall 
 
 const untilWord = "until=" // before the end of an entry that has one
 
-// allowed is the allow list of commands in plain text, beside the state file: a state file that is of no use must not
+// allowFile is the allow list of commands in plain text, beside the state file: a state file that is of no use must not
 // ban somebody whom a person has allowed.
-type allowed struct {
+type allowFile struct {
 	path string // empty: there is no state, and no such file
 	log  *slog.Logger
 	now  func() time.Time
@@ -37,13 +37,13 @@ type allowed struct {
 	failed error  // why it cannot be written
 }
 
-func newAllowed(state string, log *slog.Logger) *allowed {
-	return &allowed{path: besideState(state, "allow"), log: log, now: time.Now, list: make(map[string]store.Allow)}
+func newAllowFile(state string, log *slog.Logger) *allowFile {
+	return &allowFile{path: besideState(state, "allow"), log: log, now: time.Now, list: make(map[string]store.Allow)}
 }
 
-// recover takes the entries of the state file over and returns those that count: where the state file was of no use,
-// which lost says, also those of the text.
-func (a *allowed) recover(stored []store.Allow, lost string) []store.Allow {
+// mergeStored takes the entries of the state file over and returns those that count: where the state file was of no
+// use, which lost says, also those of the text.
+func (a *allowFile) mergeStored(stored []store.Allow, lost string) []store.Allow {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, e := range stored {
@@ -53,7 +53,7 @@ func (a *allowed) recover(stored []store.Allow, lost string) []store.Allow {
 		return stored // the end of what is over is the engine's matter
 	}
 	if lost != "" {
-		a.restoreLocked(lost)
+		a.readTextLocked(lost)
 	}
 	a.writeLocked() // and drop what is over
 	out := make([]store.Allow, 0, len(a.list))
@@ -63,8 +63,8 @@ func (a *allowed) recover(stored []store.Allow, lost string) []store.Allow {
 	return out
 }
 
-// restoreLocked reads the text.
-func (a *allowed) restoreLocked(lost string) {
+// readTextLocked reads the text.
+func (a *allowFile) readTextLocked(lost string) {
 	lines, from, err := store.ReadLines(a.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return // nothing was ever allowed by a command
@@ -93,8 +93,8 @@ func (a *allowed) restoreLocked(lost string) {
 	}
 }
 
-// set adds an entry, or takes it away, and writes the list down.
-func (a *allowed) set(e store.Allow, remove bool) {
+// change adds an entry, or takes it away, and writes the list down.
+func (a *allowFile) change(e store.Allow, remove bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.list[entryName(e)] = e
@@ -107,7 +107,7 @@ func (a *allowed) set(e store.Allow, remove bool) {
 }
 
 // writeLocked writes the list down, unless the file has it, and drops what is over.
-func (a *allowed) writeLocked() {
+func (a *allowFile) writeLocked() {
 	now := a.now()
 	maps.DeleteFunc(a.list, func(_ string, e store.Allow) bool { return !e.Until.IsZero() && !e.Until.After(now) })
 	var lines []string
@@ -135,7 +135,7 @@ func (a *allowed) writeLocked() {
 }
 
 // warnings are what a person should know of the list.
-func (a *allowed) warnings() (out []control.Warning) {
+func (a *allowFile) warnings() (out []control.Warning) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.fault != "" {

@@ -16,8 +16,8 @@ const (
 	alarmFor = 24 * time.Hour
 )
 
-// watch remembers the decisions that the page shows: a bounded number of each kind.
-type watch struct {
+// recentDecisions remembers the decisions that the page shows: a bounded number of each kind.
+type recentDecisions struct {
 	mu     sync.Mutex
 	last   []ban.Decision // the oldest first
 	phones map[phone]ban.Decision
@@ -40,7 +40,7 @@ type alarm struct {
 	pbx     string
 }
 
-func (w *watch) add(decisions []ban.Decision) {
+func (w *recentDecisions) add(decisions []ban.Decision) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.phones == nil {
@@ -70,7 +70,7 @@ func (w *watch) add(decisions []ban.Decision) {
 }
 
 // has says whether a decision is among the last: history and what is new may overlap.
-func (w *watch) has(d *ban.Decision) bool {
+func (w *recentDecisions) has(d *ban.Decision) bool {
 	for i := range w.last {
 		have := &w.last[i]
 		if have.Prefix == d.Prefix && have.Action == d.Action && have.Account == d.Account && have.Time.Equal(d.Time) {
@@ -95,8 +95,8 @@ func insert[K comparable](m map[K]ban.Decision, k K, d *ban.Decision, n int) {
 	m[k] = *d
 }
 
-// look returns the latest decisions, the newest first, and what is still to be shown of phones and alarms.
-func (w *watch) look(now time.Time) (last, phones, alarms []ban.Decision) {
+// latest returns the latest decisions, the newest first, and what is still to be shown of phones and alarms.
+func (w *recentDecisions) latest(now time.Time) (last, phones, alarms []ban.Decision) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	last = slices.Clone(w.last)
@@ -115,7 +115,8 @@ func current[K comparable](m map[K]ban.Decision, since time.Time) []ban.Decision
 		out = append(out, d)
 	}
 	slices.SortFunc(out, func(a, b ban.Decision) int {
-		return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(a.Account, b.Account), cmp.Compare(a.Prefix.String(), b.Prefix.String()))
+		return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(a.Account, b.Account), cmp.Compare(a.Prefix.String(),
+			b.Prefix.String()))
 	})
 	return out
 }

@@ -132,8 +132,8 @@ func TestLinesOfTheAllowList(t *testing.T) {
 func TestTheTextOfTheAllowListKnowsItsEnds(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "state.db")
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	list := func() *allowed {
-		a := newAllowed(state, slog.New(slog.DiscardHandler))
+	list := func() *allowFile {
+		a := newAllowFile(state, slog.New(slog.DiscardHandler))
 		a.now = func() time.Time { return now }
 		return a
 	}
@@ -141,13 +141,13 @@ func TestTheTextOfTheAllowListKnowsItsEnds(t *testing.T) {
 		By: "root (uid 0)"}
 	ever := store.Allow{Prefix: netip.MustParsePrefix("203.0.113.10/32"), Added: now, By: "until (uid 7)"}
 	a := list()
-	a.set(short, false)
-	a.set(ever, false)
-	if got := list().recover(nil, "no state file"); !slices.Equal(got, []store.Allow{ever, short}) {
+	a.change(short, false)
+	a.change(ever, false)
+	if got := list().mergeStored(nil, "no state file"); !slices.Equal(got, []store.Allow{ever, short}) {
 		t.Errorf("%+v", got)
 	}
 	now = short.Until
-	if got := list().recover(nil, "no state file"); !slices.Equal(got, []store.Allow{ever}) {
+	if got := list().mergeStored(nil, "no state file"); !slices.Equal(got, []store.Allow{ever}) {
 		t.Errorf("after its end: %+v", got)
 	}
 }

@@ -63,7 +63,7 @@ func TestCrowdAtTheMetricsLocksNobodyOut(t *testing.T) {
 				conns = append(conns, c)
 				_, _ = io.WriteString(c, request) // those who had to go do not hear it
 			}
-			r.until("only some are let in", func() bool { return open(t)-before-crowd <= maxGuests+8 })
+			r.until("only some are let in", func() bool { return open(t)-before-crowd <= maxConns+8 })
 			if s, err := r.client.Status(t.Context()); err != nil || !s.PBXs[0].Up {
 				t.Errorf("status: %v", err)
 			}
@@ -88,13 +88,13 @@ func TestWhoIsServedKeepsHisPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	served, end := make(chan struct{}), make(chan struct{})
-	m := &metricsServer{listener: newGuests(l, nil), handler: attended(http.HandlerFunc(func(w http.ResponseWriter,
+	m := &metricsServer{listener: newBoundedListener(l, nil), handler: markServing(http.HandlerFunc(func(w http.ResponseWriter,
 		_ *http.Request) {
 		close(served)
 		<-end
 		_, _ = io.WriteString(w, "here you are")
 	}))}
-	m.listener.(*guests).complaint = time.Now().Add(time.Hour)
+	m.listener.(*boundedListener).lastWarned = time.Now().Add(time.Hour)
 	go func() { _ = m.Run(t.Context()) }()
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
@@ -103,7 +103,7 @@ func TestWhoIsServedKeepsHisPlace(t *testing.T) {
 	defer func() { _ = c.Close() }()
 	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 	<-served
-	for range 3 * maxGuests {
+	for range 3 * maxConns {
 		c, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {
 			t.Fatal(err)

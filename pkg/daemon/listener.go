@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Bounds of what those take who reach metrics.listen, which on most machines is every local user. With the control
+// socket's 64 connections, that leaves nearly all of the unit's descriptors to Asterisk, the kernel and the state file.
+const (
+	maxConns         = 64
+	maxPageRequests  = 40 // of them, those whom the status page serves, so that the metrics always find room
+	connIdleTimeout  = 30 * time.Second
+	fullWarningEvery = time.Hour // between two warnings
+)
+
+// boundedListener is a listener with a bounded number of connections. Whoever comes when it is full gets the place of
+// the one that has waited the longest without being served: an idle one, or one that never asked.
+type boundedListener struct {
+	net.Listener
+	log *slog.Logger
+
+	mu         sync.Mutex
+	conns      map[*boundedConn]struct{}
+	lastWarned time.Time
+}
+
+func newBoundedListener(l net.Listener, log *slog.Logger) *boundedListener {
+	return &boundedListener{Listener: l, log: log, conns: make(map[*boundedConn]struct{})}
+}
+
+// boundedConn is a connection.
+type boundedConn struct {
+	net.Conn
+	of     *boundedListener
+	once   sync.Once
+	since  time.Time // connected, or served last
+	served bool      // at least once
+	busy   bool      // being served
+}
+
+// Accept implements net.Listener.
+func (g *boundedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := g.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if n := g.admit(c); n != nil {
+			return n, nil
+		}
+		_ = c.Close() // all are being served
+	}
+}
+
+// admit gives a connection a place, or returns nil where there is none.
+func (g *boundedListener) admit(c net.Conn) *boundedConn {
+	now := time.Now()
+	g.mu.Lock()
+	var victim *boundedConn
+	full := len(g.conns) >= maxConns
+	if full {
+		victim = g.idlestLocked()
+	}
+	var n *boundedConn
+	if !full || victim != nil {
+		n = &boundedConn{Conn: c, of: g, since: now}
+		delete(g.conns, victim)
+		g.conns[n] = struct{}{}
+	}
+	complain := full && now.Sub(g.lastWarned) >= fullWarningEvery
+	if complain {
+		g.lastWarned = now
+	}
+	g.mu.Unlock()
+	if victim != nil {
+		_ = victim.Close()
+	}
+	if complain {
+		g.log.Warn("many connections to metrics.listen: whoever asks nothing has to go", "most", maxConns, "from",
+			c.RemoteAddr().String())
+	}
+	return n
+}
+
+// idlestLocked returns the connection that can be missed the most: one that asked before and is idle, or else one that
+// has not asked yet.
+func (g *boundedListener) idlestLocked() (found *boundedConn) {
+	for n := range g.conns {
+		switch {
+		case n.busy:
+		case found == nil, n.served && !found.served, n.served == found.served && n.since.Before(found.since):
+			found = n
+		}
+	}
+	return found
+}
+
+// Close implements net.Conn.
+func (n *boundedConn) Close() error {
+	n.once.Do(func() {
+		n.of.mu.Lock()
+		delete(n.of.conns, n)
+		n.of.mu.Unlock()
+	})
+	return n.Conn.Close()
+}
+
+func (n *boundedConn) setServing(busy bool) {
+	n.of.mu.Lock()
+	n.busy, n.served, n.since = busy, true, time.Now()
+	n.of.mu.Unlock()
+}
+
+type boundedConnKey struct{}
+
+// withBoundedConn is http.Server.ConnContext.
+func withBoundedConn(ctx context.Context, c net.Conn) context.Context {
+	if n, ok := c.(*boundedConn); ok {
+		return context.WithValue(ctx, boundedConnKey{}, n)
+	}
+	return ctx
+}
+
+// markIdle is http.Server.ConnState.
+func markIdle(c net.Conn, state http.ConnState) {
+	if n, ok := c.(*boundedConn); ok && state == http.StateIdle {
+		n.setServing(false)
+	}
+}
+
+// markServing notes who is being served.
+func markServing(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n, ok := r.Context().Value(boundedConnKey{}).(*boundedConn); ok {
+			n.setServing(true) // until markIdle: the answer may still be on its way when h returns
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// limitConcurrent serves a number of requests at a time.
+func limitConcurrent(n int, h http.Handler) http.Handler {
+	room := make(chan struct{}, n)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case room <- struct{}{}:
+			defer func() { <-room }()
+			h.ServeHTTP(w, r)
+		default:
+			http.Error(w, "Ringwall: too many look at this page at the moment; try again soon", http.StatusServiceUnavailable)
+		}
+	})
+}
