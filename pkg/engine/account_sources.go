@@ -23,8 +23,9 @@ type AccountSource struct {
 	ban.Place              // of Prefix; the engine leaves it empty
 }
 
-// Account returns up to n of the sources that tried an account or logged in with it, the latest first, and how many there
-// are. It knows of what is kept as evidence, of bans and of trust, and goes through all sources: for people, not for events.
+// Account returns up to n of the sources that tried an account or logged in with it, the latest first, and how many
+// there are. It knows of what is kept as evidence, of bans and of trust, and goes through all sources: for people, not
+// for events.
 func (e *Engine) Account(now time.Time, name string, n int) (list []AccountSource, all int) {
 	e.advance(now)
 	found := make(map[netip.Prefix]*AccountSource)

@@ -34,7 +34,8 @@ type failingSource struct {
 }
 
 const (
-	// massGuesses is how many guesses of one account at once, from everywhere, are the most that phones and persons make.
+	// massGuesses is how many guesses of one account at once, from everywhere, are the most that phones and persons
+	// make.
 	massGuesses = 20
 	// massPerMinute is how many of them are forgotten in a minute: what the hastiest phone makes.
 	massPerMinute = 30
@@ -58,8 +59,8 @@ func (e *Engine) accountOf(id uint64) *account {
 	return a
 }
 
-// While there is no room, sweepPart of the accounts are looked at each sweepPause: all of them within seconds, and no call takes
-// long.
+// While there is no room, sweepPart of the accounts are looked at each sweepPause: all of them within seconds, and no
+// call takes long.
 const (
 	sweepPart  = 512
 	sweepPause = second / 100 // ns
@@ -100,8 +101,8 @@ func (e *Engine) loggedInLately(id uint64) bool {
 	return a != nil && a.lastLogin != 0 && e.now-a.lastLogin < int64(e.policy.Roaming.Within)
 }
 
-// recordAccountFailure notes that the source of the event fails on an account, and reports the account when many sources
-// without trust do. It returns the account as it was before, or nil where it is not remembered.
+// recordAccountFailure notes that the source of the event fails on an account, and reports the account when many
+// sources without trust do. It returns the account as it was before, or nil where it is not remembered.
 func (j *judgement) recordAccountFailure(id uint64) *account {
 	limit := j.policy.Targeted.Sources
 	if limit <= 0 {
@@ -140,8 +141,8 @@ func (j *judgement) recordAccountFailure(id uint64) *account {
 	return &before
 }
 
-// reportSuspected reports, once an hour for all accounts, that one may be under distributed guessing: forged packets can
-// make any number of accounts look so.
+// reportSuspected reports, once an hour for all accounts, that one may be under distributed guessing: forged packets
+// can make any number of accounts look so.
 func (j *judgement) reportSuspected(a *account) {
 	if a.targetedUntil <= j.now && j.engine.firstReport(forSuspected, sourceKey{}, 0) {
 		j.decide(ban.ActionTargeted, ban.ReasonDistributed, j.engine.prefixOf(j.key), 0, false,
@@ -150,7 +151,8 @@ func (j *judgement) reportSuspected(a *account) {
 	}
 }
 
-// recordFailingSource puts the source of the event on the list of those who fail on an account: limit of them, the latest.
+// recordFailingSource puts the source of the event on the list of those who fail on an account: limit of them, the
+// latest.
 func (j *judgement) recordFailingSource(of *[]failingSource, limit int) {
 	if i := slices.IndexFunc(*of, func(f failingSource) bool { return f.source == j.key }); i >= 0 {
 		(*of)[i].last = j.now
@@ -169,9 +171,10 @@ func (j *judgement) recordFailingSource(of *[]failingSource, limit int) {
 	}
 }
 
-// loginMayBeGuessed says whether a login may be that of a guesser: many guessed the account of late, it never logged in from
-// there, and that would be known. He may have found the password without an event that says so, since Asterisk answers a right
-// password with a stale nonce by one more challenge. Where a person unbanned the source, he has vouched for it.
+// loginMayBeGuessed says whether a login may be that of a guesser: many guessed the account of late, it never logged in
+// from there, and that would be known. He may have found the password without an event that says so, since Asterisk
+// answers a right password with a stale nonce by one more challenge. Where a person unbanned the source, he has vouched
+// for it.
 func (j *judgement) loginMayBeGuessed(id uint64) bool {
 	a := j.engine.accounts[id]
 	vouched := j.engine.vouchedFor.Get(j.now, j.hash(forVouched, 0)) != nil

@@ -95,7 +95,8 @@ func (j *judgement) countForActivity() {
 func (a *activity) rotateHalves(now int64) {
 	switch {
 	case a.halves[0] == nil:
-		a.halves[0], a.halves[1], a.halfBegan = new(table.Frequent[triedAccount]), new(table.Frequent[triedAccount]), now
+		a.halves[0], a.halves[1] = new(table.Frequent[triedAccount]), new(table.Frequent[triedAccount])
+		a.halfBegan = now
 		a.priorBegan = now
 	case now-a.halfBegan >= 2*halfDay:
 		*a.halves[0], *a.halves[1] = table.Frequent[triedAccount]{}, table.Frequent[triedAccount]{}
@@ -144,7 +145,8 @@ func (e *Engine) Activity(now time.Time, n int) Activity {
 	return out
 }
 
-// mostTried returns the n most tried accounts of both halves. Nothing is said to have been tried more often than it was.
+// mostTried returns the n most tried accounts of both halves. Nothing is said to have been tried more often than it
+// was.
 func (a *activity) mostTried(n int) []AccountTries {
 	type total struct {
 		count   uint32

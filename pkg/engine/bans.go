@@ -10,7 +10,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// activeBan is a ban in force, or one that is only observed: of a source, of a network, or of whatever prefix a person typed.
+// activeBan is a ban in force, or one that is only observed: of a source, of a network, or of whatever prefix a person
+// typed.
 type activeBan struct {
 	// What is banned, and for how long.
 	prefix   netip.Prefix
@@ -131,8 +132,8 @@ func banDetail(n int, enforced bool) string {
 	return ""
 }
 
-// banDuration is ban.first, times ban.factor for each ban before, up to ban.max, and up to ban.forgeable_max where the evidence
-// could be forged.
+// banDuration is ban.first, times ban.factor for each ban before, up to ban.max, and up to ban.forgeable_max where the
+// evidence could be forged.
 func (e *Engine) banDuration(before int, proven bool) time.Duration {
 	limit := e.policy.Ban.Max
 	if !proven {
@@ -218,8 +219,8 @@ func (e *Engine) endDueBan(t timer, out []ban.Decision) []ban.Decision {
 
 // unbanDecision is the decision that ends a ban.
 func (e *Engine) unbanDecision(b *activeBan, reason ban.Reason) ban.Decision {
-	d := ban.Decision{Time: utc(e.now), Action: ban.ActionUnban, Source: b.source, Prefix: b.prefix, Reason: reason, Proven: b.proven,
-		PBX: e.pbxName(b.pbx)}
+	d := ban.Decision{Time: utc(e.now), Action: ban.ActionUnban, Source: b.source, Prefix: b.prefix, Reason: reason,
+		Proven: b.proven, PBX: e.pbxName(b.pbx)}
 	if b.manual || b.reason == ban.ReasonAdopted {
 		d.PBX = ""
 	}

@@ -10,7 +10,8 @@ import (
 // maxOpenChallenges is how many requests of one source wait for its login one by one.
 const maxOpenChallenges = 32
 
-// pendingEvent is an event that counts only if no login answers it in time. It has what its judgement will need of the event.
+// pendingEvent is an event that counts only if no login answers it in time. It has what its judgement will need of the
+// event.
 type pendingEvent struct {
 	since        int64 // when it came, ns
 	due          int64 // when the time for a login is over, ns
@@ -68,8 +69,8 @@ func (j *judgement) deferIfChallenged(points float64) bool {
 	return true
 }
 
-// deferCharge gives the source of the event time to log in before the event costs points. Beyond maxOpenChallenges of one source
-// there is one sum of points for all, so that no source fills the queue.
+// deferCharge gives the source of the event time to log in before the event costs points. Beyond maxOpenChallenges of
+// one source there is one sum of points for all, so that no source fills the queue.
 func (j *judgement) deferCharge(points float64) {
 	s := j.source()
 	if s == nil {

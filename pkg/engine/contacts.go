@@ -7,13 +7,13 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// vouchTTL is how long a registered contact keeps its source trusted without being named again: Asterisk is asked every
-// few minutes, and a restart of it must not cost a customer anything.
+// contactTTL is how long a registered contact keeps its source trusted without being named again: Asterisk is asked
+// every few minutes, and a restart of it must not cost a customer anything.
 const contactTTL = 60 * minute
 
-// TrustContacts trusts the sources from which phones are registered, as Asterisk tells it. Whoever has one account's password can
-// register, so a contact is worth what a login from there is worth: probation, and nothing where trust was lost or the
-// login followed guessing. A list without a source takes nothing away: that trust ends by itself.
+// TrustContacts trusts the sources from which phones are registered, as Asterisk tells by their contacts. Whoever has
+// one account's password can register, so a contact is worth what a login is worth: probation, and nothing where trust
+// was lost or the login followed guessing. Whoever is on the list no more loses nothing: that trust ends by itself.
 func (e *Engine) TrustContacts(now time.Time, pbx string, contacts map[netip.Prefix]string) []ban.Decision {
 	e.advance(now)
 	guessed := make(map[sourceKey]bool)
@@ -41,6 +41,7 @@ func (e *Engine) TrustContacts(now time.Time, pbx string, contacts map[netip.Pre
 	return out
 }
 
+// trustContact starts or prolongs the trust of one source, and ends its ban.
 func (e *Engine) trustContact(k sourceKey, a netip.Addr, pbx string, out []ban.Decision) []ban.Decision {
 	s := e.sources.get(k)
 	t := e.trusts[k]
@@ -63,8 +64,8 @@ func (e *Engine) trustContact(k sourceKey, a netip.Addr, pbx string, out []ban.D
 	}
 	t.until, t.lastLogin = max(t.until, until), e.now
 	if fresh {
-		out = append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionTrust, Source: a, Prefix: e.prefixOf(k), Reason: ban.ReasonRegistered,
-			Proven: true, Duration: time.Duration(t.until - e.now), PBX: pbx})
+		out = append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionTrust, Source: a, Prefix: e.prefixOf(k),
+			Reason: ban.ReasonRegistered, Proven: true, Duration: time.Duration(t.until - e.now), PBX: pbx})
 	}
 	lifted := []*activeBan{e.activeBanOf(k)}
 	for _, net := range e.networksOf(e.prefixOf(k)) { // a ban for its neighbours' sake

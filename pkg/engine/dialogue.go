@@ -6,8 +6,8 @@ import "github.com/ringwall/ringwall/pkg/security"
 // 64×T1 = 32 s, and an answer may be retransmitted for as long again.
 const dialogueTTL = 64 * second
 
-// dialogue is what is remembered of what one source sent with one SessionID, which is the Call-ID of PJSIP and chan_sip: of the
-// first request or answer in it. Another one with the same SessionID has an entry of its own.
+// dialogue is what is remembered of what one source sent with one SessionID, which is the Call-ID of PJSIP and
+// chan_sip: of the first request or answer in it. Another one with the same SessionID has an entry of its own.
 type dialogue struct {
 	creditedPoints float32 // of a request, which a wrong answer in the same dialogue does not cost again
 	firstMark      uint32  // of the hash of the first request or answer, 0 for none
@@ -25,8 +25,8 @@ func (j *judgement) dialogueKey() uint64 {
 	return j.dialogueHash
 }
 
-// hashDialogue makes a hash of a source and a SessionID. That of AMI is the address of a structure, which the next connection may
-// have again, so the sender's port counts too.
+// hashDialogue makes a hash of a source and a SessionID. That of AMI is the address of a structure, which the next
+// connection may have again, so the sender's port counts too.
 func (e *Engine) hashDialogue(ev *security.Event, from sourceKey, pbx uint8) uint64 {
 	x := uint64(ev.Service)<<8 | uint64(pbx)
 	if ev.Service == security.AMI {
@@ -35,7 +35,8 @@ func (e *Engine) hashDialogue(ev *security.Event, from sourceKey, pbx uint8) uin
 	return e.hash(forDialogue, from, e.combine(e.hashText(ev.Session), x))
 }
 
-// attemptHash identifies the request of the event within its dialogue: a scanner may try many accounts with one Call-ID.
+// attemptHash identifies the request of the event within its dialogue: a scanner may try many accounts with one
+// Call-ID.
 func (j *judgement) attemptHash() uint64 {
 	purpose := uint64(forAttempt)<<8 | uint64(reasonIndex(j.rule.reason))
 	return j.engine.combine(j.dialogueKey()^purpose, j.accountNameHash())
@@ -56,8 +57,8 @@ func (j *judgement) dialogueState() *dialogue {
 	return j.state
 }
 
-// dialogueEntry returns what is remembered of a request or an answer, by its hash: the dialogue's own entry, or another one where
-// that is about something else already.
+// dialogueEntry returns what is remembered of a request or an answer, by its hash: the dialogue's own entry, or another
+// one where that is about something else already.
 func (j *judgement) dialogueEntry(hash uint64) *dialogue {
 	if !j.stateLoaded || j.state == nil {
 		j.state, _ = j.engine.dialogues.Put(j.now, j.dialogueKey())
@@ -73,8 +74,8 @@ func (j *judgement) dialogueEntry(hash uint64) *dialogue {
 	return d
 }
 
-// firstSighting says whether a request, by its attemptHash or the like, is not a retransmission. A phone retransmits so often,
-// and no more.
+// firstSighting says whether a request, by its attemptHash or the like, is not a retransmission. A phone retransmits so
+// often, and no more.
 func (j *judgement) firstSighting(hash uint64) bool {
 	mark := uint32(hash>>32) | 1
 	d := j.dialogueEntry(hash)

@@ -30,9 +30,9 @@ const (
 	maxLoginFlows       = 1 << 18
 )
 
-// Engine judges sources: it takes events, times and commands, and returns decisions. It is the rules of policy, what it remembers
-// of sources, accounts and customers, and the books of what is banned and exempt. Times are Unix times in ns, unless a name or a
-// comment says otherwise. It is not safe for concurrent use.
+// Engine judges sources: it takes events, times and commands, and returns decisions. It is the rules of policy, what it
+// remembers of sources, accounts and customers, and the books of what is banned and exempt. Times are Unix times in ns,
+// unless a name or a comment says otherwise. It is not safe for concurrent use.
 type Engine struct {
 	// The rules.
 	policy     policy.Policy
@@ -51,8 +51,8 @@ type Engine struct {
 	keyedHash
 	sources          *sources
 	evidence         *table.Chains[sourceKey, record]
-	dialogues        *table.Window[dialogue]         // what was seen of each, so that a retransmission is none but one attempt
-	pending          table.FIFO[pendingEvent]        // events that wait for a login, in the order in which their time is over
+	dialogues        *table.Window[dialogue]         // what each began with, to know retransmissions
+	pending          table.FIFO[pendingEvent]        // what waits for a login: what is due first is first
 	strangerFailures *table.Window[strangerFailures] // by source without trust and account
 	accounts         map[uint64]*account             // by hashAccount
 	accountsSweptAt  int64                           // when accounts were last gone through
@@ -138,8 +138,8 @@ func newEngine(p policy.Policy, hash keyedHash) *Engine {
 }
 
 // Configure changes the policy without forgetting anything, as on SIGHUP. It returns the bans that the new allow list
-// ends. Two keys are special: ipv6_prefix stays what it was in New, since it says what a source is, and mode: observe makes no
-// new bans but leaves those that are there.
+// ends. Two keys are special: ipv6_prefix stays what it was in New, since it says what a source is, and mode: observe
+// makes no new bans but leaves those that are there.
 func (e *Engine) Configure(now time.Time, p policy.Policy) []ban.Decision {
 	e.advance(now)
 	for _, prefix := range e.allow.Sorted() {
@@ -179,8 +179,8 @@ func (e *Engine) configure(p policy.Policy) {
 	}
 }
 
-// advance moves the engine's time. It never goes back: a clock that was stepped back stops the engine's time until it has
-// caught up.
+// advance moves the engine's time. It never goes back: a clock that was stepped back stops the engine's time until it
+// has caught up.
 func (e *Engine) advance(now time.Time) {
 	t := now.UnixNano()
 	if e.started == 0 {
@@ -190,7 +190,8 @@ func (e *Engine) advance(now time.Time) {
 }
 
 const (
-	// dueAtOnce is how many things that are due one call does: ends of bans that lie all over the memory take a millisecond.
+	// dueAtOnce is how many things that are due one call does: ends of bans that lie all over the memory take a
+	// millisecond.
 	dueAtOnce = 256
 	// sweptAtOnce is how many sources one call looks at, to forget them.
 	sweptAtOnce = 1000
@@ -224,7 +225,8 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []ban
 		j.charge(pointsFor(&e.policy.Points, j.rule.reason), j.rule.reason, noNote)
 	case kindMisconfigured:
 		j.record(j.source(), 0, ban.ReasonConfiguration, noteMisconfigured)
-		j.reportMisconfigured(ban.ReasonConfiguration, "Asterisk refused the request for its set-up: "+configurationHint(ev))
+		j.reportMisconfigured(ban.ReasonConfiguration,
+			"Asterisk refused the request for its set-up: "+configurationHint(ev))
 	}
 	j.reportLeak()
 	return j.finish()
@@ -250,8 +252,8 @@ func (e *Engine) nextDue(now int64) (at int64, due bool) {
 	return at, due && at <= now
 }
 
-// runDue moves the time to now and does up to n things that are due by then, in their order and each at its own time, so
-// that decisions do not depend on how often anybody asks.
+// runDue moves the time to now and does up to n things that are due by then, in their order and each at its own time,
+// so that decisions do not depend on how often anybody asks.
 func (e *Engine) runDue(now time.Time, out []ban.Decision, n int) []ban.Decision {
 	for ; n > 0; n-- {
 		at, ok := e.nextDue(now.UnixNano())
@@ -286,10 +288,12 @@ func (e *Engine) firstReport(p purpose, k sourceKey, detail uint64) bool {
 	return !e.reports.Seen(e.now, e.hash(p, k, detail))
 }
 
-// ReportTampering reports a frame that Asterisk does not write by itself. What is wrong with it is one of the decoder's constant
-// texts, and sources are the addresses that the frame names. There is one decision an hour for each text and Asterisk, however
-// many frames there are.
-func (e *Engine) ReportTampering(now time.Time, pbx, what string, sources []netip.Addr, out []ban.Decision) []ban.Decision {
+// ReportTampering reports a frame that Asterisk does not write by itself. What is wrong with it is one of the decoder's
+// constant texts, and sources are the addresses that the frame names. There is one decision an hour for each text and
+// Asterisk, however many frames there are.
+func (e *Engine) ReportTampering(
+	now time.Time, pbx, what string, sources []netip.Addr, out []ban.Decision,
+) []ban.Decision {
 	e.advance(now)
 	if !e.firstReport(forTampering, sourceKey{}, e.combine(e.hashText(pbx), e.hashText(what))) {
 		return out
@@ -300,7 +304,8 @@ func (e *Engine) ReportTampering(now time.Time, pbx, what string, sources []neti
 			what += ": one of them is the sender, the others are invented"
 		}
 	}
-	return append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionTampering, Reason: ban.ReasonMalformed, PBX: pbx, Detail: what})
+	return append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionTampering, Reason: ban.ReasonMalformed,
+		PBX: pbx, Detail: what})
 }
 
 // joinAddresses lists addresses without their zones, which come from the wire.

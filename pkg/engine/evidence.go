@@ -105,8 +105,8 @@ func trimPartialRune(name string) string {
 	return name
 }
 
-// fillEvidence writes a record as evidence, into what may have room for it already: a ban.Evidence is too large to be copied for
-// each event of each ban.
+// fillEvidence writes a record as evidence, into what may have room for it already: a ban.Evidence is too large to be
+// copied for each event of each ban.
 func (e *Engine) fillEvidence(r *record, v *ban.Evidence) {
 	v.Time, v.Event, v.Service, v.Transport = utc(r.at), r.typ.String(), r.service.String(), r.transport.String()
 	v.Account, v.Reason = r.accountName(), reasonList[r.reason]

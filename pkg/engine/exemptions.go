@@ -9,11 +9,18 @@ import (
 	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
-// origin says by what a prefix is exempt. One prefix may have several.
+// The origins of allowed prefixes, besides the host names that they were resolved from.
+const (
+	originConfig = "config"
+	OriginManual = "manual" // ringwall allow add
+	OriginHost   = "host"   // this machine's own addresses, its gateways, loopback and link-local
+)
+
+// origin says by what a prefix is allowed or protected. One prefix may have several.
 type origin struct {
-	name  string // config, manual, host, a host name, or the Asterisk that it was learned from
-	note  string
-	until int64 // ns; 0: until it is taken off
+	name  string // of what is allowed one of the above or a host name, of what is protected the Asterisk that knows it
+	note  string // of a person, or what Asterisk knows it as
+	until int64  // ns; 0: until it is taken off
 }
 
 // addOrigin adds an origin to a prefix, and reports whether the prefix is new.
@@ -38,7 +45,8 @@ func longestOrigin(list []origin) origin {
 	return best
 }
 
-// removeOrigin takes an origin off a prefix, or all of them where name is empty, and reports whether the prefix is gone.
+// removeOrigin takes an origin off a prefix, or all of them where name is empty, and reports whether the prefix is
+// gone.
 func removeOrigin(p *table.Prefixes[[]origin], prefix netip.Prefix, name string) bool {
 	have, ok := p.Get(prefix)
 	if !ok {
@@ -53,16 +61,8 @@ func removeOrigin(p *table.Prefixes[[]origin], prefix netip.Prefix, name string)
 	return true
 }
 
-// The origins of allowed and protected prefixes.
-const (
-	originConfig = "config"
-	OriginManual = "manual" // ringwall allow add
-	OriginHost   = "host"   // this machine's own addresses, its gateways, loopback and link-local
-
-)
-
-// bansWithinExemption returns the bans that an exemption of p makes pointless: those within it, and that of the IPv6 source which it
-// is part of. A wider ban stays for the others; the kernel lets exempt addresses pass before it.
+// bansWithinExemption returns the bans that an exemption of a prefix ends: those within it, and that of the IPv6 source
+// which it is part of. A wider ban stays for the others: the kernel lets exempt addresses pass before it.
 func (e *Engine) bansWithinExemption(p netip.Prefix) []*activeBan {
 	return slices.DeleteFunc(e.overlappingBans(p), func(b *activeBan) bool { return !e.isFullyExempt(b.prefix) })
 }
@@ -78,8 +78,8 @@ func (e *Engine) Allow(now time.Time, p netip.Prefix, originName, note string) [
 	return e.endBans(e.bansWithinExemption(p), ban.ReasonAllowed, "")
 }
 
-// AllowUntil is Allow with an end, for what a person allows. Of what is allowed by hand already the later end stays, and the
-// zero time is no end at all: who was promised something keeps it. It returns the end that counts.
+// AllowUntil is Allow with an end, for what a person allows. Of what is allowed by hand already the later end stays,
+// and the zero time is no end at all: who was promised something keeps it. It returns the end that counts.
 func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note string) (time.Time, []ban.Decision) {
 	e.advance(now)
 	p = canonicalPrefix(p)
@@ -171,8 +171,8 @@ func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]str
 	return out
 }
 
-// isFullyExempt says whether nobody may be banned by a ban of exactly this prefix: it lies within an exempt one, or it is a
-// source that holds one.
+// isFullyExempt says whether nobody may be banned by a ban of exactly this prefix: it lies within an exempt one, or it
+// is a source that holds one.
 func (e *Engine) isFullyExempt(p netip.Prefix) bool {
 	if _, ok := e.allow.Containing(p); ok {
 		return true

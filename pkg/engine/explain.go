@@ -135,10 +135,12 @@ func (w *explainer) explainBan() {
 	}
 	until := time.Duration(b.Duration * float64(time.Second)).Round(time.Second)
 	if b.Observed {
-		w.say("%s would be banned from %s until %s (%s): %s", b.Prefix, clockTime(b.Since), clockTime(b.Until), humanize.ExactDuration(until), reason)
+		w.say("%s would be banned from %s until %s (%s): %s",
+			b.Prefix, clockTime(b.Since), clockTime(b.Until), humanize.ExactDuration(until), reason)
 		w.say("nothing is in the firewall: policy.mode or policy.services says observe")
 	} else {
-		w.say("%s is banned from %s until %s (%s): %s", b.Prefix, clockTime(b.Since), clockTime(b.Until), humanize.ExactDuration(until), reason)
+		w.say("%s is banned from %s until %s (%s): %s",
+			b.Prefix, clockTime(b.Since), clockTime(b.Until), humanize.ExactDuration(until), reason)
 	}
 	if b.Leak != nil {
 		w.say("THE BAN DOES NOT KEEP IT OUT: %s since then got through to %s, the last at %s; ringwall doctor looks why",
@@ -149,14 +151,17 @@ func (w *explainer) explainBan() {
 		w.say("its score was %.1f then; the threshold is %g", b.Score, w.Threshold)
 	}
 	if len(b.Accounts) > 0 {
-		w.say("%s tried: %s", humanize.Plural(len(b.Accounts), "account name", "account names"), quoteNames(b.Accounts, 8))
+		w.say("%s tried: %s",
+			humanize.Plural(len(b.Accounts), "account name", "account names"), quoteNames(b.Accounts, 8))
 	}
 	w.explainArithmetic()
 	if own && !b.Proven {
-		w.say("the address could have been forged (UDP): such a ban lasts %s at most", humanize.ExactDuration(w.engine.policy.Ban.ForgeableMax))
+		w.say("the address could have been forged (UDP): such a ban lasts %s at most",
+			humanize.ExactDuration(w.engine.policy.Ban.ForgeableMax))
 	}
 	if own && !b.Observed {
-		w.say("the next ban within %s after this one would last %s", humanize.ExactDuration(w.engine.policy.Ban.Memory), humanize.ExactDuration(w.engine.banDuration(b.Number, b.Proven)))
+		w.say("the next ban within %s after this one would last %s",
+			humanize.ExactDuration(w.engine.policy.Ban.Memory), humanize.ExactDuration(w.engine.banDuration(b.Number, b.Proven)))
 	}
 	if !b.Observed {
 		w.say("to end it now: ringwall unban %s", b.Prefix)
@@ -177,15 +182,18 @@ func (w *explainer) explainTrust(t *trust) {
 		}
 	}
 	if foreign > 0 {
-		w.say("%s that never logged in from there failed within %s", humanize.Plural(foreign, "account", "accounts"), humanize.ExactDuration(w.engine.policy.Trust.TTL))
+		w.say("%s that never logged in from there failed within %s",
+			humanize.Plural(foreign, "account", "accounts"), humanize.ExactDuration(w.engine.policy.Trust.TTL))
 	}
-	w.say("trust would end at %g points, or with more than %d failing accounts that never logged in from there, over TCP, TLS or WebSocket",
+	w.say("trust would end at %g points, or with more than %d failing accounts that never logged in from there, "+
+		"over TCP, TLS or WebSocket",
 		w.engine.policy.Threshold*w.engine.policy.Trust.Tolerance, w.engine.policy.Trust.Accounts)
 }
 
 func (w *explainer) explainScore() {
 	if left := w.Threshold - w.enforcedLeft; left > 0 {
-		udp, proven := humanize.ExactDuration(w.engine.banDuration(w.Bans, false)), humanize.ExactDuration(w.engine.banDuration(w.Bans, true))
+		udp := humanize.ExactDuration(w.engine.banDuration(w.Bans, false))
+		proven := humanize.ExactDuration(w.engine.banDuration(w.Bans, true))
 		if udp != proven {
 			udp += ", or " + proven + " over TCP, TLS or WebSocket"
 		}
@@ -196,10 +204,12 @@ func (w *explainer) explainScore() {
 	w.explainArithmetic()
 	if w.Score >= 0.1 {
 		quiet := time.Duration(math.Log2(w.Score/0.1) * float64(w.engine.policy.HalfLife))
-		w.say("forgiven after about %s without another attempt", humanize.ExactDuration(max(quiet.Round(time.Minute), time.Minute)))
+		w.say("forgiven after about %s without another attempt",
+			humanize.ExactDuration(max(quiet.Round(time.Minute), time.Minute)))
 	}
 	if w.source.openChallenges > 0 {
-		w.say("%s may wait up to %s for a login", humanize.Plural(int(w.source.openChallenges), "request", "requests"), humanize.ExactDuration(w.engine.policy.Challenges.AnswerWithin))
+		w.say("%s may wait up to %s for a login",
+			humanize.Plural(int(w.source.openChallenges), "request", "requests"), humanize.ExactDuration(w.engine.policy.Challenges.AnswerWithin))
 	}
 }
 
@@ -216,8 +226,10 @@ func (w *explainer) explainArithmetic() {
 		}
 	}
 	if n > 0 {
-		w.say("%s gave %.1f points within %s; half of what there is decays every %s: %.1f are left", humanize.Plural(n, "event", "events"), sum,
-			humanize.ExactDuration(max(last.Sub(first).Round(time.Second), time.Second)), humanize.ExactDuration(w.engine.policy.HalfLife), w.Score)
+		w.say("%s gave %.1f points within %s; half of what there is decays every %s: %.1f are left",
+			humanize.Plural(n, "event", "events"), sum,
+			humanize.ExactDuration(max(last.Sub(first).Round(time.Second), time.Second)),
+			humanize.ExactDuration(w.engine.policy.HalfLife), w.Score)
 	}
 	w.explainMultipliers()
 	if spared := len(w.Evidence) - n; spared > 0 {
@@ -301,8 +313,8 @@ func quoteNames(names []string, n int) string {
 	return b.String()
 }
 
-// ClockFormat is how the lines of an Explanation write times, which are in UTC: whoever shows them may put in their place what
-// the reader's clock says.
+// ClockFormat is how the lines of an Explanation write times, which are in UTC: whoever shows them may put in their
+// place what the reader's clock says.
 const ClockFormat = "2006-01-02 15:04:05 MST"
 
 func clockTime(t time.Time) string { return t.UTC().Format(ClockFormat) }

@@ -64,7 +64,8 @@ func (s *keyedHash) hash(p purpose, k sourceKey, detail uint64) uint64 {
 	return s.combine(h, detail)
 }
 
-// sketchBit is the bit of an account in a table.Distinct. The secret keeps an attacker from guessing accounts that share it.
+// sketchBit is the bit of an account in a table.Distinct. The secret keeps an attacker from guessing accounts that
+// share it.
 func (s *keyedHash) sketchBit(account string) uint8 {
 	h := uint64(14695981039346656037) // FNV-1a
 	for i := range len(account) {

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// forgedHostile is the part of the threshold that bytes which no phone sends are worth where they could be forged: a packet in
-	// a customer's name must not cost more than a request for an unknown account does.
+	// forgedHostile is the part of the threshold that bytes which no phone sends are worth where they could be forged:
+	// a packet in a customer's name must not cost more than a request for an unknown account does.
 	forgedHostile = 0.4
 	// pointsTolerance forgives the rounding of points, which are kept in 32 bits.
 	pointsTolerance = 1e-3
@@ -96,7 +96,8 @@ func (j *judgement) decide(
 	action ban.Action, reason ban.Reason, prefix netip.Prefix, d time.Duration, proven bool, detail string,
 ) {
 	j.out = append(j.out, ban.Decision{
-		Time: utc(j.now), Action: action, Source: j.addr, Prefix: prefix, Reason: reason, Points: j.points, Score: j.score,
+		Time: utc(j.now), Action: action, Source: j.addr, Prefix: prefix, Reason: reason,
+		Points: j.points, Score: j.score,
 		Account: truncateAccount(j.event.Account), Service: j.event.Service, Transport: j.event.Remote.Transport,
 		Proven: proven, Duration: d, PBX: j.engine.pbxName(j.pbx), Detail: detail,
 	})
@@ -128,8 +129,8 @@ func (e *Engine) hashAccount(name uint64, service security.Service, pbx uint8) u
 	return e.hash(forAccount, sourceKey{}, e.combine(name, uint64(service)<<8|uint64(pbx)))
 }
 
-// judgeHostile judges an event with bytes that no phone sends, whatever else it says. A login with such a Call-ID is nobody's
-// phone either: its password is known to somebody who hides. It says whether the event is judged by that.
+// judgeHostile judges an event with bytes that no phone sends, whatever else it says. A login with such a Call-ID is
+// nobody's phone either: its password is known to somebody who hides. It says whether the event is judged by that.
 func (j *judgement) judgeHostile() (judged bool) {
 	if j.rule.kind == kindLogin {
 		if !j.event.UsingPassword {
@@ -206,18 +207,19 @@ func (j *judgement) isHoneypot() bool {
 	return len(j.engine.honeypots) > 0 && j.engine.honeypots[j.event.Account]
 }
 
-// isEnforced says whether evidence of the event's service leads to bans, and is not only observed.
-func (j *judgement) isEnforced() bool {
+// serviceIsEnforced says whether evidence of the event's service leads to bans, and is not only observed.
+func (j *judgement) serviceIsEnforced() bool {
 	return j.policy.Mode != policy.Observe && j.engine.enforces[j.event.Service]
 }
 
-// charge adds points to the score of the source, keeps the event as evidence, and bans the source when the score is enough.
+// charge adds points to the score of the source, keeps the event as evidence, and bans the source when the score is
+// enough.
 func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 	s := j.source()
 	if s == nil {
 		return
 	}
-	enforce := j.isEnforced()
+	enforce := j.serviceIsEnforced()
 	if _, ok := j.engine.allow.Covering(j.addr); ok {
 		j.reportAllowedGuesser(s, points, reason)
 		points, n = 0, noteAllowed
@@ -247,7 +249,8 @@ func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 	}
 	if points > 0 {
 		j.countForActivity()
-		countedAlready := reason == ban.ReasonWrongPassword || reason == ban.ReasonDistributed // see judgeStrangerFailure
+		// Wrong passwords are counted already, by judgeStrangerFailure.
+		countedAlready := reason == ban.ReasonWrongPassword || reason == ban.ReasonDistributed
 		if !countedAlready && j.engine.trustOf(s) == nil {
 			j.chargeWiderNetworks(points)
 		}
@@ -267,11 +270,12 @@ func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, e
 			// Packets that can be forged must not take trust from a customer.
 			j.reportTolerated(ban.ReasonTolerance,
 				"a trusted source fails more than is tolerated, but the evidence could be forged: not banned")
-			j.reportGuessing(reason, "a trusted source guesses faster than any phone: it is not banned, since the packets could be "+
-				"forged in a customer's name")
+			j.reportGuessing(reason, "a trusted source guesses faster than any phone: it is not banned, "+
+				"since the packets could be forged in a customer's name")
 			return
 		case j.engine.inStorm() && t.explainedByStorm(j.now):
-			j.reportTolerated(ban.ReasonStorm, "a trusted source fails more than is tolerated while many others do: "+stormText)
+			j.reportTolerated(ban.ReasonStorm,
+				"a trusted source fails more than is tolerated while many others do: "+stormText)
 			return
 		}
 		j.revokeTrust(t, ban.ReasonTolerance, "failed more than trust tolerates")
@@ -298,7 +302,8 @@ func (j *judgement) reportTolerated(reason ban.Reason, detail string) {
 	j.reportSpared(j.engine.prefixOf(j.key), reason, j.proven, detail)
 }
 
-// reportAllowedGuesser reports, once an hour, that a source guesses passwords that must not be banned: nobody else would tell.
+// reportAllowedGuesser reports, once an hour, that a source guesses passwords that must not be banned: nobody else
+// would tell.
 func (j *judgement) reportAllowedGuesser(s *source, points float64, reason ban.Reason) {
 	if points <= 0 {
 		return
@@ -306,7 +311,8 @@ func (j *judgement) reportAllowedGuesser(s *source, points float64, reason ban.R
 	switch reason {
 	case ban.ReasonWrongPassword, ban.ReasonDistributed, ban.ReasonManager, ban.ReasonHoneypot, ban.ReasonMalformed:
 		j.reportSpared(j.engine.prefixOf(j.key), ban.ReasonAllowed, j.proven, fmt.Sprintf(
-			"the allow list covers it: never banned, but it guesses passwords (%s so far)", humanize.Plural(int(s.attempts)+1, "attempt", "attempts")))
+			"the allow list covers it: never banned, but it guesses passwords (%s so far)",
+			humanize.Plural(int(s.attempts)+1, "attempt", "attempts")))
 	}
 }
 

@@ -8,9 +8,9 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// Adopt takes over a ban that was found in the kernel at start, unless it would hit somebody who is exempt by now. Allow
-// and Protect come first. Of a ban that is known, the kernel's own element says how long it lasts; one that lasts more than
-// a second longer is another ban, of which nothing else was saved.
+// Adopt takes over a ban that was found in the kernel at start, unless it would hit somebody who is exempt by now.
+// Allow and Protect come first. Of a ban that is known, the kernel's own element says how long it lasts; one that lasts
+// more than a second longer is another ban, of which nothing else was saved.
 func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
 	e.advance(now)
 	p = canonicalPrefix(p)
@@ -49,7 +49,7 @@ func (e *Engine) EnforcedBans(now time.Time) []Element {
 	return out
 }
 
-// SampleBans returns up to n of what Enforced returns, others each time, without a look at them all.
+// SampleBans returns up to n of what EnforcedBans returns, others each time, without a look at them all.
 func (e *Engine) SampleBans(now time.Time, n int) []Element {
 	e.advance(now)
 	out := make([]Element, 0, min(n, e.enforcedBans))
@@ -65,7 +65,8 @@ func (e *Engine) SampleBans(now time.Time, n int) []Element {
 	return out
 }
 
-// ExemptPrefixes returns every prefix that the kernel should let pass whatever is banned: what is allowed and what is protected.
+// ExemptPrefixes returns every prefix that the kernel should let pass whatever is banned: what is allowed and what is
+// protected.
 func (e *Engine) ExemptPrefixes() []netip.Prefix {
 	out := append(e.allow.Sorted(), e.protected.Sorted()...)
 	slices.SortFunc(out, netip.Prefix.Compare)

@@ -14,7 +14,8 @@ const (
 	// leakGrace is how long after a ban events of its source say nothing: what was in Asterisk's sockets and queues by
 	// then is still worked off, and the kernel may have the ban a little later than the engine.
 	leakGrace = 5 * second
-	// clockTolerance is how far apart the clocks of Asterisk and of this machine may be; no event is on its way for so long.
+	// clockTolerance is how far apart the clocks of Asterisk and of this machine may be; no event is on its way for so
+	// long.
 	clockTolerance = 5 * minute
 	// maxLeaking bounds the sources of which is known that they were reported within the last hour.
 	maxLeaking = 1 << 16
@@ -54,7 +55,8 @@ func (j *judgement) reportLeak() {
 	if !j.engine.leaks.watched || j.engine.enforcedBans == 0 {
 		return
 	}
-	// chan_sip reports whatever address the attacker writes. Packets of this machine to itself are let in before any ban.
+	// chan_sip reports whatever address the attacker writes. Packets of this machine to itself are let in before any
+	// ban.
 	if j.event.Service == security.SIP || j.addr.IsLoopback() {
 		return
 	}
@@ -87,8 +89,8 @@ func (j *judgement) reportLeak() {
 	j.decide(ban.ActionLeak, b.reason, b.prefix, 0, j.proven, leakText(local, time.Duration(j.now-b.since)))
 }
 
-// clocksAgree says whether a time of Asterisk's clock can be compared with the engine's: of a PBX whose clock is wrong, every event
-// would seem to be from before the ban, or none.
+// clocksAgree says whether a time of Asterisk's clock can be compared with the engine's: of a PBX whose clock is wrong,
+// every event would seem to be from before the ban, or none.
 func (j *judgement) clocksAgree(at time.Time) bool {
 	off := j.now - at.UnixNano()
 	return !at.IsZero() && off < clockTolerance && off > -clockTolerance

@@ -8,8 +8,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// hasRoom takes one ban from policy.limits, or says in the metrics and once an hour that they are used up. Of forged packets anybody
-// can make any number: a source that is proven, or goes on, takes the room of one that came once.
+// hasRoom takes one ban from policy.limits, or says in the metrics and once an hour that they are used up. Of forged
+// packets anybody can make any number: a source that is proven, or goes on, takes the room of one that came once.
 func (j *judgement) hasRoom(s *source, prefix netip.Prefix, proven bool) bool {
 	limit := j.engine.reserveBan(proven)
 	if limit != "" && (proven || float64(s.score) >= 2*j.policy.Threshold) && j.endOneShotBan(limit, proven) {
@@ -45,8 +45,8 @@ func (e *Engine) reserveBan(proven bool) string {
 	return ""
 }
 
-// refillForgeableBudget fills up what limits.forgeable_rate gives by now, and returns how many bans on evidence that could be
-// forged may begin at once.
+// refillForgeableBudget fills up what limits.forgeable_rate gives by now, and returns how many bans on evidence that
+// could be forged may begin at once.
 func (e *Engine) refillForgeableBudget() float64 {
 	l := e.policy.Limits
 	saved := float64(l.ForgeableRate) * time.Duration(e.now-e.forgeableBudgetAt).Seconds()
@@ -55,8 +55,8 @@ func (e *Engine) refillForgeableBudget() float64 {
 	return e.forgeableBudget
 }
 
-// endOneShotBan ends the oldest ban of a source that was banned once, on evidence that could be forged, and says whether there was
-// one.
+// endOneShotBan ends the oldest ban of a source that was banned once, on evidence that could be forged, and says
+// whether there was one.
 func (j *judgement) endOneShotBan(limit string, proven bool) bool {
 	if limit == "forgeable_rate" || !proven && j.engine.refillForgeableBudget() < 1 { // no ban would follow
 		return false

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -109,6 +110,7 @@ func (e *Engine) Allowed() []ban.Exemption { return viewPrefixes(&e.allow) }
 // Protected returns what Asterisk knows as trunks and contacts.
 func (e *Engine) Protected() []ban.Exemption { return viewPrefixes(&e.protected) }
 
+// viewPrefixes is what is shown of all prefixes, in order.
 func viewPrefixes(p *table.Prefixes[[]origin]) []ban.Exemption {
 	out := []ban.Exemption{}
 	for _, prefix := range p.Sorted() {
@@ -119,6 +121,7 @@ func viewPrefixes(p *table.Prefixes[[]origin]) []ban.Exemption {
 	return out
 }
 
+// viewOrigin is what is shown of one origin of an exempt prefix.
 func viewOrigin(p netip.Prefix, o origin) ban.Exemption {
 	v := ban.Exemption{Prefix: p, Origin: o.name, Note: o.note}
 	if o.until != 0 {
@@ -131,15 +134,15 @@ func viewOrigin(p netip.Prefix, o origin) ban.Exemption {
 // Stats counts at now.
 func (e *Engine) Stats(now time.Time) Stats {
 	e.advance(now)
-	s := Stats{Sources: e.sources.len(), Bans: e.enforcedBans, Bans6: e.enforcedBans6, Observed: len(e.bans) - e.enforcedBans, Evicted: e.evictedSources,
-		Limited: make(map[string]int, len(e.hitLimits)), Suspended: e.suspendedBans}
+	s := Stats{
+		Sources: e.sources.len(), Evicted: e.evictedSources,
+		Bans: e.enforcedBans, Bans6: e.enforcedBans6, Observed: len(e.bans) - e.enforcedBans,
+		Limited: maps.Clone(e.hitLimits), Suspended: e.suspendedBans,
+	}
 	for _, t := range e.trusts {
 		if t.until > e.now {
 			s.Trusted++
 		}
-	}
-	for k, n := range e.hitLimits {
-		s.Limited[k] = n
 	}
 	e.leakStats(&s)
 	return s

@@ -57,7 +57,8 @@ func (j *judgement) judgeLogin() {
 	}
 }
 
-// loginFlow identifies the exact sender of an account's login: address, port and transport. Nobody else has its packets.
+// loginFlow identifies the exact sender of an account's login: address, port and transport. Nobody else has its
+// packets.
 func (j *judgement) loginFlow(account uint64) uint64 {
 	to := uint64(j.event.Remote.AddrPort.Port())<<8 | uint64(j.event.Remote.Transport)
 	return j.engine.hash(forLoginFlow, j.addressKey(), j.engine.combine(account, to))
@@ -67,8 +68,9 @@ func (j *judgement) loginFlow(account uint64) uint64 {
 func (j *judgement) addressKey() sourceKey { return sourceKey(j.addr.As16()) }
 
 // judgeBreach judges a login after guesses of its account from the same source, which are nil where the login itself is
-// hostile. It says whether the login earns no trust. Forged packets can make any login look guessed, so guesses that could be
-// forged take nothing from an account that logged in from there before, and are remembered for ban.forgeable_max only.
+// hostile. It says whether the login earns no trust. Forged packets can make any login look guessed, so guesses that
+// could be forged take nothing from an account that logged in from there before, and are remembered for
+// ban.forgeable_max only.
 func (j *judgement) judgeBreach(id uint64, guesses *failures, reason ban.Reason, detail string) (untrusted bool) {
 	j.record(j.source(), 0, ban.ReasonLogin, noteBreach)
 	j.reportBreach(id, reason, detail)

@@ -20,14 +20,14 @@ func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment str
 	return e.banByHand(now, p, d, comment, ban.ReasonManual)
 }
 
-// Test is Ban for an address that nobody has, to see whether bans work: it is counted nowhere, and its decisions and that of
-// its end have [ban.ReasonTest].
+// Test is Ban for an address that nobody has, to see whether bans work: it is counted nowhere, and the decisions that
+// make and end it have [ban.ReasonTest].
 func (e *Engine) Test(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]ban.Decision, error) {
 	return e.banByHand(now, p, d, comment, ban.ReasonTest)
 }
 
-// relation says which of two prefixes that overlap is in the other, the second one last.
-func relation(p, have netip.Prefix) string {
+// describeOverlap says which of two prefixes that overlap is in the other, the second one last.
+func describeOverlap(p, have netip.Prefix) string {
 	switch {
 	case p == have:
 		return p.String()
@@ -37,18 +37,25 @@ func relation(p, have netip.Prefix) string {
 	return fmt.Sprintf("%v holds %v", p, have)
 }
 
-func (e *Engine) banByHand(now time.Time, p netip.Prefix, d time.Duration, comment string, reason ban.Reason) ([]ban.Decision, error) {
+// banByHand bans a prefix for a person, for one of the two reasons.
+func (e *Engine) banByHand(
+	now time.Time, p netip.Prefix, d time.Duration, comment string, reason ban.Reason,
+) ([]ban.Decision, error) {
 	e.advance(now)
 	p = canonicalPrefix(p)
 	if have, ok := e.protected.Overlapping(p); ok {
-		return nil, fmt.Errorf("%w: %s, which Asterisk knows (%s)", ErrRefused, relation(p, have), e.protected.At(have)[0].note)
+		note := e.protected.At(have)[0].note
+		return nil, fmt.Errorf("%w: %s, which Asterisk knows (%s)", ErrRefused, describeOverlap(p, have), note)
 	}
 	if have, ok := e.allow.Overlapping(p); ok {
-		return nil, fmt.Errorf("%w: %s, which is allowed (%s)", ErrRefused, relation(p, have), e.allow.At(have)[0].name)
+		name := e.allow.At(have)[0].name
+		return nil, fmt.Errorf("%w: %s, which is allowed (%s)", ErrRefused, describeOverlap(p, have), name)
 	}
 	action := ban.ActionBan
-	b := &activeBan{prefix: p, since: e.now, until: e.now + int64(d), reason: reason, proven: true, manual: true, number: 1,
-		comment: comment}
+	b := &activeBan{
+		prefix: p, since: e.now, until: e.now + int64(d), reason: reason, proven: true, manual: true, number: 1,
+		comment: comment,
+	}
 	if p.IsSingleIP() {
 		b.source = p.Addr()
 	}
@@ -70,8 +77,8 @@ func (e *Engine) banByHand(now time.Time, p netip.Prefix, d time.Duration, comme
 }
 
 // Unban ends every ban within a prefix and every ban of a network that covers it. With a grace, no source within the
-// prefix is banned again for so long, and its score stays; without one the score of the source is forgotten. The guesses
-// are forgotten in both cases: a person has vouched for it, so a login that follows is no breach.
+// prefix is banned again for so long, and its score stays; without one the score of the source is forgotten. The
+// guesses are forgotten in both cases: a person has vouched for it, so a login that follows is no breach.
 func (e *Engine) Unban(now time.Time, p netip.Prefix, grace time.Duration) []ban.Decision {
 	return e.unban(now, NewPardon(p, grace))
 }
@@ -110,6 +117,7 @@ func (e *Engine) clearScore(k sourceKey) {
 	}
 	s.score, s.provenScore, s.observedScore = 0, 0, 0
 	details := e.sources.detailsOf(s)
-	details.overflowPoints, details.pace, details.failingAccounts, details.challengedAccounts = 0, pace{}, table.DistinctFew{}, table.Distinct{}
+	details.overflowPoints, details.pace = 0, pace{}
+	details.failingAccounts, details.challengedAccounts = table.DistinctFew{}, table.Distinct{}
 	e.classifySource(s)
 }

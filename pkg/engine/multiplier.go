@@ -18,20 +18,22 @@ type multiplier struct {
 	country [2]byte
 }
 
+// thousandths is a factor of 1.
 const thousandths = 1000
 
-// SetMultipliers multiplies the points of events from now on by the place of their source: nothing that was judged is judged
-// again. where is asked in the middle of a judgement, so it must answer at once; without multipliers it is never asked.
-func (e *Engine) SetMultipliers(m policy.Multiply, where func(netip.Addr) ban.Place) {
-	if e.multipliers, e.placeOf = m, where; m.IsZero() {
+// SetMultipliers has the points of events from now on multiplied by the place of their source; nothing that was judged
+// is judged again. placeOf is asked in the middle of a judgement, so it must answer at once; without multipliers it is
+// never asked.
+func (e *Engine) SetMultipliers(m policy.Multiply, placeOf func(netip.Addr) ban.Place) {
+	if e.multipliers, e.placeOf = m, placeOf; m.IsZero() {
 		e.placeOf = nil
 	}
 }
 
-// applyMultiplier multiplies points of an event by the place of its source. Where somebody has shown to be a customer, the place
-// says nothing more; and a rule that wants the threshold reached is not undone.
+// applyMultiplier multiplies points of an event by the place of its source, but not where somebody has shown to be a
+// customer, nor where a rule (noteTargeted) gives as many points as the threshold takes.
 func (j *judgement) applyMultiplier(points float64, reason ban.Reason) float64 {
-	if t := j.engine.trusts[j.key]; reason == ban.ReasonDistributed || t != nil && !t.revoked && (t.until > j.now || j.engine.isCustomer(j.key)) {
+	if reason == ban.ReasonDistributed || j.isTrustedOrCustomer() {
 		return points
 	}
 	p := j.engine.placeOf(j.addr)
@@ -49,7 +51,14 @@ func (j *judgement) applyMultiplier(points float64, reason ban.Reason) float64 {
 	return points * float64(factor) / thousandths
 }
 
-// describe puts a multiplier into the form of a view.
+// isTrustedOrCustomer says whether the source of the event is trusted, or was within storm.memory and did not lose its
+// trust.
+func (j *judgement) isTrustedOrCustomer() bool {
+	t := j.engine.trusts[j.key]
+	return t != nil && !t.revoked && (t.until > j.now || j.engine.isCustomer(j.key))
+}
+
+// describe writes a multiplier into evidence.
 func (s multiplier) describe(v *ban.Evidence) {
 	v.Multiplier, v.ASN = float64(s.factor)/thousandths, s.asn
 	if s.country != [2]byte{} {

@@ -44,6 +44,12 @@ func (e *Engine) countInNetwork(b *activeBan, n int) {
 	e.networkBans[p] = net
 }
 
+// hasEnforcedBan says whether exactly a prefix has a ban that is enforced.
+func (e *Engine) hasEnforcedBan(p netip.Prefix) bool {
+	b := e.bans[p]
+	return b != nil && b.until > e.now && !b.observed
+}
+
 // banNetworkOf bans a whole network once enough of its addresses are banned, unless it holds anything allowed,
 // learned, trusted within storm.memory, or unbanned with a grace.
 func (j *judgement) banNetworkOf(p netip.Prefix) {
@@ -52,7 +58,7 @@ func (j *judgement) banNetworkOf(p netip.Prefix) {
 		return
 	}
 	n := j.engine.networkBans[net]
-	if have := j.engine.bans[net]; n.bans < j.policy.Networks.Sources || have != nil && have.until > j.now && !have.observed {
+	if n.bans < j.policy.Networks.Sources || j.engine.hasEnforcedBan(net) {
 		return
 	}
 	if !j.mustSpareNetwork(net) {
@@ -77,8 +83,8 @@ func (j *judgement) banNetwork(net netip.Prefix, proven bool, attempts int, deta
 	}
 	d := j.engine.banDuration(0, proven)
 	j.engine.addBan(&activeBan{
-		prefix: net, source: j.addr, since: j.now, until: j.now + int64(d), reason: ban.ReasonNetwork, proven: proven, number: 1,
-		pbx: j.pbx, attempts: attempts, comment: detail,
+		prefix: net, source: j.addr, since: j.now, until: j.now + int64(d), reason: ban.ReasonNetwork, proven: proven,
+		number: 1, pbx: j.pbx, attempts: attempts, comment: detail,
 	})
 	j.engine.activity.countBan(j.now)
 	j.decide(ban.ActionBan, ban.ReasonNetwork, net, d, proven, detail)

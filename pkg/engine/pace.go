@@ -2,8 +2,8 @@ package engine
 
 import "github.com/ringwall/ringwall/pkg/engine/internal/table"
 
-// pace is how fast guesses come: it tells a phone with an old password from a guesser. After idleResetSeconds of silence all of it
-// begins anew.
+// pace is how fast guesses come: it tells a phone with an old password from a guesser. After idleResetSeconds of
+// silence all of it begins anew.
 type pace struct {
 	leakedAt int64 // when tokens, copies and resent leaked last, ns
 
@@ -30,7 +30,7 @@ type pace struct {
 // failures is how one account fails at one source.
 type failures struct {
 	pace
-	stormPace table.LeakyBucket // guesses, leaking at what phones do when a PBX has lost their passwords; see recordStormPace
+	stormPace table.LeakyBucket // see recordStormPace
 	proven    bool              // at least one guess could not have been forged
 }
 
@@ -91,8 +91,8 @@ func (p *pace) showsGuessing(n int) bool {
 	return n > 0 && int(p.guesses) >= n && float64(p.peak) > float64(n-1)
 }
 
-// takeUncharged returns how many guesses are charged now: this one, if it is none of the copies, and those that were held back
-// as a phone's.
+// takeUncharged returns how many guesses are charged now: this one, if it is none of the copies, and those that were
+// held back as a phone's.
 func (p *pace) takeUncharged(r repetition) float64 {
 	n := float64(p.uncharged) + float64(p.unchargedCopies)
 	if !r.copy {

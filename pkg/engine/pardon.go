@@ -7,15 +7,17 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// Pardon is the work of letting everybody in, a few at a time, so that events need not wait for it.
+// Pardon is the work of an unban that may reach many bans, done a few at a time, so that events need not wait for it.
 type Pardon struct {
 	within  netip.Prefix // not valid: everybody
 	grace   time.Duration
 	begun   bool
 	bans    BanWalk
-	sources map[sourceKey]bool // whose guesses are to be forgotten
-	pairs   uint64             // how far that has come
-	breach  uint64
+	sources map[sourceKey]bool // that are let in: their guesses are forgotten at the end
+
+	// How far that has come in Engine.strangerFailures and Engine.guessedLogins; see table.Window.RemoveSome.
+	strangerFailures uint64
+	guessedLogins    uint64
 
 	// Graces are the prefixes that nobody bans again before the grace is over, as of the last step.
 	Graces []ban.Grace
@@ -23,8 +25,8 @@ type Pardon struct {
 	Observed bool
 }
 
-// NewPardon begins to end every ban within a prefix and every ban of a network that covers it or, where the prefix is not
-// valid, every ban; see Unban about grace. Who is banned after the first step stays banned.
+// NewPardon begins to end every ban within a prefix and every ban of a network that covers it or, where the prefix is
+// not valid, every ban; see Unban about grace. Who is banned after the first step stays banned.
 func NewPardon(within netip.Prefix, grace time.Duration) *Pardon {
 	p := &Pardon{grace: grace, sources: make(map[sourceKey]bool)}
 	if within.IsValid() {
@@ -98,12 +100,15 @@ func (e *Engine) pardonPrefix(p *Pardon, prefix netip.Prefix) {
 	}
 }
 
-// forgetGuesses forgets which accounts were guessed by the sources, in a walk over all that was guessed lately, n a step.
+// forgetGuesses forgets which accounts were guessed by the sources, in a walk over all that was guessed lately, n a
+// step.
 func (e *Engine) forgetGuesses(p *Pardon, n int) (more bool) {
 	if len(p.sources) == 0 {
 		return false
 	}
-	pairs := e.strangerFailures.RemoveSome(&p.pairs, n, func(v strangerFailures) bool { return p.sources[v.from] })
-	breach := e.guessedLogins.RemoveSome(&p.breach, n, func(b guessedLogin) bool { return p.sources[b.from] })
-	return pairs || breach
+	isPardonedFailure := func(f strangerFailures) bool { return p.sources[f.from] }
+	isPardonedLogin := func(l guessedLogin) bool { return p.sources[l.from] }
+	moreFailures := e.strangerFailures.RemoveSome(&p.strangerFailures, n, isPardonedFailure)
+	moreLogins := e.guessedLogins.RemoveSome(&p.guessedLogins, n, isPardonedLogin)
+	return moreFailures || moreLogins
 }

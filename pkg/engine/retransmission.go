@@ -11,13 +11,13 @@ import (
 const (
 	millisecond = int64(time.Millisecond)
 
-	// maxRetransmissions is how often a request that gets no answer is sent again: 10 times in 32 s without INVITE, 6 times
-	// with it (RFC 3261 sections 17.1.1.2 and 17.1.2.2).
+	// maxRetransmissions is how often a request that gets no answer is sent again: 10 times in 32 s without INVITE, 6
+	// times with it (RFC 3261 sections 17.1.1.2 and 17.1.2.2).
 	maxRetransmissions = 10
 	// transactionMillis is 64×T1, when timers B and F end a transaction (RFC 3261 section 17.1), in milliseconds.
 	transactionMillis = 32_000
-	// maxCopies is how many copies of a phone's answers may come when no retransmission is due, with one guess at the same
-	// time: a network that held packets back delivers them at once.
+	// maxCopies is how many copies of a phone's answers may come when no retransmission is due, with one guess at the
+	// same time: a network that held packets back delivers them at once.
 	maxCopies = 4
 )
 
@@ -25,25 +25,26 @@ const (
 // milliseconds. INVITE's grow on, so that they are no shorter.
 var retransmissionGaps = [maxRetransmissions]uint32{500, 1000, 2000, 4000, 4000, 4000, 4000, 4000, 4000, 4000}
 
-// burstMillis is how long a phone that retransmits one request does not retransmit another, in milliseconds: it has one under
-// way at a time, and while no answer reaches it, it cannot know the challenge of another.
+// burstMillis is how long a phone that retransmits one request does not retransmit another, in milliseconds: it has one
+// under way at a time, and while no answer reaches it, it cannot know the challenge of another.
 const burstMillis = 16_000
 
-// maxConverted is how many of the retransmissions just before it are taken for guesses, too, when a copy comes that cannot be a
-// retransmission.
+// maxConverted is how many of the retransmissions just before it are taken for guesses, too, when a copy comes that
+// cannot be a retransmission.
 const maxConverted = 3
 
-// repetition says what an answer to a challenge has to do with those before. The zero value is a new answer: another guess.
+// repetition says what an answer to a challenge has to do with those before. The zero value is a new answer: another
+// guess.
 type repetition struct {
 	copy   bool // of an answer that came before
 	due    bool // a retransmission of that may come now
 	before int  // how many such came already
 }
 
-// classifyAnswer says whether the answer of the event is a copy of one before. Asterisk reports the first Authorization header of
-// a request (res_pjsip/security_events.c) but checks the one of its realm, so that guesses with a decoy in front look
-// like copies of one answer. A copy is one only over UDP, for the same account, within one transaction, with a
-// challenge of Asterisk's own; what else looks the same is another guess.
+// classifyAnswer says whether the answer of the event is a copy of one before. Asterisk reports the first Authorization
+// header of a request (res_pjsip/security_events.c) but checks the one of its realm, so that guesses with a decoy in
+// front look like copies of one answer. A copy is one only over UDP, for the same account, within one transaction, with
+// a challenge of Asterisk's own; what else looks the same is another guess.
 func (j *judgement) classifyAnswer(hash uint64) repetition {
 	if j.proven || j.event.Response == "" || j.event.Service == security.PJSIP && !looksIssued(j.event.Challenge) {
 		return repetition{}
@@ -79,8 +80,8 @@ func isHexadecimal(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789abcdefABCDEF") == ""
 }
 
-// isRetransmission counts a copy, and says whether it may be a phone's retransmission. If not, it is a guess, and so are some
-// just before it.
+// isRetransmission counts a copy, and says whether it may be a phone's retransmission. If not, it is a guess, and so
+// are some just before it.
 func (p *pace) isRetransmission(now int64, r repetition, burst int) bool {
 	at := milliseconds(now)
 	if at-p.resentAt > burstMillis {

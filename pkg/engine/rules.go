@@ -49,16 +49,18 @@ func evidenceTable() []rule {
 		{security.PJSIP, security.ChallengeResponseFailed, "", "", kindGuess, ban.ReasonWrongPassword},
 		{security.PJSIP, security.FailedACL, "not_match_endpoint_acl", "", kindAttempt, ban.ReasonACL},
 		{security.PJSIP, security.FailedACL, "not_match_endpoint_contact_acl", "", kindAttempt, ban.ReasonACL},
-		{security.PJSIP, security.FailedACL, "", "", kindMisconfigured, ban.ReasonConfiguration}, // registrar_*: after a right password
+		// registrar_*: after a right password
+		{security.PJSIP, security.FailedACL, "", "", kindMisconfigured, ban.ReasonConfiguration},
 		{security.PJSIP, security.RequestNotSupported, "", "", kindMisconfigured, ban.ReasonConfiguration},
 
-		// The address that chan_sip reports is the attacker's choice (Via with maddr): observed by default, never proven.
+		// The address that chan_sip reports is the attacker's choice (Via with maddr): observed by default, never
+		// proven.
 		{security.SIP, security.InvalidAccountID, "", "", kindAttempt, ban.ReasonUnknownAccount},
 		{security.SIP, security.ChallengeResponseFailed, "", "", kindGuess, ban.ReasonWrongPassword},
 		{security.SIP, security.InvalidPassword, "", "", kindGuess, ban.ReasonWrongPassword},
 		{security.SIP, security.FailedACL, "device_must_match_acl", "", kindAttempt, ban.ReasonACL},
 		{security.SIP, security.FailedACL, "domain_must_match", "", kindAttempt, ban.ReasonACL},
-		{security.SIP, security.FailedACL, "no_extension_match", "", kindNothing, ""}, // a wrong number, dialled by a good phone
+		{security.SIP, security.FailedACL, "no_extension_match", "", kindNothing, ""}, // a good phone dialled a wrong number
 		{security.SIP, security.FailedACL, "", "", kindMisconfigured, ban.ReasonConfiguration},
 		{security.SIP, security.InvalidTransport, "", "", kindMisconfigured, ban.ReasonConfiguration},
 
@@ -68,7 +70,8 @@ func evidenceTable() []rule {
 		{security.AMI, security.FailedACL, "", "", kindConnection, ban.ReasonManager},
 		{security.AMI, security.RequestNotAllowed, "", emptyAccount, kindAttempt, ban.ReasonManager}, // before login
 		{security.AMI, security.RequestNotAllowed, "", someAccount, kindMisconfigured, ban.ReasonConfiguration},
-		{security.AMI, security.RequestBadFormat, "", emptyAccount, kindAttempt, ban.ReasonManager}, // an HTTP scan of the AMI port
+		// an HTTP scan of the AMI port
+		{security.AMI, security.RequestBadFormat, "", emptyAccount, kindAttempt, ban.ReasonManager},
 		{security.AMI, security.RequestBadFormat, "", someAccount, kindMisconfigured, ban.ReasonConfiguration},
 	}
 }

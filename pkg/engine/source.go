@@ -8,8 +8,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-// source is what the judgement of every event needs of its source. There may be a million, so it has no pointer, at which the
-// garbage collector would have to look.
+// source is what the judgement of every event needs of its source. There may be a million, so it has no pointer, at
+// which the garbage collector would have to look.
 type source struct {
 	key sourceKey
 
@@ -122,7 +122,8 @@ func (e *Engine) evictSource() bool {
 		if s == nil {
 			continue
 		}
-		if left := s.observedScore * e.decayFactor(e.now-s.lastSeen); victim == nil || left < least && s.bans <= victim.bans {
+		left := s.observedScore * e.decayFactor(e.now-s.lastSeen)
+		if victim == nil || left < least && s.bans <= victim.bans {
 			victim, least = s, left
 		}
 	}

@@ -5,7 +5,8 @@ import (
 	"net/netip"
 )
 
-// sourceKey names a source, an IPv4 address or an IPv6 network of policy.ipv6_prefix bits, by the 16 bytes of its first address.
+// sourceKey names a source, an IPv4 address or an IPv6 network of policy.ipv6_prefix bits, by the 16 bytes of its first
+// address.
 type sourceKey [16]byte
 
 // keyOf returns the key of the source that an address belongs to. The address has no zone and is not IPv4-mapped.
@@ -34,7 +35,8 @@ func (e *Engine) keyOfPrefix(p netip.Prefix) (sourceKey, bool) {
 	return sourceKey{}, false
 }
 
-// canonicalPrefix is a prefix in the form in which all maps of the engine have it: masked, without a zone, IPv4 not mapped.
+// canonicalPrefix is a prefix in the form in which all maps of the engine have it: masked, without a zone, IPv4 not
+// mapped.
 func canonicalPrefix(p netip.Prefix) netip.Prefix {
 	a := p.Addr().WithZone("")
 	if a.Is4In6() && p.Bits() >= 96 {

@@ -2,8 +2,8 @@ package engine
 
 import "github.com/ringwall/ringwall/pkg/engine/internal/table"
 
-// sources holds what is known of each source that attacked or logged in. They stand in a queue for each class, to be forgotten:
-// whoever was quiet the longest first.
+// sources holds what is known of each source that attacked or logged in. They stand in a queue for each class, to be
+// forgotten: whoever was quiet the longest first.
 type sources struct {
 	numbers map[sourceKey]int32 // in pool
 	pool    table.Pool[source]
@@ -87,7 +87,8 @@ func (t *sources) requeue(s *source, c sourceClass, at uint32) {
 	t.ages.Insert(s.number, int(c), at)
 }
 
-// longestQueued returns the first source in the queue of a class, or nil. It may have been seen again since it was put there.
+// longestQueued returns the first source in the queue of a class, or nil. It may have been seen again since it was put
+// there.
 func (t *sources) longestQueued(c sourceClass) *source {
 	number, ok := t.ages.Oldest(int(c))
 	if !ok {
@@ -96,8 +97,8 @@ func (t *sources) longestQueued(c sourceClass) *source {
 	return t.pool.At(number)
 }
 
-// quietest returns the source of a class that was quiet the longest, or nil. It is that to within the time of one list of ages;
-// where many of the first in the queue were seen again, it is the quietest of requeuedAtOnce.
+// quietest returns the source of a class that was quiet the longest, or nil. It is that to within the time of one list
+// of ages; where many of the first in the queue were seen again, it is the quietest of requeuedAtOnce.
 func (t *sources) quietest(c sourceClass) *source {
 	var quiet *source
 	for range requeuedAtOnce {

@@ -130,12 +130,13 @@ func (e *Engine) describeTrust(t *trust) ban.Trust {
 	if t.revoked {
 		until = min(until, t.lastLogin)
 	}
-	return ban.Trust{Prefix: e.prefixOf(t.key), Since: utc(t.since), Until: utc(until), Last: utc(t.lastLogin), Accounts: t.accountNames()}
+	return ban.Trust{Prefix: e.prefixOf(t.key), Since: utc(t.since), Until: utc(until), Last: utc(t.lastLogin),
+		Accounts: t.accountNames()}
 }
 
 // Restore takes over what Export returned, before the first event. pbxs are the names of the Asterisks of now. What is
-// over, allowed or protected by now is left out; of a ban that is there already the longer one stays, and of an offender
-// who is there already, or twice, the larger number of bans and the later end.
+// over, allowed or protected by now is left out; of a ban that is there already the longer one stays, and of an
+// offender who is there already, or twice, the larger number of bans and the later end.
 func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
 	e.advance(now)
 	for _, name := range pbxs {
@@ -180,7 +181,8 @@ func (e *Engine) restoreTrust(t ban.Trust, pbxs []string) {
 	if !ok || e.trusts[k] != nil || max(memory, until) <= e.now || len(e.trusts) >= e.policy.MaxSources {
 		return
 	}
-	n := &trust{key: k, since: t.Since.UnixNano(), until: until, lastLogin: min(t.Last.UnixNano(), e.now), accounts: make(map[uint64]string)}
+	n := &trust{key: k, since: t.Since.UnixNano(), until: until, lastLogin: min(t.Last.UnixNano(), e.now),
+		accounts: make(map[uint64]string)}
 	n.endReported = until <= e.now
 	n.revoked = until <= n.lastLogin
 	for _, name := range t.Accounts {

@@ -36,8 +36,8 @@ func (f *failingCustomers) setTTL(ttl int64) {
 	f.accounts.SetTTL(ttl)
 }
 
-// recordStormPace counts a failure of an account at a customer's source, and notes where there are more than lost passwords of a
-// PBX explain: of one account that logged in from there, or of all others together.
+// recordStormPace counts a failure of an account at a customer's source, and notes where there are more than lost
+// passwords of a PBX explain: of one account that logged in from there, or of all others together.
 func (j *judgement) recordStormPace(t *trust, loggedInHere bool, one *failures) {
 	b := &t.stormPace
 	if loggedInHere {
@@ -53,9 +53,9 @@ func (t *trust) explainedByStorm(now int64) bool {
 	return t.beyondStormAt == 0 || now-t.beyondStormAt >= idleResetSeconds*second
 }
 
-// detectStorm notes that an account fails where it logged in before, and begins a storm when many do: different accounts, at
-// different customers, none of it forged, and none faster than phones retry. Less would let an attacker make a storm, by
-// packets in customers' names or with one stolen account.
+// detectStorm notes that an account fails where it logged in before, and begins a storm when many do: different
+// accounts, at different customers, none of it forged, and none faster than phones retry. Less would let an attacker
+// make a storm, by packets in customers' names or with one stolen account.
 func (j *judgement) detectStorm(t *trust, account uint64) {
 	if j.policy.Storm.Sources <= 0 || !j.proven || !j.engine.isCustomer(j.key) || !t.explainedByStorm(j.now) {
 		return
@@ -98,7 +98,8 @@ func (j *judgement) detectStorm(t *trust, account uint64) {
 // inStorm says whether many customers fail at the moment.
 func (e *Engine) inStorm() bool { return e.stormUntil > e.now }
 
-// sparedByStorm says whether a storm explains what a source does, which may have lost its trust just before the storm was noticed.
+// sparedByStorm says whether a storm explains what a source does, which may have lost its trust just before the storm
+// was noticed.
 func (e *Engine) sparedByStorm(k sourceKey) bool {
 	t := e.trusts[k]
 	return t != nil && t.explainedByStorm(e.now) && e.now-t.lastLogin < int64(e.policy.Storm.Memory) &&

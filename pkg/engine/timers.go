@@ -2,8 +2,8 @@ package engine
 
 import "net/netip"
 
-// timer is due when something about a prefix may end. What was extended meanwhile, or ended already, has left its timer behind:
-// whoever handles it looks at the real end.
+// timer is due when something about a prefix may end. What was extended meanwhile, or ended already, has left its timer
+// behind: whoever handles it looks at the real end.
 type timer struct {
 	at     int64 // ns
 	prefix netip.Prefix

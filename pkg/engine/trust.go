@@ -12,8 +12,8 @@ const (
 	failuresPerTrust = 64   // accounts that are remembered to fail at one source
 )
 
-// trust is what is known of a source whose users logged in with a password. It is kept for storm.memory after the last login, as
-// the memory of who is a customer. Times are in ns.
+// trust is what is known of a source whose users logged in with a password. It is kept for storm.memory after the last
+// login, as the memory of who is a customer. Times are in ns.
 type trust struct {
 	key sourceKey
 
@@ -58,13 +58,15 @@ func (e *Engine) trustOf(s *source) *trust {
 	return nil
 }
 
-// isCustomer says whether somebody logged in from a source within storm.memory, and it did not lose its trust by failing.
+// isCustomer says whether somebody logged in from a source within storm.memory, and it did not lose its trust by
+// failing.
 func (e *Engine) isCustomer(k sourceKey) bool {
 	t := e.trusts[k]
 	return t != nil && !t.revoked && e.now-t.lastLogin < int64(e.policy.Storm.Memory)
 }
 
-// loggedInHere says whether an account logged in from the source of the event, and the source did not lose its trust since.
+// loggedInHere says whether an account logged in from the source of the event, and the source did not lose its trust
+// since.
 func (j *judgement) loggedInHere(id uint64) bool {
 	t := j.engine.trusts[j.key]
 	if t == nil || t.revoked {

@@ -9,12 +9,12 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// BanWalk is the place of somebody who goes through all bans a few at a time, the newest first, while the engine goes on
-// between. Its zero value begins. What is banned later is left out; of the others, whoever is banned all the while is met
-// exactly once.
+// BanWalk is the place of somebody who goes through all bans a few at a time, the newest first, while the engine goes
+// on between. Its zero value begins. What is banned later is left out; of the others, whoever is banned all the while
+// is met exactly once.
 //
-// The place is a ban that was met. Where that has ended meanwhile, what it knew as the older one still leads on: none that
-// is in force was ever put between them.
+// The place is a ban that was met. Where that has ended meanwhile, what it knew as the older one still leads on: none
+// that is in force was ever put between them.
 type BanWalk struct {
 	at    *activeBan
 	begun bool
@@ -23,8 +23,8 @@ type BanWalk struct {
 // walkLooks bounds the bans that one step passes over.
 const walkLooks = 4
 
-// step moves on and calls each with bans in force until it has accepted n of them or a few times as many were passed over.
-// It says whether there is more.
+// step moves on and calls each with bans in force until it has accepted n of them or a few times as many were passed
+// over. It says whether there is more.
 func (w *BanWalk) step(e *Engine, n int, each func(*activeBan) bool) (more bool) {
 	if !w.begun {
 		w.at, w.begun = e.newestBan, true
@@ -81,8 +81,8 @@ func (e *Engine) Left(now time.Time, p netip.Prefix) (time.Duration, bool) {
 	return time.Duration(b.until - e.now), true
 }
 
-// TrustWalk is the place of somebody who goes through all customers a few at a time, in no order. Of those that are known
-// all the while each is met once. Close it.
+// TrustWalk is the place of somebody who goes through all customers a few at a time, in no order. Of those that are
+// known all the while each is met once. Close it.
 type TrustWalk struct {
 	next func() (sourceKey, *trust, bool)
 	stop func()

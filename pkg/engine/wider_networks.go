@@ -8,8 +8,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
-// Whoever has a /48 has 65,536 networks of 64 bits, each a source of its own. So what they do is counted for the /56 and
-// the /48 that they are in, too: those are what providers give to one customer (RIPE-690).
+// Whoever has a /48 has 65,536 networks of 64 bits, each a source of its own. So what they do is counted for the /56
+// and the /48 that they are in, too: those are what providers give to one customer (RIPE-690).
 const (
 	largeNetworkBits = 48
 	smallNetworkBits = 56
@@ -22,8 +22,8 @@ const (
 	sourcesOfFullLarge = 2
 	// smallNetworksForLarge is how many different /56 make an attack one of the whole /48.
 	smallNetworksForLarge = 3
-	// fewSources of a /48 that make loudFactor times the threshold beyond networkPerMinute are reported: they are too few for a
-	// ban, and each may keep to a phone's pace.
+	// fewSources of a /48 that make loudFactor times the threshold beyond networkPerMinute are reported: they are too
+	// few for a ban, and each may keep to a phone's pace.
 	fewSources = 2
 	loudFactor = 4
 )
@@ -34,7 +34,7 @@ type widerNetwork struct {
 	sources       [8]uint32                     // marks of the sources that made them, see table.AddMark
 	smallNetworks [smallNetworksForLarge]uint32 // of a /48: marks of the /56 that its sources are in
 	forgeable     bool                          // some of the evidence could be forged
-	sparedUntil   int64                         // it holds somebody who must not be banned: not looked at again before, ns
+	sparedUntil   int64                         // until then it is known to hold somebody who must be spared, ns
 }
 
 // networksOf returns the networks that may be banned for what several sources in them do, and that hold this one.
@@ -57,11 +57,11 @@ func (e *Engine) networksOf(p netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// chargeWiderNetworks counts points against the networks of an IPv6 source without trust, and bans the one that attacks: a /56
-// with several such sources, or the /48 of several such /56. Of evidence that could be forged it takes twice as many sources, and
-// no network is banned that holds a customer, or anybody who is allowed.
+// chargeWiderNetworks counts points against the networks of an IPv6 source without trust, and bans the one that
+// attacks: a /56 with several such sources, or the /48 of several such /56. Of evidence that could be forged it takes
+// twice as many sources, and no network is banned that holds a customer, or anybody who is allowed.
 func (j *judgement) chargeWiderNetworks(points float64) {
-	if !j.addr.Is6() || points <= 0 || !j.isEnforced() {
+	if !j.addr.Is6() || points <= 0 || !j.serviceIsEnforced() {
 		return
 	}
 	networks := j.engine.networksOf(j.engine.prefixOf(j.key))
@@ -72,7 +72,8 @@ func (j *judgement) chargeWiderNetworks(points float64) {
 	need := j.policy.Networks.IPv6Sources
 	inLarge := j.widerNetwork(large)
 	largeIsFull := j.countAttack(inLarge, points, need)
-	smallNetworks := table.AddMark(inLarge.smallNetworks[:], j.engine.hash(forWiderNetwork, sourceKey(small.Addr().As16()), 0))
+	smallHash := j.engine.hash(forWiderNetwork, sourceKey(small.Addr().As16()), 0)
+	smallNetworks := table.AddMark(inLarge.smallNetworks[:], smallHash)
 	if largeIsFull && smallNetworks >= smallNetworksForLarge && j.banWiderNetwork(large, inLarge) {
 		return
 	}
@@ -117,7 +118,7 @@ func (j *judgement) reportGuessingNetwork(large, net netip.Prefix, detail string
 
 // banWiderNetwork bans a network in which several sources attack, and says whether it is banned.
 func (j *judgement) banWiderNetwork(net netip.Prefix, w *widerNetwork) bool {
-	if have := j.engine.bans[net]; have != nil && have.until > j.now && !have.observed {
+	if j.engine.hasEnforcedBan(net) {
 		return true
 	}
 	if w.sparedUntil > j.now {
@@ -126,8 +127,8 @@ func (j *judgement) banWiderNetwork(net netip.Prefix, w *widerNetwork) bool {
 	if j.mustSpareNetwork(net) {
 		w.sparedUntil = j.now + minute
 		large, _ := net.Addr().Prefix(largeNetworkBits)
-		j.reportGuessingNetwork(large, net, fmt.Sprintf("several sources of this /%d attack; it is not banned as a whole, "+
-			"since it holds a customer, or somebody who is allowed", net.Bits()))
+		j.reportGuessingNetwork(large, net, fmt.Sprintf("several sources of this /%d attack; "+
+			"it is not banned as a whole, since it holds a customer, or somebody who is allowed", net.Bits()))
 		return false
 	}
 	if !j.banNetwork(net, !w.forgeable, 0, fmt.Sprintf("several sources of this /%d attack", net.Bits())) {

@@ -22,8 +22,8 @@ func (j *judgement) judgeWrongPassword(points float64, r repetition) {
 	}
 }
 
-// judgeCustomerFailure judges a wrong password at a trusted source: too many accounts that never logged in from there end its
-// trust, and any account that fails faster than a phone retries costs points.
+// judgeCustomerFailure judges a wrong password at a trusted source: too many accounts that never logged in from there
+// end its trust, and any account that fails faster than a phone retries costs points.
 func (j *judgement) judgeCustomerFailure(t *trust, id uint64, points float64, r repetition) {
 	_, loggedInHere := t.accounts[id]
 	f := j.failuresOfCustomer(t, id, !loggedInHere)
@@ -41,8 +41,8 @@ func (j *judgement) judgeCustomerFailure(t *trust, id uint64, points float64, r 
 		case proven <= limit:
 			j.reportTolerated(ban.ReasonAccounts,
 				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
-			j.reportGuessing(ban.ReasonAccounts, "a trusted source guesses the passwords of many accounts: it is not banned, "+
-				"since the packets could be forged in a customer's name")
+			j.reportGuessing(ban.ReasonAccounts, "a trusted source guesses the passwords of many accounts: "+
+				"it is not banned, since the packets could be forged in a customer's name")
 		default:
 			t.beyondStormAt = j.now // no PBX loses the passwords of accounts that it never had there
 			j.revokeTrust(t, ban.ReasonAccounts, "too many accounts that never worked from there fail")
@@ -62,8 +62,8 @@ func (j *judgement) judgeCustomerFailure(t *trust, id uint64, points float64, r 
 	j.chargeByPace(&f.pace, &f.failures, burst, n, points, r)
 }
 
-// countForeignFailures returns how many accounts fail at a source that never logged in from there, and how many of them do by
-// evidence that could not be forged.
+// countForeignFailures returns how many accounts fail at a source that never logged in from there, and how many of them
+// do by evidence that could not be forged.
 func (t *trust) countForeignFailures() (foreign, proven int) {
 	for _, f := range t.failures {
 		if f.foreign && f.proven {
@@ -76,8 +76,8 @@ func (t *trust) countForeignFailures() (foreign, proven int) {
 	return foreign, proven
 }
 
-// sparesRetransmission counts the answer of the event: in the pace by which it is judged, and in that of its own account, which
-// may be the same. It says whether the answer may be a retransmission, which costs nothing.
+// sparesRetransmission counts the answer of the event: in the pace by which it is judged, and in that of its own
+// account, which may be the same. It says whether the answer may be a retransmission, which costs nothing.
 func (j *judgement) sparesRetransmission(p *pace, one *failures, r repetition, burst int) bool {
 	if !r.copy {
 		p.addGuess(j.now)
@@ -170,8 +170,8 @@ func (j *judgement) failuresOfStranger(id uint64) *strangerFailures {
 // somebody looks after makes.
 const slowGuesses = 20
 
-// chargeByPace spares a phone and charges a guesser: once the pace shows a guesser, the guesses that were spared count too.
-// The pace may be that of several accounts, of which one fails now.
+// chargeByPace spares a phone and charges a guesser: once the pace shows a guesser, the guesses that were spared count
+// too. The pace may be that of several accounts, of which one fails now.
 func (j *judgement) chargeByPace(p *pace, one *failures, burst int, n note, points float64, r repetition) {
 	if p.isPhonePace(burst) {
 		p.uncharged = min(p.uncharged+1, 250)
@@ -197,9 +197,9 @@ func (j *judgement) chargeByPace(p *pace, one *failures, burst int, n note, poin
 	j.charge(points, ban.ReasonWrongPassword, noNote)
 }
 
-// reportPersistence reports, once a day for each source and account, that an account fails too often to be overlooked. Copies
-// of an answer count: with a decoy in front each may be a guess (see classifyAnswer). Of an account that logged in from there
-// nothing is said: it is a phone to be mended, and when a PBX loses its passwords there is one for each.
+// reportPersistence reports, once a day for each source and account, that an account fails too often to be overlooked.
+// Copies of an answer count: with a decoy in front each may be a guess (see classifyAnswer). Of an account that logged
+// in from there nothing is said: it is a phone to be mended, and when a PBX loses its passwords there is one for each.
 func (j *judgement) reportPersistence(one *failures, how string) {
 	n := int(one.total) + int(one.sparedCopies)
 	if n <= slowGuesses || j.loggedInHere(j.accountID()) ||
@@ -207,18 +207,20 @@ func (j *judgement) reportPersistence(one *failures, how string) {
 		return
 	}
 	j.decide(ban.ActionGuessing, ban.ReasonPace, j.engine.prefixOf(j.key), 0, j.proven, fmt.Sprintf(
-		"%d failures of this account within an hour, %s: a phone that nobody mends, or somebody who guesses; not banned", n, how))
+		"%d failures of this account within an hour, %s: a phone that nobody mends, or somebody who guesses; not banned",
+		n, how))
 }
 
-// reportGuessing reports, once an hour for each source and reason, that passwords are guessed and nobody is banned for it.
+// reportGuessing reports, once an hour for each source and reason, that passwords are guessed and nobody is banned for
+// it.
 func (j *judgement) reportGuessing(reason ban.Reason, detail string) {
 	if j.engine.firstReport(forGuessing, j.key, j.engine.hashText(string(reason))) {
 		j.decide(ban.ActionGuessing, reason, j.engine.prefixOf(j.key), 0, j.proven, detail)
 	}
 }
 
-// failuresOfCustomer returns how an account fails at a trusted source, up to date. What was known of it before trust began is taken
-// over.
+// failuresOfCustomer returns how an account fails at a trusted source, up to date. What was known of it before trust
+// began is taken over.
 func (j *judgement) failuresOfCustomer(t *trust, id uint64, foreign bool) *customerFailures {
 	for id, f := range t.failures {
 		if j.now-f.leakedAt >= int64(j.policy.Trust.TTL) {
@@ -243,8 +245,9 @@ func (j *judgement) failuresOfCustomer(t *trust, id uint64, foreign bool) *custo
 	return f
 }
 
-// moveLeastFailures makes room among the failures at a trusted source: it moves those of one account, the one with the lowest peak
-// and of those the one that failed first, to Engine.strangerFailures, so that they are known when it logs in after all.
+// moveLeastFailures makes room among the failures at a trusted source: it moves those of one account, the one with the
+// lowest peak and of those the one that failed first, to Engine.strangerFailures, so that they are known when it logs
+// in after all.
 func (j *judgement) moveLeastFailures(t *trust) {
 	var least uint64
 	var have *customerFailures

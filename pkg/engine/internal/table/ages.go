@@ -7,8 +7,8 @@ const (
 	ageLists = 64 // of a class
 )
 
-// Ages order the numbers of a Pool, in classes, by a time in seconds: a list for each of the last times and one for all that
-// is older. Within one list the order is that of arrival. The owner keeps the class and time of each number, and
+// Ages order the numbers of a Pool, in classes, by a time in seconds: a list for each of the last times and one for all
+// that is older. Within one list the order is that of arrival. The owner keeps the class and time of each number, and
 // names them again to take it out; a number that is only seen again need not be moved.
 type Ages struct {
 	links []*[pageSize]link

@@ -8,8 +8,8 @@ import (
 // chainPage is how many items of Chains lie together: pages come as they are needed.
 const chainPage = 1 << 8
 
-// Chains keeps the latest items of all owners, a fixed number of them, and chains each owner's from the latest back. An owner
-// keeps the number of its latest item.
+// Chains keeps the latest items of all owners, a fixed number of them, and chains each owner's from the latest back. An
+// owner keeps the number of its latest item.
 type Chains[O comparable, T any] struct {
 	pages  []*[chainPage]chained[O, T]
 	latest uint32 // number; 0 for none. Numbers begin at 1
@@ -33,8 +33,8 @@ func (c *Chains[O, T]) at(number uint32) *chained[O, T] {
 	return &c.pages[i/chainPage][i%chainPage]
 }
 
-// Add gives an owner, whose latest item is number before or who has none, a new item in place of the oldest of all. It returns
-// the item, the zero value, to be filled in, and its number.
+// Add gives an owner, whose latest item is number before or who has none, a new item in place of the oldest of all. It
+// returns the item, the zero value, to be filled in, and its number.
 func (c *Chains[O, T]) Add(owner O, before uint32) (item *T, number uint32) {
 	if c.latest == math.MaxUint32 { // the numbers are used up: start again, and let every chain end
 		c.latest = 0
@@ -48,7 +48,8 @@ func (c *Chains[O, T]) Add(owner O, before uint32) (item *T, number uint32) {
 	return &slot.item, c.latest
 }
 
-// Chain returns up to n items of an owner, whose latest has a number, the oldest first, and whether there were older ones.
+// Chain returns up to n items of an owner, whose latest has a number, the oldest first, and whether there were older
+// ones.
 func (c *Chains[O, T]) Chain(owner O, latest uint32, n int) (items []T, more bool) {
 	number, length := latest, 0
 	for ; number != 0 && length < n && c.holds(number, owner); number = c.at(number).before {

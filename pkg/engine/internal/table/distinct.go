@@ -11,8 +11,8 @@ type Distinct struct {
 	begun uint32 // when the first was seen, seconds
 }
 
-// Add counts a thing, which has one of 64 bits, and says whether that is new. What was seen a span before is forgotten. Times
-// are in seconds.
+// Add counts a thing, which has one of 64 bits, and says whether that is new. What was seen a span before is forgotten.
+// Times are in seconds.
 func (d *Distinct) Add(now, span uint32, bit uint8) bool {
 	if d.over(now, span) {
 		d.seen, d.begun = 0, now
@@ -27,8 +27,8 @@ func (d *Distinct) over(now, span uint32) bool { return d.seen == 0 || now-d.beg
 // Estimate is how many things there were, roughly.
 func (d *Distinct) Estimate() int { return EstimateDistinct(d.seen) }
 
-// EstimateDistinct is how many things set the bits of a word, by linear counting (Whang, Vander-Zanden, Taylor 1990); 320 stands
-// for any number that set them all.
+// EstimateDistinct is how many things set the bits of a word, by linear counting (Whang, Vander-Zanden, Taylor 1990);
+// 320 stands for any number that set them all.
 func EstimateDistinct(word uint64) int {
 	zero := 64 - bits.OnesCount64(word)
 	if zero == 0 {
@@ -62,8 +62,8 @@ func (d *DistinctFew) AtLeast() int {
 	return max(len(d.first), bits.OnesCount64(d.seen))
 }
 
-// AddMark adds a thing by its hash to a list of different ones, in which 0 is free room, if there is room. It returns how many
-// there are.
+// AddMark adds a thing by its hash to a list of different ones, in which 0 is free room, if there is room. It returns
+// how many there are.
 func AddMark(marks []uint32, hash uint64) int {
 	mark, n := uint32(hash>>32)|1, 0
 	for i := range marks {

@@ -3,8 +3,8 @@ package table
 // pageSize is how many items lie together.
 const pageSize = 1024
 
-// FIFO is a queue. Its items lie in pages that come and go and are never copied: a slice of a hundred thousand would be, for
-// milliseconds, when it grows. The zero FIFO is empty.
+// FIFO is a queue. Its items lie in pages that come and go and are never copied: a slice of a hundred thousand would
+// be, for milliseconds, when it grows. The zero FIFO is empty.
 type FIFO[T any] struct {
 	pages []*[pageSize]T
 	begin int // of the oldest item, in the first page

@@ -7,9 +7,9 @@ const (
 	perBucket       = 8 // keys
 )
 
-// Frequent counts the keys that come most often, and keeps a value for each: a space-saving sketch (Metwally, Agrawal, El Abbadi
-// 2005) in buckets that the keys, which are hashes, choose. So a count costs a look at one bucket, and a flood of keys that
-// come once forgets keys, and no more.
+// Frequent counts the keys that come most often, and keeps a value for each: a space-saving sketch (Metwally, Agrawal,
+// El Abbadi 2005) in buckets that the keys, which are hashes, choose. So a count costs a look at one bucket, and a
+// flood of keys that come once forgets keys, and no more.
 type Frequent[V any] [frequentBuckets]struct {
 	key   [perBucket]uint64 // 0 is free room
 	count [perBucket]uint32
@@ -24,8 +24,8 @@ type Counted[V any] struct {
 	Value *V
 }
 
-// Add counts a key once more and returns its value, to be read or changed, and whether the key is new: then the value may be
-// that of another key, and must be set.
+// Add counts a key once more and returns its value, to be read or changed, and whether the key is new: then the value
+// may be that of another key, and must be set.
 func (f *Frequent[V]) Add(hash uint64) (value *V, fresh bool) {
 	key := hash | 1
 	b := &f[key>>32%frequentBuckets]

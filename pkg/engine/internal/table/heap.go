@@ -2,8 +2,8 @@ package table
 
 import "container/heap"
 
-// Heap gives back items in the order of a comparison. They are held by pointers, so that little is copied when there are a
-// million.
+// Heap gives back items in the order of a comparison. They are held by pointers, so that little is copied when there
+// are a million.
 type Heap[T any] struct{ items heapItems[T] }
 
 // NewHeap makes a heap; less says which of two items comes first.

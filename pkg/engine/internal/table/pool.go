@@ -1,7 +1,7 @@
 package table
 
-// Pool keeps items at numbers from 0 on. They lie in pages that are never copied, so that a pointer to one stays good until
-// it is freed. The zero Pool is empty.
+// Pool keeps items at numbers from 0 on. They lie in pages that are never copied, so that a pointer to one stays good
+// until it is freed. The zero Pool is empty.
 type Pool[T any] struct {
 	pages []*[pageSize]T
 	free  []int32

@@ -41,7 +41,8 @@ func (p *Prefixes[V]) Containing(inner netip.Prefix) (netip.Prefix, bool) {
 	return found, ok
 }
 
-// Overlapping returns a prefix that shares an address with another: one that holds all of it, or else the first within it.
+// Overlapping returns a prefix that shares an address with another: one that holds all of it, or else the first within
+// it.
 func (p *Prefixes[V]) Overlapping(other netip.Prefix) (netip.Prefix, bool) {
 	if found, ok := p.Containing(other); ok {
 		return found, true

@@ -2,8 +2,9 @@ package table
 
 import "iter"
 
-// Window remembers values by key for a fixed time, in bounded memory: the oldest gives way when it is full. Keys are hashes
-// that depend on a secret, so that nobody can choose two that are the same. Times are Unix times in ns that never go back.
+// Window remembers values by key for a fixed time, in bounded memory: the oldest gives way when it is full. Keys are
+// hashes that depend on a secret, so that nobody can choose two that are the same. Times are Unix times in ns that
+// never go back.
 type Window[V any] struct {
 	ttl     int64 // ns
 	max     int   // slots
@@ -118,8 +119,8 @@ func (w *Window[V]) Values(now int64) iter.Seq[V] {
 	}
 }
 
-// RemoveSome looks at n slots from a number on, removes those of which f is true, and says whether there are more. It moves
-// the number on; 0 is before the oldest one.
+// RemoveSome looks at n slots from a number on, removes those of which f is true, and says whether there are more. It
+// moves the number on; 0 is before the oldest one.
 func (w *Window[V]) RemoveSome(from *uint64, n int, f func(V) bool) (more bool) {
 	*from = max(*from, w.dropped)
 	for end := w.dropped + uint64(w.slots.Len()); *from < end; *from++ {
