@@ -95,7 +95,7 @@ func (e *Engine) recordLogin(id uint64) {
 	}
 }
 
-// loggedInLately says whether an account logged in somewhere else so lately that this may be its user in a new place.
+// loggedInLately says whether an account logged in anywhere within roaming.within: whoever fails may be its user, elsewhere.
 func (e *Engine) loggedInLately(id uint64) bool {
 	a := e.accounts[id]
 	return a != nil && a.lastLogin != 0 && e.now-a.lastLogin < int64(e.policy.Roaming.Within)
@@ -177,7 +177,7 @@ func (j *judgement) recordFailingSource(of *[]failingSource, limit int) {
 // for it.
 func (j *judgement) loginMayBeGuessed(id uint64) bool {
 	a := j.engine.accounts[id]
-	vouched := j.engine.vouchedFor.Get(j.now, j.hash(forVouched, 0)) != nil
-	return a != nil && a.massGuessedUntil > j.now && !vouched && !j.loggedInHere(id) &&
+	vouchedFor := j.engine.vouchedFor.Get(j.now, j.hash(forVouched, 0)) != nil
+	return a != nil && a.massGuessedUntil > j.now && !vouchedFor && !j.loggedInHere(id) &&
 		(a.lastLogin != 0 || j.engine.isWarm())
 }

@@ -31,7 +31,7 @@ const (
 )
 
 // Engine judges sources: it takes events, times and commands, and returns decisions. It is the rules of policy, what it
-// remembers of sources, accounts and customers, and the books of what is banned and exempt. Times are Unix times in ns,
+// remembers of sources, accounts and customers, and who is banned, trusted and exempt. Times are Unix times in ns,
 // unless a name or a comment says otherwise. It is not safe for concurrent use.
 type Engine struct {
 	// The rules.

@@ -126,16 +126,6 @@ func (e *Engine) TakeLapsedAllows() []netip.Prefix {
 	return list
 }
 
-// AllowedUntil is the end of what a person allowed of exactly this prefix; the zero time is for ever, or not at all.
-func (e *Engine) AllowedUntil(p netip.Prefix) time.Time {
-	for _, o := range e.allow.At(canonicalPrefix(p)) {
-		if o.name == OriginManual {
-			return utcOrZero(o.until)
-		}
-	}
-	return time.Time{}
-}
-
 // Disallow takes a prefix of one origin off the allow list. It reports whether nothing allows the prefix any more.
 func (e *Engine) Disallow(p netip.Prefix, originName string) bool {
 	return removeOrigin(&e.allow, canonicalPrefix(p), originName)

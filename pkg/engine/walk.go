@@ -9,14 +9,14 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// BanWalk is the place of somebody who goes through all bans a few at a time, the newest first, while the engine goes
+// BanWalk is how far somebody has come who goes through all bans a few at a time, the newest first, while the engine goes
 // on between. Its zero value begins. What is banned later is left out; of the others, whoever is banned all the while
 // is met exactly once.
 //
-// The place is a ban that was met. Where that has ended meanwhile, what it knew as the older one still leads on: none
+// It keeps the ban that comes next. Where that has ended meanwhile, what it knew as the older one still leads on: none
 // that is in force was ever put between them.
 type BanWalk struct {
-	at    *activeBan
+	next  *activeBan
 	begun bool
 }
 
@@ -27,16 +27,16 @@ const walkLooks = 4
 // over. It says whether there is more.
 func (w *BanWalk) step(e *Engine, n int, each func(*activeBan) bool) (more bool) {
 	if !w.begun {
-		w.at, w.begun = e.newestBan, true
+		w.next, w.begun = e.newestBan, true
 	}
-	for looks := walkLooks * n; w.at != nil && n > 0 && looks > 0; looks-- {
-		b := w.at
-		w.at = b.older // each may end it
+	for looks := walkLooks * n; w.next != nil && n > 0 && looks > 0; looks-- {
+		b := w.next
+		w.next = b.older // each may end it
 		if e.bans[b.prefix] == b && b.until > e.now && each(b) {
 			n--
 		}
 	}
-	return w.at != nil
+	return w.next != nil
 }
 
 // WalkBans appends up to n of the bans that overlap a prefix, or of all where it is not valid, to out, and says whether
@@ -81,7 +81,7 @@ func (e *Engine) Left(now time.Time, p netip.Prefix) (time.Duration, bool) {
 	return time.Duration(b.until - e.now), true
 }
 
-// TrustWalk is the place of somebody who goes through all customers a few at a time, in no order. Of those that are
+// TrustWalk is how far somebody has come who goes through all customers a few at a time, in no order. Of those that are
 // known all the while each is met once. Close it.
 type TrustWalk struct {
 	next func() (sourceKey, *trust, bool)
