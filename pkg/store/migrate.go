@@ -3,7 +3,6 @@ package store
 import (
 	"encoding/json"
 	"net/netip"
-	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -22,30 +21,11 @@ func migrate(from int) func(tx *bbolt.Tx) error {
 	}
 }
 
-// Version 0 kept bans and allow entries as JSON by the text of their prefix.
-type (
-	banJSON struct {
-		Prefix   netip.Prefix `json:"prefix"`
-		Source   netip.Addr   `json:"source"`
-		Since    time.Time    `json:"since"`
-		Until    time.Time    `json:"until"`
-		Reason   string       `json:"reason"`
-		Score    float64      `json:"score"`
-		Proven   bool         `json:"proven"`
-		Manual   bool         `json:"manual"`
-		Number   int          `json:"number"`
-		Comment  string       `json:"comment"`
-		PBX      string       `json:"pbx"`
-		Attempts int          `json:"attempts"`
-	}
-	allowJSON struct {
-		Prefix netip.Prefix `json:"prefix"`
-		Host   string       `json:"host"`
-		Added  time.Time    `json:"added"`
-		By     string       `json:"by"`
-		Note   string       `json:"note"`
-	}
-)
+// banVersion0 is a ban as version 0 kept it: in JSON, by the text of its prefix, with its source.
+type banVersion0 struct {
+	ban.Ban
+	Source netip.Addr `json:"source"`
+}
 
 // fromJSON replaces the records of version 0. What cannot be read is left out.
 func fromJSON(tx *bbolt.Tx) error {
@@ -67,19 +47,18 @@ func fromJSON(tx *bbolt.Tx) error {
 		return tx.DeleteBucket(k.bucket())
 	}
 	err := read(kindBan, func(value []byte) (Change, error) {
-		var v banJSON
+		var v banVersion0
 		err := json.Unmarshal(value, &v)
-		return PutBan(ban.Ban{Prefix: v.Prefix, Source: v.Source, Since: v.Since, Until: v.Until,
-			Reason: ban.Reason(v.Reason), Score: v.Score,
-			Proven: v.Proven, Manual: v.Manual, Number: v.Number, Comment: v.Comment, PBX: v.PBX, Attempts: v.Attempts}), err
+		v.Ban.Source = v.Source
+		return PutBan(v.Ban), err
 	})
 	if err != nil {
 		return err
 	}
 	err = read(kindAllow, func(value []byte) (Change, error) {
-		var v allowJSON
-		err := json.Unmarshal(value, &v)
-		return PutAllow(Allow{Prefix: v.Prefix, Host: v.Host, Added: v.Added, By: v.By, Note: v.Note}), err
+		var a Allow
+		err := json.Unmarshal(value, &a)
+		return PutAllow(a), err
 	})
 	if err != nil {
 		return err
