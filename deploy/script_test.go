@@ -84,8 +84,9 @@ func newTry(t *testing.T, files map[string]string) *try {
 	y := &try{t: t, dir: t.TempDir(), files: map[string]string{
 		"deploy/test": string(script), "deploy/lab/lab": "#!/bin/bash\necho \"lab $*\" >>\"$STUB/calls\"\n",
 		"bin/go": goStub, "bin/gofmt": "#!/bin/bash\n",
-		"bin/staticcheck": "#!/bin/bash\necho \"staticcheck ${PWD#$STUB}\" >>\"$STUB/calls\"\n", "cmd/x": "", "pkg/x": "",
-		"race": fine, "race.status": "0", "later": fine, "later.status": "0",
+		"bin/staticcheck": "#!/bin/bash\necho \"staticcheck ${PWD#$STUB}\" >>\"$STUB/calls\"\n", "cmd/x": "",
+		"pkg/x": "",
+		"race":  fine, "race.status": "0", "later": fine, "later.status": "0",
 		"race.deploy": elsewhere, "race.deploy.status": "0", "later.deploy": elsewhere, "later.deploy.status": "0",
 		"fuzz": "ok\n", "fuzz.status": "0",
 	}}
@@ -94,7 +95,8 @@ func newTry(t *testing.T, files map[string]string) *try {
 	}
 	for name, text := range y.files {
 		path := filepath.Join(y.dir, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755),
+			os.WriteFile(path, []byte(text), 0o755)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -244,8 +246,10 @@ func TestFailuresAreTold(t *testing.T) {
 		"a test of deploy": {map[string]string{"race.deploy": broken, "race.deploy.status": "1"},
 			"7 passed, 2 failed, 0 skipped",
 			[]string{"three_test.go:3: the reason", "--- FAIL: TestThree/y"}, []string{"noise", "fuzzing", "well"}},
-		"the clock": {map[string]string{"later.deploy": broken, "later.deploy.status": "1"}, "3 passed, 2 failed, 0 skipped",
-			[]string{"three_test.go:3: the reason", "ten years on: 7 tests passed, 2 failed"}, []string{"fuzzing", "well"}},
+		"the clock": {map[string]string{"later.deploy": broken, "later.deploy.status": "1"},
+			"3 passed, 2 failed, 0 skipped",
+			[]string{"three_test.go:3: the reason", "ten years on: 7 tests passed, 2 failed"},
+			[]string{"fuzzing", "well"}},
 		"a test, later only": {map[string]string{"later": broken, "later.status": "1"}, "3 passed, 2 failed, 0 skipped",
 			[]string{"three_test.go:3: the reason", "ten years on: 4 tests passed, 2 failed"},
 			[]string{"noise", "fuzzing", "well"}},

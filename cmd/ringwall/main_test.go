@@ -59,7 +59,8 @@ func TestExitCodes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := ringwall(t, row.args...)
-			if code != row.code || !strings.Contains(out, row.out) || !strings.Contains(errs, row.err) || (row.err == "") != (errs == "") {
+			if code != row.code || !strings.Contains(out, row.out) || !strings.Contains(errs, row.err) ||
+				(row.err == "") != (errs == "") {
 				t.Errorf("exit %d\n%s%s", code, out, errs)
 			}
 		})

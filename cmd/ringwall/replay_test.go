@@ -90,7 +90,8 @@ func TestReplayDrawsItsProgressOnTerminalsOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	shown, _ := io.ReadAll(screen) // a terminal that is closed gives EIO
-	if !strings.Contains(string(shown), "[####################] 100%") || !strings.HasSuffix(string(shown), "\r\x1b[K") {
+	if !strings.Contains(string(shown), "[####################] 100%") ||
+		!strings.HasSuffix(string(shown), "\r\x1b[K") {
 		t.Errorf("the terminal shows %q", shown)
 	}
 	if strings.Contains(out.String(), "\x1b") || !strings.Contains(out.String(), "203.0.113.5") {

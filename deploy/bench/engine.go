@@ -164,7 +164,8 @@ func way(name string, sources, rounds int) error {
 	all, parse := &steps[2], &steps[3]
 	fmt.Printf("  %s: split, decode and score %.0f ns (split %.0f, decode %.0f, score %.0f), %.2f allocations; "+
 		"goami2.Parse alone %.0f ns: %.2f of it\n",
-		name, per(all.thread), per(steps[0].thread), per(steps[1].thread), per(all.thread-steps[0].thread-steps[1].thread),
+		name, per(all.thread), per(steps[0].thread), per(steps[1].thread),
+		per(all.thread-steps[0].thread-steps[1].thread),
 		float64(all.allocs)/events, per(parse.thread), all.thread.Seconds()/parse.thread.Seconds())
 	fmt.Printf("  … with the garbage: %.0f ns, goami2.Parse alone %.0f ns: %.2f of it\n",
 		per(all.whole), per(parse.whole), all.whole.Seconds()/parse.whole.Seconds())

@@ -49,7 +49,8 @@ func newJail(ctx context.Context, o *options, s *netspace.Space, maxRetry int) (
 	text := fmt.Sprintf("[DEFAULT]\nbantime = 1h\nfindtime = 10m\nallowipv6 = no\n[asterisk]\nenabled = true\nport = "+
 		"5060,5061\n"+
 		"protocol = udp,tcp\nbanaction = nftables-multiport\nmaxretry = %d\nlogpath = %s\n"+
-		"action = nftables-multiport[name=asterisk, port=\"5060,5061\", protocol=\"udp,tcp\"]\n", maxRetry, j.log.Name())
+		"action = nftables-multiport[name=asterisk, port=\"5060,5061\", protocol=\"udp,tcp\"]\n", maxRetry,
+		j.log.Name())
 	local := fmt.Sprintf("[Definition]\ndbfile = %s\nlogtarget = %s\nallowipv6 = no\n", filepath.Join(dir, "db"),
 		filepath.Join(dir, "log"))
 	err = errors.Join(os.WriteFile(filepath.Join(etc, "jail.local"), []byte(text), 0o600),

@@ -53,7 +53,8 @@ func (h *host) report(ctx context.Context, o *options) error {
 	n := float64(o.events)
 	fmt.Printf("  %.0f events/s, %.0f bans/s, CPU an event %.2f µs (user %.2f, system %.2f), %d dropped, %.0f MB "+
 		"resident\n",
-		n/r.took.Seconds(), float64(o.sources)/r.took.Seconds(), (r.user+r.system).Seconds()*1e6/n, r.user.Seconds()*1e6/n,
+		n/r.took.Seconds(), float64(o.sources)/r.took.Seconds(), (r.user+r.system).Seconds()*1e6/n,
+		r.user.Seconds()*1e6/n,
 		r.system.Seconds()*1e6/n, r.dropped, r.rss)
 	return nil
 }

@@ -82,7 +82,8 @@ func bench(ctx context.Context) (err error) {
 		"stages, by comma: frame,sources,reaction,flood,elements,start,unban,idle,fail2ban (default: all but fail2ban)")
 	flag.StringVar(&o.program, "ringwall", "",
 		"the program to measure, by its whole path (default: built from ./cmd/ringwall)")
-	flag.StringVar(&o.fail2ban, "fail2ban", "", "folder that fail2ban's package was unpacked to (default: as installed)")
+	flag.StringVar(&o.fail2ban, "fail2ban", "",
+		"folder that fail2ban's package was unpacked to (default: as installed)")
 	flag.IntVar(&o.rounds, "rounds", 3, "times that a stage is repeated; the best is shown beside all")
 	flag.IntVar(&o.trials, "trials", 300, "reactions that are measured")
 	flag.IntVar(&o.events, "events", 500_000, "events of the flood")

@@ -101,6 +101,7 @@ func idle(ctx context.Context, o *options) error {
 	}
 	fmt.Printf("  %d bans: %.3f%% of a core, %.0f MB resident: %.0f MB of its own (RssAnon), %.0f MB of mapped files\n",
 		bans,
-		100*(after-before).Seconds()/time.Since(began).Seconds(), h.memory("VmRSS"), h.memory("RssAnon"), h.memory("RssFile"))
+		100*(after-before).Seconds()/time.Since(began).Seconds(), h.memory("VmRSS"), h.memory("RssAnon"),
+		h.memory("RssFile"))
 	return nil
 }

@@ -71,7 +71,8 @@ func (h *host) unban(ctx context.Context, o *options) error {
 			if err != nil {
 				return err
 			}
-			fmt.Printf("  all %d bans ended, with a grace of 1h, in %v\n", res.Count, time.Since(began).Round(time.Millisecond))
+			fmt.Printf("  all %d bans ended, with a grace of 1h, in %v\n", res.Count,
+				time.Since(began).Round(time.Millisecond))
 			w.report("meanwhile")
 			return nil
 		default:

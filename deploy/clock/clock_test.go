@@ -72,7 +72,8 @@ func TestTheClockIsTheOneThatWasAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := time.Now().In(l).Format("-0700"); time.Now().Format("-0700") != want || offset != want {
-		t.Errorf("the zone is %s, and %s in a program that was built; %s is %s", time.Now().Format("-0700"), offset, zone,
+		t.Errorf("the zone is %s, and %s in a program that was built; %s is %s", time.Now().Format("-0700"), offset,
+			zone,
 			want)
 	}
 }

@@ -54,7 +54,8 @@ func TestComposeGivesWhatTheDaemonNeeds(t *testing.T) {
 	if !ok {
 		t.Fatal("no service ringwall")
 	}
-	if s.NetworkMode != "host" || !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Equal(s.CapAdd, []string{"NET_ADMIN"}) {
+	if s.NetworkMode != "host" || !slices.Equal(s.CapDrop, []string{"ALL"}) ||
+		!slices.Equal(s.CapAdd, []string{"NET_ADMIN"}) {
 		t.Errorf("network %q, dropped %q, added %q", s.NetworkMode, s.CapDrop, s.CapAdd)
 	}
 	if _, err := os.Stat(filepath.Join(s.Build.Context, s.Build.Dockerfile)); err != nil {
@@ -124,7 +125,8 @@ func TestSidecarIsWhole(t *testing.T) {
 			continue
 		}
 		found = true
-		if can := c.SecurityContext.Capabilities; !slices.Equal(can.Drop, []string{"ALL"}) || !slices.Equal(can.Add, []string{"NET_ADMIN"}) {
+		if can := c.SecurityContext.Capabilities; !slices.Equal(can.Drop, []string{"ALL"}) ||
+			!slices.Equal(can.Add, []string{"NET_ADMIN"}) {
 			t.Errorf("capabilities: %+v", can)
 		}
 		for _, m := range c.VolumeMounts {

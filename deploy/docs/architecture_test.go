@@ -20,8 +20,8 @@ const (
 	root   = "../../"
 )
 
-// TestEachPackageImportsOnlyFromLowerFloors reads the table of floors in ARCHITECTURE.md: a package imports packages of lower
-// floors only, and every package has one floor.
+// TestEachPackageImportsOnlyFromLowerFloors reads the table of floors in ARCHITECTURE.md: a package imports packages
+// of lower floors only, and every package has one floor.
 func TestEachPackageImportsOnlyFromLowerFloors(t *testing.T) {
 	floors := floorsOf(t)
 	found := make(map[string]bool)
@@ -43,7 +43,8 @@ func TestEachPackageImportsOnlyFromLowerFloors(t *testing.T) {
 					continue
 				}
 				if below, ok := floors[other]; ok && below >= floor {
-					t.Errorf("%s (floor %d) imports %s (floor %d): allowed are lower floors only", dir, floor, other, below)
+					t.Errorf("%s (floor %d) imports %s (floor %d): allowed are lower floors only", dir, floor, other,
+						below)
 				}
 			}
 		}
@@ -55,8 +56,8 @@ func TestEachPackageImportsOnlyFromLowerFloors(t *testing.T) {
 	}
 }
 
-// TestPurePackagesHaveNoClockAndNoIO holds the packages that ARCHITECTURE.md calls pure to it: replay, why, the tests and the
-// daemon come to the same decisions only because nothing but the arguments goes in.
+// TestPurePackagesHaveNoClockAndNoIO holds the packages that ARCHITECTURE.md calls pure to it: replay, why, the tests
+// and the daemon come to the same decisions only because nothing but the arguments goes in.
 func TestPurePackagesHaveNoClockAndNoIO(t *testing.T) {
 	_, list, ok := strings.Cut(architecture(t), "<!-- pure -->\n")
 	list, _, closed := strings.Cut(list, "<!-- end -->")
@@ -64,7 +65,8 @@ func TestPurePackagesHaveNoClockAndNoIO(t *testing.T) {
 	if !ok || !closed || len(pure) < 2 {
 		t.Fatalf("ARCHITECTURE.md does not say after <!-- pure --> which packages are pure: found %q", pure)
 	}
-	impure := []string{"context", "crypto/rand", "log", "log/slog", "math/rand", "net", "net/http", "os", "os/exec", "runtime", "sync", "syscall"}
+	impure := []string{"context", "crypto/rand", "log", "log/slog", "math/rand", "net", "net/http", "os", "os/exec",
+		"runtime", "sync", "syscall"}
 	packages := goPackages(t, "pkg")
 	for _, dir := range pure {
 		files, ok := packages[dir]
@@ -83,7 +85,8 @@ func TestPurePackagesHaveNoClockAndNoIO(t *testing.T) {
 					t.Errorf("%s is pure and starts a goroutine", dir)
 				case *ast.SelectorExpr:
 					if pkg, ok := n.X.(*ast.Ident); ok && pkg.Name == "time" && slices.Contains(
-						[]string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick"}, n.Sel.Name) {
+						[]string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker",
+							"Tick"}, n.Sel.Name) {
 						t.Errorf("%s is pure and calls time.%s", dir, n.Sel.Name)
 					}
 				}

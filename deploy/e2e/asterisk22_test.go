@@ -409,7 +409,8 @@ func (r *rig) daemonRestarts() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if err := os.WriteFile(r.config, append(text, fmt.Sprintf("policy: {allow: [%s]}\n", local)...), 0o600); err != nil {
+	if err := os.WriteFile(r.config, append(text, fmt.Sprintf("policy: {allow: [%s]}\n", local)...),
+		0o600); err != nil {
 		r.t.Fatal(err)
 	}
 	if err := r.daemon.Signal(syscall.SIGHUP); err != nil {

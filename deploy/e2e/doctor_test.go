@@ -44,7 +44,8 @@ func examineAlone(t *testing.T, l *lab.Lab, user lab.User, passes bool) examinat
 	path := filepath.Join(t.TempDir(), "ringwall.yaml")
 	text := fmt.Sprintf("asterisk: [{name: lab, address: %q, username: %s, secret: %q}]\ncontrol: {socket: "+
 		"%[4]s/r.sock}\n"+
-		"state: {path: %[4]s/state.db}\nmetrics: {listen: \"\"}\n", lab.AMIAddress, user, user.Secret(), filepath.Dir(path))
+		"state: {path: %[4]s/state.db}\nmetrics: {listen: \"\"}\n", lab.AMIAddress, user, user.Secret(),
+		filepath.Dir(path))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +96,8 @@ func TestDoctorExaminesARealAsterisk(t *testing.T) {
 
 	t.Run("a user that may learn", func(t *testing.T) {
 		x := examineAlone(t, l, lab.SecFull, true)
-		for _, link := range []string{"reach", "greeting", "login", "security", "events", "bindaddr", "http", "element"} {
+		for _, link := range []string{"reach", "greeting", "login", "security", "events", "bindaddr", "http",
+			"element"} {
 			x.is(link, doctor.OK)
 		}
 		if clock.Ahead() < time.Hour {
@@ -126,7 +128,8 @@ func TestDoctorExaminesARealAsterisk(t *testing.T) {
 		if !doctor.Passed(x.Checks) {
 			t.Errorf("%+v", x.Checks)
 		}
-		for _, link := range []string{"daemon", "heard", "bans", "login", "events", "learning", "element", "socket", "own"} {
+		for _, link := range []string{"daemon", "heard", "bans", "login", "events", "learning", "element", "socket",
+			"own"} {
 			x.is(link, doctor.OK)
 		}
 		bans, err := r.client.Bans(t.Context(), control.BanFilter{})

@@ -19,8 +19,8 @@ import (
 // What a guesser gets for nothing: guesses that Asterisk judges before the ban. After it, it judges none.
 const (
 	mostGuesses = 6 // from one address
-	// the same behind a decoy, a second or more apart: longer pauses may be a retransmission's, and a busy machine makes
-	// them
+	// the same behind a decoy, a second or more apart: longer pauses may be a retransmission's, and a busy machine
+	// makes them
 	mostSlowly  = 15
 	mostHidden  = 3  // from one address that hides behind control characters
 	mostForeign = 12 // over TCP from an address with a stolen account, of accounts that never logged in from there
@@ -229,7 +229,8 @@ func (g *guesser) cut() bool {
 				g.t.Fatalf("%v: %s", err, out)
 			}
 			host, _, _ := strings.Cut(b.Prefix.String(), "/")
-			return strings.Contains(string(out), b.Prefix.String()+" timeout") || strings.Contains(string(out), host+" timeout")
+			return strings.Contains(string(out), b.Prefix.String()+" timeout") ||
+				strings.Contains(string(out), host+" timeout")
 		})
 	}
 	g.banned = true
@@ -303,7 +304,8 @@ func (r *rig) told(a netip.Addr, actions ...ban.Action) (out []string) {
 	}
 	for _, d := range all {
 		if slices.Contains(actions, d.Action) {
-			out = append(out, strings.Join([]string{string(d.Action), d.Source.String(), string(d.Reason), d.Account}, " "))
+			out = append(out, strings.Join([]string{string(d.Action), d.Source.String(), string(d.Reason), d.Account},
+				" "))
 		}
 	}
 	return out

@@ -131,7 +131,8 @@ func TestARealAsteriskTeachesPhonesAndTrunks(t *testing.T) {
 	if k.Skipped != (learn.Skipped{Claimed: 1}) {
 		t.Errorf("rewrite_contact=no: skipped %+v", k.Skipped)
 	}
-	if got := prefixNotes(k.Contacts); !strings.Contains(got, "contact of 6001") || strings.Contains(got, "10.99.0.66") {
+	if got := prefixNotes(k.Contacts); !strings.Contains(got, "contact of 6001") ||
+		strings.Contains(got, "10.99.0.66") {
 		t.Errorf("Contacts: %s, skipped %+v", got, k.Skipped)
 	}
 
@@ -140,7 +141,8 @@ func TestARealAsteriskTeachesPhonesAndTrunks(t *testing.T) {
 	if len(k.Contacts) != 0 || k.Skipped.Private == 0 || len(k.Failed) > 0 {
 		t.Errorf("with write=reporting: %+v", k)
 	}
-	k = learned(t, "ringwall", ami.Config{Address: address, Username: string(lab.Ringwall), Secret: lab.Ringwall.Secret()})
+	k = learned(t, "ringwall", ami.Config{Address: address, Username: string(lab.Ringwall),
+		Secret: lab.Ringwall.Secret()})
 	names := ""
 	for _, d := range k.Denied {
 		names += d.Action + " "

@@ -62,7 +62,8 @@ func TestSIPOnAnotherPort(t *testing.T) {
 			})
 			r.until("the kernel closes it", func() bool { return r.kernelCloses("5080") })
 			bad.Close()
-			quick := r.Agent(t, lab.Attacker, lab.AgentOptions{Transport: way, Local: local, To: 5080, Timeout: quick.Timeout})
+			quick := r.Agent(t, lab.Attacker,
+				lab.AgentOptions{Transport: way, Local: local, To: 5080, Timeout: quick.Timeout})
 			if n := r.attempts(quick); n > 0 {
 				t.Errorf("%d of 40 attempts of a banned source were answered", n)
 			}

@@ -97,8 +97,9 @@ func TestComparingOutput(t *testing.T) {
 		shown, written string
 		same           bool
 	}{
-		"the same":            {table, table, true},
-		"another time":        {table, "TIME EVENT SCORE\n2026-01-02 13:14:15  ban   12\nfor another 1h, 3 attempts", true},
+		"the same": {table, table, true},
+		"another time": {table, "TIME EVENT SCORE\n2026-01-02 13:14:15  ban   12\nfor another 1h, 3 attempts",
+			true},
 		"another count":       {table, strings.Replace(table, "3 att", "4 att", 1), false},
 		"another score":       {table, strings.Replace(table, "11.9", "7.9", 1), false},
 		"another word":        {table, strings.Replace(table, "ban", "unban", 1), false},

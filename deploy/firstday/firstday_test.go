@@ -72,7 +72,8 @@ func rank(page string) int {
 // build makes the package, as README.md says.
 func (d *day) build(t *testing.T) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(top, "deploy/packages/build"), "-arch", runtime.GOARCH, "-kind",
+	cmd := exec.CommandContext(t.Context(), filepath.Join(top, "deploy/packages/build"), "-arch", runtime.GOARCH,
+		"-kind",
 		"deb", d.share)
 	cmd.Env = append(os.Environ(), "RINGWALL_VERSION=1.0.0", "SOURCE_DATE_EPOCH=1700000000")
 	if out, err := cmd.CombinedOutput(); err != nil {

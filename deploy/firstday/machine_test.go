@@ -170,7 +170,8 @@ func (m *machine) command(args ...string) *exec.Cmd {
 	ns := fmt.Sprintf("/proc/%d/ns/", m.holder.Cmd.Process.Pid)
 	cmd := exec.Command("nsenter", append([]string{"--mount=" + ns + "mnt", "--pid=" + ns + "pid_for_children", "--",
 		"chroot", m.root}, args...)...)
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root",
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8",
+		"HOME=/root",
 		"DEBIAN_FRONTEND=noninteractive"}
 	return cmd
 }
@@ -178,7 +179,8 @@ func (m *machine) command(args ...string) *exec.Cmd {
 // as runs lines of shell for a user and returns all that they wrote.
 func (m *machine) as(t *testing.T, user, script string) (string, error) {
 	t.Helper()
-	cmd := m.command("setpriv", "--reuid", user, "--regid", user, "--init-groups", "--", "/bin/bash", "-euo", "pipefail",
+	cmd := m.command("setpriv", "--reuid", user, "--regid", user, "--init-groups", "--", "/bin/bash", "-euo",
+		"pipefail",
 		"-c", "cd ~; "+script)
 	if user != "root" {
 		cmd.Env = append(cmd.Env, "HOME=/home/"+user)

@@ -29,10 +29,12 @@ var beginners = []said{
 
 // users is while the service runs.
 var users = []said{
-	{"admin", "ringwall status", false, []string{"you may not use", "Try: run it as root (sudo)", "usermod -aG ringwall"}},
+	{"admin", "ringwall status", false, []string{"you may not use", "Try: run it as root (sudo)",
+		"usermod -aG ringwall"}},
 	{"admin", "ringwall why 203.0.113.66", false, []string{"you may not use", "sudo"}},
 	{"admin", "ringwall version", true, []string{"ringwall "}},
-	{"root", "ringwall why the-customer", true, []string{"Nobody has tried the account the-customer", "ringwall history"}},
+	{"root", "ringwall why the-customer", true,
+		[]string{"Nobody has tried the account the-customer", "ringwall history"}},
 	{"root", "ringwall why 'the customer'", false, []string{"neither an address, nor a host name, nor an extension",
 		"Try:"}},
 	{"root", "ringwall ban the-customer", false, []string{"an address is needed", "Try:"}},

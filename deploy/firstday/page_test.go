@@ -155,7 +155,8 @@ func TestIndentedCommands(t *testing.T) {
 			empty = line == ""
 		}
 	}
-	help, err := exec.CommandContext(t.Context(), "go", "run", "github.com/ringwall/ringwall/deploy/bench", "-h").CombinedOutput()
+	help, err := exec.CommandContext(t.Context(), "go", "run", "github.com/ringwall/ringwall/deploy/bench",
+		"-h").CombinedOutput()
 	if len(flags) == 0 || !strings.Contains(string(help), "Usage") {
 		t.Fatalf("flags %v, %v\n%s", flags, err, help)
 	}

@@ -105,7 +105,8 @@ func (d *day) sipp(t *testing.T, from netip.Addr, calls int, patience time.Durat
 	d.AddAddr(t, lab.Attacker, from)
 	cmd := exec.Command("sipp", "-sf", "../lab/sipp/scan.xml", "-i", from.String(), "-m", fmt.Sprint(calls), "-l", "1",
 		"-r", "10", "-nr",
-		"-recv_timeout", fmt.Sprint(patience.Milliseconds()), "-nostdin", "-timeout", "60", d.SIPAddress(false).String())
+		"-recv_timeout", fmt.Sprint(patience.Milliseconds()), "-nostdin", "-timeout", "60",
+		d.SIPAddress(false).String())
 	p := d.SpawnCmd(t, lab.Attacker, cmd)
 	err := p.Wait()
 	if strings.Contains(p.Output(), "command line") || strings.Contains(p.Output(), "Unable") {

@@ -24,7 +24,8 @@ func networks() geotest.Networks {
 		"2001:db8::/32": geotest.Both("DE", 4200000000, "Beispiel"), "2001:db8:8000::/33": geotest.Country("SE"),
 		"198.51.100.0/24": {"country": "Netherlands", "country_code": "NL", "asn": "AS64496", "as_name": "Example"},
 		"192.0.2.0/24": {"registered_country": map[string]any{"iso_code": "AU"}, "traits": map[string]any{
-			"autonomous_system_number": uint32(64500), "is_anycast": true, "autonomous_system_organization": "Anycast"}},
+			"autonomous_system_number": uint32(64500), "is_anycast": true,
+			"autonomous_system_organization": "Anycast"}},
 	}
 }
 
@@ -102,7 +103,8 @@ func TestFilesForTestsAreAsThoseOfMaxMind(t *testing.T) {
 			places := map[geo.Place]bool{}
 			check := func(a netip.Addr) {
 				if places[theirs.Place(a)] = true; ours.Place(a) != theirs.Place(a) {
-					t.Errorf("%d bits, IPv%d: %s is in %+v, and in %+v", size, version, a, ours.Place(a), theirs.Place(a))
+					t.Errorf("%d bits, IPv%d: %s is in %+v, and in %+v", size, version, a, ours.Place(a),
+						theirs.Place(a))
 				}
 			}
 			for text := range records { // the edges
@@ -113,8 +115,10 @@ func TestFilesForTestsAreAsThoseOfMaxMind(t *testing.T) {
 				check(last(p).Next())
 			}
 			for range 1000 {
-				check(netip.AddrFrom4([4]byte{byte(random.IntN(256)), 0, byte(random.IntN(256)), byte(random.IntN(256))}))
-				check(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(random.IntN(256)), 15: byte(random.IntN(256))}))
+				check(netip.AddrFrom4([4]byte{byte(random.IntN(256)), 0, byte(random.IntN(256)),
+					byte(random.IntN(256))}))
+				check(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(random.IntN(256)),
+					15: byte(random.IntN(256))}))
 			}
 			if len(places) < 6 {
 				t.Errorf("%d bits, IPv%d: only %d places were met", size, version, len(places))

@@ -297,9 +297,9 @@ func code(r *Response, err error) (int, error) {
 	return r.Code, nil
 }
 
-// Register registers as a phone does, with a challenge and an answer, for an hour. 200 is success; 401 a wrong password
-// or, since Asterisk does not tell, an unknown account. In a fresh lab it makes the events ChallengeSent and SuccessfulAuth,
-// or ChallengeResponseFailed.
+// Register registers as a phone does, with a challenge and an answer, for an hour. 200 is success; 401 a wrong
+// password or, since Asterisk does not tell, an unknown account. In a fresh lab it makes the events ChallengeSent and
+// SuccessfulAuth, or ChallengeResponseFailed.
 func (a *Agent) Register(user, password string) (int, error) {
 	r, _, err := a.login(Request{User: user}, user, password)
 	return code(r, err)
@@ -333,7 +333,8 @@ func (a *Agent) Invite(user, password, extension string) (int, error) {
 	ip := a.local.Addr()
 	body := fmt.Sprintf("v=0\r\no=- 1 1 IN %s %s\r\ns=-\r\nc=IN %s %s\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n"+
 		"a=rtpmap:0 PCMU/8000\r\n", family, ip, family, ip)
-	r := Request{Method: "INVITE", User: user, To: extension, Body: body, Header: []string{"Content-Type: application/sdp"}}
+	r := Request{Method: "INVITE", User: user, To: extension, Body: body,
+		Header: []string{"Content-Type: application/sdp"}}
 	resp, r, err := a.login(r, user, password)
 	if err != nil {
 		return 0, err

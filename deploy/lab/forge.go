@@ -43,7 +43,8 @@ func (l *Lab) Forge(node Node, source, destination netip.AddrPort, payload []byt
 func forged(source, destination netip.AddrPort, payload []byte) ([]byte, error) {
 	length := 8 + len(payload)
 	if length > 1400 {
-		return nil, fmt.Errorf("lab: forge: %d bytes of payload: 1392 at most, for the sake of one packet", len(payload))
+		return nil, fmt.Errorf("lab: forge: %d bytes of payload: 1392 at most, for the sake of one packet",
+			len(payload))
 	}
 	udp := make([]byte, 8, length)
 	binary.BigEndian.PutUint16(udp[0:], source.Port())

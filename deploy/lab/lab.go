@@ -120,8 +120,8 @@ func Start(t testing.TB, o Options) *Lab {
 	return l
 }
 
-// newFolder makes a folder in the system's temporary one. Not t.TempDir: its path can be too long for the unix socket of
-// Asterisk's console. A lock tells it from those of killed tests, which are removed.
+// newFolder makes a folder in the system's temporary one. Not t.TempDir: its path can be too long for the unix socket
+// of Asterisk's console. A lock tells it from those of killed tests, which are removed.
 func newFolder() (dir string, release func(), err error) {
 	old, err := filepath.Glob(filepath.Join(os.TempDir(), "ringwall-lab-*"))
 	if err != nil {

@@ -156,7 +156,8 @@ func TestCallsOfAPhoneAndOfATrunk(t *testing.T) {
 	l := lab.Start(t, lab.Options{Version: 22})
 	ami := l.DialAMI(t, lab.Ringwall)
 	expect(t, 200)(l.Agent(t, lab.Trunk, lab.AgentOptions{Port: 5060, Timeout: patience}).Invite("provider", "", "100"))
-	expect(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience}).Invite("6001", lab.Password("6001"), "100"))
+	expect(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience}).Invite("6001", lab.Password("6001"),
+		"100"))
 	ami.Event(t, "SuccessfulAuth", "AccountID", "6001", "RemoteAddress", "IPV4/UDP/10.99.0.10/")
 	for _, f := range ami.Drain() {
 		if strings.Contains(string(f), lab.Trunk.IPv4().String()) {
@@ -226,7 +227,8 @@ func TestOptionsChangeTheConfiguration(t *testing.T) {
 		DisableKeepAlives: true,
 		DialContext:       l.Dialer(lab.Attacker),
 	}}
-	resp, err := client.Get("http://10.99.0.1:8088/rawman?action=login&username=ringwall&secret=" + lab.Ringwall.Secret())
+	resp, err := client.Get("http://10.99.0.1:8088/rawman?action=login&username=ringwall&secret=" +
+		lab.Ringwall.Secret())
 	if err != nil {
 		t.Fatalf("HTTP AMI: %v", err)
 	}
@@ -314,7 +316,10 @@ func TestManyRequestsAtOnce(t *testing.T) {
 	l := lab.Start(t, lab.Options{Version: 22})
 	for _, transport := range []string{"udp", "tcp"} {
 		attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Transport: transport, Timeout: patience})
-		codes, err := attacker.Bulk(200, 20, func(i int) lab.Request { return lab.Request{User: "bulk" + strconv.Itoa(i)} })
+		codes, err := attacker.Bulk(200, 20, func(i int) lab.Request {
+			return lab.Request{User: "bulk" +
+				strconv.Itoa(i)}
+		})
 		if err != nil || codes[401] != 200 {
 			t.Errorf("%s: Bulk = %v, %v, want 200 times 401", transport, codes, err)
 		}

@@ -82,11 +82,13 @@ func (p *Process) Expect(t testing.TB, text string) {
 
 // asteriskCmd runs a program of the tree with this lab's folder in its place.
 func (l *Lab) asteriskCmd(ctx context.Context, args ...string) *exec.Cmd {
-	args = append([]string{l.script, "exec", strconv.Itoa(l.Version), l.Dir, "asterisk", "-C", "/lab/etc/asterisk.conf"}, args...)
+	args = append([]string{l.script, "exec", strconv.Itoa(l.Version), l.Dir, "asterisk", "-C",
+		"/lab/etc/asterisk.conf"}, args...)
 	return exec.CommandContext(ctx, "bash", args...)
 }
 
-// StartAsterisk starts Asterisk again after [Lab.StopAsterisk] or [Lab.KillAsterisk], and waits until it is fully booted.
+// StartAsterisk starts Asterisk again after [Lab.StopAsterisk] or [Lab.KillAsterisk], and waits until it is fully
+// booted.
 func (l *Lab) StartAsterisk(t testing.TB) {
 	t.Helper()
 	if l.asterisk != nil {

@@ -180,7 +180,8 @@ func parameter(s, name string) string {
 // Answer returns the value of an Authorization header for a request to uri.
 func (c *Challenge) Answer(user, password, method, uri string) string {
 	ha1, ha2 := hash(user, c.Realm, password), hash(method, uri)
-	s := fmt.Sprintf(`Digest username="%s", realm="%s", nonce="%s", uri="%s", algorithm=MD5`, user, c.Realm, c.Nonce, uri)
+	s := fmt.Sprintf(`Digest username="%s", realm="%s", nonce="%s", uri="%s", algorithm=MD5`, user, c.Realm, c.Nonce,
+		uri)
 	if c.QOP {
 		c.count++
 		nc, cnonce := fmt.Sprintf("%08x", c.count), token()

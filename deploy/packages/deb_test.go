@@ -60,8 +60,10 @@ func TestPackages(t *testing.T) {
 	}
 	share := func(t *testing.T, d *debian, suffix string) {
 		t.Helper()
-		for from, to := range map[string]string{pick(old, suffix): "old" + suffix, pick(names, suffix): "new" + suffix} {
-			if out, err := exec.Command("cp", "--reflink=auto", from, filepath.Join(d.share, to)).CombinedOutput(); err != nil {
+		for from, to := range map[string]string{pick(old, suffix): "old" + suffix,
+			pick(names, suffix): "new" + suffix} {
+			if out, err := exec.Command("cp", "--reflink=auto", from,
+				filepath.Join(d.share, to)).CombinedOutput(); err != nil {
 				t.Fatalf("cp: %v\n%s", err, out)
 			}
 		}

@@ -46,7 +46,8 @@ func newDebian(t *testing.T) *debian {
 	tree := output(t, "../lab/lab", "tree", "debian")
 	layer := t.TempDir()
 	d := &debian{root: filepath.Join(layer, "root"), share: t.TempDir()}
-	d.holder = exec.Command("unshare", "--mount", "--net", "--propagation", "private", "/bin/sh", "-euc", hold, "sh", tree,
+	d.holder = exec.Command("unshare", "--mount", "--net", "--propagation", "private", "/bin/sh", "-euc", hold, "sh",
+		tree,
 		layer, d.share)
 	d.holder.Stderr = os.Stderr
 	in, err := d.holder.StdinPipe()
@@ -72,8 +73,9 @@ func newDebian(t *testing.T) *debian {
 
 // command is a program that will run in the tree, as root. It asks nobody anything.
 func (d *debian) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--target", strconv.Itoa(d.holder.Process.Pid), "--mount",
-		"--net", "--", "chroot", d.root}, args...)...)
+	cmd := exec.CommandContext(ctx, "nsenter",
+		append([]string{"--target", strconv.Itoa(d.holder.Process.Pid), "--mount",
+			"--net", "--", "chroot", d.root}, args...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive",
 		"HOME=/root"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -114,7 +116,8 @@ func (d *debian) files(t *testing.T) map[string]bool {
 	names := map[string]bool{}
 	for name := range strings.Lines(list) {
 		switch name = strings.TrimSpace(name); name {
-		case "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/.pwd.lock", "/etc/subuid-", "/etc/subgid-":
+		case "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/.pwd.lock", "/etc/subuid-",
+			"/etc/subgid-":
 		default:
 			names[name] = true
 		}

@@ -111,7 +111,8 @@ func (m *machine) dashboard(t *testing.T) {
 	if len(d.Templating.List) == 0 || d.Templating.List[0].Type != "datasource" {
 		t.Error("the first variable is not the data source")
 	}
-	fill := strings.NewReplacer("$__rate_interval", "1m", "$__range", "1h", "$__interval", "1m", "$instance", ".*", "$pbx",
+	fill := strings.NewReplacer("$__rate_interval", "1m", "$__range", "1h", "$__interval", "1m", "$instance", ".*",
+		"$pbx",
 		".*")
 	for _, v := range d.Templating.List[1:] {
 		m.exist(t, "variable "+v.Name, v.Definition)

@@ -78,7 +78,8 @@ func newMachine(t *testing.T) *machine {
 	m.control = &control.Client{Socket: filepath.Join(dir, "ringwall.sock")}
 	m.write(m.config, fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret, learn: "+
 		"\"off\"}\n"+
-		"control: {socket: %q}\nstate: {path: %q}\n%s", l.Addr(), m.control.Socket, filepath.Join(dir, "state.db"), settings))
+		"control: {socket: %q}\nstate: {path: %q}\n%s", l.Addr(), m.control.Socket, filepath.Join(dir, "state.db"),
+		settings))
 	m.daemon = netspacetest.Spawn(t, m.space, ringwall, "run", "--config", m.config)
 	m.awaitSession()
 	return m

@@ -238,8 +238,10 @@ func (s *soak) compare(samples []map[string]float64) {
 		for i := range samples {
 			values[i] = samples[i][name]
 		}
-		first, middle, last := slices.Max(values[:third]), slices.Max(values[third:2*third]), slices.Max(values[2*third:])
-		s.Logf("%s: at most %.0f, %.0f and %.0f in the three thirds of the test, %.0f at its end", name, first, middle, last,
+		first, middle, last := slices.Max(values[:third]), slices.Max(values[third:2*third]),
+			slices.Max(values[2*third:])
+		s.Logf("%s: at most %.0f, %.0f and %.0f in the three thirds of the test, %.0f at its end", name, first, middle,
+			last,
 			values[len(values)-1])
 		if last > limit(middle) {
 			s.Errorf("%s grows: %.0f", name, values)

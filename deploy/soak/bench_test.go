@@ -35,7 +35,8 @@ func BenchmarkDaemon(b *testing.B) {
 	cfg.Control.Socket, cfg.State.Path = filepath.Join(dir, "ringwall.sock"), filepath.Join(dir, "state.db")
 	cfg.Metrics.Listen = ""
 	cfg.Policy.Honeypots = []string{trap}
-	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: netspacetest.New(b).FD(), Log: slog.New(slog.DiscardHandler),
+	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: netspacetest.New(b).FD(),
+		Log:     slog.New(slog.DiscardHandler),
 		Version: "bench"})
 	if err != nil {
 		b.Fatal(err)

@@ -126,13 +126,17 @@ func (h *host) prefill(bans int) {
 			Reason: ban.ReasonUnknownAccount,
 			Score:  12, Number: 1, PBX: "pbx", Attempts: 3}
 		for range 3 {
-			b.Evidence = append(b.Evidence, ban.Evidence{Time: at, Event: "InvalidAccountID", Service: "PJSIP", Transport: "UDP",
-				Account: "scan" + strconv.Itoa(i), Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12, PBX: "pbx"})
+			b.Evidence = append(b.Evidence, ban.Evidence{Time: at, Event: "InvalidAccountID", Service: "PJSIP",
+				Transport: "UDP",
+				Account:   "scan" + strconv.Itoa(i), Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12,
+				PBX: "pbx"})
 		}
-		d := ban.Decision{Time: at, Action: ban.ActionBan, Source: b.Source, Prefix: b.Prefix, Reason: b.Reason, Points: 4,
+		d := ban.Decision{Time: at, Action: ban.ActionBan, Source: b.Source, Prefix: b.Prefix, Reason: b.Reason,
+			Points:  4,
 			Score:   12,
-			Account: "scan" + strconv.Itoa(i), Service: security.PJSIP, Transport: security.UDP, Duration: 8 * time.Hour,
-			PBX: "pbx"}
+			Account: "scan" + strconv.Itoa(i), Service: security.PJSIP, Transport: security.UDP,
+			Duration: 8 * time.Hour,
+			PBX:      "pbx"}
 		if err := s.Put(store.PutBan(b), store.AddDecision(d)); err != nil {
 			h.t.Fatal(err)
 		}
@@ -220,7 +224,10 @@ func newCage(t *testing.T, memory int) cage {
 				_ = os.Remove(dir)
 				continue
 			}
-			t.Cleanup(func() { trial.Until(t, "the control group is gone", func() bool { return os.Remove(dir) == nil }) })
+			t.Cleanup(func() {
+				trial.Until(t, "the control group is gone",
+					func() bool { return os.Remove(dir) == nil })
+			})
 			return cage{filepath.Join(dir, "cgroup.procs"), filepath.Join(dir, peak), filepath.Join(dir, events)}
 		}
 	}

@@ -38,7 +38,8 @@ func TestFaults(t *testing.T) {
 		try   bool   // status says what to try
 		long  bool   // at full length only
 	}{
-		{name: "it accepts and says nothing", fault: silent, says: "connected, but no greeting came in time", try: true},
+		{name: "it accepts and says nothing", fault: silent, says: "connected, but no greeting came in time",
+			try: true},
 		{name: "it greets with one byte a second", fault: trickle, says: "connected, but no greeting came in time",
 			try: true},
 		{name: "it falls silent after the login", fault: silentLater, says: "Ping was not answered in time", try: true},
@@ -272,7 +273,10 @@ func expired(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conf := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert.Load(), nil }}
+	conf := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return cert.Load(),
+			nil
+	}}
 	h.server = serve(t, l, amiserver.Config{TLS: conf})
 	h.configure(l.Addr().String(), fmt.Sprintf(", tls: {enabled: true, ca_file: %q}", authority.file))
 	h.spawn()

@@ -89,7 +89,8 @@ func forged(t *testing.T, bounded bool) {
 	sent, handled := s.events-before, int(st.PBXs[0].Events)-before
 	t.Logf("%d events from %d sources in %v: %.0f a second came, %.0f were handled, at %.2f µs of CPU for each that "+
 		"came; dropped %v; %d bans, %d trusted, limits %v",
-		sent, st.Engine.Sources, took.Round(time.Millisecond), float64(sent)/took.Seconds(), float64(handled)/took.Seconds(),
+		sent, st.Engine.Sources, took.Round(time.Millisecond), float64(sent)/took.Seconds(),
+		float64(handled)/took.Seconds(),
 		float64(cpu.Nanoseconds())/1000/float64(sent), st.PBXs[0].DroppedByEvent, st.Engine.Bans, st.Engine.Trusted,
 		st.Engine.Limited)
 	t.Logf("resident: %d MiB, at most %d MiB", h.memory("VmRSS")>>20, h.memory("VmHWM")>>20)
@@ -123,7 +124,8 @@ func (h *host) attackersAreBanned(s *script, goOn bool, push func()) {
 		}
 		h.until(fmt.Sprintf("attacker %d is banned", i), func() bool { return h.inKernel(single(guesser(i))) })
 	}
-	h.t.Logf("%d of %d real attackers were banned amid the flood, %d by what they did after it", attackers-late, attackers,
+	h.t.Logf("%d of %d real attackers were banned amid the flood, %d by what they did after it", attackers-late,
+		attackers,
 		late)
 }
 

@@ -55,7 +55,8 @@ func TestEachFailureHasItsOwnError(t *testing.T) {
 	}{
 		{name: "wrong secret", server: func(t *testing.T) string { return good(t) },
 			change: func(c *Config) { c.Secret = "wrong" },
-			kind:   ErrLogin, stage: StageLogin, text: `login of user "ringwall" refused`, hint: "[ringwall]\nsecret = "},
+			kind:   ErrLogin, stage: StageLogin, text: `login of user "ringwall" refused`,
+			hint: "[ringwall]\nsecret = "},
 		{name: "wrong secret, plain", server: func(t *testing.T) string { return good(t) },
 			change: func(c *Config) { c.Secret, c.Auth = "wrong", Plain },
 			kind:   ErrLogin, stage: StageLogin, text: `login of user "ringwall" refused`, hint: "read = security\n"},
@@ -84,8 +85,10 @@ func TestEachFailureHasItsOwnError(t *testing.T) {
 			hint: "[general]\nenabled = yes\nbindaddr = 127.83.12.8\nport = "},
 		{name: "no such host", server: func(*testing.T) string { return "127.0.0.1:99999" },
 			kind: ErrUnreachable, stage: StageDial, text: "cannot connect", hint: "[general]"},
-		{name: "another service", server: say("SSH-2.0-OpenSSH_10.0\r\n"), kind: ErrNotAMI, stage: StageGreet, text: `"SSH-2.0-OpenSSH_10.0\r\n"`, hint: "port = "},
-		{name: "another service, hostile", server: say("\x1b[31m\xff\r\nResponse: "), kind: ErrNotAMI, stage: StageGreet, text: `"\x1b[31m\xff\r\nResponse: "`},
+		{name: "another service", server: say("SSH-2.0-OpenSSH_10.0\r\n"), kind: ErrNotAMI, stage: StageGreet,
+			text: `"SSH-2.0-OpenSSH_10.0\r\n"`, hint: "port = "},
+		{name: "another service, hostile", server: say("\x1b[31m\xff\r\nResponse: "), kind: ErrNotAMI,
+			stage: StageGreet, text: `"\x1b[31m\xff\r\nResponse: "`},
 		{name: "greets like AMI only", server: say("Asterisk Call Manager/1.1\r\nResponse: Error\r\nMessage: " +
 			"what\r\n\r\n"), kind: ErrNotAMI, stage: StageLogin, text: "what"},
 		{name: "shutting down", server: say("Asterisk Call Manager/1.1\r\nResponse: Error\r\nMessage: Asterisk is " +

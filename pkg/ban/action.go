@@ -22,7 +22,8 @@ const (
 // Actions returns all of them.
 func Actions() []Action {
 	return []Action{
-		ActionBan, ActionExtend, ActionUnban, ActionTrust, ActionUntrust, ActionMisconfigured, ActionBreach, ActionTampering,
+		ActionBan, ActionExtend, ActionUnban, ActionTrust, ActionUntrust, ActionMisconfigured, ActionBreach,
+		ActionTampering,
 		ActionTargeted, ActionGuessing, ActionLeak, ActionObserve,
 	}
 }

@@ -21,16 +21,19 @@ func TestDecisionLineOfTheContract(t *testing.T) {
 	}{
 		"a ban": {
 			ban.Decision{
-				Time: at, Action: ban.ActionBan, Source: addr, Prefix: netip.PrefixFrom(addr, 32), Reason: ban.ReasonWrongPassword,
-				Points: 2.00049, Score: 11.9996, Account: "a\"<b>\x00\u2028ü", Service: security.PJSIP, Transport: security.WSS,
-				Proven: true, Duration: 90 * time.Minute, PBX: "pbx1", Detail: "ban number 2",
+				Time: at, Action: ban.ActionBan, Source: addr, Prefix: netip.PrefixFrom(addr, 32),
+				Reason: ban.ReasonWrongPassword,
+				Points: 2.00049, Score: 11.9996, Account: "a\"<b>\x00\u2028ü", Service: security.PJSIP,
+				Transport: security.WSS,
+				Proven:    true, Duration: 90 * time.Minute, PBX: "pbx1", Detail: "ban number 2",
 			},
 			`{"time":"2026-01-02T03:04:05.06Z","action":"ban","source":"203.0.113.5","prefix":"203.0.113.5/32",` +
 				`"reason":"wrong_password","points":2,"score":12,"account":"a\"\u003cb\u003e\u0000\u2028ü","service":"PJSIP",` +
 				`"transport":"WSS","proven":true,"duration_seconds":5400,"pbx":"pbx1","detail":"ban number 2"}`,
 		},
 		"a network, of IPv6": {
-			ban.Decision{Time: at, Action: ban.ActionUnban, Prefix: netip.MustParsePrefix("2001:db8::/64"), Reason: ban.ReasonManual,
+			ban.Decision{Time: at, Action: ban.ActionUnban, Prefix: netip.MustParsePrefix("2001:db8::/64"),
+				Reason:   ban.ReasonManual,
 				Duration: 1500 * time.Millisecond},
 			`{"time":"2026-01-02T03:04:05.06Z","action":"unban","source":"","prefix":"2001:db8::/64","reason":"manual","points":0,` +
 				`"score":0,"account":"","service":"","transport":"","proven":false,"duration_seconds":1.5,"pbx":""}`,

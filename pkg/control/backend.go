@@ -15,8 +15,8 @@ import (
 // the daemon.
 type Backend interface {
 	Status(ctx context.Context) (Status, error)
-	// Bans and Trusted call each with pieces of the list, the newest bans first, trusted sources in no order. A piece is
-	// each's own. What changes meanwhile may be among them or not. An error of each ends it and is returned.
+	// Bans and Trusted call each with pieces of the list, the newest bans first, trusted sources in no order. A piece
+	// is each's own. What changes meanwhile may be among them or not. An error of each ends it and is returned.
 	Bans(ctx context.Context, filter BanFilter, each func([]ban.Ban) error) error
 	Trusted(ctx context.Context, each func([]ban.Trust) error) error
 	Allowed(ctx context.Context) ([]ban.Exemption, error)

@@ -118,7 +118,8 @@ func (c *Client) Allow(ctx context.Context, req AllowRequest) (AllowResult, erro
 
 // Why asks what the daemon knows about an address.
 func (c *Client) Why(ctx context.Context, addr netip.Addr) (engine.Explanation, error) {
-	return requestOne[engine.Explanation](ctx, c, http.MethodGet, "/v1/why", url.Values{"address": {addr.String()}}, nil)
+	return requestOne[engine.Explanation](ctx, c, http.MethodGet, "/v1/why", url.Values{"address": {addr.String()}},
+		nil)
 }
 
 // Account asks from where an account was tried or logged in.
@@ -333,13 +334,15 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		return ctx.Err()
 	case errors.Is(err, fs.ErrNotExist):
 		return &Error{
-			Message: "the daemon does not answer: there is no socket " + socket, Err: fmt.Errorf("%w: %w", ErrNotRunning, err),
-			Try: "is it running? systemctl status ringwall; with another control.socket, name it by --socket",
+			Message: "the daemon does not answer: there is no socket " + socket,
+			Err:     fmt.Errorf("%w: %w", ErrNotRunning, err),
+			Try:     "is it running? systemctl status ringwall; with another control.socket, name it by --socket",
 		}
 	case errors.Is(err, unix.ECONNREFUSED):
 		return &Error{
-			Message: "the daemon does not answer: nobody listens on " + socket, Err: fmt.Errorf("%w: %w", ErrNotRunning, err),
-			Try: "it has stopped: systemctl status ringwall, journalctl -u ringwall",
+			Message: "the daemon does not answer: nobody listens on " + socket,
+			Err:     fmt.Errorf("%w: %w", ErrNotRunning, err),
+			Try:     "it has stopped: systemctl status ringwall, journalctl -u ringwall",
 		}
 	case errors.Is(err, fs.ErrPermission):
 		return &Error{
@@ -354,8 +357,9 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EAGAIN) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return &Error{
-			Message: "the daemon closed the connection before it answered in full", Err: fmt.Errorf("%w: %w", ErrBusy, err),
-			Try: "it is stopping, serves too many others, or has waited a minute for its reader: try again, then systemctl status ringwall",
+			Message: "the daemon closed the connection before it answered in full",
+			Err:     fmt.Errorf("%w: %w", ErrBusy, err),
+			Try:     "it is stopping, serves too many others, or has waited a minute for its reader: try again, then systemctl status ringwall",
 		}
 	}
 	return &Error{

@@ -56,13 +56,17 @@ func TestTheClientSaysWhatToDo(t *testing.T) {
 		is     error
 		hint   string
 	}{
-		"no socket":          {&Client{Socket: filepath.Join(dir, "none")}, ErrNotRunning, "is it running? systemctl status ringwall"},
-		"nobody behind it":   {&Client{Socket: stale.Addr().String()}, ErrNotRunning, "it has stopped"},
-		"it hangs":           {&Client{Socket: hung.Addr().String(), Timeout: 20 * time.Millisecond}, ErrTimeout, "is it hanging?"},
-		"it closes":          {serveRaw(t, ""), ErrBusy, "try again"},
-		"half an answer":     {serveRaw(t, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"version\":"), ErrBusy, "try again"},
-		"no HTTP":            {serveRaw(t, "220 mail.example.org ESMTP\r\n"), nil, "does ringwall listen there?"},
-		"no JSON":            {serveRaw(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"), nil, "does ringwall listen there?"},
+		"no socket": {&Client{Socket: filepath.Join(dir, "none")}, ErrNotRunning,
+			"is it running? systemctl status ringwall"},
+		"nobody behind it": {&Client{Socket: stale.Addr().String()}, ErrNotRunning, "it has stopped"},
+		"it hangs": {&Client{Socket: hung.Addr().String(), Timeout: 20 * time.Millisecond}, ErrTimeout,
+			"is it hanging?"},
+		"it closes": {serveRaw(t, ""), ErrBusy, "try again"},
+		"half an answer": {serveRaw(t, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"version\":"), ErrBusy,
+			"try again"},
+		"no HTTP": {serveRaw(t, "220 mail.example.org ESMTP\r\n"), nil, "does ringwall listen there?"},
+		"no JSON": {serveRaw(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"), nil,
+			"does ringwall listen there?"},
 		"an error as text":   {serveRaw(t, "HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno"), ErrRefused, ""},
 		"too many at a time": {serveRaw(t, "HTTP/1.1 503 Busy\r\nContent-Length: 27\r\n\r\n{\"error\":\"e\",\"hint\":\"soon\"}"), ErrBusy, "soon"},
 	} {

@@ -54,7 +54,8 @@ func (f *fake) call(ctx context.Context) error {
 }
 
 func (f *fake) Status(ctx context.Context) (Status, error) {
-	return Status{Version: "test", Mode: "enforce", Started: noon, PBXs: []PBXStatus{{Name: "pbx1", Up: true}}}, f.call(ctx)
+	return Status{Version: "test", Mode: "enforce", Started: noon, PBXs: []PBXStatus{{Name: "pbx1", Up: true}}},
+		f.call(ctx)
 }
 
 func (f *fake) Account(ctx context.Context, name string) (AccountResult, error) {
@@ -107,7 +108,8 @@ func (f *fake) Ban(ctx context.Context, req BanRequest) (BanResult, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.bans = append(f.bans, req)
-	return BanResult{Prefix: req.Prefix, Duration: req.For.Seconds(), Since: noon, Until: noon.Add(req.For), Enforced: true}, err
+	return BanResult{Prefix: req.Prefix, Duration: req.For.Seconds(), Since: noon, Until: noon.Add(req.For),
+		Enforced: true}, err
 }
 
 func (f *fake) Unban(ctx context.Context, req UnbanRequest) (UnbanResult, error) {
@@ -146,7 +148,8 @@ func (f *fake) History(ctx context.Context, since time.Time, addr netip.Addr, ea
 func decision(n int) ban.Decision {
 	addr := netip.AddrFrom4([4]byte{203, 0, 113, byte(n)})
 	return ban.Decision{
-		Time: noon.Add(time.Duration(n) * time.Second), Action: ban.ActionBan, Source: addr, Prefix: netip.PrefixFrom(addr, 32),
+		Time: noon.Add(time.Duration(n) * time.Second), Action: ban.ActionBan, Source: addr,
+		Prefix: netip.PrefixFrom(addr, 32),
 		Reason: ban.ReasonWrongPassword, Points: 2, Score: 10, Account: "201", Duration: time.Hour, PBX: "pbx1",
 	}
 }
@@ -184,7 +187,8 @@ func start(t *testing.T, backend Backend, change func(*Server)) running {
 		t.Fatal(err)
 	}
 	log := &syncBuffer{}
-	s := &Server{Listener: l, Backend: backend, Feed: NewFeed(10), Log: slog.New(slog.NewTextHandler(log, nil)), limits: defaultLimits()}
+	s := &Server{Listener: l, Backend: backend, Feed: NewFeed(10), Log: slog.New(slog.NewTextHandler(log, nil)),
+		limits: defaultLimits()}
 	if change != nil {
 		change(s)
 	}

@@ -17,8 +17,8 @@ const maxAccount = 256
 const followBuffer = 1024
 
 const (
-	// fewDecisions are copied into a block, so that single ones do not cost a piece of memory each. More are kept as they
-	// came.
+	// fewDecisions are copied into a block, so that single ones do not cost a piece of memory each. More are kept as
+	// they came.
 	fewDecisions = 16
 	blockSize    = 64
 	// maxPiece bounds how much memory the last of a piece's decisions can hold.
@@ -134,7 +134,8 @@ func (f *Feed) Recent(since time.Time, addr netip.Addr) []ban.Decision {
 	pieces := f.historyLocked()
 	f.mu.Unlock()
 	return filter(pieces, func(d *ban.Decision) bool {
-		return !d.Time.Before(since) && (!addr.IsValid() || d.Source == addr || d.Prefix.IsValid() && d.Prefix.Contains(addr))
+		return !d.Time.Before(since) && (!addr.IsValid() || d.Source == addr || d.Prefix.IsValid() &&
+			d.Prefix.Contains(addr))
 	})
 }
 

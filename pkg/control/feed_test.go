@@ -149,7 +149,8 @@ func TestFollowEndsWithItsReaderOrTheDaemon(t *testing.T) {
 	r := start(t, &fake{}, nil)
 	enough := errors.New("enough")
 	r.server.Feed.Publish(decision(1))
-	if err := r.client.Follow(t.Context(), noon, func(ban.Decision) error { return enough }, nil); !errors.Is(err, enough) {
+	if err := r.client.Follow(t.Context(), noon, func(ban.Decision) error { return enough }, nil); !errors.Is(err,
+		enough) {
 		t.Errorf("got %v", err)
 	}
 	began := make(chan struct{})
@@ -261,7 +262,8 @@ func TestFeedRemembersBatchesOfAnySize(t *testing.T) {
 		var lost int
 		took, lost = f.take(fo)
 		copied = slices.Concat(took...)
-		if want := all[max(seen, len(all)-followBuffer):]; !slices.Equal(copied, want) || lost != len(all)-seen-len(want) {
+		if want := all[max(seen, len(all)-followBuffer):]; !slices.Equal(copied, want) ||
+			lost != len(all)-seen-len(want) {
 			t.Fatalf("round %d: the follower got %d, lost %d", round, len(copied), lost)
 		}
 		seen = len(all)

@@ -361,15 +361,17 @@ func readBody(r *http.Request, into any) error {
 	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return &Error{Code: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("the request is longer than %d bytes",
-			tooLarge.Limit)}
+		return &Error{Code: http.StatusRequestEntityTooLarge,
+			Message: fmt.Sprintf("the request is longer than %d bytes",
+				tooLarge.Limit)}
 	}
 	return Invalid("one JSON object", "the request cannot be read: %s", printable.Limit(err.Error(), 200))
 }
 
 func duration(key string, seconds float64, least time.Duration) (time.Duration, error) {
 	if !(seconds >= least.Seconds() && seconds <= MaxDuration.Seconds()) {
-		return 0, Invalid(fmt.Sprintf("%g to %g", least.Seconds(), MaxDuration.Seconds()), "%s: %g is out of range", key,
+		return 0, Invalid(fmt.Sprintf("%g to %g", least.Seconds(), MaxDuration.Seconds()), "%s: %g is out of range",
+			key,
 			seconds)
 	}
 	return time.Duration(math.Round(seconds * float64(time.Second))), nil

@@ -42,7 +42,8 @@ func TestSocketIsForOwnerAndGroup(t *testing.T) {
 				t.Errorf("mode %s, uid %d, gid %d", info.Mode(), st.Uid, st.Gid)
 			}
 			names, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*"))
-			if hidden, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".ringwall-*")); err != nil || len(names) != 2 || len(hidden) != 0 {
+			if hidden, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".ringwall-*")); err != nil ||
+				len(names) != 2 || len(hidden) != 0 {
 				t.Errorf("beside socket and lock: %v %v", names, hidden)
 			}
 			if err := l.Close(); err != nil {
@@ -241,7 +242,8 @@ func TestTheGroupMayAskAndOthersNot(t *testing.T) {
 	_, err = dialAs(nobody, nobody, l.Path())
 	err = (&Client{Socket: l.Path()}).explain(t.Context(), err)
 	var e *Error
-	if !errors.As(err, &e) || !errors.Is(err, ErrPermission) || !strings.Contains(e.Try, "add yourself to the group daemon") {
+	if !errors.As(err, &e) || !errors.Is(err, ErrPermission) ||
+		!strings.Contains(e.Try, "add yourself to the group daemon") {
 		t.Errorf("a stranger got %#v", err)
 	}
 
@@ -254,7 +256,8 @@ func TestTheGroupMayAskAndOthersNot(t *testing.T) {
 	if _, err := io.Copy(io.Discard, c); err != nil {
 		t.Fatal(err)
 	}
-	if len(f.bans) != 1 || f.bans[0].By.UID != nobody || f.bans[0].By.User != "nobody" || f.bans[0].By.PID != int32(os.Getpid()) {
+	if len(f.bans) != 1 || f.bans[0].By.UID != nobody || f.bans[0].By.User != "nobody" ||
+		f.bans[0].By.PID != int32(os.Getpid()) {
 		t.Errorf("asked %+v", f.bans)
 	}
 	if !strings.Contains(r.log.String(), "by.uid=65534 by.user=nobody") {

@@ -91,7 +91,8 @@ func TestWhoStopsReadingEndsTheList(t *testing.T) {
 		}
 	}}, nil)
 	enough := errors.New("enough")
-	if err := r.client.EachBan(t.Context(), BanFilter{}, func(ban.Ban) error { return enough }); !errors.Is(err, enough) {
+	if err := r.client.EachBan(t.Context(), BanFilter{}, func(ban.Ban) error { return enough }); !errors.Is(err,
+		enough) {
 		t.Errorf("%v", err)
 	}
 	select {

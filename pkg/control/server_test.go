@@ -19,7 +19,8 @@ import (
 )
 
 func TestEachQuestionReachesTheBackend(t *testing.T) {
-	f := &fake{list: []ban.Ban{{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonManual}, {Prefix: netip.MustParsePrefix("2001:db8::/64")}}}
+	f := &fake{list: []ban.Ban{{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonManual},
+		{Prefix: netip.MustParsePrefix("2001:db8::/64")}}}
 	c := start(t, f, nil).client
 	ctx := t.Context()
 
@@ -44,7 +45,8 @@ func TestEachQuestionReachesTheBackend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, err := c.Page(ctx); err != nil || !p.Writable || p.Note != me.Username || !strings.Contains(p.Address, "ticket=") {
+	if p, err := c.Page(ctx); err != nil || !p.Writable || p.Note != me.Username ||
+		!strings.Contains(p.Address, "ticket=") {
 		t.Errorf("Page: %+v, %v; want it made for %s", p, err, me.Username)
 	}
 	addr := netip.MustParseAddr("2001:db8::1")
@@ -53,7 +55,8 @@ func TestEachQuestionReachesTheBackend(t *testing.T) {
 	}
 	since := noon.Add(-time.Nanosecond)
 	h, err := c.History(ctx, since, addr)
-	if err != nil || len(h) != 1 || h[0].Source.String() != "203.0.113.1" || h[0].Duration != time.Hour || !f.since.Equal(since) {
+	if err != nil || len(h) != 1 || h[0].Source.String() != "203.0.113.1" || h[0].Duration != time.Hour ||
+		!f.since.Equal(since) {
 		t.Errorf("History: %+v, %v, since %v", h, err, f.since)
 	}
 }
@@ -68,7 +71,8 @@ func TestEachChangeReachesTheBackendWithItsAuthor(t *testing.T) {
 	}
 	by := Peer{PID: int32(os.Getpid()), UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), User: me.Username}
 
-	ban := BanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 90 * time.Second, Reason: "tries \u202e names"}
+	ban := BanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 90 * time.Second,
+		Reason: "tries \u202e names"}
 	res, err := c.Ban(ctx, ban)
 	ban.By = by
 	if err != nil || res.Duration != 90 || !res.Enforced || !reflect.DeepEqual(f.bans, []BanRequest{ban}) {
@@ -118,19 +122,22 @@ func TestErrorsOfTheBackendKeepTheirMeaning(t *testing.T) {
 		is   error
 		hint string
 	}{
-		"refused":      {Refused("ringwall allow del X", "it is allowed"), 409, ErrRefused, "ringwall allow del X"},
-		"wrapped":      {fmt.Errorf("backend: %w", NotFound("h", "not banned")), 404, ErrNotFound, "h"},
-		"invalid":      {Invalid("h", "too long"), 400, ErrInvalid, "h"},
-		"no code":      {&Error{Message: "the kernel said no", Try: "CAP_NET_ADMIN"}, 500, nil, "CAP_NET_ADMIN"},
-		"anything":     {errors.New("netlink: broken pipe"), 500, nil, "the daemon's log may say more: journalctl -u ringwall"},
-		"out of time":  {fmt.Errorf("kernel: %w", context.DeadlineExceeded), 504, ErrTimeout, "it may still do so: look with ringwall status, and at its log"},
+		"refused": {Refused("ringwall allow del X", "it is allowed"), 409, ErrRefused, "ringwall allow del X"},
+		"wrapped": {fmt.Errorf("backend: %w", NotFound("h", "not banned")), 404, ErrNotFound, "h"},
+		"invalid": {Invalid("h", "too long"), 400, ErrInvalid, "h"},
+		"no code": {&Error{Message: "the kernel said no", Try: "CAP_NET_ADMIN"}, 500, nil, "CAP_NET_ADMIN"},
+		"anything": {errors.New("netlink: broken pipe"), 500, nil,
+			"the daemon's log may say more: journalctl -u ringwall"},
+		"out of time": {fmt.Errorf("kernel: %w", context.DeadlineExceeded), 504, ErrTimeout,
+			"it may still do so: look with ringwall status, and at its log"},
 		"hostile text": {Refused("", "account \u009b2J\x1b"), 409, ErrRefused, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, &fake{err: row.err}, nil)
 			_, err := r.client.Ban(t.Context(), BanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32")})
 			var e *Error
-			if !errors.As(err, &e) || e.Code != row.code || e.Try != row.hint || row.is != nil && !errors.Is(err, row.is) {
+			if !errors.As(err, &e) || e.Code != row.code || e.Try != row.hint || row.is != nil &&
+				!errors.Is(err, row.is) {
 				t.Errorf("got %#v", err)
 			}
 			if !strings.Contains(r.log.String(), "level=WARN msg=\"manual change\" change=ban") {
@@ -143,9 +150,10 @@ func TestErrorsOfTheBackendKeepTheirMeaning(t *testing.T) {
 // raw sends one request and returns status and body.
 func raw(t *testing.T, socket, method, target, body string) (int, string) {
 	t.Helper()
-	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}
+	tr := &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}}
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://ringwall"+target, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
@@ -170,32 +178,35 @@ func TestBadRequestsAreNamed(t *testing.T) {
 		code                 int
 		want                 string
 	}{
-		"an unknown path":       {"GET", "/v1/stats", "", 404, `there is no \"/v1/stats\"`},
-		"an unknown version":    {"GET", "/v2/status", "", 404, "ringwall version"},
-		"a path with dots":      {"GET", "/v1/../v1/status", "", 404, "there is no"},
-		"the wrong method":      {"GET", "/v1/ban", "", 405, "/v1/ban takes POST"},
-		"an unknown parameter":  {"GET", "/v1/why?adress=1.2.3.4", "", 400, `unknown parameter \"adress\"`},
-		"a parameter twice":     {"GET", "/v1/why?address=1.2.3.4&address=1.2.3.5", "", 400, "given twice"},
-		"a broken query":        {"GET", "/v1/why?address=%zz", "", 400, "query"},
-		"no address":            {"GET", "/v1/why", "", 400, "the address is empty"},
-		"a bad time":            {"GET", "/v1/history?since=yesterday", "", 400, "RFC 3339"},
-		"a bad flag":            {"GET", "/v1/bans?evidence=perhaps", "", 400, "true or false"},
-		"no body":               {"POST", "/v1/ban", "", 400, "cannot be read"},
-		"no JSON":               {"POST", "/v1/ban", "prefix=1.2.3.4", 400, "cannot be read"},
-		"an unknown key":        {"POST", "/v1/ban", `{"prefix":"1.2.3.4","until":3}`, 400, `unknown field \"until\"`},
-		"two objects":           {"POST", "/v1/ban", `{"prefix":"1.2.3.4"}{}`, 400, "more than one"},
-		"everybody":             {"POST", "/v1/ban", `{"prefix":"0.0.0.0/0"}`, 400, "everybody"},
-		"half of everybody":     {"POST", "/v1/ban", `{"prefix":"128.0.0.0/1"}`, 400, "wider than /8"},
-		"allow everybody":       {"POST", "/v1/allow", `{"target":"::/0"}`, 400, "cannot be allowed"},
-		"a ban of no time":      {"POST", "/v1/ban", `{"prefix":"1.2.3.4","for_seconds":0}`, 400, "out of range"},
-		"a ban below a second":  {"POST", "/v1/ban", `{"prefix":"1.2.3.4","for_seconds":0.0005}`, 400, "out of range"},
-		"a ban for ever":        {"POST", "/v1/ban", `{"prefix":"1.2.3.4","for_seconds":1e300}`, 400, "out of range"},
-		"a grace in the past":   {"POST", "/v1/unban", `{"prefix":"1.2.3.4","grace_seconds":-1}`, 400, "out of range"},
-		"one and all":           {"POST", "/v1/unban", `{"prefix":"1.2.3.4","all":true}`, 400, "both"},
-		"neither one nor all":   {"POST", "/v1/unban", `{}`, 400, "empty"},
-		"a reason with escapes": {"POST", "/v1/ban", `{"prefix":"1.2.3.4","reason":"\u001b[2J"}`, 400, "control characters"},
-		"a long reason":         {"POST", "/v1/ban", `{"prefix":"1.2.3.4","reason":"` + strings.Repeat("x", 201) + `"}`, 400, "longer than 200"},
-		"a huge body":           {"POST", "/v1/ban", `{"prefix":"` + strings.Repeat("1", 1<<20), 413, "longer than 16384"},
+		"an unknown path":      {"GET", "/v1/stats", "", 404, `there is no \"/v1/stats\"`},
+		"an unknown version":   {"GET", "/v2/status", "", 404, "ringwall version"},
+		"a path with dots":     {"GET", "/v1/../v1/status", "", 404, "there is no"},
+		"the wrong method":     {"GET", "/v1/ban", "", 405, "/v1/ban takes POST"},
+		"an unknown parameter": {"GET", "/v1/why?adress=1.2.3.4", "", 400, `unknown parameter \"adress\"`},
+		"a parameter twice":    {"GET", "/v1/why?address=1.2.3.4&address=1.2.3.5", "", 400, "given twice"},
+		"a broken query":       {"GET", "/v1/why?address=%zz", "", 400, "query"},
+		"no address":           {"GET", "/v1/why", "", 400, "the address is empty"},
+		"a bad time":           {"GET", "/v1/history?since=yesterday", "", 400, "RFC 3339"},
+		"a bad flag":           {"GET", "/v1/bans?evidence=perhaps", "", 400, "true or false"},
+		"no body":              {"POST", "/v1/ban", "", 400, "cannot be read"},
+		"no JSON":              {"POST", "/v1/ban", "prefix=1.2.3.4", 400, "cannot be read"},
+		"an unknown key":       {"POST", "/v1/ban", `{"prefix":"1.2.3.4","until":3}`, 400, `unknown field \"until\"`},
+		"two objects":          {"POST", "/v1/ban", `{"prefix":"1.2.3.4"}{}`, 400, "more than one"},
+		"everybody":            {"POST", "/v1/ban", `{"prefix":"0.0.0.0/0"}`, 400, "everybody"},
+		"half of everybody":    {"POST", "/v1/ban", `{"prefix":"128.0.0.0/1"}`, 400, "wider than /8"},
+		"allow everybody":      {"POST", "/v1/allow", `{"target":"::/0"}`, 400, "cannot be allowed"},
+		"a ban of no time":     {"POST", "/v1/ban", `{"prefix":"1.2.3.4","for_seconds":0}`, 400, "out of range"},
+		"a ban below a second": {"POST", "/v1/ban", `{"prefix":"1.2.3.4","for_seconds":0.0005}`, 400, "out of range"},
+		"a ban for ever":       {"POST", "/v1/ban", `{"prefix":"1.2.3.4","for_seconds":1e300}`, 400, "out of range"},
+		"a grace in the past":  {"POST", "/v1/unban", `{"prefix":"1.2.3.4","grace_seconds":-1}`, 400, "out of range"},
+		"one and all":          {"POST", "/v1/unban", `{"prefix":"1.2.3.4","all":true}`, 400, "both"},
+		"neither one nor all":  {"POST", "/v1/unban", `{}`, 400, "empty"},
+		"a reason with escapes": {"POST", "/v1/ban", `{"prefix":"1.2.3.4","reason":"\u001b[2J"}`, 400,
+			"control characters"},
+		"a long reason": {"POST", "/v1/ban", `{"prefix":"1.2.3.4","reason":"` + strings.Repeat("x", 201) + `"}`,
+			400, "longer than 200"},
+		"a huge body": {"POST", "/v1/ban", `{"prefix":"` + strings.Repeat("1", 1<<20), 413,
+			"longer than 16384"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, text := raw(t, socket, row.method, row.target, row.body)
@@ -212,7 +223,8 @@ func TestBadRequestsAreNamed(t *testing.T) {
 func TestAWideEntryCanStillBeRemoved(t *testing.T) {
 	f := &fake{}
 	socket := start(t, f, nil).client.Socket
-	for _, row := range [][2]string{{"/v1/allow", `{"target":"0.0.0.0/0","remove":true}`}, {"/v1/unban", `{"prefix":"::/0"}`}} {
+	for _, row := range [][2]string{{"/v1/allow", `{"target":"0.0.0.0/0","remove":true}`},
+		{"/v1/unban", `{"prefix":"::/0"}`}} {
 		if code, text := raw(t, socket, "POST", row[0], row[1]); code != 200 {
 			t.Errorf("%s %s: %d %s", row[0], row[1], code, text)
 		}

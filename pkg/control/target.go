@@ -35,7 +35,8 @@ func ParseAddr(s string) (netip.Addr, error) {
 		return addr, Invalid("give one address, without /", "%s is a network, and one address is needed", quoted)
 	case err != nil:
 		if ap, err := netip.ParseAddrPort(s); err == nil {
-			return addr, Invalid("give the address alone: "+ap.Addr().String(), "%s has a port, and Ringwall judges addresses",
+			return addr, Invalid("give the address alone: "+ap.Addr().String(),
+				"%s has a port, and Ringwall judges addresses",
 				quoted)
 		}
 		if inner, ok := strings.CutPrefix(s, "["); ok {
@@ -44,7 +45,8 @@ func ParseAddr(s string) (netip.Addr, error) {
 			}
 		}
 		if hosts.ValidName(s) {
-			return addr, Invalid("look its addresses up first: getent ahosts "+s, "%s is a host name, and an address is needed",
+			return addr, Invalid("look its addresses up first: getent ahosts "+s,
+				"%s is a host name, and an address is needed",
 				quoted)
 		}
 		return addr, Invalid("give "+addressForms, "%s is not an address", quoted)

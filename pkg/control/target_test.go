@@ -54,7 +54,8 @@ func TestParsePrefixExplainsItsErrors(t *testing.T) {
 	} {
 		_, err := ParsePrefix(in)
 		var e *Error
-		if !errors.As(err, &e) || !errors.Is(err, ErrInvalid) || !strings.Contains(e.Message+"; "+e.Try, want) || len(e.Message) > 300 {
+		if !errors.As(err, &e) || !errors.Is(err, ErrInvalid) || !strings.Contains(e.Message+"; "+e.Try, want) ||
+			len(e.Message) > 300 {
 			t.Errorf("%.40q: %#v, want %q", in, err, want)
 		}
 	}
@@ -71,10 +72,12 @@ func TestParseTargetReadsHostNames(t *testing.T) {
 			t.Errorf("%s: %v, %q, %v", in, p, host, err)
 		}
 	}
-	if p, host, err := ParseTarget("198.51.100.0/24"); err != nil || host != "" || p != netip.MustParsePrefix("198.51.100.0/24") {
+	if p, host, err := ParseTarget("198.51.100.0/24"); err != nil || host != "" ||
+		p != netip.MustParsePrefix("198.51.100.0/24") {
 		t.Errorf("a network: %v, %q, %v", p, host, err)
 	}
-	for _, in := range []string{"10.0.0", "10.0.0.256", "a..b", "-a.de", "a-.de", "a_b.de", "ü.de", "a b", "a/b", strings.Repeat("a.", 130) + "de"} {
+	for _, in := range []string{"10.0.0", "10.0.0.256", "a..b", "-a.de", "a-.de", "a_b.de", "ü.de", "a b", "a/b",
+		strings.Repeat("a.", 130) + "de"} {
 		if p, host, err := ParseTarget(in); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v, %q, %v", in, p, host, err)
 		}

@@ -89,7 +89,10 @@ func (s *serviced) run() {
 // heard waits for the session with Asterisk.
 func (s *serviced) heard() {
 	s.t.Helper()
-	s.until("the session is up", func() bool { return s.d.pbxs[0].status().Up && s.d.pbxs[0].sessionAddr.Load() != nil })
+	s.until("the session is up", func() bool {
+		return s.d.pbxs[0].status().Up &&
+			s.d.pbxs[0].sessionAddr.Load() != nil
+	})
 }
 
 // reboot starts the daemon in a kernel that knows nothing.
@@ -218,7 +221,8 @@ func TestANewSecretIsReadAtTheNextLogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err := readCredentials(a)
-	if err == nil || !strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "today") || hint.Of(err) == "" {
+	if err == nil || !strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "today") ||
+		hint.Of(err) == "" {
 		t.Errorf("%v, try %q", err, hint.Of(err))
 	}
 }
@@ -227,7 +231,8 @@ func TestANewSecretIsReadAtTheNextLogin(t *testing.T) {
 func TestTheFirstStartFailsWithAMistake(t *testing.T) {
 	s := newService(t)
 	s.write(s.file, "polizy: {}\n")
-	if _, err := New(Options{ConfigPath: s.file, NetNS: s.space.FD(), Log: slog.New(slog.DiscardHandler)}); err == nil ||
+	if _, err := New(Options{ConfigPath: s.file, NetNS: s.space.FD(),
+		Log: slog.New(slog.DiscardHandler)}); err == nil ||
 		!strings.Contains(err.Error(), "polizy") {
 		t.Errorf("%v", err)
 	}

@@ -78,7 +78,8 @@ func (a *allowFile) readTextLocked(lost string) {
 	for _, l := range lines {
 		e, err := parseAllowed(l)
 		if err != nil {
-			a.log.Warn("a line of the allow list of commands is left out", "file", from, "line", printable.Limit(l, 200), "err",
+			a.log.Warn("a line of the allow list of commands is left out", "file", from, "line",
+				printable.Limit(l, 200), "err",
 				err)
 			continue
 		}

@@ -34,7 +34,8 @@ func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			for _, a := range []string{"203.0.113.66/32", "198.51.100.9/32", "2001:db8:7::/48"} {
-				if res, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix(a)}); err != nil ||
+				if res, err := r.client.Allow(t.Context(),
+					control.AllowRequest{Prefix: netip.MustParsePrefix(a)}); err != nil ||
 					!res.Lasting {
 					t.Fatal(res, err)
 				}
@@ -42,8 +43,9 @@ func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
 			if _, err := r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost"}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix("198.51.100.9/32"),
-				Remove: true}); err != nil {
+			if _, err := r.client.Allow(t.Context(),
+				control.AllowRequest{Prefix: netip.MustParsePrefix("198.51.100.9/32"),
+					Remove: true}); err != nil {
 				t.Fatal(err)
 			}
 			r.stop()
@@ -103,8 +105,10 @@ func TestLinesOfTheAllowList(t *testing.T) {
 	for line, want := range map[string]string{
 		"203.0.113.9": "203.0.113.9/32", "203.0.113.9/24": "203.0.113.0/24",
 		"::ffff:203.0.113.9 2026-01-02T03:04:05Z root (uid 0, pid 1)": "203.0.113.9/32",
-		"2001:db8::/32 yesterday":                                     "2001:db8::/32", "SIP.example.net": "sip.example.net",
-		"0.0.0.0/0": "", "::/0": "", "10.0.0.0/7": "", "300.1.2.3": "", "fe80::1%eth0": "", "\x1b[31m": "", "/": "",
+		"2001:db8::/32 yesterday":                                     "2001:db8::/32",
+		"SIP.example.net":                                             "sip.example.net",
+		"0.0.0.0/0":                                                   "", "::/0": "", "10.0.0.0/7": "",
+		"300.1.2.3": "", "fe80::1%eth0": "", "\x1b[31m": "", "/": "",
 	} {
 		e, err := parseAllowed(line)
 		if got := entryName(e); err == nil && got != want || (err == nil) != (want != "") {

@@ -146,9 +146,10 @@ func BenchmarkCommit(b *testing.B) {
 			all := w.bans(b, 4096)
 			commit := func(i int) {
 				at := i * size % len(all)
-				_, err := w.pipeline.UpdateAndWait(b.Context(), func(*engine.Engine, time.Time) ([]ban.Decision, error) {
-					return all[at : at+size], nil
-				})
+				_, err := w.pipeline.UpdateAndWait(b.Context(),
+					func(*engine.Engine, time.Time) ([]ban.Decision, error) {
+						return all[at : at+size], nil
+					})
 				if err != nil {
 					b.Fatal(err)
 				}

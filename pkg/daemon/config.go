@@ -180,7 +180,8 @@ func (d *Daemon) Reload(ctx context.Context) {
 // reconfigureKernel changes the kernel's table to what a new configuration says of it, but for what needs a restart.
 func (d *Daemon) reconfigureKernel(ctx context.Context, cfg *policy.Config) error {
 	want, have := TableConfig(cfg, d.opts.NetNS), TableConfig(d.config.atStart, d.opts.NetNS)
-	want.Table, want.Owner, want.IPv6Prefix, want.MaxElements = have.Table, have.Owner, have.IPv6Prefix, have.MaxElements
+	want.Table, want.Owner, want.IPv6Prefix, want.MaxElements = have.Table, have.Owner, have.IPv6Prefix,
+		have.MaxElements
 	d.ports.configure(cfg.Firewall)
 	want.UDPPorts, want.TCPPorts = d.ports.wanted()
 	// Before the rules: what the meter spares must be known when it begins, and need not be when it ends.

@@ -78,7 +78,8 @@ func TestReload(t *testing.T) {
 
 func TestWhatNeedsARestartIsNamed(t *testing.T) {
 	old, changed := policy.Default(), policy.Default()
-	changed.Firewall.Ports.UDP, changed.Firewall.Priority, changed.Firewall.Scope = []uint16{5070}, -150, policy.ScopeAll
+	changed.Firewall.Ports.UDP, changed.Firewall.Priority, changed.Firewall.Scope = []uint16{5070}, -150,
+		policy.ScopeAll
 	changed.Firewall.Meter.Enabled = true
 	changed.Metrics.Listen = ""
 	changed.Policy.Threshold = 20

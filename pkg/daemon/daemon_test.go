@@ -132,7 +132,8 @@ func TestWhatIsAllowedForATime(t *testing.T) {
 	r := newRig(t)
 	allow := func(address string, d time.Duration) control.AllowResult {
 		t.Helper()
-		res, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix(address + "/32"), For: d})
+		res, err := r.client.Allow(t.Context(),
+			control.AllowRequest{Prefix: netip.MustParsePrefix(address + "/32"), For: d})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -36,7 +36,8 @@ func (d *Daemon) geoStatus(cfg policy.Geo, now time.Time) (list []control.GeoFil
 			}
 			if age := now.Sub(db.Built); v.Built != nil && age > geo.Stale {
 				warnings = append(warnings, control.Warning{Text: fmt.Sprintf("the geo file %s is %d days old: addresses move",
-					printable.Limit(f.Path, 200), int(age.Hours()/24)), Try: "geoipupdate, and a timer that runs it every week"})
+					printable.Limit(f.Path, 200), int(age.Hours()/24)),
+					Try: "geoipupdate, and a timer that runs it every week"})
 			}
 		}
 		if f.Err != nil {

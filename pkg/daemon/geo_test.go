@@ -42,7 +42,8 @@ func TestPlacesFromTheConfigurationToWhy(t *testing.T) {
 	aged(t, path)
 	url, messages := hooks(t)
 	r := newRig(t, func(c *policy.Config) {
-		c.Geo = policy.Geo{Files: []string{path}, Multiply: policy.Multiply{Countries: map[string]float64{"NL": 2, "DE": 10}}}
+		c.Geo = policy.Geo{Files: []string{path},
+			Multiply: policy.Multiply{Countries: map[string]float64{"NL": 2, "DE": 10}}}
 		c.Notify = []policy.Notify{hookTo(url)}
 	})
 	r.login("IPV4/UDP/198.51.100.10/5060", "201")
@@ -115,7 +116,8 @@ func TestWithoutItsGeoFileTheDaemonBans(t *testing.T) {
 	geotest.Put(t, old, geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Country("NL")},
 		geotest.Built(time.Now().Add(-100*24*time.Hour))))
 	r := newRig(t, func(c *policy.Config) {
-		c.Geo = policy.Geo{Files: []string{missing}, Multiply: policy.Multiply{Countries: map[string]float64{"NL": 0.1}}}
+		c.Geo = policy.Geo{Files: []string{missing},
+			Multiply: policy.Multiply{Countries: map[string]float64{"NL": 0.1}}}
 	})
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")

@@ -140,8 +140,9 @@ func (m *metricsServer) String() string { return "metrics at " + m.listener.Addr
 // Run serves until ctx ends.
 func (m *metricsServer) Run(ctx context.Context) error {
 	srv := &http.Server{Handler: m.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: 30 * time.Second, IdleTimeout: connIdleTimeout, MaxHeaderBytes: 16 << 10, ConnContext: withBoundedConn,
-		ConnState: markIdle}
+		WriteTimeout: 30 * time.Second, IdleTimeout: connIdleTimeout, MaxHeaderBytes: 16 << 10,
+		ConnContext: withBoundedConn,
+		ConnState:   markIdle}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(m.listener) }()
 	select {

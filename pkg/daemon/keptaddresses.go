@@ -204,13 +204,15 @@ func (k *allowSources) warnings() (out []control.Warning) {
 	for _, s := range without {
 		text := "the allow list's " + printable.String(s.Name) + " has no address, so it protects nobody"
 		if left > 0 {
-			text += fmt.Sprintf("; for %v more nobody is banned on evidence that can be forged", left.Round(time.Second))
+			text += fmt.Sprintf("; for %v more nobody is banned on evidence that can be forged",
+				left.Round(time.Second))
 		}
 		add(s, text)
 	}
 	for _, s := range old {
 		if s.Err != nil { // else it is being looked up
-			add(s, fmt.Sprintf("the allow list's %s cannot be resolved; its addresses of %s count", printable.String(s.Name),
+			add(s, fmt.Sprintf("the allow list's %s cannot be resolved; its addresses of %s count",
+				printable.String(s.Name),
 				minuteOf(s.Resolved)))
 		}
 	}

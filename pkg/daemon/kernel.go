@@ -105,7 +105,8 @@ func TableConfig(cfg *policy.Config, netns int) firewall.Config {
 		Table: f.Table, UDPPorts: f.Ports.UDP, TCPPorts: f.Ports.TCP, Priority: f.Priority, NetNS: netns,
 		IPv6Prefix:  cfg.Policy.IPv6Prefix,
 		MaxElements: uint32(max(firewall.DefaultMaxElements, cfg.Policy.Limits.Bans)),
-		Meter:       firewall.Meter{Enabled: f.Meter.Enabled, Rate: uint32(min(f.Meter.Rate, 1<<31)), Burst: f.Meter.Burst},
+		Meter: firewall.Meter{Enabled: f.Meter.Enabled, Rate: uint32(min(f.Meter.Rate, 1<<31)),
+			Burst: f.Meter.Burst},
 	}
 	if f.Scope == policy.ScopeAll {
 		c.Scope = firewall.All

@@ -152,7 +152,8 @@ func limitConcurrent(n int, h http.Handler) http.Handler {
 			defer func() { <-room }()
 			h.ServeHTTP(w, r)
 		default:
-			http.Error(w, "Ringwall: too many look at this page at the moment; try again soon", http.StatusServiceUnavailable)
+			http.Error(w, "Ringwall: too many look at this page at the moment; try again soon",
+				http.StatusServiceUnavailable)
 		}
 	})
 }

@@ -88,12 +88,13 @@ func TestWhoIsServedKeepsHisPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	served, end := make(chan struct{}), make(chan struct{})
-	m := &metricsServer{listener: newBoundedListener(l, nil), handler: markServing(http.HandlerFunc(func(w http.ResponseWriter,
-		_ *http.Request) {
-		close(served)
-		<-end
-		_, _ = io.WriteString(w, "here you are")
-	}))}
+	m := &metricsServer{listener: newBoundedListener(l, nil),
+		handler: markServing(http.HandlerFunc(func(w http.ResponseWriter,
+			_ *http.Request) {
+			close(served)
+			<-end
+			_, _ = io.WriteString(w, "here you are")
+		}))}
 	m.listener.(*boundedListener).lastWarned = time.Now().Add(time.Hour)
 	go func() { _ = m.Run(t.Context()) }()
 	c, err := net.Dial("tcp", l.Addr().String())

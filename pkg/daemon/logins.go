@@ -71,7 +71,8 @@ func (l *logins) update() {
 			}
 		}
 		for p := range now {
-			out = append(out, e.Allow(at, p, originLogin, "somebody is logged in from here, and firewall.scope is all")...)
+			out = append(out, e.Allow(at, p, originLogin,
+				"somebody is logged in from here, and firewall.scope is all")...)
 		}
 		return out
 	})

@@ -21,7 +21,8 @@ func TestWhoIsLoggedIn(t *testing.T) {
 		"1": session + "REMOTE_HOST=203.0.113.9\n", "2": session + "REMOTE_HOST=::ffff:203.0.113.10\n", "3": session +
 			"REMOTE_HOST=2001:db8::1\n",
 		"4": session + "REMOTE_HOST=host.example.net\n", "5": session + "REMOTE_HOST=203.0.113.11\nSTATE=closing\n",
-		"6": session + "REMOTE_HOST=203.0.113.12\nREMOTE=0\n", "7": session + "REMOTE_HOST=203.0.113.13\nCLASS=greeter\n",
+		"6": session + "REMOTE_HOST=203.0.113.12\nREMOTE=0\n",
+		"7": session + "REMOTE_HOST=203.0.113.13\nCLASS=greeter\n",
 		"8": session + "REMOTE_HOST=127.0.0.1\n", "9": "REMOTE_HOST", "10": session,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {

@@ -213,7 +213,8 @@ func (f *faults) set(name, try string, err error) {
 		f.failing = make(map[string]control.Warning)
 	}
 	f.failing[name] = w
-	f.log.Error("a part does not work; attackers are kept out without it, and it is tried again", "part", name, "err", err,
+	f.log.Error("a part does not work; attackers are kept out without it, and it is tried again", "part", name, "err",
+		err,
 		"try", try)
 }
 

@@ -218,7 +218,8 @@ func (p *pbx) onState(s ami.State) {
 func (p *pbx) status() control.PBXStatus {
 	s := p.session.Status()
 	v := control.PBXStatus{
-		Name: p.name, Address: p.address, Up: s.Up && s.Security != ami.SecurityMissing, Since: s.Since, Version: s.Banner,
+		Name: p.name, Address: p.address, Up: s.Up && s.Security != ami.SecurityMissing, Since: s.Since,
+		Version:    s.Banner,
 		Reconnects: s.Reconnects, Events: p.events.Load(), Tampered: p.tampered.Load(),
 		Lag: time.Duration(p.lag.Load()).Seconds(), QueueBytes: int64(s.QueueBytes), DroppedFrames: s.Oversize,
 		Blind: time.Duration(p.blindFor.Load()).Seconds(),
@@ -263,7 +264,10 @@ func (p *pbx) newLearner(cfg policy.Asterisk) {
 	p.learner = learn.New(learn.Config{
 		Name: p.name, Session: p.session, Off: cfg.Learn == policy.LearnOff, Log: p.log,
 		OnKnowledge: func(k learn.Knowledge) {
-			p.pipeline.Update(func(e *engine.Engine, now time.Time) []ban.Decision { return e.Protect(now, p.name, k.Prefixes) })
+			p.pipeline.Update(func(e *engine.Engine,
+				now time.Time) []ban.Decision {
+				return e.Protect(now, p.name, k.Prefixes)
+			})
 			p.pipeline.Vouch(p.name, k.Contacts)
 		},
 	})

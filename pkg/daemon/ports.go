@@ -354,7 +354,8 @@ func (p *asteriskPorts) status() control.PortsStatus {
 func portWarnings(s control.PortsStatus) []control.Warning {
 	if s.Error != "" {
 		return []control.Warning{{
-			Text: "a port of Asterisk is not closed to the banned yet: " + s.Error, Try: "ringwall status, in some seconds",
+			Text: "a port of Asterisk is not closed to the banned yet: " + s.Error,
+			Try:  "ringwall status, in some seconds",
 		}}
 	}
 	var names []string
@@ -411,6 +412,7 @@ func (p *asteriskPorts) save() {
 	}
 	p.mu.Unlock()
 	if err := store.WriteFile(p.path, text.Bytes(), false); err != nil {
-		p.log.Warn("the ports that Asterisk was found at are not saved: after a restart they are found again", "err", err)
+		p.log.Warn("the ports that Asterisk was found at are not saved: after a restart they are found again", "err",
+			err)
 	}
 }

@@ -37,7 +37,8 @@ func hurried(t *testing.T, many int, unknown ...string) *rig {
 	r.behind(func(table *firewall.Table) error {
 		var more []firewall.Change
 		for _, p := range unknown {
-			more = append(more, firewall.Change{Kind: firewall.Ban, Prefix: netip.MustParsePrefix(p), Timeout: 2 * time.Hour})
+			more = append(more, firewall.Change{Kind: firewall.Ban, Prefix: netip.MustParsePrefix(p),
+				Timeout: 2 * time.Hour})
 		}
 		return table.Apply(more)
 	})
@@ -75,7 +76,8 @@ func (r *rig) kernelBans() map[netip.Prefix]firewall.Element {
 		for _, e := range list {
 			m[e.Prefix] = e
 		}
-		return before != nil && maps.EqualFunc(m, before, func(a, b firewall.Element) bool { return a.Prefix == b.Prefix })
+		return before != nil && maps.EqualFunc(m, before,
+			func(a, b firewall.Element) bool { return a.Prefix == b.Prefix })
 	})
 	return m
 }

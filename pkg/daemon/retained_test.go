@@ -93,7 +93,8 @@ func newHostile(t *testing.T) *hostile {
 		for _, service := range []security.Service{security.PJSIP, security.SIP, security.AMI, security.IAX2} {
 			host++
 			for try := range 4 {
-				add(typ, service, fmt.Sprintf(shapes[(host+try)%len(shapes)], typ, host), fmt.Sprintf("203.0.113.%d", host), "TCP")
+				add(typ, service, fmt.Sprintf(shapes[(host+try)%len(shapes)], typ, host),
+					fmt.Sprintf("203.0.113.%d", host), "TCP")
 			}
 		}
 	}
@@ -135,7 +136,8 @@ func TestNothingOfAFrameIsKeptAfterItsJudgement(t *testing.T) {
 			}
 		},
 		"from memory that is overwritten": func(_ *testing.T, r *rig, texts []string) {
-			p := &pbx{name: "pbx1", pipeline: r.d.pipeline, ports: r.d.ports, metrics: r.d.metrics.PBX("pbx1"), log: r.d.log}
+			p := &pbx{name: "pbx1", pipeline: r.d.pipeline, ports: r.d.ports, metrics: r.d.metrics.PBX("pbx1"),
+				log: r.d.log}
 			for len(texts) > 0 {
 				part := texts[:min(len(texts), 23)]
 				texts = texts[len(part):]
@@ -143,7 +145,8 @@ func TestNothingOfAFrameIsKeptAfterItsJudgement(t *testing.T) {
 				var frames []ami.Frame
 				at := 0
 				for _, text := range part {
-					frames = append(frames, ami.Frame{Text: unsafe.String(&memory[at], len(text)), Received: time.Now()})
+					frames = append(frames, ami.Frame{Text: unsafe.String(&memory[at], len(text)),
+						Received: time.Now()})
 					at += len(text)
 				}
 				p.frames(frames)
@@ -249,7 +252,8 @@ func (h *hostile) check(t *testing.T, r *rig, fresh bool) {
 	h.clean(t, "the status", status)
 	h.clean(t, "the metrics", get(t, r.site()+"/metrics"))
 	if len(bans) < 10 || len(trusted) == 0 || evidence < 100 && fresh || evidence == 0 || len(names) < 30 {
-		t.Errorf("%d bans, %d trusted, %d pieces of evidence, %d names: too few to tell", len(bans), len(trusted), evidence,
+		t.Errorf("%d bans, %d trusted, %d pieces of evidence, %d names: too few to tell", len(bans), len(trusted),
+			evidence,
 			len(names))
 	}
 	for _, a := range []ban.Action{ban.ActionBan, ban.ActionTrust, ban.ActionBreach, ban.ActionTargeted,

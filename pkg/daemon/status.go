@@ -36,8 +36,9 @@ func (b backend) Status(context.Context) (control.Status, error) {
 	b.config.mu.Unlock()
 	if s.Config.Restart = b.config.changedSinceStart(); len(s.Config.Restart) > 0 {
 		s.Warnings = append(s.Warnings, control.Warning{
-			Text: "changed in the configuration, but not in force before a restart: " + strings.Join(s.Config.Restart, ", "),
-			Try:  "systemctl restart ringwall; bans stay in force",
+			Text: "changed in the configuration, but not in force before a restart: " +
+				strings.Join(s.Config.Restart, ", "),
+			Try: "systemctl restart ringwall; bans stay in force",
 		})
 	}
 	for _, p := range b.pbxs {
@@ -90,7 +91,8 @@ func leaking(s control.Status) []control.Warning {
 		return nil
 	}
 	w := control.Warning{
-		Text: fmt.Sprintf("%d banned sources got through to Asterisk within the last hour, the last at %s", s.Engine.Leaking,
+		Text: fmt.Sprintf("%d banned sources got through to Asterisk within the last hour, the last at %s",
+			s.Engine.Leaking,
 			s.Engine.LastLeak.Format("15:04:05 MST")),
 		Try: "ringwall history, for the ports that they came to; ringwall doctor",
 	}
@@ -151,7 +153,8 @@ func (d *Daemon) Present() metrics.Present {
 	p := metrics.Present{BansByFamily: map[string]int{}, DroppedPackets: d.kernel.drops(d.fw)}
 	d.pipeline.Read(func(e *engine.Engine, now time.Time) {
 		stats := e.Stats(now)
-		p.TrustedSources, p.TrackedSources, p.Limited, p.BansDesired = stats.Trusted, stats.Sources, stats.Limited, stats.Bans
+		p.TrustedSources, p.TrackedSources, p.Limited, p.BansDesired = stats.Trusted, stats.Sources, stats.Limited,
+			stats.Bans
 		p.Leaks, p.Leaking = stats.Leaks, stats.Leaking
 		p.BansByFamily["ipv4"], p.BansByFamily["ipv6"] = stats.Bans-stats.Bans6, stats.Bans6
 	})

@@ -67,7 +67,8 @@ func runChild(ctx context.Context, o Options) error {
 	var r report
 	switch broken := json.Unmarshal(text, &r); {
 	case broken != nil:
-		return fmt.Errorf("demo: the process in the user namespace ended without a report: %w", errors.Join(err, broken))
+		return fmt.Errorf("demo: the process in the user namespace ended without a report: %w",
+			errors.Join(err, broken))
 	case r.Unfit != "":
 		return &noKernelError{errors.New(r.Unfit)}
 	case r.Error != "":

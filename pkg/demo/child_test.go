@@ -83,7 +83,8 @@ func TestWithoutNamespacesItRunsDry(t *testing.T) {
 		t.Fatalf("%v\n%s\n%s", err, &problems, &out)
 	}
 	got := read(t, out.Bytes())
-	if s := got.summary; !s.OK || !s.DryRun || s.UserNamespace || !strings.Contains(s.DryRunReason, "network namespace") {
+	if s := got.summary; !s.OK || !s.DryRun || s.UserNamespace ||
+		!strings.Contains(s.DryRunReason, "network namespace") {
 		t.Errorf("%+v", s)
 	}
 }

@@ -73,8 +73,9 @@ type Source struct {
 func (o *jsonReporter) finish(s snapshot, failures []string, err error) error {
 	sum := Summary{
 		Action: "summary", Time: s.start.Add(s.elapsed).UTC(), OK: err == nil, Elapsed: seconds(s.elapsed),
-		DryRun: o.environment.dry, DryRunReason: o.environment.why, UserNamespace: o.environment.userNS, Tampered: s.tampered,
-		Sources: []Source{}, Failures: append([]string{}, failures...),
+		DryRun: o.environment.dry, DryRunReason: o.environment.why, UserNamespace: o.environment.userNS,
+		Tampered: s.tampered,
+		Sources:  []Source{}, Failures: append([]string{}, failures...),
 	}
 	if err != nil && len(failures) == 0 {
 		sum.Failures = append(sum.Failures, strings.TrimPrefix(err.Error(), "demo: "))

@@ -43,7 +43,8 @@ func (r request) format(via string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "REGISTER sip:pbx.example SIP/2.0\r\nVia: SIP/2.0/UDP %s;branch=z9hG4bK%x.%d\r\n", via,
 		md5.Sum([]byte(r.callID)), r.seq)
-	fmt.Fprintf(&b, "Max-Forwards: 70\r\nFrom: <sip:%s@pbx.example>;tag=1\r\nTo: <sip:%s@pbx.example>\r\n", r.user, r.user)
+	fmt.Fprintf(&b, "Max-Forwards: 70\r\nFrom: <sip:%s@pbx.example>;tag=1\r\nTo: <sip:%s@pbx.example>\r\n", r.user,
+		r.user)
 	fmt.Fprintf(&b, "Call-ID: %s\r\nCSeq: %d REGISTER\r\nContact: <sip:%s@%s>\r\n", r.callID, r.seq, r.user, via)
 	if a := r.auth; a != nil {
 		fmt.Fprintf(&b, "Authorization: Digest username=%q, realm=%q, nonce=%q, uri=\"sip:pbx.example\", response=%q\r\n",

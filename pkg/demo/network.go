@@ -126,7 +126,8 @@ func (s *testNetwork) dialSIP(src netip.Addr) (conn *net.UDPConn, err error) {
 		to = s.sip6.LocalAddr()
 	}
 	err = s.doOutside(func() (err error) {
-		conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.loopbackOf(src), 0)), to.(*net.UDPAddr))
+		conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.loopbackOf(src), 0)),
+			to.(*net.UDPAddr))
 		return err
 	})
 	if err != nil {

@@ -27,8 +27,9 @@ func TestFramesAreAsterisks(t *testing.T) {
 			head("ChallengeSent", "Informational", "<unknown>") + "Challenge: \r\n\r\n"},
 		{"SuccessfulAuth", "Informational", "6001", []string{"UsingPassword", "1"},
 			head("SuccessfulAuth", "Informational", "6001") + "UsingPassword: 1\r\n\r\n"},
-		{"ChallengeResponseFailed", "Error", "6001", []string{"Challenge", "1/ab", "Response", "80d0", "ExpectedResponse",
-			""},
+		{"ChallengeResponseFailed", "Error", "6001",
+			[]string{"Challenge", "1/ab", "Response", "80d0", "ExpectedResponse",
+				""},
 			head("ChallengeResponseFailed", "Error", "6001") +
 				"Challenge: 1/ab\r\nResponse: 80d0\r\nExpectedResponse: \r\n\r\n"},
 	} {
@@ -65,7 +66,8 @@ func TestRequestsSurviveTheWire(t *testing.T) {
 		{user: "201", callID: "d@x", seq: 9, auth: &credentials{"201", "1/ab", "80d0"}},
 	} {
 		got, ok := parseRequest(r.format("[2001:db8::5]:5060"))
-		if !ok || got.user != r.user || got.callID != r.callID || got.seq != r.seq || (got.auth == nil) != (r.auth == nil) ||
+		if !ok || got.user != r.user || got.callID != r.callID || got.seq != r.seq ||
+			(got.auth == nil) != (r.auth == nil) ||
 			r.auth != nil && *got.auth != *r.auth {
 			t.Errorf("%+v became %+v, %v", r, got, ok)
 		}

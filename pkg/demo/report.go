@@ -58,7 +58,8 @@ func (l *textReporter) start(snapshot) {
 	case l.environment.dry:
 		l.printf("DRY RUN: this system lets Ringwall make no network of its own, so nothing is banned in a kernel and no "+
 			"packet is\n"+
-			"stopped; below is what Ringwall decides. Try: sudo ringwall demo\n(%s)\n", printable.Line(l.environment.why))
+			"stopped; below is what Ringwall decides. Try: sudo ringwall demo\n(%s)\n",
+			printable.Line(l.environment.why))
 	case l.environment.userNS:
 		l.write("You are not root, so it all happens in a user namespace: the kernel and the bans are real all the same.\n")
 	default:
@@ -181,11 +182,13 @@ func (l *textReporter) summary(s snapshot, failures []string, err error) {
 			customers = append(customers, r.name)
 			packets += r.arrived
 		case r.role == attacker && r.ban != nil && s.dry:
-			say("  %s would be banned for %s (%s) after %d packets.", r.label(), humanize.DurationToSecond(r.ban.Duration), r.ban.Reason,
+			say("  %s would be banned for %s (%s) after %d packets.", r.label(),
+				humanize.DurationToSecond(r.ban.Duration), r.ban.Reason,
 				r.banned)
 		case r.role == attacker && r.ban != nil && r.leaked == 0:
 			say("  %s is banned for %s (%s): its last packet arrived %d ms after its first, and %d were stopped.",
-				r.label(), humanize.DurationToSecond(r.ban.Duration), r.ban.Reason, r.lastArrivalAfter().Milliseconds(), r.stopped())
+				r.label(), humanize.DurationToSecond(r.ban.Duration), r.ban.Reason, r.lastArrivalAfter().Milliseconds(),
+				r.stopped())
 			if r.reaction >= slowest.reaction {
 				slowest = *r
 			}
@@ -199,7 +202,8 @@ func (l *textReporter) summary(s snapshot, failures []string, err error) {
 		say("  Never banned: %s. %d packets of theirs arrived.", strings.Join(customers, ", "), packets)
 	}
 	if s.tampered > 0 {
-		say("  One packet wrote a line of its own into the AMI stream, to blame %s: reported as tampering.", bystander())
+		say("  One packet wrote a line of its own into the AMI stream, to blame %s: reported as tampering.",
+			bystander())
 	}
 	var ended *earlyError
 	if errors.As(err, &ended) {

@@ -48,9 +48,11 @@ func TestHostileNamesDoNotReachTheTerminal(t *testing.T) {
 		`back\slash`,
 	} {
 		s.recent = append(s.recent, ban.Decision{
-			Time: start.Add(time.Duration(i) * 1111 * time.Millisecond), Action: ban.ActionBan, Account: name, Score: 12,
+			Time: start.Add(time.Duration(i) * 1111 * time.Millisecond), Action: ban.ActionBan, Account: name,
+			Score:    12,
 			Duration: 4 * time.Hour,
-			Prefix:   netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonUnknownAccount, Service: security.PJSIP,
+			Prefix:   netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonUnknownAccount,
+			Service: security.PJSIP,
 		})
 	}
 	for _, width := range []int{20, 80, 100} {

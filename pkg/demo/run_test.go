@@ -176,9 +176,10 @@ func TestWhatDoesNotHappenIsAnError(t *testing.T) {
 			r.change(&cfg)
 			var out bytes.Buffer
 			s := &demonstration{
-				o: Options{For: MinFor, JSON: true, Out: &out, Err: t.Output(), Width: 80}, participants: allParticipants(),
-				cfg:      &cfg,
-				patience: time.Millisecond, log: &lastLines{max: 1},
+				o:            Options{For: MinFor, JSON: true, Out: &out, Err: t.Output(), Width: 80},
+				participants: allParticipants(),
+				cfg:          &cfg,
+				patience:     time.Millisecond, log: &lastLines{max: 1},
 			}
 			err := s.run(t.Context())
 			if err == nil {

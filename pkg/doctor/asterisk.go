@@ -19,8 +19,9 @@ import (
 
 // The links of one session, in order, and those that need none.
 const (
-	reach, encryption, greeting, logins, privilege, arrival, learning = "reach", "tls", "greeting", "login", "security", "events", "learning"
-	bound, web, writing                                               = "bindaddr", "http", "writetimeout"
+	reach, encryption, greeting, logins, privilege, arrival, learning = "reach", "tls", "greeting", "login", "security",
+		"events", "learning"
+	bound, web, writing = "bindaddr", "http", "writetimeout"
 )
 
 func (e *exam) asterisks(ctx context.Context) {
@@ -85,7 +86,8 @@ func (e *exam) dialect(a policy.Asterisk) (ami.Config, error) {
 
 func (e *exam) encrypted(s subject, a policy.Asterisk) {
 	if a.TLS.Insecure {
-		s.warn(encryption, "tls.ca_file: PATH of the certificate, and no tls.insecure", "encrypted, but anybody on the way can pose as Asterisk (tls.insecure)")
+		s.warn(encryption, "tls.ca_file: PATH of the certificate, and no tls.insecure",
+			"encrypted, but anybody on the way can pose as Asterisk (tls.insecure)")
 		return
 	}
 	s.ok(encryption, "encrypted, and the certificate is right")
@@ -115,7 +117,8 @@ func (e *exam) refused(s subject, a policy.Asterisk, err error) {
 			s.fail(name, e.remedy(err), "%s", text(err))
 			before = false
 		case before:
-			s.ok(name, "%s", map[string]string{reach: "something answers there", encryption: "encrypted", greeting: "it is an Asterisk Manager Interface"}[name])
+			s.ok(name, "%s", map[string]string{reach: "something answers there", encryption: "encrypted",
+				greeting: "it is an Asterisk Manager Interface"}[name])
 		default:
 			s.skip(name, "", "not tried, since %s did not work", link)
 		}
@@ -141,13 +144,14 @@ func (e *exam) secure(ctx context.Context, s subject, h *hearing) bool {
 	case ok && st.Err != nil:
 		s.fail(privilege, e.remedy(st.Err), "%s", text(st.Err))
 	default:
-		s.fail(privilege, "put in manager.conf, in the user's section: read = security", "no security event came within %s", short(2*e.Wait))
+		s.fail(privilege, "put in manager.conf, in the user's section: read = security",
+			"no security event came within %s", short(2*e.Wait))
 	}
 	return false
 }
 
-// arriving causes one harmless event, a good login, and waits for it. A wrong login would look like an attack to whatever
-// else watches.
+// arriving causes one harmless event, a good login, and waits for it. A wrong login would look like an attack to
+// whatever else watches.
 func (e *exam) arriving(ctx context.Context, s subject, h *hearing, cfg ami.Config) {
 	h.forget()
 	cfg.EventMask = "off"
@@ -170,10 +174,12 @@ func (e *exam) arriving(ctx context.Context, s subject, h *hearing, cfg ami.Conf
 	heard, ok := h.login(ctx, st.Local, e.Wait)
 	switch {
 	case ok:
-		s.ok(arrival, "caused one, a second login of our own: it came %s later", short(max(0, heard.received.Sub(began))))
+		s.ok(arrival, "caused one, a second login of our own: it came %s later",
+			short(max(0, heard.received.Sub(began))))
 		e.ticking(s, heard)
 	case heard.err != nil:
-		s.fail(arrival, "report it with Asterisk's version (core show version)", "the event of a login came, but is not as Asterisk writes it: %s", text(heard.err))
+		s.fail(arrival, "report it with Asterisk's version (core show version)",
+			"the event of a login came, but is not as Asterisk writes it: %s", text(heard.err))
 	default:
 		s.fail(arrival, "asterisk -rx \"manager show user "+printable.String(cfg.Username)+"\": is there an eventfilter? Is disabledevents set in manager.conf?",
 			"the event of a second login did not come within %s", short(e.Wait))
@@ -187,14 +193,16 @@ func (e *exam) ticking(s subject, l login) {
 	case off.Abs() < 5*time.Second:
 		s.ok("lag", "an event is %s old when it arrives", short(max(0, off)))
 	case off > 0:
-		s.warn("lag", "are both machines' clocks synchronised (timedatectl)? Is Asterisk overloaded?", "an event is %s old when it arrives", short(off))
+		s.warn("lag", "are both machines' clocks synchronised (timedatectl)? Is Asterisk overloaded?",
+			"an event is %s old when it arrives", short(off))
 	default:
-		s.warn("lag", "synchronise both machines' clocks: timedatectl set-ntp true", "Asterisk's clock is %s ahead of ours", short(-off))
+		s.warn("lag", "synchronise both machines' clocks: timedatectl set-ntp true",
+			"Asterisk's clock is %s ahead of ours", short(-off))
 	}
 }
 
-// learn finds out what Asterisk would tell about trunks and contacts. Where the daemon has asked already, it is not asked
-// again: each denied question is a security event.
+// learn finds out what Asterisk would tell about trunks and contacts. Where the daemon has asked already, it is not
+// asked again: each denied question is a security event.
 func (e *exam) learn(ctx context.Context, s subject, a policy.Asterisk, h *hearing) {
 	if a.Learn == policy.LearnOff {
 		s.skip(learning, "learn: auto", "turned off: trunks are only protected by policy.allow")
@@ -206,19 +214,21 @@ func (e *exam) learn(ctx context.Context, s subject, a policy.Asterisk, h *heari
 			k.Denied = append(k.Denied, learn.Denied{Action: d.Action, ManagerConf: d.ManagerConf, For: d.For})
 		}
 		if p.Learned == 0 && len(k.Denied) == 0 {
-			s.skip(learning, "ringwall list protected", "the daemon knows of no trunks and contacts; it may not have asked yet, or there are none")
+			s.skip(learning, "ringwall list protected",
+				"the daemon knows of no trunks and contacts; it may not have asked yet, or there are none")
 			return
 		}
 		e.learned(s, k, p.Learned)
 		return
 	}
 	known := make(chan learn.Knowledge, 1)
-	l := learn.New(learn.Config{Name: a.Name, Session: h.session, ActionTimeout: e.Wait, OnKnowledge: func(k learn.Knowledge) {
-		select {
-		case known <- k:
-		default:
-		}
-	}})
+	l := learn.New(learn.Config{Name: a.Name, Session: h.session, ActionTimeout: e.Wait,
+		OnKnowledge: func(k learn.Knowledge) {
+			select {
+			case known <- k:
+			default:
+			}
+		}})
 	asking, stop := context.WithTimeout(ctx, 6*e.Wait)
 	done := make(chan struct{})
 	go func() {
@@ -234,7 +244,8 @@ func (e *exam) learn(ctx context.Context, s subject, a policy.Asterisk, h *heari
 	case k := <-known:
 		e.learned(s, k, len(k.Prefixes)+len(k.Contacts))
 	case <-asking.Done():
-		s.warn(learning, "asterisk -rx \"core show uptime\": does it hang?", "Asterisk did not answer questions about its trunks and contacts in time")
+		s.warn(learning, "asterisk -rx \"core show uptime\": does it hang?",
+			"Asterisk did not answer questions about its trunks and contacts in time")
 	}
 }
 
@@ -252,14 +263,16 @@ func (e *exam) learned(s subject, k learn.Knowledge, n int) {
 		return
 	}
 	if len(k.Failed) > 0 {
-		s.warn(learning, "", "%s could not be asked: %s", printable.Line(k.Failed[0].What), printable.Line(k.Failed[0].Err))
+		s.warn(learning, "", "%s could not be asked: %s", printable.Line(k.Failed[0].What),
+			printable.Line(k.Failed[0].Err))
 		return
 	}
 	if n == 0 {
 		s.ok(learning, "Asterisk answers all questions, and knows no trunk and no contact now")
 		return
 	}
-	s.ok(learning, "%s", humanize.Plural(n, "trunk or contact is known and spared", "trunks and contacts are known and spared"))
+	s.ok(learning, "%s", humanize.Plural(n, "trunk or contact is known and spared",
+		"trunks and contacts are known and spared"))
 }
 
 // hearing is a session whose states and logins are kept for whoever waits.

@@ -27,21 +27,25 @@ func TestEachLinkOfASession(t *testing.T) {
 		says    []string
 	}{
 		"good": {
-			with(func(*amiserver.User) {}), "reach=ok greeting=ok login=ok security=ok events=ok lag=ok learning=skip", "events", []string{"it came"},
+			with(func(*amiserver.User) {}), "reach=ok greeting=ok login=ok security=ok events=ok lag=ok learning=skip",
+			"events", []string{"it came"},
 		},
 		"denied questions": {
 			with(func(*amiserver.User) {}), "reach=ok greeting=ok login=ok security=ok events=ok lag=ok learning=skip",
 			"learning", []string{"DBGetTree", "write = system,reporting", "manager reload"},
 		},
 		"one login at a time": {
-			with(func(u *amiserver.User) { u.Single = true }), "reach=ok greeting=ok login=ok security=ok events=ok learning=skip", "events", []string{"only once"},
+			with(func(u *amiserver.User) { u.Single = true }),
+			"reach=ok greeting=ok login=ok security=ok events=ok learning=skip", "events", []string{"only once"},
 		},
 		"wrong secret": {
-			with(func(u *amiserver.User) { u.Secret = "another" }), "reach=ok greeting=ok login=fail security=skip events=skip learning=skip",
+			with(func(u *amiserver.User) { u.Secret = "another" }),
+			"reach=ok greeting=ok login=fail security=skip events=skip learning=skip",
 			"login", []string{"[ringwall]", "manager reload"},
 		},
 		"unknown user": {
-			with(func(u *amiserver.User) { u.Name = "somebody" }), "reach=ok greeting=ok login=fail security=skip events=skip learning=skip",
+			with(func(u *amiserver.User) { u.Name = "somebody" }),
+			"reach=ok greeting=ok login=fail security=skip events=skip learning=skip",
 			"login", []string{"[ringwall]"},
 		},
 		"not from here": {
@@ -49,12 +53,15 @@ func TestEachLinkOfASession(t *testing.T) {
 			"reach=ok greeting=ok login=fail security=skip events=skip learning=skip", "login", []string{"permit ="},
 		},
 		"no read=security": {
-			with(func(u *amiserver.User) { u.Read = amiserver.ClassCall }), "reach=ok greeting=ok login=ok security=fail events=skip learning=skip",
+			with(func(u *amiserver.User) { u.Read = amiserver.ClassCall }),
+			"reach=ok greeting=ok login=ok security=fail events=skip learning=skip",
 			"security", []string{"read = security", "manager reload"},
 		},
-		"nobody there": {closed, "reach=fail greeting=skip login=skip security=skip events=skip learning=skip", "reach", []string{"refused", "bindaddr"}},
+		"nobody there": {closed, "reach=fail greeting=skip login=skip security=skip events=skip learning=skip", "reach",
+			[]string{"refused", "bindaddr"}},
 		"not an AMI": {
-			speaker("SSH-2.0-OpenSSH_9.9\x1b[31m\r\n"), "reach=ok greeting=fail login=skip security=skip events=skip learning=skip",
+			speaker("SSH-2.0-OpenSSH_9.9\x1b[31m\r\n"),
+			"reach=ok greeting=fail login=skip security=skip events=skip learning=skip",
 			"greeting", []string{"not an Asterisk Manager Interface", `\x1b[31m`, "check the address and the port"},
 		},
 	} {

@@ -15,7 +15,8 @@ func (e *exam) clock(context.Context) {
 	case err != nil:
 		s.skip("clock", "", "the kernel does not say whether it is synchronised: %s", text(err))
 	case state == unix.TIME_ERROR || t.Status&unix.STA_UNSYNC != 0:
-		s.warn("clock", "timedatectl set-ntp true; in a container: on the host", "not synchronised: times in why and history may be wrong, bans are not")
+		s.warn("clock", "timedatectl set-ntp true; in a container: on the host",
+			"not synchronised: times in why and history may be wrong, bans are not")
 	default:
 		s.ok("clock", "synchronised")
 	}

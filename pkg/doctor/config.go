@@ -20,7 +20,8 @@ func (e *exam) configuration(context.Context) {
 	cfg, warnings, err := policy.Load(e.ConfigPath, e.Env)
 	if e.loaded = err == nil; e.loaded {
 		e.cfg = cfg
-		s.ok("configuration", "%s: %s, policy %s", e.ConfigPath, humanize.Plural(len(cfg.Asterisk), "Asterisk", "Asterisks"), cfg.Policy.Mode)
+		s.ok("configuration", "%s: %s, policy %s", e.ConfigPath,
+			humanize.Plural(len(cfg.Asterisk), "Asterisk", "Asterisks"), cfg.Policy.Mode)
 	} else {
 		standard := policy.Default()
 		e.cfg = &standard
@@ -41,7 +42,8 @@ func (e *exam) configuration(context.Context) {
 	}
 }
 
-// readable names what root can read and the daemon's user cannot: the next reload fails for it, and so does the next start.
+// readable names what root can read and the daemon's user cannot: the next reload fails for it, and so does the next
+// start.
 func (e *exam) readable(s subject) {
 	if e.Service == "" || !e.loaded {
 		return
@@ -91,9 +93,11 @@ func (e *exam) judgement(ctx context.Context) {
 	}
 	e.services(s)
 	if len(p.Honeypots) == 0 {
-		s.skip("honeypots", "policy.honeypots: [admin, test, guest]", "none: names that no phone of yours has would ban a scanner at its first try")
+		s.skip("honeypots", "policy.honeypots: [admin, test, guest]",
+			"none: names that no phone of yours has would ban a scanner at its first try")
 	} else {
-		s.ok("honeypots", "%s", humanize.Plural(len(p.Honeypots), "account name bans at once", "account names ban at once"))
+		s.ok("honeypots", "%s", humanize.Plural(len(p.Honeypots), "account name bans at once",
+			"account names ban at once"))
 	}
 	if p.Trust.Match == nil && e.wazo() {
 		s.warn("trust", `policy.trust: {match: "^[a-z0-9]{8}$"}`,
@@ -105,7 +109,8 @@ func (e *exam) judgement(ctx context.Context) {
 		}
 		addrs, err := e.addresses(ctx, a.Host)
 		if err != nil {
-			s.warn("allow", "mend the name in policy.allow, or DNS (/etc/resolv.conf)", "%s cannot be resolved, so it protects nobody now: %s",
+			s.warn("allow", "mend the name in policy.allow, or DNS (/etc/resolv.conf)",
+				"%s cannot be resolved, so it protects nobody now: %s",
 				printable.String(a.Host), text(err))
 			continue
 		}
@@ -123,7 +128,8 @@ func (e *exam) services(s subject) {
 		case name == "SIP":
 			s.ok("services", "SIP (chan_sip) is observed only: it reports whatever address the attacker writes into Via; use PJSIP")
 		default:
-			s.warn("services", fmt.Sprintf("policy.services: {%s: enforce}", name), "%s is observed only: its attackers are not banned", name)
+			s.warn("services", fmt.Sprintf("policy.services: {%s: enforce}", name),
+				"%s is observed only: its attackers are not banned", name)
 		}
 	}
 	if len(enforced) == 0 {

@@ -19,8 +19,8 @@ import (
 // testTime is how long a test element lives if nobody takes it out.
 const testTime = 5 * time.Second
 
-// element puts a ban into the kernel and takes it out again: in the real table where there is one, and through the daemon
-// where only that may change it.
+// element puts a ban into the kernel and takes it out again: in the real table where there is one, and through the
+// daemon where only that may change it.
 func (e *exam) element(s subject) {
 	real := e.cfg.Firewall.Table
 	check, err := firewall.NewCheck(e.table())
@@ -33,7 +33,8 @@ func (e *exam) element(s subject) {
 	case err != nil:
 		s.fail(element, "nft list table inet "+real, "table inet %s cannot be read: %s", real, text(err))
 	case !state.Exists && e.daemon != nil && !e.daemon.Kernel.DryRun:
-		s.fail(element, "systemctl restart ringwall", "the daemon runs, but its table inet %s is not here: is it in another network namespace?", real)
+		s.fail(element, "systemctl restart ringwall",
+			"the daemon runs, but its table inet %s is not here: is it in another network namespace?", real)
 	case !state.Exists:
 		e.rehearse(s)
 	case state.Owned:
@@ -98,7 +99,8 @@ func (e *exam) inTable(s subject, check *firewall.Check) {
 		if e.daemon != nil {
 			s.fail(element, rebuild, "bans are not enforced: %s", printable.Line(why))
 		} else {
-			s.warn(element, "systemctl start ringwall builds it again", "table inet %s was left by an earlier run, and is not whole: %s",
+			s.warn(element, "systemctl start ringwall builds it again",
+				"table inet %s was left by an earlier run, and is not whole: %s",
 				table, printable.Line(why))
 		}
 		return
@@ -126,7 +128,8 @@ func (e *exam) throughDaemon(s subject, check *firewall.Check, owner uint32) {
 	switch {
 	case e.daemon == nil:
 		s.fail(element, "nft list tables; ringwall doctor --socket PATH, if a daemon has another socket; as a user who may ask it (sudo)",
-			"table inet %s belongs to a running process (netlink port %d), and no daemon answers", e.cfg.Firewall.Table, owner)
+			"table inet %s belongs to a running process (netlink port %d), and no daemon answers", e.cfg.Firewall.Table,
+			owner)
 		return
 	case e.daemon.Mode != string(policy.Enforce) || e.daemon.Kernel.DryRun:
 		s.skip(element, "", "the daemon owns the table and bans nobody, so it is not asked to ban a test address")
@@ -143,7 +146,8 @@ func (e *exam) throughDaemon(s subject, check *firewall.Check, owner uint32) {
 	}
 	try := list[0]
 	if err := e.askedFor(check, try); err != nil {
-		s.fail(element, "ringwall status", "the daemon did not ban and unban the test address %s: %s", try.Addr(), text(err))
+		s.fail(element, "ringwall status", "the daemon did not ban and unban the test address %s: %s", try.Addr(),
+			text(err))
 		return
 	}
 	s.ok(element, "the daemon owns the table; asked over its socket it put the test address %s into set %s and took it out", try.Addr(), firewall.BanSet(try))
@@ -160,7 +164,8 @@ func (e *exam) askedFor(check *firewall.Check, try netip.Prefix) error {
 	if err == nil && !found {
 		err = errors.New("it said yes, and the kernel does not have it")
 	}
-	if _, err2 := e.client.Unban(ctx, control.UnbanRequest{Prefix: try}); err2 != nil && !errors.Is(err2, control.ErrNotFound) {
+	if _, err2 := e.client.Unban(ctx, control.UnbanRequest{Prefix: try}); err2 != nil &&
+		!errors.Is(err2, control.ErrNotFound) {
 		return errors.Join(err, err2)
 	}
 	if err != nil {

@@ -51,16 +51,17 @@ func (e *exam) addresses(ctx context.Context, host string) ([]netip.Addr, error)
 	return net.DefaultResolver.LookupNetIP(limited, "ip", host)
 }
 
-// Examine makes every check and returns them in order. It takes some seconds, and ends early with ctx. It changes nothing
-// that lasts: it logs in to each Asterisk twice and leaves, and puts one documentation address (RFC 5737, RFC 3849) into
-// the kernel's set and takes it out again.
+// Examine makes every check and returns them in order. It takes some seconds, and ends early with ctx. It changes
+// nothing that lasts: it logs in to each Asterisk twice and leaves, and puts one documentation address (RFC 5737, RFC
+// 3849) into the kernel's set and takes it out again.
 func Examine(ctx context.Context, o Options) []Check {
 	if o.Wait <= 0 {
 		o.Wait = 5 * time.Second
 	}
 	e := &exam{Options: o, manager: "/etc/asterisk/manager.conf", proc: "/proc"}
 	for _, part := range []func(context.Context){
-		e.configuration, e.running, e.machine, e.asterisks, e.kernel, e.ports, e.places, e.clock, e.lockout, e.judgement, e.registered,
+		e.configuration, e.running, e.machine, e.asterisks, e.kernel, e.ports, e.places, e.clock, e.lockout,
+		e.judgement, e.registered,
 	} {
 		if ctx.Err() != nil {
 			break

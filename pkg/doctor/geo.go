@@ -59,7 +59,8 @@ func (e *exam) geoFile(s subject, path string, db *geo.DB) {
 	case db.Built.IsZero():
 		s.ok("geo", "%s; when it was built, it does not say", detail)
 	case age > geo.Stale:
-		s.warn("geo", oldFiles, "%s, as of %s, %s ago: addresses move", detail, db.Built.Format(time.DateOnly), short(age))
+		s.warn("geo", oldFiles, "%s, as of %s, %s ago: addresses move", detail, db.Built.Format(time.DateOnly),
+			short(age))
 	default:
 		s.ok("geo", "%s, as of %s", detail, db.Built.Format(time.DateOnly))
 	}

@@ -21,7 +21,8 @@ func placed(t *testing.T, section string) []Check {
 }
 
 func TestGeoFilesAreReadAndAsked(t *testing.T) {
-	country := geotest.Write(t, "country.mmdb", geotest.Networks{"8.8.8.0/24": geotest.Country("US"), "203.0.113.0/24": geotest.Country("NL")},
+	country := geotest.Write(t, "country.mmdb",
+		geotest.Networks{"8.8.8.0/24": geotest.Country("US"), "203.0.113.0/24": geotest.Country("NL")},
 		geotest.Type("Some\x1b[2J-Country"))
 	systems := geotest.Write(t, "asn.mmdb", geotest.Networks{"8.8.8.0/24": geotest.ASN(64496, "Example \u202e")})
 	list := placed(t, "geo: {files: ["+country+", "+systems+"], multiply: {countries: {NL: 2}, asns: {AS64496: 2}}}\n")
@@ -42,7 +43,8 @@ func TestGeoFilesAreReadAndAsked(t *testing.T) {
 func TestWhatIsWrongWithGeoFiles(t *testing.T) {
 	dir := t.TempDir()
 	old := filepath.Join(dir, "old.mmdb")
-	geotest.Put(t, old, geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, geotest.Built(time.Now().Add(-100*24*time.Hour))))
+	geotest.Put(t, old, geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Country("NL")},
+		geotest.Built(time.Now().Add(-100*24*time.Hour))))
 	list := placed(t, "geo: {files: [/none/x.mmdb, "+old+"]}\n")
 	geo := of(list, "geo")
 	if len(geo) != 2 {

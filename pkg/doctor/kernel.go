@@ -19,7 +19,8 @@ import (
 
 // The links of the kernel.
 const (
-	version, capability, tables, ownership, element, others, tracking = "kernel", "capability", "nf_tables", "owner", "element", "others", "conntrack"
+	version, capability, tables, ownership, element, others, tracking = "kernel", "capability", "nf_tables", "owner",
+		"element", "others", "conntrack"
 )
 
 // kernel proves that bans reach the kernel, and looks at who else handles packets.
@@ -59,9 +60,9 @@ func (e *exam) kernelVersion(s subject) {
 	s.kernelRelease(unix.ByteSliceToString(u.Release[:]))
 }
 
-// kernelRelease looks at what uname says. Linux has nf_tables from 3.13 on, and elements that end by themselves from 4.1 on
-// (net/netfilter/nf_tables_api.c, NFT_SET_TIMEOUT); what distributions have put into older ones is not the same. These
-// checks warn and do not fail, because the test address below is the proof.
+// kernelRelease looks at what uname says. Linux has nf_tables from 3.13 on, and elements that end by themselves from
+// 4.1 on (net/netfilter/nf_tables_api.c, NFT_SET_TIMEOUT); what distributions have put into older ones is not the
+// same. These checks warn and do not fail, because the test address below is the proof.
 func (s subject) kernelRelease(release string) {
 	switch major, minor := numbers(release); {
 	case major < 4 || major == 4 && minor < 1:
@@ -129,7 +130,8 @@ func (e *exam) owner(s subject) {
 	case err == nil:
 		s.ok(ownership, "the table can be protected from nft flush ruleset (owner, persist)")
 	case e.cfg.Firewall.Owner == policy.OwnerOn:
-		s.fail(ownership, "firewall.owner: auto, or a kernel from 6.9 on", "this kernel cannot protect the table (owner, persist), and firewall.owner is on: %s", text(err))
+		s.fail(ownership, "firewall.owner: auto, or a kernel from 6.9 on",
+			"this kernel cannot protect the table (owner, persist), and firewall.owner is on: %s", text(err))
 	default:
 		s.ok(ownership, "this kernel, older than 6.9, cannot protect the table: after nft flush ruleset the daemon puts the bans back")
 	}
@@ -157,7 +159,8 @@ func (e *exam) conntrack(s subject) {
 	most, err2 := read("nf_conntrack_max")
 	before := "banned packets are dropped before they are tracked"
 	if e.cfg.Firewall.Priority >= -200 { // NF_IP_PRI_CONNTRACK, include/uapi/linux/netfilter_ipv4.h
-		before = fmt.Sprintf("banned packets are tracked before they are dropped, since firewall.priority is %d", e.cfg.Firewall.Priority)
+		before = fmt.Sprintf("banned packets are tracked before they are dropped, since firewall.priority is %d",
+			e.cfg.Firewall.Priority)
 	}
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -165,7 +168,8 @@ func (e *exam) conntrack(s subject) {
 	case err != nil || err2 != nil || most <= 0:
 		s.skip(tracking, "", "cannot be seen")
 	case n > most/10*9:
-		s.warn(tracking, fmt.Sprintf("sysctl net.netfilter.nf_conntrack_max=%d", 4*most), "%d of %d connections are in use: when it is full, new customers are dropped", n, most)
+		s.warn(tracking, fmt.Sprintf("sysctl net.netfilter.nf_conntrack_max=%d", 4*most),
+			"%d of %d connections are in use: when it is full, new customers are dropped", n, most)
 	case e.cfg.Firewall.Priority >= -200:
 		s.warn(tracking, "firewall.priority: -300", "%s: a flood fills the table of %d connections", before, most)
 	default:

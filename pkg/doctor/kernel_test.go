@@ -54,8 +54,8 @@ func leftover(t *testing.T, e *exam, owner firewall.Owner) {
 	}
 }
 
-// released waits until the table belongs to nobody: programs that other tests start just now hold our descriptors too, until
-// they have replaced this one.
+// released waits until the table belongs to nobody: programs that other tests start just now hold our descriptors
+// too, until they have replaced this one.
 func released(t *testing.T, e *exam) {
 	t.Helper()
 	k, err := openNetlink(e.NetNS)
@@ -80,8 +80,9 @@ func TestTheKernelIsLeftAsItWas(t *testing.T) {
 		want   Result
 		says   string
 	}{
-		"no table":    {func(*testing.T, *exam, *netspace.Space) {}, OK, "was removed"},
-		"left behind": {func(t *testing.T, e *exam, _ *netspace.Space) { leftover(t, e, firewall.Auto) }, OK, "rules drop"},
+		"no table": {func(*testing.T, *exam, *netspace.Space) {}, OK, "was removed"},
+		"left behind": {func(t *testing.T, e *exam, _ *netspace.Space) { leftover(t, e, firewall.Auto) }, OK,
+			"rules drop"},
 		"no rules": {func(t *testing.T, e *exam, ns *netspace.Space) {
 			leftover(t, e, firewall.Auto)
 			netspacetest.NFT(t, ns, "flush chain inet ringwall prerouting")
@@ -134,7 +135,8 @@ func TestTheBansOfADaemonThatIsGone(t *testing.T) {
 		before func(*testing.T, *exam)
 		says   string
 	}{
-		"one ban":    {func(t *testing.T, e *exam) { leftover(t, e, firewall.Auto) }, "1 ban of an earlier run still drop"},
+		"one ban": {func(t *testing.T, e *exam) { leftover(t, e, firewall.Auto) },
+			"1 ban of an earlier run still drop"},
 		"never used": {func(*testing.T, *exam) {}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -159,8 +161,10 @@ func TestABanThatIsNotInTheKernel(t *testing.T) {
 		banned []string
 		want   bool
 	}{
-		"there": {[]string{"192.0.2.254/32", "203.0.113.0/25"}, true}, "not there": {[]string{"192.0.2.254/32", "203.0.113.9/32"}, false},
-		"more than are compared": {append([]string{"203.0.113.9/32"}, slices.Repeat([]string{"192.0.2.254/32"}, maxCompared)...), false},
+		"there":     {[]string{"192.0.2.254/32", "203.0.113.0/25"}, true},
+		"not there": {[]string{"192.0.2.254/32", "203.0.113.9/32"}, false},
+		"more than are compared": {append([]string{"203.0.113.9/32"},
+			slices.Repeat([]string{"192.0.2.254/32"}, maxCompared)...), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -197,7 +201,10 @@ func TestTheTestAddressIsNotAllowed(t *testing.T) {
 		}
 		return entries
 	}
-	e := run(t, netspacetest.New(t), func(c *policy.Config) { c.Policy.Allow = allow("192.0.2.0/24", "2001:db8:d0c7::/48") })
+	e := run(t, netspacetest.New(t), func(c *policy.Config) {
+		c.Policy.Allow = allow("192.0.2.0/24",
+			"2001:db8:d0c7::/48")
+	})
 	e.kernel(t.Context())
 	is(t, one(t, e.list, element), OK)
 
@@ -242,7 +249,8 @@ func run(t *testing.T, ns *netspace.Space, change func(*policy.Config)) *exam {
 	cfg.Control.Socket, cfg.State.Path = filepath.Join(dir, "r.sock"), filepath.Join(dir, "state.db")
 	change(&cfg)
 	ready := make(chan struct{})
-	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: ns.FD(), Log: slog.New(slog.DiscardHandler), Ready: func() { close(ready) }})
+	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: ns.FD(), Log: slog.New(slog.DiscardHandler),
+		Ready: func() { close(ready) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,16 +295,18 @@ func TestBesideARunningDaemon(t *testing.T) {
 	if !Passed(e.list) {
 		t.Errorf("%+v", e.list)
 	}
-	is(t, one(t, e.list, element), OK, map[bool]string{true: "the daemon owns the table", false: "test address"}[e.daemon.Kernel.Owner])
+	is(t, one(t, e.list, element), OK, map[bool]string{true: "the daemon owns the table",
+		false: "test address"}[e.daemon.Kernel.Owner])
 	is(t, one(t, e.list, learning), Skip, "DBGetTree", "reporting")
 	is(t, one(t, e.list, "own"), OK, "the daemon never bans")
 	is(t, one(t, e.list, "socket"), OK, "answers")
 	if after := ruleset(t, ns); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
 	}
-	if h, err := e.client.History(t.Context(), time.Time{}, netip.Addr{}); err != nil || slices.ContainsFunc(h, func(d ban.Decision) bool {
-		return d.Action == ban.ActionBan && d.Prefix != kept || d.Action == ban.ActionUnban
-	}) {
+	if h, err := e.client.History(t.Context(), time.Time{}, netip.Addr{}); err != nil ||
+		slices.ContainsFunc(h, func(d ban.Decision) bool {
+			return d.Action == ban.ActionBan && d.Prefix != kept || d.Action == ban.ActionUnban
+		}) {
 		t.Errorf("the doctor's test is in the history: %+v, %v", h, err)
 	}
 	bans, err := e.client.Bans(t.Context(), control.BanFilter{})
@@ -335,14 +345,16 @@ func TestWhoComesBeforeRingwall(t *testing.T) {
 		want   Result
 		says   []string
 	}{
-		"nobody":          {"", OK, []string{"nobody"}},
-		"accept before":   {"table inet a { chain p { type filter hook prerouting priority -400; udp dport 5060 accept; }; }", OK, []string{"inet a p (priority -400)", "without dropping"}},
-		"drop before":     {"table ip a { chain p { type filter hook prerouting priority -400; udp dport 5060 drop; }; }", Warn, []string{"ip a p (priority -400)", "firewall.priority"}},
-		"drop by a jump":  {"table ip a { chain q { drop; }; chain p { type filter hook prerouting priority -301; jump q; }; }", Warn, []string{"ip a p"}},
-		"policy drop":     {"table ip6 a { chain p { type filter hook prerouting priority raw; policy drop; }; }", Warn, []string{"ip6 a p (priority -300)"}},
-		"drop later":      {"table inet a { chain p { type filter hook prerouting priority 0; drop; }; chain i { type filter hook input priority -400; policy drop; }; }", OK, []string{"nobody"}},
-		"ingress":         {"table netdev a { chain p { type filter hook ingress device lo priority 0; udp dport 5060 drop; }; }", Warn, []string{"netdev a p"}},
-		"ingress of inet": {"table inet a { chain p { type filter hook ingress device lo priority 0; drop; }; }", Warn, []string{"inet a p"}},
+		"nobody":         {"", OK, []string{"nobody"}},
+		"accept before":  {"table inet a { chain p { type filter hook prerouting priority -400; udp dport 5060 accept; }; }", OK, []string{"inet a p (priority -400)", "without dropping"}},
+		"drop before":    {"table ip a { chain p { type filter hook prerouting priority -400; udp dport 5060 drop; }; }", Warn, []string{"ip a p (priority -400)", "firewall.priority"}},
+		"drop by a jump": {"table ip a { chain q { drop; }; chain p { type filter hook prerouting priority -301; jump q; }; }", Warn, []string{"ip a p"}},
+		"policy drop": {"table ip6 a { chain p { type filter hook prerouting priority raw; policy drop; }; }", Warn,
+			[]string{"ip6 a p (priority -300)"}},
+		"drop later": {"table inet a { chain p { type filter hook prerouting priority 0; drop; }; chain i { type filter hook input priority -400; policy drop; }; }", OK, []string{"nobody"}},
+		"ingress":    {"table netdev a { chain p { type filter hook ingress device lo priority 0; udp dport 5060 drop; }; }", Warn, []string{"netdev a p"}},
+		"ingress of inet": {"table inet a { chain p { type filter hook ingress device lo priority 0; drop; }; }", Warn,
+			[]string{"inet a p"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -365,10 +377,12 @@ func TestWhatKeepsAPacketFromRingwall(t *testing.T) {
 		want bool
 	}{
 		"queue": {&expr.Queue{Num: 1}, true}, "reject": {&expr.Reject{}, true}, "tproxy": {&expr.TProxy{}, true},
-		"drop": {&expr.Verdict{Kind: expr.VerdictDrop}, true}, "accept": {&expr.Verdict{Kind: expr.VerdictAccept}, false},
+		"drop":    {&expr.Verdict{Kind: expr.VerdictDrop}, true},
+		"accept":  {&expr.Verdict{Kind: expr.VerdictAccept}, false},
 		"counter": {&expr.Counter{}, false},
 	} {
-		if keeps(&nftables.Rule{Exprs: []expr.Any{&expr.Counter{}, row.rule}}, func(string) bool { return false }) != row.want {
+		if keeps(&nftables.Rule{Exprs: []expr.Any{&expr.Counter{}, row.rule}},
+			func(string) bool { return false }) != row.want {
 			t.Errorf("%s: %t", name, !row.want)
 		}
 	}

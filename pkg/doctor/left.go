@@ -20,8 +20,8 @@ const maxCompared = 256
 
 var errEnough = errors.New("doctor: enough bans to compare")
 
-// left counts the bans that the kernel holds while no daemon is there to tell of them: they still drop packets, a customer's
-// too.
+// left counts the bans that the kernel holds while no daemon is there to tell of them: they still drop packets, a
+// customer's too.
 func (e *exam) left(s subject, k *link) {
 	if e.daemon != nil {
 		e.compared(s)
@@ -30,7 +30,8 @@ func (e *exam) left(s subject, k *link) {
 	if _, err := k.lib.ListTableOfFamily(e.cfg.Firewall.Table, nftables.TableFamilyINet); err != nil {
 		return // no table, no bans
 	}
-	fix := "systemctl start ringwall takes them over\nto end them all without it: nft delete table inet " + e.cfg.Firewall.Table
+	fix := "systemctl start ringwall takes them over\nto end them all without it: nft delete table inet " +
+		e.cfg.Firewall.Table
 	bans, err := e.standing()
 	switch {
 	case err != nil:
@@ -53,8 +54,8 @@ func (e *exam) standing() ([]firewall.Element, error) {
 	return t.Elements(firewall.Ban)
 }
 
-// compared looks for what the daemon calls banned in the kernel itself. What is missing is asked for twice, since a ban may
-// just have begun or ended.
+// compared looks for what the daemon calls banned in the kernel itself. What is missing is asked for twice, since a
+// ban may just have begun or ended.
 func (e *exam) compared(s subject) {
 	if e.daemon.Mode != string(policy.Enforce) || e.daemon.Kernel.DryRun || !e.daemon.Kernel.OK || e.client == nil {
 		return // said elsewhere

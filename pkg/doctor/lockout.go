@@ -18,7 +18,8 @@ import (
 func (e *exam) machine(context.Context) {
 	own, err := hosts.OwnPrefixes()
 	if err != nil {
-		e.on("").fail("own", "ip address; ip route", "this machine's own addresses cannot be listed, so they could be banned: %s", text(err))
+		e.on("").fail("own", "ip address; ip route",
+			"this machine's own addresses cannot be listed, so they could be banned: %s", text(err))
 		return
 	}
 	e.own = own
@@ -32,8 +33,9 @@ func (e *exam) lockout(ctx context.Context) {
 	e.sshPeer(ctx, s)
 }
 
-// behindProxy looks whether phones, or guessers, come to Asterisk from this machine's own addresses: then something here
-// hands their requests on, such as nginx before WebSocket, and Ringwall sees all of them as this machine, which it never bans.
+// behindProxy looks whether phones, or guessers, come to Asterisk from this machine's own addresses: then something
+// here hands their requests on, such as nginx before WebSocket, and Ringwall sees all of them as this machine, which
+// it never bans.
 func (e *exam) behindProxy(ctx context.Context, s subject) {
 	if e.daemon == nil {
 		return
@@ -57,7 +59,8 @@ func (e *exam) behindProxy(ctx context.Context, s subject) {
 		}
 		what := humanize.Plural(accounts, "account logs in", "accounts log in")
 		if failed > 0 {
-			what += " and " + humanize.Plural(failed, "request lately failed", "requests lately failed") + " (" + printable.String(over) + ")"
+			what += " and " + humanize.Plural(failed, "request lately failed", "requests lately failed") + " (" +
+				printable.String(over) + ")"
 		}
 		s.warn("proxy", "let the proxy itself limit who fails (nginx: limit_req and limit_conn by address), or let phones reach Asterisk's own port 8089; "+
 			"long random passwords for these accounts",
@@ -81,7 +84,8 @@ func (e *exam) ownProtected(ctx context.Context, s subject) {
 	slices.Sort(gateways)
 	spared := humanize.Plural(addresses, "own address", "own addresses") + " and loopback"
 	if len(gateways) > 0 {
-		spared = humanize.Plural(addresses, "own address", "own addresses") + ", loopback and the gateway " + strings.Join(gateways, ", ")
+		spared = humanize.Plural(addresses, "own address", "own addresses") + ", loopback and the gateway " +
+			strings.Join(gateways, ", ")
 	}
 	if e.daemon == nil {
 		s.ok("own", "%s are never banned", spared)
@@ -100,13 +104,17 @@ func (e *exam) ownProtected(ctx context.Context, s subject) {
 	}
 	var naked []string
 	for p := range e.own {
-		if !slices.ContainsFunc(prefixes, func(a netip.Prefix) bool { return a.Bits() <= p.Bits() && a.Contains(p.Addr()) }) {
+		if !slices.ContainsFunc(prefixes, func(a netip.Prefix) bool {
+			return a.Bits() <= p.Bits() &&
+				a.Contains(p.Addr())
+		}) {
 			naked = append(naked, p.String())
 		}
 	}
 	if len(naked) > 0 {
 		slices.Sort(naked)
-		s.fail("own", "ringwall allow add "+naked[0], "the daemon does not protect this machine's %s", strings.Join(naked, ", "))
+		s.fail("own", "ringwall allow add "+naked[0], "the daemon does not protect this machine's %s",
+			strings.Join(naked, ", "))
 		return
 	}
 	s.ok("own", "the daemon never bans %s", spared)
@@ -121,7 +129,8 @@ func (e *exam) sshPeer(ctx context.Context, s subject) {
 	}
 	if e.daemon != nil {
 		if x, err := e.client.Why(ctx, peer); err == nil && x.Ban != nil && !x.Ban.Observed {
-			s.warn("ssh", "ringwall unban "+peer.String()+" --grace 1h", "your own address %s is banned at this moment", peer)
+			s.warn("ssh", "ringwall unban "+peer.String()+" --grace 1h", "your own address %s is banned at this moment",
+				peer)
 			return
 		}
 	}
@@ -129,15 +138,18 @@ func (e *exam) sshPeer(ctx context.Context, s subject) {
 	within := func(a policy.AllowEntry) bool { return a.Prefix.IsValid() && a.Prefix.Contains(peer) }
 	switch {
 	case f.Scope == policy.ScopeVoIP && !slices.Contains(f.Ports.TCP, port):
-		s.ok("ssh", "your session from %s is out of reach: a ban drops only the ports of telephony, not port %d", peer, port)
+		s.ok("ssh", "your session from %s is out of reach: a ban drops only the ports of telephony, not port %d", peer,
+			port)
 	case slices.ContainsFunc(e.cfg.Policy.Allow, within):
 		s.ok("ssh", "your address %s is in policy.allow", peer)
 	case e.allowedNow(ctx, peer):
 		s.ok("ssh", "the daemon never bans your address %s", peer)
 	case f.Scope == policy.ScopeVoIP:
-		s.warn("ssh", "ringwall allow add "+peer.String()+", or take the port out of firewall.ports.tcp", "a ban of %s would end your session: port %d is among firewall.ports.tcp", peer, port)
+		s.warn("ssh", "ringwall allow add "+peer.String()+", or take the port out of firewall.ports.tcp",
+			"a ban of %s would end your session: port %d is among firewall.ports.tcp", peer, port)
 	default:
-		s.warn("ssh", "ringwall allow add "+peer.String()+", or firewall.scope: voip", "a ban of %s would end your session: firewall.scope is all", peer)
+		s.warn("ssh", "ringwall allow add "+peer.String()+", or firewall.scope: voip",
+			"a ban of %s would end your session: firewall.scope is all", peer)
 	}
 }
 

@@ -85,13 +85,16 @@ func TestWhoIsLoggedIn(t *testing.T) {
 		want       Result
 		says       []string
 	}{
-		"out of reach":  {"203.0.113.9 50000 192.0.2.1 22", "", OK, []string{"203.0.113.9", "port 22"}},
-		"scope all":     {"203.0.113.9 50000 192.0.2.1 22", "firewall: {scope: all}\n", Warn, []string{"ringwall allow add 203.0.113.9", "scope: voip"}},
-		"allowed":       {"203.0.113.9 50000 192.0.2.1 22", "firewall: {scope: all}\npolicy: {allow: [203.0.113.0/24]}\n", OK, []string{"policy.allow"}},
-		"on a SIP port": {"::ffff:203.0.113.9 50000 ::ffff:192.0.2.1 5061", "", Warn, []string{"203.0.113.9", "port 5061"}},
-		"link-local":    {"fe80::1%eth0 50000 fe80::2%eth0 22", "", OK, []string{"fe80::1"}},
-		"nobody":        {"", "", Skip, []string{"nobody"}},
-		"hostile":       {"\x1b[31m 1 2 3", "", Skip, []string{"nobody"}},
+		"out of reach": {"203.0.113.9 50000 192.0.2.1 22", "", OK, []string{"203.0.113.9", "port 22"}},
+		"scope all": {"203.0.113.9 50000 192.0.2.1 22", "firewall: {scope: all}\n", Warn,
+			[]string{"ringwall allow add 203.0.113.9", "scope: voip"}},
+		"allowed": {"203.0.113.9 50000 192.0.2.1 22",
+			"firewall: {scope: all}\npolicy: {allow: [203.0.113.0/24]}\n", OK, []string{"policy.allow"}},
+		"on a SIP port": {"::ffff:203.0.113.9 50000 ::ffff:192.0.2.1 5061", "", Warn,
+			[]string{"203.0.113.9", "port 5061"}},
+		"link-local": {"fe80::1%eth0 50000 fe80::2%eth0 22", "", OK, []string{"fe80::1"}},
+		"nobody":     {"", "", Skip, []string{"nobody"}},
+		"hostile":    {"\x1b[31m 1 2 3", "", Skip, []string{"nobody"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := &exam{Options: Options{ConfigPath: file(t, "127.0.0.1:1", row.policy), Env: policy.Environment{
@@ -139,12 +142,25 @@ func TestWhereTheStateGoes(t *testing.T) {
 		want Result
 		says string
 	}{
-		"root":        {func(*testing.T, string) {}, account{name: "root"}, OK, "root can write"},
-		"missing":     {func(t *testing.T, dir string) { must(t, os.Remove(dir)) }, nobody, Warn, "install -d"},
-		"no folder":   {func(t *testing.T, dir string) { must(t, os.Remove(dir)); must(t, os.WriteFile(dir, nil, 0o600)) }, nobody, Fail, "no folder"},
-		"another's":   {func(t *testing.T, dir string) { must(t, os.Chmod(dir, 0o755)) }, nobody, Fail, "chown -R nobody"},
-		"its own":     {func(t *testing.T, dir string) { must(t, os.Chown(dir, 4321, 0)); must(t, os.Chmod(dir, 0o700)) }, daemon, OK, "daemon can write"},
-		"its group's": {func(t *testing.T, dir string) { must(t, os.Chown(dir, 0, 4322)); must(t, os.Chmod(dir, 0o770)) }, daemon, OK, "daemon can write"},
+		"root":    {func(*testing.T, string) {}, account{name: "root"}, OK, "root can write"},
+		"missing": {func(t *testing.T, dir string) { must(t, os.Remove(dir)) }, nobody, Warn, "install -d"},
+		"no folder": {func(t *testing.T, dir string) {
+			must(t, os.Remove(dir))
+			must(t,
+				os.WriteFile(dir, nil, 0o600))
+		}, nobody, Fail, "no folder"},
+		"another's": {func(t *testing.T, dir string) { must(t, os.Chmod(dir, 0o755)) }, nobody, Fail,
+			"chown -R nobody"},
+		"its own": {func(t *testing.T, dir string) {
+			must(t, os.Chown(dir, 4321, 0))
+			must(t,
+				os.Chmod(dir, 0o700))
+		}, daemon, OK, "daemon can write"},
+		"its group's": {func(t *testing.T, dir string) {
+			must(t, os.Chown(dir, 0, 4322))
+			must(t,
+				os.Chmod(dir, 0o770))
+		}, daemon, OK, "daemon can write"},
 		"everybody's": {func(t *testing.T, dir string) { must(t, os.Chmod(dir, 0o777)) }, nobody, Warn, "everybody"},
 		"another file": {func(t *testing.T, dir string) {
 			must(t, os.Chown(dir, 4321, 0))
@@ -170,9 +186,13 @@ func TestWhereTheSocketGoes(t *testing.T) {
 		want   Result
 		says   string
 	}{
-		"there":    {func(*policy.Config) {}, OK, "can make"},
-		"missing":  {func(c *policy.Config) { c.Control.Socket = filepath.Join(filepath.Dir(c.Control.Socket), "none", "s") }, Warn, "install -d"},
-		"later":    {func(c *policy.Config) { c.Control.Socket = "/run/ringwall-of-no-test/s" }, OK, "RuntimeDirectory"},
+		"there": {func(*policy.Config) {}, OK, "can make"},
+		"missing": {func(c *policy.Config) {
+			c.Control.Socket = filepath.Join(filepath.Dir(c.Control.Socket), "none",
+				"s")
+		}, Warn, "install -d"},
+		"later": {func(c *policy.Config) { c.Control.Socket = "/run/ringwall-of-no-test/s" }, OK,
+			"RuntimeDirectory"},
 		"too long": {func(c *policy.Config) { c.Control.Socket = "/run/" + strings.Repeat("x", 120) }, Fail, "107"},
 		"no group": {func(c *policy.Config) { c.Control.Group = "no-such-group-here" }, Fail, "groupadd"},
 	} {
@@ -193,14 +213,17 @@ func TestWriteTimeoutIsReadFromManagerConf(t *testing.T) {
 		want           Result
 		says           string
 	}{
-		"set":          {"[general]\n[ringwall]\nsecret = x ; writetimeout = 1\nWriteTimeout = 5000\n", "", OK, "5000 ms"},
-		"in manager.d": {"[general]\nenabled = yes\n#include \"manager.d/*.conf\"\n", "[other]\nwritetimeout=1\n[ringwall]\nwritetimeout=> 3000\n", OK, "3000 ms"},
-		"not set":      {"[ringwall]\nread = security\n[x]\nwritetimeout = 5000\n", "", Warn, "[ringwall]\nwritetimeout = 5000"},
-		"too short":    {"[ringwall]\nwritetimeout = 100\n", "", Warn, "100 in"},
-		"no number":    {"[ringwall]\nwritetimeout = \x1b[31mlong\n", "", Warn, `\x1b`},
-		"no user":      {"[general]\n", "", Skip, "no user [ringwall]"},
-		"a template":   {"[t](!)\nwritetimeout=5000\n[ringwall](t)\nsecret=x\n", "", Skip, "template"},
-		"a loop":       {"#include manager.conf\n[ringwall]\nwritetimeout=2000\n", "", OK, "2000 ms"},
+		"set": {"[general]\n[ringwall]\nsecret = x ; writetimeout = 1\nWriteTimeout = 5000\n", "", OK,
+			"5000 ms"},
+		"in manager.d": {"[general]\nenabled = yes\n#include \"manager.d/*.conf\"\n",
+			"[other]\nwritetimeout=1\n[ringwall]\nwritetimeout=> 3000\n", OK, "3000 ms"},
+		"not set": {"[ringwall]\nread = security\n[x]\nwritetimeout = 5000\n", "", Warn,
+			"[ringwall]\nwritetimeout = 5000"},
+		"too short":  {"[ringwall]\nwritetimeout = 100\n", "", Warn, "100 in"},
+		"no number":  {"[ringwall]\nwritetimeout = \x1b[31mlong\n", "", Warn, `\x1b`},
+		"no user":    {"[general]\n", "", Skip, "no user [ringwall]"},
+		"a template": {"[t](!)\nwritetimeout=5000\n[ringwall](t)\nsecret=x\n", "", Skip, "template"},
+		"a loop":     {"#include manager.conf\n[ringwall]\nwritetimeout=2000\n", "", OK, "2000 ms"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -228,7 +251,8 @@ func TestConnectionTracking(t *testing.T) {
 		says        string
 	}{
 		"none": {"", "", -300, OK, "not tracked"}, "room": {"12\n", "65536\n", -300, OK, "12 of 65536"},
-		"full": {"65000\n", "65536\n", -300, Warn, "nf_conntrack_max=262144"}, "late": {"12\n", "65536\n", -100, Warn, "firewall.priority: -300"},
+		"full": {"65000\n", "65536\n", -300, Warn, "nf_conntrack_max=262144"},
+		"late": {"12\n", "65536\n", -100, Warn, "firewall.priority: -300"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			proc := t.TempDir()

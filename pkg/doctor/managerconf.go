@@ -13,8 +13,9 @@ import (
 // maxConfFiles bounds what is read of manager.conf and its includes.
 const maxConfFiles = 64
 
-// managerSetting reads one key of a user from manager.conf and the files that it includes, and says in which file the user
-// is. The last line wins, as in Asterisk. Templates are not followed: a user that is made of one is not understood.
+// managerSetting reads one key of a user from manager.conf and the files that it includes, and says in which file the
+// user is. The last line wins, as in Asterisk. Templates are not followed: a user that is made of one is not
+// understood.
 func managerSetting(path, user, key string) (value, file string, err error) {
 	r := confReader{user: user, key: key}
 	if err := r.read(path); err != nil {

@@ -123,10 +123,12 @@ func (e *exam) statePlace(who account) {
 		switch {
 		case err == nil, errors.Is(err, fs.ErrNotExist) && p == path, errors.Is(err, errUnseen) && p == path:
 		case errors.Is(err, unix.EROFS):
-			s.fail("state", "mount it writable, or another state.path", "%s is on a disk that is mounted read-only: a restart would forget bans and trust", p)
+			s.fail("state", "mount it writable, or another state.path",
+				"%s is on a disk that is mounted read-only: a restart would forget bans and trust", p)
 			return
 		default:
-			s.fail("state", fmt.Sprintf("chown -R %s %s", who.name, dir), "%s cannot be written by %s: a restart would forget bans and trust (%s)", p, who.name, text(err))
+			s.fail("state", fmt.Sprintf("chown -R %s %s", who.name, dir),
+				"%s cannot be written by %s: a restart would forget bans and trust (%s)", p, who.name, text(err))
 			return
 		}
 	}
@@ -148,7 +150,8 @@ func (e *exam) socketPlace(who account) {
 	s, path, group := e.on(""), e.cfg.Control.Socket, e.cfg.Control.Group
 	if group != "" {
 		if _, err := user.LookupGroup(group); err != nil {
-			s.fail("socket", "groupadd "+printable.String(group)+", or control.group: \"\"", "there is no group %q (control.group)", printable.String(group))
+			s.fail("socket", "groupadd "+printable.String(group)+", or control.group: \"\"",
+				"there is no group %q (control.group)", printable.String(group))
 			return
 		}
 	}
@@ -170,6 +173,7 @@ func (e *exam) socketPlace(who account) {
 	case errors.Is(err, fs.ErrNotExist):
 		s.warn("socket", fmt.Sprintf("install -d -m 0755 -o %s %s", who.name, dir), "%s does not exist", dir)
 	default:
-		s.warn("socket", fmt.Sprintf("chown %s %s, or another control.socket", who.name, dir), "%s cannot make a socket in %s: %s", who.name, dir, text(err))
+		s.warn("socket", fmt.Sprintf("chown %s %s, or another control.socket", who.name, dir),
+			"%s cannot make a socket in %s: %s", who.name, dir, text(err))
 	}
 }

@@ -163,7 +163,8 @@ func sockets(dir string) (map[string]bool, error) {
 	}
 	inodes := make(map[string]bool)
 	for _, fd := range fds {
-		if to, err := os.Readlink(filepath.Join(dir, "fd", fd.Name())); err == nil && strings.HasPrefix(to, "socket:[") {
+		if to, err := os.Readlink(filepath.Join(dir, "fd", fd.Name())); err == nil &&
+			strings.HasPrefix(to, "socket:[") {
 			inodes[strings.TrimSuffix(strings.TrimPrefix(to, "socket:["), "]")] = true
 		}
 	}

@@ -50,7 +50,8 @@ func asterisk(t *testing.T, e *exam, comm string) {
 		t.Fatal(err)
 	}
 	for i := range 8 {
-		if err := os.Symlink("socket:["+strconv.Itoa(5001+i)+"]", filepath.Join(dir, "fd", strconv.Itoa(3+i))); err != nil {
+		if err := os.Symlink("socket:["+strconv.Itoa(5001+i)+"]",
+			filepath.Join(dir, "fd", strconv.Itoa(3+i))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -59,7 +60,8 @@ func asterisk(t *testing.T, e *exam, comm string) {
 func TestPortsThatABanLeavesOpen(t *testing.T) {
 	explicit := func(e *exam) { e.cfg.Firewall.Ports = policy.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}} }
 	found := func(p ...control.FoundPort) *control.Status {
-		return &control.Status{Mode: "enforce", Ports: control.PortsStatus{UDP: []uint16{5060}, TCP: []uint16{5060}, Found: p}}
+		return &control.Status{Mode: "enforce",
+			Ports: control.PortsStatus{UDP: []uint16{5060}, TCP: []uint16{5060}, Found: p}}
 	}
 	for name, row := range map[string]struct {
 		daemon *control.Status
@@ -69,20 +71,29 @@ func TestPortsThatABanLeavesOpen(t *testing.T) {
 	}{
 		"nothing is to be seen": {nil, func(*exam) {}, OK, []string{"UDP 5060 5061 4569", "cannot be seen"}},
 		"another program":       {nil, func(e *exam) { asterisk(t, e, "named") }, OK, []string{"cannot be seen"}},
-		"sockets beside auto":   {nil, func(e *exam) { asterisk(t, e, "asterisk") }, Warn, []string{"UDP 5080, TCP 5100", "first event"}},
+		"sockets beside auto": {nil, func(e *exam) { asterisk(t, e, "asterisk") }, Warn,
+			[]string{"UDP 5080, TCP 5100", "first event"}},
 		"sockets beside a list": {nil, func(e *exam) { explicit(e); asterisk(t, e, "asterisk") }, Fail,
-			[]string{"bans stop nothing at UDP 5080, TCP 5100:", "firewall: {ports: {udp: [5060, 5080], tcp: [5060, 5100]}}", "ports: auto"}},
+			[]string{"bans stop nothing at UDP 5080, TCP 5100:",
+				"firewall: {ports: {udp: [5060, 5080], tcp: [5060, 5100]}}", "ports: auto"}},
 		"sockets, all of them closed": {nil, func(e *exam) {
 			e.cfg.Firewall.Ports = policy.Ports{UDP: []uint16{5080}, TCP: []uint16{5100}}
 			asterisk(t, e, "asterisk")
 		}, OK, []string{"no other port"}},
-		"what the daemon has taken over": {&control.Status{Ports: control.PortsStatus{Auto: true, UDP: []uint16{5080}, TCP: []uint16{5100}}},
+		"what the daemon has taken over": {&control.Status{Ports: control.PortsStatus{Auto: true, UDP: []uint16{5080},
+			TCP: []uint16{5100}}},
 			func(e *exam) { asterisk(t, e, "asterisk") }, OK, []string{"UDP 5080, TCP 5100", "no other port"}},
 		"what the daemon has heard": {found(control.FoundPort{Protocol: "udp", Port: 5080, Open: true}), explicit, Fail,
 			[]string{"bans stop nothing at UDP 5080:", "udp: [5060, 5080]"}},
-		"what the kernel did not take": {&control.Status{Ports: control.PortsStatus{Auto: true, UDP: []uint16{5060}, Error: "busy"}}, func(*exam) {}, Fail,
+		"what the kernel did not take": {&control.Status{Ports: control.PortsStatus{Auto: true, UDP: []uint16{5060},
+			Error: "busy"}}, func(*exam) {}, Fail,
 			[]string{"busy"}},
-		"every port": {nil, func(e *exam) { e.cfg.Firewall.Scope = policy.ScopeAll; explicit(e); asterisk(t, e, "asterisk") }, OK, []string{"every port"}},
+		"every port": {nil, func(e *exam) {
+			e.cfg.Firewall.Scope = policy.ScopeAll
+			explicit(e)
+			asterisk(t, e,
+				"asterisk")
+		}, OK, []string{"every port"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := portExam(t, row.daemon)

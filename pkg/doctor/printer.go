@@ -64,12 +64,14 @@ func (p Printer) Sum(list []Check) {
 	}
 	fmt.Fprintln(p.W)
 	count := func(r Result, word string) string { return fmt.Sprintf("%d %s", n[r], word) }
-	text := strings.Join([]string{count(OK, "ok"), count(Warn, "to look at"), count(Fail, "failed"), count(Skip, "not tried")}, ", ")
+	text := strings.Join([]string{count(OK, "ok"), count(Warn, "to look at"), count(Fail, "failed"),
+		count(Skip, "not tried")}, ", ")
 	switch {
 	case n[Fail] > 0:
 		fmt.Fprintf(p.W, "%s Not ready: %s.\n", p.mark(Fail), text)
 	case !proven(list):
-		fmt.Fprintf(p.W, "%s Nothing failed, but no ban was tried, so it is not known to work: %s.\n", p.mark(Warn), text)
+		fmt.Fprintf(p.W, "%s Nothing failed, but no ban was tried, so it is not known to work: %s.\n", p.mark(Warn),
+			text)
 	case watching(list):
 		fmt.Fprintf(p.W, "%s It watches, and bans nobody: %s.\n", p.mark(Warn), text)
 	case n[Warn] > 0:
@@ -79,8 +81,8 @@ func (p Printer) Sum(list []Check) {
 	}
 }
 
-// proven says whether a daemon runs and a ban was seen in the kernel. Only then may anything be called working: each check
-// is about a link, and a chain of good links that nobody pulled at is a hope.
+// proven says whether a daemon runs and a ban was seen in the kernel. Only then may anything be called working: each
+// check is about a link, and a chain of good links that nobody pulled at is a hope.
 func proven(list []Check) bool {
 	return slices.ContainsFunc(list, func(c Check) bool { return c.Name == "daemon" && c.Result == OK }) &&
 		(watching(list) || slices.ContainsFunc(list, func(c Check) bool { return c.Name == element && c.Result == OK }))

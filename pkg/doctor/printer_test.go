@@ -25,7 +25,8 @@ func shown() []Check {
 
 func TestTheTextForPeople(t *testing.T) {
 	for name, p := range map[string]Printer{
-		"wide": {UTF8: true}, "narrow": {UTF8: true, Columns: 72}, "ascii": {Columns: 80}, "colour": {UTF8: true, Colour: true, Columns: 100},
+		"wide": {UTF8: true}, "narrow": {UTF8: true, Columns: 72}, "ascii": {Columns: 80},
+		"colour": {UTF8: true, Colour: true, Columns: 100},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b strings.Builder
@@ -36,7 +37,8 @@ func TestTheTextForPeople(t *testing.T) {
 			p.Sum(shown())
 			golden(t, name, b.String())
 			for line := range strings.Lines(b.String()) {
-				bare := strings.NewReplacer("\x1b[32m", "", "\x1b[33m", "", "\x1b[31m", "", "\x1b[2m", "", "\x1b[0m", "").Replace(line)
+				bare := strings.NewReplacer("\x1b[32m", "", "\x1b[33m", "", "\x1b[31m", "", "\x1b[2m", "", "\x1b[0m",
+					"").Replace(line)
 				for _, r := range strings.TrimSuffix(bare, "\n") {
 					if r < ' ' || r == 0x7f || r == 0x9b || r == 0x202e || !p.UTF8 && r > 0x7e {
 						t.Errorf("%U in %q", r, line)

@@ -14,10 +14,10 @@ import (
 // inetIngress is NF_INET_INGRESS, the ingress hook of the family inet (include/uapi/linux/netfilter.h, from 5.10 on).
 const inetIngress = nftables.ChainHook(5)
 
-// rivals looks who handles a packet before Ringwall. An accept there is harmless: it ends that base chain only, the next
-// one at the hook still sees the packet (nft_do_chain() returns NF_ACCEPT to nf_hook_slow(), net/netfilter/core.c). So
-// what matters is who drops, diverts or queues packets before they are judged, and flowtables, which carry established
-// flows past every hook.
+// rivals looks who handles a packet before Ringwall. An accept there is harmless: it ends that base chain only, the
+// next one at the hook still sees the packet (nft_do_chain() returns NF_ACCEPT to nf_hook_slow(),
+// net/netfilter/core.c). So what matters is who drops, diverts or queues packets before they are judged, and
+// flowtables, which carry established flows past every hook.
 func (e *exam) rivals(s subject, k *link) {
 	chains, err := k.lib.ListChains()
 	if err != nil {
@@ -48,12 +48,15 @@ func (e *exam) rivals(s subject, k *link) {
 	}
 	if list := flowtables(k); len(list) > 0 {
 		warned = true
-		s.warn(others, "no SIP in rules with \"flow add\"", "flowtables carry forwarded calls past all chains, so a ban does not end them: %s", strings.Join(list, ", "))
+		s.warn(others, "no SIP in rules with \"flow add\"",
+			"flowtables carry forwarded calls past all chains, so a ban does not end them: %s",
+			strings.Join(list, ", "))
 	}
 	later := ""
 	if list := e.legacy(); slices.Contains(list, "raw") {
 		warned = true
-		s.warn(others, "iptables-legacy -t raw -S; better iptables-nft", "iptables-legacy has a table raw, which runs at priority -300 as Ringwall does")
+		s.warn(others, "iptables-legacy -t raw -S; better iptables-nft",
+			"iptables-legacy has a table raw, which runs at priority -300 as Ringwall does")
 	} else if len(list) > 0 {
 		later = "; iptables-legacy comes later (" + strings.Join(list, ", ") + ")"
 	}
@@ -68,7 +71,8 @@ func (e *exam) rivals(s subject, k *link) {
 
 // precedes reports whether a chain sees incoming packets before ours, or at the same priority and perhaps before.
 func (e *exam) precedes(c *nftables.Chain) bool {
-	if c.Hooknum == nil || c.Table == nil || c.Table.Family == nftables.TableFamilyINet && (c.Table.Name == e.cfg.Firewall.Table || c.Table.Name == e.scratch()) {
+	if c.Hooknum == nil || c.Table == nil || c.Table.Family == nftables.TableFamilyINet &&
+		(c.Table.Name == e.cfg.Firewall.Table || c.Table.Name == e.scratch()) {
 		return false
 	}
 	switch c.Table.Family {
@@ -81,7 +85,8 @@ func (e *exam) precedes(c *nftables.Chain) bool {
 			return true
 		}
 	}
-	return *c.Hooknum == *nftables.ChainHookPrerouting && (c.Priority == nil || int(*c.Priority) <= e.cfg.Firewall.Priority)
+	return *c.Hooknum == *nftables.ChainHookPrerouting &&
+		(c.Priority == nil || int(*c.Priority) <= e.cfg.Firewall.Priority)
 }
 
 // takes reports whether a chain, or one that it jumps to, may keep packets from going on.
@@ -110,7 +115,8 @@ func keeps(r *nftables.Rule, jump func(chain string) bool) bool {
 	for _, x := range r.Exprs {
 		switch x := x.(type) {
 		case *expr.Verdict:
-			if x.Kind == expr.VerdictDrop || (x.Kind == expr.VerdictJump || x.Kind == expr.VerdictGoto) && jump(x.Chain) {
+			if x.Kind == expr.VerdictDrop || (x.Kind == expr.VerdictJump || x.Kind == expr.VerdictGoto) &&
+				jump(x.Chain) {
 				return true
 			}
 		case *expr.Queue, *expr.Reject, *expr.TProxy:

@@ -41,7 +41,8 @@ func (e *exam) running(ctx context.Context) {
 		return
 	}
 	e.daemon = &st
-	s.ok("daemon", "runs: version %s, pid %d, for %s", printable.String(st.Version), st.PID, short(time.Duration(st.Uptime*float64(time.Second))))
+	s.ok("daemon", "runs: version %s, pid %d, for %s", printable.String(st.Version), st.PID,
+		short(time.Duration(st.Uptime*float64(time.Second))))
 	e.inForce(s, st)
 	for _, p := range st.PBXs {
 		about := e.on(p.Name)
@@ -50,25 +51,31 @@ func (e *exam) running(ctx context.Context) {
 			continue
 		}
 		if p.DroppedFrames > 0 {
-			about.warn("heard", "more CPU for ringwall, or fewer events: eventfilter in manager.conf", "the daemon had to give up %d frames", p.DroppedFrames)
+			about.warn("heard", "more CPU for ringwall, or fewer events: eventfilter in manager.conf",
+				"the daemon had to give up %d frames", p.DroppedFrames)
 		}
 		if p.Tampered > 0 {
-			about.warn("heard", "ringwall history; the addresses are in Asterisk's messages log", "%d events were tampered with", p.Tampered)
+			about.warn("heard", "ringwall history; the addresses are in Asterisk's messages log",
+				"%d events were tampered with", p.Tampered)
 		}
 		if p.Events == 0 {
-			about.warn("heard", "ringwall doctor again in a minute", "the daemon is connected, and has heard no event yet")
+			about.warn("heard", "ringwall doctor again in a minute",
+				"the daemon is connected, and has heard no event yet")
 			continue
 		}
-		about.ok("heard", "the daemon has heard %s, the last one %s after it happened", humanize.Plural(int(p.Events), "event", "events"),
+		about.ok("heard", "the daemon has heard %s, the last one %s after it happened",
+			humanize.Plural(int(p.Events), "event", "events"),
 			short(time.Duration(p.Lag*float64(time.Second))))
 	}
 	switch k := st.Kernel; {
 	case k.DryRun:
-		s.warn("bans", "run it without dry run, as a user with CAP_NET_ADMIN", "dry run: nobody is banned (%s)", printable.Line(k.DryRunReason))
+		s.warn("bans", "run it without dry run, as a user with CAP_NET_ADMIN", "dry run: nobody is banned (%s)",
+			printable.Line(k.DryRunReason))
 	case !k.OK:
 		s.fail("bans", k.Try, "the daemon's table is not as it should be: %s", printable.Line(k.LastError))
 	case k.Present < k.Desired:
-		s.warn("bans", "ringwall status; it is mended within seconds", "%d in force, but only %d of them in the kernel", k.Desired, k.Present)
+		s.warn("bans", "ringwall status; it is mended within seconds", "%d in force, but only %d of them in the kernel",
+			k.Desired, k.Present)
 	default:
 		s.ok("bans", "%d in force, all of them in the kernel", k.Desired)
 	}
@@ -77,8 +84,8 @@ func (e *exam) running(ctx context.Context) {
 	}
 }
 
-// settled asks until the table is as it should be, and each Asterisk has let the daemon in or has not: at its start, and
-// after somebody's change, the daemon needs a moment.
+// settled asks until the table is as it should be, and each Asterisk has let the daemon in or has not: at its start,
+// and after somebody's change, the daemon needs a moment.
 func (e *exam) settled(ctx context.Context) (control.Status, error) {
 	for try := 0; ; try++ {
 		st, err := e.client.Status(ctx)
@@ -108,7 +115,8 @@ func (e *exam) inForce(s subject, st control.Status) {
 	case st.Config.Error != "":
 		s.fail("daemon", "mend it, then: systemctl reload ringwall", "%s", printable.Line(st.Config.Fault()))
 	case st.Config.Path != "" && !sameFile(st.Config.Path, e.ConfigPath):
-		s.warn("daemon", "ringwall doctor --config "+printable.Line(st.Config.Path), "runs with another file, %s", printable.Line(st.Config.Path))
+		s.warn("daemon", "ringwall doctor --config "+printable.Line(st.Config.Path), "runs with another file, %s",
+			printable.Line(st.Config.Path))
 	}
 }
 

@@ -67,13 +67,15 @@ func asking(t *testing.T, b control.Backend) *exam {
 			t.Error(err)
 		}
 	})
-	return &exam{Options: Options{ConfigPath: "/etc/ringwall/ringwall.yaml"}, cfg: &cfg, loaded: true, proc: t.TempDir()}
+	return &exam{Options: Options{ConfigPath: "/etc/ringwall/ringwall.yaml"}, cfg: &cfg, loaded: true,
+		proc: t.TempDir()}
 }
 
 func TestWhatTheDaemonSays(t *testing.T) {
 	well := func() control.Status {
 		return control.Status{
-			Version: "v1", PID: 1, Uptime: 3 * 86400, Mode: "enforce", Config: control.ConfigStatus{Path: "/etc/ringwall/ringwall.yaml"},
+			Version: "v1", PID: 1, Uptime: 3 * 86400, Mode: "enforce",
+			Config: control.ConfigStatus{Path: "/etc/ringwall/ringwall.yaml"},
 			PBXs:   []control.PBXStatus{{Name: "pbx1", Up: true, Events: 12}},
 			Kernel: control.KernelStatus{OK: true, Desired: 3, Present: 3},
 		}
@@ -92,10 +94,14 @@ func TestWhatTheDaemonSays(t *testing.T) {
 			s.PBXs[0].LastError = "gone \x1b[31m"
 			s.PBXs[0].Try = "start it"
 		}, "heard", Fail, []string{`gone \x1b`, "start it"}},
-		"nothing yet":  {func(s *control.Status) { s.PBXs[0].Events = 0 }, "heard", Warn, []string{"no event yet"}},
-		"table broken": {func(s *control.Status) { s.Kernel.OK = false; s.Kernel.LastError = "changed" }, "bans", Fail, []string{"changed"}},
-		"dry run":      {func(s *control.Status) { s.Kernel = control.KernelStatus{DryRun: true, DryRunReason: "asked for"} }, "bans", Warn, []string{"asked for"}},
-		"drift":        {func(s *control.Status) { s.Kernel.Present = 1 }, "bans", Warn, []string{"only 1"}},
+		"nothing yet": {func(s *control.Status) { s.PBXs[0].Events = 0 }, "heard", Warn, []string{"no event yet"}},
+		"table broken": {func(s *control.Status) { s.Kernel.OK = false; s.Kernel.LastError = "changed" }, "bans", Fail,
+			[]string{"changed"}},
+		"dry run": {func(s *control.Status) {
+			s.Kernel = control.KernelStatus{DryRun: true,
+				DryRunReason: "asked for"}
+		}, "bans", Warn, []string{"asked for"}},
+		"drift": {func(s *control.Status) { s.Kernel.Present = 1 }, "bans", Warn, []string{"only 1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -112,8 +118,12 @@ func TestWhatTheDaemonSays(t *testing.T) {
 		says   string
 	}{
 		"an older configuration": {func(s *control.Status) { s.Config.Error = "line 4: unknown key" }, Fail, "line 4"},
-		"another file":           {func(s *control.Status) { s.Config.Path = "/etc/other.yaml" }, Warn, "--config /etc/other.yaml"},
-		"a warning":              {func(s *control.Status) { s.Warnings = []control.Warning{{Text: "look here", Try: "that"}} }, Warn, "look here"},
+		"another file": {func(s *control.Status) { s.Config.Path = "/etc/other.yaml" }, Warn,
+			"--config /etc/other.yaml"},
+		"a warning": {func(s *control.Status) {
+			s.Warnings = []control.Warning{{Text: "look here",
+				Try: "that"}}
+		}, Warn, "look here"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -146,7 +156,8 @@ func (y *young) Status(context.Context) (control.Status, error) {
 
 func TestADaemonThatWasJustStarted(t *testing.T) {
 	y := &young{told: told{status: control.Status{
-		Uptime: 0.1, PBXs: []control.PBXStatus{{Name: "pbx1", Up: true, Events: 1}}, Kernel: control.KernelStatus{OK: true},
+		Uptime: 0.1, PBXs: []control.PBXStatus{{Name: "pbx1", Up: true, Events: 1}},
+		Kernel: control.KernelStatus{OK: true},
 	}}}
 	e := asking(t, y)
 	e.running(t.Context())
@@ -154,7 +165,9 @@ func TestADaemonThatWasJustStarted(t *testing.T) {
 }
 
 func TestADaemonThatProtectsNotEveryOwnAddress(t *testing.T) {
-	b := told{allowed: []ban.Exemption{{Prefix: netip.MustParsePrefix("127.0.0.0/8")}, {Prefix: netip.MustParsePrefix("192.0.2.0/24")}}, banned: true, status: control.Status{Kernel: control.KernelStatus{OK: true}}}
+	b := told{allowed: []ban.Exemption{{Prefix: netip.MustParsePrefix("127.0.0.0/8")},
+		{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}, banned: true,
+		status: control.Status{Kernel: control.KernelStatus{OK: true}}}
 	e := asking(t, b)
 	e.running(t.Context())
 	e.own = map[netip.Prefix]string{netip.MustParsePrefix("192.0.2.7/32"): "own address"}
@@ -210,8 +223,11 @@ func TestWhoComesThroughAProxyIsToldOf(t *testing.T) {
 		x    engine.Explanation
 		says []string
 	}{
-		"phones":            {engine.Explanation{Allow: allow, Trust: &ban.Trust{Accounts: []string{"201", "202", "203"}}}, []string{"127.0.0.1", "3 accounts log in", "judged", "limit_req"}},
-		"guessers":          {engine.Explanation{Allow: allow, Evidence: []ban.Evidence{guess, guess}}, []string{"2 requests lately failed (WS)", "8089"}},
+		"phones": {engine.Explanation{Allow: allow,
+			Trust: &ban.Trust{Accounts: []string{"201", "202", "203"}}},
+			[]string{"127.0.0.1", "3 accounts log in", "judged", "limit_req"}},
+		"guessers": {engine.Explanation{Allow: allow, Evidence: []ban.Evidence{guess, guess}},
+			[]string{"2 requests lately failed (WS)", "8089"}},
 		"a phone here":      {engine.Explanation{Allow: allow, Trust: &ban.Trust{Accounts: []string{"201"}}}, nil},
 		"a manager's login": {engine.Explanation{Allow: allow, Evidence: []ban.Evidence{{Service: "AMI"}}}, nil},
 		"nobody":            {engine.Explanation{Allow: allow}, nil},

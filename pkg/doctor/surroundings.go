@@ -92,7 +92,8 @@ func (e *exam) boundTo(ctx context.Context, s subject, a policy.Asterisk, outsid
 	if a.TLS.Enabled {
 		setting, own = "tlsbindaddr", net.JoinHostPort("127.0.0.1", port)
 	}
-	fix := "put in manager.conf:\n[general]\n" + setting + " = " + own + "\nand then run: asterisk -rx \"manager reload\"\n" +
+	fix := "put in manager.conf:\n[general]\n" + setting + " = " + own +
+		"\nand then run: asterisk -rx \"manager reload\"\n" +
 		"If another machine needs it, in each user's section: deny = 0.0.0.0/0.0.0.0 and permit = that machine's address, and let a firewall shut out the others"
 	switch {
 	case len(open) > 0:
@@ -141,8 +142,9 @@ func manager(ctx context.Context, address string, secure bool) reply {
 	return silence
 }
 
-// overHTTP looks for AMI over HTTP, where a stranger who cannot log in can still put a whole event of his own making into
-// the stream. The question is Logoff: Asterisk answers it to strangers, and no other action without a security event.
+// overHTTP looks for AMI over HTTP, where a stranger who cannot log in can still put a whole event of his own making
+// into the stream. The question is Logoff: Asterisk answers it to strangers, and no other action without a security
+// event.
 func (e *exam) overHTTP(ctx context.Context, s subject, addr netip.Addr, outside []netip.Addr) {
 	client := prober()
 	var open []string
@@ -153,7 +155,8 @@ func (e *exam) overHTTP(ctx context.Context, s subject, addr netip.Addr, outside
 			continue
 		}
 		seen[at] = true
-		for _, base := range []string{"http://" + net.JoinHostPort(at.String(), "8088"), "https://" + net.JoinHostPort(at.String(), "8089")} {
+		for _, base := range []string{"http://" + net.JoinHostPort(at.String(), "8088"),
+			"https://" + net.JoinHostPort(at.String(), "8089")} {
 			if answersRawman(ctx, client, base) {
 				open = append(open, base)
 				exposed = exposed || i > 0 || !at.IsLoopback()
@@ -204,7 +207,8 @@ func answersRawman(ctx context.Context, client *http.Client, base string) bool {
 
 // writeTimeout cannot be asked: it is for users with read = config, and Ringwall's should not have that.
 func (e *exam) writeTimeout(s subject, a policy.Asterisk, local bool) {
-	fix := fmt.Sprintf("put in manager.conf:\n[%s]\nwritetimeout = 5000\nand then run: asterisk -rx \"manager reload\"", printable.String(a.Username))
+	fix := fmt.Sprintf("put in manager.conf:\n[%s]\nwritetimeout = 5000\nand then run: asterisk -rx \"manager reload\"",
+		printable.String(a.Username))
 	const why = "with the default of 100 ms Asterisk cuts Ringwall off when the machine is busy, and what happens then is lost"
 	if !local {
 		s.skip(writing, fix, "cannot be seen from here; %s", why)

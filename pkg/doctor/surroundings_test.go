@@ -61,7 +61,8 @@ func TestWhoAnswersAsManager(t *testing.T) {
 	if manager(t.Context(), serve(t, amiserver.User{}), false) != answers {
 		t.Error("an AMI was not recognised")
 	}
-	if manager(t.Context(), speaker("220 mail\r\n")(t), false) != silence || manager(t.Context(), closed(t), false) != silence {
+	if manager(t.Context(), speaker("220 mail\r\n")(t), false) != silence ||
+		manager(t.Context(), closed(t), false) != silence {
 		t.Error("something else was")
 	}
 	if manager(t.Context(), hangup(t), false) != hangsUp {
@@ -69,7 +70,8 @@ func TestWhoAnswersAsManager(t *testing.T) {
 	}
 }
 
-// hangup ends every connection before a word, as Asterisk does while as many sessions as authlimit allows wait for a login.
+// hangup ends every connection before a word, as Asterisk does while as many sessions as authlimit allows wait for a
+// login.
 func hangup(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -98,7 +100,8 @@ func TestAnAMIThatGreetsNobodyIsNotTakenForUnreachable(t *testing.T) {
 		want  Result
 		words []string
 	}{
-		"open":   {func(t *testing.T) string { return serve(t, amiserver.User{}) }, Warn, []string{"authlimit", "after a restart Ringwall too", "bindaddr = 127.0.0.1"}},
+		"open": {func(t *testing.T) string { return serve(t, amiserver.User{}) }, Warn,
+			[]string{"authlimit", "after a restart Ringwall too", "bindaddr = 127.0.0.1"}},
 		"full":   {hangup, Warn, []string{"authlimit", "hangs up", "bindaddr = 127.0.0.1", "permit ="}},
 		"closed": {closed, OK, []string{"not reachable"}},
 	} {
@@ -120,12 +123,14 @@ func TestAnAMIThatGreetsNobodyIsNotTakenForUnreachable(t *testing.T) {
 
 func TestWhereAnAsteriskIs(t *testing.T) {
 	e := &exam{Options: Options{Wait: time.Minute}, own: map[netip.Prefix]string{
-		netip.MustParsePrefix("203.0.113.7/32"): "own address", netip.MustParsePrefix("203.0.113.1/32"): "default gateway",
-		netip.MustParsePrefix("fe80::7/128"): "own address", netip.MustParsePrefix("127.0.0.1/32"): "own address",
+		netip.MustParsePrefix("203.0.113.7/32"): "own address",
+		netip.MustParsePrefix("203.0.113.1/32"): "default gateway",
+		netip.MustParsePrefix("fe80::7/128"):    "own address", netip.MustParsePrefix("127.0.0.1/32"): "own address",
 		netip.MustParsePrefix("127.0.0.0/8"): "loopback",
 	}}
 	for host, want := range map[string]bool{
-		"127.0.0.1": true, "::1": true, "::ffff:127.0.0.1": true, "203.0.113.7": true, "203.0.113.1": false, "198.51.100.1": false, "localhost": true,
+		"127.0.0.1": true, "::1": true, "::ffff:127.0.0.1": true, "203.0.113.7": true, "203.0.113.1": false,
+		"198.51.100.1": false, "localhost": true,
 		"fe80::7%eth0": true,
 	} {
 		if a, local := e.whereIs(t.Context(), host); local != want || !a.IsValid() {
@@ -140,7 +145,8 @@ func TestWhereAnAsteriskIs(t *testing.T) {
 func TestNamesOfTheAllowListAreResolved(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	e := &exam{Options: Options{ConfigPath: file(t, "127.0.0.1:1", "policy: {allow: [localhost.localdomain, no-such-host.invalid, 192.0.2.0/24]}\n"), Wait: 2 * time.Second}}
+	e := &exam{Options: Options{ConfigPath: file(t, "127.0.0.1:1",
+		"policy: {allow: [localhost.localdomain, no-such-host.invalid, 192.0.2.0/24]}\n"), Wait: 2 * time.Second}}
 	e.lookUp = func(_ context.Context, _, host string) ([]netip.Addr, error) { // no name server is asked, which may be slow
 		if host == "localhost.localdomain" {
 			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil

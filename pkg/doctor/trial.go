@@ -14,14 +14,16 @@ import (
 // allowedAll is what to do where no address is left to try with.
 const allowedAll = "ringwall list allow: such a list protects attackers too; name the networks that you mean"
 
-// nobodys are networks that are nobody's: TEST-NET-1 to 3 (RFC 5737), and 2001:db8::/32 (RFC 3849) and 3fff::/20 (RFC 9637).
-// There are several because people copy them from examples: into their allow list, say.
+// nobodys are networks that are nobody's: TEST-NET-1 to 3 (RFC 5737), and 2001:db8::/32 (RFC 3849) and 3fff::/20 (RFC
+// 9637). There are several because people copy them from examples: into their allow list, say.
 var (
 	nobodys4 = []netip.Prefix{
-		netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
+		netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"),
+		netip.MustParsePrefix("203.0.113.0/24"),
 	}
 	nobodys6 = []netip.Prefix{
-		netip.MustParsePrefix("2001:db8:d0c7::/48"), netip.MustParsePrefix("3fff:d0c7::/32"), netip.MustParsePrefix("2001:db8:1::/48"),
+		netip.MustParsePrefix("2001:db8:d0c7::/48"), netip.MustParsePrefix("3fff:d0c7::/32"),
+		netip.MustParsePrefix("2001:db8:1::/48"),
 	}
 )
 
@@ -42,8 +44,9 @@ func trials(networks []netip.Prefix) (list []netip.Prefix) {
 	return list
 }
 
-// free chooses one address of each family that is neither banned already, nor this machine's or its gateway's, nor allowed:
-// some networks do use them, and a ban of such an address proves nothing. A nil check stands for an empty table.
+// free chooses one address of each family that is neither banned already, nor this machine's or its gateway's, nor
+// allowed: some networks do use them, and a ban of such an address proves nothing. A nil check stands for an empty
+// table.
 func (e *exam) free(check *firewall.Check) ([]netip.Prefix, error) {
 	covered := e.covered()
 	var chosen []netip.Prefix

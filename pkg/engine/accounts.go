@@ -95,7 +95,8 @@ func (e *Engine) recordLogin(id uint64) {
 	}
 }
 
-// loggedInLately says whether an account logged in anywhere within roaming.within: whoever fails may be its user, elsewhere.
+// loggedInLately says whether an account logged in anywhere within roaming.within: whoever fails may be its user,
+// elsewhere.
 func (e *Engine) loggedInLately(id uint64) bool {
 	a := e.accounts[id]
 	return a != nil && a.lastLogin != 0 && e.now-a.lastLogin < int64(e.policy.Roaming.Within)

@@ -8,7 +8,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
-// BenchmarkTally is what an attempt costs in the counts of the day: with one name, and with names that are new each time.
+// BenchmarkTally is what an attempt costs in the counts of the day: with one name, and with names that are new each
+// time.
 func BenchmarkTally(b *testing.B) {
 	for _, n := range []int{1, 1 << 16} {
 		b.Run(strconv.Itoa(n)+"_names", func(b *testing.B) {

@@ -35,7 +35,8 @@ func TestActivityCountsWhatGavePointsByMinute(t *testing.T) {
 		t.Errorf("%d attempts and %d bans, want 4 and 1", attempts, bans)
 	}
 	last := len(a.Minutes) - 1
-	if got := []engine.Minute{a.Minutes[last-10], a.Minutes[last]}; got[0] != (engine.Minute{Attempts: 3, Bans: 1}) || got[1] != (engine.Minute{Attempts: 1}) {
+	if got := []engine.Minute{a.Minutes[last-10], a.Minutes[last]}; got[0] != (engine.Minute{Attempts: 3, Bans: 1}) ||
+		got[1] != (engine.Minute{Attempts: 1}) {
 		t.Errorf("%+v", got)
 	}
 	if !a.Since.Equal(start) || a.Begin.After(w.now.Add(-23*time.Hour)) || len(a.Minutes) != 24*60 {
@@ -158,10 +159,12 @@ func TestTheNewestBansComeFirst(t *testing.T) {
 func TestTrustedSourcesThatFailComeFirst(t *testing.T) {
 	w := newWorld(t)
 	for i := range 200 {
-		w.send(security.SuccessfulAuth, fmt.Sprintf("198.51.100.%d", i), "201", func(ev *security.Event) { ev.UsingPassword = true })
+		w.send(security.SuccessfulAuth, fmt.Sprintf("198.51.100.%d", i), "201",
+			func(ev *security.Event) { ev.UsingPassword = true })
 		w.now = w.now.Add(time.Second)
 	}
-	w.send(security.ChallengeResponseFailed, "198.51.100.7", "202", func(ev *security.Event) { ev.Challenge, ev.Response = "1/a", "b" })
+	w.send(security.ChallengeResponseFailed, "198.51.100.7", "202",
+		func(ev *security.Event) { ev.Challenge, ev.Response = "1/a", "b" })
 	var got []string
 	for _, v := range w.e.NewestTrusted(w.now, 3) {
 		got = append(got, v.Prefix.String())

@@ -18,7 +18,8 @@ func TestAnAllowanceEnds(t *testing.T) {
 		t.Errorf("%v", end)
 	}
 	lines := strings.Join(w.e.Why(w.now, p.Addr()).Lines, "\n")
-	if !strings.Contains(lines, "that ends at 2026-11-22 13:00:00 UTC") || !strings.Contains(lines, "ringwall allow del") {
+	if !strings.Contains(lines, "that ends at 2026-11-22 13:00:00 UTC") ||
+		!strings.Contains(lines, "ringwall allow del") {
 		t.Error(lines)
 	}
 	// Put off: the first timer does not end it.
@@ -28,7 +29,8 @@ func TestAnAllowanceEnds(t *testing.T) {
 		t.Error("an allowance that was put off has ended")
 	}
 	w.pass(time.Hour)
-	if got := w.e.TakeLapsedAllows(); w.e.IsExempt(p.Addr()) || len(got) != 1 || got[0] != p || len(w.e.TakeLapsedAllows()) != 0 {
+	if got := w.e.TakeLapsedAllows(); w.e.IsExempt(p.Addr()) || len(got) != 1 || got[0] != p ||
+		len(w.e.TakeLapsedAllows()) != 0 {
 		t.Errorf("spared %t, lapsed %v", w.e.IsExempt(p.Addr()), got)
 	}
 }
@@ -89,7 +91,8 @@ func TestAnAllowanceEndsForItsOriginAlone(t *testing.T) {
 	if !w.e.IsExempt(q.Addr()) {
 		t.Error("ended by an older timer")
 	}
-	if end, _ := w.e.AllowUntil(w.now, netip.MustParsePrefix("203.0.113.7/32"), w.now, ""); end.IsZero() || w.e.IsExempt(netip.MustParseAddr("203.0.113.7")) {
+	if end, _ := w.e.AllowUntil(w.now, netip.MustParsePrefix("203.0.113.7/32"), w.now, ""); end.IsZero() ||
+		w.e.IsExempt(netip.MustParseAddr("203.0.113.7")) {
 		t.Error("what is over at once is allowed")
 	}
 }
@@ -101,11 +104,13 @@ func TestARefusedBanSaysWhichHoldsWhich(t *testing.T) {
 	w.e.Protect(w.now, "pbx1", map[netip.Prefix]string{netip.MustParsePrefix("198.51.100.0/24"): "trunk"})
 	for p, want := range map[string]string{
 		"192.0.2.10/32": "192.0.2.10/32 is in 192.0.2.0/24, which is allowed", "192.0.2.0/23": "holds 192.0.2.0/24",
-		"192.0.0.0/16": "192.0.0.0/16 holds 192.0.2.0/24, which is allowed", "192.0.2.0/24": ": 192.0.2.0/24, which is allowed",
+		"192.0.0.0/16":    "192.0.0.0/16 holds 192.0.2.0/24, which is allowed",
+		"192.0.2.0/24":    ": 192.0.2.0/24, which is allowed",
 		"198.51.100.7/32": "198.51.100.7/32 is in 198.51.100.0/24, which Asterisk knows",
 		"198.51.0.0/16":   "198.51.0.0/16 holds 198.51.100.0/24, which Asterisk knows",
 	} {
-		if _, err := w.e.Ban(w.now, netip.MustParsePrefix(p), time.Hour, ""); !errors.Is(err, engine.ErrRefused) || !strings.Contains(err.Error(), want) {
+		if _, err := w.e.Ban(w.now, netip.MustParsePrefix(p), time.Hour, ""); !errors.Is(err, engine.ErrRefused) ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", p, err)
 		}
 	}

@@ -24,7 +24,8 @@ func TestAttackers(t *testing.T) {
 			for i := range 2 {
 				call := w.dialogue()
 				for range 2 {
-					w.send(security.InvalidAccountID, bad, strconv.Itoa(i), in(call)).send(security.ChallengeSent, bad, "<unknown>", in(call))
+					w.send(security.InvalidAccountID, bad, strconv.Itoa(i), in(call)).send(security.ChallengeSent, bad,
+						"<unknown>", in(call))
 				}
 				w.send(security.ChallengeResponseFailed, bad, "<unknown>", in(call), answering(call, call))
 			}
@@ -43,7 +44,8 @@ func TestAttackers(t *testing.T) {
 			w.wantNever(bad).wantQuiet()
 		}},
 		{"scanner at one try an hour who touches a honeypot", honeypot, func(w *world) {
-			w.scan(bad, "100").pass(time.Hour).scan(bad, "admin").wantBanned(bad).wantLast(bad, ban.ActionBan, ban.ReasonHoneypot)
+			w.scan(bad, "100").pass(time.Hour).scan(bad, "admin").wantBanned(bad).wantLast(bad, ban.ActionBan,
+				ban.ReasonHoneypot)
 		}},
 		{"honeypot with credentials is one attempt", honeypot, func(w *world) {
 			w.send(security.ChallengeResponseFailed, bad, "admin", answering("1/a", "b")).wantBanned(bad)
@@ -78,7 +80,8 @@ func TestAttackers(t *testing.T) {
 			w.pass(2*time.Hour).login(bad, "201").wantUntrusted(bad)
 		}},
 		{"guessing that succeeds, and the user is known", nil, func(w *world) {
-			w.crack(5, "192.0.2.80", "201").send(security.SuccessfulAuth, "192.0.2.80", "201", password).wantUntrusted("192.0.2.80")
+			w.crack(5, "192.0.2.80", "201").send(security.SuccessfulAuth, "192.0.2.80", "201",
+				password).wantUntrusted("192.0.2.80")
 			w.unban("192.0.2.80/32", 0).login("192.0.2.80", "201").wantTrusted("192.0.2.80")
 		}},
 		{"guessing that succeeds in a good office", nil, func(w *world) {
@@ -89,7 +92,8 @@ func TestAttackers(t *testing.T) {
 			for range 6 {
 				w.crack(1, bad, "201").crack(1, bad, "202")
 			}
-			w.send(security.SuccessfulAuth, bad, "201", password).wantDecision(1, ban.ActionBreach, ban.ReasonGuessed).wantUntrusted(bad)
+			w.send(security.SuccessfulAuth, bad, "201", password).wantDecision(1, ban.ActionBreach,
+				ban.ReasonGuessed).wantUntrusted(bad)
 		}},
 		{"botnet of 500 addresses on extension 201", nil, func(w *world) {
 			w.login(office, "201")
@@ -185,7 +189,8 @@ func TestAttackers(t *testing.T) {
 			w.wantBanned(bad).wantLast(bad, ban.ActionBan, ban.ReasonACL)
 		}},
 		{"the manager port guessed", nil, func(w *world) {
-			for _, typ := range []security.Type{security.InvalidPassword, security.InvalidAccountID, security.ChallengeResponseFailed} {
+			for _, typ := range []security.Type{security.InvalidPassword, security.InvalidAccountID,
+				security.ChallengeResponseFailed} {
 				w.send(typ, bad, "admin", manager, tcp)
 			}
 			w.wantBanned(bad).wantLast(bad, ban.ActionBan, ban.ReasonManager)
@@ -227,7 +232,8 @@ func TestAttackers(t *testing.T) {
 				w.crack(5, office, extension(i%30)).pass(time.Second)
 			}
 			w.wantNever(office).wantTrusted(office)
-			w.wantDecision(1, ban.ActionObserve, ban.ReasonAccounts).wantDecision(1, ban.ActionObserve, ban.ReasonTolerance)
+			w.wantDecision(1, ban.ActionObserve, ban.ReasonAccounts).wantDecision(1, ban.ActionObserve,
+				ban.ReasonTolerance)
 		}},
 		{"forged honeypot packet from a customer's address", honeypot, func(w *world) {
 			w.login(office, "201").scan(office, "admin").wantNever(office).wantTrusted(office)
@@ -281,7 +287,8 @@ func TestAttackers(t *testing.T) {
 				}
 			}
 			s := w.e.Stats(w.now)
-			if s.Sources > 20_000 || s.Bans > 5_000 || s.Evicted == 0 || s.Limited["forgeable_rate"] == 0 || s.Limited["forgeable_bans"] == 0 {
+			if s.Sources > 20_000 || s.Bans > 5_000 || s.Evicted == 0 || s.Limited["forgeable_rate"] == 0 ||
+				s.Limited["forgeable_bans"] == 0 {
 				w.t.Errorf("%+v", s)
 			}
 			w.wantTrusted(office).wantNever(office).wantDecision(1, ban.ActionTrust, ban.ReasonLogin)

@@ -21,8 +21,8 @@ func nth(n int) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// BenchmarkHandle measures the judgement of one event, by kind of traffic and by how many sources are tracked. Every event
-// has the shape that Asterisk gives it, and a Call-ID of its own.
+// BenchmarkHandle measures the judgement of one event, by kind of traffic and by how many sources are tracked. Every
+// event has the shape that Asterisk gives it, and a Call-ID of its own.
 func BenchmarkHandle(b *testing.B) {
 	mixes := []struct {
 		name   string
@@ -33,7 +33,8 @@ func BenchmarkHandle(b *testing.B) {
 		}},
 		{"guess", []security.Event{
 			{Type: security.ChallengeSent, Account: "201"},
-			{Type: security.ChallengeResponseFailed, Account: "201", Challenge: "1763812800/0123456789abcdef0123456789abcdef"},
+			{Type: security.ChallengeResponseFailed, Account: "201",
+				Challenge: "1763812800/0123456789abcdef0123456789abcdef"},
 		}},
 		{"login", []security.Event{
 			{Type: security.ChallengeSent, Account: "201"},
@@ -102,9 +103,11 @@ func BenchmarkSources(b *testing.B) {
 			now, calls, out := start, 0, []ban.Decision(nil)
 			round := func() {
 				for n := range sources {
-					ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000", Time: now,
+					ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000",
+						Time:    now,
 						Session: sessions[calls%len(sessions)],
-						Remote:  security.Address{AddrPort: netip.AddrPortFrom(nth(n*7919%sources), 5060), Transport: security.UDP}}
+						Remote: security.Address{AddrPort: netip.AddrPortFrom(nth(n*7919%sources), 5060),
+							Transport: security.UDP}}
 					out = e.Handle(now, "pbx", &ev, out[:0])
 					calls++
 					now = now.Add(25 * time.Microsecond)

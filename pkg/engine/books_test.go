@@ -49,8 +49,10 @@ func TestExemptionsHaveOrigins(t *testing.T) {
 }
 
 func TestADecisionLineHasTheContractsKeys(t *testing.T) {
-	d := ban.Decision{Time: epoch, Action: ban.ActionBan, Source: netip.MustParseAddr("203.0.113.66"), Prefix: netip.MustParsePrefix("203.0.113.66/32"),
-		Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12.3456, Account: "100", Service: security.PJSIP, Transport: security.TLS, Proven: true,
+	d := ban.Decision{Time: epoch, Action: ban.ActionBan, Source: netip.MustParseAddr("203.0.113.66"),
+		Prefix: netip.MustParsePrefix("203.0.113.66/32"),
+		Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12.3456, Account: "100", Service: security.PJSIP,
+		Transport: security.TLS, Proven: true,
 		Duration: time.Hour, PBX: "pbx1"}
 	const want = `{"time":"2026-11-22T12:00:00Z","action":"ban","source":"203.0.113.66","prefix":"203.0.113.66/32","reason":"unknown_account",` +
 		`"points":4,"score":12.346,"account":"100","service":"PJSIP","transport":"TLS","proven":true,"duration_seconds":3600,"pbx":"pbx1"}`
@@ -102,7 +104,8 @@ func TestALongNameIsCutBetweenCharacters(t *testing.T) {
 			}
 		}
 	}
-	if x := e.Why(epoch, netip.MustParseAddr("203.0.113.66")); x.Evidence[0].Account != x.Ban.Accounts[0] || len(x.Ban.Accounts[0]) != nameBytes+2 {
+	if x := e.Why(epoch, netip.MustParseAddr("203.0.113.66")); x.Evidence[0].Account != x.Ban.Accounts[0] ||
+		len(x.Ban.Accounts[0]) != nameBytes+2 {
 		t.Errorf("%q", x.Evidence[0].Account)
 	}
 }

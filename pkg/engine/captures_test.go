@@ -43,8 +43,9 @@ func TestCaptures(t *testing.T) {
 				if !inside(d.Prefix) {
 					t.Errorf("%v: that address sent nothing", brief(d))
 				}
-				if d.Action == ban.ActionBan && (strings.HasPrefix(name, "normal-") || strings.HasPrefix(name, "trunk-") ||
-					strings.HasPrefix(name, "spoof-") || strings.HasPrefix(name, "cs-")) {
+				if d.Action == ban.ActionBan &&
+					(strings.HasPrefix(name, "normal-") || strings.HasPrefix(name, "trunk-") ||
+						strings.HasPrefix(name, "spoof-") || strings.HasPrefix(name, "cs-")) {
 					t.Errorf("%v: a customer", brief(d))
 				}
 			}

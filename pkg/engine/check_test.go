@@ -75,15 +75,18 @@ func (e *Engine) check() error {
 		_, known := e.trusts[k]
 		_, banned := e.bans[e.prefixOf(k)]
 		if s.hasTrust != known || s.banned != banned {
-			return fmt.Errorf("source %v: known %v, banned %v; want %v, %v", e.prefixOf(k), s.hasTrust, s.banned, known, banned)
+			return fmt.Errorf("source %v: known %v, banned %v; want %v, %v", e.prefixOf(k), s.hasTrust, s.banned, known,
+				banned)
 		}
-		for _, f := range []float32{s.score, s.provenScore, s.observedScore, e.sources.detailsOf(s).overflowPoints, e.sources.detailsOf(s).pace.tokens} {
+		for _, f := range []float32{s.score, s.provenScore, s.observedScore, e.sources.detailsOf(s).overflowPoints,
+			e.sources.detailsOf(s).pace.tokens} {
 			if !(f >= 0) || math.IsInf(float64(f), 0) {
 				return fmt.Errorf("source %v: %+v", e.prefixOf(k), s)
 			}
 		}
 		if s.provenScore > s.score+pointsTolerance || s.score > s.observedScore+pointsTolerance {
-			return fmt.Errorf("source %v: proven %v of %v of %v", e.prefixOf(k), s.provenScore, s.score, s.observedScore)
+			return fmt.Errorf("source %v: proven %v of %v of %v", e.prefixOf(k), s.provenScore, s.score,
+				s.observedScore)
 		}
 	}
 	return nil
@@ -99,7 +102,8 @@ func (t *sources) check() error {
 				return fmt.Errorf("number %d in class %d: %+v", number, c, s)
 			}
 			if c != classOffender && s.queuedAt > seconds(s.lastSeen) {
-				return fmt.Errorf("number %d in class %d has its place of %d, and was seen at %d", number, c, s.queuedAt, seconds(s.lastSeen))
+				return fmt.Errorf("number %d in class %d has its place of %d, and was seen at %d", number, c,
+					s.queuedAt, seconds(s.lastSeen))
 			}
 			if seen++; seen > t.len() {
 				return fmt.Errorf("the lists hold more than %d sources", t.len())

@@ -96,7 +96,8 @@ func TestCustomers(t *testing.T) {
 		}},
 		{"one phone with last year's password", nil, func(w *world) {
 			w.rounds(24*60, time.Minute, "192.0.2.70", "201")
-			w.wantNever("192.0.2.70").wantDecision(24, ban.ActionMisconfigured, ban.ReasonPace).wantLast("192.0.2.70", ban.ActionMisconfigured, ban.ReasonPace)
+			w.wantNever("192.0.2.70").wantDecision(24, ban.ActionMisconfigured, ban.ReasonPace).wantLast("192.0.2.70",
+				ban.ActionMisconfigured, ban.ReasonPace)
 		}},
 		{"one phone with last year's password, over TLS", nil, func(w *world) {
 			w.rounds(300, 30*time.Second, "192.0.2.70", "201", tls).wantNever("192.0.2.70")
@@ -107,7 +108,8 @@ func TestCustomers(t *testing.T) {
 				w.rounds(60, time.Minute, office, "203", tls).login(office, "201", tls)
 			}
 			w.wantNever(office).wantTrusted(office).wantDecision(12, ban.ActionMisconfigured, ban.ReasonPace)
-			w.wantDecision(0, ban.ActionUntrust, ban.ReasonTolerance).wantDecision(0, ban.ActionUntrust, ban.ReasonAccounts)
+			w.wantDecision(0, ban.ActionUntrust, ban.ReasonTolerance).wantDecision(0, ban.ActionUntrust,
+				ban.ReasonAccounts)
 		}},
 		{"a disabled phone keeps trying in the office, and the office is unbanned", nil, func(w *world) {
 			w.login(office, "201")
@@ -175,15 +177,17 @@ func TestCustomers(t *testing.T) {
 			}
 			w.wantBanned("192.0.2.75")
 		}},
-		{"a good phone that dials wrong numbers through chan_sip", func(p *policy.Policy) { p.Services["SIP"] = policy.Enforce }, func(w *world) {
-			for range 50 {
-				w.send(security.FailedACL, office, "7001", chanSIP, acl("no_extension_match"))
-			}
-			w.wantFree(office).wantQuiet()
-		}},
+		{"a good phone that dials wrong numbers through chan_sip",
+			func(p *policy.Policy) { p.Services["SIP"] = policy.Enforce }, func(w *world) {
+				for range 50 {
+					w.send(security.FailedACL, office, "7001", chanSIP, acl("no_extension_match"))
+				}
+				w.wantFree(office).wantQuiet()
+			}},
 		{"more contacts than max_contacts", nil, func(w *world) {
 			for range 50 {
-				w.send(security.FailedACL, office, "201", acl("registrar_attempt_exceeds_maximum_configured_contacts")).pass(time.Minute)
+				w.send(security.FailedACL, office, "201",
+					acl("registrar_attempt_exceeds_maximum_configured_contacts")).pass(time.Minute)
 			}
 			w.wantNever(office).wantDecision(1, ban.ActionMisconfigured, ban.ReasonConfiguration)
 		}},

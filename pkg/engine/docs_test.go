@@ -159,9 +159,11 @@ func exampleDocs(t *testing.T) string {
 		say(out)
 		out = nil
 		for i, typ := range types {
-			ev := security.Event{Type: typ, Service: security.PJSIP, Account: account, Session: fmt.Sprint(calls), Response: fmt.Sprint(i),
+			ev := security.Event{Type: typ, Service: security.PJSIP, Account: account, Session: fmt.Sprint(calls),
+				Response:      fmt.Sprint(i),
 				UsingPassword: typ == security.SuccessfulAuth,
-				Remote:        security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060), Transport: security.UDP}}
+				Remote: security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060),
+					Transport: security.UDP}}
 			if typ == security.ChallengeSent && types[0] == security.InvalidAccountID {
 				ev.Account = unknownAccount
 			}
@@ -170,11 +172,13 @@ func exampleDocs(t *testing.T) string {
 		if write {
 			x := e.Why(now, netip.MustParseAddr(from))
 			last := x.Evidence[len(x.Evidence)-1]
-			fmt.Fprintf(&b, "%s  %-14s %s %s: %.1f points, score %.1f\n", at, from, last.Event, last.Account, last.Points, last.Score)
+			fmt.Fprintf(&b, "%s  %-14s %s %s: %.1f points, score %.1f\n", at, from, last.Event, last.Account,
+				last.Points, last.Score)
 		}
 		say(out)
 	}
-	const ia, cs, crf, sa = security.InvalidAccountID, security.ChallengeSent, security.ChallengeResponseFailed, security.SuccessfulAuth
+	const ia, cs, crf, sa = security.InvalidAccountID, security.ChallengeSent, security.ChallengeResponseFailed,
+		security.SuccessfulAuth
 	send("11:59:00", office, "201", false, cs, sa)
 	send("12:00:00", scanner, "100", true, ia, cs)
 	send("12:00:30", office, "203", true, cs, crf, crf)

@@ -72,8 +72,10 @@ func TestGuesserIsBannedBeforeTheTenthGuess(t *testing.T) {
 func TestTrustIsForPJSIPPasswordsOnly(t *testing.T) {
 	w := newWorld(t)
 	password := func(ev *security.Event) { ev.UsingPassword = true }
-	w.send(security.SuccessfulAuth, "192.0.2.10", "admin", func(ev *security.Event) { ev.Service = security.AMI }, over(security.TCP))
-	w.send(security.SuccessfulAuth, "192.0.2.11", "7001", password, func(ev *security.Event) { ev.Service = security.SIP })
+	w.send(security.SuccessfulAuth, "192.0.2.10", "admin", func(ev *security.Event) { ev.Service = security.AMI },
+		over(security.TCP))
+	w.send(security.SuccessfulAuth, "192.0.2.11", "7001", password,
+		func(ev *security.Event) { ev.Service = security.SIP })
 	w.send(security.SuccessfulAuth, "192.0.2.12", "7001", func(ev *security.Event) { ev.Service = security.SIP })
 	w.send(security.SuccessfulAuth, "192.0.2.13", "201")
 	w.wantDecision(0, ban.ActionTrust, ban.ReasonLogin)
@@ -85,7 +87,8 @@ func TestTrustIsForPJSIPPasswordsOnly(t *testing.T) {
 
 func TestBansEscalateAndEnd(t *testing.T) {
 	w := newWorld(t)
-	for i, want := range []time.Duration{time.Hour, 4 * time.Hour, 16 * time.Hour, 64 * time.Hour, 168 * time.Hour, 168 * time.Hour} {
+	for i, want := range []time.Duration{time.Hour, 4 * time.Hour, 16 * time.Hour, 64 * time.Hour, 168 * time.Hour,
+		168 * time.Hour} {
 		for range 3 {
 			w.scan(bad, "100", over(security.TLS))
 		}

@@ -161,7 +161,8 @@ func (w *explainer) explainBan() {
 	}
 	if own && !b.Observed {
 		w.say("the next ban within %s after this one would last %s",
-			humanize.ExactDuration(w.engine.policy.Ban.Memory), humanize.ExactDuration(w.engine.banDuration(b.Number, b.Proven)))
+			humanize.ExactDuration(w.engine.policy.Ban.Memory),
+			humanize.ExactDuration(w.engine.banDuration(b.Number, b.Proven)))
 	}
 	if !b.Observed {
 		w.say("to end it now: ringwall unban %s", b.Prefix)
@@ -209,7 +210,8 @@ func (w *explainer) explainScore() {
 	}
 	if w.source.openChallenges > 0 {
 		w.say("%s may wait up to %s for a login",
-			humanize.Plural(int(w.source.openChallenges), "request", "requests"), humanize.ExactDuration(w.engine.policy.Challenges.AnswerWithin))
+			humanize.Plural(int(w.source.openChallenges), "request", "requests"),
+			humanize.ExactDuration(w.engine.policy.Challenges.AnswerWithin))
 	}
 }
 

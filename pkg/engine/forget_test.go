@@ -26,8 +26,9 @@ func newCrowd(cfg policy.Policy) *crowd {
 // send is an event of a source that costs nothing, or the points of an unknown account.
 func (c *crowd) send(n int, hostile bool) {
 	c.calls++
-	ev := security.Event{Type: security.RequestNotSupported, Service: security.PJSIP, Account: "201", Session: strconv.Itoa(c.calls),
-		Remote: security.Address{AddrPort: netip.AddrPortFrom(address(n), 5060), Transport: security.UDP}}
+	ev := security.Event{Type: security.RequestNotSupported, Service: security.PJSIP, Account: "201",
+		Session: strconv.Itoa(c.calls),
+		Remote:  security.Address{AddrPort: netip.AddrPortFrom(address(n), 5060), Transport: security.UDP}}
 	if hostile {
 		ev.Type = security.InvalidAccountID
 	}

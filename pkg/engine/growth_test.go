@@ -13,8 +13,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
-// TestNoCallCopiesMegabytes watches what each call takes of the heap while sources come, are banned, and are free again.
-// Whatever is copied when it grows takes its new size in one call.
+// TestNoCallCopiesMegabytes watches what each call takes of the heap while sources come, are banned, and are free
+// again. Whatever is copied when it grows takes its new size in one call.
 func TestNoCallCopiesMegabytes(t *testing.T) {
 	const most = 2 << 20 // bytes in one call. A chunk of sources is 64 KB, but the runtime counts small things in lumps
 	n := 60_000
@@ -40,10 +40,12 @@ func TestNoCallCopiesMegabytes(t *testing.T) {
 	}
 	for try := range 4 {
 		for i := range n {
-			ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000", Session: "call-" + strconv.Itoa(try*n+i),
-				Remote: security.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: security.TLS}}
+			ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000",
+				Session: "call-" + strconv.Itoa(try*n+i),
+				Remote:  security.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: security.TLS}}
 			if i%2 == 0 {
-				ev.Type, ev.Account, ev.Challenge, ev.Response = security.ChallengeResponseFailed, strconv.Itoa(try), "1/a", ev.Session
+				ev.Type, ev.Account, ev.Challenge, ev.Response = security.ChallengeResponseFailed, strconv.Itoa(try),
+					"1/a", ev.Session
 			}
 			out = e.Handle(now, "pbx", &ev, out[:0])
 			watch("an event")
@@ -77,7 +79,8 @@ func TestMemoryOfSourcesThatGuess(t *testing.T) {
 	before := inUse()
 	now := epoch
 	for i := range n {
-		ev := security.Event{Type: security.ChallengeResponseFailed, Service: security.PJSIP, Account: strconv.Itoa(i % 100), Challenge: "1/a",
+		ev := security.Event{Type: security.ChallengeResponseFailed, Service: security.PJSIP,
+			Account: strconv.Itoa(i % 100), Challenge: "1/a",
 			Response: "x", Session: "call-" + strconv.Itoa(i),
 			Remote: security.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: security.UDP}}
 		if out := e.Handle(now, "pbx", &ev, nil); len(out) > 0 {

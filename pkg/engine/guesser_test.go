@@ -15,9 +15,11 @@ import (
 // nonce has the form of PJSIP's: a time and a hash.
 const nonce = "1795384137/5e8c2ab0d1f94c6b8a7e6d5c4b3a2910"
 
-// decoy is a guess behind a constant Authorization header in front of the one that Asterisk checks, all in one dialogue.
+// decoy is a guess behind a constant Authorization header in front of the one that Asterisk checks, all in one
+// dialogue.
 func (w *world) decoy(from, account string, change ...func(*security.Event)) *world {
-	return w.send(security.ChallengeResponseFailed, from, account, append([]func(*security.Event){in("one"), answering(nonce, "constant")}, change...)...)
+	return w.send(security.ChallengeResponseFailed, from, account,
+		append([]func(*security.Event){in("one"), answering(nonce, "constant")}, change...)...)
 }
 
 func hostileBytes(ev *security.Event) { ev.Session, ev.Hostile = "a\tb", true }
@@ -50,7 +52,8 @@ func TestGuessers(t *testing.T) {
 	const home = "192.0.2.70"
 	run(t, []scenario{
 		{"bytes that no phone sends", nil, func(w *world) {
-			w.wantGuesses(2, bad, func(int) { w.wrong(bad, "201", hostileBytes) }).wantLast(bad, ban.ActionBan, ban.ReasonMalformed)
+			w.wantGuesses(2, bad, func(int) { w.wrong(bad, "201", hostileBytes) }).wantLast(bad, ban.ActionBan,
+				ban.ReasonMalformed)
 			w.wantDecision(1, ban.ActionTampering, ban.ReasonMalformed)
 		}},
 		{"bytes that no phone sends, in a mere challenge", nil, func(w *world) {
@@ -75,7 +78,8 @@ func TestGuessers(t *testing.T) {
 			for range 100 {
 				w.wrong(office, "201", hostileBytes)
 			}
-			w.wantNever(office).wantTrusted(office).login(office, "201").wantTrusted(office).wantDecision(0, ban.ActionBreach, ban.ReasonGuessed)
+			w.wantNever(office).wantTrusted(office).login(office, "201").wantTrusted(office).wantDecision(0,
+				ban.ActionBreach, ban.ReasonGuessed)
 		}},
 		{"an account name with a tab, as somebody pasted it", nil, func(w *world) {
 			w.scan(home, "201\t").pass(time.Minute).login(home, "201").wantNever(home).wantTrusted(home)
@@ -139,7 +143,8 @@ func TestGuessers(t *testing.T) {
 			for range 3 { // once a minute, until the line is mended
 				call := in(w.dialogue())
 				for _, pause := range []time.Duration{500, 1000, 2000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 500} {
-					w.send(security.ChallengeResponseFailed, home, "201", call, answering(nonce, w.dialogue()[:4])).pass(pause * time.Millisecond)
+					w.send(security.ChallengeResponseFailed, home, "201", call,
+						answering(nonce, w.dialogue()[:4])).pass(pause * time.Millisecond)
 				}
 				w.pass(28*time.Second).login(home, "201").pass(time.Hour)
 			}
@@ -150,7 +155,8 @@ func TestGuessers(t *testing.T) {
 				call := in(w.dialogue())
 				for i := range 2 {
 					answer := answering(nonce, strconv.Itoa(w.calls*2+i))
-					w.send(security.ChallengeResponseFailed, home, "201", call, answer).send(security.ChallengeResponseFailed, home, "201", call, answer)
+					w.send(security.ChallengeResponseFailed, home, "201", call,
+						answer).send(security.ChallengeResponseFailed, home, "201", call, answer)
 				}
 				w.pass(time.Minute)
 			}
@@ -162,8 +168,10 @@ func TestGuessers(t *testing.T) {
 			for i := range 80 {
 				w.crack(2, bad, extension(10+i))
 			}
-			w.crack(300, bad, "9999").wantDecision(1, ban.ActionGuessing, ban.ReasonWrongPassword).wantDecision(1, ban.ActionGuessing, ban.ReasonAccounts)
-			w.send(security.SuccessfulAuth, bad, "9999", password, at(7777)).wantDecision(1, ban.ActionBreach, ban.ReasonGuessed)
+			w.crack(300, bad, "9999").wantDecision(1, ban.ActionGuessing, ban.ReasonWrongPassword).wantDecision(1,
+				ban.ActionGuessing, ban.ReasonAccounts)
+			w.send(security.SuccessfulAuth, bad, "9999", password, at(7777)).wantDecision(1, ban.ActionBreach,
+				ban.ReasonGuessed)
 		}},
 		{"a stolen account, and a thousand others in turns", nil, func(w *world) {
 			w.login(bad, "201")
@@ -172,7 +180,8 @@ func TestGuessers(t *testing.T) {
 					w.crack(1, bad, extension(10+i))
 				}
 			}
-			w.send(security.SuccessfulAuth, bad, extension(500), password, at(7777)).wantDecision(1, ban.ActionBreach, ban.ReasonGuessed)
+			w.send(security.SuccessfulAuth, bad, extension(500), password, at(7777)).wantDecision(1, ban.ActionBreach,
+				ban.ReasonGuessed)
 		}},
 
 		{"a storm of forged packets", nil, func(w *world) {
@@ -262,8 +271,10 @@ func TestGuessers(t *testing.T) {
 			w.pass(2*time.Hour).login(bad, "201").wantTrusted(bad) // it goes on no more
 		}},
 		{"a customer who typed in haste, and was unbanned", nil, func(w *world) {
-			w.login(office, "201").crack(25, home, "201").wantBanned(home).unban(home+"/32", 0).login(home, "201").wantTrusted(home)
-			w.wantDecision(0, ban.ActionBreach, ban.ReasonDistributed).login(bad, "201").wantDecision(1, ban.ActionBreach, ban.ReasonDistributed)
+			w.login(office, "201").crack(25, home, "201").wantBanned(home).unban(home+"/32", 0).login(home,
+				"201").wantTrusted(home)
+			w.wantDecision(0, ban.ActionBreach, ban.ReasonDistributed).login(bad, "201").wantDecision(1,
+				ban.ActionBreach, ban.ReasonDistributed)
 		}},
 		{"the first logins after the installation, while a botnet guesses", nil, func(w *world) {
 			for i := range 10 {
@@ -273,12 +284,15 @@ func TestGuessers(t *testing.T) {
 		}},
 
 		{"forged guesses before a phone's next login", nil, func(w *world) {
-			w.login(home, "201").crack(6, home, "201").login(home, "201").wantTrusted(home).wantDecision(0, ban.ActionBreach, ban.ReasonGuessed)
+			w.login(home, "201").crack(6, home, "201").login(home, "201").wantTrusted(home).wantDecision(0,
+				ban.ActionBreach, ban.ReasonGuessed)
 			w.pass(20*time.Hour).login(home, "201").pass(20 * time.Hour).wantTrusted(home)
 		}},
 		{"forged guesses before a phone's next login from another port", nil, func(w *world) {
-			w.login(home, "201").crack(6, home, "201").login(home, "201", at(7777)).wantDecision(1, ban.ActionBreach, ban.ReasonGuessed)
-			w.pass(20*time.Hour).login(home, "201", at(7777)).pass(20*time.Hour).wantTrusted(home).wantDecision(1, ban.ActionBreach, ban.ReasonGuessed)
+			w.login(home, "201").crack(6, home, "201").login(home, "201", at(7777)).wantDecision(1, ban.ActionBreach,
+				ban.ReasonGuessed)
+			w.pass(20*time.Hour).login(home, "201", at(7777)).pass(20*time.Hour).wantTrusted(home).wantDecision(1,
+				ban.ActionBreach, ban.ReasonGuessed)
 		}},
 		{"forged guesses before somebody's first login", nil, func(w *world) {
 			w.crack(6, home, "201").unban(home+"/32", 0).crack(6, home, "201").login(home, "201").wantUntrusted(home)
@@ -289,7 +303,8 @@ func TestGuessers(t *testing.T) {
 				w.crack(1, host(i), "201")
 			}
 			w.wantDecision(1, ban.ActionTargeted, ban.ReasonDistributed)
-			w.wrong(home, "201").pass(5*time.Second).wrong(home, "201").pass(5*time.Second).wrong(home, "201").wantNever(home)
+			w.wrong(home, "201").pass(5*time.Second).wrong(home, "201").pass(5*time.Second).wrong(home,
+				"201").wantNever(home)
 			w.pass(5*time.Second).login(home, "201").wantNever(home)
 		}},
 		{"2,000 forged packets are one alarm", nil, func(w *world) {
@@ -327,15 +342,18 @@ func TestGuessers(t *testing.T) {
 			w.wantNever(bad).wantDecision(1, ban.ActionGuessing, ban.ReasonPace)
 		}},
 		{"a stolen account, and guesses that its trust still tolerates", nil, func(w *world) {
-			w.login(bad, "201", tcp).crack(49, bad, "250", tcp).wantTrusted(bad).wantDecision(1, ban.ActionGuessing, ban.ReasonPace)
+			w.login(bad, "201", tcp).crack(49, bad, "250", tcp).wantTrusted(bad).wantDecision(1, ban.ActionGuessing,
+				ban.ReasonPace)
 		}},
 
 		{"an allowed source guesses", nil, func(w *world) {
-			w.allow(bad+"/32").crack(50, bad, "201").wantNever(bad).wantDecision(1, ban.ActionObserve, ban.ReasonAllowed)
+			w.allow(bad+"/32").crack(50, bad, "201").wantNever(bad).wantDecision(1, ban.ActionObserve,
+				ban.ReasonAllowed)
 			w.pass(2*time.Hour).crack(50, bad, "201").wantDecision(2, ban.ActionObserve, ban.ReasonAllowed)
 		}},
 		{"a phone with an old password at an allowed address", nil, func(w *world) {
-			w.allow(home+"/32").rounds(300, time.Minute, home, "201").wantDecision(0, ban.ActionObserve, ban.ReasonAllowed)
+			w.allow(home+"/32").rounds(300, time.Minute, home, "201").wantDecision(0, ban.ActionObserve,
+				ban.ReasonAllowed)
 		}},
 	})
 }
@@ -345,8 +363,10 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 	small := func(part, i int) string { return fmt.Sprintf("2001:db8:66:%02x%02x::1", part, i) }
 	run(t, []scenario{
 		{"a guess from each /64 of a /56, then of the next", nil, func(w *world) {
-			w.wantGuesses(8, small(0, 200), func(i int) { w.crack(1, small(0, i), "201") }).wantFree(small(1, 0), "2001:db8:67::1")
-			w.crack(1, small(1, 0), "201").wantFree(small(1, 0)).crack(1, small(1, 1), "201").wantBanned(small(1, 0)).wantFree(small(2, 0))
+			w.wantGuesses(8, small(0, 200), func(i int) { w.crack(1, small(0, i), "201") }).wantFree(small(1, 0),
+				"2001:db8:67::1")
+			w.crack(1, small(1, 0), "201").wantFree(small(1, 0)).crack(1, small(1, 1),
+				"201").wantBanned(small(1, 0)).wantFree(small(2, 0))
 			w.wantDecision(2, ban.ActionBan, ban.ReasonNetwork)
 		}},
 		{"a guess from each /64, spread over a /48", nil, func(w *world) {
@@ -378,7 +398,8 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 			for i := range 200 {
 				w.crack(4, small(i, 0), "202")
 			}
-			w.wantNever(small(7, 7)).wantDecision(0, ban.ActionBan, ban.ReasonNetwork).wantDecision(1, ban.ActionGuessing, ban.ReasonNetwork)
+			w.wantNever(small(7, 7)).wantDecision(0, ban.ActionBan, ban.ReasonNetwork).wantDecision(1,
+				ban.ActionGuessing, ban.ReasonNetwork)
 		}},
 		{"a stolen account that is to save its own /48", nil, func(w *world) {
 			w.login(small(0, 0), "201", tcp)
@@ -422,11 +443,13 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 			for i := range 20 {
 				w.crack(1, small(i, 0), "201")
 			}
-			w.wantBanned(small(200, 0)).vouch(small(200, 0)).wantTrusted(small(200, 0)).wantFree(small(200, 0), small(100, 0))
+			w.wantBanned(small(200, 0)).vouch(small(200, 0)).wantTrusted(small(200, 0)).wantFree(small(200, 0),
+				small(100, 0))
 		}},
 		{"old phones in several networks of one site", nil, func(w *world) {
 			for range 300 {
-				w.round(small(0, 1), "201").pass(20*time.Second).round(small(0, 2), "202").pass(20*time.Second).round(small(1, 1), "203").pass(20 * time.Second)
+				w.round(small(0, 1), "201").pass(20*time.Second).round(small(0, 2),
+					"202").pass(20*time.Second).round(small(1, 1), "203").pass(20 * time.Second)
 			}
 			w.wantDecision(0, ban.ActionBan, ban.ReasonNetwork).wantDecision(0, ban.ActionGuessing, ban.ReasonNetwork)
 		}},
@@ -458,7 +481,8 @@ func TestFullBooks(t *testing.T) {
 	run(t, []scenario{
 		{"a guesser over UDP", few, func(w *world) {
 			full(w)
-			w.wantGuesses(11, bad, func(int) { w.crack(1, bad, "201") }).wantDecision(1, ban.ActionUnban, ban.ReasonLimit)
+			w.wantGuesses(11, bad, func(int) { w.crack(1, bad, "201") }).wantDecision(1, ban.ActionUnban,
+				ban.ReasonLimit)
 			w.wantFree(nth(0).String()).wantBanned(nth(1).String())
 			if s := w.e.Stats(w.now); s.Bans != 2000 {
 				w.t.Errorf("%d bans", s.Bans)
@@ -490,15 +514,20 @@ func TestFullBooks(t *testing.T) {
 			full(w)
 			w.wantDecision(0, ban.ActionUnban, ban.ReasonLimit)
 		}},
-		{"fewer sources than bans, and a guesser over TCP", func(p *policy.Policy) { p.MaxSources, p.Limits.ForgeableBans = 1000, 100_000 }, func(w *world) {
-			full(w)
-			w.wantGuesses(5, bad, func(int) { w.crack(1, bad, "201", tcp) })
-		}},
-		{"all bans taken by forged packets, and a guesser over TCP", func(p *policy.Policy) { p.Limits.ForgeableBans, p.Limits.Bans = 2000, 2000 }, func(w *world) {
-			full(w)
-			w.wantGuesses(5, bad, func(int) { w.crack(1, bad, "201", tcp) })
-		}},
-		{"trusted sources never give way", func(p *policy.Policy) { p.MaxSources, p.Limits.ForgeableBans = 1000, 100_000 }, func(w *world) {
+		{"fewer sources than bans, and a guesser over TCP",
+			func(p *policy.Policy) { p.MaxSources, p.Limits.ForgeableBans = 1000, 100_000 }, func(w *world) {
+				full(w)
+				w.wantGuesses(5, bad, func(int) { w.crack(1, bad, "201", tcp) })
+			}},
+		{"all bans taken by forged packets, and a guesser over TCP",
+			func(p *policy.Policy) { p.Limits.ForgeableBans, p.Limits.Bans = 2000, 2000 }, func(w *world) {
+				full(w)
+				w.wantGuesses(5, bad, func(int) { w.crack(1, bad, "201", tcp) })
+			}},
+		{"trusted sources never give way", func(p *policy.Policy) {
+			p.MaxSources, p.Limits.ForgeableBans = 1000,
+				100_000
+		}, func(w *world) {
 			w.login(office, "201")
 			full(w)
 			w.wantTrusted(office).wantNever(office)

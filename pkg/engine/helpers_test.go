@@ -55,8 +55,9 @@ func (w *world) dialogue() string {
 func (w *world) send(typ security.Type, from, account string, change ...func(*security.Event)) *world {
 	ev := security.Event{
 		Type: typ, Service: security.PJSIP, Time: w.now, Account: account, Session: w.dialogue(),
-		Local:  security.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: security.UDP},
-		Remote: security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060), Transport: security.UDP},
+		Local: security.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: security.UDP},
+		Remote: security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060),
+			Transport: security.UDP},
 	}
 	for _, f := range change {
 		f(&ev)
@@ -131,7 +132,8 @@ func (w *world) wantNever(addrs ...string) *world {
 	w.t.Helper()
 	for _, a := range addrs {
 		for _, d := range w.log {
-			if (d.Action == ban.ActionBan || d.Action == ban.ActionExtend) && d.Prefix.Contains(netip.MustParseAddr(a)) {
+			if (d.Action == ban.ActionBan || d.Action == ban.ActionExtend) &&
+				d.Prefix.Contains(netip.MustParseAddr(a)) {
 				w.t.Errorf("%s was banned by %v", a, brief(d))
 			}
 		}

@@ -17,14 +17,16 @@ func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
 	if until.UnixNano() <= e.now || e.isFullyExempt(p) {
 		return
 	}
-	if have := e.bans[p]; have != nil && have.until > e.now && (have.observed || until.UnixNano() <= have.until+second) {
+	if have := e.bans[p]; have != nil && have.until > e.now &&
+		(have.observed || until.UnixNano() <= have.until+second) {
 		if !have.observed && until.UnixNano() < have.until {
 			have.until = until.UnixNano()
 			e.setTimer(have.until, p, endOfBan)
 		}
 		return
 	}
-	b := &activeBan{prefix: p, since: e.now, until: until.UnixNano(), reason: ban.ReasonAdopted, proven: true, number: 1}
+	b := &activeBan{prefix: p, since: e.now, until: until.UnixNano(), reason: ban.ReasonAdopted, proven: true,
+		number: 1}
 	if p.IsSingleIP() {
 		b.source = p.Addr()
 	}

@@ -55,7 +55,8 @@ func TestABannedSourceThatGetsThroughIsALeak(t *testing.T) {
 	w.pass(3 * time.Second)
 	w.send(security.ChallengeSent, leaker, "201", receivedAt("192.0.2.1:5080"))
 	d := w.wantLeaks(1)[0]
-	if d.Source.String() != leaker || d.Prefix.String() != leaker+"/32" || d.Reason != ban.ReasonUnknownAccount || d.PBX != "pbx" ||
+	if d.Source.String() != leaker || d.Prefix.String() != leaker+"/32" || d.Reason != ban.ReasonUnknownAccount ||
+		d.PBX != "pbx" ||
 		d.Account != "201" || d.Service != security.PJSIP || d.Transport != security.UDP {
 		t.Errorf("%+v", d)
 	}
@@ -66,7 +67,8 @@ func TestABannedSourceThatGetsThroughIsALeak(t *testing.T) {
 	if l := x.Ban.Leak; l == nil || l.Port != 5080 || l.Transport != "UDP" || l.Events != 1 {
 		t.Errorf("%+v", l)
 	}
-	if text := strings.Join(x.Lines, "\n"); !strings.Contains(text, "DOES NOT KEEP IT OUT: 1 event since then got through to UDP port 5080") {
+	if text := strings.Join(x.Lines, "\n"); !strings.Contains(text,
+		"DOES NOT KEEP IT OUT: 1 event since then got through to UDP port 5080") {
 		t.Error(text)
 	}
 	if s := w.e.Stats(w.now); s.Leaking != 1 || s.Leaks != 1 {
@@ -107,11 +109,13 @@ func TestWhatIsNoLeak(t *testing.T) {
 		}},
 		{"a trunk, within a banned network", func(w *world) {
 			w.ban("203.0.113.0/24")
-			w.log = append(w.log, w.e.Protect(w.now, "pbx", map[netip.Prefix]string{netip.MustParsePrefix("203.0.113.5/32"): "trunk"})...)
+			w.log = append(w.log, w.e.Protect(w.now, "pbx",
+				map[netip.Prefix]string{netip.MustParsePrefix("203.0.113.5/32"): "trunk"})...)
 			w.pass(10*time.Second).scan("203.0.113.5", "100")
 		}},
 		{"chan_sip, whose addresses the attacker writes", func(w *world) {
-			w.pass(10*time.Second).send(security.InvalidAccountID, leaker, "100", func(ev *security.Event) { ev.Service = security.SIP })
+			w.pass(10*time.Second).send(security.InvalidAccountID, leaker, "100",
+				func(ev *security.Event) { ev.Service = security.SIP })
 		}},
 		{"an event that happened before the ban and came late", func(w *world) {
 			w.pass(time.Minute).scan(leaker, "100", func(ev *security.Event) { ev.Time = start })
@@ -155,11 +159,14 @@ func TestEveryBanCanLeak(t *testing.T) {
 	}{
 		{"of a network", "203.0.113.0/24", "203.0.113.5", func(w *world, from string) { w.scan(from, "100") }},
 		{"of half of the world", "128.0.0.0/1", "203.0.113.5", func(w *world, from string) { w.scan(from, "100") }},
-		{"of an IPv6 source", "2001:db8:1:2::/64", "2001:db8:1:2::5", func(w *world, from string) { w.scan(from, "100") }},
-		{"of an IPv6 address", "2001:db8:1:2::5/128", "2001:db8:1:2::5", func(w *world, from string) { w.scan(from, "100") }},
+		{"of an IPv6 source", "2001:db8:1:2::/64", "2001:db8:1:2::5",
+			func(w *world, from string) { w.scan(from, "100") }},
+		{"of an IPv6 address", "2001:db8:1:2::5/128", "2001:db8:1:2::5",
+			func(w *world, from string) { w.scan(from, "100") }},
 		{"of an IPv6 network", "2001:db8::/32", "2001:db8:1:2::5", func(w *world, from string) { w.scan(from, "100") }},
 		{"an event that no rule is about", "203.0.113.5/32", "203.0.113.5", func(w *world, from string) {
-			w.send(security.SuccessfulAuth, from, "admin", over(security.TCP), func(ev *security.Event) { ev.Service = security.AMI })
+			w.send(security.SuccessfulAuth, from, "admin", over(security.TCP),
+				func(ev *security.Event) { ev.Service = security.AMI })
 		}},
 		{"an event without a local address", "203.0.113.5/32", "203.0.113.5", func(w *world, from string) {
 			w.scan(from, "100", func(ev *security.Event) { ev.Local = security.Address{} })

@@ -70,8 +70,10 @@ func TestTheLeastSuspiciousGoFirst(t *testing.T) {
 	now := epoch
 	send := func(a netip.Addr, typ security.Type, account string, n int) {
 		for range n {
-			ev := security.Event{Type: typ, Service: security.PJSIP, Account: account, Session: now.String(), Response: now.String(),
-				UsingPassword: true, Remote: security.Address{AddrPort: netip.AddrPortFrom(a, 5060), Transport: security.TLS}}
+			ev := security.Event{Type: typ, Service: security.PJSIP, Account: account, Session: now.String(),
+				Response:      now.String(),
+				UsingPassword: true, Remote: security.Address{AddrPort: netip.AddrPortFrom(a, 5060),
+					Transport: security.TLS}}
 			e.Handle(now, "pbx", &ev, nil)
 			now = now.Add(time.Millisecond)
 		}
@@ -106,7 +108,8 @@ func TestTheLeastSuspiciousGoFirst(t *testing.T) {
 	if err := e.check(); err != nil {
 		t.Error(err)
 	}
-	if s := e.Stats(now); s.Evicted == 0 || e.activeBanOf(e.keyOf(banned)) == nil || e.activeTrust(e.keyOf(trusted)) == nil {
+	if s := e.Stats(now); s.Evicted == 0 || e.activeBanOf(e.keyOf(banned)) == nil ||
+		e.activeTrust(e.keyOf(trusted)) == nil {
 		t.Errorf("%+v", s)
 	}
 }

@@ -59,11 +59,14 @@ func TestPointsByPlace(t *testing.T) {
 		{"a system", policy.Multiply{ASNs: map[policy.ASN]float64{64496: 1.5}}, bad, 6, "4 × 1.5 (AS64496)"},
 		{"IPv6", byCountry(2), "2001:db8:bad::1", 8, "4 × 2 (country NL)"},
 		{"IPv4 in IPv6", byCountry(2), "::ffff:" + bad, 8, "4 × 2 (country NL)"},
-		{"both", policy.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[policy.ASN]float64{64496: 0.75}}, bad, 6,
+		{"both", policy.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[policy.ASN]float64{64496: 0.75}},
+			bad, 6,
 			"4 × 1.5 (country NL, AS64496)"},
-		{"both, at the bound", policy.Multiply{Countries: map[string]float64{"NL": 9}, ASNs: map[policy.ASN]float64{64496: 9}}, bad, 40,
+		{"both, at the bound", policy.Multiply{Countries: map[string]float64{"NL": 9},
+			ASNs: map[policy.ASN]float64{64496: 9}}, bad, 40,
 			"4 × 10 (country NL, AS64496)"},
-		{"both, that cancel out", policy.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[policy.ASN]float64{64496: 0.5}}, bad, 4, ""},
+		{"both, that cancel out", policy.Multiply{Countries: map[string]float64{"NL": 2},
+			ASNs: map[policy.ASN]float64{64496: 0.5}}, bad, 4, ""},
 		{"more digits than are kept", byCountry(1.23456), bad, 4.94, "4 × 1.235 (country NL)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -197,7 +200,8 @@ func TestWithoutMultipliersAllIsAsBefore(t *testing.T) {
 	worlds[2].e.SetMultipliers(policy.Multiply{Countries: map[string]float64{"NL": 1}}, elsewhere)
 	for _, w := range worlds {
 		for i := range 300 {
-			w.round(bad, extension(i%3)).scan(bad, "x").round(office, "201").login(office, "202").pass(time.Duration(i) * time.Second)
+			w.round(bad, extension(i%3)).scan(bad, "x").round(office, "201").login(office,
+				"202").pass(time.Duration(i) * time.Second)
 		}
 	}
 	for _, w := range worlds[1:] {
@@ -211,7 +215,8 @@ func TestWithoutMultipliersAllIsAsBefore(t *testing.T) {
 }
 
 func TestTheMultiplierSurvivesARestart(t *testing.T) {
-	w := scans(placed(t, policy.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[policy.ASN]float64{64496: 0.75}}), 3, bad)
+	w := scans(placed(t, policy.Multiply{Countries: map[string]float64{"NL": 2},
+		ASNs: map[policy.ASN]float64{64496: 0.75}}), 3, bad)
 	w.wantBanned(bad)
 	again := newWorld(t)
 	again.now = w.now
@@ -252,7 +257,8 @@ func TestTheDocsMultiplyAsTheEngineDoes(t *testing.T) {
 			w.scan(bad, fmt.Sprint(100+i))
 			evidence := w.e.Why(w.now, netip.MustParseAddr(bad)).Evidence
 			last := evidence[len(evidence)-1]
-			fmt.Fprintf(&b, "%s  %s  %s %s: %.1f points, score %.1f", row.name, at.Format(time.TimeOnly), last.Event, last.Account, last.Points, last.Score)
+			fmt.Fprintf(&b, "%s  %s  %s %s: %.1f points, score %.1f", row.name, at.Format(time.TimeOnly), last.Event,
+				last.Account, last.Points, last.Score)
 			if text := engine.Arithmetic(&last); text != "" {
 				b.WriteString(": " + text)
 			}
@@ -269,15 +275,16 @@ func TestTheDocsMultiplyAsTheEngineDoes(t *testing.T) {
 	}
 }
 
-// BenchmarkPlaces measures what multipliers cost an event of a scanner: nothing without them, and with them what the answer
-// to the question costs, which is that of the geo files.
+// BenchmarkPlaces measures what multipliers cost an event of a scanner: nothing without them, and with them what the
+// answer to the question costs, which is that of the geo files.
 func BenchmarkPlaces(b *testing.B) {
 	where := func(netip.Addr) ban.Place { return ban.Place{Country: "NL", ASN: 64496} }
 	for _, row := range []struct {
 		name string
 		m    policy.Multiply
 	}{
-		{"without", policy.Multiply{}}, {"with", policy.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[policy.ASN]float64{64496: 0.75}}},
+		{"without", policy.Multiply{}}, {"with",
+			policy.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[policy.ASN]float64{64496: 0.75}}},
 	} {
 		b.Run(row.name, func(b *testing.B) {
 			e := engine.New(policy.Default().Policy)
@@ -289,7 +296,8 @@ func BenchmarkPlaces(b *testing.B) {
 			b.ResetTimer()
 			for i := range b.N {
 				ev.Time, ev.Session = now, sessions[i%len(sessions)]
-				ev.Remote = security.Address{AddrPort: netip.AddrPortFrom(nth(i%100_000), 5060), Transport: security.UDP}
+				ev.Remote = security.Address{AddrPort: netip.AddrPortFrom(nth(i%100_000), 5060),
+					Transport: security.UDP}
 				out = e.Handle(now, "pbx", &ev, out[:0])
 				now = now.Add(50 * time.Microsecond)
 			}

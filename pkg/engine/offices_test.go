@@ -8,8 +8,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// TestOfficesWhoseTrustIsOver tells of offices that were closed for more than trust.ttl, and whose phones all have old passwords
-// when they open again: over UDP nothing proves a storm.
+// TestOfficesWhoseTrustIsOver tells of offices that were closed for more than trust.ttl, and whose phones all have
+// old passwords when they open again: over UDP nothing proves a storm.
 func TestOfficesWhoseTrustIsOver(t *testing.T) {
 	phone := func(o, i int) string { return fmt.Sprintf("%d-%02d", o, i) }
 	offices := func(w *world, n int) {
@@ -57,7 +57,8 @@ func TestOfficesWhoseTrustIsOver(t *testing.T) {
 			for o := range 8 {
 				w.wantTrusted(host(o)).wantNever(host(o))
 			}
-			w.wantDecision(0, ban.ActionGuessing, ban.ReasonPace).wantDecision(8*40, ban.ActionMisconfigured, ban.ReasonPace)
+			w.wantDecision(0, ban.ActionGuessing, ban.ReasonPace).wantDecision(8*40, ban.ActionMisconfigured,
+				ban.ReasonPace)
 		}},
 		{"eight offices for a whole weekend, over UDP", nil, func(w *world) {
 			offices(w, 8)
@@ -86,7 +87,8 @@ func TestOfficesWhoseTrustIsOver(t *testing.T) {
 			w.pass(60*time.Hour).wantGuesses(5, host(0), func(i int) { w.crack(1, host(0), phone(1, i)) })
 		}},
 		{"nor is an office spared that lost its trust by guessing", nil, func(w *world) {
-			w.login(bad, "201", tcp).login(bad, "202", tcp).login(bad, "203", tcp).crack(60, bad, "900", tcp).wantBanned(bad)
+			w.login(bad, "201", tcp).login(bad, "202", tcp).login(bad, "203", tcp).crack(60, bad, "900",
+				tcp).wantBanned(bad)
 			w.pass(2*time.Hour).wantGuesses(5, bad, func(i int) { w.crack(1, bad, extension(i%3), tcp) })
 		}},
 	})

@@ -30,7 +30,8 @@ func TestPBX(t *testing.T) {
 		}},
 		{"provider that is not in identify, and that nobody knows", nil, func(w *world) {
 			call(w, 10, provider) // it looks like a scanner: that is why trunks are learned
-			w.wantBanned(provider).protect(provider+"/32").wantFree(provider).wantDecision(1, ban.ActionUnban, ban.ReasonProtected)
+			w.wantBanned(provider).protect(provider+"/32").wantFree(provider).wantDecision(1, ban.ActionUnban,
+				ban.ReasonProtected)
 			call(w, 10, provider)
 			w.wantFree(provider)
 		}},
@@ -115,7 +116,8 @@ func TestPBX(t *testing.T) {
 			w.wantFree(host(0)).wantDecision(1, ban.ActionUnban, ban.ReasonStorm)
 		}},
 		{"one office alone is no storm", nil, func(w *world) {
-			w.login(office, "201", tls).crack(60, office, "900", tls).wantBanned(office).wantDecision(0, ban.ActionObserve, ban.ReasonStorm)
+			w.login(office, "201", tls).crack(60, office, "900", tls).wantBanned(office).wantDecision(0,
+				ban.ActionObserve, ban.ReasonStorm)
 		}},
 		{"after the storm bans are made again", nil, func(w *world) {
 			for o := range 6 {
@@ -134,12 +136,14 @@ func TestPBX(t *testing.T) {
 				}
 			}
 			w.wantBanned("203.0.113.200").wantFree("203.0.114.1").wantDecision(1, ban.ActionBan, ban.ReasonNetwork)
-			w.pass(61*time.Minute).wantFree("203.0.113.200", "203.0.113.1").wantDecision(6, ban.ActionUnban, ban.ReasonExpired)
+			w.pass(61*time.Minute).wantFree("203.0.113.200", "203.0.113.1").wantDecision(6, ban.ActionUnban,
+				ban.ReasonExpired)
 		}},
 		{"a network of attackers with a customer in it", nets, func(w *world) {
 			w.login("203.0.113.77", "201")
 			attackNet(w)
-			w.wantFree("203.0.113.77", "203.0.113.200").wantBanned("203.0.113.1", "203.0.113.9").wantDecision(0, ban.ActionBan, ban.ReasonNetwork)
+			w.wantFree("203.0.113.77", "203.0.113.200").wantBanned("203.0.113.1", "203.0.113.9").wantDecision(0,
+				ban.ActionBan, ban.ReasonNetwork)
 		}},
 		{"a network of attackers with an allowed address in it", nets, func(w *world) {
 			attackNet(w.allow("203.0.113.77/32"))
@@ -180,7 +184,8 @@ func TestPBX(t *testing.T) {
 			scans(w, 1, bad).wantBanned(bad)
 		}},
 		{"a customer who guessed, was let in by a person, and has the right password now", nil, func(w *world) {
-			w.crack(6, "192.0.2.73", "201").wantBanned("192.0.2.73").unban("192.0.2.73/32", time.Hour).login("192.0.2.73", "201")
+			w.crack(6, "192.0.2.73", "201").wantBanned("192.0.2.73").unban("192.0.2.73/32",
+				time.Hour).login("192.0.2.73", "201")
 			w.wantTrusted("192.0.2.73").wantDecision(0, ban.ActionBreach, ban.ReasonGuessed)
 		}},
 		{"unban of everybody", nil, func(w *world) {
@@ -213,7 +218,8 @@ func TestPBX(t *testing.T) {
 					w.scan(a, strconv.Itoa(i)).send(security.InvalidPassword, a, "x", manager, tcp)
 				}
 			}
-			w.wantNever("127.0.0.1", "192.0.2.1", "192.0.2.254", "fe80::1").wantDecision(4, ban.ActionObserve, ban.ReasonAllowed)
+			w.wantNever("127.0.0.1", "192.0.2.1", "192.0.2.254", "fe80::1").wantDecision(4, ban.ActionObserve,
+				ban.ReasonAllowed)
 		}},
 		{"a host name in the allow list that moves", nil, func(w *world) {
 			old, now := netip.MustParsePrefix("192.0.2.90/32"), netip.MustParsePrefix("192.0.2.91/32")
@@ -246,7 +252,8 @@ func TestPBX(t *testing.T) {
 			w.wantFree(bad).wantDecision(1, ban.ActionUnban, ban.ReasonAllowed)
 		}},
 		{"accounts of a form that earns trust (Wazo)", wazo, func(w *world) {
-			w.login("192.0.2.92", "201").wantUntrusted("192.0.2.92").login("192.0.2.93", "a1b2c3d4").wantTrusted("192.0.2.93")
+			w.login("192.0.2.92", "201").wantUntrusted("192.0.2.92").login("192.0.2.93",
+				"a1b2c3d4").wantTrusted("192.0.2.93")
 		}},
 		{"every rule switched off", everythingOff, func(w *world) {
 			w.pass(2*time.Hour).login(office, "201").crack(50, bad, "201")

@@ -69,10 +69,13 @@ func anyPolicy(t *property.T) policy.Policy {
 func anyEvent(t *property.T) security.Event {
 	return security.Event{
 		Type: property.OneOf(t, security.InvalidAccountID, security.ChallengeSent, security.ChallengeSent,
-			security.ChallengeResponseFailed, security.ChallengeResponseFailed, security.SuccessfulAuth, security.FailedACL,
+			security.ChallengeResponseFailed, security.ChallengeResponseFailed, security.SuccessfulAuth,
+			security.FailedACL,
 			security.InvalidPassword, security.RequestNotAllowed, security.RequestNotSupported, security.Type(200)),
-		Service:       property.OneOf(t, security.PJSIP, security.PJSIP, security.PJSIP, security.AMI, security.SIP, security.Service(99)),
-		Account:       property.OneOf(t, "201", "202", "203", "204", "205", "206", "207", "<unknown>", "honey", "", "\xf0\x9f\x98\x80"),
+		Service: property.OneOf(t, security.PJSIP, security.PJSIP, security.PJSIP, security.AMI, security.SIP,
+			security.Service(99)),
+		Account: property.OneOf(t, "201", "202", "203", "204", "205", "206", "207", "<unknown>", "honey", "",
+			"\xf0\x9f\x98\x80"),
 		Session:       "call-" + strconv.Itoa(property.Int(t, 1, 8)),
 		Challenge:     "nonce",
 		Response:      strconv.Itoa(property.Int(t, 1, 1000)),
@@ -94,31 +97,52 @@ func story(t *property.T) []step {
 		switch kind := property.Int(t, 0, 40); kind {
 		case 0:
 			p, d := anyPrefix(t), property.OneOf(t, time.Second, time.Hour, 1000*time.Hour)
-			s.name, s.do = "ban", func(e *Engine, now time.Time) []ban.Decision { out, _ := e.Ban(now, p, d, ""); return out }
+			s.name, s.do = "ban", func(e *Engine, now time.Time) []ban.Decision {
+				out,
+					_ := e.Ban(now, p, d, "")
+				return out
+			}
 		case 1:
 			p, d := anyPrefix(t), property.OneOf(t, 0, time.Hour)
 			s.name, s.do = "unban", func(e *Engine, now time.Time) []ban.Decision { return e.Unban(now, p, d) }
 		case 2:
 			p := anyPrefix(t)
-			s.name, s.do = "allow", func(e *Engine, now time.Time) []ban.Decision { return e.Allow(now, p, OriginManual, "") }
+			s.name, s.do = "allow", func(e *Engine,
+				now time.Time) []ban.Decision {
+				return e.Allow(now, p, OriginManual, "")
+			}
 		case 3:
 			p := anyPrefix(t)
-			s.name, s.do = "disallow", func(e *Engine, _ time.Time) []ban.Decision { e.Disallow(p, OriginManual); return nil }
+			s.name, s.do = "disallow", func(e *Engine,
+				_ time.Time) []ban.Decision {
+				e.Disallow(p, OriginManual)
+				return nil
+			}
 		case 4:
 			learned := map[netip.Prefix]string{anyPrefix(t): "a", anyPrefix(t): "b"}
-			s.name, s.do = "protect", func(e *Engine, now time.Time) []ban.Decision { return e.Protect(now, "pbx", learned) }
+			s.name, s.do = "protect", func(e *Engine,
+				now time.Time) []ban.Decision {
+				return e.Protect(now, "pbx", learned)
+			}
 		case 5:
 			p := anyPolicy(t)
 			s.name, s.do = "configure", func(e *Engine, now time.Time) []ban.Decision { return e.Configure(now, p) }
 		case 6:
 			p := anyPrefix(t)
-			s.name, s.do = "adopt", func(e *Engine, now time.Time) []ban.Decision { e.Adopt(now, p, now.Add(time.Hour)); return nil }
+			s.name, s.do = "adopt", func(e *Engine,
+				now time.Time) []ban.Decision {
+				e.Adopt(now, p, now.Add(time.Hour))
+				return nil
+			}
 		case 7:
 			s.name, s.do = "unban all", func(e *Engine, now time.Time) []ban.Decision { return e.UnbanAll(now) }
 		default:
 			ev := anyEvent(t)
 			s.tick = false
-			s.name, s.do = "event", func(e *Engine, now time.Time) []ban.Decision { return e.Handle(now, "pbx", &ev, nil) }
+			s.name, s.do = "event", func(e *Engine,
+				now time.Time) []ban.Decision {
+				return e.Handle(now, "pbx", &ev, nil)
+			}
 		}
 		steps = append(steps, s)
 	}
@@ -126,7 +150,8 @@ func story(t *property.T) []step {
 }
 
 // play lets an engine live through a story. Between the steps it ticks at the times that ticks returns for a step.
-func (e *Engine) play(steps []step, ticks func(i int) []time.Time, after func(s step, out []ban.Decision)) []ban.Decision {
+func (e *Engine) play(steps []step, ticks func(i int) []time.Time,
+	after func(s step, out []ban.Decision)) []ban.Decision {
 	var all []ban.Decision
 	for i, s := range steps {
 		var out []ban.Decision
@@ -166,7 +191,8 @@ func TestWhateverHappens(t *testing.T) {
 				if e.holdsExempt(d.Prefix) && s.name == "event" {
 					t.Fatalf("banned %v, which holds an exempt address", d.Prefix)
 				}
-				if d.Duration > e.policy.Ban.Max || !d.Proven && d.Duration > e.policy.Ban.ForgeableMax || d.Duration <= 0 {
+				if d.Duration > e.policy.Ban.Max || !d.Proven && d.Duration > e.policy.Ban.ForgeableMax ||
+					d.Duration <= 0 {
 					t.Fatalf("ban for %v, proven %v", d.Duration, d.Proven)
 				}
 			}
@@ -228,8 +254,8 @@ func TestTicksDecideNothing(t *testing.T) {
 	})
 }
 
-// TestForgedPacketsTakeNothingFromACustomer forges what UDP lets anybody forge, in the name of a phone that is trusted: it
-// stays so, is never banned, and no login of it looks like a breach.
+// TestForgedPacketsTakeNothingFromACustomer forges what UDP lets anybody forge, in the name of a phone that is
+// trusted: it stays so, is never banned, and no login of it looks like a breach.
 func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
 	property.Check(t, func(t *property.T) {
 		e, now := NewRepeatable(policy.Default().Policy), epoch
@@ -237,12 +263,14 @@ func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
 		if property.Bool(t) {
 			phone = netip.MustParseAddrPort("[2001:db8:0:1::1]:5060")
 		}
-		login := security.Event{Type: security.SuccessfulAuth, Service: security.PJSIP, Account: "201", UsingPassword: true,
-			Remote: security.Address{AddrPort: phone, Transport: security.UDP}}
+		login := security.Event{Type: security.SuccessfulAuth, Service: security.PJSIP, Account: "201",
+			UsingPassword: true,
+			Remote:        security.Address{AddrPort: phone, Transport: security.UDP}}
 		var all []ban.Decision
 		all = e.Handle(now, "pbx", &login, all)
 		for i := range property.Count(t, 1, 200) {
-			now = now.Add(property.OneOf(t, 0, time.Millisecond, 100*time.Millisecond, time.Second, time.Minute, time.Hour))
+			now = now.Add(property.OneOf(t, 0, time.Millisecond, 100*time.Millisecond, time.Second, time.Minute,
+				time.Hour))
 			all, _ = e.Tick(now, all)
 			if i%20 == 19 {
 				login.Session = strconv.Itoa(i)
@@ -254,7 +282,8 @@ func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
 				continue // it cannot be forged
 			}
 			ev.Service, ev.Remote.Transport = security.PJSIP, security.UDP
-			ev.Challenge, ev.Hostile = property.OneOf(t, "", "1795384137/5e8c2ab0", "nonce"), property.OneOf(t, false, false, false, true)
+			ev.Challenge, ev.Hostile = property.OneOf(t, "", "1795384137/5e8c2ab0", "nonce"),
+				property.OneOf(t, false, false, false, true)
 			if property.Bool(t) {
 				ev.Remote.AddrPort = netip.AddrPortFrom(phone.Addr(), ev.Remote.AddrPort.Port())
 			}
@@ -263,7 +292,9 @@ func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
 		login.Session = "last"
 		all = e.Handle(now, "pbx", &login, all)
 		for _, d := range all {
-			if d.Action == ban.ActionBreach || (d.Action == ban.ActionBan || d.Action == ban.ActionUntrust && d.Reason != ban.ReasonExpired) && d.Prefix.Contains(phone.Addr()) {
+			if d.Action == ban.ActionBreach ||
+				(d.Action == ban.ActionBan || d.Action == ban.ActionUntrust && d.Reason != ban.ReasonExpired) &&
+					d.Prefix.Contains(phone.Addr()) {
 				t.Fatalf("%+v", d)
 			}
 		}
@@ -275,7 +306,8 @@ func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
 
 func lines(decisions []ban.Decision) (out []string) {
 	for _, d := range decisions {
-		out = append(out, fmt.Sprintf("%v %s %s %v %.3f %v\n", d.Time.Sub(epoch), d.Action, d.Reason, d.Prefix, d.Score, d.Duration))
+		out = append(out, fmt.Sprintf("%v %s %s %v %.3f %v\n", d.Time.Sub(epoch), d.Action, d.Reason, d.Prefix, d.Score,
+			d.Duration))
 	}
 	return out
 }
@@ -329,7 +361,8 @@ func TestSourcesAreAMapWithQueues(t *testing.T) {
 				case (o == nil) != (first == math.MaxInt64):
 					t.Fatalf("oldest of class %d is %v, the first was seen at %d", c, o, first)
 				// Whatever is older than the oldest list is in that list, in any order.
-				case o != nil && seconds(o.lastSeen) > max(seconds(first), seconds(latest)-min(seconds(latest), 64*width))+60+2*width:
+				case o != nil && seconds(o.lastSeen) > max(seconds(first),
+					seconds(latest)-min(seconds(latest), 64*width))+60+2*width:
 					t.Fatalf("oldest of class %d was seen at %d, the first at %d", c, o.lastSeen, first)
 				}
 			}

@@ -39,7 +39,8 @@ func TestARestartForgetsNothingThatWasDecided(t *testing.T) {
 	if a, b := w.e.Bans(w.now), n.e.Bans(n.now); !reflect.DeepEqual(a, b) {
 		t.Errorf("bans before and after:\n%+v\n%+v", a, b)
 	}
-	if x := n.e.Why(n.now, netip.MustParseAddr(bad)); x.Ban == nil || len(x.Ban.Evidence) != 3 || x.Ban.Evidence[0].Account != "100" {
+	if x := n.e.Why(n.now, netip.MustParseAddr(bad)); x.Ban == nil || len(x.Ban.Evidence) != 3 ||
+		x.Ban.Evidence[0].Account != "100" {
 		t.Errorf("the evidence is gone: %+v", x.Ban)
 	}
 	n.wantTrusted(office, "2001:db8:1::10")
@@ -61,7 +62,10 @@ func TestARestartRestoresNoBanOfWhoIsExemptByNow(t *testing.T) {
 	for range 3 {
 		w.scan(bad, "100")
 	}
-	n := w.restarted(func(p *policy.Policy) { p.Allow = []policy.AllowEntry{{Prefix: netip.MustParsePrefix(bad + "/32")}} })
+	n := w.restarted(func(p *policy.Policy) {
+		p.Allow = []policy.AllowEntry{{Prefix: netip.MustParsePrefix(bad +
+			"/32")}}
+	})
 	n.wantFree(bad)
 	if len(n.e.EnforcedBans(n.now)) != 0 {
 		t.Error("the kernel would ban an allowed address")
@@ -177,7 +181,8 @@ func TestBanOfIsTheBanOfThePrefix(t *testing.T) {
 	slices.Reverse(reversed)
 	check(all...)
 	for i, country := range []string{"", "NL"} {
-		if b, ok := w.e.BanOf(netip.MustParsePrefix(all[i])); !ok || len(b.Evidence) == 0 || b.Evidence[0].Country != country {
+		if b, ok := w.e.BanOf(netip.MustParsePrefix(all[i])); !ok || len(b.Evidence) == 0 ||
+			b.Evidence[0].Country != country {
 			t.Fatalf("%+v; want evidence of %q", b, country)
 		}
 	}

@@ -9,9 +9,9 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// BanWalk is how far somebody has come who goes through all bans a few at a time, the newest first, while the engine goes
-// on between. Its zero value begins. What is banned later is left out; of the others, whoever is banned all the while
-// is met exactly once.
+// BanWalk is how far somebody has come who goes through all bans a few at a time, the newest first, while the engine
+// goes on between. Its zero value begins. What is banned later is left out; of the others, whoever is banned all the
+// while is met exactly once.
 //
 // It keeps the ban that comes next. Where that has ended meanwhile, what it knew as the older one still leads on: none
 // that is in force was ever put between them.

@@ -21,7 +21,8 @@ func crowd(t *testing.T, w *world, from, n int) {
 	}
 }
 
-// Whoever reads a long list sees everybody who is banned all the while, once, though bans end and begin between its pieces.
+// Whoever reads a long list sees everybody who is banned all the while, once, though bans end and begin between its
+// pieces.
 func TestAWalkMeetsEachBanOnceWhileOthersComeAndGo(t *testing.T) {
 	w := newWorld(t)
 	crowd(t, w, 0, 1000)
@@ -71,7 +72,8 @@ func TestAWalkMeetsOnlyWhatOverlaps(t *testing.T) {
 	if len(all) != 16 {
 		t.Errorf("%d bans of 16", len(all))
 	}
-	if v, ok := w.e.ActiveBan(w.now, netip.MustParsePrefix("32.0.1.3/32")); !ok || v.Prefix.String() != "32.0.1.3/32" || !v.Manual {
+	if v, ok := w.e.ActiveBan(w.now, netip.MustParsePrefix("32.0.1.3/32")); !ok || v.Prefix.String() != "32.0.1.3/32" ||
+		!v.Manual {
 		t.Errorf("%+v, %v", v, ok)
 	}
 	if v, ok := w.e.ActiveBan(w.now, netip.MustParsePrefix("32.0.1.0/24")); ok {

@@ -19,7 +19,8 @@ func TestWhyReadsLikeThis(t *testing.T) {
 	}{
 		{"banned", bad, "banned", func(w *world) { scans(w, 3, bad).pass(10 * time.Minute) }},
 		{"banned by hand", bad, "banned", func(w *world) {
-			if _, err := w.e.Ban(w.now, netip.MustParsePrefix(bad+"/32"), 2*time.Hour, "called me at night"); err != nil {
+			if _, err := w.e.Ban(w.now, netip.MustParsePrefix(bad+"/32"), 2*time.Hour,
+				"called me at night"); err != nil {
 				w.t.Fatal(err)
 			}
 		}},

@@ -137,7 +137,8 @@ func TestNobodyWritesWhileTheDatabaseIsRead(t *testing.T) {
 			return
 		}
 		defer func() { _ = f.Close() }()
-		done <- unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: 0x40000002, Len: 510})
+		done <- unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK,
+			&unix.Flock_t{Type: unix.F_WRLCK, Start: 0x40000002, Len: 510})
 	})
 	if err := <-done; !errors.Is(err, syscall.EAGAIN) {
 		t.Errorf("a writer gets its lock: %v", err)
@@ -149,7 +150,8 @@ func TestNobodyWritesWhileTheDatabaseIsRead(t *testing.T) {
 func lost(t *testing.T, path string) error {
 	t.Helper()
 	im := read(t, fail2ban.Options{Jail: files(t, map[string]string{
-		"jail.local": "[asterisk]\nenabled = true\nfilter = asterisk\nmaxretry = 3\nignoreip = 192.0.2.0/24\n"}), DB: path})
+		"jail.local": "[asterisk]\nenabled = true\nfilter = asterisk\nmaxretry = 3\nignoreip = 192.0.2.0/24\n"}),
+		DB: path})
 	if c, _ := parsed(t, im); c.Policy.Points.WrongPassword <= 2 || len(c.Policy.Allow) != 1 || len(im.Bans) != 0 {
 		t.Errorf("the database costs more than its bans: %+v %v", c.Policy, im.Bans)
 	}
@@ -215,8 +217,10 @@ func TestColumnsMayHoldAnything(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	db := fail2bantest.Open(t, path, fail2bantest.Schema...)
 	for _, values := range []string{
-		`x'ff00', 'asterisk', 'then', 'long', 'x'`, `'203.0.113.1', 'asterisk', 9223372036854775807, 9223372036854775807, 1`,
-		`'203.0.113.2', 'asterisk', -9223372036854775808, 9223372036854775807, 1`, `'203.0.113.3', x'00', 1e300, 1e300, 1`,
+		`x'ff00', 'asterisk', 'then', 'long', 'x'`,
+		`'203.0.113.1', 'asterisk', 9223372036854775807, 9223372036854775807, 1`,
+		`'203.0.113.2', 'asterisk', -9223372036854775808, 9223372036854775807, 1`,
+		`'203.0.113.3', x'00', 1e300, 1e300, 1`,
 		`'', '', 0, -9223372036854775808, 1`, `'203.0.113.4', 'asterisk', 1769860800.5, '3600', 1`,
 	} {
 		db.Exec(`INSERT INTO bips(ip, jail, timeofban, bantime, bancount) VALUES(` + values + `)`)
@@ -235,7 +239,8 @@ func TestColumnsMayHoldAnything(t *testing.T) {
 func TestReadingEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := fail2ban.Read(ctx, fail2ban.Options{Jail: "testdata/simple", DB: database(t), Now: now}); !errors.Is(err,
+	if _, err := fail2ban.Read(ctx, fail2ban.Options{Jail: "testdata/simple", DB: database(t),
+		Now: now}); !errors.Is(err,
 		context.Canceled) {
 		t.Error(err)
 	}

@@ -54,7 +54,8 @@ func FuzzINI(f *testing.F) {
 			t.Errorf("%d sections", sections)
 		}
 		for key, value := range values {
-			if key != strings.ToLower(key) || key == "" || strings.ContainsAny(key, "\n=") || !utf8.ValidString(key+value) {
+			if key != strings.ToLower(key) || key == "" || strings.ContainsAny(key, "\n=") ||
+				!utf8.ValidString(key+value) {
 				t.Errorf("%q = %q", key, value)
 			}
 			v, err := fail2ban.Expand(text, "a", key)

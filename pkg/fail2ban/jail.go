@@ -242,7 +242,8 @@ func webPageReason(word, what string, ports []uint16, logs []string) string {
 	case all(len(logs), func(i int) bool { return isWebLog(logs[i]) }):
 		return "its log is that of the web page"
 	case word == "freepbx" || word == "pbx-gui" || slices.ContainsFunc(lowercaseWords(word), func(w string) bool {
-		return slices.Contains([]string{"gui", "web", "webui", "www", "http", "https", "httpd", "apache", "nginx", "lighttpd",
+		return slices.Contains([]string{"gui", "web", "webui", "www", "http", "https", "httpd", "apache", "nginx",
+			"lighttpd",
 			"php"}, w)
 	}):
 		return what + " is about the web page"
@@ -255,7 +256,8 @@ func webPageReason(word, what string, ports []uint16, logs []string) string {
 func isWebLog(path string) bool {
 	path = strings.ToLower(path)
 	return slices.ContainsFunc([]string{
-		"apache", "httpd", "nginx", "lighttpd", "access.log", "access_log", "error_log", "issabel/audit", "elastix/audit",
+		"apache", "httpd", "nginx", "lighttpd", "access.log", "access_log", "error_log", "issabel/audit",
+		"elastix/audit",
 		"freepbx_security",
 	}, func(part string) bool { return strings.Contains(path, part) })
 }

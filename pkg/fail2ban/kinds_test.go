@@ -47,12 +47,15 @@ func TestJailsOfEachKind(t *testing.T) {
 		want func(*testing.T, *policy.Config)
 		left []string
 	}{
-		"a range in port":          {"[asterisk]\n" + on + "port = 5060,5080:5090\n", ports(true, 5080, 5085, 5090), nil},
+		"a range in port": {"[asterisk]\n" + on + "port = 5060,5080:5090\n", ports(true, 5080, 5085, 5090),
+			nil},
 		"a range as nft writes it": {"[asterisk]\n" + on + "port = 5080-5082\n", ports(false, 5080, 5081, 5082), nil},
 		"a range in an action": {"[asterisk]\n" + on +
-			`action = nftables-multiport[name=SIP, port="sip,5160:5163", protocol=udp]` + "\n", ports(true, 5160, 5163), nil},
+			`action = nftables-multiport[name=SIP, port="sip,5160:5163", protocol=udp]` + "\n", ports(true, 5160, 5163),
+			nil},
 		"a port through %(action_)s": {"[DEFAULT]\nbanaction = iptables-multiport\naction_ = " +
-			"%(banaction)s[port=\"%(port)s\"]\n[asterisk]\n" + on + "port = 5070\naction = %(action_)s\n", ports(true, 5070),
+			"%(banaction)s[port=\"%(port)s\"]\n[asterisk]\n" + on + "port = 5070\naction = %(action_)s\n",
+			ports(true, 5070),
 			nil},
 		"a port in somebody's action": {"[asterisk]\n" + on + "action = my-ban[name=a][port='5090', chain=INPUT]\n",
 			ports(true, 5090), []string{`action "my-ban"`}},
@@ -70,7 +73,8 @@ func TestJailsOfEachKind(t *testing.T) {
 			[]string{`port = 0:65535 (a ban of all ports)`}},
 		"a range backwards": {"[asterisk]\n" + on + "port = 5090:5080\n", defaults,
 			[]string{`port: "5090:5080" is no number`}},
-		"an unknown name in an action": {"[asterisk]\n" + on + "action = iptables-multiport[port=\"telefon\"]\n", defaults,
+		"an unknown name in an action": {"[asterisk]\n" + on + "action = iptables-multiport[port=\"telefon\"]\n",
+			defaults,
 			[]string{`port: "telefon" is no number`}},
 
 		"FreePBX' page": {"[pbx-gui]\n" + on +
@@ -100,11 +104,12 @@ func TestJailsOfEachKind(t *testing.T) {
 			[]string{"findtime = 168h of jail"}},
 		"thirty days in one jail of three": {"[asterisk]\n" + on + "[asterisk-auth]\n" + on + "[asterisk-scan]\n" + on +
 			"maxretry = 4\nfindtime = 30d\n", longFindtime, []string{`findtime = 720h of jail "asterisk-scan"`}},
-		"an hour for five": {"[asterisk]\n" + on + "maxretry = 5\nfindtime = 1h\n", func(t *testing.T, c *policy.Config) {
-			if p := c.Policy; p.HalfLife != 48*time.Minute || p.Trust.Tolerance != 48 {
-				t.Errorf("half-life %v, tolerance %v", p.HalfLife, p.Trust.Tolerance)
-			}
-		}, nil},
+		"an hour for five": {"[asterisk]\n" + on + "maxretry = 5\nfindtime = 1h\n",
+			func(t *testing.T, c *policy.Config) {
+				if p := c.Policy; p.HalfLife != 48*time.Minute || p.Trust.Tolerance != 48 {
+					t.Errorf("half-life %v, tolerance %v", p.HalfLife, p.Trust.Tolerance)
+				}
+			}, nil},
 		"a findtime of ten seconds": {"[asterisk]\n" + on + "findtime = 10\nmaxretry = 5\n", defaults, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -19,7 +19,8 @@ type Ports struct {
 const maxPorts = 128
 
 var portNames = map[string]uint16{
-	"sip": 5060, "sips": 5061, "sip-tls": 5061, "iax": 4569, "iax2": 4569, "ssh": 22, "http": 80, "https": 443, "smtp": 25,
+	"sip": 5060, "sips": 5061, "sip-tls": 5061, "iax": 4569, "iax2": 4569, "ssh": 22, "http": 80, "https": 443,
+	"smtp":     25,
 	"http-alt": 8080, "www": 80, "webcache": 8080,
 }
 

@@ -91,7 +91,8 @@ func (d *day) send(at time.Duration, transport security.Transport, from, account
 			Type: typ, Service: security.PJSIP, Time: when, Account: account, Session: call,
 			UsingPassword: typ == security.SuccessfulAuth,
 			Local:         security.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: transport},
-			Remote:        security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060), Transport: transport},
+			Remote: security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060),
+				Transport: transport},
 		}
 		if typ == security.ChallengeResponseFailed {
 			ev.Challenge, ev.Response = call, fmt.Sprintf("%032x", d.calls)
@@ -121,7 +122,8 @@ func (d *day) customers() []string {
 			switch {
 			case phone >= 37:
 				if at > 0 && at%(30*time.Second) == 0 {
-					d.send(at, security.TLS, office, fmt.Sprint(200+phone), security.ChallengeSent, security.ChallengeResponseFailed)
+					d.send(at, security.TLS, office, fmt.Sprint(200+phone), security.ChallengeSent,
+						security.ChallengeResponseFailed)
 				}
 			case phone == 36:
 				if at >= time.Minute && at%time.Minute == 0 {
@@ -190,19 +192,22 @@ func TestAnyImportedPolicy(t *testing.T) {
 			}
 		}
 		for _, transport := range []security.Transport{security.UDP, security.TLS} {
-			for _, pace := range []time.Duration{100 * time.Millisecond, time.Second, 3 * time.Second, 7 * time.Second} {
+			for _, pace := range []time.Duration{100 * time.Millisecond, time.Second, 3 * time.Second,
+				7 * time.Second} {
 				for _, row := range []struct {
 					name     string
 					accounts int
 					types    []security.Type
 				}{
 					{"guesser", 1, []security.Type{security.ChallengeSent, security.ChallengeResponseFailed}},
-					{"guesser of several accounts", 5, []security.Type{security.ChallengeSent, security.ChallengeResponseFailed}},
+					{"guesser of several accounts", 5,
+						[]security.Type{security.ChallengeSent, security.ChallengeResponseFailed}},
 					{"scanner", 1000, []security.Type{security.InvalidAccountID}},
 				} {
 					if row.name == "scanner" && p.Points.UnknownAccount < def.Points.UnknownAccount {
 						if got := attack(p, transport, row.accounts, pace, row.types...); got == 0 || got > 12 {
-							t.Errorf("seed %d: scanner over %v each %v is banned at attempt %d\n%s", seed, transport, pace, got, yaml)
+							t.Errorf("seed %d: scanner over %v each %v is banned at attempt %d\n%s", seed, transport,
+								pace, got, yaml)
 						}
 						continue
 					}

@@ -248,7 +248,8 @@ func (im *Import) askServer(ctx context.Context, o Options, s serverSettings) bo
 		return false
 	}
 	im.Server = s.socket
-	im.Found = append(im.Found, fmt.Sprintf("bans: of the fail2ban that runs here, %s", humanize.Plural(len(jails), "jail", "jails")))
+	im.Found = append(im.Found, fmt.Sprintf("bans: of the fail2ban that runs here, %s",
+		humanize.Plural(len(jails), "jail", "jails")))
 	if slices.ContainsFunc(r.rows, func(r banRow) bool { return isRecidive(r.jail) }) {
 		im.readPastBans(ctx, o, s.database, r)
 	}

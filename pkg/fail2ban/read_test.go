@@ -77,12 +77,15 @@ func TestNumbersBecomePolicy(t *testing.T) {
 	}{
 		"pbx": {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: time.Hour, Factor: 2, Max: 5 * 168 * time.Hour,
 			Memory: 48 * time.Hour}},
-		"simple": {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: 10 * time.Minute, Factor: 1, Max: 10 * time.Minute,
-			Memory: def.Memory}},
-		"strict": {5.56, 2.64, 3, time.Hour, 83.4, policy.Ban{First: 10 * time.Minute, Factor: 5.63, Max: 168 * time.Hour,
-			Memory: 24 * time.Hour}},
-		"forever": {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: 168 * time.Hour, Factor: 4, Max: 8760 * time.Hour,
-			Memory: def.Memory}},
+		"simple": {4, 2.64, 3, 10 * time.Minute, 10,
+			policy.Ban{First: 10 * time.Minute, Factor: 1, Max: 10 * time.Minute,
+				Memory: def.Memory}},
+		"strict": {5.56, 2.64, 3, time.Hour, 83.4,
+			policy.Ban{First: 10 * time.Minute, Factor: 5.63, Max: 168 * time.Hour,
+				Memory: 24 * time.Hour}},
+		"forever": {4, 2.64, 3, 10 * time.Minute, 10,
+			policy.Ban{First: 168 * time.Hour, Factor: 4, Max: 8760 * time.Hour,
+				Memory: def.Memory}},
 		"steps": {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: time.Minute, Factor: 3.12, Max: 168 * time.Hour,
 			Memory: 24 * time.Hour}},
 	} {
@@ -148,8 +151,10 @@ func TestBansKeepTheTimeThatTheyHaveLeft(t *testing.T) {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 	for _, part := range []string{
-		`banned "192.0.2.10": is in ignoreip now`, `banned "0.0.0.0/0": is too large`, `banned "some-user": is no address`,
-		`1 ban: jail "sshd" is not about telephony`, `1 ban: jail "recidive" is not`, `1 ban: jail "asterisk-old" is off`,
+		`banned "192.0.2.10": is in ignoreip now`, `banned "0.0.0.0/0": is too large`,
+		`banned "some-user": is no address`,
+		`1 ban: jail "sshd" is not about telephony`, `1 ban: jail "recidive" is not`,
+		`1 ban: jail "asterisk-old" is off`,
 	} {
 		if notImported(im, part) == "" {
 			t.Errorf("nothing says %s: %v", part, im.NotImported)
@@ -163,7 +168,8 @@ func TestBansKeepTheTimeThatTheyHaveLeft(t *testing.T) {
 }
 
 func TestDatabaseAloneIsEnough(t *testing.T) {
-	db := database(t, entry{"asterisk-iptables", "203.0.113.5", 0, time.Hour}, entry{"sshd", "203.0.113.6", 0, time.Hour})
+	db := database(t, entry{"asterisk-iptables", "203.0.113.5", 0, time.Hour},
+		entry{"sshd", "203.0.113.6", 0, time.Hour})
 	im := read(t, fail2ban.Options{Jail: files(t, map[string]string{"jail.conf": "[DEFAULT]\n"}), DB: db,
 		Also: []string{"asterisk-iptables"}})
 	if got := show(im.Bans); got != "203.0.113.5/32 asterisk-iptables 1h0m0s\n" {
@@ -205,7 +211,8 @@ func TestAFileOfASetBringsTheSet(t *testing.T) {
 
 func TestHostileTextStaysInert(t *testing.T) {
 	db := database(t, entry{"asterisk", hostile, 0, time.Hour}, entry{hostile, "203.0.113.5", 0, time.Hour},
-		entry{"asterisk" + hostile, "203.0.113.6", 0, time.Hour}, entry{"asterisk", strings.Repeat("1", 1<<20), 0, time.Hour})
+		entry{"asterisk" + hostile, "203.0.113.6", 0, time.Hour},
+		entry{"asterisk", strings.Repeat("1", 1<<20), 0, time.Hour})
 	name := strings.NewReplacer("\r\n", "", "]", "").Replace("asterisk" + hostile)
 	dir := files(t, map[string]string{"jail.local": "[" + name + "]\nenabled=1\nmaxretry=" + hostile +
 		"\nbantime=\x1bh\nignoreip=\x1b]0;x\u202e\nfilter=\n" +

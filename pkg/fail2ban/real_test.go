@@ -229,7 +229,8 @@ func TestRealFail2banIsTakenOver(t *testing.T) {
 	}
 	r.sameNumbers(t, im)
 
-	// In the running server the bans before follow the jail (server/ticket.py, getBanTime), in the database they do not.
+	// In the running server the bans before follow the jail (server/ticket.py, getBanTime), in the database they do
+	// not.
 	r.client(t, "set", "asterisk", "bantime", "-1")
 	r.client(t, "set", "asterisk", "banip", "203.0.113.8")
 	const want = "198.51.100.0/24 203.0.113.5/32 203.0.113.8/32 203.0.113.66/32 2001:db8:bad::1/128"
@@ -423,9 +424,11 @@ print(json.dumps(all))`, dirs)
 func TestDurationsMeanWhatTheyDoInFail2ban(t *testing.T) {
 	t.Parallel()
 	list := []string{
-		"600", "10m", "1h", "1w", "1d12h", "1 hour 30 min", "0d 1h 30m", "60*60*24", "1hour+30min", "1year-6mo", "6 months",
+		"600", "10m", "1h", "1w", "1d12h", "1 hour 30 min", "0d 1h 30m", "60*60*24", "1hour+30min", "1year-6mo",
+		"6 months",
 		"2.5h", "-1",
-		"90s", "1d 2h 3m 4s", "2 * 60 * 60", "(1h+1m)*2", "1WEEK", "3 mon", "1yy", "10 minutes", "1h/2", "-1h", "1h -90m",
+		"90s", "1d 2h 3m 4s", "2 * 60 * 60", "(1h+1m)*2", "1WEEK", "3 mon", "1yy", "10 minutes", "1h/2", "-1h",
+		"1h -90m",
 		"0",
 	}
 	var want []float64

@@ -210,7 +210,8 @@ var banLine = regexp.MustCompile(`^(.+) \t(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)` +
 func parseBan(line string, zone *time.Location, now time.Time) (banRow, error) {
 	m := banLine.FindStringSubmatch(line)
 	if m == nil {
-		return banRow{}, fmt.Errorf("fail2ban-client says %q, which is no ban with its time", printable.Limit(line, 200))
+		return banRow{}, fmt.Errorf("fail2ban-client says %q, which is no ban with its time",
+			printable.Limit(line, 200))
 	}
 	length, err := strconv.ParseInt(m[3], 10, 64)
 	if err != nil {
@@ -220,9 +221,9 @@ func parseBan(line string, zone *time.Location, now time.Time) (banRow, error) {
 	return banRow{ip: m[1], length: length, since: since.Unix()}, err
 }
 
-// startOf returns when a ban began. Where clocks are set back, a local time is in one hour or in the next: the end of the
-// ban tells in which. Where that is as uncertain, it is the earlier of those that are still in force, so that nobody is
-// kept out for too long.
+// startOf returns when a ban began. Where clocks are set back, a local time is in one hour or in the next: the end of
+// the ban tells in which. Where that is as uncertain, it is the earlier of those that are still in force, so that
+// nobody is kept out for too long.
 func startOf(start string, length int64, end string, zone *time.Location, now time.Time) (time.Time, error) {
 	starts, err := instantsOf(start, zone)
 	if err != nil {

@@ -61,8 +61,10 @@ func TestLocalTimesOfTheServer(t *testing.T) {
 
 func TestWhatIsNoLineOfABan(t *testing.T) {
 	for _, line := range []string{
-		"203.0.113.5", "203.0.113.5 203.0.113.6", hostile, "203.0.113.5 \t2026-07-01 12:00:00 + x = 2026-07-01 12:10:00",
-		"203.0.113.5 \t2026-13-01 12:00:00 + 600 = 2026-07-01 12:10:00", " \t2026-07-01 12:00:00 + 600 = 2026-07-01 12:10:00",
+		"203.0.113.5", "203.0.113.5 203.0.113.6", hostile,
+		"203.0.113.5 \t2026-07-01 12:00:00 + x = 2026-07-01 12:10:00",
+		"203.0.113.5 \t2026-13-01 12:00:00 + 600 = 2026-07-01 12:10:00",
+		" \t2026-07-01 12:00:00 + 600 = 2026-07-01 12:10:00",
 		"203.0.113.5 \t2026-07-01 12:00:00 + 600 = 2026-07-01 12:10:00 ",
 		"203.0.113.5 \t2026-07-01 12:00:00 + 9999999999999999999999 = 2026-07-01 12:10:00",
 	} {
@@ -121,7 +123,8 @@ func TestTheRunningServerIsAsked(t *testing.T) {
 	jails := client(t, answers+inForce+";;\n"+`'get recidive banip') printf '203.0.113.98 \t2100-01-01 12:00:00 + 1200 = 2100-01-01 12:20:00\n203.0.113.97 \t2100-01-01 12:00:00 + 1200 = 2100-01-01 12:20:00\n';; esac`)
 	im := read(t, fail2ban.Options{Jail: jails})
 	// One whom a jail of telephony banned two days ago, as only the database knows.
-	if got := show(im.Bans); got != "203.0.113.5/32 asterisk 10m0s\n203.0.113.98/32 recidive 20m0s\n" || im.Server == "" ||
+	if got := show(im.Bans); got != "203.0.113.5/32 asterisk 10m0s\n203.0.113.98/32 recidive 20m0s\n" ||
+		im.Server == "" ||
 		im.Database != "" {
 		t.Errorf("%s%+v", got, im)
 	}

@@ -183,23 +183,27 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 			// Whoever has a jail for scans alone has said how many he means, such as for a provider without identify.
 			if n > mildestNames {
 				im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many),
-					fmt.Sprintf("scanners ask for hundreds, so %d it is; policy.points.%s: %s would be as mild", mildestNames, k.key,
+					fmt.Sprintf("scanners ask for hundreds, so %d it is; policy.points.%s: %s would be as mild",
+						mildestNames, k.key,
 						humanize.Number(pointsFor(n))))
 			}
 			n = min(n, mildestNames)
 			points = pointsFor(n)
-			why = fmt.Sprintf("so the %s in quick succession bans, and not the %s as by Ringwall's default", humanize.Ordinal(n),
+			why = fmt.Sprintf("so the %s in quick succession bans, and not the %s as by Ringwall's default",
+				humanize.Ordinal(n),
 				humanize.Ordinal(k.usual))
 		case n == k.usual:
 			why = fmt.Sprintf("as Ringwall's default: the %s in quick succession bans", humanize.Ordinal(n))
 		default:
 			why = fmt.Sprintf("and Ringwall's default is stricter: the %s in quick succession bans. It stays, so that nobody "+
 				"is less "+
-				"safe than before; %s would be as mild as the jail", humanize.Ordinal(k.usual), humanize.Number(pointsFor(n)))
+				"safe than before; %s would be as mild as the jail", humanize.Ordinal(k.usual),
+				humanize.Number(pointsFor(n)))
 			im.reportMilder(j, k)
 		}
 		if k.count != Manager || n < k.usual {
-			s.addSetting("policy.points."+k.key, humanize.Number(points), "What %s is worth. Jail %s has maxretry = %d, %s.",
+			s.addSetting("policy.points."+k.key, humanize.Number(points),
+				"What %s is worth. Jail %s has maxretry = %d, %s.",
 				k.what, quote(j.Name), j.MaxRetry, why)
 		}
 		for _, j := range mine {
@@ -226,9 +230,11 @@ func pointsFor(n int) float64 {
 // reportMilder lists a number that is not taken because it is much milder than the default.
 func (im *Import) reportMilder(j Jail, k failureKind) {
 	if j.MaxRetry > 2*k.usual && (k.count != Manager || j.Counts == Manager) {
-		im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many), fmt.Sprintf(
-			"it is milder than Ringwall's default, by which the %s in quick succession bans a stranger, so the default stays; "+
-				"policy.points.%s: %s would be as mild", humanize.Ordinal(k.usual), k.key, humanize.Number(pointsFor(j.MaxRetry))))
+		im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many),
+			fmt.Sprintf(
+				"it is milder than Ringwall's default, by which the %s in quick succession bans a stranger, so the default stays; "+
+					"policy.points.%s: %s would be as mild", humanize.Ordinal(k.usual), k.key,
+				humanize.Number(pointsFor(j.MaxRetry))))
 	}
 }
 
@@ -286,7 +292,8 @@ func (h *halfLife) suggest(im *Import, s *Suggestion) {
 		im.addNotImported("findtime = "+formatDuration(h.jail.FindTime)+" of jail "+name, fmt.Sprintf(
 			"policy.half_life is %s: a longer one would add up what all the phones of a trusted office do in a day, and ban "+
 				"it. "+
-				"%s is banned, who does so less often no longer", formatDuration(h.length), h.slowestBanned(p.Threshold)))
+				"%s is banned, who does so less often no longer", formatDuration(h.length),
+			h.slowestBanned(p.Threshold)))
 	}
 }
 

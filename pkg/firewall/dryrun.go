@@ -93,7 +93,8 @@ func (d *DryRun) Apply(changes []Change) error {
 		case end.IsZero():
 			d.say(fmt.Sprintf("add element inet %s %s { %s }", d.cfg.Table, def.name, key))
 		default:
-			d.say(fmt.Sprintf("add element inet %s %s { %s timeout %s }", d.cfg.Table, def.name, key, nftTime(c.Timeout)))
+			d.say(fmt.Sprintf("add element inet %s %s { %s timeout %s }", d.cfg.Table, def.name, key,
+				nftTime(c.Timeout)))
 		}
 		(*held)[p] = dryElement{timeout: c.Timeout, until: end}
 	}

@@ -103,7 +103,8 @@ func (t *Table) makePlanLocked(changes []Change) (*plan, error) {
 		}
 		id, prefix, ok := setFor(c.Kind, c.Prefix, t.cfg.IPv6Prefix)
 		if !ok {
-			return nil, fmt.Errorf("%w: trust of %s: one address, or an IPv6 network of at least /%d", ErrChange, c.Prefix,
+			return nil, fmt.Errorf("%w: trust of %s: one address, or an IPv6 network of at least /%d", ErrChange,
+				c.Prefix,
 				t.cfg.IPv6Prefix)
 		}
 		if !t.cfg.hasSet(id) {

@@ -47,7 +47,8 @@ func built(t *testing.T, fw *Table, found []Element, at time.Time, desired func(
 	t.Helper()
 	done := make(chan struct{})
 	first := true
-	w := NewWriter(fw, desired, WriterConfig{Found: found, FoundAt: at, Sample: func(n int) []Change { return desired() },
+	w := NewWriter(fw, desired, WriterConfig{Found: found, FoundAt: at,
+		Sample: func(n int) []Change { return desired() },
 		Rebuilt: func(string) {
 			if first {
 				close(done)

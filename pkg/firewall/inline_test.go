@@ -34,7 +34,8 @@ func TestAnIdleWriterWritesOnTheCallersGoroutine(t *testing.T) {
 			t.Errorf("a change that makes no sense: %s, %d wait", said, w.Pending())
 		}
 		stop()
-		w.Submit([]Change{ban("192.0.2.1", time.Hour)}, func(err error) { said = fmt.Sprint(errors.Is(err, ErrClosed)) })()
+		w.Submit([]Change{ban("192.0.2.1", time.Hour)},
+			func(err error) { said = fmt.Sprint(errors.Is(err, ErrClosed)) })()
 		if said != "true" {
 			t.Error("a change after the end: ", said)
 		}

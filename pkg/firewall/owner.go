@@ -52,7 +52,8 @@ func (t *Table) setOwnerLocked(o ownership, reason string) {
 // transaction, so nobody ever sees it.
 func probeOwner(conn *nfnl.Conn, table string) error {
 	probe := &nftables.Table{
-		Name: table + ".probe", Family: nftables.TableFamilyINet, Flags: nftables.TableFlagOwner | nftables.TableFlagPersist,
+		Name: table + ".probe", Family: nftables.TableFamilyINet,
+		Flags: nftables.TableFlagOwner | nftables.TableFlagPersist,
 	}
 	if len(probe.Name) > maxName {
 		probe.Name = table[:maxName-50] + ".probe"

@@ -168,7 +168,8 @@ func TestPacketsOfBannedSources(t *testing.T) {
 		{"its /64", []Change{ban("fd99:0:0:7::99/64", hour)}, "fd99:0:0:7::5", false},
 		{"another /64", []Change{ban("fd99:0:0:7::99/64", hour)}, "fd99::66", true},
 		{"its /47", []Change{ban("fd99::/47", hour)}, "fd99:0:0:7::5", false},
-		{"allowed inside a banned /64", []Change{ban("fd99:0:0:7::/64", hour), {Kind: Allow, Prefix: pfx("fd99:0:0:7::5")}},
+		{"allowed inside a banned /64", []Change{ban("fd99:0:0:7::/64", hour),
+			{Kind: Allow, Prefix: pfx("fd99:0:0:7::5")}},
 			"fd99:0:0:7::5", true},
 		{"unbanned", []Change{ban("10.99.0.66", hour), unban("10.99.0.66")}, "10.99.0.66", true},
 	}

@@ -34,7 +34,8 @@ func (t *Table) Ports() (udp, tcp []uint16, err error) {
 			if set == "" {
 				continue
 			}
-			elems, err := s.Nftables.GetSetElements(&nftables.Set{Table: table, Name: set, KeyType: nftables.TypeInetService})
+			elems, err := s.Nftables.GetSetElements(&nftables.Set{Table: table, Name: set,
+				KeyType: nftables.TypeInetService})
 			if err != nil {
 				return err
 			}

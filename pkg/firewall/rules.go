@@ -188,7 +188,8 @@ func sourceIn(d setDef) []expr.Any {
 func netmask(v6 bool, bits int) []byte {
 	ones := netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	if v6 {
-		ones = netip.AddrFrom16([16]byte{255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255})
+		ones = netip.AddrFrom16([16]byte{255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+			255})
 	}
 	return netip.PrefixFrom(ones, bits).Masked().Addr().AsSlice()
 }

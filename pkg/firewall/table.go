@@ -328,7 +328,8 @@ func (t *Table) chainRef(table *nftables.Table) *nftables.Chain {
 	accept := nftables.ChainPolicyAccept
 	return &nftables.Chain{
 		Name: chainName, Table: table, Type: nftables.ChainTypeFilter, Policy: &accept,
-		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(t.cfg.Priority)),
+		Hooknum:  nftables.ChainHookPrerouting,
+		Priority: nftables.ChainPriorityRef(nftables.ChainPriority(t.cfg.Priority)),
 	}
 }
 
@@ -405,7 +406,8 @@ func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.Se
 		for i := range add {
 			for _, e := range add[i].elements(now) {
 				elems[id] = append(elems[id], nftables.SetElement{
-					Key: e.Key.AsSlice(), IntervalEnd: e.End, IntervalOpen: e.Open, Timeout: e.Timeout, Comment: e.Comment,
+					Key: e.Key.AsSlice(), IntervalEnd: e.End, IntervalOpen: e.Open, Timeout: e.Timeout,
+					Comment: e.Comment,
 				})
 				size += 100
 			}

@@ -85,7 +85,8 @@ func TestEachPrefixGoesToItsSet(t *testing.T) {
 	for _, r := range rows {
 		t.Run(r.kind.String()+" "+r.prefix, func(t *testing.T) {
 			apply(t, fw, Change{Kind: r.kind, Prefix: pfx(r.prefix), Timeout: time.Hour})
-			if out := s.command(t, "nft list set inet ringwall "+r.set); !strings.Contains(out, r.inKernel+" timeout 1h") {
+			if out := s.command(t, "nft list set inet ringwall "+r.set); !strings.Contains(out,
+				r.inKernel+" timeout 1h") {
 				t.Errorf("set %s has no %s:\n%s", r.set, r.inKernel, out)
 			}
 			holds(t, fw, r.kind, r.prefix, time.Hour)
@@ -375,7 +376,8 @@ func many(n int, d time.Duration) []Change {
 	for i := range c {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
 		if i%3 == 0 {
-			p = netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0xd, 0xb8, 0, byte(i >> 16), byte(i >> 8), byte(i)}), 64)
+			p = netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0xd, 0xb8, 0, byte(i >> 16), byte(i >> 8),
+				byte(i)}), 64)
 		}
 		c[i] = Change{Kind: Ban, Prefix: p, Timeout: d}
 	}
@@ -428,7 +430,8 @@ func TestMeterSetsComeAndGoWithTheMeter(t *testing.T) {
 
 func TestVerifySeesEachKindOfDamage(t *testing.T) {
 	for _, damage := range []string{
-		"flush ruleset", "flush table inet ringwall", "delete table inet ringwall", "flush chain inet ringwall prerouting",
+		"flush ruleset", "flush table inet ringwall", "delete table inet ringwall",
+		"flush chain inet ringwall prerouting",
 		"insert rule inet ringwall prerouting accept", "delete chain inet ringwall prerouting",
 		"flush ruleset; add table inet ringwall", "add table inet ringwall { flags dormant; }",
 	} {

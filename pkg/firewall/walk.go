@@ -67,7 +67,8 @@ func (t *Table) walkSet(ctx context.Context, s *nfnl.Conn, id setID, each func([
 			if d.bits > e.Key.BitLen() {
 				return fmt.Errorf("firewall: set %s has a key of %d bits", d.name, e.Key.BitLen())
 			}
-			elements = append(elements, Element{Kind: d.kind, Prefix: netip.PrefixFrom(e.Key, d.bits), Timeout: e.Timeout,
+			elements = append(elements, Element{Kind: d.kind, Prefix: netip.PrefixFrom(e.Key, d.bits),
+				Timeout:   e.Timeout,
 				Remaining: e.Left})
 		}
 		return each(elements)

@@ -364,7 +364,8 @@ func (w *Writer) flush(ctx context.Context) {
 				break
 			}
 			w.setErr(err)
-			w.cfg.Log.Warn("the kernel did not take a change, the table is built again", "changes", len(changes), hint.Attr(err))
+			w.cfg.Log.Warn("the kernel did not take a change, the table is built again", "changes", len(changes),
+				hint.Attr(err))
 			if try > 0 && !sleep(ctx, backoffMin<<try) || !w.rebuild(ctx, CauseError) {
 				w.settle(changes, b.waiters, fmt.Errorf("%w: %w", ErrClosed, err))
 				return
@@ -380,7 +381,8 @@ func (w *Writer) flush(ctx context.Context) {
 	w.overflow = w.overflow && !overflow
 	w.mu.Unlock()
 	if overflow {
-		w.cfg.Log.Warn("more changes came than the queue holds, they are made up for now", "max_pending", w.cfg.MaxPending)
+		w.cfg.Log.Warn("more changes came than the queue holds, they are made up for now", "max_pending",
+			w.cfg.MaxPending)
 		w.rebuild(ctx, CauseOverflow)
 	}
 }
@@ -392,7 +394,8 @@ func (w *Writer) writeSingly(ctx context.Context, b queue) {
 		err := w.fw.Apply(one)
 		w.settle(one, b.waiters[i:i+1], err)
 		if err != nil && !isPermanent(err) {
-			w.cfg.Log.Error("the kernel does not take a change, it is given up", "change", one[0].String(), hint.Attr(err))
+			w.cfg.Log.Error("the kernel does not take a change, it is given up", "change", one[0].String(),
+				hint.Attr(err))
 			w.rebuild(ctx, CauseError)
 		}
 	}
@@ -466,7 +469,8 @@ func (w *Writer) rebuild(ctx context.Context, cause string) bool {
 			return true
 		}
 		w.setErr(err)
-		w.cfg.Log.Error("the kernel's table could not be built, bans are not enforced", "retry_in", wait, hint.Attr(err))
+		w.cfg.Log.Error("the kernel's table could not be built, bans are not enforced", "retry_in", wait,
+			hint.Attr(err))
 		if !sleep(ctx, wait) {
 			return false
 		}
@@ -585,7 +589,8 @@ func (w *Writer) verify(ctx context.Context) {
 		if w.fw.Verify() != nil { // it went while we looked
 			cause = CauseGone
 		}
-		w.cfg.Log.Warn("elements are missing in the kernel, they are put back", "cause", cause, "looked", looked, "found",
+		w.cfg.Log.Warn("elements are missing in the kernel, they are put back", "cause", cause, "looked", looked,
+			"found",
 			found)
 		w.rebuild(ctx, cause)
 	}

@@ -147,7 +147,8 @@ func TestWriterLosesNothingToErrors(t *testing.T) {
 		f.ensure = []error{syscall.EPERM, syscall.ENOMEM, nil, syscall.ENOENT}
 		f.fail = []error{nil, syscall.ENOBUFS, syscall.EIO}
 		rebuilt, list := causes()
-		desired := []Change{ban("192.0.2.1", time.Hour), ban("192.0.2.2", 300*time.Millisecond), ban("192.0.2.3", -time.Hour),
+		desired := []Change{ban("192.0.2.1", time.Hour), ban("192.0.2.2", 300*time.Millisecond),
+			ban("192.0.2.3", -time.Hour),
 			{Kind: Allow, Prefix: pfx("10.0.0.0/8")}}
 		w := NewWriter(f, func() []Change { return desired }, WriterConfig{Rebuilt: rebuilt})
 		begin := time.Now()
@@ -279,7 +280,8 @@ func TestWriterMakesUpForAFullQueue(t *testing.T) {
 
 func TestWriterRefusesNonsenseAtOnce(t *testing.T) {
 	w := NewWriter(newFake(), nil, WriterConfig{})
-	for _, c := range []Change{ban("192.0.2.1", 0), ban("192.0.2.1", time.Millisecond), ban("0.0.0.0/0", time.Hour), {}} {
+	for _, c := range []Change{ban("192.0.2.1", 0), ban("192.0.2.1", time.Millisecond), ban("0.0.0.0/0", time.Hour),
+		{}} {
 		if err := w.Apply(t.Context(), []Change{c}); !errors.Is(err, ErrTimeout) && !errors.Is(err, ErrChange) {
 			t.Errorf("%+v: %v", c, err)
 		}
@@ -405,7 +407,8 @@ func TestWriterRecoversFromEachKindOfFlush(t *testing.T) {
 	// A change right after a flush is not lost, whoever notices first.
 	for range 10 {
 		s.command(t, "nft flush ruleset")
-		if err := w.Apply(t.Context(), []Change{ban("203.0.113.9", time.Hour), ban("198.51.0.0/16", time.Hour)}); err != nil {
+		if err := w.Apply(t.Context(), []Change{ban("203.0.113.9", time.Hour),
+			ban("198.51.0.0/16", time.Hour)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -96,7 +96,8 @@ func TestAFileSaysWhatItIs(t *testing.T) {
 		{"systems", geotest.ASN(64496, "Example"), false, true},
 		{"both", geotest.Both("NL", 64496, "Example"), true, true},
 	} {
-		data := geotest.Make(t, geotest.Networks{"203.0.113.0/24": tt.record}, geotest.Built(at), geotest.Type("Some-Type"))
+		data := geotest.Make(t, geotest.Networks{"203.0.113.0/24": tt.record}, geotest.Built(at),
+			geotest.Type("Some-Type"))
 		db := mustParse(t, data)
 		if !db.Built.Equal(at) || db.Type != "Some-Type" || db.Bytes != int64(len(data)) || db.Country != tt.country ||
 			db.ASN != tt.asn {

@@ -13,7 +13,8 @@ import (
 
 func TestTheHintStandsBesideTheText(t *testing.T) {
 	err := hint.Errorf("mkdir /var/lib/ringwall", "no folder: %w", fs.ErrNotExist)
-	if err.Error() != "no folder: file does not exist" || hint.Of(err) != "mkdir /var/lib/ringwall" || !errors.Is(err, fs.ErrNotExist) {
+	if err.Error() != "no folder: file does not exist" || hint.Of(err) != "mkdir /var/lib/ringwall" ||
+		!errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v, try %q", err, hint.Of(err))
 	}
 }
@@ -26,12 +27,13 @@ func TestALineAndALogHaveBoth(t *testing.T) {
 		}
 	}
 	var out strings.Builder
-	log := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
+	log := slog.New(slog.NewTextHandler(&out,
+		&slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}}))
 	log.Error("bad", "name", "x", hint.Attr(err))
 	log.Error("bad", hint.Attr(fs.ErrNotExist))
 	want := "level=ERROR msg=bad name=x err=\"no folder\" try=\"mkdir /x\"\nlevel=ERROR msg=bad err=\"file does not exist\"\n"

@@ -67,7 +67,8 @@ func nameserver(t *testing.T, a map[string]string, srv map[string][]string) *net
 
 func TestProvidersAreFoundBySRVToo(t *testing.T) {
 	r := nameserver(t,
-		map[string]string{"itsp.example.net": "203.0.113.1", "s1.example.net": "203.0.113.2", "s2.example.net": "203.0.113.3",
+		map[string]string{"itsp.example.net": "203.0.113.1", "s1.example.net": "203.0.113.2",
+			"s2.example.net":   "203.0.113.3",
 			"home.example.net": "203.0.113.9"},
 		map[string][]string{"_sip._udp.itsp.example.net": {"s1.example.net", "s2.example.net", "gone.example.net"},
 			"_sip._tcp.srvonly.example.net": {"s1.example.net"}})

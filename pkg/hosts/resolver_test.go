@@ -173,7 +173,8 @@ func TestLastGoodAnswerIsKeptAndAFailureReportedOnce(t *testing.T) {
 		}
 		want(t, said(), "a.example.net +[203.0.113.7/32] -[]")
 		for port := range 20 {
-			z.fail("a.example.net", &net.DNSError{Err: fmt.Sprintf("read udp 127.0.0.1:%d: i/o timeout", port), IsTimeout: true})
+			z.fail("a.example.net", &net.DNSError{Err: fmt.Sprintf("read udp 127.0.0.1:%d: i/o timeout", port),
+				IsTimeout: true})
 			time.Sleep(6 * time.Minute)
 		}
 		want(t, said(), "a.example.net timeout")
@@ -228,7 +229,8 @@ func TestAddressesAreRememberedOverARestart(t *testing.T) {
 		z := newZone()
 		z.fail("sip.example.net", &net.DNSError{Err: "network is unreachable"})
 		r, said := running(t, Config{Lookup: z.lookup}, func(r *Resolver) {
-			r.Remember("SIP.example.net.", []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("127.0.0.1")},
+			r.Remember("SIP.example.net.", []netip.Addr{netip.MustParseAddr("203.0.113.7"),
+				netip.MustParseAddr("127.0.0.1")},
 				time.Now().Add(-time.Hour))
 			r.Remember("gone.example.net", []netip.Addr{netip.MustParseAddr("203.0.113.8")}, time.Now())
 			if err := r.Set([]string{"sip.example.net"}); err != nil {
@@ -317,8 +319,10 @@ func TestRunEndsWhileDNSHangs(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	for in, out := range map[string]string{
-		"Example.NET.": "example.net", "sip_1.example.net": "sip_1.example.net", "pbx": "pbx", "1.example.x1": "1.example.x1",
-		"": "", ".": "", "a..b": "", "-a.b": "", "a-.b": "", "10.0.0.1": "", "10.1": "", "0x7f000001": "", "a b": "",
+		"Example.NET.": "example.net", "sip_1.example.net": "sip_1.example.net", "pbx": "pbx",
+		"1.example.x1": "1.example.x1",
+		"":             "", ".": "", "a..b": "", "-a.b": "", "a-.b": "", "10.0.0.1": "", "10.1": "", "0x7f000001": "",
+		"a b":            "",
 		"a\nb":           "",
 		"bücher.example": "", strings.Repeat("a", 64) + ".b": "", strings.Repeat("a.", 130) + "b": "", "[::1]": "",
 		"a/24": "",

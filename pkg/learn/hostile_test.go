@@ -38,7 +38,8 @@ func tree(values ...string) string {
 }
 
 func stored(endpoint, uri string) string {
-	return `{"via_addr":"203.0.113.250","path":"","endpoint":"` + endpoint + `","uri":"` + uri + `","user_agent":"x","expiration_time":"9999999999"}`
+	return `{"via_addr":"203.0.113.250","path":"","endpoint":"` + endpoint + `","uri":"` + uri +
+		`","user_agent":"x","expiration_time":"9999999999"}`
 }
 
 func identifyItem(endpoint, match string) string {
@@ -68,19 +69,27 @@ func TestWhichAddressOfAContactCounts(t *testing.T) {
 		{"multicast", "true", stored("6001", "sip:6001@224.0.1.75"), false, Skipped{Unusable: 1}},
 		{"link-local", "true", stored("6001", "sip:6001@[fe80::1]"), false, Skipped{Unusable: 1}},
 		{"broadcast", "true", stored("6001", "sip:6001@255.255.255.255"), false, Skipped{Unusable: 1}},
-		{"behind a proxy", "true", strings.Replace(stored("6001", "sip:6001@203.0.113.7"), `"path":""`, `"path":"<sip:203.0.113.1;lr>"`, 1), false, Skipped{Proxied: 1}},
+		{"behind a proxy", "true", strings.Replace(stored("6001", "sip:6001@203.0.113.7"), `"path":""`,
+			`"path":"<sip:203.0.113.1;lr>"`, 1), false, Skipped{Proxied: 1}},
 		{"expired last week", "true", strings.Replace(stored("6001", "sip:6001@203.0.113.7"), "9999999999",
 			fmt.Sprint(recordedAt().Add(-7*24*time.Hour).Unix()), 1), false, Skipped{Expired: 1}},
 		{"expired a minute ago, by another clock", "true",
 			strings.Replace(stored("6001", "sip:6001@203.0.113.7"), "9999999999",
 				fmt.Sprint(recordedAt().Add(-time.Minute).Unix()), 1), true, Skipped{}},
-		{"two uri keys", "true", strings.Replace(stored("6001", "sip:6001@203.0.113.7"), `"path":""`, `"uri":"sip:x@8.8.8.8"`, 1), false, Skipped{Malformed: 1}},
-		{"two uri keys, one escaped", "true", strings.Replace(stored("6001", "sip:6001@203.0.113.7"), `"path":""`, `"\u0075ri":"sip:x@8.8.8.8"`, 1), false, Skipped{Malformed: 1}},
-		{"uri in capitals only", "true", strings.Replace(stored("6001", "sip:6001@203.0.113.7"), `"uri"`, `"URI"`, 1), false, Skipped{Malformed: 1}},
-		{"nested", "true", strings.Replace(stored("6001", "sip:6001@203.0.113.7"), `"x"`, `{"uri":"sip:x@8.8.8.8"}`, 1), false, Skipped{Malformed: 1}},
+		{"two uri keys", "true", strings.Replace(stored("6001", "sip:6001@203.0.113.7"), `"path":""`,
+			`"uri":"sip:x@8.8.8.8"`, 1), false, Skipped{Malformed: 1}},
+		{"two uri keys, one escaped", "true",
+			strings.Replace(stored("6001", "sip:6001@203.0.113.7"), `"path":""`, `"\u0075ri":"sip:x@8.8.8.8"`, 1),
+			false, Skipped{Malformed: 1}},
+		{"uri in capitals only", "true", strings.Replace(stored("6001", "sip:6001@203.0.113.7"), `"uri"`, `"URI"`, 1),
+			false, Skipped{Malformed: 1}},
+		{"nested", "true", strings.Replace(stored("6001", "sip:6001@203.0.113.7"), `"x"`, `{"uri":"sip:x@8.8.8.8"}`, 1),
+			false, Skipped{Malformed: 1}},
 		{"two objects", "true", stored("6001", "sip:6001@203.0.113.7") + "{}", false, Skipped{Malformed: 1}},
 		{"cut off", "true", stored("6001", "sip:6001@203.0.113.7")[:60], false, Skipped{Malformed: 1}},
-		{"garbage in the user agent is no matter", "true", strings.Replace(stored("6001", "sip:6001@203.0.113.7"), `"x"`, `"\r\nuri: sip:x@8.8.8.8\",\"uri\":\"\u0000"`, 1), true, Skipped{}},
+		{"garbage in the user agent is no matter", "true",
+			strings.Replace(stored("6001", "sip:6001@203.0.113.7"), `"x"`,
+				`"\r\nuri: sip:x@8.8.8.8\",\"uri\":\"\u0000"`, 1), true, Skipped{}},
 		{"no endpoint", "true", stored("", "sip:6001@203.0.113.7"), false, Skipped{Malformed: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

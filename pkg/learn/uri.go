@@ -22,7 +22,8 @@ func parseURI(s string) (target, bool) {
 		return target{}, false
 	}
 	scheme, rest, ok := strings.Cut(s, ":")
-	if !ok || !strings.EqualFold(scheme, "sip") && !strings.EqualFold(scheme, "sips") || strings.ContainsAny(rest, `<>"\,`) {
+	if !ok || !strings.EqualFold(scheme, "sip") && !strings.EqualFold(scheme, "sips") ||
+		strings.ContainsAny(rest, `<>"\,`) {
 		return target{}, false
 	}
 	if user, after, ok := strings.Cut(rest, "@"); ok {

@@ -74,7 +74,8 @@ func newPresent(s Source) *present {
 
 // Describe implements prometheus.Collector.
 func (p *present) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{p.up, p.reconnects, p.dropped, p.queue, p.active, p.limited, p.trusted, p.tracked,
+	for _, d := range []*prometheus.Desc{p.up, p.reconnects, p.dropped, p.queue, p.active, p.limited, p.trusted,
+		p.tracked,
 		p.packets, p.desired, p.there, p.leaks, p.leaking, p.blind, p.last, p.kernel, p.enforcing, p.saved} {
 		ch <- d
 	}

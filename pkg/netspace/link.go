@@ -62,7 +62,8 @@ func BringUp(name string, addrs ...string) error {
 				return fmt.Errorf("interface %s: %s: %w", name, text, err)
 			}
 		}
-		if err := c.Link.Set(&rtnetlink.LinkMessage{Index: index, Flags: unix.IFF_UP, Change: unix.IFF_UP}); err != nil {
+		if err := c.Link.Set(&rtnetlink.LinkMessage{Index: index, Flags: unix.IFF_UP,
+			Change: unix.IFF_UP}); err != nil {
 			return fmt.Errorf("interface %s: %w", name, err)
 		}
 		return nil

@@ -20,7 +20,8 @@ func TestMessagesSayWhereTheSourceIsRegistered(t *testing.T) {
 		return ban.Place{Country: "NL", ASN: 64496, ASName: "<!channel> \x1b[2J\u202e" + strings.Repeat("x", 300)}
 	}}
 	m := n.describe(banDecision(1))
-	if m.Country != "NL" || m.ASN != 64496 || !strings.HasPrefix(m.ASName, `<!channel> \x1b[2J\u202exxx`) || len(m.ASName) > 110 {
+	if m.Country != "NL" || m.ASN != 64496 || !strings.HasPrefix(m.ASName, `<!channel> \x1b[2J\u202exxx`) ||
+		len(m.ASName) > 110 {
 		t.Errorf("%+v", m)
 	}
 	if m.Text != "Reason: unknown account, score 12, for 1h, at pbx1, from NL, network AS64496." ||
@@ -33,7 +34,8 @@ func TestMessagesSayWhereTheSourceIsRegistered(t *testing.T) {
 			t.Errorf("no %s in %q", want, env)
 		}
 	}
-	own, err := message.Parse(`{"from": {{json (printf "%s AS%d %s" .Country .ASN .ASName)}}}`, message.JSON, []string{"ban"})
+	own, err := message.Parse(`{"from": {{json (printf "%s AS%d %s" .Country .ASN .ASName)}}}`, message.JSON,
+		[]string{"ban"})
 	if err != nil {
 		t.Fatal(err)
 	}

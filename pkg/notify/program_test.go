@@ -72,7 +72,8 @@ func startUntil(ctx context.Context, d ban.Decision, line string, args ...string
 func TestProgramFindsTheDecision(t *testing.T) {
 	t.Setenv("RINGWALL_SECRET", "s3cret")
 	dir := t.TempDir()
-	_, err := start(t, banDecision(1), `cd "$1" && env > env && cat > stdin && pwd > cwd && printf %s "$2" > arg`, dir, "$(id) `id` *")
+	_, err := start(t, banDecision(1), `cd "$1" && env > env && cat > stdin && pwd > cwd && printf %s "$2" > arg`, dir,
+		"$(id) `id` *")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,8 @@ func TestProgramFindsTheDecision(t *testing.T) {
 }
 
 func TestProgramIsSafeFromHostileAccounts(t *testing.T) {
-	for _, account := range []string{"a\x00b", "\x1b]0;x\x07", "a\nRINGWALL_ACTION=unban", "$(touch x)`id`;|&", "\xff\xfe", "\u202e", strings.Repeat("x", 100_000)} {
+	for _, account := range []string{"a\x00b", "\x1b]0;x\x07", "a\nRINGWALL_ACTION=unban", "$(touch x)`id`;|&",
+		"\xff\xfe", "\u202e", strings.Repeat("x", 100_000)} {
 		d := banDecision(1)
 		d.Account, d.Detail = account, account
 		out, err := start(t, d, `printf '%s|%s' "$RINGWALL_ACTION" "$RINGWALL_ACCOUNT"`)
@@ -241,7 +243,8 @@ func TestProgramThatFloodsIsCutShort(t *testing.T) {
 func TestProgramOfATargetRunsForEachDecision(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "told")
 	cfg := policy.DefaultNotify()
-	cfg.Name, cfg.Exec = "script", []string{"/bin/sh", "-c", `echo "$RINGWALL_ACTION $RINGWALL_PREFIX" >> "$1"`, "sh", file}
+	cfg.Name, cfg.Exec = "script", []string{"/bin/sh", "-c", `echo "$RINGWALL_ACTION $RINGWALL_PREFIX" >> "$1"`, "sh",
+		file}
 	b := new(book)
 	n, err := New([]policy.Notify{cfg}, b.options())
 	if err != nil {

@@ -121,7 +121,8 @@ func TestWebhookTellsWhatIsWorthAnotherAttempt(t *testing.T) {
 			_, _ = io.WriteString(w, "no\x1b[2J_service")
 		})
 		var f *failure
-		if err := attempt(t, s); !errors.As(err, &f) || f.permanent != row.final || f.retryAfter != row.after || f.output != `no\x1b[2J_service` ||
+		if err := attempt(t, s); !errors.As(err, &f) || f.permanent != row.final || f.retryAfter != row.after ||
+			f.output != `no\x1b[2J_service` ||
 			!strings.Contains(f.cause, fmt.Sprint(row.code)) {
 			t.Errorf("%d %q: %+v", row.code, row.retryAfter, f)
 		}

@@ -35,7 +35,8 @@ func (p *Page) Ticket(by control.Peer) control.PageResult {
 			Note: "it can change nothing, for metrics.listen is not on loopback: other machines can reach it"}
 	}
 	secret, until := p.sessions.ticket(time.Now(), by)
-	return control.PageResult{Address: base + "enter?ticket=" + url.QueryEscape(secret), Writable: true, Expires: &until}
+	return control.PageResult{Address: base + "enter?ticket=" + url.QueryEscape(secret), Writable: true,
+		Expires: &until}
 }
 
 // enter gives a browser the right to change things, in return for a ticket.
@@ -77,7 +78,8 @@ func (p *Page) change(name string, do func(r *http.Request, s session) (text str
 	return func(w http.ResponseWriter, r *http.Request) {
 		s, k, no := p.permitted(w, r)
 		if no != nil {
-			p.Log.WarnContext(r.Context(), "a change by the status page was refused", "change", name, "why", no.what, "remote",
+			p.Log.WarnContext(r.Context(), "a change by the status page was refused", "change", name, "why", no.what,
+				"remote",
 				r.RemoteAddr)
 			p.message(w, r, no.code, no.what, no.hint)
 			return
@@ -121,7 +123,8 @@ func (p *Page) permitted(w http.ResponseWriter, r *http.Request) (session, key, 
 	}
 	s, k, ok := p.session(r)
 	if !ok {
-		return session{}, key{}, &refusal{http.StatusForbidden, "The right to change things is not there, or is over", again}
+		return session{}, key{}, &refusal{http.StatusForbidden, "The right to change things is not there, or is over",
+			again}
 	}
 	if subtle.ConstantTimeCompare([]byte(r.PostForm.Get("token")), []byte(s.token)) != 1 {
 		return session{}, key{}, &refusal{http.StatusForbidden, "The form is of another session",

@@ -19,7 +19,8 @@ const isLive = `document.getElementById("live").className === "live on"`
 func (s *served) announce(prefix, account string) {
 	p := netip.MustParsePrefix(prefix)
 	s.f.ban(banOf(prefix, account))
-	s.feed.Publish(ban.Decision{Time: time.Now(), Action: ban.ActionBan, Reason: ban.ReasonUnknownAccount, Source: p.Addr(), Prefix: p, Account: account, Duration: time.Hour})
+	s.feed.Publish(ban.Decision{Time: time.Now(), Action: ban.ActionBan, Reason: ban.ReasonUnknownAccount,
+		Source: p.Addr(), Prefix: p, Account: account, Duration: time.Hour})
 }
 
 func TestABrowserSeesABanWithoutAReload(t *testing.T) {
@@ -62,8 +63,10 @@ func TestABrowserFindsHostileNamesInert(t *testing.T) {
 	for i, name := range hostileNames() {
 		s.announce(fmt.Sprintf("203.0.113.%d/32", i+1), name)
 		f.mu.Lock()
-		f.activity.Accounts = append(f.activity.Accounts, engine.AccountTries{Account: name, Tries: 99 - i, Sources: 1, Last: time.Now()})
-		f.trusted = append(f.trusted, ban.Trust{Prefix: netip.MustParsePrefix("198.51.100.9/32"), Until: time.Now().Add(time.Hour), Accounts: []string{name}})
+		f.activity.Accounts = append(f.activity.Accounts,
+			engine.AccountTries{Account: name, Tries: 99 - i, Sources: 1, Last: time.Now()})
+		f.trusted = append(f.trusted, ban.Trust{Prefix: netip.MustParsePrefix("198.51.100.9/32"),
+			Until: time.Now().Add(time.Hour), Accounts: []string{name}})
 		f.mu.Unlock()
 	}
 	last := fmt.Sprintf(`document.querySelector('#bans tr[data-key="203.0.113.%d/32"]')`, len(hostileNames()))
@@ -177,7 +180,8 @@ func TestAPhoneNeedNotScrollSideways(t *testing.T) {
 // Every text is at least 4.5 times as bright as its background, or the other way round (WCAG 2.2, 1.4.3).
 func TestTextHasContrast(t *testing.T) {
 	f := attacked(newFake())
-	f.status.PBXs = append(f.status.PBXs, control.PBXStatus{Name: "pbx2", LastError: "refused", Try: "systemctl restart asterisk"})
+	f.status.PBXs = append(f.status.PBXs, control.PBXStatus{Name: "pbx2", LastError: "refused",
+		Try: "systemctl restart asterisk"})
 	s := serve(t, f)
 	b := browser.Open(t)
 	b.Go(s.Ticket(control.Peer{User: "alice"}).Address)

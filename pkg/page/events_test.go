@@ -97,7 +97,8 @@ func TestABanAppearsInEveryStream(t *testing.T) {
 		client.part("bans", "Nobody is banned.")
 	}
 	s.f.ban(banOf("203.0.113.66/32", "1000"))
-	s.feed.Publish(ban.Decision{Time: time.Now(), Action: ban.ActionBan, Reason: ban.ReasonUnknownAccount, Prefix: netip.MustParsePrefix("203.0.113.66/32"), Account: "1000"})
+	s.feed.Publish(ban.Decision{Time: time.Now(), Action: ban.ActionBan, Reason: ban.ReasonUnknownAccount,
+		Prefix: netip.MustParsePrefix("203.0.113.66/32"), Account: "1000"})
 	for _, client := range []*stream{a, b} {
 		if html := client.part("bans", "203.0.113.66"); strings.Contains(html, "<button") {
 			t.Error("there is a button for who may not use it")
@@ -117,7 +118,8 @@ func TestAStreamOfASessionHasButtons(t *testing.T) {
 	if event, data, _ := c.next(); event != "hello" || data["act"] != true {
 		t.Fatalf("%s %v", event, data)
 	}
-	if html := c.part("bans", "203.0.113.66"); !strings.Contains(html, `formaction="/unban"`) || strings.Contains(html, `name="token"`) {
+	if html := c.part("bans", "203.0.113.66"); !strings.Contains(html, `formaction="/unban"`) ||
+		strings.Contains(html, `name="token"`) {
 		t.Error(html)
 	}
 }
@@ -164,7 +166,8 @@ func listenOnce(t *testing.T, url string) int {
 	return resp.StatusCode
 }
 
-// A client that reads nothing must hold up nobody: not those who decide, not the other clients, not the end of the server.
+// A client that reads nothing must hold up nobody: not those who decide, not the other clients, not the end of the
+// server.
 func TestAStalledClientHoldsNobodyUp(t *testing.T) {
 	s := serve(t, newFake())
 	c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
@@ -236,7 +239,8 @@ func (r *recorder) text() string {
 }
 
 // streaming serves the events of a page in the test's own time, and calls f while it does.
-func streaming(t *testing.T, fake *fake, change func(*Page, *http.Request), f func(p *Page, w *recorder, ended func() bool)) {
+func streaming(t *testing.T, fake *fake, change func(*Page, *http.Request),
+	f func(p *Page, w *recorder, ended func() bool)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := made(t, fake, "127.0.0.1:9646")
 		ctx, cancel := context.WithCancel(t.Context())
@@ -289,7 +293,8 @@ func TestABanIsSentWithinASecond(t *testing.T) {
 	streaming(t, f, nil, func(p *Page, w *recorder, _ func() bool) {
 		time.Sleep(5 * time.Second)
 		f.ban(banOf("203.0.113.66/32"))
-		p.Feed.Publish(ban.Decision{Time: time.Now(), Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.66/32")})
+		p.Feed.Publish(ban.Decision{Time: time.Now(), Action: ban.ActionBan,
+			Prefix: netip.MustParsePrefix("203.0.113.66/32")})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if !strings.Contains(w.text(), "203.0.113.66") {

@@ -46,22 +46,30 @@ func newFake() *fake {
 	f.status = control.Status{
 		Version: "v1.0.0", Time: now, Started: now.Add(-76 * time.Hour), Mode: "enforce",
 		PBXs: []control.PBXStatus{{
-			Name: "pbx1", Address: "127.0.0.1:5038", Up: true, Since: now.Add(-2 * time.Hour), Version: "Asterisk 22.10.1",
-			Events: 12345, Lag: 0.0013, LastEvent: ptr(now.Add(-time.Second)), Learned: 4,
+			Name: "pbx1", Address: "127.0.0.1:5038", Up: true, Since: now.Add(-2 * time.Hour),
+			Version: "Asterisk 22.10.1",
+			Events:  12345, Lag: 0.0013, LastEvent: ptr(now.Add(-time.Second)), Learned: 4,
 		}},
-		Engine:      engine.Stats{Sources: 345, Trusted: 2},
-		Kernel:      control.KernelStatus{Table: "inet ringwall", OK: true, Dropped: []control.Count{{Name: "ban4", Count: 99812}}},
-		ObserveOnly: []control.Observed{{Service: "SIP", Why: "chan_sip reports whatever address the attacker writes into Via; use PJSIP"}},
+		Engine: engine.Stats{Sources: 345, Trusted: 2},
+		Kernel: control.KernelStatus{Table: "inet ringwall", OK: true,
+			Dropped: []control.Count{{Name: "ban4", Count: 99812}}},
+		ObserveOnly: []control.Observed{{Service: "SIP",
+			Why: "chan_sip reports whatever address the attacker writes into Via; use PJSIP"}},
 	}
 	f.trusted = []ban.Trust{
-		{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Since: now.Add(-time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"201", "202"}, Score: 6.4},
-		{Prefix: netip.MustParsePrefix("2001:db8:aaaa:bbbb::/64"), Since: now.Add(-time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"reception"}},
+		{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Since: now.Add(-time.Hour), Until: now.Add(23 * time.Hour),
+			Left: 23 * 3600, Accounts: []string{"201", "202"}, Score: 6.4},
+		{Prefix: netip.MustParsePrefix("2001:db8:aaaa:bbbb::/64"), Since: now.Add(-time.Hour),
+			Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"reception"}},
 	}
-	f.activity = engine.Activity{Begin: now.Add(-24*time.Hour + time.Minute).Truncate(time.Minute), Since: now.Add(-76 * time.Hour),
+	f.activity = engine.Activity{Begin: now.Add(-24*time.Hour + time.Minute).Truncate(time.Minute),
+		Since: now.Add(-76 * time.Hour),
 		Tried: now.Add(-14 * time.Hour), Minutes: make([]engine.Minute, 24*60)}
 	f.why = func(a netip.Addr) engine.Explanation {
-		return engine.Explanation{Address: a, Source: netip.PrefixFrom(a, a.BitLen()), Verdict: "unknown", Threshold: 10,
-			Lines: []string{"nothing is known of " + a.String() + ": no event named it lately, and nothing bans it"}}
+		return engine.Explanation{Address: a, Source: netip.PrefixFrom(a, a.BitLen()), Verdict: "unknown",
+			Threshold: 10,
+			Lines: []string{"nothing is known of " + a.String() +
+				": no event named it lately, and nothing bans it"}}
 	}
 	return f
 }
@@ -78,7 +86,8 @@ func (f *fake) ban(b ban.Ban) {
 
 func banOf(prefix string, names ...string) ban.Ban {
 	now := time.Now()
-	return ban.Ban{Prefix: netip.MustParsePrefix(prefix), Reason: ban.ReasonUnknownAccount, Since: now, Until: now.Add(time.Hour), Duration: 3600, Left: 3600,
+	return ban.Ban{Prefix: netip.MustParsePrefix(prefix), Reason: ban.ReasonUnknownAccount, Since: now,
+		Until: now.Add(time.Hour), Duration: 3600, Left: 3600,
 		Score: 12, Number: 1, PBX: "pbx1", Accounts: names, Attempts: 3}
 }
 
@@ -117,8 +126,10 @@ func (f *fake) Why(_ context.Context, a netip.Addr) (engine.Explanation, error) 
 
 func (f *fake) Account(_ context.Context, name string) (control.AccountResult, error) {
 	return control.AccountResult{Account: name, All: 2, Sources: []engine.AccountSource{
-		{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Address: netip.MustParseAddr("203.0.113.5"), Verdict: "banned", Tries: 3, Last: time.Now()},
-		{Prefix: netip.MustParsePrefix("192.0.2.10/32"), Address: netip.MustParseAddr("192.0.2.10"), Verdict: "trusted", Logins: 1, Trusted: true},
+		{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Address: netip.MustParseAddr("203.0.113.5"),
+			Verdict: "banned", Tries: 3, Last: time.Now()},
+		{Prefix: netip.MustParsePrefix("192.0.2.10/32"), Address: netip.MustParseAddr("192.0.2.10"), Verdict: "trusted",
+			Logins: 1, Trusted: true},
 	}}, nil
 }
 
@@ -161,7 +172,8 @@ func (f *fake) Allow(_ context.Context, req control.AllowRequest) (control.Allow
 // attacked is the fake under a heavy attack.
 func attacked(f *fake) *fake {
 	now := time.Now()
-	reasons := []ban.Reason{ban.ReasonUnknownAccount, ban.ReasonWrongPassword, ban.ReasonHoneypot, ban.ReasonUnansweredChallenge, ban.ReasonACL}
+	reasons := []ban.Reason{ban.ReasonUnknownAccount, ban.ReasonWrongPassword, ban.ReasonHoneypot,
+		ban.ReasonUnansweredChallenge, ban.ReasonACL}
 	for i := range 100 {
 		b := banOf(fmt.Sprintf("203.0.%d.%d/32", 113+i/250, 1+i), fmt.Sprint(1000+i), "admin", "test", "100")
 		b.Reason, b.Number, b.Attempts = reasons[i%len(reasons)], 1+i%3, 3+i%7
@@ -171,9 +183,11 @@ func attacked(f *fake) *fake {
 		case 4:
 			b.Prefix = netip.MustParsePrefix(fmt.Sprintf("2001:db8:%x:%x::/64", 0x1000+i, 0xabc0+i))
 		case 7:
-			b.Manual, b.Reason, b.Comment, b.Accounts, b.Attempts = true, ban.ReasonManual, "calls at night, see ticket 4711", nil, 0
+			b.Manual, b.Reason, b.Comment, b.Accounts, b.Attempts = true, ban.ReasonManual,
+				"calls at night, see ticket 4711", nil, 0
 		case 9:
-			b.Reason, b.Prefix, b.Comment, b.Accounts = ban.ReasonNetwork, netip.MustParsePrefix(fmt.Sprintf("192.0.%d.0/24", i)), "12 addresses of this network are banned", nil
+			b.Reason, b.Prefix, b.Comment, b.Accounts = ban.ReasonNetwork,
+				netip.MustParsePrefix(fmt.Sprintf("192.0.%d.0/24", i)), "12 addresses of this network are banned", nil
 		}
 		f.ban(b)
 	}
@@ -191,21 +205,29 @@ func attacked(f *fake) *fake {
 		}
 		f.activity.Minutes[i] = engine.Minute{Attempts: n, Bans: n / 9}
 	}
-	for i, name := range []string{"1000", "100", "admin", "test", "<script>alert(1)</script>", "200", "\u202e1002", "sip", "101", "1001", strings.Repeat("x", 40) + "…", "asterisk"} {
-		f.activity.Accounts = append(f.activity.Accounts, engine.AccountTries{Account: name, Tries: 4800 / (i + 1), Sources: min(300, 420/(i+1)), Last: now})
+	for i, name := range []string{"1000", "100", "admin", "test", "<script>alert(1)</script>", "200", "\u202e1002",
+		"sip", "101", "1001", strings.Repeat("x", 40) + "…", "asterisk"} {
+		f.activity.Accounts = append(f.activity.Accounts,
+			engine.AccountTries{Account: name, Tries: 4800 / (i + 1), Sources: min(300, 420/(i+1)), Last: now})
 	}
 	addr := netip.MustParseAddr("198.51.100.7")
 	f.history = []ban.Decision{
-		{Time: now.Add(-50 * time.Minute), Action: ban.ActionMisconfigured, Reason: ban.ReasonPace, Account: "204", Source: addr, Prefix: netip.PrefixFrom(addr, 32), PBX: "pbx1",
+		{Time: now.Add(-50 * time.Minute), Action: ban.ActionMisconfigured, Reason: ban.ReasonPace, Account: "204",
+			Source: addr, Prefix: netip.PrefixFrom(addr, 32), PBX: "pbx1",
 			Detail: "this account fails again and again, no faster than a phone retries: its password is wrong"},
-		{Time: now.Add(-20 * time.Minute), Action: ban.ActionMisconfigured, Reason: ban.ReasonConfiguration, Account: "door", Source: netip.MustParseAddr("192.0.2.44"),
-			Prefix: netip.MustParsePrefix("192.0.2.44/32"), PBX: "pbx1", Detail: "Asterisk refused the request for its set-up: more contacts than max_contacts of the AOR"},
-		{Time: now.Add(-10 * time.Minute), Action: ban.ActionTrust, Reason: ban.ReasonLogin, Account: "201", Source: addr, Prefix: netip.PrefixFrom(addr, 32), Duration: 24 * time.Hour},
-		{Time: now.Add(-9 * time.Minute), Action: ban.ActionTargeted, Reason: ban.ReasonDistributed, Account: "200", PBX: "pbx1", Source: netip.MustParseAddr("203.0.113.9")},
+		{Time: now.Add(-20 * time.Minute), Action: ban.ActionMisconfigured, Reason: ban.ReasonConfiguration,
+			Account: "door", Source: netip.MustParseAddr("192.0.2.44"),
+			Prefix: netip.MustParsePrefix("192.0.2.44/32"), PBX: "pbx1",
+			Detail: "Asterisk refused the request for its set-up: more contacts than max_contacts of the AOR"},
+		{Time: now.Add(-10 * time.Minute), Action: ban.ActionTrust, Reason: ban.ReasonLogin, Account: "201",
+			Source: addr, Prefix: netip.PrefixFrom(addr, 32), Duration: 24 * time.Hour},
+		{Time: now.Add(-9 * time.Minute), Action: ban.ActionTargeted, Reason: ban.ReasonDistributed, Account: "200",
+			PBX: "pbx1", Source: netip.MustParseAddr("203.0.113.9")},
 	}
 	for i := range 30 {
 		a := netip.AddrFrom4([4]byte{203, 0, 113, byte(40 + i)})
-		d := ban.Decision{Time: now.Add(-time.Duration(30-i) * 9 * time.Second), Action: ban.ActionBan, Reason: reasons[i%5], Account: fmt.Sprint(1000 + i),
+		d := ban.Decision{Time: now.Add(-time.Duration(30-i) * 9 * time.Second), Action: ban.ActionBan,
+			Reason: reasons[i%5], Account: fmt.Sprint(1000 + i),
 			Source: a, Prefix: netip.PrefixFrom(a, 32), Duration: time.Hour, PBX: "pbx1"}
 		if i%9 == 5 {
 			d.Action, d.Reason, d.Account, d.Duration = ban.ActionUnban, ban.ReasonExpired, "", 0
@@ -236,7 +258,8 @@ func serve(t *testing.T, f *fake) *served {
 	if log == nil {
 		log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
-	p, err := New(Config{Source: f, Feed: feed, Address: netip.MustParseAddrPort(l.Addr().String()), Host: "pbx1", Log: log, Zone: time.UTC})
+	p, err := New(Config{Source: f, Feed: feed, Address: netip.MustParseAddrPort(l.Addr().String()), Host: "pbx1",
+		Log: log, Zone: time.UTC})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +270,8 @@ func serve(t *testing.T, f *fake) *served {
 			t.Error(err)
 		}
 	})
-	srv := &http.Server{Handler: p.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+	srv := &http.Server{Handler: p.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: 30 * time.Second,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if tcp, ok := c.(*net.TCPConn); ok {
 				_ = tcp.SetWriteBuffer(4096) // so that a client that reads nothing stalls at once
@@ -272,7 +296,8 @@ func serve(t *testing.T, f *fake) *served {
 // made is a page without a server, whose Handler is asked directly.
 func made(t *testing.T, f *fake, address string) *Page {
 	t.Helper()
-	p, err := New(Config{Source: f, Feed: control.NewFeed(10), Address: netip.MustParseAddrPort(address), Host: "pbx1", Zone: time.UTC})
+	p, err := New(Config{Source: f, Feed: control.NewFeed(10), Address: netip.MustParseAddrPort(address), Host: "pbx1",
+		Zone: time.UTC})
 	if err != nil {
 		t.Fatal(err)
 	}

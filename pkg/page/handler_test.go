@@ -20,11 +20,14 @@ func TestEveryAnswerHasItsHeaders(t *testing.T) {
 	p := made(t, newFake(), "127.0.0.1:9646")
 	want := map[string]string{
 		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-		"X-Content-Type-Options":  "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
-		"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp",
+		"X-Content-Type-Options":  "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
+		"Cache-Control":              "no-store",
+		"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
+		"Cross-Origin-Embedder-Policy": "require-corp",
 	}
 	for path, code := range map[string]int{
-		"/": 200, "/why?address=203.0.113.5": 200, "/why?address=x!": 400, "/why": 400, "/page.css": 200, "/page.js": 200, "/icon.svg": 200,
+		"/": 200, "/why?address=203.0.113.5": 200, "/why?address=x!": 400, "/why": 400, "/page.css": 200,
+		"/page.js": 200, "/icon.svg": 200,
 		"/nothing": 404, "/enter?ticket=x": 403, "/../../etc/passwd": 307, "/web/page.js": 404,
 	} {
 		w := ask(p.Handler(), http.MethodGet, path, "")
@@ -37,7 +40,8 @@ func TestEveryAnswerHasItsHeaders(t *testing.T) {
 			}
 		}
 		for _, forbidden := range []string{"<style", " style=", " onclick=", "javascript:", "http://www", "https://"} {
-			if strings.Contains(w.Body.String(), forbidden) && strings.HasSuffix(w.Header().Get("Content-Type"), "html; charset=utf-8") {
+			if strings.Contains(w.Body.String(), forbidden) &&
+				strings.HasSuffix(w.Header().Get("Content-Type"), "html; charset=utf-8") {
 				t.Errorf("%s: there is %q in the page", path, forbidden)
 			}
 		}
@@ -45,8 +49,10 @@ func TestEveryAnswerHasItsHeaders(t *testing.T) {
 	if w := ask(p.Handler(), http.MethodHead, "/events", ""); w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("HEAD /events: %d", w.Code)
 	}
-	for path, method := range map[string]string{"/": http.MethodPost, "/unban": http.MethodGet, "/allow": http.MethodGet, "/leave": http.MethodGet, "/events": http.MethodPost} {
-		if w := ask(p.Handler(), method, path, ""); w.Code != http.StatusNotFound && w.Code != http.StatusMethodNotAllowed {
+	for path, method := range map[string]string{"/": http.MethodPost, "/unban": http.MethodGet,
+		"/allow": http.MethodGet, "/leave": http.MethodGet, "/events": http.MethodPost} {
+		if w := ask(p.Handler(), method, path, ""); w.Code != http.StatusNotFound &&
+			w.Code != http.StatusMethodNotAllowed {
 			t.Errorf("%s %s: %d", method, path, w.Code)
 		}
 	}
@@ -54,11 +60,14 @@ func TestEveryAnswerHasItsHeaders(t *testing.T) {
 
 func TestOnLoopbackOnlyItsOwnNamesAreAnswered(t *testing.T) {
 	for host, want := range map[string]int{
-		"127.0.0.1:9646": 200, "127.0.0.1": 200, "127.9.9.9:1": 200, "localhost:9646": 200, "LOCALHOST": 200, "[::1]:9646": 200, "[::1]": 200, "[::ffff:127.0.0.1]:9646": 200,
-		"evil.example:9646": 421, "localhost.evil.example": 421, "192.0.2.1:9646": 421, "": 421, "127.0.0.1.evil.example": 421, "0.0.0.0:9646": 421, "[::]:9646": 421, "a b": 421,
+		"127.0.0.1:9646": 200, "127.0.0.1": 200, "127.9.9.9:1": 200, "localhost:9646": 200, "LOCALHOST": 200,
+		"[::1]:9646": 200, "[::1]": 200, "[::ffff:127.0.0.1]:9646": 200,
+		"evil.example:9646": 421, "localhost.evil.example": 421, "192.0.2.1:9646": 421, "": 421,
+		"127.0.0.1.evil.example": 421, "0.0.0.0:9646": 421, "[::]:9646": 421, "a b": 421,
 	} {
 		for _, path := range []string{"/", "/events-not", "/page.js", "/why?address=1.2.3.4"} {
-			w := ask(made(t, newFake(), "127.0.0.1:9646").Handler(), http.MethodGet, path, "", func(r *http.Request) { r.Host = host })
+			w := ask(made(t, newFake(), "127.0.0.1:9646").Handler(), http.MethodGet, path, "",
+				func(r *http.Request) { r.Host = host })
 			if (w.Code == http.StatusMisdirectedRequest) != (want == 421) {
 				t.Errorf("Host %q, %s: %d", host, path, w.Code)
 			}
@@ -67,7 +76,8 @@ func TestOnLoopbackOnlyItsOwnNamesAreAnswered(t *testing.T) {
 			}
 		}
 	}
-	w := ask(made(t, newFake(), "192.0.2.1:9646").Handler(), http.MethodGet, "/", "", func(r *http.Request) { r.Host = "pbx.example.com" })
+	w := ask(made(t, newFake(), "192.0.2.1:9646").Handler(), http.MethodGet, "/", "",
+		func(r *http.Request) { r.Host = "pbx.example.com" })
 	if w.Code != http.StatusOK {
 		t.Errorf("a page that is not on loopback goes by any name: %d", w.Code)
 	}
@@ -99,9 +109,10 @@ func token(t *testing.T, p *Page, cookie func(*http.Request)) string {
 func TestAnExtensionAndAPortAreLookedUp(t *testing.T) {
 	p := made(t, newFake(), "127.0.0.1:9646")
 	for question, want := range map[string][]string{
-		"203.0.113.5:5060":        {"<h1>203.0.113.5 is not banned"},
-		"[2001:db8::1]:5061":      {"<h1>2001:db8::1 is not banned"},
-		"201":                     {"Account", "201", `href="/why?address=203.0.113.5"`, "banned", "192.0.2.10", "ringwall history 201"},
+		"203.0.113.5:5060":   {"<h1>203.0.113.5 is not banned"},
+		"[2001:db8::1]:5061": {"<h1>2001:db8::1 is not banned"},
+		"201": {"Account", "201", `href="/why?address=203.0.113.5"`, "banned", "192.0.2.10",
+			"ringwall history 201"},
 		"sip:201@pbx.example.net": {"ringwall history 201"},
 	} {
 		w := ask(p.Handler(), http.MethodGet, "/why?address="+url.QueryEscape(question), "")
@@ -119,7 +130,8 @@ func TestWithATicketOneMayUnbanAndAllow(t *testing.T) {
 	f.ban(banOf("203.0.113.5/32", "1000"))
 	p := made(t, f, "127.0.0.1:9646")
 	p.Log = slog.New(slog.NewTextHandler(&log, nil))
-	if body := ask(p.Handler(), http.MethodGet, "/", "").Body.String(); strings.Contains(body, "<button form") || !strings.Contains(body, "ringwall unban ADDRESS") {
+	if body := ask(p.Handler(), http.MethodGet, "/", "").Body.String(); strings.Contains(body, "<button form") ||
+		!strings.Contains(body, "ringwall unban ADDRESS") {
 		t.Error("without a ticket there are buttons, or no commands")
 	}
 	res := p.Ticket(control.Peer{User: "alice", UID: 1000, PID: 4711})
@@ -127,7 +139,8 @@ func TestWithATicketOneMayUnbanAndAllow(t *testing.T) {
 		t.Fatalf("%+v", res)
 	}
 	cookie := entered(t, p, control.Peer{User: "alice", UID: 1000, PID: 4711})
-	if body := ask(p.Handler(), http.MethodGet, "/", "", cookie).Body.String(); !strings.Contains(body, `formaction="/unban"`) || !strings.Contains(body, "alice") {
+	if body := ask(p.Handler(), http.MethodGet, "/", "", cookie).Body.String(); !strings.Contains(body,
+		`formaction="/unban"`) || !strings.Contains(body, "alice") {
 		t.Error("with a ticket there is no button, or nobody's name")
 	}
 	tok := token(t, p, cookie)
@@ -135,7 +148,8 @@ func TestWithATicketOneMayUnbanAndAllow(t *testing.T) {
 	if code != http.StatusSeeOther || !strings.HasPrefix(to, "/why?address=203.0.113.5") {
 		t.Fatalf("%d %s", code, to)
 	}
-	if len(f.unbans) != 1 || f.unbans[0].Prefix.String() != "203.0.113.5/32" || f.unbans[0].Grace != time.Hour || f.unbans[0].By.User != "alice" {
+	if len(f.unbans) != 1 || f.unbans[0].Prefix.String() != "203.0.113.5/32" || f.unbans[0].Grace != time.Hour ||
+		f.unbans[0].By.User != "alice" {
 		t.Errorf("%+v", f.unbans)
 	}
 	for i, want := range []bool{true, false} { // it is said once
@@ -145,7 +159,8 @@ func TestWithATicketOneMayUnbanAndAllow(t *testing.T) {
 		}
 	}
 	// Nobody is allowed for ever by a slip: the form says for how long, or nothing is done.
-	if code, _ = form(p, "/allow", url.Values{"token": {tok}, "prefix": {"2001:db8::/64"}}, cookie); code != http.StatusBadRequest || len(f.allows) != 0 {
+	if code, _ = form(p, "/allow", url.Values{"token": {tok}, "prefix": {"2001:db8::/64"}},
+		cookie); code != http.StatusBadRequest || len(f.allows) != 0 {
 		t.Errorf("%d %+v", code, f.allows)
 	}
 	for length, want := range map[string]time.Duration{"day": 24 * time.Hour, "week": 7 * 24 * time.Hour, "ever": 0} {
@@ -154,11 +169,13 @@ func TestWithATicketOneMayUnbanAndAllow(t *testing.T) {
 		if code != http.StatusSeeOther || len(f.allows) != 1 || f.allows[0].By.PID != 4711 || f.allows[0].For != want {
 			t.Errorf("%s: %d %s %+v", length, code, to, f.allows)
 		}
-		if body := ask(p.Handler(), http.MethodGet, "/why?address=2001:db8::", "", cookie).Body.String(); !strings.Contains(body, "ringwall allow del 2001:db8::/64") {
+		if body := ask(p.Handler(), http.MethodGet, "/why?address=2001:db8::", "",
+			cookie).Body.String(); !strings.Contains(body, "ringwall allow del 2001:db8::/64") {
 			t.Errorf("%s: nobody says how to take it back: %s", length, body)
 		}
 	}
-	for _, want := range []string{`msg="manual change"`, "change=unban", "change=allow", "by.user=alice", "by.pid=4711", "through=page", "prefix=203.0.113.5/32"} {
+	for _, want := range []string{`msg="manual change"`, "change=unban", "change=allow", "by.user=alice", "by.pid=4711",
+		"through=page", "prefix=203.0.113.5/32"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("%s is not in the log:\n%s", want, log.String())
 		}
@@ -170,7 +187,8 @@ func TestWithATicketOneMayUnbanAndAllow(t *testing.T) {
 	if code, _ = form(p, "/leave", url.Values{"token": {tok}}, cookie); code != http.StatusSeeOther {
 		t.Errorf("leave: %d", code)
 	}
-	if code, _ = form(p, "/unban", url.Values{"token": {tok}, "prefix": {"203.0.113.5/32"}}, cookie); code != http.StatusForbidden || len(f.unbans) != 1 {
+	if code, _ = form(p, "/unban", url.Values{"token": {tok}, "prefix": {"203.0.113.5/32"}},
+		cookie); code != http.StatusForbidden || len(f.unbans) != 1 {
 		t.Errorf("after leave: %d", code)
 	}
 }
@@ -196,24 +214,38 @@ func TestNobodyElseChangesAnything(t *testing.T) {
 		change []func(*http.Request)
 		code   int
 	}{
-		"no session":                   {url.Values{"token": {tok}, "prefix": {good}}, nil, 403},
-		"no token":                     {url.Values{"prefix": {good}}, []func(*http.Request){cookie}, 403},
-		"a wrong token":                {url.Values{"token": {tok[1:] + "A"}, "prefix": {good}}, []func(*http.Request){cookie}, 403},
-		"the token of another session": {url.Values{"token": {tok}, "prefix": {good}}, []func(*http.Request){other}, 403},
+		"no session": {url.Values{"token": {tok}, "prefix": {good}}, nil, 403},
+		"no token":   {url.Values{"prefix": {good}}, []func(*http.Request){cookie}, 403},
+		"a wrong token": {url.Values{"token": {tok[1:] + "A"}, "prefix": {good}},
+			[]func(*http.Request){cookie}, 403},
+		"the token of another session": {url.Values{"token": {tok}, "prefix": {good}}, []func(*http.Request){other},
+			403},
 		"an invented session": {url.Values{"token": {tok}, "prefix": {good}},
-			[]func(*http.Request){func(r *http.Request) { r.AddCookie(&http.Cookie{Name: cookieName, Value: "x"}) }}, 403},
-		"from another site":     {url.Values{"token": {tok}, "prefix": {good}}, []func(*http.Request){cookie, head("Sec-Fetch-Site", "cross-site")}, 403},
-		"from another port":     {url.Values{"token": {tok}, "prefix": {good}}, []func(*http.Request){cookie, head("Sec-Fetch-Site", "same-site")}, 403},
-		"from nowhere":          {url.Values{"token": {tok}, "prefix": {good}}, []func(*http.Request){cookie, head("Sec-Fetch-Site", "none")}, 403},
-		"an old browser's null": {url.Values{"token": {tok}, "prefix": {good}}, []func(*http.Request){cookie, without("Sec-Fetch-Site")}, 403},
-		"no word of origin":     {url.Values{"token": {tok}, "prefix": {good}}, []func(*http.Request){cookie, without("Sec-Fetch-Site", "Origin")}, 403},
-		"another origin":        {url.Values{"token": {tok}, "prefix": {good}}, []func(*http.Request){cookie, without("Sec-Fetch-Site"), head("Origin", "http://127.0.0.1:8080")}, 403},
-		"another type":          {url.Values{"token": {tok}, "prefix": {good}}, []func(*http.Request){cookie, head("Content-Type", "text/plain")}, 400},
-		"a long form":           {url.Values{"token": {tok}, "prefix": {good}, "x": {strings.Repeat("x", 10_000)}}, []func(*http.Request){cookie}, 400},
-		"no prefix":             {url.Values{"token": {tok}}, []func(*http.Request){cookie}, 400},
-		"everybody":             {url.Values{"token": {tok}, "prefix": {"0.0.0.0/0"}}, []func(*http.Request){cookie}, 400},
-		"nearly everybody":      {url.Values{"token": {tok}, "prefix": {"2000::/3"}}, []func(*http.Request){cookie}, 400},
-		"a hostile prefix":      {url.Values{"token": {tok}, "prefix": {"<script>"}}, []func(*http.Request){cookie}, 400},
+			[]func(*http.Request){func(r *http.Request) { r.AddCookie(&http.Cookie{Name: cookieName, Value: "x"}) }},
+			403},
+		"from another site": {url.Values{"token": {tok}, "prefix": {good}},
+			[]func(*http.Request){cookie, head("Sec-Fetch-Site", "cross-site")}, 403},
+		"from another port": {url.Values{"token": {tok}, "prefix": {good}},
+			[]func(*http.Request){cookie, head("Sec-Fetch-Site", "same-site")}, 403},
+		"from nowhere": {url.Values{"token": {tok}, "prefix": {good}},
+			[]func(*http.Request){cookie, head("Sec-Fetch-Site", "none")}, 403},
+		"an old browser's null": {url.Values{"token": {tok}, "prefix": {good}},
+			[]func(*http.Request){cookie, without("Sec-Fetch-Site")}, 403},
+		"no word of origin": {url.Values{"token": {tok}, "prefix": {good}},
+			[]func(*http.Request){cookie, without("Sec-Fetch-Site", "Origin")}, 403},
+		"another origin": {url.Values{"token": {tok}, "prefix": {good}},
+			[]func(*http.Request){cookie, without("Sec-Fetch-Site"), head("Origin", "http://127.0.0.1:8080")}, 403},
+		"another type": {url.Values{"token": {tok}, "prefix": {good}},
+			[]func(*http.Request){cookie, head("Content-Type", "text/plain")}, 400},
+		"a long form": {url.Values{"token": {tok}, "prefix": {good}, "x": {strings.Repeat("x", 10_000)}},
+			[]func(*http.Request){cookie}, 400},
+		"no prefix": {url.Values{"token": {tok}}, []func(*http.Request){cookie}, 400},
+		"everybody": {url.Values{"token": {tok}, "prefix": {"0.0.0.0/0"}}, []func(*http.Request){cookie},
+			400},
+		"nearly everybody": {url.Values{"token": {tok}, "prefix": {"2000::/3"}}, []func(*http.Request){cookie},
+			400},
+		"a hostile prefix": {url.Values{"token": {tok}, "prefix": {"<script>"}}, []func(*http.Request){cookie},
+			400},
 	} {
 		for _, path := range []string{"/unban", "/allow"} {
 			code, body := form(p, path, row.values, row.change...)
@@ -225,7 +257,8 @@ func TestNobodyElseChangesAnything(t *testing.T) {
 			}
 		}
 	}
-	if w := ask(p.Handler(), http.MethodGet, "/unban?prefix=203.0.113.5&token="+tok, "", cookie); w.Code == http.StatusOK || w.Code == http.StatusSeeOther {
+	if w := ask(p.Handler(), http.MethodGet, "/unban?prefix=203.0.113.5&token="+tok, "",
+		cookie); w.Code == http.StatusOK || w.Code == http.StatusSeeOther {
 		t.Errorf("GET: %d", w.Code)
 	}
 	if len(f.unbans)+len(f.allows) != 0 {
@@ -240,7 +273,11 @@ func TestNobodyElseChangesAnything(t *testing.T) {
 func TestATicketOpensOnce(t *testing.T) {
 	p := made(t, newFake(), "127.0.0.1:9646")
 	_, ticket, _ := strings.Cut(p.Ticket(control.Peer{}).Address, "127.0.0.1:9646")
-	if w := ask(p.Handler(), http.MethodGet, ticket, "", func(r *http.Request) { r.Header.Set("Sec-Purpose", "prefetch;prerender") }); w.Code != http.StatusServiceUnavailable {
+	if w := ask(p.Handler(), http.MethodGet, ticket, "",
+		func(r *http.Request) {
+			r.Header.Set("Sec-Purpose",
+				"prefetch;prerender")
+		}); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("a guess of the browser's: %d", w.Code)
 	}
 	if w := ask(p.Handler(), http.MethodHead, ticket, ""); w.Code != http.StatusServiceUnavailable {
@@ -248,13 +285,15 @@ func TestATicketOpensOnce(t *testing.T) {
 	}
 	w := ask(p.Handler(), http.MethodGet, ticket, "")
 	c := w.Result().Cookies()
-	if w.Code != http.StatusOK || len(c) != 1 || !c[0].HttpOnly || c[0].SameSite != http.SameSiteStrictMode || c[0].MaxAge != 3600 || c[0].Domain != "" {
+	if w.Code != http.StatusOK || len(c) != 1 || !c[0].HttpOnly || c[0].SameSite != http.SameSiteStrictMode ||
+		c[0].MaxAge != 3600 || c[0].Domain != "" {
 		t.Fatalf("%d %+v", w.Code, c)
 	}
 	if strings.Contains(ticket, c[0].Value) {
 		t.Error("the cookie is the ticket")
 	}
-	if w = ask(p.Handler(), http.MethodGet, ticket, ""); w.Code != http.StatusForbidden || len(w.Result().Cookies()) != 0 || !strings.Contains(w.Body.String(), "ringwall page") {
+	if w = ask(p.Handler(), http.MethodGet, ticket, ""); w.Code != http.StatusForbidden ||
+		len(w.Result().Cookies()) != 0 || !strings.Contains(w.Body.String(), "ringwall page") {
 		t.Errorf("the second time: %d %s", w.Code, w.Body)
 	}
 }
@@ -297,16 +336,19 @@ func TestAPageThatOthersReachChangesNothing(t *testing.T) {
 			t.Errorf("%s: %+v", address, res)
 		}
 		secret, _ := p.sessions.ticket(time.Now(), control.Peer{}) // also not by a ticket that should not be there
-		if w := ask(p.Handler(), http.MethodGet, "/enter?ticket="+secret, ""); w.Code != http.StatusForbidden || len(w.Result().Cookies()) != 0 {
+		if w := ask(p.Handler(), http.MethodGet, "/enter?ticket="+secret, ""); w.Code != http.StatusForbidden ||
+			len(w.Result().Cookies()) != 0 {
 			t.Errorf("%s: enter: %d", address, w.Code)
 		}
 		open, _, _ := p.sessions.enter(time.Now(), secret)
 		cookie := func(r *http.Request) { r.AddCookie(&http.Cookie{Name: cookieName, Value: open}) }
 		body := ask(p.Handler(), http.MethodGet, "/", "", cookie).Body.String()
-		if strings.Contains(body, "<button form") || !strings.Contains(body, "This page can change nothing, because other machines can reach it") {
+		if strings.Contains(body, "<button form") ||
+			!strings.Contains(body, "This page can change nothing, because other machines can reach it") {
 			t.Errorf("%s: %s", address, body)
 		}
-		if code, _ := form(p, "/unban", url.Values{"prefix": {"203.0.113.5"}}, cookie); code != http.StatusForbidden || len(f.unbans) != 0 {
+		if code, _ := form(p, "/unban", url.Values{"prefix": {"203.0.113.5"}}, cookie); code != http.StatusForbidden ||
+			len(f.unbans) != 0 {
 			t.Errorf("%s: unban: %d", address, code)
 		}
 	}
@@ -327,7 +369,8 @@ func TestARefusedChangeSaysWhatToTry(t *testing.T) {
 		{errors.New("<b>"), 500, "&lt;b&gt;"},
 	} {
 		f.err = row.err
-		if code, body := form(p, "/unban", url.Values{"token": {tok}, "prefix": {"203.0.113.5"}}, cookie); code != row.code || !strings.Contains(body, row.want) {
+		if code, body := form(p, "/unban", url.Values{"token": {tok}, "prefix": {"203.0.113.5"}},
+			cookie); code != row.code || !strings.Contains(body, row.want) {
 			t.Errorf("%v: %d %s", row.err, code, body)
 		}
 	}
@@ -338,9 +381,11 @@ func TestThePageIsBounded(t *testing.T) {
 	f := newFake()
 	for i := range 5000 {
 		f.ban(banOf(fmt.Sprintf("203.%d.%d.1/32", i>>8, i&255), strings.Repeat("x", 40)))
-		f.trusted = append(f.trusted, ban.Trust{Prefix: netip.MustParsePrefix(fmt.Sprintf("198.%d.%d.1/32", i>>8, i&255)), Until: time.Now().Add(time.Hour)})
+		f.trusted = append(f.trusted, ban.Trust{Prefix: netip.MustParsePrefix(fmt.Sprintf("198.%d.%d.1/32", i>>8,
+			i&255)), Until: time.Now().Add(time.Hour)})
 		f.status.Warnings = append(f.status.Warnings, control.Warning{Text: "w"})
-		f.history = append(f.history, banDecision(i, ban.ActionMisconfigured), banDecision(i, ban.ActionBreach), banDecision(i, ban.ActionBan))
+		f.history = append(f.history, banDecision(i, ban.ActionMisconfigured), banDecision(i, ban.ActionBreach),
+			banDecision(i, ban.ActionBan))
 		f.activity.Accounts = append(f.activity.Accounts, engine.AccountTries{Account: fmt.Sprint(i), Tries: 1})
 	}
 	f.status.Engine.Bans, f.status.Engine.Trusted = 100_000, 5002
@@ -350,29 +395,38 @@ func TestThePageIsBounded(t *testing.T) {
 	if len(body) > 200_000 {
 		t.Errorf("the page has %d bytes", len(body))
 	}
-	for want, n := range map[string]int{`data-key="`: maxBans, "ringwall list bans</code>": 1, "99,900 more": 1, "4,952 more": 1, "Keeps sending a wrong password": maxPhones} {
+	for want, n := range map[string]int{`data-key="`: maxBans, "ringwall list bans</code>": 1, "99,900 more": 1,
+		"4,952 more": 1, "Keeps sending a wrong password": maxPhones} {
 		if got := strings.Count(body, want); got != n {
 			t.Errorf("%q is there %d times, want %d", want, got, n)
 		}
 	}
 	if len(p.watch.phones) != maxPhones || len(p.watch.alarms) != maxAlarms || len(p.watch.last) != maxDecisions {
-		t.Errorf("%d phones, %d alarms, %d decisions are kept", len(p.watch.phones), len(p.watch.alarms), len(p.watch.last))
+		t.Errorf("%d phones, %d alarms, %d decisions are kept", len(p.watch.phones), len(p.watch.alarms),
+			len(p.watch.last))
 	}
 }
 
 func banDecision(i int, a ban.Action) ban.Decision {
 	b := banOf("203.0.113.5/32")
-	return ban.Decision{Time: time.Now().Add(time.Duration(i-5000) * time.Millisecond), Action: a, Reason: ban.ReasonPace, Account: fmt.Sprint(i), Duration: time.Hour, Detail: b.Prefix.String()}
+	return ban.Decision{Time: time.Now().Add(time.Duration(i-5000) * time.Millisecond), Action: a,
+		Reason: ban.ReasonPace, Account: fmt.Sprint(i), Duration: time.Hour, Detail: b.Prefix.String()}
 }
 
 func TestTheStateIsSaidInPlainWords(t *testing.T) {
 	for want, change := range map[string]func(*control.Status){
-		"Ringwall is working: attackers are kept out":  func(*control.Status) {},
-		"Ringwall only watches: nobody is banned":      func(s *control.Status) { s.Mode = "observe" },
-		"Ringwall only watches: nobody more is banned": func(s *control.Status) { s.Mode, s.Engine.Bans = "observe", 3 },
-		"A dry run: nobody is banned":                  func(s *control.Status) { s.Kernel.DryRun = true },
-		"The firewall is not as it should be":          func(s *control.Status) { s.Kernel.OK, s.Kernel.LastError = false, "gone" },
-		"Ringwall hears nothing from Asterisk":         func(s *control.Status) { s.PBXs[0].Up = false },
+		"Ringwall is working: attackers are kept out": func(*control.Status) {},
+		"Ringwall only watches: nobody is banned":     func(s *control.Status) { s.Mode = "observe" },
+		"Ringwall only watches: nobody more is banned": func(s *control.Status) {
+			s.Mode, s.Engine.Bans = "observe",
+				3
+		},
+		"A dry run: nobody is banned": func(s *control.Status) { s.Kernel.DryRun = true },
+		"The firewall is not as it should be": func(s *control.Status) {
+			s.Kernel.OK,
+				s.Kernel.LastError = false, "gone"
+		},
+		"Ringwall hears nothing from Asterisk": func(s *control.Status) { s.PBXs[0].Up = false },
 		"Ringwall hears nothing from pbx2": func(s *control.Status) {
 			s.PBXs = append(s.PBXs, control.PBXStatus{Name: "pbx2"})
 		},
@@ -381,13 +435,17 @@ func TestTheStateIsSaidInPlainWords(t *testing.T) {
 			s.Ports.Found = []control.FoundPort{{Protocol: "udp", Port: 5080, Open: true}}
 		},
 		"The configuration was changed, and is not in force: line 3": func(s *control.Status) { s.Config.Error = "line 3" },
-		"was blind for 3m":     func(s *control.Status) { s.PBXs[0].Blind = 180 },
-		"7 events were lost":   func(s *control.Status) { s.PBXs[0].DroppedFrames = 7 },
-		"systemctl reload now": func(s *control.Status) { s.Warnings = []control.Warning{{Text: "x", Try: "systemctl reload now"}} },
+		"was blind for 3m":   func(s *control.Status) { s.PBXs[0].Blind = 180 },
+		"7 events were lost": func(s *control.Status) { s.PBXs[0].DroppedFrames = 7 },
+		"systemctl reload now": func(s *control.Status) {
+			s.Warnings = []control.Warning{{Text: "x",
+				Try: "systemctl reload now"}}
+		},
 	} {
 		f := newFake()
 		change(&f.status)
-		if body := ask(made(t, f, "127.0.0.1:9646").Handler(), http.MethodGet, "/", "").Body.String(); !strings.Contains(body, want) {
+		if body := ask(made(t, f, "127.0.0.1:9646").Handler(), http.MethodGet, "/",
+			"").Body.String(); !strings.Contains(body, want) {
 			t.Errorf("%q is not on the page:\n%s", want, body)
 		}
 	}
@@ -407,17 +465,21 @@ func TestWatchedSourcesAreNotCalledBanned(t *testing.T) {
 		t.Errorf("%+v", view)
 	}
 	body := ask(p.Handler(), http.MethodGet, "/", "").Body.String()
-	if strings.Count(body, "watched only") != 1 || !strings.Contains(body, `<h2 id="h-bans">Banned now</h2><p class="count">1</p>`) {
+	if strings.Count(body, "watched only") != 1 ||
+		!strings.Contains(body, `<h2 id="h-bans">Banned now</h2><p class="count">1</p>`) {
 		t.Error(body)
 	}
 	f.status.Mode = "observe" // those of before are banned all the same
 	body = ask(made(t, f, "127.0.0.1:9646").Handler(), http.MethodGet, "/", "").Body.String()
-	if strings.Count(body, "watched only") != 1 || !strings.Contains(body, `<h2 id="h-bans">Banned now</h2><p class="count">1</p>`) {
+	if strings.Count(body, "watched only") != 1 ||
+		!strings.Contains(body, `<h2 id="h-bans">Banned now</h2><p class="count">1</p>`) {
 		t.Error(body)
 	}
 	f.bans, f.status.Engine.Bans = f.bans[:1], 0
 	body = ask(made(t, f, "127.0.0.1:9646").Handler(), http.MethodGet, "/", "").Body.String()
-	if strings.Contains(body, "Banned now") || !strings.Contains(body, `<h2 id="h-bans">Would be banned</h2><p class="count">1</p>`) || strings.Contains(body, "ringwall unban ADDRESS") {
+	if strings.Contains(body, "Banned now") ||
+		!strings.Contains(body, `<h2 id="h-bans">Would be banned</h2><p class="count">1</p>`) ||
+		strings.Contains(body, "ringwall unban ADDRESS") {
 		t.Error(body)
 	}
 }
@@ -431,7 +493,8 @@ func TestWhySaysWhatTheCommandSays(t *testing.T) {
 		return x
 	}
 	body := ask(made(t, f, "127.0.0.1:9646").Handler(), http.MethodGet, "/why?address=203.0.113.9", "").Body.String()
-	for _, want := range []string{"203.0.113.9 is banned with all of 203.0.113.0/24 until ", "by hand, &#34;name&#34;.", "ringwall unban 203.0.113.0/24", "--grace 1h", "ringwall allow add 203.0.113.9",
+	for _, want := range []string{"203.0.113.9 is banned with all of 203.0.113.0/24 until ", "by hand, &#34;name&#34;.",
+		"ringwall unban 203.0.113.0/24", "--grace 1h", "ringwall allow add 203.0.113.9",
 		"3 older pieces are no longer kept"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("%q is not on the page:\n%s", want, body)
@@ -443,7 +506,8 @@ func TestWhySaysWhatTheCommandSays(t *testing.T) {
 func TestAnAllowedGuesserIsAnAlarm(t *testing.T) {
 	var w recentDecisions
 	at := time.Now()
-	d := ban.Decision{Time: at, Action: ban.ActionObserve, Reason: ban.ReasonAllowed, Source: netip.MustParseAddr("127.0.0.1"),
+	d := ban.Decision{Time: at, Action: ban.ActionObserve, Reason: ban.ReasonAllowed,
+		Source: netip.MustParseAddr("127.0.0.1"),
 		Prefix: netip.MustParsePrefix("127.0.0.1/32"), PBX: "pbx1"}
 	w.add([]ban.Decision{d})
 	_, _, alarms := w.latest(at)

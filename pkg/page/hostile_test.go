@@ -23,10 +23,14 @@ import (
 // hostileNames are what attackers may call themselves.
 func hostileNames() []string {
 	return []string{
-		`<script>window.pwned=1</script>`, `"><img src=x onerror="window.pwned=1">`, `'><svg onload=window.pwned=1>`, `</title></table></td><h1>x`,
-		`</script><script>window.pwned=1</script>`, `javascript:window.pwned=1`, `&lt;b&gt;`, `{{.}}{{template "top" .}}`, `<!--`, `-->`, `]]>`,
-		"\u202e1002\u202c", "\u2066x", "\u200f", "\u061c", "\x1b[31mred\x1b[0m", "\x00\x01\x7f", "\u009b31m", "a\r\n\r\nevent: part\ndata: {}\n\n", "a\n\ndata: x",
-		"\u2028\u2029", "\xff\xfe\xc0", strings.Repeat("x", 10_000), strings.Repeat("<", 10_000), strings.Repeat("\u0301", 500), "\ufeff", "\u2800\u3164", "שלום", `\`, "`", "%0a%0d", "\U000e0041",
+		`<script>window.pwned=1</script>`, `"><img src=x onerror="window.pwned=1">`, `'><svg onload=window.pwned=1>`,
+		`</title></table></td><h1>x`,
+		`</script><script>window.pwned=1</script>`, `javascript:window.pwned=1`, `&lt;b&gt;`,
+		`{{.}}{{template "top" .}}`, `<!--`, `-->`, `]]>`,
+		"\u202e1002\u202c", "\u2066x", "\u200f", "\u061c", "\x1b[31mred\x1b[0m", "\x00\x01\x7f", "\u009b31m",
+		"a\r\n\r\nevent: part\ndata: {}\n\n", "a\n\ndata: x",
+		"\u2028\u2029", "\xff\xfe\xc0", strings.Repeat("x", 10_000), strings.Repeat("<", 10_000),
+		strings.Repeat("\u0301", 500), "\ufeff", "\u2800\u3164", "שלום", `\`, "`", "%0a%0d", "\U000e0041",
 	}
 }
 
@@ -49,19 +53,26 @@ func saturated(name string, now time.Time) *fake {
 	c.Comment, c.Manual, b.PBX, c.Reason = name, true, name, ban.Reason("n"+name)
 	f.ban(b)
 	f.ban(c)
-	f.trusted = []ban.Trust{{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Since: now, Until: now.Add(time.Hour), Accounts: []string{name, name}, Score: 3}}
-	f.activity.Accounts = []engine.AccountTries{{Account: name, Tries: 7, Sources: 300, Last: now}, {Account: name, Tries: 3, Sources: 1, Last: now}}
-	for _, action := range []ban.Action{ban.ActionBan, ban.ActionBreach, ban.ActionTargeted, ban.ActionTampering, ban.ActionMisconfigured, ban.ActionObserve, ban.Action("n" + name)} {
-		f.history = append(f.history, ban.Decision{Time: now, Action: action, Source: a, Prefix: p, Reason: ban.ReasonStorm, Account: name, PBX: name, Detail: name, Duration: time.Hour})
+	f.trusted = []ban.Trust{{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Since: now, Until: now.Add(time.Hour),
+		Accounts: []string{name, name}, Score: 3}}
+	f.activity.Accounts = []engine.AccountTries{{Account: name, Tries: 7, Sources: 300, Last: now},
+		{Account: name, Tries: 3, Sources: 1, Last: now}}
+	for _, action := range []ban.Action{ban.ActionBan, ban.ActionBreach, ban.ActionTargeted, ban.ActionTampering,
+		ban.ActionMisconfigured, ban.ActionObserve, ban.Action("n" + name)} {
+		f.history = append(f.history, ban.Decision{Time: now, Action: action, Source: a, Prefix: p,
+			Reason: ban.ReasonStorm, Account: name, PBX: name, Detail: name, Duration: time.Hour})
 	}
 	f.why = func(a netip.Addr) engine.Explanation {
-		return engine.Explanation{Address: a, Source: netip.MustParsePrefix("203.0.113.0/24"), Verdict: "banned", Threshold: 10, Ban: &f.bans[0], Lost: 3,
-			Lines: []string{name, name}, Evidence: []ban.Evidence{{Time: now, Event: name, Service: name, Transport: name, Account: name, Note: name}}}
+		return engine.Explanation{Address: a, Source: netip.MustParsePrefix("203.0.113.0/24"), Verdict: "banned",
+			Threshold: 10, Ban: &f.bans[0], Lost: 3,
+			Lines: []string{name, name}, Evidence: []ban.Evidence{{Time: now, Event: name, Service: name,
+				Transport: name, Account: name, Note: name}}}
 	}
 	return f
 }
 
-// pages returns what a reader gets of a fake: the page, with and without rights, an answer to why, and the parts of the stream.
+// pages returns what a reader gets of a fake: the page, with and without rights, an answer to why, and the parts of
+// the stream.
 func pages(t testing.TB, p *Page, f *fake) map[string]string {
 	t.Helper()
 	p.Source, p.Host, p.latest, p.watch.last, p.watch.phones, p.watch.alarms = f, f.status.Version, nil, nil, nil, nil
@@ -131,7 +142,8 @@ func streamed(t testing.TB, text string) map[string]string {
 	return parts
 }
 
-// skeleton is the elements of HTML with the names of their attributes, as a browser reads them, and its texts and values.
+// skeleton is the elements of HTML with the names of their attributes, as a browser reads them, and its texts and
+// values.
 func skeleton(t testing.TB, text string) (shape []string, texts []string) {
 	t.Helper()
 	doc, err := html.Parse(strings.NewReader(text))
@@ -170,7 +182,8 @@ func plain(t testing.TB) (*Page, map[string][]string) {
 	return p, shapes
 }
 
-// inert checks that a name changes no element and no attribute of any page, and that no byte of it acts on its neighbours.
+// inert checks that a name changes no element and no attribute of any page, and that no byte of it acts on its
+// neighbours.
 func inert(t testing.TB, p *Page, want map[string][]string, name string) {
 	t.Helper()
 	got := pages(t, p, saturated("n"+name, time.Now()))
@@ -195,8 +208,10 @@ func inert(t testing.TB, p *Page, want map[string][]string, name string) {
 
 // acts is true of characters that show nothing, or move their neighbours.
 func acts(r rune) bool {
-	return r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || unicode.Is(unicode.Cf, r) || unicode.IsMark(r) ||
-		r == '\u2028' || r == '\u2029' || r == '\u2800' || r == '\u3164' || unicode.Is(unicode.Hebrew, r) || unicode.Is(unicode.Arabic, r))
+	return r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || unicode.Is(unicode.Cf, r) ||
+		unicode.IsMark(r) ||
+		r == '\u2028' || r == '\u2029' || r == '\u2800' || r == '\u3164' || unicode.Is(unicode.Hebrew, r) ||
+		unicode.Is(unicode.Arabic, r))
 }
 
 // The names above are the corpus, which every run of the tests goes through.
@@ -214,7 +229,8 @@ func TestAHostileQuestionIsInert(t *testing.T) {
 	want, _ := skeleton(t, ask(h, http.MethodGet, "/why?address=nonsense!", "").Body.String())
 	for _, name := range hostileNames() {
 		r := httptest.NewRequest(http.MethodGet, "/why", nil)
-		r.URL.RawQuery = "address=" + strings.NewReplacer("%", "%25", "&", "%26", "+", "%2B", ";", "%3B", "#", "%23", " ", "+").Replace("!"+name)
+		r.URL.RawQuery = "address=" + strings.NewReplacer("%", "%25", "&", "%26", "+", "%2B", ";", "%3B", "#", "%23",
+			" ", "+").Replace("!"+name)
 		r.Host = "localhost"
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)

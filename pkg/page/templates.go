@@ -33,7 +33,8 @@ func (a asset) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 
 func loadAssets() (map[string]asset, error) {
 	kinds := map[string]string{
-		"/page.css": "text/css; charset=utf-8", "/page.js": "text/javascript; charset=utf-8", "/icon.svg": "image/svg+xml",
+		"/page.css": "text/css; charset=utf-8", "/page.js": "text/javascript; charset=utf-8",
+		"/icon.svg": "image/svg+xml",
 	}
 	all := make(map[string]asset, len(kinds))
 	for name, kind := range kinds {

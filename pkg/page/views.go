@@ -177,7 +177,8 @@ func (p *Page) warnings(s *snapshot) (out []warning) {
 			add(true, v.Name+": "+v.LastError, v.Try)
 		}
 		if v.DroppedFrames > 0 {
-			add(true, fmt.Sprintf("%s: %d events were lost, because there were too many at once", v.Name, v.DroppedFrames), "")
+			add(true, fmt.Sprintf("%s: %d events were lost, because there were too many at once", v.Name,
+				v.DroppedFrames), "")
 		}
 		var denied []string
 		for _, d := range v.Denied {
@@ -436,7 +437,8 @@ type accountRow struct {
 func accountsOf(s *snapshot) accounts {
 	v := accounts{Since: s.activity.Tried.Truncate(time.Minute)}
 	for _, a := range s.activity.Accounts {
-		r := accountRow{Account: printable.String(a.Account), Tries: a.Tries, Sources: a.Sources, Many: a.Sources >= 300,
+		r := accountRow{Account: printable.String(a.Account), Tries: a.Tries, Sources: a.Sources,
+			Many: a.Sources >= 300,
 			Last: a.Last}
 		r.Width = max(1, 100*a.Tries/max(1, s.activity.Accounts[0].Tries))
 		v.Rows = append(v.Rows, r)
@@ -488,14 +490,17 @@ type decisionRow struct {
 
 func (p *Page) decisions(s *snapshot) (v decisions) {
 	what := map[ban.Action]string{
-		ban.ActionBan: "banned", ban.ActionExtend: "banned for longer", ban.ActionUnban: "let in again", ban.ActionTrust: "trusted",
+		ban.ActionBan: "banned", ban.ActionExtend: "banned for longer", ban.ActionUnban: "let in again",
+		ban.ActionTrust:   "trusted",
 		ban.ActionUntrust: "no longer trusted", ban.ActionMisconfigured: "misconfigured", ban.ActionBreach: "BREACH",
-		ban.ActionTampering: "forged event", ban.ActionTargeted: "under attack", ban.ActionGuessing: "GUESSING", ban.ActionLeak: "GETS THROUGH",
+		ban.ActionTampering: "forged event", ban.ActionTargeted: "under attack", ban.ActionGuessing: "GUESSING",
+		ban.ActionLeak:    "GETS THROUGH",
 		ban.ActionObserve: "not banned",
 	}
 	for _, d := range s.last {
-		r := decisionRow{At: d.Time, Action: string(d.Action), What: what[d.Action], Account: printable.String(d.Account),
-			Reason: humanize.Words(d.Reason), Detail: printable.Limit(d.Detail, 200)}
+		r := decisionRow{At: d.Time, Action: string(d.Action), What: what[d.Action],
+			Account: printable.String(d.Account),
+			Reason:  humanize.Words(d.Reason), Detail: printable.Limit(d.Detail, 200)}
 		if d.Action == ban.ActionBan || d.Action == ban.ActionExtend {
 			r.Reason = reasonText(d.Reason)
 		}
@@ -510,7 +515,8 @@ func (p *Page) decisions(s *snapshot) (v decisions) {
 		} else if d.Source.IsValid() {
 			r.Source, r.Address = d.Source.String(), d.Source.String()
 		}
-		if d.Duration > 0 && (d.Action == ban.ActionBan || d.Action == ban.ActionExtend || d.Action == ban.ActionObserve) {
+		if d.Duration > 0 && (d.Action == ban.ActionBan || d.Action == ban.ActionExtend ||
+			d.Action == ban.ActionObserve) {
 			r.For = humanize.Duration(d.Duration)
 		}
 		v.Rows = append(v.Rows, r)

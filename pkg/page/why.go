@@ -114,8 +114,9 @@ func (p *Page) account(w http.ResponseWriter, r *http.Request, f frame, name str
 	v := &tried{Account: sentence(printable.String(name)), All: res.All, Command: "ringwall history " +
 		printable.String(name)}
 	for _, s := range res.Sources[:min(len(res.Sources), maxTried)] {
-		row := triedFrom{Bare: humanize.Prefix(s.Prefix), Address: s.Address.String(), Verdict: printable.String(s.Verdict),
-			Place: placeOf(s.Place), Tries: s.Tries, Logins: s.Logins, Last: s.Last}
+		row := triedFrom{Bare: humanize.Prefix(s.Prefix), Address: s.Address.String(),
+			Verdict: printable.String(s.Verdict),
+			Place:   placeOf(s.Place), Tries: s.Tries, Logins: s.Logins, Last: s.Last}
 		if s.Trusted && s.Verdict != "trusted" {
 			row.Verdict += ", logged in there"
 		}
@@ -188,7 +189,8 @@ func commandsFor(a *answer, allowed *ban.Exemption) []command {
 	if a.Never {
 		return all
 	}
-	allow := command{"Never ban it, for a day or until you take it back", "ringwall allow add " + a.Address + " --for 1d"}
+	allow := command{"Never ban it, for a day or until you take it back",
+		"ringwall allow add " + a.Address + " --for 1d"}
 	if a.Banned {
 		return append([]command{
 			{"Let it in now", "ringwall unban " + humanize.Prefix(a.Ban)},

@@ -63,7 +63,8 @@ func (a *Announcer) Run(ctx context.Context) error {
 			unlogged += a.announce(&batch[i], limit)
 		}
 		if unlogged > 0 && (limit.Allow() || ended) {
-			a.log.Warn("more decisions than are logged one by one; ringwall history and list have them", "decisions", unlogged)
+			a.log.Warn("more decisions than are logged one by one; ringwall history and list have them", "decisions",
+				unlogged)
 			unlogged = 0
 		}
 		switch {
@@ -118,7 +119,8 @@ func (a *Announcer) logDecision(d *ban.Decision, kernelErr error) {
 		attrs = append(attrs, slog.String("source", d.Source.String()))
 	}
 	if d.Transport != 0 {
-		attrs = append(attrs, slog.String("service", d.Service.String()), slog.String("transport", d.Transport.String()))
+		attrs = append(attrs, slog.String("service", d.Service.String()),
+			slog.String("transport", d.Transport.String()))
 	}
 	if d.Score > 0 {
 		attrs = append(attrs, slog.Float64("score", float64(int(d.Score*10+0.5))/10))

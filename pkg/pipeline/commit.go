@@ -101,7 +101,8 @@ func (p *Pipeline) tell(err error, o outcome) {
 func kernelChange(d *ban.Decision) (c firewall.Change, ok bool) {
 	switch {
 	case d.Action == ban.ActionBan || d.Action == ban.ActionExtend:
-		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Timeout: max(d.Duration, firewall.MinTimeout)}, true
+		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Timeout: max(d.Duration, firewall.MinTimeout)},
+			true
 	case d.Action == ban.ActionUnban && d.Reason != ban.ReasonExpired: // those the kernel ends itself
 		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Remove: true}, true
 	}

@@ -59,7 +59,8 @@ func (p *Pipeline) Sample(n int) []firewall.Change {
 func (p *Pipeline) trustLocked(now time.Time) []firewall.Change {
 	var all []firewall.Change
 	for _, t := range p.engine.TrustedSources(now) {
-		all = append(all, firewall.Change{Kind: firewall.Trust, Prefix: t.Prefix, Timeout: max(t.Left, firewall.MinTimeout)})
+		all = append(all, firewall.Change{Kind: firewall.Trust, Prefix: t.Prefix,
+			Timeout: max(t.Left, firewall.MinTimeout)})
 	}
 	return all
 }

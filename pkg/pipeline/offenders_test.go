@@ -359,7 +359,8 @@ func TestABanNeedsNoSecondRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = s.Close() }()
-		if state, err := s.Load(t.Context(), time.Now()); err != nil || len(state.Bans) != 1 || len(state.Offenders) != 0 {
+		if state, err := s.Load(t.Context(), time.Now()); err != nil || len(state.Bans) != 1 ||
+			len(state.Offenders) != 0 {
 			t.Errorf("%+v, %v; want a ban alone", state, err)
 		}
 	})

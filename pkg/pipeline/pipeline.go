@@ -49,8 +49,8 @@ type Pipeline struct {
 	engine *engine.Engine
 	meter  bool                  // the kernel has a meter
 	exempt map[netip.Prefix]bool // in the kernel's allow sets, or on the way
-	// restoring is true from Begin until all bans of before are known and the kernel's list has been compared; released is
-	// kept meanwhile.
+	// restoring is true from Begin until all bans of before are known and the kernel's list has been compared;
+	// released is kept meanwhile.
 	restoring bool
 	released  released
 	// running is true where events are judged although bans of before are still being brought back.

@@ -77,7 +77,8 @@ func (p *Pipeline) restore(bans []ban.Ban, offenders []ban.Offender) (changes []
 	for i := range bans {
 		if left, ok := p.engine.Left(now, bans[i].Prefix); ok {
 			left = max(left, firewall.MinTimeout)
-			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: bans[i].Prefix, Timeout: left, Known: true})
+			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: bans[i].Prefix, Timeout: left,
+				Known: true})
 		}
 	}
 	return changes
@@ -109,7 +110,8 @@ func (p *Pipeline) adopt(list []firewall.Element) (changes []firewall.Change, ad
 		if !known {
 			adopted++
 		}
-		// The kernel has a ban at once, the file within a second: after a crash in between, it has only the kernel's word.
+		// The kernel has a ban at once, the file within a second: after a crash in between, it has only the kernel's
+		// word.
 		if b, _ := p.engine.BanOf(el.Prefix); p.store != nil && left-before > time.Second {
 			unsaved = p.offenderLocked(el.Prefix, append(unsaved, store.PutBan(b)))
 		}

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// startPatience is how long the start waits for the bans of before. With more of them than that, they come back while
-	// events are judged already: an attacker who comes first of all does not get in meanwhile.
+	// startPatience is how long the start waits for the bans of before. With more of them than that, they come back
+	// while events are judged already: an attacker who comes first of all does not get in meanwhile.
 	startPatience = 300 * time.Millisecond
 
 	restoreAhead = 64 // pieces that may wait for the kernel
@@ -147,7 +147,8 @@ func (r *Restorer) restore(ctx context.Context) error {
 	p.settle()
 	if stored+r.adopted > 0 {
 		p.log.Info("bans of before stay in force", "bans", stored+r.adopted, "only_in_the_kernel", r.adopted,
-			"restored_after", restored.Round(time.Millisecond), "compared_after", time.Since(began).Round(time.Millisecond))
+			"restored_after", restored.Round(time.Millisecond), "compared_after",
+			time.Since(began).Round(time.Millisecond))
 	}
 	return nil
 }

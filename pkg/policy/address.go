@@ -55,13 +55,15 @@ func (ps *parser) decodeAllowEntry(text, path string, target *AllowEntry) {
 	}
 	masked := prefix.Masked()
 	if tooWide(masked) {
-		wrong.allowed, wrong.hint = "networks from /8 (IPv4) or /16 (public IPv6) on", "the networks of your own phones and trunks"
+		wrong.allowed, wrong.hint = "networks from /8 (IPv4) or /16 (public IPv6) on",
+			"the networks of your own phones and trunks"
 		ps.fail(path, "allows so many addresses that attackers are among them", wrong)
 		return
 	}
 	if masked != prefix {
 		ps.warn(path, "the address has bits beyond the prefix; the whole network "+masked.String()+" is allowed",
-			detail{value: ps.quote(text), hint: masked.String() + ", or " + prefix.Addr().String() + " for this address alone"})
+			detail{value: ps.quote(text), hint: masked.String() + ", or " + prefix.Addr().String() +
+				" for this address alone"})
 	}
 	*target = AllowEntry{Prefix: masked}
 }
@@ -71,7 +73,8 @@ func allowable(text string) bool {
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
 		addr, err := netip.ParseAddr(text)
-		return err == nil && addr.Zone() == "" || err != nil && isHostName(text) && addressesOfWildcard(text) == nil && networksOfRange(text) == nil
+		return err == nil && addr.Zone() == "" || err != nil && isHostName(text) && addressesOfWildcard(text) == nil &&
+			networksOfRange(text) == nil
 	}
 	return !prefix.Addr().Is4In6() && !tooWide(prefix.Masked())
 }
@@ -101,8 +104,8 @@ func (ps *parser) allowHint(path, text string) string {
 	return ""
 }
 
-// isHostName says whether text is a host name by RFC 1123 section 2.1 that cannot be mistaken for an address. It may hold
-// underscores, as the names of containers do.
+// isHostName says whether text is a host name by RFC 1123 section 2.1 that cannot be mistaken for an address. It may
+// hold underscores, as the names of containers do.
 func isHostName(text string) bool {
 	text = strings.TrimSuffix(text, ".")
 	if text == "" || len(text) > 253 {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// maxAddress is the length of the longest host name with its port, in bytes. A name may be as long, for it is the address
-// where none is given.
+// maxAddress is the length of the longest host name with its port, in bytes. A name may be as long, for it is the
+// address where none is given.
 const maxAddress = 260
 
 // checkAsterisks checks the list of Asterisks, and completes what follows from the rest: ports, names, secrets.
@@ -39,7 +39,8 @@ func (ps *parser) checkAsterisks(list []Asterisk, mode fs.FileMode) {
 			a.Name = a.Address
 		}
 		if !isPrintable(a.Name, maxAddress) && ps.given(path+".name") {
-			ps.fail(path+".name", "not usable as a name", detail{value: ps.shown(path + ".name"), allowed: "1 to 260 printable bytes"})
+			ps.fail(path+".name", "not usable as a name",
+				detail{value: ps.shown(path + ".name"), allowed: "1 to 260 printable bytes"})
 		}
 		if ps.failed[path+".name"] || ps.failed[path+".address"] || a.Name == "" {
 			continue
@@ -48,7 +49,8 @@ func (ps *parser) checkAsterisks(list []Asterisk, mode fs.FileMode) {
 			ps.fail(path+".address", "the same as "+first+".address; its events would count twice",
 				detail{value: ps.shown(path + ".address"), hint: "remove one of the two entries"})
 		} else if first, taken := names[a.Name]; taken {
-			ps.fail(path+".name", "the same as the name of "+first, detail{value: ps.quote(a.Name), hint: "another name"})
+			ps.fail(path+".name", "the same as the name of "+first,
+				detail{value: ps.quote(a.Name), hint: "another name"})
 		}
 		names[a.Name], addresses[a.Address] = path, path
 	}
@@ -79,7 +81,8 @@ func (ps *parser) checkAddress(a *Asterisk, path string) {
 	}
 	a.Address = address
 	if a.Auth == AuthPlain && !a.TLS.Enabled && !isLoopback(host) {
-		ps.warn(path+".auth", "the secret crosses the network in clear", detail{hint: "auth: md5, or tls: {enabled: true}"})
+		ps.warn(path+".auth", "the secret crosses the network in clear",
+			detail{hint: "auth: md5, or tls: {enabled: true}"})
 	}
 }
 
@@ -88,9 +91,11 @@ func (ps *parser) checkUsername(key, name string) {
 	switch {
 	case name == "":
 	case strings.HasPrefix(name, "${"):
-		ps.fail(key, "environment variables are only read in secret", detail{value: ps.shown(key), hint: "the name itself"})
+		ps.fail(key, "environment variables are only read in secret",
+			detail{value: ps.shown(key), hint: "the name itself"})
 	case !isPrintable(name, 79): // main/manager.c: char username[80]
-		ps.fail(key, "not the name of a manager user", detail{value: ps.shown(key), allowed: "1 to 79 bytes on one line"})
+		ps.fail(key, "not the name of a manager user",
+			detail{value: ps.shown(key), allowed: "1 to 79 bytes on one line"})
 	}
 }
 
@@ -113,7 +118,8 @@ func (ps *parser) checkTLS(a *Asterisk, path string) {
 		}
 	}
 	if a.TLS.Insecure && a.TLS.CAFile != "" {
-		ps.fail(path+".insecure", "contradicts ca_file: insecure checks no certificate", detail{hint: "remove one of them"})
+		ps.fail(path+".insecure", "contradicts ca_file: insecure checks no certificate",
+			detail{hint: "remove one of them"})
 	} else if a.TLS.Insecure {
 		ps.warn(path+".insecure", "any certificate is accepted, an attacker's too", detail{hint: "ca_file: PATH"})
 	}

@@ -31,10 +31,12 @@ func (ps *parser) checkPolicy(p *Policy) {
 	ps.checkPoints(p)
 	ps.checkBanTimes(&p.Ban)
 	if p.Trust.TTL == 0 && !ps.failed["policy.trust.ttl"] {
-		ps.warn("policy.trust.ttl", "no login is trusted: one wrong phone can ban its whole office", detail{hint: "24h"})
+		ps.warn("policy.trust.ttl", "no login is trusted: one wrong phone can ban its whole office",
+			detail{hint: "24h"})
 	}
 	if p.IPv6Prefix > 64 && !ps.failed["policy.ipv6_prefix"] {
-		ps.warn("policy.ipv6_prefix", "an attacker can use a new address of his /64 for each attempt", detail{hint: "64"})
+		ps.warn("policy.ipv6_prefix", "an attacker can use a new address of his /64 for each attempt",
+			detail{hint: "64"})
 	}
 	if p.Services["SIP"] == Enforce {
 		ps.warn("policy.services.SIP", "an attacker chooses which address chan_sip reports, and so whom Ringwall bans",
@@ -49,18 +51,21 @@ func (ps *parser) checkPoints(p *Policy) {
 		value float64
 	}{
 		{"unknown_account", p.Points.UnknownAccount}, {"wrong_password", p.Points.WrongPassword}, {"acl", p.Points.ACL},
-		{"unanswered_challenge", p.Points.UnansweredChallenge}, {"manager", p.Points.Manager}, {"honeypot", p.Points.Honeypot},
+		{"unanswered_challenge", p.Points.UnansweredChallenge}, {"manager", p.Points.Manager},
+		{"honeypot", p.Points.Honeypot},
 	}
 	sum := 0.0
 	for _, point := range all {
 		path := "policy.points." + point.key
 		sum += point.value
 		if point.key != "honeypot" && point.value >= p.Threshold && ps.given(path) && !ps.failed["policy.threshold"] {
-			ps.warn(path, "a single event reaches the threshold, a customer's mistake too", detail{value: ps.shown(path), hint: "less than policy.threshold"})
+			ps.warn(path, "a single event reaches the threshold, a customer's mistake too",
+				detail{value: ps.shown(path), hint: "less than policy.threshold"})
 		}
 	}
 	if sum == 0 {
-		ps.warn("policy.points", "every kind of evidence is ignored, so nobody is ever banned", detail{hint: "remove the zeros"})
+		ps.warn("policy.points", "every kind of evidence is ignored, so nobody is ever banned",
+			detail{hint: "remove the zeros"})
 	}
 }
 
@@ -127,7 +132,8 @@ func (ps *parser) checkTableName(path, name string) {
 	case !isTableName(name):
 		wrong.allowed = "a letter or _, then up to 63 letters, digits, _ or -"
 		ps.fail(path, "not a name for an nftables table", wrong)
-	case slices.Contains([]string{"filter", "nat", "mangle", "raw", "security", "firewalld", "fw4", "f2b-table", "crowdsec",
+	case slices.Contains([]string{"filter", "nat", "mangle", "raw", "security", "firewalld", "fw4", "f2b-table",
+		"crowdsec",
 		"crowdsec6"}, name):
 		wrong.hint = "ringwall"
 		ps.fail(path, "another program's table, which Ringwall would overwrite", wrong)
@@ -138,7 +144,8 @@ func (ps *parser) checkTableName(path, name string) {
 func (ps *parser) checkFirewall(w *Firewall) {
 	if len(w.Ports.UDP)+len(w.Ports.TCP) == 0 && w.Scope == ScopeVoIP &&
 		!ps.failed["firewall.ports"] && !ps.failed["firewall.ports.udp"] && !ps.failed["firewall.ports.tcp"] {
-		ps.fail("firewall.ports", "no port at all, so a ban would stop nothing", detail{hint: "remove it for the default, or scope: all"})
+		ps.fail("firewall.ports", "no port at all, so a ban would stop nothing",
+			detail{hint: "remove it for the default, or scope: all"})
 	}
 	if i := slices.Index(w.Ports.TCP, 22); i >= 0 && w.Scope == ScopeVoIP {
 		ps.warn(fmt.Sprintf("firewall.ports.tcp[%d]", i), "a ban also closes SSH, perhaps your own",
@@ -162,14 +169,17 @@ func portList() rule {
 
 // checkLimits checks how many bans and sources go together.
 func (ps *parser) checkLimits(p *Policy) {
-	if key := "policy.limits.forgeable_bans"; p.Limits.ForgeableBans > p.Limits.Bans && !ps.failed[key] && !ps.failed["policy.limits.bans"] {
+	if key := "policy.limits.forgeable_bans"; p.Limits.ForgeableBans > p.Limits.Bans && !ps.failed[key] &&
+		!ps.failed["policy.limits.bans"] {
 		if !ps.given(key) {
 			p.Limits.ForgeableBans = p.Limits.Bans / 2 // the default is a half, and the file speaks of bans alone
 		} else {
-			ps.fail(key, fmt.Sprintf("more than all bans (%d)", p.Limits.Bans), detail{value: ps.shown(key), hint: formatInt(p.Limits.Bans / 2)})
+			ps.fail(key, fmt.Sprintf("more than all bans (%d)", p.Limits.Bans),
+				detail{value: ps.shown(key), hint: formatInt(p.Limits.Bans / 2)})
 		}
 	}
-	if key := "policy.max_sources"; p.MaxSources <= p.Limits.ForgeableBans && !ps.failed[key] && !ps.failed["policy.limits.forgeable_bans"] {
+	if key := "policy.max_sources"; p.MaxSources <= p.Limits.ForgeableBans && !ps.failed[key] &&
+		!ps.failed["policy.limits.forgeable_bans"] {
 		if !ps.given("policy.limits.forgeable_bans") {
 			p.Limits.ForgeableBans = p.MaxSources / 2 // as the defaults are, and the file speaks of sources alone
 			return
@@ -189,13 +199,15 @@ func (ps *parser) checkMetrics(m *Metrics) {
 	host, address, ok := hostPort(m.Listen, "")
 	switch {
 	case !ok:
-		ps.fail(key, "not an address to listen on", detail{value: ps.shown(key), allowed: `HOST:PORT, or "" for off`, hint: "127.0.0.1:9646"})
+		ps.fail(key, "not an address to listen on",
+			detail{value: ps.shown(key), allowed: `HOST:PORT, or "" for off`, hint: "127.0.0.1:9646"})
 		return
 	case !isLoopback(host) && m.Page:
 		ps.warn(key, "other machines can read the metrics, and the status page with its addresses and account names, without a password",
 			detail{value: ps.shown(key), hint: "127.0.0.1:9646, or metrics.page: false"})
 	case !isLoopback(host):
-		ps.warn(key, "other machines can read the metrics, without a password", detail{value: ps.shown(key), hint: "127.0.0.1:9646"})
+		ps.warn(key, "other machines can read the metrics, without a password",
+			detail{value: ps.shown(key), hint: "127.0.0.1:9646"})
 	}
 	m.Listen = address
 }
@@ -203,14 +215,16 @@ func (ps *parser) checkMetrics(m *Metrics) {
 // checkSocketPath checks a path for a socket, for which unix(7) has 108 bytes (sun_path), the last a zero.
 func (ps *parser) checkSocketPath(key, path string) {
 	if ps.checkAbsolutePath(key, path) && len(path) > 107 {
-		ps.fail(key, "longer than the kernel allows for a socket", detail{value: ps.shown(key), allowed: "up to 107 bytes"})
+		ps.fail(key, "longer than the kernel allows for a socket",
+			detail{value: ps.shown(key), allowed: "up to 107 bytes"})
 	}
 }
 
 // checkGroup checks the name of a group of users, which may be none.
 func (ps *parser) checkGroup(key, name string) {
 	if !isPrintable(name, 32) && name != "" || strings.ContainsAny(name, " :/,") {
-		ps.fail(key, "not a group", detail{value: ps.shown(key), allowed: `the name of a group, or "" for the daemon's own`})
+		ps.fail(key, "not a group", detail{value: ps.shown(key),
+			allowed: `the name of a group, or "" for the daemon's own`})
 	}
 }
 

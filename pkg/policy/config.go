@@ -92,9 +92,9 @@ type Policy struct {
 	Limits        Limits            `yaml:"limits"`
 }
 
-// MisconfiguredRule tells a phone with an old password from a guesser: one account that fails at no more than PerMinute
-// distinct guesses a minute, after a burst, is reported and not banned.
-// Who fails on more than Accounts within an hour is guessing, however slowly. Defaults: 6 a minute, burst 4, 2 accounts.
+// MisconfiguredRule tells a phone with an old password from a guesser: one account that fails at no more than
+// PerMinute distinct guesses a minute, after a burst, is reported and not banned. Who fails on more than Accounts
+// within an hour is guessing, however slowly. Defaults: 6 a minute, burst 4, 2 accounts.
 type MisconfiguredRule struct {
 	PerMinute float64 `yaml:"per_minute"`
 	Burst     int     `yaml:"burst"`    // distinct guesses

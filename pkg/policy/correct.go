@@ -18,7 +18,8 @@ import (
 // maxCorrection is the longest correction that is written out, in bytes.
 const maxCorrection = 600
 
-// entries writes words as entries of the list at path: with commas where the file has them, and as lines where it has those.
+// entries writes words as entries of the list at path: with commas where the file has them, and as lines where it has
+// those.
 func (ps *parser) entries(path string, words []string) string {
 	quoted := make([]string, len(words))
 	for i, word := range words {
@@ -38,9 +39,11 @@ func (ps *parser) entries(path string, words []string) string {
 
 // yamlWord writes a word so that YAML reads it as that text, in a list with commas too.
 func yamlWord(word string) string {
-	plain := word != "" && word[0] != ':' && word[len(word)-1] != ':' && word[0] != '-' && !slices.Contains([]string{"null", "Null", "NULL"}, word) &&
+	plain := word != "" && word[0] != ':' && word[len(word)-1] != ':' && word[0] != '-' &&
+		!slices.Contains([]string{"null", "Null", "NULL"}, word) &&
 		!strings.ContainsFunc(word, func(r rune) bool {
-			return r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("._-/:", r)
+			return r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r) &&
+				!strings.ContainsRune("._-/:", r)
 		})
 	if plain {
 		return word
@@ -75,8 +78,8 @@ func (ps *parser) asList(path, text string) string {
 
 func separator(r rune) bool { return r == ',' || r == ';' || unicode.IsSpace(r) }
 
-// correctAddresses returns the entries of an allow list that a text was meant to be. A word of it that cannot be corrected
-// comes as it is. For a text that is far too long to be repeated it returns nothing.
+// correctAddresses returns the entries of an allow list that a text was meant to be. A word of it that cannot be
+// corrected comes as it is. For a text that is far too long to be repeated it returns nothing.
 func correctAddresses(text string) []string {
 	if len(text) > 2*maxCorrection {
 		return nil
@@ -109,7 +112,8 @@ func correctAddresses(text string) []string {
 // correctAddress returns the entries that one word was meant to be, or nil.
 func correctAddress(word string) []string {
 	word = strings.Trim(word, `"'`)
-	for _, try := range []func(string) []string{withoutURL, withMask, addressesOfWildcard, networksOfRange, withoutZeros} {
+	for _, try := range []func(string) []string{withoutURL, withMask, addressesOfWildcard, networksOfRange,
+		withoutZeros} {
 		if list := try(word); list != nil && !slices.ContainsFunc(list, func(s string) bool { return !allowable(s) }) {
 			return list
 		}
@@ -122,7 +126,8 @@ func withoutURL(word string) []string {
 	host := word
 	if _, rest, ok := strings.Cut(host, "://"); ok {
 		host = rest
-	} else if scheme, rest, ok := strings.Cut(host, ":"); ok && slices.Contains([]string{"sip", "sips", "tel", "iax2"}, strings.ToLower(scheme)) {
+	} else if scheme, rest, ok := strings.Cut(host, ":"); ok &&
+		slices.Contains([]string{"sip", "sips", "tel", "iax2"}, strings.ToLower(scheme)) {
 		host = rest
 	}
 	host = host[strings.LastIndexByte(host, '@')+1:]
@@ -180,7 +185,8 @@ func addressesOfWildcard(word string) []string {
 		whole, rest = append(whole, rest[0]), rest[1:]
 	}
 	n := len(whole)
-	if n == 0 || n > 3 || len(rest) > 4-n || slices.ContainsFunc(rest, func(s string) bool { return s != "*" && s != "x" && s != "X" }) {
+	if n == 0 || n > 3 || len(rest) > 4-n || slices.ContainsFunc(rest,
+		func(s string) bool { return s != "*" && s != "x" && s != "X" }) {
 		return nil
 	}
 	for len(whole) < 4 {
@@ -257,7 +263,8 @@ func withoutZeros(word string) []string {
 func correctPorts(word string) []string {
 	const most = 64
 	word = strings.Trim(word, `"'`)
-	if name, protocol, ok := strings.Cut(word, "/"); ok && slices.Contains([]string{"udp", "tcp"}, strings.ToLower(protocol)) {
+	if name, protocol, ok := strings.Cut(word, "/"); ok &&
+		slices.Contains([]string{"udp", "tcp"}, strings.ToLower(protocol)) {
 		word = name
 	}
 	switch strings.ToLower(word) {
@@ -304,7 +311,8 @@ func correctNumber(text string, fraction bool) string {
 
 // withoutEnd says whether a text stands for a ban for ever, as fail2ban's -1 does.
 func withoutEnd(text string) bool {
-	return strings.HasPrefix(text, "-") || slices.Contains([]string{"forever", "never", "permanent", "permanently", "infinite", "inf", ".inf", "always"},
+	return strings.HasPrefix(text, "-") || slices.Contains([]string{"forever", "never", "permanent", "permanently",
+		"infinite", "inf", ".inf", "always"},
 		strings.ToLower(text))
 }
 
@@ -323,8 +331,8 @@ func lengthOfBan(path string) string {
 	return ""
 }
 
-// fromFail2ban is what a key of fail2ban's in the section policy is here: a sentence about it, and what to write instead.
-// Both are empty where the key is none of fail2ban's, or its value tells nothing.
+// fromFail2ban is what a key of fail2ban's in the section policy is here: a sentence about it, and what to write
+// instead. Both are empty where the key is none of fail2ban's, or its value tells nothing.
 func (ps *parser) fromFail2ban(key string, value *yaml.Node) (about, instead string) {
 	text := ""
 	switch value.Kind {
@@ -345,10 +353,12 @@ func (ps *parser) fromFail2ban(key string, value *yaml.Node) (about, instead str
 			return "", ""
 		}
 		points := Default().Policy.Points.WrongPassword
-		return "the threshold is in points, of which a wrong password gives " + formatFloat(points), "threshold: " + formatFloat(points*float64(max(n, 3)))
+		return "the threshold is in points, of which a wrong password gives " + formatFloat(points),
+			"threshold: " + formatFloat(points*float64(max(n, 3)))
 	case "findtime":
 		if d, ok := likeFail2ban(text); ok { // a longer one would ban trusted offices
-			return "half of the points are forgotten in half_life", "half_life: " + formatBound(min(max(d, time.Minute), time.Hour))
+			return "half of the points are forgotten in half_life",
+				"half_life: " + formatBound(min(max(d, time.Minute), time.Hour))
 		}
 	case "bantime":
 		d, ok := likeFail2ban(text)

@@ -60,7 +60,8 @@ func (ps *parser) resolveSecret(a *Asterisk, path string) {
 		}
 		a.Secret = ps.sendable(key, text)
 		if n := ps.valueNodes[key]; n != nil && len(n.LineComment) > 1 && n.LineComment[1] != ' ' {
-			ps.warn(key, "what follows # is a comment and no part of the secret", detail{hint: "the secret in double quotes"})
+			ps.warn(key, "what follows # is a comment and no part of the secret",
+				detail{hint: "the secret in double quotes"})
 		}
 	case a.SecretFile != "":
 		a.Secret = ps.secretFile(fileKey, a.SecretFile, false)
@@ -84,15 +85,16 @@ func (ps *parser) resolveSecret(a *Asterisk, path string) {
 	}
 }
 
-// forgive turns what is wrong outside of this file into warnings, if nothing else is wrong. A target of notify that it is about
-// is left out.
+// forgive turns what is wrong outside of this file into warnings, if nothing else is wrong. A target of notify that
+// it is about is left out.
 func (ps *parser) forgive(c *Config) {
 	if slices.ContainsFunc(ps.mistakes, func(e *Error) bool { return !e.outside }) {
 		return
 	}
 	bad := make(map[int]bool)
 	for _, e := range ps.mistakes {
-		ps.warnings = append(ps.warnings, Warning{File: e.File, Line: e.Line, Column: e.Column, Key: e.Key, What: e.What, Value: e.Value, Try: e.Try})
+		ps.warnings = append(ps.warnings, Warning{File: e.File, Line: e.Line, Column: e.Column, Key: e.Key,
+			What: e.What, Value: e.Value, Try: e.Try})
 		if rest, ok := strings.CutPrefix(e.Key, "notify["); ok {
 			number, _, _ := strings.Cut(rest, "]")
 			if i, err := strconv.Atoi(number); err == nil {
@@ -111,8 +113,8 @@ func (ps *parser) forgive(c *Config) {
 	sortWarnings(ps.warnings)
 }
 
-// Elsewhere says whether the secret or a certificate of an Asterisk is in a file of its own, or could not be had: what may be
-// different, or right, by the next login.
+// Elsewhere says whether the secret or a certificate of an Asterisk is in a file of its own, or could not be had:
+// what may be different, or right, by the next login.
 func (a *Asterisk) Elsewhere() bool {
 	return a.SecretFile != "" || a.TLS.CAFile != "" || a.Secret.IsZero()
 }
@@ -152,13 +154,15 @@ func (ps *parser) sendable(key, value string) Secret {
 func (ps *parser) secretFile(key, name string, credential bool) Secret {
 	data, mode, err := ps.read(name, maxSecretFile)
 	if err != nil {
-		ps.fail(key, "the secret cannot be read from "+plainText(name)+": "+reason(err), detail{cause: err, outside: true,
-			hint: cmp.Or(hint.Of(err), "its name, and the rights of the user that the daemon runs as")})
+		ps.fail(key, "the secret cannot be read from "+plainText(name)+": "+reason(err),
+			detail{cause: err, outside: true,
+				hint: cmp.Or(hint.Of(err), "its name, and the rights of the user that the daemon runs as")})
 		return Secret{}
 	}
 	if mode&0o004 != 0 && !credential {
-		ps.fail(key, fmt.Sprintf("everybody can read %s (mode %04o)", plainText(name), mode.Perm()), detail{outside: true,
-			hint: "chmod 0640 " + plainText(name)})
+		ps.fail(key, fmt.Sprintf("everybody can read %s (mode %04o)", plainText(name), mode.Perm()),
+			detail{outside: true,
+				hint: "chmod 0640 " + plainText(name)})
 		return Secret{}
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
@@ -222,6 +226,7 @@ func (ps *parser) caFile(key, name string) {
 		ps.fail(key, "cannot be read: "+reason(err), detail{value: ps.shown(key), cause: err, outside: true,
 			hint: cmp.Or(hint.Of(err), "the certificate that signed Asterisk's, as PEM")})
 	case !x509.NewCertPool().AppendCertsFromPEM(data):
-		ps.fail(key, "holds no certificate", detail{value: ps.shown(key), outside: true, allowed: "PEM: -----BEGIN CERTIFICATE-----"})
+		ps.fail(key, "holds no certificate", detail{value: ps.shown(key), outside: true,
+			allowed: "PEM: -----BEGIN CERTIFICATE-----"})
 	}
 }

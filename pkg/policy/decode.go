@@ -54,7 +54,8 @@ func (ps *parser) failAt(n *yaml.Node, path, what string, d detail) {
 	if len(ps.mistakes) > maxErrors {
 		return
 	}
-	e := &Error{File: ps.name, Key: path, What: what, Value: d.value, Allowed: d.allowed, Try: d.hint, cause: d.cause, outside: d.outside}
+	e := &Error{File: ps.name, Key: path, What: what, Value: d.value, Allowed: d.allowed, Try: d.hint, cause: d.cause,
+		outside: d.outside}
 	if n != nil {
 		e.Line, e.Column = n.Line, n.Column
 	}
@@ -127,7 +128,8 @@ func mentionsSecret(text string) bool {
 // collectSecrets finds the values of keys that look like a secret's, wherever they stand.
 func (ps *parser) collectSecrets(n *yaml.Node) {
 	for i, c := range n.Content {
-		if n.Kind == yaml.MappingNode && i%2 == 0 && c.Kind == yaml.ScalarNode && i+1 < len(n.Content) && ps.secretKey(c.Value) {
+		if n.Kind == yaml.MappingNode && i%2 == 0 && c.Kind == yaml.ScalarNode && i+1 < len(n.Content) &&
+			ps.secretKey(c.Value) {
 			ps.collectTexts(n.Content[i+1], c.Value)
 		}
 		ps.collectSecrets(c)
@@ -254,7 +256,8 @@ func (ps *parser) decodeSection(n *yaml.Node, path string, v reflect.Value) {
 		if path == "" {
 			what = "the file holds " + nodeKind(n) + " where sections belong"
 		}
-		ps.fail(path, what, detail{allowed: "the keys " + strings.Join(names, ", "), hint: "key: value, with a space after the colon"})
+		ps.fail(path, what, detail{allowed: "the keys " + strings.Join(names, ", "),
+			hint: "key: value, with a space after the colon"})
 		return
 	}
 	ps.eachKey(n, path, func(key *yaml.Node, at string, value *yaml.Node) {
@@ -315,7 +318,8 @@ func (ps *parser) failUnknownKey(key, value *yaml.Node, at string, names []strin
 func (ps *parser) decodeServices(n *yaml.Node, path string, v reflect.Value) {
 	names := serviceNames(v.Interface().(map[string]Mode))
 	if n.Kind != yaml.MappingNode {
-		ps.fail(path, nodeKind(n)+" where a section belongs", detail{allowed: "the keys " + strings.Join(names, ", "), hint: "{SIP: observe}"})
+		ps.fail(path, nodeKind(n)+" where a section belongs",
+			detail{allowed: "the keys " + strings.Join(names, ", "), hint: "{SIP: observe}"})
 		return
 	}
 	ps.eachKey(n, path, func(key *yaml.Node, at string, value *yaml.Node) {
@@ -394,7 +398,8 @@ func (ps *parser) eachKey(n *yaml.Node, path string, each func(key *yaml.Node, a
 
 // pathOf appends a key that the file may have invented.
 func (ps *parser) pathOf(path, key string) string {
-	if len(key) > 40 || strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" || key == "" {
+	if len(key) > 40 || strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" ||
+		key == "" {
 		key = ps.quote(key)
 	} else if ps.quote(key) == hidden {
 		key = hidden
@@ -419,7 +424,8 @@ func (ps *parser) decodeList(n *yaml.Node, path string, v reflect.Value) {
 		return
 	}
 	if len(n.Content) > maxList {
-		ps.fail(path, fmt.Sprintf("a list of %d entries", len(n.Content)), detail{allowed: fmt.Sprintf("at most %d", maxList)})
+		ps.fail(path, fmt.Sprintf("a list of %d entries", len(n.Content)),
+			detail{allowed: fmt.Sprintf("at most %d", maxList)})
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
@@ -478,7 +484,8 @@ func (ps *parser) decodeScalar(n *yaml.Node, path string, v reflect.Value) {
 		if !isDecimal(n.Value, false) || err != nil || quoted {
 			wrong.allowed, wrong.hint = "a whole number such as 10, without quotes", correctNumber(n.Value, false)
 			if strings.HasPrefix(path, "firewall.ports.") {
-				if wrong.hint = ps.entries(path, correctPorts(n.Value)); wrong.hint == "" && strings.ContainsAny(n.Value, ":-") {
+				if wrong.hint = ps.entries(path, correctPorts(n.Value)); wrong.hint == "" &&
+					strings.ContainsAny(n.Value, ":-") {
 					wrong.hint = "each port by itself; firewall.scope: all closes every port"
 				}
 			}

@@ -80,7 +80,8 @@ func formatBound(d time.Duration) string {
 	return humanize.ExactDuration(d)
 }
 
-// durationFromWords returns what "10 minutes", "1 Day", "1d 12h", "2 months" or "60*60" is in the units that are read, or "".
+// durationFromWords returns what "10 minutes", "1 Day", "1d 12h", "2 months" or "60*60" is in the units that are
+// read, or "".
 func durationFromWords(text string) string {
 	text = strings.ToLower(strings.Join(strings.Fields(text), ""))
 	if _, err := parseDuration(text); err == nil {

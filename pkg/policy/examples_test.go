@@ -126,7 +126,8 @@ func TestReferenceHasEveryDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := reference(t); !bytes.Equal(data, want) {
-		t.Errorf("the reference differs from the defaults: run go test ./pkg/policy -update\n%s", diff(string(want), string(data)))
+		t.Errorf("the reference differs from the defaults: run go test ./pkg/policy -update\n%s",
+			diff(string(want), string(data)))
 	}
 	got, _, err := policy.Load(name, withSecret())
 	if err != nil {

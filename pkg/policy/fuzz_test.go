@@ -27,8 +27,10 @@ func FuzzParse(f *testing.F) {
 		f.Add(bytes.ReplaceAll(data, []byte("${RINGWALL_SECRET}"), []byte("${SET}")))
 	}
 	for _, text := range []string{
-		base, everything, "", "\t", "---\n---\n", "a: &a [*a]", "asterisk: [{secret_file: /closed, address: a, username: b}]",
-		base + "policy: {threshold: 1, half_life: 1w, allow: [1.2.3.4/5, \"::ffff:1.2.3.4\"]}", "? a\n: b\n# c\n", "<<: {}",
+		base, everything, "", "\t", "---\n---\n", "a: &a [*a]",
+		"asterisk: [{secret_file: /closed, address: a, username: b}]",
+		base + "policy: {threshold: 1, half_life: 1w, allow: [1.2.3.4/5, \"::ffff:1.2.3.4\"]}", "? a\n: b\n# c\n",
+		"<<: {}",
 		"# c\n- a\n  # b\n- {b: [c, {d: e}]}\n# f\n", "a: |\n  b\n c: >-\n", "asterisk: !!binary aGk=", "\ufeff" + base,
 		base + "policy: {honeypots: [\"\\u2028\", \"\\x85\", 'a\n\n b']}", base + "policy: {points: {acl: 0.000001}}",
 		base + "notify: [{url: \"http://a/{id}\", headers: {A: ${SET}}, body: '{{json .}}'}, {exec: [/program, b], name: c}]",
@@ -47,7 +49,8 @@ func FuzzParse(f *testing.F) {
 			}
 			for _, e := range list {
 				harmless(t, e.Error())
-				if e.Line > bytes.Count(data, []byte("\n"))+strings.Count(string(data), "\r")+strings.Count(string(data), "\u0085")+
+				if e.Line > bytes.Count(data, []byte("\n"))+strings.Count(string(data),
+					"\r")+strings.Count(string(data), "\u0085")+
 					strings.Count(string(data), "\u2028")+strings.Count(string(data), "\u2029")+2 {
 					t.Errorf("line %d of a shorter file", e.Line)
 				}
@@ -74,7 +77,8 @@ func FuzzParse(f *testing.F) {
 // harmless demands one short line without control characters.
 func harmless(t *testing.T, line string) {
 	t.Helper()
-	if !utf8.ValidString(line) || len(line) > 4096 || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\u202e' }) {
+	if !utf8.ValidString(line) || len(line) > 4096 ||
+		strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\u202e' }) {
 		t.Errorf("%q", line)
 	}
 }

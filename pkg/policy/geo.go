@@ -59,21 +59,24 @@ func (ps *parser) checkGeo(g *Geo, p *Policy) {
 		g.Files = nil
 	}
 	if len(g.Files) > maxGeoFiles {
-		ps.fail("geo.files", fmt.Sprintf("%d files", len(g.Files)), detail{allowed: fmt.Sprintf("up to %d", maxGeoFiles)})
+		ps.fail("geo.files", fmt.Sprintf("%d files", len(g.Files)),
+			detail{allowed: fmt.Sprintf("up to %d", maxGeoFiles)})
 		return
 	}
 	for i, name := range g.Files {
 		at := fmt.Sprintf("geo.files[%d]", i)
 		for _, ending := range []string{".gz", ".tgz", ".zip", ".csv"} {
 			if strings.HasSuffix(name, ending) && !ps.failed[at] {
-				ps.fail(at, "not in MaxMind's format", detail{value: ps.shown(at), hint: "unpack it: the .mmdb file in it, or the one of that format"})
+				ps.fail(at, "not in MaxMind's format",
+					detail{value: ps.shown(at), hint: "unpack it: the .mmdb file in it, or the one of that format"})
 			}
 		}
 		ps.checkAbsolutePath(at, name)
 	}
 	failDuplicates(ps, "geo.files", g.Files, ps.fail)
 	if len(g.Files) == 0 && !g.Multiply.IsZero() && !ps.failed["geo.files"] {
-		ps.warn("geo.multiply", "without geo.files nobody's place is known, so nothing is multiplied", detail{hint: "files: [/var/lib/GeoIP/GeoLite2-Country.mmdb]"})
+		ps.warn("geo.multiply", "without geo.files nobody's place is known, so nothing is multiplied",
+			detail{hint: "files: [/var/lib/GeoIP/GeoLite2-Country.mmdb]"})
 	}
 	ps.warnStrongMultipliers("geo.multiply.countries", slices.Collect(keysOf(g.Multiply.Countries)), p)
 	ps.warnStrongMultipliers("geo.multiply.asns", slices.Collect(keysOf(g.Multiply.ASNs)), p)
@@ -99,14 +102,16 @@ func keysOf[K interface {
 
 // warnStrongMultipliers warns of multipliers with which one mistake of a customer is a ban.
 func (ps *parser) warnStrongMultipliers(path string, factors []namedFactor, p *Policy) {
-	most := max(p.Points.UnknownAccount, p.Points.WrongPassword, p.Points.ACL, p.Points.UnansweredChallenge, p.Points.Manager)
+	most := max(p.Points.UnknownAccount, p.Points.WrongPassword, p.Points.ACL, p.Points.UnansweredChallenge,
+		p.Points.Manager)
 	if most >= p.Threshold || most == 0 || ps.failed["policy"] || ps.failed["policy.threshold"] {
 		return // said already
 	}
 	slices.SortFunc(factors, func(a, b namedFactor) int { return cmp.Compare(a.name, b.name) })
 	for _, x := range factors {
 		if x.factor*most >= p.Threshold {
-			ps.warn(path, fmt.Sprintf("with %s for %s, a single event reaches the threshold, a customer's mistake too", formatFloat(x.factor), x.name),
+			ps.warn(path, fmt.Sprintf("with %s for %s, a single event reaches the threshold, a customer's mistake too",
+				formatFloat(x.factor), x.name),
 				detail{hint: "less than " + formatFloat(math.Round(100*p.Threshold/most)/100)})
 		}
 	}
@@ -124,7 +129,8 @@ func (ps *parser) decodeMultipliers(n *yaml.Node, path string, v reflect.Value) 
 		return
 	}
 	if len(n.Content)/2 > maxList {
-		ps.fail(path, fmt.Sprintf("a section of %d entries", len(n.Content)/2), detail{allowed: fmt.Sprintf("at most %d", maxList)})
+		ps.fail(path, fmt.Sprintf("a section of %d entries", len(n.Content)/2),
+			detail{allowed: fmt.Sprintf("at most %d", maxList)})
 		return
 	}
 	ps.eachKey(n, path, func(key *yaml.Node, at string, value *yaml.Node) {
@@ -149,11 +155,13 @@ func (ps *parser) decodeMultipliers(n *yaml.Node, path string, v reflect.Value) 
 			return
 		case factor == 0:
 			ps.fail(at, "with 0, every attacker from there could go on for ever", detail{value: ps.shown(at),
-				allowed: factorsAllowed(), hint: formatFloat(MinFactor) + ", or policy.allow for the addresses of your own people"})
+				allowed: factorsAllowed(), hint: formatFloat(MinFactor) +
+					", or policy.allow for the addresses of your own people"})
 			return
 		case factor > MaxFactor:
 			ps.fail(at, "out of range", detail{value: ps.shown(at), allowed: factorsAllowed(),
-				hint: formatFloat(MaxFactor) + "; to keep a whole country out is the work of a firewall, see deploy/docs/geo.md"})
+				hint: formatFloat(MaxFactor) +
+					"; to keep a whole country out is the work of a firewall, see deploy/docs/geo.md"})
 			return
 		}
 		between(MinFactor, MaxFactor).check(ps, at, reflect.ValueOf(factor), between(MinFactor, MaxFactor))
@@ -164,7 +172,8 @@ func (ps *parser) decodeMultipliers(n *yaml.Node, path string, v reflect.Value) 
 			v.Set(reflect.MakeMap(v.Type()))
 		}
 		if v.MapIndex(index).IsValid() {
-			ps.failAt(key, at, fmt.Sprintf("given twice, as %v in another spelling too", index), detail{hint: "remove one of them"})
+			ps.failAt(key, at, fmt.Sprintf("given twice, as %v in another spelling too", index),
+				detail{hint: "remove one of them"})
 			return
 		}
 		v.SetMapIndex(index, reflect.ValueOf(factor))
@@ -195,7 +204,8 @@ func (ps *parser) asnKey(key *yaml.Node, at string) (ASN, bool) {
 	digits := strings.TrimPrefix(strings.TrimPrefix(strings.ToUpper(key.Value), "AS"), "N")
 	n, err := strconv.ParseUint(digits, 10, 32)
 	if err != nil || n == 0 || !isDecimal(digits, false) {
-		ps.failAt(key, at, "not the number of an autonomous system", detail{allowed: "AS1 to AS4294967295", hint: "AS64496, as ringwall why shows it"})
+		ps.failAt(key, at, "not the number of an autonomous system",
+			detail{allowed: "AS1 to AS4294967295", hint: "AS64496, as ringwall why shows it"})
 		return 0, false
 	}
 	return ASN(n), true

@@ -77,7 +77,8 @@ func TestWarningsOfGeo(t *testing.T) {
 		{"one event of a system is enough", base + files + "  multiply: {asns: {AS64496: 10}}\n",
 			`geo.multiply.asns: with 10 for AS64496, a single event reaches the threshold, a customer's mistake too; try: less than 2.5`},
 		{"a file that is not there, which is for the daemon to see", base + files, ""},
-		{"points that are enough by themselves are said once", base + files + "  multiply: {countries: {NL: 2}}\npolicy: {threshold: 4}\n", ""},
+		{"points that are enough by themselves are said once",
+			base + files + "  multiply: {countries: {NL: 2}}\npolicy: {threshold: 4}\n", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, warnings, err := parse(row.text)
@@ -90,7 +91,8 @@ func TestWarningsOfGeo(t *testing.T) {
 					got = append(got, w.String())
 				}
 			}
-			if text := strings.Join(got, "\n"); row.want == "" && text != "" || !strings.HasSuffix(text, row.want) || len(got) > 1 {
+			if text := strings.Join(got, "\n"); row.want == "" && text != "" || !strings.HasSuffix(text, row.want) ||
+				len(got) > 1 {
 				t.Errorf("got %s\nwant %s", text, row.want)
 			}
 		})
@@ -110,7 +112,8 @@ func TestGeoIsReadAsPeopleWriteIt(t *testing.T) {
 	if want := map[string]float64{"NO": 2, "NL": 0.5, "SE": 1}; !maps.Equal(c.Geo.Multiply.Countries, want) {
 		t.Errorf("%v", c.Geo.Multiply.Countries)
 	}
-	if want := map[policy.ASN]float64{64496: 2, 64497: 0.25, 64498: 1.5, 4200000000: 0.1}; !maps.Equal(c.Geo.Multiply.ASNs, want) {
+	if want := map[policy.ASN]float64{64496: 2, 64497: 0.25, 64498: 1.5,
+		4200000000: 0.1}; !maps.Equal(c.Geo.Multiply.ASNs, want) {
 		t.Errorf("%v", c.Geo.Multiply.ASNs)
 	}
 	var out bytes.Buffer
@@ -118,7 +121,8 @@ func TestGeoIsReadAsPeopleWriteIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"\n  files:\n    - /var/lib/GeoIP/GeoLite2-Country.mmdb\n", "\n    countries:\n      NL: 0.5\n      \"NO\": 2\n      SE: 1\n",
+		"\n  files:\n    - /var/lib/GeoIP/GeoLite2-Country.mmdb\n",
+		"\n    countries:\n      NL: 0.5\n      \"NO\": 2\n      SE: 1\n",
 		"\n    asns:\n      AS64496: 2\n      AS64497: 0.25\n      AS64498: 1.5\n      AS4200000000: 0.1\n",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -126,19 +130,22 @@ func TestGeoIsReadAsPeopleWriteIt(t *testing.T) {
 		}
 	}
 	again, _, err := parse(out.String())
-	if err != nil || !maps.Equal(again.Geo.Multiply.Countries, c.Geo.Multiply.Countries) || !maps.Equal(again.Geo.Multiply.ASNs, c.Geo.Multiply.ASNs) {
+	if err != nil || !maps.Equal(again.Geo.Multiply.Countries, c.Geo.Multiply.Countries) ||
+		!maps.Equal(again.Geo.Multiply.ASNs, c.Geo.Multiply.ASNs) {
 		t.Errorf("%+v, %v", again, err)
 	}
 }
 
 func TestWhatPointsAreMultipliedBy(t *testing.T) {
-	m := policy.Multiply{Countries: map[string]float64{"NL": 2, "SE": 0.2, "DE": 6}, ASNs: map[policy.ASN]float64{64496: 3, 64497: 0.3}}
+	m := policy.Multiply{Countries: map[string]float64{"NL": 2, "SE": 0.2, "DE": 6},
+		ASNs: map[policy.ASN]float64{64496: 3, 64497: 0.3}}
 	for _, row := range []struct {
 		country string
 		asn     uint32
 		want    float64
 	}{
-		{"", 0, 1}, {"US", 64511, 1}, {"NL", 0, 2}, {"", 64496, 3}, {"NL", 64496, 6}, {"NL", 64511, 2}, {"US", 64497, 0.3},
+		{"", 0, 1}, {"US", 64511, 1}, {"NL", 0, 2}, {"", 64496, 3}, {"NL", 64496, 6}, {"NL", 64511, 2},
+		{"US", 64497, 0.3},
 		{"SE", 64497, 0.1}, {"DE", 64496, 10}, {"NL", 64497, 0.6},
 	} {
 		if got := m.Factor(row.country, row.asn); got < row.want-1e-9 || got > row.want+1e-9 {

@@ -10,7 +10,10 @@ import (
 // A start that must not fail does without what is in other files. A mistake in the file itself is one all the same.
 func TestLenient(t *testing.T) {
 	files := fstest.MapFS{"good": {Data: []byte("https://hooks.example/x\n"), Mode: 0o600}}
-	env := Environment{Lenient: true, Open: func(name string) (fs.File, error) { return files.Open(strings.TrimPrefix(name, "/")) }}
+	env := Environment{Lenient: true, Open: func(name string) (fs.File,
+		error) {
+		return files.Open(strings.TrimPrefix(name, "/"))
+	}}
 	const text = `asterisk:
   - {name: a, address: "127.0.0.1:5038", username: ringwall, secret_file: /none}
   - {name: b, address: "127.0.0.2:5038", username: ringwall, secret: "${NOT_SET}"}
@@ -43,7 +46,8 @@ notify:
 		t.Error("it is right for a start that may fail")
 	}
 	env.Lenient = true
-	if _, _, err := Parse(strings.NewReader(text+"policy: {treshold: 5}\n"), "ringwall.yaml", env); err == nil || !strings.Contains(err.Error(), "treshold") {
+	if _, _, err := Parse(strings.NewReader(text+"policy: {treshold: 5}\n"), "ringwall.yaml", env); err == nil ||
+		!strings.Contains(err.Error(), "treshold") {
 		t.Errorf("%v; want the mistake in the file itself", err)
 	}
 	a, err := cfg.Asterisk[0].Reload(env)

@@ -26,8 +26,8 @@ type Environment struct {
 	WithoutSecrets bool
 	// OpenConfig opens the file of Load itself; nil: like os.Open.
 	OpenConfig func(name string) (fs.File, error)
-	// Lenient is for a start that must not fail: a secret or a certificate that cannot be had from elsewhere is a warning.
-	// An Asterisk is without its secret then (see [Asterisk.Reload]), and a target of notify is left out.
+	// Lenient is for a start that must not fail: a secret or a certificate that cannot be had from elsewhere is a
+	// warning. An Asterisk is without its secret then (see [Asterisk.Reload]), and a target of notify is left out.
 	Lenient bool
 }
 
@@ -103,7 +103,8 @@ func unreadable(path string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		e.Try = "--config FILE, or begin with examples/minimal.yaml"
 	case errors.Is(err, fs.ErrPermission):
-		e.Try = "sudo; the daemon's own user needs: chgrp ringwall " + plainText(path) + " && chmod 0640 " + plainText(path)
+		e.Try = "sudo; the daemon's own user needs: chgrp ringwall " + plainText(path) + " && chmod 0640 " +
+			plainText(path)
 	case errors.Is(err, syscall.EISDIR):
 		e.Try = "a file in it"
 	}
@@ -116,7 +117,8 @@ func parse(r io.Reader, name string, mode fs.FileMode, env Environment) (*Config
 		return nil, nil, unreadable(name, err)
 	}
 	if len(data) > maxFile {
-		return nil, nil, Errors{{File: name, What: "the file is too large", Allowed: fmt.Sprintf("up to %d bytes", maxFile)}}
+		return nil, nil, Errors{{File: name, What: "the file is too large",
+			Allowed: fmt.Sprintf("up to %d bytes", maxFile)}}
 	}
 	root, e := parseYAML(name, data)
 	if e != nil {
@@ -125,7 +127,8 @@ func parse(r io.Reader, name string, mode fs.FileMode, env Environment) (*Config
 	if root == nil || root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
 		return nil, nil, Errors{{File: name, What: "the file is empty", Try: "begin with examples/minimal.yaml"}}
 	}
-	ps := &parser{name: name, env: env, settings: settings(), valueNodes: map[string]*yaml.Node{}, failed: map[string]bool{}}
+	ps := &parser{name: name, env: env, settings: settings(), valueNodes: map[string]*yaml.Node{},
+		failed: map[string]bool{}}
 	for _, s := range ps.settings {
 		ps.lastWords = append(ps.lastWords, lastKey(s.path))
 	}

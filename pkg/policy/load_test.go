@@ -19,7 +19,8 @@ func TestMinimalFileTakesEveryDefault(t *testing.T) {
 		t.Fatal(err, warnings)
 	}
 	a := c.Asterisk[0]
-	if a.Name != "192.0.2.1:5038" || a.Address != a.Name || a.Auth != policy.AuthMD5 || a.Learn != policy.LearnAuto || a.PingInterval != 15*time.Second {
+	if a.Name != "192.0.2.1:5038" || a.Address != a.Name || a.Auth != policy.AuthMD5 || a.Learn != policy.LearnAuto ||
+		a.PingInterval != 15*time.Second {
 		t.Errorf("%+v", a)
 	}
 	if c.Policy.Threshold != 10 || c.Firewall.Table != "ringwall" || c.Policy.Services["SIP"] != policy.Observe {
@@ -42,7 +43,8 @@ func TestServicesThatAreNotGivenKeepTheirMode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := c.Policy.Services; s["PJSIP"] != policy.Enforce || s["AMI"] != policy.Observe || s["SIP"] != policy.Observe {
+	if s := c.Policy.Services; s["PJSIP"] != policy.Enforce || s["AMI"] != policy.Observe ||
+		s["SIP"] != policy.Observe {
 		t.Errorf("%v", s)
 	}
 	if policy.Default().Policy.Services["AMI"] != policy.Enforce {
@@ -139,10 +141,13 @@ func TestAllowedEntries(t *testing.T) {
 
 func TestDurations(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"90s": 90 * time.Second, "10m": 10 * time.Minute, "24h": 24 * time.Hour, "7d": 168 * time.Hour, "1w": 168 * time.Hour,
-		"1w2d3h4m5s": 219*time.Hour + 4*time.Minute + 5*time.Second, "1.5d": 36 * time.Hour, "1500ms": 1500 * time.Millisecond,
-		"1h30m": 90 * time.Minute, "3650d": 3650 * 24 * time.Hour,
-		"": 0, "10": 0, "d": 0, "1x": 0, "-1h": 0, "1h-1m": 0, "1h 1m": 0, "1.2.3h": 0, "1H": 0, "3651d": 0, "99999999999999999999w": 0,
+		"90s": 90 * time.Second, "10m": 10 * time.Minute, "24h": 24 * time.Hour, "7d": 168 * time.Hour,
+		"1w":         168 * time.Hour,
+		"1w2d3h4m5s": 219*time.Hour + 4*time.Minute + 5*time.Second, "1.5d": 36 * time.Hour,
+		"1500ms": 1500 * time.Millisecond,
+		"1h30m":  90 * time.Minute, "3650d": 3650 * 24 * time.Hour,
+		"": 0, "10": 0, "d": 0, "1x": 0, "-1h": 0, "1h-1m": 0, "1h 1m": 0, "1.2.3h": 0, "1H": 0, "3651d": 0,
+		"99999999999999999999w":   0,
 		"9223372036854775807ns1h": 0, "1e3s": 0, ".": 0, "1h.": 0, "+1h": 0,
 	} {
 		c, _, err := parse(base + "policy: {ban: {memory: \"" + text + "\"}}\n")
@@ -226,7 +231,8 @@ func TestLoadOfAFileThatCannotBeRead(t *testing.T) {
 	if !errors.As(err, &e) || e.Line != 0 {
 		t.Errorf("missing: %#v", err)
 	}
-	if _, _, err = policy.Load(t.TempDir(), policy.Environment{}); err == nil || !strings.Contains(err.Error(), "directory") {
+	if _, _, err = policy.Load(t.TempDir(), policy.Environment{}); err == nil ||
+		!strings.Contains(err.Error(), "directory") {
 		t.Errorf("folder: %v", err)
 	}
 	big := filepath.Join(t.TempDir(), "big.yaml")
@@ -270,7 +276,8 @@ func TestAliasesAreFollowedButCannotMultiply(t *testing.T) {
 	if _, _, err := parse("policy: &a {policy: *a, ban: *a, points: *a}\n" + base); err == nil {
 		t.Error("a section that holds itself is accepted")
 	}
-	bomb := "asterisk:\n  - &a {address: a, username: b, secret: c, honeypots: 1" + strings.Repeat(", name: x", 5000) + "}\n" + strings.Repeat("  - *a\n", 9000)
+	bomb := "asterisk:\n  - &a {address: a, username: b, secret: c, honeypots: 1" + strings.Repeat(", name: x", 5000) +
+		"}\n" + strings.Repeat("  - *a\n", 9000)
 	if _, _, err := parse(bomb); err == nil {
 		t.Error("a bomb is accepted")
 	}

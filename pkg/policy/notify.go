@@ -88,7 +88,8 @@ func (ps *parser) checkNotify(list []Notify, pbxs []Asterisk, mode fs.FileMode) 
 			continue
 		}
 		program := len(n.Exec) > 0 || ps.failed[at+".exec"]
-		if web := !n.URL.IsZero() || n.URLFile != "" || ps.failed[at+".url"] || ps.failed[at+".url_file"]; !web && !program {
+		if web := !n.URL.IsZero() || n.URLFile != "" || ps.failed[at+".url"] || ps.failed[at+".url_file"]; !web &&
+			!program {
 			ps.fail(at, "neither url nor exec", detail{hint: "url, url_file or exec; examples/notify.yaml has some"})
 			continue
 		} else if web && program {
@@ -130,12 +131,14 @@ func (n *Notify) defaultName() string {
 
 // checkProgram checks a target that is a program.
 func (ps *parser) checkProgram(n *Notify, at string) {
-	for _, key := range []string{"method", "token", "token_file", "headers", "ca_file", "template", "to", "body", "content_type"} {
+	for _, key := range []string{"method", "token", "token_file", "headers", "ca_file", "template", "to", "body",
+		"content_type"} {
 		if ps.given(at + "." + key) {
 			if v := ps.valueNodes[at+"."+key].Value; v == "" && len(ps.valueNodes[at+"."+key].Content) == 0 {
 				continue // as check --print writes it
 			}
-			if def := map[string]string{"template": message.Generic, "content_type": message.JSON}[key]; def != "" && ps.valueNodes[at+"."+key].Value == def {
+			if def := map[string]string{"template": message.Generic, "content_type": message.JSON}[key]; def != "" &&
+				ps.valueNodes[at+"."+key].Value == def {
 				continue
 			}
 			ps.fail(at+"."+key, "is for a url, and exec has none", detail{hint: "remove it"})
@@ -184,7 +187,8 @@ func (ps *parser) findProgram(name string) (mode fs.FileMode, found bool, err er
 	return info.Mode(), true, nil
 }
 
-// warnUnlessExecutable warns of a program that will not start. It may be installed later, so that this is no mistake yet.
+// warnUnlessExecutable warns of a program that will not start. It may be installed later, so that this is no mistake
+// yet.
 func (ps *parser) warnUnlessExecutable(at, name string) {
 	switch mode, found, err := ps.findProgram(name); {
 	case !found:
@@ -192,7 +196,8 @@ func (ps *parser) warnUnlessExecutable(at, name string) {
 	case !mode.IsRegular():
 		ps.warn(at, "is no program", detail{value: ps.shown(at), hint: "the whole path of a file"})
 	case mode&0o111 == 0:
-		ps.warn(at, fmt.Sprintf("is not executable (mode %04o)", mode.Perm()), detail{value: ps.shown(at), hint: "chmod 0755 " + plainText(name)})
+		ps.warn(at, fmt.Sprintf("is not executable (mode %04o)", mode.Perm()),
+			detail{value: ps.shown(at), hint: "chmod 0755 " + plainText(name)})
 	}
 }
 
@@ -246,7 +251,8 @@ func (ps *parser) checkURL(n *Notify, at string) {
 	}
 	wrong := detail{allowed: "https://HOST/PATH, or http://", hint: "copy it whole, in double quotes"}
 	u, err := url.Parse(strings.ReplaceAll(text, IDPlace, "0"))
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" || len(text) > maxURL ||
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" ||
+		len(text) > maxURL ||
 		strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		ps.fail(key, "not a web address", wrong)
 		return
@@ -271,8 +277,9 @@ func (ps *parser) checkBody(n *Notify, at string) {
 	ps.checkOneOf(key, n.Template, message.Names())
 	if n.Body == "" {
 		if n.ContentType != message.JSON && !ps.failed[at+".content_type"] {
-			ps.fail(at+".content_type", "the ready templates are all JSON", detail{value: ps.shown(at + ".content_type"),
-				hint: "remove it, or write a body"})
+			ps.fail(at+".content_type", "the ready templates are all JSON",
+				detail{value: ps.shown(at + ".content_type"),
+					hint: "remove it, or write a body"})
 		}
 		if message.NeedsTo(n.Template) && n.To == "" && !ps.failed[at+".to"] && !ps.failed[key] {
 			ps.fail(at+".to", "missing", detail{hint: map[string]string{message.Telegram: `"-1001234567890", the chat's number`,
@@ -294,7 +301,8 @@ func (ps *parser) checkBody(n *Notify, at string) {
 		}
 	}
 	if n.To != "" && !isPrintable(n.To, maxTo) {
-		ps.fail(at+".to", "not usable as a receiver", detail{value: ps.shown(at + ".to"), allowed: "up to 256 printable bytes"})
+		ps.fail(at+".to", "not usable as a receiver",
+			detail{value: ps.shown(at + ".to"), allowed: "up to 256 printable bytes"})
 	}
 }
 
@@ -316,7 +324,8 @@ func (ps *parser) checkHeader(n *Notify, at, name string, value Secret) {
 	switch {
 	case name == "" || len(name) > 100 || strings.Trim(name, token) != "":
 		ps.fail(key, "not the name of a header", detail{allowed: "letters, digits and -"})
-	case slices.Contains([]string{"Host", "Content-Length", "Content-Type", "Transfer-Encoding", "Connection", "Te", "Trailer", "Upgrade"}, canonical):
+	case slices.Contains([]string{"Host", "Content-Length", "Content-Type", "Transfer-Encoding", "Connection", "Te",
+		"Trailer", "Upgrade"}, canonical):
 		ps.fail(key, "this header is not yours to set", detail{hint: "remove it; content_type is a key of its own"})
 	case canonical == "Authorization" && (!n.Token.IsZero() || n.TokenFile != ""):
 		ps.fail(key, "contradicts token, which is sent as Authorization: Bearer", detail{hint: "remove one of them"})
@@ -328,7 +337,8 @@ func (ps *parser) checkHeader(n *Notify, at, name string, value Secret) {
 // checkFilter checks what a target is told of.
 func (ps *parser) checkFilter(n *Notify, at string, pbxs []Asterisk) {
 	if len(n.Actions) == 0 && !ps.failed[at+".actions"] {
-		ps.fail(at+".actions", "an empty list, so nothing is ever told", detail{allowed: strings.Join(toStrings(ban.Actions()), ", ")})
+		ps.fail(at+".actions", "an empty list, so nothing is ever told",
+			detail{allowed: strings.Join(toStrings(ban.Actions()), ", ")})
 	}
 	for i, a := range n.Actions {
 		ps.checkOneOf(fmt.Sprintf("%s.actions[%d]", at, i), a, toStrings(ban.Actions()))
@@ -351,7 +361,8 @@ func (ps *parser) checkFilter(n *Notify, at string, pbxs []Asterisk) {
 
 func environmentVariables() *regexp.Regexp { return regexp.MustCompile(`\$\{([^}]*)\}`) }
 
-// resolveNotifySecret finds a secret, in the file itself with ${VARIABLE} replaced, or in a file of its own. It may be none.
+// resolveNotifySecret finds a secret, in the file itself with ${VARIABLE} replaced, or in a file of its own. It may
+// be none.
 func (ps *parser) resolveNotifySecret(key string, s Secret, fileKey, file string) Secret {
 	if ps.failed[key] || ps.failed[fileKey] {
 		return Secret{}

@@ -52,9 +52,11 @@ func TestMistakesOfNotify(t *testing.T) {
 			`ringwall.yaml:6: notify[0].body: not usable as a template: does not make valid JSON; try: {"text": {{json .Text}}, "account": {{json .Account}}}`},
 		{"a body that does not escape", base + "notify:\n  - " + hook + `, body: '{"a": "{{.Account}}"}'}` + "\n",
 			`ringwall.yaml:6: notify[0].body: not usable as a template: {{.Account}} is put into JSON as it is; use {{json …}}, which also writes the quotes; try: {"text": {{json .Text}}, "account": {{json .Account}}}`},
-		{"a body that is no template", base + "notify:\n  - " + hook + ", body: '{{json .Text', content_type: text/plain}\n",
+		{"a body that is no template", base + "notify:\n  - " + hook +
+			", body: '{{json .Text', content_type: text/plain}\n",
 			`ringwall.yaml:6: notify[0].body: not usable as a template: line 1: unclosed action; try: {"text": {{json .Text}}, "account": {{json .Account}}}`},
-		{"a body that holds a secret", base + "notify:\n  - {url: \"https://a.example/x\", token: hunter2, body: '{{hunter2}}'}\n",
+		{"a body that holds a secret", base +
+			"notify:\n  - {url: \"https://a.example/x\", token: hunter2, body: '{{hunter2}}'}\n",
 			`ringwall.yaml:6: notify[0].body: not usable as a template: (hidden); try: {"text": {{json .Text}}, "account": {{json .Account}}}`},
 		{"a content type for a ready template", base + "notify:\n  - " + hook + ", content_type: text/plain}\n",
 			`ringwall.yaml:6: notify[0].content_type: the ready templates are all JSON: "text/plain"; try: remove it, or write a body`},
@@ -132,7 +134,8 @@ func TestNotifyIsComplete(t *testing.T) {
 	}
 	n := c.Notify
 	if n[0].Name != "generic" || n[0].Method != "POST" || n[0].URL.Reveal() != "http://127.0.0.1/a?key=hunter2" ||
-		n[0].Headers["X-Key"].Reveal() != "Bearer hunter2" || n[0].Token.Reveal() != "hunter2" || len(n[0].Tokens()) != 3 {
+		n[0].Headers["X-Key"].Reveal() != "Bearer hunter2" || n[0].Token.Reveal() != "hunter2" ||
+		len(n[0].Tokens()) != 3 {
 		t.Errorf("%+v", n[0])
 	}
 	if n[1].Name != "matrix" || n[1].Method != "PUT" || n[2].Name != "program" || n[2].Exec[1] != "${SET}" {
@@ -162,7 +165,8 @@ func TestNotifyWarnsOfWhatIsNotSafe(t *testing.T) {
 
 func TestNotifySecretsAreNotDemandedWithoutNeed(t *testing.T) {
 	none := fstest.MapFS{}
-	env := policy.Environment{WithoutSecrets: true, Open: func(name string) (fs.File, error) { return none.Open(strings.TrimPrefix(name, "/")) }}
+	env := policy.Environment{WithoutSecrets: true,
+		Open: func(name string) (fs.File, error) { return none.Open(strings.TrimPrefix(name, "/")) }}
 	text := `notify: [{url: "${HOOK}", name: a}, {url_file: /none}, {exec: [/none]}]`
 	if _, _, err := policy.Parse(strings.NewReader(base+text), "ringwall.yaml", env); err != nil {
 		t.Error(err)

@@ -210,11 +210,13 @@ func formatValue(v reflect.Value) string {
 
 // plainInYAML says whether YAML reads text as text without quotes.
 func plainInYAML(text string) bool {
-	if _, ok := parseBool(text); ok || strings.EqualFold(text, "null") || strings.EqualFold(text, "y") || strings.EqualFold(text, "n") {
+	if _, ok := parseBool(text); ok || strings.EqualFold(text, "null") || strings.EqualFold(text, "y") ||
+		strings.EqualFold(text, "n") {
 		return false
 	}
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	return text != "" && strings.ContainsRune(letters+"/", rune(text[0])) && strings.Trim(text, letters+"0123456789/_.-") == ""
+	return text != "" && strings.ContainsRune(letters+"/", rune(text[0])) &&
+		strings.Trim(text, letters+"0123456789/_.-") == ""
 }
 
 // quoteYAML quotes text in double quotes. Go's escapes in a quoted string are YAML's (YAML 1.2 section 5.7) except for

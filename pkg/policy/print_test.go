@@ -104,7 +104,8 @@ func TestPrintIsReadBack(t *testing.T) {
 		if second := printed(t, again); second != first {
 			t.Errorf("differs: %s", diff(first, second))
 		}
-		if again.Asterisk[0].Username != c.Asterisk[0].Username || len(again.Policy.Honeypots) != len(c.Policy.Honeypots) {
+		if again.Asterisk[0].Username != c.Asterisk[0].Username ||
+			len(again.Policy.Honeypots) != len(c.Policy.Honeypots) {
 			t.Errorf("%+v", again)
 		}
 		for i, name := range c.Policy.Honeypots {

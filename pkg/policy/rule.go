@@ -24,11 +24,12 @@ func (r rule) bounds() string { return r.least + " to " + r.most }
 
 // between allows least <= value <= most.
 func between[T int | float64 | time.Duration](least, most T) rule {
-	return rule{least: boundOf(least), most: boundOf(most), check: func(ps *parser, path string, v reflect.Value, r rule) {
-		if value := v.Convert(reflect.TypeFor[T]()).Interface().(T); value < least || value > most {
-			ps.fail(path, "out of range", detail{value: ps.shown(path), allowed: r.bounds(), hint: r.try})
-		}
-	}}
+	return rule{least: boundOf(least), most: boundOf(most),
+		check: func(ps *parser, path string, v reflect.Value, r rule) {
+			if value := v.Convert(reflect.TypeFor[T]()).Interface().(T); value < least || value > most {
+				ps.fail(path, "out of range", detail{value: ps.shown(path), allowed: r.bounds(), hint: r.try})
+			}
+		}}
 }
 
 func boundOf(value any) string {
@@ -49,7 +50,8 @@ func severalOrNone(most int, whyNotOne string) rule {
 	r.least, r.check = boundOf(2), func(ps *parser, path string, v reflect.Value, r rule) {
 		switch n := v.Int(); {
 		case n == 1:
-			ps.fail(path, "with 1, "+whyNotOne, detail{value: ps.shown(path), allowed: "0 for off, or " + r.bounds(), hint: r.try})
+			ps.fail(path, "with 1, "+whyNotOne,
+				detail{value: ps.shown(path), allowed: "0 for off, or " + r.bounds(), hint: r.try})
 		case n < 0 || n > int64(most):
 			ps.fail(path, "out of range", detail{value: ps.shown(path), allowed: "0 to " + r.most})
 		}
@@ -60,7 +62,10 @@ func severalOrNone(most int, whyNotOne string) rule {
 // oneOf allows some words.
 func oneOf[T ~string](words ...T) rule {
 	allowed := toStrings(words)
-	return rule{check: func(ps *parser, path string, v reflect.Value, _ rule) { ps.checkOneOf(path, v.String(), allowed) }}
+	return rule{check: func(ps *parser, path string, v reflect.Value,
+		_ rule) {
+		ps.checkOneOf(path, v.String(), allowed)
+	}}
 }
 
 // checked allows what a function finds nothing wrong with.

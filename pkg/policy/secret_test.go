@@ -147,7 +147,8 @@ func TestCommandsThatDoNotLogInNeedNoSecret(t *testing.T) {
 	env := machine("")
 	env.WithoutSecrets = true
 	for _, source := range []string{"", `, secret: "${NOT_SET}"`, ", secret_file: /none", ", secret_file: /open"} {
-		c, _, err := policy.Parse(strings.NewReader("asterisk: [{address: a, username: b"+source+"}]"), "ringwall.yaml", env)
+		c, _, err := policy.Parse(strings.NewReader("asterisk: [{address: a, username: b"+source+"}]"), "ringwall.yaml",
+			env)
 		if err != nil {
 			t.Errorf("%s: %v", source, err)
 			continue
@@ -171,7 +172,8 @@ func TestSecretFilesOfTheRealMachine(t *testing.T) {
 		return name
 	}
 	load := func(file string) error {
-		_, _, err := policy.Parse(strings.NewReader("asterisk: [{address: a, username: b, secret_file: "+file+"}]"), "c", policy.OS())
+		_, _, err := policy.Parse(strings.NewReader("asterisk: [{address: a, username: b, secret_file: "+file+"}]"),
+			"c", policy.OS())
 		return err
 	}
 	if err := load(write("group", 0o640)); err != nil {

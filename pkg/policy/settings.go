@@ -9,8 +9,9 @@ import (
 	"github.com/ringwall/ringwall/pkg/notify/message"
 )
 
-// setting is one key of the file. Its default, the check of its value, what [Config.Print] and examples/reference.yaml say
-// about it, and whether it needs a restart follow from here; the field of [Config] with the same key holds its value.
+// setting is one key of the file. Its default, the check of its value, what [Config.Print] and
+// examples/reference.yaml say about it, and whether it needs a restart follow from here; the field of [Config] with
+// the same key holds its value.
 type setting struct {
 	path      string // as in policy.limits.bans; the entries of a list are asterisk[]
 	byDefault any    // what holds where the file says nothing, nil where nothing does
@@ -463,8 +464,8 @@ func settingsByPath() map[string]setting {
 	return m
 }
 
-// setDefaults fills v, which is what stands at path (with a point behind it), with the defaults of the keys in it. Entries of
-// lists further in have theirs when there is one.
+// setDefaults fills v, which is what stands at path (with a point behind it), with the defaults of the keys in it.
+// Entries of lists further in have theirs when there is one.
 func setDefaults(all []setting, v reflect.Value, path string) {
 	for _, s := range all {
 		if inside, ok := strings.CutPrefix(s.path, path); ok && s.byDefault != nil && !strings.Contains(inside, "[]") {
@@ -503,8 +504,8 @@ func fieldOf(section reflect.Value, key string) reflect.Value {
 	panic("policy: no field for the key " + key)
 }
 
-// eachValue calls visit with every value that a path leads to from v, and where it stands: one, or one of each entry of the
-// lists on the way.
+// eachValue calls visit with every value that a path leads to from v, and where it stands: one, or one of each entry
+// of the lists on the way.
 func eachValue(v reflect.Value, path, at string, visit func(at string, v reflect.Value)) {
 	key, rest, further := strings.Cut(path, ".")
 	if at != "" {

@@ -148,8 +148,10 @@ func explain(err error, data []byte, line int) (at int, what, hint string) {
 		{"',' or ']'", "a list is opened with [ and not closed", "[a, b]"},
 		{"',' or '}'", "a section is opened with { and not closed", "{key: value, key: value}"},
 		{"could not find expected ':'", "a key without a colon", "key: value, with a space after the colon"},
-		{"did not find expected key", "the line is indented unlike the ones above it", "the same number of spaces for keys of one section"},
-		{"'-' indicator", "the line is indented unlike the list above it", "the same number of spaces for each - of a list"},
+		{"did not find expected key", "the line is indented unlike the ones above it",
+			"the same number of spaces for keys of one section"},
+		{"'-' indicator", "the line is indented unlike the list above it",
+			"the same number of spaces for each - of a list"},
 		{"max depth", "too many levels", "the layout of examples/reference.yaml"},
 	} {
 		if strings.Contains(complaint, known.says) {
@@ -158,7 +160,8 @@ func explain(err error, data []byte, line int) (at int, what, hint string) {
 		}
 	}
 	if strings.Contains(complaint, "mapping values are not allowed") && strings.Count(text+" ", ": ") < 2 {
-		what, hint = "the line is indented unlike the ones above it", "the same number of spaces for keys of one section"
+		what, hint = "the line is indented unlike the ones above it",
+			"the same number of spaces for keys of one section"
 		if above := strings.TrimSpace(lineOf(data, line-1)); above != "" && !strings.ContainsAny(above, ":#") {
 			line, what, hint = line-1, "a key without a colon", "key: value, with a space after the colon"
 		}

@@ -72,7 +72,8 @@ func Width(s string) int {
 	return n
 }
 
-// Wrap breaks escaped text between words. used is what the first line has lost already, or, below 0, has more; a word longer than a line stays whole.
+// Wrap breaks escaped text between words. used is what the first line has lost already, or, below 0, has more; a word
+// longer than a line stays whole.
 func Wrap(s string, columns, used int) []string {
 	if columns <= 0 {
 		return []string{s}

@@ -53,14 +53,16 @@ func TestShapesAsFound(t *testing.T) {
 		repeated := int64(0)
 		switch filepath.Base(name) {
 		case "journal-blob.log":
-			if f := r.Files[0]; r.Decoded != 0 || r.NotUnderstood != 5 || f.First.Line != 1 || !strings.Contains(f.First.Try, "-o json") {
+			if f := r.Files[0]; r.Decoded != 0 || r.NotUnderstood != 5 || f.First.Line != 1 ||
+				!strings.Contains(f.First.Try, "-o json") {
 				t.Errorf("%s: %+v", name, f)
 			}
 			continue
 		case "rsyslog-repeated.log":
 			repeated = 10
 		}
-		if got := briefs(r.decisions); !slices.Equal(got, want) || r.Decoded != 5 || r.Repeated != repeated || r.NotUnderstood > 0 {
+		if got := briefs(r.decisions); !slices.Equal(got, want) || r.Decoded != 5 || r.Repeated != repeated ||
+			r.NotUnderstood > 0 {
 			t.Errorf("%s: %q, %+v", name, got, r.Files)
 		}
 	}
@@ -120,10 +122,14 @@ func mangles() map[string]func(string) string {
 		"the last line ends cut": func(s string) string { return strings.TrimSuffix(s, "\r\n\r\n") },
 		"all blanks cut":         func(s string) string { return strings.TrimSpace(s) },
 		"the banner cut":         func(s string) string { _, s, _ = strings.Cut(s, "\r\n\r\n"); return s },
-		"the banner and LFs":     func(s string) string { _, s, _ = strings.Cut(s, "\r\n\r\n"); return strings.ReplaceAll(s, "\r", "") },
-		"telnet":                 func(s string) string { return "Trying ::1...\r\nConnected to localhost.\r\n" + s },
-		"a byte order mark":      func(s string) string { return "\ufeff" + s },
-		"a mark and LFs":         func(s string) string { return "\ufeff" + strings.ReplaceAll(s, "\r", "") },
+		"the banner and LFs": func(s string) string {
+			_, s,
+				_ = strings.Cut(s, "\r\n\r\n")
+			return strings.ReplaceAll(s, "\r", "")
+		},
+		"telnet":            func(s string) string { return "Trying ::1...\r\nConnected to localhost.\r\n" + s },
+		"a byte order mark": func(s string) string { return "\ufeff" + s },
+		"a mark and LFs":    func(s string) string { return "\ufeff" + strings.ReplaceAll(s, "\r", "") },
 		"a mark, LFs, no banner": func(s string) string {
 			_, s, _ = strings.Cut(s, "\r\n\r\n")
 			return "\ufeff" + strings.ReplaceAll(s, "\r", "")
@@ -146,7 +152,8 @@ func wide(s string) string {
 
 // TestMangledRecordingsOfAMI has empty values, in the middle of an event and at its end.
 func TestMangledRecordingsOfAMI(t *testing.T) {
-	events := append(scan(0, "192.0.2.7"), challenge(5, "201", "198.51.100.1"), login(5, "201", "198.51.100.1"), challenge(6, "201", "198.51.100.1"))
+	events := append(scan(0, "192.0.2.7"), challenge(5, "201", "198.51.100.1"), login(5, "201", "198.51.100.1"),
+		challenge(6, "201", "198.51.100.1"))
 	failed := event{at: 7, name: "ChallengeResponseFailed", account: "x", session: "y", from: "IPV4/UDP/192.0.2.8/5060",
 		own: [][2]string{{"Challenge", ""}, {"Response", ""}, {"ExpectedResponse", ""}}}
 	data := frames(append(events, failed)...)
@@ -156,7 +163,8 @@ func TestMangledRecordingsOfAMI(t *testing.T) {
 	}
 	for name, f := range mangles() {
 		r := runBytes(t, []byte(f(string(data))))
-		if got := briefs(r.decisions); !slices.Equal(got, want) || r.Decoded != 8 || r.Tampered+r.NotUnderstood+r.Truncated > 0 {
+		if got := briefs(r.decisions); !slices.Equal(got, want) || r.Decoded != 8 ||
+			r.Tampered+r.NotUnderstood+r.Truncated > 0 {
 			t.Errorf("%s: %q, want %q, %+v", name, got, want, r.Files)
 		}
 	}
@@ -169,7 +177,8 @@ func TestALiveStreamStaysStrict(t *testing.T) {
 	if err := security.Decode(frame, &ev); err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{strings.TrimSuffix(frame, " "), strings.ReplaceAll(frame, "\r", ""), "> " + frame, frame + "\r\n"} {
+	for _, bad := range []string{strings.TrimSuffix(frame, " "), strings.ReplaceAll(frame, "\r", ""), "> " + frame,
+		frame + "\r\n"} {
 		var tampered *security.TamperError
 		if err := security.Decode(bad, &ev); !errors.As(err, &tampered) && err != security.ErrNotSecurity {
 			t.Errorf("%q: %+v, %v", bad, ev, err)
@@ -177,16 +186,19 @@ func TestALiveStreamStaysStrict(t *testing.T) {
 	}
 }
 
-// TestHostileNamesInRecordingsOfAMI: a name that brings headers, in each state of a recording, names nobody else. CR and
-// LF are those that AMI over HTTP lets through; a whole event is more than SIP can bring.
+// TestHostileNamesInRecordingsOfAMI: a name that brings headers, in each state of a recording, names nobody else. CR
+// and LF are those that AMI over HTTP lets through; a whole event is more than SIP can bring.
 func TestHostileNamesInRecordingsOfAMI(t *testing.T) {
 	const remote = "RemoteAddress: IPV4/UDP/8.8.8.8/5060"
 	for _, br := range []string{"\r\n", "\n", "\r", "^M\n", "\r\r\n", "\n> ", "\n    ", "\u2028", "\u0085", "\\r\\n"} {
 		for _, name := range []string{
-			"x" + br + remote, "x" + br + "SessionID: 1" + br + remote, "x" + br + "Challenge:", "x" + br + "ExpectedResponse:" + br + remote,
-			"x" + br + br + remote, "x" + br + br + "Event: InvalidAccountID" + br + remote, "x" + br + "Event: ChallengeSent",
+			"x" + br + remote, "x" + br + "SessionID: 1" + br + remote, "x" + br + "Challenge:",
+			"x" + br + "ExpectedResponse:" + br + remote,
+			"x" + br + br + remote, "x" + br + br + "Event: InvalidAccountID" + br + remote,
+			"x" + br + "Event: ChallengeSent",
 			"x" + br + "SessionID: 1" + br + "LocalAddress: IPV4/UDP/10.99.0.1/5060" + br + remote,
-			"Asterisk Call Manager/1" + br + remote, "x" + br + "Asterisk Call Manager/1" + br + "Response: x", "Challenge:", "x:" + br + "y:",
+			"Asterisk Call Manager/1" + br + remote, "x" + br + "Asterisk Call Manager/1" + br + "Response: x",
+			"Challenge:", "x:" + br + "y:",
 		} {
 			list := append(scan(0, "192.0.2.7")[:2], unknown(3, name, "192.0.2.7"))
 			list = append(list, scan(4e9, "192.0.2.7")...)
@@ -238,7 +250,8 @@ func TestAMIThatNobodyAttackedAccusesNobody(t *testing.T) {
 			second = i
 		}
 	}
-	if f := r.Files[0].First; r.NotUnderstood != 1 || lines[f.Line-1] != "Event: InvalidAccountID" || second-int(f.Line) > 8 {
+	if f := r.Files[0].First; r.NotUnderstood != 1 || lines[f.Line-1] != "Event: InvalidAccountID" ||
+		second-int(f.Line) > 8 {
 		t.Errorf("%+v", r.Files[0])
 	}
 }
@@ -246,11 +259,13 @@ func TestAMIThatNobodyAttackedAccusesNobody(t *testing.T) {
 func TestRepeatedMessagesAreJudgedAsOftenAsTheySay(t *testing.T) {
 	e := unknown(0, "scan", "192.0.2.7")
 	line := func(n string) []byte {
-		return []byte("May 21 14:53:30 pbx asterisk[8]: " + n + "SECURITY[1]: res_security_log.c:114 in security_event_stasis_cb: " + e.message() + "]\n")
+		return []byte("May 21 14:53:30 pbx asterisk[8]: " + n +
+			"SECURITY[1]: res_security_log.c:114 in security_event_stasis_cb: " + e.message() + "]\n")
 	}
 	once := bytes.Repeat(bytes.Replace(line(""), []byte("]\n"), []byte("\n"), 1), 40)
 	a, b := runBytes(t, once), runBytes(t, line("message repeated 40 times: [ "))
-	if got, want := fmt.Sprint(briefs(b.decisions)), fmt.Sprint(briefs(a.decisions)); got != want || b.Events != a.Events || b.Decoded != 1 || b.Repeated != 39 {
+	if got, want := fmt.Sprint(briefs(b.decisions)),
+		fmt.Sprint(briefs(a.decisions)); got != want || b.Events != a.Events || b.Decoded != 1 || b.Repeated != 39 {
 		t.Errorf("%s, want %s; %d events, want %d", got, want, b.Events, a.Events)
 	}
 	if a.Accounts[0] != b.Accounts[0] || b.Accounts[0] != (replay.AccountSummary{Account: "scan", Failures: 40}) {

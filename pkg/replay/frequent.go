@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// frequent counts names in bounded memory, after Misra and Gries ("Finding repeated elements", 1982): a name that came n
-// times among N is counted between n-N/size and n times, exactly while there are no more than size names.
+// frequent counts names in bounded memory, after Misra and Gries ("Finding repeated elements", 1982): a name that
+// came n times among N is counted between n-N/size and n times, exactly while there are no more than size names.
 type frequent struct {
 	size   int
 	counts map[string]int64

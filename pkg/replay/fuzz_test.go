@@ -12,7 +12,8 @@ import (
 // FuzzRun feeds anything as a file, whole and packed: the counts add up, time never goes back, and packing changes
 // nothing.
 func FuzzRun(f *testing.F) {
-	for _, name := range []string{"svwar.ami", "svwar.log", "weird-lf.log", "weird-inject.ami", "normal-register.log", "query-DBGetTree.ami"} {
+	for _, name := range []string{"svwar.ami", "svwar.log", "weird-lf.log", "weird-inject.ami", "normal-register.log",
+		"query-DBGetTree.ami"} {
 		data := read(f, capture(name))
 		f.Add(data[:min(len(data), 3000)])
 	}

@@ -27,9 +27,9 @@ var update = flag.Bool("update", false, "write testdata/decisions.sha256 anew: s
 
 const goldenSums = "testdata/decisions.sha256"
 
-// TestDecisionsStayTheSame plays every recording of the tests and half a million synthetic events, and compares a checksum of all
-// that a replay says of each with the one that was written down: a change that is meant to change no decision changes none. Where
-// one is meant to, `ringwall replay --json` of the two programs tells which.
+// TestDecisionsStayTheSame plays every recording of the tests and half a million synthetic events, and compares a
+// checksum of all that a replay says of each with the one that was written down: a change that is meant to change no
+// decision changes none. Where one is meant to, `ringwall replay --json` of the two programs tells which.
 func TestDecisionsStayTheSame(t *testing.T) {
 	var sums bytes.Buffer
 	for _, dir := range []string{"../ami/testdata", "../security/testdata/captures", "testdata/asfound"} {
@@ -96,8 +96,9 @@ func replaySum(t *testing.T, name string, stdin io.Reader) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// writeSynthetic writes what an Asterisk with two hundred phones sees in a bad day: logins, an office with an old password,
-// scanners that are loud, slow, forged or many in one network, guessers of one account, over every transport.
+// writeSynthetic writes what an Asterisk with two hundred phones sees in a bad day: logins, an office with an old
+// password, scanners that are loud, slow, forged or many in one network, guessers of one account, over every
+// transport.
 func writeSynthetic(w io.Writer, seed uint64, events int) error {
 	random := rand.New(rand.NewPCG(seed, 5060))
 	out := bufio.NewWriter(w)
@@ -162,7 +163,8 @@ func writeSynthetic(w io.Writer, seed uint64, events int) error {
 		}
 		_, err := fmt.Fprintf(out, "Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: Error\r\nService: PJSIP\r\n"+
 			"EventVersion: 1\r\nAccountID: %s\r\nSessionID: %s\r\nLocalAddress: %s/%s/%s/5060\r\nRemoteAddress: %s/%s/%s/%d\r\n%s\r\n",
-			kind, at.Format("2006-01-02T15:04:05.000-0700"), account, call, family, transport, local, family, transport, from,
+			kind, at.Format("2006-01-02T15:04:05.000-0700"), account, call, family, transport, local, family, transport,
+			from,
 			1024+random.IntN(60_000), extra)
 		if err != nil {
 			return err

@@ -46,7 +46,8 @@ func TestMemoryDoesNotGrowWithTheRecording(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d events, %d decisions, live heap %d kB early, %d kB at most later", s.Events, decisions, early>>10, peak>>10)
+	t.Logf("%d events, %d decisions, live heap %d kB early, %d kB at most later", s.Events, decisions, early>>10,
+		peak>>10)
 	// The engine's windows of evidence and of attempts fill up for some time. A tenth of the recording would be a leak.
 	if early == 0 || peak == 0 || peak-early > megabytes<<20/10 {
 		t.Errorf("the heap grew from %d kB to %d kB over %d MB", early>>10, peak>>10, megabytes)

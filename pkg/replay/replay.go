@@ -32,7 +32,8 @@ type Options struct {
 	Policy   policy.Policy
 	Firewall policy.Firewall // says which packets a ban stops
 	Multiply policy.Multiply // of points, by the place of their source
-	// Place says where an address is registered: today, since no file knows how it was then. May be nil without Multiply.
+	// Place says where an address is registered: today, since no file knows how it was then. May be nil without
+	// Multiply.
 	Place func(netip.Addr) ban.Place
 	PBX   string    // name of the Asterisk, for the decisions
 	Stdin io.Reader // the file "-"
@@ -56,7 +57,8 @@ type Progress struct {
 // logs of two servers, are merged. A file that cannot be read does not stop the others; see [Summary.Failed]. The
 // error is that of ctx or of Options.Decide. Memory is bounded, except for some 200 kB for each file.
 func Run(ctx context.Context, names []string, o Options) (*Summary, error) {
-	p := &player{Options: o, engine: engine.NewRepeatable(o.Policy), tally: newTally(o.Policy, o.Firewall), now: math.MinInt64}
+	p := &player{Options: o, engine: engine.NewRepeatable(o.Policy), tally: newTally(o.Policy, o.Firewall),
+		now: math.MinInt64}
 	if p.engine.SetMultipliers(o.Multiply, o.Place); !o.Multiply.IsZero() {
 		p.note("points were multiplied by where addresses are registered today, which need not be where they were then")
 	}
@@ -126,7 +128,8 @@ func (p *player) allow(streams []*stream) {
 		}
 	}
 	if len(hosts) > 0 {
-		p.note("host names of policy.allow are not looked up, since they stood for other addresses then: %s", strings.Join(hosts, ", "))
+		p.note("host names of policy.allow are not looked up, since they stood for other addresses then: %s",
+			strings.Join(hosts, ", "))
 	}
 }
 
@@ -301,7 +304,8 @@ func (p *player) finish(streams []*stream) {
 			p.note("%s has lost the blanks at the ends of its lines, which editors cut; they were put back", s.name)
 		}
 		if s.back > time.Minute {
-			p.note("the clock of %s went back by up to %s: the engine's time stood still until it had caught up", s.name, s.back.Round(time.Second))
+			p.note("the clock of %s went back by up to %s: the engine's time stood still until it had caught up",
+				s.name, s.back.Round(time.Second))
 		}
 	}
 	if n := len(silent); n > 0 {

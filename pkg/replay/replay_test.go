@@ -20,7 +20,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/replay"
 )
 
-// TestLogAndAMIAgree replays each case that was recorded both ways: where nothing was tampered with, the same is decided.
+// TestLogAndAMIAgree replays each case that was recorded both ways: where nothing was tampered with, the same is
+// decided.
 func TestLogAndAMIAgree(t *testing.T) {
 	var files []string
 	for _, pattern := range []string{"*.log", "chan_sip/*.log"} {
@@ -34,11 +35,13 @@ func TestLogAndAMIAgree(t *testing.T) {
 	for _, log := range files {
 		stream := strings.TrimSuffix(log, ".log") + ".ami"
 		a, b := run(t, nil, stream), run(t, nil, log)
-		if len(a.Files) != 1 || a.Files[0].Format != replay.AMI || len(b.Files) != 1 || b.Files[0].Format != replay.Log {
+		if len(a.Files) != 1 || a.Files[0].Format != replay.AMI || len(b.Files) != 1 ||
+			b.Files[0].Format != replay.Log {
 			t.Errorf("%s: formats %v and %v", log, a.Files, b.Files)
 		}
 		for _, d := range append(a.decisions, b.decisions...) {
-			if name := filepath.Base(log); d.Action == ban.ActionBan && (strings.HasPrefix(name, "normal-") || strings.HasPrefix(name, "trunk-")) {
+			if name := filepath.Base(log); d.Action == ban.ActionBan &&
+				(strings.HasPrefix(name, "normal-") || strings.HasPrefix(name, "trunk-")) {
 				t.Errorf("%s: %s", name, brief(d))
 			}
 		}
@@ -83,7 +86,8 @@ func TestContainersOfARecording(t *testing.T) {
 	}
 	cut := func(b []byte, from, to int) []byte { return b[from : len(b)-to] }
 	want := briefs(runBytes(t, stream).decisions)
-	if len(want) != 2 || !strings.Contains(want[0], "ban 192.0.2.7/32") || !strings.Contains(want[1], "trust 198.51.100.1/32") {
+	if len(want) != 2 || !strings.Contains(want[0], "ban 192.0.2.7/32") ||
+		!strings.Contains(want[1], "trust 198.51.100.1/32") {
 		t.Fatalf("%q", want)
 	}
 	for _, row := range []struct {
@@ -94,19 +98,28 @@ func TestContainersOfARecording(t *testing.T) {
 	}{
 		{"AMI", stream, replay.AMI, 0},
 		{"AMI without banner", stream[len("Asterisk Call Manager/11.0.0\r\n"):], replay.AMI, 0},
-		{"AMI from the middle of a frame", append([]byte("ess: IPV4/UDP/10.0.0.1/5060\r\nChallenge: \r\n\r\n"), stream[len(frames()):]...), replay.AMI, 0},
-		{"AMI from the middle of a frame with headers", append([]byte("ion: 1\r\nAccountID: 3\r\nSessionID: 4\r\n\r\n"), stream[len(frames()):]...), replay.AMI, 1},
-		{"AMI to the middle of a frame", append(slices.Clone(stream), "Event: ChallengeSent\r\nPrivilege: sec"...), replay.AMI, 1},
-		{"AMI of three connections", slices.Concat(frames(), []byte("Asterisk Call Manager/11.0.0\r\nResponse: Error\r\nMessage: no\r\n\r\n"), stream), replay.AMI, 0},
-		{"AMI of a lost connection and the next", slices.Concat(frames(), []byte("Event: ChallengeSent\r\nPrivilege: security,all\r\nEventTV: 2026"), stream), replay.AMI, 1},
+		{"AMI from the middle of a frame", append([]byte("ess: IPV4/UDP/10.0.0.1/5060\r\nChallenge: \r\n\r\n"),
+			stream[len(frames()):]...), replay.AMI, 0},
+		{"AMI from the middle of a frame with headers",
+			append([]byte("ion: 1\r\nAccountID: 3\r\nSessionID: 4\r\n\r\n"), stream[len(frames()):]...), replay.AMI, 1},
+		{"AMI to the middle of a frame", append(slices.Clone(stream), "Event: ChallengeSent\r\nPrivilege: sec"...),
+			replay.AMI, 1},
+		{"AMI of three connections", slices.Concat(frames(),
+			[]byte("Asterisk Call Manager/11.0.0\r\nResponse: Error\r\nMessage: no\r\n\r\n"), stream), replay.AMI, 0},
+		{"AMI of a lost connection and the next",
+			slices.Concat(frames(), []byte("Event: ChallengeSent\r\nPrivilege: security,all\r\nEventTV: 2026"), stream),
+			replay.AMI, 1},
 		{"AMI with LFs", bytes.ReplaceAll(stream, []byte("\r\n"), []byte("\n")), replay.AMILF, 0},
 		{"log", log, replay.Log, 0},
 		{"log with CRLFs", bytes.ReplaceAll(log, []byte("\n"), []byte("\r\n")), replay.Log, 0},
 		{"log with both", bytes.Replace(log, []byte("\n"), []byte("\r\n"), 2), replay.Log, 0},
 		{"log without the last line end", bytes.TrimSuffix(log, []byte("\n")), replay.Log, 0},
-		{"log that is being written", append(slices.Clone(log), cut([]byte(events[0].line()), 0, 20)...), replay.Log, 1},
-		{"log from the middle of a line", append([]byte(`xy",RemoteAddress="IPV4/UDP/1.2.3.4/5"`+"\n"), log...), replay.Log, 1},
-		{"log after other lines", append([]byte("Event horizon: 3\n\n[2026-11-22 20:00:00] NOTICE[1] x.c: {\n"), log...), replay.Log, 0},
+		{"log that is being written", append(slices.Clone(log), cut([]byte(events[0].line()), 0, 20)...), replay.Log,
+			1},
+		{"log from the middle of a line", append([]byte(`xy",RemoteAddress="IPV4/UDP/1.2.3.4/5"`+"\n"), log...),
+			replay.Log, 1},
+		{"log after other lines", append([]byte("Event horizon: 3\n\n[2026-11-22 20:00:00] NOTICE[1] x.c: {\n"),
+			log...), replay.Log, 0},
 		{"log with a byte order mark", append([]byte("\xef\xbb\xbf\n"), log...), replay.Log, 0},
 		{"syslog", syslog, replay.Log, 0},
 		{"journal", journal, replay.JSON, 0},
@@ -122,7 +135,8 @@ func TestContainersOfARecording(t *testing.T) {
 					t.Errorf("%s: decisions %q, want %q", how, got, want)
 				}
 				f := r.Files[0]
-				if r.Decoded != 5 || r.Tampered != 0 || r.Truncated != row.truncated || f.Format != row.format || f.Error != "" {
+				if r.Decoded != 5 || r.Tampered != 0 || r.Truncated != row.truncated || f.Format != row.format ||
+					f.Error != "" {
 					t.Errorf("%s: %+v", how, f)
 				}
 			}
@@ -157,14 +171,16 @@ func TestHostileRecords(t *testing.T) {
 		{"a banner within a frame", slices.Concat(frames(before...),
 			[]byte("Event: InvalidAccountID\r\nPrivilege: security,all\r\nEventTV: x\r\nAsterisk Call Manager/1\r\n"+forged.frame()), frames(after...))},
 		{"a frame cut by an injected CRLFCRLF", slices.Concat(frames(before...),
-			[]byte(strings.Replace(forged.frame(), "AccountID: a", "AccountID: a\r\n\r\nEvent: x", 1)), frames(after...))},
+			[]byte(strings.Replace(forged.frame(), "AccountID: a", "AccountID: a\r\n\r\nEvent: x", 1)),
+			frames(after...))},
 		{"a line cut by an injected LF", slices.Concat(lines(before...),
 			[]byte(strings.Replace(forged.line(), `"a"`, "\"a\n[1] SECURITY[1] x.c: \"", 1)), lines(after...))},
 		{"JSON in a log", slices.Concat(lines(before...), []byte(js("message", forged.message())), lines(after...))},
 		{"a JSON message with an LF", slices.Concat([]byte(js("log", before[0].line())+js("log", before[1].line())),
 			[]byte(js("message", "x\n"+forged.line())), []byte(js("log", after[0].line())))},
 		{"a message of another level in Asterisk's JSON", slices.Concat(
-			[]byte(js("log", before[0].line())+js("log", before[1].line())), []byte(level("NOTICE")), []byte(js("log", after[0].line())))},
+			[]byte(js("log", before[0].line())+js("log", before[1].line())), []byte(level("NOTICE")),
+			[]byte(js("log", after[0].line())))},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := runBytes(t, row.data)
@@ -199,8 +215,9 @@ func TestGiantRecordsAreSkippedAndCounted(t *testing.T) {
 	giant := bytes.Repeat([]byte("x"), 10<<20)
 	before, after := scan(0, "192.0.2.7")[:2], scan(0, "192.0.2.7")[2:]
 	for name, data := range map[string][]byte{
-		"log":   slices.Concat(lines(before...), giant, []byte("\n"), lines(after...)),
-		"AMI":   slices.Concat(frames(before...), []byte("Event: X\r\nY: "), giant, []byte("\r\n\r\n"), frames(after...)),
+		"log": slices.Concat(lines(before...), giant, []byte("\n"), lines(after...)),
+		"AMI": slices.Concat(frames(before...), []byte("Event: X\r\nY: "), giant, []byte("\r\n\r\n"),
+			frames(after...)),
 		"end":   slices.Concat(lines(before...), lines(after...), giant),
 		"alone": slices.Concat(giant, []byte("\n"), lines(before...), lines(after...)),
 	} {
@@ -220,10 +237,14 @@ func TestFilesArePlayedInTheOrderOfTheirEvents(t *testing.T) {
 	if r.Bans != 1 || r.Files[0].Name != old {
 		t.Errorf("bans %d, first %s", r.Bans, r.Files[0].Name)
 	}
-	if !slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, "order of their first events") }) {
+	if !slices.ContainsFunc(r.Notes, func(n string) bool {
+		return strings.Contains(n,
+			"order of their first events")
+	}) {
 		t.Errorf("notes %q", r.Notes)
 	}
-	if r := run(t, nil, old, fresh); r.Bans != 1 || slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, "order") }) {
+	if r := run(t, nil, old, fresh); r.Bans != 1 ||
+		slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, "order") }) {
 		t.Errorf("in order: bans %d, notes %q", r.Bans, r.Notes)
 	}
 }
@@ -260,7 +281,8 @@ func TestAClockThatGoesBackIsToleratedAndSaid(t *testing.T) {
 			t.Errorf("%s after %s", brief(d), brief(r.decisions[i-1]))
 		}
 	}
-	if r.Bans != 2 || !slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, "went back by up to 1h0m3s") }) {
+	if r.Bans != 2 || !slices.ContainsFunc(r.Notes,
+		func(n string) bool { return strings.Contains(n, "went back by up to 1h0m3s") }) {
 		t.Errorf("bans %d, notes %q", r.Bans, r.Notes)
 	}
 }
@@ -315,7 +337,8 @@ func (f *failing) Read(p []byte) (int, error) {
 
 func TestNothingToPlay(t *testing.T) {
 	for name, data := range map[string]string{
-		"empty": "", "text": "hello\nworld\n", "AMI": "Asterisk Call Manager/11.0.0\r\nResponse: Success\r\n\r\n", "JSON": "{}\n{\"log\":1}\n{",
+		"empty": "", "text": "hello\nworld\n", "AMI": "Asterisk Call Manager/11.0.0\r\nResponse: Success\r\n\r\n",
+		"JSON":          "{}\n{\"log\":1}\n{",
 		"only tampered": "ok\n" + strings.Replace(unknown(0, "a", "8.8.8.8").line(), "Severity", "Sanity", 1),
 	} {
 		r := runBytes(t, []byte(data))

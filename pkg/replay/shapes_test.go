@@ -123,11 +123,20 @@ var shapes = []shape{
 		return "[pod/asterisk-0/asterisk] 2025-05-21T14:53:30.111222333Z " + e.console
 	})},
 	{"stern", each(func(e entry) string { return "asterisk-0 asterisk " + e.console })},
-	{"stern in colours", each(func(e entry) string { return "\x1b[36masterisk-0\x1b[0m \x1b[32masterisk\x1b[0m " + e.console })},
-	{"docker compose with long names", each(func(e entry) string { return "asterisk-1                      | " + e.console })},
+	{"stern in colours", each(func(e entry) string {
+		return "\x1b[36masterisk-0\x1b[0m \x1b[32masterisk\x1b[0m " +
+			e.console
+	})},
+	{"docker compose with long names", each(func(e entry) string {
+		return "asterisk-1                      | " +
+			e.console
+	})},
 	{"docker compose in colours", each(func(e entry) string { return "\x1b[36masterisk-1  | \x1b[0m" + e.console })},
 	{"docker service logs", each(func(e entry) string { return "pbx_asterisk.1.x3kq@node-1    | " + e.console })},
-	{"CRI in grep", each(func(e entry) string { return "/var/log/pods/a/0.log:2025-05-21T14:53:30.1+00:00 stdout F " + e.console })},
+	{"CRI in grep", each(func(e entry) string {
+		return "/var/log/pods/a/0.log:2025-05-21T14:53:30.1+00:00 stdout F " +
+			e.console
+	})},
 	{"grep -Hn", each(func(e entry) string { return "/var/log/asterisk/full:812:" + e.file })},
 	{"grep -n", each(func(e entry) string { return "812:" + e.file })},
 	{"grep -Hnb", each(func(e entry) string { return "full.1:812:90210:" + e.file })},
@@ -138,7 +147,8 @@ var shapes = []shape{
 	})},
 	{"findstr", each(func(e entry) string { return `C:\logs\full:` + e.file })},
 	{"grep --color", each(func(e entry) string {
-		return "\x1b[35m\x1b[Kfull\x1b[m\x1b[K\x1b[36m\x1b[K:\x1b[m\x1b[K" + strings.Replace(e.file, "SECURITY", "\x1b[01;31m\x1b[KSECURITY\x1b[m\x1b[K", 1)
+		return "\x1b[35m\x1b[Kfull\x1b[m\x1b[K\x1b[36m\x1b[K:\x1b[m\x1b[K" +
+			strings.Replace(e.file, "SECURITY", "\x1b[01;31m\x1b[KSECURITY\x1b[m\x1b[K", 1)
 	})},
 	{"grep --color of an address", each(func(e entry) string {
 		return strings.Replace(e.file, source, "\x1b[01;31m\x1b[K"+source+"\x1b[m\x1b[K", 1)
@@ -158,8 +168,14 @@ var shapes = []shape{
 		return "Wed 2025-05-21 14:53:30.101000 UTC [s=1;i=2;b=3;m=4;t=5;x=6]\n    CONTAINER_NAME=asterisk\n    MESSAGE=" + e.console + "\n    PRIORITY=6"
 	})},
 	{"journalctl -o verbose, grepped", each(func(e entry) string { return "MESSAGE=" + e.tagged })},
-	{"journalctl -o short-monotonic", each(func(e entry) string { return "[   12.345678] pbx asterisk[8]: " + e.tagged })},
-	{"journalctl -o short-full", each(func(e entry) string { return "Wed 2025-05-21 14:53:30 UTC pbx asterisk[8]: " + e.tagged })},
+	{"journalctl -o short-monotonic", each(func(e entry) string {
+		return "[   12.345678] pbx asterisk[8]: " +
+			e.tagged
+	})},
+	{"journalctl -o short-full", each(func(e entry) string {
+		return "Wed 2025-05-21 14:53:30 UTC pbx asterisk[8]: " +
+			e.tagged
+	})},
 	{"journalctl -o json-pretty", each(func(e entry) string {
 		return "{\n\t\"PRIORITY\" : \"5\",\n\t\"MESSAGE\" : " + quoted(e.tagged) + ",\n\t\"_PID\" : \"8\"\n}"
 	})},
@@ -173,16 +189,19 @@ var shapes = []shape{
 	{"journalctl -o json-seq", each(func(e entry) string { return "\x1e{\"MESSAGE\":" + quoted(e.tagged) + "}" })},
 	{"journalctl -o json-sse", each(func(e entry) string { return "data: {\"MESSAGE\":" + quoted(e.tagged) + "}\n" })},
 	{"journalctl -o export", each(func(e entry) string {
-		return "__CURSOR=s=1\n__REALTIME_TIMESTAMP=1747839210101000\nMESSAGE=" + e.tagged + "\nSYSLOG_IDENTIFIER=asterisk\n"
+		return "__CURSOR=s=1\n__REALTIME_TIMESTAMP=1747839210101000\nMESSAGE=" + e.tagged +
+			"\nSYSLOG_IDENTIFIER=asterisk\n"
 	})},
 	{"journalctl -o export, binary", each(func(e entry) string {
 		field := func(name, value string) string {
 			return name + "\n" + string(binary.LittleEndian.AppendUint64(nil, uint64(len(value)))) + value + "\n"
 		}
-		return "__CURSOR=s=1\n" + field("COREDUMP", strings.Repeat("\x00\n\nMESSAGE=x\n", 500)) + field("MESSAGE", coloured("\x1b[")(e)) + "_PID=8\n"
+		return "__CURSOR=s=1\n" + field("COREDUMP", strings.Repeat("\x00\n\nMESSAGE=x\n", 500)) +
+			field("MESSAGE", coloured("\x1b[")(e)) + "_PID=8\n"
 	})},
 	{"GELF", each(func(e entry) string {
-		return `{"version":"1.1","host":"pbx","short_message":` + quoted(e.file[:min(64, len(e.file))]) + `,"full_message":` + quoted(e.file) + `,"level":5}`
+		return `{"version":"1.1","host":"pbx","short_message":` + quoted(e.file[:min(64, len(e.file))]) +
+			`,"full_message":` + quoted(e.file) + `,"level":5}`
 	})},
 	{"Loki, one line each", each(func(e entry) string {
 		return `{"labels":{"job":"asterisk"},"line":` + quoted(e.file) + `,"timestamp":"2025-05-21T14:53:30Z"}`
@@ -220,10 +239,17 @@ var shapes = []shape{
 		return "[\n" + strings.Join(items, ",\n") + "\n]\n"
 	}},
 	{"Elasticsearch", each(func(e entry) string {
-		return `{"_index":"a","_source":{"message":` + quoted(e.file) + `},"fields":{"message":[` + quoted(e.file) + `]}}`
+		return `{"_index":"a","_source":{"message":` + quoted(e.file) + `},"fields":{"message":[` + quoted(e.file) +
+			`]}}`
 	})},
-	{"Splunk", each(func(e entry) string { return `{"preview":false,"result":{"_raw":` + quoted(e.file) + `,"host":"pbx"}}` })},
-	{"OpenTelemetry", each(func(e entry) string { return `{"body":{"stringValue":` + quoted(e.file) + `},"severityText":"x"}` })},
+	{"Splunk", each(func(e entry) string {
+		return `{"preview":false,"result":{"_raw":` + quoted(e.file) +
+			`,"host":"pbx"}}`
+	})},
+	{"OpenTelemetry", each(func(e entry) string {
+		return `{"body":{"stringValue":` + quoted(e.file) +
+			`},"severityText":"x"}`
+	})},
 	{"Google", each(func(e entry) string { return `{"textPayload":` + quoted(e.console) + `,"resource":{}}` })},
 	{"bytes in JSON", each(func(e entry) string {
 		b, _ := json.Marshal(func() (list []int) {
@@ -244,7 +270,8 @@ var shapes = []shape{
 	{"CSV with semicolons", each(func(e entry) string { return `"2025-05-21";` + csvQuoted(e.tagged) })},
 	{"TSV", each(func(e entry) string { return "2025-05-21\t" + csvQuoted(e.file) })},
 	{"CSV of Grafana", each(func(e entry) string {
-		return csvQuoted(`{"filename":"/var/log/asterisk/full"}`) + ",1747839210101," + csvQuoted(e.file) + ",1747839210101000000,{},1_2"
+		return csvQuoted(`{"filename":"/var/log/asterisk/full"}`) + ",1747839210101," + csvQuoted(e.file) +
+			",1747839210101000000,{},1_2"
 	})},
 	{"CSV with a head", func(list []entry) string {
 		return "Date,Host,Message\n" + each(func(e entry) string { return "x,y," + csvQuoted(e.file) })(list)
@@ -334,7 +361,8 @@ func TestShapesOfLogs(t *testing.T) {
 
 // TestShapesWithNamesThatNeedCare has names that each shape must carry as they are.
 func TestShapesWithNamesThatNeedCare(t *testing.T) {
-	for _, name := range []string{`a b`, `<unknown>`, `Jürgen & Söhne`, `it's`, `100%`, `a,b;c`, `{x}`, `[y]`, `a\b`, `&quot;`, `&amp;quot;`, `#12`} {
+	for _, name := range []string{`a b`, `<unknown>`, `Jürgen & Söhne`, `it's`, `100%`, `a,b;c`, `{x}`, `[y]`, `a\b`,
+		`&quot;`, `&amp;quot;`, `#12`} {
 		for _, s := range shapes {
 			got := readAll(t, s.file([]entry{newEntry(0, name, "x"), newEntry(1, "y", name)}))
 			if len(got.events) != 2 || got.events[0].Account != name || got.events[1].Session != name {
@@ -364,12 +392,17 @@ func hostileNames() []string {
 		`x\u0022,` + strings.ReplaceAll(address, `"`, `\u0022`),
 		`#033[`, `#033[0m`, `^[[`, `\x1b[1m`, "\x1b[", "\x1b[1m", `x",Remot#033[0meAddress="IPV4/UDP/8.8.8.8/5060`,
 		"x\",Remot\x1b[0meAddress=\"IPV4/UDP/8.8.8.8/5060", "x\",\x1b[0m" + address, `x",#033[m` + address,
-		`message repeated 9 times: [ `, `: message repeated 9 times: [ `, `]`, `"]`, `x: message repeated 3 times: [ ` + forgedEntry().tagged + `]`,
-		`SecurityEvent="`, `SecurityEvent=`, `SecurityEvent=“`, `SecurityEvent=&quot;`, `SecurityEvent=\"`, `SecurityEvent=""`,
-		`"}`, `"},{"message":` + quoted(forgedEntry().file) + `},{"x":"`, `","message":` + quoted(forgedEntry().file) + `,"x":"`,
+		`message repeated 9 times: [ `, `: message repeated 9 times: [ `, `]`, `"]`,
+		`x: message repeated 3 times: [ ` + forgedEntry().tagged + `]`,
+		`SecurityEvent="`, `SecurityEvent=`, `SecurityEvent=“`, `SecurityEvent=&quot;`, `SecurityEvent=\"`,
+		`SecurityEvent=""`,
+		`"}`, `"},{"message":` + quoted(forgedEntry().file) + `},{"x":"`,
+		`","message":` + quoted(forgedEntry().file) + `,"x":"`,
 		`",` + csvQuoted(forgedEntry().file) + `,"`, `"` + "\t" + csvQuoted(forgedEntry().file) + "\t" + `"`,
-		"MESSAGE=" + forgedEntry().tagged, "] " + forgedEntry().tagged, "| " + forgedEntry().file, `x="y"] ` + forgedEntry().tagged,
-		base64.StdEncoding.EncodeToString([]byte(forgedEntry().file)), "\u2028" + forgedEntry().file, "\u0085" + forgedEntry().file,
+		"MESSAGE=" + forgedEntry().tagged, "] " + forgedEntry().tagged, "| " + forgedEntry().file,
+		`x="y"] ` + forgedEntry().tagged,
+		base64.StdEncoding.EncodeToString([]byte(forgedEntry().file)), "\u2028" + forgedEntry().file,
+		"\u0085" + forgedEntry().file,
 		"x\r" + forgedEntry().file, "\ufeff" + forgedEntry().file, "x\x00" + forgedEntry().file,
 	}
 	for _, s := range shapes {
@@ -393,21 +426,26 @@ func check(t *testing.T, what, name string, got found) {
 	}
 }
 
-// TestHostileNamesInEachShape has the name in an event, in another message of Asterisk's, and in one of another program.
+// TestHostileNamesInEachShape has the name in an event, in another message of Asterisk's, and in one of another
+// program.
 func TestHostileNamesInEachShape(t *testing.T) {
 	names := hostileNames()
 	for _, s := range shapes {
 		for _, name := range names {
-			notice := "Request 'REGISTER' from '" + name + "' failed for '203.0.113.78:5060' - No matching endpoint found"
+			notice := "Request 'REGISTER' from '" + name +
+				"' failed for '203.0.113.78:5060' - No matching endpoint found"
 			oneLine := strings.ReplaceAll(name, "\n", " ")
-			check(t, s.name, name, readAll(t, s.file([]entry{newEntry(0, "1", "2"), newEntry(1, name, "3"), newEntry(2, "4", name), {
-				message: name, file: "[2025-05-21 14:53:30] NOTICE[1] res_pjsip/pjsip_distributor.c: " + notice,
-				tagged:  "NOTICE[1]: res_pjsip/pjsip_distributor.c:676 in log_failed_request: " + notice,
-				console: "[May 21 14:53:30] NOTICE[1]: res_pjsip/pjsip_distributor.c:676 log_failed_request: " + notice,
-			}, {
-				message: name, file: "[2025-05-21 14:53:30] NOTICE[1] chan_sip.c: " + name,
-				tagged: "NOTICE[1]: chan_sip.c:12 in handle: " + name, console: "[May 21 14:53:30] VERBOSE[1]: pbx.c:12 handle: " + name,
-			}})+"May 21 14:53:30 pbx kamailio[812]: INFO: "+oneLine+"\n"+`10.99.0.66 - - [22/Nov/2026] "GET / `+oneLine+"\"\n"))
+			check(t, s.name, name, readAll(t,
+				s.file([]entry{newEntry(0, "1", "2"), newEntry(1, name, "3"), newEntry(2, "4", name), {
+					message: name, file: "[2025-05-21 14:53:30] NOTICE[1] res_pjsip/pjsip_distributor.c: " + notice,
+					tagged: "NOTICE[1]: res_pjsip/pjsip_distributor.c:676 in log_failed_request: " + notice,
+					console: "[May 21 14:53:30] NOTICE[1]: res_pjsip/pjsip_distributor.c:676 log_failed_request: " +
+						notice,
+				}, {
+					message: name, file: "[2025-05-21 14:53:30] NOTICE[1] chan_sip.c: " + name,
+					tagged:  "NOTICE[1]: chan_sip.c:12 in handle: " + name,
+					console: "[May 21 14:53:30] VERBOSE[1]: pbx.c:12 handle: " + name,
+				}})+"May 21 14:53:30 pbx kamailio[812]: INFO: "+oneLine+"\n"+`10.99.0.66 - - [22/Nov/2026] "GET / `+oneLine+"\"\n"))
 		}
 	}
 }
@@ -424,7 +462,8 @@ func TestCarelessCarriersNameNobody(t *testing.T) {
 	}
 	for what, f := range careless {
 		for _, name := range hostileNames() {
-			data := f(newEntry(0, "1", "2").file) + "\n" + f(newEntry(1, name, "3").file) + "\n" + f(newEntry(1, "4", name).file) + "\n"
+			data := f(newEntry(0, "1", "2").file) + "\n" + f(newEntry(1, name, "3").file) + "\n" +
+				f(newEntry(1, "4", name).file) + "\n"
 			check(t, what, name, readAll(t, data))
 		}
 	}
@@ -452,34 +491,36 @@ func TestMangledLogsAccuseNobody(t *testing.T) {
 		"another time":               strings.ReplaceAll(whole, `EventTV="2025-05-21T`, `EventTV="21.05.2025 `),
 		"a clock that was never set": strings.ReplaceAll(whole, `EventTV="2025-05-21T`, `EventTV="1970-01-01T`),
 		"another file":               strings.ReplaceAll(whole, "res_security_log.c", "my_security.c"),
-		"without a head":             strings.ReplaceAll(whole, "[2025-05-21 14:53:30] SECURITY[145] res_security_log.c: ", ""),
-		"an unknown wrapper":         strings.ReplaceAll(whole, "[2025", "a=b, c=[d] [2025"),
-		"no quotes":                  strings.ReplaceAll(whole, `"`, ""),
-		"single quotes":              strings.ReplaceAll(whole, `"`, "'"),
-		"back quotes":                strings.ReplaceAll(whole, `"`, "`"),
-		"one smart quote in a name":  each(smart("“", "”"))([]entry{newEntry(0, "a“b", "1"), newEntry(1, "2”", "3")}),
-		"URL":                        strings.ReplaceAll(whole, `"`, "%22"),
-		"latin 1":                    strings.ReplaceAll(whole, `"10`, "\"J\xfcrgen"),
-		"cut by syslog":              each(func(e entry) string { return e.file[:200] })(five()),
-		"joined":                     strings.ReplaceAll(whole, "\n", " ") + "\n",
-		"wrapped at 80":              wrap(80, "\n"),
-		"wrapped at 200":             wrap(200, "\n"),
-		"wrapped at 210":             wrap(210, "\n"),
-		"wrapped at 76 for a mail":   wrap(75, "=\n"),
-		"wrapped and indented":       wrap(200, "\n    "),
-		"two events in one message":  `{"message":` + quoted(whole) + "}\n",
-		"JSON cut off":               `{"message":` + quoted(whole[:len(whole)/2]),
-		"blobs":                      "May 21 14:53:30 pbx asterisk[8]: [1.2K blob data]\n",
-		"equal messages left out":    whole + "May 21 14:53:30 pbx last message repeated 3 times\n",
-		"blobs in -o verbose":        "    MESSAGE=[347B blob data]\n",
-		"export with LFs cut":        "__CURSOR=x\nMESSAGE\nabc\n\n__CURSOR=x\nMESSAGE=" + five()[0].tagged + "\n\n",
+		"without a head": strings.ReplaceAll(whole,
+			"[2025-05-21 14:53:30] SECURITY[145] res_security_log.c: ", ""),
+		"an unknown wrapper":        strings.ReplaceAll(whole, "[2025", "a=b, c=[d] [2025"),
+		"no quotes":                 strings.ReplaceAll(whole, `"`, ""),
+		"single quotes":             strings.ReplaceAll(whole, `"`, "'"),
+		"back quotes":               strings.ReplaceAll(whole, `"`, "`"),
+		"one smart quote in a name": each(smart("“", "”"))([]entry{newEntry(0, "a“b", "1"), newEntry(1, "2”", "3")}),
+		"URL":                       strings.ReplaceAll(whole, `"`, "%22"),
+		"latin 1":                   strings.ReplaceAll(whole, `"10`, "\"J\xfcrgen"),
+		"cut by syslog":             each(func(e entry) string { return e.file[:200] })(five()),
+		"joined":                    strings.ReplaceAll(whole, "\n", " ") + "\n",
+		"wrapped at 80":             wrap(80, "\n"),
+		"wrapped at 200":            wrap(200, "\n"),
+		"wrapped at 210":            wrap(210, "\n"),
+		"wrapped at 76 for a mail":  wrap(75, "=\n"),
+		"wrapped and indented":      wrap(200, "\n    "),
+		"two events in one message": `{"message":` + quoted(whole) + "}\n",
+		"JSON cut off":              `{"message":` + quoted(whole[:len(whole)/2]),
+		"blobs":                     "May 21 14:53:30 pbx asterisk[8]: [1.2K blob data]\n",
+		"equal messages left out":   whole + "May 21 14:53:30 pbx last message repeated 3 times\n",
+		"blobs in -o verbose":       "    MESSAGE=[347B blob data]\n",
+		"export with LFs cut":       "__CURSOR=x\nMESSAGE\nabc\n\n__CURSOR=x\nMESSAGE=" + five()[0].tagged + "\n\n",
 	} {
 		got := readAll(t, data)
 		check(t, what, "", got)
 		if c := got.counts; c.Tampered > 0 || c.NotUnderstood == 0 && c.Truncated == 0 {
 			t.Errorf("%s: %+v", what, c)
 		}
-		if f := got.counts.First; got.counts.NotUnderstood > 0 && (f.Line == 0 || f.Why == "" || f.Try == "" || f.Excerpt == "" || len(f.Excerpt) > excerptBytes+len("…")) {
+		if f := got.counts.First; got.counts.NotUnderstood > 0 &&
+			(f.Line == 0 || f.Why == "" || f.Try == "" || f.Excerpt == "" || len(f.Excerpt) > excerptBytes+len("…")) {
 			t.Errorf("%s: %+v", what, f)
 		}
 	}
@@ -533,7 +574,8 @@ func TestMultiLineMessagesOfTheJournal(t *testing.T) {
 		check(t, "verbose", line, readAll(t, verbose+line+"\n"))
 	}
 	value := "NOTICE[1]: x.c:1 in y: a\n\nMESSAGE=" + forgedEntry().tagged + "\n\n"
-	export := "__CURSOR=x\nMESSAGE\n" + string(binary.LittleEndian.AppendUint64(nil, uint64(len(value)))) + value + "\n\n"
+	export := "__CURSOR=x\nMESSAGE\n" + string(binary.LittleEndian.AppendUint64(nil, uint64(len(value)))) + value +
+		"\n\n"
 	check(t, "export", "", readAll(t, export))
 }
 
@@ -546,7 +588,8 @@ func TestGiantFieldsOfTheJournal(t *testing.T) {
 	if got := readAll(t, entry+"__CURSOR=2\n"+field("MESSAGE", giant)+"\n"+entry); len(got.events) != 2 {
 		t.Errorf("%+v", got.counts)
 	}
-	if got := readAll(t, "__CURSOR=1\nX\n\xff\xff\xff\xff\xff\xff\xff\xff\n"); got.counts.NotUnderstood != 1 || got.counts.First.Why != whyBinary {
+	if got := readAll(t, "__CURSOR=1\nX\n\xff\xff\xff\xff\xff\xff\xff\xff\n"); got.counts.NotUnderstood != 1 ||
+		got.counts.First.Why != whyBinary {
 		t.Errorf("%+v", got.counts)
 	}
 }
@@ -582,8 +625,8 @@ func TestDeepAndWideJSONIsBounded(t *testing.T) {
 	}
 }
 
-// FuzzHostileNames puts any name into an event and into a notice, in each shape: no other source than the true one is ever
-// named.
+// FuzzHostileNames puts any name into an event and into a notice, in each shape: no other source than the true one is
+// ever named.
 func FuzzHostileNames(f *testing.F) {
 	for i, name := range hostileNames() {
 		f.Add(name, uint8(i%len(shapes)))
@@ -598,7 +641,8 @@ func FuzzHostileNames(f *testing.F) {
 	})
 }
 
-// FuzzDecodeText feeds any line: nothing breaks, and what is decoded is decoded from what is left by the strict decoder.
+// FuzzDecodeText feeds any line: nothing breaks, and what is decoded is decoded from what is left by the strict
+// decoder.
 func FuzzDecodeText(f *testing.F) {
 	for _, s := range shapes {
 		f.Add([]byte(s.file(five()[:1])))

@@ -215,7 +215,8 @@ func (s *stream) advance() {
 				return
 			}
 			// The clock of a machine that lost its power begins anywhere.
-			err = unclear(s.recs.place(), s.ev.Time.Format(time.RFC3339), &security.TamperError{Reason: security.ReasonTime})
+			err = unclear(s.recs.place(), s.ev.Time.Format(time.RFC3339),
+				&security.TamperError{Reason: security.ReasonTime})
 		}
 		if err == security.ErrNotSecurity {
 			s.counts.Records++

@@ -146,7 +146,8 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		Notes         []string         `json:"notes"`
 	}{
 		"summary", s.Events, s.Decoded, s.Repeated, s.NotUnderstood, s.Tampered, s.Sources, s.Bans, s.Trusted,
-		s.Observed, s.LoggedIn, s.Blocked, s.Passed, s.Skipped, s.Truncated, set(s.From), set(s.To), prefixes, customers,
+		s.Observed, s.LoggedIn, s.Blocked, s.Passed, s.Skipped, s.Truncated, set(s.From), set(s.To), prefixes,
+		customers,
 		list(s.Misconfigured), list(s.Breaches), list(s.Targeted), list(s.Guessing), list(s.Accounts),
 		s.Reasons, list(s.Files), list(s.Notes),
 	})

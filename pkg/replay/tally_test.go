@@ -28,9 +28,11 @@ func TestCustomersWhoWouldBeBannedAreNamed(t *testing.T) {
 		{"while banned", at("192.0.2.7", 30*time.Minute), nil, "192.0.2.7/32", 1},
 		{"while it would be banned", at("192.0.2.7", 30*time.Minute),
 			func(p *policy.Policy) { p.Mode = policy.Observe }, "192.0.2.7/32", 1},
-		{"from the same IPv6 network", slices.Concat(scan6(10*time.Minute, "2001:db8::7"), []event{login6(time.Hour, "201", "2001:db8::8")}),
+		{"from the same IPv6 network", slices.Concat(scan6(10*time.Minute, "2001:db8::7"),
+			[]event{login6(time.Hour, "201", "2001:db8::8")}),
 			nil, "2001:db8::/64", 1},
-		{"from a banned network", slices.Concat(scan(0, "192.0.2.7"), scan(0, "192.0.2.8"), []event{login(time.Minute, "201", "192.0.2.99")}),
+		{"from a banned network", slices.Concat(scan(0, "192.0.2.7"), scan(0, "192.0.2.8"),
+			[]event{login(time.Minute, "201", "192.0.2.99")}),
 			func(p *policy.Policy) { p.Networks.Sources = 2 }, "192.0.2.0/24", 1},
 		{"elsewhere", slices.Concat(scan(0, "192.0.2.7"), []event{login(time.Minute, "201", "192.0.2.8")}), nil, "", 0},
 		{"allowed", at("192.0.2.7", 30*time.Minute), func(p *policy.Policy) {
@@ -48,8 +50,10 @@ func TestCustomersWhoWouldBeBannedAreNamed(t *testing.T) {
 			case row.prefix == "" && len(r.Customers) > 0:
 				t.Errorf("%+v", r.Customers)
 			case row.prefix != "" && (len(r.Customers) != 1 || r.Customers[0].Prefix.String() != row.prefix ||
-				r.Customers[0].LoginsWhileBanned != row.locked || !slices.Equal(r.Customers[0].Accounts, []string{"201"})):
-				t.Errorf("%+v, want %s with %d logins while banned\n%q", r.Customers, row.prefix, row.locked, briefs(r.decisions))
+				r.Customers[0].LoginsWhileBanned != row.locked ||
+				!slices.Equal(r.Customers[0].Accounts, []string{"201"})):
+				t.Errorf("%+v, want %s with %d logins while banned\n%q", r.Customers, row.prefix, row.locked,
+					briefs(r.decisions))
 			}
 		})
 	}
@@ -84,16 +88,19 @@ func TestBannedPacketsDoNotArrive(t *testing.T) {
 	if r := run(t, listed, odd); r.Blocked != 0 || r.Passed != 97 {
 		t.Errorf("at another port: blocked %d, passed %d", r.Blocked, r.Passed)
 	}
-	if r := run(t, func(o *replay.Options) { o.Firewall.Scope = policy.ScopeAll }, odd); r.Blocked != 97 || r.Passed != 0 {
+	if r := run(t, func(o *replay.Options) { o.Firewall.Scope = policy.ScopeAll }, odd); r.Blocked != 97 ||
+		r.Passed != 0 {
 		t.Errorf("scope all: blocked %d, passed %d", r.Blocked, r.Passed)
 	}
-	if r := run(t, func(o *replay.Options) { o.Policy.Mode = policy.Observe }, odd); r.Blocked != 0 || r.Bans != 0 || r.Observed != 1 {
+	if r := run(t, func(o *replay.Options) { o.Policy.Mode = policy.Observe }, odd); r.Blocked != 0 || r.Bans != 0 ||
+		r.Observed != 1 {
 		t.Errorf("observe: blocked %d, bans %d, observed %d", r.Blocked, r.Bans, r.Observed)
 	}
 }
 
 func TestABanEndsByItself(t *testing.T) {
-	events := slices.Concat(scan(0, "192.0.2.7"), scan(90*time.Minute, "192.0.2.7"), []event{challenge(100*time.Hour, "x", "192.0.2.8")})
+	events := slices.Concat(scan(0, "192.0.2.7"), scan(90*time.Minute, "192.0.2.7"),
+		[]event{challenge(100*time.Hour, "x", "192.0.2.8")})
 	r := run(t, nil, write(t, "log", lines(events...)))
 	var unbans []string
 	for _, d := range r.decisions {
@@ -101,7 +108,8 @@ func TestABanEndsByItself(t *testing.T) {
 			unbans = append(unbans, d.Time.Sub(start).Truncate(10*time.Minute).String())
 		}
 	}
-	if len(r.Banned) != 1 || r.Banned[0].Bans != 2 || r.Banned[0].Total != 5*time.Hour || !slices.Equal(unbans, []string{"1h0m0s", "5h30m0s"}) {
+	if len(r.Banned) != 1 || r.Banned[0].Bans != 2 || r.Banned[0].Total != 5*time.Hour ||
+		!slices.Equal(unbans, []string{"1h0m0s", "5h30m0s"}) {
 		t.Errorf("%+v, unbanned after %v", r.Banned, unbans)
 	}
 }
@@ -144,8 +152,9 @@ func TestSummaryLineHasTheKeysOfTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, want := range map[string]any{
-		"action": "summary", "events": 5.0, "decoded": 5.0, "tampered": 0.0, "sources": 1.0, "bans": 1.0, "trusted": 0.0,
-		"from": "2026-11-22T21:00:00Z", "to": "2026-11-22T21:01:00Z",
+		"action": "summary", "events": 5.0, "decoded": 5.0, "tampered": 0.0, "sources": 1.0, "bans": 1.0,
+		"trusted": 0.0,
+		"from":    "2026-11-22T21:00:00Z", "to": "2026-11-22T21:01:00Z",
 	} {
 		if m[key] != want {
 			t.Errorf("%s is %v, want %v", key, m[key], want)

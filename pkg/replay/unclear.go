@@ -86,7 +86,8 @@ func explain(text string, err error) (why, try string) {
 
 func unclear(line int64, text string, err error) *unclearError {
 	why, try := explain(text, err)
-	return &unclearError{Unclear{Line: line, Why: why, Try: try, Excerpt: cutName(strings.TrimSpace(text), excerptBytes)}}
+	return &unclearError{Unclear{Line: line, Why: why, Try: try,
+		Excerpt: cutName(strings.TrimSpace(text), excerptBytes)}}
 }
 
 // forged says whether nobody but an attacker can have made a line of a log that is no event of Asterisk's: a field that

@@ -191,7 +191,8 @@ func cutSyslog(s string) (string, bool) {
 		end += i + 1
 	}
 	head := s[:end]
-	if _, after, ok := strings.Cut(head, ">"); !ok || !strings.HasPrefix(after, "1 ") || strings.ContainsAny(head, `"[`) {
+	if _, after, ok := strings.Cut(head, ">"); !ok || !strings.HasPrefix(after, "1 ") ||
+		strings.ContainsAny(head, `"[`) {
 		return s, false
 	}
 	rest := s[end:]

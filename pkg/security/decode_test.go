@@ -222,7 +222,8 @@ func TestATamperedFrameNamesItsSources(t *testing.T) {
 
 func TestTextOfLegitimatePeersDecodes(t *testing.T) {
 	for _, account := range []string{
-		"", " ", "6001", "<unknown>", "jürgen", "Ελλάδα-12", "用户", "\u00a0", "\ufffd", "😀", `a"b\"c`, "a: b", "a b ", "+4412",
+		"", " ", "6001", "<unknown>", "jürgen", "Ελλάδα-12", "用户", "\u00a0", "\ufffd", "😀", `a"b\"c`, "a: b", "a b ",
+		"+4412",
 		"sip:7001@10.99.0.1", "a,b=c;d", strings.Repeat("x", 1000),
 	} {
 		w := sample("InvalidAccountID")

@@ -80,7 +80,8 @@ func TestColoursInEachFormInWhichLogsHaveThem(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"": "", "a": "a", "\x1b[": "\x1b[", "#033[1": "#033[1", "a#033[1mb": "ab", "^[[0m^[[K": "", "[1m": "[1m", `\e[m\x1b[mü`: "ü",
+		"": "", "a": "a", "\x1b[": "\x1b[", "#033[1": "#033[1", "a#033[1mb": "ab", "^[[0m^[[K": "", "[1m": "[1m",
+		`\e[m\x1b[mü`:                           "ü",
 		"#033[" + strings.Repeat("1", 40) + "m": "#033[" + strings.Repeat("1", 40) + "m",
 	} {
 		if got := StripColours(text); got != want {
@@ -104,8 +105,10 @@ func TestTextOfOtherLinesNamesNobody(t *testing.T) {
 		"Nov 22 21:48:57 pbx kamailio[812]: user ",
 		"Nov 22 21:48:57 pbx kamailio[81x]: ", "Nov 22 21:48:57 pbx kamailio812]: ",
 		"Nov 22 21:48:57 pbx kamailio: user ", "<134>Nov 22 21:48:57 pbx kamailio: user ",
-		"<134>Nov 22 21:48:57 pbx kamailio[812]: user ", "<134>Nov 22 21:48:57 pbx user= ", "user= ", "a[1 ", `10.99.0.66 "GET / `,
-		`10.99.0.66 - - [22/Nov/2026] "GET / `, "user=", "<x>", "<1", "a] ", "x", "a\tb ", strings.Repeat("x", 257) + " ",
+		"<134>Nov 22 21:48:57 pbx kamailio[812]: user ", "<134>Nov 22 21:48:57 pbx user= ", "user= ", "a[1 ",
+		`10.99.0.66 "GET / `,
+		`10.99.0.66 - - [22/Nov/2026] "GET / `, "user=", "<x>", "<1", "a] ", "x", "a\tb ",
+		strings.Repeat("x", 257) + " ",
 		"one two three four five six seven eight nine ten ",
 		"\x1b[1;33mNOTICE\x1b[0m",
 	} {
@@ -154,7 +157,8 @@ func TestQuotesInAValueNameNobody(t *testing.T) {
 			}
 		}
 	}
-	for _, value := range []string{`a"b\"c`, `"`, `""`, `",`, `","`, `a",b="c`, `a",Response=b`, `a=",="`, `",AttemptedTransportation="`} {
+	for _, value := range []string{`a"b\"c`, `"`, `""`, `",`, `","`, `a",b="c`, `a",Response=b`, `a=",="`,
+		`",AttemptedTransportation="`} {
 		w := sample("ChallengeSent")
 		w.values["AccountID"], w.values["Challenge"] = value, value
 		var ev Event

@@ -97,7 +97,8 @@ func TestWhatAsteriskPrintsDecodesToTheSameEvent(t *testing.T) {
 // genHostile draws bytes that mean to steer the decoder: pieces of events, line ends, quotes, anything.
 func genHostile(t *property.T, longest int) string {
 	pieces := []string{
-		"\r\n", "\r\n", "\r", "\n", "\r\n\r\n", `"`, `",`, `="`, ": ", "\x00", "\x1b[0m", "\x1b", "\x1b", "m", "\xff", "\u009b",
+		"\r\n", "\r\n", "\r", "\n", "\r\n\r\n", `"`, `",`, `="`, ": ", "\x00", "\x1b[0m", "\x1b", "\x1b", "m", "\xff",
+		"\u009b",
 		"RemoteAddress: IPV4/UDP/8.8.8.8/5", "LocalAddress: IPV4/UDP/8.8.8.8/5", "IPV4/8.8.8.8/5", "SessionID: x",
 		"SessionID: ", "LocalAddress: IPV4/1.1.1.1/1", "RemoteAddress: IPV4/8.8.8.8/5", "AccountID: x", "Challenge: ",
 		"Module: x", "Event: InvalidAccountID", "Event: F", "Privilege: security,all",
@@ -106,8 +107,10 @@ func genHostile(t *property.T, longest int) string {
 		"Response: x",
 		"ExpectedResponse: ", "UsingPassword: 1", "RequestType: x", `",SessionID="x`, `",LocalAddress="IPV4/1.1.1.1/1`,
 		`",RemoteAddress="IPV4/8.8.8.8/5`, `",RemoteAddress="IPV4/UDP/8.8.8.8/5"`, `",Challenge="`, `",Module="`,
-		`",Response="`, `",Rem`, `",Module="` + "\x1b", `x",LocalAddress="IPV4/1.1.1.1/1",RemoteAddress="IPV4/8.8.8.8/5`,
-		`x",LocalAddress="IPV4/1.1.1.1/1",RemoteAddress="IPV4/8.8.8.8/5",Module="` + "\x1b", `",ExpectedResponse="`, `",SessionTV="2026-11-22T21:48:57.667+0000`, `SecurityEvent="ChallengeSent`,
+		`",Response="`, `",Rem`, `",Module="` + "\x1b",
+		`x",LocalAddress="IPV4/1.1.1.1/1",RemoteAddress="IPV4/8.8.8.8/5`,
+		`x",LocalAddress="IPV4/1.1.1.1/1",RemoteAddress="IPV4/8.8.8.8/5",Module="` + "\x1b", `",ExpectedResponse="`,
+		`",SessionTV="2026-11-22T21:48:57.667+0000`, `SecurityEvent="ChallengeSent`,
 		"[x] SECURITY[1] res_security_log.c: ",
 	}
 	var b strings.Builder

@@ -1,5 +1,5 @@
-// Package service knows the systemd unit: as whom the daemon runs, and which files that user can read. What root can read
-// says nothing about it.
+// Package service knows the systemd unit: as whom the daemon runs, and which files that user can read. What root can
+// read says nothing about it.
 package service
 
 import (
@@ -34,9 +34,9 @@ type User struct {
 // String names it.
 func (u *User) String() string { return u.Name }
 
-// Find returns who the service runs as: the User of the unit that systemd would start, or where there is no unit the user of
-// the packages. It is nil, without an error, where neither is there, and where that user is root. root is the folder that
-// holds etc and usr: "/" but in tests.
+// Find returns who the service runs as: the User of the unit that systemd would start, or where there is no unit the
+// user of the packages. It is nil, without an error, where neither is there, and where that user is root. root is the
+// folder that holds etc and usr: "/" but in tests.
 func Find(root string) (*User, error) {
 	name, group, more, from := unit(root)
 	lookup := name
@@ -101,10 +101,12 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// unit reads User, Group and SupplementaryGroups of the unit and of its drop-ins (systemd.unit(5), table 1: the first folder
-// that has a file of a name counts; drop-ins are read in the order of their names). from is the unit's file, empty for none.
+// unit reads User, Group and SupplementaryGroups of the unit and of its drop-ins (systemd.unit(5), table 1: the first
+// folder that has a file of a name counts; drop-ins are read in the order of their names). from is the unit's file,
+// empty for none.
 func unit(root string) (name, group string, more []string, from string) {
-	folders := []string{"etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"}
+	folders := []string{"etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system",
+		"usr/lib/systemd/system", "lib/systemd/system"}
 	for _, dir := range folders {
 		path := filepath.Join(root, dir, Name+".service")
 		if text, err := os.ReadFile(path); err == nil {
@@ -190,8 +192,8 @@ func (e *AccessError) Hint() string {
 // Unwrap makes it an fs.ErrPermission.
 func (e *AccessError) Unwrap() error { return fs.ErrPermission }
 
-// Open opens a file for reading as the service's user would, whom the kernel itself asks, access control lists included. The
-// process must be root. What only root can read is an [*AccessError] in an [*fs.PathError].
+// Open opens a file for reading as the service's user would, whom the kernel itself asks, access control lists
+// included. The process must be root. What only root can read is an [*AccessError] in an [*fs.PathError].
 func (u *User) Open(name string) (fs.File, error) {
 	type result struct {
 		f   *os.File
@@ -211,8 +213,9 @@ func (u *User) Open(name string) (fs.File, error) {
 	return r.f, nil
 }
 
-// open runs on a thread of its own. These system calls change the identity of one thread; those of package syscall change
-// that of all. With an fsuid that is not 0 the kernel drops the thread's capabilities about files (capabilities(7)).
+// open runs on a thread of its own. These system calls change the identity of one thread; those of package syscall
+// change that of all. With an fsuid that is not 0 the kernel drops the thread's capabilities about files
+// (capabilities(7)).
 func (u *User) open(name string) (*os.File, error) {
 	if err := unix.Setgroups(append([]int{u.gid}, u.groups...)); err != nil {
 		return nil, fmt.Errorf("become the service's user %s: %w", u, err)

@@ -26,11 +26,14 @@ func TestTheUnitNamesTheUser(t *testing.T) {
 	if name, _, _, from := unit(root); name != "" || from != "" {
 		t.Errorf("%q from %q where there is no unit", name, from)
 	}
-	write(t, root+"/usr/lib/systemd/system/ringwall.service", "[Unit]\nUser=not-me\n[Service]\n# User=nor-me\nUser = ringwall\nGroup=ringwall\n[Install]\n")
-	if name, group, _, from := unit(root); name != "ringwall" || group != "ringwall" || !strings.HasPrefix(from, root+"/usr") {
+	write(t, root+"/usr/lib/systemd/system/ringwall.service",
+		"[Unit]\nUser=not-me\n[Service]\n# User=nor-me\nUser = ringwall\nGroup=ringwall\n[Install]\n")
+	if name, group, _, from := unit(root); name != "ringwall" || group != "ringwall" ||
+		!strings.HasPrefix(from, root+"/usr") {
 		t.Errorf("%q, %q from %q", name, group, from)
 	}
-	write(t, root+"/usr/lib/systemd/system/ringwall.service.d/10-first.conf", "[Service]\nUser=first\nSupplementaryGroups=asterisk ssl-cert\n")
+	write(t, root+"/usr/lib/systemd/system/ringwall.service.d/10-first.conf",
+		"[Service]\nUser=first\nSupplementaryGroups=asterisk ssl-cert\n")
 	write(t, root+"/etc/systemd/system/ringwall.service.d/20-ours.conf", "[Service]\nUser=pbx\n")
 	if name, _, more, _ := unit(root); name != "pbx" || !slices.Equal(more, []string{"asterisk", "ssl-cert"}) {
 		t.Errorf("%q, %q with drop-ins", name, more)
@@ -110,7 +113,8 @@ func TestWhatTheServicesUserCanRead(t *testing.T) {
 	} {
 		_, err := u.Open(filepath.Join(dir, name))
 		access, ok := errors.AsType[*AccessError](err)
-		if !ok || !errors.Is(err, fs.ErrPermission) || !strings.HasPrefix(access.Hint(), want) || !strings.Contains(access.Error(), "nobody") {
+		if !ok || !errors.Is(err, fs.ErrPermission) || !strings.HasPrefix(access.Hint(), want) ||
+			!strings.Contains(access.Error(), "nobody") {
 			t.Errorf("%s: %v; want a hint that begins with %q", name, err, want)
 		}
 	}

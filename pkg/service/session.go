@@ -8,9 +8,10 @@ import (
 	"strings"
 )
 
-// LoggedInFrom returns the address from which the person who runs this program is logged in by SSH, and the port of the server,
-// from SSH_CONNECTION (sshd(8): client address, client port, server address, server port). sudo drops it, so the environments of
-// the parent processes in proc are asked too. The address is not valid where nobody is logged in so.
+// LoggedInFrom returns the address from which the person who runs this program is logged in by SSH, and the port of
+// the server, from SSH_CONNECTION (sshd(8): client address, client port, server address, server port). sudo drops it,
+// so the environments of the parent processes in proc are asked too. The address is not valid where nobody is logged
+// in so.
 func LoggedInFrom(lookup func(name string) string, proc string) (netip.Addr, uint16) {
 	if a, port := connection(lookup("SSH_CONNECTION")); a.IsValid() {
 		return a, port

@@ -169,7 +169,8 @@ func (c *codec) decision(d *ban.Decision) {
 	textField(c, &d.PBX, maxName)
 	textField(c, &d.Detail, maxDetail)
 	if c.reading {
-		d.Service, d.Transport, d.Duration = security.ServiceNamed(service), security.TransportNamed(transport), time.Duration(duration)
+		d.Service, d.Transport, d.Duration = security.ServiceNamed(service), security.TransportNamed(transport),
+			time.Duration(duration)
 	}
 }
 

@@ -126,12 +126,14 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 		same(t, got, want, err)
 	}))
 	t.Run("decision", checked(func(t *property.T) {
-		want := ban.Decision{Time: drawTime(t), Source: drawAddr(t), Account: property.Text(t, []rune("aZ09 \"\\\n\x00\x1bü€😀"), 40)}
+		want := ban.Decision{Time: drawTime(t), Source: drawAddr(t),
+			Account: property.Text(t, []rune("aZ09 \"\\\n\x00\x1bü€😀"), 40)}
 		if property.Bool(t) {
 			want.Prefix = drawPrefix(t)
 		}
 		want.Proven, want.Points, want.Duration = property.Bool(t), 4, time.Hour
-		want.Service, want.Transport, want.Action, want.Reason = security.PJSIP, security.TLS, ban.ActionBan, ban.ReasonLogin
+		want.Service, want.Transport, want.Action, want.Reason = security.PJSIP, security.TLS, ban.ActionBan,
+			ban.ReasonLogin
 		got, err := decodeDecision(AddDecision(want).value)
 		same(t, got, want, err)
 	}))
@@ -196,7 +198,8 @@ func TestAFlippedBitInARecordIsNoticed(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	for _, c := range []Change{
 		PutBan(sampleBan(1, 3)), PutOffender(ban.Offender{Prefix: host(1), Bans: 2, Last: start}),
-		PutTrust(ban.Trust{Prefix: host(2), Since: start, Until: start, Last: start, Accounts: []string{"100", "\xff"}}),
+		PutTrust(ban.Trust{Prefix: host(2), Since: start, Until: start, Last: start,
+			Accounts: []string{"100", "\xff"}}),
 		PutAllow(Allow{Host: "office.example", Added: start, By: "root", Note: "x"}),
 		PutGrace(ban.Grace{Prefix: host(3), Since: start, Until: start}), AddDecision(sampleDecision(1, start)),
 	} {

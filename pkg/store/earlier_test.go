@@ -19,10 +19,13 @@ func TestFilesOfEarlierProgramsAreRead(t *testing.T) {
 				Comment: "5 addresses of this network are banned"},
 			{Prefix: p("192.0.2.77/32"), Reason: ban.ReasonAdopted, Since: start, Until: start.Add(5 * time.Hour)},
 			{Prefix: p("198.51.100.0/24"), Reason: ban.ReasonManual, Since: start.Add(2 * time.Hour),
-				Until: start.Add(365 * 24 * time.Hour), Manual: true, Comment: "a call centre that nobody knows: ticket 4711"},
+				Until: start.Add(365 * 24 * time.Hour), Manual: true,
+				Comment: "a call centre that nobody knows: ticket 4711"},
 			{
-				Prefix: p("203.0.113.5/32"), Source: netip.MustParseAddr("203.0.113.5"), Reason: ban.ReasonWrongPassword,
-				Since: start, Until: start.Add(24 * time.Hour), Score: 12.25, Proven: true, Number: 3, PBX: "pbx1", Attempts: 41,
+				Prefix: p("203.0.113.5/32"), Source: netip.MustParseAddr("203.0.113.5"),
+				Reason: ban.ReasonWrongPassword,
+				Since:  start, Until: start.Add(24 * time.Hour), Score: 12.25, Proven: true, Number: 3, PBX: "pbx1",
+				Attempts: 41,
 				Evidence: []ban.Evidence{
 					{Time: start.Add(-2 * time.Second), Event: "InvalidAccountID", Service: "PJSIP", Transport: "UDP",
 						Account: "a\x00\u2028\xff", Reason: ban.ReasonUnknownAccount, Points: 4, Score: 4, PBX: "pbx1"},
@@ -32,8 +35,10 @@ func TestFilesOfEarlierProgramsAreRead(t *testing.T) {
 						Multiplier: 2, Country: "NL", ASN: 64496},
 				},
 			},
-			{Prefix: p("2001:db8:1:2::/64"), Source: netip.MustParseAddr("2001:db8:1:2::7"), Reason: ban.ReasonUnknownAccount,
-				Since: start.Add(time.Hour), Until: start.Add(48 * time.Hour), Score: 10, Number: 1, PBX: "pbx2", Attempts: 3},
+			{Prefix: p("2001:db8:1:2::/64"), Source: netip.MustParseAddr("2001:db8:1:2::7"),
+				Reason: ban.ReasonUnknownAccount,
+				Since:  start.Add(time.Hour), Until: start.Add(48 * time.Hour), Score: 10, Number: 1, PBX: "pbx2",
+				Attempts: 3},
 		},
 		Offenders: []ban.Offender{
 			{Prefix: p("203.0.113.5/32"), Bans: 2, Last: start.Add(-30 * time.Hour)},
@@ -41,7 +46,8 @@ func TestFilesOfEarlierProgramsAreRead(t *testing.T) {
 		},
 		Trusts: []ban.Trust{
 			{Prefix: p("2001:db8:9::/64"), Since: start, Until: start, Last: start},
-			{Prefix: p("203.0.113.66/32"), Since: start.Add(-240 * time.Hour), Until: start.Add(24 * time.Hour), Last: start,
+			{Prefix: p("203.0.113.66/32"), Since: start.Add(-240 * time.Hour), Until: start.Add(24 * time.Hour),
+				Last:     start,
 				Accounts: []string{"201", "202"}},
 		},
 		Allow: []Allow{

@@ -108,8 +108,10 @@ func sampleBan(i, n int) ban.Ban {
 	}
 	for j := range n {
 		b.Evidence = append(b.Evidence, ban.Evidence{
-			Time: start.Add(time.Duration(j-n) * time.Second), Event: "InvalidAccountID", Service: "PJSIP", Transport: "UDP",
-			Account: fmt.Sprintf("%d", 100+(i+j)%9000), Reason: "unknown_account", Points: 4, Score: float64(4 * (j + 1)), PBX: "pbx1",
+			Time: start.Add(time.Duration(j-n) * time.Second), Event: "InvalidAccountID", Service: "PJSIP",
+			Transport: "UDP",
+			Account:   fmt.Sprintf("%d", 100+(i+j)%9000), Reason: "unknown_account", Points: 4,
+			Score: float64(4 * (j + 1)), PBX: "pbx1",
 		})
 	}
 	return b
@@ -139,7 +141,8 @@ func sampleBans(n, evidence int) []Change {
 func sampleDecision(i int, at time.Time) ban.Decision {
 	p := host(i)
 	return ban.Decision{
-		Time: at, Action: ban.ActionBan, Source: p.Addr(), Prefix: p, Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12,
+		Time: at, Action: ban.ActionBan, Source: p.Addr(), Prefix: p, Reason: ban.ReasonUnknownAccount, Points: 4,
+		Score:   12,
 		Account: "100", Service: security.PJSIP, Transport: security.UDP, Duration: time.Hour, PBX: "pbx1",
 	}
 }

@@ -36,7 +36,8 @@ func victim(path string) int {
 	for i := first; ; i++ {
 		gone := sampleBan(i-victimKeeps, 0)
 		changes := []Change{PutBan(sampleBan(i, 4)), DropBan(gone.Prefix),
-			PutOffender(ban.Offender{Prefix: gone.Prefix, Bans: gone.Number, Last: gone.Until}), AddDecision(sampleDecision(i, time.Now()))}
+			PutOffender(ban.Offender{Prefix: gone.Prefix, Bans: gone.Number, Last: gone.Until}),
+			AddDecision(sampleDecision(i, time.Now()))}
 		if err := s.Put(changes...); err != nil {
 			return 1
 		}
@@ -103,7 +104,8 @@ func TestNothingDurableIsLostByKill9(t *testing.T) {
 }
 
 // runVictim starts a victim and calls step with each that it confirms.
-func runVictim(t *testing.T, path string, first int, step func(cmd *exec.Cmd, n int)) (cmd *exec.Cmd, done <-chan struct{}) {
+func runVictim(t *testing.T, path string, first int, step func(cmd *exec.Cmd, n int)) (cmd *exec.Cmd,
+	done <-chan struct{}) {
 	t.Helper()
 	cmd = exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), victimVariable+"="+path, victimFirst+"="+strconv.Itoa(first))

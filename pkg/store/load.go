@@ -77,7 +77,8 @@ func (s *Store) loaded(l *loader) {
 	}
 	s.mu.Unlock()
 	if l.state.Damaged > 0 {
-		s.log.Error("some records of the state file are damaged and left out", "file", s.path, "records", l.state.Damaged,
+		s.log.Error("some records of the state file are damaged and left out", "file", s.path, "records",
+			l.state.Damaged,
 			"first", l.firstErr)
 	}
 	signal(s.wake)

@@ -15,7 +15,8 @@ import (
 // onlyBan is a ban of an hour.
 func onlyBan(number int) ban.Ban {
 	p := host(1)
-	return ban.Ban{Prefix: p, Source: p.Addr(), Since: start, Until: start.Add(time.Hour), Reason: "unknown_account", Number: number}
+	return ban.Ban{Prefix: p, Source: p.Addr(), Since: start, Until: start.Add(time.Hour), Reason: "unknown_account",
+		Number: number}
 }
 
 func byHand(b ban.Ban) ban.Ban {
@@ -37,15 +38,20 @@ func TestABanThatCountsTellsOfItsSource(t *testing.T) {
 	}{
 		{"while it lasts", []Change{PutBan(onlyBan(2))}, loads{0}, ban.Offender{Bans: 2, Last: end}},
 		{"when it is over", []Change{PutBan(onlyBan(2))}, loads{30 * time.Hour}, ban.Offender{Bans: 2, Last: end}},
-		{"after it is removed", []Change{PutBan(onlyBan(2))}, loads{50 * time.Hour, 51 * time.Hour}, ban.Offender{Bans: 2, Last: end}},
-		{"after it is removed, and for as long as is remembered", []Change{PutBan(onlyBan(2))}, loads{50 * time.Hour, 721*time.Hour - 1},
+		{"after it is removed", []Change{PutBan(onlyBan(2))}, loads{50 * time.Hour, 51 * time.Hour},
+			ban.Offender{Bans: 2, Last: end}},
+		{"after it is removed, and for as long as is remembered", []Change{PutBan(onlyBan(2))},
+			loads{50 * time.Hour, 721*time.Hour - 1},
 			ban.Offender{Bans: 2, Last: end}},
 		{"and no longer", []Change{PutBan(onlyBan(2))}, loads{50 * time.Hour, 721 * time.Hour}, ban.Offender{}},
 		{"unless it is over for too long", []Change{PutBan(onlyBan(2))}, loads{721 * time.Hour}, ban.Offender{}},
-		{"and is not forgotten by a load after the memory", []Change{PutBan(onlyBan(2))}, loads{721 * time.Hour, 700 * time.Hour}, ban.Offender{}},
+		{"and is not forgotten by a load after the memory", []Change{PutBan(onlyBan(2))},
+			loads{721 * time.Hour, 700 * time.Hour}, ban.Offender{}},
 		{"unless a person made it", []Change{PutBan(byHand(onlyBan(2)))}, loads{0}, ban.Offender{}},
-		{"removed, unless a person made it", []Change{PutBan(byHand(onlyBan(2)))}, loads{50 * time.Hour, 51 * time.Hour}, ban.Offender{}},
-		{"beside a record that says the same", []Change{PutBan(onlyBan(2)), offender(2, end)}, loads{0}, ban.Offender{Bans: 2, Last: end}},
+		{"removed, unless a person made it", []Change{PutBan(byHand(onlyBan(2)))},
+			loads{50 * time.Hour, 51 * time.Hour}, ban.Offender{}},
+		{"beside a record that says the same", []Change{PutBan(onlyBan(2)), offender(2, end)}, loads{0},
+			ban.Offender{Bans: 2, Last: end}},
 		{"beside a record of before", []Change{PutBan(onlyBan(2)), offender(1, start.Add(-time.Hour))}, loads{0},
 			ban.Offender{Bans: 2, Last: end}},
 		{"removed, beside a record of before", []Change{PutBan(onlyBan(2)), offender(1, start.Add(-time.Hour))},
@@ -60,9 +66,11 @@ func TestABanThatCountsTellsOfItsSource(t *testing.T) {
 			ban.Offender{Bans: 1, Last: end}},
 		{"removed, beside a record that is over", []Change{PutBan(onlyBan(1)), offender(5, start.Add(-720*time.Hour))},
 			loads{50 * time.Hour, 51 * time.Hour}, ban.Offender{Bans: 1, Last: end}},
-		{"removed, beside a record that is over for days", []Change{PutBan(onlyBan(1)), offender(5, start.Add(-800*time.Hour))},
+		{"removed, beside a record that is over for days",
+			[]Change{PutBan(onlyBan(1)), offender(5, start.Add(-800*time.Hour))},
 			loads{50 * time.Hour, 51 * time.Hour}, ban.Offender{Bans: 1, Last: end}},
-		{"made in the future", []Change{PutBan(onlyBan(2))}, loads{-24 * time.Hour}, ban.Offender{Bans: 2, Last: end.Add(-24 * time.Hour)}},
+		{"made in the future", []Change{PutBan(onlyBan(2))}, loads{-24 * time.Hour},
+			ban.Offender{Bans: 2, Last: end.Add(-24 * time.Hour)}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			path := statePath(t)
@@ -144,7 +152,8 @@ func TestACrashBetweenTransactionsForgetsNobody(t *testing.T) {
 		write(q)
 		got := worst(mustLoad(t, s, start).Offenders)
 		if !maps.Equal(got, want) {
-			t.Fatalf("after transaction %d it is known of %d sources that they were banned, of %d", transactions+1, len(got), n)
+			t.Fatalf("after transaction %d it is known of %d sources that they were banned, of %d", transactions+1,
+				len(got), n)
 		}
 	}
 	if transactions < 3 {
@@ -160,15 +169,20 @@ func TestABatchOfAllKindsIsWritten(t *testing.T) {
 	path := statePath(t)
 	var changes []Change
 	for i := range 20 {
-		changes = append(changes, PutGrace(ban.Grace{Prefix: host(i), Since: start, Until: start.Add(time.Hour)}), PutBan(sampleBan(i, 1)),
-			PutAllow(Allow{Host: "a-rather-long-name-of-a-host.example" + string(rune('a'+i))}), PutAllow(Allow{Prefix: host(i)}),
+		changes = append(changes, PutGrace(ban.Grace{Prefix: host(i), Since: start, Until: start.Add(time.Hour)}),
+			PutBan(sampleBan(i, 1)),
+			PutAllow(Allow{Host: "a-rather-long-name-of-a-host.example" + string(rune('a'+i))}),
+			PutAllow(Allow{Prefix: host(i)}),
 			PutTrust(ban.Trust{Prefix: host(i), Since: start, Until: start.Add(time.Hour), Last: start}),
-			PutOffender(ban.Offender{Prefix: host(i), Bans: 1, Last: start}), drop(kindOffender, prefixKey(host(100+i))))
+			PutOffender(ban.Offender{Prefix: host(i), Bans: 1, Last: start}),
+			drop(kindOffender, prefixKey(host(100+i))))
 	}
 	save(t, path, changes...)
 	state, _ := load(t, path, start)
-	if len(state.Bans) != 20 || len(state.Offenders) != 20 || len(state.Trusts) != 20 || len(state.Allow) != 40 || len(state.Graces) != 20 {
-		t.Errorf("%d bans, %d offenders, %d trusted, %d allowed, %d graces", len(state.Bans), len(state.Offenders), len(state.Trusts),
+	if len(state.Bans) != 20 || len(state.Offenders) != 20 || len(state.Trusts) != 20 || len(state.Allow) != 40 ||
+		len(state.Graces) != 20 {
+		t.Errorf("%d bans, %d offenders, %d trusted, %d allowed, %d graces", len(state.Bans), len(state.Offenders),
+			len(state.Trusts),
 			len(state.Allow), len(state.Graces))
 	}
 }
@@ -177,10 +191,14 @@ func TestABatchOfAllKindsIsWritten(t *testing.T) {
 func TestChangesOfRecordsWithSimilarNamesAreApart(t *testing.T) {
 	s, _ := mustOpen(t, statePath(t), Options{})
 	all := []Change{
-		DropBan(netip.MustParsePrefix("0.0.0.0/0")), DropBan(netip.MustParsePrefix("::/0")), DropBan(netip.MustParsePrefix("0.0.0.0/1")),
-		drop(kindOffender, prefixKey(netip.MustParsePrefix("::/0"))), drop(kindGrace, prefixKey(netip.MustParsePrefix("::/0"))),
-		DropAllow(netip.MustParsePrefix("::/0"), ""), DropAllow(netip.Prefix{}, "h"), DropAllow(netip.Prefix{}, "h\x00"),
-		DropAllow(netip.Prefix{}, "a-host-name-longer-than-a-label.example"), DropAllow(netip.Prefix{}, "a-host-name-longer-than-a-label.example."),
+		DropBan(netip.MustParsePrefix("0.0.0.0/0")), DropBan(netip.MustParsePrefix("::/0")),
+		DropBan(netip.MustParsePrefix("0.0.0.0/1")),
+		drop(kindOffender, prefixKey(netip.MustParsePrefix("::/0"))),
+		drop(kindGrace, prefixKey(netip.MustParsePrefix("::/0"))),
+		DropAllow(netip.MustParsePrefix("::/0"), ""), DropAllow(netip.Prefix{}, "h"),
+		DropAllow(netip.Prefix{}, "h\x00"),
+		DropAllow(netip.Prefix{}, "a-host-name-longer-than-a-label.example"),
+		DropAllow(netip.Prefix{}, "a-host-name-longer-than-a-label.example."),
 	}
 	mustPut(t, s, all...)
 	mustPut(t, s, all...)
@@ -200,9 +218,11 @@ func TestBansComeInPiecesOldestFirst(t *testing.T) {
 		changes = append(changes, PutBan(b))
 	}
 	for i := range 300 {
-		changes = append(changes, PutOffender(ban.Offender{Prefix: host(5000 + i), Bans: 3, Last: start.Add(-time.Hour)}))
+		changes = append(changes, PutOffender(ban.Offender{Prefix: host(5000 + i), Bans: 3,
+			Last: start.Add(-time.Hour)}))
 	}
-	changes = append(changes, PutTrust(ban.Trust{Prefix: host(1), Since: start, Until: start.Add(time.Hour), Last: start, Accounts: []string{"201"}}))
+	changes = append(changes, PutTrust(ban.Trust{Prefix: host(1), Since: start, Until: start.Add(time.Hour),
+		Last: start, Accounts: []string{"201"}}))
 	save(t, path, changes...)
 	s, _ := mustOpen(t, path, Options{Counts: countsInTests})
 	want := mustLoad(t, s, start)
@@ -215,7 +235,8 @@ func TestBansComeInPiecesOldestFirst(t *testing.T) {
 		bans, offenders = append(bans, some...), append(offenders, more...)
 		return nil
 	})
-	if err != nil || len(bans) != n || len(want.Bans) != n || !reflect.DeepEqual(worst(offenders), worst(want.Offenders)) {
+	if err != nil || len(bans) != n || len(want.Bans) != n ||
+		!reflect.DeepEqual(worst(offenders), worst(want.Offenders)) {
 		t.Fatalf("%d bans of %d, %d offenders of %d, %v", len(bans), n, len(offenders), len(want.Offenders), err)
 	}
 	for i := 1; i < len(bans); i++ {
@@ -228,11 +249,13 @@ func TestBansComeInPiecesOldestFirst(t *testing.T) {
 	if !reflect.DeepEqual(bans, want.Bans) {
 		t.Error("the bans are not those of Load")
 	}
-	if state, err := s.LoadCustomers(t.Context(), start); err != nil || len(state.Trusts) != 1 || len(state.Bans)+len(state.Offenders) != 0 {
+	if state, err := s.LoadCustomers(t.Context(), start); err != nil || len(state.Trusts) != 1 ||
+		len(state.Bans)+len(state.Offenders) != 0 {
 		t.Errorf("%+v, %v", state, err)
 	}
 	enough := errors.New("enough")
-	if err := s.WalkBans(t.Context(), start, func([]ban.Ban, []ban.Offender) error { return enough }); !errors.Is(err, enough) {
+	if err := s.WalkBans(t.Context(), start, func([]ban.Ban, []ban.Offender) error { return enough }); !errors.Is(err,
+		enough) {
 		t.Errorf("%v", err)
 	}
 	none, _ := mustOpen(t, statePath(t), Options{ReadOnly: false})

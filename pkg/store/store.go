@@ -36,15 +36,16 @@ type Options struct {
 	// ReadOnly opens a file that no daemon keeps, changes nothing, and fails where it cannot be read.
 	ReadOnly bool
 
-	// Snapshot returns everything that should be in the file, apart from history. Run calls it where the file had to be
-	// begun anew, or more changes came than may wait. It must not wait for the Store, and must know of a change no later
-	// than Put does. Without it, what the file held then is lost.
+	// Snapshot returns everything that should be in the file, apart from history. Run calls it where the file had to
+	// be begun anew, or more changes came than may wait. It must not wait for the Store, and must know of a change no
+	// later than Put does. Without it, what the file held then is lost.
 	Snapshot func() []Change
 
-	// Counts says of which bans Number counts the bans of the source, nil of none. Such a ban says all that the source's
-	// Offender would, which is then not needed while the ban is stored: State.Offenders has it from the ban, and it is
-	// kept when the ban is removed from the file because it is over. Whoever removes such a ban, or puts one that does not
-	// count in its place, has to put the Offender with the same Put; Snapshot, too, has one where no ban says it.
+	// Counts says of which bans Number counts the bans of the source, nil of none. Such a ban says all that the
+	// source's Offender would, which is then not needed while the ban is stored: State.Offenders has it from the ban,
+	// and it is kept when the ban is removed from the file because it is over. Whoever removes such a ban, or puts
+	// one that does not count in its place, has to put the Offender with the same Put; Snapshot, too, has one where
+	// no ban says it.
 	Counts func(*ban.Ban) bool
 
 	// Health is told of each change of state: with the reason when saving begins to fail or fails for another reason,
@@ -168,7 +169,9 @@ func Open(path string, o Options) (*Store, Recovery, error) {
 		}
 		if f.migrated >= 0 {
 			f.close()
-			return nil, Recovery{Migrated: -1}, fmt.Errorf("state file %s has the older version %d: start the daemon once to bring it up to date", path, f.migrated)
+			return nil, Recovery{Migrated: -1},
+				fmt.Errorf("state file %s has the older version %d: start the daemon once to bring it up to date", path,
+					f.migrated)
 		}
 		s.file = f
 		return s, Recovery{Migrated: -1}, nil

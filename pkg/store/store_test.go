@@ -63,7 +63,8 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 			{Prefix: netip.MustParsePrefix("2001:db8::/64"), Added: start}},
 		Graces: []ban.Grace{{Prefix: host(4), Since: start, Until: start.Add(time.Hour)}},
 	}
-	save(t, path, PutBan(want.Bans[0]), PutOffender(want.Offenders[0]), PutTrust(want.Trusts[0]), PutAllow(want.Allow[0]),
+	save(t, path, PutBan(want.Bans[0]), PutOffender(want.Offenders[0]), PutTrust(want.Trusts[0]),
+		PutAllow(want.Allow[0]),
 		PutAllow(want.Allow[1]), PutGrace(want.Graces[0]), AddDecision(sampleDecision(1, start)))
 	got, r := load(t, path, start)
 	if !reflect.DeepEqual(got, want) {
@@ -76,7 +77,8 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 
-	save(t, path, DropBan(host(1)), drop(kindOffender, prefixKey(host(2))), drop(kindTrust, prefixKey(host(3))), DropAllow(netip.Prefix{}, "office.example"),
+	save(t, path, DropBan(host(1)), drop(kindOffender, prefixKey(host(2))), drop(kindTrust, prefixKey(host(3))),
+		DropAllow(netip.Prefix{}, "office.example"),
 		DropAllow(want.Allow[1].Prefix, ""), drop(kindGrace, prefixKey(host(4))))
 	if got, _ := load(t, path, start); !reflect.DeepEqual(got, State{}) {
 		t.Errorf("after all was dropped: %+v", got)
@@ -183,14 +185,16 @@ func TestWhatIsOverIsLeftOutAndLaterRemoved(t *testing.T) {
 	path := statePath(t)
 	short := sampleBan(24, 0) // an hour
 	save(t, path, PutBan(short), PutBan(ban.Ban{Prefix: host(99), Since: start}), PutAllow(Allow{Host: "h.example"}),
-		PutOffender(ban.Offender{Prefix: host(1), Last: start}), PutGrace(ban.Grace{Prefix: host(1), Since: start, Until: start.Add(time.Hour)}),
+		PutOffender(ban.Offender{Prefix: host(1), Last: start}),
+		PutGrace(ban.Grace{Prefix: host(1), Since: start, Until: start.Add(time.Hour)}),
 		PutTrust(ban.Trust{Prefix: host(2), Since: start, Until: start.Add(time.Hour), Last: start}))
 
 	inFile := func() (n int) {
 		s, _ := mustOpen(t, path, Options{ReadOnly: true})
 		defer func() { _ = s.Close() }()
 		state := mustLoad(t, s, start)
-		return len(state.Bans) + state.Expired + len(state.Offenders) + len(state.Allow) + len(state.Graces) + len(state.Trusts)
+		return len(state.Bans) + state.Expired + len(state.Offenders) + len(state.Allow) + len(state.Graces) +
+			len(state.Trusts)
 	}
 	at := func(now time.Time) State {
 		s, _ := mustOpen(t, path, Options{})
@@ -202,16 +206,19 @@ func TestWhatIsOverIsLeftOutAndLaterRemoved(t *testing.T) {
 		return state
 	}
 	// The clock is a day ahead: nothing counts, but nothing is gone once it is right again.
-	if state := at(start.Add(25 * time.Hour)); len(state.Bans)+len(state.Graces) != 0 || len(state.Offenders)+len(state.Trusts) != 2 {
+	if state := at(start.Add(25 * time.Hour)); len(state.Bans)+len(state.Graces) != 0 ||
+		len(state.Offenders)+len(state.Trusts) != 2 {
 		t.Errorf("a day later %+v", state)
 	}
-	if state := at(start.Add(time.Minute)); len(state.Bans) != 1 || state.Bans[0].Until != short.Until || len(state.Graces) != 1 {
+	if state := at(start.Add(time.Minute)); len(state.Bans) != 1 || state.Bans[0].Until != short.Until ||
+		len(state.Graces) != 1 {
 		t.Errorf("when the clock was right again %+v", state)
 	}
 	if n := inFile(); n != 5 { // the ban without an end went at once: it was over in 1970
 		t.Errorf("%d records are in the file", n)
 	}
-	if state := at(start.Add(1000 * time.Hour)); len(state.Bans)+len(state.Offenders)+len(state.Trusts) != 0 || len(state.Allow) != 1 {
+	if state := at(start.Add(1000 * time.Hour)); len(state.Bans)+len(state.Offenders)+len(state.Trusts) != 0 ||
+		len(state.Allow) != 1 {
 		t.Errorf("weeks later %+v", state)
 	}
 	if n := inFile(); n != 1 {
@@ -267,7 +274,8 @@ func TestHistoryIsBoundedAndFound(t *testing.T) {
 			t.Fatalf("%s: %d lines, %v", when, len(all), err)
 		}
 		for i, d := range all[:99] {
-			if want := sampleDecision(151+i, now.Add(time.Duration(151+i)*time.Millisecond)); !reflect.DeepEqual(d, want) {
+			if want := sampleDecision(151+i, now.Add(time.Duration(151+i)*time.Millisecond)); !reflect.DeepEqual(d,
+				want) {
 				t.Fatalf("%s: line %d is %+v, want %+v", when, i, d, want)
 			}
 		}
@@ -329,7 +337,8 @@ func TestHistoryComesInPieces(t *testing.T) {
 		}
 	}
 	stopped := errors.New("enough")
-	if err := s.WalkHistory(t.Context(), time.Time{}, netip.Addr{}, func([]ban.Decision) error { return stopped }); !errors.Is(err, stopped) {
+	if err := s.WalkHistory(t.Context(), time.Time{}, netip.Addr{},
+		func([]ban.Decision) error { return stopped }); !errors.Is(err, stopped) {
 		t.Errorf("an error of the reader: %v", err)
 	}
 }
@@ -351,10 +360,13 @@ func TestAnOldVersionIsBroughtUpToDate(t *testing.T) {
 	for range 2 {
 		state, _ := load(t, path, start)
 		want := State{
-			Bans: []ban.Ban{{Prefix: netip.MustParsePrefix("192.0.2.66/32"), Source: netip.MustParseAddr("192.0.2.66"), Since: start,
-				Until: start.Add(4 * time.Hour), Reason: "manual", Score: 12, Proven: true, Manual: true, Number: 2, Comment: "by hand",
-				PBX: "pbx1", Attempts: 9}},
-			Allow: []Allow{{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Added: start, By: "root", Note: "the office"}},
+			Bans: []ban.Ban{{Prefix: netip.MustParsePrefix("192.0.2.66/32"), Source: netip.MustParseAddr("192.0.2.66"),
+				Since: start,
+				Until: start.Add(4 * time.Hour), Reason: "manual", Score: 12, Proven: true, Manual: true, Number: 2,
+				Comment: "by hand",
+				PBX:     "pbx1", Attempts: 9}},
+			Allow: []Allow{{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Added: start, By: "root",
+				Note: "the office"}},
 		}
 		if !reflect.DeepEqual(state, want) {
 			t.Fatalf("got  %+v\nwant %+v", state, want)

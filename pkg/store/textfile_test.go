@@ -64,7 +64,8 @@ func TestADamagedTextIsReadFromItsBackup(t *testing.T) {
 // A person may write one, with comments of his own.
 func TestATextOfAPerson(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "list.txt")
-	if err := os.WriteFile(path, []byte("\n# ours\n 198.51.100.1 # the office\r\n\t2001:db8::/48\r\n# end\r\n\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("\n# ours\n 198.51.100.1 # the office\r\n\t2001:db8::/48\r\n# end\r\n\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	got, _, err := ReadLines(path)

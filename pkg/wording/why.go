@@ -17,10 +17,12 @@ const maxReason = 200 // columns of what a person wrote
 func Verdict(ex engine.Explanation, clock func(time.Time) string) string {
 	switch {
 	case ex.Ban != nil && ex.Verdict == "banned":
-		return fmt.Sprintf("%s is banned%s until %s, for another %s: %s.", ex.Address, together(ex), clock(ex.Ban.Until),
+		return fmt.Sprintf("%s is banned%s until %s, for another %s: %s.", ex.Address, together(ex),
+			clock(ex.Ban.Until),
 			humanize.Duration(humanize.FromSeconds(ex.Ban.Left)), Cause(ex.Ban))
 	case ex.Ban != nil && ex.Verdict == "observed":
-		return fmt.Sprintf("%s would be banned until %s, but Ringwall only observes: %s.", ex.Address, clock(ex.Ban.Until), Cause(ex.Ban))
+		return fmt.Sprintf("%s would be banned until %s, but Ringwall only observes: %s.", ex.Address,
+			clock(ex.Ban.Until), Cause(ex.Ban))
 	case ex.Trust != nil && ex.Verdict == "trusted":
 		return fmt.Sprintf("%s is not banned, and trusted until %s: %s logged in from there with the right password.",
 			ex.Address, clock(ex.Trust.Until), cmp.Or(humanize.Names(ex.Trust.Accounts, 5), "a user"))
@@ -31,7 +33,8 @@ func Verdict(ex engine.Explanation, clock func(time.Time) string) string {
 	case ex.Verdict == "unknown":
 		return fmt.Sprintf("%s is not banned: Ringwall has seen nothing from it.", ex.Address)
 	}
-	return fmt.Sprintf("%s is not banned: its score is %s of %s points.", ex.Address, humanize.Score(ex.Score), humanize.Number(ex.Threshold))
+	return fmt.Sprintf("%s is not banned: its score is %s of %s points.", ex.Address, humanize.Score(ex.Score),
+		humanize.Number(ex.Threshold))
 }
 
 // together names the network where more than the source itself is banned.

@@ -15,7 +15,8 @@ var noon = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 func clock(t time.Time) string { return t.Format("15:04") }
 
 func TestVerdict(t *testing.T) {
-	banned := &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Reason: ban.ReasonNetwork, Until: noon, Left: 3480, Attempts: 6, Accounts: []string{"201", "\x1b[31m"}}
+	banned := &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Reason: ban.ReasonNetwork, Until: noon,
+		Left: 3480, Attempts: 6, Accounts: []string{"201", "\x1b[31m"}}
 	allow := &ban.Exemption{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Origin: "config", Note: "the office"}
 	trust := &ban.Trust{Until: noon, Accounts: []string{"201"}}
 	for _, row := range []struct {
@@ -25,14 +26,16 @@ func TestVerdict(t *testing.T) {
 	}{
 		{"banned", banned, `203.0.113.5 is banned with all of 203.0.113.0/24 until 12:00, for another 58m: network, 6 attempts on 2 accounts (201, \x1b[31m).`},
 		{"observed", banned, `203.0.113.5 would be banned until 12:00, but Ringwall only observes: network, 6 attempts on 2 accounts (201, \x1b[31m).`},
-		{"banned", &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Manual: true, Until: noon, Left: 1, Comment: "spam"}, `203.0.113.5 is banned until 12:00, for another 1s: by hand, "spam".`},
+		{"banned", &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Manual: true, Until: noon, Left: 1,
+			Comment: "spam"}, `203.0.113.5 is banned until 12:00, for another 1s: by hand, "spam".`},
 		{"trusted", nil, `203.0.113.5 is not banned, and trusted until 12:00: 201 logged in from there with the right password.`},
 		{"allowed", banned, `203.0.113.5 is never banned: it is on the allow list (203.0.113.5/32, from config: the office).`},
 		{"protected", banned, `203.0.113.5 is never banned: Asterisk knows it (203.0.113.5/32, from config: the office).`},
 		{"suspicious", nil, `203.0.113.5 is not banned: its score is 4.5 of 10 points.`},
 		{"unknown", nil, `203.0.113.5 is not banned: Ringwall has seen nothing from it.`},
 	} {
-		got := Verdict(engine.Explanation{Address: netip.MustParseAddr("203.0.113.5"), Source: netip.MustParsePrefix("203.0.113.5/32"), Verdict: row.verdict, Ban: row.ban, Allow: allow,
+		got := Verdict(engine.Explanation{Address: netip.MustParseAddr("203.0.113.5"),
+			Source: netip.MustParsePrefix("203.0.113.5/32"), Verdict: row.verdict, Ban: row.ban, Allow: allow,
 			Trust: trust, Score: 4.5, Threshold: 10}, clock)
 		if got != row.want {
 			t.Errorf("%s:\n got %s\nwant %s", row.verdict, got, row.want)

@@ -48,7 +48,8 @@ func encode(networks map[netip.Prefix]any, o Options) []byte {
 	t := tree{nodes: make([][2]int, 1)}
 	var data bytes.Buffer
 	known := map[string]int{} // values that are in data, by their bytes
-	for _, p := range slices.SortedFunc(maps.Keys(networks), func(a, b netip.Prefix) int { return a.Bits() - b.Bits() }) {
+	for _, p := range slices.SortedFunc(maps.Keys(networks),
+		func(a, b netip.Prefix) int { return a.Bits() - b.Bits() }) {
 		value := appendValue(nil, networks[p])
 		at, ok := known[string(value)]
 		if !ok {
@@ -81,7 +82,8 @@ func encode(networks map[netip.Prefix]any, o Options) []byte {
 		version = 4
 	}
 	return appendValue(out, map[string]any{
-		"binary_format_major_version": uint16(2), "binary_format_minor_version": uint16(0), "build_epoch": uint64(o.Built),
+		"binary_format_major_version": uint16(2), "binary_format_minor_version": uint16(0),
+		"build_epoch":   uint64(o.Built),
 		"database_type": o.Type, "description": map[string]any{"en": "places for tests"}, "ip_version": version,
 		"languages": []any{"en"}, "node_count": uint32(len(t.nodes)), "record_size": uint16(o.RecordSize),
 	})

@@ -192,7 +192,8 @@ func (b *Browser) Click(selector string) {
 // Type types into the first element that a CSS selector names, once there is one.
 func (b *Browser) Type(selector, text string) {
 	b.t.Helper()
-	b.Until(fmt.Sprintf("((e) => e && (e.focus(), document.activeElement === e))(document.querySelector(%q))", selector))
+	b.Until(fmt.Sprintf("((e) => e && (e.focus(), document.activeElement === e))(document.querySelector(%q))",
+		selector))
 	for _, r := range text {
 		key := params{"type": "keyDown", "text": string(r), "key": string(r)}
 		if r == '\r' {

@@ -87,14 +87,15 @@ func TestDiscordStaysBelowItsLimit(t *testing.T) {
 
 func TestTemplatesThatCouldMakeBadJSONAreRefused(t *testing.T) {
 	for name, row := range map[string]struct{ text, want string }{
-		"no escape":             {`{"a": "{{.Account}}"}`, "use {{json …}}"},
-		"no escape, no quotes":  {`{"a": {{.Score}}}`, "use {{json …}}"},
-		"escape of another":     {`{"a": {{printf "%q" .Account}}}`, "use {{json …}}"},
-		"json, then another":    {`{"a": {{json .Account | print}}}`, "use {{json …}}"},
-		"quotes around json":    {`{"a": "{{json .Account}}"}`, "does not make valid JSON"},
-		"a comma too many":      {`{"a": {{json .Account}},}`, "does not make valid JSON"},
-		"wrong for one action":  {`{"a": {{if eq .Action "breach"}}x{{else}}1{{end}}}`, "does not make valid JSON"},
-		"wrong for a summary":   {`{"a": [{{range .Prefixes}}{{json .}},{{end}}1{{if .Count}},{{end}}]}`, "does not make valid JSON"},
+		"no escape":            {`{"a": "{{.Account}}"}`, "use {{json …}}"},
+		"no escape, no quotes": {`{"a": {{.Score}}}`, "use {{json …}}"},
+		"escape of another":    {`{"a": {{printf "%q" .Account}}}`, "use {{json …}}"},
+		"json, then another":   {`{"a": {{json .Account | print}}}`, "use {{json …}}"},
+		"quotes around json":   {`{"a": "{{json .Account}}"}`, "does not make valid JSON"},
+		"a comma too many":     {`{"a": {{json .Account}},}`, "does not make valid JSON"},
+		"wrong for one action": {`{"a": {{if eq .Action "breach"}}x{{else}}1{{end}}}`, "does not make valid JSON"},
+		"wrong for a summary": {`{"a": [{{range .Prefixes}}{{json .}},{{end}}1{{if .Count}},{{end}}]}`,
+			"does not make valid JSON"},
 		"nothing":               {``, "does not make valid JSON"},
 		"inside a condition":    {`{"a": {{with .Account}}{{.}}{{else}}1{{end}}}`, "use {{json …}}"},
 		"an unknown field":      {`{"a": {{json .Acount}}}`, "Acount"},
@@ -120,11 +121,13 @@ func TestTemplatesOfTheirOwn(t *testing.T) {
 		text, contentType, want string
 		token                   bool
 	}{
-		"json":            {`{"user": {{json .Account}}, "token": {{json .Token}}}`, JSON, `{"user": "a\"b", "token": "k"}`, true},
+		"json": {`{"user": {{json .Account}}, "token": {{json .Token}}}`, JSON,
+			`{"user": "a\"b", "token": "k"}`, true},
 		"token by dollar": {`{{range .Actions}}{{end}}{"token": {{json $.Token}}}`, JSON, `{"token": "k"}`, true},
 		"vendor's json":   {`{{json .To}}`, "application/vnd.example+json", `"room"`, false},
 		"text":            {`{{.Action}} {{.Prefix}} {{cut 2 "abc"}}`, "text/plain", `ban 192.0.2.1/32 ab…`, false},
-		"list":            {`[{{range $i, $a := .Actions}}{{if $i}},{{end}}{{json $a}}{{end}}]`, JSON, `[{"action":"ban","count":2}]`, false},
+		"list": {`[{{range $i, $a := .Actions}}{{if $i}},{{end}}{{json $a}}{{end}}]`, JSON,
+			`[{"action":"ban","count":2}]`, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tpl, err := Parse(row.text, row.contentType, allActions)
@@ -144,7 +147,8 @@ func TestTemplatesOfTheirOwn(t *testing.T) {
 
 // FuzzRender puts hostile values, escaped or not, into every ready template, and into one of somebody's own.
 func FuzzRender(f *testing.F) {
-	for _, s := range []string{"201", `"`, `\`, "\x00\x1b[2J", "\xff\xfe", "\u2028\u202e", `","text":"x`, "{{.Token}}", "</b>", "`"} {
+	for _, s := range []string{"201", `"`, `\`, "\x00\x1b[2J", "\xff\xfe", "\u2028\u202e", `","text":"x`, "{{.Token}}",
+		"</b>", "`"} {
 		f.Add(s, s, "-100")
 	}
 	var all []*Template

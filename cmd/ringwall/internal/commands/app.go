@@ -151,15 +151,16 @@ func (c *commands) root() *cobra.Command {
 	flags.StringVar(&c.socket, "socket", "", "control socket `PATH` (default: control.socket of the configuration)")
 	flags.BoolVar(&c.json, "json", false, "write JSON: one object, or one object a line for lists")
 	root.AddCommand(
-		c.run(), c.demo(), c.check(), c.doctor(), c.status(), c.list(), c.ban(), c.unban(), c.allow(), c.why(), c.history(), c.page(), c.replay(), c.imports(), c.panic(),
+		c.run(), c.demo(), c.check(), c.doctor(), c.status(), c.list(), c.ban(), c.unban(), c.allow(), c.why(),
+		c.history(), c.page(), c.replay(), c.imports(), c.panic(),
 		c.version(), c.completion(),
 	)
 	return root
 }
 
-// asService returns the environment in which the daemon would read the configuration, and its user where that is not who
-// calls: what root can read says nothing about it. Another file than the service's is a draft, which only its writer
-// need read.
+// asService returns the environment in which the daemon would read the configuration, and its user where that is not
+// who calls: what root can read says nothing about it. Another file than the service's is a draft, which only its
+// writer need read.
 func (c *commands) asService() (policy.Environment, *service.User, error) {
 	if c.Service == nil || filepath.Clean(c.config) != c.ServiceConfig {
 		return c.Env, nil, nil

@@ -76,7 +76,8 @@ func (c *commands) sayBan(res control.BanResult) {
 		c.sayf("Its packets still pass: ringwall status says why.")
 	}
 	if res.Source.IsValid() && res.Source != res.Prefix {
-		c.sayf("Ringwall judges %s as one source; only what you named is banned. For all of it: ringwall ban %s", res.Source, res.Source)
+		c.sayf("Ringwall judges %s as one source; only what you named is banned. For all of it: ringwall ban %s",
+			res.Source, res.Source)
 	}
 }
 

@@ -64,7 +64,8 @@ service's user. The daemon is not asked.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&show, "print", false, "write every value in effect, defaults included, with its meaning; no secrets")
+	cmd.Flags().BoolVar(&show, "print", false,
+		"write every value in effect, defaults included, with its meaning; no secrets")
 	return cmd
 }
 

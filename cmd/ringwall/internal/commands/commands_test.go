@@ -49,10 +49,12 @@ func trouble(st *control.Status) {
 		Table: "inet ringwall", Desired: 12, Present: 3, LastError: "netlink: operation not permitted",
 		Try: "give the service CAP_NET_ADMIN", Rebuilds: []control.Count{{Name: "flushed", Count: 2}},
 	}
-	st.PBXs[0].Denied = []control.Denied{{Action: "DBGetTree", ManagerConf: "read = security,reporting", For: "registered phones"}}
+	st.PBXs[0].Denied = []control.Denied{{Action: "DBGetTree", ManagerConf: "read = security,reporting",
+		For: "registered phones"}}
 	st.PBXs[0].DroppedFrames, st.PBXs[0].Tampered, st.PBXs[0].Reconnects, st.PBXs[0].Blind = 7, 2, 1, 65
 	st.PBXs = append(st.PBXs, control.PBXStatus{
-		Name: "pbx2", Since: ago(5 * time.Minute), LastError: "connection refused " + hostile, Try: "asterisk -rx 'manager show settings'",
+		Name: "pbx2", Since: ago(5 * time.Minute), LastError: "connection refused " + hostile,
+		Try: "asterisk -rx 'manager show settings'",
 	})
 	st.Engine.Observed, st.Engine.Suspended, st.Engine.Limited = 3, 4, map[string]int{"max_sources": 9, "ban_rate": 5}
 	st.ObserveOnly = []control.Observed{{Service: "SIP", Why: "an attacker chooses the address that chan_sip reports"}}
@@ -67,11 +69,14 @@ func explanations() map[string]engine.Explanation {
 			Reason: ban.ReasonUnknownAccount, Points: 4, Score: 4, PBX: "pbx1",
 		},
 		{
-			Time: ago(2 * time.Minute), Event: "ChallengeResponseFailed", Service: "PJSIP", Transport: "TCP", Account: "201",
-			Reason: ban.ReasonWrongPassword, Points: 2, Score: 5.867, Proven: true, PBX: "pbx1", Note: "a retransmission gives no points",
+			Time: ago(2 * time.Minute), Event: "ChallengeResponseFailed", Service: "PJSIP", Transport: "TCP",
+			Account: "201",
+			Reason:  ban.ReasonWrongPassword, Points: 2, Score: 5.867, Proven: true, PBX: "pbx1",
+			Note: "a retransmission gives no points",
 		},
 	}
-	base := engine.Explanation{Address: netip.MustParseAddr("203.0.113.5"), Source: netip.MustParsePrefix("203.0.113.5/32"), Threshold: 10, HalfLife: 600}
+	base := engine.Explanation{Address: netip.MustParseAddr("203.0.113.5"),
+		Source: netip.MustParsePrefix("203.0.113.5/32"), Threshold: 10, HalfLife: 600}
 	with := func(change func(*engine.Explanation)) engine.Explanation {
 		ex := base
 		change(&ex)
@@ -81,30 +86,38 @@ func explanations() map[string]engine.Explanation {
 		"banned": with(func(ex *engine.Explanation) {
 			ex.Verdict, ex.Score, ex.Attempts, ex.Bans, ex.Lost, ex.Evidence = "banned", 11.2, 6, 1, 3, evidence
 			ex.Ban = &ban.Ban{
-				Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonWrongPassword, Until: now.Add(58 * time.Minute), Left: 3480,
+				Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonWrongPassword,
+				Until: now.Add(58 * time.Minute), Left: 3480,
 				Attempts: 6, Accounts: []string{"201", hostile},
 			}
-			ex.Lines = []string{"4 + 2 points, half of them decays every 10m", "end it now with: ringwall unban 203.0.113.5"}
+			ex.Lines = []string{"4 + 2 points, half of them decays every 10m",
+				"end it now with: ringwall unban 203.0.113.5"}
 		}),
 		"manual": with(func(ex *engine.Explanation) {
 			ex.Verdict = "banned"
-			ex.Ban = &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Reason: ban.ReasonManual, Manual: true, Comment: "called " + hostile, Until: now.Add(30 * time.Hour), Left: 108000}
+			ex.Ban = &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Reason: ban.ReasonManual, Manual: true,
+				Comment: "called " + hostile, Until: now.Add(30 * time.Hour), Left: 108000}
 		}),
 		"observed": with(func(ex *engine.Explanation) {
 			ex.Verdict = "observed"
-			ex.Ban = &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonUnknownAccount, Observed: true, Until: now.Add(time.Hour), Attempts: 1}
+			ex.Ban = &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonUnknownAccount,
+				Observed: true, Until: now.Add(time.Hour), Attempts: 1}
 		}),
 		"trusted": with(func(ex *engine.Explanation) {
 			ex.Address, ex.Source = netip.MustParseAddr("2001:db8::1"), netip.MustParsePrefix("2001:db8::/64")
 			ex.Verdict, ex.Score, ex.Evidence = "trusted", 2, evidence[1:]
-			ex.Trust = &ban.Trust{Prefix: netip.MustParsePrefix("2001:db8::/64"), Until: now.Add(23 * time.Hour), Accounts: []string{"201", "202"}}
+			ex.Trust = &ban.Trust{Prefix: netip.MustParsePrefix("2001:db8::/64"), Until: now.Add(23 * time.Hour),
+				Accounts: []string{"201", "202"}}
 			ex.Grace = at(now.Add(time.Hour))
 		}),
 		"allowed": with(func(ex *engine.Explanation) {
-			ex.Verdict, ex.Allow = "allowed", &ban.Exemption{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Origin: "manual"}
+			ex.Verdict, ex.Allow = "allowed",
+				&ban.Exemption{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Origin: "manual"}
 		}),
 		"protected": with(func(ex *engine.Explanation) {
-			ex.Verdict, ex.Allow = "protected", &ban.Exemption{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Origin: "learned", Note: "trunk provider"}
+			ex.Verdict, ex.Allow = "protected",
+				&ban.Exemption{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Origin: "learned",
+					Note: "trunk provider"}
 		}),
 		"suspicious": with(func(ex *engine.Explanation) {
 			ex.Verdict, ex.Score, ex.Evidence = "suspicious", 4, evidence[:1]
@@ -127,34 +140,38 @@ func TestTablesForPeople(t *testing.T) {
 				st.Mode, st.Engine.Bans, st.Kernel.Desired, st.Kernel.Present = "observe", 0, 0, 0
 			}
 		}},
-		"status-observe-bans": {[]string{"status"}, 0, func(b *backend) { b.status = func(st *control.Status) { st.Mode = "observe" } }},
+		"status-observe-bans": {[]string{"status"}, 0,
+			func(b *backend) { b.status = func(st *control.Status) { st.Mode = "observe" } }},
 		"status-leak": {[]string{"status"}, 0, func(b *backend) {
 			b.status = func(st *control.Status) {
 				st.Engine.Leaking, st.Engine.LastLeak = 3, at(ago(time.Minute))
 				st.Ports = control.PortsStatus{UDP: []uint16{5060}, TCP: []uint16{5060},
-					Found: []control.FoundPort{{Protocol: "udp", Port: 5060, PBX: "pbx1"}, {Protocol: "udp", Port: 5080, PBX: "pbx1", Open: true}}}
+					Found: []control.FoundPort{{Protocol: "udp", Port: 5060, PBX: "pbx1"},
+						{Protocol: "udp", Port: 5080, PBX: "pbx1", Open: true}}}
 			}
 		}},
-		"bans":             {[]string{"list"}, 0, nil},
-		"bans-narrow":      {[]string{"list", "bans"}, 90, nil},
-		"bans-empty":       {[]string{"list"}, 80, func(b *backend) { b.empty = true }},
-		"trust":            {[]string{"list", "trust"}, 80, nil},
-		"trust-empty":      {[]string{"list", "trust"}, 80, func(b *backend) { b.empty = true }},
-		"allow":            {[]string{"list", "allow"}, 80, nil},
-		"protected":        {[]string{"list", "protected"}, 80, nil},
-		"protected-empty":  {[]string{"list", "protected"}, 80, func(b *backend) { b.empty = true }},
-		"history":          {[]string{"history"}, 0, nil},
-		"history-empty":    {[]string{"history", "--since", "90m"}, 0, func(b *backend) { b.empty = true }},
-		"version":          {[]string{"version"}, 0, nil},
-		"version.flag":     {[]string{"--version"}, 0, nil},
-		"status.json":      {[]string{"status", "--json"}, 0, func(b *backend) { b.status = trouble }},
-		"bans.json":        {[]string{"list", "--json"}, 0, nil},
-		"trust.json":       {[]string{"list", "trust", "--json"}, 0, nil},
-		"allow.json":       {[]string{"allow", "list", "--json"}, 0, nil},
-		"history.json":     {[]string{"history", "--json"}, 0, nil},
-		"version.json":     {[]string{"version", "--json"}, 0, nil},
-		"why-banned.json":  {[]string{"why", "203.0.113.5", "--json"}, 0, func(b *backend) { b.explain = explanations()["banned"] }},
-		"why-banned-small": {[]string{"why", "203.0.113.5"}, 100, func(b *backend) { b.explain = explanations()["banned"] }},
+		"bans":            {[]string{"list"}, 0, nil},
+		"bans-narrow":     {[]string{"list", "bans"}, 90, nil},
+		"bans-empty":      {[]string{"list"}, 80, func(b *backend) { b.empty = true }},
+		"trust":           {[]string{"list", "trust"}, 80, nil},
+		"trust-empty":     {[]string{"list", "trust"}, 80, func(b *backend) { b.empty = true }},
+		"allow":           {[]string{"list", "allow"}, 80, nil},
+		"protected":       {[]string{"list", "protected"}, 80, nil},
+		"protected-empty": {[]string{"list", "protected"}, 80, func(b *backend) { b.empty = true }},
+		"history":         {[]string{"history"}, 0, nil},
+		"history-empty":   {[]string{"history", "--since", "90m"}, 0, func(b *backend) { b.empty = true }},
+		"version":         {[]string{"version"}, 0, nil},
+		"version.flag":    {[]string{"--version"}, 0, nil},
+		"status.json":     {[]string{"status", "--json"}, 0, func(b *backend) { b.status = trouble }},
+		"bans.json":       {[]string{"list", "--json"}, 0, nil},
+		"trust.json":      {[]string{"list", "trust", "--json"}, 0, nil},
+		"allow.json":      {[]string{"allow", "list", "--json"}, 0, nil},
+		"history.json":    {[]string{"history", "--json"}, 0, nil},
+		"version.json":    {[]string{"version", "--json"}, 0, nil},
+		"why-banned.json": {[]string{"why", "203.0.113.5", "--json"}, 0,
+			func(b *backend) { b.explain = explanations()["banned"] }},
+		"why-banned-small": {[]string{"why", "203.0.113.5"}, 100,
+			func(b *backend) { b.explain = explanations()["banned"] }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -194,7 +211,9 @@ func TestWhyBeginsWithTheVerdict(t *testing.T) {
 
 func TestChangesSayWhatHappened(t *testing.T) {
 	one := netip.MustParsePrefix("2001:db8::1/128")
-	banned := control.BanResult{Prefix: netip.MustParsePrefix("2001:db8::1/128"), Source: netip.MustParsePrefix("2001:db8::/64"), Since: now, Until: now.Add(time.Hour), Duration: 3600, Enforced: true}
+	banned := control.BanResult{Prefix: netip.MustParsePrefix("2001:db8::1/128"),
+		Source: netip.MustParsePrefix("2001:db8::/64"), Since: now, Until: now.Add(time.Hour), Duration: 3600,
+		Enforced: true}
 	for name, row := range map[string]struct {
 		args   []string
 		change func(*backend)
@@ -207,45 +226,55 @@ func TestChangesSayWhatHappened(t *testing.T) {
 		"ban-default": {
 			[]string{"ban", "203.0.113.0/24"},
 			func(b *backend) {
-				b.ban = control.BanResult{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Source: netip.MustParsePrefix("203.0.113.0/24"), Until: now.Add(time.Hour), Duration: 3600, Renewed: true, Enforced: true}
+				b.ban = control.BanResult{Prefix: netip.MustParsePrefix("203.0.113.0/24"),
+					Source: netip.MustParsePrefix("203.0.113.0/24"), Until: now.Add(time.Hour), Duration: 3600,
+					Renewed: true, Enforced: true}
 			},
 			control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24")},
 		},
 		"ban-dry": {
 			[]string{"ban", "203.0.113.5", "--for=1w"},
 			func(b *backend) {
-				b.ban = control.BanResult{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Source: netip.MustParsePrefix("203.0.113.5/32"), Until: now.Add(168 * time.Hour), Duration: 604800, Note: "policy.mode is observe."}
+				b.ban = control.BanResult{Prefix: netip.MustParsePrefix("203.0.113.5/32"),
+					Source: netip.MustParsePrefix("203.0.113.5/32"), Until: now.Add(168 * time.Hour), Duration: 604800,
+					Note: "policy.mode is observe."}
 			},
 			control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 168 * time.Hour},
 		},
 		"ban.json": {
-			[]string{"ban", "2001:db8::1", "--json"}, func(b *backend) { b.ban = banned }, control.BanRequest{Prefix: one},
+			[]string{"ban", "2001:db8::1", "--json"}, func(b *backend) { b.ban = banned },
+			control.BanRequest{Prefix: one},
 		},
 		"unban": {
 			[]string{"unban", "203.0.113.5", "--grace", "1h"},
 			func(b *backend) {
-				b.unban = control.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")}, Count: 1, Grace: at(now.Add(time.Hour))}
+				b.unban = control.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")},
+					Count: 1, Grace: at(now.Add(time.Hour))}
 			},
 			control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Grace: time.Hour},
 		},
 		"unban-all": {
 			[]string{"unban", "--all"},
 			func(b *backend) {
-				b.unban = control.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")}, Count: 4711}
+				b.unban = control.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")},
+					Count: 4711}
 			},
 			control.UnbanRequest{All: true},
 		},
 		"allow-add": {
 			[]string{"allow", "add", "Office.Example.net"},
 			func(b *backend) {
-				b.allow = control.AllowResult{Entry: "office.example.net", Added: true, Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.5")}, Unbanned: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")}}
+				b.allow = control.AllowResult{Entry: "office.example.net", Added: true,
+					Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.5")},
+					Unbanned:  []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")}}
 			},
 			control.AllowRequest{Host: "office.example.net"},
 		},
 		"allow-add-for": {
 			[]string{"allow", "add", "203.0.113.5", "--for", "1d"},
 			func(b *backend) {
-				b.allow = control.AllowResult{Entry: "203.0.113.5/32", Added: true, Lasting: true, Until: at(now.Add(24 * time.Hour))}
+				b.allow = control.AllowResult{Entry: "203.0.113.5/32", Added: true, Lasting: true,
+					Until: at(now.Add(24 * time.Hour))}
 			},
 			control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 24 * time.Hour},
 		},
@@ -293,14 +322,16 @@ func TestHistoryAsksForTheTimeAndTheAddress(t *testing.T) {
 }
 
 func TestHistoryFollows(t *testing.T) {
-	for name, args := range map[string][]string{"follow": nil, "follow.json": {"--json"}, "follow-one": {"203.0.113.5"}} {
+	for name, args := range map[string][]string{"follow": nil, "follow.json": {"--json"},
+		"follow-one": {"203.0.113.5"}} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.out.wrote = make(chan struct{})
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan int, 1)
 			go func() {
-				ended <- w.app.Execute(ctx, append([]string{"--socket", w.socket, "history", "-f", "--since", "1h"}, args...))
+				ended <- w.app.Execute(ctx, append([]string{"--socket", w.socket, "history", "-f", "--since", "1h"},
+					args...))
 			}()
 			d := decisions()
 			w.feed.Publish(d[1])
@@ -361,7 +392,8 @@ func TestMistakesOfUsage(t *testing.T) {
 			w := newWorld(t)
 			code := w.do(t, strings.Fields(line)...)
 			got := w.err.String()
-			if code != 2 || !strings.Contains(got, want) || !strings.HasPrefix(got, "ringwall: ") || w.out.String() != "" {
+			if code != 2 || !strings.Contains(got, want) || !strings.HasPrefix(got, "ringwall: ") ||
+				w.out.String() != "" {
 				t.Errorf("exit %d, %q and on stdout %q", code, got, w.out)
 			}
 		})
@@ -377,13 +409,16 @@ func TestFailuresAreExplained(t *testing.T) {
 			control.Refused("ringwall allow del 203.0.113.5", "203.0.113.5 is on the allow list"),
 			"ringwall: 203.0.113.5 is on the allow list\nTry: ringwall allow del 203.0.113.5\n",
 		},
-		"hostile": {control.Refused("", "account \x1b[2J\u202e is protected"), "ringwall: account \\x1b[2J\\u202e is protected\n"},
-		"lines":   {errors.New("first\nsecond"), "ringwall: first\nringwall: second\nTry: the daemon's log may say more: journalctl -u ringwall\n"},
+		"hostile": {control.Refused("", "account \x1b[2J\u202e is protected"),
+			"ringwall: account \\x1b[2J\\u202e is protected\n"},
+		"lines": {errors.New("first\nsecond"),
+			"ringwall: first\nringwall: second\nTry: the daemon's log may say more: journalctl -u ringwall\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.backend.err = row.err
-			for _, args := range [][]string{{"ban", "203.0.113.5"}, {"status"}, {"list"}, {"why", "203.0.113.5"}, {"history"}, {"unban", "--all"}} {
+			for _, args := range [][]string{{"ban", "203.0.113.5"}, {"status"}, {"list"}, {"why", "203.0.113.5"},
+				{"history"}, {"unban", "--all"}} {
 				w.err.b.Reset()
 				if code := w.do(t, args...); code != 1 || w.err.String() != row.want || w.out.String() != "" {
 					t.Errorf("%v: exit %d, %q, stdout %q", args, code, w.err, w.out)
@@ -418,7 +453,8 @@ func TestTheSocketComesFromTheConfiguration(t *testing.T) {
 	if code := w.app.Execute(t.Context(), []string{"list", "allow", "--config", path}); code != 0 {
 		t.Errorf("exit %d: %s", code, w.err)
 	}
-	if code := w.app.Execute(t.Context(), []string{"list", "--config", path + ".none"}); code != 1 || !strings.Contains(w.err.String(), "no such file") {
+	if code := w.app.Execute(t.Context(), []string{"list", "--config", path + ".none"}); code != 1 ||
+		!strings.Contains(w.err.String(), "no such file") {
 		t.Errorf("exit %d: %s", code, w.err)
 	}
 }
@@ -426,10 +462,12 @@ func TestTheSocketComesFromTheConfiguration(t *testing.T) {
 func TestCheck(t *testing.T) {
 	w := newWorld(t)
 	good := writeConfig(t, minimal)
-	if code := w.do(t, "check", "--config", good); code != 0 || !strings.Contains(w.out.String(), good+" is right: 1 Asterisk, policy enforce, ") {
+	if code := w.do(t, "check", "--config", good); code != 0 ||
+		!strings.Contains(w.out.String(), good+" is right: 1 Asterisk, policy enforce, ") {
 		t.Errorf("exit %d: %s %s", code, w.out, w.err)
 	}
-	if code := w.do(t, "check", "--print", "--config", good); code != 0 || !strings.Contains(w.out.String(), "threshold: 10") {
+	if code := w.do(t, "check", "--print", "--config", good); code != 0 ||
+		!strings.Contains(w.out.String(), "threshold: 10") {
 		t.Errorf("exit %d: %s %s", code, w.out, w.err)
 	}
 	if strings.Contains(w.out.String()+w.err.String(), "hush-hush") {
@@ -440,7 +478,8 @@ func TestCheck(t *testing.T) {
 		t.Errorf("exit %d: %s", code, w.err)
 	}
 	w = newWorld(t)
-	if code := w.do(t, "check", "--config", bad, "--json"); code != 1 || !strings.Contains(w.out.String(), `"ok":false,"errors":[{"file":"`+bad+`","line":5,`) {
+	if code := w.do(t, "check", "--config", bad, "--json"); code != 1 ||
+		!strings.Contains(w.out.String(), `"ok":false,"errors":[{"file":"`+bad+`","line":5,`) {
 		t.Errorf("exit %d: %s", code, w.out)
 	}
 }
@@ -453,18 +492,22 @@ func TestRunAndDemoGetTheirFlags(t *testing.T) {
 	w.app.Columns = 77
 	w.app.Run = func(_ context.Context, o commands.RunOptions) error { ran = o; return nil }
 	w.app.Demo = func(_ context.Context, o commands.DemoOptions) error { played = o; return broken }
-	if code := w.do(t, "run"); code != 1 || ran != (commands.RunOptions{}) || !strings.Contains(w.err.String(), "runs already") ||
+	if code := w.do(t, "run"); code != 1 || ran != (commands.RunOptions{}) ||
+		!strings.Contains(w.err.String(), "runs already") ||
 		!strings.Contains(w.err.String(), "Try: ringwall status") {
 		t.Errorf("beside a daemon: exit %d, %+v, %s", code, ran, w.err)
 	}
 	free := filepath.Join(t.TempDir(), "free.sock")
-	if code := w.app.Execute(t.Context(), []string{"--socket", free, "run"}); code != 0 || ran != (commands.RunOptions{ConfigPath: commands.DefaultConfig, Socket: free}) {
+	if code := w.app.Execute(t.Context(), []string{"--socket", free, "run"}); code != 0 ||
+		ran != (commands.RunOptions{ConfigPath: commands.DefaultConfig, Socket: free}) {
 		t.Errorf("exit %d, %+v", code, ran)
 	}
-	if code := w.do(t, "demo", "--for", "5s", "--json"); code != 1 || played.For != 5*time.Second || !played.JSON || played.Columns != 77 || played.Out == nil {
+	if code := w.do(t, "demo", "--for", "5s", "--json"); code != 1 || played.For != 5*time.Second || !played.JSON ||
+		played.Columns != 77 || played.Out == nil {
 		t.Errorf("exit %d, %+v", code, played)
 	}
-	if code := w.do(t, "demo"); code != 1 || played.For != 30*time.Second || played.JSON || !strings.Contains(w.err.String(), "ringwall: no capability\n") {
+	if code := w.do(t, "demo"); code != 1 || played.For != 30*time.Second || played.JSON ||
+		!strings.Contains(w.err.String(), "ringwall: no capability\n") {
 		t.Errorf("exit %d, %+v, %s", code, played, w.err)
 	}
 }
@@ -477,7 +520,8 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	w := newWorld(t)
-	if code := w.do(t, "__complete", "unban", ""); code != 0 || !strings.HasPrefix(w.out.String(), "203.0.113.5\n2001:db8:bad::/64\n") {
+	if code := w.do(t, "__complete", "unban", ""); code != 0 ||
+		!strings.HasPrefix(w.out.String(), "203.0.113.5\n2001:db8:bad::/64\n") {
 		t.Errorf("exit %d: %s", code, w.out)
 	}
 }
@@ -535,10 +579,15 @@ func TestWhyAndHistoryTakeWhatPeopleHave(t *testing.T) {
 		args []string
 		says []string
 	}{
-		"port":            {[]string{"why", "203.0.113.5:5060"}, []string{"203.0.113.5 is not banned"}},
-		"extension":       {[]string{"why", "201"}, []string{"The account 201 was tried or logged in from 3 sources", "203.0.113.5", "banned", "192.0.2.10", "trusted"}},
-		"nobody":          {[]string{"why", "nobody"}, []string{"Nobody has tried the account nobody", "ringwall history nobody --since 30d"}},
-		"host":            {[]string{"why", "phones.example.net:5060"}, []string{"phones.example.net is 203.0.113.5, 2001:db8::1.", "203.0.113.5 is not banned", "2001:db8::1 is not banned"}},
+		"port": {[]string{"why", "203.0.113.5:5060"}, []string{"203.0.113.5 is not banned"}},
+		"extension": {[]string{"why", "201"},
+			[]string{"The account 201 was tried or logged in from 3 sources", "203.0.113.5", "banned", "192.0.2.10",
+				"trusted"}},
+		"nobody": {[]string{"why", "nobody"},
+			[]string{"Nobody has tried the account nobody", "ringwall history nobody --since 30d"}},
+		"host": {[]string{"why", "phones.example.net:5060"},
+			[]string{"phones.example.net is 203.0.113.5, 2001:db8::1.", "203.0.113.5 is not banned",
+				"2001:db8::1 is not banned"}},
 		"account.dot":     {[]string{"why", "john.doe"}, []string{"john.doe has no address", "The account john.doe"}},
 		"json":            {[]string{"why", "201", "--json"}, []string{`"account":"201"`, `"tries":6`}},
 		"history account": {[]string{"history", "nobody"}, []string{"Nothing was decided"}},
@@ -550,9 +599,11 @@ func TestWhyAndHistoryTakeWhatPeopleHave(t *testing.T) {
 				if host != "phones.example.net" {
 					return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 				}
-				return []netip.Addr{netip.MustParseAddr("::ffff:203.0.113.5"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("203.0.113.5")}, nil
+				return []netip.Addr{netip.MustParseAddr("::ffff:203.0.113.5"), netip.MustParseAddr("2001:db8::1"),
+					netip.MustParseAddr("203.0.113.5")}, nil
 			}
-			w.backend.explain = engine.Explanation{Address: netip.MustParseAddr("203.0.113.5"), Source: netip.MustParsePrefix("203.0.113.5/32"), Verdict: "unknown"}
+			w.backend.explain = engine.Explanation{Address: netip.MustParseAddr("203.0.113.5"),
+				Source: netip.MustParsePrefix("203.0.113.5/32"), Verdict: "unknown"}
 			w.backend.echo = true
 			if code := w.do(t, row.args...); code != 0 {
 				t.Fatalf("exit %d: %s", code, w.err)
@@ -582,11 +633,14 @@ func TestWhyFitsAnOldTerminalInOneZone(t *testing.T) {
 			}
 			text := w.out.String()
 			for line := range strings.Lines(text) {
-				if n := printable.Width(strings.TrimSuffix(line, "\n")); n > 80 && strings.Contains(strings.TrimSpace(line), " ") {
+				if n := printable.Width(strings.TrimSuffix(line, "\n")); n > 80 &&
+					strings.Contains(strings.TrimSpace(line), " ") {
 					t.Errorf("%d columns: %s", n, line)
 				}
 			}
-			if strings.Contains(text, "UTC") || !strings.Contains(strings.ReplaceAll(text, "\n  ", " "), "from 2026-01-29 12:00:00 until 13:30:00 (49h30m)") || strings.Count(text, "CET") > 1 {
+			if strings.Contains(text, "UTC") ||
+				!strings.Contains(strings.ReplaceAll(text, "\n  ", " "),
+					"from 2026-01-29 12:00:00 until 13:30:00 (49h30m)") || strings.Count(text, "CET") > 1 {
 				t.Errorf("two zones:\n%s", text)
 			}
 		})

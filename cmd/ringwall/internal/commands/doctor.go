@@ -32,7 +32,8 @@ seconds and changes nothing that lasts. Run it as root, with or without a runnin
 			if user != nil {
 				o.Service, o.ServiceEnv = user.Name, env
 			}
-			p := doctor.Printer{W: c.out, UTF8: c.utf8(), Colour: c.Columns > 0 && c.variable("NO_COLOR") == "", Columns: c.Columns}
+			p := doctor.Printer{W: c.out, UTF8: c.utf8(), Colour: c.Columns > 0 && c.variable("NO_COLOR") == "",
+				Columns: c.Columns}
 			if !c.json {
 				o.Report = p.Print
 			}

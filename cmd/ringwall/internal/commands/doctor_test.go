@@ -45,8 +45,8 @@ func patient(t *testing.T, secret string, variables map[string]string) (*world, 
 	return w, path
 }
 
-// examine runs doctor with a kernel table of its own: the thread that asks the kernel is in a namespace, those that talk to
-// Asterisk are not.
+// examine runs doctor with a kernel table of its own: the thread that asks the kernel is in a namespace, those that
+// talk to Asterisk are not.
 func (w *world) examine(t *testing.T, args ...string) int {
 	t.Helper()
 	var code int
@@ -68,10 +68,15 @@ func TestDoctorTellsPeopleWhatWorks(t *testing.T) {
 		says    []string
 		not     []string
 	}{
-		"well":     {"s3cret-of-nobody", map[string]string{"LANG": "de_DE.UTF-8"}, 0, 1, []string{"✔ pbx1 events ", "✘ daemon ", "Not ready: "}, []string{"It works", "\x1b"}},
-		"ill":      {"another-secret", map[string]string{"LC_ALL": "C", "LANG": "de_DE.UTF-8"}, 0, 1, []string{"+ pbx1 reach ", "X pbx1 login ", "- pbx1 events ", "Try: ", "Not ready: "}, []string{"✔", "\x1b"}},
-		"terminal": {"s3cret-of-nobody", map[string]string{"LANG": "C.utf8"}, 100, 1, []string{"\x1b[32m✔\x1b[0m pbx1 events "}, nil},
-		"no color": {"s3cret-of-nobody", map[string]string{"LANG": "C.utf8", "NO_COLOR": "1"}, 100, 1, []string{"✔ pbx1 events "}, []string{"\x1b"}},
+		"well": {"s3cret-of-nobody", map[string]string{"LANG": "de_DE.UTF-8"}, 0, 1,
+			[]string{"✔ pbx1 events ", "✘ daemon ", "Not ready: "}, []string{"It works", "\x1b"}},
+		"ill": {"another-secret", map[string]string{"LC_ALL": "C", "LANG": "de_DE.UTF-8"}, 0, 1,
+			[]string{"+ pbx1 reach ", "X pbx1 login ", "- pbx1 events ", "Try: ", "Not ready: "},
+			[]string{"✔", "\x1b"}},
+		"terminal": {"s3cret-of-nobody", map[string]string{"LANG": "C.utf8"}, 100, 1,
+			[]string{"\x1b[32m✔\x1b[0m pbx1 events "}, nil},
+		"no color": {"s3cret-of-nobody", map[string]string{"LANG": "C.utf8", "NO_COLOR": "1"}, 100, 1,
+			[]string{"✔ pbx1 events "}, []string{"\x1b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, path := patient(t, row.secret, row.locale)
@@ -125,7 +130,8 @@ func TestDoctorTellsPrograms(t *testing.T) {
 		seen := map[string]bool{}
 		for _, c := range got.Checks {
 			seen[c.About+" "+c.Name+" "+c.Result] = true
-			if c.Detail == "" || !strings.Contains(" ok warn fail skip ", " "+c.Result+" ") || c.Result == "fail" && c.Fix == "" {
+			if c.Detail == "" || !strings.Contains(" ok warn fail skip ", " "+c.Result+" ") || c.Result == "fail" &&
+				c.Fix == "" {
 				t.Errorf("%+v", c)
 			}
 		}

@@ -19,7 +19,8 @@ func TestShortDurations(t *testing.T) {
 
 func TestParseDurationReadsDaysAndWeeks(t *testing.T) {
 	for s, want := range map[string]time.Duration{
-		"90s": 90 * time.Second, "10m": 10 * time.Minute, "1h": time.Hour, "7d": 7 * day, "1w": 7 * day, "1d12h": 36 * time.Hour, "1.5d": 36 * time.Hour,
+		"90s": 90 * time.Second, "10m": 10 * time.Minute, "1h": time.Hour, "7d": 7 * day, "1w": 7 * day,
+		"1d12h": 36 * time.Hour, "1.5d": 36 * time.Hour,
 	} {
 		if got, err := parseDuration(s); err != nil || got != want {
 			t.Errorf("%s: %s, %v", s, got, err)

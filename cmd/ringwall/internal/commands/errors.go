@@ -79,9 +79,11 @@ func takes(least, most int, what string) cobra.PositionalArgs {
 		case len(args) < least:
 			return usagef(useLine(cmd), "%s needs %s", cmd.CommandPath(), what)
 		case len(args) > most && most == 0:
-			return usagef(useLine(cmd), "%s takes no arguments, and there is %q", cmd.CommandPath(), printable.String(args[0]))
+			return usagef(useLine(cmd), "%s takes no arguments, and there is %q", cmd.CommandPath(),
+				printable.String(args[0]))
 		case len(args) > most:
-			return usagef(useLine(cmd), "%s takes %s, and then there is %q", cmd.CommandPath(), what, printable.String(args[most]))
+			return usagef(useLine(cmd), "%s takes %s, and then there is %q", cmd.CommandPath(), what,
+				printable.String(args[most]))
 		}
 		return nil
 	}

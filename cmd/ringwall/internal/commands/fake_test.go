@@ -63,7 +63,8 @@ func (b *backend) Status(context.Context) (control.Status, error) {
 			Events: 12345, Lag: 0.0013, LastEvent: at(ago(time.Second)), Learned: 4,
 		}},
 		Engine: engine.Stats{Sources: 345, Trusted: 45, Bans: 12},
-		Kernel: control.KernelStatus{Table: "inet ringwall", OK: true, Desired: 12, Present: 12, PresentTime: at(now), Dropped: []control.Count{{Name: "ban4", Count: 998}}},
+		Kernel: control.KernelStatus{Table: "inet ringwall", OK: true, Desired: 12, Present: 12, PresentTime: at(now),
+			Dropped: []control.Count{{Name: "ban4", Count: 998}}},
 		Ports: control.PortsStatus{
 			Auto: true, UDP: []uint16{5060, 5061, 4569, 5080, 5090}, TCP: []uint16{5060, 5061, 5038},
 			Found: []control.FoundPort{
@@ -85,15 +86,20 @@ func (b *backend) Bans(_ context.Context, _ control.BanFilter, each func([]ban.B
 	}
 	list := []ban.Ban{
 		{
-			Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonWrongPassword, Since: ago(2 * time.Minute), Until: now.Add(58 * time.Minute), Duration: 3600,
-			Left: 3480, Score: 12, Proven: true, Number: 1, PBX: "pbx1", Accounts: []string{"201", "202", "203"}, Attempts: 6,
+			Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonWrongPassword,
+			Since: ago(2 * time.Minute), Until: now.Add(58 * time.Minute), Duration: 3600,
+			Left: 3480, Score: 12, Proven: true, Number: 1, PBX: "pbx1", Accounts: []string{"201", "202", "203"},
+			Attempts: 6,
 		},
 		{
-			Prefix: netip.MustParsePrefix("2001:db8:bad::/64"), Reason: ban.ReasonUnknownAccount, Since: ago(26 * time.Hour), Until: now.Add(142 * time.Hour), Duration: 604800,
-			Left: 142 * 3600, Score: 40, Observed: true, Number: 4, PBX: "pbx1", Accounts: []string{hostile, "1000"}, Attempts: 4711,
+			Prefix: netip.MustParsePrefix("2001:db8:bad::/64"), Reason: ban.ReasonUnknownAccount,
+			Since: ago(26 * time.Hour), Until: now.Add(142 * time.Hour), Duration: 604800,
+			Left: 142 * 3600, Score: 40, Observed: true, Number: 4, PBX: "pbx1", Accounts: []string{hostile, "1000"},
+			Attempts: 4711,
 		},
 		{
-			Prefix: netip.MustParsePrefix("198.51.100.0/24"), Reason: ban.ReasonManual, Since: ago(time.Minute), Until: now.Add(7 * 24 * time.Hour), Duration: 604800,
+			Prefix: netip.MustParsePrefix("198.51.100.0/24"), Reason: ban.ReasonManual, Since: ago(time.Minute),
+			Until: now.Add(7 * 24 * time.Hour), Duration: 604800,
 			Left: 604800, Manual: true, Number: 1, Comment: "called at night", Accounts: []string{},
 			Leak: &ban.Leak{Last: ago(time.Second), Events: 40, Port: 5080, Transport: "UDP"},
 		},
@@ -114,8 +120,10 @@ func (b *backend) Trusted(_ context.Context, each func([]ban.Trust) error) error
 		return b.err
 	}
 	list := []ban.Trust{
-		{Prefix: netip.MustParsePrefix("192.0.2.10/32"), Since: ago(time.Hour), Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"201"}, Score: 1.5},
-		{Prefix: netip.MustParsePrefix("192.0.2.20/32"), Since: ago(time.Minute), Until: now.Add(24 * time.Hour), Left: 86340, Accounts: []string{"1", "2", "3", "4", "5", "6", "7"}},
+		{Prefix: netip.MustParsePrefix("192.0.2.10/32"), Since: ago(time.Hour), Until: now.Add(23 * time.Hour),
+			Left: 23 * 3600, Accounts: []string{"201"}, Score: 1.5},
+		{Prefix: netip.MustParsePrefix("192.0.2.20/32"), Since: ago(time.Minute), Until: now.Add(24 * time.Hour),
+			Left: 86340, Accounts: []string{"1", "2", "3", "4", "5", "6", "7"}},
 	}
 	for i := range list {
 		list[i].Place = b.places[list[i].Prefix.Addr()]
@@ -138,9 +146,12 @@ func (b *backend) Account(_ context.Context, name string) (control.AccountResult
 		return control.AccountResult{Account: name}, b.err
 	}
 	return control.AccountResult{Account: name, All: 3, Sources: []engine.AccountSource{
-		{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Address: netip.MustParseAddr("203.0.113.5"), Verdict: "banned", Tries: 6, Last: ago(2 * time.Minute)},
-		{Prefix: netip.MustParsePrefix("2001:db8:bad::/64"), Address: netip.MustParseAddr("2001:db8:bad::"), Verdict: "suspicious", Tries: 1, Last: ago(26 * time.Hour)},
-		{Prefix: netip.MustParsePrefix("192.0.2.10/32"), Address: netip.MustParseAddr("192.0.2.10"), Verdict: "trusted", Trusted: true},
+		{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Address: netip.MustParseAddr("203.0.113.5"),
+			Verdict: "banned", Tries: 6, Last: ago(2 * time.Minute)},
+		{Prefix: netip.MustParsePrefix("2001:db8:bad::/64"), Address: netip.MustParseAddr("2001:db8:bad::"),
+			Verdict: "suspicious", Tries: 1, Last: ago(26 * time.Hour)},
+		{Prefix: netip.MustParsePrefix("192.0.2.10/32"), Address: netip.MustParseAddr("192.0.2.10"), Verdict: "trusted",
+			Trusted: true},
 	}}, b.err
 }
 
@@ -154,7 +165,8 @@ func (b *backend) Protected(context.Context) ([]ban.Exemption, error) {
 	if b.empty {
 		return nil, b.err
 	}
-	return []ban.Exemption{{Prefix: netip.MustParsePrefix("192.0.2.50/32"), Origin: "learned", Note: "trunk provider of pbx1"}}, b.err
+	return []ban.Exemption{{Prefix: netip.MustParsePrefix("192.0.2.50/32"), Origin: "learned",
+		Note: "trunk provider of pbx1"}}, b.err
 }
 
 func (b *backend) Ban(_ context.Context, req control.BanRequest) (control.BanResult, error) {
@@ -202,14 +214,19 @@ func decisions() []ban.Decision {
 	bad, good := netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("192.0.2.10")
 	return []ban.Decision{
 		{
-			Time: ago(25 * time.Hour), Action: ban.ActionTrust, Source: good, Prefix: netip.PrefixFrom(good, 32), Reason: ban.ReasonLogin,
-			Account: "201", Service: security.PJSIP, Transport: security.UDP, Proven: true, Duration: 24 * time.Hour, PBX: "pbx1",
+			Time: ago(25 * time.Hour), Action: ban.ActionTrust, Source: good, Prefix: netip.PrefixFrom(good, 32),
+			Reason:  ban.ReasonLogin,
+			Account: "201", Service: security.PJSIP, Transport: security.UDP, Proven: true, Duration: 24 * time.Hour,
+			PBX: "pbx1",
 		},
 		{
-			Time: ago(2 * time.Minute), Action: ban.ActionBan, Source: bad, Prefix: netip.PrefixFrom(bad, 32), Reason: ban.ReasonWrongPassword, Points: 2,
-			Score: 12, Account: hostile, Service: security.PJSIP, Transport: security.TCP, Proven: true, Duration: time.Hour, PBX: "pbx1",
+			Time: ago(2 * time.Minute), Action: ban.ActionBan, Source: bad, Prefix: netip.PrefixFrom(bad, 32),
+			Reason: ban.ReasonWrongPassword, Points: 2,
+			Score: 12, Account: hostile, Service: security.PJSIP, Transport: security.TCP, Proven: true,
+			Duration: time.Hour, PBX: "pbx1",
 		},
-		{Time: ago(time.Minute), Action: ban.ActionTargeted, Reason: ban.ReasonDistributed, Account: "202", PBX: "pbx1", Detail: "9 sources within an hour"},
+		{Time: ago(time.Minute), Action: ban.ActionTargeted, Reason: ban.ReasonDistributed, Account: "202", PBX: "pbx1",
+			Detail: "9 sources within an hour"},
 	}
 }
 
@@ -251,7 +268,8 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{backend: &backend{}, feed: control.NewFeed(10), socket: l.Path(), out: &lockedBuffer{}, err: &lockedBuffer{}}
+	w := &world{backend: &backend{}, feed: control.NewFeed(10), socket: l.Path(), out: &lockedBuffer{},
+		err: &lockedBuffer{}}
 	server := &control.Server{Listener: l, Backend: w.backend, Feed: w.feed, Log: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -38,7 +38,8 @@ func fieldImport(t *testing.T, args ...string) (w *world, p policy.Policy, ports
 	if code := w.do(t, append([]string{"import", "fail2ban", "--jail", "f2b"}, args...)...); code != 0 {
 		t.Fatalf("exit %d: %s", code, w.err)
 	}
-	text := "asterisk: [{address: 127.0.0.1, username: ringwall, secret: \"s\"}]\n" + strings.Replace(w.out.String(), "mode: observe", "mode: enforce", 1)
+	text := "asterisk: [{address: 127.0.0.1, username: ringwall, secret: \"s\"}]\n" +
+		strings.Replace(w.out.String(), "mode: observe", "mode: enforce", 1)
 	c, warnings, err := policy.Parse(strings.NewReader(text), "imported.yaml", policy.Environment{})
 	if err != nil || len(warnings) > 0 {
 		t.Fatalf("check says: %v %v\n%s", err, warnings, text)
@@ -92,7 +93,8 @@ func TestTheWebPageIsNoTelephony(t *testing.T) {
 	db.Close()
 	w, _, _ := fieldImport(t, "--db", "db")
 	told := w.err.String()
-	says(t, told, `jail "issabel-gui": not taken over \(its ports are those of the web page\)`, `Bans in force: 2\n  203\.0\.113\.5 .*\n  203\.0\.113\.6 `,
+	says(t, told, `jail "issabel-gui": not taken over \(its ports are those of the web page\)`,
+		`Bans in force: 2\n  203\.0\.113\.5 .*\n  203\.0\.113\.6 `,
 		`1 ban: jail "issabel-gui" is not about telephony`, `port = 0:65535 \(a ban of all ports\) of jail "asterisk"`)
 	if strings.Contains(w.out.String(), "issabel-gui") || strings.Contains(told, "198.51.100.77") {
 		t.Errorf("the web page's jail counts:\n%s\n%s", told, w.out)
@@ -112,11 +114,13 @@ func TestPasswordsAndAccountsHaveNumbersOfTheirOwn(t *testing.T) {
 func TestAnOldDatabaseCostsItsBansAlone(t *testing.T) {
 	fromField(t, "J13-debian10")
 	w, p, ports := fieldImport(t)
-	if len(p.Allow) != 1 || p.Allow[0].String() != "192.0.2.0/24" || p.Ban.Max != 14*24*time.Hour || !slices.Contains(ports.UDP, 6061) {
+	if len(p.Allow) != 1 || p.Allow[0].String() != "192.0.2.0/24" || p.Ban.Max != 14*24*time.Hour ||
+		!slices.Contains(ports.UDP, 6061) {
 		t.Errorf("%v %+v %v", p.Allow, p.Ban, ports)
 	}
 	says(t, w.err.String(), `Bans in force: unknown, for the database cannot be read; the policy and the allow list come all the same`,
-		`all bans: database "\./f2b\.sqlite3": not a database of fail2ban 0\.11 to 1\.1: its version is 3`, `Try: ringwall import fail2ban --db FILE`)
+		`all bans: database "\./f2b\.sqlite3": not a database of fail2ban 0\.11 to 1\.1: its version is 3`,
+		`Try: ringwall import fail2ban --db FILE`)
 
 	w = newWorld(t)
 	if code := w.do(t, "import", "fail2ban", "--jail", "f2b", "--json"); code != 0 {

@@ -24,8 +24,9 @@ func (c *commands) readGeo(config *policy.Config) (files []geo.File, warnings []
 		if err != nil {
 			warn(fmt.Sprintf("geo.files[%d]", i), err)
 		} else if age := c.Now().Sub(db.Built); !db.Built.IsZero() && age > geo.Stale {
-			warn(fmt.Sprintf("geo.files[%d]", i), &geo.Error{Path: path, What: fmt.Sprintf("is %d days old: addresses move", int(age/day)),
-				Try: "geoipupdate, and a timer that runs it every week"})
+			warn(fmt.Sprintf("geo.files[%d]", i),
+				&geo.Error{Path: path, What: fmt.Sprintf("is %d days old: addresses move", int(age/day)),
+					Try: "geoipupdate, and a timer that runs it every week"})
 		}
 		files = append(files, geo.File{Path: path, DB: db, Err: err})
 	}

@@ -52,7 +52,8 @@ func (c *commands) history() *cobra.Command {
 			if len(of.addrs) == 1 {
 				one = of.addrs[0] // the daemon need not send the rest
 			}
-			t := &table{header: []string{"TIME", "ACTION", "SOURCE", "FOR", "SCORE", "WHY", "ACCOUNT", "DETAIL", "PLACE"},
+			t := &table{header: []string{"TIME", "ACTION", "SOURCE", "FOR", "SCORE", "WHY", "ACCOUNT", "DETAIL",
+				"PLACE"},
 				right: map[int]bool{3: true, 4: true}, flex: []int{7, 6}, spare: true}
 			n, err := rows(c, t, func(each func(ban.Decision) error) error {
 				return client.EachDecision(cmd.Context(), from, one, func(d ban.Decision) error {
@@ -82,7 +83,8 @@ func (c *commands) follow(ctx context.Context, client *control.Client, from time
 			return c.object(d)
 		}
 		row := c.decision(d)
-		line := fmt.Sprintf("%-19s  %-13s  %-18s  %7s  %6s  %-20s  %s  %s", row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7])
+		line := fmt.Sprintf("%-19s  %-13s  %-18s  %7s  %6s  %-20s  %s  %s", row[0], row[1], row[2], row[3], row[4],
+			row[5], row[6], row[7])
 		if place := wording.Place(d.Place); place != "" {
 			line = strings.TrimRight(line, " ") + "  (" + place + ")"
 		}

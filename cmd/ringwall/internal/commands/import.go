@@ -112,7 +112,8 @@ on stderr what was found and what cannot be carried over. With --apply the runni
 	flags := cmd.Flags()
 	flags.StringVar(&o.Jail, "jail", "", "jail `FILE`, or a folder like "+fail2ban.DefaultDir+" (the default); the files that belong to it are read too")
 	flags.StringVar(&o.DB, "db", "", "database `FILE` (default: the running fail2ban, else dbfile of fail2ban.conf, or "+fail2ban.DefaultDatabase+")")
-	flags.StringArrayVar(&o.Also, "also", nil, "take the bans of this `JAIL` too, although it is not about telephony; may be repeated")
+	flags.StringArrayVar(&o.Also, "also", nil,
+		"take the bans of this `JAIL` too, although it is not about telephony; may be repeated")
 	flags.BoolVar(&apply, "apply", false, "hand the allow list and the bans to the running daemon")
 	return cmd
 }
@@ -192,8 +193,11 @@ func (c *commands) importObject(im *fail2ban.Import, report *importedReport) err
 		lost = printable.Limit(im.BansLost.Error(), 500)
 	}
 	res := imported{
-		Files: append([]string{}, im.Files...), Database: im.Database, Found: im.Found, From: im.Policy.From, Policy: yaml.String(),
-		Jails: []importedJail{}, Bans: []importedBan{}, Allow: []string{}, NotImported: []notImported{}, BansLost: lost, Applied: report,
+		Files: append([]string{}, im.Files...), Database: im.Database, Found: im.Found, From: im.Policy.From,
+		Policy: yaml.String(),
+		Jails:  []importedJail{}, Bans: []importedBan{}, Allow: []string{}, NotImported: []notImported{},
+		BansLost: lost,
+		Applied:  report,
 	}
 	for _, j := range im.Jails {
 		res.Jails = append(res.Jails, importedJail{j.Name, j.VoIP, j.Why})
@@ -241,7 +245,8 @@ func (c *commands) applyImport(cmd *cobra.Command, im *fail2ban.Import) (*import
 	return report, nil
 }
 
-func (c *commands) handOver(ctx context.Context, client *control.Client, im *fail2ban.Import, report *importedReport) error {
+func (c *commands) handOver(ctx context.Context, client *control.Client, im *fail2ban.Import,
+	report *importedReport) error {
 	refused := func(what string, err error) error {
 		if !errors.Is(err, control.ErrRefused) && !errors.Is(err, control.ErrInvalid) {
 			return err
@@ -264,7 +269,8 @@ func (c *commands) handOver(ctx context.Context, client *control.Client, im *fai
 		if b.Forever {
 			length = control.MaxDuration
 		}
-		req := control.BanRequest{Prefix: b.Prefix, For: length.Round(time.Second), Reason: "fail2ban " + printable.Limit(b.Jail, 40)}
+		req := control.BanRequest{Prefix: b.Prefix, For: length.Round(time.Second),
+			Reason: "fail2ban " + printable.Limit(b.Jail, 40)}
 		switch res, err := client.Ban(ctx, req); {
 		case err == nil:
 			report.Banned++

@@ -41,8 +41,10 @@ func fail2banHere(t *testing.T) string {
 		ago      time.Duration
 		length   int64
 	}{
-		{"203.0.113.5", "asterisk", 20 * time.Minute, 3600}, {"203.0.113.6", "asterisk", time.Hour, -1}, {hostile, "asterisk", 0, 3600},
-		{"203.0.113.7", "sshd", 0, 3600}, {"2001:db8:bad::/64", "asterisk", 0, 1 << 40}, {"203.0.113.8", hostile, 0, 3600},
+		{"203.0.113.5", "asterisk", 20 * time.Minute, 3600}, {"203.0.113.6", "asterisk", time.Hour, -1},
+		{hostile, "asterisk", 0, 3600},
+		{"203.0.113.7", "sshd", 0, 3600}, {"2001:db8:bad::/64", "asterisk", 0, 1 << 40},
+		{"203.0.113.8", hostile, 0, 3600},
 	} {
 		db.Ban(row.jail, row.ip, now.Add(-row.ago).Unix(), row.length)
 	}
@@ -55,7 +57,8 @@ func importArgs(dir string, more ...string) []string {
 }
 
 func TestImportPrintsAndChangesNothing(t *testing.T) {
-	for name, flags := range map[string][]string{"import": nil, "import.json": {"--json"}, "import-also": {"--also", "sshd", "--also", hostile}} {
+	for name, flags := range map[string][]string{"import": nil, "import.json": {"--json"},
+		"import-also": {"--also", "sshd", "--also", hostile}} {
 		t.Run(name, func(t *testing.T) {
 			w, dir := newWorld(t), fail2banHere(t)
 			if code := w.do(t, importArgs(dir, flags...)...); code != 0 {
@@ -70,7 +73,8 @@ func TestImportPrintsAndChangesNothing(t *testing.T) {
 				return
 			}
 			text := "asterisk: [{address: 127.0.0.1, username: ringwall, secret: \"s\"}]\n" + w.out.String()
-			if _, warnings, err := policy.Parse(strings.NewReader(text), "ringwall.yaml", policy.Environment{}); err != nil || len(warnings) > 0 {
+			if _, warnings, err := policy.Parse(strings.NewReader(text), "ringwall.yaml",
+				policy.Environment{}); err != nil || len(warnings) > 0 {
 				t.Errorf("check says: %v %v", err, warnings)
 			}
 		})
@@ -130,7 +134,8 @@ func TestImportHandsOverToTheDaemon(t *testing.T) {
 		"2001:db8:bad::/64": control.MaxDuration,
 	}
 	for _, req := range w.backend.bans {
-		if want[req.Prefix.String()] != req.For || !strings.HasPrefix(req.Reason, "fail2ban ") || strings.ContainsAny(req.Reason, "\x1b\n\u202e") {
+		if want[req.Prefix.String()] != req.For || !strings.HasPrefix(req.Reason, "fail2ban ") ||
+			strings.ContainsAny(req.Reason, "\x1b\n\u202e") {
 			t.Errorf("%+v", req)
 		}
 		delete(want, req.Prefix.String())
@@ -138,7 +143,8 @@ func TestImportHandsOverToTheDaemon(t *testing.T) {
 	if len(want) > 0 {
 		t.Errorf("not handed over: %v", want)
 	}
-	if len(w.backend.allows) != 2 || w.backend.allows[0].Prefix.String() != "192.0.2.0/24" || w.backend.allows[1].Host != "sip.example.net" {
+	if len(w.backend.allows) != 2 || w.backend.allows[0].Prefix.String() != "192.0.2.0/24" ||
+		w.backend.allows[1].Host != "sip.example.net" {
 		t.Errorf("%+v", w.backend.allows)
 	}
 	if out := w.out.String(); !strings.Contains(out, "Allowed: 2 of 2. Banned: 4 of 4, 4 of them in the kernel.") {
@@ -153,7 +159,8 @@ func TestImportReportsEachRefusal(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	errs := w.err.String()
-	for _, what := range []string{"refused: ban 203.0.113.5: it is a trunk", "refused: ban 2001:db8:bad::/64:", "refused: allow 192.0.2.0/24:", "5 entries were refused"} {
+	for _, what := range []string{"refused: ban 203.0.113.5: it is a trunk", "refused: ban 2001:db8:bad::/64:",
+		"refused: allow 192.0.2.0/24:", "5 entries were refused"} {
 		if !strings.Contains(errs, what) {
 			t.Errorf("nothing says %s:\n%s", what, errs)
 		}
@@ -195,9 +202,12 @@ func TestImportSaysWhatToTry(t *testing.T) {
 	}{
 		{[]string{"import"}, 2, "Try: ringwall import fail2ban"},
 		{[]string{"import", "crowdsec"}, 2, "there is no command"},
-		{[]string{"import", "fail2ban", "--jail", filepath.Join(dir, "none")}, 1, "Try: ringwall import fail2ban --jail FOLDER --db FILE"},
-		{[]string{"import", "fail2ban", "--jail", dir, "--db", filepath.Join(dir, "jail.local")}, 0, "no SQLite database"},
-		{[]string{"import", "fail2ban", "--jail", dir, "--db", old}, 0, "Try: ringwall import fail2ban --db FILE, with the database of fail2ban 0.11"},
+		{[]string{"import", "fail2ban", "--jail", filepath.Join(dir, "none")}, 1,
+			"Try: ringwall import fail2ban --jail FOLDER --db FILE"},
+		{[]string{"import", "fail2ban", "--jail", dir, "--db", filepath.Join(dir, "jail.local")}, 0,
+			"no SQLite database"},
+		{[]string{"import", "fail2ban", "--jail", dir, "--db", old}, 0,
+			"Try: ringwall import fail2ban --db FILE, with the database of fail2ban 0.11"},
 		{[]string{"import", "fail2ban", "--jail", dir, "--db", old, "--apply"}, 1, "its version is 2"},
 	} {
 		w.err = &lockedBuffer{}

@@ -73,7 +73,8 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 			leaking++
 			why = fmt.Sprintf("GETS THROUGH (%s): %s", b.Leak.Where(), why)
 		}
-		t.add(humanize.Prefix(b.Prefix), short(seconds(b.Left)), c.clock(b.Since), strconv.Itoa(b.Number), strconv.Itoa(b.Attempts), why,
+		t.add(humanize.Prefix(b.Prefix), short(seconds(b.Left)), c.clock(b.Since), strconv.Itoa(b.Number),
+			strconv.Itoa(b.Attempts), why,
 			names(b.Accounts, 5), wording.Place(b.Place))
 	})
 	if err != nil || c.json {
@@ -94,14 +95,16 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 }
 
 func (c *commands) listTrust(cmd *cobra.Command, client *control.Client) error {
-	t := &table{header: []string{"SOURCE", "LEFT", "SINCE", "SCORE", "ACCOUNTS", "PLACE"}, right: map[int]bool{1: true, 3: true},
-		flex: []int{4}, spare: true}
+	t := &table{header: []string{"SOURCE", "LEFT", "SINCE", "SCORE", "ACCOUNTS", "PLACE"},
+		right: map[int]bool{1: true, 3: true},
+		flex:  []int{4}, spare: true}
 	n, err := rows(c, t, func(each func(ban.Trust) error) error {
 		return client.EachTrusted(cmd.Context(), each)
 	}, func(a, b ban.Trust) int {
 		return cmp.Or(b.Since.Compare(a.Since), a.Prefix.Compare(b.Prefix))
 	}, func(v ban.Trust) {
-		t.add(humanize.Prefix(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), score(v.Score), names(v.Accounts, 5), wording.Place(v.Place))
+		t.add(humanize.Prefix(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), score(v.Score), names(v.Accounts, 5),
+			wording.Place(v.Place))
 	})
 	if err != nil || c.json {
 		return err

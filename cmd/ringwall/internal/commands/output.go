@@ -96,16 +96,17 @@ func yes(b bool) string {
 	return "no"
 }
 
-// ahead is how many rows of a list are held back: they are sorted, and the columns are as wide as they need. There may be
-// hundreds of thousands more, which are written as they come.
+// ahead is how many rows of a list are held back: they are sorted, and the columns are as wide as they need. There
+// may be hundreds of thousands more, which are written as they come.
 const (
 	ahead = 1000
 	few   = 50 // of those, to be written at once
 )
 
-// rows writes a list of any length. order is that of the first, nil where they come in order; row adds one to the table.
-// It returns how many there were. Nothing is written of an empty list.
-func rows[T any](c *commands, t *table, list func(each func(T) error) error, order func(a, b T) int, row func(T)) (n int, err error) {
+// rows writes a list of any length. order is that of the first, nil where they come in order; row adds one to the
+// table. It returns how many there were. Nothing is written of an empty list.
+func rows[T any](c *commands, t *table, list func(each func(T) error) error, order func(a, b T) int,
+	row func(T)) (n int, err error) {
 	var held []T
 	write := func() error {
 		if order != nil && n <= ahead {

@@ -15,7 +15,8 @@ func TestPageSaysWhereItIsAndWhatItMay(t *testing.T) {
 		want []string
 	}{
 		"with the right to change": {
-			[]string{"page"}, control.PageResult{Address: "http://127.0.0.1:9700/enter?ticket=SECRET", Writable: true, Expires: at(now.Add(5 * time.Minute))},
+			[]string{"page"}, control.PageResult{Address: "http://127.0.0.1:9700/enter?ticket=SECRET", Writable: true,
+				Expires: at(now.Add(5 * time.Minute))},
 			[]string{"http://127.0.0.1:9700/enter?ticket=SECRET\n", "ssh -L 9700:127.0.0.1:9700 PBX", "until 12:05:00"},
 		},
 		"to look at": {
@@ -23,7 +24,8 @@ func TestPageSaysWhereItIsAndWhatItMay(t *testing.T) {
 			[]string{"http://192.0.2.1:9646/\nIt can change nothing.\n"},
 		},
 		"for programs": {
-			[]string{"page", "--json"}, control.PageResult{Address: "http://127.0.0.1:9646/enter?ticket=S", Writable: true, Expires: at(now)},
+			[]string{"page", "--json"}, control.PageResult{Address: "http://127.0.0.1:9646/enter?ticket=S",
+				Writable: true, Expires: at(now)},
 			[]string{`{"address":"http://127.0.0.1:9646/enter?ticket=S","writable":true,"expires":"2026-01-31T12:00:00Z"}` + "\n"},
 		},
 	} {

@@ -71,6 +71,7 @@ func (c *commands) stillRuns(cmd *cobra.Command) error {
 	if err != nil {
 		return nil
 	}
-	return hint.Errorf(fmt.Sprintf("kill %d, then ringwall panic again; or ask it: ringwall unban --all --grace 1h", st.PID),
+	return hint.Errorf(fmt.Sprintf("kill %d, then ringwall panic again; or ask it: ringwall unban --all --grace 1h",
+		st.PID),
 		"a daemon still runs, as process %d, and puts the bans back", st.PID)
 }

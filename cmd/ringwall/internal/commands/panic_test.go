@@ -18,7 +18,8 @@ import (
 // Everybody is in at once, without a daemon; other tables stay, and it is said how to come back.
 func TestPanicOpensEverything(t *testing.T) {
 	space := netspacetest.New(t)
-	table, err := firewall.Open(firewall.Config{NetNS: space.FD(), UDPPorts: []uint16{5060}, Priority: -300, Owner: firewall.Off})
+	table, err := firewall.Open(firewall.Config{NetNS: space.FD(), UDPPorts: []uint16{5060}, Priority: -300,
+		Owner: firewall.Off})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,10 +34,11 @@ func TestPanicOpensEverything(t *testing.T) {
 	}
 	var out, errs bytes.Buffer
 	stops := 0
-	app := &commands.App{Env: policy.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC, StopService: func(context.Context) error {
-		stops++
-		return nil
-	}}
+	app := &commands.App{Env: policy.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC,
+		StopService: func(context.Context) error {
+			stops++
+			return nil
+		}}
 	for range 2 { // a second time harms nothing
 		code := -1
 		if err := space.Do(func() error {
@@ -62,7 +64,11 @@ func TestPanicSaysThatADaemonRuns(t *testing.T) {
 	var out, errs bytes.Buffer
 	app := &commands.App{Env: policy.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC}
 	code := 0
-	if err := space.Do(func() error { code = app.Execute(t.Context(), []string{"panic", "--socket", socket}); return nil }); err != nil {
+	if err := space.Do(func() error {
+		code = app.Execute(t.Context(),
+			[]string{"panic", "--socket", socket})
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if code != 1 || !strings.Contains(errs.String(), "process 812") || strings.Contains(out.String(), "It stays so") {
@@ -75,7 +81,8 @@ func TestStatusWithoutADaemonSaysHowToOpen(t *testing.T) {
 	var out, errs bytes.Buffer
 	app := &commands.App{Env: policy.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC}
 	code := app.Execute(t.Context(), []string{"status", "--socket", filepath.Join(t.TempDir(), "none.sock")})
-	if code != 1 || !strings.Contains(errs.String(), "stay in the kernel") || !strings.Contains(errs.String(), "nft delete table inet ringwall") {
+	if code != 1 || !strings.Contains(errs.String(), "stay in the kernel") ||
+		!strings.Contains(errs.String(), "nft delete table inet ringwall") {
 		t.Errorf("%d\n%s", code, errs.String())
 	}
 }
@@ -85,10 +92,12 @@ func TestBanTellsWhereThePersonIs(t *testing.T) {
 	w := newWorld(t)
 	b, socket := w.backend, w.socket
 	var out, errs bytes.Buffer
-	app := &commands.App{Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC, Env: policy.Environment{Lookup: func(name string) (string, bool) {
-		return "203.0.113.9 50000 192.0.2.1 22", name == "SSH_CONNECTION"
-	}}}
-	for _, args := range [][]string{{"ban", "203.0.113.0/24", "--socket", socket}, {"ban", "203.0.113.0/24", "--force", "--socket", socket}} {
+	app := &commands.App{Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC,
+		Env: policy.Environment{Lookup: func(name string) (string, bool) {
+			return "203.0.113.9 50000 192.0.2.1 22", name == "SSH_CONNECTION"
+		}}}
+	for _, args := range [][]string{{"ban", "203.0.113.0/24", "--socket", socket},
+		{"ban", "203.0.113.0/24", "--force", "--socket", socket}} {
 		if code := app.Execute(t.Context(), args); code != 0 {
 			t.Fatalf("%d\n%s", code, errs.String())
 		}

@@ -17,9 +17,10 @@ import (
 // withPlaces has geo files, in which an operator calls its network something that would repaint the terminal.
 func withPlaces(b *backend) {
 	b.places = map[netip.Addr]ban.Place{
-		netip.MustParseAddr("203.0.113.5"):      {Country: "NL", ASN: 64496, ASName: hostile},
-		netip.MustParseAddr("2001:db8:bad::"):   {Country: "US"},
-		netip.MustParseAddr("192.0.2.20"):       {ASN: 64500, ASName: "A provider with a name that is longer than any column can be"},
+		netip.MustParseAddr("203.0.113.5"):    {Country: "NL", ASN: 64496, ASName: hostile},
+		netip.MustParseAddr("2001:db8:bad::"): {Country: "US"},
+		netip.MustParseAddr("192.0.2.20"): {ASN: 64500,
+			ASName: "A provider with a name that is longer than any column can be"},
 		netip.MustParseAddr("2001:db8:bad::1"):  {Country: "US"},
 		netip.MustParseAddr("2001:db8:bad::77"): {Country: "US"},
 	}
@@ -29,7 +30,8 @@ func withPlaces(b *backend) {
 	b.explain = ex
 	b.status = func(st *control.Status) {
 		st.Geo = []control.GeoFile{
-			{Path: "/var/lib/GeoIP/GeoLite2-Country.mmdb", Type: hostile, Built: at(ago(8 * 24 * time.Hour)), Country: true, Bytes: 9 << 20},
+			{Path: "/var/lib/GeoIP/GeoLite2-Country.mmdb", Type: hostile, Built: at(ago(8 * 24 * time.Hour)),
+				Country: true, Bytes: 9 << 20},
 			{Path: "/var/lib/GeoIP/GeoLite2-ASN.mmdb", Error: "does not exist", Try: "geoipupdate"},
 			{Path: "/var/lib/GeoIP/GeoLite2-City.mmdb", Built: at(ago(25 * time.Hour)), Country: true, ASN: true},
 		}
@@ -77,8 +79,10 @@ func configured(t *testing.T, section string) string {
 }
 
 func TestCheckReadsTheGeoFiles(t *testing.T) {
-	country := geotest.Write(t, "country.mmdb", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}, geotest.Built(ago(5*24*time.Hour)))
-	old := geotest.Write(t, "old.mmdb", geotest.Networks{"203.0.113.0/24": geotest.ASN(64496, "x")}, geotest.Built(ago(91*24*time.Hour)))
+	country := geotest.Write(t, "country.mmdb", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")},
+		geotest.Built(ago(5*24*time.Hour)))
+	old := geotest.Write(t, "old.mmdb", geotest.Networks{"203.0.113.0/24": geotest.ASN(64496, "x")},
+		geotest.Built(ago(91*24*time.Hour)))
 	text := filepath.Join(t.TempDir(), "text.mmdb")
 	if err := os.WriteFile(text, []byte("<html>"), 0o600); err != nil {
 		t.Fatal(err)
@@ -88,9 +92,12 @@ func TestCheckReadsTheGeoFiles(t *testing.T) {
 		want          []string // of the warnings, in order
 	}{
 		{"a good file", "geo: {files: [" + country + "], multiply: {countries: {NL: 2}}}\n", nil},
-		{"a missing file", "geo: {files: [/none.mmdb]}\n", []string{"geo.files[0]: /none.mmdb: does not exist; try: geoipupdate, or"}},
-		{"an old file", "geo: {files: [" + country + ", " + old + "]}\n", []string{"geo.files[1]: " + old + ": is 91 days old: addresses move; try: geoipupdate"}},
-		{"no file of this format", "geo: {files: [" + text + "]}\n", []string{"geo.files[0]: " + text + ": is damaged, or no file in MaxMind's format"}},
+		{"a missing file", "geo: {files: [/none.mmdb]}\n",
+			[]string{"geo.files[0]: /none.mmdb: does not exist; try: geoipupdate, or"}},
+		{"an old file", "geo: {files: [" + country + ", " + old + "]}\n",
+			[]string{"geo.files[1]: " + old + ": is 91 days old: addresses move; try: geoipupdate"}},
+		{"no file of this format", "geo: {files: [" + text + "]}\n",
+			[]string{"geo.files[0]: " + text + ": is damaged, or no file in MaxMind's format"}},
 		{"networks without their file", "geo: {files: [" + country + "], multiply: {asns: {AS1: 2}}}\n",
 			[]string{"geo.multiply.asns: has no effect: no geo file knows autonomous systems; try: GeoLite2-ASN.mmdb in geo.files"}},
 	} {
@@ -131,11 +138,14 @@ func TestTheExampleOfPlacesPassesWithoutItsFiles(t *testing.T) {
 	w := newWorld(t)
 	w.app.Env.Open = func(name string) (fs.File, error) { return os.Open(name) }
 	if code := w.do(t, "check", "--config", path); code != 0 || strings.Count(w.err.String(), "warning: ") != 2 ||
-		strings.Count(w.err.String(), "does not exist") != 2 || !strings.Contains(w.out.String(), "is right: 1 Asterisk, policy enforce, 2 warnings") {
+		strings.Count(w.err.String(), "does not exist") != 2 ||
+		!strings.Contains(w.out.String(), "is right: 1 Asterisk, policy enforce, 2 warnings") {
 		t.Errorf("exit %d: %s%s", code, w.out, w.err)
 	}
-	geotest.Put(t, filepath.Join(dir, "GeoLite2-Country.mmdb"), geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}))
-	geotest.Put(t, filepath.Join(dir, "GeoLite2-ASN.mmdb"), geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.ASN(64496, "x")}))
+	geotest.Put(t, filepath.Join(dir, "GeoLite2-Country.mmdb"),
+		geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Country("NL")}))
+	geotest.Put(t, filepath.Join(dir, "GeoLite2-ASN.mmdb"),
+		geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.ASN(64496, "x")}))
 	w = newWorld(t)
 	w.app.Env.Open = func(name string) (fs.File, error) { return os.Open(name) }
 	if code := w.do(t, "check", "--config", path); code != 0 || w.err.String() != "" {
@@ -143,16 +153,19 @@ func TestTheExampleOfPlacesPassesWithoutItsFiles(t *testing.T) {
 	}
 }
 
-// TestReplayMultipliesByPlace plays the recording of a scanner that four tries would ban: with half the points it is not.
+// TestReplayMultipliesByPlace plays the recording of a scanner that four tries would ban: with half the points it is
+// not.
 func TestReplayMultipliesByPlace(t *testing.T) {
 	path := geotest.Write(t, "country.mmdb", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")})
 	bans := func(section string) int {
 		t.Helper()
 		w := newWorld(t)
-		if code := w.do(t, "replay", "--json", "--config", configured(t, section), recorded(t)); code != 0 || w.err.String() != "" {
+		if code := w.do(t, "replay", "--json", "--config", configured(t, section), recorded(t)); code != 0 ||
+			w.err.String() != "" {
 			t.Fatalf("exit %d: %s", code, w.err)
 		}
-		if noted := strings.Contains(w.out.String(), "registered today"); noted != strings.Contains(section, "multiply") {
+		if noted := strings.Contains(w.out.String(), "registered today"); noted != strings.Contains(section,
+			"multiply") {
 			t.Errorf("%s: %s", section, w.out)
 		}
 		return strings.Count(w.out.String(), `"action":"ban"`)
@@ -166,7 +179,8 @@ func TestReplayMultipliesByPlace(t *testing.T) {
 	}
 	w := newWorld(t)
 	missing := "geo: {files: [/none.mmdb], multiply: {countries: {NL: 0.5}}}\n"
-	if code := w.do(t, "replay", "--config", configured(t, missing), recorded(t)); code != 0 || !strings.Contains(w.err.String(), "/none.mmdb: does not exist") {
+	if code := w.do(t, "replay", "--config", configured(t, missing), recorded(t)); code != 0 ||
+		!strings.Contains(w.err.String(), "/none.mmdb: does not exist") {
 		t.Errorf("exit %d: %s", code, w.err)
 	}
 }

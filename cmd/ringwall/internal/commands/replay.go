@@ -257,8 +257,8 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %cB", f, "kMGTP"[i])
 }
 
-// pollReader reads a file that may never end, such as a terminal, and yet ends with ctx. What was decided is shown while
-// there is nothing to read.
+// pollReader reads a file that may never end, such as a terminal, and yet ends with ctx. What was decided is shown
+// while there is nothing to read.
 type pollReader struct {
 	ctx  context.Context
 	f    *os.File

@@ -41,11 +41,13 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 		c.sayMore(len(s.Misconfigured))
 	}
 	for _, r := range first(s.Guessing) {
-		c.sayf("%s guesses passwords (account %s) since %s, and would not have been banned: %s.", humanize.Prefix(r.Source), printable.String(r.Account),
+		c.sayf("%s guesses passwords (account %s) since %s, and would not have been banned: %s.",
+			humanize.Prefix(r.Source), printable.String(r.Account),
 			c.moment(r.First), printable.Line(r.Detail))
 	}
 	for _, r := range first(s.Targeted) {
-		c.sayf("Many sources guess the password of account %s, since %s.", printable.String(r.Account), c.moment(r.First))
+		c.sayf("Many sources guess the password of account %s, since %s.", printable.String(r.Account),
+			c.moment(r.First))
 	}
 	if len(s.Accounts) > 0 {
 		var list []string
@@ -75,7 +77,8 @@ func (c *commands) sayCustomers(s *replay.Summary) error {
 		}
 		return nil
 	}
-	c.sayf("!!! %s THAT LOGGED IN WOULD HAVE BEEN BANNED !!!", strings.ToUpper(plural(len(s.Customers), "source", "sources")))
+	c.sayf("!!! %s THAT LOGGED IN WOULD HAVE BEEN BANNED !!!",
+		strings.ToUpper(plural(len(s.Customers), "source", "sources")))
 	t := table{
 		header: []string{"SOURCE", "BANNED", "FOR", "WHY", "LOGINS", "LOCKED OUT", "LAST LOGIN", "ACCOUNTS"},
 		right:  map[int]bool{2: true, 4: true, 5: true}, flex: []int{7},
@@ -84,7 +87,8 @@ func (c *commands) sayCustomers(s *replay.Summary) error {
 	for i, u := range s.Customers {
 		locked += u.LoginsWhileBanned
 		if i < summaryRows {
-			t.add(humanize.Prefix(u.Prefix), c.moment(u.First), short(u.Total), words(u.Reason), strconv.FormatInt(u.Logins, 10),
+			t.add(humanize.Prefix(u.Prefix), c.moment(u.First), short(u.Total), words(u.Reason),
+				strconv.FormatInt(u.Logins, 10),
 				strconv.FormatInt(u.LoginsWhileBanned, 10), c.moment(u.LastLogin), names(u.Accounts, 5))
 		}
 	}
@@ -93,7 +97,8 @@ func (c *commands) sayCustomers(s *replay.Summary) error {
 	}
 	c.sayMore(len(s.Customers))
 	if locked > 0 {
-		c.sayf("%s came while the source was banned: these people would not have got in.", plural(int(locked), "login", "logins"))
+		c.sayf("%s came while the source was banned: these people would not have got in.",
+			plural(int(locked), "login", "logins"))
 	}
 	c.sayf("If they are yours, name them in policy.allow, or raise policy.threshold; if a login is not a customer's, change its password.")
 	return nil
@@ -117,7 +122,8 @@ func (c *commands) sayBanned(s *replay.Summary) error {
 			why += " (observed)"
 			observed = true
 		}
-		t.add(humanize.Prefix(b.Prefix), c.moment(b.First), strconv.Itoa(b.Bans), short(b.Total), strconv.FormatInt(b.Blocked, 10), why,
+		t.add(humanize.Prefix(b.Prefix), c.moment(b.First), strconv.Itoa(b.Bans), short(b.Total),
+			strconv.FormatInt(b.Blocked, 10), why,
 			printable.String(b.Account))
 	}
 	if err := t.write(c.out, c.Columns); err != nil {
@@ -134,7 +140,8 @@ func (c *commands) sayTotals(s *replay.Summary) {
 	if s.Decoded > 0 {
 		c.sayf("%s to %s", c.moment(s.From), c.moment(s.To))
 	}
-	c.sayf("%s from %s: %s, %d would be, %d trusted. Bans would have stopped %s.", plural(int(s.Decoded), "event", "events"),
+	c.sayf("%s from %s: %s, %d would be, %d trusted. Bans would have stopped %s.",
+		plural(int(s.Decoded), "event", "events"),
 		plural(s.Sources, "source", "sources"), plural(int(s.Bans), "ban", "bans"), s.Observed, s.Trusted,
 		plural(int(s.Blocked), "event", "events"))
 	if s.Repeated > 0 {

@@ -29,7 +29,8 @@ func recorded(t *testing.T) string {
 	login(0, "201", "198.51.100.1")
 	for i := range 4 {
 		line(time.Minute+time.Duration(i)*time.Second, "InvalidAccountID", fmt.Sprint("10", i), "203.0.113.5", "")
-		line(2*time.Minute+time.Duration(i)*time.Second, "InvalidAccountID", fmt.Sprint("\u202eevil\\", i), "203.0.113.6", "")
+		line(2*time.Minute+time.Duration(i)*time.Second, "InvalidAccountID", fmt.Sprint("\u202eevil\\", i),
+			"203.0.113.6", "")
 	}
 	line(3*time.Minute, "RequestNotSupported", "202", "198.51.100.2", `,RequestType="registrar"`)
 	login(20*time.Minute, "301", "203.0.113.5")
@@ -59,12 +60,14 @@ func TestReplay(t *testing.T) {
 			w := newWorld(t)
 			w.app.Columns = row.columns
 			config := filepath.Join(t.TempDir(), "ringwall.yaml")
-			text := "asterisk: [{name: pbx1, address: \"127.0.0.1:5038\", username: u, secret_file: /nonexistent}]\n" + row.policy
+			text := "asterisk: [{name: pbx1, address: \"127.0.0.1:5038\", username: u, secret_file: /nonexistent}]\n" +
+				row.policy
 			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			log := recorded(t)
-			if code := w.do(t, append([]string{"replay", "--config", config, log}, row.args...)...); code != 0 || w.err.String() != "" {
+			if code := w.do(t, append([]string{"replay", "--config", config, log}, row.args...)...); code != 0 ||
+				w.err.String() != "" {
 				t.Fatalf("exit %d: %s", code, w.err)
 			}
 			golden(t, name, strings.ReplaceAll(w.out.String(), log, "security.log"))
@@ -85,7 +88,8 @@ func TestReplayJSONIsOneObjectALineAndEndsWithTheSummary(t *testing.T) {
 		}
 		actions += fmt.Sprint(m["action"], " ")
 	}
-	if !strings.HasPrefix(actions, "trust ban ban misconfigured ") || !strings.HasSuffix(actions, " summary ") || strings.Count(actions, "summary") != 1 {
+	if !strings.HasPrefix(actions, "trust ban ban misconfigured ") || !strings.HasSuffix(actions, " summary ") ||
+		strings.Count(actions, "summary") != 1 {
 		t.Error(actions)
 	}
 }
@@ -96,7 +100,8 @@ func TestReplaySaysWhatItDidNotUnderstand(t *testing.T) {
 	var files []string
 	for i := range 7 {
 		name := filepath.Join(dir, fmt.Sprint("log", i))
-		text := "[1] NOTICE[1] x.c: y\nfirst=\x1b[31m\u202e SecurityEvent='" + strings.Repeat("a", 500) + "'\nb SecurityEvent='c'\n"
+		text := "[1] NOTICE[1] x.c: y\nfirst=\x1b[31m\u202e SecurityEvent='" + strings.Repeat("a", 500) +
+			"'\nb SecurityEvent='c'\n"
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +120,8 @@ func TestReplaySaysWhatItDidNotUnderstand(t *testing.T) {
 			t.Errorf("%q is not in %s", want, out)
 		}
 	}
-	if strings.Contains(out, "tampered") || strings.Contains(out, strings.Repeat("a", 150)) || strings.Contains(out, files[5]+":") {
+	if strings.Contains(out, "tampered") || strings.Contains(out, strings.Repeat("a", 150)) ||
+		strings.Contains(out, files[5]+":") {
 		t.Errorf("%s", out)
 	}
 }
@@ -129,7 +135,8 @@ func TestReplayWithoutAConfigurationSaysThatItUsesDefaults(t *testing.T) {
 		t.Errorf("exit %d: %s", code, w.err)
 	}
 	w = newWorld(t)
-	if code := w.do(t, "replay", "--config", filepath.Join(t.TempDir(), "none"), recorded(t)); code != 1 || w.out.String() != "" {
+	if code := w.do(t, "replay", "--config", filepath.Join(t.TempDir(), "none"), recorded(t)); code != 1 ||
+		w.out.String() != "" {
 		t.Errorf("a missing --config: exit %d: %s", code, w.err)
 	}
 }
@@ -155,7 +162,8 @@ func TestReplayOfFilesThatCannotBeRead(t *testing.T) {
 	if code := w.do(t, "replay", "nosuch", cut, recorded(t)); code != 1 {
 		t.Errorf("exit %d", code)
 	}
-	for _, want := range []string{"ringwall: nosuch: there is no such file\n", `cut\x1b[31m.gz: the gzip data end too early`} {
+	for _, want := range []string{"ringwall: nosuch: there is no such file\n",
+		`cut\x1b[31m.gz: the gzip data end too early`} {
 		if !strings.Contains(w.err.String(), want) {
 			t.Errorf("%s\nwithout %q", w.err, want)
 		}

@@ -27,8 +27,8 @@ Bans stay in the kernel when it ends, and time out there by themselves.`,
 	}
 }
 
-// alone fails where a daemon answers at the socket already: what the kernel says to a second one helps nobody. Of all else
-// that is wrong, the daemon complains by itself.
+// alone fails where a daemon answers at the socket already: what the kernel says to a second one helps nobody. Of all
+// else that is wrong, the daemon complains by itself.
 func (c *commands) alone(cmd *cobra.Command) error {
 	client, err := c.client(cmd)
 	if err != nil {

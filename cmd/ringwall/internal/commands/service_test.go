@@ -46,7 +46,8 @@ func TestCheckReadsAsTheServicesUser(t *testing.T) {
 		code := app.Execute(t.Context(), []string{"check", "--config", config})
 		return code, errs.String() + out.String()
 	}
-	if code, out := check(); code != 1 || !strings.Contains(out, "the service's user nobody may not read it") || !strings.Contains(out, " "+config+" && chmod 0640") {
+	if code, out := check(); code != 1 || !strings.Contains(out, "the service's user nobody may not read it") ||
+		!strings.Contains(out, " "+config+" && chmod 0640") {
 		t.Errorf("%d\n%s", code, out)
 	}
 	serves = filepath.Join(root, "ringwall.yaml") // and so the other is a draft, which only its writer reads
@@ -57,7 +58,8 @@ func TestCheckReadsAsTheServicesUser(t *testing.T) {
 	if err := os.Chmod(config, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if code, out := check(); code != 1 || !strings.Contains(out, "secret_file") || !strings.Contains(out, " "+secret+" && chmod 0640") {
+	if code, out := check(); code != 1 || !strings.Contains(out, "secret_file") ||
+		!strings.Contains(out, " "+secret+" && chmod 0640") {
 		t.Errorf("%d\n%s", code, out)
 	}
 	if err := os.Chown(secret, 0, 65534); err != nil {

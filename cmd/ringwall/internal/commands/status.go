@@ -71,7 +71,8 @@ func (c *commands) sayStatus(st control.Status) error {
 	c.sayf("Ringwall %s, up %s (pid %d): %s", printable.String(st.Version), short(seconds(st.Uptime)), st.PID, mode)
 	c.sayf("")
 
-	t := table{header: []string{"ASTERISK", "STATE", "SINCE", "EVENTS", "LAG", "NOTE"}, right: map[int]bool{3: true, 4: true}, flex: []int{5}}
+	t := table{header: []string{"ASTERISK", "STATE", "SINCE", "EVENTS", "LAG", "NOTE"},
+		right: map[int]bool{3: true, 4: true}, flex: []int{5}}
 	for _, p := range st.PBXs {
 		state, late := "up", lag(p.Lag)
 		if !p.Up {
@@ -83,7 +84,8 @@ func (c *commands) sayStatus(st control.Status) error {
 		return err
 	}
 	c.sayf("")
-	for _, line := range slices.Concat(engineLines(st), kernelLines(st.Kernel), portLines(st.Ports), geoLines(st.Geo, c.Now())) {
+	for _, line := range slices.Concat(engineLines(st), kernelLines(st.Kernel), portLines(st.Ports),
+		geoLines(st.Geo, c.Now())) {
 		c.sayf("%-9s %s", line[0], line[1])
 	}
 	c.warnings(st)
@@ -161,7 +163,8 @@ func kernelLines(k control.KernelStatus) [][2]string {
 		state += " and protected from nft flush"
 	}
 	lines := [][2]string{
-		{"Kernel", fmt.Sprintf("table %s %s; %d bans wanted, %d present", printable.String(k.Table), state, k.Desired, k.Present)},
+		{"Kernel", fmt.Sprintf("table %s %s; %d bans wanted, %d present", printable.String(k.Table), state, k.Desired,
+			k.Present)},
 	}
 	if s := counts(k.Dropped); s != "" {
 		lines = append(lines, [2]string{"Dropped", "packets by set: " + s})
@@ -207,7 +210,8 @@ func portLines(p control.PortsStatus) [][2]string {
 		lines = append(lines, [2]string{"NAT", "publishes " + strings.Join(published, ", ")})
 	}
 	if len(open) > 0 {
-		lines = append(lines, [2]string{"OPEN", strings.Join(open, ", ") + ", where Asterisk listens: bans stop nothing there"})
+		lines = append(lines, [2]string{"OPEN",
+			strings.Join(open, ", ") + ", where Asterisk listens: bans stop nothing there"})
 	}
 	return lines
 }
@@ -235,7 +239,8 @@ func geoLines(files []control.GeoFile, now time.Time) [][2]string {
 		}
 		line := printable.Limit(f.Path, 60) + ": " + knows
 		if f.Built != nil {
-			line += fmt.Sprintf(" of %s, %s old", f.Built.Format(time.DateOnly), plural(int(now.Sub(*f.Built)/day), "day", "days"))
+			line += fmt.Sprintf(" of %s, %s old", f.Built.Format(time.DateOnly),
+				plural(int(now.Sub(*f.Built)/day), "day", "days"))
 		}
 		lines = append(lines, [2]string{"Places", line})
 	}

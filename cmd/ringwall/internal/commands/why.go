@@ -74,8 +74,8 @@ each address is told; of an extension, from where it was tried or logged in.`,
 // maxLooked is how many addresses of a host name are asked about.
 const maxLooked = 8
 
-// look finds the addresses of a subject, or the account that it is. A name with a dot that nobody can resolve may still be the
-// name of an account.
+// look finds the addresses of a subject, or the account that it is. A name with a dot that nobody can resolve may
+// still be the name of an account.
 func (c *commands) look(ctx context.Context, s control.Subject) ([]netip.Addr, string, error) {
 	switch {
 	case s.Account != "":
@@ -136,8 +136,9 @@ func (c *commands) whyAccount(ctx context.Context, client *control.Client, accou
 		return nil
 	}
 	c.wrapf("", "The account %s was tried or logged in from %s:", name, plural(res.All, "source", "sources"))
-	t := table{header: []string{"SOURCE", "NOW", "TRIES", "LOGINS", "LAST", "PLACE"}, right: map[int]bool{2: true, 3: true},
-		flex: []int{0}, spare: true}
+	t := table{header: []string{"SOURCE", "NOW", "TRIES", "LOGINS", "LAST", "PLACE"},
+		right: map[int]bool{2: true, 3: true},
+		flex:  []int{0}, spare: true}
 	for _, s := range res.Sources {
 		verdict := printable.String(s.Verdict)
 		if s.Trusted && s.Verdict != "trusted" {
@@ -203,7 +204,8 @@ func (c *commands) evidence(list []ban.Evidence) error {
 	}
 	for _, e := range list {
 		by, note := wording.Evidence(e)
-		t.add(at(e.Time), printable.String(e.Event), by, printable.String(e.Account), number(e.Points), score(e.Score), yes(e.Proven), note)
+		t.add(at(e.Time), printable.String(e.Event), by, printable.String(e.Account), number(e.Points), score(e.Score),
+			yes(e.Proven), note)
 	}
 	return t.write(c.out, c.Columns)
 }

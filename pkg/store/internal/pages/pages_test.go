@@ -51,7 +51,8 @@ func treeFile(t *testing.T) (file []byte, branch, pageSize int) {
 func TestWhatBboltMustNotFollowIsFound(t *testing.T) {
 	t.Parallel()
 	whole, branch, pageSize := treeFile(t)
-	if u, err := pages.Check(bytes.NewReader(whole), int64(len(whole))); err != nil || u.PageSize != pageSize || u.Pages < 3 {
+	if u, err := pages.Check(bytes.NewReader(whole), int64(len(whole))); err != nil || u.PageSize != pageSize ||
+		u.Pages < 3 {
 		t.Fatalf("a whole file: %+v, %v", u, err)
 	}
 	// The first element of the branch page, behind the page's header: position and size of its key, and its child.
@@ -60,7 +61,10 @@ func TestWhatBboltMustNotFollowIsFound(t *testing.T) {
 		"a page that points to itself": func(b []byte) { binary.NativeEndian.PutUint64(b[element+8:], uint64(branch)) },
 		"a page beyond the end":        func(b []byte) { binary.NativeEndian.PutUint64(b[element+8:], 1<<40) },
 		"a key beyond the mapping":     func(b []byte) { binary.NativeEndian.PutUint32(b[element:], 1<<31) },
-		"more elements than fit":       func(b []byte) { binary.NativeEndian.PutUint16(b[branch*pageSize+10:], 0xFFFF) },
+		"more elements than fit": func(b []byte) {
+			binary.NativeEndian.PutUint16(b[branch*pageSize+10:],
+				0xFFFF)
+		},
 	} {
 		b := bytes.Clone(whole)
 		ruin(b)
