@@ -103,7 +103,7 @@ func TestBansCloseThePortThatAsteriskHas(t *testing.T) {
 	m.says("ringwall status", 0, "UDP 5080", "ports: {udp: [5060, 5080]")
 	m.says("ringwall doctor", 1, "5080")
 	if leaks := m.metric("ringwall_leaking_sources"); leaks != "1" {
-		t.Errorf("ringwall_leaking_sources %q; want 1:\n%s", leaks, m.metrics())
+		t.Errorf("ringwall_leaking_sources %q; want 1:\n%s", leaks, m.get("/metrics"))
 	}
 }
 

@@ -1,0 +1,264 @@
+package boot
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/deploy/trial"
+	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+)
+
+// fault is a way to break a machine that works.
+type fault struct {
+	name          string
+	configuration string // what is in force before, if not just enforce
+	script        string // what root types
+	do            func(m *machine)
+	port          int  // that Asterisk has, if not 5060
+	watching      bool // nobody is to be banned, and whatever says so is right
+}
+
+const (
+	restart = "\nsystemctl restart ringwall || true"
+	dropIn  = `mkdir -p /run/systemd/system/ringwall.service.d
+		printf '[Service]\n%s\n' >/run/systemd/system/ringwall.service.d/fault.conf
+		systemctl daemon-reload`
+)
+
+// faults are what the table is made of.
+func faults() []fault {
+	configured := func(text string) func(*machine) {
+		return func(m *machine) {
+			m.configure(text)
+			m.try("systemctl reload ringwall")
+		}
+	}
+	return []fault{
+		{name: "nothing is broken"},
+
+		// The service.
+		{name: "the daemon is stopped", script: "systemctl stop ringwall"},
+		{name: "the daemon was killed", script: "kill -9 $(pidof ringwall)"},
+		{name: "the daemon was killed, and is not started again (as after OOM with Restart=no)",
+			script: fmt.Sprintf(dropIn, "Restart=no") + "; kill -9 $(pidof ringwall); sleep 0.5"},
+		{name: "the daemon hangs (SIGSTOP)", script: "kill -STOP $(pidof ringwall)"},
+		{name: "the daemon fails at each start", script: fmt.Sprintf(dropIn, "ExecStartPre=/bin/false") + restart},
+		{name: "no CAP_NET_ADMIN", script: fmt.Sprintf(dropIn, `AmbientCapabilities=\nCapabilityBoundingSet=`) + restart},
+		{name: "the program was replaced under the running daemon",
+			script: "cp /usr/bin/ringwall /usr/bin/ringwall.new; mv /usr/bin/ringwall.new /usr/bin/ringwall"},
+		{name: "the program is gone", script: "mv /usr/bin/ringwall /usr/bin/ringwall.gone; ln -s /usr/bin/ringwall.gone /usr/local/bin/ringwall" + restart},
+		{name: "a second daemon was started by hand", script: "timeout 2 ringwall run >/dev/null 2>&1 || true"},
+		{name: "panic", script: "ringwall panic"},
+
+		// Files.
+		{name: "the configuration is root's alone", script: "chown root:root /etc/ringwall/ringwall.yaml" + restart},
+		{name: "the secret is root's alone", script: "chown root:root /etc/ringwall/ami-secret" + restart},
+		{name: "the state file is root's alone", script: "chown root:root /var/lib/ringwall/state.db; chmod 640 /var/lib/ringwall/state.db" + restart},
+		{name: "the configuration is no YAML", script: "echo '{' >>/etc/ringwall/ringwall.yaml" + restart},
+		{name: "a key that does not exist, and a reload", script: "echo 'polcy: {}' >>/etc/ringwall/ringwall.yaml; systemctl reload ringwall || true"},
+		{name: "the configuration is gone", script: "rm /etc/ringwall/ringwall.yaml" + restart},
+		{name: "the configuration and the last accepted one are gone",
+			script: "rm /etc/ringwall/ringwall.yaml /var/lib/ringwall/accepted*" + restart},
+		{name: "the state file is rubbish", script: "systemctl stop ringwall; head -c 9999 /dev/urandom >/var/lib/ringwall/state.db" + restart},
+		{name: "the state's folder is gone", script: "systemctl stop ringwall; rm -r /var/lib/ringwall" + restart},
+		{name: "the state's folder is gone under the running daemon", script: "rm -r /var/lib/ringwall"},
+		{name: "the state's disk can only be read",
+			script: "systemctl stop ringwall; mount --bind /var/lib/ringwall /var/lib/ringwall; mount -o remount,bind,ro /var/lib/ringwall" + restart},
+		{name: "the state's disk is full", script: `systemctl stop ringwall; cp -a /var/lib/ringwall /root/state
+			mount -t tmpfs -o size=400k tmpfs /var/lib/ringwall; cp -a /root/state/. /var/lib/ringwall/
+			chown ringwall: /var/lib/ringwall; head -c 1M /dev/zero >/var/lib/ringwall/full` + restart},
+
+		// Asterisk.
+		{name: "Asterisk is stopped", do: func(m *machine) { m.stopAMI() }},
+		{name: "Asterisk hangs", do: func(m *machine) { m.hung.set(true) }},
+		{name: "a wrong secret", do: func(m *machine) { m.again(amiserver.User{Name: "ringwall", Secret: "another"}) }},
+		{name: "no read = security", do: func(m *machine) {
+			m.again(amiserver.User{Name: "ringwall", Secret: secret, Read: amiserver.ClassCall, Write: amiserver.ClassAll})
+		}},
+		{name: "Asterisk's clock is an hour behind", do: func(m *machine) { m.skew = -time.Hour }},
+		{name: "Asterisk's clock is an hour ahead", do: func(m *machine) { m.skew = time.Hour }},
+		{name: "SIP is at 5080", port: 5080},
+		{name: "SIP is at 5080, and firewall.ports has 5060", port: 5080,
+			configuration: enforce + "firewall: {ports: {udp: [5060], tcp: [5060]}}\n"},
+
+		// The kernel.
+		{name: "nft flush ruleset", script: "nft flush ruleset || true"},
+		{name: "the table was deleted", script: "nft delete table inet ringwall || true"},
+		{name: "the set of bans was flushed", script: "nft flush set inet ringwall ban4 || true"},
+		{name: "the rules were flushed", script: "nft flush table inet ringwall || true"},
+		{name: "somebody accepts all before", script: `nft 'table inet other { chain first { type filter hook prerouting priority -400; accept; }; }'`},
+		{name: "somebody accepts all at input", script: `nft 'table inet other { chain first { type filter hook input priority -10; accept; }; }'`},
+		{name: "somebody drops an allowed address",
+			script: `nft 'table inet other { chain first { type filter hook input priority 0; ip saddr ` + good + ` drop; }; }'`},
+		{name: "somebody drops all",
+			script: `nft 'table inet other { chain first { type filter hook input priority 0; policy drop; iif lo accept; ip saddr ` + neutral + ` accept; }; }'`},
+		{name: "somebody deletes the table again and again",
+			script: "setsid sh -c 'while sleep 0.05; do nft delete table inet ringwall; done' >/dev/null 2>&1 & disown"},
+		{name: "no more bans are allowed (policy.limits.bans)", configuration: "policy: {mode: enforce, limits: {bans: 1}}\n"},
+
+		// The configuration.
+		{name: "mode: observe", do: configured("policy: {mode: observe}\n"), watching: true},
+		{name: "doctor's own address is allowed", do: configured("policy: {mode: enforce, allow: [192.0.2.0/24]}\n")},
+		{name: "a name of the allow list is never resolved",
+			script: "echo nameserver " + neutral + " >/etc/resolv.conf",
+			do:     configured("policy: {mode: enforce, allow: [sip.provider.example]}\n")},
+		{name: "the port of the metrics is taken", do: func(m *machine) {
+			m.run("systemctl stop ringwall")
+			l, err := m.server.Listen(m.t.Context(), "tcp", "127.0.0.1:9646")
+			if err != nil {
+				m.t.Fatal(err)
+			}
+			m.t.Cleanup(func() { _ = l.Close() })
+			m.run("systemctl start ringwall")
+		}},
+		{name: "the socket is gone", script: "rm /run/ringwall/*.sock"},
+		{name: "the socket's group does not exist", configuration: enforce + "control: {group: nobody-is-in-it}\n"},
+		{name: "the webhook is dead", do: configured(enforce + "notify: [{name: chat, url: 'http://127.0.0.1:9/'}]\n")},
+		{name: "the file of places is missing", configuration: enforce + "geo: {files: [/var/lib/places.mmdb]}\n"},
+		{name: "grace for everybody (unban --all --grace 1h)", script: "ringwall unban --all --grace 1h"},
+	}
+}
+
+// again plays another Asterisk.
+func (m *machine) again(user amiserver.User) {
+	m.stopAMI()
+	m.startAMIWith(user)
+}
+
+// truth is what packets say.
+type truth struct {
+	banned, fresh, allowed bool // the banned is kept out, another attacker gets banned, the allowed address is let in
+}
+
+func (v truth) protects() bool { return v.banned && v.fresh && v.allowed }
+
+// look sees what becomes of packets.
+func (m *machine) look(port int, attacker string) (v truth) {
+	m.t.Helper()
+	m.attackAt(good, port)
+	m.attackAt(attacker, port)
+	m.attackAt(first, port) // whatever gets through, Asterisk tells of
+	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if m.inSet(attacker) {
+			break
+		}
+	}
+	v.banned, v.fresh, v.allowed = !m.arrives(first, port), !m.arrives(attacker, port), m.arrives(good, port)
+	return v
+}
+
+// claims are what is said about a machine.
+type claims struct {
+	status, doctor, page, metric, unit string // what each says
+	statusCode, doctorCode             int
+	works                              []string // who says that attackers are kept out
+}
+
+var (
+	verdict = regexp.MustCompile(`(?s)class="verdict (\w+)">.*?<h2>([^<]*)</h2>`)
+	// gauges are those that an alert of ringwall.rules.yml is about, and what they are while all is well.
+	gauges = map[string]string{"ringwall_ami_up": "1", "ringwall_kernel_ok": "1", "ringwall_enforcing": "1",
+		"ringwall_leaking_sources": "0", "ringwall_state_saved": "1", "ringwall_config_reload_success": "1"}
+)
+
+func (m *machine) ask() (c claims) {
+	m.t.Helper()
+	says := func(who string, works bool) {
+		if works {
+			c.works = append(c.works, who)
+		}
+	}
+	out, code := m.try("timeout 20 ringwall status")
+	c.status, _, _ = strings.Cut(out, "\n")
+	if code == 0 {
+		_, c.status, _ = strings.Cut(c.status, "): ")
+	}
+	c.statusCode = code
+	says("status", code == 0 && c.status == "attackers are banned")
+
+	out, code = m.try("timeout 60 ringwall doctor")
+	c.doctor, c.doctorCode = out[strings.LastIndex(out, "\n")+1:], code
+	says("doctor", code == 0 && !strings.Contains(c.doctor, "bans nobody"))
+
+	found := verdict.FindStringSubmatch(m.get("/"))
+	if c.page = "none"; found != nil {
+		c.page = found[2]
+		says("page", found[1] == "good")
+	}
+
+	text := m.get("/metrics")
+	var odd []string
+	for _, line := range strings.Split(text, "\n") {
+		name, value, _ := strings.Cut(line, " ")
+		name, _, _ = strings.Cut(name, "{")
+		if want, ok := gauges[name]; ok && value != want {
+			odd = append(odd, name+" "+value)
+		}
+		if name == "ringwall_limited_total" && value != "0" || name == "ringwall_leaks_total" && value != "0" {
+			odd = append(odd, name+" "+value)
+		}
+	}
+	switch {
+	case !strings.Contains(text, "ringwall_kernel_ok"):
+		c.metric = "up 0"
+	case odd == nil:
+		c.metric = "all well"
+		says("metrics", true)
+	default:
+		c.metric = strings.Join(odd, ", ")
+	}
+	c.unit, _ = m.try("systemctl show -p ActiveState -p SubState -p Result --value ringwall | paste -sd/")
+	return c
+}
+
+// TestWhateverSaysWorksIsRight breaks machines, each in one way. While a banned source gets through, an attacker is not
+// banned or an allowed address is not let in, nothing says that all is well.
+func TestWhateverSaysWorksIsRight(t *testing.T) {
+	only := regexp.MustCompile(os.Getenv("RINGWALL_BOOT_FAULT"))
+	for _, f := range faults() {
+		if !only.MatchString(f.name) {
+			continue
+		}
+		t.Run(f.name, func(t *testing.T) {
+			if f.configuration == "" {
+				f.configuration = enforce
+			}
+			if f.port == 0 {
+				f.port = 5060
+			}
+			m := newMachine(t, f.configuration)
+			m.run("ringwall allow add " + good)
+			m.attackAt(first, f.port)
+			m.until("the attacker is banned", func() bool { return m.inSet(first) })
+			if f.script != "" {
+				m.run(f.script)
+			}
+			if f.do != nil {
+				f.do(m)
+			}
+			var v truth
+			var c claims
+			wrong := func() bool {
+				return !v.protects() && len(c.works) > 0 || v.protects() && !f.watching && len(c.works) == 0 && c.metric == "up 0"
+			}
+			began := time.Now()
+			for n := 0; n == 0 || wrong() && time.Since(began) < trial.Patience/3; n++ {
+				v, c = m.look(f.port, fmt.Sprint("10.88.0.", 31+n%20)), m.ask()
+				if again := m.look(f.port, fmt.Sprint("10.88.0.", 51+n%10)); again.protects() {
+					v = again // it was mended meanwhile
+				}
+			}
+			yes := map[bool]string{true: "yes", false: "NO"}
+			t.Logf("| %s | %s | %s | %s | %s | %d, %d | %s | %s, new ones %s | %s | %s |", f.name, c.status, c.doctor, c.page, c.metric,
+				c.statusCode, c.doctorCode, c.unit, yes[v.banned], yes[v.fresh], yes[v.allowed], time.Since(began).Round(time.Second))
+			if !v.protects() && len(c.works) > 0 {
+				t.Errorf("the banned is kept out: %v, another attacker: %v, the allowed is let in: %v; but all is well for %q",
+					v.banned, v.fresh, v.allowed, c.works)
+			}
+		})
+	}
+}
