@@ -94,7 +94,7 @@ type Policy struct {
 
 // MisconfiguredRule tells a phone with an old password from a guesser: one account that fails at no more than
 // PerMinute distinct guesses a minute, after a burst, is reported and not banned. Who fails on more than Accounts
-// within an hour is guessing, however slowly. Defaults: 6 a minute, burst 4, 2 accounts.
+// within an hour is guessing, however slowly.
 type MisconfiguredRule struct {
 	PerMinute float64 `yaml:"per_minute"`
 	Burst     int     `yaml:"burst"`    // distinct guesses
@@ -103,42 +103,40 @@ type MisconfiguredRule struct {
 
 // ChallengesRule judges challenges that nobody answers: for "<unknown>" after AnswerWithin without a login from that
 // source; for known accounts from Accounts distinct ones on, but not in the first Warmup after the start, when
-// nobody has had the time to earn trust. Defaults: 10s, 20 accounts, 1h.
+// nobody has had the time to earn trust.
 type ChallengesRule struct {
 	AnswerWithin time.Duration `yaml:"answer_within"`
 	Accounts     int           `yaml:"accounts"`
 	Warmup       time.Duration `yaml:"warmup"`
 }
 
-// BreachRule reports a login that follows Failures guesses of the same account by the same source. Default: 5.
+// BreachRule reports a login that follows Failures guesses of the same account by the same source.
 type BreachRule struct {
 	Failures int `yaml:"failures"`
 }
 
 // TargetedRule reports an account that fails from Sources distinct sources within Within; from then on one more failure
-// bans a source that is not trusted. Defaults: 10 sources, 1h.
+// bans a source that is not trusted.
 type TargetedRule struct {
 	Sources int           `yaml:"sources"`
 	Within  time.Duration `yaml:"within"`
 }
 
 // RoamingRule allows Guesses more before a ban to a source that fails on an account which logged in elsewhere within
-// Within. Defaults: 24h, 2 guesses.
+// Within.
 type RoamingRule struct {
 	Within  time.Duration `yaml:"within"`
 	Guesses int           `yaml:"guesses"`
 }
 
 // StormRule suspends bans of sources that were trusted within Memory while Sources of them fail within Within.
-// Defaults: 5 sources, 1m, 168h.
 type StormRule struct {
 	Sources int           `yaml:"sources"`
 	Within  time.Duration `yaml:"within"`
 	Memory  time.Duration `yaml:"memory"`
 }
 
-// Limits bound what a spoofer of source addresses can make Ringwall do. Defaults: 1000000 active bans, of which 500000
-// on evidence that can be forged, and 10000 of those a second after a burst of 200000.
+// Limits bound what a spoofer of source addresses can make Ringwall do.
 type Limits struct {
 	Bans           int `yaml:"bans"`
 	ForgeableBans  int `yaml:"forgeable_bans"`

@@ -42,7 +42,7 @@ type Notify struct {
 	Timeout     time.Duration     `yaml:"timeout"` // of one attempt
 }
 
-// NotifyRate bounds how many messages a target gets of each action. Defaults: 10 a minute after a burst of 20.
+// NotifyRate bounds how many messages a target gets of each action.
 type NotifyRate struct {
 	PerMinute float64 `yaml:"per_minute"` // 0 is no bound
 	Burst     int     `yaml:"burst"`
