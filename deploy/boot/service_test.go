@@ -302,6 +302,7 @@ func TestPanicLetsEverybodyIn(t *testing.T) {
 	m.run("sleep 3") // longer than RestartSec: nothing brings the table back
 	m.letIn(first)
 	m.says("systemctl is-active ringwall", 3, "inactive")
+	m.says("ringwall status", 1, "nor is its table in the kernel: nobody is kept out")
 	m.run("systemctl start ringwall")
 	m.heard()
 	m.until("the ban is back", func() bool { return m.inSet(first) })

@@ -76,14 +76,30 @@ func TestPanicSaysThatADaemonRuns(t *testing.T) {
 	}
 }
 
-// Without a daemon status says what is so meanwhile, and the line that opens everything.
-func TestStatusWithoutADaemonSaysHowToOpen(t *testing.T) {
-	var out, errs bytes.Buffer
-	app := &commands.App{Env: policy.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC}
-	code := app.Execute(t.Context(), []string{"status", "--socket", filepath.Join(t.TempDir(), "none.sock")})
-	if code != 1 || !strings.Contains(errs.String(), "stay in the kernel") ||
-		!strings.Contains(errs.String(), "nft delete table inet ringwall") {
-		t.Errorf("%d\n%s", code, errs.String())
+// Without a daemon status says what is so meanwhile: bans stay, and the line that opens everything, or nobody is kept out.
+func TestStatusWithoutADaemonSaysWhatTheKernelDoes(t *testing.T) {
+	space := netspacetest.New(t)
+	status := func() (text string) {
+		var out, errs bytes.Buffer
+		app := &commands.App{Env: policy.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC}
+		code := 0
+		if err := space.Do(func() error {
+			code = app.Execute(t.Context(), []string{"status", "--socket", filepath.Join(t.TempDir(), "none.sock")})
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if code != 1 || out.Len() > 0 {
+			t.Errorf("%d\n%s", code, out.String())
+		}
+		return errs.String()
+	}
+	if text := status(); !strings.Contains(text, "nobody is kept out") || strings.Contains(text, "stay in the kernel") {
+		t.Errorf("without a table:\n%s", text)
+	}
+	netspacetest.NFT(t, space, "add table inet ringwall")
+	if text := status(); !strings.Contains(text, "stay in the kernel") || !strings.Contains(text, "nft delete table inet ringwall") {
+		t.Errorf("with a table:\n%s", text)
 	}
 }
 

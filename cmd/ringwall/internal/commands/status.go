@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -50,8 +51,22 @@ func (c *commands) down(err error) error {
 	if config, _, err := policy.Load(c.config, env); err == nil {
 		table = config.Firewall.Table
 	}
+	if gone(table) {
+		return hint.Errorf(e.Try, "%w; nor is its table in the kernel: nobody is kept out", e)
+	}
 	return hint.Errorf(e.Try+"; to let everybody in at once: ringwall panic, or: nft delete table inet "+table,
 		"%w; bans of before stay in the kernel until they end", e)
+}
+
+// gone says whether the kernel has no such table. Where it may not be asked, a daemon that is down has left it there.
+func gone(table string) bool {
+	check, err := firewall.NewCheck(firewall.Config{Table: table})
+	if err != nil {
+		return false
+	}
+	defer check.Close()
+	state, err := check.State()
+	return err == nil && !state.Exists
 }
 
 func (c *commands) sayStatus(st control.Status) error {
