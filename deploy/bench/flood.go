@@ -28,14 +28,18 @@ type result struct {
 
 // flood measures events and bans a second, and the processor time of each event.
 func flood(ctx context.Context, o *options) error {
+	return eachRound(ctx, o, func(h *host) error { return h.report(ctx, o) })
+}
+
+// eachRound measures a daemon of its own in each round.
+func eachRound(ctx context.Context, o *options, measure func(*host) error) error {
 	for range o.rounds {
 		h, err := newHost(ctx, o)
 		if err != nil {
 			return err
 		}
-		err = h.start(ctx, o)
-		if err == nil {
-			err = h.report(ctx, o)
+		if err = h.start(ctx, o); err == nil {
+			err = measure(h)
 		}
 		h.close()
 		if err != nil {

@@ -17,24 +17,12 @@ const (
 
 // unban measures what a person waits for who ends one ban of many, and all of them, and what events wait for meanwhile.
 func unban(ctx context.Context, o *options) error {
-	for range o.rounds {
-		h, err := newHost(ctx, o)
-		if err != nil {
+	return eachRound(ctx, o, func(h *host) error {
+		if _, err := h.flood(ctx, o); err != nil {
 			return err
 		}
-		err = h.start(ctx, o)
-		if err == nil {
-			_, err = h.flood(ctx, o)
-		}
-		if err == nil {
-			err = h.unban(ctx, o)
-		}
-		h.close()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+		return h.unban(ctx, o)
+	})
 }
 
 func (h *host) unban(ctx context.Context, o *options) error {

@@ -144,7 +144,7 @@ func TestEachFailureHasItsOwnError(t *testing.T) {
 			})
 			st := w.state(Failed, 1)
 			explained(t, st.Err, tt.kind, tt.stage, tt.text, tt.hint)
-			if got := w.Status(); got.Up || got.LastError != st.Err.Error() || got.LastHint != hint.Of(st.Err) ||
+			if got := w.Status(); got.Up || got.LastError != st.Err.Error() || hint.Of(got.Err) != hint.Of(st.Err) ||
 				got.LastErrorAt.IsZero() {
 				t.Errorf("status %+v", got)
 			}

@@ -215,7 +215,7 @@ func (s *Session) setDisconnected(lastSign time.Time, err error) {
 
 func (s *Session) setErrorLocked(err error) {
 	if err != nil {
-		s.status.LastError, s.status.LastHint, s.status.LastErrorAt = err.Error(), hint.Of(err), time.Now()
+		s.status.LastError, s.status.LastErrorAt = err.Error(), time.Now()
 		s.status.Err = err
 	}
 }

@@ -66,7 +66,6 @@ type Status struct {
 	// The last error. It stays when things go well again.
 	Err         error
 	LastError   string // the text of Err, one line; "" if there has been none
-	LastHint    string // what to do about it, several lines or ""
 	LastErrorAt time.Time
 
 	// Frames of events.

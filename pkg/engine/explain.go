@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
@@ -152,7 +151,7 @@ func (w *explainer) explainBan() {
 	}
 	if len(b.Accounts) > 0 {
 		w.say("%s tried: %s",
-			humanize.Plural(len(b.Accounts), "account name", "account names"), quoteNames(b.Accounts, 8))
+			humanize.Plural(len(b.Accounts), "account name", "account names"), humanize.List(b.Accounts, 8, strconv.Quote))
 	}
 	w.explainArithmetic()
 	if own && !b.Proven {
@@ -174,7 +173,7 @@ func (w *explainer) explainBan() {
 
 func (w *explainer) explainTrust(t *trust) {
 	w.say("trusted until %s: %s logged in from there with a password: %s", clockTime(w.Trust.Until),
-		humanize.Plural(len(w.Trust.Accounts), "account", "accounts"), quoteNames(w.Trust.Accounts, 8))
+		humanize.Plural(len(w.Trust.Accounts), "account", "accounts"), humanize.List(w.Trust.Accounts, 8, strconv.Quote))
 	w.explainArithmetic()
 	foreign := 0
 	for _, f := range t.failures {
@@ -297,22 +296,6 @@ func reasonText(r ban.Reason) string {
 		return "found in the firewall at the start"
 	}
 	return ""
-}
-
-// quoteNames lists up to n names from the wire.
-func quoteNames(names []string, n int) string {
-	var b strings.Builder
-	for i, name := range names {
-		if i == n {
-			fmt.Fprintf(&b, " and %d more", len(names)-n)
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(strconv.Quote(name))
-	}
-	return b.String()
 }
 
 // ClockFormat is how the lines of an Explanation write times, which are in UTC: whoever shows them may put in their

@@ -99,7 +99,10 @@ func Ordinal(n int) string {
 }
 
 // Names escapes names from the wire and joins the first few.
-func Names(list []string, most int) string {
+func Names(list []string, most int) string { return List(list, most, printable.String) }
+
+// List joins the first few of some names, each as show writes it, and says how many more there are.
+func List(list []string, most int, show func(string) string) string {
 	var b strings.Builder
 	for i, name := range list {
 		if i == most {
@@ -109,7 +112,7 @@ func Names(list []string, most int) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(printable.String(name))
+		b.WriteString(show(name))
 	}
 	return b.String()
 }

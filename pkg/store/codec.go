@@ -327,25 +327,32 @@ func banSince(value []byte) int64 {
 	return c.varint()
 }
 
-func decodeBan(key string, value []byte) (b ban.Ban, err error) {
-	if b.Prefix, err = prefixOf(key); err == nil {
-		err = decode(kindBan, key, value, func(c *codec) { c.ban(&b) })
+// decodeOf reads a record whose key is a prefix.
+func decodeOf(k kind, key string, value []byte, prefix *netip.Prefix, fields func(*codec)) (err error) {
+	if *prefix, err = prefixOf(key); err != nil {
+		return err
 	}
+	return decode(k, key, value, fields)
+}
+
+func decodeBan(key string, value []byte) (b ban.Ban, err error) {
+	err = decodeOf(kindBan, key, value, &b.Prefix, func(c *codec) { c.ban(&b) })
 	return b, err
 }
 
 func decodeOffender(key string, value []byte) (o ban.Offender, err error) {
-	if o.Prefix, err = prefixOf(key); err == nil {
-		err = decode(kindOffender, key, value, func(c *codec) { c.offender(&o) })
-	}
+	err = decodeOf(kindOffender, key, value, &o.Prefix, func(c *codec) { c.offender(&o) })
 	return o, err
 }
 
 func decodeTrust(key string, value []byte) (t ban.Trust, err error) {
-	if t.Prefix, err = prefixOf(key); err == nil {
-		err = decode(kindTrust, key, value, func(c *codec) { c.trust(&t) })
-	}
+	err = decodeOf(kindTrust, key, value, &t.Prefix, func(c *codec) { c.trust(&t) })
 	return t, err
+}
+
+func decodeGrace(key string, value []byte) (g ban.Grace, err error) {
+	err = decodeOf(kindGrace, key, value, &g.Prefix, func(c *codec) { c.grace(&g) })
+	return g, err
 }
 
 func decodeAllow(key string, value []byte) (a Allow, err error) {
@@ -363,13 +370,7 @@ func decodeAllow(key string, value []byte) (a Allow, err error) {
 	return a, err
 }
 
-func decodeGrace(key string, value []byte) (g ban.Grace, err error) {
-	if g.Prefix, err = prefixOf(key); err == nil {
-		err = decode(kindGrace, key, value, func(c *codec) { c.grace(&g) })
-	}
-	return g, err
-}
-
 func decodeDecision(value []byte) (d ban.Decision, err error) {
-	return d, decode(kindDecision, "", value, func(c *codec) { c.decision(&d) })
+	err = decode(kindDecision, "", value, func(c *codec) { c.decision(&d) })
+	return d, err
 }

@@ -232,7 +232,8 @@ func evaluate[T any](b *Browser, expression string) (value T, err error) {
 	case answer.Result.Value == nil:
 		return value, fmt.Errorf("undefined: %s", expression)
 	}
-	return value, json.Unmarshal(answer.Result.Value, &value)
+	err = json.Unmarshal(answer.Result.Value, &value)
+	return value, err
 }
 
 func (b *Browser) call(answer any, session, method string, p params) {
