@@ -22,18 +22,26 @@ import (
 // site is the address of the metrics and the page.
 func (r *rig) site() string {
 	r.t.Helper()
+	url, up := r.openSite()
+	if !up {
+		r.t.Fatal("there is no listener")
+	}
+	return url
+}
+
+// openSite is the address of the metrics and the page, where they have a listener at present.
+func (r *rig) openSite() (url string, up bool) {
 	for _, p := range r.d.parts {
 		p.mu.Lock()
 		tasks := p.opened.tasks
 		p.mu.Unlock()
 		for _, task := range tasks {
 			if m, ok := task.(*metricsServer); ok {
-				return "http://" + m.listener.Addr().String()
+				return "http://" + m.listener.Addr().String(), true
 			}
 		}
 	}
-	r.t.Fatal("there is no listener")
-	return ""
+	return "", false
 }
 
 // From Asterisk's event to the button in a browser, and from there to the kernel.

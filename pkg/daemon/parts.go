@@ -32,8 +32,7 @@ type part struct {
 	mu     sync.Mutex
 	up     bool
 	opened opened
-	reopen chan struct{}      // it is to be opened anew, or tried at once
-	stop   context.CancelFunc // ends what runs; nil where nothing does
+	reopen chan struct{} // it is to be opened anew, or tried at once
 }
 
 // opened is a part that works: what has to run for it, and what gives back what open took. Either may be missing.
@@ -98,11 +97,6 @@ func (p *part) closePart() (err error) {
 
 // restart opens the part anew, or tries at once one that does not work.
 func (p *part) restart() {
-	p.mu.Lock()
-	if p.stop != nil {
-		p.stop()
-	}
-	p.mu.Unlock()
 	select {
 	case p.reopen <- struct{}{}:
 	default:
@@ -124,11 +118,14 @@ func (p *part) Run(ctx context.Context) error {
 	for wait := partRetry; ; wait = min(2*wait, partRetryMax) {
 		if p.ensureOpen() {
 			wait = partRetry
-			err := p.serve(ctx)
+			anew, err := p.serve(ctx)
 			if ctx.Err() != nil {
 				return nil
 			}
 			_ = p.closePart()
+			if anew {
+				continue
+			}
 			if err != nil {
 				p.faults.set(p.name, p.try, err)
 			}
@@ -146,27 +143,31 @@ func (p *part) Run(ctx context.Context) error {
 	}
 }
 
-// serve runs what has to run until ctx ends, a task fails, or the part is to be opened anew, which is no error.
-func (p *part) serve(ctx context.Context) error {
+// serve runs what has to run until ctx ends, a task fails, or the part is to be opened anew, even where that was asked
+// before it ran.
+func (p *part) serve(ctx context.Context) (anew bool, err error) {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	group, each := errgroup.WithContext(running)
 	p.mu.Lock()
-	p.stop = stop
 	tasks := p.opened.tasks
 	p.mu.Unlock()
 	for _, t := range tasks {
 		group.Go(func() error { return t.Run(each) })
 	}
-	group.Go(func() error { <-each.Done(); return nil }) // a part without tasks works until then, too
-	err := group.Wait()
-	p.mu.Lock()
-	p.stop = nil
-	p.mu.Unlock()
-	if running.Err() != nil {
+	group.Go(func() error { // a part without tasks works until then, too
+		select {
+		case <-p.reopen:
+			anew = true
+			stop()
+		case <-each.Done():
+		}
 		return nil
+	})
+	if err := group.Wait(); !anew {
+		return false, err
 	}
-	return err
+	return true, nil
 }
 
 // startAfter is a task that begins when something else is done.

@@ -1,12 +1,15 @@
 package daemon
 
 import (
+	"context"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/control"
@@ -138,15 +141,40 @@ func TestAPartThatFailsIsOpenedAgain(t *testing.T) {
 		p.mu.Unlock()
 	}
 	r.until("there is another listener", func() bool {
-		for _, p := range r.d.parts {
-			p.mu.Lock()
-			up := p.up
-			p.mu.Unlock()
-			if p.name == "metrics.listen" && !up {
-				return false
-			}
-		}
-		return r.site() != at
+		url, up := r.openSite()
+		return up && url != at
 	})
 	r.protects()
+}
+
+// A reload that comes between the opening of a part and its run is not forgotten: the part would keep what the old
+// configuration said.
+func TestAPartIsOpenedAnewWhenAskedBeforeItRuns(t *testing.T) {
+	times := make(chan int, 2)
+	n := 0
+	p := &part{name: "metrics.listen", reopen: make(chan struct{}, 1), faults: &faults{log: slog.New(slog.DiscardHandler)},
+		open: func() (opened, error) {
+			n++
+			times <- n
+			return opened{}, nil
+		}}
+	p.ensureOpen()
+	p.restart()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	for _, want := range []int{1, 2} {
+		select {
+		case got := <-times:
+			if got != want {
+				t.Errorf("opened for the %dth time, want the %dth", got, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("it was not opened for the %dth time", want)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
