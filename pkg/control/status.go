@@ -172,21 +172,25 @@ type Warning struct {
 	Try  string `json:"try,omitempty"`
 }
 
-// leakRecent is for how long an event of a banned source counts as the present state: after that it is history.
-const leakRecent = 10 * time.Minute
+// recent is for how long an event of a banned source, or of one that could not be banned, counts as the present state:
+// after that it is history.
+const recent = 10 * time.Minute
 
 // Leaking says whether banned sources get through at present.
-func (s Status) Leaking() bool {
-	return s.Engine.LastLeak != nil && s.Time.Sub(*s.Engine.LastLeak) < leakRecent
-}
+func (s Status) Leaking() bool { return s.isRecent(s.Engine.LastLeak) }
 
-// Healthy says whether attackers are being kept out right now: each Asterisk answers, the kernel holds the table, and
-// no banned source gets through. A daemon that only observes, or runs dry, is healthy in what it does.
+// LeavesOut says whether attackers are not banned at present, because bans are at one of policy.limits.
+func (s Status) LeavesOut() bool { return s.isRecent(s.Engine.LeftOut) }
+
+func (s Status) isRecent(at *time.Time) bool { return at != nil && s.Time.Sub(*at) < recent }
+
+// Healthy says whether attackers are being kept out right now: each Asterisk answers, the kernel holds the table, no
+// banned source gets through, and there is room for bans. A daemon that only observes, or runs dry, is healthy in what it does.
 func (s Status) Healthy() bool {
 	for _, p := range s.PBXs {
 		if !p.Up {
 			return false
 		}
 	}
-	return !s.Leaking() && (s.Kernel.OK || s.Kernel.DryRun) && s.Kernel.LastError == "" && s.Config.Error == ""
+	return !s.Leaking() && !s.LeavesOut() && (s.Kernel.OK || s.Kernel.DryRun) && s.Kernel.LastError == "" && s.Config.Error == ""
 }

@@ -79,6 +79,10 @@ func (e *exam) running(ctx context.Context) {
 	default:
 		s.ok("bans", "%d in force, all of them in the kernel", k.Desired)
 	}
+	if st.LeavesOut() {
+		s.fail("limits", "ringwall status names the bound; a higher one in policy.limits, then: systemctl reload ringwall",
+			"within the last minutes attackers were not banned, because bans are at a bound of policy.limits")
+	}
 	for _, w := range st.Warnings {
 		s.warn("daemon", w.Try, "says: %s", printable.Line(w.Text))
 	}

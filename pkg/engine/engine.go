@@ -96,6 +96,7 @@ type Engine struct {
 	reports        *table.Window[struct{}] // by purpose, source and a third thing
 	slowGuessers   *table.Window[struct{}] // by source and account; for a day
 	hitLimits      map[string]int          // bans and more that were left out, by the limit that was hit
+	leftOut        int64                   // when a limit last kept somebody from being banned; 0 is never
 	evictedSources uint64                  // forgotten to make room
 	suspendedBans  int                     // left out because of a storm or of grace
 }

@@ -139,6 +139,10 @@ func (e *Engine) Stats(now time.Time) Stats {
 		Bans: e.enforcedBans, Bans6: e.enforcedBans6, Observed: len(e.bans) - e.enforcedBans,
 		Limited: maps.Clone(e.hitLimits), Suspended: e.suspendedBans,
 	}
+	if e.leftOut != 0 {
+		at := utc(e.leftOut)
+		s.LeftOut = &at
+	}
 	for _, t := range e.trusts {
 		if t.until > e.now {
 			s.Trusted++

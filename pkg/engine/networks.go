@@ -79,6 +79,7 @@ func (j *judgement) banNetwork(net netip.Prefix, proven bool, attempts int, deta
 	}
 	if limit := j.engine.reserveBan(proven); limit != "" {
 		j.engine.hitLimits[limit]++
+		j.engine.leftOut = j.now
 		return false
 	}
 	d := j.engine.banDuration(0, proven)

@@ -35,9 +35,10 @@ type Stats struct {
 	Bans6     int            `json:"-"`        // of them, those of IPv6
 	Observed  int            `json:"observed"` // not enforced, active
 	Evicted   uint64         `json:"evicted_sources"`
-	Limited   map[string]int `json:"limited,omitempty"` // bans not made, by the bound that was hit
-	Suspended int            `json:"suspended"`         // bans not made because of a storm or of grace
-	Leaking   int            `json:"leaking_sources"`   // banned, and got through all the same within the last hour; up to 65536
-	Leaks     uint64         `json:"leaked_events"`     // of banned sources, since the start
+	Limited   map[string]int `json:"limited,omitempty"`            // bans not made, by the bound that was hit
+	LeftOut   *time.Time     `json:"last_left_out_time,omitempty"` // when a bound kept somebody from being banned
+	Suspended int            `json:"suspended"`                    // bans not made because of a storm or of grace
+	Leaking   int            `json:"leaking_sources"`              // banned, and got through in the last hour; up to 65536
+	Leaks     uint64         `json:"leaked_events"`                // of banned sources, since the start
 	LastLeak  *time.Time     `json:"last_leak_time,omitempty"`
 }

@@ -96,6 +96,9 @@ func (h *health) judge(st control.Status, down []string) {
 	case st.Leaking():
 		h.State, h.Title = "bad", "Banned sources get through to Asterisk"
 		h.Text = "Their packets should not reach it. Mostly it listens at a port that a ban does not close: see below, or ringwall doctor."
+	case st.LeavesOut():
+		h.State, h.Title = "bad", "Some attackers are not banned"
+		h.Text = "As many are as policy.limits allows. Whoever was banned stays so; see below for the bound."
 	case st.Mode != "enforce" && st.Engine.Bans > 0:
 		h.State, h.Title = "watch", "Ringwall only watches: nobody more is banned"
 		h.Text = "Bans that were made before stay until they end. It says whom else it would ban. To go on banning: policy.mode: enforce, then systemctl reload ringwall."
