@@ -24,7 +24,7 @@ const (
 )
 
 // kernel proves that bans reach the kernel, and looks at who else handles packets.
-func (e *exam) kernel(context.Context) {
+func (e *exam) kernel(ctx context.Context) {
 	s := e.on("")
 	e.kernelVersion(s)
 	if !e.capable(s) {
@@ -48,6 +48,7 @@ func (e *exam) kernel(context.Context) {
 	e.element(s)
 	e.left(s, k)
 	e.rivals(s, k)
+	e.allowedPass(ctx, s, k)
 	e.conntrack(s)
 }
 
