@@ -55,6 +55,7 @@ func TestAServiceIsReadyWatchedAndBackAfterAReboot(t *testing.T) {
 	pid = m.property("MainPID")
 	m.run("kill -STOP " + pid)
 	m.keptOut(first)
+	m.says("timeout 2 ringwall status", 124)
 	m.another(pid)
 	if out := m.run("journalctl -u ringwall -o cat"); !strings.Contains(out, "Watchdog timeout") {
 		t.Errorf("systemd's watchdog did not end it:\n%s", out)

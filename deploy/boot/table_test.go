@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/deploy/trial"
 	"github.com/ringwall/ringwall/pkg/ami/amiserver"
 )
 
@@ -29,6 +28,9 @@ const (
 		systemctl daemon-reload`
 )
 
+// settle is how long a machine may need to notice, on a slow host.
+const settle = time.Minute
+
 // faults are what the table is made of.
 func faults() []fault {
 	configured := func(text string) func(*machine) {
@@ -37,37 +39,35 @@ func faults() []fault {
 			m.try("systemctl reload ringwall")
 		}
 	}
+	others := func(chain string) string {
+		return "nft 'table inet other { chain first { type filter hook " + chain + " }; }'"
+	}
 	return []fault{
 		{name: "nothing is broken"},
 
 		// The service.
 		{name: "the daemon is stopped", script: "systemctl stop ringwall"},
-		{name: "the daemon was killed", script: "kill -9 $(pidof ringwall)"},
 		{name: "the daemon was killed, and is not started again (as after OOM with Restart=no)",
 			script: fmt.Sprintf(dropIn, "Restart=no") + "; kill -9 $(pidof ringwall); sleep 0.5"},
-		{name: "the daemon hangs (SIGSTOP)", script: "kill -STOP $(pidof ringwall)"},
 		{name: "the daemon fails at each start", script: fmt.Sprintf(dropIn, "ExecStartPre=/bin/false") + restart},
 		{name: "no CAP_NET_ADMIN", script: fmt.Sprintf(dropIn, `AmbientCapabilities=\nCapabilityBoundingSet=`) + restart},
 		{name: "the program was replaced under the running daemon",
 			script: "cp /usr/bin/ringwall /usr/bin/ringwall.new; mv /usr/bin/ringwall.new /usr/bin/ringwall"},
-		{name: "the program is gone", script: "mv /usr/bin/ringwall /usr/bin/ringwall.gone; ln -s /usr/bin/ringwall.gone /usr/local/bin/ringwall" + restart},
-		{name: "a second daemon was started by hand", script: "timeout 2 ringwall run >/dev/null 2>&1 || true"},
+		{name: "the program is gone", script: "mv /usr/bin/ringwall /usr/bin/ringwall.gone" + restart},
 		{name: "panic", script: "ringwall panic"},
 
 		// Files.
-		{name: "the configuration is root's alone", script: "chown root:root /etc/ringwall/ringwall.yaml" + restart},
-		{name: "the secret is root's alone", script: "chown root:root /etc/ringwall/ami-secret" + restart},
-		{name: "the state file is root's alone", script: "chown root:root /var/lib/ringwall/state.db; chmod 640 /var/lib/ringwall/state.db" + restart},
 		{name: "the configuration is no YAML", script: "echo '{' >>/etc/ringwall/ringwall.yaml" + restart},
-		{name: "a key that does not exist, and a reload", script: "echo 'polcy: {}' >>/etc/ringwall/ringwall.yaml; systemctl reload ringwall || true"},
-		{name: "the configuration is gone", script: "rm /etc/ringwall/ringwall.yaml" + restart},
+		{name: "a key that does not exist, and a reload",
+			script: "echo 'polcy: {}' >>/etc/ringwall/ringwall.yaml; systemctl reload ringwall || true"},
 		{name: "the configuration and the last accepted one are gone",
 			script: "rm /etc/ringwall/ringwall.yaml /var/lib/ringwall/accepted*" + restart},
-		{name: "the state file is rubbish", script: "systemctl stop ringwall; head -c 9999 /dev/urandom >/var/lib/ringwall/state.db" + restart},
-		{name: "the state's folder is gone", script: "systemctl stop ringwall; rm -r /var/lib/ringwall" + restart},
+		{name: "the state file is rubbish",
+			script: "systemctl stop ringwall; head -c 9999 /dev/urandom >/var/lib/ringwall/state.db" + restart},
 		{name: "the state's folder is gone under the running daemon", script: "rm -r /var/lib/ringwall"},
 		{name: "the state's disk can only be read",
-			script: "systemctl stop ringwall; mount --bind /var/lib/ringwall /var/lib/ringwall; mount -o remount,bind,ro /var/lib/ringwall" + restart},
+			script: `systemctl stop ringwall; mount --bind /var/lib/ringwall /var/lib/ringwall
+			mount -o remount,bind,ro /var/lib/ringwall` + restart},
 		{name: "the state's disk is full", script: `systemctl stop ringwall; cp -a /var/lib/ringwall /root/state
 			mount -t tmpfs -o size=400k tmpfs /var/lib/ringwall; cp -a /root/state/. /var/lib/ringwall/
 			chown ringwall: /var/lib/ringwall; head -c 1M /dev/zero >/var/lib/ringwall/full` + restart},
@@ -87,18 +87,16 @@ func faults() []fault {
 
 		// The kernel.
 		{name: "nft flush ruleset", script: "nft flush ruleset || true"},
-		{name: "the table was deleted", script: "nft delete table inet ringwall || true"},
-		{name: "the set of bans was flushed", script: "nft flush set inet ringwall ban4 || true"},
 		{name: "the rules were flushed", script: "nft flush table inet ringwall || true"},
-		{name: "somebody accepts all before", script: `nft 'table inet other { chain first { type filter hook prerouting priority -400; accept; }; }'`},
-		{name: "somebody accepts all at input", script: `nft 'table inet other { chain first { type filter hook input priority -10; accept; }; }'`},
+		{name: "somebody accepts all before", script: others("prerouting priority -400; accept;")},
 		{name: "somebody drops an allowed address",
-			script: `nft 'table inet other { chain first { type filter hook input priority 0; ip saddr ` + good + ` drop; }; }'`},
+			script: others("input priority 0; ip saddr " + good + " drop;")},
 		{name: "somebody drops all",
-			script: `nft 'table inet other { chain first { type filter hook input priority 0; policy drop; iif lo accept; ip saddr ` + neutral + ` accept; }; }'`},
+			script: others("input priority 0; policy drop; iif lo accept; ip saddr " + neutral + " accept;")},
 		{name: "somebody deletes the table again and again",
 			script: "setsid sh -c 'while sleep 0.05; do nft delete table inet ringwall; done' >/dev/null 2>&1 & disown"},
-		{name: "no more bans are allowed (policy.limits.bans)", configuration: "policy: {mode: enforce, limits: {bans: 1}}\n"},
+		{name: "no more bans are allowed (policy.limits.bans)",
+			configuration: "policy: {mode: enforce, limits: {bans: 1}}\n"},
 
 		// The configuration.
 		{name: "mode: observe", do: configured("policy: {mode: observe}\n"), watching: true},
@@ -106,20 +104,10 @@ func faults() []fault {
 		{name: "a name of the allow list is never resolved",
 			script: "echo nameserver " + neutral + " >/etc/resolv.conf",
 			do:     configured("policy: {mode: enforce, allow: [sip.provider.example]}\n")},
-		{name: "the port of the metrics is taken", do: func(m *machine) {
-			m.run("systemctl stop ringwall")
-			l, err := m.server.Listen(m.t.Context(), "tcp", "127.0.0.1:9646")
-			if err != nil {
-				m.t.Fatal(err)
-			}
-			m.t.Cleanup(func() { _ = l.Close() })
-			m.run("systemctl start ringwall")
-		}},
 		{name: "the socket is gone", script: "rm /run/ringwall/*.sock"},
 		{name: "the socket's group does not exist", configuration: enforce + "control: {group: nobody-is-in-it}\n"},
 		{name: "the webhook is dead", do: configured(enforce + "notify: [{name: chat, url: 'http://127.0.0.1:9/'}]\n")},
-		{name: "the file of places is missing", configuration: enforce + "geo: {files: [/var/lib/places.mmdb]}\n"},
-		{name: "grace for everybody (unban --all --grace 1h)", script: "ringwall unban --all --grace 1h"},
+		{name: "grace for everybody (unban --all --grace 1h)", script: "ringwall unban --all --grace 1h", watching: true},
 	}
 }
 
@@ -136,18 +124,38 @@ type truth struct {
 
 func (v truth) protects() bool { return v.banned && v.fresh && v.allowed }
 
-// look sees what becomes of packets.
+// wronged says who is wrong: all speak of attackers, and doctor alone of those who are to be let in.
+func (v truth) wronged(c claims) (who []string) {
+	for _, name := range c.works {
+		if !v.banned || !v.fresh || name == "doctor" && !v.allowed {
+			who = append(who, name)
+		}
+	}
+	return who
+}
+
+// look sees what becomes of packets. Asterisk tells of those that arrive.
 func (m *machine) look(port int, attacker string) (v truth) {
 	m.t.Helper()
-	m.attackAt(good, port)
-	m.attackAt(attacker, port)
-	m.attackAt(first, port) // whatever gets through, Asterisk tells of
-	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if m.inSet(attacker) {
+	v.banned, v.allowed = true, false
+	for range 2 { // what it did before may just be undone
+		if v.allowed = m.arrives(good, port); v.allowed {
+			m.attackAt(good, port)
+		}
+		if v.banned = !m.arrives(first, port); !v.banned {
+			m.attackAt(first, port)
+		}
+		if m.arrives(attacker, port) {
+			m.attackAt(attacker, port)
+		}
+		for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && !m.inSet(attacker); {
+			time.Sleep(20 * time.Millisecond)
+		}
+		v.fresh, v.allowed = !m.arrives(attacker, port), m.arrives(good, port)
+		if v.protects() {
 			break
 		}
 	}
-	v.banned, v.fresh, v.allowed = !m.arrives(first, port), !m.arrives(attacker, port), m.arrives(good, port)
 	return v
 }
 
@@ -243,21 +251,20 @@ func TestWhateverSaysWorksIsRight(t *testing.T) {
 			var v truth
 			var c claims
 			wrong := func() bool {
-				return !v.protects() && len(c.works) > 0 || v.protects() && !f.watching && len(c.works) == 0 && c.metric == "up 0"
+				return !f.watching && len(v.wronged(c)) > 0
 			}
 			began := time.Now()
-			for n := 0; n == 0 || wrong() && time.Since(began) < trial.Patience/3; n++ {
-				v, c = m.look(f.port, fmt.Sprint("10.88.0.", 31+n%20)), m.ask()
-				if again := m.look(f.port, fmt.Sprint("10.88.0.", 51+n%10)); again.protects() {
-					v = again // it was mended meanwhile
-				}
+			for n := 0; n == 0 || wrong() && time.Since(began) < settle; n++ {
+				c = m.ask()
+				v = m.look(f.port, fmt.Sprint("10.88.0.", 31+n%30))
 			}
 			yes := map[bool]string{true: "yes", false: "NO"}
-			t.Logf("| %s | %s | %s | %s | %s | %d, %d | %s | %s, new ones %s | %s | %s |", f.name, c.status, c.doctor, c.page, c.metric,
-				c.statusCode, c.doctorCode, c.unit, yes[v.banned], yes[v.fresh], yes[v.allowed], time.Since(began).Round(time.Second))
-			if !v.protects() && len(c.works) > 0 {
+			t.Logf("| %s | %s | %s | %s | %s | %d, %d | %s | %s, new ones %s | %s | %s |",
+				f.name, c.status, c.doctor, c.page, c.metric, c.statusCode, c.doctorCode, c.unit,
+				yes[v.banned], yes[v.fresh], yes[v.allowed], time.Since(began).Round(time.Second))
+			if wrong() {
 				t.Errorf("the banned is kept out: %v, another attacker: %v, the allowed is let in: %v; but all is well for %q",
-					v.banned, v.fresh, v.allowed, c.works)
+					v.banned, v.fresh, v.allowed, v.wronged(c))
 			}
 		})
 	}
