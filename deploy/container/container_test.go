@@ -106,13 +106,13 @@ func TestSidecarIsWhole(t *testing.T) {
 	for _, o := range decode[object](t, "sidecar.yaml") {
 		byKind[o.Kind] = o
 	}
-	secret, config, set := byKind["Secret"], byKind["ConfigMap"], byKind["StatefulSet"]
+	secret, configMap, set := byKind["Secret"], byKind["ConfigMap"], byKind["StatefulSet"]
 
 	variables := map[string]string{}
 	volumes := map[string]bool{}
 	for _, v := range set.Spec.Template.Spec.Volumes {
 		volumes[v.Name] = true
-		if name := v.ConfigMap.Name; name != "" && name != config.Metadata.Name {
+		if name := v.ConfigMap.Name; name != "" && name != configMap.Metadata.Name {
 			t.Errorf("volume %s wants the ConfigMap %q", v.Name, name)
 		}
 	}
@@ -144,7 +144,7 @@ func TestSidecarIsWhole(t *testing.T) {
 		t.Fatal("no container ringwall")
 	}
 	env := policy.Environment{Lookup: func(name string) (string, bool) { v, ok := variables[name]; return v, ok }}
-	_, warnings, err := policy.Parse(strings.NewReader(config.Data["ringwall.yaml"]), "ringwall.yaml", env)
+	_, warnings, err := policy.Parse(strings.NewReader(configMap.Data["ringwall.yaml"]), "ringwall.yaml", env)
 	if err != nil || len(warnings) > 0 {
 		t.Errorf("configuration: %v, warnings %v", err, warnings)
 	}

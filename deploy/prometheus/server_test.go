@@ -14,7 +14,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
 )
 
-const api = "http://127.0.0.1:9090"
+const prometheusURL = "http://127.0.0.1:9090"
 
 // prometheus starts one beside the daemon, with the example configuration, only that it looks more often.
 func (m *machine) prometheus() {
@@ -65,7 +65,7 @@ type rule struct {
 }
 
 func (m *machine) ask(path string, values url.Values) (answer, error) {
-	req, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet, api+path+"?"+values.Encode(), nil)
+	req, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet, prometheusURL+path+"?"+values.Encode(), nil)
 	if err != nil {
 		return answer{}, err
 	}

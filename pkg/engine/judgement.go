@@ -51,11 +51,11 @@ type judgement struct {
 }
 
 // newJudgement begins the judgement of an event that an address sent, as an Asterisk says.
-func (e *Engine) newJudgement(event *security.Event, from netip.Addr, pbx uint8, out []ban.Decision) judgement {
+func (e *Engine) newJudgement(ev *security.Event, from netip.Addr, pbx uint8, out []ban.Decision) judgement {
 	return judgement{
 		engine: e, policy: &e.policy, now: e.now,
-		event: event, pbx: pbx, addr: from, key: e.keyOf(from),
-		proven: event.Remote.Transport.Proven() && event.Service != security.SIP, // see evidenceTable about chan_sip
+		event: ev, pbx: pbx, addr: from, key: e.keyOf(from),
+		proven: ev.Remote.Transport.Proven() && ev.Service != security.SIP, // see evidenceTable about chan_sip
 		out:    out,
 	}
 }

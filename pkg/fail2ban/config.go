@@ -25,8 +25,8 @@ const (
 	replacedPrefix = "KNOWN/" // before a section's name: values that a later file replaced
 )
 
-// config is what a name such as "jail" stands for: its files, merged.
-type config struct {
+// jailConfig is what a name such as "jail" stands for: its files, merged.
+type jailConfig struct {
 	dir      string
 	files    []string
 	order    []string // of the sections
@@ -39,7 +39,7 @@ type config struct {
 // readConfig reads NAME.conf, NAME.d/*.conf, NAME.local and NAME.d/*.local of a folder, with what they include, in
 // fail2ban's order (client/configreader.py). A file that is not there is no error; that none is there is
 // fs.ErrNotExist.
-func readConfig(dir, name string) (*config, error) {
+func readConfig(dir, name string) (*jailConfig, error) {
 	base := filepath.Join(dir, name)
 	var list []string
 	for _, ext := range []string{".conf", ".local"} {
@@ -58,8 +58,8 @@ func escapeGlob(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
 }
 
-func readFiles(dir string, list []string) (*config, error) {
-	c := &config{dir: dir, sections: map[string]section{}}
+func readFiles(dir string, list []string) (*jailConfig, error) {
+	c := &jailConfig{dir: dir, sections: map[string]section{}}
 	c.sectionNamed(defaults)
 	var refused error
 	for _, path := range list {
@@ -77,7 +77,7 @@ func readFiles(dir string, list []string) (*config, error) {
 	return c, nil
 }
 
-func (c *config) addNote(format string, args ...any) {
+func (c *jailConfig) addNote(format string, args ...any) {
 	if len(c.notes) < 100 {
 		c.notes = append(c.notes, fmt.Sprintf(format, args...))
 	}
@@ -85,7 +85,7 @@ func (c *config) addNote(format string, args ...any) {
 
 // includeFile adds what a file includes before itself, itself, and what it includes after. Beside each NAME.conf that
 // is included fail2ban also reads NAME.local.
-func (c *config) includeFile(path string, siblings, seen []string) error {
+func (c *jailConfig) includeFile(path string, siblings, seen []string) error {
 	if slices.Contains(seen, path) {
 		return nil
 	}
@@ -117,7 +117,7 @@ func (c *config) includeFile(path string, siblings, seen []string) error {
 }
 
 // includeLocal adds NAME.includeLocal, unless it is in the list anyway.
-func (c *config) includeLocal(path string, siblings, seen []string) error {
+func (c *jailConfig) includeLocal(path string, siblings, seen []string) error {
 	local := strings.TrimSuffix(path, filepath.Ext(path)) + ".local"
 	if local == path || slices.Contains(siblings, local) {
 		return nil
@@ -128,7 +128,7 @@ func (c *config) includeLocal(path string, siblings, seen []string) error {
 	return nil
 }
 
-func (c *config) includeRelated(f *iniFile, key, path string, seen []string) {
+func (c *jailConfig) includeRelated(f *iniFile, key, path string, seen []string) {
 	for word := range strings.SplitSeq(f.sections[includes][key], "\n") {
 		if word = strings.TrimSpace(word); word == "" {
 			continue
@@ -143,7 +143,7 @@ func (c *config) includeRelated(f *iniFile, key, path string, seen []string) {
 	}
 }
 
-func (c *config) sectionNamed(name string) section {
+func (c *jailConfig) sectionNamed(name string) section {
 	s := c.sections[name]
 	if s == nil {
 		s = section{}
@@ -155,7 +155,7 @@ func (c *config) sectionNamed(name string) section {
 	return s
 }
 
-func (c *config) mergeFile(f *iniFile) {
+func (c *jailConfig) mergeFile(f *iniFile) {
 	for _, name := range f.order {
 		if len(c.sections) >= 2*maxSections {
 			c.addNote("there are more than %d sections: the rest is not read", maxSections)

@@ -27,7 +27,7 @@ func Parse(text, name string) (sections, mistakes int, values map[string]string)
 
 // Expand fills in a value of a file that has only one section.
 func Expand(text, name, key string) (string, error) {
-	c := &config{sections: map[string]section{defaults: {}}}
+	c := &jailConfig{sections: map[string]section{defaults: {}}}
 	c.mergeFile(parseINI(text))
 	v, _, err := c.option(name, key)
 	return v, err

@@ -16,7 +16,7 @@ const (
 
 // option returns an option of a section with every %(name)s filled in; a missing one is not ok. The error says what
 // cannot be filled in.
-func (c *config) option(name, key string) (value string, ok bool, err error) {
+func (c *jailConfig) option(name, key string) (value string, ok bool, err error) {
 	raw, ok := c.rawOption(name, key)
 	if !ok {
 		return "", false, nil
@@ -26,7 +26,7 @@ func (c *config) option(name, key string) (value string, ok bool, err error) {
 }
 
 // rawOption knows fail2ban's forms section/key, default/key and known/key (the value that a later file replaced).
-func (c *config) rawOption(name, key string) (string, bool) {
+func (c *jailConfig) rawOption(name, key string) (string, bool) {
 	if v, ok := c.sections[name][key]; ok {
 		return v, true
 	}
@@ -55,7 +55,7 @@ func (c *config) rawOption(name, key string) (string, bool) {
 	return v, ok
 }
 
-func (c *config) interpolate(name, raw string, depth int) (string, error) {
+func (c *jailConfig) interpolate(name, raw string, depth int) (string, error) {
 	if !strings.Contains(raw, "%") {
 		return raw, nil
 	}

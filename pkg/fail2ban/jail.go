@@ -82,7 +82,7 @@ type Increment struct {
 
 // optionReader reads options of one jail, and notes what cannot be read.
 type optionReader struct {
-	c    *config
+	c    *jailConfig
 	name string
 	say  func(string)
 }
@@ -113,7 +113,7 @@ func isTrue(text string) bool {
 	return slices.Contains([]string{"1", "on", "true", "yes"}, strings.ToLower(text))
 }
 
-func (c *config) readJail(name string, say func(string)) Jail {
+func (c *jailConfig) readJail(name string, say func(string)) Jail {
 	s := optionReader{c, name, say}
 	j := Jail{Name: name, Enabled: isTrue(s.text("enabled"))}
 	j.Filter, _, _ = strings.Cut(s.text("filter"), "[")

@@ -99,13 +99,13 @@ func (im *Import) addNotImported(what, why string) {
 
 // readJails finds the folder and the name of the jail files. It returns nil where there are none and none are asked
 // for.
-func (im *Import) readJails(o Options) (*config, error) {
+func (im *Import) readJails(o Options) (*jailConfig, error) {
 	path, named := o.Jail, o.Jail != ""
 	if !named {
 		path = DefaultDir
 	}
 	info, err := os.Stat(path)
-	var c *config
+	var c *jailConfig
 	switch {
 	case err != nil:
 	case info.IsDir():
@@ -127,7 +127,7 @@ func (im *Import) readJails(o Options) (*config, error) {
 
 // readJailFile reads the set that a file belongs to, for one file of it alone says little: jail.local stands on
 // jail.conf, and jail.d/sip.conf on both.
-func readJailFile(path string) (*config, error) {
+func readJailFile(path string) (*jailConfig, error) {
 	path = filepath.Clean(path)
 	dir, name := filepath.Dir(path), strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	if set, ok := strings.CutSuffix(filepath.Base(dir), ".d"); ok {
@@ -142,7 +142,7 @@ func readJailFile(path string) (*config, error) {
 	return readFiles(dir, []string{path})
 }
 
-func (im *Import) importJails(c *config) {
+func (im *Import) importJails(c *jailConfig) {
 	for _, name := range c.order {
 		j := c.readJail(name, func(trouble string) {
 			im.addNotImported("jail "+quote(name), trouble)

@@ -154,7 +154,7 @@ func wide(s string) string {
 func TestMangledRecordingsOfAMI(t *testing.T) {
 	events := append(scan(0, "192.0.2.7"), challenge(5, "201", "198.51.100.1"), login(5, "201", "198.51.100.1"),
 		challenge(6, "201", "198.51.100.1"))
-	failed := event{at: 7, name: "ChallengeResponseFailed", account: "x", session: "y", from: "IPV4/UDP/192.0.2.8/5060",
+	failed := wireEvent{at: 7, name: "ChallengeResponseFailed", account: "x", session: "y", from: "IPV4/UDP/192.0.2.8/5060",
 		own: [][2]string{{"Challenge", ""}, {"Response", ""}, {"ExpectedResponse", ""}}}
 	data := frames(append(events, failed)...)
 	want := briefs(runBytes(t, data).decisions)
@@ -187,7 +187,7 @@ func TestALiveStreamStaysStrict(t *testing.T) {
 }
 
 // TestHostileNamesInRecordingsOfAMI: a name that brings headers, in each state of a recording, names nobody else. CR
-// and LF are those that AMI over HTTP lets through; a whole event is more than SIP can bring.
+// and LF are those that AMI over HTTP lets through; a whole wireEvent is more than SIP can bring.
 func TestHostileNamesInRecordingsOfAMI(t *testing.T) {
 	const remote = "RemoteAddress: IPV4/UDP/8.8.8.8/5060"
 	for _, br := range []string{"\r\n", "\n", "\r", "^M\n", "\r\r\n", "\n> ", "\n    ", "\u2028", "\u0085", "\\r\\n"} {
@@ -241,7 +241,7 @@ func TestAMIThatNobodyAttackedAccusesNobody(t *testing.T) {
 			t.Errorf("%s: %+v", what, f)
 		}
 	}
-	// The line is that where the event begins.
+	// The line is that where the wireEvent begins.
 	r := runBytes(t, []byte(strings.Replace(data, "AccountID: scan1", "AccountId: scan1", 1)))
 	lines := strings.Split(data, "\r\n")
 	second := 0

@@ -103,8 +103,8 @@ func briefs(list []ban.Decision) []string {
 	return out
 }
 
-// event is one event of a generated recording.
-type event struct {
+// event is one wireEvent of a generated recording.
+type wireEvent struct {
 	at       time.Duration // since start
 	name     string
 	account  string
@@ -115,7 +115,7 @@ type event struct {
 	severity string
 }
 
-func (e event) fields() [][2]string {
+func (e wireEvent) fields() [][2]string {
 	if e.to == "" {
 		e.to = "IPV4/UDP/10.99.0.1/5060"
 	}
@@ -130,7 +130,7 @@ func (e event) fields() [][2]string {
 	}, e.own...)
 }
 
-func (e event) frame() string {
+func (e wireEvent) frame() string {
 	s := "Event: " + e.name + "\r\nPrivilege: security,all\r\n"
 	for _, f := range e.fields() {
 		s += f[0] + ": " + f[1] + "\r\n"
@@ -139,7 +139,7 @@ func (e event) frame() string {
 }
 
 // message is what res_security_log.c composes.
-func (e event) message() string {
+func (e wireEvent) message() string {
 	s := `SecurityEvent="` + e.name + `"`
 	for _, f := range e.fields() {
 		s += "," + f[0] + `="` + f[1] + `"`
@@ -147,26 +147,26 @@ func (e event) message() string {
 	return s
 }
 
-func (e event) line() string {
+func (e wireEvent) line() string {
 	return "[2026-11-22 21:00:00.000] SECURITY[1] res_security_log.c: " + e.message() + "\n"
 }
 
-func unknown(at time.Duration, account, addr string) event {
-	return event{at: at, name: "InvalidAccountID", account: account, session: account + "@" + addr,
+func unknown(at time.Duration, account, addr string) wireEvent {
+	return wireEvent{at: at, name: "InvalidAccountID", account: account, session: account + "@" + addr,
 		from: "IPV4/UDP/" + addr + "/5060", severity: "Error"}
 }
 
-func login(at time.Duration, account, addr string) event {
-	return event{at: at, name: "SuccessfulAuth", account: account, session: fmt.Sprint(account, "@", addr, at),
+func login(at time.Duration, account, addr string) wireEvent {
+	return wireEvent{at: at, name: "SuccessfulAuth", account: account, session: fmt.Sprint(account, "@", addr, at),
 		from: "IPV4/UDP/" + addr + "/5060", own: [][2]string{{"UsingPassword", "1"}}}
 }
 
-func challenge(at time.Duration, account, addr string) event {
-	return event{at: at, name: "ChallengeSent", account: account, session: fmt.Sprint(account, "@", addr, at),
+func challenge(at time.Duration, account, addr string) wireEvent {
+	return wireEvent{at: at, name: "ChallengeSent", account: account, session: fmt.Sprint(account, "@", addr, at),
 		from: "IPV4/UDP/" + addr + "/5060", own: [][2]string{{"Challenge", ""}}}
 }
 
-func frames(list ...event) []byte {
+func frames(list ...wireEvent) []byte {
 	b := []byte("Asterisk Call Manager/11.0.0\r\nResponse: Success\r\nMessage: Authentication accepted\r\n\r\n")
 	for _, e := range list {
 		b = append(b, e.frame()...)
@@ -174,7 +174,7 @@ func frames(list ...event) []byte {
 	return b
 }
 
-func lines(list ...event) []byte {
+func lines(list ...wireEvent) []byte {
 	var b []byte
 	for _, e := range list {
 		b = append(b, e.line()...)
@@ -183,8 +183,8 @@ func lines(list ...event) []byte {
 }
 
 // scan is a scanner that is banned at its third account.
-func scan(at time.Duration, addr string) []event {
-	var list []event
+func scan(at time.Duration, addr string) []wireEvent {
+	var list []wireEvent
 	for i := range 4 {
 		list = append(list, unknown(at+time.Duration(i)*time.Second, fmt.Sprint("scan", i), addr))
 	}
@@ -248,13 +248,13 @@ func (r *traffic) append() {
 func mustPrefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 // over6 makes an event one over IPv6.
-func over6(e event) event {
+func over6(e wireEvent) wireEvent {
 	e.from = strings.Replace(e.from, "IPV4", "IPV6", 1)
 	e.to = "IPV6/UDP/2001:db8:1::1/5060"
 	return e
 }
 
-func scan6(at time.Duration, addr string) []event {
+func scan6(at time.Duration, addr string) []wireEvent {
 	list := scan(at, addr)
 	for i := range list {
 		list[i] = over6(list[i])
@@ -262,4 +262,4 @@ func scan6(at time.Duration, addr string) []event {
 	return list
 }
 
-func login6(at time.Duration, account, addr string) event { return over6(login(at, account, addr)) }
+func login6(at time.Duration, account, addr string) wireEvent { return over6(login(at, account, addr)) }

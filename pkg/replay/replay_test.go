@@ -251,7 +251,7 @@ func TestFilesArePlayedInTheOrderOfTheirEvents(t *testing.T) {
 
 // TestOverlappingFilesAreMerged splits one stream over two files, event by event.
 func TestOverlappingFilesAreMerged(t *testing.T) {
-	var all, a, b []event
+	var all, a, b []wireEvent
 	for i := range 40 {
 		at := time.Duration(i) * 20 * time.Minute
 		all = append(all, scan(at, fmt.Sprintf("192.0.2.%d", i%3))...)
@@ -374,7 +374,7 @@ func TestAnErrorOfDecideEndsIt(t *testing.T) {
 }
 
 func TestProgressCountsCompressedBytes(t *testing.T) {
-	var list []event
+	var list []wireEvent
 	for i := range 20000 {
 		list = append(list, challenge(time.Duration(i)*time.Millisecond, "201", "192.0.2.1"))
 	}

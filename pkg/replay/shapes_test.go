@@ -16,7 +16,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/security"
 )
 
-// entry is one event in the forms in which Asterisk itself writes it.
+// entry is one wireEvent in the forms in which Asterisk itself writes it.
 type entry struct {
 	message string // what res_security_log.c composes
 	file    string // a line of a log file

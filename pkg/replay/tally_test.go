@@ -14,12 +14,12 @@ import (
 
 // TestCustomersWhoWouldBeBannedAreNamed has people who log in before, during and after a ban of their address.
 func TestCustomersWhoWouldBeBannedAreNamed(t *testing.T) {
-	at := func(addr string, when time.Duration) []event {
+	at := func(addr string, when time.Duration) []wireEvent {
 		return append(scan(10*time.Minute, addr), login(when, "201", addr))
 	}
 	for _, row := range []struct {
 		name   string
-		events []event
+		events []wireEvent
 		policy func(*policy.Policy)
 		prefix string // of the customer; empty for none
 		locked int64
@@ -29,18 +29,18 @@ func TestCustomersWhoWouldBeBannedAreNamed(t *testing.T) {
 		{"while it would be banned", at("192.0.2.7", 30*time.Minute),
 			func(p *policy.Policy) { p.Mode = policy.Observe }, "192.0.2.7/32", 1},
 		{"from the same IPv6 network", slices.Concat(scan6(10*time.Minute, "2001:db8::7"),
-			[]event{login6(time.Hour, "201", "2001:db8::8")}),
+			[]wireEvent{login6(time.Hour, "201", "2001:db8::8")}),
 			nil, "2001:db8::/64", 1},
 		{"from a banned network", slices.Concat(scan(0, "192.0.2.7"), scan(0, "192.0.2.8"),
-			[]event{login(time.Minute, "201", "192.0.2.99")}),
+			[]wireEvent{login(time.Minute, "201", "192.0.2.99")}),
 			func(p *policy.Policy) { p.Networks.Sources = 2 }, "192.0.2.0/24", 1},
-		{"elsewhere", slices.Concat(scan(0, "192.0.2.7"), []event{login(time.Minute, "201", "192.0.2.8")}), nil, "", 0},
+		{"elsewhere", slices.Concat(scan(0, "192.0.2.7"), []wireEvent{login(time.Minute, "201", "192.0.2.8")}), nil, "", 0},
 		{"allowed", at("192.0.2.7", 30*time.Minute), func(p *policy.Policy) {
 			p.Allow = []policy.AllowEntry{{Prefix: mustPrefix("192.0.2.0/24")}}
 		}, "", 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			slices.SortStableFunc(row.events, func(a, b event) int { return int(a.at - b.at) })
+			slices.SortStableFunc(row.events, func(a, b wireEvent) int { return int(a.at - b.at) })
 			r := run(t, func(o *replay.Options) {
 				if row.policy != nil {
 					row.policy(&o.Policy)
@@ -67,8 +67,8 @@ func TestAMILoginsAreNoCustomers(t *testing.T) {
 
 // TestBannedPacketsDoNotArrive says what a ban would have stopped, and what it would not for want of a port.
 func TestBannedPacketsDoNotArrive(t *testing.T) {
-	flood := func(port int) []event {
-		var list []event
+	flood := func(port int) []wireEvent {
+		var list []wireEvent
 		for i := range 100 {
 			e := unknown(time.Duration(i)*time.Second, fmt.Sprint("user", i), "192.0.2.7")
 			e.to = fmt.Sprintf("IPV4/UDP/10.99.0.1/%d", port)
@@ -100,7 +100,7 @@ func TestBannedPacketsDoNotArrive(t *testing.T) {
 
 func TestABanEndsByItself(t *testing.T) {
 	events := slices.Concat(scan(0, "192.0.2.7"), scan(90*time.Minute, "192.0.2.7"),
-		[]event{challenge(100*time.Hour, "x", "192.0.2.8")})
+		[]wireEvent{challenge(100*time.Hour, "x", "192.0.2.8")})
 	r := run(t, nil, write(t, "log", lines(events...)))
 	var unbans []string
 	for _, d := range r.decisions {
@@ -123,7 +123,7 @@ func TestThePBXItselfIsNeverBanned(t *testing.T) {
 }
 
 func TestFrequentNamesAreFoundAmongMany(t *testing.T) {
-	var list []event
+	var list []wireEvent
 	for i := range 30000 {
 		at := time.Duration(i) * time.Millisecond
 		list = append(list, unknown(at, fmt.Sprint("once", i), "192.0.2.7"))

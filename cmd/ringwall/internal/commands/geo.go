@@ -12,14 +12,14 @@ import (
 
 // readGeo reads the geo files of a configuration, and returns what is wrong with them: none of it keeps the daemon from
 // its work.
-func (c *commands) readGeo(config *policy.Config) (files []geo.File, warnings []policy.Warning) {
-	if config == nil {
+func (c *commands) readGeo(cfg *policy.Config) (files []geo.File, warnings []policy.Warning) {
+	if cfg == nil {
 		return nil, nil
 	}
 	warn := func(key string, err error) {
 		warnings = append(warnings, policy.Warning{File: c.config, Key: key, What: err.Error(), Try: hint.Of(err)})
 	}
-	for i, path := range config.Geo.Files {
+	for i, path := range cfg.Geo.Files {
 		db, err := geo.Read(path)
 		if err != nil {
 			warn(fmt.Sprintf("geo.files[%d]", i), err)
@@ -30,7 +30,7 @@ func (c *commands) readGeo(config *policy.Config) (files []geo.File, warnings []
 		}
 		files = append(files, geo.File{Path: path, DB: db, Err: err})
 	}
-	for _, lack := range geo.IneffectiveMultipliers(config.Geo.Multiply, files) {
+	for _, lack := range geo.IneffectiveMultipliers(cfg.Geo.Multiply, files) {
 		warnings = append(warnings, policy.Warning{File: c.config, Key: lack.Path, What: lack.What, Try: lack.Try})
 	}
 	return files, warnings

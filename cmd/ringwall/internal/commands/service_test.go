@@ -25,10 +25,10 @@ func TestCheckReadsAsTheServicesUser(t *testing.T) {
 		}
 	}
 	unit := filepath.Join(root, "etc/systemd/system/ringwall.service")
-	config, secret := filepath.Join(dir, "ringwall.yaml"), filepath.Join(dir, "ami-secret")
+	file, secret := filepath.Join(dir, "ringwall.yaml"), filepath.Join(dir, "ami-secret")
 	for path, text := range map[string]string{
 		unit:   "[Service]\nUser=nobody\n",
-		config: "asterisk:\n  - {address: \"127.0.0.1:5038\", username: ringwall, secret_file: " + secret + "}\n",
+		file:   "asterisk:\n  - {address: \"127.0.0.1:5038\", username: ringwall, secret_file: " + secret + "}\n",
 		secret: "s3cret\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -38,24 +38,24 @@ func TestCheckReadsAsTheServicesUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	serves := config
+	serves := file
 	check := func() (int, string) {
 		var out, errs bytes.Buffer
 		app := &commands.App{Env: policy.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC,
 			ServiceConfig: serves, Service: func() (*service.User, error) { return service.Find(root) }}
-		code := app.Execute(t.Context(), []string{"check", "--config", config})
+		code := app.Execute(t.Context(), []string{"check", "--config", file})
 		return code, errs.String() + out.String()
 	}
 	if code, out := check(); code != 1 || !strings.Contains(out, "the service's user nobody may not read it") ||
-		!strings.Contains(out, " "+config+" && chmod 0640") {
+		!strings.Contains(out, " "+file+" && chmod 0640") {
 		t.Errorf("%d\n%s", code, out)
 	}
 	serves = filepath.Join(root, "ringwall.yaml") // and so the other is a draft, which only its writer reads
 	if code, out := check(); code != 0 {
 		t.Errorf("a draft: %d\n%s", code, out)
 	}
-	serves = config
-	if err := os.Chmod(config, 0o644); err != nil {
+	serves = file
+	if err := os.Chmod(file, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if code, out := check(); code != 1 || !strings.Contains(out, "secret_file") ||
