@@ -18,9 +18,9 @@ import (
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
 	_ "github.com/ringwall/ringwall/cmd/ringwall/internal/machine" // refuses 32 bits with a sentence
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/demo"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/service"
 )
 
@@ -30,7 +30,7 @@ func main() {
 	app := &commands.App{
 		Run:           run,
 		Demo:          playDemo,
-		Env:           policy.OS(),
+		Env:           config.OS(),
 		Service:       whoServes,
 		ServiceConfig: commands.DefaultConfig,
 		StopService:   stopService,

@@ -15,11 +15,11 @@ import (
 	"github.com/staskobzar/goami2"
 	"golang.org/x/sys/unix"
 
-	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // spent is the processor time of this thread, or of the process: what others do on the machine is not in it, except for
@@ -48,7 +48,7 @@ func (e *endless) Read(p []byte) (int, error) {
 
 // newEngine is an engine as the daemon has it, of which nothing is exempt that is measured.
 func newEngine(now time.Time) *engine.Engine {
-	e := engine.New(policy.Default().Policy)
+	e := engine.New(config.Default().Policy)
 	for _, p := range []string{"127.0.0.0/8", "192.0.2.1/32", "192.0.2.254/32"} {
 		e.Allow(now, netip.MustParsePrefix(p), engine.OriginHost, "")
 	}
@@ -74,7 +74,7 @@ func frames(_ context.Context, o *options) error {
 // path is the way of a frame from the socket's bytes to the score, as in the daemon.
 type path struct {
 	stream *ami.Splitter
-	event  security.Event
+	event  event.Event
 	engine *engine.Engine
 	now    time.Time
 	out    []ban.Decision
@@ -105,7 +105,7 @@ func (p *path) frame() error {
 	if err != nil {
 		return err
 	}
-	if err = security.Decode(text, &p.event); err != nil {
+	if err = event.Decode(text, &p.event); err != nil {
 		return err
 	}
 	p.out = p.engine.Handle(p.now, "pbx", &p.event, p.out[:0])
@@ -126,14 +126,14 @@ func (p *path) rest() {
 func way(name string, sources, rounds int) error {
 	const events = 100_000
 	p, texts := newPath(events, sources)
-	var ev security.Event
+	var ev event.Event
 	steps := []struct {
 		f             func(i int) error
 		thread, whole time.Duration
 		allocs        uint64
 	}{
 		{f: func(i int) error { _, err := p.split(); return err }},
-		{f: func(i int) error { return security.Decode(texts[i][:len(texts[i])-4], &ev) }},
+		{f: func(i int) error { return event.Decode(texts[i][:len(texts[i])-4], &ev) }},
 		{f: func(int) error { return p.frame() }},
 		{f: func(i int) error { _, err := goami2.Parse(texts[i]); return err }},
 	}
@@ -185,9 +185,9 @@ type crowd struct {
 
 // event lets a source send an InvalidAccountID.
 func (c *crowd) event(source int) {
-	ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000", Time: c.now,
+	ev := event.Event{Type: event.InvalidAccountID, Service: event.PJSIP, Account: "1000", Time: c.now,
 		Session: c.sessions[c.calls%len(c.sessions)],
-		Remote:  security.Address{AddrPort: netip.AddrPortFrom(nth(source), 5060), Transport: security.UDP}}
+		Remote:  event.Address{AddrPort: netip.AddrPortFrom(nth(source), 5060), Transport: event.UDP}}
 	c.calls++
 	c.call(func() { c.out = c.engine.Handle(c.now, "pbx", &ev, c.out[:0]) })
 	c.now = c.now.Add(50 * time.Microsecond)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/nftables"
 
-	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netns"
 )
 
 const (
@@ -24,13 +24,13 @@ const (
 
 // jail is fail2ban in a namespace of its own, with its own asterisk filter and nftables action.
 type jail struct {
-	space  *netspace.Space
-	server *netspace.Process
+	space  *netns.Space
+	server *netns.Process
 	log    *os.File
 }
 
 // newJail starts fail2ban with the files of its package; who fails maxRetry times is banned.
-func newJail(ctx context.Context, o *options, s *netspace.Space, maxRetry int) (*jail, error) {
+func newJail(ctx context.Context, o *options, s *netns.Space, maxRetry int) (*jail, error) {
 	dir, err := os.MkdirTemp(o.dir, "fail2ban-")
 	if err != nil {
 		return nil, err
@@ -110,12 +110,12 @@ func fail2ban(ctx context.Context, o *options) error {
 }
 
 func fail2banReaction(ctx context.Context, o *options) error {
-	inside, err := netspace.New()
+	inside, err := netns.New()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = inside.Close() }()
-	outside, err := netspace.New()
+	outside, err := netns.New()
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func fail2banReaction(ctx context.Context, o *options) error {
 }
 
 func fail2banFlood(ctx context.Context, o *options) error {
-	s, err := netspace.New()
+	s, err := netns.New()
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netns"
 )
 
 const (
@@ -156,7 +156,7 @@ func (h *host) flood(ctx context.Context, o *options) (r result, err error) {
 
 // bareLoop writes the flood's elements with nothing but google/nftables, a thousand in a transaction.
 func bareLoop(o *options) (took time.Duration, err error) {
-	s, err := netspace.New()
+	s, err := netns.New()
 	if err != nil {
 		return 0, err
 	}
@@ -192,7 +192,7 @@ func bareLoop(o *options) (took time.Duration, err error) {
 
 // writer writes them through Ringwall's firewall, as the daemon does.
 func writer(ctx context.Context, o *options) (took time.Duration, err error) {
-	s, err := netspace.New()
+	s, err := netns.New()
 	if err != nil {
 		return 0, err
 	}

@@ -15,10 +15,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netns"
 )
 
 // trap is the account of the honeypot: one event for it is one ban.
@@ -26,12 +26,12 @@ const trap = "trap"
 
 // host is a machine of its own: a namespace with the AMI server, which this process plays, and the program.
 type host struct {
-	space  *netspace.Space
+	space  *netns.Space
 	server *amiserver.Server
-	client *control.Client
+	client *api.Client
 	table  *firewall.Table // to look into the kernel
 	config string
-	daemon *netspace.Process // while it runs
+	daemon *netns.Process // while it runs
 	lines  *tap
 	stop   func()
 }
@@ -44,7 +44,7 @@ func newHost(ctx context.Context, o *options) (h *host, err error) {
 			h.close()
 		}
 	}()
-	if h.space, err = netspace.New(); err != nil {
+	if h.space, err = netns.New(); err != nil {
 		return h, err
 	}
 	dir, err := os.MkdirTemp(o.dir, "host-")
@@ -55,7 +55,7 @@ func newHost(ctx context.Context, o *options) (h *host, err error) {
 		return h, err
 	}
 	socket := filepath.Join(dir, "ringwall.sock")
-	h.client = &control.Client{Socket: socket, Timeout: patience}
+	h.client = &api.Client{Socket: socket, Timeout: patience}
 	h.config = filepath.Join(dir, "ringwall.yaml")
 	text := fmt.Sprintf("asterisk:\n  - {name: pbx, address: %q, username: ringwall, secret: s3cret}\n"+
 		"policy: {honeypots: [%s]}\nmetrics: {listen: %q}\ncontrol: {socket: %q}\nstate: {path: %q}\n",

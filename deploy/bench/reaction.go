@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netns"
 )
 
 // probe sends packets over a veth pair and sees which arrive. Sender and receiver are sockets of two namespaces in one
@@ -27,7 +27,7 @@ type probe struct {
 const lost = 3 * time.Millisecond
 
 // newProbe makes a probe from an address of one namespace to port 5060 of another.
-func newProbe(from, to *netspace.Space, source, target netip.Addr) (*probe, error) {
+func newProbe(from, to *netns.Space, source, target netip.Addr) (*probe, error) {
 	p := &probe{out: -1, in: -1, to: unix.SockaddrInet4{Port: 5060, Addr: target.As4()}}
 	err := to.Do(func() (err error) {
 		p.in, err = udp(target, 5060)
@@ -141,26 +141,26 @@ func attacker(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 99, byte(2 + n/250), byte(1 + n%250)})
 }
 
-func attackers(s *netspace.Space, n int) error {
+func attackers(s *netns.Space, n int) error {
 	return s.Do(func() error {
 		var all []string
 		for i := range n {
 			all = append(all, attacker(i).String()+"/16")
 		}
-		return netspace.BringUp("eth0", all...)
+		return netns.BringUp("eth0", all...)
 	})
 }
 
 // join lays a cable from the target to whoever attacks it.
-func join(inside, outside *netspace.Space) error {
-	return netspace.Connect(inside, outside, []string{target.String() + "/16"}, []string{"10.99.0.2/16"})
+func join(inside, outside *netns.Space) error {
+	return netns.Connect(inside, outside, []string{target.String() + "/16"}, []string{"10.99.0.2/16"})
 }
 
 var target = netip.AddrFrom4([4]byte{10, 99, 0, 1})
 
 // battlefield makes a namespace from which the attackers of all trials come.
-func battlefield(inside *netspace.Space, o *options) (*netspace.Space, error) {
-	outside, err := netspace.New()
+func battlefield(inside *netns.Space, o *options) (*netns.Space, error) {
+	outside, err := netns.New()
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +218,7 @@ func reactions(ctx context.Context, o *options, note string) error {
 }
 
 // trials has one attacker after the other banned.
-func trials(ctx context.Context, o *options, inside, outside *netspace.Space, line func() net.Conn) ([]time.Duration,
+func trials(ctx context.Context, o *options, inside, outside *netns.Space, line func() net.Conn) ([]time.Duration,
 	error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -18,7 +18,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netns"
 )
 
 // reflexAddress is where the reflex gets its events, in its namespace.
@@ -118,7 +118,7 @@ func transaction() (batch []byte, key int, err error) {
 }
 
 // bareTable makes a table that drops what is in its set.
-func bareTable(s *netspace.Space) error {
+func bareTable(s *netns.Space) error {
 	c, err := nftables.New(nftables.WithNetNSFd(s.FD()))
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func bareTable(s *netspace.Space) error {
 
 // floor is the reaction of the reflex, measured as that of the program.
 func floor(ctx context.Context, o *options) (took []time.Duration, err error) {
-	inside, err := netspace.New()
+	inside, err := netns.New()
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
 )
 
 const (
@@ -30,7 +30,7 @@ func (h *host) unban(ctx context.Context, o *options) error {
 	for n := range singleUnbans {
 		a := nth(n * o.sources / singleUnbans)
 		began := time.Now()
-		res, err := h.client.Unban(ctx, control.UnbanRequest{Prefix: netip.PrefixFrom(a, a.BitLen())})
+		res, err := h.client.Unban(ctx, api.UnbanRequest{Prefix: netip.PrefixFrom(a, a.BitLen())})
 		if err != nil || res.Count != 1 {
 			return fmt.Errorf("unban %s: %+v, %w", a, res, err)
 		}
@@ -47,10 +47,10 @@ func (h *host) unban(ctx context.Context, o *options) error {
 	w.report("while nothing else happens")
 	began := time.Now()
 	ended := make(chan error, 1)
-	var res control.UnbanResult
+	var res api.UnbanResult
 	go func() {
 		var err error
-		res, err = h.client.Unban(ctx, control.UnbanRequest{All: true, Grace: time.Hour})
+		res, err = h.client.Unban(ctx, api.UnbanRequest{All: true, Grace: time.Hour})
 		ended <- err
 	}()
 	for {

@@ -24,9 +24,9 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/deploy/trial"
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
-	"github.com/ringwall/ringwall/pkg/netspace"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/netns"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // Addresses: the machine, and the others on its cable.
@@ -116,9 +116,9 @@ var boots atomic.Int64
 type machine struct {
 	t      *testing.T
 	layer  string
-	server *netspace.Space // the machine's network
-	others *netspace.Space // whoever else there is
-	seen   sync.Map        // what came to the SIP ports: port, address of the sender, number
+	server *netns.Space // the machine's network
+	others *netns.Space // whoever else there is
+	seen   sync.Map     // what came to the SIP ports: port, address of the sender, number
 
 	ami     *amiserver.Server
 	stopAMI func()
@@ -148,12 +148,12 @@ func newMachine(t *testing.T, configuration string) *machine {
 	if out, err := exec.Command("cp", "-a", base, m.layer).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	m.server, m.others = netspacetest.New(t), netspacetest.New(t)
+	m.server, m.others = netnstest.New(t), netnstest.New(t)
 	var list []string
 	for host := range 60 {
 		list = append(list, fmt.Sprintf("10.88.0.%d/24", 2+host))
 	}
-	netspacetest.Connect(t, m.server, m.others, []string{self + "/24"}, list)
+	netnstest.Connect(t, m.server, m.others, []string{self + "/24"}, list)
 	m.listen(5060)
 	m.listen(5080)
 	m.startAMI()
@@ -343,7 +343,7 @@ func (m *machine) powerOff() {
 func (m *machine) reboot(between func()) {
 	m.t.Helper()
 	m.powerOff()
-	netspacetest.NFT(m.t, m.server, "flush ruleset")
+	netnstest.NFT(m.t, m.server, "flush ruleset")
 	if between != nil {
 		between()
 	}

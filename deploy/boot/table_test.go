@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
 )
 
 // fault is a way to break a machine that works.

@@ -12,7 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 const root = "../.."
@@ -143,8 +143,8 @@ func TestSidecarIsWhole(t *testing.T) {
 	if !found {
 		t.Fatal("no container ringwall")
 	}
-	env := policy.Environment{Lookup: func(name string) (string, bool) { v, ok := variables[name]; return v, ok }}
-	_, warnings, err := policy.Parse(strings.NewReader(configMap.Data["ringwall.yaml"]), "ringwall.yaml", env)
+	env := config.Environment{Lookup: func(name string) (string, bool) { v, ok := variables[name]; return v, ok }}
+	_, warnings, err := config.Parse(strings.NewReader(configMap.Data["ringwall.yaml"]), "ringwall.yaml", env)
 	if err != nil || len(warnings) > 0 {
 		t.Errorf("configuration: %v, warnings %v", err, warnings)
 	}

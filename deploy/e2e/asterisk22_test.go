@@ -11,7 +11,7 @@ import (
 
 	"github.com/ringwall/ringwall/deploy/lab"
 	"github.com/ringwall/ringwall/deploy/trial"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
 )
 
 // ways are how phones and attackers reach Asterisk; each has attackers of its own.
@@ -303,7 +303,7 @@ func TestTrunksAreProtected(t *testing.T) {
 	r := newRigAs(t, lab.Options{Version: 22}, lab.SecFull, "")
 	trunk := lab.Trunk.IPv4()
 	r.until("the trunk is known", func() bool { return r.why(trunk).Verdict == "protected" })
-	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.PrefixFrom(trunk, 32),
+	if _, err := r.client.Ban(t.Context(), api.BanRequest{Prefix: netip.PrefixFrom(trunk, 32),
 		For: time.Hour}); err == nil {
 		t.Error("a trunk was banned by hand")
 	}
@@ -426,7 +426,7 @@ func (r *rig) daemonRestarts() {
 	r.stop()
 }
 
-func (r *rig) status() control.Status {
+func (r *rig) status() api.Status {
 	r.t.Helper()
 	s, err := r.client.Status(r.t.Context())
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/ringwall/ringwall/deploy/clock"
 	"github.com/ringwall/ringwall/deploy/lab"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/doctor"
 )
 
@@ -76,7 +76,7 @@ func (x examination) is(name string, want doctor.Result, parts ...string) {
 	}
 }
 
-// harmless says whether an event is a login, or about a question of pkg/learn that is denied or unknown here.
+// harmless says whether an event is a login, or about a question of pkg/asterisk/learn that is denied or unknown here.
 func harmless(f lab.Frame) bool {
 	switch f.Event() {
 	case "SuccessfulAuth", "RequestNotAllowed":
@@ -132,7 +132,7 @@ func TestDoctorExaminesARealAsterisk(t *testing.T) {
 			"own"} {
 			x.is(link, doctor.OK)
 		}
-		bans, err := r.client.Bans(t.Context(), control.BanFilter{})
+		bans, err := r.client.Bans(t.Context(), api.BanFilter{})
 		if err != nil || len(bans) != 0 {
 			t.Errorf("%+v, %v", bans, err)
 		}

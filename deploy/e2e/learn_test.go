@@ -11,8 +11,8 @@ import (
 
 	"github.com/ringwall/ringwall/deploy/lab"
 	"github.com/ringwall/ringwall/deploy/trial"
-	"github.com/ringwall/ringwall/pkg/ami"
-	"github.com/ringwall/ringwall/pkg/learn"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/learn"
 )
 
 // relay lets a session of this process reach AMI in the lab's namespace: it has no dialer to give.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/deploy/lab"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
 )
 
 // elsewhere is an Asterisk whose PJSIP listens at port 5080 over IPv4.
@@ -80,7 +80,7 @@ func TestSIPOnAnotherPort(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 		bad, local := r.bannedAt(lab.AgentOptions{}, 5090, 22, 1)
-		want := control.FoundPort{Protocol: "udp", Port: 5090, PBX: "lab", Behind: 5080}
+		want := api.FoundPort{Protocol: "udp", Port: 5090, PBX: "lab", Behind: 5080}
 		r.until("the published port is found", func() bool { return slices.Contains(r.status().Ports.Found, want) })
 		r.until("the kernel closes it", func() bool { return r.kernelCloses("5090") })
 		bad.Close()

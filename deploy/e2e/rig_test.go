@@ -14,8 +14,8 @@ import (
 
 	"github.com/ringwall/ringwall/deploy/lab"
 	"github.com/ringwall/ringwall/deploy/trial"
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 )
 
@@ -28,7 +28,7 @@ type rig struct {
 	*lab.Lab
 	t      *testing.T
 	config string
-	client *control.Client
+	client *api.Client
 	daemon *lab.Process
 }
 
@@ -49,7 +49,7 @@ func newRigOn(t *testing.T, l *lab.Lab, user lab.User, policy string) *rig {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "ringwall.sock")
 	r.config = filepath.Join(dir, "ringwall.yaml")
-	r.client = &control.Client{Socket: socket}
+	r.client = &api.Client{Socket: socket}
 	text := fmt.Sprintf("asterisk:\n  - {name: lab, address: %q, username: %s, secret: %q}\ncontrol: {socket: %s}\n"+
 		"state: {path: %s}\n%s", lab.AMIAddress, user, user.Secret(), socket, filepath.Join(dir, "state.db"), policy)
 	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/jsimonetti/rtnetlink/v2/driver"
 	"golang.org/x/sys/unix"
 
-	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netns"
 )
 
 // Node is one host of the lab, in a network namespace of its own.
@@ -59,18 +59,18 @@ func (n Node) IPv6() netip.Addr {
 
 // network is the bridge and the nodes, each an open namespace.
 type network struct {
-	nodes map[Node]*netspace.Space
-	hub   *netspace.Space
+	nodes map[Node]*netns.Space
+	hub   *netns.Space
 }
 
 func newNetwork() (_ *network, err error) {
-	n := &network{nodes: map[Node]*netspace.Space{}}
+	n := &network{nodes: map[Node]*netns.Space{}}
 	defer func() {
 		if err != nil {
 			n.close()
 		}
 	}()
-	if n.hub, err = netspace.New(); err != nil {
+	if n.hub, err = netns.New(); err != nil {
 		return nil, err
 	}
 	// Without snooping the bridge floods multicast from the first packet on, neighbour discovery included.
@@ -78,16 +78,16 @@ func newNetwork() (_ *network, err error) {
 	bridge := &rtnetlink.LinkMessage{Attributes: &rtnetlink.LinkAttributes{
 		Name: "br0", Info: &rtnetlink.LinkInfo{Kind: "bridge", Data: &driver.Bridge{McastSnooping: &snooping}}}}
 	if err := n.hub.Do(func() error {
-		err := netspace.WithRoutingSocket(func(c *rtnetlink.Conn) error { return c.Link.New(bridge) })
+		err := netns.WithRoutingSocket(func(c *rtnetlink.Conn) error { return c.Link.New(bridge) })
 		if err != nil {
 			return err
 		}
-		return netspace.BringUp("br0")
+		return netns.BringUp("br0")
 	}); err != nil {
 		return nil, fmt.Errorf("lab: bridge: %w", err)
 	}
 	for _, node := range []Node{Server, Phone, Trunk, Attacker, Spare} {
-		ns, err := netspace.New()
+		ns, err := netns.New()
 		if err != nil {
 			return nil, err
 		}
@@ -100,25 +100,25 @@ func newNetwork() (_ *network, err error) {
 }
 
 // connect gives a namespace its addresses and a port at the bridge.
-func connect(hub *netspace.Space, node Node, ns *netspace.Space) error {
+func connect(hub *netns.Space, node Node, ns *netns.Space) error {
 	port := "p-" + string(node)
 	if err := hub.Do(func() error {
-		if err := netspace.AddPair(port, "eth0", ns); err != nil {
+		if err := netns.AddPair(port, "eth0", ns); err != nil {
 			return err
 		}
-		index, err := netspace.InterfaceIndex(port)
+		index, err := netns.InterfaceIndex(port)
 		if err != nil {
 			return err
 		}
-		bridge, err := netspace.InterfaceIndex("br0")
+		bridge, err := netns.InterfaceIndex("br0")
 		if err != nil {
 			return err
 		}
 		join := &rtnetlink.LinkMessage{Index: index, Attributes: &rtnetlink.LinkAttributes{Master: &bridge}}
-		if err := netspace.WithRoutingSocket(func(c *rtnetlink.Conn) error { return c.Link.Set(join) }); err != nil {
+		if err := netns.WithRoutingSocket(func(c *rtnetlink.Conn) error { return c.Link.Set(join) }); err != nil {
 			return fmt.Errorf("bridge port: %w", err)
 		}
-		return netspace.BringUp(port)
+		return netns.BringUp(port)
 	}); err != nil {
 		return err
 	}
@@ -126,12 +126,12 @@ func connect(hub *netspace.Space, node Node, ns *netspace.Space) error {
 		if err := settle(); err != nil {
 			return err
 		}
-		if err := netspace.BringUp("eth0", node.IPv4().String()+"/16", node.IPv6().String()+"/32"); err != nil {
+		if err := netns.BringUp("eth0", node.IPv4().String()+"/16", node.IPv6().String()+"/32"); err != nil {
 			return err
 		}
 		// A PBX has a default route: without one, packets from forged sources are judged otherwise.
 		for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-			if err := netspace.AddDefaultRoute("eth0", all); err != nil {
+			if err := netns.AddDefaultRoute("eth0", all); err != nil {
 				return err
 			}
 		}
@@ -199,7 +199,7 @@ func (l *Lab) AddAddr(t testing.TB, node Node, addrs ...netip.Addr) {
 		if a.Is6() {
 			bits = 32
 		}
-		err := l.Do(node, func() error { return netspace.BringUp("eth0", netip.PrefixFrom(a, bits).String()) })
+		err := l.Do(node, func() error { return netns.BringUp("eth0", netip.PrefixFrom(a, bits).String()) })
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			t.Fatalf("lab: %s: %v", node, err)
 		}
@@ -218,7 +218,7 @@ func untilLocal(a netip.Addr) error {
 	}
 	for deadline := time.Now().Add(waitTime); ; time.Sleep(time.Millisecond) {
 		var routes []rtnetlink.RouteMessage
-		err := netspace.WithRoutingSocket(func(c *rtnetlink.Conn) (err error) {
+		err := netns.WithRoutingSocket(func(c *rtnetlink.Conn) (err error) {
 			routes, err = c.Route.Get(&rtnetlink.RouteMessage{
 				Family: family, DstLength: uint8(a.BitLen()), Attributes: rtnetlink.RouteAttributes{Dst: a.AsSlice()}})
 			return err

@@ -12,14 +12,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netns"
 )
 
 // bootTime bounds the wait for Asterisk, which needs a fraction of a second on an idle machine.
 const bootTime = 60 * time.Second
 
 // Process is a program that runs on a node.
-type Process struct{ *netspace.Process }
+type Process struct{ *netns.Process }
 
 func (l *Lab) spawn(node Node, cmd *exec.Cmd) (*Process, error) {
 	p, err := l.net.nodes[node].Start(cmd)

@@ -14,11 +14,11 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/deploy/trial"
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/netspace"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/netns"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // The machine's own policy makes few events enough: limits.bans lets five bans in, of which one is taken back.
@@ -41,22 +41,22 @@ const (
 // machine is a PBX in a namespace: an AMI server, which the test plays, the daemon and a Prometheus.
 type machine struct {
 	t        *testing.T
-	space    *netspace.Space
-	internet *netspace.Space
+	space    *netns.Space
+	internet *netns.Space
 	asterisk *amiserver.Server
 	http     *http.Client
-	control  *control.Client
+	control  *api.Client
 	config   string
-	daemon   *netspace.Process
+	daemon   *netns.Process
 	calls    int
 }
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	m := &machine{t: t, space: netspacetest.New(t), internet: netspacetest.New(t)}
-	netspacetest.Connect(t, m.space, m.internet, []string{server + "/24"}, []string{attacker + "/24"})
-	netspacetest.Run(t, m.space, "", "ip", "route", "add", "203.0.113.0/24", "dev", "eth0")
-	netspacetest.Run(t, m.internet, "", "ip", "route", "add", "192.0.2.0/24", "dev", "eth0")
+	m := &machine{t: t, space: netnstest.New(t), internet: netnstest.New(t)}
+	netnstest.Connect(t, m.space, m.internet, []string{server + "/24"}, []string{attacker + "/24"})
+	netnstest.Run(t, m.space, "", "ip", "route", "add", "203.0.113.0/24", "dev", "eth0")
+	netnstest.Run(t, m.internet, "", "ip", "route", "add", "192.0.2.0/24", "dev", "eth0")
 	transport := &http.Transport{DialContext: m.space.DialContext}
 	t.Cleanup(transport.CloseIdleConnections)
 	m.http = &http.Client{Transport: transport, Timeout: trial.Patience}
@@ -75,12 +75,12 @@ func newMachine(t *testing.T) *machine {
 
 	dir := t.TempDir()
 	m.config = filepath.Join(dir, "ringwall.yaml")
-	m.control = &control.Client{Socket: filepath.Join(dir, "ringwall.sock")}
+	m.control = &api.Client{Socket: filepath.Join(dir, "ringwall.sock")}
 	m.write(m.config, fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret, learn: "+
 		"\"off\"}\n"+
 		"control: {socket: %q}\nstate: {path: %q}\n%s", l.Addr(), m.control.Socket, filepath.Join(dir, "state.db"),
 		settings))
-	m.daemon = netspacetest.Spawn(t, m.space, ringwall, "run", "--config", m.config)
+	m.daemon = netnstest.Spawn(t, m.space, ringwall, "run", "--config", m.config)
 	m.awaitSession()
 	return m
 }
@@ -217,13 +217,13 @@ func (m *machine) live() {
 	m.send("Event: ChallengeSent\r\nAccountID: " + strings.Repeat("x", 100<<10) + "\r\n\r\n")
 
 	for _, p := range []string{"192.0.2.200/32", "192.0.2.201/32"} {
-		if _, err := m.control.Ban(m.t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix(p),
+		if _, err := m.control.Ban(m.t.Context(), api.BanRequest{Prefix: netip.MustParsePrefix(p),
 			For: time.Hour}); err != nil {
 			m.t.Fatal(err)
 		}
 	}
 	if _, err := m.control.Unban(m.t.Context(),
-		control.UnbanRequest{Prefix: netip.MustParsePrefix("192.0.2.200/32")}); err != nil {
+		api.UnbanRequest{Prefix: netip.MustParsePrefix("192.0.2.200/32")}); err != nil {
 		m.t.Fatal(err)
 	}
 	for i := range 5 {
@@ -237,7 +237,7 @@ func (m *machine) live() {
 	m.asterisk.Disconnect()
 	m.awaitMetric(`ringwall_ami_reconnects_total{pbx="pbx1"} 1`)
 	m.awaitSession()
-	netspacetest.Run(m.t, m.space, "", "nft", "delete", "table", "inet", "ringwall")
+	netnstest.Run(m.t, m.space, "", "nft", "delete", "table", "inet", "ringwall")
 	m.awaitMetric(`ringwall_kernel_rebuilds_total{cause="gone"} 1`)
 	m.knock() // the new table counts from 0
 

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/ringwall/ringwall/deploy/trial"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 const prometheusURL = "http://127.0.0.1:9090"
@@ -31,7 +31,7 @@ func (m *machine) prometheus() {
 	config := filepath.Join(dir, "prometheus.yml")
 	m.write(config, example)
 	m.write(filepath.Join(dir, "ringwall.rules.yml"), read(m.t, "ringwall.rules.yml"))
-	netspacetest.Spawn(m.t, m.space, tool(m.t, "prometheus"), "--config.file="+config,
+	netnstest.Spawn(m.t, m.space, tool(m.t, "prometheus"), "--config.file="+config,
 		"--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address=127.0.0.1:9090", "--storage.tsdb.retention.size=64MB", "--query.timeout=20s",
 		"--log.level=warn")

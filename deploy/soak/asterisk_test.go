@@ -21,7 +21,7 @@ import (
 
 	"github.com/ringwall/ringwall/deploy/lab"
 	"github.com/ringwall/ringwall/deploy/trial"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/firewall"
 )
 
@@ -37,7 +37,7 @@ func TestSoakAgainstAsterisk(t *testing.T) {
 	}
 	s := &soak{T: t, Lab: lab.Start(t, lab.Options{Version: 22})}
 	dir := t.TempDir()
-	s.client = &control.Client{Socket: filepath.Join(dir, "ringwall.sock"), Timeout: trial.Patience}
+	s.client = &api.Client{Socket: filepath.Join(dir, "ringwall.sock"), Timeout: trial.Patience}
 	config := filepath.Join(dir, "ringwall.yaml")
 	// Short bans, so that they also end during the test.
 	text := fmt.Sprintf("asterisk:\n  - {name: lab, address: %q, username: ringwall, secret: %q}\ncontrol: {socket: %s}\n"+
@@ -107,7 +107,7 @@ func TestSoakAgainstAsterisk(t *testing.T) {
 type soak struct {
 	*testing.T
 	*lab.Lab
-	client *control.Client
+	client *api.Client
 
 	registrations, attackers, attempts atomic.Int64
 }
@@ -258,7 +258,7 @@ func (s *soak) settled() {
 	defer func() { _ = table.Close() }()
 	var want, have []string
 	trial.Until(s, "the kernel has the bans that the daemon has", func() bool {
-		bans, err := s.client.Bans(s.Context(), control.BanFilter{})
+		bans, err := s.client.Bans(s.Context(), api.BanFilter{})
 		if err != nil {
 			s.Fatal(err)
 		}

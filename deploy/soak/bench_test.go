@@ -9,11 +9,11 @@ import (
 	"testing"
 
 	"github.com/ringwall/ringwall/deploy/trial"
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/daemon"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // BenchmarkDaemon is the whole daemon in this process, to be profiled: from the socket to the kernel. An op is one
@@ -27,15 +27,15 @@ func BenchmarkDaemon(b *testing.B) {
 		b.Fatal(err)
 	}
 	server := serve(b, meteredListener{l, line}, amiserver.Config{})
-	cfg := policy.Default()
-	a := policy.DefaultAsterisk()
-	a.Name, a.Address, a.Username, a.Secret = "pbx", l.Addr().String(), "ringwall", policy.NewSecret("s3cret")
-	cfg.Asterisk = []policy.Asterisk{a}
+	cfg := config.Default()
+	a := config.DefaultAsterisk()
+	a.Name, a.Address, a.Username, a.Secret = "pbx", l.Addr().String(), "ringwall", config.NewSecret("s3cret")
+	cfg.Asterisk = []config.Asterisk{a}
 	dir := b.TempDir()
 	cfg.Control.Socket, cfg.State.Path = filepath.Join(dir, "ringwall.sock"), filepath.Join(dir, "state.db")
 	cfg.Metrics.Listen = ""
 	cfg.Policy.Honeypots = []string{trap}
-	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: netspacetest.New(b).FD(),
+	d, err := daemon.New(daemon.Options{Config: &cfg, NetNS: netnstest.New(b).FD(),
 		Log:     slog.New(slog.DiscardHandler),
 		Version: "bench"})
 	if err != nil {
@@ -50,7 +50,7 @@ func BenchmarkDaemon(b *testing.B) {
 			b.Error(err)
 		}
 	}()
-	status := func() control.PBXStatus {
+	status := func() api.PBXStatus {
 		s, err := d.Backend().Status(ctx)
 		if err != nil {
 			b.Fatal(err)

@@ -14,10 +14,10 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/deploy/trial"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
@@ -87,7 +87,7 @@ func TestHundredsOfThousandsOfBans(t *testing.T) {
 
 	// Everybody is let in again.
 	began = time.Now()
-	res, err := h.client.Unban(t.Context(), control.UnbanRequest{All: true, Grace: time.Hour})
+	res, err := h.client.Unban(t.Context(), api.UnbanRequest{All: true, Grace: time.Hour})
 	if err != nil || res.Count != bans+1 {
 		t.Errorf("unban --all --grace: %d of %d, %v", res.Count, bans+1, err)
 	}
@@ -134,7 +134,7 @@ func (h *host) prefill(bans int) {
 		d := ban.Decision{Time: at, Action: ban.ActionBan, Source: b.Source, Prefix: b.Prefix, Reason: b.Reason,
 			Points:  4,
 			Score:   12,
-			Account: "scan" + strconv.Itoa(i), Service: security.PJSIP, Transport: security.UDP,
+			Account: "scan" + strconv.Itoa(i), Service: event.PJSIP, Transport: event.UDP,
 			Duration: 8 * time.Hour,
 			PBX:      "pbx"}
 		if err := s.Put(store.PutBan(b), store.AddDecision(d)); err != nil {
@@ -154,7 +154,7 @@ func (h *host) prefill(bans int) {
 // lines runs a command of the program and counts the lines that it prints.
 func (h *host) lines(args ...string) (int, error) {
 	name := filepath.Join(h.t.TempDir(), "out")
-	p := netspacetest.Spawn(h.t, h.space, "sh", append([]string{"-c", `out=$1; shift; exec "$@" >"$out"`, "sh", name,
+	p := netnstest.Spawn(h.t, h.space, "sh", append([]string{"-c", `out=$1; shift; exec "$@" >"$out"`, "sh", name,
 		program,
 		"--socket", h.client.Socket}, args...)...)
 	if err := p.Wait(); err != nil {
@@ -178,7 +178,7 @@ func (h *host) healthy() bool {
 // cage starts the program with the memory that its unit has.
 func (h *host) cage(c cage) {
 	h.t.Helper()
-	h.daemon = netspacetest.Spawn(h.t, h.space, "sh", "-c", `[ -z "$1" ] || echo $$ >"$1" || exit 1; shift
+	h.daemon = netnstest.Spawn(h.t, h.space, "sh", "-c", `[ -z "$1" ] || echo $$ >"$1" || exit 1; shift
 		GOMEMLIMIT=640MiB exec "$@"`, "sh", c.procs, program, "run", "--config", h.config)
 }
 

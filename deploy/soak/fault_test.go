@@ -24,7 +24,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
 )
 
 // An Asterisk, or a line to it, that is out of its mind: the program says what is wrong and what to try, ends neither

@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/deploy/trial"
-	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/netspace"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/netns"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // Somebody flushes the ruleset ten times a second, under a flood of events and packets: each time every ban is back.
@@ -32,8 +32,8 @@ func TestFlushedAllTheTime(t *testing.T) {
 func flushed(t *testing.T, bans int, owner string) {
 	length := either(2*time.Second, 20*time.Second)
 	h := newHost(t, "policy: {honeypots: [trap]}\nfirewall: {owner: "+owner+"}\n")
-	outside := netspacetest.New(t)
-	netspacetest.Connect(t, h.space, outside, []string{"10.98.0.1/24"}, []string{"10.98.0.66/24"})
+	outside := netnstest.New(t)
+	netnstest.Connect(t, h.space, outside, []string{"10.98.0.1/24"}, []string{"10.98.0.66/24"})
 	h.start()
 	s := newScript()
 	s.trapped("TCP", netip.MustParseAddr("10.98.0.66"))
@@ -135,7 +135,7 @@ func (h *host) all(list []netip.Prefix) bool {
 // while others are added misses some.
 func (h *host) complete() {
 	h.t.Helper()
-	bans, err := h.client.Bans(h.t.Context(), control.BanFilter{})
+	bans, err := h.client.Bans(h.t.Context(), api.BanFilter{})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ type packets struct {
 }
 
 // newPackets sends from 10.98.0.66 to 10.98.0.1 until the test ends.
-func newPackets(t *testing.T, inside, outside *netspace.Space) *packets {
+func newPackets(t *testing.T, inside, outside *netns.Space) *packets {
 	t.Helper()
 	var server, client *net.UDPConn
 	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.98.0.1:5060"))

@@ -14,11 +14,11 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/deploy/trial"
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/netspace"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/netns"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // trap is an account that no phone has: whoever asks for it is banned at once, so that one event is one ban.
@@ -27,20 +27,20 @@ const trap = "trap"
 // host is a machine of its own: a namespace with an AMI server, which this process plays, and the program.
 type host struct {
 	t      *testing.T
-	space  *netspace.Space
+	space  *netns.Space
 	server *amiserver.Server
 	line   *line
 	ami    string // address of the server
 	config string
-	client *control.Client
+	client *api.Client
 	table  *firewall.Table // to look into the kernel; nothing is changed with it
-	daemon *netspace.Process
+	daemon *netns.Process
 }
 
 // newHost makes the machine; start starts the program. settings are further lines of the configuration.
 func newHost(t *testing.T, settings string) *host {
 	t.Helper()
-	h := &host{t: t, space: netspacetest.New(t), line: newLine()}
+	h := &host{t: t, space: netnstest.New(t), line: newLine()}
 	l, err := h.space.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func (h *host) configure(ami, settings string) {
 	dir := h.t.TempDir()
 	socket := filepath.Join(dir, "ringwall.sock")
 	h.config = filepath.Join(dir, "ringwall.yaml")
-	h.client = &control.Client{Socket: socket, Timeout: trial.Patience}
+	h.client = &api.Client{Socket: socket, Timeout: trial.Patience}
 	text := fmt.Sprintf("asterisk:\n  - {name: pbx, address: %q, username: ringwall, secret: s3cret%s}\n"+
 		"control: {socket: %q}\nstate: {path: %q}\n", ami, extra(settings), socket, filepath.Join(dir, "state.db"))
 	if !strings.HasPrefix(settings, ",") {
@@ -101,7 +101,7 @@ func (h *host) start() {
 
 func (h *host) spawn() {
 	h.t.Helper()
-	h.daemon = netspacetest.Spawn(h.t, h.space, program, "run", "--config", h.config)
+	h.daemon = netnstest.Spawn(h.t, h.space, program, "run", "--config", h.config)
 }
 
 // stop ends the program as systemd does.
@@ -124,7 +124,7 @@ func (h *host) up() bool {
 	return err == nil && s.Healthy() && s.PBXs[0].Events > 0
 }
 
-func (h *host) status() control.Status {
+func (h *host) status() api.Status {
 	h.t.Helper()
 	s, err := h.client.Status(h.t.Context())
 	if err != nil {

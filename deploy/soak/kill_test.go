@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/deploy/trial"
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/firewall"
 )
 
@@ -82,7 +82,7 @@ func (h *host) agree(books *books, when string) {
 	t.Helper()
 	at := time.Now()
 	books.check(t, "the kernel, "+when, at, h.kernel())
-	bans, err := h.client.Bans(t.Context(), control.BanFilter{})
+	bans, err := h.client.Bans(t.Context(), api.BanFilter{})
 	if err != nil {
 		t.Fatal(err)
 	}

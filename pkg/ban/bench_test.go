@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 func BenchmarkDecisionLine(b *testing.B) {
@@ -14,7 +14,7 @@ func BenchmarkDecisionLine(b *testing.B) {
 	d := ban.Decision{
 		Time: time.Date(2026, 1, 2, 3, 4, 5, 60_000_000, time.UTC), Action: ban.ActionBan, Source: addr,
 		Prefix: netip.PrefixFrom(addr, 32), Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12, Account: "100",
-		Service: security.PJSIP, Transport: security.UDP, Duration: time.Hour, PBX: "pbx1",
+		Service: event.PJSIP, Transport: event.UDP, Duration: time.Hour, PBX: "pbx1",
 	}
 	b.ReportAllocs()
 	for b.Loop() {

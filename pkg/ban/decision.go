@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 )
 
 // Decision is one line of Ringwall's output; its JSON form is part of the contract. Account holds bytes that an
@@ -20,8 +20,8 @@ type Decision struct {
 	Points    float64 // of the last piece of evidence
 	Score     float64 // after it
 	Account   string
-	Service   security.Service
-	Transport security.Transport
+	Service   event.Service
+	Transport event.Transport
 	Proven    bool          // the source could not have been forged
 	Duration  time.Duration // of the ban, grace or trust; 0 where none applies
 	PBX       string        // name of the Asterisk
@@ -55,7 +55,7 @@ func (d Decision) MarshalJSON() ([]byte, error) {
 		Score: Round(d.Score), Account: d.Account, Transport: d.Transport.String(), Proven: d.Proven,
 		Duration: d.Duration.Seconds(), PBX: d.PBX, Detail: d.Detail, Place: d.Place,
 	}
-	if d.Service != security.OtherService {
+	if d.Service != event.OtherService {
 		line.Service = d.Service.String()
 	}
 	return json.Marshal(line)
@@ -69,8 +69,8 @@ func (d *Decision) UnmarshalJSON(text []byte) error {
 	}
 	*d = Decision{
 		Time: line.Time, Action: line.Action, Source: line.Source, Prefix: line.Prefix, Reason: line.Reason,
-		Points: line.Points, Score: line.Score, Account: line.Account, Service: security.ServiceNamed(line.Service),
-		Transport: security.TransportNamed(line.Transport), Proven: line.Proven,
+		Points: line.Points, Score: line.Score, Account: line.Account, Service: event.ServiceNamed(line.Service),
+		Transport: event.TransportNamed(line.Transport), Proven: line.Proven,
 		Duration: time.Duration(line.Duration * float64(time.Second)), PBX: line.PBX,
 		Detail: line.Detail, Place: line.Place,
 	}

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 func TestDecisionLineOfTheContract(t *testing.T) {
@@ -23,8 +23,8 @@ func TestDecisionLineOfTheContract(t *testing.T) {
 			ban.Decision{
 				Time: at, Action: ban.ActionBan, Source: addr, Prefix: netip.PrefixFrom(addr, 32),
 				Reason: ban.ReasonWrongPassword,
-				Points: 2.00049, Score: 11.9996, Account: "a\"<b>\x00\u2028ü", Service: security.PJSIP,
-				Transport: security.WSS,
+				Points: 2.00049, Score: 11.9996, Account: "a\"<b>\x00\u2028ü", Service: event.PJSIP,
+				Transport: event.WSS,
 				Proven:    true, Duration: 90 * time.Minute, PBX: "pbx1", Detail: "ban number 2",
 			},
 			`{"time":"2026-01-02T03:04:05.06Z","action":"ban","source":"203.0.113.5","prefix":"203.0.113.5/32",` +

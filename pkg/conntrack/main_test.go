@@ -6,8 +6,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/ringwall/ringwall/pkg/netspace"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/netns"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -16,14 +16,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const patience = 2 * time.Minute
 
 // space is a network namespace of a test's own.
-type space struct{ *netspace.Space }
+type space struct{ *netns.Space }
 
-func newSpace(t testing.TB) space { return space{netspacetest.New(t)} }
+func newSpace(t testing.TB) space { return space{netnstest.New(t)} }
 
 // nft runs a script in the namespace and returns what it printed.
 func (s space) nft(t testing.TB, script string) string {
 	t.Helper()
-	return netspacetest.NFT(t, s.Space, script)
+	return netnstest.NFT(t, s.Space, script)
 }
 
 // wire is a server whose connections are tracked, and a client, with a cable
@@ -42,7 +42,7 @@ const (
 func newWire(t testing.TB) *wire {
 	t.Helper()
 	w := &wire{server: newSpace(t), client: newSpace(t)}
-	netspacetest.Connect(t, w.server.Space, w.client.Space,
+	netnstest.Connect(t, w.server.Space, w.client.Space,
 		[]string{server4 + "/16", server6 + "/48"}, []string{client4 + "/16", other4 + "/16", client6 + "/48"})
 	// A rule that asks for the state is what turns tracking on.
 	w.server.nft(t, `table inet tracking {

@@ -10,10 +10,10 @@ import (
 	"testing"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hint"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // serviced is a rig whose daemon reads a file, as the service does, and keeps its state where systemd would put it.
@@ -99,7 +99,7 @@ func (s *serviced) heard() {
 func (s *serviced) reboot() {
 	s.t.Helper()
 	s.stop()
-	s.space = netspacetest.New(s.t)
+	s.space = netnstest.New(s.t)
 	s.run()
 }
 
@@ -206,9 +206,9 @@ func TestAStartWithoutTheSecretKeepsTheBans(t *testing.T) {
 // A secret that somebody changed is the new one at the next login.
 func TestANewSecretIsReadAtTheNextLogin(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "secret")
-	a := policy.DefaultAsterisk()
+	a := config.DefaultAsterisk()
 	a.Name, a.Address, a.Username, a.SecretFile, a.Secret = "pbx1", "127.0.0.1:5038", "ringwall", file,
-		policy.NewSecret("at the start")
+		config.NewSecret("at the start")
 	for _, want := range []string{"of-yesterday", "of-today"} {
 		if err := os.WriteFile(file, []byte(want+"\n"), 0o600); err != nil {
 			t.Fatal(err)

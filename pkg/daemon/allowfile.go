@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -136,11 +136,11 @@ func (a *allowFile) writeLocked() {
 }
 
 // warnings are what a person should know of the list.
-func (a *allowFile) warnings() (out []control.Warning) {
+func (a *allowFile) warnings() (out []api.Warning) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.fault != "" {
-		out = append(out, control.Warning{Text: a.fault, Try: "ringwall list allow"})
+		out = append(out, api.Warning{Text: a.fault, Try: "ringwall list allow"})
 	}
 	return out
 }
@@ -166,7 +166,7 @@ func parseAllowed(line string) (e store.Allow, err error) {
 	}
 	e.Prefix = e.Prefix.Masked()
 	if e.Prefix.IsValid() {
-		if target, err := control.ParsePrefix(e.Prefix.String()); err != nil || target.Bits() < minBits(target.Addr()) {
+		if target, err := api.ParsePrefix(e.Prefix.String()); err != nil || target.Bits() < minBits(target.Addr()) {
 			return e, errors.New("a network as wide as that is not allowed by a command")
 		}
 	}
@@ -193,7 +193,7 @@ func parseAllowed(line string) (e store.Allow, err error) {
 
 func minBits(a netip.Addr) int {
 	if a.Is4() {
-		return control.MinBits4
+		return api.MinBits4
 	}
-	return control.MinBits6
+	return api.MinBits6
 }

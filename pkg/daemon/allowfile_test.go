@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
@@ -35,16 +35,16 @@ func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
 			r := newRig(t)
 			for _, a := range []string{"203.0.113.66/32", "198.51.100.9/32", "2001:db8:7::/48"} {
 				if res, err := r.client.Allow(t.Context(),
-					control.AllowRequest{Prefix: netip.MustParsePrefix(a)}); err != nil ||
+					api.AllowRequest{Prefix: netip.MustParsePrefix(a)}); err != nil ||
 					!res.Lasting {
 					t.Fatal(res, err)
 				}
 			}
-			if _, err := r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost"}); err != nil {
+			if _, err := r.client.Allow(t.Context(), api.AllowRequest{Host: "localhost"}); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := r.client.Allow(t.Context(),
-				control.AllowRequest{Prefix: netip.MustParsePrefix("198.51.100.9/32"),
+				api.AllowRequest{Prefix: netip.MustParsePrefix("198.51.100.9/32"),
 					Remove: true}); err != nil {
 				t.Fatal(err)
 			}
@@ -58,7 +58,7 @@ func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			r.space = netspacetest.New(t)
+			r.space = netnstest.New(t)
 			r.start()
 			r.attack("IPV4/TLS/203.0.113.66/5060") // what proves the source: localhost has no address that counts
 			r.attack("IPV4/TLS/203.0.113.67/5060")

@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/pipeline"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -28,7 +28,7 @@ type allowSources struct {
 	ownAddresses map[netip.Prefix]string
 }
 
-func (d *Daemon) newAllowSources(cfg *policy.Config) *allowSources {
+func (d *Daemon) newAllowSources(cfg *config.Config) *allowSources {
 	k := &allowSources{pipeline: d.pipeline, kept: loadKeptAddresses(cfg.State.Path, d.log)}
 	k.resolver = hosts.NewResolver(hosts.Config{Log: d.log, Lookup: d.opts.Lookup, OnChange: k.hostResolved,
 		OnError: func(name string, err error) {
@@ -46,7 +46,7 @@ func (d *Daemon) newAllowSources(cfg *policy.Config) *allowSources {
 }
 
 // configure takes the host names of the configuration.
-func (k *allowSources) configure(p policy.Policy) {
+func (k *allowSources) configure(p config.Policy) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.configHosts = k.configHosts[:0]

@@ -10,14 +10,14 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // Backend returns what the control socket asks; it may be used without one.
-func (d *Daemon) Backend() control.Backend { return backend{d} }
+func (d *Daemon) Backend() api.Backend { return backend{d} }
 
 type backend struct{ *Daemon }
 
@@ -28,8 +28,8 @@ const (
 	trustPiece    = 64
 )
 
-// Bans implements control.Backend.
-func (b backend) Bans(ctx context.Context, f control.BanFilter, each func([]ban.Ban) error) error {
+// Bans implements api.Backend.
+func (b backend) Bans(ctx context.Context, f api.BanFilter, each func([]ban.Ban) error) error {
 	if err := b.restorer.Await(ctx); err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func sendPiece[T any](ctx context.Context, some []T, each func([]T) error) error
 	return each(some)
 }
 
-// Trusted implements control.Backend.
+// Trusted implements api.Backend.
 func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) error {
 	var walk engine.TrustWalk
 	defer b.pipeline.Read(func(*engine.Engine, time.Time) { walk.Close() })
@@ -78,19 +78,19 @@ func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) erro
 	return nil
 }
 
-// Allowed implements control.Backend.
+// Allowed implements api.Backend.
 func (b backend) Allowed(context.Context) (out []ban.Exemption, _ error) {
 	b.pipeline.Read(func(e *engine.Engine, _ time.Time) { out = e.Allowed() })
 	return b.allowSources.describe(out), nil
 }
 
-// Protected implements control.Backend.
+// Protected implements api.Backend.
 func (b backend) Protected(context.Context) (out []ban.Exemption, _ error) {
 	b.pipeline.Read(func(e *engine.Engine, _ time.Time) { out = e.Protected() })
 	return out, nil
 }
 
-// Why implements control.Backend.
+// Why implements api.Backend.
 func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _ error) {
 	if err := b.restorer.Await(ctx); err != nil {
 		return x, err
@@ -105,12 +105,12 @@ func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _
 	return x, nil
 }
 
-// Account implements control.Backend.
-func (b backend) Account(_ context.Context, name string) (control.AccountResult, error) {
-	res := control.AccountResult{Account: name}
+// Account implements api.Backend.
+func (b backend) Account(_ context.Context, name string) (api.AccountResult, error) {
+	res := api.AccountResult{Account: name}
 	b.pipeline.Read(func(e *engine.Engine, now time.Time) {
 		res.Sources, res.All = e.Account(now, name,
-			control.MaxNamed)
+			api.MaxNamed)
 	})
 	for i := range res.Sources {
 		res.Sources[i].Place = b.locate(res.Sources[i].Prefix.Addr())
@@ -118,10 +118,10 @@ func (b backend) Account(_ context.Context, name string) (control.AccountResult,
 	return res, nil
 }
 
-// Place implements control.Backend.
+// Place implements api.Backend.
 func (b backend) Place(addr netip.Addr) ban.Place { return b.locate(addr) }
 
-// History implements control.Backend.
+// History implements api.Backend.
 func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr, each func([]ban.Decision) error) error {
 	if b.store == nil {
 		return sendPiece(ctx, b.feed.Recent(since, addr), each)
@@ -139,15 +139,15 @@ func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr, 
 	return sendPiece(ctx, b.feed.Recent(since, addr), each) // the latest of them; status says what is wrong with the disk
 }
 
-// Ban implements control.Backend.
-func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanResult, error) {
+// Ban implements api.Backend.
+func (b backend) Ban(ctx context.Context, req api.BanRequest) (api.BanResult, error) {
 	if a := req.Session.WithZone("").Unmap(); a.IsValid() && req.Prefix.Contains(a) && !req.Force {
-		return control.BanResult{},
-			control.Refused("if that is meant, say so: --force; to be safe from it for good: ringwall allow add "+a.String(),
+		return api.BanResult{},
+			api.Refused("if that is meant, say so: --force; to be safe from it for good: ringwall allow add "+a.String(),
 				"%v holds %v, from where you are logged in", req.Prefix, a)
 	}
 	if err := b.restorer.Await(ctx); err != nil {
-		return control.BanResult{}, err
+		return api.BanResult{}, err
 	}
 	length := req.For
 	if length == 0 {
@@ -156,7 +156,7 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 	var view ban.Ban
 	decisions, err := b.pipeline.UpdateAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		ban := e.Ban
-		if req.Reason == control.DoctorTest && length <= control.MaxDoctorTest {
+		if req.Reason == api.DoctorTest && length <= api.MaxDoctorTest {
 			ban = e.Test
 		}
 		out, err := ban(now, req.Prefix, length, req.Reason)
@@ -167,13 +167,13 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 		return out, nil
 	})
 	if errors.Is(err, engine.ErrRefused) {
-		return control.BanResult{}, control.Refused("see: ringwall list allow, ringwall list protected", "%v", err)
+		return api.BanResult{}, api.Refused("see: ringwall list allow, ringwall list protected", "%v", err)
 	}
 	if err != nil {
-		return control.BanResult{}, b.kernelError("the ban is not in the kernel yet", err)
+		return api.BanResult{}, b.kernelError("the ban is not in the kernel yet", err)
 	}
 	note := b.awaitDisk(ctx)
-	result := control.BanResult{
+	result := api.BanResult{
 		Note: note, Prefix: view.Prefix, Source: b.sourceOf(req.Prefix), Since: view.Since, Until: view.Until,
 		Duration: view.Duration,
 		Enforced: !b.opts.DryRun,
@@ -188,10 +188,10 @@ func (b backend) Ban(ctx context.Context, req control.BanRequest) (control.BanRe
 	return result, nil
 }
 
-// Unban implements control.Backend.
-func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.UnbanResult, error) {
+// Unban implements api.Backend.
+func (b backend) Unban(ctx context.Context, req api.UnbanRequest) (api.UnbanResult, error) {
 	if err := b.restorer.Await(ctx); err != nil {
-		return control.UnbanResult{}, err
+		return api.UnbanResult{}, err
 	}
 	within, source := req.Prefix, netip.Prefix{}
 	if req.All {
@@ -201,15 +201,15 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 	}
 	at := b.pipeline.Clock().Now()
 	pardon := engine.NewPardon(within, req.Grace)
-	result := control.UnbanResult{Removed: []netip.Prefix{}}
+	result := api.UnbanResult{Removed: []netip.Prefix{}}
 	unsaved := 0
 	// first: what is taken over from now on is let in as well
 	if err := b.pipeline.LetIn(ctx, within, source); err != nil {
-		return control.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
+		return api.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
 	}
 	err := b.pipeline.Unban(ctx, pardon, func(decisions []ban.Decision) {
 		for i := range decisions {
-			if len(result.Removed) < control.MaxNamed {
+			if len(result.Removed) < api.MaxNamed {
 				result.Removed = append(result.Removed, decisions[i].Prefix)
 			}
 		}
@@ -220,7 +220,7 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 		}
 	})
 	if err != nil {
-		return control.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
+		return api.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
 	}
 	slices.SortFunc(result.Removed, func(a, b netip.Prefix) int { return cmp.Compare(a.String(), b.String()) })
 	result.Note = b.awaitDisk(ctx)
@@ -240,11 +240,11 @@ func (b backend) Unban(ctx context.Context, req control.UnbanRequest) (control.U
 // maxUnsaved is how many bans are lifted before the disk has to keep up.
 const maxUnsaved = 1 << 15
 
-// Allow implements control.Backend.
-func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.AllowResult, error) {
+// Allow implements api.Backend.
+func (b backend) Allow(ctx context.Context, req api.AllowRequest) (api.AllowResult, error) {
 	prefixes := []netip.Prefix{req.Prefix}
 	origin := engine.OriginManual
-	result := control.AllowResult{Entry: req.Prefix.String()}
+	result := api.AllowResult{Entry: req.Prefix.String()}
 	if req.Host != "" {
 		origin, result.Entry = req.Host, req.Host
 		var err error
@@ -305,10 +305,10 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 	}
 	switch {
 	case req.Remove && !result.Removed && len(by) > 0:
-		return result, control.Refused("change policy.allow and: systemctl reload ringwall",
+		return result, api.Refused("change policy.allow and: systemctl reload ringwall",
 			"%s is allowed by %s, not by hand", result.Entry, by[0])
 	case req.Remove && !result.Removed:
-		return result, control.NotFound("see: ringwall list allow", "%s is not on the allow list", result.Entry)
+		return result, api.NotFound("see: ringwall list allow", "%s is not on the allow list", result.Entry)
 	case req.Remove && len(by) > 0:
 		result.Note = "it is still allowed by " + by[0]
 	case later:
@@ -322,7 +322,7 @@ func (b backend) Allow(ctx context.Context, req control.AllowRequest) (control.A
 }
 
 // saveAllow stores a change of the allow list, and returns a sentence where it cannot.
-func (b backend) saveAllow(ctx context.Context, req control.AllowRequest, until time.Time) string {
+func (b backend) saveAllow(ctx context.Context, req api.AllowRequest, until time.Time) string {
 	entry := store.Allow{Prefix: req.Prefix, Host: req.Host, Added: b.pipeline.Clock().Now(), By: req.By.String(),
 		Until: until}
 	change := store.DropAllow(req.Prefix, req.Host)
@@ -335,7 +335,7 @@ func (b backend) saveAllow(ctx context.Context, req control.AllowRequest, until 
 }
 
 // resolve looks up the addresses of a host name; of one that is to be removed, those that it put on the allow list.
-func (b backend) resolve(ctx context.Context, req control.AllowRequest) ([]netip.Prefix, error) {
+func (b backend) resolve(ctx context.Context, req api.AllowRequest) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	if req.Remove {
 		b.pipeline.Read(func(e *engine.Engine, _ time.Time) {
@@ -351,7 +351,7 @@ func (b backend) resolve(ctx context.Context, req control.AllowRequest) ([]netip
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", req.Host)
 	if err != nil {
-		return nil, control.Invalid("check the name, or allow the address", "%s has no address: %v", req.Host, err)
+		return nil, api.Invalid("check the name, or allow the address", "%s has no address: %v", req.Host, err)
 	}
 	for _, a := range addrs {
 		a = a.Unmap()
@@ -371,5 +371,5 @@ func (b backend) sourceOf(p netip.Prefix) netip.Prefix {
 }
 
 func (b backend) kernelError(what string, err error) error {
-	return &control.Error{Message: fmt.Sprintf("%s: %v", what, err), Try: kernelHint(err), Err: err}
+	return &api.Error{Message: fmt.Sprintf("%s: %v", what, err), Try: kernelHint(err), Err: err}
 }

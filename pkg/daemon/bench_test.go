@@ -14,15 +14,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/pipeline"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
@@ -49,7 +49,7 @@ func (g *gullible) Apply([]firewall.Change) error {
 type workbench struct {
 	pipeline *pipeline.Pipeline
 	kernel   *gullible
-	feed     *control.Feed
+	feed     *api.Feed
 	store    *store.Store
 	newPBX   func(name string) *pbx
 	notify   func(ban.Decision)
@@ -63,10 +63,10 @@ func newWorkbench(tb testing.TB, moody int) *workbench {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	cfg := policy.Default()
+	cfg := config.Default()
 	cfg.Policy.Limits.Bans, cfg.Policy.Limits.ForgeableBans = 1<<20, 1<<20
 	cfg.Policy.Limits.ForgeableBurst, cfg.Policy.Limits.ForgeableRate = 1<<20, 1<<20
-	w := &workbench{feed: control.NewFeed(historySize), kernel: &gullible{moody: moody}}
+	w := &workbench{feed: api.NewFeed(historySize), kernel: &gullible{moody: moody}}
 	counts := metrics.New("test", nil)
 	announcer := pipeline.NewAnnouncer(log, func(d ban.Decision) { w.notify(d) })
 	w.notify = func(ban.Decision) {}
@@ -123,8 +123,8 @@ func (w *workbench) bans(tb testing.TB, n int) []ban.Decision {
 	var out []ban.Decision
 	w.pipeline.Read(func(e *engine.Engine, now time.Time) {
 		for _, f := range attacks(n) {
-			var ev security.Event
-			if err := security.Decode(f.Text, &ev); err != nil {
+			var ev event.Event
+			if err := event.Decode(f.Text, &ev); err != nil {
 				tb.Fatal(err)
 			}
 			out = e.Handle(now, "pbx1", &ev, out)

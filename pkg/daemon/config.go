@@ -16,21 +16,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/hint"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // configuration is the file in force.
 type configuration struct {
 	path     string
-	atStart  *policy.Config // of the start
+	atStart  *config.Config // of the start
 	accepted string         // where the last accepted text is kept; empty: nowhere
-	warnings []policy.Warning
+	warnings []config.Warning
 
 	mu      sync.Mutex
-	cfg     *policy.Config
+	cfg     *config.Config
 	loaded  time.Time
 	err     error  // why the latest file is not in force
 	inForce string // what is in force in its place since the start
@@ -62,18 +62,18 @@ func loadConfiguration(o Options) (*configuration, error) {
 		return c, nil
 	}
 	c.accepted = acceptedPath(o.ConfigPath)
-	c.cfg, c.text, c.warnings, c.err = policy.LoadText(o.ConfigPath, policy.OS())
+	c.cfg, c.text, c.warnings, c.err = config.LoadText(o.ConfigPath, config.OS())
 	if c.err != nil {
 		c.text = nil
 		info, err := os.Stat(c.accepted)
 		if err != nil {
 			return nil, c.err // there was none that worked
 		}
-		env := policy.OS()
+		env := config.OS()
 		env.Lenient = true
-		if c.cfg, c.warnings, err = policy.Load(o.ConfigPath, env); err == nil {
+		if c.cfg, c.warnings, err = config.Load(o.ConfigPath, env); err == nil {
 			c.inForce = "what else it says"
-		} else if c.cfg, c.warnings, err = policy.Load(c.accepted, env); err == nil {
+		} else if c.cfg, c.warnings, err = config.Load(c.accepted, env); err == nil {
 			c.loaded = info.ModTime()
 			c.inForce = fmt.Sprintf("the last accepted one, of %s, %s", minuteOf(c.loaded), c.accepted)
 		} else {
@@ -114,7 +114,7 @@ func (c *configuration) keepAccepted() error {
 	return nil
 }
 
-func (c *configuration) current() *policy.Config {
+func (c *configuration) current() *config.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.cfg
@@ -132,7 +132,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 		d.notifySystemd(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", systemd.SdNotifyReloading, now.Nano()/1000))
 	}
 	defer d.notifyReady()
-	cfg, text, warnings, err := policy.LoadText(d.config.path, policy.OS())
+	cfg, text, warnings, err := config.LoadText(d.config.path, config.OS())
 	if err == nil && d.opts.Socket != "" {
 		cfg.Control.Socket = d.opts.Socket
 	}
@@ -178,7 +178,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 }
 
 // reconfigureKernel changes the kernel's table to what a new configuration says of it, but for what needs a restart.
-func (d *Daemon) reconfigureKernel(ctx context.Context, cfg *policy.Config) error {
+func (d *Daemon) reconfigureKernel(ctx context.Context, cfg *config.Config) error {
 	want, have := TableConfig(cfg, d.opts.NetNS), TableConfig(d.config.atStart, d.opts.NetNS)
 	want.Table, want.Owner, want.IPv6Prefix, want.MaxElements = have.Table, have.Owner, have.IPv6Prefix,
 		have.MaxElements
@@ -212,13 +212,13 @@ func (c *configuration) changedSinceStart() []string {
 	return restartNeeded(c.atStart, c.cfg)
 }
 
-func restartNeeded(old, new *policy.Config) []string {
-	return policy.NeedRestart(atStart(old), atStart(new))
+func restartNeeded(old, new *config.Config) []string {
+	return config.NeedRestart(atStart(old), atStart(new))
 }
 
 // atStart is a configuration as far as the start of the daemon is concerned: without secrets that are read before each
 // login, and with the size of the kernel's sets, for which policy.limits.bans may be too small to matter.
-func atStart(c *policy.Config) *policy.Config {
+func atStart(c *config.Config) *config.Config {
 	view := *c
 	view.Asterisk = sessions(c)
 	view.Policy.Limits.Bans = int(TableConfig(c, 0).MaxElements)
@@ -226,11 +226,11 @@ func atStart(c *policy.Config) *policy.Config {
 }
 
 // sessions are the Asterisks without those secrets that are read before each login.
-func sessions(c *policy.Config) []policy.Asterisk {
+func sessions(c *config.Config) []config.Asterisk {
 	list := slices.Clone(c.Asterisk)
 	for i := range list {
 		if list[i].SecretFile != "" {
-			list[i].Secret = policy.Secret{}
+			list[i].Secret = config.Secret{}
 		}
 	}
 	return list

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 func TestReload(t *testing.T) {
@@ -56,7 +56,7 @@ func TestReload(t *testing.T) {
 	r.await(ban.ActionBan, "203.0.113.67/32")
 	write("policy: {mode: observe}\n")
 	r.d.Reload(t.Context())
-	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) != 1 {
+	if bans, err := r.client.Bans(t.Context(), api.BanFilter{}); err != nil || len(bans) != 1 {
 		t.Errorf("observe mode ended bans: %v, %v", bans, err)
 	}
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.67/32"); !ok {
@@ -77,9 +77,9 @@ func TestReload(t *testing.T) {
 }
 
 func TestWhatNeedsARestartIsNamed(t *testing.T) {
-	old, changed := policy.Default(), policy.Default()
+	old, changed := config.Default(), config.Default()
 	changed.Firewall.Ports.UDP, changed.Firewall.Priority, changed.Firewall.Scope = []uint16{5070}, -150,
-		policy.ScopeAll
+		config.ScopeAll
 	changed.Firewall.Meter.Enabled = true
 	changed.Metrics.Listen = ""
 	changed.Policy.Threshold = 20
@@ -87,10 +87,10 @@ func TestWhatNeedsARestartIsNamed(t *testing.T) {
 		t.Errorf("%v, want nothing: all of it is taken over", got)
 	}
 	changed.Firewall.Table, changed.Firewall.Owner, changed.Control.Socket, changed.Control.Group = "other",
-		policy.OwnerOff, "/x", "y"
+		config.OwnerOff, "/x", "y"
 	changed.State.Path, changed.Log.Format, changed.Policy.IPv6Prefix, changed.Policy.Limits.Bans = "/z", "json", 56,
 		2_000_000
-	changed.Asterisk = append(changed.Asterisk, policy.DefaultAsterisk())
+	changed.Asterisk = append(changed.Asterisk, config.DefaultAsterisk())
 	const want = "asterisk policy.ipv6_prefix policy.limits.bans firewall.table firewall.owner control.socket control.group state.path log.format"
 	if got := strings.Join(restartNeeded(&old, &changed), " "); got != want {
 		t.Errorf("%q, want %q", got, want)

@@ -16,18 +16,18 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/geo"
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/notify"
-	"github.com/ringwall/ringwall/pkg/page"
 	"github.com/ringwall/ringwall/pkg/pipeline"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
+	"github.com/ringwall/ringwall/pkg/web"
 )
 
 // remembered is how many decisions history holds.
@@ -38,7 +38,7 @@ type Options struct {
 	// ConfigPath is the file to read, again on SIGHUP. With Config instead, as in the demo and in tests, there is no
 	// file and no SIGHUP; an empty control.socket or metrics.listen in it means none.
 	ConfigPath string
-	Config     *policy.Config
+	Config     *config.Config
 	// Socket, if not empty, replaces control.socket.
 	Socket string
 
@@ -87,11 +87,11 @@ type Daemon struct {
 	restorer  *pipeline.Restorer
 
 	// Who is told.
-	feed      *control.Feed // history, and those who follow it
+	feed      *api.Feed // history, and those who follow it
 	announcer *pipeline.Announcer
 	notifier  *notify.Notifier
 	metrics   *metrics.Metrics
-	page      atomic.Pointer[page.Page] // nil: there is none
+	page      atomic.Pointer[web.Page] // nil: there is none
 	atlas     *geo.Databases
 
 	tableBuilt <-chan struct{} // closed when the table is there, with what was known first
@@ -125,7 +125,7 @@ func New(o Options) (_ *Daemon, err error) {
 	for _, w := range d.config.warnings {
 		d.log.Warn("configuration", "warning", w.String())
 	}
-	d.feed = control.NewFeed(historySize)
+	d.feed = api.NewFeed(historySize)
 	d.announcer = pipeline.NewAnnouncer(d.log, d.notifyOf)
 	d.metrics = metrics.New(o.Version, d)
 	if err := d.config.err; err != nil {

@@ -13,12 +13,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hosts"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 const attacker = "IPV4/UDP/203.0.113.66/5060"
@@ -56,7 +56,7 @@ func TestBansOutliveTheDaemon(t *testing.T) {
 		t.Fatal("the ban ended with the daemon")
 	}
 	r.start()
-	bans, err := r.client.Bans(t.Context(), control.BanFilter{})
+	bans, err := r.client.Bans(t.Context(), api.BanFilter{})
 	if err != nil || len(bans) != 1 || bans[0].Prefix.String() != "203.0.113.66/32" ||
 		bans[0].Reason != ban.ReasonUnknownAccount {
 		t.Fatalf("%+v, %v; want the ban as it was", bans, err)
@@ -72,7 +72,7 @@ func TestAnAllowedAddressIsNotAdopted(t *testing.T) {
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.stop()
-	r.cfg.Policy.Allow = []policy.AllowEntry{{Prefix: netip.MustParsePrefix("203.0.113.66/32")}}
+	r.cfg.Policy.Allow = []config.AllowEntry{{Prefix: netip.MustParsePrefix("203.0.113.66/32")}}
 	r.start()
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
 		t.Error("the ban of an address that is allowed by now is still in the kernel")
@@ -84,7 +84,7 @@ func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 	for range 3 {
 		r.attack(attacker)
 		r.await(ban.ActionBan, "203.0.113.66/32")
-		res, err := r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")})
+		res, err := r.client.Unban(t.Context(), api.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")})
 		if err != nil || res.Count != 1 {
 			t.Fatal(res, err)
 		}
@@ -92,7 +92,7 @@ func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 			t.Fatal("unban returned and the kernel still has the ban")
 		}
 	}
-	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"),
+	if _, err := r.client.Ban(t.Context(), api.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"),
 		For: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 		t.Fatalf("%+v %v", el, ok)
 	}
 	if _, err := r.client.Allow(t.Context(),
-		control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")}); err != nil {
+		api.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")}); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); !ok {
@@ -112,11 +112,11 @@ func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok {
 		t.Error("an allowed address was banned")
 	}
-	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"),
+	if _, err := r.client.Ban(t.Context(), api.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"),
 		For: time.Hour}); err == nil {
 		t.Error("an allowed address was banned by hand")
 	}
-	res, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"),
+	res, err := r.client.Allow(t.Context(), api.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"),
 		Remove: true})
 	if err != nil || !res.Removed {
 		t.Fatal(res, err)
@@ -130,10 +130,10 @@ func TestUnbanAndAllowAreInTheKernelWhenTheyReturn(t *testing.T) {
 // counts.
 func TestWhatIsAllowedForATime(t *testing.T) {
 	r := newRig(t)
-	allow := func(address string, d time.Duration) control.AllowResult {
+	allow := func(address string, d time.Duration) api.AllowResult {
 		t.Helper()
 		res, err := r.client.Allow(t.Context(),
-			control.AllowRequest{Prefix: netip.MustParsePrefix(address + "/32"), For: d})
+			api.AllowRequest{Prefix: netip.MustParsePrefix(address + "/32"), For: d})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +170,7 @@ func TestWhatIsAllowedForATime(t *testing.T) {
 		ends["203.0.113.68/32"] != nil {
 		t.Errorf("after a restart: %v, %v", ends, err)
 	}
-	if _, err := r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost", For: time.Hour}); err == nil ||
+	if _, err := r.client.Allow(t.Context(), api.AllowRequest{Host: "localhost", For: time.Hour}); err == nil ||
 		!strings.Contains(err.Error(), "host name") {
 		t.Errorf("%v", err)
 	}
@@ -182,12 +182,12 @@ func TestObserveModeMakesNoBansAndEndsNone(t *testing.T) {
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.stop()
-	r.cfg.Policy.Mode = policy.Observe
+	r.cfg.Policy.Mode = config.Observe
 	r.start()
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); !ok {
 		t.Error("a start in observe mode ended a ban")
 	}
-	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) != 1 ||
+	if bans, err := r.client.Bans(t.Context(), api.BanFilter{}); err != nil || len(bans) != 1 ||
 		bans[0].Reason != ban.ReasonUnknownAccount {
 		t.Errorf("%+v, %v; want the ban as it was", bans, err)
 	}
@@ -323,7 +323,7 @@ func TestTheMachineItselfIsAllowed(t *testing.T) {
 		_, ok := r.inKernel(firewall.Allow, "127.0.0.0/8")
 		return ok
 	})
-	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("127.0.0.1/32"),
+	if _, err := r.client.Ban(t.Context(), api.BanRequest{Prefix: netip.MustParsePrefix("127.0.0.1/32"),
 		For: time.Hour}); err == nil {
 		t.Error("loopback was banned by hand")
 	}
@@ -331,7 +331,7 @@ func TestTheMachineItselfIsAllowed(t *testing.T) {
 
 func TestAHostNameIsAllowedAndRemoved(t *testing.T) {
 	r := newRig(t)
-	res, err := r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost"})
+	res, err := r.client.Allow(t.Context(), api.AllowRequest{Host: "localhost"})
 	if err != nil || !res.Added || !slices.Contains(res.Addresses, netip.MustParseAddr("127.0.0.1")) {
 		t.Fatal(res, err)
 	}
@@ -345,7 +345,7 @@ func TestAHostNameIsAllowedAndRemoved(t *testing.T) {
 	if !named() {
 		t.Error("the name is not on the list")
 	}
-	if res, err = r.client.Allow(t.Context(), control.AllowRequest{Host: "localhost", Remove: true}); err != nil ||
+	if res, err = r.client.Allow(t.Context(), api.AllowRequest{Host: "localhost", Remove: true}); err != nil ||
 		!res.Removed {
 		t.Fatal(res, err)
 	}
@@ -358,7 +358,7 @@ func TestAllBansEndWithAGrace(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")
-	res, err := r.client.Unban(t.Context(), control.UnbanRequest{All: true, Grace: time.Hour})
+	res, err := r.client.Unban(t.Context(), api.UnbanRequest{All: true, Grace: time.Hour})
 	if err != nil || res.Count != 1 || res.Grace == nil {
 		t.Fatal(res, err)
 	}
@@ -396,7 +396,7 @@ func TestOwnAddressesAreSparedBeforeTheFirstEvent(t *testing.T) {
 func TestStatusNamesTheFaultAndItsCureOnce(t *testing.T) {
 	r := newRig(t)
 	r.stop()
-	r.cfg.Asterisk[0].Secret = policy.NewSecret("wrong")
+	r.cfg.Asterisk[0].Secret = config.NewSecret("wrong")
 	d, err := New(Options{Config: r.cfg, NetNS: r.space.FD(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -410,7 +410,7 @@ func TestStatusNamesTheFaultAndItsCureOnce(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	var p control.PBXStatus
+	var p api.PBXStatus
 	r.until("the login is refused", func() bool { p = d.pbxs[0].status(); return p.LastError != "" })
 	if p.Up || strings.Contains(p.LastError, "Try") || !strings.Contains(p.Try, "secret") ||
 		strings.Contains(p.Try+p.LastError, "wrong\n") {
@@ -434,7 +434,7 @@ func TestManyBansAreListedAndLiftedInPieces(t *testing.T) {
 		})
 	}
 	seen := make(map[string]int)
-	err := r.d.Backend().Bans(t.Context(), control.BanFilter{}, func(some []ban.Ban) error {
+	err := r.d.Backend().Bans(t.Context(), api.BanFilter{}, func(some []ban.Ban) error {
 		if len(some) > banPiece {
 			t.Errorf("a piece of %d", len(some))
 		}
@@ -451,13 +451,13 @@ func TestManyBansAreListedAndLiftedInPieces(t *testing.T) {
 			t.Errorf("%s is there %d times", p, n)
 		}
 	}
-	var some control.UnbanResult
-	if some, err = r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("32.0.1.0/24"),
+	var some api.UnbanResult
+	if some, err = r.client.Unban(t.Context(), api.UnbanRequest{Prefix: netip.MustParsePrefix("32.0.1.0/24"),
 		Grace: time.Hour}); err != nil ||
-		some.Count != 256 || len(some.Removed) != control.MaxNamed {
+		some.Count != 256 || len(some.Removed) != api.MaxNamed {
 		t.Errorf("a network: %+v, %v", some, err)
 	}
-	all, err := r.client.Unban(t.Context(), control.UnbanRequest{All: true, Grace: time.Hour})
+	all, err := r.client.Unban(t.Context(), api.UnbanRequest{All: true, Grace: time.Hour})
 	if err != nil || all.Count != many-256 || all.Grace == nil {
 		t.Errorf("all: %d, %v", all.Count, err)
 	}
@@ -477,7 +477,7 @@ func TestManyBansAreListedAndLiftedInPieces(t *testing.T) {
 // Nobody bans himself by a slip of the finger; who means it says so.
 func TestABanOfOnesOwnSessionIsRefused(t *testing.T) {
 	r := newRig(t)
-	req := control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"), For: time.Hour,
+	req := api.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"), For: time.Hour,
 		Session: netip.MustParseAddr("::ffff:203.0.113.9")}
 	if _, err := r.client.Ban(t.Context(), req); err == nil ||
 		!strings.Contains(err.Error(), "from where you are logged in") {
@@ -490,7 +490,7 @@ func TestABanOfOnesOwnSessionIsRefused(t *testing.T) {
 	if _, err := r.client.Ban(t.Context(), req); err != nil {
 		t.Error(err)
 	}
-	req = control.BanRequest{Prefix: netip.MustParsePrefix("198.51.100.0/24"), For: time.Hour,
+	req = api.BanRequest{Prefix: netip.MustParsePrefix("198.51.100.0/24"), For: time.Hour,
 		Session: netip.MustParseAddr("203.0.113.9")}
 	if _, err := r.client.Ban(t.Context(), req); err != nil {
 		t.Errorf("somebody else: %v", err)

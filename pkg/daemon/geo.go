@@ -6,16 +6,16 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/geo"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // openGeo reads the geo files. What is wrong with them is a warning: nobody is banned the less for it.
-func (d *Daemon) openGeo(cfg *policy.Config) {
+func (d *Daemon) openGeo(cfg *config.Config) {
 	d.atlas = geo.New(d.log, cfg.Geo.Files...)
 	d.tasks = append(d.tasks, d.atlas)
 	d.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.SetMultipliers(cfg.Geo.Multiply, d.locate) })
@@ -25,9 +25,9 @@ func (d *Daemon) openGeo(cfg *policy.Config) {
 func (d *Daemon) locate(addr netip.Addr) ban.Place { return ban.Place(d.atlas.Place(addr)) }
 
 // geoStatus is the geo files at a glance, and what a person should look at.
-func (d *Daemon) geoStatus(cfg policy.Geo, now time.Time) (list []control.GeoFile, warnings []control.Warning) {
+func (d *Daemon) geoStatus(cfg config.Geo, now time.Time) (list []api.GeoFile, warnings []api.Warning) {
 	for _, f := range d.atlas.Files() {
-		v := control.GeoFile{Path: f.Path}
+		v := api.GeoFile{Path: f.Path}
 		if db := f.DB; db != nil {
 			loaded := f.Loaded
 			v.Type, v.Loaded, v.Bytes, v.Country, v.ASN = db.Type, &loaded, db.Bytes, db.Country, db.ASN
@@ -35,7 +35,7 @@ func (d *Daemon) geoStatus(cfg policy.Geo, now time.Time) (list []control.GeoFil
 				v.Built = &db.Built
 			}
 			if age := now.Sub(db.Built); v.Built != nil && age > geo.Stale {
-				warnings = append(warnings, control.Warning{Text: fmt.Sprintf("the geo file %s is %d days old: addresses move",
+				warnings = append(warnings, api.Warning{Text: fmt.Sprintf("the geo file %s is %d days old: addresses move",
 					printable.Limit(f.Path, 200), int(age.Hours()/24)),
 					Try: "geoipupdate, and a timer that runs it every week"})
 			}
@@ -49,12 +49,12 @@ func (d *Daemon) geoStatus(cfg policy.Geo, now time.Time) (list []control.GeoFil
 			if f.DB != nil {
 				text += "; the one that was read before is still used"
 			}
-			warnings = append(warnings, control.Warning{Text: text, Try: v.Try})
+			warnings = append(warnings, api.Warning{Text: text, Try: v.Try})
 		}
 		list = append(list, v)
 	}
 	for _, lack := range geo.IneffectiveMultipliers(cfg.Multiply, d.atlas.Files()) {
-		warnings = append(warnings, control.Warning{Text: lack.Error(), Try: lack.Try})
+		warnings = append(warnings, api.Warning{Text: lack.Error(), Try: lack.Try})
 	}
 	return list, warnings
 }

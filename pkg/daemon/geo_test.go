@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/geo/geotest"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // hostileName is what an operator could call its network.
@@ -41,10 +41,10 @@ func TestPlacesFromTheConfigurationToWhy(t *testing.T) {
 	path := geotest.Write(t, "places.mmdb", attackersAt("NL", 64496))
 	aged(t, path)
 	url, messages := hooks(t)
-	r := newRig(t, func(c *policy.Config) {
-		c.Geo = policy.Geo{Files: []string{path},
-			Multiply: policy.Multiply{Countries: map[string]float64{"NL": 2, "DE": 10}}}
-		c.Notify = []policy.Notify{hookTo(url)}
+	r := newRig(t, func(c *config.Config) {
+		c.Geo = config.Geo{Files: []string{path},
+			Multiply: config.Multiply{Countries: map[string]float64{"NL": 2, "DE": 10}}}
+		c.Notify = []config.Notify{hookTo(url)}
 	})
 	r.login("IPV4/UDP/198.51.100.10/5060", "201")
 	r.await(ban.ActionTrust, "198.51.100.10/32")
@@ -78,7 +78,7 @@ func TestPlacesFromTheConfigurationToWhy(t *testing.T) {
 	if err != nil || !strings.Contains(string(text), `"country":"NL","asn":64496,"as_name":"Example \u001b[2J`) {
 		t.Errorf("%s, %v", text, err)
 	}
-	bans, err := r.client.Bans(t.Context(), control.BanFilter{})
+	bans, err := r.client.Bans(t.Context(), api.BanFilter{})
 	if err != nil || len(bans) != 1 || bans[0].Place != want {
 		t.Errorf("%+v, %v", bans, err)
 	}
@@ -115,9 +115,9 @@ func TestWithoutItsGeoFileTheDaemonBans(t *testing.T) {
 	missing, old := filepath.Join(dir, "missing.mmdb"), filepath.Join(dir, "old.mmdb")
 	geotest.Put(t, old, geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Country("NL")},
 		geotest.Built(time.Now().Add(-100*24*time.Hour))))
-	r := newRig(t, func(c *policy.Config) {
-		c.Geo = policy.Geo{Files: []string{missing},
-			Multiply: policy.Multiply{Countries: map[string]float64{"NL": 0.1}}}
+	r := newRig(t, func(c *config.Config) {
+		c.Geo = config.Geo{Files: []string{missing},
+			Multiply: config.Multiply{Countries: map[string]float64{"NL": 0.1}}}
 	})
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")

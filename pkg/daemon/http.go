@@ -10,18 +10,18 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // listen opens the control socket and the metrics listener. It fails where another daemon has the socket: two would
 // fight over the table.
-func (d *Daemon) listen(cfg *policy.Config) error {
+func (d *Daemon) listen(cfg *config.Config) error {
 	if cfg.Control.Socket != "" {
 		var taken error
 		d.addPart("control.socket", "mend control.socket, then: systemctl reload ringwall", func() (opened, error) {
 			o, err := d.openSocket(cfg.Control)
-			if errors.Is(err, control.ErrInUse) {
+			if errors.Is(err, api.ErrInUse) {
 				taken = err
 			}
 			return o, err
@@ -37,11 +37,11 @@ func (d *Daemon) listen(cfg *policy.Config) error {
 
 // openSocket opens the control socket. Where its group does not exist, or may not be given to it, the socket is for
 // root and the daemon's own group until it does.
-func (d *Daemon) openSocket(cfg policy.Control) (opened, error) {
-	l, err := control.Listen(cfg.Socket, cfg.Group)
-	if err != nil && cfg.Group != "" && !errors.Is(err, control.ErrInUse) {
+func (d *Daemon) openSocket(cfg config.Control) (opened, error) {
+	l, err := api.Listen(cfg.Socket, cfg.Group)
+	if err != nil && cfg.Group != "" && !errors.Is(err, api.ErrInUse) {
 		var without error
-		if l, without = control.Listen(cfg.Socket, ""); without == nil {
+		if l, without = api.Listen(cfg.Socket, ""); without == nil {
 			d.faults.set("control.group",
 				"make the group with groupadd, or change control.group, then: systemctl restart ringwall", err)
 		}
@@ -50,7 +50,7 @@ func (d *Daemon) openSocket(cfg policy.Control) (opened, error) {
 	if err != nil {
 		return opened{}, err
 	}
-	tasks := []Task{&control.Server{Listener: l, Backend: d.Backend(), Feed: d.feed, Log: d.log}}
+	tasks := []Task{&api.Server{Listener: l, Backend: d.Backend(), Feed: d.feed, Log: d.log}}
 	if d.faults.has("control.group") {
 		tasks = append(tasks, &groupTask{d, l, cfg.Group})
 	}
@@ -60,7 +60,7 @@ func (d *Daemon) openSocket(cfg policy.Control) (opened, error) {
 // groupTask gives the control socket to its group as soon as that is possible.
 type groupTask struct {
 	*Daemon
-	socket *control.Listener
+	socket *api.Listener
 	group  string
 }
 

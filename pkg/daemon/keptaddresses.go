@@ -12,8 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -184,12 +184,12 @@ func (k *allowSources) endSparing() {
 }
 
 // warnings say which names protect nobody, or as of when.
-func (k *allowSources) warnings() (out []control.Warning) {
+func (k *allowSources) warnings() (out []api.Warning) {
 	const try = "mend the name in policy.allow, or DNS (/etc/resolv.conf)"
 	without, old := k.unresolved()
 	add := func(s hosts.State, text string) {
 		if len(out) == maxHostWarnings {
-			out = append(out, control.Warning{Text: "and so with more host names", Try: "ringwall list allow"})
+			out = append(out, api.Warning{Text: "and so with more host names", Try: "ringwall list allow"})
 		}
 		if len(out) > maxHostWarnings {
 			return
@@ -197,7 +197,7 @@ func (k *allowSources) warnings() (out []control.Warning) {
 		if s.Err != nil {
 			text += ": " + printable.Limit(s.Err.Error(), 200)
 		}
-		out = append(out, control.Warning{Text: text, Try: try})
+		out = append(out, api.Warning{Text: text, Try: try})
 	}
 	var left time.Duration
 	k.pipeline.Read(func(e *engine.Engine, now time.Time) { left = e.ForgeableHeldUntil().Sub(now) })

@@ -12,10 +12,10 @@ import (
 	"testing"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/humanize"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // dns is a DNS that knows one address, or is not there.
@@ -38,7 +38,7 @@ func provider(t *testing.T, d *dns) *rig {
 	r := newRig(t)
 	r.stop()
 	r.lookup = d.lookup
-	r.cfg.Policy.Allow = []policy.AllowEntry{{Host: "sip.example.net"}}
+	r.cfg.Policy.Allow = []config.AllowEntry{{Host: "sip.example.net"}}
 	return r
 }
 
@@ -64,7 +64,7 @@ func TestAnAllowedNameIsKnownAfterAReboot(t *testing.T) {
 	r.start()
 	r.until("the name is resolved", func() bool { _, ok := r.inKernel(firewall.Allow, "203.0.113.66/32"); return ok })
 	r.stop()
-	r.space = netspacetest.New(t)
+	r.space = netnstest.New(t)
 	d.addr.Store(nil)
 	r.start()
 	r.attack(attacker)

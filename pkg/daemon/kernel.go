@@ -6,10 +6,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/pipeline"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
@@ -25,7 +25,7 @@ type kernelState struct {
 }
 
 // openKernel opens the table and takes over what is in it.
-func (d *Daemon) openKernel(cfg *policy.Config) error {
+func (d *Daemon) openKernel(cfg *config.Config) error {
 	d.kernel = &kernelState{rebuilds: make(map[string]uint64)}
 	if d.opts.DryRun {
 		d.fw = firewall.NewDryRun(func(line string) { d.log.Info("dry run", "nft", line) })
@@ -99,7 +99,7 @@ func (d *Daemon) closePorts(udp, tcp []uint16) error {
 
 // TableConfig is the kernel's table that a configuration asks for, in the namespace of a file descriptor, 0 for the
 // process's own.
-func TableConfig(cfg *policy.Config, netns int) firewall.Config {
+func TableConfig(cfg *config.Config, netns int) firewall.Config {
 	f := cfg.Firewall
 	c := firewall.Config{
 		Table: f.Table, UDPPorts: f.Ports.UDP, TCPPorts: f.Ports.TCP, Priority: f.Priority, NetNS: netns,
@@ -108,13 +108,13 @@ func TableConfig(cfg *policy.Config, netns int) firewall.Config {
 		Meter: firewall.Meter{Enabled: f.Meter.Enabled, Rate: uint32(min(f.Meter.Rate, 1<<31)),
 			Burst: f.Meter.Burst},
 	}
-	if f.Scope == policy.ScopeAll {
+	if f.Scope == config.ScopeAll {
 		c.Scope = firewall.All
 	}
 	switch f.Owner {
-	case policy.OwnerOn:
+	case config.OwnerOn:
 		c.Owner = firewall.On
-	case policy.OwnerOff:
+	case config.OwnerOff:
 		c.Owner = firewall.Off
 	}
 	return c

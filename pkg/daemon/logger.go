@@ -11,12 +11,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // newLogger makes the logger of the configuration. The journal adds the time, so text carries none there, and reads the
 // priority of a line from its beginning.
-func newLogger(cfg policy.Log, w io.Writer, level *slog.LevelVar) *slog.Logger {
+func newLogger(cfg config.Log, w io.Writer, level *slog.LevelVar) *slog.Logger {
 	setLevel(level, cfg.Level)
 	journal := isJournal(w, os.Getenv("JOURNAL_STREAM"))
 	p := &priorities{w: w}

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // stream is a file that is, or is not, what systemd calls the journal's stream.
@@ -34,7 +34,7 @@ func TestTheJournalGetsPriorities(t *testing.T) {
 		t.Run(format, func(t *testing.T) {
 			f, journal := stream(t)
 			t.Setenv("JOURNAL_STREAM", journal)
-			log := newLogger(policy.Log{Level: "debug", Format: format}, f, new(slog.LevelVar))
+			log := newLogger(config.Log{Level: "debug", Format: format}, f, new(slog.LevelVar))
 			log.Error("two\nlines")
 			log.With("pbx", "one").Warn("b")
 			log.WithGroup("g").Info("c", "k", 1)

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // loginsEvery is how often it is looked who is logged in.
@@ -52,7 +52,7 @@ func (l *logins) Run(ctx context.Context) error {
 // update takes over who is logged in now.
 func (l *logins) update() {
 	now := make(map[netip.Prefix]bool)
-	if l.config.current().Firewall.Scope == policy.ScopeAll {
+	if l.config.current().Firewall.Scope == config.ScopeAll {
 		now = remoteLogins(l.folder)
 	}
 	changed := len(now) != len(l.known)

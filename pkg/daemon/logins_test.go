@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 const session = "# This is private data. Do not parse.\nUID=0\nUSER=root\nACTIVE=1\nSTATE=active\nREMOTE=1\nTYPE=tty\nCLASS=user\nSERVICE=sshd\n"
@@ -45,8 +45,8 @@ func TestWhoIsLoggedIn(t *testing.T) {
 
 // In scope all a ban would end the session of who is logged in; in scope voip it ends telephony alone, and is made.
 func TestWhoIsLoggedInIsNotCutOff(t *testing.T) {
-	for _, scope := range []policy.Scope{policy.ScopeAll, policy.ScopeVoIP} {
-		r := newRig(t, func(c *policy.Config) { c.Firewall.Scope = scope })
+	for _, scope := range []config.Scope{config.ScopeAll, config.ScopeVoIP} {
+		r := newRig(t, func(c *config.Config) { c.Firewall.Scope = scope })
 		dir := t.TempDir()
 		file := filepath.Join(dir, "1")
 		if err := os.WriteFile(file, []byte(session+"REMOTE_HOST=203.0.113.66\n"), 0o644); err != nil {
@@ -57,15 +57,15 @@ func TestWhoIsLoggedInIsNotCutOff(t *testing.T) {
 		r.attack("IPV4/TLS/203.0.113.66/5060")
 		r.attack("IPV4/TLS/203.0.113.67/5060")
 		r.await(ban.ActionBan, "203.0.113.67/32")
-		if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok != (scope == policy.ScopeVoIP) {
+		if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); ok != (scope == config.ScopeVoIP) {
 			t.Errorf("scope %s: banned: %v", scope, ok)
 		}
-		_, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"),
+		_, err := r.client.Ban(t.Context(), api.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"),
 			For: time.Hour})
-		if (err == nil) != (scope == policy.ScopeVoIP) {
+		if (err == nil) != (scope == config.ScopeVoIP) {
 			t.Errorf("scope %s: a ban by hand: %v", scope, err)
 		}
-		if scope != policy.ScopeAll {
+		if scope != config.ScopeAll {
 			continue
 		}
 		if err := os.Remove(file); err != nil { // logged out

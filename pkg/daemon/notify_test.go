@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/notify/message"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // hooks is a server that takes messages of the generic template.
@@ -32,9 +32,9 @@ func hooks(t *testing.T) (url string, messages chan message.Message) {
 	return server.URL, messages
 }
 
-func hookTo(url string) policy.Notify {
-	n := policy.DefaultNotify()
-	n.Name, n.URL, n.Method = "team", policy.NewSecret(url), http.MethodPost
+func hookTo(url string) config.Notify {
+	n := config.DefaultNotify()
+	n.Name, n.URL, n.Method = "team", config.NewSecret(url), http.MethodPost
 	return n
 }
 
@@ -51,7 +51,7 @@ func awaitMessage(t *testing.T, messages chan message.Message) message.Message {
 
 func TestABanIsTold(t *testing.T) {
 	url, messages := hooks(t)
-	r := newRig(t, func(c *policy.Config) { c.Notify = []policy.Notify{hookTo(url)} })
+	r := newRig(t, func(c *config.Config) { c.Notify = []config.Notify{hookTo(url)} })
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32") // the hook of the options is called as well
 	m := awaitMessage(t, messages)
@@ -83,10 +83,10 @@ func TestAHangingTargetDelaysNoBan(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	t.Cleanup(server.Close)
 	t.Cleanup(func() { close(release) })
-	r := newRig(t, func(c *policy.Config) {
+	r := newRig(t, func(c *config.Config) {
 		n := hookTo(server.URL)
 		n.Timeout = 5 * time.Minute
-		c.Notify = []policy.Notify{n}
+		c.Notify = []config.Notify{n}
 	})
 	for i := range 10 {
 		r.attack(fmt.Sprintf("IPV4/UDP/203.0.113.%d/5060", 10+i))
@@ -98,7 +98,7 @@ func TestAHangingTargetDelaysNoBan(t *testing.T) {
 func TestReloadChangesTargets(t *testing.T) {
 	first, before := hooks(t)
 	second, after := hooks(t)
-	r := newRig(t, func(c *policy.Config) { c.Notify = []policy.Notify{hookTo(first)} })
+	r := newRig(t, func(c *config.Config) { c.Notify = []config.Notify{hookTo(first)} })
 	file := filepath.Join(t.TempDir(), "ringwall.yaml")
 	text := fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret}\ncontrol: {socket: %s}\n"+
 		"metrics: {listen: \"127.0.0.1:0\"}\nnotify:\n  - {url: %q, actions: [ban]}\n", r.address, r.cfg.Control.Socket,
@@ -124,7 +124,7 @@ func TestReloadChangesTargets(t *testing.T) {
 // TestTheLastDecisionIsTold stops the daemon right behind a ban.
 func TestTheLastDecisionIsTold(t *testing.T) {
 	url, messages := hooks(t)
-	r := newRig(t, func(c *policy.Config) { c.Notify = []policy.Notify{hookTo(url)} })
+	r := newRig(t, func(c *config.Config) { c.Notify = []config.Notify{hookTo(url)} })
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.stop()

@@ -7,14 +7,14 @@ import (
 	"os"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/page"
+	"github.com/ringwall/ringwall/pkg/web"
 )
 
 // newPage makes the status page of a listener at an address.
-func (d *Daemon) newPage(at net.Addr) (*page.Page, error) {
+func (d *Daemon) newPage(at net.Addr) (*web.Page, error) {
 	tcp, ok := at.(*net.TCPAddr)
 	if !ok {
 		return nil, fmt.Errorf("%v is no address of TCP", at)
@@ -23,36 +23,36 @@ func (d *Daemon) newPage(at net.Addr) (*page.Page, error) {
 	if err != nil {
 		host = "" // the page does without
 	}
-	return page.New(page.Config{Source: backend{d}, Feed: d.feed, Address: tcp.AddrPort(), Host: host, Log: d.log})
+	return web.New(web.Config{Source: backend{d}, Feed: d.feed, Address: tcp.AddrPort(), Host: host, Log: d.log})
 }
 
-// Page implements control.Backend.
-func (b backend) Page(_ context.Context, by control.Peer) (control.PageResult, error) {
+// Page implements api.Backend.
+func (b backend) Page(_ context.Context, by api.Peer) (api.PageResult, error) {
 	site := b.page.Load()
 	if site == nil {
-		return control.PageResult{}, control.Refused(
+		return api.PageResult{}, api.Refused(
 			`in the configuration: metrics: {listen: "127.0.0.1:9646", page: true}, and then: systemctl reload ringwall`,
 			"the configuration turns the status page off")
 	}
 	return site.Ticket(by), nil
 }
 
-// NewestBans implements page.Source.
+// NewestBans implements web.Source.
 func (b backend) NewestBans(n int) (out []ban.Ban) {
 	b.pipeline.Read(func(e *engine.Engine, now time.Time) { out = e.NewestBans(now, n) })
 	return out
 }
 
-// NewestTrusted implements page.Source.
+// NewestTrusted implements web.Source.
 func (b backend) NewestTrusted(n int) (out []ban.Trust) {
 	b.pipeline.Read(func(e *engine.Engine, now time.Time) { out = e.NewestTrusted(now, n) })
 	return out
 }
 
-// Activity implements page.Source.
+// Activity implements web.Source.
 func (b backend) Activity(n int) (a engine.Activity) {
 	b.pipeline.Read(func(e *engine.Engine, now time.Time) { a = e.Activity(now, n) })
 	return a
 }
 
-var _ page.Source = backend{}
+var _ web.Source = backend{}

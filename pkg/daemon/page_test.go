@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/internal/browser"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // site is the address of the metrics and the page.
@@ -91,7 +91,7 @@ func TestAttackerIsSeenAndUnbannedInABrowser(t *testing.T) {
 }
 
 func TestThePageCanBeTurnedOff(t *testing.T) {
-	r := newRig(t, func(cfg *policy.Config) { cfg.Metrics.Page = false })
+	r := newRig(t, func(cfg *config.Config) { cfg.Metrics.Page = false })
 	if text := get(t, r.site()+"/"); !strings.HasPrefix(text, "Ringwall. Metrics are at /metrics") {
 		t.Errorf("%.200s", text)
 	}
@@ -148,7 +148,7 @@ func TestTheStreamEndsWithTheDaemon(t *testing.T) {
 func BenchmarkPage(b *testing.B) {
 	for _, bans := range []int{10, 100_000} {
 		b.Run(fmt.Sprint(bans), func(b *testing.B) {
-			cfg := policy.Default()
+			cfg := config.Default()
 			cfg.Control.Socket, cfg.State.Path, cfg.Metrics.Listen = "", "", "127.0.0.1:0"
 			d, err := New(Options{Config: &cfg, DryRun: true, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // How long a part that does not work is left alone before it is tried again: at first, and at most.
@@ -52,7 +52,7 @@ func (d *Daemon) addPart(name, try string, open func() (opened, error)) *part {
 }
 
 // reopenParts has the parts taken from a new configuration where it changes them, and tries at once what does not work.
-func (d *Daemon) reopenParts(old, new *policy.Config) {
+func (d *Daemon) reopenParts(old, new *config.Config) {
 	for _, p := range d.parts {
 		switch {
 		case p.name == "notify":
@@ -189,7 +189,7 @@ func (s startAfter) Run(ctx context.Context) error {
 type faults struct {
 	mu      sync.Mutex
 	log     *slog.Logger
-	failing map[string]control.Warning
+	failing map[string]api.Warning
 }
 
 // set remembers why a part does not work, or with nil that it does. The log hears of each change once, however often a
@@ -205,13 +205,13 @@ func (f *faults) set(name, try string, err error) {
 		}
 		return
 	}
-	w := control.Warning{Text: name + " does not work: " + err.Error() +
+	w := api.Warning{Text: name + " does not work: " + err.Error() +
 		"; attackers are kept out without it, and it is tried again", Try: try}
 	if w == have {
 		return
 	}
 	if f.failing == nil {
-		f.failing = make(map[string]control.Warning)
+		f.failing = make(map[string]api.Warning)
 	}
 	f.failing[name] = w
 	f.log.Error("a part does not work; attackers are kept out without it, and it is tried again", "part", name, "err",
@@ -228,7 +228,7 @@ func (f *faults) has(name string) bool {
 }
 
 // warnings are the faults in status.
-func (f *faults) warnings() (out []control.Warning) {
+func (f *faults) warnings() (out []api.Warning) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, name := range sorted(f.failing) {

@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // warned says whether status has a warning with a text in it.
@@ -24,7 +24,7 @@ func (r *rig) warned(text string) bool {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return slices.ContainsFunc(s.Warnings, func(w control.Warning) bool {
+	return slices.ContainsFunc(s.Warnings, func(w api.Warning) bool {
 		return strings.Contains(w.Text, text) &&
 			w.Try != ""
 	})
@@ -48,7 +48,7 @@ func TestATakenPortKeepsNobodyUnprotected(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = other.Close() }()
-	r := newRig(t, func(c *policy.Config) { c.Metrics.Listen = other.Addr().String() })
+	r := newRig(t, func(c *config.Config) { c.Metrics.Listen = other.Addr().String() })
 	r.protects()
 	if !r.warned("metrics.listen does not work: listen tcp " + other.Addr().String()) {
 		t.Error("status does not say that there are no metrics")
@@ -73,7 +73,7 @@ func TestATakenPortKeepsNobodyUnprotected(t *testing.T) {
 
 // The group of the control socket does not exist: root may use it.
 func TestWithoutTheGroupOfTheSocket(t *testing.T) {
-	r := newRig(t, func(c *policy.Config) { c.Control.Group = "there-is-no-such-group" })
+	r := newRig(t, func(c *config.Config) { c.Control.Group = "there-is-no-such-group" })
 	r.protects()
 	if _, err := r.client.Status(t.Context()); err != nil {
 		t.Error(err)
@@ -89,7 +89,7 @@ func TestWithoutAControlSocket(t *testing.T) {
 	if err := os.WriteFile(blocked, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := newRig(t, func(c *policy.Config) { c.Control.Socket = filepath.Join(blocked, "ringwall.sock") })
+	r := newRig(t, func(c *config.Config) { c.Control.Socket = filepath.Join(blocked, "ringwall.sock") })
 	r.protects()
 	if !r.warned("control.socket does not work") {
 		t.Error("status, on the page, does not say it")
@@ -107,12 +107,12 @@ func TestOneTargetOfNotifyIsNoUse(t *testing.T) {
 	if err := os.WriteFile(program, []byte("#!/bin/sh\ncat >>"+told+"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	good := policy.DefaultNotify()
+	good := config.DefaultNotify()
 	good.Name, good.Exec, good.Actions = "good", []string{program}, []string{"ban"}
-	bad := policy.DefaultNotify()
-	bad.Name, bad.URL, bad.CAFile, bad.Actions = "bad", policy.NewSecret("https://127.0.0.1:1/"),
+	bad := config.DefaultNotify()
+	bad.Name, bad.URL, bad.CAFile, bad.Actions = "bad", config.NewSecret("https://127.0.0.1:1/"),
 		filepath.Join(t.TempDir(), "none.pem"), []string{"ban"}
-	r := newRig(t, func(c *policy.Config) { c.Notify = []policy.Notify{bad, good} })
+	r := newRig(t, func(c *config.Config) { c.Notify = []config.Notify{bad, good} })
 	r.protects()
 	if !r.warned("notify does not work") {
 		t.Error("status does not name the target")

@@ -14,17 +14,17 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
+	"github.com/ringwall/ringwall/pkg/asterisk/learn"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/hint"
-	"github.com/ringwall/ringwall/pkg/learn"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/pipeline"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // pbx is one Asterisk: its session, and what is counted of it.
@@ -51,7 +51,7 @@ type pbx struct {
 	examined  map[localAddress]bool // that were looked at
 }
 
-func (d *Daemon) newPBX(cfg policy.Asterisk) (*pbx, error) {
+func (d *Daemon) newPBX(cfg config.Asterisk) (*pbx, error) {
 	p := &pbx{
 		name: cfg.Name, address: cfg.Address, pipeline: d.pipeline, ports: d.ports, metrics: d.metrics.PBX(cfg.Name),
 		log: d.log.With("pbx", cfg.Name),
@@ -73,12 +73,12 @@ func (d *Daemon) newPBX(cfg policy.Asterisk) (*pbx, error) {
 
 // SessionConfig is the AMI session that a part of the configuration asks for. It fails where the session is impossible,
 // or its tls.ca_file cannot be used.
-func SessionConfig(cfg policy.Asterisk) (ami.Config, error) {
+func SessionConfig(cfg config.Asterisk) (ami.Config, error) {
 	c := ami.Config{
 		Name: cfg.Name, Address: cfg.Address, Username: cfg.Username, Secret: cfg.Secret.Reveal(),
 		PingInterval: cfg.PingInterval,
 	}
-	if cfg.Auth == policy.AuthPlain {
+	if cfg.Auth == config.AuthPlain {
 		c.Auth = ami.Plain
 	}
 	if cfg.TLS.Enabled {
@@ -99,9 +99,9 @@ func SessionConfig(cfg policy.Asterisk) (ami.Config, error) {
 }
 
 // readCredentials is the secret and TLS of an Asterisk as its files have them now.
-func readCredentials(cfg policy.Asterisk) (string, *tls.Config, error) {
-	cfg, err := cfg.Reload(policy.OS())
-	if e, ok := errors.AsType[*policy.Error](err); ok {
+func readCredentials(cfg config.Asterisk) (string, *tls.Config, error) {
+	cfg, err := cfg.Reload(config.OS())
+	if e, ok := errors.AsType[*config.Error](err); ok {
 		return "", nil, hint.Errorf(e.Try, "no login: %s: %s", e.Key, e.What)
 	}
 	session, err := SessionConfig(cfg)
@@ -145,8 +145,8 @@ func (p *pbx) decode(frames []ami.Frame, now time.Time) (inputs []pipeline.Input
 	for i := range frames {
 		inputs = append(inputs, pipeline.Input{Received: frames[i].Received})
 		in := &inputs[len(inputs)-1]
-		err := security.Decode(frames[i].Text, &in.Event)
-		tampered, isTampered := errors.AsType[*security.TamperError](err)
+		err := event.Decode(frames[i].Text, &in.Event)
+		tampered, isTampered := errors.AsType[*event.TamperError](err)
 		switch {
 		case isTampered:
 			in.Tampered = tampered
@@ -180,9 +180,9 @@ func (p *pbx) record(s batchStats) {
 }
 
 // isOwnSession says whether an event is about our own session: our login, or an action of ours that was denied.
-func (p *pbx) isOwnSession(ev *security.Event) bool {
+func (p *pbx) isOwnSession(ev *event.Event) bool {
 	local := p.sessionAddr.Load()
-	return local != nil && ev.Service == security.AMI && ev.Remote.AddrPort == *local
+	return local != nil && ev.Service == event.AMI && ev.Remote.AddrPort == *local
 }
 
 // onState logs what becomes of the session. The same failure is logged once, however often it is tried again.
@@ -215,9 +215,9 @@ func (p *pbx) onState(s ami.State) {
 }
 
 // status is the PBX at a glance.
-func (p *pbx) status() control.PBXStatus {
+func (p *pbx) status() api.PBXStatus {
 	s := p.session.Status()
-	v := control.PBXStatus{
+	v := api.PBXStatus{
 		Name: p.name, Address: p.address, Up: s.Up && s.Security != ami.SecurityMissing, Since: s.Since,
 		Version:    s.Banner,
 		Reconnects: s.Reconnects, Events: p.events.Load(), Tampered: p.tampered.Load(),
@@ -234,11 +234,11 @@ func (p *pbx) status() control.PBXStatus {
 	k := p.learner.Knowledge()
 	v.Learned = len(k.Prefixes) + len(k.Contacts)
 	for _, d := range k.Denied {
-		v.Denied = append(v.Denied, control.Denied{Action: d.Action, ManagerConf: d.ManagerConf, For: d.For})
+		v.Denied = append(v.Denied, api.Denied{Action: d.Action, ManagerConf: d.ManagerConf, For: d.For})
 	}
 	for _, name := range sorted(s.Dropped) {
 		v.DroppedFrames += s.Dropped[name]
-		v.DroppedByEvent = append(v.DroppedByEvent, control.Count{Name: name, Count: s.Dropped[name]})
+		v.DroppedByEvent = append(v.DroppedByEvent, api.Count{Name: name, Count: s.Dropped[name]})
 	}
 	return v
 }
@@ -260,9 +260,9 @@ func (p *pbx) metricsView() metrics.PBXPresent {
 }
 
 // newLearner makes what asks this Asterisk what it knows of trunks and contacts.
-func (p *pbx) newLearner(cfg policy.Asterisk) {
+func (p *pbx) newLearner(cfg config.Asterisk) {
 	p.learner = learn.New(learn.Config{
-		Name: p.name, Session: p.session, Off: cfg.Learn == policy.LearnOff, Log: p.log,
+		Name: p.name, Session: p.session, Off: cfg.Learn == config.LearnOff, Log: p.log,
 		OnKnowledge: func(k learn.Knowledge) {
 			p.pipeline.Update(func(e *engine.Engine,
 				now time.Time) []ban.Decision {

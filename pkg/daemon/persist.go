@@ -6,14 +6,14 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/pipeline"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // openStore opens what survives a restart and reads what spares customers. Without a path there is none; with a disk
 // that cannot be written the daemon works all the same, and says so.
-func (d *Daemon) openStore(cfg *policy.Config) (store.State, error) {
+func (d *Daemon) openStore(cfg *config.Config) (store.State, error) {
 	if cfg.State.Path == "" {
 		return store.State{}, nil
 	}

@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 	"github.com/ringwall/ringwall/pkg/pipeline"
 )
 
@@ -23,16 +23,16 @@ func TestAfterAReboot(t *testing.T) {
 	r.await(ban.ActionTrust, "198.51.100.10/32")
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")
-	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("198.51.100.128/25"),
+	if _, err := r.client.Ban(t.Context(), api.BanRequest{Prefix: netip.MustParsePrefix("198.51.100.128/25"),
 		For: time.Hour, Reason: "rude"}); err != nil {
 		t.Fatal(err)
 	}
-	res, err := r.client.Allow(t.Context(), control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.9/32")})
+	res, err := r.client.Allow(t.Context(), api.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.9/32")})
 	if err != nil || !res.Lasting {
 		t.Fatal(res, err)
 	}
 	r.stop()
-	r.space = netspacetest.New(t)
+	r.space = netnstest.New(t)
 	r.start()
 	r.until("the bans are in the kernel", func() bool {
 		_, one := r.inKernel(firewall.Ban, "203.0.113.66/32")
@@ -61,10 +61,10 @@ func TestAnOffenderIsKnownAfterAReboot(t *testing.T) {
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.stop()
-	r.space = netspacetest.New(t)
+	r.space = netnstest.New(t)
 	r.start()
 	if _, err := r.client.Unban(t.Context(),
-		control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")}); err != nil {
+		api.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32")}); err != nil {
 		t.Fatal(err)
 	}
 	r.attack(attacker)
@@ -78,7 +78,7 @@ func TestAnUnbanIsOnTheDiskWhenItReturns(t *testing.T) {
 	r := newRig(t)
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")
-	if _, err := r.client.Unban(t.Context(), control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"),
+	if _, err := r.client.Unban(t.Context(), api.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.66/32"),
 		Grace: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestAnUnbanIsOnTheDiskWhenItReturns(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.start()
-	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) != 0 {
+	if bans, err := r.client.Bans(t.Context(), api.BanFilter{}); err != nil || len(bans) != 0 {
 		t.Errorf("%+v, %v; want no ban", bans, err)
 	}
 	x, err := r.client.Why(t.Context(), netip.MustParseAddr("203.0.113.66"))
@@ -111,7 +111,7 @@ func TestACorruptStateFileIsSetAsideAndTheKernelAdopted(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.start()
-	bans, err := r.client.Bans(t.Context(), control.BanFilter{})
+	bans, err := r.client.Bans(t.Context(), api.BanFilter{})
 	if err != nil || len(bans) != 1 || bans[0].Reason != ban.ReasonAdopted {
 		t.Errorf("%+v, %v; want the kernel's ban adopted", bans, err)
 	}
@@ -161,7 +161,7 @@ func TestTheClockIsSetBack(t *testing.T) {
 		t.Errorf("kernel: %+v, %v", el, ok)
 	}
 	s, err := r.client.Status(t.Context())
-	if err != nil || !slices.ContainsFunc(s.Warnings, func(w control.Warning) bool {
+	if err != nil || !slices.ContainsFunc(s.Warnings, func(w api.Warning) bool {
 		return strings.Contains(w.Text,
 			"the clock was set by -1h")
 	}) {

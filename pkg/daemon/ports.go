@@ -19,12 +19,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/conntrack"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/hint"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
@@ -91,14 +91,14 @@ type asteriskPorts struct {
 	wake     chan struct{}
 
 	mu        sync.Mutex
-	cfg       policy.Ports
+	cfg       config.Ports
 	all       bool // scope
 	found     map[port]foundPort
 	kernelErr error // why the kernel has not got them
 }
 
 // newPorts begins with what was found before the last end.
-func newPorts(cfg *policy.Config, netns int, log *slog.Logger) *asteriskPorts {
+func newPorts(cfg *config.Config, netns int, log *slog.Logger) *asteriskPorts {
 	p := &asteriskPorts{
 		log: log, netns: netns, now: time.Now,
 		arrivals: make(chan arrival, maxArrivals), wake: make(chan struct{}, 1), found: make(map[port]foundPort),
@@ -118,9 +118,9 @@ func newPorts(cfg *policy.Config, netns int, log *slog.Logger) *asteriskPorts {
 func (p *asteriskPorts) String() string { return "ports" }
 
 // configure takes over the configuration; the kernel has it when Run has.
-func (p *asteriskPorts) configure(f policy.Firewall) {
+func (p *asteriskPorts) configure(f config.Firewall) {
 	p.mu.Lock()
-	p.cfg, p.all = f.Ports, f.Scope == policy.ScopeAll
+	p.cfg, p.all = f.Ports, f.Scope == config.ScopeAll
 	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
@@ -129,7 +129,7 @@ func (p *asteriskPorts) configure(f policy.Firewall) {
 }
 
 // noteLocal notes on which way an event came. Only what is new costs more than a comparison.
-func (p *asteriskPorts) noteLocal(b *pbx, ev *security.Event) {
+func (p *asteriskPorts) noteLocal(b *pbx, ev *event.Event) {
 	w, ok := localAddressOf(ev)
 	if p == nil || !ok || w == b.lastLocal {
 		return
@@ -149,7 +149,7 @@ func (p *asteriskPorts) noteLocal(b *pbx, ev *security.Event) {
 // eventDecided looks at the way of an event that led to decisions: a NAT may publish a second port for one that is
 // known, and that is seen when it matters, at a ban (once a second at most), and when a ban did not help. The engine's
 // lock is held.
-func (p *asteriskPorts) eventDecided(now time.Time, pbx string, ev *security.Event, decisions []ban.Decision) {
+func (p *asteriskPorts) eventDecided(now time.Time, pbx string, ev *event.Event, decisions []ban.Decision) {
 	for i := range decisions {
 		switch decisions[i].Action {
 		case ban.ActionLeak:
@@ -167,7 +167,7 @@ func (p *asteriskPorts) eventDecided(now time.Time, pbx string, ev *security.Eve
 }
 
 // enqueue has the way of an event looked at, and says whether there was room for that.
-func (p *asteriskPorts) enqueue(pbx string, ev *security.Event) bool {
+func (p *asteriskPorts) enqueue(pbx string, ev *event.Event) bool {
 	w, ok := localAddressOf(ev)
 	if !ok {
 		return true
@@ -181,13 +181,13 @@ func (p *asteriskPorts) enqueue(pbx string, ev *security.Event) bool {
 }
 
 // localAddressOf is the way of an event, if Asterisk tells it. What comes from this machine itself no ban closes.
-func localAddressOf(ev *security.Event) (localAddress, bool) {
+func localAddressOf(ev *event.Event) (localAddress, bool) {
 	local := ev.Local
 	if local.AddrPort.Port() == 0 || local.AddrPort.Addr().IsLoopback() || ev.Remote.AddrPort.Addr().IsLoopback() {
 		return localAddress{}, false
 	}
 	t := cmp.Or(local.Transport, ev.Remote.Transport)
-	return localAddress{local: local.AddrPort, udp: t == security.UDP}, t != security.NoTransport
+	return localAddress{local: local.AddrPort, udp: t == event.UDP}, t != event.NoTransport
 }
 
 // Run looks at arrivals, and keeps the kernel's ports as they should be.
@@ -332,18 +332,18 @@ func (p *asteriskPorts) apply() <-chan time.Time {
 }
 
 // status is what people are told.
-func (p *asteriskPorts) status() control.PortsStatus {
+func (p *asteriskPorts) status() api.PortsStatus {
 	udp, tcp := p.wanted()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := control.PortsStatus{Auto: p.cfg.Auto, All: p.all, UDP: udp, TCP: tcp, Found: []control.FoundPort{}}
+	s := api.PortsStatus{Auto: p.cfg.Auto, All: p.all, UDP: udp, TCP: tcp, Found: []api.FoundPort{}}
 	if p.kernelErr != nil {
 		s.Error = p.kernelErr.Error()
 	}
 	for _, at := range p.sortedLocked() {
 		f := p.found[at]
 		closed := p.all || slices.Contains(p.configuredLocked(at.udp), at.number) || p.cfg.Auto && p.kernelErr == nil
-		s.Found = append(s.Found, control.FoundPort{
+		s.Found = append(s.Found, api.FoundPort{
 			Protocol: at.protocol(), Port: at.number, PBX: f.pbx, Behind: f.behind, Open: !closed,
 		})
 	}
@@ -351,9 +351,9 @@ func (p *asteriskPorts) status() control.PortsStatus {
 }
 
 // portWarnings are what somebody should look at.
-func portWarnings(s control.PortsStatus) []control.Warning {
+func portWarnings(s api.PortsStatus) []api.Warning {
 	if s.Error != "" {
-		return []control.Warning{{
+		return []api.Warning{{
 			Text: "a port of Asterisk is not closed to the banned yet: " + s.Error,
 			Try:  "ringwall status, in some seconds",
 		}}
@@ -365,7 +365,7 @@ func portWarnings(s control.PortsStatus) []control.Warning {
 	if len(names) == 0 {
 		return nil
 	}
-	return []control.Warning{{
+	return []api.Warning{{
 		Text: "bans stop nothing at " + strings.Join(names, ", ") +
 			": Asterisk listens there, and firewall.ports leaves it open",
 		Try: s.Line(s.Open()) + ", or ports: auto; then: systemctl reload ringwall",
@@ -376,7 +376,7 @@ func portWarnings(s control.PortsStatus) []control.Warning {
 const portLine = "%s %d %d %s %q\n"
 
 // load reads the file. What it does not understand, it passes over: the ports are learned again.
-func (p *asteriskPorts) load(pbxs []policy.Asterisk) error {
+func (p *asteriskPorts) load(pbxs []config.Asterisk) error {
 	text, err := os.ReadFile(p.path)
 	if err != nil {
 		return err
@@ -391,7 +391,7 @@ func (p *asteriskPorts) load(pbxs []policy.Asterisk) error {
 		}
 		since, err := time.Parse(time.RFC3339, at)
 		if err != nil || p.now().Sub(since) > portsKept || number == 0 || protocol != "udp" && protocol != "tcp" ||
-			!slices.ContainsFunc(pbxs, func(a policy.Asterisk) bool { return a.Name == name }) {
+			!slices.ContainsFunc(pbxs, func(a config.Asterisk) bool { return a.Name == name }) {
 			continue
 		}
 		p.found[port{number, protocol == "udp"}] = foundPort{pbx: name, behind: behind, since: since}

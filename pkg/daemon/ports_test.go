@@ -11,11 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // challenged is an event that says at which local address Asterisk received something.
@@ -52,7 +52,7 @@ func (r *rig) untilClosed(udp, tcp uint16) {
 	})
 }
 
-func (r *rig) status() control.Status {
+func (r *rig) status() api.Status {
 	r.t.Helper()
 	s, err := r.client.Status(r.t.Context())
 	if err != nil {
@@ -61,10 +61,10 @@ func (r *rig) status() control.Status {
 	return s
 }
 
-func warned(s control.Status, text string) (control.Warning, bool) {
-	i := slices.IndexFunc(s.Warnings, func(w control.Warning) bool { return strings.Contains(w.Text, text) })
+func warned(s api.Status, text string) (api.Warning, bool) {
+	i := slices.IndexFunc(s.Warnings, func(w api.Warning) bool { return strings.Contains(w.Text, text) })
 	if i < 0 {
-		return control.Warning{}, false
+		return api.Warning{}, false
 	}
 	return s.Warnings[i], true
 }
@@ -87,7 +87,7 @@ func TestPortsOfAsteriskAreTakenOver(t *testing.T) {
 	r.until("status says so", func() bool {
 		s := r.status().Ports
 		return s.Auto && slices.Contains(s.UDP, 5080) && slices.Contains(s.TCP, 5071) &&
-			slices.Contains(s.Found, control.FoundPort{Protocol: "udp", Port: 5080, PBX: "pbx1"})
+			slices.Contains(s.Found, api.FoundPort{Protocol: "udp", Port: 5080, PBX: "pbx1"})
 	})
 	if s := r.status(); len(s.Ports.Open()) > 0 || len(s.Warnings) > 0 {
 		t.Errorf("%+v", s)
@@ -99,7 +99,7 @@ func TestPortsOfAsteriskAreTakenOver(t *testing.T) {
 		return strings.Count(string(text), "\n") == 2
 	})
 	r.stop()
-	netspacetest.NFT(t, r.space, "delete table inet ringwall\n")
+	netnstest.NFT(t, r.space, "delete table inet ringwall\n")
 	r.start()
 	if udp, tcp := r.closed(); !slices.Contains(udp, 5080) || !slices.Contains(tcp, 5071) {
 		t.Errorf("after the start: %v, %v", udp, tcp)
@@ -108,12 +108,12 @@ func TestPortsOfAsteriskAreTakenOver(t *testing.T) {
 
 // Who writes a list decides for himself, and is told where it leaves Asterisk open.
 func TestPortsThatAListLeavesOpenAreTold(t *testing.T) {
-	r := newRig(t, func(c *policy.Config) {
-		c.Firewall.Ports = policy.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}}
+	r := newRig(t, func(c *config.Config) {
+		c.Firewall.Ports = config.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}}
 	})
 	r.challenged("IPV4/UDP/192.0.2.1/5060", "IPV4/UDP/198.51.100.1/5060")
 	r.challenged("IPV4/UDP/192.0.2.1/5080", "IPV4/UDP/198.51.100.1/5060")
-	var w control.Warning
+	var w api.Warning
 	r.until("status says so", func() (ok bool) {
 		w, ok = warned(r.status(), "bans stop nothing at UDP 5080")
 		return ok
@@ -122,7 +122,7 @@ func TestPortsThatAListLeavesOpenAreTold(t *testing.T) {
 		!strings.Contains(w.Try, "ports: auto") {
 		t.Errorf("%+v", w)
 	}
-	if p := r.status().Ports; p.Auto || !slices.Equal(p.Open(), []control.FoundPort{{Protocol: "udp", Port: 5080,
+	if p := r.status().Ports; p.Auto || !slices.Equal(p.Open(), []api.FoundPort{{Protocol: "udp", Port: 5080,
 		PBX: "pbx1", Open: true}}) {
 		t.Errorf("%+v", p)
 	}
@@ -134,9 +134,9 @@ func TestPortsThatAListLeavesOpenAreTold(t *testing.T) {
 // Before a NAT, as Docker makes it, packets come to another port than Asterisk says.
 func TestPublishedPortsAreTakenOver(t *testing.T) {
 	r := newRig(t)
-	client := netspacetest.New(t)
-	netspacetest.Connect(t, r.space, client, []string{"10.99.0.1/16"}, []string{"10.99.0.66/16"})
-	netspacetest.NFT(t, r.space, `table ip docker {
+	client := netnstest.New(t)
+	netnstest.Connect(t, r.space, client, []string{"10.99.0.1/16"}, []string{"10.99.0.66/16"})
+	netnstest.NFT(t, r.space, `table ip docker {
 		chain dstnat {
 			type nat hook prerouting priority dstnat;
 			udp dport 5090 redirect to :5060
@@ -176,11 +176,11 @@ func TestPublishedPortsAreTakenOver(t *testing.T) {
 	remote := phone.LocalAddr().(*net.UDPAddr)
 	r.challenged("IPV4/UDP/172.17.0.2/5060", fmt.Sprintf("IPV4/UDP/%s/%d", remote.IP, remote.Port))
 	r.untilClosed(5090, 5060)
-	want := control.FoundPort{Protocol: "udp", Port: 5090, PBX: "pbx1", Behind: 5060}
+	want := api.FoundPort{Protocol: "udp", Port: 5090, PBX: "pbx1", Behind: 5060}
 	r.until("status says so", func() bool { return slices.Contains(r.status().Ports.Found, want) })
 
 	// And a ban closes it: real packets.
-	if _, err := r.client.Ban(t.Context(), control.BanRequest{Prefix: netip.MustParsePrefix("10.99.0.66/32"),
+	if _, err := r.client.Ban(t.Context(), api.BanRequest{Prefix: netip.MustParsePrefix("10.99.0.66/32"),
 		For: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestPublishedPortsAreTakenOver(t *testing.T) {
 	}
 }
 
-func dropped(s control.Status) (n uint64) {
+func dropped(s api.Status) (n uint64) {
 	for _, c := range s.Kernel.Dropped {
 		n += c.Count
 	}
@@ -204,8 +204,8 @@ func dropped(s control.Status) (n uint64) {
 
 // An event of a banned source says that its ban stops nothing, whatever the cause.
 func TestALeakIsToldEverywhere(t *testing.T) {
-	r := newRig(t, func(c *policy.Config) {
-		c.Firewall.Ports = policy.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}}
+	r := newRig(t, func(c *config.Config) {
+		c.Firewall.Ports = config.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}}
 	})
 	const bad = "IPV4/UDP/203.0.113.9/5060"
 	r.attack(bad)

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami"
 	"github.com/ringwall/ringwall/pkg/hint"
 )
 

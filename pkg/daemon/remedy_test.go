@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami"
 )
 
 func TestTheReadyFileIsNamed(t *testing.T) {

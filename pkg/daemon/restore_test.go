@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 func numbered(i int) netip.Prefix {
@@ -109,7 +109,7 @@ func TestBansOfBeforeComeBackWhileAttackersAreJudged(t *testing.T) {
 	})
 	r.restored()
 	r.until("all is in force", func() bool { return r.d.kernelError() == nil })
-	bans, err := r.client.Bans(t.Context(), control.BanFilter{})
+	bans, err := r.client.Bans(t.Context(), api.BanFilter{})
 	if err != nil || len(bans) != many+len(unknown)+1 {
 		t.Errorf("%d bans are known of %d, %v", len(bans), many+len(unknown)+1, err)
 	}
@@ -151,7 +151,7 @@ func TestBansOfBeforeComeBackWhileAttackersAreJudged(t *testing.T) {
 // Whom a person lets in while the bans of before come back stays in, also where only the kernel knew the ban.
 func TestWhoIsLetInDuringTheStartStaysIn(t *testing.T) {
 	const many = 2000
-	for name, req := range map[string]control.UnbanRequest{
+	for name, req := range map[string]api.UnbanRequest{
 		"one":                  {Prefix: numbered(700)},
 		"one with a grace":     {Prefix: numbered(700), Grace: time.Hour},
 		"a network":            {Prefix: netip.MustParsePrefix("32.0.2.0/24")},
@@ -191,11 +191,11 @@ func TestWhoIsLetInDuringTheStartStaysIn(t *testing.T) {
 // In observe mode bans of before stay until they end, however many there are.
 func TestObserveModeKeepsAllOfBefore(t *testing.T) {
 	r := hurried(t, 2000, "203.0.113.1/32", "198.18.0.0/15")
-	r.cfg.Policy.Mode = policy.Observe
+	r.cfg.Policy.Mode = config.Observe
 	r.start()
 	r.restored()
 	kernel := r.kernelBans()
-	if bans, err := r.client.Bans(t.Context(), control.BanFilter{}); err != nil || len(bans) < 2000 ||
+	if bans, err := r.client.Bans(t.Context(), api.BanFilter{}); err != nil || len(bans) < 2000 ||
 		len(bans) != len(kernel) {
 		t.Errorf("%d bans, %d in the kernel, %v", len(bans), len(kernel), err)
 	}

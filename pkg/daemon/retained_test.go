@@ -11,12 +11,12 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
-	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // hostile are events of all types and services, and what makes every kind of decision, with names that show where they
@@ -29,13 +29,13 @@ type hostile struct {
 }
 
 // add makes an event that Asterisk could write. own are the lines of its type.
-func (h *hostile) add(typ security.Type, service security.Service, account, addr, transport, own string) {
+func (h *hostile) add(typ event.Type, service event.Service, account, addr, transport, own string) {
 	h.n++
 	head := fmt.Sprintf("Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: Error\r\nService: %s\r\nEventVersion: 1\r\n",
 		typ, time.Now().UTC().Format("2006-01-02T15:04:05.000+0000"), service)
 	ends := fmt.Sprintf("SessionID: session-%d\r\nLocalAddress: IPV4/%s/192.0.2.1/5060\r\nRemoteAddress: IPV4/%s/%s/5060\r\n", h.n, transport, transport, addr)
 	who := "AccountID: " + account + "\r\n"
-	if typ == security.RequestBadFormat {
+	if typ == event.RequestBadFormat {
 		who, own = "", own+who
 	}
 	h.texts = append(h.texts, strings.TrimSuffix(head+who+ends+own, "\r\n"))
@@ -50,26 +50,26 @@ func (h *hostile) add(typ security.Type, service security.Service, account, addr
 }
 
 // own are the lines of a type after the addresses.
-func (h *hostile) own(typ security.Type) string {
+func (h *hostile) own(typ event.Type) string {
 	switch typ {
-	case security.FailedACL:
+	case event.FailedACL:
 		return []string{"ACLName: not_match_endpoint_acl\r\n",
 			"ACLName: registrar_attempt_exceeds_maximum_configured_contacts\r\n"}[h.n%2]
-	case security.RequestNotSupported, security.RequestNotAllowed, security.RequestBadFormat:
+	case event.RequestNotSupported, event.RequestNotAllowed, event.RequestBadFormat:
 		return "RequestType: <i>INVITE</i>\r\n"
-	case security.AuthMethodNotAllowed:
+	case event.AuthMethodNotAllowed:
 		return "AuthMethod: md5\r\n"
-	case security.SuccessfulAuth:
+	case event.SuccessfulAuth:
 		return "UsingPassword: 1\r\n"
-	case security.UnexpectedAddress:
+	case event.UnexpectedAddress:
 		return "ExpectedAddress: IPV4/UDP/192.0.2.7/5060\r\n"
-	case security.ChallengeResponseFailed:
+	case event.ChallengeResponseFailed:
 		return fmt.Sprintf("Challenge: 1/%d\r\nResponse: r%d\r\nExpectedResponse: \r\n", h.n, h.n)
-	case security.InvalidPassword:
+	case event.InvalidPassword:
 		return fmt.Sprintf("Challenge: c\r\nReceivedChallenge: 1/%d\r\nReceivedHash: r%d\r\n", h.n, h.n)
-	case security.ChallengeSent:
+	case event.ChallengeSent:
 		return "Challenge: 1\r\n"
-	case security.InvalidTransport:
+	case event.InvalidTransport:
 		return "AttemptedTransport: UDP\r\n"
 	}
 	return ""
@@ -85,12 +85,12 @@ func newHostile(t *testing.T) *hostile {
 	h := &hostile{names: make(map[string]bool), sources: make(map[string]map[string]bool)}
 	shapes := []string{`<b>%s %d</b>`, `%%n%%s "%s" $(%d)`, `é☎%s' OR %d--`,
 		`日本語 %s %d, a name that is longer than anybody keeps of it ☎☎☎☎☎`}
-	add := func(typ security.Type, service security.Service, account, addr, transport string) {
+	add := func(typ event.Type, service event.Service, account, addr, transport string) {
 		h.add(typ, service, account, addr, transport, h.own(typ))
 	}
 	host := 0
-	for typ := security.FailedACL; typ <= security.InvalidTransport; typ++ {
-		for _, service := range []security.Service{security.PJSIP, security.SIP, security.AMI, security.IAX2} {
+	for typ := event.FailedACL; typ <= event.InvalidTransport; typ++ {
+		for _, service := range []event.Service{event.PJSIP, event.SIP, event.AMI, event.IAX2} {
 			host++
 			for try := range 4 {
 				add(typ, service, fmt.Sprintf(shapes[(host+try)%len(shapes)], typ, host),
@@ -98,26 +98,26 @@ func newHostile(t *testing.T) *hostile {
 			}
 		}
 	}
-	const wrong, right = security.ChallengeResponseFailed, security.SuccessfulAuth
+	const wrong, right = event.ChallengeResponseFailed, event.SuccessfulAuth
 	for range 8 { // breach
-		add(wrong, security.PJSIP, `victim "v"`, "198.51.100.20", "TLS")
+		add(wrong, event.PJSIP, `victim "v"`, "198.51.100.20", "TLS")
 	}
-	add(right, security.PJSIP, `victim "v"`, "198.51.100.20", "TLS")
+	add(right, event.PJSIP, `victim "v"`, "198.51.100.20", "TLS")
 	for i := range 30 { // targeted
-		add(wrong, security.PJSIP, `<target>`, fmt.Sprintf("198.51.100.%d", 100+i), "TCP")
+		add(wrong, event.PJSIP, `<target>`, fmt.Sprintf("198.51.100.%d", 100+i), "TCP")
 	}
-	add(right, security.PJSIP, `office é`, "198.51.100.10", "TLS")
+	add(right, event.PJSIP, `office é`, "198.51.100.10", "TLS")
 	for i := range 40 { // observe: too many accounts at a customer's, by evidence that could be forged
-		add(wrong, security.PJSIP, fmt.Sprintf("neighbour <%d>", i), "198.51.100.10", "UDP")
+		add(wrong, event.PJSIP, fmt.Sprintf("neighbour <%d>", i), "198.51.100.10", "UDP")
 	}
-	add(security.InvalidAccountID, security.PJSIP, honeypot, "203.0.113.240", "TCP")
+	add(event.InvalidAccountID, event.PJSIP, honeypot, "203.0.113.240", "TCP")
 	h.texts = append(h.texts, h.texts[0]+"\r\nAccountID: <twice>") // tampering
 	for range 4 {
-		add(security.InvalidAccountID, security.PJSIP, fmt.Sprintf(shapes[2], "last", h.n), lastOne, "TCP")
+		add(event.InvalidAccountID, event.PJSIP, fmt.Sprintf(shapes[2], "last", h.n), lastOne, "TCP")
 	}
 	for i, text := range h.texts {
-		var ev security.Event
-		if err := security.Decode(text, &ev); (err != nil) != strings.Contains(text, "<twice>") {
+		var ev event.Event
+		if err := event.Decode(text, &ev); (err != nil) != strings.Contains(text, "<twice>") {
 			t.Fatalf("event %d: %v\n%q", i, err, text)
 		}
 	}
@@ -157,7 +157,7 @@ func TestNothingOfAFrameIsKeptAfterItsJudgement(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, func(c *policy.Config) { c.Policy.Honeypots = []string{honeypot} })
+			r := newRig(t, func(c *config.Config) { c.Policy.Honeypots = []string{honeypot} })
 			h := newHostile(t)
 			send(t, r, h.texts)
 			last := r.await(ban.ActionBan, lastOne+"/32")
@@ -229,7 +229,7 @@ func (h *hostile) check(t *testing.T, r *rig, fresh bool) {
 		}
 		h.clean(t, "why "+addr, why)
 	}
-	bans, err := r.client.Bans(ctx, control.BanFilter{})
+	bans, err := r.client.Bans(ctx, api.BanFilter{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,15 +11,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hosts"
-	"github.com/ringwall/ringwall/pkg/netspace"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/netns"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 	"github.com/ringwall/ringwall/pkg/pipeline"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // patience bounds every wait for something that must happen.
@@ -31,9 +31,9 @@ type rig struct {
 	d       *Daemon
 	server  *amiserver.Server
 	address string
-	space   *netspace.Space
-	client  *control.Client
-	cfg     *policy.Config
+	space   *netns.Space
+	client  *api.Client
+	cfg     *config.Config
 	calls   int
 	lookup  hosts.Lookup // nil: DNS
 
@@ -47,14 +47,14 @@ type rig struct {
 	clock      pipeline.Clock
 }
 
-func newRig(t *testing.T, change ...func(*policy.Config)) *rig {
+func newRig(t *testing.T, change ...func(*config.Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, space: netspacetest.New(t), more: make(chan struct{}, 1)}
+	r := &rig{t: t, space: netnstest.New(t), more: make(chan struct{}, 1)}
 	r.serve("127.83.12.9:0") // where nobody takes the port while the server is away
-	cfg := policy.Default()
-	a := policy.DefaultAsterisk()
-	a.Name, a.Address, a.Username, a.Secret = "pbx1", r.address, "ringwall", policy.NewSecret("s3cret")
-	cfg.Asterisk = []policy.Asterisk{a}
+	cfg := config.Default()
+	a := config.DefaultAsterisk()
+	a.Name, a.Address, a.Username, a.Secret = "pbx1", r.address, "ringwall", config.NewSecret("s3cret")
+	cfg.Asterisk = []config.Asterisk{a}
 	cfg.Control.Socket = filepath.Join(t.TempDir(), "ringwall.sock")
 	cfg.Metrics.Listen = "127.0.0.1:0"
 	cfg.State.Path = filepath.Join(t.TempDir(), "state.db")
@@ -62,7 +62,7 @@ func newRig(t *testing.T, change ...func(*policy.Config)) *rig {
 		f(&cfg)
 	}
 	r.cfg = &cfg
-	r.client = &control.Client{Socket: cfg.Control.Socket}
+	r.client = &api.Client{Socket: cfg.Control.Socket}
 	r.start()
 	return r
 }

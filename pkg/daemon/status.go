@@ -10,32 +10,32 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/metrics"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
-// Status implements control.Backend.
-func (b backend) Status(context.Context) (control.Status, error) {
+// Status implements api.Backend.
+func (b backend) Status(context.Context) (api.Status, error) {
 	cfg := b.config.current()
-	s := control.Status{
+	s := api.Status{
 		Version: b.opts.Version, PID: os.Getpid(), Time: time.Now(), Started: b.started,
 		Uptime: time.Since(b.started).Seconds(), Mode: string(cfg.Policy.Mode),
-		PBXs: []control.PBXStatus{}, ObserveOnly: []control.Observed{}, Warnings: []control.Warning{},
+		PBXs: []api.PBXStatus{}, ObserveOnly: []api.Observed{}, Warnings: []api.Warning{},
 	}
 	b.config.mu.Lock()
-	s.Config = control.ConfigStatus{Path: b.config.path, Loaded: b.config.loaded}
+	s.Config = api.ConfigStatus{Path: b.config.path, Loaded: b.config.loaded}
 	if b.config.err != nil {
 		s.Config.Error, s.Config.InForce = b.config.err.Error(), b.config.inForce
 	}
 	for _, w := range b.config.warnings {
-		s.Warnings = append(s.Warnings, control.Warning{Text: w.String()})
+		s.Warnings = append(s.Warnings, api.Warning{Text: w.String()})
 	}
 	b.config.mu.Unlock()
 	if s.Config.Restart = b.config.changedSinceStart(); len(s.Config.Restart) > 0 {
-		s.Warnings = append(s.Warnings, control.Warning{
+		s.Warnings = append(s.Warnings, api.Warning{
 			Text: "changed in the configuration, but not in force before a restart: " +
 				strings.Join(s.Config.Restart, ", "),
 			Try: "systemctl restart ringwall; bans stay in force",
@@ -50,16 +50,16 @@ func (b backend) Status(context.Context) (control.Status, error) {
 	s.Warnings = append(s.Warnings, portWarnings(s.Ports)...)
 	s.Warnings = append(s.Warnings, leaking(s)...)
 	for _, name := range sorted(cfg.Policy.Services) {
-		if cfg.Policy.Services[name] == policy.Observe {
+		if cfg.Policy.Services[name] == config.Observe {
 			why := "policy.services says so"
 			if name == "SIP" {
 				why = "chan_sip reports whatever address the attacker writes into Via; use PJSIP"
 			}
-			s.ObserveOnly = append(s.ObserveOnly, control.Observed{Service: name, Why: why})
+			s.ObserveOnly = append(s.ObserveOnly, api.Observed{Service: name, Why: why})
 		}
 	}
 	if off := b.pipeline.Clock().Offset(); off.Abs() > time.Minute {
-		s.Warnings = append(s.Warnings, control.Warning{
+		s.Warnings = append(s.Warnings, api.Warning{
 			Text: fmt.Sprintf("the clock was set by %v since the start: times of bans are shown as of before",
 				off.Round(time.Second)),
 			Try: "systemctl restart ringwall; bans stay in force",
@@ -68,16 +68,16 @@ func (b backend) Status(context.Context) (control.Status, error) {
 	s.Warnings = append(s.Warnings, b.faults.warnings()...)
 	s.Warnings = append(s.Warnings, b.allowed.warnings()...)
 	s.Warnings = append(s.Warnings, b.allowSources.warnings()...)
-	var places []control.Warning
+	var places []api.Warning
 	s.Geo, places = b.geoStatus(cfg.Geo, time.Now())
 	s.Warnings = append(s.Warnings, places...)
 	if b.store != nil && b.store.Err() != nil {
-		s.Warnings = append(s.Warnings, control.Warning{
+		s.Warnings = append(s.Warnings, api.Warning{
 			Text: "what happens is not saved: " + b.store.Err().Error(), Try: "look at the disk of " + cfg.State.Path,
 		})
 	}
 	for _, limit := range sorted(s.Engine.Limited) {
-		s.Warnings = append(s.Warnings, control.Warning{
+		s.Warnings = append(s.Warnings, api.Warning{
 			Text: fmt.Sprintf("the bound %q was hit %d times", limit, s.Engine.Limited[limit]),
 			Try:  "see policy.limits and policy.max_sources",
 		})
@@ -86,11 +86,11 @@ func (b backend) Status(context.Context) (control.Status, error) {
 }
 
 // leaking warns of banned sources that get through.
-func leaking(s control.Status) []control.Warning {
+func leaking(s api.Status) []api.Warning {
 	if s.Engine.Leaking == 0 || s.Engine.LastLeak == nil {
 		return nil
 	}
-	w := control.Warning{
+	w := api.Warning{
 		Text: fmt.Sprintf("%d banned sources got through to Asterisk within the last hour, the last at %s",
 			s.Engine.Leaking,
 			s.Engine.LastLeak.Format("15:04:05 MST")),
@@ -100,11 +100,11 @@ func leaking(s control.Status) []control.Warning {
 		w.Text = "one banned source got through to Asterisk within the last hour, the last time at " +
 			s.Engine.LastLeak.Format("15:04:05 MST")
 	}
-	return []control.Warning{w}
+	return []api.Warning{w}
 }
 
-func (d *Daemon) kernelStatus(cfg *policy.Config, desired int) control.KernelStatus {
-	k := control.KernelStatus{Table: "inet " + cfg.Firewall.Table, DryRun: d.opts.DryRun, Desired: desired}
+func (d *Daemon) kernelStatus(cfg *config.Config, desired int) api.KernelStatus {
+	k := api.KernelStatus{Table: "inet " + cfg.Firewall.Table, DryRun: d.opts.DryRun, Desired: desired}
 	if d.opts.DryRun {
 		k.DryRunReason = "asked for"
 	}
@@ -122,12 +122,12 @@ func (d *Daemon) kernelStatus(cfg *policy.Config, desired int) control.KernelSta
 	}
 	dropped := d.kernel.drops(d.fw)
 	for _, set := range sorted(dropped) {
-		k.Dropped = append(k.Dropped, control.Count{Name: set, Count: dropped[set]})
+		k.Dropped = append(k.Dropped, api.Count{Name: set, Count: dropped[set]})
 	}
 	d.kernel.mu.Lock()
 	defer d.kernel.mu.Unlock()
 	for _, cause := range sorted(d.kernel.rebuilds) {
-		k.Rebuilds = append(k.Rebuilds, control.Count{Name: cause, Count: d.kernel.rebuilds[cause]})
+		k.Rebuilds = append(k.Rebuilds, api.Count{Name: cause, Count: d.kernel.rebuilds[cause]})
 	}
 	return k
 }
@@ -160,7 +160,7 @@ func (d *Daemon) Present() metrics.Present {
 	})
 	p.BansPresent, _ = d.kernel.estimatePresent(p.BansDesired)
 	p.KernelOK = d.kernelError() == nil
-	p.Enforcing = d.config.current().Policy.Mode == policy.Enforce && !d.opts.DryRun
+	p.Enforcing = d.config.current().Policy.Mode == config.Enforce && !d.opts.DryRun
 	p.StateSaved = d.store != nil && d.store.Err() == nil
 	for _, b := range d.pbxs {
 		p.PBXs = append(p.PBXs, b.metricsView())

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netns"
 )
 
 // childVariable tells the process in a user namespace what it is. It has two pipes more: it writes its report into the
@@ -101,7 +101,7 @@ func runAsChild(ctx context.Context, o Options) error {
 	defer func() { _ = life.Close() }()
 
 	var r report
-	err := netspace.BringUp("lo")
+	err := netns.BringUp("lo")
 	if err != nil {
 		err = &noKernelError{err}
 	} else {

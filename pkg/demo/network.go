@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ringwall/ringwall/pkg/netspace"
+	"github.com/ringwall/ringwall/pkg/netns"
 )
 
 // The ports of the PBX; both are among the default firewall.ports.
@@ -24,7 +24,7 @@ const (
 // testNetwork is where packets travel: two network namespaces joined by a cable, the PBX at one end and everybody else
 // at the other. A dry one is the loopback interface instead, where each source has an address of 127/8 to send from.
 type testNetwork struct {
-	pbx, outside *netspace.Space // nil if dry
+	pbx, outside *netns.Space // nil if dry
 	dry          bool
 	ipv6         bool
 	loopbacks    map[netip.Addr]netip.Addr // dry: from the source to the loopback address that it sends from
@@ -51,13 +51,13 @@ func newKernelNetwork(ctx context.Context, sources []netip.Addr) (_ *testNetwork
 			s.close()
 		}
 	}()
-	if s.pbx, err = netspace.New(); err != nil {
+	if s.pbx, err = netns.New(); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
-	if s.outside, err = netspace.New(); err != nil {
+	if s.outside, err = netns.New(); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
-	if err := netspace.Connect(s.pbx, s.outside, nil, nil); err != nil {
+	if err := netns.Connect(s.pbx, s.outside, nil, nil); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
 	if err := s.pbx.Do(func() (err error) {
@@ -237,7 +237,7 @@ func configureEth0(addrs []netip.Addr) (ipv6 bool, err error) {
 		if a.Is6() && !ipv6 {
 			continue
 		}
-		if err := netspace.BringUp("eth0", netip.PrefixFrom(a, a.BitLen()).String()); err != nil {
+		if err := netns.BringUp("eth0", netip.PrefixFrom(a, a.BitLen()).String()); err != nil {
 			if a.Is6() { // disable_ipv6
 				ipv6 = false
 				continue
@@ -249,7 +249,7 @@ func configureEth0(addrs []netip.Addr) (ipv6 bool, err error) {
 		if all.Is6() && !ipv6 {
 			continue
 		}
-		if err := netspace.AddDefaultRoute("eth0", all); err != nil {
+		if err := netns.AddDefaultRoute("eth0", all); err != nil {
 			return false, fmt.Errorf("demo: %w", err)
 		}
 	}

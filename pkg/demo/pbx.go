@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
 )
 
 // pbx answers REGISTER over UDP, and tells its AMI what Asterisk 22 would: it knows of an attack only from packets that

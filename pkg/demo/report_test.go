@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -52,7 +52,7 @@ func TestHostileNamesDoNotReachTheTerminal(t *testing.T) {
 			Score:    12,
 			Duration: 4 * time.Hour,
 			Prefix:   netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonUnknownAccount,
-			Service: security.PJSIP,
+			Service: event.PJSIP,
 		})
 	}
 	for _, width := range []int{20, 80, 100} {

@@ -16,10 +16,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hint"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // How long the demonstration goes on.
@@ -113,7 +113,7 @@ type demonstration struct {
 	tally        *tally
 	pbx          *pbx
 	ami          net.Listener // for the daemon, on the loopback interface of the process
-	cfg          *policy.Config
+	cfg          *config.Config
 	daemon       *daemon.Daemon
 	log          *lastLines
 	phones       []*phone
@@ -194,10 +194,10 @@ func (s *demonstration) build(ctx context.Context) (err error) {
 	if s.ami, err = lc.Listen(ctx, "tcp4", "127.0.0.1:0"); err != nil {
 		return fmt.Errorf("demo: a port for the built-in AMI server: %w", err)
 	}
-	a := policy.DefaultAsterisk()
-	a.Name, a.Address, a.Username, a.Secret = "demo", s.ami.Addr().String(), managerUser, policy.NewSecret(secret)
-	a.Learn = policy.LearnOff // this PBX has nothing to tell
-	s.cfg.Asterisk = []policy.Asterisk{a}
+	a := config.DefaultAsterisk()
+	a.Name, a.Address, a.Username, a.Secret = "demo", s.ami.Addr().String(), managerUser, config.NewSecret(secret)
+	a.Learn = config.LearnOff // this PBX has nothing to tell
+	s.cfg.Asterisk = []config.Asterisk{a}
 	s.daemon, err = daemon.New(daemon.Options{
 		Config: s.cfg, NetNS: s.network.netNS(), DryRun: s.environment.dry, OnDecision: s.tally.recordDecision,
 		Version: s.o.Version,
@@ -213,8 +213,8 @@ func (s *demonstration) build(ctx context.Context) (err error) {
 }
 
 // offlineDefaults is Ringwall's configuration as it comes, without what would reach outside of the demonstration.
-func offlineDefaults() policy.Config {
-	cfg := policy.Default()
+func offlineDefaults() config.Config {
+	cfg := config.Default()
 	cfg.Metrics.Listen, cfg.Control.Socket, cfg.State.Path = "", "", ""
 	return cfg
 }

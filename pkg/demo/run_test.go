@@ -16,7 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // told is what the demonstration wrote as JSON.
@@ -162,12 +162,12 @@ func TestWhatDoesNotHappenIsAnError(t *testing.T) {
 	t.Parallel()
 	for _, r := range []struct {
 		name   string
-		change func(*policy.Config)
+		change func(*config.Config)
 		want   []string
 	}{
-		{"bans that do not cover SIP", func(c *policy.Config) { c.Firewall.Ports = policy.Ports{UDP: []uint16{4569}} },
+		{"bans that do not cover SIP", func(c *config.Config) { c.Firewall.Ports = config.Ports{UDP: []uint16{4569}} },
 			[]string{"scanner (203.0.113.5) was banned, but", "packets that it sent later arrived"}},
-		{"customers are banned at once", func(c *policy.Config) { c.Policy.Misconfigured.Burst = 0; c.Policy.Threshold = 1 },
+		{"customers are banned at once", func(c *config.Config) { c.Policy.Misconfigured.Burst = 0; c.Policy.Threshold = 1 },
 			[]string{"lone phone was banned"}},
 	} {
 		t.Run(r.name, func(t *testing.T) {

@@ -7,14 +7,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
+	"github.com/ringwall/ringwall/pkg/asterisk/learn"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/humanize"
-	"github.com/ringwall/ringwall/pkg/learn"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // The links of one session, in order, and those that need none.
@@ -43,7 +43,7 @@ func (e *exam) asterisks(ctx context.Context) {
 }
 
 // session logs in and proves that events come.
-func (e *exam) session(ctx context.Context, s subject, a policy.Asterisk) {
+func (e *exam) session(ctx context.Context, s subject, a config.Asterisk) {
 	cfg, err := e.dialect(a)
 	if err == nil {
 		err = cfg.Validate()
@@ -78,13 +78,13 @@ func (e *exam) session(ctx context.Context, s subject, a policy.Asterisk) {
 }
 
 // dialect is the session that the daemon would keep, with less patience.
-func (e *exam) dialect(a policy.Asterisk) (ami.Config, error) {
+func (e *exam) dialect(a config.Asterisk) (ami.Config, error) {
 	cfg, err := daemon.SessionConfig(a)
 	cfg.DialTimeout, cfg.LoginTimeout, cfg.ProofTimeout = e.Wait, e.Wait, e.Wait
 	return cfg, err
 }
 
-func (e *exam) encrypted(s subject, a policy.Asterisk) {
+func (e *exam) encrypted(s subject, a config.Asterisk) {
 	if a.TLS.Insecure {
 		s.warn(encryption, "tls.ca_file: PATH of the certificate, and no tls.insecure",
 			"encrypted, but anybody on the way can pose as Asterisk (tls.insecure)")
@@ -94,7 +94,7 @@ func (e *exam) encrypted(s subject, a policy.Asterisk) {
 }
 
 // refused says which link broke, what holds up to there, and what could not be tried.
-func (e *exam) refused(s subject, a policy.Asterisk, err error) {
+func (e *exam) refused(s subject, a config.Asterisk, err error) {
 	links := []string{reach, encryption, greeting, logins, privilege, arrival, learning}
 	if !a.TLS.Enabled {
 		links = append(links[:1], links[2:]...)
@@ -203,8 +203,8 @@ func (e *exam) ticking(s subject, l login) {
 
 // learn finds out what Asterisk would tell about trunks and contacts. Where the daemon has asked already, it is not
 // asked again: each denied question is a security event.
-func (e *exam) learn(ctx context.Context, s subject, a policy.Asterisk, h *hearing) {
-	if a.Learn == policy.LearnOff {
+func (e *exam) learn(ctx context.Context, s subject, a config.Asterisk, h *hearing) {
+	if a.Learn == config.LearnOff {
 		s.skip(learning, "learn: auto", "turned off: trunks are only protected by policy.allow")
 		return
 	}
@@ -304,9 +304,9 @@ func listen(ctx context.Context, cfg ami.Config) *hearing {
 			if !strings.HasPrefix(f.Text, "Event: SuccessfulAuth\r\n") {
 				continue
 			}
-			var ev security.Event
-			l := login{received: f.Received, err: security.Decode(f.Text, &ev)}
-			if l.err == nil && (ev.Service != security.AMI || ev.Account != cfg.Username) {
+			var ev event.Event
+			l := login{received: f.Received, err: event.Decode(f.Text, &ev)}
+			if l.err == nil && (ev.Service != event.AMI || ev.Account != cfg.Username) {
 				continue
 			}
 			l.from, l.at = ev.Remote.AddrPort, ev.Time

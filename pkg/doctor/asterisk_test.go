@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 func TestEachLinkOfASession(t *testing.T) {
@@ -68,7 +68,7 @@ func TestEachLinkOfASession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := file(t, row.address(t), "")
-			cfg, _, err := policy.Load(path, policy.Environment{})
+			cfg, _, err := config.Load(path, config.Environment{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,24 +9,24 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/humanize"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // configuration loads the file as the daemon would, and names every mistake.
 func (e *exam) configuration(context.Context) {
 	s := e.on("")
-	cfg, warnings, err := policy.Load(e.ConfigPath, e.Env)
+	cfg, warnings, err := config.Load(e.ConfigPath, e.Env)
 	if e.loaded = err == nil; e.loaded {
 		e.cfg = cfg
 		s.ok("configuration", "%s: %s, policy %s", e.ConfigPath,
 			humanize.Plural(len(cfg.Asterisk), "Asterisk", "Asterisks"), cfg.Policy.Mode)
 	} else {
-		standard := policy.Default()
+		standard := config.Default()
 		e.cfg = &standard
 	}
-	if errs, ok := errors.AsType[policy.Errors](err); ok {
+	if errs, ok := errors.AsType[config.Errors](err); ok {
 		for _, m := range errs {
 			s.fail("configuration", m.Try, "%s", mistake(m.File, m.Line, m.Key, m.What, m.Value, m.Allowed))
 		}
@@ -48,8 +48,8 @@ func (e *exam) readable(s subject) {
 	if e.Service == "" || !e.loaded {
 		return
 	}
-	_, _, err := policy.Load(e.ConfigPath, e.ServiceEnv)
-	errs, ok := errors.AsType[policy.Errors](err)
+	_, _, err := config.Load(e.ConfigPath, e.ServiceEnv)
+	errs, ok := errors.AsType[config.Errors](err)
 	switch {
 	case ok:
 		for _, m := range errs {
@@ -85,7 +85,7 @@ func (e *exam) judgement(ctx context.Context) {
 		return
 	}
 	s, p := e.on(""), e.cfg.Policy
-	if p.Mode == policy.Observe {
+	if p.Mode == config.Observe {
 		s.warn("mode", "after a day of looking at ringwall history: policy.mode: enforce, then systemctl reload ringwall",
 			"observe: nothing is banned yet, what would be is only reported")
 	} else {
@@ -123,7 +123,7 @@ func (e *exam) services(s subject) {
 	var enforced []string
 	for _, name := range slices.Sorted(maps.Keys(e.cfg.Policy.Services)) {
 		switch {
-		case e.cfg.Policy.Services[name] != policy.Observe:
+		case e.cfg.Policy.Services[name] != config.Observe:
 			enforced = append(enforced, name)
 		case name == "SIP":
 			s.ok("services", "SIP (chan_sip) is observed only: it reports whatever address the attacker writes into Via; use PJSIP")

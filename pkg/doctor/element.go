@@ -9,10 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hint"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -131,7 +131,7 @@ func (e *exam) throughDaemon(s subject, check *firewall.Check, owner uint32) {
 			"table inet %s belongs to a running process (netlink port %d), and no daemon answers", e.cfg.Firewall.Table,
 			owner)
 		return
-	case e.daemon.Mode != string(policy.Enforce) || e.daemon.Kernel.DryRun:
+	case e.daemon.Mode != string(config.Enforce) || e.daemon.Kernel.DryRun:
 		s.skip(element, "", "the daemon owns the table and bans nobody, so it is not asked to ban a test address")
 		return
 	}
@@ -156,7 +156,7 @@ func (e *exam) throughDaemon(s subject, check *firewall.Check, owner uint32) {
 func (e *exam) askedFor(check *firewall.Check, try netip.Prefix) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*e.Wait) // an unban has to follow, whatever becomes of the command
 	defer cancel()
-	_, err := e.client.Ban(ctx, control.BanRequest{Prefix: try, For: testTime, Reason: control.DoctorTest})
+	_, err := e.client.Ban(ctx, api.BanRequest{Prefix: try, For: testTime, Reason: api.DoctorTest})
 	if err != nil {
 		return err
 	}
@@ -164,8 +164,8 @@ func (e *exam) askedFor(check *firewall.Check, try netip.Prefix) error {
 	if err == nil && !found {
 		err = errors.New("it said yes, and the kernel does not have it")
 	}
-	if _, err2 := e.client.Unban(ctx, control.UnbanRequest{Prefix: try}); err2 != nil &&
-		!errors.Is(err2, control.ErrNotFound) {
+	if _, err2 := e.client.Unban(ctx, api.UnbanRequest{Prefix: try}); err2 != nil &&
+		!errors.Is(err2, api.ErrNotFound) {
 		return errors.Join(err, err2)
 	}
 	if err != nil {

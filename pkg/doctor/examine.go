@@ -6,16 +6,16 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // Options say what to examine. The zero value of what is not explained means the default.
 type Options struct {
 	ConfigPath string             // the file
-	Env        policy.Environment // of this process: secrets, SSH_CONNECTION
+	Env        config.Environment // of this process: secrets, SSH_CONNECTION
 	Service    string             // the user that the daemon runs as, where this is root
-	ServiceEnv policy.Environment // what that user can read
+	ServiceEnv config.Environment // what that user can read
 	Socket     string             // of the daemon, instead of control.socket
 	Report     func(Check)        // gets each check as soon as it is made, from Examine's goroutine; nil: none
 	NetNS      int                // descriptor of the network namespace of the table; 0: that of this process
@@ -29,10 +29,10 @@ type exam struct {
 	Options
 	list []Check
 
-	cfg    *policy.Config
+	cfg    *config.Config
 	loaded bool // cfg is the file's; else the defaults
-	daemon *control.Status
-	client *control.Client
+	daemon *api.Status
+	client *api.Client
 	own    map[netip.Prefix]string // this machine's addresses, with a word why
 
 	manager string // manager.conf, where it is not Asterisk's usual one

@@ -12,9 +12,9 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // The links of the kernel.
@@ -119,7 +119,7 @@ func (k *link) close() { _ = k.lib.CloseLasting() }
 
 // owner asks whether the kernel knows the table flags owner and persist.
 func (e *exam) owner(s subject) {
-	if e.cfg.Firewall.Owner == policy.OwnerOff {
+	if e.cfg.Firewall.Owner == config.OwnerOff {
 		s.ok(ownership, "not wanted (firewall.owner: off): after nft flush ruleset the daemon puts the bans back")
 		return
 	}
@@ -130,7 +130,7 @@ func (e *exam) owner(s subject) {
 	switch {
 	case err == nil:
 		s.ok(ownership, "the table can be protected from nft flush ruleset (owner, persist)")
-	case e.cfg.Firewall.Owner == policy.OwnerOn:
+	case e.cfg.Firewall.Owner == config.OwnerOn:
 		s.fail(ownership, "firewall.owner: auto, or a kernel from 6.9 on",
 			"this kernel cannot protect the table (owner, persist), and firewall.owner is on: %s", text(err))
 	default:

@@ -13,25 +13,25 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/netspace"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/netns"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // beside is an examination of the kernel of a namespace.
-func beside(ns *netspace.Space) *exam {
-	cfg := policy.Default()
+func beside(ns *netns.Space) *exam {
+	cfg := config.Default()
 	return &exam{Options: Options{NetNS: ns.FD(), Wait: time.Minute}, cfg: &cfg, loaded: true, proc: "/proc"}
 }
 
 // ruleset lists all, without what changes by itself.
-func ruleset(t *testing.T, ns *netspace.Space) string {
-	return regexp.MustCompile(` expires \S+`).ReplaceAllString(netspacetest.NFT(t, ns, "list ruleset"), "")
+func ruleset(t *testing.T, ns *netns.Space) string {
+	return regexp.MustCompile(` expires \S+`).ReplaceAllString(netnstest.NFT(t, ns, "list ruleset"), "")
 }
 
 // leftover is a table as a daemon that ended left it, with a ban.
@@ -76,33 +76,33 @@ func released(t *testing.T, e *exam) {
 
 func TestTheKernelIsLeftAsItWas(t *testing.T) {
 	for name, row := range map[string]struct {
-		before func(*testing.T, *exam, *netspace.Space)
+		before func(*testing.T, *exam, *netns.Space)
 		want   Result
 		says   string
 	}{
-		"no table": {func(*testing.T, *exam, *netspace.Space) {}, OK, "was removed"},
-		"left behind": {func(t *testing.T, e *exam, _ *netspace.Space) { leftover(t, e, firewall.Auto) }, OK,
+		"no table": {func(*testing.T, *exam, *netns.Space) {}, OK, "was removed"},
+		"left behind": {func(t *testing.T, e *exam, _ *netns.Space) { leftover(t, e, firewall.Auto) }, OK,
 			"rules drop"},
-		"no rules": {func(t *testing.T, e *exam, ns *netspace.Space) {
+		"no rules": {func(t *testing.T, e *exam, ns *netns.Space) {
 			leftover(t, e, firewall.Auto)
-			netspacetest.NFT(t, ns, "flush chain inet ringwall prerouting")
+			netnstest.NFT(t, ns, "flush chain inet ringwall prerouting")
 		}, Warn, "no rule drops what is in the set ban4"},
-		"dormant": {func(t *testing.T, e *exam, ns *netspace.Space) {
+		"dormant": {func(t *testing.T, e *exam, ns *netns.Space) {
 			leftover(t, e, firewall.Off) // flags of a table cannot be changed while it has persist
-			netspacetest.NFT(t, ns, "table inet ringwall { flags dormant; }")
+			netnstest.NFT(t, ns, "table inet ringwall { flags dormant; }")
 		}, Warn, "dormant"},
-		"a daemon without its rules": {func(t *testing.T, e *exam, ns *netspace.Space) {
+		"a daemon without its rules": {func(t *testing.T, e *exam, ns *netns.Space) {
 			leftover(t, e, firewall.Auto)
-			netspacetest.NFT(t, ns, "flush chain inet ringwall prerouting")
-			e.daemon = &control.Status{Mode: "enforce", Kernel: control.KernelStatus{OK: true}}
+			netnstest.NFT(t, ns, "flush chain inet ringwall prerouting")
+			e.daemon = &api.Status{Mode: "enforce", Kernel: api.KernelStatus{OK: true}}
 		}, Fail, "bans are not enforced"},
-		"a daemon without its table": {func(_ *testing.T, e *exam, _ *netspace.Space) {
-			e.daemon = &control.Status{Mode: "enforce"}
+		"a daemon without its table": {func(_ *testing.T, e *exam, _ *netns.Space) {
+			e.daemon = &api.Status{Mode: "enforce"}
 		}, Fail, "another network namespace"},
-		"a full set": {func(t *testing.T, e *exam, ns *netspace.Space) {
+		"a full set": {func(t *testing.T, e *exam, ns *netns.Space) {
 			leftover(t, e, firewall.Auto)
-			netspacetest.NFT(t, ns, "delete table inet ringwall")
-			netspacetest.NFT(t, ns, `table inet ringwall {
+			netnstest.NFT(t, ns, "delete table inet ringwall")
+			netnstest.NFT(t, ns, `table inet ringwall {
 				set ban4 { type ipv4_addr; size 1; flags timeout; elements = { 192.0.2.254 timeout 1h } }
 				set ban6_64 { type ipv6_addr; flags timeout; }
 				chain prerouting {
@@ -115,7 +115,7 @@ func TestTheKernelIsLeftAsItWas(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ns := netspacetest.New(t)
+			ns := netnstest.New(t)
 			e := beside(ns)
 			row.before(t, e, ns)
 			before := ruleset(t, ns)
@@ -141,7 +141,7 @@ func TestTheBansOfADaemonThatIsGone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := beside(netspacetest.New(t))
+			e := beside(netnstest.New(t))
 			row.before(t, e)
 			e.kernel(t.Context())
 			if row.says == "" {
@@ -168,15 +168,15 @@ func TestABanThatIsNotInTheKernel(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ns := netspacetest.New(t)
+			ns := netnstest.New(t)
 			e := beside(ns)
 			leftover(t, e, firewall.Auto)
 			var bans []ban.Ban
 			for _, p := range row.banned {
 				bans = append(bans, ban.Ban{Prefix: netip.MustParsePrefix(p)})
 			}
-			asked := asking(t, told{status: control.Status{
-				Mode: "enforce", Kernel: control.KernelStatus{OK: true, Desired: len(bans), Present: len(bans)},
+			asked := asking(t, told{status: api.Status{
+				Mode: "enforce", Kernel: api.KernelStatus{OK: true, Desired: len(bans), Present: len(bans)},
 			}, bans: bans})
 			e.cfg.Control.Socket = asked.cfg.Control.Socket
 			e.running(t.Context())
@@ -194,21 +194,21 @@ func TestABanThatIsNotInTheKernel(t *testing.T) {
 
 // People copy documentation networks from examples, doctor's own among them.
 func TestTheTestAddressIsNotAllowed(t *testing.T) {
-	allow := func(list ...string) []policy.AllowEntry {
-		var entries []policy.AllowEntry
+	allow := func(list ...string) []config.AllowEntry {
+		var entries []config.AllowEntry
 		for _, p := range list {
-			entries = append(entries, policy.AllowEntry{Prefix: netip.MustParsePrefix(p)})
+			entries = append(entries, config.AllowEntry{Prefix: netip.MustParsePrefix(p)})
 		}
 		return entries
 	}
-	e := run(t, netspacetest.New(t), func(c *policy.Config) {
+	e := run(t, netnstest.New(t), func(c *config.Config) {
 		c.Policy.Allow = allow("192.0.2.0/24",
 			"2001:db8:d0c7::/48")
 	})
 	e.kernel(t.Context())
 	is(t, one(t, e.list, element), OK)
 
-	ns := netspacetest.New(t)
+	ns := netnstest.New(t)
 	e = beside(ns)
 	leftover(t, e, firewall.Off)
 	e.cfg.Policy.Allow = allow("192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32")
@@ -222,7 +222,7 @@ func TestTheTestAddressIsNotAllowed(t *testing.T) {
 }
 
 func TestATableThatSomebodyElseOwns(t *testing.T) {
-	ns := netspacetest.New(t)
+	ns := netnstest.New(t)
 	k, err := openNetlink(ns.FD())
 	if err != nil {
 		t.Fatal(err)
@@ -238,14 +238,14 @@ func TestATableThatSomebodyElseOwns(t *testing.T) {
 }
 
 // run starts a real daemon whose table is in the namespace, and returns an examination that has asked it.
-func run(t *testing.T, ns *netspace.Space, change func(*policy.Config)) *exam {
+func run(t *testing.T, ns *netns.Space, change func(*config.Config)) *exam {
 	t.Helper()
-	cfg := policy.Default()
-	a := policy.DefaultAsterisk()
-	a.Name, a.Username, a.Secret = "pbx1", "ringwall", policy.NewSecret(secret)
+	cfg := config.Default()
+	a := config.DefaultAsterisk()
+	a.Name, a.Username, a.Secret = "pbx1", "ringwall", config.NewSecret(secret)
 	a.Address = serve(t, amiserver.User{Name: "ringwall", Secret: secret, Read: amiserver.ClassSecurity})
 	dir := t.TempDir()
-	cfg.Asterisk, cfg.Metrics.Listen = []policy.Asterisk{a}, ""
+	cfg.Asterisk, cfg.Metrics.Listen = []config.Asterisk{a}, ""
 	cfg.Control.Socket, cfg.State.Path = filepath.Join(dir, "r.sock"), filepath.Join(dir, "state.db")
 	change(&cfg)
 	ready := make(chan struct{})
@@ -278,12 +278,12 @@ func run(t *testing.T, ns *netspace.Space, change func(*policy.Config)) *exam {
 }
 
 func TestBesideARunningDaemon(t *testing.T) {
-	ns := netspacetest.New(t)
-	e := run(t, ns, func(*policy.Config) {})
+	ns := netnstest.New(t)
+	e := run(t, ns, func(*config.Config) {})
 	is(t, one(t, e.list, "heard"), OK, "event")
 	is(t, one(t, e.list, "bans"), OK, "0 in force")
 	kept := netip.MustParsePrefix("192.0.2.254/32")
-	if _, err := e.client.Ban(t.Context(), control.BanRequest{Prefix: kept, For: time.Hour}); err != nil {
+	if _, err := e.client.Ban(t.Context(), api.BanRequest{Prefix: kept, For: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	before := ruleset(t, ns)
@@ -309,7 +309,7 @@ func TestBesideARunningDaemon(t *testing.T) {
 		}) {
 		t.Errorf("the doctor's test is in the history: %+v, %v", h, err)
 	}
-	bans, err := e.client.Bans(t.Context(), control.BanFilter{})
+	bans, err := e.client.Bans(t.Context(), api.BanFilter{})
 	if err != nil || len(bans) != 1 || bans[0].Prefix.String() != kept.String() {
 		t.Errorf("%+v, %v", bans, err)
 	}
@@ -317,8 +317,8 @@ func TestBesideARunningDaemon(t *testing.T) {
 
 // With firewall.owner: off everybody with the capability may change the table, and the daemon need not be asked to.
 func TestBesideADaemonThatDoesNotOwnItsTable(t *testing.T) {
-	ns := netspacetest.New(t)
-	e := run(t, ns, func(c *policy.Config) { c.Firewall.Owner = policy.OwnerOff })
+	ns := netnstest.New(t)
+	e := run(t, ns, func(c *config.Config) { c.Firewall.Owner = config.OwnerOff })
 	e.kernel(t.Context())
 	is(t, one(t, e.list, element), OK, "rules drop")
 	is(t, one(t, e.list, ownership), OK, "owner: off")
@@ -328,8 +328,8 @@ func TestBesideADaemonThatDoesNotOwnItsTable(t *testing.T) {
 }
 
 func TestAnObservingDaemonIsNotAskedToBan(t *testing.T) {
-	ns := netspacetest.New(t)
-	e := run(t, ns, func(c *policy.Config) { c.Policy.Mode = policy.Observe })
+	ns := netnstest.New(t)
+	e := run(t, ns, func(c *config.Config) { c.Policy.Mode = config.Observe })
 	if !e.daemon.Kernel.Owner {
 		e.kernel(t.Context()) // before kernel 6.9 the table may be changed by hand
 		is(t, one(t, e.list, element), OK)
@@ -358,9 +358,9 @@ func TestWhoComesBeforeRingwall(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ns := netspacetest.New(t)
+			ns := netnstest.New(t)
 			if row.script != "" {
-				netspacetest.NFT(t, ns, row.script)
+				netnstest.NFT(t, ns, row.script)
 			}
 			e := beside(ns)
 			e.proc = t.TempDir() // iptables-legacy of the machine does not matter here

@@ -8,11 +8,11 @@ import (
 
 	"github.com/google/nftables"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/humanize"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // maxCompared bounds how many bans are looked for in the kernel: each is a question.
@@ -57,7 +57,7 @@ func (e *exam) standing() ([]firewall.Element, error) {
 // compared looks for what the daemon calls banned in the kernel itself. What is missing is asked for twice, since a
 // ban may just have begun or ended.
 func (e *exam) compared(s subject) {
-	if e.daemon.Mode != string(policy.Enforce) || e.daemon.Kernel.DryRun || !e.daemon.Kernel.OK || e.client == nil {
+	if e.daemon.Mode != string(config.Enforce) || e.daemon.Kernel.DryRun || !e.daemon.Kernel.OK || e.client == nil {
 		return // said elsewhere
 	}
 	missing, err := e.missing()
@@ -79,7 +79,7 @@ func (e *exam) missing() ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*e.Wait)
 	defer cancel()
 	var bans []ban.Ban
-	err := e.client.EachBan(ctx, control.BanFilter{}, func(b ban.Ban) error {
+	err := e.client.EachBan(ctx, api.BanFilter{}, func(b ban.Ban) error {
 		if len(bans) == maxCompared { // there may be a million
 			return errEnough
 		}

@@ -6,11 +6,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/humanize"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/service"
 )
 
@@ -50,7 +50,7 @@ func (e *exam) behindProxy(ctx context.Context, s subject) {
 			accounts = len(x.Trust.Accounts)
 		}
 		for _, ev := range x.Evidence {
-			if ev.Service == security.PJSIP.String() {
+			if ev.Service == event.PJSIP.String() {
 				failed, over = failed+1, ev.Transport
 			}
 		}
@@ -135,16 +135,16 @@ func (e *exam) sshPeer(ctx context.Context, s subject) {
 		}
 	}
 	f := e.cfg.Firewall
-	within := func(a policy.AllowEntry) bool { return a.Prefix.IsValid() && a.Prefix.Contains(peer) }
+	within := func(a config.AllowEntry) bool { return a.Prefix.IsValid() && a.Prefix.Contains(peer) }
 	switch {
-	case f.Scope == policy.ScopeVoIP && !slices.Contains(f.Ports.TCP, port):
+	case f.Scope == config.ScopeVoIP && !slices.Contains(f.Ports.TCP, port):
 		s.ok("ssh", "your session from %s is out of reach: a ban drops only the ports of telephony, not port %d", peer,
 			port)
 	case slices.ContainsFunc(e.cfg.Policy.Allow, within):
 		s.ok("ssh", "your address %s is in policy.allow", peer)
 	case e.allowedNow(ctx, peer):
 		s.ok("ssh", "the daemon never bans your address %s", peer)
-	case f.Scope == policy.ScopeVoIP:
+	case f.Scope == config.ScopeVoIP:
 		s.warn("ssh", "ringwall allow add "+peer.String()+", or take the port out of firewall.ports.tcp",
 			"a ban of %s would end your session: port %d is among firewall.ports.tcp", peer, port)
 	default:

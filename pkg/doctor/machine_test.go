@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 func TestEveryMistakeIsNamed(t *testing.T) {
@@ -36,14 +36,14 @@ func TestNoFileSaysWhatToDo(t *testing.T) {
 // Root can read all, the daemon's user cannot: that is no "right", but a fault of the next start.
 func TestWhatTheDaemonCannotReadIsAFault(t *testing.T) {
 	path := file(t, "127.0.0.1:1", "")
-	denied := policy.OS().As(func(name string) (fs.File, error) {
+	denied := config.OS().As(func(name string) (fs.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
 	})
-	e := &exam{Options: Options{ConfigPath: path, Env: policy.OS(), Service: "ringwall", ServiceEnv: denied}}
+	e := &exam{Options: Options{ConfigPath: path, Env: config.OS(), Service: "ringwall", ServiceEnv: denied}}
 	e.configuration(t.Context())
 	is(t, one(t, e.list, "configuration"), OK)
 	is(t, one(t, e.list, "readable"), Fail, path, "chgrp ringwall")
-	e = &exam{Options: Options{ConfigPath: path, Env: policy.OS(), Service: "ringwall", ServiceEnv: policy.OS()}}
+	e = &exam{Options: Options{ConfigPath: path, Env: config.OS(), Service: "ringwall", ServiceEnv: config.OS()}}
 	e.configuration(t.Context())
 	is(t, one(t, e.list, "readable"), OK, "ringwall can read")
 }
@@ -97,7 +97,7 @@ func TestWhoIsLoggedIn(t *testing.T) {
 		"hostile":    {"\x1b[31m 1 2 3", "", Skip, []string{"nobody"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := &exam{Options: Options{ConfigPath: file(t, "127.0.0.1:1", row.policy), Env: policy.Environment{
+			e := &exam{Options: Options{ConfigPath: file(t, "127.0.0.1:1", row.policy), Env: config.Environment{
 				Lookup: func(name string) (string, bool) { return row.connection, name == "SSH_CONNECTION" },
 			}}, proc: t.TempDir()}
 			e.configuration(t.Context())
@@ -171,7 +171,7 @@ func TestWhereTheStateGoes(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "state")
 			must(t, os.Mkdir(dir, 0o755))
 			row.make(t, dir)
-			cfg := policy.Default()
+			cfg := config.Default()
 			cfg.State.Path = filepath.Join(dir, "state.db")
 			e := &exam{cfg: &cfg}
 			e.statePlace(row.who)
@@ -182,22 +182,22 @@ func TestWhereTheStateGoes(t *testing.T) {
 
 func TestWhereTheSocketGoes(t *testing.T) {
 	for name, row := range map[string]struct {
-		change func(*policy.Config)
+		change func(*config.Config)
 		want   Result
 		says   string
 	}{
-		"there": {func(*policy.Config) {}, OK, "can make"},
-		"missing": {func(c *policy.Config) {
+		"there": {func(*config.Config) {}, OK, "can make"},
+		"missing": {func(c *config.Config) {
 			c.Control.Socket = filepath.Join(filepath.Dir(c.Control.Socket), "none",
 				"s")
 		}, Warn, "install -d"},
-		"later": {func(c *policy.Config) { c.Control.Socket = "/run/ringwall-of-no-test/s" }, OK,
+		"later": {func(c *config.Config) { c.Control.Socket = "/run/ringwall-of-no-test/s" }, OK,
 			"RuntimeDirectory"},
-		"too long": {func(c *policy.Config) { c.Control.Socket = "/run/" + strings.Repeat("x", 120) }, Fail, "107"},
-		"no group": {func(c *policy.Config) { c.Control.Group = "no-such-group-here" }, Fail, "groupadd"},
+		"too long": {func(c *config.Config) { c.Control.Socket = "/run/" + strings.Repeat("x", 120) }, Fail, "107"},
+		"no group": {func(c *config.Config) { c.Control.Group = "no-such-group-here" }, Fail, "groupadd"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := policy.Default()
+			cfg := config.Default()
 			cfg.Control.Socket = filepath.Join(t.TempDir(), "s")
 			row.change(&cfg)
 			e := &exam{cfg: &cfg}
@@ -231,13 +231,13 @@ func TestWriteTimeoutIsReadFromManagerConf(t *testing.T) {
 			must(t, os.WriteFile(filepath.Join(dir, "manager.conf"), []byte(row.main), 0o600))
 			must(t, os.WriteFile(filepath.Join(dir, "manager.d", "r.conf"), []byte(row.included), 0o600))
 			e := &exam{manager: filepath.Join(dir, "manager.conf")}
-			e.writeTimeout(e.on("pbx1"), policy.Asterisk{Username: "ringwall"}, true)
+			e.writeTimeout(e.on("pbx1"), config.Asterisk{Username: "ringwall"}, true)
 			is(t, one(t, e.list, writing), row.want, row.says)
 		})
 	}
 	e := &exam{manager: filepath.Join(t.TempDir(), "none")}
-	e.writeTimeout(e.on("pbx1"), policy.Asterisk{Username: "ringwall"}, true)
-	e.writeTimeout(e.on("pbx1"), policy.Asterisk{Username: "ringwall"}, false)
+	e.writeTimeout(e.on("pbx1"), config.Asterisk{Username: "ringwall"}, true)
+	e.writeTimeout(e.on("pbx1"), config.Asterisk{Username: "ringwall"}, false)
 	for _, c := range e.list {
 		is(t, c, Skip, "writetimeout = 5000")
 	}
@@ -262,7 +262,7 @@ func TestConnectionTracking(t *testing.T) {
 				must(t, os.WriteFile(filepath.Join(dir, "nf_conntrack_count"), []byte(row.count), 0o600))
 				must(t, os.WriteFile(filepath.Join(dir, "nf_conntrack_max"), []byte(row.most), 0o600))
 			}
-			cfg := policy.Default()
+			cfg := config.Default()
 			cfg.Firewall.Priority = row.priority
 			e := &exam{cfg: &cfg, proc: proc}
 			e.conntrack(e.on(""))
@@ -276,7 +276,7 @@ func TestIptablesLegacyBesideRingwall(t *testing.T) {
 		proc := t.TempDir()
 		must(t, os.Mkdir(filepath.Join(proc, "net"), 0o755))
 		must(t, os.WriteFile(filepath.Join(proc, "net/ip_tables_names"), []byte(names), 0o600))
-		e := beside(netspacetest.New(t))
+		e := beside(netnstest.New(t))
 		e.proc = proc
 		e.kernel(t.Context())
 		is(t, one(t, e.list, others), want, "iptables-legacy")

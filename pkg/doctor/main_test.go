@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

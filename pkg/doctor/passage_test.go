@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // What another firewall does to an address of the allow list, 192.0.2.7 or 2001:db8::7, at Asterisk's ports.
@@ -52,13 +52,13 @@ func TestAnotherFirewallMustLetTheAllowedIn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ns := netspacetest.New(t)
+			ns := netnstest.New(t)
 			script := strings.Replace(strings.Replace(input, "%s", row.sets, 1), "%s", row.rules, 1)
-			netspacetest.NFT(t, ns, script)
+			netnstest.NFT(t, ns, script)
 			e := beside(ns)
-			e.cfg.Firewall.Ports = policy.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}}
+			e.cfg.Firewall.Ports = config.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}}
 			for _, p := range []string{"192.0.2.7/32", "2001:db8::7/128"} {
-				e.cfg.Policy.Allow = append(e.cfg.Policy.Allow, policy.AllowEntry{Prefix: netip.MustParsePrefix(p)})
+				e.cfg.Policy.Allow = append(e.cfg.Policy.Allow, config.AllowEntry{Prefix: netip.MustParsePrefix(p)})
 			}
 			k, err := openNetlink(ns.FD())
 			if err != nil {

@@ -17,9 +17,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/humanize"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // closing is the link of the ports.
@@ -30,8 +30,8 @@ const closing = "ports"
 func (e *exam) ports(context.Context) {
 	s := e.on("")
 	e.leaks(s)
-	now := control.PortsStatus{
-		Auto: e.cfg.Firewall.Ports.Auto, All: e.cfg.Firewall.Scope == policy.ScopeAll,
+	now := api.PortsStatus{
+		Auto: e.cfg.Firewall.Ports.Auto, All: e.cfg.Firewall.Scope == config.ScopeAll,
 		UDP: e.cfg.Firewall.Ports.UDP, TCP: e.cfg.Firewall.Ports.TCP,
 	}
 	if e.daemon != nil && (e.daemon.Ports.All || len(e.daemon.Ports.UDP)+len(e.daemon.Ports.TCP) > 0) {
@@ -41,14 +41,14 @@ func (e *exam) ports(context.Context) {
 		s.ok(closing, "a ban closes every port (firewall.scope: all)")
 		return
 	}
-	open, unheard := now.Open(), []control.FoundPort(nil)
+	open, unheard := now.Open(), []api.FoundPort(nil)
 	sockets, err := e.listening()
 	for _, p := range sockets {
 		list := now.TCP
 		if p.Protocol == "udp" {
 			list = now.UDP
 		}
-		same := func(f control.FoundPort) bool { return f.Protocol == p.Protocol && f.Port == p.Port }
+		same := func(f api.FoundPort) bool { return f.Protocol == p.Protocol && f.Port == p.Port }
 		switch {
 		case slices.Contains(list, p.Port) || slices.ContainsFunc(open, same):
 		case now.Auto:
@@ -92,7 +92,7 @@ func (e *exam) leaks(s subject) {
 	s.warn("leaks", fix, "%s got through to Asterisk within the last hour, the last time %s ago", n, ago)
 }
 
-func portNames(list []control.FoundPort) string {
+func portNames(list []api.FoundPort) string {
 	names := make([]string, len(list))
 	for i, p := range list {
 		names[i] = strings.ToUpper(p.Protocol) + " " + strconv.Itoa(int(p.Port))
@@ -100,7 +100,7 @@ func portNames(list []control.FoundPort) string {
 	return strings.Join(names, ", ")
 }
 
-func portLists(p control.PortsStatus) string {
+func portLists(p api.PortsStatus) string {
 	var lists []string
 	for _, l := range []struct {
 		name  string
@@ -118,10 +118,10 @@ var errNoAsterisk = errors.New("no process asterisk with this machine's network"
 
 // listening lists the ports at which a process named asterisk receives from other machines. Whose a socket is, proc(5)
 // tells root alone. Sockets of calls (RTP, UDPTL) and of questions to name servers are left out by their ports.
-func (e *exam) listening() ([]control.FoundPort, error) {
+func (e *exam) listening() ([]api.FoundPort, error) {
 	dirs, _ := filepath.Glob(filepath.Join(e.proc, "[0-9]*"))
 	own, _ := os.Readlink(filepath.Join(e.proc, "self/ns/net"))
-	var list []control.FoundPort
+	var list []api.FoundPort
 	var failed error = errNoAsterisk
 	for _, dir := range dirs {
 		comm, err := os.ReadFile(filepath.Join(dir, "comm"))
@@ -149,7 +149,7 @@ func (e *exam) listening() ([]control.FoundPort, error) {
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b control.FoundPort) int {
+	slices.SortFunc(list, func(a, b api.FoundPort) int {
 		return strings.Compare(fmt.Sprintf("%s%05d", b.Protocol, a.Port), fmt.Sprintf("%s%05d", a.Protocol, b.Port))
 	})
 	return list, failed
@@ -175,7 +175,7 @@ func sockets(dir string) (map[string]bool, error) {
 const tcpListen, udpOpen = "0A", "07"
 
 // received reads a table such as /proc/net/udp: sl, local_address, rem_address, st, …, inode in the tenth column.
-func (e *exam) received(table []byte, protocol string, inodes map[string]bool) (list []control.FoundPort) {
+func (e *exam) received(table []byte, protocol string, inodes map[string]bool) (list []api.FoundPort) {
 	low, high := e.rtp()
 	for lines := bufio.NewScanner(bytes.NewReader(table)); lines.Scan(); {
 		f := strings.Fields(lines.Text())
@@ -192,7 +192,7 @@ func (e *exam) received(table []byte, protocol string, inodes map[string]bool) (
 		case !udp && f[3] != tcpListen, udp && f[3] != udpOpen:
 		case udp && (p >= low && p <= high || p >= 4000 && p <= 4999 || p >= 32768): // RTP, UDPTL, ip_local_port_range
 		default:
-			list = append(list, control.FoundPort{Protocol: protocol, Port: p, Open: true})
+			list = append(list, api.FoundPort{Protocol: protocol, Port: p, Open: true})
 		}
 	}
 	return list

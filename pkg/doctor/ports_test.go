@@ -9,14 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // portExam is an examination beside a daemon that says this, and a proc file system without an Asterisk.
-func portExam(t *testing.T, st *control.Status) *exam {
-	cfg := policy.Default()
+func portExam(t *testing.T, st *api.Status) *exam {
+	cfg := config.Default()
 	return &exam{Options: Options{ConfigPath: "/etc/ringwall/ringwall.yaml"}, cfg: &cfg, daemon: st, proc: t.TempDir(),
 		manager: filepath.Join(t.TempDir(), "manager.conf")}
 }
@@ -58,13 +58,13 @@ func asterisk(t *testing.T, e *exam, comm string) {
 }
 
 func TestPortsThatABanLeavesOpen(t *testing.T) {
-	explicit := func(e *exam) { e.cfg.Firewall.Ports = policy.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}} }
-	found := func(p ...control.FoundPort) *control.Status {
-		return &control.Status{Mode: "enforce",
-			Ports: control.PortsStatus{UDP: []uint16{5060}, TCP: []uint16{5060}, Found: p}}
+	explicit := func(e *exam) { e.cfg.Firewall.Ports = config.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}} }
+	found := func(p ...api.FoundPort) *api.Status {
+		return &api.Status{Mode: "enforce",
+			Ports: api.PortsStatus{UDP: []uint16{5060}, TCP: []uint16{5060}, Found: p}}
 	}
 	for name, row := range map[string]struct {
-		daemon *control.Status
+		daemon *api.Status
 		change func(*exam)
 		want   Result
 		says   []string
@@ -77,19 +77,19 @@ func TestPortsThatABanLeavesOpen(t *testing.T) {
 			[]string{"bans stop nothing at UDP 5080, TCP 5100:",
 				"firewall: {ports: {udp: [5060, 5080], tcp: [5060, 5100]}}", "ports: auto"}},
 		"sockets, all of them closed": {nil, func(e *exam) {
-			e.cfg.Firewall.Ports = policy.Ports{UDP: []uint16{5080}, TCP: []uint16{5100}}
+			e.cfg.Firewall.Ports = config.Ports{UDP: []uint16{5080}, TCP: []uint16{5100}}
 			asterisk(t, e, "asterisk")
 		}, OK, []string{"no other port"}},
-		"what the daemon has taken over": {&control.Status{Ports: control.PortsStatus{Auto: true, UDP: []uint16{5080},
+		"what the daemon has taken over": {&api.Status{Ports: api.PortsStatus{Auto: true, UDP: []uint16{5080},
 			TCP: []uint16{5100}}},
 			func(e *exam) { asterisk(t, e, "asterisk") }, OK, []string{"UDP 5080, TCP 5100", "no other port"}},
-		"what the daemon has heard": {found(control.FoundPort{Protocol: "udp", Port: 5080, Open: true}), explicit, Fail,
+		"what the daemon has heard": {found(api.FoundPort{Protocol: "udp", Port: 5080, Open: true}), explicit, Fail,
 			[]string{"bans stop nothing at UDP 5080:", "udp: [5060, 5080]"}},
-		"what the kernel did not take": {&control.Status{Ports: control.PortsStatus{Auto: true, UDP: []uint16{5060},
+		"what the kernel did not take": {&api.Status{Ports: api.PortsStatus{Auto: true, UDP: []uint16{5060},
 			Error: "busy"}}, func(*exam) {}, Fail,
 			[]string{"busy"}},
 		"every port": {nil, func(e *exam) {
-			e.cfg.Firewall.Scope = policy.ScopeAll
+			e.cfg.Firewall.Scope = config.ScopeAll
 			explicit(e)
 			asterisk(t, e,
 				"asterisk")
@@ -121,14 +121,14 @@ func TestPortsOfCallsAreNoneOfSIP(t *testing.T) {
 
 // The sockets of this very process, as the kernel writes them.
 func TestSocketsAreReadAsTheKernelWritesThem(t *testing.T) {
-	var want []control.FoundPort
+	var want []api.FoundPort
 	for _, network := range []string{"udp4", "udp6"} {
 		c, err := net.ListenPacket(network, ":0")
 		if err != nil {
 			t.Skipf("%s: %v", network, err)
 		}
 		t.Cleanup(func() { _ = c.Close() })
-		want = append(want, control.FoundPort{Protocol: "udp", Port: uint16(c.LocalAddr().(*net.UDPAddr).Port)})
+		want = append(want, api.FoundPort{Protocol: "udp", Port: uint16(c.LocalAddr().(*net.UDPAddr).Port)})
 	}
 	inodes, err := sockets("/proc/self")
 	if err != nil || len(inodes) < 2 {
@@ -169,12 +169,12 @@ func TestBannedSourcesThatGetThroughFail(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			at := now.Add(-row.ago)
-			e := portExam(t, &control.Status{Time: now, Engine: engine.Stats{Leaking: row.n, LastLeak: &at}})
+			e := portExam(t, &api.Status{Time: now, Engine: engine.Stats{Leaking: row.n, LastLeak: &at}})
 			e.ports(t.Context())
 			is(t, one(t, e.list, "leaks"), row.want, row.says, "firewall.ports")
 		})
 	}
-	e := portExam(t, &control.Status{Time: now})
+	e := portExam(t, &api.Status{Time: now})
 	e.ports(t.Context())
 	if list := of(e.list, "leaks"); len(list) > 0 {
 		t.Errorf("%+v", list)

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -23,12 +23,12 @@ const (
 // running asks the daemon, if there is one, how it is.
 func (e *exam) running(ctx context.Context) {
 	s := e.on("")
-	e.client = &control.Client{Socket: e.cfg.Control.Socket}
+	e.client = &api.Client{Socket: e.cfg.Control.Socket}
 	st, err := e.settled(ctx)
-	var why *control.Error
+	var why *api.Error
 	switch {
 	case err == nil:
-	case errors.Is(err, control.ErrNotRunning):
+	case errors.Is(err, api.ErrNotRunning):
 		s.fail("daemon", "when all else is well: systemctl enable --now ringwall\nwhere it does not stay up: journalctl -u ringwall -n 20",
 			"does not run (%s): whoever attacks from now on is not banned; the rest is tried from here", text(err))
 		return
@@ -90,7 +90,7 @@ func (e *exam) running(ctx context.Context) {
 
 // settled asks until the table is as it should be, and each Asterisk has let the daemon in or has not: at its start,
 // and after somebody's change, the daemon needs a moment.
-func (e *exam) settled(ctx context.Context) (control.Status, error) {
+func (e *exam) settled(ctx context.Context) (api.Status, error) {
 	for try := 0; ; try++ {
 		st, err := e.client.Status(ctx)
 		if err != nil {
@@ -111,10 +111,10 @@ func (e *exam) settled(ctx context.Context) (control.Status, error) {
 }
 
 // underWay says whether the daemon is about to log in there, or waits for the first event.
-func underWay(p control.PBXStatus) bool { return p.LastError == "" && (!p.Up || p.Events == 0) }
+func underWay(p api.PBXStatus) bool { return p.LastError == "" && (!p.Up || p.Events == 0) }
 
 // inForce compares the daemon's configuration with the file that was examined.
-func (e *exam) inForce(s subject, st control.Status) {
+func (e *exam) inForce(s subject, st api.Status) {
 	switch {
 	case st.Config.Error != "":
 		s.fail("daemon", "mend it, then: systemctl reload ringwall", "%s", printable.Line(st.Config.Fault()))
@@ -131,7 +131,7 @@ func sameFile(a, b string) bool {
 }
 
 // pbx is what the daemon says about an Asterisk, or nil.
-func (e *exam) pbx(name string) *control.PBXStatus {
+func (e *exam) pbx(name string) *api.PBXStatus {
 	if e.daemon == nil {
 		return nil
 	}

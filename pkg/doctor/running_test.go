@@ -11,29 +11,29 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // told is a daemon that says what it is told to.
 type told struct {
-	control.Backend
-	status  control.Status
+	api.Backend
+	status  api.Status
 	banned  bool
 	allowed []ban.Exemption
 	why     map[netip.Addr]engine.Explanation
 	bans    []ban.Ban
 }
 
-func (b told) Status(context.Context) (control.Status, error) { return b.status, nil }
+func (b told) Status(context.Context) (api.Status, error) { return b.status, nil }
 
 func (b told) Allowed(context.Context) ([]ban.Exemption, error) { return b.allowed, nil }
 
 func (b told) Protected(context.Context) ([]ban.Exemption, error) { return nil, nil }
 
-func (b told) Bans(_ context.Context, _ control.BanFilter, each func([]ban.Ban) error) error {
+func (b told) Bans(_ context.Context, _ api.BanFilter, each func([]ban.Ban) error) error {
 	return each(b.bans)
 }
 
@@ -49,15 +49,15 @@ func (b told) Why(_ context.Context, a netip.Addr) (engine.Explanation, error) {
 }
 
 // asking is an examination beside such a daemon.
-func asking(t *testing.T, b control.Backend) *exam {
+func asking(t *testing.T, b api.Backend) *exam {
 	t.Helper()
-	cfg := policy.Default()
+	cfg := config.Default()
 	cfg.Control.Socket = filepath.Join(t.TempDir(), "s")
-	l, err := control.Listen(cfg.Control.Socket, "")
+	l, err := api.Listen(cfg.Control.Socket, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &control.Server{Listener: l, Backend: b, Feed: control.NewFeed(1), Log: slog.New(slog.DiscardHandler)}
+	s := &api.Server{Listener: l, Backend: b, Feed: api.NewFeed(1), Log: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -72,36 +72,36 @@ func asking(t *testing.T, b control.Backend) *exam {
 }
 
 func TestWhatTheDaemonSays(t *testing.T) {
-	well := func() control.Status {
-		return control.Status{
+	well := func() api.Status {
+		return api.Status{
 			Version: "v1", PID: 1, Uptime: 3 * 86400, Mode: "enforce",
-			Config: control.ConfigStatus{Path: "/etc/ringwall/ringwall.yaml"},
-			PBXs:   []control.PBXStatus{{Name: "pbx1", Up: true, Events: 12}},
-			Kernel: control.KernelStatus{OK: true, Desired: 3, Present: 3},
+			Config: api.ConfigStatus{Path: "/etc/ringwall/ringwall.yaml"},
+			PBXs:   []api.PBXStatus{{Name: "pbx1", Up: true, Events: 12}},
+			Kernel: api.KernelStatus{OK: true, Desired: 3, Present: 3},
 		}
 	}
 	for name, row := range map[string]struct {
-		change func(*control.Status)
+		change func(*api.Status)
 		link   string
 		want   Result
 		says   []string
 	}{
-		"well":     {func(*control.Status) {}, "daemon", OK, []string{"3 days"}},
-		"hears":    {func(*control.Status) {}, "heard", OK, []string{"12 events"}},
-		"enforces": {func(*control.Status) {}, "bans", OK, []string{"3 in force"}},
-		"hears nothing": {func(s *control.Status) {
+		"well":     {func(*api.Status) {}, "daemon", OK, []string{"3 days"}},
+		"hears":    {func(*api.Status) {}, "heard", OK, []string{"12 events"}},
+		"enforces": {func(*api.Status) {}, "bans", OK, []string{"3 in force"}},
+		"hears nothing": {func(s *api.Status) {
 			s.PBXs[0].Up = false
 			s.PBXs[0].LastError = "gone \x1b[31m"
 			s.PBXs[0].Try = "start it"
 		}, "heard", Fail, []string{`gone \x1b`, "start it"}},
-		"nothing yet": {func(s *control.Status) { s.PBXs[0].Events = 0 }, "heard", Warn, []string{"no event yet"}},
-		"table broken": {func(s *control.Status) { s.Kernel.OK = false; s.Kernel.LastError = "changed" }, "bans", Fail,
+		"nothing yet": {func(s *api.Status) { s.PBXs[0].Events = 0 }, "heard", Warn, []string{"no event yet"}},
+		"table broken": {func(s *api.Status) { s.Kernel.OK = false; s.Kernel.LastError = "changed" }, "bans", Fail,
 			[]string{"changed"}},
-		"dry run": {func(s *control.Status) {
-			s.Kernel = control.KernelStatus{DryRun: true,
+		"dry run": {func(s *api.Status) {
+			s.Kernel = api.KernelStatus{DryRun: true,
 				DryRunReason: "asked for"}
 		}, "bans", Warn, []string{"asked for"}},
-		"drift": {func(s *control.Status) { s.Kernel.Present = 1 }, "bans", Warn, []string{"only 1"}},
+		"drift": {func(s *api.Status) { s.Kernel.Present = 1 }, "bans", Warn, []string{"only 1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -113,15 +113,15 @@ func TestWhatTheDaemonSays(t *testing.T) {
 		})
 	}
 	for name, row := range map[string]struct {
-		change func(*control.Status)
+		change func(*api.Status)
 		want   Result
 		says   string
 	}{
-		"an older configuration": {func(s *control.Status) { s.Config.Error = "line 4: unknown key" }, Fail, "line 4"},
-		"another file": {func(s *control.Status) { s.Config.Path = "/etc/other.yaml" }, Warn,
+		"an older configuration": {func(s *api.Status) { s.Config.Error = "line 4: unknown key" }, Fail, "line 4"},
+		"another file": {func(s *api.Status) { s.Config.Path = "/etc/other.yaml" }, Warn,
 			"--config /etc/other.yaml"},
-		"a warning": {func(s *control.Status) {
-			s.Warnings = []control.Warning{{Text: "look here",
+		"a warning": {func(s *api.Status) {
+			s.Warnings = []api.Warning{{Text: "look here",
 				Try: "that"}}
 		}, Warn, "look here"},
 	} {
@@ -146,18 +146,18 @@ type young struct {
 	asked atomic.Int32
 }
 
-func (y *young) Status(context.Context) (control.Status, error) {
+func (y *young) Status(context.Context) (api.Status, error) {
 	st := y.status
 	if y.asked.Add(1) < 3 {
-		st.PBXs = []control.PBXStatus{{Name: "pbx1"}}
+		st.PBXs = []api.PBXStatus{{Name: "pbx1"}}
 	}
 	return st, nil
 }
 
 func TestADaemonThatWasJustStarted(t *testing.T) {
-	y := &young{told: told{status: control.Status{
-		Uptime: 0.1, PBXs: []control.PBXStatus{{Name: "pbx1", Up: true, Events: 1}},
-		Kernel: control.KernelStatus{OK: true},
+	y := &young{told: told{status: api.Status{
+		Uptime: 0.1, PBXs: []api.PBXStatus{{Name: "pbx1", Up: true, Events: 1}},
+		Kernel: api.KernelStatus{OK: true},
 	}}}
 	e := asking(t, y)
 	e.running(t.Context())
@@ -167,7 +167,7 @@ func TestADaemonThatWasJustStarted(t *testing.T) {
 func TestADaemonThatProtectsNotEveryOwnAddress(t *testing.T) {
 	b := told{allowed: []ban.Exemption{{Prefix: netip.MustParsePrefix("127.0.0.0/8")},
 		{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}, banned: true,
-		status: control.Status{Kernel: control.KernelStatus{OK: true}}}
+		status: api.Status{Kernel: api.KernelStatus{OK: true}}}
 	e := asking(t, b)
 	e.running(t.Context())
 	e.own = map[netip.Prefix]string{netip.MustParsePrefix("192.0.2.7/32"): "own address"}
@@ -184,7 +184,7 @@ func TestADaemonThatProtectsNotEveryOwnAddress(t *testing.T) {
 }
 
 func TestADaemonThatCannotBeAsked(t *testing.T) {
-	cfg := policy.Default()
+	cfg := config.Default()
 	cfg.Control.Socket = filepath.Join(t.TempDir(), "s")
 	e := &exam{cfg: &cfg}
 	e.running(t.Context())
@@ -234,8 +234,8 @@ func TestWhoComesThroughAProxyIsToldOf(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := asking(t, told{why: map[netip.Addr]engine.Explanation{netip.MustParseAddr("127.0.0.1"): row.x}})
-			e.client = &control.Client{Socket: e.cfg.Control.Socket}
-			e.daemon = &control.Status{}
+			e.client = &api.Client{Socket: e.cfg.Control.Socket}
+			e.daemon = &api.Status{}
 			e.behindProxy(t.Context(), e.on(""))
 			list := of(e.list, "proxy")
 			if row.says == nil {

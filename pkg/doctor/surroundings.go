@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -24,7 +24,7 @@ const (
 )
 
 // surroundings looks at what else Asterisk's manager listens on.
-func (e *exam) surroundings(ctx context.Context, s subject, a policy.Asterisk) {
+func (e *exam) surroundings(ctx context.Context, s subject, a config.Asterisk) {
 	host, port, err := net.SplitHostPort(a.Address)
 	if err != nil {
 		return
@@ -78,7 +78,7 @@ func (e *exam) outside() []netip.Addr {
 }
 
 // boundTo tries AMI at the addresses that others can reach. A connection that ends before a login is no security event.
-func (e *exam) boundTo(ctx context.Context, s subject, a policy.Asterisk, outside []netip.Addr, port string) {
+func (e *exam) boundTo(ctx context.Context, s subject, a config.Asterisk, outside []netip.Addr, port string) {
 	var open, full []string
 	for _, addr := range outside {
 		switch manager(ctx, net.JoinHostPort(addr.String(), port), a.TLS.Enabled) {
@@ -206,7 +206,7 @@ func answersRawman(ctx context.Context, client *http.Client, base string) bool {
 }
 
 // writeTimeout cannot be asked: it is for users with read = config, and Ringwall's should not have that.
-func (e *exam) writeTimeout(s subject, a policy.Asterisk, local bool) {
+func (e *exam) writeTimeout(s subject, a config.Asterisk, local bool) {
 	fix := fmt.Sprintf("put in manager.conf:\n[%s]\nwritetimeout = 5000\nand then run: asterisk -rx \"manager reload\"",
 		printable.String(a.Username))
 	const why = "with the default of 100 ms Asterisk cuts Ringwall off when the machine is busy, and what happens then is lost"

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 func TestWhoAnswersAsHTTPManager(t *testing.T) {
@@ -111,7 +111,7 @@ func TestAnAMIThatGreetsNobodyIsNotTakenForUnreachable(t *testing.T) {
 				t.Fatal(err)
 			}
 			e := &exam{}
-			e.boundTo(t.Context(), e.on("pbx"), policy.Asterisk{}, []netip.Addr{netip.MustParseAddr(host)}, port)
+			e.boundTo(t.Context(), e.on("pbx"), config.Asterisk{}, []netip.Addr{netip.MustParseAddr(host)}, port)
 			list := of(e.list, bound)
 			if len(list) != 1 {
 				t.Fatalf("%+v", e.list)

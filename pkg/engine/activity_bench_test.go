@@ -4,8 +4,8 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // BenchmarkTally is what an attempt costs in the counts of the day: with one name, and with names that are new each
@@ -17,9 +17,9 @@ func BenchmarkTally(b *testing.B) {
 			for i := range list {
 				list[i] = "name-" + strconv.Itoa(i)
 			}
-			e := New(policy.Default().Policy)
+			e := New(config.Default().Policy)
 			e.advance(epoch)
-			ev := security.Event{}
+			ev := event.Event{}
 			j := e.newJudgement(&ev, address(1), 0, nil)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {

@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 func tallied(a engine.Activity) (attempts, bans int) {
@@ -24,12 +24,12 @@ func tallied(a engine.Activity) (attempts, bans int) {
 
 func TestActivityCountsWhatGavePointsByMinute(t *testing.T) {
 	w := newWorld(t)
-	w.send(security.SuccessfulAuth, "198.51.100.1", "201", func(ev *security.Event) { ev.UsingPassword = true })
+	w.send(event.SuccessfulAuth, "198.51.100.1", "201", func(ev *event.Event) { ev.UsingPassword = true })
 	for range 3 {
-		w.send(security.InvalidAccountID, "203.0.113.5", "1000")
+		w.send(event.InvalidAccountID, "203.0.113.5", "1000")
 	}
 	w.pass(10 * time.Minute)
-	w.send(security.InvalidAccountID, "203.0.113.6", "1001")
+	w.send(event.InvalidAccountID, "203.0.113.6", "1001")
 	a := w.e.Activity(w.now, 10)
 	if attempts, bans := tallied(a); attempts != 4 || bans != 1 {
 		t.Errorf("%d attempts and %d bans, want 4 and 1", attempts, bans)
@@ -49,9 +49,9 @@ func TestActivityCountsWhatGavePointsByMinute(t *testing.T) {
 }
 
 func TestActivityCountsWhatObserveModeWouldHaveBanned(t *testing.T) {
-	w := newWorld(t, func(p *policy.Policy) { p.Mode = policy.Observe })
+	w := newWorld(t, func(p *config.Policy) { p.Mode = config.Observe })
 	for range 3 {
-		w.send(security.InvalidAccountID, "203.0.113.5", "1000")
+		w.send(event.InvalidAccountID, "203.0.113.5", "1000")
 	}
 	if attempts, bans := tallied(w.e.Activity(w.now, 10)); attempts != 3 || bans != 1 {
 		t.Errorf("%d attempts and %d bans, want 3 and 1", attempts, bans)
@@ -65,7 +65,7 @@ func TestTheMostTriedAccountsOutliveAFloodOfInventedNames(t *testing.T) {
 		if i%20 == 0 {
 			name = "1000"
 		}
-		w.send(security.InvalidAccountID, fmt.Sprintf("100.%d.%d.%d", i>>16, i>>8&255, i&255), name)
+		w.send(event.InvalidAccountID, fmt.Sprintf("100.%d.%d.%d", i>>16, i>>8&255, i&255), name)
 		w.now = w.now.Add(time.Millisecond)
 	}
 	a := w.e.Activity(w.now, 5)
@@ -87,9 +87,9 @@ func TestTheMostTriedAccountsOutliveAFloodOfInventedNames(t *testing.T) {
 
 func TestTriedAccountsAreForgottenAfterADay(t *testing.T) {
 	w := newWorld(t)
-	w.send(security.InvalidAccountID, "203.0.113.5", "old")
+	w.send(event.InvalidAccountID, "203.0.113.5", "old")
 	w.pass(11 * time.Hour)
-	w.send(security.InvalidAccountID, "203.0.113.6", strings.Repeat("x", 100))
+	w.send(event.InvalidAccountID, "203.0.113.6", strings.Repeat("x", 100))
 	names := func() (list []string) {
 		for _, x := range w.e.Activity(w.now, 10).Accounts {
 			list = append(list, x.Account)
@@ -105,7 +105,7 @@ func TestTriedAccountsAreForgottenAfterADay(t *testing.T) {
 		t.Errorf("%q after 23 hours", got)
 	}
 	w.pass(2 * time.Hour)
-	w.send(security.InvalidAccountID, "203.0.113.7", "new")
+	w.send(event.InvalidAccountID, "203.0.113.7", "new")
 	if got := names(); fmt.Sprint(got) != "[new]" {
 		t.Errorf("%q after 25 hours", got)
 	}
@@ -119,7 +119,7 @@ func TestTheNewestBansComeFirst(t *testing.T) {
 	w := newWorld(t)
 	for i := range 6 {
 		for range 3 {
-			w.send(security.InvalidAccountID, fmt.Sprintf("203.0.113.%d", i), "1000")
+			w.send(event.InvalidAccountID, fmt.Sprintf("203.0.113.%d", i), "1000")
 		}
 		w.pass(time.Minute)
 	}
@@ -141,7 +141,7 @@ func TestTheNewestBansComeFirst(t *testing.T) {
 		t.Errorf("%s, want the extended one first", got)
 	}
 	state := w.e.Export(w.now)
-	w.e = engine.New(policy.Default().Policy)
+	w.e = engine.New(config.Default().Policy)
 	w.e.Restore(w.now, state, nil)
 	if got := list(100); got != "1 5 3 2 0" {
 		t.Errorf("%s after a restart", got)
@@ -159,12 +159,12 @@ func TestTheNewestBansComeFirst(t *testing.T) {
 func TestTrustedSourcesThatFailComeFirst(t *testing.T) {
 	w := newWorld(t)
 	for i := range 200 {
-		w.send(security.SuccessfulAuth, fmt.Sprintf("198.51.100.%d", i), "201",
-			func(ev *security.Event) { ev.UsingPassword = true })
+		w.send(event.SuccessfulAuth, fmt.Sprintf("198.51.100.%d", i), "201",
+			func(ev *event.Event) { ev.UsingPassword = true })
 		w.now = w.now.Add(time.Second)
 	}
-	w.send(security.ChallengeResponseFailed, "198.51.100.7", "202",
-		func(ev *security.Event) { ev.Challenge, ev.Response = "1/a", "b" })
+	w.send(event.ChallengeResponseFailed, "198.51.100.7", "202",
+		func(ev *event.Event) { ev.Challenge, ev.Response = "1/a", "b" })
 	var got []string
 	for _, v := range w.e.NewestTrusted(w.now, 3) {
 		got = append(got, v.Prefix.String())
@@ -176,14 +176,14 @@ func TestTrustedSourcesThatFailComeFirst(t *testing.T) {
 
 // The cost of one attempt in the tally, with names that are new each time: the worst case.
 func TestTheTallyAllocatesNothing(t *testing.T) {
-	w := newWorld(t, func(p *policy.Policy) { p.Threshold = 1e6 })
+	w := newWorld(t, func(p *config.Policy) { p.Threshold = 1e6 })
 	names := make([]string, 4096)
 	for i := range names {
 		names[i] = "name-" + strconv.Itoa(i)
 	}
 	i, out := 0, []ban.Decision(nil)
-	ev := security.Event{Type: security.FailedACL, Service: security.AMI, Session: "0x1"}
-	ev.Remote = security.Address{AddrPort: netip.MustParseAddrPort("203.0.113.5:4000"), Transport: security.TCP}
+	ev := event.Event{Type: event.FailedACL, Service: event.AMI, Session: "0x1"}
+	ev.Remote = event.Address{AddrPort: netip.MustParseAddrPort("203.0.113.5:4000"), Transport: event.TCP}
 	out = w.e.Handle(w.now, "pbx", &ev, out)
 	if n := testing.AllocsPerRun(4000, func() {
 		ev.Account = names[i%len(names)]

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // TestAttackers tells what happens to people who may not telephone, and what they cannot do to others.
@@ -24,10 +24,10 @@ func TestAttackers(t *testing.T) {
 			for i := range 2 {
 				call := w.dialogue()
 				for range 2 {
-					w.send(security.InvalidAccountID, bad, strconv.Itoa(i), in(call)).send(security.ChallengeSent, bad,
+					w.send(event.InvalidAccountID, bad, strconv.Itoa(i), in(call)).send(event.ChallengeSent, bad,
 						"<unknown>", in(call))
 				}
-				w.send(security.ChallengeResponseFailed, bad, "<unknown>", in(call), answering(call, call))
+				w.send(event.ChallengeResponseFailed, bad, "<unknown>", in(call), answering(call, call))
 			}
 			w.wantFree(bad).scan(bad, "3").wantBanned(bad)
 		}},
@@ -48,7 +48,7 @@ func TestAttackers(t *testing.T) {
 				ban.ReasonHoneypot)
 		}},
 		{"honeypot with credentials is one attempt", honeypot, func(w *world) {
-			w.send(security.ChallengeResponseFailed, bad, "admin", answering("1/a", "b")).wantBanned(bad)
+			w.send(event.ChallengeResponseFailed, bad, "admin", answering("1/a", "b")).wantBanned(bad)
 		}},
 		{"password guesser on one nonce", nil, func(w *world) {
 			w.crack(4, bad, "201").wantFree(bad).crack(1, bad, "201").wantBanned(bad)
@@ -75,24 +75,24 @@ func TestAttackers(t *testing.T) {
 			w.wantBanned(bad)
 		}},
 		{"guessing that succeeds", nil, func(w *world) {
-			w.crack(5, bad, "201").send(security.SuccessfulAuth, bad, "201", password)
+			w.crack(5, bad, "201").send(event.SuccessfulAuth, bad, "201", password)
 			w.wantDecision(1, ban.ActionBreach, ban.ReasonGuessed).wantUntrusted(bad).wantBanned(bad)
 			w.pass(2*time.Hour).login(bad, "201").wantUntrusted(bad)
 		}},
 		{"guessing that succeeds, and the user is known", nil, func(w *world) {
-			w.crack(5, "192.0.2.80", "201").send(security.SuccessfulAuth, "192.0.2.80", "201",
+			w.crack(5, "192.0.2.80", "201").send(event.SuccessfulAuth, "192.0.2.80", "201",
 				password).wantUntrusted("192.0.2.80")
 			w.unban("192.0.2.80/32", 0).login("192.0.2.80", "201").wantTrusted("192.0.2.80")
 		}},
 		{"guessing that succeeds in a good office", nil, func(w *world) {
-			w.login(office, "201").crack(8, office, "250").send(security.SuccessfulAuth, office, "250", password)
+			w.login(office, "201").crack(8, office, "250").send(event.SuccessfulAuth, office, "250", password)
 			w.wantDecision(1, ban.ActionBreach, ban.ReasonGuessed).wantTrusted(office).wantFree(office)
 		}},
 		{"guessing two accounts in turns succeeds", nil, func(w *world) {
 			for range 6 {
 				w.crack(1, bad, "201").crack(1, bad, "202")
 			}
-			w.send(security.SuccessfulAuth, bad, "201", password).wantDecision(1, ban.ActionBreach,
+			w.send(event.SuccessfulAuth, bad, "201", password).wantDecision(1, ban.ActionBreach,
 				ban.ReasonGuessed).wantUntrusted(bad)
 		}},
 		{"botnet of 500 addresses on extension 201", nil, func(w *world) {
@@ -166,7 +166,7 @@ func TestAttackers(t *testing.T) {
 		{"evasion of the auth_username threshold", nil, func(w *world) {
 			for range 8 { // four unidentified requests in five seconds make no InvalidAccountID
 				for range 4 {
-					w.send(security.ChallengeSent, bad, "<unknown>")
+					w.send(event.ChallengeSent, bad, "<unknown>")
 				}
 				w.pass(5 * time.Second)
 			}
@@ -174,7 +174,7 @@ func TestAttackers(t *testing.T) {
 		}},
 		{"flood of unidentified requests with auth_username", nil, func(w *world) {
 			for range 500 {
-				w.send(security.ChallengeSent, bad, "<unknown>")
+				w.send(event.ChallengeSent, bad, "<unknown>")
 			}
 			w.pass(11 * time.Second).wantBanned(bad)
 		}},
@@ -182,27 +182,27 @@ func TestAttackers(t *testing.T) {
 			for range 3 {
 				call := w.dialogue()
 				for range 2 { // the ACK repeats it
-					w.send(security.FailedACL, bad, "201", acl("not_match_endpoint_acl"), in(call))
+					w.send(event.FailedACL, bad, "201", acl("not_match_endpoint_acl"), in(call))
 				}
-				w.send(security.ChallengeSent, bad, "<unknown>", in(call))
+				w.send(event.ChallengeSent, bad, "<unknown>", in(call))
 			}
 			w.wantBanned(bad).wantLast(bad, ban.ActionBan, ban.ReasonACL)
 		}},
 		{"the manager port guessed", nil, func(w *world) {
-			for _, typ := range []security.Type{security.InvalidPassword, security.InvalidAccountID,
-				security.ChallengeResponseFailed} {
+			for _, typ := range []event.Type{event.InvalidPassword, event.InvalidAccountID,
+				event.ChallengeResponseFailed} {
 				w.send(typ, bad, "admin", manager, tcp)
 			}
 			w.wantBanned(bad).wantLast(bad, ban.ActionBan, ban.ReasonManager)
 		}},
 		{"HTTP scan of the manager port", nil, func(w *world) {
 			for range 3 {
-				w.send(security.RequestBadFormat, bad, "", manager, tcp)
+				w.send(event.RequestBadFormat, bad, "", manager, tcp)
 			}
 			w.wantBanned(bad)
 		}},
 		{"a manager login earns no trust", nil, func(w *world) {
-			w.send(security.SuccessfulAuth, bad, "admin", manager, tcp).wantUntrusted(bad)
+			w.send(event.SuccessfulAuth, bad, "admin", manager, tcp).wantUntrusted(bad)
 			for i := range 3 {
 				w.scan(bad, strconv.Itoa(i))
 			}
@@ -269,18 +269,18 @@ func TestAttackers(t *testing.T) {
 		}},
 		{"the attacker who hides behind a fixed Call-ID", nil, func(w *world) {
 			for i := range 3 {
-				w.send(security.InvalidAccountID, bad, strconv.Itoa(i), in("fixed"))
+				w.send(event.InvalidAccountID, bad, strconv.Itoa(i), in("fixed"))
 			}
 			w.wantBanned(bad)
 		}},
-		{"100,000 forged sources", func(p *policy.Policy) {
+		{"100,000 forged sources", func(p *config.Policy) {
 			p.MaxSources = 20_000
 			p.Limits.ForgeableBans, p.Limits.ForgeableBurst, p.Limits.ForgeableRate = 5_000, 3_000, 100
 		}, func(w *world) {
 			w.login(office, "201")
 			for i := range 100_000 {
 				for range 3 {
-					w.send(security.InvalidAccountID, nth(i).String(), "100")
+					w.send(event.InvalidAccountID, nth(i).String(), "100")
 				}
 				if i%1000 == 0 {
 					w.pass(time.Millisecond)
@@ -301,4 +301,4 @@ func TestAttackers(t *testing.T) {
 	})
 }
 
-func honeypot(p *policy.Policy) { p.Honeypots = []string{"admin"} }
+func honeypot(p *config.Policy) { p.Honeypots = []string{"admin"} }

@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // nth is the n-th IPv4 address of 32.0.0.0 and upward: far from everything that is exempt.
@@ -26,39 +26,39 @@ func nth(n int) netip.Addr {
 func BenchmarkHandle(b *testing.B) {
 	mixes := []struct {
 		name   string
-		events []security.Event
+		events []event.Event
 	}{
-		{"scan", []security.Event{ // one request for an account that does not exist
-			{Type: security.InvalidAccountID, Account: "1000"}, {Type: security.ChallengeSent, Account: "<unknown>"},
+		{"scan", []event.Event{ // one request for an account that does not exist
+			{Type: event.InvalidAccountID, Account: "1000"}, {Type: event.ChallengeSent, Account: "<unknown>"},
 		}},
-		{"guess", []security.Event{
-			{Type: security.ChallengeSent, Account: "201"},
-			{Type: security.ChallengeResponseFailed, Account: "201",
+		{"guess", []event.Event{
+			{Type: event.ChallengeSent, Account: "201"},
+			{Type: event.ChallengeResponseFailed, Account: "201",
 				Challenge: "1763812800/0123456789abcdef0123456789abcdef"},
 		}},
-		{"login", []security.Event{
-			{Type: security.ChallengeSent, Account: "201"},
-			{Type: security.SuccessfulAuth, Account: "201", UsingPassword: true},
+		{"login", []event.Event{
+			{Type: event.ChallengeSent, Account: "201"},
+			{Type: event.SuccessfulAuth, Account: "201", UsingPassword: true},
 		}},
-		{"flood", []security.Event{{Type: security.InvalidAccountID, Account: "1000"}}},
+		{"flood", []event.Event{{Type: event.InvalidAccountID, Account: "1000"}}},
 	}
 	sessions := manySessions()
 	for _, sources := range []int{1_000, 100_000, 1_000_000} {
 		for _, mix := range mixes {
 			b.Run(fmt.Sprintf("%s/%d", mix.name, sources), func(b *testing.B) {
-				p := policy.Default().Policy
+				p := config.Default().Policy
 				e := engine.New(p)
 				e.Allow(start, netip.MustParsePrefix("127.0.0.0/8"), engine.OriginHost, "")
 				e.Allow(start, netip.MustParsePrefix("192.0.2.1/32"), engine.OriginHost, "")
 				e.Allow(start, netip.MustParsePrefix("192.0.2.254/32"), engine.OriginHost, "")
 				now, out := start, []ban.Decision(nil)
-				var ev security.Event // one for all, as in the daemon
+				var ev event.Event // one for all, as in the daemon
 				event := func(i, n int) {
 					ev = mix.events[i%len(mix.events)]
-					ev.Service, ev.Time = security.PJSIP, now
+					ev.Service, ev.Time = event.PJSIP, now
 					ev.Session = sessions[(i/len(mix.events))%len(sessions)]
 					ev.Response = ev.Session
-					ev.Remote = security.Address{AddrPort: netip.AddrPortFrom(nth(n), 5060), Transport: security.UDP}
+					ev.Remote = event.Address{AddrPort: netip.AddrPortFrom(nth(n), 5060), Transport: event.UDP}
 					out = e.Handle(now, "pbx", &ev, out[:0])
 					now = now.Add(50 * time.Microsecond)
 					if i%4096 == 0 {
@@ -96,18 +96,18 @@ func BenchmarkSources(b *testing.B) {
 	sessions := manySessions()
 	for _, sources := range []int{1_000, 10_000, 100_000, 1_000_000} {
 		b.Run(strconv.Itoa(sources), func(b *testing.B) {
-			e := engine.New(policy.Default().Policy)
+			e := engine.New(config.Default().Policy)
 			for _, p := range []string{"127.0.0.0/8", "192.0.2.1/32", "192.0.2.254/32"} {
 				e.Allow(start, netip.MustParsePrefix(p), engine.OriginHost, "")
 			}
 			now, calls, out := start, 0, []ban.Decision(nil)
 			round := func() {
 				for n := range sources {
-					ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000",
+					ev := event.Event{Type: event.InvalidAccountID, Service: event.PJSIP, Account: "1000",
 						Time:    now,
 						Session: sessions[calls%len(sessions)],
-						Remote: security.Address{AddrPort: netip.AddrPortFrom(nth(n*7919%sources), 5060),
-							Transport: security.UDP}}
+						Remote: event.Address{AddrPort: netip.AddrPortFrom(nth(n*7919%sources), 5060),
+							Transport: event.UDP}}
 					out = e.Handle(now, "pbx", &ev, out[:0])
 					calls++
 					now = now.Add(25 * time.Microsecond)

@@ -9,15 +9,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 func TestExemptionsHaveOrigins(t *testing.T) {
-	cfg := policy.Default().Policy
+	cfg := config.Default().Policy
 	p := netip.MustParsePrefix("203.0.113.64/29")
-	cfg.Allow = []policy.AllowEntry{{Prefix: p}, {Host: "home.example"}}
+	cfg.Allow = []config.AllowEntry{{Prefix: p}, {Host: "home.example"}}
 	e := New(cfg)
 	e.Allow(epoch, p, "home.example", "dynamic")
 	e.Allow(epoch, netip.MustParsePrefix("2001:db8::1/128"), OriginManual, "")
@@ -51,8 +51,8 @@ func TestExemptionsHaveOrigins(t *testing.T) {
 func TestADecisionLineHasTheContractsKeys(t *testing.T) {
 	d := ban.Decision{Time: epoch, Action: ban.ActionBan, Source: netip.MustParseAddr("203.0.113.66"),
 		Prefix: netip.MustParsePrefix("203.0.113.66/32"),
-		Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12.3456, Account: "100", Service: security.PJSIP,
-		Transport: security.TLS, Proven: true,
+		Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12.3456, Account: "100", Service: event.PJSIP,
+		Transport: event.TLS, Proven: true,
 		Duration: time.Hour, PBX: "pbx1"}
 	const want = `{"time":"2026-11-22T12:00:00Z","action":"ban","source":"203.0.113.66","prefix":"203.0.113.66/32","reason":"unknown_account",` +
 		`"points":4,"score":12.346,"account":"100","service":"PJSIP","transport":"TLS","proven":true,"duration_seconds":3600,"pbx":"pbx1"}`
@@ -67,7 +67,7 @@ func TestADecisionLineHasTheContractsKeys(t *testing.T) {
 
 // A PBX has few accounts; whoever invents names must not take the place of the real ones for ever.
 func TestInventedAccountsMakeRoom(t *testing.T) {
-	e := New(policy.Default().Policy)
+	e := New(config.Default().Policy)
 	e.advance(epoch)
 	for i := range maxAccounts {
 		e.accounts[uint64(i)] = &account{failingSources: []failingSource{{last: e.now}}}
@@ -93,9 +93,9 @@ func TestInventedAccountsMakeRoom(t *testing.T) {
 
 func TestALongNameIsCutBetweenCharacters(t *testing.T) {
 	long := strings.Repeat("a", nameBytes-1) + "éé"
-	e := New(policy.Default().Policy)
-	ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: long, Session: "s",
-		Remote: security.Address{AddrPort: netip.MustParseAddrPort("203.0.113.66:5060")}}
+	e := New(config.Default().Policy)
+	ev := event.Event{Type: event.InvalidAccountID, Service: event.PJSIP, Account: long, Session: "s",
+		Remote: event.Address{AddrPort: netip.MustParseAddrPort("203.0.113.66:5060")}}
 	for i := range 3 {
 		ev.Session = strconv.Itoa(i)
 		for _, d := range e.Handle(epoch, "pbx", &ev, nil) {

@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // senders are the addresses of the laboratory that the captures come from. An address outside of it stands only in
@@ -25,11 +25,11 @@ var senders = []netip.Prefix{
 
 // TestCaptures plays each recording of a running Asterisk, the way it came, to an engine of its own.
 func TestCaptures(t *testing.T) {
-	files, err := filepath.Glob("../security/testdata/captures/*.ami")
+	files, err := filepath.Glob("../asterisk/event/testdata/captures/*.ami")
 	if err != nil || len(files) < 100 {
 		t.Fatalf("%d captures, %v", len(files), err)
 	}
-	old, err := filepath.Glob("../security/testdata/captures/chan_sip/*.ami")
+	old, err := filepath.Glob("../asterisk/event/testdata/captures/chan_sip/*.ami")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestCaptures(t *testing.T) {
 // TestCapturesRepeated plays customers' captures over and over: nobody is banned for doing the right thing often.
 func TestCapturesRepeated(t *testing.T) {
 	for _, pattern := range []string{"normal-*.ami", "trunk-*.ami"} {
-		files, _ := filepath.Glob("../security/testdata/captures/" + pattern)
+		files, _ := filepath.Glob("../asterisk/event/testdata/captures/" + pattern)
 		if len(files) == 0 {
 			t.Fatal("no captures", pattern)
 		}
@@ -77,7 +77,7 @@ func TestCapturedAttacks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var bans []string
-			for _, d := range play(t, "../security/testdata/captures/"+name+".ami", nil, 1) {
+			for _, d := range play(t, "../asterisk/event/testdata/captures/"+name+".ami", nil, 1) {
 				if d.Action == ban.ActionBan {
 					bans = append(bans, d.Prefix.String())
 				}
@@ -99,9 +99,9 @@ func inside(p netip.Prefix) bool {
 }
 
 // play replays a recording n times, a second apart.
-func play(t *testing.T, file string, change func(*policy.Policy), n int) []ban.Decision {
+func play(t *testing.T, file string, change func(*config.Policy), n int) []ban.Decision {
 	t.Helper()
-	p := policy.Default().Policy
+	p := config.Default().Policy
 	if change != nil {
 		change(&p)
 	}
@@ -119,9 +119,9 @@ func play(t *testing.T, file string, change func(*policy.Policy), n int) []ban.D
 			if err != nil {
 				break
 			}
-			var ev security.Event
-			var bad *security.TamperError
-			switch err := security.Decode(frame, &ev); {
+			var ev event.Event
+			var bad *event.TamperError
+			switch err := event.Decode(frame, &ev); {
 			case err == nil:
 				out = e.Handle(now, "pbx", &ev, out)
 			case errors.As(err, &bad):

@@ -3,8 +3,8 @@ package engine
 import (
 	"net/netip"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // maxOpenChallenges is how many requests of one source wait for its login one by one.
@@ -20,9 +20,9 @@ type pendingEvent struct {
 	key          sourceKey
 	addr         netip.AddrPort
 	pbx          uint8
-	typ          security.Type
-	service      security.Service
-	transport    security.Transport
+	typ          event.Type
+	service      event.Service
+	transport    event.Transport
 	length       uint8 // of account
 	account      [nameBytes]byte
 }
@@ -117,13 +117,13 @@ func (e *Engine) settlePending(p *pendingEvent, out []ban.Decision) []ban.Decisi
 	if answered {
 		return out
 	}
-	ev := security.Event{Type: p.typ, Service: p.service, Account: string(p.account[:p.length]),
-		Remote: security.Address{AddrPort: p.addr, Transport: p.transport}}
+	ev := event.Event{Type: p.typ, Service: p.service, Account: string(p.account[:p.length]),
+		Remote: event.Address{AddrPort: p.addr, Transport: p.transport}}
 	j := e.newJudgement(&ev, p.addr.Addr().Unmap(), p.pbx, out)
 	switch {
 	case p.knownAccount:
 		j.recordUnanswered(float64(p.points), e.sketchBit(ev.Account))
-	case p.typ == security.InvalidAccountID:
+	case p.typ == event.InvalidAccountID:
 		j.charge(float64(p.points+overflow), ban.ReasonUnknownAccount, noteUnanswered)
 	default:
 		j.charge(float64(p.points+overflow), ban.ReasonUnansweredChallenge, noteUnanswered)

@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 func contacts(addrs ...string) map[netip.Prefix]string {
@@ -43,7 +43,7 @@ func TestARegisteredOfficeIsTrustedFromTheFirstMinute(t *testing.T) {
 func TestARegistrationIsProbationNotImmunity(t *testing.T) {
 	w := newWorld(t).vouch(bad)
 	for i := range 40 {
-		w.wrong(bad, string(rune('a'+i)), over(security.TLS))
+		w.wrong(bad, string(rune('a'+i)), over(event.TLS))
 	}
 	w.wantBanned(bad).wantDecision(1, ban.ActionUntrust, ban.ReasonAccounts)
 	w.vouch(bad).wantBanned(bad)
@@ -54,7 +54,7 @@ func TestARegistrationIsProbationNotImmunity(t *testing.T) {
 }
 
 func TestARegistrationAfterGuessingEarnsNothing(t *testing.T) {
-	w := newWorld(t, func(p *policy.Policy) { p.Mode = policy.Observe })
+	w := newWorld(t, func(p *config.Policy) { p.Mode = config.Observe })
 	for range 6 {
 		w.wrong(bad, "201")
 	}
@@ -63,10 +63,10 @@ func TestARegistrationAfterGuessingEarnsNothing(t *testing.T) {
 }
 
 func TestARegistrationEndsTheBanOfItsNetwork(t *testing.T) {
-	w := newWorld(t, func(p *policy.Policy) { p.Networks.Sources = 3 })
+	w := newWorld(t, func(p *config.Policy) { p.Networks.Sources = 3 })
 	for _, a := range []string{"203.0.113.1", "203.0.113.2", "203.0.113.3"} {
 		for range 3 {
-			w.scan(a, "100", over(security.TCP))
+			w.scan(a, "100", over(event.TCP))
 		}
 	}
 	w.wantBanned("203.0.113.200").vouch("203.0.113.200").wantFree("203.0.113.200").wantBanned("203.0.113.1")
@@ -76,7 +76,7 @@ func TestARegistrationEndsAForgeableBanOnly(t *testing.T) {
 	w := newWorld(t)
 	other := "203.0.113.67"
 	for range 3 {
-		w.scan(office, "100").scan(other, "100", over(security.TCP))
+		w.scan(office, "100").scan(other, "100", over(event.TCP))
 	}
 	w.wantBanned(office, other).vouch(office, other).wantFree(office).wantBanned(other)
 }

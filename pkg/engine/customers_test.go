@@ -5,14 +5,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 var (
-	tls = over(security.TLS)
-	tcp = over(security.TCP)
+	tls = over(event.TLS)
+	tcp = over(event.TCP)
 )
 
 // TestCustomers tells what happens to people who may telephone: none of them is ever banned.
@@ -26,7 +26,7 @@ func TestCustomers(t *testing.T) {
 		}},
 		{"a phone that re-registers with the cached nonce", nil, func(w *world) {
 			for range 50 {
-				w.send(security.SuccessfulAuth, office, "201", password).pass(time.Minute)
+				w.send(event.SuccessfulAuth, office, "201", password).pass(time.Minute)
 			}
 			w.wantTrusted(office).wantQuiet()
 		}},
@@ -45,34 +45,34 @@ func TestCustomers(t *testing.T) {
 			for i := range 40 {
 				call := w.dialogue()
 				if i >= 4 {
-					w.send(security.InvalidAccountID, office, extension(i), in(call))
+					w.send(event.InvalidAccountID, office, extension(i), in(call))
 				}
-				w.send(security.ChallengeSent, office, "<unknown>", in(call))
+				w.send(event.ChallengeSent, office, "<unknown>", in(call))
 			}
 			w.pass(2 * time.Second)
 			for i := range 40 {
-				w.send(security.SuccessfulAuth, office, extension(i), password)
+				w.send(event.SuccessfulAuth, office, extension(i), password)
 			}
 			w.pass(time.Minute).wantTrusted(office).wantQuiet()
 		}},
 		{"200 phones with auth_username that need five seconds", nil, func(w *world) {
 			for range 200 {
-				w.send(security.ChallengeSent, office, "<unknown>")
+				w.send(event.ChallengeSent, office, "<unknown>")
 			}
-			w.pass(5*time.Second).send(security.SuccessfulAuth, office, "201", password)
+			w.pass(5*time.Second).send(event.SuccessfulAuth, office, "201", password)
 			w.pass(time.Minute).wantTrusted(office).wantQuiet()
 		}},
 		{"8 healthy phones with auth_username behind one NAT, all day", nil, func(w *world) {
 			for range 50 {
 				for i := range 8 {
 					call := w.dialogue()
-					w.send(security.ChallengeSent, office, "<unknown>", in(call))
+					w.send(event.ChallengeSent, office, "<unknown>", in(call))
 					if i%2 == 1 {
-						w.send(security.InvalidAccountID, office, extension(i), in(call))
+						w.send(event.InvalidAccountID, office, extension(i), in(call))
 					}
 				}
 				for i := range 8 {
-					w.send(security.SuccessfulAuth, office, extension(i), password)
+					w.send(event.SuccessfulAuth, office, extension(i), password)
 				}
 				w.pass(30 * time.Minute)
 			}
@@ -146,7 +146,7 @@ func TestCustomers(t *testing.T) {
 		}},
 		{"a wrong packet sent five times", nil, func(w *world) {
 			for range 5 {
-				w.send(security.ChallengeResponseFailed, "192.0.2.74", "201", in("x"), answering("1/a", "same"))
+				w.send(event.ChallengeResponseFailed, "192.0.2.74", "201", in("x"), answering("1/a", "same"))
 			}
 			w.wantFree("192.0.2.74").wantQuiet()
 		}},
@@ -178,34 +178,34 @@ func TestCustomers(t *testing.T) {
 			w.wantBanned("192.0.2.75")
 		}},
 		{"a good phone that dials wrong numbers through chan_sip",
-			func(p *policy.Policy) { p.Services["SIP"] = policy.Enforce }, func(w *world) {
+			func(p *config.Policy) { p.Services["SIP"] = config.Enforce }, func(w *world) {
 				for range 50 {
-					w.send(security.FailedACL, office, "7001", chanSIP, acl("no_extension_match"))
+					w.send(event.FailedACL, office, "7001", chanSIP, acl("no_extension_match"))
 				}
 				w.wantFree(office).wantQuiet()
 			}},
 		{"more contacts than max_contacts", nil, func(w *world) {
 			for range 50 {
-				w.send(security.FailedACL, office, "201",
+				w.send(event.FailedACL, office, "201",
 					acl("registrar_attempt_exceeds_maximum_configured_contacts")).pass(time.Minute)
 			}
 			w.wantNever(office).wantDecision(1, ban.ActionMisconfigured, ban.ReasonConfiguration)
 		}},
 		{"an endpoint without an AOR", nil, func(w *world) {
 			for range 130 {
-				w.send(security.RequestNotSupported, office, "201").pass(time.Minute)
+				w.send(event.RequestNotSupported, office, "201").pass(time.Minute)
 			}
 			w.wantNever(office).wantDecision(3, ban.ActionMisconfigured, ban.ReasonConfiguration)
 		}},
 		{"a dashboard whose manager user lacks a privilege", nil, func(w *world) {
 			for range 50 {
-				w.send(security.RequestNotAllowed, "192.0.2.76", "dash", manager, tcp)
+				w.send(event.RequestNotAllowed, "192.0.2.76", "dash", manager, tcp)
 			}
 			w.wantNever("192.0.2.76").wantDecision(1, ban.ActionMisconfigured, ban.ReasonConfiguration)
 		}},
 		{"too many manager sessions of one user", nil, func(w *world) {
 			for range 50 {
-				w.send(security.SessionLimit, "192.0.2.76", "dash", manager, tcp)
+				w.send(event.SessionLimit, "192.0.2.76", "dash", manager, tcp)
 			}
 			w.wantQuiet()
 		}},
@@ -239,10 +239,10 @@ func TestCustomers(t *testing.T) {
 	})
 }
 
-func password(ev *security.Event) { ev.UsingPassword = true }
-func chanSIP(ev *security.Event)  { ev.Service = security.SIP }
-func manager(ev *security.Event)  { ev.Service = security.AMI }
+func password(ev *event.Event) { ev.UsingPassword = true }
+func chanSIP(ev *event.Event)  { ev.Service = event.SIP }
+func manager(ev *event.Event)  { ev.Service = event.AMI }
 
-func acl(name string) func(*security.Event) {
-	return func(ev *security.Event) { ev.ACLName = name }
+func acl(name string) func(*event.Event) {
+	return func(ev *event.Event) { ev.ACLName = name }
 }

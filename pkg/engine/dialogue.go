@@ -1,6 +1,6 @@
 package engine
 
-import "github.com/ringwall/ringwall/pkg/security"
+import "github.com/ringwall/ringwall/pkg/asterisk/event"
 
 // dialogueTTL is how long one dialogue is one attempt: Timer B and F of RFC 3261 section 17.1 end a transaction after
 // 64×T1 = 32 s, and an answer may be retransmitted for as long again.
@@ -27,9 +27,9 @@ func (j *judgement) dialogueKey() uint64 {
 
 // hashDialogue makes a hash of a source and a SessionID. That of AMI is the address of a structure, which the next
 // connection may have again, so the sender's port counts too.
-func (e *Engine) hashDialogue(ev *security.Event, from sourceKey, pbx uint8) uint64 {
+func (e *Engine) hashDialogue(ev *event.Event, from sourceKey, pbx uint8) uint64 {
 	x := uint64(ev.Service)<<8 | uint64(pbx)
-	if ev.Service == security.AMI {
+	if ev.Service == event.AMI {
 		x |= uint64(ev.Remote.AddrPort.Port()) << 16
 	}
 	return e.hash(forDialogue, from, e.combine(e.hashText(ev.Session), x))

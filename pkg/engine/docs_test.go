@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/humanize"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // TestTheDocsSayWhatTheCodeDoes compares the tables and the example of decisions.md with the code.
@@ -23,7 +23,7 @@ func TestTheDocsSayWhatTheCodeDoes(t *testing.T) {
 	}
 	text := string(page)
 	for name, want := range map[string]string{
-		"evidence": evidenceDocs(), "defaults": defaultDocs(policy.Default().Policy), "example": exampleDocs(t),
+		"evidence": evidenceDocs(), "defaults": defaultDocs(config.Default().Policy), "example": exampleDocs(t),
 	} {
 		_, rest, ok := strings.Cut(text, "<!-- "+name+" -->\n")
 		got, _, closed := strings.Cut(rest, "<!-- end -->\n")
@@ -49,14 +49,14 @@ func evidenceDocs() string {
 	}
 	for _, r := range evidenceTable() {
 		name, worth := "–", "–"
-		if r.typ == security.FailedACL && r.service != security.AMI {
+		if r.typ == event.FailedACL && r.service != event.AMI {
 			name = cell(r.aclName)
 			if r.aclName == "" {
 				name = "any other"
 			}
 		}
 		account := cell(r.account)
-		if r.typ == security.ChallengeResponseFailed && r.service == security.PJSIP && r.account == "" {
+		if r.typ == event.ChallengeResponseFailed && r.service == event.PJSIP && r.account == "" {
 			account = "any other"
 		}
 		what := ""
@@ -81,7 +81,7 @@ func evidenceDocs() string {
 	return b.String()
 }
 
-func defaultDocs(p policy.Policy) string {
+func defaultDocs(p config.Policy) string {
 	var b strings.Builder
 	b.WriteString("| Key of `policy` | Default |\n|---|---|\n")
 	row := func(key string, value any) {
@@ -130,7 +130,7 @@ func defaultDocs(p policy.Policy) string {
 func exampleDocs(t *testing.T) string {
 	t.Helper()
 	const scanner, office = "203.0.113.66", "198.51.100.10"
-	e := New(policy.Default().Policy)
+	e := New(config.Default().Policy)
 	var b strings.Builder
 	b.WriteString("```\n")
 	calls := 0
@@ -148,7 +148,7 @@ func exampleDocs(t *testing.T) string {
 			b.WriteString(line + "\n")
 		}
 	}
-	send := func(at, from, account string, write bool, types ...security.Type) {
+	send := func(at, from, account string, write bool, types ...event.Type) {
 		clock, err := time.Parse("15:04:05", at)
 		if err != nil {
 			t.Fatal(err)
@@ -159,12 +159,12 @@ func exampleDocs(t *testing.T) string {
 		say(out)
 		out = nil
 		for i, typ := range types {
-			ev := security.Event{Type: typ, Service: security.PJSIP, Account: account, Session: fmt.Sprint(calls),
+			ev := event.Event{Type: typ, Service: event.PJSIP, Account: account, Session: fmt.Sprint(calls),
 				Response:      fmt.Sprint(i),
-				UsingPassword: typ == security.SuccessfulAuth,
-				Remote: security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060),
-					Transport: security.UDP}}
-			if typ == security.ChallengeSent && types[0] == security.InvalidAccountID {
+				UsingPassword: typ == event.SuccessfulAuth,
+				Remote: event.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060),
+					Transport: event.UDP}}
+			if typ == event.ChallengeSent && types[0] == event.InvalidAccountID {
 				ev.Account = unknownAccount
 			}
 			out = e.Handle(now, "pbx", &ev, out)
@@ -177,8 +177,8 @@ func exampleDocs(t *testing.T) string {
 		}
 		say(out)
 	}
-	const ia, cs, crf, sa = security.InvalidAccountID, security.ChallengeSent, security.ChallengeResponseFailed,
-		security.SuccessfulAuth
+	const ia, cs, crf, sa = event.InvalidAccountID, event.ChallengeSent, event.ChallengeResponseFailed,
+		event.SuccessfulAuth
 	send("11:59:00", office, "201", false, cs, sa)
 	send("12:00:00", scanner, "100", true, ia, cs)
 	send("12:00:30", office, "203", true, cs, crf, crf)

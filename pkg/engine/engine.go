@@ -7,10 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine/internal/table"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 const (
@@ -35,10 +35,10 @@ const (
 // unless a name or a comment says otherwise. It is not safe for concurrent use.
 type Engine struct {
 	// The rules.
-	policy     policy.Policy
+	policy     config.Policy
 	ipv6Prefix int             // bits of an IPv6 source: policy.ipv6_prefix as it was in New
 	honeypots  map[string]bool // accounts of policy.honeypots
-	enforces   [security.NumServices]bool
+	enforces   [event.NumServices]bool
 	rules      ruleIndex
 
 	// Time, and whose events these are.
@@ -89,7 +89,7 @@ type Engine struct {
 	lapsedAllows []netip.Prefix           // see TakeLapsedAllows
 
 	// Points by the place of a source.
-	multipliers policy.Multiply
+	multipliers config.Multiply
 	placeOf     func(netip.Addr) ban.Place // nil: nothing is multiplied
 
 	// What was reported, so that it is not reported again, and what is counted for Stats.
@@ -101,14 +101,14 @@ type Engine struct {
 	suspendedBans  int                     // left out because of a storm or of grace
 }
 
-// New makes an engine. The policy must be valid; see policy.Load.
-func New(p policy.Policy) *Engine { return newEngine(p, newKeyedHash(rand.Uint64())) }
+// New makes an engine. The policy must be valid; see config.Load.
+func New(p config.Policy) *Engine { return newEngine(p, newKeyedHash(rand.Uint64())) }
 
 // NewRepeatable makes an engine that decides the same about the same events each time. Whoever knows how it counts
 // accounts can choose some that look like fewer, so it is for recordings, not for attackers who are there.
-func NewRepeatable(p policy.Policy) *Engine { return newEngine(p, newKeyedHash(0)) }
+func NewRepeatable(p config.Policy) *Engine { return newEngine(p, newKeyedHash(0)) }
 
-func newEngine(p policy.Policy, hash keyedHash) *Engine {
+func newEngine(p config.Policy, hash keyedHash) *Engine {
 	e := &Engine{
 		keyedHash:        hash,
 		ipv6Prefix:       p.IPv6Prefix,
@@ -141,7 +141,7 @@ func newEngine(p policy.Policy, hash keyedHash) *Engine {
 // Configure changes the policy without forgetting anything, as on SIGHUP. It returns the bans that the new allow list
 // ends. Two keys are special: ipv6_prefix stays what it was in New, since it says what a source is, and mode: observe
 // makes no new bans but leaves those that are there.
-func (e *Engine) Configure(now time.Time, p policy.Policy) []ban.Decision {
+func (e *Engine) Configure(now time.Time, p config.Policy) []ban.Decision {
 	e.advance(now)
 	for _, prefix := range e.allow.Sorted() {
 		removeOrigin(&e.allow, prefix, originConfig)
@@ -157,7 +157,7 @@ func (e *Engine) Configure(now time.Time, p policy.Policy) []ban.Decision {
 }
 
 // configure takes over a policy and counts what depends on it.
-func (e *Engine) configure(p policy.Policy) {
+func (e *Engine) configure(p config.Policy) {
 	e.policy = p
 	e.sources.max = p.MaxSources
 	e.failingCustomers.setTTL(int64(p.Storm.Within))
@@ -167,7 +167,7 @@ func (e *Engine) configure(p policy.Policy) {
 		e.honeypots[name] = true
 	}
 	for s := range e.enforces {
-		e.enforces[s] = p.Services[security.Service(s).String()] == policy.Enforce
+		e.enforces[s] = p.Services[event.Service(s).String()] == config.Enforce
 	}
 	for _, entry := range p.Allow {
 		if entry.Prefix.IsValid() {
@@ -199,7 +199,7 @@ const (
 )
 
 // Handle judges one event of the Asterisk named pbx, which came at now, and appends the decisions to out.
-func (e *Engine) Handle(now time.Time, pbx string, ev *security.Event, out []ban.Decision) []ban.Decision {
+func (e *Engine) Handle(now time.Time, pbx string, ev *event.Event, out []ban.Decision) []ban.Decision {
 	out = e.runDue(now, out, dueAtOnce)
 	from := ev.Remote.AddrPort.Addr().Unmap()
 	if !from.IsValid() || from.IsUnspecified() {

@@ -5,10 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 const (
@@ -25,19 +25,19 @@ func TestScannerIsBannedAtTheThirdAccount(t *testing.T) {
 func TestOneAttemptIsScoredOnce(t *testing.T) {
 	w := newWorld(t)
 	for range 2 { // with credentials: the request comes twice, in one dialogue
-		w.send(security.InvalidAccountID, bad, "100", in("x"))
-		w.send(security.ChallengeSent, bad, "<unknown>", in("x"))
+		w.send(event.InvalidAccountID, bad, "100", in("x"))
+		w.send(event.ChallengeSent, bad, "<unknown>", in("x"))
 	}
-	w.send(security.ChallengeResponseFailed, bad, "<unknown>", in("x"), answering("1/a", "r1"))
+	w.send(event.ChallengeResponseFailed, bad, "<unknown>", in("x"), answering("1/a", "r1"))
 	if x := w.e.Why(w.now, netip.MustParseAddr(bad)); x.Score < 3.99 || x.Score > 4.01 {
 		t.Errorf("score %v, want 4: it is one attempt", x.Score)
 	}
 }
 
 func TestRetransmissionIsNoNewGuess(t *testing.T) {
-	w := newWorld(t, func(p *policy.Policy) { p.Misconfigured.Burst = 0 })
+	w := newWorld(t, func(p *config.Policy) { p.Misconfigured.Burst = 0 })
 	for range 5 {
-		w.send(security.ChallengeResponseFailed, bad, "201", in("x"), answering("1/a", "same"))
+		w.send(event.ChallengeResponseFailed, bad, "201", in("x"), answering("1/a", "same"))
 	}
 	if x := w.e.Why(w.now, netip.MustParseAddr(bad)); x.Score < 1.99 || x.Score > 2.01 {
 		t.Errorf("score %v, want 2", x.Score)
@@ -47,19 +47,19 @@ func TestRetransmissionIsNoNewGuess(t *testing.T) {
 func TestFixedCallIDIsNoWayToHide(t *testing.T) {
 	w := newWorld(t)
 	for i := range 9 {
-		w.send(security.ChallengeResponseFailed, bad, "201", in("fixed"), answering("1/a", string(rune('a'+i))))
+		w.send(event.ChallengeResponseFailed, bad, "201", in("fixed"), answering("1/a", string(rune('a'+i))))
 	}
 	w.wantBanned(bad)
 
 	w = newWorld(t)
 	for range 40 { // the same request, over and over: no client retransmits so often
-		w.send(security.InvalidAccountID, bad, "100", in("fixed"))
+		w.send(event.InvalidAccountID, bad, "100", in("fixed"))
 	}
 	w.wantBanned(bad)
 }
 
 func TestGuesserIsBannedBeforeTheTenthGuess(t *testing.T) {
-	for _, tr := range []security.Transport{security.UDP, security.TCP} {
+	for _, tr := range []event.Transport{event.UDP, event.TCP} {
 		w := newWorld(t)
 		w.login(office, "201")
 		for range 9 {
@@ -71,13 +71,13 @@ func TestGuesserIsBannedBeforeTheTenthGuess(t *testing.T) {
 
 func TestTrustIsForPJSIPPasswordsOnly(t *testing.T) {
 	w := newWorld(t)
-	password := func(ev *security.Event) { ev.UsingPassword = true }
-	w.send(security.SuccessfulAuth, "192.0.2.10", "admin", func(ev *security.Event) { ev.Service = security.AMI },
-		over(security.TCP))
-	w.send(security.SuccessfulAuth, "192.0.2.11", "7001", password,
-		func(ev *security.Event) { ev.Service = security.SIP })
-	w.send(security.SuccessfulAuth, "192.0.2.12", "7001", func(ev *security.Event) { ev.Service = security.SIP })
-	w.send(security.SuccessfulAuth, "192.0.2.13", "201")
+	password := func(ev *event.Event) { ev.UsingPassword = true }
+	w.send(event.SuccessfulAuth, "192.0.2.10", "admin", func(ev *event.Event) { ev.Service = event.AMI },
+		over(event.TCP))
+	w.send(event.SuccessfulAuth, "192.0.2.11", "7001", password,
+		func(ev *event.Event) { ev.Service = event.SIP })
+	w.send(event.SuccessfulAuth, "192.0.2.12", "7001", func(ev *event.Event) { ev.Service = event.SIP })
+	w.send(event.SuccessfulAuth, "192.0.2.13", "201")
 	w.wantDecision(0, ban.ActionTrust, ban.ReasonLogin)
 	w.login("192.0.2.14", "201").wantTrusted("192.0.2.14").wantDecision(1, ban.ActionTrust, ban.ReasonLogin)
 	w.pass(23*time.Hour).login("192.0.2.14", "201").pass(23 * time.Hour).wantTrusted("192.0.2.14")
@@ -90,7 +90,7 @@ func TestBansEscalateAndEnd(t *testing.T) {
 	for i, want := range []time.Duration{time.Hour, 4 * time.Hour, 16 * time.Hour, 64 * time.Hour, 168 * time.Hour,
 		168 * time.Hour} {
 		for range 3 {
-			w.scan(bad, "100", over(security.TLS))
+			w.scan(bad, "100", over(event.TLS))
 		}
 		d := w.log[len(w.log)-1]
 		if d.Action != ban.ActionBan || d.Duration != want || !d.Proven {
@@ -101,7 +101,7 @@ func TestBansEscalateAndEnd(t *testing.T) {
 	w.wantDecision(6, ban.ActionUnban, ban.ReasonExpired)
 	w.pass(721 * time.Hour)
 	for range 3 {
-		w.scan(bad, "100", over(security.TLS))
+		w.scan(bad, "100", over(event.TLS))
 	}
 	if d := w.log[len(w.log)-1]; d.Duration != time.Hour {
 		t.Errorf("after ban.memory: %v, want the first ban's 1h", brief(d))
@@ -125,8 +125,8 @@ func TestForgeableBansAreShort(t *testing.T) {
 }
 
 func TestAllowedIsNeverBanned(t *testing.T) {
-	w := newWorld(t, func(p *policy.Policy) {
-		p.Allow = []policy.AllowEntry{{Prefix: netip.MustParsePrefix("203.0.113.64/29")}}
+	w := newWorld(t, func(p *config.Policy) {
+		p.Allow = []config.AllowEntry{{Prefix: netip.MustParsePrefix("203.0.113.64/29")}}
 	})
 	for range 20 {
 		w.scan(bad, "100").scan("203.0.113.80", "100")
@@ -141,7 +141,7 @@ func TestAllowedIsNeverBanned(t *testing.T) {
 }
 
 func TestObserveModeBansNobody(t *testing.T) {
-	w := newWorld(t, func(p *policy.Policy) { p.Mode = policy.Observe })
+	w := newWorld(t, func(p *config.Policy) { p.Mode = config.Observe })
 	for range 30 {
 		w.scan(bad, "100")
 	}
@@ -153,7 +153,7 @@ func TestObserveModeBansNobody(t *testing.T) {
 
 func TestChanSIPIsObserved(t *testing.T) {
 	w := newWorld(t)
-	sip := func(ev *security.Event) { ev.Service = security.SIP }
+	sip := func(ev *event.Event) { ev.Service = event.SIP }
 	for range 30 { // Via with maddr names the victim
 		w.wrong("192.0.2.99", "7001", sip)
 	}
@@ -196,8 +196,8 @@ func TestManualBanAndUnban(t *testing.T) {
 }
 
 func TestManualBanIsRefusedForWhomItMustNotHit(t *testing.T) {
-	w := newWorld(t, func(p *policy.Policy) {
-		p.Allow = []policy.AllowEntry{{Prefix: netip.MustParsePrefix("192.0.2.1/32")}}
+	w := newWorld(t, func(p *config.Policy) {
+		p.Allow = []config.AllowEntry{{Prefix: netip.MustParsePrefix("192.0.2.1/32")}}
 	})
 	w.e.Protect(w.now, "pbx", map[netip.Prefix]string{netip.MustParsePrefix("198.51.100.50/32"): "trunk itsp"})
 	for _, p := range []string{"192.0.2.1/32", "192.0.2.0/24", "198.51.100.50/32", "198.0.0.0/8"} {

@@ -5,8 +5,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 const (
@@ -69,9 +69,9 @@ type record struct {
 	points     float32
 	score      float32
 	multiplier multiplier
-	typ        security.Type
-	service    security.Service
-	transport  security.Transport
+	typ        event.Type
+	service    event.Service
+	transport  event.Transport
 	reason     uint8 // index in reasonList
 	note       note
 	pbx        uint8

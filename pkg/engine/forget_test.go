@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // crowd lets numbered sources send events to an engine.
@@ -19,18 +19,18 @@ type crowd struct {
 	seen  map[int]time.Time
 }
 
-func newCrowd(cfg policy.Policy) *crowd {
+func newCrowd(cfg config.Policy) *crowd {
 	return &crowd{Engine: New(cfg), at: epoch, seen: make(map[int]time.Time)}
 }
 
 // send is an event of a source that costs nothing, or the points of an unknown account.
 func (c *crowd) send(n int, hostile bool) {
 	c.calls++
-	ev := security.Event{Type: security.RequestNotSupported, Service: security.PJSIP, Account: "201",
+	ev := event.Event{Type: event.RequestNotSupported, Service: event.PJSIP, Account: "201",
 		Session: strconv.Itoa(c.calls),
-		Remote:  security.Address{AddrPort: netip.AddrPortFrom(address(n), 5060), Transport: security.UDP}}
+		Remote:  event.Address{AddrPort: netip.AddrPortFrom(address(n), 5060), Transport: event.UDP}}
 	if hostile {
-		ev.Type = security.InvalidAccountID
+		ev.Type = event.InvalidAccountID
 	}
 	c.Handle(c.at, "pbx", &ev, nil)
 	c.seen[n] = c.at
@@ -40,7 +40,7 @@ func (c *crowd) has(n int) bool { return c.sources.get(c.keyOf(address(n))) != n
 
 // TestSourcesAreForgottenInTime has sources that come back for a while and then no more, and always new ones.
 func TestSourcesAreForgottenInTime(t *testing.T) {
-	cfg := policy.Default().Policy
+	cfg := config.Default().Policy
 	c := newCrowd(cfg)
 	memory := time.Duration(quietFor(&cfg))
 	late := memory + memory/32 + 13*time.Second // the time of a list of ages, and the pause between two events
@@ -78,7 +78,7 @@ func TestSourcesAreForgottenInTime(t *testing.T) {
 
 // TestWhoIsActiveOutlivesWhoIsQuiet floods an engine that is full with new sources.
 func TestWhoIsActiveOutlivesWhoIsQuiet(t *testing.T) {
-	cfg := policy.Default().Policy
+	cfg := config.Default().Policy
 	cfg.MaxSources = 300
 	c := newCrowd(cfg)
 	const suspects, regulars = 20, 60
@@ -133,7 +133,7 @@ func TestWhoIsActiveOutlivesWhoIsQuiet(t *testing.T) {
 // TestAFloodMovesFewSourcesAtATime fills an engine with sources that were all seen again: each search for the oldest is
 // bounded.
 func TestAFloodMovesFewSourcesAtATime(t *testing.T) {
-	cfg := policy.Default().Policy
+	cfg := config.Default().Policy
 	cfg.MaxSources = 1000
 	c := newCrowd(cfg)
 	for range 2 {

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // TestNoCallCopiesMegabytes watches what each call takes of the heap while sources come, are banned, and are free
@@ -21,7 +21,7 @@ func TestNoCallCopiesMegabytes(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		n = 10_000
 	}
-	e := New(policy.Default().Policy)
+	e := New(config.Default().Policy)
 	now := epoch
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	taken := func() uint64 {
@@ -40,11 +40,11 @@ func TestNoCallCopiesMegabytes(t *testing.T) {
 	}
 	for try := range 4 {
 		for i := range n {
-			ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000",
+			ev := event.Event{Type: event.InvalidAccountID, Service: event.PJSIP, Account: "1000",
 				Session: "call-" + strconv.Itoa(try*n+i),
-				Remote:  security.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: security.TLS}}
+				Remote:  event.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: event.TLS}}
 			if i%2 == 0 {
-				ev.Type, ev.Account, ev.Challenge, ev.Response = security.ChallengeResponseFailed, strconv.Itoa(try),
+				ev.Type, ev.Account, ev.Challenge, ev.Response = event.ChallengeResponseFailed, strconv.Itoa(try),
 					"1/a", ev.Session
 			}
 			out = e.Handle(now, "pbx", &ev, out[:0])
@@ -73,16 +73,16 @@ func TestMemoryOfSourcesThatGuess(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		n = 20_000
 	}
-	cfg := policy.Default().Policy
+	cfg := config.Default().Policy
 	cfg.Targeted.Sources = 0
 	e := New(cfg)
 	before := inUse()
 	now := epoch
 	for i := range n {
-		ev := security.Event{Type: security.ChallengeResponseFailed, Service: security.PJSIP,
+		ev := event.Event{Type: event.ChallengeResponseFailed, Service: event.PJSIP,
 			Account: strconv.Itoa(i % 100), Challenge: "1/a",
 			Response: "x", Session: "call-" + strconv.Itoa(i),
-			Remote: security.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: security.UDP}}
+			Remote: event.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: event.UDP}}
 		if out := e.Handle(now, "pbx", &ev, nil); len(out) > 0 {
 			t.Fatalf("one wrong password: %+v", out[0])
 		}

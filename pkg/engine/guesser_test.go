@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // nonce has the form of PJSIP's: a time and a hash.
@@ -17,15 +17,15 @@ const nonce = "1795384137/5e8c2ab0d1f94c6b8a7e6d5c4b3a2910"
 
 // decoy is a guess behind a constant Authorization header in front of the one that Asterisk checks, all in one
 // dialogue.
-func (w *world) decoy(from, account string, change ...func(*security.Event)) *world {
-	return w.send(security.ChallengeResponseFailed, from, account,
-		append([]func(*security.Event){in("one"), answering(nonce, "constant")}, change...)...)
+func (w *world) decoy(from, account string, change ...func(*event.Event)) *world {
+	return w.send(event.ChallengeResponseFailed, from, account,
+		append([]func(*event.Event){in("one"), answering(nonce, "constant")}, change...)...)
 }
 
-func hostileBytes(ev *security.Event) { ev.Session, ev.Hostile = "a\tb", true }
+func hostileBytes(ev *event.Event) { ev.Session, ev.Hostile = "a\tb", true }
 
-func at(port uint16) func(*security.Event) {
-	return func(ev *security.Event) { ev.Remote.AddrPort = netip.AddrPortFrom(ev.Remote.AddrPort.Addr(), port) }
+func at(port uint16) func(*event.Event) {
+	return func(ev *event.Event) { ev.Remote.AddrPort = netip.AddrPortFrom(ev.Remote.AddrPort.Addr(), port) }
 }
 
 // guessesUntilBanned counts how often f is called until an address is banned, up to most.
@@ -57,21 +57,21 @@ func TestGuessers(t *testing.T) {
 			w.wantDecision(1, ban.ActionTampering, ban.ReasonMalformed)
 		}},
 		{"bytes that no phone sends, in a mere challenge", nil, func(w *world) {
-			w.wantGuesses(3, bad, func(int) { w.send(security.ChallengeSent, bad, "201", hostileBytes) })
+			w.wantGuesses(3, bad, func(int) { w.send(event.ChallengeSent, bad, "201", hostileBytes) })
 		}},
 		{"bytes that no phone sends, over TCP", nil, func(w *world) {
 			w.wantGuesses(1, bad, func(int) { w.wrong(bad, "201", hostileBytes, tcp) })
 		}},
 		{"bytes that no phone sends, forged in a stranger's name", nil, func(w *world) {
 			for range 2 { // no cheaper than the forged requests for unknown accounts that ban it
-				w.send(security.ChallengeResponseFailed, home, "201", hostileBytes, answering("", ""))
+				w.send(event.ChallengeResponseFailed, home, "201", hostileBytes, answering("", ""))
 			}
 			w.wantNever(home)
 		}},
 		{"a login with bytes that no phone sends", nil, func(w *world) {
-			w.send(security.SuccessfulAuth, bad, "201", password, hostileBytes)
+			w.send(event.SuccessfulAuth, bad, "201", password, hostileBytes)
 			w.wantDecision(1, ban.ActionBreach, ban.ReasonMalformed).wantUntrusted(bad)
-			w.send(security.SuccessfulAuth, bad, "201", password, at(7777)).wantUntrusted(bad)
+			w.send(event.SuccessfulAuth, bad, "201", password, at(7777)).wantUntrusted(bad)
 		}},
 		{"bytes that no phone sends, forged in a customer's name", nil, func(w *world) {
 			w.login(office, "201")
@@ -143,7 +143,7 @@ func TestGuessers(t *testing.T) {
 			for range 3 { // once a minute, until the line is mended
 				call := in(w.dialogue())
 				for _, pause := range []time.Duration{500, 1000, 2000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 500} {
-					w.send(security.ChallengeResponseFailed, home, "201", call,
+					w.send(event.ChallengeResponseFailed, home, "201", call,
 						answering(nonce, w.dialogue()[:4])).pass(pause * time.Millisecond)
 				}
 				w.pass(28*time.Second).login(home, "201").pass(time.Hour)
@@ -155,8 +155,8 @@ func TestGuessers(t *testing.T) {
 				call := in(w.dialogue())
 				for i := range 2 {
 					answer := answering(nonce, strconv.Itoa(w.calls*2+i))
-					w.send(security.ChallengeResponseFailed, home, "201", call,
-						answer).send(security.ChallengeResponseFailed, home, "201", call, answer)
+					w.send(event.ChallengeResponseFailed, home, "201", call,
+						answer).send(event.ChallengeResponseFailed, home, "201", call, answer)
 				}
 				w.pass(time.Minute)
 			}
@@ -170,7 +170,7 @@ func TestGuessers(t *testing.T) {
 			}
 			w.crack(300, bad, "9999").wantDecision(1, ban.ActionGuessing, ban.ReasonWrongPassword).wantDecision(1,
 				ban.ActionGuessing, ban.ReasonAccounts)
-			w.send(security.SuccessfulAuth, bad, "9999", password, at(7777)).wantDecision(1, ban.ActionBreach,
+			w.send(event.SuccessfulAuth, bad, "9999", password, at(7777)).wantDecision(1, ban.ActionBreach,
 				ban.ReasonGuessed)
 		}},
 		{"a stolen account, and a thousand others in turns", nil, func(w *world) {
@@ -180,7 +180,7 @@ func TestGuessers(t *testing.T) {
 					w.crack(1, bad, extension(10+i))
 				}
 			}
-			w.send(security.SuccessfulAuth, bad, extension(500), password, at(7777)).wantDecision(1, ban.ActionBreach,
+			w.send(event.SuccessfulAuth, bad, extension(500), password, at(7777)).wantDecision(1, ban.ActionBreach,
 				ban.ReasonGuessed)
 		}},
 
@@ -459,7 +459,7 @@ func TestIPv6IsCountedUpward(t *testing.T) {
 			}
 			w.login(small(0, 9), "201").wantTrusted(small(0, 9)).wantNever(small(0, 0), small(0, 9))
 		}},
-		{"switched off", func(p *policy.Policy) { p.Networks.IPv6Sources = 0 }, func(w *world) {
+		{"switched off", func(p *config.Policy) { p.Networks.IPv6Sources = 0 }, func(w *world) {
 			for i := range 200 {
 				w.crack(1, small(i, 0), extension(i))
 			}
@@ -473,11 +473,11 @@ func TestFullBooks(t *testing.T) {
 	full := func(w *world) {
 		for i := range 3000 {
 			for range 3 {
-				w.send(security.InvalidAccountID, nth(i).String(), "100")
+				w.send(event.InvalidAccountID, nth(i).String(), "100")
 			}
 		}
 	}
-	few := func(p *policy.Policy) { p.MaxSources, p.Limits.ForgeableBans, p.Limits.Bans = 5000, 2000, 4000 }
+	few := func(p *config.Policy) { p.MaxSources, p.Limits.ForgeableBans, p.Limits.Bans = 5000, 2000, 4000 }
 	run(t, []scenario{
 		{"a guesser over UDP", few, func(w *world) {
 			full(w)
@@ -499,12 +499,12 @@ func TestFullBooks(t *testing.T) {
 			full(w)
 			w.wantBanned(bad).wantGuesses(11, office, func(int) { w.crack(1, office, "201") }).wantBanned(bad)
 		}},
-		{"nobody gives way to a ban that may not begin yet", func(p *policy.Policy) {
+		{"nobody gives way to a ban that may not begin yet", func(p *config.Policy) {
 			p.Limits.ForgeableBans, p.Limits.ForgeableBurst, p.Limits.ForgeableRate = 100, 100, 1
 		}, func(w *world) {
 			for i := range 100 {
 				for range 3 {
-					w.send(security.InvalidAccountID, nth(i).String(), "100")
+					w.send(event.InvalidAccountID, nth(i).String(), "100")
 				}
 			}
 			w.crack(30, bad, "201").wantFree(bad).wantDecision(0, ban.ActionUnban, ban.ReasonLimit)
@@ -515,16 +515,16 @@ func TestFullBooks(t *testing.T) {
 			w.wantDecision(0, ban.ActionUnban, ban.ReasonLimit)
 		}},
 		{"fewer sources than bans, and a guesser over TCP",
-			func(p *policy.Policy) { p.MaxSources, p.Limits.ForgeableBans = 1000, 100_000 }, func(w *world) {
+			func(p *config.Policy) { p.MaxSources, p.Limits.ForgeableBans = 1000, 100_000 }, func(w *world) {
 				full(w)
 				w.wantGuesses(5, bad, func(int) { w.crack(1, bad, "201", tcp) })
 			}},
 		{"all bans taken by forged packets, and a guesser over TCP",
-			func(p *policy.Policy) { p.Limits.ForgeableBans, p.Limits.Bans = 2000, 2000 }, func(w *world) {
+			func(p *config.Policy) { p.Limits.ForgeableBans, p.Limits.Bans = 2000, 2000 }, func(w *world) {
 				full(w)
 				w.wantGuesses(5, bad, func(int) { w.crack(1, bad, "201", tcp) })
 			}},
-		{"trusted sources never give way", func(p *policy.Policy) {
+		{"trusted sources never give way", func(p *config.Policy) {
 			p.MaxSources, p.Limits.ForgeableBans = 1000,
 				100_000
 		}, func(w *world) {

@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // world is an engine with a clock of its own and the decisions so far.
@@ -25,8 +25,8 @@ type world struct {
 
 var start = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
-func newWorld(t *testing.T, change ...func(*policy.Policy)) *world {
-	p := policy.Default().Policy
+func newWorld(t *testing.T, change ...func(*config.Policy)) *world {
+	p := config.Default().Policy
 	for _, f := range change {
 		f(&p)
 	}
@@ -52,12 +52,12 @@ func (w *world) dialogue() string {
 	return fmt.Sprintf("call-%d@test", w.calls)
 }
 
-func (w *world) send(typ security.Type, from, account string, change ...func(*security.Event)) *world {
-	ev := security.Event{
-		Type: typ, Service: security.PJSIP, Time: w.now, Account: account, Session: w.dialogue(),
-		Local: security.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: security.UDP},
-		Remote: security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060),
-			Transport: security.UDP},
+func (w *world) send(typ event.Type, from, account string, change ...func(*event.Event)) *world {
+	ev := event.Event{
+		Type: typ, Service: event.PJSIP, Time: w.now, Account: account, Session: w.dialogue(),
+		Local: event.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: event.UDP},
+		Remote: event.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060),
+			Transport: event.UDP},
 	}
 	for _, f := range change {
 		f(&ev)
@@ -67,39 +67,39 @@ func (w *world) send(typ security.Type, from, account string, change ...func(*se
 	return w
 }
 
-func over(tr security.Transport) func(*security.Event) {
-	return func(ev *security.Event) { ev.Remote.Transport = tr }
+func over(tr event.Transport) func(*event.Event) {
+	return func(ev *event.Event) { ev.Remote.Transport = tr }
 }
 
-func in(session string) func(*security.Event) {
-	return func(ev *security.Event) { ev.Session = session }
+func in(session string) func(*event.Event) {
+	return func(ev *event.Event) { ev.Session = session }
 }
 
-func answering(challenge, response string) func(*security.Event) {
-	return func(ev *security.Event) { ev.Challenge, ev.Response = challenge, response }
+func answering(challenge, response string) func(*event.Event) {
+	return func(ev *event.Event) { ev.Challenge, ev.Response = challenge, response }
 }
 
 // login is what a phone with the right password makes.
-func (w *world) login(from, account string, change ...func(*security.Event)) *world {
+func (w *world) login(from, account string, change ...func(*event.Event)) *world {
 	call := w.dialogue()
-	w.send(security.ChallengeSent, from, account, append(change, in(call))...)
-	return w.send(security.SuccessfulAuth, from, account,
-		append(change, in(call), func(ev *security.Event) { ev.UsingPassword = true })...)
+	w.send(event.ChallengeSent, from, account, append(change, in(call))...)
+	return w.send(event.SuccessfulAuth, from, account,
+		append(change, in(call), func(ev *event.Event) { ev.UsingPassword = true })...)
 }
 
 // wrong is one wrong password.
-func (w *world) wrong(from, account string, change ...func(*security.Event)) *world {
+func (w *world) wrong(from, account string, change ...func(*event.Event)) *world {
 	call := w.dialogue()
-	w.send(security.ChallengeSent, from, account, append([]func(*security.Event){in(call)}, change...)...)
-	return w.send(security.ChallengeResponseFailed, from, account,
-		append([]func(*security.Event){in(call), answering(call, call)}, change...)...)
+	w.send(event.ChallengeSent, from, account, append([]func(*event.Event){in(call)}, change...)...)
+	return w.send(event.ChallengeResponseFailed, from, account,
+		append([]func(*event.Event){in(call), answering(call, call)}, change...)...)
 }
 
 // scan is one request for an account that does not exist, without credentials.
-func (w *world) scan(from, account string, change ...func(*security.Event)) *world {
+func (w *world) scan(from, account string, change ...func(*event.Event)) *world {
 	call := w.dialogue()
-	w.send(security.InvalidAccountID, from, account, append(change, in(call))...)
-	return w.send(security.ChallengeSent, from, "<unknown>", append(change, in(call))...)
+	w.send(event.InvalidAccountID, from, account, append(change, in(call))...)
+	return w.send(event.ChallengeSent, from, "<unknown>", append(change, in(call))...)
 }
 
 func (w *world) banned(addr string) bool {
@@ -184,7 +184,7 @@ func brief(d ban.Decision) string {
 // scenario is a story with a name that a person would give it, and its end.
 type scenario struct {
 	name   string
-	policy func(*policy.Policy) // changes to the default, or nil
+	policy func(*config.Policy) // changes to the default, or nil
 	play   func(w *world)
 }
 
@@ -192,7 +192,7 @@ func run(t *testing.T, scenarios []scenario) {
 	t.Helper()
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
-			var change []func(*policy.Policy)
+			var change []func(*config.Policy)
 			if s.policy != nil {
 				change = append(change, s.policy)
 			}
@@ -202,18 +202,18 @@ func run(t *testing.T, scenarios []scenario) {
 }
 
 // round is what a phone with a wrong password makes each time it tries: it answers two challenges, and gives up.
-func (w *world) round(from, account string, change ...func(*security.Event)) *world {
+func (w *world) round(from, account string, change ...func(*event.Event)) *world {
 	call := w.dialogue()
-	w.send(security.ChallengeSent, from, account, append([]func(*security.Event){in(call)}, change...)...)
+	w.send(event.ChallengeSent, from, account, append([]func(*event.Event){in(call)}, change...)...)
 	for i := range 2 {
-		w.send(security.ChallengeResponseFailed, from, account,
-			append([]func(*security.Event){in(call), answering(call+strconv.Itoa(i), call)}, change...)...)
+		w.send(event.ChallengeResponseFailed, from, account,
+			append([]func(*event.Event){in(call), answering(call+strconv.Itoa(i), call)}, change...)...)
 	}
 	return w
 }
 
 // rounds is a phone that tries n times.
-func (w *world) rounds(n int, every time.Duration, from, account string, change ...func(*security.Event)) *world {
+func (w *world) rounds(n int, every time.Duration, from, account string, change ...func(*event.Event)) *world {
 	for range n {
 		w.round(from, account, change...).pass(every)
 	}
@@ -221,19 +221,19 @@ func (w *world) rounds(n int, every time.Duration, from, account string, change 
 }
 
 // crack is n guesses on one nonce, as svcrack makes them.
-func (w *world) crack(n int, from, account string, change ...func(*security.Event)) *world {
+func (w *world) crack(n int, from, account string, change ...func(*event.Event)) *world {
 	call := w.dialogue()
-	w.send(security.ChallengeSent, from, account, append([]func(*security.Event){in(call)}, change...)...)
+	w.send(event.ChallengeSent, from, account, append([]func(*event.Event){in(call)}, change...)...)
 	for i := range n {
-		w.send(security.ChallengeResponseFailed, from, account,
-			append([]func(*security.Event){in(call), answering(call, call+strconv.Itoa(i))}, change...)...)
+		w.send(event.ChallengeResponseFailed, from, account,
+			append([]func(*event.Event){in(call), answering(call, call+strconv.Itoa(i))}, change...)...)
 	}
 	return w
 }
 
 // options is a keepalive of somebody whom Asterisk knows: a challenge that nobody answers.
 func (w *world) options(from, account string) *world {
-	return w.send(security.ChallengeSent, from, account)
+	return w.send(event.ChallengeSent, from, account)
 }
 
 // accounts counts from 201.

@@ -6,32 +6,32 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // While somebody on the allow list is not known yet, only evidence that nobody can forge bans.
 func TestNobodyIsBannedByForgeableEvidenceWhileANameIsUnknown(t *testing.T) {
 	w := newWorld(t)
-	attack := func(from string, tr security.Transport) {
+	attack := func(from string, tr event.Transport) {
 		for i := range 5 {
 			w.scan(from, strconv.Itoa(100+i), over(tr))
 		}
 	}
 	w.e.HoldForgeable(w.now.Add(time.Minute))
-	attack("203.0.113.9", security.UDP)
-	attack("203.0.113.10", security.TLS)
+	attack("203.0.113.9", event.UDP)
+	attack("203.0.113.10", event.TLS)
 	w.wantFree("203.0.113.9").wantBanned("203.0.113.10")
 	if d := w.log[0]; d.Action != ban.ActionObserve || d.Reason != ban.ReasonAllowed || d.Detail == "" {
 		t.Errorf("%+v; want it said why", d)
 	}
 	w.pass(time.Minute) // after that a typo must not disarm us
-	attack("203.0.113.9", security.UDP)
+	attack("203.0.113.9", event.UDP)
 	w.wantBanned("203.0.113.9")
 
 	w.e.HoldForgeable(w.now.Add(time.Minute))
 	w.e.HoldForgeable(time.Time{}) // the name is found
-	attack("203.0.113.11", security.UDP)
+	attack("203.0.113.11", event.UDP)
 	w.wantBanned("203.0.113.11")
 }
 

@@ -6,10 +6,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/humanize"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 const (
@@ -23,11 +23,11 @@ const (
 // judgement is the judgement of one event. Its engine does nothing else meanwhile.
 type judgement struct {
 	engine *Engine
-	policy *policy.Policy
+	policy *config.Policy
 	now    int64 // of the engine, ns
 
 	// The event, and what follows from it alone.
-	event  *security.Event
+	event  *event.Event
 	pbx    uint8 // index in Engine.pbxs
 	addr   netip.Addr
 	key    sourceKey // of the source that addr belongs to
@@ -51,11 +51,11 @@ type judgement struct {
 }
 
 // newJudgement begins the judgement of an event that an address sent, as an Asterisk says.
-func (e *Engine) newJudgement(ev *security.Event, from netip.Addr, pbx uint8, out []ban.Decision) judgement {
+func (e *Engine) newJudgement(ev *event.Event, from netip.Addr, pbx uint8, out []ban.Decision) judgement {
 	return judgement{
 		engine: e, policy: &e.policy, now: e.now,
 		event: ev, pbx: pbx, addr: from, key: e.keyOf(from),
-		proven: ev.Remote.Transport.Proven() && ev.Service != security.SIP, // see evidenceTable about chan_sip
+		proven: ev.Remote.Transport.Proven() && ev.Service != event.SIP, // see evidenceTable about chan_sip
 		out:    out,
 	}
 }
@@ -125,7 +125,7 @@ func (j *judgement) accountID() uint64 {
 }
 
 // hashAccount identifies an account by the hash of its name.
-func (e *Engine) hashAccount(name uint64, service security.Service, pbx uint8) uint64 {
+func (e *Engine) hashAccount(name uint64, service event.Service, pbx uint8) uint64 {
 	return e.hash(forAccount, sourceKey{}, e.combine(name, uint64(service)<<8|uint64(pbx)))
 }
 
@@ -209,7 +209,7 @@ func (j *judgement) isHoneypot() bool {
 
 // serviceIsEnforced says whether evidence of the event's service leads to bans, and is not only observed.
 func (j *judgement) serviceIsEnforced() bool {
-	return j.policy.Mode != policy.Observe && j.engine.enforces[j.event.Service]
+	return j.policy.Mode != config.Observe && j.engine.enforces[j.event.Service]
 }
 
 // charge adds points to the score of the source, keeps the event as evidence, and bans the source when the score is
@@ -324,7 +324,7 @@ func (j *judgement) reportMisconfigured(reason ban.Reason, detail string) {
 }
 
 // configurationHint says which part of Asterisk's set-up refused a request.
-func configurationHint(ev *security.Event) string {
+func configurationHint(ev *event.Event) string {
 	switch ev.ACLName {
 	case "registrar_attempt_exceeds_maximum_configured_contacts":
 		return "more contacts than max_contacts of the AOR"
@@ -338,13 +338,13 @@ func configurationHint(ev *security.Event) string {
 		return "the peer has no host=dynamic"
 	}
 	switch ev.Type {
-	case security.RequestNotSupported:
+	case event.RequestNotSupported:
 		return "no such AOR for the endpoint"
-	case security.RequestNotAllowed:
+	case event.RequestNotAllowed:
 		return "a manager user lacks a privilege"
-	case security.RequestBadFormat:
+	case event.RequestBadFormat:
 		return "a manager user sent an unknown action"
-	case security.InvalidTransport:
+	case event.InvalidTransport:
 		return "the peer may not use this transport"
 	}
 	return ev.Type.String()

@@ -5,9 +5,9 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine/internal/table"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 const (
@@ -43,7 +43,7 @@ type leak struct {
 	last      int64 // ns
 	events    uint32
 	port      uint16 // of Asterisk, as it calls it
-	transport security.Transport
+	transport event.Transport
 }
 
 // WatchLeaks says that a kernel holds the bans of this engine, so that an event of a banned source means that its
@@ -57,7 +57,7 @@ func (j *judgement) reportLeak() {
 	}
 	// chan_sip reports whatever address the attacker writes. Packets of this machine to itself are let in before any
 	// ban.
-	if j.event.Service == security.SIP || j.addr.IsLoopback() {
+	if j.event.Service == event.SIP || j.addr.IsLoopback() {
 		return
 	}
 	b := j.enforcedBanCovering()
@@ -74,7 +74,7 @@ func (j *judgement) reportLeak() {
 		b.leak = new(leak)
 	}
 	local := j.event.Local
-	if local.Transport == security.NoTransport {
+	if local.Transport == event.NoTransport {
 		local.Transport = j.event.Remote.Transport
 	}
 	b.leak.last, b.leak.port, b.leak.transport = j.now, local.AddrPort.Port(), local.Transport
@@ -152,7 +152,7 @@ func (l *leaks) mayReport(now int64) bool {
 }
 
 // leakText says where a banned source came in, and what that may be.
-func leakText(local security.Address, after time.Duration) string {
+func leakText(local event.Address, after time.Duration) string {
 	where := "Asterisk"
 	if local.AddrPort.Port() != 0 {
 		where = fmt.Sprintf("%s %v", local.Transport, local.AddrPort)

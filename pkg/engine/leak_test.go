@@ -7,16 +7,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 const leaker = "198.51.100.7"
 
 // newLeakWorld is a world whose bans are in a kernel, with one banned source.
-func newLeakWorld(t *testing.T, change ...func(*policy.Policy)) *world {
+func newLeakWorld(t *testing.T, change ...func(*config.Policy)) *world {
 	w := newWorld(t, change...)
 	w.e.WatchLeaks()
 	for i := range 3 {
@@ -43,8 +43,8 @@ func (w *world) wantLeaks(n int) []ban.Decision {
 	return list
 }
 
-func receivedAt(local string) func(*security.Event) {
-	return func(ev *security.Event) { ev.Local.AddrPort = netip.MustParseAddrPort(local) }
+func receivedAt(local string) func(*event.Event) {
+	return func(ev *event.Event) { ev.Local.AddrPort = netip.MustParseAddrPort(local) }
 }
 
 // SIP on a port that the ban does not close: Asterisk goes on to answer a banned source.
@@ -53,11 +53,11 @@ func TestABannedSourceThatGetsThroughIsALeak(t *testing.T) {
 	w.scan(leaker, "100").pass(4*time.Second).scan(leaker, "101") // what waited in Asterisk's socket
 	w.wantLeaks(0)
 	w.pass(3 * time.Second)
-	w.send(security.ChallengeSent, leaker, "201", receivedAt("192.0.2.1:5080"))
+	w.send(event.ChallengeSent, leaker, "201", receivedAt("192.0.2.1:5080"))
 	d := w.wantLeaks(1)[0]
 	if d.Source.String() != leaker || d.Prefix.String() != leaker+"/32" || d.Reason != ban.ReasonUnknownAccount ||
 		d.PBX != "pbx" ||
-		d.Account != "201" || d.Service != security.PJSIP || d.Transport != security.UDP {
+		d.Account != "201" || d.Service != event.PJSIP || d.Transport != event.UDP {
 		t.Errorf("%+v", d)
 	}
 	if !strings.Contains(d.Detail, "UDP 192.0.2.1:5080") || !strings.Contains(d.Detail, "firewall.ports") {
@@ -77,7 +77,7 @@ func TestABannedSourceThatGetsThroughIsALeak(t *testing.T) {
 }
 
 func TestALeakIsToldOnceAnHour(t *testing.T) {
-	w := newLeakWorld(t, func(p *policy.Policy) { p.Ban.First, p.Ban.ForgeableMax = 24*time.Hour, 24*time.Hour })
+	w := newLeakWorld(t, func(p *config.Policy) { p.Ban.First, p.Ban.ForgeableMax = 24*time.Hour, 24*time.Hour })
 	w.pass(10 * time.Second)
 	for range 50 {
 		w.scan(leaker, "100").pass(time.Minute)
@@ -114,11 +114,11 @@ func TestWhatIsNoLeak(t *testing.T) {
 			w.pass(10*time.Second).scan("203.0.113.5", "100")
 		}},
 		{"chan_sip, whose addresses the attacker writes", func(w *world) {
-			w.pass(10*time.Second).send(security.InvalidAccountID, leaker, "100",
-				func(ev *security.Event) { ev.Service = security.SIP })
+			w.pass(10*time.Second).send(event.InvalidAccountID, leaker, "100",
+				func(ev *event.Event) { ev.Service = event.SIP })
 		}},
 		{"an event that happened before the ban and came late", func(w *world) {
-			w.pass(time.Minute).scan(leaker, "100", func(ev *security.Event) { ev.Time = start })
+			w.pass(time.Minute).scan(leaker, "100", func(ev *event.Event) { ev.Time = start })
 		}},
 		{"the machine itself", func(w *world) {
 			w.ban("127.0.0.0/8")
@@ -165,11 +165,11 @@ func TestEveryBanCanLeak(t *testing.T) {
 			func(w *world, from string) { w.scan(from, "100") }},
 		{"of an IPv6 network", "2001:db8::/32", "2001:db8:1:2::5", func(w *world, from string) { w.scan(from, "100") }},
 		{"an event that no rule is about", "203.0.113.5/32", "203.0.113.5", func(w *world, from string) {
-			w.send(security.SuccessfulAuth, from, "admin", over(security.TCP),
-				func(ev *security.Event) { ev.Service = security.AMI })
+			w.send(event.SuccessfulAuth, from, "admin", over(event.TCP),
+				func(ev *event.Event) { ev.Service = event.AMI })
 		}},
 		{"an event without a local address", "203.0.113.5/32", "203.0.113.5", func(w *world, from string) {
-			w.scan(from, "100", func(ev *security.Event) { ev.Local = security.Address{} })
+			w.scan(from, "100", func(ev *event.Event) { ev.Local = event.Address{} })
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestLeaksAreBounded(t *testing.T) {
 	}
 	w.pass(10 * time.Second)
 	for i := range sources {
-		w.send(security.ChallengeSent, fmt.Sprintf("198.51.100.%d", i), "100")
+		w.send(event.ChallengeSent, fmt.Sprintf("198.51.100.%d", i), "100")
 	}
 	w.wantLeaks(30)
 	if s := w.e.Stats(w.now); s.Leaking != sources || s.Leaks != sources {
@@ -219,7 +219,7 @@ func TestALeakIsSeenWhateverAsterisksClockSays(t *testing.T) {
 	for _, off := range []time.Duration{-87660 * time.Hour, -time.Hour, 0, time.Hour, 87660 * time.Hour} {
 		w := newLeakWorld(t)
 		w.pass(10 * time.Second)
-		w.send(security.ChallengeSent, leaker, "201", func(ev *security.Event) { ev.Time = ev.Time.Add(off) })
+		w.send(event.ChallengeSent, leaker, "201", func(ev *event.Event) { ev.Time = ev.Time.Add(off) })
 		w.wantLeaks(1)
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // address is the n-th of 32.0.0.0 and upward.
@@ -26,15 +26,15 @@ func TestMemoryOfAMillionSources(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		n, limit = 100_000, 100_000*perSource+fixed
 	}
-	e := New(policy.Default().Policy)
+	e := New(config.Default().Policy)
 	before := inUse()
 	now := epoch
 	var out []ban.Decision
 	for try := range 2 {
 		for i := range n {
-			ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: strconv.Itoa(try),
+			ev := event.Event{Type: event.InvalidAccountID, Service: event.PJSIP, Account: strconv.Itoa(try),
 				Session: "call-" + strconv.Itoa(try*n+i), Time: now,
-				Remote: security.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: security.UDP}}
+				Remote: event.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: event.UDP}}
 			out = e.Handle(now, "pbx", &ev, out[:0])
 			now = now.Add(50 * time.Microsecond)
 			if len(out) > 0 {
@@ -64,30 +64,30 @@ func inUse() uint64 {
 
 // TestTheLeastSuspiciousGoFirst fills an engine to its cap.
 func TestTheLeastSuspiciousGoFirst(t *testing.T) {
-	cfg := policy.Default().Policy
+	cfg := config.Default().Policy
 	cfg.MaxSources = 100
 	e := New(cfg)
 	now := epoch
-	send := func(a netip.Addr, typ security.Type, account string, n int) {
+	send := func(a netip.Addr, typ event.Type, account string, n int) {
 		for range n {
-			ev := security.Event{Type: typ, Service: security.PJSIP, Account: account, Session: now.String(),
+			ev := event.Event{Type: typ, Service: event.PJSIP, Account: account, Session: now.String(),
 				Response:      now.String(),
-				UsingPassword: true, Remote: security.Address{AddrPort: netip.AddrPortFrom(a, 5060),
-					Transport: security.TLS}}
+				UsingPassword: true, Remote: event.Address{AddrPort: netip.AddrPortFrom(a, 5060),
+					Transport: event.TLS}}
 			e.Handle(now, "pbx", &ev, nil)
 			now = now.Add(time.Millisecond)
 		}
 	}
 	banned, trusted, before, close, twice := address(1), address(2), address(3), address(4), address(5)
-	send(before, security.InvalidAccountID, "x", 3)
+	send(before, event.InvalidAccountID, "x", 3)
 	now = now.Add(2 * time.Hour) // its ban is over
 	e.Tick(now, nil)
-	send(banned, security.InvalidAccountID, "x", 3)
-	send(trusted, security.SuccessfulAuth, "201", 1)
-	send(close, security.InvalidAccountID, "x", 2)
-	send(twice, security.ChallengeResponseFailed, "202", 2) // two mistakes, no points
+	send(banned, event.InvalidAccountID, "x", 3)
+	send(trusted, event.SuccessfulAuth, "201", 1)
+	send(close, event.InvalidAccountID, "x", 2)
+	send(twice, event.ChallengeResponseFailed, "202", 2) // two mistakes, no points
 	for i := range 1000 {
-		send(address(1000+i), security.InvalidAccountID, "x", 1)
+		send(address(1000+i), event.InvalidAccountID, "x", 1)
 	}
 	if n := e.sources.len(); n != 100 {
 		t.Errorf("%d sources, want 100", n)
@@ -116,11 +116,11 @@ func TestTheLeastSuspiciousGoFirst(t *testing.T) {
 
 // TestAQuietEngineShrinks lets everything decay.
 func TestAQuietEngineShrinks(t *testing.T) {
-	e := New(policy.Default().Policy)
+	e := New(config.Default().Policy)
 	now := epoch
 	for i := range 5000 {
-		ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "x", Session: "s",
-			Remote: security.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: security.UDP}}
+		ev := event.Event{Type: event.InvalidAccountID, Service: event.PJSIP, Account: "x", Session: "s",
+			Remote: event.Address{AddrPort: netip.AddrPortFrom(address(i), 5060), Transport: event.UDP}}
 		e.Handle(now, "pbx", &ev, nil)
 	}
 	now = now.Add(3 * time.Hour)

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -24,7 +24,7 @@ const thousandths = 1000
 // SetMultipliers has the points of events from now on multiplied by the place of their source; nothing that was judged
 // is judged again. placeOf is asked in the middle of a judgement, so it must answer at once; without multipliers it is
 // never asked.
-func (e *Engine) SetMultipliers(m policy.Multiply, placeOf func(netip.Addr) ban.Place) {
+func (e *Engine) SetMultipliers(m config.Multiply, placeOf func(netip.Addr) ban.Place) {
 	if e.multipliers, e.placeOf = m, placeOf; m.IsZero() {
 		e.placeOf = nil
 	}
@@ -45,7 +45,7 @@ func (j *judgement) applyMultiplier(points float64, reason ban.Reason) float64 {
 	if _, ok := j.engine.multipliers.Countries[p.Country]; ok {
 		copy(j.multiplied.country[:], p.Country)
 	}
-	if _, ok := j.engine.multipliers.ASNs[policy.ASN(p.ASN)]; ok {
+	if _, ok := j.engine.multipliers.ASNs[config.ASN(p.ASN)]; ok {
 		j.multiplied.asn = p.ASN
 	}
 	return points * float64(factor) / thousandths
@@ -68,7 +68,7 @@ func (s multiplier) describe(v *ban.Evidence) {
 
 // multiplierOf is the inverse of describe.
 func multiplierOf(v *ban.Evidence) multiplier {
-	if !(v.Multiplier > 0 && v.Multiplier <= policy.MaxFactor) {
+	if !(v.Multiplier > 0 && v.Multiplier <= config.MaxFactor) {
 		return multiplier{}
 	}
 	s := multiplier{asn: v.ASN, factor: uint16(math.Round(v.Multiplier * thousandths))}
@@ -92,7 +92,7 @@ func multiplierSource(v *ban.Evidence) string {
 		of = append(of, "country "+printable.String(v.Country))
 	}
 	if v.ASN != 0 {
-		of = append(of, policy.ASN(v.ASN).String())
+		of = append(of, config.ASN(v.ASN).String())
 	}
 	return strings.Join(of, ", ")
 }

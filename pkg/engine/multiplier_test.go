@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // elsewhere is where the attacker of these tests is registered; the office is in a country of which nothing is said.
@@ -27,12 +27,12 @@ func elsewhere(a netip.Addr) ban.Place {
 	return ban.Place{}
 }
 
-func byCountry(factor float64) policy.Multiply {
-	return policy.Multiply{Countries: map[string]float64{"NL": factor}}
+func byCountry(factor float64) config.Multiply {
+	return config.Multiply{Countries: map[string]float64{"NL": factor}}
 }
 
 // placed is a world with multipliers.
-func placed(t *testing.T, m policy.Multiply, change ...func(*policy.Policy)) *world {
+func placed(t *testing.T, m config.Multiply, change ...func(*config.Policy)) *world {
 	w := newWorld(t, change...)
 	w.e.SetMultipliers(m, elsewhere)
 	return w
@@ -46,27 +46,27 @@ func score(w *world, addr string) float64 {
 func TestPointsByPlace(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		m    policy.Multiply
+		m    config.Multiply
 		addr string
 		want float64
 		text string
 	}{
-		{"no multiplier", policy.Multiply{}, bad, 4, ""},
+		{"no multiplier", config.Multiply{}, bad, 4, ""},
 		{"a country", byCountry(2), bad, 8, "4 × 2 (country NL)"},
 		{"a country that is spared", byCountry(0.5), bad, 2, "4 × 0.5 (country NL)"},
 		{"another country", byCountry(2), office, 4, ""},
 		{"no country", byCountry(2), "192.0.2.200", 4, ""},
-		{"a system", policy.Multiply{ASNs: map[policy.ASN]float64{64496: 1.5}}, bad, 6, "4 × 1.5 (AS64496)"},
+		{"a system", config.Multiply{ASNs: map[config.ASN]float64{64496: 1.5}}, bad, 6, "4 × 1.5 (AS64496)"},
 		{"IPv6", byCountry(2), "2001:db8:bad::1", 8, "4 × 2 (country NL)"},
 		{"IPv4 in IPv6", byCountry(2), "::ffff:" + bad, 8, "4 × 2 (country NL)"},
-		{"both", policy.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[policy.ASN]float64{64496: 0.75}},
+		{"both", config.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[config.ASN]float64{64496: 0.75}},
 			bad, 6,
 			"4 × 1.5 (country NL, AS64496)"},
-		{"both, at the bound", policy.Multiply{Countries: map[string]float64{"NL": 9},
-			ASNs: map[policy.ASN]float64{64496: 9}}, bad, 40,
+		{"both, at the bound", config.Multiply{Countries: map[string]float64{"NL": 9},
+			ASNs: map[config.ASN]float64{64496: 9}}, bad, 40,
 			"4 × 10 (country NL, AS64496)"},
-		{"both, that cancel out", policy.Multiply{Countries: map[string]float64{"NL": 2},
-			ASNs: map[policy.ASN]float64{64496: 0.5}}, bad, 4, ""},
+		{"both, that cancel out", config.Multiply{Countries: map[string]float64{"NL": 2},
+			ASNs: map[config.ASN]float64{64496: 0.5}}, bad, 4, ""},
 		{"more digits than are kept", byCountry(1.23456), bad, 4.94, "4 × 1.235 (country NL)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -92,7 +92,7 @@ func TestAMultiplierMakesABanSoonerOrLater(t *testing.T) {
 // TestACustomerInABadCountryStaysIn logs in from the country with the highest multiplier there is, and has a phone that
 // fails; and it comes back when its trust has ended.
 func TestACustomerInABadCountryStaysIn(t *testing.T) {
-	worst := policy.Multiply{Countries: map[string]float64{"DE": 10, "NL": 10}, ASNs: map[policy.ASN]float64{64497: 10}}
+	worst := config.Multiply{Countries: map[string]float64{"DE": 10, "NL": 10}, ASNs: map[config.ASN]float64{64497: 10}}
 	w := placed(t, worst)
 	w.login(office, "201").rounds(30, 30*time.Second, office, "203", tls)
 	for range 12 {
@@ -116,7 +116,7 @@ func TestACustomerInABadCountryStaysIn(t *testing.T) {
 
 // TestALostTrustIsNoShield has a login and then a search: what follows is judged by the place again.
 func TestALostTrustIsNoShield(t *testing.T) {
-	w := placed(t, byCountry(2), func(p *policy.Policy) { p.Trust.Accounts = 1 })
+	w := placed(t, byCountry(2), func(p *config.Policy) { p.Trust.Accounts = 1 })
 	w.login(bad, "201")
 	for i := range 4 {
 		w.wrong(bad, extension(i), tls)
@@ -142,8 +142,8 @@ func TestWhoIsNeverBannedStaysSo(t *testing.T) {
 
 // TestAGuessOfATargetedAccountIsEnough is the rule that a small multiplier must not undo.
 func TestAGuessOfATargetedAccountIsEnough(t *testing.T) {
-	for _, m := range []policy.Multiply{{}, byCountry(0.1)} {
-		w := placed(t, m, func(p *policy.Policy) { p.Targeted.Sources = 3 })
+	for _, m := range []config.Multiply{{}, byCountry(0.1)} {
+		w := placed(t, m, func(p *config.Policy) { p.Targeted.Sources = 3 })
 		for i := range 3 {
 			w.crack(6, []string{"192.0.2.201", "192.0.2.202", "192.0.2.203"}[i], "201", tcp)
 		}
@@ -164,7 +164,7 @@ func TestAnotherFileJudgesNothingAgain(t *testing.T) {
 	if x := w.e.Why(w.now, netip.MustParseAddr(bad)); x.Evidence[0].Points != 8 || x.Evidence[1].Points != 2 {
 		t.Errorf("%+v", x.Evidence)
 	}
-	w.e.SetMultipliers(policy.Multiply{}, elsewhere)
+	w.e.SetMultipliers(config.Multiply{}, elsewhere)
 	w.scan(bad, "102").wantBanned(bad)
 }
 
@@ -177,7 +177,7 @@ func TestPlacesAreAskedForWithPointsAlone(t *testing.T) {
 		w.allow("192.0.2.77/32").scan("192.0.2.77", "x")
 	}
 	w := newWorld(t)
-	w.e.SetMultipliers(policy.Multiply{}, where)
+	w.e.SetMultipliers(config.Multiply{}, where)
 	play(w)
 	scans(w, 5, bad)
 	if asked != 0 {
@@ -196,8 +196,8 @@ func TestPlacesAreAskedForWithPointsAlone(t *testing.T) {
 // TestWithoutMultipliersAllIsAsBefore plays the same day in three worlds.
 func TestWithoutMultipliersAllIsAsBefore(t *testing.T) {
 	worlds := []*world{newWorld(t), newWorld(t), newWorld(t)}
-	worlds[1].e.SetMultipliers(policy.Multiply{}, elsewhere)
-	worlds[2].e.SetMultipliers(policy.Multiply{Countries: map[string]float64{"NL": 1}}, elsewhere)
+	worlds[1].e.SetMultipliers(config.Multiply{}, elsewhere)
+	worlds[2].e.SetMultipliers(config.Multiply{Countries: map[string]float64{"NL": 1}}, elsewhere)
 	for _, w := range worlds {
 		for i := range 300 {
 			w.round(bad, extension(i%3)).scan(bad, "x").round(office, "201").login(office,
@@ -215,8 +215,8 @@ func TestWithoutMultipliersAllIsAsBefore(t *testing.T) {
 }
 
 func TestTheMultiplierSurvivesARestart(t *testing.T) {
-	w := scans(placed(t, policy.Multiply{Countries: map[string]float64{"NL": 2},
-		ASNs: map[policy.ASN]float64{64496: 0.75}}), 3, bad)
+	w := scans(placed(t, config.Multiply{Countries: map[string]float64{"NL": 2},
+		ASNs: map[config.ASN]float64{64496: 0.75}}), 3, bad)
 	w.wantBanned(bad)
 	again := newWorld(t)
 	again.now = w.now
@@ -230,7 +230,7 @@ func TestTheMultiplierSurvivesARestart(t *testing.T) {
 // TestWhySaysWhatThePlaceAdded pins what a person reads.
 func TestWhySaysWhatThePlaceAdded(t *testing.T) {
 	w := placed(t, byCountry(2)).scan(bad, "100").wrong(bad, "201", tls)
-	w.e.SetMultipliers(policy.Multiply{ASNs: map[policy.ASN]float64{64496: 3}}, elsewhere)
+	w.e.SetMultipliers(config.Multiply{ASNs: map[config.ASN]float64{64496: 3}}, elsewhere)
 	w.scan(bad, "101").pass(10 * time.Minute)
 	x := w.e.Why(w.now, netip.MustParseAddr(bad))
 	want, err := os.ReadFile("testdata/why/banned-by-its-place.txt")
@@ -248,8 +248,8 @@ func TestTheDocsMultiplyAsTheEngineDoes(t *testing.T) {
 	var b strings.Builder
 	for _, row := range []struct {
 		name string
-		m    policy.Multiply
-	}{{"with   ", policy.Multiply{Countries: map[string]float64{"SE": 2}}}, {"without", policy.Multiply{}}} {
+		m    config.Multiply
+	}{{"with   ", config.Multiply{Countries: map[string]float64{"SE": 2}}}, {"without", config.Multiply{}}} {
 		w := newWorld(t)
 		w.e.SetMultipliers(row.m, func(netip.Addr) ban.Place { return ban.Place{Country: "SE"} })
 		for i := 0; !w.banned(bad); i++ {
@@ -281,23 +281,23 @@ func BenchmarkPlaces(b *testing.B) {
 	where := func(netip.Addr) ban.Place { return ban.Place{Country: "NL", ASN: 64496} }
 	for _, row := range []struct {
 		name string
-		m    policy.Multiply
+		m    config.Multiply
 	}{
-		{"without", policy.Multiply{}}, {"with",
-			policy.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[policy.ASN]float64{64496: 0.75}}},
+		{"without", config.Multiply{}}, {"with",
+			config.Multiply{Countries: map[string]float64{"NL": 2}, ASNs: map[config.ASN]float64{64496: 0.75}}},
 	} {
 		b.Run(row.name, func(b *testing.B) {
-			e := engine.New(policy.Default().Policy)
+			e := engine.New(config.Default().Policy)
 			e.SetMultipliers(row.m, where)
 			sessions := manySessions()
 			now, out := start, []ban.Decision(nil)
-			ev := security.Event{Type: security.InvalidAccountID, Service: security.PJSIP, Account: "1000"}
+			ev := event.Event{Type: event.InvalidAccountID, Service: event.PJSIP, Account: "1000"}
 			b.ReportAllocs()
 			b.ResetTimer()
 			for i := range b.N {
 				ev.Time, ev.Session = now, sessions[i%len(sessions)]
-				ev.Remote = security.Address{AddrPort: netip.AddrPortFrom(nth(i%100_000), 5060),
-					Transport: security.UDP}
+				ev.Remote = event.Address{AddrPort: netip.AddrPortFrom(nth(i%100_000), 5060),
+					Transport: event.UDP}
 				out = e.Handle(now, "pbx", &ev, out[:0])
 				now = now.Add(50 * time.Microsecond)
 			}

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 func TestOfAnOffenderRestoredTwiceTheWorseCounts(t *testing.T) {
@@ -35,7 +35,7 @@ func TestWhoIsBannedMakesNoRoomForOffendersOfBefore(t *testing.T) {
 		a := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
 		s.Offenders = append(s.Offenders, ban.Offender{Prefix: netip.PrefixFrom(a, 32), Bans: 5, Last: start})
 	}
-	n := newWorld(t, func(p *policy.Policy) { p.MaxSources = 10 })
+	n := newWorld(t, func(p *config.Policy) { p.MaxSources = 10 })
 	n.e.Restore(start, s, []string{"pbx"})
 	if got, ok := n.e.Offender(p); !ok || got.Bans != 2 {
 		t.Errorf("%+v, %v; want two bans", got, ok)

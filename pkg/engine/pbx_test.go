@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // TestPBX tells what becomes of providers, of faults at the PBX itself, of networks, and of what a person orders.
@@ -215,7 +215,7 @@ func TestPBX(t *testing.T) {
 			}
 			for i := range 50 {
 				for _, a := range []string{"127.0.0.1", "192.0.2.1", "192.0.2.254", "fe80::1"} {
-					w.scan(a, strconv.Itoa(i)).send(security.InvalidPassword, a, "x", manager, tcp)
+					w.scan(a, strconv.Itoa(i)).send(event.InvalidPassword, a, "x", manager, tcp)
 				}
 			}
 			w.wantNever("127.0.0.1", "192.0.2.1", "192.0.2.254", "fe80::1").wantDecision(4, ban.ActionObserve,
@@ -239,15 +239,15 @@ func TestPBX(t *testing.T) {
 			}
 			w.wantBanned(bad).wantFree("192.0.2.90", "2001:db8:7::1", "2001:db8:7::2")
 		}},
-		{"observe mode for a week, then enforce", func(p *policy.Policy) { p.Mode = policy.Observe }, func(w *world) {
+		{"observe mode for a week, then enforce", func(p *config.Policy) { p.Mode = config.Observe }, func(w *world) {
 			scans(w, 9, bad).wantNever(bad).wantLast(bad, ban.ActionObserve, ban.ReasonUnknownAccount)
-			w.log = append(w.log, w.e.Configure(w.now, policy.Default().Policy)...)
+			w.log = append(w.log, w.e.Configure(w.now, config.Default().Policy)...)
 			scans(w, 3, bad).wantBanned(bad)
 		}},
 		{"a reload with a new allow list frees who is on it now", nil, func(w *world) {
 			scans(w, 3, bad).wantBanned(bad)
-			p := policy.Default().Policy
-			p.Allow = []policy.AllowEntry{{Prefix: netip.MustParsePrefix("203.0.113.0/24")}}
+			p := config.Default().Policy
+			p.Allow = []config.AllowEntry{{Prefix: netip.MustParsePrefix("203.0.113.0/24")}}
 			w.log = append(w.log, w.e.Configure(w.now, p)...)
 			w.wantFree(bad).wantDecision(1, ban.ActionUnban, ban.ReasonAllowed)
 		}},
@@ -259,7 +259,7 @@ func TestPBX(t *testing.T) {
 			w.pass(2*time.Hour).login(office, "201").crack(50, bad, "201")
 			scans(w, 50, bad)
 			for i := range 50 {
-				w.options(bad, extension(i)).send(security.ChallengeSent, bad, "<unknown>")
+				w.options(bad, extension(i)).send(event.ChallengeSent, bad, "<unknown>")
 			}
 			w.pass(time.Minute).wantQuiet()
 		}},
@@ -290,12 +290,12 @@ func attackNet(w *world) {
 	}
 }
 
-func nets(p *policy.Policy) { p.Networks.Sources = 5 }
+func nets(p *config.Policy) { p.Networks.Sources = 5 }
 
-func wazo(p *policy.Policy) { p.Trust.Match = regexp.MustCompile(`^[a-z0-9]{8}$`) }
+func wazo(p *config.Policy) { p.Trust.Match = regexp.MustCompile(`^[a-z0-9]{8}$`) }
 
-func everythingOff(p *policy.Policy) {
-	p.Points = policy.Points{}
-	p.Misconfigured, p.Challenges, p.Breach = policy.MisconfiguredRule{}, policy.ChallengesRule{}, policy.BreachRule{}
-	p.Targeted, p.Roaming, p.Storm = policy.TargetedRule{}, policy.RoamingRule{}, policy.StormRule{}
+func everythingOff(p *config.Policy) {
+	p.Points = config.Points{}
+	p.Misconfigured, p.Challenges, p.Breach = config.MisconfiguredRule{}, config.ChallengesRule{}, config.BreachRule{}
+	p.Targeted, p.Roaming, p.Storm = config.TargetedRule{}, config.RoamingRule{}, config.StormRule{}
 }

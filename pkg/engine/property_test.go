@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/internal/property"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 var epoch = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
@@ -41,11 +41,11 @@ func anyPrefix(t *property.T) netip.Prefix {
 	return netip.PrefixFrom(a, property.OneOf(t, bits...)) // not masked: nobody promises that it is
 }
 
-func anyPolicy(t *property.T) policy.Policy {
-	p := policy.Default().Policy
-	p.Mode = property.OneOf(t, policy.Enforce, policy.Enforce, policy.Enforce, policy.Observe)
-	p.Services = map[string]policy.Mode{"PJSIP": policy.Enforce, "AMI": policy.Enforce,
-		"SIP": property.OneOf(t, policy.Observe, policy.Enforce)}
+func anyPolicy(t *property.T) config.Policy {
+	p := config.Default().Policy
+	p.Mode = property.OneOf(t, config.Enforce, config.Enforce, config.Enforce, config.Observe)
+	p.Services = map[string]config.Mode{"PJSIP": config.Enforce, "AMI": config.Enforce,
+		"SIP": property.OneOf(t, config.Observe, config.Enforce)}
 	p.Honeypots = []string{"honey"}
 	p.Threshold = property.OneOf(t, 10.0, 5, 1)
 	p.HalfLife = property.OneOf(t, 10*time.Minute, time.Second, 24*time.Hour)
@@ -61,19 +61,19 @@ func anyPolicy(t *property.T) policy.Policy {
 	p.Storm.Memory = property.OneOf(t, 168*time.Hour, time.Hour)
 	p.Misconfigured.Burst = property.OneOf(t, 4, 0)
 	if property.Int(t, 0, 3) == 0 {
-		p.Allow = []policy.AllowEntry{{Prefix: anyPrefix(t).Masked()}}
+		p.Allow = []config.AllowEntry{{Prefix: anyPrefix(t).Masked()}}
 	}
 	return p
 }
 
-func anyEvent(t *property.T) security.Event {
-	return security.Event{
-		Type: property.OneOf(t, security.InvalidAccountID, security.ChallengeSent, security.ChallengeSent,
-			security.ChallengeResponseFailed, security.ChallengeResponseFailed, security.SuccessfulAuth,
-			security.FailedACL,
-			security.InvalidPassword, security.RequestNotAllowed, security.RequestNotSupported, security.Type(200)),
-		Service: property.OneOf(t, security.PJSIP, security.PJSIP, security.PJSIP, security.AMI, security.SIP,
-			security.Service(99)),
+func anyEvent(t *property.T) event.Event {
+	return event.Event{
+		Type: property.OneOf(t, event.InvalidAccountID, event.ChallengeSent, event.ChallengeSent,
+			event.ChallengeResponseFailed, event.ChallengeResponseFailed, event.SuccessfulAuth,
+			event.FailedACL,
+			event.InvalidPassword, event.RequestNotAllowed, event.RequestNotSupported, event.Type(200)),
+		Service: property.OneOf(t, event.PJSIP, event.PJSIP, event.PJSIP, event.AMI, event.SIP,
+			event.Service(99)),
 		Account: property.OneOf(t, "201", "202", "203", "204", "205", "206", "207", "<unknown>", "honey", "",
 			"\xf0\x9f\x98\x80"),
 		Session:       "call-" + strconv.Itoa(property.Int(t, 1, 8)),
@@ -81,8 +81,8 @@ func anyEvent(t *property.T) security.Event {
 		Response:      strconv.Itoa(property.Int(t, 1, 1000)),
 		UsingPassword: property.Int(t, 0, 4) > 0,
 		ACLName:       property.OneOf(t, "", "not_match_endpoint_acl", "other"),
-		Remote: security.Address{AddrPort: netip.AddrPortFrom(anyAddr(t), 5060),
-			Transport: property.OneOf(t, security.UDP, security.TLS, security.NoTransport)},
+		Remote: event.Address{AddrPort: netip.AddrPortFrom(anyAddr(t), 5060),
+			Transport: property.OneOf(t, event.UDP, event.TLS, event.NoTransport)},
 	}
 }
 
@@ -258,14 +258,14 @@ func TestTicksDecideNothing(t *testing.T) {
 // trusted: it stays so, is never banned, and no login of it looks like a breach.
 func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
 	property.Check(t, func(t *property.T) {
-		e, now := NewRepeatable(policy.Default().Policy), epoch
+		e, now := NewRepeatable(config.Default().Policy), epoch
 		phone := netip.MustParseAddrPort("203.0.112.1:5060")
 		if property.Bool(t) {
 			phone = netip.MustParseAddrPort("[2001:db8:0:1::1]:5060")
 		}
-		login := security.Event{Type: security.SuccessfulAuth, Service: security.PJSIP, Account: "201",
+		login := event.Event{Type: event.SuccessfulAuth, Service: event.PJSIP, Account: "201",
 			UsingPassword: true,
-			Remote:        security.Address{AddrPort: phone, Transport: security.UDP}}
+			Remote:        event.Address{AddrPort: phone, Transport: event.UDP}}
 		var all []ban.Decision
 		all = e.Handle(now, "pbx", &login, all)
 		for i := range property.Count(t, 1, 200) {
@@ -278,10 +278,10 @@ func TestForgedPacketsTakeNothingFromACustomer(t *testing.T) {
 				continue
 			}
 			ev := anyEvent(t)
-			if ev.Type == security.SuccessfulAuth {
+			if ev.Type == event.SuccessfulAuth {
 				continue // it cannot be forged
 			}
-			ev.Service, ev.Remote.Transport = security.PJSIP, security.UDP
+			ev.Service, ev.Remote.Transport = event.PJSIP, event.UDP
 			ev.Challenge, ev.Hostile = property.OneOf(t, "", "1795384137/5e8c2ab0", "nonce"),
 				property.OneOf(t, false, false, false, true)
 			if property.Bool(t) {
@@ -381,7 +381,7 @@ func TestSourcesAreAMapWithQueues(t *testing.T) {
 // TestSketchesAreSecret pins the places of an engine for recordings, where they would else differ from run to run, and
 // wants other ones where an attacker could use them.
 func TestSketchesAreSecret(t *testing.T) {
-	cfg := policy.Default().Policy
+	cfg := config.Default().Policy
 	fixed := NewRepeatable(cfg)
 	for account, want := range map[string]uint8{"": 62, "201": 22, "alice": 4} {
 		if got := fixed.sketchBit(account); got != want {

@@ -1,9 +1,9 @@
 package engine
 
 import (
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // ruleKind is how an event is judged.
@@ -30,8 +30,8 @@ const (
 
 // rule is one row of the evidence table. The first row that fits an event decides.
 type rule struct {
-	service security.Service
-	typ     security.Type
+	service event.Service
+	typ     event.Type
 	aclName string // empty fits every ACLName
 	account string // empty fits every AccountID; see emptyAccount and someAccount
 	kind    ruleKind
@@ -42,42 +42,42 @@ type rule struct {
 // counted by the metrics all the same.
 func evidenceTable() []rule {
 	return []rule{
-		{security.PJSIP, security.SuccessfulAuth, "", "", kindLogin, ban.ReasonLogin},
-		{security.PJSIP, security.ChallengeSent, "", "", kindChallenge, ban.ReasonUnansweredChallenge},
-		{security.PJSIP, security.InvalidAccountID, "", "", kindAttempt, ban.ReasonUnknownAccount},
-		{security.PJSIP, security.ChallengeResponseFailed, "", unknownAccount, kindGuess, ban.ReasonUnknownAccount},
-		{security.PJSIP, security.ChallengeResponseFailed, "", "", kindGuess, ban.ReasonWrongPassword},
-		{security.PJSIP, security.FailedACL, "not_match_endpoint_acl", "", kindAttempt, ban.ReasonACL},
-		{security.PJSIP, security.FailedACL, "not_match_endpoint_contact_acl", "", kindAttempt, ban.ReasonACL},
+		{event.PJSIP, event.SuccessfulAuth, "", "", kindLogin, ban.ReasonLogin},
+		{event.PJSIP, event.ChallengeSent, "", "", kindChallenge, ban.ReasonUnansweredChallenge},
+		{event.PJSIP, event.InvalidAccountID, "", "", kindAttempt, ban.ReasonUnknownAccount},
+		{event.PJSIP, event.ChallengeResponseFailed, "", unknownAccount, kindGuess, ban.ReasonUnknownAccount},
+		{event.PJSIP, event.ChallengeResponseFailed, "", "", kindGuess, ban.ReasonWrongPassword},
+		{event.PJSIP, event.FailedACL, "not_match_endpoint_acl", "", kindAttempt, ban.ReasonACL},
+		{event.PJSIP, event.FailedACL, "not_match_endpoint_contact_acl", "", kindAttempt, ban.ReasonACL},
 		// registrar_*: after a right password
-		{security.PJSIP, security.FailedACL, "", "", kindMisconfigured, ban.ReasonConfiguration},
-		{security.PJSIP, security.RequestNotSupported, "", "", kindMisconfigured, ban.ReasonConfiguration},
+		{event.PJSIP, event.FailedACL, "", "", kindMisconfigured, ban.ReasonConfiguration},
+		{event.PJSIP, event.RequestNotSupported, "", "", kindMisconfigured, ban.ReasonConfiguration},
 
 		// The address that chan_sip reports is the attacker's choice (Via with maddr): observed by default, never
 		// proven.
-		{security.SIP, security.InvalidAccountID, "", "", kindAttempt, ban.ReasonUnknownAccount},
-		{security.SIP, security.ChallengeResponseFailed, "", "", kindGuess, ban.ReasonWrongPassword},
-		{security.SIP, security.InvalidPassword, "", "", kindGuess, ban.ReasonWrongPassword},
-		{security.SIP, security.FailedACL, "device_must_match_acl", "", kindAttempt, ban.ReasonACL},
-		{security.SIP, security.FailedACL, "domain_must_match", "", kindAttempt, ban.ReasonACL},
-		{security.SIP, security.FailedACL, "no_extension_match", "", kindNothing, ""}, // a good phone dialled a wrong number
-		{security.SIP, security.FailedACL, "", "", kindMisconfigured, ban.ReasonConfiguration},
-		{security.SIP, security.InvalidTransport, "", "", kindMisconfigured, ban.ReasonConfiguration},
+		{event.SIP, event.InvalidAccountID, "", "", kindAttempt, ban.ReasonUnknownAccount},
+		{event.SIP, event.ChallengeResponseFailed, "", "", kindGuess, ban.ReasonWrongPassword},
+		{event.SIP, event.InvalidPassword, "", "", kindGuess, ban.ReasonWrongPassword},
+		{event.SIP, event.FailedACL, "device_must_match_acl", "", kindAttempt, ban.ReasonACL},
+		{event.SIP, event.FailedACL, "domain_must_match", "", kindAttempt, ban.ReasonACL},
+		{event.SIP, event.FailedACL, "no_extension_match", "", kindNothing, ""}, // a good phone dialled a wrong number
+		{event.SIP, event.FailedACL, "", "", kindMisconfigured, ban.ReasonConfiguration},
+		{event.SIP, event.InvalidTransport, "", "", kindMisconfigured, ban.ReasonConfiguration},
 
-		{security.AMI, security.InvalidAccountID, "", "", kindConnection, ban.ReasonManager},
-		{security.AMI, security.InvalidPassword, "", "", kindConnection, ban.ReasonManager},
-		{security.AMI, security.ChallengeResponseFailed, "", "", kindConnection, ban.ReasonManager},
-		{security.AMI, security.FailedACL, "", "", kindConnection, ban.ReasonManager},
-		{security.AMI, security.RequestNotAllowed, "", emptyAccount, kindAttempt, ban.ReasonManager}, // before login
-		{security.AMI, security.RequestNotAllowed, "", someAccount, kindMisconfigured, ban.ReasonConfiguration},
+		{event.AMI, event.InvalidAccountID, "", "", kindConnection, ban.ReasonManager},
+		{event.AMI, event.InvalidPassword, "", "", kindConnection, ban.ReasonManager},
+		{event.AMI, event.ChallengeResponseFailed, "", "", kindConnection, ban.ReasonManager},
+		{event.AMI, event.FailedACL, "", "", kindConnection, ban.ReasonManager},
+		{event.AMI, event.RequestNotAllowed, "", emptyAccount, kindAttempt, ban.ReasonManager}, // before login
+		{event.AMI, event.RequestNotAllowed, "", someAccount, kindMisconfigured, ban.ReasonConfiguration},
 		// an HTTP scan of the AMI port
-		{security.AMI, security.RequestBadFormat, "", emptyAccount, kindAttempt, ban.ReasonManager},
-		{security.AMI, security.RequestBadFormat, "", someAccount, kindMisconfigured, ban.ReasonConfiguration},
+		{event.AMI, event.RequestBadFormat, "", emptyAccount, kindAttempt, ban.ReasonManager},
+		{event.AMI, event.RequestBadFormat, "", someAccount, kindMisconfigured, ban.ReasonConfiguration},
 	}
 }
 
 // ruleIndex holds the rows of the evidence table by service and type.
-type ruleIndex [security.NumServices][security.NumTypes][]rule
+type ruleIndex [event.NumServices][event.NumTypes][]rule
 
 func indexRules() (index ruleIndex) {
 	for _, r := range evidenceTable() {
@@ -87,8 +87,8 @@ func indexRules() (index ruleIndex) {
 }
 
 // find finds the row for an event, or nil.
-func (x *ruleIndex) find(ev *security.Event) *rule {
-	if int(ev.Service) >= security.NumServices || int(ev.Type) >= security.NumTypes {
+func (x *ruleIndex) find(ev *event.Event) *rule {
+	if int(ev.Service) >= event.NumServices || int(ev.Type) >= event.NumTypes {
 		return nil
 	}
 	rows := x[ev.Service][ev.Type]
@@ -106,7 +106,7 @@ func (x *ruleIndex) find(ev *security.Event) *rule {
 }
 
 // pointsFor is what the policy gives for a reason.
-func pointsFor(p *policy.Points, r ban.Reason) float64 {
+func pointsFor(p *config.Points, r ban.Reason) float64 {
 	switch r {
 	case ban.ReasonUnknownAccount:
 		return p.UnknownAccount

@@ -5,12 +5,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // TestSample takes some of the bans, each of which comes up sooner or later.
 func TestSample(t *testing.T) {
-	e := New(policy.Default().Policy)
+	e := New(config.Default().Policy)
 	if s := e.SampleBans(epoch, 8); len(s) != 0 {
 		t.Errorf("%v of no bans", s)
 	}

@@ -4,8 +4,8 @@ import (
 	"math"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine/internal/table"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // source is what the judgement of every event needs of its source. There may be a million, so it has no pointer, at
@@ -111,7 +111,7 @@ func (e *Engine) isForgettable(s *source) bool {
 }
 
 // quietFor is how long a source must be quiet before it can be forgotten, in ns.
-func quietFor(p *policy.Policy) int64 { return max(10*int64(p.HalfLife), idleResetSeconds*second) }
+func quietFor(p *config.Policy) int64 { return max(10*int64(p.HalfLife), idleResetSeconds*second) }
 
 // evictSource forgets the least suspicious of the sources that were quiet the longest, and says whether there was one.
 func (e *Engine) evictSource() bool {

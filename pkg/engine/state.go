@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // State is what should survive a restart: decisions and the memory behind them, not scores, which decay within an hour.
@@ -188,7 +188,7 @@ func (e *Engine) restoreTrust(t ban.Trust, pbxs []string) {
 	for _, name := range t.Accounts {
 		for _, pbx := range pbxs {
 			if len(n.accounts) < accountsPerTrust {
-				n.accounts[e.hashAccount(e.hashText(name), security.PJSIP, e.pbxIndex(pbx))] = name
+				n.accounts[e.hashAccount(e.hashText(name), event.PJSIP, e.pbxIndex(pbx))] = name
 			}
 		}
 	}
@@ -230,8 +230,8 @@ func (e *Engine) recordOf(v ban.Evidence) record {
 	r := record{
 		at: v.Time.UnixNano(), points: float32(v.Points), score: float32(v.Score), reason: reasonIndex(v.Reason),
 		pbx: e.pbxIndex(v.PBX), proven: v.Proven, length: uint8(min(len(v.Account), nameBytes+1)),
-		typ: security.TypeNamed(v.Event), service: security.ServiceNamed(v.Service),
-		transport: security.TransportNamed(v.Transport), multiplier: multiplierOf(&v),
+		typ: event.TypeNamed(v.Event), service: event.ServiceNamed(v.Service),
+		transport: event.TransportNamed(v.Transport), multiplier: multiplierOf(&v),
 	}
 	copy(r.account[:], v.Account)
 	for i, text := range noteTexts {

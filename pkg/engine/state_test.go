@@ -8,13 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // restarted is a world whose engine knows only what was exported.
-func (w *world) restarted(change ...func(*policy.Policy)) *world {
+func (w *world) restarted(change ...func(*config.Policy)) *world {
 	n := newWorld(w.t, change...)
 	n.now, n.calls = w.now, w.calls
 	n.e.Restore(n.now, w.e.Export(w.now), []string{"pbx"})
@@ -25,7 +25,7 @@ func TestARestartForgetsNothingThatWasDecided(t *testing.T) {
 	w := newWorld(t)
 	w.login(office, "201").login(office, "202").login("2001:db8:1::10", "203")
 	for range 3 {
-		w.scan(bad, "100", over(security.TLS)).scan("2001:db8::66", "101")
+		w.scan(bad, "100", over(event.TLS)).scan("2001:db8::66", "101")
 	}
 	if _, err := w.e.Ban(w.now, netip.MustParsePrefix("192.0.2.0/25"), 3*time.Hour, "rude"); err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func TestARestartForgetsNothingThatWasDecided(t *testing.T) {
 	n.wantFree("203.0.113.9")
 	n.pass(time.Hour).wantFree(bad)
 	for range 3 {
-		n.scan(bad, "100", over(security.TLS))
+		n.scan(bad, "100", over(event.TLS))
 	}
 	if d := n.log[len(n.log)-1]; d.Action != ban.ActionBan || d.Duration != 4*time.Hour {
 		t.Errorf("%v, want the second ban of 4h", brief(d))
@@ -62,8 +62,8 @@ func TestARestartRestoresNoBanOfWhoIsExemptByNow(t *testing.T) {
 	for range 3 {
 		w.scan(bad, "100")
 	}
-	n := w.restarted(func(p *policy.Policy) {
-		p.Allow = []policy.AllowEntry{{Prefix: netip.MustParsePrefix(bad +
+	n := w.restarted(func(p *config.Policy) {
+		p.Allow = []config.AllowEntry{{Prefix: netip.MustParsePrefix(bad +
 			"/32")}}
 	})
 	n.wantFree(bad)
@@ -88,9 +88,9 @@ func TestWhatIsOverIsNotRestored(t *testing.T) {
 }
 
 func TestTrustThatWasLostIsNotRestored(t *testing.T) {
-	w := newWorld(t).login(bad, "201", over(security.TLS))
+	w := newWorld(t).login(bad, "201", over(event.TLS))
 	for i := range 40 {
-		w.wrong(bad, string(rune('a'+i)), over(security.TLS))
+		w.wrong(bad, string(rune('a'+i)), over(event.TLS))
 	}
 	w.wantDecision(1, ban.ActionUntrust, ban.ReasonAccounts)
 	n := w.restarted().vouch(bad)
@@ -118,7 +118,7 @@ func TestTheKernelsTimeCountsAfterARestart(t *testing.T) {
 func TestADecisionIsReadBackAsItWasWritten(t *testing.T) {
 	w := newWorld(t).login(office, "201")
 	for range 3 {
-		w.scan("2001:db8::66", "\x1b[2Jodd", over(security.TLS))
+		w.scan("2001:db8::66", "\x1b[2Jodd", over(event.TLS))
 	}
 	w.log = w.e.ReportTampering(w.now, "pbx", "order", nil, w.log)
 	if len(w.log) != 3 {
@@ -166,13 +166,13 @@ func TestBanOfIsTheBanOfThePrefix(t *testing.T) {
 	var all []string
 	for i := range 6 {
 		for range 3 {
-			w.scan(host(i), "100", over(security.TLS))
+			w.scan(host(i), "100", over(event.TLS))
 		}
 		all = append(all, host(i)+"/32")
 		if i%2 == 0 { // from elsewhere, where the evidence says so
 			addr := netip.AddrFrom4([4]byte{203, 0, 113, byte(i + 1)}).String()
 			for range 3 {
-				w.scan(addr, "100", over(security.TLS))
+				w.scan(addr, "100", over(event.TLS))
 			}
 			all = append(all, addr+"/32")
 		}

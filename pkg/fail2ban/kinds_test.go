@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/fail2ban"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // TestJailsOfEachKind has what people write beside the cases of the field: each row is jail files, and what becomes of
@@ -15,8 +15,8 @@ import (
 func TestJailsOfEachKind(t *testing.T) {
 	const on = "enabled = true\n"
 	db := database(t)
-	ports := func(udp bool, want ...uint16) func(*testing.T, *policy.Config) {
-		return func(t *testing.T, c *policy.Config) {
+	ports := func(udp bool, want ...uint16) func(*testing.T, *config.Config) {
+		return func(t *testing.T, c *config.Config) {
 			list := c.Firewall.Ports.TCP
 			if udp {
 				list = c.Firewall.Ports.UDP
@@ -28,15 +28,15 @@ func TestJailsOfEachKind(t *testing.T) {
 			}
 		}
 	}
-	points := func(names, passwords, manager float64) func(*testing.T, *policy.Config) {
-		return func(t *testing.T, c *policy.Config) {
+	points := func(names, passwords, manager float64) func(*testing.T, *config.Config) {
+		return func(t *testing.T, c *config.Config) {
 			if p := c.Policy.Points; p.UnknownAccount != names || p.WrongPassword != passwords || p.Manager != manager {
 				t.Errorf("got %+v", p)
 			}
 		}
 	}
-	defaults := func(t *testing.T, c *policy.Config) {
-		def := policy.Default()
+	defaults := func(t *testing.T, c *config.Config) {
+		def := config.Default()
 		if c.Policy.Points != def.Policy.Points || c.Policy.HalfLife != def.Policy.HalfLife ||
 			!slices.Equal(c.Firewall.Ports.UDP, def.Firewall.Ports.UDP) {
 			t.Errorf("got %+v %+v", c.Policy, c.Firewall.Ports)
@@ -44,7 +44,7 @@ func TestJailsOfEachKind(t *testing.T) {
 	}
 	for name, row := range map[string]struct {
 		text string
-		want func(*testing.T, *policy.Config)
+		want func(*testing.T, *config.Config)
 		left []string
 	}{
 		"a range in port": {"[asterisk]\n" + on + "port = 5060,5080:5090\n", ports(true, 5080, 5085, 5090),
@@ -105,7 +105,7 @@ func TestJailsOfEachKind(t *testing.T) {
 		"thirty days in one jail of three": {"[asterisk]\n" + on + "[asterisk-auth]\n" + on + "[asterisk-scan]\n" + on +
 			"maxretry = 4\nfindtime = 30d\n", longFindtime, []string{`findtime = 720h of jail "asterisk-scan"`}},
 		"an hour for five": {"[asterisk]\n" + on + "maxretry = 5\nfindtime = 1h\n",
-			func(t *testing.T, c *policy.Config) {
+			func(t *testing.T, c *config.Config) {
 				if p := c.Policy; p.HalfLife != 48*time.Minute || p.Trust.Tolerance != 48 {
 					t.Errorf("half-life %v, tolerance %v", p.HalfLife, p.Trust.Tolerance)
 				}
@@ -129,7 +129,7 @@ func TestJailsOfEachKind(t *testing.T) {
 	}
 }
 
-func longFindtime(t *testing.T, c *policy.Config) {
+func longFindtime(t *testing.T, c *config.Config) {
 	if p := c.Policy; p.HalfLife != time.Hour || p.Trust.Tolerance != 60 {
 		t.Errorf("half-life %v, tolerance %v", p.HalfLife, p.Trust.Tolerance)
 	}

@@ -8,11 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/fail2ban"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // randomJails writes one to four jails as people might have them.
@@ -66,8 +66,8 @@ type day struct {
 	banned map[netip.Addr]time.Time
 }
 
-func newDay(p policy.Policy) *day {
-	p.Mode = policy.Enforce
+func newDay(p config.Policy) *day {
+	p.Mode = config.Enforce
 	return &day{e: engine.New(p), begin: now, banned: map[netip.Addr]time.Time{}}
 }
 
@@ -82,19 +82,19 @@ func (d *day) note(list []ban.Decision) {
 }
 
 // send is one dialogue at a time after the beginning: Asterisk's challenge, where there is one, and what it says then.
-func (d *day) send(at time.Duration, transport security.Transport, from, account string, types ...security.Type) {
+func (d *day) send(at time.Duration, transport event.Transport, from, account string, types ...event.Type) {
 	d.calls++
 	call := fmt.Sprintf("%d@office", d.calls)
 	for i, typ := range types {
 		when := d.begin.Add(at + time.Duration(i)*20*time.Millisecond)
-		ev := security.Event{
-			Type: typ, Service: security.PJSIP, Time: when, Account: account, Session: call,
-			UsingPassword: typ == security.SuccessfulAuth,
-			Local:         security.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: transport},
-			Remote: security.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060),
+		ev := event.Event{
+			Type: typ, Service: event.PJSIP, Time: when, Account: account, Session: call,
+			UsingPassword: typ == event.SuccessfulAuth,
+			Local:         event.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: transport},
+			Remote: event.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060),
 				Transport: transport},
 		}
-		if typ == security.ChallengeResponseFailed {
+		if typ == event.ChallengeResponseFailed {
 			ev.Challenge, ev.Response = call, fmt.Sprintf("%032x", d.calls)
 		}
 		d.note(d.e.Handle(when, "pbx", &ev, nil))
@@ -114,7 +114,7 @@ func (d *day) tick(at time.Duration) {
 func (d *day) customers() []string {
 	const office, home, typist = "198.51.100.46", "198.51.100.77", "198.51.100.78"
 	for phone := 37; phone < 40; phone++ { // the first in the morning, before anybody of the office is known
-		d.send(0, security.TLS, office, fmt.Sprint(200+phone), security.ChallengeSent, security.ChallengeResponseFailed)
+		d.send(0, event.TLS, office, fmt.Sprint(200+phone), event.ChallengeSent, event.ChallengeResponseFailed)
 	}
 	for at := time.Duration(0); at < 10*time.Hour; at += 10 * time.Second {
 		for phone := range 40 {
@@ -122,26 +122,26 @@ func (d *day) customers() []string {
 			switch {
 			case phone >= 37:
 				if at > 0 && at%(30*time.Second) == 0 {
-					d.send(at, security.TLS, office, fmt.Sprint(200+phone), security.ChallengeSent,
-						security.ChallengeResponseFailed)
+					d.send(at, event.TLS, office, fmt.Sprint(200+phone), event.ChallengeSent,
+						event.ChallengeResponseFailed)
 				}
 			case phone == 36:
 				if at >= time.Minute && at%time.Minute == 0 {
-					d.send(at, security.TLS, office, "299", security.InvalidAccountID)
+					d.send(at, event.TLS, office, "299", event.InvalidAccountID)
 				}
 			case at%(15*time.Minute) == shift%(15*time.Minute):
-				d.send(at, security.TLS, office, fmt.Sprint(200+phone), security.ChallengeSent, security.SuccessfulAuth)
+				d.send(at, event.TLS, office, fmt.Sprint(200+phone), event.ChallengeSent, event.SuccessfulAuth)
 			}
 		}
 		if at%(20*time.Second) == 0 {
-			d.send(at, security.UDP, home, fmt.Sprint(250+at/(20*time.Second)%2), security.ChallengeSent,
-				security.ChallengeResponseFailed)
+			d.send(at, event.UDP, home, fmt.Sprint(250+at/(20*time.Second)%2), event.ChallengeSent,
+				event.ChallengeResponseFailed)
 		}
 		switch at {
 		case time.Hour, time.Hour + 10*time.Second, time.Hour + 20*time.Second:
-			d.send(at, security.TLS, typist, "260", security.ChallengeSent, security.ChallengeResponseFailed)
+			d.send(at, event.TLS, typist, "260", event.ChallengeSent, event.ChallengeResponseFailed)
 		case time.Hour + 30*time.Second:
-			d.send(at, security.TLS, typist, "260", security.ChallengeSent, security.SuccessfulAuth)
+			d.send(at, event.TLS, typist, "260", event.ChallengeSent, event.SuccessfulAuth)
 		}
 		if at%time.Minute == 0 {
 			d.tick(at)
@@ -151,8 +151,8 @@ func (d *day) customers() []string {
 }
 
 // attack plays attempts at a pace until the ban, and returns how many it took; 0 is none.
-func attack(p policy.Policy, transport security.Transport, accounts int, pace time.Duration,
-	types ...security.Type) int {
+func attack(p config.Policy, transport event.Transport, accounts int, pace time.Duration,
+	types ...event.Type) int {
 	const from, most = "203.0.113.66", 200
 	d := newDay(p)
 	d.begin = d.begin.Add(2 * time.Hour)
@@ -173,7 +173,7 @@ func attack(p policy.Policy, transport security.Transport, accounts int, pace ti
 func TestAnyImportedPolicy(t *testing.T) {
 	db := database(t)
 	seen := map[string]bool{}
-	def := policy.Default().Policy
+	def := config.Default().Policy
 	for seed := range uint64(150) {
 		r := rand.New(rand.NewPCG(1, seed))
 		text := randomJails(r)
@@ -191,18 +191,18 @@ func TestAnyImportedPolicy(t *testing.T) {
 				t.Errorf("seed %d: the customer %s is banned after %v\n%s\n%s", seed, who, at.Sub(d.begin), text, yaml)
 			}
 		}
-		for _, transport := range []security.Transport{security.UDP, security.TLS} {
+		for _, transport := range []event.Transport{event.UDP, event.TLS} {
 			for _, pace := range []time.Duration{100 * time.Millisecond, time.Second, 3 * time.Second,
 				7 * time.Second} {
 				for _, row := range []struct {
 					name     string
 					accounts int
-					types    []security.Type
+					types    []event.Type
 				}{
-					{"guesser", 1, []security.Type{security.ChallengeSent, security.ChallengeResponseFailed}},
+					{"guesser", 1, []event.Type{event.ChallengeSent, event.ChallengeResponseFailed}},
 					{"guesser of several accounts", 5,
-						[]security.Type{security.ChallengeSent, security.ChallengeResponseFailed}},
-					{"scanner", 1000, []security.Type{security.InvalidAccountID}},
+						[]event.Type{event.ChallengeSent, event.ChallengeResponseFailed}},
+					{"scanner", 1000, []event.Type{event.InvalidAccountID}},
 				} {
 					if row.name == "scanner" && p.Points.UnknownAccount < def.Points.UnknownAccount {
 						if got := attack(p, transport, row.accounts, pace, row.types...); got == 0 || got > 12 {

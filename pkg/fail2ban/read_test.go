@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/fail2ban"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 const hostile = "\x1b[31m2\u202e01\u009b\xff\r\npolicy: {mode: enforce}"
@@ -30,13 +30,13 @@ func read(t *testing.T, o fail2ban.Options) *fail2ban.Import {
 }
 
 // parsed is the configuration that the suggestion and an asterisk section make.
-func parsed(t *testing.T, im *fail2ban.Import) (*policy.Config, string) {
+func parsed(t *testing.T, im *fail2ban.Import) (*config.Config, string) {
 	t.Helper()
 	var b strings.Builder
 	if err := im.WriteYAML(&b); err != nil {
 		t.Fatal(err)
 	}
-	c, warnings, err := policy.Parse(strings.NewReader(asterisk+b.String()), "ringwall.yaml", policy.Environment{})
+	c, warnings, err := config.Parse(strings.NewReader(asterisk+b.String()), "ringwall.yaml", config.Environment{})
 	if err != nil || len(warnings) > 0 {
 		t.Fatalf("ringwall check says: %v %v\n%s", err, warnings, b.String())
 	}
@@ -67,26 +67,26 @@ func TestSuggestionsSayWhy(t *testing.T) {
 
 func TestNumbersBecomePolicy(t *testing.T) {
 	db := database(t)
-	def := policy.Default().Policy.Ban
+	def := config.Default().Policy.Ban
 	for name, want := range map[string]struct {
 		names, passwords float64 // points
 		burst            int
 		half             time.Duration
 		tolerance        float64
-		ban              policy.Ban
+		ban              config.Ban
 	}{
-		"pbx": {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: time.Hour, Factor: 2, Max: 5 * 168 * time.Hour,
+		"pbx": {4, 2.64, 3, 10 * time.Minute, 10, config.Ban{First: time.Hour, Factor: 2, Max: 5 * 168 * time.Hour,
 			Memory: 48 * time.Hour}},
 		"simple": {4, 2.64, 3, 10 * time.Minute, 10,
-			policy.Ban{First: 10 * time.Minute, Factor: 1, Max: 10 * time.Minute,
+			config.Ban{First: 10 * time.Minute, Factor: 1, Max: 10 * time.Minute,
 				Memory: def.Memory}},
 		"strict": {5.56, 2.64, 3, time.Hour, 83.4,
-			policy.Ban{First: 10 * time.Minute, Factor: 5.63, Max: 168 * time.Hour,
+			config.Ban{First: 10 * time.Minute, Factor: 5.63, Max: 168 * time.Hour,
 				Memory: 24 * time.Hour}},
 		"forever": {4, 2.64, 3, 10 * time.Minute, 10,
-			policy.Ban{First: 168 * time.Hour, Factor: 4, Max: 8760 * time.Hour,
+			config.Ban{First: 168 * time.Hour, Factor: 4, Max: 8760 * time.Hour,
 				Memory: def.Memory}},
-		"steps": {4, 2.64, 3, 10 * time.Minute, 10, policy.Ban{First: time.Minute, Factor: 3.12, Max: 168 * time.Hour,
+		"steps": {4, 2.64, 3, 10 * time.Minute, 10, config.Ban{First: time.Minute, Factor: 3.12, Max: 168 * time.Hour,
 			Memory: 24 * time.Hour}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -95,7 +95,7 @@ func TestNumbersBecomePolicy(t *testing.T) {
 			if p := c.Policy; p.Threshold != 10 || p.Points.UnknownAccount != want.names ||
 				p.Points.WrongPassword != want.passwords ||
 				p.Misconfigured.Burst != want.burst || p.HalfLife != want.half || p.Trust.Tolerance != want.tolerance ||
-				p.Ban != want.ban || p.Mode != policy.Observe {
+				p.Ban != want.ban || p.Mode != config.Observe {
 				t.Errorf("got %+v; want %+v", p, want)
 			}
 		})

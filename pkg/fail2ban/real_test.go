@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/fail2ban"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // real is Debian's fail2ban in a network namespace of its own, with files in a folder of the test.
@@ -134,7 +134,7 @@ func (r *real) start(t *testing.T) {
 	cmd.Env = append(os.Environ(), "TZ="+realZone)
 	in, out := io.Pipe()
 	cmd.Stdout, cmd.Stderr = out, out
-	p, err := netspacetest.New(t).Start(cmd)
+	p, err := netnstest.New(t).Start(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/humanize"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // Setting is a key of Ringwall's configuration, below policy or firewall.
@@ -130,7 +130,7 @@ type failureKind struct {
 }
 
 func failureKinds() []failureKind {
-	p := policy.Default().Policy
+	p := config.Default().Policy
 	number := func(points float64) int { return int(math.Ceil(p.Threshold / points)) }
 	return []failureKind{
 		{Accounts, "unknown_account", "an unknown account", "unknown accounts", "tries an unknown account each %s",
@@ -145,7 +145,7 @@ func failureKinds() []failureKind {
 
 // suggestPoints sets what each kind of failure is worth, and how long it counts. It returns whose numbers they are.
 func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
-	p := policy.Default().Policy
+	p := config.Default().Policy
 	s.addSetting("policy.threshold", humanize.Number(p.Threshold),
 		"Ringwall's default. The points below are made for it: fail2ban counts "+
 			"lines, of which Asterisk writes one to three for an attempt; Ringwall counts attempts.")
@@ -224,7 +224,7 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 
 // pointsFor is what one of n failures is worth, so that the last of them bans when they come within a good minute.
 func pointsFor(n int) float64 {
-	return math.Ceil(policy.Default().Policy.Threshold/(float64(n)-0.2)*100) / 100
+	return math.Ceil(config.Default().Policy.Threshold/(float64(n)-0.2)*100) / 100
 }
 
 // reportMilder lists a number that is not taken because it is much milder than the default.
@@ -268,7 +268,7 @@ func (h *halfLife) slowestBanned(threshold float64) string {
 }
 
 func (h *halfLife) suggest(im *Import, s *Suggestion) {
-	p := policy.Default().Policy
+	p := config.Default().Policy
 	const differs = "fail2ban forgets a failure all at once when findtime is over; Ringwall forgets half of the points " +
 		"in this time, " +
 		"and half of the rest in the next."
@@ -301,7 +301,7 @@ func (h *halfLife) suggest(im *Import, s *Suggestion) {
 const longestPolicy = 3650 * 24 * time.Hour
 
 func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) {
-	def := policy.Default().Policy.Ban
+	def := config.Default().Policy.Ban
 	first := min(max(j.BanTime, time.Second), longestPolicy)
 	if j.BanTime == Forever {
 		s.addSetting("policy.ban.first", formatDuration(def.Max),
@@ -435,7 +435,7 @@ var notVoIP = []uint16{22, 25, 80, 443, 465, 587, 8080, 8443}
 // suggestPorts adds ports that the jails and their actions name and Ringwall would not close.
 func (im *Import) suggestPorts(s *Suggestion, jails []Jail) {
 	const most = 1000
-	def := policy.Default().Firewall.Ports
+	def := config.Default().Firewall.Ports
 	udp, tcp := slices.Clone(def.UDP), slices.Clone(def.TCP)
 	var more []uint16
 	for _, j := range jails {

@@ -7,16 +7,16 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/ringwall/ringwall/pkg/netspace"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/netns"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // space is a network namespace of a test's own.
-type space struct{ *netspace.Space }
+type space struct{ *netns.Space }
 
-func newSpace(t testing.TB) space { return space{netspacetest.New(t)} }
+func newSpace(t testing.TB) space { return space{netnstest.New(t)} }
 
 // command runs a command inside the namespace and returns what it printed.
 func (s space) command(t testing.TB, line string) string {

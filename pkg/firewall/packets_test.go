@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // patience is how long a packet may take on a slow machine.
@@ -30,7 +30,7 @@ var clientAddrs = []string{"10.99.0.66/16", "10.99.7.5/16", "10.99.7.6/16", "fd9
 func newWire(t *testing.T, change func(*Config)) *wire {
 	t.Helper()
 	w := &wire{server: newSpace(t), client: newSpace(t)}
-	netspacetest.Connect(t, w.server.Space, w.client.Space, []string{"10.99.0.1/16", "fd99::1/48"}, clientAddrs)
+	netnstest.Connect(t, w.server.Space, w.client.Space, []string{"10.99.0.1/16", "fd99::1/48"}, clientAddrs)
 	cfg := testConfig(w.server)
 	if change != nil {
 		change(&cfg)

@@ -3,7 +3,7 @@ package geo
 import (
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // Stale is the age from which on a file is worth a warning: addresses change hands, and their makers publish every
@@ -13,7 +13,7 @@ const Stale = 90 * 24 * time.Hour
 // IneffectiveMultipliers returns which of the multipliers can have no effect, since no file that was read knows the
 // places they name. The Path of each is its key. Where a file could not be read at all, that is trouble enough, and
 // nothing is said.
-func IneffectiveMultipliers(m policy.Multiply, files []File) (out []*Error) {
+func IneffectiveMultipliers(m config.Multiply, files []File) (out []*Error) {
 	countries, systems := false, false
 	for _, f := range files {
 		if f.DB == nil {

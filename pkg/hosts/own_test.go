@@ -14,14 +14,14 @@ import (
 	"github.com/jsimonetti/rtnetlink/v2"
 	"golang.org/x/sys/unix"
 
-	"github.com/ringwall/ringwall/pkg/netspace"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
+	"github.com/ringwall/ringwall/pkg/netns"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // inNamespace runs f in a network namespace of its own.
-func inNamespace(t *testing.T, f func(*netspace.Space)) {
+func inNamespace(t *testing.T, f func(*netns.Space)) {
 	t.Helper()
-	s := netspacetest.New(t)
+	s := netnstest.New(t)
 	if err := s.Do(func() error { f(s); return nil }); err != nil {
 		t.Fatal(err) // f ended the test
 	}
@@ -37,17 +37,17 @@ func check(t *testing.T, err error) {
 
 // link adds an interface that is up, and returns its index: one end of a pair, since some kernels lack dummies.
 func link(t *testing.T, name string, addrs ...string) uint32 {
-	check(t, netspace.AddPair(name, name+"p", nil))
-	check(t, netspace.BringUp(name+"p"))
-	check(t, netspace.BringUp(name, addrs...))
-	index, err := netspace.InterfaceIndex(name)
+	check(t, netns.AddPair(name, name+"p", nil))
+	check(t, netns.BringUp(name+"p"))
+	check(t, netns.BringUp(name, addrs...))
+	index, err := netns.InterfaceIndex(name)
 	check(t, err)
 	return index
 }
 
 // route adds routes, each in the main table where it names none.
 func route(t *testing.T, routes ...rtnetlink.RouteMessage) {
-	check(t, netspace.WithRoutingSocket(func(c *rtnetlink.Conn) error {
+	check(t, netns.WithRoutingSocket(func(c *rtnetlink.Conn) error {
 		for _, r := range routes {
 			r.Protocol, r.Type = unix.RTPROT_STATIC, unix.RTN_UNICAST
 			if r.Table == 0 {
@@ -69,7 +69,7 @@ func always() map[netip.Prefix]string {
 }
 
 func TestOwnAddressesAndGatewaysButNotTheSubnet(t *testing.T) {
-	inNamespace(t, func(*netspace.Space) {
+	inNamespace(t, func(*netns.Space) {
 		got, err := OwnPrefixes()
 		check(t, err)
 		if !maps.Equal(got, always()) {
@@ -120,7 +120,7 @@ func single(s string) netip.Prefix {
 }
 
 func TestWatcherTellsOfNewAddressesAndRoutes(t *testing.T) {
-	inNamespace(t, func(s *netspace.Space) {
+	inNamespace(t, func(s *netns.Space) {
 		// An hour: only the kernel's notices can be what wakes it.
 		lists := watch(t, s, NewWatcher(WatchConfig{Interval: time.Hour}), func(lists chan map[netip.Prefix]string) {
 			await(t, lists, func(m map[netip.Prefix]string) bool { return maps.Equal(m, always()) })
@@ -129,7 +129,7 @@ func TestWatcherTellsOfNewAddressesAndRoutes(t *testing.T) {
 			route(t, rtnetlink.RouteMessage{Family: unix.AF_INET,
 				Attributes: rtnetlink.RouteAttributes{OutIface: index, Gateway: net.ParseIP("192.0.2.1")}})
 			await(t, lists, func(m map[netip.Prefix]string) bool { return m[single("192.0.2.1")] == "default gateway" })
-			check(t, netspace.WithRoutingSocket(func(c *rtnetlink.Conn) error { return c.Link.Delete(index) }))
+			check(t, netns.WithRoutingSocket(func(c *rtnetlink.Conn) error { return c.Link.Delete(index) }))
 			await(t, lists, func(m map[netip.Prefix]string) bool { return maps.Equal(m, always()) })
 		})
 		if n := len(lists); n != 0 {
@@ -139,7 +139,7 @@ func TestWatcherTellsOfNewAddressesAndRoutes(t *testing.T) {
 }
 
 func TestWhatWasLookedAtIsNotToldTwice(t *testing.T) {
-	inNamespace(t, func(s *netspace.Space) {
+	inNamespace(t, func(s *netns.Space) {
 		first := make(chan map[netip.Prefix]string, 1)
 		w := NewWatcher(WatchConfig{Interval: time.Hour, OnChange: func(own map[netip.Prefix]string) { first <- own }})
 		check(t, w.ReportOnce())
@@ -156,7 +156,7 @@ func TestWhatWasLookedAtIsNotToldTwice(t *testing.T) {
 }
 
 func TestWatcherLooksAtIntervalsWithoutNotices(t *testing.T) {
-	inNamespace(t, func(s *netspace.Space) {
+	inNamespace(t, func(s *netns.Space) {
 		deaf := NewWatcher(WatchConfig{Interval: 20 * time.Millisecond})
 		deaf.subscribe = func() (<-chan struct{}, func()) { return nil, func() {} }
 		watch(t, s, deaf, func(lists chan map[netip.Prefix]string) {
@@ -168,7 +168,7 @@ func TestWatcherLooksAtIntervalsWithoutNotices(t *testing.T) {
 }
 
 // watch runs w on a second thread of the namespace while f runs, and returns what f left of the lists.
-func watch(t *testing.T, s *netspace.Space, w *Watcher,
+func watch(t *testing.T, s *netns.Space, w *Watcher,
 	f func(chan map[netip.Prefix]string)) chan map[netip.Prefix]string {
 	lists := make(chan map[netip.Prefix]string, 100)
 	w.cfg.OnChange = func(own map[netip.Prefix]string) { lists <- own }

@@ -4,8 +4,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // The names of all metrics of Ringwall's own.
@@ -114,8 +114,8 @@ type PBX struct {
 }
 
 type eventKind struct {
-	eventType security.Type
-	service   security.Service
+	eventType event.Type
+	service   event.Service
 }
 
 // maxBehind is how many events are counted together at most.
@@ -129,7 +129,7 @@ func (m *Metrics) PBX(name string) *PBX {
 
 // Event counts an event that took lag seconds to arrive. It is in the metrics at the next Flush: there is something
 // more urgent to do first.
-func (p *PBX) Event(ev *security.Event, lag float64) {
+func (p *PBX) Event(ev *event.Event, lag float64) {
 	p.uncounted, p.lags = append(p.uncounted, eventKind{ev.Type, ev.Service}), append(p.lags, lag)
 	if len(p.uncounted) == maxUncounted {
 		p.Flush()

@@ -6,11 +6,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // describe brings a decision into words. Account is the only text of an attacker's in it, and is escaped.
@@ -27,7 +27,7 @@ func describe(d ban.Decision, host string) message.Message {
 	if d.Prefix.IsValid() {
 		m.Prefix = d.Prefix.String()
 	}
-	if d.Service != security.OtherService {
+	if d.Service != event.OtherService {
 		m.Service = d.Service.String()
 	}
 	if d.Transport != 0 {

@@ -8,14 +8,14 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/notify/message"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 func TestEveryActionAndReasonCanBeAskedFor(t *testing.T) {
 	text := "asterisk: [{address: a, username: b, secret: c}]\nnotify: [{url: \"https://a.example/\", actions: [" +
 		list(ban.Actions()) + "], reasons: [" + list(ban.Reasons()) + "]}]\n"
-	if _, _, err := policy.Parse(strings.NewReader(text), "ringwall.yaml", policy.Environment{}); err != nil {
+	if _, _, err := config.Parse(strings.NewReader(text), "ringwall.yaml", config.Environment{}); err != nil {
 		t.Error(err)
 	}
 }

@@ -11,13 +11,13 @@ import (
 	"testing/fstest"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // TestTheExampleDelivers sends a breach to every web address of examples/notify.yaml, a server of the test's in its
 // place.
 func TestTheExampleDelivers(t *testing.T) {
-	env := policy.Environment{Lookup: func(name string) (string, bool) {
+	env := config.Environment{Lookup: func(name string) (string, bool) {
 		if strings.HasSuffix(name, "_URL") {
 			return "https://hooks.example.com/x", true
 		}
@@ -25,7 +25,7 @@ func TestTheExampleDelivers(t *testing.T) {
 	}, Open: func(string) (fs.File, error) {
 		return fstest.MapFS{"secret": {Data: []byte("s3cret"), Mode: 0o600}}.Open("secret")
 	}}
-	cfg, _, err := policy.Load("../../examples/notify.yaml", env)
+	cfg, _, err := config.Load("../../examples/notify.yaml", env)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,13 +40,13 @@ func TestTheExampleDelivers(t *testing.T) {
 			t.Errorf("%s got %q", r.URL, body)
 		}
 	})
-	var targets []policy.Notify
+	var targets []config.Notify
 	want := 0
 	for _, n := range cfg.Notify {
 		if len(n.Exec) > 0 {
 			continue
 		}
-		n.URL = policy.NewSecret(s.URL + "/" + n.Name)
+		n.URL = config.NewSecret(s.URL + "/" + n.Name)
 		n.Actions, n.Reasons = []string{"breach"}, nil
 		targets = append(targets, n)
 		want++

@@ -11,10 +11,10 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/notify/message"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -97,9 +97,9 @@ func (s *scripted) messages() []message.Message {
 	return append([]message.Message(nil), s.got...)
 }
 
-func team(change ...func(*policy.Notify)) policy.Notify {
-	cfg := policy.DefaultNotify()
-	cfg.Name, cfg.Method, cfg.URL = "team", "POST", policy.NewSecret("https://127.0.0.1/")
+func team(change ...func(*config.Notify)) config.Notify {
+	cfg := config.DefaultNotify()
+	cfg.Name, cfg.Method, cfg.URL = "team", "POST", config.NewSecret("https://127.0.0.1/")
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -107,10 +107,10 @@ func team(change ...func(*policy.Notify)) policy.Notify {
 }
 
 // play runs a Notifier with one target and its scripted sender. stop ends it and waits.
-func play(t *testing.T, s *scripted, change ...func(*policy.Notify)) (n *Notifier, b *book, stop func()) {
+func play(t *testing.T, s *scripted, change ...func(*config.Notify)) (n *Notifier, b *book, stop func()) {
 	t.Helper()
 	b = new(book)
-	n, err := New([]policy.Notify{team(change...)}, b.options())
+	n, err := New([]config.Notify{team(change...)}, b.options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,8 +139,8 @@ func banDecision(i int) ban.Decision {
 	return ban.Decision{
 		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Action: ban.ActionBan, Source: addr,
 		Prefix: netip.PrefixFrom(addr, 32),
-		Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12, Account: "100", Service: security.PJSIP,
-		Transport: security.UDP,
+		Reason: ban.ReasonUnknownAccount, Points: 4, Score: 12, Account: "100", Service: event.PJSIP,
+		Transport: event.UDP,
 		Duration:  time.Hour, PBX: "pbx1",
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -45,9 +45,9 @@ type Notifier struct {
 	tasks   sync.WaitGroup  // that deliver
 }
 
-// New makes a Notifier. It fails for a target that policy.Load would refuse, or whose ca_file has gone. Nothing is sent
+// New makes a Notifier. It fails for a target that config.Load would refuse, or whose ca_file has gone. Nothing is sent
 // before Run.
-func New(targets []policy.Notify, o Options) (*Notifier, error) {
+func New(targets []config.Notify, o Options) (*Notifier, error) {
 	n := &Notifier{log: o.Log, onCount: o.Count, placeOf: o.Place, dial: (&net.Dialer{}).DialContext}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -106,7 +106,7 @@ func (n *Notifier) launchLocked(t *target) {
 // Configure puts other targets in force. Those that did not change go on; what waits for one that did goes to the one
 // of the same name. A target that cannot be used is in the error, and as it was before, if it was: the others need not
 // wait for it.
-func (n *Notifier) Configure(targets []policy.Notify) error {
+func (n *Notifier) Configure(targets []config.Notify) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.ended {

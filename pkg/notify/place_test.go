@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/notify/message"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // TestMessagesSayWhereTheSourceIsRegistered has a name that would repaint a terminal and mention a whole channel.
@@ -49,7 +49,7 @@ func TestMessagesSayWhereTheSourceIsRegistered(t *testing.T) {
 	if m := n.describe(lifted); m.Country != "NL" {
 		t.Errorf("%+v", m)
 	}
-	if m := n.describe(ban.Decision{Action: ban.ActionTampering, Service: security.PJSIP}); m.Country != "" {
+	if m := n.describe(ban.Decision{Action: ban.ActionTampering, Service: event.PJSIP}); m.Country != "" {
 		t.Errorf("%+v", m)
 	}
 	if want := []netip.Addr{banDecision(1).Source, netip.MustParseAddr("198.51.100.0")}; !slices.Equal(asked, want) {

@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/notify/message"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -30,7 +30,7 @@ const (
 
 // program starts a command for each message.
 type program struct {
-	cfg      policy.Notify
+	cfg      config.Notify
 	onOutput func(output string) // told what a program that succeeded has written
 }
 

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/notify/message"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // start runs a line of shell for a decision.
@@ -62,7 +62,7 @@ func untilThere(t *testing.T, files ...string) context.Context {
 
 func startUntil(ctx context.Context, d ban.Decision, line string, args ...string) (output string, err error) {
 	p := &program{
-		cfg:      policy.Notify{Exec: append([]string{"/bin/sh", "-c", line, "sh"}, args...)},
+		cfg:      config.Notify{Exec: append([]string{"/bin/sh", "-c", line, "sh"}, args...)},
 		onOutput: func(o string) { output = o },
 	}
 	err = p.send(ctx, describe(d, "host"))
@@ -131,9 +131,9 @@ func TestProgramThatFailsIsExplained(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	for name, p := range map[string]*program{
-		"none":           {cfg: policy.Notify{Exec: []string{"/none"}}},
-		"not executable": {cfg: policy.Notify{Exec: []string{"/etc/hostname"}}},
-		"a folder":       {cfg: policy.Notify{Exec: []string{"/"}}},
+		"none":           {cfg: config.Notify{Exec: []string{"/none"}}},
+		"not executable": {cfg: config.Notify{Exec: []string{"/etc/hostname"}}},
+		"a folder":       {cfg: config.Notify{Exec: []string{"/"}}},
 	} {
 		if err := p.send(t.Context(), message.Message{}); !errors.As(err, &f) || !f.permanent ||
 			!strings.Contains(f.cause, "cannot be started") {
@@ -242,11 +242,11 @@ func TestProgramThatFloodsIsCutShort(t *testing.T) {
 
 func TestProgramOfATargetRunsForEachDecision(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "told")
-	cfg := policy.DefaultNotify()
+	cfg := config.DefaultNotify()
 	cfg.Name, cfg.Exec = "script", []string{"/bin/sh", "-c", `echo "$RINGWALL_ACTION $RINGWALL_PREFIX" >> "$1"`, "sh",
 		file}
 	b := new(book)
-	n, err := New([]policy.Notify{cfg}, b.options())
+	n, err := New([]config.Notify{cfg}, b.options())
 	if err != nil {
 		t.Fatal(err)
 	}

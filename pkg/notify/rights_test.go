@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // TestProgramHasNoRights starts it as the packaged unit would: by a user other than root, with an ambient capability.
@@ -38,7 +38,7 @@ func TestProgramHasNoRights(t *testing.T) {
 			if err := sets(&before); err != nil {
 				return err
 			}
-			p := &program{cfg: policy.Notify{Exec: []string{"/bin/sh", "-c", show}},
+			p := &program{cfg: config.Notify{Exec: []string{"/bin/sh", "-c", show}},
 				onOutput: func(o string) { inside = o }}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/mailbox"
 	"github.com/ringwall/ringwall/pkg/notify/message"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 const (
@@ -58,7 +58,7 @@ type pendingMessage struct {
 
 // target is one receiver. It has a mailbox of its own, so that one that hangs delays no other.
 type target struct {
-	cfg        policy.Notify
+	cfg        config.Notify
 	notifier   *Notifier
 	log        *slog.Logger
 	sender     sender
@@ -77,7 +77,7 @@ type target struct {
 	successor *target // has what waited for this one; nil: the configuration has no such target any more
 }
 
-func newTarget(cfg policy.Notify, n *Notifier) (*target, error) {
+func newTarget(cfg config.Notify, n *Notifier) (*target, error) {
 	t := &target{
 		cfg: cfg, notifier: n, log: n.log.With("target", cfg.Name),
 		failureLog: rate.NewLimiter(rate.Every(failureLogInterval), failureLogBurst),
@@ -105,7 +105,7 @@ func (t *target) wants(d ban.Decision) bool {
 		(len(t.cfg.PBX) == 0 || slices.Contains(t.cfg.PBX, d.PBX))
 }
 
-func waitingLimit(r policy.NotifyRate) int {
+func waitingLimit(r config.NotifyRate) int {
 	if r.PerMinute <= 0 {
 		return maxWaitingWithout
 	}

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/notify/message"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 func later(what string) error { return &failure{cause: what} }
@@ -149,7 +149,7 @@ func TestAFloodBecomesASummaryAndHidesNoBreach(t *testing.T) {
 func TestTheRateIsKeptOverTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{}
-		n, _, _ := play(t, s, func(c *policy.Notify) { c.Rate = policy.NotifyRate{PerMinute: 6, Burst: 2} })
+		n, _, _ := play(t, s, func(c *config.Notify) { c.Rate = config.NotifyRate{PerMinute: 6, Burst: 2} })
 		for i := range 3600 { // one a second for an hour
 			n.Push(banDecision(i))
 			pass(time.Second)
@@ -171,7 +171,7 @@ func TestTheRateIsKeptOverTime(t *testing.T) {
 func TestAFloodNeverWaitsForATargetThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{takes: 1000 * time.Hour}
-		n, b, stop := play(t, s, func(c *policy.Notify) { c.Rate.PerMinute = 0 })
+		n, b, stop := play(t, s, func(c *config.Notify) { c.Rate.PerMinute = 0 })
 		start := time.Now()
 		for i := range 10_000 {
 			n.Push(banDecision(i))
@@ -241,7 +241,7 @@ func TestTheEndDoesNotWaitForARetry(t *testing.T) {
 func TestOnlyWhatWasAskedForIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{}
-		n, _, _ := play(t, s, func(c *policy.Notify) {
+		n, _, _ := play(t, s, func(c *config.Notify) {
 			c.Actions, c.Reasons, c.PBX = []string{"ban", "breach"}, []string{"honeypot", "guessed"}, []string{"pbx1"}
 		})
 		unban, elsewhere, honeypot := banDecision(1), banDecision(2), banDecision(3)
@@ -269,13 +269,13 @@ func TestAReloadKeepsWhatWaits(t *testing.T) {
 		}
 		pass(10 * time.Second)
 		same := n.targets[0]
-		if err := n.Configure([]policy.Notify{team()}); err != nil || n.targets[0] != same {
+		if err := n.Configure([]config.Notify{team()}); err != nil || n.targets[0] != same {
 			t.Fatalf("an equal target was replaced: %v", err)
 		}
 		// The new sender must be in place before the target runs: Configure launches it at once, so hold it back.
 		next := &scripted{}
 		n.mu.Lock()
-		t2, err := newTarget(team(func(c *policy.Notify) { c.Timeout = time.Minute }), n)
+		t2, err := newTarget(team(func(c *config.Notify) { c.Timeout = time.Minute }), n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -313,24 +313,24 @@ func TestAReloadKeepsWhatWaits(t *testing.T) {
 }
 
 func TestConfigureRefusesAndKeepsTheOldTargets(t *testing.T) {
-	n, err := New([]policy.Notify{team()}, Options{})
+	n, err := New([]config.Notify{team()}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	old := n.targets[0]
-	for _, bad := range []policy.Notify{
-		team(func(c *policy.Notify) { c.Template = "pigeon" }),
-		team(func(c *policy.Notify) { c.Body = "{{" }),
-		team(func(c *policy.Notify) { c.CAFile = "/none" }),
+	for _, bad := range []config.Notify{
+		team(func(c *config.Notify) { c.Template = "pigeon" }),
+		team(func(c *config.Notify) { c.Body = "{{" }),
+		team(func(c *config.Notify) { c.CAFile = "/none" }),
 	} {
-		if err := n.Configure([]policy.Notify{bad}); err == nil || !strings.Contains(err.Error(), "team") {
+		if err := n.Configure([]config.Notify{bad}); err == nil || !strings.Contains(err.Error(), "team") {
 			t.Errorf("%+v: %v", bad, err)
 		}
 	}
 	if len(n.targets) != 1 || n.targets[0] != old {
 		t.Error("the old target is gone")
 	}
-	if _, err := New([]policy.Notify{team(func(c *policy.Notify) { c.Template = "" })}, Options{}); err == nil {
+	if _, err := New([]config.Notify{team(func(c *config.Notify) { c.Template = "" })}, Options{}); err == nil {
 		t.Error("a target without a template")
 	}
 }

@@ -16,8 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/notify/message"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -30,7 +30,7 @@ const (
 
 // webhook sends messages to a web address.
 type webhook struct {
-	cfg      policy.Notify
+	cfg      config.Notify
 	template *message.Template
 	client   *http.Client
 	secrets  []string // that no log may show
@@ -38,7 +38,7 @@ type webhook struct {
 
 type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
-func newWebhook(cfg policy.Notify, dial dialer) (*webhook, error) {
+func newWebhook(cfg config.Notify, dial dialer) (*webhook, error) {
 	w := &webhook{cfg: cfg}
 	var err error
 	if cfg.Body != "" {
@@ -71,7 +71,7 @@ func newWebhook(cfg policy.Notify, dial dialer) (*webhook, error) {
 }
 
 // secretsOf lists the secrets of a target, and the parts of its address that may be some.
-func secretsOf(cfg *policy.Notify) []string {
+func secretsOf(cfg *config.Notify) []string {
 	var list []string
 	add := func(s string) {
 		if len(s) >= 4 {
@@ -103,7 +103,7 @@ func (w *webhook) send(ctx context.Context, m message.Message) error {
 	if err != nil {
 		return &failure{cause: "the template " + err.Error(), permanent: true}
 	}
-	address := strings.ReplaceAll(w.cfg.URL.Reveal(), policy.IDPlace, url.PathEscape(m.ID))
+	address := strings.ReplaceAll(w.cfg.URL.Reveal(), config.IDPlace, url.PathEscape(m.ID))
 	method := w.cfg.Method
 	if method == "" {
 		method = http.MethodPost

@@ -19,18 +19,18 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/notify/message"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 const secret = "xoxb-s3cret-t0ken"
 
 // attempt sends one message to handler, which may be nil for an address where nobody listens.
-func attempt(t *testing.T, server *httptest.Server, change ...func(*policy.Notify)) error {
+func attempt(t *testing.T, server *httptest.Server, change ...func(*config.Notify)) error {
 	t.Helper()
 	cfg := team(change...)
 	if cfg.URL.Reveal() == team().URL.Reveal() {
-		cfg.URL = policy.NewSecret(server.URL + "/services/" + secret + "/{id}?key=" + secret)
+		cfg.URL = config.NewSecret(server.URL + "/services/" + secret + "/{id}?key=" + secret)
 	}
 	w, err := newWebhook(cfg, (&net.Dialer{}).DialContext)
 	if err != nil {
@@ -72,9 +72,9 @@ func TestWebhookSendsWhatWasAskedFor(t *testing.T) {
 		body, _ := io.ReadAll(r.Body)
 		got = request{r.Method, r.URL.Path, r.URL.RawQuery, string(body), r.Header}
 	})
-	if err := attempt(t, s, func(c *policy.Notify) {
-		c.Method, c.Token, c.Headers = "PUT", policy.NewSecret("t1"),
-			map[string]policy.Secret{"x-site": policy.NewSecret("hq")}
+	if err := attempt(t, s, func(c *config.Notify) {
+		c.Method, c.Token, c.Headers = "PUT", config.NewSecret("t1"),
+			map[string]config.Secret{"x-site": config.NewSecret("hq")}
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -88,8 +88,8 @@ func TestWebhookSendsWhatWasAskedFor(t *testing.T) {
 		got.header.Get("X-Site") != "hq" {
 		t.Errorf("%+v", got)
 	}
-	if err := attempt(t, s, func(c *policy.Notify) {
-		c.Token, c.Body, c.ContentType = policy.NewSecret("t1"), "token={{.Token}}", "text/plain"
+	if err := attempt(t, s, func(c *config.Notify) {
+		c.Token, c.Body, c.ContentType = config.NewSecret("t1"), "token={{.Token}}", "text/plain"
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -171,15 +171,15 @@ func TestWebhookEndsWithItsTimeout(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = silent.Close() })
 	t.Cleanup(func() { close(release) }) // before the servers close
-	short := func(c *policy.Notify) { c.Timeout = 200 * time.Millisecond }
+	short := func(c *config.Notify) { c.Timeout = 200 * time.Millisecond }
 	for name, row := range map[string]struct {
 		server *httptest.Server
 		url    string
 	}{"hang": {server: hang}, "slow": {server: slow}, "silent": {url: "https://" + silent.Addr().String()}} {
 		start := time.Now()
-		err := attempt(t, row.server, short, func(c *policy.Notify) {
+		err := attempt(t, row.server, short, func(c *config.Notify) {
 			if row.url != "" {
-				c.URL = policy.NewSecret(row.url)
+				c.URL = config.NewSecret(row.url)
 			}
 		})
 		var f *failure
@@ -216,9 +216,9 @@ func TestWebhookHidesAnAnswerThatRepeatsTheAddress(t *testing.T) {
 			_, _ = io.WriteString(w, with(r))
 		})
 		var f *failure
-		err := attempt(t, s, func(c *policy.Notify) {
-			c.Token, c.Headers = policy.NewSecret("b-s3cret"),
-				map[string]policy.Secret{"X-Key": policy.NewSecret("h-s3cret")}
+		err := attempt(t, s, func(c *config.Notify) {
+			c.Token, c.Headers = config.NewSecret("b-s3cret"),
+				map[string]config.Secret{"X-Key": config.NewSecret("h-s3cret")}
 		})
 		if !errors.As(err, &f) || f.output != "(hidden)" {
 			t.Errorf("%+v", f)
@@ -240,19 +240,19 @@ func TestWebhookChecksCertificates(t *testing.T) {
 	if err := os.WriteFile(ca, block, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	trusting := func(c *policy.Notify) { c.CAFile = ca }
+	trusting := func(c *config.Notify) { c.CAFile = ca }
 	if err := attempt(t, s, trusting); err != nil {
 		t.Errorf("with its ca_file: %v", err)
 	}
 	// The certificate of httptest is for 127.0.0.1, ::1 and example.com.
-	if err := attempt(t, s, trusting, func(c *policy.Notify) {
-		c.URL = policy.NewSecret(strings.Replace(s.URL, "127.0.0.1", "localhost", 1) + "/" + secret)
+	if err := attempt(t, s, trusting, func(c *config.Notify) {
+		c.URL = config.NewSecret(strings.Replace(s.URL, "127.0.0.1", "localhost", 1) + "/" + secret)
 	}); !errors.As(err, &f) || !strings.Contains(f.cause, "another name") {
 		t.Errorf("another name: %v", err)
 	}
 	plain := serve(t, func(http.ResponseWriter, *http.Request) {})
-	if err := attempt(t, plain, func(c *policy.Notify) {
-		c.URL = policy.NewSecret(strings.Replace(plain.URL, "http:", "https:", 1) + "/" + secret)
+	if err := attempt(t, plain, func(c *config.Notify) {
+		c.URL = config.NewSecret(strings.Replace(plain.URL, "http:", "https:", 1) + "/" + secret)
 	}); !errors.As(err, &f) || f.permanent || !strings.Contains(f.cause, "TLS") {
 		t.Errorf("a server without TLS: %v", err)
 	}
@@ -270,7 +270,7 @@ func TestWebhookNamesWhatIsWrongWithTheWay(t *testing.T) {
 		!strings.Contains(f.cause, "closed the connection") {
 		t.Errorf("the server hangs up: %v", err)
 	}
-	if err := attempt(t, nil, func(c *policy.Notify) { c.URL = policy.NewSecret("(hidden)") }); !errors.As(err, &f) {
+	if err := attempt(t, nil, func(c *config.Notify) { c.URL = config.NewSecret("(hidden)") }); !errors.As(err, &f) {
 		t.Errorf("no address: %v", err)
 	}
 }
@@ -291,9 +291,9 @@ func TestNoLogHoldsASecret(t *testing.T) {
 		_, _ = fmt.Fprint(w, r.URL, r.Header)
 	})
 	b := new(book)
-	n, err := New([]policy.Notify{team(func(c *policy.Notify) {
-		c.URL, c.Token = policy.NewSecret(s.URL+"/"+secret+"?k="+secret), policy.NewSecret(secret)
-		c.Headers = map[string]policy.Secret{"X-Key": policy.NewSecret(secret)}
+	n, err := New([]config.Notify{team(func(c *config.Notify) {
+		c.URL, c.Token = config.NewSecret(s.URL+"/"+secret+"?k="+secret), config.NewSecret(secret)
+		c.Headers = map[string]config.Secret{"X-Key": config.NewSecret(secret)}
 	})}, b.options())
 	if err != nil {
 		t.Fatal(err)
@@ -340,8 +340,8 @@ func TestRealHTTPInVirtualTime(t *testing.T) {
 		served := make(chan struct{})
 		go func() { defer close(served); _ = server.Serve(l) }()
 		b := new(book)
-		n, err := New([]policy.Notify{team(func(c *policy.Notify) {
-			c.URL = policy.NewSecret("http://127.0.0.1/" +
+		n, err := New([]config.Notify{team(func(c *config.Notify) {
+			c.URL = config.NewSecret("http://127.0.0.1/" +
 				secret)
 		})}, b.options())
 		if err != nil {

@@ -10,14 +10,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/metrics"
 )
 
 func TestADecisionThatTheKernelHasNotSaysSo(t *testing.T) {
 	var log strings.Builder
-	feed := control.NewFeed(10)
+	feed := api.NewFeed(10)
 	a := NewAnnouncer(slog.New(slog.NewTextHandler(&log, nil)), nil)
 	p := New(Config{Announcer: a, History: feed, Metrics: metrics.New("test", nil)})
 	d := ban.Decision{Time: time.Now(), Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.66/32")}

@@ -11,12 +11,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/internal/property"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
@@ -34,7 +34,7 @@ const (
 type books struct {
 	fail     func(format string, args ...any)
 	path     string
-	cfg      policy.Config
+	cfg      config.Config
 	pipeline *Pipeline
 	store    *store.Store
 	end      func()
@@ -51,9 +51,9 @@ type told struct {
 }
 
 func newBooks(path string, fail func(format string, args ...any)) *books {
-	b := &books{fail: fail, path: path, cfg: policy.Default(), told: make(map[netip.Prefix]told)}
+	b := &books{fail: fail, path: path, cfg: config.Default(), told: make(map[netip.Prefix]told)}
 	b.cfg.State.Path = path
-	b.cfg.Policy.Mode = policy.Enforce
+	b.cfg.Policy.Mode = config.Enforce
 	b.open(nil)
 	return b
 }
@@ -152,17 +152,17 @@ func (b *books) decided(f func(e *engine.Engine, now time.Time) []ban.Decision) 
 	p.Save(changes)
 }
 
-func (b *books) attack(from netip.Addr, over security.Transport) {
+func (b *books) attack(from netip.Addr, over event.Transport) {
 	for range 3 {
 		b.calls++
-		ev := security.Event{
-			Type: security.InvalidAccountID, Service: security.PJSIP, Account: fmt.Sprint(100 + b.calls),
+		ev := event.Event{
+			Type: event.InvalidAccountID, Service: event.PJSIP, Account: fmt.Sprint(100 + b.calls),
 			Session: fmt.Sprint("call-", b.calls),
-			Local:   security.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: over},
-			Remote:  security.Address{AddrPort: netip.AddrPortFrom(from, 5060), Transport: over},
+			Local:   event.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: over},
+			Remote:  event.Address{AddrPort: netip.AddrPortFrom(from, 5060), Transport: over},
 		}
 		asked := ev
-		asked.Type, asked.Account = security.ChallengeSent, "<unknown>"
+		asked.Type, asked.Account = event.ChallengeSent, "<unknown>"
 		b.decided(func(e *engine.Engine, now time.Time) []ban.Decision {
 			ev.Time, asked.Time = now, now
 			return e.Handle(now, "pbx1", &asked, e.Handle(now, "pbx1", &ev, nil))
@@ -279,18 +279,18 @@ func TestHowOftenASourceWasBannedSurvives(t *testing.T) {
 		},
 		"when it was banned again": func(b *books, restart func(time.Duration)) {
 			b.pass(2 * time.Hour) // there is a record of the first ban now
-			b.attack(villain, security.TLS)
+			b.attack(villain, event.TLS)
 			restart(time.Minute)
 			b.pass(10 * time.Hour)
 			restart(time.Minute)
 		},
 		"in observe mode": func(b *books, restart func(time.Duration)) {
-			b.cfg.Policy.Mode = policy.Observe
+			b.cfg.Policy.Mode = config.Observe
 			restart(0)
-			b.attack(villain, security.TLS)
+			b.attack(villain, event.TLS)
 			b.pass(3 * time.Hour)
 			restart(0)
-			b.cfg.Policy.Mode = policy.Enforce
+			b.cfg.Policy.Mode = config.Enforce
 			restart(60 * time.Hour)
 			restart(0)
 		},
@@ -306,7 +306,7 @@ func TestHowOftenASourceWasBannedSurvives(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "state.db")
 				synctest.Test(t, func(t *testing.T) {
 					b := newBooks(path, t.Errorf)
-					b.attack(villain, security.TLS)
+					b.attack(villain, event.TLS)
 					if len(b.told) != 1 {
 						t.Fatalf("banned: %v", b.told)
 					}
@@ -317,7 +317,7 @@ func TestHowOftenASourceWasBannedSurvives(t *testing.T) {
 					})
 					b.unban(villainsBans)
 					before := b.told[villainsBans].bans
-					b.attack(villain, security.TLS)
+					b.attack(villain, event.TLS)
 					if after := b.told[villainsBans]; after.bans != before+1 {
 						t.Fatalf("not banned again: %+v", after)
 					}
@@ -352,7 +352,7 @@ func TestABanNeedsNoSecondRecord(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	synctest.Test(t, func(t *testing.T) {
 		b := newBooks(path, t.Errorf)
-		b.attack(villain, security.TLS)
+		b.attack(villain, event.TLS)
 		b.end()
 		s, _, err := store.Open(path, store.Options{ReadOnly: true})
 		if err != nil {
@@ -372,9 +372,9 @@ func TestAFileOfBeforeWithBothRecords(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "state.db")
 		synctest.Test(t, func(t *testing.T) {
 			b := newBooks(path, t.Errorf)
-			b.attack(villain, security.TLS)
+			b.attack(villain, event.TLS)
 			b.pass(2 * time.Hour)
-			b.attack(villain, security.TLS)
+			b.attack(villain, event.TLS)
 			want := b.told[villainsBans]
 			if recorded.last.IsZero() {
 				recorded.last = want.last
@@ -398,8 +398,8 @@ func TestAFileOfBeforeWithBothRecords(t *testing.T) {
 type step struct {
 	what   byte // attack, ban, unban, pass, restart, restart where the kernel has a ban of its own
 	source int
-	over   security.Transport
-	mode   policy.Mode
+	over   event.Transport
+	mode   config.Mode
 	fate   fate
 	time   time.Duration
 }
@@ -411,8 +411,8 @@ func (s step) String() string {
 func drawStep(t *property.T) step {
 	return step{
 		what: property.OneOf(t, []byte("aaabuppRRRK")...), source: property.Int(t, 0, 2),
-		over: property.OneOf(t, security.TLS, security.UDP),
-		mode: property.OneOf(t, policy.Enforce, policy.Enforce, policy.Enforce, policy.Observe),
+		over: property.OneOf(t, event.TLS, event.UDP),
+		mode: property.OneOf(t, config.Enforce, config.Enforce, config.Enforce, config.Observe),
 		fate: fate(property.Int(t, 0, int(fates)-1)),
 		time: property.OneOf(t, time.Minute, 3*time.Hour, 60*time.Hour, 400*time.Hour),
 	}

@@ -7,11 +7,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/metrics"
-	"github.com/ringwall/ringwall/pkg/security"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
@@ -26,7 +26,7 @@ type Config struct {
 	// Meter says that the kernel's table has a meter, which spares who is trusted.
 	Meter bool
 	// Decided, if not nil, hears of each event that led to decisions. The engine's lock is held: it must be quick.
-	Decided func(now time.Time, pbx string, ev *security.Event, decisions []ban.Decision)
+	Decided func(now time.Time, pbx string, ev *event.Event, decisions []ban.Decision)
 }
 
 // History remembers decisions for whoever asks, and passes them on to whoever follows.
@@ -43,7 +43,7 @@ type Pipeline struct {
 	announcer *Announcer
 	store     *store.Store     // nil: nothing is kept
 	writer    *firewall.Writer // the kernel's
-	decided   func(now time.Time, pbx string, ev *security.Event, decisions []ban.Decision)
+	decided   func(now time.Time, pbx string, ev *event.Event, decisions []ban.Decision)
 
 	mu     sync.Mutex // of all below
 	engine *engine.Engine
@@ -77,9 +77,9 @@ func (p *Pipeline) Clock() Clock { return p.clock }
 
 // Input is what the engine is told of one frame.
 type Input struct {
-	Received time.Time             // when the frame was read
-	Event    security.Event        // unless it was tampered with
-	Tampered *security.TamperError // instead of the event
+	Received time.Time          // when the frame was read
+	Event    event.Event        // unless it was tampered with
+	Tampered *event.TamperError // instead of the event
 }
 
 // Judge lets the engine judge what one Asterisk told, in its order, at a time of the Clock.

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"unicode/utf16"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/replay"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 func asFound(t *testing.T, pattern string) []string {
@@ -173,14 +173,14 @@ func TestMangledRecordingsOfAMI(t *testing.T) {
 // TestALiveStreamStaysStrict: what a recording is forgiven, a stream is not.
 func TestALiveStreamStaysStrict(t *testing.T) {
 	frame := strings.TrimSuffix(challenge(0, "201", "198.51.100.1").frame(), "\r\n\r\n")
-	var ev security.Event
-	if err := security.Decode(frame, &ev); err != nil {
+	var ev event.Event
+	if err := event.Decode(frame, &ev); err != nil {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{strings.TrimSuffix(frame, " "), strings.ReplaceAll(frame, "\r", ""), "> " + frame,
 		frame + "\r\n"} {
-		var tampered *security.TamperError
-		if err := security.Decode(bad, &ev); !errors.As(err, &tampered) && err != security.ErrNotSecurity {
+		var tampered *event.TamperError
+		if err := event.Decode(bad, &ev); !errors.As(err, &tampered) && err != event.ErrNotSecurity {
 			t.Errorf("%q: %+v, %v", bad, ev, err)
 		}
 	}

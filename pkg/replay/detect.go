@@ -5,7 +5,7 @@ import (
 	"bytes"
 	"strings"
 
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 )
 
 // Format is what a file holds, judged by its content.
@@ -106,7 +106,7 @@ func looksLogged(line string) bool {
 	if line[0] == '[' && line[1] >= '0' && line[1] <= '9' {
 		return true
 	}
-	var ev security.Event
+	var ev event.Event
 	return decodeText(line, &ev).err == nil
 }
 

@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/replay"
 )
 
@@ -32,7 +32,7 @@ const goldenSums = "testdata/decisions.sha256"
 // decision changes none. Where one is meant to, `ringwall replay --json` of the two programs tells which.
 func TestDecisionsStayTheSame(t *testing.T) {
 	var sums bytes.Buffer
-	for _, dir := range []string{"../ami/testdata", "../security/testdata/captures", "testdata/asfound"} {
+	for _, dir := range []string{"../asterisk/ami/testdata", "../asterisk/event/testdata/captures", "testdata/asfound"} {
 		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 			if err == nil && entry.Type().IsRegular() && filepath.Ext(path) != ".json" {
 				fmt.Fprintf(&sums, "%s  %s\n", replaySum(t, path, nil), filepath.ToSlash(path))
@@ -78,7 +78,7 @@ func replaySum(t *testing.T, name string, stdin io.Reader) string {
 	t.Helper()
 	sum := sha256.New()
 	lines := json.NewEncoder(sum)
-	config := policy.Default()
+	config := config.Default()
 	summary, err := replay.Run(t.Context(), []string{name}, replay.Options{
 		Policy: config.Policy, Firewall: config.Firewall, PBX: "pbx", Stdin: stdin,
 		Empty:  time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),

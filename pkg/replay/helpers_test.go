@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/replay"
 )
 
@@ -28,7 +28,7 @@ type result struct {
 
 // options are the defaults, changed by change.
 func options(change func(*replay.Options)) replay.Options {
-	c := policy.Default()
+	c := config.Default()
 	o := replay.Options{Policy: c.Policy, Firewall: c.Firewall, PBX: "pbx1", Empty: start}
 	if change != nil {
 		change(&o)
@@ -75,7 +75,7 @@ func read(t testing.TB, name string) []byte {
 	return data
 }
 
-func capture(name string) string { return "../security/testdata/captures/" + name }
+func capture(name string) string { return "../asterisk/event/testdata/captures/" + name }
 
 func zip(t testing.TB, data []byte) []byte {
 	t.Helper()

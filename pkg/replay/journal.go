@@ -6,7 +6,7 @@ import (
 	"math"
 	"strings"
 
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 )
 
 // export reads the Journal Export Format (systemd.io/JOURNAL_EXPORT_FORMATS): entries are parted by empty lines, a
@@ -16,8 +16,8 @@ type export struct {
 	lines
 }
 
-func (e *export) next(ev *security.Event) (int64, error) {
-	*ev = security.Event{}
+func (e *export) next(ev *event.Event) (int64, error) {
+	*ev = event.Event{}
 	msg, at, found := "", int64(0), false
 	for any := false; ; any = true {
 		line, whole, err := e.read()
@@ -30,10 +30,10 @@ func (e *export) next(ev *security.Event) (int64, error) {
 		text := strings.TrimSuffix(strings.TrimSuffix(string(line), "\n"), "\r")
 		if err == io.EOF || text == "" {
 			if !found {
-				return 0, security.ErrNotSecurity
+				return 0, event.ErrNotSecurity
 			}
 			o := decodeText(msg, ev)
-			if o.err == nil || o.err == security.ErrNotSecurity {
+			if o.err == nil || o.err == event.ErrNotSecurity {
 				return o.times, o.err
 			}
 			number := e.number

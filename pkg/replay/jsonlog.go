@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 )
 
 // textKeys are where programs that write JSON put a line of another's log, the first that has one counts: the journal,
@@ -36,12 +36,12 @@ type value struct {
 // decodeJSON decodes a line of a JSON log: the message of an object (see textKeys), which may be a string, a list of
 // bytes, as journalctl writes what is not UTF-8, or again an object. Where an object holds many, they are left in
 // l.queue.
-func (l *lines) decodeJSON(line []byte, ev *security.Event) outcome {
+func (l *lines) decodeJSON(line []byte, ev *event.Event) outcome {
 	if line[0] == '[' {
 		var list []json.RawMessage
 		if json.Unmarshal(line, &list) == nil {
 			l.push(list, 0)
-			return outcome{err: security.ErrNotSecurity}
+			return outcome{err: event.ErrNotSecurity}
 		}
 		return decodeText(string(line), ev)
 	}
@@ -54,7 +54,7 @@ func (l *lines) decodeJSON(line []byte, ev *security.Event) outcome {
 
 // decodePretty decodes an object over many lines, as journalctl -o json-pretty writes them, from the brace that stands
 // alone on a line to that which closes it. Where there is none, or what is in between is no object, they are lines.
-func (l *lines) decodePretty(line []byte, ev *security.Event) (outcome, bool) {
+func (l *lines) decodePretty(line []byte, ev *event.Event) (outcome, bool) {
 	indent, ok := bytes.CutSuffix(bytes.TrimRight(line, " \t\r\n"), []byte("{"))
 	if !ok || len(l.again) > 0 || len(bytes.TrimLeft(indent, " \t")) > 0 {
 		return outcome{}, false
@@ -105,13 +105,13 @@ func (l *lines) push(list []json.RawMessage, depth int) {
 }
 
 // pop decodes the next part of a line.
-func (l *lines) pop(ev *security.Event) outcome {
+func (l *lines) pop(ev *event.Event) outcome {
 	v := l.queue[len(l.queue)-1]
 	l.queue = l.queue[:len(l.queue)-1]
 	if len(l.queue) == 0 {
 		l.queue = nil
 	}
-	*ev = security.Event{}
+	*ev = event.Event{}
 	switch v.raw[0] {
 	case '{':
 		var object map[string]json.RawMessage
@@ -130,12 +130,12 @@ func (l *lines) pop(ev *security.Event) outcome {
 		}
 		l.push(list, v.depth)
 	}
-	return outcome{err: security.ErrNotSecurity}
+	return outcome{err: event.ErrNotSecurity}
 }
 
-func (l *lines) decodeObject(object map[string]json.RawMessage, ev *security.Event, depth int) outcome {
-	*ev = security.Event{}
-	found := outcome{err: security.ErrNotSecurity}
+func (l *lines) decodeObject(object map[string]json.RawMessage, ev *event.Event, depth int) outcome {
+	*ev = event.Event{}
+	found := outcome{err: event.ErrNotSecurity}
 	level, named := text(object["level"])
 	if inner := object["logmsg"]; inner != nil { // Asterisk's own (main/logger.c)
 		var logmsg map[string]json.RawMessage
@@ -152,14 +152,14 @@ func (l *lines) decodeObject(object map[string]json.RawMessage, ev *security.Eve
 			continue
 		}
 		o := l.decodeValue(msg, !named || level == "SECURITY", ev, depth)
-		if o.err == nil || o.err != security.ErrNotSecurity && found.err == security.ErrNotSecurity {
+		if o.err == nil || o.err != event.ErrNotSecurity && found.err == event.ErrNotSecurity {
 			found = o
 		}
 		if o.err == nil {
 			break
 		}
 	}
-	if found.err != security.ErrNotSecurity || depth >= maxDepth {
+	if found.err != event.ErrNotSecurity || depth >= maxDepth {
 		return found
 	}
 	for _, key := range listKeys {
@@ -175,7 +175,7 @@ func (l *lines) decodeObject(object map[string]json.RawMessage, ev *security.Eve
 
 // decodeValue decodes the text of an object. bare says whether an event may stand in it without a log's head: a
 // message of another level may begin with anything, such as what a dialplan logs.
-func (l *lines) decodeValue(msg string, bare bool, ev *security.Event, depth int) outcome {
+func (l *lines) decodeValue(msg string, bare bool, ev *event.Event, depth int) outcome {
 	if depth < maxDepth && strings.HasPrefix(msg, "{") {
 		var object map[string]json.RawMessage
 		if json.Unmarshal([]byte(msg), &object) == nil {
@@ -187,9 +187,9 @@ func (l *lines) decodeValue(msg string, bare bool, ev *security.Event, depth int
 		return decodeText(msg, ev)
 	}
 	if bare {
-		return outcome{times: 1, line: msg, text: msg, err: security.DecodeMessage(msg, ev)}
+		return outcome{times: 1, line: msg, text: msg, err: event.DecodeMessage(msg, ev)}
 	}
-	return outcome{line: msg, text: msg, posed: true, err: security.DecodeLine(msg, ev)}
+	return outcome{line: msg, text: msg, posed: true, err: event.DecodeLine(msg, ev)}
 }
 
 // text reads a JSON string, or the list of bytes as which journalctl writes a message that is not UTF-8, or a list of

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/replay"
 )
 
@@ -25,7 +25,7 @@ func TestMemoryDoesNotGrowWithTheRecording(t *testing.T) {
 		return int64(m.HeapAlloc)
 	}
 	o := options(func(o *replay.Options) {
-		o.Policy.Mode = policy.Enforce
+		o.Policy.Mode = config.Enforce
 		o.Policy.MaxSources = 1000
 	})
 	var early, peak int64

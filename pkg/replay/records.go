@@ -9,8 +9,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/ringwall/ringwall/pkg/ami"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 )
 
 // maxLine is the longest line of a log that is read, in bytes. Asterisk's own are a few kilobytes; a journal's JSON has
@@ -23,11 +23,11 @@ var (
 )
 
 // A records is one open recording. Next decodes the next record, a frame or a line, into ev, and says how often it
-// stands there for. Its error is nil for an event, security.ErrNotSecurity, a *security.TamperError for what nobody
+// stands there for. Its error is nil for an event, event.ErrNotSecurity, a *security.TamperError for what nobody
 // but an attacker makes, an *unclearError for what else is no event and has parts of one, errSkipped, errTruncated,
 // or final.
 type records interface {
-	next(ev *security.Event) (times int64, err error)
+	next(ev *event.Event) (times int64, err error)
 	// place is the number of the line where the last record begins, counted from 1, or 0 where it is not known.
 	place() int64
 }
@@ -75,7 +75,7 @@ func (f *frames) read() (string, error) {
 	return f.splitter.Next()
 }
 
-func (f *frames) next(ev *security.Event) (int64, error) {
+func (f *frames) next(ev *event.Event) (int64, error) {
 	frame, err := f.read()
 	switch {
 	case err == nil:
@@ -103,11 +103,11 @@ func (f *frames) next(ev *security.Event) (int64, error) {
 	if _, rest, ok := ami.CutBanner(frame); ok {
 		frame = rest
 	}
-	err = security.Decode(frame, ev)
+	err = event.Decode(frame, ev)
 	if err == nil {
 		return 1, nil
 	}
-	var bad *security.TamperError
+	var bad *event.TamperError
 	if !errors.As(err, &bad) {
 		if strings.HasPrefix(frame, "Event: ") && !strings.Contains(frame, "\n") && f.last() {
 			return 0, errTruncated
@@ -115,13 +115,13 @@ func (f *frames) next(ev *security.Event) (int64, error) {
 		return 0, err
 	}
 	if !f.edited {
-		if whole := mend(frame); whole != frame && security.Decode(whole, ev) == nil {
+		if whole := mend(frame); whole != frame && event.Decode(whole, ev) == nil {
 			f.mended = true
 			return 1, nil
 		}
 	}
 	switch {
-	case half && bad.Reason == security.ReasonStray, endsInLogin(frame), f.last():
+	case half && bad.Reason == event.ReasonStray, endsInLogin(frame), f.last():
 		return 0, errTruncated
 	case !f.edited && !f.mended && injected(frame, bad):
 		return 0, err
@@ -146,8 +146,8 @@ func (f *frames) last() bool {
 // injected says whether nobody but an attacker can have made a frame that is no event of Asterisk's, in a recording
 // that is as it came: with a CR within a line, with a header that stands twice, without a beginning, or broken right
 // after what a peer chose.
-func injected(frame string, bad *security.TamperError) bool {
-	if bad.Reason == security.ReasonControl || bad.Reason == security.ReasonStray {
+func injected(frame string, bad *event.TamperError) bool {
+	if bad.Reason == event.ReasonControl || bad.Reason == event.ReasonStray {
 		return true
 	}
 	lines := strings.Split(frame, "\r\n")
@@ -160,7 +160,7 @@ func injected(frame string, bad *security.TamperError) bool {
 		keys = append(keys, key)
 	}
 	n := bad.Line
-	if bad.Reason != security.ReasonOrder || n < 2 || n > len(keys) {
+	if bad.Reason != event.ReasonOrder || n < 2 || n > len(keys) {
 		return false
 	}
 	return chosen(keys[n-2]) || n == len(keys) && chosen(keys[n-1])
@@ -194,16 +194,16 @@ type lines struct {
 
 func (l *lines) place() int64 { return l.number }
 
-func (l *lines) next(ev *security.Event) (int64, error) {
+func (l *lines) next(ev *event.Event) (int64, error) {
 	for {
 		if err := l.late; err != nil {
 			l.late = nil
-			*ev = security.Event{}
+			*ev = event.Event{}
 			return 0, err
 		}
 		if len(l.queue) > 0 {
 			o := l.pop(ev)
-			if o.err == nil || o.err == security.ErrNotSecurity {
+			if o.err == nil || o.err == event.ErrNotSecurity {
 				return o.times, o.err
 			}
 			return 0, l.judge(o, true, false)
@@ -218,14 +218,14 @@ func (l *lines) next(ev *security.Event) (int64, error) {
 		first := !l.begun
 		l.begun = true
 		o := l.decode(line, ev)
-		if o.err == security.ErrNotSecurity && l.event && isFolded(o.line) {
+		if o.err == event.ErrNotSecurity && l.event && isFolded(o.line) {
 			o.err = errFolded
 		}
 		err, l.event = o.err, o.err == nil
 		if err == nil && len(line) > l.longest {
 			l.longest = max(l.longest, utf8.RuneCount(line))
 		}
-		if err != nil && err != security.ErrNotSecurity {
+		if err != nil && err != event.ErrNotSecurity {
 			err = l.judge(o, whole, first)
 		} else if l.half == nil {
 			return o.times, err
@@ -238,7 +238,7 @@ func (l *lines) next(ev *security.Event) (int64, error) {
 	}
 }
 
-func (l *lines) decode(line []byte, ev *security.Event) outcome {
+func (l *lines) decode(line []byte, ev *event.Event) outcome {
 	if l.json && len(line) > 0 {
 		if o, ok := l.decodePretty(line, ev); ok {
 			return o

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 const (
@@ -29,9 +29,9 @@ const (
 
 // Options are what a replay plays by and tells.
 type Options struct {
-	Policy   policy.Policy
-	Firewall policy.Firewall // says which packets a ban stops
-	Multiply policy.Multiply // of points, by the place of their source
+	Policy   config.Policy
+	Firewall config.Firewall // says which packets a ban stops
+	Multiply config.Multiply // of points, by the place of their source
 	// Place says where an address is registered: today, since no file knows how it was then. May be nil without
 	// Multiply.
 	Place func(netip.Addr) ban.Place

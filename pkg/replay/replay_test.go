@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/replay"
 )
 
@@ -391,7 +391,7 @@ func TestProgressCountsCompressedBytes(t *testing.T) {
 }
 
 func TestSameInputSameOutput(t *testing.T) {
-	p := policy.Default().Policy
+	p := config.Default().Policy
 	p.Networks.Sources = 2
 	files, _ := filepath.Glob(capture("*.ami"))
 	var first []byte

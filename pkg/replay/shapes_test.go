@@ -13,7 +13,7 @@ import (
 	"time"
 	"unicode/utf16"
 
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 )
 
 // entry is one wireEvent in the forms in which Asterisk itself writes it.
@@ -315,7 +315,7 @@ var shapes = []shape{
 
 // found is what a file gave.
 type found struct {
-	events []security.Event
+	events []event.Event
 	counts FileSummary
 	times  int64
 }
@@ -649,15 +649,15 @@ func FuzzDecodeText(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		line, _, _ := bytes.Cut(data, []byte("\n"))
-		var ev, again security.Event
+		var ev, again event.Event
 		o := decodeText(string(line), &ev)
 		if o.err != nil {
-			if ev != (security.Event{}) {
+			if ev != (event.Event{}) {
 				t.Errorf("%v and %+v", o.err, ev)
 			}
 			return
 		}
-		if err := security.DecodeLine(o.text, &again); err != nil || ev != again || o.times < 1 {
+		if err := event.DecodeLine(o.text, &again); err != nil || ev != again || o.times < 1 {
 			t.Errorf("%q: %d times, %+v, %v", o.text, o.times, ev, err)
 		}
 	})

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 )
 
 const bufferBytes = 64 << 10
@@ -24,11 +24,11 @@ type stream struct {
 	name   string
 	file   io.Closer
 	recs   records
-	ev     security.Event // the next one
-	times  int64          // for how many it stands
-	at     int64          // its time, ns; never goes back
-	back   time.Duration  // the largest step back of the recording's clock
-	bad    []tampered     // between the event before and ev
+	ev     event.Event   // the next one
+	times  int64         // for how many it stands
+	at     int64         // its time, ns; never goes back
+	back   time.Duration // the largest step back of the recording's clock
+	bad    []tampered    // between the event before and ev
 	counts FileSummary
 	err    error // why it ended early
 	done   bool
@@ -183,7 +183,7 @@ func (s *stream) fail(err error) {
 
 func (s *stream) close() {
 	s.done = true
-	s.ev = security.Event{}
+	s.ev = event.Event{}
 	if s.file != nil {
 		err := s.file.Close()
 		if s.err == nil && err != nil {
@@ -216,13 +216,13 @@ func (s *stream) advance() {
 			}
 			// The clock of a machine that lost its power begins anywhere.
 			err = unclear(s.recs.place(), s.ev.Time.Format(time.RFC3339),
-				&security.TamperError{Reason: security.ReasonTime})
+				&event.TamperError{Reason: event.ReasonTime})
 		}
-		if err == security.ErrNotSecurity {
+		if err == event.ErrNotSecurity {
 			s.counts.Records++
 			continue
 		}
-		var bad *security.TamperError
+		var bad *event.TamperError
 		var un *unclearError
 		switch {
 		case err == errSkipped:

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/config"
 )
 
 // What is remembered of a recording of any length. Beyond a bound it is counted, and a note says so.
@@ -43,7 +43,7 @@ type login struct {
 
 type tally struct {
 	sum      *Summary
-	firewall policy.Firewall
+	firewall config.Firewall
 	v6       int
 
 	sources map[key]seen
@@ -62,7 +62,7 @@ type report struct {
 	account string
 }
 
-func newTally(p policy.Policy, f policy.Firewall) *tally {
+func newTally(p config.Policy, f config.Firewall) *tally {
 	return &tally{
 		sum:      &Summary{Reasons: map[string]int64{}},
 		firewall: f,
@@ -100,7 +100,7 @@ func (t *tally) isSource(p netip.Prefix) bool {
 
 // event counts an event before the engine sees it, and says whether it would have happened: the packets of a source
 // that is banned reach Asterisk only at ports that the firewall leaves alone.
-func (t *tally) event(ev *security.Event, now int64) (happens bool) {
+func (t *tally) event(ev *event.Event, now int64) (happens bool) {
 	addr := ev.Remote.AddrPort.Addr()
 	k := t.keyOf(addr)
 	s, ok := t.sources[k]
@@ -117,7 +117,7 @@ func (t *tally) event(ev *security.Event, now int64) (happens bool) {
 			prefix, banned, s.enforced = p, true, w.enforced
 		}
 	}
-	if ev.Type == security.SuccessfulAuth && ev.Service == security.PJSIP && ev.UsingPassword {
+	if ev.Type == event.SuccessfulAuth && ev.Service == event.PJSIP && ev.UsingPassword {
 		t.login(k, ev, now, banned)
 	} else if ev.Account != noSuchAccount && ev.Account != "" && failure(ev.Type) {
 		t.failing.add(ev.Account)
@@ -136,8 +136,8 @@ func (t *tally) event(ev *security.Event, now int64) (happens bool) {
 	return false
 }
 
-func failure(t security.Type) bool {
-	return t == security.InvalidAccountID || t == security.ChallengeResponseFailed || t == security.InvalidPassword
+func failure(t event.Type) bool {
+	return t == event.InvalidAccountID || t == event.ChallengeResponseFailed || t == event.InvalidPassword
 }
 
 // covering returns the active ban of a network around an address, an enforced one first.
@@ -158,20 +158,20 @@ func (t *tally) covering(a netip.Addr, now int64) (found netip.Prefix, s seen, o
 }
 
 // stops says whether the firewall would have dropped the packets of an event of a banned source.
-func (t *tally) stops(ev *security.Event) bool {
+func (t *tally) stops(ev *event.Event) bool {
 	port := ev.Local.AddrPort.Port()
 	switch {
-	case t.firewall.Scope == policy.ScopeAll || t.firewall.Ports.Auto || port == 0: // auto closes wherever Asterisk receives
+	case t.firewall.Scope == config.ScopeAll || t.firewall.Ports.Auto || port == 0: // auto closes wherever Asterisk receives
 		return true
-	case ev.Remote.Transport == security.UDP:
+	case ev.Remote.Transport == event.UDP:
 		return slices.Contains(t.firewall.Ports.UDP, port)
-	case ev.Remote.Transport == security.NoTransport:
+	case ev.Remote.Transport == event.NoTransport:
 		return slices.Contains(t.firewall.Ports.UDP, port) || slices.Contains(t.firewall.Ports.TCP, port)
 	}
 	return slices.Contains(t.firewall.Ports.TCP, port)
 }
 
-func (t *tally) login(k key, ev *security.Event, now int64, banned bool) {
+func (t *tally) login(k key, ev *event.Event, now int64, banned bool) {
 	l := t.logins[k]
 	if l == nil {
 		if len(t.logins) >= maxLogins {

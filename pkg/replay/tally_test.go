@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/replay"
 )
 
@@ -20,23 +20,23 @@ func TestCustomersWhoWouldBeBannedAreNamed(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		events []wireEvent
-		policy func(*policy.Policy)
+		policy func(*config.Policy)
 		prefix string // of the customer; empty for none
 		locked int64
 	}{
 		{"after the ban", at("192.0.2.7", 3*time.Hour), nil, "192.0.2.7/32", 0},
 		{"while banned", at("192.0.2.7", 30*time.Minute), nil, "192.0.2.7/32", 1},
 		{"while it would be banned", at("192.0.2.7", 30*time.Minute),
-			func(p *policy.Policy) { p.Mode = policy.Observe }, "192.0.2.7/32", 1},
+			func(p *config.Policy) { p.Mode = config.Observe }, "192.0.2.7/32", 1},
 		{"from the same IPv6 network", slices.Concat(scan6(10*time.Minute, "2001:db8::7"),
 			[]wireEvent{login6(time.Hour, "201", "2001:db8::8")}),
 			nil, "2001:db8::/64", 1},
 		{"from a banned network", slices.Concat(scan(0, "192.0.2.7"), scan(0, "192.0.2.8"),
 			[]wireEvent{login(time.Minute, "201", "192.0.2.99")}),
-			func(p *policy.Policy) { p.Networks.Sources = 2 }, "192.0.2.0/24", 1},
+			func(p *config.Policy) { p.Networks.Sources = 2 }, "192.0.2.0/24", 1},
 		{"elsewhere", slices.Concat(scan(0, "192.0.2.7"), []wireEvent{login(time.Minute, "201", "192.0.2.8")}), nil, "", 0},
-		{"allowed", at("192.0.2.7", 30*time.Minute), func(p *policy.Policy) {
-			p.Allow = []policy.AllowEntry{{Prefix: mustPrefix("192.0.2.0/24")}}
+		{"allowed", at("192.0.2.7", 30*time.Minute), func(p *config.Policy) {
+			p.Allow = []config.AllowEntry{{Prefix: mustPrefix("192.0.2.0/24")}}
 		}, "", 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -84,15 +84,15 @@ func TestBannedPacketsDoNotArrive(t *testing.T) {
 	if r := run(t, nil, odd); r.Blocked != 97 || r.Passed != 0 {
 		t.Errorf("at another port, which auto takes over: blocked %d, passed %d", r.Blocked, r.Passed)
 	}
-	listed := func(o *replay.Options) { o.Firewall.Ports = policy.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}} }
+	listed := func(o *replay.Options) { o.Firewall.Ports = config.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}} }
 	if r := run(t, listed, odd); r.Blocked != 0 || r.Passed != 97 {
 		t.Errorf("at another port: blocked %d, passed %d", r.Blocked, r.Passed)
 	}
-	if r := run(t, func(o *replay.Options) { o.Firewall.Scope = policy.ScopeAll }, odd); r.Blocked != 97 ||
+	if r := run(t, func(o *replay.Options) { o.Firewall.Scope = config.ScopeAll }, odd); r.Blocked != 97 ||
 		r.Passed != 0 {
 		t.Errorf("scope all: blocked %d, passed %d", r.Blocked, r.Passed)
 	}
-	if r := run(t, func(o *replay.Options) { o.Policy.Mode = policy.Observe }, odd); r.Blocked != 0 || r.Bans != 0 ||
+	if r := run(t, func(o *replay.Options) { o.Policy.Mode = config.Observe }, odd); r.Blocked != 0 || r.Bans != 0 ||
 		r.Observed != 1 {
 		t.Errorf("observe: blocked %d, bans %d, observed %d", r.Blocked, r.Bans, r.Observed)
 	}

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 )
 
 // Unclear is the first of a file's records that were not understood. They are of events, but mangled, or within
@@ -54,7 +54,7 @@ const (
 
 // explain says why a record was not understood, and what to try.
 func explain(text string, err error) (why, try string) {
-	var bad *security.TamperError
+	var bad *event.TamperError
 	switch {
 	case err == errBlob:
 		return whyBlob, tryBlob
@@ -64,21 +64,21 @@ func explain(text string, err error) (why, try string) {
 		return whyShape, tryLog
 	}
 	switch bad.Reason {
-	case security.ReasonStray:
+	case event.ReasonStray:
 		if !strings.Contains(text, eventKey) {
 			return whyPiece, tryWhole
 		}
-	case security.ReasonTruncated:
+	case event.ReasonTruncated:
 		return whyCut, tryWhole
-	case security.ReasonOrder:
+	case event.ReasonOrder:
 		return whyOrder, tryWhole
-	case security.ReasonValue:
+	case event.ReasonValue:
 		return whyValue, tryValues
-	case security.ReasonTime:
+	case event.ReasonTime:
 		return whyTime, tryValues
-	case security.ReasonAddress:
+	case event.ReasonAddress:
 		return whyAddress, tryValues
-	case security.ReasonUTF8, security.ReasonControl:
+	case event.ReasonUTF8, event.ReasonControl:
 		return whyBytes, tryLog
 	}
 	return whyShape, tryLog
@@ -92,11 +92,11 @@ func unclear(line int64, text string, err error) *unclearError {
 
 // forged says whether nobody but an attacker can have made a line of a log that is no event of Asterisk's: a field that
 // stands twice in one event, a line break within a whole one, or text that poses as an event in another message.
-func forged(text string, bad *security.TamperError) bool {
+func forged(text string, bad *event.TamperError) bool {
 	switch bad.Reason {
-	case security.ReasonStray:
+	case event.ReasonStray:
 		return poses(text)
-	case security.ReasonControl:
+	case event.ReasonControl:
 		return true
 	}
 	return strings.Count(text, eventKey+`="`) == 1 && repeatsField(text)
@@ -176,14 +176,14 @@ type half struct {
 // maxBreaks is how many lines after its first half an event goes on at the latest.
 const maxBreaks = 8
 
-// judge judges a line that is no event: err is errTruncated, a *security.TamperError or a *unclearError.
+// judge judges a line that is no event: err is errTruncated, a *event.TamperError or a *unclearError.
 func (l *lines) judge(o outcome, whole, first bool) error {
-	var bad *security.TamperError
+	var bad *event.TamperError
 	tampered := errors.As(o.err, &bad)
 	closed := strings.HasSuffix(strings.TrimRight(o.text, " \t\r\n"), `"`)
 	switch {
-	case tampered && !whole && (bad.Reason == security.ReasonTruncated || !closed),
-		tampered && first && bad.Reason == security.ReasonStray && !strings.Contains(o.text, eventKey+"="):
+	case tampered && !whole && (bad.Reason == event.ReasonTruncated || !closed),
+		tampered && first && bad.Reason == event.ReasonStray && !strings.Contains(o.text, eventKey+"="):
 		return errTruncated // a log that is being written, or whose beginning was cut
 	case o.posed || tampered && forged(o.text, bad):
 		return o.err
@@ -197,11 +197,11 @@ func (l *lines) judge(o outcome, whole, first bool) error {
 // Who copies lines out of a terminal or a mail breaks them too, but all that are as long. So it is tampering where a
 // longer line is whole.
 func (l *lines) pair(o outcome, length int, err error) error {
-	var bad *security.TamperError
+	var bad *event.TamperError
 	tampered := errors.As(o.err, &bad)
 	var un *unclearError
 	var opened *half
-	if tampered && bad.Reason == security.ReasonTruncated && errors.As(err, &un) && opens(o.text) {
+	if tampered && bad.Reason == event.ReasonTruncated && errors.As(err, &un) && opens(o.text) {
 		opened = &half{un, length, l.number}
 	}
 	before := l.half
@@ -211,12 +211,12 @@ func (l *lines) pair(o outcome, length int, err error) error {
 		}
 		return err
 	}
-	continues := tampered && bad.Reason == security.ReasonStray && !strings.Contains(o.text, eventKey+`="`)
+	continues := tampered && bad.Reason == event.ReasonStray && !strings.Contains(o.text, eventKey+`="`)
 	switch {
 	case continues && before.length < l.longest:
 		l.half = nil
-		return &security.TamperError{Reason: security.ReasonControl, Line: bad.Line}
-	case err == security.ErrNotSecurity && l.number-before.line < maxBreaks:
+		return &event.TamperError{Reason: event.ReasonControl, Line: bad.Line}
+	case err == event.ErrNotSecurity && l.number-before.line < maxBreaks:
 		return err
 	}
 	if l.half = opened; opened != nil {

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 
-	"github.com/ringwall/ringwall/pkg/security"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 )
 
 const (
@@ -35,9 +35,9 @@ type outcome struct {
 // A wrapper is recognised at the beginning or the end of the line and by its whole form, and what is left goes
 // through the same strict decoder, however many there were. So a wrapper within a peer's text changes nothing that
 // the peer could not have written at once, and a second address in a line is refused as ever.
-func decodeText(line string, ev *security.Event) outcome {
-	o := outcome{times: 1, line: line, text: line, err: security.DecodeLine(line, ev)}
-	if o.err == nil || o.err == security.ErrNotSecurity && !strings.Contains(line, eventKey) {
+func decodeText(line string, ev *event.Event) outcome {
+	o := outcome{times: 1, line: line, text: line, err: event.DecodeLine(line, ev)}
+	if o.err == nil || o.err == event.ErrNotSecurity && !strings.Contains(line, eventKey) {
 		if o.err != nil && isBlob(line) {
 			o.err = errBlob
 		}
@@ -50,14 +50,14 @@ func decodeText(line string, ev *security.Event) outcome {
 			break
 		}
 		o.text = text
-		if err := security.DecodeLine(text, ev); err == nil || err != security.ErrNotSecurity {
+		if err := event.DecodeLine(text, ev); err == nil || err != event.ErrNotSecurity {
 			o.err = err
 		}
 		if o.err == nil {
 			break
 		}
 	}
-	if o.err == security.ErrNotSecurity && strings.Contains(o.text, eventKey+"=") {
+	if o.err == event.ErrNotSecurity && strings.Contains(o.text, eventKey+"=") {
 		o.err = errUnknown
 	}
 	if o.err != nil && isBlob(o.text) {
@@ -107,7 +107,7 @@ func (w *wrappers) unwrap(s string, times *int64) (string, bool) {
 	}
 	if !w.colour {
 		w.colour = true
-		if t := security.StripColours(s); t != s {
+		if t := event.StripColours(s); t != s {
 			return t, true
 		}
 	}

@@ -10,8 +10,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // A record is its fields one after the other: flags a byte, numbers as varints, times in nanoseconds since 1970, floats
@@ -169,7 +169,7 @@ func (c *codec) decision(d *ban.Decision) {
 	textField(c, &d.PBX, maxName)
 	textField(c, &d.Detail, maxDetail)
 	if c.reading {
-		d.Service, d.Transport, d.Duration = security.ServiceNamed(service), security.TransportNamed(transport),
+		d.Service, d.Transport, d.Duration = event.ServiceNamed(service), event.TransportNamed(transport),
 			time.Duration(duration)
 	}
 }

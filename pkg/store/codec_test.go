@@ -10,9 +10,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/internal/property"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 func drawText(t *property.T, limit int) string {
@@ -132,7 +132,7 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 			want.Prefix = drawPrefix(t)
 		}
 		want.Proven, want.Points, want.Duration = property.Bool(t), 4, time.Hour
-		want.Service, want.Transport, want.Action, want.Reason = security.PJSIP, security.TLS, ban.ActionBan,
+		want.Service, want.Transport, want.Action, want.Reason = event.PJSIP, event.TLS, ban.ActionBan,
 			ban.ReasonLogin
 		got, err := decodeDecision(AddDecision(want).value)
 		same(t, got, want, err)

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 // start is when the tests' records are made.
@@ -143,7 +143,7 @@ func sampleDecision(i int, at time.Time) ban.Decision {
 	return ban.Decision{
 		Time: at, Action: ban.ActionBan, Source: p.Addr(), Prefix: p, Reason: ban.ReasonUnknownAccount, Points: 4,
 		Score:   12,
-		Account: "100", Service: security.PJSIP, Transport: security.UDP, Duration: time.Hour, PBX: "pbx1",
+		Account: "100", Service: event.PJSIP, Transport: event.UDP, Duration: time.Hour, PBX: "pbx1",
 	}
 }
 

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"github.com/spf13/cobra"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -40,7 +40,7 @@ func (c *commands) allow() *cobra.Command {
 }
 
 func (c *commands) allowChange(verb, about string, remove bool, suggest ...string) *cobra.Command {
-	length := &durationFlag{least: control.MinDuration, most: control.MaxDuration}
+	length := &durationFlag{least: api.MinDuration, most: api.MaxDuration}
 	cmd := &cobra.Command{
 		Use:        verb + " ADDR|CIDR|HOST",
 		Short:      about,
@@ -48,9 +48,9 @@ func (c *commands) allowChange(verb, about string, remove bool, suggest ...strin
 		SuggestFor: suggest,
 		Args:       takes(1, 1, "one address, network or host name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req := control.AllowRequest{Remove: remove, For: length.value}
+			req := api.AllowRequest{Remove: remove, For: length.value}
 			var err error
-			if req.Prefix, req.Host, err = control.ParseTarget(args[0]); err != nil {
+			if req.Prefix, req.Host, err = api.ParseTarget(args[0]); err != nil {
 				return asUsage(err)
 			}
 			if req.Host != "" && req.For > 0 {
@@ -79,7 +79,7 @@ func (c *commands) allowChange(verb, about string, remove bool, suggest ...strin
 	return cmd
 }
 
-func (c *commands) sayAllow(name string, res control.AllowResult, remove bool) {
+func (c *commands) sayAllow(name string, res api.AllowResult, remove bool) {
 	switch {
 	case res.Added && res.Until != nil:
 		c.sayf("%s is allowed until %s: until then it is never banned.", name, c.clock(*res.Until))

@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringwall/ringwall/pkg/control"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/service"
 )
 
@@ -23,7 +23,7 @@ const DefaultConfig = "/etc/ringwall/ringwall.yaml"
 type App struct {
 	Run           func(context.Context, RunOptions) error  // the daemon
 	Demo          func(context.Context, DemoOptions) error // the built-in attack
-	Env           policy.Environment
+	Env           config.Environment
 	ServiceConfig string                        // the file that the service reads
 	Service       func() (*service.User, error) // who the daemon runs as, where this is root; nil: nobody in particular
 	Build         Build
@@ -161,7 +161,7 @@ func (c *commands) root() *cobra.Command {
 // asService returns the environment in which the daemon would read the configuration, and its user where that is not
 // who calls: what root can read says nothing about it. Another file than the service's is a draft, which only its
 // writer need read.
-func (c *commands) asService() (policy.Environment, *service.User, error) {
+func (c *commands) asService() (config.Environment, *service.User, error) {
 	if c.Service == nil || filepath.Clean(c.config) != c.ServiceConfig {
 		return c.Env, nil, nil
 	}
@@ -173,18 +173,18 @@ func (c *commands) asService() (policy.Environment, *service.User, error) {
 }
 
 // client finds the socket: the flag, the configuration if this user may read it, or the default.
-func (c *commands) client(cmd *cobra.Command) (*control.Client, error) {
+func (c *commands) client(cmd *cobra.Command) (*api.Client, error) {
 	if c.socket != "" {
-		return &control.Client{Socket: c.socket}, nil
+		return &api.Client{Socket: c.socket}, nil
 	}
 	env := c.Env
 	env.WithoutSecrets = true
-	config, _, err := policy.Load(c.config, env)
+	config, _, err := config.Load(c.config, env)
 	switch {
 	case err == nil:
-		return &control.Client{Socket: config.Control.Socket}, nil
+		return &api.Client{Socket: config.Control.Socket}, nil
 	case cmd.Flags().Changed("config"):
 		return nil, err
 	}
-	return &control.Client{}, nil
+	return &api.Client{}, nil
 }

@@ -8,13 +8,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/service"
 )
 
 func (c *commands) ban() *cobra.Command {
-	length := &durationFlag{least: control.MinDuration, most: control.MaxDuration}
+	length := &durationFlag{least: api.MinDuration, most: api.MaxDuration}
 	var reason string
 	var force bool
 	cmd := &cobra.Command{
@@ -26,7 +26,7 @@ are logged in from by SSH is refused.`,
 		SuggestFor: []string{"banip", "block", "deny"},
 		Args:       takes(1, 1, "one address or network"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			prefix, err := control.ParsePrefix(args[0])
+			prefix, err := api.ParsePrefix(args[0])
 			if err != nil {
 				return asUsage(err)
 			}
@@ -34,7 +34,7 @@ are logged in from by SSH is refused.`,
 			if err != nil {
 				return err
 			}
-			res, err := client.Ban(cmd.Context(), control.BanRequest{
+			res, err := client.Ban(cmd.Context(), api.BanRequest{
 				Prefix: prefix, For: length.value, Reason: reason, Session: c.session(), Force: force,
 			})
 			if err != nil {
@@ -59,7 +59,7 @@ func (c *commands) session() netip.Addr {
 	return a
 }
 
-func (c *commands) sayBan(res control.BanResult) {
+func (c *commands) sayBan(res api.BanResult) {
 	name := humanize.Prefix(res.Prefix)
 	how := "is banned"
 	if res.Renewed {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -44,7 +44,7 @@ service's user. The daemon is not asked.`,
 			if err != nil {
 				return err
 			}
-			config, warnings, err := policy.Load(c.config, env)
+			config, warnings, err := config.Load(c.config, env)
 			_, places := c.readGeo(config)
 			warnings = append(warnings, places...)
 			if c.json {
@@ -69,9 +69,9 @@ service's user. The daemon is not asked.`,
 	return cmd
 }
 
-func checkReport(file string, warnings []policy.Warning, err error) checkResult {
+func checkReport(file string, warnings []config.Warning, err error) checkResult {
 	res := checkResult{File: file, OK: err == nil, Errors: []mistake{}, Warnings: []mistake{}}
-	var errs policy.Errors
+	var errs config.Errors
 	if errors.As(err, &errs) {
 		for _, e := range errs {
 			res.Errors = append(res.Errors, mistake{e.File, e.Line, e.Column, e.Key, e.What, e.Value, e.Allowed, e.Try})

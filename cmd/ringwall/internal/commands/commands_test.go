@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -44,22 +44,22 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-func trouble(st *control.Status) {
-	st.Kernel = control.KernelStatus{
+func trouble(st *api.Status) {
+	st.Kernel = api.KernelStatus{
 		Table: "inet ringwall", Desired: 12, Present: 3, LastError: "netlink: operation not permitted",
-		Try: "give the service CAP_NET_ADMIN", Rebuilds: []control.Count{{Name: "flushed", Count: 2}},
+		Try: "give the service CAP_NET_ADMIN", Rebuilds: []api.Count{{Name: "flushed", Count: 2}},
 	}
-	st.PBXs[0].Denied = []control.Denied{{Action: "DBGetTree", ManagerConf: "read = security,reporting",
+	st.PBXs[0].Denied = []api.Denied{{Action: "DBGetTree", ManagerConf: "read = security,reporting",
 		For: "registered phones"}}
 	st.PBXs[0].DroppedFrames, st.PBXs[0].Tampered, st.PBXs[0].Reconnects, st.PBXs[0].Blind = 7, 2, 1, 65
-	st.PBXs = append(st.PBXs, control.PBXStatus{
+	st.PBXs = append(st.PBXs, api.PBXStatus{
 		Name: "pbx2", Since: ago(5 * time.Minute), LastError: "connection refused " + hostile,
 		Try: "asterisk -rx 'manager show settings'",
 	})
 	st.Engine.Observed, st.Engine.Suspended, st.Engine.Limited = 3, 4, map[string]int{"max_sources": 9, "ban_rate": 5}
-	st.ObserveOnly = []control.Observed{{Service: "SIP", Why: "an attacker chooses the address that chan_sip reports"}}
+	st.ObserveOnly = []api.Observed{{Service: "SIP", Why: "an attacker chooses the address that chan_sip reports"}}
 	st.Config.Error = "line 4: unknown key"
-	st.Warnings = []control.Warning{{Text: "HTTP AMI is reachable", Try: "webenabled=no"}}
+	st.Warnings = []api.Warning{{Text: "HTTP AMI is reachable", Try: "webenabled=no"}}
 }
 
 func explanations() map[string]engine.Explanation {
@@ -136,17 +136,17 @@ func TestTablesForPeople(t *testing.T) {
 		"status":         {[]string{"status"}, 0, nil},
 		"status-trouble": {[]string{"status"}, 0, func(b *backend) { b.status = trouble }},
 		"status-observe": {[]string{"status"}, 0, func(b *backend) {
-			b.status = func(st *control.Status) {
+			b.status = func(st *api.Status) {
 				st.Mode, st.Engine.Bans, st.Kernel.Desired, st.Kernel.Present = "observe", 0, 0, 0
 			}
 		}},
 		"status-observe-bans": {[]string{"status"}, 0,
-			func(b *backend) { b.status = func(st *control.Status) { st.Mode = "observe" } }},
+			func(b *backend) { b.status = func(st *api.Status) { st.Mode = "observe" } }},
 		"status-leak": {[]string{"status"}, 0, func(b *backend) {
-			b.status = func(st *control.Status) {
+			b.status = func(st *api.Status) {
 				st.Engine.Leaking, st.Engine.LastLeak = 3, at(ago(time.Minute))
-				st.Ports = control.PortsStatus{UDP: []uint16{5060}, TCP: []uint16{5060},
-					Found: []control.FoundPort{{Protocol: "udp", Port: 5060, PBX: "pbx1"},
+				st.Ports = api.PortsStatus{UDP: []uint16{5060}, TCP: []uint16{5060},
+					Found: []api.FoundPort{{Protocol: "udp", Port: 5060, PBX: "pbx1"},
 						{Protocol: "udp", Port: 5080, PBX: "pbx1", Open: true}}}
 			}
 		}},
@@ -211,7 +211,7 @@ func TestWhyBeginsWithTheVerdict(t *testing.T) {
 
 func TestChangesSayWhatHappened(t *testing.T) {
 	one := netip.MustParsePrefix("2001:db8::1/128")
-	banned := control.BanResult{Prefix: netip.MustParsePrefix("2001:db8::1/128"),
+	banned := api.BanResult{Prefix: netip.MustParsePrefix("2001:db8::1/128"),
 		Source: netip.MustParsePrefix("2001:db8::/64"), Since: now, Until: now.Add(time.Hour), Duration: 3600,
 		Enforced: true}
 	for name, row := range map[string]struct {
@@ -221,67 +221,67 @@ func TestChangesSayWhatHappened(t *testing.T) {
 	}{
 		"ban": {
 			[]string{"ban", "2001:db8::1", "--for", "1h", "--reason", "at night"},
-			func(b *backend) { b.ban = banned }, control.BanRequest{Prefix: one, For: time.Hour, Reason: "at night"},
+			func(b *backend) { b.ban = banned }, api.BanRequest{Prefix: one, For: time.Hour, Reason: "at night"},
 		},
 		"ban-default": {
 			[]string{"ban", "203.0.113.0/24"},
 			func(b *backend) {
-				b.ban = control.BanResult{Prefix: netip.MustParsePrefix("203.0.113.0/24"),
+				b.ban = api.BanResult{Prefix: netip.MustParsePrefix("203.0.113.0/24"),
 					Source: netip.MustParsePrefix("203.0.113.0/24"), Until: now.Add(time.Hour), Duration: 3600,
 					Renewed: true, Enforced: true}
 			},
-			control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24")},
+			api.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24")},
 		},
 		"ban-dry": {
 			[]string{"ban", "203.0.113.5", "--for=1w"},
 			func(b *backend) {
-				b.ban = control.BanResult{Prefix: netip.MustParsePrefix("203.0.113.5/32"),
+				b.ban = api.BanResult{Prefix: netip.MustParsePrefix("203.0.113.5/32"),
 					Source: netip.MustParsePrefix("203.0.113.5/32"), Until: now.Add(168 * time.Hour), Duration: 604800,
 					Note: "policy.mode is observe."}
 			},
-			control.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 168 * time.Hour},
+			api.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 168 * time.Hour},
 		},
 		"ban.json": {
 			[]string{"ban", "2001:db8::1", "--json"}, func(b *backend) { b.ban = banned },
-			control.BanRequest{Prefix: one},
+			api.BanRequest{Prefix: one},
 		},
 		"unban": {
 			[]string{"unban", "203.0.113.5", "--grace", "1h"},
 			func(b *backend) {
-				b.unban = control.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")},
+				b.unban = api.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")},
 					Count: 1, Grace: at(now.Add(time.Hour))}
 			},
-			control.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Grace: time.Hour},
+			api.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Grace: time.Hour},
 		},
 		"unban-all": {
 			[]string{"unban", "--all"},
 			func(b *backend) {
-				b.unban = control.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")},
+				b.unban = api.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")},
 					Count: 4711}
 			},
-			control.UnbanRequest{All: true},
+			api.UnbanRequest{All: true},
 		},
 		"allow-add": {
 			[]string{"allow", "add", "Office.Example.net"},
 			func(b *backend) {
-				b.allow = control.AllowResult{Entry: "office.example.net", Added: true,
+				b.allow = api.AllowResult{Entry: "office.example.net", Added: true,
 					Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.5")},
 					Unbanned:  []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")}}
 			},
-			control.AllowRequest{Host: "office.example.net"},
+			api.AllowRequest{Host: "office.example.net"},
 		},
 		"allow-add-for": {
 			[]string{"allow", "add", "203.0.113.5", "--for", "1d"},
 			func(b *backend) {
-				b.allow = control.AllowResult{Entry: "203.0.113.5/32", Added: true, Lasting: true,
+				b.allow = api.AllowResult{Entry: "203.0.113.5/32", Added: true, Lasting: true,
 					Until: at(now.Add(24 * time.Hour))}
 			},
-			control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 24 * time.Hour},
+			api.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 24 * time.Hour},
 		},
 		"allow-del": {
 			[]string{"allow", "del", "203.0.113.0/24"},
-			func(b *backend) { b.allow = control.AllowResult{Entry: "203.0.113.0/24", Removed: true} },
-			control.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Remove: true},
+			func(b *backend) { b.allow = api.AllowResult{Entry: "203.0.113.0/24", Removed: true} },
+			api.AllowRequest{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Remove: true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -294,14 +294,14 @@ func TestChangesSayWhatHappened(t *testing.T) {
 			b := w.backend
 			var got any
 			switch row.want.(type) {
-			case control.BanRequest:
-				b.bans[0].By = control.Peer{}
+			case api.BanRequest:
+				b.bans[0].By = api.Peer{}
 				got = b.bans[0]
-			case control.UnbanRequest:
-				b.unbans[0].By = control.Peer{}
+			case api.UnbanRequest:
+				b.unbans[0].By = api.Peer{}
 				got = b.unbans[0]
-			case control.AllowRequest:
-				b.allows[0].By = control.Peer{}
+			case api.AllowRequest:
+				b.allows[0].By = api.Peer{}
 				got = b.allows[0]
 			}
 			if len(b.bans)+len(b.unbans)+len(b.allows) != 1 || !reflect.DeepEqual(got, row.want) {
@@ -406,10 +406,10 @@ func TestFailuresAreExplained(t *testing.T) {
 		want string
 	}{
 		"refused": {
-			control.Refused("ringwall allow del 203.0.113.5", "203.0.113.5 is on the allow list"),
+			api.Refused("ringwall allow del 203.0.113.5", "203.0.113.5 is on the allow list"),
 			"ringwall: 203.0.113.5 is on the allow list\nTry: ringwall allow del 203.0.113.5\n",
 		},
-		"hostile": {control.Refused("", "account \x1b[2J\u202e is protected"),
+		"hostile": {api.Refused("", "account \x1b[2J\u202e is protected"),
 			"ringwall: account \\x1b[2J\\u202e is protected\n"},
 		"lines": {errors.New("first\nsecond"),
 			"ringwall: first\nringwall: second\nTry: the daemon's log may say more: journalctl -u ringwall\n"},

@@ -11,9 +11,9 @@ import (
 	"testing"
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
-	"github.com/ringwall/ringwall/pkg/ami/amiserver"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/asterisk/ami/amiserver"
+	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // patient is a command line whose configuration names an Asterisk with the secret, which may be the wrong one.
@@ -38,7 +38,7 @@ func patient(t *testing.T, secret string, variables map[string]string) (*world, 
 		t.Fatal(err)
 	}
 	w := &world{out: &lockedBuffer{}, err: &lockedBuffer{}}
-	w.app = &commands.App{Out: w.out, Err: w.err, Env: policy.Environment{Lookup: func(name string) (string, bool) {
+	w.app = &commands.App{Out: w.out, Err: w.err, Env: config.Environment{Lookup: func(name string) (string, bool) {
 		v, ok := variables[name]
 		return v, ok
 	}}}
@@ -50,7 +50,7 @@ func patient(t *testing.T, secret string, variables map[string]string) (*world, 
 func (w *world) examine(t *testing.T, args ...string) int {
 	t.Helper()
 	var code int
-	if err := netspacetest.New(t).Do(func() error {
+	if err := netnstest.New(t).Do(func() error {
 		code = w.app.Execute(t.Context(), append([]string{"doctor"}, args...))
 		return nil
 	}); err != nil {

@@ -9,9 +9,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/hint"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/spelling"
 )
@@ -27,7 +27,7 @@ func usagef(try, format string, args ...any) error {
 
 // asUsage is for values on the command line that the control package has read.
 func asUsage(err error) error {
-	var e *control.Error
+	var e *api.Error
 	if errors.As(err, &e) {
 		return &usageError{e}
 	}
@@ -36,7 +36,7 @@ func asUsage(err error) error {
 
 // printError writes what and why, and on a line of its own what to try.
 func printError(w io.Writer, err error) {
-	var config policy.Errors
+	var config config.Errors
 	if errors.As(err, &config) {
 		for _, e := range config {
 			fmt.Fprintln(w, printable.Line(e.Error()))

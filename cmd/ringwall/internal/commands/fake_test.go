@@ -14,11 +14,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
-	"github.com/ringwall/ringwall/pkg/policy"
-	"github.com/ringwall/ringwall/pkg/security"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,44 +35,44 @@ const hostile = "\x1b[31m2\u202e01\u009b\xff\r\nroot"
 // backend is a daemon in the middle of its day. It remembers the changes that it was asked for.
 type backend struct {
 	mu     sync.Mutex
-	bans   []control.BanRequest
-	unbans []control.UnbanRequest
-	allows []control.AllowRequest
+	bans   []api.BanRequest
+	unbans []api.UnbanRequest
+	allows []api.AllowRequest
 	since  time.Time
 	asked  netip.Addr
 
 	err     error // of every call
-	status  func(*control.Status)
+	status  func(*api.Status)
 	empty   bool
 	many    int // bans, besides the usual ones
-	ban     control.BanResult
-	unban   control.UnbanResult
-	allow   control.AllowResult
+	ban     api.BanResult
+	unban   api.UnbanResult
+	allow   api.AllowResult
 	explain engine.Explanation
 	echo    bool // explain is about the address that was asked for
 	places  map[netip.Addr]ban.Place
-	page    control.PageResult
+	page    api.PageResult
 }
 
-func (b *backend) Status(context.Context) (control.Status, error) {
-	st := control.Status{
+func (b *backend) Status(context.Context) (api.Status, error) {
+	st := api.Status{
 		Version: "v0.1.0", PID: 812, Time: now, Started: ago(76 * time.Hour), Uptime: 76 * 3600, Mode: "enforce",
-		Config: control.ConfigStatus{Path: "/etc/ringwall/ringwall.yaml", Loaded: ago(76 * time.Hour)},
-		PBXs: []control.PBXStatus{{
+		Config: api.ConfigStatus{Path: "/etc/ringwall/ringwall.yaml", Loaded: ago(76 * time.Hour)},
+		PBXs: []api.PBXStatus{{
 			Name: "pbx1", Address: "127.0.0.1:5038", Up: true, Since: ago(2 * time.Hour), Version: "Asterisk 22.10.1",
 			Events: 12345, Lag: 0.0013, LastEvent: at(ago(time.Second)), Learned: 4,
 		}},
 		Engine: engine.Stats{Sources: 345, Trusted: 45, Bans: 12},
-		Kernel: control.KernelStatus{Table: "inet ringwall", OK: true, Desired: 12, Present: 12, PresentTime: at(now),
-			Dropped: []control.Count{{Name: "ban4", Count: 998}}},
-		Ports: control.PortsStatus{
+		Kernel: api.KernelStatus{Table: "inet ringwall", OK: true, Desired: 12, Present: 12, PresentTime: at(now),
+			Dropped: []api.Count{{Name: "ban4", Count: 998}}},
+		Ports: api.PortsStatus{
 			Auto: true, UDP: []uint16{5060, 5061, 4569, 5080, 5090}, TCP: []uint16{5060, 5061, 5038},
-			Found: []control.FoundPort{
+			Found: []api.FoundPort{
 				{Protocol: "udp", Port: 5080, PBX: "pbx1"}, {Protocol: "udp", Port: 5090, PBX: "pbx1", Behind: 5060},
 			},
 		},
-		ObserveOnly: []control.Observed{},
-		Warnings:    []control.Warning{},
+		ObserveOnly: []api.Observed{},
+		Warnings:    []api.Warning{},
 	}
 	if b.status != nil {
 		b.status(&st)
@@ -80,7 +80,7 @@ func (b *backend) Status(context.Context) (control.Status, error) {
 	return st, b.err
 }
 
-func (b *backend) Bans(_ context.Context, _ control.BanFilter, each func([]ban.Ban) error) error {
+func (b *backend) Bans(_ context.Context, _ api.BanFilter, each func([]ban.Ban) error) error {
 	if b.empty || b.err != nil {
 		return b.err
 	}
@@ -141,11 +141,11 @@ func (b *backend) Allowed(context.Context) ([]ban.Exemption, error) {
 	}, b.err
 }
 
-func (b *backend) Account(_ context.Context, name string) (control.AccountResult, error) {
+func (b *backend) Account(_ context.Context, name string) (api.AccountResult, error) {
 	if b.empty || name == "nobody" {
-		return control.AccountResult{Account: name}, b.err
+		return api.AccountResult{Account: name}, b.err
 	}
-	return control.AccountResult{Account: name, All: 3, Sources: []engine.AccountSource{
+	return api.AccountResult{Account: name, All: 3, Sources: []engine.AccountSource{
 		{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Address: netip.MustParseAddr("203.0.113.5"),
 			Verdict: "banned", Tries: 6, Last: ago(2 * time.Minute)},
 		{Prefix: netip.MustParsePrefix("2001:db8:bad::/64"), Address: netip.MustParseAddr("2001:db8:bad::"),
@@ -155,7 +155,7 @@ func (b *backend) Account(_ context.Context, name string) (control.AccountResult
 	}}, b.err
 }
 
-func (b *backend) Page(context.Context, control.Peer) (control.PageResult, error) {
+func (b *backend) Page(context.Context, api.Peer) (api.PageResult, error) {
 	return b.page, b.err
 }
 
@@ -169,21 +169,21 @@ func (b *backend) Protected(context.Context) ([]ban.Exemption, error) {
 		Note: "trunk provider of pbx1"}}, b.err
 }
 
-func (b *backend) Ban(_ context.Context, req control.BanRequest) (control.BanResult, error) {
+func (b *backend) Ban(_ context.Context, req api.BanRequest) (api.BanResult, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.bans = append(b.bans, req)
 	return b.ban, b.err
 }
 
-func (b *backend) Unban(_ context.Context, req control.UnbanRequest) (control.UnbanResult, error) {
+func (b *backend) Unban(_ context.Context, req api.UnbanRequest) (api.UnbanResult, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.unbans = append(b.unbans, req)
 	return b.unban, b.err
 }
 
-func (b *backend) Allow(_ context.Context, req control.AllowRequest) (control.AllowResult, error) {
+func (b *backend) Allow(_ context.Context, req api.AllowRequest) (api.AllowResult, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.allows = append(b.allows, req)
@@ -216,13 +216,13 @@ func decisions() []ban.Decision {
 		{
 			Time: ago(25 * time.Hour), Action: ban.ActionTrust, Source: good, Prefix: netip.PrefixFrom(good, 32),
 			Reason:  ban.ReasonLogin,
-			Account: "201", Service: security.PJSIP, Transport: security.UDP, Proven: true, Duration: 24 * time.Hour,
+			Account: "201", Service: event.PJSIP, Transport: event.UDP, Proven: true, Duration: 24 * time.Hour,
 			PBX: "pbx1",
 		},
 		{
 			Time: ago(2 * time.Minute), Action: ban.ActionBan, Source: bad, Prefix: netip.PrefixFrom(bad, 32),
 			Reason: ban.ReasonWrongPassword, Points: 2,
-			Score: 12, Account: hostile, Service: security.PJSIP, Transport: security.TCP, Proven: true,
+			Score: 12, Account: hostile, Service: event.PJSIP, Transport: event.TCP, Proven: true,
 			Duration: time.Hour, PBX: "pbx1",
 		},
 		{Time: ago(time.Minute), Action: ban.ActionTargeted, Reason: ban.ReasonDistributed, Account: "202", PBX: "pbx1",
@@ -233,7 +233,7 @@ func decisions() []ban.Decision {
 // world is a daemon, and a command line to it.
 type world struct {
 	backend  *backend
-	feed     *control.Feed
+	feed     *api.Feed
 	app      *commands.App
 	socket   string
 	out, err *lockedBuffer
@@ -264,13 +264,13 @@ func (l *lockedBuffer) String() string {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	l, err := control.Listen(filepath.Join(t.TempDir(), "r.sock"), "")
+	l, err := api.Listen(filepath.Join(t.TempDir(), "r.sock"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{backend: &backend{}, feed: control.NewFeed(10), socket: l.Path(), out: &lockedBuffer{},
+	w := &world{backend: &backend{}, feed: api.NewFeed(10), socket: l.Path(), out: &lockedBuffer{},
 		err: &lockedBuffer{}}
-	server := &control.Server{Listener: l, Backend: w.backend, Feed: w.feed, Log: slog.New(slog.DiscardHandler)}
+	server := &api.Server{Listener: l, Backend: w.backend, Feed: w.feed, Log: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx) }()
@@ -281,7 +281,7 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	w.app = &commands.App{
-		Env: policy.Environment{}, Out: w.out, Err: w.err, Now: func() time.Time { return now }, Zone: time.UTC,
+		Env: config.Environment{}, Out: w.out, Err: w.err, Now: func() time.Time { return now }, Zone: time.UTC,
 		Build: commands.Build{Version: "v0.1.0", Revision: "0123456789abcdef", Go: "go1.26", Platform: "linux/amd64"},
 		Run:   func(context.Context, commands.RunOptions) error { return nil },
 		Demo:  func(context.Context, commands.DemoOptions) error { return nil },

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/fail2ban/fail2bantest"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // fromField copies a case that somebody had, with a distribution's jail.conf beside his own files, and makes it the
@@ -32,7 +32,7 @@ func fromField(t *testing.T, name string) {
 }
 
 // fieldImport imports f2b, writes imported.yaml, which enforces, and returns what was said and what the policy is.
-func fieldImport(t *testing.T, args ...string) (w *world, p policy.Policy, ports policy.Ports) {
+func fieldImport(t *testing.T, args ...string) (w *world, p config.Policy, ports config.Ports) {
 	t.Helper()
 	w = newWorld(t)
 	if code := w.do(t, append([]string{"import", "fail2ban", "--jail", "f2b"}, args...)...); code != 0 {
@@ -40,7 +40,7 @@ func fieldImport(t *testing.T, args ...string) (w *world, p policy.Policy, ports
 	}
 	text := "asterisk: [{address: 127.0.0.1, username: ringwall, secret: \"s\"}]\n" +
 		strings.Replace(w.out.String(), "mode: observe", "mode: enforce", 1)
-	c, warnings, err := policy.Parse(strings.NewReader(text), "imported.yaml", policy.Environment{})
+	c, warnings, err := config.Parse(strings.NewReader(text), "imported.yaml", config.Environment{})
 	if err != nil || len(warnings) > 0 {
 		t.Fatalf("check says: %v %v\n%s", err, warnings, text)
 	}

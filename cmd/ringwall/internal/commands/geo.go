@@ -5,19 +5,19 @@ import (
 	"net/netip"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/geo"
 	"github.com/ringwall/ringwall/pkg/hint"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 // readGeo reads the geo files of a configuration, and returns what is wrong with them: none of it keeps the daemon from
 // its work.
-func (c *commands) readGeo(cfg *policy.Config) (files []geo.File, warnings []policy.Warning) {
+func (c *commands) readGeo(cfg *config.Config) (files []geo.File, warnings []config.Warning) {
 	if cfg == nil {
 		return nil, nil
 	}
 	warn := func(key string, err error) {
-		warnings = append(warnings, policy.Warning{File: c.config, Key: key, What: err.Error(), Try: hint.Of(err)})
+		warnings = append(warnings, config.Warning{File: c.config, Key: key, What: err.Error(), Try: hint.Of(err)})
 	}
 	for i, path := range cfg.Geo.Files {
 		db, err := geo.Read(path)
@@ -31,7 +31,7 @@ func (c *commands) readGeo(cfg *policy.Config) (files []geo.File, warnings []pol
 		files = append(files, geo.File{Path: path, DB: db, Err: err})
 	}
 	for _, lack := range geo.IneffectiveMultipliers(cfg.Geo.Multiply, files) {
-		warnings = append(warnings, policy.Warning{File: c.config, Key: lack.Path, What: lack.What, Try: lack.Try})
+		warnings = append(warnings, config.Warning{File: c.config, Key: lack.Path, What: lack.What, Try: lack.Try})
 	}
 	return files, warnings
 }

@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/wording"
@@ -27,10 +27,10 @@ func (c *commands) history() *cobra.Command {
 		Args:              takes(0, 1, "one address, host name or extension"),
 		ValidArgsFunction: c.completeBans,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var about control.Subject
+			var about api.Subject
 			if len(args) > 0 {
 				var err error
-				if about, err = control.ParseSubject(args[0]); err != nil {
+				if about, err = api.ParseSubject(args[0]); err != nil {
 					return asUsage(err)
 				}
 			}
@@ -74,7 +74,7 @@ func (c *commands) history() *cobra.Command {
 	return cmd
 }
 
-func (c *commands) follow(ctx context.Context, client *control.Client, from time.Time, of concern) error {
+func (c *commands) follow(ctx context.Context, client *api.Client, from time.Time, of concern) error {
 	err := client.Follow(ctx, from, func(d ban.Decision) error {
 		switch {
 		case !of.meets(d):

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/fail2ban"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/humanize"
@@ -167,9 +167,9 @@ func (c *commands) tellImport(im *fail2ban.Import) {
 			say("  and %d more; --json has them all", len(im.Bans)-most)
 			break
 		}
-		left := "for ever in fail2ban, " + short(control.MaxDuration) + " here"
+		left := "for ever in fail2ban, " + short(api.MaxDuration) + " here"
 		if !b.Forever {
-			left = short(min(b.Left, control.MaxDuration)) + " left"
+			left = short(min(b.Left, api.MaxDuration)) + " left"
 		}
 		say("  %s  %s  jail %q", humanize.Prefix(b.Prefix), left, printable.String(b.Jail))
 	}
@@ -245,17 +245,17 @@ func (c *commands) applyImport(cmd *cobra.Command, im *fail2ban.Import) (*import
 	return report, nil
 }
 
-func (c *commands) handOver(ctx context.Context, client *control.Client, im *fail2ban.Import,
+func (c *commands) handOver(ctx context.Context, client *api.Client, im *fail2ban.Import,
 	report *importedReport) error {
 	refused := func(what string, err error) error {
-		if !errors.Is(err, control.ErrRefused) && !errors.Is(err, control.ErrInvalid) {
+		if !errors.Is(err, api.ErrRefused) && !errors.Is(err, api.ErrInvalid) {
 			return err
 		}
 		report.Refused = append(report.Refused, notImported{what, printable.Limit(err.Error(), 300)})
 		return nil
 	}
 	for _, a := range im.Allow {
-		switch _, err := client.Allow(ctx, control.AllowRequest{Prefix: a.Prefix, Host: a.Host}); {
+		switch _, err := client.Allow(ctx, api.AllowRequest{Prefix: a.Prefix, Host: a.Host}); {
 		case err == nil:
 			report.Allowed++
 		default:
@@ -265,11 +265,11 @@ func (c *commands) handOver(ctx context.Context, client *control.Client, im *fai
 		}
 	}
 	for _, b := range im.Bans {
-		length := min(max(b.Left, control.MinDuration), control.MaxDuration)
+		length := min(max(b.Left, api.MinDuration), api.MaxDuration)
 		if b.Forever {
-			length = control.MaxDuration
+			length = api.MaxDuration
 		}
-		req := control.BanRequest{Prefix: b.Prefix, For: length.Round(time.Second),
+		req := api.BanRequest{Prefix: b.Prefix, For: length.Round(time.Second),
 			Reason: "fail2ban " + printable.Limit(b.Jail, 40)}
 		switch res, err := client.Ban(ctx, req); {
 		case err == nil:

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/fail2ban/fail2bantest"
-	"github.com/ringwall/ringwall/pkg/policy"
 )
 
 const importedJails = `[asterisk]
@@ -73,8 +73,8 @@ func TestImportPrintsAndChangesNothing(t *testing.T) {
 				return
 			}
 			text := "asterisk: [{address: 127.0.0.1, username: ringwall, secret: \"s\"}]\n" + w.out.String()
-			if _, warnings, err := policy.Parse(strings.NewReader(text), "ringwall.yaml",
-				policy.Environment{}); err != nil || len(warnings) > 0 {
+			if _, warnings, err := config.Parse(strings.NewReader(text), "ringwall.yaml",
+				config.Environment{}); err != nil || len(warnings) > 0 {
 				t.Errorf("check says: %v %v", err, warnings)
 			}
 		})
@@ -117,8 +117,8 @@ func TestTheGuidesFirstStepCanBeTyped(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "sh", "-ec", typed).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	cfg, warnings, err := policy.Load(file, policy.OS())
-	if err != nil || len(warnings) > 0 || cfg.Policy.Mode != policy.Observe || len(cfg.Policy.Allow) != 2 {
+	cfg, warnings, err := config.Load(file, config.OS())
+	if err != nil || len(warnings) > 0 || cfg.Policy.Mode != config.Observe || len(cfg.Policy.Allow) != 2 {
 		t.Errorf("%+v, %v, %v", cfg, warnings, err)
 	}
 }
@@ -130,8 +130,8 @@ func TestImportHandsOverToTheDaemon(t *testing.T) {
 		t.Fatalf("exit %d: %s", code, w.err)
 	}
 	want := map[string]time.Duration{
-		"203.0.113.5/32": 40 * time.Minute, "203.0.113.6/32": control.MaxDuration, "203.0.113.8/32": time.Hour,
-		"2001:db8:bad::/64": control.MaxDuration,
+		"203.0.113.5/32": 40 * time.Minute, "203.0.113.6/32": api.MaxDuration, "203.0.113.8/32": time.Hour,
+		"2001:db8:bad::/64": api.MaxDuration,
 	}
 	for _, req := range w.backend.bans {
 		if want[req.Prefix.String()] != req.For || !strings.HasPrefix(req.Reason, "fail2ban ") ||
@@ -154,7 +154,7 @@ func TestImportHandsOverToTheDaemon(t *testing.T) {
 
 func TestImportReportsEachRefusal(t *testing.T) {
 	w, dir := newWorld(t), fail2banHere(t)
-	w.backend.err = control.Refused("", "it is a trunk of pbx1")
+	w.backend.err = api.Refused("", "it is a trunk of pbx1")
 	if code := w.do(t, importArgs(dir, "--apply")...); code != 1 {
 		t.Errorf("exit %d", code)
 	}
@@ -170,7 +170,7 @@ func TestImportReportsEachRefusal(t *testing.T) {
 	}
 
 	w = newWorld(t)
-	w.backend.err = control.Refused("", "no")
+	w.backend.err = api.Refused("", "no")
 	w.do(t, importArgs(dir, "--apply", "--json")...)
 	var res struct {
 		Applied struct {

@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/spelling"
@@ -52,12 +52,12 @@ func (c *commands) list() *cobra.Command {
 	}
 }
 
-func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
+func (c *commands) listBans(cmd *cobra.Command, client *api.Client) error {
 	t := &table{header: []string{"SOURCE", "LEFT", "SINCE", "BANS", "TRIES", "WHY", "ACCOUNTS", "PLACE"},
 		right: map[int]bool{1: true, 3: true, 4: true}, flex: []int{6, 5}, spare: true}
 	observed, leaking := 0, 0
 	n, err := rows(c, t, func(each func(ban.Ban) error) error {
-		return client.EachBan(cmd.Context(), control.BanFilter{}, each)
+		return client.EachBan(cmd.Context(), api.BanFilter{}, each)
 	}, func(a, b ban.Ban) int {
 		return cmp.Or(b.Since.Compare(a.Since), a.Prefix.Compare(b.Prefix))
 	}, func(b ban.Ban) {
@@ -94,7 +94,7 @@ func (c *commands) listBans(cmd *cobra.Command, client *control.Client) error {
 	return nil
 }
 
-func (c *commands) listTrust(cmd *cobra.Command, client *control.Client) error {
+func (c *commands) listTrust(cmd *cobra.Command, client *api.Client) error {
 	t := &table{header: []string{"SOURCE", "LEFT", "SINCE", "SCORE", "ACCOUNTS", "PLACE"},
 		right: map[int]bool{1: true, 3: true},
 		flex:  []int{4}, spare: true}
@@ -117,7 +117,7 @@ func (c *commands) listTrust(cmd *cobra.Command, client *control.Client) error {
 	return nil
 }
 
-func (c *commands) listAllow(cmd *cobra.Command, client *control.Client) error {
+func (c *commands) listAllow(cmd *cobra.Command, client *api.Client) error {
 	allowed, err := client.Allowed(cmd.Context())
 	if err != nil {
 		return err
@@ -125,7 +125,7 @@ func (c *commands) listAllow(cmd *cobra.Command, client *control.Client) error {
 	return c.entries(allowed, "Nothing is allowed by name.")
 }
 
-func (c *commands) listProtected(cmd *cobra.Command, client *control.Client) error {
+func (c *commands) listProtected(cmd *cobra.Command, client *api.Client) error {
 	protected, err := client.Protected(cmd.Context())
 	if err != nil {
 		return err

@@ -5,26 +5,26 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
 )
 
 func TestPageSaysWhereItIsAndWhatItMay(t *testing.T) {
 	for name, row := range map[string]struct {
 		args []string
-		page control.PageResult
+		page api.PageResult
 		want []string
 	}{
 		"with the right to change": {
-			[]string{"page"}, control.PageResult{Address: "http://127.0.0.1:9700/enter?ticket=SECRET", Writable: true,
+			[]string{"page"}, api.PageResult{Address: "http://127.0.0.1:9700/enter?ticket=SECRET", Writable: true,
 				Expires: at(now.Add(5 * time.Minute))},
 			[]string{"http://127.0.0.1:9700/enter?ticket=SECRET\n", "ssh -L 9700:127.0.0.1:9700 PBX", "until 12:05:00"},
 		},
 		"to look at": {
-			[]string{"page"}, control.PageResult{Address: "http://192.0.2.1:9646/", Note: "it can change nothing"},
+			[]string{"page"}, api.PageResult{Address: "http://192.0.2.1:9646/", Note: "it can change nothing"},
 			[]string{"http://192.0.2.1:9646/\nIt can change nothing.\n"},
 		},
 		"for programs": {
-			[]string{"page", "--json"}, control.PageResult{Address: "http://127.0.0.1:9646/enter?ticket=S",
+			[]string{"page", "--json"}, api.PageResult{Address: "http://127.0.0.1:9646/enter?ticket=S",
 				Writable: true, Expires: at(now)},
 			[]string{`{"address":"http://127.0.0.1:9646/enter?ticket=S","writable":true,"expires":"2026-01-31T12:00:00Z"}` + "\n"},
 		},
@@ -46,7 +46,7 @@ func TestPageSaysWhereItIsAndWhatItMay(t *testing.T) {
 
 func TestPageThatIsOffSaysHowToTurnItOn(t *testing.T) {
 	w := newWorld(t)
-	w.backend.err = control.Refused("metrics: {page: true}", "the configuration turns the status page off")
+	w.backend.err = api.Refused("metrics: {page: true}", "the configuration turns the status page off")
 	if code := w.do(t, "page"); code != 1 || !strings.Contains(w.err.String(), "Try: metrics: {page: true}") {
 		t.Errorf("exit %d: %s", code, w.err)
 	}

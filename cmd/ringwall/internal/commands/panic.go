@@ -6,10 +6,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hint"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -24,8 +24,8 @@ help; else ringwall unban lets one in, and ringwall unban --all everybody. Run i
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			env := c.Env
 			env.WithoutSecrets = true
-			cfg := policy.Default()
-			if have, _, err := policy.Load(c.config, env); err == nil {
+			cfg := config.Default()
+			if have, _, err := config.Load(c.config, env); err == nil {
 				cfg = *have
 			}
 			// A daemon that runs would build the table again within milliseconds.
@@ -64,7 +64,7 @@ func deleteTable(name string) error {
 func (c *commands) stillRuns(cmd *cobra.Command) error {
 	client, err := c.client(cmd)
 	if err != nil {
-		client = &control.Client{}
+		client = &api.Client{}
 	}
 	client.Timeout = runningTimeout
 	st, err := client.Status(cmd.Context())

@@ -10,14 +10,14 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
-	"github.com/ringwall/ringwall/pkg/netspace/netspacetest"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // Everybody is in at once, without a daemon; other tables stay, and it is said how to come back.
 func TestPanicOpensEverything(t *testing.T) {
-	space := netspacetest.New(t)
+	space := netnstest.New(t)
 	table, err := firewall.Open(firewall.Config{NetNS: space.FD(), UDPPorts: []uint16{5060}, Priority: -300,
 		Owner: firewall.Off})
 	if err != nil {
@@ -34,7 +34,7 @@ func TestPanicOpensEverything(t *testing.T) {
 	}
 	var out, errs bytes.Buffer
 	stops := 0
-	app := &commands.App{Env: policy.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC,
+	app := &commands.App{Env: config.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC,
 		StopService: func(context.Context) error {
 			stops++
 			return nil
@@ -59,10 +59,10 @@ func TestPanicOpensEverything(t *testing.T) {
 
 // A daemon that goes on is no success: it puts the bans back.
 func TestPanicSaysThatADaemonRuns(t *testing.T) {
-	space := netspacetest.New(t)
+	space := netnstest.New(t)
 	socket := newWorld(t).socket
 	var out, errs bytes.Buffer
-	app := &commands.App{Env: policy.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC}
+	app := &commands.App{Env: config.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC}
 	code := 0
 	if err := space.Do(func() error {
 		code = app.Execute(t.Context(),
@@ -78,10 +78,10 @@ func TestPanicSaysThatADaemonRuns(t *testing.T) {
 
 // Without a daemon status says what is so meanwhile: bans stay, and the line that opens everything, or nobody is kept out.
 func TestStatusWithoutADaemonSaysWhatTheKernelDoes(t *testing.T) {
-	space := netspacetest.New(t)
+	space := netnstest.New(t)
 	status := func() (text string) {
 		var out, errs bytes.Buffer
-		app := &commands.App{Env: policy.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC}
+		app := &commands.App{Env: config.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC}
 		code := 0
 		if err := space.Do(func() error {
 			code = app.Execute(t.Context(), []string{"status", "--socket", filepath.Join(t.TempDir(), "none.sock")})
@@ -97,7 +97,7 @@ func TestStatusWithoutADaemonSaysWhatTheKernelDoes(t *testing.T) {
 	if text := status(); !strings.Contains(text, "nobody is kept out") || strings.Contains(text, "stay in the kernel") {
 		t.Errorf("without a table:\n%s", text)
 	}
-	netspacetest.NFT(t, space, "add table inet ringwall")
+	netnstest.NFT(t, space, "add table inet ringwall")
 	if text := status(); !strings.Contains(text, "stay in the kernel") || !strings.Contains(text, "nft delete table inet ringwall") {
 		t.Errorf("with a table:\n%s", text)
 	}
@@ -109,7 +109,7 @@ func TestBanTellsWhereThePersonIs(t *testing.T) {
 	b, socket := w.backend, w.socket
 	var out, errs bytes.Buffer
 	app := &commands.App{Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC,
-		Env: policy.Environment{Lookup: func(name string) (string, bool) {
+		Env: config.Environment{Lookup: func(name string) (string, bool) {
 			return "203.0.113.9 50000 192.0.2.1 22", name == "SSH_CONNECTION"
 		}}}
 	for _, args := range [][]string{{"ban", "203.0.113.0/24", "--socket", socket},

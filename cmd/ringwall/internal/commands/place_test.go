@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/geo/geotest"
 )
 
@@ -28,8 +28,8 @@ func withPlaces(b *backend) {
 	ex.Place = b.places[netip.MustParseAddr("203.0.113.5")]
 	ex.Evidence[0].Points, ex.Evidence[0].Multiplier, ex.Evidence[0].Country, ex.Evidence[0].ASN = 8, 2, "NL", 64496
 	b.explain = ex
-	b.status = func(st *control.Status) {
-		st.Geo = []control.GeoFile{
+	b.status = func(st *api.Status) {
+		st.Geo = []api.GeoFile{
 			{Path: "/var/lib/GeoIP/GeoLite2-Country.mmdb", Type: hostile, Built: at(ago(8 * 24 * time.Hour)),
 				Country: true, Bytes: 9 << 20},
 			{Path: "/var/lib/GeoIP/GeoLite2-ASN.mmdb", Error: "does not exist", Try: "geoipupdate"},

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/humanize"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/replay"
 )
@@ -58,22 +58,22 @@ each file is shown with what to try; they count neither for nor against anybody.
 }
 
 // replayConfig is the configuration, or where there is none the defaults.
-func (c *commands) replayConfig(cmd *cobra.Command) (*policy.Config, error) {
+func (c *commands) replayConfig(cmd *cobra.Command) (*config.Config, error) {
 	if _, err := os.Stat(c.config); errors.Is(err, fs.ErrNotExist) && !cmd.Flags().Changed("config") {
 		fmt.Fprintf(c.Err, "There is no %s: this is what the default policy would do.\n", c.config)
-		config := policy.Default()
+		config := config.Default()
 		return &config, nil
 	}
 	env := c.Env
 	env.WithoutSecrets = true
-	config, warnings, err := policy.Load(c.config, env)
+	config, warnings, err := config.Load(c.config, env)
 	for _, w := range warnings {
 		fmt.Fprintln(c.Err, "warning: "+printable.Line(w.String()))
 	}
 	return config, err
 }
 
-func (c *commands) playFiles(ctx context.Context, stdin io.Reader, config *policy.Config, files []string) error {
+func (c *commands) playFiles(ctx context.Context, stdin io.Reader, config *config.Config, files []string) error {
 	bar := newBar(c.Err)
 	out := bufio.NewWriter(&besideBar{w: c.out, bar: bar})
 	if f, ok := stdin.(*os.File); ok {

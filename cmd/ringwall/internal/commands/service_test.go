@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
-	"github.com/ringwall/ringwall/pkg/policy"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/service"
 )
 
@@ -41,7 +41,7 @@ func TestCheckReadsAsTheServicesUser(t *testing.T) {
 	serves := file
 	check := func() (int, string) {
 		var out, errs bytes.Buffer
-		app := &commands.App{Env: policy.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC,
+		app := &commands.App{Env: config.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC,
 			ServiceConfig: serves, Service: func() (*service.User, error) { return service.Find(root) }}
 		code := app.Execute(t.Context(), []string{"check", "--config", file})
 		return code, errs.String() + out.String()

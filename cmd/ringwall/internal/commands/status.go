@@ -10,10 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringwall/ringwall/pkg/control"
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hint"
-	"github.com/ringwall/ringwall/pkg/policy"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -41,14 +41,14 @@ func (c *commands) status() *cobra.Command {
 
 // down adds to the error of a daemon that does not run what is so meanwhile, and how to let everybody in without it.
 func (c *commands) down(err error) error {
-	var e *control.Error
-	if !errors.As(err, &e) || !errors.Is(err, control.ErrNotRunning) {
+	var e *api.Error
+	if !errors.As(err, &e) || !errors.Is(err, api.ErrNotRunning) {
 		return err
 	}
-	table := policy.Default().Firewall.Table
+	table := config.Default().Firewall.Table
 	env := c.Env
 	env.WithoutSecrets = true
-	if config, _, err := policy.Load(c.config, env); err == nil {
+	if config, _, err := config.Load(c.config, env); err == nil {
 		table = config.Firewall.Table
 	}
 	if gone(table) {
@@ -69,7 +69,7 @@ func gone(table string) bool {
 	return err == nil && !state.Exists
 }
 
-func (c *commands) sayStatus(st control.Status) error {
+func (c *commands) sayStatus(st api.Status) error {
 	mode := "attackers are banned"
 	switch {
 	case st.Mode != "enforce" && st.Engine.Bans > 0:
@@ -111,7 +111,7 @@ func lag(s float64) string {
 	return time.Duration(s * float64(time.Second)).Round(100 * time.Microsecond).String()
 }
 
-func pbxNote(p control.PBXStatus) string {
+func pbxNote(p api.PBXStatus) string {
 	var notes []string
 	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
 	if !p.Up && p.LastError != "" {
@@ -138,7 +138,7 @@ func pbxNote(p control.PBXStatus) string {
 	return strings.Join(notes, ", ")
 }
 
-func engineLines(st control.Status) [][2]string {
+func engineLines(st api.Status) [][2]string {
 	e := st.Engine
 	bans := plural(e.Bans, "ban", "bans") + " in force"
 	if e.Observed > 0 {
@@ -167,7 +167,7 @@ func engineLines(st control.Status) [][2]string {
 	return lines
 }
 
-func kernelLines(k control.KernelStatus) [][2]string {
+func kernelLines(k api.KernelStatus) [][2]string {
 	state := "is in place"
 	switch {
 	case k.DryRun:
@@ -191,7 +191,7 @@ func kernelLines(k control.KernelStatus) [][2]string {
 }
 
 // portLines say which ports a ban closes, and which of them were found.
-func portLines(p control.PortsStatus) [][2]string {
+func portLines(p api.PortsStatus) [][2]string {
 	if p.All {
 		return [][2]string{{"Closed", "every port, to the banned (firewall.scope: all)"}}
 	}
@@ -240,7 +240,7 @@ func numbers(list []uint16) []string {
 }
 
 // geoLines say which files know places, and how old they are.
-func geoLines(files []control.GeoFile, now time.Time) [][2]string {
+func geoLines(files []api.GeoFile, now time.Time) [][2]string {
 	var lines [][2]string
 	for _, f := range files {
 		knows := "cannot be used"
@@ -262,7 +262,7 @@ func geoLines(files []control.GeoFile, now time.Time) [][2]string {
 	return lines
 }
 
-func counts(list []control.Count) string {
+func counts(list []api.Count) string {
 	var parts []string
 	for _, n := range list {
 		parts = append(parts, fmt.Sprintf("%s %d", printable.String(n.Name), n.Count))
@@ -271,7 +271,7 @@ func counts(list []control.Count) string {
 }
 
 // denied names what Asterisk did not want to do for us.
-func denied(list []control.Denied) string {
+func denied(list []api.Denied) string {
 	var actions []string
 	for _, d := range list {
 		if d.Action != "Command" { // which nobody should allow
@@ -282,29 +282,29 @@ func denied(list []control.Denied) string {
 }
 
 // warnings collects what needs a person, with what to try, under one heading.
-func (c *commands) warnings(st control.Status) {
-	list := append([]control.Warning(nil), st.Warnings...)
+func (c *commands) warnings(st api.Status) {
+	list := append([]api.Warning(nil), st.Warnings...)
 	for _, p := range st.PBXs {
 		if !p.Up && p.Try != "" {
-			list = append(list, control.Warning{Text: p.Name + ": " + p.LastError, Try: p.Try})
+			list = append(list, api.Warning{Text: p.Name + ": " + p.LastError, Try: p.Try})
 		}
 		if len(p.Denied) > 0 {
-			list = append(list, control.Warning{
+			list = append(list, api.Warning{
 				Text: fmt.Sprintf("%s does not tell Ringwall its trunks and contacts (%s): only policy.allow protects your providers", p.Name, denied(p.Denied)),
 				Try:  "ringwall doctor says what Asterisk would have to allow",
 			})
 		}
 	}
 	if st.Kernel.LastError != "" {
-		list = append(list, control.Warning{Text: "kernel: " + st.Kernel.LastError, Try: st.Kernel.Try})
+		list = append(list, api.Warning{Text: "kernel: " + st.Kernel.LastError, Try: st.Kernel.Try})
 	}
 	if st.Config.Error != "" {
-		list = append(list, control.Warning{
+		list = append(list, api.Warning{
 			Text: st.Config.Fault(), Try: "ringwall check --config " + st.Config.Path,
 		})
 	}
 	for _, o := range st.ObserveOnly {
-		list = append(list, control.Warning{Text: fmt.Sprintf("service %s never leads to a ban: %s", o.Service, o.Why)})
+		list = append(list, api.Warning{Text: fmt.Sprintf("service %s never leads to a ban: %s", o.Service, o.Why)})
 	}
 	if len(list) == 0 {
 		return

@@ -5,13 +5,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
 func (c *commands) unban() *cobra.Command {
-	grace := &durationFlag{most: control.MaxDuration}
+	grace := &durationFlag{most: api.MaxDuration}
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "unban ADDR|CIDR | --all",
@@ -23,7 +23,7 @@ func (c *commands) unban() *cobra.Command {
 		Args:              takes(0, 1, "one address or network"),
 		ValidArgsFunction: c.completeBans,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req := control.UnbanRequest{All: all, Grace: grace.value}
+			req := api.UnbanRequest{All: all, Grace: grace.value}
 			switch {
 			case all && len(args) > 0:
 				return usagef(useLine(cmd), "an address and --all are both given")
@@ -31,7 +31,7 @@ func (c *commands) unban() *cobra.Command {
 				return usagef(useLine(cmd), "%s needs an address, a network or --all", cmd.CommandPath())
 			case !all:
 				var err error
-				if req.Prefix, err = control.ParsePrefix(args[0]); err != nil {
+				if req.Prefix, err = api.ParsePrefix(args[0]); err != nil {
 					return asUsage(err)
 				}
 			}
@@ -55,7 +55,7 @@ func (c *commands) unban() *cobra.Command {
 	return cmd
 }
 
-func (c *commands) sayUnban(res control.UnbanResult) {
+func (c *commands) sayUnban(res api.UnbanResult) {
 	switch {
 	case res.Count == 0:
 		c.sayf("No ban was lifted.")
@@ -81,7 +81,7 @@ func (c *commands) completeBans(cmd *cobra.Command, args []string, _ string) ([]
 	client.Timeout = completionTimeout
 	var out []string
 	enough := errors.New("enough")
-	err = client.EachBan(cmd.Context(), control.BanFilter{}, func(b ban.Ban) error {
+	err = client.EachBan(cmd.Context(), api.BanFilter{}, func(b ban.Ban) error {
 		if out = append(out, humanize.Prefix(b.Prefix)); len(out) == maxCompletions {
 			return enough
 		}

@@ -14,8 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/control"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/humanize"
@@ -33,7 +33,7 @@ each address is told; of an extension, from where it was tried or logged in.`,
 		Args:              takes(1, 1, "one address, host name or extension"),
 		ValidArgsFunction: c.completeBans,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			about, err := control.ParseSubject(args[0])
+			about, err := api.ParseSubject(args[0])
 			if err != nil {
 				return asUsage(err)
 			}
@@ -76,7 +76,7 @@ const maxLooked = 8
 
 // look finds the addresses of a subject, or the account that it is. A name with a dot that nobody can resolve may
 // still be the name of an account.
-func (c *commands) look(ctx context.Context, s control.Subject) ([]netip.Addr, string, error) {
+func (c *commands) look(ctx context.Context, s api.Subject) ([]netip.Addr, string, error) {
 	switch {
 	case s.Account != "":
 		return nil, s.Account, nil
@@ -121,7 +121,7 @@ func (c *commands) remarkf(format string, args ...any) {
 }
 
 // whyAccount says from where an account was tried or logged in.
-func (c *commands) whyAccount(ctx context.Context, client *control.Client, account string) error {
+func (c *commands) whyAccount(ctx context.Context, client *api.Client, account string) error {
 	res, err := client.Account(ctx, account)
 	if err != nil {
 		return err

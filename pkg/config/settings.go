@@ -1,0 +1,549 @@
+package config
+
+import (
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/notify/message"
+)
+
+// setting is one key of the file. Its default, the check of its value, what [Config.Print] and
+// examples/reference.yaml say about it, and whether it needs a restart follow from here; the field of [Config] with
+// the same key holds its value.
+type setting struct {
+	path      string // as in policy.limits.bans; the entries of a list are asterisk[]
+	byDefault any    // what holds where the file says nothing, nil where nothing does
+	allowed   rule   // what may stand there, besides what the type of the field does not take
+	restart   bool   // a change is not in force before a restart
+	meaning   string // for a person; {least} and {most} are the bounds of allowed
+	reason    string // why the default is what it is, or what stands in for one; empty where the meaning says enough
+}
+
+// settings are all keys, sections before what is in them, in the order of the file. They are made at each call, so that
+// nobody shares a list.
+func settings() []setting {
+	udp := []uint16{5060, 5061, 4569}
+	tcp := []uint16{5060, 5061, 5038, 8088, 8089}
+	return []setting{
+		{path: "asterisk", restart: true,
+			meaning: "The Asterisks to listen to, one entry each. Every entry needs an address, a username and a " +
+				"secret."},
+		{path: "asterisk[].name",
+			meaning: "How messages, metrics and commands call this Asterisk: up to 260 bytes, different for each.",
+			reason:  "the address, since one machine seldom needs another name"},
+		{path: "asterisk[].address",
+			meaning: "Where its manager interface (AMI) listens: HOST:PORT. The port is 5038 when it is missing, " +
+				"with TLS 5039."},
+		{path: "asterisk[].username", allowed: checked((*parser).checkUsername),
+			meaning: "The user's section name in manager.conf. It needs read=security and no more."},
+		{path: "asterisk[].secret",
+			meaning: `That user's secret: text in double quotes, or "${VARIABLE}" for an environment variable. With ` +
+				"neither secret nor secret_file the systemd credential ami-secret is read."},
+		{path: "asterisk[].secret_file",
+			meaning: "A file that holds only the secret: its whole path. It is refused when everybody can read it.",
+			reason:  "none, since the configuration itself need not be readable for everybody"},
+		{path: "asterisk[].auth", byDefault: AuthMD5, allowed: oneOf(AuthMD5, AuthPlain),
+			meaning: "How to log in: md5 sends only a digest of the secret; plain sends the secret itself.",
+			reason:  "the secret then never crosses the network, and every Asterisk can do it"},
+		{path: "asterisk[].tls",
+			meaning: "Encryption, where Asterisk has tlsenable=yes in manager.conf."},
+		{path: "asterisk[].tls.enabled", byDefault: false,
+			meaning: "Whether to speak TLS.",
+			reason:  "AMI belongs on loopback, where TLS adds nothing"},
+		{path: "asterisk[].tls.ca_file",
+			meaning: "The certificate that signed Asterisk's: a PEM file, its whole path.",
+			reason:  "the certificates of the system"},
+		{path: "asterisk[].tls.server_name",
+			meaning: "The name in Asterisk's certificate.",
+			reason:  "the host of the address"},
+		{path: "asterisk[].tls.insecure", byDefault: false,
+			meaning: "Accept any certificate, an attacker's too.",
+			reason:  "TLS without a check keeps nobody out"},
+		{path: "asterisk[].learn", byDefault: LearnAuto, allowed: oneOf(LearnAuto, LearnOff),
+			meaning: "Ask Asterisk for its trunks, which are then never banned, and for registered contacts, whose " +
+				"sources are then trusted: auto asks as far as the user's privileges reach; off never asks.",
+			reason: "what Asterisk knows about its own customers is the best protection from banning one"},
+		{path: "asterisk[].ping_interval", byDefault: 15 * time.Second, allowed: between(time.Second, 10*time.Minute),
+			meaning: "How often to ask Asterisk for a sign of life: {least} to {most}.",
+			reason:  "a dead connection is noticed within half a minute, at the cost of four small packets a minute"},
+
+		{path: "policy",
+			meaning: "Who is an attacker, who is a customer, and what follows."},
+		{path: "policy.mode", byDefault: Enforce, allowed: oneOf(Enforce, Observe),
+			meaning: "enforce bans; observe makes no bans and only says whom it would have banned. Bans that are " +
+				"there stay until they end; ringwall unban --all ends them.",
+			reason: "a machine under attack should be protected from the first minute; begin with observe to see " +
+				"first"},
+		{path: "policy.threshold", byDefault: 10, allowed: between(0.1, 1e6).hint("policy.mode: observe to ban nobody"),
+			meaning: "Points at which a source is banned: {least} to {most}.",
+			reason: "five wrong passwords or three unknown accounts within minutes; a person who mistypes a " +
+				"password twice stays far below"},
+		{path: "policy.half_life", byDefault: 10 * time.Minute, allowed: between(time.Second, longestDuration),
+			meaning: "The time in which a source's points fall to half: {least} to {most}.",
+			reason: "as long as fail2ban's findtime, so that a phone's mistakes of yesterday are forgotten and a " +
+				"scanner's pace is not"},
+		{path: "policy.points",
+			meaning: "What each kind of evidence is worth, in points: 0 ignores it, at most 1000000."},
+		{path: "policy.points.unknown_account", byDefault: 4, allowed: between(0.0, 1e6).hint("0 to ignore it"),
+			meaning: "An attempt with an account that does not exist (InvalidAccountID).",
+			reason: "a scanner guesses names and is out at the third; a phone with one wrong name is slower than " +
+				"the half-life"},
+		{path: "policy.points.wrong_password", byDefault: 2, allowed: between(0.0, 1e6).hint("0 to ignore it"),
+			meaning: "An attempt with a wrong password (ChallengeResponseFailed, InvalidPassword).",
+			reason: "people mistype passwords, so it is worth less than an unknown account; a guesser is out at the " +
+				"fifth"},
+		{path: "policy.points.acl", byDefault: 4, allowed: between(0.0, 1e6).hint("0 to ignore it"),
+			meaning: "An attempt from an address that the account's ACL forbids (FailedACL).",
+			reason:  "the administrator has already said that this address has no business there"},
+		{path: "policy.points.unanswered_challenge", byDefault: 2, allowed: between(0.0, 1e6).hint("0 to ignore it"),
+			meaning: "A challenge of Asterisk to an unknown account that no login follows (ChallengeSent).",
+			reason:  "weak evidence, since a healthy phone may lose a packet; it takes five"},
+		{path: "policy.points.manager", byDefault: 4, allowed: between(0.0, 1e6).hint("0 to ignore it"),
+			meaning: "A failed login to the manager interface itself.",
+			reason:  "only machines log in there, and only from few places"},
+		{path: "policy.points.honeypot", byDefault: 100, allowed: between(0.0, 1e6).hint("0 to ignore it"),
+			meaning: "An attempt with one of the honeypots below.",
+			reason:  "ten times the threshold, since nobody but an attacker tries the name"},
+		{path: "policy.honeypots", byDefault: []string{}, allowed: checked((*parser).checkHoneypots),
+			meaning: "Account names that none of your phones has. Whoever tries one is banned at once.",
+			reason:  "only you know which names your phones do not have"},
+		{path: "policy.ban",
+			meaning: "How long bans last."},
+		{path: "policy.ban.first", byDefault: time.Hour, allowed: between(time.Second, longestDuration),
+			meaning: "The first ban of a source: {least} to {most}.",
+			reason:  "long enough to send a scanner elsewhere, short enough for a customer who was banned by mistake"},
+		{path: "policy.ban.factor", byDefault: 4,
+			allowed: between(1.0, 1000).hint("1 for bans that are all equally long"),
+			meaning: "Each further ban is this many times as long: {least} to {most}.",
+			reason:  "1h, 4h, 16h, 64h, so that the fifth ban of an attacker lasts the whole week"},
+		{path: "policy.ban.max", byDefault: week, allowed: between(time.Second, longestDuration),
+			meaning: "The longest ban: at least first, up to {most}.",
+			reason:  "a week, and not for ever: addresses of dial-in customers change hands"},
+		{path: "policy.ban.forgeable_max", byDefault: day, allowed: between(time.Second, longestDuration),
+			meaning: "The longest ban for evidence that a forged UDP packet could have made: {least} to {most}.",
+			reason:  "whoever forges a provider's address takes it away for a day at most"},
+		{path: "policy.ban.memory", byDefault: 30 * day, allowed: between(0, longestDuration),
+			meaning: "How long after its last ban a source counts as known, so that factor applies: {least} to {most}.",
+			reason:  "a month, since attackers come back with the same machines for weeks"},
+		{path: "policy.trust",
+			meaning: "What a login with the right password earns its source."},
+		{path: "policy.trust.ttl", byDefault: day, allowed: between(0, longestDuration),
+			meaning: "How long the trust lasts after the last login: {least} (no trust) to {most}.",
+			reason: "a phone logs in every hour at least, so an office keeps its trust over a night and loses it " +
+				"when it moves"},
+		{path: "policy.trust.tolerance", byDefault: 10, allowed: between(1.0, 1e6),
+			meaning: "How many times the threshold a trusted source may reach before its trust ends: {least} to " +
+				"{most}.",
+			reason: "a phone with an old password behind a NAT of forty must not ban the other thirty-nine"},
+		{path: "policy.trust.accounts", byDefault: 5, allowed: between(1, 100_000),
+			meaning: "How many different accounts may fail at a trusted source before its trust ends: {least} to " +
+				"{most}.",
+			reason: "one or two phones of an office are misconfigured at a time; more names are a search"},
+		{path: "policy.trust.match",
+			meaning: `A regular expression (Go, RE2) of the account names that may earn trust; "" is all. Wazo: ` +
+				`"^[a-z0-9]{8}$".`,
+			reason: "all of them, unless you know better which names your phones have"},
+		{path: "policy.ipv6_prefix", byDefault: 64,
+			allowed: between(32, 128).hint("64: providers give a customer no less than a /64, and share a /32 among " +
+				"all of theirs"), restart: true,
+			meaning: "How many bits of an IPv6 address make a source: {least} to {most}.",
+			reason:  "a provider gives each customer a /64 or more, and the customer changes addresses in it at will"},
+		{path: "policy.networks",
+			meaning: "Bans of whole networks."},
+		{path: "policy.networks.ipv4_prefix", byDefault: 24, allowed: between(16, 30).hint("24"),
+			meaning: "How large such an IPv4 network is, in bits: {least} to {most}.",
+			reason:  "a /24 is the smallest network that is routed on its own, and so has one owner"},
+		{path: "policy.networks.sources", byDefault: 0,
+			allowed: severalOrNone(65536, "one banned source would ban its whole network").hint("8"),
+			meaning: "How many banned sources in a network ban the network: {least} to {most}, 0 is off.",
+			reason:  "a network may hold customers whom Ringwall has not met yet"},
+		{path: "policy.networks.ipv6_sources", byDefault: 8,
+			allowed: severalOrNone(8, "one attacking source would ban its whole network").hint("8"),
+			meaning: "How many sources of a /56 or /48 of IPv6 that attack at once ban it, half as many over TCP: " +
+				"{least} to {most}, 0 is off. A /48 needs three such /56.",
+			reason: "whoever has a /48 has 65,536 sources; a network with a customer in it is never banned"},
+		{path: "policy.services",
+			meaning: "For each service of Asterisk that reports events: enforce, or observe as in mode. The ones " +
+				"that are left out keep their default."},
+		{path: "policy.services.PJSIP", byDefault: Enforce, allowed: oneOf(Enforce, Observe),
+			meaning: "Phones and trunks by chan_pjsip.",
+			reason:  "its addresses are those that the packets came from"},
+		{path: "policy.services.AMI", byDefault: Enforce, allowed: oneOf(Enforce, Observe),
+			meaning: "The manager interface.",
+			reason:  "it speaks TCP, so that its addresses are proven"},
+		{path: "policy.services.SIP", byDefault: Observe, allowed: oneOf(Enforce, Observe),
+			meaning: "Phones and trunks by chan_sip, up to Asterisk 20.",
+			reason:  "an attacker can make chan_sip report somebody else's address (Via with maddr)"},
+		{path: "policy.allow", byDefault: []AllowEntry{}, allowed: withoutRepeats[AllowEntry](),
+			meaning: "Addresses, networks and host names that are never banned. Host names are resolved again and " +
+				"again.",
+			reason: "the machine's own addresses, its gateways and what Asterisk tells by learn are protected anyway"},
+		{path: "policy.max_sources", byDefault: 1_000_000, allowed: between(1000, 10_000_000),
+			meaning: "How many sources are remembered at most: {least} to {most}. When there are more, the least " +
+				"suspicious go first.",
+			reason: "some 250 MB at the worst; a flood of forged addresses cannot fill the memory"},
+		{path: "policy.misconfigured",
+			meaning: "A phone with an old password is no guesser: an account that fails slowly is reported once an " +
+				"hour, and bans nobody."},
+		{path: "policy.misconfigured.per_minute", byDefault: 6, allowed: between(0.0, 10_000),
+			meaning: "How many different guesses a minute still count as a phone: up to {most}, 0 turns the rule off.",
+			reason:  "phones try again every ten seconds at the fastest; a guesser in a hurry is far above"},
+		{path: "policy.misconfigured.burst", byDefault: 4, allowed: between(0, 10_000),
+			meaning: "How many guesses may come at once: {least} to {most}.",
+			reason:  "a phone tries a few times right after its start"},
+		{path: "policy.misconfigured.accounts", byDefault: 2, allowed: between(1, 64),
+			meaning: "How many accounts of a source without trust may fail at a phone's pace within an hour: {least} " +
+				"to {most}.",
+			reason: "a home or a small shop whose passwords were changed; who tries more names is searching, " +
+				"however slowly"},
+		{path: "policy.challenges",
+			meaning: "Asterisk asks every phone for its password. Who never answers is looking for accounts."},
+		{path: "policy.challenges.answer_within", byDefault: 10 * time.Second, allowed: between(0, time.Minute),
+			meaning: "How long a source has to log in after Asterisk has asked an unknown account: up to {most}, 0s " +
+				"turns the rule off.",
+			reason: "a healthy phone answers in less than a second; repeated packets take some seconds more"},
+		{path: "policy.challenges.accounts", byDefault: 20, allowed: between(0, 100_000),
+			meaning: "How many known accounts a source without trust may be asked for, and never answer: up to " +
+				"{most}, 0 turns the rule off.",
+			reason: "more phones than a new site brings in one moment; a list of your extensions is longer"},
+		{path: "policy.challenges.warmup", byDefault: time.Hour, allowed: between(0, week),
+			meaning: "How long after the start of the daemon known accounts do not count: {least} to {most}.",
+			reason:  "after an hour every phone has registered once, and has earned trust"},
+		{path: "policy.breach",
+			meaning: "A login that follows guesses of the same account by the same source earns no trust: somebody " +
+				"has found a password."},
+		{path: "policy.breach.failures", byDefault: 5, allowed: between(0, 10_000),
+			meaning: "From how many guesses on: up to {most}, 0 turns the rule off.",
+			reason:  "a person finds the right one of two or three old passwords; five is a search"},
+		{path: "policy.targeted",
+			meaning: "An account that fails from many sources is under attack by a botnet; then one more failure " +
+				"bans a source that is not trusted."},
+		{path: "policy.targeted.sources", byDefault: 10,
+			allowed: severalOrNone(100_000, "any mistyped password would be an attack").hint("10"),
+			meaning: "From how many sources on: {least} to {most}, 0 turns the rule off.",
+			reason:  "no person tries one account from ten places"},
+		{path: "policy.targeted.within", byDefault: time.Hour, allowed: between(time.Second, 30*day),
+			meaning: "In which time: {least} to {most}.",
+			reason:  "a botnet takes its time between two guesses"},
+		{path: "policy.roaming",
+			meaning: "A customer on a journey mistypes the password at a new address, where nobody trusts it yet."},
+		{path: "policy.roaming.within", byDefault: day,
+			allowed: between(time.Second, 30*day).hint("roaming.guesses: 0 to turn the rule off"),
+			meaning: "How long ago the account has logged in elsewhere at most: {least} to {most}.",
+			reason:  "who travels was at work yesterday"},
+		{path: "policy.roaming.guesses", byDefault: 2, allowed: between(0, 1000),
+			meaning: "How many more guesses such a source has: up to {most}, 0 turns the rule off.",
+			reason:  "a mistake or two; a guesser gains nothing by it"},
+		{path: "policy.storm",
+			meaning: "Customers who all fail at the same moment are a fault of the PBX and not an attack: their bans " +
+				"are suspended."},
+		{path: "policy.storm.sources", byDefault: 5,
+			allowed: severalOrNone(100_000, "a single source could suspend its own ban").hint("5"),
+			meaning: "How many sources that were trusted must fail: {least} to {most}, 0 turns the rule off.",
+			reason:  "five sites do not forget their passwords in the same minute"},
+		{path: "policy.storm.within", byDefault: time.Minute,
+			allowed: between(time.Second, day).hint("storm.sources: 0 to turn the rule off"),
+			meaning: "In which time: 1s to 1d.",
+			reason:  "phones try again at once when a login fails"},
+		{path: "policy.storm.memory", byDefault: week, allowed: between(0, longestDuration),
+			meaning: "How long a source counts as a customer after its trust has ended: {least} to {most}.",
+			reason:  "a week, with the phones that are off at weekends"},
+		{path: "policy.limits",
+			meaning: "What somebody who forges addresses can make Ringwall do at most."},
+		{path: "policy.limits.bans", byDefault: 1_000_000, allowed: between(1, 10_000_000), restart: true,
+			meaning: "Bans in force at once: {least} to {most}.",
+			reason:  "some 100 MB in the kernel at the worst"},
+		{path: "policy.limits.forgeable_bans", byDefault: 500_000, allowed: between(0, 10_000_000),
+			meaning: "How many of them may rest on evidence that a forged UDP packet could have made: {least} to bans.",
+			reason:  "half, so that a forger leaves room for real attackers"},
+		{path: "policy.limits.forgeable_rate", byDefault: 10_000, allowed: between(1, 1_000_000),
+			meaning: "How many of those may begin in a second: {least} to {most}.",
+			reason:  "the kernel takes several times as many"},
+		{path: "policy.limits.forgeable_burst", byDefault: 200_000, allowed: between(1, 10_000_000),
+			meaning: "How many of those may begin at once: {least} to {most}.",
+			reason:  "a botnet that starts at one moment is banned at one moment"},
+
+		{path: "geo",
+			meaning: "Where addresses are registered: country and network operator in ringwall why, list and " +
+				"history, on the status page and in notifications. Ringwall brings no such data; deploy/docs/geo.md " +
+				"says where to get it."},
+		{path: "geo.files", byDefault: []string{},
+			meaning: "Files in MaxMind's format (.mmdb), their whole paths: countries, autonomous systems, or both. " +
+				"A replaced file is read again within a minute; one that is missing is a warning and stops nothing.",
+			reason: "only you can say whose data you want to use, and under which licence"},
+		{path: "geo.multiply",
+			meaning: "What points are multiplied by, by where their source is registered: 0.1 to 10. Where a country " +
+				"and a system both have a multiplier, it is their product within the same bounds. A place gives no " +
+				"points by itself, and none of this concerns sources that are trusted, allowed or protected."},
+		{path: "geo.multiply.countries",
+			meaning: "By country, as two letters of ISO 3166-1: {NL: 0.5}."},
+		{path: "geo.multiply.asns",
+			meaning: "By autonomous system, the network of one operator: {AS64496: 2}."},
+
+		{path: "firewall",
+			meaning: "The table in the kernel (nftables, family inet). Ringwall touches no other."},
+		{path: "firewall.table", byDefault: "ringwall", allowed: checked((*parser).checkTableName), restart: true,
+			meaning: "Its name: letters, digits, _ and -.",
+			reason:  "the name says whose it is"},
+		{path: "firewall.scope", byDefault: ScopeVoIP, allowed: oneOf(ScopeVoIP, ScopeAll),
+			meaning: "What a banned source loses: voip is the ports below; all is everything, SSH included.",
+			reason:  "a customer who is banned by mistake still reaches the web page, and you still reach SSH"},
+		{path: "firewall.ports", byDefault: "auto",
+			meaning: "The ports of scope voip. auto: the ports that Asterisk is seen to listen on, those that Docker " +
+				"or another NAT publishes for it included, and in any case " + usualPorts(udp, tcp) +
+				". Or only these: {udp: [5060], tcp: [5060, 5061]}; ringwall status says where Asterisk listens " +
+				"elsewhere.",
+			reason: "a ban that leaves a port of Asterisk open stops nothing"},
+		{path: "firewall.ports.udp", byDefault: udp, allowed: portList(),
+			meaning: "Ports from {least} to {most}.",
+			reason:  "SIP, SIP over TLS and IAX2. RTP is not here: it follows a call, and its ports are many"},
+		{path: "firewall.ports.tcp", byDefault: tcp, allowed: portList(),
+			meaning: "Ports from {least} to {most}.",
+			reason:  "SIP, SIP over TLS, the manager interface, and Asterisk's HTTP server for WebSockets"},
+		{path: "firewall.priority", byDefault: -300,
+			// include/uapi/linux/netfilter_ipv4.h: NF_IP_PRI_CONNTRACK_DEFRAG is -400, NF_IP_PRI_CONNTRACK -200.
+			allowed: between(-399, -201).hint("-300: after fragments are joined (-400), before connection tracking " +
+				"(-200), or running calls go on"),
+			meaning: "When the chain runs, at hook prerouting: {least} to {most}.",
+			reason: "after fragments are joined (-400) and before connection tracking (-200), so that running calls " +
+				"of a banned source end too"},
+		{path: "firewall.owner", byDefault: OwnerAuto, allowed: oneOf(OwnerAuto, OwnerOn, OwnerOff), restart: true,
+			meaning: "Table flags owner and persist of Linux 6.9, which keep nft flush ruleset and other programs " +
+				"away: auto uses them where they work; on demands them; off leaves the table to nft.",
+			reason: "protection where it works, no failure where it does not"},
+		{path: "firewall.meter",
+			meaning: "A limit of packets to the ports above for sources that are neither trusted nor allowed, before " +
+				"Asterisk sees them."},
+		{path: "firewall.meter.enabled", byDefault: false,
+			meaning: "Whether packets are limited.",
+			reason:  "a large office that is not trusted yet could lose packets in a rush of registrations"},
+		{path: "firewall.meter.rate", byDefault: 100, allowed: between(1, 1_000_000),
+			meaning: "Packets a second from one source: {least} to {most}.",
+			reason:  "a phone sends a few in a minute, forty phones some twenty a second at the worst"},
+		{path: "firewall.meter.burst", byDefault: 500, allowed: between(1, 10_000_000),
+			meaning: "Packets from one source at once: {least} to {most}.",
+			reason:  "an office of a hundred phones that registers after a power cut"},
+
+		{path: "metrics",
+			meaning: "Prometheus' metrics, and a page for people."},
+		{path: "metrics.listen", byDefault: "127.0.0.1:9646",
+			meaning: `Where http://HOST:PORT/metrics and the status page http://HOST:PORT/ are served; "" turns both ` +
+				"off.",
+			reason: "they have no password, so they stay on this machine"},
+		{path: "metrics.page", byDefault: true,
+			meaning: "Serve the status page. It shows addresses and account names to whoever reaches metrics.listen, " +
+				"and can change nothing without: ringwall page.",
+			reason: "on loopback only users of this machine see it"},
+
+		{path: "control",
+			meaning: "The socket of the commands (status, ban, unban, why …)."},
+		{path: "control.socket", byDefault: "/run/ringwall/ringwall.sock",
+			allowed: checked((*parser).checkSocketPath), restart: true,
+			meaning: "Its whole path, up to 107 bytes.",
+			reason:  "where systemd's RuntimeDirectory puts it"},
+		{path: "control.group", allowed: checked((*parser).checkGroup), restart: true,
+			meaning: `The group that may use the commands without sudo; "" is the daemon's own.`,
+			reason:  "the daemon's own, since only you can say who may unban an attacker"},
+
+		{path: "state",
+			meaning: "What survives a restart."},
+		{path: "state.path", byDefault: "/var/lib/ringwall/state.db", allowed: checked((*parser).checkWholePath),
+			restart: true,
+			meaning: "The file, its whole path.",
+			reason:  "where systemd's StateDirectory puts it"},
+
+		{path: "log",
+			meaning: "What is logged, and how."},
+		{path: "log.level", byDefault: "info", allowed: oneOf("debug", "info", "warn", "error"),
+			meaning: "debug, info, warn or error.",
+			reason:  "decisions and changes of state, and not every event"},
+		{path: "log.format", byDefault: "auto", allowed: oneOf("auto", "text", "json"), restart: true,
+			meaning: "auto is the journal's text under systemd, else text; text; json is one object a line.",
+			reason:  "what the place where the log goes can read"},
+
+		{path: "notify",
+			meaning: "Who is told of decisions, one entry each: a web address (url) or a program (exec). A ban never " +
+				"waits for it. examples/notify.yaml shows some."},
+		{path: "notify[].name",
+			meaning: "How the log and the metric ringwall_notifications_total call it: up to 64 bytes, different for " +
+				"each.",
+			reason: "the template, or the program without its folder"},
+		{path: "notify[].url",
+			meaning: `Where to send it: "https://…", never shown again, since such addresses are passwords. ` +
+				`"${VARIABLE}" in it is replaced by an environment variable, {id} by the message's own name. ` +
+				"Redirects are refused, certificates checked."},
+		{path: "notify[].url_file",
+			meaning: "A file that holds only the url: its whole path. It is refused when everybody can read it.",
+			reason:  "none, since the configuration itself need not be readable for everybody"},
+		{path: "notify[].method",
+			meaning: "POST or PUT.",
+			reason:  "POST, for Matrix PUT"},
+		{path: "notify[].token",
+			meaning: `Sent as "Authorization: Bearer TOKEN", unless the body has {{json .Token}}. May hold ` +
+				`"${VARIABLE}".`,
+			reason: "none; Slack, Discord and Telegram have theirs in the url"},
+		{path: "notify[].token_file",
+			meaning: "A file that holds only the token: its whole path. It is refused when everybody can read it.",
+			reason:  "none"},
+		{path: "notify[].headers",
+			meaning: `More headers: {NAME: "value"}. Values may hold "${VARIABLE}", and are never shown.`},
+		{path: "notify[].ca_file",
+			meaning: "The certificate that signed the server's: a PEM file, its whole path.",
+			reason:  "the certificates of the system"},
+		{path: "notify[].template", byDefault: message.Generic,
+			meaning: "The form of the message: generic (JSON with every field of the decision), slack (Mattermost " +
+				"and Rocket.Chat read it too), discord, telegram, ntfy, matrix.",
+			reason: "a program of your own reads it best"},
+		{path: "notify[].to",
+			meaning: "The receiver, where the body names it: Telegram's chat_id, ntfy's topic.",
+			reason:  "none; the other services have it in the url"},
+		{path: "notify[].body",
+			meaning: "A template of your own (Go, text/template), in which {{json .FIELD}} writes a value with its " +
+				"quotes. Fields: ID, Time, Host, Title, Text, Action, Source, Prefix, Reason, Points, Score, " +
+				"Account, Service, Transport, Proven, Seconds, Duration, PBX, Detail, Country, ASN, ASName, To, " +
+				"Token; in a summary Count, Actions, Prefixes.",
+			reason: "none; template says the form"},
+		{path: "notify[].content_type", byDefault: message.JSON,
+			meaning: "What the body is. One of JSON is checked before it is used.",
+			reason:  "nearly every service reads JSON"},
+		{path: "notify[].exec", byDefault: []string{},
+			meaning: "A program to start instead, its whole path and its arguments, without a shell: it finds the " +
+				"decision in RINGWALL_ACTION, RINGWALL_PREFIX, RINGWALL_SOURCE, RINGWALL_REASON, RINGWALL_ACCOUNT, " +
+				"RINGWALL_COUNTRY … and as JSON on its standard input. Arguments are no place for secrets. What it " +
+				"leaves running is ended with it.",
+			reason: "none"},
+		{path: "notify[].actions",
+			byDefault: []string{"ban", "breach", "tampering", "targeted", "guessing", "leak", "misconfigured"},
+			meaning: "Of what: ban, extend, unban, trust, untrust, misconfigured, breach, tampering, targeted, " +
+				"guessing, leak, observe.",
+			reason: "what a person may want to act on"},
+		{path: "notify[].reasons", byDefault: []string{},
+			meaning: "Only of decisions with one of these reasons, as ringwall history shows them; [] is all.",
+			reason:  "all of them"},
+		{path: "notify[].pbx", byDefault: []string{},
+			meaning: "Only of decisions about these Asterisks, by name; [] is all, and bans by hand too.",
+			reason:  "all of them"},
+		{path: "notify[].rate",
+			meaning: "A bound for the messages of each action, so that a flood of bans hides no breach. What exceeds " +
+				"it is summed up in one message a minute later."},
+		{path: "notify[].rate.per_minute", byDefault: 10, allowed: between(0.0, 6000).hint("0 for no bound"),
+			meaning: "Messages a minute: up to {most}, 0 is no bound.",
+			reason:  "a person reads no more, and chat programs refuse more"},
+		{path: "notify[].rate.burst", byDefault: 20, allowed: between(1, 1000),
+			meaning: "Messages at once: {least} to {most}.",
+			reason:  "a scan from a few addresses is told one by one"},
+		{path: "notify[].timeout", byDefault: 10 * time.Second, allowed: between(time.Second, 5*time.Minute),
+			meaning: "How long one attempt, or the program, may take: {least} to {most}. Attempts that time out, are " +
+				"told 429 or 5xx, or find no connection are repeated for an hour.",
+			reason: "a healthy service answers within a second"},
+	}
+}
+
+// usualPorts are those that firewall.ports: auto closes in any case.
+func usualPorts(udp, tcp []uint16) string {
+	return "UDP " + strings.Join(formatPorts(udp), ", ") + " and TCP " + strings.Join(formatPorts(tcp), ", ")
+}
+
+func formatPorts(numbers []uint16) []string {
+	list := make([]string, len(numbers))
+	for i, n := range numbers {
+		list[i] = formatInt(n)
+	}
+	return list
+}
+
+// settingsByPath are the settings under their paths.
+func settingsByPath() map[string]setting {
+	all := settings()
+	m := make(map[string]setting, len(all))
+	for _, s := range all {
+		m[s.path] = s
+	}
+	return m
+}
+
+// setDefaults fills v, which is what stands at path (with a point behind it), with the defaults of the keys in it.
+// Entries of lists further in have theirs when there is one.
+func setDefaults(all []setting, v reflect.Value, path string) {
+	for _, s := range all {
+		if inside, ok := strings.CutPrefix(s.path, path); ok && s.byDefault != nil && !strings.Contains(inside, "[]") {
+			s.setDefault(v, inside)
+		}
+	}
+}
+
+// setDefault puts the default where path leads to from v.
+func (s *setting) setDefault(v reflect.Value, path string) {
+	key, rest, further := strings.Cut(path, ".")
+	value := reflect.ValueOf(s.byDefault)
+	switch {
+	case v.Kind() == reflect.Map:
+		if v.IsNil() {
+			v.Set(reflect.MakeMap(v.Type()))
+		}
+		v.SetMapIndex(reflect.ValueOf(key), value)
+	case further:
+		s.setDefault(fieldOf(v, key), rest)
+	case fieldOf(v, key).Type() == reflect.TypeFor[Ports]():
+		fieldOf(v, key).Addr().Interface().(*Ports).Auto = s.byDefault == "auto"
+	case value.Kind() == reflect.Slice && value.Len() == 0: // no list is as good
+	default:
+		fieldOf(v, key).Set(value.Convert(fieldOf(v, key).Type()))
+	}
+}
+
+// fieldOf is the field of a section that holds a key.
+func fieldOf(section reflect.Value, key string) reflect.Value {
+	for i := range section.NumField() {
+		if keyName(section.Type().Field(i)) == key {
+			return section.Field(i)
+		}
+	}
+	panic("policy: no field for the key " + key)
+}
+
+// eachValue calls visit with every value that a path leads to from v, and where it stands: one, or one of each entry
+// of the lists on the way.
+func eachValue(v reflect.Value, path, at string, visit func(at string, v reflect.Value)) {
+	key, rest, further := strings.Cut(path, ".")
+	if at != "" {
+		at += "."
+	}
+	name, entries := strings.CutSuffix(key, "[]")
+	at += name
+	if v.Kind() == reflect.Map {
+		v = v.MapIndex(reflect.ValueOf(name))
+	} else {
+		v = fieldOf(v, name)
+	}
+	switch {
+	case entries:
+		for i := range v.Len() {
+			eachValue(v.Index(i), rest, at+"["+strconv.Itoa(i)+"]", visit)
+		}
+	case further:
+		eachValue(v, rest, at, visit)
+	default:
+		visit(at, v)
+	}
+}
+
+// NeedRestart names the keys that two configurations differ in and that a running daemon does not take over.
+func NeedRestart(before, after *Config) []string {
+	var keys []string
+	for _, s := range settings() {
+		if !s.restart {
+			continue
+		}
+		old := reflect.Value{}
+		eachValue(reflect.ValueOf(before).Elem(), s.path, "", func(_ string, v reflect.Value) { old = v })
+		eachValue(reflect.ValueOf(after).Elem(), s.path, "", func(at string, v reflect.Value) {
+			if !reflect.DeepEqual(old.Interface(), v.Interface()) {
+				keys = append(keys, at)
+			}
+		})
+	}
+	return keys
+}

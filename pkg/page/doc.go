@@ -1,2 +1,0 @@
-// Package page is the status page: what Ringwall does, for a person with a browser, live.
-package page

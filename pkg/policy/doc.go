@@ -1,2 +1,0 @@
-// Package policy is the YAML file: its keys, their defaults, and the errors that say where a value is wrong.
-package policy

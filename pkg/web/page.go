@@ -1,0 +1,168 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine"
+)
+
+// How much is shown. The rest is a command away.
+const (
+	maxBans      = 100
+	maxTrusted   = 50
+	maxAccounts  = 15
+	maxDecisions = 40
+	maxPhones    = 50
+	maxAlarms    = 10
+	maxWarnings  = 20
+)
+
+// Source is what the page asks. Its methods are called from many goroutines, about once a second while somebody looks.
+type Source interface {
+	Status(ctx context.Context) (api.Status, error)
+	// NewestBans returns up to n bans, the newest first, and NewestTrusted up to n trusted sources, those with failing
+	// accounts first.
+	NewestBans(n int) []ban.Ban
+	NewestTrusted(n int) []ban.Trust
+	// Activity returns the last day with up to n accounts.
+	Activity(n int) engine.Activity
+	Why(ctx context.Context, addr netip.Addr) (engine.Explanation, error)
+	Account(ctx context.Context, name string) (api.AccountResult, error)
+	Place(addr netip.Addr) ban.Place
+	History(ctx context.Context, since time.Time, addr netip.Addr, each func([]ban.Decision) error) error
+	// Unban and Allow return once the kernel has the change.
+	Unban(ctx context.Context, req api.UnbanRequest) (api.UnbanResult, error)
+	Allow(ctx context.Context, req api.AllowRequest) (api.AllowResult, error)
+}
+
+// Config says what the page shows and where it is served.
+type Config struct {
+	Source  Source
+	Feed    *api.Feed
+	Address netip.AddrPort // of the listener; only on loopback can anything be changed
+	Host    string         // name of this machine; may be empty
+	Zone    *time.Location // of the times that are shown; nil is that of this machine
+	Log     *slog.Logger
+}
+
+// Page is the status page. Serve its Handler, and Run it.
+type Page struct {
+	Config
+	templates *template.Template
+	assets    map[string]asset
+	loopback  bool
+	sessions  sessions
+	watch     recentDecisions
+
+	building sync.Mutex // held while a snapshot is made
+	latest   *snapshot
+
+	mu      sync.Mutex
+	shown   *generation
+	clients map[*client]struct{}
+	wake    chan struct{} // a client came
+	closing chan struct{} // closed when Run ends
+}
+
+// New makes a page. It fails only where what is built into the program is broken.
+func New(c Config) (*Page, error) {
+	if c.Zone == nil {
+		c.Zone = time.Local
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	p := &Page{Config: c, loopback: c.Address.Addr().Unmap().IsLoopback(), clients: make(map[*client]struct{}),
+		wake: make(chan struct{}, 1), closing: make(chan struct{})}
+	var err error
+	if p.assets, err = loadAssets(); err != nil {
+		return nil, err
+	}
+	if p.templates, err = p.parse(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// String names the task.
+func (p *Page) String() string { return "status page" }
+
+// Run keeps those who look up to date until ctx ends, and then ends their streams. It may be called once.
+func (p *Page) Run(ctx context.Context) error {
+	defer close(p.closing)
+	_, news := p.Feed.Follow(time.Time{})
+	defer news.Close()
+	err := p.Source.History(ctx, time.Now().Add(-phoneFor), netip.Addr{}, func(some []ban.Decision) error {
+		p.watch.add(some)
+		return nil
+	})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		p.Log.Debug("the status page begins without history", "err", err)
+	}
+	const (
+		often = time.Second            // looks at what changes without a decision
+		soon  = 200 * time.Millisecond // after a decision, so that a flood of them is one look
+		pause = 2 * time.Millisecond   // between two times of taking decisions, each of which wakes this goroutine
+	)
+	more := news.More()
+	rested := time.NewTimer(0)
+	defer rested.Stop()
+	timer := time.NewTimer(often)
+	defer timer.Stop()
+	due := time.Now().Add(often)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-rested.C:
+			more = news.More()
+			continue
+		case <-more:
+			pieces, _ := news.Take()
+			for _, decisions := range pieces {
+				p.watch.add(decisions)
+			}
+			more = nil
+			rested.Reset(pause)
+		case <-p.wake:
+		case <-timer.C:
+			p.publish(ctx)
+			due = time.Now().Add(often)
+			timer.Reset(often)
+			continue
+		}
+		if left := time.Until(due); left > soon {
+			due = time.Now().Add(soon)
+			timer.Reset(soon)
+		}
+	}
+}
+
+// Handler serves the page. Every path except that of the metrics may be given to it.
+func (p *Page) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", p.home)
+	mux.HandleFunc("GET /why", p.why)
+	mux.HandleFunc("GET /events", p.events)
+	mux.HandleFunc("GET /enter", p.enter)
+	mux.HandleFunc("POST /unban", p.change("unban", p.unban))
+	mux.HandleFunc("POST /allow", p.change("allow", p.allow))
+	mux.HandleFunc("POST /leave", p.change("leave", p.leave))
+	for path, a := range p.assets {
+		mux.Handle("GET "+path, a)
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		p.message(w, r, http.StatusNotFound, "There is no such page",
+			"The status page is at /, and Prometheus' metrics are at /metrics.")
+	})
+	return p.guard(mux)
+}

@@ -1,0 +1,549 @@
+package web
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/humanize"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// The texts of views are escaped for terminals already, and shortened; html/template escapes them for HTML.
+
+// health answers: is it working?
+type health struct {
+	State    string // good, watch or bad
+	Title    string
+	Text     string
+	PBXs     []pbxRow
+	Kernel   kernelRow
+	Warnings []warning
+	More     int      // warnings that are not shown
+	Watched  []string // sentences about services that are observed only
+	Version  string
+	Started  time.Time
+}
+
+type pbxRow struct {
+	Name, Version string
+	Up            bool
+	Since         time.Time
+	Lag           string
+	Events        uint64
+	LastEvent     *time.Time
+	Blind         string // how long without a connection since the start; empty for not at all
+	Forged        int
+	Dropped       uint64
+	Known         int
+}
+
+type kernelRow struct {
+	OK      bool
+	State   string
+	Present string
+	Dropped int // packets
+}
+
+type warning struct {
+	Bad  bool
+	Text string
+	Try  []string // lines
+}
+
+func (p *Page) health(s *snapshot) health {
+	st := s.status
+	h := health{Version: printable.String(st.Version), Started: st.Started.Truncate(time.Second)}
+	if s.failed != nil {
+		h.State, h.Title, h.Text = "bad", "Ringwall cannot say how it is", sentence(s.failed.Error())
+		return h
+	}
+	var down []string
+	for _, v := range st.PBXs {
+		if !v.Up {
+			down = append(down, printable.String(v.Name))
+		}
+		h.PBXs = append(h.PBXs, pbxOf(v))
+	}
+	h.Kernel = kernelOf(st.Kernel)
+	h.judge(st, down)
+	h.Warnings = p.warnings(s)
+	for _, o := range st.ObserveOnly {
+		h.Watched = append(h.Watched, fmt.Sprintf("Watched, but never a reason for a ban: %s (%s).",
+			printable.String(o.Service), sentence(o.Why)))
+	}
+	if n := len(h.Warnings) - maxWarnings; n > 0 {
+		h.Warnings, h.More = h.Warnings[:maxWarnings], n
+	}
+	return h
+}
+
+// judge says in one sentence how things are: the worst first.
+func (h *health) judge(st api.Status, down []string) {
+	switch {
+	case len(down) > 0 && len(down) == len(st.PBXs):
+		h.State, h.Title = "bad", "Ringwall hears nothing from Asterisk"
+		h.Text = "Attackers are not noticed until the connection is back. Bans that were made stay in force."
+	case len(down) > 0:
+		h.State, h.Title = "bad", "Ringwall hears nothing from "+strings.Join(down, ", ")
+		h.Text = "Attackers there are not noticed until the connection is back. Bans that were made stay in force."
+	case !st.Kernel.DryRun && (!st.Kernel.OK || st.Kernel.LastError != ""):
+		h.State, h.Title = "bad", "The firewall is not as it should be"
+		h.Text = "Ringwall tries again and again; until then some attackers may get through."
+	case st.Leaking():
+		h.State, h.Title = "bad", "Banned sources get through to Asterisk"
+		h.Text = "Their packets should not reach it. Mostly it listens at a port that a ban does not close: see below, or ringwall doctor."
+	case st.LeavesOut():
+		h.State, h.Title = "bad", "Some attackers are not banned"
+		h.Text = "As many are as policy.limits allows. Whoever was banned stays so; see below for the bound."
+	case st.Mode != "enforce" && st.Engine.Bans > 0:
+		h.State, h.Title = "watch", "Ringwall only watches: nobody more is banned"
+		h.Text = "Bans that were made before stay until they end. It says whom else it would ban. To go on banning: policy.mode: enforce, then systemctl reload ringwall."
+	case st.Mode != "enforce":
+		h.State, h.Title = "watch", "Ringwall only watches: nobody is banned"
+		h.Text = "It says whom it would ban. Once you like what you see: policy.mode: enforce, then systemctl reload ringwall."
+	case len(st.Ports.Open()) > 0:
+		h.State, h.Title = "bad", "A port of Asterisk is open to the banned"
+		h.Text = "At the others attackers are kept out. See below for what to write."
+	case st.Kernel.DryRun:
+		h.State, h.Title = "watch", "A dry run: nobody is banned"
+		h.Text = "Ringwall decides as always, and tells the kernel nothing."
+	default:
+		h.State, h.Title = "good", "Ringwall is working: attackers are kept out"
+		h.Text = "Whoever logs in with the right password is trusted and is not banned for a phone's mistakes."
+	}
+}
+
+func pbxOf(v api.PBXStatus) pbxRow {
+	r := pbxRow{Name: printable.String(v.Name), Version: printable.String(v.Version), Up: v.Up,
+		Since: v.Since.Truncate(time.Second), Events: v.Events,
+		Forged: int(v.Tampered), Dropped: v.DroppedFrames, Known: v.Learned}
+	if v.LastEvent != nil {
+		at := v.LastEvent.Truncate(time.Second)
+		r.LastEvent = &at
+		r.Lag = humanize.Duration(humanize.FromSeconds(v.Lag))
+		if v.Lag < 0.01 {
+			r.Lag = "under 10 ms"
+		}
+	}
+	if v.Blind >= 1 {
+		r.Blind = humanize.Duration(humanize.FromSeconds(v.Blind))
+	}
+	return r
+}
+
+func kernelOf(k api.KernelStatus) kernelRow {
+	r := kernelRow{OK: k.OK && k.LastError == "", State: "in place"}
+	switch {
+	case k.DryRun:
+		r.OK, r.State = true, "not touched (dry run)"
+	case !r.OK:
+		r.State = "not as it should be"
+	case k.Owner:
+		r.State = "in place, protected from nft flush"
+	}
+	r.Present = fmt.Sprintf("%s of %s", count(k.Present, "ban", "bans"), humanize.Thousands(k.Desired))
+	if k.Present == k.Desired {
+		r.Present = "all " + count(k.Desired, "ban", "bans")
+		if k.Desired == 1 {
+			r.Present = "the one ban"
+		} else if k.Desired == 0 {
+			r.Present = "no bans"
+		}
+	}
+	for _, c := range k.Dropped {
+		r.Dropped += int(c.Count)
+	}
+	return r
+}
+
+// warnings are what a person should look at, with what to try.
+func (p *Page) warnings(s *snapshot) (out []warning) {
+	add := func(bad bool, text, try string) {
+		w := warning{Bad: bad, Text: capital(sentence(text))}
+		for line := range strings.SplitSeq(strings.TrimSpace(try), "\n") {
+			if line = sentence(line); line != "" {
+				w.Try = append(w.Try, line)
+			}
+		}
+		out = append(out, w)
+	}
+	st := s.status
+	for _, d := range s.alarms {
+		add(d.Action == ban.ActionBreach, alarmText(d)+" ("+p.clock(d.Time)+")", alarmTry(d))
+	}
+	for _, v := range st.PBXs {
+		if !v.Up && v.LastError != "" {
+			add(true, v.Name+": "+v.LastError, v.Try)
+		}
+		if v.DroppedFrames > 0 {
+			add(true, fmt.Sprintf("%s: %d events were lost, because there were too many at once", v.Name,
+				v.DroppedFrames), "")
+		}
+		var denied []string
+		for _, d := range v.Denied {
+			denied = append(denied, d.Action)
+		}
+		if len(denied) > 0 {
+			add(false, v.Name+" does not tell Ringwall its trunks and contacts ("+humanize.Names(denied,
+				3)+"): only policy.allow protects your providers",
+				"ringwall doctor says what Asterisk would have to allow")
+		}
+	}
+	if st.Kernel.LastError != "" {
+		add(true, "kernel: "+st.Kernel.LastError, st.Kernel.Try)
+	}
+	if st.Config.Error != "" {
+		add(true, st.Config.Fault(), "ringwall check --config "+printable.Limit(st.Config.Path, 200))
+	}
+	for _, w := range st.Warnings {
+		add(false, w.Text, w.Try)
+	}
+	slices.SortStableFunc(out, func(a, b warning) int {
+		switch {
+		case a.Bad == b.Bad:
+			return 0
+		case a.Bad:
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+func alarmText(d ban.Decision) string {
+	account, from := printable.String(d.Account), ""
+	if d.Source.IsValid() {
+		from = " from " + d.Source.String()
+	}
+	switch d.Action {
+	case ban.ActionBreach:
+		if d.Reason == ban.ReasonDistributed {
+			return "account " + account + " is being guessed, and logged in" + from + ", where it never was"
+		}
+		if d.Reason == ban.ReasonMalformed {
+			return "account " + account + " logged in" + from + " by a program that hides its requests"
+		}
+		return "account " + account + " was guessed, and then logged in" + from
+	case ban.ActionGuessing:
+		if d.Reason == ban.ReasonPace {
+			return "account " + account + " fails all the time" + from
+		}
+		return "passwords are guessed" + from + ", which is trusted"
+	case ban.ActionTargeted:
+		return "many sources guess the password of account " + account
+	case ban.ActionObserve:
+		if d.Reason == ban.ReasonAllowed {
+			return "somebody guesses" + from + ", which is on the allow list and therefore never banned"
+		}
+	case ban.ActionLeak:
+		return "the ban of " + d.Source.String() + " does not keep it out: " + printable.String(d.Detail)
+	case ban.ActionTampering:
+		if d.Source.IsValid() {
+			return "a program" + from + " hides its requests from log readers: " + printable.String(d.Detail)
+		}
+		return printable.String(d.PBX) + ": somebody forges events of Asterisk: " + printable.String(d.Detail)
+	}
+	return printable.String(d.Detail)
+}
+
+func alarmTry(d ban.Decision) string {
+	switch d.Action {
+	case ban.ActionBreach:
+		return "change the password of this account now, and look at its calls"
+	case ban.ActionTargeted:
+		return "make sure that this account has a long, random password"
+	case ban.ActionGuessing:
+		return "mend the phone, if it is one; else change the passwords of that place: ringwall why tells which accounts"
+	case ban.ActionLeak:
+		return "ringwall doctor; the ports that Asterisk listens on belong in firewall.ports, or: firewall.ports: auto"
+	case ban.ActionTampering:
+		return "nobody is judged by such events; but look who can reach AMI, above all over HTTP (ringwall doctor)"
+	case ban.ActionObserve:
+		if d.Reason == ban.ReasonAllowed {
+			return "ringwall why says by what it is allowed; where a proxy on this machine hands requests on, the proxy has to limit who fails (ringwall doctor)"
+		}
+		return "look at Asterisk first: a database, a changed password, a network; then: ringwall history --since 1h"
+	}
+	return ""
+}
+
+// numbers are the day in figures.
+type numbers struct {
+	Bans, Observed, Trusted, Sources int
+	Hour, Day, DayBans               int
+	Peak                             int // attempts within the busiest minute
+	Since                            time.Time
+	Whole                            bool // all of the day is counted
+	Latest                           string
+}
+
+func numbersOf(s *snapshot) numbers {
+	e := s.status.Engine
+	n := numbers{Bans: e.Bans, Observed: e.Observed, Trusted: e.Trusted, Sources: e.Sources, Since: s.activity.Since,
+		Whole: !s.activity.Since.After(s.activity.Begin)}
+	for i, m := range s.activity.Minutes {
+		if i >= len(s.activity.Minutes)-60 {
+			n.Hour += m.Attempts
+		}
+		n.Day += m.Attempts
+		n.DayBans += m.Bans
+		n.Peak = max(n.Peak, m.Attempts)
+	}
+	if len(s.bans) > 0 {
+		n.Latest = humanize.Prefix(s.bans[0].Prefix)
+	}
+	return n
+}
+
+// bans are those in force, the newest first.
+type bans struct {
+	Rows     []banRow
+	Total    int  // in force; where Observed, those that would be
+	All      int  // and those that are only watched
+	More     int  // than there are rows
+	Observed bool // nobody is banned at all
+}
+
+type banRow struct {
+	Prefix, Bare, Address string
+	Place                 string
+	Reason                string
+	Accounts              string
+	Attempts              int
+	Number                int
+	Comment               string
+	PBX                   string
+	Since, Until          time.Time
+	Observed, Network     bool
+}
+
+func (p *Page) bans(s *snapshot) bans {
+	e := s.status.Engine
+	v := bans{Total: e.Bans, All: e.Bans + e.Observed, Observed: s.status.Mode != "enforce" && e.Bans == 0}
+	if v.Observed {
+		v.Total = v.All
+	}
+	several := len(s.status.PBXs) > 1
+	for i := range s.bans {
+		b := &s.bans[i]
+		r := banRow{Prefix: b.Prefix.String(), Bare: humanize.Prefix(b.Prefix), Address: b.Prefix.Addr().String(),
+			Network: !b.Prefix.IsSingleIP(),
+			Place:   placeOf(p.Source.Place(b.Prefix.Addr())), Reason: reasonText(b.Reason),
+			Accounts: humanize.Names(b.Accounts, 3), Attempts: b.Attempts, Number: b.Number,
+			Since: b.Since, Until: b.Until, Observed: b.Observed && !v.Observed}
+		if b.Manual {
+			r.Reason = "By hand"
+		}
+		if b.Comment != "" {
+			r.Comment = printable.String(b.Comment)
+		}
+		if several {
+			r.PBX = printable.String(b.PBX)
+		}
+		v.Rows = append(v.Rows, r)
+	}
+	v.All = max(v.All, len(v.Rows))
+	v.More = v.All - len(v.Rows)
+	return v
+}
+
+// reasonText says what led to a ban.
+func reasonText(r ban.Reason) string {
+	switch r {
+	case ban.ReasonUnknownAccount:
+		return "Accounts that do not exist"
+	case ban.ReasonWrongPassword:
+		return "Wrong passwords"
+	case ban.ReasonACL:
+		return "Forbidden by the account's ACL"
+	case ban.ReasonUnansweredChallenge:
+		return "Requests without a login"
+	case ban.ReasonManager:
+		return "Failed logins to AMI"
+	case ban.ReasonHoneypot:
+		return "Honeypot account"
+	case ban.ReasonDistributed:
+		return "One of many that guess an account"
+	case ban.ReasonNetwork:
+		return "Network of attackers"
+	case ban.ReasonAdopted:
+		return "Banned before Ringwall started"
+	}
+	return capital(humanize.Words(r)) // such as manual
+}
+
+// placeOf writes where an address is registered.
+func placeOf(g ban.Place) string {
+	var parts []string
+	if g.Country != "" {
+		parts = append(parts, printable.Limit(g.Country, 8))
+	}
+	if g.ASN != 0 {
+		parts = append(parts, strings.TrimSpace(fmt.Sprintf("AS%d %s", g.ASN, printable.Limit(g.ASName, 40))))
+	}
+	return strings.Join(parts, " · ")
+}
+
+// phones are those that a person should mend.
+type phones struct{ Rows []phoneRow }
+
+type phoneRow struct {
+	Account, Source, Address, PBX string
+	Problem, Advice               string
+	At                            time.Time
+}
+
+func (p *Page) phones(s *snapshot) (v phones) {
+	several := len(s.status.PBXs) > 1
+	for _, d := range s.phones {
+		r := phoneRow{Account: printable.String(d.Account), Source: humanize.Prefix(d.Prefix), At: d.Time}
+		if d.Prefix.IsValid() {
+			r.Address = d.Prefix.Addr().String()
+		}
+		if d.Source.IsValid() {
+			r.Source, r.Address = d.Source.String(), d.Source.String()
+		}
+		if several {
+			r.PBX = printable.String(d.PBX)
+		}
+		if d.Reason == ban.ReasonPace {
+			r.Problem = "Keeps sending a wrong password, at a phone's pace"
+			r.Advice = "Enter the account's password in the phone again, or find the old phone that still has this account. It is not banned for this."
+		} else {
+			r.Problem = capital(printable.Limit(d.Detail, 200))
+			r.Advice = "Mend the account in Asterisk or in the phone; Asterisk's own log says more. It is not banned for this."
+		}
+		v.Rows = append(v.Rows, r)
+	}
+	return v
+}
+
+// accounts are those that were tried the most.
+type accounts struct {
+	Rows  []accountRow
+	Since time.Time
+}
+
+type accountRow struct {
+	Account string
+	Tries   int
+	Sources int
+	Many    bool // sources is a lower bound
+	Last    time.Time
+	Width   int // of its bar, 1 to 100
+}
+
+func accountsOf(s *snapshot) accounts {
+	v := accounts{Since: s.activity.Tried.Truncate(time.Minute)}
+	for _, a := range s.activity.Accounts {
+		r := accountRow{Account: printable.String(a.Account), Tries: a.Tries, Sources: a.Sources,
+			Many: a.Sources >= 300,
+			Last: a.Last}
+		r.Width = max(1, 100*a.Tries/max(1, s.activity.Accounts[0].Tries))
+		v.Rows = append(v.Rows, r)
+	}
+	return v
+}
+
+// trusted are the sources whose users logged in.
+type trusted struct {
+	Rows  []trustRow
+	Total int
+	More  int
+}
+
+type trustRow struct {
+	Bare, Address, Place, Accounts string
+	Until                          time.Time
+	Score                          string // not empty where something speaks against it
+}
+
+func (p *Page) trusted(s *snapshot) trusted {
+	v := trusted{Total: max(s.status.Engine.Trusted, len(s.trusted))}
+	for _, t := range s.trusted {
+		r := trustRow{Bare: humanize.Prefix(t.Prefix), Address: t.Prefix.Addr().String(),
+			Place:    placeOf(p.Source.Place(t.Prefix.Addr())),
+			Accounts: humanize.Names(t.Accounts, 4), Until: t.Until.Truncate(time.Minute)}
+		if t.Score >= 1 {
+			r.Score = humanize.Number(float64(int(t.Score)))
+		}
+		v.Rows = append(v.Rows, r)
+	}
+	v.More = v.Total - len(v.Rows)
+	return v
+}
+
+// decisions are the latest ones.
+type decisions struct{ Rows []decisionRow }
+
+type decisionRow struct {
+	At              time.Time
+	Action          string // its name, also the class of its mark
+	What            string // for a person
+	Source, Address string
+	Account         string
+	Reason          string
+	Detail          string
+	For             string
+}
+
+func (p *Page) decisions(s *snapshot) (v decisions) {
+	what := map[ban.Action]string{
+		ban.ActionBan: "banned", ban.ActionExtend: "banned for longer", ban.ActionUnban: "let in again",
+		ban.ActionTrust:   "trusted",
+		ban.ActionUntrust: "no longer trusted", ban.ActionMisconfigured: "misconfigured", ban.ActionBreach: "BREACH",
+		ban.ActionTampering: "forged event", ban.ActionTargeted: "under attack", ban.ActionGuessing: "GUESSING",
+		ban.ActionLeak:    "GETS THROUGH",
+		ban.ActionObserve: "not banned",
+	}
+	for _, d := range s.last {
+		r := decisionRow{At: d.Time, Action: string(d.Action), What: what[d.Action],
+			Account: printable.String(d.Account),
+			Reason:  humanize.Words(d.Reason), Detail: printable.Limit(d.Detail, 200)}
+		if d.Action == ban.ActionBan || d.Action == ban.ActionExtend {
+			r.Reason = reasonText(d.Reason)
+		}
+		if r.What == "" {
+			r.Action, r.What = "observe", humanize.Words(d.Action)
+		}
+		if d.Action == ban.ActionObserve && d.Detail == "would be banned" {
+			r.What, r.Detail = "would be banned", ""
+		}
+		if d.Prefix.IsValid() {
+			r.Source, r.Address = humanize.Prefix(d.Prefix), d.Prefix.Addr().String()
+		} else if d.Source.IsValid() {
+			r.Source, r.Address = d.Source.String(), d.Source.String()
+		}
+		if d.Duration > 0 && (d.Action == ban.ActionBan || d.Action == ban.ActionExtend ||
+			d.Action == ban.ActionObserve) {
+			r.For = humanize.Duration(d.Duration)
+		}
+		v.Rows = append(v.Rows, r)
+	}
+	return v
+}
+
+// sentence is a text in which values from the wire are escaped already, once more escaped and shortened.
+func sentence(s string) string {
+	const most = 600 // characters: more than any that is meant
+	s = printable.Line(s[:min(len(s), 4*most)])
+	n := 0
+	for i := range s {
+		if n++; n > most {
+			return s[:i] + "…"
+		}
+	}
+	return s
+}
+
+// capital writes the first letter large.
+func capital(s string) string {
+	if s == "" || s[0] < 'a' || s[0] > 'z' {
+		return s
+	}
+	return string(s[0]-'a'+'A') + s[1:]
+}
