@@ -25,7 +25,7 @@ func usagef(try, format string, args ...any) error {
 	return &usageError{hint.Errorf(try, format, args...)}
 }
 
-// asUsage is for values on the command line that the control package has read.
+// asUsage is for values on the command line that the package api has read.
 func asUsage(err error) error {
 	var e *api.Error
 	if errors.As(err, &e) {
