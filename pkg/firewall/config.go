@@ -3,6 +3,7 @@ package firewall
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -58,6 +59,17 @@ type Meter struct {
 	Burst   uint32 // packets that may come at once
 }
 
+// Knock is the trickle that gets through a ban of UDP (CloseUDPKnock), so that whoever can log in gets in: packets a
+// minute, of which doorBurst may come at once.
+type Knock struct {
+	Port   uint32 // of one address and source port; 0: nothing gets through
+	Source uint32 // of one source with all its ports
+}
+
+// doorBurst is small, since an attacker may come from many ports at once, and large enough for the two requests of a
+// login and one of them again.
+const doorBurst = 4
+
 // Defaults of a Config.
 const (
 	DefaultTable       = "ringwall"
@@ -81,11 +93,14 @@ type Config struct {
 	Scope    Scope
 	UDPPorts []uint16 // an empty list protects no UDP port in scope VoIP
 	TCPPorts []uint16
+	// ManagerPorts are those of TCPPorts that belong to Asterisk's manager interface; others are of no account.
+	ManagerPorts []uint16
 	// Priority of the chain at the prerouting hook. 0 is a priority of its own, so there is no default; -300 runs
 	// before conntrack, which makes a ban end established flows too.
 	Priority int
 	Owner    Owner
 	Meter    Meter
+	Knock    Knock
 	// NetNS is a file descriptor of the network namespace to work in. 0 means that of the thread which dials: with
 	// a Writer, any thread.
 	NetNS int
@@ -95,6 +110,8 @@ type Config struct {
 	MaxElements uint32
 	// IPv6Prefix is the length to which IPv6 sources are trusted and metered, default 64.
 	IPv6Prefix int
+
+	noReject bool // the kernel cannot end connections, so what is cut is dropped
 }
 
 // withDefaults fills what is unset and refuses what the kernel would misread.
@@ -124,6 +141,10 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("firewall: meter with a rate of 0 packets a second would drop every new phone: " +
 			"give it a rate or turn it off")
 	}
+	if c.Knock.Port > 0 && c.Knock.Source == 0 {
+		return c, errors.New("firewall: a knock of 0 packets a minute for a source lets nobody in: give it more, or none " +
+			"to a port")
+	}
 	return c, nil
 }
 
@@ -131,4 +152,10 @@ func isLetter(b byte) bool { return b|0x20 >= 'a' && b|0x20 <= 'z' }
 
 func notNameRune(r rune) bool {
 	return r > 127 || !isLetter(byte(r)) && (r < '0' || r > '9') && r != '_' && r != '-' && r != '.'
+}
+
+// clonePorts takes copies of what the caller may change.
+func (c *Config) clonePorts() {
+	c.UDPPorts, c.TCPPorts = slices.Clone(c.UDPPorts), slices.Clone(c.TCPPorts)
+	c.ManagerPorts = slices.Clone(c.ManagerPorts)
 }

@@ -18,11 +18,12 @@ type DryRun struct {
 	mu       sync.Mutex
 	cfg      Config
 	exists   bool
-	elements [numKinds]map[netip.Prefix]dryElement
+	elements [numKinds]map[target]dryElement
 	sweepAt  int // size at which expired elements are thrown out next
 }
 
 type dryElement struct {
+	pace    Pace
 	timeout time.Duration
 	until   time.Time
 }
@@ -62,41 +63,58 @@ func (d *DryRun) Apply(changes []Change) error {
 		return err
 	}
 	for _, c := range clean {
-		if _, _, ok := setFor(c.Kind, c.Prefix, d.cfg.IPv6Prefix); !ok {
-			return fmt.Errorf("%w: trust of %s", ErrChange, c.Prefix)
+		if _, _, _, ok := c.target().home(d.cfg.IPv6Prefix); !ok {
+			return fmt.Errorf("%w: %s", ErrChange, c.target())
 		}
 	}
 	var refused []*FullError
 	for _, c := range clean {
-		id, p, _ := setFor(c.Kind, c.Prefix, d.cfg.IPv6Prefix)
+		id, p, k, _ := c.target().home(d.cfg.IPv6Prefix)
 		def := defs[id]
 		held := &d.elements[c.Kind]
 		if *held == nil {
-			*held = make(map[netip.Prefix]dryElement)
+			*held = make(map[target]dryElement)
 		}
-		end := c.end(now)
-		key := p.String()
+		key, what := p.String(), c.target()
 		if def.shape != interval {
 			key = p.Addr().String()
 		}
-		_, there := (*held)[p]
+		if c.Flow != (Flow{}) {
+			key = c.Flow.String()
+		} else {
+			what.prefix = p
+		}
+		if def.key == byTransport {
+			key += " . " + Transport(k.Protocol).String()
+		}
+		end := c.end(now)
+		_, there := (*held)[what]
 		switch {
 		case c.Remove || isOver(end, now):
 			if there {
-				delete(*held, p)
+				delete(*held, what)
 				d.say(fmt.Sprintf("delete element inet %s %s { %s }", d.cfg.Table, def.name, key))
 			}
 			continue
 		case !there && d.isFullLocked(now):
-			refused = append(refused, &FullError{Set: def.name, Size: d.cfg.MaxElements, Refused: []netip.Prefix{p}})
+			refused = append(refused, &FullError{Set: def.name, Size: d.cfg.MaxElements, Refused: []netip.Prefix{p},
+				targets: []target{what}})
 			continue
-		case end.IsZero():
-			d.say(fmt.Sprintf("add element inet %s %s { %s }", d.cfg.Table, def.name, key))
-		default:
-			d.say(fmt.Sprintf("add element inet %s %s { %s timeout %s }", d.cfg.Table, def.name, key,
-				nftTime(c.Timeout)))
 		}
-		(*held)[p] = dryElement{timeout: c.Timeout, until: end}
+		said := []string{def.name}
+		if c.Manual {
+			said = append(said, defs[manualSet(p)].name)
+		}
+		if c.Kind == Slow {
+			key += fmt.Sprintf(" limit rate over %s burst %d packets", c.Pace, paceBurst)
+		}
+		if !end.IsZero() {
+			key += " timeout " + nftTime(c.Timeout)
+		}
+		for _, set := range said {
+			d.say(fmt.Sprintf("add element inet %s %s { %s }", d.cfg.Table, set, key))
+		}
+		(*held)[what] = dryElement{timeout: c.Timeout, until: end, pace: c.Pace}
 	}
 	return joinFull(refused)
 }
@@ -153,39 +171,51 @@ func (d *DryRun) Elements(k Kind) ([]Element, error) {
 	defer d.mu.Unlock()
 	now := d.now()
 	var list []Element
-	for p := range d.elements[k] {
-		if e, ok := d.lookUpLocked(k, p, now); ok {
+	for what := range d.elements[k] {
+		if e, ok := d.lookUpLocked(what, now); ok {
 			list = append(list, e)
 		}
 	}
 	slices.SortFunc(list, func(a, b Element) int {
-		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), a.Prefix.Bits()-b.Prefix.Bits())
+		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), a.Prefix.Bits()-b.Prefix.Bits(),
+			a.Flow.Source.Compare(b.Flow.Source), int(a.Flow.Transport)-int(b.Flow.Transport),
+			int(a.Closes)-int(b.Closes))
 	})
 	return list, nil
 }
 
-func (d *DryRun) lookUpLocked(k Kind, p netip.Prefix, now time.Time) (Element, bool) {
-	e, ok := d.elements[k][p]
+func (d *DryRun) lookUpLocked(what target, now time.Time) (Element, bool) {
+	e, ok := d.elements[what.kind][what]
 	if !ok || isOver(e.until, now) {
 		return Element{}, false
 	}
-	el := Element{Kind: k, Prefix: p, Timeout: e.timeout}
+	el := Element{Kind: what.kind, Prefix: what.prefix, Flow: what.flow, Closes: what.closes, Pace: e.pace,
+		Timeout: e.timeout}
 	if !e.until.IsZero() {
 		el.Remaining = e.until.Sub(now)
 	}
 	return el, true
 }
 
-// Has looks one prefix up.
+// Has looks one prefix up, a ban among those that close all ports.
 func (d *DryRun) Has(k Kind, p netip.Prefix) (Element, bool, error) {
-	p, err := Normalize(p)
-	if err != nil || k >= numKinds {
+	return d.Holds(Change{Kind: k, Prefix: p})
+}
+
+// Holds looks up what a change is about.
+func (d *DryRun) Holds(c Change) (Element, bool, error) {
+	var err error
+	c.Prefix, c.Flow, err = normalizeTarget(c.Kind, c.Prefix, c.Flow)
+	if err != nil || c.Kind >= numKinds {
 		return Element{}, false, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	_, p, _ = setFor(k, p, d.cfg.IPv6Prefix)
-	e, ok := d.lookUpLocked(k, p, d.now())
+	what := c.target()
+	if what.flow == (Flow{}) {
+		_, what.prefix, _, _ = what.home(d.cfg.IPv6Prefix)
+	}
+	e, ok := d.lookUpLocked(what, d.now())
 	return e, ok, nil
 }
 
@@ -202,7 +232,7 @@ func (d *DryRun) Delete() error {
 	if d.exists {
 		d.say("delete table inet " + d.cfg.Table)
 	}
-	d.exists, d.elements = false, [numKinds]map[netip.Prefix]dryElement{}
+	d.exists, d.elements = false, [numKinds]map[target]dryElement{}
 	return nil
 }
 

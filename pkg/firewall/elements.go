@@ -64,8 +64,9 @@ type op struct {
 	remove       bool
 	alreadyThere bool
 	known        bool
-	key          netip.Addr
+	key          nfnl.Key
 	until        time.Time
+	limit        nfnl.Limit
 }
 
 // plan is what an Apply is going to do. Its slices are used again.
@@ -101,16 +102,18 @@ func (t *Table) makePlanLocked(changes []Change) (*plan, error) {
 			}
 			c = &own
 		}
-		id, prefix, ok := setFor(c.Kind, c.Prefix, t.cfg.IPv6Prefix)
+		id, prefix, key, ok := c.target().home(t.cfg.IPv6Prefix)
 		if !ok {
-			return nil, fmt.Errorf("%w: trust of %s: one address, or an IPv6 network of at least /%d", ErrChange,
-				c.Prefix,
+			return nil, fmt.Errorf("%w: %s: one address, or an IPv6 network of /%d", ErrChange, c.target(),
 				t.cfg.IPv6Prefix)
 		}
 		if !t.cfg.hasSet(id) {
 			continue
 		}
 		end := c.end(p.now)
+		if c.Kind == Ban && c.Closes == CloseAll {
+			t.planManualLocked(p, c, end)
+		}
 		if t.defs[id].shape == interval {
 			if c.alreadyThere { // Ensure has read it
 				continue
@@ -121,8 +124,11 @@ func (t *Table) makePlanLocked(changes []Change) (*plan, error) {
 		// What ended while it waited is as good as removed.
 		gone := c.Remove || isOver(end, p.now)
 		removes = removes || gone
-		p.hashed = append(p.hashed, op{set: id, remove: gone, alreadyThere: c.alreadyThere && !gone, known: c.Known,
-			key: prefix.Addr(), until: end})
+		o := op{set: id, remove: gone, alreadyThere: c.alreadyThere && !gone, known: c.Known, key: key, until: end}
+		if c.Kind == Slow {
+			o.limit = c.Pace.kernelLimit()
+		}
+		p.hashed = append(p.hashed, o)
 	}
 	if removes {
 		p.hashed = lastOpPerKey(p.hashed)
@@ -130,11 +136,35 @@ func (t *Table) makePlanLocked(changes []Change) (*plan, error) {
 	return p, nil
 }
 
+// planManualLocked keeps the set of manual bans. What is no longer one, since the last change was made by the engine, is
+// taken out.
+func (t *Table) planManualLocked(p *plan, c *Change, end time.Time) {
+	id := manualSet(c.Prefix)
+	t.stateMu.Lock()
+	r := t.ranges[id]
+	t.stateMu.Unlock()
+	_, there := slices.BinarySearchFunc(r.entries, entry{prefix: c.Prefix}, compareEntries)
+	planned := slices.ContainsFunc(p.edits[id], func(e edit) bool { return e.prefix == c.Prefix })
+	switch {
+	case c.Manual && !c.Remove && (there || planned || len(r.entries)+len(p.edits[id]) < maxManual):
+		p.edits[id] = append(p.edits[id], edit{prefix: c.Prefix, until: end})
+	case there || planned:
+		p.edits[id] = append(p.edits[id], edit{prefix: c.Prefix, remove: true})
+	}
+}
+
+func manualSet(p netip.Prefix) setID {
+	if p.Addr().Is6() {
+		return block6
+	}
+	return block4
+}
+
 // lastOpPerKey leaves the last of the ops on each key, in their order.
 func lastOpPerKey(ops []op) []op {
 	type key struct {
 		set setID
-		key netip.Addr
+		key nfnl.Key
 	}
 	last := make(map[key]int, len(ops))
 	for i := range ops {
@@ -255,7 +285,7 @@ func (t *Table) applyHashedLocked(p *plan) (full, err error) {
 		n, weight := 0, 0
 		for ; n < len(ops) && weight < nfnl.MaxTransaction; n++ {
 			o := &ops[n]
-			w, e := &parts[o.set], nfnl.SetElement{Key: o.key, Timeout: time.Minute}
+			w, e := &parts[o.set], nfnl.SetElement{Key: o.key, Timeout: time.Minute, Limit: o.limit}
 			switch {
 			case o.remove:
 				t.written.forget(keyOfElement(o.set, o.key))
@@ -318,6 +348,7 @@ func joinFull(list []*FullError) error {
 	for _, f := range list {
 		if have := bySet[f.Set]; have != nil {
 			have.Refused = append(have.Refused, f.Refused...)
+			have.targets = append(have.targets, f.targets...)
 			continue
 		}
 		bySet[f.Set] = f
@@ -365,7 +396,8 @@ func (t *Table) applyUncertainLocked(id setID, w *setWrites, now time.Time) (*Fu
 	f := &FullError{Set: t.defs[id].name, Size: t.cfg.setSize(id)}
 	for _, e := range missing {
 		t.written.forget(keyOfElement(id, e.Key))
-		f.Refused = append(f.Refused, netip.PrefixFrom(e.Key, t.defs[id].bits))
+		f.Refused = append(f.Refused, netip.PrefixFrom(e.Key.Addr, t.defs[id].bits))
+		f.targets = append(f.targets, t.defs[id].targetOf(e.Key))
 	}
 	return f, nil
 }
@@ -390,7 +422,7 @@ func (t *Table) addWhatFitsLocked(id setID, adds []nfnl.SetElement) ([]nfnl.SetE
 
 // lastElementPerKey leaves the last element of each key.
 func lastElementPerKey(elems []nfnl.SetElement) []nfnl.SetElement {
-	last := make(map[netip.Addr]int, len(elems))
+	last := make(map[nfnl.Key]int, len(elems))
 	for i := range elems {
 		last[elems[i].Key] = i
 	}
@@ -437,7 +469,7 @@ func (t *Table) partitionByPresenceLocked(id setID, elems []nfnl.SetElement) (th
 	err error) {
 	set := t.setRef(t.defs[id])
 	for i := range elems {
-		_, err := t.writeConn.Nftables.FindSetElements(set, []nftables.SetElement{{Key: elems[i].Key.AsSlice()}})
+		_, err := t.writeConn.Nftables.FindSetElements(set, []nftables.SetElement{{Key: elems[i].Key.Bytes()}})
 		switch {
 		case err == nil:
 			there = append(there, elems[i])

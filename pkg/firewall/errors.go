@@ -32,11 +32,13 @@ var (
 type FullError struct {
 	Set     string
 	Size    uint32
-	Refused []netip.Prefix
+	Refused []netip.Prefix // of a flow its address
+
+	targets []target // the same, whole
 }
 
 func (e *FullError) Error() string {
-	return fmt.Sprintf("firewall: set %s is full (%d elements): %d not banned, first %s", e.Set, e.Size, len(e.Refused),
+	return fmt.Sprintf("firewall: set %s is full (%d elements): %d found no room, first %s", e.Set, e.Size, len(e.Refused),
 		e.Refused[0])
 }
 

@@ -91,12 +91,19 @@ func readSpans(s *nfnl.Conn, set *nftables.Set) ([]span, error) {
 	return spans, nil
 }
 
-// networksOfSpans gives spans as the networks that they were made of.
-func networksOfSpans(k Kind, spans []span, now time.Time) []Element {
+// element is a listed element of a hash set.
+func (d setDef) element(e *nfnl.Listed) Element {
+	t := d.targetOf(e.Key)
+	return Element{Kind: t.kind, Prefix: t.prefix, Flow: t.flow, Closes: t.closes, Pace: paceOf(e.Limit),
+		Timeout: e.Timeout, Remaining: e.Left}
+}
+
+// networks gives the spans of an interval set as the networks that they were made of.
+func (d setDef) networks(spans []span, now time.Time) []Element {
 	r := rangesFromKernel(spans)
 	list := make([]Element, 0, len(r.entries))
 	for _, e := range r.entries {
-		el := Element{Kind: k, Prefix: e.prefix}
+		el := Element{Kind: d.kind, Prefix: e.prefix, Closes: d.closes, manual: d.manual}
 		if !e.until.IsZero() {
 			el.Remaining = max(time.Millisecond, e.until.Sub(now))
 			el.Timeout = el.Remaining
@@ -122,17 +129,12 @@ func (t *Table) readOldElementsLocked(f existingTable) ([]Element, error) {
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, networksOfSpans(d.kind, spans, now)...)
+			all = append(all, d.networks(spans, now)...)
 			continue
 		}
 		err := t.writeConn.List(context.Background(), t.cfg.Table, s.Name, func(list []nfnl.Listed) error {
-			for _, e := range list {
-				bits := d.bits
-				if d.shape == interval {
-					bits = e.Key.BitLen()
-				}
-				all = append(all, Element{Kind: d.kind, Prefix: netip.PrefixFrom(e.Key, bits), Timeout: e.Timeout,
-					Remaining: e.Left})
+			for i := range list {
+				all = append(all, d.element(&list[i]))
 			}
 			return nil
 		})
@@ -143,19 +145,24 @@ func (t *Table) readOldElementsLocked(f existingTable) ([]Element, error) {
 	return all, nil
 }
 
-// Has looks one prefix up in the kernel, in about 20 µs whatever else is there. A network is there if all its
-// addresses are covered, by itself or by a wider one, and Remaining is that of the piece that ends first.
+// Has looks one prefix up in the kernel, a ban among those that close all ports; see Holds.
 func (t *Table) Has(k Kind, p netip.Prefix) (Element, bool, error) {
-	p, err := Normalize(p)
-	if err != nil {
+	return t.Holds(Change{Kind: k, Prefix: p})
+}
+
+// Holds looks up in the kernel what a change is about, in about 20 µs whatever else is there. A network is there if
+// all its addresses are covered, by itself or by a wider one, and Remaining is that of the piece that ends first.
+func (t *Table) Holds(c Change) (Element, bool, error) {
+	var err error
+	if c.Prefix, c.Flow, err = normalizeTarget(c.Kind, c.Prefix, c.Flow); err != nil {
 		return Element{}, false, err
 	}
 	cfg := t.config()
-	id, p, ok := setFor(k, p, cfg.IPv6Prefix)
+	id, p, key, ok := c.target().home(cfg.IPv6Prefix)
 	if !ok || !cfg.hasSet(id) {
 		return Element{}, false, nil
 	}
-	keys := []netip.Addr{p.Addr()}
+	keys := []nfnl.Key{key}
 	if t.defs[id].shape == interval {
 		t.stateMu.Lock()
 		spans, whole := t.ranges[id].touching(p)
@@ -165,13 +172,16 @@ func (t *Table) Has(k Kind, p netip.Prefix) (Element, bool, error) {
 		}
 		keys = keys[:0]
 		for _, s := range spans {
-			keys = append(keys, s.from)
+			keys = append(keys, nfnl.Key{Addr: s.from})
 		}
 	}
-	el := Element{Kind: k, Prefix: p}
-	err = t.read("look "+p.String()+" up", func(s *nfnl.Conn) error {
+	el := Element{Kind: c.Kind, Prefix: p, Flow: c.Flow, Closes: c.Closes}
+	if c.Flow != (Flow{}) {
+		el.Prefix = netip.Prefix{}
+	}
+	err = t.read("look "+c.target().String()+" up", func(s *nfnl.Conn) error {
 		for i, a := range keys {
-			got, err := s.Nftables.FindSetElements(t.setRef(t.defs[id]), []nftables.SetElement{{Key: a.AsSlice()}})
+			got, err := s.Nftables.FindSetElements(t.setRef(t.defs[id]), []nftables.SetElement{{Key: a.Bytes()}})
 			if err != nil {
 				return err
 			}

@@ -228,7 +228,7 @@ func (r ranges) touching(p netip.Prefix) ([]span, bool) {
 // elements is the span as the kernel wants it: always start and end together, as a start alone would ban everything
 // up to the last address.
 func (s *span) elements(now time.Time) []nfnl.SetElement {
-	e := nfnl.SetElement{Key: s.from, Comment: s.origin.String()}
+	e := nfnl.SetElement{Key: nfnl.Key{Addr: s.from}, Comment: s.origin.String()}
 	if !s.origin.IsValid() {
 		e.Comment = ""
 	}
@@ -240,5 +240,5 @@ func (s *span) elements(now time.Time) []nfnl.SetElement {
 		e.Open = true
 		return []nfnl.SetElement{e}
 	}
-	return []nfnl.SetElement{e, {Key: end, End: true}}
+	return []nfnl.SetElement{e, {Key: nfnl.Key{Addr: end}, End: true}}
 }

@@ -51,14 +51,18 @@ func (t *Table) setOwnerLocked(o ownership, reason string) {
 // probeOwner asks whether the kernel knows the table flags owner and persist. It makes and deletes a table in one
 // transaction, so nobody ever sees it.
 func probeOwner(conn *nfnl.Conn, table string) error {
-	probe := &nftables.Table{
-		Name: table + ".probe", Family: nftables.TableFamilyINet,
-		Flags: nftables.TableFlagOwner | nftables.TableFlagPersist,
-	}
-	if len(probe.Name) > maxName {
-		probe.Name = table[:maxName-50] + ".probe"
-	}
+	probe := probeTable(table)
+	probe.Flags = nftables.TableFlagOwner | nftables.TableFlagPersist
 	conn.Nftables.AddTable(probe)
 	conn.Nftables.DelTable(probe)
 	return explain("ask for a table with the flags owner and persist", conn.Nftables.Flush())
+}
+
+// probeTable is a table for a question to the kernel, beside another.
+func probeTable(table string) *nftables.Table {
+	name := table + ".probe"
+	if len(name) > maxName {
+		name = table[:maxName-50] + ".probe"
+	}
+	return &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
 }

@@ -70,9 +70,13 @@ func portRule(r *nftables.Rule) (proto byte, set string) {
 			if e.Invert {
 				set = e.SetName
 			}
+		case *expr.Verdict:
+			if e.Kind == expr.VerdictAccept {
+				return proto, set
+			}
 		}
 	}
-	return proto, set
+	return 0, ""
 }
 
 // portSetter is a Firewall whose ports can change while it is in use.

@@ -1,32 +1,25 @@
 package firewall
 
-import "net/netip"
-
-// queue holds the last change of each prefix and who waits for it. It is no mailbox, which keeps every item: of two
-// changes of one prefix only the later one is written. The zero queue is empty.
+// queue holds the last change of each target and who waits for it. It is no mailbox, which keeps every item: of two
+// changes of one target only the later one is written. The zero queue is empty.
 type queue struct {
-	index   map[queueKey]int // in changes
+	index   map[target]int // in changes
 	changes []Change
 	waiters [][]*submission // for the change of the same index
 }
 
-type queueKey struct {
-	kind   Kind
-	prefix netip.Prefix
-}
-
 func (q *queue) len() int { return len(q.changes) }
 
-// has says whether there is a change of a normalized prefix.
-func (q *queue) has(k Kind, p netip.Prefix) bool {
-	_, ok := q.index[queueKey{k, p}]
+// has says whether there is a change of a normalized target.
+func (q *queue) has(t target) bool {
+	_, ok := q.index[t]
 	return ok
 }
 
-// put adds a change, or replaces the one of the same prefix. Removals have twice the room: an unban that is lost
+// put adds a change, or replaces the one of the same target. Removals have twice the room: an unban that is lost
 // would lock somebody out, and the list of what is desired does not say what is no longer desired.
 func (q *queue) put(c *Change, t *submission, limit int) bool {
-	key := queueKey{c.Kind, c.Prefix}
+	key := c.target()
 	if i, ok := q.index[key]; ok {
 		q.changes[i] = *c
 		q.addWaiter(i, t)
@@ -42,16 +35,16 @@ func (q *queue) put(c *Change, t *submission, limit int) bool {
 	return true
 }
 
-func (q *queue) add(key queueKey, c *Change, waits []*submission) {
+func (q *queue) add(key target, c *Change, waits []*submission) {
 	if q.index == nil {
-		q.index = make(map[queueKey]int)
+		q.index = make(map[target]int)
 	}
 	q.index[key] = len(q.changes)
 	q.changes = append(q.changes, *c)
 	q.waiters = append(q.waiters, waits)
 }
 
-// addWaiter lets a ticket wait for a change: once, however many of its changes are of that prefix.
+// addWaiter lets a ticket wait for a change: once, however many of its changes are of that target.
 func (q *queue) addWaiter(i int, t *submission) {
 	for _, have := range q.waiters[i] {
 		if have == t {
@@ -62,10 +55,10 @@ func (q *queue) addWaiter(i int, t *submission) {
 	q.waiters[i] = append(q.waiters[i], t)
 }
 
-// putBack takes in what another queue had before this one. Of one prefix what is here came later, and counts.
+// putBack takes in what another queue had before this one. Of one target what is here came later, and counts.
 func (q *queue) putBack(old *queue) {
 	for i := range old.changes {
-		key := queueKey{old.changes[i].Kind, old.changes[i].Prefix}
+		key := old.changes[i].target()
 		at, ok := q.index[key]
 		if !ok { // whatever the bound is: they were accepted
 			q.add(key, &old.changes[i], old.waiters[i])

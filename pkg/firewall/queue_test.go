@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
 // anyPrefix is one of few, so that they come again.
@@ -23,13 +25,13 @@ func TestTheQueueHoldsTheLastChangeOfEachPrefixAndAllWhoWait(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for round := range 50 {
 		var q queue
-		last := make(map[queueKey]Change)
+		last := make(map[target]Change)
 		waiting := make(map[*submission]int)
 		for range r.IntN(3000) {
 			c := Change{Kind: Kind(r.IntN(int(numKinds))), Prefix: anyPrefix(r, 256), Timeout: time.Duration(r.Int64())}
 			tk := &submission{unsettled: 1}
-			k := queueKey{c.Kind, c.Prefix}
-			if _, ok := last[k]; q.has(c.Kind, c.Prefix) != ok {
+			k := c.target()
+			if _, ok := last[k]; q.has(c.target()) != ok {
 				t.Fatalf("round %d: %v is there %v, want %v", round, c.Prefix, !ok, ok)
 			}
 			if !q.put(&c, tk, 1<<20) {
@@ -42,7 +44,7 @@ func TestTheQueueHoldsTheLastChangeOfEachPrefixAndAllWhoWait(t *testing.T) {
 			t.Fatalf("round %d: %d changes of %d prefixes", round, q.len(), len(last))
 		}
 		for i, c := range q.changes {
-			if last[queueKey{c.Kind, c.Prefix}] != c {
+			if last[c.target()] != c {
 				t.Fatalf("round %d: %+v at %d", round, c, i)
 			}
 			for _, tk := range q.waiters[i] {
@@ -79,7 +81,7 @@ func TestAFullQueueTakesOnlyRemovalsAndWhatItHas(t *testing.T) {
 	ban := func(remove bool) bool {
 		c := Change{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{1, byte(r.Uint32()), byte(r.Uint32()),
 			byte(r.Uint32())}), 32), Remove: remove}
-		for q.has(c.Kind, c.Prefix) {
+		for q.has(c.target()) {
 			c.Prefix = netip.PrefixFrom(c.Prefix.Addr().Next(), 32)
 		}
 		return q.put(&c, &submission{unsettled: 1}, 100)
@@ -113,7 +115,8 @@ func TestWhatMayBeInTheKernelIsRememberedUntilItsEnd(t *testing.T) {
 	ends := make(map[elementKey]time.Time)
 	for range 200_000 {
 		now = now.Add(time.Duration(r.IntN(int(20 * time.Millisecond))))
-		key := keyOfElement(ban4, netip.AddrFrom4([4]byte{10, byte(r.IntN(4)), byte(r.Uint32()), byte(r.Uint32())}))
+		key := keyOfElement(ban4,
+			nfnl.Key{Addr: netip.AddrFrom4([4]byte{10, byte(r.IntN(4)), byte(r.Uint32()), byte(r.Uint32())})})
 		if r.IntN(10) == 0 {
 			w.forget(key)
 			delete(ends, key)

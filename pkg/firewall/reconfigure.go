@@ -4,10 +4,9 @@ import (
 	"context"
 	"fmt"
 	"reflect"
-	"slices"
 )
 
-// Reconfigure changes the scope, the ports, the priority and the meter of a table that is in use; the rest of cfg
+// Reconfigure changes the scope, the ports, the priority, the meter and the knock of a table that is in use; the rest of cfg
 // has to be as it was in Open. Rules and sets are exchanged in one transaction: no packet meets a chain without
 // them, and elements and counters stay. Another priority is another chain, which the kernel exchanges as it does
 // for [Migrated]. After an error the kernel has what it had.
@@ -23,8 +22,8 @@ func (t *Table) Reconfigure(cfg Config) error {
 		cfg.MaxElements != old.MaxElements {
 		return fmt.Errorf("%w: table, owner, the IPv6 prefix and the number of elements stay as they are", ErrChange)
 	}
-	cfg.NetNS = old.NetNS
-	cfg.UDPPorts, cfg.TCPPorts = slices.Clone(cfg.UDPPorts), slices.Clone(cfg.TCPPorts)
+	cfg.NetNS, cfg.noReject = old.NetNS, old.noReject
+	cfg.clonePorts()
 	if reflect.DeepEqual(cfg, old) {
 		return nil
 	}
@@ -49,7 +48,8 @@ func (t *Table) setConfigLocked(cfg Config) {
 	t.stateMu.Lock()
 	defer t.stateMu.Unlock()
 	t.cfg.Scope, t.cfg.UDPPorts, t.cfg.TCPPorts = cfg.Scope, cfg.UDPPorts, cfg.TCPPorts
-	t.cfg.Priority, t.cfg.Meter = cfg.Priority, cfg.Meter
+	t.cfg.ManagerPorts = cfg.ManagerPorts
+	t.cfg.Priority, t.cfg.Meter, t.cfg.Knock = cfg.Priority, cfg.Meter, cfg.Knock
 }
 
 // config is the configuration for those who do not hold writeMu.

@@ -62,12 +62,20 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
 		}{{unix.IPPROTO_UDP, "UDP", c.UDPPorts}, {unix.IPPROTO_TCP, "TCP", c.TCPPorts}} {
 			match := isProtocol(p.proto)
 			if len(p.ports) > 0 {
-				match = append(match, portNotIn(addPorts(p.ports))...)
+				match = append(match, portIn(addPorts(p.ports), true)...)
 			}
 			add(p.name+" that is not VoIP", numSets, match, accept)
 		}
 	}
 
+	limited := func(rate uint32, unit expr.LimitTime, burst uint32, over bool) []expr.Any {
+		return []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: unit, Burst: burst, Over: over}}
+	}
+	update := func(id setID, limit []expr.Any) []expr.Any {
+		return append(loadKey(defs[id]), &expr.Dynset{
+			SrcRegKey: 1, SetName: defs[id].name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: limit,
+		})
+	}
 	add("the machine itself", numSets, fromLoopback(), accept)
 	for _, id := range []setID{allow4, allow6} {
 		add("always let in", numSets, sourceIn(defs[id]), accept)
@@ -75,8 +83,73 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
 	if c.Scope == VoIP {
 		signalling()
 	}
+	for _, id := range []setID{block4, block6} {
+		add("banned by a person", id, sourceIn(defs[id]), drop(id))
+	}
+	// A connection that is cut is ended at its sender, who would otherwise hang in it until it times out, as would all
+	// that a proxy in between does for him. Should Asterisk write to it once more, his host resets it, and that passes.
+	for _, id := range []setID{cut4, cut6} {
+		add("end of a cut connection", numSets, isProtocol(unix.IPPROTO_TCP), tcpFlags(tcpReset, tcpReset),
+			sourceIn(defs[id]), accept)
+		if c.noReject {
+			continue
+		}
+		reject := drop(id)
+		reject[1] = &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}
+		add("cut", id, isProtocol(unix.IPPROTO_TCP), sourceIn(defs[id]), reject)
+	}
+	for _, id := range []setID{cut4, cut6} {
+		match := isProtocol(unix.IPPROTO_UDP)
+		if c.noReject {
+			match = nil
+		}
+		add("cut", id, match, sourceIn(defs[id]), drop(id))
+	}
+	for _, id := range []setID{slowFlow4, slowFlow6} { // each element has its own limit
+		add("slow", id, isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]), drop(id))
+	}
+	for _, id := range []setID{good4, good6} {
+		add("good", numSets, sourceIn(defs[id]), accept)
+	}
 	for _, id := range []setID{ban4, ban4Net24, net4, ban6, ban6Net64, net6} {
 		add("banned", id, sourceIn(defs[id]), drop(id))
+	}
+	// In scope All what follows still is for signalling only: a ban of one service closes no other, and a call's audio
+	// is more packets than the meter lets through.
+	if c.Scope == All {
+		signalling()
+	}
+	if len(c.ManagerPorts) > 0 {
+		for _, id := range []setID{manager4, manager6} {
+			add("banned from the manager", id, isProtocol(unix.IPPROTO_TCP), portIn(addPorts(c.ManagerPorts), false),
+				sourceIn(defs[id]), drop(id))
+		}
+	}
+	for _, id := range []setID{sip4, sip6} {
+		add("banned from UDP", id, isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]), drop(id))
+		match := isProtocol(unix.IPPROTO_TCP)
+		if len(c.ManagerPorts) > 0 {
+			match = append(match, portIn(addPorts(c.ManagerPorts), true)...)
+		}
+		add("banned from SIP over TCP", id, match, sourceIn(defs[id]), drop(id))
+	}
+	// Each port has its own bucket, so that one sender does not empty that of another, and the source has one for all
+	// its ports, so that many ports are of no use. Whoever finds no place in these sets is as if they were empty.
+	for _, id := range []setID{knock4, knockNet4, knock6, knockNet6} {
+		door, doorway := door4, doorway4
+		if defs[id].v6 {
+			door, doorway = door6, doorway6
+		}
+		if c.Knock.Port > 0 {
+			add("knocks", numSets, isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]),
+				update(door, limited(c.Knock.Port, expr.LimitTimeMinute, doorBurst, false)),
+				update(doorway, limited(c.Knock.Source, expr.LimitTimeMinute, doorBurst, false)), accept)
+		}
+		add("banned but for knocks", id, isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]), drop(id))
+	}
+	for _, id := range []setID{slow4, slow6} {
+		add("slow", id, isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]), drop(id))
+		add("slow", id, isProtocol(unix.IPPROTO_TCP), tcpFlags(tcpSyn|tcpAck, tcpSyn), sourceIn(defs[id]), drop(id))
 	}
 	if !c.Meter.Enabled {
 		return rules
@@ -84,20 +157,8 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
 	for _, id := range []setID{trust4, trust6} {
 		add("trusted", numSets, sourceIn(defs[id]), accept)
 	}
-	// In scope All the meter still is for signalling only: a call's audio is 50 packets a second and more.
-	if c.Scope == All {
-		signalling()
-	}
 	for _, id := range []setID{meter4, meter6} {
-		add("too many packets", id, loadSource(defs[id]), []expr.Any{&expr.Dynset{
-			SrcRegKey: 1,
-			SetName:   defs[id].name,
-			Operation: unix.NFT_DYNSET_OP_UPDATE,
-			Exprs: []expr.Any{&expr.Limit{
-				Type: expr.LimitTypePkts, Rate: uint64(c.Meter.Rate), Unit: expr.LimitTimeSecond,
-				Burst: c.Meter.Burst, Over: true,
-			}},
-		}}, drop(id))
+		add("too many packets", id, update(id, limited(c.Meter.Rate, expr.LimitTimeSecond, c.Meter.Burst, true)), drop(id))
 	}
 	return rules
 }
@@ -135,12 +196,28 @@ func isNeither(a, b byte) []expr.Any {
 	}
 }
 
-// portNotIn matches a destination port outside the set; in UDP and in TCP it is the second half-word (RFC 768, RFC
-// 9293 section 3.1).
-func portNotIn(ports *nftables.Set) []expr.Any {
+// portIn matches a destination port in the set, or outside of it; in UDP and in TCP it is the second half-word (RFC
+// 768, RFC 9293 section 3.1).
+func portIn(ports *nftables.Set, outside bool) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: 1, SetName: ports.Name, SetID: ports.ID, Invert: true},
+		&expr.Lookup{SourceRegister: 1, SetName: ports.Name, SetID: ports.ID, Invert: outside},
+	}
+}
+
+// Flags in the TCP header (RFC 9293 section 3.1).
+const (
+	tcpSyn   = 0x02
+	tcpReset = 0x04
+	tcpAck   = 0x10
+)
+
+// tcpFlags matches where of some flags only those of want are set.
+func tcpFlags(some, want byte) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{some}, Xor: []byte{0}},
+		compareRegister(expr.CmpOpEq, want),
 	}
 }
 
@@ -181,7 +258,30 @@ func loadSource(d setDef) []expr.Any {
 }
 
 func sourceIn(d setDef) []expr.Any {
-	return append(loadSource(d), &expr.Lookup{SourceRegister: 1, SetName: d.name})
+	return append(loadKey(d), &expr.Lookup{SourceRegister: 1, SetName: d.name})
+}
+
+// Registers of four bytes (NFT_REG32_00 in linux/netfilter/nf_tables.h) behind an address in register 1.
+const (
+	registerAfter4 = unix.NFT_REG32_01
+	registerAfter6 = unix.NFT_REG32_04
+)
+
+// loadKey loads the key of a set from register 1 on. Each part of it begins a register of its own.
+func loadKey(d setDef) []expr.Any {
+	e := loadSource(d)
+	next := uint32(registerAfter4)
+	if d.v6 {
+		next = registerAfter6
+	}
+	if d.key == byTransport || d.key == byFlow {
+		e = append(e, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: next})
+		next++
+	}
+	if d.key == byPort || d.key == byFlow {
+		e = append(e, &expr.Payload{DestRegister: next, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2})
+	}
+	return e
 }
 
 // netmask returns the netmask of a length as bytes.

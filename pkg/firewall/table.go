@@ -22,6 +22,7 @@ type Firewall interface {
 	Apply([]Change) error
 	Elements(Kind) ([]Element, error)
 	Has(Kind, netip.Prefix) (Element, bool, error)
+	Holds(Change) (Element, bool, error)
 	Drops() (map[string]uint64, error)
 	Verify() error
 	Delete() error
@@ -59,6 +60,8 @@ type Table struct {
 	mustEnsure bool
 	// ownership is whether the kernel knows table owners, once it was asked.
 	ownership ownership
+	// askedForReject says that the kernel was asked whether it can end connections.
+	askedForReject bool
 	// written is what is believed of the elements of hash sets. elementsUnknown says that the kernel may have
 	// others, since the table was there before us.
 	written         written
@@ -103,7 +106,7 @@ func Open(cfg Config) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.UDPPorts, cfg.TCPPorts = slices.Clone(cfg.UDPPorts), slices.Clone(cfg.TCPPorts)
+	cfg.clonePorts()
 	t := &Table{cfg: cfg, defs: allSets(cfg.IPv6Prefix), connUnused: true, mustEnsure: true, written: newWritten()}
 	if t.writeConn, err = dial(cfg.NetNS); err != nil {
 		return nil, err
@@ -203,6 +206,7 @@ func (t *Table) ensureLocked() (Outcome, error) {
 	if err := t.chooseOwnerLocked(); err != nil {
 		return "", err
 	}
+	t.chooseRejectLocked()
 	found, err := t.findExistingLocked()
 	if err != nil {
 		return "", explain("look at table "+t.cfg.Table, err)
@@ -223,6 +227,9 @@ func (t *Table) ensureLocked() (Outcome, error) {
 	}
 	if err := t.readBackLocked(); err != nil {
 		return "", explain("read table "+t.cfg.Table+" back", err)
+	}
+	if err := t.writeSlowLocked(carried); err != nil {
+		return "", explain("bring back what is slow in table "+t.cfg.Table, err)
 	}
 	t.mustEnsure = false
 	t.fullUntil = [numSets]time.Time{}
@@ -378,6 +385,32 @@ func (t *Table) buildLocked(f existingTable, replace bool, carried []Element) er
 	return errors.Join(failed, lib.Flush())
 }
 
+// writeSlowLocked writes what was slow in an older table: buildLocked cannot. Each begins with a full bucket.
+func (t *Table) writeSlowLocked(carried []Element) error {
+	var elems [numSets][]nfnl.SetElement
+	for i := range carried {
+		e := &carried[i]
+		id, _, key, ok := e.target().home(t.cfg.IPv6Prefix)
+		if e.Kind != Slow || !ok || e.Remaining <= 0 || len(elems[id]) >= int(t.cfg.setSize(id)) {
+			continue
+		}
+		elems[id] = append(elems[id], nfnl.SetElement{Key: key, Timeout: e.Remaining, Limit: e.Pace.kernelLimit()})
+	}
+	for id := range elems {
+		for part := range slices.Chunk(elems[id], slowChunk) {
+			b := t.beginTransactionLocked()
+			b.Add(t.defs[id].name, part, false)
+			if err := t.commitLocked(b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// slowChunk is how many elements with a limit are less than nfnl.MaxTransaction.
+const slowChunk = 512
+
 // elementsForSets gives carried elements to the sets that hold them now. What does not fit a smaller set is what
 // would have ended first.
 func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.SetElement, size int) {
@@ -385,9 +418,12 @@ func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.Se
 	slices.SortFunc(carried, func(a, b Element) int { return int(b.Remaining/time.Second) - int(a.Remaining/time.Second) })
 	var edits [numSets][]edit
 	for _, e := range carried {
-		id, p, ok := setFor(e.Kind, e.Prefix, t.cfg.IPv6Prefix)
-		if !ok || !t.cfg.hasSet(id) {
+		id, p, key, ok := e.target().home(t.cfg.IPv6Prefix)
+		if !ok || !t.cfg.hasSet(id) || e.Kind == Slow { // the library knows no limits of elements
 			continue
+		}
+		if e.manual {
+			id = manualSet(p)
 		}
 		if t.defs[id].shape == interval {
 			ed := edit{prefix: p}
@@ -396,7 +432,7 @@ func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.Se
 			}
 			edits[id] = append(edits[id], ed)
 		} else if n := t.cfg.setSize(id); e.Remaining > 0 && (n == 0 || len(elems[id]) < int(n)) {
-			elems[id] = append(elems[id], nftables.SetElement{Key: p.Addr().AsSlice(),
+			elems[id] = append(elems[id], nftables.SetElement{Key: key.Bytes(),
 				Timeout: max(time.Millisecond, e.Remaining)})
 			size += 100
 		}
@@ -406,7 +442,7 @@ func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.Se
 		for i := range add {
 			for _, e := range add[i].elements(now) {
 				elems[id] = append(elems[id], nftables.SetElement{
-					Key: e.Key.AsSlice(), IntervalEnd: e.End, IntervalOpen: e.Open, Timeout: e.Timeout,
+					Key: e.Key.Bytes(), IntervalEnd: e.End, IntervalOpen: e.Open, Timeout: e.Timeout,
 					Comment: e.Comment,
 				})
 				size += 100

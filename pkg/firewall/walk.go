@@ -3,7 +3,6 @@ package firewall
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
@@ -32,7 +31,7 @@ func (t *Table) Walk(ctx context.Context, k Kind, each func([]Element) error) (w
 		return false, explain("list "+k.String()+"s", err)
 	}
 	for i, d := range t.defs {
-		if d.kind != k || !cfg.hasSet(setID(i)) {
+		if d.kind != k || d.manual || !cfg.hasSet(setID(i)) {
 			continue
 		}
 		if err := t.walkSet(ctx, s, setID(i), each); err != nil {
@@ -55,7 +54,7 @@ func (t *Table) walkSet(ctx context.Context, s *nfnl.Conn, id setID, each func([
 		if err != nil {
 			return err
 		}
-		list := networksOfSpans(d.kind, spans, time.Now())
+		list := d.networks(spans, time.Now())
 		if len(list) == 0 {
 			return nil
 		}
@@ -63,13 +62,11 @@ func (t *Table) walkSet(ctx context.Context, s *nfnl.Conn, id setID, each func([
 	}
 	return s.List(ctx, t.cfg.Table, d.name, func(list []nfnl.Listed) error {
 		elements := make([]Element, 0, len(list))
-		for _, e := range list {
-			if d.bits > e.Key.BitLen() {
-				return fmt.Errorf("firewall: set %s has a key of %d bits", d.name, e.Key.BitLen())
+		for i := range list {
+			if a := list[i].Key.Addr; d.bits > a.BitLen() {
+				return fmt.Errorf("firewall: set %s has a key of %d bits", d.name, a.BitLen())
 			}
-			elements = append(elements, Element{Kind: d.kind, Prefix: netip.PrefixFrom(e.Key, d.bits),
-				Timeout:   e.Timeout,
-				Remaining: e.Left})
+			elements = append(elements, d.element(&list[i]))
 		}
 		return each(elements)
 	})

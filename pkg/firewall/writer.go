@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -37,7 +36,7 @@ type WriterConfig struct {
 	// at each look. Sampled is told how many were looked for and found.
 	Sample  func(n int) []Change
 	Sampled func(looked, found int)
-	// MaxPending bounds the prefixes that wait for the kernel, 1048576 if 0.
+	// MaxPending bounds the changes that wait for the kernel, 1048576 if 0.
 	MaxPending int
 	// Found is what the table holds, as listed at FoundAt: where it still is there at the start, the Writer does
 	// not write once more what ends at the same time.
@@ -78,7 +77,7 @@ type Writer struct {
 
 	// mu is held for moments only, and never while the kernel is asked.
 	mu sync.Mutex
-	// pending are the changes that nobody has begun to write, the last of each prefix.
+	// pending are the changes that nobody has begun to write, the last of each target.
 	pending queue
 	// overflow says that changes were not accepted into pending: the table has to be built from what is desired.
 	overflow bool
@@ -408,13 +407,13 @@ func isPermanent(err error) bool {
 
 // settle tells everybody who waits. A full set is the trouble only of those whose prefixes found no room.
 func (w *Writer) settle(changes []Change, waits [][]*submission, err error) {
-	var refused map[netip.Prefix]bool
+	var refused map[target]bool
 	if errors.Is(err, ErrFull) {
-		refused = w.refusedPrefixes(err)
+		refused = w.refusedTargets(err)
 	}
 	for i := range changes {
 		e := err
-		if c := &changes[i]; refused != nil && (c.Remove || c.Kind == Allow || !refused[c.Prefix]) {
+		if c := &changes[i]; refused != nil && (c.Remove || !refused[c.target()]) {
 			e = nil
 		}
 		for _, t := range waits[i] {
@@ -423,17 +422,22 @@ func (w *Writer) settle(changes []Change, waits [][]*submission, err error) {
 	}
 }
 
-// refusedPrefixes collects what found no room and says so now and then.
-func (w *Writer) refusedPrefixes(err error) map[netip.Prefix]bool {
-	set := make(map[netip.Prefix]bool)
+// refusedTargets collects what found no room and says so now and then.
+func (w *Writer) refusedTargets(err error) map[target]bool {
+	set := make(map[target]bool)
 	for _, f := range fullErrors(err) {
-		for _, p := range f.Refused {
-			set[p] = true
+		for _, t := range f.targets {
+			set[t] = true
+		}
+		if f.targets == nil { // another Firewall's
+			for _, p := range f.Refused {
+				set[target{kind: Ban, prefix: p}] = true
+			}
 		}
 	}
 	if now := time.Now(); now.Sub(w.fullLogged) > fullQuiet {
 		w.fullLogged = now
-		w.cfg.Log.Error("bans found no room in the kernel", "refused", len(set), hint.Attr(err))
+		w.cfg.Log.Error("changes found no room in the kernel", "refused", len(set), hint.Attr(err))
 	}
 	return set
 }
@@ -490,7 +494,7 @@ func (w *Writer) tryRebuild() (Outcome, int, error) {
 	}
 	err = w.fw.Apply(list)
 	if errors.Is(err, ErrFull) {
-		w.refusedPrefixes(err)
+		w.refusedTargets(err)
 		err = nil
 	}
 	return outcome, len(list), err
@@ -501,15 +505,15 @@ func markAlreadyThere(list []Change, found []Element, at time.Time) {
 	if len(found) == 0 {
 		return
 	}
-	ends := make(map[netip.Prefix]time.Time, len(found))
+	ends := make(map[target]time.Time, len(found))
 	for _, e := range found {
 		if e.Kind == Ban && e.Remaining > 0 {
-			ends[e.Prefix] = at.Add(e.Remaining)
+			ends[e.target()] = at.Add(e.Remaining)
 		}
 	}
 	for i := range list {
 		c := &list[i]
-		end, ok := ends[c.Prefix]
+		end, ok := ends[c.target()]
 		c.alreadyThere = ok && c.Kind == Ban && !c.until.IsZero() && c.until.Sub(end).Abs() < endTolerance
 	}
 }
@@ -600,7 +604,7 @@ func (w *Writer) verify(ctx context.Context) {
 func (w *Writer) notInKernel(list []Change) ([]Change, error) {
 	var missing []Change
 	for _, c := range list {
-		_, ok, err := w.fw.Has(c.Kind, c.Prefix)
+		_, ok, err := w.fw.Holds(c)
 		if err != nil {
 			return nil, err
 		}
@@ -612,13 +616,13 @@ func (w *Writer) notInKernel(list []Change) ([]Change, error) {
 }
 
 func (w *Writer) isPending(c Change) bool {
-	p, err := Normalize(c.Prefix)
-	if err != nil {
+	var err error
+	if c.Prefix, c.Flow, err = normalizeTarget(c.Kind, c.Prefix, c.Flow); err != nil {
 		return true
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.pending.has(c.Kind, p)
+	return w.pending.has(c.target())
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

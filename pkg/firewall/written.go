@@ -1,8 +1,9 @@
 package firewall
 
 import (
-	"net/netip"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
 // written remembers which hashed elements may be in the kernel. It only chooses the cheaper way of writing one: a
@@ -18,11 +19,15 @@ type written struct {
 
 // elementKey is an element of a hash set.
 type elementKey struct {
-	set  setID
-	addr [16]byte
+	set      setID
+	protocol uint8
+	port     uint16
+	addr     [16]byte
 }
 
-func keyOfElement(set setID, a netip.Addr) elementKey { return elementKey{set, a.As16()} }
+func keyOfElement(set setID, k nfnl.Key) elementKey {
+	return elementKey{set, k.Protocol, k.Port, k.Addr.As16()}
+}
 
 const (
 	// endTolerance covers the kernel's jiffies, and clocks that are read one after the other.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -20,8 +19,9 @@ const (
 
 // Listed is an element of a hash set as the kernel lists it.
 type Listed struct {
-	Key           netip.Addr
+	Key           Key
 	Timeout, Left time.Duration // 0: for ever
+	Limit         Limit
 }
 
 // List asks for a list of a hash set and reads it message by message. The library's reader takes 300 bytes an
@@ -124,22 +124,44 @@ func appendListed(list []Listed, body []byte) ([]Listed, error) {
 				case kind == unix.NFTA_SET_ELEM_KEY:
 					for kind, data := range eachAttribute(value) {
 						if kind == unix.NFTA_DATA_VALUE {
-							e.Key, _ = netip.AddrFromSlice(data)
+							e.Key = parseKey(data)
 						}
 					}
 				case kind == unix.NFTA_SET_ELEM_TIMEOUT && len(value) == 8:
 					e.Timeout = time.Duration(binary.BigEndian.Uint64(value)) * time.Millisecond
 				case kind == unix.NFTA_SET_ELEM_EXPIRATION && len(value) == 8:
 					e.Left = time.Duration(binary.BigEndian.Uint64(value)) * time.Millisecond
+				case kind == unix.NFTA_SET_ELEM_EXPR:
+					e.Limit = parseLimit(value)
 				}
 			}
-			if !e.Key.IsValid() {
+			if !e.Key.Addr.IsValid() {
 				return list, errListing
 			}
 			list = append(list, e)
 		}
 	}
 	return list, nil
+}
+
+// parseLimit reads an element's limit, none where it is another expression.
+func parseLimit(expr []byte) (l Limit) {
+	for kind, data := range eachAttribute(expr) {
+		if kind != unix.NFTA_EXPR_DATA {
+			continue
+		}
+		for kind, value := range eachAttribute(data) {
+			switch {
+			case kind == unix.NFTA_LIMIT_RATE && len(value) == 8:
+				l.Rate = binary.BigEndian.Uint64(value)
+			case kind == unix.NFTA_LIMIT_UNIT && len(value) == 8:
+				l.Unit = binary.BigEndian.Uint64(value)
+			case kind == unix.NFTA_LIMIT_BURST && len(value) == 4:
+				l.Burst = binary.BigEndian.Uint32(value)
+			}
+		}
+	}
+	return l
 }
 
 // eachAttribute yields netlink attributes and what is in them, up to one that does not fit.

@@ -11,13 +11,13 @@ func FuzzListing(f *testing.F) {
 	var b Transaction
 	b.Begin("ringwall")
 	at := len(b.buf)
-	b.Add("ban4", []SetElement{{Key: netip.MustParseAddr("203.0.113.66"), Timeout: time.Hour}}, false)
+	b.Add("ban4", []SetElement{{Key: Key{Addr: netip.MustParseAddr("203.0.113.66")}, Timeout: time.Hour}}, false)
 	size := binary.NativeEndian.Uint32(b.buf[at:])
 	f.Add(b.buf[at+16 : at+int(size)])
 	f.Fuzz(func(t *testing.T, body []byte) {
 		list, err := appendListed(nil, body)
 		for _, e := range list {
-			if !e.Key.IsValid() {
+			if !e.Key.Addr.IsValid() {
 				t.Errorf("%+v, %v", e, err)
 			}
 		}

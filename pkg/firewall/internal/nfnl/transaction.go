@@ -30,11 +30,79 @@ const MaxTransaction = 96 << 10
 // does not, and it can demand that an element be new (NLM_F_EXCL), so that a fresh ban costs one message, not
 // three.
 type SetElement struct {
-	Key     netip.Addr
+	Key     Key
 	Timeout time.Duration // 0: none
+	Limit   Limit         // the element's own
 	End     bool          // closes an interval
 	Open    bool          // an interval up to the last address, without an end
 	Comment string
+}
+
+// Key is the key of an element: an address, and what it is concatenated with where that is not 0.
+type Key struct {
+	Addr     netip.Addr
+	Protocol uint8
+	Port     uint16
+}
+
+// Bytes is the key as the kernel wants it: each part takes whole words (struct nft_data, four bytes a register).
+func (k Key) Bytes() []byte { return k.appendTo(make([]byte, 0, k.size())) }
+
+func (k Key) size() int {
+	n := 4
+	if !k.Addr.Is4() {
+		n = 16
+	}
+	if k.Protocol != 0 {
+		n += 4
+	}
+	if k.Port != 0 {
+		n += 4
+	}
+	return n
+}
+
+func (k Key) appendTo(b []byte) []byte {
+	if k.Addr.Is4() {
+		a := k.Addr.As4()
+		b = append(b, a[:]...)
+	} else {
+		a := k.Addr.As16()
+		b = append(b, a[:]...)
+	}
+	if k.Protocol != 0 {
+		b = append(b, k.Protocol, 0, 0, 0)
+	}
+	if k.Port != 0 {
+		b = append(binary.BigEndian.AppendUint16(b, k.Port), 0, 0)
+	}
+	return b
+}
+
+// parseKey reads a key, by its length: no two kinds of keys that Ringwall uses have the same.
+func parseKey(b []byte) (k Key) {
+	address := 4
+	if len(b) >= 16 {
+		address = 16
+	}
+	switch len(b) - address {
+	case 8:
+		k.Port = binary.BigEndian.Uint16(b[address+4:])
+		fallthrough
+	case 4:
+		k.Protocol = b[address]
+		fallthrough
+	case 0:
+		k.Addr, _ = netip.AddrFromSlice(b[:address])
+	}
+	return k
+}
+
+// Limit matches what an element gets beyond Rate packets in Unit seconds, where Burst may come at once; none where
+// Rate is 0.
+type Limit struct {
+	Rate, Unit uint64
+	Burst      uint32
 }
 
 // Transaction is one transaction, its messages one after the other as they are sent.
@@ -119,21 +187,17 @@ func (t *Transaction) appendElement(e *SetElement, values bool) {
 		t.buf = binary.BigEndian.AppendUint32(t.buf, unix.NFT_SET_ELEM_INTERVAL_END)
 	}
 	key := t.openNested(unix.NFTA_SET_ELEM_KEY)
-	if e.Key.Is4() {
-		a := e.Key.As4()
-		t.appendAttribute(unix.NFTA_DATA_VALUE, len(a))
-		t.buf = append(t.buf, a[:]...)
-	} else {
-		a := e.Key.As16()
-		t.appendAttribute(unix.NFTA_DATA_VALUE, len(a))
-		t.buf = append(t.buf, a[:]...)
-	}
+	t.appendAttribute(unix.NFTA_DATA_VALUE, e.Key.size())
+	t.buf = e.Key.appendTo(t.buf)
 	t.closeNested(key)
 	// The kernel refuses either on the end of an interval (nft_add_set_elem in nf_tables_api.c).
 	if values && !e.End {
 		if e.Timeout > 0 {
 			t.appendAttribute(unix.NFTA_SET_ELEM_TIMEOUT, 8)
 			t.buf = binary.BigEndian.AppendUint64(t.buf, uint64(max(1, e.Timeout.Milliseconds())))
+		}
+		if e.Limit.Rate > 0 {
+			t.appendLimit(e.Limit)
 		}
 		var data []byte
 		if e.Comment != "" {
@@ -151,6 +215,30 @@ func (t *Transaction) appendElement(e *SetElement, values bool) {
 	}
 	t.closeNested(item)
 }
+
+// appendLimit appends `limit rate over` (nft_limit_policy in net/netfilter/nft_limit.c). The set itself need not have
+// one (nft_add_set_elem in nf_tables_api.c), and a lookup runs it (nft_lookup_eval).
+func (t *Transaction) appendLimit(l Limit) {
+	expr := t.openNested(unix.NFTA_SET_ELEM_EXPR)
+	t.appendText(unix.NFTA_EXPR_NAME, limitName)
+	data := t.openNested(unix.NFTA_EXPR_DATA)
+	t.appendAttribute(unix.NFTA_LIMIT_RATE, 8)
+	t.buf = binary.BigEndian.AppendUint64(t.buf, l.Rate)
+	t.appendAttribute(unix.NFTA_LIMIT_UNIT, 8)
+	t.buf = binary.BigEndian.AppendUint64(t.buf, l.Unit)
+	for _, a := range [...]struct {
+		kind  uint16
+		value uint32
+	}{{unix.NFTA_LIMIT_BURST, l.Burst}, {unix.NFTA_LIMIT_TYPE, unix.NFT_LIMIT_PKTS},
+		{unix.NFTA_LIMIT_FLAGS, unix.NFT_LIMIT_F_INV}} {
+		t.appendAttribute(a.kind, 4)
+		t.buf = binary.BigEndian.AppendUint32(t.buf, a.value)
+	}
+	t.closeNested(data)
+	t.closeNested(expr)
+}
+
+const limitName = "limit"
 
 func (t *Transaction) appendAttribute(kind uint16, size int) {
 	t.buf = binary.NativeEndian.AppendUint16(t.buf, uint16(attrHeader+size))
@@ -191,9 +279,9 @@ func (t *Transaction) Bytes() []byte {
 
 // Size is about what an element takes in a message, for MaxTransaction.
 func (e *SetElement) Size() int {
-	n := 28
-	if e.Key.Is6() {
-		n = 40
+	n := 24 + e.Key.size()
+	if e.Limit.Rate > 0 {
+		n += 68
 	}
 	if e.Comment != "" || e.Open {
 		n += 16 + len(e.Comment)
