@@ -85,7 +85,7 @@ func (a *activity) countBan(now int64) {
 func (j *judgement) countForActivity() {
 	a := &j.engine.activity
 	a.minuteAt(j.now).attempts++
-	if name := j.event.Account; name != "" && name != unknownAccount {
+	if name := j.account; name != "" && name != unknownAccount {
 		a.rotateHalves(j.now)
 		a.countTry(j.accountNameHash(), j.hash(forActivity, 0), j.now, name)
 	}

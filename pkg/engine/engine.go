@@ -28,6 +28,7 @@ const (
 	maxStrangerFailures = 1 << 16
 	maxPending          = 1 << 16
 	maxLoginFlows       = 1 << 18
+	maxDialogueNames    = 1 << 14
 )
 
 // Engine judges sources: it takes events, times and commands, and returns decisions. It is the rules of policy, what it
@@ -52,8 +53,10 @@ type Engine struct {
 	sources          *sources
 	evidence         *table.Chains[sourceKey, record]
 	dialogues        *table.Window[dialogue]         // what each began with, to know retransmissions
+	dialogueNames    *table.Window[accountName]      // that each named first, where Asterisk has no such account
 	pending          table.FIFO[pendingEvent]        // what waits for a login: what is due first is first
 	strangerFailures *table.Window[strangerFailures] // by source without trust and account
+	strangerAttempts *table.Window[strangerFailures] // the same of what is no wrong password: see judgeAccount
 	accounts         map[uint64]*account             // by hashAccount
 	accountsSweptAt  int64                           // when accounts were last gone through
 	guessedLogins    *table.Window[guessedLogin]     // logins after guessing, by source and account
@@ -116,6 +119,8 @@ func newEngine(p config.Policy, hash keyedHash) *Engine {
 		sources:          newSources(p.MaxSources, uint32(quietFor(&p)/second)),
 		dialogues:        table.NewWindow[dialogue](dialogueTTL, maxDialogues),
 		strangerFailures: table.NewWindow[strangerFailures](2*idleResetSeconds*second, maxStrangerFailures),
+		strangerAttempts: table.NewWindow[strangerFailures](2*idleResetSeconds*second, maxStrangerFailures),
+		dialogueNames:    table.NewWindow[accountName](dialogueTTL, maxDialogueNames),
 		reports:          table.NewWindow[struct{}](reportTTL, maxReports),
 		guessedLogins:    table.NewWindow[guessedLogin](int64(p.Ban.Memory), maxReports),
 		slowGuessers:     table.NewWindow[struct{}](24*60*minute, maxReports),
@@ -210,6 +215,7 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *event.Event, out []ban.De
 		j.reportLeak()
 		return j.out
 	}
+	j.nameAccount()
 	if ev.Hostile && j.judgeHostile() {
 		return j.finish()
 	}
@@ -223,7 +229,7 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *event.Event, out []ban.De
 	case kindGuess:
 		j.judgeGuess()
 	case kindConnection:
-		j.charge(pointsFor(&e.policy.Points, j.rule.reason), j.rule.reason, noNote)
+		j.judgeAccount(pointsFor(&e.policy.Points, j.rule.reason), j.rule.reason)
 	case kindMisconfigured:
 		j.record(j.source(), 0, ban.ReasonConfiguration, noteMisconfigured)
 		j.reportMisconfigured(ban.ReasonConfiguration,

@@ -39,6 +39,7 @@ const (
 	notePossibleBreach
 	noteCopies
 	noteSuspected
+	noteDevice
 )
 
 var noteTexts = [...]string{
@@ -61,6 +62,7 @@ var noteTexts = [...]string{
 	"a right password for an account that is being guessed, from where it never was: no trust yet",
 	"copies of one answer, more than a network makes: guesses",
 	"the account may be under distributed guessing: no allowance for a phone's pace",
+	"one account at a device's pace: a device whose set-up is old, not a scan",
 }
 
 // record is one piece of evidence.
@@ -125,8 +127,8 @@ func (j *judgement) record(s *source, points float64, reason ban.Reason, n note)
 	r.at, r.points, r.score, r.multiplier = j.now, float32(points), s.observedScore, j.multiplied
 	r.typ, r.service, r.transport = j.event.Type, j.event.Service, j.event.Remote.Transport
 	r.reason, r.note, r.pbx, r.proven = reasonIndex(reason), n, j.pbx, j.proven
-	r.length = uint8(min(len(j.event.Account), nameBytes+1))
-	copy(r.account[:], j.event.Account)
+	r.length = uint8(min(len(j.account), nameBytes+1))
+	copy(r.account[:], j.account)
 	if s.banned {
 		b = j.engine.activeBanOf(j.key)
 	}

@@ -251,6 +251,7 @@ func (w *explainer) explainHints() {
 		noteTexts[notePace]:          mend,
 		noteTexts[noteKnownHere]:     mend,
 		noteTexts[noteRoaming]:       mend,
+		noteTexts[noteDevice]:        "account %s fails again and again, no faster than a device does: mend its set-up",
 		noteTexts[noteBreach]:        "account %s logged in right after guessing: change its password",
 		noteTexts[noteMisconfigured]: "account %s: Asterisk refuses requests because of its set-up, see its log",
 		noteTexts[noteTargeted]:      "account %s is being guessed from many sources: make sure that its password is strong",

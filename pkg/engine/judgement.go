@@ -27,12 +27,13 @@ type judgement struct {
 	now    int64 // of the engine, ns
 
 	// The event, and what follows from it alone.
-	event  *event.Event
-	pbx    uint8 // index in Engine.pbxs
-	addr   netip.Addr
-	key    sourceKey // of the source that addr belongs to
-	rule   *rule     // its row of the evidence table; nil: the event is worth nothing
-	proven bool      // the sender has the address: it could not be forged
+	event   *event.Event
+	account string // its account, or the name that its dialogue began with: see accountInDialogue
+	pbx     uint8  // index in Engine.pbxs
+	addr    netip.Addr
+	key     sourceKey // of the source that addr belongs to
+	rule    *rule     // its row of the evidence table; nil: the event is worth nothing
+	proven  bool      // the sender has the address: it could not be forged
 
 	// What was looked up or computed, each once and where a rule asks for it.
 	tracked      *source   // see source
@@ -54,7 +55,7 @@ type judgement struct {
 func (e *Engine) newJudgement(ev *event.Event, from netip.Addr, pbx uint8, out []ban.Decision) judgement {
 	return judgement{
 		engine: e, policy: &e.policy, now: e.now,
-		event: ev, pbx: pbx, addr: from, key: e.keyOf(from),
+		event: ev, account: ev.Account, pbx: pbx, addr: from, key: e.keyOf(from),
 		proven: ev.Remote.Transport.Proven() && ev.Service != event.SIP, // see evidenceTable about chan_sip
 		out:    out,
 	}
@@ -98,7 +99,7 @@ func (j *judgement) decide(
 	j.out = append(j.out, ban.Decision{
 		Time: utc(j.now), Action: action, Source: j.addr, Prefix: prefix, Reason: reason,
 		Points: j.points, Score: j.score,
-		Account: truncateAccount(j.event.Account), Service: j.event.Service, Transport: j.event.Remote.Transport,
+		Account: truncateAccount(j.account), Service: j.event.Service, Transport: j.event.Remote.Transport,
 		Proven: proven, Duration: d, PBX: j.engine.pbxName(j.pbx), Detail: detail,
 	})
 }
@@ -114,7 +115,7 @@ func truncateAccount(name string) string {
 // accountNameHash is the hash of the account's name.
 func (j *judgement) accountNameHash() uint64 {
 	if j.accountHash == 0 {
-		j.accountHash = j.engine.hashText(j.event.Account)
+		j.accountHash = j.engine.hashText(j.account)
 	}
 	return j.accountHash
 }
@@ -170,7 +171,7 @@ func (j *judgement) judgeAttempt() {
 	if reason == ban.ReasonUnknownAccount && j.deferIfChallenged(points) {
 		return
 	}
-	j.charge(points, reason, noNote)
+	j.judgeAccount(points, reason)
 }
 
 // judgeGuess judges a wrong answer to a challenge: each distinct answer once.
@@ -196,15 +197,15 @@ func (j *judgement) judgeGuess() {
 		}
 	}
 	if !byPace {
-		j.charge(points, reason, noNote)
+		j.judgeAccount(points, reason)
 		return
 	}
-	j.judgeWrongPassword(points, again)
+	j.judgeWrongPassword(failure{id: j.accountID(), points: points, reason: reason, again: again})
 }
 
 // isHoneypot says whether no phone has the account of the event: policy.honeypots.
 func (j *judgement) isHoneypot() bool {
-	return len(j.engine.honeypots) > 0 && j.engine.honeypots[j.event.Account]
+	return len(j.engine.honeypots) > 0 && j.engine.honeypots[j.account]
 }
 
 // serviceIsEnforced says whether evidence of the event's service leads to bans, and is not only observed.

@@ -15,8 +15,9 @@ type Pardon struct {
 	bans    BanWalk
 	sources map[sourceKey]bool // that are let in: their guesses are forgotten at the end
 
-	// How far that has come in Engine.strangerFailures and Engine.guessedLogins; see table.Window.RemoveSome.
+	// How far that has come in the tables of the same names; see table.Window.RemoveSome.
 	strangerFailures uint64
+	strangerAttempts uint64
 	guessedLogins    uint64
 
 	// Graces are the prefixes that nobody bans again before the grace is over, as of the last step.
@@ -109,6 +110,7 @@ func (e *Engine) forgetGuesses(p *Pardon, n int) (more bool) {
 	isPardonedFailure := func(f strangerFailures) bool { return p.sources[f.from] }
 	isPardonedLogin := func(l guessedLogin) bool { return p.sources[l.from] }
 	moreFailures := e.strangerFailures.RemoveSome(&p.strangerFailures, n, isPardonedFailure)
+	moreAttempts := e.strangerAttempts.RemoveSome(&p.strangerAttempts, n, isPardonedFailure)
 	moreLogins := e.guessedLogins.RemoveSome(&p.guessedLogins, n, isPardonedLogin)
-	return moreFailures || moreLogins
+	return moreFailures || moreAttempts || moreLogins
 }

@@ -13,26 +13,38 @@ type customerFailures struct {
 	foreign bool // the account never logged in from there
 }
 
-// judgeWrongPassword judges a wrong password of an account that exists, which would cost points.
-func (j *judgement) judgeWrongPassword(points float64, r repetition) {
+// failure is one failure of an account, which would cost points.
+type failure struct {
+	id     uint64 // of the account
+	points float64
+	reason ban.Reason
+	again  repetition
+}
+
+// judgeWrongPassword judges a wrong password of an account that exists.
+func (j *judgement) judgeWrongPassword(now failure) {
 	if t := j.sourceTrust(); t != nil {
-		j.judgeCustomerFailure(t, j.accountID(), points, r)
+		j.judgeCustomerFailure(t, now)
 	} else {
-		j.judgeStrangerFailure(j.accountID(), points, r)
+		j.judgeStrangerFailure(now)
 	}
 }
 
-// judgeCustomerFailure judges a wrong password at a trusted source: too many accounts that never logged in from there
-// end its trust, and any account that fails faster than a phone retries costs points.
-func (j *judgement) judgeCustomerFailure(t *trust, id uint64, points float64, r repetition) {
+// judgeCustomerFailure judges a failure at a trusted source: too many accounts that never logged in from there end its
+// trust, and any account that fails faster than a device retries costs points.
+func (j *judgement) judgeCustomerFailure(t *trust, now failure) {
+	id := now.id
 	_, loggedInHere := t.accounts[id]
+	isPassword := now.reason == ban.ReasonWrongPassword
 	f := j.failuresOfCustomer(t, id, !loggedInHere)
 	burst := j.policy.Misconfigured.Burst
-	if j.sparesRetransmission(&f.pace, &f.failures, r, burst) {
+	if j.sparesRetransmission(&f.pace, &f.failures, now.again, burst) {
 		return
 	}
 	f.proven = f.proven || j.proven
-	j.recordAccountFailure(id)
+	if isPassword {
+		j.recordAccountFailure(id)
+	}
 	j.recordStormPace(t, loggedInHere, &f.failures)
 	if limit := j.policy.Trust.Accounts; limit > 0 && f.foreign {
 		foreign, proven := t.countForeignFailures()
@@ -41,14 +53,14 @@ func (j *judgement) judgeCustomerFailure(t *trust, id uint64, points float64, r 
 		case proven <= limit:
 			j.reportTolerated(ban.ReasonAccounts,
 				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
-			j.reportGuessing(ban.ReasonAccounts, "a trusted source guesses the passwords of many accounts: "+
+			j.reportGuessing(ban.ReasonAccounts, "a trusted source tries many accounts: "+
 				"it is not banned, since the packets could be forged in a customer's name")
 		default:
 			t.beyondStormAt = j.now // no PBX loses the passwords of accounts that it never had there
 			j.revokeTrust(t, ban.ReasonAccounts, "too many accounts that never worked from there fail")
 		}
 		if foreign > limit {
-			j.charge(points*f.takeUncharged(r), ban.ReasonWrongPassword, noNote)
+			j.charge(now.points*f.takeUncharged(now.again), now.reason, noNote)
 			return
 		}
 	}
@@ -56,10 +68,13 @@ func (j *judgement) judgeCustomerFailure(t *trust, id uint64, points float64, r 
 		j.detectStorm(t, id)
 	}
 	n := notePace
-	if loggedInHere {
+	switch {
+	case !isPassword:
+		n = noteDevice
+	case loggedInHere:
 		n = noteKnownHere
 	}
-	j.chargeByPace(&f.pace, &f.failures, burst, n, points, r)
+	j.chargeByPace(&f.pace, &f.failures, burst, n, now)
 }
 
 // countForeignFailures returns how many accounts fail at a source that never logged in from there, and how many of them
@@ -88,7 +103,7 @@ func (j *judgement) sparesRetransmission(p *pace, one *failures, r repetition, b
 	}
 	if p.isRetransmission(j.now, r, burst) {
 		one.sparedCopies = min(one.sparedCopies+1, 1<<15)
-		j.reportPersistence(one, "no faster than a phone retries")
+		j.reportPersistence(one, ban.ReasonWrongPassword, "no faster than a phone retries")
 		return true
 	}
 	p.addCopiesAsGuesses(int(p.unchargedCopies))
@@ -100,7 +115,8 @@ func (j *judgement) sparesRetransmission(p *pace, one *failures, r repetition, b
 }
 
 // judgeStrangerFailure judges a wrong password from a source without trust.
-func (j *judgement) judgeStrangerFailure(id uint64, points float64, r repetition) {
+func (j *judgement) judgeStrangerFailure(now failure) {
+	id, points, r := now.id, now.points, now.again
 	s := j.source()
 	if s == nil {
 		return
@@ -114,7 +130,7 @@ func (j *judgement) judgeStrangerFailure(id uint64, points float64, r repetition
 	if loggedInHere {
 		p = &pair.pace // each on its own: after a weekend, a whole office of phones may fail at once
 	} else {
-		bit := j.engine.sketchBit(j.event.Account)
+		bit := j.engine.sketchBit(j.account)
 		details.failingAccounts.Add(seconds(j.now), idleResetSeconds, j.accountNameHash(), bit)
 		many = details.failingAccounts.AtLeast() > j.policy.Misconfigured.Accounts
 	}
@@ -134,7 +150,7 @@ func (j *judgement) judgeStrangerFailure(id uint64, points float64, r repetition
 	failedBefore := slowPhone && attack != nil && since < seconds(attack.suspectedSince)
 	switch {
 	case loggedInHere: // even where others guess the account
-		j.chargeByPace(p, &pair.failures, burst, noteKnownHere, points, r)
+		j.chargeByPace(p, &pair.failures, burst, noteKnownHere, now)
 	case attack != nil && attack.targetedUntil > j.now && !slowPhone:
 		j.charge(max(points, j.policy.Threshold-float64(s.score)), ban.ReasonDistributed, noteTargeted)
 	case attack != nil && attack.suspectedUntil > j.now && !failedBefore:
@@ -144,9 +160,9 @@ func (j *judgement) judgeStrangerFailure(id uint64, points float64, r repetition
 	case many:
 		j.charge(points*p.takeUncharged(r), ban.ReasonWrongPassword, noNote)
 	case j.engine.loggedInLately(id):
-		j.chargeByPace(p, &pair.failures, burst+j.policy.Roaming.Guesses, noteRoaming, points, r)
+		j.chargeByPace(p, &pair.failures, burst+j.policy.Roaming.Guesses, noteRoaming, now)
 	default:
-		j.chargeByPace(p, &pair.failures, burst, notePace, points, r)
+		j.chargeByPace(p, &pair.failures, burst, notePace, now)
 	}
 }
 
@@ -170,39 +186,62 @@ func (j *judgement) failuresOfStranger(id uint64) *strangerFailures {
 // somebody looks after makes.
 const slowGuesses = 20
 
-// chargeByPace spares a phone and charges a guesser: once the pace shows a guesser, the guesses that were spared count
+// chargeByPace spares a device and charges a guesser: once the pace shows a guesser, the guesses that were spared count
 // too. The pace may be that of several accounts, of which one fails now.
-func (j *judgement) chargeByPace(p *pace, one *failures, burst int, n note, points float64, r repetition) {
+func (j *judgement) chargeByPace(p *pace, one *failures, burst int, n note, now failure) {
 	if p.isPhonePace(burst) {
-		p.uncharged = min(p.uncharged+1, 250)
-		if one.keepsFailing(j.now) {
-			j.reportMisconfigured(ban.ReasonPace,
-				"this account fails again and again, no faster than a phone retries: its password is wrong")
-		}
-		j.reportPersistence(one, "no faster than a phone retries")
-		j.charge(0, ban.ReasonWrongPassword, n)
+		j.sparePace(p, one, n, now.reason)
 		return
 	}
 	if j.sourceTrust() != nil {
-		j.reportPersistence(one, "from a trusted source")
+		j.reportPersistence(one, now.reason, "from a trusted source")
 	}
-	if r.copy {
-		j.charge(points*p.takeUncharged(r), ban.ReasonWrongPassword, noteCopies)
+	if now.again.copy {
+		j.charge(now.points*p.takeUncharged(now.again), now.reason, noteCopies)
 		return
 	}
-	if many := p.takeUncharged(r); many > 1 {
-		j.charge(points*many, ban.ReasonWrongPassword, noteWithheld)
+	if many := p.takeUncharged(now.again); many > 1 {
+		j.charge(now.points*many, now.reason, noteWithheld)
 		return
 	}
-	j.charge(points, ban.ReasonWrongPassword, noNote)
+	j.charge(now.points, now.reason, noNote)
+}
+
+// sparePace charges nothing for a failure, and names the account where it goes on failing.
+func (j *judgement) sparePace(p *pace, one *failures, n note, reason ban.Reason) {
+	p.uncharged = min(p.uncharged+1, 250)
+	isStorm := j.engine.inStorm() && j.engine.sparedByStorm(j.key) // then nothing is wrong with the device
+	if one.keepsFailing(j.now) && !isStorm {
+		j.reportMisconfigured(ban.ReasonPace, misconfiguredText(reason))
+	}
+	j.reportPersistence(one, reason, "no faster than a phone retries")
+	j.charge(0, reason, n)
+}
+
+// misconfiguredText says, for a person, what is wrong with an account that keeps failing no faster than a device does.
+func misconfiguredText(reason ban.Reason) string {
+	switch reason {
+	case ban.ReasonUnknownAccount:
+		return "this account does not exist, and a device, or a provider that Asterisk does not know, tries it " +
+			"again and again, no faster than a phone retries"
+	case ban.ReasonACL:
+		return "the ACL of this account refuses it here again and again, no faster than a phone retries: " +
+			"allow the address there, or mend the device"
+	case ban.ReasonManager:
+		return "this manager user fails again and again, no faster than a program retries: " +
+			"its secret or its ACL is wrong"
+	}
+	return "this account fails again and again, no faster than a phone retries: its password is wrong"
 }
 
 // reportPersistence reports, once a day for each source and account, that an account fails too often to be overlooked.
 // Copies of an answer count: with a decoy in front each may be a guess (see classifyAnswer). Of an account that logged
 // in from there nothing is said: it is a phone to be mended, and when a PBX loses its passwords there is one for each.
-func (j *judgement) reportPersistence(one *failures, how string) {
+// Nor is anything said where there is no password to guess.
+func (j *judgement) reportPersistence(one *failures, reason ban.Reason, how string) {
 	n := int(one.total) + int(one.sparedCopies)
-	if n <= slowGuesses || j.loggedInHere(j.accountID()) ||
+	hasPassword := reason == ban.ReasonWrongPassword || reason == ban.ReasonManager
+	if n <= slowGuesses || !hasPassword || j.loggedInHere(j.accountID()) ||
 		j.engine.slowGuessers.Seen(j.now, j.hash(forGuessing, j.accountID())) {
 		return
 	}
@@ -222,11 +261,7 @@ func (j *judgement) reportGuessing(reason ban.Reason, detail string) {
 // failuresOfCustomer returns how an account fails at a trusted source, up to date. What was known of it before trust
 // began is taken over.
 func (j *judgement) failuresOfCustomer(t *trust, id uint64, foreign bool) *customerFailures {
-	for id, f := range t.failures {
-		if j.now-f.leakedAt >= int64(j.policy.Trust.TTL) {
-			delete(t.failures, id)
-		}
-	}
+	j.forgetOldFailures(t)
 	f := t.failures[id]
 	if f == nil {
 		f = &customerFailures{failures: failures{pace: pace{leakedAt: j.now}}, foreign: foreign}
@@ -241,8 +276,27 @@ func (j *judgement) failuresOfCustomer(t *trust, id uint64, foreign bool) *custo
 		}
 		t.failures[id] = f
 	}
-	f.drain(j.now, j.policy.Misconfigured.PerMinute)
+	f.drain(j.now, j.customerPerMinute(!f.foreign))
 	return f
+}
+
+// forgetOldFailures forgets how accounts failed at a trusted source that have not done so within trust.ttl.
+func (j *judgement) forgetOldFailures(t *trust) {
+	for id, f := range t.failures {
+		if j.now-f.leakedAt >= int64(j.policy.Trust.TTL) {
+			delete(t.failures, id)
+		}
+	}
+}
+
+// customerPerMinute is how often a device retries at a trusted source, in a minute. Of an account that logs in from
+// there it is what the hastiest phone makes: a second device of it may have an old password, and whoever guesses what he
+// has already gains nothing.
+func (j *judgement) customerPerMinute(loggedInHere bool) float64 {
+	if loggedInHere {
+		return max(j.policy.Misconfigured.PerMinute, massPerMinute)
+	}
+	return j.policy.Misconfigured.PerMinute
 }
 
 // moveLeastFailures makes room among the failures at a trusted source: it moves those of one account, the one with the
@@ -265,13 +319,15 @@ func (j *judgement) moveLeastFailures(t *trust) {
 // recentFailures returns how the account of the event failed at its source of late, up to date, or nil.
 func (j *judgement) recentFailures(id uint64) *failures {
 	var f *failures
+	perMinute := j.policy.Misconfigured.PerMinute
 	if t := j.sourceTrust(); t != nil && t.failures[id] != nil {
 		f = &t.failures[id].failures
+		perMinute = j.customerPerMinute(!t.failures[id].foreign)
 	} else if have := j.engine.strangerFailures.Get(j.now, j.hash(forFailures, id)); have != nil {
 		f = &have.failures
 	}
 	if f != nil {
-		f.drain(j.now, j.policy.Misconfigured.PerMinute)
+		f.drain(j.now, perMinute)
 	}
 	return f
 }
