@@ -210,6 +210,7 @@ func (m *machine) live() {
 	m.guess("204", "IPV4/UDP/198.51.100.72/5060")
 	m.guess("204", "IPV4/UDP/198.51.100.73/5060")
 	m.await(ban.ActionTargeted, ban.ReasonDistributed)
+	m.login("205", "IPV4/UDP/198.51.100.80/5060")
 	m.event("RequestNotSupported", "205", m.call(), "IPV4/UDP/198.51.100.80/5060", "RequestType: REGISTER\r\n")
 	m.await(ban.ActionMisconfigured, ban.ReasonConfiguration)
 	m.send("Event: SuccessfulAuth\r\nPrivilege: security,all\r\nRemoteAddress: IPV4/UDP/192.0.2.77/5060\r\n\r\n")

@@ -103,10 +103,11 @@ type MisconfiguredRule struct {
 
 // ChallengesRule judges challenges that nobody answers: for "<unknown>" after AnswerWithin without a login from that
 // source; for known accounts from Accounts distinct ones on, but not in the first Warmup after the start, when
-// nobody has had the time to earn trust.
+// nobody has had the time to earn trust, and of one such account what is more than PerMinute.
 type ChallengesRule struct {
 	AnswerWithin time.Duration `yaml:"answer_within"`
 	Accounts     int           `yaml:"accounts"`
+	PerMinute    float64       `yaml:"per_minute"`
 	Warmup       time.Duration `yaml:"warmup"`
 }
 

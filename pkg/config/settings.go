@@ -208,6 +208,10 @@ func settings() []setting {
 			meaning: "How many known accounts a source without trust may be asked for, and never answer: up to " +
 				"{most}, 0 turns the rule off.",
 			reason: "more phones than a new site brings in one moment; a list of your extensions is longer"},
+		{path: "policy.challenges.per_minute", byDefault: 30, allowed: between(0.0, 10_000),
+			meaning: "How many requests of one known account a minute, after 20 at once, a source without trust may " +
+				"leave unanswered: up to {most}, 0 turns the rule off.",
+			reason: "keepalives of a phone are one each 15 s at most; a flood of calls is hundreds"},
 		{path: "policy.challenges.warmup", byDefault: time.Hour, allowed: between(0, week),
 			meaning: "How long after the start of the daemon known accounts do not count: {least} to {most}.",
 			reason:  "after an hour every phone has registered once, and has earned trust"},

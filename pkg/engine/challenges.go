@@ -35,7 +35,11 @@ func (j *judgement) judgeChallenge() {
 	}
 	if j.event.Account != unknownAccount {
 		// Whoever logged in from there knows the names of accounts already.
-		if j.policy.Challenges.Accounts <= 0 || j.sourceTrust() != nil || j.loggedInHere(j.accountID()) {
+		if j.sourceTrust() != nil || j.loggedInHere(j.accountID()) {
+			return
+		}
+		j.meterChallenges()
+		if j.policy.Challenges.Accounts <= 0 {
 			return
 		}
 		id := j.hash(forChallenged, j.accountNameHash())
@@ -53,6 +57,23 @@ func (j *judgement) judgeChallenge() {
 		if d := j.dialogueState(); d != nil {
 			d.onlyChallenged = true
 		}
+		j.deferCharge(j.policy.Points.UnansweredChallenge)
+	}
+}
+
+// challengeBurst is how many requests of a known account may go unanswered at once: a phone that starts asks for each
+// key that shows somebody's state.
+const challengeBurst = 20
+
+// meterChallenges counts a request of a known account that has no password yet, and lets it cost points where there are
+// more than phones send, unless a login from there follows.
+func (j *judgement) meterChallenges() {
+	perMinute := j.policy.Challenges.PerMinute
+	if perMinute <= 0 || !j.firstSighting(j.hash(forChallenge, j.dialogueKey())) {
+		return
+	}
+	rate, _ := j.engine.challengeRates.Renew(j.now, j.hash(forChallengeRate, j.accountNameHash()))
+	if rate.Add(j.now, 1, perMinute) > challengeBurst {
 		j.deferCharge(j.policy.Points.UnansweredChallenge)
 	}
 }

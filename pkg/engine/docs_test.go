@@ -63,6 +63,9 @@ func evidenceDocs() string {
 		switch r.kind {
 		case kindLogin:
 			what = "a right password: trust, if UsingPassword is 1"
+			if r.service == event.SIP {
+				what = "a right password: trust, if that and `services.SIP` is `enforce`"
+			}
 		case kindChallenge:
 			what, worth = "nothing by itself: see unanswered challenges", "`"+string(r.reason)+"`"
 		case kindAttempt:
@@ -73,6 +76,9 @@ func evidenceDocs() string {
 			what, worth = "hostile, each time", "`"+string(r.reason)+"`"
 		case kindMisconfigured:
 			what = "an error of set-up: reported once an hour"
+		case kindRefused:
+			what = "an error of set-up where somebody logged in; else hostile, once in each dialogue and account"
+			worth = "`" + string(r.reason) + "`"
 		case kindNothing:
 			what = "nothing: a good phone dialled a wrong number"
 		}
@@ -112,6 +118,7 @@ func defaultDocs(p config.Policy) string {
 	row("misconfigured.accounts", p.Misconfigured.Accounts)
 	row("challenges.answer_within", p.Challenges.AnswerWithin)
 	row("challenges.accounts", p.Challenges.Accounts)
+	row("challenges.per_minute", p.Challenges.PerMinute)
 	row("challenges.warmup", p.Challenges.Warmup)
 	row("breach.failures", p.Breach.Failures)
 	row("targeted.sources", p.Targeted.Sources)

@@ -52,18 +52,19 @@ type Engine struct {
 	keyedHash
 	sources          *sources
 	evidence         *table.Chains[sourceKey, record]
-	dialogues        *table.Window[dialogue]         // what each began with, to know retransmissions
-	dialogueNames    *table.Window[accountName]      // that each named first, where Asterisk has no such account
-	pending          table.FIFO[pendingEvent]        // what waits for a login: what is due first is first
-	strangerFailures *table.Window[strangerFailures] // by source without trust and account
-	strangerAttempts *table.Window[strangerFailures] // the same of what is no wrong password: see judgeAccount
-	accounts         map[uint64]*account             // by hashAccount
-	accountsSweptAt  int64                           // when accounts were last gone through
-	guessedLogins    *table.Window[guessedLogin]     // logins after guessing, by source and account
-	loginFlows       *table.Window[struct{}]         // see loginFlow
-	vouchedFor       *table.Window[struct{}]         // sources that a person unbanned
-	widerNetworks    *table.Window[widerNetwork]     // IPv6 networks of several sources that attack
-	activity         activity                        // what attackers did within the last day, for people
+	dialogues        *table.Window[dialogue]          // what each began with, to know retransmissions
+	dialogueNames    *table.Window[accountName]       // that each named first, where Asterisk has no such account
+	challengeRates   *table.Window[table.LeakyBucket] // of known accounts that do not answer, by source and account
+	pending          table.FIFO[pendingEvent]         // what waits for a login: what is due first is first
+	strangerFailures *table.Window[strangerFailures]  // by source without trust and account
+	strangerAttempts *table.Window[strangerFailures]  // the same of what is no wrong password: see judgeAccount
+	accounts         map[uint64]*account              // by hashAccount
+	accountsSweptAt  int64                            // when accounts were last gone through
+	guessedLogins    *table.Window[guessedLogin]      // logins after guessing, by source and account
+	loginFlows       *table.Window[struct{}]          // see loginFlow
+	vouchedFor       *table.Window[struct{}]          // sources that a person unbanned
+	widerNetworks    *table.Window[widerNetwork]      // IPv6 networks of several sources that attack
+	activity         activity                         // what attackers did within the last day, for people
 
 	// Who is a customer, and who fails of them.
 	trusts           map[sourceKey]*trust
@@ -121,6 +122,7 @@ func newEngine(p config.Policy, hash keyedHash) *Engine {
 		strangerFailures: table.NewWindow[strangerFailures](2*idleResetSeconds*second, maxStrangerFailures),
 		strangerAttempts: table.NewWindow[strangerFailures](2*idleResetSeconds*second, maxStrangerFailures),
 		dialogueNames:    table.NewWindow[accountName](dialogueTTL, maxDialogueNames),
+		challengeRates:   table.NewWindow[table.LeakyBucket](dialogueTTL, maxReports),
 		reports:          table.NewWindow[struct{}](reportTTL, maxReports),
 		guessedLogins:    table.NewWindow[guessedLogin](int64(p.Ban.Memory), maxReports),
 		slowGuessers:     table.NewWindow[struct{}](24*60*minute, maxReports),
@@ -231,9 +233,9 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *event.Event, out []ban.De
 	case kindConnection:
 		j.judgeAccount(pointsFor(&e.policy.Points, j.rule.reason), j.rule.reason)
 	case kindMisconfigured:
-		j.record(j.source(), 0, ban.ReasonConfiguration, noteMisconfigured)
-		j.reportMisconfigured(ban.ReasonConfiguration,
-			"Asterisk refused the request for its set-up: "+configurationHint(ev))
+		j.reportRefusal()
+	case kindRefused:
+		j.judgeRefusal()
 	}
 	j.reportLeak()
 	return j.finish()

@@ -26,11 +26,11 @@ func newCrowd(cfg config.Policy) *crowd {
 // send is an event of a source that costs nothing, or the points of an unknown account.
 func (c *crowd) send(n int, hostile bool) {
 	c.calls++
-	ev := event.Event{Type: event.RequestNotSupported, Service: event.PJSIP, Account: "201",
+	ev := event.Event{Type: event.RequestNotAllowed, Service: event.AMI, Account: "201",
 		Session: strconv.Itoa(c.calls),
 		Remote:  event.Address{AddrPort: netip.AddrPortFrom(address(n), 5060), Transport: event.UDP}}
-	if hostile {
-		ev.Type = event.InvalidAccountID
+	if hostile { // another account each time: one at a device's pace costs nothing
+		ev.Type, ev.Service, ev.Account = event.InvalidAccountID, event.PJSIP, ev.Session
 	}
 	c.Handle(c.at, "pbx", &ev, nil)
 	c.seen[n] = c.at

@@ -30,6 +30,7 @@ const (
 	forBreachReport
 	forSuspected
 	forOwner
+	forChallengeRate
 	forLeak
 	forVouched
 	forMisconfigured // plus the index of the reason

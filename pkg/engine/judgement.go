@@ -182,7 +182,7 @@ func (j *judgement) judgeGuess() {
 		reason, points = ban.ReasonHoneypot, j.policy.Points.Honeypot
 	}
 	var again repetition
-	byPace := reason == ban.ReasonWrongPassword && j.engine.enforces[j.event.Service]
+	byPace := reason == ban.ReasonWrongPassword && (j.engine.enforces[j.event.Service] || j.hasObservedLogins())
 	if byPace {
 		again = j.classifyAnswer(j.answerHash())
 	} else if !j.firstSighting(j.answerHash()) {
@@ -322,6 +322,41 @@ func (j *judgement) reportMisconfigured(reason ban.Reason, detail string) {
 	if j.engine.firstReport(forMisconfigured+purpose(reasonIndex(reason)), j.key, j.accountNameHash()) {
 		j.decide(ban.ActionMisconfigured, reason, j.engine.prefixOf(j.key), 0, j.proven, detail)
 	}
+}
+
+// reportRefusal keeps and reports that Asterisk refused a request for its set-up.
+func (j *judgement) reportRefusal() {
+	j.record(j.source(), 0, ban.ReasonConfiguration, noteMisconfigured)
+	j.reportMisconfigured(ban.ReasonConfiguration, refusalText(j.event))
+}
+
+// judgeRefusal judges a request that PJSIP refused for its set-up. It does so after a right password, and then the
+// device, or Asterisk, is set up wrongly. Where nobody ever logged in from there, no password was asked for: the
+// endpoint has no auth, as "anonymous" has none, and whoever comes may try what it lets him do.
+func (j *judgement) judgeRefusal() {
+	reason, points := j.rule.reason, pointsFor(&j.policy.Points, j.rule.reason)
+	if j.isHoneypot() {
+		reason, points = ban.ReasonHoneypot, j.policy.Points.Honeypot
+	}
+	if reason != ban.ReasonHoneypot && (j.sourceLoggedIn() || j.engine.IsExempt(j.addr)) {
+		j.reportRefusal()
+		return
+	}
+	if j.firstSighting(j.attemptHash()) {
+		j.judgeAccountOf(failure{id: j.accountID(), points: points, reason: reason, refusal: refusalText(j.event)})
+	}
+}
+
+// sourceLoggedIn says whether somebody logged in from the source of the event.
+func (j *judgement) sourceLoggedIn() bool {
+	s := j.source() // as far as it is not forgotten, whether or not somebody came by to forget it
+	return j.sourceTrust() != nil || j.engine.isCustomer(j.key) ||
+		s != nil && s.detailsNumber > 0 && j.engine.sources.detailsOf(s).lastLogin != 0
+}
+
+// refusalText says, for a person, why Asterisk refused a request.
+func refusalText(ev *event.Event) string {
+	return "Asterisk refused the request for its set-up: " + configurationHint(ev)
 }
 
 // configurationHint says which part of Asterisk's set-up refused a request.

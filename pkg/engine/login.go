@@ -3,12 +3,17 @@ package engine
 import (
 	"math"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // judgeLogin judges a right password: trust for the source, unless it was guessed.
 func (j *judgement) judgeLogin() {
 	if !j.event.UsingPassword {
+		return
+	}
+	if j.event.Service == event.SIP && !j.engine.enforces[event.SIP] {
+		j.recordObservedLogin()
 		return
 	}
 	j.proven = true // the nonce is bound to the source address: the answer came from there
@@ -56,6 +61,28 @@ func (j *judgement) judgeLogin() {
 			j.unbanAfterLogin(b)
 		}
 	}
+}
+
+// recordObservedLogin notes a login through chan_sip where that is only observed. It earns no trust, since chan_sip
+// reports whatever address its peer writes; but what is observed there is judged as an office's.
+func (j *judgement) recordObservedLogin() {
+	if s := j.source(); s != nil {
+		j.engine.sources.detailsOf(s).lastObservedLogin = seconds(j.now)
+	}
+}
+
+// hasObservedLogins says whether somebody logged in from the source of a chan_sip event within trust.ttl, while that is
+// only observed, as far as the source is not forgotten.
+func (j *judgement) hasObservedLogins() bool {
+	if j.event.Service != event.SIP || j.engine.enforces[event.SIP] {
+		return false
+	}
+	s := j.source()
+	if s == nil || s.detailsNumber == 0 {
+		return false
+	}
+	at := j.engine.sources.detailsOf(s).lastObservedLogin
+	return at != 0 && int64(seconds(j.now)-at)*second < int64(j.policy.Trust.TTL)
 }
 
 // loginFlow identifies the exact sender of an account's login: address, port and transport. Nobody else has its

@@ -34,11 +34,15 @@ func (j *judgement) nameAccount() {
 // ACL forbids the address, or it is a manager user's. One or few accounts at a device's pace are a device that somebody
 // should mend, and cost nothing beyond the first attempt.
 func (j *judgement) judgeAccount(points float64, reason ban.Reason) {
-	now := failure{id: j.accountID(), points: points, reason: reason}
+	j.judgeAccountOf(failure{id: j.accountID(), points: points, reason: reason})
+}
+
+// judgeAccountOf is judgeAccount for a failure.
+func (j *judgement) judgeAccountOf(now failure) {
 	switch {
-	case reason == ban.ReasonHoneypot || j.engine.IsExempt(j.addr): // no device has it; nobody is banned for it
-		j.charge(points, reason, noNote)
-	case reason == ban.ReasonManager: // says nothing of the phones there: it does not count against their trust
+	case now.reason == ban.ReasonHoneypot || j.engine.IsExempt(j.addr): // no device has it; nobody is banned for it
+		j.charge(now.points, now.reason, noNote)
+	case now.reason == ban.ReasonManager: // says nothing of the phones there: it does not count against their trust
 		j.judgeStrangerAttempt(now)
 	default:
 		if t := j.sourceTrust(); t != nil && j.hasRoomForFailures(t, now.id) {
@@ -90,7 +94,7 @@ func (j *judgement) judgeStrangerAttempt(now failure) {
 		j.charge(now.points, now.reason, noNote)
 		return
 	}
-	j.sparePace(&f.pace, &f.failures, noteDevice, now.reason)
+	j.sparePace(&f.pace, &f.failures, noteDevice, now)
 }
 
 // bannedBefore says whether a source was banned within ban.memory, and no person has vouched for it since.

@@ -17,6 +17,7 @@ const (
 	kindGuess                  // a wrong answer; each distinct answer is one guess
 	kindConnection             // hostile by itself, over TCP: there are no retransmissions
 	kindMisconfigured          // an error of set-up, reported and never scored
+	kindRefused                // an error of set-up behind a right password; else an attempt where none is asked for
 )
 
 // unknownAccount is the account that PJSIP names where it found no endpoint (res_pjsip/pjsip_distributor.c).
@@ -49,12 +50,13 @@ func evidenceTable() []rule {
 		{event.PJSIP, event.ChallengeResponseFailed, "", "", kindGuess, ban.ReasonWrongPassword},
 		{event.PJSIP, event.FailedACL, "not_match_endpoint_acl", "", kindAttempt, ban.ReasonACL},
 		{event.PJSIP, event.FailedACL, "not_match_endpoint_contact_acl", "", kindAttempt, ban.ReasonACL},
-		// registrar_*: after a right password
-		{event.PJSIP, event.FailedACL, "", "", kindMisconfigured, ban.ReasonConfiguration},
-		{event.PJSIP, event.RequestNotSupported, "", "", kindMisconfigured, ban.ReasonConfiguration},
+		// registrar_*: after a right password, or from an endpoint without auth
+		{event.PJSIP, event.FailedACL, "", "", kindRefused, ban.ReasonUnknownAccount},
+		{event.PJSIP, event.RequestNotSupported, "", "", kindRefused, ban.ReasonUnknownAccount},
 
 		// The address that chan_sip reports is the attacker's choice (Via with maddr): observed by default, never
 		// proven.
+		{event.SIP, event.SuccessfulAuth, "", "", kindLogin, ban.ReasonLogin},
 		{event.SIP, event.InvalidAccountID, "", "", kindAttempt, ban.ReasonUnknownAccount},
 		{event.SIP, event.ChallengeResponseFailed, "", "", kindGuess, ban.ReasonWrongPassword},
 		{event.SIP, event.InvalidPassword, "", "", kindGuess, ban.ReasonWrongPassword},

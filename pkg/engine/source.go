@@ -38,6 +38,7 @@ type source struct {
 type details struct {
 	lastLogin          int64             // ns; 0 for none
 	lastBanEnd         int64             // ns; 0 for none
+	lastObservedLogin  uint32            // see recordObservedLogin: seconds; 0 for none
 	overflowPoints     float32           // of events that wait for a login, beyond maxOpenChallenges
 	failingAccounts    table.DistinctFew // with a wrong password
 	challengedAccounts table.Distinct    // known to Asterisk, whose challenges stayed unanswered

@@ -187,8 +187,10 @@ func (e *Engine) restoreTrust(t ban.Trust, pbxs []string) {
 	n.revoked = until <= n.lastLogin
 	for _, name := range t.Accounts {
 		for _, pbx := range pbxs {
-			if len(n.accounts) < accountsPerTrust {
-				n.accounts[e.hashAccount(e.hashText(name), event.PJSIP, e.pbxIndex(pbx))] = name
+			for _, service := range []event.Service{event.PJSIP, event.SIP} {
+				if len(n.accounts) < accountsPerTrust && (service == event.PJSIP || e.enforces[service]) {
+					n.accounts[e.hashAccount(e.hashText(name), service, e.pbxIndex(pbx))] = name
+				}
 			}
 		}
 	}

@@ -178,5 +178,5 @@ func (t *trust) accountNames() []string {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	return names
+	return slices.Compact(names) // one may be of several Asterisks, or services
 }

@@ -19,11 +19,13 @@ type failure struct {
 	points float64
 	reason ban.Reason
 	again  repetition
+
+	refusal string // what is reported if it goes on: that Asterisk refuses it for its set-up
 }
 
 // judgeWrongPassword judges a wrong password of an account that exists.
 func (j *judgement) judgeWrongPassword(now failure) {
-	if t := j.sourceTrust(); t != nil {
+	if t := j.sourceTrust(); t != nil && j.engine.enforces[j.event.Service] {
 		j.judgeCustomerFailure(t, now)
 	} else {
 		j.judgeStrangerFailure(now)
@@ -124,7 +126,7 @@ func (j *judgement) judgeStrangerFailure(now failure) {
 	perMinute, burst := j.policy.Misconfigured.PerMinute, j.policy.Misconfigured.Burst
 	details := j.engine.sources.detailsOf(s)
 	pair := j.failuresOfStranger(id)
-	loggedInHere := j.loggedInHere(id)
+	loggedInHere := j.loggedInHere(id) || j.hasObservedLogins()
 	p, many := &details.pace, false
 	p.drain(j.now, perMinute)
 	if loggedInHere {
@@ -190,7 +192,7 @@ const slowGuesses = 20
 // too. The pace may be that of several accounts, of which one fails now.
 func (j *judgement) chargeByPace(p *pace, one *failures, burst int, n note, now failure) {
 	if p.isPhonePace(burst) {
-		j.sparePace(p, one, n, now.reason)
+		j.sparePace(p, one, n, now)
 		return
 	}
 	if j.sourceTrust() != nil {
@@ -208,14 +210,18 @@ func (j *judgement) chargeByPace(p *pace, one *failures, burst int, n note, now 
 }
 
 // sparePace charges nothing for a failure, and names the account where it goes on failing.
-func (j *judgement) sparePace(p *pace, one *failures, n note, reason ban.Reason) {
+func (j *judgement) sparePace(p *pace, one *failures, n note, now failure) {
 	p.uncharged = min(p.uncharged+1, 250)
 	isStorm := j.engine.inStorm() && j.engine.sparedByStorm(j.key) // then nothing is wrong with the device
-	if one.keepsFailing(j.now) && !isStorm {
-		j.reportMisconfigured(ban.ReasonPace, misconfiguredText(reason))
+	switch {
+	case !one.keepsFailing(j.now) || isStorm:
+	case now.refusal != "":
+		j.reportMisconfigured(ban.ReasonConfiguration, now.refusal)
+	default:
+		j.reportMisconfigured(ban.ReasonPace, misconfiguredText(now.reason))
 	}
-	j.reportPersistence(one, reason, "no faster than a phone retries")
-	j.charge(0, reason, n)
+	j.reportPersistence(one, now.reason, "no faster than a phone retries")
+	j.charge(0, now.reason, n)
 }
 
 // misconfiguredText says, for a person, what is wrong with an account that keeps failing no faster than a device does.

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/replay"
 )
 
 // field plays the recordings of one case, each by itself.
@@ -63,5 +65,49 @@ func TestOfficeWithAnOldManagerSecret(t *testing.T) {
 	field(t, "old-manager-secret/*", func(t *testing.T, r result) {
 		r.wantNobodyBanned(t)
 		r.wantNames(t, ban.ActionMisconfigured, "crm")
+	})
+}
+
+// TestAnonymousEndpoint has requests that only an endpoint without auth takes: three hundred within a minute, and others
+// at a device's pace.
+func TestAnonymousEndpoint(t *testing.T) {
+	isFlood := func(d ban.Decision) bool { return d.Source.String() == "203.0.113.95" }
+	field(t, "anonymous-endpoint/*", func(t *testing.T, r result) {
+		if i := slices.IndexFunc(r.decisions, isFlood); i < 0 || r.decisions[i].Action != ban.ActionBan {
+			t.Errorf("not banned first of all: %q", briefs(r.decisions))
+		}
+		for _, m := range r.Misconfigured {
+			if m.Source.Addr().String() == "203.0.113.95" {
+				t.Errorf("called misconfigured: %+v", m)
+			}
+		}
+	})
+	honeypots := func(o *replay.Options) { o.Policy.Honeypots = []string{"anonymous"} }
+	r := run(t, honeypots, "testdata/field/anonymous-endpoint/security.log.gz")
+	if r.Bans == 0 || r.decisions[0].Reason != ban.ReasonHoneypot || r.Blocked < 299 {
+		t.Errorf("%d blocked, %q", r.Blocked, briefs(r.decisions))
+	}
+}
+
+// TestChanSIPOffice has an office whose phones log in through chan_sip, three of them with an old password.
+func TestChanSIPOffice(t *testing.T) {
+	for _, mode := range []config.Mode{config.Observe, config.Enforce} {
+		r := run(t, func(o *replay.Options) {
+			o.Policy.Services = map[string]config.Mode{"PJSIP": config.Enforce, "AMI": config.Enforce, "SIP": mode}
+		}, "testdata/field/chan-sip-office/security.log.gz")
+		r.wantNobodyBanned(t)
+		r.wantNames(t, ban.ActionMisconfigured, "300", "301", "302")
+		if trusted := mode == config.Enforce; r.LoggedIn != 1 || (r.Trusted == 1) != trusted {
+			t.Errorf("%s: %d sources with logins, %d trusted", mode, r.LoggedIn, r.Trusted)
+		}
+	}
+}
+
+// TestFloodOfCalls has requests for accounts that exist, of which none gets an answer with a password.
+func TestFloodOfCalls(t *testing.T) {
+	field(t, "invite-flood/*", func(t *testing.T, r result) {
+		if r.Bans != 1 || len(r.Customers) > 0 || r.Banned[0].Reason != ban.ReasonUnansweredChallenge {
+			t.Errorf("%q", briefs(r.decisions))
+		}
 	})
 }

@@ -117,7 +117,7 @@ func (t *tally) event(ev *event.Event, now int64) (happens bool) {
 			prefix, banned, s.enforced = p, true, w.enforced
 		}
 	}
-	if ev.Type == event.SuccessfulAuth && ev.Service == event.PJSIP && ev.UsingPassword {
+	if ev.Type == event.SuccessfulAuth && ev.Service != event.AMI && ev.UsingPassword {
 		t.login(k, ev, now, banned)
 	} else if ev.Account != noSuchAccount && ev.Account != "" && failure(ev.Type) {
 		t.failing.add(ev.Account)
