@@ -51,13 +51,20 @@ func (o Owner) String() string {
 	return "auto"
 }
 
-// Meter limits the packets to the VoIP ports from sources that are neither allowed nor trusted. A full meter lets
-// packets pass.
+// Meter limits the packets to the VoIP ports from sources that are neither allowed nor trusted, and over TCP the bytes:
+// meterBytes times Burst in a second, minVolume at least. A full meter lets packets pass.
 type Meter struct {
 	Enabled bool
 	Rate    uint32 // packets a second for one source
 	Burst   uint32 // packets that may come at once
 }
+
+// meterBytes are about as many as the shortest request to log in has. What comes over TCP in one packet, as the meter
+// sees it, may be 64 kB, and a hundred requests.
+const (
+	meterBytes = 512
+	minVolume  = 16 << 10 // a segment and more has to pass
+)
 
 // Knock is the trickle that gets through a ban of UDP (CloseUDPKnock), so that whoever can log in gets in: packets a
 // minute, of which doorBurst may come at once.
@@ -75,6 +82,10 @@ const (
 	DefaultTable       = "ringwall"
 	DefaultMaxElements = 1 << 20
 	DefaultIPv6Prefix  = 64
+	DefaultMeterRate   = 200
+	DefaultMeterBurst  = 100
+	DefaultKnockPort   = 4
+	DefaultKnockSource = 15
 )
 
 // maxName is the longest name of a table: NFT_NAME_MAXLEN is 256 with its NUL (linux/netfilter/nf_tables.h).

@@ -136,8 +136,8 @@ func (t *Table) makePlanLocked(changes []Change) (*plan, error) {
 	return p, nil
 }
 
-// planManualLocked keeps the set of manual bans. What is no longer one, since the last change was made by the engine, is
-// taken out.
+// planManualLocked keeps the set of manual bans. What is no longer one, since the last change was made by the engine,
+// is taken out.
 func (t *Table) planManualLocked(p *plan, c *Change, end time.Time) {
 	id := manualSet(c.Prefix)
 	t.stateMu.Lock()

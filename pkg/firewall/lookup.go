@@ -164,15 +164,8 @@ func (t *Table) Holds(c Change) (Element, bool, error) {
 	}
 	keys := []nfnl.Key{key}
 	if t.defs[id].shape == interval {
-		t.stateMu.Lock()
-		spans, whole := t.ranges[id].touching(p)
-		t.stateMu.Unlock()
-		if !whole {
+		if keys = t.keysOfRange(id, p); len(keys) == 0 {
 			return Element{}, false, nil
-		}
-		keys = keys[:0]
-		for _, s := range spans {
-			keys = append(keys, nfnl.Key{Addr: s.from})
 		}
 	}
 	el := Element{Kind: c.Kind, Prefix: p, Flow: c.Flow, Closes: c.Closes}
@@ -181,15 +174,19 @@ func (t *Table) Holds(c Change) (Element, bool, error) {
 	}
 	err = t.read("look "+c.target().String()+" up", func(s *nfnl.Conn) error {
 		for i, a := range keys {
-			got, err := s.Nftables.FindSetElements(t.setRef(t.defs[id]), []nftables.SetElement{{Key: a.Bytes()}})
+			e, err := t.find(s, id, a)
 			if err != nil {
 				return err
 			}
-			if len(got) == 0 {
-				return unix.ENOENT
-			}
-			if e := got[0]; i == 0 || e.Timeout > 0 && (el.Timeout == 0 || e.Expires < el.Remaining) {
+			if i == 0 || e.Timeout > 0 && (el.Timeout == 0 || e.Expires < el.Remaining) {
 				el.Timeout, el.Remaining = e.Timeout, e.Expires
+			}
+		}
+		if c.Manual { // beyond maxManual it is in the one set only
+			for _, a := range t.keysOfRange(manualSet(p), p) {
+				if _, err := t.find(s, manualSet(p), a); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -198,6 +195,32 @@ func (t *Table) Holds(c Change) (Element, bool, error) {
 		return Element{}, false, nil
 	}
 	return el, err == nil, err
+}
+
+// keysOfRange are the elements that make up a prefix in an interval set; none where they do not cover it.
+func (t *Table) keysOfRange(id setID, p netip.Prefix) (keys []nfnl.Key) {
+	t.stateMu.Lock()
+	spans, whole := t.ranges[id].touching(p)
+	t.stateMu.Unlock()
+	if !whole {
+		return nil
+	}
+	for _, s := range spans {
+		keys = append(keys, nfnl.Key{Addr: s.from})
+	}
+	return keys
+}
+
+// find asks for one element; ENOENT if it is not there.
+func (t *Table) find(s *nfnl.Conn, id setID, key nfnl.Key) (e nftables.SetElement, err error) {
+	got, err := s.Nftables.FindSetElements(t.setRef(t.defs[id]), []nftables.SetElement{{Key: key.Bytes()}})
+	if err != nil {
+		return e, err
+	}
+	if len(got) == 0 {
+		return e, unix.ENOENT
+	}
+	return got[0], nil
 }
 
 // Drops returns the packets that were dropped for each set, by its name, since the table was created.

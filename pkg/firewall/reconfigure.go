@@ -6,10 +6,10 @@ import (
 	"reflect"
 )
 
-// Reconfigure changes the scope, the ports, the priority, the meter and the knock of a table that is in use; the rest of cfg
-// has to be as it was in Open. Rules and sets are exchanged in one transaction: no packet meets a chain without
-// them, and elements and counters stay. Another priority is another chain, which the kernel exchanges as it does
-// for [Migrated]. After an error the kernel has what it had.
+// Reconfigure changes the scope, the ports, the priority, the meter and the knock of a table that is in use; the rest
+// of cfg has to be as it was in Open. Rules and sets are exchanged in one transaction: no packet meets a chain without
+// them, and elements and counters stay. Another priority is another chain, which the kernel exchanges as it does for
+// [Migrated]. After an error the kernel has what it had.
 func (t *Table) Reconfigure(cfg Config) error {
 	cfg, err := cfg.withDefaults()
 	if err != nil {

@@ -157,6 +157,12 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
 	for _, id := range []setID{trust4, trust6} {
 		add("trusted", numSets, sourceIn(defs[id]), accept)
 	}
+	for _, id := range []setID{volume4, volume6} {
+		// Of bytes the kernel lets a second's rate through at once, besides the burst (nft_limit_init).
+		bytes := &expr.Limit{Type: expr.LimitTypePktBytes, Rate: max(minVolume, uint64(c.Meter.Burst)*meterBytes),
+			Unit: expr.LimitTimeSecond, Over: true}
+		add("too many bytes", id, isProtocol(unix.IPPROTO_TCP), update(id, []expr.Any{bytes}), drop(id))
+	}
 	for _, id := range []setID{meter4, meter6} {
 		add("too many packets", id, update(id, limited(c.Meter.Rate, expr.LimitTimeSecond, c.Meter.Burst, true)), drop(id))
 	}

@@ -66,6 +66,8 @@ const (
 	trust6
 	meter4
 	meter6
+	volume4
+	volume6
 	numSets
 )
 
@@ -132,6 +134,8 @@ func allSets(v6bits int) [numSets]setDef {
 		trust6:    {name: "trust6", kind: Trust, v6: true, bits: v6bits},
 		meter4:    {name: "meter4", kind: numKinds, shape: dynamic, bits: 32},
 		meter6:    {name: "meter6", kind: numKinds, v6: true, shape: dynamic, bits: v6bits},
+		volume4:   {name: "volume4", kind: numKinds, shape: dynamic, bits: 32},
+		volume6:   {name: "volume6", kind: numKinds, v6: true, shape: dynamic, bits: v6bits},
 	}
 }
 
@@ -150,7 +154,7 @@ func (c *Config) setSize(id setID) uint32 {
 		return min(c.MaxElements, maxCut)
 	case slowFlow4, slowFlow6, slow4, slow6:
 		return min(c.MaxElements, maxSlow)
-	case meter4, meter6, door4, door6, doorway4, doorway6:
+	case meter4, meter6, volume4, volume6, door4, door6, doorway4, doorway6:
 		return min(c.MaxElements, maxMeter)
 	}
 	return 0
@@ -168,13 +172,14 @@ func (c *Config) kernelSet(t *nftables.Table, id setID, d setDef) *nftables.Set 
 		Size:    c.setSize(id),
 	}
 	s.HasTimeout = true
+	s.Dynamic = d.kind == Slow // else nft would not read its elements' limits in what it has listed itself
 	switch d.shape {
 	case interval:
 		s.Interval = true
 	case dynamic:
 		s.Dynamic = true
 		s.Timeout = meterMemory
-		if id != meter4 && id != meter6 {
+		if id < meter4 {
 			s.Timeout = doorMemory
 		}
 	}

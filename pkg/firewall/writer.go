@@ -507,14 +507,15 @@ func markAlreadyThere(list []Change, found []Element, at time.Time) {
 	}
 	ends := make(map[target]time.Time, len(found))
 	for _, e := range found {
-		if e.Kind == Ban && e.Remaining > 0 {
+		if e.Remaining > 0 {
 			ends[e.target()] = at.Add(e.Remaining)
 		}
 	}
 	for i := range list {
 		c := &list[i]
 		end, ok := ends[c.target()]
-		c.alreadyThere = ok && c.Kind == Ban && !c.until.IsZero() && c.until.Sub(end).Abs() < endTolerance
+		c.alreadyThere = ok && (c.Kind == Ban || c.Kind == Cut || c.Kind == Good) && !c.until.IsZero() &&
+			c.until.Sub(end).Abs() < endTolerance
 	}
 }
 
