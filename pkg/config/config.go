@@ -161,6 +161,8 @@ type Ban struct {
 	Factor       float64       `yaml:"factor"`
 	Max          time.Duration `yaml:"max"`
 	ForgeableMax time.Duration `yaml:"forgeable_max"` // for evidence that one forged UDP packet can make
+	Knock        uint32        `yaml:"knock"`         // packets a minute from each port, through a ban on such evidence
+	KnockSource  uint32        `yaml:"knock_source"`  // and from all ports of a source
 	Memory       time.Duration `yaml:"memory"`        // how long an offender is remembered after the last ban
 }
 

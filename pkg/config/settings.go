@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 )
 
@@ -124,6 +125,15 @@ func settings() []setting {
 		{path: "policy.ban.forgeable_max", byDefault: day, allowed: between(time.Second, longestDuration),
 			meaning: "The longest ban for evidence that a forged UDP packet could have made: {least} to {most}.",
 			reason:  "whoever forges a provider's address takes it away for a day at most"},
+		{path: "policy.ban.knock", byDefault: firewall.DefaultKnockPort, allowed: between(0, 60),
+			meaning: "Packets a minute that a ban on such evidence lets through from each port of its source, so that " +
+				"whoever has a password logs in, which ends the ban: {least} (none) to {most}.",
+			reason: "a login is two packets, and one of them may get lost; a customer whose address was forged is in " +
+				"within a minute"},
+		{path: "policy.ban.knock_source", byDefault: firewall.DefaultKnockSource, allowed: between(1, 1000),
+			meaning: "The same for all ports of a source together: {least} to {most}.",
+			reason: "an attacker who takes all ports gets less than 20 guesses a minute; a customer gets in beside a " +
+				"forger who sends one packet every ten seconds"},
 		{path: "policy.ban.memory", byDefault: 30 * day, allowed: between(0, longestDuration),
 			meaning: "How long after its last ban a source counts as known, so that factor applies: {least} to {most}.",
 			reason:  "a month, since attackers come back with the same machines for weeks"},
@@ -319,16 +329,19 @@ func settings() []setting {
 			reason: "protection where it works, no failure where it does not"},
 		{path: "firewall.meter",
 			meaning: "A limit of packets to the ports above for sources that are neither trusted nor allowed, before " +
-				"Asterisk sees them."},
-		{path: "firewall.meter.enabled", byDefault: false,
+				"Asterisk sees them. A login ends it for its source."},
+		{path: "firewall.meter.enabled", byDefault: true,
 			meaning: "Whether packets are limited.",
-			reason:  "a large office that is not trusted yet could lose packets in a rush of registrations"},
-		{path: "firewall.meter.rate", byDefault: 100, allowed: between(1, 1_000_000),
+			reason: "of thousands of guesses that come at once all are answered before the first can lead to a ban; so " +
+				"some hundred are"},
+		{path: "firewall.meter.rate", byDefault: firewall.DefaultMeterRate, allowed: between(1, 1_000_000),
 			meaning: "Packets a second from one source: {least} to {most}.",
-			reason:  "a phone sends a few in a minute, forty phones some twenty a second at the worst"},
-		{path: "firewall.meter.burst", byDefault: 500, allowed: between(1, 10_000_000),
-			meaning: "Packets from one source at once: {least} to {most}.",
-			reason:  "an office of a hundred phones that registers after a power cut"},
+			reason: "a provider whom Ringwall does not know begins thirty calls a second; a guesser is banned before it " +
+				"counts"},
+		{path: "firewall.meter.burst", byDefault: firewall.DefaultMeterBurst, allowed: between(1, 10_000_000),
+			meaning: "Packets from one source at once: {least} to {most}. Over TCP the bytes count as well, 512 for each.",
+			reason: "forty phones of an office that start at once over UDP send 80 until all are registered, and over " +
+				"TLS wait for a second or two"},
 
 		{path: "metrics",
 			meaning: "Prometheus' metrics, and a page for people."},

@@ -127,9 +127,9 @@ func TestReloadChangesTheKernelsTable(t *testing.T) {
 	s.await(ban.ActionTrust, "198.51.100.10/32")
 	for _, step := range []struct{ firewall, want, not string }{
 		{"ports: {udp: [5070], tcp: [5070]}", "5070", "5060"},
-		{"scope: all", "", "fragment"},
+		{"scope: all", "", "\"TCP that is not VoIP\"\n\t\tip saddr @block4"},
 		{"meter: {enabled: true, rate: 700, burst: 70}", "limit rate over 700/second", ""},
-		{"priority: -250", "priority -250", "limit rate"},
+		{"priority: -250, meter: {enabled: false}", "priority -250", "limit rate over"},
 		{"table: ringwall", "5060", "5070"},
 	} {
 		write("firewall: {" + step.firewall + "}\n")
@@ -138,7 +138,7 @@ func TestReloadChangesTheKernelsTable(t *testing.T) {
 			t.Errorf("%s: want %q, not %q, in\n%s", step.firewall, step.want, step.not, text)
 		}
 		s.banned()
-		if strings.Contains(step.firewall, "meter") {
+		if strings.Contains(step.firewall, "enabled: true") {
 			s.cfg.Firewall.Meter.Enabled = true // for inKernel
 			s.until("the meter spares who is trusted", func() bool {
 				_, ok := s.inKernel(firewall.Trust,

@@ -3,6 +3,9 @@ package daemon
 import (
 	"cmp"
 	"fmt"
+	"net"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -103,8 +106,10 @@ func TableConfig(cfg *config.Config, netns int) firewall.Config {
 	f := cfg.Firewall
 	c := firewall.Config{
 		Table: f.Table, UDPPorts: f.Ports.UDP, TCPPorts: f.Ports.TCP, Priority: f.Priority, NetNS: netns,
-		IPv6Prefix:  cfg.Policy.IPv6Prefix,
-		MaxElements: uint32(max(firewall.DefaultMaxElements, cfg.Policy.Limits.Bans)),
+		IPv6Prefix:   cfg.Policy.IPv6Prefix,
+		MaxElements:  uint32(max(firewall.DefaultMaxElements, cfg.Policy.Limits.Bans)),
+		ManagerPorts: managerPorts(cfg.Asterisk),
+		Knock:        firewall.Knock{Port: cfg.Policy.Ban.Knock, Source: cfg.Policy.Ban.KnockSource},
 		Meter: firewall.Meter{Enabled: f.Meter.Enabled, Rate: uint32(min(f.Meter.Rate, 1<<31)),
 			Burst: f.Meter.Burst},
 	}
@@ -118,6 +123,22 @@ func TableConfig(cfg *config.Config, netns int) firewall.Config {
 		c.Owner = firewall.Off
 	}
 	return c
+}
+
+// managerPorts are where Asterisk's manager interface listens: as it does by default (manager.conf: port, tlsbindaddr),
+// and as the configuration says.
+func managerPorts(pbxs []config.Asterisk) []uint16 {
+	ports := []uint16{5038, 5039}
+	for i := range pbxs {
+		_, text, err := net.SplitHostPort(pbxs[i].Address)
+		if err != nil {
+			continue
+		}
+		if n, err := strconv.ParseUint(text, 10, 16); err == nil && n > 0 && !slices.Contains(ports, uint16(n)) {
+			ports = append(ports, uint16(n))
+		}
+	}
+	return ports
 }
 
 func (d *Daemon) rebuilt(cause string) {

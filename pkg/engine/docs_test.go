@@ -109,6 +109,8 @@ func defaultDocs(p config.Policy) string {
 	row("ban.factor", p.Ban.Factor)
 	row("ban.max", p.Ban.Max)
 	row("ban.forgeable_max", p.Ban.ForgeableMax)
+	row("ban.knock", p.Ban.Knock)
+	row("ban.knock_source", p.Ban.KnockSource)
 	row("ban.memory", p.Ban.Memory)
 	row("trust.ttl", p.Trust.TTL)
 	row("trust.tolerance", p.Trust.Tolerance)

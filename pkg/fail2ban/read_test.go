@@ -92,6 +92,7 @@ func TestNumbersBecomePolicy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, _ := parsed(t, read(t, fail2ban.Options{Jail: filepath.Join("testdata", name), DB: db}))
 			want.ban.ForgeableMax = def.ForgeableMax
+			want.ban.Knock, want.ban.KnockSource = def.Knock, def.KnockSource
 			if p := c.Policy; p.Threshold != 10 || p.Points.UnknownAccount != want.names ||
 				p.Points.WrongPassword != want.passwords ||
 				p.Misconfigured.Burst != want.burst || p.HalfLife != want.half || p.Trust.Tolerance != want.tolerance ||
