@@ -16,6 +16,7 @@ const (
 	ActionTargeted      Action = "targeted"
 	ActionGuessing      Action = "guessing" // passwords are being guessed, and nobody is banned for it
 	ActionLeak          Action = "leak"     // a banned source still gets through
+	ActionNewPlace      Action = "newplace" // an account logged in from where it never was
 	ActionObserve       Action = "observe"  // would have banned
 )
 
@@ -23,7 +24,6 @@ const (
 func Actions() []Action {
 	return []Action{
 		ActionBan, ActionExtend, ActionUnban, ActionTrust, ActionUntrust, ActionMisconfigured, ActionBreach,
-		ActionTampering,
-		ActionTargeted, ActionGuessing, ActionLeak, ActionObserve,
+		ActionTampering, ActionTargeted, ActionGuessing, ActionLeak, ActionNewPlace, ActionObserve,
 	}
 }

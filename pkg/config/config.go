@@ -88,6 +88,7 @@ type Policy struct {
 	Breach        BreachRule        `yaml:"breach"`
 	Targeted      TargetedRule      `yaml:"targeted"`
 	Roaming       RoamingRule       `yaml:"roaming"`
+	NewPlace      NewPlaceRule      `yaml:"newplace"`
 	Storm         StormRule         `yaml:"storm"`
 	Limits        Limits            `yaml:"limits"`
 }
@@ -128,6 +129,13 @@ type TargetedRule struct {
 type RoamingRule struct {
 	Within  time.Duration `yaml:"within"`
 	Guesses int           `yaml:"guesses"`
+}
+
+// NewPlaceRule reports an account that logs in from where it never was: after Learning, and before that where Places such
+// places come within an hour.
+type NewPlaceRule struct {
+	Learning time.Duration `yaml:"learning"`
+	Places   int           `yaml:"places"`
 }
 
 // StormRule suspends bans of sources that were trusted within Memory while Sources of them fail within Within.

@@ -250,6 +250,16 @@ func settings() []setting {
 		{path: "policy.roaming.guesses", byDefault: 2, allowed: between(0, 1000),
 			meaning: "How many more guesses such a source has: up to {most}, 0 turns the rule off.",
 			reason:  "a mistake or two; a guesser gains nothing by it"},
+		{path: "policy.newplace",
+			meaning: "An account that logs in from a network where it never was, of another country or operator where " +
+				"geo knows, is reported. Nobody is banned for it."},
+		{path: "policy.newplace.learning", byDefault: week, allowed: between(0, longestDuration),
+			meaning: "How long an account must be known before: up to {most}, 0s turns the rule off.",
+			reason:  "within a week most users have been where they usually are"},
+		{path: "policy.newplace.places", byDefault: 3, allowed: between(0, 8),
+			meaning: "How many new places within an hour are reported sooner than that: up to {most}, 0 is none.",
+			reason:  "nobody travels so fast; a stolen password is sold to several"},
+
 		{path: "policy.storm",
 			meaning: "Customers who all fail at the same moment are a fault of the PBX and not an attack: their bans " +
 				"are suspended."},
@@ -432,9 +442,9 @@ func settings() []setting {
 				"leaves running is ended with it.",
 			reason: "none"},
 		{path: "notify[].actions",
-			byDefault: []string{"ban", "breach", "tampering", "targeted", "guessing", "leak", "misconfigured"},
+			byDefault: []string{"ban", "breach", "tampering", "targeted", "guessing", "leak", "newplace", "misconfigured"},
 			meaning: "Of what: ban, extend, unban, trust, untrust, misconfigured, breach, tampering, targeted, " +
-				"guessing, leak, observe.",
+				"guessing, leak, newplace, observe.",
 			reason: "what a person may want to act on"},
 		{path: "notify[].reasons", byDefault: []string{},
 			meaning: "Only of decisions with one of these reasons, as ringwall history shows them; [] is all.",

@@ -18,7 +18,10 @@ import (
 func (d *Daemon) openGeo(cfg *config.Config) {
 	d.atlas = geo.New(d.log, cfg.Geo.Files...)
 	d.tasks = append(d.tasks, d.atlas)
-	d.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.SetMultipliers(cfg.Geo.Multiply, d.locate) })
+	d.pipeline.Read(func(e *engine.Engine, _ time.Time) {
+		e.SetMultipliers(cfg.Geo.Multiply, d.locate)
+		e.SetLocate(d.locate)
+	})
 }
 
 // locate returns where an address is registered.

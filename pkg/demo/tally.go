@@ -149,7 +149,7 @@ func (l *tally) recordDecision(d ban.Decision) {
 			r.spared = true
 		case ban.ActionLeak:
 			l.addUnexpected("the ban of " + r.name + " did not keep it out")
-		case ban.ActionBreach, ban.ActionTargeted, ban.ActionGuessing, ban.ActionObserve:
+		case ban.ActionBreach, ban.ActionTargeted, ban.ActionGuessing, ban.ActionNewPlace, ban.ActionObserve:
 		}
 	}
 	if !known && (d.Action == ban.ActionBan || d.Action == ban.ActionTrust) {

@@ -25,6 +25,10 @@ type account struct {
 	// Guessing from anywhere.
 	guesses          table.LeakyBucket
 	massGuessedUntil int64 // until then, guesses were more than massGuesses of late
+
+	// Where it logged in.
+	places      []accountPlace
+	placesSince uint32 // when it was first known to be anywhere: seconds
 }
 
 // failingSource is a source that fails on an account.

@@ -127,6 +127,8 @@ func defaultDocs(p config.Policy) string {
 	row("targeted.within", p.Targeted.Within)
 	row("roaming.within", p.Roaming.Within)
 	row("roaming.guesses", p.Roaming.Guesses)
+	row("newplace.learning", p.NewPlace.Learning)
+	row("newplace.places", p.NewPlace.Places)
 	row("storm.sources", p.Storm.Sources)
 	row("storm.within", p.Storm.Within)
 	row("storm.memory", p.Storm.Memory)

@@ -95,6 +95,7 @@ type Engine struct {
 	// Points by the place of a source.
 	multipliers config.Multiply
 	placeOf     func(netip.Addr) ban.Place // nil: nothing is multiplied
+	locate      func(netip.Addr) ban.Place // see SetLocate; nil: nobody knows
 
 	// What was reported, so that it is not reported again, and what is counted for Stats.
 	reports        *table.Window[struct{}] // by purpose, source and a third thing

@@ -31,6 +31,7 @@ const (
 	forSuspected
 	forOwner
 	forChallengeRate
+	forNewPlace
 	forLeak
 	forVouched
 	forMisconfigured // plus the index of the reason

@@ -44,6 +44,7 @@ func (j *judgement) judgeLogin() {
 		return
 	}
 	j.engine.loginFlows.Renew(j.now, flow)
+	j.noticePlace(id)
 	if m := j.policy.Trust.Match; m != nil && !m.MatchString(j.event.Account) {
 		return
 	}

@@ -189,7 +189,9 @@ func (e *Engine) restoreTrust(t ban.Trust, pbxs []string) {
 		for _, pbx := range pbxs {
 			for _, service := range []event.Service{event.PJSIP, event.SIP} {
 				if len(n.accounts) < accountsPerTrust && (service == event.PJSIP || e.enforces[service]) {
-					n.accounts[e.hashAccount(e.hashText(name), service, e.pbxIndex(pbx))] = name
+					id := e.hashAccount(e.hashText(name), service, e.pbxIndex(pbx))
+					n.accounts[id] = name
+					e.restorePlace(id, n)
 				}
 			}
 		}
@@ -203,6 +205,15 @@ func (e *Engine) restoreTrust(t ban.Trust, pbxs []string) {
 	if s := e.sources.get(k); s != nil {
 		s.hasTrust = true
 		e.classifySource(s)
+	}
+}
+
+// restorePlace notes that an account was where a source is whose trust was stored.
+func (e *Engine) restorePlace(id uint64, t *trust) {
+	if a := e.accountOf(id); a != nil {
+		here := e.placeFor(e.prefixOf(t.key).Addr())
+		here.first, here.last = seconds(t.since), seconds(t.lastLogin)
+		a.addPlace(here)
 	}
 }
 

@@ -107,6 +107,8 @@ func titleOf(d ban.Decision, m *message.Message) string {
 		return "somebody tampers with Asterisk's events"
 	case ban.ActionLeak:
 		return "the ban of " + who + " does not keep it out"
+	case ban.ActionNewPlace:
+		return "an account logged in from " + who + ", where it never was"
 	case ban.ActionTargeted:
 		return "many sources guess the password of one account"
 	}

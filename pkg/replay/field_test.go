@@ -111,3 +111,14 @@ func TestFloodOfCalls(t *testing.T) {
 		}
 	})
 }
+
+// TestStolenPassword has an account that always logged in from one place, and at night from four others.
+func TestStolenPassword(t *testing.T) {
+	field(t, "stolen-password/*", func(t *testing.T, r result) {
+		r.wantNobodyBanned(t)
+		r.wantNames(t, ban.ActionNewPlace, "203")
+		if len(r.NewPlaces) != 1 || r.NewPlaces[0].First.Format("15:04") != "03:10" {
+			t.Errorf("%+v", r.NewPlaces)
+		}
+	})
+}

@@ -59,6 +59,7 @@ type Progress struct {
 func Run(ctx context.Context, names []string, o Options) (*Summary, error) {
 	p := &player{Options: o, engine: engine.NewRepeatable(o.Policy), tally: newTally(o.Policy, o.Firewall),
 		now: math.MinInt64}
+	p.engine.SetLocate(o.Place)
 	if p.engine.SetMultipliers(o.Multiply, o.Place); !o.Multiply.IsZero() {
 		p.note("points were multiplied by where addresses are registered today, which need not be where they were then")
 	}

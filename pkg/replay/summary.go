@@ -34,6 +34,7 @@ type Summary struct {
 	Breaches      []Report
 	Targeted      []Report
 	Guessing      []Report
+	NewPlaces     []Report
 	Accounts      []AccountSummary // that failed most
 	Reasons       map[string]int64 // of tampering
 	Files         []FileSummary    // in the order in which they were played
@@ -140,6 +141,7 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		Breaches      []Report         `json:"breaches"`
 		Targeted      []Report         `json:"targeted"`
 		Guessing      []Report         `json:"guessing"`
+		NewPlaces     []Report         `json:"new_places,omitempty"`
 		Accounts      []AccountSummary `json:"top_accounts"`
 		Reasons       map[string]int64 `json:"tampered_reasons"`
 		Files         []FileSummary    `json:"files"`
@@ -148,7 +150,7 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		"summary", s.Events, s.Decoded, s.Repeated, s.NotUnderstood, s.Tampered, s.Sources, s.Bans, s.Trusted,
 		s.Observed, s.LoggedIn, s.Blocked, s.Passed, s.Skipped, s.Truncated, set(s.From), set(s.To), prefixes,
 		customers,
-		list(s.Misconfigured), list(s.Breaches), list(s.Targeted), list(s.Guessing), list(s.Accounts),
+		list(s.Misconfigured), list(s.Breaches), list(s.Targeted), list(s.Guessing), s.NewPlaces, list(s.Accounts),
 		s.Reasons, list(s.Files), list(s.Notes),
 	})
 }

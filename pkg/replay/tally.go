@@ -213,6 +213,8 @@ func (t *tally) decision(d *ban.Decision) {
 		t.report(d, &t.sum.Breaches)
 	case d.Action == ban.ActionTargeted:
 		t.report(d, &t.sum.Targeted)
+	case d.Action == ban.ActionNewPlace:
+		t.report(d, &t.sum.NewPlaces)
 	case d.Action == ban.ActionGuessing:
 		t.report(d, &t.sum.Guessing)
 	}

@@ -51,7 +51,7 @@ func (w *recentDecisions) add(decisions []ban.Decision) {
 		case d.Action == ban.ActionMisconfigured:
 			insert(w.phones, phone{d.Account, d.Prefix, d.PBX, d.Reason}, d, maxPhones)
 		case d.Action == ban.ActionBreach, d.Action == ban.ActionTampering, d.Action == ban.ActionTargeted,
-			d.Action == ban.ActionGuessing:
+			d.Action == ban.ActionGuessing, d.Action == ban.ActionNewPlace:
 			insert(w.alarms, alarm{d.Action, d.Reason, d.Account, d.PBX}, d, maxAlarms)
 		case d.Action == ban.ActionLeak: // one for each Asterisk will do
 			insert(w.alarms, alarm{d.Action, "", "", d.PBX}, d, maxAlarms)

@@ -233,6 +233,8 @@ func alarmText(d ban.Decision) string {
 			return "account " + account + " fails all the time" + from
 		}
 		return "passwords are guessed" + from + ", which is trusted"
+	case ban.ActionNewPlace:
+		return "account " + account + " logged in" + from + ", where it never was"
 	case ban.ActionTargeted:
 		return "many sources guess the password of account " + account
 	case ban.ActionObserve:
@@ -254,6 +256,8 @@ func alarmTry(d ban.Decision) string {
 	switch d.Action {
 	case ban.ActionBreach:
 		return "change the password of this account now, and look at its calls"
+	case ban.ActionNewPlace:
+		return "ask its user; if he was not there, change the password, and look at the calls of this account"
 	case ban.ActionTargeted:
 		return "make sure that this account has a long, random password"
 	case ban.ActionGuessing:
@@ -497,7 +501,7 @@ func (p *Page) decisions(s *snapshot) (v decisions) {
 		ban.ActionTrust:   "trusted",
 		ban.ActionUntrust: "no longer trusted", ban.ActionMisconfigured: "misconfigured", ban.ActionBreach: "BREACH",
 		ban.ActionTampering: "forged event", ban.ActionTargeted: "under attack", ban.ActionGuessing: "GUESSING",
-		ban.ActionLeak:    "GETS THROUGH",
+		ban.ActionLeak: "GETS THROUGH", ban.ActionNewPlace: "NEW PLACE",
 		ban.ActionObserve: "not banned",
 	}
 	for _, d := range s.last {

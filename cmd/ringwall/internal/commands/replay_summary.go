@@ -45,6 +45,10 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 			humanize.Prefix(r.Source), printable.String(r.Account),
 			c.moment(r.First), printable.Line(r.Detail))
 	}
+	for _, r := range first(s.NewPlaces) {
+		c.sayf("%s, account %s, at %s: %s.", humanize.Prefix(r.Source), printable.String(r.Account), c.moment(r.First),
+			printable.Line(r.Detail))
+	}
 	for _, r := range first(s.Targeted) {
 		c.sayf("Many sources guess the password of account %s, since %s.", printable.String(r.Account),
 			c.moment(r.First))

@@ -32,7 +32,7 @@ func recorded(t *testing.T) string {
 		line(2*time.Minute+time.Duration(i)*time.Second, "InvalidAccountID", fmt.Sprint("\u202eevil\\", i),
 			"203.0.113.6", "")
 	}
-	line(3*time.Minute, "RequestNotSupported", "202", "198.51.100.2", `,RequestType="registrar"`)
+	line(3*time.Minute, "RequestNotSupported", "202", "198.51.100.1", `,RequestType="registrar"`)
 	login(20*time.Minute, "301", "203.0.113.5")
 	login(21*time.Minute, "302", "203.0.113.5")
 	line(21*time.Minute+time.Second, "InvalidAccountID", `x",RemoteAddress="IPV4/UDP/8.8.8.8/5060`, "203.0.113.7", "")
