@@ -3,7 +3,7 @@ package ban
 // Action is what a decision does: a bounded set, fit for a metric label.
 type Action string
 
-// The actions. ActionBan, ActionExtend and ActionUnban change the kernel; the others are reports.
+// The actions. ActionBan, ActionExtend, ActionUnban and ActionCut change the kernel; the others are reports.
 const (
 	ActionBan           Action = "ban"
 	ActionExtend        Action = "extend"
@@ -17,13 +17,14 @@ const (
 	ActionGuessing      Action = "guessing" // passwords are being guessed, and nobody is banned for it
 	ActionLeak          Action = "leak"     // a banned source still gets through
 	ActionNewPlace      Action = "newplace" // an account logged in from where it never was
-	ActionObserve       Action = "observe"  // would have banned
+	ActionCut           Action = "cut"      // one flow of a known good source is closed, the others go on
+	ActionObserve       Action = "observe"  // would have banned, or cut
 )
 
 // Actions returns all of them.
 func Actions() []Action {
 	return []Action{
 		ActionBan, ActionExtend, ActionUnban, ActionTrust, ActionUntrust, ActionMisconfigured, ActionBreach,
-		ActionTampering, ActionTargeted, ActionGuessing, ActionLeak, ActionNewPlace, ActionObserve,
+		ActionTampering, ActionTargeted, ActionGuessing, ActionLeak, ActionNewPlace, ActionCut, ActionObserve,
 	}
 }

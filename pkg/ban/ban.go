@@ -19,14 +19,18 @@ type Ban struct {
 	Proven   bool         `json:"proven"`           // the source could not have been forged
 	Observed bool         `json:"observed"`         // not in the kernel; never stored
 	Manual   bool         `json:"manual"`           // a person said so
-	Number   int          `json:"number"`           // 1 for the first ban of this source, 2 for the second, …
-	Comment  string       `json:"comment,omitempty"`
-	PBX      string       `json:"pbx"`
-	Accounts []string     `json:"accounts"`       // names that were tried, of Evidence; not stored
-	Attempts int          `json:"attempts"`       // that led to it, and since
-	Leak     *Leak        `json:"leak,omitempty"` // the ban does not keep its packets out; not stored
-	Evidence []Evidence   `json:"evidence,omitempty"`
-	Place                 // of Prefix; filled in when it is shown
+	Scope    Scope        `json:"scope"`            // not stored
+	Closes   Closes       `json:"closes"`
+	// DoorShut says of a ban that closes UDP that the trickle of ban.knock does not pass it any more.
+	DoorShut bool       `json:"door_shut,omitempty"`
+	Number   int        `json:"number"` // 1 for the first ban of this source, 2 for the second, …
+	Comment  string     `json:"comment,omitempty"`
+	PBX      string     `json:"pbx"`
+	Accounts []string   `json:"accounts"`       // names that were tried, of Evidence; not stored
+	Attempts int        `json:"attempts"`       // that led to it, and since
+	Leak     *Leak      `json:"leak,omitempty"` // the ban does not keep its packets out; not stored
+	Evidence []Evidence `json:"evidence,omitempty"`
+	Place               // of Prefix; filled in when it is shown
 }
 
 // Evidence is one event that counted, or that would have counted but for a rule.

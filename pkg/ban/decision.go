@@ -23,6 +23,9 @@ type Decision struct {
 	Service   event.Service
 	Transport event.Transport
 	Proven    bool          // the source could not have been forged
+	Scope     Scope         // of a ban or a cut, or what would be one; empty where there is none
+	Closes    Closes        // of a ban
+	Flow      Flow          // that was cut
 	Duration  time.Duration // of the ban, grace or trust; 0 where none applies
 	PBX       string        // name of the Asterisk
 	Detail    string        // for a person: what happened, without bytes from the wire
@@ -42,6 +45,9 @@ type decisionJSON struct {
 	Service   string       `json:"service"`
 	Transport string       `json:"transport"`
 	Proven    bool         `json:"proven"`
+	Scope     Scope        `json:"scope,omitempty"`
+	Closes    *Closes      `json:"closes,omitempty"`
+	Flow      *Flow        `json:"flow,omitempty"`
 	Duration  float64      `json:"duration_seconds"`
 	PBX       string       `json:"pbx"`
 	Detail    string       `json:"detail,omitempty"`
@@ -54,6 +60,13 @@ func (d Decision) MarshalJSON() ([]byte, error) {
 		Time: d.Time, Action: d.Action, Source: d.Source, Prefix: d.Prefix, Reason: d.Reason, Points: Round(d.Points),
 		Score: Round(d.Score), Account: d.Account, Transport: d.Transport.String(), Proven: d.Proven,
 		Duration: d.Duration.Seconds(), PBX: d.PBX, Detail: d.Detail, Place: d.Place,
+	}
+	line.Scope = d.Scope
+	if d.Scope != "" && d.Scope != ScopeFlow {
+		line.Closes = &d.Closes
+	}
+	if d.Flow.IsValid() {
+		line.Flow = &d.Flow
 	}
 	if d.Service != event.OtherService {
 		line.Service = d.Service.String()
@@ -72,7 +85,13 @@ func (d *Decision) UnmarshalJSON(text []byte) error {
 		Points: line.Points, Score: line.Score, Account: line.Account, Service: event.ServiceNamed(line.Service),
 		Transport: event.TransportNamed(line.Transport), Proven: line.Proven,
 		Duration: time.Duration(line.Duration * float64(time.Second)), PBX: line.PBX,
-		Detail: line.Detail, Place: line.Place,
+		Detail: line.Detail, Place: line.Place, Scope: line.Scope,
+	}
+	if line.Closes != nil {
+		d.Closes = *line.Closes
+	}
+	if line.Flow != nil {
+		d.Flow = *line.Flow
 	}
 	return nil
 }

@@ -179,6 +179,7 @@ type Trust struct {
 	TTL       time.Duration  `yaml:"ttl"`
 	Tolerance float64        `yaml:"tolerance"` // × threshold, before trust ends
 	Accounts  int            `yaml:"accounts"`  // distinct failing accounts, before trust ends
+	FlowTTL   time.Duration  `yaml:"flow_ttl"`  // of a flow from which somebody logged in
 	Match     *regexp.Regexp `yaml:"match"`     // accounts that may earn trust; nil is all
 }
 

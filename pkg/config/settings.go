@@ -144,13 +144,17 @@ func settings() []setting {
 			reason: "a phone logs in every hour at least, so an office keeps its trust over a night and loses it " +
 				"when it moves"},
 		{path: "policy.trust.tolerance", byDefault: 10, allowed: between(1.0, 1e6),
-			meaning: "How many times the threshold a trusted source may reach before its trust ends: {least} to " +
-				"{most}.",
+			meaning: "How many times the threshold a trusted source may reach before those who guess there are cut off: " +
+				"{least} to {most}.",
 			reason: "a phone with an old password behind a NAT of forty must not ban the other thirty-nine"},
 		{path: "policy.trust.accounts", byDefault: 5, allowed: between(1, 100_000),
 			meaning: "How many different accounts may fail at a trusted source before its trust ends: {least} to " +
 				"{most}.",
 			reason: "one or two phones of an office are misconfigured at a time; more names are a search"},
+		{path: "policy.trust.flow_ttl", byDefault: 2 * time.Hour, allowed: between(0, longestDuration),
+			meaning: "How long the exact sender of a login, its address, port and protocol, passes whatever bans its " +
+				"address, after the last login: {least} (not at all) to {most}.",
+			reason: "phones log in every hour at least, and a port may be another device's the day after"},
 		{path: "policy.trust.match",
 			meaning: `A regular expression (Go, RE2) of the account names that may earn trust; "" is all. Wazo: ` +
 				`"^[a-z0-9]{8}$".`,

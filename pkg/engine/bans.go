@@ -25,6 +25,8 @@ type activeBan struct {
 	pbx     uint8      // index in Engine.pbxs of the Asterisk that told of it
 	score   float32    // of the source, when the ban was made
 	proven  bool       // the evidence could not be forged
+	closes  ban.Closes // what is closed
+	knocks  uint8      // attempts that were heard through the door of a ban that closes UDP
 	manual  bool       // a person said so
 	number  int        // the how manieth ban of the source within ban.memory, from 1 on
 	comment string     // of a person, or about a network
@@ -60,7 +62,23 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		prefix = netip.PrefixFrom(j.addr, j.addr.BitLen())
 		have = j.engine.bans[prefix]
 	}
+	closes, widened := j.whatToClose(reason, proven), false
 	if have != nil && have.until > j.now && (!have.observed || !enforce) {
+		if have.closes.Covers(closes) {
+			j.knock(have)
+			return
+		}
+		if have.closes != ban.ClosesUDP || !proven {
+			closes = ban.ClosesAll
+		}
+		widened = !have.observed
+		s.bans = uint8(max(int(s.bans)-1, 0)) // it is the same ban, of more
+		old := j.engine.element(have)
+		old.Remove = true
+		j.engine.changed = append(j.engine.changed, old)
+	}
+	if closes == ban.ClosesManager && !j.engine.IsSource(prefix) { // which its set in the kernel cannot hold
+		j.reportSpared(prefix, ban.ReasonAllowed, proven, "its network holds an address that is never banned")
 		return
 	}
 	if j.isSuspended(prefix, enforce, proven) || enforce && !j.hasRoom(s, prefix, proven) {
@@ -75,6 +93,7 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 	b := &activeBan{
 		prefix: prefix, source: j.addr, since: j.now, until: j.now + int64(d), reason: reason, score: s.observedScore,
 		proven: proven, observed: !enforce, number: int(s.bans) + 1, pbx: j.pbx, attempts: int(s.attempts),
+		closes: closes,
 	}
 	if enforce {
 		b.score = s.score
@@ -85,14 +104,70 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		min(recordsPerBan, recordsOfAllBans-j.engine.banRecords))
 	j.engine.banRecords += len(b.evidence)
 	j.engine.addBan(b)
-	j.engine.activity.countBan(j.now)
-	action := ban.ActionBan
-	if !enforce {
+	action, detail := ban.ActionBan, banDetail(b.number, enforce)
+	switch {
+	case !enforce:
 		action = ban.ActionObserve
+	case widened:
+		action, detail = ban.ActionExtend, "it goes on where its ban left the way open"
+	default:
+		j.engine.activity.countBan(j.now)
 	}
-	j.decide(action, reason, prefix, d, proven, banDetail(b.number, enforce))
+	j.decideBan(action, b, detail)
 	if enforce {
 		j.banNetworkOf(prefix)
+	}
+}
+
+// decideBan appends the decision that makes a ban, or would.
+func (j *judgement) decideBan(action ban.Action, b *activeBan, detail string) {
+	j.decide(action, b.reason, b.prefix, time.Duration(b.until-b.since), b.proven, detail)
+	d := &j.out[len(j.out)-1]
+	d.Scope, d.Closes = j.engine.scopeOf(b), b.closes
+}
+
+// scopeOf is how much a ban is about.
+func (e *Engine) scopeOf(b *activeBan) ban.Scope {
+	switch _, isSource := e.keyOfPrefix(b.prefix); {
+	case b.closes == ban.ClosesManager:
+		return ban.ScopeService
+	case isSource || b.prefix.IsSingleIP():
+		return ban.ScopeSource
+	}
+	return ban.ScopeNetwork
+}
+
+// whatToClose is what a ban of the source of the event closes: what could be forged says nothing about whoever speaks
+// TCP there, and a manager's secret nothing about the phones of a source that is known to be good.
+func (j *judgement) whatToClose(reason ban.Reason, proven bool) ban.Closes {
+	switch {
+	case !proven:
+		return ban.ClosesUDP
+	case reason == ban.ReasonManager && j.engine.isKnownGood(j.key):
+		return ban.ClosesManager
+	}
+	return ban.ClosesAll
+}
+
+// knocksAnswered is how many attempts may be heard through the door of a ban on evidence that could be forged, before
+// the door is shut. One phone may retransmit one more forged request; a guesser has no use for so few.
+const knocksAnswered = 3
+
+// knockGrace is how long after a ban what Asterisk tells of its source came before it.
+const knockGrace = second
+
+// doorShut says whether the trickle of ban.knock does not pass the ban any more.
+func (b *activeBan) doorShut() bool { return b.closes == ban.ClosesUDP && b.knocks >= knocksAnswered }
+
+// knock counts an attempt of a source whose ban is in force. The door of a known good source stays open: its customers
+// have to get in, whatever is forged in their name.
+func (j *judgement) knock(b *activeBan) {
+	if b.observed || b.closes != ban.ClosesUDP || b.doorShut() || j.event.Remote.Transport.Proven() ||
+		j.engine.isKnownGood(j.key) || !j.engine.IsSource(b.prefix) || j.now-b.since < knockGrace {
+		return
+	}
+	if b.knocks++; b.doorShut() {
+		j.engine.changed = append(j.engine.changed, j.engine.element(b))
 	}
 }
 
@@ -220,7 +295,7 @@ func (e *Engine) endDueBan(t timer, out []ban.Decision) []ban.Decision {
 // unbanDecision is the decision that ends a ban.
 func (e *Engine) unbanDecision(b *activeBan, reason ban.Reason) ban.Decision {
 	d := ban.Decision{Time: utc(e.now), Action: ban.ActionUnban, Source: b.source, Prefix: b.prefix, Reason: reason,
-		Proven: b.proven, PBX: e.pbxName(b.pbx)}
+		Proven: b.proven, Scope: e.scopeOf(b), Closes: b.closes, PBX: e.pbxName(b.pbx)}
 	if b.manual || b.reason == ban.ReasonAdopted {
 		d.PBX = ""
 	}

@@ -86,6 +86,11 @@ type Engine struct {
 	oneShotBans        []*activeBan // that may give way to others, the oldest first; some are over
 	leaks              leaks        // banned sources that are heard all the same
 
+	// What spares those behind an address that is not theirs alone.
+	goodFlows map[ban.Flow]goodFlow
+	lanes     map[sourceKey]*lane
+	changed   []Element // see TakeChanged
+
 	// Whom no ban may hit.
 	allow        table.Prefixes[[]origin] // by a person, the configuration, or the host itself
 	protected    table.Prefixes[[]origin] // by an Asterisk, which knows them as trunks
@@ -136,6 +141,8 @@ func newEngine(p config.Policy, hash keyedHash) *Engine {
 		networkBans:      make(map[netip.Prefix]networkBans),
 		trusts:           make(map[sourceKey]*trust),
 		trustsByOwner:    make(map[sourceKey]int),
+		goodFlows:        make(map[ban.Flow]goodFlow),
+		lanes:            make(map[sourceKey]*lane),
 		accounts:         make(map[uint64]*account),
 		failingCustomers: newFailingCustomers(int64(p.Storm.Within)),
 		hitLimits:        make(map[string]int),
@@ -247,6 +254,7 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *event.Event, out []ban.De
 func (e *Engine) Tick(now time.Time, out []ban.Decision) ([]ban.Decision, bool) {
 	out = e.runDue(now, out, dueAtOnce)
 	e.sweepSources(sweptAtOnce)
+	e.sweepFlows()
 	_, more := e.nextDue(e.now)
 	return out, more
 }
@@ -287,6 +295,8 @@ func (e *Engine) runDue(now time.Time, out []ban.Decision, n int) []ban.Decision
 			}
 		case endOfAllow:
 			e.endDueAllow(t.prefix)
+		case endOfLane:
+			e.endDueLane(t)
 		}
 	}
 	e.advance(now)

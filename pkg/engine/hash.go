@@ -34,6 +34,7 @@ const (
 	forNewPlace
 	forLeak
 	forVouched
+	forCut
 	forMisconfigured // plus the index of the reason
 )
 

@@ -259,30 +259,39 @@ func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 	}
 }
 
-// applyThreshold bans the source if its score is enough, and first ends its trust; b is its active ban, or nil.
+// applyThreshold bans the source if its score is enough; b is its active ban, or nil. Of a known good source it closes
+// what guesses, and no more.
 func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, enforce bool) {
 	limit := j.policy.Threshold
-	if t := j.engine.trustOf(s); t != nil {
+	t := j.engine.trustOf(s)
+	if t != nil {
 		limit *= j.policy.Trust.Tolerance
-		switch {
-		case float64(s.observedScore) < limit-pointsTolerance:
-			return
-		case float64(s.provenScore) < limit-pointsTolerance:
-			// Packets that can be forged must not take trust from a customer.
-			j.reportTolerated(ban.ReasonTolerance,
-				"a trusted source fails more than is tolerated, but the evidence could be forged: not banned")
-			j.reportGuessing(reason, "a trusted source guesses faster than any phone: it is not banned, "+
-				"since the packets could be forged in a customer's name")
-			return
-		case j.engine.inStorm() && t.explainedByStorm(j.now):
-			j.reportTolerated(ban.ReasonStorm,
-				"a trusted source fails more than is tolerated while many others do: "+stormText)
+		if float64(s.observedScore) < limit-pointsTolerance {
 			return
 		}
-		j.revokeTrust(t, ban.ReasonTolerance, "failed more than trust tolerates")
-		limit = j.policy.Threshold
 	}
 	proven := float64(s.provenScore) >= limit-pointsTolerance
+	switch {
+	case t == nil:
+	case !proven:
+		// Packets that can be forged must not take trust from a customer.
+		j.reportTolerated(ban.ReasonTolerance,
+			"a trusted source fails more than is tolerated, but the evidence could be forged: not banned")
+		j.reportGuessing(reason, "a trusted source guesses faster than any phone: it is not banned, "+
+			"since the packets could be forged in a customer's name")
+		j.trickle(enforce)
+		return
+	case j.engine.inStorm() && t.explainedByStorm(j.now):
+		j.reportTolerated(ban.ReasonStorm,
+			"a trusted source fails more than is tolerated while many others do: "+stormText)
+		return
+	}
+	if proven && j.engine.isKnownGood(j.key) && reason != ban.ReasonManager {
+		if !j.engine.IsExempt(j.addr) && !j.isSuspended(j.engine.prefixOf(j.key), enforce, true) {
+			j.cutFlow(reason, enforce)
+		}
+		return
+	}
 	switch {
 	case enforce && float64(s.score) >= limit-pointsTolerance:
 		j.banSource(s, b, reason, true, proven)

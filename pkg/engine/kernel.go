@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -11,7 +12,7 @@ import (
 // Adopt takes over a ban that was found in the kernel at start, unless it would hit somebody who is exempt by now.
 // Allow and Protect come first. Of a ban that is known, the kernel's own element says how long it lasts; one that lasts
 // more than a second longer is another ban, of which nothing else was saved.
-func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
+func (e *Engine) Adopt(now time.Time, p netip.Prefix, closes ban.Closes, until time.Time) {
 	e.advance(now)
 	p = canonicalPrefix(p)
 	if until.UnixNano() <= e.now || e.isFullyExempt(p) {
@@ -19,24 +20,86 @@ func (e *Engine) Adopt(now time.Time, p netip.Prefix, until time.Time) {
 	}
 	if have := e.bans[p]; have != nil && have.until > e.now &&
 		(have.observed || until.UnixNano() <= have.until+second) {
+		if !have.observed && !have.closes.Covers(closes) { // so that an unban takes out both
+			have.closes = ban.ClosesAll
+		}
 		if !have.observed && until.UnixNano() < have.until {
 			have.until = until.UnixNano()
 			e.setTimer(have.until, p, endOfBan)
 		}
 		return
 	}
-	b := &activeBan{prefix: p, since: e.now, until: until.UnixNano(), reason: ban.ReasonAdopted, proven: true,
-		number: 1}
+	b := &activeBan{prefix: p, since: e.now, until: until.UnixNano(), reason: ban.ReasonAdopted, number: 1,
+		closes: closes, proven: closes != ban.ClosesUDP}
 	if p.IsSingleIP() {
 		b.source = p.Addr()
 	}
 	e.addBan(b)
 }
 
-// Element is one entry that the kernel should hold.
+// ElementKind is what an Element does.
+type ElementKind uint8
+
+// The kinds of elements.
+const (
+	BanOfPrefix   ElementKind = iota
+	GoodFlow                  // passes before every ban but a person's, unless it is cut
+	CutFlow                   // ends
+	SlowFlow                  // gets its Pace through
+	SlowSource                // the same, of a source; good flows of it are not touched
+	TrustedSource             // is spared the meter
+)
+
+// Pace is how many packets get through a slow lane.
+type Pace uint8
+
+// The paces.
+const (
+	PaceSecond     Pace = iota + 1 // one a second
+	PaceMinute                     // 4 a minute
+	PaceTenMinutes                 // 4 in ten minutes
+)
+
+// Element is one entry that the kernel should hold, or no longer.
 type Element struct {
-	Prefix netip.Prefix
-	Left   time.Duration // of a ban
+	Kind   ElementKind
+	Prefix netip.Prefix // of a ban, a slow source, a trusted source
+	Flow   ban.Flow     // of the others
+	Closes ban.Closes   // of a ban
+	// DoorShut says of a ban that closes UDP that the trickle of ban.knock does not pass it.
+	DoorShut bool
+	Manual   bool // of a ban: good flows do not pass it
+	Pace     Pace // of what is slow
+	Left     time.Duration
+	Remove   bool
+}
+
+// compareElements orders elements, so that the same events lead to the same changes.
+func compareElements(a, b Element) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), a.Prefix.Compare(b.Prefix), a.Flow.Source.Compare(b.Flow.Source))
+}
+
+// element is what the kernel should hold of a ban.
+func (e *Engine) element(b *activeBan) Element {
+	return Element{Kind: BanOfPrefix, Prefix: b.prefix, Closes: b.closes, DoorShut: b.doorShut(),
+		Manual: b.manual && b.reason == ban.ReasonManual, Left: time.Duration(b.until - e.now)}
+}
+
+// TakeChanged returns what the kernel should be told of flows, slow lanes and doors since the last call. Bans are told
+// by decisions.
+func (e *Engine) TakeChanged() []Element {
+	out := e.changed
+	e.changed = nil
+	return out
+}
+
+// BanElement returns what the kernel should hold of the enforced ban of exactly this prefix.
+func (e *Engine) BanElement(now time.Time, p netip.Prefix) (Element, bool) {
+	b := e.bans[p]
+	if b == nil || b.observed || b.until <= now.UnixNano() {
+		return Element{}, false
+	}
+	return e.element(b), true
 }
 
 // EnforcedBans returns every ban that the kernel should hold at now, with the time it has left, in no order.
@@ -45,8 +108,24 @@ func (e *Engine) EnforcedBans(now time.Time) []Element {
 	out := make([]Element, 0, e.enforcedBans)
 	for _, b := range e.bans {
 		if !b.observed && b.until > e.now {
-			out = append(out, Element{Prefix: b.prefix, Left: time.Duration(b.until - e.now)})
+			out = append(out, e.element(b))
 		}
+	}
+	return out
+}
+
+// Flows returns every flow that the kernel should let pass, cut or slow at now, and every source that it should slow, in
+// no order.
+func (e *Engine) Flows(now time.Time) []Element {
+	e.advance(now)
+	out := make([]Element, 0, len(e.goodFlows))
+	for f, have := range e.goodFlows {
+		if have.until > e.now {
+			out = append(out, Element{Kind: GoodFlow, Flow: f, Left: time.Duration(have.until - e.now)})
+		}
+	}
+	for k, l := range e.lanes {
+		out = append(out, e.laneElements(k, l)...)
 	}
 	return out
 }
@@ -61,7 +140,7 @@ func (e *Engine) SampleBans(now time.Time, n int) []Element {
 			break
 		}
 		if !b.observed && b.until > e.now {
-			out = append(out, Element{Prefix: b.prefix, Left: time.Duration(b.until - e.now)})
+			out = append(out, e.element(b))
 		}
 	}
 	return out
@@ -81,7 +160,7 @@ func (e *Engine) TrustedSources(now time.Time) []Element {
 	var out []Element
 	for k, t := range e.trusts {
 		if t.until > e.now {
-			out = append(out, Element{Prefix: e.prefixOf(k), Left: time.Duration(t.until - e.now)})
+			out = append(out, Element{Kind: TrustedSource, Prefix: e.prefixOf(k), Left: time.Duration(t.until - e.now)})
 		}
 	}
 	slices.SortFunc(out, func(a, b Element) int { return a.Prefix.Compare(b.Prefix) })

@@ -61,7 +61,7 @@ func (j *judgement) reportLeak() {
 		return
 	}
 	b := j.enforcedBanCovering()
-	if b == nil || j.engine.IsExempt(j.addr) {
+	if b == nil || j.engine.IsExempt(j.addr) || j.mayPass(b) {
 		return
 	}
 	since := max(b.since, j.engine.started) // bans of before were put into the kernel then
@@ -87,6 +87,19 @@ func (j *judgement) reportLeak() {
 		j.score = float64(s.score * j.engine.decayFactor(j.now-s.lastSeen))
 	}
 	j.decide(ban.ActionLeak, b.reason, b.prefix, 0, j.proven, leakText(local, time.Duration(j.now-b.since)))
+}
+
+// mayPass says whether a ban leaves open what the event came through.
+func (j *judgement) mayPass(b *activeBan) bool {
+	switch overTCP := j.event.Remote.Transport.Proven(); {
+	case !b.manual && j.engine.isGoodFlow(j.flow()):
+		return true
+	case b.closes == ban.ClosesUDP:
+		return overTCP || !b.doorShut()
+	case b.closes == ban.ClosesManager:
+		return j.event.Service != event.AMI
+	}
+	return false
 }
 
 // clocksAgree says whether a time of Asterisk's clock can be compared with the engine's: of a PBX whose clock is wrong,

@@ -45,6 +45,7 @@ func (j *judgement) judgeLogin() {
 	}
 	j.engine.loginFlows.Renew(j.now, flow)
 	j.noticePlace(id)
+	j.keepFlowGood()
 	if m := j.policy.Trust.Match; m != nil && !m.MatchString(j.event.Account) {
 		return
 	}

@@ -73,7 +73,7 @@ func (e *Engine) banByHand(
 		e.activity.countBan(e.now)
 	}
 	return []ban.Decision{{Time: utc(e.now), Action: action, Source: b.source, Prefix: p, Reason: reason, Proven: true,
-		Duration: d, Detail: comment}}, nil
+		Scope: e.scopeOf(b), Duration: d, Detail: comment}}, nil
 }
 
 // Unban ends every ban within a prefix and every ban of a network that covers it. With a grace, no source within the

@@ -83,12 +83,13 @@ func (j *judgement) banNetwork(net netip.Prefix, proven bool, attempts int, deta
 		return false
 	}
 	d := j.engine.banDuration(0, proven)
-	j.engine.addBan(&activeBan{
+	b := &activeBan{
 		prefix: net, source: j.addr, since: j.now, until: j.now + int64(d), reason: ban.ReasonNetwork, proven: proven,
-		number: 1, pbx: j.pbx, attempts: attempts, comment: detail,
-	})
+		number: 1, pbx: j.pbx, attempts: attempts, comment: detail, closes: j.whatToClose(ban.ReasonNetwork, proven),
+	}
+	j.engine.addBan(b)
 	j.engine.activity.countBan(j.now)
-	j.decide(ban.ActionBan, ban.ReasonNetwork, net, d, proven, detail)
+	j.decideBan(ban.ActionBan, b, detail)
 	return true
 }
 

@@ -86,6 +86,7 @@ func (e *Engine) pardonPrefix(p *Pardon, prefix netip.Prefix) {
 	k, ok := e.keyOfPrefix(prefix)
 	if ok {
 		p.sources[k] = true
+		e.endLane(k)
 		e.vouchedFor.Renew(e.now, e.hash(forVouched, k, 0))
 		if t := e.trusts[k]; t != nil {
 			t.failures, t.beyondStormAt = nil, 0

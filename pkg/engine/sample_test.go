@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/ringwall/ringwall/pkg/ban"
 	"net/netip"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ func TestSample(t *testing.T) {
 	}
 	const bans = 100
 	for i := range bans {
-		e.Adopt(epoch, netip.PrefixFrom(address(i), 32), epoch.Add(time.Hour))
+		e.Adopt(epoch, netip.PrefixFrom(address(i), 32), ban.ClosesAll, epoch.Add(time.Hour))
 	}
 	seen := make(map[netip.Prefix]bool)
 	for range 10_000 {

@@ -53,3 +53,9 @@ func ownerNetwork(k sourceKey) sourceKey {
 	clear(k[6:])
 	return k
 }
+
+// IsSource says whether a prefix is exactly one source: an IPv4 address, or an IPv6 network of policy.ipv6_prefix bits.
+func (e *Engine) IsSource(p netip.Prefix) bool {
+	_, ok := e.keyOfPrefix(canonicalPrefix(p))
+	return ok
+}

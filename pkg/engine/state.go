@@ -77,7 +77,8 @@ func (e *Engine) describeBan(b *activeBan, evidence bool) ban.Ban {
 		Prefix: b.prefix, Source: b.source, Reason: b.reason, Since: utc(b.since), Until: utc(b.until),
 		Duration: time.Duration(b.until - b.since).Seconds(), Left: ban.Round(time.Duration(b.until - e.now).Seconds()),
 		Score: ban.Round(float64(b.score)), Proven: b.proven, Observed: b.observed, Manual: b.manual, Number: b.number,
-		Comment: b.comment, Attempts: b.attempts, Leak: b.leak.describe(),
+		Comment: b.comment, Attempts: b.attempts, Leak: b.leak.describe(), Scope: e.scopeOf(b), Closes: b.closes,
+		DoorShut: b.doorShut(),
 	}
 	if !b.manual && b.reason != ban.ReasonAdopted {
 		d.PBX = e.pbxName(b.pbx)
@@ -227,6 +228,10 @@ func (e *Engine) restoreBan(b ban.Ban) {
 	n := &activeBan{
 		prefix: p, source: b.Source, since: b.Since.UnixNano(), until: until, reason: b.Reason, score: float32(b.Score),
 		proven: b.Proven, manual: b.Manual, number: b.Number, comment: b.Comment, attempts: b.Attempts,
+		closes: b.Closes,
+	}
+	if b.DoorShut {
+		n.knocks = knocksAnswered
 	}
 	if b.PBX != "" {
 		n.pbx = e.pbxIndex(b.PBX)

@@ -18,6 +18,7 @@ const (
 	endOfTrust
 	endOfGrace
 	endOfAllow
+	endOfLane
 )
 
 // less orders timers by time, and those of one time so that the same events lead to the same decisions.

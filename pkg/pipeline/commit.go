@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/store"
@@ -31,10 +32,12 @@ func (p *Pipeline) submitLocked(
 	changes = slices.Grow(changes, n)
 	for i := range decisions {
 		d := &decisions[i]
-		c, inKernel := kernelChange(d)
+		more := p.kernelChangesLocked(d)
+		inKernel := len(more) > 0
+		changes = append(changes, more...)
 		if inKernel {
-			if changes = append(changes, c); c.Remove && p.restoring {
-				p.released.add(c.Prefix)
+			if d.Action == ban.ActionUnban && p.restoring {
+				p.released.add(d.Prefix)
 			}
 		} else if d.Action == ban.ActionTrust && p.meter {
 			changes = append(changes, firewall.Change{Kind: firewall.Trust, Prefix: d.Prefix, Timeout: d.Duration})
@@ -51,6 +54,9 @@ func (p *Pipeline) submitLocked(
 		}
 		to.decisions = append(to.decisions, *d)
 		to.records = p.recordsLocked(d, to.records)
+	}
+	for _, el := range p.engine.TakeChanged() {
+		changes = append(changes, p.firewallChangesLocked(el)...)
 	}
 	p.tell(nil, reports)
 	if len(changes) == 0 {
@@ -97,14 +103,16 @@ func (p *Pipeline) tell(err error, o outcome) {
 	}
 }
 
-// kernelChange is what a decision asks of the kernel.
-func kernelChange(d *ban.Decision) (c firewall.Change, ok bool) {
+// kernelChangesLocked are what a decision asks of the kernel.
+func (p *Pipeline) kernelChangesLocked(d *ban.Decision) []firewall.Change {
+	el := engine.Element{Kind: engine.BanOfPrefix, Prefix: d.Prefix, Closes: d.Closes, Left: d.Duration}
 	switch {
 	case d.Action == ban.ActionBan || d.Action == ban.ActionExtend:
-		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Timeout: max(d.Duration, firewall.MinTimeout)},
-			true
+		el.Manual = d.Reason == ban.ReasonManual
 	case d.Action == ban.ActionUnban && d.Reason != ban.ReasonExpired: // those the kernel ends itself
-		return firewall.Change{Kind: firewall.Ban, Prefix: d.Prefix, Remove: true}, true
+		el.Remove = true
+	default:
+		return nil
 	}
-	return firewall.Change{}, false
+	return p.firewallChangesLocked(el)
 }

@@ -35,8 +35,11 @@ func (p *Pipeline) Desired() []firewall.Change {
 	for prefix := range p.exempt {
 		all = append(all, firewall.Change{Kind: firewall.Allow, Prefix: prefix})
 	}
-	for _, b := range p.engine.EnforcedBans(now) {
-		all = append(all, firewall.Change{Kind: firewall.Ban, Prefix: b.Prefix, Timeout: b.Left})
+	for _, el := range p.engine.Flows(now) { // good ones are there before a ban is
+		all = append(all, p.firewallChangesLocked(el)...)
+	}
+	for _, el := range p.engine.EnforcedBans(now) {
+		all = append(all, p.firewallChangesLocked(el)...)
 	}
 	if p.meter {
 		all = append(all, p.trustLocked(now)...)
@@ -49,8 +52,8 @@ func (p *Pipeline) Sample(n int) []firewall.Change {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []firewall.Change
-	for _, b := range p.engine.SampleBans(p.clock.Now(), n) {
-		out = append(out, firewall.Change{Kind: firewall.Ban, Prefix: b.Prefix, Timeout: b.Left})
+	for _, el := range p.engine.SampleBans(p.clock.Now(), n) {
+		out = append(out, p.firewallChangesLocked(el)...)
 	}
 	return out
 }
@@ -59,8 +62,7 @@ func (p *Pipeline) Sample(n int) []firewall.Change {
 func (p *Pipeline) trustLocked(now time.Time) []firewall.Change {
 	var all []firewall.Change
 	for _, t := range p.engine.TrustedSources(now) {
-		all = append(all, firewall.Change{Kind: firewall.Trust, Prefix: t.Prefix,
-			Timeout: max(t.Left, firewall.MinTimeout)})
+		all = append(all, p.firewallChangesLocked(t)...)
 	}
 	return all
 }

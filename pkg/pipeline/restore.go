@@ -46,6 +46,10 @@ func (p *Pipeline) Begin(fw firewall.Firewall, stored store.State, pbxs []string
 	if err != nil {
 		return err
 	}
+	good, err := fw.Elements(firewall.Good)
+	if err != nil {
+		return err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.clock.Now()
@@ -55,6 +59,10 @@ func (p *Pipeline) Begin(fw firewall.Firewall, stored store.State, pbxs []string
 		}
 	}
 	p.engine.Restore(now, engine.State{Trusts: stored.Trusts, Graces: stored.Graces}, pbxs)
+	for _, el := range good {
+		f := ban.Flow{UDP: el.Flow.Transport == firewall.UDP, Source: el.Flow.Source}
+		p.engine.AdoptFlow(now, f, el.Remaining)
+	}
 	p.exempt = make(map[netip.Prefix]bool)
 	for _, el := range allowed {
 		p.exempt[el.Prefix] = true
@@ -75,10 +83,11 @@ func (p *Pipeline) restore(bans []ban.Ban, offenders []ban.Offender) (changes []
 		return nil
 	}
 	for i := range bans {
-		if left, ok := p.engine.Left(now, bans[i].Prefix); ok {
-			left = max(left, firewall.MinTimeout)
-			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: bans[i].Prefix, Timeout: left,
-				Known: true})
+		if el, ok := p.engine.BanElement(now, bans[i].Prefix); ok {
+			for _, c := range p.firewallChangesLocked(el) {
+				c.Known = true
+				changes = append(changes, c)
+			}
 		}
 	}
 	return changes
@@ -98,13 +107,15 @@ func (p *Pipeline) adopt(list []firewall.Element) (changes []firewall.Change, ad
 		case el.Remaining < endsSoon && !known: // the kernel ends it by itself
 			continue
 		case p.released.has(el.Prefix):
-			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: el.Prefix, Remove: true})
+			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: el.Prefix, Closes: el.Closes,
+				Remove: true})
 			continue
 		}
-		p.engine.Adopt(now, el.Prefix, now.Add(el.Remaining))
+		p.engine.Adopt(now, el.Prefix, closesOf(el.Closes), now.Add(el.Remaining))
 		left, ok := p.engine.Left(now, el.Prefix)
 		if !ok { // somebody whom nobody bans any more
-			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: el.Prefix, Remove: true})
+			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: el.Prefix, Closes: el.Closes,
+				Remove: true})
 			continue
 		}
 		if !known {

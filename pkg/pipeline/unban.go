@@ -77,7 +77,7 @@ func (p *Pipeline) LetIn(ctx context.Context, within, source netip.Prefix) error
 		p.released.within = append(p.released.within, within)
 		for _, prefix := range []netip.Prefix{within, source} {
 			if _, banned := p.engine.Left(p.clock.Now(), prefix); prefix.IsValid() && !banned {
-				changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: prefix, Remove: true})
+				changes = append(changes, p.unbanChangesLocked(prefix)...)
 			}
 		}
 	} else {

@@ -69,7 +69,13 @@ type codec struct {
 }
 
 func (c *codec) ban(b *ban.Ban) {
-	c.flags(&b.Proven, &b.Manual)
+	udp, manager := b.Closes == ban.ClosesUDP, b.Closes == ban.ClosesManager
+	c.flags(&b.Proven, &b.Manual, &udp, &manager, &b.DoorShut) // of before there are the first two
+	if c.reading && udp {
+		b.Closes = ban.ClosesUDP
+	} else if c.reading && manager {
+		b.Closes = ban.ClosesManager
+	}
 	c.addr(&b.Source)
 	c.time(&b.Since)
 	c.time(&b.Until)
@@ -157,7 +163,8 @@ func (c *codec) decision(d *ban.Decision) {
 		return
 	}
 	service, transport, duration := d.Service.String(), d.Transport.String(), int(d.Duration)
-	c.flags(&d.Proven)
+	udp, manager, cut := d.Closes == ban.ClosesUDP, d.Closes == ban.ClosesManager, d.Flow.IsValid()
+	c.flags(&d.Proven, &udp, &manager, &cut) // of before there is the first
 	textField(c, &d.Action, maxName)
 	textField(c, &d.Reason, maxName)
 	c.float(&d.Points)
@@ -168,7 +175,23 @@ func (c *codec) decision(d *ban.Decision) {
 	c.int(&duration)
 	textField(c, &d.PBX, maxName)
 	textField(c, &d.Detail, maxDetail)
+	if c.reading && len(c.b) > 0 || !c.reading && d.Scope != "" { // which those of before have not
+		textField(c, &d.Scope, maxName)
+	}
+	if cut {
+		flow, _ := d.Flow.MarshalText()
+		text := string(flow)
+		if textField(c, &text, maxName); c.reading {
+			c.bad = c.bad || d.Flow.UnmarshalText([]byte(text)) != nil
+		}
+	}
 	if c.reading {
+		switch {
+		case udp:
+			d.Closes = ban.ClosesUDP
+		case manager:
+			d.Closes = ban.ClosesManager
+		}
 		d.Service, d.Transport, d.Duration = event.ServiceNamed(service), event.TransportNamed(transport),
 			time.Duration(duration)
 	}
@@ -322,7 +345,13 @@ func (c *codec) takeBytes(limit int) []byte {
 func banSince(value []byte) int64 {
 	c := codec{b: value, reading: true}
 	var b ban.Ban
-	c.flags(&b.Proven, &b.Manual)
+	udp, manager := b.Closes == ban.ClosesUDP, b.Closes == ban.ClosesManager
+	c.flags(&b.Proven, &b.Manual, &udp, &manager, &b.DoorShut) // of before there are the first two
+	if c.reading && udp {
+		b.Closes = ban.ClosesUDP
+	} else if c.reading && manager {
+		b.Closes = ban.ClosesManager
+	}
 	c.addr(&b.Source)
 	return c.varint()
 }

@@ -1,0 +1,299 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
+	"github.com/ringwall/ringwall/pkg/ban"
+)
+
+const (
+	// maxLanes is how many sources may have something cut or slowed. Only known good ones have, and those that fail for
+	// an hour.
+	maxLanes = 1 << 16
+	// maxCutsOfSource bounds the flows of one source that are remembered to be cut, or slow.
+	maxCutsOfSource = 64
+	// cutFor is how long a flow is cut. Another device may have the port next.
+	cutFor = 10 * time.Minute
+	// cutsBeforeSlow is how many flows of a source are cut before all of its new connections are slowed: whoever guesses
+	// comes back from new ports.
+	cutsBeforeSlow = 3
+	// slowFor is how long a slow lane lasts, and after how much of it the pace gets slower.
+	slowFor = time.Hour
+	// trickleFor is how long senders that never logged in share a trickle, and trickleRenewal how much of that is left
+	// when it is prolonged.
+	trickleFor     = 10 * time.Minute
+	trickleRenewal = 2 * time.Minute
+)
+
+// lane is what is cut or slowed of a source where others must go on. Times are in ns.
+type lane struct {
+	cuts         map[ban.Flow]int64 // until when
+	steps        int                // cuts within slowFor of each other
+	lastCut      int64
+	trickleUntil int64 // over UDP, all but good flows share the trickle of ban.knock
+	slow         slowness
+	slowFlows    map[ban.Flow]slowness // over UDP
+	timerAt      int64                 // of the one timer that counts
+}
+
+// slowness is that something may send a few packets only.
+type slowness struct {
+	since, until int64
+	pace         Pace
+}
+
+// active says whether the slowness is not over.
+func (s slowness) active(now int64) bool { return s.until > now }
+
+// isKnownGood says whether a source is trusted, or is a customer's: others behind its address must go on, whatever one
+// of them does.
+func (e *Engine) isKnownGood(k sourceKey) bool { return e.activeTrust(k) != nil || e.isCustomer(k) }
+
+// laneOf returns the lane of the source of the event, made if need be, or nil where there is no room.
+func (j *judgement) laneOf() *lane {
+	l := j.engine.lanes[j.key]
+	if l == nil {
+		if len(j.engine.lanes) >= maxLanes {
+			j.engine.hitLimits["lanes"]++
+			return nil
+		}
+		l = new(lane)
+		j.engine.lanes[j.key] = l
+	}
+	return l
+}
+
+// setLaneTimer has a lane looked at when something of it is over.
+func (e *Engine) setLaneTimer(k sourceKey, l *lane, at int64) {
+	if l.timerAt == 0 || at < l.timerAt {
+		l.timerAt = at
+		e.setTimer(at, e.prefixOf(k), endOfLane)
+	}
+}
+
+// cutFlow closes the flow of the event, and slows the source where it comes back from new ones. Those who are registered
+// from there have good flows, and notice nothing.
+func (j *judgement) cutFlow(reason ban.Reason, enforce bool) {
+	f := j.flow()
+	if !f.IsValid() || f.UDP { // a datagram's port is whatever its sender writes
+		j.trickle(enforce)
+		return
+	}
+	if !enforce {
+		j.reportSpared(j.engine.prefixOf(j.key), reason, true, "would cut "+f.String()+", and let the others go on")
+		return
+	}
+	l := j.laneOf()
+	if l == nil || l.cuts[f] > j.now { // what waited in Asterisk's queue
+		return
+	}
+	if l.cuts == nil {
+		l.cuts = make(map[ban.Flow]int64)
+	}
+	l.expire(j.now)
+	if j.now-l.lastCut >= int64(slowFor) {
+		l.steps = 0
+	}
+	l.steps++
+	l.lastCut = j.now
+	if len(l.cuts) < maxCutsOfSource {
+		l.cuts[f] = j.now + int64(cutFor)
+		j.engine.setLaneTimer(j.key, l, l.cuts[f])
+	}
+	delete(j.engine.goodFlows, f)
+	j.engine.changed = append(j.engine.changed, Element{Kind: CutFlow, Flow: f, Left: cutFor})
+	first := j.engine.firstReport(forCut, j.key, 0)
+	switch {
+	case l.steps <= cutsBeforeSlow && first:
+		j.decideCut(reason, f, "it guesses from inside a known good source: this connection ends, the others go on")
+	case l.steps > cutsBeforeSlow:
+		if j.slowSource(l) || first {
+			j.decideCut(reason, f, fmt.Sprintf("it guesses from inside a known good source: connection number %d ends, "+
+				"and new ones from there get through 4 times a minute; the others go on", l.steps))
+		}
+	}
+}
+
+// decideCut appends the decision to cut a flow.
+func (j *judgement) decideCut(reason ban.Reason, f ban.Flow, detail string) {
+	j.decide(ban.ActionCut, reason, j.engine.prefixOf(j.key), cutFor, true, detail)
+	d := &j.out[len(j.out)-1]
+	d.Scope, d.Flow = ban.ScopeFlow, f
+}
+
+// trickle slows what cannot be proven against a known good source: over UDP, senders that never logged in share the
+// trickle of ban.knock, and the flow of the event, where it is a good one, gets a packet a second.
+func (j *judgement) trickle(enforce bool) {
+	l := j.laneOf()
+	if l == nil || !enforce {
+		return
+	}
+	if f := j.flow(); f.UDP && j.engine.isGoodFlow(f) {
+		j.slowFlow(l, f, PaceSecond)
+	}
+	if j.engine.activeBanOf(j.key) != nil || l.trickleUntil-j.now >= int64(trickleRenewal) {
+		return
+	}
+	l.trickleUntil = j.now + int64(trickleFor)
+	j.engine.setLaneTimer(j.key, l, l.trickleUntil)
+	j.engine.changed = append(j.engine.changed, Element{Kind: BanOfPrefix, Prefix: j.engine.prefixOf(j.key),
+		Closes: ban.ClosesUDP, Left: trickleFor})
+}
+
+// slowFailing slows an account that has failed for an hour no faster than a device: a phone that is mended is in within
+// minutes, and a guesser who is as slow has not even that pace. At a known good source it is the flow that is slowed.
+func (j *judgement) slowFailing() {
+	if !j.serviceIsEnforced() || j.event.Service == event.SIP || j.engine.IsExempt(j.addr) {
+		return
+	}
+	l := j.laneOf()
+	if l == nil {
+		return
+	}
+	f := j.flow()
+	switch {
+	case !j.engine.isKnownGood(j.key):
+		j.slowSource(l)
+	case f.UDP && f.IsValid() && j.engine.isGoodFlow(f):
+		j.slowFlow(l, f, PaceSecond)
+	case f.UDP && f.IsValid():
+		j.slowFlow(l, f, PaceMinute)
+	}
+}
+
+// slowSource slows all of a source that has no good flow, and says whether the kernel is told anything new.
+func (j *judgement) slowSource(l *lane) bool {
+	if !l.slow.renew(j.now, PaceMinute) {
+		return false
+	}
+	j.engine.setLaneTimer(j.key, l, l.slow.until)
+	j.engine.changed = append(j.engine.changed, Element{Kind: SlowSource, Prefix: j.engine.prefixOf(j.key),
+		Pace: l.slow.pace, Left: time.Duration(l.slow.until - j.now)})
+	return true
+}
+
+// slowFlow slows one flow over UDP.
+func (j *judgement) slowFlow(l *lane, f ban.Flow, pace Pace) {
+	s, ok := l.slowFlows[f]
+	if l.expire(j.now); !ok && len(l.slowFlows) >= maxCutsOfSource {
+		return
+	}
+	if !s.renew(j.now, pace) {
+		return
+	}
+	if l.slowFlows == nil {
+		l.slowFlows = make(map[ban.Flow]slowness)
+	}
+	l.slowFlows[f] = s
+	j.engine.setLaneTimer(j.key, l, s.until)
+	j.engine.changed = append(j.engine.changed, Element{Kind: SlowFlow, Flow: f, Pace: s.pace,
+		Left: time.Duration(s.until - j.now)})
+}
+
+// renew prolongs a slowness that is about to end, or begins one, and says whether the kernel is to be told: each time it
+// is, the sender has a few packets at once.
+func (s *slowness) renew(now int64, pace Pace) bool {
+	if !s.active(now) {
+		*s = slowness{since: now, until: now + int64(slowFor), pace: pace}
+		return true
+	}
+	if pace == PaceMinute && now-s.since >= int64(slowFor)*3/4 {
+		pace = PaceTenMinutes
+	}
+	if s.pace == pace && s.until-now >= int64(slowFor)/4 {
+		return false
+	}
+	s.pace, s.until = pace, now+int64(slowFor)
+	return true
+}
+
+// expire forgets what is over.
+func (l *lane) expire(now int64) {
+	for f, until := range l.cuts {
+		if until <= now {
+			delete(l.cuts, f)
+		}
+	}
+	for f, s := range l.slowFlows {
+		if !s.active(now) {
+			delete(l.slowFlows, f)
+		}
+	}
+}
+
+// endDueLane handles the timer of a lane. It is kept for as long as its steps count.
+func (e *Engine) endDueLane(t timer) {
+	k, ok := e.keyOfPrefix(t.prefix)
+	l := e.lanes[k]
+	if !ok || l == nil || l.timerAt != t.at {
+		return
+	}
+	l.expire(e.now)
+	l.timerAt = 0
+	next := int64(0)
+	for _, until := range l.ends() {
+		if until > e.now && (next == 0 || until < next) {
+			next = until
+		}
+	}
+	if next == 0 {
+		delete(e.lanes, k)
+		return
+	}
+	e.setLaneTimer(k, l, next)
+}
+
+// ends are the times at which something of the lane is over.
+func (l *lane) ends() []int64 {
+	out := []int64{l.trickleUntil, l.slow.until}
+	if l.steps > 0 {
+		out = append(out, l.lastCut+int64(slowFor))
+	}
+	for _, until := range l.cuts {
+		out = append(out, until)
+	}
+	for _, s := range l.slowFlows {
+		out = append(out, s.until)
+	}
+	return out
+}
+
+// endLane takes back all that is cut and slowed of a source.
+func (e *Engine) endLane(k sourceKey) {
+	l := e.lanes[k]
+	if l == nil {
+		return
+	}
+	delete(e.lanes, k)
+	for _, el := range e.laneElements(k, l) {
+		el.Remove = true
+		e.changed = append(e.changed, el)
+	}
+}
+
+// laneElements are what the kernel should hold of a lane.
+func (e *Engine) laneElements(k sourceKey, l *lane) (out []Element) {
+	left := func(until int64) time.Duration { return time.Duration(until - e.now) }
+	p := e.prefixOf(k)
+	if l.trickleUntil > e.now {
+		out = append(out, Element{Kind: BanOfPrefix, Prefix: p, Closes: ban.ClosesUDP, Left: left(l.trickleUntil)})
+	}
+	if l.slow.active(e.now) {
+		out = append(out, Element{Kind: SlowSource, Prefix: p, Pace: l.slow.pace, Left: left(l.slow.until)})
+	}
+	for f, until := range l.cuts {
+		if until > e.now {
+			out = append(out, Element{Kind: CutFlow, Flow: f, Left: left(until)})
+		}
+	}
+	for f, s := range l.slowFlows {
+		if s.active(e.now) {
+			out = append(out, Element{Kind: SlowFlow, Flow: f, Pace: s.pace, Left: left(s.until)})
+		}
+	}
+	slices.SortFunc(out, compareElements)
+	return out
+}
