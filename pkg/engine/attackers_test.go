@@ -265,7 +265,7 @@ func TestAttackers(t *testing.T) {
 		}},
 		{"one account guessed at full speed from a good office, over TLS", nil, func(w *world) {
 			w.login(office, "201", tls).crack(49, office, "250", tls).wantTrusted(office)
-			w.crack(5, office, "250", tls).wantDecision(1, ban.ActionUntrust, ban.ReasonTolerance).wantBanned(office)
+			w.crack(5, office, "250", tls).wantDecision(1, ban.ActionCut, ban.ReasonWrongPassword).wantTrusted(office).wantFree(office)
 		}},
 		{"the attacker who hides behind a fixed Call-ID", nil, func(w *world) {
 			for i := range 3 {

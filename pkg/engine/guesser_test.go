@@ -222,8 +222,9 @@ func TestGuessers(t *testing.T) {
 		}},
 		{"a storm of sources that lost their trust", nil, func(w *world) {
 			for o := range 6 {
-				w.login(host(o), extension(o), tcp).crack(60, host(o), "900", tcp).wantBanned(host(o))
+				w.login(host(o), extension(o), tcp).crack(60, host(o), "900", tcp)
 			}
+			w.wantDecision(6, ban.ActionCut, ban.ReasonWrongPassword)
 			w.pass(2 * time.Hour)
 			for o := range 6 {
 				w.crack(1, host(o), extension(o), tcp)

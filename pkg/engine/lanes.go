@@ -90,21 +90,16 @@ func (j *judgement) cutFlow(reason ban.Reason, enforce bool) {
 	if l == nil || l.cuts[f] > j.now { // what waited in Asterisk's queue
 		return
 	}
-	if l.cuts == nil {
-		l.cuts = make(map[ban.Flow]int64)
-	}
 	l.expire(j.now)
 	if j.now-l.lastCut >= int64(slowFor) {
 		l.steps = 0
 	}
 	l.steps++
 	l.lastCut = j.now
-	if len(l.cuts) < maxCutsOfSource {
-		l.cuts[f] = j.now + int64(cutFor)
-		j.engine.setLaneTimer(j.key, l, l.cuts[f])
+	if t := j.engine.trusts[j.key]; t != nil {
+		t.cutAt = j.now
 	}
-	delete(j.engine.goodFlows, f)
-	j.engine.changed = append(j.engine.changed, Element{Kind: CutFlow, Flow: f, Left: cutFor})
+	j.closeFlow(l, f)
 	first := j.engine.firstReport(forCut, j.key, 0)
 	switch {
 	case l.steps <= cutsBeforeSlow && first:
@@ -115,6 +110,19 @@ func (j *judgement) cutFlow(reason ban.Reason, enforce bool) {
 				"and new ones from there get through 4 times a minute; the others go on", l.steps))
 		}
 	}
+}
+
+// closeFlow has the kernel end a flow.
+func (j *judgement) closeFlow(l *lane, f ban.Flow) {
+	if l.cuts == nil {
+		l.cuts = make(map[ban.Flow]int64)
+	}
+	if len(l.cuts) < maxCutsOfSource {
+		l.cuts[f] = j.now + int64(cutFor)
+		j.engine.setLaneTimer(j.key, l, l.cuts[f])
+	}
+	delete(j.engine.goodFlows, f)
+	j.engine.changed = append(j.engine.changed, Element{Kind: CutFlow, Flow: f, Left: cutFor})
 }
 
 // decideCut appends the decision to cut a flow.
@@ -143,6 +151,12 @@ func (j *judgement) trickle(enforce bool) {
 		Closes: ban.ClosesUDP, Left: trickleFor})
 }
 
+// isSlow says whether the source of the event, or its flow, is in the slow lane.
+func (j *judgement) isSlow() bool {
+	l := j.engine.lanes[j.key]
+	return l != nil && (l.slow.active(j.now) || l.slowFlows[j.flow()].active(j.now))
+}
+
 // slowFailing slows an account that has failed for an hour no faster than a device: a phone that is mended is in within
 // minutes, and a guesser who is as slow has not even that pace. At a known good source it is the flow that is slowed.
 func (j *judgement) slowFailing() {
@@ -157,11 +171,26 @@ func (j *judgement) slowFailing() {
 	switch {
 	case !j.engine.isKnownGood(j.key):
 		j.slowSource(l)
+		if !f.UDP && f.IsValid() && l.cuts[f] <= j.now { // a connection may hold any number of guesses
+			j.closeFlow(l, f)
+		}
 	case f.UDP && f.IsValid() && j.engine.isGoodFlow(f):
 		j.slowFlow(l, f, PaceSecond)
 	case f.UDP && f.IsValid():
 		j.slowFlow(l, f, PaceMinute)
 	}
+}
+
+// endSlowness takes back that a source is slow, after a login: its phone is mended. Who comes back from new ports again and
+// again is not.
+func (j *judgement) endSlowness() {
+	l := j.engine.lanes[j.key]
+	if l == nil || !l.slow.active(j.now) || l.steps > cutsBeforeSlow {
+		return
+	}
+	l.slow = slowness{}
+	j.engine.changed = append(j.engine.changed,
+		Element{Kind: SlowSource, Prefix: j.engine.prefixOf(j.key), Remove: true})
 }
 
 // slowSource slows all of a source that has no good flow, and says whether the kernel is told anything new.

@@ -20,7 +20,7 @@ func newLeakWorld(t *testing.T, change ...func(*config.Policy)) *world {
 	w := newWorld(t, change...)
 	w.e.WatchLeaks()
 	for i := range 3 {
-		w.scan(leaker, fmt.Sprintf("9%d", i))
+		w.scan(leaker, fmt.Sprintf("9%d", i), tcp) // UDP alone would close UDP, with a door
 	}
 	return w.wantBanned(leaker)
 }

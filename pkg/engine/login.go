@@ -52,6 +52,7 @@ func (j *judgement) judgeLogin() {
 	j.engine.recordLogin(id)
 	j.grantTrust(s, id)
 	j.forgiveFirstName()
+	j.endSlowness()
 	// The source has just proven itself: a ban on evidence that could be forged, or for its neighbours' sake, is over.
 	if s == nil || s.banned {
 		if b := j.engine.activeBanOf(j.key); b != nil && !b.proven && !b.manual {

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -87,9 +88,11 @@ func TestOfficesWhoseTrustIsOver(t *testing.T) {
 			w.pass(60*time.Hour).wantGuesses(5, host(0), func(i int) { w.crack(1, host(0), phone(1, i)) })
 		}},
 		{"nor is an office spared that lost its trust by guessing", nil, func(w *world) {
-			w.login(bad, "201", tcp).login(bad, "202", tcp).login(bad, "203", tcp).crack(60, bad, "900",
-				tcp).wantBanned(bad)
-			w.pass(2*time.Hour).wantGuesses(5, bad, func(i int) { w.crack(1, bad, extension(i%3), tcp) })
+			w.login(bad, "201", tcp).login(bad, "202", tcp).login(bad, "203", tcp).scan(bad, "900", tcp)
+			for i := range 12 { // accounts that never worked from there
+				w.crack(2, bad, strconv.Itoa(910+i), tcp)
+			}
+			w.wantBanned(bad).pass(2*time.Hour).wantGuesses(5, bad, func(i int) { w.crack(1, bad, extension(i%3), tcp) })
 		}},
 	})
 }

@@ -109,15 +109,16 @@ func TestPBX(t *testing.T) {
 			for i := range 5 {
 				w.crack(12, host(0), extension(10+i), tls)
 			}
-			w.wantBanned(host(0)).pass(10 * time.Second)
+			w.wantDecision(1, ban.ActionCut, ban.ReasonWrongPassword).pass(10 * time.Second)
 			for o := 1; o < 5; o++ {
 				w.crack(1, host(o), extension(o), tls)
 			}
-			w.wantFree(host(0)).wantDecision(1, ban.ActionUnban, ban.ReasonStorm)
+			w.wantFree(host(0)).wantDecision(1, ban.ActionObserve, ban.ReasonStorm)
+			w.wantNoLane(host(0))
 		}},
 		{"one office alone is no storm", nil, func(w *world) {
-			w.login(office, "201", tls).crack(60, office, "900", tls).wantBanned(office).wantDecision(0,
-				ban.ActionObserve, ban.ReasonStorm)
+			w.login(office, "201", tls).crack(60, office, "900", tls).wantDecision(1, ban.ActionCut, ban.ReasonWrongPassword).
+				wantDecision(0, ban.ActionObserve, ban.ReasonStorm)
 		}},
 		{"after the storm bans are made again", nil, func(w *world) {
 			for o := range 6 {
@@ -126,7 +127,7 @@ func TestPBX(t *testing.T) {
 			for o := range 6 {
 				w.crack(2, host(o), "9"+strconv.Itoa(o), tls)
 			}
-			w.pass(10*time.Minute).crack(60, host(0), "900", tls).wantBanned(host(0))
+			w.pass(10*time.Minute).crack(60, host(0), "900", tls).wantDecision(1, ban.ActionCut, ban.ReasonWrongPassword)
 		}},
 		{"a network full of attackers", nets, func(w *world) {
 			for i := range 5 {

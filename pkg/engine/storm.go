@@ -57,7 +57,8 @@ func (t *trust) explainedByStorm(now int64) bool {
 // accounts, at different customers, none of it forged, and none faster than phones retry. Less would let an attacker
 // make a storm, by packets in customers' names or with one stolen account.
 func (j *judgement) detectStorm(t *trust, account uint64) {
-	if j.policy.Storm.Sources <= 0 || !j.proven || !j.engine.isCustomer(j.key) || !t.explainedByStorm(j.now) {
+	if j.policy.Storm.Sources <= 0 || !j.proven || !j.engine.isCustomer(j.key) || !t.explainedByStorm(j.now) ||
+		t.cutAt != 0 && j.now-t.cutAt < cutRemembered {
 		return
 	}
 	reported := j.hash(forMisconfigured+purpose(reasonIndex(ban.ReasonPace)), j.accountNameHash())
@@ -85,6 +86,9 @@ func (j *judgement) detectStorm(t *trust, account uint64) {
 	}
 	// Who was banned just before it was clear what happens gets in again.
 	for k := range f.sources.Values(j.now) {
+		if j.engine.sparedByStorm(k) {
+			j.engine.endLane(k)
+		}
 		b := j.engine.activeBanOf(k)
 		if b == nil || b.observed || b.manual || j.now-b.since >= int64(j.policy.Storm.Within) ||
 			!j.engine.sparedByStorm(k) {
@@ -94,6 +98,9 @@ func (j *judgement) detectStorm(t *trust, account uint64) {
 		j.out = append(j.out, j.engine.endBans([]*activeBan{b}, ban.ReasonStorm, stormText)...)
 	}
 }
+
+// cutRemembered is how long a source of which a flow was cut makes no storm: with a stolen account, anybody is a customer.
+const cutRemembered = 24 * 60 * minute
 
 // inStorm says whether many customers fail at the moment.
 func (e *Engine) inStorm() bool { return e.stormUntil > e.now }

@@ -32,6 +32,7 @@ type trust struct {
 	// Whether a PBX that lost its passwords explains the failures.
 	stormPace     table.LeakyBucket // failures of accounts that never logged in from there; see recordStormPace
 	beyondStormAt int64             // when there was last more than that explains; 0 for never
+	cutAt         int64             // when a flow of it was last cut; 0 for never
 }
 
 // activeTrust returns the trust of a source while it lasts.

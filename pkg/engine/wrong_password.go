@@ -243,12 +243,15 @@ func misconfiguredText(reason ban.Reason) string {
 // reportPersistence reports, once a day for each source and account, that an account fails too often to be overlooked.
 // Copies of an answer count: with a decoy in front each may be a guess (see classifyAnswer). Of an account that logged
 // in from there nothing is said: it is a phone to be mended, and when a PBX loses its passwords there is one for each.
-// Nor is anything said where there is no password to guess.
+// Nor is anything said where there is no password to guess. Whoever it is gets the slow lane.
 func (j *judgement) reportPersistence(one *failures, reason ban.Reason, how string) {
 	n := int(one.total) + int(one.sparedCopies)
 	hasPassword := reason == ban.ReasonWrongPassword || reason == ban.ReasonManager
-	if n <= slowGuesses || !hasPassword || j.loggedInHere(j.accountID()) ||
-		j.engine.slowGuessers.Seen(j.now, j.hash(forGuessing, j.accountID())) {
+	if n <= slowGuesses && !j.isSlow() || j.loggedInHere(j.accountID()) {
+		return
+	}
+	j.slowFailing()
+	if n <= slowGuesses || !hasPassword || j.engine.slowGuessers.Seen(j.now, j.hash(forGuessing, j.accountID())) {
 		return
 	}
 	j.decide(ban.ActionGuessing, ban.ReasonPace, j.engine.prefixOf(j.key), 0, j.proven, fmt.Sprintf(
