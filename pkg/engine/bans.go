@@ -110,7 +110,8 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		action = ban.ActionObserve
 	case widened:
 		action, detail = ban.ActionExtend, "it goes on where its ban left the way open"
-	default:
+	}
+	if !widened {
 		j.engine.activity.countBan(j.now)
 	}
 	j.decideBan(action, b, detail)
@@ -156,17 +157,19 @@ const knocksAnswered = 3
 // knockGrace is how long after a ban what Asterisk tells of its source came before it.
 const knockGrace = second
 
-// doorShut says whether the trickle of ban.knock does not pass the ban any more.
-func (b *activeBan) doorShut() bool { return b.closes == ban.ClosesUDP && b.knocks >= knocksAnswered }
+// doorShut says whether the trickle of ban.knock does not pass a ban, or not any more.
+func (e *Engine) doorShut(b *activeBan) bool {
+	return b.closes == ban.ClosesUDP && (b.knocks >= knocksAnswered || e.policy.Ban.Knock == 0)
+}
 
 // knock counts an attempt of a source whose ban is in force. The door of a known good source stays open: its customers
 // have to get in, whatever is forged in their name.
 func (j *judgement) knock(b *activeBan) {
-	if b.observed || b.closes != ban.ClosesUDP || b.doorShut() || j.event.Remote.Transport.Proven() ||
+	if b.observed || b.closes != ban.ClosesUDP || j.engine.doorShut(b) || j.event.Remote.Transport.Proven() ||
 		j.engine.isKnownGood(j.key) || !j.engine.IsSource(b.prefix) || j.now-b.since < knockGrace {
 		return
 	}
-	if b.knocks++; b.doorShut() {
+	if b.knocks++; j.engine.doorShut(b) {
 		j.engine.changed = append(j.engine.changed, j.engine.element(b))
 	}
 }

@@ -81,7 +81,7 @@ func compareElements(a, b Element) int {
 
 // element is what the kernel should hold of a ban.
 func (e *Engine) element(b *activeBan) Element {
-	return Element{Kind: BanOfPrefix, Prefix: b.prefix, Closes: b.closes, DoorShut: b.doorShut(),
+	return Element{Kind: BanOfPrefix, Prefix: b.prefix, Closes: b.closes, DoorShut: e.doorShut(b),
 		Manual: b.manual && b.reason == ban.ReasonManual, Left: time.Duration(b.until - e.now)}
 }
 

@@ -78,7 +78,7 @@ func (e *Engine) describeBan(b *activeBan, evidence bool) ban.Ban {
 		Duration: time.Duration(b.until - b.since).Seconds(), Left: ban.Round(time.Duration(b.until - e.now).Seconds()),
 		Score: ban.Round(float64(b.score)), Proven: b.proven, Observed: b.observed, Manual: b.manual, Number: b.number,
 		Comment: b.comment, Attempts: b.attempts, Leak: b.leak.describe(), Scope: e.scopeOf(b), Closes: b.closes,
-		DoorShut: b.doorShut(),
+		DoorShut: e.doorShut(b),
 	}
 	if !b.manual && b.reason != ban.ReasonAdopted {
 		d.PBX = e.pbxName(b.pbx)

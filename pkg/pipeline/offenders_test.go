@@ -103,7 +103,7 @@ func (b *books) restart(f fate, after time.Duration, kernel ...firewall.Element)
 	b.pipeline.Read(func(e *engine.Engine, now time.Time) {
 		for _, c := range e.EnforcedBans(now) {
 			if left := c.Left - after; f != booted && left > 0 && len(kernel) == 0 {
-				kernel = append(kernel, firewall.Element{Prefix: c.Prefix, Remaining: left})
+				kernel = append(kernel, firewall.Element{Prefix: c.Prefix, Remaining: left, Closes: closesFor(c)})
 			}
 		}
 	})
@@ -135,14 +135,17 @@ func (b *books) decided(f func(e *engine.Engine, now time.Time) []ban.Decision) 
 	var changes []store.Change
 	for _, d := range f(p.engine, now) {
 		changes = p.recordsLocked(&d, changes)
-		if d.Action != ban.ActionBan || d.Reason == ban.ReasonManual || d.Reason == ban.ReasonNetwork {
+		widened := d.Action == ban.ActionExtend
+		if d.Action != ban.ActionBan && !widened || d.Reason == ban.ReasonManual || d.Reason == ban.ReasonNetwork {
 			continue
 		}
 		t := b.told[d.Prefix]
 		if now.Sub(t.last) >= b.cfg.Policy.Ban.Memory {
 			t = told{}
 		}
-		t.bans++
+		if !widened {
+			t.bans++
+		}
 		t.last = now.Add(d.Duration)
 		if t.latest.Before(t.last) {
 			t.latest = t.last
@@ -150,6 +153,14 @@ func (b *books) decided(f func(e *engine.Engine, now time.Time) []ban.Decision) 
 		b.told[d.Prefix] = t
 	}
 	p.Save(changes)
+}
+
+// closesFor is what the kernel's element of a ban closes.
+func closesFor(el engine.Element) firewall.Closes {
+	if el.Closes == ban.ClosesUDP {
+		return firewall.CloseUDPKnock
+	}
+	return firewall.CloseAll
 }
 
 func (b *books) attack(from netip.Addr, over event.Transport) {
