@@ -13,7 +13,7 @@ import (
 )
 
 // passage is the check of what other firewalls do to those who are allowed.
-const passage = "allowed"
+const checkAllowed = "allowed"
 
 // maxPassages bounds the addresses that are followed through the rules of others.
 const maxPassages = 64
@@ -21,7 +21,7 @@ const maxPassages = 64
 // allowedPass follows a first packet to Asterisk, from each address that Ringwall lets in, through the chains of other
 // firewalls: an allow list is of no use to somebody whom fail2ban or a rule by hand keeps out. It speaks up where a
 // packet is dropped for certain; of a rule that it does not understand it believes that it lets the packet through.
-func (e *exam) allowedPass(ctx context.Context, s subject, k *link) {
+func (e *exam) allowedPass(ctx context.Context, s subject, k *netlinkConn) {
 	chains, err := k.lib.ListChains()
 	if err != nil {
 		return // said by rivals
@@ -41,10 +41,10 @@ func (e *exam) allowedPass(ctx context.Context, s subject, k *link) {
 				return packet{lib: k.lib, source: p.Addr().Unmap(), sipPort: at}.meets(c) == dropsPacket
 			}
 			if !slices.ContainsFunc(ports, func(at sipPort) bool { return !dropped(at) }) {
-				s.fail(passage, "nft list chain "+family(c.Table.Family)+" "+c.Table.Name+" "+c.Name+
+				s.fail(checkAllowed, "nft list chain "+familyName(c.Table.Family)+" "+c.Table.Name+" "+c.Name+
 					"; take the rule out there, or fail2ban-client unban "+p.Addr().String(),
 					"%s is on the allow list, and another firewall drops what it sends to Asterisk: chain %s %s %s",
-					p, family(c.Table.Family), c.Table.Name, c.Name)
+					p, familyName(c.Table.Family), c.Table.Name, c.Name)
 				break
 			}
 		}
@@ -103,7 +103,7 @@ func (e *exam) sipPorts() (list []sipPort) {
 // seesIncoming reports whether a chain of somebody else's sees packets to this machine.
 func (e *exam) seesIncoming(c *nftables.Chain) bool {
 	if c.Hooknum == nil || c.Table == nil || c.Table.Family == nftables.TableFamilyINet &&
-		(c.Table.Name == e.cfg.Firewall.Table || c.Table.Name == e.scratch()) {
+		(c.Table.Name == e.cfg.Firewall.Table || c.Table.Name == e.scratchTableName()) {
 		return false
 	}
 	switch c.Table.Family {

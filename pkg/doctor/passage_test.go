@@ -65,8 +65,8 @@ func TestAnotherFirewallMustLetTheAllowedIn(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer k.close()
-			e.allowedPass(t.Context(), e.on(""), k)
-			found := of(e.list, passage)
+			e.allowedPass(t.Context(), e.subjectNamed(""), k)
+			found := of(e.checks, checkAllowed)
 			if dropped := len(found) > 0; dropped != row.dropped {
 				t.Errorf("dropped: %v, want %v: %+v", dropped, row.dropped, found)
 			}

@@ -41,7 +41,7 @@ seconds and changes nothing that lasts. Run it as root, with or without a runnin
 			if c.json {
 				err = c.object(diagnosis{OK: doctor.Passed(list), Checks: list})
 			} else {
-				p.Sum(list)
+				p.PrintSummary(list)
 			}
 			if !doctor.Passed(list) {
 				err = errors.Join(err, errors.New("not everything works: "+failures(list)))
