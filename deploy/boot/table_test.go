@@ -64,6 +64,10 @@ func faults() []fault {
 			script: "rm /etc/ringwall/ringwall.yaml /var/lib/ringwall/accepted*" + restart},
 		{name: "the state file is rubbish",
 			script: "systemctl stop ringwall; head -c 9999 /dev/urandom >/var/lib/ringwall/state.db" + restart},
+		{name: "the state file was wiped while stopped",
+			script: "systemctl stop ringwall; rm /var/lib/ringwall/state.db" + restart},
+		{name: "the state's folder was wiped while stopped",
+			script: "systemctl stop ringwall; rm -r /var/lib/ringwall" + restart},
 		{name: "the state's folder is gone under the running daemon", script: "rm -r /var/lib/ringwall"},
 		{name: "the state's disk can only be read",
 			script: `systemctl stop ringwall; mount --bind /var/lib/ringwall /var/lib/ringwall

@@ -33,6 +33,7 @@ type allowFile struct {
 
 	mu     sync.Mutex
 	list   map[string]store.Allow
+	gone   bool   // neither the state file nor the text says what was on the list
 	fault  string // why the list was read from the text, or could not be
 	failed error  // why it cannot be written
 }
@@ -58,16 +59,28 @@ func (a *allowFile) mergeStored(stored []store.Allow, lost string) []store.Allow
 	a.writeLocked() // and drop what is over
 	out := make([]store.Allow, 0, len(a.list))
 	for _, name := range sorted(a.list) {
-		out = append(out, a.list[name])
+		e := a.list[name]
+		if e.By == byKernel {
+			e.Note = byKernel // which the text does not hold
+		}
+		out = append(out, e)
 	}
 	return out
+}
+
+// isGone reports whether what commands allowed is not known any more.
+func (a *allowFile) isGone() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.gone
 }
 
 // readTextLocked reads the text.
 func (a *allowFile) readTextLocked(lost string) {
 	lines, from, err := store.ReadLines(a.path)
+	a.gone = err != nil
 	if errors.Is(err, fs.ErrNotExist) {
-		return // nothing was ever allowed by a command
+		return // nothing was ever allowed by a command, or the whole folder is gone
 	}
 	if err != nil {
 		a.fault = lost + "; what ringwall allow added is lost: " + printable.String(err.Error())
@@ -103,6 +116,45 @@ func (a *allowFile) change(e store.Allow, remove bool) {
 		delete(a.list, entryName(e))
 	}
 	if a.path != "" {
+		a.writeLocked()
+	}
+}
+
+// addFound adds what was found in the kernel.
+func (a *allowFile) addFound(entries []store.Allow) {
+	if len(entries) == 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range entries {
+		a.list[entryName(e)] = e
+	}
+	a.writeLocked()
+}
+
+// found returns what was found in the kernel and neither confirmed nor taken off since.
+func (a *allowFile) found() (list []netip.Prefix) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, name := range sorted(a.list) {
+		if e := a.list[name]; e.By == byKernel && e.Prefix.IsValid() {
+			list = append(list, e.Prefix)
+		}
+	}
+	return list
+}
+
+// dropFound takes those off that were found in the kernel, but for those that a person has confirmed meanwhile.
+func (a *allowFile) dropFound(list []netip.Prefix) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range list {
+		if name := entryName(store.Allow{Prefix: p}); a.list[name].By == byKernel {
+			delete(a.list, name)
+		}
+	}
+	if len(list) > 0 {
 		a.writeLocked()
 	}
 }

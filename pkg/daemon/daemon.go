@@ -85,6 +85,8 @@ type Daemon struct {
 	store     *store.Store // nil: nothing is kept
 	stateLost string       // why the state file was of no use, if it was not
 	restorer  *pipeline.Restorer
+	// foundAny says that the start took allowed prefixes over from the kernel, since the list of them was lost.
+	foundAny bool
 
 	// Who is told.
 	feed      *api.Feed // history, and those who follow it

@@ -11,6 +11,8 @@ const (
 	idleAfter = 5 * time.Second        // without an event
 	// renewEvery is how often what people rely on for long is written down and told to the kernel again.
 	renewEvery = 5 * time.Minute
+	// explainEvery is how often it is looked whether what was found in the kernel is explained by now.
+	explainEvery = 5 * time.Second
 )
 
 // tickPace says how soon the engine's time is due again.
@@ -44,6 +46,8 @@ func (d *Daemon) tickLoop(ctx context.Context) error {
 	defer tick.Stop()
 	renew := time.NewTicker(renewEvery)
 	defer renew.Stop()
+	explain := time.NewTicker(explainEvery)
+	defer explain.Stop()
 	watchdog := newWatchdog()
 	for {
 		select {
@@ -53,6 +57,8 @@ func (d *Daemon) tickLoop(ctx context.Context) error {
 			d.pipeline.Tick()
 			watchdog.notify(d)
 			tick.Reset(pace.next(time.Now(), d.events()))
+		case <-explain.C:
+			d.dropExplained()
 		case <-renew.C:
 			for _, p := range d.pbxs {
 				if p.session.Status().Up { // what Asterisk knew before it went away grows old

@@ -53,6 +53,13 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 		pbxs = append(pbxs, a.Name)
 	}
 	stored.Allow = d.allowed.mergeStored(stored.Allow, d.stateLost)
+	if d.stateLost != "" && outcome != firewall.Created {
+		found, err := d.foundAllowed(cfg, stored.Allow)
+		if err != nil {
+			return fmt.Errorf("the kernel's firewall: %w", err)
+		}
+		stored.Allow, d.foundAny = append(stored.Allow, found...), len(found) > 0
+	}
 	if d.stateLost != "" {
 		for _, a := range stored.Allow {
 			d.pipeline.Save([]store.Change{store.PutAllow(a)})

@@ -67,6 +67,7 @@ func (b backend) Status(context.Context) (api.Status, error) {
 	}
 	s.Warnings = append(s.Warnings, b.faults.warnings()...)
 	s.Warnings = append(s.Warnings, b.allowed.warnings()...)
+	s.Warnings = append(s.Warnings, b.lostWarnings()...)
 	s.Warnings = append(s.Warnings, b.allowSources.warnings()...)
 	var places []api.Warning
 	s.Geo, places = b.geoStatus(cfg.Geo, time.Now())
