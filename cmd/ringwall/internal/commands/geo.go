@@ -36,7 +36,7 @@ func (c *commands) readGeo(cfg *config.Config) (files []geo.File, warnings []con
 	return files, warnings
 }
 
-// locator answers as the daemon would, from files that were read.
-func locator(files []geo.File) func(netip.Addr) ban.Place {
+// placeLookup looks addresses up in files that were read, as the daemon does.
+func placeLookup(files []geo.File) func(netip.Addr) ban.Place {
 	return func(a netip.Addr) ban.Place { return ban.Place(geo.Merge(files, a)) }
 }
