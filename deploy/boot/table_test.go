@@ -128,14 +128,12 @@ type truth struct {
 
 func (v truth) protects() bool { return v.banned && v.fresh && v.allowed }
 
-// wronged says who is wrong: all speak of attackers, and doctor alone of those who are to be let in.
-func (v truth) wronged(c claims) (who []string) {
-	for _, name := range c.works {
-		if !v.banned || !v.fresh || name == "doctor" && !v.allowed {
-			who = append(who, name)
-		}
+// wronged says who is wrong.
+func (v truth) wronged(c claims) []string {
+	if v.protects() {
+		return nil
 	}
-	return who
+	return c.works
 }
 
 // look sees what becomes of packets. Asterisk tells of those that arrive.
@@ -174,7 +172,8 @@ var (
 	verdict = regexp.MustCompile(`(?s)class="verdict (\w+)">.*?<h2>([^<]*)</h2>`)
 	// gauges are those that an alert of ringwall.rules.yml is about, and what they are while all is well.
 	gauges = map[string]string{"ringwall_ami_up": "1", "ringwall_kernel_ok": "1", "ringwall_enforcing": "1",
-		"ringwall_leaking_sources": "0", "ringwall_state_saved": "1", "ringwall_config_reload_success": "1"}
+		"ringwall_leaking_sources": "0", "ringwall_allowed_dropped": "0",
+		"ringwall_state_saved": "1", "ringwall_config_reload_success": "1"}
 )
 
 func (m *machine) ask() (c claims) {

@@ -2,11 +2,14 @@ package api
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/humanize"
+	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // Status is the daemon at a glance.
@@ -22,7 +25,8 @@ type Status struct {
 	Engine      engine.Stats `json:"engine"`
 	Kernel      KernelStatus `json:"kernel"`
 	Ports       PortsStatus  `json:"ports"`
-	ObserveOnly []Observed   `json:"observe_only"` // services whose evidence never bans
+	Dropped     []Dropped    `json:"dropped_by_others,omitempty"` // let in by Ringwall, not by another firewall
+	ObserveOnly []Observed   `json:"observe_only"`                // services whose evidence never bans
 	Geo         []GeoFile    `json:"geo,omitempty"`
 	Warnings    []Warning    `json:"warnings"`
 }
@@ -120,6 +124,37 @@ type FoundPort struct {
 	Open     bool   `json:"open"`             // to the banned
 }
 
+// Dropped is somebody whom Ringwall lets in and of whom another firewall drops what he sends to Asterisk.
+type Dropped struct {
+	Prefix netip.Prefix `json:"prefix"`
+	As     string       `json:"as"`    // one of those below
+	Chain  string       `json:"chain"` // such as "inet filter input"
+	Try    string       `json:"try"`
+}
+
+// As what Ringwall lets somebody in.
+const (
+	DroppedAllowed = "allowed"
+	DroppedTrunk   = "trunk"
+	DroppedTrusted = "trusted" // another firewall may have its reasons
+)
+
+// Text says it in one line.
+func (d Dropped) Text() string {
+	who := map[string]string{
+		DroppedAllowed: " is on the allow list", DroppedTrunk: " is a trunk of Asterisk's",
+		DroppedTrusted: " is trusted since a login",
+	}
+	return humanize.Prefix(d.Prefix) + who[d.As] + ", and another firewall drops what it sends to Asterisk: chain " +
+		printable.String(d.Chain)
+}
+
+// Serious says whether somebody is kept out who must not be.
+func (d Dropped) Serious() bool { return d.As != DroppedTrusted }
+
+// ShutsOut says whether another firewall keeps somebody out who is allowed or a trunk.
+func (s Status) ShutsOut() bool { return slices.ContainsFunc(s.Dropped, Dropped.Serious) }
+
 // Open returns the ports that Asterisk was found at and that a ban leaves open.
 func (p PortsStatus) Open() (open []FoundPort) {
 	for _, f := range p.Found {
@@ -184,13 +219,15 @@ func (s Status) LeavesOut() bool { return s.isRecent(s.Engine.LeftOut) }
 
 func (s Status) isRecent(at *time.Time) bool { return at != nil && s.Time.Sub(*at) < recent }
 
-// Healthy says whether attackers are being kept out right now: each Asterisk answers, the kernel holds the table, no
-// banned source gets through, and there is room for bans. A daemon that only observes, or runs dry, is healthy in what it does.
+// Healthy says whether attackers are being kept out right now and nobody else: each Asterisk answers, the kernel holds
+// the table, no banned source gets through, there is room for bans, and no other firewall drops who is allowed. A
+// daemon that only observes, or runs dry, is healthy in what it does.
 func (s Status) Healthy() bool {
 	for _, p := range s.PBXs {
 		if !p.Up {
 			return false
 		}
 	}
-	return !s.Leaking() && !s.LeavesOut() && (s.Kernel.OK || s.Kernel.DryRun) && s.Kernel.LastError == "" && s.Config.Error == ""
+	return !s.ShutsOut() && !s.Leaking() && !s.LeavesOut() && (s.Kernel.OK || s.Kernel.DryRun) &&
+		s.Kernel.LastError == "" && s.Config.Error == ""
 }

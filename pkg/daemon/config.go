@@ -168,6 +168,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 	}
 	d.allowSources.configure(cfg.Policy)
 	d.reopenParts(old, cfg)
+	d.drops.lookSoon()
 	for _, p := range d.pbxs {
 		p.session.Retry() // what was mended may have been Asterisk's side
 	}

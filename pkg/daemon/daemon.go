@@ -76,6 +76,7 @@ type Daemon struct {
 	kernel   *kernelState
 	pbxs     []*pbx // in the order of the configuration
 	ports    *asteriskPorts
+	drops    *othersDrops // nil in a dry run
 
 	// Who must not be banned.
 	allowSources *allowSources
@@ -161,6 +162,9 @@ func New(o Options) (_ *Daemon, err error) {
 	}
 	d.ports.setKernelPorts = d.closePorts
 	d.tasks = append(d.tasks, d.ports)
+	if d.drops = newOthersDrops(d); d.drops != nil {
+		d.tasks = append(d.tasks, d.drops)
+	}
 	// From here on nothing keeps the daemon from its work, but an Asterisk that cannot be one.
 	d.openGeo(cfg)
 	d.openNotify()

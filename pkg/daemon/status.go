@@ -47,6 +47,7 @@ func (b backend) Status(context.Context) (api.Status, error) {
 	b.pipeline.Read(func(e *engine.Engine, now time.Time) { s.Engine = e.Stats(now) })
 	s.Kernel = b.kernelStatus(cfg, s.Engine.Bans)
 	s.Ports = b.ports.status()
+	s.Dropped = b.drops.list()
 	s.Warnings = append(s.Warnings, portWarnings(s.Ports)...)
 	s.Warnings = append(s.Warnings, leaking(s)...)
 	for _, name := range sorted(cfg.Policy.Services) {
@@ -159,6 +160,11 @@ func (d *Daemon) Present() metrics.Present {
 		p.Leaks, p.Leaking = stats.Leaks, stats.Leaking
 		p.BansByFamily["ipv4"], p.BansByFamily["ipv6"] = stats.Bans-stats.Bans6, stats.Bans6
 	})
+	for _, dropped := range d.drops.list() {
+		if dropped.Serious() {
+			p.AllowedDropped++
+		}
+	}
 	p.BansPresent, _ = d.kernel.estimatePresent(p.BansDesired)
 	p.KernelOK = d.kernelError() == nil
 	p.Enforcing = d.config.current().Policy.Mode == config.Enforce && !d.opts.DryRun

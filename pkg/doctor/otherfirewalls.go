@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+
+	"github.com/ringwall/ringwall/pkg/nftrace"
 )
 
 // inetIngress is NF_INET_INGRESS, the ingress hook of the family inet (include/uapi/linux/netfilter.h, from 5.10 on).
@@ -29,7 +31,7 @@ func (e *exam) examineOtherFirewalls(s subject, k *netlinkConn) {
 		if !e.mayPrecedeUs(c) {
 			continue
 		}
-		name := fmt.Sprintf("%s %s %s", familyName(c.Table.Family), c.Table.Name, c.Name)
+		name := fmt.Sprintf("%s %s %s", nftrace.FamilyName(c.Table.Family), c.Table.Name, c.Name)
 		if c.Priority != nil {
 			name += fmt.Sprintf(" (priority %d)", *c.Priority)
 		}
@@ -140,24 +142,10 @@ func flowtableNames(k *netlinkConn) []string {
 			continue
 		}
 		for _, f := range flows {
-			list = append(list, fmt.Sprintf("%s %s %s", familyName(t.Family), t.Name, f.Name))
+			list = append(list, fmt.Sprintf("%s %s %s", nftrace.FamilyName(t.Family), t.Name, f.Name))
 		}
 	}
 	return list
-}
-
-func familyName(f nftables.TableFamily) string {
-	switch f {
-	case nftables.TableFamilyINet:
-		return "inet"
-	case nftables.TableFamilyIPv4:
-		return "ip"
-	case nftables.TableFamilyIPv6:
-		return "ip6"
-	case nftables.TableFamilyNetdev:
-		return "netdev"
-	}
-	return fmt.Sprintf("family %d", f)
 }
 
 // legacyTables lists the tables of iptables-legacy and ip6tables-legacy that are in use.

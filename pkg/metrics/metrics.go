@@ -29,6 +29,7 @@ const (
 	trackedSources = "ringwall_tracked_sources"
 	leaks          = "ringwall_leaks_total"
 	leaking        = "ringwall_leaking_sources"
+	allowedDropped = "ringwall_allowed_dropped"
 	droppedPackets = "ringwall_dropped_packets_total"
 	bansDesired    = "ringwall_kernel_bans_desired"
 	bansPresent    = "ringwall_kernel_bans_present"

@@ -14,6 +14,7 @@ type Present struct {
 	DroppedPackets map[string]uint64 // by set
 	Leaks          uint64            // events of banned sources, since the start
 	Leaking        int               // banned sources that got through within the last hour
+	AllowedDropped int               // allowed sources and trunks whose packets another firewall drops
 	BansDesired    int
 	BansPresent    int
 	KernelOK       bool // the table is as it should be
@@ -40,7 +41,7 @@ type present struct {
 	up, reconnects, dropped, queue, active, limited *prometheus.Desc
 	blind, last, kernel, enforcing, saved           *prometheus.Desc
 	trusted, tracked, packets, desired, there       *prometheus.Desc
-	leaks, leaking                                  *prometheus.Desc
+	leaks, leaking, allowedDropped                  *prometheus.Desc
 }
 
 func newPresent(s Source) *present {
@@ -57,10 +58,12 @@ func newPresent(s Source) *present {
 		active: desc(bansActive, "Bans in force.", "family"),
 		limited: desc(limited, "Bans, sources or challenges that a bound of policy.limits or of memory kept out.",
 			"limit"),
-		trusted:   desc(trustedSources, "Sources that are trusted because a user logged in from there."),
-		tracked:   desc(trackedSources, "Sources that are remembered."),
-		leaks:     desc(leaks, "Events of sources whose ban should have kept their packets out."),
-		leaking:   desc(leaking, "Banned sources that got through to Asterisk within the last hour."),
+		trusted: desc(trustedSources, "Sources that are trusted because a user logged in from there."),
+		tracked: desc(trackedSources, "Sources that are remembered."),
+		leaks:   desc(leaks, "Events of sources whose ban should have kept their packets out."),
+		leaking: desc(leaking, "Banned sources that got through to Asterisk within the last hour."),
+		allowedDropped: desc(allowedDropped,
+			"Allowed sources and trunks whose packets another firewall drops."),
 		packets:   desc(droppedPackets, "Packets that the kernel dropped.", "set"),
 		desired:   desc(bansDesired, "Bans that should be in the kernel."),
 		there:     desc(bansPresent, "Bans that are in the kernel, estimated from samples."),
@@ -76,7 +79,7 @@ func newPresent(s Source) *present {
 func (p *present) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{p.up, p.reconnects, p.dropped, p.queue, p.active, p.limited, p.trusted,
 		p.tracked,
-		p.packets, p.desired, p.there, p.leaks, p.leaking, p.blind, p.last, p.kernel, p.enforcing, p.saved} {
+		p.packets, p.desired, p.there, p.leaks, p.leaking, p.allowedDropped, p.blind, p.last, p.kernel, p.enforcing, p.saved} {
 		ch <- d
 	}
 }
@@ -113,6 +116,7 @@ func (p *present) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter(p.leaks, float64(now.Leaks))
 	gauge(p.leaking, float64(now.Leaking))
+	gauge(p.allowedDropped, float64(now.AllowedDropped))
 	gauge(p.trusted, float64(now.TrustedSources))
 	gauge(p.tracked, float64(now.TrackedSources))
 	gauge(p.desired, float64(now.BansDesired))

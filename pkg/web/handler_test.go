@@ -433,6 +433,12 @@ func TestTheStateIsSaidInPlainWords(t *testing.T) {
 			s.PBXs = append(s.PBXs, api.PBXStatus{Name: "pbx2"})
 		},
 		"Banned sources get through to Asterisk": func(s *api.Status) { s.Engine.LastLeak = ptr(s.Time.Add(-time.Minute)) },
+		"Another firewall keeps out whom you allow": func(s *api.Status) {
+			s.Dropped = []api.Dropped{{As: api.DroppedTrunk, Chain: "inet a i"}}
+		},
+		"a trunk of Asterisk&#39;s, and another firewall drops what it sends to Asterisk: chain inet a i": func(s *api.Status) {
+			s.Dropped = []api.Dropped{{As: api.DroppedTrunk, Chain: "inet a i"}}
+		},
 		"A port of Asterisk is open to the banned": func(s *api.Status) {
 			s.Ports.Found = []api.FoundPort{{Protocol: "udp", Port: 5080, Open: true}}
 		},

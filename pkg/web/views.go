@@ -100,6 +100,9 @@ func (h *healthView) setState(st api.Status, down []string) {
 	case st.LeavesOut():
 		h.State, h.Title = "bad", "Some attackers are not banned"
 		h.Text = "As many are as policy.limits allows. Whoever was banned stays so; see below for the bound."
+	case st.ShutsOut():
+		h.State, h.Title = "bad", "Another firewall keeps out whom you allow"
+		h.Text = "Ringwall lets them in, and a rule that is not Ringwall's drops their packets: see below for whom and where."
 	case st.Mode != "enforce" && st.Engine.Bans > 0:
 		h.State, h.Title = "watch", "Ringwall only watches: nobody more is banned"
 		h.Text = "Bans that were made before stay until they end. It says whom else it would ban. To go on banning: " +
@@ -201,6 +204,9 @@ func (p *Page) viewWarnings(s *snapshot) (out []warningRow) {
 	}
 	if st.Config.Error != "" {
 		add(true, st.Config.Fault(), "ringwall check --config "+printable.Limit(st.Config.Path, 200))
+	}
+	for _, d := range st.Dropped {
+		add(d.Serious(), d.Text(), d.Try)
 	}
 	for _, w := range st.Warnings {
 		add(false, w.Text, w.Try)

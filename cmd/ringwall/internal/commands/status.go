@@ -303,6 +303,9 @@ func (c *commands) sayWarnings(st api.Status) {
 			})
 		}
 	}
+	for _, d := range st.Dropped {
+		list = append(list, api.Warning{Text: d.Text(), Try: d.Try})
+	}
 	if st.Kernel.LastError != "" {
 		list = append(list, api.Warning{Text: "kernel: " + st.Kernel.LastError, Try: st.Kernel.Try})
 	}
