@@ -52,7 +52,7 @@ func serviceUser() (*service.User, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
-	return service.Find("/")
+	return service.FindUser("/")
 }
 
 // stopService stops the service, where systemd is this machine's init (sd_booted(3)).

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -124,6 +125,11 @@ type FoundPort struct {
 	Open     bool   `json:"open"`             // to the banned
 }
 
+// Name is a port for a person: "UDP 5060".
+func (f FoundPort) Name() string {
+	return strings.ToUpper(printable.String(f.Protocol)) + " " + strconv.Itoa(int(f.Port))
+}
+
 // Dropped is somebody whom Ringwall lets in and of whom another firewall drops what he sends to Asterisk.
 type Dropped struct {
 	Prefix netip.Prefix `json:"prefix"`
@@ -154,6 +160,20 @@ func (d Dropped) Serious() bool { return d.As != DroppedTrusted }
 
 // ShutsOut says whether another firewall keeps somebody out who is allowed or a trunk.
 func (s Status) ShutsOut() bool { return slices.ContainsFunc(s.Dropped, Dropped.Serious) }
+
+// Closed lists the ports that a ban closes, for a person: "UDP 5060 5160, TCP 5060".
+func (p PortsStatus) Closed() string {
+	var lists []string
+	for _, l := range []struct {
+		protocol string
+		ports    []uint16
+	}{{"UDP", p.UDP}, {"TCP", p.TCP}} {
+		if len(l.ports) > 0 {
+			lists = append(lists, l.protocol+" "+strings.Trim(fmt.Sprint(l.ports), "[]"))
+		}
+	}
+	return strings.Join(lists, ", ")
+}
 
 // Open returns the ports that Asterisk was found at and that a ban leaves open.
 func (p PortsStatus) Open() (open []FoundPort) {

@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	escape "github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/spelling"
 )
 
 // Notify is one target that is told of decisions: a web address, or a program.
@@ -353,7 +353,7 @@ func (ps *parser) checkFilter(n *Notify, at string, pbxs []Asterisk) {
 	for i, p := range n.PBX {
 		key := fmt.Sprintf("%s.pbx[%d]", at, i)
 		if !slices.Contains(names, p) && !ps.failed[key] && !ps.failed["asterisk"] {
-			d := detail{value: ps.shown(key), hint: spelling.Nearest(p, names)}
+			d := detail{value: ps.shown(key), hint: hint.Nearest(p, names)}
 			ps.fail(key, "no Asterisk has this name", d)
 		}
 	}

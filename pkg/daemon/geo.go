@@ -22,7 +22,7 @@ func (d *Daemon) openGeo(cfg *config.Config) {
 }
 
 // locate returns where an address is registered.
-func (d *Daemon) locate(addr netip.Addr) ban.Place { return ban.Place(d.atlas.Place(addr)) }
+func (d *Daemon) locate(addr netip.Addr) ban.Place { return d.atlas.Place(addr) }
 
 // geoStatus is the geo files at a glance, and what a person should look at.
 func (d *Daemon) geoStatus(cfg config.Geo, now time.Time) (list []api.GeoFile, warnings []api.Warning) {
@@ -34,7 +34,7 @@ func (d *Daemon) geoStatus(cfg config.Geo, now time.Time) (list []api.GeoFile, w
 			if !db.Built.IsZero() {
 				v.Built = &db.Built
 			}
-			if age := now.Sub(db.Built); v.Built != nil && age > geo.Stale {
+			if age := now.Sub(db.Built); v.Built != nil && age > geo.StaleAge {
 				warnings = append(warnings, api.Warning{Text: fmt.Sprintf("the geo file %s is %d days old: addresses move",
 					printable.Limit(f.Path, 200), int(age.Hours()/24)),
 					Try: "geoipupdate, and a timer that runs it every week"})

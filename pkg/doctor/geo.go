@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/geo"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -59,7 +60,7 @@ func (e *exam) examineGeoFile(s subject, path string, db *geo.DB) {
 	switch age := time.Since(db.Built); {
 	case db.Built.IsZero():
 		s.ok("geo", "%s; when it was built, it does not say", detail)
-	case age > geo.Stale:
+	case age > geo.StaleAge:
 		s.warn("geo", renewGeoFiles, "%s, as of %s, %s ago: addresses move", detail, db.Built.Format(time.DateOnly),
 			roughDuration(age))
 	default:
@@ -77,7 +78,7 @@ func (e *exam) proveGeoLookup(s subject, files []geo.File) {
 		return
 	}
 	for _, l := range wellKnownAddresses {
-		if p := geo.Merge(files, netip.MustParseAddr(l)); p != (geo.Place{}) {
+		if p := geo.PlaceIn(files, netip.MustParseAddr(l)); p != (ban.Place{}) {
 			where := p.Country
 			if p.ASN != 0 {
 				where = strings.TrimSpace(fmt.Sprintf("%s AS%d %s", where, p.ASN, printable.Limit(p.ASName, 60)))

@@ -166,5 +166,5 @@ func (e *exam) daemonAllows(ctx context.Context, addr netip.Addr) bool {
 
 // loggedInFrom is the address that the person at the keyboard is logged in from by SSH, and the port of this machine.
 func (e *exam) loggedInFrom() (netip.Addr, uint16) {
-	return service.LoggedInFrom(e.envVariable, e.procFolder)
+	return service.SSHClient(e.envVariable, e.procFolder)
 }

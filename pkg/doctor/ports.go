@@ -69,9 +69,9 @@ func (e *exam) examinePorts(context.Context) {
 			"Asterisk listens at %s too: closed to the banned from its first event there on", portNames(unheard))
 	case err != nil:
 		s.ok(checkPorts, "a ban closes %s; whether Asterisk listens elsewhere cannot be seen from here (%s)",
-			portLists(now), errorLine(err))
+			now.Closed(), errorLine(err))
 	default:
-		s.ok(checkPorts, "a ban closes %s, and Asterisk was found at no other port", portLists(now))
+		s.ok(checkPorts, "a ban closes %s, and Asterisk was found at no other port", now.Closed())
 	}
 }
 
@@ -95,22 +95,9 @@ func (e *exam) examineLeaks(s subject) {
 func portNames(list []api.FoundPort) string {
 	names := make([]string, len(list))
 	for i, p := range list {
-		names[i] = strings.ToUpper(p.Protocol) + " " + strconv.Itoa(int(p.Port))
+		names[i] = p.Name()
 	}
 	return strings.Join(names, ", ")
-}
-
-func portLists(p api.PortsStatus) string {
-	var lists []string
-	for _, l := range []struct {
-		name  string
-		ports []uint16
-	}{{"UDP", p.UDP}, {"TCP", p.TCP}} {
-		if len(l.ports) > 0 {
-			lists = append(lists, l.name+" "+strings.Trim(fmt.Sprint(l.ports), "[]"))
-		}
-	}
-	return strings.Join(lists, ", ")
 }
 
 // errNoAsterisk says that no process of that name is to be seen in this network namespace.

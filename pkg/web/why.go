@@ -148,7 +148,7 @@ type accountSourceRow struct {
 
 func (p *Page) viewWhy(ex engine.Explanation) *whyView {
 	a := &whyView{Address: ex.Address.String(), Verdict: printable.String(ex.Verdict),
-		Sentence: boundedLine(wording.Verdict(ex, p.shortTime)),
+		Sentence: boundedLine(wording.VerdictSentence(ex, p.shortTime)),
 		Never:    ex.Verdict == "allowed" || ex.Verdict == "protected", Score: humanize.Score(ex.Score) + " of " +
 			humanize.Number(ex.Threshold)}
 	if ex.Threshold > 0 {
@@ -167,14 +167,14 @@ func (p *Page) viewWhy(ex engine.Explanation) *whyView {
 		a.Lost = humanize.Plural(ex.Lost, "older piece is", "older pieces are") + " no longer kept"
 	}
 	for _, e := range ex.Evidence {
-		by, note := wording.Evidence(e)
+		by, note := wording.EvidenceNote(e)
 		a.Evidence = append(a.Evidence, evidenceRow{At: e.Time, Event: printable.String(e.Event), By: boundedLine(by),
 			Account: printable.String(e.Account),
 			Points:  humanize.Number(e.Points), Score: humanize.Score(e.Score), Note: boundedLine(note),
 			Proven: e.Proven})
 	}
 	for _, l := range ex.Lines {
-		a.Lines = append(a.Lines, boundedLine(wording.Local(l, p.shortTime)))
+		a.Lines = append(a.Lines, boundedLine(wording.LocalTimes(l, p.shortTime)))
 	}
 	return a
 }

@@ -56,7 +56,7 @@ are logged in from by SSH is refused.`,
 // sshClientAddress is the address that the person at the terminal is logged in from by SSH; not valid where it is not
 // by SSH.
 func (c *commands) sshClientAddress() netip.Addr {
-	a, _ := service.LoggedInFrom(c.envVariable, "/proc")
+	a, _ := service.SSHClient(c.envVariable, "/proc")
 	return a
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/spelling"
 )
 
 // usageError is a command line that makes no sense: exit code 2.
@@ -102,7 +101,7 @@ func flagError(cmd *cobra.Command, err error) error {
 		add := func(f *pflag.Flag) { names = append(names, f.Name) }
 		cmd.LocalFlags().VisitAll(add)
 		cmd.InheritedFlags().VisitAll(add)
-		if near := spelling.Nearest(unknown.GetSpecifiedName(), names); near != "" {
+		if near := hint.Nearest(unknown.GetSpecifiedName(), names); near != "" {
 			try = cmd.CommandPath() + " --" + near
 		}
 		return usageErrorf(try, "%s has no flag --%s", cmd.CommandPath(), printable.String(unknown.GetSpecifiedName()))

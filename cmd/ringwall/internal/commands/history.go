@@ -64,7 +64,7 @@ func (c *commands) historyCommand() *cobra.Command {
 				})
 			}, nil, func(d ban.Decision) {
 				t.addRow(append(c.decisionCells(d, c.shortTime),
-					wording.Place(d.Place))...)
+					wording.PlaceText(d.Place))...)
 			})
 			if err == nil && n == 0 && !c.json {
 				c.sayf("Nothing was decided in the last %s, as far as this daemon remembers.",
@@ -87,7 +87,7 @@ func (c *commands) followDecisions(ctx context.Context, client *api.Client, from
 			return c.writeJSON(d)
 		}
 		line := decisionLine(c.decisionCells(d, c.shortTime)...)
-		if place := wording.Place(d.Place); place != "" {
+		if place := wording.PlaceText(d.Place); place != "" {
 			line += printable.Line("  (" + place + ")")
 		}
 		_, err := fmt.Fprintln(c.out, line)

@@ -6,13 +6,14 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/ringwall/ringwall/pkg/hint"
+
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/spelling"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
 
@@ -30,7 +31,7 @@ func (c *commands) listCommand() *cobra.Command {
 			}
 			if !slices.Contains(kinds, kind) {
 				try := usageLine(cmd)
-				if near := spelling.Nearest(kind, kinds); near != "" {
+				if near := hint.Nearest(kind, kinds); near != "" {
 					try = "ringwall list " + near
 				}
 				return usageErrorf(try, "there is no list %q", printable.String(kind))
@@ -76,7 +77,7 @@ func (c *commands) listBans(cmd *cobra.Command, client *api.Client) error {
 		t.addRow(humanize.Prefix(b.Prefix), humanize.Duration(humanize.FromSeconds(b.Left)), c.shortTime(b.Since),
 			strconv.Itoa(b.Number),
 			strconv.Itoa(b.Attempts), why,
-			humanize.Names(b.Accounts, 5), wording.Place(b.Place))
+			humanize.Names(b.Accounts, 5), wording.PlaceText(b.Place))
 	})
 	if err != nil || c.json {
 		return err
@@ -106,7 +107,7 @@ func (c *commands) listTrust(cmd *cobra.Command, client *api.Client) error {
 	}, func(v ban.Trust) {
 		t.addRow(humanize.Prefix(v.Prefix), humanize.Duration(humanize.FromSeconds(v.Left)), c.shortTime(v.Since),
 			humanize.Score(v.Score), humanize.Names(v.Accounts, 5),
-			wording.Place(v.Place))
+			wording.PlaceText(v.Place))
 	})
 	if err != nil || c.json {
 		return err

@@ -205,17 +205,9 @@ func portLines(p api.PortsStatus) [][2]string {
 	if len(p.UDP)+len(p.TCP) == 0 {
 		return nil
 	}
-	var lists, open, published []string
-	for _, l := range []struct {
-		name  string
-		ports []uint16
-	}{{"UDP", p.UDP}, {"TCP", p.TCP}} {
-		if len(l.ports) > 0 {
-			lists = append(lists, l.name+" "+strings.Join(portTexts(l.ports), " "))
-		}
-	}
+	var open, published []string
 	for _, f := range p.Found {
-		name := strings.ToUpper(printable.String(f.Protocol)) + " " + strconv.Itoa(int(f.Port))
+		name := f.Name()
 		if f.Open {
 			open = append(open, name)
 		}
@@ -227,7 +219,7 @@ func portLines(p api.PortsStatus) [][2]string {
 	if p.Auto {
 		how += ", and wherever else Asterisk is found"
 	}
-	lines := [][2]string{{"Closed", strings.Join(lists, ", ") + " " + how}}
+	lines := [][2]string{{"Closed", p.Closed() + " " + how}}
 	if len(published) > 0 {
 		lines = append(lines, [2]string{"NAT", "publishes " + strings.Join(published, ", ")})
 	}
@@ -236,14 +228,6 @@ func portLines(p api.PortsStatus) [][2]string {
 			strings.Join(open, ", ") + ", where Asterisk listens: bans stop nothing there"})
 	}
 	return lines
-}
-
-func portTexts(list []uint16) []string {
-	words := make([]string, len(list))
-	for i, n := range list {
-		words[i] = strconv.Itoa(int(n))
-	}
-	return words
 }
 
 // geoLines say which files know places, and how old they are.

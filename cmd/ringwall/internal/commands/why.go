@@ -146,7 +146,7 @@ func (c *commands) whyAccount(ctx context.Context, client *api.Client, account s
 			verdict += ", logged in there"
 		}
 		t.addRow(humanize.Prefix(s.Prefix), verdict, strconv.Itoa(s.Tries), strconv.Itoa(s.Logins), c.shortTime(s.Last),
-			wording.Place(s.Place))
+			wording.PlaceText(s.Place))
 	}
 	if err := t.flushTo(c.out, c.Columns); err != nil {
 		return err
@@ -159,8 +159,8 @@ func (c *commands) whyAccount(ctx context.Context, client *api.Client, account s
 }
 
 func (c *commands) sayWhy(ex engine.Explanation) error {
-	c.sayWrappedf("", "%s", wording.Verdict(ex, c.shortTime))
-	if place := wording.Place(ex.Place); place != "" {
+	c.sayWrappedf("", "%s", wording.VerdictSentence(ex, c.shortTime))
+	if place := wording.PlaceText(ex.Place); place != "" {
 		c.sayf("It is registered in %s.", place)
 	}
 	if ex.Source.IsValid() && humanize.Prefix(ex.Source) != ex.Address.String() {
@@ -183,7 +183,7 @@ func (c *commands) sayWhy(ex engine.Explanation) error {
 	if len(ex.Lines) > 0 {
 		c.sayf("")
 		for _, line := range ex.Lines {
-			c.sayWrappedf("  ", "- %s", wording.Local(line, c.shortTime))
+			c.sayWrappedf("  ", "- %s", wording.LocalTimes(line, c.shortTime))
 		}
 	}
 	c.sayNextSteps(ex)
@@ -204,7 +204,7 @@ func (c *commands) sayEvidence(list []ban.Evidence) error {
 		at = c.narrowTime
 	}
 	for _, e := range list {
-		by, note := wording.Evidence(e)
+		by, note := wording.EvidenceNote(e)
 		t.addRow(at(e.Time), printable.String(e.Event), by, printable.String(e.Account), humanize.Number(e.Points),
 			humanize.Score(e.Score),
 			yesOrNo(e.Proven), note)
