@@ -85,6 +85,7 @@ type Daemon struct {
 	// What is kept and brought back.
 	store     *store.Store // nil: nothing is kept
 	stateLost string       // why the state file was of no use, if it was not
+	listLost  bool         // the state file does not say any more whom commands allowed
 	restorer  *pipeline.Restorer
 	// foundAny says that the start took allowed prefixes over from the kernel, since the list of them was lost.
 	foundAny bool

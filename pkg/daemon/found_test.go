@@ -55,25 +55,25 @@ func TestWhoIsAllowedAfterTheStateWasLost(t *testing.T) {
 		between then
 		allowed []string // after the start; of the three above
 		found   []string // of these, those that are said to be found
-		told    bool     // that the state was lost
+		told    int      // starts at which it is said that the state was lost
 		free    bool     // the ban of before is lost with the kernel's table
 	}{
 		"nothing": {allowed: []string{byCommand, inConfig, tooWide}},
 		"an entry is taken out of the configuration": {between: then{withoutConfigured}, allowed: []string{byCommand}},
 		"the folder is wiped": {
 			between: then{wipeFolder}, allowed: []string{byCommand, inConfig, tooWide}, found: []string{byCommand},
-			told: true,
+			told: 1,
 		},
 		"the state file is wiped, and its text is there": {
-			between: then{wipeFile}, allowed: []string{byCommand, inConfig, tooWide}, told: true,
+			between: then{wipeFile}, allowed: []string{byCommand, inConfig, tooWide}, told: 1,
 		},
 		"the state file is rubbish, and its text is wiped": {
 			between: then{spoilFile}, allowed: []string{byCommand, inConfig, tooWide}, found: []string{byCommand},
-			told: true,
+			told: 1,
 		},
 		"the folder is wiped, and the configuration changed": {
 			between: then{wipeFolder, withoutConfigured}, allowed: []string{byCommand, inConfig},
-			found: []string{byCommand, inConfig}, told: true,
+			found: []string{byCommand, inConfig}, told: 1,
 		},
 		"the folder is wiped, and the machine is booted": {
 			between: then{wipeFolder, reboot}, allowed: []string{inConfig, tooWide}, free: true,
@@ -84,13 +84,17 @@ func TestWhoIsAllowedAfterTheStateWasLost(t *testing.T) {
 		"there never was a state file, and the configuration changed": {
 			change: func(c *config.Config) { c.State.Path = "" }, between: then{withoutConfigured},
 		},
+		"there never can be a state file": {
+			change:  func(c *config.Config) { c.State.Path = "/dev/null/state.db" },
+			allowed: []string{byCommand, inConfig, tooWide}, found: []string{byCommand}, told: 2,
+		},
 		"the first state file": {
 			change: func(c *config.Config) { c.State.Path = "" },
 			between: then{func(r *rig) error {
 				r.cfg.State.Path = filepath.Join(r.t.TempDir(), "first", "state.db")
 				return nil
 			}},
-			allowed: []string{byCommand, inConfig, tooWide}, found: []string{byCommand}, told: true,
+			allowed: []string{byCommand, inConfig, tooWide}, found: []string{byCommand}, told: 1,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -121,17 +125,16 @@ func TestWhoIsAllowedAfterTheStateWasLost(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for range 2 { // and what was found stays so after another restart
+			for n := range 2 { // and what was found stays so after another restart
 				r.start()
 				r.restored()
 				r.wantAllowed(c.allowed, c.found)
-				if r.warned("at the start") != c.told {
-					t.Errorf("told that the state was lost: %v", !c.told)
+				if r.warned("at the start") != (n < c.told) {
+					t.Errorf("at start %d it is told that the state was lost: %v", n+1, n >= c.told)
 				}
 				if el, ok := r.inKernel(firewall.Ban, bannedOne); ok == c.free || el.Remaining > time.Hour {
 					t.Errorf("the ban: %v, %v", ok, el)
 				}
-				c.told = false
 				r.stop()
 			}
 		})

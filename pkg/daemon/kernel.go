@@ -53,7 +53,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 		pbxs = append(pbxs, a.Name)
 	}
 	stored.Allow = d.allowed.mergeStored(stored.Allow, d.stateLost)
-	if d.stateLost != "" && outcome != firewall.Created {
+	if d.listLost && outcome != firewall.Created {
 		found, err := d.foundAllowed(cfg, stored.Allow)
 		if err != nil {
 			return fmt.Errorf("the kernel's firewall: %w", err)

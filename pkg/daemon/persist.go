@@ -52,14 +52,15 @@ func (d *Daemon) openStore(cfg *config.Config) (store.State, error) {
 	if recovery.Unavailable != nil {
 		d.log.Error("the state cannot be saved at present", "err", recovery.Unavailable)
 	}
+	d.listLost = d.stateLost != "" && !recovery.Readable
 	state, err := s.LoadCustomers(context.Background(), d.pipeline.Clock().Now())
 	switch {
 	case err != nil: // what the kernel holds is adopted
-		d.stateLost = "the state file cannot be read: " + err.Error()
+		d.stateLost, d.listLost = "the state file cannot be read: "+err.Error(), true
 		d.log.Error("the state file cannot be read; what the kernel holds is adopted", "err", err)
 		return store.State{}, nil
 	case state.Damaged > 0 && d.stateLost == "":
-		d.stateLost = "records of the state file were damaged"
+		d.stateLost, d.listLost = "records of the state file were damaged", true
 	}
 	return state, nil
 }
