@@ -267,8 +267,7 @@ func measureSources(ctx context.Context, o *options) error {
 			c.passTime(0)
 		}
 		fmt.Printf("  %7d sources: %4.0f bytes each, an event %4.0f ns (%.2f × that at 1,000); longest call: growing "+
-			"%v, "+
-			"banning %v, when %d bans end %v; longest GC pause %v\n",
+			"%v, banning %v, when %d bans end %v; longest GC pause %v\n",
 			n, float64(used)/float64(n), per, per/base, toMicroseconds(filled), toMicroseconds(banned), bans,
 			toMicroseconds(c.longest),
 			toMicroseconds(longestSince(pauses)))

@@ -57,8 +57,7 @@ func (l *textReporter) start(snapshot) {
 	switch {
 	case l.environment.dryRun:
 		l.printf("DRY RUN: this system lets Ringwall make no network of its own, so nothing is banned in a kernel "+
-			"and no "+
-			"packet is\n"+
+			"and no packet is\n"+
 			"stopped; below is what Ringwall decides. Try: sudo ringwall demo\n(%s)\n",
 			printable.Line(l.environment.dryRunReason))
 	case l.environment.userNS:

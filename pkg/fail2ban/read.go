@@ -283,8 +283,7 @@ func (im *Import) readDatabaseBans(ctx context.Context, o Options, path string) 
 	if !named && !isFile(path) {
 		im.Found = append(im.Found, "no database: fail2ban.conf says dbfile = "+quotePath(path))
 		im.addNotImported("bans", "fail2ban keeps them in memory only: ringwall import fail2ban takes them while "+
-			"fail2ban "+
-			"runs")
+			"fail2ban runs")
 		return nil
 	}
 	r, err := readDatabase(ctx, path, o.Now)

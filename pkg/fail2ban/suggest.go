@@ -197,9 +197,7 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 			why = fmt.Sprintf("as Ringwall's default: the %s in quick succession bans", humanize.Ordinal(n))
 		default:
 			why = fmt.Sprintf("and Ringwall's default is stricter: the %s in quick succession bans. It stays, so "+
-				"that nobody "+
-				"is less "+
-				"safe than before; %s would be as mild as the jail", humanize.Ordinal(k.usual),
+				"that nobody is less safe than before; %s would be as mild as the jail", humanize.Ordinal(k.usual),
 				humanize.Number(pointsFor(n)))
 			im.reportMilder(j, k)
 		}
@@ -235,8 +233,7 @@ func (im *Import) reportMilder(j Jail, k failureKind) {
 		im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quoteValue(j.Name), k.many),
 			fmt.Sprintf(
 				"it is milder than Ringwall's default, by which the %s in quick succession bans a stranger, so the "+
-					"default stays; "+
-					"policy.points.%s: %s would be as mild", humanize.Ordinal(k.usual), k.key,
+					"default stays; policy.points.%s: %s would be as mild", humanize.Ordinal(k.usual), k.key,
 				humanize.Number(pointsFor(j.MaxRetry))))
 	}
 }
@@ -272,9 +269,8 @@ func (h *halfLife) slowestBanned(threshold float64) string {
 
 func (h *halfLife) addSettings(im *Import, s *Suggestion) {
 	p := config.Default().Policy
-	const differs = "fail2ban forgets a failure all at once when findtime is over; Ringwall forgets half of the points " +
-		"in this time, " +
-		"and half of the rest in the next."
+	const differs = "fail2ban forgets a failure all at once when findtime is over; Ringwall forgets half of the " +
+		"points in this time, and half of the rest in the next."
 	name := quoteValue(h.jail.Name)
 	if h.jail.Name == "" {
 		s.addSetting("policy.half_life", humanize.DurationToSecond(h.length),
@@ -286,18 +282,14 @@ func (h *halfLife) addSettings(im *Import, s *Suggestion) {
 	}
 	if more := h.trustFactor * h.length.Minutes() / p.HalfLife.Minutes(); more > 1 {
 		s.addSetting("policy.trust.tolerance", humanize.Number(math.Ceil(p.Trust.Tolerance*more*10)/10),
-			"Ringwall's default is %s. It grows with the half-life and "+
-				"the points, in which the failures of a trusted office add up, so that one wrong phone still does "+
-				"not ban the "+
-				"others.",
+			"Ringwall's default is %s. It grows with the half-life and the points, in which the failures of a "+
+				"trusted office add up, so that one wrong phone still does not ban the others.",
 			humanize.Number(p.Trust.Tolerance))
 	}
 	if h.want > h.length {
 		im.addNotImported("findtime = "+humanize.DurationToSecond(h.jail.FindTime)+" of jail "+name, fmt.Sprintf(
 			"policy.half_life is %s: a longer one would add up what all the phones of a trusted office do in a day, "+
-				"and ban "+
-				"it. "+
-				"%s is banned, who does so less often no longer", humanize.DurationToSecond(h.length),
+				"and ban it. %s is banned, who does so less often no longer", humanize.DurationToSecond(h.length),
 			h.slowestBanned(p.Threshold)))
 	}
 }
@@ -347,8 +339,7 @@ func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) 
 		if !j.Increment.On {
 			factor = math.Pow(float64(most)/float64(first), 1/float64(retry-1))
 			why = fmt.Sprintf("Jail %s: after %d bans within %s, %s. Ringwall's bans grow step by step, so that the "+
-				"%s one "+
-				"is as long as that.",
+				"%s one is as long as that.",
 				quoteValue(r.Name), retry, humanize.DurationToSecond(span), humanize.DurationToSecond(length),
 				humanize.Ordinal(retry))
 		}

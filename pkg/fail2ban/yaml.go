@@ -21,9 +21,7 @@ func (im *Import) WriteYAML(w io.Writer) error {
 			"defaults remain.")
 	} else {
 		writeComment(&b, "", "The numbers are those of "+quoteValue(im.Policy.From)+": of each kind the strictest "+
-			"jail's, and "+
-			"no failure counts "+
-			"for less than by Ringwall's default.")
+			"jail's, and no failure counts for less than by Ringwall's default.")
 	}
 	b.WriteString("policy:\n")
 	writeComment(&b, "  ", "Look for a day whom it would ban; then change this to enforce.")
