@@ -39,7 +39,7 @@ type ConfigStatus struct {
 	Loaded  time.Time `json:"loaded"`
 	Error   string    `json:"error,omitempty"`
 	InForce string    `json:"in_force,omitempty"`
-	Restart []string  `json:"needs_restart,omitempty"` // keys that have changed since the start and are read there alone
+	Restart []string  `json:"needs_restart,omitempty"` // changed keys that are read at the start alone
 }
 
 // Fault says what is wrong with the file in one line, without a full stop; empty where nothing is.
@@ -161,8 +161,8 @@ func (d Dropped) Serious() bool { return d.As != DroppedTrusted }
 // ShutsOut says whether another firewall keeps somebody out who is allowed or a trunk.
 func (s Status) ShutsOut() bool { return slices.ContainsFunc(s.Dropped, Dropped.Serious) }
 
-// Closed lists the ports that a ban closes, for a person: "UDP 5060 5160, TCP 5060".
-func (p PortsStatus) Closed() string {
+// ClosedPorts lists the ports that a ban closes, for a person: "UDP 5060 5160, TCP 5060".
+func (p PortsStatus) ClosedPorts() string {
 	var lists []string
 	for _, l := range []struct {
 		protocol string
@@ -175,8 +175,8 @@ func (p PortsStatus) Closed() string {
 	return strings.Join(lists, ", ")
 }
 
-// Open returns the ports that Asterisk was found at and that a ban leaves open.
-func (p PortsStatus) Open() (open []FoundPort) {
+// OpenPorts returns the ports that Asterisk was found at and that a ban leaves open.
+func (p PortsStatus) OpenPorts() (open []FoundPort) {
 	for _, f := range p.Found {
 		if f.Open {
 			open = append(open, f)
@@ -185,8 +185,8 @@ func (p PortsStatus) Open() (open []FoundPort) {
 	return open
 }
 
-// Line is what to write into the configuration so that these ports are closed to the banned as well.
-func (p PortsStatus) Line(more []FoundPort) string {
+// ConfigLine is what to write into the configuration so that these ports are closed to the banned as well.
+func (p PortsStatus) ConfigLine(more []FoundPort) string {
 	udp, tcp := slices.Clone(p.UDP), slices.Clone(p.TCP)
 	for _, f := range more {
 		list := &tcp
@@ -227,9 +227,9 @@ type Warning struct {
 	Try  string `json:"try,omitempty"`
 }
 
-// recent is for how long an event of a banned source, or of one that could not be banned, counts as the present state:
-// after that it is history.
-const recent = 10 * time.Minute
+// recentWindow is for how long an event of a banned source, or of one that could not be banned, counts as the present
+// state: after that it is history.
+const recentWindow = 10 * time.Minute
 
 // Leaking says whether banned sources get through at present.
 func (s Status) Leaking() bool { return s.isRecent(s.Engine.LastLeak) }
@@ -237,7 +237,7 @@ func (s Status) Leaking() bool { return s.isRecent(s.Engine.LastLeak) }
 // LeavesOut says whether attackers are not banned at present, because bans are at one of policy.limits.
 func (s Status) LeavesOut() bool { return s.isRecent(s.Engine.LeftOut) }
 
-func (s Status) isRecent(at *time.Time) bool { return at != nil && s.Time.Sub(*at) < recent }
+func (s Status) isRecent(at *time.Time) bool { return at != nil && s.Time.Sub(*at) < recentWindow }
 
 // Healthy says whether attackers are being kept out right now and nobody else: each Asterisk answers, the kernel holds
 // the table, no banned source gets through, there is room for bans, and no other firewall drops who is allowed. A

@@ -24,7 +24,8 @@ func TestWhoeverGetsThroughIsNotWell(t *testing.T) {
 		"a trunk does not":            {engine.Stats{}, false, []Dropped{{As: DroppedTrunk}}},
 		"a trusted one does not":      {engine.Stats{}, true, []Dropped{{As: DroppedTrusted}}},
 	} {
-		s := Status{Time: now, Dropped: row.dropped, Engine: row.stats, Kernel: KernelStatus{OK: true}, PBXs: []PBXStatus{{Up: true}}}
+		s := Status{Time: now, Dropped: row.dropped, Engine: row.stats, Kernel: KernelStatus{OK: true},
+			PBXs: []PBXStatus{{Up: true}}}
 		if s.Healthy() != row.healthy {
 			t.Errorf("%s: healthy %v, want %v", name, s.Healthy(), row.healthy)
 		}

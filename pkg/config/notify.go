@@ -274,7 +274,7 @@ func (ps *parser) checkURL(n *Notify, at string) {
 // checkBody checks the template.
 func (ps *parser) checkBody(n *Notify, at string) {
 	key := at + ".template"
-	ps.checkOneOf(key, n.Template, message.Names())
+	ps.checkOneOf(key, n.Template, message.ReadyNames())
 	if n.Body == "" {
 		if n.ContentType != message.JSON && !ps.failed[at+".content_type"] {
 			ps.fail(at+".content_type", "the ready templates are all JSON",

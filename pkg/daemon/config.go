@@ -147,7 +147,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 		d.config.text, d.config.inForce = text, ""
 	}
 	d.config.mu.Unlock()
-	d.metrics.Reloaded(err == nil)
+	d.metrics.SetReloaded(err == nil)
 	if err != nil {
 		d.log.Error("the new configuration is not taken over; the old one stays in force", "err", err)
 		return

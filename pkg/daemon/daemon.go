@@ -133,7 +133,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.announcer = pipeline.NewAnnouncer(d.log, d.notifyOf)
 	d.metrics = metrics.New(o.Version, d)
 	if err := d.config.err; err != nil {
-		d.metrics.Reloaded(false)
+		d.metrics.SetReloaded(false)
 		d.log.Error("the configuration is not in force as it is; attackers are kept out with "+d.config.inForce, "file",
 			d.config.path, "err", err)
 	}

@@ -128,7 +128,7 @@ func TableConfig(cfg *config.Config, netns int) firewall.Config {
 }
 
 func (d *Daemon) rebuilt(cause string) {
-	d.metrics.Rebuilt(cause)
+	d.metrics.CountRebuild(cause)
 	d.kernel.mu.Lock()
 	d.kernel.rebuilds[cause]++
 	d.kernel.mu.Unlock()

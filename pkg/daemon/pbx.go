@@ -156,7 +156,7 @@ func (p *pbx) decode(frames []ami.Frame, now time.Time) (inputs []pipeline.Input
 		case err == nil:
 			stats.events++
 			stats.lag = max(0, now.Sub(in.Event.Time))
-			p.metrics.Event(&in.Event, stats.lag.Seconds())
+			p.metrics.CountEvent(&in.Event, stats.lag.Seconds())
 			if !p.isOwnSession(&in.Event) {
 				p.ports.noteLocal(p, &in.Event)
 				continue

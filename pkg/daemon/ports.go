@@ -277,7 +277,7 @@ func (p *asteriskPorts) add(at port, f foundPort) bool {
 	} else {
 		s := p.status()
 		p.log.Error("Asterisk listens at a port that firewall.ports leaves open: bans stop nothing there",
-			append(attrs, "try", s.Line(s.Open())+", or ports: auto")...)
+			append(attrs, "try", s.ConfigLine(s.OpenPorts())+", or ports: auto")...)
 	}
 	return true
 }
@@ -359,7 +359,7 @@ func portWarnings(s api.PortsStatus) []api.Warning {
 		}}
 	}
 	var names []string
-	for _, f := range s.Open() {
+	for _, f := range s.OpenPorts() {
 		names = append(names, port{f.Port, f.Protocol == "udp"}.String())
 	}
 	if len(names) == 0 {
@@ -368,7 +368,7 @@ func portWarnings(s api.PortsStatus) []api.Warning {
 	return []api.Warning{{
 		Text: "bans stop nothing at " + strings.Join(names, ", ") +
 			": Asterisk listens there, and firewall.ports leaves it open",
-		Try: s.Line(s.Open()) + ", or ports: auto; then: systemctl reload ringwall",
+		Try: s.ConfigLine(s.OpenPorts()) + ", or ports: auto; then: systemctl reload ringwall",
 	}}
 }
 

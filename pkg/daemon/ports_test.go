@@ -89,7 +89,7 @@ func TestPortsOfAsteriskAreTakenOver(t *testing.T) {
 		return s.Auto && slices.Contains(s.UDP, 5080) && slices.Contains(s.TCP, 5071) &&
 			slices.Contains(s.Found, api.FoundPort{Protocol: "udp", Port: 5080, PBX: "pbx1"})
 	})
-	if s := r.status(); len(s.Ports.Open()) > 0 || len(s.Warnings) > 0 {
+	if s := r.status(); len(s.Ports.OpenPorts()) > 0 || len(s.Warnings) > 0 {
 		t.Errorf("%+v", s)
 	}
 
@@ -122,7 +122,7 @@ func TestPortsThatAListLeavesOpenAreTold(t *testing.T) {
 		!strings.Contains(w.Try, "ports: auto") {
 		t.Errorf("%+v", w)
 	}
-	if p := r.status().Ports; p.Auto || !slices.Equal(p.Open(), []api.FoundPort{{Protocol: "udp", Port: 5080,
+	if p := r.status().Ports; p.Auto || !slices.Equal(p.OpenPorts(), []api.FoundPort{{Protocol: "udp", Port: 5080,
 		PBX: "pbx1", Open: true}}) {
 		t.Errorf("%+v", p)
 	}

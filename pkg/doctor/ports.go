@@ -41,7 +41,7 @@ func (e *exam) examinePorts(context.Context) {
 		s.ok(checkPorts, "a ban closes every port (firewall.scope: all)")
 		return
 	}
-	open, unheard := now.Open(), []api.FoundPort(nil)
+	open, unheard := now.OpenPorts(), []api.FoundPort(nil)
 	sockets, err := e.asteriskPorts()
 	for _, p := range sockets {
 		list := now.TCP
@@ -61,17 +61,17 @@ func (e *exam) examinePorts(context.Context) {
 	case now.Error != "":
 		s.fail(checkPorts, "ringwall status", "a port of Asterisk is open to the banned: %s", now.Error)
 	case len(open) > 0:
-		s.fail(checkPorts, "in "+e.ConfigPath+": "+now.Line(open)+
+		s.fail(checkPorts, "in "+e.ConfigPath+": "+now.ConfigLine(open)+
 			"\nor: firewall: {ports: auto}\nand then run: systemctl reload ringwall",
 			"bans stop nothing at %s: Asterisk listens there, and firewall.ports leaves it open", portNames(open))
 	case len(unheard) > 0:
-		s.warn(checkPorts, "none is needed; to close it now, in "+e.ConfigPath+": "+now.Line(unheard),
+		s.warn(checkPorts, "none is needed; to close it now, in "+e.ConfigPath+": "+now.ConfigLine(unheard),
 			"Asterisk listens at %s too: closed to the banned from its first event there on", portNames(unheard))
 	case err != nil:
 		s.ok(checkPorts, "a ban closes %s; whether Asterisk listens elsewhere cannot be seen from here (%s)",
-			now.Closed(), errorLine(err))
+			now.ClosedPorts(), errorLine(err))
 	default:
-		s.ok(checkPorts, "a ban closes %s, and Asterisk was found at no other port", now.Closed())
+		s.ok(checkPorts, "a ban closes %s, and Asterisk was found at no other port", now.ClosedPorts())
 	}
 }
 

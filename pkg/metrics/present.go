@@ -36,7 +36,7 @@ type PBXPresent struct {
 // Source is asked at each scrape. It must be quick, and may be called at any time.
 type Source interface{ Present() Present }
 
-type present struct {
+type presentCollector struct {
 	source                                          Source
 	up, reconnects, dropped, queue, active, limited *prometheus.Desc
 	blind, last, kernel, enforcing, saved           *prometheus.Desc
@@ -44,11 +44,11 @@ type present struct {
 	leaks, leaking, allowedDropped                  *prometheus.Desc
 }
 
-func newPresent(s Source) *present {
+func newPresent(s Source) *presentCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
-	return &present{
+	return &presentCollector{
 		source:     s,
 		up:         desc(amiUp, "Whether the manager session is up.", "pbx"),
 		reconnects: desc(amiReconnects, "Logins after the first.", "pbx"),
@@ -56,12 +56,12 @@ func newPresent(s Source) *present {
 			"event"),
 		queue:  desc(amiQueue, "Bytes of event frames that wait to be handled.", "pbx"),
 		active: desc(bansActive, "Bans in force.", "family"),
-		limited: desc(limited, "Bans, sources or challenges that a bound of policy.limits or of memory kept out.",
+		limited: desc(limitedTotal, "Bans, sources or challenges that a bound of policy.limits or of memory kept out.",
 			"limit"),
 		trusted: desc(trustedSources, "Sources that are trusted because a user logged in from there."),
 		tracked: desc(trackedSources, "Sources that are remembered."),
-		leaks:   desc(leaks, "Events of sources whose ban should have kept their packets out."),
-		leaking: desc(leaking, "Banned sources that got through to Asterisk within the last hour."),
+		leaks:   desc(leaksTotal, "Events of sources whose ban should have kept their packets out."),
+		leaking: desc(leakingSources, "Banned sources that got through to Asterisk within the last hour."),
 		allowedDropped: desc(allowedDropped,
 			"Allowed sources and trunks whose packets another firewall drops."),
 		packets:   desc(droppedPackets, "Packets that the kernel dropped.", "set"),
@@ -70,22 +70,23 @@ func newPresent(s Source) *present {
 		blind:     desc(amiBlind, "Seconds without a manager session; what happened then was never delivered.", "pbx"),
 		last:      desc(amiLastEvent, "Unix time of the latest security event.", "pbx"),
 		kernel:    desc(kernelOK, "Whether the kernel's table is as it should be."),
-		enforcing: desc(enforcing, "Whether attackers are banned (1) or only observed (0)."),
+		enforcing: desc(enforcingNow, "Whether attackers are banned (1) or only observed (0)."),
 		saved:     desc(stateSaved, "Whether what happens is saved in the state file."),
 	}
 }
 
 // Describe implements prometheus.Collector.
-func (p *present) Describe(ch chan<- *prometheus.Desc) {
+func (p *presentCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{p.up, p.reconnects, p.dropped, p.queue, p.active, p.limited, p.trusted,
 		p.tracked,
-		p.packets, p.desired, p.there, p.leaks, p.leaking, p.allowedDropped, p.blind, p.last, p.kernel, p.enforcing, p.saved} {
+		p.packets, p.desired, p.there, p.leaks, p.leaking, p.allowedDropped, p.blind, p.last, p.kernel, p.enforcing,
+		p.saved} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (p *present) Collect(ch chan<- prometheus.Metric) {
+func (p *presentCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
@@ -94,7 +95,7 @@ func (p *present) Collect(ch chan<- prometheus.Metric) {
 	}
 	now := p.source.Present()
 	for _, b := range now.PBXs {
-		gauge(p.up, one(b.Up), b.Name)
+		gauge(p.up, boolValue(b.Up), b.Name)
 		counter(p.blind, b.Blind, b.Name)
 		if b.LastEvent > 0 {
 			gauge(p.last, b.LastEvent, b.Name)
@@ -121,12 +122,12 @@ func (p *present) Collect(ch chan<- prometheus.Metric) {
 	gauge(p.tracked, float64(now.TrackedSources))
 	gauge(p.desired, float64(now.BansDesired))
 	gauge(p.there, float64(now.BansPresent))
-	gauge(p.kernel, one(now.KernelOK))
-	gauge(p.enforcing, one(now.Enforcing))
-	gauge(p.saved, one(now.StateSaved))
+	gauge(p.kernel, boolValue(now.KernelOK))
+	gauge(p.enforcing, boolValue(now.Enforcing))
+	gauge(p.saved, boolValue(now.StateSaved))
 }
 
-func one(b bool) float64 {
+func boolValue(b bool) float64 {
 	if b {
 		return 1
 	}

@@ -111,7 +111,7 @@ func (h *healthView) setState(st api.Status, down []string) {
 		h.State, h.Title = "watch", "Ringwall only watches: nobody is banned"
 		h.Text = "It says whom it would ban. Once you like what you see: policy.mode: enforce, then systemctl reload " +
 			"ringwall."
-	case len(st.Ports.Open()) > 0:
+	case len(st.Ports.OpenPorts()) > 0:
 		h.State, h.Title = "bad", "A port of Asterisk is open to the banned"
 		h.Text = "At the others attackers are kept out. See below for what to write."
 	case st.Kernel.DryRun:

@@ -84,7 +84,7 @@ func (c *commands) sayStatus(st api.Status) error {
 		mode = "dry run: nobody is banned"
 	case !st.Healthy():
 		mode = "NOT WELL, see below"
-	case len(st.Ports.Open()) > 0:
+	case len(st.Ports.OpenPorts()) > 0:
 		mode = "attackers are banned, BUT NOT AT EVERY PORT, see below"
 	}
 	c.sayf("Ringwall %s, up %s (pid %d): %s", printable.String(st.Version),
@@ -219,7 +219,7 @@ func portLines(p api.PortsStatus) [][2]string {
 	if p.Auto {
 		how += ", and wherever else Asterisk is found"
 	}
-	lines := [][2]string{{"Closed", p.Closed() + " " + how}}
+	lines := [][2]string{{"Closed", p.ClosedPorts() + " " + how}}
 	if len(published) > 0 {
 		lines = append(lines, [2]string{"NAT", "publishes " + strings.Join(published, ", ")})
 	}
