@@ -30,7 +30,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/web"
 )
 
-// remembered is how many decisions history holds.
+// historySize is how many decisions history holds.
 const historySize = 20000
 
 // Options say what to run.
@@ -96,7 +96,7 @@ type Daemon struct {
 	notifier  *notify.Notifier
 	metrics   *metrics.Metrics
 	page      atomic.Pointer[web.Page] // nil: there is none
-	atlas     *geo.Databases
+	geoFiles  *geo.Databases
 
 	tableBuilt <-chan struct{} // closed when the table is there, with what was known first
 	allBuilt   chan struct{}   // closed when everything desired is in the kernel
@@ -120,7 +120,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.config, err = loadConfiguration(o); err != nil {
 		return nil, err
 	}
-	cfg := d.config.current()
+	cfg := d.config.currentConfig()
 	d.log = o.Log
 	if d.log == nil {
 		d.log = newLogger(cfg.Log, os.Stderr, d.level)
@@ -157,8 +157,8 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	if d.opts.ConfigPath != "" { // of the demo and of tests nobody is in danger
-		l := &logins{Daemon: d, folder: loginFolder, interval: loginsEvery}
-		l.update()
+		l := &remoteLoginAllower{Daemon: d, folder: loginFolder, interval: loginsInterval}
+		l.updateAllowed()
 		d.tasks = append(d.tasks, l)
 	}
 	d.ports.setKernelPorts = d.closePorts
@@ -176,7 +176,7 @@ func New(o Options) (_ *Daemon, err error) {
 		}
 		d.pbxs = append(d.pbxs, p)
 	}
-	if err := d.listen(cfg); err != nil {
+	if err := d.openListeners(cfg); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -185,7 +185,7 @@ func New(o Options) (_ *Daemon, err error) {
 // MemoryBudget is the bytes of Go's memory within which everything fits that the configuration allows: sources at their
 // bound, a full queue for each Asterisk, and a collector that works harder near it instead of doubling the heap.
 func (d *Daemon) MemoryBudget() int64 {
-	cfg := d.config.current()
+	cfg := d.config.currentConfig()
 	const base, source, queue = 20 << 20, 250, 64 << 20
 	return base + int64(cfg.Policy.MaxSources)*source + int64(max(1, len(cfg.Asterisk)))*queue
 }
@@ -259,7 +259,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	err := group.Wait()
 	d.notifyStopping()
 	d.pipeline.SaveTrusts()
-	d.allowSources.kept.keep(d.allowSources.resolver.States(), true)
+	d.allowSources.keptAddresses.writeAddresses(d.allowSources.resolver.States(), true)
 	stopBack()
 	behind.Wait()
 	return errors.Join(err, d.Close())
@@ -289,7 +289,7 @@ func (d *Daemon) keepRunning(ctx context.Context, t Task) error {
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
-		d.faults.set(t.String(), "journalctl -u ringwall", err)
+		d.faults.setFault(t.String(), "journalctl -u ringwall", err)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

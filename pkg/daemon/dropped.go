@@ -20,10 +20,10 @@ import (
 )
 
 const (
-	// dropsEvery is how often it is looked whether rules have changed: one question of 20 µs.
-	dropsEvery = 5 * time.Second
-	// dropsDuty is how many times as long as a look at the rules took no other follows.
-	dropsDuty = 100
+	// dropsInterval is how often the kernel is asked whether rules have changed, which takes 20 µs.
+	dropsInterval = 5 * time.Second
+	// dropsDutyFactor is how many times as long as the last look at the rules took the next one waits at least.
+	dropsDutyFactor = 100
 	// maxTrustedLooked is how many trusted sources are followed.
 	maxTrustedLooked = 32
 )
@@ -32,8 +32,8 @@ const (
 type othersDrops struct {
 	*Daemon
 	generation func() (uint32, error)
-	follow     func(nftrace.Question) ([]nftrace.Drop, error)
-	wake       chan struct{} // a look is due, whether rules have changed or not
+	traceDrops func(nftrace.Question) ([]nftrace.Drop, error)
+	lookWanted chan struct{} // a look is due, whether rules have changed or not
 
 	mu      sync.Mutex
 	dropped []api.Dropped
@@ -46,14 +46,16 @@ func newOthersDrops(d *Daemon) *othersDrops {
 	if !ok {
 		return nil
 	}
-	return &othersDrops{Daemon: d, generation: fw.Generation, follow: nftrace.Drops, wake: make(chan struct{}, 1)}
+	return &othersDrops{Daemon: d, generation: fw.Generation, traceDrops: nftrace.Drops,
+		lookWanted: make(chan struct{}, 1)}
 }
 
 // String names the task.
 func (*othersDrops) String() string { return "rules of other firewalls" }
 
 // Run looks until ctx ends: at the start, when it is asked to, and where a ruleset has changed. After a look comes a
-// rest that keeps the work below a hundredth of a processor, however many rules there are and however often they change.
+// rest that keeps the work below a hundredth of a processor, however many rules there are and however often they
+// change.
 func (o *othersDrops) Run(ctx context.Context) error {
 	var seen uint32
 	looked, rest := time.Time{}, time.Duration(0)
@@ -64,27 +66,27 @@ func (o *othersDrops) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-o.wake:
+		case <-o.lookWanted:
 			asked = true
 		case <-timer.C:
 		}
 		if g, err := o.generation(); err == nil && (asked || g != seen && time.Since(looked) >= rest) {
 			began := time.Now()
-			o.look()
+			o.lookAtRules()
 			looked, seen, asked = time.Now(), g, false
-			rest = dropsDuty * looked.Sub(began)
+			rest = dropsDutyFactor * looked.Sub(began)
 		}
-		timer.Reset(dropsEvery)
+		timer.Reset(dropsInterval)
 	}
 }
 
-// look follows the packets of those who are let in.
-func (o *othersDrops) look() {
-	cfg := o.config.current()
-	sources, as := o.sources()
+// lookAtRules follows the packets of those who are let in through the rules of others.
+func (o *othersDrops) lookAtRules() {
+	cfg := o.config.currentConfig()
+	sources, as := o.sourcesLetIn()
 	own, _ := hosts.OwnPrefixes() // what is not known is taken for another machine's
-	drops, err := o.follow(nftrace.Question{
-		NetNS: o.opts.NetNS, Sources: sources, Ports: o.ports.asked(), Ignore: []string{cfg.Firewall.Table},
+	drops, err := o.traceDrops(nftrace.Question{
+		NetNS: o.opts.NetNS, Sources: sources, Ports: o.ports.portsToTrace(), Ignore: []string{cfg.Firewall.Table},
 		Forward: !AsteriskIsHere(cfg, own),
 	})
 	var list []api.Dropped
@@ -113,8 +115,8 @@ func (o *othersDrops) look() {
 	}
 }
 
-// sources are those who are let in, the most certain first, and what each is.
-func (o *othersDrops) sources() (list []netip.Prefix, as map[netip.Prefix]string) {
+// sourcesLetIn are those who are let in, the most certain first, and what each is.
+func (o *othersDrops) sourcesLetIn() (list []netip.Prefix, as map[netip.Prefix]string) {
 	as = make(map[netip.Prefix]string)
 	add := func(p netip.Prefix, what string) {
 		if _, ok := as[p]; !ok {
@@ -137,8 +139,8 @@ func (o *othersDrops) sources() (list []netip.Prefix, as map[netip.Prefix]string
 	return list, as
 }
 
-// list is what was found by the last look.
-func (o *othersDrops) list() []api.Dropped {
+// latestDrops is what the last look at the rules found.
+func (o *othersDrops) latestDrops() []api.Dropped {
 	if o == nil {
 		return nil
 	}
@@ -153,7 +155,7 @@ func (o *othersDrops) lookSoon() {
 		return
 	}
 	select {
-	case o.wake <- struct{}{}:
+	case o.lookWanted <- struct{}{}:
 	default:
 	}
 }
@@ -166,7 +168,8 @@ func LetsIn(x ban.Exemption) bool {
 
 // TryDropped is what to do about a rule of another firewall.
 func TryDropped(d nftrace.Drop) string {
-	return "nft list chain " + d.Chain + "; take the rule out there, or fail2ban-client unban " + d.Source.Addr().String()
+	return "nft list chain " + d.Chain + "; take the rule out there, or fail2ban-client unban " +
+		d.Source.Addr().String()
 }
 
 // AsteriskIsHere reports whether an Asterisk of the configuration is on this machine, whose own prefixes these are:
@@ -175,7 +178,7 @@ func AsteriskIsHere(cfg *config.Config, own map[netip.Prefix]string) bool {
 	for _, a := range cfg.Asterisk {
 		host, _, _ := net.SplitHostPort(a.Address)
 		addr, err := netip.ParseAddr(host)
-		if here(a.Address) {
+		if isLoopbackAddress(a.Address) {
 			return true
 		}
 		if _, ok := own[netip.PrefixFrom(addr, addr.BitLen())]; err == nil && ok {
@@ -185,27 +188,27 @@ func AsteriskIsHere(cfg *config.Config, own map[netip.Prefix]string) bool {
 	return len(cfg.Asterisk) == 0
 }
 
-// asked are the ports at which Asterisk was found, and where it was at none those that are closed to the banned.
-func (p *asteriskPorts) asked() (list []nftrace.Port) {
-	udp, tcp := p.wanted()
+// portsToTrace are the ports at which Asterisk was found, and where it was at none those that are closed to the banned.
+func (p *asteriskPorts) portsToTrace() (list []nftrace.Port) {
+	udp, tcp := p.portsToClose()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, at := range p.sortedLocked() {
-		list = append(list, at.traced())
+		list = append(list, at.forTrace())
 	}
 	if len(list) > 0 {
 		return list
 	}
 	for _, n := range udp {
-		list = append(list, port{n, true}.traced())
+		list = append(list, port{n, true}.forTrace())
 	}
 	for _, n := range tcp {
-		list = append(list, port{n, false}.traced())
+		list = append(list, port{n, false}.forTrace())
 	}
 	return list
 }
 
-func (p port) traced() nftrace.Port {
+func (p port) forTrace() nftrace.Port {
 	if p.udp {
 		return nftrace.Port{Protocol: unix.IPPROTO_UDP, Number: p.number}
 	}

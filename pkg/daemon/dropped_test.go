@@ -47,7 +47,11 @@ func TestAnotherFirewallThatDropsTheAllowedIsTold(t *testing.T) {
 	}
 	netnstest.NFT(t, r.space, "delete table inet other")
 	r.d.drops.lookSoon()
-	r.until("it is well again", func() bool { s, err := r.client.Status(t.Context()); return err == nil && s.Healthy() })
+	r.until("it is well again", func() bool {
+		s,
+			err := r.client.Status(t.Context())
+		return err == nil && s.Healthy()
+	})
 }
 
 // Whom the rules are asked about: not this machine and its gateways, of which firewalls drop forged packets.
@@ -60,8 +64,8 @@ func TestWhomOtherFirewallsAreAskedAbout(t *testing.T) {
 		return e.Protect(now, "pbx1", map[netip.Prefix]string{netip.MustParsePrefix("198.51.100.7/32"): "trunk"})
 	})
 	r.login("IPV4/TCP/203.0.113.9/5060", "1001")
-	r.until("the phone is trusted", func() bool { _, as := r.d.drops.sources(); return len(as) == 3 })
-	list, as := r.d.drops.sources()
+	r.until("the phone is trusted", func() bool { _, as := r.d.drops.sourcesLetIn(); return len(as) == 3 })
+	list, as := r.d.drops.sourcesLetIn()
 	for i, want := range []struct{ prefix, as string }{
 		{byCommand, api.DroppedAllowed}, {"198.51.100.7/32", api.DroppedTrunk}, {"203.0.113.9/32", api.DroppedTrusted},
 	} {
@@ -102,7 +106,7 @@ func TestRulesOfOthersAreLookedAtSeldom(t *testing.T) {
 		failing := false
 		o := newOthersDrops(r.d)
 		o.generation = func() (uint32, error) { return generation, nil }
-		o.follow = func(nftrace.Question) ([]nftrace.Drop, error) {
+		o.traceDrops = func(nftrace.Question) ([]nftrace.Drop, error) {
 			looks = append(looks, time.Now())
 			time.Sleep(cost)
 			if failing {
@@ -124,20 +128,20 @@ func TestRulesOfOthersAreLookedAtSeldom(t *testing.T) {
 		count(time.Second, 1, "at the start")
 		count(time.Hour, 1, "while nothing changes")
 		generation++
-		count(dropsEvery, 2, "after a change")
+		count(dropsInterval, 2, "after a change")
 		o.lookSoon()
 		count(time.Second, 3, "at a reload")
 		generation, cost, failing = generation+1, time.Second, true
-		count(2*dropsEvery, 4, "after another change")
-		if len(o.list()) != 1 {
+		count(2*dropsInterval, 4, "after another change")
+		if len(o.latestDrops()) != 1 {
 			t.Error("what was known is forgotten")
 		}
 		for range 17 {
 			generation++
-			time.Sleep(dropsEvery)
+			time.Sleep(dropsInterval)
 		}
 		count(0, 4, "within 90 s after one that took a second")
-		count(4*dropsEvery, 5, "after its rest")
+		count(4*dropsInterval, 5, "after its rest")
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)

@@ -26,7 +26,7 @@ const byKernel = "found in the kernel when the state was lost"
 // Somebody may have been taken out of the configuration at the same moment: then he stays, and a person is told. The
 // same entries in a kernel beside a list that is known are of an earlier configuration, and end.
 func (d *Daemon) foundAllowed(cfg *config.Config, stored []store.Allow) (found []store.Allow, err error) {
-	if !d.allowed.isGone() {
+	if !d.allowed.listIsLost() {
 		return nil, nil
 	}
 	own, err := hosts.OwnPrefixes()
@@ -57,19 +57,19 @@ func (d *Daemon) foundAllowed(cfg *config.Config, stored []store.Allow) (found [
 	d.allowed.addFound(found)
 	if len(found) > 0 {
 		d.log.Warn("what the kernel lets pass stays allowed, since the list of who was allowed by a command is lost",
-			"because", d.stateLost, "allowed", names, "try", foundTry)
+			"because", d.stateLost, "allowed", names, "try", foundHint)
 	}
 	return found, nil
 }
 
-// foundTry is what to do about entries that were found.
-const foundTry = "ringwall list allow; whom you allow, for good: ringwall allow add ENTRY; whom you do not: " +
+// foundHint is what to do about entries that were found in the kernel.
+const foundHint = "ringwall list allow; whom you allow, for good: ringwall allow add ENTRY; whom you do not: " +
 	"ringwall allow del ENTRY"
 
 // dropExplained forgets of what was found in the kernel all that turns out to be somebody else's matter: a trunk of
 // Asterisk's, an address of a host name, a login. It goes when they let it go.
 func (d *Daemon) dropExplained() {
-	found := d.allowed.found()
+	found := d.allowed.foundEntries()
 	if len(found) == 0 {
 		return
 	}
@@ -93,18 +93,19 @@ func (d *Daemon) lostWarnings() (out []api.Warning) {
 	if adopted := d.restorer.Adopted(); d.stateLost != "" && (d.foundAny || adopted > 0) {
 		goOn := ""
 		if adopted > 0 {
-			goOn = humanize.Plural(adopted, "ban that only the kernel knew goes on", "bans that only the kernel knew go on") +
+			goOn = humanize.Plural(adopted, "ban that only the kernel knew goes on",
+				"bans that only the kernel knew go on") +
 				"; "
 		}
 		out = append(out, api.Warning{
 			Text: "at the start, " + d.stateLost + ": " + goOn +
 				"who was trusted, who had a grace and who was banned before is forgotten",
-			Try: "look at what became of " + filepath.Dir(d.config.current().State.Path) +
+			Try: "look at what became of " + filepath.Dir(d.config.currentConfig().State.Path) +
 				"; to let somebody in: ringwall unban ADDRESS --grace 1h",
 		})
 	}
 	var names []string
-	for _, p := range d.allowed.found() {
+	for _, p := range d.allowed.foundEntries() {
 		names = append(names, humanize.Prefix(p))
 	}
 	if len(names) == 0 {
@@ -114,6 +115,6 @@ func (d *Daemon) lostWarnings() (out []api.Warning) {
 	return append(out, api.Warning{
 		Text: fmt.Sprintf("%s allowed only because the kernel let them pass when the state was lost: %s",
 			humanize.Plural(len(names), "entry is", "entries are"), humanize.Names(names, most)),
-		Try: foundTry,
+		Try: foundHint,
 	})
 }

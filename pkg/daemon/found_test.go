@@ -205,7 +205,10 @@ func TestWhatWasFoundIsDroppedOnceItIsKnownFromElsewhere(t *testing.T) {
 	r := newRig(t, func(cfg *config.Config) { cfg.Asterisk[0].Learn = config.LearnOff })
 	trunk := netip.MustParsePrefix(byCommand)
 	learn := func(known map[netip.Prefix]string) {
-		r.d.pipeline.Update(func(e *engine.Engine, now time.Time) []ban.Decision { return e.Protect(now, "pbx1", known) })
+		r.d.pipeline.Update(func(e *engine.Engine,
+			now time.Time) []ban.Decision {
+			return e.Protect(now, "pbx1", known)
+		})
 		r.until("the kernel has it", func() bool { return r.d.writer.Pending() == 0 })
 	}
 	learn(map[netip.Prefix]string{trunk: "trunk"})

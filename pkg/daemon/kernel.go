@@ -31,7 +31,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 		d.fw = firewall.NewDryRun(func(line string) { d.log.Info("dry run", "nft", line) })
 	} else {
 		c := TableConfig(cfg, d.opts.NetNS)
-		c.UDPPorts, c.TCPPorts = d.ports.wanted()
+		c.UDPPorts, c.TCPPorts = d.ports.portsToClose()
 		t, err := firewall.Open(c)
 		if err != nil {
 			return fmt.Errorf("the kernel's firewall: %w", err)
@@ -43,7 +43,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("the kernel's firewall: %w", err)
 	}
-	d.rebuilt(string(outcome))
+	d.countRebuild(string(outcome))
 	stored, err := d.openStore(cfg)
 	if err != nil {
 		return fmt.Errorf("the state: %w", err)
@@ -67,7 +67,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 	}
 	for _, a := range stored.Allow { // before the bans are taken over: nobody on the list is banned
 		if a.Host != "" {
-			d.allowSources.add(a.Host)
+			d.allowSources.addHost(a.Host)
 		}
 	}
 	if err := d.pipeline.Begin(d.fw, stored, pbxs); err != nil {
@@ -80,7 +80,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 		Log: d.log,
 		Rebuilt: func(cause string) {
 			if !first { // the writer's own first look finds what was ensured above
-				d.rebuilt(cause)
+				d.countRebuild(cause)
 			}
 			if first {
 				close(begun)
@@ -127,7 +127,7 @@ func TableConfig(cfg *config.Config, netns int) firewall.Config {
 	return c
 }
 
-func (d *Daemon) rebuilt(cause string) {
+func (d *Daemon) countRebuild(cause string) {
 	d.metrics.CountRebuild(cause)
 	d.kernel.mu.Lock()
 	d.kernel.rebuilds[cause]++
@@ -151,8 +151,8 @@ func (k *kernelState) estimatePresent(desired int) (n int, at time.Time) {
 	return desired * k.sampleFound / k.sampleSize, k.sampledAt
 }
 
-// drops returns the packets dropped by set, asked of the kernel once a second at most.
-func (k *kernelState) drops(fw firewall.Firewall) map[string]uint64 {
+// droppedPackets returns the packets that were dropped, by set, asked of the kernel once a second at most.
+func (k *kernelState) droppedPackets(fw firewall.Firewall) map[string]uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if time.Since(k.droppedAt) >= time.Second {

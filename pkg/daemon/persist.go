@@ -21,7 +21,7 @@ func (d *Daemon) openStore(cfg *config.Config) (store.State, error) {
 		d.log.Warn("the state folder cannot be made", "err", err)
 	}
 	s, recovery, err := store.Open(cfg.State.Path, store.Options{
-		Log: d.log, Snapshot: d.snapshot, Counts: pipeline.CountsOffence, OffenderMemory: cfg.Policy.Ban.Memory,
+		Log: d.log, Snapshot: d.stateSnapshot, Counts: pipeline.CountsOffence, OffenderMemory: cfg.Policy.Ban.Memory,
 		TrustMemory: cfg.Policy.Storm.Memory,
 		Health: func(err error) {
 			if err != nil {
@@ -65,10 +65,10 @@ func (d *Daemon) openStore(cfg *config.Config) (store.State, error) {
 	return state, nil
 }
 
-// snapshot is everything that should be in the state file.
-func (d *Daemon) snapshot() []store.Change {
+// stateSnapshot is everything that should be in the state file.
+func (d *Daemon) stateSnapshot() []store.Change {
 	out, now := d.pipeline.Snapshot(), d.pipeline.Clock().Now()
-	for _, name := range d.allowSources.added() {
+	for _, name := range d.allowSources.hostsAdded() {
 		out = append(out, store.PutAllow(store.Allow{Host: name, Added: now}))
 	}
 	return out

@@ -22,8 +22,10 @@ import (
 func (r *rig) challenged(local, remote string) {
 	r.t.Helper()
 	r.calls++
-	text := fmt.Sprintf("Event: ChallengeSent\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: Informational\r\nService: PJSIP\r\n"+
-		"EventVersion: 1\r\nAccountID: 201\r\nSessionID: call-%d\r\nLocalAddress: %s\r\nRemoteAddress: %s\r\nChallenge: \r\n\r\n",
+	text := fmt.Sprintf("Event: ChallengeSent\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: "+
+		"Informational\r\nService: PJSIP\r\n"+
+		"EventVersion: 1\r\nAccountID: 201\r\nSessionID: call-%d\r\nLocalAddress: %s\r\nRemoteAddress: "+
+		"%s\r\nChallenge: \r\n\r\n",
 		time.Now().UTC().Format("2006-01-02T15:04:05.000+0000"), r.calls, local, remote)
 	if r.server.Broadcast([]byte(text)) == 0 {
 		r.t.Fatal("nobody heard the event")

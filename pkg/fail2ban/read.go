@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -339,21 +340,12 @@ func (im *Import) importBans(records *banRecords, o Options) {
 		im.Bans = append(im.Bans, b)
 	}
 	slices.SortFunc(im.Bans, func(a, b Ban) int { return a.Prefix.Compare(b.Prefix) })
-	for _, why := range sortedKeys(others) {
+	for _, why := range slices.Sorted(maps.Keys(others)) {
 		im.addNotImported(humanize.Plural(others[why], "ban", "bans"), why)
 	}
-	for _, why := range sortedKeys(odd) {
+	for _, why := range slices.Sorted(maps.Keys(odd)) {
 		im.addNotImported("banned "+quoteList(odd[why]), why)
 	}
-}
-
-func sortedKeys[T any](m map[string]T) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // remainingTime is how long a ban goes on. A ban that begins in the future, by a clock that was wrong, lasts its
