@@ -28,17 +28,17 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
 	app := &commands.App{
-		Run:           run,
+		Run:           runDaemon,
 		Demo:          playDemo,
 		Env:           config.OS(),
-		Service:       whoServes,
+		Service:       serviceUser,
 		ServiceConfig: commands.DefaultConfig,
 		StopService:   stopService,
-		Build:         build(),
+		Build:         buildInfo(),
 		Out:           os.Stdout,
 		Err:           os.Stderr,
 		Journal:       daemon.OnJournal(),
-		Columns:       columns(os.Stdout),
+		Columns:       terminalColumns(os.Stdout),
 		Now:           time.Now,
 		Zone:          time.Local,
 	}
@@ -47,12 +47,12 @@ func main() {
 	os.Exit(code)
 }
 
-// whoServes is who the daemon runs as, where root asks: others have only their own rights.
-func whoServes() (*service.User, error) {
+// serviceUser is the user of the service where root asks. For others it is nil: they have their own rights alone.
+func serviceUser() (*service.User, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
-	return service.Find("/")
+	return service.FindUser("/")
 }
 
 // stopService stops the service, where systemd is this machine's init (sd_booted(3)).
@@ -69,9 +69,9 @@ func stopService(ctx context.Context) error {
 	return nil
 }
 
-// run starts the daemon.
-func run(ctx context.Context, o commands.RunOptions) error {
-	d, err := daemon.New(daemon.Options{ConfigPath: o.ConfigPath, Socket: o.Socket, Version: build().Version})
+// runDaemon starts the daemon.
+func runDaemon(ctx context.Context, o commands.RunOptions) error {
+	d, err := daemon.New(daemon.Options{ConfigPath: o.ConfigPath, Socket: o.Socket, Version: buildInfo().Version})
 	if err != nil {
 		return err
 	}
@@ -84,15 +84,15 @@ func run(ctx context.Context, o commands.RunOptions) error {
 // playDemo plays the built-in attack.
 func playDemo(ctx context.Context, o commands.DemoOptions) error {
 	err := demo.Run(ctx, demo.Options{For: o.For, JSON: o.JSON, Out: o.Out, Err: os.Stderr, Terminal: o.Columns > 0,
-		Width: o.Columns, Version: build().Version})
+		Width: o.Columns, Version: buildInfo().Version})
 	if errors.Is(err, context.Canceled) { // Ctrl-C: that is how a demo ends early
 		return nil
 	}
 	return err
 }
 
-// columns is the width of a terminal, 0 for anything else.
-func columns(f *os.File) int {
+// terminalColumns is the width of a terminal, 0 for anything else.
+func terminalColumns(f *os.File) int {
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
 		return 0
@@ -100,11 +100,11 @@ func columns(f *os.File) int {
 	return int(size.Col)
 }
 
-// build reads what the Go tool wrote into the program.
 // release is the version of the package that the program came in, which deploy/packages/build sets.
 var release string
 
-func build() commands.Build {
+// buildInfo is what the Go tool wrote into the program: version, revision, platform.
+func buildInfo() commands.Build {
 	b := commands.Build{Version: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

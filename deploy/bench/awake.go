@@ -6,16 +6,15 @@ import (
 	"os"
 )
 
-// latency is where a program says how long a CPU may take to wake up (PM QoS,
+// cpuLatencyDevice is where a program says how long a CPU may take to wake up (PM QoS,
 // Documentation/power/pm_qos_interface.rst).
-const latency = "/dev/cpu_dma_latency"
+const cpuLatencyDevice = "/dev/cpu_dma_latency"
 
-// awake keeps all CPUs from halting until the function that it returns is called. The CPU of a virtual machine that has
-// nothing to do is given away by its host, and comes back milliseconds after it is wanted where the host has other
-// work: every program waits for that alike, and none can do anything about it. Where nothing can be said about it,
-// nothing is returned.
-func awake() (func() error, error) {
-	f, err := os.OpenFile(latency, os.O_WRONLY, 0)
+// keepCPUsAwake keeps all CPUs from halting until the function that it returns is called. The CPU of a virtual
+// machine that has nothing to do is given away by its host, and comes back milliseconds after it is wanted where the
+// host has other work: every program waits for that alike, and none can do anything about it.
+func keepCPUsAwake() (func() error, error) {
+	f, err := os.OpenFile(cpuLatencyDevice, os.O_WRONLY, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -15,10 +15,10 @@ func BenchmarkFrame(b *testing.B) {
 	step := func() {
 		if n%events == 0 {
 			b.StopTimer()
-			p.rest()
+			p.letPointsFade()
 			b.StartTimer()
 		}
-		if err := p.frame(); err != nil {
+		if err := p.takeFrame(); err != nil {
 			b.Fatal(err)
 		}
 		n++
@@ -47,10 +47,10 @@ func TestAFrameOfTheBenchmarkIsScored(t *testing.T) {
 	p, _ := newPath(events, sources)
 	bans := 0
 	for range events {
-		if err := p.frame(); err != nil {
+		if err := p.takeFrame(); err != nil {
 			t.Fatal(err)
 		}
-		bans += len(p.out)
+		bans += len(p.decisions)
 	}
 	if bans != sources {
 		t.Errorf("%d decisions about %d sources that are banned", bans, sources)

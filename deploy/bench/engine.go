@@ -22,22 +22,22 @@ import (
 	"github.com/ringwall/ringwall/pkg/engine"
 )
 
-// spent is the processor time of this thread, or of the process: what others do on the machine is not in it, except for
-// their use of the caches.
-func spent(clock int32) time.Duration {
+// cpuTime is the processor time so far of this thread or of the process, as clock says. What others do on the machine
+// is not in it, but for their use of the caches.
+func cpuTime(clock int32) time.Duration {
 	var t unix.Timespec
 	_ = unix.ClockGettime(clock, &t)
 	return time.Duration(t.Nano())
 }
 
-// endless reads the same bytes again and again.
-type endless struct {
+// repeatingReader reads the same bytes again and again.
+type repeatingReader struct {
 	b  []byte
 	at int
 }
 
 // Read implements io.Reader.
-func (e *endless) Read(p []byte) (int, error) {
+func (e *repeatingReader) Read(p []byte) (int, error) {
 	if len(e.b) == 0 {
 		return 0, io.EOF
 	}
@@ -55,52 +55,53 @@ func newEngine(now time.Time) *engine.Engine {
 	return e
 }
 
-// frames measures the way from bytes to score, beside goami2's Parse of the same frames: once where nobody is banned,
-// once where every tenth event bans. Rounds alternate, so that all see the same machine; the best of each counts.
-func frames(_ context.Context, o *options) error {
+// measureFrames measures the way from bytes to score, beside goami2's Parse of the same frames: once where nobody is
+// banned, once where every tenth event bans. Rounds alternate, so that all see the same machine; the best of each
+// counts.
+func measureFrames(_ context.Context, o *options) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for _, c := range []struct {
 		name    string
 		sources int
 	}{{"no bans", 50_000}, {"every tenth event a ban", 10_000}} {
-		if err := way(c.name, c.sources, 5*o.rounds); err != nil {
+		if err := measurePath(c.name, c.sources, 5*o.rounds); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// path is the way of a frame from the socket's bytes to the score, as in the daemon.
-type path struct {
-	stream *ami.Splitter
-	event  event.Event
-	engine *engine.Engine
-	now    time.Time
-	out    []ban.Decision
+// framePath is the way of a frame from the socket's bytes to the score, as in the daemon.
+type framePath struct {
+	stream    *ami.Splitter
+	event     event.Event
+	engine    *engine.Engine
+	now       time.Time
+	decisions []ban.Decision
 }
 
 // newPath makes a path for events of so many sources, one after the other, and returns the events, too.
-func newPath(events, sources int) (*path, []string) {
+func newPath(events, sources int) (*framePath, []string) {
 	begin := time.Now()
 	var stream []byte
 	var texts []string
 	for n := range events {
 		from := len(stream)
-		stream = appendEvent(stream, begin, strconv.Itoa(1000+n%977), n, "UDP", nth(n%sources))
+		stream = appendEvent(stream, begin, strconv.Itoa(1000+n%977), n, "UDP", nthAddress(n%sources))
 		texts = append(texts, string(stream[from:]))
 	}
-	return &path{stream: ami.NewSplitter(&endless{b: stream}, ami.Limits{}),
+	return &framePath{stream: ami.NewSplitter(&repeatingReader{b: stream}, ami.Limits{}),
 		engine: newEngine(begin), now: begin}, texts
 }
 
 // split takes the next frame off the stream.
-func (p *path) split() (string, error) {
+func (p *framePath) split() (string, error) {
 	return p.stream.Next()
 }
 
-// frame takes the next frame all the way.
-func (p *path) frame() error {
+// takeFrame takes the next frame all the way.
+func (p *framePath) takeFrame() error {
 	text, err := p.split()
 	if err != nil {
 		return err
@@ -108,22 +109,22 @@ func (p *path) frame() error {
 	if err = event.Decode(text, &p.event); err != nil {
 		return err
 	}
-	p.out = p.engine.Handle(p.now, "pbx", &p.event, p.out[:0])
+	p.decisions = p.engine.Handle(p.now, "pbx", &p.event, p.decisions[:0])
 	p.now = p.now.Add(50 * time.Microsecond)
 	return nil
 }
 
-// rest lets bans end and points fade.
-func (p *path) rest() {
+// letPointsFade lets so much time pass that all bans have ended and all points are forgotten.
+func (p *framePath) letPointsFade() {
 	p.now = p.now.Add(200 * time.Hour)
 	for more := true; more; {
-		p.out, more = p.engine.Tick(p.now, p.out[:0])
+		p.decisions, more = p.engine.Tick(p.now, p.decisions[:0])
 	}
 }
 
-// way measures a path and its parts. What each costs is taken twice: on the thread that does it, and in the whole
-// process, with the collection of the garbage that it left.
-func way(name string, sources, rounds int) error {
+// measurePath measures a path and its parts. What each costs is taken twice: on the thread that does it, and in the
+// whole process, with the collection of the garbage that it left.
+func measurePath(name string, sources, rounds int) error {
 	const events = 100_000
 	p, texts := newPath(events, sources)
 	var ev event.Event
@@ -134,26 +135,26 @@ func way(name string, sources, rounds int) error {
 	}{
 		{f: func(i int) error { _, err := p.split(); return err }},
 		{f: func(i int) error { return event.Decode(texts[i][:len(texts[i])-4], &ev) }},
-		{f: func(int) error { return p.frame() }},
+		{f: func(int) error { return p.takeFrame() }},
 		{f: func(i int) error { _, err := goami2.Parse(texts[i]); return err }},
 	}
 	for round := range rounds {
-		p.rest()
+		p.letPointsFade()
 		for k := range steps {
 			s := &steps[k]
 			var before, after runtime.MemStats
 			runtime.GC()
 			runtime.ReadMemStats(&before)
-			at, all := spent(unix.CLOCK_THREAD_CPUTIME_ID), spent(unix.CLOCK_PROCESS_CPUTIME_ID)
+			at, all := cpuTime(unix.CLOCK_THREAD_CPUTIME_ID), cpuTime(unix.CLOCK_PROCESS_CPUTIME_ID)
 			for i := range events {
 				if err := s.f(i); err != nil {
 					return err
 				}
 			}
-			thread := spent(unix.CLOCK_THREAD_CPUTIME_ID) - at
+			thread := cpuTime(unix.CLOCK_THREAD_CPUTIME_ID) - at
 			runtime.ReadMemStats(&after)
 			runtime.GC()
-			whole := spent(unix.CLOCK_PROCESS_CPUTIME_ID) - all
+			whole := cpuTime(unix.CLOCK_PROCESS_CPUTIME_ID) - all
 			if round == 0 {
 				s.thread, s.whole = thread, whole
 			}
@@ -172,48 +173,48 @@ func way(name string, sources, rounds int) error {
 	return nil
 }
 
-// crowd is an engine under measurement, with events of many sources.
+// crowd is an engine that is measured with events of many sources.
 type crowd struct {
-	engine   *engine.Engine
-	now      time.Time
-	sessions []string
-	calls    int
-	out      []ban.Decision
-	timed    bool
-	longest  time.Duration // of one call of the engine, of this thread
+	engine    *engine.Engine
+	now       time.Time
+	sessions  []string
+	calls     int
+	decisions []ban.Decision
+	timed     bool
+	longest   time.Duration // of one call of the engine, of this thread
 }
 
-// event lets a source send an InvalidAccountID.
-func (c *crowd) event(source int) {
+// sendEvent lets a source send an InvalidAccountID.
+func (c *crowd) sendEvent(source int) {
 	ev := event.Event{Type: event.InvalidAccountID, Service: event.PJSIP, Account: "1000", Time: c.now,
 		Session: c.sessions[c.calls%len(c.sessions)],
-		Remote:  event.Address{AddrPort: netip.AddrPortFrom(nth(source), 5060), Transport: event.UDP}}
+		Remote:  event.Address{AddrPort: netip.AddrPortFrom(nthAddress(source), 5060), Transport: event.UDP}}
 	c.calls++
-	c.call(func() { c.out = c.engine.Handle(c.now, "pbx", &ev, c.out[:0]) })
+	c.timeCall(func() { c.decisions = c.engine.Handle(c.now, "pbx", &ev, c.decisions[:0]) })
 	c.now = c.now.Add(50 * time.Microsecond)
 }
 
-// tick lets time pass.
-func (c *crowd) tick(d time.Duration) {
+// passTime lets time pass.
+func (c *crowd) passTime(d time.Duration) {
 	c.now = c.now.Add(d)
 	for more := true; more; {
-		c.call(func() { c.out, more = c.engine.Tick(c.now, c.out[:0]) })
+		c.timeCall(func() { c.decisions, more = c.engine.Tick(c.now, c.decisions[:0]) })
 	}
 }
 
-func (c *crowd) call(f func()) {
+func (c *crowd) timeCall(f func()) {
 	if !c.timed {
 		f()
 		return
 	}
-	at := spent(unix.CLOCK_THREAD_CPUTIME_ID)
+	at := cpuTime(unix.CLOCK_THREAD_CPUTIME_ID)
 	f()
-	c.longest = max(c.longest, spent(unix.CLOCK_THREAD_CPUTIME_ID)-at)
+	c.longest = max(c.longest, cpuTime(unix.CLOCK_THREAD_CPUTIME_ID)-at)
 }
 
-// sources measures an engine with more and more sources: what each weighs, what an event costs, and the longest call of
-// the engine while they come, while a tenth of them is banned, and while all of that ends at once.
-func sources(ctx context.Context, o *options) error {
+// measureSources measures an engine with more and more sources: what each weighs, what an event costs, and the
+// longest call of the engine while they come, while a tenth of them is banned, and while all of that ends at once.
+func measureSources(ctx context.Context, o *options) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	sessions := make([]string, 1<<18)
@@ -225,28 +226,28 @@ func sources(ctx context.Context, o *options) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		before, pauses := heap(), gcPauses()
+		before, pauses := heapInUse(), gcPauses()
 		now := time.Now()
 		c := crowd{engine: newEngine(now), now: now, sessions: sessions, timed: true}
 		for i := range n {
-			c.event(i)
+			c.sendEvent(i)
 			if i%4096 == 0 {
-				c.tick(0)
+				c.passTime(0)
 			}
 		}
 		filled := c.longest
-		used := heap() - before
+		used := heapInUse() - before
 		c.timed = false
 		per := math.Inf(1)
 		for range 5 * o.rounds {
 			took, events := time.Duration(0), 0
 			for events < 50_000 { // all are alike: of a known source, after half an hour of quiet
-				c.tick(30 * time.Minute)
-				at := spent(unix.CLOCK_THREAD_CPUTIME_ID)
+				c.passTime(30 * time.Minute)
+				at := cpuTime(unix.CLOCK_THREAD_CPUTIME_ID)
 				for i := range n {
-					c.event(i * 7919 % n)
+					c.sendEvent(i * 7919 % n)
 				}
-				took += spent(unix.CLOCK_THREAD_CPUTIME_ID) - at
+				took += cpuTime(unix.CLOCK_THREAD_CPUTIME_ID) - at
 				events += n
 			}
 			per = min(per, float64(took.Nanoseconds())/float64(events))
@@ -256,25 +257,26 @@ func sources(ctx context.Context, o *options) error {
 		}
 		c.timed, c.longest = true, 0
 		for i := range 4 * n / 10 {
-			c.event(i % (n / 10))
+			c.sendEvent(i % (n / 10))
 		}
 		banned := c.longest
 		c.longest = 0
 		bans := len(c.engine.EnforcedBans(c.now))
-		c.tick(200 * time.Hour)
+		c.passTime(200 * time.Hour)
 		for range n / 500 { // the sources are swept a part at a time
-			c.tick(0)
+			c.passTime(0)
 		}
-		fmt.Printf("  %7d sources: %4.0f bytes each, an event %4.0f ns (%.2f × that at 1,000); longest call: growing %v, "+
-			"banning %v, when %d bans end %v; longest GC pause %v\n",
-			n, float64(used)/float64(n), per, per/base, micro(filled), micro(banned), bans, micro(c.longest),
-			micro(longestSince(pauses)))
+		fmt.Printf("  %7d sources: %4.0f bytes each, an event %4.0f ns (%.2f × that at 1,000); longest call: growing "+
+			"%v, banning %v, when %d bans end %v; longest GC pause %v\n",
+			n, float64(used)/float64(n), per, per/base, toMicroseconds(filled), toMicroseconds(banned), bans,
+			toMicroseconds(c.longest),
+			toMicroseconds(longestSince(pauses)))
 		runtime.KeepAlive(c.engine)
 	}
 	return nil
 }
 
-func micro(d time.Duration) time.Duration { return d.Round(time.Microsecond) }
+func toMicroseconds(d time.Duration) time.Duration { return d.Round(time.Microsecond) }
 
 // gcPauses counts the pauses of the garbage collector by their length, by the wall's clock.
 func gcPauses() *metrics.Float64Histogram {
@@ -295,8 +297,8 @@ func longestSince(before *metrics.Float64Histogram) time.Duration {
 	return 0
 }
 
-// heap is what is in use, in bytes.
-func heap() int64 {
+// heapInUse is the memory of the heap that is in use, in bytes, after a collection.
+func heapInUse() int64 {
 	runtime.GC()
 	runtime.GC()
 	var m runtime.MemStats

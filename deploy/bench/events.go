@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// nth is the n-th address from 32.0.0.0 on.
-func nth(n int) netip.Addr {
+// nthAddress is the n-th address from 32.0.0.0 on.
+func nthAddress(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 32<<24+uint32(n))))
 }
 
@@ -29,8 +29,8 @@ func appendEvent(b []byte, at time.Time, account string, call int, transport str
 	return append(b, "/5060\r\n\r\n"...)
 }
 
-// order visits the sources of a flood: a thousand at a time, each again and again, and so on to the last.
-func order(events, sources int, visit func(source int)) {
+// visitInOrder visits the sources of a flood: a thousand at a time, each again and again, and so on to the last.
+func visitInOrder(events, sources int, visit func(source int)) {
 	rounds := events / sources
 	for first := 0; first < sources; first += 1000 {
 		for range rounds {

@@ -22,15 +22,15 @@ const (
 	f2bSources = 600
 )
 
-// jail is fail2ban in a namespace of its own, with its own asterisk filter and nftables action.
-type jail struct {
+// fail2banJail is fail2ban in a namespace of its own, with its own asterisk filter and nftables action.
+type fail2banJail struct {
 	space  *netns.Space
 	server *netns.Process
 	log    *os.File
 }
 
 // newJail starts fail2ban with the files of its package; who fails maxRetry times is banned.
-func newJail(ctx context.Context, o *options, s *netns.Space, maxRetry int) (*jail, error) {
+func newJail(ctx context.Context, o *options, s *netns.Space, maxRetry int) (*fail2banJail, error) {
 	dir, err := os.MkdirTemp(o.dir, "fail2ban-")
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func newJail(ctx context.Context, o *options, s *netns.Space, maxRetry int) (*ja
 	for _, f := range []string{"jail.d/defaults-debian.conf"} {
 		_ = os.Remove(filepath.Join(etc, f)) // it guards SSH
 	}
-	j := &jail{space: s}
+	j := &fail2banJail{space: s}
 	if j.log, err = os.Create(filepath.Join(dir, "security")); err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func newJail(ctx context.Context, o *options, s *netns.Space, maxRetry int) (*ja
 	if j.server, err = s.Start(cmd); err != nil {
 		return nil, err
 	}
-	err = until(ctx, "fail2ban watches the log", func() bool {
+	err = waitUntil(ctx, "fail2ban watches the log", func() bool {
 		b, _ := os.ReadFile(filepath.Join(dir, "log"))
 		return strings.Contains(string(b), "Jail 'asterisk' started")
 	})
@@ -76,22 +76,23 @@ func newJail(ctx context.Context, o *options, s *netns.Space, maxRetry int) (*ja
 	return j, nil
 }
 
-func (j *jail) close() {
+func (j *fail2banJail) close() {
 	j.server.Stop(10 * time.Second)
 	_ = j.log.Close()
 }
 
-// line is the event that appendEvent writes, as Asterisk's security log has it.
-func line(at time.Time, from netip.Addr, call int) string {
+// securityLogLine is the event that appendEvent writes, as Asterisk's security log has it.
+func securityLogLine(at time.Time, from netip.Addr, call int) string {
 	return fmt.Sprintf("[%s] SECURITY[23417] res_security_log.c: "+
 		"SecurityEvent=\"InvalidAccountID\",EventTV=\"%s\",Severity=\"Error\","+
-		"Service=\"PJSIP\",EventVersion=\"1\",AccountID=\"9999\",SessionID=\"5f1a9c3e-%d\",LocalAddress=\"IPV4/UDP/192.0.2.1/5060\","+
+		"Service=\"PJSIP\",EventVersion=\"1\",AccountID=\"9999\",SessionID=\"5f1a9c3e-%d\","+
+		"LocalAddress=\"IPV4/UDP/192.0.2.1/5060\","+
 		"RemoteAddress=\"IPV4/UDP/%s/5060\"\n", at.Local().Format("2006-01-02 15:04:05.000"),
 		at.UTC().Format("2006-01-02T15:04:05.000-0700"), call, from)
 }
 
-// banned counts the elements of fail2ban's set.
-func (j *jail) banned() (int, error) {
+// countBanned counts the elements of fail2ban's set.
+func (j *fail2banJail) countBanned() (int, error) {
 	conn, err := nftables.New(nftables.WithNetNSFd(j.space.FD()))
 	if err != nil {
 		return 0, err
@@ -102,14 +103,14 @@ func (j *jail) banned() (int, error) {
 	return len(elems), err
 }
 
-func fail2ban(ctx context.Context, o *options) error {
-	if err := fail2banReaction(ctx, o); err != nil {
+func measureFail2ban(ctx context.Context, o *options) error {
+	if err := measureFail2banReaction(ctx, o); err != nil {
 		return err
 	}
-	return fail2banFlood(ctx, o)
+	return measureFail2banFlood(ctx, o)
 }
 
-func fail2banReaction(ctx context.Context, o *options) error {
+func measureFail2banReaction(ctx context.Context, o *options) error {
 	inside, err := netns.New()
 	if err != nil {
 		return err
@@ -120,10 +121,10 @@ func fail2banReaction(ctx context.Context, o *options) error {
 		return err
 	}
 	defer func() { _ = outside.Close() }()
-	if err := join(inside, outside); err != nil {
+	if err := connectSpaces(inside, outside); err != nil {
 		return err
 	}
-	if err := attackers(outside, f2bTrials); err != nil {
+	if err := addAttackers(outside, f2bTrials); err != nil {
 		return err
 	}
 	j, err := newJail(ctx, o, inside, 1)
@@ -133,18 +134,18 @@ func fail2banReaction(ctx context.Context, o *options) error {
 	defer j.close()
 	var took []time.Duration
 	for i := range f2bTrials {
-		p, err := newProbe(outside, inside, attacker(i), target)
+		p, err := newProbe(outside, inside, attackerAddress(i), target)
 		if err != nil {
 			return err
 		}
-		if err := p.ready(); err != nil {
+		if err := p.warmUp(); err != nil {
 			return err
 		}
 		began := time.Now()
-		if _, err := j.log.WriteString(line(began, attacker(i), i)); err != nil {
+		if _, err := j.log.WriteString(securityLogLine(began, attackerAddress(i), i)); err != nil {
 			return err
 		}
-		at, err := p.banned(patience, 100*time.Microsecond)
+		at, err := p.awaitDrop(patience, 100*time.Microsecond)
 		p.close()
 		if err != nil {
 			return err
@@ -152,11 +153,11 @@ func fail2banReaction(ctx context.Context, o *options) error {
 		took = append(took, at.Sub(began))
 		time.Sleep(100 * time.Millisecond)
 	}
-	quantiles("line in the log to the first dropped packet", took)
+	printQuantiles("line in the log to the first dropped packet", took)
 	return nil
 }
 
-func fail2banFlood(ctx context.Context, o *options) error {
+func measureFail2banFlood(ctx context.Context, o *options) error {
 	s, err := netns.New()
 	if err != nil {
 		return err
@@ -167,29 +168,29 @@ func fail2banFlood(ctx context.Context, o *options) error {
 		return err
 	}
 	defer j.close()
-	before, err := withChildren(j.server.Cmd.Process.Pid)
+	before, err := cpuTimeWithChildren(j.server.Cmd.Process.Pid)
 	if err != nil {
 		return err
 	}
 	began, calls := time.Now(), 0
 	var b strings.Builder
-	order(f2bEvents, f2bSources, func(n int) {
+	visitInOrder(f2bEvents, f2bSources, func(n int) {
 		calls++
-		b.WriteString(line(began, nth(n), calls))
+		b.WriteString(securityLogLine(began, nthAddress(n), calls))
 	})
 	if _, err := j.log.WriteString(b.String()); err != nil {
 		return err
 	}
-	err = until(ctx, "all are banned", func() bool {
+	err = waitUntil(ctx, "all are banned", func() bool {
 		time.Sleep(50 * time.Millisecond)
-		n, err := j.banned()
+		n, err := j.countBanned()
 		return err == nil && n == f2bSources
 	})
 	if err != nil {
 		return err
 	}
 	took := time.Since(began)
-	after, err := withChildren(j.server.Cmd.Process.Pid)
+	after, err := cpuTimeWithChildren(j.server.Cmd.Process.Pid)
 	if err != nil {
 		return err
 	}

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	window  = 100_000 // events on the way to the program at once
-	settled = 3 * time.Second
+	maxInFlight     = 100_000 // events on the way to the program at once
+	floodSettleTime = 3 * time.Second
 )
 
 // result is what one flood came to.
@@ -26,9 +26,9 @@ type result struct {
 	rss                float64
 }
 
-// flood measures events and bans a second, and the processor time of each event.
-func flood(ctx context.Context, o *options) error {
-	return eachRound(ctx, o, func(h *host) error { return h.report(ctx, o) })
+// measureFlood measures events and bans a second, and the processor time of each event.
+func measureFlood(ctx context.Context, o *options) error {
+	return eachRound(ctx, o, func(h *host) error { return h.reportFlood(ctx, o) })
 }
 
 // eachRound measures a daemon of its own in each round.
@@ -38,7 +38,7 @@ func eachRound(ctx context.Context, o *options, measure func(*host) error) error
 		if err != nil {
 			return err
 		}
-		if err = h.start(ctx, o); err == nil {
+		if err = h.startDaemon(ctx, o); err == nil {
 			err = measure(h)
 		}
 		h.close()
@@ -49,8 +49,8 @@ func eachRound(ctx context.Context, o *options, measure func(*host) error) error
 	return nil
 }
 
-func (h *host) report(ctx context.Context, o *options) error {
-	r, err := h.flood(ctx, o)
+func (h *host) reportFlood(ctx context.Context, o *options) error {
+	r, err := h.playFlood(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -63,16 +63,16 @@ func (h *host) report(ctx context.Context, o *options) error {
 	return nil
 }
 
-// elements writes the flood's elements by the bare library and by Ringwall's writer in turn, so that both see the same
-// machine.
-func elements(ctx context.Context, o *options) error {
+// measureElements writes the flood's elements by the bare library and by Ringwall's writer in turn, so that both see
+// the same machine.
+func measureElements(ctx context.Context, o *options) error {
 	var shares []float64
 	for range 3 * o.rounds {
-		bare, err := bareLoop(o)
+		bare, err := writeByLibrary(o)
 		if err != nil {
 			return err
 		}
-		ours, err := writer(ctx, o)
+		ours, err := writeByRingwall(ctx, o)
 		if err != nil {
 			return err
 		}
@@ -86,14 +86,14 @@ func elements(ctx context.Context, o *options) error {
 	return nil
 }
 
-// flood plays the flood and waits until every event is judged and every source is in the kernel.
-func (h *host) flood(ctx context.Context, o *options) (r result, err error) {
+// playFlood plays the flood and waits until every event is judged and every source is in the kernel.
+func (h *host) playFlood(ctx context.Context, o *options) (r result, err error) {
 	var chunks [][]byte
 	var counts []int
 	var b []byte
 	now, call, in := time.Now(), 0, 0
-	order(o.events, o.sources, func(n int) {
-		b = appendEvent(b, now, strconv.Itoa(1000+call%977), call, "TCP", nth(n))
+	visitInOrder(o.events, o.sources, func(n int) {
+		b = appendEvent(b, now, strconv.Itoa(1000+call%977), call, "TCP", nthAddress(n))
 		call++
 		if in++; len(b) > 60_000 {
 			chunks, counts, b, in = append(chunks, b), append(counts, in), nil, 0
@@ -102,42 +102,43 @@ func (h *host) flood(ctx context.Context, o *options) (r result, err error) {
 	if in > 0 {
 		chunks, counts = append(chunks, b), append(counts, in)
 	}
-	first, _, err := h.handled(ctx)
+	first, _, err := h.countHandled(ctx)
 	if err != nil {
 		return r, err
 	}
-	user, system, err := h.cpu()
+	user, system, err := h.cpuTimes()
 	if err != nil {
 		return r, err
 	}
 	began := time.Now()
 	pushed, known := uint64(0), uint64(0)
 	for i, c := range chunks {
-		for pushed-known > window { // more would only wait in the program's queue
-			if known, r.dropped, err = h.handled(ctx); err != nil {
+		for pushed-known > maxInFlight { // more would only wait in the program's queue
+			if known, r.dropped, err = h.countHandled(ctx); err != nil {
 				return r, err
 			}
 			known -= first
-			if known += r.dropped; pushed-known > window {
+			if known += r.dropped; pushed-known > maxInFlight {
 				time.Sleep(20 * time.Millisecond)
 			}
 		}
 		h.server.Broadcast(c)
 		pushed += uint64(counts[i])
 	}
-	err = until(ctx, "every event is judged", func() bool {
-		known, r.dropped, err = h.handled(ctx)
+	err = waitUntil(ctx, "every event is judged", func() bool {
+		known, r.dropped, err = h.countHandled(ctx)
 		return err != nil || known-first+r.dropped >= uint64(o.events)
 	})
 	if err == nil {
-		err = until(ctx, "the last source is in the kernel", func() bool { return h.inKernel(nth(o.sources - 1)) })
+		err = waitUntil(ctx, "the last source is in the kernel",
+			func() bool { return h.inKernel(nthAddress(o.sources - 1)) })
 	}
 	if err != nil {
 		return r, err
 	}
 	r.took = time.Since(began)
 	for n := range o.sources / 100 {
-		if a := nth(n * 100); !h.inKernel(a) {
+		if a := nthAddress(n * 100); !h.inKernel(a) {
 			return r, fmt.Errorf("%s is not banned", a)
 		}
 	}
@@ -148,14 +149,14 @@ func (h *host) flood(ctx context.Context, o *options) (r result, err error) {
 	if s.Engine.Bans != o.sources {
 		return r, fmt.Errorf("%d bans of %d sources", s.Engine.Bans, o.sources)
 	}
-	time.Sleep(settled) // what is written to the disk counts
-	u, sys, err := h.cpu()
-	r.user, r.system, r.rss = u-user, sys-system, h.memory("VmRSS")
+	time.Sleep(floodSettleTime) // what is written to the disk counts
+	u, sys, err := h.cpuTimes()
+	r.user, r.system, r.rss = u-user, sys-system, h.memoryMB("VmRSS")
 	return r, err
 }
 
-// bareLoop writes the flood's elements with nothing but google/nftables, a thousand in a transaction.
-func bareLoop(o *options) (took time.Duration, err error) {
+// writeByLibrary writes the flood's elements with nothing but google/nftables, a thousand in a transaction.
+func writeByLibrary(o *options) (took time.Duration, err error) {
 	s, err := netns.New()
 	if err != nil {
 		return 0, err
@@ -178,7 +179,7 @@ func bareLoop(o *options) (took time.Duration, err error) {
 	for n := 0; n < o.sources; n += 1000 {
 		var elems []nftables.SetElement
 		for i := n; i < min(n+1000, o.sources); i++ {
-			elems = append(elems, nftables.SetElement{Key: nth(i).AsSlice(), Timeout: time.Hour})
+			elems = append(elems, nftables.SetElement{Key: nthAddress(i).AsSlice(), Timeout: time.Hour})
 		}
 		if err := conn.SetAddElements(set, elems); err != nil {
 			return 0, err
@@ -190,8 +191,8 @@ func bareLoop(o *options) (took time.Duration, err error) {
 	return time.Since(began), nil
 }
 
-// writer writes them through Ringwall's firewall, as the daemon does.
-func writer(ctx context.Context, o *options) (took time.Duration, err error) {
+// writeByRingwall writes them through Ringwall's firewall, as the daemon does.
+func writeByRingwall(ctx context.Context, o *options) (took time.Duration, err error) {
 	s, err := netns.New()
 	if err != nil {
 		return 0, err
@@ -207,7 +208,7 @@ func writer(ctx context.Context, o *options) (took time.Duration, err error) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = w.Run(ctx) }()
 	defer func() { cancel(); <-done }()
-	if err := w.Apply(ctx, []firewall.Change{{Kind: firewall.Ban, Prefix: single(o.sources),
+	if err := w.Apply(ctx, []firewall.Change{{Kind: firewall.Ban, Prefix: singlePrefix(o.sources),
 		Timeout: time.Hour}}); err != nil {
 		return 0, err
 	}
@@ -216,7 +217,7 @@ func writer(ctx context.Context, o *options) (took time.Duration, err error) {
 	for n := 0; n < o.sources; n += 1000 {
 		var changes []firewall.Change
 		for i := n; i < min(n+1000, o.sources); i++ {
-			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: single(i), Timeout: time.Hour})
+			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: singlePrefix(i), Timeout: time.Hour})
 		}
 		w.Submit(changes, func(err error) { last <- err })()
 	}

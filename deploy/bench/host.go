@@ -21,19 +21,19 @@ import (
 	"github.com/ringwall/ringwall/pkg/netns"
 )
 
-// trap is the account of the honeypot: one event for it is one ban.
-const trap = "trap"
+// honeypotAccount is the account of the honeypot: one event for it is one ban.
+const honeypotAccount = "trap"
 
 // host is a machine of its own: a namespace with the AMI server, which this process plays, and the program.
 type host struct {
-	space  *netns.Space
-	server *amiserver.Server
-	client *api.Client
-	table  *firewall.Table // to look into the kernel
-	config string
-	daemon *netns.Process // while it runs
-	lines  *tap
-	stop   func()
+	space    *netns.Space
+	server   *amiserver.Server
+	client   *api.Client
+	table    *firewall.Table // to look into the kernel
+	config   string
+	daemon   *netns.Process // while it runs
+	listener *latestConnListener
+	stop     func()
 }
 
 // newHost makes the machine. The program is not started.
@@ -51,7 +51,7 @@ func newHost(ctx context.Context, o *options) (h *host, err error) {
 	if err != nil {
 		return h, err
 	}
-	if err := h.serve(ctx); err != nil {
+	if err := h.serveAMI(ctx); err != nil {
 		return h, err
 	}
 	socket := filepath.Join(dir, "ringwall.sock")
@@ -59,7 +59,7 @@ func newHost(ctx context.Context, o *options) (h *host, err error) {
 	h.config = filepath.Join(dir, "ringwall.yaml")
 	text := fmt.Sprintf("asterisk:\n  - {name: pbx, address: %q, username: ringwall, secret: s3cret}\n"+
 		"policy: {honeypots: [%s]}\nmetrics: {listen: %q}\ncontrol: {socket: %q}\nstate: {path: %q}\n",
-		address, trap, "127.0.0.1:9646", socket, filepath.Join(dir, "state.db"))
+		address, honeypotAccount, "127.0.0.1:9646", socket, filepath.Join(dir, "state.db"))
 	if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
 		return h, err
 	}
@@ -70,30 +70,31 @@ func newHost(ctx context.Context, o *options) (h *host, err error) {
 // address is where the AMI server listens, in the host's namespace.
 const address = "127.0.0.1:5038"
 
-// serve plays AMI until stop.
-func (h *host) serve(ctx context.Context) error {
+// serveAMI plays AMI until stop.
+func (h *host) serveAMI(ctx context.Context) error {
 	l, err := h.space.Listen(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
-	h.lines = &tap{Listener: l}
+	h.listener = &latestConnListener{Listener: l}
 	h.server = amiserver.New(amiserver.Config{AuthDelay: -1, QueueBytes: 1 << 30, WriteTimeout: time.Hour,
 		Users: []amiserver.User{{Name: "ringwall", Secret: "s3cret", Read: amiserver.ClassSecurity}}})
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	go func() { defer close(done); _ = h.server.Serve(ctx, h.lines) }()
+	go func() { defer close(done); _ = h.server.Serve(ctx, h.listener) }()
 	h.stop = func() { cancel(); <-done }
 	return nil
 }
 
-// tap keeps the latest connection of a listener, so that an event can be put on the socket without another goroutine.
-type tap struct {
+// latestConnListener keeps the latest connection of a listener, so that an event can be put on the socket without
+// another goroutine.
+type latestConnListener struct {
 	net.Listener
 	latest atomic.Pointer[net.Conn]
 }
 
 // Accept implements net.Listener.
-func (t *tap) Accept() (net.Conn, error) {
+func (t *latestConnListener) Accept() (net.Conn, error) {
 	c, err := t.Listener.Accept()
 	if err == nil {
 		t.latest.Store(&c)
@@ -102,7 +103,7 @@ func (t *tap) Accept() (net.Conn, error) {
 }
 
 func (h *host) close() {
-	h.kill()
+	h.killDaemon()
 	h.stop()
 	if h.table != nil {
 		_ = h.table.Close()
@@ -110,13 +111,13 @@ func (h *host) close() {
 	_ = h.space.Close()
 }
 
-// start starts the program and waits until it hears the server and keeps the table.
-func (h *host) start(ctx context.Context, o *options) error {
+// startDaemon starts the program and waits until it hears the server and keeps the table.
+func (h *host) startDaemon(ctx context.Context, o *options) error {
 	var err error
 	if h.daemon, err = h.space.Start(exec.CommandContext(ctx, o.program, "run", "--config", h.config)); err != nil {
 		return err
 	}
-	err = until(ctx, "the daemon hears Asterisk", func() bool {
+	err = waitUntil(ctx, "the daemon hears Asterisk", func() bool {
 		s, err := h.client.Status(ctx)
 		return err == nil && s.Healthy() && s.PBXs[0].Events > 0
 	})
@@ -126,8 +127,8 @@ func (h *host) start(ctx context.Context, o *options) error {
 	return nil
 }
 
-// end ends the program as systemd does.
-func (h *host) end() error {
+// endDaemon ends the program as systemd does.
+func (h *host) endDaemon() error {
 	if err := h.daemon.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
@@ -140,15 +141,15 @@ func (h *host) end() error {
 	}
 }
 
-func (h *host) kill() {
+func (h *host) killDaemon() {
 	if h.daemon != nil {
 		h.daemon.Kill()
 		h.daemon = nil
 	}
 }
 
-// handled is how many events the program has judged, and how many frames it gave up.
-func (h *host) handled(ctx context.Context) (events, dropped uint64, err error) {
+// countHandled asks how many events the program has judged, and how many frames it gave up.
+func (h *host) countHandled(ctx context.Context) (events, dropped uint64, err error) {
 	s, err := h.client.Status(ctx)
 	if err != nil {
 		return 0, 0, err
@@ -161,20 +162,20 @@ func (h *host) inKernel(a netip.Addr) bool {
 	return ok && err == nil
 }
 
-// cpu is the processor time of the program (proc(5), /proc/PID/stat, in ticks of 10 ms).
-func (h *host) cpu() (user, system time.Duration, err error) {
-	t, err := ticks(h.daemon.Cmd.Process.Pid)
+// cpuTimes is the processor time of the program (proc(5), /proc/PID/stat, in ticks of 10 ms).
+func (h *host) cpuTimes() (user, system time.Duration, err error) {
+	t, err := statTimes(h.daemon.Cmd.Process.Pid)
 	return t[0], t[1], err
 }
 
-// withChildren is the processor time of a program and of those that it started and waited for.
-func withChildren(pid int) (time.Duration, error) {
-	t, err := ticks(pid)
+// cpuTimeWithChildren is the processor time of a program and of those that it started and waited for.
+func cpuTimeWithChildren(pid int) (time.Duration, error) {
+	t, err := statTimes(pid)
 	return t[0] + t[1] + t[2] + t[3], err
 }
 
-// ticks reads utime, stime, cutime and cstime.
-func ticks(pid int) (t [4]time.Duration, err error) {
+// statTimes reads utime, stime, cutime and cstime of /proc/PID/stat.
+func statTimes(pid int) (t [4]time.Duration, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return t, err
@@ -194,9 +195,9 @@ func ticks(pid int) (t [4]time.Duration, err error) {
 	return t, nil
 }
 
-// busy is the processor time of all threads of the program, in ns resolution (/proc/PID/task/TID/schedstat). Threads
-// that ended are missing.
-func (h *host) busy() (time.Duration, error) {
+// threadTime is the processor time of all threads of the program, in ns resolution (/proc/PID/task/TID/schedstat).
+// Threads that ended are missing.
+func (h *host) threadTime() (time.Duration, error) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", h.daemon.Cmd.Process.Pid))
 	if err != nil {
 		return 0, err
@@ -217,8 +218,8 @@ func (h *host) busy() (time.Duration, error) {
 	return sum, nil
 }
 
-// memory reads a value of /proc/PID/status, in MB.
-func (h *host) memory(key string) float64 {
+// memoryMB reads a value of /proc/PID/status, in MB.
+func (h *host) memoryMB(key string) float64 {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.daemon.Cmd.Process.Pid))
 	for l := range strings.Lines(string(b)) {
 		if f := strings.Fields(l); len(f) == 3 && f[0] == key+":" {

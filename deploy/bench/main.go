@@ -48,21 +48,22 @@ type stage struct {
 
 func stages() []stage {
 	return []stage{
-		{"frame", "frame split, decode and score of one event, beside goami2.Parse", frames},
-		{"sources", "a million tracked sources: memory, cost of an event, longest call", sources},
-		{"reaction", "event on the socket to dropped packet, idle system", reaction},
-		{"flood", "a flood, all banned", flood},
-		{"elements", "the elements of a flood, by a bare google/nftables loop and by Ringwall's writer", elements},
-		{"start", "start with the bans of a flood stored", start},
-		{"unban", "bans of a flood ended, one and all", unban},
-		{"idle", "10,000 bans and nothing to do", idle},
-		{"fail2ban", "reaction and flood of fail2ban with its asterisk filter", fail2ban},
+		{"frame", "frame split, decode and score of one event, beside goami2.Parse", measureFrames},
+		{"sources", "a million tracked sources: memory, cost of an event, longest call", measureSources},
+		{"reaction", "event on the socket to dropped packet, idle system", measureReaction},
+		{"flood", "a flood, all banned", measureFlood},
+		{"elements", "the elements of a flood, by a bare google/nftables loop and by Ringwall's writer",
+			measureElements},
+		{"start", "start with the bans of a flood stored", measureStart},
+		{"unban", "bans of a flood ended, one and all", measureUnban},
+		{"idle", "10,000 bans and nothing to do", measureIdle},
+		{"fail2ban", "reaction and flood of fail2ban with its asterisk filter", measureFail2ban},
 	}
 }
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == asReflex {
-		if err := reflex(); err != nil {
+	if len(os.Args) == 2 && os.Args[1] == reflexArgument {
+		if err := runReflex(); err != nil {
 			fmt.Fprintln(os.Stderr, "reflex:", err)
 			os.Exit(1)
 		}
@@ -70,13 +71,13 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	if err := bench(ctx); err != nil {
+	if err := runStages(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(ctx context.Context) (err error) {
+func runStages(ctx context.Context) (err error) {
 	var o options
 	only := flag.String("only", "",
 		"stages, by comma: frame,sources,reaction,flood,elements,start,unban,idle,fail2ban (default: all but fail2ban)")
@@ -99,7 +100,7 @@ func bench(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(o.dir)) }()
 	if o.program == "" {
 		o.program = filepath.Join(o.dir, "ringwall")
-		if err := trial.Build(ctx, o.program); err != nil {
+		if err := trial.BuildProgram(ctx, o.program); err != nil {
 			return err
 		}
 	}
@@ -118,16 +119,16 @@ func bench(ctx context.Context) (err error) {
 	return nil
 }
 
-// quantiles prints a distribution.
-func quantiles(name string, d []time.Duration) {
+// printQuantiles prints the quantiles of durations, which it sorts.
+func printQuantiles(name string, d []time.Duration) {
 	slices.Sort(d)
 	at := func(q float64) time.Duration { return d[min(len(d)-1, int(q*float64(len(d))))].Round(time.Microsecond) }
 	fmt.Printf("  %s: median %v, p90 %v, p99 %v, least %v, most %v (%d)\n", name, at(.5), at(.9), at(.99), at(0), at(1),
 		len(d))
 }
 
-// until waits for a condition.
-func until(ctx context.Context, what string, ok func() bool) error {
+// waitUntil waits for a condition.
+func waitUntil(ctx context.Context, what string, ok func() bool) error {
 	for deadline := time.Now().Add(patience); !ok(); {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("after %v still not: %s", patience, what)

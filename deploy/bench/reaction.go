@@ -23,19 +23,19 @@ type probe struct {
 	serial  uint64
 }
 
-// lost is how long a packet that has not arrived is waited for.
-const lost = 3 * time.Millisecond
+// packetTimeout is how long a packet that has not arrived is waited for.
+const packetTimeout = 3 * time.Millisecond
 
 // newProbe makes a probe from an address of one namespace to port 5060 of another.
 func newProbe(from, to *netns.Space, source, target netip.Addr) (*probe, error) {
 	p := &probe{out: -1, in: -1, to: unix.SockaddrInet4{Port: 5060, Addr: target.As4()}}
 	err := to.Do(func() (err error) {
-		p.in, err = udp(target, 5060)
+		p.in, err = udpSocket(target, 5060)
 		return err
 	})
 	if err == nil {
 		err = from.Do(func() (err error) {
-			p.out, err = udp(source, 0)
+			p.out, err = udpSocket(source, 0)
 			return err
 		})
 	}
@@ -45,7 +45,7 @@ func newProbe(from, to *netns.Space, source, target netip.Addr) (*probe, error) 
 	return p, err
 }
 
-func udp(a netip.Addr, port int) (int, error) {
+func udpSocket(a netip.Addr, port int) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
@@ -65,8 +65,8 @@ func (p *probe) close() {
 	}
 }
 
-// passes sends one packet, returns when it was sent and whether it arrived.
-func (p *probe) passes() (sent time.Time, ok bool, err error) {
+// sendPacket sends one packet, returns when it was sent and whether it arrived.
+func (p *probe) sendPacket() (sent time.Time, ok bool, err error) {
 	p.serial++
 	var b [8]byte
 	binary.NativeEndian.PutUint64(b[:], p.serial)
@@ -81,24 +81,24 @@ func (p *probe) passes() (sent time.Time, ok bool, err error) {
 			return sent, true, nil
 		case err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR):
 			return sent, false, err
-		case time.Since(sent) > lost:
+		case time.Since(sent) > packetTimeout:
 			return sent, false, nil
 		}
 	}
 }
 
-// banned sends packets until one and the five after it are dropped, and returns when that one was sent.
-func (p *probe) banned(limit time.Duration, pause time.Duration) (time.Time, error) {
+// awaitDrop sends packets until one and the five after it are dropped, and returns when that one was sent.
+func (p *probe) awaitDrop(limit time.Duration, pause time.Duration) (time.Time, error) {
 	var first time.Time
 	missing := 0
 	for began := time.Now(); time.Since(began) < limit; {
-		sent, ok, err := p.passes()
+		sent, ok, err := p.sendPacket()
 		switch {
 		case err != nil:
 			return first, err
 		case ok:
 			missing = 0
-			nap(pause)
+			sleepBriefly(pause)
 			continue
 		case missing == 0:
 			first = sent
@@ -110,19 +110,19 @@ func (p *probe) banned(limit time.Duration, pause time.Duration) (time.Time, err
 	return first, fmt.Errorf("after %v packets still pass", limit)
 }
 
-// nap sleeps for some microseconds; time.Sleep takes up to a millisecond where nothing else runs. First it gives way: a
-// timer so short is often over before the CPU has changed hands, and the program that is measured may wait for this
-// very CPU, which on an idle machine it would have for itself.
-func nap(d time.Duration) {
+// sleepBriefly sleeps for some microseconds; time.Sleep takes up to a millisecond where nothing else runs. First it
+// gives way: a timer so short is often over before the CPU has changed hands, and the program that is measured may
+// wait for this very CPU, which on an idle machine it would have for itself.
+func sleepBriefly(d time.Duration) {
 	_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	t := unix.NsecToTimespec(d.Nanoseconds())
 	_ = unix.Nanosleep(&t, nil)
 }
 
-// ready sends packets until some pass, so that the path is warm.
-func (p *probe) ready() error {
+// warmUp sends packets until some pass, so that the path is warm.
+func (p *probe) warmUp() error {
 	for n, tries := 0, 0; n < 20; tries++ {
-		_, ok, err := p.passes()
+		_, ok, err := p.sendPacket()
 		if err != nil {
 			return err
 		}
@@ -136,37 +136,37 @@ func (p *probe) ready() error {
 	return nil
 }
 
-// attacker is the n-th address behind the cable.
-func attacker(n int) netip.Addr {
+// attackerAddress is the n-th address behind the cable.
+func attackerAddress(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 99, byte(2 + n/250), byte(1 + n%250)})
 }
 
-func attackers(s *netns.Space, n int) error {
+func addAttackers(s *netns.Space, n int) error {
 	return s.Do(func() error {
 		var all []string
 		for i := range n {
-			all = append(all, attacker(i).String()+"/16")
+			all = append(all, attackerAddress(i).String()+"/16")
 		}
 		return netns.BringUp("eth0", all...)
 	})
 }
 
-// join lays a cable from the target to whoever attacks it.
-func join(inside, outside *netns.Space) error {
+// connectSpaces lays a cable from the target to whoever attacks it.
+func connectSpaces(inside, outside *netns.Space) error {
 	return netns.Connect(inside, outside, []string{target.String() + "/16"}, []string{"10.99.0.2/16"})
 }
 
 var target = netip.AddrFrom4([4]byte{10, 99, 0, 1})
 
-// battlefield makes a namespace from which the attackers of all trials come.
-func battlefield(inside *netns.Space, o *options) (*netns.Space, error) {
+// newAttackerSpace makes a namespace from which the attackers of all trials come.
+func newAttackerSpace(inside *netns.Space, o *options) (*netns.Space, error) {
 	outside, err := netns.New()
 	if err != nil {
 		return nil, err
 	}
-	err = join(inside, outside)
+	err = connectSpaces(inside, outside)
 	if err == nil {
-		err = attackers(outside, o.trials)
+		err = addAttackers(outside, o.trials)
 	}
 	if err != nil {
 		return nil, errors.Join(err, outside.Close())
@@ -174,51 +174,52 @@ func battlefield(inside *netns.Space, o *options) (*netns.Space, error) {
 	return outside, nil
 }
 
-// reaction measures how long an attacker's packets pass after the event that bans him is on the socket. It does so, in
-// the same run, with the least that any program could do; and both once more while the CPUs are kept awake.
-func reaction(ctx context.Context, o *options) error {
-	if err := reactions(ctx, o, ""); err != nil {
+// measureReaction measures how long an attacker's packets pass after the event that bans him is on the socket. It
+// does so, in the same run, with the least that any program could do; and both once more while the CPUs are kept
+// awake.
+func measureReaction(ctx context.Context, o *options) error {
+	if err := measureReactions(ctx, o, ""); err != nil {
 		return err
 	}
-	sleep, err := awake()
+	sleep, err := keepCPUsAwake()
 	if err != nil {
 		fmt.Printf("  the CPUs cannot be kept awake here: %v\n", err)
 		return nil
 	}
-	return errors.Join(reactions(ctx, o, ", CPUs kept awake"), sleep())
+	return errors.Join(measureReactions(ctx, o, ", CPUs kept awake"), sleep())
 }
 
-// reactions are those of the program, and of the reflex.
-func reactions(ctx context.Context, o *options, note string) error {
+// measureReactions measures those of the program, and those of the reflex.
+func measureReactions(ctx context.Context, o *options, note string) error {
 	h, err := newHost(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer h.close()
-	outside, err := battlefield(h.space, o)
+	outside, err := newAttackerSpace(h.space, o)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = outside.Close() }()
-	if err := h.start(ctx, o); err != nil {
+	if err := h.startDaemon(ctx, o); err != nil {
 		return err
 	}
-	took, err := trials(ctx, o, h.space, outside, func() net.Conn { return *h.lines.latest.Load() })
+	took, err := runTrials(ctx, o, h.space, outside, func() net.Conn { return *h.listener.latest.Load() })
 	if err != nil {
 		return err
 	}
-	h.kill()
-	least, err := floor(ctx, o)
+	h.killDaemon()
+	least, err := measureReflex(ctx, o)
 	if err != nil {
 		return err
 	}
-	quantiles("event on the socket to the first dropped packet"+note, took)
-	quantiles("the same by read(2) and one prepared transaction"+note, least)
+	printQuantiles("event on the socket to the first dropped packet"+note, took)
+	printQuantiles("the same by read(2) and one prepared transaction"+note, least)
 	return nil
 }
 
-// trials has one attacker after the other banned.
-func trials(ctx context.Context, o *options, inside, outside *netns.Space, line func() net.Conn) ([]time.Duration,
+// runTrials has one attacker after the other banned.
+func runTrials(ctx context.Context, o *options, inside, outside *netns.Space, line func() net.Conn) ([]time.Duration,
 	error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -230,11 +231,11 @@ func trials(ctx context.Context, o *options, inside, outside *netns.Space, line 
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		p, err := newProbe(outside, inside, attacker(i), target)
+		p, err := newProbe(outside, inside, attackerAddress(i), target)
 		if err != nil {
 			return nil, err
 		}
-		at, began, err := p.trial(line(), i)
+		at, began, err := p.runTrial(line(), i)
 		p.close()
 		if err != nil {
 			return nil, err
@@ -245,17 +246,17 @@ func trials(ctx context.Context, o *options, inside, outside *netns.Space, line 
 	return took, nil
 }
 
-// trial writes the event that bans the n-th attacker, and returns when his first dropped packet was sent and when the
-// event was.
-func (p *probe) trial(line net.Conn, n int) (at, began time.Time, err error) {
-	if err := p.ready(); err != nil {
+// runTrial writes the event that bans the n-th attacker, and returns when his first dropped packet was sent and when
+// the event was.
+func (p *probe) runTrial(line net.Conn, n int) (at, began time.Time, err error) {
+	if err := p.warmUp(); err != nil {
 		return at, began, err
 	}
-	event := appendEvent(nil, time.Now(), trap, n, "UDP", attacker(n))
+	event := appendEvent(nil, time.Now(), honeypotAccount, n, "UDP", attackerAddress(n))
 	began = time.Now()
 	if _, err := line.Write(event); err != nil {
 		return at, began, err
 	}
-	at, err = p.banned(patience, 5*time.Microsecond)
+	at, err = p.awaitDrop(patience, 5*time.Microsecond)
 	return at, began, err
 }

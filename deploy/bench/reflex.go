@@ -24,13 +24,13 @@ import (
 // reflexAddress is where the reflex gets its events, in its namespace.
 const reflexAddress = "127.0.0.1:5039"
 
-// asReflex is the argument with which the program calls itself to be the reflex.
-const asReflex = "reflex"
+// reflexArgument is the argument with which the program calls itself to be the reflex.
+const reflexArgument = "reflex"
 
-// reflex is the least that a program can do: it blocks in read(2), takes the address from the event's last line, writes
-// it into a transaction that was made before, and sends that. It judges nothing, remembers nothing and never looks
-// whether the kernel agrees. What it takes is what the machine takes.
-func reflex() error {
+// runReflex does the least that a program can do: it blocks in read(2), takes the address from the event's last line,
+// writes it into a transaction that was made before, and sends that. It judges nothing, remembers nothing and never
+// looks whether the kernel agrees. What it takes is what the machine takes.
+func runReflex() error {
 	runtime.LockOSThread()
 	nl, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -48,7 +48,7 @@ func reflex() error {
 	if err := unix.Connect(in, &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}); err != nil {
 		return err
 	}
-	batch, key, err := transaction()
+	batch, key, err := preparedTransaction()
 	if err != nil {
 		return err
 	}
@@ -72,8 +72,9 @@ func reflex() error {
 	}
 }
 
-// transaction is one that adds an element to the set of bareTable, and where in it the address is.
-func transaction() (batch []byte, key int, err error) {
+// preparedTransaction returns a transaction that adds an element to the set of bareTable, and where in it the address
+// is.
+func preparedTransaction() (batch []byte, key int, err error) {
 	where := []byte{0xde, 0xad, 0xbe, 0xef}
 	value, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_DATA_VALUE, Data: where}})
 	if err != nil {
@@ -140,14 +141,14 @@ func bareTable(s *netns.Space) error {
 	return c.Flush()
 }
 
-// floor is the reaction of the reflex, measured as that of the program.
-func floor(ctx context.Context, o *options) (took []time.Duration, err error) {
+// measureReflex is the reaction of the reflex, measured as that of the program.
+func measureReflex(ctx context.Context, o *options) (took []time.Duration, err error) {
 	inside, err := netns.New()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, inside.Close()) }()
-	outside, err := battlefield(inside, o)
+	outside, err := newAttackerSpace(inside, o)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +165,7 @@ func floor(ctx context.Context, o *options) (took []time.Duration, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := inside.Start(exec.CommandContext(ctx, self, asReflex))
+	p, err := inside.Start(exec.CommandContext(ctx, self, reflexArgument))
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +179,7 @@ func floor(ctx context.Context, o *options) (took []time.Duration, err error) {
 	select {
 	case c := <-came:
 		defer func() { _ = c.Close() }()
-		return trials(ctx, o, inside, outside, func() net.Conn { return c })
+		return runTrials(ctx, o, inside, outside, func() net.Conn { return c })
 	case <-time.After(patience):
 		return nil, fmt.Errorf("the reflex does not come: %s", p.Output())
 	}

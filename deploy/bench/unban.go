@@ -15,20 +15,21 @@ const (
 	probeEvery   = 2 * time.Millisecond
 )
 
-// unban measures what a person waits for who ends one ban of many, and all of them, and what events wait for meanwhile.
-func unban(ctx context.Context, o *options) error {
+// measureUnban measures what a person waits for who ends one ban of many, and all of them, and what events wait for
+// meanwhile.
+func measureUnban(ctx context.Context, o *options) error {
 	return eachRound(ctx, o, func(h *host) error {
-		if _, err := h.flood(ctx, o); err != nil {
+		if _, err := h.playFlood(ctx, o); err != nil {
 			return err
 		}
-		return h.unban(ctx, o)
+		return h.timeUnbans(ctx, o)
 	})
 }
 
-func (h *host) unban(ctx context.Context, o *options) error {
+func (h *host) timeUnbans(ctx context.Context, o *options) error {
 	var single []time.Duration
 	for n := range singleUnbans {
-		a := nth(n * o.sources / singleUnbans)
+		a := nthAddress(n * o.sources / singleUnbans)
 		began := time.Now()
 		res, err := h.client.Unban(ctx, api.UnbanRequest{Prefix: netip.PrefixFrom(a, a.BitLen())})
 		if err != nil || res.Count != 1 {
@@ -36,15 +37,15 @@ func (h *host) unban(ctx context.Context, o *options) error {
 		}
 		single = append(single, time.Since(began))
 	}
-	quantiles(fmt.Sprintf("one ban of %d ended", o.sources), single)
+	printQuantiles(fmt.Sprintf("one ban of %d ended", o.sources), single)
 
-	w := waits{h: h}
+	w := waitTimes{h: h}
 	for range quietProbes {
-		if err := w.probe(ctx); err != nil {
+		if err := w.measureOnce(ctx); err != nil {
 			return err
 		}
 	}
-	w.report("while nothing else happens")
+	w.printWaits("while nothing else happens")
 	began := time.Now()
 	ended := make(chan error, 1)
 	var res api.UnbanResult
@@ -61,27 +62,27 @@ func (h *host) unban(ctx context.Context, o *options) error {
 			}
 			fmt.Printf("  all %d bans ended, with a grace of 1h, in %v\n", res.Count,
 				time.Since(began).Round(time.Millisecond))
-			w.report("meanwhile")
+			w.printWaits("meanwhile")
 			return nil
 		default:
-			if err := w.probe(ctx); err != nil {
+			if err := w.measureOnce(ctx); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// waits are how long the engine and the kernel are waited for.
-type waits struct {
+// waitTimes are how long the engine and the kernel were waited for.
+type waitTimes struct {
 	h      *host
 	n      int
 	engine []time.Duration // a question to the engine: it waits for what an event waits for
 	kernel []time.Duration // an event until its ban is in the kernel
 }
 
-func (w *waits) probe(ctx context.Context) error {
+func (w *waitTimes) measureOnce(ctx context.Context) error {
 	w.n++
-	a := nth(1<<24 + w.n)
+	a := nthAddress(1<<24 + w.n)
 	began := time.Now()
 	if _, err := w.h.client.Why(ctx, a); err != nil {
 		return err
@@ -89,23 +90,24 @@ func (w *waits) probe(ctx context.Context) error {
 	w.engine = append(w.engine, time.Since(began))
 
 	began = time.Now()
-	if _, err := (*w.h.lines.latest.Load()).Write(appendEvent(nil, began, trap, w.n, "TCP", a)); err != nil {
+	if _, err := (*w.h.listener.latest.Load()).Write(appendEvent(nil, began, honeypotAccount, w.n, "TCP",
+		a)); err != nil {
 		return err
 	}
 	for !w.h.inKernel(a) {
 		if time.Since(began) > patience {
 			return fmt.Errorf("%s is not banned", a)
 		}
-		nap(50 * time.Microsecond)
+		sleepBriefly(50 * time.Microsecond)
 	}
 	w.kernel = append(w.kernel, time.Since(began))
 	time.Sleep(probeEvery)
 	return nil
 }
 
-// report prints the waits since the last report.
-func (w *waits) report(when string) {
-	quantiles("a question to the engine, "+when, w.engine)
-	quantiles("an event until its ban is in the kernel, "+when, w.kernel)
+// printWaits prints the waits since the last report.
+func (w *waitTimes) printWaits(when string) {
+	printQuantiles("a question to the engine, "+when, w.engine)
+	printQuantiles("an event until its ban is in the kernel, "+when, w.kernel)
 	w.engine, w.kernel = nil, nil
 }

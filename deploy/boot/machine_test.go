@@ -409,7 +409,7 @@ func (m *machine) journal() string {
 // until waits for something that a running machine comes to.
 func (m *machine) until(what string, ok func() bool) {
 	m.t.Helper()
-	trial.Until(m.t, what, func() bool {
+	trial.WaitUntil(m.t, what, func() bool {
 		select {
 		case <-m.exited:
 			m.t.Fatalf("the machine ended before %s:\n%s", what, m.console.String())

@@ -190,7 +190,7 @@ func (r *rig) hostilePacket() {
 	before := r.status().PBXs[0].Tampered
 	bad := r.attacker(lab.AgentOptions{}, 5, 1)
 	for range 9 {
-		_, _ = bad.Do(lab.Request{User: "%0d%0aRemoteAddress%3a%20IPV4%2fUDP%2f8.8.8.8%2f5"})
+		_, _ = bad.Exchange(lab.Request{User: "%0d%0aRemoteAddress%3a%20IPV4%2fUDP%2f8.8.8.8%2f5"})
 	}
 	r.until("the tampering is counted", func() bool { return r.status().PBXs[0].Tampered >= before+9 })
 	if x := r.why(netip.MustParseAddr("8.8.8.8")); x.Verdict != "unknown" {

@@ -139,7 +139,7 @@ func TestDoctorExaminesARealAsterisk(t *testing.T) {
 	})
 	// Nothing that looks like an attack was caused.
 	events := map[string]int{}
-	for _, f := range watch.Drain() {
+	for _, f := range watch.DrainFrames() {
 		events[f.Event()]++
 		if f.Event() != "" && !harmless(f) {
 			t.Errorf("the doctor caused %s", f)
@@ -159,7 +159,7 @@ func TestDoctorFindsARealAsteriskTooOpen(t *testing.T) {
 	x := examineAlone(t, l, lab.SecFull, true)
 	x.is("http", doctor.Warn, "http://10.99.0.1:8088", "https://10.99.0.1:8089", "a stranger", "webenabled = no")
 	x.is("bindaddr", doctor.Warn, "10.99.0.1", "bindaddr = 127.0.0.1")
-	for _, f := range watch.Drain() {
+	for _, f := range watch.DrainFrames() {
 		if f.Event() != "" && !harmless(f) {
 			t.Errorf("looking at open ports caused %s", f)
 		}

@@ -148,7 +148,7 @@ func (g *guesser) try(user, password string) *lab.Response {
 			g.pause = max(g.pause, time.Since(g.last))
 		}
 		g.last = time.Now()
-		resp, err := g.agent.Do(r)
+		resp, err := g.agent.Exchange(r)
 		if err == nil {
 			g.judged++
 			if c := resp.Challenge(); c != nil && !g.invented {
@@ -179,7 +179,7 @@ func (g *guesser) ask(user string) bool {
 	g.t.Helper()
 	for range 20 {
 		before := g.heard()
-		resp, err := g.agent.Do(lab.Request{User: user})
+		resp, err := g.agent.Exchange(lab.Request{User: user})
 		if err == nil {
 			if g.challenge = resp.Challenge(); g.challenge == nil {
 				g.t.Fatalf("%d without a challenge", resp.Code)
@@ -436,7 +436,7 @@ func (r *rig) controlCharacters() {
 	for i := 0; i < manyGuesses && !scanner.banned; i++ {
 		before := r.heard()
 		q := lab.Request{User: fmt.Sprint(9000 + i), CallID: fmt.Sprintf("hide\t%d@lab", i)}
-		if _, err := scanner.agent.Do(q); err == nil {
+		if _, err := scanner.agent.Exchange(q); err == nil {
 			scanner.judged++
 			r.until("the program has heard of the search", func() bool { return r.heard() > before })
 		}

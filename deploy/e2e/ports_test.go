@@ -67,7 +67,7 @@ func TestSIPOnAnotherPort(t *testing.T) {
 			if n := r.attempts(quick); n > 0 {
 				t.Errorf("%d of 40 attempts of a banned source were answered", n)
 			}
-			if s := r.status(); !s.Healthy() || len(s.Ports.Open()) > 0 || s.Engine.Leaking > 0 {
+			if s := r.status(); !s.Healthy() || len(s.Ports.OpenPorts()) > 0 || s.Engine.Leaking > 0 {
 				t.Errorf("%+v", s)
 			}
 		})

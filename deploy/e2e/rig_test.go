@@ -102,7 +102,7 @@ func (r *rig) ringwall(args ...string) string {
 
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	trial.Until(r.t, what, ok)
+	trial.WaitUntil(r.t, what, ok)
 }
 
 func (r *rig) why(a netip.Addr) engine.Explanation {

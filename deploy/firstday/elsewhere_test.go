@@ -51,7 +51,7 @@ func (d *day) elsewhere(t *testing.T, command string) (reason string, tried bool
 // with such flags.
 func TestInlineCommands(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "ringwall")
-	if err := trial.Build(t.Context(), binary); err != nil {
+	if err := trial.BuildProgram(t.Context(), binary); err != nil {
 		t.Fatal(err)
 	}
 	for _, page := range pages(t) {

@@ -120,7 +120,7 @@ func (d *day) reset(t *testing.T) {
 // inForce waits until the daemon has the mode of its file: systemctl reload does not wait for that.
 func (d *day) inForce(t *testing.T) {
 	t.Helper()
-	trial.Until(t, "the daemon has the mode of its file", func() bool {
+	trial.WaitUntil(t, "the daemon has the mode of its file", func() bool {
 		_, err := d.try(t, `mode=$(ringwall check --print | sed -n 's/^  mode: //p'); ringwall status --json | grep -q "\"mode\":\"$mode\""`)
 		return err == nil
 	})

@@ -114,7 +114,7 @@ func newMachine(t *testing.T) *machine {
 			t.Logf("the logs end:\n%s", out)
 		}
 	})
-	trial.Until(t, "Asterisk runs", func() bool {
+	trial.WaitUntil(t, "Asterisk runs", func() bool {
 		_, err := m.try(t, "asterisk -rx 'core waitfullybooted'")
 		return err == nil
 	})

@@ -36,7 +36,7 @@ var stages = map[string]func(*testing.T, *day){
 		if d.sipp(t, scanner, 20, 50*time.Millisecond) {
 			t.Fatal("a banned scanner gets its answers")
 		}
-		trial.Until(t, "the kernel counts what it drops", func() bool {
+		trial.WaitUntil(t, "the kernel counts what it drops", func() bool {
 			out, err := d.try(t, "ringwall status")
 			return err == nil && strings.Contains(out, "packets by set: ban4 ") &&
 				!strings.Contains(out, "packets by set: ban4 0,")
@@ -54,7 +54,7 @@ var stages = map[string]func(*testing.T, *day){
 		d.guess(t, customer, "202")
 	},
 	"customer-calls.md: ringwall history 198.51.100.10": func(t *testing.T, d *day) {
-		trial.Until(t, "the office's phone is reported", func() bool {
+		trial.WaitUntil(t, "the office's phone is reported", func() bool {
 			out, err := d.try(t, "ringwall history 198.51.100.10")
 			return err == nil && strings.Contains(out, "misconfigured")
 		})
@@ -203,7 +203,7 @@ func (d *day) register(t *testing.T, from netip.Addr, account string) {
 			t.Logf("register: %d, %v\n%s", code, sent, out)
 		}
 	}()
-	trial.Until(t, from.String()+" is trusted", func() bool {
+	trial.WaitUntil(t, from.String()+" is trusted", func() bool {
 		code, sent = d.agent(t, from).Register(account, lab.Password(account))
 		var err error
 		out, err = d.try(t, "ringwall why "+from.String())

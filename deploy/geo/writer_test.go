@@ -12,6 +12,7 @@ import (
 	"github.com/maxmind/mmdbwriter"
 	"github.com/maxmind/mmdbwriter/mmdbtype"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/geo"
 	"github.com/ringwall/ringwall/pkg/geo/geotest"
 )
@@ -100,7 +101,7 @@ func TestFilesForTestsAreAsThoseOfMaxMind(t *testing.T) {
 			if theirs.Country != ours.Country || theirs.ASN != ours.ASN || theirs.Type != ours.Type {
 				t.Errorf("%d bits, IPv%d: it says of itself %+v, and %+v", size, version, ours, theirs)
 			}
-			places := map[geo.Place]bool{}
+			places := map[ban.Place]bool{}
 			check := func(a netip.Addr) {
 				if places[theirs.Place(a)] = true; ours.Place(a) != theirs.Place(a) {
 					t.Errorf("%d bits, IPv%d: %s is in %+v, and in %+v", size, version, a, ours.Place(a),

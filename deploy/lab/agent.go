@@ -102,7 +102,7 @@ func (a *Agent) Close() {
 	}
 }
 
-func (a *Agent) open() error {
+func (a *Agent) connect() error {
 	if a.conn != nil {
 		return nil
 	}
@@ -131,7 +131,8 @@ func (a *Agent) open() error {
 		conn = c
 	}
 	if a.options.Transport == "ws" || a.options.Transport == "wss" {
-		if conn, err = upgrade(conn, a.options.Transport, a.server, time.Now().Add(a.options.Timeout)); err != nil {
+		if conn, err = upgradeToWebSocket(conn, a.options.Transport, a.server,
+			time.Now().Add(a.options.Timeout)); err != nil {
 			return noReply(fmt.Errorf("lab: WebSocket: %w", err))
 		}
 	}
@@ -139,8 +140,8 @@ func (a *Agent) open() error {
 	return nil
 }
 
-// upgrade makes a connection one of SIP over WebSocket (RFC 7118).
-func upgrade(conn net.Conn, scheme string, server netip.AddrPort, deadline time.Time) (net.Conn, error) {
+// upgradeToWebSocket makes a connection one of SIP over WebSocket (RFC 7118).
+func upgradeToWebSocket(conn net.Conn, scheme string, server netip.AddrPort, deadline time.Time) (net.Conn, error) {
 	config, err := websocket.NewConfig(scheme+"://"+server.String()+"/ws", "http://lab")
 	if err == nil {
 		config.Protocol = []string{"sip"}
@@ -164,7 +165,7 @@ func noReply(err error) error {
 
 // Send puts bytes on the wire as they are.
 func (a *Agent) Send(b []byte) error {
-	if err := a.open(); err != nil {
+	if err := a.connect(); err != nil {
 		return err
 	}
 	_, err := a.conn.Write(b)
@@ -176,7 +177,7 @@ func (a *Agent) SendAll(packets [][]byte) error {
 	if a.options.Transport != "udp" {
 		return fmt.Errorf("lab: send all: transport %s: only udp has packets", a.options.Transport)
 	}
-	if err := a.open(); err != nil {
+	if err := a.connect(); err != nil {
 		return err
 	}
 	messages := make([]ipv4.Message, len(packets)) // IPv6 has the same
@@ -195,11 +196,11 @@ func (a *Agent) SendAll(packets [][]byte) error {
 
 // Receive returns the next message from the server, or ErrNoReply after the agent's timeout.
 func (a *Agent) Receive() ([]byte, error) {
-	return a.receive(time.Now().Add(a.options.Timeout))
+	return a.receiveUntil(time.Now().Add(a.options.Timeout))
 }
 
-func (a *Agent) receive(deadline time.Time) ([]byte, error) {
-	if err := a.open(); err != nil {
+func (a *Agent) receiveUntil(deadline time.Time) ([]byte, error) {
+	if err := a.connect(); err != nil {
 		return nil, err
 	}
 	if err := a.conn.SetReadDeadline(deadline); err != nil {
@@ -236,18 +237,18 @@ func (a *Agent) receive(deadline time.Time) ([]byte, error) {
 	return msg.Bytes(), nil
 }
 
-// Do sends a request and returns its final response (200 and above).
-func (a *Agent) Do(r Request) (*Response, error) {
-	if err := a.open(); err != nil {
+// Exchange sends a request and returns its final response (200 and above).
+func (a *Agent) Exchange(r Request) (*Response, error) {
+	if err := a.connect(); err != nil {
 		return nil, err
 	}
-	r.fill()
+	r.fillDefaults()
 	if err := a.Send(r.Bytes(a.options.Transport, a.local, a.server)); err != nil {
 		return nil, err
 	}
 	deadline := time.Now().Add(a.options.Timeout)
 	for {
-		b, err := a.receive(deadline)
+		b, err := a.receiveUntil(deadline)
 		if err != nil {
 			return nil, err
 		}
@@ -258,10 +259,10 @@ func (a *Agent) Do(r Request) (*Response, error) {
 	}
 }
 
-// login sends a request, answers its challenge and returns the last response.
-func (a *Agent) login(r Request, user, password string) (*Response, Request, error) {
-	r.fill()
-	first, err := a.Do(r)
+// exchangeWithLogin sends a request, answers its challenge and returns the last response.
+func (a *Agent) exchangeWithLogin(r Request, user, password string) (*Response, Request, error) {
+	r.fillDefaults()
+	first, err := a.Exchange(r)
 	if err != nil {
 		return nil, r, err
 	}
@@ -270,27 +271,27 @@ func (a *Agent) login(r Request, user, password string) (*Response, Request, err
 		return first, r, nil
 	}
 	if r.Method == "INVITE" {
-		if err := a.ack(r, first); err != nil {
+		if err := a.sendACK(r, first); err != nil {
 			return nil, r, err
 		}
 	}
 	r.CSeq++
-	r.Branch = "z9hG4bK" + token()
+	r.Branch = "z9hG4bK" + randomToken()
 	r.Credentials = challenge.Answer(user, password, r.Method, r.URI(a.server))
-	last, err := a.Do(r)
+	last, err := a.Exchange(r)
 	return last, r, err
 }
 
-// ack confirms the answer to an INVITE: in its own transaction for a failure, in a new one for a success.
-func (a *Agent) ack(r Request, resp *Response) error {
+// sendACK confirms the answer to an INVITE: in its own transaction for a failure, in a new one for a success.
+func (a *Agent) sendACK(r Request, resp *Response) error {
 	r.Method, r.ToTag, r.Credentials, r.Body = "ACK", resp.toTag(), "", ""
 	if resp.Code < 300 {
-		r.Branch = "z9hG4bK" + token()
+		r.Branch = "z9hG4bK" + randomToken()
 	}
 	return a.Send(r.Bytes(a.options.Transport, a.local, a.server))
 }
 
-func code(r *Response, err error) (int, error) {
+func codeOf(r *Response, err error) (int, error) {
 	if err != nil {
 		return 0, err
 	}
@@ -301,29 +302,29 @@ func code(r *Response, err error) (int, error) {
 // password or, since Asterisk does not tell, an unknown account. In a fresh lab it makes the events ChallengeSent and
 // SuccessfulAuth, or ChallengeResponseFailed.
 func (a *Agent) Register(user, password string) (int, error) {
-	r, _, err := a.login(Request{User: user}, user, password)
-	return code(r, err)
+	r, _, err := a.exchangeWithLogin(Request{User: user}, user, password)
+	return codeOf(r, err)
 }
 
 // Unregister takes the agent's registration back.
 func (a *Agent) Unregister(user, password string) (int, error) {
-	r, _, err := a.login(Request{User: user, Expires: -1}, user, password)
-	return code(r, err)
+	r, _, err := a.exchangeWithLogin(Request{User: user, Expires: -1}, user, password)
+	return codeOf(r, err)
 }
 
 // Probe sends a REGISTER without credentials. An unknown account makes InvalidAccountID, a known one ChallengeSent.
 func (a *Agent) Probe(user string) (int, error) {
-	return code(a.Do(Request{User: user}))
+	return codeOf(a.Exchange(Request{User: user}))
 }
 
 // Options sends an OPTIONS without credentials, as a keepalive and a scanner do.
 func (a *Agent) Options(user string) (int, error) {
-	return code(a.Do(Request{Method: "OPTIONS", User: user}))
+	return codeOf(a.Exchange(Request{Method: "OPTIONS", User: user}))
 }
 
 // Invite calls an extension (100 answers), and hangs up if it is answered. It returns the answer to the INVITE.
 func (a *Agent) Invite(user, password, extension string) (int, error) {
-	if err := a.open(); err != nil {
+	if err := a.connect(); err != nil {
 		return 0, err
 	}
 	family := "IP4"
@@ -335,17 +336,17 @@ func (a *Agent) Invite(user, password, extension string) (int, error) {
 		"a=rtpmap:0 PCMU/8000\r\n", family, ip, family, ip)
 	r := Request{Method: "INVITE", User: user, To: extension, Body: body,
 		Header: []string{"Content-Type: application/sdp"}}
-	resp, r, err := a.login(r, user, password)
+	resp, r, err := a.exchangeWithLogin(r, user, password)
 	if err != nil {
 		return 0, err
 	}
-	if err := a.ack(r, resp); err != nil {
+	if err := a.sendACK(r, resp); err != nil {
 		return 0, err
 	}
 	if resp.Code < 300 {
 		r.Method, r.ToTag, r.Credentials, r.Body, r.Header, r.Branch = "BYE", resp.toTag(), "", "", nil, ""
 		r.CSeq++
-		if _, err := a.Do(r); err != nil {
+		if _, err := a.Exchange(r); err != nil {
 			return resp.Code, fmt.Errorf("lab: hang up: %w", err)
 		}
 	}
@@ -356,8 +357,8 @@ func (a *Agent) Invite(user, password, extension string) (int, error) {
 // reply, and returns the codes so far.
 func (a *Agent) Guess(user string, passwords ...string) ([]int, error) {
 	r := Request{User: user}
-	r.fill()
-	resp, err := a.Do(r)
+	r.fillDefaults()
+	resp, err := a.Exchange(r)
 	if err != nil {
 		return nil, err
 	}
@@ -368,9 +369,9 @@ func (a *Agent) Guess(user string, passwords ...string) ([]int, error) {
 	var codes []int
 	for _, p := range passwords {
 		r.CSeq++
-		r.Branch = "z9hG4bK" + token()
+		r.Branch = "z9hG4bK" + randomToken()
 		r.Credentials = challenge.Answer(user, p, r.Method, r.URI(a.server))
-		if resp, err = a.Do(r); err != nil {
+		if resp, err = a.Exchange(r); err != nil {
 			return codes, err
 		}
 		codes = append(codes, resp.Code)
@@ -391,18 +392,18 @@ func (a *Agent) GuessAnew(user string, passwords ...string) ([]int, error) {
 	return codes, nil
 }
 
-// Bulk sends n requests, window of them at a time without waiting, and counts the responses by their code; under 0 are
-// those that got none.
-func (a *Agent) Bulk(n, window int, request func(i int) Request) (map[int]int, error) {
+// ExchangeMany sends n requests, window of them at a time without waiting, and counts the responses by their code;
+// under 0 are those that got none.
+func (a *Agent) ExchangeMany(n, window int, request func(i int) Request) (map[int]int, error) {
 	codes := map[int]int{}
 	for sent := 0; sent < n; {
 		open := map[string]bool{}
-		if err := a.open(); err != nil {
+		if err := a.connect(); err != nil {
 			return codes, err
 		}
 		for ; sent < n && len(open) < window; sent++ {
 			r := request(sent)
-			r.fill()
+			r.fillDefaults()
 			open[r.Branch] = true
 			if err := a.Send(r.Bytes(a.options.Transport, a.local, a.server)); err != nil {
 				return codes, err
@@ -410,7 +411,7 @@ func (a *Agent) Bulk(n, window int, request func(i int) Request) (map[int]int, e
 		}
 		deadline := time.Now().Add(a.options.Timeout)
 		for len(open) > 0 {
-			b, err := a.receive(deadline)
+			b, err := a.receiveUntil(deadline)
 			if errors.Is(err, ErrNoReply) {
 				codes[0] += len(open)
 				break

@@ -37,11 +37,11 @@ type AMI struct {
 	conn net.Conn
 	done chan struct{}
 
-	mu     sync.Mutex
-	frames []Frame
-	err    error
-	more   chan struct{} // closed and replaced when a frame arrives
-	action int
+	mu           sync.Mutex
+	frames       []Frame
+	err          error
+	frameArrived chan struct{} // closed and replaced when a frame arrives
+	lastActionID int
 }
 
 // DialAMI logs in on the server, on loopback, as a daemon beside Asterisk would. The session ends with the test.
@@ -63,9 +63,9 @@ func (l *Lab) LoginAMI(t testing.TB, u User, secret string) (*AMI, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab: AMI: %w", err)
 	}
-	a := &AMI{conn: conn, done: make(chan struct{}), more: make(chan struct{})}
+	a := &AMI{conn: conn, done: make(chan struct{}), frameArrived: make(chan struct{})}
 	t.Cleanup(a.Close)
-	go a.read()
+	go a.readFrames()
 	reply, err := a.Action("Login", "Username", string(u), "Secret", secret)
 	if err != nil {
 		return nil, fmt.Errorf("lab: AMI login of %s: %w", u, err)
@@ -82,7 +82,7 @@ func (a *AMI) Close() {
 	<-a.done
 }
 
-func (a *AMI) read() {
+func (a *AMI) readFrames() {
 	defer close(a.done)
 	r := bufio.NewReader(a.conn)
 	_, err := r.ReadString('\n') // the banner
@@ -98,19 +98,19 @@ func (a *AMI) read() {
 		}
 		a.mu.Lock()
 		a.frames = append(a.frames, Frame(strings.TrimSuffix(frame.String(), "\r\n")))
-		close(a.more)
-		a.more = make(chan struct{})
+		close(a.frameArrived)
+		a.frameArrived = make(chan struct{})
 		a.mu.Unlock()
 		frame.Reset()
 	}
 	a.mu.Lock()
 	a.err = err
-	close(a.more)
+	close(a.frameArrived)
 	a.mu.Unlock()
 }
 
-// Take waits for the first frame that match accepts and removes it; the others stay, in order.
-func (a *AMI) Take(match func(Frame) bool) (Frame, error) {
+// TakeFrame waits for the first frame that match accepts and removes it; the others stay, in order.
+func (a *AMI) TakeFrame(match func(Frame) bool) (Frame, error) {
 	timer := time.NewTimer(waitTime)
 	defer timer.Stop()
 	seen := 0
@@ -124,7 +124,7 @@ func (a *AMI) Take(match func(Frame) bool) (Frame, error) {
 			}
 		}
 		seen = len(a.frames)
-		err, more := a.err, a.more
+		err, more := a.err, a.frameArrived
 		a.mu.Unlock()
 		if err != nil {
 			return "", fmt.Errorf("lab: AMI session ended: %w", err)
@@ -143,7 +143,7 @@ func (a *AMI) Take(match func(Frame) bool) (Frame, error) {
 //	session.Event(t, "SuccessfulAuth", "AccountID", "6001", "RemoteAddress", "IPV4/UDP/10.99.0.10/")
 func (a *AMI) Event(t testing.TB, name string, want ...string) Frame {
 	t.Helper()
-	f, err := a.Take(func(f Frame) bool {
+	f, err := a.TakeFrame(func(f Frame) bool {
 		if f.Event() != name {
 			return false
 		}
@@ -155,13 +155,13 @@ func (a *AMI) Event(t testing.TB, name string, want ...string) Frame {
 		return true
 	})
 	if err != nil {
-		t.Fatalf("event %s %q: %v; frames that arrived: %q", name, want, err, a.Drain())
+		t.Fatalf("event %s %q: %v; frames that arrived: %q", name, want, err, a.DrainFrames())
 	}
 	return f
 }
 
-// Drain returns all frames not yet taken and forgets them.
-func (a *AMI) Drain() []Frame {
+// DrainFrames returns all frames not yet taken and forgets them.
+func (a *AMI) DrainFrames() []Frame {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	frames := a.frames
@@ -181,8 +181,8 @@ func (a *AMI) Ping(t testing.TB) {
 // Action sends an action, with key, value, key, value, and returns its reply.
 func (a *AMI) Action(name string, pairs ...string) (Frame, error) {
 	a.mu.Lock()
-	a.action++
-	id := "lab-" + strconv.Itoa(a.action)
+	a.lastActionID++
+	id := "lab-" + strconv.Itoa(a.lastActionID)
 	a.mu.Unlock()
 	var b strings.Builder
 	fmt.Fprintf(&b, "Action: %s\r\nActionID: %s\r\n", name, id)
@@ -193,5 +193,5 @@ func (a *AMI) Action(name string, pairs ...string) (Frame, error) {
 	if _, err := a.conn.Write([]byte(b.String())); err != nil {
 		return "", err
 	}
-	return a.Take(func(f Frame) bool { return f.Get("Response") != "" && f.Get("ActionID") == id })
+	return a.TakeFrame(func(f Frame) bool { return f.Get("Response") != "" && f.Get("ActionID") == id })
 }

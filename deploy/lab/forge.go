@@ -16,7 +16,7 @@ func (l *Lab) Forge(node Node, source, destination netip.AddrPort, payload []byt
 	if source.Addr().Is4() != destination.Addr().Is4() {
 		return fmt.Errorf("lab: forge: %s and %s are of two families", source, destination)
 	}
-	packet, err := forged(source, destination, payload)
+	packet, err := forgedPacket(source, destination, payload)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (l *Lab) Forge(node Node, source, destination netip.AddrPort, payload []byt
 	})
 }
 
-func forged(source, destination netip.AddrPort, payload []byte) ([]byte, error) {
+func forgedPacket(source, destination netip.AddrPort, payload []byte) ([]byte, error) {
 	length := 8 + len(payload)
 	if length > 1400 {
 		return nil, fmt.Errorf("lab: forge: %d bytes of payload: 1392 at most, for the sake of one packet",

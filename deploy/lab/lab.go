@@ -65,7 +65,7 @@ type Lab struct {
 	// Dir holds what this Asterisk reads and writes: etc, lib, log, run, spool.
 	Dir string
 
-	net      *network
+	net      *labNetwork
 	asterisk *Process
 	script   string
 }
@@ -89,7 +89,7 @@ func Start(t testing.TB, o Options) *Lab {
 	}
 	t.Cleanup(release)
 	l := &Lab{Version: o.Version, Dir: filepath.Join(dir, "asterisk"), script: filepath.Join(dir, "src", "lab")}
-	if err := extract(filepath.Dir(l.script)); err != nil {
+	if err := extractFiles(filepath.Dir(l.script)); err != nil {
 		t.Fatalf("lab: %v", err)
 	}
 	for _, args := range [][]string{{"build"}, {"prepare", l.Dir}} {
@@ -98,7 +98,7 @@ func Start(t testing.TB, o Options) *Lab {
 			t.Fatalf("lab: %s: %v\n%s", strings.Join(args[1:], " "), err, out)
 		}
 	}
-	if err := l.edit(o); err != nil {
+	if err := l.editConfiguration(o); err != nil {
 		t.Fatalf("lab: configuration: %v", err)
 	}
 	if l.net, err = newNetwork(); err != nil {
@@ -113,7 +113,7 @@ func Start(t testing.TB, o Options) *Lab {
 		}
 		if t.Failed() {
 			if b, err := os.ReadFile(l.MessagesLog()); err == nil {
-				t.Logf("Asterisk's messages log ends:\n%s", tail(b, 4096))
+				t.Logf("Asterisk's messages log ends:\n%s", lastBytes(b, 4096))
 			}
 		}
 	})
@@ -163,7 +163,7 @@ func lockFolder(dir string) (*os.File, error) {
 	return f, nil
 }
 
-func extract(dir string) error {
+func extractFiles(dir string) error {
 	return fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -184,7 +184,7 @@ func extract(dir string) error {
 	})
 }
 
-func (l *Lab) edit(o Options) error {
+func (l *Lab) editConfiguration(o Options) error {
 	type change struct{ file, from, to string }
 	var changes []change
 	if o.AuthUsername {
@@ -245,7 +245,7 @@ func (l *Lab) Sipp(ctx context.Context, node Node, scenario string, extra ...str
 	return l.Exec(ctx, node, "sipp", append(append(args, extra...), l.SIPAddress(false).String())...)
 }
 
-func tail(b []byte, n int) []byte {
+func lastBytes(b []byte, n int) []byte {
 	if len(b) > n {
 		b = b[len(b)-n:]
 	}

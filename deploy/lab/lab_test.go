@@ -107,7 +107,7 @@ func TestHostileBytesReachAsteriskAsTheyAre(t *testing.T) {
 	l := lab.Start(t, lab.Options{Version: 22})
 	ami := l.DialAMI(t, lab.Ringwall)
 	attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience})
-	if _, err := attacker.Do(lab.Request{User: "%0d%0aX%3a%20y", CallID: "my-own-id"}); err != nil {
+	if _, err := attacker.Exchange(lab.Request{User: "%0d%0aX%3a%20y", CallID: "my-own-id"}); err != nil {
 		t.Fatal(err)
 	}
 	f := ami.Event(t, "InvalidAccountID", "SessionID", "my-own-id")
@@ -159,7 +159,7 @@ func TestCallsOfAPhoneAndOfATrunk(t *testing.T) {
 	expect(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience}).Invite("6001", lab.Password("6001"),
 		"100"))
 	ami.Event(t, "SuccessfulAuth", "AccountID", "6001", "RemoteAddress", "IPV4/UDP/10.99.0.10/")
-	for _, f := range ami.Drain() {
+	for _, f := range ami.DrainFrames() {
 		if strings.Contains(string(f), lab.Trunk.IPv4().String()) {
 			t.Errorf("a trunk known by its address made an event: %q", f)
 		}
@@ -197,7 +197,7 @@ func TestManagerAccountsHaveTheirPrivileges(t *testing.T) {
 	}
 	sees[lab.SecFull].Event(t, "FullyBooted")
 	nosec.Ping(t)
-	for _, f := range nosec.Drain() {
+	for _, f := range nosec.DrainFrames() {
 		if strings.HasPrefix(f.Get("Privilege"), "security") {
 			t.Errorf("nosec sees a security event: %q", f)
 		}
@@ -280,7 +280,7 @@ func TestAsteriskRestartsAndCrashes(t *testing.T) {
 	ami := l.DialAMI(t, lab.Ringwall)
 
 	l.Restart(t)
-	if f, err := ami.Take(func(f lab.Frame) bool { return false }); err == nil {
+	if f, err := ami.TakeFrame(func(f lab.Frame) bool { return false }); err == nil {
 		t.Errorf("the session outlived Asterisk and got %q", f)
 	}
 	if out := l.CLI(t, "pjsip show contacts"); !strings.Contains(out, "10.99.0.10") {
@@ -316,7 +316,7 @@ func TestManyRequestsAtOnce(t *testing.T) {
 	l := lab.Start(t, lab.Options{Version: 22})
 	for _, transport := range []string{"udp", "tcp"} {
 		attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Transport: transport, Timeout: patience})
-		codes, err := attacker.Bulk(200, 20, func(i int) lab.Request {
+		codes, err := attacker.ExchangeMany(200, 20, func(i int) lab.Request {
 			return lab.Request{User: "bulk" +
 				strconv.Itoa(i)}
 		})
@@ -368,7 +368,7 @@ func TestLabsAreApartFromEachOther(t *testing.T) {
 	expect(t, 401)(b.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience}).Probe("only-b"))
 	mine.Event(t, "InvalidAccountID", "AccountID", "only-a")
 	other.Event(t, "InvalidAccountID", "AccountID", "only-b")
-	for _, f := range other.Drain() {
+	for _, f := range other.DrainFrames() {
 		if strings.Contains(string(f), "only-a") {
 			t.Errorf("the other lab saw %q", f)
 		}
@@ -386,7 +386,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		dir = filepath.Dir(l.Dir)
 		sleep := l.Spawn(t, lab.Phone, "sleep", "1000")
 		for _, node := range []lab.Node{lab.Server, lab.Attacker, lab.Phone, lab.Trunk, lab.Spare} {
-			link, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(l.NS(node)))
+			link, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(l.NetNS(node)))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -30,7 +30,7 @@ const (
 	Spare    Node = "spare"    // 10.99.0.77, fd99::77: a second customer, or the victim of forged sources
 )
 
-func (n Node) number() byte {
+func (n Node) lastByte() byte {
 	switch n {
 	case Server:
 		return 1
@@ -48,23 +48,23 @@ func (n Node) number() byte {
 
 // IPv4 returns the node's address in 10.99.0.0/16.
 func (n Node) IPv4() netip.Addr {
-	b := n.number()
+	b := n.lastByte()
 	return netip.AddrFrom4([4]byte{10, 99, 0, b>>4*10 + b&15})
 }
 
 // IPv6 returns the node's address in fd99::/32.
 func (n Node) IPv6() netip.Addr {
-	return netip.AddrFrom16([16]byte{0xfd, 0x99, 15: n.number()})
+	return netip.AddrFrom16([16]byte{0xfd, 0x99, 15: n.lastByte()})
 }
 
-// network is the bridge and the nodes, each an open namespace.
-type network struct {
+// labNetwork is the bridge and the nodes, each an open namespace.
+type labNetwork struct {
 	nodes map[Node]*netns.Space
 	hub   *netns.Space
 }
 
-func newNetwork() (_ *network, err error) {
-	n := &network{nodes: map[Node]*netns.Space{}}
+func newNetwork() (_ *labNetwork, err error) {
+	n := &labNetwork{nodes: map[Node]*netns.Space{}}
 	defer func() {
 		if err != nil {
 			n.close()
@@ -92,15 +92,15 @@ func newNetwork() (_ *network, err error) {
 			return nil, err
 		}
 		n.nodes[node] = ns
-		if err := connect(n.hub, node, ns); err != nil {
+		if err := connectNode(n.hub, node, ns); err != nil {
 			return nil, fmt.Errorf("lab: node %s: %w", node, err)
 		}
 	}
 	return n, nil
 }
 
-// connect gives a namespace its addresses and a port at the bridge.
-func connect(hub *netns.Space, node Node, ns *netns.Space) error {
+// connectNode gives a namespace its addresses and a port at the bridge.
+func connectNode(hub *netns.Space, node Node, ns *netns.Space) error {
 	port := "p-" + string(node)
 	if err := hub.Do(func() error {
 		if err := netns.AddPair(port, "eth0", ns); err != nil {
@@ -123,7 +123,7 @@ func connect(hub *netns.Space, node Node, ns *netns.Space) error {
 		return err
 	}
 	return ns.Do(func() error {
-		if err := settle(); err != nil {
+		if err := setKernelSwitches(); err != nil {
 			return err
 		}
 		if err := netns.BringUp("eth0", node.IPv4().String()+"/16", node.IPv6().String()+"/32"); err != nil {
@@ -139,9 +139,9 @@ func connect(hub *netns.Space, node Node, ns *netns.Space) error {
 	})
 }
 
-// settle sets what the kernel decides by the namespace: packets of forged sources pass the reverse-path filter, and
-// link-local addresses work at once.
-func settle() error {
+// setKernelSwitches sets what the kernel decides for each namespace: packets of forged sources pass the reverse-path
+// filter, and link-local addresses work at once.
+func setKernelSwitches() error {
 	for _, name := range []string{"all", "default", "eth0"} {
 		for path, value := range map[string]string{
 			"/proc/sys/net/ipv4/conf/" + name + "/rp_filter":  "0",
@@ -155,7 +155,7 @@ func settle() error {
 	return nil
 }
 
-func (n *network) close() {
+func (n *labNetwork) close() {
 	for _, ns := range n.nodes {
 		_ = ns.Close()
 	}
@@ -168,9 +168,9 @@ func (l *Lab) Do(node Node, f func() error) error {
 	return l.net.nodes[node].Do(f)
 }
 
-// NS returns the descriptor of the node's network namespace, as nftables.WithNetNSFd takes it. It is the lab's: do not
-// close it.
-func (l *Lab) NS(node Node) int {
+// NetNS returns the descriptor of the node's network namespace, as nftables.WithNetNSFd takes it. It is the lab's: do
+// not close it.
+func (l *Lab) NetNS(node Node) int {
 	return l.net.nodes[node].FD()
 }
 

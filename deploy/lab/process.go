@@ -21,7 +21,7 @@ const bootTime = 60 * time.Second
 // Process is a program that runs on a node.
 type Process struct{ *netns.Process }
 
-func (l *Lab) spawn(node Node, cmd *exec.Cmd) (*Process, error) {
+func (l *Lab) startProcess(node Node, cmd *exec.Cmd) (*Process, error) {
 	p, err := l.net.nodes[node].Start(cmd)
 	if err != nil {
 		return nil, fmt.Errorf("lab: node %s: %w", node, err)
@@ -40,7 +40,7 @@ func (l *Lab) Spawn(t testing.TB, node Node, name string, args ...string) *Proce
 // SpawnCmd is Spawn for a command with an environment, input or output of its own.
 func (l *Lab) SpawnCmd(t testing.TB, node Node, cmd *exec.Cmd) *Process {
 	t.Helper()
-	p, err := l.spawn(node, cmd)
+	p, err := l.startProcess(node, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func (l *Lab) startAsterisk() error {
 
 	cmd := l.asteriskCmd(context.Background(), "-f")
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+name)
-	p, err := l.spawn(Server, cmd)
+	p, err := l.startProcess(Server, cmd)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (l *Lab) startAsterisk() error {
 	if err != nil {
 		p.Stop(0)
 		b, _ := os.ReadFile(l.MessagesLog())
-		return fmt.Errorf("lab: Asterisk %d did not start: %w\n%s\n%s", l.Version, err, p.Output(), tail(b, 4096))
+		return fmt.Errorf("lab: Asterisk %d did not start: %w\n%s\n%s", l.Version, err, p.Output(), lastBytes(b, 4096))
 	}
 	l.asterisk = p
 	return nil

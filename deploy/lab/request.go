@@ -31,8 +31,8 @@ type Request struct {
 	Expires int
 }
 
-// fill may be called more than once.
-func (r *Request) fill() {
+// fillDefaults may be called more than once.
+func (r *Request) fillDefaults() {
 	if r.Method == "" {
 		r.Method = "REGISTER"
 	}
@@ -40,16 +40,16 @@ func (r *Request) fill() {
 		r.To = r.User
 	}
 	if r.CallID == "" {
-		r.CallID = token() + "@lab"
+		r.CallID = randomToken() + "@lab"
 	}
 	if r.CSeq == 0 {
 		r.CSeq = 1
 	}
 	if r.Branch == "" {
-		r.Branch = "z9hG4bK" + token()
+		r.Branch = "z9hG4bK" + randomToken()
 	}
 	if r.Tag == "" {
-		r.Tag = token()
+		r.Tag = randomToken()
 	}
 }
 
@@ -67,7 +67,7 @@ func (r Request) URI(server netip.AddrPort) string {
 
 // Bytes returns the request as from and to would see it. transport is udp, tcp or tls.
 func (r Request) Bytes(transport string, from, to netip.AddrPort) []byte {
-	r.fill()
+	r.fillDefaults()
 	var b bytes.Buffer
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
 	line("%s %s SIP/2.0", r.Method, r.URI(to))
@@ -158,17 +158,18 @@ func (r *Response) Challenge() *Challenge {
 			continue
 		}
 		c := &Challenge{
-			Realm: parameter(value, "realm"), Nonce: parameter(value, "nonce"), Opaque: parameter(value, "opaque"),
-			QOP: strings.Contains(parameter(value, "qop"), "auth"),
+			Realm: parameterValue(value, "realm"), Nonce: parameterValue(value, "nonce"),
+			Opaque: parameterValue(value, "opaque"),
+			QOP:    strings.Contains(parameterValue(value, "qop"), "auth"),
 		}
-		if a := parameter(value, "algorithm"); a == "" || strings.EqualFold(a, "MD5") {
+		if a := parameterValue(value, "algorithm"); a == "" || strings.EqualFold(a, "MD5") {
 			return c
 		}
 	}
 	return nil
 }
 
-func parameter(s, name string) string {
+func parameterValue(s, name string) string {
 	for part := range strings.SplitSeq(s, ",") {
 		if k, v, ok := strings.Cut(strings.TrimSpace(part), "="); ok && strings.EqualFold(k, name) {
 			return strings.Trim(v, `"`)
@@ -179,16 +180,16 @@ func parameter(s, name string) string {
 
 // Answer returns the value of an Authorization header for a request to uri.
 func (c *Challenge) Answer(user, password, method, uri string) string {
-	ha1, ha2 := hash(user, c.Realm, password), hash(method, uri)
+	ha1, ha2 := md5Hex(user, c.Realm, password), md5Hex(method, uri)
 	s := fmt.Sprintf(`Digest username="%s", realm="%s", nonce="%s", uri="%s", algorithm=MD5`, user, c.Realm, c.Nonce,
 		uri)
 	if c.QOP {
 		c.count++
-		nc, cnonce := fmt.Sprintf("%08x", c.count), token()
+		nc, cnonce := fmt.Sprintf("%08x", c.count), randomToken()
 		s += fmt.Sprintf(`, qop=auth, nc=%s, cnonce="%s", response="%s"`, nc, cnonce,
-			hash(ha1, c.Nonce, nc, cnonce, "auth", ha2))
+			md5Hex(ha1, c.Nonce, nc, cnonce, "auth", ha2))
 	} else {
-		s += fmt.Sprintf(`, response="%s"`, hash(ha1, c.Nonce, ha2))
+		s += fmt.Sprintf(`, response="%s"`, md5Hex(ha1, c.Nonce, ha2))
 	}
 	if c.Opaque != "" {
 		s += fmt.Sprintf(`, opaque="%s"`, c.Opaque)
@@ -196,9 +197,9 @@ func (c *Challenge) Answer(user, password, method, uri string) string {
 	return s
 }
 
-func hash(parts ...string) string {
+func md5Hex(parts ...string) string {
 	sum := md5.Sum([]byte(strings.Join(parts, ":")))
 	return hex.EncodeToString(sum[:])
 }
 
-func token() string { return rand.Text()[:16] }
+func randomToken() string { return rand.Text()[:16] }

@@ -19,7 +19,7 @@ func TestEveryQuestionHasAnAnswer(t *testing.T) {
 	m.prometheus()
 	m.live()
 	// Rates need some scrapes.
-	trial.Until(t, "Prometheus has the end of the story", func() bool {
+	trial.WaitUntil(t, "Prometheus has the end of the story", func() bool {
 		return len(m.query(t, "ringwall_config_reload_success == 0")) > 0 &&
 			len(m.query(t, `sum(count_over_time(ringwall_config_reload_success[1m])) > 8`)) > 0
 	})
@@ -68,7 +68,7 @@ func (m *machine) rules(t *testing.T) {
 		t.Errorf("%d rules, this test knows %d", n, len(want))
 	}
 	for name, state := range want {
-		trial.Until(t, name+" is "+state, func() bool { return firing()[name] == state })
+		trial.WaitUntil(t, name+" is "+state, func() bool { return firing()[name] == state })
 	}
 }
 

@@ -94,7 +94,7 @@ func (m *machine) write(path, text string) {
 
 func (m *machine) awaitSession() {
 	m.t.Helper()
-	trial.Until(m.t, "the daemon hears Asterisk", func() bool {
+	trial.WaitUntil(m.t, "the daemon hears Asterisk", func() bool {
 		s, err := m.control.Status(m.t.Context())
 		return err == nil && s.Healthy() && m.asterisk.Subscribers() == 1
 	})
@@ -145,7 +145,7 @@ func (m *machine) scan(remote string) {
 // await waits for a decision.
 func (m *machine) await(a ban.Action, r ban.Reason) {
 	m.t.Helper()
-	trial.Until(m.t, fmt.Sprintf("%s, %s", a, r), func() bool {
+	trial.WaitUntil(m.t, fmt.Sprintf("%s, %s", a, r), func() bool {
 		list, err := m.control.History(m.t.Context(), time.Time{}, netip.Addr{})
 		if err != nil {
 			m.t.Fatal(err)
@@ -186,7 +186,7 @@ func (m *machine) get(url string) string {
 // awaitMetric waits for a line of the metrics.
 func (m *machine) awaitMetric(line string) {
 	m.t.Helper()
-	trial.Until(m.t, line, func() bool { return strings.Contains(m.metrics(), line+"\n") })
+	trial.WaitUntil(m.t, line, func() bool { return strings.Contains(m.metrics(), line+"\n") })
 }
 
 // live lets everything happen that Ringwall counts.
@@ -257,7 +257,7 @@ func (m *machine) knock() {
 		m.t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	trial.Until(m.t, "a packet of a banned source is dropped", func() bool {
+	trial.WaitUntil(m.t, "a packet of a banned source is dropped", func() bool {
 		_, _ = c.Write([]byte("knock")) // refused, as long as the ban is not there
 		return !strings.Contains(m.metrics(), `ringwall_dropped_packets_total{set="ban4"} 0`+"\n")
 	})

@@ -35,7 +35,7 @@ func (m *machine) prometheus() {
 		"--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address=127.0.0.1:9090", "--storage.tsdb.retention.size=64MB", "--query.timeout=20s",
 		"--log.level=warn")
-	trial.Until(m.t, "Prometheus has scraped the daemon", func() bool {
+	trial.WaitUntil(m.t, "Prometheus has scraped the daemon", func() bool {
 		res, err := m.ask("/api/v1/query", url.Values{"query": {`up{job="ringwall"} == 1`}})
 		return err == nil && len(res.Result) == 1
 	})

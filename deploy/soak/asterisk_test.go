@@ -53,7 +53,7 @@ func TestSoakAgainstAsterisk(t *testing.T) {
 			t.Logf("the daemon said at the end:\n%s", out[max(0, len(out)-8192):])
 		}
 	})
-	trial.Until(t, "the daemon hears Asterisk", func() bool {
+	trial.WaitUntil(t, "the daemon hears Asterisk", func() bool {
 		st, err := s.client.Status(t.Context())
 		return err == nil && st.Healthy() && st.PBXs[0].Events > 0
 	})
@@ -251,13 +251,13 @@ func (s *soak) compare(samples []map[string]float64) {
 
 // settled waits until the kernel has exactly the bans that the daemon has.
 func (s *soak) settled() {
-	table, err := firewall.Open(firewall.Config{NetNS: s.NS(lab.Server)})
+	table, err := firewall.Open(firewall.Config{NetNS: s.NetNS(lab.Server)})
 	if err != nil {
 		s.Fatal(err)
 	}
 	defer func() { _ = table.Close() }()
 	var want, have []string
-	trial.Until(s, "the kernel has the bans that the daemon has", func() bool {
+	trial.WaitUntil(s, "the kernel has the bans that the daemon has", func() bool {
 		bans, err := s.client.Bans(s.Context(), api.BanFilter{})
 		if err != nil {
 			s.Fatal(err)

@@ -57,7 +57,7 @@ func BenchmarkDaemon(b *testing.B) {
 		}
 		return s.PBXs[0]
 	}
-	trial.Until(b, "the daemon hears the server", func() bool { return status().Events > 0 })
+	trial.WaitUntil(b, "the daemon hears the server", func() bool { return status().Events > 0 })
 
 	s := newScript()
 	var chunks [][]byte
@@ -82,10 +82,10 @@ func BenchmarkDaemon(b *testing.B) {
 		server.Broadcast(c)
 		line.await(pushed - 4<<20)
 		if i%128 == 127 {
-			trial.Until(b, "most is handled", func() bool { return status().Events+ahead >= before+uint64(upTo[i]) })
+			trial.WaitUntil(b, "most is handled", func() bool { return status().Events+ahead >= before+uint64(upTo[i]) })
 		}
 	}
-	trial.Until(b, "all is handled", func() bool {
+	trial.WaitUntil(b, "all is handled", func() bool {
 		p := status()
 		return p.QueueBytes == 0 && p.Events+p.DroppedFrames >= before+uint64(s.events)
 	})

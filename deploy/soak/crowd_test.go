@@ -225,7 +225,7 @@ func newCage(t *testing.T, memory int) cage {
 				continue
 			}
 			t.Cleanup(func() {
-				trial.Until(t, "the control group is gone",
+				trial.WaitUntil(t, "the control group is gone",
 					func() bool { return os.Remove(dir) == nil })
 			})
 			return cage{filepath.Join(dir, "cgroup.procs"), filepath.Join(dir, peak), filepath.Join(dir, events)}

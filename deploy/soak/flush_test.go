@@ -50,7 +50,7 @@ func flushed(t *testing.T, bans int, owner string) {
 	defer work.Wait()
 	defer stop()
 	work.Go(func() { h.noise(ctx) })
-	trial.Until(t, "the packets of the banned are dropped", func() bool {
+	trial.WaitUntil(t, "the packets of the banned are dropped", func() bool {
 		n := flood.sent()
 		time.Sleep(20 * time.Millisecond)
 		return flood.sent() > n && time.Since(flood.last()) > 10*time.Millisecond

@@ -135,7 +135,7 @@ func (h *host) status() api.Status {
 
 func (h *host) until(what string, ok func() bool) {
 	h.t.Helper()
-	trial.Until(h.t, what, ok)
+	trial.WaitUntil(h.t, what, ok)
 }
 
 // inKernel says whether the kernel holds a ban.

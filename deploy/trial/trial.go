@@ -18,7 +18,7 @@ const Patience = 3 * time.Minute
 // Main builds the program, writes its path to program, and runs a package's tests and then the checks, of which the
 // first that fails counts. It is for TestMain and ends the process.
 func Main(m *testing.M, program *string, checks ...func() error) {
-	code, err := run(m, program, checks)
+	code, err := buildAndRun(m, program, checks)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)
@@ -26,14 +26,14 @@ func Main(m *testing.M, program *string, checks ...func() error) {
 	os.Exit(code)
 }
 
-func run(m *testing.M, program *string, checks []func() error) (int, error) {
+func buildAndRun(m *testing.M, program *string, checks []func() error) (int, error) {
 	dir, err := os.MkdirTemp("", "ringwall-trial-")
 	if err != nil {
 		return 1, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	*program = filepath.Join(dir, "ringwall")
-	if err := Build(context.Background(), *program); err != nil {
+	if err := BuildProgram(context.Background(), *program); err != nil {
 		return 1, err
 	}
 	code := m.Run()
@@ -45,8 +45,8 @@ func run(m *testing.M, program *string, checks []func() error) (int, error) {
 	return code, nil
 }
 
-// Build builds the program with the libraries that its own module names, as the packages have it.
-func Build(ctx context.Context, program string) error {
+// BuildProgram builds the program with the libraries that its own module names, as the packages have it.
+func BuildProgram(ctx context.Context, program string) error {
 	module, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output() // of deploy
 	if err != nil {
 		return fmt.Errorf("go env GOMOD: %w", err)
@@ -59,8 +59,8 @@ func Build(ctx context.Context, program string) error {
 	return nil
 }
 
-// Until waits until ok, and fails the test where that takes longer than Patience.
-func Until(t testing.TB, what string, ok func() bool) {
+// WaitUntil waits until ok, and fails the test where that takes longer than Patience.
+func WaitUntil(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(Patience); !ok(); {
 		if time.Now().After(deadline) {

@@ -17,7 +17,7 @@ type limits struct {
 	write       time.Duration // to read an answer, or in a stream one line
 	idle        time.Duration // between requests
 	backend     time.Duration // for the daemon to answer
-	many        time.Duration // for it to let many in
+	unbanMany   time.Duration // for the daemon to lift many bans
 	shutdown    time.Duration // for requests that are under way at the end
 	body        int64         // bytes
 	headerBytes int
@@ -26,7 +26,8 @@ type limits struct {
 func defaultLimits() limits {
 	return limits{
 		connections: 64, header: 5 * time.Second, read: 10 * time.Second, write: time.Minute, idle: 30 * time.Second,
-		backend: 10 * time.Second, many: manyTimeout, shutdown: 5 * time.Second, body: 16 << 10, headerBytes: 8 << 10,
+		backend: 10 * time.Second, unbanMany: unbanManyTimeout, shutdown: 5 * time.Second, body: 16 << 10,
+		headerBytes: 8 << 10,
 	}
 }
 
@@ -56,8 +57,8 @@ func (a *acceptor) Accept() (net.Conn, error) {
 			_ = c.Close()
 			continue
 		}
-		if a.admit(peer.UID) {
-			return &conn{UnixConn: c, peer: peer, leave: sync.OnceFunc(func() { a.release(peer.UID) })}, nil
+		if a.admitPeer(peer.UID) {
+			return &peerConn{UnixConn: c, peer: peer, onClose: sync.OnceFunc(func() { a.releasePeer(peer.UID) })}, nil
 		}
 		rejectBusy(c)
 	}
@@ -65,7 +66,7 @@ func (a *acceptor) Accept() (net.Conn, error) {
 
 func (a *acceptor) Addr() net.Addr { return &net.UnixAddr{Name: a.path, Net: "unix"} }
 
-func (a *acceptor) admit(uid uint32) bool {
+func (a *acceptor) admitPeer(uid uint32) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.total >= a.max || uid != 0 && a.users[uid] >= a.max/2 {
@@ -76,7 +77,7 @@ func (a *acceptor) admit(uid uint32) bool {
 	return true
 }
 
-func (a *acceptor) release(uid uint32) {
+func (a *acceptor) releasePeer(uid uint32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.total--
@@ -96,13 +97,13 @@ func rejectBusy(c *net.UnixConn) {
 	_ = c.Close()
 }
 
-type conn struct {
+type peerConn struct {
 	*net.UnixConn
-	peer  Peer
-	leave func()
+	peer    Peer
+	onClose func()
 }
 
-func (c *conn) Close() error {
-	c.leave()
+func (c *peerConn) Close() error {
+	c.onClose()
 	return c.UnixConn.Close()
 }

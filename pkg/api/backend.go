@@ -64,7 +64,7 @@ type BanRequest struct {
 // BanResult is a ban as it is in force now.
 type BanResult struct {
 	Prefix   netip.Prefix `json:"prefix"`
-	Source   netip.Prefix `json:"source"` // the prefix that the engine judges as one; wider than Prefix for an IPv6 address
+	Source   netip.Prefix `json:"source"` // that the engine judges as one; wider than Prefix for an IPv6 address
 	Since    time.Time    `json:"since"`
 	Until    time.Time    `json:"until"`
 	Duration float64      `json:"duration_seconds"`
@@ -88,8 +88,8 @@ type UnbanRequest struct {
 	By     Peer
 }
 
-// many says whether there may be hundreds of thousands of bans to lift.
-func (r *UnbanRequest) many() bool { return r.All || !r.Prefix.IsSingleIP() }
+// mayLiftMany reports whether there may be hundreds of thousands of bans to lift.
+func (r *UnbanRequest) mayLiftMany() bool { return r.All || !r.Prefix.IsSingleIP() }
 
 // UnbanResult says what was lifted.
 type UnbanResult struct {

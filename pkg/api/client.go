@@ -29,9 +29,9 @@ import (
 const DefaultSocket = "/run/ringwall/ringwall.sock"
 
 const (
-	defaultTimeout = 15 * time.Second // longer than the server gives its backend
-	manyTimeout    = 2 * time.Minute  // for letting hundreds of thousands in, to the kernel and to the disk
-	maxErrorBody   = 64 << 10         // bytes
+	defaultTimeout   = 15 * time.Second // longer than the server gives its backend
+	unbanManyTimeout = 2 * time.Minute  // for letting hundreds of thousands in, to the kernel and to the disk
+	maxErrorBody     = 64 << 10         // bytes
 )
 
 // Client asks the daemon. Its errors are [*Error]s with a hint for the person who typed the command. It keeps no
@@ -48,7 +48,7 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 
 // Bans asks for the active bans, the newest first.
 func (c *Client) Bans(ctx context.Context, filter BanFilter) ([]ban.Ban, error) {
-	return collect(func(each func(ban.Ban) error) error { return c.EachBan(ctx, filter, each) })
+	return collectAll(func(each func(ban.Ban) error) error { return c.EachBan(ctx, filter, each) })
 }
 
 // EachBan is Bans for lists of any length: it calls each with one after the other as they come, until it returns an
@@ -66,7 +66,7 @@ func (c *Client) EachBan(ctx context.Context, filter BanFilter, each func(ban.Ba
 
 // Trusted asks for the trusted sources, in no order.
 func (c *Client) Trusted(ctx context.Context) ([]ban.Trust, error) {
-	return collect(func(each func(ban.Trust) error) error { return c.EachTrusted(ctx, each) })
+	return collectAll(func(each func(ban.Trust) error) error { return c.EachTrusted(ctx, each) })
 }
 
 // EachTrusted is Trusted for lists of any length; see EachBan.
@@ -86,7 +86,7 @@ func (c *Client) Protected(ctx context.Context) ([]ban.Exemption, error) {
 
 // Ban bans a prefix; By is left to the kernel. It returns once packets are dropped.
 func (c *Client) Ban(ctx context.Context, req BanRequest) (BanResult, error) {
-	body := banBody{Prefix: req.Prefix.String(), For: seconds(req.For), Reason: req.Reason, Force: req.Force}
+	body := banBody{Prefix: req.Prefix.String(), For: secondsOrNil(req.For), Reason: req.Reason, Force: req.Force}
 	if req.Session.IsValid() {
 		body.Session = req.Session.String()
 	}
@@ -95,13 +95,13 @@ func (c *Client) Ban(ctx context.Context, req BanRequest) (BanResult, error) {
 
 // Unban lifts bans; By is left to the kernel. It returns once packets pass.
 func (c *Client) Unban(ctx context.Context, req UnbanRequest) (UnbanResult, error) {
-	body := unbanBody{All: req.All, Grace: seconds(req.Grace)}
+	body := unbanBody{All: req.All, Grace: secondsOrNil(req.Grace)}
 	if !req.All {
 		body.Prefix = req.Prefix.String()
 	}
-	if req.many() {
+	if req.mayLiftMany() {
 		patient := *c
-		patient.Timeout = max(c.timeout(), manyTimeout+defaultTimeout)
+		patient.Timeout = max(c.timeoutOrDefault(), unbanManyTimeout+defaultTimeout)
 		c = &patient
 	}
 	return requestOne[UnbanResult](ctx, c, http.MethodPost, "/v1/unban", nil, body)
@@ -109,7 +109,7 @@ func (c *Client) Unban(ctx context.Context, req UnbanRequest) (UnbanResult, erro
 
 // Allow changes the allow list; By is left to the kernel. It returns once packets pass.
 func (c *Client) Allow(ctx context.Context, req AllowRequest) (AllowResult, error) {
-	body := allowBody{Target: req.Host, For: seconds(req.For), Remove: req.Remove}
+	body := allowBody{Target: req.Host, For: secondsOrNil(req.For), Remove: req.Remove}
 	if req.Host == "" {
 		body.Target = req.Prefix.String()
 	}
@@ -134,7 +134,7 @@ func (c *Client) Page(ctx context.Context) (PageResult, error) {
 
 // History asks for past decisions, oldest first; an addr that is not valid means all sources.
 func (c *Client) History(ctx context.Context, since time.Time, addr netip.Addr) ([]ban.Decision, error) {
-	return collect(func(each func(ban.Decision) error) error { return c.EachDecision(ctx, since, addr, each) })
+	return collectAll(func(each func(ban.Decision) error) error { return c.EachDecision(ctx, since, addr, each) })
 }
 
 // EachDecision is History for any number of decisions; see EachBan.
@@ -159,7 +159,7 @@ func (c *Client) Follow(ctx context.Context, since time.Time, each func(ban.Deci
 	if !since.IsZero() {
 		q.Set("since", since.UTC().Format(time.RFC3339Nano))
 	}
-	return c.do(ctx, http.MethodGet, "/v1/decisions", q, nil, func(r io.Reader) error {
+	return c.sendRequest(ctx, http.MethodGet, "/v1/decisions", q, nil, func(r io.Reader) error {
 		return eachLine(r, func(l streamLine) error {
 			switch {
 			case l.lost == 0:
@@ -199,16 +199,16 @@ func requestOne[T any](ctx context.Context, c *Client, method, path string, q ur
 	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	var out T
-	err := c.do(ctx, method, path, q, body, func(r io.Reader) error { return json.NewDecoder(r).Decode(&out) })
+	err := c.sendRequest(ctx, method, path, q, body, func(r io.Reader) error { return json.NewDecoder(r).Decode(&out) })
 	return out, err
 }
 
 func requestList[T any](ctx context.Context, c *Client, path string) ([]T, error) {
-	return collect(func(each func(T) error) error { return streamLines(ctx, c, path, nil, each) })
+	return collectAll(func(each func(T) error) error { return streamLines(ctx, c, path, nil, each) })
 }
 
-// collect collects a list.
-func collect[T any](ask func(each func(T) error) error) (out []T, err error) {
+// collectAll collects what ask hands to each in a list.
+func collectAll[T any](ask func(each func(T) error) error) (out []T, err error) {
 	err = ask(func(v T) error {
 		out = append(out, v)
 		return nil
@@ -224,13 +224,13 @@ func collect[T any](ask func(each func(T) error) error) (out []T, err error) {
 func streamLines[T any](ctx context.Context, c *Client, path string, q url.Values, each func(T) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silent := time.AfterFunc(c.timeout(), func() { cancel(context.DeadlineExceeded) })
+	silent := time.AfterFunc(c.timeoutOrDefault(), func() { cancel(context.DeadlineExceeded) })
 	defer silent.Stop()
-	return c.do(ctx, http.MethodGet, path, q, nil, func(r io.Reader) error {
+	return c.sendRequest(ctx, http.MethodGet, path, q, nil, func(r io.Reader) error {
 		return eachLine(r, func(v T) error {
 			silent.Stop()
 			err := each(v)
-			silent.Reset(c.timeout())
+			silent.Reset(c.timeoutOrDefault())
 			return err
 		})
 	})
@@ -247,33 +247,34 @@ func eachLine[T any](r io.Reader, each func(T) error) error {
 			return err
 		}
 		if err := each(v); err != nil {
-			return stop{err}
+			return callerError{err}
 		}
 	}
 }
 
-// stop carries an error of the caller's own function past the explanations of connection errors.
-type stop struct{ error }
+// callerError marks an error of the function that the caller gave: it is returned as it is, without an explanation for
+// connections.
+type callerError struct{ error }
 
 func (c *Client) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, c.timeout())
+	return context.WithTimeout(ctx, c.timeoutOrDefault())
 }
 
-func (c *Client) timeout() time.Duration {
+func (c *Client) timeoutOrDefault() time.Duration {
 	if c.Timeout == 0 {
 		return defaultTimeout
 	}
 	return c.Timeout
 }
 
-func (c *Client) socket() string {
+func (c *Client) socketPath() string {
 	if c.Socket == "" {
 		return DefaultSocket
 	}
 	return c.Socket
 }
 
-func (c *Client) do(ctx context.Context, method, path string, q url.Values, body any,
+func (c *Client) sendRequest(ctx context.Context, method, path string, q url.Values, body any,
 	read func(io.Reader) error) error {
 	text := []byte(nil)
 	if body != nil {
@@ -295,7 +296,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
-			conn, err := d.DialContext(ctx, "unix", c.socket())
+			conn, err := d.DialContext(ctx, "unix", c.socketPath())
 			if err != nil {
 				return nil, err
 			}
@@ -306,7 +307,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	defer transport.CloseIdleConnections()
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return c.explain(ctx, err)
+		return c.explainFailure(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
@@ -317,18 +318,18 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 		return e
 	}
 	if err := read(resp.Body); err != nil {
-		var s stop
+		var s callerError
 		if errors.As(err, &s) {
 			return s.error
 		}
-		return c.explain(ctx, err)
+		return c.explainFailure(ctx, err)
 	}
 	return nil
 }
 
-// explain turns what the operating system says into what a person can do about it.
-func (c *Client) explain(ctx context.Context, err error) error {
-	socket := c.socket()
+// explainFailure turns what the operating system says into what a person can do about it.
+func (c *Client) explainFailure(ctx context.Context, err error) error {
+	socket := c.socketPath()
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 		return ctx.Err()
@@ -359,7 +360,8 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		return &Error{
 			Message: "the daemon closed the connection before it answered in full",
 			Err:     fmt.Errorf("%w: %w", ErrBusy, err),
-			Try:     "it is stopping, serves too many others, or has waited a minute for its reader: try again, then systemctl status ringwall",
+			Try: "it is stopping, serves too many others, or has waited a minute for its reader: try again, then " +
+				"systemctl status ringwall",
 		}
 	}
 	return &Error{
@@ -388,7 +390,7 @@ func permissionHint(socket string) string {
 		name)
 }
 
-func seconds(d time.Duration) *float64 {
+func secondsOrNil(d time.Duration) *float64 {
 	if d == 0 {
 		return nil
 	}

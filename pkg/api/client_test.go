@@ -67,8 +67,9 @@ func TestTheClientSaysWhatToDo(t *testing.T) {
 		"no HTTP": {serveRaw(t, "220 mail.example.org ESMTP\r\n"), nil, "does ringwall listen there?"},
 		"no JSON": {serveRaw(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"), nil,
 			"does ringwall listen there?"},
-		"an error as text":   {serveRaw(t, "HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno"), ErrRefused, ""},
-		"too many at a time": {serveRaw(t, "HTTP/1.1 503 Busy\r\nContent-Length: 27\r\n\r\n{\"error\":\"e\",\"hint\":\"soon\"}"), ErrBusy, "soon"},
+		"an error as text": {serveRaw(t, "HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno"), ErrRefused, ""},
+		"too many at a time": {serveRaw(t, "HTTP/1.1 503 Busy\r\nContent-Length: "+
+			"27\r\n\r\n{\"error\":\"e\",\"hint\":\"soon\"}"), ErrBusy, "soon"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := row.client.Status(t.Context())

@@ -28,19 +28,19 @@ const (
 // Feed remembers the last decisions, for history, and hands new ones to those who follow. Publish never waits for a
 // reader. Its methods may be called from many goroutines.
 type Feed struct {
-	mu        sync.Mutex
-	pieces    [][]ban.Decision // the oldest first; what is in them never changes
-	first     uint64           // number of the first decision in them
-	next      uint64           // number of the one that is published next
-	block     []ban.Decision   // room for few
-	open      bool             // the last piece ends where block begins
-	keep      int              // for history
-	followers map[*follower]struct{}
+	mu          sync.Mutex
+	pieces      [][]ban.Decision // the oldest first; what is in them never changes
+	first       uint64           // number of the first decision in them
+	next        uint64           // number of the one that is published next
+	block       []ban.Decision   // room for few
+	blockOpen   bool             // the last of pieces ends where block begins, so that a few more can be added to it
+	historySize int              // how many decisions are remembered
+	followers   map[*follower]struct{}
 }
 
 // NewFeed makes a feed that remembers the last keep decisions, at least one.
 func NewFeed(keep int) *Feed {
-	return &Feed{keep: max(keep, 1), followers: make(map[*follower]struct{})}
+	return &Feed{historySize: max(keep, 1), followers: make(map[*follower]struct{})}
 }
 
 // Publish remembers decisions and hands them on. It keeps the slice, which nobody may change from then on. Names of
@@ -54,16 +54,16 @@ func (f *Feed) Publish(decisions ...ban.Decision) {
 	defer f.mu.Unlock()
 	switch {
 	case len(decisions) < fewDecisions:
-		f.add(decisions)
+		f.addFew(decisions)
 	case len(decisions) <= maxPiece:
-		f.pieces, f.open = append(f.pieces, decisions), false
+		f.pieces, f.blockOpen = append(f.pieces, decisions), false
 	default:
 		for part := range slices.Chunk(decisions, maxPiece) {
-			f.pieces, f.open = append(f.pieces, slices.Clone(part)), false
+			f.pieces, f.blockOpen = append(f.pieces, slices.Clone(part)), false
 		}
 	}
 	f.next += uint64(len(decisions))
-	for f.next-f.first-uint64(len(f.pieces[0])) >= uint64(max(f.keep, followBuffer)) {
+	for f.next-f.first-uint64(len(f.pieces[0])) >= uint64(max(f.historySize, followBuffer)) {
 		f.first += uint64(len(f.pieces[0]))
 		f.pieces[0] = nil
 		f.pieces = f.pieces[1:]
@@ -76,18 +76,18 @@ func (f *Feed) Publish(decisions ...ban.Decision) {
 	}
 }
 
-// add copies a few decisions into the block, behind those that are there.
-func (f *Feed) add(decisions []ban.Decision) {
+// addFew copies a few decisions into the block, behind those that are there.
+func (f *Feed) addFew(decisions []ban.Decision) {
 	if len(f.block) < len(decisions) {
-		f.block, f.open = make([]ban.Decision, blockSize), false
+		f.block, f.blockOpen = make([]ban.Decision, blockSize), false
 	}
 	n := copy(f.block, decisions)
-	if last := len(f.pieces) - 1; f.open {
+	if last := len(f.pieces) - 1; f.blockOpen {
 		f.pieces[last] = f.pieces[last][:len(f.pieces[last])+n]
 	} else {
 		f.pieces = append(f.pieces, f.block[:n])
 	}
-	f.block, f.open = f.block[n:], true
+	f.block, f.blockOpen = f.block[n:], true
 }
 
 // cutAccounts are the decisions with accounts that are no longer than what is kept of one.
@@ -124,7 +124,7 @@ func (f *Feed) sinceLocked(number uint64) [][]ban.Decision {
 
 // historyLocked are the decisions that are remembered.
 func (f *Feed) historyLocked() [][]ban.Decision {
-	return f.sinceLocked(max(f.first, f.next-min(f.next, uint64(f.keep))))
+	return f.sinceLocked(max(f.first, f.next-min(f.next, uint64(f.historySize))))
 }
 
 // Recent returns remembered decisions since a time, oldest first, of one source or, where addr is not valid, of all. A
@@ -133,14 +133,14 @@ func (f *Feed) Recent(since time.Time, addr netip.Addr) []ban.Decision {
 	f.mu.Lock()
 	pieces := f.historyLocked()
 	f.mu.Unlock()
-	return filter(pieces, func(d *ban.Decision) bool {
+	return copyMatching(pieces, func(d *ban.Decision) bool {
 		return !d.Time.Before(since) && (!addr.IsValid() || d.Source == addr || d.Prefix.IsValid() &&
 			d.Prefix.Contains(addr))
 	})
 }
 
-// filter copies what is wanted. What is published meanwhile need not wait for it.
-func filter(pieces [][]ban.Decision, wanted func(*ban.Decision) bool) []ban.Decision {
+// copyMatching copies the decisions that are wanted. It holds no lock, so that Publish need not wait for it.
+func copyMatching(pieces [][]ban.Decision, wanted func(*ban.Decision) bool) []ban.Decision {
 	var found []*ban.Decision
 	for _, piece := range pieces {
 		for i := range piece {
@@ -156,8 +156,9 @@ func filter(pieces [][]ban.Decision, wanted func(*ban.Decision) bool) []ban.Deci
 	return out
 }
 
-// follow starts to collect new decisions, after those since a time, with none between them missing or doubled.
-func (f *Feed) follow(since time.Time) ([]ban.Decision, *follower) {
+// addFollower adds a follower, and returns the decisions since a time: none is missing or doubled between them and
+// what the follower gets.
+func (f *Feed) addFollower(since time.Time) ([]ban.Decision, *follower) {
 	fo := &follower{more: make(chan struct{}, 1)}
 	var past [][]ban.Decision
 	f.mu.Lock()
@@ -167,18 +168,18 @@ func (f *Feed) follow(since time.Time) ([]ban.Decision, *follower) {
 		past = f.historyLocked()
 	}
 	f.mu.Unlock()
-	return filter(past, func(d *ban.Decision) bool { return !d.Time.Before(since) }), fo
+	return copyMatching(past, func(d *ban.Decision) bool { return !d.Time.Before(since) }), fo
 }
 
-func (f *Feed) leave(fo *follower) {
+func (f *Feed) removeFollower(fo *follower) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.followers, fo)
 }
 
-// take returns what a follower has not seen yet, in pieces that nobody may change; lost is how many it came too late
+// takeNew returns what a follower has not seen yet, in pieces that nobody may change; lost is how many it came too late
 // for, all older than those returned.
-func (f *Feed) take(fo *follower) (pieces [][]ban.Decision, lost int) {
+func (f *Feed) takeNew(fo *follower) (pieces [][]ban.Decision, lost int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, ok := f.followers[fo]; !ok {

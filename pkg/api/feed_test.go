@@ -17,7 +17,7 @@ import (
 
 // taken empties a follower.
 func taken(f *Feed, fo *follower) ([]ban.Decision, int) {
-	pieces, lost := f.take(fo)
+	pieces, lost := f.takeNew(fo)
 	return slices.Concat(pieces...), lost
 }
 
@@ -77,7 +77,7 @@ func TestFeedCutsLongNames(t *testing.T) {
 
 func TestASlowFollowerLosesTheOldestAndLearnsHowMany(t *testing.T) {
 	f := NewFeed(1)
-	past, fo := f.follow(time.Time{})
+	past, fo := f.addFollower(time.Time{})
 	if len(past) != 0 {
 		t.Errorf("past: %v", past)
 	}
@@ -93,7 +93,7 @@ func TestASlowFollowerLosesTheOldestAndLearnsHowMany(t *testing.T) {
 	if got, lost := taken(f, fo); len(got) != 0 || lost != 0 {
 		t.Errorf("again: %v, %d", got, lost)
 	}
-	f.leave(fo)
+	f.removeFollower(fo)
 	f.Publish(decision(4))
 	if got, _ := taken(f, fo); len(got) != 0 {
 		t.Errorf("after it left: %v", got)
@@ -231,7 +231,7 @@ func TestAFollowerGetsWhatIsPublishedAfterIt(t *testing.T) {
 func TestFeedRemembersBatchesOfAnySize(t *testing.T) {
 	const keep = 1500
 	f := NewFeed(keep)
-	_, fo := f.follow(time.Time{})
+	_, fo := f.addFollower(time.Time{})
 	var all []ban.Decision
 	var took [][]ban.Decision
 	var copied []ban.Decision
@@ -260,7 +260,7 @@ func TestFeedRemembersBatchesOfAnySize(t *testing.T) {
 			continue
 		}
 		var lost int
-		took, lost = f.take(fo)
+		took, lost = f.takeNew(fo)
 		copied = slices.Concat(took...)
 		if want := all[max(seen, len(all)-followBuffer):]; !slices.Equal(copied, want) ||
 			lost != len(all)-seen-len(want) {
@@ -268,7 +268,7 @@ func TestFeedRemembersBatchesOfAnySize(t *testing.T) {
 		}
 		seen = len(all)
 	}
-	past, _ := f.follow(all[len(all)-30].Time)
+	past, _ := f.addFollower(all[len(all)-30].Time)
 	if !slices.Equal(past, all[len(all)-30:]) {
 		t.Errorf("a new follower got %d of 30", len(past))
 	}
@@ -290,12 +290,12 @@ func BenchmarkPublish(b *testing.B) {
 	for _, size := range []int{1, 64} {
 		b.Run(strconv.Itoa(size), func(b *testing.B) {
 			f := NewFeed(20000)
-			_, fo := f.follow(time.Time{})
+			_, fo := f.addFollower(time.Time{})
 			b.ReportAllocs()
 			for range b.N / size {
 				batch := make([]ban.Decision, size) // the feed keeps it
 				f.Publish(batch...)
-				f.take(fo)
+				f.takeNew(fo)
 			}
 		})
 	}

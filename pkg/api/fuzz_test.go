@@ -32,7 +32,7 @@ func FuzzControlRequest(f *testing.F) {
 		r := httptest.NewRequest(http.MethodGet, "/", strings.NewReader(body))
 		r.Method, r.URL = method, &url.URL{Path: path, RawQuery: query}
 		w := httptest.NewRecorder()
-		s.handler().ServeHTTP(w, r)
+		s.newHandler().ServeHTTP(w, r)
 
 		switch w.Code {
 		case 200, 400, 404, 405, 413:

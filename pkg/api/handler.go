@@ -32,7 +32,7 @@ type route struct {
 	serve  func(w http.ResponseWriter, r *http.Request, q url.Values) error
 }
 
-func (s *Server) routes() map[string]route {
+func (s *Server) routeTable() map[string]route {
 	get := func(serve func(http.ResponseWriter, *http.Request, url.Values) error, query ...string) route {
 		return route{method: http.MethodGet, query: query, serve: serve}
 	}
@@ -43,24 +43,24 @@ func (s *Server) routes() map[string]route {
 		return route{method: http.MethodPost, serve: serve}
 	}
 	return map[string]route{
-		"/v1/status":    get(s.status),
-		"/v1/bans":      long(s.bans, "within", "evidence"),
-		"/v1/trusted":   long(s.trusted),
-		"/v1/allowed":   get(lines(s.Backend.Allowed)),
-		"/v1/protected": get(lines(s.Backend.Protected)),
-		"/v1/why":       get(s.why, "address"),
-		"/v1/account":   get(s.account, "name"),
-		"/v1/history":   long(s.history, "since", "address"),
-		"/v1/decisions": long(s.decisions, "since"),
-		"/v1/page":      post(s.page),
-		"/v1/ban":       post(s.ban),
-		"/v1/unban":     {method: http.MethodPost, long: true, serve: s.unban},
-		"/v1/allow":     post(s.allow),
+		"/v1/status":    get(s.serveStatus),
+		"/v1/bans":      long(s.serveBans, "within", "evidence"),
+		"/v1/trusted":   long(s.serveTrusted),
+		"/v1/allowed":   get(serveList(s.Backend.Allowed)),
+		"/v1/protected": get(serveList(s.Backend.Protected)),
+		"/v1/why":       get(s.serveWhy, "address"),
+		"/v1/account":   get(s.serveAccount, "name"),
+		"/v1/history":   long(s.serveHistory, "since", "address"),
+		"/v1/decisions": long(s.serveDecisions, "since"),
+		"/v1/page":      post(s.servePage),
+		"/v1/ban":       post(s.serveBan),
+		"/v1/unban":     {method: http.MethodPost, long: true, serve: s.serveUnban},
+		"/v1/allow":     post(s.serveAllow),
 	}
 }
 
-func (s *Server) handler() http.Handler {
-	routes := s.routes()
+func (s *Server) newHandler() http.Handler {
+	routes := s.routeTable()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.active.Add(1)
 		defer s.active.Add(-1)
@@ -71,17 +71,17 @@ func (s *Server) handler() http.Handler {
 				panic(http.ErrAbortHandler)
 			}
 		}()
-		if err := s.dispatch(w, r, routes); err != nil {
+		if err := s.serveRoute(w, r, routes); err != nil {
 			s.writeError(w, r, err)
 		}
 	})
 }
 
-func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, routes map[string]route) error {
+func (s *Server) serveRoute(w http.ResponseWriter, r *http.Request, routes map[string]route) error {
 	to, ok := routes[r.URL.Path]
 	if !ok {
 		return NotFound("the client and the daemon may be of different versions: ringwall version, ringwall status",
-			"there is no %s", quote(r.URL.Path))
+			"there is no %s", quoteTyped(r.URL.Path))
 	}
 	if r.Method != to.method {
 		w.Header().Set("Allow", to.method)
@@ -93,7 +93,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, routes map[str
 	}
 	for name, values := range q {
 		if !slices.Contains(to.query, name) {
-			return Invalid("known: "+strings.Join(to.query, ", "), "unknown parameter %s", quote(name))
+			return Invalid("known: "+strings.Join(to.query, ", "), "unknown parameter %s", quoteTyped(name))
 		}
 		if len(values) > 1 {
 			return Invalid("", "%s is given twice", name)
@@ -113,7 +113,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, routes map[str
 	return to.serve(w, r.WithContext(ctx), q)
 }
 
-func (s *Server) status(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	st, err := s.Backend.Status(r.Context())
 	if err != nil {
 		return err
@@ -121,7 +121,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request, _ url.Values) er
 	return writeJSON(w, st)
 }
 
-func (s *Server) bans(w http.ResponseWriter, r *http.Request, q url.Values) error {
+func (s *Server) serveBans(w http.ResponseWriter, r *http.Request, q url.Values) error {
 	var filter BanFilter
 	var err error
 	if q.Has("within") {
@@ -131,19 +131,20 @@ func (s *Server) bans(w http.ResponseWriter, r *http.Request, q url.Values) erro
 	}
 	if q.Has("evidence") {
 		if filter.Evidence, err = strconv.ParseBool(q.Get("evidence")); err != nil {
-			return Invalid("true or false", "evidence: %s", quote(q.Get("evidence")))
+			return Invalid("true or false", "evidence: %s", quoteTyped(q.Get("evidence")))
 		}
 	}
-	out := s.lines(w)
-	return out.end(s.Backend.Bans(r.Context(), filter, func(some []ban.Ban) error { return writeLines(out, some) }))
+	out := s.newLineWriter(w)
+	return out.finishList(s.Backend.Bans(r.Context(), filter,
+		func(some []ban.Ban) error { return writeLines(out, some) }))
 }
 
-func (s *Server) trusted(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	out := s.lines(w)
-	return out.end(s.Backend.Trusted(r.Context(), func(some []ban.Trust) error { return writeLines(out, some) }))
+func (s *Server) serveTrusted(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+	out := s.newLineWriter(w)
+	return out.finishList(s.Backend.Trusted(r.Context(), func(some []ban.Trust) error { return writeLines(out, some) }))
 }
 
-func (s *Server) why(w http.ResponseWriter, r *http.Request, q url.Values) error {
+func (s *Server) serveWhy(w http.ResponseWriter, r *http.Request, q url.Values) error {
 	addr, err := ParseAddr(q.Get("address"))
 	if err != nil {
 		return err
@@ -155,7 +156,7 @@ func (s *Server) why(w http.ResponseWriter, r *http.Request, q url.Values) error
 	return writeJSON(w, ex)
 }
 
-func (s *Server) account(w http.ResponseWriter, r *http.Request, q url.Values) error {
+func (s *Server) serveAccount(w http.ResponseWriter, r *http.Request, q url.Values) error {
 	name, err := parseAccount(q.Get("name"))
 	if err != nil {
 		return err
@@ -167,7 +168,7 @@ func (s *Server) account(w http.ResponseWriter, r *http.Request, q url.Values) e
 	return writeJSON(w, res)
 }
 
-func (s *Server) history(w http.ResponseWriter, r *http.Request, q url.Values) error {
+func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request, q url.Values) error {
 	since, err := parseSince(q)
 	if err != nil {
 		return err
@@ -178,8 +179,8 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request, q url.Values) e
 			return err
 		}
 	}
-	out := s.lines(w)
-	return out.end(s.Backend.History(r.Context(), since, addr, func(some []ban.Decision) error {
+	out := s.newLineWriter(w)
+	return out.finishList(s.Backend.History(r.Context(), since, addr, func(some []ban.Decision) error {
 		for i, d := range some {
 			some[i] = s.withPlace(d)
 		}
@@ -187,8 +188,8 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request, q url.Values) e
 	}))
 }
 
-func (s *Server) page(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	by := peerFrom(r.Context()).named()
+func (s *Server) servePage(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+	by := peerFrom(r.Context()).withUserName()
 	res, err := s.Backend.Page(r.Context(), by)
 	if err != nil {
 		return err
@@ -197,12 +198,12 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, _ url.Values) erro
 	return writeJSON(w, res)
 }
 
-func (s *Server) ban(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+func (s *Server) serveBan(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	var body banBody
 	if err := readBody(r, &body); err != nil {
 		return err
 	}
-	req := BanRequest{Reason: body.Reason, Force: body.Force, By: peerFrom(r.Context()).named()}
+	req := BanRequest{Reason: body.Reason, Force: body.Force, By: peerFrom(r.Context()).withUserName()}
 	var err error
 	if body.Session != "" {
 		if req.Session, err = netip.ParseAddr(body.Session); err != nil {
@@ -216,7 +217,7 @@ func (s *Server) ban(w http.ResponseWriter, r *http.Request, _ url.Values) error
 		return err
 	}
 	if body.For != nil {
-		if req.For, err = duration("for_seconds", *body.For, MinDuration); err != nil {
+		if req.For, err = durationOf("for_seconds", *body.For, MinDuration); err != nil {
 			return err
 		}
 	}
@@ -231,12 +232,12 @@ func (s *Server) ban(w http.ResponseWriter, r *http.Request, _ url.Values) error
 	return writeJSON(w, res)
 }
 
-func (s *Server) unban(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+func (s *Server) serveUnban(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	var body unbanBody
 	if err := readBody(r, &body); err != nil {
 		return err
 	}
-	req := UnbanRequest{All: body.All, By: peerFrom(r.Context()).named()}
+	req := UnbanRequest{All: body.All, By: peerFrom(r.Context()).withUserName()}
 	var err error
 	switch {
 	case body.All && body.Prefix != "":
@@ -247,13 +248,13 @@ func (s *Server) unban(w http.ResponseWriter, r *http.Request, _ url.Values) err
 		}
 	}
 	if body.Grace != nil {
-		if req.Grace, err = duration("grace_seconds", *body.Grace, 0); err != nil {
+		if req.Grace, err = durationOf("grace_seconds", *body.Grace, 0); err != nil {
 			return err
 		}
 	}
 	limit := s.limits.backend
-	if req.many() {
-		limit = s.limits.many
+	if req.mayLiftMany() {
+		limit = s.limits.unbanMany
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit + s.limits.write))
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), limit)
@@ -270,12 +271,12 @@ func (s *Server) unban(w http.ResponseWriter, r *http.Request, _ url.Values) err
 	return writeJSON(w, res)
 }
 
-func (s *Server) allow(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+func (s *Server) serveAllow(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	var body allowBody
 	if err := readBody(r, &body); err != nil {
 		return err
 	}
-	req := AllowRequest{Remove: body.Remove, By: peerFrom(r.Context()).named()}
+	req := AllowRequest{Remove: body.Remove, By: peerFrom(r.Context()).withUserName()}
 	var err error
 	if req.Prefix, req.Host, err = ParseTarget(body.Target); err != nil {
 		return err
@@ -288,11 +289,11 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, _ url.Values) err
 		}
 	}
 	if body.For != nil {
-		if req.For, err = duration("for_seconds", *body.For, MinDuration); err != nil {
+		if req.For, err = durationOf("for_seconds", *body.For, MinDuration); err != nil {
 			return err
 		}
 	}
-	if err = req.check(); err != nil {
+	if err = req.checkDuration(); err != nil {
 		return err
 	}
 	res, err := s.Backend.Allow(r.Context(), req)
@@ -307,14 +308,14 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, _ url.Values) err
 	return writeJSON(w, res)
 }
 
-// check refuses a time where there can be none.
-func (r AllowRequest) check() error {
+// checkDuration refuses a duration where there can be none.
+func (r AllowRequest) checkDuration() error {
 	switch {
 	case r.For != 0 && r.Remove:
 		return Invalid("leave the time out", "what is removed has no end")
 	case r.For != 0 && r.Host != "":
 		return Invalid("allow its addresses, or leave the time out and later say: ringwall allow del "+r.Host,
-			"a time is for addresses and networks, and %s is a host name", quote(r.Host))
+			"a time is for addresses and networks, and %s is a host name", quoteTyped(r.Host))
 	}
 	return nil
 }
@@ -368,7 +369,7 @@ func readBody(r *http.Request, into any) error {
 	return Invalid("one JSON object", "the request cannot be read: %s", printable.Limit(err.Error(), 200))
 }
 
-func duration(key string, seconds float64, least time.Duration) (time.Duration, error) {
+func durationOf(key string, seconds float64, least time.Duration) (time.Duration, error) {
 	if !(seconds >= least.Seconds() && seconds <= MaxDuration.Seconds()) {
 		return 0, Invalid(fmt.Sprintf("%g to %g", least.Seconds(), MaxDuration.Seconds()), "%s: %g is out of range",
 			key,
@@ -393,19 +394,21 @@ func parseSince(q url.Values) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, q.Get("since"))
 	if err != nil {
-		return t, Invalid("RFC 3339, such as 2026-01-31T12:00:00Z", "since: %s is not a time", quote(q.Get("since")))
+		return t, Invalid("RFC 3339, such as 2026-01-31T12:00:00Z", "since: %s is not a time",
+			quoteTyped(q.Get("since")))
 	}
 	return t, nil
 }
 
-func lines[T any](ask func(context.Context) ([]T, error)) func(http.ResponseWriter, *http.Request, url.Values) error {
+func serveList[T any](ask func(context.Context) ([]T, error)) func(http.ResponseWriter, *http.Request,
+	url.Values) error {
 	return func(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 		list, err := ask(r.Context())
 		if err != nil {
 			return err
 		}
 		out := &lineWriter{w: w}
-		return out.end(writeLines(out, list))
+		return out.finishList(writeLines(out, list))
 	}
 }
 
@@ -426,13 +429,13 @@ type lineWriter struct {
 	out   *bufio.Writer // nil while nothing is written: an error can still be told
 }
 
-// lines begins a list of any length.
-func (s *Server) lines(w http.ResponseWriter) *lineWriter {
+// newLineWriter writes a list of any length, each piece of which has its own time to be read.
+func (s *Server) newLineWriter(w http.ResponseWriter) *lineWriter {
 	return &lineWriter{w: w, limit: s.limits.write}
 }
 
-// begin makes sure that what is written next has its time to be read.
-func (l *lineWriter) begin() error {
+// startPiece gives what is written next its time to be read.
+func (l *lineWriter) startPiece() error {
 	if l.out == nil {
 		l.w.Header().Set("Content-Type", "application/x-ndjson")
 		l.out = bufio.NewWriterSize(l.w, 32<<10)
@@ -445,13 +448,14 @@ func (l *lineWriter) begin() error {
 	return errors.Join(rc.SetReadDeadline(time.Time{}), rc.SetWriteDeadline(time.Now().Add(l.limit)))
 }
 
-// end writes what is left. Where the list could not be made in full, and some of it is written, the connection is cut.
-func (l *lineWriter) end(err error) error {
+// finishList writes what is left in the buffer. Where the list could not be made in full, and some of it is written,
+// the connection is cut.
+func (l *lineWriter) finishList(err error) error {
 	if l.out == nil && err != nil {
 		return err
 	}
 	if err == nil {
-		err = l.begin()
+		err = l.startPiece()
 	}
 	if err == nil {
 		err = l.out.Flush()
@@ -461,7 +465,7 @@ func (l *lineWriter) end(err error) error {
 
 // writeLines writes a piece of a list.
 func writeLines[T any](l *lineWriter, piece []T) error {
-	if err := l.begin(); err != nil {
+	if err := l.startPiece(); err != nil {
 		return err
 	}
 	for i := range piece {

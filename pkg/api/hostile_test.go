@@ -81,17 +81,17 @@ func TestTooManyConnectionsAreTurnedAwayAtOnce(t *testing.T) {
 func TestNobodyCanLockRootOut(t *testing.T) {
 	a := newAcceptor(nil, 8)
 	n := 0
-	for a.admit(1000) {
+	for a.admitPeer(1000) {
 		n++
 	}
 	if n != 4 {
 		t.Errorf("one user got %d of 8 connections", n)
 	}
-	if !a.admit(0) {
+	if !a.admitPeer(0) {
 		t.Error("root was turned away")
 	}
-	a.release(1000)
-	if !a.admit(1000) {
+	a.releasePeer(1000)
+	if !a.admitPeer(1000) {
 		t.Error("a connection that ended still counts")
 	}
 }

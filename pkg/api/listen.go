@@ -50,16 +50,16 @@ func Listen(path, group string) (*Listener, error) {
 		l.releaseLock()
 		return nil, err
 	}
-	if err := l.bind(dir, gid); err != nil {
+	if err := l.bindSocket(dir, gid); err != nil {
 		l.releaseLock()
 		return nil, err
 	}
 	return l, nil
 }
 
-// bind makes the socket in a folder that only this user can enter, gives it its mode and group there, and moves it to
-// its place: nobody can connect before both are right, and the umask of the whole process is left alone.
-func (l *Listener) bind(dir string, gid int) error {
+// bindSocket makes the socket in a folder that only this user can enter, gives it its mode and group there, and moves
+// it to its place: nobody can connect before both are right, and the umask of the whole process is left alone.
+func (l *Listener) bindSocket(dir string, gid int) error {
 	private, err := os.MkdirTemp(dir, ".ringwall-")
 	if err != nil {
 		return fmt.Errorf("control socket: %w", err)
@@ -185,7 +185,8 @@ func checkStale(path string) error {
 		return fmt.Errorf("control socket: %w", err)
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("control socket %s: something else is there (%s); move it away or set control.socket to another path",
+		return fmt.Errorf("control socket %s: something else is there (%s); move it away or set control.socket to "+
+			"another path",
 			path, info.Mode().Type())
 	}
 	c, err := net.DialTimeout("unix", path, time.Second)

@@ -240,7 +240,7 @@ func TestTheGroupMayAskAndOthersNot(t *testing.T) {
 	})
 
 	_, err = dialAs(nobody, nobody, l.Path())
-	err = (&Client{Socket: l.Path()}).explain(t.Context(), err)
+	err = (&Client{Socket: l.Path()}).explainFailure(t.Context(), err)
 	var e *Error
 	if !errors.As(err, &e) || !errors.Is(err, ErrPermission) ||
 		!strings.Contains(e.Try, "add yourself to the group daemon") {
@@ -252,7 +252,8 @@ func TestTheGroupMayAskAndOthersNot(t *testing.T) {
 		t.Fatalf("a member of the group got %v", err)
 	}
 	defer func() { _ = c.Close() }()
-	send(t, c, "POST /v1/ban HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 24\r\n\r\n{\"prefix\":\"203.0.113.5\"}")
+	send(t, c, "POST /v1/ban HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: "+
+		"24\r\n\r\n{\"prefix\":\"203.0.113.5\"}")
 	if _, err := io.Copy(io.Discard, c); err != nil {
 		t.Fatal(err)
 	}

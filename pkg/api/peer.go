@@ -33,8 +33,8 @@ func (p Peer) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("pid", int(p.PID)), slog.Uint64("uid", uint64(p.UID)), slog.String("user", p.User))
 }
 
-// named looks the user's name up, which asks whatever nsswitch.conf(5) names: not for the path of every request.
-func (p Peer) named() Peer {
+// withUserName looks the user's name up, which asks whatever nsswitch.conf(5) names: not for the path of every request.
+func (p Peer) withUserName() Peer {
 	if u, err := user.LookupId(strconv.FormatUint(uint64(p.UID), 10)); err == nil {
 		p.User = u.Username
 	}

@@ -39,7 +39,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	var conns sync.WaitGroup
 	srv := &http.Server{
-		Handler:           s.handler(),
+		Handler:           s.newHandler(),
 		ReadHeaderTimeout: s.limits.header,
 		ReadTimeout:       s.limits.read,
 		WriteTimeout:      s.limits.backend + s.limits.write,
@@ -48,7 +48,7 @@ func (s *Server) Run(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if c, ok := c.(*conn); ok {
+			if c, ok := c.(*peerConn); ok {
 				return withPeer(ctx, c.peer)
 			}
 			return ctx
@@ -72,7 +72,7 @@ func (s *Server) Run(ctx context.Context) error {
 		close(s.closing)
 	case <-ctx.Done():
 		close(s.closing)
-		s.drain(ctx, srv)
+		s.drainRequests(ctx, srv)
 		err = <-served
 	}
 	cancel()
@@ -84,9 +84,9 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// drain waits for requests, but not for clients that are connected and ask nothing: http.Server.Shutdown alone gives
-// those 5 s.
-func (s *Server) drain(ctx context.Context, srv *http.Server) {
+// drainRequests waits for requests, but not for clients that are connected and ask nothing: http.Server.Shutdown
+// alone gives those 5 s.
+func (s *Server) drainRequests(ctx context.Context, srv *http.Server) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.shutdown)
 	defer cancel()
 	for ctx.Err() == nil {

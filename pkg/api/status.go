@@ -2,11 +2,15 @@ package api
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/humanize"
+	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // Status is the daemon at a glance.
@@ -22,7 +26,8 @@ type Status struct {
 	Engine      engine.Stats `json:"engine"`
 	Kernel      KernelStatus `json:"kernel"`
 	Ports       PortsStatus  `json:"ports"`
-	ObserveOnly []Observed   `json:"observe_only"` // services whose evidence never bans
+	Dropped     []Dropped    `json:"dropped_by_others,omitempty"` // let in by Ringwall, not by another firewall
+	ObserveOnly []Observed   `json:"observe_only"`                // services whose evidence never bans
 	Geo         []GeoFile    `json:"geo,omitempty"`
 	Warnings    []Warning    `json:"warnings"`
 }
@@ -34,7 +39,7 @@ type ConfigStatus struct {
 	Loaded  time.Time `json:"loaded"`
 	Error   string    `json:"error,omitempty"`
 	InForce string    `json:"in_force,omitempty"`
-	Restart []string  `json:"needs_restart,omitempty"` // keys that have changed since the start and are read there alone
+	Restart []string  `json:"needs_restart,omitempty"` // changed keys that are read at the start alone
 }
 
 // Fault says what is wrong with the file in one line, without a full stop; empty where nothing is.
@@ -120,8 +125,58 @@ type FoundPort struct {
 	Open     bool   `json:"open"`             // to the banned
 }
 
-// Open returns the ports that Asterisk was found at and that a ban leaves open.
-func (p PortsStatus) Open() (open []FoundPort) {
+// Name is a port for a person: "UDP 5060".
+func (f FoundPort) Name() string {
+	return strings.ToUpper(printable.String(f.Protocol)) + " " + strconv.Itoa(int(f.Port))
+}
+
+// Dropped is somebody whom Ringwall lets in and of whom another firewall drops what he sends to Asterisk.
+type Dropped struct {
+	Prefix netip.Prefix `json:"prefix"`
+	As     string       `json:"as"`    // one of those below
+	Chain  string       `json:"chain"` // such as "inet filter input"
+	Try    string       `json:"try"`
+}
+
+// As what Ringwall lets somebody in.
+const (
+	DroppedAllowed = "allowed"
+	DroppedTrunk   = "trunk"
+	DroppedTrusted = "trusted" // another firewall may have its reasons
+)
+
+// Text says it in one line.
+func (d Dropped) Text() string {
+	who := map[string]string{
+		DroppedAllowed: " is on the allow list", DroppedTrunk: " is a trunk of Asterisk's",
+		DroppedTrusted: " is trusted since a login",
+	}
+	return humanize.Prefix(d.Prefix) + who[d.As] + ", and another firewall drops what it sends to Asterisk: chain " +
+		printable.String(d.Chain)
+}
+
+// Serious says whether somebody is kept out who must not be.
+func (d Dropped) Serious() bool { return d.As != DroppedTrusted }
+
+// ShutsOut says whether another firewall keeps somebody out who is allowed or a trunk.
+func (s Status) ShutsOut() bool { return slices.ContainsFunc(s.Dropped, Dropped.Serious) }
+
+// ClosedPorts lists the ports that a ban closes, for a person: "UDP 5060 5160, TCP 5060".
+func (p PortsStatus) ClosedPorts() string {
+	var lists []string
+	for _, l := range []struct {
+		protocol string
+		ports    []uint16
+	}{{"UDP", p.UDP}, {"TCP", p.TCP}} {
+		if len(l.ports) > 0 {
+			lists = append(lists, l.protocol+" "+strings.Trim(fmt.Sprint(l.ports), "[]"))
+		}
+	}
+	return strings.Join(lists, ", ")
+}
+
+// OpenPorts returns the ports that Asterisk was found at and that a ban leaves open.
+func (p PortsStatus) OpenPorts() (open []FoundPort) {
 	for _, f := range p.Found {
 		if f.Open {
 			open = append(open, f)
@@ -130,8 +185,8 @@ func (p PortsStatus) Open() (open []FoundPort) {
 	return open
 }
 
-// Line is what to write into the configuration so that these ports are closed to the banned as well.
-func (p PortsStatus) Line(more []FoundPort) string {
+// ConfigLine is what to write into the configuration so that these ports are closed to the banned as well.
+func (p PortsStatus) ConfigLine(more []FoundPort) string {
 	udp, tcp := slices.Clone(p.UDP), slices.Clone(p.TCP)
 	for _, f := range more {
 		list := &tcp
@@ -172,9 +227,9 @@ type Warning struct {
 	Try  string `json:"try,omitempty"`
 }
 
-// recent is for how long an event of a banned source, or of one that could not be banned, counts as the present state:
-// after that it is history.
-const recent = 10 * time.Minute
+// recentWindow is for how long an event of a banned source, or of one that could not be banned, counts as the present
+// state: after that it is history.
+const recentWindow = 10 * time.Minute
 
 // Leaking says whether banned sources get through at present.
 func (s Status) Leaking() bool { return s.isRecent(s.Engine.LastLeak) }
@@ -182,15 +237,17 @@ func (s Status) Leaking() bool { return s.isRecent(s.Engine.LastLeak) }
 // LeavesOut says whether attackers are not banned at present, because bans are at one of policy.limits.
 func (s Status) LeavesOut() bool { return s.isRecent(s.Engine.LeftOut) }
 
-func (s Status) isRecent(at *time.Time) bool { return at != nil && s.Time.Sub(*at) < recent }
+func (s Status) isRecent(at *time.Time) bool { return at != nil && s.Time.Sub(*at) < recentWindow }
 
-// Healthy says whether attackers are being kept out right now: each Asterisk answers, the kernel holds the table, no
-// banned source gets through, and there is room for bans. A daemon that only observes, or runs dry, is healthy in what it does.
+// Healthy says whether attackers are being kept out right now and nobody else: each Asterisk answers, the kernel holds
+// the table, no banned source gets through, there is room for bans, and no other firewall drops who is allowed. A
+// daemon that only observes, or runs dry, is healthy in what it does.
 func (s Status) Healthy() bool {
 	for _, p := range s.PBXs {
 		if !p.Up {
 			return false
 		}
 	}
-	return !s.Leaking() && !s.LeavesOut() && (s.Kernel.OK || s.Kernel.DryRun) && s.Kernel.LastError == "" && s.Config.Error == ""
+	return !s.ShutsOut() && !s.Leaking() && !s.LeavesOut() && (s.Kernel.OK || s.Kernel.DryRun) &&
+		s.Kernel.LastError == "" && s.Config.Error == ""
 }

@@ -14,13 +14,18 @@ func TestWhoeverGetsThroughIsNotWell(t *testing.T) {
 	for name, row := range map[string]struct {
 		stats   engine.Stats
 		healthy bool
+		dropped []Dropped
 	}{
-		"nobody":                      {engine.Stats{}, true},
-		"a ban was left out":          {engine.Stats{LeftOut: ago(time.Minute)}, false},
-		"and that is long ago":        {engine.Stats{LeftOut: ago(time.Hour)}, true},
-		"a banned source got through": {engine.Stats{LastLeak: ago(time.Minute)}, false},
+		"nobody":                      {engine.Stats{}, true, nil},
+		"a ban was left out":          {engine.Stats{LeftOut: ago(time.Minute)}, false, nil},
+		"and that is long ago":        {engine.Stats{LeftOut: ago(time.Hour)}, true, nil},
+		"a banned source got through": {engine.Stats{LastLeak: ago(time.Minute)}, false, nil},
+		"an allowed one does not":     {engine.Stats{}, false, []Dropped{{As: DroppedAllowed}}},
+		"a trunk does not":            {engine.Stats{}, false, []Dropped{{As: DroppedTrunk}}},
+		"a trusted one does not":      {engine.Stats{}, true, []Dropped{{As: DroppedTrusted}}},
 	} {
-		s := Status{Time: now, Engine: row.stats, Kernel: KernelStatus{OK: true}, PBXs: []PBXStatus{{Up: true}}}
+		s := Status{Time: now, Dropped: row.dropped, Engine: row.stats, Kernel: KernelStatus{OK: true},
+			PBXs: []PBXStatus{{Up: true}}}
 		if s.Healthy() != row.healthy {
 			t.Errorf("%s: healthy %v, want %v", name, s.Healthy(), row.healthy)
 		}

@@ -42,9 +42,9 @@ func (l *streamLine) UnmarshalJSON(text []byte) error {
 // actionLost is the action of a line that is no decision: so many older ones did not fit into the reader's buffer.
 const actionLost ban.Action = "lost"
 
-// decisions streams decisions as they are made, after those since a time if one is given, a JSON object a line. An
+// serveDecisions streams decisions as they are made, after those since a time if one is given, a JSON object a line. An
 // empty line is a sign of life.
-func (s *Server) decisions(w http.ResponseWriter, r *http.Request, q url.Values) error {
+func (s *Server) serveDecisions(w http.ResponseWriter, r *http.Request, q url.Values) error {
 	if s.Feed == nil {
 		return NotFound("", "this daemon streams no decisions")
 	}
@@ -52,13 +52,14 @@ func (s *Server) decisions(w http.ResponseWriter, r *http.Request, q url.Values)
 	if err != nil {
 		return err
 	}
-	past, fo := s.Feed.follow(since)
-	defer s.Feed.leave(fo)
+	past, fo := s.Feed.addFollower(since)
+	defer s.Feed.removeFollower(fo)
 
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	rc := http.NewResponseController(w)
 	// The request's own deadlines are meant for one answer.
-	if err := errors.Join(rc.SetReadDeadline(time.Time{}), s.stream(w, rc, [][]ban.Decision{past}, 0)); err != nil {
+	if err := errors.Join(rc.SetReadDeadline(time.Time{}),
+		s.writeDecisions(w, rc, [][]ban.Decision{past}, 0)); err != nil {
 		return abortStream(err)
 	}
 	alive := time.NewTicker(heartbeat)
@@ -70,11 +71,11 @@ func (s *Server) decisions(w http.ResponseWriter, r *http.Request, q url.Values)
 		case <-r.Context().Done():
 			return nil
 		case <-fo.more:
-			pieces, lost := s.Feed.take(fo)
-			err = s.stream(w, rc, pieces, lost)
+			pieces, lost := s.Feed.takeNew(fo)
+			err = s.writeDecisions(w, rc, pieces, lost)
 		case <-alive.C:
 			_, err = w.Write([]byte{'\n'})
-			err = errors.Join(err, s.stream(w, rc, nil, 0))
+			err = errors.Join(err, s.writeDecisions(w, rc, nil, 0))
 		}
 		if err != nil {
 			return abortStream(err)
@@ -93,7 +94,8 @@ func (s *Server) withPlace(d ban.Decision) ban.Decision {
 	return d
 }
 
-func (s *Server) stream(w http.ResponseWriter, rc *http.ResponseController, pieces [][]ban.Decision, lost int) error {
+func (s *Server) writeDecisions(w http.ResponseWriter, rc *http.ResponseController, pieces [][]ban.Decision,
+	lost int) error {
 	if err := rc.SetWriteDeadline(time.Now().Add(s.limits.write)); err != nil {
 		return err
 	}

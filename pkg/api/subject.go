@@ -33,7 +33,7 @@ func ParseSubject(s string) (Subject, error) {
 		}
 	}
 	if user, _, ok := strings.Cut(s, "@"); ok && user != "" {
-		return account(user)
+		return accountSubject(user)
 	}
 	addr, err := ParseAddr(s)
 	if err == nil {
@@ -52,14 +52,14 @@ func ParseSubject(s string) (Subject, error) {
 	switch {
 	case s == "" || strings.Contains(s, "/") || addr.IsValid():
 		return Subject{}, err
-	case strings.Contains(host, ".") && numeric(host):
+	case strings.Contains(host, ".") && isNumeric(host):
 		return Subject{}, err // an address with a slip
 	case strings.Contains(host, ".") && hosts.ValidName(host):
 		return Subject{Host: strings.ToLower(strings.TrimSuffix(host, "."))}, nil
 	case port != "":
 		return Subject{}, err
 	}
-	return account(s)
+	return accountSubject(s)
 }
 
 // bareAddress takes off what stands around an address: brackets, a port, the length of a single address.
@@ -77,18 +77,19 @@ func bareAddress(s string) (string, bool) {
 	return "", false
 }
 
-func numeric(s string) bool {
+func isNumeric(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
 }
 
-// account takes what people have for an account; what else a scanner puts into a user name, nobody asks about by hand.
-func account(s string) (Subject, error) {
+// accountSubject takes what people have for an account; what else a scanner puts into a user name, nobody asks about
+// by hand.
+func accountSubject(s string) (Subject, error) {
 	odd := func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_.+*#~$&=,'", r)
 	}
 	if utf8.ValidString(s) && strings.ContainsFunc(s, odd) {
 		return Subject{}, Invalid("an address such as 203.0.113.5, a host name, or an extension such as 201",
-			"%s is neither an address, nor a host name, nor an extension", quote(s))
+			"%s is neither an address, nor a host name, nor an extension", quoteTyped(s))
 	}
 	name, err := parseAccount(s)
 	return Subject{Account: name}, err
@@ -101,7 +102,7 @@ func parseAccount(s string) (string, error) {
 	case len(s) > MaxAccount:
 		return "", Invalid("", "an account has at most %d bytes", MaxAccount)
 	case !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
-		return "", Invalid("an extension such as 201", "%s holds control characters", quote(s))
+		return "", Invalid("an extension such as 201", "%s holds control characters", quoteTyped(s))
 	}
 	return s, nil
 }

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/ringwall/ringwall/pkg/spelling"
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 // check finds the values and the combinations that make no sense.
@@ -248,7 +248,7 @@ func (ps *parser) checkOneOf(path, value string, allowed []string) {
 	if ps.failed[path] || slices.Contains(allowed, value) {
 		return
 	}
-	d := detail{value: ps.shown(path), allowed: strings.Join(allowed, ", "), hint: spelling.Nearest(value, allowed)}
+	d := detail{value: ps.shown(path), allowed: strings.Join(allowed, ", "), hint: hint.Nearest(value, allowed)}
 	if on, ok := parseBool(value); d.hint == "" && ok {
 		switch {
 		case !on && slices.Contains(allowed, "off"):

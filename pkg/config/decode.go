@@ -14,7 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/ringwall/ringwall/pkg/spelling"
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 const (
@@ -153,9 +153,9 @@ func (ps *parser) collectTexts(n *yaml.Node, of string) {
 
 // secretKey says whether a key is, or was meant to be, one that holds a secret.
 func (ps *parser) secretKey(key string) bool {
-	near := spelling.Nearest(key, []string{"secret", "url", "token", "headers"})
+	near := hint.Nearest(key, []string{"secret", "url", "token", "headers"})
 	if near != "" {
-		near = spelling.Nearest(key, ps.lastWords) // "socket" is near, and a key of its own
+		near = hint.Nearest(key, ps.lastWords) // "socket" is near, and a key of its own
 	}
 	key = strings.ToLower(key)
 	return slices.Contains([]string{"secret", "url", "token", "headers"}, near) ||
@@ -285,7 +285,7 @@ func (ps *parser) decodePorts(n *yaml.Node, path string, v reflect.Value) {
 }
 
 func (ps *parser) failUnknownKey(key, value *yaml.Node, at string, names []string) {
-	what, hint := "unknown key", ""
+	what, try := "unknown key", ""
 	if resolved, ok := ps.resolve(value); ok && slices.Contains(names, "half_life") {
 		about, instead := ps.fromFail2ban(key.Value, resolved)
 		if instead != "" {
@@ -298,7 +298,7 @@ func (ps *parser) failUnknownKey(key, value *yaml.Node, at string, names []strin
 			return
 		}
 	}
-	near, other := spelling.Nearest(key.Value, names), pathInOtherSection(key.Value)
+	near, other := hint.Nearest(key.Value, names), pathInOtherSection(key.Value)
 	if leaf := other[strings.LastIndexByte(other, '.')+1:]; near == "" && slices.Contains(names, leaf) {
 		near = leaf
 	}
@@ -307,11 +307,11 @@ func (ps *parser) failUnknownKey(key, value *yaml.Node, at string, names []strin
 		what += ", did you mean " + near + "?"
 		ps.failed[strings.TrimSuffix(at, ps.pathOf("", key.Value))+near] = true // it is not missing as well
 	case other != "":
-		what, hint = "unknown key here", other
+		what, try = "unknown key here", other
 	case strings.Contains(key.Value, ":"):
-		hint = "a space after the colon"
+		try = "a space after the colon"
 	}
-	ps.failAt(key, at, what, detail{allowed: strings.Join(names, ", "), hint: hint})
+	ps.failAt(key, at, what, detail{allowed: strings.Join(names, ", "), hint: try})
 }
 
 // decodeServices decodes services, whose keys are Asterisk's; the ones that are not given keep their default.
@@ -324,13 +324,13 @@ func (ps *parser) decodeServices(n *yaml.Node, path string, v reflect.Value) {
 	}
 	ps.eachKey(n, path, func(key *yaml.Node, at string, value *yaml.Node) {
 		if old := v.MapIndex(reflect.ValueOf(key.Value)); !old.IsValid() {
-			what, hint := "unknown service", ""
-			if near := cmp.Or(serviceOfDriver(key.Value), spelling.Nearest(key.Value, names)); near != "" {
+			what, try := "unknown service", ""
+			if near := cmp.Or(serviceOfDriver(key.Value), hint.Nearest(key.Value, names)); near != "" {
 				what += ", did you mean " + near + "?"
 			} else if strings.EqualFold(key.Value, "IAX2") || strings.EqualFold(key.Value, "IAX") {
-				hint = "remove it: Asterisk reports no security events of IAX2"
+				try = "remove it: Asterisk reports no security events of IAX2"
 			}
-			ps.failAt(key, at, what, detail{allowed: strings.Join(names, ", "), hint: hint})
+			ps.failAt(key, at, what, detail{allowed: strings.Join(names, ", "), hint: try})
 			return
 		}
 		mode := reflect.New(v.Type().Elem()).Elem()

@@ -20,7 +20,7 @@ func TestMinimalFileTakesEveryDefault(t *testing.T) {
 	}
 	a := c.Asterisk[0]
 	if a.Name != "192.0.2.1:5038" || a.Address != a.Name || a.Auth != config.AuthMD5 || a.Learn != config.LearnAuto ||
-		a.PingInterval != 15*time.Second {
+		a.PingInterval != 4*time.Second {
 		t.Errorf("%+v", a)
 	}
 	if c.Policy.Threshold != 10 || c.Firewall.Table != "ringwall" || c.Policy.Services["SIP"] != config.Observe {

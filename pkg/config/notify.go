@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	escape "github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/spelling"
 )
 
 // Notify is one target that is told of decisions: a web address, or a program.
@@ -274,7 +274,7 @@ func (ps *parser) checkURL(n *Notify, at string) {
 // checkBody checks the template.
 func (ps *parser) checkBody(n *Notify, at string) {
 	key := at + ".template"
-	ps.checkOneOf(key, n.Template, message.Names())
+	ps.checkOneOf(key, n.Template, message.ReadyNames())
 	if n.Body == "" {
 		if n.ContentType != message.JSON && !ps.failed[at+".content_type"] {
 			ps.fail(at+".content_type", "the ready templates are all JSON",
@@ -353,7 +353,7 @@ func (ps *parser) checkFilter(n *Notify, at string, pbxs []Asterisk) {
 	for i, p := range n.PBX {
 		key := fmt.Sprintf("%s.pbx[%d]", at, i)
 		if !slices.Contains(names, p) && !ps.failed[key] && !ps.failed["asterisk"] {
-			d := detail{value: ps.shown(key), hint: spelling.Nearest(p, names)}
+			d := detail{value: ps.shown(key), hint: hint.Nearest(p, names)}
 			ps.fail(key, "no Asterisk has this name", d)
 		}
 	}

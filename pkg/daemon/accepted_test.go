@@ -90,7 +90,7 @@ func (s *serviced) run() {
 func (s *serviced) heard() {
 	s.t.Helper()
 	s.until("the session is up", func() bool {
-		return s.d.pbxs[0].status().Up &&
+		return s.d.pbxs[0].pbxStatus().Up &&
 			s.d.pbxs[0].sessionAddr.Load() != nil
 	})
 }
@@ -194,7 +194,7 @@ func TestAStartWithoutTheSecretKeepsTheBans(t *testing.T) {
 		t.Error("the file's own allow list is not in force")
 	}
 	s.until("status says why there is no login", func() bool {
-		v := s.d.pbxs[0].status()
+		v := s.d.pbxs[0].pbxStatus()
 		return !v.Up && strings.Contains(v.LastError, s.secret) && v.Try != ""
 	})
 	if err := os.Rename(s.secret+".away", s.secret); err != nil {

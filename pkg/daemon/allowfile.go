@@ -31,14 +31,15 @@ type allowFile struct {
 	log  *slog.Logger
 	now  func() time.Time
 
-	mu     sync.Mutex
-	list   map[string]store.Allow
-	fault  string // why the list was read from the text, or could not be
-	failed error  // why it cannot be written
+	mu       sync.Mutex
+	entries  map[string]store.Allow
+	lost     bool   // neither the state file nor the text says what commands allowed
+	fault    string // why the list was read from the text, or could not be
+	writeErr error  // why it cannot be written
 }
 
 func newAllowFile(state string, log *slog.Logger) *allowFile {
-	return &allowFile{path: besideState(state, "allow"), log: log, now: time.Now, list: make(map[string]store.Allow)}
+	return &allowFile{path: besideState(state, "allow"), log: log, now: time.Now, entries: make(map[string]store.Allow)}
 }
 
 // mergeStored takes the entries of the state file over and returns those that count: where the state file was of no
@@ -47,7 +48,7 @@ func (a *allowFile) mergeStored(stored []store.Allow, lost string) []store.Allow
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, e := range stored {
-		a.list[entryName(e)] = e
+		a.entries[entryName(e)] = e
 	}
 	if a.path == "" {
 		return stored // the end of what is over is the engine's matter
@@ -56,18 +57,30 @@ func (a *allowFile) mergeStored(stored []store.Allow, lost string) []store.Allow
 		a.readTextLocked(lost)
 	}
 	a.writeLocked() // and drop what is over
-	out := make([]store.Allow, 0, len(a.list))
-	for _, name := range sorted(a.list) {
-		out = append(out, a.list[name])
+	out := make([]store.Allow, 0, len(a.entries))
+	for _, name := range sortedKeys(a.entries) {
+		e := a.entries[name]
+		if e.By == byKernel {
+			e.Note = byKernel // which the text does not hold
+		}
+		out = append(out, e)
 	}
 	return out
+}
+
+// listIsLost reports whether it is not known any more what commands allowed.
+func (a *allowFile) listIsLost() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lost
 }
 
 // readTextLocked reads the text.
 func (a *allowFile) readTextLocked(lost string) {
 	lines, from, err := store.ReadLines(a.path)
+	a.lost = err != nil
 	if errors.Is(err, fs.ErrNotExist) {
-		return // nothing was ever allowed by a command
+		return // nothing was ever allowed by a command, or the whole folder is gone
 	}
 	if err != nil {
 		a.fault = lost + "; what ringwall allow added is lost: " + printable.String(err.Error())
@@ -83,8 +96,8 @@ func (a *allowFile) readTextLocked(lost string) {
 				err)
 			continue
 		}
-		if _, ok := a.list[entryName(e)]; !ok {
-			a.list[entryName(e)] = e
+		if _, ok := a.entries[entryName(e)]; !ok {
+			a.entries[entryName(e)] = e
 			n++
 		}
 	}
@@ -94,15 +107,54 @@ func (a *allowFile) readTextLocked(lost string) {
 	}
 }
 
-// change adds an entry, or takes it away, and writes the list down.
-func (a *allowFile) change(e store.Allow, remove bool) {
+// changeEntry adds an entry, or takes it away, and writes the list down.
+func (a *allowFile) changeEntry(e store.Allow, remove bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.list[entryName(e)] = e
+	a.entries[entryName(e)] = e
 	if remove {
-		delete(a.list, entryName(e))
+		delete(a.entries, entryName(e))
 	}
 	if a.path != "" {
+		a.writeLocked()
+	}
+}
+
+// addFound adds what was found in the kernel.
+func (a *allowFile) addFound(entries []store.Allow) {
+	if len(entries) == 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range entries {
+		a.entries[entryName(e)] = e
+	}
+	a.writeLocked()
+}
+
+// foundEntries returns what was found in the kernel and neither confirmed nor taken off since.
+func (a *allowFile) foundEntries() (list []netip.Prefix) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, name := range sortedKeys(a.entries) {
+		if e := a.entries[name]; e.By == byKernel && e.Prefix.IsValid() {
+			list = append(list, e.Prefix)
+		}
+	}
+	return list
+}
+
+// dropFound takes those off that were found in the kernel, but for those that a person has confirmed meanwhile.
+func (a *allowFile) dropFound(list []netip.Prefix) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range list {
+		if name := entryName(store.Allow{Prefix: p}); a.entries[name].By == byKernel {
+			delete(a.entries, name)
+		}
+	}
+	if len(list) > 0 {
 		a.writeLocked()
 	}
 }
@@ -110,10 +162,10 @@ func (a *allowFile) change(e store.Allow, remove bool) {
 // writeLocked writes the list down, unless the file has it, and drops what is over.
 func (a *allowFile) writeLocked() {
 	now := a.now()
-	maps.DeleteFunc(a.list, func(_ string, e store.Allow) bool { return !e.Until.IsZero() && !e.Until.After(now) })
+	maps.DeleteFunc(a.entries, func(_ string, e store.Allow) bool { return !e.Until.IsZero() && !e.Until.After(now) })
 	var lines []string
-	for _, name := range sorted(a.list) {
-		e := a.list[name]
+	for _, name := range sortedKeys(a.entries) {
+		e := a.entries[name]
 		line := name + " " + e.Added.UTC().Format(time.RFC3339)
 		if !e.Until.IsZero() {
 			line += " " + untilWord + e.Until.UTC().Format(time.RFC3339)
@@ -122,21 +174,21 @@ func (a *allowFile) writeLocked() {
 	}
 	have, from, err := store.ReadLines(a.path)
 	if err == nil && from == a.path && slices.Equal(have, lines) || len(lines) == 0 && errors.Is(err, fs.ErrNotExist) {
-		a.failed = nil
+		a.writeErr = nil
 		return
 	}
 	if err := store.WriteLines(a.path, allowedHeading, lines); err != nil {
-		if a.failed == nil {
+		if a.writeErr == nil {
 			a.log.Warn("the allow list of commands is not saved as text", "err", err)
 		}
-		a.failed = err
+		a.writeErr = err
 		return
 	}
-	a.failed = nil
+	a.writeErr = nil
 }
 
-// warnings are what a person should know of the list.
-func (a *allowFile) warnings() (out []api.Warning) {
+// listWarnings are what a person should know of the list.
+func (a *allowFile) listWarnings() (out []api.Warning) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.fault != "" {

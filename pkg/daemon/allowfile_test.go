@@ -69,7 +69,7 @@ func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
 			if _, ok := r.inKernel(firewall.Allow, "2001:db8:7::/48"); !ok {
 				t.Error("the allowed network is not in the kernel")
 			}
-			if !slices.Contains(r.d.allowSources.added(), "localhost") {
+			if !slices.Contains(r.d.allowSources.hostsAdded(), "localhost") {
 				t.Error("the host name is forgotten")
 			}
 			if _, ok := r.inKernel(firewall.Allow, "198.51.100.9/32"); ok && name != "text gone" {
@@ -145,8 +145,8 @@ func TestTheTextOfTheAllowListKnowsItsEnds(t *testing.T) {
 		By: "root (uid 0)"}
 	ever := store.Allow{Prefix: netip.MustParsePrefix("203.0.113.10/32"), Added: now, By: "until (uid 7)"}
 	a := list()
-	a.change(short, false)
-	a.change(ever, false)
+	a.changeEntry(short, false)
+	a.changeEntry(ever, false)
 	if got := list().mergeStored(nil, "no state file"); !slices.Equal(got, []store.Allow{ever, short}) {
 		t.Errorf("%+v", got)
 	}

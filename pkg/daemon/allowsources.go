@@ -17,10 +17,10 @@ import (
 // allowSources keeps the engine's lists of who must not be banned up to date: host names of the allow list, this
 // machine's own addresses.
 type allowSources struct {
-	pipeline *pipeline.Pipeline
-	resolver *hosts.Resolver
-	watcher  *hosts.Watcher
-	kept     *keptAddresses
+	pipeline      *pipeline.Pipeline
+	resolver      *hosts.Resolver
+	watcher       *hosts.Watcher
+	keptAddresses *keptAddresses
 
 	mu           sync.Mutex
 	configHosts  []string // host names of policy.allow
@@ -29,7 +29,7 @@ type allowSources struct {
 }
 
 func (d *Daemon) newAllowSources(cfg *config.Config) *allowSources {
-	k := &allowSources{pipeline: d.pipeline, kept: loadKeptAddresses(cfg.State.Path, d.log)}
+	k := &allowSources{pipeline: d.pipeline, keptAddresses: loadKeptAddresses(cfg.State.Path, d.log)}
 	k.resolver = hosts.NewResolver(hosts.Config{Log: d.log, Lookup: d.opts.Lookup, OnChange: k.hostResolved,
 		OnError: func(name string, err error) {
 			if err != nil {
@@ -39,65 +39,65 @@ func (d *Daemon) newAllowSources(cfg *config.Config) *allowSources {
 			}
 			d.log.Info("a host name of the allow list is resolved again", "host", name)
 		}})
-	k.configure(cfg.Policy)
+	k.setConfigHosts(cfg.Policy)
 	k.watcher = hosts.NewWatcher(hosts.WatchConfig{Log: d.log, OnChange: k.ownAddressesChanged})
 	d.tasks = append(d.tasks, k.resolver, k.watcher)
 	return k
 }
 
-// configure takes the host names of the configuration.
-func (k *allowSources) configure(p config.Policy) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.configHosts = k.configHosts[:0]
+// setConfigHosts takes over the host names of policy.allow.
+func (s *allowSources) setConfigHosts(p config.Policy) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.configHosts = s.configHosts[:0]
 	for _, a := range p.Allow {
 		if a.Host != "" {
-			k.configHosts = append(k.configHosts, a.Host)
-			k.kept.recall(a.Host, k)
+			s.configHosts = append(s.configHosts, a.Host)
+			s.keptAddresses.recallAddresses(a.Host, s)
 		}
 	}
-	k.lookUpHostsLocked()
+	s.lookUpHostsLocked()
 }
 
-// add takes one more name, until remove or the end of the daemon.
-func (k *allowSources) add(name string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !slices.Contains(k.addedHosts, name) {
-		k.addedHosts = append(k.addedHosts, name)
-		k.kept.recall(name, k)
-		k.lookUpHostsLocked()
+// addHost adds a host name, until removeHost or the end of the daemon.
+func (s *allowSources) addHost(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.addedHosts, name) {
+		s.addedHosts = append(s.addedHosts, name)
+		s.keptAddresses.recallAddresses(name, s)
+		s.lookUpHostsLocked()
 	}
 }
 
-// added returns the names that were added at run time.
-func (k *allowSources) added() []string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return slices.Clone(k.addedHosts)
+// hostsAdded returns the names that were added at run time.
+func (s *allowSources) hostsAdded() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.addedHosts)
 }
 
-// remove drops a name that was added, and reports whether there was one.
-func (k *allowSources) remove(name string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	i := slices.Index(k.addedHosts, name)
+// removeHost drops a name that was added, and reports whether there was one.
+func (s *allowSources) removeHost(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.addedHosts, name)
 	if i < 0 {
 		return false
 	}
-	k.addedHosts = slices.Delete(k.addedHosts, i, i+1)
-	k.lookUpHostsLocked()
+	s.addedHosts = slices.Delete(s.addedHosts, i, i+1)
+	s.lookUpHostsLocked()
 	return true
 }
 
-func (k *allowSources) lookUpHostsLocked() {
+func (s *allowSources) lookUpHostsLocked() {
 	// The names were checked where they came in; a bad one is only not looked up.
-	_ = k.resolver.Set(append(slices.Clone(k.configHosts), k.addedHosts...))
+	_ = s.resolver.Set(append(slices.Clone(s.configHosts), s.addedHosts...))
 }
 
 // hostResolved takes the addresses of a name to the allow list.
-func (k *allowSources) hostResolved(name string, added, removed []netip.Prefix) {
-	k.pipeline.Update(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
+func (s *allowSources) hostResolved(name string, added, removed []netip.Prefix) {
+	s.pipeline.Update(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 		for _, p := range removed {
 			e.Disallow(p, name)
 		}
@@ -106,16 +106,16 @@ func (k *allowSources) hostResolved(name string, added, removed []netip.Prefix) 
 		}
 		return out
 	})
-	k.endSparing()
+	s.endSparing()
 }
 
 // ownAddressesChanged takes the machine's own addresses to the allow list.
-func (k *allowSources) ownAddressesChanged(own map[netip.Prefix]string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	before := k.ownAddresses
-	k.ownAddresses = own
-	k.pipeline.Update(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
+func (s *allowSources) ownAddressesChanged(own map[netip.Prefix]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.ownAddresses
+	s.ownAddresses = own
+	s.pipeline.Update(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 		for p := range before {
 			if _, ok := own[p]; !ok {
 				e.Disallow(p, engine.OriginHost)

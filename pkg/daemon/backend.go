@@ -21,7 +21,7 @@ func (d *Daemon) Backend() api.Backend { return backend{d} }
 
 type backend struct{ *Daemon }
 
-// How many are looked at while events wait: a fraction of a millisecond's work.
+// How many bans and trusted sources are read under one lock, while events wait: a fraction of a millisecond's work.
 const (
 	banPiece      = 128
 	evidencePiece = 16
@@ -44,7 +44,7 @@ func (b backend) Bans(ctx context.Context, f api.BanFilter, each func([]ban.Ban)
 			some, more = e.WalkBans(now, &walk, n, f.Within, f.Evidence, nil)
 		})
 		for i := range some { // without the engine's lock
-			some[i].Place = b.locate(some[i].Prefix.Addr())
+			some[i].Place = b.placeOf(some[i].Prefix.Addr())
 		}
 		if err := sendPiece(ctx, some, each); err != nil {
 			return err
@@ -69,7 +69,7 @@ func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) erro
 		var some []ban.Trust
 		b.pipeline.Read(func(e *engine.Engine, now time.Time) { some, more = e.WalkTrust(now, &walk, trustPiece, nil) })
 		for i := range some {
-			some[i].Place = b.locate(some[i].Prefix.Addr())
+			some[i].Place = b.placeOf(some[i].Prefix.Addr())
 		}
 		if err := sendPiece(ctx, some, each); err != nil {
 			return err
@@ -81,7 +81,7 @@ func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) erro
 // Allowed implements api.Backend.
 func (b backend) Allowed(context.Context) (out []ban.Exemption, _ error) {
 	b.pipeline.Read(func(e *engine.Engine, _ time.Time) { out = e.Allowed() })
-	return b.allowSources.describe(out), nil
+	return b.allowSources.describeHosts(out), nil
 }
 
 // Protected implements api.Backend.
@@ -96,11 +96,11 @@ func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _
 		return x, err
 	}
 	b.pipeline.Read(func(e *engine.Engine, now time.Time) { x = e.Why(now, a) })
-	if x.Place = b.locate(a); x.Ban != nil {
-		x.Ban.Place = b.locate(x.Ban.Prefix.Addr())
+	if x.Place = b.placeOf(a); x.Ban != nil {
+		x.Ban.Place = b.placeOf(x.Ban.Prefix.Addr())
 	}
 	if x.Trust != nil {
-		x.Trust.Place = b.locate(x.Trust.Prefix.Addr())
+		x.Trust.Place = b.placeOf(x.Trust.Prefix.Addr())
 	}
 	return x, nil
 }
@@ -113,13 +113,13 @@ func (b backend) Account(_ context.Context, name string) (api.AccountResult, err
 			api.MaxNamed)
 	})
 	for i := range res.Sources {
-		res.Sources[i].Place = b.locate(res.Sources[i].Prefix.Addr())
+		res.Sources[i].Place = b.placeOf(res.Sources[i].Prefix.Addr())
 	}
 	return res, nil
 }
 
 // Place implements api.Backend.
-func (b backend) Place(addr netip.Addr) ban.Place { return b.locate(addr) }
+func (b backend) Place(addr netip.Addr) ban.Place { return b.placeOf(addr) }
 
 // History implements api.Backend.
 func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr, each func([]ban.Decision) error) error {
@@ -151,7 +151,7 @@ func (b backend) Ban(ctx context.Context, req api.BanRequest) (api.BanResult, er
 	}
 	length := req.For
 	if length == 0 {
-		length = b.config.current().Policy.Ban.First
+		length = b.config.currentConfig().Policy.Ban.First
 	}
 	var view ban.Ban
 	decisions, err := b.pipeline.UpdateAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
@@ -248,7 +248,7 @@ func (b backend) Allow(ctx context.Context, req api.AllowRequest) (api.AllowResu
 	if req.Host != "" {
 		origin, result.Entry = req.Host, req.Host
 		var err error
-		if prefixes, err = b.resolve(ctx, req); err != nil {
+		if prefixes, err = b.resolveHost(ctx, req); err != nil {
 			return result, err
 		}
 		for _, p := range prefixes {
@@ -299,8 +299,8 @@ func (b backend) Allow(ctx context.Context, req api.AllowRequest) (api.AllowResu
 	unsaved := b.saveAllow(ctx, req, until)
 	result.Lasting = unsaved == ""
 	if req.Host != "" && !req.Remove {
-		b.allowSources.add(req.Host)
-	} else if req.Host != "" && b.allowSources.remove(req.Host) {
+		b.allowSources.addHost(req.Host)
+	} else if req.Host != "" && b.allowSources.removeHost(req.Host) {
 		result.Removed = true
 	}
 	switch {
@@ -329,13 +329,13 @@ func (b backend) saveAllow(ctx context.Context, req api.AllowRequest, until time
 	if !req.Remove {
 		change = store.PutAllow(entry)
 	}
-	b.allowed.change(entry, req.Remove)
+	b.allowed.changeEntry(entry, req.Remove)
 	b.pipeline.Save([]store.Change{change})
 	return b.awaitDisk(ctx)
 }
 
-// resolve looks up the addresses of a host name; of one that is to be removed, those that it put on the allow list.
-func (b backend) resolve(ctx context.Context, req api.AllowRequest) ([]netip.Prefix, error) {
+// resolveHost looks up the addresses of a host name; of one that is to be removed, those that it put on the allow list.
+func (b backend) resolveHost(ctx context.Context, req api.AllowRequest) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	if req.Remove {
 		b.pipeline.Read(func(e *engine.Engine, _ time.Time) {
@@ -363,7 +363,7 @@ func (b backend) resolve(ctx context.Context, req api.AllowRequest) ([]netip.Pre
 // sourceOf is the prefix that the engine judges as one.
 func (b backend) sourceOf(p netip.Prefix) netip.Prefix {
 	if p.Addr().Is6() && p.IsSingleIP() {
-		if wide, err := p.Addr().Prefix(b.config.current().Policy.IPv6Prefix); err == nil {
+		if wide, err := p.Addr().Prefix(b.config.currentConfig().Policy.IPv6Prefix); err == nil {
 			return wide
 		}
 	}

@@ -104,7 +104,8 @@ func attacks(n int) (frames []ami.Frame) {
 	at := now.UTC().Format("2006-01-02T15:04:05.000+0000")
 	for i := range n {
 		for try := range 3 {
-			text := fmt.Sprintf("Event: InvalidAccountID\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: Error\r\nService: PJSIP\r\n"+
+			text := fmt.Sprintf("Event: InvalidAccountID\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: "+
+				"Error\r\nService: PJSIP\r\n"+
 				"EventVersion: 1\r\nAccountID: %d\r\nSessionID: call-%d-%d\r\nLocalAddress: IPV4/TCP/192.0.2.1/5060\r\n"+
 				"RemoteAddress: IPV4/TCP/%v/5060", at, 100+try, i, try, scanner(i))
 			frames = append(frames, ami.Frame{Text: text, Received: now})
@@ -190,7 +191,7 @@ func TestEachBanIsToldOnce(t *testing.T) {
 			group.Go(func() {
 				for len(mine) > 0 {
 					n := min(len(mine), 1+len(mine)%4)
-					p.frames(mine[:n])
+					p.judgeFrames(mine[:n])
 					mine = mine[n:]
 				}
 			})
@@ -233,14 +234,14 @@ func BenchmarkDirect(b *testing.B) {
 	frames := attacks(n)
 	p := w.newPBX("pbx1")
 	for i := range n {
-		p.frames(frames[3*i : 3*i+2])
+		p.judgeFrames(frames[3*i : 3*i+2])
 	}
 	sooner := time.Duration(0)
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := range n {
 		began := time.Now()
-		p.frames(frames[3*i+2 : 3*i+3])
+		p.judgeFrames(frames[3*i+2 : 3*i+3])
 		sooner += w.kernel.at.Sub(began)
 	}
 	b.StopTimer()

@@ -114,7 +114,7 @@ func (c *configuration) keepAccepted() error {
 	return nil
 }
 
-func (c *configuration) current() *config.Config {
+func (c *configuration) currentConfig() *config.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.cfg
@@ -136,7 +136,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 	if err == nil && d.opts.Socket != "" {
 		cfg.Control.Socket = d.opts.Socket
 	}
-	old := d.config.current()
+	old := d.config.currentConfig()
 	if err == nil {
 		err = d.reconfigureKernel(ctx, cfg)
 	}
@@ -147,7 +147,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 		d.config.text, d.config.inForce = text, ""
 	}
 	d.config.mu.Unlock()
-	d.metrics.Reloaded(err == nil)
+	d.metrics.SetReloaded(err == nil)
 	if err != nil {
 		d.log.Error("the new configuration is not taken over; the old one stays in force", "err", err)
 		return
@@ -157,17 +157,18 @@ func (d *Daemon) Reload(ctx context.Context) {
 	}
 	d.keepConfiguration()
 	setLevel(d.level, cfg.Log.Level)
-	d.atlas.Configure(cfg.Geo.Files)
+	d.geoFiles.Configure(cfg.Geo.Files)
 	_, err = d.pipeline.UpdateAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		out := e.Configure(now, cfg.Policy)
-		e.SetMultipliers(cfg.Geo.Multiply, d.locate)
+		e.SetMultipliers(cfg.Geo.Multiply, d.placeOf)
 		return out, nil
 	})
 	if err != nil {
 		d.log.Error("the kernel has not taken the new configuration yet", hint.Attr(err))
 	}
-	d.allowSources.configure(cfg.Policy)
+	d.allowSources.setConfigHosts(cfg.Policy)
 	d.reopenParts(old, cfg)
+	d.drops.lookSoon()
 	for _, p := range d.pbxs {
 		p.session.Retry() // what was mended may have been Asterisk's side
 	}
@@ -182,15 +183,15 @@ func (d *Daemon) reconfigureKernel(ctx context.Context, cfg *config.Config) erro
 	want, have := TableConfig(cfg, d.opts.NetNS), TableConfig(d.config.atStart, d.opts.NetNS)
 	want.Table, want.Owner, want.IPv6Prefix, want.MaxElements = have.Table, have.Owner, have.IPv6Prefix,
 		have.MaxElements
-	d.ports.configure(cfg.Firewall)
-	want.UDPPorts, want.TCPPorts = d.ports.wanted()
+	d.ports.setConfig(cfg.Firewall)
+	want.UDPPorts, want.TCPPorts = d.ports.portsToClose()
 	// Before the rules: what the meter spares must be known when it begins, and need not be when it ends.
 	d.pipeline.SetMeter(cfg.Firewall.Meter.Enabled)
 	ctx, cancel := context.WithTimeout(ctx, reloadPatience)
 	defer cancel()
 	if err := d.writer.Reconfigure(ctx, want); err != nil {
-		d.ports.configure(d.config.current().Firewall)
-		d.pipeline.SetMeter(d.config.current().Firewall.Meter.Enabled)
+		d.ports.setConfig(d.config.currentConfig().Firewall)
+		d.pipeline.SetMeter(d.config.currentConfig().Firewall.Meter.Enabled)
 		return fmt.Errorf("firewall: %w", err)
 	}
 	if cfg.Firewall.Meter.Enabled {
@@ -201,7 +202,8 @@ func (d *Daemon) reconfigureKernel(ctx context.Context, cfg *config.Config) erro
 
 // keepConfiguration keeps what is in force, or says why it cannot.
 func (d *Daemon) keepConfiguration() {
-	d.faults.set("the copy of the last accepted configuration", "look at the disk of "+filepath.Dir(d.config.accepted),
+	d.faults.setFault("the copy of the last accepted configuration",
+		"look at the disk of "+filepath.Dir(d.config.accepted),
 		d.config.keepAccepted())
 }
 
@@ -220,13 +222,13 @@ func restartNeeded(old, new *config.Config) []string {
 // login, and with the size of the kernel's sets, for which policy.limits.bans may be too small to matter.
 func atStart(c *config.Config) *config.Config {
 	view := *c
-	view.Asterisk = sessions(c)
+	view.Asterisk = sessionsAtStart(c)
 	view.Policy.Limits.Bans = int(TableConfig(c, 0).MaxElements)
 	return &view
 }
 
-// sessions are the Asterisks without those secrets that are read before each login.
-func sessions(c *config.Config) []config.Asterisk {
+// sessionsAtStart are the Asterisks without those secrets that are read before each login.
+func sessionsAtStart(c *config.Config) []config.Asterisk {
 	list := slices.Clone(c.Asterisk)
 	for i := range list {
 		if list[i].SecretFile != "" {

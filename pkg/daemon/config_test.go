@@ -19,7 +19,8 @@ func TestReload(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ringwall.yaml")
 	write := func(more string) {
 		t.Helper()
-		text := fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret}\ncontrol: {socket: %s}\n"+
+		text := fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret}\ncontrol: "+
+			"{socket: %s}\n"+
 			"metrics: {listen: \"127.0.0.1:0\"}\n%s", r.address, r.cfg.Control.Socket, more)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -91,7 +92,8 @@ func TestWhatNeedsARestartIsNamed(t *testing.T) {
 	changed.State.Path, changed.Log.Format, changed.Policy.IPv6Prefix, changed.Policy.Limits.Bans = "/z", "json", 56,
 		2_000_000
 	changed.Asterisk = append(changed.Asterisk, config.DefaultAsterisk())
-	const want = "asterisk policy.ipv6_prefix policy.limits.bans firewall.table firewall.owner control.socket control.group state.path log.format"
+	const want = "asterisk policy.ipv6_prefix policy.limits.bans firewall.table firewall.owner control.socket " +
+		"control.group state.path log.format"
 	if got := strings.Join(restartNeeded(&old, &changed), " "); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

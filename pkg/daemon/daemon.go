@@ -30,7 +30,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/web"
 )
 
-// remembered is how many decisions history holds.
+// historySize is how many decisions history holds.
 const historySize = 20000
 
 // Options say what to run.
@@ -76,6 +76,7 @@ type Daemon struct {
 	kernel   *kernelState
 	pbxs     []*pbx // in the order of the configuration
 	ports    *asteriskPorts
+	drops    *othersDrops // nil in a dry run
 
 	// Who must not be banned.
 	allowSources *allowSources
@@ -84,7 +85,10 @@ type Daemon struct {
 	// What is kept and brought back.
 	store     *store.Store // nil: nothing is kept
 	stateLost string       // why the state file was of no use, if it was not
+	listLost  bool         // the state file does not say any more whom commands allowed
 	restorer  *pipeline.Restorer
+	// foundAny says that the start took allowed prefixes over from the kernel, since the list of them was lost.
+	foundAny bool
 
 	// Who is told.
 	feed      *api.Feed // history, and those who follow it
@@ -92,7 +96,7 @@ type Daemon struct {
 	notifier  *notify.Notifier
 	metrics   *metrics.Metrics
 	page      atomic.Pointer[web.Page] // nil: there is none
-	atlas     *geo.Databases
+	geoFiles  *geo.Databases
 
 	tableBuilt <-chan struct{} // closed when the table is there, with what was known first
 	allBuilt   chan struct{}   // closed when everything desired is in the kernel
@@ -116,7 +120,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.config, err = loadConfiguration(o); err != nil {
 		return nil, err
 	}
-	cfg := d.config.current()
+	cfg := d.config.currentConfig()
 	d.log = o.Log
 	if d.log == nil {
 		d.log = newLogger(cfg.Log, os.Stderr, d.level)
@@ -129,7 +133,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.announcer = pipeline.NewAnnouncer(d.log, d.notifyOf)
 	d.metrics = metrics.New(o.Version, d)
 	if err := d.config.err; err != nil {
-		d.metrics.Reloaded(false)
+		d.metrics.SetReloaded(false)
 		d.log.Error("the configuration is not in force as it is; attackers are kept out with "+d.config.inForce, "file",
 			d.config.path, "err", err)
 	}
@@ -153,12 +157,15 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	if d.opts.ConfigPath != "" { // of the demo and of tests nobody is in danger
-		l := &logins{Daemon: d, folder: loginFolder, interval: loginsEvery}
-		l.update()
+		l := &remoteLoginAllower{Daemon: d, folder: loginFolder, interval: loginsInterval}
+		l.updateAllowed()
 		d.tasks = append(d.tasks, l)
 	}
 	d.ports.setKernelPorts = d.closePorts
 	d.tasks = append(d.tasks, d.ports)
+	if d.drops = newOthersDrops(d); d.drops != nil {
+		d.tasks = append(d.tasks, d.drops)
+	}
 	// From here on nothing keeps the daemon from its work, but an Asterisk that cannot be one.
 	d.openGeo(cfg)
 	d.openNotify()
@@ -169,7 +176,7 @@ func New(o Options) (_ *Daemon, err error) {
 		}
 		d.pbxs = append(d.pbxs, p)
 	}
-	if err := d.listen(cfg); err != nil {
+	if err := d.openListeners(cfg); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -178,7 +185,7 @@ func New(o Options) (_ *Daemon, err error) {
 // MemoryBudget is the bytes of Go's memory within which everything fits that the configuration allows: sources at their
 // bound, a full queue for each Asterisk, and a collector that works harder near it instead of doubling the heap.
 func (d *Daemon) MemoryBudget() int64 {
-	cfg := d.config.current()
+	cfg := d.config.currentConfig()
 	const base, source, queue = 20 << 20, 250, 64 << 20
 	return base + int64(cfg.Policy.MaxSources)*source + int64(max(1, len(cfg.Asterisk)))*queue
 }
@@ -252,7 +259,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	err := group.Wait()
 	d.notifyStopping()
 	d.pipeline.SaveTrusts()
-	d.allowSources.kept.keep(d.allowSources.resolver.States(), true)
+	d.allowSources.keptAddresses.writeAddresses(d.allowSources.resolver.States(), true)
 	stopBack()
 	behind.Wait()
 	return errors.Join(err, d.Close())
@@ -282,7 +289,7 @@ func (d *Daemon) keepRunning(ctx context.Context, t Task) error {
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
-		d.faults.set(t.String(), "journalctl -u ringwall", err)
+		d.faults.setFault(t.String(), "journalctl -u ringwall", err)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

@@ -204,9 +204,9 @@ func TestAsteriskRestartsUnderTheDaemon(t *testing.T) {
 	r.await(ban.ActionBan, "203.0.113.66/32")
 	address := r.address
 	r.stopServer()
-	r.until("the loss is noticed", func() bool { return !r.d.pbxs[0].status().Up })
+	r.until("the loss is noticed", func() bool { return !r.d.pbxs[0].pbxStatus().Up })
 	r.serve(address)
-	r.until("the session is up again", func() bool { return r.d.pbxs[0].status().Up })
+	r.until("the session is up again", func() bool { return r.d.pbxs[0].pbxStatus().Up })
 	if _, ok := r.inKernel(firewall.Ban, "203.0.113.66/32"); !ok {
 		t.Error("the ban ended with Asterisk")
 	}
@@ -411,7 +411,7 @@ func TestStatusNamesTheFaultAndItsCureOnce(t *testing.T) {
 		}
 	}()
 	var p api.PBXStatus
-	r.until("the login is refused", func() bool { p = d.pbxs[0].status(); return p.LastError != "" })
+	r.until("the login is refused", func() bool { p = d.pbxs[0].pbxStatus(); return p.LastError != "" })
 	if p.Up || strings.Contains(p.LastError, "Try") || !strings.Contains(p.Try, "secret") ||
 		strings.Contains(p.Try+p.LastError, "wrong\n") {
 		t.Errorf("%+v", p)

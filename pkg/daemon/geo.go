@@ -16,20 +16,20 @@ import (
 
 // openGeo reads the geo files. What is wrong with them is a warning: nobody is banned the less for it.
 func (d *Daemon) openGeo(cfg *config.Config) {
-	d.atlas = geo.New(d.log, cfg.Geo.Files...)
-	d.tasks = append(d.tasks, d.atlas)
+	d.geoFiles = geo.New(d.log, cfg.Geo.Files...)
+	d.tasks = append(d.tasks, d.geoFiles)
 	d.pipeline.Read(func(e *engine.Engine, _ time.Time) {
-		e.SetMultipliers(cfg.Geo.Multiply, d.locate)
-		e.SetLocate(d.locate)
+		e.SetMultipliers(cfg.Geo.Multiply, d.placeOf)
+		e.SetLocate(d.placeOf)
 	})
 }
 
-// locate returns where an address is registered.
-func (d *Daemon) locate(addr netip.Addr) ban.Place { return ban.Place(d.atlas.Place(addr)) }
+// placeOf returns where an address is registered.
+func (d *Daemon) placeOf(addr netip.Addr) ban.Place { return d.geoFiles.Place(addr) }
 
 // geoStatus is the geo files at a glance, and what a person should look at.
 func (d *Daemon) geoStatus(cfg config.Geo, now time.Time) (list []api.GeoFile, warnings []api.Warning) {
-	for _, f := range d.atlas.Files() {
+	for _, f := range d.geoFiles.Files() {
 		v := api.GeoFile{Path: f.Path}
 		if db := f.DB; db != nil {
 			loaded := f.Loaded
@@ -37,8 +37,9 @@ func (d *Daemon) geoStatus(cfg config.Geo, now time.Time) (list []api.GeoFile, w
 			if !db.Built.IsZero() {
 				v.Built = &db.Built
 			}
-			if age := now.Sub(db.Built); v.Built != nil && age > geo.Stale {
-				warnings = append(warnings, api.Warning{Text: fmt.Sprintf("the geo file %s is %d days old: addresses move",
+			if age := now.Sub(db.Built); v.Built != nil && age > geo.StaleAge {
+				warnings = append(warnings, api.Warning{Text: fmt.Sprintf("the geo file %s is %d days old: addresses "+
+					"move",
 					printable.Limit(f.Path, 200), int(age.Hours()/24)),
 					Try: "geoipupdate, and a timer that runs it every week"})
 			}
@@ -56,7 +57,7 @@ func (d *Daemon) geoStatus(cfg config.Geo, now time.Time) (list []api.GeoFile, w
 		}
 		list = append(list, v)
 	}
-	for _, lack := range geo.IneffectiveMultipliers(cfg.Multiply, d.atlas.Files()) {
+	for _, lack := range geo.IneffectiveMultipliers(cfg.Multiply, d.geoFiles.Files()) {
 		warnings = append(warnings, api.Warning{Text: lack.Error(), Try: lack.Try})
 	}
 	return list, warnings

@@ -98,7 +98,7 @@ func TestPlacesFromTheConfigurationToWhy(t *testing.T) {
 
 	geotest.Put(t, path, geotest.Make(t, attackersAt("SE", 64511)))
 	aged(t, path)
-	r.d.atlas.Refresh()
+	r.d.geoFiles.Refresh()
 	if x = why(); x.Country != "SE" || x.ASN != 64511 || engine.Arithmetic(&x.Evidence[0]) != "4 × 2 (country NL)" {
 		t.Errorf("another file: %+v", x)
 	}
@@ -139,13 +139,13 @@ func TestWithoutItsGeoFileTheDaemonBans(t *testing.T) {
 		t.Errorf("%+v, %v", x, err)
 	}
 
-	r.d.atlas.Configure([]string{old})
+	r.d.geoFiles.Configure([]string{old})
 	warned("the geo file " + old + " is 100 days old: addresses move")
 	if err := os.WriteFile(old, []byte("half"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	aged(t, old)
-	r.d.atlas.Refresh()
+	r.d.geoFiles.Refresh()
 	st, err := r.client.Status(t.Context())
 	if err != nil || len(st.Warnings) != 2 || !strings.Contains(st.Warnings[1].Text,
 		"the one that was read before is still used") ||

@@ -9,17 +9,19 @@ const (
 	briskTick = 200 * time.Millisecond // while events come: bans and challenges end on time
 	slowTick  = time.Second            // while none do: an idle daemon uses next to no processor
 	idleAfter = 5 * time.Second        // without an event
-	// renewEvery is how often what people rely on for long is written down and told to the kernel again.
-	renewEvery = 5 * time.Minute
+	// renewInterval is how often what people rely on for long is written down and told to the kernel again.
+	renewInterval = 5 * time.Minute
+	// explainInterval is how often it is looked whether what was found in the kernel is explained by now.
+	explainInterval = 5 * time.Second
 )
 
-// tickPace says how soon the engine's time is due again.
+// tickPace chooses how often the engine is ticked.
 type tickPace struct {
 	events uint64    // so far
-	last   time.Time // when there were fewer
+	last   time.Time // when events last came
 }
 
-func (p *tickPace) next(now time.Time, events uint64) time.Duration {
+func (p *tickPace) nextPause(now time.Time, events uint64) time.Duration {
 	if events != p.events {
 		p.events, p.last = events, now
 	}
@@ -29,8 +31,8 @@ func (p *tickPace) next(now time.Time, events uint64) time.Duration {
 	return slowTick
 }
 
-// events is how many events came from all Asterisks.
-func (d *Daemon) events() (n uint64) {
+// eventCount is how many events came from all Asterisks.
+func (d *Daemon) eventCount() (n uint64) {
 	for _, p := range d.pbxs {
 		n += p.events.Load()
 	}
@@ -42,8 +44,10 @@ func (d *Daemon) tickLoop(ctx context.Context) error {
 	pace := tickPace{last: time.Now()}
 	tick := time.NewTimer(briskTick)
 	defer tick.Stop()
-	renew := time.NewTicker(renewEvery)
+	renew := time.NewTicker(renewInterval)
 	defer renew.Stop()
+	explain := time.NewTicker(explainInterval)
+	defer explain.Stop()
 	watchdog := newWatchdog()
 	for {
 		select {
@@ -51,8 +55,10 @@ func (d *Daemon) tickLoop(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			d.pipeline.Tick()
-			watchdog.notify(d)
-			tick.Reset(pace.next(time.Now(), d.events()))
+			watchdog.notifyOnTick(d)
+			tick.Reset(pace.nextPause(time.Now(), d.eventCount()))
+		case <-explain.C:
+			d.dropExplained()
 		case <-renew.C:
 			for _, p := range d.pbxs {
 				if p.session.Status().Up { // what Asterisk knew before it went away grows old
@@ -60,7 +66,7 @@ func (d *Daemon) tickLoop(ctx context.Context) error {
 				}
 			}
 			d.pipeline.SaveTrusts()
-			d.allowSources.kept.keep(d.allowSources.resolver.States(), false)
+			d.allowSources.keptAddresses.writeAddresses(d.allowSources.resolver.States(), false)
 			d.pipeline.RefreshTrust()
 		}
 	}

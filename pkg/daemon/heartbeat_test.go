@@ -10,7 +10,7 @@ func TestADaemonWithoutEventsTicksSlowly(t *testing.T) {
 	pace := tickPace{last: now}
 	at := func(after time.Duration, events uint64, want time.Duration) {
 		t.Helper()
-		if got := pace.next(now.Add(after), events); got != want {
+		if got := pace.nextPause(now.Add(after), events); got != want {
 			t.Errorf("after %v: %v, want %v", after, got, want)
 		}
 	}

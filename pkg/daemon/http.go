@@ -14,9 +14,9 @@ import (
 	"github.com/ringwall/ringwall/pkg/config"
 )
 
-// listen opens the control socket and the metrics listener. It fails where another daemon has the socket: two would
-// fight over the table.
-func (d *Daemon) listen(cfg *config.Config) error {
+// openListeners opens the control socket and the metrics listener. It fails where another daemon has the socket: two
+// would fight over the table.
+func (d *Daemon) openListeners(cfg *config.Config) error {
 	if cfg.Control.Socket != "" {
 		var taken error
 		d.addPart("control.socket", "mend control.socket, then: systemctl reload ringwall", func() (opened, error) {
@@ -42,7 +42,7 @@ func (d *Daemon) openSocket(cfg config.Control) (opened, error) {
 	if err != nil && cfg.Group != "" && !errors.Is(err, api.ErrInUse) {
 		var without error
 		if l, without = api.Listen(cfg.Socket, ""); without == nil {
-			d.faults.set("control.group",
+			d.faults.setFault("control.group",
 				"make the group with groupadd, or change control.group, then: systemctl restart ringwall", err)
 		}
 		err = without
@@ -51,7 +51,7 @@ func (d *Daemon) openSocket(cfg config.Control) (opened, error) {
 		return opened{}, err
 	}
 	tasks := []Task{&api.Server{Listener: l, Backend: d.Backend(), Feed: d.feed, Log: d.log}}
-	if d.faults.has("control.group") {
+	if d.faults.hasFault("control.group") {
 		tasks = append(tasks, &groupTask{d, l, cfg.Group})
 	}
 	return opened{tasks, l.Close}, nil
@@ -76,7 +76,7 @@ func (g *groupTask) Run(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 		if g.socket.SetGroup(g.group) == nil {
-			g.faults.set("control.group", "", nil)
+			g.faults.setFault("control.group", "", nil)
 			return nil
 		}
 	}
@@ -84,7 +84,7 @@ func (g *groupTask) Run(ctx context.Context) error {
 
 // openMetrics opens the metrics listener, if there is one, with the status page behind it.
 func (d *Daemon) openMetrics() (opened, error) {
-	cfg := d.config.current().Metrics
+	cfg := d.config.currentConfig().Metrics
 	if cfg.Listen == "" {
 		return opened{}, nil
 	}
@@ -99,21 +99,22 @@ func (d *Daemon) openMetrics() (opened, error) {
 		}
 		return nil
 	}}
-	handler := d.pages(nil)
+	handler := d.newHTTPHandler(nil)
 	if cfg.Page {
 		site, err := d.newPage(l.Addr())
-		if d.faults.set("metrics.page", "page: false, and: systemctl reload ringwall", err); err == nil {
+		if d.faults.setFault("metrics.page", "page: false, and: systemctl reload ringwall", err); err == nil {
 			d.page.Store(site)
-			o.tasks = append(o.tasks, startAfter{site, d.allBuilt}) // it reads all of history, while bans wait for the kernel
-			handler = d.pages(site.Handler())
+			o.tasks = append(o.tasks, startAfterTask{site, d.allBuilt}) // it reads all of history, while bans wait for the kernel
+			handler = d.newHTTPHandler(site.Handler())
 		}
 	}
 	o.tasks = append(o.tasks, &metricsServer{listener: newBoundedListener(l, d.log), handler: markServing(handler)})
 	return o, nil
 }
 
-// pages are what the metrics listener answers: the metrics, and everything else by the status page where there is one.
-func (d *Daemon) pages(page http.Handler) http.Handler {
+// newHTTPHandler is what the metrics listener answers: the metrics, and everything else by the status page where
+// there is one.
+func (d *Daemon) newHTTPHandler(page http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(d.metrics.Registry, promhttp.HandlerOpts{
 		Registry: d.metrics.Registry, MaxRequestsInFlight: 4, Timeout: 10 * time.Second,

@@ -21,14 +21,14 @@ import (
 )
 
 const (
-	// nameless is how long after the start nobody is banned on forgeable evidence while a name of the allow list has no
-	// address. After that a name with a typo must not keep attackers in.
+	// maxSparing is how long after the start nobody is banned on forgeable evidence while a name of the allow list
+	// has no address. After that a name with a typo must not keep attackers in.
 	maxSparing = time.Minute
-	// namesAge is how old addresses may be that are used before a name is resolved.
+	// keptFor is how old addresses may be that are used before a name is resolved.
 	keptFor = 30 * 24 * time.Hour
-	// namesEvery is how often their times are written down where they stay the same.
+	// rewriteEvery is how often their times are written down where they stay the same.
 	rewriteEvery = 6 * time.Hour
-	// maxNamed is how many names status has a line for.
+	// maxHostWarnings is how many names status has a line for.
 	maxHostWarnings = 5
 )
 
@@ -85,8 +85,8 @@ func loadKeptAddresses(state string, log *slog.Logger) *keptAddresses {
 	return n
 }
 
-// recall gives the resolver and the engine the addresses that a name had before the start, during the start.
-func (n *keptAddresses) recall(name string, k *allowSources) {
+// recallAddresses gives the resolver and the engine the addresses that a name had before the start, during the start.
+func (n *keptAddresses) recallAddresses(name string, k *allowSources) {
 	if n == nil {
 		return
 	}
@@ -108,8 +108,8 @@ func (n *keptAddresses) recall(name string, k *allowSources) {
 	})
 }
 
-// keep writes down what is known, unless that is written already.
-func (n *keptAddresses) keep(states []hosts.State, end bool) {
+// writeAddresses writes the addresses of host names down, unless they are written already; at the end with their times.
+func (n *keptAddresses) writeAddresses(states []hosts.State, end bool) {
 	if n.path == "" {
 		return
 	}
@@ -140,17 +140,17 @@ func (n *keptAddresses) keep(states []hosts.State, end bool) {
 	}
 }
 
-// unresolved are the names that have no address, and those whose addresses are from before the start.
-func (k *allowSources) unresolved() (without, old []hosts.State) {
-	k.mu.Lock()
+// unresolvedHosts returns the names that have no address, and those whose addresses are from before the start.
+func (s *allowSources) unresolvedHosts() (without, old []hosts.State) {
+	s.mu.Lock()
 	wanted := make(map[string]bool)
-	for _, name := range append(append([]string(nil), k.configHosts...), k.addedHosts...) {
+	for _, name := range append(append([]string(nil), s.configHosts...), s.addedHosts...) {
 		if name, ok := hosts.NormalizeName(name); ok {
 			wanted[name] = true
 		}
 	}
-	k.mu.Unlock()
-	for _, s := range k.resolver.States() {
+	s.mu.Unlock()
+	for _, s := range s.resolver.States() {
 		switch {
 		case !wanted[s.Name]:
 		case len(s.Prefixes) == 0:
@@ -160,33 +160,33 @@ func (k *allowSources) unresolved() (without, old []hosts.State) {
 		}
 		delete(wanted, s.Name)
 	}
-	for _, name := range sorted(wanted) { // not looked up yet
+	for _, name := range sortedKeys(wanted) { // not looked up yet
 		without = append(without, hosts.State{Name: name})
 	}
 	return without, old
 }
 
 // spareUntilResolved spares forgeable sources in the first minute while a name has no address.
-func (k *allowSources) spareUntilResolved(started time.Time) {
-	k.kept.fromBefore = nil
-	if without, _ := k.unresolved(); len(without) > 0 {
-		until := k.pipeline.Clock().At(started).Add(maxSparing)
-		k.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(until) })
+func (s *allowSources) spareUntilResolved(started time.Time) {
+	s.keptAddresses.fromBefore = nil
+	if without, _ := s.unresolvedHosts(); len(without) > 0 {
+		until := s.pipeline.Clock().At(started).Add(maxSparing)
+		s.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(until) })
 	}
 }
 
-// endSparing ends that as soon as each name has one, and keeps what is known.
-func (k *allowSources) endSparing() {
-	if without, _ := k.unresolved(); len(without) == 0 {
-		k.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(time.Time{}) })
+// endSparing ends the sparing as soon as each name has an address, and writes the addresses down.
+func (s *allowSources) endSparing() {
+	if without, _ := s.unresolvedHosts(); len(without) == 0 {
+		s.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(time.Time{}) })
 	}
-	k.kept.keep(k.resolver.States(), false)
+	s.keptAddresses.writeAddresses(s.resolver.States(), false)
 }
 
-// warnings say which names protect nobody, or as of when.
-func (k *allowSources) warnings() (out []api.Warning) {
+// hostWarnings say which names protect nobody, or as of when.
+func (s *allowSources) hostWarnings() (out []api.Warning) {
 	const try = "mend the name in policy.allow, or DNS (/etc/resolv.conf)"
-	without, old := k.unresolved()
+	without, old := s.unresolvedHosts()
 	add := func(s hosts.State, text string) {
 		if len(out) == maxHostWarnings {
 			out = append(out, api.Warning{Text: "and so with more host names", Try: "ringwall list allow"})
@@ -200,7 +200,7 @@ func (k *allowSources) warnings() (out []api.Warning) {
 		out = append(out, api.Warning{Text: text, Try: try})
 	}
 	var left time.Duration
-	k.pipeline.Read(func(e *engine.Engine, now time.Time) { left = e.ForgeableHeldUntil().Sub(now) })
+	s.pipeline.Read(func(e *engine.Engine, now time.Time) { left = e.ForgeableHeldUntil().Sub(now) })
 	for _, s := range without {
 		text := "the allow list's " + printable.String(s.Name) + " has no address, so it protects nobody"
 		if left > 0 {
@@ -221,9 +221,10 @@ func (k *allowSources) warnings() (out []api.Warning) {
 
 func minuteOf(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
 
-// describe adds to the entries of the allow list what is known of its host names, and those names that have no address.
-func (k *allowSources) describe(list []ban.Exemption) []ban.Exemption {
-	without, old := k.unresolved()
+// describeHosts adds to the entries of the allow list what is known of its host names, and those names that have no
+// address.
+func (s *allowSources) describeHosts(list []ban.Exemption) []ban.Exemption {
+	without, old := s.unresolvedHosts()
 	notes := make(map[string]string)
 	for _, s := range old {
 		notes[s.Name] = "as of " + minuteOf(s.Resolved) + ": not resolved since the start"

@@ -140,7 +140,8 @@ func TestNobodyIsBannedForgeablyWhileANameIsUnknown(t *testing.T) {
 func TestForeignTextAmongTheAddresses(t *testing.T) {
 	var d dns
 	r := provider(t, &d)
-	text := "sip.example.net 2999-01-01T00:00:00Z x/y 203.0.113.300\n\x1b[31m\nsip.example.net\n-bad- 2026-01-01T00:00:00Z 203.0.113.5\n# end\n"
+	text := "sip.example.net 2999-01-01T00:00:00Z x/y 203.0.113.300\n\x1b[31m\nsip.example.net\n-bad- " +
+		"2026-01-01T00:00:00Z 203.0.113.5\n# end\n"
 	if err := os.WriteFile(besideState(r.cfg.State.Path, "addresses"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +149,7 @@ func TestForeignTextAmongTheAddresses(t *testing.T) {
 	if prefix, _ := r.entry("sip.example.net"); prefix != "" {
 		t.Errorf("%q is allowed", prefix)
 	}
-	if err := errors.Join(r.d.allowSources.kept.err); err != nil {
+	if err := errors.Join(r.d.allowSources.keptAddresses.err); err != nil {
 		t.Error(err)
 	}
 }

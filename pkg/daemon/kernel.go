@@ -34,7 +34,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 		d.fw = firewall.NewDryRun(func(line string) { d.log.Info("dry run", "nft", line) })
 	} else {
 		c := TableConfig(cfg, d.opts.NetNS)
-		c.UDPPorts, c.TCPPorts = d.ports.wanted()
+		c.UDPPorts, c.TCPPorts = d.ports.portsToClose()
 		t, err := firewall.Open(c)
 		if err != nil {
 			return fmt.Errorf("the kernel's firewall: %w", err)
@@ -46,7 +46,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("the kernel's firewall: %w", err)
 	}
-	d.rebuilt(string(outcome))
+	d.countRebuild(string(outcome))
 	stored, err := d.openStore(cfg)
 	if err != nil {
 		return fmt.Errorf("the state: %w", err)
@@ -56,6 +56,13 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 		pbxs = append(pbxs, a.Name)
 	}
 	stored.Allow = d.allowed.mergeStored(stored.Allow, d.stateLost)
+	if d.listLost && outcome != firewall.Created {
+		found, err := d.foundAllowed(cfg, stored.Allow)
+		if err != nil {
+			return fmt.Errorf("the kernel's firewall: %w", err)
+		}
+		stored.Allow, d.foundAny = append(stored.Allow, found...), len(found) > 0
+	}
 	if d.stateLost != "" {
 		for _, a := range stored.Allow {
 			d.pipeline.Save([]store.Change{store.PutAllow(a)})
@@ -63,7 +70,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 	}
 	for _, a := range stored.Allow { // before the bans are taken over: nobody on the list is banned
 		if a.Host != "" {
-			d.allowSources.add(a.Host)
+			d.allowSources.addHost(a.Host)
 		}
 	}
 	if err := d.pipeline.Begin(d.fw, stored, pbxs); err != nil {
@@ -76,7 +83,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 		Log: d.log,
 		Rebuilt: func(cause string) {
 			if !first { // the writer's own first look finds what was ensured above
-				d.rebuilt(cause)
+				d.countRebuild(cause)
 			}
 			if first {
 				close(begun)
@@ -141,8 +148,8 @@ func managerPorts(pbxs []config.Asterisk) []uint16 {
 	return ports
 }
 
-func (d *Daemon) rebuilt(cause string) {
-	d.metrics.Rebuilt(cause)
+func (d *Daemon) countRebuild(cause string) {
+	d.metrics.CountRebuild(cause)
 	d.kernel.mu.Lock()
 	d.kernel.rebuilds[cause]++
 	d.kernel.mu.Unlock()
@@ -165,8 +172,8 @@ func (k *kernelState) estimatePresent(desired int) (n int, at time.Time) {
 	return desired * k.sampleFound / k.sampleSize, k.sampledAt
 }
 
-// drops returns the packets dropped by set, asked of the kernel once a second at most.
-func (k *kernelState) drops(fw firewall.Firewall) map[string]uint64 {
+// droppedPackets returns the packets that were dropped, by set, asked of the kernel once a second at most.
+func (k *kernelState) droppedPackets(fw firewall.Firewall) map[string]uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if time.Since(k.droppedAt) >= time.Second {

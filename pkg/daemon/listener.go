@@ -33,14 +33,14 @@ func newBoundedListener(l net.Listener, log *slog.Logger) *boundedListener {
 	return &boundedListener{Listener: l, log: log, conns: make(map[*boundedConn]struct{})}
 }
 
-// boundedConn is a connection.
+// boundedConn is a connection that a boundedListener counts.
 type boundedConn struct {
 	net.Conn
-	of     *boundedListener
-	once   sync.Once
-	since  time.Time // connected, or served last
-	served bool      // at least once
-	busy   bool      // being served
+	listener *boundedListener
+	once     sync.Once
+	since    time.Time // connected, or served last
+	served   bool      // at least once
+	serving  bool      // being served
 }
 
 // Accept implements net.Listener.
@@ -50,15 +50,15 @@ func (g *boundedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if n := g.admit(c); n != nil {
+		if n := g.admitConn(c); n != nil {
 			return n, nil
 		}
 		_ = c.Close() // all are being served
 	}
 }
 
-// admit gives a connection a place, or returns nil where there is none.
-func (g *boundedListener) admit(c net.Conn) *boundedConn {
+// admitConn counts a connection in, or returns nil where all of maxConns are being served.
+func (g *boundedListener) admitConn(c net.Conn) *boundedConn {
 	now := time.Now()
 	g.mu.Lock()
 	var victim *boundedConn
@@ -68,7 +68,7 @@ func (g *boundedListener) admit(c net.Conn) *boundedConn {
 	}
 	var n *boundedConn
 	if !full || victim != nil {
-		n = &boundedConn{Conn: c, of: g, since: now}
+		n = &boundedConn{Conn: c, listener: g, since: now}
 		delete(g.conns, victim)
 		g.conns[n] = struct{}{}
 	}
@@ -92,7 +92,7 @@ func (g *boundedListener) admit(c net.Conn) *boundedConn {
 func (g *boundedListener) idlestLocked() (found *boundedConn) {
 	for n := range g.conns {
 		switch {
-		case n.busy:
+		case n.serving:
 		case found == nil, n.served && !found.served, n.served == found.served && n.since.Before(found.since):
 			found = n
 		}
@@ -103,17 +103,17 @@ func (g *boundedListener) idlestLocked() (found *boundedConn) {
 // Close implements net.Conn.
 func (n *boundedConn) Close() error {
 	n.once.Do(func() {
-		n.of.mu.Lock()
-		delete(n.of.conns, n)
-		n.of.mu.Unlock()
+		n.listener.mu.Lock()
+		delete(n.listener.conns, n)
+		n.listener.mu.Unlock()
 	})
 	return n.Conn.Close()
 }
 
 func (n *boundedConn) setServing(busy bool) {
-	n.of.mu.Lock()
-	n.busy, n.served, n.since = busy, true, time.Now()
-	n.of.mu.Unlock()
+	n.listener.mu.Lock()
+	n.serving, n.served, n.since = busy, true, time.Now()
+	n.listener.mu.Unlock()
 }
 
 type boundedConnKey struct{}

@@ -19,7 +19,7 @@ import (
 func newLogger(cfg config.Log, w io.Writer, level *slog.LevelVar) *slog.Logger {
 	setLevel(level, cfg.Level)
 	journal := isJournal(w, os.Getenv("JOURNAL_STREAM"))
-	p := &priorities{w: w}
+	p := &priorityWriter{w: w}
 	if journal {
 		w = p
 	}
@@ -40,7 +40,7 @@ func newLogger(cfg config.Log, w io.Writer, level *slog.LevelVar) *slog.Logger {
 		h = slog.NewTextHandler(w, o)
 	}
 	if journal {
-		h = leveled{h, p}
+		h = levelHandler{h, p}
 	}
 	return slog.New(h)
 }
@@ -67,28 +67,30 @@ func isJournal(w io.Writer, stream string) bool {
 // line (sd-daemon(3)).
 func OnJournal() bool { return isJournal(os.Stderr, os.Getenv("JOURNAL_STREAM")) }
 
-// leveled tells priorities the level of each record that it writes.
-type leveled struct {
+// levelHandler tells a priorityWriter the level of each record that it writes.
+type levelHandler struct {
 	slog.Handler
-	p *priorities
+	p *priorityWriter
 }
 
-func (l leveled) Handle(ctx context.Context, r slog.Record) error {
+func (l levelHandler) Handle(ctx context.Context, r slog.Record) error {
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()
 	l.p.level = r.Level
 	return l.Handler.Handle(ctx, r)
 }
 
-func (l leveled) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return leveled{l.Handler.WithAttrs(attrs), l.p}
+func (l levelHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return levelHandler{l.Handler.WithAttrs(attrs), l.p}
 }
 
-func (l leveled) WithGroup(name string) slog.Handler { return leveled{l.Handler.WithGroup(name), l.p} }
+func (l levelHandler) WithGroup(name string) slog.Handler {
+	return levelHandler{l.Handler.WithGroup(name), l.p}
+}
 
-// priorities puts the priority of syslog(3) before each line: <3> an error, <4> a warning, <6> information, <7> the
+// priorityWriter puts the priority of syslog(3) before each line: <3> an error, <4> a warning, <6> information, <7> the
 // rest.
-type priorities struct {
+type priorityWriter struct {
 	w  io.Writer
 	mu sync.Mutex // held by whoever sets the level, until the line is written
 
@@ -96,7 +98,7 @@ type priorities struct {
 	line  bytes.Buffer
 }
 
-func (p *priorities) Write(text []byte) (int, error) {
+func (p *priorityWriter) Write(text []byte) (int, error) {
 	priority := 7
 	switch {
 	case p.level >= slog.LevelError:

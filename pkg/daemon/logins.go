@@ -13,8 +13,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/engine"
 )
 
-// loginsEvery is how often it is looked who is logged in.
-const loginsEvery = 5 * time.Second
+// loginsInterval is how often the logins are read.
+const loginsInterval = 5 * time.Second
 
 // loginFolder is where systemd-logind describes sessions, one file each (sd_session_get_remote_host(3) reads them too).
 const loginFolder = "/run/systemd/sessions"
@@ -22,10 +22,10 @@ const loginFolder = "/run/systemd/sessions"
 // originLogin is the origin of addresses that are allowed while somebody is logged in from there.
 const originLogin = "ssh"
 
-// logins keeps those off the bans who are logged in on this machine from elsewhere, where a ban would end their
-// sessions: in scope all. Only a session that logind knows counts, since that needs a login: a mere connection to port
-// 22 would let an attacker go on for ever.
-type logins struct {
+// remoteLoginAllower keeps those off the bans who are logged in on this machine from elsewhere, where a ban would end
+// their sessions: in scope all. Only a session that logind knows counts, since that needs a login: a mere connection
+// to port 22 would let an attacker go on for ever.
+type remoteLoginAllower struct {
 	*Daemon
 	folder   string
 	interval time.Duration
@@ -33,10 +33,10 @@ type logins struct {
 }
 
 // String names the task.
-func (*logins) String() string { return "logins" }
+func (*remoteLoginAllower) String() string { return "logins" }
 
 // Run looks until ctx ends.
-func (l *logins) Run(ctx context.Context) error {
+func (l *remoteLoginAllower) Run(ctx context.Context) error {
 	tick := time.NewTicker(l.interval)
 	defer tick.Stop()
 	for {
@@ -44,15 +44,15 @@ func (l *logins) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			l.update()
+			l.updateAllowed()
 		}
 	}
 }
 
-// update takes over who is logged in now.
-func (l *logins) update() {
+// updateAllowed allows those who are logged in now, and no others.
+func (l *remoteLoginAllower) updateAllowed() {
 	now := make(map[netip.Prefix]bool)
-	if l.config.current().Firewall.Scope == config.ScopeAll {
+	if l.config.currentConfig().Firewall.Scope == config.ScopeAll {
 		now = remoteLogins(l.folder)
 	}
 	changed := len(now) != len(l.known)

@@ -13,7 +13,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall"
 )
 
-const session = "# This is private data. Do not parse.\nUID=0\nUSER=root\nACTIVE=1\nSTATE=active\nREMOTE=1\nTYPE=tty\nCLASS=user\nSERVICE=sshd\n"
+const session = "# This is private data. Do not " +
+	"parse.\nUID=0\nUSER=root\nACTIVE=1\nSTATE=active\nREMOTE=1\nTYPE=tty\nCLASS=user\nSERVICE=sshd\n"
 
 func TestWhoIsLoggedIn(t *testing.T) {
 	dir := t.TempDir()
@@ -52,8 +53,8 @@ func TestWhoIsLoggedInIsNotCutOff(t *testing.T) {
 		if err := os.WriteFile(file, []byte(session+"REMOTE_HOST=203.0.113.66\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		l := &logins{Daemon: r.d, folder: dir, interval: time.Hour}
-		l.update()
+		l := &remoteLoginAllower{Daemon: r.d, folder: dir, interval: time.Hour}
+		l.updateAllowed()
 		r.attack("IPV4/TLS/203.0.113.66/5060")
 		r.attack("IPV4/TLS/203.0.113.67/5060")
 		r.await(ban.ActionBan, "203.0.113.67/32")
@@ -71,7 +72,7 @@ func TestWhoIsLoggedInIsNotCutOff(t *testing.T) {
 		if err := os.Remove(file); err != nil { // logged out
 			t.Fatal(err)
 		}
-		l.update()
+		l.updateAllowed()
 		r.until("nobody is let in any more", func() bool {
 			_, ok := r.inKernel(firewall.Allow,
 				"203.0.113.66/32")

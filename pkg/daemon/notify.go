@@ -10,10 +10,10 @@ import (
 // openNotify sets up the targets of notify.
 func (d *Daemon) openNotify() {
 	// Without an error: there are no targets yet.
-	n, _ := notify.New(nil, notify.Options{Log: d.log, Count: d.metrics.Notified, Place: d.locate})
+	n, _ := notify.New(nil, notify.Options{Log: d.log, Count: d.metrics.CountNotifications, Place: d.placeOf})
 	d.notifier = n
 	d.addPart("notify", "mend the file that it names, then: systemctl reload ringwall", func() (opened, error) {
-		return opened{}, n.Configure(d.config.current().Notify)
+		return opened{}, n.Configure(d.config.currentConfig().Notify)
 	})
 }
 

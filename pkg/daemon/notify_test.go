@@ -100,7 +100,8 @@ func TestReloadChangesTargets(t *testing.T) {
 	second, after := hooks(t)
 	r := newRig(t, func(c *config.Config) { c.Notify = []config.Notify{hookTo(first)} })
 	file := filepath.Join(t.TempDir(), "ringwall.yaml")
-	text := fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret}\ncontrol: {socket: %s}\n"+
+	text := fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret}\ncontrol: "+
+		"{socket: %s}\n"+
 		"metrics: {listen: \"127.0.0.1:0\"}\nnotify:\n  - {url: %q, actions: [ban]}\n", r.address, r.cfg.Control.Socket,
 		second)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -34,7 +34,7 @@ func (b backend) Page(_ context.Context, by api.Peer) (api.PageResult, error) {
 			`in the configuration: metrics: {listen: "127.0.0.1:9646", page: true}, and then: systemctl reload ringwall`,
 			"the configuration turns the status page off")
 	}
-	return site.Ticket(by), nil
+	return site.IssueTicket(by), nil
 }
 
 // NewestBans implements web.Source.

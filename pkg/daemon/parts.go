@@ -30,7 +30,7 @@ type part struct {
 	faults *faults
 
 	mu     sync.Mutex
-	up     bool
+	isOpen bool
 	opened opened
 	reopen chan struct{} // it is to be opened anew, or tried at once
 }
@@ -58,12 +58,12 @@ func (d *Daemon) reopenParts(old, new *config.Config) {
 		case p.name == "notify":
 			_ = p.closePart()
 			if !p.ensureOpen() {
-				p.restart()
+				p.openAnew()
 			}
 		case p.name == "metrics.listen" && old.Metrics != new.Metrics:
-			p.restart()
+			p.openAnew()
 		default:
-			p.retry()
+			p.retryNow()
 		}
 	}
 }
@@ -75,41 +75,41 @@ func (p *part) String() string { return p.name }
 func (p *part) ensureOpen() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.up {
+	if !p.isOpen {
 		var err error
 		p.opened, err = p.open()
-		p.up = err == nil
-		p.faults.set(p.name, p.try, err)
+		p.isOpen = err == nil
+		p.faults.setFault(p.name, p.try, err)
 	}
-	return p.up
+	return p.isOpen
 }
 
 // closePart gives back what the part took.
 func (p *part) closePart() (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.up && p.opened.close != nil {
+	if p.isOpen && p.opened.close != nil {
 		err = p.opened.close()
 	}
-	p.up, p.opened = false, opened{}
+	p.isOpen, p.opened = false, opened{}
 	return err
 }
 
-// restart opens the part anew, or tries at once one that does not work.
-func (p *part) restart() {
+// openAnew has Run open the part anew, or tries at once one that does not work.
+func (p *part) openAnew() {
 	select {
 	case p.reopen <- struct{}{}:
 	default:
 	}
 }
 
-// retry tries at once whatever does not work.
-func (p *part) retry() {
+// retryNow tries at once whatever does not work.
+func (p *part) retryNow() {
 	p.mu.Lock()
-	up := p.up
+	up := p.isOpen
 	p.mu.Unlock()
 	if !up {
-		p.restart()
+		p.openAnew()
 	}
 }
 
@@ -118,7 +118,7 @@ func (p *part) Run(ctx context.Context) error {
 	for wait := partRetry; ; wait = min(2*wait, partRetryMax) {
 		if p.ensureOpen() {
 			wait = partRetry
-			anew, err := p.serve(ctx)
+			anew, err := p.runOpened(ctx)
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -127,7 +127,7 @@ func (p *part) Run(ctx context.Context) error {
 				continue
 			}
 			if err != nil {
-				p.faults.set(p.name, p.try, err)
+				p.faults.setFault(p.name, p.try, err)
 			}
 		}
 		timer := time.NewTimer(wait)
@@ -143,9 +143,9 @@ func (p *part) Run(ctx context.Context) error {
 	}
 }
 
-// serve runs what has to run until ctx ends, a task fails, or the part is to be opened anew, even where that was asked
-// before it ran.
-func (p *part) serve(ctx context.Context) (anew bool, err error) {
+// runOpened runs what has to run until ctx ends, a task fails, or the part is to be opened anew, even where that was
+// asked before it ran.
+func (p *part) runOpened(ctx context.Context) (anew bool, err error) {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	group, each := errgroup.WithContext(running)
@@ -170,14 +170,14 @@ func (p *part) serve(ctx context.Context) (anew bool, err error) {
 	return true, nil
 }
 
-// startAfter is a task that begins when something else is done.
-type startAfter struct {
+// startAfterTask is a task that begins when something else is done.
+type startAfterTask struct {
 	Task
 	after <-chan struct{}
 }
 
 // Run implements Task.
-func (s startAfter) Run(ctx context.Context) error {
+func (s startAfterTask) Run(ctx context.Context) error {
 	select {
 	case <-s.after:
 	case <-ctx.Done(): // it cleans up all the same
@@ -192,9 +192,9 @@ type faults struct {
 	failing map[string]api.Warning
 }
 
-// set remembers why a part does not work, or with nil that it does. The log hears of each change once, however often a
-// part is tried.
-func (f *faults) set(name, try string, err error) {
+// setFault remembers why a part does not work, or with nil that it does. The log hears of each change once, however
+// often a part is tried.
+func (f *faults) setFault(name, try string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	have, failing := f.failing[name]
@@ -219,26 +219,26 @@ func (f *faults) set(name, try string, err error) {
 		"try", try)
 }
 
-// has says whether a part does not work.
-func (f *faults) has(name string) bool {
+// hasFault says whether a part does not work.
+func (f *faults) hasFault(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_, failing := f.failing[name]
 	return failing
 }
 
-// warnings are the faults in status.
-func (f *faults) warnings() (out []api.Warning) {
+// faultWarnings are the faults in status.
+func (f *faults) faultWarnings() (out []api.Warning) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, name := range sorted(f.failing) {
+	for _, name := range sortedKeys(f.failing) {
 		out = append(out, f.failing[name])
 	}
 	return out
 }
 
-// names are the parts that do not work, for a line.
-func (f *faults) names() string {
+// faultNames lists the parts that do not work in one line.
+func (f *faults) faultNames() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return strings.Join(slices.Sorted(maps.Keys(f.failing)), ", ")

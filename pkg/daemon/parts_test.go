@@ -152,14 +152,15 @@ func TestAPartThatFailsIsOpenedAgain(t *testing.T) {
 func TestAPartIsOpenedAnewWhenAskedBeforeItRuns(t *testing.T) {
 	times := make(chan int, 2)
 	n := 0
-	p := &part{name: "metrics.listen", reopen: make(chan struct{}, 1), faults: &faults{log: slog.New(slog.DiscardHandler)},
+	p := &part{name: "metrics.listen", reopen: make(chan struct{}, 1),
+		faults: &faults{log: slog.New(slog.DiscardHandler)},
 		open: func() (opened, error) {
 			n++
 			times <- n
 			return opened{}, nil
 		}}
 	p.ensureOpen()
-	p.restart()
+	p.openAnew()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()

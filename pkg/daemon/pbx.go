@@ -64,7 +64,7 @@ func (d *Daemon) newPBX(cfg config.Asterisk) (*pbx, error) {
 		return nil, fmt.Errorf("asterisk %q: %w", cfg.Name, err)
 	}
 	session.Log = d.log // it names the PBX itself
-	session.OnFrames = p.frames
+	session.OnFrames = p.judgeFrames
 	session.OnState = p.onState
 	p.session = ami.New(session)
 	p.newLearner(cfg)
@@ -122,14 +122,14 @@ func (p *pbx) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// frames decodes what Asterisk sent and has it judged.
-func (p *pbx) frames(frames []ami.Frame) {
+// judgeFrames decodes frames of Asterisk and has their events judged.
+func (p *pbx) judgeFrames(frames []ami.Frame) {
 	wall := time.Now()
 	now := p.pipeline.Clock().At(wall)
-	inputs, stats := p.decode(frames, wall)
+	inputs, stats := p.decodeFrames(frames, wall)
 	p.pipeline.Judge(p.name, inputs, now)
 	stats.at = now
-	p.record(stats)
+	p.recordStats(stats)
 }
 
 // batchStats is what came with some frames: events, and how late the last of them was.
@@ -139,8 +139,8 @@ type batchStats struct {
 	at     time.Time // by the engine's clock
 }
 
-// decode says what of some frames the engine is to know. The list is good until the next call.
-func (p *pbx) decode(frames []ami.Frame, now time.Time) (inputs []pipeline.Input, stats batchStats) {
+// decodeFrames returns the events of frames that the engine is to judge. The list is valid until the next call.
+func (p *pbx) decodeFrames(frames []ami.Frame, now time.Time) (inputs []pipeline.Input, stats batchStats) {
 	inputs = p.inputs[:0]
 	for i := range frames {
 		inputs = append(inputs, pipeline.Input{Received: frames[i].Received})
@@ -156,7 +156,7 @@ func (p *pbx) decode(frames []ami.Frame, now time.Time) (inputs []pipeline.Input
 		case err == nil:
 			stats.events++
 			stats.lag = max(0, now.Sub(in.Event.Time))
-			p.metrics.Event(&in.Event, stats.lag.Seconds())
+			p.metrics.CountEvent(&in.Event, stats.lag.Seconds())
 			if !p.isOwnSession(&in.Event) {
 				p.ports.noteLocal(p, &in.Event)
 				continue
@@ -168,8 +168,8 @@ func (p *pbx) decode(frames []ami.Frame, now time.Time) (inputs []pipeline.Input
 	return inputs, stats
 }
 
-// record remembers the latest events.
-func (p *pbx) record(s batchStats) {
+// recordStats counts events, and remembers when the latest came.
+func (p *pbx) recordStats(s batchStats) {
 	if s.events == 0 {
 		return
 	}
@@ -203,19 +203,19 @@ func (p *pbx) onState(s ami.State) {
 			p.log.Info("logging in to Asterisk anew, so that what manager.conf says now holds")
 			return
 		}
-		p.log.Error("the connection to Asterisk is lost; bans stay in force", failure(s)...)
+		p.log.Error("the connection to Asterisk is lost; bans stay in force", failureAttrs(s)...)
 	case ami.Failed, ami.Unproven:
 		if text := s.Err.Error(); text != p.loggedFailure {
 			p.loggedFailure = text
-			p.log.Error("no security events from Asterisk", failure(s)...)
+			p.log.Error("no security events from Asterisk", failureAttrs(s)...)
 		}
 	case ami.Granted:
 		p.log.Info("Asterisk sends security events")
 	}
 }
 
-// status is the PBX at a glance.
-func (p *pbx) status() api.PBXStatus {
+// pbxStatus is the PBX at a glance.
+func (p *pbx) pbxStatus() api.PBXStatus {
 	s := p.session.Status()
 	v := api.PBXStatus{
 		Name: p.name, Address: p.address, Up: s.Up && s.Security != ami.SecurityMissing, Since: s.Since,
@@ -236,7 +236,7 @@ func (p *pbx) status() api.PBXStatus {
 	for _, d := range k.Denied {
 		v.Denied = append(v.Denied, api.Denied{Action: d.Action, ManagerConf: d.ManagerConf, For: d.For})
 	}
-	for _, name := range sorted(s.Dropped) {
+	for _, name := range sortedKeys(s.Dropped) {
 		v.DroppedFrames += s.Dropped[name]
 		v.DroppedByEvent = append(v.DroppedByEvent, api.Count{Name: name, Count: s.Dropped[name]})
 	}

@@ -21,7 +21,7 @@ func (d *Daemon) openStore(cfg *config.Config) (store.State, error) {
 		d.log.Warn("the state folder cannot be made", "err", err)
 	}
 	s, recovery, err := store.Open(cfg.State.Path, store.Options{
-		Log: d.log, Snapshot: d.snapshot, Counts: pipeline.CountsOffence, OffenderMemory: cfg.Policy.Ban.Memory,
+		Log: d.log, Snapshot: d.stateSnapshot, Counts: pipeline.CountsOffence, OffenderMemory: cfg.Policy.Ban.Memory,
 		TrustMemory: cfg.Policy.Storm.Memory,
 		Health: func(err error) {
 			if err != nil {
@@ -52,22 +52,23 @@ func (d *Daemon) openStore(cfg *config.Config) (store.State, error) {
 	if recovery.Unavailable != nil {
 		d.log.Error("the state cannot be saved at present", "err", recovery.Unavailable)
 	}
+	d.listLost = d.stateLost != "" && !recovery.Readable
 	state, err := s.LoadCustomers(context.Background(), d.pipeline.Clock().Now())
 	switch {
 	case err != nil: // what the kernel holds is adopted
-		d.stateLost = "the state file cannot be read: " + err.Error()
+		d.stateLost, d.listLost = "the state file cannot be read: "+err.Error(), true
 		d.log.Error("the state file cannot be read; what the kernel holds is adopted", "err", err)
 		return store.State{}, nil
 	case state.Damaged > 0 && d.stateLost == "":
-		d.stateLost = "records of the state file were damaged"
+		d.stateLost, d.listLost = "records of the state file were damaged", true
 	}
 	return state, nil
 }
 
-// snapshot is everything that should be in the state file.
-func (d *Daemon) snapshot() []store.Change {
+// stateSnapshot is everything that should be in the state file.
+func (d *Daemon) stateSnapshot() []store.Change {
 	out, now := d.pipeline.Snapshot(), d.pipeline.Clock().Now()
-	for _, name := range d.allowSources.added() {
+	for _, name := range d.allowSources.hostsAdded() {
 		out = append(out, store.PutAllow(store.Allow{Host: name, Added: now}))
 	}
 	return out

@@ -32,12 +32,12 @@ const (
 	maxLocalAddresses = 256 // of one Asterisk, that are told apart
 	maxPorts          = 64  // that are found, of all Asterisks
 	maxArrivals       = 64  // that wait to be looked at
-	portsDuty         = 10  // a look at the table of flows takes at most one part in so many of the time
-	ssh               = 22
-	portsQuiet        = time.Second // between two looks for bans
-	portsRetry        = 5 * time.Second
-	// portsKept is for how long a port is closed at the start although nothing was heard there since: 90 days.
-	portsKept = 90 * 24 * time.Hour
+	portsDutyFactor   = 10  // a look at the table of flows takes at most one part in this many of the time
+	sshPort           = 22
+	banLookInterval   = time.Second // between two looks for bans
+	portsRetryAfter   = 5 * time.Second
+	// portsKeptFor is for how long a port is closed at the start although nothing was heard there since: 90 days.
+	portsKeptFor = 90 * 24 * time.Hour
 )
 
 // localAddress is where an Asterisk received something.
@@ -60,10 +60,10 @@ type port struct {
 }
 
 func (p port) String() string {
-	return strings.ToUpper(p.protocol()) + " " + strconv.Itoa(int(p.number))
+	return strings.ToUpper(p.protocolName()) + " " + strconv.Itoa(int(p.number))
 }
 
-func (p port) protocol() string {
+func (p port) protocolName() string {
 	if p.udp {
 		return "udp"
 	}
@@ -103,12 +103,12 @@ func newPorts(cfg *config.Config, netns int, log *slog.Logger) *asteriskPorts {
 		log: log, netns: netns, now: time.Now,
 		arrivals: make(chan arrival, maxArrivals), wake: make(chan struct{}, 1), found: make(map[port]foundPort),
 	}
-	p.configure(cfg.Firewall)
+	p.setConfig(cfg.Firewall)
 	if cfg.State.Path == "" {
 		return p
 	}
 	p.path = filepath.Join(filepath.Dir(cfg.State.Path), "ports")
-	if err := p.load(cfg.Asterisk); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := p.loadFile(cfg.Asterisk); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("the ports that Asterisk was found at are not known any more", "file", p.path, "err", err)
 	}
 	return p
@@ -117,8 +117,8 @@ func newPorts(cfg *config.Config, netns int, log *slog.Logger) *asteriskPorts {
 // String names the task.
 func (p *asteriskPorts) String() string { return "ports" }
 
-// configure takes over the configuration; the kernel has it when Run has.
-func (p *asteriskPorts) configure(f config.Firewall) {
+// setConfig takes over the configuration; the kernel has it when Run has.
+func (p *asteriskPorts) setConfig(f config.Firewall) {
 	p.mu.Lock()
 	p.cfg, p.all = f.Ports, f.Scope == config.ScopeAll
 	p.mu.Unlock()
@@ -128,7 +128,7 @@ func (p *asteriskPorts) configure(f config.Firewall) {
 	}
 }
 
-// noteLocal notes on which way an event came. Only what is new costs more than a comparison.
+// noteLocal has a local address that is new examined: where an event came in. For one that is known it only compares.
 func (p *asteriskPorts) noteLocal(b *pbx, ev *event.Event) {
 	w, ok := localAddressOf(ev)
 	if p == nil || !ok || w == b.lastLocal {
@@ -138,7 +138,7 @@ func (p *asteriskPorts) noteLocal(b *pbx, ev *event.Event) {
 	if b.examined[w] || len(b.examined) >= maxLocalAddresses {
 		return
 	}
-	if p.enqueue(b.name, ev) {
+	if p.enqueueArrival(b.name, ev) {
 		if b.examined == nil {
 			b.examined = make(map[localAddress]bool)
 		}
@@ -154,20 +154,20 @@ func (p *asteriskPorts) eventDecided(now time.Time, pbx string, ev *event.Event,
 		switch decisions[i].Action {
 		case ban.ActionLeak:
 		case ban.ActionBan:
-			if now.Sub(p.lastLook) < portsQuiet {
+			if now.Sub(p.lastLook) < banLookInterval {
 				continue
 			}
 			p.lastLook = now
 		default:
 			continue
 		}
-		p.enqueue(pbx, ev)
+		p.enqueueArrival(pbx, ev)
 		return
 	}
 }
 
-// enqueue has the way of an event looked at, and says whether there was room for that.
-func (p *asteriskPorts) enqueue(pbx string, ev *event.Event) bool {
+// enqueueArrival has the way of an event looked at, and says whether there was room for that.
+func (p *asteriskPorts) enqueueArrival(pbx string, ev *event.Event) bool {
 	w, ok := localAddressOf(ev)
 	if !ok {
 		return true
@@ -199,11 +199,11 @@ func (p *asteriskPorts) Run(ctx context.Context) error {
 			return nil
 		case a := <-p.arrivals:
 			began := time.Now()
-			news := p.examine(a)
-			rest := (portsDuty - 1) * time.Since(began)
+			news := p.examineArrival(a)
+			rest := (portsDutyFactor - 1) * time.Since(began)
 			if news {
-				p.save()
-				again = p.apply()
+				p.saveFile()
+				again = p.setInKernel()
 			}
 			select {
 			case <-ctx.Done():
@@ -211,15 +211,15 @@ func (p *asteriskPorts) Run(ctx context.Context) error {
 			case <-time.After(rest):
 			}
 		case <-p.wake:
-			again = p.apply()
+			again = p.setInKernel()
 		case <-again:
-			again = p.apply()
+			again = p.setInKernel()
 		}
 	}
 }
 
-// examine finds out to which ports a packet came, and says whether that is news.
-func (p *asteriskPorts) examine(a arrival) (news bool) {
+// examineArrival finds out to which ports a packet came, and says whether that is news.
+func (p *asteriskPorts) examineArrival(a arrival) (news bool) {
 	local := port{a.local.Port(), a.udp}
 	number, known, err := conntrack.Entrance(p.netns, a.udp, local.number, a.remote)
 	if err != nil && !errors.Is(err, conntrack.ErrMissing) {
@@ -227,12 +227,12 @@ func (p *asteriskPorts) examine(a arrival) (news bool) {
 	}
 	// A connection that Asterisk itself has made, to a provider, comes from a port at which nobody listens.
 	// And whatever an event says, a ban does not close SSH: docs promise it, and who mends this machine relies on it.
-	if !a.udp && (!known && isEphemeral(local.number) || local.number == ssh || number == ssh) {
+	if !a.udp && (!known && isEphemeral(local.number) || local.number == sshPort || number == sshPort) {
 		return false
 	}
-	news = p.add(local, foundPort{pbx: a.pbx})
+	news = p.addPort(local, foundPort{pbx: a.pbx})
 	if number != local.number {
-		news = p.add(port{number, a.udp}, foundPort{pbx: a.pbx, behind: local.number}) || news
+		news = p.addPort(port{number, a.udp}, foundPort{pbx: a.pbx, behind: local.number}) || news
 	}
 	return news
 }
@@ -247,8 +247,8 @@ func isEphemeral(number uint16) bool {
 	return number >= low && number <= high
 }
 
-// add notes a port, says so once where a ban leaves it open, and reports whether it is new.
-func (p *asteriskPorts) add(at port, f foundPort) bool {
+// addPort notes a port, says so once where a ban leaves it open, and reports whether it is new.
+func (p *asteriskPorts) addPort(at port, f foundPort) bool {
 	f.since = p.now()
 	p.mu.Lock()
 	have, old := p.found[at]
@@ -275,9 +275,9 @@ func (p *asteriskPorts) add(at port, f foundPort) bool {
 	if auto {
 		p.log.Info("Asterisk listens at another port: it is closed to the banned, too", attrs...)
 	} else {
-		s := p.status()
+		s := p.portsStatus()
 		p.log.Error("Asterisk listens at a port that firewall.ports leaves open: bans stop nothing there",
-			append(attrs, "try", s.Line(s.Open())+", or ports: auto")...)
+			append(attrs, "try", s.ConfigLine(s.OpenPorts())+", or ports: auto")...)
 	}
 	return true
 }
@@ -290,8 +290,8 @@ func (p *asteriskPorts) configuredLocked(udp bool) []uint16 {
 	return p.cfg.TCP
 }
 
-// wanted are the ports that should be closed to the banned.
-func (p *asteriskPorts) wanted() (udp, tcp []uint16) {
+// portsToClose are the ports that should be closed to the banned.
+func (p *asteriskPorts) portsToClose() (udp, tcp []uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.withFoundLocked(true, p.cfg.Auto), p.withFoundLocked(false, p.cfg.Auto)
@@ -311,13 +311,13 @@ func (p *asteriskPorts) withFoundLocked(udp, more bool) []uint16 {
 // sortedLocked are the ports that were found.
 func (p *asteriskPorts) sortedLocked() []port {
 	return slices.SortedFunc(maps.Keys(p.found), func(a, b port) int {
-		return cmp.Or(cmp.Compare(b.protocol(), a.protocol()), cmp.Compare(a.number, b.number))
+		return cmp.Or(cmp.Compare(b.protocolName(), a.protocolName()), cmp.Compare(a.number, b.number))
 	})
 }
 
-// apply tells the kernel, and returns when to try again where it did not take it.
-func (p *asteriskPorts) apply() <-chan time.Time {
-	err := p.setKernelPorts(p.wanted())
+// setInKernel has the kernel close the wanted ports, and returns when to try again where it did not take them.
+func (p *asteriskPorts) setInKernel() <-chan time.Time {
+	err := p.setKernelPorts(p.portsToClose())
 	p.mu.Lock()
 	said := p.kernelErr != nil
 	p.kernelErr = err
@@ -326,14 +326,14 @@ func (p *asteriskPorts) apply() <-chan time.Time {
 		return nil
 	}
 	if !said {
-		p.log.Error("a port of Asterisk is not closed to the banned yet", hint.Attr(err), "retry_in", portsRetry)
+		p.log.Error("a port of Asterisk is not closed to the banned yet", hint.Attr(err), "retry_in", portsRetryAfter)
 	}
-	return time.After(portsRetry)
+	return time.After(portsRetryAfter)
 }
 
-// status is what people are told.
-func (p *asteriskPorts) status() api.PortsStatus {
-	udp, tcp := p.wanted()
+// portsStatus is the ports at a glance.
+func (p *asteriskPorts) portsStatus() api.PortsStatus {
+	udp, tcp := p.portsToClose()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := api.PortsStatus{Auto: p.cfg.Auto, All: p.all, UDP: udp, TCP: tcp, Found: []api.FoundPort{}}
@@ -344,7 +344,7 @@ func (p *asteriskPorts) status() api.PortsStatus {
 		f := p.found[at]
 		closed := p.all || slices.Contains(p.configuredLocked(at.udp), at.number) || p.cfg.Auto && p.kernelErr == nil
 		s.Found = append(s.Found, api.FoundPort{
-			Protocol: at.protocol(), Port: at.number, PBX: f.pbx, Behind: f.behind, Open: !closed,
+			Protocol: at.protocolName(), Port: at.number, PBX: f.pbx, Behind: f.behind, Open: !closed,
 		})
 	}
 	return s
@@ -359,8 +359,8 @@ func portWarnings(s api.PortsStatus) []api.Warning {
 		}}
 	}
 	var names []string
-	for _, f := range s.Open() {
-		names = append(names, port{f.Port, f.Protocol == "udp"}.String())
+	for _, f := range s.OpenPorts() {
+		names = append(names, f.Name())
 	}
 	if len(names) == 0 {
 		return nil
@@ -368,15 +368,15 @@ func portWarnings(s api.PortsStatus) []api.Warning {
 	return []api.Warning{{
 		Text: "bans stop nothing at " + strings.Join(names, ", ") +
 			": Asterisk listens there, and firewall.ports leaves it open",
-		Try: s.Line(s.Open()) + ", or ports: auto; then: systemctl reload ringwall",
+		Try: s.ConfigLine(s.OpenPorts()) + ", or ports: auto; then: systemctl reload ringwall",
 	}}
 }
 
 // The file has a line for each port: protocol, number, what Asterisk calls it or 0, time, and name of the Asterisk.
 const portLine = "%s %d %d %s %q\n"
 
-// load reads the file. What it does not understand, it passes over: the ports are learned again.
-func (p *asteriskPorts) load(pbxs []config.Asterisk) error {
+// loadFile reads the file. What it does not understand, it passes over: the ports are learned again.
+func (p *asteriskPorts) loadFile(pbxs []config.Asterisk) error {
 	text, err := os.ReadFile(p.path)
 	if err != nil {
 		return err
@@ -390,7 +390,7 @@ func (p *asteriskPorts) load(pbxs []config.Asterisk) error {
 			continue
 		}
 		since, err := time.Parse(time.RFC3339, at)
-		if err != nil || p.now().Sub(since) > portsKept || number == 0 || protocol != "udp" && protocol != "tcp" ||
+		if err != nil || p.now().Sub(since) > portsKeptFor || number == 0 || protocol != "udp" && protocol != "tcp" ||
 			!slices.ContainsFunc(pbxs, func(a config.Asterisk) bool { return a.Name == name }) {
 			continue
 		}
@@ -399,8 +399,8 @@ func (p *asteriskPorts) load(pbxs []config.Asterisk) error {
 	return nil
 }
 
-// save writes the file, whole or not at all.
-func (p *asteriskPorts) save() {
+// saveFile writes the file, whole or not at all.
+func (p *asteriskPorts) saveFile() {
 	if p.path == "" {
 		return
 	}
@@ -408,7 +408,7 @@ func (p *asteriskPorts) save() {
 	p.mu.Lock()
 	for _, at := range p.sortedLocked() {
 		f := p.found[at]
-		fmt.Fprintf(&text, portLine, at.protocol(), at.number, f.behind, f.since.UTC().Format(time.RFC3339), f.pbx)
+		fmt.Fprintf(&text, portLine, at.protocolName(), at.number, f.behind, f.since.UTC().Format(time.RFC3339), f.pbx)
 	}
 	p.mu.Unlock()
 	if err := store.WriteFile(p.path, text.Bytes(), false); err != nil {

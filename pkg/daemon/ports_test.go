@@ -22,8 +22,10 @@ import (
 func (r *rig) challenged(local, remote string) {
 	r.t.Helper()
 	r.calls++
-	text := fmt.Sprintf("Event: ChallengeSent\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: Informational\r\nService: PJSIP\r\n"+
-		"EventVersion: 1\r\nAccountID: 201\r\nSessionID: call-%d\r\nLocalAddress: %s\r\nRemoteAddress: %s\r\nChallenge: \r\n\r\n",
+	text := fmt.Sprintf("Event: ChallengeSent\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: "+
+		"Informational\r\nService: PJSIP\r\n"+
+		"EventVersion: 1\r\nAccountID: 201\r\nSessionID: call-%d\r\nLocalAddress: %s\r\nRemoteAddress: "+
+		"%s\r\nChallenge: \r\n\r\n",
 		time.Now().UTC().Format("2006-01-02T15:04:05.000+0000"), r.calls, local, remote)
 	if r.server.Broadcast([]byte(text)) == 0 {
 		r.t.Fatal("nobody heard the event")
@@ -89,7 +91,7 @@ func TestPortsOfAsteriskAreTakenOver(t *testing.T) {
 		return s.Auto && slices.Contains(s.UDP, 5080) && slices.Contains(s.TCP, 5071) &&
 			slices.Contains(s.Found, api.FoundPort{Protocol: "udp", Port: 5080, PBX: "pbx1"})
 	})
-	if s := r.status(); len(s.Ports.Open()) > 0 || len(s.Warnings) > 0 {
+	if s := r.status(); len(s.Ports.OpenPorts()) > 0 || len(s.Warnings) > 0 {
 		t.Errorf("%+v", s)
 	}
 
@@ -122,7 +124,7 @@ func TestPortsThatAListLeavesOpenAreTold(t *testing.T) {
 		!strings.Contains(w.Try, "ports: auto") {
 		t.Errorf("%+v", w)
 	}
-	if p := r.status().Ports; p.Auto || !slices.Equal(p.Open(), []api.FoundPort{{Protocol: "udp", Port: 5080,
+	if p := r.status().Ports; p.Auto || !slices.Equal(p.OpenPorts(), []api.FoundPort{{Protocol: "udp", Port: 5080,
 		PBX: "pbx1", Open: true}}) {
 		t.Errorf("%+v", p)
 	}

@@ -24,25 +24,25 @@ const TriesAgain = "Ringwall tries again by itself within 30 s; at once after: s
 
 // Remedy says what to do about a failure of AMI, on several lines without a last line feed, or "". Where the package's
 // ready file mends it, it says where that goes instead of what to write.
-func Remedy(err error) string { return remedy(err, "/") }
+func Remedy(err error) string { return remedyUnder(err, "/") }
 
-func remedy(err error, root string) string {
+func remedyUnder(err error, root string) string {
 	lines := strings.TrimSpace(hint.Of(err))
 	if lines == "" {
 		return ""
 	}
-	if ready := ready(err, root); ready != "" {
+	if ready := readyFileRemedy(err, root); ready != "" {
 		lines = ready
 	}
 	return lines + "\n" + TriesAgain
 }
 
-// ready is how to put the ready file in place, or "" where it does not help. FreePBX writes manager.conf anew and keeps
-// one file of the administrator's; it is known by the file that its programs begin with.
-func ready(err error, root string) string {
+// readyFileRemedy is how to put the ready file in place, or "" where it does not help. FreePBX writes manager.conf
+// anew and keeps one file of the administrator's; it is known by the file that its programs begin with.
+func readyFileRemedy(err error, root string) string {
 	e, ok := errors.AsType[*ami.Error](err)
 	if !ok || e.User != readyUser || !errors.Is(err, ami.ErrLogin) && !errors.Is(err, ami.ErrNoPrivilege) ||
-		!here(e.Address) {
+		!isLoopbackAddress(e.Address) {
 		return ""
 	}
 	if _, err := os.Stat(filepath.Join(root, readyFile)); err != nil {
@@ -57,8 +57,8 @@ func ready(err error, root string) string {
 		"\nasterisk -rx \"manager reload\""
 }
 
-// here says whether an address is loopback: the ready file is for the Asterisk on this machine.
-func here(address string) bool {
+// isLoopbackAddress says whether an address is loopback: the ready file is for the Asterisk on this machine.
+func isLoopbackAddress(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return false
@@ -67,8 +67,8 @@ func here(address string) bool {
 	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
 
-// failure is a failed session as a line of the log: what, what to do, and when it is tried again.
-func failure(s ami.State) []any {
+// failureAttrs are the attributes of a log line about a failed session: why, what to try, when it is tried again.
+func failureAttrs(s ami.State) []any {
 	list := []any{"err", s.Err}
 	if try := Remedy(s.Err); try != "" {
 		list = append(list, "try", oneLine(try))

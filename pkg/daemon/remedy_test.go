@@ -48,7 +48,7 @@ func TestTheReadyFileIsNamed(t *testing.T) {
 		"by name": {packaged, with(func(e *ami.Error) { e.Address = "localhost:5038" }), []string{readyFile},
 			"secret ="},
 	} {
-		got := remedy(row.err, row.root)
+		got := remedyUnder(row.err, row.root)
 		for _, part := range row.says {
 			if !strings.Contains(got, part) {
 				t.Errorf("%s: no %q in\n%s", name, part, got)
@@ -61,7 +61,7 @@ func TestTheReadyFileIsNamed(t *testing.T) {
 			t.Errorf("%s: %q", name, line)
 		}
 	}
-	if got := remedy(errors.New("else"), packaged); got != "" {
+	if got := remedyUnder(errors.New("else"), packaged); got != "" {
 		t.Errorf("%q", got)
 	}
 	if got := with(same).Error(); strings.Contains(got, "Try") || strings.Contains(got, "\n") {

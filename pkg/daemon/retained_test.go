@@ -31,9 +31,11 @@ type hostile struct {
 // add makes an event that Asterisk could write. own are the lines of its type.
 func (h *hostile) add(typ event.Type, service event.Service, account, addr, transport, own string) {
 	h.n++
-	head := fmt.Sprintf("Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: Error\r\nService: %s\r\nEventVersion: 1\r\n",
+	head := fmt.Sprintf("Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: Error\r\nService: "+
+		"%s\r\nEventVersion: 1\r\n",
 		typ, time.Now().UTC().Format("2006-01-02T15:04:05.000+0000"), service)
-	ends := fmt.Sprintf("SessionID: session-%d\r\nLocalAddress: IPV4/%s/192.0.2.1/5060\r\nRemoteAddress: IPV4/%s/%s/5060\r\n", h.n, transport, transport, addr)
+	ends := fmt.Sprintf("SessionID: session-%d\r\nLocalAddress: IPV4/%s/192.0.2.1/5060\r\nRemoteAddress: "+
+		"IPV4/%s/%s/5060\r\n", h.n, transport, transport, addr)
 	who := "AccountID: " + account + "\r\n"
 	if typ == event.RequestBadFormat {
 		who, own = "", own+who
@@ -149,7 +151,7 @@ func TestNothingOfAFrameIsKeptAfterItsJudgement(t *testing.T) {
 						Received: time.Now()})
 					at += len(text)
 				}
-				p.frames(frames)
+				p.judgeFrames(frames)
 				for i := range memory {
 					memory[i] = 0xfe
 				}

@@ -117,7 +117,7 @@ func (r *rig) start() {
 		}
 	})
 	r.t.Cleanup(r.stop)
-	r.until("the session is up", func() bool { return d.pbxs[0].status().Up && d.pbxs[0].sessionAddr.Load() != nil })
+	r.until("the session is up", func() bool { return d.pbxs[0].pbxStatus().Up && d.pbxs[0].sessionAddr.Load() != nil })
 }
 
 // until waits for a condition.
@@ -162,7 +162,8 @@ func (r *rig) event(name, account, session, remote, own string) {
 		severity = "Informational"
 	}
 	text := fmt.Sprintf("Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: %s\r\nService: PJSIP\r\n"+
-		"EventVersion: 1\r\nAccountID: %s\r\nSessionID: %s\r\nLocalAddress: IPV4/UDP/192.0.2.1/5060\r\nRemoteAddress: %s\r\n%s\r\n",
+		"EventVersion: 1\r\nAccountID: %s\r\nSessionID: %s\r\nLocalAddress: "+
+		"IPV4/UDP/192.0.2.1/5060\r\nRemoteAddress: %s\r\n%s\r\n",
 		name, time.Now().UTC().Format("2006-01-02T15:04:05.000+0000"), severity, account, session, remote, own)
 	if r.server.Broadcast([]byte(text)) == 0 {
 		r.t.Fatal("nobody heard the event")

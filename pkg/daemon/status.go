@@ -19,7 +19,7 @@ import (
 
 // Status implements api.Backend.
 func (b backend) Status(context.Context) (api.Status, error) {
-	cfg := b.config.current()
+	cfg := b.config.currentConfig()
 	s := api.Status{
 		Version: b.opts.Version, PID: os.Getpid(), Time: time.Now(), Started: b.started,
 		Uptime: time.Since(b.started).Seconds(), Mode: string(cfg.Policy.Mode),
@@ -42,14 +42,15 @@ func (b backend) Status(context.Context) (api.Status, error) {
 		})
 	}
 	for _, p := range b.pbxs {
-		s.PBXs = append(s.PBXs, p.status())
+		s.PBXs = append(s.PBXs, p.pbxStatus())
 	}
 	b.pipeline.Read(func(e *engine.Engine, now time.Time) { s.Engine = e.Stats(now) })
 	s.Kernel = b.kernelStatus(cfg, s.Engine.Bans)
-	s.Ports = b.ports.status()
+	s.Ports = b.ports.portsStatus()
+	s.Dropped = b.drops.latestDrops()
 	s.Warnings = append(s.Warnings, portWarnings(s.Ports)...)
-	s.Warnings = append(s.Warnings, leaking(s)...)
-	for _, name := range sorted(cfg.Policy.Services) {
+	s.Warnings = append(s.Warnings, leakWarnings(s)...)
+	for _, name := range sortedKeys(cfg.Policy.Services) {
 		if cfg.Policy.Services[name] == config.Observe {
 			why := "policy.services says so"
 			if name == "SIP" {
@@ -65,9 +66,10 @@ func (b backend) Status(context.Context) (api.Status, error) {
 			Try: "systemctl restart ringwall; bans stay in force",
 		})
 	}
-	s.Warnings = append(s.Warnings, b.faults.warnings()...)
-	s.Warnings = append(s.Warnings, b.allowed.warnings()...)
-	s.Warnings = append(s.Warnings, b.allowSources.warnings()...)
+	s.Warnings = append(s.Warnings, b.faults.faultWarnings()...)
+	s.Warnings = append(s.Warnings, b.allowed.listWarnings()...)
+	s.Warnings = append(s.Warnings, b.lostWarnings()...)
+	s.Warnings = append(s.Warnings, b.allowSources.hostWarnings()...)
 	var places []api.Warning
 	s.Geo, places = b.geoStatus(cfg.Geo, time.Now())
 	s.Warnings = append(s.Warnings, places...)
@@ -76,7 +78,7 @@ func (b backend) Status(context.Context) (api.Status, error) {
 			Text: "what happens is not saved: " + b.store.Err().Error(), Try: "look at the disk of " + cfg.State.Path,
 		})
 	}
-	for _, limit := range sorted(s.Engine.Limited) {
+	for _, limit := range sortedKeys(s.Engine.Limited) {
 		s.Warnings = append(s.Warnings, api.Warning{
 			Text: fmt.Sprintf("the bound %q was hit %d times", limit, s.Engine.Limited[limit]),
 			Try:  "see policy.limits and policy.max_sources",
@@ -85,8 +87,8 @@ func (b backend) Status(context.Context) (api.Status, error) {
 	return s, nil
 }
 
-// leaking warns of banned sources that get through.
-func leaking(s api.Status) []api.Warning {
+// leakWarnings warn of banned sources that get through.
+func leakWarnings(s api.Status) []api.Warning {
 	if s.Engine.Leaking == 0 || s.Engine.LastLeak == nil {
 		return nil
 	}
@@ -120,13 +122,13 @@ func (d *Daemon) kernelStatus(cfg *config.Config, desired int) api.KernelStatus 
 	if t, ok := d.fw.(*firewall.Table); ok {
 		k.Owner, _ = t.Owned()
 	}
-	dropped := d.kernel.drops(d.fw)
-	for _, set := range sorted(dropped) {
+	dropped := d.kernel.droppedPackets(d.fw)
+	for _, set := range sortedKeys(dropped) {
 		k.Dropped = append(k.Dropped, api.Count{Name: set, Count: dropped[set]})
 	}
 	d.kernel.mu.Lock()
 	defer d.kernel.mu.Unlock()
-	for _, cause := range sorted(d.kernel.rebuilds) {
+	for _, cause := range sortedKeys(d.kernel.rebuilds) {
 		k.Rebuilds = append(k.Rebuilds, api.Count{Name: cause, Count: d.kernel.rebuilds[cause]})
 	}
 	return k
@@ -150,7 +152,7 @@ func (d *Daemon) kernelError() error {
 
 // Present implements metrics.Source.
 func (d *Daemon) Present() metrics.Present {
-	p := metrics.Present{BansByFamily: map[string]int{}, DroppedPackets: d.kernel.drops(d.fw)}
+	p := metrics.Present{BansByFamily: map[string]int{}, DroppedPackets: d.kernel.droppedPackets(d.fw)}
 	d.pipeline.Read(func(e *engine.Engine, now time.Time) {
 		stats := e.Stats(now)
 		p.TrustedSources, p.TrackedSources, p.Limited, p.BansDesired = stats.Trusted, stats.Sources, stats.Limited,
@@ -158,9 +160,14 @@ func (d *Daemon) Present() metrics.Present {
 		p.Leaks, p.Leaking = stats.Leaks, stats.Leaking
 		p.BansByFamily["ipv4"], p.BansByFamily["ipv6"] = stats.Bans-stats.Bans6, stats.Bans6
 	})
+	for _, dropped := range d.drops.latestDrops() {
+		if dropped.Serious() {
+			p.AllowedDropped++
+		}
+	}
 	p.BansPresent, _ = d.kernel.estimatePresent(p.BansDesired)
 	p.KernelOK = d.kernelError() == nil
-	p.Enforcing = d.config.current().Policy.Mode == config.Enforce && !d.opts.DryRun
+	p.Enforcing = d.config.currentConfig().Policy.Mode == config.Enforce && !d.opts.DryRun
 	p.StateSaved = d.store != nil && d.store.Err() == nil
 	for _, b := range d.pbxs {
 		p.PBXs = append(p.PBXs, b.metricsView())
@@ -168,4 +175,4 @@ func (d *Daemon) Present() metrics.Present {
 	return p
 }
 
-func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

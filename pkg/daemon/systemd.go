@@ -30,7 +30,7 @@ func (d *Daemon) statusLine() string {
 	bans := 0
 	d.pipeline.Read(func(e *engine.Engine, now time.Time) { bans = e.Stats(now).Bans })
 	line := fmt.Sprintf("STATUS=%d of %d Asterisk connected, %d bans", up, len(d.pbxs), bans)
-	if names := d.faults.names(); names != "" {
+	if names := d.faults.faultNames(); names != "" {
 		line += "; does not work: " + names
 	}
 	return line
@@ -52,8 +52,8 @@ func newWatchdog() *watchdog {
 	return &watchdog{interval: d / 3}
 }
 
-// notify is for each tick.
-func (w *watchdog) notify(d *Daemon) {
+// notifyOnTick is called at each tick: it tells the watchdog and the status line as often as each is due.
+func (w *watchdog) notifyOnTick(d *Daemon) {
 	now := time.Now()
 	if w.interval > 0 && now.Sub(w.notified) >= w.interval {
 		w.notified = now

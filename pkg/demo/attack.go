@@ -15,8 +15,8 @@ import (
 const dialWait = 300 * time.Millisecond
 
 // runAttacker sends what an attacker sends, at its pace, until ctx ends: attackers do not notice that they are banned.
-func runAttacker(ctx context.Context, s *testNetwork, l *tally, r *row) error {
-	if r.attack == guessAMI {
+func runAttacker(ctx context.Context, s *testNetwork, l *tally, r *participantRow) error {
+	if r.attack == guessManager {
 		return guessAMIPasswords(ctx, s, l, r)
 	}
 	var phones []*phone
@@ -32,22 +32,22 @@ func runAttacker(ctx context.Context, s *testNetwork, l *tally, r *row) error {
 		}
 		phones = append(phones, p)
 	}
-	if r.attack == guess {
+	if r.attack == guessPassword {
 		return guessPasswords(ctx, phones[0])
 	}
 	for n := 0; ; n++ {
 		p := phones[n%len(phones)]
 		user := strconv.Itoa(1000 + n)
 		switch r.attack {
-		case enumerate:
+		case enumerateAccounts:
 			user = strconv.Itoa(199 + n%800)
-		case inject:
-			user = injected
+		case injectLines:
+			user = injectedUser
 		}
-		if err := p.sendOnly(request{user: user, callID: callID(r.sources[0], strconv.Itoa(n))}); err != nil {
+		if err := p.sendOnly(request{user: user, callID: newCallID(r.sources[0], strconv.Itoa(n))}); err != nil {
 			return err
 		}
-		if r.attack == inject || !sleep(ctx, r.pause) {
+		if r.attack == injectLines || !sleepFor(ctx, r.pause) {
 			return nil
 		}
 	}
@@ -56,7 +56,7 @@ func runAttacker(ctx context.Context, s *testNetwork, l *tally, r *row) error {
 // sendOnly sends without waiting for the answer.
 func (p *phone) sendOnly(r request) error {
 	r.seq = p.tally.countSent(p.row)
-	if _, err := p.conn.Write(r.format(p.via)); err != nil {
+	if _, err := p.conn.Write(r.packet(p.via)); err != nil {
 		return fmt.Errorf("demo: %s sends: %w", p.row.name, err)
 	}
 	return nil
@@ -67,7 +67,7 @@ func guessPasswords(ctx context.Context, p *phone) error {
 	const account = "201"
 	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	r := request{user: account, callID: callID(p.row.sources[0], account)}
+	r := request{user: account, callID: newCallID(p.row.sources[0], account)}
 	for n := 0; ; n++ {
 		if r.auth == nil {
 			a, err := p.exchange(ctx, r)
@@ -81,18 +81,18 @@ func guessPasswords(ctx context.Context, p *phone) error {
 			}
 			r.auth = &credentials{user: account, nonce: a.nonce}
 		}
-		r.auth.response = digest(account, strconv.Itoa(1000+n), r.auth.nonce)
+		r.auth.response = digestResponse(account, strconv.Itoa(1000+n), r.auth.nonce)
 		if err := p.sendOnly(r); err != nil {
 			return err
 		}
-		if !sleep(ctx, p.row.pause) {
+		if !sleepFor(ctx, p.row.pause) {
 			return nil
 		}
 	}
 }
 
 // guessAMIPasswords tries passwords of the manager "admin". What it sends is counted in connections.
-func guessAMIPasswords(ctx context.Context, s *testNetwork, l *tally, r *row) error {
+func guessAMIPasswords(ctx context.Context, s *testNetwork, l *tally, r *participantRow) error {
 	src := r.sources[0]
 	for n := 0; ; n++ {
 		seq := l.countSent(r)
@@ -108,7 +108,7 @@ func guessAMIPasswords(ctx context.Context, s *testNetwork, l *tally, r *row) er
 		default:
 			return fmt.Errorf("demo: %s: %w", r.name, err)
 		}
-		if !sleep(ctx, r.pause) {
+		if !sleepFor(ctx, r.pause) {
 			return nil
 		}
 	}

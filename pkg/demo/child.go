@@ -22,8 +22,8 @@ const (
 	lifeFD        = 4
 )
 
-// report is how the child ended.
-type report struct {
+// childReport is what the child writes to its parent at its end: how it ended.
+type childReport struct {
 	Unfit string `json:"unfit,omitempty"` // it told nothing, and another place could do
 	Error string `json:"error,omitempty"`
 }
@@ -64,7 +64,7 @@ func runChild(ctx context.Context, o Options) error {
 	if ctx.Err() != nil {
 		return endedEarly(ctx)
 	}
-	var r report
+	var r childReport
 	switch broken := json.Unmarshal(text, &r); {
 	case broken != nil:
 		return fmt.Errorf("demo: the process in the user namespace ended without a report: %w",
@@ -100,12 +100,12 @@ func runAsChild(ctx context.Context, o Options) error {
 	defer watcher.Wait()
 	defer func() { _ = life.Close() }()
 
-	var r report
+	var r childReport
 	err := netns.BringUp("lo")
 	if err != nil {
 		err = &noKernelError{err}
 	} else {
-		err = runIn(ctx, o, environment{userNS: true})
+		err = runInEnvironment(ctx, o, environment{userNS: true})
 	}
 	var unfit *noKernelError
 	switch {

@@ -72,8 +72,8 @@ type Source struct {
 
 func (o *jsonReporter) finish(s snapshot, failures []string, err error) error {
 	sum := Summary{
-		Action: "summary", Time: s.start.Add(s.elapsed).UTC(), OK: err == nil, Elapsed: seconds(s.elapsed),
-		DryRun: o.environment.dry, DryRunReason: o.environment.why, UserNamespace: o.environment.userNS,
+		Action: "summary", Time: s.start.Add(s.elapsed).UTC(), OK: err == nil, Elapsed: roundedSeconds(s.elapsed),
+		DryRun: o.environment.dryRun, DryRunReason: o.environment.dryRunReason, UserNamespace: o.environment.userNS,
 		Tampered: s.tampered,
 		Sources:  []Source{}, Failures: append([]string{}, failures...),
 	}
@@ -83,14 +83,16 @@ func (o *jsonReporter) finish(s snapshot, failures []string, err error) error {
 	for i := range s.rows {
 		r := &s.rows[i]
 		j := Source{
-			Source: r.label(), Name: r.name, Does: r.does, Role: r.role.String(), Sent: r.sent, Arrived: r.arrived,
-			Stopped: r.stopped(), Late: r.leaked, Last: seconds(r.lastArrivalAfter()), Banned: r.ban != nil && !s.dry,
+			Source: r.sourceLabel(), Name: r.name, Does: r.does, Role: r.role.String(), Sent: r.sent,
+			Arrived: r.arrived,
+			Stopped: r.stopped(), Late: r.arrivedAfterBan, Last: roundedSeconds(r.lastArrivalAfter()),
+			Banned:   r.ban != nil && !s.dry,
 			InKernel: r.inKernel,
-			Trusted:  r.trusted, Misconfigured: r.spared, Answered: r.answered,
+			Trusted:  r.trusted, Misconfigured: r.misconfigured, Answered: r.answered,
 		}
 		if r.ban != nil {
 			sum.Bans++
-			j.Reaction = seconds(r.reaction)
+			j.Reaction = roundedSeconds(r.reaction)
 			j.Reason, j.Duration = string(r.ban.Reason), r.ban.Duration.Seconds()
 		}
 		sum.Sources = append(sum.Sources, j)
@@ -99,7 +101,7 @@ func (o *jsonReporter) finish(s snapshot, failures []string, err error) error {
 	return o.err
 }
 
-func seconds(d time.Duration) float64 { return d.Round(time.Microsecond).Seconds() }
+func roundedSeconds(d time.Duration) float64 { return d.Round(time.Microsecond).Seconds() }
 
 // String is the word of the JSON form.
 func (r role) String() string {

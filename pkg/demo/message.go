@@ -29,8 +29,9 @@ type credentials struct {
 	user, nonce, response string
 }
 
-// digest is the response to a nonce. Method and URI are the same in all requests here.
-func digest(user, password, nonce string) string {
+// digestResponse is what proves to know a password: the response to a nonce. Method and URI are the same in all
+// requests here.
+func digestResponse(user, password, nonce string) string {
 	h := func(parts ...string) string {
 		sum := md5.Sum([]byte(strings.Join(parts, ":")))
 		return hex.EncodeToString(sum[:])
@@ -38,8 +39,8 @@ func digest(user, password, nonce string) string {
 	return h(h(user, realm, password), nonce, h("REGISTER", "sip:pbx.example"))
 }
 
-// format is the request as a packet.
-func (r request) format(via string) []byte {
+// packet encodes the request; via is the address of the sender.
+func (r request) packet(via string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "REGISTER sip:pbx.example SIP/2.0\r\nVia: SIP/2.0/UDP %s;branch=z9hG4bK%x.%d\r\n", via,
 		md5.Sum([]byte(r.callID)), r.seq)
@@ -47,7 +48,8 @@ func (r request) format(via string) []byte {
 		r.user)
 	fmt.Fprintf(&b, "Call-ID: %s\r\nCSeq: %d REGISTER\r\nContact: <sip:%s@%s>\r\n", r.callID, r.seq, r.user, via)
 	if a := r.auth; a != nil {
-		fmt.Fprintf(&b, "Authorization: Digest username=%q, realm=%q, nonce=%q, uri=\"sip:pbx.example\", response=%q\r\n",
+		fmt.Fprintf(&b, "Authorization: Digest username=%q, realm=%q, nonce=%q, uri=\"sip:pbx.example\", "+
+			"response=%q\r\n",
 			a.user, realm, a.nonce, a.response)
 	}
 	b.WriteString("Expires: 300\r\nContent-Length: 0\r\n\r\n")
@@ -56,7 +58,7 @@ func (r request) format(via string) []byte {
 
 // parseRequest reads a REGISTER. What is none is not answered.
 func parseRequest(packet []byte) (r request, ok bool) {
-	start, headers, ok := message(packet)
+	start, headers, ok := splitMessage(packet)
 	if !ok || !strings.HasPrefix(start, "REGISTER ") {
 		return r, false
 	}
@@ -71,13 +73,14 @@ func parseRequest(packet []byte) (r request, ok bool) {
 		return r, false
 	}
 	if params, ok := strings.CutPrefix(headers["authorization"], "Digest "); ok {
-		r.auth = &credentials{parameter(params, "username"), parameter(params, "nonce"), parameter(params, "response")}
+		r.auth = &credentials{parameterValue(params, "username"), parameterValue(params, "nonce"),
+			parameterValue(params, "response")}
 	}
 	return r, true
 }
 
-// account is the From user as Asterisk reports it: %-decoded, whatever that makes of it, and cut to 36 bytes.
-func (r request) account() string {
+// reportedAccount is the From user as Asterisk reports it: %-decoded, whatever that makes of it, and cut to 36 bytes.
+func (r request) reportedAccount() string {
 	name, err := url.PathUnescape(r.user)
 	if err != nil {
 		name = r.user
@@ -85,8 +88,8 @@ func (r request) account() string {
 	return name[:min(len(name), 36)]
 }
 
-// reply is the answer to a request; nonce is empty in a 200.
-func (r request) reply(nonce string) []byte {
+// replyPacket encodes the answer: a 401 with a nonce, or, where nonce is "", a 200.
+func (r request) replyPacket(nonce string) []byte {
 	var b bytes.Buffer
 	status := "200 OK"
 	if nonce != "" {
@@ -100,15 +103,15 @@ func (r request) reply(nonce string) []byte {
 	return b.Bytes()
 }
 
-// answer is a reply as a phone reads it.
-type answer struct {
+// sipAnswer is what a phone reads of a reply.
+type sipAnswer struct {
 	status int
 	seq    uint32
 	nonce  string
 }
 
-func parseAnswer(packet []byte) (a answer, ok bool) {
-	start, headers, ok := message(packet)
+func parseAnswer(packet []byte) (a sipAnswer, ok bool) {
+	start, headers, ok := splitMessage(packet)
 	rest, found := strings.CutPrefix(start, "SIP/2.0 ")
 	if !ok || !found {
 		return a, false
@@ -117,11 +120,11 @@ func parseAnswer(packet []byte) (a answer, ok bool) {
 	status, err := strconv.Atoi(code)
 	seq, _, _ := strings.Cut(headers["cseq"], " ")
 	n, err2 := strconv.ParseUint(seq, 10, 32)
-	return answer{status, uint32(n), parameter(headers["www-authenticate"], "nonce")}, err == nil && err2 == nil
+	return sipAnswer{status, uint32(n), parameterValue(headers["www-authenticate"], "nonce")}, err == nil && err2 == nil
 }
 
-// message splits a packet; of a header that comes twice the first counts.
-func message(packet []byte) (start string, headers map[string]string, ok bool) {
+// splitMessage splits a packet; of a header that comes twice the first counts.
+func splitMessage(packet []byte) (start string, headers map[string]string, ok bool) {
 	head, _, ok := strings.Cut(string(packet), "\r\n\r\n")
 	start, rest, _ := strings.Cut(head, "\r\n")
 	headers = make(map[string]string)
@@ -134,8 +137,8 @@ func message(packet []byte) (start string, headers map[string]string, ok bool) {
 	return start, headers, ok
 }
 
-// parameter is the value of name="value".
-func parameter(list, name string) string {
+// parameterValue is the value of name="value".
+func parameterValue(list, name string) string {
 	for part := range strings.SplitSeq(list, ",") {
 		if key, value, ok := strings.Cut(strings.TrimSpace(part), "="); ok && key == name {
 			return strings.Trim(value, `"`)

@@ -45,68 +45,69 @@ func pbxAddr(v6 bool) netip.Addr {
 // newKernelNetwork builds the namespaces, with sources as addresses of the far side. Without CAP_SYS_ADMIN and
 // CAP_NET_ADMIN the error is one for which [isDenied] is true.
 func newKernelNetwork(ctx context.Context, sources []netip.Addr) (_ *testNetwork, err error) {
-	s := &testNetwork{}
+	n := &testNetwork{}
 	defer func() {
 		if err != nil {
-			s.close()
+			n.close()
 		}
 	}()
-	if s.pbx, err = netns.New(); err != nil {
+	if n.pbx, err = netns.New(); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
-	if s.outside, err = netns.New(); err != nil {
+	if n.outside, err = netns.New(); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
-	if err := netns.Connect(s.pbx, s.outside, nil, nil); err != nil {
+	if err := netns.Connect(n.pbx, n.outside, nil, nil); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
-	if err := s.pbx.Do(func() (err error) {
-		s.ipv6, err = configureEth0([]netip.Addr{pbxAddr(false), pbxAddr(true)})
+	if err := n.pbx.Do(func() (err error) {
+		n.ipv6, err = configureEth0([]netip.Addr{pbxAddr(false), pbxAddr(true)})
 		return err
 	}); err != nil {
 		return nil, err
 	}
-	if err := s.outside.Do(func() error {
+	if err := n.outside.Do(func() error {
 		ipv6, err := configureEth0(sources)
-		s.ipv6 = s.ipv6 && ipv6
+		n.ipv6 = n.ipv6 && ipv6
 		return err
 	}); err != nil {
 		return nil, err
 	}
-	err = s.pbx.Do(func() (err error) {
-		return s.listen(ctx, netip.AddrPortFrom(pbxAddr(false), sipPort), netip.AddrPortFrom(pbxAddr(false), amiPort))
+	err = n.pbx.Do(func() (err error) {
+		return n.openPorts(ctx, netip.AddrPortFrom(pbxAddr(false), sipPort),
+			netip.AddrPortFrom(pbxAddr(false), amiPort))
 	})
 	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return n, nil
 }
 
 // newLoopbackNetwork needs no privilege.
 func newLoopbackNetwork(ctx context.Context, sources []netip.Addr) (*testNetwork, error) {
-	s := &testNetwork{
+	n := &testNetwork{
 		dry:       true,
 		loopbacks: make(map[netip.Addr]netip.Addr), sources: make(map[netip.Addr]netip.Addr),
 	}
 	for i, a := range sources {
 		seat := netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i + 1)})
-		s.loopbacks[a], s.sources[seat] = seat, a
+		n.loopbacks[a], n.sources[seat] = seat, a
 	}
 	any4 := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
-	if err := s.listen(ctx, any4, any4); err != nil {
-		s.close()
+	if err := n.openPorts(ctx, any4, any4); err != nil {
+		n.close()
 		return nil, err
 	}
-	return s, nil
+	return n, nil
 }
 
-func (s *testNetwork) listen(ctx context.Context, sip, ami netip.AddrPort) (err error) {
-	if s.sip4, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(sip)); err != nil {
+func (n *testNetwork) openPorts(ctx context.Context, sip, ami netip.AddrPort) (err error) {
+	if n.sip4, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(sip)); err != nil {
 		return fmt.Errorf("demo: the PBX's SIP port: %w", err)
 	}
-	if s.ipv6 {
+	if n.ipv6 {
 		v6 := netip.AddrPortFrom(pbxAddr(true), sipPort)
-		if s.sip6, err = net.ListenUDP("udp6", net.UDPAddrFromAddrPort(v6)); err != nil {
+		if n.sip6, err = net.ListenUDP("udp6", net.UDPAddrFromAddrPort(v6)); err != nil {
 			return fmt.Errorf("demo: the PBX's SIP port: %w", err)
 		}
 	}
@@ -115,18 +116,18 @@ func (s *testNetwork) listen(ctx context.Context, sip, ami netip.AddrPort) (err 
 	if err != nil {
 		return fmt.Errorf("demo: the PBX's AMI port: %w", err)
 	}
-	s.ami = &namedListener{Listener: ln, network: s}
+	n.ami = &namedListener{Listener: ln, network: n}
 	return nil
 }
 
 // dialSIP returns a UDP socket of a source, connected to the PBX.
-func (s *testNetwork) dialSIP(src netip.Addr) (conn *net.UDPConn, err error) {
-	to := s.sip4.LocalAddr()
-	if src.Is6() && !s.dry {
-		to = s.sip6.LocalAddr()
+func (n *testNetwork) dialSIP(src netip.Addr) (conn *net.UDPConn, err error) {
+	to := n.sip4.LocalAddr()
+	if src.Is6() && !n.dry {
+		to = n.sip6.LocalAddr()
 	}
-	err = s.doOutside(func() (err error) {
-		conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.loopbackOf(src), 0)),
+	err = n.doOutside(func() (err error) {
+		conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(n.loopbackOf(src), 0)),
 			to.(*net.UDPAddr))
 		return err
 	})
@@ -137,58 +138,58 @@ func (s *testNetwork) dialSIP(src netip.Addr) (conn *net.UDPConn, err error) {
 }
 
 // dialAMI connects a source to the PBX's AMI port; where its packets are dropped, that fails after the timeout.
-func (s *testNetwork) dialAMI(ctx context.Context, src netip.Addr, timeout time.Duration) (conn net.Conn, err error) {
-	err = s.doOutside(func() (err error) {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: s.loopbackOf(src).AsSlice()}, Timeout: timeout, FallbackDelay: -1}
-		conn, err = d.DialContext(ctx, "tcp", s.ami.Addr().String())
+func (n *testNetwork) dialAMI(ctx context.Context, src netip.Addr, timeout time.Duration) (conn net.Conn, err error) {
+	err = n.doOutside(func() (err error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: n.loopbackOf(src).AsSlice()}, Timeout: timeout, FallbackDelay: -1}
+		conn, err = d.DialContext(ctx, "tcp", n.ami.Addr().String())
 		return err
 	})
 	return conn, err
 }
 
 // doOutside runs f where sources have their addresses.
-func (s *testNetwork) doOutside(f func() error) error {
-	if s.dry {
+func (n *testNetwork) doOutside(f func() error) error {
+	if n.dry {
 		return f()
 	}
-	return s.outside.Do(f)
+	return n.outside.Do(f)
 }
 
-func (s *testNetwork) loopbackOf(src netip.Addr) netip.Addr {
-	if s.dry {
-		return s.loopbacks[src]
+func (n *testNetwork) loopbackOf(src netip.Addr) netip.Addr {
+	if n.dry {
+		return n.loopbacks[src]
 	}
 	return src
 }
 
 // sourceOf returns the source whose packet came from an address, and whether it is one of this network's.
-func (s *testNetwork) sourceOf(a netip.Addr) (netip.Addr, bool) {
+func (n *testNetwork) sourceOf(a netip.Addr) (netip.Addr, bool) {
 	a = a.Unmap()
-	if !s.dry {
+	if !n.dry {
 		return a, true
 	}
-	src, ok := s.sources[a]
+	src, ok := n.sources[a]
 	return src, ok
 }
 
 // netNS is the descriptor of the namespace in which the daemon bans.
-func (s *testNetwork) netNS() int {
-	if s.dry {
+func (n *testNetwork) netNS() int {
+	if n.dry {
 		return 0
 	}
-	return s.pbx.FD()
+	return n.pbx.FD()
 }
 
-func (s *testNetwork) close() {
-	for _, c := range []*net.UDPConn{s.sip4, s.sip6} {
+func (n *testNetwork) close() {
+	for _, c := range []*net.UDPConn{n.sip4, n.sip6} {
 		if c != nil {
 			_ = c.Close()
 		}
 	}
-	if s.ami != nil {
-		_ = s.ami.Close()
+	if n.ami != nil {
+		_ = n.ami.Close()
 	}
-	_, _ = s.pbx.Close(), s.outside.Close()
+	_, _ = n.pbx.Close(), n.outside.Close()
 }
 
 // namedListener gives connections over loopback the address of the source that they stand for.

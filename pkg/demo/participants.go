@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// role is what has to become of a part.
+// role is what has to become of a participant.
 type role uint8
 
 const (
@@ -36,16 +36,16 @@ type phoneAccount struct {
 type attack uint8
 
 const (
-	scan      attack = iota + 1 // accounts that do not exist
-	enumerate                   // a range of accounts, some of which exist
-	guess                       // passwords of one account
-	guessAMI                    // passwords of AMI
-	inject                      // one packet with bytes that are meant for the AMI stream
+	scanAccounts      attack = iota + 1 // accounts that do not exist
+	enumerateAccounts                   // a range of accounts, some of which exist
+	guessPassword                       // passwords of one account
+	guessManager                        // passwords of AMI
+	injectLines                         // one packet with bytes that are meant for the AMI stream
 )
 
-// injected is a From user that Asterisk's %-decoding turns into a line of the AMI stream which names a bystander. It
-// arrives as the first RemoteAddress of the event.
-const injected = "%0d%0aRemoteAddress%3a%20IPV4%2fUDP%2f8.8.8.8%2f5"
+// injectedUser is a From user that Asterisk's %-decoding turns into a line of the AMI stream which names a bystander.
+// It arrives as the first RemoteAddress of the event.
+const injectedUser = "%0d%0aRemoteAddress%3a%20IPV4%2fUDP%2f8.8.8.8%2f5"
 
 // bystander is the address that injected names.
 func bystander() netip.Addr { return netip.AddrFrom4([4]byte{8, 8, 8, 8}) }
@@ -56,12 +56,12 @@ const oldPassword = "spring"
 // The pace of the customers' phones. The engine reports an account as misconfigured from its third failure on, half a
 // minute after the first.
 const (
-	refresh = 2 * time.Second
-	retry   = 7 * time.Second
+	registerInterval = 2 * time.Second
+	failingInterval  = 7 * time.Second
 )
 
-// passwords are the accounts of the PBX.
-func passwords() map[string]string {
+// pbxPasswords are the passwords of the PBX, by account.
+func pbxPasswords() map[string]string {
 	return map[string]string{
 		"201": "k7Lq2m", "202": "Wz81xa", "203": "p0Rt4e", "204": "autumn", "301": "u8Hs9d", "402": "autumn",
 	}
@@ -75,8 +75,10 @@ func allParticipants() []participant {
 		}
 		return addrs
 	}
-	right := func(account string) phoneAccount { return phoneAccount{account, passwords()[account], refresh} }
-	wrong := func(account string) phoneAccount { return phoneAccount{account, oldPassword, retry} }
+	right := func(account string) phoneAccount {
+		return phoneAccount{account, pbxPasswords()[account], registerInterval}
+	}
+	wrong := func(account string) phoneAccount { return phoneAccount{account, oldPassword, failingInterval} }
 	return []participant{
 		{name: "lone phone", does: "has an old password", role: customer, sources: ip("203.0.113.90"),
 			phones: []phoneAccount{wrong("402")}},
@@ -85,41 +87,41 @@ func allParticipants() []participant {
 		{name: "home", does: "1 phone", role: customer, sources: ip("198.51.100.140"),
 			phones: []phoneAccount{right("301")}},
 		{name: "scanner", does: "tries accounts that do not exist", role: attacker, sources: ip("203.0.113.5"),
-			attack: scan, pause: 50 * time.Millisecond},
+			attack: scanAccounts, pause: 50 * time.Millisecond},
 		{name: "enumerator", does: "asks which accounts exist", role: attacker, sources: ip("203.0.113.40"),
-			attack: enumerate, pause: 50 * time.Millisecond},
+			attack: enumerateAccounts, pause: 50 * time.Millisecond},
 		{name: "guesser", does: "guesses the password of 201", role: attacker, sources: ip("198.51.100.66"),
-			attack: guess, pause: 70 * time.Millisecond},
+			attack: guessPassword, pause: 70 * time.Millisecond},
 		{name: "AMI guesser", does: "guesses passwords of AMI, over TCP", role: attacker, sources: ip("203.0.113.150"),
-			attack: guessAMI, pause: 100 * time.Millisecond},
+			attack: guessManager, pause: 100 * time.Millisecond},
 		{name: "IPv6 scanner", does: "three addresses of one /64", role: attacker,
-			sources: ip("2001:db8:bad::5", "2001:db8:bad::6e", "2001:db8:bad::c8"), attack: scan,
+			sources: ip("2001:db8:bad::5", "2001:db8:bad::6e", "2001:db8:bad::c8"), attack: scanAccounts,
 			pause: 60 * time.Millisecond},
 		{name: "injector", does: "one packet that blames 8.8.8.8", role: forger, sources: ip("203.0.113.200"),
-			attack: inject},
+			attack: injectLines},
 	}
 }
 
 // sourcesOf lists the addresses of participants.
-func sourcesOf(cast []participant) (all []netip.Addr) {
-	for _, p := range cast {
+func sourcesOf(participants []participant) (all []netip.Addr) {
+	for _, p := range participants {
 		all = append(all, p.sources...)
 	}
 	return all
 }
 
 // withoutIPv6 leaves out who needs IPv6, where the kernel has no IPv6.
-func withoutIPv6(cast []participant) []participant {
-	return slices.DeleteFunc(slices.Clone(cast), func(p participant) bool { return p.sources[0].Is6() })
+func withoutIPv6(participants []participant) []participant {
+	return slices.DeleteFunc(slices.Clone(participants), func(p participant) bool { return p.sources[0].Is6() })
 }
 
-// coveredBy says whether a prefix covers one of the part's addresses.
+// coveredBy reports whether a prefix covers one of the participant's addresses.
 func (p *participant) coveredBy(prefix netip.Prefix) bool {
 	return prefix.IsValid() && slices.ContainsFunc(p.sources, prefix.Contains)
 }
 
-// source is the part as Ringwall judges it: an IPv4 address, an IPv6 /64.
-func (p *participant) source() netip.Prefix {
+// judgedSource is the participant as Ringwall judges it: an IPv4 address, an IPv6 /64.
+func (p *participant) judgedSource() netip.Prefix {
 	a := p.sources[0]
 	bits := 32
 	if a.Is6() {
@@ -129,15 +131,15 @@ func (p *participant) source() netip.Prefix {
 	return prefix
 }
 
-// label is the source for a person.
-func (p *participant) label() string {
-	if s := p.source(); !s.IsSingleIP() {
+// sourceLabel is the judged source, written for a person.
+func (p *participant) sourceLabel() string {
+	if s := p.judgedSource(); !s.IsSingleIP() {
 		return s.String()
 	}
 	return p.sources[0].String()
 }
 
-// earnsTrust says whether a phone of the part has the right password.
+// earnsTrust reports whether a phone of the participant has the right password.
 func (p *participant) earnsTrust() bool {
-	return slices.ContainsFunc(p.phones, func(l phoneAccount) bool { return l.password == passwords()[l.account] })
+	return slices.ContainsFunc(p.phones, func(l phoneAccount) bool { return l.password == pbxPasswords()[l.account] })
 }

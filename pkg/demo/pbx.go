@@ -48,12 +48,12 @@ func (p *pbx) serve(ctx context.Context, local net.Listener) error {
 		if conn == nil {
 			continue
 		}
-		group.Go(func() error { return p.answer(ctx, conn) })
+		group.Go(func() error { return p.answerRequests(ctx, conn) })
 	}
 	return group.Wait()
 }
 
-func (p *pbx) answer(ctx context.Context, conn *net.UDPConn) error {
+func (p *pbx) answerRequests(ctx context.Context, conn *net.UDPConn) error {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	buf := make([]byte, maxPacket)
@@ -73,32 +73,32 @@ func (p *pbx) answer(ctx context.Context, conn *net.UDPConn) error {
 			continue
 		}
 		p.arrived(src, r.seq)
-		reply := p.register(r, netip.AddrPortFrom(src, from.Port()))
+		reply := p.answerRegister(r, netip.AddrPortFrom(src, from.Port()))
 		_, _ = conn.WriteToUDPAddrPort(reply, from) // UDP: who misses it asks again
 	}
 }
 
-// register judges a request and emits the events that res_pjsip and res_pjsip_authenticator_digest emit for it.
-func (p *pbx) register(r request, from netip.AddrPort) (reply []byte) {
+// answerRegister judges a request and emits the events that res_pjsip and res_pjsip_authenticator_digest emit for it.
+func (p *pbx) answerRegister(r request, from netip.AddrPort) (reply []byte) {
 	const unknown = "<unknown>"
-	account := r.account()
+	account := r.reportedAccount()
 	password, known := p.accounts[account]
 	endpoint := account
 	if !known {
 		endpoint = unknown
-		p.emit("InvalidAccountID", "Error", account, r, from)
+		p.emitEvent("InvalidAccountID", "Error", account, r, from)
 	}
 	switch {
 	case r.auth == nil:
-		p.emit("ChallengeSent", "Informational", endpoint, r, from, "Challenge", "")
-	case known && r.auth.response == digest(account, password, r.auth.nonce):
-		p.emit("SuccessfulAuth", "Informational", endpoint, r, from, "UsingPassword", "1")
-		return r.reply("")
+		p.emitEvent("ChallengeSent", "Informational", endpoint, r, from, "Challenge", "")
+	case known && r.auth.response == digestResponse(account, password, r.auth.nonce):
+		p.emitEvent("SuccessfulAuth", "Informational", endpoint, r, from, "UsingPassword", "1")
+		return r.replyPacket("")
 	default:
-		p.emit("ChallengeResponseFailed", "Error", endpoint, r, from,
+		p.emitEvent("ChallengeResponseFailed", "Error", endpoint, r, from,
 			"Challenge", r.auth.nonce, "Response", r.auth.response, "ExpectedResponse", "")
 	}
-	return r.reply(newNonce())
+	return r.replyPacket(newNonce())
 }
 
 func newNonce() string {
@@ -107,7 +107,7 @@ func newNonce() string {
 	return fmt.Sprintf("%d/%s", time.Now().Unix(), hex.EncodeToString(b[:]))
 }
 
-func (p *pbx) emit(event, severity, account string, r request, from netip.AddrPort, own ...string) {
+func (p *pbx) emitEvent(event, severity, account string, r request, from netip.AddrPort, own ...string) {
 	p.manager.Broadcast(eventFrame(time.Now(), event, severity, account, r.callID, from, own...))
 }
 

@@ -40,7 +40,7 @@ func TestFramesAreAsterisks(t *testing.T) {
 }
 
 func TestInjectedLineComesBeforeTheRealOne(t *testing.T) {
-	account := request{user: injected}.account()
+	account := request{user: injectedUser}.reportedAccount()
 	if len(account) > 36 {
 		t.Errorf("Asterisk cuts %q", account)
 	}
@@ -62,19 +62,19 @@ func TestRequestsSurviveTheWire(t *testing.T) {
 	for _, r := range []request{
 		{user: "201", callID: "a@198.51.100.20", seq: 1},
 		{user: "1002", callID: "b@2001:db8::5", seq: 1<<32 - 1},
-		{user: injected, callID: "c@x", seq: 7},
+		{user: injectedUser, callID: "c@x", seq: 7},
 		{user: "201", callID: "d@x", seq: 9, auth: &credentials{"201", "1/ab", "80d0"}},
 	} {
-		got, ok := parseRequest(r.format("[2001:db8::5]:5060"))
+		got, ok := parseRequest(r.packet("[2001:db8::5]:5060"))
 		if !ok || got.user != r.user || got.callID != r.callID || got.seq != r.seq ||
 			(got.auth == nil) != (r.auth == nil) ||
 			r.auth != nil && *got.auth != *r.auth {
 			t.Errorf("%+v became %+v, %v", r, got, ok)
 		}
-		if a, ok := parseAnswer(r.reply("1/ab")); !ok || a != (answer{401, r.seq, "1/ab"}) {
+		if a, ok := parseAnswer(r.replyPacket("1/ab")); !ok || a != (sipAnswer{401, r.seq, "1/ab"}) {
 			t.Errorf("%+v, %v", a, ok)
 		}
-		if a, ok := parseAnswer(r.reply("")); !ok || a != (answer{200, r.seq, ""}) {
+		if a, ok := parseAnswer(r.replyPacket("")); !ok || a != (sipAnswer{200, r.seq, ""}) {
 			t.Errorf("%+v, %v", a, ok)
 		}
 	}
@@ -82,17 +82,17 @@ func TestRequestsSurviveTheWire(t *testing.T) {
 
 // TestDigest compares with a response that another implementation of MD5 made.
 func TestDigest(t *testing.T) {
-	if got := digest("201", "k7Lq2m", "1/ab"); got != "9a4e246a9b8487e0e15fc959c2c79417" {
+	if got := digestResponse("201", "k7Lq2m", "1/ab"); got != "9a4e246a9b8487e0e15fc959c2c79417" {
 		t.Error(got)
 	}
-	if digest("201", "k7Lq2m", "1/ab") == digest("201", oldPassword, "1/ab") {
+	if digestResponse("201", "k7Lq2m", "1/ab") == digestResponse("201", oldPassword, "1/ab") {
 		t.Error("the password does not matter")
 	}
 }
 
 func FuzzParseRequest(f *testing.F) {
-	f.Add(request{user: "201", callID: "a@x", seq: 1, auth: &credentials{"201", "n", "r"}}.format("192.0.2.9:5060"))
-	f.Add(request{user: injected, callID: "a@x", seq: 1}.format("192.0.2.9:5060"))
+	f.Add(request{user: "201", callID: "a@x", seq: 1, auth: &credentials{"201", "n", "r"}}.packet("192.0.2.9:5060"))
+	f.Add(request{user: injectedUser, callID: "a@x", seq: 1}.packet("192.0.2.9:5060"))
 	f.Add([]byte("REGISTER  \r\nFrom:<sip:%zz@\r\nCSeq:1\r\nCall-ID:x\r\nAuthorization:Digest \"=,,=\r\n\r\n"))
 	f.Add([]byte("SIP/2.0 401\r\nCSeq: 1\r\nWWW-Authenticate: nonce=\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, packet []byte) {
@@ -101,10 +101,10 @@ func FuzzParseRequest(f *testing.F) {
 		if !ok {
 			return
 		}
-		if r.callID == "" || len(r.account()) > 36 {
+		if r.callID == "" || len(r.reportedAccount()) > 36 {
 			t.Errorf("%+v", r)
 		}
-		if _, ok := parseAnswer(r.reply("n")); !ok {
+		if _, ok := parseAnswer(r.replyPacket("n")); !ok {
 			t.Errorf("the answer to %+v is none", r)
 		}
 	})

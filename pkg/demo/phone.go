@@ -21,15 +21,15 @@ var errNoAnswer = errors.New("no answer from the PBX")
 // phone is a socket that registers.
 type phone struct {
 	phoneAccount
-	tally *tally
-	row   *row
-	conn  net.Conn
-	call  string
-	via   string
-	nonce string // of the last challenge; a right password may use it again
+	tally  *tally
+	row    *participantRow
+	conn   net.Conn
+	callID string
+	via    string
+	nonce  string // of the last challenge; a right password may use it again
 }
 
-func newPhone(s *testNetwork, l *tally, r *row, src netip.Addr, ln phoneAccount) (*phone, error) {
+func newPhone(s *testNetwork, l *tally, r *participantRow, src netip.Addr, ln phoneAccount) (*phone, error) {
 	conn, err := s.dialSIP(src)
 	if err != nil {
 		return nil, err
@@ -37,12 +37,12 @@ func newPhone(s *testNetwork, l *tally, r *row, src netip.Addr, ln phoneAccount)
 	port := conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	return &phone{
 		phoneAccount: ln, tally: l, row: r, conn: conn, via: netip.AddrPortFrom(src, port).String(),
-		call: callID(src, ln.account),
+		callID: newCallID(src, ln.account),
 	}, nil
 }
 
-// callID is a name for a dialogue that is not used again.
-func callID(src netip.Addr, what string) string {
+// newCallID makes a Call-ID that was not used before.
+func newCallID(src netip.Addr, what string) string {
 	return fmt.Sprintf("%s-%d@%s", what, time.Now().UnixNano(), src)
 }
 
@@ -53,9 +53,9 @@ func (p *phone) register(ctx context.Context) (right bool, err error) {
 	defer stop()
 	challenged := false
 	for range maxTries {
-		r := request{user: p.account, callID: p.call}
+		r := request{user: p.account, callID: p.callID}
 		if p.nonce != "" {
-			r.auth = &credentials{p.account, p.nonce, digest(p.account, p.password, p.nonce)}
+			r.auth = &credentials{p.account, p.nonce, digestResponse(p.account, p.password, p.nonce)}
 		}
 		a, err := p.exchange(ctx, r)
 		switch {
@@ -67,7 +67,7 @@ func (p *phone) register(ctx context.Context) (right bool, err error) {
 		case a.status == 200:
 			return true, nil
 		case challenged:
-			p.nonce, p.call = "", callID(p.row.sources[0], p.account)
+			p.nonce, p.callID = "", newCallID(p.row.sources[0], p.account)
 			return false, nil
 		default:
 			p.nonce, challenged = a.nonce, true
@@ -77,9 +77,9 @@ func (p *phone) register(ctx context.Context) (right bool, err error) {
 }
 
 // exchange sends a request and waits for its answer.
-func (p *phone) exchange(ctx context.Context, r request) (a answer, err error) {
+func (p *phone) exchange(ctx context.Context, r request) (a sipAnswer, err error) {
 	r.seq = p.tally.countSent(p.row)
-	if _, err := p.conn.Write(r.format(p.via)); err != nil {
+	if _, err := p.conn.Write(r.packet(p.via)); err != nil {
 		return a, fmt.Errorf("demo: %s sends: %w", p.row.name, err)
 	}
 	_ = p.conn.SetReadDeadline(time.Now().Add(answerWait))
@@ -101,7 +101,7 @@ func (p *phone) exchange(ctx context.Context, r request) (a answer, err error) {
 
 // keepRegistering registers again and again until ctx ends.
 func (p *phone) keepRegistering(ctx context.Context) error {
-	for sleep(ctx, p.every) {
+	for sleepFor(ctx, p.every) {
 		if _, err := p.register(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNoAnswer) {
 			return err
 		}
@@ -109,8 +109,8 @@ func (p *phone) keepRegistering(ctx context.Context) error {
 	return nil
 }
 
-// sleep says whether ctx is still there after d.
-func sleep(ctx context.Context, d time.Duration) bool {
+// sleepFor waits, and reports whether ctx has not ended before.
+func sleepFor(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -55,13 +55,14 @@ type textReporter struct {
 func (l *textReporter) start(snapshot) {
 	l.write("Ringwall demo: a PBX, customers and attackers, all inside this process.\n")
 	switch {
-	case l.environment.dry:
-		l.printf("DRY RUN: this system lets Ringwall make no network of its own, so nothing is banned in a kernel and no "+
-			"packet is\n"+
+	case l.environment.dryRun:
+		l.printf("DRY RUN: this system lets Ringwall make no network of its own, so nothing is banned in a kernel "+
+			"and no packet is\n"+
 			"stopped; below is what Ringwall decides. Try: sudo ringwall demo\n(%s)\n",
-			printable.Line(l.environment.why))
+			printable.Line(l.environment.dryRunReason))
 	case l.environment.userNS:
-		l.write("You are not root, so it all happens in a user namespace: the kernel and the bans are real all the same.\n")
+		l.write("You are not root, so it all happens in a user namespace: the kernel and the bans are real all the " +
+			"same.\n")
 	default:
 		l.write("They are in network namespaces of their own: the kernel, the packets and the bans are real, your " +
 			"firewall is not touched.\n")
@@ -80,11 +81,11 @@ func (l *textReporter) finish(s snapshot, failures []string, err error) error {
 	for _, text := range s.tableLines(100) {
 		l.printf("%s\n", text)
 	}
-	l.summary(s, failures, err)
+	l.writeSummary(s, failures, err)
 	return l.err
 }
 
-// decisionLine is a decision on one decisionLine.
+// decisionLine is a decision on one line.
 func (s snapshot) decisionLine(d ban.Decision) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%6.2fs %-9s %-18s %s", d.Time.Sub(s.start).Seconds(), d.Action, s.subjectOf(d), d.Reason)
@@ -119,7 +120,7 @@ func (s snapshot) subjectOf(d ban.Decision) string {
 // tableLines is the table, no wider than width columns.
 func (s snapshot) tableLines(width int) []string {
 	format := "%-18s %-12s %5s %7s %7s %8s  %s"
-	out := []string{shorten(fmt.Sprintf(format, "source", "who", "sent", "arrived", "stopped", "last at", "verdict"),
+	out := []string{cutAtWord(fmt.Sprintf(format, "source", "who", "sent", "arrived", "stopped", "last at", "verdict"),
 		width)}
 	for i := range s.rows {
 		r := &s.rows[i]
@@ -127,15 +128,15 @@ func (s snapshot) tableLines(width int) []string {
 		if r.ban != nil && !s.dry {
 			stopped, after = fmt.Sprint(r.stopped()), fmt.Sprintf("+%d ms", r.lastArrivalAfter().Milliseconds())
 		}
-		text := fmt.Sprintf(format, r.label(), r.name, fmt.Sprint(r.sent), fmt.Sprint(r.arrived), stopped, after,
+		text := fmt.Sprintf(format, r.sourceLabel(), r.name, fmt.Sprint(r.sent), fmt.Sprint(r.arrived), stopped, after,
 			s.verdictOn(r))
-		out = append(out, shorten(text, width))
+		out = append(out, cutAtWord(text, width))
 	}
 	return out
 }
 
-// shorten shortens a line of visible characters to width columns, at the end of a word.
-func shorten(text string, width int) string {
+// cutAtWord shortens a line of visible characters to width columns, at the end of a word.
+func cutAtWord(text string, width int) string {
 	text = strings.TrimRight(text, " ")
 	if printable.Width(text) <= width {
 		return text
@@ -151,30 +152,30 @@ func shorten(text string, width int) string {
 }
 
 // verdictOn is what Ringwall made of a row.
-func (s snapshot) verdictOn(r *row) string {
+func (s snapshot) verdictOn(r *participantRow) string {
 	switch {
 	case r.ban != nil && s.dry:
 		return "would ban " + humanize.DurationToSecond(r.ban.Duration) + ": " + string(r.ban.Reason)
 	case r.ban != nil:
 		return "BANNED " + humanize.DurationToSecond(r.ban.Duration) + ": " + string(r.ban.Reason)
-	case r.reported:
+	case r.tamperingReported:
 		return "tampering"
-	case r.trusted && r.spared:
+	case r.trusted && r.misconfigured:
 		return "trusted, but one phone is misconfigured"
 	case r.trusted:
 		return "trusted"
-	case r.spared:
+	case r.misconfigured:
 		return "misconfigured"
 	}
 	return ""
 }
 
-// summary says at the end what was shown, and what to do next.
-func (l *textReporter) summary(s snapshot, failures []string, err error) {
+// writeSummary says at the end what was shown, and what to do next.
+func (l *textReporter) writeSummary(s snapshot, failures []string, err error) {
 	say := func(format string, args ...any) { l.printf(format+"\n", args...) }
 	say("\nAfter %.1f s:", s.elapsed.Seconds())
 	customers, packets := []string{}, 0
-	var slowest row
+	var slowest participantRow
 	for i := range s.rows {
 		r := &s.rows[i]
 		switch {
@@ -182,12 +183,13 @@ func (l *textReporter) summary(s snapshot, failures []string, err error) {
 			customers = append(customers, r.name)
 			packets += r.arrived
 		case r.role == attacker && r.ban != nil && s.dry:
-			say("  %s would be banned for %s (%s) after %d packets.", r.label(),
+			say("  %s would be banned for %s (%s) after %d packets.", r.sourceLabel(),
 				humanize.DurationToSecond(r.ban.Duration), r.ban.Reason,
-				r.banned)
-		case r.role == attacker && r.ban != nil && r.leaked == 0:
+				r.seqAtBan)
+		case r.role == attacker && r.ban != nil && r.arrivedAfterBan == 0:
 			say("  %s is banned for %s (%s): its last packet arrived %d ms after its first, and %d were stopped.",
-				r.label(), humanize.DurationToSecond(r.ban.Duration), r.ban.Reason, r.lastArrivalAfter().Milliseconds(),
+				r.sourceLabel(), humanize.DurationToSecond(r.ban.Duration), r.ban.Reason,
+				r.lastArrivalAfter().Milliseconds(),
 				r.stopped())
 			if r.reaction >= slowest.reaction {
 				slowest = *r

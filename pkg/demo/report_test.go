@@ -25,16 +25,17 @@ var start = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 func played() snapshot {
 	s := snapshot{start: start, elapsed: 30100 * time.Millisecond, tampered: 1}
 	for _, p := range allParticipants() {
-		r := row{participant: p, sent: 500, arrived: 3, first: start, last: start.Add(101 * time.Millisecond)}
+		r := participantRow{participant: p, sent: 500, arrived: 3, first: start,
+			last: start.Add(101 * time.Millisecond)}
 		switch p.role {
 		case attacker:
-			r.ban = &ban.Decision{Action: ban.ActionBan, Prefix: p.source(), Reason: ban.ReasonUnknownAccount,
+			r.ban = &ban.Decision{Action: ban.ActionBan, Prefix: p.judgedSource(), Reason: ban.ReasonUnknownAccount,
 				Duration: time.Hour}
 			r.inKernel, r.reaction = true, 440*time.Microsecond
 		case customer:
-			r.arrived, r.answered, r.trusted, r.spared = 500, true, p.earnsTrust(), !p.earnsTrust()
+			r.arrived, r.answered, r.trusted, r.misconfigured = 500, true, p.earnsTrust(), !p.earnsTrust()
 		case forger:
-			r.sent, r.arrived, r.reported = 1, 1, true
+			r.sent, r.arrived, r.tamperingReported = 1, 1, true
 		}
 		s.rows = append(s.rows, r)
 	}
@@ -90,7 +91,7 @@ func TestSummaryForPeople(t *testing.T) {
 
 func TestDryRunSaysSoToPeople(t *testing.T) {
 	var out strings.Builder
-	story := newReporter(Options{Out: &out}, environment{dry: true, why: "\x1b[2J"})
+	story := newReporter(Options{Out: &out}, environment{dryRun: true, dryRunReason: "\x1b[2J"})
 	s := played()
 	s.dry = true
 	story.start(s)
@@ -139,8 +140,8 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestFailures(t *testing.T) {
-	find := func(s *snapshot, name string) *row {
-		return &s.rows[slices.IndexFunc(s.rows, func(r row) bool { return r.name == name })]
+	find := func(s *snapshot, name string) *participantRow {
+		return &s.rows[slices.IndexFunc(s.rows, func(r participantRow) bool { return r.name == name })]
 	}
 	for _, r := range []struct {
 		name   string
@@ -152,7 +153,7 @@ func TestFailures(t *testing.T) {
 		{"not in the kernel", func(s *snapshot) { find(s, "IPv6 scanner").inKernel = false },
 			"IPv6 scanner (2001:db8:bad::/64) was banned, but the kernel does not have it"},
 		{"the same in a dry run", func(s *snapshot) { s.dry = true; find(s, "scanner").inKernel = false }, ""},
-		{"packets came later", func(s *snapshot) { find(s, "scanner").leaked = 2 },
+		{"packets came later", func(s *snapshot) { find(s, "scanner").arrivedAfterBan = 2 },
 			"scanner (203.0.113.5) was banned, but 2 packets that it sent later arrived"},
 		{"nothing was stopped", func(s *snapshot) { find(s, "guesser").arrived = 500 },
 			"guesser (198.51.100.66) was banned, but no packet was stopped"},
@@ -164,7 +165,7 @@ func TestFailures(t *testing.T) {
 			"office (198.51.100.20) logged in and was not trusted"},
 		{"the injector in the kernel", func(s *snapshot) { find(s, "injector").inKernel = true },
 			"injector (203.0.113.200) is banned in the kernel for one packet"},
-		{"tampering unseen", func(s *snapshot) { find(s, "injector").reported = false },
+		{"tampering unseen", func(s *snapshot) { find(s, "injector").tamperingReported = false },
 			"injector (203.0.113.200) was not reported as tampering"},
 	} {
 		t.Run(r.name, func(t *testing.T) {
@@ -198,7 +199,7 @@ func TestDecisionsThatNobodyShouldMake(t *testing.T) {
 	} {
 		l := newTally(start, false, allParticipants())
 		l.recordDecision(ban.Decision{Action: r.action, Prefix: netip.MustParsePrefix(r.prefix)})
-		if got := strings.Join(l.snapshot(start).wrong, "; "); got != r.want {
+		if got := strings.Join(l.takeSnapshot(start).unexpected, "; "); got != r.want {
 			t.Errorf("%s of %s: got %q, want %q", r.action, r.prefix, got, r.want)
 		}
 	}
@@ -212,11 +213,11 @@ func TestOnlyPacketsSentAfterTheBanAreLate(t *testing.T) {
 	l.countArrived(src, first)
 	l.recordDecision(ban.Decision{Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.5/32")})
 	l.countArrived(src, onItsWay)
-	if r.leaked != 0 {
+	if r.arrivedAfterBan != 0 {
 		t.Error("a packet that was on its way when the ban came is no leak")
 	}
 	l.countArrived(src, l.countSent(r))
-	if r.leaked != 1 || r.arrived != 3 {
+	if r.arrivedAfterBan != 1 || r.arrived != 3 {
 		t.Errorf("%+v", r)
 	}
 }

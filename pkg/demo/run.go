@@ -67,7 +67,7 @@ func Run(ctx context.Context, o Options) error {
 	if os.Getenv(childVariable) != "" {
 		return runAsChild(ctx, o)
 	}
-	err := runIn(ctx, o, environment{})
+	err := runInEnvironment(ctx, o, environment{})
 	var unfit *noKernelError
 	if !errors.As(err, &unfit) {
 		return err
@@ -77,15 +77,16 @@ func Run(ctx context.Context, o Options) error {
 	if !errors.As(err, &child) {
 		return err
 	}
-	return runIn(ctx, o, environment{dry: true, why: fmt.Sprintf("%v; in a user namespace: %v", unfit, child)})
+	return runInEnvironment(ctx, o, environment{dryRun: true,
+		dryRunReason: fmt.Sprintf("%v; in a user namespace: %v", unfit, child)})
 }
 
 // environment is what this system lets the demonstration have: namespaces of its own, as root or in a user namespace,
 // or nothing.
 type environment struct {
-	userNS bool
-	dry    bool   // nothing is banned in a kernel, packets travel over loopback
-	why    string // it is dry
+	userNS       bool
+	dryRun       bool   // nothing is banned in a kernel, packets travel over loopback
+	dryRunReason string // why it is a dry run
 }
 
 // noKernelError means that this process cannot ban in the kernel.
@@ -106,7 +107,7 @@ func (e *earlyError) Unwrap() []error { return []error{e.err, e.cause} }
 
 // demonstration is one run of it, in one environment.
 type demonstration struct {
-	o            Options
+	options      Options
 	environment  environment
 	participants []participant
 	network      *testNetwork
@@ -121,40 +122,40 @@ type demonstration struct {
 	patience time.Duration // for what should have happened when the time is over
 }
 
-// runIn runs the demonstration in an environment, with Ringwall's defaults.
-func runIn(ctx context.Context, o Options, p environment) error {
+// runInEnvironment runs the demonstration in an environment, with Ringwall's defaults.
+func runInEnvironment(ctx context.Context, o Options, p environment) error {
 	cfg := offlineDefaults()
-	return (&demonstration{o: o, environment: p, participants: allParticipants(), cfg: &cfg, patience: patience,
-		log: &lastLines{max: 12}}).run(ctx)
+	return (&demonstration{options: o, environment: p, participants: allParticipants(), cfg: &cfg, patience: patience,
+		log: &lastLines{max: 12}}).runThrough(ctx)
 }
 
-func (s *demonstration) run(ctx context.Context) error {
-	defer s.close()
-	if err := s.build(ctx); err != nil {
+func (d *demonstration) runThrough(ctx context.Context) error {
+	defer d.tearDown()
+	if err := d.setUp(ctx); err != nil {
 		return err
 	}
-	story := newReporter(s.o, s.environment)
-	story.start(s.tally.snapshot(time.Now()))
+	story := newReporter(d.options, d.environment)
+	story.start(d.tally.takeSnapshot(time.Now()))
 
 	services, stop := context.WithCancel(ctx)
 	defer stop()
 	group, services := errgroup.WithContext(services)
-	group.Go(func() error { return s.pbx.serve(services, s.ami) })
-	group.Go(func() error { return s.daemon.Run(services) })
-	telling, told := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error { return d.pbx.serve(services, d.ami) })
+	group.Go(func() error { return d.daemon.Run(services) })
+	telling, tellingEnded := context.WithCancel(context.WithoutCancel(ctx))
 	var teller sync.WaitGroup
-	teller.Go(func() { s.reportProgress(telling, story) })
+	teller.Go(func() { d.reportProgress(telling, story) })
 
-	err := s.runAttack(services)
+	err := d.runAttack(services)
 	var failures []string
 	if err == nil {
-		failures, err = s.verify()
+		failures, err = d.findFailures()
 	}
 	stop()
 	if broken := group.Wait(); broken != nil && ctx.Err() == nil {
 		err = broken // the cause of whatever else failed
 	}
-	told()
+	tellingEnded()
 	teller.Wait()
 	switch {
 	case ctx.Err() != nil:
@@ -162,23 +163,23 @@ func (s *demonstration) run(ctx context.Context) error {
 	case err == nil && len(failures) > 0:
 		err = fmt.Errorf("demo: not everything happened that should have: %s", strings.Join(failures, "; "))
 	}
-	if told := story.finish(s.tally.snapshot(time.Now()), failures, err); told != nil {
-		err = errors.Join(err, fmt.Errorf("demo: write: %w", told))
+	if tellingEnded := story.finish(d.tally.takeSnapshot(time.Now()), failures, err); tellingEnded != nil {
+		err = errors.Join(err, fmt.Errorf("demo: write: %w", tellingEnded))
 	}
 	if err != nil && ctx.Err() == nil {
-		s.log.writeTo(s.o.Err)
+		d.log.writeTo(d.options.Err)
 	}
 	return err
 }
 
-// build makes the network, the PBX and the daemon. The error is a [noKernelError] where another environment could do.
-func (s *demonstration) build(ctx context.Context) (err error) {
-	if s.environment.dry {
-		s.network, err = newLoopbackNetwork(ctx, sourcesOf(s.participants))
+// setUp makes the network, the PBX and the daemon. The error is a [noKernelError] where another environment could do.
+func (d *demonstration) setUp(ctx context.Context) (err error) {
+	if d.environment.dryRun {
+		d.network, err = newLoopbackNetwork(ctx, sourcesOf(d.participants))
 	} else {
-		s.network, err = newKernelNetwork(ctx, sourcesOf(s.participants))
-		if err == nil && !s.network.ipv6 {
-			s.participants = withoutIPv6(s.participants)
+		d.network, err = newKernelNetwork(ctx, sourcesOf(d.participants))
+		if err == nil && !d.network.ipv6 {
+			d.participants = withoutIPv6(d.participants)
 		}
 		if err != nil && isDenied(err) {
 			return &noKernelError{err}
@@ -187,21 +188,21 @@ func (s *demonstration) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.tally = newTally(time.Now(), s.environment.dry, s.participants)
+	d.tally = newTally(time.Now(), d.environment.dryRun, d.participants)
 	secret := rand.Text()
-	s.pbx = newPBX(s.network, secret, passwords(), s.tally.countArrived)
+	d.pbx = newPBX(d.network, secret, pbxPasswords(), d.tally.countArrived)
 	var lc net.ListenConfig
-	if s.ami, err = lc.Listen(ctx, "tcp4", "127.0.0.1:0"); err != nil {
+	if d.ami, err = lc.Listen(ctx, "tcp4", "127.0.0.1:0"); err != nil {
 		return fmt.Errorf("demo: a port for the built-in AMI server: %w", err)
 	}
 	a := config.DefaultAsterisk()
-	a.Name, a.Address, a.Username, a.Secret = "demo", s.ami.Addr().String(), managerUser, config.NewSecret(secret)
+	a.Name, a.Address, a.Username, a.Secret = "demo", d.ami.Addr().String(), managerUser, config.NewSecret(secret)
 	a.Learn = config.LearnOff // this PBX has nothing to tell
-	s.cfg.Asterisk = []config.Asterisk{a}
-	s.daemon, err = daemon.New(daemon.Options{
-		Config: s.cfg, NetNS: s.network.netNS(), DryRun: s.environment.dry, OnDecision: s.tally.recordDecision,
-		Version: s.o.Version,
-		Log:     slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	d.cfg.Asterisk = []config.Asterisk{a}
+	d.daemon, err = daemon.New(daemon.Options{
+		Config: d.cfg, NetNS: d.network.netNS(), DryRun: d.environment.dryRun, OnDecision: d.tally.recordDecision,
+		Version: d.options.Version,
+		Log:     slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if errors.Is(err, firewall.ErrPermission) || errors.Is(err, firewall.ErrUnsupported) {
 		return &noKernelError{err}
@@ -219,47 +220,47 @@ func offlineDefaults() config.Config {
 	return cfg
 }
 
-func (s *demonstration) close() {
-	for _, p := range s.phones {
+func (d *demonstration) tearDown() {
+	for _, p := range d.phones {
 		_ = p.conn.Close()
 	}
-	if s.ami != nil {
-		_ = s.ami.Close()
+	if d.ami != nil {
+		_ = d.ami.Close()
 	}
-	if s.network != nil {
-		s.network.close()
+	if d.network != nil {
+		d.network.close()
 	}
 }
 
 // runAttack lets customers log in first. Then everybody sends, until the time is over.
-func (s *demonstration) runAttack(ctx context.Context) error {
-	if err := s.registerCustomers(ctx); err != nil {
+func (d *demonstration) runAttack(ctx context.Context) error {
+	if err := d.registerCustomers(ctx); err != nil {
 		return err
 	}
 	acting, cut := context.WithCancel(ctx)
 	defer cut()
 	group, acting := errgroup.WithContext(acting)
-	for _, p := range s.phones {
+	for _, p := range d.phones {
 		group.Go(func() error { return p.keepRegistering(acting) })
 	}
-	entrance := min(time.Second, s.o.For/6)
-	for _, r := range s.tally.rows {
+	entrance := min(time.Second, d.options.For/6)
+	for _, r := range d.tally.rows {
 		if r.role == customer {
 			continue
 		}
 		at := entrance
-		entrance += min(2*time.Second, s.o.For/10)
+		entrance += min(2*time.Second, d.options.For/10)
 		group.Go(func() error {
-			if !sleep(acting, at) {
+			if !sleepFor(acting, at) {
 				return nil
 			}
-			return runAttacker(acting, s.network, s.tally, r)
+			return runAttacker(acting, d.network, d.tally, r)
 		})
 	}
 	// On a slow machine it takes longer.
-	if sleep(acting, s.o.For) {
-		for end := time.Now().Add(s.patience); !s.allStopped() && time.Now().Before(end) &&
-			sleep(acting, 50*time.Millisecond); {
+	if sleepFor(acting, d.options.For) {
+		for end := time.Now().Add(d.patience); !d.allStopped() && time.Now().Before(end) &&
+			sleepFor(acting, 50*time.Millisecond); {
 		}
 	}
 	cut()
@@ -269,33 +270,33 @@ func (s *demonstration) runAttack(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.checkCustomersServed(ctx)
+	return d.checkCustomersServed(ctx)
 }
 
 // registerCustomers lets each phone register once, and waits until that has earned trust. Phones with an old password
 // come before others of the same table row or of later ones, so Ringwall has heard of them by then.
-func (s *demonstration) registerCustomers(ctx context.Context) error {
+func (d *demonstration) registerCustomers(ctx context.Context) error {
 	soon, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := s.pbx.manager.WaitSubscribers(soon, 1); err != nil {
+	if err := d.pbx.manager.WaitSubscribers(soon, 1); err != nil {
 		return fmt.Errorf("demo: Ringwall did not log in to the built-in AMI server within %v: %w", patience, err)
 	}
-	for _, r := range s.tally.rows {
+	for _, r := range d.tally.rows {
 		for _, l := range r.phones {
-			p, err := newPhone(s.network, s.tally, r, r.sources[0], l)
+			p, err := newPhone(d.network, d.tally, r, r.sources[0], l)
 			if err != nil {
 				return err
 			}
-			s.phones = append(s.phones, p)
+			d.phones = append(d.phones, p)
 			if _, err := p.register(ctx); err != nil {
 				return fmt.Errorf("demo: before the attack: %w", err)
 			}
 		}
 	}
 	trusted := func() bool {
-		return !slices.ContainsFunc(s.tally.rows, func(r *row) bool { return r.earnsTrust() && !r.trusted })
+		return !slices.ContainsFunc(d.tally.rows, func(r *participantRow) bool { return r.earnsTrust() && !r.trusted })
 	}
-	if !s.tally.waitUntil(soon.Done(), trusted) {
+	if !d.tally.waitUntil(soon.Done(), trusted) {
 		return fmt.Errorf("demo: customers logged in with their passwords, but Ringwall did not trust them within %v",
 			patience)
 	}
@@ -303,12 +304,12 @@ func (s *demonstration) registerCustomers(ctx context.Context) error {
 }
 
 // allStopped says whether every attacker was stopped long enough for people to believe it.
-func (s *demonstration) allStopped() bool {
-	for _, r := range s.tally.snapshot(time.Now()).rows {
+func (d *demonstration) allStopped() bool {
+	for _, r := range d.tally.takeSnapshot(time.Now()).rows {
 		switch {
-		case r.role == attacker && (r.ban == nil || !s.environment.dry && r.stopped() < 3):
+		case r.role == attacker && (r.ban == nil || !d.environment.dryRun && r.stopped() < 3):
 			return false
-		case r.role == forger && !r.reported:
+		case r.role == forger && !r.tamperingReported:
 			return false
 		}
 	}
@@ -316,12 +317,12 @@ func (s *demonstration) allStopped() bool {
 }
 
 // checkCustomersServed asks, after the attack, whether customers are still answered.
-func (s *demonstration) checkCustomersServed(ctx context.Context) error {
+func (d *demonstration) checkCustomersServed(ctx context.Context) error {
 	soon, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for _, r := range s.tally.rows {
+	for _, r := range d.tally.rows {
 		answered := len(r.phones) > 0
-		for _, p := range s.phones {
+		for _, p := range d.phones {
 			if p.row != r {
 				continue
 			}
@@ -329,17 +330,17 @@ func (s *demonstration) checkCustomersServed(ctx context.Context) error {
 				answered = false
 			}
 		}
-		s.tally.update(func() { r.answered = answered })
+		d.tally.updateRow(func() { r.answered = answered })
 	}
 	// Decisions about these last packets, and packets of attackers that are still on their way.
-	sleep(ctx, 100*time.Millisecond)
+	sleepFor(ctx, 100*time.Millisecond)
 	return ctx.Err()
 }
 
 // reportProgress reports what happens until ctx ends.
-func (s *demonstration) reportProgress(ctx context.Context, story reporter) {
+func (d *demonstration) reportProgress(ctx context.Context, story reporter) {
 	for more := true; more; {
-		more = sleep(ctx, 100*time.Millisecond)
-		story.progress(s.tally.snapshot(time.Now()), s.tally.newDecisions())
+		more = sleepFor(ctx, 100*time.Millisecond)
+		story.progress(d.tally.takeSnapshot(time.Now()), d.tally.newDecisions())
 	}
 }

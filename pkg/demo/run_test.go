@@ -134,8 +134,8 @@ func needRoot(t *testing.T) {
 func TestDryRunClaimsDecisionsOnly(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	err := runIn(t.Context(), Options{For: MinFor, JSON: true, Out: &out, Err: t.Output()},
-		environment{dry: true, why: "a test"})
+	err := runInEnvironment(t.Context(), Options{For: MinFor, JSON: true, Out: &out, Err: t.Output()},
+		environment{dryRun: true, dryRunReason: "a test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,12 +176,12 @@ func TestWhatDoesNotHappenIsAnError(t *testing.T) {
 			r.change(&cfg)
 			var out bytes.Buffer
 			s := &demonstration{
-				o:            Options{For: MinFor, JSON: true, Out: &out, Err: t.Output(), Width: 80},
+				options:      Options{For: MinFor, JSON: true, Out: &out, Err: t.Output(), Width: 80},
 				participants: allParticipants(),
 				cfg:          &cfg,
 				patience:     time.Millisecond, log: &lastLines{max: 1},
 			}
-			err := s.run(t.Context())
+			err := s.runThrough(t.Context())
 			if err == nil {
 				t.Fatalf("no error: %s", &out)
 			}
@@ -214,9 +214,9 @@ func (w *trigger) Write(p []byte) (int, error) {
 }
 
 func TestCancelLeavesNothingBehind(t *testing.T) {
-	for _, p := range []environment{{}, {dry: true}} {
+	for _, p := range []environment{{}, {dryRun: true}} {
 		name := "kernel"
-		if p.dry {
+		if p.dryRun {
 			name = "dry"
 		} else if os.Geteuid() != 0 {
 			continue
@@ -227,7 +227,7 @@ func TestCancelLeavesNothingBehind(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			out := &trigger{text: `"action":"ban"`, f: cancel}
-			err := runIn(ctx, Options{For: time.Hour, JSON: true, Out: out, Err: t.Output()}, p)
+			err := runInEnvironment(ctx, Options{For: time.Hour, JSON: true, Out: out, Err: t.Output()}, p)
 			if !errors.Is(err, context.Canceled) {
 				t.Fatalf("%v\n%s", err, &out.out)
 			}

@@ -14,15 +14,15 @@ type tableReporter struct {
 	drawn int // lines
 }
 
-func (t *tableReporter) progress(s snapshot, _ []ban.Decision) { t.draw(s) }
+func (t *tableReporter) progress(s snapshot, _ []ban.Decision) { t.drawTable(s) }
 
 func (t *tableReporter) finish(s snapshot, failures []string, err error) error {
-	t.draw(s)
-	t.summary(s, failures, err)
+	t.drawTable(s)
+	t.writeSummary(s, failures, err)
 	return t.err
 }
 
-func (t *tableReporter) draw(s snapshot) {
+func (t *tableReporter) drawTable(s snapshot) {
 	var b strings.Builder
 	if t.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA\r", t.drawn)
@@ -30,7 +30,7 @@ func (t *tableReporter) draw(s snapshot) {
 	// One column less than there are: a full line would wrap on some terminals.
 	text := append(s.tableLines(t.width-1), "")
 	for _, d := range s.recent {
-		text = append(text, shorten(s.decisionLine(d), t.width-1))
+		text = append(text, cutAtWord(s.decisionLine(d), t.width-1))
 	}
 	text = append(text, fmt.Sprintf("%6.1fs", s.elapsed.Seconds()))
 	for _, line := range text {

@@ -15,8 +15,8 @@ type tally struct {
 	mu         sync.Mutex
 	start      time.Time
 	dry        bool
-	rows       []*row
-	byAddress  map[netip.Addr]*row
+	rows       []*participantRow
+	byAddress  map[netip.Addr]*participantRow
 	unexpected []string // decisions that nobody should have made
 	tampered   int
 	recent     []ban.Decision // the latest, at most recentMax
@@ -25,56 +25,56 @@ type tally struct {
 }
 
 const (
-	recentMax = 5
-	freshMax  = 10000 // far more than there can be
-	wrongMax  = 20
+	maxRecent     = 5
+	maxUnreported = 10000 // far more than there can be
+	maxUnexpected = 20
 )
 
-// row is one line of the table.
-type row struct {
+// participantRow is one line of the table.
+type participantRow struct {
 	participant
-	seq         uint32 // of the packet sent last
-	sent        int
-	arrived     int
-	leaked      int // packets sent after the kernel had the ban that arrived all the same
-	first, last time.Time
-	ban         *ban.Decision
-	banned      uint32        // seq when the kernel had the ban
-	reaction    time.Duration // from the arrival of the packet that was one too many to the ban in the kernel
-	inKernel    bool          // looked up at the end
-	trusted     bool
-	spared      bool // reported as misconfigured
-	reported    bool // its bytes were reported as tampering
-	answered    bool // each of its phones had an answer after the attack
+	seq               uint32 // of the packet sent last
+	sent              int
+	arrived           int
+	arrivedAfterBan   int // packets sent after the kernel had the ban that arrived all the same
+	first, last       time.Time
+	ban               *ban.Decision
+	seqAtBan          uint32        // seq when the kernel had the ban
+	reaction          time.Duration // from the arrival of the packet that was one too many to the ban in the kernel
+	inKernel          bool          // looked up at the end
+	trusted           bool
+	misconfigured     bool // reported as misconfigured
+	tamperingReported bool // its bytes were reported as tampering
+	answered          bool // each of its phones had an answer after the attack
 }
 
 // stopped is the number of packets that did not arrive.
-func (r *row) stopped() int { return r.sent - r.arrived }
+func (r *participantRow) stopped() int { return r.sent - r.arrived }
 
 // lastArrivalAfter is the time from the first packet to the last that arrived.
-func (r *row) lastArrivalAfter() time.Duration {
+func (r *participantRow) lastArrivalAfter() time.Duration {
 	if r.arrived == 0 {
 		return 0
 	}
 	return r.last.Sub(r.first)
 }
 
-func newTally(start time.Time, dry bool, cast []participant) *tally {
-	l := &tally{start: start, dry: dry, byAddress: make(map[netip.Addr]*row), changed: make(chan struct{})}
-	for _, p := range cast {
-		r := &row{participant: p}
-		l.rows = append(l.rows, r)
+func newTally(start time.Time, dry bool, participants []participant) *tally {
+	t := &tally{start: start, dry: dry, byAddress: make(map[netip.Addr]*participantRow), changed: make(chan struct{})}
+	for _, p := range participants {
+		r := &participantRow{participant: p}
+		t.rows = append(t.rows, r)
 		for _, a := range p.sources {
-			l.byAddress[a] = r
+			t.byAddress[a] = r
 		}
 	}
-	return l
+	return t
 }
 
-// countSent counts one more packet of a part, and returns its number.
-func (l *tally) countSent(r *row) uint32 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// countSent counts one more packet of a participant, and returns its number.
+func (t *tally) countSent(r *participantRow) uint32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if r.first.IsZero() {
 		r.first = time.Now()
 	}
@@ -84,42 +84,42 @@ func (l *tally) countSent(r *row) uint32 {
 }
 
 // countArrived counts a packet that arrived.
-func (l *tally) countArrived(src netip.Addr, seq uint32) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r := l.byAddress[src]
+func (t *tally) countArrived(src netip.Addr, seq uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.byAddress[src]
 	if r == nil {
 		return
 	}
 	r.arrived++
 	r.last = time.Now()
-	if r.ban != nil && seq > r.banned && !l.dry {
-		r.leaked++
+	if r.ban != nil && seq > r.seqAtBan && !t.dry {
+		r.arrivedAfterBan++
 	}
 }
 
 // recordDecision takes a decision, once the kernel has it.
-func (l *tally) recordDecision(d ban.Decision) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.recent = append(l.recent, d)
-	if len(l.recent) > recentMax {
-		l.recent = slices.Delete(l.recent, 0, 1)
+func (t *tally) recordDecision(d ban.Decision) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.recent = append(t.recent, d)
+	if len(t.recent) > maxRecent {
+		t.recent = slices.Delete(t.recent, 0, 1)
 	}
-	if len(l.unreported) < freshMax {
-		l.unreported = append(l.unreported, d)
+	if len(t.unreported) < maxUnreported {
+		t.unreported = append(t.unreported, d)
 	}
-	close(l.changed)
-	l.changed = make(chan struct{})
+	close(t.changed)
+	t.changed = make(chan struct{})
 	if d.Action == ban.ActionTampering {
-		l.tampered++
-		for _, r := range l.rows {
-			r.reported = r.reported || r.role == forger
+		t.tampered++
+		for _, r := range t.rows {
+			r.tamperingReported = r.tamperingReported || r.role == forger
 		}
 		return
 	}
 	known := false
-	for _, r := range l.rows {
+	for _, r := range t.rows {
 		if !r.coveredBy(d.Prefix) {
 			continue
 		}
@@ -127,49 +127,49 @@ func (l *tally) recordDecision(d ban.Decision) {
 		switch d.Action {
 		case ban.ActionBan, ban.ActionExtend:
 			if r.role != attacker {
-				l.addUnexpected(r.name + " was banned")
+				t.addUnexpectedLocked(r.name + " was banned")
 			}
 			if r.ban == nil {
-				r.ban, r.banned, r.reaction = &d, r.seq, time.Since(r.last)
+				r.ban, r.seqAtBan, r.reaction = &d, r.seq, time.Since(r.last)
 			}
 		case ban.ActionUnban:
 			if r.role == attacker {
-				l.addUnexpected("the ban of " + r.name + " ended")
+				t.addUnexpectedLocked("the ban of " + r.name + " ended")
 			}
 		case ban.ActionTrust:
 			if r.role != customer {
-				l.addUnexpected(r.name + " was trusted")
+				t.addUnexpectedLocked(r.name + " was trusted")
 			}
 			r.trusted = true
 		case ban.ActionUntrust:
 			if r.role == customer {
-				l.addUnexpected(r.name + " is no longer trusted")
+				t.addUnexpectedLocked(r.name + " is no longer trusted")
 			}
 		case ban.ActionMisconfigured:
-			r.spared = true
+			r.misconfigured = true
 		case ban.ActionLeak:
-			l.addUnexpected("the ban of " + r.name + " did not keep it out")
-		case ban.ActionBreach, ban.ActionTargeted, ban.ActionGuessing, ban.ActionNewPlace, ban.ActionObserve:
+			t.addUnexpectedLocked("the ban of " + r.name + " did not keep it out")
+		case ban.ActionBreach, ban.ActionTargeted, ban.ActionGuessing, ban.ActionNewPlace, ban.ActionCut, ban.ActionObserve:
 		}
 	}
 	if !known && (d.Action == ban.ActionBan || d.Action == ban.ActionTrust) {
-		l.addUnexpected(string(d.Action) + " of " + d.Prefix.String() + ", which sent nothing")
+		t.addUnexpectedLocked(string(d.Action) + " of " + d.Prefix.String() + ", which sent nothing")
 	}
 }
 
-// addUnexpected wants l.mu.
-func (l *tally) addUnexpected(what string) {
-	if len(l.unexpected) < wrongMax && !slices.Contains(l.unexpected, what) {
-		l.unexpected = append(l.unexpected, what)
+// addUnexpectedLocked notes, once, that something happened that should not have.
+func (t *tally) addUnexpectedLocked(what string) {
+	if len(t.unexpected) < maxUnexpected && !slices.Contains(t.unexpected, what) {
+		t.unexpected = append(t.unexpected, what)
 	}
 }
 
-// waitUntil waits waitUntil a condition holds, which is asked again after each decision, and says whether it does.
-func (l *tally) waitUntil(done <-chan struct{}, condition func() bool) bool {
+// waitUntil waits until a condition holds, which is asked again after each decision, and says whether it does.
+func (t *tally) waitUntil(done <-chan struct{}, condition func() bool) bool {
 	for {
-		l.mu.Lock()
-		ok, changed := condition(), l.changed
-		l.mu.Unlock()
+		t.mu.Lock()
+		ok, changed := condition(), t.changed
+		t.mu.Unlock()
 		if ok {
 			return true
 		}
@@ -183,41 +183,41 @@ func (l *tally) waitUntil(done <-chan struct{}, condition func() bool) bool {
 
 // snapshot is a copy of the tally for the table and the summary.
 type snapshot struct {
-	start    time.Time
-	elapsed  time.Duration
-	dry      bool
-	rows     []row
-	recent   []ban.Decision
-	wrong    []string
-	tampered int
+	start      time.Time
+	elapsed    time.Duration
+	dry        bool
+	rows       []participantRow
+	recent     []ban.Decision
+	unexpected []string
+	tampered   int
 }
 
-func (l *tally) snapshot(now time.Time) snapshot {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (t *tally) takeSnapshot(now time.Time) snapshot {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	s := snapshot{
-		start: l.start, elapsed: now.Sub(l.start), dry: l.dry, recent: slices.Clone(l.recent),
-		wrong:    slices.Clone(l.unexpected),
-		tampered: l.tampered,
+		start: t.start, elapsed: now.Sub(t.start), dry: t.dry, recent: slices.Clone(t.recent),
+		unexpected: slices.Clone(t.unexpected),
+		tampered:   t.tampered,
 	}
-	for _, r := range l.rows {
+	for _, r := range t.rows {
 		s.rows = append(s.rows, *r)
 	}
 	return s
 }
 
 // newDecisions returns the decisions since the last call.
-func (l *tally) newDecisions() []ban.Decision {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	fresh := l.unreported
-	l.unreported = nil
+func (t *tally) newDecisions() []ban.Decision {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fresh := t.unreported
+	t.unreported = nil
 	return fresh
 }
 
-// update changes a row at the end.
-func (l *tally) update(f func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// updateRow calls f, which changes a row, with the lock held.
+func (t *tally) updateRow(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	f()
 }

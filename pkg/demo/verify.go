@@ -8,14 +8,14 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall"
 )
 
-// verify looks bans up in the kernel, and says what did not happen as claimed.
-func (s *demonstration) verify() (failures []string, err error) {
+// findFailures looks bans up in the kernel, and says what did not happen as claimed.
+func (d *demonstration) findFailures() (failures []string, err error) {
 	bystander := netip.PrefixFrom(bystander(), 32)
 	harmed := false
-	if !s.environment.dry {
+	if !d.environment.dryRun {
 		table, err := firewall.Open(firewall.Config{
-			Table: s.cfg.Firewall.Table, Priority: s.cfg.Firewall.Priority, NetNS: s.network.netNS(),
-			IPv6Prefix: s.cfg.Policy.IPv6Prefix,
+			Table: d.cfg.Firewall.Table, Priority: d.cfg.Firewall.Priority, NetNS: d.network.netNS(),
+			IPv6Prefix: d.cfg.Policy.IPv6Prefix,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("demo: look into the kernel: %w", err)
@@ -24,25 +24,25 @@ func (s *demonstration) verify() (failures []string, err error) {
 		if _, harmed, err = table.Has(firewall.Ban, bystander); err != nil {
 			return nil, fmt.Errorf("demo: look into the kernel: %w", err)
 		}
-		for _, r := range s.tally.rows {
-			_, there, err := table.Has(firewall.Ban, r.source())
+		for _, r := range d.tally.rows {
+			_, there, err := table.Has(firewall.Ban, r.judgedSource())
 			if err != nil {
 				return nil, fmt.Errorf("demo: look into the kernel: %w", err)
 			}
-			s.tally.update(func() { r.inKernel = there })
+			d.tally.updateRow(func() { r.inKernel = there })
 		}
 	}
 	if harmed {
 		failures = append(failures, bystander.Addr().String()+" is banned in the kernel, and sent nothing")
 	}
-	return append(failures, s.tally.snapshot(time.Now()).failures()...), nil
+	return append(failures, d.tally.takeSnapshot(time.Now()).failures()...), nil
 }
 
 // failures compares what happened with what should have.
 func (s snapshot) failures() []string {
-	failures := append([]string{}, s.wrong...)
-	fail := func(r *row, format string, args ...any) {
-		failures = append(failures, fmt.Sprintf("%s (%s) ", r.name, r.label())+fmt.Sprintf(format, args...))
+	failures := append([]string{}, s.unexpected...)
+	fail := func(r *participantRow, format string, args ...any) {
+		failures = append(failures, fmt.Sprintf("%s (%s) ", r.name, r.sourceLabel())+fmt.Sprintf(format, args...))
 	}
 	for i := range s.rows {
 		r := &s.rows[i]
@@ -54,8 +54,8 @@ func (s snapshot) failures() []string {
 			case s.dry:
 			case !r.inKernel:
 				fail(r, "was banned, but the kernel does not have it")
-			case r.leaked > 0:
-				fail(r, "was banned, but %d packets that it sent later arrived", r.leaked)
+			case r.arrivedAfterBan > 0:
+				fail(r, "was banned, but %d packets that it sent later arrived", r.arrivedAfterBan)
 			case r.stopped() == 0:
 				fail(r, "was banned, but no packet was stopped")
 			}
@@ -73,7 +73,7 @@ func (s snapshot) failures() []string {
 			if r.inKernel {
 				fail(r, "is banned in the kernel for one packet")
 			}
-			if !r.reported {
+			if !r.tamperingReported {
 				fail(r, "was not reported as tampering")
 			}
 		}

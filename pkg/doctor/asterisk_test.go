@@ -72,13 +72,13 @@ func TestEachLinkOfASession(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			e := &exam{Options: Options{Wait: time.Minute}, cfg: cfg, loaded: true}
+			e := &exam{Options: Options{Wait: time.Minute}, cfg: cfg, configLoaded: true}
 			if name == "no read=security" { // what it waits for never comes
 				e.Wait = 5 * time.Second
 			}
-			e.session(t.Context(), e.on("pbx1"), cfg.Asterisk[0])
+			e.examineSession(t.Context(), e.subjectNamed("pbx1"), cfg.Asterisk[0])
 			var got []string
-			for _, c := range e.list {
+			for _, c := range e.checks {
 				got = append(got, fmt.Sprintf("%s=%s", c.Name, c.Result))
 				if c.About != "pbx1" {
 					t.Errorf("%+v is about nobody", c)
@@ -90,7 +90,7 @@ func TestEachLinkOfASession(t *testing.T) {
 			if strings.Join(got, " ") != row.want {
 				t.Errorf("got  %s\nwant %s", strings.Join(got, " "), row.want)
 			}
-			is(t, one(t, e.list, row.link), one(t, e.list, row.link).Result, row.says...)
+			is(t, one(t, e.checks, row.link), one(t, e.checks, row.link).Result, row.says...)
 		})
 	}
 }
@@ -142,7 +142,7 @@ func TestAnExaminationEndsWithItsContext(t *testing.T) {
 		}
 	}}
 	list := Examine(ctx, o)
-	if Passed(list) || of(list, element) != nil {
+	if Passed(list) || of(list, checkElement) != nil {
 		t.Errorf("%+v", list)
 	}
 	is(t, one(t, list, "examination"), Fail, "enough")

@@ -38,28 +38,30 @@ func Passed(list []Check) bool {
 	return true
 }
 
-// subject notes the checks of one thing.
+// subject is what checks are about: one Asterisk by its name, or the machine and its daemon, which have none. Its
+// methods record what became of a check.
 type subject struct {
 	*exam
 	about string
 }
 
-func (s subject) ok(name, format string, args ...any) { s.note(name, OK, "", format, args...) }
+func (s subject) ok(name, format string, args ...any) { s.addCheck(name, OK, "", format, args...) }
 
 func (s subject) warn(name, fix, format string, args ...any) {
-	s.note(name, Warn, fix, format, args...)
+	s.addCheck(name, Warn, fix, format, args...)
 }
 
 func (s subject) fail(name, fix, format string, args ...any) {
-	s.note(name, Fail, fix, format, args...)
+	s.addCheck(name, Fail, fix, format, args...)
 }
 
 func (s subject) skip(name, fix, format string, args ...any) {
-	s.note(name, Skip, fix, format, args...)
+	s.addCheck(name, Skip, fix, format, args...)
 }
 
-// note adds a check. Values of the wire are escaped by whoever formats them; this is the second net.
-func (s subject) note(name string, r Result, fix, format string, args ...any) {
+// addCheck records a check and reports it. Whoever formats values of the wire has escaped them; what is escaped here
+// is what was forgotten there.
+func (s subject) addCheck(name string, r Result, fix, format string, args ...any) {
 	var lines []string
 	for line := range strings.SplitSeq(strings.TrimSpace(fix), "\n") {
 		lines = append(lines, printable.Line(line))
@@ -68,26 +70,27 @@ func (s subject) note(name string, r Result, fix, format string, args ...any) {
 		Name: name, About: printable.String(s.about), Result: r,
 		Detail: printable.Line(strings.TrimSpace(fmt.Sprintf(format, args...))), Fix: strings.Join(lines, "\n"),
 	}
-	s.list = append(s.list, c)
+	s.checks = append(s.checks, c)
 	if s.Report != nil {
 		s.Report(c)
 	}
 }
 
-// skipAll notes that a chain of links could not be looked at.
+// skipAll records that checks could not be made, all for the same reason.
 func (s subject) skipAll(why string, names ...string) {
 	for _, name := range names {
 		s.skip(name, "", "%s", why)
 	}
 }
 
-// text makes an error fit for a line.
-func text(err error) string {
+// errorLine is the text of an error in one line, escaped.
+func errorLine(err error) string {
 	return printable.Line(strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-// short is a time for people: "3 days", "2h5m0s".
-func short(d time.Duration) string {
+// roughDuration writes a duration for a person, in whole days from two days on, to the second from a second on: "3
+// days", "2h5m0s", "1.2ms".
+func roughDuration(d time.Duration) string {
 	if d >= 48*time.Hour {
 		return fmt.Sprintf("%d days", d/(24*time.Hour))
 	}

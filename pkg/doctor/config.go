@@ -14,11 +14,11 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// configuration loads the file as the daemon would, and names every mistake.
-func (e *exam) configuration(context.Context) {
-	s := e.on("")
+// examineConfiguration loads the file as the daemon would, and names every mistake.
+func (e *exam) examineConfiguration(context.Context) {
+	s := e.subjectNamed("")
 	cfg, warnings, err := config.Load(e.ConfigPath, e.Env)
-	if e.loaded = err == nil; e.loaded {
+	if e.configLoaded = err == nil; e.configLoaded {
 		e.cfg = cfg
 		s.ok("configuration", "%s: %s, policy %s", e.ConfigPath,
 			humanize.Plural(len(cfg.Asterisk), "Asterisk", "Asterisks"), cfg.Policy.Mode)
@@ -28,24 +28,24 @@ func (e *exam) configuration(context.Context) {
 	}
 	if errs, ok := errors.AsType[config.Errors](err); ok {
 		for _, m := range errs {
-			s.fail("configuration", m.Try, "%s", mistake(m.File, m.Line, m.Key, m.What, m.Value, m.Allowed))
+			s.fail("configuration", m.Try, "%s", mistakeLine(m.File, m.Line, m.Key, m.What, m.Value, m.Allowed))
 		}
 	} else if err != nil {
-		s.fail("configuration", "", "%s", text(err))
+		s.fail("configuration", "", "%s", errorLine(err))
 	}
-	e.readable(s)
+	e.proveReadableByService(s)
 	for _, w := range warnings {
-		s.warn("configuration", w.Try, "%s", mistake(w.File, w.Line, w.Key, w.What, w.Value, ""))
+		s.warn("configuration", w.Try, "%s", mistakeLine(w.File, w.Line, w.Key, w.What, w.Value, ""))
 	}
 	if e.Socket != "" {
 		e.cfg.Control.Socket = e.Socket
 	}
 }
 
-// readable names what root can read and the daemon's user cannot: the next reload fails for it, and so does the next
-// start.
-func (e *exam) readable(s subject) {
-	if e.Service == "" || !e.loaded {
+// proveReadableByService names what root can read and the daemon's user cannot: the next reload fails for it, and so
+// does the next start.
+func (e *exam) proveReadableByService(s subject) {
+	if e.Service == "" || !e.configLoaded {
 		return
 	}
 	_, _, err := config.Load(e.ConfigPath, e.ServiceEnv)
@@ -53,16 +53,16 @@ func (e *exam) readable(s subject) {
 	switch {
 	case ok:
 		for _, m := range errs {
-			s.fail("readable", m.Try, "%s", mistake(m.File, m.Line, m.Key, m.What, m.Value, m.Allowed))
+			s.fail("readable", m.Try, "%s", mistakeLine(m.File, m.Line, m.Key, m.What, m.Value, m.Allowed))
 		}
 	case err != nil:
-		s.fail("readable", "", "%s", text(err))
+		s.fail("readable", "", "%s", errorLine(err))
 	default:
 		s.ok("readable", "the service's user %s can read all that the configuration needs", e.Service)
 	}
 }
 
-func mistake(file string, line int, key, what, value, allowed string) string {
+func mistakeLine(file string, line int, key, what, value, allowed string) string {
 	var b strings.Builder
 	b.WriteString(printable.Line(file))
 	if line > 0 {
@@ -79,19 +79,21 @@ func mistake(file string, line int, key, what, value, allowed string) string {
 	return b.String()
 }
 
-// judgement points at what the policy leaves open.
-func (e *exam) judgement(ctx context.Context) {
-	if !e.loaded {
+// examinePolicy names what the policy leaves undone: mode observe, services that are only observed, no honeypots, host
+// names of the allow list that cannot be resolved.
+func (e *exam) examinePolicy(ctx context.Context) {
+	if !e.configLoaded {
 		return
 	}
-	s, p := e.on(""), e.cfg.Policy
+	s, p := e.subjectNamed(""), e.cfg.Policy
 	if p.Mode == config.Observe {
-		s.warn("mode", "after a day of looking at ringwall history: policy.mode: enforce, then systemctl reload ringwall",
+		s.warn("mode", "after a day of looking at ringwall history: policy.mode: enforce, then systemctl reload "+
+			"ringwall",
 			"observe: nothing is banned yet, what would be is only reported")
 	} else {
 		s.ok("mode", "enforce: attackers are banned")
 	}
-	e.services(s)
+	e.examineServices(s)
 	if len(p.Honeypots) == 0 {
 		s.skip("honeypots", "policy.honeypots: [admin, test, guest]",
 			"none: names that no phone of yours has would ban a scanner at its first try")
@@ -99,34 +101,37 @@ func (e *exam) judgement(ctx context.Context) {
 		s.ok("honeypots", "%s", humanize.Plural(len(p.Honeypots), "account name bans at once",
 			"account names ban at once"))
 	}
-	if p.Trust.Match == nil && e.wazo() {
+	if p.Trust.Match == nil && e.hasWazo() {
 		s.warn("trust", `policy.trust: {match: "^[a-z0-9]{8}$"}`,
-			"Wazo is on this machine, and a login of any account earns trust: lines there have names of eight letters and digits, and only these should")
+			"Wazo is on this machine, and a login of any account earns trust: lines there have names of eight "+
+				"letters and digits, and only these should")
 	}
 	for _, a := range p.Allow {
 		if a.Host == "" {
 			continue
 		}
-		addrs, err := e.addresses(ctx, a.Host)
+		addrs, err := e.resolveHost(ctx, a.Host)
 		if err != nil {
 			s.warn("allow", "mend the name in policy.allow, or DNS (/etc/resolv.conf)",
 				"%s cannot be resolved, so it protects nobody now: %s",
-				printable.String(a.Host), text(err))
+				printable.String(a.Host), errorLine(err))
 			continue
 		}
 		s.ok("allow", "%s stands for %s", printable.String(a.Host), humanize.Plural(len(addrs), "address", "addresses"))
 	}
 }
 
-// services says what is only observed. SIP is by default, so that is no warning.
-func (e *exam) services(s subject) {
+// examineServices names the services of Asterisk whose attackers are only observed. SIP (chan_sip) is by default, so
+// that is no warning.
+func (e *exam) examineServices(s subject) {
 	var enforced []string
 	for _, name := range slices.Sorted(maps.Keys(e.cfg.Policy.Services)) {
 		switch {
 		case e.cfg.Policy.Services[name] != config.Observe:
 			enforced = append(enforced, name)
 		case name == "SIP":
-			s.ok("services", "SIP (chan_sip) is observed only: it reports whatever address the attacker writes into Via; use PJSIP")
+			s.ok("services", "SIP (chan_sip) is observed only: it reports whatever address the attacker writes into "+
+				"Via; use PJSIP")
 		default:
 			s.warn("services", fmt.Sprintf("policy.services: {%s: enforce}", name),
 				"%s is observed only: its attackers are not banned", name)
@@ -139,8 +144,8 @@ func (e *exam) services(s subject) {
 	s.ok("services", "%s: attackers are judged", strings.Join(enforced, ", "))
 }
 
-// wazo recognises the machine by the folders of Wazo's daemons.
-func (e *exam) wazo() bool {
+// hasWazo recognises the machine by the folders of Wazo's daemons.
+func (e *exam) hasWazo() bool {
 	for _, dir := range []string{"/etc/wazo-confd", "/etc/wazo-auth", "/etc/wazo-calld"} {
 		if info, err := os.Stat(dir); err == nil && info.IsDir() {
 			return true

@@ -16,14 +16,14 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// testTime is how long a test element lives if nobody takes it out.
-const testTime = 5 * time.Second
+// testBanTime is the timeout of a test element, after which the kernel removes it by itself if nobody did.
+const testBanTime = 5 * time.Second
 
-// element puts a ban into the kernel and takes it out again: in the real table where there is one, and through the
+// proveElement puts a ban into the kernel and takes it out again: in the real table where there is one, and through the
 // daemon where only that may change it.
-func (e *exam) element(s subject) {
-	real := e.cfg.Firewall.Table
-	check, err := firewall.NewCheck(e.table())
+func (e *exam) proveElement(s subject) {
+	tableName := e.cfg.Firewall.Table
+	check, err := firewall.NewCheck(e.tableConfig())
 	var state firewall.TableState
 	if err == nil {
 		defer func() { _ = check.Close() }()
@@ -31,35 +31,39 @@ func (e *exam) element(s subject) {
 	}
 	switch {
 	case err != nil:
-		s.fail(element, "nft list table inet "+real, "table inet %s cannot be read: %s", real, text(err))
+		s.fail(checkElement, "nft list table inet "+tableName, "table inet %s cannot be read: %s", tableName,
+			errorLine(err))
 	case !state.Exists && e.daemon != nil && !e.daemon.Kernel.DryRun:
-		s.fail(element, "systemctl restart ringwall",
-			"the daemon runs, but its table inet %s is not here: is it in another network namespace?", real)
+		s.fail(checkElement, "systemctl restart ringwall",
+			"the daemon runs, but its table inet %s is not here: is it in another network namespace?", tableName)
 	case !state.Exists:
-		e.rehearse(s)
+		e.proveInScratchTable(s)
 	case state.Owned:
-		e.throughDaemon(s, check, state.Owner)
+		e.proveThroughDaemon(s, check, state.Owner)
 	default:
-		e.inTable(s, check)
+		e.proveInTable(s, check)
 	}
 }
 
-// rehearse builds the table under another name, since the daemon may start at this moment and want the real one.
-func (e *exam) rehearse(s subject) {
-	cfg := e.table()
-	cfg.Table, cfg.Owner = e.scratch(), firewall.Off
-	list, err := e.free(nil)
+// proveInScratchTable builds the table under another name, since the daemon may start at this moment and want the
+// real one.
+func (e *exam) proveInScratchTable(s subject) {
+	cfg := e.tableConfig()
+	cfg.Table, cfg.Owner = e.scratchTableName(), firewall.Off
+	list, err := e.chooseTestSources(nil)
 	if err == nil {
-		err = rehearse(cfg, list)
+		err = banInScratchTable(cfg, list)
 	}
 	if err != nil {
-		s.fail(element, cmp.Or(hint.Of(err), "nft list ruleset"), "the table cannot be built and used: %s", text(err))
+		s.fail(checkElement, cmp.Or(hint.Of(err), "nft list ruleset"), "the table cannot be built and used: %s",
+			errorLine(err))
 		return
 	}
-	s.ok(element, "a table like the daemon's was built, banned and unbanned an IPv4 address and an IPv6 /64, and was removed")
+	s.ok(checkElement, "a table like the daemon's was built, banned and unbanned an IPv4 address and an IPv6 /64, "+
+		"and was removed")
 }
 
-func rehearse(cfg firewall.Config, list []netip.Prefix) (err error) {
+func banInScratchTable(cfg firewall.Config, list []netip.Prefix) (err error) {
 	t, err := firewall.Open(cfg)
 	if err != nil {
 		return err
@@ -71,7 +75,7 @@ func rehearse(cfg firewall.Config, list []netip.Prefix) (err error) {
 	defer func() { err = errors.Join(err, t.Delete()) }()
 	var in, out []firewall.Change
 	for _, try := range list {
-		in = append(in, firewall.Change{Kind: firewall.Ban, Prefix: try, Timeout: testTime})
+		in = append(in, firewall.Change{Kind: firewall.Ban, Prefix: try, Timeout: testBanTime})
 		out = append(out, firewall.Change{Kind: firewall.Ban, Prefix: try, Remove: true})
 	}
 	for i, changes := range [][]firewall.Change{in, out} {
@@ -91,72 +95,76 @@ func rehearse(cfg firewall.Config, list []netip.Prefix) (err error) {
 	return t.Verify()
 }
 
-// inTable uses the real sets and touches nothing else of the table.
-func (e *exam) inTable(s subject, check *firewall.Check) {
+// proveInTable bans test addresses in the sets of a table that no process owns, and touches nothing else of it.
+func (e *exam) proveInTable(s subject, check *firewall.Check) {
 	const rebuild = "systemctl restart ringwall builds it again; bans stay"
 	table := e.cfg.Firewall.Table
 	if why := check.Unenforced(); why != "" {
 		if e.daemon != nil {
-			s.fail(element, rebuild, "bans are not enforced: %s", printable.Line(why))
+			s.fail(checkElement, rebuild, "bans are not enforced: %s", printable.Line(why))
 		} else {
-			s.warn(element, "systemctl start ringwall builds it again",
+			s.warn(checkElement, "systemctl start ringwall builds it again",
 				"table inet %s was left by an earlier run, and is not whole: %s",
 				table, printable.Line(why))
 		}
 		return
 	}
-	list, err := e.free(check)
+	list, err := e.chooseTestSources(check)
 	if err != nil {
-		s.fail(element, allowedAll, "%s", text(err))
+		s.fail(checkElement, fixAllAllowed, "%s", errorLine(err))
 		return
 	}
 	var names []string
 	for _, try := range list {
 		set := firewall.BanSet(try)
-		if err := check.BanAndUnban(try, testTime); err != nil {
-			s.fail(element, rebuild, "a ban did not get into set %s and out again: %s", set, text(err))
+		if err := check.BanAndUnban(try, testBanTime); err != nil {
+			s.fail(checkElement, rebuild, "a ban did not get into set %s and out again: %s", set, errorLine(err))
 			return
 		}
 		names = append(names, set)
 	}
-	s.ok(element, "a test address was put into the sets %s of table inet %s and taken out, and rules drop what is in them",
+	s.ok(checkElement, "a test address was put into the sets %s of table inet %s and taken out, and rules drop what "+
+		"is in them",
 		strings.Join(names, " and "), table)
 }
 
-// throughDaemon asks the process that owns the table to ban and unban.
-func (e *exam) throughDaemon(s subject, check *firewall.Check, owner uint32) {
+// proveThroughDaemon asks the process that owns the table to ban and unban.
+func (e *exam) proveThroughDaemon(s subject, check *firewall.Check, owner uint32) {
 	switch {
 	case e.daemon == nil:
-		s.fail(element, "nft list tables; ringwall doctor --socket PATH, if a daemon has another socket; as a user who may ask it (sudo)",
+		s.fail(checkElement, "nft list tables; ringwall doctor --socket PATH, if a daemon has another socket; as a "+
+			"user who may ask it (sudo)",
 			"table inet %s belongs to a running process (netlink port %d), and no daemon answers", e.cfg.Firewall.Table,
 			owner)
 		return
 	case e.daemon.Mode != string(config.Enforce) || e.daemon.Kernel.DryRun:
-		s.skip(element, "", "the daemon owns the table and bans nobody, so it is not asked to ban a test address")
+		s.skip(checkElement, "", "the daemon owns the table and bans nobody, so it is not asked to ban a test address")
 		return
 	}
 	if why := check.Unenforced(); why != "" {
-		s.fail(element, "systemctl restart ringwall", "bans are not enforced: %s", printable.Line(why))
+		s.fail(checkElement, "systemctl restart ringwall", "bans are not enforced: %s", printable.Line(why))
 		return
 	}
-	list, err := e.free(check)
+	list, err := e.chooseTestSources(check)
 	if err != nil {
-		s.fail(element, allowedAll, "%s", text(err))
+		s.fail(checkElement, fixAllAllowed, "%s", errorLine(err))
 		return
 	}
 	try := list[0]
-	if err := e.askedFor(check, try); err != nil {
-		s.fail(element, "ringwall status", "the daemon did not ban and unban the test address %s: %s", try.Addr(),
-			text(err))
+	if err := e.banThroughDaemon(check, try); err != nil {
+		s.fail(checkElement, "ringwall status", "the daemon did not ban and unban the test address %s: %s", try.Addr(),
+			errorLine(err))
 		return
 	}
-	s.ok(element, "the daemon owns the table; asked over its socket it put the test address %s into set %s and took it out", try.Addr(), firewall.BanSet(try))
+	s.ok(checkElement, "the daemon owns the table; asked over its socket it put the test address %s into set %s and "+
+		"took it out", try.Addr(), firewall.BanSet(try))
 }
 
-func (e *exam) askedFor(check *firewall.Check, try netip.Prefix) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 4*e.Wait) // an unban has to follow, whatever becomes of the command
+func (e *exam) banThroughDaemon(check *firewall.Check, try netip.Prefix) error {
+	// Not the examination's context: when that ends, the unban still has to follow the ban.
+	ctx, cancel := context.WithTimeout(context.Background(), 4*e.Wait)
 	defer cancel()
-	_, err := e.client.Ban(ctx, api.BanRequest{Prefix: try, For: testTime, Reason: api.DoctorTest})
+	_, err := e.client.Ban(ctx, api.BanRequest{Prefix: try, For: testBanTime, Reason: api.DoctorTest})
 	if err != nil {
 		return err
 	}

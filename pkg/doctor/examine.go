@@ -24,29 +24,29 @@ type Options struct {
 	Wait time.Duration
 }
 
-// exam is one examination under way.
+// exam is one examination under way. Later checks use what earlier ones found out.
 type exam struct {
 	Options
-	list []Check
+	checks []Check // so far
 
-	cfg    *config.Config
-	loaded bool // cfg is the file's; else the defaults
-	daemon *api.Status
-	client *api.Client
-	own    map[netip.Prefix]string // this machine's addresses, with a word why
+	cfg          *config.Config // the file's where configLoaded, else the defaults
+	configLoaded bool
+	daemon       *api.Status             // of the daemon that answered; nil: none did
+	client       *api.Client             // asks the daemon; nil until examineDaemon
+	ownPrefixes  map[netip.Prefix]string // this machine's addresses and gateways, each with what it is
 
-	manager string // manager.conf, where it is not Asterisk's usual one
-	proc    string // the proc file system
+	managerConf string // path of manager.conf
+	procFolder  string // path of the proc file system
 
-	lookUp func(ctx context.Context, network, host string) ([]netip.Addr, error) // nil: as the system does
+	lookupHost func(ctx context.Context, network, host string) ([]netip.Addr, error) // nil: as the system does
 }
 
-// addresses resolves a host name, within the time that a check may take.
-func (e *exam) addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+// resolveHost resolves a host name, within the time that a check may take.
+func (e *exam) resolveHost(ctx context.Context, host string) ([]netip.Addr, error) {
 	limited, cancel := context.WithTimeout(ctx, e.Wait)
 	defer cancel()
-	if e.lookUp != nil {
-		return e.lookUp(limited, "ip", host)
+	if e.lookupHost != nil {
+		return e.lookupHost(limited, "ip", host)
 	}
 	return net.DefaultResolver.LookupNetIP(limited, "ip", host)
 }
@@ -58,10 +58,11 @@ func Examine(ctx context.Context, o Options) []Check {
 	if o.Wait <= 0 {
 		o.Wait = 5 * time.Second
 	}
-	e := &exam{Options: o, manager: "/etc/asterisk/manager.conf", proc: "/proc"}
+	e := &exam{Options: o, managerConf: "/etc/asterisk/manager.conf", procFolder: "/proc"}
 	for _, part := range []func(context.Context){
-		e.configuration, e.running, e.machine, e.asterisks, e.kernel, e.ports, e.places, e.clock, e.lockout,
-		e.judgement, e.registered,
+		e.examineConfiguration, e.examineDaemon, e.listOwnPrefixes, e.examineAsterisks, e.examineKernel, e.examinePorts,
+		e.examineFolders, e.examineClock, e.examineLockout,
+		e.examinePolicy, e.examineGeoFiles,
 	} {
 		if ctx.Err() != nil {
 			break
@@ -69,15 +70,17 @@ func Examine(ctx context.Context, o Options) []Check {
 		part(ctx)
 	}
 	if ctx.Err() != nil {
-		e.on("").fail("examination", "run it again, and let it finish", "ended early: %s", text(context.Cause(ctx)))
+		e.subjectNamed("").fail("examination", "run it again, and let it finish", "ended early: %s",
+			errorLine(context.Cause(ctx)))
 	}
-	return e.list
+	return e.checks
 }
 
-func (e *exam) on(about string) subject { return subject{e, about} }
+// subjectNamed is one Asterisk, by its name, or with "" the machine and its daemon.
+func (e *exam) subjectNamed(about string) subject { return subject{e, about} }
 
-// lookup asks the environment.
-func (e *exam) lookup(name string) string {
+// envVariable is the value of an environment variable of this process, or "".
+func (e *exam) envVariable(name string) string {
 	if e.Env.Lookup == nil {
 		return ""
 	}

@@ -7,22 +7,23 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/geo"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// landmarks are addresses that every file about the Internet knows: public resolvers and RIPE NCC.
-var landmarks = [...]string{"8.8.8.8", "1.1.1.1", "9.9.9.9", "193.0.6.139", "2001:4860:4860::8888"}
+// wellKnownAddresses are addresses that every file about the Internet knows: public resolvers and RIPE NCC.
+var wellKnownAddresses = [...]string{"8.8.8.8", "1.1.1.1", "9.9.9.9", "193.0.6.139", "2001:4860:4860::8888"}
 
-const oldFiles = "geoipupdate, and a timer that runs it every week"
+const renewGeoFiles = "geoipupdate, and a timer that runs it every week"
 
-// registered reads the geo files as the daemon would, each to its end, and looks an address up.
-func (e *exam) registered(ctx context.Context) {
-	if !e.loaded || len(e.cfg.Geo.Files) == 0 {
+// examineGeoFiles reads the geo files as the daemon would, each to its end, and looks an address up.
+func (e *exam) examineGeoFiles(ctx context.Context) {
+	if !e.configLoaded || len(e.cfg.Geo.Files) == 0 {
 		return
 	}
-	s := e.on("")
+	s := e.subjectNamed("")
 	var files []geo.File
 	for _, path := range e.cfg.Geo.Files {
 		if ctx.Err() != nil {
@@ -31,21 +32,22 @@ func (e *exam) registered(ctx context.Context) {
 		db, err := geo.Read(path)
 		files = append(files, geo.File{Path: path, DB: db, Err: err})
 		if err != nil {
-			s.warn("geo", hint.Of(err), "%s; bans need no such file", text(err))
+			s.warn("geo", hint.Of(err), "%s; bans need no such file", errorLine(err))
 			continue
 		}
-		e.geoFile(s, path, db)
+		e.examineGeoFile(s, path, db)
 	}
 	for _, lack := range geo.IneffectiveMultipliers(e.cfg.Geo.Multiply, files) {
-		s.warn("geo", lack.Try, "%s", text(lack))
+		s.warn("geo", lack.Try, "%s", errorLine(lack))
 	}
-	e.landmark(s, files)
+	e.proveGeoLookup(s, files)
 }
 
-func (e *exam) geoFile(s subject, path string, db *geo.DB) {
+func (e *exam) examineGeoFile(s subject, path string, db *geo.DB) {
 	about := printable.Limit(path, 200)
 	if err := db.Verify(); err != nil {
-		s.warn("geo", "geoipupdate, or download it again", "%s: what can be read is used, but it %s", about, text(err))
+		s.warn("geo", "geoipupdate, or download it again", "%s: what can be read is used, but it %s", about,
+			errorLine(err))
 	}
 	var knows []string
 	if db.Country {
@@ -58,16 +60,16 @@ func (e *exam) geoFile(s subject, path string, db *geo.DB) {
 	switch age := time.Since(db.Built); {
 	case db.Built.IsZero():
 		s.ok("geo", "%s; when it was built, it does not say", detail)
-	case age > geo.Stale:
-		s.warn("geo", oldFiles, "%s, as of %s, %s ago: addresses move", detail, db.Built.Format(time.DateOnly),
-			short(age))
+	case age > geo.StaleAge:
+		s.warn("geo", renewGeoFiles, "%s, as of %s, %s ago: addresses move", detail, db.Built.Format(time.DateOnly),
+			roughDuration(age))
 	default:
 		s.ok("geo", "%s, as of %s", detail, db.Built.Format(time.DateOnly))
 	}
 }
 
-// landmark proves a lookup.
-func (e *exam) landmark(s subject, files []geo.File) {
+// proveGeoLookup looks well-known addresses up, until the files know one.
+func (e *exam) proveGeoLookup(s subject, files []geo.File) {
 	usable := false
 	for _, f := range files {
 		usable = usable || f.DB != nil
@@ -75,8 +77,8 @@ func (e *exam) landmark(s subject, files []geo.File) {
 	if !usable {
 		return
 	}
-	for _, l := range landmarks {
-		if p := geo.Merge(files, netip.MustParseAddr(l)); p != (geo.Place{}) {
+	for _, l := range wellKnownAddresses {
+		if p := geo.PlaceIn(files, netip.MustParseAddr(l)); p != (ban.Place{}) {
 			where := p.Country
 			if p.ASN != 0 {
 				where = strings.TrimSpace(fmt.Sprintf("%s AS%d %s", where, p.ASN, printable.Limit(p.ASName, 60)))
@@ -86,5 +88,5 @@ func (e *exam) landmark(s subject, files []geo.File) {
 		}
 	}
 	s.warn("geo lookup", "ringwall why ADDR with an address that you know; if it names no place, another file",
-		"the files know none of %s: are they about the whole Internet?", strings.Join(landmarks[:], ", "))
+		"the files know none of %s: are they about the whole Internet?", strings.Join(wellKnownAddresses[:], ", "))
 }

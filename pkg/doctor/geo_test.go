@@ -14,10 +14,10 @@ import (
 func placed(t *testing.T, section string) []Check {
 	t.Helper()
 	e := &exam{Options: Options{ConfigPath: file(t, "127.0.0.1:1", section)}}
-	e.configuration(t.Context())
-	before := len(e.list)
-	e.registered(t.Context())
-	return e.list[before:]
+	e.examineConfiguration(t.Context())
+	before := len(e.checks)
+	e.examineGeoFiles(t.Context())
+	return e.checks[before:]
 }
 
 func TestGeoFilesAreReadAndAsked(t *testing.T) {

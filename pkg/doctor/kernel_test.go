@@ -26,7 +26,8 @@ import (
 // beside is an examination of the kernel of a namespace.
 func beside(ns *netns.Space) *exam {
 	cfg := config.Default()
-	return &exam{Options: Options{NetNS: ns.FD(), Wait: time.Minute}, cfg: &cfg, loaded: true, proc: "/proc"}
+	return &exam{Options: Options{NetNS: ns.FD(), Wait: time.Minute}, cfg: &cfg, configLoaded: true,
+		procFolder: "/proc"}
 }
 
 // ruleset lists all, without what changes by itself.
@@ -37,7 +38,7 @@ func ruleset(t *testing.T, ns *netns.Space) string {
 // leftover is a table as a daemon that ended left it, with a ban.
 func leftover(t *testing.T, e *exam, owner firewall.Owner) {
 	t.Helper()
-	cfg := e.table()
+	cfg := e.tableConfig()
 	cfg.Owner = owner
 	fw, err := firewall.Open(cfg)
 	if err != nil {
@@ -119,9 +120,9 @@ func TestTheKernelIsLeftAsItWas(t *testing.T) {
 			e := beside(ns)
 			row.before(t, e, ns)
 			before := ruleset(t, ns)
-			e.kernel(t.Context())
-			is(t, one(t, e.list, element), row.want, row.says)
-			is(t, one(t, e.list, tables), OK)
+			e.examineKernel(t.Context())
+			is(t, one(t, e.checks, checkElement), row.want, row.says)
+			is(t, one(t, e.checks, checkNFTables), OK)
 			if after := ruleset(t, ns); after != before {
 				t.Errorf("before\n%s\nafter\n%s", before, after)
 			}
@@ -143,14 +144,14 @@ func TestTheBansOfADaemonThatIsGone(t *testing.T) {
 			t.Parallel()
 			e := beside(netnstest.New(t))
 			row.before(t, e)
-			e.kernel(t.Context())
+			e.examineKernel(t.Context())
 			if row.says == "" {
-				if list := of(e.list, "bans"); len(list) > 0 {
+				if list := of(e.checks, "bans"); len(list) > 0 {
 					t.Errorf("%+v", list)
 				}
 				return
 			}
-			is(t, one(t, e.list, "bans"), Warn, row.says, "nft delete table inet ringwall")
+			is(t, one(t, e.checks, "bans"), Warn, row.says, "nft delete table inet ringwall")
 		})
 	}
 }
@@ -179,9 +180,9 @@ func TestABanThatIsNotInTheKernel(t *testing.T) {
 				Mode: "enforce", Kernel: api.KernelStatus{OK: true, Desired: len(bans), Present: len(bans)},
 			}, bans: bans})
 			e.cfg.Control.Socket = asked.cfg.Control.Socket
-			e.running(t.Context())
-			e.kernel(t.Context())
-			list := of(e.list, "bans")
+			e.examineDaemon(t.Context())
+			e.examineKernel(t.Context())
+			list := of(e.checks, "bans")
 			if row.want != Passed(list) {
 				t.Fatalf("%+v", list)
 			}
@@ -205,20 +206,20 @@ func TestTheTestAddressIsNotAllowed(t *testing.T) {
 		c.Policy.Allow = allow("192.0.2.0/24",
 			"2001:db8:d0c7::/48")
 	})
-	e.kernel(t.Context())
-	is(t, one(t, e.list, element), OK)
+	e.examineKernel(t.Context())
+	is(t, one(t, e.checks, checkElement), OK)
 
 	ns := netnstest.New(t)
 	e = beside(ns)
 	leftover(t, e, firewall.Off)
 	e.cfg.Policy.Allow = allow("192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32")
-	e.kernel(t.Context())
-	is(t, one(t, e.list, element), OK, "rules drop")
+	e.examineKernel(t.Context())
+	is(t, one(t, e.checks, checkElement), OK, "rules drop")
 
 	e = beside(ns)
 	e.cfg.Policy.Allow = allow("0.0.0.0/1", "128.0.0.0/1")
-	e.kernel(t.Context())
-	is(t, one(t, e.list, element), Fail, "is allowed")
+	e.examineKernel(t.Context())
+	is(t, one(t, e.checks, checkElement), Fail, "is allowed")
 }
 
 func TestATableThatSomebodyElseOwns(t *testing.T) {
@@ -233,8 +234,8 @@ func TestATableThatSomebodyElseOwns(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := beside(ns)
-	e.kernel(t.Context())
-	is(t, one(t, e.list, element), Fail, "belongs to a running process", "no daemon answers")
+	e.examineKernel(t.Context())
+	is(t, one(t, e.checks, checkElement), Fail, "belongs to a running process", "no daemon answers")
 }
 
 // run starts a real daemon whose table is in the namespace, and returns an examination that has asked it.
@@ -264,15 +265,15 @@ func run(t *testing.T, ns *netns.Space, change func(*config.Config)) *exam {
 		}
 	})
 	<-ready
-	e := &exam{Options: Options{NetNS: ns.FD(), Wait: time.Minute}, cfg: &cfg, loaded: true, proc: "/proc"}
+	e := &exam{Options: Options{NetNS: ns.FD(), Wait: time.Minute}, cfg: &cfg, configLoaded: true, procFolder: "/proc"}
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		e.list, e.daemon = nil, nil
-		e.running(t.Context())
-		if p := e.pbx("pbx1"); p != nil && p.Up && p.Events > 0 && len(p.Denied) > 0 {
+		e.checks, e.daemon = nil, nil
+		e.examineDaemon(t.Context())
+		if p := e.pbxStatus("pbx1"); p != nil && p.Up && p.Events > 0 && len(p.Denied) > 0 {
 			return e
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the daemon hears nothing: %+v", e.list)
+			t.Fatalf("the daemon hears nothing: %+v", e.checks)
 		}
 	}
 }
@@ -280,26 +281,26 @@ func run(t *testing.T, ns *netns.Space, change func(*config.Config)) *exam {
 func TestBesideARunningDaemon(t *testing.T) {
 	ns := netnstest.New(t)
 	e := run(t, ns, func(*config.Config) {})
-	is(t, one(t, e.list, "heard"), OK, "event")
-	is(t, one(t, e.list, "bans"), OK, "0 in force")
+	is(t, one(t, e.checks, "heard"), OK, "event")
+	is(t, one(t, e.checks, "bans"), OK, "0 in force")
 	kept := netip.MustParsePrefix("192.0.2.254/32")
 	if _, err := e.client.Ban(t.Context(), api.BanRequest{Prefix: kept, For: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	before := ruleset(t, ns)
-	e.machine(t.Context())
-	e.asterisks(t.Context())
-	e.kernel(t.Context())
-	e.places(t.Context())
-	e.lockout(t.Context())
-	if !Passed(e.list) {
-		t.Errorf("%+v", e.list)
+	e.listOwnPrefixes(t.Context())
+	e.examineAsterisks(t.Context())
+	e.examineKernel(t.Context())
+	e.examineFolders(t.Context())
+	e.examineLockout(t.Context())
+	if !Passed(e.checks) {
+		t.Errorf("%+v", e.checks)
 	}
-	is(t, one(t, e.list, element), OK, map[bool]string{true: "the daemon owns the table",
+	is(t, one(t, e.checks, checkElement), OK, map[bool]string{true: "the daemon owns the table",
 		false: "test address"}[e.daemon.Kernel.Owner])
-	is(t, one(t, e.list, learning), Skip, "DBGetTree", "reporting")
-	is(t, one(t, e.list, "own"), OK, "the daemon never bans")
-	is(t, one(t, e.list, "socket"), OK, "answers")
+	is(t, one(t, e.checks, checkLearning), Skip, "DBGetTree", "reporting")
+	is(t, one(t, e.checks, "own"), OK, "the daemon never bans")
+	is(t, one(t, e.checks, "socket"), OK, "answers")
 	if after := ruleset(t, ns); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
 	}
@@ -319,9 +320,9 @@ func TestBesideARunningDaemon(t *testing.T) {
 func TestBesideADaemonThatDoesNotOwnItsTable(t *testing.T) {
 	ns := netnstest.New(t)
 	e := run(t, ns, func(c *config.Config) { c.Firewall.Owner = config.OwnerOff })
-	e.kernel(t.Context())
-	is(t, one(t, e.list, element), OK, "rules drop")
-	is(t, one(t, e.list, ownership), OK, "owner: off")
+	e.examineKernel(t.Context())
+	is(t, one(t, e.checks, checkElement), OK, "rules drop")
+	is(t, one(t, e.checks, checkOwner), OK, "owner: off")
 	if h, err := e.client.History(t.Context(), time.Time{}, netip.Addr{}); err != nil || len(h) != 0 {
 		t.Errorf("the test is in the history: %+v, %v", h, err)
 	}
@@ -331,12 +332,12 @@ func TestAnObservingDaemonIsNotAskedToBan(t *testing.T) {
 	ns := netnstest.New(t)
 	e := run(t, ns, func(c *config.Config) { c.Policy.Mode = config.Observe })
 	if !e.daemon.Kernel.Owner {
-		e.kernel(t.Context()) // before kernel 6.9 the table may be changed by hand
-		is(t, one(t, e.list, element), OK)
+		e.examineKernel(t.Context()) // before kernel 6.9 the table may be changed by hand
+		is(t, one(t, e.checks, checkElement), OK)
 		return
 	}
-	e.kernel(t.Context())
-	is(t, one(t, e.list, element), Skip, "bans nobody")
+	e.examineKernel(t.Context())
+	is(t, one(t, e.checks, checkElement), Skip, "bans nobody")
 }
 
 func TestWhoComesBeforeRingwall(t *testing.T) {
@@ -345,14 +346,18 @@ func TestWhoComesBeforeRingwall(t *testing.T) {
 		want   Result
 		says   []string
 	}{
-		"nobody":         {"", OK, []string{"nobody"}},
-		"accept before":  {"table inet a { chain p { type filter hook prerouting priority -400; udp dport 5060 accept; }; }", OK, []string{"inet a p (priority -400)", "without dropping"}},
-		"drop before":    {"table ip a { chain p { type filter hook prerouting priority -400; udp dport 5060 drop; }; }", Warn, []string{"ip a p (priority -400)", "firewall.priority"}},
-		"drop by a jump": {"table ip a { chain q { drop; }; chain p { type filter hook prerouting priority -301; jump q; }; }", Warn, []string{"ip a p"}},
+		"nobody": {"", OK, []string{"nobody"}},
+		"accept before": {"table inet a { chain p { type filter hook prerouting priority -400; udp dport 5060 " +
+			"accept; }; }", OK, []string{"inet a p (priority -400)", "without dropping"}},
+		"drop before": {"table ip a { chain p { type filter hook prerouting priority -400; udp dport 5060 drop; }; }", Warn, []string{"ip a p (priority -400)", "firewall.priority"}},
+		"drop by a jump": {"table ip a { chain q { drop; }; chain p { type filter hook prerouting priority -301; " +
+			"jump q; }; }", Warn, []string{"ip a p"}},
 		"policy drop": {"table ip6 a { chain p { type filter hook prerouting priority raw; policy drop; }; }", Warn,
 			[]string{"ip6 a p (priority -300)"}},
-		"drop later": {"table inet a { chain p { type filter hook prerouting priority 0; drop; }; chain i { type filter hook input priority -400; policy drop; }; }", OK, []string{"nobody"}},
-		"ingress":    {"table netdev a { chain p { type filter hook ingress device lo priority 0; udp dport 5060 drop; }; }", Warn, []string{"netdev a p"}},
+		"drop later": {"table inet a { chain p { type filter hook prerouting priority 0; drop; }; chain i { type " +
+			"filter hook input priority -400; policy drop; }; }", OK, []string{"nobody"}},
+		"ingress": {"table netdev a { chain p { type filter hook ingress device lo priority 0; udp dport 5060 " +
+			"drop; }; }", Warn, []string{"netdev a p"}},
 		"ingress of inet": {"table inet a { chain p { type filter hook ingress device lo priority 0; drop; }; }", Warn,
 			[]string{"inet a p"}},
 	} {
@@ -363,9 +368,9 @@ func TestWhoComesBeforeRingwall(t *testing.T) {
 				netnstest.NFT(t, ns, row.script)
 			}
 			e := beside(ns)
-			e.proc = t.TempDir() // iptables-legacy of the machine does not matter here
-			e.kernel(t.Context())
-			is(t, one(t, e.list, others), row.want, row.says...)
+			e.procFolder = t.TempDir() // iptables-legacy of the machine does not matter here
+			e.examineKernel(t.Context())
+			is(t, one(t, e.checks, checkOthers), row.want, row.says...)
 		})
 	}
 }
@@ -381,7 +386,7 @@ func TestWhatKeepsAPacketFromRingwall(t *testing.T) {
 		"accept":  {&expr.Verdict{Kind: expr.VerdictAccept}, false},
 		"counter": {&expr.Counter{}, false},
 	} {
-		if keeps(&nftables.Rule{Exprs: []expr.Any{&expr.Counter{}, row.rule}},
+		if ruleMayDrop(&nftables.Rule{Exprs: []expr.Any{&expr.Counter{}, row.rule}},
 			func(string) bool { return false }) != row.want {
 			t.Errorf("%s: %t", name, !row.want)
 		}
@@ -404,7 +409,7 @@ func TestOldKernelsAreNamed(t *testing.T) {
 		"7.2.0":                        {OK, "7.2.0"},
 	} {
 		e := &exam{}
-		e.on("").kernelRelease(release)
-		is(t, one(t, e.list, version), want.result, want.says)
+		e.subjectNamed("").reportKernelRelease(release)
+		is(t, one(t, e.checks, checkKernel), want.result, want.says)
 	}
 }

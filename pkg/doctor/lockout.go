@@ -14,33 +14,34 @@ import (
 	"github.com/ringwall/ringwall/pkg/service"
 )
 
-// machine lists this machine's addresses, which other checks need.
-func (e *exam) machine(context.Context) {
+// listOwnPrefixes lists this machine's addresses, which other checks need.
+func (e *exam) listOwnPrefixes(context.Context) {
 	own, err := hosts.OwnPrefixes()
 	if err != nil {
-		e.on("").fail("own", "ip address; ip route",
-			"this machine's own addresses cannot be listed, so they could be banned: %s", text(err))
+		e.subjectNamed("").fail("own", "ip address; ip route",
+			"this machine's own addresses cannot be listed, so they could be banned: %s", errorLine(err))
 		return
 	}
-	e.own = own
+	e.ownPrefixes = own
 }
 
-// lockout looks whom a ban must never reach: this machine, its gateway, and whoever is logged in to mend it.
-func (e *exam) lockout(ctx context.Context) {
-	s := e.on("")
-	e.ownProtected(ctx, s)
-	e.behindProxy(ctx, s)
-	e.sshPeer(ctx, s)
+// examineLockout looks whether a ban could reach those whom it must never reach: this machine, its gateway, whoever is
+// logged in to mend it, and customers behind a proxy on this machine.
+func (e *exam) examineLockout(ctx context.Context) {
+	s := e.subjectNamed("")
+	e.examineOwnPrefixes(ctx, s)
+	e.examineProxy(ctx, s)
+	e.examineSSHPeer(ctx, s)
 }
 
-// behindProxy looks whether phones, or guessers, come to Asterisk from this machine's own addresses: then something
+// examineProxy looks whether phones, or guessers, come to Asterisk from this machine's own addresses: then something
 // here hands their requests on, such as nginx before WebSocket, and Ringwall sees all of them as this machine, which
 // it never bans.
-func (e *exam) behindProxy(ctx context.Context, s subject) {
+func (e *exam) examineProxy(ctx context.Context, s subject) {
 	if e.daemon == nil {
 		return
 	}
-	for _, addr := range append(e.outside(), netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()) {
+	for _, addr := range append(e.reachableAddresses(), netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()) {
 		x, err := e.client.Why(ctx, addr)
 		if err != nil || x.Allow == nil {
 			continue
@@ -62,18 +63,20 @@ func (e *exam) behindProxy(ctx context.Context, s subject) {
 			what += " and " + humanize.Plural(failed, "request lately failed", "requests lately failed") + " (" +
 				printable.String(over) + ")"
 		}
-		s.warn("proxy", "let the proxy itself limit who fails (nginx: limit_req and limit_conn by address), or let phones reach Asterisk's own port 8089; "+
+		s.warn("proxy", "let the proxy itself limit who fails (nginx: limit_req and limit_conn by address), or let "+
+			"phones reach Asterisk's own port 8089; "+
 			"long random passwords for these accounts",
-			"from %s, this machine, %s: behind a proxy here nobody is judged, for Asterisk tells Ringwall the proxy's address alone", addr, what)
+			"from %s, this machine, %s: behind a proxy here nobody is judged, for Asterisk tells Ringwall the "+
+				"proxy's address alone", addr, what)
 	}
 }
 
-func (e *exam) ownProtected(ctx context.Context, s subject) {
-	if e.own == nil {
+func (e *exam) examineOwnPrefixes(ctx context.Context, s subject) {
+	if e.ownPrefixes == nil {
 		return
 	}
 	addresses, gateways := 0, []string(nil)
-	for p, what := range e.own {
+	for p, what := range e.ownPrefixes {
 		switch what {
 		case "own address":
 			addresses++
@@ -93,7 +96,7 @@ func (e *exam) ownProtected(ctx context.Context, s subject) {
 	}
 	allowed, err := e.client.Allowed(ctx)
 	if err != nil {
-		s.warn("own", "ringwall list allow", "the daemon does not say what it allows: %s", text(err))
+		s.warn("own", "ringwall list allow", "the daemon does not say what it allows: %s", errorLine(err))
 		return
 	}
 	var prefixes []netip.Prefix
@@ -103,7 +106,7 @@ func (e *exam) ownProtected(ctx context.Context, s subject) {
 		}
 	}
 	var naked []string
-	for p := range e.own {
+	for p := range e.ownPrefixes {
 		if !slices.ContainsFunc(prefixes, func(a netip.Prefix) bool {
 			return a.Bits() <= p.Bits() &&
 				a.Contains(p.Addr())
@@ -120,8 +123,8 @@ func (e *exam) ownProtected(ctx context.Context, s subject) {
 	s.ok("own", "the daemon never bans %s", spared)
 }
 
-// sshPeer looks whether the person at the other end could ban itself from the machine.
-func (e *exam) sshPeer(ctx context.Context, s subject) {
+// examineSSHPeer looks whether the person at the other end could ban itself from the machine.
+func (e *exam) examineSSHPeer(ctx context.Context, s subject) {
 	peer, port := e.loggedInFrom()
 	if !peer.IsValid() {
 		s.skip("ssh", "", "nobody is logged in by SSH here")
@@ -142,7 +145,7 @@ func (e *exam) sshPeer(ctx context.Context, s subject) {
 			port)
 	case slices.ContainsFunc(e.cfg.Policy.Allow, within):
 		s.ok("ssh", "your address %s is in policy.allow", peer)
-	case e.allowedNow(ctx, peer):
+	case e.daemonAllows(ctx, peer):
 		s.ok("ssh", "the daemon never bans your address %s", peer)
 	case f.Scope == config.ScopeVoIP:
 		s.warn("ssh", "ringwall allow add "+peer.String()+", or take the port out of firewall.ports.tcp",
@@ -153,7 +156,7 @@ func (e *exam) sshPeer(ctx context.Context, s subject) {
 	}
 }
 
-func (e *exam) allowedNow(ctx context.Context, addr netip.Addr) bool {
+func (e *exam) daemonAllows(ctx context.Context, addr netip.Addr) bool {
 	if e.daemon == nil {
 		return false
 	}
@@ -161,5 +164,7 @@ func (e *exam) allowedNow(ctx context.Context, addr netip.Addr) bool {
 	return err == nil && x.Allow != nil
 }
 
-// loggedInFrom is where the person at the other end is logged in from.
-func (e *exam) loggedInFrom() (netip.Addr, uint16) { return service.LoggedInFrom(e.lookup, e.proc) }
+// loggedInFrom is the address that the person at the keyboard is logged in from by SSH, and the port of this machine.
+func (e *exam) loggedInFrom() (netip.Addr, uint16) {
+	return service.SSHClient(e.envVariable, e.procFolder)
+}

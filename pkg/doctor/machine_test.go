@@ -16,21 +16,21 @@ import (
 func TestEveryMistakeIsNamed(t *testing.T) {
 	path := file(t, "127.0.0.1:1", "policy: {treshold: 3, half_life: never}\n")
 	e := &exam{Options: Options{ConfigPath: path}}
-	e.configuration(t.Context())
-	mistakes := of(e.list, "configuration")
-	if len(mistakes) != 2 || e.loaded || e.cfg == nil {
-		t.Fatalf("%+v", e.list)
+	e.examineConfiguration(t.Context())
+	mistakes := of(e.checks, "configuration")
+	if len(mistakes) != 2 || e.configLoaded || e.cfg == nil {
+		t.Fatalf("%+v", e.checks)
 	}
 	is(t, mistakes[0], Fail, "ringwall.yaml:4", "treshold", "threshold")
 	is(t, mistakes[1], Fail, "ringwall.yaml:4", "half_life")
-	e.asterisks(t.Context())
-	is(t, one(t, e.list, "asterisk"), Skip)
+	e.examineAsterisks(t.Context())
+	is(t, one(t, e.checks, "asterisk"), Skip)
 }
 
 func TestNoFileSaysWhatToDo(t *testing.T) {
 	e := &exam{Options: Options{ConfigPath: filepath.Join(t.TempDir(), "none.yaml")}}
-	e.configuration(t.Context())
-	is(t, one(t, e.list, "configuration"), Fail, "none.yaml", "--config")
+	e.examineConfiguration(t.Context())
+	is(t, one(t, e.checks, "configuration"), Fail, "none.yaml", "--config")
 }
 
 // Root can read all, the daemon's user cannot: that is no "right", but a fault of the next start.
@@ -40,21 +40,21 @@ func TestWhatTheDaemonCannotReadIsAFault(t *testing.T) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
 	})
 	e := &exam{Options: Options{ConfigPath: path, Env: config.OS(), Service: "ringwall", ServiceEnv: denied}}
-	e.configuration(t.Context())
-	is(t, one(t, e.list, "configuration"), OK)
-	is(t, one(t, e.list, "readable"), Fail, path, "chgrp ringwall")
+	e.examineConfiguration(t.Context())
+	is(t, one(t, e.checks, "configuration"), OK)
+	is(t, one(t, e.checks, "readable"), Fail, path, "chgrp ringwall")
 	e = &exam{Options: Options{ConfigPath: path, Env: config.OS(), Service: "ringwall", ServiceEnv: config.OS()}}
-	e.configuration(t.Context())
-	is(t, one(t, e.list, "readable"), OK, "ringwall can read")
+	e.examineConfiguration(t.Context())
+	is(t, one(t, e.checks, "readable"), OK, "ringwall can read")
 }
 
 // judged examines what a policy leaves open.
 func judged(t *testing.T, more string) []Check {
 	t.Helper()
 	e := &exam{Options: Options{ConfigPath: file(t, "127.0.0.1:1", more)}}
-	e.configuration(t.Context())
-	e.judgement(t.Context())
-	return e.list
+	e.examineConfiguration(t.Context())
+	e.examinePolicy(t.Context())
+	return e.checks
 }
 
 func TestWhatThePolicyLeavesOpen(t *testing.T) {
@@ -99,10 +99,10 @@ func TestWhoIsLoggedIn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := &exam{Options: Options{ConfigPath: file(t, "127.0.0.1:1", row.policy), Env: config.Environment{
 				Lookup: func(name string) (string, bool) { return row.connection, name == "SSH_CONNECTION" },
-			}}, proc: t.TempDir()}
-			e.configuration(t.Context())
-			e.sshPeer(t.Context(), e.on(""))
-			is(t, one(t, e.list, "ssh"), row.want, row.says...)
+			}}, procFolder: t.TempDir()}
+			e.examineConfiguration(t.Context())
+			e.examineSSHPeer(t.Context(), e.subjectNamed(""))
+			is(t, one(t, e.checks, "ssh"), row.want, row.says...)
 		})
 	}
 }
@@ -127,22 +127,22 @@ func TestSudoHidesWhoIsLoggedIn(t *testing.T) {
 	write(sudo, "environ", "PATH=/bin\x00SUDO_USER=me\x00")
 	write(sudo, "status", "Name:\tsudo\nPPid:\t88888\n")
 	write("88888", "environ", "HOME=/root\x00SSH_CONNECTION=203.0.113.9 50000 192.0.2.1 2222\x00")
-	e := &exam{proc: proc}
+	e := &exam{procFolder: proc}
 	if a, port := e.loggedInFrom(); a != netip.MustParseAddr("203.0.113.9") || port != 2222 {
 		t.Errorf("%v, %d", a, port)
 	}
 }
 
 func TestWhereTheStateGoes(t *testing.T) {
-	nobody := account{name: "nobody", uid: 65534}
-	daemon := account{name: "daemon", uid: 4321, gids: []uint32{4322}}
+	nobody := unixUser{name: "nobody", uid: 65534}
+	daemon := unixUser{name: "daemon", uid: 4321, gids: []uint32{4322}}
 	for name, row := range map[string]struct {
 		make func(t *testing.T, dir string)
-		who  account
+		who  unixUser
 		want Result
 		says string
 	}{
-		"root":    {func(*testing.T, string) {}, account{name: "root"}, OK, "root can write"},
+		"root":    {func(*testing.T, string) {}, unixUser{name: "root"}, OK, "root can write"},
 		"missing": {func(t *testing.T, dir string) { must(t, os.Remove(dir)) }, nobody, Warn, "install -d"},
 		"no folder": {func(t *testing.T, dir string) {
 			must(t, os.Remove(dir))
@@ -174,8 +174,8 @@ func TestWhereTheStateGoes(t *testing.T) {
 			cfg := config.Default()
 			cfg.State.Path = filepath.Join(dir, "state.db")
 			e := &exam{cfg: &cfg}
-			e.statePlace(row.who)
-			is(t, one(t, e.list, "state"), row.want, row.says)
+			e.examineStateFolder(row.who)
+			is(t, one(t, e.checks, "state"), row.want, row.says)
 		})
 	}
 }
@@ -201,8 +201,8 @@ func TestWhereTheSocketGoes(t *testing.T) {
 			cfg.Control.Socket = filepath.Join(t.TempDir(), "s")
 			row.change(&cfg)
 			e := &exam{cfg: &cfg}
-			e.socketPlace(account{name: "root"})
-			is(t, one(t, e.list, "socket"), row.want, row.says)
+			e.examineSocketFolder(unixUser{name: "root"})
+			is(t, one(t, e.checks, "socket"), row.want, row.says)
 		})
 	}
 }
@@ -230,15 +230,15 @@ func TestWriteTimeoutIsReadFromManagerConf(t *testing.T) {
 			must(t, os.Mkdir(filepath.Join(dir, "manager.d"), 0o755))
 			must(t, os.WriteFile(filepath.Join(dir, "manager.conf"), []byte(row.main), 0o600))
 			must(t, os.WriteFile(filepath.Join(dir, "manager.d", "r.conf"), []byte(row.included), 0o600))
-			e := &exam{manager: filepath.Join(dir, "manager.conf")}
-			e.writeTimeout(e.on("pbx1"), config.Asterisk{Username: "ringwall"}, true)
-			is(t, one(t, e.list, writing), row.want, row.says)
+			e := &exam{managerConf: filepath.Join(dir, "manager.conf")}
+			e.examineWriteTimeout(e.subjectNamed("pbx1"), config.Asterisk{Username: "ringwall"}, true)
+			is(t, one(t, e.checks, checkWriteTimeout), row.want, row.says)
 		})
 	}
-	e := &exam{manager: filepath.Join(t.TempDir(), "none")}
-	e.writeTimeout(e.on("pbx1"), config.Asterisk{Username: "ringwall"}, true)
-	e.writeTimeout(e.on("pbx1"), config.Asterisk{Username: "ringwall"}, false)
-	for _, c := range e.list {
+	e := &exam{managerConf: filepath.Join(t.TempDir(), "none")}
+	e.examineWriteTimeout(e.subjectNamed("pbx1"), config.Asterisk{Username: "ringwall"}, true)
+	e.examineWriteTimeout(e.subjectNamed("pbx1"), config.Asterisk{Username: "ringwall"}, false)
+	for _, c := range e.checks {
 		is(t, c, Skip, "writetimeout = 5000")
 	}
 }
@@ -264,9 +264,9 @@ func TestConnectionTracking(t *testing.T) {
 			}
 			cfg := config.Default()
 			cfg.Firewall.Priority = row.priority
-			e := &exam{cfg: &cfg, proc: proc}
-			e.conntrack(e.on(""))
-			is(t, one(t, e.list, tracking), row.want, row.says)
+			e := &exam{cfg: &cfg, procFolder: proc}
+			e.examineConntrack(e.subjectNamed(""))
+			is(t, one(t, e.checks, checkConntrack), row.want, row.says)
 		})
 	}
 }
@@ -277,9 +277,9 @@ func TestIptablesLegacyBesideRingwall(t *testing.T) {
 		must(t, os.Mkdir(filepath.Join(proc, "net"), 0o755))
 		must(t, os.WriteFile(filepath.Join(proc, "net/ip_tables_names"), []byte(names), 0o600))
 		e := beside(netnstest.New(t))
-		e.proc = proc
-		e.kernel(t.Context())
-		is(t, one(t, e.list, others), want, "iptables-legacy")
+		e.procFolder = proc
+		e.examineKernel(t.Context())
+		is(t, one(t, e.checks, checkOthers), want, "iptables-legacy")
 	}
 }
 

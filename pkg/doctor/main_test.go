@@ -37,7 +37,8 @@ func serve(t *testing.T, users ...amiserver.User) string {
 func file(t *testing.T, address, more string) string {
 	t.Helper()
 	dir := t.TempDir()
-	text := fmt.Sprintf("asterisk: [{name: pbx1, address: %q, username: ringwall, secret: %s}]\ncontrol: {socket: %s}\nstate: {path: %s}\n%s",
+	text := fmt.Sprintf("asterisk: [{name: pbx1, address: %q, username: ringwall, secret: %s}]\ncontrol: {socket: "+
+		"%s}\nstate: {path: %s}\n%s",
 		address, secret, filepath.Join(dir, "r.sock"), filepath.Join(dir, "state.db"), more)
 	path := filepath.Join(dir, "ringwall.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

@@ -18,27 +18,27 @@ const maxConfFiles = 64
 // understood.
 func managerSetting(path, user, key string) (value, file string, err error) {
 	r := confReader{user: user, key: key}
-	if err := r.read(path); err != nil {
+	if err := r.readFile(path); err != nil {
 		return "", "", err
 	}
 	switch {
 	case r.file == "":
 		return "", "", fmt.Errorf("no user [%s] in %s", user, path)
-	case r.template && r.value == "":
+	case r.ofTemplate && r.value == "":
 		return "", "", fmt.Errorf("[%s] in %s is made of a template", user, r.file)
 	}
 	return r.value, r.file, nil
 }
 
 type confReader struct {
-	user, key   string
-	files       int
-	inside      bool
-	template    bool
-	value, file string
+	user, key     string
+	files         int
+	inUserSection bool
+	ofTemplate    bool
+	value, file   string
 }
 
-func (r *confReader) read(path string) error {
+func (r *confReader) readFile(path string) error {
 	if r.files++; r.files > maxConfFiles {
 		return errors.New("too many included files")
 	}
@@ -55,15 +55,15 @@ func (r *confReader) read(path string) error {
 		switch {
 		case strings.HasPrefix(lower, "#include"), strings.HasPrefix(lower, "#tryinclude"):
 			if _, name, ok := strings.Cut(line, " "); ok {
-				r.include(filepath.Dir(path), strings.Trim(name, " \t\"<>"))
+				r.readIncluded(filepath.Dir(path), strings.Trim(name, " \t\"<>"))
 			}
 		case strings.HasPrefix(line, "["):
 			name, rest, _ := strings.Cut(line[1:], "]")
-			if r.inside = name == r.user; r.inside {
+			if r.inUserSection = name == r.user; r.inUserSection {
 				r.file = path
-				r.template = strings.TrimSpace(strings.Trim(rest, "()")) != "" && strings.TrimSpace(rest) != "(+)"
+				r.ofTemplate = strings.TrimSpace(strings.Trim(rest, "()")) != "" && strings.TrimSpace(rest) != "(+)"
 			}
-		case r.inside:
+		case r.inUserSection:
 			if k, v, ok := strings.Cut(line, "="); ok && strings.EqualFold(strings.TrimSpace(k), r.key) {
 				r.value = strings.TrimSpace(strings.TrimPrefix(v, ">"))
 			}
@@ -72,14 +72,14 @@ func (r *confReader) read(path string) error {
 	return lines.Err()
 }
 
-// include reads what an include names. What cannot be read is as good as absent: the user is then not found.
-func (r *confReader) include(dir, name string) {
+// readIncluded reads what an include names. What cannot be read is as good as absent: the user is then not found.
+func (r *confReader) readIncluded(dir, name string) {
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(dir, name)
 	}
 	list, _ := filepath.Glob(name) // a bad pattern matches nothing
 	for _, path := range list {
-		_ = r.read(path)
+		_ = r.readFile(path)
 	}
 }
 

@@ -22,14 +22,14 @@ import (
 	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
-// closing is the link of the ports.
-const closing = "ports"
+// checkPorts is the name of the check of ports.
+const checkPorts = "ports"
 
-// ports compares the ports that a ban closes with those at which Asterisk receives: what the daemon found by its
+// examinePorts compares the ports that a ban closes with those at which Asterisk receives: what the daemon found by its
 // events, and what the sockets of an Asterisk on this machine say to root.
-func (e *exam) ports(context.Context) {
-	s := e.on("")
-	e.leaks(s)
+func (e *exam) examinePorts(context.Context) {
+	s := e.subjectNamed("")
+	e.examineLeaks(s)
 	now := api.PortsStatus{
 		Auto: e.cfg.Firewall.Ports.Auto, All: e.cfg.Firewall.Scope == config.ScopeAll,
 		UDP: e.cfg.Firewall.Ports.UDP, TCP: e.cfg.Firewall.Ports.TCP,
@@ -38,11 +38,11 @@ func (e *exam) ports(context.Context) {
 		now = e.daemon.Ports
 	}
 	if now.All {
-		s.ok(closing, "a ban closes every port (firewall.scope: all)")
+		s.ok(checkPorts, "a ban closes every port (firewall.scope: all)")
 		return
 	}
-	open, unheard := now.Open(), []api.FoundPort(nil)
-	sockets, err := e.listening()
+	open, unheard := now.OpenPorts(), []api.FoundPort(nil)
+	sockets, err := e.asteriskPorts()
 	for _, p := range sockets {
 		list := now.TCP
 		if p.Protocol == "udp" {
@@ -59,29 +59,29 @@ func (e *exam) ports(context.Context) {
 	}
 	switch {
 	case now.Error != "":
-		s.fail(closing, "ringwall status", "a port of Asterisk is open to the banned: %s", now.Error)
+		s.fail(checkPorts, "ringwall status", "a port of Asterisk is open to the banned: %s", now.Error)
 	case len(open) > 0:
-		s.fail(closing, "in "+e.ConfigPath+": "+now.Line(open)+
+		s.fail(checkPorts, "in "+e.ConfigPath+": "+now.ConfigLine(open)+
 			"\nor: firewall: {ports: auto}\nand then run: systemctl reload ringwall",
 			"bans stop nothing at %s: Asterisk listens there, and firewall.ports leaves it open", portNames(open))
 	case len(unheard) > 0:
-		s.warn(closing, "none is needed; to close it now, in "+e.ConfigPath+": "+now.Line(unheard),
+		s.warn(checkPorts, "none is needed; to close it now, in "+e.ConfigPath+": "+now.ConfigLine(unheard),
 			"Asterisk listens at %s too: closed to the banned from its first event there on", portNames(unheard))
 	case err != nil:
-		s.ok(closing, "a ban closes %s; whether Asterisk listens elsewhere cannot be seen from here (%s)",
-			portLists(now), text(err))
+		s.ok(checkPorts, "a ban closes %s; whether Asterisk listens elsewhere cannot be seen from here (%s)",
+			now.ClosedPorts(), errorLine(err))
 	default:
-		s.ok(closing, "a ban closes %s, and Asterisk was found at no other port", portLists(now))
+		s.ok(checkPorts, "a ban closes %s, and Asterisk was found at no other port", now.ClosedPorts())
 	}
 }
 
-// leaks says whether banned sources got through lately.
-func (e *exam) leaks(s subject) {
+// examineLeaks says whether banned sources got through lately.
+func (e *exam) examineLeaks(s subject) {
 	if e.daemon == nil || e.daemon.Engine.Leaking == 0 || e.daemon.Engine.LastLeak == nil {
 		return
 	}
 	n := humanize.Plural(e.daemon.Engine.Leaking, "banned source", "banned sources")
-	ago := short(max(0, e.daemon.Time.Sub(*e.daemon.Engine.LastLeak).Round(time.Second)))
+	ago := roughDuration(max(0, e.daemon.Time.Sub(*e.daemon.Engine.LastLeak).Round(time.Second)))
 	const fix = "ringwall history, for the ports that they came to: those belong in firewall.ports,\n" +
 		"or: firewall: {ports: auto}\n" +
 		"If they are there, Asterisk's packets do not come through this machine's firewall: run Ringwall where they do"
@@ -95,32 +95,20 @@ func (e *exam) leaks(s subject) {
 func portNames(list []api.FoundPort) string {
 	names := make([]string, len(list))
 	for i, p := range list {
-		names[i] = strings.ToUpper(p.Protocol) + " " + strconv.Itoa(int(p.Port))
+		names[i] = p.Name()
 	}
 	return strings.Join(names, ", ")
-}
-
-func portLists(p api.PortsStatus) string {
-	var lists []string
-	for _, l := range []struct {
-		name  string
-		ports []uint16
-	}{{"UDP", p.UDP}, {"TCP", p.TCP}} {
-		if len(l.ports) > 0 {
-			lists = append(lists, l.name+" "+strings.Trim(fmt.Sprint(l.ports), "[]"))
-		}
-	}
-	return strings.Join(lists, ", ")
 }
 
 // errNoAsterisk says that no process of that name is to be seen in this network namespace.
 var errNoAsterisk = errors.New("no process asterisk with this machine's network")
 
-// listening lists the ports at which a process named asterisk receives from other machines. Whose a socket is, proc(5)
-// tells root alone. Sockets of calls (RTP, UDPTL) and of questions to name servers are left out by their ports.
-func (e *exam) listening() ([]api.FoundPort, error) {
-	dirs, _ := filepath.Glob(filepath.Join(e.proc, "[0-9]*"))
-	own, _ := os.Readlink(filepath.Join(e.proc, "self/ns/net"))
+// asteriskPorts lists the ports at which a process named asterisk receives from other machines. Whose a socket is,
+// proc(5) tells root alone. Sockets of calls (RTP, UDPTL) and of questions to name servers are left out by their
+// ports.
+func (e *exam) asteriskPorts() ([]api.FoundPort, error) {
+	dirs, _ := filepath.Glob(filepath.Join(e.procFolder, "[0-9]*"))
+	own, _ := os.Readlink(filepath.Join(e.procFolder, "self/ns/net"))
 	var list []api.FoundPort
 	var failed error = errNoAsterisk
 	for _, dir := range dirs {
@@ -128,7 +116,7 @@ func (e *exam) listening() ([]api.FoundPort, error) {
 		if err != nil || strings.TrimSpace(string(comm)) != "asterisk" {
 			continue
 		}
-		inodes, err := sockets(dir)
+		inodes, err := socketInodes(dir)
 		if err != nil {
 			failed = errors.New("only root sees Asterisk's sockets")
 			continue
@@ -142,7 +130,7 @@ func (e *exam) listening() ([]api.FoundPort, error) {
 			if err != nil {
 				continue
 			}
-			for _, p := range e.received(table, strings.TrimSuffix(name, "6"), inodes) {
+			for _, p := range e.readSocketTable(table, strings.TrimSuffix(name, "6"), inodes) {
 				if !slices.Contains(list, p) {
 					list = append(list, p)
 				}
@@ -155,15 +143,15 @@ func (e *exam) listening() ([]api.FoundPort, error) {
 	return list, failed
 }
 
-// sockets are the inodes of the sockets that a process has open.
-func sockets(dir string) (map[string]bool, error) {
-	fds, err := os.ReadDir(filepath.Join(dir, "fd"))
+// socketInodes returns the inodes of the sockets that a process has open; procDir is its folder in proc(5).
+func socketInodes(procDir string) (map[string]bool, error) {
+	fds, err := os.ReadDir(filepath.Join(procDir, "fd"))
 	if err != nil {
 		return nil, err
 	}
 	inodes := make(map[string]bool)
 	for _, fd := range fds {
-		if to, err := os.Readlink(filepath.Join(dir, "fd", fd.Name())); err == nil &&
+		if to, err := os.Readlink(filepath.Join(procDir, "fd", fd.Name())); err == nil &&
 			strings.HasPrefix(to, "socket:[") {
 			inodes[strings.TrimSuffix(strings.TrimPrefix(to, "socket:["), "]")] = true
 		}
@@ -174,15 +162,16 @@ func sockets(dir string) (map[string]bool, error) {
 // The states of sockets in proc(5), as in include/net/tcp_states.h: a listener, and a UDP socket without a peer.
 const tcpListen, udpOpen = "0A", "07"
 
-// received reads a table such as /proc/net/udp: sl, local_address, rem_address, st, …, inode in the tenth column.
-func (e *exam) received(table []byte, protocol string, inodes map[string]bool) (list []api.FoundPort) {
-	low, high := e.rtp()
+// readSocketTable reads a table such as /proc/net/udp: sl, local_address, rem_address, st, …, inode in the tenth
+// column.
+func (e *exam) readSocketTable(table []byte, protocol string, inodes map[string]bool) (list []api.FoundPort) {
+	low, high := e.rtpPorts()
 	for lines := bufio.NewScanner(bytes.NewReader(table)); lines.Scan(); {
 		f := strings.Fields(lines.Text())
 		if len(f) < 10 || !inodes[f[9]] {
 			continue
 		}
-		at, ok := socketAddress(f[1])
+		at, ok := readSocketAddress(f[1])
 		if !ok || at.Addr().IsLoopback() || at.Port() == 0 {
 			continue
 		}
@@ -198,10 +187,10 @@ func (e *exam) received(table []byte, protocol string, inodes map[string]bool) (
 	return list
 }
 
-// rtp is the range of ports of calls, from rtp.conf beside manager.conf.
-func (e *exam) rtp() (low, high uint16) {
+// rtpPorts is the range of ports of calls, from rtp.conf beside manager.conf.
+func (e *exam) rtpPorts() (low, high uint16) {
 	low, high = 10000, 20000
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(e.manager), "rtp.conf"))
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(e.managerConf), "rtp.conf"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return low, high
 	}
@@ -222,8 +211,8 @@ func (e *exam) rtp() (low, high uint16) {
 	return low, high
 }
 
-// socketAddress reads "0100007F:13C4": 32-bit words as the machine has them in memory, and the port.
-func socketAddress(text string) (netip.AddrPort, bool) {
+// readSocketAddress reads "0100007F:13C4": 32-bit words as the machine has them in memory, and the port.
+func readSocketAddress(text string) (netip.AddrPort, bool) {
 	addr, port, _ := strings.Cut(text, ":")
 	b, err := hex.DecodeString(addr)
 	n, err2 := strconv.ParseUint(port, 16, 16)

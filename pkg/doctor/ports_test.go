@@ -17,23 +17,26 @@ import (
 // portExam is an examination beside a daemon that says this, and a proc file system without an Asterisk.
 func portExam(t *testing.T, st *api.Status) *exam {
 	cfg := config.Default()
-	return &exam{Options: Options{ConfigPath: "/etc/ringwall/ringwall.yaml"}, cfg: &cfg, daemon: st, proc: t.TempDir(),
-		manager: filepath.Join(t.TempDir(), "manager.conf")}
+	return &exam{Options: Options{ConfigPath: "/etc/ringwall/ringwall.yaml"}, cfg: &cfg, daemon: st,
+		procFolder:  t.TempDir(),
+		managerConf: filepath.Join(t.TempDir(), "manager.conf")}
 }
 
 // asterisk puts a process with these sockets into the proc file system. The tables are as Linux 6.12 writes them.
 func asterisk(t *testing.T, e *exam, comm string) {
 	t.Helper()
-	dir := filepath.Join(e.proc, "812")
+	dir := filepath.Join(e.procFolder, "812")
 	for name, text := range map[string]string{
 		"comm": comm + "\n",
-		"net/udp": "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n" +
+		"net/udp": "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode " +
+			"ref pointer drops\n" +
 			"  100: 00000000:13D8 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 5001 2 0000000000000000 0\n" + // 5080
 			"  101: 0100007F:13E2 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 5002 2 0000000000000000 0\n" + // 127.0.0.1:5090
 			"  102: 00000000:2EE0 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 5003 2 0000000000000000 0\n" + // 12000, RTP
 			"  103: 00000000:C350 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 5004 2 0000000000000000 0\n" + // 50000
 			"  104: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000   102        0 9999 2 0000000000000000 0\n", // somebody's
-		"net/udp6": "  sl\n  100: 00000000000000000000000000000000:13D8 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 5005 2 0 0\n",
+		"net/udp6": "  sl\n  100: 00000000000000000000000000000000:13D8 00000000000000000000000000000000:0000 07 " +
+			"00000000:00000000 00:00000000 00000000   101        0 5005 2 0 0\n",
 		"net/tcp": "  sl\n   0: 00000000:13EC 00000000:0000 0A 00000000:00000000 00:00000000 00000000   101        0 5006 1 0 100 0 0 10 0\n" + // 5100
 			"   1: 0100000A:13ED 0200000A:9C40 01 00000000:00000000 00:00000000 00000000   101        0 5007 1 0 100 0 0 10 0\n", // a connection
 		"net/tcp6": "  sl\n   0: 00000000000000000000000001000000:13EE 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000   101        0 5008 1 0 100 0 0 10 0\n", // ::1
@@ -98,8 +101,8 @@ func TestPortsThatABanLeavesOpen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := portExam(t, row.daemon)
 			row.change(e)
-			e.ports(t.Context())
-			is(t, one(t, e.list, "ports"), row.want, row.says...)
+			e.examinePorts(t.Context())
+			is(t, one(t, e.checks, "ports"), row.want, row.says...)
 		})
 	}
 }
@@ -109,11 +112,11 @@ func TestPortsOfCallsAreNoneOfSIP(t *testing.T) {
 	e := portExam(t, nil)
 	asterisk(t, e, "asterisk")
 	conf := "[general]\nrtpstart = 5070 ; first\nrtpend=>5090\n"
-	if err := os.WriteFile(filepath.Join(filepath.Dir(e.manager), "rtp.conf"), []byte(conf), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(filepath.Dir(e.managerConf), "rtp.conf"), []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	e.ports(t.Context())
-	c := one(t, e.list, "ports")
+	e.examinePorts(t.Context())
+	c := one(t, e.checks, "ports")
 	if !strings.Contains(c.Detail, "UDP 12000") || strings.Contains(c.Detail, "5080") {
 		t.Errorf("%+v", c)
 	}
@@ -130,7 +133,7 @@ func TestSocketsAreReadAsTheKernelWritesThem(t *testing.T) {
 		t.Cleanup(func() { _ = c.Close() })
 		want = append(want, api.FoundPort{Protocol: "udp", Port: uint16(c.LocalAddr().(*net.UDPAddr).Port)})
 	}
-	inodes, err := sockets("/proc/self")
+	inodes, err := socketInodes("/proc/self")
 	if err != nil || len(inodes) < 2 {
 		t.Fatalf("%v, %v", inodes, err)
 	}
@@ -142,7 +145,7 @@ func TestSocketsAreReadAsTheKernelWritesThem(t *testing.T) {
 		seen := false
 		for line := range strings.Lines(string(table)) {
 			if f := strings.Fields(line); len(f) > 9 && inodes[f[9]] {
-				at, ok := socketAddress(f[1])
+				at, ok := readSocketAddress(f[1])
 				seen = seen || ok && at.Port() == want[i].Port && at.Addr().IsUnspecified() && f[3] == udpOpen
 			}
 		}
@@ -150,7 +153,7 @@ func TestSocketsAreReadAsTheKernelWritesThem(t *testing.T) {
 			t.Errorf("%s: port %d is not in\n%s", name, want[i].Port, table)
 		}
 	}
-	if at, ok := socketAddress("0100007F:13C4"); !ok || at.String() != "127.0.0.1:5060" {
+	if at, ok := readSocketAddress("0100007F:13C4"); !ok || at.String() != "127.0.0.1:5060" {
 		t.Errorf("%v, %v", at, ok)
 	}
 }
@@ -170,13 +173,13 @@ func TestBannedSourcesThatGetThroughFail(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			at := now.Add(-row.ago)
 			e := portExam(t, &api.Status{Time: now, Engine: engine.Stats{Leaking: row.n, LastLeak: &at}})
-			e.ports(t.Context())
-			is(t, one(t, e.list, "leaks"), row.want, row.says, "firewall.ports")
+			e.examinePorts(t.Context())
+			is(t, one(t, e.checks, "leaks"), row.want, row.says, "firewall.ports")
 		})
 	}
 	e := portExam(t, &api.Status{Time: now})
-	e.ports(t.Context())
-	if list := of(e.list, "leaks"); len(list) > 0 {
+	e.examinePorts(t.Context())
+	if list := of(e.checks, "leaks"); len(list) > 0 {
 		t.Errorf("%+v", list)
 	}
 }

@@ -26,8 +26,8 @@ func (p Printer) Print(c Check) {
 	if c.About != "" {
 		name = c.About + " " + name
 	}
-	name = p.plain(printable.Line(name))
-	first := p.mark(c.Result) + " " + name + strings.Repeat(" ", max(0, nameWidth-printable.Width(name))) + "  "
+	name = p.asShown(printable.Line(name))
+	first := p.markOf(c.Result) + " " + name + strings.Repeat(" ", max(0, nameWidth-printable.Width(name))) + "  "
 	indent := strings.Repeat(" ", 2+nameWidth+2)
 	room := 0
 	if p.Columns >= 60 {
@@ -49,15 +49,15 @@ func (p Printer) Print(c Check) {
 	}
 	for i, line := range lines {
 		if i == 0 {
-			fmt.Fprintln(p.W, first+p.plain(line))
+			fmt.Fprintln(p.W, first+p.asShown(line))
 			continue
 		}
-		fmt.Fprintln(p.W, indent+p.plain(line))
+		fmt.Fprintln(p.W, indent+p.asShown(line))
 	}
 }
 
-// Sum writes the last line.
-func (p Printer) Sum(list []Check) {
+// PrintSummary writes the last line.
+func (p Printer) PrintSummary(list []Check) {
 	n := map[Result]int{}
 	for _, c := range list {
 		n[c.Result]++
@@ -68,32 +68,33 @@ func (p Printer) Sum(list []Check) {
 		count(Skip, "not tried")}, ", ")
 	switch {
 	case n[Fail] > 0:
-		fmt.Fprintf(p.W, "%s Not ready: %s.\n", p.mark(Fail), text)
-	case !proven(list):
-		fmt.Fprintf(p.W, "%s Nothing failed, but no ban was tried, so it is not known to work: %s.\n", p.mark(Warn),
+		fmt.Fprintf(p.W, "%s Not ready: %s.\n", p.markOf(Fail), text)
+	case !banProven(list):
+		fmt.Fprintf(p.W, "%s Nothing failed, but no ban was tried, so it is not known to work: %s.\n", p.markOf(Warn),
 			text)
-	case watching(list):
-		fmt.Fprintf(p.W, "%s It watches, and bans nobody: %s.\n", p.mark(Warn), text)
+	case onlyObserves(list):
+		fmt.Fprintf(p.W, "%s It watches, and bans nobody: %s.\n", p.markOf(Warn), text)
 	case n[Warn] > 0:
-		fmt.Fprintf(p.W, "%s It works: %s.\n", p.mark(Warn), text)
+		fmt.Fprintf(p.W, "%s It works: %s.\n", p.markOf(Warn), text)
 	default:
-		fmt.Fprintf(p.W, "%s All is well: %s.\n", p.mark(OK), text)
+		fmt.Fprintf(p.W, "%s All is well: %s.\n", p.markOf(OK), text)
 	}
 }
 
-// proven says whether a daemon runs and a ban was seen in the kernel. Only then may anything be called working: each
+// banProven says whether a daemon runs and a ban was seen in the kernel. Only then may anything be called working: each
 // check is about a link, and a chain of good links that nobody pulled at is a hope.
-func proven(list []Check) bool {
+func banProven(list []Check) bool {
 	return slices.ContainsFunc(list, func(c Check) bool { return c.Name == "daemon" && c.Result == OK }) &&
-		(watching(list) || slices.ContainsFunc(list, func(c Check) bool { return c.Name == element && c.Result == OK }))
+		(onlyObserves(list) || slices.ContainsFunc(list,
+			func(c Check) bool { return c.Name == checkElement && c.Result == OK }))
 }
 
-// watching says whether nobody is banned because somebody wants it so.
-func watching(list []Check) bool {
+// onlyObserves says whether nobody is banned because somebody wants it so.
+func onlyObserves(list []Check) bool {
 	return slices.ContainsFunc(list, func(c Check) bool { return c.Name == "mode" && c.Result == Warn })
 }
 
-func (p Printer) mark(r Result) string {
+func (p Printer) markOf(r Result) string {
 	mark, colour := "-", "2"
 	switch r {
 	case OK:
@@ -112,8 +113,8 @@ func (p Printer) mark(r Result) string {
 	return mark
 }
 
-// plain turns what ASCII cannot show into a question mark where it must.
-func (p Printer) plain(s string) string {
+// asShown turns what ASCII cannot show into a question mark where it must.
+func (p Printer) asShown(s string) string {
 	if p.UTF8 {
 		return s
 	}

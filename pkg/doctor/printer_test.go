@@ -10,17 +10,19 @@ import (
 // shown is a list with everything in it, noted as the checks note it.
 func shown() []Check {
 	e := &exam{}
-	s := e.on("")
+	s := e.subjectNamed("")
 	s.ok("configuration", "/etc/ringwall/ringwall.yaml: 1 Asterisk, policy enforce")
 	s.warn("daemon", "systemctl enable --now ringwall", "does not run: nobody is banned")
-	pbx := e.on("pbx1\x1b[31m")
-	pbx.ok(reach, "127.0.0.1:5038 answers")
-	pbx.fail(privilege, "put in manager.conf:\n[ringwall]\nread = security\nand then run: asterisk -rx \"manager reload\"\n",
-		"user \"ringwall\" is logged in, but not even the event of its own login came: it lacks read=security, or an eventfilter or disabledevents line hides SuccessfulAuth")
-	pbx.skipAll("needs read = security", arrival)
-	e.on("Büro").ok(reach, "pbx.büro.example:5038 answers… with \u202eodd\u009b letters")
+	pbx := e.subjectNamed("pbx1\x1b[31m")
+	pbx.ok(checkReach, "127.0.0.1:5038 answers")
+	pbx.fail(checkSecurity, "put in manager.conf:\n[ringwall]\nread = security\nand then run: asterisk -rx \"manager "+
+		"reload\"\n",
+		"user \"ringwall\" is logged in, but not even the event of its own login came: it lacks read=security, or an "+
+			"eventfilter or disabledevents line hides SuccessfulAuth")
+	pbx.skipAll("needs read = security", checkEvents)
+	e.subjectNamed("Büro").ok(checkReach, "pbx.büro.example:5038 answers… with \u202eodd\u009b letters")
 	s.ok("mode", "enforce: attackers are banned")
-	return e.list
+	return e.checks
 }
 
 func TestTheTextForPeople(t *testing.T) {
@@ -34,7 +36,7 @@ func TestTheTextForPeople(t *testing.T) {
 			for _, c := range shown() {
 				p.Print(c)
 			}
-			p.Sum(shown())
+			p.PrintSummary(shown())
 			golden(t, name, b.String())
 			for line := range strings.Lines(b.String()) {
 				bare := strings.NewReplacer("\x1b[32m", "", "\x1b[33m", "", "\x1b[31m", "", "\x1b[2m", "", "\x1b[0m",
@@ -53,18 +55,18 @@ func TestTheTextForPeople(t *testing.T) {
 }
 
 func TestTheLastLine(t *testing.T) {
-	runs, tried := Check{Name: "daemon", Result: OK}, Check{Name: element, Result: OK}
+	runs, tried := Check{Name: "daemon", Result: OK}, Check{Name: checkElement, Result: OK}
 	for want, list := range map[string][]Check{
 		"+ All is well: 2 ok, 0 to look at, 0 failed, 1 not tried.": {runs, tried, {Result: Skip}},
 		"! It works: 2 ok, 1 to look at, 0 failed, 0 not tried.":    {runs, tried, {Result: Warn}},
 		"X Not ready: 0 ok, 1 to look at, 1 failed, 0 not tried.":   {{Result: Fail}, {Result: Warn}},
 
-		"! It watches, and bans nobody: 1 ok, 1 to look at, 0 failed, 1 not tried.":                                      {runs, {Name: element, Result: Skip}, {Name: "mode", Result: Warn}},
-		"! Nothing failed, but no ban was tried, so it is not known to work: 1 ok, 0 to look at, 0 failed, 1 not tried.": {runs, {Name: element, Result: Skip}},
+		"! It watches, and bans nobody: 1 ok, 1 to look at, 0 failed, 1 not tried.":                                      {runs, {Name: checkElement, Result: Skip}, {Name: "mode", Result: Warn}},
+		"! Nothing failed, but no ban was tried, so it is not known to work: 1 ok, 0 to look at, 0 failed, 1 not tried.": {runs, {Name: checkElement, Result: Skip}},
 		"! Nothing failed, but no ban was tried, so it is not known to work: 1 ok, 1 to look at, 0 failed, 0 not tried.": {tried, {Result: Warn}},
 	} {
 		var b strings.Builder
-		Printer{W: &b}.Sum(list)
+		Printer{W: &b}.PrintSummary(list)
 		if strings.TrimSpace(b.String()) != want {
 			t.Errorf("got %s want %s", b.String(), want)
 		}

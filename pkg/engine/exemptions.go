@@ -131,6 +131,19 @@ func (e *Engine) Disallow(p netip.Prefix, originName string) bool {
 	return removeOrigin(&e.allow, canonicalPrefix(p), originName)
 }
 
+// DisallowDuplicate takes a prefix of one origin off the allow list where it has this note, and where somebody else
+// allows or protects exactly this prefix, too. It reports whether it did.
+func (e *Engine) DisallowDuplicate(p netip.Prefix, originName, note string) bool {
+	p = canonicalPrefix(p)
+	have := e.allow.At(p)
+	i := slices.IndexFunc(have, func(o origin) bool { return o.name == originName && o.note == note })
+	if i < 0 || len(have) == 1 && len(e.protected.At(p)) == 0 {
+		return false
+	}
+	removeOrigin(&e.allow, p, originName)
+	return true
+}
+
 // AllowedBy returns the origins by which exactly this prefix is allowed.
 func (e *Engine) AllowedBy(p netip.Prefix) []string {
 	var names []string

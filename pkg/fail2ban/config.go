@@ -20,20 +20,20 @@ const (
 )
 
 const (
-	defaults       = "DEFAULT"
-	includes       = "INCLUDES"
-	replacedPrefix = "KNOWN/" // before a section's name: values that a later file replaced
+	defaultsSection = "DEFAULT"
+	includesSection = "INCLUDES"
+	replacedPrefix  = "KNOWN/" // before a section's name: values that a later file replaced
 )
 
 // jailConfig is what a name such as "jail" stands for: its files, merged.
 type jailConfig struct {
-	dir      string
-	files    []string
-	order    []string // of the sections
-	sections map[string]section
-	notes    []string
-	total    int
-	steps    int // of interpolation
+	dir          string
+	files        []string
+	sectionOrder []string // of the sections
+	sections     map[string]iniSection
+	notes        []string
+	total        int
+	steps        int // of interpolation
 }
 
 // readConfig reads NAME.conf, NAME.d/*.conf, NAME.local and NAME.d/*.local of a folder, with what they include, in
@@ -59,8 +59,8 @@ func escapeGlob(s string) string {
 }
 
 func readFiles(dir string, list []string) (*jailConfig, error) {
-	c := &jailConfig{dir: dir, sections: map[string]section{}}
-	c.sectionNamed(defaults)
+	c := &jailConfig{dir: dir, sections: map[string]iniSection{}}
+	c.sectionNamed(defaultsSection)
 	var refused error
 	for _, path := range list {
 		err := c.includeFile(path, list, nil)
@@ -116,7 +116,7 @@ func (c *jailConfig) includeFile(path string, siblings, seen []string) error {
 	return c.includeLocal(path, siblings, seen)
 }
 
-// includeLocal adds NAME.includeLocal, unless it is in the list anyway.
+// includeLocal adds NAME.local, unless it is in the list anyway.
 func (c *jailConfig) includeLocal(path string, siblings, seen []string) error {
 	local := strings.TrimSuffix(path, filepath.Ext(path)) + ".local"
 	if local == path || slices.Contains(siblings, local) {
@@ -129,7 +129,7 @@ func (c *jailConfig) includeLocal(path string, siblings, seen []string) error {
 }
 
 func (c *jailConfig) includeRelated(f *iniFile, key, path string, seen []string) {
-	for word := range strings.SplitSeq(f.sections[includes][key], "\n") {
+	for word := range strings.SplitSeq(f.sections[includesSection][key], "\n") {
 		if word = strings.TrimSpace(word); word == "" {
 			continue
 		}
@@ -143,13 +143,13 @@ func (c *jailConfig) includeRelated(f *iniFile, key, path string, seen []string)
 	}
 }
 
-func (c *jailConfig) sectionNamed(name string) section {
+func (c *jailConfig) sectionNamed(name string) iniSection {
 	s := c.sections[name]
 	if s == nil {
-		s = section{}
+		s = iniSection{}
 		c.sections[name] = s
-		if name != defaults && name != includes && !strings.HasPrefix(name, replacedPrefix) {
-			c.order = append(c.order, name)
+		if name != defaultsSection && name != includesSection && !strings.HasPrefix(name, replacedPrefix) {
+			c.sectionOrder = append(c.sectionOrder, name)
 		}
 	}
 	return s
@@ -164,7 +164,7 @@ func (c *jailConfig) mergeFile(f *iniFile) {
 		_, again := c.sections[name]
 		s := c.sectionNamed(name)
 		for key, value := range f.sections[name] {
-			if old, ok := s[key]; ok && again && name != defaults {
+			if old, ok := s[key]; ok && again && name != defaultsSection {
 				c.sectionNamed(replacedPrefix + name)[key] = old
 			}
 			s[key] = value

@@ -6,15 +6,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
 // Forever is fail2ban's ban without an end, a bantime below zero.
 const Forever time.Duration = -1
 
-// longest keeps sums far from the end of time.Duration.
-const longest = 100 * 365 * 24 * time.Hour
+// longestDuration stands for all that is longer: sums stay far below the largest time.Duration.
+const longestDuration = 100 * 365 * 24 * time.Hour
 
 // ParseDuration reads a time in fail2ban's words (server/mytime.py, str2seconds): seconds, or 10m, 1w, 1d12h,
 // "1 hour 30 min", 60*60, sums and differences. A result below zero is [Forever].
@@ -22,21 +20,21 @@ func ParseDuration(s string) (time.Duration, error) {
 	const most = 200
 	e := &durationParser{rest: strings.ToLower(strings.TrimSpace(s))}
 	if len(s) > most || e.rest == "" {
-		return 0, fmt.Errorf("%s is not a time", quote(s))
+		return 0, fmt.Errorf("%s is not a time", quoteValue(s))
 	}
 	v, err := e.parseSum(0)
 	if err == nil && e.skipSpace() != "" {
-		err = fmt.Errorf("there is %s", quote(e.rest))
+		err = fmt.Errorf("there is %s", quoteValue(e.rest))
 	}
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("%s is not a time: %w", quote(s), err)
+		return 0, fmt.Errorf("%s is not a time: %w", quoteValue(s), err)
 	case math.IsNaN(v):
-		return 0, fmt.Errorf("%s is not a time", quote(s))
+		return 0, fmt.Errorf("%s is not a time", quoteValue(s))
 	case v < 0:
 		return Forever, nil
-	case v > longest.Seconds():
-		return longest, nil
+	case v > longestDuration.Seconds():
+		return longestDuration, nil
 	}
 	return time.Duration(v * float64(time.Second)), nil
 }
@@ -44,31 +42,31 @@ func ParseDuration(s string) (time.Duration, error) {
 // parseNumber reads a number or a product of numbers, such as bantime.factor.
 func parseNumber(s string) (float64, error) {
 	if strings.ContainsFunc(s, func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }) {
-		return 0, fmt.Errorf("%s is not a number", quote(s))
+		return 0, fmt.Errorf("%s is not a number", quoteValue(s))
 	}
 	e := &durationParser{rest: strings.TrimSpace(s)}
 	if len(s) > 200 {
-		return 0, fmt.Errorf("%s is not a number", quote(s))
+		return 0, fmt.Errorf("%s is not a number", quoteValue(s))
 	}
 	v, err := e.parseSum(0)
 	if err != nil || e.skipSpace() != "" || math.IsNaN(v) || math.IsInf(v, 0) {
-		return 0, fmt.Errorf("%s is not a number", quote(s))
+		return 0, fmt.Errorf("%s is not a number", quoteValue(s))
 	}
 	return v, nil
 }
 
 type durationParser struct{ rest string }
 
-func (e *durationParser) skipSpace() string {
-	e.rest = strings.TrimLeft(e.rest, " \t\r\n")
-	return e.rest
+func (p *durationParser) skipSpace() string {
+	p.rest = strings.TrimLeft(p.rest, " \t\r\n")
+	return p.rest
 }
 
 // parseSum adds terms; terms that follow each other without an operator are added too.
-func (e *durationParser) parseSum(depth int) (float64, error) {
-	v, err := e.parseProduct(depth)
+func (p *durationParser) parseSum(depth int) (float64, error) {
+	v, err := p.parseProduct(depth)
 	for err == nil {
-		rest := e.skipSpace()
+		rest := p.skipSpace()
 		if rest == "" || rest[0] == ')' {
 			break
 		}
@@ -78,27 +76,27 @@ func (e *durationParser) parseSum(depth int) (float64, error) {
 			if c == '-' {
 				sign = -1
 			}
-			e.rest = rest[1:]
+			p.rest = rest[1:]
 		case c < '0' || c > '9':
-			return 0, fmt.Errorf("there is %s", quote(rest))
+			return 0, fmt.Errorf("there is %s", quoteValue(rest))
 		}
 		var w float64
-		w, err = e.parseProduct(depth)
+		w, err = p.parseProduct(depth)
 		v += sign * w
 	}
 	return v, err
 }
 
-func (e *durationParser) parseProduct(depth int) (float64, error) {
-	v, err := e.parseOperand(depth)
+func (p *durationParser) parseProduct(depth int) (float64, error) {
+	v, err := p.parseOperand(depth)
 	for err == nil {
-		rest := e.skipSpace()
+		rest := p.skipSpace()
 		if rest == "" || rest[0] != '*' && rest[0] != '/' {
 			break
 		}
-		e.rest = rest[1:]
+		p.rest = rest[1:]
 		var w float64
-		if w, err = e.parseOperand(depth); err != nil {
+		if w, err = p.parseOperand(depth); err != nil {
 			break
 		}
 		if rest[0] == '*' {
@@ -110,48 +108,48 @@ func (e *durationParser) parseProduct(depth int) (float64, error) {
 	return v, err
 }
 
-func (e *durationParser) parseOperand(depth int) (float64, error) {
-	rest := e.skipSpace()
+func (p *durationParser) parseOperand(depth int) (float64, error) {
+	rest := p.skipSpace()
 	switch {
 	case depth > 20:
 		return 0, fmt.Errorf("it is nested too deep")
 	case rest == "":
 		return 0, fmt.Errorf("a number is missing")
 	case rest[0] == '-' || rest[0] == '+':
-		e.rest = rest[1:]
-		v, err := e.parseOperand(depth + 1)
+		p.rest = rest[1:]
+		v, err := p.parseOperand(depth + 1)
 		if rest[0] == '-' {
 			v = -v
 		}
 		return v, err
 	case rest[0] == '(':
-		e.rest = rest[1:]
-		v, err := e.parseSum(depth + 1)
+		p.rest = rest[1:]
+		v, err := p.parseSum(depth + 1)
 		if err != nil {
 			return 0, err
 		}
-		if !strings.HasPrefix(e.skipSpace(), ")") {
+		if !strings.HasPrefix(p.skipSpace(), ")") {
 			return 0, fmt.Errorf("a ) is missing")
 		}
-		e.rest = e.rest[1:]
+		p.rest = p.rest[1:]
 		return v, nil
 	}
 	number := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789."))]
 	v, err := strconv.ParseFloat(number, 64)
 	if err != nil {
-		return 0, fmt.Errorf("there is %s", quote(rest))
+		return 0, fmt.Errorf("there is %s", quoteValue(rest))
 	}
-	e.rest = rest[len(number):]
-	word := e.skipSpace()
+	p.rest = rest[len(number):]
+	word := p.skipSpace()
 	word = word[:len(word)-len(strings.TrimLeft(word, "abcdefghijklmnopqrstuvwxyz"))]
 	if word == "" {
 		return v, nil
 	}
 	size, ok := durationUnit(word)
 	if !ok {
-		return 0, fmt.Errorf("the unit %s is unknown", quote(word))
+		return 0, fmt.Errorf("the unit %s is unknown", quoteValue(word))
 	}
-	e.rest = e.rest[len(word):]
+	p.rest = p.rest[len(word):]
 	return v * size.Seconds(), nil
 }
 
@@ -175,12 +173,4 @@ func durationUnit(word string) (time.Duration, bool) {
 		return 1461 * day / 4, true
 	}
 	return 0, false
-}
-
-// formatDuration writes a duration as Ringwall's configuration reads it: 90s, 10m, 1h30m, 168h.
-func formatDuration(d time.Duration) string {
-	if d >= time.Second {
-		d = d.Round(time.Second)
-	}
-	return humanize.ExactDuration(d)
 }

@@ -14,7 +14,7 @@ func Resolve(dir, name string) (func(section, key string) (string, bool), error)
 		return nil, err
 	}
 	return func(section, key string) (string, bool) {
-		v, ok, err := c.option(section, key)
+		v, ok, err := c.interpolatedOption(section, key)
 		return v, ok && err == nil
 	}, nil
 }
@@ -27,9 +27,9 @@ func Parse(text, name string) (sections, mistakes int, values map[string]string)
 
 // Expand fills in a value of a file that has only one section.
 func Expand(text, name, key string) (string, error) {
-	c := &jailConfig{sections: map[string]section{defaults: {}}}
+	c := &jailConfig{sections: map[string]iniSection{defaultsSection: {}}}
 	c.mergeFile(parseINI(text))
-	v, _, err := c.option(name, key)
+	v, _, err := c.interpolatedOption(name, key)
 	return v, err
 }
 

@@ -225,7 +225,8 @@ func (c *databaseContents) check() error {
 	case !c.version:
 		return fmt.Errorf("%w: it does not tell its version", ErrSchema)
 	case !c.tables["bips"]:
-		return fmt.Errorf("%w: its version is %d, without the table bips; start a newer fail2ban once, which converts it",
+		return fmt.Errorf("%w: its version is %d, without the table bips; start a newer fail2ban once, which "+
+			"converts it",
 			ErrSchema, c.records.version)
 	case !c.tables["bans"]:
 		return fmt.Errorf("%w: it has no table bans", ErrSchema)

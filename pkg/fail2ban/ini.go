@@ -13,13 +13,13 @@ const (
 	maxOptions  = 65536 // of a file
 )
 
-// section is what stands under one header; keys are in lower case.
-type section map[string]string
+// iniSection is what stands under one header; keys are in lower case.
+type iniSection map[string]string
 
-// iniFile is one parsed iniFile. Sections keep the order of their first header.
+// iniFile is one parsed file. Sections keep the order of their first header.
 type iniFile struct {
 	order    []string
-	sections map[string]section
+	sections map[string]iniSection
 	mistakes []string
 }
 
@@ -27,7 +27,7 @@ type iniFile struct {
 // ends a key, "#" and ";" begin a comment at a line's start, ";" after white space begins one anywhere, and a line that
 // is indented deeper than its key goes on with the value. What configparser refuses is a mistake, and is passed over.
 func parseINI(text string) *iniFile {
-	p := &iniParser{iniFile: &iniFile{sections: map[string]section{}}}
+	p := &iniParser{iniFile: &iniFile{sections: map[string]iniSection{}}}
 	if len(text) > maxFile {
 		p.addMistake("the file is longer than %d bytes: the rest is not read", maxFile)
 		text = text[:maxFile]
@@ -48,7 +48,7 @@ func parseINI(text string) *iniFile {
 type iniParser struct {
 	*iniFile
 	number  int
-	current section
+	current iniSection
 	name    string // of the section
 	key     string // "" where no value can go on
 	value   []string
@@ -115,7 +115,7 @@ func (p *iniParser) beginSection(name string) {
 		p.addMistake("line %d: there are more than %d sections", p.number, maxSections)
 		return
 	}
-	p.current = section{}
+	p.current = iniSection{}
 	p.sections[name] = p.current
 	p.order = append(p.order, name)
 }

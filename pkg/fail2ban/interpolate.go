@@ -14,9 +14,9 @@ const (
 	maxSteps = 100_000 // of a whole configuration
 )
 
-// option returns an option of a section with every %(name)s filled in; a missing one is not ok. The error says what
-// cannot be filled in.
-func (c *jailConfig) option(name, key string) (value string, ok bool, err error) {
+// interpolatedOption returns an option of a section with every %(name)s filled in; a missing one is not ok. The error
+// says what cannot be filled in.
+func (c *jailConfig) interpolatedOption(name, key string) (value string, ok bool, err error) {
 	raw, ok := c.rawOption(name, key)
 	if !ok {
 		return "", false, nil
@@ -41,17 +41,17 @@ func (c *jailConfig) rawOption(name, key string) (string, bool) {
 	if s, k, ok := strings.Cut(key, "/"); ok {
 		switch strings.ToLower(s) {
 		case "default":
-			s = defaults
+			s = defaultsSection
 		case "known":
 			s = replacedPrefix + name
 		}
 		if v, ok := c.sections[s][k]; ok {
 			return v, true
 		}
-		v, ok := c.sections[defaults][k]
+		v, ok := c.sections[defaultsSection][k]
 		return v, ok
 	}
-	v, ok := c.sections[defaults][key]
+	v, ok := c.sections[defaultsSection][key]
 	return v, ok
 }
 
@@ -89,7 +89,7 @@ func (c *jailConfig) interpolate(name, raw string, depth int) (string, error) {
 		}
 		value, found := c.rawOption(name, key)
 		if !found {
-			return "", fmt.Errorf("nothing is named %s", quote(inner[1:]))
+			return "", fmt.Errorf("nothing is named %s", quoteValue(inner[1:]))
 		}
 		value, err := c.interpolate(name, value, depth+1)
 		if err != nil {
@@ -104,8 +104,8 @@ func (c *jailConfig) interpolate(name, raw string, depth int) (string, error) {
 	return b.String(), nil
 }
 
-// quote is how text from a file or the database stands in a sentence.
-func quote(s string) string { return `"` + printable.String(s) + `"` }
+// quoteValue writes text from a file or the database into a sentence: escaped, and in quotation marks.
+func quoteValue(s string) string { return `"` + printable.String(s) + `"` }
 
 // quotePath shortens nothing that is a path, for its end is what people look for.
 func quotePath(s string) string { return `"` + printable.Limit(s, 1000) + `"` }

@@ -82,28 +82,28 @@ type Increment struct {
 
 // optionReader reads options of one jail, and notes what cannot be read.
 type optionReader struct {
-	c    *jailConfig
-	name string
-	say  func(string)
+	c      *jailConfig
+	name   string
+	report func(string)
 }
 
-func (s optionReader) text(key string) string {
-	v, _, err := s.c.option(s.name, key)
+func (r optionReader) readText(key string) string {
+	v, _, err := r.c.interpolatedOption(r.name, key)
 	if err != nil {
-		s.say(fmt.Sprintf("%s: %v", key, err))
+		r.report(fmt.Sprintf("%s: %v", key, err))
 		return ""
 	}
 	return strings.TrimSpace(v)
 }
 
-func (s optionReader) duration(key string) time.Duration {
-	text := s.text(key)
+func (r optionReader) readDuration(key string) time.Duration {
+	text := r.readText(key)
 	if text == "" {
 		return 0
 	}
 	d, err := ParseDuration(text)
 	if err != nil {
-		s.say(fmt.Sprintf("%s: %v", key, err))
+		r.report(fmt.Sprintf("%s: %v", key, err))
 	}
 	return d
 }
@@ -115,46 +115,46 @@ func isTrue(text string) bool {
 
 func (c *jailConfig) readJail(name string, say func(string)) Jail {
 	s := optionReader{c, name, say}
-	j := Jail{Name: name, Enabled: isTrue(s.text("enabled"))}
-	j.Filter, _, _ = strings.Cut(s.text("filter"), "[")
+	j := Jail{Name: name, Enabled: isTrue(s.readText("enabled"))}
+	j.Filter, _, _ = strings.Cut(s.readText("filter"), "[")
 	j.Filter = strings.TrimSpace(j.Filter)
 	for key := range c.sections[name] {
 		j.Own = append(j.Own, key)
 	}
 	slices.Sort(j.Own)
 	quiet := optionReader{c, name, func(string) {}} // whose jail it is is not known yet
-	j.Ports = parsePorts(quiet.text("port"))
+	j.Ports = parsePorts(quiet.readText("port"))
 	own := j.Ports
-	actions := parseActions(quiet.text("action"))
+	actions := parseActions(quiet.readText("action"))
 	if len(actions) == 0 { // jail.conf makes action of banaction; without that file nobody does
-		actions = parseActions(quiet.text("banaction"))
+		actions = parseActions(quiet.readText("banaction"))
 	}
 	for _, a := range actions {
 		j.Ports.addAll(parsePorts(a.options["port"]))
 	}
-	j.VoIP, j.Why = isTelephony(name, j.Filter, j.Ports.List, splitWords(quiet.text("logpath")))
+	j.VoIP, j.Why = aboutTelephony(name, j.Filter, j.Ports.List, splitWords(quiet.readText("logpath")))
 	if !j.VoIP && !strings.Contains(j.Filter, "recidive") || !j.Enabled {
 		return j
 	}
 	if len(j.Ports.Odd) > 0 && j.VoIP {
 		say("port: " + quoteList(j.Ports.Odd) + " is no number or known name")
 	}
-	if text := s.text("maxretry"); text != "" {
+	if text := s.readText("maxretry"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 1_000_000 {
-			say("maxretry: " + quote(text) + " is not a number from 1 to 1000000")
+			say("maxretry: " + quoteValue(text) + " is not a number from 1 to 1000000")
 		} else {
 			j.MaxRetry = n
 		}
 	}
-	j.FindTime, j.BanTime = s.duration("findtime"), s.duration("bantime")
+	j.FindTime, j.BanTime = s.readDuration("findtime"), s.readDuration("bantime")
 	if !j.VoIP {
 		return j
 	}
-	j.Increment = s.increment()
-	j.Ignore = splitWords(s.text("ignoreip"))
-	j.IgnoreCmd = s.text("ignorecommand")
-	s.text("action") // says what is wrong with it
+	j.Increment = s.readIncrement()
+	j.Ignore = splitWords(s.readText("ignoreip"))
+	j.IgnoreCmd = s.readText("ignorecommand")
+	s.readText("action") // says what is wrong with it
 	for _, a := range actions {
 		if !slices.Contains(j.Actions, a.name) {
 			j.Actions = append(j.Actions, a.name)
@@ -170,24 +170,24 @@ func (c *jailConfig) readJail(name string, say func(string)) Jail {
 	return j
 }
 
-func (s optionReader) increment() Increment {
-	in := Increment{On: isTrue(s.text("bantime.increment")), Factor: 1}
+func (r optionReader) readIncrement() Increment {
+	in := Increment{On: isTrue(r.readText("bantime.increment")), Factor: 1}
 	if !in.On {
 		return in
 	}
-	in.MaxTime, in.Random = s.duration("bantime.maxtime"), s.duration("bantime.rndtime")
-	in.Formula = strings.Join(strings.Fields(s.text("bantime.formula")), "")
-	if text := s.text("bantime.factor"); text != "" {
+	in.MaxTime, in.Random = r.readDuration("bantime.maxtime"), r.readDuration("bantime.rndtime")
+	in.Formula = strings.Join(strings.Fields(r.readText("bantime.formula")), "")
+	if text := r.readText("bantime.factor"); text != "" {
 		if f, err := parseNumber(text); err != nil || f <= 0 {
-			s.say("bantime.factor: " + quote(text) + " is not a number above zero")
+			r.report("bantime.factor: " + quoteValue(text) + " is not a number above zero")
 		} else {
 			in.Factor = f
 		}
 	}
-	for _, word := range strings.Fields(s.text("bantime.multipliers")) {
+	for _, word := range strings.Fields(r.readText("bantime.multipliers")) {
 		f, err := parseNumber(word)
 		if err != nil || f <= 0 || len(in.Multipliers) == 1000 {
-			s.say("bantime.multipliers: " + quote(word) + " is not a number above zero")
+			r.report("bantime.multipliers: " + quoteValue(word) + " is not a number above zero")
 			in.Multipliers = nil
 			break
 		}
@@ -201,10 +201,11 @@ func splitWords(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(" ,\n\t\r", r) })
 }
 
-// isTelephony says whether a jail is about Asterisk or its like. Its own name counts only where the filter is unknown.
-func isTelephony(name, filter string, ports []uint16, logs []string) (bool, string) {
+// aboutTelephony reports, with the reason, whether a jail is about Asterisk or its like. Its own name counts only
+// where the filter is unknown.
+func aboutTelephony(name, filter string, ports []uint16, logs []string) (bool, string) {
 	word := strings.ToLower(filter)
-	what := "filter " + quote(filter)
+	what := "filter " + quoteValue(filter)
 	if word == "" {
 		word, what = strings.ToLower(name), "its name"
 	}
@@ -226,7 +227,7 @@ func isTelephony(name, filter string, ports []uint16, logs []string) (bool, stri
 	return false, "neither its filter nor its ports are about telephony"
 }
 
-// webPageReason says why a jail is about the webPageReason page of a PBX, which is none of Ringwall's business, or "".
+// webPageReason says why a jail is about the web page of a PBX, which is none of Ringwall's business, or "".
 func webPageReason(word, what string, ports []uint16, logs []string) string {
 	all := func(n int, is func(i int) bool) bool {
 		for i := range n {
@@ -280,19 +281,21 @@ func (a Allow) String() string {
 	return a.Prefix.String()
 }
 
-// allowEntry reads a word of ignoreip. An empty trouble is success.
-func allowEntry(word string) (a Allow, trouble string) {
+// parseAllowEntry reads a word of ignoreip. An empty trouble is success.
+func parseAllowEntry(word string) (a Allow, trouble string) {
 	p, ok := parsePrefix(word)
 	switch {
 	case ok && p.Addr().IsLoopback() && p.Bits() >= 8:
 		return a, loopbackNote
 	case ok && (p.Addr().Is4() && p.Bits() < 8 || p.Addr().Is6() && p.Bits() < 16):
-		return a, "allows so many addresses that attackers are among them; name the networks of your own phones and trunks"
+		return a, "allows so many addresses that attackers are among them; name the networks of your own phones and " +
+			"trunks"
 	case ok && (p.Addr().IsMulticast() || p.Addr().IsUnspecified()):
 		return a, "is never the source of a packet"
 	case ok:
 		return Allow{Prefix: p}, ""
-	case word[0] >= '0' && word[0] <= '9' && strings.Trim(word, "0123456789.xX-") == "": // 192.0.2.x could be a host name
+	case word[0] >= '0' && word[0] <= '9' && strings.Trim(word, "0123456789.xX-") == "":
+		// 192.0.2.x could be a host name too.
 		return a, "is neither an address nor a network; write it as networks, such as 192.0.2.0/24, in policy.allow"
 	case hosts.ValidName(word):
 		return Allow{Host: strings.ToLower(strings.TrimSuffix(word, "."))}, ""
@@ -359,7 +362,7 @@ func quoteList(list []string) string {
 			out = append(out, fmt.Sprintf("and %d more", len(list)-most))
 			break
 		}
-		out = append(out, quote(s))
+		out = append(out, quoteValue(s))
 	}
 	return strings.Join(out, ", ")
 }

@@ -90,21 +90,21 @@ func (p *Ports) addAll(more Ports) {
 	p.Odd = append(p.Odd, more.Odd...)
 }
 
-// action is one of a jail, with what stands in its brackets.
-type action struct {
+// jailAction is an action of a jail, with the options in its brackets.
+type jailAction struct {
 	name    string
 	options map[string]string
 }
 
 // parseActions reads "name[key="a b", …] name2" as fail2ban does (client/configreader.py, splitWithOptions).
-func parseActions(s string) []action {
+func parseActions(s string) []jailAction {
 	const most = 100
-	var list []action
+	var list []jailAction
 	var word strings.Builder
 	depth, quoted := 0, rune(0)
 	name := func() {
 		if word.Len() > 0 && len(list) < most {
-			list = append(list, action{word.String(), map[string]string{}})
+			list = append(list, jailAction{word.String(), map[string]string{}})
 		}
 		word.Reset()
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -77,7 +78,7 @@ func Read(ctx context.Context, o Options) (*Import, error) {
 		im.readServerSettings(c.dir, &s)
 	}
 	im.importAllowList()
-	im.Policy = im.suggest(s.purge)
+	im.Policy = im.suggestPolicy(s.purge)
 	if o.DB != "" || !im.askServer(ctx, o, s) {
 		if err := im.readDatabaseBans(ctx, o, cmp.Or(o.DB, s.database)); err != nil {
 			return nil, err
@@ -143,9 +144,9 @@ func readJailFile(path string) (*jailConfig, error) {
 }
 
 func (im *Import) importJails(c *jailConfig) {
-	for _, name := range c.order {
+	for _, name := range c.sectionOrder {
 		j := c.readJail(name, func(trouble string) {
-			im.addNotImported("jail "+quote(name), trouble)
+			im.addNotImported("jail "+quoteValue(name), trouble)
 		})
 		if j.Enabled {
 			im.Jails = append(im.Jails, j)
@@ -174,14 +175,14 @@ func (im *Import) readServerSettings(dir string, to *serverSettings) {
 	say := func(trouble string) { im.addNotImported("fail2ban.conf", trouble) }
 	name := "Definition"
 	if _, ok := c.sections[name]; !ok {
-		name = defaults
+		name = defaultsSection
 	}
 	s := optionReader{c, name, say}
-	if d := s.duration("dbpurgeage"); d > 0 {
+	if d := s.readDuration("dbpurgeage"); d > 0 {
 		to.purge = d
 	}
-	to.database = cmp.Or(s.text("dbfile"), to.database)
-	to.socket = cmp.Or(s.text("socket"), to.socket)
+	to.database = cmp.Or(s.readText("dbfile"), to.database)
+	to.socket = cmp.Or(s.readText("socket"), to.socket)
 }
 
 // importAllowList takes ignoreip of the jails about telephony.
@@ -190,7 +191,7 @@ func (im *Import) importAllowList() {
 	for _, j := range im.Jails {
 		if !j.VoIP {
 			if slices.Contains(j.Own, "ignoreip") {
-				im.addNotImported("ignoreip of jail "+quote(j.Name), "the jail is not about telephony")
+				im.addNotImported("ignoreip of jail "+quoteValue(j.Name), "the jail is not about telephony")
 			}
 			continue
 		}
@@ -199,9 +200,9 @@ func (im *Import) importAllowList() {
 				continue
 			}
 			seen[word] = true
-			a, trouble := allowEntry(word)
+			a, trouble := parseAllowEntry(word)
 			if trouble != "" {
-				im.addNotImported("ignoreip "+quote(word), trouble)
+				im.addNotImported("ignoreip "+quoteValue(word), trouble)
 				continue
 			}
 			if a.From = j.Name; !seen[a.String()] || word == a.String() {
@@ -228,7 +229,7 @@ func (im *Import) isVoIP(name string) bool {
 	if j := im.jailNamed(name); j != nil {
 		return j.VoIP
 	}
-	yes, _ := isTelephony(name, "", nil, nil)
+	yes, _ := aboutTelephony(name, "", nil, nil)
 	return yes
 }
 
@@ -238,7 +239,7 @@ func (im *Import) askServer(ctx context.Context, o Options, s serverSettings) bo
 	var r *banRecords
 	var jails []string
 	if err == nil {
-		r, jails, err = server.bans(ctx, s.database, o.Now)
+		r, jails, err = server.askBans(ctx, s.database, o.Now)
 	}
 	switch {
 	case errors.Is(err, errNotRunning):
@@ -282,8 +283,8 @@ func (im *Import) readDatabaseBans(ctx context.Context, o Options, path string) 
 	named := o.DB != ""
 	if !named && !isFile(path) {
 		im.Found = append(im.Found, "no database: fail2ban.conf says dbfile = "+quotePath(path))
-		im.addNotImported("bans", "fail2ban keeps them in memory only: ringwall import fail2ban takes them while fail2ban "+
-			"runs")
+		im.addNotImported("bans", "fail2ban keeps them in memory only: ringwall import fail2ban takes them while "+
+			"fail2ban runs")
 		return nil
 	}
 	r, err := readDatabase(ctx, path, o.Now)
@@ -339,27 +340,18 @@ func (im *Import) importBans(records *banRecords, o Options) {
 		im.Bans = append(im.Bans, b)
 	}
 	slices.SortFunc(im.Bans, func(a, b Ban) int { return a.Prefix.Compare(b.Prefix) })
-	for _, why := range sortedKeys(others) {
+	for _, why := range slices.Sorted(maps.Keys(others)) {
 		im.addNotImported(humanize.Plural(others[why], "ban", "bans"), why)
 	}
-	for _, why := range sortedKeys(odd) {
+	for _, why := range slices.Sorted(maps.Keys(odd)) {
 		im.addNotImported("banned "+quoteList(odd[why]), why)
 	}
-}
-
-func sortedKeys[T any](m map[string]T) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // remainingTime is how long a ban goes on. A ban that begins in the future, by a clock that was wrong, lasts its
 // length.
 func (im *Import) remainingTime(r banRow, now time.Time) (left time.Duration, forever bool) {
-	const most = int64(longest / time.Second)
+	const most = int64(longestDuration / time.Second)
 	length := r.length
 	if length == unknownLength {
 		length = 600 // as fail2ban itself does, unless the jail is known
@@ -383,13 +375,13 @@ func (im *Import) notImportedReason(records *banRecords, r banRow, also []string
 		(j != nil || im.Dir == ""):
 		return ""
 	case j == nil && im.Dir != "" && im.isVoIP(r.jail):
-		return "jail " + quote(r.jail) +
-			" is off in the jail files, so its bans are no longer in force; take them with --also " + quote(r.jail)
+		return "jail " + quoteValue(r.jail) +
+			" is off in the jail files, so its bans are no longer in force; take them with --also " + quoteValue(r.jail)
 	case isRecidive(r.jail) && slices.ContainsFunc(records.past[r.ip], im.isVoIP):
 		return "" // it is in for what it did to a jail of telephony
 	}
-	return "jail " + quote(r.jail) + " is not about telephony: leave it to fail2ban, or take it with --also " +
-		quote(r.jail)
+	return "jail " + quoteValue(r.jail) + " is not about telephony: leave it to fail2ban, or take it with --also " +
+		quoteValue(r.jail)
 }
 
 // notBannableReason says why something banned cannot be banned here, or "".

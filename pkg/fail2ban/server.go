@@ -29,8 +29,8 @@ const (
 	maxLine        = 4096 // bytes of an answer's line; the beginning of a longer one would be another address
 )
 
-// server is the running fail2ban.
-type server struct {
+// fail2banServer is the running fail2ban.
+type fail2banServer struct {
 	socket string
 	zone   *time.Location // in which it writes times
 }
@@ -40,7 +40,7 @@ var errNotRunning = errors.New("fail2ban does not run")
 
 // connectServer finds the running fail2ban. Its client takes over objects that the other end of the socket describes in
 // a way that can run programs (pickle), so that end must be root's, or the caller's own.
-func connectServer(ctx context.Context, socket string) (*server, error) {
+func connectServer(ctx context.Context, socket string) (*fail2banServer, error) {
 	dialer := net.Dialer{Timeout: connectTimeout}
 	conn, err := dialer.DialContext(ctx, "unix", socket)
 	if err != nil {
@@ -58,7 +58,7 @@ func connectServer(ctx context.Context, socket string) (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the time zone of fail2ban: %w", err)
 	}
-	return &server{socket: socket, zone: zone}, nil
+	return &fail2banServer{socket: socket, zone: zone}, nil
 }
 
 // peerOf returns who listens at the other end of a Unix socket (unix(7), SO_PEERCRED).
@@ -110,13 +110,13 @@ func zoneFile(path string) (*time.Location, error) {
 	return time.LoadLocationFromTZData("Local", []byte(data))
 }
 
-// bans asks for the bans of all jails. The server must be the one that uses the database of the files; of another one,
-// as where the files are a copy from elsewhere, it is errNotRunning.
-func (s *server) bans(ctx context.Context, database string, now time.Time) (*banRecords, []string, error) {
+// askBans asks for the bans of all jails. The server must be the one that uses the database of the files; of another
+// one, as where the files are a copy from elsewhere, it is errNotRunning.
+func (s *fail2banServer) askBans(ctx context.Context, database string, now time.Time) (*banRecords, []string, error) {
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
 	var used string
-	if err := s.ask(ctx, func(line string) error {
+	if err := s.runClient(ctx, func(line string) error {
 		used = line
 		return nil
 	}, "get", "dbfile"); err != nil {
@@ -126,13 +126,13 @@ func (s *server) bans(ctx context.Context, database string, now time.Time) (*ban
 	if path, ok := strings.CutPrefix(used, "`- "); ok != isFile(database) || ok && path != database {
 		return nil, nil, fmt.Errorf("%w with the database %s", errNotRunning, quotePath(database))
 	}
-	jails, err := s.jails(ctx)
+	jails, err := s.askJails(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	records := &banRecords{past: map[string][]string{}}
 	for _, jail := range jails {
-		err := s.ask(ctx, func(line string) error {
+		err := s.runClient(ctx, func(line string) error {
 			if line == "" {
 				return nil // a jail without bans has one empty line
 			}
@@ -146,15 +146,15 @@ func (s *server) bans(ctx context.Context, database string, now time.Time) (*ban
 			return nil
 		}, "get", jail, "banip", "--with-time")
 		if err != nil {
-			return nil, nil, fmt.Errorf("the bans of jail %s: %w", quote(jail), err)
+			return nil, nil, fmt.Errorf("the bans of jail %s: %w", quoteValue(jail), err)
 		}
 	}
 	return records, jails, nil
 }
 
-// jails asks for the names of the jails that are on.
-func (s *server) jails(ctx context.Context) (names []string, err error) {
-	err = s.ask(ctx, func(line string) error {
+// askJails asks for the names of the jails that are on.
+func (s *fail2banServer) askJails(ctx context.Context) (names []string, err error) {
+	err = s.runClient(ctx, func(line string) error {
 		if _, list, ok := strings.Cut(line, "Jail list:"); ok && strings.TrimSpace(list) != "" {
 			names = strings.Split(strings.TrimSpace(list), ", ")
 		}
@@ -166,8 +166,8 @@ func (s *server) jails(ctx context.Context) (names []string, err error) {
 	return names, err
 }
 
-// ask runs a command of fail2ban's client and hands over each line that it prints.
-func (s *server) ask(ctx context.Context, take func(line string) error, command ...string) error {
+// runClient runs a command of fail2ban's client and hands over each line that it prints.
+func (s *fail2banServer) runClient(ctx context.Context, take func(line string) error, command ...string) error {
 	cmd := exec.CommandContext(ctx, "fail2ban-client", append([]string{"-s", s.socket}, command...)...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
 	cmd.WaitDelay = connectTimeout
@@ -234,7 +234,7 @@ func startOf(start string, length int64, end string, zone *time.Location, now ti
 		return best, nil
 	}
 	for i := len(starts) - 1; i >= 0; i-- {
-		ends := starts[i].Add(time.Duration(min(length, int64(longest/time.Second))) * time.Second)
+		ends := starts[i].Add(time.Duration(min(length, int64(longestDuration/time.Second))) * time.Second)
 		// The server's times have fractions of seconds, which are cut off.
 		matches := ends.Format(time.DateTime) == end || ends.Add(time.Second).Format(time.DateTime) == end
 		if matches && ends.After(now) {

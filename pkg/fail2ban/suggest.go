@@ -33,8 +33,8 @@ func (s *Suggestion) addSetting(key, value, format string, args ...any) {
 
 // What fail2ban does where no file says a number (server/failmanager.py, server/actions.py).
 const (
-	builtinRetry = 3
-	builtinTime  = 10 * time.Minute
+	builtinMaxRetry = 3
+	builtinTime     = 10 * time.Minute
 )
 
 // The fewest failures that ban, whatever the jail said: people mistype passwords, and names too; and in the morning the
@@ -52,15 +52,15 @@ const mildestNames = 10
 // tolerance grows with it; beyond an hour an attacker in a trusted place would have too many attempts.
 const longestHalfLife = time.Hour
 
-// suggest takes the numbers of the strictest jail of each kind, and none that is milder than Ringwall's default:
+// suggestPolicy takes the numbers of the strictest jail of each kind, and none that is milder than Ringwall's default:
 // whoever comes from fail2ban is not less safe than who begins with Ringwall. The exception is a jail for unknown
 // accounts alone.
-func (im *Import) suggest(purge time.Duration) Suggestion {
+func (im *Import) suggestPolicy(purge time.Duration) Suggestion {
 	var voip []Jail
 	for _, j := range im.Jails {
 		if j.VoIP {
 			if j.MaxRetry == 0 {
-				j.MaxRetry = builtinRetry
+				j.MaxRetry = builtinMaxRetry
 			}
 			if j.FindTime <= 0 {
 				j.FindTime = builtinTime
@@ -105,14 +105,14 @@ func (im *Import) suggest(purge time.Duration) Suggestion {
 // longestGrownBan is how long a jail's bans become, where they do; without a bound they become the longest.
 func longestGrownBan(j Jail) time.Duration {
 	if j.Increment.On && j.Increment.MaxTime <= 0 {
-		return longest
+		return longestDuration
 	}
 	return j.Increment.MaxTime
 }
 
 func banLength(j Jail) time.Duration {
 	if j.BanTime == Forever {
-		return longest
+		return longestDuration
 	}
 	return j.BanTime
 }
@@ -149,7 +149,7 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 	s.addSetting("policy.threshold", humanize.Number(p.Threshold),
 		"Ringwall's default. The points below are made for it: fail2ban counts "+
 			"lines, of which Asterisk writes one to three for an attempt; Ringwall counts attempts.")
-	half := halfLife{length: p.HalfLife, dearer: 1}
+	half := halfLife{length: p.HalfLife, trustFactor: 1}
 	burst := p.Misconfigured.Burst
 	var strictest Jail // that counts wrong passwords
 	for _, k := range failureKinds() {
@@ -166,7 +166,7 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 		used = append(used, j.Name)
 		n := max(j.MaxRetry, k.least)
 		if n != j.MaxRetry && (k.count != Manager || j.Counts == Manager) {
-			im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s", j.MaxRetry, quote(j.Name)),
+			im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s", j.MaxRetry, quoteValue(j.Name)),
 				fmt.Sprintf("people mistype, and phones have old passwords, so %d %s it is", n, k.many))
 		}
 		points, why := k.points, ""
@@ -177,12 +177,13 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 			if k.count == Passwords {
 				burst, strictest = n-1, j
 			} else { // a phone of a deleted account fails for ever, and so does a program with an old secret
-				half.dearer = max(half.dearer, points/k.points)
+				half.trustFactor = max(half.trustFactor, points/k.points)
 			}
 		case n > k.usual && k.count == Accounts && j.Counts == Accounts:
 			// Whoever has a jail for scans alone has said how many he means, such as for a provider without identify.
 			if n > mildestNames {
-				im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many),
+				im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quoteValue(j.Name),
+					k.many),
 					fmt.Sprintf("scanners ask for hundreds, so %d it is; policy.points.%s: %s would be as mild",
 						mildestNames, k.key,
 						humanize.Number(pointsFor(n))))
@@ -195,16 +196,15 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 		case n == k.usual:
 			why = fmt.Sprintf("as Ringwall's default: the %s in quick succession bans", humanize.Ordinal(n))
 		default:
-			why = fmt.Sprintf("and Ringwall's default is stricter: the %s in quick succession bans. It stays, so that nobody "+
-				"is less "+
-				"safe than before; %s would be as mild as the jail", humanize.Ordinal(k.usual),
+			why = fmt.Sprintf("and Ringwall's default is stricter: the %s in quick succession bans. It stays, so "+
+				"that nobody is less safe than before; %s would be as mild as the jail", humanize.Ordinal(k.usual),
 				humanize.Number(pointsFor(n)))
 			im.reportMilder(j, k)
 		}
 		if k.count != Manager || n < k.usual {
 			s.addSetting("policy.points."+k.key, humanize.Number(points),
 				"What %s is worth. Jail %s has maxretry = %d, %s.",
-				k.what, quote(j.Name), j.MaxRetry, why)
+				k.what, quoteValue(j.Name), j.MaxRetry, why)
 		}
 		for _, j := range mine {
 			if half.lengthen(j, k, points, p.Threshold) {
@@ -212,12 +212,12 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 			}
 		}
 	}
-	half.suggest(im, s)
+	half.addSettings(im, s)
 	if burst < p.Misconfigured.Burst {
 		s.addSetting("policy.misconfigured.burst", strconv.Itoa(burst),
 			"maxretry = %d of jail %s: so many wrong passwords may come at once "+
 				"before they count, as a phone or a person sends them. Ringwall's default is %d.",
-			strictest.MaxRetry, quote(strictest.Name), p.Misconfigured.Burst)
+			strictest.MaxRetry, quoteValue(strictest.Name), p.Misconfigured.Burst)
 	}
 	return used
 }
@@ -230,29 +230,29 @@ func pointsFor(n int) float64 {
 // reportMilder lists a number that is not taken because it is much milder than the default.
 func (im *Import) reportMilder(j Jail, k failureKind) {
 	if j.MaxRetry > 2*k.usual && (k.count != Manager || j.Counts == Manager) {
-		im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quote(j.Name), k.many),
+		im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quoteValue(j.Name), k.many),
 			fmt.Sprintf(
-				"it is milder than Ringwall's default, by which the %s in quick succession bans a stranger, so the default stays; "+
-					"policy.points.%s: %s would be as mild", humanize.Ordinal(k.usual), k.key,
+				"it is milder than Ringwall's default, by which the %s in quick succession bans a stranger, so the "+
+					"default stays; policy.points.%s: %s would be as mild", humanize.Ordinal(k.usual), k.key,
 				humanize.Number(pointsFor(j.MaxRetry))))
 	}
 }
 
 // halfLife is how long failures count, and for which jail.
 type halfLife struct {
-	length time.Duration
-	want   time.Duration // what all of findtime would ask for
-	jail   Jail          // which asked for most; without a name where the default is long enough
-	kind   failureKind   // of failure for which it did
-	points float64       // of each of them
-	dearer float64       // how many times as much as by default a failure of a phone that is not in use any more is worth
+	length      time.Duration
+	want        time.Duration // what all of findtime would ask for
+	jail        Jail          // which asked for most; without a name where the default is long enough
+	kind        failureKind   // of failure for which it did
+	points      float64       // of each of them
+	trustFactor float64       // points of a failure that trust must tolerate, as a multiple of Ringwall's default
 }
 
 // lengthen makes the half-life so long that somebody is banned who fails steadily, and just often enough for the jail:
 // the sum of points p a gap apart comes up to p/(1-2^(-gap/half)).
 func (h *halfLife) lengthen(j Jail, k failureKind, points, threshold float64) bool {
 	gap := j.FindTime / time.Duration(max(j.MaxRetry, k.least)-1)
-	want := min(max(time.Duration(float64(gap)/math.Log2(threshold/(threshold-points))), 0), longest)
+	want := min(max(time.Duration(float64(gap)/math.Log2(threshold/(threshold-points))), 0), longestDuration)
 	if want <= max(h.length, h.want) {
 		return false
 	}
@@ -264,35 +264,32 @@ func (h *halfLife) lengthen(j Jail, k failureKind, points, threshold float64) bo
 // slowestBanned says who is just banned, as the beginning of a sentence.
 func (h *halfLife) slowestBanned(threshold float64) string {
 	gap := time.Duration(float64(h.length) * math.Log2(threshold/(threshold-h.points)))
-	return "Who " + fmt.Sprintf(h.kind.slow, formatDuration(gap.Truncate(time.Minute)))
+	return "Who " + fmt.Sprintf(h.kind.slow, humanize.DurationToSecond(gap.Truncate(time.Minute)))
 }
 
-func (h *halfLife) suggest(im *Import, s *Suggestion) {
+func (h *halfLife) addSettings(im *Import, s *Suggestion) {
 	p := config.Default().Policy
-	const differs = "fail2ban forgets a failure all at once when findtime is over; Ringwall forgets half of the points " +
-		"in this time, " +
-		"and half of the rest in the next."
-	name := quote(h.jail.Name)
+	const differs = "fail2ban forgets a failure all at once when findtime is over; Ringwall forgets half of the " +
+		"points in this time, and half of the rest in the next."
+	name := quoteValue(h.jail.Name)
 	if h.jail.Name == "" {
-		s.addSetting("policy.half_life", formatDuration(h.length),
+		s.addSetting("policy.half_life", humanize.DurationToSecond(h.length),
 			"Ringwall's default. It remembers at least as long as the findtime of the jails asks for: "+differs)
 	} else {
-		s.addSetting("policy.half_life", formatDuration(h.length),
+		s.addSetting("policy.half_life", humanize.DurationToSecond(h.length),
 			"findtime = %s of jail %s. Not the same thing: %s %s all day is banned.",
-			formatDuration(h.jail.FindTime), name, differs, h.slowestBanned(p.Threshold))
+			humanize.DurationToSecond(h.jail.FindTime), name, differs, h.slowestBanned(p.Threshold))
 	}
-	if more := h.dearer * h.length.Minutes() / p.HalfLife.Minutes(); more > 1 {
+	if more := h.trustFactor * h.length.Minutes() / p.HalfLife.Minutes(); more > 1 {
 		s.addSetting("policy.trust.tolerance", humanize.Number(math.Ceil(p.Trust.Tolerance*more*10)/10),
-			"Ringwall's default is %s. It grows with the half-life and "+
-				"the points, in which the failures of a trusted office add up, so that one wrong phone still does not ban the "+
-				"others.",
+			"Ringwall's default is %s. It grows with the half-life and the points, in which the failures of a "+
+				"trusted office add up, so that one wrong phone still does not ban the others.",
 			humanize.Number(p.Trust.Tolerance))
 	}
 	if h.want > h.length {
-		im.addNotImported("findtime = "+formatDuration(h.jail.FindTime)+" of jail "+name, fmt.Sprintf(
-			"policy.half_life is %s: a longer one would add up what all the phones of a trusted office do in a day, and ban "+
-				"it. "+
-				"%s is banned, who does so less often no longer", formatDuration(h.length),
+		im.addNotImported("findtime = "+humanize.DurationToSecond(h.jail.FindTime)+" of jail "+name, fmt.Sprintf(
+			"policy.half_life is %s: a longer one would add up what all the phones of a trusted office do in a day, "+
+				"and ban it. %s is banned, who does so less often no longer", humanize.DurationToSecond(h.length),
 			h.slowestBanned(p.Threshold)))
 	}
 }
@@ -304,58 +301,64 @@ func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) 
 	def := config.Default().Policy.Ban
 	first := min(max(j.BanTime, time.Second), longestPolicy)
 	if j.BanTime == Forever {
-		s.addSetting("policy.ban.first", formatDuration(def.Max),
+		s.addSetting("policy.ban.first", humanize.DurationToSecond(def.Max),
 			"bantime = -1, for ever. Ringwall's bans end: addresses change hands, and a customer who is "+
 				"banned by mistake would stay out. A week, and longer for those that come back.")
 		s.addSetting("policy.ban.factor", humanize.Number(def.Factor), "Ringwall's default.")
-		s.addSetting("policy.ban.max", formatDuration(365*24*time.Hour), "A year is near enough to for ever.")
-		im.addNotImported("bantime = -1 of jail "+quote(j.Name),
+		s.addSetting("policy.ban.max", humanize.DurationToSecond(365*24*time.Hour),
+			"A year is near enough to for ever.")
+		im.addNotImported("bantime = -1 of jail "+quoteValue(j.Name),
 			"there are no bans for ever: a week first, up to a year for those that come back")
 		return
 	}
-	s.addSetting("policy.ban.first", formatDuration(first), "bantime = %s.", formatDuration(j.BanTime))
+	s.addSetting("policy.ban.first", humanize.DurationToSecond(first), "bantime = %s.",
+		humanize.DurationToSecond(j.BanTime))
 	factor, most, memory := 1.0, first, time.Duration(0)
 	why, whyMost := "Each ban as long as the first one: the jail has no bantime.increment, and there is no recidive "+
 		"jail. Ringwall's default is "+
-		humanize.Number(def.Factor)+".", "As first. Ringwall's default is "+formatDuration(def.Max)+"."
+		humanize.Number(def.Factor)+".", "As first. Ringwall's default is "+humanize.DurationToSecond(def.Max)+"."
 	if j.Increment.On {
 		factor, why = im.banFactor(j)
 		memory = purge
-		most, whyMost = max(def.Max, first), "bantime.maxtime is not set, and fail2ban has no bound; Ringwall's default."
+		most, whyMost = max(def.Max, first), "bantime.maxtime is not set, and fail2ban has no bound; Ringwall's "+
+			"default."
 		if t := j.Increment.MaxTime; t > 0 {
-			most, whyMost = max(t, first), "bantime.maxtime = "+formatDuration(t)+"."
+			most, whyMost = max(t, first), "bantime.maxtime = "+humanize.DurationToSecond(t)+"."
 		}
 	}
-	whyMemory := "dbpurgeage = " + formatDuration(purge) + ": for so long fail2ban's database remembers a ban."
+	whyMemory := "dbpurgeage = " + humanize.DurationToSecond(purge) +
+		": for so long fail2ban's database remembers a ban."
 	if r := im.recidiveJail(); r != nil {
 		span, retry, length := r.FindTime, max(r.MaxRetry, 2), r.BanTime
 		if length == Forever {
 			length = 365 * 24 * time.Hour
 		}
 		if length > most {
-			most, whyMost = length, "bantime of jail "+quote(r.Name)+" = "+formatDuration(length)+"."
+			most, whyMost = length, "bantime of jail "+quoteValue(r.Name)+" = "+humanize.DurationToSecond(length)+"."
 		}
 		if !j.Increment.On {
 			factor = math.Pow(float64(most)/float64(first), 1/float64(retry-1))
-			why = fmt.Sprintf("Jail %s: after %d bans within %s, %s. Ringwall's bans grow step by step, so that the %s one "+
-				"is as long as that.",
-				quote(r.Name), retry, formatDuration(span), formatDuration(length), humanize.Ordinal(retry))
+			why = fmt.Sprintf("Jail %s: after %d bans within %s, %s. Ringwall's bans grow step by step, so that the "+
+				"%s one is as long as that.",
+				quoteValue(r.Name), retry, humanize.DurationToSecond(span), humanize.DurationToSecond(length),
+				humanize.Ordinal(retry))
 		}
 		if span > memory {
-			memory, whyMemory = span, "findtime of jail "+quote(r.Name)+" = "+formatDuration(span)+"."
+			memory, whyMemory = span, "findtime of jail "+quoteValue(r.Name)+" = "+humanize.DurationToSecond(span)+"."
 		}
 	}
 	factor = min(max(math.Round(factor*100)/100, 1), 1000)
 	s.addSetting("policy.ban.factor", humanize.Number(factor), "%s", why)
-	s.addSetting("policy.ban.max", formatDuration(min(most, longestPolicy)), "%s", whyMost)
+	s.addSetting("policy.ban.max", humanize.DurationToSecond(min(most, longestPolicy)), "%s", whyMost)
 	if memory > 0 {
-		s.addSetting("policy.ban.memory", formatDuration(min(memory, longestPolicy)), "%s Ringwall's default is %s.",
-			whyMemory, formatDuration(def.Memory))
+		s.addSetting("policy.ban.memory", humanize.DurationToSecond(min(memory, longestPolicy)),
+			"%s Ringwall's default is %s.",
+			whyMemory, humanize.DurationToSecond(def.Memory))
 	}
 	if most > def.ForgeableMax {
-		im.addNotImported("bans longer than "+formatDuration(def.ForgeableMax),
+		im.addNotImported("bans longer than "+humanize.DurationToSecond(def.ForgeableMax),
 			"where the evidence came by UDP and could have been forged, a ban ends after "+
-				"policy.ban.forgeable_max, "+formatDuration(def.ForgeableMax))
+				"policy.ban.forgeable_max, "+humanize.DurationToSecond(def.ForgeableMax))
 	}
 }
 
@@ -366,18 +369,19 @@ func (im *Import) banFactor(j Jail) (float64, string) {
 	case len(in.Multipliers) > 1:
 		n := len(in.Multipliers)
 		ratio := math.Pow(in.Multipliers[n-1]/in.Multipliers[0], 1/float64(n-1))
-		im.addNotImported("bantime.multipliers of jail "+quote(j.Name),
+		im.addNotImported("bantime.multipliers of jail "+quoteValue(j.Name),
 			"Ringwall has one factor for each step; the one that comes to the same end was taken")
-		return ratio, fmt.Sprintf("bantime.multipliers go from %s to %s in %d steps; this is the like of it in equal steps.",
+		return ratio, fmt.Sprintf("bantime.multipliers go from %s to %s in %d steps; this is the like of it in equal "+
+			"steps.",
 			humanize.Number(in.Multipliers[0]), humanize.Number(in.Multipliers[n-1]), n-1)
 	case strings.HasPrefix(in.Formula, "ban.Time*math.exp(float(ban.Count+1)*banFactor)/math.exp("):
 		return math.Exp(in.Factor), "bantime.formula grows by e to the power of bantime.factor with each ban."
 	case in.Formula != "" && in.Formula != "ban.Time*(1<<(ban.Countifban.Count<20else20))*banFactor":
-		im.addNotImported("bantime.formula of jail "+quote(j.Name),
+		im.addNotImported("bantime.formula of jail "+quoteValue(j.Name),
 			"it is a program in Python; factor 2 was taken, as without it")
 		return 2, "bantime.formula is a program in Python; this is fail2ban's default, each ban twice as long."
 	case in.Factor != 1:
-		im.addNotImported("bantime.factor = "+humanize.Number(in.Factor)+" of jail "+quote(j.Name),
+		im.addNotImported("bantime.factor = "+humanize.Number(in.Factor)+" of jail "+quoteValue(j.Name),
 			"it makes fail2ban's second ban longer, and no step after it; Ringwall's factor is that of each step")
 	}
 	return 2, "bantime.increment: fail2ban doubles each further ban."
@@ -394,7 +398,7 @@ func (im *Import) recidiveJail() *Jail {
 
 // reportUnsupported lists what a jail does and Ringwall does not.
 func (im *Import) reportUnsupported(j Jail) {
-	name := "jail " + quote(j.Name)
+	name := "jail " + quoteValue(j.Name)
 	if j.IgnoreCmd != "" {
 		im.addNotImported("ignorecommand of "+name,
 			"Ringwall runs no program before a ban; name the addresses in policy.allow")
@@ -449,7 +453,7 @@ func (im *Import) suggestPorts(s *Suggestion, jails []Jail) {
 			}
 		}
 		if len(others) > 0 {
-			im.addNotImported("port "+quoteList(others)+" of jail "+quote(j.Name),
+			im.addNotImported("port "+quoteList(others)+" of jail "+quoteValue(j.Name),
 				"a ban closes the ports of telephony, each of them in "+
 					"firewall.ports; firewall.scope: all closes all there are")
 		}

@@ -8,7 +8,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-const columns = 112 // of a comment
+const commentColumns = 112 // of a comment
 
 // WriteYAML writes the policy and the allow list with comments that say where each value is from. Together with an
 // asterisk section it is a whole configuration.
@@ -20,9 +20,8 @@ func (im *Import) WriteYAML(w io.Writer) error {
 		writeComment(&b, "", "No jail about telephony is enabled, so there are no numbers to carry over: Ringwall's "+
 			"defaults remain.")
 	} else {
-		writeComment(&b, "", "The numbers are those of "+quote(im.Policy.From)+": of each kind the strictest jail's, and "+
-			"no failure counts "+
-			"for less than by Ringwall's default.")
+		writeComment(&b, "", "The numbers are those of "+quoteValue(im.Policy.From)+": of each kind the strictest "+
+			"jail's, and no failure counts for less than by Ringwall's default.")
 	}
 	b.WriteString("policy:\n")
 	writeComment(&b, "  ", "Look for a day whom it would ban; then change this to enforce.")
@@ -75,7 +74,7 @@ func (im *Import) writeAllow(b *strings.Builder) {
 func writeComment(b *strings.Builder, indent, text string) {
 	line := indent + "#"
 	for word := range strings.FieldsSeq(printable.Line(text)) {
-		if len(line)+1+len(word) > columns && line != indent+"#" {
+		if len(line)+1+len(word) > commentColumns && line != indent+"#" {
 			b.WriteString(line + "\n")
 			line = indent + "#"
 		}

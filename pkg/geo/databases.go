@@ -10,25 +10,26 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 const (
-	pollEvery = time.Minute
-	// unchangedFor is how long ago a file must have changed before it counts as whole.
-	unchangedFor = 3 * time.Second
+	pollInterval = time.Minute
+	// settleTime is how long ago a file must have changed before it counts as whole.
+	settleTime = 3 * time.Second
 )
 
 // Databases answers where addresses are registered, from files that it reads again when they are replaced. A file that
 // is missing or bad is reported, and makes the answers poorer; nothing else fails. Its methods may be called from many
 // goroutines.
 type Databases struct {
-	log  *slog.Logger
-	open atomic.Pointer[[]*DB] // what there is, in the order of the files
+	log     *slog.Logger
+	openDBs atomic.Pointer[[]*DB] // what there is, in the order of the files
 
-	work  sync.Mutex // of who changes files: reading may take its time
-	mu    sync.Mutex // of who looks at them: never held for long
-	files []*trackedFile
+	changeMu sync.Mutex // held by who changes files: reading may take long
+	mu       sync.Mutex // guards files and what stands in them; never held for long
+	files    []*trackedFile
 }
 
 // trackedFile is one of the paths, and what became of it.
@@ -56,101 +57,101 @@ func New(log *slog.Logger, paths ...string) *Databases {
 }
 
 // String names the task.
-func (a *Databases) String() string { return "geo files" }
+func (d *Databases) String() string { return "geo files" }
 
 // Configure changes which files there are. Those that stay are not read again.
-func (a *Databases) Configure(paths []string) {
-	a.work.Lock()
-	defer a.work.Unlock()
+func (d *Databases) Configure(paths []string) {
+	d.changeMu.Lock()
+	defer d.changeMu.Unlock()
 	files := make([]*trackedFile, 0, len(paths))
 	for _, path := range paths {
-		i := slices.IndexFunc(a.files, func(f *trackedFile) bool { return f.path == path })
+		i := slices.IndexFunc(d.files, func(f *trackedFile) bool { return f.path == path })
 		if i >= 0 {
-			files = append(files, a.files[i])
+			files = append(files, d.files[i])
 			continue
 		}
 		f := &trackedFile{path: path}
-		f.setResult(read(path))
-		f.logResult(a.log, nil)
+		f.setResult(readFile(path))
+		f.logResult(d.log, nil)
 		files = append(files, f)
 	}
-	a.mu.Lock()
-	a.files = files
-	a.mu.Unlock()
-	a.publishOpen()
+	d.mu.Lock()
+	d.files = files
+	d.mu.Unlock()
+	d.publishOpen()
 }
 
 // Refresh reads the files that were replaced since they were read. Run calls it every minute.
-func (a *Databases) Refresh() {
-	a.work.Lock()
-	defer a.work.Unlock()
-	for _, f := range a.files {
+func (d *Databases) Refresh() {
+	d.changeMu.Lock()
+	defer d.changeMu.Unlock()
+	for _, f := range d.files {
 		if !f.wasReplaced(time.Now()) {
 			continue
 		}
-		db, s, err := read(f.path)
+		db, s, err := readFile(f.path)
 		before := f.err
-		a.mu.Lock()
+		d.mu.Lock()
 		f.setResult(db, s, err)
-		a.mu.Unlock()
-		f.logResult(a.log, before)
+		d.mu.Unlock()
+		f.logResult(d.log, before)
 	}
-	a.publishOpen()
+	d.publishOpen()
 }
 
 // Run refreshes until ctx ends, and returns nil.
-func (a *Databases) Run(ctx context.Context) error {
-	tick := time.NewTicker(pollEvery)
+func (d *Databases) Run(ctx context.Context) error {
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			a.Refresh()
+			d.Refresh()
 		}
 	}
 }
 
-func (a *Databases) publishOpen() {
+func (d *Databases) publishOpen() {
 	var open []*DB
-	for _, f := range a.files {
+	for _, f := range d.files {
 		if f.db != nil {
 			open = append(open, f.db)
 		}
 	}
-	a.open.Store(&open)
+	d.openDBs.Store(&open)
 }
 
 // Place returns where an address is registered. What several files know is put together; the first one wins. It waits
 // for nothing.
-func (a *Databases) Place(addr netip.Addr) Place {
-	var p Place
-	for _, db := range *a.open.Load() {
-		if p = p.orElse(db.Place(addr)); p.Country != "" && p.ASN != 0 {
+func (d *Databases) Place(addr netip.Addr) ban.Place {
+	var p ban.Place
+	for _, db := range *d.openDBs.Load() {
+		if p = orElse(p, db.Place(addr)); p.Country != "" && p.ASN != 0 {
 			break
 		}
 	}
 	return p
 }
 
-// Merge answers as an [Databases] of these files would.
-func Merge(files []File, addr netip.Addr) Place {
-	var p Place
+// PlaceIn looks an address up in files, as [Databases] of them would.
+func PlaceIn(files []File, addr netip.Addr) ban.Place {
+	var p ban.Place
 	for _, f := range files {
 		if f.DB != nil {
-			p = p.orElse(f.DB.Place(addr))
+			p = orElse(p, f.DB.Place(addr))
 		}
 	}
 	return p
 }
 
 // Files returns the state of each file, in the order in which they were configured.
-func (a *Databases) Files() []File {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	out := make([]File, 0, len(a.files))
-	for _, f := range a.files {
+func (d *Databases) Files() []File {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]File, 0, len(d.files))
+	for _, f := range d.files {
 		out = append(out, File{Path: f.path, DB: f.db, Loaded: f.loaded, Err: f.err})
 	}
 	return out
@@ -162,7 +163,7 @@ func (f *trackedFile) wasReplaced(now time.Time) bool {
 	switch {
 	case err != nil && f.tried == fileVersion{} && f.err != nil, err == nil && versionOf(info) == f.tried:
 		return false
-	case err == nil && info.Mode().IsRegular() && now.Sub(info.ModTime()).Abs() < unchangedFor:
+	case err == nil && info.Mode().IsRegular() && now.Sub(info.ModTime()).Abs() < settleTime:
 		return false // perhaps still being written: the next look is soon enough
 	}
 	return true

@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/geo/geotest"
 )
 
@@ -64,16 +65,16 @@ func TestSeveralFilesAreOneAnswer(t *testing.T) {
 	others := geotest.Write(t, "city.mmdb", geotest.Networks{
 		"203.0.113.0/24": geotest.Country("US"), "198.51.100.0/24": geotest.Both("SE", 64497, "Second")})
 	a := New(logTo(&journal{}), countries, systems, others)
-	for addr, want := range map[string]Place{
-		"203.0.113.7":  {"NL", 64496, "Example"},
-		"198.51.100.9": {"SE", 64497, "Second"},
+	for addr, want := range map[string]ban.Place{
+		"203.0.113.7":  {Country: "NL", ASN: 64496, ASName: "Example"},
+		"198.51.100.9": {Country: "SE", ASN: 64497, ASName: "Second"},
 		"192.0.2.1":    {},
 	} {
 		if got := a.Place(netip.MustParseAddr(addr)); got != want {
 			t.Errorf("%s: %+v", addr, got)
 		}
 	}
-	if got := New(logTo(&journal{})).Place(attacker); got != (Place{}) {
+	if got := New(logTo(&journal{})).Place(attacker); got != (ban.Place{}) {
 		t.Errorf("no files, and %+v", got)
 	}
 }
@@ -112,7 +113,7 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 			if got := bad.Error(); got != at(name)+": "+want {
 				t.Error(got)
 			}
-			if a.Place(attacker) != (Place{}) {
+			if a.Place(attacker) != (ban.Place{}) {
 				t.Error("a place out of nothing")
 			}
 			for range 3 {
@@ -183,12 +184,13 @@ func TestAReplacedFileIsReadAgain(t *testing.T) {
 	other := geotest.Write(t, "asn.mmdb", geotest.Networks{"203.0.113.0/24": geotest.ASN(64496, "Example")})
 	kept := a.Files()[0].DB
 	a.Configure([]string{other, path})
-	if got := a.Place(attacker); got != (Place{"SE", 64496, "Example"}) || a.Files()[1].DB != kept {
+	if got := a.Place(attacker); got != (ban.Place{Country: "SE", ASN: 64496, ASName: "Example"}) ||
+		a.Files()[1].DB != kept {
 		t.Errorf("%+v", got)
 	}
 	a.Configure(nil)
 	want0 := a.Place(attacker)
-	if want0 != (Place{}) || len(a.Files()) != 0 {
+	if want0 != (ban.Place{}) || len(a.Files()) != 0 {
 		t.Errorf("%+v", want0)
 	}
 }
@@ -231,7 +233,7 @@ func TestRunLooksEveryMinute(t *testing.T) {
 		if err := os.Chtimes(path, past, past); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(pollEvery - time.Second)
+		time.Sleep(pollInterval - time.Second)
 		synctest.Wait()
 		before := a.Place(attacker).Country
 		time.Sleep(2 * time.Second)
@@ -259,9 +261,9 @@ func TestLookupsWhileFilesAreReplaced(t *testing.T) {
 			"autonomous_system_organization": []string{"one", "two", "three", "four"}[i],
 		}}))
 	}
-	names := map[Place]bool{}
+	names := map[ban.Place]bool{}
 	for i, name := range []string{"one", "two", "three", "four"} {
-		names[Place{"NL", uint32(i + 1), name}] = true
+		names[ban.Place{Country: "NL", ASN: uint32(i + 1), ASName: name}] = true
 	}
 	var stop atomic.Bool
 	looked := make(chan struct{}) // a lookup came to its end

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/oschwald/maxminddb-golang/v2"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // DB is one file, in memory. Its methods may be called from many goroutines.
@@ -34,10 +36,10 @@ func Parse(data []byte) (db *DB, err error) {
 			db, err = nil, damagedError(fmt.Errorf("%v", p))
 		}
 	}()
-	return parse(data)
+	return parseData(data)
 }
 
-func parse(data []byte) (*DB, error) {
+func parseData(data []byte) (*DB, error) {
 	reader, err := maxminddb.OpenBytes(data)
 	if err != nil {
 		return nil, damagedError(err)
@@ -54,7 +56,7 @@ func parse(data []byte) (*DB, error) {
 	if m.BuildEpoch > 0 && uint64(m.BuildEpoch) < 1<<40 {
 		db.Built = time.Unix(int64(m.BuildEpoch), 0).UTC()
 	}
-	for _, l := range []layout{maxmind, ipinfo} {
+	for _, l := range []layout{maxmindLayout, ipinfoLayout} {
 		if err := db.detectContents(l); err != nil {
 			return nil, err
 		}
@@ -75,7 +77,7 @@ func (db *DB) detectContents(l layout) error {
 			return damagedError(err)
 		}
 		if result.Found() {
-			p, err := l.read(&result)
+			p, err := l.readPlace(&result)
 			if broken := (maxminddb.InvalidDatabaseError{}); errors.As(err, &broken) {
 				return damagedError(err)
 			}
@@ -90,26 +92,26 @@ func (db *DB) detectContents(l layout) error {
 }
 
 // Place returns where an address is registered, as far as the file knows.
-func (db *DB) Place(addr netip.Addr) (p Place) {
+func (db *DB) Place(addr netip.Addr) (p ban.Place) {
 	defer func() { // see Parse
 		if recover() != nil {
-			p = Place{}
+			p = ban.Place{}
 		}
 	}()
-	p, _ = db.place(addr) // a damaged entry tells nothing
+	p, _ = db.lookupPlace(addr) // a damaged entry tells nothing
 	return p
 }
 
-func (db *DB) place(addr netip.Addr) (Place, error) {
+func (db *DB) lookupPlace(addr netip.Addr) (ban.Place, error) {
 	addr = addr.Unmap()
 	if !addr.IsValid() {
-		return Place{}, nil
+		return ban.Place{}, nil
 	}
 	result := db.reader.Lookup(addr)
 	if !result.Found() {
-		return Place{}, result.Err() // of an IPv6 address in a file for IPv4 too
+		return ban.Place{}, result.Err() // of an IPv6 address in a file for IPv4 too
 	}
-	return db.layout.read(&result)
+	return db.layout.readPlace(&result)
 }
 
 // Verify reads the whole file, which takes seconds where it is large, and returns what is wrong with it.

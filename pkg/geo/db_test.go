@@ -9,12 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/geo/geotest"
 )
 
 func mustParse(t testing.TB, data []byte) *DB {
 	t.Helper()
-	db, err := parse(data)
+	db, err := parseData(data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,36 +47,42 @@ func TestPlacesOfAddresses(t *testing.T) {
 		networks geotest.Networks
 		options  []func(*geotest.Options)
 		addr     string
-		want     Place
+		want     ban.Place
 	}{
-		{"a country", countries, nil, "203.0.113.7", Place{Country: "NL"}},
-		{"IPv4 in an IPv6 address", countries, nil, "::ffff:203.0.113.7", Place{Country: "NL"}},
-		{"an IPv6 address", countries, nil, "2001:db8:1::1", Place{Country: "DE"}},
-		{"an IPv6 address with a zone", countries, nil, "2001:db8::1%eth0", Place{Country: "DE"}},
-		{"an address that is not in it", countries, nil, "192.0.2.1", Place{}},
-		{"24 bits", countries, []func(*geotest.Options){geotest.RecordSize(24)}, "203.0.113.7", Place{Country: "NL"}},
-		{"32 bits", countries, []func(*geotest.Options){geotest.RecordSize(32)}, "2001:db8::1", Place{Country: "DE"}},
+		{"a country", countries, nil, "203.0.113.7", ban.Place{Country: "NL"}},
+		{"IPv4 in an IPv6 address", countries, nil, "::ffff:203.0.113.7", ban.Place{Country: "NL"}},
+		{"an IPv6 address", countries, nil, "2001:db8:1::1", ban.Place{Country: "DE"}},
+		{"an IPv6 address with a zone", countries, nil, "2001:db8::1%eth0", ban.Place{Country: "DE"}},
+		{"an address that is not in it", countries, nil, "192.0.2.1", ban.Place{}},
+		{"24 bits", countries, []func(*geotest.Options){geotest.RecordSize(24)}, "203.0.113.7",
+			ban.Place{Country: "NL"}},
+		{"32 bits", countries, []func(*geotest.Options){geotest.RecordSize(32)}, "2001:db8::1",
+			ban.Place{Country: "DE"}},
 		{"a file for IPv4", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")},
-			[]func(*geotest.Options){geotest.IPv4Only}, "203.0.113.7", Place{Country: "NL"}},
+			[]func(*geotest.Options){geotest.IPv4Only}, "203.0.113.7", ban.Place{Country: "NL"}},
 		{"IPv6 in a file for IPv4", geotest.Networks{"203.0.113.0/24": geotest.Country("NL")},
-			[]func(*geotest.Options){geotest.IPv4Only}, "2001:db8::1", Place{}},
-		{"both in one file", both, nil, "203.0.113.7", Place{"NL", 64496, "Example B.V."}},
-		{"a system without a country", both, nil, "203.0.113.200", Place{"", 64497, "No Land"}},
-		{"a number of 32 bits", both, nil, "2001:db8::7", Place{"DE", 4200000000, "Beispiel"}},
-		{"Enterprise, anycast", enterprise, nil, "203.0.113.7", Place{"AU", 64500, "Anycast"}},
-		{"IPinfo", lite, nil, "203.0.113.7", Place{"NL", 64496, "Example"}},
-		{"IPinfo of before", older, nil, "203.0.113.7", Place{Country: "NL"}},
-		{"a code of one letter", odd, nil, "203.0.113.1", Place{ASN: 1}},
-		{"a code of no letters", odd, nil, "203.0.113.65", Place{}},
-		{"a long name that is not UTF-8", long, nil, "203.0.113.129", Place{ASN: 7, ASName: strings.Repeat("a", 50)}},
-		{"another type than usual", odd, nil, "203.0.113.193", Place{}},
+			[]func(*geotest.Options){geotest.IPv4Only}, "2001:db8::1", ban.Place{}},
+		{"both in one file", both, nil, "203.0.113.7", ban.Place{Country: "NL", ASN: 64496, ASName: "Example B.V."}},
+		{"a system without a country", both, nil, "203.0.113.200",
+			ban.Place{Country: "", ASN: 64497, ASName: "No Land"}},
+		{"a number of 32 bits", both, nil, "2001:db8::7",
+			ban.Place{Country: "DE", ASN: 4200000000, ASName: "Beispiel"}},
+		{"Enterprise, anycast", enterprise, nil, "203.0.113.7",
+			ban.Place{Country: "AU", ASN: 64500, ASName: "Anycast"}},
+		{"IPinfo", lite, nil, "203.0.113.7", ban.Place{Country: "NL", ASN: 64496, ASName: "Example"}},
+		{"IPinfo of before", older, nil, "203.0.113.7", ban.Place{Country: "NL"}},
+		{"a code of one letter", odd, nil, "203.0.113.1", ban.Place{ASN: 1}},
+		{"a code of no letters", odd, nil, "203.0.113.65", ban.Place{}},
+		{"a long name that is not UTF-8", long, nil, "203.0.113.129",
+			ban.Place{ASN: 7, ASName: strings.Repeat("a", 50)}},
+		{"another type than usual", odd, nil, "203.0.113.193", ban.Place{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			db := mustParse(t, geotest.Make(t, tt.networks, tt.options...))
 			if got := db.Place(netip.MustParseAddr(tt.addr)); got != tt.want {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
-			if got := db.Place(netip.Addr{}); got != (Place{}) {
+			if got := db.Place(netip.Addr{}); got != (ban.Place{}) {
 				t.Errorf("no address is at %+v", got)
 			}
 			if err := db.Verify(); (err != nil) != strings.HasPrefix(tt.name, "a long name") {
@@ -164,13 +171,13 @@ func TestDamageNeverPanics(t *testing.T) {
 
 // survives asks a file for a few addresses, and says whether it can be used.
 func survives(data []byte) bool {
-	db, err := parse(data)
+	db, err := parseData(data)
 	if err != nil {
 		return false
 	}
 	for _, addr := range []string{"203.0.113.7", "198.51.100.1", "2001:db8::1", "2001::1", "0.0.0.0", "255.255.255.255",
 		"::"} {
-		p, _ := db.place(netip.MustParseAddr(addr))
+		p, _ := db.lookupPlace(netip.MustParseAddr(addr))
 		if p.Country != countryCode(p.Country) || len(p.ASName) > maxName {
 			panic(p)
 		}
@@ -189,7 +196,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("\xab\xcd\xefMaxMind.com\xe9"))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		if survives(data) && len(data) < 1<<16 {
-			db, _ := parse(data)
+			db, _ := parseData(data)
 			_ = db.reader.Verify()
 		}
 	})

@@ -6,9 +6,9 @@ import (
 	"github.com/ringwall/ringwall/pkg/config"
 )
 
-// Stale is the age from which on a file is worth a warning: addresses change hands, and their makers publish every
+// StaleAge is the age from which on a file is worth a warning: addresses change hands, and their makers publish every
 // week.
-const Stale = 90 * 24 * time.Hour
+const StaleAge = 90 * 24 * time.Hour
 
 // IneffectiveMultipliers returns which of the multipliers can have no effect, since no file that was read knows the
 // places they name. The Path of each is its key. Where a file could not be read at all, that is trouble enough, and

@@ -1,19 +1,16 @@
 package geo
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+)
 
 // maxName is the longest name of an autonomous system that is kept, in bytes.
 const maxName = 200
 
-// Place is where an address is registered; the zero value is nowhere that is known. ASName is foreign text: quote it.
-type Place struct {
-	Country string // ISO 3166-1 alpha-2, two capital letters
-	ASN     uint32 // number of the autonomous system that announces the address
-	ASName  string // who runs it: valid UTF-8, up to 200 bytes
-}
-
 // orElse fills in what p does not know.
-func (p Place) orElse(q Place) Place {
+func orElse(p, q ban.Place) ban.Place {
 	if p.Country == "" {
 		p.Country = q.Country
 	}

@@ -34,11 +34,11 @@ var errUnfinished = errors.New("is being written at this moment")
 // Read reads a file into memory: one that is mapped would end the daemon when somebody truncates it. It returns an
 // [*Error].
 func Read(path string) (*DB, error) {
-	db, _, err := read(path)
+	db, _, err := readFile(path)
 	return db, err
 }
 
-func read(path string) (*DB, fileVersion, error) {
+func readFile(path string) (*DB, fileVersion, error) {
 	data, s, err := readRegular(path)
 	var db *DB
 	if err == nil {

@@ -5,13 +5,16 @@ import (
 	"strings"
 
 	"github.com/oschwald/maxminddb-golang/v2"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // maxmindRecord is what is read of an entry, in MaxMind's layout, which DB-IP and IP2Location follow
 // (https://dev.maxmind.com/geoip/docs/databases): GeoLite2 and GeoIP2 Country, City, ASN, ISP and Enterprise.
 type maxmindRecord struct {
-	Country    countryField `maxminddb:"country"`
-	Registered countryField `maxminddb:"registered_country"` // all that is known of some satellites and anycast networks
+	Country countryField `maxminddb:"country"`
+	// Registered is all that is known of some satellites and anycast networks.
+	Registered countryField `maxminddb:"registered_country"`
 	ASN        uint         `maxminddb:"autonomous_system_number"`
 	Traits     struct {
 		ASN    uint   `maxminddb:"autonomous_system_number"`
@@ -24,8 +27,8 @@ type countryField struct {
 	Code string `maxminddb:"iso_code"`
 }
 
-func (r *maxmindRecord) place() Place {
-	p := Place{Country: countryCode(r.Country.Code)}
+func (r *maxmindRecord) toPlace() ban.Place {
+	p := ban.Place{Country: countryCode(r.Country.Code)}
 	if p.Country == "" {
 		p.Country = countryCode(r.Registered.Code)
 	}
@@ -33,7 +36,7 @@ func (r *maxmindRecord) place() Place {
 	if asn == 0 {
 		asn, name = r.Traits.ASN, r.Traits.ASName
 	}
-	return p.withSystem(asn, name)
+	return withSystem(p, asn, name)
 }
 
 // ipinfoRecord is IPinfo's layout (https://ipinfo.io/developers/ipinfo-lite-database).
@@ -44,8 +47,8 @@ type ipinfoRecord struct {
 	ASName  string `maxminddb:"as_name"`
 }
 
-func (r *ipinfoRecord) place() Place {
-	p := Place{Country: countryCode(r.Code)}
+func (r *ipinfoRecord) toPlace() ban.Place {
+	p := ban.Place{Country: countryCode(r.Code)}
 	if p.Country == "" {
 		p.Country = countryCode(r.Country)
 	}
@@ -54,10 +57,10 @@ func (r *ipinfoRecord) place() Place {
 	if err != nil {
 		return p
 	}
-	return p.withSystem(uint(asn), r.ASName)
+	return withSystem(p, uint(asn), r.ASName)
 }
 
-func (p Place) withSystem(asn uint, text string) Place {
+func withSystem(p ban.Place, asn uint, text string) ban.Place {
 	if asn > 0 && asn <= 1<<32-1 {
 		p.ASN, p.ASName = uint32(asn), cleanName(text)
 	}
@@ -68,18 +71,18 @@ func (p Place) withSystem(asn uint, text string) Place {
 type layout uint8
 
 const (
-	maxmind layout = iota
-	ipinfo
+	maxmindLayout layout = iota
+	ipinfoLayout
 )
 
-// read returns the place that an entry tells of. An entry of another layout tells of none.
-func (l layout) read(result *maxminddb.Result) (Place, error) {
-	if l == ipinfo {
+// readPlace returns the place that an entry tells of. An entry of another layout tells of none.
+func (l layout) readPlace(result *maxminddb.Result) (ban.Place, error) {
+	if l == ipinfoLayout {
 		var r ipinfoRecord
 		err := result.Decode(&r)
-		return r.place(), err
+		return r.toPlace(), err
 	}
 	var r maxmindRecord
 	err := result.Decode(&r)
-	return r.place(), err
+	return r.toPlace(), err
 }

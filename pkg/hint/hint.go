@@ -1,6 +1,6 @@
 // Package hint is for errors that say what to try: what is wrong is the error's text, what would mend it stands
 // beside it, and whoever shows the error to a person decides where that goes: behind it, on a line of its own, or in
-// a field of JSON.
+// a field of JSON. Of a mistyped word, [Nearest] says which was probably meant.
 package hint
 
 import (

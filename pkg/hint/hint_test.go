@@ -36,7 +36,8 @@ func TestALineAndALogHaveBoth(t *testing.T) {
 		}}))
 	log.Error("bad", "name", "x", hint.Attr(err))
 	log.Error("bad", hint.Attr(fs.ErrNotExist))
-	want := "level=ERROR msg=bad name=x err=\"no folder\" try=\"mkdir /x\"\nlevel=ERROR msg=bad err=\"file does not exist\"\n"
+	want := "level=ERROR msg=bad name=x err=\"no folder\" try=\"mkdir /x\"\nlevel=ERROR msg=bad err=\"file does not " +
+		"exist\"\n"
 	if out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
 	}

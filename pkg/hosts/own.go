@@ -21,7 +21,7 @@ func OwnPrefixes() (map[netip.Prefix]string, error) {
 	var err error
 	for range 5 {
 		var out map[netip.Prefix]string
-		if out, err = listOwn(); !errors.Is(err, errInterrupted) {
+		if out, err = listOwnPrefixes(); !errors.Is(err, errInterrupted) {
 			return out, err
 		}
 	}
@@ -31,7 +31,7 @@ func OwnPrefixes() (map[netip.Prefix]string, error) {
 // errInterrupted is a list whose beginning is older than its end (NLM_F_DUMP_INTR).
 var errInterrupted = errors.New("something changed while the kernel listed it")
 
-func listOwn() (map[netip.Prefix]string, error) {
+func listOwnPrefixes() (map[netip.Prefix]string, error) {
 	out := map[netip.Prefix]string{
 		netip.MustParsePrefix("127.0.0.0/8"):    "loopback",
 		netip.MustParsePrefix("::1/128"):        "loopback",

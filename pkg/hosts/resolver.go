@@ -63,18 +63,18 @@ type Resolver struct {
 
 	mu     sync.Mutex
 	wanted []string
-	names  map[string]*host // only Run changes the map and its entries
+	names  map[string]*hostState // only Run changes the map and its entries
 }
 
-type host struct {
-	addrs     map[netip.Addr]time.Time // when an answer held it last
-	sorted    []netip.Prefix
-	due       time.Time
-	last      time.Time // of the last good answer
-	err       error
-	truncated bool
-	confirmed bool          // an answer has come since the start
-	pause     time.Duration // until the next look-up, where none has
+type hostState struct {
+	lastSeen   map[netip.Addr]time.Time // when an answer held it last
+	sorted     []netip.Prefix
+	nextLookup time.Time
+	lastAnswer time.Time // when the last good answer came
+	err        error
+	truncated  bool
+	confirmed  bool          // an answer has come since the start
+	retryPause time.Duration // until the next look-up, where none has
 }
 
 // A State is what is known about one name.
@@ -107,7 +107,7 @@ func NewResolver(cfg Config) *Resolver {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Resolver{cfg: cfg, wake: make(chan struct{}, 1), names: make(map[string]*host)}
+	return &Resolver{cfg: cfg, wake: make(chan struct{}, 1), names: make(map[string]*hostState)}
 }
 
 // String names the task.
@@ -149,10 +149,10 @@ func (r *Resolver) Remember(name string, addrs []netip.Addr, resolved time.Time)
 	if !ok {
 		return
 	}
-	h := &host{addrs: make(map[netip.Addr]time.Time), last: resolved}
+	h := &hostState{lastSeen: make(map[netip.Addr]time.Time), lastAnswer: resolved}
 	for _, a := range addrs {
-		if a = a.Unmap(); a.Zone() == "" && isUsable(a) && len(h.addrs) < r.cfg.MaxAddrs {
-			h.addrs[a] = resolved
+		if a = a.Unmap(); a.Zone() == "" && isUsable(a) && len(h.lastSeen) < r.cfg.MaxAddrs {
+			h.lastSeen[a] = resolved
 		}
 	}
 	h.sortAddresses()
@@ -178,8 +178,9 @@ func (r *Resolver) States() []State {
 	defer r.mu.Unlock()
 	out := make([]State, 0, len(r.names))
 	for name, h := range r.names {
-		out = append(out, State{Name: name, Prefixes: slices.Clone(h.sorted), Resolved: h.last, Confirmed: h.confirmed,
-			Err: h.err})
+		out = append(out, State{Name: name, Prefixes: slices.Clone(h.sorted), Resolved: h.lastAnswer,
+			Confirmed: h.confirmed,
+			Err:       h.err})
 	}
 	slices.SortFunc(out, func(a, b State) int { return strings.Compare(a.Name, b.Name) })
 	return out
@@ -188,9 +189,9 @@ func (r *Resolver) States() []State {
 // Run looks names up until ctx ends, and returns nil then.
 func (r *Resolver) Run(ctx context.Context) error {
 	for {
-		due, next := r.reconcile(time.Now())
+		due, next := r.takeOverNames(time.Now())
 		if len(due) > 0 {
-			r.resolve(ctx, due)
+			r.resolveNames(ctx, due)
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -208,8 +209,9 @@ func (r *Resolver) Run(ctx context.Context) error {
 	}
 }
 
-// reconcile takes over the list of names. It returns those that are due, and when the next one will be.
-func (r *Resolver) reconcile(now time.Time) (due []string, next time.Time) {
+// takeOverNames makes the names of Set those that are looked up. It returns those whose look-up is due, and when the
+// next one will be.
+func (r *Resolver) takeOverNames(now time.Time) (due []string, next time.Time) {
 	type loss struct {
 		name    string
 		removed []netip.Prefix
@@ -226,13 +228,13 @@ func (r *Resolver) reconcile(now time.Time) (due []string, next time.Time) {
 	for _, name := range r.wanted {
 		h := r.names[name]
 		if h == nil {
-			h = &host{addrs: make(map[netip.Addr]time.Time), due: now}
+			h = &hostState{lastSeen: make(map[netip.Addr]time.Time), nextLookup: now}
 			r.names[name] = h
 		}
-		if !h.due.After(now) {
+		if !h.nextLookup.After(now) {
 			due = append(due, name)
-		} else if h.due.Before(next) {
-			next = h.due
+		} else if h.nextLookup.Before(next) {
+			next = h.nextLookup
 		}
 	}
 	r.mu.Unlock()
@@ -243,8 +245,8 @@ func (r *Resolver) reconcile(now time.Time) (due []string, next time.Time) {
 	return due, next
 }
 
-// resolve looks the names up, a few at a time, and takes the answers over.
-func (r *Resolver) resolve(ctx context.Context, names []string) {
+// resolveNames looks names up, a few at a time, and applies the answers.
+func (r *Resolver) resolveNames(ctx context.Context, names []string) {
 	type answer struct {
 		addrs []netip.Addr
 		err   error
@@ -291,10 +293,10 @@ func (r *Resolver) applyAnswer(name string, addrs []netip.Addr, err error, now t
 	before, old := h.sorted, h.err
 	var cut error
 	if err == nil {
-		h.last, h.due, h.confirmed = now, now.Add(jitter(r.cfg.Interval)), true
+		h.lastAnswer, h.nextLookup, h.confirmed = now, now.Add(withJitter(r.cfg.Interval)), true
 		cut = h.mergeAnswer(good, now, r.cfg)
 	} else {
-		h.due = now.Add(h.retryDelay())
+		h.nextLookup = now.Add(h.retryDelay())
 		if err = fmt.Errorf("hosts: %q: %w", name, err); errorKind(err) == errorKind(old) {
 			err = old // the same, but for a port number
 		}
@@ -317,11 +319,11 @@ func (r *Resolver) applyAnswer(name string, addrs []netip.Addr, err error, now t
 
 // mergeAnswer makes the answer, and what lingers of those before, the name's addresses. Addresses that are known come
 // first where there are too many, so that a name with more of them than fit does not change all the time.
-func (h *host) mergeAnswer(good []netip.Addr, now time.Time, cfg Config) error {
-	known := maps.Clone(h.addrs)
-	for a, seen := range h.addrs {
+func (h *hostState) mergeAnswer(good []netip.Addr, now time.Time, cfg Config) error {
+	known := maps.Clone(h.lastSeen)
+	for a, seen := range h.lastSeen {
 		if now.Sub(seen) >= cfg.Linger {
-			delete(h.addrs, a)
+			delete(h.lastSeen, a)
 		}
 	}
 	for _, fresh := range []bool{false, true} {
@@ -329,14 +331,14 @@ func (h *host) mergeAnswer(good []netip.Addr, now time.Time, cfg Config) error {
 			if _, ok := known[a]; ok == fresh {
 				continue
 			}
-			if _, ok := h.addrs[a]; ok || len(h.addrs) < cfg.MaxAddrs {
-				h.addrs[a] = now
+			if _, ok := h.lastSeen[a]; ok || len(h.lastSeen) < cfg.MaxAddrs {
+				h.lastSeen[a] = now
 			}
 		}
 	}
 	var err error
 	for _, a := range good {
-		if _, ok := h.addrs[a]; !ok {
+		if _, ok := h.lastSeen[a]; !ok {
 			err = fmt.Errorf("%w addresses: %d of them in one answer, %d are used", ErrTooMany, len(good), cfg.MaxAddrs)
 			break
 		}
@@ -346,20 +348,20 @@ func (h *host) mergeAnswer(good []netip.Addr, now time.Time, cfg Config) error {
 }
 
 // sortAddresses makes the list of the addresses.
-func (h *host) sortAddresses() {
-	h.sorted = make([]netip.Prefix, 0, len(h.addrs))
-	for _, a := range slices.SortedFunc(maps.Keys(h.addrs), netip.Addr.Compare) {
+func (h *hostState) sortAddresses() {
+	h.sorted = make([]netip.Prefix, 0, len(h.lastSeen))
+	for _, a := range slices.SortedFunc(maps.Keys(h.lastSeen), netip.Addr.Compare) {
 		h.sorted = append(h.sorted, netip.PrefixFrom(a, a.BitLen()))
 	}
 }
 
 // retryDelay returns the time until the next look-up of a name that has just failed.
-func (h *host) retryDelay() time.Duration {
-	if h.confirmed || h.pause >= MinInterval {
-		return jitter(MinInterval)
+func (h *hostState) retryDelay() time.Duration {
+	if h.confirmed || h.retryPause >= MinInterval {
+		return withJitter(MinInterval)
 	}
-	h.pause = max(FirstRetry, 2*h.pause)
-	return min(h.pause, MinInterval)
+	h.retryPause = max(FirstRetry, 2*h.retryPause)
+	return min(h.retryPause, MinInterval)
 }
 
 func (r *Resolver) reportChange(name string, added, removed []netip.Prefix) {
@@ -414,7 +416,7 @@ func diffPrefixes(before, after []netip.Prefix) (added, removed []netip.Prefix) 
 	return added, removed
 }
 
-// jitter varies a time by a tenth, and never below MinInterval.
-func jitter(d time.Duration) time.Duration {
+// withJitter varies a time by a tenth, and never below MinInterval.
+func withJitter(d time.Duration) time.Duration {
 	return max(d*9/10+rand.N(d/5+1), MinInterval)
 }

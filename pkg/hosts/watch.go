@@ -55,7 +55,7 @@ func (w *Watcher) ReportOnce() error {
 		return err
 	}
 	w.known = known
-	w.report(known)
+	w.reportPrefixes(known)
 	return nil
 }
 
@@ -71,7 +71,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	if !maps.Equal(w.known, first) {
 		w.known = first
-		w.report(first)
+		w.reportPrefixes(first)
 	}
 	ticker := time.NewTicker(w.cfg.Interval)
 	defer ticker.Stop()
@@ -108,12 +108,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 		}
 		if !maps.Equal(w.known, now) {
 			w.known = now
-			w.report(now)
+			w.reportPrefixes(now)
 		}
 	}
 }
 
-func (w *Watcher) report(own map[netip.Prefix]string) {
+func (w *Watcher) reportPrefixes(own map[netip.Prefix]string) {
 	w.cfg.Log.Debug("own addresses", "prefixes", len(own))
 	if w.cfg.OnChange != nil {
 		w.cfg.OnChange(maps.Clone(own))

@@ -53,8 +53,13 @@ func ExactDuration(d time.Duration) string {
 	return s
 }
 
-// DurationToSecond is [ExactDuration] of a duration rounded to seconds.
-func DurationToSecond(d time.Duration) string { return ExactDuration(d.Round(time.Second)) }
+// DurationToSecond is [ExactDuration] of a duration that is rounded to seconds, if it is not shorter than one.
+func DurationToSecond(d time.Duration) string {
+	if d >= time.Second {
+		d = d.Round(time.Second)
+	}
+	return ExactDuration(d)
+}
 
 // FromSeconds is a number of seconds as a duration.
 func FromSeconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

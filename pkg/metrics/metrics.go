@@ -10,35 +10,36 @@ import (
 
 // The names of all metrics of Ringwall's own.
 const (
-	amiUp          = "ringwall_ami_up"
-	amiEvents      = "ringwall_ami_events_total"
-	amiTampered    = "ringwall_ami_tampered_total"
-	amiReconnects  = "ringwall_ami_reconnects_total"
-	amiDropped     = "ringwall_ami_dropped_frames_total"
-	amiQueue       = "ringwall_ami_queue_bytes"
-	amiLag         = "ringwall_ami_lag_seconds"
-	amiBlind       = "ringwall_ami_blind_seconds_total"
-	amiLastEvent   = "ringwall_ami_last_event_timestamp_seconds"
-	decisionTime   = "ringwall_decision_seconds"
-	decisions      = "ringwall_decisions_total"
-	bansActive     = "ringwall_bans_active"
-	bans           = "ringwall_bans_total"
-	unbans         = "ringwall_unbans_total"
-	limited        = "ringwall_limited_total"
-	trustedSources = "ringwall_trusted_sources"
-	trackedSources = "ringwall_tracked_sources"
-	leaks          = "ringwall_leaks_total"
-	leaking        = "ringwall_leaking_sources"
-	droppedPackets = "ringwall_dropped_packets_total"
-	bansDesired    = "ringwall_kernel_bans_desired"
-	bansPresent    = "ringwall_kernel_bans_present"
-	rebuilds       = "ringwall_kernel_rebuilds_total"
-	notifications  = "ringwall_notifications_total"
-	kernelOK       = "ringwall_kernel_ok"
-	enforcing      = "ringwall_enforcing"
-	stateSaved     = "ringwall_state_saved"
-	reloadSuccess  = "ringwall_config_reload_success"
-	buildInfo      = "ringwall_build_info"
+	amiUp              = "ringwall_ami_up"
+	amiEvents          = "ringwall_ami_events_total"
+	amiTampered        = "ringwall_ami_tampered_total"
+	amiReconnects      = "ringwall_ami_reconnects_total"
+	amiDropped         = "ringwall_ami_dropped_frames_total"
+	amiQueue           = "ringwall_ami_queue_bytes"
+	amiLag             = "ringwall_ami_lag_seconds"
+	amiBlind           = "ringwall_ami_blind_seconds_total"
+	amiLastEvent       = "ringwall_ami_last_event_timestamp_seconds"
+	decisionTime       = "ringwall_decision_seconds"
+	decisionsTotal     = "ringwall_decisions_total"
+	bansActive         = "ringwall_bans_active"
+	bansTotal          = "ringwall_bans_total"
+	unbansTotal        = "ringwall_unbans_total"
+	limitedTotal       = "ringwall_limited_total"
+	trustedSources     = "ringwall_trusted_sources"
+	trackedSources     = "ringwall_tracked_sources"
+	leaksTotal         = "ringwall_leaks_total"
+	leakingSources     = "ringwall_leaking_sources"
+	allowedDropped     = "ringwall_allowed_dropped"
+	droppedPackets     = "ringwall_dropped_packets_total"
+	bansDesired        = "ringwall_kernel_bans_desired"
+	bansPresent        = "ringwall_kernel_bans_present"
+	rebuildsTotal      = "ringwall_kernel_rebuilds_total"
+	notificationsTotal = "ringwall_notifications_total"
+	kernelOK           = "ringwall_kernel_ok"
+	enforcingNow       = "ringwall_enforcing"
+	stateSaved         = "ringwall_state_saved"
+	reloadSuccess      = "ringwall_config_reload_success"
+	buildInfo          = "ringwall_build_info"
 )
 
 // Metrics are the metrics that the daemon counts as things happen. What only has a present value is asked for at each
@@ -70,15 +71,16 @@ func New(version string, source Source) *Metrics {
 		decisionSeconds: newHistogram(decisionTime,
 			"Time from the frame that was read to the kernel's commit of the ban.",
 			.00005, .0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 1, 5),
-		decisions: newCounterVec(decisions, "Decisions, those that only report included.", "action", "reason"),
-		bans:      newCounterVec(bans, "Bans that were made.", "reason"),
-		unbans:    newCounterVec(unbans, "Bans that ended.", "reason"),
-		rebuilds:  newCounterVec(rebuilds, "Times that the kernel's table was built, by why.", "cause"),
-		notifications: newCounterVec(notifications,
+		decisions: newCounterVec(decisionsTotal, "Decisions, those that only report included.", "action", "reason"),
+		bans:      newCounterVec(bansTotal, "Bans that were made.", "reason"),
+		unbans:    newCounterVec(unbansTotal, "Bans that ended.", "reason"),
+		rebuilds:  newCounterVec(rebuildsTotal, "Times that the kernel's table was built, by why.", "cause"),
+		notifications: newCounterVec(notificationsTotal,
 			"Notifications: sent, failed, dropped, or suppressed into a summary.",
 			"target", "result"),
 		reloadSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: reloadSuccess, Help: "Whether the configuration in force is the latest one (1) or a reload failed (0).",
+			Name: reloadSuccess, Help: "Whether the configuration in force is the latest one (1) or a reload failed " +
+				"(0).",
 		}),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -118,7 +120,7 @@ type eventKind struct {
 	service   event.Service
 }
 
-// maxBehind is how many events are counted together at most.
+// maxUncounted is how many events are counted together at most.
 const maxUncounted = 1024
 
 // PBX returns the counters of the Asterisk of that name in the configuration.
@@ -127,9 +129,9 @@ func (m *Metrics) PBX(name string) *PBX {
 		Tampered: m.tampered.WithLabelValues(name)}
 }
 
-// Event counts an event that took lag seconds to arrive. It is in the metrics at the next Flush: there is something
-// more urgent to do first.
-func (p *PBX) Event(ev *event.Event, lag float64) {
+// CountEvent counts an event that took lag seconds to arrive. It is in the metrics at the next Flush: there is
+// something more urgent to do first.
+func (p *PBX) CountEvent(ev *event.Event, lag float64) {
 	p.uncounted, p.lags = append(p.uncounted, eventKind{ev.Type, ev.Service}), append(p.lags, lag)
 	if len(p.uncounted) == maxUncounted {
 		p.Flush()
@@ -146,7 +148,7 @@ func (p *PBX) Flush() {
 		for n < len(list) && list[n] == list[0] {
 			n++
 		}
-		p.counter(list[0]).Add(float64(n))
+		p.counterOf(list[0]).Add(float64(n))
 		list = list[n:]
 	}
 	for _, lag := range p.lags {
@@ -155,8 +157,8 @@ func (p *PBX) Flush() {
 	p.uncounted, p.lags = p.uncounted[:0], p.lags[:0]
 }
 
-// counter is looked up by its labels once.
-func (p *PBX) counter(k eventKind) prometheus.Counter {
+// counterOf is the counter of a kind of event, which is looked up by its labels once.
+func (p *PBX) counterOf(k eventKind) prometheus.Counter {
 	c := p.events[k]
 	if c == nil {
 		c = p.metrics.events.WithLabelValues(p.name, k.eventType.String(), k.service.String())
@@ -165,8 +167,8 @@ func (p *PBX) counter(k eventKind) prometheus.Counter {
 	return c
 }
 
-// Decisions counts decisions. Neighbours of one kind are counted together.
-func (m *Metrics) Decisions(list []ban.Decision) {
+// CountDecisions counts decisions. Neighbours of one kind are counted together.
+func (m *Metrics) CountDecisions(list []ban.Decision) {
 	for len(list) > 0 {
 		n := 1
 		for n < len(list) && list[n].Action == list[0].Action && list[n].Reason == list[0].Reason {
@@ -184,23 +186,23 @@ func (m *Metrics) Decisions(list []ban.Decision) {
 	}
 }
 
-// Committed counts the seconds from frames to the kernel's commit of what they led to.
-func (m *Metrics) Committed(seconds ...float64) {
+// ObserveCommits counts the seconds from frames to the kernel's commit of what they led to.
+func (m *Metrics) ObserveCommits(seconds ...float64) {
 	for _, s := range seconds {
 		m.decisionSeconds.Observe(s)
 	}
 }
 
-// Rebuilt counts a rebuild of the kernel's table.
-func (m *Metrics) Rebuilt(cause string) { m.rebuilds.WithLabelValues(cause).Inc() }
+// CountRebuild counts a rebuild of the kernel's table.
+func (m *Metrics) CountRebuild(cause string) { m.rebuilds.WithLabelValues(cause).Inc() }
 
-// Notified counts notifications of a target, by its name in the configuration; n may be 0.
-func (m *Metrics) Notified(target, result string, n int) {
+// CountNotifications counts notifications of a target, by its name in the configuration; n may be 0.
+func (m *Metrics) CountNotifications(target, result string, n int) {
 	m.notifications.WithLabelValues(target, result).Add(float64(n))
 }
 
-// Reloaded says whether the latest configuration is in force.
-func (m *Metrics) Reloaded(ok bool) {
+// SetReloaded says whether the latest configuration is in force.
+func (m *Metrics) SetReloaded(ok bool) {
 	m.reloadSuccess.Set(0)
 	if ok {
 		m.reloadSuccess.Set(1)

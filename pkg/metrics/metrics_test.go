@@ -29,9 +29,9 @@ func TestEventsAreCountedAtTheNextFlush(t *testing.T) {
 	m := New("test", nil)
 	p := m.PBX("pbx1")
 	for i := range 5 {
-		p.Event(&event.Event{Type: event.InvalidAccountID, Service: event.PJSIP}, float64(i))
+		p.CountEvent(&event.Event{Type: event.InvalidAccountID, Service: event.PJSIP}, float64(i))
 	}
-	p.Event(&event.Event{Type: event.ChallengeSent, Service: event.PJSIP}, .1)
+	p.CountEvent(&event.Event{Type: event.ChallengeSent, Service: event.PJSIP}, .1)
 	for range 2 { // the second changes nothing
 		p.Flush()
 		want := `ringwall_ami_events_total{event="ChallengeSent",pbx="pbx1",service="PJSIP"} 1
@@ -50,7 +50,7 @@ ringwall_ami_events_total{event="InvalidAccountID",pbx="pbx1",service="PJSIP"} 5
 		}
 	}
 	for range 3 * maxUncounted { // nobody flushes: they are counted all the same
-		p.Event(&event.Event{Type: event.ChallengeSent, Service: event.PJSIP}, .1)
+		p.CountEvent(&event.Event{Type: event.ChallengeSent, Service: event.PJSIP}, .1)
 	}
 	if got, want := scraped(m.Registry, amiLag+"_count"), fmt.Sprintf("%s_count %d\n", amiLag,
 		6+3*maxUncounted); got != want {

@@ -14,6 +14,7 @@ type Present struct {
 	DroppedPackets map[string]uint64 // by set
 	Leaks          uint64            // events of banned sources, since the start
 	Leaking        int               // banned sources that got through within the last hour
+	AllowedDropped int               // allowed sources and trunks whose packets another firewall drops
 	BansDesired    int
 	BansPresent    int
 	KernelOK       bool // the table is as it should be
@@ -35,19 +36,19 @@ type PBXPresent struct {
 // Source is asked at each scrape. It must be quick, and may be called at any time.
 type Source interface{ Present() Present }
 
-type present struct {
+type presentCollector struct {
 	source                                          Source
 	up, reconnects, dropped, queue, active, limited *prometheus.Desc
 	blind, last, kernel, enforcing, saved           *prometheus.Desc
 	trusted, tracked, packets, desired, there       *prometheus.Desc
-	leaks, leaking                                  *prometheus.Desc
+	leaks, leaking, allowedDropped                  *prometheus.Desc
 }
 
-func newPresent(s Source) *present {
+func newPresent(s Source) *presentCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
-	return &present{
+	return &presentCollector{
 		source:     s,
 		up:         desc(amiUp, "Whether the manager session is up.", "pbx"),
 		reconnects: desc(amiReconnects, "Logins after the first.", "pbx"),
@@ -55,34 +56,37 @@ func newPresent(s Source) *present {
 			"event"),
 		queue:  desc(amiQueue, "Bytes of event frames that wait to be handled.", "pbx"),
 		active: desc(bansActive, "Bans in force.", "family"),
-		limited: desc(limited, "Bans, sources or challenges that a bound of policy.limits or of memory kept out.",
+		limited: desc(limitedTotal, "Bans, sources or challenges that a bound of policy.limits or of memory kept out.",
 			"limit"),
-		trusted:   desc(trustedSources, "Sources that are trusted because a user logged in from there."),
-		tracked:   desc(trackedSources, "Sources that are remembered."),
-		leaks:     desc(leaks, "Events of sources whose ban should have kept their packets out."),
-		leaking:   desc(leaking, "Banned sources that got through to Asterisk within the last hour."),
+		trusted: desc(trustedSources, "Sources that are trusted because a user logged in from there."),
+		tracked: desc(trackedSources, "Sources that are remembered."),
+		leaks:   desc(leaksTotal, "Events of sources whose ban should have kept their packets out."),
+		leaking: desc(leakingSources, "Banned sources that got through to Asterisk within the last hour."),
+		allowedDropped: desc(allowedDropped,
+			"Allowed sources and trunks whose packets another firewall drops."),
 		packets:   desc(droppedPackets, "Packets that the kernel dropped.", "set"),
 		desired:   desc(bansDesired, "Bans that should be in the kernel."),
 		there:     desc(bansPresent, "Bans that are in the kernel, estimated from samples."),
 		blind:     desc(amiBlind, "Seconds without a manager session; what happened then was never delivered.", "pbx"),
 		last:      desc(amiLastEvent, "Unix time of the latest security event.", "pbx"),
 		kernel:    desc(kernelOK, "Whether the kernel's table is as it should be."),
-		enforcing: desc(enforcing, "Whether attackers are banned (1) or only observed (0)."),
+		enforcing: desc(enforcingNow, "Whether attackers are banned (1) or only observed (0)."),
 		saved:     desc(stateSaved, "Whether what happens is saved in the state file."),
 	}
 }
 
 // Describe implements prometheus.Collector.
-func (p *present) Describe(ch chan<- *prometheus.Desc) {
+func (p *presentCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{p.up, p.reconnects, p.dropped, p.queue, p.active, p.limited, p.trusted,
 		p.tracked,
-		p.packets, p.desired, p.there, p.leaks, p.leaking, p.blind, p.last, p.kernel, p.enforcing, p.saved} {
+		p.packets, p.desired, p.there, p.leaks, p.leaking, p.allowedDropped, p.blind, p.last, p.kernel, p.enforcing,
+		p.saved} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (p *present) Collect(ch chan<- prometheus.Metric) {
+func (p *presentCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
@@ -91,7 +95,7 @@ func (p *present) Collect(ch chan<- prometheus.Metric) {
 	}
 	now := p.source.Present()
 	for _, b := range now.PBXs {
-		gauge(p.up, one(b.Up), b.Name)
+		gauge(p.up, boolValue(b.Up), b.Name)
 		counter(p.blind, b.Blind, b.Name)
 		if b.LastEvent > 0 {
 			gauge(p.last, b.LastEvent, b.Name)
@@ -113,16 +117,17 @@ func (p *present) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter(p.leaks, float64(now.Leaks))
 	gauge(p.leaking, float64(now.Leaking))
+	gauge(p.allowedDropped, float64(now.AllowedDropped))
 	gauge(p.trusted, float64(now.TrustedSources))
 	gauge(p.tracked, float64(now.TrackedSources))
 	gauge(p.desired, float64(now.BansDesired))
 	gauge(p.there, float64(now.BansPresent))
-	gauge(p.kernel, one(now.KernelOK))
-	gauge(p.enforcing, one(now.Enforcing))
-	gauge(p.saved, one(now.StateSaved))
+	gauge(p.kernel, boolValue(now.KernelOK))
+	gauge(p.enforcing, boolValue(now.Enforcing))
+	gauge(p.saved, boolValue(now.StateSaved))
 }
 
-func one(b bool) float64 {
+func boolValue(b bool) float64 {
 	if b {
 		return 1
 	}

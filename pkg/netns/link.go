@@ -34,7 +34,9 @@ func AddPair(name, peer string, other *Space) error {
 	}
 	near := &rtnetlink.LinkAttributes{Name: name, Info: &rtnetlink.LinkInfo{
 		Kind: "veth", Data: &driver.Veth{PeerInfo: &rtnetlink.LinkMessage{Attributes: far}}}}
-	err := WithRoutingSocket(func(c *rtnetlink.Conn) error { return c.Link.New(&rtnetlink.LinkMessage{Attributes: near}) })
+	err := WithRoutingSocket(func(c *rtnetlink.Conn) error {
+		return c.Link.New(&rtnetlink.LinkMessage{Attributes: near})
+	})
 	if err != nil {
 		return fmt.Errorf("interfaces %s and %s: %w", name, peer, err)
 	}

@@ -85,7 +85,7 @@ func (p *Process) Wait() error {
 func (p *Process) Output() string { return p.output.String() }
 
 // Printed is closed when the program prints more than it has until now.
-func (p *Process) Printed() <-chan struct{} { return p.output.changed() }
+func (p *Process) Printed() <-chan struct{} { return p.output.nextWrite() }
 
 // Signal sends the program a signal.
 func (p *Process) Signal(s os.Signal) error { return p.Cmd.Process.Signal(s) }
@@ -126,7 +126,7 @@ func (b *outputBuffer) Write(p []byte) (int, error) {
 	return b.b.Write(p)
 }
 
-func (b *outputBuffer) changed() <-chan struct{} {
+func (b *outputBuffer) nextWrite() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.more

@@ -13,8 +13,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// describe brings a decision into words. Account is the only text of an attacker's in it, and is escaped.
-func describe(d ban.Decision, host string) message.Message {
+// describeDecision brings a decision into words. Account is the only text of an attacker's in it, and is escaped.
+func describeDecision(d ban.Decision, host string) message.Message {
 	m := message.Message{
 		Time: d.Time.UTC().Format(time.RFC3339), Host: host, Action: string(d.Action), Reason: string(d.Reason),
 		Points: roundToTenths(d.Points), Score: roundToTenths(d.Score), Account: printable.String(d.Account),
@@ -41,9 +41,9 @@ func describe(d ban.Decision, host string) message.Message {
 	return m
 }
 
-// describe brings a decision into words, with the place of its source.
-func (n *Notifier) describe(d ban.Decision) message.Message {
-	m := describe(d, n.host)
+// describeWithPlace brings a decision into words, with the place of its source.
+func (n *Notifier) describeWithPlace(d ban.Decision) message.Message {
+	m := describeDecision(d, n.host)
 	switch {
 	case n.placeOf == nil:
 	case d.Source.IsValid():

@@ -29,7 +29,7 @@ func TestEveryActionHasATitle(t *testing.T) {
 	for _, action := range ban.Actions() {
 		d := banDecision(1)
 		d.Action = action
-		m := describe(d, "host")
+		m := describeDecision(d, "host")
 		if other, taken := titles[m.Title]; taken ||
 			strings.HasPrefix(m.Title, "Ringwall on host: "+string(action)+" ") || strings.Contains(m.Title, "100") {
 			t.Errorf("%s: %q, as %s", action, m.Title, other)
@@ -41,13 +41,13 @@ func TestEveryActionHasATitle(t *testing.T) {
 func TestABanInWords(t *testing.T) {
 	d := banDecision(1)
 	d.Detail, d.Duration = "five guesses in a minute", 90*time.Minute
-	m := describe(d, "pbx.example.net")
+	m := describeDecision(d, "pbx.example.net")
 	if m.Title != "Ringwall on pbx.example.net: 10.0.0.1 is banned" ||
 		m.Text != "Reason: unknown account, score 12, for 1h30m, at pbx1. five guesses in a minute" ||
 		m.Duration != "1h30m" {
 		t.Errorf("%+v", m)
 	}
-	if m := describe(ban.Decision{Action: ban.ActionTampering}, "h"); m.Source != "" || m.Prefix != "" ||
+	if m := describeDecision(ban.Decision{Action: ban.ActionTampering}, "h"); m.Source != "" || m.Prefix != "" ||
 		!strings.Contains(m.Title, "tampers") {
 		t.Errorf("%+v", m)
 	}
@@ -56,19 +56,19 @@ func TestABanInWords(t *testing.T) {
 func TestASummaryAddsUp(t *testing.T) {
 	var s summary
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	s.add(banDecision(1), start)
-	s.add(banDecision(1), start.Add(time.Second))
-	first := s.message("host", start)
+	s.addDecision(banDecision(1), start)
+	s.addDecision(banDecision(1), start.Add(time.Second))
+	first := s.toMessage("host", start)
 	if first.Count != 2 || len(first.Prefixes) != 1 {
 		t.Errorf("%+v", first)
 	}
 	var next summary
-	next.add(breach(), start.Add(time.Minute))
+	next.addDecision(breach(), start.Add(time.Minute))
 	next.addMessage(first, start)
 	next.addMessage(message.Message{Action: "ban", Prefix: "192.0.2.0/24"}, start.Add(time.Hour))
-	next.join(summary{})
-	next.join(s)
-	m := next.message("host", start)
+	next.addSummary(summary{})
+	next.addSummary(s)
+	m := next.toMessage("host", start)
 	if m.Count != 6 || len(m.Actions) != 2 || m.Actions[1].Count != 5 || !next.since.Equal(start) ||
 		len(m.Prefixes) != 3 ||
 		!strings.Contains(m.Text, "1 breach, 5 ban") || !strings.Contains(m.Text, "2026-01-02 03:04:05") {
@@ -80,11 +80,12 @@ func TestASummaryAddsUp(t *testing.T) {
 func TestTheExemptWouldNotBeBanned(t *testing.T) {
 	d := ban.Decision{Action: ban.ActionObserve, Reason: ban.ReasonAllowed, Source: netip.MustParseAddr("127.0.0.1"),
 		Prefix: netip.MustParsePrefix("127.0.0.1/32")}
-	if m := describe(d, "pbx"); m.Title != "Ringwall on pbx: 127.0.0.1 attacks, but is on the allow list" {
+	if m := describeDecision(d, "pbx"); m.Title != "Ringwall on pbx: 127.0.0.1 attacks, but is on the allow list" {
 		t.Errorf("%q", m.Title)
 	}
 	d.Reason = ban.ReasonProtected
-	if m := describe(d, "pbx"); m.Title != "Ringwall on pbx: 127.0.0.1 looks like an attacker, but Asterisk knows it" {
+	if m := describeDecision(d, "pbx"); m.Title != "Ringwall on pbx: 127.0.0.1 looks like an attacker, but Asterisk "+
+		"knows it" {
 		t.Errorf("%q", m.Title)
 	}
 }

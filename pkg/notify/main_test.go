@@ -67,7 +67,7 @@ type scripted struct {
 	ended  bool
 }
 
-func (s *scripted) send(ctx context.Context, m message.Message) error {
+func (s *scripted) sendMessage(ctx context.Context, m message.Message) error {
 	if s.takes > 0 {
 		select {
 		case <-time.After(s.takes):

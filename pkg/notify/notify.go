@@ -33,7 +33,7 @@ type Notifier struct {
 	log      *slog.Logger
 	onCount  func(target, result string, n int)
 	placeOf  func(netip.Addr) ban.Place // nil: nobody knows
-	dial     dialer
+	dial     dialFunc
 	host     string        // this machine's name
 	idPrefix string        // of every message's ID, so that two runs of the daemon share none
 	lastID   atomic.Uint64 // the number after it
@@ -75,7 +75,7 @@ func (n *Notifier) Push(d ban.Decision) {
 	}
 	now := time.Now()
 	for _, t := range n.targets {
-		t.push(d, now)
+		t.pushDecision(d, now)
 	}
 }
 
@@ -140,7 +140,7 @@ func (n *Notifier) Configure(targets []config.Notify) error {
 			continue
 		}
 		for _, result := range Results() {
-			n.count(t.cfg.Name, result, 0)
+			n.countResult(t.cfg.Name, result, 0)
 		}
 		if before != nil {
 			before.replaceBy(t)
@@ -150,14 +150,14 @@ func (n *Notifier) Configure(targets []config.Notify) error {
 		}
 	}
 	for _, t := range old { // which no target of the new list has taken the place of
-		t.remove()
+		t.removeTarget()
 	}
 	return errors.Join(errs...)
 }
 
 func (n *Notifier) nextID() string { return n.idPrefix + "-" + strconv.FormatUint(n.lastID.Add(1), 10) }
 
-func (n *Notifier) count(target, result string, number int) {
+func (n *Notifier) countResult(target, result string, number int) {
 	if n.onCount != nil {
 		n.onCount(target, result, number)
 	}

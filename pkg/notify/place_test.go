@@ -19,7 +19,7 @@ func TestMessagesSayWhereTheSourceIsRegistered(t *testing.T) {
 		asked = append(asked, a)
 		return ban.Place{Country: "NL", ASN: 64496, ASName: "<!channel> \x1b[2J\u202e" + strings.Repeat("x", 300)}
 	}}
-	m := n.describe(banDecision(1))
+	m := n.describeWithPlace(banDecision(1))
 	if m.Country != "NL" || m.ASN != 64496 || !strings.HasPrefix(m.ASName, `<!channel> \x1b[2J\u202exxx`) ||
 		len(m.ASName) > 110 {
 		t.Errorf("%+v", m)
@@ -46,10 +46,10 @@ func TestMessagesSayWhereTheSourceIsRegistered(t *testing.T) {
 	}
 
 	lifted := ban.Decision{Action: ban.ActionUnban, Prefix: netip.MustParsePrefix("198.51.100.0/24")}
-	if m := n.describe(lifted); m.Country != "NL" {
+	if m := n.describeWithPlace(lifted); m.Country != "NL" {
 		t.Errorf("%+v", m)
 	}
-	if m := n.describe(ban.Decision{Action: ban.ActionTampering, Service: event.PJSIP}); m.Country != "" {
+	if m := n.describeWithPlace(ban.Decision{Action: ban.ActionTampering, Service: event.PJSIP}); m.Country != "" {
 		t.Errorf("%+v", m)
 	}
 	if want := []netip.Addr{banDecision(1).Source, netip.MustParseAddr("198.51.100.0")}; !slices.Equal(asked, want) {
@@ -61,15 +61,15 @@ func TestMessagesSayWhereTheSourceIsRegistered(t *testing.T) {
 func TestWithoutAPlaceNothingIsAdded(t *testing.T) {
 	for _, place := range []func(netip.Addr) ban.Place{nil, func(netip.Addr) ban.Place { return ban.Place{} }} {
 		n := &Notifier{host: "host", placeOf: place}
-		got, err := json.Marshal(n.describe(banDecision(1)))
+		got, err := json.Marshal(n.describeWithPlace(banDecision(1)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := json.Marshal(describe(banDecision(1), "host"))
+		want, err := json.Marshal(describeDecision(banDecision(1), "host"))
 		if err != nil || string(got) != string(want) || strings.Contains(string(got), "country") {
 			t.Errorf("%s, want %s, %v", got, want, err)
 		}
-		if env := environmentOf(n.describe(banDecision(1))); !slices.Contains(env, "RINGWALL_ASN=") {
+		if env := environmentOf(n.describeWithPlace(banDecision(1))); !slices.Contains(env, "RINGWALL_ASN=") {
 			t.Errorf("%q", env)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -28,14 +29,15 @@ const (
 	terminateGrace = 2 * time.Second
 )
 
-// program starts a command for each message.
-type program struct {
+// programSender starts a command for each message.
+type programSender struct {
 	cfg      config.Notify
 	onOutput func(output string) // told what a program that succeeded has written
 }
 
-// send runs the program in a process group of its own, whose every member is killed when the program ends or ctx does.
-func (p *program) send(ctx context.Context, m message.Message) error {
+// sendMessage runs the program in a process group of its own, whose every member is killed when the program ends or
+// ctx does.
+func (p *programSender) sendMessage(ctx context.Context, m message.Message) error {
 	stdin, err := json.Marshal(m)
 	if err != nil {
 		return &failure{cause: "no JSON can be made of it", permanent: true}
@@ -94,7 +96,7 @@ func (p *program) send(ctx context.Context, m message.Message) error {
 	return nil
 }
 
-func (p *program) close() {}
+func (p *programSender) close() {}
 
 // startWithoutRights keeps the daemon's ambient capabilities (CAP_NET_ADMIN, under the packaged unit) from the program:
 // whoever can make it misbehave must not get at the firewall. The set belongs to the thread, and the program starts
@@ -145,25 +147,23 @@ func environmentOf(m message.Message) []string {
 	add("ACTION", m.Action)
 	add("SOURCE", m.Source)
 	add("COUNTRY", m.Country)
-	add("ASN", strings.TrimPrefix(formatNumber(float64(m.ASN)), "0")) // "" where it is unknown
+	add("ASN", strings.TrimPrefix(humanize.Number(float64(m.ASN)), "0")) // "" where it is unknown
 	add("AS_NAME", m.ASName)
 	add("PREFIX", m.Prefix)
 	add("REASON", m.Reason)
-	add("POINTS", formatNumber(m.Points))
-	add("SCORE", formatNumber(m.Score))
+	add("POINTS", humanize.Number(m.Points))
+	add("SCORE", humanize.Number(m.Score))
 	add("ACCOUNT", m.Account)
 	add("SERVICE", m.Service)
 	add("TRANSPORT", m.Transport)
 	add("PROVEN", strconv.FormatBool(m.Proven))
-	add("DURATION_SECONDS", formatNumber(m.Seconds))
+	add("DURATION_SECONDS", humanize.Number(m.Seconds))
 	add("PBX", m.PBX)
 	add("DETAIL", m.Detail)
 	add("COUNT", strconv.Itoa(max(1, m.Count)))
 	add("PREFIXES", strings.Join(m.Prefixes, " "))
 	return env
 }
-
-func formatNumber(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
 
 // outputHead keeps the first bytes that are written to it, and drops the rest.
 type outputHead struct {

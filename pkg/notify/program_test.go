@@ -61,11 +61,11 @@ func untilThere(t *testing.T, files ...string) context.Context {
 }
 
 func startUntil(ctx context.Context, d ban.Decision, line string, args ...string) (output string, err error) {
-	p := &program{
+	p := &programSender{
 		cfg:      config.Notify{Exec: append([]string{"/bin/sh", "-c", line, "sh"}, args...)},
 		onOutput: func(o string) { output = o },
 	}
-	err = p.send(ctx, describe(d, "host"))
+	err = p.sendMessage(ctx, describeDecision(d, "host"))
 	return output, err
 }
 
@@ -130,12 +130,12 @@ func TestProgramThatFailsIsExplained(t *testing.T) {
 		!strings.Contains(f.output, "luck") {
 		t.Errorf("%+v", f)
 	}
-	for name, p := range map[string]*program{
+	for name, p := range map[string]*programSender{
 		"none":           {cfg: config.Notify{Exec: []string{"/none"}}},
 		"not executable": {cfg: config.Notify{Exec: []string{"/etc/hostname"}}},
 		"a folder":       {cfg: config.Notify{Exec: []string{"/"}}},
 	} {
-		if err := p.send(t.Context(), message.Message{}); !errors.As(err, &f) || !f.permanent ||
+		if err := p.sendMessage(t.Context(), message.Message{}); !errors.As(err, &f) || !f.permanent ||
 			!strings.Contains(f.cause, "cannot be started") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -275,7 +275,7 @@ func FuzzEnvironment(f *testing.F) {
 		d := banDecision(1)
 		d.Account, d.Detail, d.PBX = account, text, text
 		names := map[string]bool{}
-		for _, v := range environmentOf(describe(d, "host")) {
+		for _, v := range environmentOf(describeDecision(d, "host")) {
 			name, _, _ := strings.Cut(v, "=")
 			if names[name] {
 				t.Errorf("%s twice", name)

@@ -38,11 +38,11 @@ func TestProgramHasNoRights(t *testing.T) {
 			if err := sets(&before); err != nil {
 				return err
 			}
-			p := &program{cfg: config.Notify{Exec: []string{"/bin/sh", "-c", show}},
+			p := &programSender{cfg: config.Notify{Exec: []string{"/bin/sh", "-c", show}},
 				onOutput: func(o string) { inside = o }}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if err := p.send(ctx, describe(banDecision(1), "host")); err != nil {
+			if err := p.sendMessage(ctx, describeDecision(banDecision(1), "host")); err != nil {
 				return err
 			}
 			status, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/status", unix.Gettid()))

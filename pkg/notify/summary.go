@@ -20,7 +20,7 @@ type summary struct {
 	prefixes []string        // the first of them, at most maxPrefixes
 }
 
-func (s *summary) add(d ban.Decision, now time.Time) {
+func (s *summary) addDecision(d ban.Decision, now time.Time) {
 	if s.count == 0 {
 		s.since = now
 	}
@@ -65,14 +65,14 @@ func (s *summary) addMessage(m message.Message, since time.Time) {
 	}
 }
 
-// join takes over what another one counted.
-func (s *summary) join(o summary) {
+// addSummary adds what another summary counted.
+func (s *summary) addSummary(o summary) {
 	if o.count > 0 {
 		s.addMessage(message.Message{Action: message.Summary, Actions: o.actions, Prefixes: o.prefixes}, o.since)
 	}
 }
 
-func (s *summary) message(host string, now time.Time) message.Message {
+func (s *summary) toMessage(host string, now time.Time) message.Message {
 	m := message.Message{
 		Time: now.UTC().Format(time.RFC3339), Host: host, Action: message.Summary,
 		Count: s.count, Actions: s.actions, Prefixes: s.prefixes,

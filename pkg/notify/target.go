@@ -44,9 +44,9 @@ func Results() []string { return []string{Sent, Failed, Dropped, Suppressed} }
 
 const noTimeLeft = "there is no time to tell of the last decisions; ringwall history has them"
 
-// sender delivers a message once. Its errors are of type *failure.
-type sender interface {
-	send(ctx context.Context, m message.Message) error
+// messageSender delivers a message once. Its errors are of type *failure.
+type messageSender interface {
+	sendMessage(ctx context.Context, m message.Message) error
 	close()
 }
 
@@ -61,7 +61,7 @@ type target struct {
 	cfg        config.Notify
 	notifier   *Notifier
 	log        *slog.Logger
-	sender     sender
+	sender     messageSender
 	cancel     context.CancelFunc // ends Run; nil if it does not run
 	failureLog *rate.Limiter
 
@@ -85,7 +85,7 @@ func newTarget(cfg config.Notify, n *Notifier) (*target, error) {
 		limits:     make(map[ban.Action]*rate.Limiter),
 	}
 	if len(cfg.Exec) > 0 {
-		t.sender = &program{cfg: cfg, onOutput: func(output string) {
+		t.sender = &programSender{cfg: cfg, onOutput: func(output string) {
 			t.log.Debug("the program wrote", "output",
 				output)
 		}}
@@ -99,7 +99,7 @@ func newTarget(cfg config.Notify, n *Notifier) (*target, error) {
 	return t, nil
 }
 
-func (t *target) wants(d ban.Decision) bool {
+func (t *target) wantsDecision(d ban.Decision) bool {
 	return slices.Contains(t.cfg.Actions, string(d.Action)) &&
 		(len(t.cfg.Reasons) == 0 || slices.Contains(t.cfg.Reasons, string(d.Reason))) &&
 		(len(t.cfg.PBX) == 0 || slices.Contains(t.cfg.PBX, d.PBX))
@@ -112,19 +112,19 @@ func waitingLimit(r config.NotifyRate) int {
 	return maxWaiting
 }
 
-// push keeps a decision for later, by itself or as part of a summary. It never waits.
-func (t *target) push(d ban.Decision, now time.Time) {
-	if !t.wants(d) {
+// pushDecision keeps a decision for later, by itself or as part of a summary. It never waits.
+func (t *target) pushDecision(d ban.Decision, now time.Time) {
+	if !t.wantsDecision(d) {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.allowLocked(d.Action, now) {
 		t.summarizeLocked(d, now)
-		t.notifier.count(t.cfg.Name, Suppressed, 1)
+		t.notifier.countResult(t.cfg.Name, Suppressed, 1)
 		return
 	}
-	m := t.notifier.describe(d)
+	m := t.notifier.describeWithPlace(d)
 	m.ID = t.notifier.nextID()
 	if lost := t.waiting.Put(pendingMessage{m, now}); len(lost) > 0 {
 		t.summarizeLocked(d, now)
@@ -134,7 +134,7 @@ func (t *target) push(d ban.Decision, now time.Time) {
 
 // summarizeLocked makes a decision part of the next summary.
 func (t *target) summarizeLocked(d ban.Decision, now time.Time) {
-	t.unsent.add(d, now)
+	t.unsent.addDecision(d, now)
 	t.waiting.Wake() // to see when that is due
 }
 
@@ -153,7 +153,7 @@ func (t *target) allowLocked(a ban.Action, now time.Time) bool {
 
 // countDroppedLocked counts a message for which there is no room.
 func (t *target) countDroppedLocked(now time.Time) {
-	t.notifier.count(t.cfg.Name, Dropped, 1)
+	t.notifier.countResult(t.cfg.Name, Dropped, 1)
 	t.dropped++
 	if now.Sub(t.dropLogged) >= droppedLogInterval {
 		t.log.Warn("notifications are dropped, since too many wait; a summary will count them", "dropped", t.dropped)
@@ -161,9 +161,9 @@ func (t *target) countDroppedLocked(now time.Time) {
 	}
 }
 
-// next takes what is to be delivered now. If there is nothing, it returns after which time a summary is due, negative
-// if none is. stopping says that the daemon ends, and a summary is due at once.
-func (t *target) next(now time.Time, stopping bool) (next pendingMessage, ok bool, summaryDue time.Duration) {
+// nextMessage takes what is to be delivered now. If there is nothing, it returns after which time a summary is due,
+// negative if none is. stopping says that the daemon ends, and a summary is due at once.
+func (t *target) nextMessage(now time.Time, stopping bool) (next pendingMessage, ok bool, summaryDue time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if messages, _ := t.waiting.Take(1); len(messages) > 0 {
@@ -175,7 +175,7 @@ func (t *target) next(now time.Time, stopping bool) (next pendingMessage, ok boo
 	if summaryDue = t.unsent.since.Add(summaryAfter).Sub(now); summaryDue > 0 && !stopping {
 		return next, false, summaryDue
 	}
-	m := t.unsent.message(t.notifier.host, now)
+	m := t.unsent.toMessage(t.notifier.host, now)
 	m.ID = t.notifier.nextID()
 	next = pendingMessage{m, t.unsent.since}
 	t.unsent = summary{}
@@ -201,17 +201,17 @@ func (t *target) Run(ctx context.Context) {
 		if t.hasEnded() {
 			return
 		}
-		next, ok, summaryDue := t.next(time.Now(), ctx.Err() != nil)
+		next, ok, summaryDue := t.nextMessage(time.Now(), ctx.Err() != nil)
 		switch {
 		case ok && attempts.Err() == nil:
-			failing = t.deliver(ctx, attempts, next, failing)
+			failing = t.deliverMessage(ctx, attempts, next, failing)
 			continue
 		case ok:
 			t.putBack(next)
-			t.abandon(noTimeLeft)
+			t.abandonWaiting(noTimeLeft)
 			return
 		case ctx.Err() != nil:
-			t.abandon(noTimeLeft)
+			t.abandonWaiting(noTimeLeft)
 			return
 		}
 		var timer <-chan time.Time
@@ -226,15 +226,15 @@ func (t *target) Run(ctx context.Context) {
 	}
 }
 
-// deliver tries until it works, cannot work, or has taken too long. The context attempts bounds those, ctx the pauses
-// between them. It says whether the target is failing now; failing is whether it was before.
-func (t *target) deliver(ctx, attempts context.Context, m pendingMessage, failing bool) bool {
+// deliverMessage tries until it works, cannot work, or has taken too long. The context attempts bounds those, ctx the
+// pauses between them. It says whether the target is failing now; failing is whether it was before.
+func (t *target) deliverMessage(ctx, attempts context.Context, m pendingMessage, failing bool) bool {
 	for attempt := 0; ; attempt++ {
 		sending, cancel := context.WithTimeout(attempts, t.cfg.Timeout)
-		err := t.sender.send(sending, m.message)
+		err := t.sender.sendMessage(sending, m.message)
 		cancel()
 		if err == nil {
-			t.notifier.count(t.cfg.Name, Sent, 1)
+			t.notifier.countResult(t.cfg.Name, Sent, 1)
 			if failing {
 				t.log.Info("notifications get through again")
 			}
@@ -249,7 +249,7 @@ func (t *target) deliver(ctx, attempts context.Context, m pendingMessage, failin
 			attrs = append(attrs, "output", f.output)
 		}
 		if f.permanent {
-			t.notifier.count(t.cfg.Name, Failed, 1)
+			t.notifier.countResult(t.cfg.Name, Failed, 1)
 			if t.failureLog.Allow() {
 				t.log.Error("a notification failed", attrs...)
 			}
@@ -258,13 +258,13 @@ func (t *target) deliver(ctx, attempts context.Context, m pendingMessage, failin
 		if t.hasEnded() || ctx.Err() != nil {
 			t.putBack(m)
 			if attempts.Err() == nil && ctx.Err() != nil && !t.hasEnded() {
-				t.abandon(noTimeLeft) // the others would fail too, and there is no time
+				t.abandonWaiting(noTimeLeft) // the others would fail too, and there is no time
 			}
 			return true
 		}
 		pause := max(pauseAfter(attempt), f.retryAfter)
 		if time.Since(m.since)+pause > giveUpAfter {
-			t.notifier.count(t.cfg.Name, Failed, 1)
+			t.notifier.countResult(t.cfg.Name, Failed, 1)
 			t.log.Error("a notification failed for an hour, and is given up; a summary will count it", attrs...)
 			t.mu.Lock()
 			t.unsent.addMessage(m.message, time.Now())
@@ -313,7 +313,7 @@ func (t *target) putBack(m pendingMessage) {
 	case successor != nil:
 		successor.putBack(m)
 	case ended:
-		t.notifier.count(t.cfg.Name, Dropped, 1)
+		t.notifier.countResult(t.cfg.Name, Dropped, 1)
 	}
 }
 
@@ -324,13 +324,13 @@ func (t *target) hasEnded() bool {
 	return t.ended
 }
 
-// remove ends a target that the configuration has no more.
-func (t *target) remove() {
-	t.abandon("the configuration has this target no more; what waited for it is not told")
+// removeTarget ends a target that the configuration has no more.
+func (t *target) removeTarget() {
+	t.abandonWaiting("the configuration has this target no more; what waited for it is not told")
 	t.mu.Lock()
 	t.ended = true
 	t.mu.Unlock()
-	t.stop()
+	t.stopRun()
 }
 
 // replaceBy ends a target for which a reload has another one, which takes over what waits and, where they have the same
@@ -344,17 +344,17 @@ func (t *target) replaceBy(successor *target) {
 
 	successor.mu.Lock()
 	successor.waiting.PutBack(messages...)
-	successor.unsent.join(unsent)
+	successor.unsent.addSummary(unsent)
 	if successor.cfg.Rate == t.cfg.Rate {
 		successor.limits = limits
 	}
 	successor.waiting.Wake()
 	successor.mu.Unlock()
-	t.stop()
+	t.stopRun()
 }
 
-// stop ends Run, or what would have run.
-func (t *target) stop() {
+// stopRun ends Run; where it does not run, it closes the sender that Run would have closed.
+func (t *target) stopRun() {
 	if t.cancel != nil {
 		t.cancel()
 	} else {
@@ -362,15 +362,15 @@ func (t *target) stop() {
 	}
 }
 
-// abandon gives up all that waits, and says why.
-func (t *target) abandon(why string) {
+// abandonWaiting gives up all that waits, and says why.
+func (t *target) abandonWaiting(why string) {
 	t.mu.Lock()
 	messages, _ := t.waiting.Take(0)
 	lost := len(messages) + t.unsent.count
 	t.unsent = summary{}
 	t.mu.Unlock()
 	if len(messages) > 0 {
-		t.notifier.count(t.cfg.Name, Dropped, len(messages))
+		t.notifier.countResult(t.cfg.Name, Dropped, len(messages))
 	}
 	if lost > 0 {
 		t.log.Warn(why, "decisions", lost)

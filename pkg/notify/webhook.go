@@ -28,23 +28,23 @@ const (
 	maxRetryAfter = 15 * time.Minute
 )
 
-// webhook sends messages to a web address.
-type webhook struct {
+// webhookSender sends messages to a web address.
+type webhookSender struct {
 	cfg      config.Notify
 	template *message.Template
 	client   *http.Client
 	secrets  []string // that no log may show
 }
 
-type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
-func newWebhook(cfg config.Notify, dial dialer) (*webhook, error) {
-	w := &webhook{cfg: cfg}
+func newWebhook(cfg config.Notify, dial dialFunc) (*webhookSender, error) {
+	w := &webhookSender{cfg: cfg}
 	var err error
 	if cfg.Body != "" {
 		w.template, err = message.Parse(cfg.Body, cfg.ContentType, cfg.Actions)
 	} else {
-		w.template, err = message.Ready(cfg.Template)
+		w.template, err = message.ReadyTemplate(cfg.Template)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the body: %w", err)
@@ -98,7 +98,7 @@ func secretsOf(cfg *config.Notify) []string {
 	return list
 }
 
-func (w *webhook) send(ctx context.Context, m message.Message) error {
+func (w *webhookSender) sendMessage(ctx context.Context, m message.Message) error {
 	body, err := w.template.Render(m, w.cfg.To, w.cfg.Token.Reveal())
 	if err != nil {
 		return &failure{cause: "the template " + err.Error(), permanent: true}
@@ -141,10 +141,10 @@ func (w *webhook) send(ctx context.Context, m message.Message) error {
 	return f
 }
 
-func (w *webhook) close() { w.client.CloseIdleConnections() }
+func (w *webhookSender) close() { w.client.CloseIdleConnections() }
 
 // printableAnswer is what a server answered, for the log; nothing if a secret is in it.
-func (w *webhook) printableAnswer(answer []byte) string {
+func (w *webhookSender) printableAnswer(answer []byte) string {
 	text := string(answer)
 	for _, s := range w.secrets {
 		if strings.Contains(text, s) {

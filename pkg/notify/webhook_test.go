@@ -39,9 +39,9 @@ func attempt(t *testing.T, server *httptest.Server, change ...func(*config.Notif
 	defer w.close()
 	ctx, cancel := context.WithTimeout(t.Context(), cfg.Timeout)
 	defer cancel()
-	m := describe(banDecision(1), "host")
+	m := describeDecision(banDecision(1), "host")
 	m.ID = "id-1"
-	err = w.send(ctx, m)
+	err = w.sendMessage(ctx, m)
 	if err != nil {
 		var f *failure
 		if !errors.As(err, &f) {
@@ -347,7 +347,7 @@ func TestRealHTTPInVirtualTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.targets[0].sender.(*webhook).client.Transport.(*http.Transport).DialContext = l.dial
+		n.targets[0].sender.(*webhookSender).client.Transport.(*http.Transport).DialContext = l.dial
 		stop := run(t, n)
 		start := time.Now()
 		n.Push(banDecision(1))

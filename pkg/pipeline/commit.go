@@ -92,14 +92,14 @@ func (p *Pipeline) tell(err error, o outcome) {
 		}
 		p.Save(o.records)
 	}
-	p.metrics.Decisions(o.decisions)
+	p.metrics.CountDecisions(o.decisions)
 	if err == nil {
 		now := time.Now()
 		waits := make([]float64, len(o.received))
 		for i, at := range o.received {
 			waits[i] = now.Sub(at).Seconds()
 		}
-		p.metrics.Committed(waits...)
+		p.metrics.ObserveCommits(waits...)
 	}
 }
 

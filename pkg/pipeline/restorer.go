@@ -33,13 +33,14 @@ type Restorer struct {
 	err    error         // once done
 	cancel context.CancelFunc
 
+	adopted int // bans that only the kernel knew; once done, and of the goroutine before
+
 	// Of the goroutine:
 	commits chan error
 	open    int                // pieces that wait for the kernel
 	found   []firewall.Element // while the start waits: what the kernel holds
 	asked   time.Time          // when it was asked first
 	paused  time.Time          // last
-	adopted int
 }
 
 // NewRestorer returns the Restorer of a Pipeline that has its store and its writer. The start waits for patience, if
@@ -100,6 +101,16 @@ func (r *Restorer) Placed() <-chan struct{} { return r.placed }
 
 // Done is closed when all is done.
 func (r *Restorer) Done() <-chan struct{} { return r.done }
+
+// Adopted is how many bans only the kernel knew, 0 before all is done.
+func (r *Restorer) Adopted() int {
+	select {
+	case <-r.done:
+		return r.adopted
+	default:
+		return 0
+	}
+}
 
 // Await returns when all stored bans are known: nobody can lift or list what is not.
 func (r *Restorer) Await(ctx context.Context) error {

@@ -23,7 +23,7 @@ func String(s string) string { return Limit(s, Columns) }
 // Standard Annex 9), combining marks, and the backslash itself become Go escapes such as \x1b, \u202e or \\, so two
 // different names never look alike for want of escaping. What is cut off is counted in bytes: "aaaa…(+996)".
 func Limit(s string, columns int) string {
-	if plain(s) && len(s) <= columns {
+	if isPlain(s) && len(s) <= columns {
 		return s
 	}
 	var b strings.Builder
@@ -31,7 +31,7 @@ func Limit(s string, columns int) string {
 	width, cutAt, cutFrom := 0, 0, 0
 	reserve := len("…(+)") - len("…") + 1 + len(strconv.Itoa(len(s)))
 	for i := 0; i < len(s); {
-		piece, size, w := next(s[i:])
+		piece, size, w := nextPiece(s[i:])
 		if width+w <= columns-reserve {
 			cutAt, cutFrom = b.Len()+len(piece), i+size
 		}
@@ -48,12 +48,12 @@ func Limit(s string, columns int) string {
 // Line escapes s as [Limit] does, but leaves backslashes alone and shortens nothing. It is the second net, for a
 // sentence in which the values from the wire are escaped already.
 func Line(s string) string {
-	if plain(strings.ReplaceAll(s, `\`, "")) {
+	if isPlain(strings.ReplaceAll(s, `\`, "")) {
 		return s
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); {
-		piece, size, _ := next(s[i:])
+		piece, size, _ := nextPiece(s[i:])
 		if s[i] == '\\' {
 			piece = `\`
 		}
@@ -125,10 +125,10 @@ func JSON(text []byte) []byte {
 
 // hiddenInJSON leaves ASCII below DEL alone: outside of strings it is the syntax, inside encoding/json escaped it.
 func hiddenInJSON(r rune) bool {
-	return r >= 0x7f && !visible(r)
+	return r >= 0x7f && !isVisible(r)
 }
 
-func plain(s string) bool {
+func isPlain(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '\\' {
 			return false
@@ -137,15 +137,15 @@ func plain(s string) bool {
 	return true
 }
 
-// next returns the form of the first character of s, the bytes of s that it takes, and its width.
-func next(s string) (piece string, size, width int) {
+// nextPiece returns the form of the first character of s, the bytes of s that it takes, and its width.
+func nextPiece(s string) (piece string, size, width int) {
 	r, size := utf8.DecodeRuneInString(s)
 	switch {
 	case r == utf8.RuneError && size <= 1:
 		piece = fmt.Sprintf(`\x%02x`, s[0])
 	case r == '\\':
 		piece = `\\`
-	case visible(r):
+	case isVisible(r):
 		return s[:size], size, columnsOf(r)
 	case r < utf8.RuneSelf:
 		piece = fmt.Sprintf(`\x%02x`, r)
@@ -157,22 +157,22 @@ func next(s string) (piece string, size, width int) {
 	return piece, size, len(piece)
 }
 
-func visible(r rune) bool {
+func isVisible(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r >= ' ' && r <= '~'
 	}
-	return r != utf8.RuneError && strconv.IsPrint(r) && !unicode.IsMark(r) && !rightToLeft(r) && !blank(r)
+	return r != utf8.RuneError && strconv.IsPrint(r) && !unicode.IsMark(r) && !isRightToLeft(r) && !isBlank(r)
 }
 
-// rightToLeft covers the blocks whose default class is R or AL in Unicode's DerivedBidiClass.txt: one such letter in a
-// table moves the digits of the columns beside it.
-func rightToLeft(r rune) bool {
+// isRightToLeft covers the blocks whose default class is R or AL in Unicode's DerivedBidiClass.txt: one such letter
+// in a table moves the digits of the columns beside it.
+func isRightToLeft(r rune) bool {
 	return r >= 0x0590 && r <= 0x08ff || r >= 0xfb1d && r <= 0xfdff || r >= 0xfe70 && r <= 0xfeff ||
 		r >= 0x10800 && r <= 0x10fff || r >= 0x1e800 && r <= 0x1efff
 }
 
-// blank is what counts as a letter or symbol and yet shows nothing: the Hangul fillers and the empty Braille pattern.
-func blank(r rune) bool {
+// isBlank is what counts as a letter or symbol and yet shows nothing: the Hangul fillers and the empty Braille pattern.
+func isBlank(r rune) bool {
 	switch r {
 	case 0x115f, 0x1160, 0x3164, 0xffa0, 0x2800:
 		return true

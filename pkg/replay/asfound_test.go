@@ -154,8 +154,9 @@ func wide(s string) string {
 func TestMangledRecordingsOfAMI(t *testing.T) {
 	events := append(scan(0, "192.0.2.7"), challenge(5, "201", "198.51.100.1"), login(5, "201", "198.51.100.1"),
 		challenge(6, "201", "198.51.100.1"))
-	failed := wireEvent{at: 7, name: "ChallengeResponseFailed", account: "x", session: "y", from: "IPV4/UDP/192.0.2.8/5060",
-		own: [][2]string{{"Challenge", ""}, {"Response", ""}, {"ExpectedResponse", ""}}}
+	failed := wireEvent{at: 7, name: "ChallengeResponseFailed", account: "x", session: "y",
+		from: "IPV4/UDP/192.0.2.8/5060",
+		own:  [][2]string{{"Challenge", ""}, {"Response", ""}, {"ExpectedResponse", ""}}}
 	data := frames(append(events, failed)...)
 	want := briefs(runBytes(t, data).decisions)
 	if len(want) != 2 {

@@ -32,8 +32,10 @@ func BenchmarkLog(b *testing.B) {
 	for i := range 20000 {
 		at := time.Duration(i) * time.Millisecond
 		data = append(data, challenge(at, "201", "192.0.2.1").line()...)
-		data = append(data, "[2026-11-22 21:00:00.000] VERBOSE[1][C-0000001f] pbx.c: Executing [s@macro:1] NoOp(\"PJSIP/201-00\", \"a,b\") in new stack\n"...)
-		data = append(data, "[2026-11-22 21:00:00.000] NOTICE[1] res_pjsip/pjsip_distributor.c: Request 'REGISTER' from '<sip:1@h>' failed\n"...)
+		data = append(data, "[2026-11-22 21:00:00.000] VERBOSE[1][C-0000001f] pbx.c: Executing [s@macro:1] "+
+			"NoOp(\"PJSIP/201-00\", \"a,b\") in new stack\n"...)
+		data = append(data, "[2026-11-22 21:00:00.000] NOTICE[1] res_pjsip/pjsip_distributor.c: Request 'REGISTER' "+
+			"from '<sip:1@h>' failed\n"...)
 	}
 	benchmarkReplay(b, data)
 }

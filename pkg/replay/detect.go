@@ -21,17 +21,17 @@ const (
 	Journal Format = "journal"
 )
 
-// detectBytes is how much of a file is looked at before it is taken for a log.
+// detectBytes is how much of a file is read, in bytes, before it is taken for a log.
 const detectBytes = 64 << 10
 
 const bannerPrefix = "Asterisk Call Manager/" // main/manager.c, session_do()
 
-// detect reads ahead in r, whose buffer holds detectBytes, until its format is clear. It consumes nothing.
-func detect(r *bufio.Reader) Format {
+// detectFormat reads ahead in r, whose buffer holds detectBytes, until its format is clear. It consumes nothing.
+func detectFormat(r *bufio.Reader) Format {
 	for final := false; ; {
 		b, _ := r.Peek(r.Buffered())
 		final = final || len(b) >= detectBytes
-		if f, ok := classify(b, final); ok {
+		if f, ok := classifyBeginning(b, final); ok {
 			return f
 		}
 		if final {
@@ -42,9 +42,9 @@ func detect(r *bufio.Reader) Format {
 	}
 }
 
-// classify judges the beginning of a file. It trusts a line only when it is whole: the first one of a recording may be
-// the second half of anything.
-func classify(b []byte, final bool) (Format, bool) {
+// classifyBeginning judges the beginning of a file. It trusts a line only when it is whole: the first one of a
+// recording may be the second half of anything.
+func classifyBeginning(b []byte, final bool) (Format, bool) {
 	rest := string(bytes.TrimPrefix(b, []byte("\ufeff")))
 	lf := false
 	for rest != "" {
@@ -61,18 +61,18 @@ func classify(b []byte, final bool) (Format, bool) {
 			return AMI, true
 		case strings.HasPrefix(mended, bannerPrefix):
 			lf = true
-		case looksJSON(line):
+		case looksLikeJSON(line):
 			return JSON, true
 		case strings.HasPrefix(line, "__CURSOR="):
 			return Journal, true
-		case header(line) && crlf:
+		case isAMIHeader(line) && crlf:
 			return AMI, true
-		case header(mended) && whole:
+		case isAMIHeader(mended) && whole:
 			if lf {
 				return AMILF, true
 			}
 			lf = true
-		case len(line) >= 12 && looksLogged(line):
+		case len(line) >= 12 && looksLikeLog(line):
 			return Log, true
 		}
 	}
@@ -82,8 +82,8 @@ func classify(b []byte, final bool) (Format, bool) {
 	return "", false
 }
 
-// looksJSON says whether a line begins an object, or a list of objects, alone on its line or not.
-func looksJSON(line string) bool {
+// looksLikeJSON says whether a line begins an object, or a list of objects, alone on its line or not.
+func looksLikeJSON(line string) bool {
 	if line == "" {
 		return false
 	}
@@ -91,8 +91,8 @@ func looksJSON(line string) bool {
 	return strings.HasPrefix(line, "{") || line == "[" || strings.HasPrefix(line, "[{")
 }
 
-// header says whether a line is one of those with which AMI's frames begin.
-func header(line string) bool {
+// isAMIHeader says whether a line is one of those with which AMI's frames begin.
+func isAMIHeader(line string) bool {
 	for _, h := range [...]string{"Event: ", "Response: ", "Privilege: ", "EventTV: ", "ActionID: "} {
 		if strings.HasPrefix(line, h) {
 			return true
@@ -101,8 +101,8 @@ func header(line string) bool {
 	return false
 }
 
-// looksLogged says whether a line is of a log: one of the security log, or one with a date in brackets before it.
-func looksLogged(line string) bool {
+// looksLikeLog says whether a line is of a log: one of the security log, or one with a date in brackets before it.
+func looksLikeLog(line string) bool {
 	if line[0] == '[' && line[1] >= '0' && line[1] <= '9' {
 		return true
 	}
@@ -110,8 +110,8 @@ func looksLogged(line string) bool {
 	return decodeText(line, &ev).err == nil
 }
 
-// foreign names the program that unpacks what b begins with, or says what else it is. It is empty for text.
-func foreign(b []byte) string {
+// foreignFormat names the program that unpacks what b begins with, or says what else it is. It is empty for text.
+func foreignFormat(b []byte) string {
 	for _, f := range [...]struct{ magic, text string }{
 		{"\x28\xb5\x2f\xfd", "is compressed with zstd: try zstd -dc FILE | ringwall replay -"},
 		{"\xfd7zXZ\x00", "is compressed with xz: try xz -dc FILE | ringwall replay -"},

@@ -23,7 +23,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/replay"
 )
 
-var update = flag.Bool("update", false, "write testdata/decisions.sha256 anew: say in the commit which decisions changed, and why")
+var update = flag.Bool("update", false, "write testdata/decisions.sha256 anew: say in the commit which decisions "+
+	"changed, and why")
 
 const goldenSums = "testdata/decisions.sha256"
 
@@ -32,7 +33,8 @@ const goldenSums = "testdata/decisions.sha256"
 // decision changes none. Where one is meant to, `ringwall replay --json` of the two programs tells which.
 func TestDecisionsStayTheSame(t *testing.T) {
 	var sums bytes.Buffer
-	for _, dir := range []string{"../asterisk/ami/testdata", "../asterisk/event/testdata/captures", "testdata/asfound"} {
+	for _, dir := range []string{"../asterisk/ami/testdata", "../asterisk/event/testdata/captures",
+		"testdata/asfound"} {
 		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 			if err == nil && entry.Type().IsRegular() && filepath.Ext(path) != ".json" {
 				fmt.Fprintf(&sums, "%s  %s\n", replaySum(t, path, nil), filepath.ToSlash(path))
@@ -161,8 +163,10 @@ func writeSynthetic(w io.Writer, seed uint64, events int) error {
 		if from.Is6() {
 			local = netip.MustParseAddr("2001:db8:ffff::1")
 		}
-		_, err := fmt.Fprintf(out, "Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: Error\r\nService: PJSIP\r\n"+
-			"EventVersion: 1\r\nAccountID: %s\r\nSessionID: %s\r\nLocalAddress: %s/%s/%s/5060\r\nRemoteAddress: %s/%s/%s/%d\r\n%s\r\n",
+		_, err := fmt.Fprintf(out, "Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: "+
+			"Error\r\nService: PJSIP\r\n"+
+			"EventVersion: 1\r\nAccountID: %s\r\nSessionID: %s\r\nLocalAddress: %s/%s/%s/5060\r\nRemoteAddress: "+
+			"%s/%s/%s/%d\r\n%s\r\n",
 			kind, at.Format("2006-01-02T15:04:05.000-0700"), account, call, family, transport, local, family, transport,
 			from,
 			1024+random.IntN(60_000), extra)

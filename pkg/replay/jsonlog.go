@@ -9,14 +9,15 @@ import (
 	"github.com/ringwall/ringwall/pkg/asterisk/event"
 )
 
-// textKeys are where programs that write JSON put a line of another's log, the first that has one counts: the journal,
-// Asterisk itself and many others, docker, GELF, Loki, Google's and Splunk's, OpenTelemetry, CloudWatch.
+// textKeys are the keys under which programs that write JSON put the line of another program's log. The first that
+// has one counts. They are of the journal, Asterisk itself and many others, docker, GELF, Loki, Google's and
+// Splunk's, OpenTelemetry, CloudWatch.
 var textKeys = [...]string{
 	"MESSAGE", "message", "log", "full_message", "short_message", "line", "msg", "textPayload", "_raw", "body", "Body",
 	"stringValue", "@message",
 }
 
-// listKeys are where they put objects with one, or lists of these.
+// listKeys are the keys under which they put objects with such a key, or lists of these.
 var listKeys = [...]string{
 	"_source", "result", "results", "jsonPayload", "attributes", "body", "Body", "data", "streams", "values", "hits",
 	"events", "logEvents", "logs", "entries", "fields",
@@ -24,24 +25,24 @@ var listKeys = [...]string{
 
 func isTextKey(key string) bool { return slices.Contains(textKeys[:], key) }
 
-// maxDepth is how deep an object may stand in others.
+// maxDepth is how many objects may be nested in one another.
 const maxDepth = 8
 
-// value is a part of a line of JSON that is still to be looked at.
-type value struct {
+// pendingJSON is a part of a line of JSON that is still to be looked at.
+type pendingJSON struct {
 	raw   json.RawMessage
 	depth int
 }
 
 // decodeJSON decodes a line of a JSON log: the message of an object (see textKeys), which may be a string, a list of
 // bytes, as journalctl writes what is not UTF-8, or again an object. Where an object holds many, they are left in
-// l.queue.
-func (l *lines) decodeJSON(line []byte, ev *event.Event) outcome {
+// l.pending.
+func (l *logLines) decodeJSON(line []byte, ev *event.Event) lineOutcome {
 	if line[0] == '[' {
 		var list []json.RawMessage
 		if json.Unmarshal(line, &list) == nil {
-			l.push(list, 0)
-			return outcome{err: event.ErrNotSecurity}
+			l.pushPending(list, 0)
+			return lineOutcome{err: event.ErrNotSecurity}
 		}
 		return decodeText(string(line), ev)
 	}
@@ -52,21 +53,22 @@ func (l *lines) decodeJSON(line []byte, ev *event.Event) outcome {
 	return l.decodeObject(object, ev, 0)
 }
 
-// decodePretty decodes an object over many lines, as journalctl -o json-pretty writes them, from the brace that stands
-// alone on a line to that which closes it. Where there is none, or what is in between is no object, they are lines.
-func (l *lines) decodePretty(line []byte, ev *event.Event) (outcome, bool) {
+// decodePrettyJSON decodes an object over many lines, as journalctl -o json-pretty writes them, from the brace that
+// stands alone on a line to that which closes it. Where there is none, or what is in between is no object, they are
+// lines.
+func (l *logLines) decodePrettyJSON(line []byte, ev *event.Event) (lineOutcome, bool) {
 	indent, ok := bytes.CutSuffix(bytes.TrimRight(line, " \t\r\n"), []byte("{"))
-	if !ok || len(l.again) > 0 || len(bytes.TrimLeft(indent, " \t")) > 0 {
-		return outcome{}, false
+	if !ok || len(l.readAhead) > 0 || len(bytes.TrimLeft(indent, " \t")) > 0 {
+		return lineOutcome{}, false
 	}
 	end := string(indent) + "}"
 	text := bytes.Clone(line)
-	number := l.number
+	number := l.lastLine
 	var read [][]byte
 	for len(text) < maxLine {
-		next, whole, err := l.read()
+		next, whole, err := l.readLine()
 		if err == errSkipped {
-			l.late = err
+			l.nextErr = err
 		}
 		if err != nil {
 			break
@@ -89,27 +91,27 @@ func (l *lines) decodePretty(line []byte, ev *event.Event) (outcome, bool) {
 			break
 		}
 	}
-	l.again, l.number = read, number
-	return outcome{}, false
+	l.readAhead, l.lastLine = read, number
+	return lineOutcome{}, false
 }
 
-// push puts a list before what is left of the queue.
-func (l *lines) push(list []json.RawMessage, depth int) {
+// pushPending puts a list before what is still pending.
+func (l *logLines) pushPending(list []json.RawMessage, depth int) {
 	if depth >= maxDepth {
 		return
 	}
 	slices.Reverse(list)
 	for _, raw := range list {
-		l.queue = append(l.queue, value{raw, depth + 1})
+		l.pending = append(l.pending, pendingJSON{raw, depth + 1})
 	}
 }
 
-// pop decodes the next part of a line.
-func (l *lines) pop(ev *event.Event) outcome {
-	v := l.queue[len(l.queue)-1]
-	l.queue = l.queue[:len(l.queue)-1]
-	if len(l.queue) == 0 {
-		l.queue = nil
+// decodePending decodes the next pending part of a line.
+func (l *logLines) decodePending(ev *event.Event) lineOutcome {
+	v := l.pending[len(l.pending)-1]
+	l.pending = l.pending[:len(l.pending)-1]
+	if len(l.pending) == 0 {
+		l.pending = nil
 	}
 	*ev = event.Event{}
 	switch v.raw[0] {
@@ -124,30 +126,30 @@ func (l *lines) pop(ev *event.Event) outcome {
 			break
 		}
 		if len(list) >= 2 && list[0][0] == '"' { // Loki's [TIME, LINE]
-			if line, ok := text(list[1]); ok {
+			if line, ok := jsonText(list[1]); ok {
 				return l.decodeValue(line, true, ev, v.depth)
 			}
 		}
-		l.push(list, v.depth)
+		l.pushPending(list, v.depth)
 	}
-	return outcome{err: event.ErrNotSecurity}
+	return lineOutcome{err: event.ErrNotSecurity}
 }
 
-func (l *lines) decodeObject(object map[string]json.RawMessage, ev *event.Event, depth int) outcome {
+func (l *logLines) decodeObject(object map[string]json.RawMessage, ev *event.Event, depth int) lineOutcome {
 	*ev = event.Event{}
-	found := outcome{err: event.ErrNotSecurity}
-	level, named := text(object["level"])
+	found := lineOutcome{err: event.ErrNotSecurity}
+	level, named := jsonText(object["level"])
 	if inner := object["logmsg"]; inner != nil { // Asterisk's own (main/logger.c)
 		var logmsg map[string]json.RawMessage
 		if json.Unmarshal(inner, &logmsg) == nil {
-			level, named = text(logmsg["level"])
-			if msg, ok := text(logmsg["message"]); ok {
+			level, named = jsonText(logmsg["level"])
+			if msg, ok := jsonText(logmsg["message"]); ok {
 				return l.decodeValue(msg, !named || level == "SECURITY", ev, depth)
 			}
 		}
 	}
 	for _, key := range textKeys {
-		msg, ok := text(object[key])
+		msg, ok := jsonText(object[key])
 		if !ok {
 			continue
 		}
@@ -167,7 +169,7 @@ func (l *lines) decodeObject(object map[string]json.RawMessage, ev *event.Event,
 		if len(raw) == 0 || raw[0] != '{' && raw[0] != '[' {
 			continue
 		}
-		l.push([]json.RawMessage{raw}, depth)
+		l.pushPending([]json.RawMessage{raw}, depth)
 		break // another key may hold the same again
 	}
 	return found
@@ -175,7 +177,7 @@ func (l *lines) decodeObject(object map[string]json.RawMessage, ev *event.Event,
 
 // decodeValue decodes the text of an object. bare says whether an event may stand in it without a log's head: a
 // message of another level may begin with anything, such as what a dialplan logs.
-func (l *lines) decodeValue(msg string, bare bool, ev *event.Event, depth int) outcome {
+func (l *logLines) decodeValue(msg string, bare bool, ev *event.Event, depth int) lineOutcome {
 	if depth < maxDepth && strings.HasPrefix(msg, "{") {
 		var object map[string]json.RawMessage
 		if json.Unmarshal([]byte(msg), &object) == nil {
@@ -187,14 +189,14 @@ func (l *lines) decodeValue(msg string, bare bool, ev *event.Event, depth int) o
 		return decodeText(msg, ev)
 	}
 	if bare {
-		return outcome{times: 1, line: msg, text: msg, err: event.DecodeMessage(msg, ev)}
+		return lineOutcome{repeats: 1, line: msg, text: msg, err: event.DecodeMessage(msg, ev)}
 	}
-	return outcome{line: msg, text: msg, posed: true, err: event.DecodeLine(msg, ev)}
+	return lineOutcome{line: msg, text: msg, posed: true, err: event.DecodeLine(msg, ev)}
 }
 
-// text reads a JSON string, or the list of bytes as which journalctl writes a message that is not UTF-8, or a list of
-// one string, as Elasticsearch has it.
-func text(raw json.RawMessage) (string, bool) {
+// jsonText reads a JSON string, or the list of bytes as which journalctl writes a message that is not UTF-8, or a
+// list of one string, as Elasticsearch has it.
+func jsonText(raw json.RawMessage) (string, bool) {
 	if len(raw) == 0 {
 		return "", false
 	}

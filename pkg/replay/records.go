@@ -22,84 +22,84 @@ var (
 	errTruncated = errors.New("cut off")
 )
 
-// A records is one open recording. Next decodes the next record, a frame or a line, into ev, and says how often it
-// stands there for. Its error is nil for an event, event.ErrNotSecurity, a *security.TamperError for what nobody
-// but an attacker makes, an *unclearError for what else is no event and has parts of one, errSkipped, errTruncated,
-// or final.
-type records interface {
+// recordReader reads the records of one recording, frames or lines. next decodes the next record into ev, and says
+// how many equal ones it stands for. Its error is nil for an event; event.ErrNotSecurity for what is none; a
+// *event.TamperError for what nobody but an attacker makes; an *unclearError for what is no event and yet has parts
+// of one; errSkipped; errTruncated; and any other is final.
+type recordReader interface {
 	next(ev *event.Event) (times int64, err error)
-	// place is the number of the line where the last record begins, counted from 1, or 0 where it is not known.
-	place() int64
+	// lineNumber is the number of the line where the last record begins, counted from 1, or 0 where it is not known.
+	lineNumber() int64
 }
 
-func newRecords(r *bufio.Reader, f Format) records {
+func newRecordReader(r *bufio.Reader, f Format) recordReader {
 	switch f {
 	case AMI:
-		t := &tail{r: r}
-		return &frames{splitter: ami.NewSplitter(t, ami.Limits{}), tail: t}
+		t := &endingReader{r: r}
+		return &amiFrames{splitter: ami.NewSplitter(t, ami.Limits{}), tail: t}
 	case AMILF:
-		t := &tail{r: &mender{r: r}}
-		return &frames{splitter: ami.NewSplitter(t, ami.Limits{}), tail: t, edited: true}
+		t := &endingReader{r: &lineMender{r: r}}
+		return &amiFrames{splitter: ami.NewSplitter(t, ami.Limits{}), tail: t, edited: true}
 	case Journal:
-		return &export{lines: lines{r: r}}
+		return &journalEntries{logLines: logLines{r: r}}
 	}
-	return &lines{r: r, json: f == JSON}
+	return &logLines{r: r, json: f == JSON}
 }
 
-// frames reads an AMI recording, of one connection or of several after one another.
-type frames struct {
-	splitter *ami.Splitter
-	tail     *tail
-	begun    bool
-	half     bool // the recording may have begun inside of a frame
-	edited   bool // by a program that changes ends of lines: then anything may be missing
-	mended   bool // blanks at ends of lines had to be put back
-	held     *held
-	at       int64 // line where the last frame begins; 0 once it is not known
-	line     int64 // that was read last; negative once it is not known
+// amiFrames reads an AMI recording, of one connection or of several after one another.
+type amiFrames struct {
+	splitter     *ami.Splitter
+	tail         *endingReader
+	begun        bool // the first frame was read
+	startsInside bool // the recording may have begun inside of a frame
+	edited       bool // by a program that changes ends of lines: then anything may be missing
+	blanksMended bool // blanks at ends of lines had to be put back
+	peeked       *peekedFrame
+	frameLine    int64 // number of the line where the last frame begins; 0 once it is not known
+	lastLine     int64 // number of the line that was read last; negative once it is not known
 }
 
-func (f *frames) place() int64 { return f.at }
+func (f *amiFrames) lineNumber() int64 { return f.frameLine }
 
-// held is a frame that was read to see whether there is another.
-type held struct {
+// peekedFrame is a frame that was read to see whether there is another.
+type peekedFrame struct {
 	frame string
 	err   error
 }
 
-func (f *frames) read() (string, error) {
-	if h := f.held; h != nil {
-		f.held = nil
+func (f *amiFrames) readFrame() (string, error) {
+	if h := f.peeked; h != nil {
+		f.peeked = nil
 		return h.frame, h.err
 	}
 	return f.splitter.Next()
 }
 
-func (f *frames) next(ev *event.Event) (int64, error) {
-	frame, err := f.read()
+func (f *amiFrames) next(ev *event.Event) (int64, error) {
+	frame, err := f.readFrame()
 	switch {
 	case err == nil:
 	case err == io.ErrUnexpectedEOF: // the splitter's own; a reader's comes as a *readError
 		return 0, errTruncated
 	case errors.Is(err, ami.ErrOversize):
-		f.line = -1
+		f.lastLine = -1
 		return 0, errSkipped
 	default:
 		return 0, err
 	}
 	if !f.begun {
-		f.begun, f.half = true, f.splitter.Banner() == ""
-		if !f.half && f.line >= 0 {
-			f.line++
+		f.begun, f.startsInside = true, f.splitter.Banner() == ""
+		if !f.startsInside && f.lastLine >= 0 {
+			f.lastLine++
 		}
 	}
-	f.at = 0
-	if f.line >= 0 {
-		f.at = f.line + 1
-		f.line += int64(strings.Count(frame, "\n")) + 2
+	f.frameLine = 0
+	if f.lastLine >= 0 {
+		f.frameLine = f.lastLine + 1
+		f.lastLine += int64(strings.Count(frame, "\n")) + 2
 	}
-	half := f.half
-	f.half = false
+	half := f.startsInside
+	f.startsInside = false
 	if _, rest, ok := ami.CutBanner(frame); ok {
 		frame = rest
 	}
@@ -109,44 +109,44 @@ func (f *frames) next(ev *event.Event) (int64, error) {
 	}
 	var bad *event.TamperError
 	if !errors.As(err, &bad) {
-		if strings.HasPrefix(frame, "Event: ") && !strings.Contains(frame, "\n") && f.last() {
+		if strings.HasPrefix(frame, "Event: ") && !strings.Contains(frame, "\n") && f.isCutOff() {
 			return 0, errTruncated
 		}
 		return 0, err
 	}
 	if !f.edited {
-		if whole := mend(frame); whole != frame && event.Decode(whole, ev) == nil {
-			f.mended = true
+		if whole := mendFrame(frame); whole != frame && event.Decode(whole, ev) == nil {
+			f.blanksMended = true
 			return 1, nil
 		}
 	}
 	switch {
-	case half && bad.Reason == event.ReasonStray, endsInLogin(frame), f.last():
+	case half && bad.Reason == event.ReasonStray, endsInLogin(frame), f.isCutOff():
 		return 0, errTruncated
-	case !f.edited && !f.mended && injected(frame, bad):
+	case !f.edited && !f.blanksMended && isInjected(frame, bad):
 		return 0, err
 	}
-	u := unclear(f.at, frame, err)
+	u := newUnclearError(f.frameLine, frame, err)
 	if u.Try != tryValues {
 		u.Try = tryAMI
 	}
 	return 0, u
 }
 
-// last says whether the frame that was read last is the last, and the recording ended within it.
-func (f *frames) last() bool {
+// isCutOff says whether the frame that was read last is the last, and the recording ended within it.
+func (f *amiFrames) isCutOff() bool {
 	if !f.tail.added {
 		return false
 	}
-	frame, err := f.read()
-	f.held = &held{frame, err}
+	frame, err := f.readFrame()
+	f.peeked = &peekedFrame{frame, err}
 	return err == io.EOF
 }
 
-// injected says whether nobody but an attacker can have made a frame that is no event of Asterisk's, in a recording
+// isInjected says whether nobody but an attacker can have made a frame that is no event of Asterisk's, in a recording
 // that is as it came: with a CR within a line, with a header that stands twice, without a beginning, or broken right
 // after what a peer chose.
-func injected(frame string, bad *event.TamperError) bool {
+func isInjected(frame string, bad *event.TamperError) bool {
 	if bad.Reason == event.ReasonControl || bad.Reason == event.ReasonStray {
 		return true
 	}
@@ -163,7 +163,7 @@ func injected(frame string, bad *event.TamperError) bool {
 	if bad.Reason != event.ReasonOrder || n < 2 || n > len(keys) {
 		return false
 	}
-	return chosen(keys[n-2]) || n == len(keys) && chosen(keys[n-1])
+	return isPeerChosen(keys[n-2]) || n == len(keys) && isPeerChosen(keys[n-1])
 }
 
 // endsInLogin says whether a frame is the piece that a lost connection left, and then the beginning of the next
@@ -177,70 +177,70 @@ func endsInLogin(frame string) bool {
 	return ok && strings.HasPrefix(rest, "Response: ")
 }
 
-// lines reads a log. A line ends at LF and nowhere else.
-type lines struct {
-	r       *bufio.Reader
-	buf     []byte
-	json    bool // lines that begin with { or [ are JSON
-	begun   bool
-	number  int64 // of the line that was read last
-	event   bool  // the last line was one
-	longest int   // event that was whole, in characters
-	half    *half // an event that may go on in the next line
-	late    error // to be said before anything else is read
-	queue   []value
-	again   [][]byte // lines that were read ahead
+// logLines reads a log. A line ends at LF and nowhere else.
+type logLines struct {
+	r            *bufio.Reader
+	buf          []byte // of a line that is longer than r's buffer
+	json         bool   // lines that begin with { or [ are JSON
+	begun        bool   // the first line was read
+	lastLine     int64  // number of the line that was read last
+	lastWasEvent bool
+	longestEvent int           // of those in one line, in characters
+	firstHalf    *halfEvent    // an event that may go on in the next line
+	nextErr      error         // to be returned before anything else is read
+	pending      []pendingJSON // parts of the line that was read last; the next one is the last
+	readAhead    [][]byte      // lines to be read again
 }
 
-func (l *lines) place() int64 { return l.number }
+func (l *logLines) lineNumber() int64 { return l.lastLine }
 
-func (l *lines) next(ev *event.Event) (int64, error) {
+func (l *logLines) next(ev *event.Event) (int64, error) {
 	for {
-		if err := l.late; err != nil {
-			l.late = nil
+		if err := l.nextErr; err != nil {
+			l.nextErr = nil
 			*ev = event.Event{}
 			return 0, err
 		}
-		if len(l.queue) > 0 {
-			o := l.pop(ev)
+		if len(l.pending) > 0 {
+			o := l.decodePending(ev)
 			if o.err == nil || o.err == event.ErrNotSecurity {
-				return o.times, o.err
+				return o.repeats, o.err
 			}
-			return 0, l.judge(o, true, false)
+			return 0, l.judgeLine(o, true, false)
 		}
-		line, whole, err := l.read()
+		line, whole, err := l.readLine()
 		if err != nil {
-			if l.half != nil {
-				err, l.half, l.late = l.half.err, nil, err
+			if l.firstHalf != nil {
+				err, l.firstHalf, l.nextErr = l.firstHalf.err, nil, err
 			}
 			return 0, err
 		}
 		first := !l.begun
 		l.begun = true
-		o := l.decode(line, ev)
-		if o.err == event.ErrNotSecurity && l.event && isFolded(o.line) {
+		o := l.decodeLine(line, ev)
+		if o.err == event.ErrNotSecurity && l.lastWasEvent && isFolded(o.line) {
 			o.err = errFolded
 		}
-		err, l.event = o.err, o.err == nil
-		if err == nil && len(line) > l.longest {
-			l.longest = max(l.longest, utf8.RuneCount(line))
+		err, l.lastWasEvent = o.err, o.err == nil
+		if err == nil && len(line) > l.longestEvent {
+			l.longestEvent = max(l.longestEvent, utf8.RuneCount(line))
 		}
 		if err != nil && err != event.ErrNotSecurity {
-			err = l.judge(o, whole, first)
-		} else if l.half == nil {
-			return o.times, err
+			err = l.judgeLine(o, whole, first)
+		} else if l.firstHalf == nil {
+			return o.repeats, err
 		}
-		said := l.pair(o, len(line), err)
+		said := l.pairHalves(o, len(line), err)
 		if said == nil && err != nil {
 			continue
 		}
-		return o.times, said
+		return o.repeats, said
 	}
 }
 
-func (l *lines) decode(line []byte, ev *event.Event) outcome {
+func (l *logLines) decodeLine(line []byte, ev *event.Event) lineOutcome {
 	if l.json && len(line) > 0 {
-		if o, ok := l.decodePretty(line, ev); ok {
+		if o, ok := l.decodePrettyJSON(line, ev); ok {
 			return o
 		}
 		object := trimJSON(line)
@@ -268,11 +268,11 @@ func trimJSON(line []byte) []byte {
 	return line
 }
 
-// read returns the next line, and whether it had an end. The line is valid until the next call.
-func (l *lines) read() (line []byte, whole bool, err error) {
-	l.number++
-	if len(l.again) > 0 {
-		line, l.again = l.again[0], l.again[1:]
+// readLine returns the next line, and whether it had an end. The line is valid until the next call.
+func (l *logLines) readLine() (line []byte, whole bool, err error) {
+	l.lastLine++
+	if len(l.readAhead) > 0 {
+		line, l.readAhead = l.readAhead[0], l.readAhead[1:]
 		return line, true, nil
 	}
 	line, err = l.r.ReadSlice('\n')

@@ -21,10 +21,10 @@ const (
 	second        = int64(time.Second)
 	minute        = int64(time.Minute)
 
-	// settleTime is for how long nothing happens after a recording's end.
-	settleTime = minute
-	// maxOwn bounds the addresses of the PBX that are learned from LocalAddress.
-	maxOwn = 64
+	// quietAfterEnd is for how long the engine is ticked after the end of a recording, so that what is due comes out.
+	quietAfterEnd = minute
+	// maxLocalAddresses bounds the addresses of the PBX that are learned from LocalAddress.
+	maxLocalAddresses = 64
 )
 
 // Options are what a replay plays by and tells.
@@ -61,34 +61,35 @@ func Run(ctx context.Context, names []string, o Options) (*Summary, error) {
 		now: math.MinInt64}
 	p.engine.SetLocate(o.Place)
 	if p.engine.SetMultipliers(o.Multiply, o.Place); !o.Multiply.IsZero() {
-		p.note("points were multiplied by where addresses are registered today, which need not be where they were then")
+		p.addNote("points were multiplied by where addresses are registered today, which need not be where they were " +
+			"then")
 	}
-	m := &meter{ctx: ctx, report: o.Progress, events: &p.events, last: time.Now()}
-	streams := make([]*stream, len(names))
+	m := &progressMeter{ctx: ctx, report: o.Progress, events: &p.events, last: time.Now()}
+	recordings := make([]*recording, len(names))
 	defer func() {
-		for _, s := range streams {
+		for _, s := range recordings {
 			if s != nil {
 				s.close()
 			}
 		}
 	}()
 	for i, name := range names {
-		streams[i] = open(name, o.Stdin, m)
-		if !streams[i].done {
-			streams[i].counts.From = streams[i].ev.Time
+		recordings[i] = openRecording(name, o.Stdin, m)
+		if !recordings[i].done {
+			recordings[i].counts.From = recordings[i].ev.Time
 		}
 	}
-	p.allow(streams)
-	if err := p.play(ctx, p.order(streams)); err != nil {
+	p.allowAlways(recordings)
+	if err := p.playAll(ctx, p.orderRecordings(recordings)); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p.finish(streams)
+	p.finishSummary(recordings)
 	if m.report != nil {
-		m.p.Events = p.events
-		m.report(m.p)
+		m.progress.Events = p.events
+		m.report(m.progress)
 	}
 	return p.tally.sum, nil
 }
@@ -96,27 +97,28 @@ func Run(ctx context.Context, names []string, o Options) (*Summary, error) {
 // player plays the events of all files to one engine.
 type player struct {
 	Options
-	engine *engine.Engine
-	tally  *tally
-	now    int64 // time of the engine, ns
-	tick   int64 // when it was last ticked
-	from   int64
-	events int64
-	out    []ban.Decision
-	own    []netip.Addr // addresses of the PBX
-	local  netip.Addr   // of the event before
-	merged bool
+	engine    *engine.Engine
+	tally     *tally
+	now       int64          // time of the engine, ns; math.MinInt64 before the first event
+	lastTick  int64          // when the engine was last ticked, ns
+	firstTime int64          // of the first event of all files, ns; 0 where there is none
+	events    int64          // so far
+	decisions []ban.Decision // of the latest call of the engine
+
+	localAddresses []netip.Addr // of the PBX, that were allowed
+	lastLocal      netip.Addr   // LocalAddress of the event before
+	overlapNoted   bool
 }
 
-// alwaysAllowed is what no policy bans.
+// alwaysAllowed are the prefixes that the daemon bans under no policy.
 var alwaysAllowed = [...]string{"127.0.0.0/8", "::1/128", "169.254.0.0/16", "fe80::/10"}
 
-// allow names to the engine what the daemon would always allow, and notes what it does not know.
-func (p *player) allow(streams []*stream) {
+// allowAlways allows what the daemon would always allow, and adds a note on host names, which are not looked up.
+func (p *player) allowAlways(recordings []*recording) {
 	at := p.Empty
-	for _, s := range streams {
-		if !s.done && (p.from == 0 || s.at < p.from) {
-			p.from, at = s.at, s.ev.Time
+	for _, s := range recordings {
+		if !s.done && (p.firstTime == 0 || s.timeNS < p.firstTime) {
+			p.firstTime, at = s.timeNS, s.ev.Time
 		}
 	}
 	for _, a := range alwaysAllowed {
@@ -129,41 +131,42 @@ func (p *player) allow(streams []*stream) {
 		}
 	}
 	if len(hosts) > 0 {
-		p.note("host names of policy.allow are not looked up, since they stood for other addresses then: %s",
+		p.addNote("host names of policy.allow are not looked up, since they stood for other addresses then: %s",
 			strings.Join(hosts, ", "))
 	}
 }
 
-// order puts files in the order of their first events, those without any first.
-func (p *player) order(streams []*stream) []*stream {
-	byTime := func(a, b *stream) int {
+// orderRecordings puts files in the order of their first events, those without any first.
+func (p *player) orderRecordings(recordings []*recording) []*recording {
+	byTime := func(a, b *recording) int {
 		switch {
-		case a.at < b.at:
+		case a.timeNS < b.timeNS:
 			return -1
-		case a.at > b.at:
+		case a.timeNS > b.timeNS:
 			return 1
 		}
 		return 0
 	}
-	if !slices.IsSortedFunc(slices.DeleteFunc(slices.Clone(streams), func(s *stream) bool { return s.done }), byTime) {
-		sorted := slices.Clone(streams)
+	if !slices.IsSortedFunc(slices.DeleteFunc(slices.Clone(recordings), func(s *recording) bool { return s.done }),
+		byTime) {
+		sorted := slices.Clone(recordings)
 		slices.SortStableFunc(sorted, byTime)
-		copy(streams, sorted)
-		p.note("the files were put in the order of their first events")
+		copy(recordings, sorted)
+		p.addNote("the files were put in the order of their first events")
 	}
-	return slices.Clone(streams)
+	return slices.Clone(recordings)
 }
 
-func (p *player) note(format string, args ...any) {
+func (p *player) addNote(format string, args ...any) {
 	p.tally.sum.Notes = append(p.tally.sum.Notes, fmt.Sprintf(format, args...))
 }
 
-// play takes the oldest event of all files until there is none.
-func (p *player) play(ctx context.Context, queue []*stream) error {
+// playAll takes the oldest event of all files until there is none.
+func (p *player) playAll(ctx context.Context, queue []*recording) error {
 	for len(queue) > 0 {
 		s := queue[0]
-		for _, bad := range s.bad {
-			if err := p.tampered(bad); err != nil {
+		for _, bad := range s.tamperedBefore {
+			if err := p.playTampering(bad); err != nil {
 				return err
 			}
 		}
@@ -171,107 +174,108 @@ func (p *player) play(ctx context.Context, queue []*stream) error {
 			queue = queue[1:]
 			continue
 		}
-		for range min(s.times, maxRepeats) {
-			if err := p.event(s); err != nil {
+		for range min(s.repeats, maxRepeats) {
+			if err := p.playEvent(s); err != nil {
 				return err
 			}
 		}
-		s.advance()
+		s.readNext()
 		if s.err != nil && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		for i := 1; i < len(queue) && !s.done && queue[i].at < s.at; i++ {
+		for i := 1; i < len(queue) && !s.done && queue[i].timeNS < s.timeNS; i++ {
 			queue[i-1], queue[i] = queue[i], s
-			p.overlap(queue[i-1], s)
+			p.noteOverlap(queue[i-1], s)
 		}
 	}
 	if p.now == math.MinInt64 {
 		return nil
 	}
-	return p.advance(p.now + settleTime)
+	return p.advanceTo(p.now + quietAfterEnd)
 }
 
-func (p *player) overlap(a, b *stream) {
-	if !p.merged {
-		p.merged = true
-		p.note("%s and %s overlap in time: events of several files were merged by their time", b.name, a.name)
+func (p *player) noteOverlap(a, b *recording) {
+	if !p.overlapNoted {
+		p.overlapNoted = true
+		p.addNote("%s and %s overlap in time: events of several files were merged by their time", b.name, a.name)
 	}
 }
 
-func (p *player) event(s *stream) error {
+func (p *player) playEvent(s *recording) error {
 	if p.now == math.MinInt64 {
-		p.now, p.tick = s.at, s.at
+		p.now, p.lastTick = s.timeNS, s.timeNS
 	}
-	if err := p.advance(s.at); err != nil {
+	if err := p.advanceTo(s.timeNS); err != nil {
 		return err
 	}
 	p.events++
-	if !p.tally.event(&s.ev, p.now) {
+	if !p.tally.countEvent(&s.ev, p.now) {
 		return nil
 	}
-	p.out = p.out[:0]
-	if l := s.ev.Local.AddrPort.Addr(); l != p.local {
-		p.local = l
-		p.learn(l)
+	p.decisions = p.decisions[:0]
+	if l := s.ev.Local.AddrPort.Addr(); l != p.lastLocal {
+		p.lastLocal = l
+		p.allowLocalAddress(l)
 	}
-	p.out = p.engine.Handle(time.Unix(0, p.now).UTC(), p.PBX, &s.ev, p.out)
-	return p.decide()
+	p.decisions = p.engine.Handle(time.Unix(0, p.now).UTC(), p.PBX, &s.ev, p.decisions)
+	return p.reportDecisions()
 }
 
-// learn allows an address of the PBX itself: the one at which a request came in.
-func (p *player) learn(a netip.Addr) {
-	if !a.IsValid() || a.IsUnspecified() || len(p.own) >= maxOwn || slices.Contains(p.own, a) {
+// allowLocalAddress allows an address of the PBX itself: the one at which a request came in.
+func (p *player) allowLocalAddress(a netip.Addr) {
+	if !a.IsValid() || a.IsUnspecified() || len(p.localAddresses) >= maxLocalAddresses ||
+		slices.Contains(p.localAddresses, a) {
 		return
 	}
-	p.own = append(p.own, a)
-	p.out = p.engine.Allow(time.Unix(0, p.now).UTC(), netip.PrefixFrom(a, a.BitLen()), "host", "")
+	p.localAddresses = append(p.localAddresses, a)
+	p.decisions = p.engine.Allow(time.Unix(0, p.now).UTC(), netip.PrefixFrom(a, a.BitLen()), "host", "")
 }
 
-// tampered judges what has no time of its own: it happened after the last event.
-func (p *player) tampered(bad tampered) error {
+// playTampering reports tampering, which has no time of its own, at the time of the last event.
+func (p *player) playTampering(bad tamperCount) error {
 	now := p.Empty
 	switch {
 	case p.now != math.MinInt64:
 		now = time.Unix(0, p.now).UTC()
-	case p.from != 0:
-		now = time.Unix(0, p.from).UTC()
+	case p.firstTime != 0:
+		now = time.Unix(0, p.firstTime).UTC()
 	}
-	p.events += bad.n
-	p.tally.sum.Reasons[bad.reason] += bad.n
-	p.out = p.engine.ReportTampering(now, p.PBX, bad.reason, nil, p.out[:0])
-	return p.decide()
+	p.events += bad.count
+	p.tally.sum.Reasons[bad.reason] += bad.count
+	p.decisions = p.engine.ReportTampering(now, p.PBX, bad.reason, nil, p.decisions[:0])
+	return p.reportDecisions()
 }
 
-// advance moves the time to at. The engine is ticked as the daemon would, once a second; but in a silence of hours,
+// advanceTo moves the time to at. The engine is ticked as the daemon would, once a second; but in a silence of hours,
 // where little can become due, more seldom.
-func (p *player) advance(at int64) error {
+func (p *player) advanceTo(at int64) error {
 	const most = 1000
-	if at-p.tick < second {
+	if at-p.lastTick < second {
 		p.now = max(p.now, at)
 		return nil
 	}
 	step := second
-	for n := 0; at-p.tick >= step; n++ {
-		p.tick += step
+	for n := 0; at-p.lastTick >= step; n++ {
+		p.lastTick += step
 		for more := true; more; {
-			p.out, more = p.engine.Tick(time.Unix(0, p.tick).UTC(), p.out[:0])
-			if err := p.decide(); err != nil {
+			p.decisions, more = p.engine.Tick(time.Unix(0, p.lastTick).UTC(), p.decisions[:0])
+			if err := p.reportDecisions(); err != nil {
 				return err
 			}
 		}
 		if n == 90 {
-			step = max(minute, (at-p.tick)/most)
+			step = max(minute, (at-p.lastTick)/most)
 		}
 	}
 	p.now = max(p.now, at)
 	return nil
 }
 
-func (p *player) decide() error {
-	for i := range p.out {
-		p.tally.decision(&p.out[i])
+func (p *player) reportDecisions() error {
+	for i := range p.decisions {
+		p.tally.countDecision(&p.decisions[i])
 		if p.Decide != nil {
-			if err := p.Decide(p.out[i]); err != nil {
+			if err := p.Decide(p.decisions[i]); err != nil {
 				return err
 			}
 		}
@@ -279,11 +283,11 @@ func (p *player) decide() error {
 	return nil
 }
 
-// finish adds up the files.
-func (p *player) finish(streams []*stream) {
+// finishSummary adds up the files and writes the notes.
+func (p *player) finishSummary(recordings []*recording) {
 	sum := p.tally.sum
 	var silent []string // files without any event
-	for _, s := range streams {
+	for _, s := range recordings {
 		f := s.counts
 		if s.err != nil {
 			f.Error = s.err.Error()
@@ -299,14 +303,15 @@ func (p *player) finish(streams []*stream) {
 		case f.Error == "" && f.Decoded == 0:
 			silent = append(silent, f.Name)
 		case f.Format == AMILF:
-			p.note("%s has lost the CR of its line ends: an injected LF looks like a line's end in it, so trust it less", s.name)
+			p.addNote("%s has lost the CR of its line ends: an injected LF looks like a line's end in it, so trust "+
+				"it less", s.name)
 		}
-		if f, ok := s.recs.(*frames); ok && f.mended {
-			p.note("%s has lost the blanks at the ends of its lines, which editors cut; they were put back", s.name)
+		if f, ok := s.records.(*amiFrames); ok && f.blanksMended {
+			p.addNote("%s has lost the blanks at the ends of its lines, which editors cut; they were put back", s.name)
 		}
-		if s.back > time.Minute {
-			p.note("the clock of %s went back by up to %s: the engine's time stood still until it had caught up",
-				s.name, s.back.Round(time.Second))
+		if s.clockStepBack > time.Minute {
+			p.addNote("the clock of %s went back by up to %s: the engine's time stood still until it had caught up",
+				s.name, s.clockStepBack.Round(time.Second))
 		}
 	}
 	if n := len(silent); n > 0 {
@@ -315,26 +320,27 @@ func (p *player) finish(streams []*stream) {
 		if n > most {
 			more = fmt.Sprintf(" and %d more", n-most)
 		}
-		p.note("no security event in %s%s; expected are a log with \"security\" in logger.conf, or AMI recorded with read=security",
+		p.addNote("no security event in %s%s; expected are a log with \"security\" in logger.conf, or AMI recorded "+
+			"with read=security",
 			strings.Join(silent[:min(n, most)], ", "), more)
 	}
 	sum.Events = sum.Decoded + sum.Repeated + sum.Tampered
 	if sum.Decoded > 0 {
-		sum.From = time.Unix(0, p.from).UTC()
-		for _, s := range streams {
+		sum.From = time.Unix(0, p.firstTime).UTC()
+		for _, s := range recordings {
 			if s.counts.Decoded > 0 {
-				sum.To = later(sum.To, time.Unix(0, s.at).UTC())
+				sum.To = laterOf(sum.To, time.Unix(0, s.timeNS).UTC())
 			}
 		}
 	}
-	limited := p.engine.Stats(time.Unix(0, max(p.now, p.from)).UTC()).Limited
+	limited := p.engine.Stats(time.Unix(0, max(p.now, p.firstTime)).UTC()).Limited
 	for _, name := range slices.Sorted(maps.Keys(limited)) {
-		p.note("the bound %s of the policy was hit %d times", name, limited[name])
+		p.addNote("the bound %s of the policy was hit %d times", name, limited[name])
 	}
-	p.tally.finish()
+	p.tally.finishLists()
 }
 
-func later(a, b time.Time) time.Time {
+func laterOf(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b
 	}

@@ -95,7 +95,8 @@ func utf16File(big, mark bool) func([]entry) string {
 // console is a line with the colours of Asterisk's console, whose ESC [ is written as esc.
 func coloured(esc string) func(e entry) string {
 	return func(e entry) string {
-		s := "May 21 14:53:30 pbx asterisk[8]: [2025-05-21 14:53:30] \x1b[1;33mSECURITY\x1b[0m[145]: \x1b[1;37mres_security_log.c\x1b[0m:" +
+		s := "May 21 14:53:30 pbx asterisk[8]: [2025-05-21 14:53:30] \x1b[1;33mSECURITY\x1b[0m[145]: " +
+			"\x1b[1;37mres_security_log.c\x1b[0m:" +
 			"\x1b[1;37m114\x1b[0m \x1b[1;37msecurity_event_stasis_cb\x1b[0m: "
 		return strings.ReplaceAll(s, "\x1b[", esc) + e.message
 	}
@@ -153,7 +154,10 @@ var shapes = []shape{
 	{"grep --color of an address", each(func(e entry) string {
 		return strings.Replace(e.file, source, "\x1b[01;31m\x1b[K"+source+"\x1b[m\x1b[K", 1)
 	})},
-	{"RFC 5424 with a byte order mark", each(func(e entry) string { return "<133>1 2025-05-21T14:53:30.101Z pbx asterisk 8 - - \ufeff" + e.tagged })},
+	{"RFC 5424 with a byte order mark", each(func(e entry) string {
+		return "<133>1 2025-05-21T14:53:30.101Z pbx " +
+			"asterisk 8 - - \ufeff" + e.tagged
+	})},
 	{"RFC 5424 with data and a byte order mark", each(func(e entry) string {
 		return `<133>1 2025-05-21T14:53:30.101Z pbx asterisk 8 - [a@1 k="]\"\\" l="x y"][b@2] ` + "\ufeff" + e.tagged
 	})},
@@ -162,7 +166,8 @@ var shapes = []shape{
 		return fmt.Sprint(len(s)+1, " ", s)
 	})},
 	{"journalctl -o verbose", each(func(e entry) string {
-		return "Wed 2025-05-21 14:53:30.101000 UTC [s=1;i=2;b=3;m=4;t=5;x=6]\n    _TRANSPORT=syslog\n    PRIORITY=5\n    SYSLOG_IDENTIFIER=asterisk\n    MESSAGE=" + e.tagged
+		return "Wed 2025-05-21 14:53:30.101000 UTC [s=1;i=2;b=3;m=4;t=5;x=6]\n    _TRANSPORT=syslog\n    " +
+			"PRIORITY=5\n    SYSLOG_IDENTIFIER=asterisk\n    MESSAGE=" + e.tagged
 	})},
 	{"journalctl -o verbose of a container", each(func(e entry) string {
 		return "Wed 2025-05-21 14:53:30.101000 UTC [s=1;i=2;b=3;m=4;t=5;x=6]\n    CONTAINER_NAME=asterisk\n    MESSAGE=" + e.console + "\n    PRIORITY=6"
@@ -220,7 +225,8 @@ var shapes = []shape{
 	{"a list from Grafana", func(list []entry) string {
 		var items []string
 		for _, e := range list {
-			items = append(items, "  {\n    \"line\": "+quoted(e.file)+",\n    \"timestamp\": \"1747839210101000000\",\n    \"fields\": {}\n  }")
+			items = append(items, "  {\n    \"line\": "+quoted(e.file)+",\n    \"timestamp\": "+
+				"\"1747839210101000000\",\n    \"fields\": {}\n  }")
 		}
 		return "[\n" + strings.Join(items, ",\n") + "\n]\n"
 	}},
@@ -323,13 +329,13 @@ type found struct {
 func readAll(t testing.TB, data string) found {
 	t.Helper()
 	n := int64(0)
-	s := open("-", strings.NewReader(data), &meter{ctx: t.Context(), events: &n, last: time.Now()})
+	s := openRecording("-", strings.NewReader(data), &progressMeter{ctx: t.Context(), events: &n, last: time.Now()})
 	f := found{}
-	for ; !s.done; s.advance() {
+	for ; !s.done; s.readNext() {
 		ev := s.ev
 		ev.Account, ev.Session = strings.Clone(ev.Account), strings.Clone(ev.Session)
 		f.events = append(f.events, ev)
-		f.times += s.times
+		f.times += s.repeats
 		if len(f.events) > 1000 {
 			t.Fatal("there is no end")
 		}
@@ -657,8 +663,8 @@ func FuzzDecodeText(f *testing.F) {
 			}
 			return
 		}
-		if err := event.DecodeLine(o.text, &again); err != nil || ev != again || o.times < 1 {
-			t.Errorf("%q: %d times, %+v, %v", o.text, o.times, ev, err)
+		if err := event.DecodeLine(o.text, &again); err != nil || ev != again || o.repeats < 1 {
+			t.Errorf("%q: %d times, %+v, %v", o.text, o.repeats, ev, err)
 		}
 	})
 }

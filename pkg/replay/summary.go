@@ -109,7 +109,7 @@ func (s *Summary) Failed() bool {
 	return false
 }
 
-// MarshalJSON writes the summary line of the contract.
+// MarshalJSON writes the last line of replay --json.
 func (s *Summary) MarshalJSON() ([]byte, error) {
 	prefixes := make([]netip.Prefix, len(s.Customers))
 	customers := make([]customerJSON, len(s.Customers))
@@ -148,10 +148,12 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		Notes         []string         `json:"notes"`
 	}{
 		"summary", s.Events, s.Decoded, s.Repeated, s.NotUnderstood, s.Tampered, s.Sources, s.Bans, s.Trusted,
-		s.Observed, s.LoggedIn, s.Blocked, s.Passed, s.Skipped, s.Truncated, set(s.From), set(s.To), prefixes,
+		s.Observed, s.LoggedIn, s.Blocked, s.Passed, s.Skipped, s.Truncated, nilIfZero(s.From), nilIfZero(s.To),
+		prefixes,
 		customers,
-		list(s.Misconfigured), list(s.Breaches), list(s.Targeted), list(s.Guessing), s.NewPlaces, list(s.Accounts),
-		s.Reasons, list(s.Files), list(s.Notes),
+		neverNil(s.Misconfigured), neverNil(s.Breaches), neverNil(s.Targeted), neverNil(s.Guessing), s.NewPlaces,
+		neverNil(s.Accounts),
+		s.Reasons, neverNil(s.Files), neverNil(s.Notes),
 	})
 }
 
@@ -160,15 +162,15 @@ type customerJSON struct {
 	Duration float64 `json:"duration_seconds"`
 }
 
-func set(t time.Time) *time.Time {
+func nilIfZero(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
 	return &t
 }
 
-// list is never null in JSON.
-func list[T any](s []T) []T {
+// neverNil makes an empty list of nil, which would be null in JSON.
+func neverNil[T any](s []T) []T {
 	if s == nil {
 		return []T{}
 	}

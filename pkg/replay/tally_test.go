@@ -34,7 +34,8 @@ func TestCustomersWhoWouldBeBannedAreNamed(t *testing.T) {
 		{"from a banned network", slices.Concat(scan(0, "192.0.2.7"), scan(0, "192.0.2.8"),
 			[]wireEvent{login(time.Minute, "201", "192.0.2.99")}),
 			func(p *config.Policy) { p.Networks.Sources = 2 }, "192.0.2.0/24", 1},
-		{"elsewhere", slices.Concat(scan(0, "192.0.2.7"), []wireEvent{login(time.Minute, "201", "192.0.2.8")}), nil, "", 0},
+		{"elsewhere", slices.Concat(scan(0, "192.0.2.7"), []wireEvent{login(time.Minute, "201", "192.0.2.8")}), nil, "",
+			0},
 		{"allowed", at("192.0.2.7", 30*time.Minute), func(p *config.Policy) {
 			p.Allow = []config.AllowEntry{{Prefix: mustPrefix("192.0.2.0/24")}}
 		}, "", 0},

@@ -52,8 +52,8 @@ const (
 	tryExport = "try journalctl -o export again, and do not edit or copy its output as text"
 )
 
-// explain says why a record was not understood, and what to try.
-func explain(text string, err error) (why, try string) {
+// explainUnclear says why a record was not understood, and what to try.
+func explainUnclear(text string, err error) (why, try string) {
 	var bad *event.TamperError
 	switch {
 	case err == errBlob:
@@ -84,26 +84,26 @@ func explain(text string, err error) (why, try string) {
 	return whyShape, tryLog
 }
 
-func unclear(line int64, text string, err error) *unclearError {
-	why, try := explain(text, err)
+func newUnclearError(line int64, text string, err error) *unclearError {
+	why, try := explainUnclear(text, err)
 	return &unclearError{Unclear{Line: line, Why: why, Try: try,
-		Excerpt: cutName(strings.TrimSpace(text), excerptBytes)}}
+		Excerpt: shortenName(strings.TrimSpace(text), excerptBytes)}}
 }
 
-// forged says whether nobody but an attacker can have made a line of a log that is no event of Asterisk's: a field that
-// stands twice in one event, a line break within a whole one, or text that poses as an event in another message.
-func forged(text string, bad *event.TamperError) bool {
+// isForged says whether nobody but an attacker can have made a line of a log that is no event of Asterisk's: a field
+// that stands twice in one event, a line break within a whole one, or text that poses as an event in another message.
+func isForged(text string, bad *event.TamperError) bool {
 	switch bad.Reason {
 	case event.ReasonStray:
-		return poses(text)
+		return posesAsEvent(text)
 	case event.ReasonControl:
 		return true
 	}
 	return strings.Count(text, eventKey+`="`) == 1 && repeatsField(text)
 }
 
-// poses says whether a line is another message of Asterisk's that has an event within.
-func poses(text string) bool {
+// posesAsEvent says whether a line is another message of Asterisk's that has an event within.
+func posesAsEvent(text string) bool {
 	head, _, _ := strings.Cut(text, `"`)
 	if !strings.HasSuffix(head, eventKey+"=") {
 		return false
@@ -117,7 +117,7 @@ func poses(text string) bool {
 			continue
 		}
 		rest := head[i+len(level):]
-		if n := digits(rest); n > 0 && strings.HasPrefix(rest[n:], "]") {
+		if n := leadingDigits(rest); n > 0 && strings.HasPrefix(rest[n:], "]") {
 			return true
 		}
 	}
@@ -134,7 +134,7 @@ func repeatsField(text string) bool {
 		}
 		rest = after
 		key, _, ok := strings.Cut(rest, `="`)
-		if !ok || len(key) > 32 || !only(key, isLetter) {
+		if !ok || len(key) > 32 || !consistsOf(key, isLetter) {
 			continue
 		}
 		if slices.Contains(keys, key) {
@@ -146,8 +146,8 @@ func repeatsField(text string) bool {
 
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
-// chosen says whether a peer chooses the value of a field.
-func chosen(key string) bool {
+// isPeerChosen says whether a peer chooses the value of a field.
+func isPeerChosen(key string) bool {
 	switch key {
 	case "AccountID", "SessionID", "Challenge", "Response", "ReceivedChallenge", "ReceivedHash", "RequestType",
 		"RequestParams":
@@ -156,18 +156,19 @@ func chosen(key string) bool {
 	return false
 }
 
-// opens says whether a line ends within a value that a peer chose, as what is left before an injected line break does.
-func opens(text string) bool {
+// endsInPeerValue says whether a line ends within a value that a peer chose, as what is left before an injected line
+// break does.
+func endsInPeerValue(text string) bool {
 	i := strings.LastIndex(text, `="`)
 	if i < 0 || strings.HasSuffix(text[i+2:], `"`) {
 		return false
 	}
-	return chosen(text[strings.LastIndexByte(text[:i], ',')+1 : i])
+	return isPeerChosen(text[strings.LastIndexByte(text[:i], ',')+1 : i])
 }
 
-// half is the first half of an event in whose value there is a line break. Whether a person put it there or an attacker
-// shows only with what comes after.
-type half struct {
+// halfEvent is the first half of an event in whose value there is a line break. Whether a person put it there or an
+// attacker shows only with what comes after.
+type halfEvent struct {
 	err    *unclearError
 	length int   // bytes of the line
 	line   int64 // its number
@@ -176,8 +177,8 @@ type half struct {
 // maxBreaks is how many lines after its first half an event goes on at the latest.
 const maxBreaks = 8
 
-// judge judges a line that is no event: err is errTruncated, a *event.TamperError or a *unclearError.
-func (l *lines) judge(o outcome, whole, first bool) error {
+// judgeLine judges a line that is no event: err is errTruncated, a *event.TamperError or a *unclearError.
+func (l *logLines) judgeLine(o lineOutcome, whole, first bool) error {
 	var bad *event.TamperError
 	tampered := errors.As(o.err, &bad)
 	closed := strings.HasSuffix(strings.TrimRight(o.text, " \t\r\n"), `"`)
@@ -185,43 +186,43 @@ func (l *lines) judge(o outcome, whole, first bool) error {
 	case tampered && !whole && (bad.Reason == event.ReasonTruncated || !closed),
 		tampered && first && bad.Reason == event.ReasonStray && !strings.Contains(o.text, eventKey+"="):
 		return errTruncated // a log that is being written, or whose beginning was cut
-	case o.posed || tampered && forged(o.text, bad):
+	case o.posed || tampered && isForged(o.text, bad):
 		return o.err
 	}
-	return unclear(l.number, o.line, o.err)
+	return newUnclearError(l.lastLine, o.line, o.err)
 }
 
-// pair looks for the two halves of an event in whose value there is a line break, and returns what is to be said of
-// the line that was just read. That is nil, for nothing yet, after a first half.
+// pairHalves looks for the two halves of an event in whose value there is a line break, and returns what is to be
+// said of the line that was just read. That is nil, for nothing yet, after a first half.
 //
 // Who copies lines out of a terminal or a mail breaks them too, but all that are as long. So it is tampering where a
 // longer line is whole.
-func (l *lines) pair(o outcome, length int, err error) error {
+func (l *logLines) pairHalves(o lineOutcome, length int, err error) error {
 	var bad *event.TamperError
 	tampered := errors.As(o.err, &bad)
 	var un *unclearError
-	var opened *half
-	if tampered && bad.Reason == event.ReasonTruncated && errors.As(err, &un) && opens(o.text) {
-		opened = &half{un, length, l.number}
+	var opened *halfEvent
+	if tampered && bad.Reason == event.ReasonTruncated && errors.As(err, &un) && endsInPeerValue(o.text) {
+		opened = &halfEvent{un, length, l.lastLine}
 	}
-	before := l.half
+	before := l.firstHalf
 	if before == nil {
-		if l.half = opened; opened != nil {
+		if l.firstHalf = opened; opened != nil {
 			return nil
 		}
 		return err
 	}
 	continues := tampered && bad.Reason == event.ReasonStray && !strings.Contains(o.text, eventKey+`="`)
 	switch {
-	case continues && before.length < l.longest:
-		l.half = nil
+	case continues && before.length < l.longestEvent:
+		l.firstHalf = nil
 		return &event.TamperError{Reason: event.ReasonControl, Line: bad.Line}
-	case err == event.ErrNotSecurity && l.number-before.line < maxBreaks:
+	case err == event.ErrNotSecurity && l.lastLine-before.line < maxBreaks:
 		return err
 	}
-	if l.half = opened; opened != nil {
+	if l.firstHalf = opened; opened != nil {
 		return before.err
 	}
-	l.late = before.err
+	l.nextErr = before.err
 	return err
 }

@@ -21,13 +21,13 @@ const (
 
 const eventKey = "SecurityEvent"
 
-// outcome is what became of a line.
-type outcome struct {
-	times int64  // that it stands for
-	line  string // as it is
-	text  string // without the wrappers that were found
-	posed bool   // as an event, in a message that says that it is another
-	err   error
+// lineOutcome is what the decoding of a line came to.
+type lineOutcome struct {
+	repeats int64  // how many equal events it stands for
+	line    string // as it is
+	text    string // without the wrappers that were found
+	posed   bool   // it poses as an event, in a message that says that it is another
+	err     error
 }
 
 // decodeText decodes a line of a log, also behind and within what other programs put around it.
@@ -35,17 +35,17 @@ type outcome struct {
 // A wrapper is recognised at the beginning or the end of the line and by its whole form, and what is left goes
 // through the same strict decoder, however many there were. So a wrapper within a peer's text changes nothing that
 // the peer could not have written at once, and a second address in a line is refused as ever.
-func decodeText(line string, ev *event.Event) outcome {
-	o := outcome{times: 1, line: line, text: line, err: event.DecodeLine(line, ev)}
+func decodeText(line string, ev *event.Event) lineOutcome {
+	o := lineOutcome{repeats: 1, line: line, text: line, err: event.DecodeLine(line, ev)}
 	if o.err == nil || o.err == event.ErrNotSecurity && !strings.Contains(line, eventKey) {
 		if o.err != nil && isBlob(line) {
 			o.err = errBlob
 		}
 		return o
 	}
-	var used wrappers
+	var used seenWrappers
 	for range maxWraps {
-		text, ok := used.unwrap(o.text, &o.times)
+		text, ok := used.unwrapOne(o.text, &o.repeats)
 		if !ok {
 			break
 		}
@@ -66,15 +66,15 @@ func decodeText(line string, ev *event.Event) outcome {
 	return o
 }
 
-// wrappers remembers those that can be there only once.
-type wrappers struct{ file, json, colour, repeated bool }
+// seenWrappers are the wrappers that were taken off a line, of those that stand around it once at most.
+type seenWrappers struct{ file, json, colour, repeated bool }
 
-// unwrap takes one wrapper off a line, the outermost first.
-func (w *wrappers) unwrap(s string, times *int64) (string, bool) {
+// unwrapOne takes one wrapper off a line, the outermost first.
+func (w *seenWrappers) unwrapOne(s string, times *int64) (string, bool) {
 	if t := trimEnds(s); t != s {
 		return t, true
 	}
-	if t, ok := cutMarks(s); ok {
+	if t, ok := cutLinePrefix(s); ok {
 		return t, true
 	}
 	if t, ok := cutSyslog(s); ok {
@@ -96,7 +96,7 @@ func (w *wrappers) unwrap(s string, times *int64) (string, bool) {
 	if t, ok := cutTable(s); ok {
 		return t, true
 	}
-	if t, ok := requote(s); ok {
+	if t, ok := restoreQuotes(s); ok {
 		return t, true
 	}
 	if !w.file {
@@ -116,7 +116,7 @@ func (w *wrappers) unwrap(s string, times *int64) (string, bool) {
 
 // trimEnds removes what editors, terminals and cat -A leave at a line's ends: blanks, a byte order mark, CRs, $.
 func trimEnds(s string) string {
-	s = strings.TrimPrefix(outdent(s), "\ufeff")
+	s = strings.TrimPrefix(trimIndent(s), "\ufeff")
 	s = strings.TrimRight(s, " \t\r\n")
 	if t, ok := strings.CutSuffix(s, "$"); ok {
 		t = strings.TrimSuffix(t, "^M")
@@ -130,9 +130,9 @@ func trimEnds(s string) string {
 	return s
 }
 
-// outdent removes a few blanks or tabs at a line's beginning. Where there are more, journalctl goes on with a message
-// of several lines, which somebody may have put there.
-func outdent(s string) string {
+// trimIndent removes a few blanks or tabs at a line's beginning. Where there are more, journalctl goes on with a
+// message of several lines, which somebody may have put there.
+func trimIndent(s string) string {
 	const most = 8
 	if t := strings.TrimLeft(s, " \t"); len(s)-len(t) <= most {
 		return t
@@ -140,9 +140,10 @@ func outdent(s string) string {
 	return s
 }
 
-// cutMarks cuts what programs put before each line that they pass on: kubectl logs --prefix, docker compose, journalctl
+// cutLinePrefix cuts what programs put before each line that they pass on: kubectl logs --prefix, docker compose,
+// journalctl
 // -o verbose and -o short-monotonic, the labels of logcli.
-func cutMarks(s string) (string, bool) {
+func cutLinePrefix(s string) (string, bool) {
 	const message = "MESSAGE=" // of the journal's fields
 	if t, ok := strings.CutPrefix(s, message); ok {
 		return t, true
@@ -153,19 +154,19 @@ func cutMarks(s string) (string, bool) {
 			return s, false
 		}
 		switch {
-		case strings.Contains(mark, "/") && only(mark, isName): // [pod/asterisk-0/asterisk]
+		case strings.Contains(mark, "/") && consistsOf(mark, isNameByte): // [pod/asterisk-0/asterisk]
 			return t, true
-		case strings.Contains(mark, ".") && only(strings.TrimLeft(mark, " "), isDecimal): // [   12.345678]
+		case strings.Contains(mark, ".") && consistsOf(strings.TrimLeft(mark, " "), isDecimal): // [   12.345678]
 			return t, true
 		}
 		return s, false
 	}
 	name, t, ok := strings.Cut(s, "|") // asterisk-1   |
-	if name = strings.TrimRight(name, " "); ok && name != "" && len(name) <= 256 && only(name, isName) {
+	if name = strings.TrimRight(name, " "); ok && name != "" && len(name) <= 256 && consistsOf(name, isNameByte) {
 		return strings.TrimLeft(t, " "), true
 	}
 	stamp, t, ok := strings.Cut(s, " {") // 2025-05-21T14:53:30Z {job="asterisk"}
-	if ok && stamp != "" && len(stamp) <= 64 && only(stamp, isName) {
+	if ok && stamp != "" && len(stamp) <= 64 && consistsOf(stamp, isNameByte) {
 		if t, ok := cutPairs(t, '}'); ok && strings.HasPrefix(t, " ") {
 			return strings.TrimLeft(t, " "), true
 		}
@@ -176,7 +177,7 @@ func cutMarks(s string) (string, bool) {
 // cutSyslog makes a message of RFC 5424 one without structured data and byte order mark, which the decoder knows, and
 // cuts the count of bytes that RFC 6587 puts before one.
 func cutSyslog(s string) (string, bool) {
-	if n := digits(s); n > 0 && n <= 6 && strings.HasPrefix(s[n:], " <") {
+	if n := leadingDigits(s); n > 0 && n <= 6 && strings.HasPrefix(s[n:], " <") {
 		return s[n+1:], true
 	}
 	if !strings.HasPrefix(s, "<") {
@@ -202,7 +203,7 @@ func cutSyslog(s string) (string, bool) {
 	found := false
 	for strings.HasPrefix(rest, "[") {
 		id := 1
-		for id < len(rest) && isName(rest[id]) {
+		for id < len(rest) && isNameByte(rest[id]) {
 			id++
 		}
 		t, ok := cutPairs(strings.TrimPrefix(rest[id:], " "), ']')
@@ -225,7 +226,7 @@ func cutPairs(s string, end byte) (rest string, ok bool) {
 			return s[1:], true
 		}
 		i := 0
-		for i < len(s) && isName(s[i]) {
+		for i < len(s) && isNameByte(s[i]) {
 			i++
 		}
 		if i == 0 || !strings.HasPrefix(s[i:], `="`) {
@@ -252,7 +253,7 @@ func cutRepeated(s string) (line string, times int64, ok bool) {
 	if !found || len(head) > 256 || head != "" && !strings.HasSuffix(head, ": ") {
 		return s, 0, false
 	}
-	n := digits(rest)
+	n := leadingDigits(rest)
 	if n == 0 || n > 9 {
 		return s, 0, false
 	}
@@ -326,12 +327,13 @@ func isColumn(s string) bool {
 	if strings.HasPrefix(s, "{") {
 		return json.Valid([]byte(s))
 	}
-	return len(s) <= 64 && !strings.Contains(s, ": ") && only(s, func(c byte) bool { return c == ' ' || isName(c) })
+	return len(s) <= 64 && !strings.Contains(s, ": ") &&
+		consistsOf(s, func(c byte) bool { return c == ' ' || isNameByte(c) })
 }
 
-// requote gives a line back the quotation marks that it lost to HTML, to a word processor or to a string of JSON.
+// restoreQuotes gives a line back the quotation marks that it lost to HTML, to a word processor or to a string of JSON.
 // Each is undone only where the line has no quotation mark else, which Asterisk itself writes twenty of.
-func requote(s string) (string, bool) {
+func restoreQuotes(s string) (string, bool) {
 	if strings.Contains(s, eventKey+`=\"`) {
 		var t string
 		inner, ok := strings.CutPrefix(s, `"`)
@@ -355,7 +357,7 @@ func requote(s string) (string, bool) {
 				"&apos;", "'", "&amp;", "&").Replace(s), true
 		}
 	}
-	if i := strings.Index(s, eventKey+"="); i < 0 || !isSmart(s[i+len(eventKey)+1:]) {
+	if i := strings.Index(s, eventKey+"="); i < 0 || !beginsWithSmartQuote(s[i+len(eventKey)+1:]) {
 		return s, false
 	}
 	t := strings.NewReplacer("“", `"`, "”", `"`, "„", `"`, "‟", `"`).Replace(s)
@@ -365,7 +367,7 @@ func requote(s string) (string, bool) {
 	return t, true
 }
 
-func isSmart(s string) bool {
+func beginsWithSmartQuote(s string) bool {
 	for _, mark := range [...]string{"“", "”", "„", "‟"} {
 		if strings.HasPrefix(s, mark) {
 			return true
@@ -377,7 +379,7 @@ func isSmart(s string) bool {
 // cutFile cuts what grep puts before a line: FILE: with -H, and numbers with -n and -b.
 func cutFile(s string) (string, bool) {
 	t := s
-	if n := digits(t); n == 0 || n == len(t) || t[n] != ':' {
+	if n := leadingDigits(t); n == 0 || n == len(t) || t[n] != ':' {
 		drive := 0
 		if len(t) > 2 && t[1] == ':' && t[2] == '\\' { // C:\
 			drive = 2
@@ -390,7 +392,7 @@ func cutFile(s string) (string, bool) {
 		t = t[i+1:]
 	}
 	for range 3 {
-		n := digits(t)
+		n := leadingDigits(t)
 		if n == 0 || n == len(t) || t[n] != ':' {
 			break
 		}
@@ -423,11 +425,12 @@ func isFolded(s string) bool {
 		return false
 	}
 	i := strings.LastIndexByte(s, ' ')
-	return i >= 0 && i+1 < len(s) && digits(s[i+1:]) == len(s)-i-1 && strings.HasSuffix(s[:i], "last message repeated")
+	return i >= 0 && i+1 < len(s) && leadingDigits(s[i+1:]) == len(s)-i-1 &&
+		strings.HasSuffix(s[:i], "last message repeated")
 }
 
-// digits counts the digits with which s begins.
-func digits(s string) int {
+// leadingDigits counts the digits with which s begins.
+func leadingDigits(s string) int {
 	n := 0
 	for n < len(s) && isDigit(s[n]) {
 		n++
@@ -439,12 +442,12 @@ func isDecimal(c byte) bool { return c == '.' || isDigit(c) }
 
 func isDigit(c byte) bool { return c-'0' <= 9 }
 
-// isName says whether a byte is of a name, a path or a time as programs write them without quotes.
-func isName(c byte) bool {
+// isNameByte says whether a byte is of a name, a path or a time as programs write them without quotes.
+func isNameByte(c byte) bool {
 	return isDigit(c) || c|0x20 >= 'a' && c|0x20 <= 'z' || strings.IndexByte("-_./@:+~#", c) >= 0
 }
 
-func only(s string, in func(byte) bool) bool {
+func consistsOf(s string, in func(byte) bool) bool {
 	for i := range len(s) {
 		if !in(s[i]) {
 			return false

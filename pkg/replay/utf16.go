@@ -27,22 +27,22 @@ func utf16Order(b []byte) (is, big bool) {
 	return little || large, large
 }
 
-// narrow reads UTF-16 as UTF-8.
-type narrow struct {
+// utf16Reader reads UTF-16 as UTF-8.
+type utf16Reader struct {
 	r   *bufio.Reader
 	big bool
 	out []byte
 	buf [utf8.UTFMax]byte
 }
 
-func (n *narrow) Read(p []byte) (int, error) {
+func (n *utf16Reader) Read(p []byte) (int, error) {
 	done := copy(p, n.out)
 	n.out = n.out[done:]
 	for done < len(p) {
 		if done > 0 && n.r.Buffered() < 4 {
 			return done, nil
 		}
-		c, err := n.rune()
+		c, err := n.readRune()
 		if err != nil {
 			if done > 0 {
 				return done, nil
@@ -60,9 +60,9 @@ func (n *narrow) Read(p []byte) (int, error) {
 	return done, nil
 }
 
-// rune reads one character; half of one is U+FFFD.
-func (n *narrow) rune() (rune, error) {
-	c, err := n.unit()
+// readRune reads one character; half of one is U+FFFD.
+func (n *utf16Reader) readRune() (rune, error) {
+	c, err := n.readUnit()
 	if err != nil || !utf16.IsSurrogate(c) {
 		return c, err
 	}
@@ -73,14 +73,14 @@ func (n *narrow) rune() (rune, error) {
 		}
 		return utf8.RuneError, err
 	}
-	if pair := utf16.DecodeRune(c, n.order(b)); pair != utf8.RuneError {
+	if pair := utf16.DecodeRune(c, n.unitOf(b)); pair != utf8.RuneError {
 		_, err = n.r.Discard(2)
 		return pair, err
 	}
 	return utf8.RuneError, nil
 }
 
-func (n *narrow) unit() (rune, error) {
+func (n *utf16Reader) readUnit() (rune, error) {
 	var b [2]byte
 	if _, err := io.ReadFull(n.r, b[:]); err != nil {
 		if err == io.ErrUnexpectedEOF {
@@ -88,10 +88,10 @@ func (n *narrow) unit() (rune, error) {
 		}
 		return 0, err
 	}
-	return n.order(b[:]), nil
+	return n.unitOf(b[:]), nil
 }
 
-func (n *narrow) order(b []byte) rune {
+func (n *utf16Reader) unitOf(b []byte) rune {
 	if n.big {
 		return rune(b[0])<<8 | rune(b[1])
 	}

@@ -23,24 +23,24 @@ const Name = "ringwall"
 
 // User is who the daemon runs as.
 type User struct {
-	Name   string
-	Group  string // its primary group
-	uid    int
-	gid    int
-	groups []int
-	from   string // what says so: the unit's file
+	Name     string
+	Group    string // its primary group
+	uid      int
+	gid      int
+	groups   []int
+	unitFile string // what says so: the unit's file
 }
 
 // String names it.
 func (u *User) String() string { return u.Name }
 
-// Find returns who the service runs as: the User of the unit that systemd would start, or where there is no unit the
-// user of the packages. It is nil, without an error, where neither is there, and where that user is root. root is the
-// folder that holds etc and usr: "/" but in tests.
-func Find(root string) (*User, error) {
-	name, group, more, from := unit(root)
+// FindUser returns who the service runs as: the User of the unit that systemd would start, or where there is no unit
+// the user of the packages. It is nil, without an error, where neither is there, and where that user is root. root is
+// the folder that holds etc and usr: "/" but in tests.
+func FindUser(root string) (*User, error) {
+	name, group, supplementary, unitFile := readUnit(root)
 	lookup := name
-	if from == "" {
+	if unitFile == "" {
 		lookup = Name
 	}
 	if lookup == "" || lookup == "root" || lookup == "0" {
@@ -51,12 +51,12 @@ func Find(root string) (*User, error) {
 		u, err = user.LookupId(lookup)
 	}
 	if err != nil {
-		if from == "" {
+		if unitFile == "" {
 			return nil, nil
 		}
-		return nil, fmt.Errorf("%s: User=%s: %w", from, lookup, err)
+		return nil, fmt.Errorf("%s: User=%s: %w", unitFile, lookup, err)
 	}
-	found := &User{Name: u.Username, from: from}
+	found := &User{Name: u.Username, unitFile: unitFile}
 	if found.uid, err = strconv.Atoi(u.Uid); err != nil {
 		return nil, fmt.Errorf("user %s: %w", u.Username, err)
 	}
@@ -65,7 +65,7 @@ func Find(root string) (*User, error) {
 	}
 	if group != "" {
 		if found.gid, err = groupID(group); err != nil {
-			return nil, fmt.Errorf("%s: Group=%s: %w", from, group, err)
+			return nil, fmt.Errorf("%s: Group=%s: %w", unitFile, group, err)
 		}
 	}
 	if ids, err := u.GroupIds(); err == nil {
@@ -75,7 +75,7 @@ func Find(root string) (*User, error) {
 			}
 		}
 	}
-	for _, g := range more {
+	for _, g := range supplementary {
 		if n, err := groupID(g); err == nil {
 			found.groups = append(found.groups, n)
 		}
@@ -101,21 +101,21 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// unit reads User, Group and SupplementaryGroups of the unit and of its drop-ins (systemd.unit(5), table 1: the first
-// folder that has a file of a name counts; drop-ins are read in the order of their names). from is the unit's file,
-// empty for none.
-func unit(root string) (name, group string, more []string, from string) {
+// readUnit reads User, Group and SupplementaryGroups of the unit and of its drop-ins (systemd.unit(5), table 1: the
+// first folder that has a file of a name counts; drop-ins are read in the order of their names). from is the unit's
+// file, empty for none.
+func readUnit(root string) (name, group string, supplementary []string, unitFile string) {
 	folders := []string{"etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system",
 		"usr/lib/systemd/system", "lib/systemd/system"}
 	for _, dir := range folders {
 		path := filepath.Join(root, dir, Name+".service")
 		if text, err := os.ReadFile(path); err == nil {
-			from = path
-			name, group, more = settings(string(text), name, group, more)
+			unitFile = path
+			name, group, supplementary = applySettings(string(text), name, group, supplementary)
 			break
 		}
 	}
-	if from == "" {
+	if unitFile == "" {
 		return "", "", nil, ""
 	}
 	dropIns := make(map[string]string)
@@ -132,14 +132,15 @@ func unit(root string) (name, group string, more []string, from string) {
 	slices.Sort(names)
 	for _, base := range names {
 		if text, err := os.ReadFile(dropIns[base]); err == nil {
-			name, group, more = settings(string(text), name, group, more)
+			name, group, supplementary = applySettings(string(text), name, group, supplementary)
 		}
 	}
-	return name, group, more, from
+	return name, group, supplementary, unitFile
 }
 
-// settings takes what a unit's file says over what was said before.
-func settings(text, name, group string, more []string) (string, string, []string) {
+// applySettings reads User, Group and SupplementaryGroups of a unit's file, and returns them in place of those that
+// earlier files said.
+func applySettings(text, name, group string, supplementary []string) (string, string, []string) {
 	section := ""
 	for s := bufio.NewScanner(strings.NewReader(text)); s.Scan(); {
 		line := strings.TrimSpace(s.Text())
@@ -158,12 +159,12 @@ func settings(text, name, group string, more []string) (string, string, []string
 		case "Group":
 			group = value
 		case "SupplementaryGroups":
-			if more = append(more, strings.Fields(value)...); value == "" {
-				more = nil
+			if supplementary = append(supplementary, strings.Fields(value)...); value == "" {
+				supplementary = nil
 			}
 		}
 	}
-	return name, group, more
+	return name, group, supplementary
 }
 
 // An AccessError says that the service's user cannot read what root can. It is an fs.ErrPermission.
@@ -203,7 +204,7 @@ func (u *User) Open(name string) (fs.File, error) {
 	go func() {
 		// The thread has another identity from here on, and ends with the goroutine, which never unlocks it.
 		runtime.LockOSThread()
-		f, err := u.open(name)
+		f, err := u.openOnThread(name)
 		done <- result{f, err}
 	}()
 	r := <-done
@@ -213,10 +214,10 @@ func (u *User) Open(name string) (fs.File, error) {
 	return r.f, nil
 }
 
-// open runs on a thread of its own. These system calls change the identity of one thread; those of package syscall
-// change that of all. With an fsuid that is not 0 the kernel drops the thread's capabilities about files
+// openOnThread runs on a thread of its own. These system calls change the identity of one thread; those of package
+// syscall change that of all. With an fsuid that is not 0 the kernel drops the thread's capabilities about files
 // (capabilities(7)).
-func (u *User) open(name string) (*os.File, error) {
+func (u *User) openOnThread(name string) (*os.File, error) {
 	if err := unix.Setgroups(append([]int{u.gid}, u.groups...)); err != nil {
 		return nil, fmt.Errorf("become the service's user %s: %w", u, err)
 	}
@@ -227,13 +228,13 @@ func (u *User) open(name string) (*os.File, error) {
 	}
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrPermission) {
-		err = &fs.PathError{Op: "open", Path: name, Err: &AccessError{User: u, Path: name, Block: blocking(name)}}
+		err = &fs.PathError{Op: "open", Path: name, Err: &AccessError{User: u, Path: name, Block: blockedAt(name)}}
 	}
 	return f, err
 }
 
-// blocking returns what keeps the thread's user from a path: the path itself, or the folder that it may not enter.
-func blocking(path string) string {
+// blockedAt returns what keeps the thread's user from a path: the path itself, or the folder that it may not enter.
+func blockedAt(path string) string {
 	block := path
 	for p := filepath.Clean(path); ; p = filepath.Dir(p) {
 		fd, err := unix.Open(p, unix.O_PATH|unix.O_CLOEXEC, 0) // asks only for the way to it (open(2))

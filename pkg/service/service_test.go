@@ -23,24 +23,25 @@ func write(t *testing.T, path, text string) {
 
 func TestTheUnitNamesTheUser(t *testing.T) {
 	root := t.TempDir()
-	if name, _, _, from := unit(root); name != "" || from != "" {
-		t.Errorf("%q from %q where there is no unit", name, from)
+	if name, _, _, unitFile := readUnit(root); name != "" || unitFile != "" {
+		t.Errorf("%q from %q where there is no unit", name, unitFile)
 	}
 	write(t, root+"/usr/lib/systemd/system/ringwall.service",
 		"[Unit]\nUser=not-me\n[Service]\n# User=nor-me\nUser = ringwall\nGroup=ringwall\n[Install]\n")
-	if name, group, _, from := unit(root); name != "ringwall" || group != "ringwall" ||
-		!strings.HasPrefix(from, root+"/usr") {
-		t.Errorf("%q, %q from %q", name, group, from)
+	if name, group, _, unitFile := readUnit(root); name != "ringwall" || group != "ringwall" ||
+		!strings.HasPrefix(unitFile, root+"/usr") {
+		t.Errorf("%q, %q from %q", name, group, unitFile)
 	}
 	write(t, root+"/usr/lib/systemd/system/ringwall.service.d/10-first.conf",
 		"[Service]\nUser=first\nSupplementaryGroups=asterisk ssl-cert\n")
 	write(t, root+"/etc/systemd/system/ringwall.service.d/20-ours.conf", "[Service]\nUser=pbx\n")
-	if name, _, more, _ := unit(root); name != "pbx" || !slices.Equal(more, []string{"asterisk", "ssl-cert"}) {
-		t.Errorf("%q, %q with drop-ins", name, more)
+	if name, _, supplementary, _ := readUnit(root); name != "pbx" ||
+		!slices.Equal(supplementary, []string{"asterisk", "ssl-cert"}) {
+		t.Errorf("%q, %q with drop-ins", name, supplementary)
 	}
 	write(t, root+"/etc/systemd/system/ringwall.service", "[Service]\nUser=etc\n")
-	if name, _, _, from := unit(root); name != "pbx" || !strings.HasPrefix(from, root+"/etc") {
-		t.Errorf("%q from %q: what /etc says counts", name, from)
+	if name, _, _, unitFile := readUnit(root); name != "pbx" || !strings.HasPrefix(unitFile, root+"/etc") {
+		t.Errorf("%q from %q: what /etc says counts", name, unitFile)
 	}
 }
 
@@ -48,18 +49,18 @@ func TestWhoTheServiceIs(t *testing.T) {
 	root := t.TempDir()
 	unit := root + "/etc/systemd/system/ringwall.service"
 	write(t, unit, "[Service]\nUser=nobody\nSupplementaryGroups=daemon\n")
-	u, err := Find(root)
+	u, err := FindUser(root)
 	if err != nil || u == nil || u.Name != "nobody" || u.uid == 0 || len(u.groups) == 0 {
 		t.Fatalf("%+v, %v", u, err)
 	}
 	for _, text := range []string{"[Service]\nUser=root\n", "[Service]\nUser=0\n", "[Service]\nExecStart=/bin/true\n"} {
 		write(t, unit, text)
-		if u, err := Find(root); u != nil || err != nil {
+		if u, err := FindUser(root); u != nil || err != nil {
 			t.Errorf("%q: %+v, %v; root can read what root can", text, u, err)
 		}
 	}
 	write(t, unit, "[Service]\nUser=no-such-user-here\n")
-	if u, err := Find(root); err == nil || !strings.Contains(err.Error(), unit) {
+	if u, err := FindUser(root); err == nil || !strings.Contains(err.Error(), unit) {
 		t.Errorf("%+v, %v; want the unit named", u, err)
 	}
 }
@@ -77,7 +78,7 @@ func TestWhatTheServicesUserCanRead(t *testing.T) {
 	}
 	root := t.TempDir()
 	write(t, root+"/etc/systemd/system/ringwall.service", "[Service]\nUser=nobody\n")
-	u, err := Find(root)
+	u, err := FindUser(root)
 	if err != nil || u == nil {
 		t.Fatal(u, err)
 	}

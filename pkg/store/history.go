@@ -26,7 +26,9 @@ func (s *Store) writeHistory(tx *bbolt.Tx, lines [][]byte, now time.Time) error 
 	b.FillPercent = historyFill
 	var seq uint64
 	var key []byte // bbolt copies keys
+	var others othersFirst
 	for _, line := range lines {
+		others.step()
 		if seq, err = b.NextSequence(); err != nil {
 			return err
 		}
@@ -39,14 +41,16 @@ func (s *Store) writeHistory(tx *bbolt.Tx, lines [][]byte, now time.Time) error 
 	var gone [][]byte
 	c := b.Cursor()
 	for key, value := c.First(); key != nil && len(gone) < 2*chunkRecords; key, value = c.Next() {
-		d, err := decodeDecision(value)
-		few := len(key) == 8 && seq-binary.BigEndian.Uint64(key) < uint64(s.o.History)
-		if few && err == nil && !d.Time.Before(oldest) {
-			break
+		others.step()
+		if len(key) == 8 && seq-binary.BigEndian.Uint64(key) < uint64(s.o.History) {
+			if d, err := decodeDecision(value); err == nil && !d.Time.Before(oldest) {
+				break
+			}
 		}
 		gone = append(gone, bytes.Clone(key))
 	}
 	for _, key := range gone {
+		others.step()
 		if err := b.Delete(key); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -63,8 +64,20 @@ func (k kind) rank() byte {
 	return byte(k)
 }
 
+// othersFirst counts the steps of long loops, and lets other goroutines run now and then: where all processors are busy,
+// Go's scheduler has an event wait 10 ms for whoever does not block. What is saved can wait; a ban cannot.
+type othersFirst int
+
+func (o *othersFirst) step() {
+	if *o++; *o%256 == 0 {
+		runtime.Gosched()
+	}
+}
+
 func sortRecords(list []record) {
+	var others othersFirst
 	slices.SortFunc(list, func(a, b record) int {
+		others.step()
 		return cmp.Or(cmp.Compare(a.kind.rank(), b.kind.rank()), strings.Compare(a.key, b.key))
 	})
 }
@@ -72,7 +85,9 @@ func sortRecords(list []record) {
 // batch returns what is in the queue.
 func (q queue) batch() batch {
 	b := batch{make([]record, 0, len(q.records)), q.lines}
+	var others othersFirst
 	for id, value := range q.records {
+		others.step()
 		b.records = append(b.records, record{id, value})
 	}
 	sortRecords(b.records)

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	chunkRecords = 8192 // in one transaction
+	chunkRecords = 2048 // in one transaction, whose pages are written in one go
 	chunkBytes   = 8 << 20
 	backoffMin   = 100 * time.Millisecond
 	backoffMax   = 10 * time.Second
@@ -280,7 +280,9 @@ func (s *Store) writeChunk(f *file, batch *batch) error {
 // writeRecords writes sorted records.
 func writeRecords(tx *bbolt.Tx, list []record) error {
 	var b *bbolt.Bucket
+	var others othersFirst
 	for i, r := range list {
+		others.step()
 		var err error
 		if i == 0 || r.kind != list[i-1].kind {
 			if b, err = bucketOf(tx, r.kind); err != nil {

@@ -102,6 +102,8 @@ type Recovery struct {
 	// Unavailable is why nothing can be saved at present, as with a full disk or a folder that may not be written. The
 	// Store works all the same, and saves as soon as it can.
 	Unavailable error
+	// Readable says that what was saved before can be read although Unavailable.
+	Readable bool
 }
 
 // Adopt says that bans may have been lost: whatever the kernel still holds should be adopted.
@@ -184,7 +186,7 @@ func Open(path string, o Options) (*Store, Recovery, error) {
 		r.Unavailable = s.withPath(err)
 		// What can be read counts, though nothing can be written.
 		if f, err := openFile(path, true, nil); err == nil && f.migrated < 0 {
-			s.file = f
+			s.file, r.Readable = f, true
 		} else if err == nil {
 			f.close()
 		}

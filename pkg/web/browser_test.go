@@ -100,7 +100,7 @@ func TestABrowserWithATicketUnbans(t *testing.T) {
 	if browser.Eval[bool](b, `document.querySelector(".acts, .rights") !== null`) {
 		t.Error("buttons without a ticket")
 	}
-	b.Go(s.Ticket(api.Peer{User: "alice", UID: 1000, PID: 4711}).Address)
+	b.Go(s.IssueTicket(api.Peer{User: "alice", UID: 1000, PID: 4711}).Address)
 	b.Until(`location.pathname === "/" && document.querySelector(".rights").innerText.includes("alice")`)
 	if url := browser.Eval[string](b, `location.href + document.referrer`); strings.Contains(url, "ticket") {
 		t.Errorf("the ticket stays in the address or the referrer: %s", url)
@@ -154,7 +154,7 @@ func TestAPhoneNeedNotScrollSideways(t *testing.T) {
 		s.announce("2001:db8:aaaa:bbbb::/64", name)
 	}
 	b := browser.Open(t)
-	b.Go(s.Ticket(api.Peer{User: "alice", UID: 1000, PID: 4711}).Address)
+	b.Go(s.IssueTicket(api.Peer{User: "alice", UID: 1000, PID: 4711}).Address)
 	b.Until(`location.pathname === "/" && document.querySelector(".rights")`)
 	f.mu.Lock()
 	f.why = saturated(strings.Repeat("x", 300), time.Now()).why
@@ -184,7 +184,7 @@ func TestTextHasContrast(t *testing.T) {
 		Try: "systemctl restart asterisk"})
 	s := serve(t, f)
 	b := browser.Open(t)
-	b.Go(s.Ticket(api.Peer{User: "alice"}).Address)
+	b.Go(s.IssueTicket(api.Peer{User: "alice"}).Address)
 	b.Until(`location.pathname === "/" && document.querySelector(".rights")`)
 	for _, scheme := range []string{"light", "dark"} {
 		b.Screen(1280, 900, scheme)
@@ -223,7 +223,7 @@ func TestThePageWorksWithoutScript(t *testing.T) {
 	s.announce("203.0.113.66/32", "1000")
 	b := browser.Open(t)
 	b.WithoutScript()
-	b.Go(s.Ticket(api.Peer{User: "alice"}).Address)
+	b.Go(s.IssueTicket(api.Peer{User: "alice"}).Address)
 	b.Until(`location.pathname === "/" && document.querySelector(".rights")`) // the browser goes on by itself
 	b.Until(`document.querySelector("noscript").innerText.includes("to see what is new")`)
 	if !browser.Eval[bool](b, `document.getElementById("live").hidden`) {
@@ -241,9 +241,9 @@ func TestThePageWorksWithoutScript(t *testing.T) {
 // Where there are too many streams, the page is renewed as a whole.
 func TestABrowserThatIsTurnedAwayAsksNowAndThen(t *testing.T) {
 	s := serve(t, newFake())
-	var all []*client
-	for range maxClients {
-		c, ok := s.addClient()
+	var all []*eventStream
+	for range maxStreams {
+		c, ok := s.addStream()
 		if !ok {
 			t.Fatal("no room")
 		}
@@ -255,7 +255,7 @@ func TestABrowserThatIsTurnedAwayAsksNowAndThen(t *testing.T) {
 	s.announce("203.0.113.66/32", "1000")
 	b.Until(`document.querySelector('#bans tr[data-key="203.0.113.66/32"]')`)
 	for _, c := range all {
-		s.removeClient(c)
+		s.removeStream(c)
 	}
 	b.Until(isLive)
 	for _, c := range b.Complaints() {

@@ -38,7 +38,7 @@ func TestTheChartStaysInItsFrame(t *testing.T) {
 		for i, m := range row.minutes {
 			f.activity.Minutes[i] = m
 		}
-		v := made(t, f, "127.0.0.1:9646").charts(&snapshot{at: now, status: f.status, activity: f.activity})
+		v := made(t, f, "127.0.0.1:9646").viewCharts(&snapshot{at: now, status: f.status, activity: f.activity})
 		if !strings.Contains(v.Summary, strings.Replace(row.sum, "12:01", "30 Jan 12:01", 1)) &&
 			!strings.Contains(v.Summary, row.sum) {
 			t.Errorf("%s: %q", name, v.Summary)
@@ -71,13 +71,13 @@ func TestTheChartStaysInItsFrame(t *testing.T) {
 func TestNumbersAreWrittenShort(t *testing.T) {
 	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1k", 1500: "1.5k", 12_345: "12k", 1_000_000: "1M",
 		2_500_000: "2.5M", 12_000_000: "12M"} {
-		if got := compact(n); got != want {
+		if got := shortNumber(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
 		}
 	}
 	for n, want := range map[int]int{0: 1, 1: 1, 2: 2, 3: 4, 5: 6, 9: 10, 11: 20, 399: 400, 401: 600,
 		1_000_001: 2_000_000} {
-		if got := ceiling(n); got != want {
+		if got := scaleTop(n); got != want {
 			t.Errorf("%d: the axis ends at %d, want %d", n, got, want)
 		}
 	}

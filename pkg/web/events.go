@@ -11,42 +11,42 @@ import (
 )
 
 const (
-	maxClients = 32
-	// beat is how often a silent stream shows that it is alive.
-	beat = 10 * time.Second
-	// stalled is how long a client may take to read what it is sent.
-	stalled = 10 * time.Second
+	maxStreams = 32
+	// heartbeatInterval is how often a silent stream shows that it is alive.
+	heartbeatInterval = 10 * time.Second
+	// streamWriteTimeout is how long a client may take to read what it is sent.
+	streamWriteTimeout = 10 * time.Second
 )
 
-// generation is what everybody who looks should see: it never changes, the next one takes its place. A client that is
-// slow leaves generations out.
-type generation struct {
-	at    time.Time
-	parts []shown
+// renderedParts is the page as all browsers should show it now. It never changes: the next one takes its place. A
+// browser that reads slowly is not sent those in between.
+type renderedParts struct {
+	rendered time.Time
+	parts    []renderedPart
 }
 
-type shown struct {
-	sum  uint64
-	at   time.Time // when it was renewed
-	html [2]string // without and with the right to act
+type renderedPart struct {
+	viewHash uint64
+	renewed  time.Time // when it was renewed
+	html     [2]string // without and with the right to act
 }
 
-// client is one stream.
-type client struct {
-	news chan struct{} // holds a token when there is a generation that it has not seen
+// eventStream is a browser that gets the parts of the page as they change.
+type eventStream struct {
+	hasNews chan struct{} // holds a token when there is a generation that it has not seen
 }
 
-// addClient counts a client in, unless there are too many.
-func (p *Page) addClient() (*client, bool) {
+// addStream registers a browser, unless there are maxStreams; false then.
+func (p *Page) addStream() (*eventStream, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.clients) >= maxClients {
+	if len(p.streams) >= maxStreams {
 		return nil, false
 	}
-	c := &client{news: make(chan struct{}, 1)}
-	p.clients[c] = struct{}{}
-	if p.shown != nil {
-		c.news <- struct{}{}
+	c := &eventStream{hasNews: make(chan struct{}, 1)}
+	p.streams[c] = struct{}{}
+	if p.rendered != nil {
+		c.hasNews <- struct{}{}
 	}
 	select {
 	case p.wake <- struct{}{}:
@@ -55,57 +55,57 @@ func (p *Page) addClient() (*client, bool) {
 	return c, true
 }
 
-func (p *Page) removeClient(c *client) {
+func (p *Page) removeStream(c *eventStream) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.clients, c)
-	if len(p.clients) == 0 {
-		p.shown = nil
+	delete(p.streams, c)
+	if len(p.streams) == 0 {
+		p.rendered = nil
 	}
 }
 
-// publish makes the next generation, if anybody looks and anything changed.
-func (p *Page) publish(ctx context.Context) {
+// renewStreams renders what has changed, and wakes all streams, if there are any.
+func (p *Page) renewStreams(ctx context.Context) {
 	p.mu.Lock()
-	before, watched := p.shown, len(p.clients) > 0
+	before, watched := p.rendered, len(p.streams) > 0
 	p.mu.Unlock()
 	if !watched {
 		return
 	}
-	next, changed := p.next(p.snapshot(ctx), before)
+	next, changed := p.renderChanged(p.takeSnapshot(ctx), before)
 	if !changed {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.shown = next
-	for c := range p.clients {
+	p.rendered = next
+	for c := range p.streams {
 		select {
-		case c.news <- struct{}{}:
+		case c.hasNews <- struct{}{}:
 		default:
 		}
 	}
 }
 
-// next renders the parts that look otherwise than before.
-func (p *Page) next(s *snapshot, before *generation) (*generation, bool) {
-	all := parts()
-	next, changed := &generation{at: s.at, parts: make([]shown, len(all))}, before == nil
+// renderChanged renders the parts that look otherwise than before, and returns whether there was one.
+func (p *Page) renderChanged(s *snapshot, before *renderedParts) (*renderedParts, bool) {
+	all := pageParts()
+	next, changed := &renderedParts{rendered: s.at, parts: make([]renderedPart, len(all))}, before == nil
 	for i, part := range all {
 		if before != nil {
 			next.parts[i] = before.parts[i]
-			if s.at.Sub(before.parts[i].at) < part.every {
+			if s.at.Sub(before.parts[i].renewed) < part.minInterval {
 				continue
 			}
 		}
 		view := part.view(p, s)
 		sum := viewHash(view)
-		if before != nil && sum == before.parts[i].sum {
+		if before != nil && sum == before.parts[i].viewHash {
 			continue
 		}
-		n := shown{sum: sum, at: s.at}
+		n := renderedPart{viewHash: sum, renewed: s.at}
 		for act := range n.html {
-			html, err := p.render(part.Name, view, s.at, rights{Act: act == 1, Loopback: p.loopback})
+			html, err := p.renderPart(part.Name, view, s.at, rights{Act: act == 1, Loopback: p.loopback})
 			if err != nil {
 				p.Log.Error("the status page cannot be renewed", "part", part.Name, "err", err)
 				return before, false
@@ -117,20 +117,20 @@ func (p *Page) next(s *snapshot, before *generation) (*generation, bool) {
 	return next, changed
 }
 
-// events streams the parts that change, as server-sent events (WHATWG HTML, section 9.2): each a line of JSON.
-func (p *Page) events(w http.ResponseWriter, r *http.Request) {
+// serveEvents streams the parts that change, as server-sent events (WHATWG HTML, section 9.2): each a line of JSON.
+func (p *Page) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet { // HEAD, which would hold a place and never read
 		w.WriteHeader(http.StatusMethodNotAllowed)
 		return
 	}
-	c, ok := p.addClient()
+	c, ok := p.addStream()
 	if !ok {
 		http.Error(w, "Ringwall: too many pages are open for live updates; this one is renewed now and then",
 			http.StatusServiceUnavailable)
 		return
 	}
-	defer p.removeClient(c)
-	_, _, act := p.session(r)
+	defer p.removeStream(c)
+	_, _, act := p.sessionOf(r)
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
 	h.Set("X-Accel-Buffering", "no")
@@ -140,7 +140,8 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	send := func(text string) bool {
-		if err := rc.SetWriteDeadline(time.Now().Add(stalled)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		if err := rc.SetWriteDeadline(time.Now().Add(streamWriteTimeout)); err != nil &&
+			!errors.Is(err, http.ErrNotSupported) {
 			return false
 		}
 		if _, err := w.Write([]byte(text)); err != nil {
@@ -148,11 +149,11 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		}
 		return rc.Flush() == nil
 	}
-	hello := message(map[string]any{"act": act, "now": time.Now().Unix(), "script": p.assets["/page.js"].link})
+	hello := jsonLine(map[string]any{"act": act, "now": time.Now().Unix(), "script": p.assets["/page.js"].link})
 	if !send("retry: 2000\nevent: hello\ndata: " + hello + "\n\n") {
 		return
 	}
-	alive := time.NewTicker(beat)
+	alive := time.NewTicker(heartbeatInterval)
 	defer alive.Stop()
 	var seen []uint64
 	for {
@@ -163,15 +164,15 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		case <-alive.C:
-			if _, _, still := p.session(r); still != act { // the session is over: the page should say so
+			if _, _, still := p.sessionOf(r); still != act { // the session is over: the page should say so
 				return
 			}
-			text = ": alive\nevent: beat\ndata: " + message(map[string]any{"now": time.Now().Unix()}) + "\n\n"
-		case <-c.news:
+			text = ": alive\nevent: beat\ndata: " + jsonLine(map[string]any{"now": time.Now().Unix()}) + "\n\n"
+		case <-c.hasNews:
 			p.mu.Lock()
-			g := p.shown
+			g := p.rendered
 			p.mu.Unlock()
-			text, seen = g.since(seen, act)
+			text, seen = g.changedSince(seen, act)
 		}
 		if text != "" && !send(text) {
 			return
@@ -179,8 +180,9 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// since writes the parts of a generation that a client has not seen.
-func (g *generation) since(seen []uint64, act bool) (string, []uint64) {
+// changedSince writes the parts that a browser has not seen as events. seen and the result are the hash of each part
+// that the browser has then.
+func (g *renderedParts) changedSince(seen []uint64, act bool) (string, []uint64) {
 	if g == nil {
 		return "", seen
 	}
@@ -189,19 +191,19 @@ func (g *generation) since(seen []uint64, act bool) (string, []uint64) {
 		variant = 1
 	}
 	text, now := "", make([]uint64, len(g.parts))
-	for i, part := range parts() {
-		now[i] = g.parts[i].sum
+	for i, part := range pageParts() {
+		now[i] = g.parts[i].viewHash
 		if seen != nil && seen[i] == now[i] {
 			continue
 		}
-		text += "event: part\ndata: " + message(map[string]any{"part": part.Name, "html": g.parts[i].html[variant],
-			"now": g.at.Unix()}) + "\n\n"
+		text += "event: part\ndata: " + jsonLine(map[string]any{"part": part.Name, "html": g.parts[i].html[variant],
+			"now": g.rendered.Unix()}) + "\n\n"
 	}
 	return text, now
 }
 
-// message is one line of JSON.
-func message(v any) string {
+// jsonLine is a value as one line of JSON, without control characters.
+func jsonLine(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return "{}"

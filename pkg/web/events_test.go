@@ -112,8 +112,8 @@ func TestABanAppearsInEveryStream(t *testing.T) {
 func TestAStreamOfASessionHasButtons(t *testing.T) {
 	s := serve(t, newFake())
 	s.f.ban(banOf("203.0.113.66/32", "1000"))
-	secret, _ := s.sessions.ticket(time.Now(), api.Peer{User: "alice"})
-	open, _, _ := s.sessions.enter(time.Now(), secret)
+	secret, _ := s.sessions.issueTicket(time.Now(), api.Peer{User: "alice"})
+	open, _, _ := s.sessions.openSession(time.Now(), secret)
 	c := listen(t, s.url, &http.Cookie{Name: cookieName, Value: open})
 	if event, data, _ := c.next(); event != "hello" || data["act"] != true {
 		t.Fatalf("%s %v", event, data)
@@ -127,7 +127,7 @@ func TestAStreamOfASessionHasButtons(t *testing.T) {
 func TestTooManyStreamsAreTurnedAway(t *testing.T) {
 	s := serve(t, newFake())
 	var all []*stream
-	for range maxClients {
+	for range maxStreams {
 		c := listen(t, s.url)
 		if _, _, ok := c.next(); !ok {
 			t.Fatal("a stream ended")
@@ -343,11 +343,11 @@ func TestNobodyLooksSoNobodyIsAsked(t *testing.T) {
 
 func TestAStreamEndsWithItsSession(t *testing.T) {
 	streaming(t, newFake(), func(p *Page, r *http.Request) {
-		ticket, _ := p.sessions.ticket(time.Now(), api.Peer{})
-		secret, _, _ := p.sessions.enter(time.Now(), ticket)
+		ticket, _ := p.sessions.issueTicket(time.Now(), api.Peer{})
+		secret, _, _ := p.sessions.openSession(time.Now(), ticket)
 		r.AddCookie(&http.Cookie{Name: cookieName, Value: secret})
 	}, func(_ *Page, _ *recorder, ended func() bool) {
-		time.Sleep(sessionFor - time.Second)
+		time.Sleep(sessionLifetime - time.Second)
 		if ended() {
 			t.Error("the stream ended early")
 		}

@@ -8,16 +8,18 @@ import (
 	"strings"
 )
 
-// policy lets the browser take nothing from elsewhere, run nothing that is written into the page, and show the page in
-// no frame (Content Security Policy Level 3).
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; " +
+// contentSecurityPolicy lets the browser take nothing from elsewhere, run nothing that is written into the page, and
+// show the page in no frame (Content Security Policy Level 3).
+const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src " +
+	"'self'; form-action 'self'; " +
 	"base-uri 'none'; frame-ancestors 'none'"
 
-// guard sets the headers of every answer, and turns away requests by a name that is not this machine's.
-func (p *Page) guard(next http.Handler) http.Handler {
+// guardRequests sets the security headers of every answer, and refuses requests to a host name that is not this
+// machine's.
+func (p *Page) guardRequests(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", policy)
+		h.Set("Content-Security-Policy", contentSecurityPolicy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Referrer-Policy", "no-referrer")
@@ -26,9 +28,10 @@ func (p *Page) guard(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Embedder-Policy", "require-corp")
 		h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
 		h.Set("Cache-Control", "no-store")
-		if p.loopback && !ownName(r.Host) {
+		if p.loopback && !isLoopbackName(r.Host) {
 			// A name of somebody else that stands for 127.0.0.1: the browser would let his scripts read the page.
-			http.Error(w, "Ringwall: this page answers by the name localhost or by its address alone, such as http://"+p.Address.String()+"/",
+			http.Error(w, "Ringwall: this page answers by the name localhost or by its address alone, such as "+
+				"http://"+p.Address.String()+"/",
 				http.StatusMisdirectedRequest)
 			return
 		}
@@ -36,8 +39,8 @@ func (p *Page) guard(next http.Handler) http.Handler {
 	})
 }
 
-// ownName says whether a Host header names loopback, whichever port it gives: a tunnel may have another one.
-func ownName(host string) bool {
+// isLoopbackName says whether a Host header names loopback, whichever port it gives: a tunnel may have another one.
+func isLoopbackName(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
@@ -49,10 +52,10 @@ func ownName(host string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// sameOrigin says whether a request comes from this very page, as the browser tells it. Loopback is trustworthy to
+// isSameOrigin says whether a request comes from this very page, as the browser tells it. Loopback is trustworthy to
 // browsers, so they send Sec-Fetch-Site (W3C Fetch Metadata); older ones send Origin alone. Under no-referrer Origin is
 // "null".
-func sameOrigin(r *http.Request) bool {
+func isSameOrigin(r *http.Request) bool {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
 		return site == "same-origin"
 	}

@@ -19,8 +19,9 @@ import (
 func TestEveryAnswerHasItsHeaders(t *testing.T) {
 	p := made(t, newFake(), "127.0.0.1:9646")
 	want := map[string]string{
-		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-		"X-Content-Type-Options":  "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
+		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
+			"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+		"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
 		"Cache-Control":              "no-store",
 		"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
 		"Cross-Origin-Embedder-Policy": "require-corp",
@@ -134,7 +135,7 @@ func TestWithATicketOneMayUnbanAndAllow(t *testing.T) {
 		!strings.Contains(body, "ringwall unban ADDRESS") {
 		t.Error("without a ticket there are buttons, or no commands")
 	}
-	res := p.Ticket(api.Peer{User: "alice", UID: 1000, PID: 4711})
+	res := p.IssueTicket(api.Peer{User: "alice", UID: 1000, PID: 4711})
 	if !res.Writable || !strings.HasPrefix(res.Address, "http://127.0.0.1:9646/enter?ticket=") || res.Expires == nil {
 		t.Fatalf("%+v", res)
 	}
@@ -272,7 +273,7 @@ func TestNobodyElseChangesAnything(t *testing.T) {
 
 func TestATicketOpensOnce(t *testing.T) {
 	p := made(t, newFake(), "127.0.0.1:9646")
-	_, ticket, _ := strings.Cut(p.Ticket(api.Peer{}).Address, "127.0.0.1:9646")
+	_, ticket, _ := strings.Cut(p.IssueTicket(api.Peer{}).Address, "127.0.0.1:9646")
 	if w := ask(p.Handler(), http.MethodGet, ticket, "",
 		func(r *http.Request) {
 			r.Header.Set("Sec-Purpose",
@@ -301,28 +302,28 @@ func TestATicketOpensOnce(t *testing.T) {
 func TestRightsEnd(t *testing.T) {
 	var s sessions
 	now := time.Now()
-	ticket, until := s.ticket(now, api.Peer{})
-	if _, _, ok := s.enter(until, ticket); ok {
+	ticket, until := s.issueTicket(now, api.Peer{})
+	if _, _, ok := s.openSession(until, ticket); ok {
 		t.Error("a ticket opens after its time")
 	}
-	ticket, _ = s.ticket(now, api.Peer{})
-	secret, _, ok := s.enter(now, ticket)
+	ticket, _ = s.issueTicket(now, api.Peer{})
+	secret, _, ok := s.openSession(now, ticket)
 	r, _ := http.NewRequest(http.MethodGet, "/", nil)
 	r.AddCookie(&http.Cookie{Name: cookieName, Value: secret})
-	if _, _, still := s.of(now.Add(sessionFor-time.Second), r); !ok || !still {
+	if _, _, still := s.sessionOf(now.Add(sessionLifetime-time.Second), r); !ok || !still {
 		t.Error("a session ends before its time")
 	}
-	if _, _, still := s.of(now.Add(sessionFor), r); still {
+	if _, _, still := s.sessionOf(now.Add(sessionLifetime), r); still {
 		t.Error("a session outlives its time")
 	}
 	for range 1000 { // the oldest make room
-		ticket, _ = s.ticket(now, api.Peer{})
-		if _, _, ok := s.enter(now, ticket); !ok {
+		ticket, _ = s.issueTicket(now, api.Peer{})
+		if _, _, ok := s.openSession(now, ticket); !ok {
 			t.Fatal("a fresh ticket does not open")
 		}
-		s.ticket(now, api.Peer{})
+		s.issueTicket(now, api.Peer{})
 	}
-	if len(s.open) > maxKeys || len(s.tickets) > maxKeys {
+	if len(s.open) > maxSessions || len(s.tickets) > maxSessions {
 		t.Errorf("%d sessions and %d tickets are kept", len(s.open), len(s.tickets))
 	}
 }
@@ -331,16 +332,16 @@ func TestAPageThatOthersReachChangesNothing(t *testing.T) {
 	f := newFake()
 	for _, address := range []string{"192.0.2.1:9646", "0.0.0.0:9646", "[::]:9646"} {
 		p := made(t, f, address)
-		res := p.Ticket(api.Peer{})
+		res := p.IssueTicket(api.Peer{})
 		if res.Writable || strings.Contains(res.Address, "ticket") || !strings.Contains(res.Note, "loopback") {
 			t.Errorf("%s: %+v", address, res)
 		}
-		secret, _ := p.sessions.ticket(time.Now(), api.Peer{}) // also not by a ticket that should not be there
+		secret, _ := p.sessions.issueTicket(time.Now(), api.Peer{}) // also not by a ticket that should not be there
 		if w := ask(p.Handler(), http.MethodGet, "/enter?ticket="+secret, ""); w.Code != http.StatusForbidden ||
 			len(w.Result().Cookies()) != 0 {
 			t.Errorf("%s: enter: %d", address, w.Code)
 		}
-		open, _, _ := p.sessions.enter(time.Now(), secret)
+		open, _, _ := p.sessions.openSession(time.Now(), secret)
 		cookie := func(r *http.Request) { r.AddCookie(&http.Cookie{Name: cookieName, Value: open}) }
 		body := ask(p.Handler(), http.MethodGet, "/", "", cookie).Body.String()
 		if strings.Contains(body, "<button form") ||
@@ -390,7 +391,7 @@ func TestThePageIsBounded(t *testing.T) {
 	}
 	f.status.Engine.Bans, f.status.Engine.Trusted = 100_000, 5002
 	p := made(t, f, "127.0.0.1:9646")
-	p.watch.add(f.history)
+	p.recent.addDecisions(f.history)
 	body := ask(p.Handler(), http.MethodGet, "/", "").Body.String()
 	if len(body) > 200_000 {
 		t.Errorf("the page has %d bytes", len(body))
@@ -401,9 +402,10 @@ func TestThePageIsBounded(t *testing.T) {
 			t.Errorf("%q is there %d times, want %d", want, got, n)
 		}
 	}
-	if len(p.watch.phones) != maxPhones || len(p.watch.alarms) != maxAlarms || len(p.watch.last) != maxDecisions {
-		t.Errorf("%d phones, %d alarms, %d decisions are kept", len(p.watch.phones), len(p.watch.alarms),
-			len(p.watch.last))
+	if len(p.recent.phones) != maxPhones || len(p.recent.alarms) != maxAlarms ||
+		len(p.recent.decisions) != maxDecisions {
+		t.Errorf("%d phones, %d alarms, %d decisions are kept", len(p.recent.phones), len(p.recent.alarms),
+			len(p.recent.decisions))
 	}
 }
 
@@ -431,6 +433,12 @@ func TestTheStateIsSaidInPlainWords(t *testing.T) {
 			s.PBXs = append(s.PBXs, api.PBXStatus{Name: "pbx2"})
 		},
 		"Banned sources get through to Asterisk": func(s *api.Status) { s.Engine.LastLeak = ptr(s.Time.Add(-time.Minute)) },
+		"Another firewall keeps out whom you allow": func(s *api.Status) {
+			s.Dropped = []api.Dropped{{As: api.DroppedTrunk, Chain: "inet a i"}}
+		},
+		"a trunk of Asterisk&#39;s, and another firewall drops what it sends to Asterisk: chain inet a i": func(s *api.Status) {
+			s.Dropped = []api.Dropped{{As: api.DroppedTrunk, Chain: "inet a i"}}
+		},
 		"A port of Asterisk is open to the banned": func(s *api.Status) {
 			s.Ports.Found = []api.FoundPort{{Protocol: "udp", Port: 5080, Open: true}}
 		},
@@ -460,7 +468,7 @@ func TestWatchedSourcesAreNotCalledBanned(t *testing.T) {
 	f.ban(watched)
 	f.status.Engine.Bans, f.status.Engine.Observed = 1, 1
 	p := made(t, f, "127.0.0.1:9646")
-	view := p.bans(p.snapshot(t.Context()))
+	view := p.viewBans(p.takeSnapshot(t.Context()))
 	if view.Observed || view.Total != 1 || view.More != 0 || !view.Rows[0].Observed || view.Rows[1].Observed {
 		t.Errorf("%+v", view)
 	}
@@ -509,15 +517,16 @@ func TestAnAllowedGuesserIsAnAlarm(t *testing.T) {
 	d := ban.Decision{Time: at, Action: ban.ActionObserve, Reason: ban.ReasonAllowed,
 		Source: netip.MustParseAddr("127.0.0.1"),
 		Prefix: netip.MustParsePrefix("127.0.0.1/32"), PBX: "pbx1"}
-	w.add([]ban.Decision{d})
-	_, _, alarms := w.latest(at)
+	w.addDecisions([]ban.Decision{d})
+	_, _, alarms := w.current(at)
 	if len(alarms) != 1 {
 		t.Fatalf("%+v", alarms)
 	}
-	if text := alarmText(alarms[0]); text != "somebody guesses from 127.0.0.1, which is on the allow list and therefore never banned" {
+	if text := alarmText(alarms[0]); text != "somebody guesses from 127.0.0.1, which is on the allow list and "+
+		"therefore never banned" {
 		t.Errorf("%q", text)
 	}
-	if try := alarmTry(alarms[0]); !strings.Contains(try, "proxy") || strings.Contains(try, "database") {
+	if try := alarmHint(alarms[0]); !strings.Contains(try, "proxy") || strings.Contains(try, "database") {
 		t.Errorf("%q", try)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// frame is what every page has.
-type frame struct {
+// pageView is what the templates of all pages get.
+type pageView struct {
 	rights
 	Title    string
 	Host     string
@@ -25,69 +25,69 @@ type frame struct {
 	Hint     string
 	Asked    string // in the search field
 	Note     string // how what was asked was understood
-	Why      *answer
-	Tried    *tried // instead of Why
+	Why      *whyView
+	Tried    *accountView // instead of Why
 	Parts    map[string]template.HTML
-	Commands []command
+	Commands []suggestedCommand
 }
 
-type command struct{ What, Type string }
+type suggestedCommand struct{ What, Type string }
 
-// frame begins a page for whoever asks.
-func (p *Page) frame(r *http.Request, title string) frame {
-	f := frame{Title: title, Host: printable.String(p.Host), Address: p.Address.String(), Now: time.Now(),
+// newPageView is a page with this title, and with the rights and the notice of the session of the request.
+func (p *Page) newPageView(r *http.Request, title string) pageView {
+	f := pageView{Title: title, Host: printable.String(p.Host), Address: p.Address.String(), Now: time.Now(),
 		rights: rights{Loopback: p.loopback}}
-	if s, k, ok := p.session(r); ok {
-		f.Act, f.Token, f.By, f.Until = true, s.token, sentence(s.by.String()), s.until
-		f.Told = p.sessions.told(k)
+	if s, k, ok := p.sessionOf(r); ok {
+		f.Act, f.Token, f.By, f.Until = true, s.token, boundedLine(s.by.String()), s.until
+		f.Told = p.sessions.takeNotice(k)
 	}
 	return f
 }
 
-// session returns who asks, if that is somebody who may change things.
-func (p *Page) session(r *http.Request) (session, key, bool) {
+// sessionOf returns the session of a request; false where it has none, and so may change nothing.
+func (p *Page) sessionOf(r *http.Request) (session, secretDigest, bool) {
 	if !p.loopback {
-		return session{}, key{}, false
+		return session{}, secretDigest{}, false
 	}
-	return p.sessions.of(time.Now(), r)
+	return p.sessions.sessionOf(time.Now(), r)
 }
 
-// home shows everything.
-func (p *Page) home(w http.ResponseWriter, r *http.Request) {
-	f := p.frame(r, "Ringwall")
+// serveHome writes the status page itself, with all parts.
+func (p *Page) serveHome(w http.ResponseWriter, r *http.Request) {
+	f := p.newPageView(r, "Ringwall")
 	if f.Host != "" {
 		f.Title += " on " + f.Host
 	}
 	f.Live, f.Parts = true, make(map[string]template.HTML)
-	s := p.snapshot(r.Context())
-	for _, part := range parts() {
-		html, err := p.render(part.Name, part.view(p, s), s.at, f.rights)
+	s := p.takeSnapshot(r.Context())
+	for _, part := range pageParts() {
+		html, err := p.renderPart(part.Name, part.view(p, s), s.at, f.rights)
 		if err != nil {
-			p.fail(w, r, err)
+			p.writeFailure(w, r, err)
 			return
 		}
 		f.Parts[part.Name] = html
 	}
-	p.write(w, r, http.StatusOK, "home", f)
+	p.writePage(w, r, http.StatusOK, "home", f)
 }
 
-// message is a page with one thing to say.
-func (p *Page) message(w http.ResponseWriter, r *http.Request, code int, problem, hint string) {
-	f := p.frame(r, "Ringwall")
-	f.Problem, f.Hint = sentence(problem), sentence(hint)
-	p.write(w, r, code, "message", f)
+// writeMessage writes a page that says a problem and what to try.
+func (p *Page) writeMessage(w http.ResponseWriter, r *http.Request, code int, problem, hint string) {
+	f := p.newPageView(r, "Ringwall")
+	f.Problem, f.Hint = boundedLine(problem), boundedLine(hint)
+	p.writePage(w, r, code, "message", f)
 }
 
-func (p *Page) fail(w http.ResponseWriter, r *http.Request, err error) {
+func (p *Page) writeFailure(w http.ResponseWriter, r *http.Request, err error) {
 	p.Log.ErrorContext(r.Context(), "the status page cannot be written", "path", r.URL.Path, "err", err)
 	http.Error(w, "Ringwall cannot write this page; its log says why", http.StatusInternalServerError)
 }
 
-// write sends a page in one piece: half of a page would look like good news.
-func (p *Page) write(w http.ResponseWriter, r *http.Request, code int, name string, f frame) {
+// writePage sends a page in one piece: half of a page would look like good news.
+func (p *Page) writePage(w http.ResponseWriter, r *http.Request, code int, name string, f pageView) {
 	var b bytes.Buffer
 	if err := p.templates.ExecuteTemplate(&b, name, f); err != nil {
-		p.fail(w, r, err)
+		p.writeFailure(w, r, err)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

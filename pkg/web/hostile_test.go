@@ -75,8 +75,9 @@ func saturated(name string, now time.Time) *fake {
 // the stream.
 func pages(t testing.TB, p *Page, f *fake) map[string]string {
 	t.Helper()
-	p.Source, p.Host, p.latest, p.watch.last, p.watch.phones, p.watch.alarms = f, f.status.Version, nil, nil, nil, nil
-	p.watch.add(f.history)
+	p.Source, p.Host, p.latest, p.recent.decisions, p.recent.phones, p.recent.alarms = f, f.status.Version, nil, nil,
+		nil, nil
+	p.recent.addDecisions(f.history)
 	h := p.Handler()
 	out := make(map[string]string)
 	cookie := func(*http.Request) {}
@@ -91,8 +92,8 @@ func pages(t testing.TB, p *Page, f *fake) map[string]string {
 	cookie = entered(t, p, api.Peer{User: f.status.Version, UID: 1000})
 	get("home with rights", "/")
 	get("why with rights", "/why?address=203.0.113.5")
-	g, _ := p.next(p.snapshot(t.Context()), nil)
-	text, _ := g.since(nil, true)
+	g, _ := p.renderChanged(p.takeSnapshot(t.Context()), nil)
+	text, _ := g.changedSince(nil, true)
 	for name, html := range streamed(t, text) {
 		out["part "+name] = html
 	}
@@ -102,7 +103,7 @@ func pages(t testing.TB, p *Page, f *fake) map[string]string {
 // entered takes a ticket to a session, and returns what adds its cookie to a request.
 func entered(t testing.TB, p *Page, by api.Peer) func(*http.Request) {
 	t.Helper()
-	_, ticket, _ := strings.Cut(p.Ticket(by).Address, "/enter")
+	_, ticket, _ := strings.Cut(p.IssueTicket(by).Address, "/enter")
 	w := ask(p.Handler(), http.MethodGet, "/enter"+ticket, "")
 	if w.Code != http.StatusOK || len(w.Result().Cookies()) != 1 {
 		t.Fatalf("%d %s", w.Code, w.Body)

@@ -61,16 +61,16 @@ type Page struct {
 	assets    map[string]asset
 	loopback  bool
 	sessions  sessions
-	watch     recentDecisions
+	recent    recentDecisions
 
-	building sync.Mutex // held while a snapshot is made
-	latest   *snapshot
+	snapshotMu sync.Mutex // held while a snapshot is made; guards latest
+	latest     *snapshot
 
-	mu      sync.Mutex
-	shown   *generation
-	clients map[*client]struct{}
-	wake    chan struct{} // a client came
-	closing chan struct{} // closed when Run ends
+	mu       sync.Mutex
+	rendered *renderedParts
+	streams  map[*eventStream]struct{}
+	wake     chan struct{} // a client came
+	closing  chan struct{} // closed when Run ends
 }
 
 // New makes a page. It fails only where what is built into the program is broken.
@@ -81,13 +81,13 @@ func New(c Config) (*Page, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Page{Config: c, loopback: c.Address.Addr().Unmap().IsLoopback(), clients: make(map[*client]struct{}),
+	p := &Page{Config: c, loopback: c.Address.Addr().Unmap().IsLoopback(), streams: make(map[*eventStream]struct{}),
 		wake: make(chan struct{}, 1), closing: make(chan struct{})}
 	var err error
 	if p.assets, err = loadAssets(); err != nil {
 		return nil, err
 	}
-	if p.templates, err = p.parse(); err != nil {
+	if p.templates, err = p.parseTemplates(); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -101,8 +101,8 @@ func (p *Page) Run(ctx context.Context) error {
 	defer close(p.closing)
 	_, news := p.Feed.Follow(time.Time{})
 	defer news.Close()
-	err := p.Source.History(ctx, time.Now().Add(-phoneFor), netip.Addr{}, func(some []ban.Decision) error {
-		p.watch.add(some)
+	err := p.Source.History(ctx, time.Now().Add(-phoneShownFor), netip.Addr{}, func(some []ban.Decision) error {
+		p.recent.addDecisions(some)
 		return nil
 	})
 	if err != nil && !errors.Is(err, context.Canceled) {
@@ -129,13 +129,13 @@ func (p *Page) Run(ctx context.Context) error {
 		case <-more:
 			pieces, _ := news.Take()
 			for _, decisions := range pieces {
-				p.watch.add(decisions)
+				p.recent.addDecisions(decisions)
 			}
 			more = nil
 			rested.Reset(pause)
 		case <-p.wake:
 		case <-timer.C:
-			p.publish(ctx)
+			p.renewStreams(ctx)
 			due = time.Now().Add(often)
 			timer.Reset(often)
 			continue
@@ -150,19 +150,19 @@ func (p *Page) Run(ctx context.Context) error {
 // Handler serves the page. Every path except that of the metrics may be given to it.
 func (p *Page) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", p.home)
-	mux.HandleFunc("GET /why", p.why)
-	mux.HandleFunc("GET /events", p.events)
-	mux.HandleFunc("GET /enter", p.enter)
-	mux.HandleFunc("POST /unban", p.change("unban", p.unban))
-	mux.HandleFunc("POST /allow", p.change("allow", p.allow))
-	mux.HandleFunc("POST /leave", p.change("leave", p.leave))
+	mux.HandleFunc("GET /{$}", p.serveHome)
+	mux.HandleFunc("GET /why", p.serveWhy)
+	mux.HandleFunc("GET /events", p.serveEvents)
+	mux.HandleFunc("GET /enter", p.serveEnter)
+	mux.HandleFunc("POST /unban", p.serveChange("unban", p.unbanByForm))
+	mux.HandleFunc("POST /allow", p.serveChange("allow", p.allowByForm))
+	mux.HandleFunc("POST /leave", p.serveChange("leave", p.leaveByForm))
 	for path, a := range p.assets {
 		mux.Handle("GET "+path, a)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		p.message(w, r, http.StatusNotFound, "There is no such page",
+		p.writeMessage(w, r, http.StatusNotFound, "There is no such page",
 			"The status page is at /, and Prometheus' metrics are at /metrics.")
 	})
-	return p.guard(mux)
+	return p.guardRequests(mux)
 }

@@ -11,69 +11,66 @@ import (
 )
 
 const (
-	// phoneFor is how long a phone is shown after its last report. The engine reports once an hour while it fails.
-	phoneFor = 3 * time.Hour
-	alarmFor = 24 * time.Hour
+	// phoneShownFor is how long a phone is shown after its last report. The engine reports once an hour while it fails.
+	phoneShownFor = 3 * time.Hour
+	alarmShownFor = 24 * time.Hour
 )
 
 // recentDecisions remembers the decisions that the page shows: a bounded number of each kind.
 type recentDecisions struct {
-	mu     sync.Mutex
-	last   []ban.Decision // the oldest first
-	phones map[phone]ban.Decision
-	alarms map[alarm]ban.Decision
+	mu        sync.Mutex
+	decisions []ban.Decision // the oldest first
+	phones    map[phoneKey]ban.Decision
+	alarms    map[alarmKey]ban.Decision
 }
 
-// phone is a misconfigured phone.
-type phone struct {
+// phoneKey is what tells misconfigured phones apart.
+type phoneKey struct {
 	account string
 	prefix  netip.Prefix
 	pbx     string
 	reason  ban.Reason
 }
 
-// alarm is what a person should know of within the day.
-type alarm struct {
+// alarmKey is what tells apart what a person should know of within the day.
+type alarmKey struct {
 	action  ban.Action
 	reason  ban.Reason
 	account string
 	pbx     string
 }
 
-func (w *recentDecisions) add(decisions []ban.Decision) {
+func (w *recentDecisions) addDecisions(decisions []ban.Decision) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.phones == nil {
-		w.phones, w.alarms = make(map[phone]ban.Decision), make(map[alarm]ban.Decision)
-	}
 	for i := range decisions {
 		switch d := &decisions[i]; {
 		case d.Action == ban.ActionMisconfigured:
-			insert(w.phones, phone{d.Account, d.Prefix, d.PBX, d.Reason}, d, maxPhones)
+			putBounded(&w.phones, phoneKey{d.Account, d.Prefix, d.PBX, d.Reason}, *d, maxPhones, decisionTime)
 		case d.Action == ban.ActionBreach, d.Action == ban.ActionTampering, d.Action == ban.ActionTargeted,
-			d.Action == ban.ActionGuessing, d.Action == ban.ActionNewPlace:
-			insert(w.alarms, alarm{d.Action, d.Reason, d.Account, d.PBX}, d, maxAlarms)
+			d.Action == ban.ActionGuessing, d.Action == ban.ActionNewPlace, d.Action == ban.ActionCut:
+			putBounded(&w.alarms, alarmKey{d.Action, d.Reason, d.Account, d.PBX}, *d, maxAlarms, decisionTime)
 		case d.Action == ban.ActionLeak: // one for each Asterisk will do
-			insert(w.alarms, alarm{d.Action, "", "", d.PBX}, d, maxAlarms)
+			putBounded(&w.alarms, alarmKey{d.Action, "", "", d.PBX}, *d, maxAlarms, decisionTime)
 		case d.Action == ban.ActionObserve && (d.Reason == ban.ReasonStorm || d.Reason == ban.ReasonAllowed):
-			insert(w.alarms, alarm{d.Action, d.Reason, "", d.PBX}, d, maxAlarms)
+			putBounded(&w.alarms, alarmKey{d.Action, d.Reason, "", d.PBX}, *d, maxAlarms, decisionTime)
 		}
 	}
 	fresh := decisions[max(0, len(decisions)-maxDecisions):]
 	for i := range fresh {
-		if !w.has(&fresh[i]) {
-			w.last = append(w.last, fresh[i])
+		if !w.hasDecision(&fresh[i]) {
+			w.decisions = append(w.decisions, fresh[i])
 		}
 	}
-	if n := len(w.last) - maxDecisions; n > 0 {
-		w.last = append(w.last[:0], w.last[n:]...)
+	if n := len(w.decisions) - maxDecisions; n > 0 {
+		w.decisions = append(w.decisions[:0], w.decisions[n:]...)
 	}
 }
 
-// has says whether a decision is among the last: history and what is new may overlap.
-func (w *recentDecisions) has(d *ban.Decision) bool {
-	for i := range w.last {
-		have := &w.last[i]
+// hasDecision reports whether a decision is among the latest: history and feed may overlap.
+func (w *recentDecisions) hasDecision(d *ban.Decision) bool {
+	for i := range w.decisions {
+		have := &w.decisions[i]
 		if have.Prefix == d.Prefix && have.Action == d.Action && have.Account == d.Account && have.Time.Equal(d.Time) {
 			return true
 		}
@@ -81,32 +78,39 @@ func (w *recentDecisions) has(d *ban.Decision) bool {
 	return false
 }
 
-// insert puts a decision into a map of at most n, in place of the oldest.
-func insert[K comparable](m map[K]ban.Decision, k K, d *ban.Decision, n int) {
-	if _, ok := m[k]; !ok && len(m) >= n {
-		var oldest K
+// putBounded puts a value into a map of at most most, which is made where it is nil. Where it is full, the value with
+// the earliest time goes.
+func putBounded[K comparable, V any](m *map[K]V, key K, value V, most int, timeOf func(V) time.Time) {
+	if *m == nil {
+		*m = make(map[K]V)
+	}
+	if _, ok := (*m)[key]; !ok && len(*m) >= most {
+		var earliest K
 		var at time.Time
-		for k, have := range m {
-			if at.IsZero() || have.Time.Before(at) {
-				oldest, at = k, have.Time
+		for k, v := range *m {
+			if t := timeOf(v); at.IsZero() || t.Before(at) {
+				earliest, at = k, t
 			}
 		}
-		delete(m, oldest)
+		delete(*m, earliest)
 	}
-	m[k] = *d
+	(*m)[key] = value
 }
 
-// latest returns the latest decisions, the newest first, and what is still to be shown of phones and alarms.
-func (w *recentDecisions) latest(now time.Time) (last, phones, alarms []ban.Decision) {
+func decisionTime(d ban.Decision) time.Time { return d.Time }
+
+// current returns the latest decisions, and what is still to be shown of phones and alarms: all of them the newest
+// first.
+func (w *recentDecisions) current(now time.Time) (last, phones, alarms []ban.Decision) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	last = slices.Clone(w.last)
+	last = slices.Clone(w.decisions)
 	slices.Reverse(last)
-	return last, current(w.phones, now.Add(-phoneFor)), current(w.alarms, now.Add(-alarmFor))
+	return last, takeSince(w.phones, now.Add(-phoneShownFor)), takeSince(w.alarms, now.Add(-alarmShownFor))
 }
 
-// current drops what is older than since and returns the rest, the newest first.
-func current[K comparable](m map[K]ban.Decision, since time.Time) []ban.Decision {
+// takeSince deletes decisions before since and returns the rest, the newest first.
+func takeSince[K comparable](m map[K]ban.Decision, since time.Time) []ban.Decision {
 	var out []ban.Decision
 	for k, d := range m {
 		if d.Time.Before(since) {

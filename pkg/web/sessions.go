@@ -11,65 +11,69 @@ import (
 )
 
 const (
-	ticketFor  = 5 * time.Minute // to open the address that ringwall page prints
-	sessionFor = time.Hour       // to change things
-	maxKeys    = 64              // of each, at once
-	cookieName = "ringwall_page"
+	ticketLifetime  = 5 * time.Minute // to open the address that ringwall page prints
+	sessionLifetime = time.Hour       // to change things
+	maxSessions     = 64              // at once; as many tickets
+	cookieName      = "ringwall_page"
 )
 
-// key is the digest of a secret: who reads the memory of a look-up learns nothing about the secret.
-type key [sha256.Size]byte
+// secretDigest is the key under which what belongs to a secret is kept: how long a look-up takes says nothing about the
+// secret.
+type secretDigest [sha256.Size]byte
 
-func keyOf(secret string) key { return sha256.Sum256([]byte(secret)) }
+func digestOf(secret string) secretDigest { return sha256.Sum256([]byte(secret)) }
 
-// sessions are who may change things, and who is about to.
+// sessions are the browsers that may change things, and the tickets that make one.
 type sessions struct {
 	mu      sync.Mutex
-	tickets map[key]session
-	open    map[key]session
+	tickets map[secretDigest]session
+	open    map[secretDigest]session
 }
 
 // session is the right of one browser to change things, passed on by a process that may use the control socket.
 type session struct {
-	by    api.Peer
-	until time.Time
-	token string // that each of its forms must hold
-	told  string // what its latest change did, to be shown once
+	by     api.Peer
+	until  time.Time
+	token  string // that each of its forms must hold
+	notice string // what its latest change did, to be shown once
 }
 
-// ticket makes a secret that opens the page once.
-func (s *sessions) ticket(now time.Time, by api.Peer) (secret string, until time.Time) {
+func sessionEnd(s session) time.Time { return s.until }
+
+// issueTicket makes a secret that opens the page once.
+func (s *sessions) issueTicket(now time.Time, by api.Peer) (secret string, until time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	secret, until = rand.Text(), now.Add(ticketFor)
-	put(&s.tickets, keyOf(secret), session{by: by, until: until})
+	secret, until = rand.Text(), now.Add(ticketLifetime)
+	putBounded(&s.tickets, digestOf(secret), session{by: by, until: until}, maxSessions, sessionEnd)
 	return secret, until
 }
 
-// enter takes a ticket for the secret of a session.
-func (s *sessions) enter(now time.Time, ticket string) (secret string, by api.Peer, ok bool) {
+// openSession takes a ticket for the secret of a session.
+func (s *sessions) openSession(now time.Time, ticket string) (secret string, by api.Peer, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := keyOf(ticket)
+	k := digestOf(ticket)
 	t, ok := s.tickets[k]
 	delete(s.tickets, k)
 	if !ok || !now.Before(t.until) {
 		return "", api.Peer{}, false
 	}
 	secret = rand.Text()
-	put(&s.open, keyOf(secret), session{by: t.by, until: now.Add(sessionFor), token: rand.Text()})
+	putBounded(&s.open, digestOf(secret), session{by: t.by, until: now.Add(sessionLifetime), token: rand.Text()},
+		maxSessions, sessionEnd)
 	return secret, t.by, true
 }
 
-// of returns the session of a request.
-func (s *sessions) of(now time.Time, r *http.Request) (session, key, bool) {
+// sessionOf returns the session of a request.
+func (s *sessions) sessionOf(now time.Time, r *http.Request) (session, secretDigest, bool) {
 	c, err := r.Cookie(cookieName)
 	if err != nil {
-		return session{}, key{}, false
+		return session{}, secretDigest{}, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := keyOf(c.Value)
+	k := digestOf(c.Value)
 	have, ok := s.open[k]
 	if ok && !now.Before(have.until) {
 		delete(s.open, k)
@@ -78,51 +82,33 @@ func (s *sessions) of(now time.Time, r *http.Request) (session, key, bool) {
 	return have, k, ok
 }
 
-// tell keeps a sentence for the next page of a session.
-func (s *sessions) tell(k key, text string) {
+// setNotice keeps a sentence for the next page of a session.
+func (s *sessions) setNotice(k secretDigest, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if have, ok := s.open[k]; ok {
-		have.told = text
+		have.notice = text
 		s.open[k] = have
 	}
 }
 
-// told takes that sentence.
-func (s *sessions) told(k key) string {
+// takeNotice returns the sentence of setNotice, once.
+func (s *sessions) takeNotice(k secretDigest) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	have, ok := s.open[k]
-	if !ok || have.told == "" {
+	if !ok || have.notice == "" {
 		return ""
 	}
-	text := have.told
-	have.told = ""
+	text := have.notice
+	have.notice = ""
 	s.open[k] = have
 	return text
 }
 
-// leave ends a session.
-func (s *sessions) leave(k key) {
+// endSession ends a session.
+func (s *sessions) endSession(k secretDigest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, k)
-}
-
-// put adds to a map of sessions, which holds maxKeys at most: the oldest goes.
-func put(m *map[key]session, k key, n session) {
-	if *m == nil {
-		*m = make(map[key]session)
-	}
-	for len(*m) >= maxKeys {
-		var oldest key
-		var until time.Time
-		for k, have := range *m {
-			if until.IsZero() || have.until.Before(until) {
-				oldest, until = k, have.until
-			}
-		}
-		delete(*m, oldest)
-	}
-	(*m)[k] = n
 }

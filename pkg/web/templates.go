@@ -20,14 +20,14 @@ var assets embed.FS
 
 // asset is a file that the page loads, under a name that changes with it.
 type asset struct {
-	kind string
-	text []byte
-	link string
+	contentType string
+	text        []byte
+	link        string
 }
 
 // ServeHTTP sends the file.
 func (a asset) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", a.kind)
+	w.Header().Set("Content-Type", a.contentType)
 	_, _ = w.Write(a.text)
 }
 
@@ -48,35 +48,35 @@ func loadAssets() (map[string]asset, error) {
 	return all, nil
 }
 
-func (p *Page) parse() (*template.Template, error) {
+func (p *Page) parseTemplates() (*template.Template, error) {
 	return template.New("page").Funcs(template.FuncMap{
 		"asset": func(name string) string { return p.assets[name].link },
-		"clock": p.clock,
-		"short": p.short,
+		"clock": p.shortTime,
+		"short": p.minuteTime,
 		"rfc":   func(t time.Time) string { return t.In(p.Zone).Format(time.RFC3339) },
 		"unix":  func(t time.Time) int64 { return t.Unix() },
 		"left": func(now, until time.Time) string {
 			return humanize.Duration(max(time.Second, until.Sub(now).Round(time.Second)))
 		},
-		"ago":       ago,
+		"ago":       agoText,
 		"thousands": humanize.Thousands,
-		"plural":    count,
-		"capital":   capital,
+		"plural":    pluralThousands,
+		"capital":   capitalized,
 		"bare":      humanize.Prefix,
 		"zone":      func(t time.Time) string { return t.In(p.Zone).Format("MST") },
 		"ordinal":   humanize.Ordinal,
 		"command":   isCommand,
-		"first":     first,
-		"rest":      rest,
-		"framed": func(f framed, view any, caption string) framed {
+		"first":     firstItems,
+		"rest":      restItems,
+		"withView": func(f partView, view any, caption string) partView {
 			f.View, f.Caption = view, caption
 			return f
 		},
 	}).ParseFS(assets, "assets/*.html")
 }
 
-// clock writes a time as on this machine's wall: the day is left out where it is today.
-func (p *Page) clock(t time.Time) string {
+// shortTime writes a time in this machine's zone, without the date where it is today's.
+func (p *Page) shortTime(t time.Time) string {
 	if t.IsZero() {
 		return "–"
 	}
@@ -88,14 +88,14 @@ func (p *Page) clock(t time.Time) string {
 	return t.Format("2 Jan 15:04:05")
 }
 
-// short is clock without seconds.
-func (p *Page) short(t time.Time) string {
-	text := p.clock(t)
+// minuteTime is shortTime without seconds.
+func (p *Page) minuteTime(t time.Time) string {
+	text := p.shortTime(t)
 	return text[:max(0, len(text)-len(":05"))]
 }
 
-// ago writes how long something is past, in the largest unit.
-func ago(now, t time.Time) string {
+// agoText writes how long ago something was, to the minute.
+func agoText(now, t time.Time) string {
 	d := now.Sub(t)
 	switch {
 	case d < 10*time.Second:
@@ -106,18 +106,18 @@ func ago(now, t time.Time) string {
 	return humanize.Duration(d.Truncate(time.Minute)) + " ago"
 }
 
-// first and rest cut a list of any kind in two.
-func first(list any, n int) any {
+// firstItems and restItems cut a list of any kind in two.
+func firstItems(list any, n int) any {
 	v := reflect.ValueOf(list)
 	return v.Slice(0, min(n, v.Len())).Interface()
 }
 
-func rest(list any, n int) any {
+func restItems(list any, n int) any {
 	v := reflect.ValueOf(list)
 	return v.Slice(min(n, v.Len()), v.Len()).Interface()
 }
 
-// isCommand tells a line to type from one to read.
+// isCommand reports whether a line is a command to type, rather than a sentence.
 func isCommand(line string) bool {
 	word, _, _ := strings.Cut(line, " ")
 	return slices.Contains([]string{"ringwall", "systemctl", "journalctl", "asterisk", "nft", "sudo", "modprobe"}, word)

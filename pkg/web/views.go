@@ -14,14 +14,14 @@ import (
 
 // The texts of views are escaped for terminals already, and shortened; html/template escapes them for HTML.
 
-// health answers: is it working?
-type health struct {
+// healthView says whether Ringwall works.
+type healthView struct {
 	State    string // good, watch or bad
 	Title    string
 	Text     string
 	PBXs     []pbxRow
 	Kernel   kernelRow
-	Warnings []warning
+	Warnings []warningRow
 	More     int      // warnings that are not shown
 	Watched  []string // sentences about services that are observed only
 	Version  string
@@ -48,17 +48,17 @@ type kernelRow struct {
 	Dropped int // packets
 }
 
-type warning struct {
+type warningRow struct {
 	Bad  bool
 	Text string
 	Try  []string // lines
 }
 
-func (p *Page) health(s *snapshot) health {
+func (p *Page) viewHealth(s *snapshot) healthView {
 	st := s.status
-	h := health{Version: printable.String(st.Version), Started: st.Started.Truncate(time.Second)}
-	if s.failed != nil {
-		h.State, h.Title, h.Text = "bad", "Ringwall cannot say how it is", sentence(s.failed.Error())
+	h := healthView{Version: printable.String(st.Version), Started: st.Started.Truncate(time.Second)}
+	if s.statusErr != nil {
+		h.State, h.Title, h.Text = "bad", "Ringwall cannot say how it is", boundedLine(s.statusErr.Error())
 		return h
 	}
 	var down []string
@@ -66,14 +66,14 @@ func (p *Page) health(s *snapshot) health {
 		if !v.Up {
 			down = append(down, printable.String(v.Name))
 		}
-		h.PBXs = append(h.PBXs, pbxOf(v))
+		h.PBXs = append(h.PBXs, newPBXRow(v))
 	}
-	h.Kernel = kernelOf(st.Kernel)
-	h.judge(st, down)
-	h.Warnings = p.warnings(s)
+	h.Kernel = newKernelRow(st.Kernel)
+	h.setState(st, down)
+	h.Warnings = p.viewWarnings(s)
 	for _, o := range st.ObserveOnly {
 		h.Watched = append(h.Watched, fmt.Sprintf("Watched, but never a reason for a ban: %s (%s).",
-			printable.String(o.Service), sentence(o.Why)))
+			printable.String(o.Service), boundedLine(o.Why)))
 	}
 	if n := len(h.Warnings) - maxWarnings; n > 0 {
 		h.Warnings, h.More = h.Warnings[:maxWarnings], n
@@ -81,8 +81,8 @@ func (p *Page) health(s *snapshot) health {
 	return h
 }
 
-// judge says in one sentence how things are: the worst first.
-func (h *health) judge(st api.Status, down []string) {
+// setState says in one sentence how things are; of what is wrong, the worst.
+func (h *healthView) setState(st api.Status, down []string) {
 	switch {
 	case len(down) > 0 && len(down) == len(st.PBXs):
 		h.State, h.Title = "bad", "Ringwall hears nothing from Asterisk"
@@ -95,17 +95,23 @@ func (h *health) judge(st api.Status, down []string) {
 		h.Text = "Ringwall tries again and again; until then some attackers may get through."
 	case st.Leaking():
 		h.State, h.Title = "bad", "Banned sources get through to Asterisk"
-		h.Text = "Their packets should not reach it. Mostly it listens at a port that a ban does not close: see below, or ringwall doctor."
+		h.Text = "Their packets should not reach it. Mostly it listens at a port that a ban does not close: see " +
+			"below, or ringwall doctor."
 	case st.LeavesOut():
 		h.State, h.Title = "bad", "Some attackers are not banned"
 		h.Text = "As many are as policy.limits allows. Whoever was banned stays so; see below for the bound."
+	case st.ShutsOut():
+		h.State, h.Title = "bad", "Another firewall keeps out whom you allow"
+		h.Text = "Ringwall lets them in, and a rule that is not Ringwall's drops their packets: see below for whom and where."
 	case st.Mode != "enforce" && st.Engine.Bans > 0:
 		h.State, h.Title = "watch", "Ringwall only watches: nobody more is banned"
-		h.Text = "Bans that were made before stay until they end. It says whom else it would ban. To go on banning: policy.mode: enforce, then systemctl reload ringwall."
+		h.Text = "Bans that were made before stay until they end. It says whom else it would ban. To go on banning: " +
+			"policy.mode: enforce, then systemctl reload ringwall."
 	case st.Mode != "enforce":
 		h.State, h.Title = "watch", "Ringwall only watches: nobody is banned"
-		h.Text = "It says whom it would ban. Once you like what you see: policy.mode: enforce, then systemctl reload ringwall."
-	case len(st.Ports.Open()) > 0:
+		h.Text = "It says whom it would ban. Once you like what you see: policy.mode: enforce, then systemctl reload " +
+			"ringwall."
+	case len(st.Ports.OpenPorts()) > 0:
 		h.State, h.Title = "bad", "A port of Asterisk is open to the banned"
 		h.Text = "At the others attackers are kept out. See below for what to write."
 	case st.Kernel.DryRun:
@@ -117,7 +123,7 @@ func (h *health) judge(st api.Status, down []string) {
 	}
 }
 
-func pbxOf(v api.PBXStatus) pbxRow {
+func newPBXRow(v api.PBXStatus) pbxRow {
 	r := pbxRow{Name: printable.String(v.Name), Version: printable.String(v.Version), Up: v.Up,
 		Since: v.Since.Truncate(time.Second), Events: v.Events,
 		Forged: int(v.Tampered), Dropped: v.DroppedFrames, Known: v.Learned}
@@ -135,7 +141,7 @@ func pbxOf(v api.PBXStatus) pbxRow {
 	return r
 }
 
-func kernelOf(k api.KernelStatus) kernelRow {
+func newKernelRow(k api.KernelStatus) kernelRow {
 	r := kernelRow{OK: k.OK && k.LastError == "", State: "in place"}
 	switch {
 	case k.DryRun:
@@ -145,9 +151,9 @@ func kernelOf(k api.KernelStatus) kernelRow {
 	case k.Owner:
 		r.State = "in place, protected from nft flush"
 	}
-	r.Present = fmt.Sprintf("%s of %s", count(k.Present, "ban", "bans"), humanize.Thousands(k.Desired))
+	r.Present = fmt.Sprintf("%s of %s", pluralThousands(k.Present, "ban", "bans"), humanize.Thousands(k.Desired))
 	if k.Present == k.Desired {
-		r.Present = "all " + count(k.Desired, "ban", "bans")
+		r.Present = "all " + pluralThousands(k.Desired, "ban", "bans")
 		if k.Desired == 1 {
 			r.Present = "the one ban"
 		} else if k.Desired == 0 {
@@ -160,12 +166,12 @@ func kernelOf(k api.KernelStatus) kernelRow {
 	return r
 }
 
-// warnings are what a person should look at, with what to try.
-func (p *Page) warnings(s *snapshot) (out []warning) {
+// viewWarnings lists what a person should look at, with what to try.
+func (p *Page) viewWarnings(s *snapshot) (out []warningRow) {
 	add := func(bad bool, text, try string) {
-		w := warning{Bad: bad, Text: capital(sentence(text))}
+		w := warningRow{Bad: bad, Text: capitalized(boundedLine(text))}
 		for line := range strings.SplitSeq(strings.TrimSpace(try), "\n") {
-			if line = sentence(line); line != "" {
+			if line = boundedLine(line); line != "" {
 				w.Try = append(w.Try, line)
 			}
 		}
@@ -173,7 +179,7 @@ func (p *Page) warnings(s *snapshot) (out []warning) {
 	}
 	st := s.status
 	for _, d := range s.alarms {
-		add(d.Action == ban.ActionBreach, alarmText(d)+" ("+p.clock(d.Time)+")", alarmTry(d))
+		add(d.Action == ban.ActionBreach, alarmText(d)+" ("+p.shortTime(d.Time)+")", alarmHint(d))
 	}
 	for _, v := range st.PBXs {
 		if !v.Up && v.LastError != "" {
@@ -199,10 +205,13 @@ func (p *Page) warnings(s *snapshot) (out []warning) {
 	if st.Config.Error != "" {
 		add(true, st.Config.Fault(), "ringwall check --config "+printable.Limit(st.Config.Path, 200))
 	}
+	for _, d := range st.Dropped {
+		add(d.Serious(), d.Text(), d.Try)
+	}
 	for _, w := range st.Warnings {
 		add(false, w.Text, w.Try)
 	}
-	slices.SortStableFunc(out, func(a, b warning) int {
+	slices.SortStableFunc(out, func(a, b warningRow) int {
 		switch {
 		case a.Bad == b.Bad:
 			return 0
@@ -252,7 +261,7 @@ func alarmText(d ban.Decision) string {
 	return printable.String(d.Detail)
 }
 
-func alarmTry(d ban.Decision) string {
+func alarmHint(d ban.Decision) string {
 	switch d.Action {
 	case ban.ActionBreach:
 		return "change the password of this account now, and look at its calls"
@@ -261,22 +270,24 @@ func alarmTry(d ban.Decision) string {
 	case ban.ActionTargeted:
 		return "make sure that this account has a long, random password"
 	case ban.ActionGuessing:
-		return "mend the phone, if it is one; else change the passwords of that place: ringwall why tells which accounts"
+		return "mend the phone, if it is one; else change the passwords of that place: ringwall why tells which " +
+			"accounts"
 	case ban.ActionLeak:
 		return "ringwall doctor; the ports that Asterisk listens on belong in firewall.ports, or: firewall.ports: auto"
 	case ban.ActionTampering:
 		return "nobody is judged by such events; but look who can reach AMI, above all over HTTP (ringwall doctor)"
 	case ban.ActionObserve:
 		if d.Reason == ban.ReasonAllowed {
-			return "ringwall why says by what it is allowed; where a proxy on this machine hands requests on, the proxy has to limit who fails (ringwall doctor)"
+			return "ringwall why says by what it is allowed; where a proxy on this machine hands requests on, the " +
+				"proxy has to limit who fails (ringwall doctor)"
 		}
 		return "look at Asterisk first: a database, a changed password, a network; then: ringwall history --since 1h"
 	}
 	return ""
 }
 
-// numbers are the day in figures.
-type numbers struct {
+// numbersView is the last day in figures.
+type numbersView struct {
 	Bans, Observed, Trusted, Sources int
 	Hour, Day, DayBans               int
 	Peak                             int // attempts within the busiest minute
@@ -285,9 +296,10 @@ type numbers struct {
 	Latest                           string
 }
 
-func numbersOf(s *snapshot) numbers {
+func viewNumbers(s *snapshot) numbersView {
 	e := s.status.Engine
-	n := numbers{Bans: e.Bans, Observed: e.Observed, Trusted: e.Trusted, Sources: e.Sources, Since: s.activity.Since,
+	n := numbersView{Bans: e.Bans, Observed: e.Observed, Trusted: e.Trusted, Sources: e.Sources,
+		Since: s.activity.Since,
 		Whole: !s.activity.Since.After(s.activity.Begin)}
 	for i, m := range s.activity.Minutes {
 		if i >= len(s.activity.Minutes)-60 {
@@ -303,8 +315,8 @@ func numbersOf(s *snapshot) numbers {
 	return n
 }
 
-// bans are those in force, the newest first.
-type bans struct {
+// bansView lists the bans in force, the newest first.
+type bansView struct {
 	Rows     []banRow
 	Total    int  // in force; where Observed, those that would be
 	All      int  // and those that are only watched
@@ -325,9 +337,9 @@ type banRow struct {
 	Observed, Network     bool
 }
 
-func (p *Page) bans(s *snapshot) bans {
+func (p *Page) viewBans(s *snapshot) bansView {
 	e := s.status.Engine
-	v := bans{Total: e.Bans, All: e.Bans + e.Observed, Observed: s.status.Mode != "enforce" && e.Bans == 0}
+	v := bansView{Total: e.Bans, All: e.Bans + e.Observed, Observed: s.status.Mode != "enforce" && e.Bans == 0}
 	if v.Observed {
 		v.Total = v.All
 	}
@@ -336,7 +348,7 @@ func (p *Page) bans(s *snapshot) bans {
 		b := &s.bans[i]
 		r := banRow{Prefix: b.Prefix.String(), Bare: humanize.Prefix(b.Prefix), Address: b.Prefix.Addr().String(),
 			Network: !b.Prefix.IsSingleIP(),
-			Place:   placeOf(p.Source.Place(b.Prefix.Addr())), Reason: reasonText(b.Reason),
+			Place:   placeText(p.Source.Place(b.Prefix.Addr())), Reason: reasonText(b.Reason),
 			Accounts: humanize.Names(b.Accounts, 3), Attempts: b.Attempts, Number: b.Number,
 			Since: b.Since, Until: b.Until, Observed: b.Observed && !v.Observed}
 		if b.Manual {
@@ -377,11 +389,11 @@ func reasonText(r ban.Reason) string {
 	case ban.ReasonAdopted:
 		return "Banned before Ringwall started"
 	}
-	return capital(humanize.Words(r)) // such as manual
+	return capitalized(humanize.Words(r)) // such as manual
 }
 
-// placeOf writes where an address is registered.
-func placeOf(g ban.Place) string {
+// placeText writes where an address is registered.
+func placeText(g ban.Place) string {
 	var parts []string
 	if g.Country != "" {
 		parts = append(parts, printable.Limit(g.Country, 8))
@@ -392,8 +404,8 @@ func placeOf(g ban.Place) string {
 	return strings.Join(parts, " · ")
 }
 
-// phones are those that a person should mend.
-type phones struct{ Rows []phoneRow }
+// phonesView lists the misconfigured phones, which a person should mend.
+type phonesView struct{ Rows []phoneRow }
 
 type phoneRow struct {
 	Account, Source, Address, PBX string
@@ -401,7 +413,7 @@ type phoneRow struct {
 	At                            time.Time
 }
 
-func (p *Page) phones(s *snapshot) (v phones) {
+func (p *Page) viewPhones(s *snapshot) (v phonesView) {
 	several := len(s.status.PBXs) > 1
 	for _, d := range s.phones {
 		r := phoneRow{Account: printable.String(d.Account), Source: humanize.Prefix(d.Prefix), At: d.Time}
@@ -416,18 +428,20 @@ func (p *Page) phones(s *snapshot) (v phones) {
 		}
 		if d.Reason == ban.ReasonPace {
 			r.Problem = "Keeps sending a wrong password, at a phone's pace"
-			r.Advice = "Enter the account's password in the phone again, or find the old phone that still has this account. It is not banned for this."
+			r.Advice = "Enter the account's password in the phone again, or find the old phone that still has this " +
+				"account. It is not banned for this."
 		} else {
-			r.Problem = capital(printable.Limit(d.Detail, 200))
-			r.Advice = "Mend the account in Asterisk or in the phone; Asterisk's own log says more. It is not banned for this."
+			r.Problem = capitalized(printable.Limit(d.Detail, 200))
+			r.Advice = "Mend the account in Asterisk or in the phone; Asterisk's own log says more. It is not banned " +
+				"for this."
 		}
 		v.Rows = append(v.Rows, r)
 	}
 	return v
 }
 
-// accounts are those that were tried the most.
-type accounts struct {
+// accountsView lists the accounts that were tried the most.
+type accountsView struct {
 	Rows  []accountRow
 	Since time.Time
 }
@@ -441,8 +455,8 @@ type accountRow struct {
 	Width   int // of its bar, 1 to 100
 }
 
-func accountsOf(s *snapshot) accounts {
-	v := accounts{Since: s.activity.Tried.Truncate(time.Minute)}
+func viewAccounts(s *snapshot) accountsView {
+	v := accountsView{Since: s.activity.Tried.Truncate(time.Minute)}
 	for _, a := range s.activity.Accounts {
 		r := accountRow{Account: printable.String(a.Account), Tries: a.Tries, Sources: a.Sources,
 			Many: a.Sources >= 300,
@@ -453,8 +467,8 @@ func accountsOf(s *snapshot) accounts {
 	return v
 }
 
-// trusted are the sources whose users logged in.
-type trusted struct {
+// trustedView lists the sources whose users logged in.
+type trustedView struct {
 	Rows  []trustRow
 	Total int
 	More  int
@@ -466,11 +480,11 @@ type trustRow struct {
 	Score                          string // not empty where something speaks against it
 }
 
-func (p *Page) trusted(s *snapshot) trusted {
-	v := trusted{Total: max(s.status.Engine.Trusted, len(s.trusted))}
+func (p *Page) viewTrusted(s *snapshot) trustedView {
+	v := trustedView{Total: max(s.status.Engine.Trusted, len(s.trusted))}
 	for _, t := range s.trusted {
 		r := trustRow{Bare: humanize.Prefix(t.Prefix), Address: t.Prefix.Addr().String(),
-			Place:    placeOf(p.Source.Place(t.Prefix.Addr())),
+			Place:    placeText(p.Source.Place(t.Prefix.Addr())),
 			Accounts: humanize.Names(t.Accounts, 4), Until: t.Until.Truncate(time.Minute)}
 		if t.Score >= 1 {
 			r.Score = humanize.Number(float64(int(t.Score)))
@@ -481,8 +495,8 @@ func (p *Page) trusted(s *snapshot) trusted {
 	return v
 }
 
-// decisions are the latest ones.
-type decisions struct{ Rows []decisionRow }
+// decisionsView lists the latest decisions, the newest first.
+type decisionsView struct{ Rows []decisionRow }
 
 type decisionRow struct {
 	At              time.Time
@@ -495,7 +509,7 @@ type decisionRow struct {
 	For             string
 }
 
-func (p *Page) decisions(s *snapshot) (v decisions) {
+func (p *Page) viewDecisions(s *snapshot) (v decisionsView) {
 	what := map[ban.Action]string{
 		ban.ActionBan: "banned", ban.ActionExtend: "banned for longer", ban.ActionUnban: "let in again",
 		ban.ActionTrust:   "trusted",
@@ -504,7 +518,7 @@ func (p *Page) decisions(s *snapshot) (v decisions) {
 		ban.ActionLeak: "GETS THROUGH", ban.ActionNewPlace: "NEW PLACE",
 		ban.ActionObserve: "not banned",
 	}
-	for _, d := range s.last {
+	for _, d := range s.decisions {
 		r := decisionRow{At: d.Time, Action: string(d.Action), What: what[d.Action],
 			Account: printable.String(d.Account),
 			Reason:  humanize.Words(d.Reason), Detail: printable.Limit(d.Detail, 200)}
@@ -531,8 +545,9 @@ func (p *Page) decisions(s *snapshot) (v decisions) {
 	return v
 }
 
-// sentence is a text in which values from the wire are escaped already, once more escaped and shortened.
-func sentence(s string) string {
+// boundedLine escapes a text once more, in which values from the wire are escaped already, and shortens it to 600
+// characters.
+func boundedLine(s string) string {
 	const most = 600 // characters: more than any that is meant
 	s = printable.Line(s[:min(len(s), 4*most)])
 	n := 0
@@ -544,8 +559,8 @@ func sentence(s string) string {
 	return s
 }
 
-// capital writes the first letter large.
-func capital(s string) string {
+// capitalized makes the first letter a capital one.
+func capitalized(s string) string {
 	if s == "" || s[0] < 'a' || s[0] > 'z' {
 		return s
 	}

@@ -17,15 +17,15 @@ import (
 	"github.com/ringwall/ringwall/pkg/wording"
 )
 
-// answer is why an address is banned or not.
-type answer struct {
+// whyView says why an address is banned or not.
+type whyView struct {
 	Address  string
 	Verdict  string // one word, also the class of its mark
 	Sentence string
 	Place    string
 	Source   string // the network that it is judged as a part of
 	Grace    string
-	Evidence []piece
+	Evidence []evidenceRow
 	Lost     string
 	Lines    []string
 	Banned   bool          // unban would end something
@@ -36,119 +36,119 @@ type answer struct {
 	Percent  int
 }
 
-// piece is one line of evidence.
-type piece struct {
+// evidenceRow is one line of evidence.
+type evidenceRow struct {
 	At                                      time.Time
 	Event, By, Account, Points, Score, Note string
 	Proven                                  bool
 }
 
-// why answers for one address.
-func (p *Page) why(w http.ResponseWriter, r *http.Request) {
+// serveWhy answers for one address.
+func (p *Page) serveWhy(w http.ResponseWriter, r *http.Request) {
 	asked := strings.TrimSpace(r.URL.Query().Get("address"))
 	about, err := api.ParseSubject(asked)
-	f := p.frame(r, "Why? – Ringwall")
+	f := p.newPageView(r, "Why? – Ringwall")
 	f.Asked = printable.Limit(asked, 64)
 	if err != nil {
-		f.Problem = sentence(capital(err.Error())) + "."
+		f.Problem = boundedLine(capitalized(err.Error())) + "."
 		if try := hint.Of(err); try != "" {
-			f.Hint = "Try: " + sentence(try)
+			f.Hint = "Try: " + boundedLine(try)
 		}
-		p.write(w, r, http.StatusBadRequest, "why", f)
+		p.writePage(w, r, http.StatusBadRequest, "why", f)
 		return
 	}
 	addr := about.Addr
 	if about.Host != "" {
-		if addr, f.Note = p.resolve(r.Context(), about.Host); !addr.IsValid() {
+		if addr, f.Note = p.resolveHost(r.Context(), about.Host); !addr.IsValid() {
 			about.Account = about.Host
 		}
 	}
 	if about.Account != "" {
-		p.account(w, r, f, about.Account)
+		p.serveAccount(w, r, f, about.Account)
 		return
 	}
 	ex, err := p.Source.Why(r.Context(), addr)
 	if err != nil {
-		p.fail(w, r, err)
+		p.writeFailure(w, r, err)
 		return
 	}
 	f.Asked, f.Title = ex.Address.String(), "Why "+ex.Address.String()+"? – Ringwall"
-	f.Why = p.answer(ex)
-	f.Why.Place = placeOf(p.Source.Place(addr))
+	f.Why = p.viewWhy(ex)
+	f.Why.Place = placeText(p.Source.Place(addr))
 	f.Commands = commandsFor(f.Why, ex.Allow)
 	if prefix, err := api.ParsePrefix(r.URL.Query().Get("allow")); err == nil && prefix.Contains(addr) &&
 		!f.Why.Never {
 		f.Why.Allow = &prefix
 	}
-	p.write(w, r, http.StatusOK, "why", f)
+	p.writePage(w, r, http.StatusOK, "why", f)
 }
 
-// resolve looks a host name up, and says in a sentence what came of it. The first of several addresses is what is
+// resolveHost looks a host name up, and says in a sentence what came of it. The first of several addresses is what is
 // answered.
-func (p *Page) resolve(ctx context.Context, host string) (netip.Addr, string) {
+func (p *Page) resolveHost(ctx context.Context, host string) (netip.Addr, string) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil || len(found) == 0 {
-		return netip.Addr{}, sentence(host + " has no address, so this is about an account of that name.")
+		return netip.Addr{}, boundedLine(host + " has no address, so this is about an account of that name.")
 	}
 	var texts []string
-	for _, a := range found[:min(len(found), maxLooked)] {
+	for _, a := range found[:min(len(found), maxHostAddresses)] {
 		texts = append(texts, a.Unmap().WithZone("").String())
 	}
 	note := host + " is " + strings.Join(texts, ", ") + "."
 	if len(found) > 1 {
 		note += " This is about the first; look the others up by themselves."
 	}
-	return found[0].Unmap().WithZone(""), sentence(note)
+	return found[0].Unmap().WithZone(""), boundedLine(note)
 }
 
-// account answers from where an account was tried.
-func (p *Page) account(w http.ResponseWriter, r *http.Request, f frame, name string) {
+// serveAccount writes from which sources an account was tried.
+func (p *Page) serveAccount(w http.ResponseWriter, r *http.Request, f pageView, name string) {
 	res, err := p.Source.Account(r.Context(), name)
 	if err != nil {
-		p.fail(w, r, err)
+		p.writeFailure(w, r, err)
 		return
 	}
 	f.Asked, f.Title = printable.Limit(name, 64), "Account "+printable.Limit(name, 64)+" – Ringwall"
-	v := &tried{Account: sentence(printable.String(name)), All: res.All, Command: "ringwall history " +
+	v := &accountView{Account: boundedLine(printable.String(name)), All: res.All, Command: "ringwall history " +
 		printable.String(name)}
-	for _, s := range res.Sources[:min(len(res.Sources), maxTried)] {
-		row := triedFrom{Bare: humanize.Prefix(s.Prefix), Address: s.Address.String(),
+	for _, s := range res.Sources[:min(len(res.Sources), maxAccountSources)] {
+		row := accountSourceRow{Bare: humanize.Prefix(s.Prefix), Address: s.Address.String(),
 			Verdict: printable.String(s.Verdict),
-			Place:   placeOf(s.Place), Tries: s.Tries, Logins: s.Logins, Last: s.Last}
+			Place:   placeText(s.Place), Tries: s.Tries, Logins: s.Logins, Last: s.Last}
 		if s.Trusted && s.Verdict != "trusted" {
 			row.Verdict += ", logged in there"
 		}
 		v.Rows = append(v.Rows, row)
 	}
 	f.Tried = v
-	p.write(w, r, http.StatusOK, "why", f)
+	p.writePage(w, r, http.StatusOK, "why", f)
 }
 
-// maxLooked and maxTried bound what is shown of a host's addresses and an account's sources.
+// maxHostAddresses and maxAccountSources bound what is shown of a host's addresses and an account's sources.
 const (
-	maxLooked = 8
-	maxTried  = 50
+	maxHostAddresses  = 8
+	maxAccountSources = 50
 )
 
-// tried is from where an account was tried.
-type tried struct {
+// accountView lists the sources from which an account was tried.
+type accountView struct {
 	Account string
 	All     int
 	Command string
-	Rows    []triedFrom
+	Rows    []accountSourceRow
 }
 
-type triedFrom struct {
+type accountSourceRow struct {
 	Bare, Address, Verdict, Place string
 	Tries, Logins                 int
 	Last                          time.Time
 }
 
-func (p *Page) answer(ex engine.Explanation) *answer {
-	a := &answer{Address: ex.Address.String(), Verdict: printable.String(ex.Verdict),
-		Sentence: sentence(wording.Verdict(ex, p.clock)),
+func (p *Page) viewWhy(ex engine.Explanation) *whyView {
+	a := &whyView{Address: ex.Address.String(), Verdict: printable.String(ex.Verdict),
+		Sentence: boundedLine(wording.VerdictSentence(ex, p.shortTime)),
 		Never:    ex.Verdict == "allowed" || ex.Verdict == "protected", Score: humanize.Score(ex.Score) + " of " +
 			humanize.Number(ex.Threshold)}
 	if ex.Threshold > 0 {
@@ -161,41 +161,42 @@ func (p *Page) answer(ex engine.Explanation) *answer {
 		a.Banned, a.Ban = ex.Verdict == "banned", ex.Ban.Prefix
 	}
 	if ex.Grace != nil && ex.Grace.After(time.Now()) {
-		a.Grace = "No automatic ban before " + p.clock(*ex.Grace) + ": somebody gave it grace."
+		a.Grace = "No automatic ban before " + p.shortTime(*ex.Grace) + ": somebody gave it grace."
 	}
 	if ex.Lost > 0 {
 		a.Lost = humanize.Plural(ex.Lost, "older piece is", "older pieces are") + " no longer kept"
 	}
 	for _, e := range ex.Evidence {
-		by, note := wording.Evidence(e)
-		a.Evidence = append(a.Evidence, piece{At: e.Time, Event: printable.String(e.Event), By: sentence(by),
+		by, note := wording.EvidenceNote(e)
+		a.Evidence = append(a.Evidence, evidenceRow{At: e.Time, Event: printable.String(e.Event), By: boundedLine(by),
 			Account: printable.String(e.Account),
-			Points:  humanize.Number(e.Points), Score: humanize.Score(e.Score), Note: sentence(note), Proven: e.Proven})
+			Points:  humanize.Number(e.Points), Score: humanize.Score(e.Score), Note: boundedLine(note),
+			Proven: e.Proven})
 	}
 	for _, l := range ex.Lines {
-		a.Lines = append(a.Lines, sentence(wording.Local(l, p.clock)))
+		a.Lines = append(a.Lines, boundedLine(wording.LocalTimes(l, p.shortTime)))
 	}
 	return a
 }
 
-// commandsFor is what to type on this machine.
-func commandsFor(a *answer, allowed *ban.Exemption) []command {
-	all := []command{{"The same on a terminal", "ringwall why " + a.Address}, {"What happened with it",
+// commandsFor lists commands of this machine that change or tell more of what was answered.
+func commandsFor(a *whyView, allowed *ban.Exemption) []suggestedCommand {
+	all := []suggestedCommand{{"The same on a terminal", "ringwall why " + a.Address}, {"What happened with it",
 		"ringwall history " + a.Address}}
 	if a.Never && allowed != nil && allowed.Origin == engine.OriginManual {
-		return append([]command{{"Take that back, and judge it like everybody else", "ringwall allow del " +
+		return append([]suggestedCommand{{"Take that back, and judge it like everybody else", "ringwall allow del " +
 			humanize.Prefix(allowed.Prefix)}}, all...)
 	}
 	if a.Never {
 		return all
 	}
-	allow := command{"Never ban it, for a day or until you take it back",
+	allow := suggestedCommand{"Never ban it, for a day or until you take it back",
 		"ringwall allow add " + a.Address + " --for 1d"}
 	if a.Banned {
-		return append([]command{
+		return append([]suggestedCommand{
 			{"Let it in now", "ringwall unban " + humanize.Prefix(a.Ban)},
 			{"Let it in, and do not ban it for an hour, to mend its phone meanwhile", "ringwall unban " +
 				humanize.Prefix(a.Ban) + " --grace 1h"}, allow}, all...)
 	}
-	return append([]command{allow}, all...)
+	return append([]suggestedCommand{allow}, all...)
 }

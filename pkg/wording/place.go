@@ -8,8 +8,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// Place names where an address is registered, such as "NL AS64496 Example B.V."; it is empty where nobody knows.
-func Place(p ban.Place) string {
+// PlaceText names where an address is registered, such as "NL AS64496 Example B.V."; it is empty where nobody knows.
+func PlaceText(p ban.Place) string {
 	var parts []string
 	if p.Country != "" {
 		parts = append(parts, printable.Limit(p.Country, 8))

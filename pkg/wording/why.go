@@ -13,23 +13,23 @@ import (
 
 const maxReason = 200 // columns of what a person wrote
 
-// Verdict is the answer to "why" in one sentence. The function clock writes a time for the reader.
-func Verdict(ex engine.Explanation, clock func(time.Time) string) string {
+// VerdictSentence is the answer to "why" in one sentence. The function clock writes a time for the reader.
+func VerdictSentence(ex engine.Explanation, clock func(time.Time) string) string {
 	switch {
 	case ex.Ban != nil && ex.Verdict == "banned":
-		return fmt.Sprintf("%s is banned%s until %s, for another %s: %s.", ex.Address, together(ex),
+		return fmt.Sprintf("%s is banned%s until %s, for another %s: %s.", ex.Address, withNetwork(ex),
 			clock(ex.Ban.Until),
-			humanize.Duration(humanize.FromSeconds(ex.Ban.Left)), Cause(ex.Ban))
+			humanize.Duration(humanize.FromSeconds(ex.Ban.Left)), BanCause(ex.Ban))
 	case ex.Ban != nil && ex.Verdict == "observed":
 		return fmt.Sprintf("%s would be banned until %s, but Ringwall only observes: %s.", ex.Address,
-			clock(ex.Ban.Until), Cause(ex.Ban))
+			clock(ex.Ban.Until), BanCause(ex.Ban))
 	case ex.Trust != nil && ex.Verdict == "trusted":
 		return fmt.Sprintf("%s is not banned, and trusted until %s: %s logged in from there with the right password.",
 			ex.Address, clock(ex.Trust.Until), cmp.Or(humanize.Names(ex.Trust.Accounts, 5), "a user"))
 	case ex.Verdict == "allowed":
-		return fmt.Sprintf("%s is never banned: it is on the allow list%s.", ex.Address, entry(ex.Allow))
+		return fmt.Sprintf("%s is never banned: it is on the allow list%s.", ex.Address, entryNote(ex.Allow))
 	case ex.Verdict == "protected":
-		return fmt.Sprintf("%s is never banned: Asterisk knows it%s.", ex.Address, entry(ex.Allow))
+		return fmt.Sprintf("%s is never banned: Asterisk knows it%s.", ex.Address, entryNote(ex.Allow))
 	case ex.Verdict == "unknown":
 		return fmt.Sprintf("%s is not banned: Ringwall has seen nothing from it.", ex.Address)
 	}
@@ -37,16 +37,16 @@ func Verdict(ex engine.Explanation, clock func(time.Time) string) string {
 		humanize.Number(ex.Threshold))
 }
 
-// together names the network where more than the source itself is banned.
-func together(ex engine.Explanation) string {
+// withNetwork names the network where more than the source itself is banned.
+func withNetwork(ex engine.Explanation) string {
 	if ex.Ban.Prefix == ex.Source || humanize.Prefix(ex.Ban.Prefix) == ex.Address.String() {
 		return ""
 	}
 	return " with all of " + ex.Ban.Prefix.String()
 }
 
-// Cause says what led to a ban.
-func Cause(b *ban.Ban) string {
+// BanCause says what led to a ban.
+func BanCause(b *ban.Ban) string {
 	if b.Manual {
 		if b.Comment != "" {
 			return "by hand, \"" + printable.Limit(b.Comment, maxReason) + "\""
@@ -60,7 +60,7 @@ func Cause(b *ban.Ban) string {
 	return s
 }
 
-func entry(v *ban.Exemption) string {
+func entryNote(v *ban.Exemption) string {
 	if v == nil {
 		return ""
 	}
@@ -71,8 +71,8 @@ func entry(v *ban.Exemption) string {
 	return s + ")"
 }
 
-// Evidence is one line of the table of evidence: who reported it and what it means.
-func Evidence(e ban.Evidence) (by, note string) {
+// EvidenceNote is one line of the table of evidence: who reported it and what it means.
+func EvidenceNote(e ban.Evidence) (by, note string) {
 	by = printable.String(e.Service)
 	if e.Transport != "" {
 		by += "/" + printable.String(e.Transport)

@@ -34,7 +34,7 @@ func TestVerdict(t *testing.T) {
 		{"suspicious", nil, `203.0.113.5 is not banned: its score is 4.5 of 10 points.`},
 		{"unknown", nil, `203.0.113.5 is not banned: Ringwall has seen nothing from it.`},
 	} {
-		got := Verdict(engine.Explanation{Address: netip.MustParseAddr("203.0.113.5"),
+		got := VerdictSentence(engine.Explanation{Address: netip.MustParseAddr("203.0.113.5"),
 			Source: netip.MustParsePrefix("203.0.113.5/32"), Verdict: row.verdict, Ban: row.ban, Allow: allow,
 			Trust: trust, Score: 4.5, Threshold: 10}, clock)
 		if got != row.want {
@@ -44,11 +44,11 @@ func TestVerdict(t *testing.T) {
 }
 
 func TestEvidenceHasNoByteFromTheWireUnescaped(t *testing.T) {
-	by, note := Evidence(ban.Evidence{Service: "PJ\x1bSIP", Transport: "UDP\n", Reason: ban.ReasonWrongPassword})
+	by, note := EvidenceNote(ban.Evidence{Service: "PJ\x1bSIP", Transport: "UDP\n", Reason: ban.ReasonWrongPassword})
 	if by != `PJ\x1bSIP/UDP\x0a` || note != "wrong password" {
 		t.Errorf("%q %q", by, note)
 	}
-	if _, note = Evidence(ban.Evidence{Note: "a\u202eb"}); strings.Contains(note, "\u202e") {
+	if _, note = EvidenceNote(ban.Evidence{Note: "a\u202eb"}); strings.Contains(note, "\u202e") {
 		t.Errorf("%q", note)
 	}
 }

@@ -23,16 +23,16 @@ import (
 // year is Julian: the time of the day is another one too unless the years are a multiple of four.
 const year = 365*24*time.Hour + 6*time.Hour
 
-// most is well within the 292 years of a time.Duration.
-const most = 100
+// maxYears is well within the 292 years of a time.Duration.
+const maxYears = 100
 
 // An edit replaces a text that a file of the standard library has exactly once. The line breaks stay where they are, so
 // that line numbers do too.
-type edit struct{ file, from, to string }
+type sourceEdit struct{ file, from, to string }
 
-// edits are for the Go of go.mod; %d is a number of seconds. In a bubble the time is not the machine's.
-func edits() []edit {
-	return []edit{
+// sourceEdits are for the Go of go.mod; %d is a number of seconds. In a bubble the time is not the machine's.
+func sourceEdits() []sourceEdit {
+	return []sourceEdit{
 		{"src/time/time.go", "	sec, nsec, mono := runtimeNow()\n	if mono == 0 {\n",
 			"	sec, nsec, mono := runtimeNow(); if !runtimeIsBubbled() { sec += %d }\n	if mono == 0 {\n"},
 		{"src/os/stat_linux.go", "	fs.modTime = time.Unix(fs.sys.Mtim.Unix())\n",
@@ -49,29 +49,29 @@ func main() {
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if err := run(*years, flag.Args()); err != nil {
+	if err := makeOverlay(*years, flag.Args()); err != nil {
 		fmt.Fprintf(os.Stderr, "later: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(years int, args []string) error {
+func makeOverlay(years int, args []string) error {
 	if len(args) != 1 {
 		return fmt.Errorf("want the folder to write to, got %d arguments", len(args))
 	}
-	if years < 1 || years > most {
-		return fmt.Errorf("-years is %d: allowed are 1 to %d", years, most)
+	if years < 1 || years > maxYears {
+		return fmt.Errorf("-years is %d: allowed are 1 to %d", years, maxYears)
 	}
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
 		return fmt.Errorf("go env GOROOT: %w", err)
 	}
-	return write(strings.TrimSpace(string(root)), args[0], years)
+	return writeOverlay(strings.TrimSpace(string(root)), args[0], years)
 }
 
-// write writes the overlay to dir. A text that a file does not have exactly once is an error: with another Go the time
-// would silently be today's.
-func write(goroot, dir string, years int) error {
+// writeOverlay writes the overlay to dir. A text that a file does not have exactly once is an error: with another Go
+// the time would silently be today's.
+func writeOverlay(goroot, dir string, years int) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func write(goroot, dir string, years int) error {
 		return err
 	}
 	replace := map[string]string{}
-	for _, e := range edits() {
+	for _, e := range sourceEdits() {
 		from := filepath.Join(goroot, filepath.FromSlash(e.file))
 		b, err := os.ReadFile(from)
 		if err != nil {

@@ -23,7 +23,7 @@ func TestAProgramRunsLater(t *testing.T) {
 	}
 	for _, years := range []int{1, 12, 100} {
 		dir := filepath.Join(t.TempDir(), "overlay")
-		if err := run(years, []string{dir}); err != nil {
+		if err := makeOverlay(years, []string{dir}); err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.CommandContext(t.Context(), "go", "run", src)
@@ -45,10 +45,10 @@ func TestAProgramRunsLater(t *testing.T) {
 
 // A Go whose files read otherwise must not run the tests today and call it later.
 func TestAnotherGoIsRefused(t *testing.T) {
-	for _, e := range edits() {
+	for _, e := range sourceEdits() {
 		for name, text := range map[string]string{"without": "package x\n", "twice": e.from + e.from} {
 			root := t.TempDir()
-			for _, other := range edits() {
+			for _, other := range sourceEdits() {
 				file := filepath.Join(root, other.file)
 				if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 					t.Fatal(err)
@@ -62,7 +62,7 @@ func TestAnotherGoIsRefused(t *testing.T) {
 				}
 			}
 			dir := t.TempDir()
-			err := write(root, dir, 10)
+			err := writeOverlay(root, dir, 10)
 			if err == nil || !strings.Contains(err.Error(), filepath.Join(root, e.file)) {
 				t.Errorf("%s, %s: %v", e.file, name, err)
 			}
@@ -76,7 +76,7 @@ func TestAnotherGoIsRefused(t *testing.T) {
 func TestWrongArguments(t *testing.T) {
 	dir := t.TempDir()
 	for years, args := range map[int][]string{0: {dir}, -1: {dir}, 101: {dir}, 10: {}, 11: {dir, dir}} {
-		if err := run(years, args); err == nil {
+		if err := makeOverlay(years, args); err == nil {
 			t.Errorf("-years %d %q was taken", years, args)
 		}
 	}

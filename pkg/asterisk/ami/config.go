@@ -48,7 +48,7 @@ type Config struct {
 	LoginTimeout time.Duration // banner to login reply: 10 s. Asterisk delays a refusal by 1 s
 	WriteTimeout time.Duration // one action: 5 s
 
-	PingInterval time.Duration // 15 s
+	PingInterval time.Duration // from an answer to the next question: 4 s, so that silence is told of within 15 s
 	// PingTimeout is how long a Ping may stay unanswered on a silent line: 10 s. While bytes arrive, it is four times
 	// that.
 	PingTimeout time.Duration
@@ -88,7 +88,7 @@ func (c Config) withDefaults() Config {
 	set(&c.DialTimeout, 10*time.Second)
 	set(&c.LoginTimeout, 10*time.Second)
 	set(&c.WriteTimeout, 5*time.Second)
-	set(&c.PingInterval, 15*time.Second)
+	set(&c.PingInterval, 4*time.Second)
 	set(&c.PingTimeout, 10*time.Second)
 	set(&c.ProofTimeout, 5*time.Second)
 	set(&c.RecheckInterval, 5*time.Minute)

@@ -101,11 +101,78 @@ func TestAnsweredPingsKeepAQuietLine(t *testing.T) {
 	if len(only(states, Connected)) != 1 || len(only(states, Disconnected)) != 0 {
 		t.Errorf("states %+v", states)
 	}
-	if pings < 35 || pings > 45 {
+	if pings < 140 || pings > 155 {
 		t.Errorf("%d pings in ten minutes", pings)
 	}
 	if rtt := s.Status().RTT; rtt != 20*time.Millisecond {
 		t.Errorf("round trip %v", rtt)
+	}
+}
+
+// An Asterisk that hangs is told of within 15 s, at whichever moment it begins to, on a line that was idle for minutes.
+func TestAHungAsteriskIsToldWithinFifteenSeconds(t *testing.T) {
+	for _, after := range []time.Duration{time.Second, 3 * time.Minute, 3*time.Minute + 1900*time.Millisecond} {
+		var hung time.Time
+		states, _ := piped(t, 5*time.Minute, nil, func(n int, nc net.Conn) {
+			r, ok := greet(nc, proofEvent)
+			if !ok || n > 1 {
+				pong(nc, r)
+				return
+			}
+			hung = time.Now().Add(after)
+			for {
+				action, id, ok := readAction(r)
+				if !ok || time.Now().After(hung) {
+					break
+				}
+				if action == "Ping" {
+					_, _ = fmt.Fprintf(nc, "Response: Success\r\nActionID: %s\r\nPing: Pong\r\n\r\n", id)
+				}
+			}
+			silent(nc)
+		})
+		down := only(states, Disconnected)
+		if len(down) != 1 || !errors.Is(down[0].Err, ErrPing) {
+			t.Fatalf("hung after %v: states %+v", after, states)
+		}
+		if told := down[0].At.Sub(hung); told < 9*time.Second || told > 15*time.Second {
+			t.Errorf("hung after %v: told after %v", after, told)
+		}
+	}
+}
+
+// A reload that keeps Asterisk from answering for nearly ten seconds, again and again, costs no connection.
+func TestAnAsteriskThatReloadsIsNotTakenForHung(t *testing.T) {
+	answers := 0
+	states, _ := piped(t, 5*time.Minute, nil, func(_ int, nc net.Conn) {
+		r, ok := greet(nc, proofEvent)
+		for ok {
+			var action, id string
+			if action, id, ok = readAction(r); ok && action == "Ping" {
+				time.Sleep(9900 * time.Millisecond)
+				answers++
+				_, _ = fmt.Fprintf(nc, "Response: Success\r\nActionID: %s\r\nPing: Pong\r\n\r\n", id)
+			}
+		}
+	})
+	if len(only(states, Connected)) != 1 || len(only(states, Disconnected)) != 0 || answers < 20 {
+		t.Errorf("%d answers, states %+v", answers, states)
+	}
+}
+
+// That read=security is missing is told 5 s after the login, while all else goes on.
+func TestMissingPrivilegeIsToldWithinFifteenSeconds(t *testing.T) {
+	states, s := piped(t, time.Minute, nil, func(_ int, nc net.Conn) {
+		if r, ok := greet(nc, ""); ok {
+			pong(nc, r)
+		}
+	})
+	told := only(states, Unproven)
+	if len(told) != 1 || !errors.Is(told[0].Err, ErrNoPrivilege) || told[0].At.Sub(states[0].At) != 5*time.Second {
+		t.Errorf("states %+v", states)
+	}
+	if len(only(states, Failed)) != 0 || s.Status().Reconnects != 0 {
+		t.Errorf("states %+v", states)
 	}
 }
 

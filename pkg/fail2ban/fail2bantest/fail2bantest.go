@@ -96,7 +96,8 @@ func (db *DB) Exec(statement string, values ...any) {
 func (db *DB) Ban(jail, ip string, since, length int64) {
 	db.t.Helper()
 	for _, table := range []string{"INTO bans", "OR REPLACE INTO bips"} {
-		db.Exec("INSERT "+table+"(jail, ip, timeofban, bantime, data) VALUES(CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, '{}')",
+		db.Exec("INSERT "+table+"(jail, ip, timeofban, bantime, data) VALUES(CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, "+
+			"'{}')",
 			jail, ip, since, length)
 	}
 }

@@ -53,7 +53,7 @@ func Make(t testing.TB, networks Networks, options ...func(*Options)) []byte {
 		}
 		records[p.Masked()] = record
 	}
-	return encode(records, o)
+	return encodeFile(records, o)
 }
 
 // Built sets when the file was built.

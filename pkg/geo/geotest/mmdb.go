@@ -17,13 +17,13 @@ type Options struct {
 	IPv4Only   bool
 }
 
-// tree is the search tree of a file (https://maxmind.github.io/MaxMind-DB/#binary-search-tree-section). The values of a
-// node are those of its two halves: another node, or below zero what is found there.
-type tree struct{ nodes [][2]int }
+// searchTree is the search tree of a file (https://maxmind.github.io/MaxMind-DB/#binary-search-tree-section). The
+// values of a node are those of its two halves: another node, or below zero what is found there.
+type searchTree struct{ nodes [][2]int }
 
 const nothing = 0 // no half leads back to the first node
 
-func (t *tree) insert(p netip.Prefix, found int, ipv6 bool) {
+func (t *searchTree) insertPrefix(p netip.Prefix, found int, ipv6 bool) {
 	bits, length := p.Addr().AsSlice(), p.Bits()
 	if ipv6 && p.Addr().Is4() { // ::/96
 		bits, length = append(make([]byte, 12), bits...), length+96
@@ -43,9 +43,9 @@ func (t *tree) insert(p netip.Prefix, found int, ipv6 bool) {
 	}
 }
 
-// encode writes a file with these records.
-func encode(networks map[netip.Prefix]any, o Options) []byte {
-	t := tree{nodes: make([][2]int, 1)}
+// encodeFile writes a file with these records.
+func encodeFile(networks map[netip.Prefix]any, o Options) []byte {
+	t := searchTree{nodes: make([][2]int, 1)}
 	var data bytes.Buffer
 	known := map[string]int{} // values that are in data, by their bytes
 	for _, p := range slices.SortedFunc(maps.Keys(networks),
@@ -57,7 +57,7 @@ func encode(networks map[netip.Prefix]any, o Options) []byte {
 			known[string(value)] = at
 			data.Write(value)
 		}
-		t.insert(p, -1-at, !o.IPv4Only)
+		t.insertPrefix(p, -1-at, !o.IPv4Only)
 	}
 	var out []byte
 	for _, node := range t.nodes {

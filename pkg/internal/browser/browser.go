@@ -17,7 +17,7 @@ const patience = 2 * time.Minute
 // Browser is Chromium with one tab, and what it complained of. It is for the goroutine of its test.
 type Browser struct {
 	t    testing.TB
-	pipe *pipe
+	pipe *devToolsPipe
 	tab  string        // the session of the tab
 	load chan struct{} // holds a token after a page was loaded
 
@@ -40,31 +40,32 @@ func Open(t testing.TB) *Browser {
 		"--no-default-browser-check", "--password-store=basic", "about:blank")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	b := &Browser{t: t, load: make(chan struct{}, 1)}
-	if b.pipe, err = start(cmd, b.hear); err != nil {
+	if b.pipe, err = startBrowser(cmd, b.recordEvent); err != nil {
 		t.Fatalf("Chromium does not start: %v", err)
 	}
 	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the whole group, while its leader is still there to name it
+		// The whole group, while its leader is still there to name it.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait()
 		b.pipe.close()
 	})
 	var target struct {
 		ID string `json:"targetId"`
 	}
-	b.call(&target, "", "Target.createTarget", params{"url": "about:blank"})
+	b.runCommand(&target, "", "Target.createTarget", params{"url": "about:blank"})
 	var attached struct {
 		Session string `json:"sessionId"`
 	}
-	b.call(&attached, "", "Target.attachToTarget", params{"targetId": target.ID, "flatten": true})
+	b.runCommand(&attached, "", "Target.attachToTarget", params{"targetId": target.ID, "flatten": true})
 	b.tab = attached.Session
 	for _, domain := range []string{"Log", "Runtime", "Page"} {
-		b.call(nil, b.tab, domain+".enable", nil)
+		b.runCommand(nil, b.tab, domain+".enable", nil)
 	}
 	return b
 }
 
-// hear takes what the tab tells by itself.
-func (b *Browser) hear(method string, raw json.RawMessage) {
+// recordEvent keeps complaints of the tab, and that a page was loaded.
+func (b *Browser) recordEvent(method string, raw json.RawMessage) {
 	var ev struct {
 		Type             string
 		Message          string
@@ -122,7 +123,7 @@ func (b *Browser) Go(url string) {
 	var answer struct {
 		Trouble string `json:"errorText"`
 	}
-	b.call(&answer, b.tab, "Page.navigate", params{"url": url})
+	b.runCommand(&answer, b.tab, "Page.navigate", params{"url": url})
 	if answer.Trouble != "" {
 		b.t.Fatalf("%s: %s", url, answer.Trouble)
 	}
@@ -136,16 +137,16 @@ func (b *Browser) Go(url string) {
 // Screen sets the size of the window in CSS pixels, and which of light and dark is preferred.
 func (b *Browser) Screen(width, height int64, scheme string) {
 	b.t.Helper()
-	b.call(nil, b.tab, "Emulation.setDeviceMetricsOverride", params{
+	b.runCommand(nil, b.tab, "Emulation.setDeviceMetricsOverride", params{
 		"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false})
-	b.call(nil, b.tab, "Emulation.setEmulatedMedia", params{
+	b.runCommand(nil, b.tab, "Emulation.setEmulatedMedia", params{
 		"features": []params{{"name": "prefers-color-scheme", "value": scheme}}})
 }
 
 // WithoutScript turns JavaScript of the pages off.
 func (b *Browser) WithoutScript() {
 	b.t.Helper()
-	b.call(nil, b.tab, "Emulation.setScriptExecutionDisabled", params{"value": true})
+	b.runCommand(nil, b.tab, "Emulation.setScriptExecutionDisabled", params{"value": true})
 }
 
 // Until waits until an expression is true in the page, also through a change of the page.
@@ -157,12 +158,12 @@ func (b *Browser) Until(expression string) {
 			return
 		}
 		if time.Now().After(end) {
-			b.t.Fatalf("not true in time: %s (%v)\nthe page: %s", expression, err, b.text())
+			b.t.Fatalf("not true in time: %s (%v)\nthe page: %s", expression, err, b.pageText())
 		}
 	}
 }
 
-func (b *Browser) text() string {
+func (b *Browser) pageText() string {
 	text, err := evaluate[string](b, "location.href + '\\n' + document.body.innerText")
 	if err != nil {
 		return err.Error()
@@ -184,7 +185,7 @@ func (b *Browser) Click(selector string) {
 		case done:
 			return
 		case err != nil, time.Now().After(end):
-			b.t.Fatalf("there is nothing to click at: %s (%v)\nthe page: %s", selector, err, b.text())
+			b.t.Fatalf("there is nothing to click at: %s (%v)\nthe page: %s", selector, err, b.pageText())
 		}
 	}
 }
@@ -199,10 +200,10 @@ func (b *Browser) Type(selector, text string) {
 		if r == '\r' {
 			key["key"], key["code"], key["windowsVirtualKeyCode"] = "Enter", "Enter", '\r'
 		}
-		b.call(nil, b.tab, "Input.dispatchKeyEvent", key)
+		b.runCommand(nil, b.tab, "Input.dispatchKeyEvent", key)
 		key["type"] = "keyUp"
 		delete(key, "text")
-		b.call(nil, b.tab, "Input.dispatchKeyEvent", key)
+		b.runCommand(nil, b.tab, "Input.dispatchKeyEvent", key)
 	}
 }
 
@@ -223,7 +224,8 @@ func evaluate[T any](b *Browser, expression string) (value T, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	err = b.pipe.call(ctx, &answer, b.tab, "Runtime.evaluate", params{"expression": expression, "returnByValue": true})
+	err = b.pipe.runCommand(ctx, &answer, b.tab, "Runtime.evaluate",
+		params{"expression": expression, "returnByValue": true})
 	switch {
 	case err != nil:
 		return value, err
@@ -236,11 +238,11 @@ func evaluate[T any](b *Browser, expression string) (value T, err error) {
 	return value, err
 }
 
-func (b *Browser) call(answer any, session, method string, p params) {
+func (b *Browser) runCommand(answer any, session, method string, p params) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := b.pipe.call(ctx, answer, session, method, p); err != nil {
+	if err := b.pipe.runCommand(ctx, answer, session, method, p); err != nil {
 		b.t.Fatalf("%s: %v", method, err)
 	}
 }

@@ -15,12 +15,12 @@ import (
 // params are those of a command.
 type params map[string]any
 
-// pipe speaks the DevTools protocol (https://chromedevtools.github.io/devtools-protocol/) with a Chromium that was
-// started with --remote-debugging-pipe: a JSON object and a zero byte for each message, commands to its descriptor 3,
-// answers and events from its descriptor 4.
-type pipe struct {
+// devToolsPipe speaks the DevTools protocol (https://chromedevtools.github.io/devtools-protocol/) with a Chromium
+// that was started with --remote-debugging-pipe: a JSON object and a zero byte for each message, commands to its
+// descriptor 3, answers and events from its descriptor 4.
+type devToolsPipe struct {
 	to, from *os.File
-	hear     func(method string, params json.RawMessage)
+	onEvent  func(method string, params json.RawMessage)
 	ended    chan struct{}
 
 	mu      sync.Mutex
@@ -40,8 +40,8 @@ type message struct {
 
 var errEnded = errors.New("the browser has ended")
 
-// start starts Chromium. hear is called with each event, on one goroutine.
-func start(cmd *exec.Cmd, hear func(method string, params json.RawMessage)) (*pipe, error) {
+// startBrowser starts Chromium. hear is called with each event, on one goroutine.
+func startBrowser(cmd *exec.Cmd, hear func(method string, params json.RawMessage)) (*devToolsPipe, error) {
 	theirs, to, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -52,8 +52,8 @@ func start(cmd *exec.Cmd, hear func(method string, params json.RawMessage)) (*pi
 	}
 	cmd.ExtraFiles = []*os.File{theirs, answers}
 	err = errors.Join(cmd.Start(), theirs.Close(), answers.Close())
-	p := &pipe{to: to, from: from, hear: hear, ended: make(chan struct{}), waiting: map[int]chan message{}}
-	go p.listen()
+	p := &devToolsPipe{to: to, from: from, onEvent: hear, ended: make(chan struct{}), waiting: map[int]chan message{}}
+	go p.readMessages()
 	if err != nil {
 		p.close()
 		return nil, err
@@ -62,12 +62,12 @@ func start(cmd *exec.Cmd, hear func(method string, params json.RawMessage)) (*pi
 }
 
 // close is for after Chromium's end.
-func (p *pipe) close() {
+func (p *devToolsPipe) close() {
 	_, _ = p.to.Close(), p.from.Close()
 	<-p.ended
 }
 
-func (p *pipe) alive() bool {
+func (p *devToolsPipe) alive() bool {
 	select {
 	case <-p.ended:
 		return false
@@ -76,7 +76,7 @@ func (p *pipe) alive() bool {
 	}
 }
 
-func (p *pipe) listen() {
+func (p *devToolsPipe) readMessages() {
 	defer close(p.ended)
 	for r := bufio.NewReader(p.from); ; {
 		text, err := r.ReadBytes(0)
@@ -88,7 +88,7 @@ func (p *pipe) listen() {
 			continue // nobody waits for it, or he waits in vain and says so
 		}
 		if m.Method != "" {
-			p.hear(m.Method, m.Params)
+			p.onEvent(m.Method, m.Params)
 			continue
 		}
 		p.mu.Lock()
@@ -101,8 +101,8 @@ func (p *pipe) listen() {
 	}
 }
 
-// call gives a command to a session, or to the browser where that is "", and waits for the answer.
-func (p *pipe) call(ctx context.Context, answer any, session, method string, with params) error {
+// runCommand gives a command to a session, or to the browser where that is "", and waits for the answer.
+func (p *devToolsPipe) runCommand(ctx context.Context, answer any, session, method string, with params) error {
 	answers := make(chan message, 1)
 	p.mu.Lock()
 	p.last++

@@ -12,8 +12,8 @@ import (
 // seedVariable is the environment variable that repeats the cases of a failure.
 const seedVariable = "RINGWALL_TEST_SEED"
 
-// cases is how many are tried.
-const cases = 100
+// caseCount is how many cases are tried.
+const caseCount = 100
 
 // T is one case.
 type T struct {
@@ -32,23 +32,24 @@ func Check(t *testing.T, f func(t *T)) {
 			t.Fatalf("%s: %v", seedVariable, err)
 		}
 	}
-	for i := range cases {
-		try(t, seed, i, f)
+	for i := range caseCount {
+		tryCase(t, seed, i, f)
 		if t.Failed() {
 			return
 		}
 	}
 }
 
-func try(t *testing.T, seed uint64, i int, f func(t *T)) {
+func tryCase(t *testing.T, seed uint64, i int, f func(t *T)) {
 	t.Helper()
 	done := false
 	defer func() { // also where f ends the test
 		if !done || t.Failed() {
-			t.Logf("case %d of %d; to repeat it: %s=%d go test -run '^%s$'", i+1, cases, seedVariable, seed, t.Name())
+			t.Logf("case %d of %d; to repeat it: %s=%d go test -run '^%s$'", i+1, caseCount, seedVariable, seed,
+				t.Name())
 		}
 	}()
-	f(&T{TB: t, random: rand.New(rand.NewPCG(seed, uint64(i))), size: math.Sqrt(float64(i+1) / cases)})
+	f(&T{TB: t, random: rand.New(rand.NewPCG(seed, uint64(i))), size: math.Sqrt(float64(i+1) / caseCount)})
 	done = true
 }
 

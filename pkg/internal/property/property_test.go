@@ -19,7 +19,7 @@ func TestASeedRepeatsItsCases(t *testing.T) {
 			t.Fatalf("case %d is %q and then %q", i, first[i], second[i])
 		}
 	}
-	if len(first) != cases || len(different) < cases/2 {
+	if len(first) != caseCount || len(different) < caseCount/2 {
 		t.Errorf("%d cases, of which %d differ", len(first), len(different))
 	}
 }

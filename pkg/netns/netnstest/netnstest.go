@@ -10,8 +10,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/netns"
 )
 
-// grace is how long a program that is told to end at the end of a test may take.
-const grace = 30 * time.Second
+// stopGrace is how long a program that is told to end at the end of a test may take.
+const stopGrace = 30 * time.Second
 
 // New makes a namespace that lives as long as the test.
 func New(t testing.TB) *netns.Space {
@@ -63,7 +63,7 @@ func Spawn(t testing.TB, s *netns.Space, name string, args ...string) *netns.Pro
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		p.Stop(grace)
+		p.Stop(stopGrace)
 		if t.Failed() {
 			text := p.Output()
 			t.Logf("%s said at the end:\n%s", name, text[max(0, len(text)-3000):])

@@ -23,7 +23,7 @@ var accountAt = map[string]string{
 
 func render(t *testing.T, name string, m Message) map[string]any {
 	t.Helper()
-	tpl, err := Ready(name)
+	tpl, err := ReadyTemplate(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func render(t *testing.T, name string, m Message) map[string]any {
 }
 
 func TestReadyTemplatesTellTheAccountAndWhere(t *testing.T) {
-	for _, name := range Names() {
+	for _, name := range ReadyNames() {
 		for _, action := range append(allActions, Summary) {
 			out := render(t, name, Message{Action: action, Title: "Title", Text: "Text", Account: "x201"})
 			if got, _ := out[accountAt[name]].(string); !strings.Contains(got, "x201") {
@@ -50,7 +50,7 @@ func TestReadyTemplatesTellTheAccountAndWhere(t *testing.T) {
 			}
 		}
 	}
-	if _, err := Ready("pigeon"); err == nil || !strings.Contains(err.Error(), "slack") {
+	if _, err := ReadyTemplate("pigeon"); err == nil || !strings.Contains(err.Error(), "slack") {
 		t.Errorf("an unknown template: %v", err)
 	}
 }
@@ -58,17 +58,20 @@ func TestReadyTemplatesTellTheAccountAndWhere(t *testing.T) {
 func TestReadyTemplatesDefuseHostileAccounts(t *testing.T) {
 	link := "<!channel> https://e.example [a](b) `x` <b> @everyone &amp;"
 	m := Message{Action: "ban", Title: "a_b", Text: "c <d>", Account: link}
-	if got := render(t, Slack, m)["text"]; got != "*a_b*\nc &lt;d&gt;\nAccount: `&lt;!channel&gt; https://e.example [a](b) 'x' &lt;b&gt; @everyone &amp;amp;`" {
+	if got := render(t, Slack, m)["text"]; got != "*a_b*\nc &lt;d&gt;\nAccount: `&lt;!channel&gt; https://e.example "+
+		"[a](b) 'x' &lt;b&gt; @everyone &amp;amp;`" {
 		t.Errorf("slack: %s", got)
 	}
 	discord := render(t, Discord, m)
-	if got := discord["content"]; got != "**a\\_b**\nc \\<d\\>\nAccount: `<!channel> https://e.example [a](b) 'x' <b> @everyone &amp;`" {
+	if got := discord["content"]; got != "**a\\_b**\nc \\<d\\>\nAccount: `<!channel> https://e.example [a](b) 'x' "+
+		"<b> @everyone &amp;`" {
 		t.Errorf("discord: %s", got)
 	}
 	if parse, ok := discord["allowed_mentions"].(map[string]any)["parse"].([]any); !ok || len(parse) != 0 {
 		t.Errorf("discord may mention: %v", discord)
 	}
-	if got := render(t, Telegram, m)["text"]; got != "<b>a_b</b>\nc &lt;d&gt;\nAccount: <code>&lt;!channel&gt; https://e.example [a](b) `x` &lt;b&gt; @everyone &amp;amp;</code>" {
+	if got := render(t, Telegram, m)["text"]; got != "<b>a_b</b>\nc &lt;d&gt;\nAccount: <code>&lt;!channel&gt; "+
+		"https://e.example [a](b) `x` &lt;b&gt; @everyone &amp;amp;</code>" {
 		t.Errorf("telegram: %s", got)
 	}
 	if got := render(t, Matrix, m)["formatted_body"]; strings.Contains(got.(string), "<!channel>") ||
@@ -152,8 +155,8 @@ func FuzzRender(f *testing.F) {
 		f.Add(s, s, "-100")
 	}
 	var all []*Template
-	for _, name := range Names() {
-		tpl, err := Ready(name)
+	for _, name := range ReadyNames() {
+		tpl, err := ReadyTemplate(name)
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -15,17 +15,17 @@ const (
 	Matrix   = "matrix"
 )
 
-// Names are the ready templates, in the order in which they are shown.
-func Names() []string { return []string{Generic, Slack, Discord, Telegram, Ntfy, Matrix} }
+// ReadyNames are the ready templates, in the order in which they are shown.
+func ReadyNames() []string { return []string{Generic, Slack, Discord, Telegram, Ntfy, Matrix} }
 
 // NeedsTo says whether a ready template names its receiver in the body: Telegram's chat_id, ntfy's topic.
 func NeedsTo(name string) bool { return name == Telegram || name == Ntfy }
 
-// Ready returns a ready template.
-func Ready(name string) (*Template, error) {
+// ReadyTemplate returns a ready template.
+func ReadyTemplate(name string) (*Template, error) {
 	text, ok := readyTemplates()[name]
 	if !ok {
-		return nil, fmt.Errorf("no template has this name; there are %s", strings.Join(Names(), ", "))
+		return nil, fmt.Errorf("no template has this name; there are %s", strings.Join(ReadyNames(), ", "))
 	}
 	return Parse(text, JSON, nil)
 }

@@ -43,7 +43,7 @@ type templateData struct {
 // content type of JSON it is refused unless every value goes through json, and the result is valid for whatever the
 // values are; actions are those that the target is told of.
 func Parse(text, contentType string, actions []string) (*Template, error) {
-	t, err := template.New("body").Option("missingkey=error").Funcs(functions()).Parse(text)
+	t, err := template.New("body").Option("missingkey=error").Funcs(templateFunctions()).Parse(text)
 	if err != nil {
 		return nil, errors.New(printable.Line(strings.Replace(err.Error(), "template: body:", "line ", 1)))
 	}
@@ -58,7 +58,7 @@ func Parse(text, contentType string, actions []string) (*Template, error) {
 	out.usesToken = w.usesToken
 	for _, m := range sampleMessages(append(actions, "other")) {
 		for _, to := range []string{"", `a"b`} {
-			_, err := out.render(templateData{m, to, `t"k`})
+			_, err := out.renderData(templateData{m, to, `t"k`})
 			if failed := (template.ExecError{}); errors.As(err, &failed) {
 				return nil, errors.New(printable.Line(strings.Replace(err.Error(), "template: body:", "line ", 1)))
 			}
@@ -82,14 +82,14 @@ func (t *Template) UsesToken() bool { return t.usesToken }
 
 // Render makes the body for m. Its errors hold no value of m, of to, or of token.
 func (t *Template) Render(m Message, to, token string) ([]byte, error) {
-	body, err := t.render(templateData{m, to, token})
+	body, err := t.renderData(templateData{m, to, token})
 	if failed := (template.ExecError{}); errors.As(err, &failed) {
 		return nil, errFailed // its text can hold values
 	}
 	return body, err
 }
 
-func (t *Template) render(d templateData) ([]byte, error) {
+func (t *Template) renderData(d templateData) ([]byte, error) {
 	var out limitedBuffer
 	if err := t.t.Execute(&out, d); err != nil {
 		if errors.Is(err, errTooLong) {
@@ -113,10 +113,10 @@ func (l *limitedBuffer) Write(p []byte) (int, error) {
 	return l.Buffer.Write(p)
 }
 
-func functions() template.FuncMap {
+func templateFunctions() template.FuncMap {
 	return template.FuncMap{"json": encodeJSON, "slack": escapeSlack, "markdown": escapeMarkdown, "code": codeSpan,
-		"cut":   truncate,
-		"label": surround}
+		"cut":   cutCharacters,
+		"label": surroundText}
 }
 
 // encodeJSON is v as one whole JSON value.
@@ -151,16 +151,16 @@ func codeSpan(s string) string {
 	return "`" + strings.ReplaceAll(s, "`", "'") + "`"
 }
 
-// surround puts s between two texts; of "" nothing is left.
-func surround(before, s, after string) string {
+// surroundText puts s between two texts; of "" nothing is left.
+func surroundText(before, s, after string) string {
 	if s == "" {
 		return ""
 	}
 	return before + s + after
 }
 
-// truncate shortens s to n characters.
-func truncate(n int, s string) string {
+// cutCharacters shortens s to n characters.
+func cutCharacters(n int, s string) string {
 	if n < 0 || utf8.RuneCountInString(s) <= n {
 		return s
 	}
@@ -174,7 +174,7 @@ type templateChecker struct {
 	err        error
 }
 
-func (w *templateChecker) fail(n parse.Node, what string) {
+func (w *templateChecker) failAt(n parse.Node, what string) {
 	if w.err == nil {
 		shown := n.String()
 		if len(shown) > 60 {
@@ -193,7 +193,7 @@ func (w *templateChecker) checkList(l *parse.ListNode) {
 		case *parse.ActionNode:
 			w.checkPipe(n.Pipe)
 			if w.mustEscape && len(n.Pipe.Decl) == 0 && !endsInJSON(n.Pipe) {
-				w.fail(n, "is put into JSON as it is; use {{json …}}, which also writes the quotes")
+				w.failAt(n, "is put into JSON as it is; use {{json …}}, which also writes the quotes")
 			}
 		case *parse.IfNode:
 			w.checkBranch(&n.BranchNode)
@@ -201,11 +201,11 @@ func (w *templateChecker) checkList(l *parse.ListNode) {
 			w.checkBranch(&n.BranchNode)
 		case *parse.RangeNode:
 			if !rangesOverList(n.Pipe) {
-				w.fail(n.Pipe, "is no list; range is for .Actions and .Prefixes")
+				w.failAt(n.Pipe, "is no list; range is for .Actions and .Prefixes")
 			}
 			w.checkBranch(&n.BranchNode)
 		case *parse.TemplateNode:
-			w.fail(n, "is not supported; write it out")
+			w.failAt(n, "is not supported; write it out")
 		}
 	}
 }

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"cmp"
+
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/api"
@@ -9,26 +10,26 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-func (c *commands) allow() *cobra.Command {
+func (c *commands) allowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:        "allow",
 		Short:      "Name addresses, networks and hosts that are never banned",
 		SuggestFor: []string{"addignoreip", "ignoreip", "whitelist"},
 		Args:       noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usagef("ringwall allow list", "ringwall allow needs add, del or list")
+			return usageErrorf("ringwall allow list", "ringwall allow needs add, del or list")
 		},
 		SuggestionsMinimumDistance: 2,
 	}
 	cmd.AddCommand(
-		c.allowChange("add", "Never ban it, and end its ban", false, "whitelist"),
-		c.allowChange("del", "Judge it like everybody else", true, "delete", "remove", "rm"),
+		c.allowChangeCommand("add", "Never ban it, and end its ban", false, "whitelist"),
+		c.allowChangeCommand("del", "Judge it like everybody else", true, "delete", "remove", "rm"),
 		&cobra.Command{
 			Use:   "list",
 			Short: "List the allow list",
-			Args:  takes(0, 0, ""),
+			Args:  takesArgs(0, 0, ""),
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				client, err := c.client(cmd)
+				client, err := c.newClient(cmd)
 				if err != nil {
 					return err
 				}
@@ -39,14 +40,14 @@ func (c *commands) allow() *cobra.Command {
 	return cmd
 }
 
-func (c *commands) allowChange(verb, about string, remove bool, suggest ...string) *cobra.Command {
+func (c *commands) allowChangeCommand(verb, about string, remove bool, suggest ...string) *cobra.Command {
 	length := &durationFlag{least: api.MinDuration, most: api.MaxDuration}
 	cmd := &cobra.Command{
 		Use:        verb + " ADDR|CIDR|HOST",
 		Short:      about,
 		Long:       about + ". When the command returns, the kernel has the change.",
 		SuggestFor: suggest,
-		Args:       takes(1, 1, "one address, network or host name"),
+		Args:       takesArgs(1, 1, "one address, network or host name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := api.AllowRequest{Remove: remove, For: length.value}
 			var err error
@@ -54,10 +55,11 @@ func (c *commands) allowChange(verb, about string, remove bool, suggest ...strin
 				return asUsage(err)
 			}
 			if req.Host != "" && req.For > 0 {
-				return usagef("allow its addresses, or leave --for out and later say: ringwall allow del "+req.Host,
+				return usageErrorf(
+					"allow its addresses, or leave --for out and later say: ringwall allow del "+req.Host,
 					"--for is for addresses and networks, and %q is a host name", req.Host)
 			}
-			client, err := c.client(cmd)
+			client, err := c.newClient(cmd)
 			if err != nil {
 				return err
 			}
@@ -66,7 +68,7 @@ func (c *commands) allowChange(verb, about string, remove bool, suggest ...strin
 				return err
 			}
 			if c.json {
-				return c.object(res)
+				return c.writeJSON(res)
 			}
 			c.sayAllow(cmp.Or(printable.String(req.Host), humanize.Prefix(req.Prefix)), res, remove)
 			return nil
@@ -82,7 +84,7 @@ func (c *commands) allowChange(verb, about string, remove bool, suggest ...strin
 func (c *commands) sayAllow(name string, res api.AllowResult, remove bool) {
 	switch {
 	case res.Added && res.Until != nil:
-		c.sayf("%s is allowed until %s: until then it is never banned.", name, c.clock(*res.Until))
+		c.sayf("%s is allowed until %s: until then it is never banned.", name, c.shortTime(*res.Until))
 	case res.Added:
 		c.sayf("%s is allowed: it is never banned.", name)
 	case res.Removed:
@@ -90,21 +92,21 @@ func (c *commands) sayAllow(name string, res api.AllowResult, remove bool) {
 	case remove:
 		c.sayf("%s was not on the allow list.", name)
 	case res.Until != nil:
-		c.sayf("%s was allowed already, and now is until %s.", name, c.clock(*res.Until))
+		c.sayf("%s was allowed already, and now is until %s.", name, c.shortTime(*res.Until))
 	default:
 		c.sayf("%s was allowed already.", name)
 	}
 	if len(res.Addresses) > 0 {
-		c.sayf("It stands for %s now, and is looked up again and again.", names(texts(res.Addresses), 8))
+		c.sayf("It stands for %s now, and is looked up again and again.", humanize.Names(toStrings(res.Addresses), 8))
 	}
 	if len(res.Unbanned) > 0 {
-		c.sayf("Unbanned: %s.", bares(res.Unbanned))
+		c.sayf("Unbanned: %s.", joinPrefixes(res.Unbanned))
 	}
 	if res.Added && !res.Lasting {
 		c.sayf("This lasts until ringwall restarts. For good, add it to policy.allow in %s.", c.config)
 	}
 	if res.Note != "" {
-		c.sayf("%s", sentence(res.Note))
+		c.sayf("%s", toSentence(res.Note))
 	}
 	if res.Added {
 		c.sayf("To take it back: ringwall allow del %s", name)

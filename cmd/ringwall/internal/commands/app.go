@@ -62,9 +62,9 @@ const (
 
 // Execute runs one command line, without the program's name, and returns the exit code. It writes errors to Err.
 func (a *App) Execute(ctx context.Context, args []string) int {
-	out := &sink{w: a.Out}
+	out := &stickyErrorWriter{w: a.Out}
 	c := &commands{App: a, out: out}
-	root := c.root()
+	root := c.rootCommand()
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(a.Err)
@@ -76,7 +76,7 @@ func (a *App) Execute(ctx context.Context, args []string) int {
 		return exitDone
 	}
 	if a.Journal {
-		journalError(a.Err, err)
+		printJournalError(a.Err, err)
 	} else {
 		printError(a.Err, err)
 	}
@@ -87,13 +87,13 @@ func (a *App) Execute(ctx context.Context, args []string) int {
 	return exitFailed
 }
 
-// sink remembers that a write failed, so that no command must check each line.
-type sink struct {
+// stickyErrorWriter keeps the first error of its writes, so that no command must check each line.
+type stickyErrorWriter struct {
 	w   io.Writer
 	err error
 }
 
-func (s *sink) Write(p []byte) (int, error) {
+func (s *stickyErrorWriter) Write(p []byte) (int, error) {
 	n, err := s.w.Write(p)
 	if err != nil && s.err == nil {
 		s.err = err
@@ -101,10 +101,10 @@ func (s *sink) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// commands is one command line under way.
+// commands is one command line under way, with the flags that all commands have.
 type commands struct {
 	*App
-	out    io.Writer
+	out    io.Writer // results, of which Execute reports the first error
 	config string
 	socket string
 	json   bool
@@ -125,7 +125,7 @@ Every day:
   ringwall page            the same in a browser, live
 `
 
-func (c *commands) root() *cobra.Command {
+func (c *commands) rootCommand() *cobra.Command {
 	var version bool
 	root := &cobra.Command{
 		Use:   "ringwall",
@@ -136,7 +136,8 @@ func (c *commands) root() *cobra.Command {
 			if version {
 				return c.sayVersion()
 			}
-			_, err := io.WriteString(c.out, intro+"\nAll commands: ringwall --help. More: man ringwall, /usr/share/doc/ringwall/README.md\n")
+			_, err := io.WriteString(c.out, intro+"\nAll commands: ringwall --help. More: man ringwall, "+
+				"/usr/share/doc/ringwall/README.md\n")
 			return err
 		},
 		SilenceErrors:              true,
@@ -144,24 +145,25 @@ func (c *commands) root() *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.SetFlagErrorFunc(wrongFlag)
+	root.SetFlagErrorFunc(flagError)
 	root.Flags().BoolVar(&version, "version", false, "print the version")
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.config, "config", DefaultConfig, "configuration `FILE`")
 	flags.StringVar(&c.socket, "socket", "", "control socket `PATH` (default: control.socket of the configuration)")
 	flags.BoolVar(&c.json, "json", false, "write JSON: one object, or one object a line for lists")
 	root.AddCommand(
-		c.run(), c.demo(), c.check(), c.doctor(), c.status(), c.list(), c.ban(), c.unban(), c.allow(), c.why(),
-		c.history(), c.page(), c.replay(), c.imports(), c.panic(),
-		c.version(), c.completion(),
+		c.runCommand(), c.demoCommand(), c.checkCommand(), c.doctorCommand(), c.statusCommand(), c.listCommand(),
+		c.banCommand(), c.unbanCommand(), c.allowCommand(), c.whyCommand(),
+		c.historyCommand(), c.pageCommand(), c.replayCommand(), c.importCommand(), c.panicCommand(),
+		c.versionCommand(), c.completionCommand(),
 	)
 	return root
 }
 
-// asService returns the environment in which the daemon would read the configuration, and its user where that is not
-// who calls: what root can read says nothing about it. Another file than the service's is a draft, which only its
-// writer need read.
-func (c *commands) asService() (config.Environment, *service.User, error) {
+// serviceEnvironment returns the environment in which the daemon would read the configuration, and the daemon's user
+// where that is not the caller: what root can read does not show what that user can. A file other than the service's
+// is a draft, which only its writer need read: for that it is the caller's own environment.
+func (c *commands) serviceEnvironment() (config.Environment, *service.User, error) {
 	if c.Service == nil || filepath.Clean(c.config) != c.ServiceConfig {
 		return c.Env, nil, nil
 	}
@@ -172,8 +174,9 @@ func (c *commands) asService() (config.Environment, *service.User, error) {
 	return c.Env.As(u.Open), u, nil
 }
 
-// client finds the socket: the flag, the configuration if this user may read it, or the default.
-func (c *commands) client(cmd *cobra.Command) (*api.Client, error) {
+// newClient makes a client of the daemon at the socket of the flag, else of the configuration if this user may read it,
+// else at the default.
+func (c *commands) newClient(cmd *cobra.Command) (*api.Client, error) {
 	if c.socket != "" {
 		return &api.Client{Socket: c.socket}, nil
 	}

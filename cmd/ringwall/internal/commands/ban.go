@@ -13,7 +13,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/service"
 )
 
-func (c *commands) ban() *cobra.Command {
+func (c *commands) banCommand() *cobra.Command {
 	length := &durationFlag{least: api.MinDuration, most: api.MaxDuration}
 	var reason string
 	var force bool
@@ -24,24 +24,24 @@ func (c *commands) ban() *cobra.Command {
 are logged in from by SSH is refused.`,
 		Example:    "  ringwall ban 203.0.113.5 --for 7d --reason 'called at night'",
 		SuggestFor: []string{"banip", "block", "deny"},
-		Args:       takes(1, 1, "one address or network"),
+		Args:       takesArgs(1, 1, "one address or network"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			prefix, err := api.ParsePrefix(args[0])
 			if err != nil {
 				return asUsage(err)
 			}
-			client, err := c.client(cmd)
+			client, err := c.newClient(cmd)
 			if err != nil {
 				return err
 			}
 			res, err := client.Ban(cmd.Context(), api.BanRequest{
-				Prefix: prefix, For: length.value, Reason: reason, Session: c.session(), Force: force,
+				Prefix: prefix, For: length.value, Reason: reason, Session: c.sshClientAddress(), Force: force,
 			})
 			if err != nil {
 				return err
 			}
 			if c.json {
-				return c.object(res)
+				return c.writeJSON(res)
 			}
 			c.sayBan(res)
 			return nil
@@ -53,9 +53,10 @@ are logged in from by SSH is refused.`,
 	return cmd
 }
 
-// session is where the person at the terminal is logged in from, if by SSH.
-func (c *commands) session() netip.Addr {
-	a, _ := service.LoggedInFrom(c.variable, "/proc")
+// sshClientAddress is the address that the person at the terminal is logged in from by SSH; not valid where it is not
+// by SSH.
+func (c *commands) sshClientAddress() netip.Addr {
+	a, _ := service.SSHClient(c.envVariable, "/proc")
 	return a
 }
 
@@ -68,9 +69,10 @@ func (c *commands) sayBan(res api.BanResult) {
 	if !res.Enforced {
 		how = "would be banned"
 	}
-	c.sayf("%s %s until %s (%s).", name, how, c.clock(res.Until), short(seconds(res.Duration).Round(time.Second)))
+	c.sayf("%s %s until %s (%s).", name, how, c.shortTime(res.Until),
+		humanize.Duration(humanize.FromSeconds(res.Duration).Round(time.Second)))
 	if res.Note != "" {
-		c.sayf("%s", sentence(res.Note))
+		c.sayf("%s", toSentence(res.Note))
 	}
 	if !res.Enforced {
 		c.sayf("Its packets still pass: ringwall status says why.")
@@ -81,7 +83,8 @@ func (c *commands) sayBan(res api.BanResult) {
 	}
 }
 
-func bares(prefixes []netip.Prefix) string {
+// joinPrefixes lists prefixes, single addresses without their length.
+func joinPrefixes(prefixes []netip.Prefix) string {
 	out := make([]string, len(prefixes))
 	for i, p := range prefixes {
 		out[i] = humanize.Prefix(p)
@@ -89,8 +92,8 @@ func bares(prefixes []netip.Prefix) string {
 	return strings.Join(out, ", ")
 }
 
-// texts are values as text.
-func texts[T fmt.Stringer](values []T) []string {
+// toStrings returns the text of each value.
+func toStrings[T fmt.Stringer](values []T) []string {
 	out := make([]string, len(values))
 	for i, v := range values {
 		out[i] = v.String()

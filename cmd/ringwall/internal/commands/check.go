@@ -7,17 +7,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 type checkResult struct {
-	File     string    `json:"file"`
-	OK       bool      `json:"ok"`
-	Errors   []mistake `json:"errors"`
-	Warnings []mistake `json:"warnings"`
+	File     string          `json:"file"`
+	OK       bool            `json:"ok"`
+	Errors   []configMistake `json:"errors"`
+	Warnings []configMistake `json:"warnings"`
 }
 
-type mistake struct {
+type configMistake struct {
 	File    string `json:"file"`
 	Line    int    `json:"line"`
 	Column  int    `json:"column"`
@@ -28,19 +29,19 @@ type mistake struct {
 	Hint    string `json:"hint,omitempty"`
 }
 
-func (c *commands) check() *cobra.Command {
+func (c *commands) checkCommand() *cobra.Command {
 	var show bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration",
 		Long: `Read the configuration as the service would, and name every mistake with its line. For root, that is with the rights of the
 service's user. The daemon is not asked.`,
-		Args: takes(0, 0, ""),
+		Args: takesArgs(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			if show && c.json {
-				return usagef("one of them", "--print writes YAML, and --json wants JSON")
+				return usageErrorf("one of them", "--print writes YAML, and --json wants JSON")
 			}
-			env, _, err := c.asService()
+			env, _, err := c.serviceEnvironment()
 			if err != nil {
 				return err
 			}
@@ -48,7 +49,7 @@ service's user. The daemon is not asked.`,
 			_, places := c.readGeo(config)
 			warnings = append(warnings, places...)
 			if c.json {
-				return errors.Join(c.object(checkReport(c.config, warnings, err)), err)
+				return errors.Join(c.writeJSON(newCheckResult(c.config, warnings, err)), err)
 			}
 			for _, w := range warnings {
 				fmt.Fprintln(c.Err, "warning: "+printable.Line(w.String()))
@@ -59,8 +60,9 @@ service's user. The daemon is not asked.`,
 			if show {
 				return config.Print(c.out)
 			}
-			c.sayf("%s is right: %s, policy %s, %s.", c.config, plural(len(config.Asterisk), "Asterisk", "Asterisks"),
-				config.Policy.Mode, plural(len(warnings), "warning", "warnings"))
+			c.sayf("%s is right: %s, policy %s, %s.", c.config,
+				humanize.Plural(len(config.Asterisk), "Asterisk", "Asterisks"),
+				config.Policy.Mode, humanize.Plural(len(warnings), "warning", "warnings"))
 			return nil
 		},
 	}
@@ -69,16 +71,17 @@ service's user. The daemon is not asked.`,
 	return cmd
 }
 
-func checkReport(file string, warnings []config.Warning, err error) checkResult {
-	res := checkResult{File: file, OK: err == nil, Errors: []mistake{}, Warnings: []mistake{}}
+func newCheckResult(file string, warnings []config.Warning, err error) checkResult {
+	res := checkResult{File: file, OK: err == nil, Errors: []configMistake{}, Warnings: []configMistake{}}
 	var errs config.Errors
 	if errors.As(err, &errs) {
 		for _, e := range errs {
-			res.Errors = append(res.Errors, mistake{e.File, e.Line, e.Column, e.Key, e.What, e.Value, e.Allowed, e.Try})
+			res.Errors = append(res.Errors, configMistake{e.File, e.Line, e.Column, e.Key, e.What, e.Value, e.Allowed,
+				e.Try})
 		}
 	}
 	for _, w := range warnings {
-		res.Warnings = append(res.Warnings, mistake{w.File, w.Line, w.Column, w.Key, w.What, w.Value, "", w.Try})
+		res.Warnings = append(res.Warnings, configMistake{w.File, w.Line, w.Column, w.Key, w.What, w.Value, "", w.Try})
 	}
 	return res
 }

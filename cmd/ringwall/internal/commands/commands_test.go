@@ -378,15 +378,16 @@ func TestMistakesOfUsage(t *testing.T) {
 		"ban 1.2.3.4 --for 99999999w": `"99999999w"`,
 		"unban":                       "needs an address, a network or --all",
 		"unban 1.2.3.4 --all":         "an address and --all are both given",
-		"why":                         "ringwall why needs one address, host name or extension\nTry: ringwall why ADDR|HOST|EXTENSION\n",
-		"why 10.0.0.0/8":              "is a network",
-		"why 1.2.3.4:506000":          "is not an address",
-		"why x!":                      "is neither an address, nor a host name, nor an extension",
-		"ban 1.2.3.4:5060":            "Try: give the address alone: 1.2.3.4\n",
-		"allow add a_b":               "is not an address",
-		"completion tcsh":             `there is no completion for "tcsh"`,
-		"check --print --json":        "--print writes YAML",
-		"demo --for 0s":               "it goes from 1s to 1h",
+		"why": "ringwall why needs one address, host name or extension\nTry: ringwall why " +
+			"ADDR|HOST|EXTENSION\n",
+		"why 10.0.0.0/8":       "is a network",
+		"why 1.2.3.4:506000":   "is not an address",
+		"why x!":               "is neither an address, nor a host name, nor an extension",
+		"ban 1.2.3.4:5060":     "Try: give the address alone: 1.2.3.4\n",
+		"allow add a_b":        "is not an address",
+		"completion tcsh":      `there is no completion for "tcsh"`,
+		"check --print --json": "--print writes YAML",
+		"demo --for 0s":        "it goes from 1s to 1h",
 	} {
 		t.Run(line, func(t *testing.T) {
 			w := newWorld(t)
@@ -626,7 +627,8 @@ func TestWhyFitsAnOldTerminalInOneZone(t *testing.T) {
 			for i := range ex.Evidence {
 				ex.Evidence[i].Time = ago(49 * time.Hour)
 			}
-			ex.Lines = append(ex.Lines, "203.0.113.5/32 is banned from 2026-01-29 11:00:00 UTC until 2026-01-31 12:30:00 UTC (49h30m): unknown_account, requests for accounts")
+			ex.Lines = append(ex.Lines, "203.0.113.5/32 is banned from 2026-01-29 11:00:00 UTC until 2026-01-31 "+
+				"12:30:00 UTC (49h30m): unknown_account, requests for accounts")
 			w.backend.explain = ex
 			if code := w.do(t, "why", "203.0.113.5"); code != 0 {
 				t.Fatalf("exit %d: %s", code, w.err)

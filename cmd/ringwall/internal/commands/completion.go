@@ -11,13 +11,13 @@ import (
 // completionTimeout keeps a shell from hanging at the TAB key.
 const completionTimeout = time.Second
 
-func (c *commands) completion() *cobra.Command {
+func (c *commands) completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:       "completion bash|zsh|fish|powershell",
 		Short:     "Print the completion script of a shell",
 		Example:   "  ringwall completion bash > /etc/bash_completion.d/ringwall",
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
-		Args:      takes(1, 1, "one shell: bash, zsh, fish or powershell"),
+		Args:      takesArgs(1, 1, "one shell: bash, zsh, fish or powershell"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch root := cmd.Root(); args[0] {
 			case "bash":
@@ -29,7 +29,7 @@ func (c *commands) completion() *cobra.Command {
 			case "powershell":
 				return root.GenPowerShellCompletionWithDesc(c.out)
 			}
-			return usagef(useLine(cmd), "there is no completion for %q", printable.String(args[0]))
+			return usageErrorf(usageLine(cmd), "there is no completion for %q", printable.String(args[0]))
 		},
 	}
 }

@@ -7,24 +7,25 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/doctor"
+	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
-// diagnosis is the answer to doctor --json.
-type diagnosis struct {
+// doctorResult is the answer to doctor --json.
+type doctorResult struct {
 	OK     bool           `json:"ok"`
 	Checks []doctor.Check `json:"checks"`
 }
 
-func (c *commands) doctor() *cobra.Command {
+func (c *commands) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Prove that it works, from Asterisk to the kernel",
 		Long: `Try each link of the chain, and say how to mend what is broken: configuration, login to Asterisk, security events
 that really arrive, a test ban in the kernel and out again, state, clock, and who could be locked out. It takes some
 seconds and changes nothing that lasts. Run it as root, with or without a running daemon.`,
-		Args: takes(0, 0, ""),
+		Args: takesArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			env, user, err := c.asService()
+			env, user, err := c.serviceEnvironment()
 			if err != nil {
 				return err
 			}
@@ -32,27 +33,27 @@ seconds and changes nothing that lasts. Run it as root, with or without a runnin
 			if user != nil {
 				o.Service, o.ServiceEnv = user.Name, env
 			}
-			p := doctor.Printer{W: c.out, UTF8: c.utf8(), Colour: c.Columns > 0 && c.variable("NO_COLOR") == "",
+			p := doctor.Printer{W: c.out, UTF8: c.showsUTF8(), Colour: c.Columns > 0 && c.envVariable("NO_COLOR") == "",
 				Columns: c.Columns}
 			if !c.json {
 				o.Report = p.Print
 			}
 			list := doctor.Examine(cmd.Context(), o)
 			if c.json {
-				err = c.object(diagnosis{OK: doctor.Passed(list), Checks: list})
+				err = c.writeJSON(doctorResult{OK: doctor.Passed(list), Checks: list})
 			} else {
-				p.Sum(list)
+				p.PrintSummary(list)
 			}
 			if !doctor.Passed(list) {
-				err = errors.Join(err, errors.New("not everything works: "+failures(list)))
+				err = errors.Join(err, errors.New("not everything works: "+failedChecks(list)))
 			}
 			return err
 		},
 	}
 }
 
-// failures names the first links that failed.
-func failures(list []doctor.Check) string {
+// failedChecks names the first links that failed.
+func failedChecks(list []doctor.Check) string {
 	var failed []string
 	for _, c := range list {
 		name := strings.TrimSpace(c.About + " " + c.Name)
@@ -60,20 +61,20 @@ func failures(list []doctor.Check) string {
 			failed = append(failed, name)
 		}
 	}
-	return names(failed, 5)
+	return humanize.Names(failed, 5)
 }
 
-// utf8 follows the locale as setlocale(3) does: the first of the variables that is set.
-func (c *commands) utf8() bool {
+// showsUTF8 follows the locale as setlocale(3) does: the first of the variables that is set.
+func (c *commands) showsUTF8() bool {
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
-		if v := strings.ToLower(c.variable(name)); v != "" {
+		if v := strings.ToLower(c.envVariable(name)); v != "" {
 			return strings.Contains(v, "utf-8") || strings.Contains(v, "utf8")
 		}
 	}
 	return false
 }
 
-func (c *commands) variable(name string) string {
+func (c *commands) envVariable(name string) string {
 	if c.Env.Lookup == nil {
 		return ""
 	}

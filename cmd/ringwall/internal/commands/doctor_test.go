@@ -32,7 +32,8 @@ func patient(t *testing.T, secret string, variables map[string]string) (*world, 
 	t.Cleanup(func() { cancel(); <-done })
 	dir := t.TempDir()
 	path := filepath.Join(dir, "ringwall.yaml")
-	text := fmt.Sprintf("asterisk: [{name: pbx1, address: %q, username: ringwall, secret: %s}]\ncontrol: {socket: %s}\nstate: {path: %s}\n",
+	text := fmt.Sprintf("asterisk: [{name: pbx1, address: %q, username: ringwall, secret: %s}]\ncontrol: {socket: "+
+		"%s}\nstate: {path: %s}\n",
 		l.Addr(), secret, filepath.Join(dir, "none.sock"), filepath.Join(dir, "state.db"))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -23,7 +23,7 @@ func (f *durationFlag) String() string {
 	if f.value == 0 {
 		return ""
 	}
-	return short(f.value)
+	return humanize.Duration(f.value)
 }
 
 func (f *durationFlag) Set(s string) error {
@@ -32,7 +32,7 @@ func (f *durationFlag) Set(s string) error {
 		return err
 	}
 	if d < f.least || d > f.most {
-		return fmt.Errorf("it goes from %s to %s", short(f.least), short(f.most))
+		return fmt.Errorf("it goes from %s to %s", humanize.Duration(f.least), humanize.Duration(f.most))
 	}
 	f.value = d
 	return nil
@@ -68,7 +68,3 @@ func parseDuration(s string) (time.Duration, error) {
 		}
 	}
 }
-
-func short(d time.Duration) string { return humanize.Duration(d) }
-
-func seconds(s float64) time.Duration { return humanize.FromSeconds(s) }

@@ -3,6 +3,8 @@ package commands
 import (
 	"testing"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
 func TestShortDurations(t *testing.T) {
@@ -11,7 +13,7 @@ func TestShortDurations(t *testing.T) {
 		58 * time.Minute: "58m", 59*time.Minute + 59900*time.Millisecond: "1h", 3*time.Hour + 5*time.Minute: "3h 5m",
 		23*time.Hour + 59*time.Minute + 40*time.Second: "1d", 167 * time.Hour: "6d 23h", 365 * day: "365d",
 	} {
-		if got := short(d); got != want {
+		if got := humanize.Duration(d); got != want {
 			t.Errorf("%s: %s, want %s", d, got, want)
 		}
 	}

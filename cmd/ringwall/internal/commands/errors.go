@@ -13,7 +13,6 @@ import (
 	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/spelling"
 )
 
 // usageError is a command line that makes no sense: exit code 2.
@@ -21,11 +20,11 @@ type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
-func usagef(try, format string, args ...any) error {
+func usageErrorf(try, format string, args ...any) error {
 	return &usageError{hint.Errorf(try, format, args...)}
 }
 
-// asUsage is for values on the command line that the package api has read.
+// asUsage makes a usageError of what the package api says of a value on the command line.
 func asUsage(err error) error {
 	var e *api.Error
 	if errors.As(err, &e) {
@@ -51,8 +50,9 @@ func printError(w io.Writer, err error) {
 	}
 }
 
-// journalError is printError for systemd's journal: one line a failure, with what to try, as an error of syslog(3).
-func journalError(w io.Writer, err error) {
+// printJournalError is printError for systemd's journal: one line a failure, with what to try, as an error of
+// syslog(3).
+func printJournalError(w io.Writer, err error) {
 	var b strings.Builder
 	printError(&b, err)
 	for line := range strings.Lines(strings.ReplaceAll(b.String(), "\nTry: ", ". Try: ")) {
@@ -60,7 +60,7 @@ func journalError(w io.Writer, err error) {
 	}
 }
 
-// noSuchCommand is the Args of a command that only holds others.
+// noSuchCommand is the Args of a command that only has subcommands: an argument is a mistyped one.
 func noSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -69,30 +69,31 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		try = cmd.CommandPath() + " " + near[0]
 	}
-	return usagef(try, "there is no command %q", cmd.CommandPath()+" "+printable.String(args[0]))
+	return usageErrorf(try, "there is no command %q", cmd.CommandPath()+" "+printable.String(args[0]))
 }
 
-// takes is the Args of a command with arguments: how many, and what they are.
-func takes(least, most int, what string) cobra.PositionalArgs {
+// takesArgs is the Args of a command with from least to most arguments; what names them in errors.
+func takesArgs(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return usagef(useLine(cmd), "%s needs %s", cmd.CommandPath(), what)
+			return usageErrorf(usageLine(cmd), "%s needs %s", cmd.CommandPath(), what)
 		case len(args) > most && most == 0:
-			return usagef(useLine(cmd), "%s takes no arguments, and there is %q", cmd.CommandPath(),
+			return usageErrorf(usageLine(cmd), "%s takes no arguments, and there is %q", cmd.CommandPath(),
 				printable.String(args[0]))
 		case len(args) > most:
-			return usagef(useLine(cmd), "%s takes %s, and then there is %q", cmd.CommandPath(), what,
+			return usageErrorf(usageLine(cmd), "%s takes %s, and then there is %q", cmd.CommandPath(), what,
 				printable.String(args[most]))
 		}
 		return nil
 	}
 }
 
-// useLine is what to type, such as "ringwall why ADDR".
-func useLine(cmd *cobra.Command) string { return strings.TrimSuffix(cmd.UseLine(), " [flags]") }
+// usageLine is how the command is typed, such as "ringwall why ADDR".
+func usageLine(cmd *cobra.Command) string { return strings.TrimSuffix(cmd.UseLine(), " [flags]") }
 
-func wrongFlag(cmd *cobra.Command, err error) error {
+// flagError makes a usageError of what cobra says of a flag, with the flag that was probably meant.
+func flagError(cmd *cobra.Command, err error) error {
 	try := cmd.CommandPath() + " --help"
 	var unknown *pflag.NotExistError
 	if errors.As(err, &unknown) {
@@ -100,10 +101,10 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 		add := func(f *pflag.Flag) { names = append(names, f.Name) }
 		cmd.LocalFlags().VisitAll(add)
 		cmd.InheritedFlags().VisitAll(add)
-		if near := spelling.Nearest(unknown.GetSpecifiedName(), names); near != "" {
+		if near := hint.Nearest(unknown.GetSpecifiedName(), names); near != "" {
 			try = cmd.CommandPath() + " --" + near
 		}
-		return usagef(try, "%s has no flag --%s", cmd.CommandPath(), printable.String(unknown.GetSpecifiedName()))
+		return usageErrorf(try, "%s has no flag --%s", cmd.CommandPath(), printable.String(unknown.GetSpecifiedName()))
 	}
-	return usagef(try, "%s", printable.Limit(err.Error(), 200))
+	return usageErrorf(try, "%s", printable.Limit(err.Error(), 200))
 }

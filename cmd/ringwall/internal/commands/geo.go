@@ -23,7 +23,7 @@ func (c *commands) readGeo(cfg *config.Config) (files []geo.File, warnings []con
 		db, err := geo.Read(path)
 		if err != nil {
 			warn(fmt.Sprintf("geo.files[%d]", i), err)
-		} else if age := c.Now().Sub(db.Built); !db.Built.IsZero() && age > geo.Stale {
+		} else if age := c.Now().Sub(db.Built); !db.Built.IsZero() && age > geo.StaleAge {
 			warn(fmt.Sprintf("geo.files[%d]", i),
 				&geo.Error{Path: path, What: fmt.Sprintf("is %d days old: addresses move", int(age/day)),
 					Try: "geoipupdate, and a timer that runs it every week"})
@@ -36,7 +36,7 @@ func (c *commands) readGeo(cfg *config.Config) (files []geo.File, warnings []con
 	return files, warnings
 }
 
-// locator answers as the daemon would, from files that were read.
-func locator(files []geo.File) func(netip.Addr) ban.Place {
-	return func(a netip.Addr) ban.Place { return ban.Place(geo.Merge(files, a)) }
+// placeLookup looks addresses up in files that were read, as the daemon does.
+func placeLookup(files []geo.File) func(netip.Addr) ban.Place {
+	return func(a netip.Addr) ban.Place { return geo.PlaceIn(files, a) }
 }

@@ -18,13 +18,13 @@ import (
 	"github.com/ringwall/ringwall/pkg/wording"
 )
 
-func (c *commands) history() *cobra.Command {
+func (c *commands) historyCommand() *cobra.Command {
 	since := &durationFlag{value: day, least: time.Second, most: 10 * 365 * day}
 	var follow bool
 	cmd := &cobra.Command{
 		Use:               "history [ADDR|HOST|EXTENSION]",
 		Short:             "Show what was decided, oldest first",
-		Args:              takes(0, 1, "one address, host name or extension"),
+		Args:              takesArgs(0, 1, "one address, host name or extension"),
 		ValidArgsFunction: c.completeBans,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var about api.Subject
@@ -34,19 +34,19 @@ func (c *commands) history() *cobra.Command {
 					return asUsage(err)
 				}
 			}
-			client, err := c.client(cmd)
+			client, err := c.newClient(cmd)
 			if err != nil {
 				return err
 			}
-			var of concern
+			var of historyFilter
 			if len(args) > 0 {
-				if of.addrs, of.account, err = c.look(cmd.Context(), about); err != nil {
+				if of.addrs, of.account, err = c.resolveSubject(cmd.Context(), about); err != nil {
 					return err
 				}
 			}
 			from := c.Now().Add(-since.value)
 			if follow {
-				return c.follow(cmd.Context(), client, from, of)
+				return c.followDecisions(cmd.Context(), client, from, of)
 			}
 			var one netip.Addr
 			if len(of.addrs) == 1 {
@@ -54,17 +54,21 @@ func (c *commands) history() *cobra.Command {
 			}
 			t := &table{header: []string{"TIME", "ACTION", "SOURCE", "FOR", "SCORE", "WHY", "ACCOUNT", "DETAIL",
 				"PLACE"},
-				right: map[int]bool{3: true, 4: true}, flex: []int{7, 6}, spare: true}
-			n, err := rows(c, t, func(each func(ban.Decision) error) error {
+				rightAligned: map[int]bool{3: true, 4: true}, cutOrder: []int{7, 6}, lastOptional: true}
+			n, err := writeRows(c, t, func(each func(ban.Decision) error) error {
 				return client.EachDecision(cmd.Context(), from, one, func(d ban.Decision) error {
-					if !one.IsValid() && !of.meets(d) {
+					if !one.IsValid() && !of.matches(d) {
 						return nil
 					}
 					return each(d)
 				})
-			}, nil, func(d ban.Decision) { t.add(append(c.decision(d), wording.Place(d.Place))...) })
+			}, nil, func(d ban.Decision) {
+				t.addRow(append(c.decisionCells(d, c.shortTime),
+					wording.PlaceText(d.Place))...)
+			})
 			if err == nil && n == 0 && !c.json {
-				c.sayf("Nothing was decided in the last %s, as far as this daemon remembers.", short(since.value))
+				c.sayf("Nothing was decided in the last %s, as far as this daemon remembers.",
+					humanize.Duration(since.value))
 			}
 			return err
 		},
@@ -74,27 +78,26 @@ func (c *commands) history() *cobra.Command {
 	return cmd
 }
 
-func (c *commands) follow(ctx context.Context, client *api.Client, from time.Time, of concern) error {
+func (c *commands) followDecisions(ctx context.Context, client *api.Client, from time.Time, of historyFilter) error {
 	err := client.Follow(ctx, from, func(d ban.Decision) error {
 		switch {
-		case !of.meets(d):
+		case !of.matches(d):
 			return nil
 		case c.json:
-			return c.object(d)
+			return c.writeJSON(d)
 		}
-		row := c.decision(d)
-		line := fmt.Sprintf("%-19s  %-13s  %-18s  %7s  %6s  %-20s  %s  %s", row[0], row[1], row[2], row[3], row[4],
-			row[5], row[6], row[7])
-		if place := wording.Place(d.Place); place != "" {
-			line = strings.TrimRight(line, " ") + "  (" + place + ")"
+		line := decisionLine(c.decisionCells(d, c.shortTime)...)
+		if place := wording.PlaceText(d.Place); place != "" {
+			line += printable.Line("  (" + place + ")")
 		}
-		_, err := fmt.Fprintln(c.out, printable.Line(strings.TrimRight(line, " ")))
+		_, err := fmt.Fprintln(c.out, line)
 		return err
 	}, func(n int) error {
 		if c.json {
-			return c.object(map[string]any{"action": "lost", "lost": n})
+			return c.writeJSON(map[string]any{"action": "lost", "lost": n})
 		}
-		_, err := fmt.Fprintf(c.out, "… %s not shown: this terminal is too slow\n", plural(n, "decision", "decisions"))
+		_, err := fmt.Fprintf(c.out, "… %s not shown: this terminal is too slow\n",
+			humanize.Plural(n, "decision", "decisions"))
 		return err
 	})
 	if errors.Is(err, context.Canceled) {
@@ -103,33 +106,43 @@ func (c *commands) follow(ctx context.Context, client *api.Client, from time.Tim
 	return err
 }
 
-// concern is what history is asked about; the zero value is everything.
-type concern struct {
+// historyFilter chooses decisions about an account or some addresses; the zero value chooses all.
+type historyFilter struct {
 	addrs   []netip.Addr
 	account string
 }
 
-func (c concern) meets(d ban.Decision) bool {
+func (c historyFilter) matches(d ban.Decision) bool {
 	if c.account != "" {
 		return d.Account == c.account
 	}
-	return len(c.addrs) == 0 || slices.ContainsFunc(c.addrs, func(a netip.Addr) bool { return concerns(d, a) })
+	return len(c.addrs) == 0 || slices.ContainsFunc(c.addrs, func(a netip.Addr) bool { return isAbout(d, a) })
 }
 
-func concerns(d ban.Decision, addr netip.Addr) bool {
+func isAbout(d ban.Decision, addr netip.Addr) bool {
 	return d.Source == addr || d.Prefix.Contains(addr)
 }
 
-func (c *commands) decision(d ban.Decision) []string {
+// decisionCells are the columns of a decision: time, action, source, duration, score, reason, account, detail.
+func (c *commands) decisionCells(d ban.Decision, formatTime func(time.Time) string) []string {
 	source, length := humanize.Prefix(d.Prefix), ""
 	if source == "" && d.Source.IsValid() {
 		source = d.Source.String()
 	}
 	if d.Duration > 0 {
-		length = short(d.Duration)
+		length = humanize.Duration(d.Duration)
 	}
 	return []string{
-		c.clock(d.Time), printable.String(string(d.Action)), source, length, score(d.Score), words(d.Reason),
-		printable.String(d.Account), printable.Line(d.Detail),
+		formatTime(d.Time), printable.String(string(d.Action)), source, length, humanize.Score(d.Score),
+		humanize.Words(d.Reason), printable.String(d.Account), printable.Line(d.Detail),
 	}
+}
+
+// decisionLine writes the columns of decisionCells in one line of fixed widths, for lists that are written as they
+// come.
+func decisionLine(cells ...string) string {
+	line := fmt.Sprintf("%-19s  %-13s  %-18s  %7s  %6s  %-20s  %s  %s", cells[0], cells[1], cells[2], cells[3],
+		cells[4],
+		cells[5], cells[6], cells[7])
+	return printable.Line(strings.TrimRight(line, " "))
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// imported is the answer to import --json.
-type imported struct {
+// importResult is the answer to import --json.
+type importResult struct {
 	Files       []string        `json:"files"`
 	Database    string          `json:"database"`
 	Found       []string        `json:"found"`
@@ -58,21 +58,21 @@ type importedReport struct {
 	Refused  []notImported `json:"refused"`
 }
 
-func (c *commands) imports() *cobra.Command {
+func (c *commands) importCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import",
 		Short: "Take over from another program: fail2ban",
 		Args:  noSuchCommand,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("ringwall import fail2ban", "ringwall import needs the name of a program")
+			return usageErrorf("ringwall import fail2ban", "ringwall import needs the name of a program")
 		},
 		SuggestionsMinimumDistance: 2,
 	}
-	cmd.AddCommand(c.importFail2ban())
+	cmd.AddCommand(c.importFail2banCommand())
 	return cmd
 }
 
-func (c *commands) importFail2ban() *cobra.Command {
+func (c *commands) importFail2banCommand() *cobra.Command {
 	var o fail2ban.Options
 	var apply bool
 	cmd := &cobra.Command{
@@ -85,15 +85,15 @@ on stderr what was found and what cannot be carried over. With --apply the runni
   ringwall import fail2ban --apply
   ringwall import fail2ban --jail backup/fail2ban --db backup/fail2ban.sqlite3`,
 		SuggestFor: []string{"f2b", "fail2ban-client"},
-		Args:       takes(0, 0, ""),
+		Args:       takesArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Now = c.Now()
 			im, err := fail2ban.Read(cmd.Context(), o)
 			if err != nil {
-				return importTrouble(err)
+				return importError(err)
 			}
 			if !c.json {
-				c.tellImport(im)
+				c.sayImport(im)
 			}
 			var report *importedReport
 			var failed error
@@ -102,7 +102,7 @@ on stderr what was found and what cannot be carried over. With --apply the runni
 			}
 			switch {
 			case c.json:
-				return errors.Join(c.importObject(im, report), failed)
+				return errors.Join(c.writeImportJSON(im, report), failed)
 			case apply:
 				return failed
 			}
@@ -110,15 +110,18 @@ on stderr what was found and what cannot be carried over. With --apply the runni
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.Jail, "jail", "", "jail `FILE`, or a folder like "+fail2ban.DefaultDir+" (the default); the files that belong to it are read too")
-	flags.StringVar(&o.DB, "db", "", "database `FILE` (default: the running fail2ban, else dbfile of fail2ban.conf, or "+fail2ban.DefaultDatabase+")")
+	flags.StringVar(&o.Jail, "jail", "",
+		"jail `FILE`, or a folder like "+fail2ban.DefaultDir+" (the default); the files that belong to it are read too")
+	flags.StringVar(&o.DB, "db", "",
+		"database `FILE` (default: the running fail2ban, else dbfile of fail2ban.conf, or "+
+			fail2ban.DefaultDatabase+")")
 	flags.StringArrayVar(&o.Also, "also", nil,
 		"take the bans of this `JAIL` too, although it is not about telephony; may be repeated")
 	flags.BoolVar(&apply, "apply", false, "hand the allow list and the bans to the running daemon")
 	return cmd
 }
 
-func importTrouble(err error) error {
+func importError(err error) error {
 	return hint.Errorf(importHint(err), "%s", printable.Limit(err.Error(), 500))
 }
 
@@ -136,8 +139,8 @@ func importHint(err error) string {
 	return ""
 }
 
-// tellImport writes to stderr what people read; stdout is for the YAML.
-func (c *commands) tellImport(im *fail2ban.Import) {
+// sayImport writes to stderr what people read; stdout is for the YAML.
+func (c *commands) sayImport(im *fail2ban.Import) {
 	say := func(format string, args ...any) {
 		fmt.Fprintln(c.Err, printable.Line(fmt.Sprintf(format, args...)))
 	}
@@ -167,9 +170,9 @@ func (c *commands) tellImport(im *fail2ban.Import) {
 			say("  and %d more; --json has them all", len(im.Bans)-most)
 			break
 		}
-		left := "for ever in fail2ban, " + short(api.MaxDuration) + " here"
+		left := "for ever in fail2ban, " + humanize.Duration(api.MaxDuration) + " here"
 		if !b.Forever {
-			left = short(min(b.Left, api.MaxDuration)) + " left"
+			left = humanize.Duration(min(b.Left, api.MaxDuration)) + " left"
 		}
 		say("  %s  %s  jail %q", humanize.Prefix(b.Prefix), left, printable.String(b.Jail))
 	}
@@ -183,7 +186,7 @@ func (c *commands) tellImport(im *fail2ban.Import) {
 	say("")
 }
 
-func (c *commands) importObject(im *fail2ban.Import, report *importedReport) error {
+func (c *commands) writeImportJSON(im *fail2ban.Import, report *importedReport) error {
 	var yaml strings.Builder
 	if err := im.WriteYAML(&yaml); err != nil {
 		return err
@@ -192,7 +195,7 @@ func (c *commands) importObject(im *fail2ban.Import, report *importedReport) err
 	if im.BansLost != nil {
 		lost = printable.Limit(im.BansLost.Error(), 500)
 	}
-	res := imported{
+	res := importResult{
 		Files: append([]string{}, im.Files...), Database: im.Database, Found: im.Found, From: im.Policy.From,
 		Policy: yaml.String(),
 		Jails:  []importedJail{}, Bans: []importedBan{}, Allow: []string{}, NotImported: []notImported{},
@@ -211,18 +214,18 @@ func (c *commands) importObject(im *fail2ban.Import, report *importedReport) err
 	for _, l := range im.NotImported {
 		res.NotImported = append(res.NotImported, notImported{l.What, l.Why})
 	}
-	return c.object(res)
+	return c.writeJSON(res)
 }
 
 // applyImport hands the allow list over first, so that no ban of a customer comes before it. It goes on after a
 // refusal, and ends when the daemon does not answer.
 func (c *commands) applyImport(cmd *cobra.Command, im *fail2ban.Import) (*importedReport, error) {
 	report := &importedReport{Refused: []notImported{}}
-	client, err := c.client(cmd)
+	client, err := c.newClient(cmd)
 	if err != nil {
 		return report, err
 	}
-	gone := c.handOver(cmd.Context(), client, im, report)
+	gone := c.handOverEntries(cmd.Context(), client, im, report)
 	if !c.json {
 		for _, r := range report.Refused {
 			fmt.Fprintln(c.Err, printable.Line("refused: "+r.What+": "+r.Why))
@@ -237,15 +240,15 @@ func (c *commands) applyImport(cmd *cobra.Command, im *fail2ban.Import) (*import
 	case gone != nil:
 		return report, gone
 	case im.BansLost != nil:
-		return report, importTrouble(im.BansLost)
+		return report, importError(im.BansLost)
 	case len(report.Refused) > 0:
 		return report, hint.Errorf("ringwall why ADDRESS says why an address is not banned",
-			"%s", plural(len(report.Refused), "entry was refused", "entries were refused"))
+			"%s", humanize.Plural(len(report.Refused), "entry was refused", "entries were refused"))
 	}
 	return report, nil
 }
 
-func (c *commands) handOver(ctx context.Context, client *api.Client, im *fail2ban.Import,
+func (c *commands) handOverEntries(ctx context.Context, client *api.Client, im *fail2ban.Import,
 	report *importedReport) error {
 	refused := func(what string, err error) error {
 		if !errors.Is(err, api.ErrRefused) && !errors.Is(err, api.ErrInvalid) {

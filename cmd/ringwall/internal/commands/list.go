@@ -6,36 +6,37 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/ringwall/ringwall/pkg/hint"
+
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
-	"github.com/ringwall/ringwall/pkg/spelling"
 	"github.com/ringwall/ringwall/pkg/wording"
 )
 
-func (c *commands) list() *cobra.Command {
+func (c *commands) listCommand() *cobra.Command {
 	kinds := []string{"bans", "trust", "allow", "protected"}
 	return &cobra.Command{
 		Use:       "list [bans|trust|allow|protected]",
 		Short:     "List who is banned, trusted, allowed or protected",
 		ValidArgs: kinds,
-		Args:      takes(0, 1, "one of bans, trust, allow, protected"),
+		Args:      takesArgs(0, 1, "one of bans, trust, allow, protected"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind := "bans"
 			if len(args) == 1 {
 				kind = args[0]
 			}
 			if !slices.Contains(kinds, kind) {
-				try := useLine(cmd)
-				if near := spelling.Nearest(kind, kinds); near != "" {
+				try := usageLine(cmd)
+				if near := hint.Nearest(kind, kinds); near != "" {
 					try = "ringwall list " + near
 				}
-				return usagef(try, "there is no list %q", printable.String(kind))
+				return usageErrorf(try, "there is no list %q", printable.String(kind))
 			}
-			client, err := c.client(cmd)
+			client, err := c.newClient(cmd)
 			if err != nil {
 				return err
 			}
@@ -54,14 +55,14 @@ func (c *commands) list() *cobra.Command {
 
 func (c *commands) listBans(cmd *cobra.Command, client *api.Client) error {
 	t := &table{header: []string{"SOURCE", "LEFT", "SINCE", "BANS", "TRIES", "WHY", "ACCOUNTS", "PLACE"},
-		right: map[int]bool{1: true, 3: true, 4: true}, flex: []int{6, 5}, spare: true}
+		rightAligned: map[int]bool{1: true, 3: true, 4: true}, cutOrder: []int{6, 5}, lastOptional: true}
 	observed, leaking := 0, 0
-	n, err := rows(c, t, func(each func(ban.Ban) error) error {
+	n, err := writeRows(c, t, func(each func(ban.Ban) error) error {
 		return client.EachBan(cmd.Context(), api.BanFilter{}, each)
 	}, func(a, b ban.Ban) int {
 		return cmp.Or(b.Since.Compare(a.Since), a.Prefix.Compare(b.Prefix))
 	}, func(b ban.Ban) {
-		why := words(b.Reason)
+		why := humanize.Words(b.Reason)
 		if b.Comment != "" {
 			why += ": " + printable.String(b.Comment)
 		}
@@ -73,9 +74,10 @@ func (c *commands) listBans(cmd *cobra.Command, client *api.Client) error {
 			leaking++
 			why = fmt.Sprintf("GETS THROUGH (%s): %s", b.Leak.Where(), why)
 		}
-		t.add(humanize.Prefix(b.Prefix), short(seconds(b.Left)), c.clock(b.Since), strconv.Itoa(b.Number),
+		t.addRow(humanize.Prefix(b.Prefix), humanize.Duration(humanize.FromSeconds(b.Left)), c.shortTime(b.Since),
+			strconv.Itoa(b.Number),
 			strconv.Itoa(b.Attempts), why,
-			names(b.Accounts, 5), wording.Place(b.Place))
+			humanize.Names(b.Accounts, 5), wording.PlaceText(b.Place))
 	})
 	if err != nil || c.json {
 		return err
@@ -84,7 +86,7 @@ func (c *commands) listBans(cmd *cobra.Command, client *api.Client) error {
 		c.sayf("Nobody is banned.")
 		return nil
 	}
-	c.sayf("%s. ringwall why SOURCE tells the reasons.", plural(n, "ban", "bans"))
+	c.sayf("%s. ringwall why SOURCE tells the reasons.", humanize.Plural(n, "ban", "bans"))
 	if observed > 0 {
 		c.sayf("%d of them observed only: packets still pass.", observed)
 	}
@@ -96,15 +98,16 @@ func (c *commands) listBans(cmd *cobra.Command, client *api.Client) error {
 
 func (c *commands) listTrust(cmd *cobra.Command, client *api.Client) error {
 	t := &table{header: []string{"SOURCE", "LEFT", "SINCE", "SCORE", "ACCOUNTS", "PLACE"},
-		right: map[int]bool{1: true, 3: true},
-		flex:  []int{4}, spare: true}
-	n, err := rows(c, t, func(each func(ban.Trust) error) error {
+		rightAligned: map[int]bool{1: true, 3: true},
+		cutOrder:     []int{4}, lastOptional: true}
+	n, err := writeRows(c, t, func(each func(ban.Trust) error) error {
 		return client.EachTrusted(cmd.Context(), each)
 	}, func(a, b ban.Trust) int {
 		return cmp.Or(b.Since.Compare(a.Since), a.Prefix.Compare(b.Prefix))
 	}, func(v ban.Trust) {
-		t.add(humanize.Prefix(v.Prefix), short(seconds(v.Left)), c.clock(v.Since), score(v.Score), names(v.Accounts, 5),
-			wording.Place(v.Place))
+		t.addRow(humanize.Prefix(v.Prefix), humanize.Duration(humanize.FromSeconds(v.Left)), c.shortTime(v.Since),
+			humanize.Score(v.Score), humanize.Names(v.Accounts, 5),
+			wording.PlaceText(v.Place))
 	})
 	if err != nil || c.json {
 		return err
@@ -113,7 +116,7 @@ func (c *commands) listTrust(cmd *cobra.Command, client *api.Client) error {
 		c.sayf("Nobody is trusted yet: that comes with the first login by password.")
 		return nil
 	}
-	c.sayf("%s.", plural(n, "trusted source", "trusted sources"))
+	c.sayf("%s.", humanize.Plural(n, "trusted source", "trusted sources"))
 	return nil
 }
 
@@ -122,7 +125,7 @@ func (c *commands) listAllow(cmd *cobra.Command, client *api.Client) error {
 	if err != nil {
 		return err
 	}
-	return c.entries(allowed, "Nothing is allowed by name.")
+	return c.listExemptions(allowed, "Nothing is allowed by name.")
 }
 
 func (c *commands) listProtected(cmd *cobra.Command, client *api.Client) error {
@@ -130,16 +133,17 @@ func (c *commands) listProtected(cmd *cobra.Command, client *api.Client) error {
 	if err != nil {
 		return err
 	}
-	return c.entries(protected, "Nothing is protected: Asterisk has named no trunk and no contact (see ringwall status).")
+	return c.listExemptions(protected, "Nothing is protected: Asterisk has named no trunk and no contact (see "+
+		"ringwall status).")
 }
 
-func (c *commands) entries(list []ban.Exemption, empty string) error {
-	t := &table{header: []string{"ENTRY", "FROM", "NOTE"}, flex: []int{2}}
+func (c *commands) listExemptions(list []ban.Exemption, empty string) error {
+	t := &table{header: []string{"ENTRY", "FROM", "NOTE"}, cutOrder: []int{2}}
 	ends := slices.ContainsFunc(list, func(v ban.Exemption) bool { return v.Until != nil })
 	if ends {
 		t.header = append(t.header, "UNTIL")
 	}
-	n, err := rows(c, t, func(each func(ban.Exemption) error) error {
+	n, err := writeRows(c, t, func(each func(ban.Exemption) error) error {
 		for _, v := range list {
 			if err := each(v); err != nil {
 				return err
@@ -154,21 +158,14 @@ func (c *commands) entries(list []ban.Exemption, empty string) error {
 		cells := []string{entry, printable.String(v.Origin), printable.Line(v.Note)}
 		switch {
 		case v.Until != nil:
-			cells = append(cells, c.clock(*v.Until))
+			cells = append(cells, c.shortTime(*v.Until))
 		case ends:
 			cells = append(cells, "")
 		}
-		t.add(cells...)
+		t.addRow(cells...)
 	})
 	if err == nil && n == 0 && !c.json {
 		c.sayf("%s", empty)
 	}
 	return err
-}
-
-func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
-
-// score writes a score, which decays all the time, with one decimal place where there is one.
-func score(f float64) string {
-	return humanize.Score(f)
 }

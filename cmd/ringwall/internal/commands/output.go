@@ -12,12 +12,11 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// object writes one JSON object and a line's end.
-func (c *commands) object(v any) error {
+// writeJSON writes a value as one JSON object in a line.
+func (c *commands) writeJSON(v any) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false) // "<unknown>" is an account that people look for
@@ -33,8 +32,8 @@ func (c *commands) sayf(format string, args ...any) {
 	fmt.Fprintln(c.out, printable.Line(fmt.Sprintf(format, args...)))
 }
 
-// clock writes a time in the reader's zone: the day is left out where it is today.
-func (c *commands) clock(t time.Time) string {
+// shortTime writes a time in the reader's zone, without the date where it is today's.
+func (c *commands) shortTime(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
@@ -45,19 +44,19 @@ func (c *commands) clock(t time.Time) string {
 	return t.Format("2006-01-02 15:04:05")
 }
 
-// zone names the zone of all times that the commands write.
-func (c *commands) zone() string { return c.Now().In(c.Zone).Format("MST") }
+// zoneName is the short name of the zone in which the commands write times.
+func (c *commands) zoneName() string { return c.Now().In(c.Zone).Format("MST") }
 
-// brief is clock for narrow tables.
-func (c *commands) brief(t time.Time) string {
-	if text := c.clock(t); len(text) <= len("15:04:05") {
+// narrowTime is shortTime without the year, for narrow tables.
+func (c *commands) narrowTime(t time.Time) string {
+	if text := c.shortTime(t); len(text) <= len("15:04:05") {
 		return text
 	}
 	return t.In(c.Zone).Format("Jan 02 15:04:05")
 }
 
-// wrapf is sayf for long lines: broken between words where the terminal ends, and indented from the second on.
-func (c *commands) wrapf(indent, format string, args ...any) {
+// sayWrappedf is sayf for long lines: broken between words where the terminal ends, and indented from the second on.
+func (c *commands) sayWrappedf(indent, format string, args ...any) {
 	room, first := 0, ""
 	if c.Columns > 0 {
 		room = max(1, c.Columns-printable.Width(indent))
@@ -68,19 +67,14 @@ func (c *commands) wrapf(indent, format string, args ...any) {
 	}
 }
 
-func names(list []string, most int) string { return humanize.Names(list, most) }
-
-func plural(n int, one, many string) string { return humanize.Plural(n, one, many) }
-
-func words[S ~string](s S) string { return humanize.Words(s) }
-
-// sentence begins a note with a capital letter and ends it with a full stop.
-func sentence(note string) string {
+// toSentence gives a note of the daemon a capital letter and a full stop. A first word with a full stop inside, such as
+// policy.mode, stays as it is.
+func toSentence(note string) string {
 	first, size := utf8.DecodeRuneInString(note)
 	if size == 0 {
 		return ""
 	}
-	if word, _, _ := strings.Cut(note, " "); !strings.Contains(word, ".") { // policy.mode stays as it is written
+	if word, _, _ := strings.Cut(note, " "); !strings.Contains(word, ".") {
 		note = string(unicode.ToUpper(first)) + note[size:]
 	}
 	if strings.HasSuffix(note, ".") {
@@ -89,33 +83,34 @@ func sentence(note string) string {
 	return note + "."
 }
 
-func yes(b bool) string {
+func yesOrNo(b bool) string {
 	if b {
 		return "yes"
 	}
 	return "no"
 }
 
-// ahead is how many rows of a list are held back: they are sorted, and the columns are as wide as they need. There
-// may be hundreds of thousands more, which are written as they come.
+// A list may have hundreds of thousands of rows. The first maxHeldRows are held back, to be sorted and to find out how
+// wide the columns must be; later ones are written as they come, rowsPerWrite at once.
 const (
-	ahead = 1000
-	few   = 50 // of those, to be written at once
+	maxHeldRows  = 1000
+	rowsPerWrite = 50
 )
 
-// rows writes a list of any length. order is that of the first, nil where they come in order; row adds one to the
-// table. It returns how many there were. Nothing is written of an empty list.
-func rows[T any](c *commands, t *table, list func(each func(T) error) error, order func(a, b T) int,
-	row func(T)) (n int, err error) {
+// writeRows writes a list of any length as a table or as JSON, and returns how many items it had. addRow puts one
+// into the table. order sorts the first maxHeldRows; nil where the list comes in order. Of an empty list nothing is
+// written.
+func writeRows[T any](c *commands, t *table, list func(each func(T) error) error, order func(a, b T) int,
+	addRow func(T)) (n int, err error) {
 	var held []T
 	write := func() error {
-		if order != nil && n <= ahead {
+		if order != nil && n <= maxHeldRows {
 			slices.SortStableFunc(held, order)
 		}
 		for _, v := range held {
 			if !c.json {
-				row(v)
-			} else if err := c.object(v); err != nil {
+				addRow(v)
+			} else if err := c.writeJSON(v); err != nil {
 				return err
 			}
 		}
@@ -123,47 +118,49 @@ func rows[T any](c *commands, t *table, list func(each func(T) error) error, ord
 		if len(t.rows) == 0 {
 			return nil
 		}
-		return t.write(c.out, c.Columns)
+		return t.flushTo(c.out, c.Columns)
 	}
 	err = list(func(v T) error {
 		n++
-		if held = append(held, v); n < ahead || n > ahead && len(held) < few {
+		if held = append(held, v); n < maxHeldRows || n > maxHeldRows && len(held) < rowsPerWrite {
 			return nil
 		}
 		return write()
 	})
-	if err != nil && n < ahead { // what came is not the list
+	if err != nil && n < maxHeldRows { // what came is not the list
 		return n, err
 	}
 	return n, errors.Join(err, write())
 }
 
-// table is rows under a header, with what came by wire escaped by who adds it.
+// table is rows under a header. Whoever adds a row has escaped what came by wire.
 type table struct {
-	header []string
-	right  map[int]bool // columns of numbers
-	flex   []int        // columns that are cut, in this order, where the terminal is too narrow
-	spare  bool         // the last column is left out unless one of the first rows has something in it, and is cut first
-	rows   [][]string
+	header       []string
+	rightAligned map[int]bool // columns of numbers
+	cutOrder     []int        // columns that are cut, in this order, where the terminal is too narrow
+	// lastOptional leaves the last column out unless one of the first rows has something in it; it is then cut first.
+	lastOptional bool
 
-	widths []int // once the first rows are written
-	bound  map[int]bool
+	rows   [][]string   // added, and not written yet
+	widths []int        // of the columns; nil until the first rows are written
+	isCut  map[int]bool // columns whose cells are cut to their width
 }
 
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+func (t *table) addRow(cells ...string) { t.rows = append(t.rows, cells) }
 
 const (
-	gap          = "  "
+	columnGap    = "  "
 	leastColumn  = 12
 	narrowColumn = 8 // where the terminal has no more than 80
 )
 
-// write writes the rows and forgets them, at first with the header. columns is the width of the terminal, 0 for a file,
-// where nothing is cut. The first rows decide on the widths.
-func (t *table) write(w io.Writer, columns int) error {
+// flushTo writes the rows that were added and forgets them; the first time the header comes before them, and these
+// rows decide how wide the columns are for all later ones. columns is the width of the terminal, or 0 for a file,
+// where nothing is cut.
+func (t *table) flushTo(w io.Writer, columns int) error {
 	all := t.rows
 	if t.widths == nil {
-		t.fit(columns)
+		t.fitColumns(columns)
 		all = append([][]string{t.header}, t.rows...)
 	}
 	t.rows = nil
@@ -173,13 +170,13 @@ func (t *table) write(w io.Writer, columns int) error {
 		for i := range t.widths {
 			cell := printable.Line(row[i])
 			if i > 0 {
-				line += gap
+				line += columnGap
 			}
-			if t.bound[i] {
-				cell = cut(cell, t.widths[i])
+			if t.isCut[i] {
+				cell = cutToWidth(cell, t.widths[i])
 			}
 			space := strings.Repeat(" ", max(0, t.widths[i]-printable.Width(cell)))
-			if t.right[i] {
+			if t.rightAligned[i] {
 				line += space + cell
 			} else {
 				line += cell + space
@@ -191,29 +188,29 @@ func (t *table) write(w io.Writer, columns int) error {
 	return err
 }
 
-// fit decides which columns there are, and how wide they are.
-func (t *table) fit(columns int) {
+// fitColumns decides which columns the table has, and how wide each is.
+func (t *table) fitColumns(columns int) {
 	last := len(t.header) - 1
-	if t.spare {
+	if t.lastOptional {
 		if slices.ContainsFunc(t.rows, func(row []string) bool { return row[last] != "" }) {
-			t.flex = append([]int{last}, t.flex...)
+			t.cutOrder = append([]int{last}, t.cutOrder...)
 		} else {
 			t.header = t.header[:last]
 		}
 	}
-	t.widths, t.bound = make([]int, len(t.header)), make(map[int]bool)
+	t.widths, t.isCut = make([]int, len(t.header)), make(map[int]bool)
 	for i := range t.widths {
 		t.widths[i] = printable.Width(t.header[i])
 		for _, row := range t.rows {
 			t.widths[i] = max(t.widths[i], printable.Width(printable.Line(row[i])))
 		}
 	}
-	total := len(gap) * (len(t.widths) - 1)
+	total := len(columnGap) * (len(t.widths) - 1)
 	for _, n := range t.widths {
 		total += n
 	}
-	for _, i := range t.flex {
-		t.bound[i] = columns > 0
+	for _, i := range t.cutOrder {
+		t.isCut[i] = columns > 0
 		if columns > 0 && total > columns {
 			least := leastColumn
 			if columns <= 80 {
@@ -226,8 +223,8 @@ func (t *table) fit(columns int) {
 	}
 }
 
-// cut shortens text that is escaped already.
-func cut(s string, columns int) string {
+// cutToWidth shortens text, which is escaped already, to a number of columns, the last of which is then an ellipsis.
+func cutToWidth(s string, columns int) string {
 	if printable.Width(s) <= columns {
 		return s
 	}

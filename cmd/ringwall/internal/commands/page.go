@@ -8,8 +8,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// tunnel is what ssh -L needs to bring the page to another machine.
-func tunnel(address string) string {
+// sshForward is the argument of ssh -L that brings the page to another machine.
+func sshForward(address string) string {
 	u, err := url.Parse(address)
 	if err != nil || u.Port() == "" {
 		return "9646:127.0.0.1:9646"
@@ -17,7 +17,7 @@ func tunnel(address string) string {
 	return u.Port() + ":" + printable.String(u.Host)
 }
 
-func (c *commands) page() *cobra.Command {
+func (c *commands) pageCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "page",
 		Short: "Print the address of the status page, to unban and allow there by a click",
@@ -26,9 +26,9 @@ func (c *commands) page() *cobra.Command {
 Where the page is on loopback (metrics.listen), the address opens it with the right to unban and to allow: once,
 within five minutes, and for an hour. Whoever has the address has that right, so pass it on to nobody. From another
 machine, reach the page through a tunnel such as: ssh -L 9646:127.0.0.1:9646 PBX`,
-		Args: takes(0, 0, ""),
+		Args: takesArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.client(cmd)
+			client, err := c.newClient(cmd)
 			if err != nil {
 				return err
 			}
@@ -37,19 +37,19 @@ machine, reach the page through a tunnel such as: ssh -L 9646:127.0.0.1:9646 PBX
 				return err
 			}
 			if c.json {
-				return c.object(res)
+				return c.writeJSON(res)
 			}
 			c.sayf("%s", printable.Line(res.Address))
 			if res.Writable {
 				c.sayf("")
-				c.sayf("Open it in a browser on this machine, or through: ssh -L %s PBX", tunnel(res.Address))
+				c.sayf("Open it in a browser on this machine, or through: ssh -L %s PBX", sshForward(res.Address))
 				c.sayf("It opens once, and lets you unban and allow there for an hour.")
 				if res.Expires != nil {
-					c.sayf("It can be opened until %s.", c.clock(*res.Expires))
+					c.sayf("It can be opened until %s.", c.shortTime(*res.Expires))
 				}
 			}
 			if res.Note != "" {
-				c.sayf("%s", sentence(res.Note))
+				c.sayf("%s", toSentence(res.Note))
 			}
 			return nil
 		},

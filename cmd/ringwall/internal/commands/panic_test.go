@@ -76,7 +76,8 @@ func TestPanicSaysThatADaemonRuns(t *testing.T) {
 	}
 }
 
-// Without a daemon status says what is so meanwhile: bans stay, and the line that opens everything, or nobody is kept out.
+// Without a daemon status says what is so meanwhile: bans stay, and the line that opens everything, or nobody is kept
+// out.
 func TestStatusWithoutADaemonSaysWhatTheKernelDoes(t *testing.T) {
 	space := netnstest.New(t)
 	status := func() (text string) {
@@ -98,7 +99,8 @@ func TestStatusWithoutADaemonSaysWhatTheKernelDoes(t *testing.T) {
 		t.Errorf("without a table:\n%s", text)
 	}
 	netnstest.NFT(t, space, "add table inet ringwall")
-	if text := status(); !strings.Contains(text, "stay in the kernel") || !strings.Contains(text, "nft delete table inet ringwall") {
+	if text := status(); !strings.Contains(text, "stay in the kernel") ||
+		!strings.Contains(text, "nft delete table inet ringwall") {
 		t.Errorf("with a table:\n%s", text)
 	}
 }

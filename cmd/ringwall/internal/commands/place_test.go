@@ -99,7 +99,8 @@ func TestCheckReadsTheGeoFiles(t *testing.T) {
 		{"no file of this format", "geo: {files: [" + text + "]}\n",
 			[]string{"geo.files[0]: " + text + ": is damaged, or no file in MaxMind's format"}},
 		{"networks without their file", "geo: {files: [" + country + "], multiply: {asns: {AS1: 2}}}\n",
-			[]string{"geo.multiply.asns: has no effect: no geo file knows autonomous systems; try: GeoLite2-ASN.mmdb in geo.files"}},
+			[]string{"geo.multiply.asns: has no effect: no geo file knows autonomous systems; try: GeoLite2-ASN.mmdb " +
+				"in geo.files"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := newWorld(t)

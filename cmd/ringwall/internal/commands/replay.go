@@ -21,7 +21,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/replay"
 )
 
-func (c *commands) replay() *cobra.Command {
+func (c *commands) replayCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "replay FILE...",
 		Short: "Try the policy on recorded events: who would be banned?",
@@ -43,16 +43,16 @@ each file is shown with what to try; they count neither for nor against anybody.
 				}
 			}
 			if stdin > 1 {
-				return usagef(cmd.UseLine(), "stdin (-) can be read once only")
+				return usageErrorf(cmd.UseLine(), "stdin (-) can be read once only")
 			}
-			return takes(1, 1<<20, "at least one file")(cmd, args)
+			return takesArgs(1, 1<<20, "at least one file")(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config, err := c.replayConfig(cmd)
 			if err != nil {
 				return err
 			}
-			return c.playFiles(cmd.Context(), cmd.InOrStdin(), config, args)
+			return c.replayFiles(cmd.Context(), cmd.InOrStdin(), config, args)
 		},
 	}
 }
@@ -73,9 +73,9 @@ func (c *commands) replayConfig(cmd *cobra.Command) (*config.Config, error) {
 	return config, err
 }
 
-func (c *commands) playFiles(ctx context.Context, stdin io.Reader, config *config.Config, files []string) error {
-	bar := newBar(c.Err)
-	out := bufio.NewWriter(&besideBar{w: c.out, bar: bar})
+func (c *commands) replayFiles(ctx context.Context, stdin io.Reader, config *config.Config, files []string) error {
+	bar := newProgressBar(c.Err)
+	out := bufio.NewWriter(&barClearingWriter{w: c.out, bar: bar})
 	if f, ok := stdin.(*os.File); ok {
 		stdin = &pollReader{ctx: ctx, f: f, idle: func() { _ = out.Flush() }}
 	}
@@ -85,7 +85,7 @@ func (c *commands) playFiles(ctx context.Context, stdin io.Reader, config *confi
 		for _, w := range warnings {
 			fmt.Fprintln(c.Err, "warning: "+printable.Line(w.String()))
 		}
-		o.Multiply, o.Place = config.Geo.Multiply, locator(geoFiles)
+		o.Multiply, o.Place = config.Geo.Multiply, placeLookup(geoFiles)
 	}
 	if len(config.Asterisk) == 1 {
 		o.PBX = config.Asterisk[0].Name
@@ -101,13 +101,13 @@ func (c *commands) playFiles(ctx context.Context, stdin io.Reader, config *confi
 	head := false
 	o.Decide = func(d ban.Decision) error {
 		if c.json {
-			return lines.object(d)
+			return lines.writeJSON(d)
 		}
 		if !head {
 			head = true
 			fmt.Fprintln(out, decisionLine("TIME", "ACTION", "SOURCE", "FOR", "SCORE", "WHY", "ACCOUNT", ""))
 		}
-		_, err := fmt.Fprintln(out, c.replayed(&d))
+		_, err := fmt.Fprintln(out, decisionLine(c.decisionCells(d, c.dateAndTime)...))
 		return err
 	}
 	sum, err := replay.Run(ctx, files, o)
@@ -120,7 +120,7 @@ func (c *commands) playFiles(ctx context.Context, stdin io.Reader, config *confi
 		return err
 	}
 	if c.json {
-		err = lines.object(sum)
+		err = lines.writeJSON(sum)
 	} else {
 		err = lines.sayReplay(sum, head)
 	}
@@ -129,11 +129,11 @@ func (c *commands) playFiles(ctx context.Context, stdin io.Reader, config *confi
 	if err != nil {
 		return err
 	}
-	return unread(sum)
+	return unreadFiles(sum)
 }
 
-// unread names the files that could not be read to their end.
-func unread(sum *replay.Summary) error {
+// unreadFiles is an error that names the files that could not be read to their end.
+func unreadFiles(sum *replay.Summary) error {
 	var errs []error
 	for _, f := range sum.Files {
 		if f.Error != "" {
@@ -143,41 +143,21 @@ func unread(sum *replay.Summary) error {
 	return errors.Join(errs...)
 }
 
-func (c *commands) replayed(d *ban.Decision) string {
-	source, length := "", ""
-	switch {
-	case d.Prefix.IsValid():
-		source = humanize.Prefix(d.Prefix)
-	case d.Source.IsValid():
-		source = d.Source.String()
-	}
-	if d.Duration > 0 {
-		length = short(d.Duration)
-	}
-	return decisionLine(c.moment(d.Time), string(d.Action), source, length, score(d.Score),
-		words(d.Reason), printable.String(d.Account), d.Detail)
-}
-
-func decisionLine(cells ...any) string {
-	line := fmt.Sprintf("%-19s  %-13s  %-18s  %7s  %6s  %-20s  %s  %s", cells...)
-	return printable.Line(strings.TrimRight(line, " "))
-}
-
-// moment writes the date too: a recording is of any day.
-func (c *commands) moment(t time.Time) string {
+// dateAndTime writes a time in the reader's zone, with its date: a recording is of any day.
+func (c *commands) dateAndTime(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
 	return t.In(c.Zone).Format("2006-01-02 15:04:05")
 }
 
-// besideBar takes the bar off the terminal before something else is written.
-type besideBar struct {
+// barClearingWriter takes the progress bar off the terminal before each write.
+type barClearingWriter struct {
 	w   io.Writer
 	bar *progressBar
 }
 
-func (b *besideBar) Write(p []byte) (int, error) {
+func (b *barClearingWriter) Write(p []byte) (int, error) {
 	b.bar.clear()
 	return b.w.Write(p)
 }
@@ -190,8 +170,8 @@ type progressBar struct {
 	shown   bool
 }
 
-// newBar returns nil unless w is a terminal.
-func newBar(w io.Writer) *progressBar {
+// newProgressBar returns nil unless w is a terminal.
+func newProgressBar(w io.Writer) *progressBar {
 	f, ok := w.(*os.File)
 	if !ok {
 		return nil
@@ -227,12 +207,13 @@ func progressLine(p replay.Progress, took time.Duration, columns int) string {
 	if took > 0 {
 		rate = int64(float64(p.Events) / took.Seconds())
 	}
-	text := fmt.Sprintf("%s  %d events  %d/s", size(p.Read), p.Events, rate)
+	text := fmt.Sprintf("%s  %d events  %d/s", byteSize(p.Read), p.Events, rate)
 	if !p.Unknown && p.Size > 0 {
 		part := min(1, float64(p.Read)/float64(p.Size))
-		text = fmt.Sprintf("%3.0f%%  %s of %s  %d events  %d/s", 100*part, size(p.Read), size(p.Size), p.Events, rate)
+		text = fmt.Sprintf("%3.0f%%  %s of %s  %d events  %d/s", 100*part, byteSize(p.Read), byteSize(p.Size), p.Events,
+			rate)
 		if part > 0.01 && part < 1 && took > 2*time.Second {
-			text += "  " + short(time.Duration(float64(took)*(1-part)/part).Round(time.Second)) + " left"
+			text += "  " + humanize.Duration(time.Duration(float64(took)*(1-part)/part).Round(time.Second)) + " left"
 		}
 		const width = 20
 		if len(text)+width+3 <= columns {
@@ -243,7 +224,7 @@ func progressLine(p replay.Progress, took time.Duration, columns int) string {
 	return text[:max(0, min(len(text), columns))]
 }
 
-func size(n int64) string {
+func byteSize(n int64) string {
 	const unit = 1000
 	if n < unit {
 		return fmt.Sprintf("%d B", n)

@@ -13,7 +13,8 @@ import (
 // summaryRows is how long a list of the summary is at most; --json has all.
 const summaryRows = 50
 
-// sayReplay writes the summary: first what a customer would have suffered.
+// sayReplay writes the summary, what customers would have suffered first. decisions says whether decisions were written
+// before it.
 func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 	if decisions {
 		c.sayf("")
@@ -21,9 +22,9 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 	if err := c.sayCustomers(s); err != nil {
 		return err
 	}
-	for _, r := range first(s.Breaches) {
+	for _, r := range firstRows(s.Breaches) {
 		c.sayf("BREACH: %s logged in as %s right after guessing its password, at %s. Change that password.",
-			humanize.Prefix(r.Source), printable.String(r.Account), c.moment(r.First))
+			humanize.Prefix(r.Source), printable.String(r.Account), c.dateAndTime(r.First))
 	}
 	if err := c.sayBanned(s); err != nil {
 		return err
@@ -31,27 +32,28 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 	if len(s.Misconfigured) > 0 {
 		c.sayf("")
 		c.sayf("Misconfigured, not attacking:")
-		t := table{header: []string{"SOURCE", "ACCOUNT", "SINCE", "WHAT"}, flex: []int{3, 1}}
-		for _, r := range first(s.Misconfigured) {
-			t.add(humanize.Prefix(r.Source), printable.String(r.Account), c.moment(r.First), printable.Line(r.Detail))
+		t := table{header: []string{"SOURCE", "ACCOUNT", "SINCE", "WHAT"}, cutOrder: []int{3, 1}}
+		for _, r := range firstRows(s.Misconfigured) {
+			t.addRow(humanize.Prefix(r.Source), printable.String(r.Account), c.dateAndTime(r.First),
+				printable.Line(r.Detail))
 		}
-		if err := t.write(c.out, c.Columns); err != nil {
+		if err := t.flushTo(c.out, c.Columns); err != nil {
 			return err
 		}
 		c.sayMore(len(s.Misconfigured))
 	}
-	for _, r := range first(s.Guessing) {
+	for _, r := range firstRows(s.Guessing) {
 		c.sayf("%s guesses passwords (account %s) since %s, and would not have been banned: %s.",
 			humanize.Prefix(r.Source), printable.String(r.Account),
-			c.moment(r.First), printable.Line(r.Detail))
+			c.dateAndTime(r.First), printable.Line(r.Detail))
 	}
-	for _, r := range first(s.NewPlaces) {
-		c.sayf("%s, account %s, at %s: %s.", humanize.Prefix(r.Source), printable.String(r.Account), c.moment(r.First),
+	for _, r := range firstRows(s.NewPlaces) {
+		c.sayf("%s, account %s, at %s: %s.", humanize.Prefix(r.Source), printable.String(r.Account), c.dateAndTime(r.First),
 			printable.Line(r.Detail))
 	}
-	for _, r := range first(s.Targeted) {
+	for _, r := range firstRows(s.Targeted) {
 		c.sayf("Many sources guess the password of account %s, since %s.", printable.String(r.Account),
-			c.moment(r.First))
+			c.dateAndTime(r.First))
 	}
 	if len(s.Accounts) > 0 {
 		var list []string
@@ -66,7 +68,8 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 	for _, n := range s.Notes {
 		c.sayf("Note: %s.", strings.TrimSuffix(n, "."))
 	}
-	c.sayf("Note: what Asterisk tells of trunks and registered contacts, which are never banned, is not in a recording.")
+	c.sayf("Note: what Asterisk tells of trunks and registered contacts, which are never banned, " +
+		"is not in a recording.")
 	return nil
 }
 
@@ -75,36 +78,38 @@ func (c *commands) sayCustomers(s *replay.Summary) error {
 		switch {
 		case s.LoggedIn > 0:
 			c.sayf("No customer is hit: nobody who ever logged in would have been banned (%s with logins).",
-				plural(s.LoggedIn, "source", "sources"))
+				humanize.Plural(s.LoggedIn, "source", "sources"))
 		case s.Decoded > 0:
 			c.sayf("Nobody logged in with a password in this recording, so it cannot show whether a customer is hit.")
 		}
 		return nil
 	}
 	c.sayf("!!! %s THAT LOGGED IN WOULD HAVE BEEN BANNED !!!",
-		strings.ToUpper(plural(len(s.Customers), "source", "sources")))
+		strings.ToUpper(humanize.Plural(len(s.Customers), "source", "sources")))
 	t := table{
-		header: []string{"SOURCE", "BANNED", "FOR", "WHY", "LOGINS", "LOCKED OUT", "LAST LOGIN", "ACCOUNTS"},
-		right:  map[int]bool{2: true, 4: true, 5: true}, flex: []int{7},
+		header:       []string{"SOURCE", "BANNED", "FOR", "WHY", "LOGINS", "LOCKED OUT", "LAST LOGIN", "ACCOUNTS"},
+		rightAligned: map[int]bool{2: true, 4: true, 5: true}, cutOrder: []int{7},
 	}
 	locked := int64(0)
 	for i, u := range s.Customers {
 		locked += u.LoginsWhileBanned
 		if i < summaryRows {
-			t.add(humanize.Prefix(u.Prefix), c.moment(u.First), short(u.Total), words(u.Reason),
+			t.addRow(humanize.Prefix(u.Prefix), c.dateAndTime(u.First), humanize.Duration(u.Total),
+				humanize.Words(u.Reason),
 				strconv.FormatInt(u.Logins, 10),
-				strconv.FormatInt(u.LoginsWhileBanned, 10), c.moment(u.LastLogin), names(u.Accounts, 5))
+				strconv.FormatInt(u.LoginsWhileBanned, 10), c.dateAndTime(u.LastLogin), humanize.Names(u.Accounts, 5))
 		}
 	}
-	if err := t.write(c.out, c.Columns); err != nil {
+	if err := t.flushTo(c.out, c.Columns); err != nil {
 		return err
 	}
 	c.sayMore(len(s.Customers))
 	if locked > 0 {
 		c.sayf("%s came while the source was banned: these people would not have got in.",
-			plural(int(locked), "login", "logins"))
+			humanize.Plural(int(locked), "login", "logins"))
 	}
-	c.sayf("If they are yours, name them in policy.allow, or raise policy.threshold; if a login is not a customer's, change its password.")
+	c.sayf("If they are yours, name them in policy.allow, or raise policy.threshold; if a login is not a customer's, " +
+		"change its password.")
 	return nil
 }
 
@@ -116,21 +121,21 @@ func (c *commands) sayBanned(s *replay.Summary) error {
 	c.sayf("")
 	c.sayf("Would have been banned:")
 	t := table{
-		header: []string{"SOURCE", "SINCE", "BANS", "FOR", "STOPPED", "WHY", "ACCOUNT"},
-		right:  map[int]bool{2: true, 3: true, 4: true}, flex: []int{6},
+		header:       []string{"SOURCE", "SINCE", "BANS", "FOR", "STOPPED", "WHY", "ACCOUNT"},
+		rightAligned: map[int]bool{2: true, 3: true, 4: true}, cutOrder: []int{6},
 	}
 	observed := false
-	for _, b := range first(s.Banned) {
-		why := words(b.Reason)
+	for _, b := range firstRows(s.Banned) {
+		why := humanize.Words(b.Reason)
 		if !b.Enforced {
 			why += " (observed)"
 			observed = true
 		}
-		t.add(humanize.Prefix(b.Prefix), c.moment(b.First), strconv.Itoa(b.Bans), short(b.Total),
+		t.addRow(humanize.Prefix(b.Prefix), c.dateAndTime(b.First), strconv.Itoa(b.Bans), humanize.Duration(b.Total),
 			strconv.FormatInt(b.Blocked, 10), why,
 			printable.String(b.Account))
 	}
-	if err := t.write(c.out, c.Columns); err != nil {
+	if err := t.flushTo(c.out, c.Columns); err != nil {
 		return err
 	}
 	c.sayMore(len(s.Banned))
@@ -142,30 +147,31 @@ func (c *commands) sayBanned(s *replay.Summary) error {
 
 func (c *commands) sayTotals(s *replay.Summary) {
 	if s.Decoded > 0 {
-		c.sayf("%s to %s", c.moment(s.From), c.moment(s.To))
+		c.sayf("%s to %s", c.dateAndTime(s.From), c.dateAndTime(s.To))
 	}
 	c.sayf("%s from %s: %s, %d would be, %d trusted. Bans would have stopped %s.",
-		plural(int(s.Decoded), "event", "events"),
-		plural(s.Sources, "source", "sources"), plural(int(s.Bans), "ban", "bans"), s.Observed, s.Trusted,
-		plural(int(s.Blocked), "event", "events"))
+		humanize.Plural(int(s.Decoded), "event", "events"),
+		humanize.Plural(s.Sources, "source", "sources"), humanize.Plural(int(s.Bans), "ban", "bans"), s.Observed,
+		s.Trusted,
+		humanize.Plural(int(s.Blocked), "event", "events"))
 	if s.Repeated > 0 {
 		c.sayf("%s of these, which syslog did not write again (\"message repeated\"), played too.",
-			plural(int(s.Repeated), "repetition", "repetitions"))
+			humanize.Plural(int(s.Repeated), "repetition", "repetitions"))
 	}
 	if s.Passed > 0 {
 		c.sayf("WARNING: %s of banned sources came to ports that are not in firewall.ports, where a ban stops nothing.",
-			plural(int(s.Passed), "event", "events"))
+			humanize.Plural(int(s.Passed), "event", "events"))
 	}
 	if s.Tampered > 0 {
 		c.sayf("%s: somebody put line breaks or the like into a name. They count neither for nor against anybody.",
-			plural(int(s.Tampered), "tampered record", "tampered records"))
+			humanize.Plural(int(s.Tampered), "tampered record", "tampered records"))
 	}
 	c.sayNotUnderstood(s)
 	if s.Skipped > 0 {
-		c.sayf("%s skipped: longer than any event.", plural(int(s.Skipped), "record", "records"))
+		c.sayf("%s skipped: longer than any event.", humanize.Plural(int(s.Skipped), "record", "records"))
 	}
 	if s.Truncated > 0 {
-		c.sayf("%s cut off.", plural(int(s.Truncated), "record", "records"))
+		c.sayf("%s cut off.", humanize.Plural(int(s.Truncated), "record", "records"))
 	}
 }
 
@@ -178,7 +184,7 @@ func (c *commands) sayNotUnderstood(s *replay.Summary) {
 		return
 	}
 	c.sayf("%s not understood. They count neither for nor against anybody.",
-		plural(int(s.NotUnderstood), "record", "records"))
+		humanize.Plural(int(s.NotUnderstood), "record", "records"))
 	const most = 5
 	files := 0
 	for _, f := range s.Files {
@@ -199,11 +205,11 @@ func (c *commands) sayNotUnderstood(s *replay.Summary) {
 		c.sayf("    %s", printable.Limit(f.First.Excerpt, excerptColumns))
 	}
 	if files > most {
-		c.sayf("  … and in %s more", plural(files-most, "file", "files"))
+		c.sayf("  … and in %s more", humanize.Plural(files-most, "file", "files"))
 	}
 }
 
-func first[T any](list []T) []T { return list[:min(summaryRows, len(list))] }
+func firstRows[T any](list []T) []T { return list[:min(summaryRows, len(list))] }
 
 func (c *commands) sayMore(n int) {
 	if n > summaryRows {

@@ -42,7 +42,7 @@ func TestCheckReadsAsTheServicesUser(t *testing.T) {
 	check := func() (int, string) {
 		var out, errs bytes.Buffer
 		app := &commands.App{Env: config.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC,
-			ServiceConfig: serves, Service: func() (*service.User, error) { return service.Find(root) }}
+			ServiceConfig: serves, Service: func() (*service.User, error) { return service.FindUser(root) }}
 		code := app.Execute(t.Context(), []string{"check", "--config", file})
 		return code, errs.String() + out.String()
 	}

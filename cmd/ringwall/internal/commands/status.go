@@ -3,6 +3,7 @@ package commands
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,33 +15,35 @@ import (
 	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hint"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-func (c *commands) status() *cobra.Command {
+func (c *commands) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show how the daemon, its Asterisks and the kernel are",
-		Args:  takes(0, 0, ""),
+		Args:  takesArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.client(cmd)
+			client, err := c.newClient(cmd)
 			if err != nil {
 				return err
 			}
 			st, err := client.Status(cmd.Context())
 			if err != nil {
-				return c.down(err)
+				return c.explainDown(err)
 			}
 			if c.json {
-				return c.object(st)
+				return c.writeJSON(st)
 			}
 			return c.sayStatus(st)
 		},
 	}
 }
 
-// down adds to the error of a daemon that does not run what is so meanwhile, and how to let everybody in without it.
-func (c *commands) down(err error) error {
+// explainDown adds to the error of a daemon that does not run whether bans are still in the kernel, and how to let
+// everybody in without it.
+func (c *commands) explainDown(err error) error {
 	var e *api.Error
 	if !errors.As(err, &e) || !errors.Is(err, api.ErrNotRunning) {
 		return err
@@ -51,15 +54,16 @@ func (c *commands) down(err error) error {
 	if config, _, err := config.Load(c.config, env); err == nil {
 		table = config.Firewall.Table
 	}
-	if gone(table) {
+	if tableIsGone(table) {
 		return hint.Errorf(e.Try, "%w; nor is its table in the kernel: nobody is kept out", e)
 	}
 	return hint.Errorf(e.Try+"; to let everybody in at once: ringwall panic, or: nft delete table inet "+table,
 		"%w; bans of before stay in the kernel until they end", e)
 }
 
-// gone says whether the kernel has no such table. Where it may not be asked, a daemon that is down has left it there.
-func gone(table string) bool {
+// tableIsGone reports whether the kernel has no such table. Where this user may not ask the kernel it is false: a
+// daemon that is down leaves its table there.
+func tableIsGone(table string) bool {
 	check, err := firewall.NewCheck(firewall.Config{Table: table})
 	if err != nil {
 		return false
@@ -80,22 +84,24 @@ func (c *commands) sayStatus(st api.Status) error {
 		mode = "dry run: nobody is banned"
 	case !st.Healthy():
 		mode = "NOT WELL, see below"
-	case len(st.Ports.Open()) > 0:
+	case len(st.Ports.OpenPorts()) > 0:
 		mode = "attackers are banned, BUT NOT AT EVERY PORT, see below"
 	}
-	c.sayf("Ringwall %s, up %s (pid %d): %s", printable.String(st.Version), short(seconds(st.Uptime)), st.PID, mode)
+	c.sayf("Ringwall %s, up %s (pid %d): %s", printable.String(st.Version),
+		humanize.Duration(humanize.FromSeconds(st.Uptime)), st.PID, mode)
 	c.sayf("")
 
 	t := table{header: []string{"ASTERISK", "STATE", "SINCE", "EVENTS", "LAG", "NOTE"},
-		right: map[int]bool{3: true, 4: true}, flex: []int{5}}
+		rightAligned: map[int]bool{3: true, 4: true}, cutOrder: []int{5}}
 	for _, p := range st.PBXs {
-		state, late := "up", lag(p.Lag)
+		state, late := "up", lagText(p.Lag)
 		if !p.Up {
 			state, late = "DOWN", "-"
 		}
-		t.add(printable.String(p.Name), state, c.clock(p.Since), strconv.FormatUint(p.Events, 10), late, pbxNote(p))
+		t.addRow(printable.String(p.Name), state, c.shortTime(p.Since), strconv.FormatUint(p.Events, 10), late,
+			pbxNote(p))
 	}
-	if err := t.write(c.out, c.Columns); err != nil {
+	if err := t.flushTo(c.out, c.Columns); err != nil {
 		return err
 	}
 	c.sayf("")
@@ -103,11 +109,11 @@ func (c *commands) sayStatus(st api.Status) error {
 		geoLines(st.Geo, c.Now())) {
 		c.sayf("%-9s %s", line[0], line[1])
 	}
-	c.warnings(st)
+	c.sayWarnings(st)
 	return nil
 }
 
-func lag(s float64) string {
+func lagText(s float64) string {
 	return time.Duration(s * float64(time.Second)).Round(100 * time.Microsecond).String()
 }
 
@@ -121,7 +127,7 @@ func pbxNote(p api.PBXStatus) string {
 		note("%s", printable.String(p.Version))
 	}
 	if p.Learned > 0 {
-		note("%s known", plural(p.Learned, "contact or trunk", "contacts and trunks"))
+		note("%s known", humanize.Plural(p.Learned, "contact or trunk", "contacts and trunks"))
 	}
 	if p.DroppedFrames > 0 {
 		note("%d frames LOST", p.DroppedFrames)
@@ -130,17 +136,17 @@ func pbxNote(p api.PBXStatus) string {
 		note("%d frames tampered with", p.Tampered)
 	}
 	if p.Reconnects > 0 {
-		note("%s", plural(int(p.Reconnects), "reconnect", "reconnects"))
+		note("%s", humanize.Plural(int(p.Reconnects), "reconnect", "reconnects"))
 	}
 	if p.Blind >= 1 {
-		note("blind for %s", short(seconds(p.Blind)))
+		note("blind for %s", humanize.Duration(humanize.FromSeconds(p.Blind)))
 	}
 	return strings.Join(notes, ", ")
 }
 
 func engineLines(st api.Status) [][2]string {
 	e := st.Engine
-	bans := plural(e.Bans, "ban", "bans") + " in force"
+	bans := humanize.Plural(e.Bans, "ban", "bans") + " in force"
 	if e.Observed > 0 {
 		bans += fmt.Sprintf(", %d observed only", e.Observed)
 	}
@@ -155,14 +161,15 @@ func engineLines(st api.Status) [][2]string {
 		{"Sources", fmt.Sprintf("%d trusted, %d tracked", e.Trusted, e.Sources)},
 	}
 	if e.Leaking > 0 {
-		leak := plural(e.Leaking, "banned source", "banned sources") + " got through within the last hour"
+		leak := humanize.Plural(e.Leaking, "banned source", "banned sources") + " got through within the last hour"
 		if st.Leaking() {
 			leak += ", and STILL DO"
 		}
 		lines = append(lines, [2]string{"Leaks", leak})
 	}
-	for _, name := range sorted(e.Limited) {
-		lines = append(lines, [2]string{"Limit", fmt.Sprintf("%d bans not made: %s", e.Limited[name], words(name))})
+	for _, name := range slices.Sorted(maps.Keys(e.Limited)) {
+		lines = append(lines, [2]string{"Limit",
+			fmt.Sprintf("%d bans not made: %s", e.Limited[name], humanize.Words(name))})
 	}
 	return lines
 }
@@ -181,10 +188,10 @@ func kernelLines(k api.KernelStatus) [][2]string {
 		{"Kernel", fmt.Sprintf("table %s %s; %d bans wanted, %d present", printable.String(k.Table), state, k.Desired,
 			k.Present)},
 	}
-	if s := counts(k.Dropped); s != "" {
+	if s := countsText(k.Dropped); s != "" {
 		lines = append(lines, [2]string{"Dropped", "packets by set: " + s})
 	}
-	if s := counts(k.Rebuilds); s != "" {
+	if s := countsText(k.Rebuilds); s != "" {
 		lines = append(lines, [2]string{"Rebuilt", s})
 	}
 	return lines
@@ -198,17 +205,9 @@ func portLines(p api.PortsStatus) [][2]string {
 	if len(p.UDP)+len(p.TCP) == 0 {
 		return nil
 	}
-	var lists, open, published []string
-	for _, l := range []struct {
-		name  string
-		ports []uint16
-	}{{"UDP", p.UDP}, {"TCP", p.TCP}} {
-		if len(l.ports) > 0 {
-			lists = append(lists, l.name+" "+strings.Join(numbers(l.ports), " "))
-		}
-	}
+	var open, published []string
 	for _, f := range p.Found {
-		name := strings.ToUpper(printable.String(f.Protocol)) + " " + strconv.Itoa(int(f.Port))
+		name := f.Name()
 		if f.Open {
 			open = append(open, name)
 		}
@@ -220,7 +219,7 @@ func portLines(p api.PortsStatus) [][2]string {
 	if p.Auto {
 		how += ", and wherever else Asterisk is found"
 	}
-	lines := [][2]string{{"Closed", strings.Join(lists, ", ") + " " + how}}
+	lines := [][2]string{{"Closed", p.ClosedPorts() + " " + how}}
 	if len(published) > 0 {
 		lines = append(lines, [2]string{"NAT", "publishes " + strings.Join(published, ", ")})
 	}
@@ -229,14 +228,6 @@ func portLines(p api.PortsStatus) [][2]string {
 			strings.Join(open, ", ") + ", where Asterisk listens: bans stop nothing there"})
 	}
 	return lines
-}
-
-func numbers(list []uint16) []string {
-	words := make([]string, len(list))
-	for i, n := range list {
-		words[i] = strconv.Itoa(int(n))
-	}
-	return words
 }
 
 // geoLines say which files know places, and how old they are.
@@ -255,14 +246,14 @@ func geoLines(files []api.GeoFile, now time.Time) [][2]string {
 		line := printable.Limit(f.Path, 60) + ": " + knows
 		if f.Built != nil {
 			line += fmt.Sprintf(" of %s, %s old", f.Built.Format(time.DateOnly),
-				plural(int(now.Sub(*f.Built)/day), "day", "days"))
+				humanize.Plural(int(now.Sub(*f.Built)/day), "day", "days"))
 		}
 		lines = append(lines, [2]string{"Places", line})
 	}
 	return lines
 }
 
-func counts(list []api.Count) string {
+func countsText(list []api.Count) string {
 	var parts []string
 	for _, n := range list {
 		parts = append(parts, fmt.Sprintf("%s %d", printable.String(n.Name), n.Count))
@@ -270,19 +261,19 @@ func counts(list []api.Count) string {
 	return strings.Join(parts, ", ")
 }
 
-// denied names what Asterisk did not want to do for us.
-func denied(list []api.Denied) string {
+// deniedActions names what Asterisk did not want to do for us.
+func deniedActions(list []api.Denied) string {
 	var actions []string
 	for _, d := range list {
 		if d.Action != "Command" { // which nobody should allow
 			actions = append(actions, d.Action)
 		}
 	}
-	return names(actions, 3)
+	return humanize.Names(actions, 3)
 }
 
-// warnings collects what needs a person, with what to try, under one heading.
-func (c *commands) warnings(st api.Status) {
+// sayWarnings collects what needs a person, with what to try, under one heading.
+func (c *commands) sayWarnings(st api.Status) {
 	list := append([]api.Warning(nil), st.Warnings...)
 	for _, p := range st.PBXs {
 		if !p.Up && p.Try != "" {
@@ -290,10 +281,14 @@ func (c *commands) warnings(st api.Status) {
 		}
 		if len(p.Denied) > 0 {
 			list = append(list, api.Warning{
-				Text: fmt.Sprintf("%s does not tell Ringwall its trunks and contacts (%s): only policy.allow protects your providers", p.Name, denied(p.Denied)),
-				Try:  "ringwall doctor says what Asterisk would have to allow",
+				Text: fmt.Sprintf("%s does not tell Ringwall its trunks and contacts (%s): only policy.allow "+
+					"protects your providers", p.Name, deniedActions(p.Denied)),
+				Try: "ringwall doctor says what Asterisk would have to allow",
 			})
 		}
+	}
+	for _, d := range st.Dropped {
+		list = append(list, api.Warning{Text: d.Text(), Try: d.Try})
 	}
 	if st.Kernel.LastError != "" {
 		list = append(list, api.Warning{Text: "kernel: " + st.Kernel.LastError, Try: st.Kernel.Try})

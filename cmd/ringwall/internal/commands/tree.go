@@ -9,5 +9,5 @@ import (
 // Tree is every command with its flags and texts, for those who describe them: the manual. Its commands are not to be
 // executed.
 func Tree() *cobra.Command {
-	return (&commands{App: &App{Out: io.Discard, Err: io.Discard}, out: io.Discard}).root()
+	return (&commands{App: &App{Out: io.Discard, Err: io.Discard}, out: io.Discard}).rootCommand()
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/humanize"
 )
 
-func (c *commands) unban() *cobra.Command {
+func (c *commands) unbanCommand() *cobra.Command {
 	grace := &durationFlag{most: api.MaxDuration}
 	var all bool
 	cmd := &cobra.Command{
@@ -20,22 +20,22 @@ func (c *commands) unban() *cobra.Command {
 --grace no automatic ban follows for that time: enough to correct the password of a phone.`,
 		Example:           "  ringwall unban 198.51.100.7 --grace 1h",
 		SuggestFor:        []string{"unbanip", "unblock"},
-		Args:              takes(0, 1, "one address or network"),
+		Args:              takesArgs(0, 1, "one address or network"),
 		ValidArgsFunction: c.completeBans,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := api.UnbanRequest{All: all, Grace: grace.value}
 			switch {
 			case all && len(args) > 0:
-				return usagef(useLine(cmd), "an address and --all are both given")
+				return usageErrorf(usageLine(cmd), "an address and --all are both given")
 			case !all && len(args) == 0:
-				return usagef(useLine(cmd), "%s needs an address, a network or --all", cmd.CommandPath())
+				return usageErrorf(usageLine(cmd), "%s needs an address, a network or --all", cmd.CommandPath())
 			case !all:
 				var err error
 				if req.Prefix, err = api.ParsePrefix(args[0]); err != nil {
 					return asUsage(err)
 				}
 			}
-			client, err := c.client(cmd)
+			client, err := c.newClient(cmd)
 			if err != nil {
 				return err
 			}
@@ -44,7 +44,7 @@ func (c *commands) unban() *cobra.Command {
 				return err
 			}
 			if c.json {
-				return c.object(res)
+				return c.writeJSON(res)
 			}
 			c.sayUnban(res)
 			return nil
@@ -60,21 +60,21 @@ func (c *commands) sayUnban(res api.UnbanResult) {
 	case res.Count == 0:
 		c.sayf("No ban was lifted.")
 	case len(res.Removed) == res.Count && res.Count <= 5:
-		c.sayf("Unbanned: %s.", bares(res.Removed))
+		c.sayf("Unbanned: %s.", joinPrefixes(res.Removed))
 	default:
-		c.sayf("%s lifted.", plural(res.Count, "ban", "bans"))
+		c.sayf("%s lifted.", humanize.Plural(res.Count, "ban", "bans"))
 	}
 	if res.Grace != nil {
-		c.sayf("No automatic ban before %s.", c.clock(*res.Grace))
+		c.sayf("No automatic ban before %s.", c.shortTime(*res.Grace))
 	}
 	if res.Note != "" {
-		c.sayf("%s", sentence(res.Note))
+		c.sayf("%s", toSentence(res.Note))
 	}
 }
 
 // completeBans offers the active bans to the shell.
 func (c *commands) completeBans(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	client, err := c.client(cmd)
+	client, err := c.newClient(cmd)
 	if err != nil || len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

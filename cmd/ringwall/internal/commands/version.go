@@ -32,18 +32,18 @@ func (b Build) String() string {
 	return s + " " + b.Go + " " + b.Platform
 }
 
-func (c *commands) version() *cobra.Command {
+func (c *commands) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  takes(0, 0, ""),
+		Args:  takesArgs(0, 0, ""),
 		RunE:  func(*cobra.Command, []string) error { return c.sayVersion() },
 	}
 }
 
 func (c *commands) sayVersion() error {
 	if c.json {
-		return c.object(c.Build)
+		return c.writeJSON(c.Build)
 	}
 	c.sayf("%s", c.Build)
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -23,25 +22,25 @@ import (
 	"github.com/ringwall/ringwall/pkg/wording"
 )
 
-func (c *commands) why() *cobra.Command {
+func (c *commands) whyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "why ADDR|HOST|EXTENSION",
 		Short: "Tell why an address is banned or not, and what would change it",
 		Long: `Tell why an address is banned or not, and what would change it. A port behind the address is left out. Of a host name
 each address is told; of an extension, from where it was tried or logged in.`,
 		Example:           "  ringwall why 203.0.113.5\n  ringwall why 201",
-		Args:              takes(1, 1, "one address, host name or extension"),
+		Args:              takesArgs(1, 1, "one address, host name or extension"),
 		ValidArgsFunction: c.completeBans,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, err := api.ParseSubject(args[0])
 			if err != nil {
 				return asUsage(err)
 			}
-			client, err := c.client(cmd)
+			client, err := c.newClient(cmd)
 			if err != nil {
 				return err
 			}
-			addrs, account, err := c.look(cmd.Context(), about)
+			addrs, account, err := c.resolveSubject(cmd.Context(), about)
 			if err != nil {
 				return err
 			}
@@ -55,7 +54,7 @@ each address is told; of an extension, from where it was tried or logged in.`,
 				}
 				switch {
 				case c.json:
-					err = c.object(ex)
+					err = c.writeJSON(ex)
 				case i > 0:
 					c.sayf("")
 					fallthrough
@@ -71,12 +70,12 @@ each address is told; of an extension, from where it was tried or logged in.`,
 	}
 }
 
-// maxLooked is how many addresses of a host name are asked about.
-const maxLooked = 8
+// maxHostAddresses is how many addresses of a host name are asked about.
+const maxHostAddresses = 8
 
-// look finds the addresses of a subject, or the account that it is. A name with a dot that nobody can resolve may
-// still be the name of an account.
-func (c *commands) look(ctx context.Context, s api.Subject) ([]netip.Addr, string, error) {
+// resolveSubject finds the addresses of a subject, or the account that it is. A name with a dot that nobody can
+// resolve may still be the name of an account.
+func (c *commands) resolveSubject(ctx context.Context, s api.Subject) ([]netip.Addr, string, error) {
 	switch {
 	case s.Account != "":
 		return nil, s.Account, nil
@@ -95,7 +94,7 @@ func (c *commands) look(ctx context.Context, s api.Subject) ([]netip.Addr, strin
 	if len(found) == 0 {
 		var dns *net.DNSError
 		if err == nil || errors.As(err, &dns) && dns.IsNotFound {
-			c.remarkf("%s has no address, so this is about an account of that name.", s.Host)
+			c.sayRemarkf("%s has no address, so this is about an account of that name.", s.Host)
 			return nil, s.Host, nil
 		}
 		return nil, "", hint.Errorf("ringwall why ADDRESS; is DNS all right? getent ahosts "+s.Host,
@@ -104,18 +103,18 @@ func (c *commands) look(ctx context.Context, s api.Subject) ([]netip.Addr, strin
 	var addrs []netip.Addr
 	var texts []string
 	for _, a := range found {
-		if a = a.Unmap().WithZone(""); !slices.Contains(addrs, a) && len(addrs) < maxLooked {
+		if a = a.Unmap().WithZone(""); !slices.Contains(addrs, a) && len(addrs) < maxHostAddresses {
 			addrs, texts = append(addrs, a), append(texts, a.String())
 		}
 	}
-	c.remarkf("%s is %s.", s.Host, strings.Join(texts, ", "))
+	c.sayRemarkf("%s is %s.", s.Host, strings.Join(texts, ", "))
 	return addrs, "", nil
 }
 
-// remarkf says how a question was understood, unless a program asks.
-func (c *commands) remarkf(format string, args ...any) {
+// sayRemarkf says how a question was understood, unless a program asks.
+func (c *commands) sayRemarkf(format string, args ...any) {
 	if !c.json {
-		c.wrapf("", format, args...)
+		c.sayWrappedf("", format, args...)
 		c.sayf("")
 	}
 }
@@ -127,91 +126,94 @@ func (c *commands) whyAccount(ctx context.Context, client *api.Client, account s
 		return err
 	}
 	if c.json {
-		return c.object(res)
+		return c.writeJSON(res)
 	}
 	name := printable.String(account)
 	if len(res.Sources) == 0 {
-		c.wrapf("", "Nobody has tried the account %s or logged in with it, as far as this daemon remembers.", name)
-		c.wrapf("", "What was decided about it before: ringwall history %s --since 30d", name)
+		c.sayWrappedf("", "Nobody has tried the account %s or logged in with it, as far as this daemon remembers.",
+			name)
+		c.sayWrappedf("", "What was decided about it before: ringwall history %s --since 30d", name)
 		return nil
 	}
-	c.wrapf("", "The account %s was tried or logged in from %s:", name, plural(res.All, "source", "sources"))
+	c.sayWrappedf("", "The account %s was tried or logged in from %s:", name,
+		humanize.Plural(res.All, "source", "sources"))
 	t := table{header: []string{"SOURCE", "NOW", "TRIES", "LOGINS", "LAST", "PLACE"},
-		right: map[int]bool{2: true, 3: true},
-		flex:  []int{0}, spare: true}
+		rightAligned: map[int]bool{2: true, 3: true},
+		cutOrder:     []int{0}, lastOptional: true}
 	for _, s := range res.Sources {
 		verdict := printable.String(s.Verdict)
 		if s.Trusted && s.Verdict != "trusted" {
 			verdict += ", logged in there"
 		}
-		t.add(humanize.Prefix(s.Prefix), verdict, strconv.Itoa(s.Tries), strconv.Itoa(s.Logins), c.clock(s.Last),
-			wording.Place(s.Place))
+		t.addRow(humanize.Prefix(s.Prefix), verdict, strconv.Itoa(s.Tries), strconv.Itoa(s.Logins), c.shortTime(s.Last),
+			wording.PlaceText(s.Place))
 	}
-	if err := t.write(c.out, c.Columns); err != nil {
+	if err := t.flushTo(c.out, c.Columns); err != nil {
 		return err
 	}
 	if res.All > len(res.Sources) {
 		c.sayf("and %s more.", strconv.Itoa(res.All-len(res.Sources)))
 	}
-	c.wrapf("", "ringwall why SOURCE tells the reasons. Times are %s.", c.zone())
+	c.sayWrappedf("", "ringwall why SOURCE tells the reasons. Times are %s.", c.zoneName())
 	return nil
 }
 
 func (c *commands) sayWhy(ex engine.Explanation) error {
-	c.wrapf("", "%s", wording.Verdict(ex, c.clock))
-	if place := wording.Place(ex.Place); place != "" {
+	c.sayWrappedf("", "%s", wording.VerdictSentence(ex, c.shortTime))
+	if place := wording.PlaceText(ex.Place); place != "" {
 		c.sayf("It is registered in %s.", place)
 	}
 	if ex.Source.IsValid() && humanize.Prefix(ex.Source) != ex.Address.String() {
 		c.sayf("It is judged as a part of %s.", ex.Source)
 	}
 	if ex.Grace != nil && ex.Grace.After(c.Now()) {
-		c.sayf("No automatic ban before %s: somebody gave it grace.", c.clock(*ex.Grace))
+		c.sayf("No automatic ban before %s: somebody gave it grace.", c.shortTime(*ex.Grace))
 	}
 	if len(ex.Evidence) > 0 {
 		c.sayf("")
 		title := "Evidence, oldest first"
 		if ex.Lost > 0 {
-			title += fmt.Sprintf(" (%s no longer kept)", plural(ex.Lost, "older piece is", "older pieces are"))
+			title += fmt.Sprintf(" (%s no longer kept)", humanize.Plural(ex.Lost, "older piece is", "older pieces are"))
 		}
 		c.sayf("%s:", title)
-		if err := c.evidence(ex.Evidence); err != nil {
+		if err := c.sayEvidence(ex.Evidence); err != nil {
 			return err
 		}
 	}
 	if len(ex.Lines) > 0 {
 		c.sayf("")
 		for _, line := range ex.Lines {
-			c.wrapf("  ", "- %s", wording.Local(line, c.clock))
+			c.sayWrappedf("  ", "- %s", wording.LocalTimes(line, c.shortTime))
 		}
 	}
-	c.ways(ex)
+	c.sayNextSteps(ex)
 	if ex.Ban != nil || ex.Trust != nil || ex.Grace != nil || len(ex.Evidence) > 0 {
 		c.sayf("")
-		c.sayf("Times are %s.", c.zone())
+		c.sayf("Times are %s.", c.zoneName())
 	}
 	return nil
 }
 
-func (c *commands) evidence(list []ban.Evidence) error {
+func (c *commands) sayEvidence(list []ban.Evidence) error {
 	t := table{
-		header: []string{"TIME", "EVENT", "BY", "ACCOUNT", "POINTS", "SCORE", "PROVEN", "NOTE"},
-		right:  map[int]bool{4: true, 5: true}, flex: []int{7, 3, 1},
+		header:       []string{"TIME", "EVENT", "BY", "ACCOUNT", "POINTS", "SCORE", "PROVEN", "NOTE"},
+		rightAligned: map[int]bool{4: true, 5: true}, cutOrder: []int{7, 3, 1},
 	}
-	at := c.clock
+	at := c.shortTime
 	if c.Columns > 0 && c.Columns < 100 {
-		at = c.brief
+		at = c.narrowTime
 	}
 	for _, e := range list {
-		by, note := wording.Evidence(e)
-		t.add(at(e.Time), printable.String(e.Event), by, printable.String(e.Account), number(e.Points), score(e.Score),
-			yes(e.Proven), note)
+		by, note := wording.EvidenceNote(e)
+		t.addRow(at(e.Time), printable.String(e.Event), by, printable.String(e.Account), humanize.Number(e.Points),
+			humanize.Score(e.Score),
+			yesOrNo(e.Proven), note)
 	}
-	return t.write(c.out, c.Columns)
+	return t.flushTo(c.out, c.Columns)
 }
 
-// ways are commands that the engine does not name by itself.
-func (c *commands) ways(ex engine.Explanation) {
+// sayNextSteps names commands that change what was told, where the explanation's own lines name none.
+func (c *commands) sayNextSteps(ex engine.Explanation) {
 	switch {
 	case ex.Verdict == "suspicious":
 		c.sayf("")
@@ -221,5 +223,3 @@ func (c *commands) ways(ex engine.Explanation) {
 		c.sayf("To judge it again:  ringwall allow del %s", humanize.Prefix(ex.Allow.Prefix))
 	}
 }
-
-func sorted(m map[string]int) []string { return slices.Sorted(maps.Keys(m)) }

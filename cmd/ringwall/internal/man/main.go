@@ -21,15 +21,15 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: man DIR REFERENCE.YAML")
 		os.Exit(2)
 	}
-	if err := write(os.Args[1], os.Args[2], os.Getenv("SOURCE_DATE_EPOCH")); err != nil {
+	if err := writePages(os.Args[1], os.Args[2], os.Getenv("SOURCE_DATE_EPOCH")); err != nil {
 		fmt.Fprintln(os.Stderr, "man:", err)
 		os.Exit(1)
 	}
 }
 
-// write makes a page of each command and one of the configuration in dir. The pages bear the date epoch (seconds since
-// 1970), so that the same source makes the same pages on every day.
-func write(dir, reference, epoch string) error {
+// writePages makes a page of each command and one of the configuration in dir. The pages bear the date epoch (seconds
+// since 1970), so that the same source makes the same pages on every day.
+func writePages(dir, reference, epoch string) error {
 	seconds, err := strconv.ParseInt(epoch, 10, 64)
 	if err != nil {
 		return fmt.Errorf("SOURCE_DATE_EPOCH %q: allowed are seconds since 1970: try git log -1 --format=%%ct", epoch)
@@ -37,7 +37,7 @@ func write(dir, reference, epoch string) error {
 	date := time.Unix(seconds, 0).UTC()
 	root := commands.Tree()
 	root.DisableAutoGenTag = true
-	prepare(root)
+	prepareTexts(root)
 	header := &doc.GenManHeader{Section: "1", Date: &date, Source: "Ringwall", Manual: "Ringwall"}
 	if err := doc.GenManTree(root, header, dir); err != nil {
 		return err
@@ -46,18 +46,18 @@ func write(dir, reference, epoch string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "ringwall.yaml.5"), configuration(text, date), 0o644)
+	return os.WriteFile(filepath.Join(dir, "ringwall.yaml.5"), configurationPage(text, date), 0o644)
 }
 
-// prepare makes Markdown of the texts, which were written for a terminal: what is indented there stays as it is.
-func prepare(cmd *cobra.Command) {
-	cmd.Long = markdown(cmd.Long)
+// prepareTexts makes Markdown of the texts, which were written for a terminal: what is indented there stays as it is.
+func prepareTexts(cmd *cobra.Command) {
+	cmd.Long = toMarkdown(cmd.Long)
 	for _, c := range cmd.Commands() {
-		prepare(c)
+		prepareTexts(c)
 	}
 }
 
-func markdown(text string) string {
+func toMarkdown(text string) string {
 	var b strings.Builder
 	code := false
 	for line := range strings.Lines(text) {
@@ -76,8 +76,8 @@ func markdown(text string) string {
 	return b.String()
 }
 
-// configuration is a page in roff with the reference as it is: its comments are the manual.
-func configuration(reference []byte, date time.Time) []byte {
+// configurationPage is a page in roff with the reference as it is: its comments are the manual.
+func configurationPage(reference []byte, date time.Time) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, ".TH \"RINGWALL.YAML\" \"5\" \"%s\" \"Ringwall\" \"Ringwall\"\n", date.Format("Jan 2006"))
 	b.WriteString(`.SH NAME

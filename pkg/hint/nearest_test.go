@@ -1,10 +1,10 @@
-package spelling_test
+package hint_test
 
 import (
 	"strings"
 	"testing"
 
-	"github.com/ringwall/ringwall/pkg/spelling"
+	"github.com/ringwall/ringwall/pkg/hint"
 )
 
 func TestNearest(t *testing.T) {
@@ -25,7 +25,7 @@ func TestNearest(t *testing.T) {
 		"everything":                 "",
 		strings.Repeat("status", 20): "",
 	} {
-		if got := spelling.Nearest(word, names); got != want {
+		if got := hint.Nearest(word, names); got != want {
 			t.Errorf("%q: %q, want %q", word, got, want)
 		}
 	}

@@ -67,8 +67,8 @@ func asking(t *testing.T, b api.Backend) *exam {
 			t.Error(err)
 		}
 	})
-	return &exam{Options: Options{ConfigPath: "/etc/ringwall/ringwall.yaml"}, cfg: &cfg, loaded: true,
-		proc: t.TempDir()}
+	return &exam{Options: Options{ConfigPath: "/etc/ringwall/ringwall.yaml"}, cfg: &cfg, configLoaded: true,
+		procFolder: t.TempDir()}
 }
 
 func TestWhatTheDaemonSays(t *testing.T) {
@@ -108,8 +108,8 @@ func TestWhatTheDaemonSays(t *testing.T) {
 			st := well()
 			row.change(&st)
 			e := asking(t, told{status: st})
-			e.running(t.Context())
-			is(t, one(t, e.list, row.link), row.want, row.says...)
+			e.examineDaemon(t.Context())
+			is(t, one(t, e.checks, row.link), row.want, row.says...)
 		})
 	}
 	for name, row := range map[string]struct {
@@ -130,10 +130,10 @@ func TestWhatTheDaemonSays(t *testing.T) {
 			st := well()
 			row.change(&st)
 			e := asking(t, told{status: st})
-			e.running(t.Context())
-			list := of(e.list, "daemon")
+			e.examineDaemon(t.Context())
+			list := of(e.checks, "daemon")
 			if len(list) != 2 {
-				t.Fatalf("%+v", e.list)
+				t.Fatalf("%+v", e.checks)
 			}
 			is(t, list[1], row.want, row.says)
 		})
@@ -160,8 +160,8 @@ func TestADaemonThatWasJustStarted(t *testing.T) {
 		Kernel: api.KernelStatus{OK: true},
 	}}}
 	e := asking(t, y)
-	e.running(t.Context())
-	is(t, one(t, e.list, "heard"), OK, "1 event")
+	e.examineDaemon(t.Context())
+	is(t, one(t, e.checks, "heard"), OK, "1 event")
 }
 
 func TestADaemonThatProtectsNotEveryOwnAddress(t *testing.T) {
@@ -169,26 +169,26 @@ func TestADaemonThatProtectsNotEveryOwnAddress(t *testing.T) {
 		{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}, banned: true,
 		status: api.Status{Kernel: api.KernelStatus{OK: true}}}
 	e := asking(t, b)
-	e.running(t.Context())
-	e.own = map[netip.Prefix]string{netip.MustParsePrefix("192.0.2.7/32"): "own address"}
-	e.ownProtected(t.Context(), e.on(""))
-	e.own[netip.MustParsePrefix("203.0.113.1/32")] = "default gateway"
-	e.ownProtected(t.Context(), e.on(""))
-	list := of(e.list, "own")
+	e.examineDaemon(t.Context())
+	e.ownPrefixes = map[netip.Prefix]string{netip.MustParsePrefix("192.0.2.7/32"): "own address"}
+	e.examineOwnPrefixes(t.Context(), e.subjectNamed(""))
+	e.ownPrefixes[netip.MustParsePrefix("203.0.113.1/32")] = "default gateway"
+	e.examineOwnPrefixes(t.Context(), e.subjectNamed(""))
+	list := of(e.checks, "own")
 	is(t, list[0], OK, "1 own address")
 	is(t, list[1], Fail, "203.0.113.1/32", "ringwall allow add")
 
 	e.Env.Lookup = func(string) (string, bool) { return "198.51.100.9 5000 192.0.2.7 22", true }
-	e.sshPeer(t.Context(), e.on(""))
-	is(t, one(t, e.list, "ssh"), Warn, "ringwall unban 198.51.100.9 --grace 1h")
+	e.examineSSHPeer(t.Context(), e.subjectNamed(""))
+	is(t, one(t, e.checks, "ssh"), Warn, "ringwall unban 198.51.100.9 --grace 1h")
 }
 
 func TestADaemonThatCannotBeAsked(t *testing.T) {
 	cfg := config.Default()
 	cfg.Control.Socket = filepath.Join(t.TempDir(), "s")
 	e := &exam{cfg: &cfg}
-	e.running(t.Context())
-	is(t, one(t, e.list, "daemon"), Fail, "does not run", "systemctl enable --now ringwall", "journalctl -u ringwall")
+	e.examineDaemon(t.Context())
+	is(t, one(t, e.checks, "daemon"), Fail, "does not run", "systemctl enable --now ringwall", "journalctl -u ringwall")
 
 	l, err := net.Listen("unix", cfg.Control.Socket)
 	if err != nil {
@@ -211,8 +211,8 @@ func TestADaemonThatCannotBeAsked(t *testing.T) {
 	e = &exam{cfg: &cfg}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	e.running(ctx)
-	is(t, one(t, e.list, "daemon"), Fail, "cannot be asked")
+	e.examineDaemon(ctx)
+	is(t, one(t, e.checks, "daemon"), Fail, "cannot be asked")
 }
 
 // Whoever comes through a proxy on this machine is judged by nobody: doctor says so, and of nobody else.
@@ -236,8 +236,8 @@ func TestWhoComesThroughAProxyIsToldOf(t *testing.T) {
 			e := asking(t, told{why: map[netip.Addr]engine.Explanation{netip.MustParseAddr("127.0.0.1"): row.x}})
 			e.client = &api.Client{Socket: e.cfg.Control.Socket}
 			e.daemon = &api.Status{}
-			e.behindProxy(t.Context(), e.on(""))
-			list := of(e.list, "proxy")
+			e.examineProxy(t.Context(), e.subjectNamed(""))
+			list := of(e.checks, "proxy")
 			if row.says == nil {
 				if len(list) != 0 {
 					t.Errorf("%+v", list)

@@ -17,15 +17,15 @@ import (
 )
 
 const (
-	maxForm  = 4 << 10 // bytes
-	graceFor = time.Hour
-	day      = 24 * time.Hour
-	patience = 10 * time.Second // for the kernel
+	maxFormBytes  = 4 << 10 // bytes
+	unbanGrace    = time.Hour
+	day           = 24 * time.Hour
+	kernelTimeout = 10 * time.Second // for a change to be in the kernel
 )
 
-// Ticket returns the address of the page for a person at the control socket. On loopback that address opens it once,
-// within a few minutes, with the right to change things.
-func (p *Page) Ticket(by api.Peer) api.PageResult {
+// IssueTicket returns the address of the page for a person at the control socket. On loopback that address opens it
+// once, within a few minutes, with the right to change things.
+func (p *Page) IssueTicket(by api.Peer) api.PageResult {
 	base := "http://" + p.Address.String() + "/"
 	if p.Address.Addr().IsUnspecified() && p.Host != "" {
 		base = fmt.Sprintf("http://%s:%d/", p.Host, p.Address.Port())
@@ -34,58 +34,58 @@ func (p *Page) Ticket(by api.Peer) api.PageResult {
 		return api.PageResult{Address: base,
 			Note: "it can change nothing, for metrics.listen is not on loopback: other machines can reach it"}
 	}
-	secret, until := p.sessions.ticket(time.Now(), by)
+	secret, until := p.sessions.issueTicket(time.Now(), by)
 	return api.PageResult{Address: base + "enter?ticket=" + url.QueryEscape(secret), Writable: true,
 		Expires: &until}
 }
 
-// enter gives a browser the right to change things, in return for a ticket.
-func (p *Page) enter(w http.ResponseWriter, r *http.Request) {
+// serveEnter gives a browser the right to change things, in return for a ticket.
+func (p *Page) serveEnter(w http.ResponseWriter, r *http.Request) {
 	const again = "On the PBX, type: ringwall page, and open the address that it prints."
 	if r.Method != http.MethodGet ||
 		r.Header.Get("Sec-Purpose") != "" { // a guess of the browser's must not use the ticket up
-		p.message(w, r, http.StatusServiceUnavailable, "Not yet", "")
+		p.writeMessage(w, r, http.StatusServiceUnavailable, "Not yet", "")
 		return
 	}
 	if !p.loopback {
-		p.message(w, r, http.StatusForbidden, "This page can change nothing",
+		p.writeMessage(w, r, http.StatusForbidden, "This page can change nothing",
 			"metrics.listen is reachable from other machines, so the page only shows. Use the commands.")
 		return
 	}
-	secret, by, ok := p.sessions.enter(time.Now(), r.URL.Query().Get("ticket"))
+	secret, by, ok := p.sessions.openSession(time.Now(), r.URL.Query().Get("ticket"))
 	if !ok {
-		p.message(w, r, http.StatusForbidden, "This address was opened before, or is too old", again)
+		p.writeMessage(w, r, http.StatusForbidden, "This address was opened before, or is too old", again)
 		return
 	}
 	p.Log.InfoContext(r.Context(), "the status page was opened with the right to change things", "by", by)
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: secret, Path: "/", MaxAge: int(sessionFor.Seconds()),
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: secret, Path: "/", MaxAge: int(sessionLifetime.Seconds()),
 		HttpOnly: true,
 		SameSite: http.SameSiteStrictMode})
 	// Not a redirection: after a click in another page the browser would leave a strict cookie out of it.
-	f := p.frame(r, "Ringwall")
-	p.write(w, r, http.StatusOK, "entered", f)
+	f := p.newPageView(r, "Ringwall")
+	p.writePage(w, r, http.StatusOK, "entered", f)
 }
 
-// refusal is why a change is not made.
+// refusal is the answer to a form that may not change things: why not, and what to try.
 type refusal struct {
 	code       int
 	what, hint string
 }
 
-// change checks that a form comes from a page of a session, does what it asks, and shows what came of it.
-func (p *Page) change(name string, do func(r *http.Request, s session) (text string, address netip.Addr,
+// serveChange checks that a form comes from a page of a session, does what it asks, and shows what came of it.
+func (p *Page) serveChange(name string, do func(r *http.Request, s session) (text string, address netip.Addr,
 	err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		s, k, no := p.permitted(w, r)
+		s, k, no := p.authorizeForm(w, r)
 		if no != nil {
 			p.Log.WarnContext(r.Context(), "a change by the status page was refused", "change", name, "why", no.what,
 				"remote",
 				r.RemoteAddr)
-			p.message(w, r, no.code, no.what, no.hint)
+			p.writeMessage(w, r, no.code, no.what, no.hint)
 			return
 		}
 		if name == "leave" {
-			p.sessions.leave(k)
+			p.sessions.endSession(k)
 			http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, HttpOnly: true,
 				SameSite: http.SameSiteStrictMode})
 			http.Redirect(w, r, "/", http.StatusSeeOther)
@@ -98,43 +98,44 @@ func (p *Page) change(name string, do func(r *http.Request, s session) (text str
 			if errors.As(err, &e) && e.Code != 0 {
 				code = e.Code
 			}
-			p.message(w, r, code, capital(err.Error()), capital(hint.Of(err)))
+			p.writeMessage(w, r, code, capitalized(err.Error()), capitalized(hint.Of(err)))
 			return
 		}
-		p.sessions.tell(k, text)
+		p.sessions.setNotice(k, text)
 		http.Redirect(w, r, "/why?address="+url.QueryEscape(addr.String()), http.StatusSeeOther)
 	}
 }
 
-// permitted says whether a form may change things, or why not.
-func (p *Page) permitted(w http.ResponseWriter, r *http.Request) (session, key, *refusal) {
+// authorizeForm returns the session of a form that may change things, or why it may not.
+func (p *Page) authorizeForm(w http.ResponseWriter, r *http.Request) (session, secretDigest, *refusal) {
 	const again = "On the PBX, type: ringwall page, and open the address that it prints."
 	if !p.loopback {
-		return session{}, key{}, &refusal{http.StatusForbidden, "This page can change nothing",
+		return session{}, secretDigest{}, &refusal{http.StatusForbidden, "This page can change nothing",
 			"metrics.listen is reachable from other machines, so the page only shows. Use the commands."}
 	}
-	if !sameOrigin(r) {
-		return session{}, key{}, &refusal{http.StatusForbidden, "This form does not come from Ringwall's page",
+	if !isSameOrigin(r) {
+		return session{}, secretDigest{}, &refusal{http.StatusForbidden, "This form does not come from Ringwall's page",
 			"Open the page itself, and try again there."}
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 	if err := r.ParseForm(); err != nil || r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" {
-		return session{}, key{}, &refusal{http.StatusBadRequest, "The form cannot be read", ""}
+		return session{}, secretDigest{}, &refusal{http.StatusBadRequest, "The form cannot be read", ""}
 	}
-	s, k, ok := p.session(r)
+	s, k, ok := p.sessionOf(r)
 	if !ok {
-		return session{}, key{}, &refusal{http.StatusForbidden, "The right to change things is not there, or is over",
+		return session{}, secretDigest{}, &refusal{http.StatusForbidden,
+			"The right to change things is not there, or is over",
 			again}
 	}
 	if subtle.ConstantTimeCompare([]byte(r.PostForm.Get("token")), []byte(s.token)) != 1 {
-		return session{}, key{}, &refusal{http.StatusForbidden, "The form is of another session",
+		return session{}, secretDigest{}, &refusal{http.StatusForbidden, "The form is of another session",
 			"Reload the page, and try again."}
 	}
 	return s, k, nil
 }
 
-// target reads the prefix of a form.
-func target(r *http.Request) (netip.Prefix, error) {
+// formPrefix reads the prefix of a form.
+func formPrefix(r *http.Request) (netip.Prefix, error) {
 	prefix, err := api.ParsePrefix(r.PostForm.Get("prefix"))
 	if err != nil {
 		return prefix, err
@@ -149,14 +150,14 @@ func target(r *http.Request) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-func (p *Page) unban(r *http.Request, s session) (string, netip.Addr, error) {
-	prefix, err := target(r)
+func (p *Page) unbanByForm(r *http.Request, s session) (string, netip.Addr, error) {
+	prefix, err := formPrefix(r)
 	if err != nil {
 		return "", netip.Addr{}, err
 	}
 	req := api.UnbanRequest{Prefix: prefix, By: s.by}
 	if r.PostForm.Get("grace") != "" {
-		req.Grace = graceFor
+		req.Grace = unbanGrace
 	}
 	ctx, cancel := detachedContext(r)
 	defer cancel()
@@ -171,13 +172,13 @@ func (p *Page) unban(r *http.Request, s session) (string, netip.Addr, error) {
 		text = fmt.Sprintf("%s was not banned.", name)
 	}
 	if res.Grace != nil {
-		text += " It is not banned again before " + p.clock(*res.Grace) + "."
+		text += " It is not banned again before " + p.shortTime(*res.Grace) + "."
 	}
 	return text, prefix.Addr(), nil
 }
 
-func (p *Page) allow(r *http.Request, s session) (string, netip.Addr, error) {
-	prefix, err := target(r)
+func (p *Page) allowByForm(r *http.Request, s session) (string, netip.Addr, error) {
+	prefix, err := formPrefix(r)
 	if err != nil {
 		return "", netip.Addr{}, err
 	}
@@ -195,11 +196,11 @@ func (p *Page) allow(r *http.Request, s session) (string, netip.Addr, error) {
 	name := humanize.Prefix(prefix)
 	text := name + " is allowed from now on, and never banned."
 	if res.Until != nil {
-		text = name + " is allowed until " + p.clock(*res.Until) + ", and not banned before."
+		text = name + " is allowed until " + p.shortTime(*res.Until) + ", and not banned before."
 	}
 	switch {
 	case !res.Added && res.Until != nil:
-		text = name + " was allowed already, and now is until " + p.clock(*res.Until) + "."
+		text = name + " was allowed already, and now is until " + p.shortTime(*res.Until) + "."
 	case !res.Added:
 		text = name + " was allowed already."
 	}
@@ -210,7 +211,7 @@ func (p *Page) allow(r *http.Request, s session) (string, netip.Addr, error) {
 	return text, prefix.Addr(), nil
 }
 
-func (p *Page) leave(*http.Request, session) (string, netip.Addr, error) {
+func (p *Page) leaveByForm(*http.Request, session) (string, netip.Addr, error) {
 	return "", netip.Addr{}, nil
 }
 
@@ -225,5 +226,5 @@ func (p *Page) logChange(r *http.Request, what string, err error, s session, arg
 
 // detachedContext is the context of a change: what a person began is finished, also when the browser has gone.
 func detachedContext(r *http.Request) (ctx context.Context, cancel context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(r.Context()), patience)
+	return context.WithTimeout(context.WithoutCancel(r.Context()), kernelTimeout)
 }

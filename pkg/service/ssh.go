@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// LoggedInFrom returns the address from which the person who runs this program is logged in by SSH, and the port of
+// SSHClient returns the address from which the person who runs this program is logged in by SSH, and the port of
 // the server, from SSH_CONNECTION (sshd(8): client address, client port, server address, server port). sudo drops it,
 // so the environments of the parent processes in proc are asked too. The address is not valid where nobody is logged
 // in so.
-func LoggedInFrom(lookup func(name string) string, proc string) (netip.Addr, uint16) {
-	if a, port := connection(lookup("SSH_CONNECTION")); a.IsValid() {
+func SSHClient(lookup func(name string) string, proc string) (netip.Addr, uint16) {
+	if a, port := parseSSHConnection(lookup("SSH_CONNECTION")); a.IsValid() {
 		return a, port
 	}
 	pid := os.Getppid()
@@ -28,17 +28,17 @@ func LoggedInFrom(lookup func(name string) string, proc string) (netip.Addr, uin
 		}
 		for v := range strings.SplitSeq(string(env), "\x00") {
 			if value, ok := strings.CutPrefix(v, "SSH_CONNECTION="); ok {
-				return connection(value)
+				return parseSSHConnection(value)
 			}
 		}
-		if pid = parent(filepath.Join(dir, "status")); pid == 0 {
+		if pid = parentPID(filepath.Join(dir, "status")); pid == 0 {
 			break
 		}
 	}
 	return netip.Addr{}, 0
 }
 
-func connection(value string) (netip.Addr, uint16) {
+func parseSSHConnection(value string) (netip.Addr, uint16) {
 	f := strings.Fields(value)
 	if len(f) != 4 {
 		return netip.Addr{}, 0
@@ -51,7 +51,7 @@ func connection(value string) (netip.Addr, uint16) {
 	return a.WithZone("").Unmap(), uint16(port)
 }
 
-func parent(status string) int {
+func parentPID(status string) int {
 	b, err := os.ReadFile(status)
 	if err != nil {
 		return 0

@@ -9,32 +9,34 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+
+	"github.com/ringwall/ringwall/pkg/nftrace"
 )
 
 // inetIngress is NF_INET_INGRESS, the ingress hook of the family inet (include/uapi/linux/netfilter.h, from 5.10 on).
 const inetIngress = nftables.ChainHook(5)
 
-// rivals looks who handles a packet before Ringwall. An accept there is harmless: it ends that base chain only, the
-// next one at the hook still sees the packet (nft_do_chain() returns NF_ACCEPT to nf_hook_slow(),
+// examineOtherFirewalls looks who handles a packet before Ringwall. An accept there is harmless: it ends that base
+// chain only, the next one at the hook still sees the packet (nft_do_chain() returns NF_ACCEPT to nf_hook_slow(),
 // net/netfilter/core.c). So what matters is who drops, diverts or queues packets before they are judged, and
 // flowtables, which carry established flows past every hook.
-func (e *exam) rivals(s subject, k *link) {
+func (e *exam) examineOtherFirewalls(s subject, k *netlinkConn) {
 	chains, err := k.lib.ListChains()
 	if err != nil {
-		s.warn(others, "nft list ruleset", "other firewalls cannot be seen: %s", text(err))
+		s.warn(checkOthers, "nft list ruleset", "other firewalls cannot be seen: %s", errorLine(err))
 		return
 	}
 	var before, dropping []string
 	for _, c := range chains {
-		if !e.precedes(c) {
+		if !e.mayPrecedeUs(c) {
 			continue
 		}
-		name := fmt.Sprintf("%s %s %s", family(c.Table.Family), c.Table.Name, c.Name)
+		name := fmt.Sprintf("%s %s %s", nftrace.FamilyName(c.Table.Family), c.Table.Name, c.Name)
 		if c.Priority != nil {
 			name += fmt.Sprintf(" (priority %d)", *c.Priority)
 		}
 		before = append(before, name)
-		if takes(k, c) {
+		if chainMayDrop(k, c) {
 			dropping = append(dropping, name)
 		}
 	}
@@ -43,19 +45,20 @@ func (e *exam) rivals(s subject, k *link) {
 	warned := false
 	if len(dropping) > 0 {
 		warned = true
-		s.warn(others, "nft list ruleset: if a customer is locked out and ringwall why knows nothing, look there; a firewall.priority below theirs puts Ringwall first",
+		s.warn(checkOthers, "nft list ruleset: if a customer is locked out and ringwall why knows nothing, look "+
+			"there; a firewall.priority below theirs puts Ringwall first",
 			"before Ringwall, packets can be dropped by: %s", strings.Join(dropping, ", "))
 	}
-	if list := flowtables(k); len(list) > 0 {
+	if list := flowtableNames(k); len(list) > 0 {
 		warned = true
-		s.warn(others, "no SIP in rules with \"flow add\"",
+		s.warn(checkOthers, "no SIP in rules with \"flow add\"",
 			"flowtables carry forwarded calls past all chains, so a ban does not end them: %s",
 			strings.Join(list, ", "))
 	}
 	later := ""
-	if list := e.legacy(); slices.Contains(list, "raw") {
+	if list := e.legacyTables(); slices.Contains(list, "raw") {
 		warned = true
-		s.warn(others, "iptables-legacy -t raw -S; better iptables-nft",
+		s.warn(checkOthers, "iptables-legacy -t raw -S; better iptables-nft",
 			"iptables-legacy has a table raw, which runs at priority -300 as Ringwall does")
 	} else if len(list) > 0 {
 		later = "; iptables-legacy comes later (" + strings.Join(list, ", ") + ")"
@@ -63,16 +66,17 @@ func (e *exam) rivals(s subject, k *link) {
 	switch {
 	case warned:
 	case len(before) == 0:
-		s.ok(others, "nobody handles packets before Ringwall; what other chains accept or drop comes later%s", later)
+		s.ok(checkOthers, "nobody handles packets before Ringwall; what other chains accept or drop comes later%s",
+			later)
 	default:
-		s.ok(others, "before Ringwall and without dropping: %s%s", strings.Join(before, ", "), later)
+		s.ok(checkOthers, "before Ringwall and without dropping: %s%s", strings.Join(before, ", "), later)
 	}
 }
 
-// precedes reports whether a chain sees incoming packets before ours, or at the same priority and perhaps before.
-func (e *exam) precedes(c *nftables.Chain) bool {
+// mayPrecedeUs reports whether a chain sees incoming packets before ours, or at the same priority and perhaps before.
+func (e *exam) mayPrecedeUs(c *nftables.Chain) bool {
 	if c.Hooknum == nil || c.Table == nil || c.Table.Family == nftables.TableFamilyINet &&
-		(c.Table.Name == e.cfg.Firewall.Table || c.Table.Name == e.scratch()) {
+		(c.Table.Name == e.cfg.Firewall.Table || c.Table.Name == e.scratchTableName()) {
 		return false
 	}
 	switch c.Table.Family {
@@ -89,14 +93,14 @@ func (e *exam) precedes(c *nftables.Chain) bool {
 		(c.Priority == nil || int(*c.Priority) <= e.cfg.Firewall.Priority)
 }
 
-// takes reports whether a chain, or one that it jumps to, may keep packets from going on.
-func takes(k *link, c *nftables.Chain) bool {
+// chainMayDrop reports whether a chain, or one that it jumps to, may keep packets from going on.
+func chainMayDrop(k *netlinkConn, c *nftables.Chain) bool {
 	if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
 		return true
 	}
 	seen := map[string]bool{}
-	var look func(name string) bool
-	look = func(name string) bool {
+	var mayDrop func(name string) bool
+	mayDrop = func(name string) bool {
 		if seen[name] || len(seen) > 1000 {
 			return false
 		}
@@ -105,13 +109,13 @@ func takes(k *link, c *nftables.Chain) bool {
 		if err != nil {
 			return false
 		}
-		return slices.ContainsFunc(rules, func(r *nftables.Rule) bool { return keeps(r, look) })
+		return slices.ContainsFunc(rules, func(r *nftables.Rule) bool { return ruleMayDrop(r, mayDrop) })
 	}
-	return look(c.Name)
+	return mayDrop(c.Name)
 }
 
-// keeps reports whether a rule may keep a packet; jump asks about another chain.
-func keeps(r *nftables.Rule, jump func(chain string) bool) bool {
+// ruleMayDrop reports whether a rule may keep a packet; jump asks about another chain.
+func ruleMayDrop(r *nftables.Rule, jump func(chain string) bool) bool {
 	for _, x := range r.Exprs {
 		switch x := x.(type) {
 		case *expr.Verdict:
@@ -126,7 +130,7 @@ func keeps(r *nftables.Rule, jump func(chain string) bool) bool {
 	return false
 }
 
-func flowtables(k *link) []string {
+func flowtableNames(k *netlinkConn) []string {
 	all, err := k.lib.ListTables()
 	if err != nil {
 		return nil
@@ -138,31 +142,17 @@ func flowtables(k *link) []string {
 			continue
 		}
 		for _, f := range flows {
-			list = append(list, fmt.Sprintf("%s %s %s", family(t.Family), t.Name, f.Name))
+			list = append(list, fmt.Sprintf("%s %s %s", nftrace.FamilyName(t.Family), t.Name, f.Name))
 		}
 	}
 	return list
 }
 
-func family(f nftables.TableFamily) string {
-	switch f {
-	case nftables.TableFamilyINet:
-		return "inet"
-	case nftables.TableFamilyIPv4:
-		return "ip"
-	case nftables.TableFamilyIPv6:
-		return "ip6"
-	case nftables.TableFamilyNetdev:
-		return "netdev"
-	}
-	return fmt.Sprintf("family %d", f)
-}
-
-// legacy lists the tables of iptables-legacy and ip6tables-legacy that are in use.
-func (e *exam) legacy() []string {
+// legacyTables lists the tables of iptables-legacy and ip6tables-legacy that are in use.
+func (e *exam) legacyTables() []string {
 	var list []string
 	for _, file := range []string{"net/ip_tables_names", "net/ip6_tables_names"} {
-		b, err := os.ReadFile(filepath.Join(e.proc, file))
+		b, err := os.ReadFile(filepath.Join(e.procFolder, file))
 		if err != nil {
 			continue // the module is not loaded
 		}

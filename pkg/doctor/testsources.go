@@ -12,23 +12,23 @@ import (
 )
 
 // allowedAll is what to do where no address is left to try with.
-const allowedAll = "ringwall list allow: such a list protects attackers too; name the networks that you mean"
+const fixAllAllowed = "ringwall list allow: such a list protects attackers too; name the networks that you mean"
 
 // nobodys are networks that are nobody's: TEST-NET-1 to 3 (RFC 5737), and 2001:db8::/32 (RFC 3849) and 3fff::/20 (RFC
 // 9637). There are several because people copy them from examples: into their allow list, say.
 var (
-	nobodys4 = []netip.Prefix{
+	documentation4 = []netip.Prefix{
 		netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"),
 		netip.MustParsePrefix("203.0.113.0/24"),
 	}
-	nobodys6 = []netip.Prefix{
+	documentation6 = []netip.Prefix{
 		netip.MustParsePrefix("2001:db8:d0c7::/48"), netip.MustParsePrefix("3fff:d0c7::/32"),
 		netip.MustParsePrefix("2001:db8:1::/48"),
 	}
 )
 
-// trials are the sources of one family that a ban may be tried with, best first.
-func trials(networks []netip.Prefix) (list []netip.Prefix) {
+// testSources are the sources of one family that a ban may be tried with, best first.
+func testSources(networks []netip.Prefix) (list []netip.Prefix) {
 	for _, network := range networks {
 		for n := byte(254); n > 0; n-- {
 			a := network.Addr().As16()
@@ -44,14 +44,14 @@ func trials(networks []netip.Prefix) (list []netip.Prefix) {
 	return list
 }
 
-// free chooses one address of each family that is neither banned already, nor this machine's or its gateway's, nor
-// allowed: some networks do use them, and a ban of such an address proves nothing. A nil check stands for an empty
-// table.
-func (e *exam) free(check *firewall.Check) ([]netip.Prefix, error) {
-	covered := e.covered()
+// chooseTestSources chooses one address of each family that is neither banned already, nor this machine's or its
+// gateway's, nor allowed: some networks do use them, and a ban of such an address proves nothing. A nil check stands
+// for an empty table.
+func (e *exam) chooseTestSources(check *firewall.Check) ([]netip.Prefix, error) {
+	covered := e.exemptPrefixes()
 	var chosen []netip.Prefix
-	for _, networks := range [][]netip.Prefix{nobodys4, nobodys6} {
-		list := trials(networks)
+	for _, networks := range [][]netip.Prefix{documentation4, documentation6} {
+		list := testSources(networks)
 		i := slices.IndexFunc(list, func(p netip.Prefix) bool {
 			if slices.ContainsFunc(covered, p.Overlaps) {
 				return false
@@ -74,10 +74,10 @@ func (e *exam) free(check *firewall.Check) ([]netip.Prefix, error) {
 	return chosen, nil
 }
 
-// covered lists what no ban may be tried with: what is this machine's, and what the file or the daemon allows.
-func (e *exam) covered() []netip.Prefix {
+// exemptPrefixes lists what no ban may be tried with: what is this machine's, and what the file or the daemon allows.
+func (e *exam) exemptPrefixes() []netip.Prefix {
 	var list []netip.Prefix
-	for p := range e.own {
+	for p := range e.ownPrefixes {
 		list = append(list, p)
 	}
 	for _, a := range e.cfg.Policy.Allow {

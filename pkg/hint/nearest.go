@@ -1,9 +1,9 @@
-// Package spelling guesses which word a person meant: a key of the configuration, a command, a flag.
-package spelling
+package hint
 
 import "strings"
 
-// Nearest returns the candidate that word was probably meant to be, or "".
+// Nearest returns the candidate that a mistyped word was probably meant to be, or "": of keys of the configuration,
+// commands, flags.
 func Nearest(word string, candidates []string) string {
 	if len(word) == 0 || len(word) > 64 {
 		return ""

@@ -20,11 +20,11 @@ const maxCompared = 256
 
 var errEnough = errors.New("doctor: enough bans to compare")
 
-// left counts the bans that the kernel holds while no daemon is there to tell of them: they still drop packets, a
-// customer's too.
-func (e *exam) left(s subject, k *link) {
+// examineBans compares the daemon's bans with the kernel. Where no daemon runs it counts those that are in the
+// kernel: they still drop packets, a customer's too, and nobody tells of them.
+func (e *exam) examineBans(s subject, k *netlinkConn) {
 	if e.daemon != nil {
-		e.compared(s)
+		e.compareBans(s)
 		return
 	}
 	if _, err := k.lib.ListTableOfFamily(e.cfg.Firewall.Table, nftables.TableFamilyINet); err != nil {
@@ -32,10 +32,10 @@ func (e *exam) left(s subject, k *link) {
 	}
 	fix := "systemctl start ringwall takes them over\nto end them all without it: nft delete table inet " +
 		e.cfg.Firewall.Table
-	bans, err := e.standing()
+	bans, err := e.bansInKernel()
 	switch {
 	case err != nil:
-		s.warn("bans", fix, "what an earlier run left in the kernel cannot be counted: %s", text(err))
+		s.warn("bans", fix, "what an earlier run left in the kernel cannot be counted: %s", errorLine(err))
 	case len(bans) > 0:
 		s.warn("bans", fix, "%s of an earlier run still drop packets, and end by themselves; nobody new is banned",
 			humanize.Plural(len(bans), "ban", "bans"))
@@ -44,9 +44,9 @@ func (e *exam) left(s subject, k *link) {
 	}
 }
 
-// standing lists the bans that are in the kernel.
-func (e *exam) standing() ([]firewall.Element, error) {
-	t, err := firewall.Open(e.table())
+// bansInKernel lists the bans that are in the kernel.
+func (e *exam) bansInKernel() ([]firewall.Element, error) {
+	t, err := firewall.Open(e.tableConfig())
 	if err != nil {
 		return nil, err
 	}
@@ -54,28 +54,28 @@ func (e *exam) standing() ([]firewall.Element, error) {
 	return t.Elements(firewall.Ban)
 }
 
-// compared looks for what the daemon calls banned in the kernel itself. What is missing is asked for twice, since a
-// ban may just have begun or ended.
-func (e *exam) compared(s subject) {
+// compareBans looks up in the kernel what the daemon calls banned. It asks again while one is missing, since a ban
+// may just have begun or ended.
+func (e *exam) compareBans(s subject) {
 	if e.daemon.Mode != string(config.Enforce) || e.daemon.Kernel.DryRun || !e.daemon.Kernel.OK || e.client == nil {
 		return // said elsewhere
 	}
-	missing, err := e.missing()
+	missing, err := e.bansNotInKernel()
 	for try := 0; err == nil && len(missing) > 0 && try < settleTries; try++ {
 		time.Sleep(settleTime)
-		missing, err = e.missing()
+		missing, err = e.bansNotInKernel()
 	}
 	switch {
 	case err != nil:
-		s.warn("bans", "ringwall list bans", "they could not be compared with the kernel: %s", text(err))
+		s.warn("bans", "ringwall list bans", "they could not be compared with the kernel: %s", errorLine(err))
 	case len(missing) > 0:
 		s.fail("bans", "systemctl restart ringwall; bans stay", "%s in force for the daemon and not in the kernel: %s",
 			humanize.Plural(len(missing), "ban is", "bans are"), strings.Join(missing[:min(len(missing), 5)], ", "))
 	}
 }
 
-// missing names bans, of those that were compared, that the kernel does not have.
-func (e *exam) missing() ([]string, error) {
+// bansNotInKernel lists which of the daemon's first maxCompared bans the kernel does not have.
+func (e *exam) bansNotInKernel() ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*e.Wait)
 	defer cancel()
 	var bans []ban.Ban
@@ -89,14 +89,14 @@ func (e *exam) missing() ([]string, error) {
 	if err != nil && !errors.Is(err, errEnough) {
 		return nil, err
 	}
-	t, err := firewall.Open(e.table())
+	t, err := firewall.Open(e.tableConfig())
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = t.Close() }()
 	var list []string
 	for _, b := range bans {
-		if there, err := held(t, b); err != nil {
+		if there, err := hasBan(t, b); err != nil {
 			return nil, err
 		} else if !there {
 			list = append(list, b.Prefix.String())
@@ -105,9 +105,10 @@ func (e *exam) missing() ([]string, error) {
 	return list, nil
 }
 
-// held says whether a ban is in the kernel, if it should be. Networks of odd lengths lie there in pieces, merged with
-// others; only who wrote them knows which, so they are passed over.
-func held(t *firewall.Table, b ban.Ban) (bool, error) {
+// hasBan reports whether a ban is in the kernel. It says yes for an observed ban, which should not be, and for
+// networks of other lengths than a source has: the kernel holds them in pieces, merged with others, and only who
+// wrote them knows which.
+func hasBan(t *firewall.Table, b ban.Ban) (bool, error) {
 	p := b.Prefix
 	if b.Observed || p.Addr().Is4() && p.Bits() != 32 && p.Bits() != 24 ||
 		p.Addr().Is6() && p.Bits() != 64 && p.Bits() != 128 {

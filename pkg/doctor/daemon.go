@@ -12,40 +12,42 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// How often, and how long apart, a daemon is asked whose table is not in place.
+// How often, and how far apart, a daemon is asked whose table is not in place, or which is about to log in.
 const (
 	settleTries = 8
 	settleTime  = 250 * time.Millisecond
-	// youth is the time, in seconds, in which a daemon may still be about to log in: people ask right after its start.
-	youth = 10
+	// startupSeconds is the time since its start in which a daemon may still be about to log in: people ask right
+	// after its start.
+	startupSeconds = 10
 )
 
-// running asks the daemon, if there is one, how it is.
-func (e *exam) running(ctx context.Context) {
-	s := e.on("")
+// examineDaemon asks the daemon, if one runs, for its status, and reports what the status says.
+func (e *exam) examineDaemon(ctx context.Context) {
+	s := e.subjectNamed("")
 	e.client = &api.Client{Socket: e.cfg.Control.Socket}
-	st, err := e.settled(ctx)
+	st, err := e.settledStatus(ctx)
 	var why *api.Error
 	switch {
 	case err == nil:
 	case errors.Is(err, api.ErrNotRunning):
-		s.fail("daemon", "when all else is well: systemctl enable --now ringwall\nwhere it does not stay up: journalctl -u ringwall -n 20",
-			"does not run (%s): whoever attacks from now on is not banned; the rest is tried from here", text(err))
+		s.fail("daemon", "when all else is well: systemctl enable --now ringwall\nwhere it does not stay up: "+
+			"journalctl -u ringwall -n 20",
+			"does not run (%s): whoever attacks from now on is not banned; the rest is tried from here", errorLine(err))
 		return
 	case errors.As(err, &why):
 		// Also where this user may not ask it: what was not seen to work is not called so.
-		s.fail("daemon", why.Try, "cannot be asked, so whether it protects is not known: %s", text(err))
+		s.fail("daemon", why.Try, "cannot be asked, so whether it protects is not known: %s", errorLine(err))
 		return
 	default:
-		s.fail("daemon", "systemctl status ringwall", "cannot be asked: %s", text(err))
+		s.fail("daemon", "systemctl status ringwall", "cannot be asked: %s", errorLine(err))
 		return
 	}
 	e.daemon = &st
 	s.ok("daemon", "runs: version %s, pid %d, for %s", printable.String(st.Version), st.PID,
-		short(time.Duration(st.Uptime*float64(time.Second))))
-	e.inForce(s, st)
+		roughDuration(time.Duration(st.Uptime*float64(time.Second))))
+	e.compareConfigFile(s, st)
 	for _, p := range st.PBXs {
-		about := e.on(p.Name)
+		about := e.subjectNamed(p.Name)
 		if !p.Up {
 			about.fail("heard", p.Try, "the daemon does not hear this Asterisk: %s", printable.Line(p.LastError))
 			continue
@@ -65,7 +67,7 @@ func (e *exam) running(ctx context.Context) {
 		}
 		about.ok("heard", "the daemon has heard %s, the last one %s after it happened",
 			humanize.Plural(int(p.Events), "event", "events"),
-			short(time.Duration(p.Lag*float64(time.Second))))
+			roughDuration(time.Duration(p.Lag*float64(time.Second))))
 	}
 	switch k := st.Kernel; {
 	case k.DryRun:
@@ -80,7 +82,8 @@ func (e *exam) running(ctx context.Context) {
 		s.ok("bans", "%d in force, all of them in the kernel", k.Desired)
 	}
 	if st.LeavesOut() {
-		s.fail("limits", "ringwall status names the bound; a higher one in policy.limits, then: systemctl reload ringwall",
+		s.fail("limits", "ringwall status names the bound; a higher one in policy.limits, then: systemctl reload "+
+			"ringwall",
 			"within the last minutes attackers were not banned, because bans are at a bound of policy.limits")
 	}
 	for _, w := range st.Warnings {
@@ -88,16 +91,16 @@ func (e *exam) running(ctx context.Context) {
 	}
 }
 
-// settled asks until the table is as it should be, and each Asterisk has let the daemon in or has not: at its start,
-// and after somebody's change, the daemon needs a moment.
-func (e *exam) settled(ctx context.Context) (api.Status, error) {
+// settledStatus asks until the table is as it should be, and each Asterisk has let the daemon in or has not: at its
+// start, and after somebody's change, the daemon needs a moment.
+func (e *exam) settledStatus(ctx context.Context) (api.Status, error) {
 	for try := 0; ; try++ {
 		st, err := e.client.Status(ctx)
 		if err != nil {
 			return st, err
 		}
 		built := st.Kernel.OK || st.Kernel.DryRun || try >= settleTries
-		if built && (st.Uptime > youth || !slices.ContainsFunc(st.PBXs, underWay)) {
+		if built && (st.Uptime > startupSeconds || !slices.ContainsFunc(st.PBXs, stillConnecting)) {
 			return st, nil
 		}
 		timer := time.NewTimer(settleTime)
@@ -110,11 +113,11 @@ func (e *exam) settled(ctx context.Context) (api.Status, error) {
 	}
 }
 
-// underWay says whether the daemon is about to log in there, or waits for the first event.
-func underWay(p api.PBXStatus) bool { return p.LastError == "" && (!p.Up || p.Events == 0) }
+// stillConnecting says whether the daemon is about to log in there, or waits for the first event.
+func stillConnecting(p api.PBXStatus) bool { return p.LastError == "" && (!p.Up || p.Events == 0) }
 
-// inForce compares the daemon's configuration with the file that was examined.
-func (e *exam) inForce(s subject, st api.Status) {
+// compareConfigFile compares the daemon's configuration with the file that was examined.
+func (e *exam) compareConfigFile(s subject, st api.Status) {
 	switch {
 	case st.Config.Error != "":
 		s.fail("daemon", "mend it, then: systemctl reload ringwall", "%s", printable.Line(st.Config.Fault()))
@@ -130,8 +133,8 @@ func sameFile(a, b string) bool {
 	return err1 == nil && err2 == nil && x == y
 }
 
-// pbx is what the daemon says about an Asterisk, or nil.
-func (e *exam) pbx(name string) *api.PBXStatus {
+// pbxStatus is what the daemon says about an Asterisk, or nil.
+func (e *exam) pbxStatus(name string) *api.PBXStatus {
 	if e.daemon == nil {
 		return nil
 	}

@@ -18,42 +18,42 @@ import (
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
-// leastSpace is what the state should have on its disk.
+// leastSpace is the free space, in bytes, that the disk of the state file should have.
 const leastSpace = 64 << 20
 
-// account is the user that the daemon runs as, or would.
-type account struct {
-	name string
-	uid  uint32
-	gids []uint32
-	self bool // this process may be asked instead of the mode bits
+// unixUser is the user that the daemon runs as, or would.
+type unixUser struct {
+	name     string
+	uid      uint32
+	gids     []uint32
+	isCaller bool // this process may be asked instead of the mode bits
 }
 
-// places looks where the daemon writes: state and socket.
-func (e *exam) places(context.Context) {
-	who := e.whoRuns()
-	e.statePlace(who)
-	e.socketPlace(who)
+// examineFolders looks where the daemon writes: state and socket.
+func (e *exam) examineFolders(context.Context) {
+	who := e.daemonUser()
+	e.examineStateFolder(who)
+	e.examineSocketFolder(who)
 }
 
-// whoRuns is the running daemon's user, else that of the packaged unit, else whoever asks.
-func (e *exam) whoRuns() account {
+// daemonUser is the running daemon's user, else that of the packaged unit, else whoever asks.
+func (e *exam) daemonUser() unixUser {
 	if e.daemon != nil {
-		if info, err := os.Stat(filepath.Join(e.proc, strconv.Itoa(e.daemon.PID))); err == nil {
+		if info, err := os.Stat(filepath.Join(e.procFolder, strconv.Itoa(e.daemon.PID))); err == nil {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				return named(strconv.FormatUint(uint64(st.Uid), 10))
+				return unixUserOf(strconv.FormatUint(uint64(st.Uid), 10))
 			}
 		}
 	}
 	if u, err := user.Lookup("ringwall"); err == nil {
-		return named(u.Uid)
+		return unixUserOf(u.Uid)
 	}
-	return named(strconv.Itoa(os.Geteuid()))
+	return unixUserOf(strconv.Itoa(os.Geteuid()))
 }
 
-func named(uid string) account {
+func unixUserOf(uid string) unixUser {
 	n, _ := strconv.ParseUint(uid, 10, 32)
-	a := account{name: "uid " + uid, uid: uint32(n), self: int(n) == os.Geteuid()}
+	a := unixUser{name: "uid " + uid, uid: uint32(n), isCaller: int(n) == os.Geteuid()}
 	if u, err := user.LookupId(uid); err == nil {
 		a.name = u.Username
 		ids, _ := u.GroupIds() // without them fewer folders count as writable
@@ -66,17 +66,17 @@ func named(uid string) account {
 	return a
 }
 
-// errUnseen is about a folder of which this user sees nothing.
-var errUnseen = errors.New("not to be seen by this user")
+// errNotVisible says that the caller may not look into a folder, so that its mode is not known.
+var errNotVisible = errors.New("not to be seen by this user")
 
-// mayWrite reports whether the account may write what is at path, as far as mode bits say.
-func (a account) mayWrite(path string) error {
-	if a.self {
+// mayWrite returns nil where the user may write what is at path, as far as mode bits say.
+func (a unixUser) mayWrite(path string) error {
+	if a.isCaller {
 		return unix.Access(path, unix.W_OK)
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); errors.Is(err, unix.EACCES) {
-		return errUnseen
+		return errNotVisible
 	} else if err != nil {
 		return err
 	}
@@ -99,8 +99,8 @@ func (a account) mayWrite(path string) error {
 	return nil
 }
 
-func (e *exam) statePlace(who account) {
-	s, path := e.on(""), e.cfg.State.Path
+func (e *exam) examineStateFolder(who unixUser) {
+	s, path := e.subjectNamed(""), e.cfg.State.Path
 	dir := filepath.Dir(path)
 	create := fmt.Sprintf("install -d -m 0700 -o %s %s", who.name, dir)
 	info, err := os.Stat(dir)
@@ -112,7 +112,7 @@ func (e *exam) statePlace(who account) {
 		s.skip("state", "sudo ringwall doctor", "this user may not look into %s", dir)
 		return
 	case err != nil:
-		s.fail("state", create, "%s: %s", dir, text(err))
+		s.fail("state", create, "%s: %s", dir, errorLine(err))
 		return
 	case !info.IsDir():
 		s.fail("state", create, "%s is no folder", dir)
@@ -121,14 +121,14 @@ func (e *exam) statePlace(who account) {
 	for _, p := range []string{dir, path} {
 		err := who.mayWrite(p)
 		switch {
-		case err == nil, errors.Is(err, fs.ErrNotExist) && p == path, errors.Is(err, errUnseen) && p == path:
+		case err == nil, errors.Is(err, fs.ErrNotExist) && p == path, errors.Is(err, errNotVisible) && p == path:
 		case errors.Is(err, unix.EROFS):
 			s.fail("state", "mount it writable, or another state.path",
 				"%s is on a disk that is mounted read-only: a restart would forget bans and trust", p)
 			return
 		default:
 			s.fail("state", fmt.Sprintf("chown -R %s %s", who.name, dir),
-				"%s cannot be written by %s: a restart would forget bans and trust (%s)", p, who.name, text(err))
+				"%s cannot be written by %s: a restart would forget bans and trust (%s)", p, who.name, errorLine(err))
 			return
 		}
 	}
@@ -146,8 +146,8 @@ func (e *exam) statePlace(who account) {
 	s.ok("state", "%s can write %s", who.name, dir)
 }
 
-func (e *exam) socketPlace(who account) {
-	s, path, group := e.on(""), e.cfg.Control.Socket, e.cfg.Control.Group
+func (e *exam) examineSocketFolder(who unixUser) {
+	s, path, group := e.subjectNamed(""), e.cfg.Control.Socket, e.cfg.Control.Group
 	if group != "" {
 		if _, err := user.LookupGroup(group); err != nil {
 			s.fail("socket", "groupadd "+printable.String(group)+", or control.group: \"\"",
@@ -174,6 +174,6 @@ func (e *exam) socketPlace(who account) {
 		s.warn("socket", fmt.Sprintf("install -d -m 0755 -o %s %s", who.name, dir), "%s does not exist", dir)
 	default:
 		s.warn("socket", fmt.Sprintf("chown %s %s, or another control.socket", who.name, dir),
-			"%s cannot make a socket in %s: %s", who.name, dir, text(err))
+			"%s cannot make a socket in %s: %s", who.name, dir, errorLine(err))
 	}
 }

@@ -42,30 +42,30 @@ func TestWhoAnswersAsHTTPManager(t *testing.T) {
 				}
 				s := start(row.h)
 				defer s.Close()
-				client := prober()
+				client := probeClient()
 				if got := answersRawman(t.Context(), client, s.URL); got != row.want {
 					t.Errorf("%t", got)
 				}
 			})
 		}
 	}
-	if answersRawman(t.Context(), prober(), "http://"+closed(t)) {
+	if answersRawman(t.Context(), probeClient(), "http://"+closed(t)) {
 		t.Error("nobody answered")
 	}
-	if answersRawman(t.Context(), prober(), "http://"+speaker("SSH-2.0\r\n")(t)) {
+	if answersRawman(t.Context(), probeClient(), "http://"+speaker("SSH-2.0\r\n")(t)) {
 		t.Error("SSH answered")
 	}
 }
 
 func TestWhoAnswersAsManager(t *testing.T) {
-	if manager(t.Context(), serve(t, amiserver.User{}), false) != answers {
+	if probeManager(t.Context(), serve(t, amiserver.User{}), false) != answers {
 		t.Error("an AMI was not recognised")
 	}
-	if manager(t.Context(), speaker("220 mail\r\n")(t), false) != silence ||
-		manager(t.Context(), closed(t), false) != silence {
+	if probeManager(t.Context(), speaker("220 mail\r\n")(t), false) != silence ||
+		probeManager(t.Context(), closed(t), false) != silence {
 		t.Error("something else was")
 	}
-	if manager(t.Context(), hangup(t), false) != hangsUp {
+	if probeManager(t.Context(), hangup(t), false) != hangsUp {
 		t.Error("an AMI whose authlimit is reached was not recognised")
 	}
 }
@@ -111,10 +111,11 @@ func TestAnAMIThatGreetsNobodyIsNotTakenForUnreachable(t *testing.T) {
 				t.Fatal(err)
 			}
 			e := &exam{}
-			e.boundTo(t.Context(), e.on("pbx"), config.Asterisk{}, []netip.Addr{netip.MustParseAddr(host)}, port)
-			list := of(e.list, bound)
+			e.examineBindAddress(t.Context(), e.subjectNamed("pbx"), config.Asterisk{},
+				[]netip.Addr{netip.MustParseAddr(host)}, port)
+			list := of(e.checks, checkBindAddress)
 			if len(list) != 1 {
-				t.Fatalf("%+v", e.list)
+				t.Fatalf("%+v", e.checks)
 			}
 			is(t, list[0], row.want, row.words...)
 		})
@@ -122,7 +123,7 @@ func TestAnAMIThatGreetsNobodyIsNotTakenForUnreachable(t *testing.T) {
 }
 
 func TestWhereAnAsteriskIs(t *testing.T) {
-	e := &exam{Options: Options{Wait: time.Minute}, own: map[netip.Prefix]string{
+	e := &exam{Options: Options{Wait: time.Minute}, ownPrefixes: map[netip.Prefix]string{
 		netip.MustParsePrefix("203.0.113.7/32"): "own address",
 		netip.MustParsePrefix("203.0.113.1/32"): "default gateway",
 		netip.MustParsePrefix("fe80::7/128"):    "own address", netip.MustParsePrefix("127.0.0.1/32"): "own address",
@@ -133,11 +134,11 @@ func TestWhereAnAsteriskIs(t *testing.T) {
 		"198.51.100.1": false, "localhost": true,
 		"fe80::7%eth0": true,
 	} {
-		if a, local := e.whereIs(t.Context(), host); local != want || !a.IsValid() {
+		if a, local := e.resolveManager(t.Context(), host); local != want || !a.IsValid() {
 			t.Errorf("%s is %v, local %t", host, a, local)
 		}
 	}
-	if list := e.outside(); len(list) != 1 || list[0] != netip.MustParseAddr("203.0.113.7") {
+	if list := e.reachableAddresses(); len(list) != 1 || list[0] != netip.MustParseAddr("203.0.113.7") {
 		t.Errorf("outside: %v", list)
 	}
 }
@@ -147,17 +148,17 @@ func TestNamesOfTheAllowListAreResolved(t *testing.T) {
 	defer cancel()
 	e := &exam{Options: Options{ConfigPath: file(t, "127.0.0.1:1",
 		"policy: {allow: [localhost.localdomain, no-such-host.invalid, 192.0.2.0/24]}\n"), Wait: 2 * time.Second}}
-	e.lookUp = func(_ context.Context, _, host string) ([]netip.Addr, error) { // no name server is asked, which may be slow
+	e.lookupHost = func(_ context.Context, _, host string) ([]netip.Addr, error) { // no name server is asked, which may be slow
 		if host == "localhost.localdomain" {
 			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
 		}
 		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 	}
-	e.configuration(ctx)
-	e.judgement(ctx)
-	list := of(e.list, "allow")
+	e.examineConfiguration(ctx)
+	e.examinePolicy(ctx)
+	list := of(e.checks, "allow")
 	if len(list) != 2 {
-		t.Fatalf("%+v", e.list)
+		t.Fatalf("%+v", e.checks)
 	}
 	is(t, list[1], Warn, "no-such-host.invalid", "policy.allow")
 }

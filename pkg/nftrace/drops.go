@@ -1,0 +1,171 @@
+package nftrace
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+)
+
+// Bounds of one look: a machine with tens of thousands of rules must not keep anybody busy.
+const (
+	maxSources = 64
+	maxSteps   = 2_000_000 // rules that are followed, of all packets: about a second
+	maxChains  = 100       // that one packet comes through
+)
+
+// Question is what is asked of the rules.
+type Question struct {
+	NetNS   int            // descriptor of the network namespace; 0: that of this process
+	Sources []netip.Prefix // the first 64 are looked at
+	Ports   []Port         // to which they send
+	Ignore  []string       // tables of family inet that are the asker's own
+	Forward bool           // the packets are for another machine or a container: chains at the input hook do not see them
+}
+
+// Port is where packets go.
+type Port struct {
+	Protocol byte // unix.IPPROTO_UDP or unix.IPPROTO_TCP
+	Number   uint16
+}
+
+// Drop is a source of which no first packet gets through a chain, to whichever of the ports.
+type Drop struct {
+	Source netip.Prefix
+	Chain  string // such as "inet filter input"
+}
+
+// Drops follows the first packet of each source to each port. Of a rule that it does not understand it believes that
+// it lets the packet through, and of a network it says only what is so for all its addresses: whom it names is kept
+// out. What xtables of before nf_tables (iptables-legacy) drop is not seen.
+func Drops(q Question) ([]Drop, error) {
+	if len(q.Sources) == 0 || len(q.Ports) == 0 {
+		return nil, nil
+	}
+	lib, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(q.NetNS))
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	defer func() { _ = lib.CloseLasting() }()
+	chains, err := lib.ListChains()
+	if err != nil {
+		return nil, fmt.Errorf("list the kernel's chains: %w", err)
+	}
+	chains = slices.DeleteFunc(chains, func(c *nftables.Chain) bool { return !q.sees(c) })
+	slices.SortStableFunc(chains, func(a, b *nftables.Chain) int { // prerouting is before input
+		return int(*a.Hooknum) - int(*b.Hooknum)
+	})
+	r := &ruleset{lib: lib, rules: make(map[chainKey][]*nftables.Rule), sets: make(map[chainKey]*nftables.Set)}
+	var drops []Drop
+	for _, source := range q.Sources[:min(len(q.Sources), maxSources)] {
+		if c := r.dropper(chains, source, q.Ports); c != nil {
+			drops = append(drops, Drop{source, FamilyName(c.Table.Family) + " " + c.Table.Name + " " + c.Name})
+		}
+	}
+	return drops, nil
+}
+
+// sees reports whether a chain of somebody else's sees the packets.
+func (q *Question) sees(c *nftables.Chain) bool {
+	if c.Hooknum == nil || c.Table == nil ||
+		c.Table.Family == nftables.TableFamilyINet && slices.Contains(q.Ignore, c.Table.Name) {
+		return false
+	}
+	switch c.Table.Family {
+	case nftables.TableFamilyINet, nftables.TableFamilyIPv4, nftables.TableFamilyIPv6:
+		return *c.Hooknum == *nftables.ChainHookPrerouting || !q.Forward && *c.Hooknum == *nftables.ChainHookInput
+	}
+	return false
+}
+
+// dropper is the chain that drops what a source sends to each of the ports, or nil.
+func (r *ruleset) dropper(chains []*nftables.Chain, source netip.Prefix, ports []Port) *nftables.Chain {
+	redirected := make(map[Port]bool) // by address translation, perhaps: then the input hook may not see it
+	for _, c := range chains {
+		dropped := 0
+		for _, at := range ports {
+			if redirected[at] && *c.Hooknum == *nftables.ChainHookInput {
+				break
+			}
+			p := packet{ruleset: r, source: source.Masked(), to: at}
+			switch p.meets(c) {
+			case dropsPacket:
+				dropped++
+				continue
+			case passesPerhaps:
+				redirected[at] = redirected[at] || c.Type == nftables.ChainTypeNAT
+			}
+			if c.Type != nftables.ChainTypeNAT { // of those, each port matters
+				break
+			}
+		}
+		if dropped == len(ports) {
+			return c
+		}
+	}
+	return nil
+}
+
+// ruleset is what was asked of the kernel so far.
+type ruleset struct {
+	lib   *nftables.Conn
+	rules map[chainKey][]*nftables.Rule // nil where they cannot be had
+	sets  map[chainKey]*nftables.Set    // the same
+	steps int
+}
+
+// chainKey names a chain or a set.
+type chainKey struct {
+	family      nftables.TableFamily
+	table, name string
+}
+
+// rulesOf are the rules of a chain; ok is false where they cannot be had.
+func (r *ruleset) rulesOf(table *nftables.Table, chain string) (rules []*nftables.Rule, ok bool) {
+	k := chainKey{table.Family, table.Name, chain}
+	rules, known := r.rules[k]
+	if !known {
+		var err error
+		if rules, err = r.lib.GetRules(table, &nftables.Chain{Name: chain, Table: table}); err != nil {
+			rules = nil
+		} else if rules == nil {
+			rules = []*nftables.Rule{}
+		}
+		r.rules[k] = rules
+	}
+	return rules, rules != nil
+}
+
+// set is a set, or nil.
+func (r *ruleset) set(table *nftables.Table, name string) *nftables.Set {
+	k := chainKey{table.Family, table.Name, name}
+	s, known := r.sets[k]
+	if !known {
+		var err error
+		if s, err = r.lib.GetSetByName(table, name); err != nil {
+			s = nil
+		}
+		r.sets[k] = s
+	}
+	return s
+}
+
+// FamilyName is how nft calls a family of tables.
+func FamilyName(f nftables.TableFamily) string {
+	switch f {
+	case nftables.TableFamilyINet:
+		return "inet"
+	case nftables.TableFamilyIPv4:
+		return "ip"
+	case nftables.TableFamilyIPv6:
+		return "ip6"
+	case nftables.TableFamilyARP:
+		return "arp"
+	case nftables.TableFamilyBridge:
+		return "bridge"
+	case nftables.TableFamilyNetdev:
+		return "netdev"
+	}
+	return fmt.Sprint("family ", f)
+}

@@ -1,0 +1,247 @@
+package nftrace
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
+	"golang.org/x/sys/unix"
+)
+
+// packet is the first one of a source, from outside. What is not known of it no rule is believed about.
+type packet struct {
+	*ruleset
+	source netip.Prefix // masked; of a network, any of its addresses
+	to     Port
+	chains int // that it came through
+}
+
+// fate is what becomes of a packet in a chain.
+type fate int
+
+const (
+	goesOn fate = iota
+	leavesChain
+	passesPerhaps
+	dropsPacket
+)
+
+// answer is what is known of a condition.
+type answer int
+
+const (
+	perhaps answer = iota
+	yes
+	no
+)
+
+// meets returns what becomes of the packet in a chain at a hook.
+func (p *packet) meets(c *nftables.Chain) fate {
+	if f := c.Table.Family; p.source.Addr().Is4() && f == nftables.TableFamilyIPv6 ||
+		p.source.Addr().Is6() && f == nftables.TableFamilyIPv4 {
+		return goesOn
+	}
+	f := p.follow(c.Table, c.Name)
+	if (f == goesOn || f == leavesChain) && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+		return dropsPacket
+	}
+	return f
+}
+
+func (p *packet) follow(table *nftables.Table, chain string) fate {
+	rules, ok := p.rulesOf(table, chain)
+	if p.chains++; !ok || p.chains > maxChains {
+		return passesPerhaps
+	}
+	for _, r := range rules {
+		if p.steps++; p.steps > maxSteps {
+			return passesPerhaps
+		}
+		switch f := p.rule(table, r); f {
+		case goesOn:
+		case leavesChain:
+			return goesOn
+		default:
+			return f
+		}
+	}
+	return goesOn
+}
+
+// rule returns what a rule does with the packet. Where it may match and may not, a drop is not certain, and anything
+// else may let it through.
+func (p *packet) rule(table *nftables.Table, r *nftables.Rule) fate {
+	registers := make(map[uint32]value)
+	matches := yes
+	for _, x := range r.Exprs {
+		verdict := passesPerhaps
+		switch x := x.(type) {
+		case *expr.Counter, *expr.Log:
+			continue
+		case *expr.Meta:
+			registers[x.Register] = p.meta(x)
+			continue
+		case *expr.Payload:
+			registers[x.DestRegister] = p.payload(x)
+			continue
+		case *expr.Ct:
+			registers[x.Register] = value{}
+			if x.Key == expr.CtKeySTATE {
+				registers[x.Register] = known(binary.NativeEndian.AppendUint32(nil, expr.CtStateBitNEW))
+			}
+			continue
+		case *expr.Bitwise:
+			registers[x.DestRegister] = registers[x.SourceRegister].masked(x)
+			continue
+		case *expr.Cmp:
+			matches = both(matches, registers[x.Register].compare(x.Op, x.Data))
+		case *expr.Range:
+			matches = both(matches, registers[x.Register].within(x))
+		case *expr.Lookup:
+			if x.IsDestRegSet { // a map of verdicts, or of values
+				return passesPerhaps
+			}
+			matches = both(matches, p.lookup(table, registers[x.SourceRegister], x))
+		case *expr.Match:
+			matches = both(matches, p.xtMatch(x))
+			clear(registers)
+		case *expr.Reject:
+			verdict = dropsPacket
+		case *expr.Target:
+			if x.Name == "REJECT" {
+				verdict = dropsPacket
+			}
+		case *expr.Verdict:
+			switch x.Kind {
+			case expr.VerdictDrop:
+				verdict = dropsPacket
+			case expr.VerdictReturn:
+				verdict = leavesChain
+			case expr.VerdictContinue:
+				verdict = goesOn
+			case expr.VerdictJump, expr.VerdictGoto:
+				if matches == no {
+					return goesOn
+				}
+				if verdict = p.follow(table, x.Chain); verdict == goesOn && x.Kind == expr.VerdictGoto {
+					verdict = leavesChain
+				}
+			}
+		case *expr.Limit, *expr.Fib, *expr.Socket, *expr.Connlimit, *expr.Exthdr, *expr.Quota, *expr.Rt, *expr.Dynset,
+			*expr.Byteorder:
+			matches = both(matches, perhaps)
+			clear(registers)
+		default: // address translation, queues and whatever else there will be
+			return passesPerhaps
+		}
+		switch x.(type) {
+		case *expr.Reject, *expr.Target, *expr.Verdict:
+			switch {
+			case matches == yes || verdict == passesPerhaps:
+				return verdict
+			case verdict == leavesChain:
+				return passesPerhaps
+			}
+			return goesOn
+		}
+		if matches == no {
+			return goesOn
+		}
+	}
+	return goesOn
+}
+
+func (p *packet) meta(x *expr.Meta) value {
+	switch {
+	case x.SourceRegister:
+	case x.Key == expr.MetaKeyNFPROTO && p.source.Addr().Is4():
+		return known([]byte{unix.NFPROTO_IPV4})
+	case x.Key == expr.MetaKeyNFPROTO:
+		return known([]byte{unix.NFPROTO_IPV6})
+	case x.Key == expr.MetaKeyL4PROTO:
+		return known([]byte{p.to.Protocol})
+	case x.Key == expr.MetaKeyIIFTYPE:
+		return known(binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))
+	case x.Key == expr.MetaKeyIIF, x.Key == expr.MetaKeyIIFNAME:
+		return value{outside: true}
+	}
+	return value{}
+}
+
+// payload returns what is known of bytes of the packet (RFC 791, 8200, 768, 9293).
+func (p *packet) payload(x *expr.Payload) value {
+	if x.OperationType == expr.PayloadWrite {
+		return value{}
+	}
+	low, high := p.source.Addr().AsSlice(), lastOf(p.source)
+	at, protocolAt := 12, 9
+	if p.source.Addr().Is6() {
+		at, protocolAt = 8, 6
+	}
+	offset, length := int(x.Offset), int(x.Len)
+	switch {
+	case x.Base == expr.PayloadBaseNetworkHeader && offset >= at && offset+length <= at+len(low):
+		return value{low: low[offset-at : offset-at+length], high: high[offset-at : offset-at+length]}
+	case x.Base == expr.PayloadBaseNetworkHeader && offset == protocolAt && length == 1:
+		return known([]byte{p.to.Protocol})
+	case x.Base == expr.PayloadBaseTransportHeader && offset == 2 && length == 2:
+		return known(binary.BigEndian.AppendUint16(nil, p.to.Number))
+	}
+	return value{}
+}
+
+// lastOf is the last address of a network.
+func lastOf(p netip.Prefix) []byte {
+	b := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < 8*len(b); bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return b
+}
+
+// lookup says whether the kernel has a value in a set.
+func (p *packet) lookup(table *nftables.Table, v value, x *expr.Lookup) answer {
+	if !v.certain() {
+		return perhaps
+	}
+	set := p.set(table, x.SetName)
+	if set == nil || set.IsMap || set.Concatenation {
+		return perhaps
+	}
+	found, err := p.contains(set, v.low)
+	if err != nil {
+		return perhaps
+	}
+	return certainly(found != x.Invert)
+}
+
+// xtMatch answers an extension of iptables, where it is the one by which fail2ban chooses ports: multiport
+// (include/uapi/linux/netfilter/xt_multiport.h, struct xt_multiport_v1).
+func (p *packet) xtMatch(x *expr.Match) answer {
+	const listAt, flagsAt, invertAt, destination, either = 2, 32, 47, 1, 2
+	info, ok := x.Info.(*xt.Unknown)
+	if x.Name != "multiport" || x.Rev != 1 || !ok || len(*info) <= invertAt {
+		return perhaps
+	}
+	b := *info
+	// Of "either" nothing is known where the destination is not among them.
+	if b[0] != destination && b[0] != either || b[1] > 15 {
+		return perhaps
+	}
+	found := false
+	for i := 0; i < int(b[1]); i++ {
+		from := binary.NativeEndian.Uint16(b[listAt+2*i:])
+		to := from
+		if b[flagsAt+i] != 0 && i+1 < int(b[1]) { // the next is the end of a range
+			i++
+			to = binary.NativeEndian.Uint16(b[listAt+2*i:])
+		}
+		found = found || from <= p.to.Number && p.to.Number <= to
+	}
+	if b[0] == either && !found {
+		return perhaps
+	}
+	return certainly(found != (b[invertAt] != 0))
+}
