@@ -51,6 +51,9 @@ func (j *judgement) judgeLogin() {
 	j.engine.recordLogin(id)
 	j.grantTrust(s, id)
 	j.forgiveFirstName()
+	if !known {
+		j.detectProxy()
+	}
 	// The source has just proven itself: a ban on evidence that could be forged, or for its neighbours' sake, is over.
 	if s == nil || s.banned {
 		if b := j.engine.activeBanOf(j.key); b != nil && !b.proven && !b.manual {

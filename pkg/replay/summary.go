@@ -35,6 +35,7 @@ type Summary struct {
 	Targeted      []Report
 	Guessing      []Report
 	NewPlaces     []Report
+	Proxies       []Report
 	Accounts      []AccountSummary // that failed most
 	Reasons       map[string]int64 // of tampering
 	Files         []FileSummary    // in the order in which they were played
@@ -60,6 +61,7 @@ type Customer struct {
 	Banned
 	Source            netip.Prefix `json:"source"` // that logged in; inside of Prefix, or around it
 	Accounts          []string     `json:"accounts"`
+	Through           int          `json:"accounts_count"` // different ones that logged in, up to 1000
 	Logins            int64        `json:"logins"`
 	FirstLogin        time.Time    `json:"first_login"`
 	LastLogin         time.Time    `json:"last_login"`
@@ -142,6 +144,7 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		Targeted      []Report         `json:"targeted"`
 		Guessing      []Report         `json:"guessing"`
 		NewPlaces     []Report         `json:"new_places,omitempty"`
+		Proxies       []Report         `json:"proxies,omitempty"`
 		Accounts      []AccountSummary `json:"top_accounts"`
 		Reasons       map[string]int64 `json:"tampered_reasons"`
 		Files         []FileSummary    `json:"files"`
@@ -150,7 +153,7 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		"summary", s.Events, s.Decoded, s.Repeated, s.NotUnderstood, s.Tampered, s.Sources, s.Bans, s.Trusted,
 		s.Observed, s.LoggedIn, s.Blocked, s.Passed, s.Skipped, s.Truncated, set(s.From), set(s.To), prefixes,
 		customers,
-		list(s.Misconfigured), list(s.Breaches), list(s.Targeted), list(s.Guessing), s.NewPlaces, list(s.Accounts),
+		list(s.Misconfigured), list(s.Breaches), list(s.Targeted), list(s.Guessing), s.NewPlaces, s.Proxies, list(s.Accounts),
 		s.Reasons, list(s.Files), list(s.Notes),
 	})
 }

@@ -3,6 +3,7 @@ package replay
 import (
 	"cmp"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"time"
@@ -18,7 +19,8 @@ const (
 	maxLogins      = 1 << 17 // sources with logins
 	maxBanned      = 1 << 17 // prefixes
 	maxReports     = 1 << 12
-	maxNames       = 8 // accounts of one source
+	maxNames       = 8    // accounts of one source
+	maxThrough     = 1000 // accounts of one source that are counted
 	topAccounts    = 20
 	noSuchAccount  = "<unknown>" // endpoint id of main/security_events.c for requests that no endpoint matches
 	boundHitFormat = "more than %d %s: those beyond are counted, not listed"
@@ -39,12 +41,14 @@ type login struct {
 	n           int64
 	locked      int64 // while banned
 	accounts    []string
+	names       map[uint64]struct{} // hashes of all names, up to maxThrough
 }
 
 type tally struct {
 	sum      *Summary
 	firewall config.Firewall
 	v6       int
+	seed     maphash.Seed // of login.names
 
 	sources map[key]seen
 	logins  map[key]*login
@@ -67,6 +71,7 @@ func newTally(p config.Policy, f config.Firewall) *tally {
 		sum:      &Summary{Reasons: map[string]int64{}},
 		firewall: f,
 		v6:       p.IPv6Prefix,
+		seed:     maphash.MakeSeed(),
 		sources:  make(map[key]seen),
 		logins:   make(map[key]*login),
 		banned:   make(map[netip.Prefix]*Banned),
@@ -186,6 +191,12 @@ func (t *tally) login(k key, ev *event.Event, now int64, banned bool) {
 	if banned {
 		l.locked++
 	}
+	if len(l.names) < maxThrough {
+		if l.names == nil {
+			l.names = make(map[uint64]struct{})
+		}
+		l.names[maphash.String(t.seed, ev.Account)] = struct{}{}
+	}
 	if len(l.accounts) < maxNames && !slices.Contains(l.accounts, ev.Account) {
 		if name := cutName(ev.Account, nameBytes); !slices.Contains(l.accounts, name) {
 			l.accounts = append(l.accounts, name)
@@ -213,6 +224,8 @@ func (t *tally) decision(d *ban.Decision) {
 		t.report(d, &t.sum.Breaches)
 	case d.Action == ban.ActionTargeted:
 		t.report(d, &t.sum.Targeted)
+	case d.Action == ban.ActionObserve && d.Reason == ban.ReasonProxy:
+		t.report(d, &t.sum.Proxies)
 	case d.Action == ban.ActionNewPlace:
 		t.report(d, &t.sum.NewPlaces)
 	case d.Action == ban.ActionGuessing:
@@ -326,6 +339,7 @@ func (t *tally) customers(k key, l *login) {
 	add := func(b Banned) {
 		t.sum.Customers = append(t.sum.Customers, Customer{
 			Banned: b, Source: source, Accounts: l.accounts, Logins: l.n, LoginsWhileBanned: l.locked,
+			Through:    len(l.names),
 			FirstLogin: time.Unix(0, l.first).UTC(), LastLogin: time.Unix(0, l.last).UTC(),
 		})
 	}

@@ -13,6 +13,9 @@ import (
 // summaryRows is how long a list of the summary is at most; --json has all.
 const summaryRows = 50
 
+// proxyAccounts is from how many accounts on a banned address looks like a proxy: more than an office has phones.
+const proxyAccounts = 100
+
 // sayReplay writes the summary: first what a customer would have suffered.
 func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 	if decisions {
@@ -44,6 +47,9 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 		c.sayf("%s guesses passwords (account %s) since %s, and would not have been banned: %s.",
 			humanize.Prefix(r.Source), printable.String(r.Account),
 			c.moment(r.First), printable.Line(r.Detail))
+	}
+	for _, r := range first(s.Proxies) {
+		c.sayf("%s, since %s: %s.", humanize.Prefix(r.Source), c.moment(r.First), printable.Line(r.Detail))
 	}
 	for _, r := range first(s.NewPlaces) {
 		c.sayf("%s, account %s, at %s: %s.", humanize.Prefix(r.Source), printable.String(r.Account), c.moment(r.First),
@@ -103,6 +109,12 @@ func (c *commands) sayCustomers(s *replay.Summary) error {
 	if locked > 0 {
 		c.sayf("%s came while the source was banned: these people would not have got in.",
 			plural(int(locked), "login", "logins"))
+	}
+	for _, u := range first(s.Customers) {
+		if u.Through >= proxyAccounts {
+			c.sayf("%s looks like a proxy: %d accounts log in through it. Allow it, or name it in policy.proxies.",
+				humanize.Prefix(u.Source), u.Through)
+		}
 	}
 	c.sayf("If they are yours, name them in policy.allow, or raise policy.threshold; if a login is not a customer's, change its password.")
 	return nil
