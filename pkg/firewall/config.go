@@ -77,6 +77,10 @@ type Knock struct {
 // login and one of them again.
 const doorBurst = 4
 
+// doorNet is how many times as many packets as a source may send knock at a banned network: at each IPv4 /24 and IPv6
+// /48 of it.
+const doorNet = 4
+
 // Defaults of a Config.
 const (
 	DefaultTable       = "ringwall"
@@ -123,6 +127,7 @@ type Config struct {
 	IPv6Prefix int
 
 	noReject bool // the kernel cannot end connections, so what is cut is dropped
+	noPaces  bool // it knows no limits of elements, so nobody is slow
 }
 
 // withDefaults fills what is unset and refuses what the kernel would misread.
