@@ -147,7 +147,7 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
 		}
 		if c.Knock.Port > 0 {
 			knock := slices.Concat(isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]),
-				update(door, limited(c.Knock.Port, expr.LimitTimeMinute, doorBurst, false)),
+				update(door, limited(c.Knock.Port, expr.LimitTimeMinute, portBurst, false)),
 				update(doorway, limited(c.Knock.Source, expr.LimitTimeMinute, doorBurst, false)))
 			if defs[id].shape == interval {
 				knock = append(knock,

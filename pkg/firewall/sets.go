@@ -83,7 +83,7 @@ const (
 	maxSlow     = 1 << 16
 	maxManual   = 1 << 12 // ranges: the kernel walks through them for each that is added
 	meterMemory = 10 * time.Second
-	// doorMemory is as long as an empty bucket takes to be full: 4 packets, 4 a minute.
+	// doorMemory is about as long as an empty bucket takes to be full.
 	doorMemory = time.Minute
 )
 
