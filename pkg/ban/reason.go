@@ -25,6 +25,7 @@ const (
 	ReasonDistributed   Reason = "distributed"   // many sources guess one account
 	ReasonStorm         Reason = "storm"         // many known good sources fail at once
 	ReasonNetwork       Reason = "network"       // many banned sources in one network
+	ReasonProxy         Reason = "proxy"         // many accounts log in through it
 	ReasonConfiguration Reason = "configuration" // Asterisk reports an error of set-up, not of a password
 	ReasonAdopted       Reason = "adopted"       // found in the kernel at start
 	ReasonLimit         Reason = "limit"         // a bound on bans was hit
@@ -40,7 +41,7 @@ func Reasons() []Reason {
 	return []Reason{
 		ReasonUnknownAccount, ReasonWrongPassword, ReasonACL, ReasonUnansweredChallenge, ReasonManager, ReasonHoneypot,
 		ReasonLogin, ReasonRegistered, ReasonExpired, ReasonManual, ReasonAllowed, ReasonProtected, ReasonTolerance,
-		ReasonAccounts, ReasonPace, ReasonGuessed, ReasonDistributed, ReasonStorm, ReasonNetwork, ReasonConfiguration,
+		ReasonAccounts, ReasonPace, ReasonGuessed, ReasonDistributed, ReasonStorm, ReasonNetwork, ReasonProxy, ReasonConfiguration,
 		ReasonAdopted, ReasonLimit, ReasonMalformed,
 	}
 }

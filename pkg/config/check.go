@@ -89,6 +89,18 @@ func (ps *parser) checkHoneypots(list string, names []string) {
 	failDuplicates(ps, list, names, ps.warn)
 }
 
+// checkProxies refuses names of hosts: who they are is asked once a minute, and a proxy must not be banned meanwhile.
+func (ps *parser) checkProxies(list string, entries []AllowEntry) {
+	for i, entry := range entries {
+		if entry.Host != "" {
+			path := fmt.Sprintf("%s[%d]", list, i)
+			ps.fail(path, "a name of a host", detail{value: ps.shown(path), allowed: "addresses and networks",
+				hint: "policy.allow, which takes names"})
+		}
+	}
+	failDuplicates(ps, list, entries, ps.warn)
+}
+
 func (ps *parser) checkBanTimes(b *Ban) {
 	if b.First > b.Max && !ps.failed["policy.ban.first"] && !ps.failed["policy.ban.max"] {
 		key := "policy.ban.max"

@@ -80,6 +80,7 @@ type Policy struct {
 	Networks   Networks        `yaml:"networks"`
 	Services   map[string]Mode `yaml:"services"` // by Asterisk's service name
 	Allow      []AllowEntry    `yaml:"allow"`
+	Proxies    Proxies         `yaml:"proxies"`
 	MaxSources int             `yaml:"max_sources"`
 
 	// Rules beyond points, each with its own switch (0 turns a rule off).
@@ -188,6 +189,13 @@ type Networks struct {
 	IPv4Prefix  int `yaml:"ipv4_prefix"`  // bits
 	Sources     int `yaml:"sources"`      // distinct banned sources; 0 is off
 	IPv6Sources int `yaml:"ipv6_sources"` // distinct attacking sources of a /56 or /48; 0 is off
+}
+
+// Proxies are addresses through which many customers log in: none is banned as a whole. Where nobody named one, so many
+// accounts that log in through one flow, a transport with address and port, make it one; 0 is off.
+type Proxies struct {
+	Addresses []AllowEntry `yaml:"addresses"` // prefixes alone
+	Accounts  int          `yaml:"accounts"`
 }
 
 // AllowEntry is one line of the allow list: a prefix, or a host name that is still to be resolved.

@@ -146,6 +146,9 @@ func TestReferenceHasEveryDefault(t *testing.T) {
 	if got.Policy.Honeypots = nil; len(got.Policy.Allow) == 0 {
 		got.Policy.Allow = nil // an empty list in the file is no nil
 	}
+	if len(got.Policy.Proxies.Addresses) == 0 {
+		got.Policy.Proxies.Addresses = nil
+	}
 	if !reflect.DeepEqual(*got, want) {
 		t.Errorf("got  %+v\nwant %+v", *got, want)
 	}

@@ -221,7 +221,7 @@ policy: {mode: observe}
 		{"a word of fail2ban", base + `policy:
   bantime: 1h
 `,
-			`ringwall.yaml:6: policy.bantime: a key of fail2ban's; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits; try: ban: {first: 1h}`},
+			`ringwall.yaml:6: policy.bantime: a key of fail2ban's; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, proxies, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits; try: ban: {first: 1h}`},
 		{"a password for a secret", `asterisk:
   - address: 127.0.0.1
     username: ringwall
@@ -231,7 +231,7 @@ policy: {mode: observe}
 		{"an unknown key with an escape in it", base + `policy:
   "a\e[2J": 1
 `,
-			`ringwall.yaml:6: policy."a\x1b[2J": unknown key; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits`},
+			`ringwall.yaml:6: policy."a\x1b[2J": unknown key; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, proxies, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits`},
 	})
 }
 

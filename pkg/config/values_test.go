@@ -6,7 +6,7 @@ func TestMistakesOfValues(t *testing.T) {
 	demand(t, []mistake{
 		{"no space after the colon", base + `policy: {threshold:5}
 `,
-			`ringwall.yaml:5: policy."threshold:5": unknown key, did you mean threshold?; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits`},
+			`ringwall.yaml:5: policy."threshold:5": unknown key, did you mean threshold?; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, proxies, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits`},
 		{"text for a number", base + `policy:
   threshold: ten
 `,
@@ -51,7 +51,7 @@ func TestMistakesOfValues(t *testing.T) {
 			`ringwall.yaml:2: asterisk: a section where a list belongs; try: - before the first key, and the other keys below it`},
 		{"a number for a section", base + `policy: 5
 `,
-			`ringwall.yaml:5: policy: a number where a section belongs; allowed: the keys mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits; try: key: value, with a space after the colon`},
+			`ringwall.yaml:5: policy: a number where a section belongs; allowed: the keys mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, proxies, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits; try: key: value, with a space after the colon`},
 		{"a key without a value", base + `policy:
   threshold:
 `,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/metrics"
 )
 
@@ -44,7 +46,8 @@ func (b backend) Status(context.Context) (api.Status, error) {
 	for _, p := range b.pbxs {
 		s.PBXs = append(s.PBXs, p.pbxStatus())
 	}
-	b.pipeline.Read(func(e *engine.Engine, now time.Time) { s.Engine = e.Stats(now) })
+	var proxies []netip.Prefix
+	b.pipeline.Read(func(e *engine.Engine, now time.Time) { s.Engine, proxies = e.Stats(now), e.Proxies() })
 	s.Kernel = b.kernelStatus(cfg, s.Engine.Bans)
 	s.Ports = b.ports.portsStatus()
 	s.Dropped = b.drops.latestDrops()
@@ -76,6 +79,13 @@ func (b backend) Status(context.Context) (api.Status, error) {
 	if b.store != nil && b.store.Err() != nil {
 		s.Warnings = append(s.Warnings, api.Warning{
 			Text: "what happens is not saved: " + b.store.Err().Error(), Try: "look at the disk of " + cfg.State.Path,
+		})
+	}
+	for _, p := range proxies[:min(len(proxies), 10)] {
+		s.Warnings = append(s.Warnings, api.Warning{
+			Text: humanize.Prefix(p) + " looks like a proxy: many accounts log in through it, so it is never banned as a whole",
+			Try: "ringwall allow add " + humanize.Prefix(p) + ", or policy.proxies.addresses; and a Ringwall at the proxy, " +
+				"which knows who is behind it",
 		})
 	}
 	for _, limit := range sortedKeys(s.Engine.Limited) {

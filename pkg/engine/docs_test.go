@@ -115,6 +115,7 @@ func defaultDocs(p config.Policy) string {
 	row("trust.ttl", p.Trust.TTL)
 	row("trust.tolerance", p.Trust.Tolerance)
 	row("trust.accounts", p.Trust.Accounts)
+	row("proxies.accounts", p.Proxies.Accounts)
 	row("misconfigured.per_minute", p.Misconfigured.PerMinute)
 	row("misconfigured.burst", p.Misconfigured.Burst)
 	row("misconfigured.accounts", p.Misconfigured.Accounts)

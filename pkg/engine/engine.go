@@ -62,6 +62,7 @@ type Engine struct {
 	accountsSweptAt  int64                            // when accounts were last gone through
 	guessedLogins    *table.Window[guessedLogin]      // logins after guessing, by source and account
 	loginFlows       *table.Window[struct{}]          // see loginFlow
+	flowAccounts     *table.Window[table.DistinctFew] // that logged in through a flow; see detectProxy
 	vouchedFor       *table.Window[struct{}]          // sources that a person unbanned
 	widerNetworks    *table.Window[widerNetwork]      // IPv6 networks of several sources that attack
 	activity         activity                         // what attackers did within the last day, for people
@@ -94,6 +95,7 @@ type Engine struct {
 	// Whom no ban may hit.
 	allow        table.Prefixes[[]origin] // by a person, the configuration, or the host itself
 	protected    table.Prefixes[[]origin] // by an Asterisk, which knows them as trunks
+	proxies      table.Prefixes[struct{}] // policy.proxies: never banned as a whole
 	grace        table.Prefixes[int64]    // unbanned by a person: not banned again until then
 	lapsedAllows []netip.Prefix           // see TakeLapsedAllows
 
@@ -132,6 +134,7 @@ func newEngine(p config.Policy, hash keyedHash) *Engine {
 		reports:          table.NewWindow[struct{}](reportTTL, maxReports),
 		guessedLogins:    table.NewWindow[guessedLogin](int64(p.Ban.Memory), maxReports),
 		slowGuessers:     table.NewWindow[struct{}](24*60*minute, maxReports),
+		flowAccounts:     table.NewWindow[table.DistinctFew](proxyTTL, maxReports),
 		vouchedFor:       table.NewWindow[struct{}](24*60*minute, maxReports),
 		loginFlows:       table.NewWindow[struct{}](loginFlowTTL, maxLoginFlows),
 		widerNetworks:    table.NewWindow[widerNetwork](idleResetSeconds*second, maxReports),
@@ -177,6 +180,7 @@ func (e *Engine) configure(p config.Policy) {
 	e.sources.max = p.MaxSources
 	e.failingCustomers.setTTL(int64(p.Storm.Within))
 	e.guessedLogins.SetTTL(int64(p.Ban.Memory))
+	e.configureProxies()
 	e.honeypots = make(map[string]bool, len(p.Honeypots))
 	for _, name := range p.Honeypots {
 		e.honeypots[name] = true

@@ -40,6 +40,7 @@ const (
 	noteCopies
 	noteSuspected
 	noteDevice
+	noteProxy
 )
 
 var noteTexts = [...]string{
@@ -63,6 +64,7 @@ var noteTexts = [...]string{
 	"copies of one answer, more than a network makes: guesses",
 	"the account may be under distributed guessing: no allowance for a phone's pace",
 	"one account at a device's pace: a device whose set-up is old, not a scan",
+	"many customers log in through the source: a proxy is never banned as a whole",
 }
 
 // record is one piece of evidence.

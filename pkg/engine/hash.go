@@ -32,6 +32,8 @@ const (
 	forOwner
 	forChallengeRate
 	forNewPlace
+	forProxyFlow
+	forProxyReport
 	forLeak
 	forVouched
 	forCut

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -56,7 +57,7 @@ func (w *world) send(typ event.Type, from, account string, change ...func(*event
 	ev := event.Event{
 		Type: typ, Service: event.PJSIP, Time: w.now, Account: account, Session: w.dialogue(),
 		Local: event.Address{AddrPort: netip.MustParseAddrPort("192.0.2.1:5060"), Transport: event.UDP},
-		Remote: event.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), 5060),
+		Remote: event.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(from), portOf(account)),
 			Transport: event.UDP},
 	}
 	for _, f := range change {
@@ -65,6 +66,11 @@ func (w *world) send(typ event.Type, from, account string, change ...func(*event
 	w.log = w.e.Handle(w.now, "pbx", &ev, w.log)
 	w.now = w.now.Add(time.Millisecond)
 	return w
+}
+
+// portOf is the port that a NAT gives to the phone of an account.
+func portOf(account string) uint16 {
+	return uint16(20_000 + crc32.ChecksumIEEE([]byte(account))%40_000)
 }
 
 func over(tr event.Transport) func(*event.Event) {

@@ -226,6 +226,9 @@ func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 		points, n = 0, noteAllowed
 	} else if _, ok := j.engine.protected.Covering(j.addr); ok {
 		n = noteProtected
+	} else if points > 0 && j.isProxy() {
+		j.reportThroughProxy(reason)
+		points, n = 0, noteProxy
 	}
 	if j.engine.placeOf != nil && points > 0 {
 		points = j.applyMultiplier(points, reason)

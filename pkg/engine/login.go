@@ -53,6 +53,9 @@ func (j *judgement) judgeLogin() {
 	j.grantTrust(s, id)
 	j.forgiveFirstName()
 	j.endSlowness()
+	if !known {
+		j.detectProxy()
+	}
 	// The source has just proven itself: a ban on evidence that could be forged, or for its neighbours' sake, is over.
 	if s == nil || s.banned {
 		if b := j.engine.activeBanOf(j.key); b != nil && !b.proven && !b.manual {

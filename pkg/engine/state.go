@@ -197,6 +197,9 @@ func (e *Engine) restoreTrust(t ban.Trust, pbxs []string) {
 			}
 		}
 	}
+	if limit := e.policy.Proxies.Accounts; limit > 0 && len(t.Accounts) >= manyFlows*limit {
+		n.proxyUntil = n.lastLogin + int64(e.policy.Storm.Memory)
+	}
 	e.addTrust(n)
 	if n.endReported {
 		e.setTrustTimer(n, memory)

@@ -25,6 +25,8 @@ type trust struct {
 	endReported bool
 	revoked     bool // it ended early: only a login brings it back
 
+	proxyUntil int64 // until then it is a proxy; see detectProxy
+
 	// Who logs in, and who fails.
 	accounts map[uint64]string            // names of those that logged in, by hashAccount
 	failures map[uint64]*customerFailures // of the accounts that failed worst within trust.ttl, by hashAccount

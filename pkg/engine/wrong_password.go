@@ -52,6 +52,9 @@ func (j *judgement) judgeCustomerFailure(t *trust, now failure) {
 		foreign, proven := t.countForeignFailures()
 		switch {
 		case foreign <= limit:
+		case j.isProxy(): // what comes through it is kept by account
+			j.reportGuessing(ban.ReasonAccounts, "many accounts fail through a proxy that never worked there: "+
+				"only the proxy knows who tries them")
 		case proven <= limit:
 			j.reportTolerated(ban.ReasonAccounts,
 				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
@@ -61,7 +64,7 @@ func (j *judgement) judgeCustomerFailure(t *trust, now failure) {
 			t.beyondStormAt = j.now // no PBX loses the passwords of accounts that it never had there
 			j.revokeTrust(t, ban.ReasonAccounts, "too many accounts that never worked from there fail")
 		}
-		if foreign > limit {
+		if foreign > limit && !j.isProxy() {
 			j.charge(now.points*f.takeUncharged(now.again), now.reason, noNote)
 			return
 		}

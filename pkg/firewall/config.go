@@ -67,7 +67,7 @@ const (
 )
 
 // Knock is the trickle that gets through a ban of UDP (CloseUDPKnock), so that whoever can log in gets in: packets a
-// minute, of which doorBurst may come at once.
+// minute, of which doorBurst may come at once from a source.
 type Knock struct {
 	Port   uint32 // of one address and source port; 0: nothing gets through
 	Source uint32 // of one source with all its ports
@@ -76,6 +76,14 @@ type Knock struct {
 // doorBurst is small, since an attacker may come from many ports at once, and large enough for the two requests of a
 // login and one of them again.
 const doorBurst = 4
+
+// portBurst is larger: while a forger has used up what is for the source, all that a phone sends again costs it of what
+// is for its port (RFC 3261 section 17.1.2.2: 0, 0.5, 1.5, 3.5 and 7.5 s after the first).
+const portBurst = 8
+
+// doorNet is how many times as many packets as a source may send knock at a banned network: at each IPv4 /24 and IPv6
+// /48 of it.
+const doorNet = 4
 
 // Defaults of a Config.
 const (
@@ -123,6 +131,7 @@ type Config struct {
 	IPv6Prefix int
 
 	noReject bool // the kernel cannot end connections, so what is cut is dropped
+	noPaces  bool // it knows no limits of elements, so nobody is slow
 }
 
 // withDefaults fills what is unset and refuses what the kernel would misread.

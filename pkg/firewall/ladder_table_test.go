@@ -3,9 +3,14 @@ package firewall
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
 // ladderChanges are one of each new kind, for some hours.
@@ -399,4 +404,93 @@ func TestNftReadsWhatItListed(t *testing.T) {
 	for _, c := range ladderChanges() {
 		elementOf(t, fw, c)
 	}
+}
+
+func TestHundredThousandGoodFlowsComeBack(t *testing.T) {
+	s := newSpace(t)
+	cfg := testConfig(s)
+	cfg.MaxElements = 1 << 20
+	fw := openTable(t, cfg)
+	desired := make([]Change, 100_000)
+	for i := range desired {
+		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		if i%2 == 1 {
+			a = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)})
+		}
+		desired[i] = Change{Kind: Good, Flow: Flow{UDP, netip.AddrPortFrom(a, 5060)}, Timeout: time.Hour}
+	}
+	rebuilt := make(chan string, 10)
+	start(t, NewWriter(fw, func() []Change { return desired }, WriterConfig{Rebuilt: func(c string) { rebuilt <- c }}))
+	wait := func() {
+		t.Helper()
+		select {
+		case <-rebuilt:
+		case <-time.After(patience):
+			t.Fatal("the table is not built")
+		}
+	}
+	wait()
+	begun := time.Now()
+	s.command(t, "nft flush ruleset")
+	wait()
+	t.Logf("back after %s, nft's own time included", time.Since(begun))
+	for i := 0; i < len(desired); i += 997 {
+		elementOf(t, fw, desired[i])
+	}
+	if list, err := fw.Elements(Good); err != nil || len(list) != len(desired) {
+		t.Errorf("%d flows are listed, %v", len(list), err)
+	}
+}
+
+// A packet of a good flow is looked up once more than one of a customer was before there were flows: then among the
+// allowed and in three sets of bans.
+func TestAGoodPacketIsLookedUpFiveTimesAtMost(t *testing.T) {
+	cfg, err := Config{UDPPorts: []uint16{5060}, TCPPorts: []uint16{5060}, Meter: Meter{Enabled: true, Rate: 1},
+		Knock: Knock{4, 15}}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := cfg.ruleset(allSets(cfg.IPv6Prefix), [numSets]uint64{}, [numSets]uint64{},
+		func([]uint16) *nftables.Set { return &nftables.Set{} })
+	for _, packet := range []struct {
+		family    byte
+		transport Transport
+		good      string
+	}{
+		{unix.NFPROTO_IPV4, UDP, "good4"}, {unix.NFPROTO_IPV4, TCP, "good4"},
+		{unix.NFPROTO_IPV6, UDP, "good6"}, {unix.NFPROTO_IPV6, TCP, "good6"},
+	} {
+		var sets []string
+		for i := 0; i < len(rules) && !slices.Contains(sets, packet.good); i++ {
+			sets = append(sets, lookedUp(rules[i].exprs, packet.family, packet.transport)...)
+		}
+		if len(sets) > 5 || !slices.Contains(sets, packet.good) {
+			t.Errorf("%s: %q", packet.transport, sets)
+		}
+	}
+}
+
+// lookedUp are the sets of a rule that a packet gets to, of the family and transport, with no flag of TCP set.
+func lookedUp(exprs []expr.Any, family byte, transport Transport) (sets []string) {
+	var loaded []byte
+	for _, e := range exprs {
+		switch e := e.(type) {
+		case *expr.Meta:
+			loaded = map[expr.MetaKey][]byte{expr.MetaKeyNFPROTO: {family}, expr.MetaKeyL4PROTO: {byte(transport)}}[e.Key]
+		case *expr.Payload:
+			loaded = nil
+			if e.Base == expr.PayloadBaseTransportHeader && e.Offset == 13 {
+				loaded = []byte{0}
+			}
+		case *expr.Cmp:
+			if loaded != nil && slices.Equal(loaded, e.Data) != (e.Op == expr.CmpOpEq) {
+				return nil
+			}
+		case *expr.Lookup:
+			if e.SetName != "" {
+				sets = append(sets, e.SetName)
+			}
+		}
+	}
+	return sets
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 func flow(tr Transport, source string) Flow { return Flow{tr, netip.MustParseAddrPort(source)} }
@@ -249,6 +251,32 @@ func TestManyPortsKnockAsOneSource(t *testing.T) {
 	}
 }
 
+// Sources of one banned network knock as four: whoever has a network has many addresses.
+func TestManySourcesKnockAsOneNetwork(t *testing.T) {
+	for _, r := range []struct{ ban, server, source string }{
+		{"10.99.0.0/20", "10.99.0.1/16", "10.99.7.%d"}, {"fd99::/47", "fd99::1/40", "fd99:0:0:%d::5"},
+	} {
+		w := &wire{server: newSpace(t), client: newSpace(t)}
+		var clients, sources []string
+		for i := range 12 {
+			sources = append(sources, fmt.Sprintf(r.source, 100+i))
+			clients = append(clients, sources[i]+r.server[strings.Index(r.server, "/"):])
+		}
+		netnstest.Connect(t, w.server.Space, w.client.Space, []string{r.server}, clients)
+		cfg := testConfig(w.server)
+		cfg.Knock = Knock{Port: 4, Source: 15}
+		w.fw = ensured(t, cfg)
+		apply(t, w.fw, closing(r.ban, CloseUDPKnock))
+		came, begun := 0, time.Now()
+		for _, s := range sources {
+			came += w.passed(t, netip.AddrPortFrom(netip.MustParseAddr(s), 5060).String(), 5060, 5)
+		}
+		if most := doorNet*doorBurst + int(time.Since(begun).Seconds()) + 1; came < doorNet*doorBurst || came > most {
+			t.Errorf("%s: %d of 60 packets from 12 sources, want %d to %d", r.ban, came, doorNet*doorBurst, most)
+		}
+	}
+}
+
 func TestWithoutADoorNothingKnocks(t *testing.T) {
 	w := ladderWire(t, func(c *Config) { c.Knock = Knock{} })
 	apply(t, w.fw, closing("10.99.0.66", CloseUDPKnock))
@@ -341,6 +369,20 @@ func TestACutConnectionEndsOnBothSides(t *testing.T) {
 		for _, c := range []io.Closer{client, server, other, otherServer} {
 			_ = c.Close()
 		}
+	}
+}
+
+func TestAKernelWithoutLimitsOfElementsSlowsNobody(t *testing.T) {
+	w := ladderWire(t, nil)
+	w.fw.cfg.noPaces = true
+	ensure(t, w.fw, Adopted)
+	apply(t, w.fw, Change{Kind: Slow, Prefix: pfx("10.99.0.66"), Timeout: time.Hour},
+		Change{Kind: Slow, Flow: flow(UDP, "10.99.0.66:5060"), Timeout: time.Hour}, ban("10.99.7.5", time.Hour))
+	if came := w.passed(t, "10.99.0.66:5060", 5060, 20); came != 20 {
+		t.Errorf("%d of 20", came)
+	}
+	if came := w.passed(t, "10.99.7.5:5060", 5060, 1); came != 0 {
+		t.Error("the ban of the same change is not in force")
 	}
 }
 

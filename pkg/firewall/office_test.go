@@ -240,6 +240,39 @@ func (w *wire) office(t *testing.T, transport string, login func()) (register fu
 	}
 }
 
+// A forger has used up what knocks for an address, and goes on; its phone gets in all the same, since each port has a
+// share of its own. Run for minutes: deploy/docs/security.md says how long it takes.
+func TestAPhoneGetsInBesideAForger(t *testing.T) {
+	t.Parallel()
+	w := ladderWire(t, nil)
+	register := w.office(t, "udp", func() {})
+	apply(t, w.fw, closing("10.99.0.66", CloseUDPKnock))
+	forge := func() {
+		c := w.dialUDP(t, "10.99.0.66:0", 5060)
+		if _, err := c.Write([]byte("forged")); err != nil {
+			t.Error(err)
+		}
+	}
+	for range 20 {
+		forge()
+	}
+	in := make(chan error, 1)
+	begun := time.Now()
+	go func() { in <- register() }()
+	for {
+		select {
+		case err := <-in:
+			t.Logf("registered after %s, %d packets dropped", time.Since(begun), w.dropped(t))
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		case <-time.After(10 * time.Second):
+			forge()
+		}
+	}
+}
+
 // ask sends a request again and again until it is answered (RFC 3261 section 17.1.2.2: T1 is 0.5 s, T2 is 4 s).
 func ask(c *net.UDPConn, request, want string) error {
 	buf := make([]byte, 2048)

@@ -22,7 +22,7 @@ func (t *Table) Reconfigure(cfg Config) error {
 		cfg.MaxElements != old.MaxElements {
 		return fmt.Errorf("%w: table, owner, the IPv6 prefix and the number of elements stay as they are", ErrChange)
 	}
-	cfg.NetNS, cfg.noReject = old.NetNS, old.noReject
+	cfg.NetNS, cfg.noReject, cfg.noPaces = old.NetNS, old.noReject, old.noPaces
 	cfg.clonePorts()
 	if reflect.DeepEqual(cfg, old) {
 		return nil

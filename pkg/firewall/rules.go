@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -106,6 +107,9 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
 		add("cut", id, match, sourceIn(defs[id]), drop(id))
 	}
 	for _, id := range []setID{slowFlow4, slowFlow6} { // each element has its own limit
+		if !c.hasSet(id) {
+			continue
+		}
 		add("slow", id, isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]), drop(id))
 	}
 	for _, id := range []setID{good4, good6} {
@@ -134,20 +138,29 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
 		add("banned from SIP over TCP", id, match, sourceIn(defs[id]), drop(id))
 	}
 	// Each port has its own bucket, so that one sender does not empty that of another, and the source has one for all
-	// its ports, so that many ports are of no use. Whoever finds no place in these sets is as if they were empty.
+	// its ports, so that many ports are of no use; so has a network, for all its sources. Whoever finds no place in
+	// these sets does not get through.
 	for _, id := range []setID{knock4, knockNet4, knock6, knockNet6} {
-		door, doorway := door4, doorway4
+		door, doorway, net := door4, doorway4, doorwayNet4
 		if defs[id].v6 {
-			door, doorway = door6, doorway6
+			door, doorway, net = door6, doorway6, doorwayNet6
 		}
 		if c.Knock.Port > 0 {
-			add("knocks", numSets, isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]),
-				update(door, limited(c.Knock.Port, expr.LimitTimeMinute, doorBurst, false)),
-				update(doorway, limited(c.Knock.Source, expr.LimitTimeMinute, doorBurst, false)), accept)
+			knock := slices.Concat(isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]),
+				update(door, limited(c.Knock.Port, expr.LimitTimeMinute, portBurst, false)),
+				update(doorway, limited(c.Knock.Source, expr.LimitTimeMinute, doorBurst, false)))
+			if defs[id].shape == interval {
+				knock = append(knock,
+					update(net, limited(doorNet*c.Knock.Source, expr.LimitTimeMinute, doorNet*doorBurst, false))...)
+			}
+			add("knocks", numSets, knock, accept)
 		}
 		add("banned but for knocks", id, isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]), drop(id))
 	}
 	for _, id := range []setID{slow4, slow6} {
+		if !c.hasSet(id) {
+			continue
+		}
 		add("slow", id, isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]), drop(id))
 		add("slow", id, isProtocol(unix.IPPROTO_TCP), tcpFlags(tcpSyn|tcpAck, tcpSyn), sourceIn(defs[id]), drop(id))
 	}

@@ -60,6 +60,8 @@ const (
 	door6
 	doorway4
 	doorway6
+	doorwayNet4
+	doorwayNet6
 	slow4
 	slow6
 	trust4
@@ -81,7 +83,7 @@ const (
 	maxSlow     = 1 << 16
 	maxManual   = 1 << 12 // ranges: the kernel walks through them for each that is added
 	meterMemory = 10 * time.Second
-	// doorMemory is as long as an empty bucket takes to be full: 4 packets, 4 a minute.
+	// doorMemory is about as long as an empty bucket takes to be full.
 	doorMemory = time.Minute
 )
 
@@ -100,42 +102,44 @@ type setDef struct {
 // allSets lists every set of the table in setID's order.
 func allSets(v6bits int) [numSets]setDef {
 	return [numSets]setDef{
-		allow4:    {name: "allow4", kind: Allow, shape: interval},
-		allow6:    {name: "allow6", kind: Allow, v6: true, shape: interval},
-		block4:    {name: "block4", kind: Ban, shape: interval, manual: true},
-		block6:    {name: "block6", kind: Ban, v6: true, shape: interval, manual: true},
-		cut4:      {name: "cut4", kind: Cut, bits: 32, key: byFlow},
-		cut6:      {name: "cut6", kind: Cut, v6: true, bits: 128, key: byFlow},
-		slowFlow4: {name: "slowflow4", kind: Slow, bits: 32, key: byFlow},
-		slowFlow6: {name: "slowflow6", kind: Slow, v6: true, bits: 128, key: byFlow},
-		good4:     {name: "good4", kind: Good, bits: 32, key: byFlow},
-		good6:     {name: "good6", kind: Good, v6: true, bits: 128, key: byFlow},
-		ban4:      {name: "ban4", kind: Ban, bits: 32},
-		ban4Net24: {name: "ban4_24", kind: Ban, bits: 24},
-		net4:      {name: "net4", kind: Ban, shape: interval},
-		ban6:      {name: "ban6", kind: Ban, v6: true, bits: 128},
-		ban6Net64: {name: "ban6_64", kind: Ban, v6: true, bits: 64},
-		net6:      {name: "net6", kind: Ban, v6: true, shape: interval},
-		manager4:  {name: "manager4", kind: Ban, bits: 32, closes: CloseManager},
-		manager6:  {name: "manager6", kind: Ban, v6: true, bits: v6bits, closes: CloseManager},
-		sip4:      {name: "sip4", kind: Ban, bits: 32, key: byTransport},
-		sip6:      {name: "sip6", kind: Ban, v6: true, bits: v6bits, key: byTransport},
-		knock4:    {name: "knock4", kind: Ban, bits: 32, closes: CloseUDPKnock},
-		knockNet4: {name: "knocknet4", kind: Ban, shape: interval, closes: CloseUDPKnock},
-		knock6:    {name: "knock6", kind: Ban, v6: true, bits: v6bits, closes: CloseUDPKnock},
-		knockNet6: {name: "knocknet6", kind: Ban, v6: true, shape: interval, closes: CloseUDPKnock},
-		door4:     {name: "door4", kind: numKinds, shape: dynamic, bits: 32, key: byPort},
-		door6:     {name: "door6", kind: numKinds, v6: true, shape: dynamic, bits: 128, key: byPort},
-		doorway4:  {name: "doorway4", kind: numKinds, shape: dynamic, bits: 32},
-		doorway6:  {name: "doorway6", kind: numKinds, v6: true, shape: dynamic, bits: v6bits},
-		slow4:     {name: "slow4", kind: Slow, bits: 32},
-		slow6:     {name: "slow6", kind: Slow, v6: true, bits: v6bits},
-		trust4:    {name: "trust4", kind: Trust, bits: 32},
-		trust6:    {name: "trust6", kind: Trust, v6: true, bits: v6bits},
-		meter4:    {name: "meter4", kind: numKinds, shape: dynamic, bits: 32},
-		meter6:    {name: "meter6", kind: numKinds, v6: true, shape: dynamic, bits: v6bits},
-		volume4:   {name: "volume4", kind: numKinds, shape: dynamic, bits: 32},
-		volume6:   {name: "volume6", kind: numKinds, v6: true, shape: dynamic, bits: v6bits},
+		allow4:      {name: "allow4", kind: Allow, shape: interval},
+		allow6:      {name: "allow6", kind: Allow, v6: true, shape: interval},
+		block4:      {name: "block4", kind: Ban, shape: interval, manual: true},
+		block6:      {name: "block6", kind: Ban, v6: true, shape: interval, manual: true},
+		cut4:        {name: "cut4", kind: Cut, bits: 32, key: byFlow},
+		cut6:        {name: "cut6", kind: Cut, v6: true, bits: 128, key: byFlow},
+		slowFlow4:   {name: "slowflow4", kind: Slow, bits: 32, key: byFlow},
+		slowFlow6:   {name: "slowflow6", kind: Slow, v6: true, bits: 128, key: byFlow},
+		good4:       {name: "good4", kind: Good, bits: 32, key: byFlow},
+		good6:       {name: "good6", kind: Good, v6: true, bits: 128, key: byFlow},
+		ban4:        {name: "ban4", kind: Ban, bits: 32},
+		ban4Net24:   {name: "ban4_24", kind: Ban, bits: 24},
+		net4:        {name: "net4", kind: Ban, shape: interval},
+		ban6:        {name: "ban6", kind: Ban, v6: true, bits: 128},
+		ban6Net64:   {name: "ban6_64", kind: Ban, v6: true, bits: 64},
+		net6:        {name: "net6", kind: Ban, v6: true, shape: interval},
+		manager4:    {name: "manager4", kind: Ban, bits: 32, closes: CloseManager},
+		manager6:    {name: "manager6", kind: Ban, v6: true, bits: v6bits, closes: CloseManager},
+		sip4:        {name: "sip4", kind: Ban, bits: 32, key: byTransport},
+		sip6:        {name: "sip6", kind: Ban, v6: true, bits: v6bits, key: byTransport},
+		knock4:      {name: "knock4", kind: Ban, bits: 32, closes: CloseUDPKnock},
+		knockNet4:   {name: "knocknet4", kind: Ban, shape: interval, closes: CloseUDPKnock},
+		knock6:      {name: "knock6", kind: Ban, v6: true, bits: v6bits, closes: CloseUDPKnock},
+		knockNet6:   {name: "knocknet6", kind: Ban, v6: true, shape: interval, closes: CloseUDPKnock},
+		door4:       {name: "door4", kind: numKinds, shape: dynamic, bits: 32, key: byPort},
+		door6:       {name: "door6", kind: numKinds, v6: true, shape: dynamic, bits: 128, key: byPort},
+		doorway4:    {name: "doorway4", kind: numKinds, shape: dynamic, bits: 32},
+		doorway6:    {name: "doorway6", kind: numKinds, v6: true, shape: dynamic, bits: v6bits},
+		doorwayNet4: {name: "doorwaynet4", kind: numKinds, shape: dynamic, bits: 24},
+		doorwayNet6: {name: "doorwaynet6", kind: numKinds, v6: true, shape: dynamic, bits: 48},
+		slow4:       {name: "slow4", kind: Slow, bits: 32},
+		slow6:       {name: "slow6", kind: Slow, v6: true, bits: v6bits},
+		trust4:      {name: "trust4", kind: Trust, bits: 32},
+		trust6:      {name: "trust6", kind: Trust, v6: true, bits: v6bits},
+		meter4:      {name: "meter4", kind: numKinds, shape: dynamic, bits: 32},
+		meter6:      {name: "meter6", kind: numKinds, v6: true, shape: dynamic, bits: v6bits},
+		volume4:     {name: "volume4", kind: numKinds, shape: dynamic, bits: 32},
+		volume6:     {name: "volume6", kind: numKinds, v6: true, shape: dynamic, bits: v6bits},
 	}
 }
 
@@ -154,14 +158,22 @@ func (c *Config) setSize(id setID) uint32 {
 		return min(c.MaxElements, maxCut)
 	case slowFlow4, slowFlow6, slow4, slow6:
 		return min(c.MaxElements, maxSlow)
-	case meter4, meter6, volume4, volume6, door4, door6, doorway4, doorway6:
+	case meter4, meter6, volume4, volume6, door4, door6, doorway4, doorway6, doorwayNet4, doorwayNet6:
 		return min(c.MaxElements, maxMeter)
 	}
 	return 0
 }
 
 // hasSet reports whether the table has the set at all.
-func (c *Config) hasSet(id setID) bool { return id < trust4 || c.Meter.Enabled }
+func (c *Config) hasSet(id setID) bool {
+	switch {
+	case id >= trust4:
+		return c.Meter.Enabled
+	case id == slow4 || id == slow6 || id == slowFlow4 || id == slowFlow6:
+		return !c.noPaces
+	}
+	return true
+}
 
 // kernelSet is the set in google/nftables' words.
 func (c *Config) kernelSet(t *nftables.Table, id setID, d setDef) *nftables.Set {

@@ -62,6 +62,8 @@ type Table struct {
 	ownership ownership
 	// askedForReject says that the kernel was asked whether it can end connections.
 	askedForReject bool
+	// askedForPaces says the same of limits of elements.
+	askedForPaces bool
 	// written is what is believed of the elements of hash sets. elementsUnknown says that the kernel may have
 	// others, since the table was there before us.
 	written         written
@@ -224,6 +226,12 @@ func (t *Table) ensureLocked() (Outcome, error) {
 	}
 	if err := t.buildLocked(found, outcome == Migrated, carried); err != nil {
 		return "", explain("build table "+t.cfg.Table, err)
+	}
+	if t.choosePacesLocked() {
+		if _, err := t.ensureLocked(); err != nil {
+			return "", err
+		}
+		return outcome, nil
 	}
 	if err := t.readBackLocked(); err != nil {
 		return "", explain("read table "+t.cfg.Table+" back", err)
@@ -391,7 +399,7 @@ func (t *Table) writeSlowLocked(carried []Element) error {
 	for i := range carried {
 		e := &carried[i]
 		id, _, key, ok := e.target().home(t.cfg.IPv6Prefix)
-		if e.Kind != Slow || !ok || e.Remaining <= 0 || len(elems[id]) >= int(t.cfg.setSize(id)) {
+		if e.Kind != Slow || !ok || !t.cfg.hasSet(id) || e.Remaining <= 0 || len(elems[id]) >= int(t.cfg.setSize(id)) {
 			continue
 		}
 		elems[id] = append(elems[id], nfnl.SetElement{Key: key, Timeout: e.Remaining, Limit: e.Pace.kernelLimit()})

@@ -122,3 +122,18 @@ func TestStolenPassword(t *testing.T) {
 		}
 	})
 }
+
+// TestSIPProxy has two hundred customers who log in through one address, and an attacker behind it.
+func TestSIPProxy(t *testing.T) {
+	field(t, "proxy/proxy-[TU]??.log.gz", func(t *testing.T, r result) {
+		r.wantNobodyBanned(t)
+		if len(r.Proxies) != 1 || r.Proxies[0].Source.Addr().String() != "198.51.100.9" {
+			t.Errorf("%+v", r.Proxies)
+		}
+	})
+	field(t, "proxy/*-first-scan.log.gz", func(t *testing.T, r result) { // nobody knows it yet
+		if r.Bans != 1 || len(r.Customers) != 1 || r.Customers[0].Through != 200 {
+			t.Errorf("%+v", r.Customers)
+		}
+	})
+}

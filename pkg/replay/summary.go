@@ -35,6 +35,7 @@ type Summary struct {
 	Targeted      []Report
 	Guessing      []Report
 	NewPlaces     []Report
+	Proxies       []Report
 	Accounts      []AccountSummary // that failed most
 	Reasons       map[string]int64 // of tampering
 	Files         []FileSummary    // in the order in which they were played
@@ -60,6 +61,7 @@ type Customer struct {
 	Banned
 	Source            netip.Prefix `json:"source"` // that logged in; inside of Prefix, or around it
 	Accounts          []string     `json:"accounts"`
+	Through           int          `json:"accounts_count"` // different ones that logged in, up to 1000
 	Logins            int64        `json:"logins"`
 	FirstLogin        time.Time    `json:"first_login"`
 	LastLogin         time.Time    `json:"last_login"`
@@ -142,6 +144,7 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		Targeted      []Report         `json:"targeted"`
 		Guessing      []Report         `json:"guessing"`
 		NewPlaces     []Report         `json:"new_places,omitempty"`
+		Proxies       []Report         `json:"proxies,omitempty"`
 		Accounts      []AccountSummary `json:"top_accounts"`
 		Reasons       map[string]int64 `json:"tampered_reasons"`
 		Files         []FileSummary    `json:"files"`
@@ -151,7 +154,7 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		s.Observed, s.LoggedIn, s.Blocked, s.Passed, s.Skipped, s.Truncated, nilIfZero(s.From), nilIfZero(s.To),
 		prefixes,
 		customers,
-		neverNil(s.Misconfigured), neverNil(s.Breaches), neverNil(s.Targeted), neverNil(s.Guessing), s.NewPlaces,
+		neverNil(s.Misconfigured), neverNil(s.Breaches), neverNil(s.Targeted), neverNil(s.Guessing), s.NewPlaces, s.Proxies,
 		neverNil(s.Accounts),
 		s.Reasons, neverNil(s.Files), neverNil(s.Notes),
 	})

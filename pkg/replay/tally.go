@@ -3,6 +3,7 @@ package replay
 import (
 	"cmp"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"time"
@@ -19,7 +20,8 @@ const (
 	maxLogins      = 1 << 17 // sources with logins
 	maxBanned      = 1 << 17 // prefixes
 	maxReports     = 1 << 12
-	maxNames       = 8 // accounts of one source
+	maxNames       = 8    // accounts of one source
+	maxThrough     = 1000 // accounts of one source that are counted
 	topAccounts    = 20
 	noSuchAccount  = "<unknown>" // endpoint id of main/security_events.c for requests that no endpoint matches
 	boundHitFormat = "more than %d %s: those beyond are counted, not listed"
@@ -40,12 +42,14 @@ type loginCount struct {
 	logins      int64
 	whileBanned int64 // while banned
 	accounts    []string
+	names       map[uint64]struct{} // hashes of all names, up to maxThrough
 }
 
 type tally struct {
 	sum      *Summary
 	firewall config.Firewall
-	ipv6Bits int // of a source
+	ipv6Bits int          // of a source
+	seed     maphash.Seed // of loginCount.names
 
 	sources        map[sourceKey]sourceState
 	logins         map[sourceKey]*loginCount
@@ -68,6 +72,7 @@ func newTally(p config.Policy, f config.Firewall) *tally {
 		sum:            &Summary{Reasons: map[string]int64{}},
 		firewall:       f,
 		ipv6Bits:       p.IPv6Prefix,
+		seed:           maphash.MakeSeed(),
 		sources:        make(map[sourceKey]sourceState),
 		logins:         make(map[sourceKey]*loginCount),
 		banned:         make(map[netip.Prefix]*Banned),
@@ -188,6 +193,12 @@ func (t *tally) countLogin(k sourceKey, ev *event.Event, now int64, banned bool)
 	if banned {
 		l.whileBanned++
 	}
+	if len(l.names) < maxThrough {
+		if l.names == nil {
+			l.names = make(map[uint64]struct{})
+		}
+		l.names[maphash.String(t.seed, ev.Account)] = struct{}{}
+	}
 	if len(l.accounts) < maxNames && !slices.Contains(l.accounts, ev.Account) {
 		if name := shortenName(ev.Account, maxNameBytes); !slices.Contains(l.accounts, name) {
 			l.accounts = append(l.accounts, name)
@@ -215,6 +226,8 @@ func (t *tally) countDecision(d *ban.Decision) {
 		t.addReport(d, &t.sum.Breaches)
 	case d.Action == ban.ActionTargeted:
 		t.addReport(d, &t.sum.Targeted)
+	case d.Action == ban.ActionObserve && d.Reason == ban.ReasonProxy:
+		t.addReport(d, &t.sum.Proxies)
 	case d.Action == ban.ActionNewPlace:
 		t.addReport(d, &t.sum.NewPlaces)
 	case d.Action == ban.ActionGuessing:
@@ -328,6 +341,7 @@ func (t *tally) addCustomers(k sourceKey, l *loginCount) {
 	add := func(b Banned) {
 		t.sum.Customers = append(t.sum.Customers, Customer{
 			Banned: b, Source: source, Accounts: l.accounts, Logins: l.logins, LoginsWhileBanned: l.whileBanned,
+			Through:    len(l.names),
 			FirstLogin: time.Unix(0, l.first).UTC(), LastLogin: time.Unix(0, l.last).UTC(),
 		})
 	}

@@ -13,6 +13,9 @@ import (
 // summaryRows is how long a list of the summary is at most; --json has all.
 const summaryRows = 50
 
+// proxyAccounts is from how many accounts on a banned address looks like a proxy: more than an office has phones.
+const proxyAccounts = 100
+
 // sayReplay writes the summary, what customers would have suffered first. decisions says whether decisions were written
 // before it.
 func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
@@ -46,6 +49,9 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 		c.sayf("%s guesses passwords (account %s) since %s, and would not have been banned: %s.",
 			humanize.Prefix(r.Source), printable.String(r.Account),
 			c.dateAndTime(r.First), printable.Line(r.Detail))
+	}
+	for _, r := range firstRows(s.Proxies) {
+		c.sayf("%s, since %s: %s.", humanize.Prefix(r.Source), c.dateAndTime(r.First), printable.Line(r.Detail))
 	}
 	for _, r := range firstRows(s.NewPlaces) {
 		c.sayf("%s, account %s, at %s: %s.", humanize.Prefix(r.Source), printable.String(r.Account), c.dateAndTime(r.First),
@@ -107,6 +113,12 @@ func (c *commands) sayCustomers(s *replay.Summary) error {
 	if locked > 0 {
 		c.sayf("%s came while the source was banned: these people would not have got in.",
 			humanize.Plural(int(locked), "login", "logins"))
+	}
+	for _, u := range firstRows(s.Customers) {
+		if u.Through >= proxyAccounts {
+			c.sayf("%s looks like a proxy: %d accounts log in through it. Allow it, or name it in policy.proxies.",
+				humanize.Prefix(u.Source), u.Through)
+		}
 	}
 	c.sayf("If they are yours, name them in policy.allow, or raise policy.threshold; if a login is not a customer's, " +
 		"change its password.")

@@ -1,0 +1,90 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
+)
+
+const (
+	// proxyTTL is for how long accounts are counted that log in through one flow.
+	proxyTTL = 24 * 60 * minute
+	// manyFlows is how many times proxies.accounts that log in from one address, each through a flow of its own, make it
+	// a proxy, too: one that opens a connection for each client, or a house of which a ban is no smaller an outage.
+	manyFlows = 5
+)
+
+// Proxies returns the sources that look like proxies, and that nobody has allowed or named so.
+func (e *Engine) Proxies() []netip.Prefix {
+	found := make(map[netip.Prefix]bool)
+	for k, t := range e.trusts {
+		p := e.prefixOf(k)
+		if _, named := e.proxies.Containing(p); t.proxyUntil > e.now && !named && !e.isFullyExempt(p) {
+			found[p] = true
+		}
+	}
+	return sortedKeys(found)
+}
+
+// isProxy says whether many customers log in through the source of the event: it is never banned as a whole.
+func (j *judgement) isProxy() bool {
+	if _, named := j.engine.proxies.Covering(j.addr); named {
+		return true
+	}
+	t := j.engine.trusts[j.key]
+	return t != nil && t.proxyUntil > j.now
+}
+
+// detectProxy counts the account that logged in through a flow which is new for it, and tells once a day of a source
+// that is a proxy by that.
+func (j *judgement) detectProxy() {
+	limit, t := j.policy.Proxies.Accounts, j.engine.trusts[j.key]
+	if limit <= 0 || t == nil || j.engine.IsExempt(j.addr) {
+		return
+	}
+	flow := j.engine.hash(forProxyFlow, j.addressKey(),
+		uint64(j.event.Remote.AddrPort.Port())<<8|uint64(j.event.Remote.Transport))
+	through, _ := j.engine.flowAccounts.Renew(j.now, flow)
+	through.Add(seconds(j.now), uint32(proxyTTL/second), j.accountNameHash(), j.engine.sketchBit(j.account))
+	how := "one connection"
+	n := through.AtLeast()
+	if n < limit {
+		if n = len(t.accounts); n < manyFlows*limit {
+			return
+		}
+		how = "one address"
+	}
+	t.proxyUntil = j.now + int64(j.policy.Storm.Memory)
+	if _, named := j.engine.proxies.Covering(j.addr); named || j.engine.slowGuessers.Seen(j.now, j.hash(forProxyFlow, 0)) {
+		return
+	}
+	j.decide(ban.ActionObserve, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true, fmt.Sprintf(
+		"at least %d accounts log in through %s: it looks like a proxy, and is never banned as a whole; allow it, or name "+
+			"it in policy.proxies, and let a Ringwall at the proxy ban those behind it", n, how))
+}
+
+// reportThroughProxy reports what would cost a proxy points: each account whose password is guessed once an hour, and
+// of the rest each reason.
+func (j *judgement) reportThroughProxy(reason ban.Reason) {
+	detail := uint64(0)
+	if reason == ban.ReasonWrongPassword || reason == ban.ReasonDistributed {
+		detail = j.accountNameHash()
+	}
+	if j.engine.firstReport(forProxyReport, j.key, j.engine.combine(detail, j.engine.hashText(string(reason)))) {
+		j.decide(ban.ActionGuessing, reason, j.engine.prefixOf(j.key), 0, j.proven,
+			"somebody attacks through a proxy: it is not banned, since customers log in through it; only the proxy knows "+
+				"who it is")
+	}
+}
+
+// configureProxies takes over policy.proxies.
+func (e *Engine) configureProxies() {
+	e.proxies = table.Prefixes[struct{}]{}
+	for _, p := range e.policy.Proxies.Addresses {
+		if p.Prefix.IsValid() {
+			e.proxies.Set(canonicalPrefix(p.Prefix), struct{}{})
+		}
+	}
+}
