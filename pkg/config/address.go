@@ -36,7 +36,8 @@ func (ps *parser) decodeAllowEntry(text, path string, target *AllowEntry) {
 		case err == nil:
 			addr = addr.Unmap()
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
-		case !isHostName(text), addressesOfWildcard(text) != nil, networksOfRange(text) != nil: // 192.0.2.x could be a name, and 192.0.2.1-9
+		// 192.0.2.x could be a host name too, and 192.0.2.1-9.
+		case !isHostName(text), addressesOfWildcard(text) != nil, networksOfRange(text) != nil:
 			wrong.hint = ps.allowHint(path, text)
 			ps.fail(path, "neither an address nor a host name", wrong)
 			return

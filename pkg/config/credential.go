@@ -21,7 +21,8 @@ const credentialName = "ami-secret"
 const (
 	maxSecretFile = 4 << 10 // bytes
 	maxCAFile     = 1 << 20 // bytes
-	secretSources = `secret: "…", secret: "${VARIABLE}", secret_file: PATH, or LoadCredential=ami-secret:PATH in the systemd unit`
+	secretSources = `secret: "…", secret: "${VARIABLE}", secret_file: PATH, ` +
+		"or LoadCredential=ami-secret:PATH in the systemd unit"
 )
 
 // resolveSecret finds the secret of one Asterisk where its configuration says that it is.

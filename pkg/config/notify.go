@@ -283,8 +283,11 @@ func (ps *parser) checkBody(n *Notify, at string) {
 					hint: "remove it, or write a body"})
 		}
 		if message.NeedsTo(n.Template) && n.To == "" && !ps.failed[at+".to"] && !ps.failed[key] {
-			ps.fail(at+".to", "missing", detail{hint: map[string]string{message.Telegram: `"-1001234567890", the chat's number`,
-				message.Ntfy: "the topic; url is then the server alone, as in https://ntfy.sh"}[n.Template]})
+			hints := map[string]string{
+				message.Telegram: `"-1001234567890", the chat's number`,
+				message.Ntfy:     "the topic; url is then the server alone, as in https://ntfy.sh",
+			}
+			ps.fail(at+".to", "missing", detail{hint: hints[n.Template]})
 		}
 	} else {
 		if n.Template != message.Generic && !ps.failed[key] {
@@ -320,7 +323,8 @@ func (ps *parser) checkHeader(n *Notify, at, name string, value Secret) {
 	if ps.failed[key] {
 		return
 	}
-	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" // RFC 9110 section 5.6.2
+	// RFC 9110 section 5.6.2.
+	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	canonical := http.CanonicalHeaderKey(name)
 	switch {
 	case name == "" || len(name) > 100 || strings.Trim(name, token) != "":

@@ -335,7 +335,8 @@ func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) 
 			length = 365 * 24 * time.Hour
 		}
 		if length > most {
-			most, whyMost = length, "bantime of jail "+printable.Quote(r.Name)+" = "+humanize.DurationToSecond(length)+"."
+			most, whyMost = length, fmt.Sprintf("bantime of jail %s = %s.", printable.Quote(r.Name),
+				humanize.DurationToSecond(length))
 		}
 		if !j.Increment.On {
 			factor = math.Pow(float64(most)/float64(first), 1/float64(retry-1))
@@ -345,7 +346,8 @@ func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) 
 				humanize.Ordinal(retry))
 		}
 		if span > memory {
-			memory, whyMemory = span, "findtime of jail "+printable.Quote(r.Name)+" = "+humanize.DurationToSecond(span)+"."
+			memory, whyMemory = span, fmt.Sprintf("findtime of jail %s = %s.", printable.Quote(r.Name),
+				humanize.DurationToSecond(span))
 		}
 	}
 	factor = min(max(math.Round(factor*100)/100, 1), 1000)
