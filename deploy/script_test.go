@@ -66,13 +66,13 @@ const broken = fine + "=== RUN   TestThree\n=== PAUSE TestThree\n=== RUN   TestF
 	"--- FAIL: TestThree (0.01s)\nFAIL\nFAIL\texample/deploy/c\t0.010s\nFAIL\n"
 
 // A try is one run of the script, in a tree of stubs.
-type try struct {
+type scriptTry struct {
 	t     *testing.T
 	dir   string
 	files map[string]string // of the stubs
 }
 
-func newTry(t *testing.T, files map[string]string) *try {
+func newTry(t *testing.T, files map[string]string) *scriptTry {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("deploy/test is for root")
@@ -81,7 +81,7 @@ func newTry(t *testing.T, files map[string]string) *try {
 	if err != nil {
 		t.Fatal(err)
 	}
-	y := &try{t: t, dir: t.TempDir(), files: map[string]string{
+	y := &scriptTry{t: t, dir: t.TempDir(), files: map[string]string{
 		"deploy/test": string(script), "deploy/lab/lab": "#!/bin/bash\necho \"lab $*\" >>\"$STUB/calls\"\n",
 		"bin/go": goStub, "bin/gofmt": "#!/bin/bash\n",
 		"bin/staticcheck": "#!/bin/bash\necho \"staticcheck ${PWD#$STUB}\" >>\"$STUB/calls\"\n", "cmd/x": "",
@@ -103,7 +103,7 @@ func newTry(t *testing.T, files map[string]string) *try {
 	return y
 }
 
-func (y *try) command(args ...string) *exec.Cmd {
+func (y *scriptTry) newCommand(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(y.t.Context(), filepath.Join(y.dir, "deploy", "test"), args...)
 	cmd.Env = []string{"PATH=" + filepath.Join(y.dir, "bin") + ":" + os.Getenv("PATH"), "STUB=" + y.dir, "TMPDIR=" +
 		y.t.TempDir(),
@@ -111,9 +111,9 @@ func (y *try) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (y *try) run(args ...string) (out string, status int) {
+func (y *scriptTry) runScript(args ...string) (out string, status int) {
 	y.t.Helper()
-	b, err := y.command(args...).CombinedOutput()
+	b, err := y.newCommand(args...).CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return string(b), exit.ExitCode()
 	} else if err != nil {
@@ -122,7 +122,7 @@ func (y *try) run(args ...string) (out string, status int) {
 	return string(b), 0
 }
 
-func (y *try) calls() string {
+func (y *scriptTry) recordedCalls() string {
 	b, err := os.ReadFile(filepath.Join(y.dir, "calls"))
 	if err != nil {
 		y.t.Fatal(err)
@@ -130,9 +130,9 @@ func (y *try) calls() string {
 	return string(b)
 }
 
-// tests are the calls of go test: with the race detector, and without.
-func (y *try) tests() (race, plain []string) {
-	for line := range strings.Lines(y.calls()) {
+// testCalls are the calls of go test: with the race detector, and without.
+func (y *scriptTry) testCalls() (race, plain []string) {
+	for line := range strings.Lines(y.recordedCalls()) {
 		switch {
 		case !strings.HasPrefix(line, "module="):
 		case strings.Contains(line, " -race "):
@@ -144,7 +144,7 @@ func (y *try) tests() (race, plain []string) {
 	return race, plain
 }
 
-func has(t *testing.T, out string, want bool, texts ...string) {
+func wantTexts(t *testing.T, out string, want bool, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
 		if strings.Contains(out, text) != want {
@@ -156,38 +156,38 @@ func has(t *testing.T, out string, want bool, texts ...string) {
 func TestAllOfItIsRun(t *testing.T) {
 	t.Parallel()
 	y := newTry(t, nil)
-	out, status := y.run()
+	out, status := y.runScript()
 	if status != 0 {
 		t.Errorf("exit status %d", status)
 	}
-	has(t, out, true, "\n3 passed, 0 failed, 0 skipped\n", "ten years on: 3 tests passed, 0 failed\n",
+	wantTexts(t, out, true, "\n3 passed, 0 failed, 0 skipped\n", "ten years on: 3 tests passed, 0 failed\n",
 		"\n== all is well\n")
-	has(t, out, false, "noise")
-	has(t, y.calls(), true, "lab install\n", "lab build all\n", "\n vet\n", "deploy vet\n", "staticcheck \n",
+	wantTexts(t, out, false, "noise")
+	wantTexts(t, y.recordedCalls(), true, "lab install\n", "lab build all\n", "\n vet\n", "deploy vet\n", "staticcheck \n",
 		"staticcheck /deploy\n", "fuzz -run\n")
-	if n := strings.Count(y.calls(), "fuzz "); n != 4 {
+	if n := strings.Count(y.recordedCalls(), "fuzz "); n != 4 {
 		t.Errorf("%d targets were fuzzed, want 4", n)
 	}
-	race, plain := y.tests()
+	race, plain := y.testCalls()
 	if len(race) != 2 || len(plain) != 2 {
 		t.Fatalf("tests ran with the race detector %q, without %q", race, plain)
 	}
-	has(t, race[0], true, "module= years= zone= TZ= GOFLAGS= ", " example/pkg/a example/cmd/b\n")
-	has(t, race[1], true, "module=deploy years= zone= TZ= GOFLAGS= ", " example/deploy/c\n")
+	wantTexts(t, race[0], true, "module= years= zone= TZ= GOFLAGS= ", " example/pkg/a example/cmd/b\n")
+	wantTexts(t, race[1], true, "module=deploy years= zone= TZ= GOFLAGS= ", " example/deploy/c\n")
 	for i, end := range []string{" example/pkg/a example/cmd/b\n", " ./clock\n"} {
-		has(t, plain[i], true, "years=10 zone=Asia/Kathmandu TZ=Asia/Kathmandu ", "-overlay=", end)
+		wantTexts(t, plain[i], true, "years=10 zone=Asia/Kathmandu TZ=Asia/Kathmandu ", "-overlay=", end)
 	}
 }
 
 func TestQuick(t *testing.T) {
 	t.Parallel()
 	y := newTry(t, nil)
-	out, status := y.run("-quick")
+	out, status := y.runScript("-quick")
 	if status != 0 {
 		t.Errorf("exit status %d", status)
 	}
-	has(t, out, true, "\n3 passed, 0 failed, 0 skipped\n")
-	has(t, y.calls(), false, "lab build", "fuzz", "years=10", "example/deploy/c")
+	wantTexts(t, out, true, "\n3 passed, 0 failed, 0 skipped\n")
+	wantTexts(t, y.recordedCalls(), false, "lab build", "fuzz", "years=10", "example/deploy/c")
 }
 
 func TestAnotherTime(t *testing.T) {
@@ -198,12 +198,12 @@ func TestAnotherTime(t *testing.T) {
 		if quick {
 			args = append(args, "-quick")
 		}
-		out, status := y.run(args...)
+		out, status := y.runScript(args...)
 		if status != 0 {
 			t.Errorf("exit status %d", status)
 		}
-		has(t, out, true, "12 years on", "America/St_Johns", "\n3 passed, 0 failed, 0 skipped\n")
-		race, plain := y.tests()
+		wantTexts(t, out, true, "12 years on", "America/St_Johns", "\n3 passed, 0 failed, 0 skipped\n")
+		race, plain := y.testCalls()
 		modules := 2
 		if quick {
 			modules = 1
@@ -212,7 +212,7 @@ func TestAnotherTime(t *testing.T) {
 			t.Fatalf("tests ran with the race detector %q, without %q", race, plain)
 		}
 		for _, line := range race {
-			has(t, line, true, "years=12 zone=America/St_Johns TZ=America/St_Johns ", "-overlay=")
+			wantTexts(t, line, true, "years=12 zone=America/St_Johns TZ=America/St_Johns ", "-overlay=")
 		}
 	}
 }
@@ -223,9 +223,9 @@ func TestWrongArguments(t *testing.T) {
 		{"-years", "-1"},
 		{"-zone"}, {"-zone", ""}, {"-zone", "Asia/Nowhere"}, {"-zone", "../../etc/passwd"}, {"-quick", "-slow"}} {
 		y := newTry(t, map[string]string{"calls": ""})
-		out, status := y.run(args...)
-		if status != 2 || !strings.Contains(out, "usage: deploy/test") || y.calls() != "" {
-			t.Errorf("%q: exit status %d, called %q:\n%s", args, status, y.calls(), out)
+		out, status := y.runScript(args...)
+		if status != 2 || !strings.Contains(out, "usage: deploy/test") || y.recordedCalls() != "" {
+			t.Errorf("%q: exit status %d, called %q:\n%s", args, status, y.recordedCalls(), out)
 		}
 	}
 }
@@ -281,12 +281,12 @@ func TestFailuresAreTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			out, status := newTry(t, c.files).run()
+			out, status := newTry(t, c.files).runScript()
 			if status == 0 {
 				t.Error("exit status 0")
 			}
-			has(t, out, true, c.says...)
-			has(t, out, false, c.not...)
+			wantTexts(t, out, true, c.says...)
+			wantTexts(t, out, false, c.not...)
 			counts := ""
 			for line := range strings.Lines(out) {
 				if strings.Contains(line, " failed, ") && strings.HasSuffix(line, " skipped\n") {
@@ -304,7 +304,7 @@ func TestFailuresAreTold(t *testing.T) {
 func TestTheEndOfFuzzingIsNoFinding(t *testing.T) {
 	t.Parallel()
 	y := newTry(t, map[string]string{"fuzz": "    context deadline exceeded\nFAIL\n", "fuzz.status": "1"})
-	if out, status := y.run(); status != 0 {
+	if out, status := y.runScript(); status != 0 {
 		t.Errorf("exit status %d:\n%s", status, out)
 	}
 }
@@ -327,7 +327,7 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-func until(t *testing.T, what string, ok func() bool) {
+func waitUntil(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -336,15 +336,15 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// hanging starts a script whose tests do not end, and returns the processes of those.
-func hanging(t *testing.T, y *try, out *buffer) (cmd *exec.Cmd, pids []int) {
+// startHanging starts a script whose tests do not end, and returns the processes of those.
+func startHanging(t *testing.T, y *scriptTry, out *buffer) (cmd *exec.Cmd, pids []int) {
 	t.Helper()
-	cmd = y.command("-quick")
+	cmd = y.newCommand("-quick")
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the tests run", func() bool {
+	waitUntil(t, "the tests run", func() bool {
 		b, err := os.ReadFile(filepath.Join(y.dir, "pids"))
 		if err != nil {
 			return false
@@ -361,8 +361,8 @@ func hanging(t *testing.T, y *try, out *buffer) (cmd *exec.Cmd, pids []int) {
 	return cmd, pids
 }
 
-// running says whether a process runs; one that nobody has waited for has ended too.
-func running(pid int) bool {
+// isRunning says whether a process runs; one that nobody has waited for has ended too.
+func isRunning(pid int) bool {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return false
@@ -375,16 +375,16 @@ func TestALongStepSaysHowFarItIs(t *testing.T) {
 	t.Parallel()
 	var out buffer
 	y := newTry(t, map[string]string{"hang": ""})
-	cmd, _ := hanging(t, y, &out)
+	cmd, _ := startHanging(t, y, &out)
 	const line = " min: 2 of 2 packages, 3 tests passed, 0 failed, building\n"
-	until(t, "two lines of progress", func() bool { return strings.Count(out.String(), line) >= 2 })
+	waitUntil(t, "two lines of progress", func() bool { return strings.Count(out.String(), line) >= 2 })
 	if err := os.WriteFile(filepath.Join(y.dir, "go-on"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}
-	has(t, out.String(), true, "\n3 passed, 0 failed, 0 skipped\n")
+	wantTexts(t, out.String(), true, "\n3 passed, 0 failed, 0 skipped\n")
 }
 
 func TestNoChildSurvives(t *testing.T) {
@@ -392,8 +392,8 @@ func TestNoChildSurvives(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		var out buffer
 		y := newTry(t, map[string]string{"hang": ""})
-		cmd, pids := hanging(t, y, &out)
-		if len(pids) != 2 || !running(pids[0]) || !running(pids[1]) {
+		cmd, pids := startHanging(t, y, &out)
+		if len(pids) != 2 || !isRunning(pids[0]) || !isRunning(pids[1]) {
 			t.Fatalf("the tests do not run: %v", pids)
 		}
 		if err := cmd.Process.Signal(signal); err != nil {
@@ -408,8 +408,8 @@ func TestNoChildSurvives(t *testing.T) {
 			t.Errorf("%v: %v, want exit status %d:\n%s", signal, err, want, out.String())
 		}
 		for _, pid := range pids {
-			until(t, "the child of the script has ended", func() bool { return !running(pid) })
+			waitUntil(t, "the child of the script has ended", func() bool { return !isRunning(pid) })
 		}
-		has(t, out.String(), false, "well")
+		wantTexts(t, out.String(), false, "well")
 	}
 }

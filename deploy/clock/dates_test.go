@@ -25,8 +25,8 @@ const enough = 50 * 365 * 24 * time.Hour
 // openssl -days, in scripts and in what users are told to type.
 var days = regexp.MustCompile(`openssl (?s:.{0,300}?)-days[ =]+(\d+)`)
 
-// expiring says what of a file will be out of date.
-func expiring(name string, content []byte, now time.Time) (out []string) {
+// whatExpires says what of a file will be out of date.
+func whatExpires(name string, content []byte, now time.Time) (out []string) {
 	certificate := func(der []byte) error {
 		c, err := x509.ParseCertificate(der)
 		if err == nil && c.NotAfter.Before(now.Add(enough)) {
@@ -87,7 +87,7 @@ func TestNothingKeptHereExpires(t *testing.T) {
 		if filepath.Base(path) == "dates_test.go" {
 			return nil
 		}
-		for _, text := range expiring(path, b, time.Now()) {
+		for _, text := range whatExpires(path, b, time.Now()) {
 			t.Error(text)
 		}
 		return nil
@@ -133,7 +133,7 @@ func TestWhatExpiresIsFound(t *testing.T) {
 		{"a.sh", []byte("openssl req -x509 -days 36500"), 0},
 		{"a.md", []byte("within 30 -days 3"), 0},
 	} {
-		if got := expiring(c.name, c.content, now); len(got) != c.found {
+		if got := whatExpires(c.name, c.content, now); len(got) != c.found {
 			t.Errorf("%s, %.40q: found %q, want %d", c.name, c.content, got, c.found)
 		}
 	}

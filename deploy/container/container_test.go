@@ -17,7 +17,7 @@ import (
 
 const root = "../.."
 
-func decode[T any](t *testing.T, name string) []T {
+func decodeYAML[T any](t *testing.T, name string) []T {
 	t.Helper()
 	f, err := os.Open(name)
 	if err != nil {
@@ -40,7 +40,7 @@ func decode[T any](t *testing.T, name string) []T {
 // TestComposeGivesWhatTheDaemonNeeds reads compose.yaml for the host's network, the one capability, and paths that are
 // there.
 func TestComposeGivesWhatTheDaemonNeeds(t *testing.T) {
-	file := decode[struct {
+	file := decodeYAML[struct {
 		Services map[string]struct {
 			Build       struct{ Context, Dockerfile string }
 			NetworkMode string   `yaml:"network_mode"`
@@ -103,7 +103,7 @@ func TestSidecarIsWhole(t *testing.T) {
 		}
 	}
 	byKind := map[string]object{}
-	for _, o := range decode[object](t, "sidecar.yaml") {
+	for _, o := range decodeYAML[object](t, "sidecar.yaml") {
 		byKind[o.Kind] = o
 	}
 	secret, configMap, set := byKind["Secret"], byKind["ConfigMap"], byKind["StatefulSet"]

@@ -47,8 +47,8 @@ kill "$daemon"
 wait "$daemon"
 `
 
-// starts fails the test where the daemon does not start with a configuration folder and an environment.
-func starts(t *testing.T, etc string, environment ...string) {
+// wantStart fails the test where the daemon does not start with a configuration folder and an environment.
+func wantStart(t *testing.T, etc string, environment ...string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for namespaces and mounts")
@@ -83,7 +83,7 @@ func TestComposeStarts(t *testing.T) {
 			t.Fatalf("%s: %v\n%s", line[1], err, out)
 		}
 	}
-	service := decode[struct {
+	service := decodeYAML[struct {
 		Services map[string]struct {
 			Environment map[string]string
 			EnvFile     []string `yaml:"env_file"`
@@ -107,13 +107,13 @@ func TestComposeStarts(t *testing.T) {
 			etc = filepath.Join(tree, "deploy/container", from)
 		}
 	}
-	starts(t, etc, environment...)
+	wantStart(t, etc, environment...)
 }
 
 // TestSidecarStarts starts the container ringwall of sidecar.yaml.
 func TestSidecarStarts(t *testing.T) {
 	etc, environment := t.TempDir(), []string{}
-	for _, o := range decode[struct {
+	for _, o := range decodeYAML[struct {
 		Kind       string
 		Data       map[string]string
 		StringData map[string]string `yaml:"stringData"`
@@ -127,5 +127,5 @@ func TestSidecarStarts(t *testing.T) {
 			environment = append(environment, "RINGWALL_SECRET="+secret)
 		}
 	}
-	starts(t, etc, environment...)
+	wantStart(t, etc, environment...)
 }

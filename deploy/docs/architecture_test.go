@@ -37,7 +37,7 @@ func TestEachPackageImportsOnlyFromLowerFloors(t *testing.T) {
 			continue
 		}
 		for _, file := range files {
-			for _, name := range imports(file) {
+			for _, name := range importedPaths(file) {
 				other, ours := strings.CutPrefix(name, module)
 				if !ours || strings.HasPrefix(other, dir+"/internal/") {
 					continue
@@ -59,9 +59,9 @@ func TestEachPackageImportsOnlyFromLowerFloors(t *testing.T) {
 // TestPurePackagesHaveNoClockAndNoIO holds the packages that ARCHITECTURE.md calls pure to it: replay, why, the tests
 // and the daemon come to the same decisions only because nothing but the arguments goes in.
 func TestPurePackagesHaveNoClockAndNoIO(t *testing.T) {
-	_, list, ok := strings.Cut(architecture(t), "<!-- pure -->\n")
+	_, list, ok := strings.Cut(architectureText(t), "<!-- pure -->\n")
 	list, _, closed := strings.Cut(list, "<!-- end -->")
-	pure := quoted(list)
+	pure := quotedNames(list)
 	if !ok || !closed || len(pure) < 2 {
 		t.Fatalf("ARCHITECTURE.md does not say after <!-- pure --> which packages are pure: found %q", pure)
 	}
@@ -74,7 +74,7 @@ func TestPurePackagesHaveNoClockAndNoIO(t *testing.T) {
 			t.Errorf("ARCHITECTURE.md calls %s pure, which does not exist", dir)
 		}
 		for _, file := range files {
-			for _, name := range imports(file) {
+			for _, name := range importedPaths(file) {
 				if slices.Contains(impure, name) || strings.HasPrefix(name, "golang.org/x/sys") {
 					t.Errorf("%s is pure and imports %s", dir, name)
 				}
@@ -104,7 +104,7 @@ func TestWhatTheMapNamesExists(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range quoted(string(text)) {
+		for _, name := range quotedNames(string(text)) {
 			if !regexp.MustCompile(`^(pkg|cmd|deploy|examples)/[\w./-]*$`).MatchString(name) {
 				continue
 			}
@@ -122,7 +122,7 @@ func TestWhatTheMapNamesExists(t *testing.T) {
 // floorsOf reads the rows "| 3 | `pkg/a`, `pkg/b` | … |".
 func floorsOf(t *testing.T) map[string]int {
 	floors := make(map[string]int)
-	for line := range strings.Lines(architecture(t)) {
+	for line := range strings.Lines(architectureText(t)) {
 		cells := strings.Split(line, "|")
 		if len(cells) < 4 {
 			continue
@@ -131,7 +131,7 @@ func floorsOf(t *testing.T) map[string]int {
 		if err != nil {
 			continue
 		}
-		for _, dir := range quoted(cells[2]) {
+		for _, dir := range quotedNames(cells[2]) {
 			if before, twice := floors[dir]; twice {
 				t.Errorf("%s is on floor %d and on floor %d", dir, before, floor)
 			}
@@ -144,7 +144,7 @@ func floorsOf(t *testing.T) map[string]int {
 	return floors
 }
 
-func architecture(t *testing.T) string {
+func architectureText(t *testing.T) string {
 	text, err := os.ReadFile("ARCHITECTURE.md")
 	if err != nil {
 		t.Fatal(err)
@@ -152,8 +152,8 @@ func architecture(t *testing.T) string {
 	return string(text)
 }
 
-// quoted returns what stands between backticks.
-func quoted(text string) (names []string) {
+// quotedNames returns what stands between backticks.
+func quotedNames(text string) (names []string) {
 	for _, m := range regexp.MustCompile("`([^`\n]+)`").FindAllStringSubmatch(text, -1) {
 		names = append(names, m[1])
 	}
@@ -181,7 +181,7 @@ func goPackages(t *testing.T, tops ...string) map[string][]*ast.File {
 	return packages
 }
 
-func imports(file *ast.File) (names []string) {
+func importedPaths(file *ast.File) (names []string) {
 	for _, spec := range file.Imports {
 		name, _ := strconv.Unquote(spec.Path.Value)
 		names = append(names, name)

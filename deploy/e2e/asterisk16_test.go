@@ -21,19 +21,20 @@ func TestAgainstAsterisk16(t *testing.T) {
 		}
 	}
 	local := lab.Attacker.IPv4()
-	r.until("the guesses would have banned", func() bool { x := r.why(local); return x.Ban != nil && x.Ban.Observed })
+	r.waitUntil("the guesses would have banned",
+		func() bool { x := r.explanationOf(local); return x.Ban != nil && x.Ban.Observed })
 	if r.kernelHas(local.String() + "/32") {
 		t.Error("an observed source is in the kernel")
 	}
 	if code, err := bad.Options("7001"); err != nil {
 		t.Errorf("an observed source got no reply: %d, %v", code, err)
 	}
-	if x := r.why(lab.Phone.IPv4()); x.Trust != nil {
+	if x := r.explanationOf(lab.Phone.IPv4()); x.Trust != nil {
 		t.Error("a chan_sip login earned trust")
 	}
-	s := r.status()
+	s := r.daemonStatus()
 	if len(s.ObserveOnly) != 1 || s.ObserveOnly[0].Service != "SIP" {
 		t.Errorf("status does not say that SIP is observed: %+v", s.ObserveOnly)
 	}
-	r.stop()
+	r.stopDaemon()
 }

@@ -26,18 +26,18 @@ var ways = []struct {
 	{"tcp6", lab.AgentOptions{Transport: "tcp", IPv6: true}, 4},
 }
 
-// address is an attacker's address: in a /24, or /64, of its own.
-func address(o lab.AgentOptions, net, host int) netip.Addr {
+// attackerAddress is an attacker's address: in a /24, or /64, of its own.
+func attackerAddress(o lab.AgentOptions, net, host int) netip.Addr {
 	if o.IPv6 {
 		return netip.MustParseAddr(fmt.Sprintf("fd99:0:0:%x::1", net*16+host))
 	}
 	return netip.MustParseAddr(fmt.Sprintf("10.99.%d.%d", 100+net, host))
 }
 
-// attacker makes an agent with an address that nobody else has.
-func (r *rig) attacker(o lab.AgentOptions, net, host int) *lab.Agent {
+// newAttacker makes an agent with an address that nobody else has.
+func (r *rig) newAttacker(o lab.AgentOptions, net, host int) *lab.Agent {
 	r.t.Helper()
-	a := address(o, net, host)
+	a := attackerAddress(o, net, host)
 	r.AddAddr(r.t, lab.Attacker, a)
 	o.Local, o.Timeout = a, 2*time.Second
 	return r.Agent(r.t, lab.Attacker, o)
@@ -47,25 +47,25 @@ func TestAgainstAsterisk22(t *testing.T) {
 	r := newRig(t, lab.Options{Version: 22}, "")
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
-			r := r.with(t)
+			r := r.forSubtest(t)
 			r.phoneRegisters(way.o)
 			r.scannerIsBanned(way.o, way.net)
 			r.guesserIsBanned(way.o, way.net)
 			r.allowedIsNeverBanned(way.o, way.net)
 		})
 	}
-	t.Run("a hostile packet names 8.8.8.8", func(t *testing.T) { r.with(t).hostilePacket() })
-	t.Run("a forged source", func(t *testing.T) { r.with(t).forgedSource() })
-	t.Run("the banned keep other ports", func(t *testing.T) { r.with(t).otherPortsStayOpen() })
-	t.Run("what Asterisk denies is named", func(t *testing.T) { r.with(t).deniedIsNamed() })
-	t.Run("metrics", func(t *testing.T) { r.with(t).metrics() })
-	t.Run("nft flush ruleset", func(t *testing.T) { r.with(t).flushed() })
-	t.Run("asterisk restarts", func(t *testing.T) { r.with(t).asteriskRestarts() })
-	t.Run("the daemon restarts", func(t *testing.T) { r.with(t).daemonRestarts() })
+	t.Run("a hostile packet names 8.8.8.8", func(t *testing.T) { r.forSubtest(t).hostilePacket() })
+	t.Run("a forged source", func(t *testing.T) { r.forSubtest(t).forgedSource() })
+	t.Run("the banned keep other ports", func(t *testing.T) { r.forSubtest(t).otherPortsStayOpen() })
+	t.Run("what Asterisk denies is named", func(t *testing.T) { r.forSubtest(t).deniedIsNamed() })
+	t.Run("metrics", func(t *testing.T) { r.forSubtest(t).checkMetrics() })
+	t.Run("nft flush ruleset", func(t *testing.T) { r.forSubtest(t).rulesetIsFlushed() })
+	t.Run("asterisk restarts", func(t *testing.T) { r.forSubtest(t).asteriskRestarts() })
+	t.Run("the daemon restarts", func(t *testing.T) { r.forSubtest(t).daemonRestarts() })
 }
 
-// with is the rig for a subtest.
-func (r *rig) with(t *testing.T) *rig {
+// forSubtest is the rig for a subtest.
+func (r *rig) forSubtest(t *testing.T) *rig {
 	c := *r
 	c.t = t
 	return &c
@@ -83,8 +83,8 @@ func (r *rig) phoneRegisters(o lab.AgentOptions) {
 		}
 	}
 	local := phone.Local().Addr()
-	r.until("the phone is trusted", func() bool { return r.why(local).Trust != nil })
-	x := r.why(local)
+	r.waitUntil("the phone is trusted", func() bool { return r.explanationOf(local).Trust != nil })
+	x := r.explanationOf(local)
 	if x.Ban != nil || x.Verdict != "trusted" || x.Score != 0 {
 		r.t.Errorf("the phone: %+v", x)
 	}
@@ -93,9 +93,9 @@ func (r *rig) phoneRegisters(o lab.AgentOptions) {
 // A source that asks for unknown accounts is banned, its next packet does not arrive, an unban lets it in again.
 func (r *rig) scannerIsBanned(o lab.AgentOptions, net int) {
 	r.t.Helper()
-	bad := r.attacker(o, net, 1)
-	local := address(o, net, 1)
-	r.scan(bad, local, fmt.Sprintf("9%d", net))
+	bad := r.newAttacker(o, net, 1)
+	local := attackerAddress(o, net, 1)
+	r.scanUntilBanned(bad, local, fmt.Sprintf("9%d", net))
 	b := r.untilBanned(local)
 	if b.Reason != "unknown_account" || b.Duration != 3600 {
 		r.t.Errorf("%+v", b)
@@ -103,28 +103,29 @@ func (r *rig) scannerIsBanned(o lab.AgentOptions, net int) {
 	if proven := o.Transport == "tcp"; b.Proven != proven {
 		r.t.Errorf("proven %v over %s", b.Proven, o.Transport)
 	}
-	if !silent(r.t, bad) {
+	if !isSilent(r.t, bad) {
 		r.t.Error("a banned source got a reply")
 	}
-	r.ringwall("unban", local.String())
+	r.runCommand("unban", local.String())
 	if r.kernelHas(b.Prefix.String()) {
 		r.t.Error("unban returned, and the kernel still has the ban")
 	}
-	if !answered(r.t, bad) {
+	if !isAnswered(r.t, bad) {
 		r.t.Error("an unbanned source got no reply")
 	}
 }
 
-// scan asks for accounts that do not exist until the daemon bans the source. On a busy machine a packet gets lost.
-func (r *rig) scan(bad *lab.Agent, local netip.Addr, first string) {
+// scanUntilBanned asks for accounts that do not exist until the daemon bans the source. On a busy machine a packet
+// gets lost.
+func (r *rig) scanUntilBanned(bad *lab.Agent, local netip.Addr, first string) {
 	r.t.Helper()
 	for i := range 20 {
-		before := r.why(local).Attempts
+		before := r.explanationOf(local).Attempts
 		_, _ = bad.Probe(fmt.Sprintf("%s%02d", first, i))
-		for wait := time.Now().Add(time.Second); r.why(local).Attempts == before && time.Now().Before(wait); {
+		for wait := time.Now().Add(time.Second); r.explanationOf(local).Attempts == before && time.Now().Before(wait); {
 			time.Sleep(5 * time.Millisecond)
 		}
-		if r.why(local).Ban != nil {
+		if r.explanationOf(local).Ban != nil {
 			return
 		}
 	}
@@ -133,10 +134,10 @@ func (r *rig) scan(bad *lab.Agent, local netip.Addr, first string) {
 // A guesser is banned before its tenth guess.
 func (r *rig) guesserIsBanned(o lab.AgentOptions, net int) {
 	r.t.Helper()
-	bad := r.attacker(o, net, 2)
-	local := address(o, net, 2)
+	bad := r.newAttacker(o, net, 2)
+	local := attackerAddress(o, net, 2)
 	tries := 0
-	for x := r.why(local); x.Ban == nil; x = r.why(local) {
+	for x := r.explanationOf(local); x.Ban == nil; x = r.explanationOf(local) {
 		if x.Attempts >= 10 {
 			r.t.Fatalf("ten guesses: %+v", x)
 		}
@@ -145,17 +146,18 @@ func (r *rig) guesserIsBanned(o lab.AgentOptions, net int) {
 		}
 		// On a busy machine a packet gets lost: what was not judged was no guess.
 		_, _ = bad.GuessAnew("6002", fmt.Sprintf("guess-%d", tries))
-		for wait := time.Now().Add(3 * time.Second); r.why(local).Attempts == x.Attempts && time.Now().Before(wait); {
+		for wait := time.Now().Add(3 * time.Second); r.explanationOf(local).Attempts == x.Attempts &&
+			time.Now().Before(wait); {
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
 	if b := r.untilBanned(local); b.Reason != "wrong_password" || len(b.Accounts) != 1 || b.Accounts[0] != "6002" {
 		r.t.Errorf("%+v", b)
 	}
-	if !silent(r.t, bad) {
+	if !isSilent(r.t, bad) {
 		r.t.Error("a banned guesser got a reply")
 	}
-	if out := r.ringwall("why", local.String()); !strings.Contains(out, "6002") ||
+	if out := r.runCommand("why", local.String()); !strings.Contains(out, "6002") ||
 		!strings.Contains(out, "ringwall unban") {
 		r.t.Errorf("why:\n%s", out)
 	}
@@ -164,36 +166,36 @@ func (r *rig) guesserIsBanned(o lab.AgentOptions, net int) {
 // An attacker that is allowed is never banned.
 func (r *rig) allowedIsNeverBanned(o lab.AgentOptions, net int) {
 	r.t.Helper()
-	bad := r.attacker(o, net, 3)
-	local := address(o, net, 3)
-	r.ringwall("allow", "add", local.String())
+	bad := r.newAttacker(o, net, 3)
+	local := attackerAddress(o, net, 3)
+	r.runCommand("allow", "add", local.String())
 	for i := range 12 {
 		_, _ = bad.Probe(fmt.Sprintf("8%d%02d", net, i))
 	}
-	r.until("its attempts are seen", func() bool {
-		if r.why(local).Attempts >= 8 { // four times what would ban it, and room for what a busy machine loses
+	r.waitUntil("its attempts are seen", func() bool {
+		if r.explanationOf(local).Attempts >= 8 { // four times what would ban it, and room for what a busy machine loses
 			return true
 		}
 		_, _ = bad.Probe("8999")
 		return false
 	})
-	if x := r.why(local); x.Ban != nil || x.Verdict != "allowed" {
+	if x := r.explanationOf(local); x.Ban != nil || x.Verdict != "allowed" {
 		r.t.Errorf("%+v", x)
 	}
-	if !answered(r.t, bad) {
+	if !isAnswered(r.t, bad) {
 		r.t.Error("an allowed source got no reply")
 	}
 }
 
 // One packet injects a line that names 8.8.8.8; it is tampering, and nobody is judged by it.
 func (r *rig) hostilePacket() {
-	before := r.status().PBXs[0].Tampered
-	bad := r.attacker(lab.AgentOptions{}, 5, 1)
+	before := r.daemonStatus().PBXs[0].Tampered
+	bad := r.newAttacker(lab.AgentOptions{}, 5, 1)
 	for range 9 {
 		_, _ = bad.Exchange(lab.Request{User: "%0d%0aRemoteAddress%3a%20IPV4%2fUDP%2f8.8.8.8%2f5"})
 	}
-	r.until("the tampering is counted", func() bool { return r.status().PBXs[0].Tampered >= before+9 })
-	if x := r.why(netip.MustParseAddr("8.8.8.8")); x.Verdict != "unknown" {
+	r.waitUntil("the tampering is counted", func() bool { return r.daemonStatus().PBXs[0].Tampered >= before+9 })
+	if x := r.explanationOf(netip.MustParseAddr("8.8.8.8")); x.Verdict != "unknown" {
 		r.t.Errorf("8.8.8.8: %+v", x)
 	}
 }
@@ -206,15 +208,15 @@ func (r *rig) forgedSource() {
 	}
 	server := r.SIPAddress(false)
 	local := victim.Local()
-	r.until("the customer is trusted", func() bool { return r.why(local.Addr()).Trust != nil })
+	r.waitUntil("the customer is trusted", func() bool { return r.explanationOf(local.Addr()).Trust != nil })
 	for i := range 40 {
 		forged := lab.Request{User: fmt.Sprintf("7%03d", i), CallID: fmt.Sprintf("forged-%d", i)}
 		if err := r.Forge(lab.Attacker, local, server, forged.Bytes("udp", local, server)); err != nil {
 			r.t.Fatal(err)
 		}
 	}
-	r.until("the forged packets are judged", func() bool { return r.why(local.Addr()).Attempts >= 40 })
-	if x := r.why(local.Addr()); x.Ban != nil || x.Trust == nil {
+	r.waitUntil("the forged packets are judged", func() bool { return r.explanationOf(local.Addr()).Attempts >= 40 })
+	if x := r.explanationOf(local.Addr()); x.Ban != nil || x.Trust == nil {
 		r.t.Errorf("the victim of forged packets: %+v", x)
 	}
 	for { // replies to what was forged
@@ -229,8 +231,8 @@ func (r *rig) forgedSource() {
 
 // Somebody who is logged in by SSH from a banned address stays logged in.
 func (r *rig) otherPortsStayOpen() {
-	bad := r.attacker(lab.AgentOptions{}, 6, 1)
-	local := address(lab.AgentOptions{}, 6, 1)
+	bad := r.newAttacker(lab.AgentOptions{}, 6, 1)
+	local := attackerAddress(lab.AgentOptions{}, 6, 1)
 	l, err := r.Listen(r.t.Context(), lab.Server, "tcp", "10.99.0.1:22")
 	if err != nil {
 		r.t.Fatal(err)
@@ -273,9 +275,9 @@ func (r *rig) otherPortsStayOpen() {
 	if err := say(); err != nil {
 		r.t.Fatal(err)
 	}
-	r.scan(bad, address(lab.AgentOptions{}, 6, 1), "65")
+	r.scanUntilBanned(bad, attackerAddress(lab.AgentOptions{}, 6, 1), "65")
 	r.untilBanned(local)
-	if !silent(r.t, bad) {
+	if !isSilent(r.t, bad) {
 		r.t.Error("SIP of a banned source got a reply")
 	}
 	if err := say(); err != nil {
@@ -286,13 +288,13 @@ func (r *rig) otherPortsStayOpen() {
 // With read=security alone Asterisk denies every question: status names the lines of manager.conf that would allow it,
 // and the refusals are not held against ourselves.
 func (r *rig) deniedIsNamed() {
-	r.until("the denied actions are named", func() bool { return len(r.status().PBXs[0].Denied) > 0 })
-	for _, d := range r.status().PBXs[0].Denied {
+	r.waitUntil("the denied actions are named", func() bool { return len(r.daemonStatus().PBXs[0].Denied) > 0 })
+	for _, d := range r.daemonStatus().PBXs[0].Denied {
 		if d.Action == "" || !strings.HasPrefix(d.ManagerConf, "write = ") || d.For == "" {
 			r.t.Errorf("%+v", d)
 		}
 	}
-	if x := r.why(netip.MustParseAddr("127.0.0.1")); x.Score != 0 || x.Ban != nil {
+	if x := r.explanationOf(netip.MustParseAddr("127.0.0.1")); x.Score != 0 || x.Ban != nil {
 		r.t.Errorf("our own denied actions are held against us: %+v", x)
 	}
 }
@@ -302,7 +304,7 @@ func (r *rig) deniedIsNamed() {
 func TestTrunksAreProtected(t *testing.T) {
 	r := newRigAs(t, lab.Options{Version: 22}, lab.SecFull, "")
 	trunk := lab.Trunk.IPv4()
-	r.until("the trunk is known", func() bool { return r.why(trunk).Verdict == "protected" })
+	r.waitUntil("the trunk is known", func() bool { return r.explanationOf(trunk).Verdict == "protected" })
 	if _, err := r.client.Ban(t.Context(), api.BanRequest{Prefix: netip.PrefixFrom(trunk, 32),
 		For: time.Hour}); err == nil {
 		t.Error("a trunk was banned by hand")
@@ -314,23 +316,24 @@ func TestTrunksAreProtected(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	bad := r.attacker(lab.AgentOptions{}, 10, 1)
-	r.scan(bad, address(lab.AgentOptions{}, 10, 1), "64")
-	r.untilBanned(address(lab.AgentOptions{}, 10, 1))
-	if x := r.why(trunk); x.Ban != nil || r.kernelHas(trunk.String()+"/32") {
+	bad := r.newAttacker(lab.AgentOptions{}, 10, 1)
+	r.scanUntilBanned(bad, attackerAddress(lab.AgentOptions{}, 10, 1), "64")
+	r.untilBanned(attackerAddress(lab.AgentOptions{}, 10, 1))
+	if x := r.explanationOf(trunk); x.Ban != nil || r.kernelHas(trunk.String()+"/32") {
 		t.Errorf("the trunk: %+v", x)
 	}
 	phone := r.Agent(t, lab.Phone, lab.AgentOptions{Timeout: trial.Patience})
 	if code, err := phone.Register("6001", lab.Password("6001")); err != nil || code != 200 {
 		t.Fatalf("%d, %v", code, err)
 	}
-	r.stop()
-	r.start() // it has heard no login, but Asterisk knows the contact
-	r.until("the registered phone is trusted", func() bool { return r.why(lab.Phone.IPv4()).Trust != nil })
-	r.stop()
+	r.stopDaemon()
+	r.startDaemon() // it has heard no login, but Asterisk knows the contact
+	r.waitUntil("the registered phone is trusted",
+		func() bool { return r.explanationOf(lab.Phone.IPv4()).Trust != nil })
+	r.stopDaemon()
 }
 
-func (r *rig) metrics() {
+func (r *rig) checkMetrics() {
 	out, err := r.Exec(r.t.Context(), lab.Server, "curl", "-sS", "--max-time", "10", "http://127.0.0.1:9646/metrics")
 	if err != nil {
 		r.t.Fatalf("%v: %s", err, out)
@@ -347,61 +350,61 @@ func (r *rig) metrics() {
 }
 
 // Somebody flushes the kernel's ruleset: the bans come back.
-func (r *rig) flushed() {
-	bad := r.attacker(lab.AgentOptions{}, 7, 1)
-	local := address(lab.AgentOptions{}, 7, 1)
-	r.scan(bad, address(lab.AgentOptions{}, 7, 1), "66")
+func (r *rig) rulesetIsFlushed() {
+	bad := r.newAttacker(lab.AgentOptions{}, 7, 1)
+	local := attackerAddress(lab.AgentOptions{}, 7, 1)
+	r.scanUntilBanned(bad, attackerAddress(lab.AgentOptions{}, 7, 1), "66")
 	b := r.untilBanned(local)
 	for _, what := range [][]string{{"flush", "ruleset"}, {"flush", "table", "inet", "ringwall"},
 		{"delete", "table", "inet", "ringwall"}} {
 		// With table flags owner and persist (kernel 6.9) an administrator's nft is refused, which is as good.
 		_, _ = r.Exec(r.t.Context(), lab.Server, "nft", what...)
-		r.until("the ban is back after nft "+strings.Join(what, " "), func() bool {
+		r.waitUntil("the ban is back after nft "+strings.Join(what, " "), func() bool {
 			out, err := r.Exec(r.t.Context(), lab.Server, "nft", "list", "table", "inet", "ringwall")
 			return err == nil && strings.Contains(string(out), "ban4 counter") && r.kernelHas(b.Prefix.String())
 		})
 	}
-	if !silent(r.t, bad) {
+	if !isSilent(r.t, bad) {
 		r.t.Error("a banned source got a reply")
 	}
 }
 
 // Asterisk restarts under the daemon: the bans stay in the kernel throughout, and it hears the next attack.
 func (r *rig) asteriskRestarts() {
-	bad := r.attacker(lab.AgentOptions{}, 8, 1)
-	local := address(lab.AgentOptions{}, 8, 1)
-	r.scan(bad, address(lab.AgentOptions{}, 8, 1), "67")
+	bad := r.newAttacker(lab.AgentOptions{}, 8, 1)
+	local := attackerAddress(lab.AgentOptions{}, 8, 1)
+	r.scanUntilBanned(bad, attackerAddress(lab.AgentOptions{}, 8, 1), "67")
 	b := r.untilBanned(local)
 	r.StopAsterisk(r.t)
-	r.until("the loss is noticed", func() bool { return !r.status().PBXs[0].Up })
+	r.waitUntil("the loss is noticed", func() bool { return !r.daemonStatus().PBXs[0].Up })
 	if !r.kernelHas(b.Prefix.String()) {
 		r.t.Error("the ban ended with Asterisk")
 	}
 	r.StartAsterisk(r.t)
-	r.until("the session is up again", func() bool { return r.status().PBXs[0].Up })
-	if s := r.status().PBXs[0]; s.Reconnects < 1 || s.Blind <= 0 {
+	r.waitUntil("the session is up again", func() bool { return r.daemonStatus().PBXs[0].Up })
+	if s := r.daemonStatus().PBXs[0]; s.Reconnects < 1 || s.Blind <= 0 {
 		r.t.Errorf("%+v", s)
 	}
-	if !r.kernelHas(b.Prefix.String()) || !silent(r.t, bad) {
+	if !r.kernelHas(b.Prefix.String()) || !isSilent(r.t, bad) {
 		r.t.Error("the ban ended with Asterisk's restart")
 	}
-	next := r.attacker(lab.AgentOptions{}, 8, 2)
-	r.scan(next, address(lab.AgentOptions{}, 8, 2), "68")
-	r.untilBanned(address(lab.AgentOptions{}, 8, 2))
+	next := r.newAttacker(lab.AgentOptions{}, 8, 2)
+	r.scanUntilBanned(next, attackerAddress(lab.AgentOptions{}, 8, 2), "68")
+	r.untilBanned(attackerAddress(lab.AgentOptions{}, 8, 2))
 }
 
 // The bans outlive the daemon, with no more time left than they were given, and SIGHUP reads the policy again.
 func (r *rig) daemonRestarts() {
-	bad := r.attacker(lab.AgentOptions{}, 9, 1)
-	local := address(lab.AgentOptions{}, 9, 1)
-	r.scan(bad, address(lab.AgentOptions{}, 9, 1), "69")
+	bad := r.newAttacker(lab.AgentOptions{}, 9, 1)
+	local := attackerAddress(lab.AgentOptions{}, 9, 1)
+	r.scanUntilBanned(bad, attackerAddress(lab.AgentOptions{}, 9, 1), "69")
 	b := r.untilBanned(local)
-	r.stop()
-	if !r.kernelHas(b.Prefix.String()) || !silent(r.t, bad) {
+	r.stopDaemon()
+	if !r.kernelHas(b.Prefix.String()) || !isSilent(r.t, bad) {
 		r.t.Error("the ban ended with the daemon")
 	}
-	r.start()
-	x := r.why(local)
+	r.startDaemon()
+	x := r.explanationOf(local)
 	if x.Ban == nil || x.Ban.Until.After(b.Until.Add(time.Second)) {
 		r.t.Fatalf("after a restart: %+v", x.Ban)
 	}
@@ -416,17 +419,17 @@ func (r *rig) daemonRestarts() {
 	if err := r.daemon.Signal(syscall.SIGHUP); err != nil {
 		r.t.Fatal(err)
 	}
-	r.until("the new allow list lets it in", func() bool {
-		return r.why(local).Verdict == "allowed" &&
+	r.waitUntil("the new allow list lets it in", func() bool {
+		return r.explanationOf(local).Verdict == "allowed" &&
 			!r.kernelHas(b.Prefix.String())
 	})
-	if !answered(r.t, bad) {
+	if !isAnswered(r.t, bad) {
 		r.t.Error("an allowed source got no reply")
 	}
-	r.stop()
+	r.stopDaemon()
 }
 
-func (r *rig) status() api.Status {
+func (r *rig) daemonStatus() api.Status {
 	r.t.Helper()
 	s, err := r.client.Status(r.t.Context())
 	if err != nil {

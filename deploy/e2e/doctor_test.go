@@ -22,8 +22,8 @@ type examination struct {
 	Checks []doctor.Check
 }
 
-// examine runs ringwall doctor on the lab's server.
-func examine(t *testing.T, l *lab.Lab, path string, user lab.User) examination {
+// runDoctor runs ringwall doctor on the lab's server.
+func runDoctor(t *testing.T, l *lab.Lab, path string, user lab.User) examination {
 	t.Helper()
 	p := l.Spawn(t, lab.Server, binary, "doctor", "--json", "--config", path)
 	_ = p.Wait() // that a check has failed is among what it says
@@ -38,8 +38,8 @@ func examine(t *testing.T, l *lab.Lab, path string, user lab.User) examination {
 	return x
 }
 
-// examineAlone examines without a daemon, and expects that nothing else has failed.
-func examineAlone(t *testing.T, l *lab.Lab, user lab.User, passes bool) examination {
+// runDoctorAlone examines without a daemon, and expects that nothing else has failed.
+func runDoctorAlone(t *testing.T, l *lab.Lab, user lab.User, passes bool) examination {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ringwall.yaml")
 	text := fmt.Sprintf("asterisk: [{name: lab, address: %q, username: %s, secret: %q}]\ncontrol: {socket: "+
@@ -49,7 +49,7 @@ func examineAlone(t *testing.T, l *lab.Lab, user lab.User, passes bool) examinat
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	x := examine(t, l, path, user)
+	x := runDoctor(t, l, path, user)
 	others := slices.DeleteFunc(slices.Clone(x.Checks), func(c doctor.Check) bool { return c.Name == "daemon" })
 	if doctor.Passed(others) != passes {
 		t.Errorf("passed must be %v: %+v", passes, others)
@@ -57,8 +57,8 @@ func examineAlone(t *testing.T, l *lab.Lab, user lab.User, passes bool) examinat
 	return x
 }
 
-// is demands a result of a check, and parts of its texts.
-func (x examination) is(name string, want doctor.Result, parts ...string) {
+// wantCheck demands a result of a check, and parts of its texts.
+func (x examination) wantCheck(name string, want doctor.Result, parts ...string) {
 	x.t.Helper()
 	found := slices.Clone(x.Checks)
 	found = slices.DeleteFunc(found, func(c doctor.Check) bool { return c.Name != name })
@@ -76,8 +76,9 @@ func (x examination) is(name string, want doctor.Result, parts ...string) {
 	}
 }
 
-// harmless says whether an event is a login, or about a question of pkg/asterisk/learn that is denied or unknown here.
-func harmless(f lab.Frame) bool {
+// isHarmless says whether an event is a login, or about a question of pkg/asterisk/learn that is denied or unknown
+// here.
+func isHarmless(f lab.Frame) bool {
 	switch f.Event() {
 	case "SuccessfulAuth", "RequestNotAllowed":
 		return true
@@ -95,42 +96,42 @@ func TestDoctorExaminesARealAsterisk(t *testing.T) {
 	watch := l.DialAMI(t, lab.Ringwall)
 
 	t.Run("a user that may learn", func(t *testing.T) {
-		x := examineAlone(t, l, lab.SecFull, true)
+		x := runDoctorAlone(t, l, lab.SecFull, true)
 		for _, link := range []string{"reach", "greeting", "login", "security", "events", "bindaddr", "http",
 			"element"} {
-			x.is(link, doctor.OK)
+			x.wantCheck(link, doctor.OK)
 		}
 		if clock.Ahead() < time.Hour {
-			x.is("lag", doctor.OK)
+			x.wantCheck("lag", doctor.OK)
 		} else { // the tests run years later, and Asterisk does not
-			x.is("lag", doctor.Warn, "old when it arrives", "timedatectl")
+			x.wantCheck("lag", doctor.Warn, "old when it arrives", "timedatectl")
 		}
-		x.is("learning", doctor.OK, "2 trunks and contacts")
+		x.wantCheck("learning", doctor.OK, "2 trunks and contacts")
 	})
 	t.Run("the user of the README", func(t *testing.T) {
-		x := examineAlone(t, l, lab.Ringwall, true)
-		x.is("events", doctor.OK, "it came")
-		x.is("learning", doctor.Skip, "write = system,reporting")
+		x := runDoctorAlone(t, l, lab.Ringwall, true)
+		x.wantCheck("events", doctor.OK, "it came")
+		x.wantCheck("learning", doctor.Skip, "write = system,reporting")
 	})
 	t.Run("a user without security", func(t *testing.T) {
-		x := examineAlone(t, l, lab.NoSec, false)
-		x.is("login", doctor.OK)
-		x.is("security", doctor.Fail, "[nosec]", "read = security")
-		x.is("events", doctor.Skip)
+		x := runDoctorAlone(t, l, lab.NoSec, false)
+		x.wantCheck("login", doctor.OK)
+		x.wantCheck("security", doctor.Fail, "[nosec]", "read = security")
+		x.wantCheck("events", doctor.Skip)
 	})
 	t.Run("beside a daemon", func(t *testing.T) {
 		r := newRigOn(t, l, lab.SecFull, "metrics: {listen: \"\"}\n")
-		r.until("it has learned", func() bool {
+		r.waitUntil("it has learned", func() bool {
 			s, err := r.client.Status(t.Context())
 			return err == nil && s.PBXs[0].Learned > 0
 		})
-		x := examine(t, l, r.config, lab.SecFull)
+		x := runDoctor(t, l, r.config, lab.SecFull)
 		if !doctor.Passed(x.Checks) {
 			t.Errorf("%+v", x.Checks)
 		}
 		for _, link := range []string{"daemon", "heard", "bans", "login", "events", "learning", "element", "socket",
 			"own"} {
-			x.is(link, doctor.OK)
+			x.wantCheck(link, doctor.OK)
 		}
 		bans, err := r.client.Bans(t.Context(), api.BanFilter{})
 		if err != nil || len(bans) != 0 {
@@ -141,7 +142,7 @@ func TestDoctorExaminesARealAsterisk(t *testing.T) {
 	events := map[string]int{}
 	for _, f := range watch.DrainFrames() {
 		events[f.Event()]++
-		if f.Event() != "" && !harmless(f) {
+		if f.Event() != "" && !isHarmless(f) {
 			t.Errorf("the doctor caused %s", f)
 		}
 	}
@@ -156,11 +157,11 @@ func TestDoctorFindsARealAsteriskTooOpen(t *testing.T) {
 	}
 	l := lab.Start(t, lab.Options{HTTPAMI: true, PublicAMI: true})
 	watch := l.DialAMI(t, lab.Ringwall)
-	x := examineAlone(t, l, lab.SecFull, true)
-	x.is("http", doctor.Warn, "http://10.99.0.1:8088", "https://10.99.0.1:8089", "a stranger", "webenabled = no")
-	x.is("bindaddr", doctor.Warn, "10.99.0.1", "bindaddr = 127.0.0.1")
+	x := runDoctorAlone(t, l, lab.SecFull, true)
+	x.wantCheck("http", doctor.Warn, "http://10.99.0.1:8088", "https://10.99.0.1:8089", "a stranger", "webenabled = no")
+	x.wantCheck("bindaddr", doctor.Warn, "10.99.0.1", "bindaddr = 127.0.0.1")
 	for _, f := range watch.DrainFrames() {
-		if f.Event() != "" && !harmless(f) {
+		if f.Event() != "" && !isHarmless(f) {
 			t.Errorf("looking at open ports caused %s", f)
 		}
 	}

@@ -59,7 +59,7 @@ func TestGuessersHaveNoFreePasses(t *testing.T) {
 		test         func(r *rig)
 	}{
 		{"control characters", "", (*rig).controlCharacters},
-		{"decoys", "", (*rig).decoys},
+		{"decoys", "", (*rig).sameAnswerDecoys},
 		{"many accounts behind a decoy", "", (*rig).decoyOfManyAccounts},
 		{"a stolen account over UDP", "", (*rig).stolenOverUDP},
 		{"a storm of forged packets", "", (*rig).forgedStorm},
@@ -69,14 +69,14 @@ func TestGuessersHaveNoFreePasses(t *testing.T) {
 		{"forged wrong passwords", "", (*rig).forgedGuesses},
 		{"forged distributed guessing", "", (*rig).forgedTargeted},
 		{"slow guessing", "policy: {misconfigured: {per_minute: 600, burst: 4}}", (*rig).slowGuessing},
-		{"a burst", "", (*rig).burst},
+		{"a burst", "", (*rig).guessesInBurst},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			// The bans of the test before would be adopted.
 			_, _ = l.Exec(t.Context(), lab.Server, "nft", "delete", "table", "inet", "ringwall")
 			r := newRigOn(t, l, lab.Ringwall, c.policy)
 			c.test(r)
-			r.stop()
+			r.stopDaemon()
 		})
 	}
 }
@@ -100,7 +100,7 @@ type guesser struct {
 	pause     time.Duration // the longest between two guesses
 }
 
-func (r *rig) guesser(transport string, a netip.Addr) *guesser {
+func (r *rig) newGuesser(transport string, a netip.Addr) *guesser {
 	r.t.Helper()
 	r.AddAddr(r.t, lab.Attacker, a)
 	g := &guesser{rig: r, addr: a, options: lab.AgentOptions{Transport: transport, Local: a}}
@@ -108,42 +108,43 @@ func (r *rig) guesser(transport string, a netip.Addr) *guesser {
 	return g
 }
 
-// wait sets how long the guesser waits for an answer.
-func (g *guesser) wait(d time.Duration) {
+// setAnswerTimeout sets how long the guesser waits for an answer.
+func (g *guesser) setAnswerTimeout(d time.Duration) {
 	g.options.Timeout = d
 	g.agent.Close()
 	g.agent = g.Agent(g.t, lab.Attacker, g.options)
 }
 
-// invent has the guesser answer a challenge that Asterisk never sent, so that one packet is a guess.
-func (g *guesser) invent() *guesser {
-	g.challenge, g.invented = invented(), true
+// useInventedChallenge has the guesser answer a challenge that Asterisk never sent, so that one packet is a guess.
+func (g *guesser) useInventedChallenge() *guesser {
+	g.challenge, g.invented = inventedChallenge(), true
 	return g
 }
 
-func invented() *lab.Challenge {
+func inventedChallenge() *lab.Challenge {
 	return &lab.Challenge{Realm: "asterisk", Nonce: "1700000000/0123456789abcdef0123456789abcdef", QOP: true}
 }
 
-// guess tries a password and returns Asterisk's answer, or 0 where a ban keeps it away. It waits until the program has
-// heard of it, as long as an answer takes over the Internet, so that the count does not depend on this machine's load.
-func (g *guesser) guess(user, password string) int {
+// guessPassword tries a password and returns Asterisk's answer, or 0 where a ban keeps it away. It waits until the
+// program has heard of it, as long as an answer takes over the Internet, so that the count does not depend on this
+// machine's load.
+func (g *guesser) guessPassword(user, password string) int {
 	g.t.Helper()
-	resp := g.try(user, password)
+	resp := g.sendGuess(user, password)
 	if resp == nil {
 		return 0
 	}
 	return resp.Code
 }
 
-func (g *guesser) try(user, password string) *lab.Response {
+func (g *guesser) sendGuess(user, password string) *lab.Response {
 	g.t.Helper()
 	for range 20 { // on a busy machine a packet gets lost
-		if g.challenge == nil && !g.ask(user) {
+		if g.challenge == nil && !g.askForChallenge(user) {
 			return nil
 		}
-		r := g.request(user, password)
-		before := g.heard()
+		r := g.guessRequest(user, password)
+		before := g.eventsHeard()
 		if !g.last.IsZero() {
 			g.pause = max(g.pause, time.Since(g.last))
 		}
@@ -155,17 +156,17 @@ func (g *guesser) try(user, password string) *lab.Response {
 				g.challenge = c
 			}
 			if !g.hasty {
-				g.until("the program has heard of the guess", func() bool { return g.heard() > before })
-				g.cut()
+				g.waitUntil("the program has heard of the guess", func() bool { return g.eventsHeard() > before })
+				g.isBanned()
 			}
 			return resp
 		}
 		g.agent.Close()
-		lost := g.heard() > before
+		lost := g.eventsHeard() > before
 		if lost { // the answer was
 			g.judged++
 		}
-		if g.cut() {
+		if g.isBanned() {
 			return nil
 		}
 		g.t.Logf("%v, guess %d of %s, judged: %t: %v", g.addr, g.judged+1, user, lost, err)
@@ -174,21 +175,21 @@ func (g *guesser) try(user, password string) *lab.Response {
 	return nil
 }
 
-// ask asks for a challenge, in a dialogue of its own, and says whether there was one.
-func (g *guesser) ask(user string) bool {
+// askForChallenge asks for a challenge, in a dialogue of its own, and says whether there was one.
+func (g *guesser) askForChallenge(user string) bool {
 	g.t.Helper()
 	for range 20 {
-		before := g.heard()
+		before := g.eventsHeard()
 		resp, err := g.agent.Exchange(lab.Request{User: user})
 		if err == nil {
 			if g.challenge = resp.Challenge(); g.challenge == nil {
 				g.t.Fatalf("%d without a challenge", resp.Code)
 			}
-			g.until("the program has heard of the challenge", func() bool { return g.heard() > before })
+			g.waitUntil("the program has heard of the challenge", func() bool { return g.eventsHeard() > before })
 			return true
 		}
 		g.agent.Close()
-		if g.cut() {
+		if g.isBanned() {
 			return false
 		}
 	}
@@ -196,7 +197,7 @@ func (g *guesser) ask(user string) bool {
 	return false
 }
 
-func (g *guesser) request(user, password string) lab.Request {
+func (g *guesser) guessRequest(user, password string) lab.Request {
 	g.cseq++
 	r := lab.Request{User: user, CallID: g.callID, CSeq: g.cseq}
 	answer := g.challenge.Answer(user, password, "REGISTER", r.URI(g.SIPAddress(g.addr.Is6())))
@@ -208,22 +209,22 @@ func (g *guesser) request(user, password string) lab.Request {
 	return r
 }
 
-// heard counts what the program has judged of what Asterisk told.
-func (r *rig) heard() uint64 {
+// eventsHeard counts what the program has judged of what Asterisk told.
+func (r *rig) eventsHeard() uint64 {
 	r.t.Helper()
-	s := r.status().PBXs[0]
+	s := r.daemonStatus().PBXs[0]
 	return s.Events + s.Tampered
 }
 
-// cut says whether the guesser is banned, and waits until the kernel has the ban.
-func (g *guesser) cut() bool {
+// isBanned says whether the guesser is banned, and waits until the kernel has the ban.
+func (g *guesser) isBanned() bool {
 	g.t.Helper()
-	b := g.why(g.addr).Ban
+	b := g.explanationOf(g.addr).Ban
 	if b == nil || b.Observed {
 		return false
 	}
 	if !g.banned {
-		g.until("the kernel has the ban of "+b.Prefix.String(), func() bool {
+		g.waitUntil("the kernel has the ban of "+b.Prefix.String(), func() bool {
 			out, err := g.Exec(g.t.Context(), lab.Server, "nft", "list", "table", "inet", "ringwall")
 			if err != nil {
 				g.t.Fatalf("%v: %s", err, out)
@@ -237,27 +238,27 @@ func (g *guesser) cut() bool {
 	return true
 }
 
-// guesses makes up to n wrong guesses of an account, until the ban, with a pause between them.
-func (g *guesser) guesses(n int, user string, pause time.Duration) {
+// guessUntilBanned makes up to n wrong guesses of an account, until the ban, with a pause between them.
+func (g *guesser) guessUntilBanned(n int, user string, pause time.Duration) {
 	g.t.Helper()
 	for i := 0; i < n && !g.banned; i++ {
 		if i > 0 {
 			time.Sleep(pause)
 		}
-		if code := g.guess(user, fmt.Sprintf("guess-%d", i)); code != 0 && code != 401 && code != 403 {
+		if code := g.guessPassword(user, fmt.Sprintf("guess-%d", i)); code != 0 && code != 401 && code != 403 {
 			g.t.Fatalf("a wrong password: %d", code)
 		}
 	}
 }
 
-// knock makes five more guesses, from another port, and returns how many are answered.
-func (g *guesser) knock() (answers int) {
+// guessFromAnotherPort makes five more guesses, from another port, and returns how many are answered.
+func (g *guesser) guessFromAnotherPort() (answers int) {
 	g.t.Helper()
 	o := g.options
 	o.Port, o.Timeout = 40000, 300*time.Millisecond
 	a := g.Agent(g.t, lab.Attacker, o)
 	defer a.Close()
-	c := invented()
+	c := inventedChallenge()
 	transport := o.Transport
 	if transport == "" {
 		transport = "udp"
@@ -269,7 +270,7 @@ func (g *guesser) knock() (answers int) {
 			break // no TCP connection
 		}
 	}
-	if !answered(g.t, g.Agent(g.t, lab.Phone, lab.AgentOptions{IPv6: g.addr.Is6(), Timeout: trial.Patience / 10})) {
+	if !isAnswered(g.t, g.Agent(g.t, lab.Phone, lab.AgentOptions{IPv6: g.addr.Is6(), Timeout: trial.Patience / 10})) {
 		g.t.Fatal("Asterisk answers nobody")
 	}
 	for { // who came after them was answered, and they were not
@@ -280,23 +281,25 @@ func (g *guesser) knock() (answers int) {
 	}
 }
 
-// figure logs what a guesser got in one line, and fails where that is more than a limit, or anything after the ban.
-func (g *guesser) figure(what string, limit int) {
+// logAndBound logs what a guesser got in one line, and fails where that is more than a limit, or anything after the
+// ban.
+func (g *guesser) logAndBound(what string, limit int) {
 	g.t.Helper()
 	if !g.banned {
 		g.t.Logf("figure: %s: %d guesses judged, and no ban", what, g.judged)
 		g.t.Errorf("%s: no ban after %d guesses", what, g.judged)
 		return
 	}
-	after := g.knock()
+	after := g.guessFromAnotherPort()
 	g.t.Logf("figure: %s: %d guesses judged before the ban, %d after it", what, g.judged, after)
 	if g.judged > limit || after > 0 {
 		g.t.Errorf("%s: %d guesses judged before the ban, allowed are %d; %d after it", what, g.judged, limit, after)
 	}
 }
 
-// told returns the decisions so far about an address, or about all where it is not valid, with one of the actions.
-func (r *rig) told(a netip.Addr, actions ...ban.Action) (out []string) {
+// decisionsAbout returns the decisions so far about an address, or about all where it is not valid, with one of the
+// actions.
+func (r *rig) decisionsAbout(a netip.Addr, actions ...ban.Action) (out []string) {
 	r.t.Helper()
 	all, err := r.client.History(r.t.Context(), time.Time{}, a)
 	if err != nil {
@@ -311,10 +314,11 @@ func (r *rig) told(a netip.Addr, actions ...ban.Action) (out []string) {
 	return out
 }
 
-// wantTold fails the test unless there is such a decision: "ACTION SOURCE REASON ACCOUNT" with an empty reason for any.
-func (r *rig) wantTold(action ban.Action, source netip.Addr, reason ban.Reason, account string) bool {
+// wantDecision fails the test unless there is such a decision: "ACTION SOURCE REASON ACCOUNT" with an empty reason
+// for any.
+func (r *rig) wantDecision(action ban.Action, source netip.Addr, reason ban.Reason, account string) bool {
 	r.t.Helper()
-	all := r.told(source, action)
+	all := r.decisionsAbout(source, action)
 	for _, d := range all {
 		part := strings.SplitN(d, " ", 4)
 		if part[1] == source.String() && (reason == "" || part[2] == string(reason)) &&
@@ -326,15 +330,15 @@ func (r *rig) wantTold(action ban.Action, source netip.Addr, reason ban.Reason, 
 	return false
 }
 
-// customer is a phone of a customer, at an address of its own and port 5062, that has registered and is trusted.
-func (r *rig) customer(a netip.Addr, account string) *lab.Agent {
+// newCustomer is a phone of a customer, at an address of its own and port 5062, that has registered and is trusted.
+func (r *rig) newCustomer(a netip.Addr, account string) *lab.Agent {
 	r.t.Helper()
 	r.AddAddr(r.t, lab.Spare, a)
 	phone := r.Agent(r.t, lab.Spare, lab.AgentOptions{Local: a, Port: 5062, Timeout: 5 * time.Second})
 	if code := r.logIn(phone, account); code != 200 {
 		r.t.Fatalf("a customer registers: %d", code)
 	}
-	r.until("the customer is trusted", func() bool { return r.why(a).Trust != nil })
+	r.waitUntil("the customer is trusted", func() bool { return r.explanationOf(a).Trust != nil })
 	return phone
 }
 
@@ -350,7 +354,7 @@ func (r *rig) logIn(a *lab.Agent, account string) int {
 			r.t.Logf("%s registers: %v", account, err)
 		}
 		a.Close()
-		if b := r.why(a.Local().Addr()).Ban; b != nil {
+		if b := r.explanationOf(a.Local().Addr()).Ban; b != nil {
 			r.t.Logf("%s registers from where a ban is: %+v", account, *b)
 			return 0
 		}
@@ -359,19 +363,20 @@ func (r *rig) logIn(a *lab.Agent, account string) int {
 	return 0
 }
 
-// forge sends a wrong password in the name of somebody, again until the program has judged it: packets get lost.
-func (r *rig) forge(from netip.AddrPort, account string) {
+// forgeWrongPassword sends a wrong password in the name of somebody, again until the program has judged it: packets
+// get lost.
+func (r *rig) forgeWrongPassword(from netip.AddrPort, account string) {
 	r.t.Helper()
 	server := r.SIPAddress(false)
-	before := r.why(from.Addr()).Attempts
+	before := r.explanationOf(from.Addr()).Attempts
 	for range 20 {
 		q := lab.Request{User: account}
-		q.Credentials = invented().Answer(account, "forged", "REGISTER", q.URI(server))
+		q.Credentials = inventedChallenge().Answer(account, "forged", "REGISTER", q.URI(server))
 		if err := r.Forge(lab.Attacker, from, server, q.Bytes("udp", from, server)); err != nil {
 			r.t.Fatal(err)
 		}
 		for wait := time.Now().Add(2 * time.Second); time.Now().Before(wait); time.Sleep(2 * time.Millisecond) {
-			if r.why(from.Addr()).Attempts > before {
+			if r.explanationOf(from.Addr()).Attempts > before {
 				return
 			}
 		}
@@ -389,22 +394,22 @@ func (r *rig) controlCharacters() {
 	var hidden []netip.Addr
 	for i, c := range characters {
 		account := fmt.Sprint(firstAccount + i)
-		g := r.guesser("udp", ip4(101, i+1))
+		g := r.newGuesser("udp", ip4(101, i+1))
 		g.callID = "hide" + c.text + "me@lab"
-		g.guesses(manyGuesses, account, 0)
-		g.figure(c.name+" in the Call-ID", mostHidden)
+		g.guessUntilBanned(manyGuesses, account, 0)
+		g.logAndBound(c.name+" in the Call-ID", mostHidden)
 		hidden = append(hidden, g.addr)
-		if b := r.why(g.addr).Ban; b != nil && b.Reason != "malformed" {
+		if b := r.explanationOf(g.addr).Ban; b != nil && b.Reason != "malformed" {
 			r.t.Errorf("%s: banned for %s", c.name, b.Reason)
 		}
 
-		g = r.guesser("udp", ip4(102, i+1))
+		g = r.newGuesser("udp", ip4(102, i+1))
 		g.callID = "found" + c.text + "out@lab"
-		if code := g.guess(account, lab.Password(account)); code != 200 {
+		if code := g.guessPassword(account, lab.Password(account)); code != 200 {
 			r.t.Errorf("%s: the right password: %d", c.name, code)
 		}
-		r.wantTold(ban.ActionBreach, g.addr, "", account)
-		if r.why(g.addr).Trust != nil {
+		r.wantDecision(ban.ActionBreach, g.addr, "", account)
+		if r.explanationOf(g.addr).Trust != nil {
 			r.t.Errorf("%s: who hides is trusted", c.name)
 		}
 		hidden = append(hidden, g.addr)
@@ -416,37 +421,37 @@ func (r *rig) controlCharacters() {
 		{"CR in a response", `response="`, "response=\"\r"}, {"CR at the end of a response", `00"`, "00\r\""},
 	} {
 		account := fmt.Sprint(firstAccount + 5)
-		g := r.guesser("udp", ip4(101, 20+2*i))
+		g := r.newGuesser("udp", ip4(101, 20+2*i))
 		g.callID = "one-for-all@lab"
 		g.dress = func(q *lab.Request, answer string) {
 			behindDecoy(q, answer)
 			q.Credentials = strings.Replace(q.Credentials, c.from, c.to, 1)
 		}
-		g.guesses(manyGuesses, account, 0)
-		g.figure(c.name, mostHidden)
-		found := r.guesser("udp", ip4(101, 21+2*i))
+		g.guessUntilBanned(manyGuesses, account, 0)
+		g.logAndBound(c.name, mostHidden)
+		found := r.newGuesser("udp", ip4(101, 21+2*i))
 		found.dress = g.dress
-		if code := found.guess(account, lab.Password(account)); code != 200 { // so that the others are guesses
+		if code := found.guessPassword(account, lab.Password(account)); code != 200 { // so that the others are guesses
 			r.t.Errorf("%s: the right password: %d", c.name, code)
 		}
 		hidden = append(hidden, g.addr, found.addr)
 	}
 	// Names are searched for that way, too.
-	scanner := r.guesser("udp", ip4(101, 40))
+	scanner := r.newGuesser("udp", ip4(101, 40))
 	for i := 0; i < manyGuesses && !scanner.banned; i++ {
-		before := r.heard()
+		before := r.eventsHeard()
 		q := lab.Request{User: fmt.Sprint(9000 + i), CallID: fmt.Sprintf("hide\t%d@lab", i)}
 		if _, err := scanner.agent.Exchange(q); err == nil {
 			scanner.judged++
-			r.until("the program has heard of the search", func() bool { return r.heard() > before })
+			r.waitUntil("the program has heard of the search", func() bool { return r.eventsHeard() > before })
 		}
-		scanner.cut()
+		scanner.isBanned()
 	}
-	scanner.figure("unknown names, TAB in the Call-ID", mostHidden)
+	scanner.logAndBound("unknown names, TAB in the Call-ID", mostHidden)
 
-	bans, history := r.ringwall("list", "bans"), r.ringwall("history")
+	bans, history := r.runCommand("list", "bans"), r.runCommand("history")
 	for i, a := range hidden {
-		why := r.ringwall("why", a.String())
+		why := r.runCommand("why", a.String())
 		for command, out := range map[string]string{"why": why, "list bans": bans, "history": history} {
 			if at := strings.IndexFunc(out, func(c rune) bool { return c != '\n' && unicode.IsControl(c) }); at >= 0 {
 				r.t.Errorf("%s shows a raw byte: %q", command, out[max(0, at-40):min(len(out), at+40)])
@@ -474,9 +479,9 @@ func inLowerCase(r *lab.Request, answer string) {
 	r.Credentials = "digest" + strings.TrimPrefix(answer, "Digest")
 }
 
-// unpaused has guessers attack until none was held up by the machine's load: copies of an answer that come as slowly as
-// a phone sends one again are not judged as guesses at once.
-func (r *rig) unpaused(attack func(host int) []*guesser) []*guesser {
+// attackWithoutPause has guessers attack until none was held up by the machine's load: copies of an answer that come
+// as slowly as a phone sends one again are not judged as guesses at once.
+func (r *rig) attackWithoutPause(attack func(host int) []*guesser) []*guesser {
 	r.t.Helper()
 	for host := 1; ; host++ {
 		all := attack(host)
@@ -489,7 +494,7 @@ func (r *rig) unpaused(attack func(host int) []*guesser) []*guesser {
 }
 
 // What Asterisk tells of the answer may be the same for all guesses: they are no retransmissions.
-func (r *rig) decoys() {
+func (r *rig) sameAnswerDecoys() {
 	net := 103
 	for _, dress := range []struct {
 		name string
@@ -497,68 +502,68 @@ func (r *rig) decoys() {
 	}{{"a decoy", behindDecoy}, {"digest in lower case", inLowerCase}} {
 		for _, transport := range []string{"udp", "tcp"} {
 			account := fmt.Sprint(firstAccount + 10 + net - 103)
-			g := r.unpaused(func(host int) []*guesser {
-				g := r.guesser(transport, ip4(net, host))
+			g := r.attackWithoutPause(func(host int) []*guesser {
+				g := r.newGuesser(transport, ip4(net, host))
 				g.dress, g.callID = dress.put, "one-for-all@lab"
-				g.wait(time.Second)
-				g.guesses(manyGuesses, account, 0)
+				g.setAnswerTimeout(time.Second)
+				g.guessUntilBanned(manyGuesses, account, 0)
 				return []*guesser{g}
 			})[0]
-			g.figure(dress.name+" over "+transport, mostGuesses)
+			g.logAndBound(dress.name+" over "+transport, mostGuesses)
 
-			g = r.guesser(transport, ip4(net, 101))
+			g = r.newGuesser(transport, ip4(net, 101))
 			g.dress, g.callID, g.hasty = dress.put, "one-for-all@lab", true
-			g.wait(time.Second)
+			g.setAnswerTimeout(time.Second)
 			for i := 0; i < 10*manyGuesses && !g.banned; i++ {
-				g.guess(account, fmt.Sprintf("guess-%d", i))
+				g.guessPassword(account, fmt.Sprintf("guess-%d", i))
 			}
 			g.t.Logf("figure: %s over %s, as fast as the answers come: %d guesses judged, banned: %t", dress.name,
 				transport, g.judged, g.banned)
 
-			g = r.guesser(transport, ip4(net, 102)) // so that the others are guesses
+			g = r.newGuesser(transport, ip4(net, 102)) // so that the others are guesses
 			g.dress = dress.put
-			if code := g.guess(account, lab.Password(account)); code != 200 {
+			if code := g.guessPassword(account, lab.Password(account)); code != 200 {
 				r.t.Errorf("%s over %s: Asterisk answers the right password with %d", dress.name, transport, code)
 			}
 			net++
 		}
 	}
-	slow := r.unpaused(func(host int) (all []*guesser) {
+	slow := r.attackWithoutPause(func(host int) (all []*guesser) {
 		for n, put := range []func(r *lab.Request, answer string){behindDecoy, inLowerCase} {
-			g := r.guesser("udp", ip4(net+n, host))
+			g := r.newGuesser("udp", ip4(net+n, host))
 			g.dress, g.callID = put, "one-for-all@lab"
-			g.wait(time.Second)
+			g.setAnswerTimeout(time.Second)
 			all = append(all, g)
 		}
 		for i := 0; i < slowGuesses && !(all[0].banned && all[1].banned); i++ {
 			begin := time.Now()
 			for n, g := range all {
 				if !g.banned {
-					g.guess(fmt.Sprint(firstAccount+20+n), fmt.Sprintf("guess-%d", i))
+					g.guessPassword(fmt.Sprint(firstAccount+20+n), fmt.Sprintf("guess-%d", i))
 				}
 			}
 			time.Sleep(time.Until(begin.Add(time.Second)))
 		}
 		return all
 	})
-	slow[0].figure("a decoy, one guess a second", mostSlowly)
-	slow[1].figure("digest in lower case, one guess a second", mostGuesses)
+	slow[0].logAndBound("a decoy, one guess a second", mostSlowly)
+	slow[1].logAndBound("digest in lower case, one guess a second", mostGuesses)
 }
 
 // Behind one decoy many accounts are guessed: each of them is known.
 func (r *rig) decoyOfManyAccounts() {
-	g := r.guesser("udp", ip4(110, 1))
+	g := r.newGuesser("udp", ip4(110, 1))
 	g.dress, g.callID = behindDecoy, "one-for-all@lab"
 	var tried []string
 	for i := 0; i < manyGuesses && !g.banned; i++ {
 		account := fmt.Sprint(firstAccount + 30 + i%30)
-		if g.guess(account, fmt.Sprintf("guess-%d", i)) != 0 && !slices.Contains(tried, account) {
+		if g.guessPassword(account, fmt.Sprintf("guess-%d", i)) != 0 && !slices.Contains(tried, account) {
 			tried = append(tried, account)
 		}
 	}
-	g.figure("many accounts behind a decoy", mostGuesses)
+	g.logAndBound("many accounts behind a decoy", mostGuesses)
 	seen := map[string]bool{}
-	for _, e := range r.why(g.addr).Evidence {
+	for _, e := range r.explanationOf(g.addr).Evidence {
 		seen[e.Account] = true
 	}
 	r.t.Logf("figure: many accounts behind a decoy: %d accounts tried, %d seen", len(tried), len(seen))
@@ -573,44 +578,44 @@ func (r *rig) decoyOfManyAccounts() {
 // is told of, and what he finds is a breach, however many accounts he tried.
 func (r *rig) stolenOverUDP() {
 	const stolen, first, found = firstAccount + 60, firstAccount + 61, firstAccount + 160
-	g := r.guesser("udp", ip4(111, 1))
+	g := r.newGuesser("udp", ip4(111, 1))
 	if code := r.logIn(g.agent, fmt.Sprint(stolen)); code != 200 {
 		r.t.Fatalf("the stolen account: %d", code)
 	}
-	r.until("the attacker is trusted", func() bool { return r.why(g.addr).Trust != nil })
+	r.waitUntil("the attacker is trusted", func() bool { return r.explanationOf(g.addr).Trust != nil })
 	for i := range 80 {
-		g.guess(fmt.Sprint(first+i), "guess")
+		g.guessPassword(fmt.Sprint(first+i), "guess")
 	}
 	for i := range 200 {
-		g.guess(fmt.Sprint(found), fmt.Sprintf("guess-%d", i))
+		g.guessPassword(fmt.Sprint(found), fmt.Sprintf("guess-%d", i))
 	}
-	r.wantTold("guessing", g.addr, "", "")
-	code := g.guess(fmt.Sprint(found), lab.Password(fmt.Sprint(found)))
+	r.wantDecision("guessing", g.addr, "", "")
+	code := g.guessPassword(fmt.Sprint(found), lab.Password(fmt.Sprint(found)))
 	r.t.Logf("figure: a stolen account over UDP: %d guesses judged, banned: %t; told: %q; the right password: %d",
-		g.judged-1, g.banned, r.told(g.addr, "guessing", ban.ActionObserve), code)
+		g.judged-1, g.banned, r.decisionsAbout(g.addr, "guessing", ban.ActionObserve), code)
 	if g.banned {
 		return // as good
 	}
 	if code != 200 {
 		r.t.Errorf("the right password: %d", code)
 	}
-	r.wantTold(ban.ActionBreach, g.addr, "", fmt.Sprint(found))
+	r.wantDecision(ban.ActionBreach, g.addr, "", fmt.Sprint(found))
 }
 
-// stolen is a guesser over TCP who has logged in with an account.
-func (r *rig) stolen(a netip.Addr, account string) *guesser {
+// newAccountThief is a guesser over TCP who has logged in with an account.
+func (r *rig) newAccountThief(a netip.Addr, account string) *guesser {
 	r.t.Helper()
-	g := r.guesser("tcp", a)
+	g := r.newGuesser("tcp", a)
 	if code := r.logIn(g.agent, account); code != 200 {
 		r.t.Fatalf("the stolen account: %d", code)
 	}
-	r.until("the attacker is trusted", func() bool { return r.why(a).Trust != nil })
+	r.waitUntil("the attacker is trusted", func() bool { return r.explanationOf(a).Trust != nil })
 	return g
 }
 
-// storms returns the decisions that a storm made.
-func (r *rig) storms() []string {
-	return slices.DeleteFunc(r.told(netip.Addr{}, ban.ActionUnban, ban.ActionObserve), func(d string) bool {
+// stormDecisions returns the decisions that a storm made.
+func (r *rig) stormDecisions() []string {
+	return slices.DeleteFunc(r.decisionsAbout(netip.Addr{}, ban.ActionUnban, ban.ActionObserve), func(d string) bool {
 		return !strings.Contains(d, " "+string(ban.ReasonStorm)+" ")
 	})
 }
@@ -620,38 +625,38 @@ func (r *rig) forgedStorm() {
 	const first = firstAccount + 170
 	var phones []*lab.Agent
 	for i := range 5 {
-		phones = append(phones, r.customer(ip4(121+i, 1), fmt.Sprint(6001+i)))
+		phones = append(phones, r.newCustomer(ip4(121+i, 1), fmt.Sprint(6001+i)))
 	}
-	without := r.stolen(ip4(112, 1), "6006")
+	without := r.newAccountThief(ip4(112, 1), "6006")
 	for i := 0; i < manyGuesses && !without.banned; i++ {
-		without.guess(fmt.Sprint(first+i), "guess")
+		without.guessPassword(fmt.Sprint(first+i), "guess")
 	}
-	without.figure("a stolen account over TCP", mostForeign)
+	without.logAndBound("a stolen account over TCP", mostForeign)
 
-	one := r.stolen(ip4(114, 1), "6009")
-	one.guesses(2*mostTrusted, fmt.Sprint(first+manyGuesses), 0)
-	one.figure("a stolen account over TCP, guesses of one other account", mostTrusted)
+	one := r.newAccountThief(ip4(114, 1), "6009")
+	one.guessUntilBanned(2*mostTrusted, fmt.Sprint(first+manyGuesses), 0)
+	one.logAndBound("a stolen account over TCP, guesses of one other account", mostTrusted)
 
-	with := r.stolen(ip4(113, 1), "6007")
+	with := r.newAccountThief(ip4(113, 1), "6007")
 	forged := time.Time{}
 	for i := 0; i < manyGuesses && !with.banned; i++ {
 		if time.Since(forged) > 3*time.Second {
 			forged = time.Now()
 			for n, p := range phones {
-				r.forge(p.Local(), fmt.Sprint(6001+n))
+				r.forgeWrongPassword(p.Local(), fmt.Sprint(6001+n))
 			}
 		}
-		with.guess(fmt.Sprint(first+i), "guess")
+		with.guessPassword(fmt.Sprint(first+i), "guess")
 	}
-	with.figure("a stolen account over TCP, and forged packets of five customers", mostForeign)
-	if s := r.storms(); len(s) > 0 {
+	with.logAndBound("a stolen account over TCP, and forged packets of five customers", mostForeign)
+	if s := r.stormDecisions(); len(s) > 0 {
 		r.t.Errorf("forged packets made a storm: %q", s)
 	}
 	for i, p := range phones {
 		if code := r.logIn(p, fmt.Sprint(6001+i)); code != 200 {
 			r.t.Errorf("customer %d: %d", i, code)
 		}
-		if x := r.why(p.Local().Addr()); x.Ban != nil || x.Trust == nil {
+		if x := r.explanationOf(p.Local().Addr()); x.Ban != nil || x.Trust == nil {
 			r.t.Errorf("customer %d: %+v", i, x)
 		}
 	}
@@ -662,12 +667,12 @@ func (r *rig) stormOfOneAccount() {
 	const first = firstAccount + 240
 	var all []*guesser
 	for i := range 6 {
-		all = append(all, r.stolen(ip4(131+i, 1), "6008"))
+		all = append(all, r.newAccountThief(ip4(131+i, 1), "6008"))
 	}
 	for i := range manyGuesses {
 		for _, g := range all {
 			if !g.banned {
-				g.guess(fmt.Sprint(first+i), "guess")
+				g.guessPassword(fmt.Sprint(first+i), "guess")
 			}
 		}
 		if !slices.ContainsFunc(all, func(g *guesser) bool { return !g.banned }) {
@@ -675,9 +680,9 @@ func (r *rig) stormOfOneAccount() {
 		}
 	}
 	for i, g := range all {
-		g.figure(fmt.Sprintf("one stolen account over TCP, address %d of 6", i+1), mostForeign)
+		g.logAndBound(fmt.Sprintf("one stolen account over TCP, address %d of 6", i+1), mostForeign)
 	}
-	if s := r.storms(); len(s) > 0 {
+	if s := r.stormDecisions(); len(s) > 0 {
 		r.t.Errorf("one account made a storm: %q", s)
 	}
 }
@@ -686,30 +691,30 @@ func (r *rig) stormOfOneAccount() {
 // logs in from elsewhere later.
 func (r *rig) staleNonce() {
 	account := fmt.Sprint(firstAccount + 310)
-	r.customer(ip4(141, 1), account)
+	r.newCustomer(ip4(141, 1), account)
 	judged := 0
 	for i := 0; i < 8; i++ {
-		g := r.guesser("udp", ip4(142, i+1)).invent()
-		g.guesses(mostGuesses, account, 0)
+		g := r.newGuesser("udp", ip4(142, i+1)).useInventedChallenge()
+		g.guessUntilBanned(mostGuesses, account, 0)
 		judged += g.judged
 	}
 	if judged <= 20 {
 		r.t.Fatalf("only %d guesses were judged", judged)
 	}
-	g := r.guesser("udp", ip4(142, 100)).invent()
-	resp := g.try(account, lab.Password(account))
+	g := r.newGuesser("udp", ip4(142, 100)).useInventedChallenge()
+	resp := g.sendGuess(account, lab.Password(account))
 	if resp == nil || resp.Code != 401 || !strings.Contains(string(resp.Raw), "stale=true") {
 		r.t.Fatalf("the right password with a stale nonce: %+v", resp)
 	}
-	elsewhere := r.guesser("udp", ip4(143, 1))
+	elsewhere := r.newGuesser("udp", ip4(143, 1))
 	code := r.logIn(elsewhere.agent, account)
-	x := r.why(elsewhere.addr)
+	x := r.explanationOf(elsewhere.addr)
 	r.t.Logf("figure: a stale nonce: %d guesses judged, then a login from elsewhere: %d, trusted: %t, told: %q",
-		judged+1, code, x.Trust != nil, r.told(elsewhere.addr, ban.ActionBreach, ban.ActionTrust))
+		judged+1, code, x.Trust != nil, r.decisionsAbout(elsewhere.addr, ban.ActionBreach, ban.ActionTrust))
 	if code != 200 {
 		r.t.Fatalf("the login: %d", code)
 	}
-	r.wantTold(ban.ActionBreach, elsewhere.addr, "", account)
+	r.wantDecision(ban.ActionBreach, elsewhere.addr, "", account)
 	if x.Trust != nil {
 		r.t.Error("who may have guessed the password is trusted")
 	}
@@ -729,21 +734,21 @@ func (r *rig) manyNetworks() {
 		cut := "" // the ban of a /64 that never sent
 		for i := 0; sources < manySources && i < 1<<16; sources++ {
 			a := netip.MustParseAddr(fmt.Sprintf("fd99:0:%x:%x::1", 0x10+n, i))
-			g := r.guesser(way.transport, a).invent()
-			g.wait(time.Second)
-			fresh := r.why(a).Ban != nil
+			g := r.newGuesser(way.transport, a).useInventedChallenge()
+			g.setAnswerTimeout(time.Second)
+			fresh := r.explanationOf(a).Ban != nil
 			if fresh {
-				g.cut()
-				g.wait(300 * time.Millisecond)
+				g.isBanned()
+				g.setAnswerTimeout(300 * time.Millisecond)
 			}
-			g.guess(account, "guess")
+			g.guessPassword(account, "guess")
 			g.agent.Close()
 			judged += min(g.judged, 1) // another one is the same again, since an answer was lost
 			if !fresh {
 				i += way.step
 				continue
 			}
-			if cut = r.why(a).Ban.Prefix.String(); strings.HasSuffix(cut, "/48") {
+			if cut = r.explanationOf(a).Ban.Prefix.String(); strings.HasSuffix(cut, "/48") {
 				break
 			}
 			i = i&^255 + 256 // he moves on to where he is not banned
@@ -759,20 +764,21 @@ func (r *rig) manyNetworks() {
 // Wrong passwords in the name of a phone say nothing against its next login.
 func (r *rig) forgedGuesses() {
 	account := fmt.Sprint(firstAccount + 330)
-	phone := r.customer(ip4(151, 1), account)
+	phone := r.newCustomer(ip4(151, 1), account)
 	local := phone.Local()
-	before := r.why(local.Addr()).Trust.Until
+	before := r.explanationOf(local.Addr()).Trust.Until
 	for i := range 6 {
-		r.forge(netip.AddrPortFrom(local.Addr(), local.Port()+uint16(i%2)), account)
+		r.forgeWrongPassword(netip.AddrPortFrom(local.Addr(), local.Port()+uint16(i%2)), account)
 	}
 	if code := r.logIn(phone, account); code != 200 {
 		r.t.Errorf("the phone registers: %d", code)
 	}
-	r.until("the login is heard", func() bool {
-		x := r.why(local.Addr())
-		return x.Trust == nil || x.Trust.Until.After(before) || len(r.told(local.Addr(), ban.ActionBreach)) > 0
+	r.waitUntil("the login is heard", func() bool {
+		x := r.explanationOf(local.Addr())
+		return x.Trust == nil || x.Trust.Until.After(before) ||
+			len(r.decisionsAbout(local.Addr(), ban.ActionBreach)) > 0
 	})
-	x, told := r.why(local.Addr()), r.told(local.Addr(), ban.ActionBreach)
+	x, told := r.explanationOf(local.Addr()), r.decisionsAbout(local.Addr(), ban.ActionBreach)
 	renewed := x.Trust != nil && x.Trust.Until.After(before)
 	r.t.Logf("figure: six forged wrong passwords: breaches told: %q; trust goes on: %t", told, renewed)
 	if len(told) > 0 || !renewed || x.Ban != nil {
@@ -783,24 +789,24 @@ func (r *rig) forgedGuesses() {
 // Packets in the names of many sources do not take from an account's user the right to a mistake.
 func (r *rig) forgedTargeted() {
 	account := fmt.Sprint(firstAccount + 340)
-	r.customer(ip4(152, 1), account)
+	r.newCustomer(ip4(152, 1), account)
 	for i := range 20 {
-		r.forge(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}), 5060), account)
+		r.forgeWrongPassword(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}), 5060), account)
 	}
-	person := r.guesser("udp", ip4(153, 1))
-	person.guess(account, "a typo")
-	x := r.why(person.addr)
+	person := r.newGuesser("udp", ip4(153, 1))
+	person.guessPassword(account, "a typo")
+	x := r.explanationOf(person.addr)
 	r.t.Logf("figure: twenty forged packets, and a typo in a new place: banned: %t; told: %q", x.Ban != nil,
-		r.told(netip.Addr{}, ban.ActionTargeted))
+		r.decisionsAbout(netip.Addr{}, ban.ActionTargeted))
 	if x.Ban != nil {
 		r.t.Fatalf("a typo in a new place: %+v", *x.Ban)
 	}
 	if code := r.logIn(person.agent, account); code != 200 {
 		r.t.Errorf("the right password: %d", code)
 	}
-	x = r.why(person.addr)
+	x = r.explanationOf(person.addr)
 	r.t.Logf("figure: twenty forged packets, and a login in a new place: trusted: %t; told: %q", x.Trust != nil,
-		r.told(person.addr, ban.ActionBreach, ban.ActionTrust))
+		r.decisionsAbout(person.addr, ban.ActionBreach, ban.ActionTrust))
 	if x.Ban != nil {
 		r.t.Errorf("the right password in a new place: %+v", *x.Ban)
 	}
@@ -809,22 +815,22 @@ func (r *rig) forgedTargeted() {
 // Whoever guesses no faster than a phone, but longer than anybody leaves a phone like that, is told of.
 func (r *rig) slowGuessing() {
 	account := fmt.Sprint(firstAccount + 350)
-	g := r.guesser("udp", ip4(154, 1))
-	g.guesses(25, account, 120*time.Millisecond) // the policy takes ten a second for a phone's
+	g := r.newGuesser("udp", ip4(154, 1))
+	g.guessUntilBanned(25, account, 120*time.Millisecond) // the policy takes ten a second for a phone's
 	r.t.Logf("figure: slow guessing: %d guesses judged, banned: %t; told: %q", g.judged, g.banned,
-		r.told(g.addr, "guessing", ban.ActionMisconfigured))
+		r.decisionsAbout(g.addr, "guessing", ban.ActionMisconfigured))
 	if g.banned {
-		r.t.Errorf("a phone's pace: %+v", *r.why(g.addr).Ban)
+		r.t.Errorf("a phone's pace: %+v", *r.explanationOf(g.addr).Ban)
 	}
-	r.wantTold("guessing", g.addr, "", account)
+	r.wantDecision("guessing", g.addr, "", account)
 }
 
 // Of guesses that do not wait for their answers, those that are in Asterisk's socket when the first are judged are
 // judged, too.
-func (r *rig) burst() {
+func (r *rig) guessesInBurst() {
 	account := fmt.Sprint(firstAccount + 360)
-	g := r.guesser("udp", ip4(155, 1)).invent()
-	g.wait(time.Second)
+	g := r.newGuesser("udp", ip4(155, 1)).useInventedChallenge()
+	g.setAnswerTimeout(time.Second)
 	server := r.SIPAddress(false)
 	// Now the socket is open: what follows sends and receives at once.
 	if err := g.agent.Send([]byte("\r\n\r\n")); err != nil {
@@ -832,7 +838,7 @@ func (r *rig) burst() {
 	}
 	requests := make([][]byte, burst)
 	for i := range requests {
-		q := g.request(account, fmt.Sprintf("guess-%d", i))
+		q := g.guessRequest(account, fmt.Sprintf("guess-%d", i))
 		requests[i] = q.Bytes("udp", g.agent.Local(), server)
 	}
 	var answers atomic.Int64
@@ -851,10 +857,10 @@ func (r *rig) burst() {
 		r.t.Fatal(err)
 	}
 	took := time.Since(begin)
-	r.until("the burst is banned", g.cut)
+	r.waitUntil("the burst is banned", g.isBanned)
 	sofar := answers.Load()
 	<-done
-	after := g.knock()
+	after := g.guessFromAnotherPort()
 	r.t.Logf("figure: a burst of %d within %v: %d guesses answered, %d of them when the ban was seen; %d after it",
 		burst, took.Round(time.Millisecond), answers.Load(), sofar, after)
 	if after > 0 {

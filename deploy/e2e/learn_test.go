@@ -15,8 +15,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/asterisk/learn"
 )
 
-// relay lets a session of this process reach AMI in the lab's namespace: it has no dialer to give.
-func relay(t *testing.T, l *lab.Lab) string {
+// relayToAMI lets a session of this process reach AMI in the lab's namespace: it has no dialer to give.
+func relayToAMI(t *testing.T, l *lab.Lab) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -38,8 +38,8 @@ func relay(t *testing.T, l *lab.Lab) string {
 	return ln.Addr().String()
 }
 
-// learned runs a session and a learner over it, until all questions are answered.
-func learned(t *testing.T, name string, cfg ami.Config) learn.Knowledge {
+// learnFrom runs a session and a learner over it, until all questions are answered.
+func learnFrom(t *testing.T, name string, cfg ami.Config) learn.Knowledge {
 	t.Helper()
 	known := make(chan learn.Knowledge, 100)
 	var l *learn.Learner
@@ -85,7 +85,7 @@ func prefixNotes(m map[netip.Prefix]string) string {
 	return strings.Join(lines, "\n")
 }
 
-func knows(t *testing.T, what string, got map[netip.Prefix]string, lines ...string) {
+func wantPrefixes(t *testing.T, what string, got map[netip.Prefix]string, lines ...string) {
 	t.Helper()
 	slices.Sort(lines)
 	if want := strings.Join(lines, "\n"); prefixNotes(got) != want {
@@ -106,12 +106,12 @@ func TestARealAsteriskTeachesPhonesAndTrunks(t *testing.T) {
 		}
 		return content
 	}})
-	address := relay(t, l)
+	address := relayToAMI(t, l)
 	secfull := ami.Config{Address: address, Username: string(lab.SecFull), Secret: lab.SecFull.Secret()}
-	k := learned(t, "secfull", secfull)
+	k := learnFrom(t, "secfull", secfull)
 	prefixes := []string{"10.99.0.50/32 trunk trunk", "fd99::50/128 trunk trunk", "10.99.0.77/32 registration itsp-reg"}
-	knows(t, "Prefixes", k.Prefixes, prefixes...)
-	knows(t, "Contacts before anybody registered", k.Contacts)
+	wantPrefixes(t, "Prefixes", k.Prefixes, prefixes...)
+	wantPrefixes(t, "Contacts before anybody registered", k.Contacts)
 	if len(k.Denied)+len(k.Failed)+len(k.Refused) > 0 {
 		t.Errorf("%+v", k)
 	}
@@ -126,8 +126,8 @@ func TestARealAsteriskTeachesPhonesAndTrunks(t *testing.T) {
 	if code, err := claims.Register("6002", lab.Password("6002")); code != 200 || err != nil {
 		t.Fatalf("Register: %d, %v", code, err)
 	}
-	k = learned(t, "secfull", secfull)
-	knows(t, "Prefixes", k.Prefixes, prefixes...)
+	k = learnFrom(t, "secfull", secfull)
+	wantPrefixes(t, "Prefixes", k.Prefixes, prefixes...)
 	if k.Skipped != (learn.Skipped{Claimed: 1}) {
 		t.Errorf("rewrite_contact=no: skipped %+v", k.Skipped)
 	}
@@ -136,12 +136,12 @@ func TestARealAsteriskTeachesPhonesAndTrunks(t *testing.T) {
 		t.Errorf("Contacts: %s, skipped %+v", got, k.Skipped)
 	}
 
-	k = learned(t, "learn", ami.Config{Address: address, Username: string(lab.Learn), Secret: lab.Learn.Secret()})
-	knows(t, "Prefixes with write=reporting", k.Prefixes, "10.99.0.77/32 registration itsp-reg")
+	k = learnFrom(t, "learn", ami.Config{Address: address, Username: string(lab.Learn), Secret: lab.Learn.Secret()})
+	wantPrefixes(t, "Prefixes with write=reporting", k.Prefixes, "10.99.0.77/32 registration itsp-reg")
 	if len(k.Contacts) != 0 || k.Skipped.Private == 0 || len(k.Failed) > 0 {
 		t.Errorf("with write=reporting: %+v", k)
 	}
-	k = learned(t, "ringwall", ami.Config{Address: address, Username: string(lab.Ringwall),
+	k = learnFrom(t, "ringwall", ami.Config{Address: address, Username: string(lab.Ringwall),
 		Secret: lab.Ringwall.Secret()})
 	names := ""
 	for _, d := range k.Denied {
@@ -162,10 +162,10 @@ func TestARealChanSIPTeachesItsPeers(t *testing.T) {
 	if code, err := phone.Register("7001", lab.Password("7001")); code != 200 || err != nil {
 		t.Fatalf("Register: %d, %v", code, err)
 	}
-	k := learned(t, "secfull", ami.Config{Address: relay(t, l), Username: string(lab.SecFull),
+	k := learnFrom(t, "secfull", ami.Config{Address: relayToAMI(t, l), Username: string(lab.SecFull),
 		Secret: lab.SecFull.Secret()})
-	knows(t, "Prefixes", k.Prefixes, "10.99.0.50/32 trunk trunk (SIP peer)")
-	knows(t, "Contacts", k.Contacts) // chan_sip believes the phone
+	wantPrefixes(t, "Prefixes", k.Prefixes, "10.99.0.50/32 trunk trunk (SIP peer)")
+	wantPrefixes(t, "Contacts", k.Contacts) // chan_sip believes the phone
 	if k.Skipped != (learn.Skipped{Private: 1}) {
 		t.Errorf("skipped %+v", k.Skipped)
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/api"
 )
 
-// elsewhere is an Asterisk whose PJSIP listens at port 5080 over IPv4.
-func elsewhere() lab.Options {
+// onAnotherPort is an Asterisk whose PJSIP listens at port 5080 over IPv4.
+func onAnotherPort() lab.Options {
 	return lab.Options{Version: 22, Edit: func(file, content string) string {
 		if file == "pjsip.conf" {
 			content = strings.ReplaceAll(content, "0.0.0.0:5060", "0.0.0.0:5080")
@@ -27,16 +27,16 @@ func elsewhere() lab.Options {
 func (r *rig) bannedAt(o lab.AgentOptions, port uint16, net, host int) (*lab.Agent, netip.Addr) {
 	r.t.Helper()
 	o.To = port
-	bad, local := r.attacker(o, net, host), address(o, net, host)
-	r.scan(bad, local, fmt.Sprintf("9%d", host))
+	bad, local := r.newAttacker(o, net, host), attackerAddress(o, net, host)
+	r.scanUntilBanned(bad, local, fmt.Sprintf("9%d", host))
 	r.untilBanned(local)
 	return bad, local
 }
 
-// attempts counts the answers to 40 requests.
-func (r *rig) attempts(bad *lab.Agent) (answers int) {
+// countAnswers counts the answers to 40 requests.
+func (r *rig) countAnswers(bad *lab.Agent) (answers int) {
 	for range 40 {
-		if !silent(r.t, bad) {
+		if !isSilent(r.t, bad) {
 			answers++
 		}
 	}
@@ -46,46 +46,48 @@ func (r *rig) attempts(bad *lab.Agent) (answers int) {
 // SIP on another port, and on one that a NAT publishes: a ban closes it, since Asterisk's own events tell where they
 // came in.
 func TestSIPOnAnotherPort(t *testing.T) {
-	r := newRig(t, elsewhere(), "")
+	r := newRig(t, onAnotherPort(), "")
 	quick := lab.AgentOptions{Timeout: 100 * time.Millisecond}
 	for i, way := range []string{"udp", "tcp"} {
 		t.Run(way, func(t *testing.T) {
-			r := r.with(t)
+			r := r.forSubtest(t)
 			bad, local := r.bannedAt(lab.AgentOptions{Transport: way}, 5080, 21, 1+i)
-			r.until("the port is closed", func() bool {
-				p := r.status().Ports
+			r.waitUntil("the port is closed", func() bool {
+				p := r.daemonStatus().Ports
 				list := p.TCP
 				if way == "udp" {
 					list = p.UDP
 				}
 				return p.Auto && slices.Contains(list, 5080)
 			})
-			r.until("the kernel closes it", func() bool { return r.kernelCloses("5080") })
+			r.waitUntil("the kernel closes it", func() bool { return r.kernelCloses("5080") })
 			bad.Close()
 			quick := r.Agent(t, lab.Attacker,
 				lab.AgentOptions{Transport: way, Local: local, To: 5080, Timeout: quick.Timeout})
-			if n := r.attempts(quick); n > 0 {
+			if n := r.countAnswers(quick); n > 0 {
 				t.Errorf("%d of 40 attempts of a banned source were answered", n)
 			}
-			if s := r.status(); !s.Healthy() || len(s.Ports.OpenPorts()) > 0 || s.Engine.Leaking > 0 {
+			if s := r.daemonStatus(); !s.Healthy() || len(s.Ports.OpenPorts()) > 0 || s.Engine.Leaking > 0 {
 				t.Errorf("%+v", s)
 			}
 		})
 	}
 	t.Run("published by a NAT", func(t *testing.T) {
-		r := r.with(t)
-		rules := "table ip docker { chain dstnat { type nat hook prerouting priority dstnat; udp dport 5090 redirect to " +
+		r := r.forSubtest(t)
+		rules := "table ip docker { chain dstnat { type nat hook prerouting priority dstnat; udp dport 5090 redirect " +
+			"to " +
 			":5080; }; }"
 		if out, err := r.Exec(t.Context(), lab.Server, "nft", rules); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 		bad, local := r.bannedAt(lab.AgentOptions{}, 5090, 22, 1)
 		want := api.FoundPort{Protocol: "udp", Port: 5090, PBX: "lab", Behind: 5080}
-		r.until("the published port is found", func() bool { return slices.Contains(r.status().Ports.Found, want) })
-		r.until("the kernel closes it", func() bool { return r.kernelCloses("5090") })
+		r.waitUntil("the published port is found",
+			func() bool { return slices.Contains(r.daemonStatus().Ports.Found, want) })
+		r.waitUntil("the kernel closes it", func() bool { return r.kernelCloses("5090") })
 		bad.Close()
 		again := r.Agent(t, lab.Attacker, lab.AgentOptions{Local: local, To: 5090, Timeout: quick.Timeout})
-		if n := r.attempts(again); n > 0 {
+		if n := r.countAnswers(again); n > 0 {
 			t.Errorf("%d of 40 attempts of a banned source were answered", n)
 		}
 	})
@@ -99,16 +101,16 @@ func (r *rig) kernelCloses(port string) bool {
 
 // Who lists the ports himself, and not all of them, learns it from everything that tells how Ringwall is.
 func TestABannedSourceThatGetsThroughIsTold(t *testing.T) {
-	r := newRig(t, elsewhere(), "firewall: {ports: {udp: [5060], tcp: [5060, 5061]}}\n")
+	r := newRig(t, onAnotherPort(), "firewall: {ports: {udp: [5060], tcp: [5060, 5061]}}\n")
 	bad, local := r.bannedAt(lab.AgentOptions{}, 5080, 23, 1)
-	if !answered(t, bad) {
+	if !isAnswered(t, bad) {
 		t.Fatal("the port is closed, so that there is nothing to tell")
 	}
-	r.until("the leak is noticed", func() bool {
+	r.waitUntil("the leak is noticed", func() bool {
 		_, _ = bad.Probe("9998")
-		return r.status().Engine.Leaking == 1
+		return r.daemonStatus().Engine.Leaking == 1
 	})
-	s := r.status()
+	s := r.daemonStatus()
 	if s.Healthy() || !s.Leaking() {
 		t.Errorf("status: %+v", s)
 	}
@@ -119,7 +121,7 @@ func TestABannedSourceThatGetsThroughIsTold(t *testing.T) {
 		"why " + local.String(): {"DOES NOT KEEP IT OUT", "UDP port 5080"},
 		"history":               {"leak", "firewall.ports"},
 	} {
-		out := r.ringwall(strings.Fields(args)...)
+		out := r.runCommand(strings.Fields(args)...)
 		for _, text := range want {
 			if !strings.Contains(out, text) {
 				t.Errorf("ringwall %s does not say %q:\n%s", args, text, out)
@@ -138,7 +140,7 @@ func TestABannedSourceThatGetsThroughIsTold(t *testing.T) {
 	}
 
 	// And auto mends it at once: what was found is remembered.
-	r.stop()
+	r.stopDaemon()
 	text, err := os.ReadFile(r.config)
 	if err != nil {
 		t.Fatal(err)
@@ -147,10 +149,10 @@ func TestABannedSourceThatGetsThroughIsTold(t *testing.T) {
 	if err := os.WriteFile(r.config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.start()
+	r.startDaemon()
 	bad.Close()
 	again := r.Agent(t, lab.Attacker, lab.AgentOptions{Local: local, To: 5080, Timeout: 100 * time.Millisecond})
-	if n := r.attempts(again); n > 0 {
+	if n := r.countAnswers(again); n > 0 {
 		t.Errorf("%d of 40 attempts of a banned source were answered", n)
 	}
 	out, err = r.Exec(t.Context(), lab.Server, binary, "doctor", "--config", r.config)

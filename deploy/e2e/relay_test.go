@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// serve passes each connection on until the listener is closed and ctx ends.
+// relayAll passes each connection on until the listener is closed and ctx ends.
 func relayAll(ctx context.Context, ln net.Listener, dial func(context.Context) (net.Conn, error)) {
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -55,12 +55,12 @@ func newRigOn(t *testing.T, l *lab.Lab, user lab.User, policy string) *rig {
 	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.start()
+	r.startDaemon()
 	return r
 }
 
-// start starts the program and waits until it hears Asterisk's events.
-func (r *rig) start() {
+// startDaemon starts the program and waits until it hears Asterisk's events.
+func (r *rig) startDaemon() {
 	r.t.Helper()
 	r.daemon = r.Spawn(r.t, lab.Server, binary, "run", "--config", r.config)
 	r.untilUp()
@@ -73,14 +73,14 @@ func (r *rig) start() {
 
 func (r *rig) untilUp() {
 	r.t.Helper()
-	r.until("the daemon hears Asterisk", func() bool {
+	r.waitUntil("the daemon hears Asterisk", func() bool {
 		s, err := r.client.Status(r.t.Context())
 		return err == nil && s.Healthy() && s.PBXs[0].Events > 0
 	})
 }
 
-// stop ends the program as systemd does.
-func (r *rig) stop() {
+// stopDaemon ends the program as systemd does.
+func (r *rig) stopDaemon() {
 	r.t.Helper()
 	if err := r.daemon.Signal(syscall.SIGTERM); err != nil {
 		r.t.Fatal(err)
@@ -90,8 +90,8 @@ func (r *rig) stop() {
 	}
 }
 
-// ringwall runs a command of the program and returns what it printed.
-func (r *rig) ringwall(args ...string) string {
+// runCommand runs a command of the program and returns what it printed.
+func (r *rig) runCommand(args ...string) string {
 	r.t.Helper()
 	out, err := exec.CommandContext(r.t.Context(), binary, append(args, "--config", r.config)...).CombinedOutput()
 	if err != nil {
@@ -100,12 +100,12 @@ func (r *rig) ringwall(args ...string) string {
 	return string(out)
 }
 
-func (r *rig) until(what string, ok func() bool) {
+func (r *rig) waitUntil(what string, ok func() bool) {
 	r.t.Helper()
 	trial.WaitUntil(r.t, what, ok)
 }
 
-func (r *rig) why(a netip.Addr) engine.Explanation {
+func (r *rig) explanationOf(a netip.Addr) engine.Explanation {
 	r.t.Helper()
 	x, err := r.client.Why(r.t.Context(), a)
 	if err != nil {
@@ -118,8 +118,8 @@ func (r *rig) why(a netip.Addr) engine.Explanation {
 func (r *rig) untilBanned(a netip.Addr) ban.Ban {
 	r.t.Helper()
 	var b ban.Ban
-	r.until(a.String()+" is banned", func() bool {
-		x := r.why(a)
+	r.waitUntil(a.String()+" is banned", func() bool {
+		x := r.explanationOf(a)
 		if x.Ban == nil || x.Ban.Observed {
 			return false
 		}
@@ -151,19 +151,19 @@ func (r *rig) dialFrom(local netip.Addr, to string) (net.Conn, error) {
 	return c, err
 }
 
-// answered says whether a request gets a reply: on a busy machine one may come too late, or not at all.
-func answered(t *testing.T, a *lab.Agent) bool {
+// isAnswered says whether a request gets a reply: on a busy machine one may come too late, or not at all.
+func isAnswered(t *testing.T, a *lab.Agent) bool {
 	t.Helper()
 	for range 10 {
-		if !silent(t, a) {
+		if !isSilent(t, a) {
 			return true
 		}
 	}
 	return false
 }
 
-// silent says whether a request gets no reply: that is how a banned source sees the server.
-func silent(t *testing.T, a *lab.Agent) bool {
+// isSilent says whether a request gets no reply: that is how a banned source sees the server.
+func isSilent(t *testing.T, a *lab.Agent) bool {
 	t.Helper()
 	a.Close()
 	code, err := a.Options("6001")

@@ -17,9 +17,9 @@ var (
 	amount   = regexp.MustCompile(`(^|[ (:])(\d+(?:\.\d+)?)([ ,;:.)]|$)`)
 )
 
-// gist is a line of output without what differs from one run to the next: times, and the numbers themselves, which are
-// compared one by one.
-func gist(line string) (string, []float64) {
+// lineAndNumbers is a line of output without what differs from one run to the next: times, and the numbers
+// themselves, which are compared one by one.
+func lineAndNumbers(line string) (string, []float64) {
 	line = moment.ReplaceAllString(strings.Join(strings.Fields(line), " "), "TIME")
 	line = duration.ReplaceAllString(line, "TIME")
 	line = version.ReplaceAllString(pid.ReplaceAllString(line, "PID"), "Ringwall VERSION,")
@@ -33,16 +33,16 @@ func gist(line string) (string, []float64) {
 	return line, numbers
 }
 
-// differs says where what a page shows is not what a command writes: "" where it is. Scores decay while the test runs,
-// on a slow machine longer than on another, so numbers with decimal places may differ by a quarter. A line "…" stands
-// for any lines.
-func differs(shown, written string) string {
+// differenceOf says where what a page shows is not what a command writes: "" where it is. Scores decay while the test
+// runs, on a slow machine longer than on another, so numbers with decimal places may differ by a quarter. A line "…"
+// stands for any lines.
+func differenceOf(shown, written string) string {
 	want, have := strings.Split(strings.TrimSpace(shown), "\n"), strings.Split(strings.TrimSpace(written), "\n")
-	if matches(want, have) {
+	if linesMatch(want, have) {
 		return ""
 	}
 	for i, line := range want {
-		if i >= len(have) || (line != "…" && !same(line, have[i])) {
+		if i >= len(have) || (line != "…" && !sameText(line, have[i])) {
 			at := "(nothing)"
 			if i < len(have) {
 				at = have[i]
@@ -56,26 +56,26 @@ func differs(shown, written string) string {
 	return "after its … it goes on otherwise"
 }
 
-func matches(want, have []string) bool {
+func linesMatch(want, have []string) bool {
 	for i, line := range want {
 		if line == "…" {
 			for j := i; j <= len(have); j++ {
-				if matches(want[i+1:], have[j:]) {
+				if linesMatch(want[i+1:], have[j:]) {
 					return true
 				}
 			}
 			return false
 		}
-		if i >= len(have) || !same(line, have[i]) {
+		if i >= len(have) || !sameText(line, have[i]) {
 			return false
 		}
 	}
 	return len(want) == len(have)
 }
 
-func same(a, b string) bool {
-	x, m := gist(a)
-	y, n := gist(b)
+func sameText(a, b string) bool {
+	x, m := lineAndNumbers(a)
+	y, n := lineAndNumbers(b)
 	if x != y || len(m) != len(n) {
 		return false
 	}
@@ -110,7 +110,7 @@ func TestComparingOutput(t *testing.T) {
 		"left out, and wrong": {"…\nfor another 1h, 5 attempts", table, false},
 		"another address":     {"203.0.113.66 is banned", "203.0.113.67 is banned", false},
 	} {
-		if got := differs(row.shown, row.written); (got == "") != row.same {
+		if got := differenceOf(row.shown, row.written); (got == "") != row.same {
 			t.Errorf("%s: %q", name, got)
 		}
 	}

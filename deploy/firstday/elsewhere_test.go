@@ -11,8 +11,8 @@ import (
 	"github.com/ringwall/ringwall/deploy/trial"
 )
 
-// elsewhere tries what cannot run on the machine, as far as it can be tried, and says why.
-func (d *day) elsewhere(t *testing.T, command string) (reason string, tried bool) {
+// tryElsewhere tries what cannot run on the machine, as far as it can be tried, and says why.
+func (d *day) tryElsewhere(t *testing.T, command string) (reason string, tried bool) {
 	t.Helper()
 	for _, row := range []struct {
 		command, reason, try string // try: in the source tree; empty: only the syntax
@@ -54,25 +54,25 @@ func TestInlineCommands(t *testing.T) {
 	if err := trial.BuildProgram(t.Context(), binary); err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range pages(t) {
-		for _, command := range inline(t, page) {
+	for _, page := range allPages(t) {
+		for _, command := range inlineCommands(t, page) {
 			args := strings.Fields(command)[1:]
 			out, err := exec.CommandContext(t.Context(), binary, append(args, "--help")...).CombinedOutput()
 			// The help of another command would be that of the program, or of a group.
 			name := "ringwall"
 			for _, arg := range args {
-				if !lowerCase(arg) || !strings.Contains(string(out), "\n  "+name+" "+arg) {
+				if !isLowerCase(arg) || !strings.Contains(string(out), "\n  "+name+" "+arg) {
 					break
 				}
 				name += " " + arg
 			}
-			if err != nil || (len(args) > 0 && name == "ringwall" && lowerCase(args[0])) {
+			if err != nil || (len(args) > 0 && name == "ringwall" && isLowerCase(args[0])) {
 				t.Errorf("%s: `%s`: %v\n%s", page, command, err, out)
 			}
 		}
 	}
 }
 
-func lowerCase(s string) bool {
+func isLowerCase(s string) bool {
 	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
 }

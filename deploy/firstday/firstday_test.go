@@ -36,17 +36,17 @@ type entry struct {
 // Asterisk where the events are real: README.md first, as on the first day. A page begins with a Ringwall that bans.
 func TestEveryCommand(t *testing.T) {
 	d := &day{machine: newMachine(t), t: t}
-	d.build(t)
-	d.stock(t)
-	order := pages(t)
+	d.buildPackage(t)
+	d.prepareMachine(t)
+	order := allPages(t)
 	// The first installs it, and the last removes it again.
-	slices.SortStableFunc(order, func(a, b string) int { return rank(a) - rank(b) })
+	slices.SortStableFunc(order, func(a, b string) int { return pageOrder(a) - pageOrder(b) })
 	for _, page := range order {
 		passed := t.Run(strings.TrimSuffix(filepath.Base(page), ".md"), func(t *testing.T) {
 			if page != "README.md" {
-				d.reset(t)
+				d.resetTo(t)
 			}
-			d.page(t, page)
+			d.typePage(t, page)
 		})
 		if page == "README.md" {
 			t.Logf("the first day:\n%s", d.transcript())
@@ -57,7 +57,7 @@ func TestEveryCommand(t *testing.T) {
 	}
 }
 
-func rank(page string) int {
+func pageOrder(page string) int {
 	switch filepath.Base(page) {
 	case "README.md":
 		return 0
@@ -69,8 +69,8 @@ func rank(page string) int {
 	return 1
 }
 
-// build makes the package, as README.md says.
-func (d *day) build(t *testing.T) {
+// buildPackage makes the package, as README.md says.
+func (d *day) buildPackage(t *testing.T) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(top, "deploy/packages/build"), "-arch", runtime.GOARCH,
 		"-kind",
@@ -81,11 +81,11 @@ func (d *day) build(t *testing.T) {
 	}
 }
 
-// stock puts there what an administrator has when he begins, and what pages take for granted.
-func (d *day) stock(t *testing.T) {
+// prepareMachine puts there what an administrator has when he begins, and what pages take for granted.
+func (d *day) prepareMachine(t *testing.T) {
 	t.Helper()
-	d.write(t, "on-ban", "#!/bin/sh\n")
-	d.sh(t, `cp /mnt/ringwall_*.deb ~/ringwall_amd64.deb # whatever this machine is
+	d.writeFile(t, "on-ban", "#!/bin/sh\n")
+	d.runScript(t, `cp /mnt/ringwall_*.deb ~/ringwall_amd64.deb # whatever this machine is
 		rm /etc/dpkg/dpkg.cfg.d/lab # which leaves out /usr/share/doc
 		echo 'APT::Get::Assume-Yes "true";' >/etc/apt/apt.conf.d/90yes # the administrator's y and Enter
 		install -m 755 /mnt/on-ban /usr/local/bin/on-ban
@@ -97,64 +97,65 @@ func (d *day) stock(t *testing.T) {
 		geotest.Put(t, filepath.Join(d.share, "GeoLite2-"+name+".mmdb"),
 			geotest.Make(t, geotest.Networks{somewhere: record}, geotest.Type("GeoLite2-"+name)))
 	}
-	d.sh(t, "install -D -m 644 -t /var/lib/GeoIP /mnt/*.mmdb")
+	d.runScript(t, "install -D -m 644 -t /var/lib/GeoIP /mnt/*.mmdb")
 	fail2ban := exec.CommandContext(t.Context(), "cp", "-rL", "/etc/fail2ban", filepath.Join(d.share, "fail2ban"))
 	if out, err := fail2ban.CombinedOutput(); err != nil {
 		t.Fatalf("the laboratory installs fail2ban (deploy/lab/lab install): %v\n%s", err, out)
 	}
-	d.sh(t, `cp -r /mnt/fail2ban /etc/fail2ban
+	d.runScript(t, `cp -r /mnt/fail2ban /etc/fail2ban
 		printf '[asterisk]\nenabled = true\n' >/etc/fail2ban/jail.local`)
 }
 
-// reset is the state that a page begins with.
-func (d *day) reset(t *testing.T) {
+// resetTo is the state that a page begins with.
+func (d *day) resetTo(t *testing.T) {
 	t.Helper()
-	d.sh(t, `cp /usr/share/doc/ringwall/examples/minimal.yaml /etc/ringwall/ringwall.yaml
+	d.runScript(t, `cp /usr/share/doc/ringwall/examples/minimal.yaml /etc/ringwall/ringwall.yaml
 		echo 'policy: {mode: enforce}' >>/etc/ringwall/ringwall.yaml
 		chgrp ringwall /etc/ringwall/ringwall.yaml; chmod 640 /etc/ringwall/ringwall.yaml
 		systemctl start ringwall; systemctl reload ringwall`)
-	d.inForce(t)
+	d.waitForMode(t)
 	d.odd = false
 }
 
-// inForce waits until the daemon has the mode of its file: systemctl reload does not wait for that.
-func (d *day) inForce(t *testing.T) {
+// waitForMode waits until the daemon has the mode of its file: systemctl reload does not wait for that.
+func (d *day) waitForMode(t *testing.T) {
 	t.Helper()
 	trial.WaitUntil(t, "the daemon has the mode of its file", func() bool {
-		_, err := d.try(t, `mode=$(ringwall check --print | sed -n 's/^  mode: //p'); ringwall status --json | grep -q "\"mode\":\"$mode\""`)
+		_, err := d.tryScript(t, `mode=$(ringwall check --print | sed -n 's/^  mode: //p'); ringwall status --json | grep -q "\"mode\":\"$mode\""`)
 		return err == nil
 	})
 }
 
-// page types the commands of a page.
-func (d *day) page(t *testing.T, page string) {
+// typePage types the commands of a page.
+func (d *day) typePage(t *testing.T, page string) {
 	var output string
-	for _, b := range blocks(t, page) {
+	for _, b := range fencedBlocks(t, page) {
 		where := fmt.Sprintf("%s:%d", page, b.line)
 		switch {
 		case b.lang == "sh":
 			for _, command := range b.commandLines() {
-				output = d.step(t, page, where, command)
+				output = d.typeCommand(t, page, where, command)
 			}
 		case b.lang == "yaml":
-			d.configuration(t, where, b.text)
+			d.checkConfiguration(t, where, b.text)
 		case b.follows && d.odd:
 			t.Logf("%s: not compared, since the stage could not be set as the page tells it", where)
 		case b.follows && *update:
-			replace(t, b, output)
+			replaceOutput(t, b, output)
 		case b.follows:
-			if what := differs(b.text, output); what != "" {
-				t.Errorf("%s: the output is not what the page shows (go test ./deploy/firstday -update writes it there): %s\n"+
+			if what := differenceOf(b.text, output); what != "" {
+				t.Errorf("%s: the output is not what the page shows (go test ./deploy/firstday -update writes it "+
+					"there): %s\n"+
 					"all of it:\n%s", where, what, output)
 			}
 		}
 	}
 }
 
-// step types one command.
-func (d *day) step(t *testing.T, page, where, command string) string {
+// typeCommand types one command.
+func (d *day) typeCommand(t *testing.T, page, where, command string) string {
 	t.Helper()
-	if reason, tried := d.elsewhere(t, command); tried {
+	if reason, tried := d.tryElsewhere(t, command); tried {
 		t.Logf("%s: %s: %s", where, command, reason)
 		return ""
 	}
@@ -166,7 +167,7 @@ func (d *day) step(t *testing.T, page, where, command string) string {
 	if strings.HasSuffix(command, "--follow") {
 		script = "timeout --foreground --preserve-status --signal INT 2 " + command // Ctrl-C
 	}
-	out, err := d.try(t, script)
+	out, err := d.tryScript(t, script)
 	if err != nil {
 		t.Fatalf("%s: %s: %v\n%s", where, command, err, out)
 	}
@@ -174,7 +175,7 @@ func (d *day) step(t *testing.T, page, where, command string) string {
 		d.typed = append(d.typed, entry{command, out, time.Since(began)})
 	}
 	if strings.HasPrefix(command, "systemctl reload") {
-		d.inForce(t)
+		d.waitForMode(t)
 	}
 	if check := outcomes[filepath.Base(page)+": "+command]; check != nil {
 		check(t, d, out)
@@ -182,8 +183,8 @@ func (d *day) step(t *testing.T, page, where, command string) string {
 	return out
 }
 
-// configuration checks a part of the configuration.
-func (d *day) configuration(t *testing.T, where, text string) {
+// checkConfiguration checks a part of the configuration.
+func (d *day) checkConfiguration(t *testing.T, where, text string) {
 	t.Helper()
 	if !strings.Contains(text, "asterisk:") {
 		minimal, err := os.ReadFile(filepath.Join(top, "examples/minimal.yaml"))
@@ -192,8 +193,8 @@ func (d *day) configuration(t *testing.T, where, text string) {
 		}
 		text = string(minimal) + text
 	}
-	d.write(t, "part.yaml", text)
-	out, err := d.try(t, "install -m 600 /mnt/part.yaml /root/part.yaml; ringwall check --config /root/part.yaml")
+	d.writeFile(t, "part.yaml", text)
+	out, err := d.tryScript(t, "install -m 600 /mnt/part.yaml /root/part.yaml; ringwall check --config /root/part.yaml")
 	if err != nil || !strings.Contains(out, "0 warnings") {
 		t.Errorf("%s: %v\n%s", where, err, out)
 	}
@@ -218,10 +219,10 @@ func (d *day) transcript() string {
 	return b.String()
 }
 
-// replace writes what a command printed into its page.
-func replace(t *testing.T, b block, output string) {
+// replaceOutput writes what a command printed into its page.
+func replaceOutput(t *testing.T, b block, output string) {
 	t.Helper()
-	if differs(b.text, output) == "" {
+	if differenceOf(b.text, output) == "" {
 		return
 	}
 	path := filepath.Join(top, b.page)

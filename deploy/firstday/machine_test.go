@@ -99,31 +99,32 @@ func newMachine(t *testing.T) *machine {
 			"[%[1]s](contacts)\n",
 			name, lab.Password(name))
 	}
-	m.write(t, "pjsip.conf", config)
-	m.write(t, "systemctl", systemctl)
+	m.writeFile(t, "pjsip.conf", config)
+	m.writeFile(t, "systemctl", systemctl)
 	// An administrator's own user, who is not root.
-	m.sh(t, `cat /mnt/pjsip.conf >>/etc/asterisk/pjsip.conf
+	m.runScript(t, `cat /mnt/pjsip.conf >>/etc/asterisk/pjsip.conf
 		install -m 755 /mnt/systemctl /usr/bin/systemctl
 		useradd --create-home admin
 		install -d -o asterisk -g asterisk /run/asterisk`)
-	m.SpawnCmd(t, lab.Server, m.command("/usr/sbin/asterisk", "-f", "-U", "asterisk", "-G", "asterisk"))
+	m.SpawnCmd(t, lab.Server, m.commandIn("/usr/sbin/asterisk", "-f", "-U", "asterisk", "-G", "asterisk"))
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, _ := m.command("tail", "-n", "40", "/var/log/asterisk/messages.log", "/var/log/asterisk/security.log",
+			out, _ := m.commandIn("tail", "-n", "40", "/var/log/asterisk/messages.log",
+				"/var/log/asterisk/security.log",
 				"/var/log/ringwall.log").CombinedOutput()
 			t.Logf("the logs end:\n%s", out)
 		}
 	})
 	trial.WaitUntil(t, "Asterisk runs", func() bool {
-		_, err := m.try(t, "asterisk -rx 'core waitfullybooted'")
+		_, err := m.tryScript(t, "asterisk -rx 'core waitfullybooted'")
 		return err == nil
 	})
-	m.notified(t)
+	m.awaitReadiness(t)
 	return m
 }
 
-// notified makes /mnt/ready there when the daemon says that it is.
-func (m *machine) notified(t *testing.T) {
+// awaitReadiness makes /mnt/ready there when the daemon says that it is.
+func (m *machine) awaitReadiness(t *testing.T) {
 	t.Helper()
 	const name = "@ringwall-firstday"
 	var fd int
@@ -157,16 +158,16 @@ func (m *machine) notified(t *testing.T) {
 	})
 }
 
-// write puts a file into /mnt.
-func (m *machine) write(t *testing.T, name, content string) {
+// writeFile puts a file into /mnt.
+func (m *machine) writeFile(t *testing.T, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(m.share, name), []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// command is a program of the machine.
-func (m *machine) command(args ...string) *exec.Cmd {
+// commandIn is a program of the machine.
+func (m *machine) commandIn(args ...string) *exec.Cmd {
 	ns := fmt.Sprintf("/proc/%d/ns/", m.holder.Cmd.Process.Pid)
 	cmd := exec.Command("nsenter", append([]string{"--mount=" + ns + "mnt", "--pid=" + ns + "pid_for_children", "--",
 		"chroot", m.root}, args...)...)
@@ -176,10 +177,10 @@ func (m *machine) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// as runs lines of shell for a user and returns all that they wrote.
-func (m *machine) as(t *testing.T, user, script string) (string, error) {
+// runAs runs lines of shell for a user and returns all that they wrote.
+func (m *machine) runAs(t *testing.T, user, script string) (string, error) {
 	t.Helper()
-	cmd := m.command("setpriv", "--reuid", user, "--regid", user, "--init-groups", "--", "/bin/bash", "-euo",
+	cmd := m.commandIn("setpriv", "--reuid", user, "--regid", user, "--init-groups", "--", "/bin/bash", "-euo",
 		"pipefail",
 		"-c", "cd ~; "+script)
 	if user != "root" {
@@ -197,15 +198,15 @@ func (m *machine) as(t *testing.T, user, script string) (string, error) {
 	return strings.TrimSpace(out.String()), err
 }
 
-func (m *machine) try(t *testing.T, script string) (string, error) {
+func (m *machine) tryScript(t *testing.T, script string) (string, error) {
 	t.Helper()
-	return m.as(t, "root", script)
+	return m.runAs(t, "root", script)
 }
 
-// sh is try for what must succeed.
-func (m *machine) sh(t *testing.T, script string) string {
+// runScript is try for what must succeed.
+func (m *machine) runScript(t *testing.T, script string) string {
 	t.Helper()
-	out, err := m.try(t, script)
+	out, err := m.tryScript(t, script)
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", script, err, out)
 	}

@@ -43,11 +43,11 @@ var users = []said{
 	{"root", "ringwall run", false, []string{"runs already", "Try: ringwall status"}},
 }
 
-// saying tries commands that end with advice.
-func (d *day) saying(t *testing.T, rows []said) {
+// checkAdvice tries commands that end with advice.
+func (d *day) checkAdvice(t *testing.T, rows []said) {
 	t.Helper()
 	for _, row := range rows {
-		out, err := d.as(t, row.user, "timeout 60 "+row.command)
+		out, err := d.runAs(t, row.user, "timeout 60 "+row.command)
 		if (err == nil) != row.ok {
 			t.Errorf("%s, as %s: %v\n%s", row.command, row.user, err, out)
 		}

@@ -25,8 +25,8 @@ const top = "../.."
 
 var fence = regexp.MustCompile("^( *)```(\\w*) *$")
 
-// blocks reads the fenced blocks of a page.
-func blocks(t *testing.T, page string) []block {
+// fencedBlocks reads the fenced blocks of a page.
+func fencedBlocks(t *testing.T, page string) []block {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(top, page))
 	if err != nil {
@@ -70,8 +70,8 @@ func (b block) commandLines() []string {
 	return list
 }
 
-// pages are README.md and the pages of deploy/docs.
-func pages(t *testing.T) []string {
+// allPages are README.md and the pages of deploy/docs.
+func allPages(t *testing.T) []string {
 	t.Helper()
 	list, err := filepath.Glob(filepath.Join(top, "deploy/docs/*.md"))
 	if err != nil || len(list) < 6 {
@@ -86,7 +86,7 @@ func pages(t *testing.T) []string {
 var link = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
 
 func TestLinksLeadSomewhere(t *testing.T) {
-	for _, page := range pages(t) {
+	for _, page := range allPages(t) {
 		data, err := os.ReadFile(filepath.Join(top, page))
 		if err != nil {
 			t.Fatal(err)
@@ -101,8 +101,8 @@ func TestLinksLeadSomewhere(t *testing.T) {
 
 // TestEveryBlockIsOfAKindThatIsTried lets nobody write a block that no test looks at.
 func TestEveryBlockIsOfAKindThatIsTried(t *testing.T) {
-	for _, page := range pages(t) {
-		for _, b := range blocks(t, page) {
+	for _, page := range allPages(t) {
+		for _, b := range fencedBlocks(t, page) {
 			switch b.lang {
 			case "sh", "yaml": // TestEveryCommand
 			case "promql": // deploy/prometheus asks a Prometheus
@@ -116,7 +116,8 @@ func TestEveryBlockIsOfAKindThatIsTried(t *testing.T) {
 				}
 			default:
 				if !b.example {
-					t.Errorf("%s:%d: ```%s is not tried by any test: use sh for commands, text right after them for what they write, "+
+					t.Errorf("%s:%d: ```%s is not tried by any test: use sh for commands, text right after them for "+
+						"what they write, "+
 						"yaml for parts of the configuration, log for lines of other programs", page, b.line, b.lang)
 				}
 			}
@@ -129,7 +130,7 @@ func TestEveryBlockIsOfAKindThatIsTried(t *testing.T) {
 func TestIndentedCommands(t *testing.T) {
 	const bench = "    go -C deploy run ./bench"
 	flags := map[string]bool{}
-	for _, page := range pages(t) {
+	for _, page := range allPages(t) {
 		data, err := os.ReadFile(filepath.Join(top, page))
 		if err != nil {
 			t.Fatal(err)
@@ -169,8 +170,8 @@ func TestIndentedCommands(t *testing.T) {
 
 var span = regexp.MustCompile("`(ringwall(?: [^`]*)?)`")
 
-// inline are the commands of Ringwall's in a page's text, outside of blocks.
-func inline(t *testing.T, page string) []string {
+// inlineCommands are the commands of Ringwall's in a page's text, outside of blocks.
+func inlineCommands(t *testing.T, page string) []string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(top, page))
 	if err != nil {

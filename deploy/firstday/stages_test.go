@@ -25,43 +25,43 @@ var (
 
 // stages are what happens right before somebody types a command.
 var stages = map[string]func(*testing.T, *day){
-	"README.md: systemctl start ringwall": func(t *testing.T, d *day) { d.saying(t, beginners) },
+	"README.md: systemctl start ringwall": func(t *testing.T, d *day) { d.checkAdvice(t, beginners) },
 	"README.md: ringwall history": func(t *testing.T, d *day) {
-		d.scan(t, curious)
-		d.oldPassword(t, office, "201", "203")
+		d.scanUntilDecided(t, curious)
+		d.playOldPassword(t, office, "201", "203")
 	},
 	"README.md: ringwall list bans": func(t *testing.T, d *day) {
-		d.scan(t, scanner)
+		d.scanUntilDecided(t, scanner)
 		// Now it is out: a flood of its packets ends in the kernel.
-		if d.sipp(t, scanner, 20, 50*time.Millisecond) {
+		if d.runSipp(t, scanner, 20, 50*time.Millisecond) {
 			t.Fatal("a banned scanner gets its answers")
 		}
 		trial.WaitUntil(t, "the kernel counts what it drops", func() bool {
-			out, err := d.try(t, "ringwall status")
+			out, err := d.tryScript(t, "ringwall status")
 			return err == nil && strings.Contains(out, "packets by set: ban4 ") &&
 				!strings.Contains(out, "packets by set: ban4 0,")
 		})
-		if d.answered(t, scanner, 2) {
+		if d.isAnswered(t, scanner, 2) {
 			t.Fatal("a banned source gets an answer")
 		}
 	},
 	"customer-calls.md: ringwall why 198.51.100.7": func(t *testing.T, d *day) {
-		if out, _ := d.try(t, "ringwall history 198.51.100.7"); strings.Contains(out, "wrong password") {
+		if out, _ := d.tryScript(t, "ringwall history 198.51.100.7"); strings.Contains(out, "wrong password") {
 			// He was let in again meanwhile, and has the right password now.
-			d.register(t, customer, "202")
+			d.registerUntilTrusted(t, customer, "202")
 			return
 		}
-		d.guess(t, customer, "202")
+		d.guessUntilBanned(t, customer, "202")
 	},
 	"customer-calls.md: ringwall history 198.51.100.10": func(t *testing.T, d *day) {
 		trial.WaitUntil(t, "the office's phone is reported", func() bool {
-			out, err := d.try(t, "ringwall history 198.51.100.10")
+			out, err := d.tryScript(t, "ringwall history 198.51.100.10")
 			return err == nil && strings.Contains(out, "misconfigured")
 		})
 	},
-	"install.md: ringwall list bans": func(t *testing.T, d *day) { d.saying(t, users) },
+	"install.md: ringwall list bans": func(t *testing.T, d *day) { d.checkAdvice(t, users) },
 	"install.md: apt remove ringwall": func(t *testing.T, d *day) {
-		d.sh(t, "systemctl stop ringwall") // the package's script asks systemd, which does not run
+		d.runScript(t, "systemctl stop ringwall") // the package's script asks systemd, which does not run
 	},
 }
 
@@ -81,26 +81,26 @@ var outcomes = map[string]func(*testing.T, *day, string){
 		}
 	},
 	"README.md: systemctl reload ringwall": func(t *testing.T, d *day, _ string) {
-		if out := d.sh(t, "ringwall doctor"); !strings.Contains(out, "enforce: attackers are banned") {
+		if out := d.runScript(t, "ringwall doctor"); !strings.Contains(out, "enforce: attackers are banned") {
 			t.Errorf("enforced, and the doctor says\n%s", out)
 		}
 	},
 	"README.md: ringwall unban 203.0.113.66 --grace 1h": func(t *testing.T, d *day, _ string) {
-		if !d.answered(t, scanner, 20) {
+		if !d.isAnswered(t, scanner, 20) {
 			t.Error("an unbanned source gets no answer")
 		}
 	},
 	"README.md: ringwall allow add 203.0.113.66": func(t *testing.T, d *day, _ string) {
-		d.sipp(t, scanner, 20, 2*time.Second)
-		if !d.answered(t, scanner, 20) {
+		d.runSipp(t, scanner, 20, 2*time.Second)
+		if !d.isAnswered(t, scanner, 20) {
 			t.Error("an allowed source gets no answer")
 		}
 	},
 }
 
-// sipp lets Debian's SIP scanner ask for accounts that do not exist, one after the other: Asterisk has several threads,
-// and would report those that come at once in any order. It says whether each was answered within the time.
-func (d *day) sipp(t *testing.T, from netip.Addr, calls int, patience time.Duration) bool {
+// runSipp lets Debian's SIP scanner ask for accounts that do not exist, one after the other: Asterisk has several
+// threads, and would report those that come at once in any order. It says whether each was answered within the time.
+func (d *day) runSipp(t *testing.T, from netip.Addr, calls int, patience time.Duration) bool {
 	t.Helper()
 	d.AddAddr(t, lab.Attacker, from)
 	cmd := exec.Command("sipp", "-sf", "../lab/sipp/scan.xml", "-i", from.String(), "-m", fmt.Sprint(calls), "-l", "1",
@@ -115,31 +115,31 @@ func (d *day) sipp(t *testing.T, from netip.Addr, calls int, patience time.Durat
 	return err == nil
 }
 
-// scan asks for accounts until the daemon has decided.
-func (d *day) scan(t *testing.T, from netip.Addr) {
+// scanUntilDecided asks for accounts until the daemon has decided.
+func (d *day) scanUntilDecided(t *testing.T, from netip.Addr) {
 	t.Helper()
-	if !d.sipp(t, from, 3, 15*time.Second) {
+	if !d.runSipp(t, from, 3, 15*time.Second) {
 		d.odd = true // a packet was late or lost: the machine is busy
 	}
-	if d.within(20*time.Second, func() bool { return d.decided(t, from) }) {
+	if d.waitUntil(20*time.Second, func() bool { return d.hasDecision(t, from) }) {
 		return
 	}
 	d.odd = true
 	for range 10 {
-		d.sipp(t, from, 3, 2*time.Second)
-		if d.within(5*time.Second, func() bool { return d.decided(t, from) }) {
+		d.runSipp(t, from, 3, 2*time.Second)
+		if d.waitUntil(5*time.Second, func() bool { return d.hasDecision(t, from) }) {
 			return
 		}
 	}
 	t.Fatalf("%v is never banned", from)
 }
 
-func (d *day) decided(t *testing.T, from netip.Addr) bool {
-	out, err := d.try(t, "ringwall why "+from.String())
+func (d *day) hasDecision(t *testing.T, from netip.Addr) bool {
+	out, err := d.tryScript(t, "ringwall why "+from.String())
 	return err == nil && (strings.Contains(out, "is banned until") || strings.Contains(out, "would be banned until"))
 }
 
-func (d *day) within(wait time.Duration, ok func() bool) bool {
+func (d *day) waitUntil(wait time.Duration, ok func() bool) bool {
 	for deadline := time.Now().Add(wait); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if ok() {
 			return true
@@ -148,8 +148,8 @@ func (d *day) within(wait time.Duration, ok func() bool) bool {
 	return false
 }
 
-// agent is a phone behind an address.
-func (d *day) agent(t *testing.T, from netip.Addr) *lab.Agent {
+// newAgent is a phone behind an address.
+func (d *day) newAgent(t *testing.T, from netip.Addr) *lab.Agent {
 	t.Helper()
 	node := lab.Phone
 	if from == scanner || from == curious {
@@ -159,11 +159,12 @@ func (d *day) agent(t *testing.T, from netip.Addr) *lab.Agent {
 	return d.Agent(t, node, lab.AgentOptions{Local: from})
 }
 
-// answered says whether Asterisk answers an address; packets get lost on a busy machine, so it is asked more than once.
-func (d *day) answered(t *testing.T, from netip.Addr, tries int) bool {
+// isAnswered says whether Asterisk answers an address; packets get lost on a busy machine, so it is asked more than
+// once.
+func (d *day) isAnswered(t *testing.T, from netip.Addr, tries int) bool {
 	t.Helper()
 	for range tries {
-		a := d.agent(t, from)
+		a := d.newAgent(t, from)
 		_, err := a.Options("s")
 		a.Close()
 		if err == nil {
@@ -176,15 +177,15 @@ func (d *day) answered(t *testing.T, from netip.Addr, tries int) bool {
 	return false
 }
 
-// guess tries passwords as fast as they are answered, until the address is banned.
-func (d *day) guess(t *testing.T, from netip.Addr, account string) {
+// guessUntilBanned tries passwords as fast as they are answered, until the address is banned.
+func (d *day) guessUntilBanned(t *testing.T, from netip.Addr, account string) {
 	t.Helper()
-	a := d.agent(t, from)
+	a := d.newAgent(t, from)
 	for i := range 20 {
 		if _, err := a.GuessAnew(account, fmt.Sprintf("old-%d", i)); err != nil {
 			d.odd = true
 		}
-		if i >= 4 && d.within(2*time.Second, func() bool { return d.decided(t, from) }) {
+		if i >= 4 && d.waitUntil(2*time.Second, func() bool { return d.hasDecision(t, from) }) {
 			d.odd = d.odd || i > 4
 			return
 		}
@@ -192,8 +193,8 @@ func (d *day) guess(t *testing.T, from netip.Addr, account string) {
 	t.Fatalf("%v is never banned", from)
 }
 
-// register logs in with the right password until the source is trusted.
-func (d *day) register(t *testing.T, from netip.Addr, account string) {
+// registerUntilTrusted logs in with the right password until the source is trusted.
+func (d *day) registerUntilTrusted(t *testing.T, from netip.Addr, account string) {
 	t.Helper()
 	var code int
 	var sent error
@@ -204,19 +205,19 @@ func (d *day) register(t *testing.T, from netip.Addr, account string) {
 		}
 	}()
 	trial.WaitUntil(t, from.String()+" is trusted", func() bool {
-		code, sent = d.agent(t, from).Register(account, lab.Password(account))
+		code, sent = d.newAgent(t, from).Register(account, lab.Password(account))
 		var err error
-		out, err = d.try(t, "ringwall why "+from.String())
+		out, err = d.tryScript(t, "ringwall why "+from.String())
 		return err == nil && strings.Contains(out, "trusted until")
 	})
 }
 
-// oldPassword is an office: one phone logs in, and another tries a wrong password as slowly as phones do, until the day
-// ends.
-func (d *day) oldPassword(t *testing.T, from netip.Addr, good, bad string) {
+// playOldPassword is an office: one phone logs in, and another tries a wrong password as slowly as phones do, until
+// the day ends.
+func (d *day) playOldPassword(t *testing.T, from netip.Addr, good, bad string) {
 	t.Helper()
-	d.register(t, from, good)
-	phone := d.agent(d.t, from)
+	d.registerUntilTrusted(t, from, good)
+	phone := d.newAgent(d.t, from)
 	ctx, cancel := context.WithCancel(d.t.Context())
 	done := make(chan struct{})
 	go func() {

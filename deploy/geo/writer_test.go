@@ -17,8 +17,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/geo/geotest"
 )
 
-// networks overlap, and reach from a single address to half of the Internet.
-func networks() geotest.Networks {
+// overlappingNetworks overlap, and reach from a single address to half of the Internet.
+func overlappingNetworks() geotest.Networks {
 	return geotest.Networks{
 		"0.0.0.0/1": geotest.Country("US"), "203.0.113.0/24": geotest.Both("NL", 64496, "Example B.V."),
 		"203.0.113.128/25": geotest.ASN(64497, "No Land"), "203.0.113.200/32": geotest.Country("DE"),
@@ -30,8 +30,8 @@ func networks() geotest.Networks {
 	}
 }
 
-// ofMaxMind makes the same file with MaxMind's writer.
-func ofMaxMind(t *testing.T, records geotest.Networks, size, version int) []byte {
+// byMaxMindWriter makes the same file with MaxMind's writer.
+func byMaxMindWriter(t *testing.T, records geotest.Networks, size, version int) []byte {
 	t.Helper()
 	tree, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "Test-Places", BuildEpoch: time.Now().Unix(),
 		RecordSize: size,
@@ -48,7 +48,7 @@ func ofMaxMind(t *testing.T, records geotest.Networks, size, version int) []byte
 			if ones, _ := network.Mask.Size(); ones != bits {
 				continue
 			}
-			if err := tree.Insert(network, value(t, map[string]any(record))); err != nil {
+			if err := tree.Insert(network, mmdbValue(t, map[string]any(record))); err != nil {
 				t.Fatalf("%s: %v", text, err)
 			}
 		}
@@ -60,7 +60,7 @@ func ofMaxMind(t *testing.T, records geotest.Networks, size, version int) []byte
 	return out.Bytes()
 }
 
-func value(t *testing.T, v any) mmdbtype.DataType {
+func mmdbValue(t *testing.T, v any) mmdbtype.DataType {
 	switch v := v.(type) {
 	case string:
 		return mmdbtype.String(v)
@@ -71,7 +71,7 @@ func value(t *testing.T, v any) mmdbtype.DataType {
 	case map[string]any:
 		m := mmdbtype.Map{}
 		for key, inner := range v {
-			m[mmdbtype.String(key)] = value(t, inner)
+			m[mmdbtype.String(key)] = mmdbValue(t, inner)
 		}
 		return m
 	}
@@ -83,14 +83,14 @@ func TestFilesForTestsAreAsThoseOfMaxMind(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, size := range []int{24, 28, 32} {
 		for _, version := range []int{4, 6} {
-			records := networks()
+			records := overlappingNetworks()
 			options := []func(*geotest.Options){geotest.RecordSize(size)}
 			if version == 4 {
 				options = append(options, geotest.IPv4Only)
 				delete(records, "2001:db8::/32")
 				delete(records, "2001:db8:8000::/33")
 			}
-			theirs, err := geo.Parse(ofMaxMind(t, records, size, version))
+			theirs, err := geo.Parse(byMaxMindWriter(t, records, size, version))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -112,8 +112,8 @@ func TestFilesForTestsAreAsThoseOfMaxMind(t *testing.T) {
 				p := netip.MustParsePrefix(text)
 				check(p.Addr())
 				check(p.Addr().Prev())
-				check(last(p))
-				check(last(p).Next())
+				check(lastAddress(p))
+				check(lastAddress(p).Next())
 			}
 			for range 1000 {
 				check(netip.AddrFrom4([4]byte{byte(random.IntN(256)), 0, byte(random.IntN(256)),
@@ -128,8 +128,8 @@ func TestFilesForTestsAreAsThoseOfMaxMind(t *testing.T) {
 	}
 }
 
-// last is the last address of a network.
-func last(p netip.Prefix) netip.Addr {
+// lastAddress is the last address of a network.
+func lastAddress(p netip.Prefix) netip.Addr {
 	b := p.Addr().AsSlice()
 	for i := p.Bits(); i < len(b)*8; i++ {
 		b[i/8] |= 0x80 >> (i % 8)

@@ -42,7 +42,7 @@ func TestPhoneRegistersOverEachTransportAndFamily(t *testing.T) {
 				name, prefix = strings.ToUpper(transport)+"/"+lab.Phone.IPv6().String(), "IPV6/"
 			}
 			phone := l.Agent(t, lab.Phone, lab.AgentOptions{Transport: transport, IPv6: ipv6, Timeout: patience})
-			expect(t, 200)(phone.Register("6001", lab.Password("6001")))
+			wantCode(t, 200)(phone.Register("6001", lab.Password("6001")))
 			ami.Event(t, "ChallengeSent", "AccountID", "6001", "RemoteAddress", prefix+name+"/")
 			ami.Event(t, "SuccessfulAuth", "Service", "PJSIP", "AccountID", "6001", "RemoteAddress", prefix+name+"/",
 				"UsingPassword", "1")
@@ -57,11 +57,11 @@ func TestAttacksMakeTheirEvents(t *testing.T) {
 	attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience})
 	from := "IPV4/UDP/10.99.0.66/"
 
-	expect(t, 401)(attacker.Register("6001", "wrong"))
+	wantCode(t, 401)(attacker.Register("6001", "wrong"))
 	ami.Event(t, "ChallengeSent", "AccountID", "6001", "RemoteAddress", from)
 	ami.Event(t, "ChallengeResponseFailed", "AccountID", "6001", "RemoteAddress", from)
 
-	expect(t, 401)(attacker.Probe("nobody"))
+	wantCode(t, 401)(attacker.Probe("nobody"))
 	ami.Event(t, "InvalidAccountID", "AccountID", "nobody", "RemoteAddress", from)
 	ami.Event(t, "ChallengeSent", "AccountID", "<unknown>", "RemoteAddress", from)
 
@@ -88,7 +88,7 @@ func TestAttacksMakeTheirEvents(t *testing.T) {
 		t.Errorf("two attempts under one Call-ID: %q and %q", first, second)
 	}
 
-	expect(t, 401)(attacker.Options("nobody2"))
+	wantCode(t, 401)(attacker.Options("nobody2"))
 	ami.Event(t, "InvalidAccountID", "AccountID", "nobody2", "RemoteAddress", from)
 
 	if _, err := attacker.Probe("6101"); err != nil {
@@ -142,7 +142,7 @@ func TestFurtherAddressesOfANode(t *testing.T) {
 	for _, s := range []string{"10.99.7.1", "fd99:0:0:7::1"} {
 		a := netip.MustParseAddr(s)
 		l.AddAddr(t, lab.Attacker, a)
-		expect(t, 401)(l.Agent(t, lab.Attacker, lab.AgentOptions{Local: a, Timeout: patience}).Probe("from-" + s[:4]))
+		wantCode(t, 401)(l.Agent(t, lab.Attacker, lab.AgentOptions{Local: a, Timeout: patience}).Probe("from-" + s[:4]))
 		family := "IPV4"
 		if a.Is6() {
 			family = "IPV6"
@@ -155,8 +155,9 @@ func TestCallsOfAPhoneAndOfATrunk(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{Version: 22})
 	ami := l.DialAMI(t, lab.Ringwall)
-	expect(t, 200)(l.Agent(t, lab.Trunk, lab.AgentOptions{Port: 5060, Timeout: patience}).Invite("provider", "", "100"))
-	expect(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience}).Invite("6001", lab.Password("6001"),
+	wantCode(t, 200)(l.Agent(t, lab.Trunk, lab.AgentOptions{Port: 5060, Timeout: patience}).Invite("provider", "",
+		"100"))
+	wantCode(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience}).Invite("6001", lab.Password("6001"),
 		"100"))
 	ami.Event(t, "SuccessfulAuth", "AccountID", "6001", "RemoteAddress", "IPV4/UDP/10.99.0.10/")
 	for _, f := range ami.DrainFrames() {
@@ -170,7 +171,7 @@ func TestPhoneKnownByTheUserOfItsDigest(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{Version: 22, AuthUsername: true})
 	ami := l.DialAMI(t, lab.Ringwall)
-	expect(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience}).Register("6102", lab.Password("6102")))
+	wantCode(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience}).Register("6102", lab.Password("6102")))
 	ami.Event(t, "ChallengeSent", "AccountID", "<unknown>", "RemoteAddress", "IPV4/UDP/10.99.0.10/")
 	ami.Event(t, "SuccessfulAuth", "AccountID", "6102")
 }
@@ -186,7 +187,7 @@ func TestManagerAccountsHaveTheirPrivileges(t *testing.T) {
 		sees[u] = l.DialAMI(t, u)
 	}
 	nosec := l.DialAMI(t, lab.NoSec)
-	expect(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience}).Register("6001", lab.Password("6001")))
+	wantCode(t, 200)(l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience}).Register("6001", lab.Password("6001")))
 	for u, ami := range sees {
 		ami.Event(t, "SuccessfulAuth", "AccountID", "6001")
 		reply, err := ami.Action("DBGetTree", "Family", "registrar")
@@ -216,8 +217,8 @@ func TestOptionsChangeTheConfiguration(t *testing.T) {
 		return content
 	}})
 	phone := l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience})
-	expect(t, 401)(phone.Register("6005", lab.Password("6005")))
-	expect(t, 200)(phone.Register("6005", "other"))
+	wantCode(t, 401)(phone.Register("6005", lab.Password("6005")))
+	wantCode(t, 200)(phone.Register("6005", "other"))
 	conn, err := l.DialContext(t.Context(), lab.Attacker, "tcp", "10.99.0.1:5038")
 	if err != nil {
 		t.Fatalf("AMI from another node: %v", err)
@@ -262,11 +263,11 @@ func TestUnregister(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{})
 	phone := l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience})
-	expect(t, 200)(phone.Register("6001", lab.Password("6001")))
+	wantCode(t, 200)(phone.Register("6001", lab.Password("6001")))
 	if out := l.CLI(t, "pjsip show contacts"); !strings.Contains(out, "6001/sip:") {
 		t.Fatalf("no contact after Register:\n%s", out)
 	}
-	expect(t, 200)(phone.Unregister("6001", lab.Password("6001")))
+	wantCode(t, 200)(phone.Unregister("6001", lab.Password("6001")))
 	if out := l.CLI(t, "pjsip show contacts"); strings.Contains(out, "6001/sip:") {
 		t.Errorf("a contact after Unregister:\n%s", out)
 	}
@@ -276,7 +277,7 @@ func TestAsteriskRestartsAndCrashes(t *testing.T) {
 	t.Parallel()
 	l := lab.Start(t, lab.Options{Version: 22})
 	phone := l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience})
-	expect(t, 200)(phone.Register("6001", lab.Password("6001")))
+	wantCode(t, 200)(phone.Register("6001", lab.Password("6001")))
 	ami := l.DialAMI(t, lab.Ringwall)
 
 	l.Restart(t)
@@ -292,7 +293,7 @@ func TestAsteriskRestartsAndCrashes(t *testing.T) {
 	}
 	phone.Close()
 	l.StartAsterisk(t)
-	expect(t, 200)(phone.Register("6001", lab.Password("6001")))
+	wantCode(t, 200)(phone.Register("6001", lab.Password("6001")))
 }
 
 func TestSilenceIsNoReply(t *testing.T) {
@@ -308,7 +309,7 @@ func TestSilenceIsNoReply(t *testing.T) {
 			t.Errorf("%s: a dropped source got %d, %v", transport, c, err)
 		}
 	}
-	expect(t, 401)(l.Agent(t, lab.Spare, lab.AgentOptions{Timeout: patience}).Probe("6001"))
+	wantCode(t, 401)(l.Agent(t, lab.Spare, lab.AgentOptions{Timeout: patience}).Probe("6001"))
 }
 
 func TestManyRequestsAtOnce(t *testing.T) {
@@ -346,17 +347,17 @@ func TestChanSIP(t *testing.T) {
 	l := lab.Start(t, lab.Options{Version: 16})
 	ami := l.DialAMI(t, lab.Ringwall)
 	phone := l.Agent(t, lab.Phone, lab.AgentOptions{Timeout: patience})
-	expect(t, 200)(phone.Register("7001", lab.Password("7001")))
+	wantCode(t, 200)(phone.Register("7001", lab.Password("7001")))
 	ami.Event(t, "ChallengeSent", "Service", "SIP", "AccountID", "7001", "RemoteAddress", "IPV4/UDP/10.99.0.10/")
 	ami.Event(t, "SuccessfulAuth", "Service", "SIP", "AccountID", "7001", "UsingPassword", "1")
-	expect(t, 200)(phone.Invite("7001", lab.Password("7001"), "100"))
+	wantCode(t, 200)(phone.Invite("7001", lab.Password("7001"), "100"))
 	attacker := l.Agent(t, lab.Attacker, lab.AgentOptions{Transport: "tcp", Timeout: patience})
 	if c, err := attacker.Register("7001", "wrong"); err != nil || c < 400 {
 		t.Errorf("a wrong password: %d, %v", c, err)
 	}
 	ami.Event(t, "InvalidPassword", "Service", "SIP", "AccountID", "7001", "RemoteAddress", "IPV4/TCP/10.99.0.66/")
 	l.Restart(t)
-	expect(t, 200)(phone.Register("7001", lab.Password("7001")))
+	wantCode(t, 200)(phone.Register("7001", lab.Password("7001")))
 }
 
 func TestLabsAreApartFromEachOther(t *testing.T) {
@@ -364,8 +365,8 @@ func TestLabsAreApartFromEachOther(t *testing.T) {
 	a, b := lab.Start(t, lab.Options{Version: 22}), lab.Start(t, lab.Options{Version: 22})
 	other := b.DialAMI(t, lab.Ringwall)
 	mine := a.DialAMI(t, lab.Ringwall)
-	expect(t, 401)(a.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience}).Probe("only-a"))
-	expect(t, 401)(b.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience}).Probe("only-b"))
+	wantCode(t, 401)(a.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience}).Probe("only-a"))
+	wantCode(t, 401)(b.Agent(t, lab.Attacker, lab.AgentOptions{Timeout: patience}).Probe("only-b"))
 	mine.Event(t, "InvalidAccountID", "AccountID", "only-a")
 	other.Event(t, "InvalidAccountID", "AccountID", "only-b")
 	for _, f := range other.DrainFrames() {
@@ -377,7 +378,7 @@ func TestLabsAreApartFromEachOther(t *testing.T) {
 
 // Not parallel with itself: the other labs of this process are still to start, or over.
 func TestNothingIsLeftBehind(t *testing.T) {
-	mounts := read(t, "/proc/self/mountinfo")
+	mounts := readFile(t, "/proc/self/mountinfo")
 	var dir string
 	var pids []int
 	spaces := map[string]lab.Node{}
@@ -407,12 +408,12 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is left: %v", dir, err)
 	}
-	for _, line := range strings.Split(read(t, "/proc/self/mountinfo"), "\n") {
+	for _, line := range strings.Split(readFile(t, "/proc/self/mountinfo"), "\n") {
 		if strings.Contains(line, dir) || strings.Contains(line, "/lab ") && !strings.Contains(mounts, line) {
 			t.Errorf("mount is left: %s", line)
 		}
 	}
-	if now := read(t, "/proc/net/dev"); strings.Contains(now, "p-server") {
+	if now := readFile(t, "/proc/net/dev"); strings.Contains(now, "p-server") {
 		t.Errorf("interfaces on the host:\n%s", now)
 	}
 	if len(spaces) != 5 {
@@ -420,16 +421,16 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 	// A namespace lives while a thread is in it or a descriptor is open. Threads end a little after their goroutines.
 	deadline := time.Now().Add(patience)
-	for len(holders(t, spaces)) > 0 && time.Now().Before(deadline) {
+	for len(namespaceHolders(t, spaces)) > 0 && time.Now().Before(deadline) {
 		runtime.Gosched()
 	}
-	for _, h := range holders(t, spaces) {
+	for _, h := range namespaceHolders(t, spaces) {
 		t.Errorf("a namespace is left: %s", h)
 	}
 }
 
-// holders looks at this process only: the kernel may give the numbers to others again.
-func holders(t *testing.T, spaces map[string]lab.Node) []string {
+// namespaceHolders looks at this process only: the kernel may give the numbers to others again.
+func namespaceHolders(t *testing.T, spaces map[string]lab.Node) []string {
 	t.Helper()
 	var held []string
 	for _, pattern := range []string{"/proc/self/task/*/ns/net", "/proc/self/fd/*"} {
@@ -446,7 +447,7 @@ func holders(t *testing.T, spaces map[string]lab.Node) []string {
 	return held
 }
 
-func read(t *testing.T, path string) string {
+func readFile(t *testing.T, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -455,8 +456,8 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
-// expect takes an agent's answer: expect(t, 200)(phone.Register(…)).
-func expect(t *testing.T, want int) func(int, error) {
+// wantCode takes an agent's answer: expect(t, 200)(phone.Register(…)).
+func wantCode(t *testing.T, want int) func(int, error) {
 	return func(got int, err error) {
 		t.Helper()
 		if err != nil || got != want {

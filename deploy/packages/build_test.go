@@ -32,8 +32,8 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// build makes packages of the source tree root in dir and returns their names.
-func build(t *testing.T, root, version, dir string, args ...string) []string {
+// buildPackages makes packages of the source tree root in dir and returns their names.
+func buildPackages(t *testing.T, root, version, dir string, args ...string) []string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
@@ -51,8 +51,8 @@ func build(t *testing.T, root, version, dir string, args ...string) []string {
 	return names
 }
 
-// older is a copy of this source tree at another place.
-func older(t *testing.T) string {
+// olderCopy is a copy of this source tree at another place.
+func olderCopy(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "a tree at another place")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -65,7 +65,7 @@ func older(t *testing.T) string {
 	return dir
 }
 
-func sum(t *testing.T, file string) string {
+func fileChecksum(t *testing.T, file string) string {
 	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -75,7 +75,7 @@ func sum(t *testing.T, file string) string {
 	return hex.EncodeToString(h[:])
 }
 
-func output(t *testing.T, name string, args ...string) string {
+func outputOf(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()

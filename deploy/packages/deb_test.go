@@ -16,8 +16,8 @@ const table = "nft list table inet ringwall"
 func TestPackages(t *testing.T) {
 	needRoot(t)
 	fresh, copied := t.TempDir(), t.TempDir()
-	elsewhere := older(t)
-	names := build(t, "../..", newVersion, fresh)
+	elsewhere := olderCopy(t)
+	names := buildPackages(t, "../..", newVersion, fresh)
 	// A version in the names would leave it to the shell which of two files apt installs.
 	var bases []string
 	for _, name := range names {
@@ -28,9 +28,9 @@ func TestPackages(t *testing.T) {
 		t.Fatalf("packages: %q, want %q", bases, want)
 	}
 	t.Run("built twice, at two places, are the same bytes", func(t *testing.T) {
-		build(t, elsewhere, newVersion, copied)
+		buildPackages(t, elsewhere, newVersion, copied)
 		for _, name := range names {
-			if again := filepath.Join(copied, filepath.Base(name)); sum(t, name) != sum(t, again) {
+			if again := filepath.Join(copied, filepath.Base(name)); fileChecksum(t, name) != fileChecksum(t, again) {
 				t.Errorf("%s differs from %s", name, again)
 			}
 		}
@@ -45,8 +45,8 @@ func TestPackages(t *testing.T) {
 	if err := os.WriteFile(config, append(text, "# An old remark.\n"...), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	host := output(t, "go", "env", "GOHOSTARCH")
-	old := build(t, elsewhere, oldVersion, t.TempDir(), "-arch", host)
+	host := outputOf(t, "go", "env", "GOHOSTARCH")
+	old := buildPackages(t, elsewhere, oldVersion, t.TempDir(), "-arch", host)
 
 	pick := func(names []string, suffix string) string {
 		i := slices.IndexFunc(names, func(name string) bool {
@@ -90,8 +90,8 @@ func TestPackages(t *testing.T) {
 	})
 }
 
-// installed is what every fresh installation must be.
-func installed(t *testing.T, d *debian, said string) {
+// checkInstalled is what every fresh installation must be.
+func checkInstalled(t *testing.T, d *debian, said string) {
 	t.Helper()
 	for _, want := range []string{"/etc/ringwall/asterisk-manager.conf", "manager reload", "systemctl start ringwall",
 		"ringwall doctor", "enforce"} {
@@ -99,50 +99,53 @@ func installed(t *testing.T, d *debian, said string) {
 			t.Errorf("the installation does not name %q:\n%s", want, said)
 		}
 	}
-	d.expect(t, "id -un ringwall; id -Gn ringwall; getent passwd ringwall | cut -d: -f6,7",
+	d.wantOutput(t, "id -un ringwall; id -Gn ringwall; getent passwd ringwall | cut -d: -f6,7",
 		"ringwall\nringwall\n/var/lib/ringwall:/usr/sbin/nologin")
-	d.expect(t, "cd /etc/ringwall; stat -c '%A %U:%G %n' . * /var/lib/ringwall", strings.Join([]string{
+	d.wantOutput(t, "cd /etc/ringwall; stat -c '%A %U:%G %n' . * /var/lib/ringwall", strings.Join([]string{
 		"drwxr-x--- root:ringwall .",
 		"-rw-r----- root:ringwall ami-secret",
 		"-rw------- root:root asterisk-manager.conf",
 		"-rw-r----- root:ringwall ringwall.yaml",
 		"drwx------ ringwall:ringwall /var/lib/ringwall",
 	}, "\n"))
-	secret := d.run(t, "cat /etc/ringwall/ami-secret")
+	secret := d.runScript(t, "cat /etc/ringwall/ami-secret")
 	if !regexp.MustCompile(`^[0-9a-f]{48}$`).MatchString(secret) {
 		t.Errorf("the secret is %d bytes of something else", len(secret))
 	}
-	d.expect(t, "sed -n 's/^secret = //p' /etc/ringwall/asterisk-manager.conf", secret)
+	d.wantOutput(t, "sed -n 's/^secret = //p' /etc/ringwall/asterisk-manager.conf", secret)
 	if strings.Contains(said, secret) {
 		t.Error("the installation says the secret, and apt keeps what is said in its log")
 	}
-	if out, packaged := d.run(t, "ringwall version"), strings.ReplaceAll(oldVersion, "-", "~"); !strings.HasPrefix(out,
+	if out, packaged := d.runScript(t, "ringwall version"),
+		strings.ReplaceAll(oldVersion, "-", "~"); !strings.HasPrefix(out,
 		"ringwall "+packaged+" ") &&
 		!strings.HasPrefix(out, "ringwall "+newVersion+" ") {
 		t.Errorf("version: %s", out)
 	}
-	if out := d.run(t, asDaemon+"ringwall check"); !strings.Contains(out, "is right") ||
+	if out := d.runScript(t, asDaemon+"ringwall check"); !strings.Contains(out, "is right") ||
 		!strings.Contains(out, "observe") {
 		t.Errorf("check of the packaged configuration: %s", out)
 	}
 }
 
 func testDeb(t *testing.T, d *debian) {
-	before := d.files(t)
-	said := d.run(t, "dpkg -i /mnt/old.deb </dev/null")
-	installed(t, d, said)
+	before := d.fileNames(t)
+	said := d.runScript(t, "dpkg -i /mnt/old.deb </dev/null")
+	checkInstalled(t, d, said)
 	enabled := "readlink -f /etc/systemd/system/multi-user.target.wants/ringwall.service"
-	d.expect(t, enabled, "/usr/lib/systemd/system/ringwall.service")
+	d.wantOutput(t, enabled, "/usr/lib/systemd/system/ringwall.service")
 
 	t.Run("unit", func(t *testing.T) {
-		d.expect(t, "systemd-analyze verify ringwall.service", "")
-		d.run(t, "systemd-analyze security --no-pager --offline=true --threshold=20 /usr/lib/systemd/system/ringwall.service")
+		d.wantOutput(t, "systemd-analyze verify ringwall.service", "")
+		d.runScript(t, "systemd-analyze security --no-pager --offline=true --threshold=20 "+
+			"/usr/lib/systemd/system/ringwall.service")
 	})
 	t.Run("pages and completions", func(t *testing.T) {
-		pages := d.run(t, "dpkg -L ringwall | grep /man/man")
+		pages := d.runScript(t, "dpkg -L ringwall | grep /man/man")
 		for page := range strings.Lines(pages) {
 			if page = strings.TrimSpace(page); strings.HasSuffix(page, ".gz") {
-				d.expect(t, "MANROFFSEQ= MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 "+page+" 2>&1 >/dev/null", "")
+				d.wantOutput(t, "MANROFFSEQ= MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 "+page+" 2>&1 >/dev/null",
+					"")
 			}
 		}
 		for _, page := range []string{"ringwall.1", "ringwall-why.1", "ringwall-allow-add.1", "ringwall.yaml.5"} {
@@ -150,7 +153,7 @@ func testDeb(t *testing.T, d *debian) {
 				t.Errorf("no page %s in\n%s", page, pages)
 			}
 		}
-		d.run(t, `cd /usr/share; bash -n bash-completion/completions/ringwall
+		d.runScript(t, `cd /usr/share; bash -n bash-completion/completions/ringwall
 			test -s zsh/vendor-completions/_ringwall; test -s fish/vendor_completions.d/ringwall.fish
 			cd doc/ringwall; test -s copyright; zcat changelog*.gz | grep -q ringwall; test -s README.md; test -s examples/reference.yaml
 			test -s examples/asterisk/ringwall.conf; test -s deploy/prometheus/ringwall.rules.yml; test -s deploy/grafana/ringwall.json
@@ -159,7 +162,7 @@ func testDeb(t *testing.T, d *debian) {
 
 	t.Run("links between its pages", func(t *testing.T) {
 		// README.md and deploy/docs are where they are in the source tree; what only the source has is named as such.
-		out := d.run(t, `cd /usr/share/doc/ringwall; for page in README.md deploy/docs/*.md; do
+		out := d.runScript(t, `cd /usr/share/doc/ringwall; for page in README.md deploy/docs/*.md; do
 			grep -oE '\]\([^)#:]+[)#]' "$page" | sed 's/^](//; s/[)#]$//' | while read -r to; do
 				test -e "$(dirname "$page")/$to" || echo "$page: $to"
 			done || true
@@ -170,43 +173,45 @@ func testDeb(t *testing.T, d *debian) {
 	})
 
 	// What the administrator did, and a ban, survive the upgrade.
-	d.run(t, `sed -i 's/mode: observe/mode: enforce/; $a # My own remark.' /etc/ringwall/ringwall.yaml`)
-	stop := d.daemon(t)
-	d.run(t, "ringwall ban 203.0.113.7 --for 1h --reason test")
+	d.runScript(t, `sed -i 's/mode: observe/mode: enforce/; $a # My own remark.' /etc/ringwall/ringwall.yaml`)
+	stop := d.startDaemon(t)
+	d.runScript(t, "ringwall ban 203.0.113.7 --for 1h --reason test")
 	stop()
 	banned := table + " | grep -o 203.0.113.7"
-	d.expect(t, banned, "203.0.113.7")
+	d.wantOutput(t, banned, "203.0.113.7")
 	kept := "id -u ringwall; cat /etc/ringwall/*; stat -c '%a %U:%G' /etc/ringwall/*; ls /var/lib/ringwall; " + enabled
-	was := d.run(t, kept)
-	said = d.run(t, "dpkg --force-confold -i /mnt/new.deb </dev/null")
+	was := d.runScript(t, kept)
+	said = d.runScript(t, "dpkg --force-confold -i /mnt/new.deb </dev/null")
 	if strings.Contains(said, "manager reload") {
 		t.Errorf("an upgrade welcomes as if it were new:\n%s", said)
 	}
-	d.expect(t, "dpkg-query -W -f '${Version}' ringwall", newVersion)
-	d.run(t, "! grep -q 'An old remark' /etc/ringwall/ringwall.yaml.dpkg-dist; rm /etc/ringwall/ringwall.yaml.dpkg-dist")
-	d.expect(t, kept, was)
-	d.expect(t, banned, "203.0.113.7")
-	stop = d.daemon(t)
-	if bans := d.run(t, "ringwall list bans --json"); !strings.Contains(bans, "203.0.113.7") {
+	d.wantOutput(t, "dpkg-query -W -f '${Version}' ringwall", newVersion)
+	d.runScript(t, "! grep -q 'An old remark' /etc/ringwall/ringwall.yaml.dpkg-dist; rm "+
+		"/etc/ringwall/ringwall.yaml.dpkg-dist")
+	d.wantOutput(t, kept, was)
+	d.wantOutput(t, banned, "203.0.113.7")
+	stop = d.startDaemon(t)
+	if bans := d.runScript(t, "ringwall list bans --json"); !strings.Contains(bans, "203.0.113.7") {
 		t.Errorf("the new version does not know the ban: %s", bans)
 	}
 	stop()
-	d.run(t, "dpkg -i /mnt/new.deb </dev/null") // the same again: no question, nothing changes
-	d.expect(t, kept, was)
+	d.runScript(t, "dpkg -i /mnt/new.deb </dev/null") // the same again: no question, nothing changes
+	d.wantOutput(t, kept, was)
 
 	t.Run("a disabled service stays disabled", func(t *testing.T) {
-		d.run(t, "systemctl disable ringwall.service && dpkg -i /mnt/new.deb </dev/null && ! test -e "+
+		d.runScript(t, "systemctl disable ringwall.service && dpkg -i /mnt/new.deb </dev/null && ! test -e "+
 			"/etc/systemd/system/multi-user.target.wants/ringwall.service")
-		d.run(t, "systemctl enable ringwall.service")
+		d.runScript(t, "systemctl enable ringwall.service")
 	})
 
-	d.run(t, "dpkg -r ringwall")
-	d.run(t, "! "+table+" 2>/dev/null; test -s /etc/ringwall/ringwall.yaml; test -s /etc/ringwall/ami-secret; test -s "+
+	d.runScript(t, "dpkg -r ringwall")
+	d.runScript(t, "! "+table+" 2>/dev/null; test -s /etc/ringwall/ringwall.yaml; test -s /etc/ringwall/ami-secret; "+
+		"test -s "+
 		"/var/lib/ringwall/state.db")
-	d.run(t, "nft add table inet ringwall; nft add table inet mine; dpkg -P ringwall")
-	d.expect(t, "nft list tables", "table inet mine")
-	d.run(t, "! getent passwd ringwall; ! getent group ringwall")
-	after := d.files(t)
+	d.runScript(t, "nft add table inet ringwall; nft add table inet mine; dpkg -P ringwall")
+	d.wantOutput(t, "nft list tables", "table inet mine")
+	d.runScript(t, "! getent passwd ringwall; ! getent group ringwall")
+	after := d.fileNames(t)
 	for name := range after {
 		if !before[name] {
 			t.Errorf("left after purge: %s", name)
@@ -220,17 +225,17 @@ func testDeb(t *testing.T, d *debian) {
 }
 
 func testWithoutSystemd(t *testing.T, d *debian) {
-	d.run(t, "rm /usr/bin/systemd-sysusers /usr/bin/systemd-tmpfiles /usr/sbin/nft")
-	installed(t, d, d.run(t, "dpkg -i /mnt/new.deb </dev/null"))
-	if out := d.run(t, "dpkg -P ringwall"); !strings.Contains(out, "bans in the kernel end by themselves") {
+	d.runScript(t, "rm /usr/bin/systemd-sysusers /usr/bin/systemd-tmpfiles /usr/sbin/nft")
+	checkInstalled(t, d, d.runScript(t, "dpkg -i /mnt/new.deb </dev/null"))
+	if out := d.runScript(t, "dpkg -P ringwall"); !strings.Contains(out, "bans in the kernel end by themselves") {
 		t.Errorf("removed without nft: %s", out)
 	}
-	d.run(t, "! getent passwd ringwall; ! test -e /etc/ringwall; ! test -e /var/lib/ringwall")
+	d.runScript(t, "! getent passwd ringwall; ! test -e /etc/ringwall; ! test -e /var/lib/ringwall")
 }
 
 // testRunningSystemd has no systemd that runs, but one that notes what it is asked.
 func testRunningSystemd(t *testing.T, d *debian) {
-	d.run(t, `mkdir -p /run/systemd/system
+	d.runScript(t, `mkdir -p /run/systemd/system
 mv /bin/systemctl /bin/systemctl.real
 cat >/bin/systemctl <<'TEXT'
 #!/bin/sh
@@ -244,10 +249,10 @@ chmod 755 /bin/systemctl; echo 0 >/tmp/reload; echo 3 >/tmp/active`)
 	asked := `grep -oE '(^|[a-z-]* )(start|stop|reload|restart|try-restart) .*' /tmp/asked || true`
 	install := func(t *testing.T, name string) string {
 		t.Helper()
-		return d.run(t, "rm -f /tmp/asked; dpkg --force-confold -i /mnt/"+name+".deb </dev/null")
+		return d.runScript(t, "rm -f /tmp/asked; dpkg --force-confold -i /mnt/"+name+".deb </dev/null")
 	}
 	install(t, "old")
-	d.expect(t, asked, "")
+	d.wantOutput(t, asked, "")
 	for _, test := range []struct {
 		name, active, reload, asked, said string
 	}{
@@ -256,19 +261,19 @@ chmod 755 /bin/systemctl; echo 0 >/tmp/reload; echo 3 >/tmp/active`)
 		{"a configuration that the new version refuses", "0", "1", "reload ringwall.service", "the old one goes on"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			d.run(t, "echo "+test.active+" >/tmp/active; echo "+test.reload+" >/tmp/reload")
+			d.runScript(t, "echo "+test.active+" >/tmp/active; echo "+test.reload+" >/tmp/reload")
 			said := install(t, "new")
-			d.expect(t, asked, test.asked)
+			d.wantOutput(t, asked, test.asked)
 			if !strings.Contains(said, test.said) {
 				t.Errorf("said: %s", said)
 			}
 		})
 	}
-	d.run(t, "rm -f /tmp/asked; dpkg -r ringwall")
-	if out := d.run(t, asked); !strings.Contains(out, "stop ringwall.service") {
+	d.runScript(t, "rm -f /tmp/asked; dpkg -r ringwall")
+	if out := d.runScript(t, asked); !strings.Contains(out, "stop ringwall.service") {
 		t.Errorf("removed without a stop: %s", out)
 	}
-	d.run(t, "echo 3 >/tmp/active")
+	d.runScript(t, "echo 3 >/tmp/active")
 	if out := install(t, "new"); !strings.Contains(out, "systemctl start ringwall") {
 		t.Errorf("installed again, stopped and without a word: %s", out)
 	}

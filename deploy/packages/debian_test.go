@@ -43,7 +43,7 @@ read -r _ || true
 func newDebian(t *testing.T) *debian {
 	t.Helper()
 	needRoot(t)
-	tree := output(t, "../lab/lab", "tree", "debian")
+	tree := outputOf(t, "../lab/lab", "tree", "debian")
 	layer := t.TempDir()
 	d := &debian{root: filepath.Join(layer, "root"), share: t.TempDir()}
 	d.holder = exec.Command("unshare", "--mount", "--net", "--propagation", "private", "/bin/sh", "-euc", hold, "sh",
@@ -71,8 +71,8 @@ func newDebian(t *testing.T) *debian {
 	return d
 }
 
-// command is a program that will run in the tree, as root. It asks nobody anything.
-func (d *debian) command(ctx context.Context, args ...string) *exec.Cmd {
+// commandIn is a program that will run in the tree, as root. It asks nobody anything.
+func (d *debian) commandIn(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "nsenter",
 		append([]string{"--target", strconv.Itoa(d.holder.Process.Pid), "--mount",
 			"--net", "--", "chroot", d.root}, args...)...)
@@ -83,35 +83,35 @@ func (d *debian) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// try runs a shell's lines in the tree and returns all that they wrote.
-func (d *debian) try(t *testing.T, script string) (string, error) {
+// tryScript runs a shell's lines in the tree and returns all that they wrote.
+func (d *debian) tryScript(t *testing.T, script string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	out, err := d.command(ctx, "/bin/bash", "-euc", script).CombinedOutput()
+	out, err := d.commandIn(ctx, "/bin/bash", "-euc", script).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 
-func (d *debian) run(t *testing.T, script string) string {
+func (d *debian) runScript(t *testing.T, script string) string {
 	t.Helper()
-	out, err := d.try(t, script)
+	out, err := d.tryScript(t, script)
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", script, err, out)
 	}
 	return out
 }
 
-func (d *debian) expect(t *testing.T, script, want string) {
+func (d *debian) wantOutput(t *testing.T, script, want string) {
 	t.Helper()
-	if out := d.run(t, script); out != want {
+	if out := d.runScript(t, script); out != want {
 		t.Errorf("%s:\n%s\nwant\n%s", script, out, want)
 	}
 }
 
-// files are all names in the tree but those where dpkg, systemctl and the user database keep their books.
-func (d *debian) files(t *testing.T) map[string]bool {
+// fileNames are all names in the tree but those where dpkg, systemctl and the user database keep their books.
+func (d *debian) fileNames(t *testing.T) map[string]bool {
 	t.Helper()
-	list := d.run(t, `find / -xdev \( -path /mnt -o -path /proc -o -path /dev -o -path /tmp -o -path /var/lib/dpkg -o -path /var/log \
+	list := d.runScript(t, `find / -xdev \( -path /mnt -o -path /proc -o -path /dev -o -path /tmp -o -path /var/lib/dpkg -o -path /var/log \
 		-o -path /var/cache -o -path /run/systemd -o -path /var/lib/rpm \) -prune -o -print`)
 	names := map[string]bool{}
 	for name := range strings.Lines(list) {
@@ -129,8 +129,8 @@ func (d *debian) files(t *testing.T) map[string]bool {
 const asDaemon = "setpriv --reuid ringwall --regid ringwall --init-groups --inh-caps -all,+net_admin " +
 	"--ambient-caps -all,+net_admin --bounding-set -all,+net_admin --no-new-privs "
 
-// daemon starts the packaged program as the unit would, and returns when it says that it is ready.
-func (d *debian) daemon(t *testing.T) (stop func()) {
+// startDaemon starts the packaged program as the unit would, and returns when it says that it is ready.
+func (d *debian) startDaemon(t *testing.T) (stop func()) {
 	t.Helper()
 	notify := filepath.Join(d.share, "notify")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
@@ -151,7 +151,7 @@ func (d *debian) daemon(t *testing.T) (stop func()) {
 	}
 	defer func() { _ = file.Close() }()
 	// exec all the way: the process that is started becomes the daemon.
-	cmd := d.command(context.WithoutCancel(t.Context()), "/bin/sh", "-c", "exec "+asDaemon+"/usr/bin/ringwall run")
+	cmd := d.commandIn(context.WithoutCancel(t.Context()), "/bin/sh", "-c", "exec "+asDaemon+"/usr/bin/ringwall run")
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET=/mnt/notify")
 	cmd.Stdout, cmd.Stderr = file, file
 	if err := cmd.Start(); err != nil {

@@ -9,25 +9,25 @@ import (
 // books.
 func testRPM(t *testing.T, d *debian) {
 	const rpm = "rpm --force-debian --nodeps "
-	d.expect(t, "rpm -K --nosignature /mnt/new.rpm", "/mnt/new.rpm: digests OK")
-	installed(t, d, d.run(t, rpm+"-i /mnt/old.rpm </dev/null"))
-	d.expect(t, "readlink -f /etc/systemd/system/multi-user.target.wants/ringwall.service",
+	d.wantOutput(t, "rpm -K --nosignature /mnt/new.rpm", "/mnt/new.rpm: digests OK")
+	checkInstalled(t, d, d.runScript(t, rpm+"-i /mnt/old.rpm </dev/null"))
+	d.wantOutput(t, "readlink -f /etc/systemd/system/multi-user.target.wants/ringwall.service",
 		"/usr/lib/systemd/system/ringwall.service")
-	d.run(t, "rpm -qd ringwall | grep -q /README.md; rpm -qL ringwall | grep -q /licences.txt")
-	d.run(t, `sed -i 's/mode: observe/mode: enforce/' /etc/ringwall/ringwall.yaml`)
+	d.runScript(t, "rpm -qd ringwall | grep -q /README.md; rpm -qL ringwall | grep -q /licences.txt")
+	d.runScript(t, `sed -i 's/mode: observe/mode: enforce/' /etc/ringwall/ringwall.yaml`)
 	kept := "id -u ringwall; cat /etc/ringwall/ringwall.yaml /etc/ringwall/ami-secret; stat -c '%a %U:%G' " +
 		"/etc/ringwall/*[!w]"
-	was := d.run(t, kept)
-	if said := d.run(t, rpm+"-U /mnt/new.rpm </dev/null"); strings.Contains(said, "manager reload") {
+	was := d.runScript(t, kept)
+	if said := d.runScript(t, rpm+"-U /mnt/new.rpm </dev/null"); strings.Contains(said, "manager reload") {
 		t.Errorf("an upgrade welcomes as if it were new:\n%s", said)
 	}
-	d.expect(t, "rpm -q --qf '%{VERSION}' ringwall", newVersion)
-	d.run(t, "test -s /etc/ringwall/ringwall.yaml.rpmnew; rm /etc/ringwall/ringwall.yaml.rpmnew")
-	d.expect(t, kept, was)
-	stop := d.daemon(t)
-	d.run(t, table+" >/dev/null")
+	d.wantOutput(t, "rpm -q --qf '%{VERSION}' ringwall", newVersion)
+	d.runScript(t, "test -s /etc/ringwall/ringwall.yaml.rpmnew; rm /etc/ringwall/ringwall.yaml.rpmnew")
+	d.wantOutput(t, kept, was)
+	stop := d.startDaemon(t)
+	d.runScript(t, table+" >/dev/null")
 	stop()
-	d.run(t, rpm+"-e ringwall; ! "+table+" 2>/dev/null; ! test -e /usr/bin/ringwall; test -s "+
+	d.runScript(t, rpm+"-e ringwall; ! "+table+" 2>/dev/null; ! test -e /usr/bin/ringwall; test -s "+
 		"/etc/ringwall/ringwall.yaml.rpmsave; test -s /var/lib/ringwall/state.db")
-	d.run(t, "! test -L /etc/systemd/system/multi-user.target.wants/ringwall.service")
+	d.runScript(t, "! test -L /etc/systemd/system/multi-user.target.wants/ringwall.service")
 }

@@ -16,29 +16,29 @@ var metricName = regexp.MustCompile(`\b(?:ringwall_\w+|process_\w+|go_\w+|up)\b`
 func TestEveryQuestionHasAnAnswer(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
-	m.prometheus()
-	m.live()
+	m.startPrometheus()
+	m.causeEverything()
 	// Rates need some scrapes.
 	trial.WaitUntil(t, "Prometheus has the end of the story", func() bool {
-		return len(m.query(t, "ringwall_config_reload_success == 0")) > 0 &&
-			len(m.query(t, `sum(count_over_time(ringwall_config_reload_success[1m])) > 8`)) > 0
+		return len(m.runQuery(t, "ringwall_config_reload_success == 0")) > 0 &&
+			len(m.runQuery(t, `sum(count_over_time(ringwall_config_reload_success[1m])) > 8`)) > 0
 	})
-	text := m.metrics()
+	text := m.scrapeMetrics()
 
-	t.Run("promtool approves of the metrics", func(t *testing.T) { promtool(t, text, "check", "metrics") })
-	t.Run("documentation", func(t *testing.T) { m.documentation(t, text) })
-	t.Run("rules", func(t *testing.T) { m.rules(t) })
-	t.Run("dashboard", func(t *testing.T) { m.dashboard(t) })
+	t.Run("promtool approves of the metrics", func(t *testing.T) { runPromtool(t, text, "check", "metrics") })
+	t.Run("documentation", func(t *testing.T) { m.checkDocumentation(t, text) })
+	t.Run("rules", func(t *testing.T) { m.checkRules(t) })
+	t.Run("dashboard", func(t *testing.T) { m.checkDashboard(t) })
 }
 
-// rules asks whether Prometheus can evaluate each rule, and whether those fire whose cause was there.
-func (m *machine) rules(t *testing.T) {
-	for _, a := range alerts(t) {
-		m.exist(t, a.Alert, a.Expr)
+// checkRules asks whether Prometheus can evaluate each rule, and whether those fire whose cause was there.
+func (m *machine) checkRules(t *testing.T) {
+	for _, a := range readAlerts(t) {
+		m.wantMetrics(t, a.Alert, a.Expr)
 	}
 	firing := func() map[string]string {
 		states := make(map[string]string)
-		res, err := m.ask("/api/v1/rules", nil)
+		res, err := m.askPrometheus("/api/v1/rules", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +64,7 @@ func (m *machine) rules(t *testing.T) {
 		"RingwallBreach": "firing", "RingwallTampering": "firing", "RingwallCustomersFail": "firing",
 		"RingwallAccountTargeted": "firing", "RingwallMisconfiguredPhones": "pending",
 	}
-	if n := len(alerts(t)); n != len(want) {
+	if n := len(readAlerts(t)); n != len(want) {
 		t.Errorf("%d rules, this test knows %d", n, len(want))
 	}
 	for name, state := range want {
@@ -72,8 +72,8 @@ func (m *machine) rules(t *testing.T) {
 	}
 }
 
-// exist checks that Prometheus knows each metric of an expression.
-func (m *machine) exist(t *testing.T, where, expr string) {
+// wantMetrics checks that Prometheus knows each metric of an expression.
+func (m *machine) wantMetrics(t *testing.T, where, expr string) {
 	t.Helper()
 	names := metricName.FindAllString(expr, -1)
 	if len(names) == 0 {
@@ -81,7 +81,7 @@ func (m *machine) exist(t *testing.T, where, expr string) {
 	}
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
-		if !m.has(t, name) {
+		if !m.hasMetric(t, name) {
 			t.Errorf("%s: no metric %s", where, name)
 		}
 	}
@@ -97,15 +97,15 @@ type panel struct {
 	PluginVersion string
 }
 
-// dashboard asks every question of the dashboard.
-func (m *machine) dashboard(t *testing.T) {
+// checkDashboard asks every question of the dashboard.
+func (m *machine) checkDashboard(t *testing.T) {
 	var d struct {
 		Panels     []panel
 		Templating struct {
 			List []struct{ Name, Type, Definition string }
 		}
 	}
-	if err := json.Unmarshal([]byte(read(t, "../grafana/ringwall.json")), &d); err != nil {
+	if err := json.Unmarshal([]byte(readFile(t, "../grafana/ringwall.json")), &d); err != nil {
 		t.Fatal(err)
 	}
 	if len(d.Templating.List) == 0 || d.Templating.List[0].Type != "datasource" {
@@ -115,7 +115,7 @@ func (m *machine) dashboard(t *testing.T) {
 		"$pbx",
 		".*")
 	for _, v := range d.Templating.List[1:] {
-		m.exist(t, "variable "+v.Name, v.Definition)
+		m.wantMetrics(t, "variable "+v.Name, v.Definition)
 	}
 	ids := make(map[int]bool)
 	cells := make(map[[2]int]string)
@@ -148,8 +148,8 @@ func (m *machine) dashboard(t *testing.T) {
 				t.Errorf("%q: %s: a variable that does not exist", p.Title, q.Expr)
 				continue
 			}
-			m.exist(t, p.Title, expr)
-			if len(m.query(t, expr)) == 0 {
+			m.wantMetrics(t, p.Title, expr)
+			if len(m.runQuery(t, expr)) == 0 {
 				t.Errorf("%q: no answer to %s", p.Title, expr)
 			}
 			asked++

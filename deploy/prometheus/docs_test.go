@@ -22,8 +22,8 @@ var (
 // family is a metric, as the daemon exposes it or as the documentation describes it.
 type family struct{ kind, labels string }
 
-// exposed reads a scrape.
-func exposed(text string) map[string]family {
+// parseScrape reads a scrape.
+func parseScrape(text string) map[string]family {
 	all := make(map[string]family)
 	for _, l := range typeLine.FindAllStringSubmatch(text, -1) {
 		all[l[1]] = family{kind: l[2]}
@@ -47,10 +47,10 @@ func exposed(text string) map[string]family {
 	return all
 }
 
-// documentation compares deploy/docs/metrics.md with what the daemon exposes, and asks its examples.
-func (m *machine) documentation(t *testing.T, text string) {
-	doc := read(t, metricsDoc)
-	want, have := exposed(text), make(map[string]family)
+// checkDocumentation compares deploy/docs/metrics.md with what the daemon exposes, and asks its examples.
+func (m *machine) checkDocumentation(t *testing.T, text string) {
+	doc := readFile(t, metricsDoc)
+	want, have := parseScrape(text), make(map[string]family)
 	for _, block := range docBlock.FindAllStringSubmatch(doc, -1) {
 		for row := range strings.Lines(block[1]) {
 			cells := strings.Split(strings.Trim(strings.TrimSpace(row), "|"), " | ")
@@ -64,7 +64,7 @@ func (m *machine) documentation(t *testing.T, text string) {
 			if !strings.Contains(example, name) {
 				t.Errorf("%s: its example asks for something else: %s", name, example)
 			}
-			m.answers(t, name, example)
+			m.wantAnswer(t, name, example)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
@@ -78,15 +78,15 @@ func (m *machine) documentation(t *testing.T, text string) {
 		}
 	}
 	for _, q := range promql.FindAllStringSubmatch(doc, -1) {
-		m.answers(t, metricsDoc, q[1])
+		m.wantAnswer(t, metricsDoc, q[1])
 	}
 }
 
-// answers asks a question that has an answer after all that happened.
-func (m *machine) answers(t *testing.T, where, expr string) {
+// wantAnswer asks a question that has an answer after all that happened.
+func (m *machine) wantAnswer(t *testing.T, where, expr string) {
 	t.Helper()
-	m.exist(t, where, expr)
-	if len(m.query(t, expr)) == 0 {
+	m.wantMetrics(t, where, expr)
+	if len(m.runQuery(t, expr)) == 0 {
 		t.Errorf("%s: no answer to %s", where, expr)
 	}
 }

@@ -76,7 +76,8 @@ func newMachine(t *testing.T) *machine {
 	dir := t.TempDir()
 	m.config = filepath.Join(dir, "ringwall.yaml")
 	m.control = &api.Client{Socket: filepath.Join(dir, "ringwall.sock")}
-	m.write(m.config, fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret, learn: "+
+	m.writeFile(m.config, fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret, "+
+		"learn: "+
 		"\"off\"}\n"+
 		"control: {socket: %q}\nstate: {path: %q}\n%s", l.Addr(), m.control.Socket, filepath.Join(dir, "state.db"),
 		settings))
@@ -85,7 +86,7 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
-func (m *machine) write(path, text string) {
+func (m *machine) writeFile(path, text string) {
 	m.t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		m.t.Fatal(err)
@@ -100,50 +101,51 @@ func (m *machine) awaitSession() {
 	})
 }
 
-// event sends one security event the way Asterisk writes it.
-func (m *machine) event(name, account, call, remote, own string) {
+// sendEvent sends one security event the way Asterisk writes it.
+func (m *machine) sendEvent(name, account, call, remote, own string) {
 	m.t.Helper()
 	severity := "Error"
 	if name == "ChallengeSent" || name == "SuccessfulAuth" {
 		severity = "Informational"
 	}
-	m.send(fmt.Sprintf("Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: %s\r\nService: PJSIP\r\n"+
-		"EventVersion: 1\r\nAccountID: %s\r\nSessionID: %s\r\nLocalAddress: IPV4/UDP/%s/5060\r\nRemoteAddress: %s\r\n%s\r\n",
+	m.sendFrame(fmt.Sprintf("Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: %s\r\nService: PJSIP\r\n"+
+		"EventVersion: 1\r\nAccountID: %s\r\nSessionID: %s\r\nLocalAddress: IPV4/UDP/%s/5060\r\nRemoteAddress: "+
+		"%s\r\n%s\r\n",
 		name, time.Now().UTC().Format("2006-01-02T15:04:05.000+0000"), severity, account, call, server, remote, own))
 }
 
-func (m *machine) send(text string) {
+func (m *machine) sendFrame(text string) {
 	m.t.Helper()
 	if m.asterisk.Broadcast([]byte(text)) == 0 {
 		m.t.Fatal("nobody heard the event")
 	}
 }
 
-func (m *machine) call() string {
+func (m *machine) nextCallID() string {
 	m.calls++
 	return fmt.Sprintf("call-%d", m.calls)
 }
 
-func (m *machine) login(account, remote string) {
-	call := m.call()
-	m.event("ChallengeSent", account, call, remote, "Challenge: \r\n")
-	m.event("SuccessfulAuth", account, call, remote, "UsingPassword: 1\r\n")
+func (m *machine) logInPhone(account, remote string) {
+	call := m.nextCallID()
+	m.sendEvent("ChallengeSent", account, call, remote, "Challenge: \r\n")
+	m.sendEvent("SuccessfulAuth", account, call, remote, "UsingPassword: 1\r\n")
 }
 
-func (m *machine) guess(account, remote string) {
-	m.event("ChallengeResponseFailed", account, m.call(), remote,
+func (m *machine) guessPassword(account, remote string) {
+	m.sendEvent("ChallengeResponseFailed", account, m.nextCallID(), remote,
 		fmt.Sprintf("Challenge: c%d\r\nResponse: r%d\r\nExpectedResponse: \r\n", m.calls, m.calls))
 }
 
-// scan asks for the account that no phone has.
-func (m *machine) scan(remote string) {
-	call := m.call()
-	m.event("InvalidAccountID", "trap", call, remote, "")
-	m.event("ChallengeSent", "<unknown>", call, remote, "Challenge: \r\n")
+// scanAccounts asks for the account that no phone has.
+func (m *machine) scanAccounts(remote string) {
+	call := m.nextCallID()
+	m.sendEvent("InvalidAccountID", "trap", call, remote, "")
+	m.sendEvent("ChallengeSent", "<unknown>", call, remote, "Challenge: \r\n")
 }
 
-// await waits for a decision.
-func (m *machine) await(a ban.Action, r ban.Reason) {
+// awaitDecision waits for a decision.
+func (m *machine) awaitDecision(a ban.Action, r ban.Reason) {
 	m.t.Helper()
 	trial.WaitUntil(m.t, fmt.Sprintf("%s, %s", a, r), func() bool {
 		list, err := m.control.History(m.t.Context(), time.Time{}, netip.Addr{})
@@ -159,13 +161,13 @@ func (m *machine) await(a ban.Action, r ban.Reason) {
 	})
 }
 
-// metrics is what the daemon answers to a scrape.
-func (m *machine) metrics() string {
+// scrapeMetrics is what the daemon answers to a scrape.
+func (m *machine) scrapeMetrics() string {
 	m.t.Helper()
-	return m.get("http://127.0.0.1:9646/metrics")
+	return m.httpGet("http://127.0.0.1:9646/metrics")
 }
 
-func (m *machine) get(url string) string {
+func (m *machine) httpGet(url string) string {
 	m.t.Helper()
 	req, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -186,36 +188,37 @@ func (m *machine) get(url string) string {
 // awaitMetric waits for a line of the metrics.
 func (m *machine) awaitMetric(line string) {
 	m.t.Helper()
-	trial.WaitUntil(m.t, line, func() bool { return strings.Contains(m.metrics(), line+"\n") })
+	trial.WaitUntil(m.t, line, func() bool { return strings.Contains(m.scrapeMetrics(), line+"\n") })
 }
 
-// live lets everything happen that Ringwall counts.
-func (m *machine) live() {
-	m.login("201", "IPV4/UDP/198.51.100.10/5060")
-	m.login("202", "IPV4/UDP/198.51.100.20/5060")
-	m.await(ban.ActionTrust, ban.ReasonLogin)
+// causeEverything lets everything happen that Ringwall counts.
+func (m *machine) causeEverything() {
+	m.logInPhone("201", "IPV4/UDP/198.51.100.10/5060")
+	m.logInPhone("202", "IPV4/UDP/198.51.100.20/5060")
+	m.awaitDecision(ban.ActionTrust, ban.ReasonLogin)
 
-	m.scan("IPV4/UDP/" + attacker + "/5060")
-	m.scan("IPV6/TCP/2001:db8:66::1/5060")
-	m.await(ban.ActionBan, ban.ReasonHoneypot)
-	m.knock()
+	m.scanAccounts("IPV4/UDP/" + attacker + "/5060")
+	m.scanAccounts("IPV6/TCP/2001:db8:66::1/5060")
+	m.awaitDecision(ban.ActionBan, ban.ReasonHoneypot)
+	m.sendBannedPackets()
 
 	for range 6 {
-		m.guess("203", "IPV4/TCP/198.51.100.66/5060")
+		m.guessPassword("203", "IPV4/TCP/198.51.100.66/5060")
 	}
-	m.await(ban.ActionBan, ban.ReasonWrongPassword)
-	m.login("203", "IPV4/TCP/198.51.100.66/5060")
-	m.await(ban.ActionBreach, ban.ReasonGuessed)
-	m.guess("204", "IPV4/UDP/198.51.100.71/5060")
-	m.guess("204", "IPV4/UDP/198.51.100.72/5060")
-	m.guess("204", "IPV4/UDP/198.51.100.73/5060")
-	m.await(ban.ActionTargeted, ban.ReasonDistributed)
-	m.login("205", "IPV4/UDP/198.51.100.80/5060")
-	m.event("RequestNotSupported", "205", m.call(), "IPV4/UDP/198.51.100.80/5060", "RequestType: REGISTER\r\n")
-	m.await(ban.ActionMisconfigured, ban.ReasonConfiguration)
-	m.send("Event: SuccessfulAuth\r\nPrivilege: security,all\r\nRemoteAddress: IPV4/UDP/192.0.2.77/5060\r\n\r\n")
-	m.await(ban.ActionTampering, ban.ReasonMalformed)
-	m.send("Event: ChallengeSent\r\nAccountID: " + strings.Repeat("x", 100<<10) + "\r\n\r\n")
+	m.awaitDecision(ban.ActionBan, ban.ReasonWrongPassword)
+	m.logInPhone("203", "IPV4/TCP/198.51.100.66/5060")
+	m.awaitDecision(ban.ActionBreach, ban.ReasonGuessed)
+	m.guessPassword("204", "IPV4/UDP/198.51.100.71/5060")
+	m.guessPassword("204", "IPV4/UDP/198.51.100.72/5060")
+	m.guessPassword("204", "IPV4/UDP/198.51.100.73/5060")
+	m.awaitDecision(ban.ActionTargeted, ban.ReasonDistributed)
+	m.logInPhone("205", "IPV4/UDP/198.51.100.80/5060")
+	m.sendEvent("RequestNotSupported", "205", m.nextCallID(), "IPV4/UDP/198.51.100.80/5060",
+		"RequestType: REGISTER\r\n")
+	m.awaitDecision(ban.ActionMisconfigured, ban.ReasonConfiguration)
+	m.sendFrame("Event: SuccessfulAuth\r\nPrivilege: security,all\r\nRemoteAddress: IPV4/UDP/192.0.2.77/5060\r\n\r\n")
+	m.awaitDecision(ban.ActionTampering, ban.ReasonMalformed)
+	m.sendFrame("Event: ChallengeSent\r\nAccountID: " + strings.Repeat("x", 100<<10) + "\r\n\r\n")
 
 	for _, p := range []string{"192.0.2.200/32", "192.0.2.201/32"} {
 		if _, err := m.control.Ban(m.t.Context(), api.BanRequest{Prefix: netip.MustParsePrefix(p),
@@ -228,29 +231,29 @@ func (m *machine) live() {
 		m.t.Fatal(err)
 	}
 	for i := range 5 {
-		m.scan(fmt.Sprintf("IPV4/TCP/198.51.100.%d/5060", 100+i))
+		m.scanAccounts(fmt.Sprintf("IPV4/TCP/198.51.100.%d/5060", 100+i))
 	}
-	m.await(ban.ActionObserve, ban.ReasonLimit)
-	m.guess("201", "IPV4/TCP/198.51.100.10/5060")
-	m.guess("202", "IPV4/TCP/198.51.100.20/5060")
-	m.await(ban.ActionObserve, ban.ReasonStorm)
+	m.awaitDecision(ban.ActionObserve, ban.ReasonLimit)
+	m.guessPassword("201", "IPV4/TCP/198.51.100.10/5060")
+	m.guessPassword("202", "IPV4/TCP/198.51.100.20/5060")
+	m.awaitDecision(ban.ActionObserve, ban.ReasonStorm)
 
 	m.asterisk.Disconnect()
 	m.awaitMetric(`ringwall_ami_reconnects_total{pbx="pbx1"} 1`)
 	m.awaitSession()
 	netnstest.Run(m.t, m.space, "", "nft", "delete", "table", "inet", "ringwall")
 	m.awaitMetric(`ringwall_kernel_rebuilds_total{cause="gone"} 1`)
-	m.knock() // the new table counts from 0
+	m.sendBannedPackets() // the new table counts from 0
 
-	m.write(m.config, "asterisk: nonsense\n")
+	m.writeFile(m.config, "asterisk: nonsense\n")
 	if err := m.daemon.Signal(syscall.SIGHUP); err != nil {
 		m.t.Fatal(err)
 	}
 	m.awaitMetric("ringwall_config_reload_success 0")
 }
 
-// knock sends packets of a banned source until the kernel has counted one.
-func (m *machine) knock() {
+// sendBannedPackets sends packets of a banned source until the kernel has counted one.
+func (m *machine) sendBannedPackets() {
 	m.t.Helper()
 	c, err := m.internet.DialContext(m.t.Context(), "udp", server+":5060")
 	if err != nil {
@@ -259,6 +262,6 @@ func (m *machine) knock() {
 	defer func() { _ = c.Close() }()
 	trial.WaitUntil(m.t, "a packet of a banned source is dropped", func() bool {
 		_, _ = c.Write([]byte("knock")) // refused, as long as the ban is not there
-		return !strings.Contains(m.metrics(), `ringwall_dropped_packets_total{set="ban4"} 0`+"\n")
+		return !strings.Contains(m.scrapeMetrics(), `ringwall_dropped_packets_total{set="ban4"} 0`+"\n")
 	})
 }

@@ -16,8 +16,8 @@ var ringwall string
 
 func TestMain(m *testing.M) { trial.Main(m, &ringwall, func() error { return goleak.Find() }) }
 
-// tool finds a program of Debian's package prometheus: installed, or where deploy/lab/lab install unpacks it.
-func tool(t *testing.T, name string) string {
+// findTool finds a program of Debian's package prometheus: installed, or where deploy/lab/lab install unpacks it.
+func findTool(t *testing.T, name string) string {
 	t.Helper()
 	if path, err := exec.LookPath(name); err == nil {
 		return path

@@ -23,10 +23,10 @@ type alert struct {
 	Labels, Annotations map[string]string
 }
 
-func alerts(t *testing.T) []alert {
+func readAlerts(t *testing.T) []alert {
 	t.Helper()
 	var f ruleFile
-	if err := yaml.Unmarshal([]byte(read(t, "ringwall.rules.yml")), &f); err != nil {
+	if err := yaml.Unmarshal([]byte(readFile(t, "ringwall.rules.yml")), &f); err != nil {
 		t.Fatal(err)
 	}
 	var all []alert
@@ -39,16 +39,16 @@ func alerts(t *testing.T) []alert {
 	return all
 }
 
-func promtool(t *testing.T, stdin string, args ...string) {
+func runPromtool(t *testing.T, stdin string, args ...string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), tool(t, "promtool"), args...)
+	cmd := exec.CommandContext(t.Context(), findTool(t, "promtool"), args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("promtool %q: %v\n%s", args, err, out)
 	}
 }
 
-func testFiles(t *testing.T) []string {
+func ruleTestFiles(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob("*.test.yml")
 	if err != nil || len(files) == 0 {
@@ -59,14 +59,14 @@ func testFiles(t *testing.T) []string {
 
 func TestRulesHoldWhatTheirTestsSay(t *testing.T) {
 	t.Parallel()
-	promtool(t, "", "check", "rules", "--lint-fatal", "ringwall.rules.yml")
-	promtool(t, "", "check", "config", "prometheus.yml")
-	promtool(t, "", append([]string{"test", "rules"}, testFiles(t)...)...)
+	runPromtool(t, "", "check", "rules", "--lint-fatal", "ringwall.rules.yml")
+	runPromtool(t, "", "check", "config", "prometheus.yml")
+	runPromtool(t, "", append([]string{"test", "rules"}, ruleTestFiles(t)...)...)
 }
 
 func TestEachAlertIsTestedFiringAndSilent(t *testing.T) {
 	fires, silent := make(map[string]bool), make(map[string]bool)
-	for _, file := range testFiles(t) {
+	for _, file := range ruleTestFiles(t) {
 		var f struct {
 			Tests []struct {
 				Checks []struct {
@@ -75,7 +75,7 @@ func TestEachAlertIsTestedFiringAndSilent(t *testing.T) {
 				} `yaml:"alert_rule_test"`
 			}
 		}
-		if err := yaml.Unmarshal([]byte(read(t, file)), &f); err != nil {
+		if err := yaml.Unmarshal([]byte(readFile(t, file)), &f); err != nil {
 			t.Fatal(err)
 		}
 		for _, test := range f.Tests {
@@ -88,7 +88,7 @@ func TestEachAlertIsTestedFiringAndSilent(t *testing.T) {
 			}
 		}
 	}
-	for _, a := range alerts(t) {
+	for _, a := range readAlerts(t) {
 		if !fires[a.Alert] || !silent[a.Alert] {
 			t.Errorf("%s: tested firing %v, silent %v", a.Alert, fires[a.Alert], silent[a.Alert])
 		}
@@ -97,7 +97,7 @@ func TestEachAlertIsTestedFiringAndSilent(t *testing.T) {
 
 func TestEachAlertSaysWhatToDo(t *testing.T) {
 	commands := []string{"status", "check", "doctor", "history", "list", "why", "unban"}
-	for _, a := range alerts(t) {
+	for _, a := range readAlerts(t) {
 		if !slices.Contains([]string{"critical", "warning", "info"}, a.Labels["severity"]) {
 			t.Errorf("%s: severity %q", a.Alert, a.Labels["severity"])
 		}

@@ -16,11 +16,11 @@ import (
 
 const prometheusURL = "http://127.0.0.1:9090"
 
-// prometheus starts one beside the daemon, with the example configuration, only that it looks more often.
-func (m *machine) prometheus() {
+// startPrometheus starts one beside the daemon, with the example configuration, only that it looks more often.
+func (m *machine) startPrometheus() {
 	m.t.Helper()
 	dir := m.t.TempDir()
-	example := read(m.t, "prometheus.yml")
+	example := readFile(m.t, "prometheus.yml")
 	for _, what := range []string{"scrape_interval", "evaluation_interval"} {
 		was := what + ": 15s\n"
 		if !strings.Contains(example, was) {
@@ -29,14 +29,14 @@ func (m *machine) prometheus() {
 		example = strings.Replace(example, was, what+": 250ms\n", 1)
 	}
 	config := filepath.Join(dir, "prometheus.yml")
-	m.write(config, example)
-	m.write(filepath.Join(dir, "ringwall.rules.yml"), read(m.t, "ringwall.rules.yml"))
-	netnstest.Spawn(m.t, m.space, tool(m.t, "prometheus"), "--config.file="+config,
+	m.writeFile(config, example)
+	m.writeFile(filepath.Join(dir, "ringwall.rules.yml"), readFile(m.t, "ringwall.rules.yml"))
+	netnstest.Spawn(m.t, m.space, findTool(m.t, "prometheus"), "--config.file="+config,
 		"--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address=127.0.0.1:9090", "--storage.tsdb.retention.size=64MB", "--query.timeout=20s",
 		"--log.level=warn")
 	trial.WaitUntil(m.t, "Prometheus has scraped the daemon", func() bool {
-		res, err := m.ask("/api/v1/query", url.Values{"query": {`up{job="ringwall"} == 1`}})
+		res, err := m.askPrometheus("/api/v1/query", url.Values{"query": {`up{job="ringwall"} == 1`}})
 		return err == nil && len(res.Result) == 1
 	})
 }
@@ -64,7 +64,7 @@ type rule struct {
 	Error  string `json:"lastError"`
 }
 
-func (m *machine) ask(path string, values url.Values) (answer, error) {
+func (m *machine) askPrometheus(path string, values url.Values) (answer, error) {
 	req, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet, prometheusURL+path+"?"+values.Encode(), nil)
 	if err != nil {
 		return answer{}, err
@@ -87,23 +87,23 @@ func (m *machine) ask(path string, values url.Values) (answer, error) {
 	return body.Data, nil
 }
 
-// query asks and fails the test for an error.
-func (m *machine) query(t *testing.T, expr string) []sample {
+// runQuery asks and fails the test for an error.
+func (m *machine) runQuery(t *testing.T, expr string) []sample {
 	t.Helper()
-	a, err := m.ask("/api/v1/query", url.Values{"query": {expr}})
+	a, err := m.askPrometheus("/api/v1/query", url.Values{"query": {expr}})
 	if err != nil {
 		t.Fatalf("%s: %v", expr, err)
 	}
 	return a.Result
 }
 
-// has says whether Prometheus has ever seen a metric of that name.
-func (m *machine) has(t *testing.T, name string) bool {
+// hasMetric says whether Prometheus has ever seen a metric of that name.
+func (m *machine) hasMetric(t *testing.T, name string) bool {
 	t.Helper()
-	return len(m.query(t, "count(last_over_time("+name+"[1h]))")) > 0
+	return len(m.runQuery(t, "count(last_over_time("+name+"[1h]))")) > 0
 }
 
-func read(t *testing.T, path string) string {
+func readFile(t *testing.T, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {

@@ -28,7 +28,7 @@ import (
 // Phones and attackers for a long time: nothing grows, and in the end the kernel has what the daemon wants.
 func TestSoakAgainstAsterisk(t *testing.T) {
 	t.Parallel()
-	length := either(15*time.Second, 30*time.Minute)
+	length := shortOrLong(15*time.Second, 30*time.Minute)
 	if text := os.Getenv("RINGWALL_SOAK_FOR"); text != "" {
 		var err error
 		if length, err = time.ParseDuration(text); err != nil {
@@ -40,7 +40,8 @@ func TestSoakAgainstAsterisk(t *testing.T) {
 	s.client = &api.Client{Socket: filepath.Join(dir, "ringwall.sock"), Timeout: trial.Patience}
 	config := filepath.Join(dir, "ringwall.yaml")
 	// Short bans, so that they also end during the test.
-	text := fmt.Sprintf("asterisk:\n  - {name: lab, address: %q, username: ringwall, secret: %q}\ncontrol: {socket: %s}\n"+
+	text := fmt.Sprintf("asterisk:\n  - {name: lab, address: %q, username: ringwall, secret: %q}\ncontrol: {socket: "+
+		"%s}\n"+
 		"state: {path: %s}\npolicy: {ban: {first: 20s, factor: 2, max: 2m}}\n",
 		lab.AMIAddress, lab.Ringwall.Secret(), s.client.Socket, filepath.Join(dir, "state.db"))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -60,7 +61,7 @@ func TestSoakAgainstAsterisk(t *testing.T) {
 
 	for net := range 3 {
 		for n := range addresses {
-			s.AddAddr(t, lab.Attacker, attacker(net, n, net == 2))
+			s.AddAddr(t, lab.Attacker, attackerAddress(net, n, net == 2))
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -69,20 +70,20 @@ func TestSoakAgainstAsterisk(t *testing.T) {
 	for _, o := range []lab.AgentOptions{{Transport: "udp"}, {Transport: "tcp"}, {Transport: "udp", IPv6: true},
 		{Transport: "tls"}} {
 		phone := s.Agent(t, lab.Phone, o)
-		work.Go(func() { s.phone(ctx, phone) })
+		work.Go(func() { s.keepRegistering(ctx, phone) })
 	}
 	for i, o := range []lab.AgentOptions{{Transport: "tcp"}, {Transport: "udp", IPv6: true}} {
-		work.Go(func() { s.guesser(ctx, i+1, o) })
+		work.Go(func() { s.keepGuessing(ctx, i+1, o) })
 	}
-	work.Go(func() { s.scanners(ctx) })
-	work.Go(func() { s.administrator(ctx, daemon) })
-	samples := s.sample(ctx, length)
+	work.Go(func() { s.keepScanning(ctx) })
+	work.Go(func() { s.actAsAdministrator(ctx, daemon) })
+	samples := s.takeSamples(ctx, length)
 	cancel()
 	work.Wait()
 
-	s.compare(samples)
-	s.settled()
-	if !strings.Contains(s.metrics(), "ringwall_ami_up{pbx=\"lab\"} 1\n") {
+	s.compareSamples(samples)
+	s.awaitSameBans()
+	if !strings.Contains(s.scrapeMetrics(), "ringwall_ami_up{pbx=\"lab\"} 1\n") {
 		t.Error("no session with Asterisk in the end")
 	}
 	for _, local := range []netip.Addr{lab.Phone.IPv4(), lab.Phone.IPv6()} {
@@ -93,7 +94,7 @@ func TestSoakAgainstAsterisk(t *testing.T) {
 	}
 	t.Logf("%v: %d registrations, %d sources attacked, %d attempts", length, s.registrations.Load(), s.attackers.Load(),
 		s.attempts.Load())
-	if s.registrations.Load() == 0 || s.attackers.Load() == 0 || s.bans() == 0 {
+	if s.registrations.Load() == 0 || s.attackers.Load() == 0 || s.countBans() == 0 {
 		t.Error("nothing happened")
 	}
 	if err := daemon.Signal(syscall.SIGTERM); err != nil {
@@ -115,17 +116,17 @@ type soak struct {
 // addresses is how many each group of attackers has.
 const addresses = 250
 
-// attacker is an address of a group, for IPv6 in a /64 of its own.
-func attacker(net, n int, ipv6 bool) netip.Addr {
+// attackerAddress is an address of a group, for IPv6 in a /64 of its own.
+func attackerAddress(net, n int, ipv6 bool) netip.Addr {
 	if ipv6 {
 		return netip.MustParseAddr(fmt.Sprintf("fd99:0:0:%x::1", (net+1)<<8|n%addresses))
 	}
 	return netip.MustParseAddr(fmt.Sprintf("10.99.%d.%d", 100+net, 1+n%addresses))
 }
 
-// phone registers again and again, and fails the test when it is not let in.
-func (s *soak) phone(ctx context.Context, phone *lab.Agent) {
-	for n := 0; pause(ctx, 200*time.Millisecond); n++ {
+// keepRegistering registers again and again, and fails the test when it is not let in.
+func (s *soak) keepRegistering(ctx context.Context, phone *lab.Agent) {
+	for n := 0; pauseFor(ctx, 200*time.Millisecond); n++ {
 		code, err := phone.Register("6001", lab.Password("6001"))
 		if err != nil || code != 200 {
 			phone.Close()
@@ -139,15 +140,15 @@ func (s *soak) phone(ctx context.Context, phone *lab.Agent) {
 	}
 }
 
-// guesser guesses passwords from one address until it is banned, then from the next.
-func (s *soak) guesser(ctx context.Context, net int, o lab.AgentOptions) {
+// keepGuessing guesses passwords from one address until it is banned, then from the next.
+func (s *soak) keepGuessing(ctx context.Context, net int, o lab.AgentOptions) {
 	for n := 0; ctx.Err() == nil; n++ {
-		a := attacker(net, n, o.IPv6)
+		a := attackerAddress(net, n, o.IPv6)
 		o.Local, o.Timeout = a, 500*time.Millisecond
 		bad := s.Agent(s, lab.Attacker, o)
 		s.attackers.Add(1)
 		for i := range 12 {
-			if !pause(ctx, 20*time.Millisecond) {
+			if !pauseFor(ctx, 20*time.Millisecond) {
 				break
 			}
 			s.attempts.Add(1)
@@ -159,10 +160,10 @@ func (s *soak) guesser(ctx context.Context, net int, o lab.AgentOptions) {
 	}
 }
 
-// scanners are sipp, each time from another address.
-func (s *soak) scanners(ctx context.Context) {
+// keepScanning are sipp, each time from another address.
+func (s *soak) keepScanning(ctx context.Context) {
 	for n := 0; ctx.Err() == nil; n++ {
-		a := attacker(0, n, false)
+		a := attackerAddress(0, n, false)
 		s.attackers.Add(1)
 		// It gets no answers once it is banned, and says so with its exit code.
 		_, _ = s.Sipp(ctx, lab.Attacker, "scan", "-i", a.String(), "-m", "20", "-r", "20", "-timeout", "2")
@@ -170,9 +171,9 @@ func (s *soak) scanners(ctx context.Context) {
 	}
 }
 
-// administrator does now and then what administrators do.
-func (s *soak) administrator(ctx context.Context, daemon *lab.Process) {
-	for n := 0; pause(ctx, either(4*time.Second, 30*time.Second)); n++ {
+// actAsAdministrator does now and then what administrators do.
+func (s *soak) actAsAdministrator(ctx context.Context, daemon *lab.Process) {
+	for n := 0; pauseFor(ctx, shortOrLong(4*time.Second, 30*time.Second)); n++ {
 		if n%2 == 0 {
 			_, _ = s.Exec(ctx, lab.Server, "nft", "flush", "ruleset") // refused where the table has an owner
 		} else if err := daemon.Signal(syscall.SIGHUP); err != nil {
@@ -182,7 +183,7 @@ func (s *soak) administrator(ctx context.Context, daemon *lab.Process) {
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) bool {
+func pauseFor(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -200,12 +201,12 @@ var watched = map[string]func(middle float64) float64{
 	"process_resident_memory_bytes": func(m float64) float64 { return m*1.25 + 16<<20 },
 }
 
-// sample looks at the daemon for a time, on a slow machine until it has been looked at often enough and something
+// takeSamples looks at the daemon for a time, on a slow machine until it has been looked at often enough and something
 // happened.
-func (s *soak) sample(ctx context.Context, length time.Duration) (samples []map[string]float64) {
+func (s *soak) takeSamples(ctx context.Context, length time.Duration) (samples []map[string]float64) {
 	for end := time.Now().Add(length); ; {
 		values := make(map[string]float64)
-		for l := range strings.Lines(s.metrics()) {
+		for l := range strings.Lines(s.scrapeMetrics()) {
 			name, text, _ := strings.Cut(strings.TrimSpace(l), " ")
 			if _, ok := watched[name]; ok {
 				v, err := strconv.ParseFloat(text, 64)
@@ -220,15 +221,15 @@ func (s *soak) sample(ctx context.Context, length time.Duration) (samples []map[
 		}
 		samples = append(samples, values)
 		over := time.Since(end)
-		if over > trial.Patience || over > 0 && len(samples) >= 30 && s.registrations.Load() > 0 && s.bans() > 0 ||
-			!pause(ctx, length/60) {
+		if over > trial.Patience || over > 0 && len(samples) >= 30 && s.registrations.Load() > 0 && s.countBans() > 0 ||
+			!pauseFor(ctx, length/60) {
 			return samples
 		}
 	}
 }
 
-// compare looks at the last third of the test and the one before: the first third is for warming up.
-func (s *soak) compare(samples []map[string]float64) {
+// compareSamples looks at the last third of the test and the one before: the first third is for warming up.
+func (s *soak) compareSamples(samples []map[string]float64) {
 	third := len(samples) / 3
 	if third < 3 {
 		s.Fatalf("%d samples", len(samples))
@@ -249,8 +250,8 @@ func (s *soak) compare(samples []map[string]float64) {
 	}
 }
 
-// settled waits until the kernel has exactly the bans that the daemon has.
-func (s *soak) settled() {
+// awaitSameBans waits until the kernel has exactly the bans that the daemon has.
+func (s *soak) awaitSameBans() {
 	table, err := firewall.Open(firewall.Config{NetNS: s.NetNS(lab.Server)})
 	if err != nil {
 		s.Fatal(err)
@@ -286,7 +287,7 @@ func (s *soak) settled() {
 	s.Logf("%d bans in the end, desired and present; rebuilds %v", len(want), st.Kernel.Rebuilds)
 }
 
-func (s *soak) bans() (n int) {
+func (s *soak) countBans() (n int) {
 	list, err := s.client.History(s.Context(), time.Time{}, netip.Addr{})
 	if err != nil {
 		s.Fatal(err)
@@ -299,7 +300,7 @@ func (s *soak) bans() (n int) {
 	return n
 }
 
-func (s *soak) metrics() string {
+func (s *soak) scrapeMetrics() string {
 	s.Helper()
 	tr := &http.Transport{DialContext: s.Dialer(lab.Server), DisableKeepAlives: true}
 	req, err := http.NewRequestWithContext(s.Context(), http.MethodGet, "http://127.0.0.1:9646/metrics", nil)

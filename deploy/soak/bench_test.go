@@ -26,7 +26,7 @@ func BenchmarkDaemon(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	server := serve(b, meteredListener{l, line}, amiserver.Config{})
+	server := serveAMI(b, meteredListener{l, line}, amiserver.Config{})
 	cfg := config.Default()
 	a := config.DefaultAsterisk()
 	a.Name, a.Address, a.Username, a.Secret = "pbx", l.Addr().String(), "ringwall", config.NewSecret("s3cret")
@@ -64,25 +64,26 @@ func BenchmarkDaemon(b *testing.B) {
 	var upTo []int // events in each chunk and those before it
 	for n := 0; s.events < b.N; n++ {
 		if n%10 == 0 {
-			s.trapped("UDP", nth(n))
+			s.addTrapped("UDP", nthAddress(n))
 		} else {
-			s.scan("UDP", nth(n))
+			s.addScan("UDP", nthAddress(n))
 		}
 		if n%64 == 63 {
-			chunks, upTo = append(chunks, s.take()), append(upTo, s.events)
+			chunks, upTo = append(chunks, s.takeText()), append(upTo, s.events)
 		}
 	}
-	chunks, upTo = append(chunks, s.take()), append(upTo, s.events)
+	chunks, upTo = append(chunks, s.takeText()), append(upTo, s.events)
 	runtime.GC()
-	before, pushed := status().Events, line.count()
+	before, pushed := status().Events, line.byteCount()
 	const ahead = 100_000 // events that may wait
 	b.ResetTimer()
 	for i, c := range chunks {
 		pushed += len(c)
 		server.Broadcast(c)
-		line.await(pushed - 4<<20)
+		line.awaitBytes(pushed - 4<<20)
 		if i%128 == 127 {
-			trial.WaitUntil(b, "most is handled", func() bool { return status().Events+ahead >= before+uint64(upTo[i]) })
+			trial.WaitUntil(b, "most is handled",
+				func() bool { return status().Events+ahead >= before+uint64(upTo[i]) })
 		}
 	}
 	trial.WaitUntil(b, "all is handled", func() bool {

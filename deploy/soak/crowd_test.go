@@ -24,21 +24,22 @@ import (
 // A two minutes' flood of forged packets leaves 437,000 bans. In the memory of its own unit, Ringwall answers whoever
 // asks for them, hears a new attacker right after a restart, and lets everybody in when it is told to.
 func TestHundredsOfThousandsOfBans(t *testing.T) {
-	bans := either(20_000, 437_000)
+	bans := shortOrLong(20_000, 437_000)
 	h := newHost(t, "policy: {honeypots: [trap], ban: {first: 8h}}\n")
-	h.prefill(bans)
+	h.writeStateFile(bans)
 	cage := newCage(t, 1<<30)
 	began := time.Now()
-	h.cage(cage)
-	h.until("all stored bans are in force", func() bool { return h.healthy() && h.status().Engine.Bans == bans })
-	t.Logf("%d stored bans, empty kernel: all in force after %v; %s", bans, since(began), h.use(cage))
+	h.startInCage(cage)
+	h.waitUntil("all stored bans are in force",
+		func() bool { return h.isHealthy() && h.daemonStatus().Engine.Bans == bans })
+	t.Logf("%d stored bans, empty kernel: all in force after %v; %s", bans, roundedSince(began), h.usageText(cage))
 
 	// Three lists at once, as three people would ask, and status beside them.
 	ctx, stop := context.WithCancel(t.Context())
 	var work, asking sync.WaitGroup
 	var slowest time.Duration
 	asking.Go(func() {
-		for pause(ctx, 10*time.Millisecond) {
+		for pauseFor(ctx, 10*time.Millisecond) {
 			at := time.Now()
 			if _, err := h.client.Status(ctx); err != nil && ctx.Err() == nil {
 				t.Errorf("status beside the lists: %v", err)
@@ -51,8 +52,9 @@ func TestHundredsOfThousandsOfBans(t *testing.T) {
 	for _, args := range [][]string{{"list", "bans"}, {"list", "bans", "--json"}, {"list", "bans", "--json"}} {
 		work.Go(func() {
 			at := time.Now()
-			n, err := h.lines(args...)
-			if t.Logf("ringwall %s: %d lines in %v", strings.Join(args, " "), n, since(at)); err != nil || n < bans {
+			n, err := h.countLines(args...)
+			if t.Logf("ringwall %s: %d lines in %v", strings.Join(args, " "), n, roundedSince(at)); err != nil ||
+				n < bans {
 				t.Errorf("ringwall %s: %d lines of %d: %v", strings.Join(args, " "), n, bans, err)
 			}
 		})
@@ -60,30 +62,34 @@ func TestHundredsOfThousandsOfBans(t *testing.T) {
 	work.Wait()
 	stop()
 	asking.Wait()
-	t.Logf("three lists at once: %v, status meanwhile at most %v; %s", since(began), slowest.Round(time.Millisecond),
-		h.use(cage))
+	t.Logf("three lists at once: %v, status meanwhile at most %v; %s", roundedSince(began),
+		slowest.Round(time.Millisecond),
+		h.usageText(cage))
 
 	// A restart with every ban in the kernel: an attacker who comes at once.
 	stopping := time.Now()
-	h.stop()
-	t.Logf("stopped within %v", since(stopping))
+	h.stopDaemon()
+	t.Logf("stopped within %v", roundedSince(stopping))
 	began = time.Now()
-	h.cage(cage)
+	h.startInCage(cage)
 	if err := h.server.WaitSubscribers(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	heard := since(began)
+	heard := roundedSince(began)
 	s := newScript()
 	fresh := netip.MustParseAddr("203.0.113.66")
-	s.trapped("TCP", fresh)
-	h.server.Broadcast(s.take())
-	h.until("a new attacker is banned", func() bool { return h.inKernel(single(fresh)) })
-	banned := since(began)
-	h.until("all bans are known again", func() bool { return h.healthy() && h.status().Engine.Bans == bans+1 })
+	s.addTrapped("TCP", fresh)
+	h.server.Broadcast(s.takeText())
+	h.waitUntil("a new attacker is banned", func() bool { return h.inKernel(singlePrefix(fresh)) })
+	banned := roundedSince(began)
+	h.waitUntil("all bans are known again", func() bool {
+		return h.isHealthy() &&
+			h.daemonStatus().Engine.Bans == bans+1
+	})
 	t.Logf("restart: Asterisk is heard after %v, a new attacker is in the kernel after %v, all is known and in force "+
 		"after %v; %s",
-		heard, banned, since(began), h.use(cage))
-	h.some(bans, true)
+		heard, banned, roundedSince(began), h.usageText(cage))
+	h.checkSomeBans(bans, true)
 
 	// Everybody is let in again.
 	began = time.Now()
@@ -91,26 +97,26 @@ func TestHundredsOfThousandsOfBans(t *testing.T) {
 	if err != nil || res.Count != bans+1 {
 		t.Errorf("unban --all --grace: %d of %d, %v", res.Count, bans+1, err)
 	}
-	t.Logf("unban --all --grace 1h: %v; %s", since(began), h.use(cage))
-	h.some(bans, false)
-	h.stop()
-	cage.check(t)
+	t.Logf("unban --all --grace 1h: %v; %s", roundedSince(began), h.usageText(cage))
+	h.checkSomeBans(bans, false)
+	h.stopDaemon()
+	cage.failIfKilled(t)
 }
 
-// some looks whether some of the bans are in the kernel.
-func (h *host) some(bans int, want bool) {
+// checkSomeBans looks whether some of the bans are in the kernel.
+func (h *host) checkSomeBans(bans int, want bool) {
 	h.t.Helper()
 	for i := 0; i < bans; i += bans / 1000 {
-		if h.inKernel(single(nth(i))) != want {
-			h.t.Fatalf("%s in the kernel: %v", nth(i), !want)
+		if h.inKernel(singlePrefix(nthAddress(i))) != want {
+			h.t.Fatalf("%s in the kernel: %v", nthAddress(i), !want)
 		}
 	}
 }
 
-func since(t time.Time) time.Duration { return time.Since(t).Round(time.Millisecond) }
+func roundedSince(t time.Time) time.Duration { return time.Since(t).Round(time.Millisecond) }
 
-// prefill writes a state file of bans, as a flood leaves it.
-func (h *host) prefill(bans int) {
+// writeStateFile writes a state file of bans, as a flood leaves it.
+func (h *host) writeStateFile(bans int) {
 	h.t.Helper()
 	s, _, err := store.Open(filepath.Join(filepath.Dir(h.config), "state.db"), store.Options{})
 	if err != nil {
@@ -122,7 +128,8 @@ func (h *host) prefill(bans int) {
 	now := time.Now()
 	for i := range bans {
 		at := now.Add(-time.Duration(bans-i) * 300 * time.Microsecond)
-		b := ban.Ban{Prefix: single(nth(i)), Source: nth(i), Since: at, Until: at.Add(8 * time.Hour),
+		b := ban.Ban{Prefix: singlePrefix(nthAddress(i)), Source: nthAddress(i), Since: at,
+			Until:  at.Add(8 * time.Hour),
 			Reason: ban.ReasonUnknownAccount,
 			Score:  12, Number: 1, PBX: "pbx", Attempts: 3}
 		for range 3 {
@@ -151,8 +158,8 @@ func (h *host) prefill(bans int) {
 	_ = s.Close()
 }
 
-// lines runs a command of the program and counts the lines that it prints.
-func (h *host) lines(args ...string) (int, error) {
+// countLines runs a command of the program and counts the lines that it prints.
+func (h *host) countLines(args ...string) (int, error) {
 	name := filepath.Join(h.t.TempDir(), "out")
 	p := netnstest.Spawn(h.t, h.space, "sh", append([]string{"-c", `out=$1; shift; exec "$@" >"$out"`, "sh", name,
 		program,
@@ -164,8 +171,8 @@ func (h *host) lines(args ...string) (int, error) {
 	return strings.Count(string(b), "\n"), err
 }
 
-// healthy says whether the daemon answers, and all is well.
-func (h *host) healthy() bool {
+// isHealthy says whether the daemon answers, and all is well.
+func (h *host) isHealthy() bool {
 	select {
 	case <-h.daemon.Exited():
 		h.t.Fatalf("the daemon ended: %v\n%s", h.daemon.Wait(), h.daemon.Output())
@@ -175,15 +182,15 @@ func (h *host) healthy() bool {
 	return err == nil && s.Healthy()
 }
 
-// cage starts the program with the memory that its unit has.
-func (h *host) cage(c cage) {
+// startInCage starts the program with the memory that its unit has.
+func (h *host) startInCage(c cage) {
 	h.t.Helper()
 	h.daemon = netnstest.Spawn(h.t, h.space, "sh", "-c", `[ -z "$1" ] || echo $$ >"$1" || exit 1; shift
 		GOMEMLIMIT=640MiB exec "$@"`, "sh", c.procs, program, "run", "--config", h.config)
 }
 
-// use is what the program takes.
-func (h *host) use(c cage) string {
+// usageText is what the program takes.
+func (h *host) usageText(c cage) string {
 	most := ""
 	if c.peak != "" {
 		if b, err := os.ReadFile(c.peak); err == nil {
@@ -192,8 +199,8 @@ func (h *host) use(c cage) string {
 			}
 		}
 	}
-	return fmt.Sprintf("resident %d MB, at most %d MB%s, %v of processor time", h.memory("VmRSS")>>20,
-		h.memory("VmHWM")>>20, most, h.cpu())
+	return fmt.Sprintf("resident %d MB, at most %d MB%s, %v of processor time", h.memoryBytes("VmRSS")>>20,
+		h.memoryBytes("VmHWM")>>20, most, h.cpuTime())
 }
 
 // cage is a control group with a bound of memory; empty where this machine lets nobody make one.
@@ -235,8 +242,8 @@ func newCage(t *testing.T, memory int) cage {
 	return cage{}
 }
 
-// check fails where the kernel killed for want of memory.
-func (c cage) check(t *testing.T) {
+// failIfKilled fails where the kernel killed for want of memory.
+func (c cage) failIfKilled(t *testing.T) {
 	t.Helper()
 	if c.events == "" {
 		return

@@ -10,12 +10,12 @@ import (
 // eventTime is a time as EventTV has it.
 func eventTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000-0700") }
 
-// nth is the n-th address from 32.0.0.0 on: nobody's here.
-func nth(n int) netip.Addr {
+// nthAddress is the n-th address from 32.0.0.0 on: nobody's here.
+func nthAddress(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 32<<24+uint32(n))))
 }
 
-func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+func singlePrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // script writes events the way Asterisk does.
 type script struct {
@@ -27,14 +27,14 @@ type script struct {
 
 func newScript() *script { return &script{at: eventTime(time.Now())} }
 
-// take returns what was written, and begins anew.
-func (s *script) take() []byte {
+// takeText returns what was written, and begins anew.
+func (s *script) takeText() []byte {
 	b := s.b
 	s.b, s.at = make([]byte, 0, cap(b)), eventTime(time.Now())
 	return b
 }
 
-func (s *script) event(name, account, transport string, from netip.Addr, own ...string) {
+func (s *script) addEvent(name, account, transport string, from netip.Addr, own ...string) {
 	severity := "Error"
 	if name == "ChallengeSent" || name == "SuccessfulAuth" {
 		severity = "Informational"
@@ -63,31 +63,31 @@ func (s *script) event(name, account, transport string, from netip.Addr, own ...
 	s.b = append(s.b, "\r\n"...)
 }
 
-// scan is a request for an account that does not exist.
-func (s *script) scan(transport string, from netip.Addr) {
+// addScan is a request for an account that does not exist.
+func (s *script) addScan(transport string, from netip.Addr) {
 	s.calls++
-	s.event("InvalidAccountID", "1"+strconv.Itoa(s.calls%1000), transport, from)
-	s.event("ChallengeSent", "<unknown>", transport, from, "Challenge: ")
+	s.addEvent("InvalidAccountID", "1"+strconv.Itoa(s.calls%1000), transport, from)
+	s.addEvent("ChallengeSent", "<unknown>", transport, from, "Challenge: ")
 }
 
-// trapped is a request for the account of the honeypot, one event.
-func (s *script) trapped(transport string, from netip.Addr) {
+// addTrapped is a request for the account of the honeypot, one event.
+func (s *script) addTrapped(transport string, from netip.Addr) {
 	s.calls++
-	s.event("InvalidAccountID", trap, transport, from)
+	s.addEvent("InvalidAccountID", trap, transport, from)
 }
 
-// guess is a wrong password.
-func (s *script) guess(transport string, from netip.Addr, account string) {
+// addGuess is a wrong password.
+func (s *script) addGuess(transport string, from netip.Addr, account string) {
 	s.calls++
 	n := strconv.Itoa(s.calls)
-	s.event("ChallengeSent", account, transport, from, "Challenge: ")
-	s.event("ChallengeResponseFailed", account, transport, from, "Challenge: 1763812800/"+n, "Response: "+n,
+	s.addEvent("ChallengeSent", account, transport, from, "Challenge: ")
+	s.addEvent("ChallengeResponseFailed", account, transport, from, "Challenge: 1763812800/"+n, "Response: "+n,
 		"ExpectedResponse: ")
 }
 
-// login is a phone that registers.
-func (s *script) login(transport string, from netip.Addr, account string) {
+// addLogin is a phone that registers.
+func (s *script) addLogin(transport string, from netip.Addr, account string) {
 	s.calls++
-	s.event("ChallengeSent", account, transport, from, "Challenge: ")
-	s.event("SuccessfulAuth", account, transport, from, "UsingPassword: 1")
+	s.addEvent("ChallengeSent", account, transport, from, "Challenge: ")
+	s.addEvent("SuccessfulAuth", account, transport, from, "UsingPassword: 1")
 }

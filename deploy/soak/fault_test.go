@@ -38,72 +38,76 @@ func TestFaults(t *testing.T) {
 		try   bool   // status says what to try
 		long  bool   // at full length only
 	}{
-		{name: "it accepts and says nothing", fault: silent, says: "connected, but no greeting came in time",
+		{name: "it accepts and says nothing", fault: staySilent, says: "connected, but no greeting came in time",
 			try: true},
-		{name: "it greets with one byte a second", fault: trickle, says: "connected, but no greeting came in time",
+		{name: "it greets with one byte a second", fault: passSlowly, says: "connected, but no greeting came in time",
 			try: true},
-		{name: "it falls silent after the login", fault: silentLater, says: "Ping was not answered in time", try: true},
-		{name: "it sends one byte a second after the login", fault: slowLater, says: "Ping was not answered in time",
-			try: true, long: true},
-		{name: "it sends half a frame and resets", fault: halfFrame, says: "connection reset by Asterisk", try: true},
-		{name: "it sends a line of 10 MB", fault: hugeLine, says: "skipped a frame of"},
-		{name: "it sends 10 MB without a line's end and resets", fault: endless, says: "connection reset by Asterisk",
+		{name: "it falls silent after the login", fault: silentAfterLogin, says: "Ping was not answered in time",
 			try: true},
-		{name: "it is another program", fault: stranger, says: "not an Asterisk Manager Interface", try: true},
+		{name: "it sends one byte a second after the login", fault: slowAfterLogin,
+			says: "Ping was not answered in time",
+			try:  true, long: true},
+		{name: "it sends half a frame and resets", fault: sendHalfFrame, says: "connection reset by Asterisk",
+			try: true},
+		{name: "it sends a line of 10 MB", fault: sendHugeLine, says: "skipped a frame of"},
+		{name: "it sends 10 MB without a line's end and resets", fault: sendEndlessly,
+			says: "connection reset by Asterisk",
+			try:  true},
+		{name: "it is another program", fault: answerAsStranger, says: "not an Asterisk Manager Interface", try: true},
 	} {
-		if f.long && !full() {
+		if f.long && !isFullLength() {
 			continue
 		}
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t, "policy: {honeypots: [trap]}\n")
 			p := newProxy(t, h)
-			h.configure(p.address, "policy: {honeypots: [trap]}\n")
-			h.start()
-			h.trapped(1)
-			p.cut(f.fault)
-			h.until("the log says "+f.says, func() bool { return strings.Contains(h.daemon.Output(), f.says) })
+			h.writeConfiguration(p.address, "policy: {honeypots: [trap]}\n")
+			h.startAndAwait()
+			h.banAttackers(1)
+			p.breakConns(f.fault)
+			h.waitUntil("the log says "+f.says, func() bool { return strings.Contains(h.daemon.Output(), f.says) })
 			if f.try {
-				h.until("status says what to try", func() bool {
-					s := h.status().PBXs[0]
+				h.waitUntil("status says what to try", func() bool {
+					s := h.daemonStatus().PBXs[0]
 					return !s.Up && strings.Contains(s.LastError, f.says) && s.Try != ""
 				})
 			}
-			if !h.inKernel(single(nth(1))) {
+			if !h.inKernel(singlePrefix(nthAddress(1))) {
 				t.Error("a ban ended")
 			}
-			p.heal()
-			h.until("all is well again", h.up)
+			p.endFault()
+			h.waitUntil("all is well again", h.isUp)
 			h.server.Broadcast([]byte("\r\n\r\n")) // whatever was begun on a line that is still up ends
-			h.trapped(2)
-			if peak := h.memory("VmHWM"); peak > 100<<20 {
+			h.banAttackers(2)
+			if peak := h.memoryBytes("VmHWM"); peak > 100<<20 {
 				t.Errorf("%d MiB resident", peak>>20)
 			}
-			h.stop()
+			h.stopDaemon()
 		})
 	}
-	t.Run("its certificate has expired", func(t *testing.T) { t.Parallel(); expired(t) })
-	t.Run("its clock is wrong", func(t *testing.T) { t.Parallel(); wrongClock(t) })
-	t.Run("the configuration has a mistake", func(t *testing.T) { t.Parallel(); mistake(t) })
+	t.Run("its certificate has expired", func(t *testing.T) { t.Parallel(); testExpiredCertificate(t) })
+	t.Run("its clock is wrong", func(t *testing.T) { t.Parallel(); testWrongClock(t) })
+	t.Run("the configuration has a mistake", func(t *testing.T) { t.Parallel(); testConfigurationMistake(t) })
 }
 
-// trapped sends an attack and waits for the ban.
-func (h *host) trapped(n int) {
+// banAttackers sends an attack and waits for the ban.
+func (h *host) banAttackers(n int) {
 	h.t.Helper()
 	s := newScript()
-	s.trapped("TCP", nth(n))
-	h.until("a subscriber is there", func() bool { return h.server.Broadcast(s.b) > 0 })
-	h.until("an attacker is banned", func() bool { return h.inKernel(single(nth(n))) })
+	s.addTrapped("TCP", nthAddress(n))
+	h.waitUntil("a subscriber is there", func() bool { return h.server.Broadcast(s.b) > 0 })
+	h.waitUntil("an attacker is banned", func() bool { return h.inKernel(singlePrefix(nthAddress(n))) })
 }
 
 // fault is what becomes of a connection; it has ended both when it returns.
 type fault func(ctx context.Context, daemon, server net.Conn)
 
-func silent(ctx context.Context, _, _ net.Conn) { <-ctx.Done() }
+func staySilent(ctx context.Context, _, _ net.Conn) { <-ctx.Done() }
 
-// trickle passes on one byte a second.
-func trickle(ctx context.Context, daemon, server net.Conn) {
-	for b := make([]byte, 1); pause(ctx, time.Second); {
+// passSlowly passes on one byte a second.
+func passSlowly(ctx context.Context, daemon, server net.Conn) {
+	for b := make([]byte, 1); pauseFor(ctx, time.Second); {
 		if _, err := server.Read(b); err != nil {
 			return
 		}
@@ -113,8 +117,8 @@ func trickle(ctx context.Context, daemon, server net.Conn) {
 	}
 }
 
-// later passes on the login, and then does something else.
-func later(ctx context.Context, daemon, server net.Conn, then func()) {
+// passLoginThen passes on the login, and then does something else.
+func passLoginThen(ctx context.Context, daemon, server net.Conn, then func()) {
 	go func() { _, _ = io.Copy(server, daemon) }()
 	for b, seen := make([]byte, 4096), []byte(nil); !bytes.Contains(seen, []byte("\r\nSessionTV: ")); {
 		n, err := server.Read(b)
@@ -129,13 +133,13 @@ func later(ctx context.Context, daemon, server net.Conn, then func()) {
 	then()
 }
 
-func silentLater(ctx context.Context, daemon, server net.Conn) {
-	later(ctx, daemon, server, func() { <-ctx.Done() })
+func silentAfterLogin(ctx context.Context, daemon, server net.Conn) {
+	passLoginThen(ctx, daemon, server, func() { <-ctx.Done() })
 }
 
-func slowLater(ctx context.Context, daemon, server net.Conn) {
-	later(ctx, daemon, server, func() {
-		for pause(ctx, time.Second) { // bytes of an event that never ends
+func slowAfterLogin(ctx context.Context, daemon, server net.Conn) {
+	passLoginThen(ctx, daemon, server, func() {
+		for pauseFor(ctx, time.Second) { // bytes of an event that never ends
 			if _, err := daemon.Write([]byte("x")); err != nil {
 				return
 			}
@@ -143,31 +147,31 @@ func slowLater(ctx context.Context, daemon, server net.Conn) {
 	})
 }
 
-func halfFrame(ctx context.Context, daemon, server net.Conn) {
-	later(ctx, daemon, server, func() {
+func sendHalfFrame(ctx context.Context, daemon, server net.Conn) {
+	passLoginThen(ctx, daemon, server, func() {
 		s := newScript()
-		s.trapped("TCP", nth(9))
+		s.addTrapped("TCP", nthAddress(9))
 		_, _ = daemon.Write(s.b[:len(s.b)/2])
 		_ = daemon.(*net.TCPConn).SetLinger(0) // RST
 	})
 }
 
-func hugeLine(ctx context.Context, daemon, server net.Conn) {
-	later(ctx, daemon, server, func() {
+func sendHugeLine(ctx context.Context, daemon, server net.Conn) {
+	passLoginThen(ctx, daemon, server, func() {
 		_, _ = fmt.Fprintf(daemon, "Event: InvalidAccountID\r\nPrivilege: security,all\r\nAccountID: %s\r\n\r\n",
 			bytes.Repeat([]byte("A"), 10<<20))
 		_, _ = io.Copy(daemon, server)
 	})
 }
 
-func endless(ctx context.Context, daemon, server net.Conn) {
-	later(ctx, daemon, server, func() {
+func sendEndlessly(ctx context.Context, daemon, server net.Conn) {
+	passLoginThen(ctx, daemon, server, func() {
 		_, _ = daemon.Write(bytes.Repeat([]byte("A"), 10<<20))
 		_ = daemon.(*net.TCPConn).SetLinger(0)
 	})
 }
 
-func stranger(_ context.Context, daemon, _ net.Conn) {
+func answerAsStranger(_ context.Context, daemon, _ net.Conn) {
 	_, _ = daemon.Write([]byte("SSH-2.0-\x1b[31mOpenSSH_9.9\r\n"))
 }
 
@@ -201,21 +205,21 @@ func newProxy(t *testing.T, h *host) *proxy {
 				_ = c.Close()
 				continue
 			}
-			p.note(c, true)
-			p.note(server, true)
-			work.Go(func() { p.pass(ctx, c, server) })
+			p.trackConn(c, true)
+			p.trackConn(server, true)
+			work.Go(func() { p.passBytes(ctx, c, server) })
 		}
 	})
 	t.Cleanup(func() {
 		cancel()
 		_ = l.Close()
-		p.end()
+		p.endConns()
 		work.Wait()
 	})
 	return p
 }
 
-func (p *proxy) note(c net.Conn, there bool) {
+func (p *proxy) trackConn(c net.Conn, there bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !there {
@@ -225,8 +229,8 @@ func (p *proxy) note(c net.Conn, there bool) {
 	p.conns[c] = true
 }
 
-// end ends every connection.
-func (p *proxy) end() {
+// endConns ends every connection.
+func (p *proxy) endConns() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.conns {
@@ -234,22 +238,22 @@ func (p *proxy) end() {
 	}
 }
 
-// cut ends the connections, and lets the fault befall those that come.
-func (p *proxy) cut(f fault) {
+// breakConns ends the connections, and lets the fault befall those that come.
+func (p *proxy) breakConns(f fault) {
 	p.fault.Store(&f)
-	p.end()
+	p.endConns()
 }
 
-// heal lets new connections be; those with a fault keep it.
-func (p *proxy) heal() { p.fault.Store(nil) }
+// endFault lets new connections be; those with a fault keep it.
+func (p *proxy) endFault() { p.fault.Store(nil) }
 
-func (p *proxy) pass(ctx context.Context, daemon, server net.Conn) {
+func (p *proxy) passBytes(ctx context.Context, daemon, server net.Conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel()
 		for _, c := range []net.Conn{daemon, server} {
 			_ = c.Close()
-			p.note(c, false)
+			p.trackConn(c, false)
 		}
 	}()
 	if f := p.fault.Load(); f != nil {
@@ -262,13 +266,13 @@ func (p *proxy) pass(ctx context.Context, daemon, server net.Conn) {
 	both.Wait()
 }
 
-// expired is an AMI server over TLS whose certificate has expired, and is renewed.
-func expired(t *testing.T) {
+// testExpiredCertificate is an AMI server over TLS whose certificate has expired, and is renewed.
+func testExpiredCertificate(t *testing.T) {
 	h := newHost(t, "")
 	authority := newAuthority(t)
 	now := time.Now()
 	var cert atomic.Pointer[tls.Certificate]
-	cert.Store(authority.issue(t, now.Add(-48*time.Hour), now.Add(-time.Hour)))
+	cert.Store(authority.issueCertificate(t, now.Add(-48*time.Hour), now.Add(-time.Hour)))
 	l, err := h.space.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -277,42 +281,42 @@ func expired(t *testing.T) {
 		return cert.Load(),
 			nil
 	}}
-	h.server = serve(t, l, amiserver.Config{TLS: conf})
-	h.configure(l.Addr().String(), fmt.Sprintf(", tls: {enabled: true, ca_file: %q}", authority.file))
-	h.spawn()
+	h.server = serveAMI(t, l, amiserver.Config{TLS: conf})
+	h.writeConfiguration(l.Addr().String(), fmt.Sprintf(", tls: {enabled: true, ca_file: %q}", authority.file))
+	h.spawnDaemon()
 	const says = "certificate has expired or is not valid yet"
-	h.until("the log says it", func() bool { return strings.Contains(h.daemon.Output(), says) })
-	h.until("status says what to try", func() bool {
+	h.waitUntil("the log says it", func() bool { return strings.Contains(h.daemon.Output(), says) })
+	h.waitUntil("status says what to try", func() bool {
 		s, err := h.client.Status(t.Context())
 		return err == nil && !s.PBXs[0].Up && strings.Contains(s.PBXs[0].LastError, says) && s.PBXs[0].Try != ""
 	})
-	cert.Store(authority.issue(t, now.Add(-time.Hour), now.Add(time.Hour)))
-	h.until("the renewed certificate is accepted", h.up)
+	cert.Store(authority.issueCertificate(t, now.Add(-time.Hour), now.Add(time.Hour)))
+	h.waitUntil("the renewed certificate is accepted", h.isUp)
 	s := newScript()
 	for range 3 {
-		s.scan("TCP", nth(1))
+		s.addScan("TCP", nthAddress(1))
 	}
 	h.server.Broadcast(s.b)
-	h.until("an attacker is banned", func() bool { return h.inKernel(single(nth(1))) })
-	h.stop()
+	h.waitUntil("an attacker is banned", func() bool { return h.inKernel(singlePrefix(nthAddress(1))) })
+	h.stopDaemon()
 }
 
-// wrongClock is an Asterisk whose clock is stepped back an hour, and forward a day: only the lag depends on it.
-func wrongClock(t *testing.T) {
+// testWrongClock is an Asterisk whose clock is stepped back an hour, and forward a day: only the lag depends on it.
+func testWrongClock(t *testing.T) {
 	h := newHost(t, "policy: {honeypots: [trap]}\n")
-	h.start()
+	h.startAndAwait()
 	phone := netip.MustParseAddr("100.64.0.1")
 	for i, step := range []time.Duration{0, -time.Hour, 24 * time.Hour} {
 		s := newScript()
 		s.at = eventTime(time.Now().Add(step))
-		s.login("UDP", phone, "201")
+		s.addLogin("UDP", phone, "201")
 		for range 4 {
-			s.guess("UDP", phone, "201")
+			s.addGuess("UDP", phone, "201")
 		}
-		s.trapped("TCP", nth(i))
+		s.addTrapped("TCP", nthAddress(i))
 		h.server.Broadcast(s.b)
-		h.until("an attacker is banned", func() bool { return h.inKernel(single(nth(i))) })
-		if e := h.kernel()[single(nth(i))]; e.Timeout > time.Hour || e.Remaining < 50*time.Minute {
+		h.waitUntil("an attacker is banned", func() bool { return h.inKernel(singlePrefix(nthAddress(i))) })
+		if e := h.kernelBans()[singlePrefix(nthAddress(i))]; e.Timeout > time.Hour || e.Remaining < 50*time.Minute {
 			t.Errorf("Asterisk's clock off by %v: banned for %v, %v left", step, e.Timeout, e.Remaining)
 		}
 		x, err := h.client.Why(t.Context(), phone)
@@ -320,14 +324,14 @@ func wrongClock(t *testing.T) {
 			t.Errorf("Asterisk's clock off by %v: the phone: %+v, %v", step, x, err)
 		}
 	}
-	if lag := h.status().PBXs[0].Lag; lag < 0 {
+	if lag := h.daemonStatus().PBXs[0].Lag; lag < 0 {
 		t.Errorf("a lag of %v s", lag)
 	}
-	h.stop()
+	h.stopDaemon()
 }
 
-// mistake is a configuration that cannot work: the program says where, and ends.
-func mistake(t *testing.T) {
+// testConfigurationMistake is a configuration that cannot work: the program says where, and ends.
+func testConfigurationMistake(t *testing.T) {
 	h := newHost(t, "policy: {threshhold: 3}\n")
 	out, err := h.space.Run(exec.Command(program, "run", "--config", h.config))
 	if err == nil || !strings.Contains(out, h.config+":") || !strings.Contains(out, "threshhold") ||
@@ -367,7 +371,7 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-func (a *authority) issue(t *testing.T, from, to time.Time) *tls.Certificate {
+func (a *authority) issueCertificate(t *testing.T, from, to time.Time) *tls.Certificate {
 	t.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "pbx"}, NotBefore: from,
 		NotAfter:    to,

@@ -22,118 +22,120 @@ import (
 
 // Somebody flushes the ruleset ten times a second, under a flood of events and packets: each time every ban is back.
 func TestFlushedAllTheTime(t *testing.T) {
-	for _, bans := range []int{1_000, either(10_000, 100_000)} {
+	for _, bans := range []int{1_000, shortOrLong(10_000, 100_000)} {
 		for _, owner := range []string{"off", "auto"} {
-			t.Run(fmt.Sprintf("%d bans, owner %s", bans, owner), func(t *testing.T) { flushed(t, bans, owner) })
+			t.Run(fmt.Sprintf("%d bans, owner %s", bans, owner), func(t *testing.T) { testFlush(t, bans, owner) })
 		}
 	}
 }
 
-func flushed(t *testing.T, bans int, owner string) {
-	length := either(2*time.Second, 20*time.Second)
+func testFlush(t *testing.T, bans int, owner string) {
+	length := shortOrLong(2*time.Second, 20*time.Second)
 	h := newHost(t, "policy: {honeypots: [trap]}\nfirewall: {owner: "+owner+"}\n")
 	outside := netnstest.New(t)
 	netnstest.Connect(t, h.space, outside, []string{"10.98.0.1/24"}, []string{"10.98.0.66/24"})
-	h.start()
+	h.startAndAwait()
 	s := newScript()
-	s.trapped("TCP", netip.MustParseAddr("10.98.0.66"))
+	s.addTrapped("TCP", netip.MustParseAddr("10.98.0.66"))
 	for i := range bans {
-		s.trapped("TCP", nth(i))
+		s.addTrapped("TCP", nthAddress(i))
 	}
-	h.server.Broadcast(s.take())
-	h.until("all are banned", func() bool { return h.status().Engine.Bans == bans+1 })
-	h.complete()
+	h.server.Broadcast(s.takeText())
+	h.waitUntil("all are banned", func() bool { return h.daemonStatus().Engine.Bans == bans+1 })
+	h.awaitAllBans()
 
 	flood := newPackets(t, h.space, outside)
 	ctx, stop := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer stop()
-	work.Go(func() { h.noise(ctx) })
+	work.Go(func() { h.floodEvents(ctx) })
 	trial.WaitUntil(t, "the packets of the banned are dropped", func() bool {
-		n := flood.sent()
+		n := flood.countSent()
 		time.Sleep(20 * time.Millisecond)
-		return flood.sent() > n && time.Since(flood.last()) > 10*time.Millisecond
+		return flood.countSent() > n && time.Since(flood.lastArrival()) > 10*time.Millisecond
 	})
 
 	var back, leaks, typed []time.Duration
 	leaked := 0
 	for end := time.Now().Add(length); time.Now().Before(end) || len(back) < 10; {
 		next := time.After(100 * time.Millisecond)
-		arrived := flood.arrived()
+		arrived := flood.countArrived()
 		flushing := time.Now()
-		h.flush()
+		h.flushRuleset()
 		done := time.Now()
 		typed = append(typed, done.Sub(flushing))
-		h.until("the bans are back", func() bool { return h.all(h.sample(bans)) })
+		h.waitUntil("the bans are back", func() bool { return h.kernelHasAll(h.sampleBans(bans)) })
 		back = append(back, max(0, time.Since(done)))
-		if n := flood.arrived(); n > arrived {
+		if n := flood.countArrived(); n > arrived {
 			leaked += n - arrived
-			leaks = append(leaks, flood.last().Sub(flushing))
+			leaks = append(leaks, flood.lastArrival().Sub(flushing))
 		}
 		if bans <= 1_000 || len(back)%10 == 0 {
-			h.complete()
+			h.awaitAllBans()
 		}
-		sent := flood.sent()
+		sent := flood.countSent()
 		<-next
-		if n := flood.latest(); n > sent {
+		if n := flood.highestArrived(); n > sent {
 			t.Errorf("packet %d of a banned source arrived, which was sent after the bans were back (%d)", n, sent)
 		}
 	}
 	// Without waiting for anything:
-	for range either(10, 50) {
-		h.flush()
+	for range shortOrLong(10, 50) {
+		h.flushRuleset()
 		time.Sleep(100 * time.Millisecond)
 	}
-	h.complete()
+	h.awaitAllBans()
 	stop() // nft begins again and again where somebody else changes the ruleset meanwhile
 	work.Wait()
 	out, err := h.space.Run(exec.Command("nft", "list", "chain", "inet", "ringwall", "prerouting"))
 	if err != nil || !strings.Contains(out, "@ban4 counter") {
 		t.Errorf("the chain: %v\n%s", err, out)
 	}
-	st := h.status().Kernel
+	st := h.daemonStatus().Kernel
 	slices.Sort(back)
 	t.Logf("%d flushes, which took up to %v: all bans back after %v at the median, %v at the most; %d of %d packets of "+
 		"a banned source passed, the last %v after a flush began; rebuilds %v",
-		len(back), round(slices.Max(typed)), round(back[len(back)/2]), round(back[len(back)-1]), leaked, flood.sent(),
-		round(slices.Max(append(leaks, 0))), st.Rebuilds)
+		len(back), roundTo10us(slices.Max(typed)), roundTo10us(back[len(back)/2]), roundTo10us(back[len(back)-1]),
+		leaked, flood.countSent(),
+		roundTo10us(slices.Max(append(leaks, 0))), st.Rebuilds)
 	if st.Owner && leaked > 0 {
 		t.Error("a flush opened a table that is protected from it")
 	}
 	if st.Owner != (owner == "auto") {
 		t.Logf("owner is %v: this kernel decides", st.Owner)
 	}
-	h.stop()
+	h.stopDaemon()
 }
 
-func round(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
+func roundTo10us(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
 
-// flush is what an administrator types, or a firewall's reload does. Where the table has an owner it is spared.
-func (h *host) flush() {
+// flushRuleset is what an administrator types, or a firewall's reload does. Where the table has an owner it is spared.
+func (h *host) flushRuleset() {
 	h.t.Helper()
 	if out, err := h.space.Run(exec.Command("nft", "flush", "ruleset")); err != nil {
 		h.t.Fatalf("nft flush ruleset: %v: %s", err, out)
 	}
 }
 
-// sample is some of the bans, the attacker's among them.
-func (h *host) sample(bans int) []netip.Prefix {
-	list := []netip.Prefix{netip.MustParsePrefix("10.98.0.66/32"), single(nth(0)), single(nth(bans - 1))}
+// sampleBans is some of the bans, the attacker's among them.
+func (h *host) sampleBans(bans int) []netip.Prefix {
+	list := []netip.Prefix{netip.MustParsePrefix("10.98.0.66/32"), singlePrefix(nthAddress(0)),
+		singlePrefix(nthAddress(bans - 1))}
 	for range 61 {
-		list = append(list, single(nth(rand.N(bans))))
+		list = append(list, singlePrefix(nthAddress(rand.N(bans))))
 	}
 	return list
 }
 
-// all says whether the kernel has them all.
-func (h *host) all(list []netip.Prefix) bool {
+// kernelHasAll says whether the kernel has them all.
+func (h *host) kernelHasAll(list []netip.Prefix) bool {
 	return !slices.ContainsFunc(list, func(p netip.Prefix) bool { return !h.inKernel(p) })
 }
 
-// complete waits until every ban of the daemon is in the kernel. They are looked up one by one: a list that is made
+// awaitAllBans waits until every ban of the daemon is in the kernel. They are looked up one by one: a list that is made
 // while others are added misses some.
-func (h *host) complete() {
+func (h *host) awaitAllBans() {
 	h.t.Helper()
 	bans, err := h.client.Bans(h.t.Context(), api.BanFilter{})
 	if err != nil {
@@ -143,21 +145,21 @@ func (h *host) complete() {
 	for i := range bans {
 		list[i] = netip.MustParsePrefix(bans[i].Prefix.String())
 	}
-	h.until("every active ban is in the kernel", func() bool {
+	h.waitUntil("every active ban is in the kernel", func() bool {
 		list = slices.DeleteFunc(list, h.inKernel)
 		return len(list) == 0
 	})
 }
 
-// noise is a flood of events, with new bans among them.
-func (h *host) noise(ctx context.Context) {
+// floodEvents is a flood of events, with new bans among them.
+func (h *host) floodEvents(ctx context.Context) {
 	s := newScript()
-	for n := 0; pause(ctx, 10*time.Millisecond); n++ {
-		s.trapped("TCP", nth(1<<22+n))
+	for n := 0; pauseFor(ctx, 10*time.Millisecond); n++ {
+		s.addTrapped("TCP", nthAddress(1<<22+n))
 		for i := range 10 {
-			s.scan("UDP", nth(1<<23+n*10+i))
+			s.addScan("UDP", nthAddress(1<<23+n*10+i))
 		}
-		h.server.Broadcast(s.take())
+		h.server.Broadcast(s.takeText())
 	}
 }
 
@@ -186,7 +188,7 @@ func newPackets(t *testing.T, inside, outside *netns.Space) *packets {
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	work.Go(func() {
-		for pause(ctx, time.Millisecond) {
+		for pauseFor(ctx, time.Millisecond) {
 			for range 5 {
 				p.mu.Lock()
 				p.out++
@@ -219,27 +221,27 @@ func newPackets(t *testing.T, inside, outside *netns.Space) *packets {
 	return p
 }
 
-func (p *packets) sent() int {
+func (p *packets) countSent() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.out
 }
 
-func (p *packets) arrived() int {
+func (p *packets) countArrived() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.in
 }
 
-// latest is the highest number that arrived.
-func (p *packets) latest() int {
+// highestArrived is the highest number that arrived.
+func (p *packets) highestArrived() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.highest
 }
 
-// last is when the last one arrived.
-func (p *packets) last() time.Time {
+// lastArrival is when the last one arrived.
+func (p *packets) lastArrival() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.when

@@ -29,7 +29,7 @@ type host struct {
 	t      *testing.T
 	space  *netns.Space
 	server *amiserver.Server
-	line   *line
+	line   *byteCounter
 	ami    string // address of the server
 	config string
 	client *api.Client
@@ -46,8 +46,8 @@ func newHost(t *testing.T, settings string) *host {
 		t.Fatal(err)
 	}
 	h.ami = l.Addr().String()
-	h.server = serve(t, meteredListener{l, h.line}, amiserver.Config{})
-	h.configure(h.ami, settings)
+	h.server = serveAMI(t, meteredListener{l, h.line}, amiserver.Config{})
+	h.writeConfiguration(h.ami, settings)
 	if h.table, err = firewall.Open(firewall.Config{NetNS: h.space.FD()}); err != nil {
 		t.Fatal(err)
 	}
@@ -55,15 +55,16 @@ func newHost(t *testing.T, settings string) *host {
 	return h
 }
 
-// configure writes the configuration.
-func (h *host) configure(ami, settings string) {
+// writeConfiguration writes the configuration.
+func (h *host) writeConfiguration(ami, settings string) {
 	h.t.Helper()
 	dir := h.t.TempDir()
 	socket := filepath.Join(dir, "ringwall.sock")
 	h.config = filepath.Join(dir, "ringwall.yaml")
 	h.client = &api.Client{Socket: socket, Timeout: trial.Patience}
 	text := fmt.Sprintf("asterisk:\n  - {name: pbx, address: %q, username: ringwall, secret: s3cret%s}\n"+
-		"control: {socket: %q}\nstate: {path: %q}\n", ami, extra(settings), socket, filepath.Join(dir, "state.db"))
+		"control: {socket: %q}\nstate: {path: %q}\n", ami, asteriskSettings(settings), socket,
+		filepath.Join(dir, "state.db"))
 	if !strings.HasPrefix(settings, ",") {
 		text += settings
 	}
@@ -72,16 +73,16 @@ func (h *host) configure(ami, settings string) {
 	}
 }
 
-// extra is settings that belong to the asterisk entry: those that begin with a comma.
-func extra(settings string) string {
+// asteriskSettings is settings that belong to the asterisk entry: those that begin with a comma.
+func asteriskSettings(settings string) string {
 	if strings.HasPrefix(settings, ",") {
 		return settings
 	}
 	return ""
 }
 
-// serve plays AMI until the test ends.
-func serve(t testing.TB, l net.Listener, cfg amiserver.Config) *amiserver.Server {
+// serveAMI plays AMI until the test ends.
+func serveAMI(t testing.TB, l net.Listener, cfg amiserver.Config) *amiserver.Server {
 	cfg.AuthDelay, cfg.QueueBytes, cfg.WriteTimeout = -1, 1<<30, time.Hour
 	cfg.Users = []amiserver.User{{Name: "ringwall", Secret: "s3cret", Read: amiserver.ClassSecurity}}
 	server := amiserver.New(cfg)
@@ -92,20 +93,20 @@ func serve(t testing.TB, l net.Listener, cfg amiserver.Config) *amiserver.Server
 	return server
 }
 
-// start starts the program and waits until it hears the server.
-func (h *host) start() {
+// startAndAwait starts the program and waits until it hears the server.
+func (h *host) startAndAwait() {
 	h.t.Helper()
-	h.spawn()
-	h.until("the daemon hears Asterisk", h.up)
+	h.spawnDaemon()
+	h.waitUntil("the daemon hears Asterisk", h.isUp)
 }
 
-func (h *host) spawn() {
+func (h *host) spawnDaemon() {
 	h.t.Helper()
 	h.daemon = netnstest.Spawn(h.t, h.space, program, "run", "--config", h.config)
 }
 
-// stop ends the program as systemd does.
-func (h *host) stop() {
+// stopDaemon ends the program as systemd does.
+func (h *host) stopDaemon() {
 	h.t.Helper()
 	h.daemon.Stop(trial.Patience)
 	if err := h.daemon.Wait(); err != nil {
@@ -113,8 +114,8 @@ func (h *host) stop() {
 	}
 }
 
-// up says whether the program hears the server and keeps the table.
-func (h *host) up() bool {
+// isUp says whether the program hears the server and keeps the table.
+func (h *host) isUp() bool {
 	select {
 	case <-h.daemon.Exited():
 		h.t.Fatalf("the daemon ended: %v", h.daemon.Wait())
@@ -124,7 +125,7 @@ func (h *host) up() bool {
 	return err == nil && s.Healthy() && s.PBXs[0].Events > 0
 }
 
-func (h *host) status() api.Status {
+func (h *host) daemonStatus() api.Status {
 	h.t.Helper()
 	s, err := h.client.Status(h.t.Context())
 	if err != nil {
@@ -133,7 +134,7 @@ func (h *host) status() api.Status {
 	return s
 }
 
-func (h *host) until(what string, ok func() bool) {
+func (h *host) waitUntil(what string, ok func() bool) {
 	h.t.Helper()
 	trial.WaitUntil(h.t, what, ok)
 }
@@ -148,8 +149,8 @@ func (h *host) inKernel(p netip.Prefix) bool {
 	return ok
 }
 
-// kernel lists the bans in the kernel.
-func (h *host) kernel() map[netip.Prefix]firewall.Element {
+// kernelBans lists the bans in the kernel.
+func (h *host) kernelBans() map[netip.Prefix]firewall.Element {
 	h.t.Helper()
 	list, err := h.table.Elements(firewall.Ban)
 	if err != nil {
@@ -162,8 +163,8 @@ func (h *host) kernel() map[netip.Prefix]firewall.Element {
 	return m
 }
 
-// memory reads a value of the program's /proc/PID/status, in bytes.
-func (h *host) memory(key string) int {
+// memoryBytes reads a value of the program's /proc/PID/status, in bytes.
+func (h *host) memoryBytes(key string) int {
 	h.t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.daemon.Cmd.Process.Pid))
 	if err != nil {
@@ -182,8 +183,8 @@ func (h *host) memory(key string) int {
 	return 0
 }
 
-// cpu is the processor time that the program took so far (proc(5), /proc/PID/stat, in ticks of 10 ms).
-func (h *host) cpu() time.Duration {
+// cpuTime is the processor time that the program took so far (proc(5), /proc/PID/stat, in ticks of 10 ms).
+func (h *host) cpuTime() time.Duration {
 	h.t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.daemon.Cmd.Process.Pid))
 	if err != nil {
@@ -199,22 +200,22 @@ func (h *host) cpu() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// line counts what goes through a listener's connections, so that whoever feeds them need not run far ahead.
-type line struct {
+// byteCounter counts what goes through a listener's connections, so that whoever feeds them need not run far ahead.
+type byteCounter struct {
 	mu      sync.Mutex
 	moved   *sync.Cond
 	written int
 	broken  bool
 }
 
-func newLine() *line {
-	l := &line{}
+func newLine() *byteCounter {
+	l := &byteCounter{}
 	l.moved = sync.NewCond(&l.mu)
 	return l
 }
 
-// await waits until n bytes have gone through, or a connection has ended.
-func (l *line) await(n int) {
+// awaitBytes waits until n bytes have gone through, or a connection has ended.
+func (l *byteCounter) awaitBytes(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.written < n && !l.broken {
@@ -222,7 +223,7 @@ func (l *line) await(n int) {
 	}
 }
 
-func (l *line) count() int {
+func (l *byteCounter) byteCount() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.written
@@ -230,7 +231,7 @@ func (l *line) count() int {
 
 type meteredListener struct {
 	net.Listener
-	line *line
+	line *byteCounter
 }
 
 // Accept implements net.Listener.
@@ -244,7 +245,7 @@ func (m meteredListener) Accept() (net.Conn, error) {
 
 type meteredConn struct {
 	net.Conn
-	line *line
+	line *byteCounter
 }
 
 // Write implements net.Conn.

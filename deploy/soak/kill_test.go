@@ -20,7 +20,7 @@ import (
 
 // A power cut at any moment loses no ban that somebody was told of, makes none permanent and none longer.
 func TestKilledUnderLoad(t *testing.T) {
-	rounds := either(10, 200)
+	rounds := shortOrLong(10, 200)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
@@ -30,44 +30,44 @@ func TestKilledUnderLoad(t *testing.T) {
 	fruitless := 0
 	for round := range rounds {
 		before := len(books.bans)
-		h.spawn()
+		h.spawnDaemon()
 		if round%2 == 0 {
-			h.until("the daemon hears Asterisk", h.up)
+			h.waitUntil("the daemon hears Asterisk", h.isUp)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var work sync.WaitGroup
-		work.Go(func() { h.load(ctx, round) })
-		work.Go(func() { h.follow(ctx, books) })
+		work.Go(func() { h.playAttackers(ctx, round) })
+		work.Go(func() { h.followDecisions(ctx, books) })
 		for typist := range 2 {
-			work.Go(func() { h.commands(ctx, books, round, typist) })
+			work.Go(func() { h.typeCommands(ctx, books, round, typist) })
 		}
 		if round%4 == 0 { // on a slow machine, too, some commands come to their end
-			typed := books.confirmed()
-			h.until("a command has banned", func() bool { return books.confirmed() > typed })
+			typed := books.countConfirmed()
+			h.waitUntil("a command has banned", func() bool { return books.countConfirmed() > typed })
 		}
-		pause(ctx, time.Duration(random.Int64N(int64(500*time.Millisecond))))
+		pauseFor(ctx, time.Duration(random.Int64N(int64(500*time.Millisecond))))
 		h.daemon.Kill()
 		cancel()
 		work.Wait()
-		books.read(t, h.daemon.Output())
+		books.readLog(t, h.daemon.Output())
 		if len(books.bans) == before {
 			fruitless++
 		}
 		at := time.Now()
-		books.check(t, "the kernel, after the cut", at, h.kernel())
+		books.checkList(t, "the kernel, after the cut", at, h.kernelBans())
 		if t.Failed() {
 			t.Fatalf("in round %d", round)
 		}
 	}
-	h.start()
-	h.agree(books, "after the last start")
+	h.startAndAwait()
+	h.compareWithBooks(books, "after the last start")
 	// The kernel forgets everything at a reboot; then the state file alone has it all.
-	h.stop()
-	h.flush()
-	h.start()
-	h.complete() // the first writing follows the start
-	h.agree(books, "after a reboot")
-	h.stop()
+	h.stopDaemon()
+	h.flushRuleset()
+	h.startAndAwait()
+	h.awaitAllBans() // the first writing follows the start
+	h.compareWithBooks(books, "after a reboot")
+	h.stopDaemon()
 	t.Logf("%d kills, %d of them before anything was confirmed; %d bans confirmed (%d by commands), %d lifted; at most "+
 		"%v more than was given",
 		rounds, fruitless, len(books.bans), books.typed, len(books.lifted), books.most)
@@ -76,12 +76,12 @@ func TestKilledUnderLoad(t *testing.T) {
 	}
 }
 
-// agree compares the kernel and the daemon's list with the books.
-func (h *host) agree(books *books, when string) {
+// compareWithBooks compares the kernel and the daemon's list with the books.
+func (h *host) compareWithBooks(books *books, when string) {
 	t := h.t
 	t.Helper()
 	at := time.Now()
-	books.check(t, "the kernel, "+when, at, h.kernel())
+	books.checkList(t, "the kernel, "+when, at, h.kernelBans())
 	bans, err := h.client.Bans(t.Context(), api.BanFilter{})
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func (h *host) agree(books *books, when string) {
 		p := netip.MustParsePrefix(b.Prefix.String())
 		known[p] = firewall.Element{Prefix: p, Timeout: b.Until.Sub(b.Since), Remaining: b.Until.Sub(at)}
 	}
-	books.check(t, "the daemon's list, "+when, at, known)
+	books.checkList(t, "the daemon's list, "+when, at, known)
 }
 
 // promise is what somebody was told of a ban.
@@ -110,7 +110,7 @@ type books struct {
 	most   time.Duration
 }
 
-func (b *books) confirm(by string, p netip.Prefix, end time.Time) {
+func (b *books) confirmBan(by string, p netip.Prefix, end time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if have, ok := b.bans[p]; ok && have.end.After(end) {
@@ -122,23 +122,23 @@ func (b *books) confirm(by string, p netip.Prefix, end time.Time) {
 	}
 }
 
-// confirmed counts the commands that did what they should.
-func (b *books) confirmed() int {
+// countConfirmed counts the commands that did what they should.
+func (b *books) countConfirmed() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.typed
 }
 
-// doubt forgets a prefix: a command about it was cut off, so that either may be so.
-func (b *books) doubt(p netip.Prefix) {
+// forgetPrefix forgets a prefix: a command about it was cut off, so that either may be so.
+func (b *books) forgetPrefix(p netip.Prefix) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.bans, p)
 	delete(b.lifted, p)
 }
 
-// read takes the bans from the log.
-func (b *books) read(t *testing.T, log string) {
+// readLog takes the bans from the log.
+func (b *books) readLog(t *testing.T, log string) {
 	t.Helper()
 	for l := range strings.Lines(log) {
 		at, rest, ok := strings.Cut(l, " level=INFO msg=ban prefix=")
@@ -161,14 +161,14 @@ func (b *books) read(t *testing.T, log string) {
 			t.Fatalf("%v in %q", err, l)
 		}
 		if trapAddress(p) { // the others are told of by their commands
-			b.confirm("log", p, when.Add(d))
+			b.confirmBan("log", p, when.Add(d))
 		}
 	}
 }
 
-// check compares what is somewhere with the books. Whoever lists bans, be it the kernel, the daemon or a file, is to be
-// held to the same. The list was made at a time, or a little later.
-func (b *books) check(t *testing.T, where string, at time.Time, have map[netip.Prefix]firewall.Element) {
+// checkList compares what is somewhere with the books. Whoever lists bans, be it the kernel, the daemon or a file, is
+// to be held to the same. The list was made at a time, or a little later.
+func (b *books) checkList(t *testing.T, where string, at time.Time, have map[netip.Prefix]firewall.Element) {
 	t.Helper()
 	const slack = time.Second
 	for p, told := range b.bans {
@@ -202,52 +202,52 @@ func (b *books) check(t *testing.T, where string, at time.Time, have map[netip.P
 // trapAddress tells the addresses of load from those of commands.
 func trapAddress(p netip.Prefix) bool { return p.Addr().As4()[0] == 32 }
 
-// load plays attackers: some 5,000 events a second, 300 of them worth a ban.
-func (h *host) load(ctx context.Context, round int) {
+// playAttackers plays attackers: some 5,000 events a second, 300 of them worth a ban.
+func (h *host) playAttackers(ctx context.Context, round int) {
 	s := newScript()
 	s.calls = round << 16
-	for n := 0; pause(ctx, 10*time.Millisecond); n++ {
+	for n := 0; pauseFor(ctx, 10*time.Millisecond); n++ {
 		for i := range 3 {
-			s.trapped("TCP", nth(round<<10|(n*3+i)&1023))
+			s.addTrapped("TCP", nthAddress(round<<10|(n*3+i)&1023))
 		}
 		for i := range 25 {
-			s.scan("UDP", nth(1<<23+round<<12+(n*25+i)&4095))
+			s.addScan("UDP", nthAddress(1<<23+round<<12+(n*25+i)&4095))
 		}
-		h.server.Broadcast(s.take())
+		h.server.Broadcast(s.takeText())
 	}
 }
 
-// follow listens to the stream of decisions while there is a daemon.
-func (h *host) follow(ctx context.Context, b *books) {
+// followDecisions listens to the stream of decisions while there is a daemon.
+func (h *host) followDecisions(ctx context.Context, b *books) {
 	for ctx.Err() == nil {
 		_ = h.client.Follow(ctx, time.Time{}, func(d ban.Decision) error {
 			if d.Action == ban.ActionBan && trapAddress(d.Prefix) {
-				b.confirm("stream", d.Prefix, d.Time.Add(d.Duration))
+				b.confirmBan("stream", d.Prefix, d.Time.Add(d.Duration))
 			}
 			return nil
 		}, nil)
-		pause(ctx, 5*time.Millisecond)
+		pauseFor(ctx, 5*time.Millisecond)
 	}
 }
 
-// commands plays a person who bans and unbans by hand: what a command has done is done.
-func (h *host) commands(ctx context.Context, b *books, round, typist int) {
+// typeCommands plays a person who bans and unbans by hand: what a command has done is done.
+func (h *host) typeCommands(ctx context.Context, b *books, round, typist int) {
 	for n := 0; ctx.Err() == nil; n++ {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{33 + byte(typist), byte(round), byte(n >> 8), byte(n)}), 32)
 		length := time.Duration(10+n%50) * time.Minute
 		b.mu.Lock()
 		b.asked[p] = time.Now().Add(length + trial.Patience)
 		b.mu.Unlock()
-		if !h.command("ban", p.String(), "--for", length.String()) {
-			b.doubt(p)
+		if !h.runCommand("ban", p.String(), "--for", length.String()) {
+			b.forgetPrefix(p)
 			continue
 		}
-		b.confirm("command", p, time.Now().Add(length))
+		b.confirmBan("command", p, time.Now().Add(length))
 		if n%4 != 3 {
 			continue
 		}
-		b.doubt(p)
-		if h.command("unban", p.String()) {
+		b.forgetPrefix(p)
+		if h.runCommand("unban", p.String()) {
 			b.mu.Lock()
 			b.lifted[p] = true
 			b.mu.Unlock()
@@ -255,9 +255,9 @@ func (h *host) commands(ctx context.Context, b *books, round, typist int) {
 	}
 }
 
-// command runs the program as a person does, and says whether it ended with 0. It is not ended with the load: whether
-// it did what it should is only known at its end.
-func (h *host) command(args ...string) bool {
+// runCommand runs the program as a person does, and says whether it ended with 0. It is not ended with the load:
+// whether it did what it should is only known at its end.
+func (h *host) runCommand(args ...string) bool {
 	out, err := h.space.Run(exec.Command(program, append(args, "--config", h.config)...))
 	if err == nil {
 		return true

@@ -13,12 +13,12 @@ var program string
 
 func TestMain(m *testing.M) { trial.Main(m, &program, func() error { return goleak.Find() }) }
 
-// full says whether the tests run at their full length.
-func full() bool { return os.Getenv("RINGWALL_SOAK") == "full" }
+// isFullLength says whether the tests run at their full length.
+func isFullLength() bool { return os.Getenv("RINGWALL_SOAK") == "full" }
 
-// either is short, or at full length long.
-func either[T any](short, long T) T {
-	if full() {
+// shortOrLong is short, or at full length long.
+func shortOrLong[T any](short, long T) T {
+	if isFullLength() {
 		return long
 	}
 	return short

@@ -81,7 +81,7 @@ func (s *Server) serveRoute(w http.ResponseWriter, r *http.Request, routes map[s
 	to, ok := routes[r.URL.Path]
 	if !ok {
 		return NotFound("the client and the daemon may be of different versions: ringwall version, ringwall status",
-			"there is no %s", quoteTyped(r.URL.Path))
+			"there is no %s", printable.Quote(r.URL.Path))
 	}
 	if r.Method != to.method {
 		w.Header().Set("Allow", to.method)
@@ -93,7 +93,7 @@ func (s *Server) serveRoute(w http.ResponseWriter, r *http.Request, routes map[s
 	}
 	for name, values := range q {
 		if !slices.Contains(to.query, name) {
-			return Invalid("known: "+strings.Join(to.query, ", "), "unknown parameter %s", quoteTyped(name))
+			return Invalid("known: "+strings.Join(to.query, ", "), "unknown parameter %s", printable.Quote(name))
 		}
 		if len(values) > 1 {
 			return Invalid("", "%s is given twice", name)
@@ -131,7 +131,7 @@ func (s *Server) serveBans(w http.ResponseWriter, r *http.Request, q url.Values)
 	}
 	if q.Has("evidence") {
 		if filter.Evidence, err = strconv.ParseBool(q.Get("evidence")); err != nil {
-			return Invalid("true or false", "evidence: %s", quoteTyped(q.Get("evidence")))
+			return Invalid("true or false", "evidence: %s", printable.Quote(q.Get("evidence")))
 		}
 	}
 	out := s.newLineWriter(w)
@@ -315,7 +315,7 @@ func (r AllowRequest) checkDuration() error {
 		return Invalid("leave the time out", "what is removed has no end")
 	case r.For != 0 && r.Host != "":
 		return Invalid("allow its addresses, or leave the time out and later say: ringwall allow del "+r.Host,
-			"a time is for addresses and networks, and %s is a host name", quoteTyped(r.Host))
+			"a time is for addresses and networks, and %s is a host name", printable.Quote(r.Host))
 	}
 	return nil
 }
@@ -395,7 +395,7 @@ func parseSince(q url.Values) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, q.Get("since"))
 	if err != nil {
 		return t, Invalid("RFC 3339, such as 2026-01-31T12:00:00Z", "since: %s is not a time",
-			quoteTyped(q.Get("since")))
+			printable.Quote(q.Get("since")))
 	}
 	return t, nil
 }

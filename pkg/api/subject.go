@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ringwall/ringwall/pkg/hosts"
+	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // MaxAccount is the longest account that is asked for, in bytes; PJSIP sends 36 at most, and Asterisk's own limit is
@@ -89,7 +90,7 @@ func accountSubject(s string) (Subject, error) {
 	}
 	if utf8.ValidString(s) && strings.ContainsFunc(s, odd) {
 		return Subject{}, Invalid("an address such as 203.0.113.5, a host name, or an extension such as 201",
-			"%s is neither an address, nor a host name, nor an extension", quoteTyped(s))
+			"%s is neither an address, nor a host name, nor an extension", printable.Quote(s))
 	}
 	name, err := parseAccount(s)
 	return Subject{Account: name}, err
@@ -102,7 +103,7 @@ func parseAccount(s string) (string, error) {
 	case len(s) > MaxAccount:
 		return "", Invalid("", "an account has at most %d bytes", MaxAccount)
 	case !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
-		return "", Invalid("an extension such as 201", "%s holds control characters", quoteTyped(s))
+		return "", Invalid("an extension such as 201", "%s holds control characters", printable.Quote(s))
 	}
 	return s, nil
 }

@@ -26,7 +26,7 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 
 // ParseAddr reads one address that a person typed, as [ParsePrefix] does.
 func ParseAddr(s string) (netip.Addr, error) {
-	quoted := quoteTyped(s)
+	quoted := printable.Quote(s)
 	addr, err := netip.ParseAddr(s)
 	switch {
 	case s == "":
@@ -59,13 +59,13 @@ func ParseAddr(s string) (netip.Addr, error) {
 }
 
 func parseNetwork(s string) (netip.Prefix, error) {
-	quoted := quoteTyped(s)
+	quoted := printable.Quote(s)
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
 		host, bits, _ := strings.Cut(s, "/")
 		if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() == "" {
 			return p, Invalid("a number from 0 to "+strconv.Itoa(addr.BitLen())+", such as "+networkOf(addr),
-				"%s: %s is not the length of an %s prefix", quoted, quoteTyped(bits), familyName(addr))
+				"%s: %s is not the length of an %s prefix", quoted, printable.Quote(bits), familyName(addr))
 		}
 		return p, Invalid("give "+addressForms, "%s is not a network", quoted)
 	}
@@ -124,5 +124,3 @@ func familyName(addr netip.Addr) string {
 	}
 	return "IPv6"
 }
-
-func quoteTyped(s string) string { return `"` + printable.String(s) + `"` }

@@ -29,7 +29,7 @@ const (
 	ReasonConfiguration Reason = "configuration" // Asterisk reports an error of set-up, not of a password
 	ReasonAdopted       Reason = "adopted"       // found in the kernel at start
 	ReasonLimit         Reason = "limit"         // a bound on bans was hit
-	ReasonMalformed     Reason = "malformed"     // a frame that Asterisk does not write by itself, or bytes that no phone sends
+	ReasonMalformed     Reason = "malformed"     // a frame as Asterisk writes none, or bytes that no phone sends
 )
 
 // ReasonTest is that of a ban of an address that nobody has, by which ringwall doctor tries whether bans work. It is

@@ -24,7 +24,7 @@ const allowAllowed = "an address, a network such as 192.0.2.0/24, or a host name
 
 // decodeAllowEntry reads one entry of policy.allow.
 func (ps *parser) decodeAllowEntry(text, path string, target *AllowEntry) {
-	wrong := detail{value: ps.quote(text), allowed: allowAllowed}
+	wrong := detail{value: ps.quoteUnlessSecret(text), allowed: allowAllowed}
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
 		addr, err := netip.ParseAddr(text)
@@ -36,7 +36,8 @@ func (ps *parser) decodeAllowEntry(text, path string, target *AllowEntry) {
 		case err == nil:
 			addr = addr.Unmap()
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
-		case !isHostName(text), addressesOfWildcard(text) != nil, networksOfRange(text) != nil: // 192.0.2.x could be a name, and 192.0.2.1-9
+		// 192.0.2.x could be a host name too, and 192.0.2.1-9.
+		case !isHostName(text), addressesOfWildcard(text) != nil, networksOfRange(text) != nil:
 			wrong.hint = ps.allowHint(path, text)
 			ps.fail(path, "neither an address nor a host name", wrong)
 			return
@@ -54,7 +55,7 @@ func (ps *parser) decodeAllowEntry(text, path string, target *AllowEntry) {
 		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
 	}
 	masked := prefix.Masked()
-	if tooWide(masked) {
+	if isTooWide(masked) {
 		wrong.allowed, wrong.hint = "networks from /8 (IPv4) or /16 (public IPv6) on",
 			"the networks of your own phones and trunks"
 		ps.fail(path, "allows so many addresses that attackers are among them", wrong)
@@ -62,25 +63,25 @@ func (ps *parser) decodeAllowEntry(text, path string, target *AllowEntry) {
 	}
 	if masked != prefix {
 		ps.warn(path, "the address has bits beyond the prefix; the whole network "+masked.String()+" is allowed",
-			detail{value: ps.quote(text), hint: masked.String() + ", or " + prefix.Addr().String() +
+			detail{value: ps.quoteUnlessSecret(text), hint: masked.String() + ", or " + prefix.Addr().String() +
 				" for this address alone"})
 	}
 	*target = AllowEntry{Prefix: masked}
 }
 
-// allowable says whether a text is an entry of a list of addresses that nothing is wrong with.
-func allowable(text string) bool {
+// isAllowEntry reports whether a text is a right entry of a list of addresses.
+func isAllowEntry(text string) bool {
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
 		addr, err := netip.ParseAddr(text)
 		return err == nil && addr.Zone() == "" || err != nil && isHostName(text) && addressesOfWildcard(text) == nil &&
 			networksOfRange(text) == nil
 	}
-	return !prefix.Addr().Is4In6() && !tooWide(prefix.Masked())
+	return !prefix.Addr().Is4In6() && !isTooWide(prefix.Masked())
 }
 
-// tooWide says whether a network holds a good part of the Internet. Private IPv6 (fc00::/7, fe80::/10) does not.
-func tooWide(p netip.Prefix) bool {
+// isTooWide says whether a network holds a good part of the Internet. Private IPv6 (fc00::/7, fe80::/10) does not.
+func isTooWide(p netip.Prefix) bool {
 	if p.Addr().Is4() {
 		return p.Bits() < 8
 	}
@@ -88,7 +89,7 @@ func tooWide(p netip.Prefix) bool {
 }
 
 func (ps *parser) allowHint(path, text string) string {
-	if hint := ps.entries(path, correctAddresses(text)); hint != "" && hint != yamlWord(text) {
+	if hint := ps.entriesText(path, correctAddresses(text)); hint != "" && hint != yamlWord(text) {
 		return hint
 	}
 	switch {

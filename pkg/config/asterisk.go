@@ -15,7 +15,8 @@ const maxAddress = 260
 // checkAsterisks checks the list of Asterisks, and completes what follows from the rest: ports, names, secrets.
 func (ps *parser) checkAsterisks(list []Asterisk, mode fs.FileMode) {
 	if len(list) == 0 && !ps.failed["asterisk"] {
-		ps.fail("asterisk", "missing", detail{allowed: "a list with an address, a username and a secret for each Asterisk",
+		ps.fail("asterisk", "missing", detail{allowed: "a list with an address, a username and a secret for each " +
+			"Asterisk",
 			hint: "examples/minimal.yaml"})
 	}
 	names, addresses := map[string]string{}, map[string]string{}
@@ -38,19 +39,19 @@ func (ps *parser) checkAsterisks(list []Asterisk, mode fs.FileMode) {
 		if a.Name == "" {
 			a.Name = a.Address
 		}
-		if !isPrintable(a.Name, maxAddress) && ps.given(path+".name") {
+		if !isPrintable(a.Name, maxAddress) && ps.isGiven(path+".name") {
 			ps.fail(path+".name", "not usable as a name",
-				detail{value: ps.shown(path + ".name"), allowed: "1 to 260 printable bytes"})
+				detail{value: ps.shownValue(path + ".name"), allowed: "1 to 260 printable bytes"})
 		}
 		if ps.failed[path+".name"] || ps.failed[path+".address"] || a.Name == "" {
 			continue
 		}
 		if first, taken := addresses[a.Address]; taken {
 			ps.fail(path+".address", "the same as "+first+".address; its events would count twice",
-				detail{value: ps.shown(path + ".address"), hint: "remove one of the two entries"})
+				detail{value: ps.shownValue(path + ".address"), hint: "remove one of the two entries"})
 		} else if first, taken := names[a.Name]; taken {
 			ps.fail(path+".name", "the same as the name of "+first,
-				detail{value: ps.quote(a.Name), hint: "another name"})
+				detail{value: ps.quoteUnlessSecret(a.Name), hint: "another name"})
 		}
 		names[a.Name], addresses[a.Address] = path, path
 	}
@@ -75,7 +76,7 @@ func (ps *parser) checkAddress(a *Asterisk, path string) {
 	}
 	host, address, ok := hostPort(a.Address, port)
 	if ip, err := netip.ParseAddr(host); !ok || !isPrintable(address, maxAddress) || err == nil && ip.IsUnspecified() {
-		ps.fail(key, "not an address to connect to", detail{value: ps.shown(key),
+		ps.fail(key, "not an address to connect to", detail{value: ps.shownValue(key),
 			allowed: "HOST:PORT, [IPv6]:PORT, or HOST for port " + port, hint: "127.0.0.1:" + port})
 		return
 	}
@@ -92,10 +93,10 @@ func (ps *parser) checkUsername(key, name string) {
 	case name == "":
 	case strings.HasPrefix(name, "${"):
 		ps.fail(key, "environment variables are only read in secret",
-			detail{value: ps.shown(key), hint: "the name itself"})
+			detail{value: ps.shownValue(key), hint: "the name itself"})
 	case !isPrintable(name, 79): // main/manager.c: char username[80]
 		ps.fail(key, "not the name of a manager user",
-			detail{value: ps.shown(key), allowed: "1 to 79 bytes on one line"})
+			detail{value: ps.shownValue(key), allowed: "1 to 79 bytes on one line"})
 	}
 }
 
@@ -113,7 +114,7 @@ func (ps *parser) checkTLS(a *Asterisk, path string) {
 	}
 	if name := a.TLS.ServerName; name != "" && !isHostName(name) {
 		if _, err := netip.ParseAddr(name); err != nil {
-			ps.fail(path+".server_name", "not a host name", detail{value: ps.shown(path + ".server_name"),
+			ps.fail(path+".server_name", "not a host name", detail{value: ps.shownValue(path + ".server_name"),
 				allowed: "the name in Asterisk's certificate"})
 		}
 	}

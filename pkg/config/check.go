@@ -15,8 +15,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/hint"
 )
 
-// check finds the values and the combinations that make no sense.
-func (ps *parser) check(c *Config, mode fs.FileMode) {
+// checkConfig finds the values and combinations of values that make no sense.
+func (ps *parser) checkConfig(c *Config, mode fs.FileMode) {
 	ps.checkSettings(c)
 	ps.checkAsterisks(c.Asterisk, mode)
 	ps.checkPolicy(&c.Policy)
@@ -58,9 +58,9 @@ func (ps *parser) checkPoints(p *Policy) {
 	for _, point := range all {
 		path := "policy.points." + point.key
 		sum += point.value
-		if point.key != "honeypot" && point.value >= p.Threshold && ps.given(path) && !ps.failed["policy.threshold"] {
+		if point.key != "honeypot" && point.value >= p.Threshold && ps.isGiven(path) && !ps.failed["policy.threshold"] {
 			ps.warn(path, "a single event reaches the threshold, a customer's mistake too",
-				detail{value: ps.shown(path), hint: "less than policy.threshold"})
+				detail{value: ps.shownValue(path), hint: "less than policy.threshold"})
 		}
 	}
 	if sum == 0 {
@@ -72,7 +72,7 @@ func (ps *parser) checkPoints(p *Policy) {
 func (ps *parser) checkHoneypots(list string, names []string) {
 	for i, name := range names {
 		path := fmt.Sprintf("%s[%d]", list, i)
-		d := detail{value: ps.shown(path)}
+		d := detail{value: ps.shownValue(path)}
 		switch {
 		case ps.failed[path]:
 		case name == "":
@@ -104,7 +104,7 @@ func (ps *parser) checkProxies(list string, entries []AllowEntry) {
 func (ps *parser) checkBanTimes(b *Ban) {
 	if b.First > b.Max && !ps.failed["policy.ban.first"] && !ps.failed["policy.ban.max"] {
 		key := "policy.ban.max"
-		if !ps.given(key) {
+		if !ps.isGiven(key) {
 			key = "policy.ban.first"
 		}
 		ps.fail(key, fmt.Sprintf("first (%s) is longer than max (%s)", formatBound(b.First), formatBound(b.Max)),
@@ -117,7 +117,7 @@ func (ps *parser) decodeRegexp(text, path string, target **regexp.Regexp) {
 		*target = nil
 		return
 	}
-	d := detail{value: ps.quote(text), allowed: "a regular expression of Go (RE2)", hint: "^[a-z0-9]{8}$"}
+	d := detail{value: ps.quoteUnlessSecret(text), allowed: "a regular expression of Go (RE2)", hint: "^[a-z0-9]{8}$"}
 	if len(text) > 1000 {
 		ps.fail(path, "longer than 1000 bytes", d)
 		return
@@ -139,7 +139,7 @@ func (ps *parser) decodeRegexp(text, path string, target **regexp.Regexp) {
 
 // checkTableName checks a name for the kernel's table.
 func (ps *parser) checkTableName(path, name string) {
-	wrong := detail{value: ps.shown(path)}
+	wrong := detail{value: ps.shownValue(path)}
 	switch {
 	case !isTableName(name):
 		wrong.allowed = "a letter or _, then up to 63 letters, digits, _ or -"
@@ -167,10 +167,10 @@ func (ps *parser) checkFirewall(w *Firewall) {
 
 // portList allows ports, each once.
 func portList() rule {
-	r := checked(func(ps *parser, path string, ports []uint16) {
+	r := checkedBy(func(ps *parser, path string, ports []uint16) {
 		for i, port := range ports {
 			if at := fmt.Sprintf("%s[%d]", path, i); port == 0 && !ps.failed[at] {
-				ps.fail(at, "out of range", detail{value: ps.shown(at), allowed: boundsAt(at)})
+				ps.fail(at, "out of range", detail{value: ps.shownValue(at), allowed: boundsAt(at)})
 			}
 		}
 		failDuplicates(ps, path, ports, ps.fail)
@@ -183,22 +183,23 @@ func portList() rule {
 func (ps *parser) checkLimits(p *Policy) {
 	if key := "policy.limits.forgeable_bans"; p.Limits.ForgeableBans > p.Limits.Bans && !ps.failed[key] &&
 		!ps.failed["policy.limits.bans"] {
-		if !ps.given(key) {
+		if !ps.isGiven(key) {
 			p.Limits.ForgeableBans = p.Limits.Bans / 2 // the default is a half, and the file speaks of bans alone
 		} else {
 			ps.fail(key, fmt.Sprintf("more than all bans (%d)", p.Limits.Bans),
-				detail{value: ps.shown(key), hint: formatInt(p.Limits.Bans / 2)})
+				detail{value: ps.shownValue(key), hint: formatInt(p.Limits.Bans / 2)})
 		}
 	}
 	if key := "policy.max_sources"; p.MaxSources <= p.Limits.ForgeableBans && !ps.failed[key] &&
 		!ps.failed["policy.limits.forgeable_bans"] {
-		if !ps.given("policy.limits.forgeable_bans") {
+		if !ps.isGiven("policy.limits.forgeable_bans") {
 			p.Limits.ForgeableBans = p.MaxSources / 2 // as the defaults are, and the file speaks of sources alone
 			return
 		}
-		ps.warn(key, fmt.Sprintf("%d sources are no more than the %d bans that forged packets may make (policy.limits.forgeable_bans): while "+
+		ps.warn(key, fmt.Sprintf("%d sources are no more than the %d bans that forged packets may make "+
+			"(policy.limits.forgeable_bans): while "+
 			"they last, little is remembered of anybody else", p.MaxSources, p.Limits.ForgeableBans),
-			detail{value: ps.shown(key), hint: fmt.Sprintf("policy.limits.forgeable_bans: %d", p.MaxSources/2)})
+			detail{value: ps.shownValue(key), hint: fmt.Sprintf("policy.limits.forgeable_bans: %d", p.MaxSources/2)})
 	}
 }
 
@@ -212,14 +213,15 @@ func (ps *parser) checkMetrics(m *Metrics) {
 	switch {
 	case !ok:
 		ps.fail(key, "not an address to listen on",
-			detail{value: ps.shown(key), allowed: `HOST:PORT, or "" for off`, hint: "127.0.0.1:9646"})
+			detail{value: ps.shownValue(key), allowed: `HOST:PORT, or "" for off`, hint: "127.0.0.1:9646"})
 		return
 	case !isLoopback(host) && m.Page:
-		ps.warn(key, "other machines can read the metrics, and the status page with its addresses and account names, without a password",
-			detail{value: ps.shown(key), hint: "127.0.0.1:9646, or metrics.page: false"})
+		ps.warn(key, "other machines can read the metrics, and the status page with its addresses and account names, "+
+			"without a password",
+			detail{value: ps.shownValue(key), hint: "127.0.0.1:9646, or metrics.page: false"})
 	case !isLoopback(host):
 		ps.warn(key, "other machines can read the metrics, without a password",
-			detail{value: ps.shown(key), hint: "127.0.0.1:9646"})
+			detail{value: ps.shownValue(key), hint: "127.0.0.1:9646"})
 	}
 	m.Listen = address
 }
@@ -228,14 +230,14 @@ func (ps *parser) checkMetrics(m *Metrics) {
 func (ps *parser) checkSocketPath(key, path string) {
 	if ps.checkAbsolutePath(key, path) && len(path) > 107 {
 		ps.fail(key, "longer than the kernel allows for a socket",
-			detail{value: ps.shown(key), allowed: "up to 107 bytes"})
+			detail{value: ps.shownValue(key), allowed: "up to 107 bytes"})
 	}
 }
 
 // checkGroup checks the name of a group of users, which may be none.
 func (ps *parser) checkGroup(key, name string) {
 	if !isPrintable(name, 32) && name != "" || strings.ContainsAny(name, " :/,") {
-		ps.fail(key, "not a group", detail{value: ps.shown(key),
+		ps.fail(key, "not a group", detail{value: ps.shownValue(key),
 			allowed: `the name of a group, or "" for the daemon's own`})
 	}
 }
@@ -249,7 +251,7 @@ func (ps *parser) checkAbsolutePath(key, path string) bool {
 		return false
 	}
 	if !filepath.IsAbs(path) || !isPrintable(path, 4095) || strings.HasSuffix(path, "/") {
-		ps.fail(key, "not a file's whole path", detail{value: ps.shown(key), allowed: "a path that begins with /"})
+		ps.fail(key, "not a file's whole path", detail{value: ps.shownValue(key), allowed: "a path that begins with /"})
 		return false
 	}
 	return true
@@ -260,7 +262,7 @@ func (ps *parser) checkOneOf(path, value string, allowed []string) {
 	if ps.failed[path] || slices.Contains(allowed, value) {
 		return
 	}
-	d := detail{value: ps.shown(path), allowed: strings.Join(allowed, ", "), hint: hint.Nearest(value, allowed)}
+	d := detail{value: ps.shownValue(path), allowed: strings.Join(allowed, ", "), hint: hint.Nearest(value, allowed)}
 	if on, ok := parseBool(value); d.hint == "" && ok {
 		switch {
 		case !on && slices.Contains(allowed, "off"):
@@ -279,7 +281,7 @@ func boundsAt(path string) string {
 	for strings.HasSuffix(path, "]") {
 		path = path[:strings.LastIndexByte(path, '[')]
 	}
-	return settingsByPath()[path].allowed.bounds()
+	return settingsByPath()[path].allowed.boundsText()
 }
 
 // failDuplicates reports entries that a list holds twice.
@@ -289,7 +291,7 @@ func failDuplicates[T comparable](ps *parser, path string, list []T, report func
 	for i, entry := range list {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		if seen[entry] && entry != none && !ps.failed[at] {
-			report(at, "given twice", detail{value: ps.shown(at), hint: "remove one of them"})
+			report(at, "given twice", detail{value: ps.shownValue(at), hint: "remove one of them"})
 		}
 		seen[entry] = true
 	}

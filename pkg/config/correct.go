@@ -18,9 +18,9 @@ import (
 // maxCorrection is the longest correction that is written out, in bytes.
 const maxCorrection = 600
 
-// entries writes words as entries of the list at path: with commas where the file has them, and as lines where it has
-// those.
-func (ps *parser) entries(path string, words []string) string {
+// entriesText writes words as entries of the list at path: with commas where the file has them, and as lines where it
+// has those.
+func (ps *parser) entriesText(path string, words []string) string {
 	quoted := make([]string, len(words))
 	for i, word := range words {
 		quoted[i] = yamlWord(word)
@@ -31,7 +31,7 @@ func (ps *parser) entries(path string, words []string) string {
 			text = "one line each: - " + strings.Join(quoted, ", - ")
 		}
 	}
-	if len(text) > maxCorrection || ps.quote(strings.Join(words, " ")) == hidden {
+	if len(text) > maxCorrection || ps.quoteUnlessSecret(strings.Join(words, " ")) == hidden {
 		return ""
 	}
 	return text
@@ -58,7 +58,7 @@ func (ps *parser) asList(path, text string) string {
 	case path == "policy.allow":
 		words = correctAddresses(text)
 	case strings.HasPrefix(path, "firewall.ports."):
-		for _, word := range strings.FieldsFunc(text, separator) {
+		for _, word := range strings.FieldsFunc(text, isSeparator) {
 			words = append(words, correctPorts(word)...)
 		}
 	case !strings.ContainsAny(text, ",;") && (path == "policy.honeypots" || strings.HasSuffix(path, ".exec")):
@@ -70,13 +70,13 @@ func (ps *parser) asList(path, text string) string {
 			}
 		}
 	}
-	if list := ps.entries("", words); list != "" {
+	if list := ps.entriesText("", words); list != "" {
 		return "[" + list + "]"
 	}
 	return "[ and ] around it, and a comma between two entries"
 }
 
-func separator(r rune) bool { return r == ',' || r == ';' || unicode.IsSpace(r) }
+func isSeparator(r rune) bool { return r == ',' || r == ';' || unicode.IsSpace(r) }
 
 // correctAddresses returns the entries of an allow list that a text was meant to be. A word of it that cannot be
 // corrected comes as it is. For a text that is far too long to be repeated it returns nothing.
@@ -90,15 +90,15 @@ func correctAddresses(text string) []string {
 		}
 	}
 	text = strings.NewReplacer(" - ", "-", " -", "-", "- ", "-").Replace(text)
-	words := strings.FieldsFunc(text, separator)
+	words := strings.FieldsFunc(text, isSeparator)
 	var list []string
 	for i := 0; i < len(words); i++ {
 		word := words[i]
-		if i+1 < len(words) && mask(words[i+1]) > 0 && !strings.Contains(word, "/") { // 192.0.2.0 255.255.255.0
+		if i+1 < len(words) && maskLength(words[i+1]) > 0 && !strings.Contains(word, "/") { // 192.0.2.0 255.255.255.0
 			word += "/" + words[i+1]
 			i++
 		}
-		if allowable(word) {
+		if isAllowEntry(word) {
 			list = append(list, word)
 		} else if better := correctAddress(word); better != nil {
 			list = append(list, better...)
@@ -114,7 +114,8 @@ func correctAddress(word string) []string {
 	word = strings.Trim(word, `"'`)
 	for _, try := range []func(string) []string{withoutURL, withMask, addressesOfWildcard, networksOfRange,
 		withoutZeros} {
-		if list := try(word); list != nil && !slices.ContainsFunc(list, func(s string) bool { return !allowable(s) }) {
+		if list := try(word); list != nil && !slices.ContainsFunc(list,
+			func(s string) bool { return !isAllowEntry(s) }) {
 			return list
 		}
 	}
@@ -152,14 +153,14 @@ func withoutURL(word string) []string {
 func withMask(word string) []string {
 	host, text, ok := strings.Cut(word, "/")
 	addr, err := netip.ParseAddr(host)
-	if bits := mask(text); ok && err == nil && addr.Is4() && bits > 0 {
+	if bits := maskLength(text); ok && err == nil && addr.Is4() && bits > 0 {
 		return []string{netip.PrefixFrom(addr, bits).Masked().String()}
 	}
 	return nil
 }
 
-// mask returns how long a network mask of IPv4 is, written either way round, or 0.
-func mask(text string) int {
+// maskLength returns how long a network mask of IPv4 is, written either way round, or 0.
+func maskLength(text string) int {
 	addr, err := netip.ParseAddr(text)
 	if err != nil || !addr.Is4() {
 		return 0
@@ -215,14 +216,14 @@ func networksOfRange(word string) []string {
 		bits := addr.BitLen()
 		for bits > 0 {
 			p := netip.PrefixFrom(addr, bits-1)
-			if p.Masked().Addr() != addr || high.Less(last(p)) {
+			if p.Masked().Addr() != addr || high.Less(lastAddress(p)) {
 				break
 			}
 			bits--
 		}
 		p := netip.PrefixFrom(addr, bits)
 		list = append(list, AllowEntry{Prefix: p}.String())
-		end := last(p)
+		end := lastAddress(p)
 		if end == high {
 			return list
 		}
@@ -232,8 +233,8 @@ func networksOfRange(word string) []string {
 	}
 }
 
-// last is the last address of a network.
-func last(p netip.Prefix) netip.Addr {
+// lastAddress is the last address of a network.
+func lastAddress(p netip.Prefix) netip.Addr {
 	n := new(big.Int).SetBytes(p.Masked().Addr().AsSlice())
 	size := new(big.Int).Lsh(big.NewInt(1), uint(p.Addr().BitLen()-p.Bits()))
 	n.Add(n, size).Sub(n, big.NewInt(1))
@@ -343,7 +344,7 @@ func (ps *parser) fromFail2ban(key string, value *yaml.Node) (about, instead str
 			text += n.Value + ","
 		}
 	}
-	if len(text) > maxCorrection || ps.quote(text) == hidden {
+	if len(text) > maxCorrection || ps.quoteUnlessSecret(text) == hidden {
 		return "", ""
 	}
 	switch key {
@@ -377,7 +378,7 @@ func (ps *parser) fromFail2ban(key string, value *yaml.Node) (about, instead str
 			return "", "ban: {max: " + formatBound(max(d, Default().Policy.Ban.First)) + "}"
 		}
 	case "ignoreip":
-		if list := ps.entries("", correctAddresses(text)); list != "" {
+		if list := ps.entriesText("", correctAddresses(text)); list != "" {
 			return "", "allow: [" + list + "]"
 		}
 	case "ignoreself", "usedns", "backend", "logpath", "filter", "failregex", "banaction", "action", "ignorecommand":

@@ -21,7 +21,8 @@ const credentialName = "ami-secret"
 const (
 	maxSecretFile = 4 << 10 // bytes
 	maxCAFile     = 1 << 20 // bytes
-	secretSources = `secret: "…", secret: "${VARIABLE}", secret_file: PATH, or LoadCredential=ami-secret:PATH in the systemd unit`
+	secretSources = `secret: "…", secret: "${VARIABLE}", secret_file: PATH, ` +
+		"or LoadCredential=ami-secret:PATH in the systemd unit"
 )
 
 // resolveSecret finds the secret of one Asterisk where its configuration says that it is.
@@ -43,7 +44,7 @@ func (ps *parser) resolveSecret(a *Asterisk, path string) {
 		a.Secret = Secret{}
 	case variable:
 		a.Secret = Secret{} // the name of the variable is none
-		value, ok := ps.env.lookup(name)
+		value, ok := ps.env.lookupVariable(name)
 		switch {
 		case !ok:
 			ps.fail(key, "the environment variable "+name+" is not set", detail{outside: true,
@@ -53,12 +54,12 @@ func (ps *parser) resolveSecret(a *Asterisk, path string) {
 			ps.fail(key, "the environment variable "+name+" is empty", detail{outside: true})
 			return
 		}
-		a.Secret = ps.sendable(key, value)
+		a.Secret = ps.sendableSecret(key, value)
 	case text != "":
 		if text == hidden {
 			ps.warn(key, hidden+" is what check --print shows in place of a secret", detail{hint: "the secret itself"})
 		}
-		a.Secret = ps.sendable(key, text)
+		a.Secret = ps.sendableSecret(key, text)
 		if n := ps.valueNodes[key]; n != nil && len(n.LineComment) > 1 && n.LineComment[1] != ' ' {
 			ps.warn(key, "what follows # is a comment and no part of the secret",
 				detail{hint: "the secret in double quotes"})
@@ -66,9 +67,9 @@ func (ps *parser) resolveSecret(a *Asterisk, path string) {
 	case a.SecretFile != "":
 		a.Secret = ps.secretFile(fileKey, a.SecretFile, false)
 	default:
-		folder, _ := ps.env.lookup("CREDENTIALS_DIRECTORY")
+		folder, _ := ps.env.lookupVariable("CREDENTIALS_DIRECTORY")
 		if folder != "" {
-			r, err := ps.env.open(filepath.Join(folder, credentialName))
+			r, err := ps.env.openFile(filepath.Join(folder, credentialName))
 			if err == nil {
 				_ = r.Close()
 			}
@@ -85,9 +86,9 @@ func (ps *parser) resolveSecret(a *Asterisk, path string) {
 	}
 }
 
-// forgive turns what is wrong outside of this file into warnings, if nothing else is wrong. A target of notify that
-// it is about is left out.
-func (ps *parser) forgive(c *Config) {
+// forgiveElsewhere turns what is wrong outside of this file into warnings, if nothing else is wrong. A target of
+// notify that it is about is left out.
+func (ps *parser) forgiveElsewhere(c *Config) {
 	if slices.ContainsFunc(ps.mistakes, func(e *Error) bool { return !e.outside }) {
 		return
 	}
@@ -136,8 +137,8 @@ func (a Asterisk) Reload(env Environment) (Asterisk, error) {
 	return a, e
 }
 
-// sendable refuses what cannot be sent in an AMI header, where a line break ends the value.
-func (ps *parser) sendable(key, value string) Secret {
+// sendableSecret refuses what cannot be sent in an AMI header, where a line break ends the value.
+func (ps *parser) sendableSecret(key, value string) Secret {
 	if i := strings.IndexFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
 		hint := "one line"
 		if strings.HasPrefix(key, "asterisk") {
@@ -152,9 +153,9 @@ func (ps *parser) sendable(key, value string) Secret {
 // secretFile reads a file that holds a secret and perhaps a line break behind it. systemd guards a credential by its
 // folder, so its own mode does not count.
 func (ps *parser) secretFile(key, name string, credential bool) Secret {
-	data, mode, err := ps.read(name, maxSecretFile)
+	data, mode, err := ps.readFile(name, maxSecretFile)
 	if err != nil {
-		ps.fail(key, "the secret cannot be read from "+plainText(name)+": "+reason(err),
+		ps.fail(key, "the secret cannot be read from "+plainText(name)+": "+reasonText(err),
 			detail{cause: err, outside: true,
 				hint: cmp.Or(hint.Of(err), "its name, and the rights of the user that the daemon runs as")})
 		return Secret{}
@@ -170,14 +171,14 @@ func (ps *parser) secretFile(key, name string, credential bool) Secret {
 		ps.fail(key, plainText(name)+" is empty", detail{outside: true, hint: "the secret in it, on one line"})
 		return Secret{}
 	}
-	return ps.sendable(key, text)
+	return ps.sendableSecret(key, text)
 }
 
 var errNotRegular = errors.New("not a regular file")
 
-// read returns a regular file of at most limit bytes.
-func (ps *parser) read(name string, limit int64) ([]byte, fs.FileMode, error) {
-	r, err := ps.env.open(name)
+// readFile returns a regular file of at most limit bytes.
+func (ps *parser) readFile(name string, limit int64) ([]byte, fs.FileMode, error) {
+	r, err := ps.env.openFile(name)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -196,8 +197,8 @@ func (ps *parser) read(name string, limit int64) ([]byte, fs.FileMode, error) {
 	return data, info.Mode(), err
 }
 
-// reason is an error without the file name that the message names already.
-func reason(err error) string {
+// reasonText is an error without the file name that the message names already.
+func reasonText(err error) string {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		return pe.Err.Error()
@@ -220,13 +221,13 @@ func variableName(name string) bool {
 
 // caFile checks that TLS will find certificates in it.
 func (ps *parser) caFile(key, name string) {
-	data, _, err := ps.read(name, maxCAFile)
+	data, _, err := ps.readFile(name, maxCAFile)
 	switch {
 	case err != nil:
-		ps.fail(key, "cannot be read: "+reason(err), detail{value: ps.shown(key), cause: err, outside: true,
+		ps.fail(key, "cannot be read: "+reasonText(err), detail{value: ps.shownValue(key), cause: err, outside: true,
 			hint: cmp.Or(hint.Of(err), "the certificate that signed Asterisk's, as PEM")})
 	case !x509.NewCertPool().AppendCertsFromPEM(data):
-		ps.fail(key, "holds no certificate", detail{value: ps.shown(key), outside: true,
+		ps.fail(key, "holds no certificate", detail{value: ps.shownValue(key), outside: true,
 			allowed: "PEM: -----BEGIN CERTIFICATE-----"})
 	}
 }

@@ -46,7 +46,7 @@ type detail struct {
 
 // fail reports a mistake at the value of path, or at what holds it when the file does not give it.
 func (ps *parser) fail(path, what string, d detail) {
-	ps.failAt(ps.position(path), path, what, d)
+	ps.failAt(ps.nodeAt(path), path, what, d)
 }
 
 func (ps *parser) failAt(n *yaml.Node, path, what string, d detail) {
@@ -67,7 +67,7 @@ func (ps *parser) failAt(n *yaml.Node, path, what string, d detail) {
 
 func (ps *parser) warn(path, what string, d detail) {
 	w := Warning{File: ps.name, Key: path, What: what, Value: d.value, Try: d.hint}
-	if n := ps.position(path); n != nil {
+	if n := ps.nodeAt(path); n != nil {
 		w.Line, w.Column = n.Line, n.Column
 	}
 	if len(ps.warnings) < maxErrors {
@@ -75,8 +75,8 @@ func (ps *parser) warn(path, what string, d detail) {
 	}
 }
 
-// position returns the value at path, or the nearest one around it that the file gives.
-func (ps *parser) position(path string) *yaml.Node {
+// nodeAt returns the value at path, or the nearest one around it that the file gives.
+func (ps *parser) nodeAt(path string) *yaml.Node {
 	for {
 		if n := ps.valueNodes[path]; n != nil {
 			return n
@@ -89,21 +89,22 @@ func (ps *parser) position(path string) *yaml.Node {
 	}
 }
 
-// given says whether the file gives the key, and rightly so far.
-func (ps *parser) given(path string) bool { return ps.valueNodes[path] != nil && !ps.failed[path] }
+// isGiven reports whether the file has the key, with nothing wrong found so far.
+func (ps *parser) isGiven(path string) bool { return ps.valueNodes[path] != nil && !ps.failed[path] }
 
-// shown is the value at path as the file writes it, quoted; empty if it is no text or could be a secret.
-func (ps *parser) shown(path string) string {
+// shownValue is the value at path as the file writes it, quoted; empty if it is no text or could be a secret.
+func (ps *parser) shownValue(path string) string {
 	n := ps.valueNodes[path]
 	if n == nil || n.Kind != yaml.ScalarNode || strings.HasSuffix(path, ".secret") || strings.HasSuffix(path, ".url") ||
 		strings.HasSuffix(path, ".token") || strings.Contains(path, ".headers") {
 		return ""
 	}
-	return ps.quote(n.Value)
+	return ps.quoteUnlessSecret(n.Value)
 }
 
-// quote hides what may hold a secret: "username: ringwall" with "secret:1234" below it, indented too far, is one value.
-func (ps *parser) quote(text string) string {
+// quoteUnlessSecret hides what may hold a secret: "username: ringwall" with "secret:1234" below it, indented too far,
+// is one value.
+func (ps *parser) quoteUnlessSecret(text string) string {
 	for _, s := range ps.secrets {
 		if strings.Contains(text, s) {
 			return hidden
@@ -162,8 +163,8 @@ func (ps *parser) secretKey(key string) bool {
 		near != "secret_file" && strings.Contains(key, "secret") || strings.Contains(key, "pass")
 }
 
-// resolve follows an alias. ok is false when the file has been looked at for too long: aliases can multiply it.
-func (ps *parser) resolve(n *yaml.Node) (target *yaml.Node, ok bool) {
+// resolveAlias follows an alias. ok is false when the file has been looked at for too long: aliases can multiply it.
+func (ps *parser) resolveAlias(n *yaml.Node) (target *yaml.Node, ok bool) {
 	if ps.nodesVisited++; ps.nodesVisited > maxNodes {
 		return nil, false
 	}
@@ -173,12 +174,12 @@ func (ps *parser) resolve(n *yaml.Node) (target *yaml.Node, ok bool) {
 	return n, n != nil
 }
 
-// decode puts the value n, which stands at path, into v, which holds the default.
-func (ps *parser) decode(n *yaml.Node, path string, v reflect.Value) {
+// decodeValue puts the value n, which stands at path, into v, which holds the default.
+func (ps *parser) decodeValue(n *yaml.Node, path string, v reflect.Value) {
 	if len(ps.mistakes) > maxErrors {
 		return
 	}
-	n, ok := ps.resolve(n)
+	n, ok := ps.resolveAlias(n)
 	if !ok {
 		if !ps.failed[""] {
 			ps.fail("", "too many values", detail{hint: "fewer aliases (*name)"})
@@ -266,7 +267,7 @@ func (ps *parser) decodeSection(n *yaml.Node, path string, v reflect.Value) {
 			ps.failUnknownKey(key, value, at, names)
 			return
 		}
-		ps.decode(value, at, v.Field(i))
+		ps.decodeValue(value, at, v.Field(i))
 	})
 }
 
@@ -277,7 +278,7 @@ func (ps *parser) decodePorts(n *yaml.Node, path string, v reflect.Value) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		ps.fail(path, nodeKind(n)+" that is neither auto nor lists of ports", detail{value: ps.shown(path),
+		ps.fail(path, nodeKind(n)+" that is neither auto nor lists of ports", detail{value: ps.shownValue(path),
 			allowed: "auto, or the keys udp, tcp", hint: "{udp: [5060], tcp: [5060, 5061]}"})
 		return
 	}
@@ -286,7 +287,7 @@ func (ps *parser) decodePorts(n *yaml.Node, path string, v reflect.Value) {
 
 func (ps *parser) failUnknownKey(key, value *yaml.Node, at string, names []string) {
 	what, try := "unknown key", ""
-	if resolved, ok := ps.resolve(value); ok && slices.Contains(names, "half_life") {
+	if resolved, ok := ps.resolveAlias(value); ok && slices.Contains(names, "half_life") {
 		about, instead := ps.fromFail2ban(key.Value, resolved)
 		if instead != "" {
 			what = "a key of fail2ban's"
@@ -334,7 +335,7 @@ func (ps *parser) decodeServices(n *yaml.Node, path string, v reflect.Value) {
 			return
 		}
 		mode := reflect.New(v.Type().Elem()).Elem()
-		ps.decode(value, at, mode)
+		ps.decodeValue(value, at, mode)
 		if !ps.failed[at] {
 			v.SetMapIndex(reflect.ValueOf(key.Value), mode)
 		}
@@ -363,7 +364,7 @@ func (ps *parser) decodeHeaders(n *yaml.Node, path string, v reflect.Value) {
 	v.Set(reflect.ValueOf(make(map[string]Secret)))
 	ps.eachKey(n, path, func(key *yaml.Node, at string, value *yaml.Node) {
 		secret := reflect.New(v.Type().Elem()).Elem()
-		ps.decode(value, at, secret)
+		ps.decodeValue(value, at, secret)
 		if !ps.failed[at] && v.Len() < 100 {
 			v.SetMapIndex(reflect.ValueOf(key.Value), secret)
 		}
@@ -374,7 +375,7 @@ func (ps *parser) decodeHeaders(n *yaml.Node, path string, v reflect.Value) {
 func (ps *parser) eachKey(n *yaml.Node, path string, each func(key *yaml.Node, at string, value *yaml.Node)) {
 	lines := make(map[string]int, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, ok := ps.resolve(n.Content[i])
+		key, ok := ps.resolveAlias(n.Content[i])
 		if !ok || len(ps.mistakes) > maxErrors {
 			return
 		}
@@ -400,8 +401,8 @@ func (ps *parser) eachKey(n *yaml.Node, path string, each func(key *yaml.Node, a
 func (ps *parser) pathOf(path, key string) string {
 	if len(key) > 40 || strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" ||
 		key == "" {
-		key = ps.quote(key)
-	} else if ps.quote(key) == hidden {
+		key = ps.quoteUnlessSecret(key)
+	} else if ps.quoteUnlessSecret(key) == hidden {
 		key = hidden
 	}
 	if path == "" {
@@ -435,7 +436,7 @@ func (ps *parser) decodeList(n *yaml.Node, path string, v reflect.Value) {
 	}
 	for i, c := range n.Content {
 		v.Index(i).Set(entry)
-		ps.decode(c, path+"["+strconv.Itoa(i)+"]", v.Index(i))
+		ps.decodeValue(c, path+"["+strconv.Itoa(i)+"]", v.Index(i))
 	}
 }
 
@@ -456,7 +457,7 @@ func (ps *parser) decodeScalar(n *yaml.Node, path string, v reflect.Value) {
 		return
 	}
 	quoted := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
-	wrong := detail{value: ps.quote(n.Value)}
+	wrong := detail{value: ps.quoteUnlessSecret(n.Value)}
 	switch v.Kind() {
 	case reflect.String:
 		v.SetString(n.Value)
@@ -484,7 +485,7 @@ func (ps *parser) decodeScalar(n *yaml.Node, path string, v reflect.Value) {
 		if !isDecimal(n.Value, false) || err != nil || quoted {
 			wrong.allowed, wrong.hint = "a whole number such as 10, without quotes", correctNumber(n.Value, false)
 			if strings.HasPrefix(path, "firewall.ports.") {
-				if wrong.hint = ps.entries(path, correctPorts(n.Value)); wrong.hint == "" &&
+				if wrong.hint = ps.entriesText(path, correctPorts(n.Value)); wrong.hint == "" &&
 					strings.ContainsAny(n.Value, ":-") {
 					wrong.hint = "each port by itself; firewall.scope: all closes every port"
 				}
@@ -511,7 +512,7 @@ func (ps *parser) decodeDuration(n *yaml.Node, path string, target *time.Duratio
 		*target = d
 		return
 	}
-	wrong := detail{value: ps.quote(n.Value), allowed: durationsAllowed}
+	wrong := detail{value: ps.quoteUnlessSecret(n.Value), allowed: durationsAllowed}
 	if hint := lengthOfBan(path); hint != "" && withoutEnd(n.Value) {
 		wrong.hint = hint
 		ps.fail(path, "no duration; bans always end, since addresses change hands", wrong)

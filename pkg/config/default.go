@@ -9,7 +9,7 @@ import (
 // it is stands in the comments of [Config.Print].
 func Default() Config {
 	var c Config
-	setDefaults(settings(), reflect.ValueOf(&c).Elem(), "")
+	setDefaults(allSettings(), reflect.ValueOf(&c).Elem(), "")
 	return c
 }
 
@@ -17,14 +17,14 @@ func Default() Config {
 // an empty Name becomes the address.
 func DefaultAsterisk() Asterisk {
 	var a Asterisk
-	setDefaults(settings(), reflect.ValueOf(&a).Elem(), "asterisk[].")
+	setDefaults(allSettings(), reflect.ValueOf(&a).Elem(), "asterisk[].")
 	return a
 }
 
 // DefaultNotify returns the defaults of one entry of notify. Either URL or Exec has to be given.
 func DefaultNotify() Notify {
 	var n Notify
-	setDefaults(settings(), reflect.ValueOf(&n).Elem(), "notify[].")
+	setDefaults(allSettings(), reflect.ValueOf(&n).Elem(), "notify[].")
 	return n
 }
 

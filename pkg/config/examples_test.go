@@ -105,7 +105,8 @@ func reference(t *testing.T) []byte {
 	a.Name, a.Address, a.Username, a.Secret = "pbx1", "127.0.0.1:5038", "ringwall", config.NewSecret("x")
 	c.Asterisk = []config.Asterisk{a}
 	var out bytes.Buffer
-	out.WriteString("# Every key of Ringwall's configuration with its default, what it means, and why it is what it is.\n" +
+	out.WriteString("# Every key of Ringwall's configuration with its default, what it means, and why it is what it " +
+		"is.\n" +
 		"# Only address, username and secret are needed: examples/minimal.yaml is a whole configuration.\n" +
 		"# `ringwall check --print` writes this file with the values that are in force on your machine.\n\n")
 	if err := c.Print(&out); err != nil {

@@ -33,7 +33,8 @@ func FuzzParse(f *testing.F) {
 		"<<: {}",
 		"# c\n- a\n  # b\n- {b: [c, {d: e}]}\n# f\n", "a: |\n  b\n c: >-\n", "asterisk: !!binary aGk=", "\ufeff" + base,
 		base + "policy: {honeypots: [\"\\u2028\", \"\\x85\", 'a\n\n b']}", base + "policy: {points: {acl: 0.000001}}",
-		base + "notify: [{url: \"http://a/{id}\", headers: {A: ${SET}}, body: '{{json .}}'}, {exec: [/program, b], name: c}]",
+		base + "notify: [{url: \"http://a/{id}\", headers: {A: ${SET}}, body: '{{json .}}'}, {exec: [/program, b], " +
+			"name: c}]",
 	} {
 		f.Add([]byte(text))
 	}

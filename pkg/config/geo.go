@@ -68,7 +68,8 @@ func (ps *parser) checkGeo(g *Geo, p *Policy) {
 		for _, ending := range []string{".gz", ".tgz", ".zip", ".csv"} {
 			if strings.HasSuffix(name, ending) && !ps.failed[at] {
 				ps.fail(at, "not in MaxMind's format",
-					detail{value: ps.shown(at), hint: "unpack it: the .mmdb file in it, or the one of that format"})
+					detail{value: ps.shownValue(at),
+						hint: "unpack it: the .mmdb file in it, or the one of that format"})
 			}
 		}
 		ps.checkAbsolutePath(at, name)
@@ -149,22 +150,22 @@ func (ps *parser) decodeMultipliers(n *yaml.Node, path string, v reflect.Value) 
 			index = reflect.ValueOf(number)
 		}
 		factor := 0.0
-		ps.decode(value, at, reflect.ValueOf(&factor).Elem())
+		ps.decodeValue(value, at, reflect.ValueOf(&factor).Elem())
 		switch {
 		case ps.failed[at]:
 			return
 		case factor == 0:
-			ps.fail(at, "with 0, every attacker from there could go on for ever", detail{value: ps.shown(at),
+			ps.fail(at, "with 0, every attacker from there could go on for ever", detail{value: ps.shownValue(at),
 				allowed: factorsAllowed(), hint: formatFloat(MinFactor) +
 					", or policy.allow for the addresses of your own people"})
 			return
 		case factor > MaxFactor:
-			ps.fail(at, "out of range", detail{value: ps.shown(at), allowed: factorsAllowed(),
+			ps.fail(at, "out of range", detail{value: ps.shownValue(at), allowed: factorsAllowed(),
 				hint: formatFloat(MaxFactor) +
 					"; to keep a whole country out is the work of a firewall, see deploy/docs/geo.md"})
 			return
 		}
-		between(MinFactor, MaxFactor).check(ps, at, reflect.ValueOf(factor), between(MinFactor, MaxFactor))
+		inBounds(MinFactor, MaxFactor).check(ps, at, reflect.ValueOf(factor), inBounds(MinFactor, MaxFactor))
 		if ps.failed[at] {
 			return
 		}
@@ -221,13 +222,13 @@ const countryCodes = `
 	QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO
 	TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW XK`
 
-// multipliers writes countries or asns, in order.
-func (p *printer) multipliers(v reflect.Value, name string, depth int) {
+// writeMultipliers writes countries or asns, in order.
+func (p *printer) writeMultipliers(v reflect.Value, name string, depth int) {
 	if v.Len() == 0 {
-		p.line(depth, name+": {}")
+		p.writeLine(depth, name+": {}")
 		return
 	}
-	p.line(depth, name+":")
+	p.writeLine(depth, name+":")
 	keys := v.MapKeys()
 	slices.SortFunc(keys, func(a, b reflect.Value) int {
 		if a.Kind() == reflect.String {
@@ -240,7 +241,7 @@ func (p *printer) multipliers(v reflect.Value, name string, depth int) {
 		if !plainInYAML(text) {
 			text = quoteYAML(text) // NO is Norway, and no yes or no
 		}
-		p.line(depth+1, text+": "+formatFloat(v.MapIndex(key).Float()))
+		p.writeLine(depth+1, text+": "+formatFloat(v.MapIndex(key).Float()))
 	}
 }
 

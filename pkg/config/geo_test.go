@@ -105,7 +105,8 @@ func TestGeoIsReadAsPeopleWriteIt(t *testing.T) {
 	if err == nil {
 		t.Fatalf("NO and no: %+v", c.Geo)
 	}
-	c, _, err = parse(base + files + "  multiply:\n    countries: {NO: 2, nl: 0.5, 'SE': 1}\n    asns: {AS64496: 2, as64497: 0.25, ASN64498: 1.5, 4200000000: 0.1}\n")
+	c, _, err = parse(base + files + "  multiply:\n    countries: {NO: 2, nl: 0.5, 'SE': 1}\n    asns: {AS64496: 2, " +
+		"as64497: 0.25, ASN64498: 1.5, 4200000000: 0.1}\n")
 	if err != nil {
 		t.Fatal(err)
 	}

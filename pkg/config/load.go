@@ -45,14 +45,14 @@ func OS() Environment {
 	}}
 }
 
-func (e Environment) lookup(name string) (string, bool) {
+func (e Environment) lookupVariable(name string) (string, bool) {
 	if e.Lookup == nil {
 		return "", false
 	}
 	return e.Lookup(name)
 }
 
-func (e Environment) open(name string) (fs.File, error) {
+func (e Environment) openFile(name string) (fs.File, error) {
 	if e.Open == nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
@@ -74,24 +74,24 @@ func LoadText(path string, env Environment) (cfg *Config, text []byte, warnings 
 	}
 	r, err := open(path)
 	if err != nil {
-		return nil, nil, nil, unreadable(path, err)
+		return nil, nil, nil, unreadableError(path, err)
 	}
 	defer func() { _ = r.Close() }()
 	info, err := r.Stat()
 	if err != nil {
-		return nil, nil, nil, unreadable(path, err)
+		return nil, nil, nil, unreadableError(path, err)
 	}
 	var b bytes.Buffer
-	cfg, warnings, err = parse(io.TeeReader(r, &b), path, info.Mode(), env)
+	cfg, warnings, err = parseFile(io.TeeReader(r, &b), path, info.Mode(), env)
 	return cfg, b.Bytes(), warnings, err
 }
 
 // Parse is [Load] from a reader; name stands for the file in errors and warnings.
 func Parse(r io.Reader, name string, env Environment) (*Config, []Warning, error) {
-	return parse(r, name, 0, env)
+	return parseFile(r, name, 0, env)
 }
 
-func unreadable(path string, err error) error {
+func unreadableError(path string, err error) error {
 	e := &Error{File: path, What: "cannot be read", cause: err}
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
@@ -111,10 +111,10 @@ func unreadable(path string, err error) error {
 	return Errors{e}
 }
 
-func parse(r io.Reader, name string, mode fs.FileMode, env Environment) (*Config, []Warning, error) {
+func parseFile(r io.Reader, name string, mode fs.FileMode, env Environment) (*Config, []Warning, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	if err != nil {
-		return nil, nil, unreadable(name, err)
+		return nil, nil, unreadableError(name, err)
 	}
 	if len(data) > maxFile {
 		return nil, nil, Errors{{File: name, What: "the file is too large",
@@ -127,20 +127,20 @@ func parse(r io.Reader, name string, mode fs.FileMode, env Environment) (*Config
 	if root == nil || root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
 		return nil, nil, Errors{{File: name, What: "the file is empty", Try: "begin with examples/minimal.yaml"}}
 	}
-	ps := &parser{name: name, env: env, settings: settings(), valueNodes: map[string]*yaml.Node{},
+	ps := &parser{name: name, env: env, settings: allSettings(), valueNodes: map[string]*yaml.Node{},
 		failed: map[string]bool{}}
 	for _, s := range ps.settings {
 		ps.lastWords = append(ps.lastWords, lastKey(s.path))
 	}
 	ps.collectSecrets(root)
 	c := Default()
-	ps.decode(root, "", reflect.ValueOf(&c).Elem())
+	ps.decodeValue(root, "", reflect.ValueOf(&c).Elem())
 	if !ps.failed[""] {
-		ps.check(&c, mode)
+		ps.checkConfig(&c, mode)
 	}
 	sortWarnings(ps.warnings)
 	if env.Lenient {
-		ps.forgive(&c)
+		ps.forgiveElsewhere(&c)
 	}
 	if len(ps.mistakes) > 0 {
 		sortErrors(ps.mistakes)

@@ -186,7 +186,8 @@ func TestWarnings(t *testing.T) {
 			`ringwall.yaml:6: policy.ipv6_prefix: an attacker can use a new address of his /64 for each attempt; try: 64`},
 		{"SSH", base + "firewall:\n  ports: {tcp: [22]}\n",
 			`ringwall.yaml:6: firewall.ports.tcp[0]: a ban also closes SSH, perhaps your own; try: the ports of telephony alone`},
-		{"a comment in the secret", "asterisk:\n  - address: 127.0.0.1\n    username: ringwall\n    secret: hunter2 #3\n",
+		{"a comment in the secret", "asterisk:\n  - address: 127.0.0.1\n    username: ringwall\n    secret: hunter2 " +
+			"#3\n",
 			`ringwall.yaml:4: asterisk[0].secret: what follows # is a comment and no part of the secret; try: the secret in double quotes`},
 		{"what check --print writes", strings.Replace(base, "hunter2", "(hidden)", 1),
 			`ringwall.yaml:4: asterisk[0].secret: (hidden) is what check --print shows in place of a secret; try: the secret itself`},
@@ -266,7 +267,8 @@ func TestMistakesAreSortedAndBounded(t *testing.T) {
 }
 
 func TestAliasesAreFollowedButCannotMultiply(t *testing.T) {
-	c, _, err := parse("asterisk:\n  - &first {address: a, username: b, secret: &s ccc}\n  - {address: b, username: b, secret: *s}\n")
+	c, _, err := parse("asterisk:\n  - &first {address: a, username: b, secret: &s ccc}\n  - {address: b, username: " +
+		"b, secret: *s}\n")
 	if err != nil || c.Asterisk[1].Secret.Reveal() != "ccc" {
 		t.Fatal(err)
 	}

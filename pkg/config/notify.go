@@ -106,9 +106,10 @@ func (ps *parser) checkNotify(list []Notify, pbxs []Asterisk, mode fs.FileMode) 
 			n.Name = n.defaultName()
 		}
 		if key := at + ".name"; !ps.failed[key] && !isPrintable(n.Name, 64) {
-			ps.fail(key, "not usable as a name", detail{value: ps.shown(key), allowed: "1 to 64 printable bytes"})
+			ps.fail(key, "not usable as a name", detail{value: ps.shownValue(key), allowed: "1 to 64 printable bytes"})
 		} else if first, taken := names[n.Name]; taken {
-			ps.fail(key, "the same as the name of "+first, detail{value: ps.quote(n.Name), hint: "a name for each"})
+			ps.fail(key, "the same as the name of "+first,
+				detail{value: ps.quoteUnlessSecret(n.Name), hint: "a name for each"})
 		}
 		names[n.Name] = at
 	}
@@ -133,7 +134,7 @@ func (n *Notify) defaultName() string {
 func (ps *parser) checkProgram(n *Notify, at string) {
 	for _, key := range []string{"method", "token", "token_file", "headers", "ca_file", "template", "to", "body",
 		"content_type"} {
-		if ps.given(at + "." + key) {
+		if ps.isGiven(at + "." + key) {
 			if v := ps.valueNodes[at+"."+key].Value; v == "" && len(ps.valueNodes[at+"."+key].Content) == 0 {
 				continue // as check --print writes it
 			}
@@ -162,7 +163,7 @@ func (ps *parser) checkProgram(n *Notify, at string) {
 			if _, found, _ := ps.findProgram(arg); found && ps.env.Open != nil {
 				continue
 			}
-			ps.fail(at, "no program has this name; there is no shell that splits it", detail{value: ps.shown(at),
+			ps.fail(at, "no program has this name; there is no shell that splits it", detail{value: ps.shownValue(at),
 				hint: "[PROGRAM, ARGUMENT, ARGUMENT], or [/bin/sh, -c, \"…\"]"})
 		case ps.checkAbsolutePath(at, arg):
 			ps.warnUnlessExecutable(at, arg)
@@ -175,7 +176,7 @@ func (ps *parser) findProgram(name string) (mode fs.FileMode, found bool, err er
 	if ps.env.Open == nil || ps.env.WithoutSecrets {
 		return 0o755, true, nil
 	}
-	r, err := ps.env.open(name)
+	r, err := ps.env.openFile(name)
 	if err != nil {
 		return 0o755, !errors.Is(err, fs.ErrNotExist), err
 	}
@@ -192,12 +193,12 @@ func (ps *parser) findProgram(name string) (mode fs.FileMode, found bool, err er
 func (ps *parser) warnUnlessExecutable(at, name string) {
 	switch mode, found, err := ps.findProgram(name); {
 	case !found:
-		ps.warn(at, "cannot be found: "+reason(err), detail{value: ps.shown(at), hint: "its whole path"})
+		ps.warn(at, "cannot be found: "+reasonText(err), detail{value: ps.shownValue(at), hint: "its whole path"})
 	case !mode.IsRegular():
-		ps.warn(at, "is no program", detail{value: ps.shown(at), hint: "the whole path of a file"})
+		ps.warn(at, "is no program", detail{value: ps.shownValue(at), hint: "the whole path of a file"})
 	case mode&0o111 == 0:
 		ps.warn(at, fmt.Sprintf("is not executable (mode %04o)", mode.Perm()),
-			detail{value: ps.shown(at), hint: "chmod 0755 " + plainText(name)})
+			detail{value: ps.shownValue(at), hint: "chmod 0755 " + plainText(name)})
 	}
 }
 
@@ -278,19 +279,22 @@ func (ps *parser) checkBody(n *Notify, at string) {
 	if n.Body == "" {
 		if n.ContentType != message.JSON && !ps.failed[at+".content_type"] {
 			ps.fail(at+".content_type", "the ready templates are all JSON",
-				detail{value: ps.shown(at + ".content_type"),
+				detail{value: ps.shownValue(at + ".content_type"),
 					hint: "remove it, or write a body"})
 		}
 		if message.NeedsTo(n.Template) && n.To == "" && !ps.failed[at+".to"] && !ps.failed[key] {
-			ps.fail(at+".to", "missing", detail{hint: map[string]string{message.Telegram: `"-1001234567890", the chat's number`,
-				message.Ntfy: "the topic; url is then the server alone, as in https://ntfy.sh"}[n.Template]})
+			hints := map[string]string{
+				message.Telegram: `"-1001234567890", the chat's number`,
+				message.Ntfy:     "the topic; url is then the server alone, as in https://ntfy.sh",
+			}
+			ps.fail(at+".to", "missing", detail{hint: hints[n.Template]})
 		}
 	} else {
 		if n.Template != message.Generic && !ps.failed[key] {
 			ps.fail(at+".body", "template and body are both given", detail{hint: "remove one of them"})
 		}
 		if !isPrintable(n.ContentType, 100) || !strings.Contains(n.ContentType, "/") {
-			ps.fail(at+".content_type", "not a content type", detail{value: ps.shown(at + ".content_type"),
+			ps.fail(at+".content_type", "not a content type", detail{value: ps.shownValue(at + ".content_type"),
 				allowed: "application/json, text/plain; charset=utf-8, …"})
 		}
 		if !ps.failed[at+".body"] && !ps.failed[at+".content_type"] {
@@ -302,13 +306,13 @@ func (ps *parser) checkBody(n *Notify, at string) {
 	}
 	if n.To != "" && !isPrintable(n.To, maxTo) {
 		ps.fail(at+".to", "not usable as a receiver",
-			detail{value: ps.shown(at + ".to"), allowed: "up to 256 printable bytes"})
+			detail{value: ps.shownValue(at + ".to"), allowed: "up to 256 printable bytes"})
 	}
 }
 
 // withoutSecrets is text for an error; it is withheld if it could hold a secret.
 func (ps *parser) withoutSecrets(text string) string {
-	if ps.quote(text) == hidden {
+	if ps.quoteUnlessSecret(text) == hidden {
 		return hidden
 	}
 	return escape.Line(text)
@@ -319,7 +323,8 @@ func (ps *parser) checkHeader(n *Notify, at, name string, value Secret) {
 	if ps.failed[key] {
 		return
 	}
-	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" // RFC 9110 section 5.6.2
+	// RFC 9110 section 5.6.2.
+	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	canonical := http.CanonicalHeaderKey(name)
 	switch {
 	case name == "" || len(name) > 100 || strings.Trim(name, token) != "":
@@ -353,7 +358,7 @@ func (ps *parser) checkFilter(n *Notify, at string, pbxs []Asterisk) {
 	for i, p := range n.PBX {
 		key := fmt.Sprintf("%s.pbx[%d]", at, i)
 		if !slices.Contains(names, p) && !ps.failed[key] && !ps.failed["asterisk"] {
-			d := detail{value: ps.shown(key), hint: hint.Nearest(p, names)}
+			d := detail{value: ps.shownValue(key), hint: hint.Nearest(p, names)}
 			ps.fail(key, "no Asterisk has this name", d)
 		}
 	}
@@ -385,7 +390,7 @@ func (ps *parser) resolveNotifySecret(key string, s Secret, fileKey, file string
 		name := v[2 : len(v)-1]
 		value, ok := "", false
 		if variableName(name) {
-			value, ok = ps.env.lookup(name)
+			value, ok = ps.env.lookupVariable(name)
 		}
 		switch {
 		case ps.failed[key]:
@@ -402,7 +407,7 @@ func (ps *parser) resolveNotifySecret(key string, s Secret, fileKey, file string
 	if ps.failed[key] {
 		return Secret{}
 	}
-	return ps.sendable(key, text)
+	return ps.sendableSecret(key, text)
 }
 
 func lastKey(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }

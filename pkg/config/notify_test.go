@@ -102,12 +102,13 @@ func TestNoMistakeShowsAToken(t *testing.T) {
 		"wrong place":      "token: hunter2\n",
 		"header elsewhere": base + "notify: [{url: \"https://a.example/x\", header: {Authorization: hunter2}}]",
 		"a list header":    base + "notify: [{url: \"https://a.example/x\", headers: {Authorization: [hunter2]}}]",
-		"header and token": base + "notify: [{url: \"https://a.example/x\", token: hunter2, headers: {authorization: hunter2}}]",
-		"as a host":        base + "notify: [{url: \"https://hunter2_%zz/\"}]",
-		"as a port":        base + "notify: [{url: \"https://a.example:hunter2/\"}]",
-		"anchor":           base + "notify: [{url: &u \"https://a.example/hunter2\", name: *u, method: *u}]",
-		"broken variable":  base + "notify: [{url: \"https://a.example/${BROKEN}\"}]",
-		"open quote":       base + "notify:\n  - url: \"https://a.example/hunter2\n",
+		"header and token": base + "notify: [{url: \"https://a.example/x\", token: hunter2, headers: {authorization: " +
+			"hunter2}}]",
+		"as a host":       base + "notify: [{url: \"https://hunter2_%zz/\"}]",
+		"as a port":       base + "notify: [{url: \"https://a.example:hunter2/\"}]",
+		"anchor":          base + "notify: [{url: &u \"https://a.example/hunter2\", name: *u, method: *u}]",
+		"broken variable": base + "notify: [{url: \"https://a.example/${BROKEN}\"}]",
+		"open quote":      base + "notify:\n  - url: \"https://a.example/hunter2\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, warnings, err := parse(text)

@@ -20,7 +20,7 @@ import (
 // default. Secrets are written as "(hidden)". [Parse] reads the output back to the same configuration, secrets aside.
 func (c *Config) Print(w io.Writer) error {
 	p := printer{settings: settingsByPath()}
-	p.section(reflect.ValueOf(c).Elem(), "", 0, true)
+	p.writeSection(reflect.ValueOf(c).Elem(), "", 0, true)
 	_, err := w.Write(p.out.Bytes())
 	return err
 }
@@ -32,8 +32,8 @@ type printer struct {
 
 const printWidth = 110 // columns of a comment
 
-// section writes the keys of v, with comments or without.
-func (p *printer) section(v reflect.Value, path string, depth int, comments bool) {
+// writeSection writes the keys of v, with comments or without.
+func (p *printer) writeSection(v reflect.Value, path string, depth int, comments bool) {
 	for i := range v.NumField() {
 		name := keyName(v.Type().Field(i))
 		at, field := path+name, v.Field(i)
@@ -47,47 +47,47 @@ func (p *printer) section(v reflect.Value, path string, depth int, comments bool
 			field = reflect.ValueOf(Secret{})
 		}
 		if comments {
-			p.comment(at, depth)
+			p.writeComment(at, depth)
 		}
 		ports, isPorts := field.Interface().(Ports)
 		switch {
 		case isPorts && ports.Auto:
-			p.line(depth, name+": auto")
+			p.writeLine(depth, name+": auto")
 		case isSection(field.Type()):
-			p.line(depth, name+":")
-			p.section(field, at+".", depth+1, comments)
+			p.writeLine(depth, name+":")
+			p.writeSection(field, at+".", depth+1, comments)
 		case field.Kind() == reflect.Slice && isSection(field.Type().Elem()):
-			p.sections(field, name, at, depth, comments)
+			p.writeSections(field, name, at, depth, comments)
 		case field.Type() == reflect.TypeFor[map[string]Secret]():
-			p.headers(field.Interface().(map[string]Secret), name, depth)
+			p.writeHeaders(field.Interface().(map[string]Secret), name, depth)
 		case isMultiplier(field.Type()):
-			p.multipliers(field, name, depth)
+			p.writeMultipliers(field, name, depth)
 		case field.Kind() == reflect.Map:
-			p.services(field.Interface().(map[string]Mode), name, at, depth, comments)
+			p.writeServices(field.Interface().(map[string]Mode), name, at, depth, comments)
 		case field.Kind() == reflect.Slice && field.Type().Elem().Kind() != reflect.Uint16 && field.Len() > 0:
-			p.line(depth, name+":")
+			p.writeLine(depth, name+":")
 			for k := range field.Len() {
-				p.line(depth+1, "- "+formatValue(field.Index(k)))
+				p.writeLine(depth+1, "- "+formatValue(field.Index(k)))
 			}
 		default:
-			p.line(depth, name+": "+formatValue(field))
+			p.writeLine(depth, name+": "+formatValue(field))
 		}
 	}
 }
 
-// sections writes a list of sections; the first has the comments.
-func (p *printer) sections(list reflect.Value, name, path string, depth int, comments bool) {
+// writeSections writes a list of sections; the first has the comments.
+func (p *printer) writeSections(list reflect.Value, name, path string, depth int, comments bool) {
 	if list.Len() == 0 {
-		p.line(depth, name+": []")
+		p.writeLine(depth, name+": []")
 		if comments {
-			p.pattern(list.Type(), name, path, depth)
+			p.writePattern(list.Type(), name, path, depth)
 		}
 		return
 	}
-	p.line(depth, name+":")
+	p.writeLine(depth, name+":")
 	for k := range list.Len() {
 		start := p.out.Len()
-		p.section(list.Index(k), path+"[].", depth+2, comments && k == 0)
+		p.writeSection(list.Index(k), path+"[].", depth+2, comments && k == 0)
 		// The dash stands before the first key, below that key's comment.
 		indent := strings.Repeat("  ", depth+2)
 		written := p.out.Bytes()[start:]
@@ -102,68 +102,68 @@ func (p *printer) sections(list reflect.Value, name, path string, depth int, com
 	}
 }
 
-// pattern shows, as a comment, the keys that an entry of an empty list may have.
-func (p *printer) pattern(list reflect.Type, name, path string, depth int) {
+// writePattern shows, as a comment, the keys that an entry of an empty list may have.
+func (p *printer) writePattern(list reflect.Type, name, path string, depth int) {
 	one := reflect.MakeSlice(list, 1, 1)
-	setDefaults(settings(), one.Index(0), path+"[].")
+	setDefaults(allSettings(), one.Index(0), path+"[].")
 	entry := printer{settings: p.settings}
-	entry.sections(one, name, path, depth, true)
-	p.line(depth, "# The keys of an entry, with their defaults:")
+	entry.writeSections(one, name, path, depth, true)
+	p.writeLine(depth, "# The keys of an entry, with their defaults:")
 	for line := range strings.Lines(entry.out.String()) {
 		p.out.WriteString("# " + line)
 	}
 }
 
-func (p *printer) headers(headers map[string]Secret, name string, depth int) {
+func (p *printer) writeHeaders(headers map[string]Secret, name string, depth int) {
 	if len(headers) == 0 {
-		p.line(depth, name+": {}")
+		p.writeLine(depth, name+": {}")
 		return
 	}
-	p.line(depth, name+":")
+	p.writeLine(depth, name+":")
 	for _, key := range slices.Sorted(maps.Keys(headers)) {
-		p.line(depth+1, quoteYAML(key)+": "+formatValue(reflect.ValueOf(headers[key])))
+		p.writeLine(depth+1, quoteYAML(key)+": "+formatValue(reflect.ValueOf(headers[key])))
 	}
 }
 
-func (p *printer) services(services map[string]Mode, name, path string, depth int, comments bool) {
-	p.line(depth, name+":")
+func (p *printer) writeServices(services map[string]Mode, name, path string, depth int, comments bool) {
+	p.writeLine(depth, name+":")
 	for _, service := range serviceNames(services) {
 		if comments {
-			p.comment(path+"."+service, depth+1)
+			p.writeComment(path+"."+service, depth+1)
 		}
-		p.line(depth+1, service+": "+formatValue(reflect.ValueOf(services[service])))
+		p.writeLine(depth+1, service+": "+formatValue(reflect.ValueOf(services[service])))
 	}
 }
 
-// comment says what a key means, and why its default is what it is.
-func (p *printer) comment(path string, depth int) {
+// writeComment says what a key means, and why its default is what it is.
+func (p *printer) writeComment(path string, depth int) {
 	s := p.settings[path]
-	p.wrap(depth, strings.NewReplacer("{least}", s.allowed.least, "{most}", s.allowed.most).Replace(s.meaning))
+	p.writeWrapped(depth, strings.NewReplacer("{least}", s.allowed.least, "{most}", s.allowed.most).Replace(s.meaning))
 	switch {
 	case s.reason == "":
 	case s.byDefault == nil:
-		p.wrap(depth, "Default: "+s.reason+".") // the reason says what stands in for one
+		p.writeWrapped(depth, "Default: "+s.reason+".") // the reason says what stands in for one
 	default:
-		p.wrap(depth, "Default "+formatValue(reflect.ValueOf(s.byDefault))+": "+s.reason+".")
+		p.writeWrapped(depth, "Default "+formatValue(reflect.ValueOf(s.byDefault))+": "+s.reason+".")
 	}
 }
 
-func (p *printer) wrap(depth int, sentence string) {
+func (p *printer) writeWrapped(depth int, sentence string) {
 	if sentence == "" {
 		return
 	}
 	line := "#"
 	for word := range strings.FieldsSeq(sentence) {
 		if len(line)+1+len(word) > printWidth-2*depth {
-			p.line(depth, line)
+			p.writeLine(depth, line)
 			line = "#"
 		}
 		line += " " + word
 	}
-	p.line(depth, line)
+	p.writeLine(depth, line)
 }
 
-func (p *printer) line(depth int, text string) {
+func (p *printer) writeLine(depth int, text string) {
 	p.out.WriteString(strings.Repeat("  ", depth) + text + "\n")
 }
 

@@ -13,21 +13,21 @@ type rule struct {
 	check       func(f *parser, path string, v reflect.Value, r rule)
 }
 
-// hint adds what to try.
-func (r rule) hint(try string) rule {
+// withHint is the rule with what to try where it is broken.
+func (r rule) withHint(try string) rule {
 	r.try = try
 	return r
 }
 
-// bounds are the bounds as an error names them.
-func (r rule) bounds() string { return r.least + " to " + r.most }
+// boundsText are the bounds as an error names them.
+func (r rule) boundsText() string { return r.least + " to " + r.most }
 
-// between allows least <= value <= most.
-func between[T int | float64 | time.Duration](least, most T) rule {
+// inBounds allows values from least to most.
+func inBounds[T int | float64 | time.Duration](least, most T) rule {
 	return rule{least: boundOf(least), most: boundOf(most),
 		check: func(ps *parser, path string, v reflect.Value, r rule) {
 			if value := v.Convert(reflect.TypeFor[T]()).Interface().(T); value < least || value > most {
-				ps.fail(path, "out of range", detail{value: ps.shown(path), allowed: r.bounds(), hint: r.try})
+				ps.fail(path, "out of range", detail{value: ps.shownValue(path), allowed: r.boundsText(), hint: r.try})
 			}
 		}}
 }
@@ -46,14 +46,14 @@ func boundOf(value any) string {
 
 // severalOrNone allows a number of sources up to most, of which one is too few and 0 turns the rule off.
 func severalOrNone(most int, whyNotOne string) rule {
-	r := between(0, most)
+	r := inBounds(0, most)
 	r.least, r.check = boundOf(2), func(ps *parser, path string, v reflect.Value, r rule) {
 		switch n := v.Int(); {
 		case n == 1:
 			ps.fail(path, "with 1, "+whyNotOne,
-				detail{value: ps.shown(path), allowed: "0 for off, or " + r.bounds(), hint: r.try})
+				detail{value: ps.shownValue(path), allowed: "0 for off, or " + r.boundsText(), hint: r.try})
 		case n < 0 || n > int64(most):
-			ps.fail(path, "out of range", detail{value: ps.shown(path), allowed: "0 to " + r.most})
+			ps.fail(path, "out of range", detail{value: ps.shownValue(path), allowed: "0 to " + r.most})
 		}
 	}
 	return r
@@ -68,14 +68,14 @@ func oneOf[T ~string](words ...T) rule {
 	}}
 }
 
-// checked allows what a function finds nothing wrong with.
-func checked[T any](check func(ps *parser, path string, value T)) rule {
+// checkedBy allows the values in which a function finds nothing wrong.
+func checkedBy[T any](check func(ps *parser, path string, value T)) rule {
 	return rule{check: func(ps *parser, path string, v reflect.Value, _ rule) { check(ps, path, v.Interface().(T)) }}
 }
 
 // withoutRepeats warns of entries that a list holds twice.
 func withoutRepeats[T comparable]() rule {
-	return checked(func(ps *parser, path string, list []T) { failDuplicates(ps, path, list, ps.warn) })
+	return checkedBy(func(ps *parser, path string, list []T) { failDuplicates(ps, path, list, ps.warn) })
 }
 
 // checkSettings checks each key by itself.

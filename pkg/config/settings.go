@@ -22,9 +22,9 @@ type setting struct {
 	reason    string // why the default is what it is, or what stands in for one; empty where the meaning says enough
 }
 
-// settings are all keys, sections before what is in them, in the order of the file. They are made at each call, so that
-// nobody shares a list.
-func settings() []setting {
+// allSettings are all keys, sections before what is in them, in the order of the file. They are made at each call, so
+// that nobody shares a list.
+func allSettings() []setting {
 	udp := []uint16{5060, 5061, 4569}
 	tcp := []uint16{5060, 5061, 5038, 8088, 8089}
 	return []setting{
@@ -37,7 +37,7 @@ func settings() []setting {
 		{path: "asterisk[].address",
 			meaning: "Where its manager interface (AMI) listens: HOST:PORT. The port is 5038 when it is missing, " +
 				"with TLS 5039."},
-		{path: "asterisk[].username", allowed: checked((*parser).checkUsername),
+		{path: "asterisk[].username", allowed: checkedBy((*parser).checkUsername),
 			meaning: "The user's section name in manager.conf. It needs read=security and no more."},
 		{path: "asterisk[].secret",
 			meaning: `That user's secret: text in double quotes, or "${VARIABLE}" for an environment variable. With ` +
@@ -66,7 +66,7 @@ func settings() []setting {
 			meaning: "Ask Asterisk for its trunks, which are then never banned, and for registered contacts, whose " +
 				"sources are then trusted: auto asks as far as the user's privileges reach; off never asks.",
 			reason: "what Asterisk knows about its own customers is the best protection from banning one"},
-		{path: "asterisk[].ping_interval", byDefault: 4 * time.Second, allowed: between(time.Second, 10*time.Minute),
+		{path: "asterisk[].ping_interval", byDefault: 4 * time.Second, allowed: inBounds(time.Second, 10*time.Minute),
 			meaning: "How often to ask Asterisk for a sign of life: {least} to {most}. It has 10 s to answer.",
 			reason:  "an Asterisk that hangs is told of within 15 s, at the cost of some small packets"},
 
@@ -77,81 +77,83 @@ func settings() []setting {
 				"there stay until they end; ringwall unban --all ends them.",
 			reason: "a machine under attack should be protected from the first minute; begin with observe to see " +
 				"first"},
-		{path: "policy.threshold", byDefault: 10, allowed: between(0.1, 1e6).hint("policy.mode: observe to ban nobody"),
+		{path: "policy.threshold", byDefault: 10,
+			allowed: inBounds(0.1, 1e6).withHint("policy.mode: observe to ban nobody"),
 			meaning: "Points at which a source is banned: {least} to {most}.",
 			reason: "five wrong passwords or three unknown accounts within minutes; a person who mistypes a " +
 				"password twice stays far below"},
-		{path: "policy.half_life", byDefault: 10 * time.Minute, allowed: between(time.Second, longestDuration),
+		{path: "policy.half_life", byDefault: 10 * time.Minute, allowed: inBounds(time.Second, longestDuration),
 			meaning: "The time in which a source's points fall to half: {least} to {most}.",
 			reason: "as long as fail2ban's findtime, so that a phone's mistakes of yesterday are forgotten and a " +
 				"scanner's pace is not"},
 		{path: "policy.points",
 			meaning: "What each kind of evidence is worth, in points: 0 ignores it, at most 1000000."},
-		{path: "policy.points.unknown_account", byDefault: 4, allowed: between(0.0, 1e6).hint("0 to ignore it"),
+		{path: "policy.points.unknown_account", byDefault: 4, allowed: inBounds(0.0, 1e6).withHint("0 to ignore it"),
 			meaning: "An attempt with an account that does not exist (InvalidAccountID).",
 			reason: "a scanner guesses names and is out at the third; a phone with one wrong name is slower than " +
 				"the half-life"},
-		{path: "policy.points.wrong_password", byDefault: 2, allowed: between(0.0, 1e6).hint("0 to ignore it"),
+		{path: "policy.points.wrong_password", byDefault: 2, allowed: inBounds(0.0, 1e6).withHint("0 to ignore it"),
 			meaning: "An attempt with a wrong password (ChallengeResponseFailed, InvalidPassword).",
 			reason: "people mistype passwords, so it is worth less than an unknown account; a guesser is out at the " +
 				"fifth"},
-		{path: "policy.points.acl", byDefault: 4, allowed: between(0.0, 1e6).hint("0 to ignore it"),
+		{path: "policy.points.acl", byDefault: 4, allowed: inBounds(0.0, 1e6).withHint("0 to ignore it"),
 			meaning: "An attempt from an address that the account's ACL forbids (FailedACL).",
 			reason:  "the administrator has already said that this address has no business there"},
-		{path: "policy.points.unanswered_challenge", byDefault: 2, allowed: between(0.0, 1e6).hint("0 to ignore it"),
+		{path: "policy.points.unanswered_challenge", byDefault: 2,
+			allowed: inBounds(0.0, 1e6).withHint("0 to ignore it"),
 			meaning: "A challenge of Asterisk to an unknown account that no login follows (ChallengeSent).",
 			reason:  "weak evidence, since a healthy phone may lose a packet; it takes five"},
-		{path: "policy.points.manager", byDefault: 4, allowed: between(0.0, 1e6).hint("0 to ignore it"),
+		{path: "policy.points.manager", byDefault: 4, allowed: inBounds(0.0, 1e6).withHint("0 to ignore it"),
 			meaning: "A failed login to the manager interface itself.",
 			reason:  "only machines log in there, and only from few places"},
-		{path: "policy.points.honeypot", byDefault: 100, allowed: between(0.0, 1e6).hint("0 to ignore it"),
+		{path: "policy.points.honeypot", byDefault: 100, allowed: inBounds(0.0, 1e6).withHint("0 to ignore it"),
 			meaning: "An attempt with one of the honeypots below.",
 			reason:  "ten times the threshold, since nobody but an attacker tries the name"},
-		{path: "policy.honeypots", byDefault: []string{}, allowed: checked((*parser).checkHoneypots),
+		{path: "policy.honeypots", byDefault: []string{}, allowed: checkedBy((*parser).checkHoneypots),
 			meaning: "Account names that none of your phones has. Whoever tries one is banned at once.",
 			reason:  "only you know which names your phones do not have"},
 		{path: "policy.ban",
 			meaning: "How long bans last."},
-		{path: "policy.ban.first", byDefault: time.Hour, allowed: between(time.Second, longestDuration),
+		{path: "policy.ban.first", byDefault: time.Hour, allowed: inBounds(time.Second, longestDuration),
 			meaning: "The first ban of a source: {least} to {most}.",
 			reason:  "long enough to send a scanner elsewhere, short enough for a customer who was banned by mistake"},
 		{path: "policy.ban.factor", byDefault: 4,
-			allowed: between(1.0, 1000).hint("1 for bans that are all equally long"),
+			allowed: inBounds(1.0, 1000).withHint("1 for bans that are all equally long"),
 			meaning: "Each further ban is this many times as long: {least} to {most}.",
 			reason:  "1h, 4h, 16h, 64h, so that the fifth ban of an attacker lasts the whole week"},
-		{path: "policy.ban.max", byDefault: week, allowed: between(time.Second, longestDuration),
+		{path: "policy.ban.max", byDefault: week, allowed: inBounds(time.Second, longestDuration),
 			meaning: "The longest ban: at least first, up to {most}.",
 			reason:  "a week, and not for ever: addresses of dial-in customers change hands"},
-		{path: "policy.ban.forgeable_max", byDefault: day, allowed: between(time.Second, longestDuration),
+		{path: "policy.ban.forgeable_max", byDefault: day, allowed: inBounds(time.Second, longestDuration),
 			meaning: "The longest ban for evidence that a forged UDP packet could have made: {least} to {most}.",
 			reason:  "whoever forges a provider's address takes it away for a day at most"},
-		{path: "policy.ban.knock", byDefault: firewall.DefaultKnockPort, allowed: between(0, 60),
+		{path: "policy.ban.knock", byDefault: firewall.DefaultKnockPort, allowed: inBounds(0, 60),
 			meaning: "Packets a minute that a ban on such evidence lets through from each port of its source, so that " +
 				"whoever has a password logs in, which ends the ban: {least} (none) to {most}.",
 			reason: "a login is two packets, and one of them may get lost; a customer whose address was forged is in " +
 				"within a minute"},
-		{path: "policy.ban.knock_source", byDefault: firewall.DefaultKnockSource, allowed: between(1, 1000),
+		{path: "policy.ban.knock_source", byDefault: firewall.DefaultKnockSource, allowed: inBounds(1, 1000),
 			meaning: "The same for all ports of a source together: {least} to {most}.",
 			reason: "an attacker who takes all ports gets less than 20 guesses a minute; a customer gets in beside a " +
 				"forger who sends one packet every ten seconds"},
-		{path: "policy.ban.memory", byDefault: 30 * day, allowed: between(0, longestDuration),
+		{path: "policy.ban.memory", byDefault: 30 * day, allowed: inBounds(0, longestDuration),
 			meaning: "How long after its last ban a source counts as known, so that factor applies: {least} to {most}.",
 			reason:  "a month, since attackers come back with the same machines for weeks"},
 		{path: "policy.trust",
 			meaning: "What a login with the right password earns its source."},
-		{path: "policy.trust.ttl", byDefault: day, allowed: between(0, longestDuration),
+		{path: "policy.trust.ttl", byDefault: day, allowed: inBounds(0, longestDuration),
 			meaning: "How long the trust lasts after the last login: {least} (no trust) to {most}.",
 			reason: "a phone logs in every hour at least, so an office keeps its trust over a night and loses it " +
 				"when it moves"},
-		{path: "policy.trust.tolerance", byDefault: 10, allowed: between(1.0, 1e6),
+		{path: "policy.trust.tolerance", byDefault: 10, allowed: inBounds(1.0, 1e6),
 			meaning: "How many times the threshold a trusted source may reach before those who guess there are cut off: " +
 				"{least} to {most}.",
 			reason: "a phone with an old password behind a NAT of forty must not ban the other thirty-nine"},
-		{path: "policy.trust.accounts", byDefault: 5, allowed: between(1, 100_000),
+		{path: "policy.trust.accounts", byDefault: 5, allowed: inBounds(1, 100_000),
 			meaning: "How many different accounts may fail at a trusted source before its trust ends: {least} to " +
 				"{most}.",
 			reason: "one or two phones of an office are misconfigured at a time; more names are a search"},
-		{path: "policy.trust.flow_ttl", byDefault: 2 * time.Hour, allowed: between(0, longestDuration),
+		{path: "policy.trust.flow_ttl", byDefault: 2 * time.Hour, allowed: inBounds(0, longestDuration),
 			meaning: "How long the exact sender of a login, its address, port and protocol, passes whatever bans its " +
 				"address, after the last login: {least} (not at all) to {most}.",
 			reason: "phones log in every hour at least, and a port may be another device's the day after"},
@@ -160,21 +162,22 @@ func settings() []setting {
 				`"^[a-z0-9]{8}$".`,
 			reason: "all of them, unless you know better which names your phones have"},
 		{path: "policy.ipv6_prefix", byDefault: 64,
-			allowed: between(32, 128).hint("64: providers give a customer no less than a /64, and share a /32 among " +
+			allowed: inBounds(32, 128).withHint("64: providers give a customer no less than a /64, and share a /32 " +
+				"among " +
 				"all of theirs"), restart: true,
 			meaning: "How many bits of an IPv6 address make a source: {least} to {most}.",
 			reason:  "a provider gives each customer a /64 or more, and the customer changes addresses in it at will"},
 		{path: "policy.networks",
 			meaning: "Bans of whole networks."},
-		{path: "policy.networks.ipv4_prefix", byDefault: 24, allowed: between(16, 30).hint("24"),
+		{path: "policy.networks.ipv4_prefix", byDefault: 24, allowed: inBounds(16, 30).withHint("24"),
 			meaning: "How large such an IPv4 network is, in bits: {least} to {most}.",
 			reason:  "a /24 is the smallest network that is routed on its own, and so has one owner"},
 		{path: "policy.networks.sources", byDefault: 0,
-			allowed: severalOrNone(65536, "one banned source would ban its whole network").hint("8"),
+			allowed: severalOrNone(65536, "one banned source would ban its whole network").withHint("8"),
 			meaning: "How many banned sources in a network ban the network: {least} to {most}, 0 is off.",
 			reason:  "a network may hold customers whom Ringwall has not met yet"},
 		{path: "policy.networks.ipv6_sources", byDefault: 8,
-			allowed: severalOrNone(8, "one attacking source would ban its whole network").hint("8"),
+			allowed: severalOrNone(8, "one attacking source would ban its whole network").withHint("8"),
 			meaning: "How many sources of a /56 or /48 of IPv6 that attack at once ban it, half as many over TCP: " +
 				"{least} to {most}, 0 is off. A /48 needs three such /56.",
 			reason: "whoever has a /48 has 65,536 sources; a network with a customer in it is never banned"},
@@ -205,73 +208,73 @@ func settings() []setting {
 			meaning: "How many accounts that log in through one connection or port, or five times as many from one " +
 				"address, make it a proxy: {least} to {most}, 0 is only what is named.",
 			reason: "phones behind NAT have a port each; a telephone with twenty accounts is rare"},
-		{path: "policy.max_sources", byDefault: 1_000_000, allowed: between(1000, 10_000_000),
+		{path: "policy.max_sources", byDefault: 1_000_000, allowed: inBounds(1000, 10_000_000),
 			meaning: "How many sources are remembered at most: {least} to {most}. When there are more, the least " +
 				"suspicious go first.",
 			reason: "some 250 MB at the worst; a flood of forged addresses cannot fill the memory"},
 		{path: "policy.misconfigured",
 			meaning: "A phone with an old password is no guesser: an account that fails slowly is reported once an " +
 				"hour, and bans nobody."},
-		{path: "policy.misconfigured.per_minute", byDefault: 6, allowed: between(0.0, 10_000),
+		{path: "policy.misconfigured.per_minute", byDefault: 6, allowed: inBounds(0.0, 10_000),
 			meaning: "How many different guesses a minute still count as a phone: up to {most}, 0 turns the rule off.",
 			reason:  "phones try again every ten seconds at the fastest; a guesser in a hurry is far above"},
-		{path: "policy.misconfigured.burst", byDefault: 4, allowed: between(0, 10_000),
+		{path: "policy.misconfigured.burst", byDefault: 4, allowed: inBounds(0, 10_000),
 			meaning: "How many guesses may come at once: {least} to {most}.",
 			reason:  "a phone tries a few times right after its start"},
-		{path: "policy.misconfigured.accounts", byDefault: 2, allowed: between(1, 64),
+		{path: "policy.misconfigured.accounts", byDefault: 2, allowed: inBounds(1, 64),
 			meaning: "How many accounts of a source without trust may fail at a phone's pace within an hour: {least} " +
 				"to {most}.",
 			reason: "a home or a small shop whose passwords were changed; who tries more names is searching, " +
 				"however slowly"},
 		{path: "policy.challenges",
 			meaning: "Asterisk asks every phone for its password. Who never answers is looking for accounts."},
-		{path: "policy.challenges.answer_within", byDefault: 10 * time.Second, allowed: between(0, time.Minute),
+		{path: "policy.challenges.answer_within", byDefault: 10 * time.Second, allowed: inBounds(0, time.Minute),
 			meaning: "How long a source has to log in after Asterisk has asked an unknown account: up to {most}, 0s " +
 				"turns the rule off.",
 			reason: "a healthy phone answers in less than a second; repeated packets take some seconds more"},
-		{path: "policy.challenges.accounts", byDefault: 20, allowed: between(0, 100_000),
+		{path: "policy.challenges.accounts", byDefault: 20, allowed: inBounds(0, 100_000),
 			meaning: "How many known accounts a source without trust may be asked for, and never answer: up to " +
 				"{most}, 0 turns the rule off.",
 			reason: "more phones than a new site brings in one moment; a list of your extensions is longer"},
-		{path: "policy.challenges.per_minute", byDefault: 30, allowed: between(0.0, 10_000),
+		{path: "policy.challenges.per_minute", byDefault: 30, allowed: inBounds(0.0, 10_000),
 			meaning: "How many requests of one known account a minute, after 20 at once, a source without trust may " +
 				"leave unanswered: up to {most}, 0 turns the rule off.",
 			reason: "keepalives of a phone are one each 15 s at most; a flood of calls is hundreds"},
-		{path: "policy.challenges.warmup", byDefault: time.Hour, allowed: between(0, week),
+		{path: "policy.challenges.warmup", byDefault: time.Hour, allowed: inBounds(0, week),
 			meaning: "How long after the start of the daemon known accounts do not count: {least} to {most}.",
 			reason:  "after an hour every phone has registered once, and has earned trust"},
 		{path: "policy.breach",
 			meaning: "A login that follows guesses of the same account by the same source earns no trust: somebody " +
 				"has found a password."},
-		{path: "policy.breach.failures", byDefault: 5, allowed: between(0, 10_000),
+		{path: "policy.breach.failures", byDefault: 5, allowed: inBounds(0, 10_000),
 			meaning: "From how many guesses on: up to {most}, 0 turns the rule off.",
 			reason:  "a person finds the right one of two or three old passwords; five is a search"},
 		{path: "policy.targeted",
 			meaning: "An account that fails from many sources is under attack by a botnet; then one more failure " +
 				"bans a source that is not trusted."},
 		{path: "policy.targeted.sources", byDefault: 10,
-			allowed: severalOrNone(100_000, "any mistyped password would be an attack").hint("10"),
+			allowed: severalOrNone(100_000, "any mistyped password would be an attack").withHint("10"),
 			meaning: "From how many sources on: {least} to {most}, 0 turns the rule off.",
 			reason:  "no person tries one account from ten places"},
-		{path: "policy.targeted.within", byDefault: time.Hour, allowed: between(time.Second, 30*day),
+		{path: "policy.targeted.within", byDefault: time.Hour, allowed: inBounds(time.Second, 30*day),
 			meaning: "In which time: {least} to {most}.",
 			reason:  "a botnet takes its time between two guesses"},
 		{path: "policy.roaming",
 			meaning: "A customer on a journey mistypes the password at a new address, where nobody trusts it yet."},
 		{path: "policy.roaming.within", byDefault: day,
-			allowed: between(time.Second, 30*day).hint("roaming.guesses: 0 to turn the rule off"),
+			allowed: inBounds(time.Second, 30*day).withHint("roaming.guesses: 0 to turn the rule off"),
 			meaning: "How long ago the account has logged in elsewhere at most: {least} to {most}.",
 			reason:  "who travels was at work yesterday"},
-		{path: "policy.roaming.guesses", byDefault: 2, allowed: between(0, 1000),
+		{path: "policy.roaming.guesses", byDefault: 2, allowed: inBounds(0, 1000),
 			meaning: "How many more guesses such a source has: up to {most}, 0 turns the rule off.",
 			reason:  "a mistake or two; a guesser gains nothing by it"},
 		{path: "policy.newplace",
 			meaning: "An account that logs in from a network where it never was, of another country or operator where " +
 				"geo knows, is reported. Nobody is banned for it."},
-		{path: "policy.newplace.learning", byDefault: week, allowed: between(0, longestDuration),
+		{path: "policy.newplace.learning", byDefault: week, allowed: inBounds(0, longestDuration),
 			meaning: "How long an account must be known before: up to {most}, 0s turns the rule off.",
 			reason:  "within a week most users have been where they usually are"},
-		{path: "policy.newplace.places", byDefault: 3, allowed: between(0, 8),
+		{path: "policy.newplace.places", byDefault: 3, allowed: inBounds(0, 8),
 			meaning: "How many new places within an hour are reported sooner than that: up to {most}, 0 is none.",
 			reason:  "nobody travels so fast; a stolen password is sold to several"},
 
@@ -279,28 +282,28 @@ func settings() []setting {
 			meaning: "Customers who all fail at the same moment are a fault of the PBX and not an attack: their bans " +
 				"are suspended."},
 		{path: "policy.storm.sources", byDefault: 5,
-			allowed: severalOrNone(100_000, "a single source could suspend its own ban").hint("5"),
+			allowed: severalOrNone(100_000, "a single source could suspend its own ban").withHint("5"),
 			meaning: "How many sources that were trusted must fail: {least} to {most}, 0 turns the rule off.",
 			reason:  "five sites do not forget their passwords in the same minute"},
 		{path: "policy.storm.within", byDefault: time.Minute,
-			allowed: between(time.Second, day).hint("storm.sources: 0 to turn the rule off"),
+			allowed: inBounds(time.Second, day).withHint("storm.sources: 0 to turn the rule off"),
 			meaning: "In which time: 1s to 1d.",
 			reason:  "phones try again at once when a login fails"},
-		{path: "policy.storm.memory", byDefault: week, allowed: between(0, longestDuration),
+		{path: "policy.storm.memory", byDefault: week, allowed: inBounds(0, longestDuration),
 			meaning: "How long a source counts as a customer after its trust has ended: {least} to {most}.",
 			reason:  "a week, with the phones that are off at weekends"},
 		{path: "policy.limits",
 			meaning: "What somebody who forges addresses can make Ringwall do at most."},
-		{path: "policy.limits.bans", byDefault: 1_000_000, allowed: between(1, 10_000_000), restart: true,
+		{path: "policy.limits.bans", byDefault: 1_000_000, allowed: inBounds(1, 10_000_000), restart: true,
 			meaning: "Bans in force at once: {least} to {most}.",
 			reason:  "some 100 MB in the kernel at the worst"},
-		{path: "policy.limits.forgeable_bans", byDefault: 500_000, allowed: between(0, 10_000_000),
+		{path: "policy.limits.forgeable_bans", byDefault: 500_000, allowed: inBounds(0, 10_000_000),
 			meaning: "How many of them may rest on evidence that a forged UDP packet could have made: {least} to bans.",
 			reason:  "half, so that a forger leaves room for real attackers"},
-		{path: "policy.limits.forgeable_rate", byDefault: 10_000, allowed: between(1, 1_000_000),
+		{path: "policy.limits.forgeable_rate", byDefault: 10_000, allowed: inBounds(1, 1_000_000),
 			meaning: "How many of those may begin in a second: {least} to {most}.",
 			reason:  "the kernel takes several times as many"},
-		{path: "policy.limits.forgeable_burst", byDefault: 200_000, allowed: between(1, 10_000_000),
+		{path: "policy.limits.forgeable_burst", byDefault: 200_000, allowed: inBounds(1, 10_000_000),
 			meaning: "How many of those may begin at once: {least} to {most}.",
 			reason:  "a botnet that starts at one moment is banned at one moment"},
 
@@ -323,7 +326,7 @@ func settings() []setting {
 
 		{path: "firewall",
 			meaning: "The table in the kernel (nftables, family inet). Ringwall touches no other."},
-		{path: "firewall.table", byDefault: "ringwall", allowed: checked((*parser).checkTableName), restart: true,
+		{path: "firewall.table", byDefault: "ringwall", allowed: checkedBy((*parser).checkTableName), restart: true,
 			meaning: "Its name: letters, digits, _ and -.",
 			reason:  "the name says whose it is"},
 		{path: "firewall.scope", byDefault: ScopeVoIP, allowed: oneOf(ScopeVoIP, ScopeAll),
@@ -343,7 +346,8 @@ func settings() []setting {
 			reason:  "SIP, SIP over TLS, the manager interface, and Asterisk's HTTP server for WebSockets"},
 		{path: "firewall.priority", byDefault: -300,
 			// include/uapi/linux/netfilter_ipv4.h: NF_IP_PRI_CONNTRACK_DEFRAG is -400, NF_IP_PRI_CONNTRACK -200.
-			allowed: between(-399, -201).hint("-300: after fragments are joined (-400), before connection tracking " +
+			allowed: inBounds(-399, -201).withHint("-300: after fragments are joined (-400), before connection " +
+				"tracking " +
 				"(-200), or running calls go on"),
 			meaning: "When the chain runs, at hook prerouting: {least} to {most}.",
 			reason: "after fragments are joined (-400) and before connection tracking (-200), so that running calls " +
@@ -359,11 +363,11 @@ func settings() []setting {
 			meaning: "Whether packets are limited.",
 			reason: "of thousands of guesses that come at once all are answered before the first can lead to a ban; so " +
 				"some hundred are"},
-		{path: "firewall.meter.rate", byDefault: firewall.DefaultMeterRate, allowed: between(1, 1_000_000),
+		{path: "firewall.meter.rate", byDefault: firewall.DefaultMeterRate, allowed: inBounds(1, 1_000_000),
 			meaning: "Packets a second from one source: {least} to {most}.",
 			reason: "a provider whom Ringwall does not know begins thirty calls a second; a guesser is banned before it " +
 				"counts"},
-		{path: "firewall.meter.burst", byDefault: firewall.DefaultMeterBurst, allowed: between(1, 10_000_000),
+		{path: "firewall.meter.burst", byDefault: firewall.DefaultMeterBurst, allowed: inBounds(1, 10_000_000),
 			meaning: "Packets from one source at once: {least} to {most}. Over TCP the bytes count as well, 512 for each.",
 			reason: "forty phones of an office that start at once over UDP send 80 until all are registered, and over " +
 				"TLS wait for a second or two"},
@@ -382,16 +386,16 @@ func settings() []setting {
 		{path: "control",
 			meaning: "The socket of the commands (status, ban, unban, why …)."},
 		{path: "control.socket", byDefault: "/run/ringwall/ringwall.sock",
-			allowed: checked((*parser).checkSocketPath), restart: true,
+			allowed: checkedBy((*parser).checkSocketPath), restart: true,
 			meaning: "Its whole path, up to 107 bytes.",
 			reason:  "where systemd's RuntimeDirectory puts it"},
-		{path: "control.group", allowed: checked((*parser).checkGroup), restart: true,
+		{path: "control.group", allowed: checkedBy((*parser).checkGroup), restart: true,
 			meaning: `The group that may use the commands without sudo; "" is the daemon's own.`,
 			reason:  "the daemon's own, since only you can say who may unban an attacker"},
 
 		{path: "state",
 			meaning: "What survives a restart."},
-		{path: "state.path", byDefault: "/var/lib/ringwall/state.db", allowed: checked((*parser).checkWholePath),
+		{path: "state.path", byDefault: "/var/lib/ringwall/state.db", allowed: checkedBy((*parser).checkWholePath),
 			restart: true,
 			meaning: "The file, its whole path.",
 			reason:  "where systemd's StateDirectory puts it"},
@@ -470,13 +474,13 @@ func settings() []setting {
 		{path: "notify[].rate",
 			meaning: "A bound for the messages of each action, so that a flood of bans hides no breach. What exceeds " +
 				"it is summed up in one message a minute later."},
-		{path: "notify[].rate.per_minute", byDefault: 10, allowed: between(0.0, 6000).hint("0 for no bound"),
+		{path: "notify[].rate.per_minute", byDefault: 10, allowed: inBounds(0.0, 6000).withHint("0 for no bound"),
 			meaning: "Messages a minute: up to {most}, 0 is no bound.",
 			reason:  "a person reads no more, and chat programs refuse more"},
-		{path: "notify[].rate.burst", byDefault: 20, allowed: between(1, 1000),
+		{path: "notify[].rate.burst", byDefault: 20, allowed: inBounds(1, 1000),
 			meaning: "Messages at once: {least} to {most}.",
 			reason:  "a scan from a few addresses is told one by one"},
-		{path: "notify[].timeout", byDefault: 10 * time.Second, allowed: between(time.Second, 5*time.Minute),
+		{path: "notify[].timeout", byDefault: 10 * time.Second, allowed: inBounds(time.Second, 5*time.Minute),
 			meaning: "How long one attempt, or the program, may take: {least} to {most}. Attempts that time out, are " +
 				"told 429 or 5xx, or find no connection are repeated for an hour.",
 			reason: "a healthy service answers within a second"},
@@ -498,7 +502,7 @@ func formatPorts(numbers []uint16) []string {
 
 // settingsByPath are the settings under their paths.
 func settingsByPath() map[string]setting {
-	all := settings()
+	all := allSettings()
 	m := make(map[string]setting, len(all))
 	for _, s := range all {
 		m[s.path] = s
@@ -575,7 +579,7 @@ func eachValue(v reflect.Value, path, at string, visit func(at string, v reflect
 // NeedRestart names the keys that two configurations differ in and that a running daemon does not take over.
 func NeedRestart(before, after *Config) []string {
 	var keys []string
-	for _, s := range settings() {
+	for _, s := range allSettings() {
 		if !s.restart {
 			continue
 		}

@@ -30,7 +30,7 @@ func keyPaths(t reflect.Type, prefix string) []string {
 
 func TestEachFieldIsASettingAndEachSettingAField(t *testing.T) {
 	var paths []string
-	for _, s := range settings() {
+	for _, s := range allSettings() {
 		if !strings.HasPrefix(s.path, "policy.services.") { // a map's keys
 			paths = append(paths, s.path)
 		}
@@ -47,7 +47,7 @@ func TestEachFieldIsASettingAndEachSettingAField(t *testing.T) {
 }
 
 func TestSettingsExplainThemselves(t *testing.T) {
-	for _, s := range settings() {
+	for _, s := range allSettings() {
 		if s.meaning == "" || !strings.HasSuffix(s.meaning, ".") && !strings.HasSuffix(s.meaning, "}") {
 			t.Errorf("%s: %q is no sentence", s.path, s.meaning)
 		}
@@ -65,7 +65,7 @@ func TestSettingsExplainThemselves(t *testing.T) {
 func TestDefaultsAreAllowed(t *testing.T) {
 	c := Default()
 	c.Asterisk, c.Notify = []Asterisk{DefaultAsterisk()}, []Notify{DefaultNotify()}
-	f := &parser{settings: settings(), valueNodes: map[string]*yaml.Node{}, failed: map[string]bool{}}
+	f := &parser{settings: allSettings(), valueNodes: map[string]*yaml.Node{}, failed: map[string]bool{}}
 	f.checkSettings(&c)
 	if len(f.mistakes) > 0 || len(f.warnings) > 0 {
 		t.Errorf("%v, %v", f.mistakes, f.warnings)

@@ -31,7 +31,7 @@ func pathInOtherSection(word string) string {
 		return "policy.mode"
 	}
 	found := ""
-	for _, s := range settings() {
+	for _, s := range allSettings() {
 		if s.path == word || strings.HasSuffix(s.path, "."+word) {
 			if found != "" {
 				return "" // enabled, accounts …: which one is meant is a guess

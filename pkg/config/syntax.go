@@ -19,10 +19,10 @@ var errSeveral = errors.New("several documents")
 // parseYAML reads one YAML document. It returns nil for a file without any value. Its errors never repeat what yaml.v3
 // says, which can hold a piece of the file and so of a secret.
 func parseYAML(name string, data []byte) (*yaml.Node, *Error) {
-	if e := readable(name, data); e != nil {
+	if e := checkReadable(name, data); e != nil {
 		return nil, e
 	}
-	root, err := document(data)
+	root, err := parseDocument(data)
 	switch {
 	case err == nil:
 		return root, nil
@@ -31,15 +31,15 @@ func parseYAML(name string, data []byte) (*yaml.Node, *Error) {
 		return nil, &Error{File: name, Line: line, What: "a second YAML document begins",
 			Allowed: "one document a file", Try: "remove the line ---"}
 	}
-	line, what, hint := explain(err, data, syntaxLine(data))
+	line, what, hint := explainSyntax(err, data, syntaxLine(data))
 	if tab := firstTab(data); tab > 0 && tab <= line+1 {
 		line, what, hint = tab, "a tab stands at the beginning of the line", "spaces, two for each level"
 	}
 	return nil, &Error{File: name, Line: line, What: "not YAML: " + what, Try: hint}
 }
 
-// readable finds what no YAML may hold, where yaml.v3 would not tell the line.
-func readable(name string, data []byte) *Error {
+// checkReadable finds bytes that no YAML may hold, for which yaml.v3 would not tell the line.
+func checkReadable(name string, data []byte) *Error {
 	line := 1
 	for i := 0; i < len(data); {
 		r, size := utf8.DecodeRune(data[i:])
@@ -58,8 +58,8 @@ func readable(name string, data []byte) *Error {
 	return nil
 }
 
-// document parses data. The node is nil if there is nothing but comments.
-func document(data []byte) (root *yaml.Node, err error) {
+// parseDocument parses data. The node is nil if there is nothing but comments.
+func parseDocument(data []byte) (root *yaml.Node, err error) {
 	// yaml.v3 panics by itself on some comments ("internal error: … please report", parser.parse in its decode.go).
 	defer func() {
 		if p := recover(); p != nil {
@@ -102,7 +102,7 @@ func syntaxLine(data []byte) int {
 		if work -= ends[lines]; work < 0 {
 			return false
 		}
-		_, err := document(data[:ends[lines]])
+		_, err := parseDocument(data[:ends[lines]])
 		return err == nil
 	}
 	low, high := 0, len(ends)-1 // low parses, high does not
@@ -129,9 +129,9 @@ func syntaxLine(data []byte) int {
 	}
 }
 
-// explain puts yaml.v3's complaint about a line into words that a person without YAML understands, and says which line
-// to correct.
-func explain(err error, data []byte, line int) (at int, what, hint string) {
+// explainSyntax puts yaml.v3's complaint about a line into words that a person without YAML understands, and says
+// which line to correct.
+func explainSyntax(err error, data []byte, line int) (at int, what, hint string) {
 	const quotes = `a value with : # & * ! % @ in it belongs in double quotes`
 	complaint := err.Error()
 	text := lineOf(data, line)

@@ -127,15 +127,15 @@ func parseFlow(message []byte) (original, reply tuple, err error) {
 	for d.Next() {
 		switch d.Type() {
 		case tupleOriginal:
-			d.Nested(original.read)
+			d.Nested(original.decodeFrom)
 		case tupleReply:
-			d.Nested(reply.read)
+			d.Nested(reply.decodeFrom)
 		}
 	}
 	return original, reply, d.Err()
 }
 
-func (t *tuple) read(d *netlink.AttributeDecoder) error {
+func (t *tuple) decodeFrom(d *netlink.AttributeDecoder) error {
 	var address netip.Addr
 	var port uint16
 	for d.Next() {

@@ -136,14 +136,16 @@ func (b backend) History(ctx context.Context, since time.Time, addr netip.Addr, 
 	if err == nil || refused != nil || begun || ctx.Err() != nil {
 		return err
 	}
-	return sendPiece(ctx, b.feed.Recent(since, addr), each) // the latest of them; status says what is wrong with the disk
+	// The latest of them; status says what is wrong with the disk.
+	return sendPiece(ctx, b.feed.Recent(since, addr), each)
 }
 
 // Ban implements api.Backend.
 func (b backend) Ban(ctx context.Context, req api.BanRequest) (api.BanResult, error) {
 	if a := req.Session.WithZone("").Unmap(); a.IsValid() && req.Prefix.Contains(a) && !req.Force {
 		return api.BanResult{},
-			api.Refused("if that is meant, say so: --force; to be safe from it for good: ringwall allow add "+a.String(),
+			api.Refused(
+				"if that is meant, say so: --force; to be safe from it for good: ringwall allow add "+a.String(),
 				"%v holds %v, from where you are logged in", req.Prefix, a)
 	}
 	if err := b.restorer.Await(ctx); err != nil {

@@ -104,7 +104,8 @@ func (d *Daemon) openMetrics() (opened, error) {
 		site, err := d.newPage(l.Addr())
 		if d.faults.setFault("metrics.page", "page: false, and: systemctl reload ringwall", err); err == nil {
 			d.page.Store(site)
-			o.tasks = append(o.tasks, startAfterTask{site, d.allBuilt}) // it reads all of history, while bans wait for the kernel
+			// Afterwards, since it reads all of history, while bans wait for the kernel.
+			o.tasks = append(o.tasks, startAfterTask{site, d.allBuilt})
 			handler = d.newHTTPHandler(site.Handler())
 		}
 	}

@@ -31,7 +31,8 @@ func (b backend) Page(_ context.Context, by api.Peer) (api.PageResult, error) {
 	site := b.page.Load()
 	if site == nil {
 		return api.PageResult{}, api.Refused(
-			`in the configuration: metrics: {listen: "127.0.0.1:9646", page: true}, and then: systemctl reload ringwall`,
+			`in the configuration: metrics: {listen: "127.0.0.1:9646", page: true}, `+
+				`and then: systemctl reload ringwall`,
 			"the configuration turns the status page off")
 	}
 	return site.IssueTicket(by), nil

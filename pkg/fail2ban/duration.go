@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // Forever is fail2ban's ban without an end, a bantime below zero.
@@ -20,17 +22,17 @@ func ParseDuration(s string) (time.Duration, error) {
 	const most = 200
 	e := &durationParser{rest: strings.ToLower(strings.TrimSpace(s))}
 	if len(s) > most || e.rest == "" {
-		return 0, fmt.Errorf("%s is not a time", quoteValue(s))
+		return 0, fmt.Errorf("%s is not a time", printable.Quote(s))
 	}
 	v, err := e.parseSum(0)
 	if err == nil && e.skipSpace() != "" {
-		err = fmt.Errorf("there is %s", quoteValue(e.rest))
+		err = fmt.Errorf("there is %s", printable.Quote(e.rest))
 	}
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("%s is not a time: %w", quoteValue(s), err)
+		return 0, fmt.Errorf("%s is not a time: %w", printable.Quote(s), err)
 	case math.IsNaN(v):
-		return 0, fmt.Errorf("%s is not a time", quoteValue(s))
+		return 0, fmt.Errorf("%s is not a time", printable.Quote(s))
 	case v < 0:
 		return Forever, nil
 	case v > longestDuration.Seconds():
@@ -42,15 +44,15 @@ func ParseDuration(s string) (time.Duration, error) {
 // parseNumber reads a number or a product of numbers, such as bantime.factor.
 func parseNumber(s string) (float64, error) {
 	if strings.ContainsFunc(s, func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }) {
-		return 0, fmt.Errorf("%s is not a number", quoteValue(s))
+		return 0, fmt.Errorf("%s is not a number", printable.Quote(s))
 	}
 	e := &durationParser{rest: strings.TrimSpace(s)}
 	if len(s) > 200 {
-		return 0, fmt.Errorf("%s is not a number", quoteValue(s))
+		return 0, fmt.Errorf("%s is not a number", printable.Quote(s))
 	}
 	v, err := e.parseSum(0)
 	if err != nil || e.skipSpace() != "" || math.IsNaN(v) || math.IsInf(v, 0) {
-		return 0, fmt.Errorf("%s is not a number", quoteValue(s))
+		return 0, fmt.Errorf("%s is not a number", printable.Quote(s))
 	}
 	return v, nil
 }
@@ -78,7 +80,7 @@ func (p *durationParser) parseSum(depth int) (float64, error) {
 			}
 			p.rest = rest[1:]
 		case c < '0' || c > '9':
-			return 0, fmt.Errorf("there is %s", quoteValue(rest))
+			return 0, fmt.Errorf("there is %s", printable.Quote(rest))
 		}
 		var w float64
 		w, err = p.parseProduct(depth)
@@ -137,7 +139,7 @@ func (p *durationParser) parseOperand(depth int) (float64, error) {
 	number := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789."))]
 	v, err := strconv.ParseFloat(number, 64)
 	if err != nil {
-		return 0, fmt.Errorf("there is %s", quoteValue(rest))
+		return 0, fmt.Errorf("there is %s", printable.Quote(rest))
 	}
 	p.rest = rest[len(number):]
 	word := p.skipSpace()
@@ -147,7 +149,7 @@ func (p *durationParser) parseOperand(depth int) (float64, error) {
 	}
 	size, ok := durationUnit(word)
 	if !ok {
-		return 0, fmt.Errorf("the unit %s is unknown", quoteValue(word))
+		return 0, fmt.Errorf("the unit %s is unknown", printable.Quote(word))
 	}
 	p.rest = p.rest[len(word):]
 	return v * size.Seconds(), nil

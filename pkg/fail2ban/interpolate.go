@@ -89,7 +89,7 @@ func (c *jailConfig) interpolate(name, raw string, depth int) (string, error) {
 		}
 		value, found := c.rawOption(name, key)
 		if !found {
-			return "", fmt.Errorf("nothing is named %s", quoteValue(inner[1:]))
+			return "", fmt.Errorf("nothing is named %s", printable.Quote(inner[1:]))
 		}
 		value, err := c.interpolate(name, value, depth+1)
 		if err != nil {
@@ -103,9 +103,6 @@ func (c *jailConfig) interpolate(name, raw string, depth int) (string, error) {
 	}
 	return b.String(), nil
 }
-
-// quoteValue writes text from a file or the database into a sentence: escaped, and in quotation marks.
-func quoteValue(s string) string { return `"` + printable.String(s) + `"` }
 
 // quotePath shortens nothing that is a path, for its end is what people look for.
 func quotePath(s string) string { return `"` + printable.Limit(s, 1000) + `"` }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/hosts"
+	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // Jail is one section of the jail files, as far as it says something to Ringwall. The zero value of a setting is that
@@ -142,7 +143,7 @@ func (c *jailConfig) readJail(name string, say func(string)) Jail {
 	if text := s.readText("maxretry"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 1_000_000 {
-			say("maxretry: " + quoteValue(text) + " is not a number from 1 to 1000000")
+			say("maxretry: " + printable.Quote(text) + " is not a number from 1 to 1000000")
 		} else {
 			j.MaxRetry = n
 		}
@@ -179,7 +180,7 @@ func (r optionReader) readIncrement() Increment {
 	in.Formula = strings.Join(strings.Fields(r.readText("bantime.formula")), "")
 	if text := r.readText("bantime.factor"); text != "" {
 		if f, err := parseNumber(text); err != nil || f <= 0 {
-			r.report("bantime.factor: " + quoteValue(text) + " is not a number above zero")
+			r.report("bantime.factor: " + printable.Quote(text) + " is not a number above zero")
 		} else {
 			in.Factor = f
 		}
@@ -187,7 +188,7 @@ func (r optionReader) readIncrement() Increment {
 	for _, word := range strings.Fields(r.readText("bantime.multipliers")) {
 		f, err := parseNumber(word)
 		if err != nil || f <= 0 || len(in.Multipliers) == 1000 {
-			r.report("bantime.multipliers: " + quoteValue(word) + " is not a number above zero")
+			r.report("bantime.multipliers: " + printable.Quote(word) + " is not a number above zero")
 			in.Multipliers = nil
 			break
 		}
@@ -205,7 +206,7 @@ func splitWords(s string) []string {
 // where the filter is unknown.
 func aboutTelephony(name, filter string, ports []uint16, logs []string) (bool, string) {
 	word := strings.ToLower(filter)
-	what := "filter " + quoteValue(filter)
+	what := "filter " + printable.Quote(filter)
 	if word == "" {
 		word, what = strings.ToLower(name), "its name"
 	}
@@ -362,7 +363,7 @@ func quoteList(list []string) string {
 			out = append(out, fmt.Sprintf("and %d more", len(list)-most))
 			break
 		}
-		out = append(out, quoteValue(s))
+		out = append(out, printable.Quote(s))
 	}
 	return strings.Join(out, ", ")
 }

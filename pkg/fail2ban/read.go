@@ -146,7 +146,7 @@ func readJailFile(path string) (*jailConfig, error) {
 func (im *Import) importJails(c *jailConfig) {
 	for _, name := range c.sectionOrder {
 		j := c.readJail(name, func(trouble string) {
-			im.addNotImported("jail "+quoteValue(name), trouble)
+			im.addNotImported("jail "+printable.Quote(name), trouble)
 		})
 		if j.Enabled {
 			im.Jails = append(im.Jails, j)
@@ -191,7 +191,7 @@ func (im *Import) importAllowList() {
 	for _, j := range im.Jails {
 		if !j.VoIP {
 			if slices.Contains(j.Own, "ignoreip") {
-				im.addNotImported("ignoreip of jail "+quoteValue(j.Name), "the jail is not about telephony")
+				im.addNotImported("ignoreip of jail "+printable.Quote(j.Name), "the jail is not about telephony")
 			}
 			continue
 		}
@@ -202,7 +202,7 @@ func (im *Import) importAllowList() {
 			seen[word] = true
 			a, trouble := parseAllowEntry(word)
 			if trouble != "" {
-				im.addNotImported("ignoreip "+quoteValue(word), trouble)
+				im.addNotImported("ignoreip "+printable.Quote(word), trouble)
 				continue
 			}
 			if a.From = j.Name; !seen[a.String()] || word == a.String() {
@@ -375,13 +375,15 @@ func (im *Import) notImportedReason(records *banRecords, r banRow, also []string
 		(j != nil || im.Dir == ""):
 		return ""
 	case j == nil && im.Dir != "" && im.isVoIP(r.jail):
-		return "jail " + quoteValue(r.jail) +
-			" is off in the jail files, so its bans are no longer in force; take them with --also " + quoteValue(r.jail)
+		return "jail " + printable.Quote(r.jail) +
+			" is off in the jail files, so its bans are no longer in force; take them with --also " +
+			printable.Quote(r.jail)
 	case isRecidive(r.jail) && slices.ContainsFunc(records.past[r.ip], im.isVoIP):
 		return "" // it is in for what it did to a jail of telephony
 	}
-	return "jail " + quoteValue(r.jail) + " is not about telephony: leave it to fail2ban, or take it with --also " +
-		quoteValue(r.jail)
+	return "jail " + printable.Quote(r.jail) +
+		" is not about telephony: leave it to fail2ban, or take it with --also " +
+		printable.Quote(r.jail)
 }
 
 // notBannableReason says why something banned cannot be banned here, or "".

@@ -146,7 +146,7 @@ func (s *fail2banServer) askBans(ctx context.Context, database string, now time.
 			return nil
 		}, "get", jail, "banip", "--with-time")
 		if err != nil {
-			return nil, nil, fmt.Errorf("the bans of jail %s: %w", quoteValue(jail), err)
+			return nil, nil, fmt.Errorf("the bans of jail %s: %w", printable.Quote(jail), err)
 		}
 	}
 	return records, jails, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/humanize"
+	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // Setting is a key of Ringwall's configuration, below policy or firewall.
@@ -166,7 +167,7 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 		used = append(used, j.Name)
 		n := max(j.MaxRetry, k.least)
 		if n != j.MaxRetry && (k.count != Manager || j.Counts == Manager) {
-			im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s", j.MaxRetry, quoteValue(j.Name)),
+			im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s", j.MaxRetry, printable.Quote(j.Name)),
 				fmt.Sprintf("people mistype, and phones have old passwords, so %d %s it is", n, k.many))
 		}
 		points, why := k.points, ""
@@ -182,7 +183,7 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 		case n > k.usual && k.count == Accounts && j.Counts == Accounts:
 			// Whoever has a jail for scans alone has said how many he means, such as for a provider without identify.
 			if n > mildestNames {
-				im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quoteValue(j.Name),
+				im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, printable.Quote(j.Name),
 					k.many),
 					fmt.Sprintf("scanners ask for hundreds, so %d it is; policy.points.%s: %s would be as mild",
 						mildestNames, k.key,
@@ -204,7 +205,7 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 		if k.count != Manager || n < k.usual {
 			s.addSetting("policy.points."+k.key, humanize.Number(points),
 				"What %s is worth. Jail %s has maxretry = %d, %s.",
-				k.what, quoteValue(j.Name), j.MaxRetry, why)
+				k.what, printable.Quote(j.Name), j.MaxRetry, why)
 		}
 		for _, j := range mine {
 			if half.lengthen(j, k, points, p.Threshold) {
@@ -217,7 +218,7 @@ func (im *Import) suggestPoints(s *Suggestion, voip []Jail) (used []string) {
 		s.addSetting("policy.misconfigured.burst", strconv.Itoa(burst),
 			"maxretry = %d of jail %s: so many wrong passwords may come at once "+
 				"before they count, as a phone or a person sends them. Ringwall's default is %d.",
-			strictest.MaxRetry, quoteValue(strictest.Name), p.Misconfigured.Burst)
+			strictest.MaxRetry, printable.Quote(strictest.Name), p.Misconfigured.Burst)
 	}
 	return used
 }
@@ -230,7 +231,7 @@ func pointsFor(n int) float64 {
 // reportMilder lists a number that is not taken because it is much milder than the default.
 func (im *Import) reportMilder(j Jail, k failureKind) {
 	if j.MaxRetry > 2*k.usual && (k.count != Manager || j.Counts == Manager) {
-		im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, quoteValue(j.Name), k.many),
+		im.addNotImported(fmt.Sprintf("maxretry = %d of jail %s for %s", j.MaxRetry, printable.Quote(j.Name), k.many),
 			fmt.Sprintf(
 				"it is milder than Ringwall's default, by which the %s in quick succession bans a stranger, so the "+
 					"default stays; policy.points.%s: %s would be as mild", humanize.Ordinal(k.usual), k.key,
@@ -271,7 +272,7 @@ func (h *halfLife) addSettings(im *Import, s *Suggestion) {
 	p := config.Default().Policy
 	const differs = "fail2ban forgets a failure all at once when findtime is over; Ringwall forgets half of the " +
 		"points in this time, and half of the rest in the next."
-	name := quoteValue(h.jail.Name)
+	name := printable.Quote(h.jail.Name)
 	if h.jail.Name == "" {
 		s.addSetting("policy.half_life", humanize.DurationToSecond(h.length),
 			"Ringwall's default. It remembers at least as long as the findtime of the jails asks for: "+differs)
@@ -307,7 +308,7 @@ func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) 
 		s.addSetting("policy.ban.factor", humanize.Number(def.Factor), "Ringwall's default.")
 		s.addSetting("policy.ban.max", humanize.DurationToSecond(365*24*time.Hour),
 			"A year is near enough to for ever.")
-		im.addNotImported("bantime = -1 of jail "+quoteValue(j.Name),
+		im.addNotImported("bantime = -1 of jail "+printable.Quote(j.Name),
 			"there are no bans for ever: a week first, up to a year for those that come back")
 		return
 	}
@@ -334,17 +335,19 @@ func (im *Import) suggestBanLengths(s *Suggestion, j Jail, purge time.Duration) 
 			length = 365 * 24 * time.Hour
 		}
 		if length > most {
-			most, whyMost = length, "bantime of jail "+quoteValue(r.Name)+" = "+humanize.DurationToSecond(length)+"."
+			most, whyMost = length, fmt.Sprintf("bantime of jail %s = %s.", printable.Quote(r.Name),
+				humanize.DurationToSecond(length))
 		}
 		if !j.Increment.On {
 			factor = math.Pow(float64(most)/float64(first), 1/float64(retry-1))
 			why = fmt.Sprintf("Jail %s: after %d bans within %s, %s. Ringwall's bans grow step by step, so that the "+
 				"%s one is as long as that.",
-				quoteValue(r.Name), retry, humanize.DurationToSecond(span), humanize.DurationToSecond(length),
+				printable.Quote(r.Name), retry, humanize.DurationToSecond(span), humanize.DurationToSecond(length),
 				humanize.Ordinal(retry))
 		}
 		if span > memory {
-			memory, whyMemory = span, "findtime of jail "+quoteValue(r.Name)+" = "+humanize.DurationToSecond(span)+"."
+			memory, whyMemory = span, fmt.Sprintf("findtime of jail %s = %s.", printable.Quote(r.Name),
+				humanize.DurationToSecond(span))
 		}
 	}
 	factor = min(max(math.Round(factor*100)/100, 1), 1000)
@@ -369,7 +372,7 @@ func (im *Import) banFactor(j Jail) (float64, string) {
 	case len(in.Multipliers) > 1:
 		n := len(in.Multipliers)
 		ratio := math.Pow(in.Multipliers[n-1]/in.Multipliers[0], 1/float64(n-1))
-		im.addNotImported("bantime.multipliers of jail "+quoteValue(j.Name),
+		im.addNotImported("bantime.multipliers of jail "+printable.Quote(j.Name),
 			"Ringwall has one factor for each step; the one that comes to the same end was taken")
 		return ratio, fmt.Sprintf("bantime.multipliers go from %s to %s in %d steps; this is the like of it in equal "+
 			"steps.",
@@ -377,11 +380,11 @@ func (im *Import) banFactor(j Jail) (float64, string) {
 	case strings.HasPrefix(in.Formula, "ban.Time*math.exp(float(ban.Count+1)*banFactor)/math.exp("):
 		return math.Exp(in.Factor), "bantime.formula grows by e to the power of bantime.factor with each ban."
 	case in.Formula != "" && in.Formula != "ban.Time*(1<<(ban.Countifban.Count<20else20))*banFactor":
-		im.addNotImported("bantime.formula of jail "+quoteValue(j.Name),
+		im.addNotImported("bantime.formula of jail "+printable.Quote(j.Name),
 			"it is a program in Python; factor 2 was taken, as without it")
 		return 2, "bantime.formula is a program in Python; this is fail2ban's default, each ban twice as long."
 	case in.Factor != 1:
-		im.addNotImported("bantime.factor = "+humanize.Number(in.Factor)+" of jail "+quoteValue(j.Name),
+		im.addNotImported("bantime.factor = "+humanize.Number(in.Factor)+" of jail "+printable.Quote(j.Name),
 			"it makes fail2ban's second ban longer, and no step after it; Ringwall's factor is that of each step")
 	}
 	return 2, "bantime.increment: fail2ban doubles each further ban."
@@ -398,7 +401,7 @@ func (im *Import) recidiveJail() *Jail {
 
 // reportUnsupported lists what a jail does and Ringwall does not.
 func (im *Import) reportUnsupported(j Jail) {
-	name := "jail " + quoteValue(j.Name)
+	name := "jail " + printable.Quote(j.Name)
 	if j.IgnoreCmd != "" {
 		im.addNotImported("ignorecommand of "+name,
 			"Ringwall runs no program before a ban; name the addresses in policy.allow")
@@ -453,7 +456,7 @@ func (im *Import) suggestPorts(s *Suggestion, jails []Jail) {
 			}
 		}
 		if len(others) > 0 {
-			im.addNotImported("port "+quoteList(others)+" of jail "+quoteValue(j.Name),
+			im.addNotImported("port "+quoteList(others)+" of jail "+printable.Quote(j.Name),
 				"a ban closes the ports of telephony, each of them in "+
 					"firewall.ports; firewall.scope: all closes all there are")
 		}

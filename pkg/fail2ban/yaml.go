@@ -20,8 +20,8 @@ func (im *Import) WriteYAML(w io.Writer) error {
 		writeComment(&b, "", "No jail about telephony is enabled, so there are no numbers to carry over: Ringwall's "+
 			"defaults remain.")
 	} else {
-		writeComment(&b, "", "The numbers are those of "+quoteValue(im.Policy.From)+": of each kind the strictest "+
-			"jail's, and no failure counts for less than by Ringwall's default.")
+		writeComment(&b, "", "The numbers are those of "+printable.Quote(im.Policy.From)+": of each kind the "+
+			"strictest jail's, and no failure counts for less than by Ringwall's default.")
 	}
 	b.WriteString("policy:\n")
 	writeComment(&b, "  ", "Look for a day whom it would ban; then change this to enforce.")

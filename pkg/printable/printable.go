@@ -45,6 +45,9 @@ func Limit(s string, columns int) string {
 	return b.String()
 }
 
+// Quote escapes s and shortens it as [String] does, and puts it in quotation marks, as values stand in a sentence.
+func Quote(s string) string { return `"` + String(s) + `"` }
+
 // Line escapes s as [Limit] does, but leaves backslashes alone and shortens nothing. It is the second net, for a
 // sentence in which the values from the wire are escaped already.
 func Line(s string) string {

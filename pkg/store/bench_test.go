@@ -47,7 +47,7 @@ func BenchmarkFlood(b *testing.B) {
 			b.Fatal(err)
 		}
 		if n++; n%50_000 == 0 {
-			if _, err := s.write(); err != nil {
+			if _, err := s.writeWaiting(); err != nil {
 				b.Fatal(err)
 			}
 		}

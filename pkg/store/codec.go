@@ -36,15 +36,15 @@ func checksum(k kind, key string, fields []byte) uint32 {
 	return crc32.Update(sum, table, fields)
 }
 
-// encode returns the value of a record, which takes about so many bytes.
-func encode(k kind, key string, size int, fields func(*codec)) []byte {
+// encodeRecord returns the value of a record, which takes about size bytes.
+func encodeRecord(k kind, key string, size int, fields func(*codec)) []byte {
 	c := codec{b: make([]byte, 0, size)}
 	fields(&c)
 	return binary.LittleEndian.AppendUint32(c.b, checksum(k, key, c.b))
 }
 
-// decode checks the value of a record and reads its fields.
-func decode(k kind, key string, value []byte, fields func(*codec)) error {
+// decodeRecord checks the value of a record and reads its fields.
+func decodeRecord(k kind, key string, value []byte, fields func(*codec)) error {
 	n := len(value) - checksumSize
 	if n < 0 {
 		return fmt.Errorf("%w: %d bytes", errRecord, len(value))
@@ -209,7 +209,7 @@ func (c *codec) flags(list ...*bool) {
 		c.b = append(c.b, b)
 		return
 	}
-	if b := c.take(1); b != nil {
+	if b := c.takeRaw(1); b != nil {
 		for i, v := range list {
 			*v = b[0]&(1<<i) != 0
 		}
@@ -229,7 +229,7 @@ func (c *codec) int(n *int) {
 func (c *codec) length(n, limit int) int {
 	c.int(&n)
 	if c.reading && (n < 0 || n > limit || n > len(c.b)) {
-		c.fail()
+		c.markBad()
 		return 0
 	}
 	return n
@@ -238,7 +238,7 @@ func (c *codec) length(n, limit int) int {
 func (c *codec) float(f *float64) {
 	if !c.reading {
 		c.b = binary.LittleEndian.AppendUint64(c.b, math.Float64bits(*f))
-	} else if b := c.take(8); b != nil {
+	} else if b := c.takeRaw(8); b != nil {
 		*f = math.Float64frombits(binary.LittleEndian.Uint64(b))
 	}
 }
@@ -249,7 +249,7 @@ func textField[T ~string](c *codec, s *T, limit int) {
 		*s = T(c.takeBytes(limit))
 		return
 	}
-	short := cut(*s, limit)
+	short := cutBytes(*s, limit)
 	c.b = append(binary.AppendUvarint(c.b, uint64(len(short))), short...)
 }
 
@@ -275,9 +275,9 @@ func (c *codec) time(t *time.Time) {
 
 func (c *codec) addr(a *netip.Addr) {
 	if c.reading {
-		if size := c.take(1); size != nil {
-			if b := c.take(uint64(size[0])); b == nil || a.UnmarshalBinary(b) != nil {
-				c.fail()
+		if size := c.takeRaw(1); size != nil {
+			if b := c.takeRaw(uint64(size[0])); b == nil || a.UnmarshalBinary(b) != nil {
+				c.markBad()
 			}
 		}
 		return
@@ -304,15 +304,15 @@ func (c *codec) prefix(p *netip.Prefix) {
 	}
 	a, _ := netip.AddrFromSlice(b[:len(b)-1])
 	if *p = netip.PrefixFrom(a, int(b[len(b)-1])); !p.IsValid() {
-		c.fail()
+		c.markBad()
 	}
 }
 
-func (c *codec) fail() { c.bad, c.b = true, nil }
+func (c *codec) markBad() { c.bad, c.b = true, nil }
 
-func (c *codec) take(n uint64) []byte {
+func (c *codec) takeRaw(n uint64) []byte {
 	if c.bad || n > uint64(len(c.b)) {
-		c.fail()
+		c.markBad()
 		return nil
 	}
 	b := c.b[:n]
@@ -323,7 +323,7 @@ func (c *codec) take(n uint64) []byte {
 func (c *codec) varint() int64 {
 	v, n := binary.Varint(c.b)
 	if n <= 0 {
-		c.fail()
+		c.markBad()
 		return 0
 	}
 	c.b = c.b[n:]
@@ -334,11 +334,11 @@ func (c *codec) varint() int64 {
 func (c *codec) takeBytes(limit int) []byte {
 	size, n := binary.Uvarint(c.b)
 	if n <= 0 || size > uint64(limit) {
-		c.fail()
+		c.markBad()
 		return nil
 	}
 	c.b = c.b[n:]
-	return c.take(size)
+	return c.takeRaw(size)
 }
 
 // banSince reads only when a ban began, in ns, and checks nothing: it is to put records into their order.
@@ -361,7 +361,7 @@ func decodeOf(k kind, key string, value []byte, prefix *netip.Prefix, fields fun
 	if *prefix, err = prefixOf(key); err != nil {
 		return err
 	}
-	return decode(k, key, value, fields)
+	return decodeRecord(k, key, value, fields)
 }
 
 func decodeBan(key string, value []byte) (b ban.Ban, err error) {
@@ -394,12 +394,12 @@ func decodeAllow(key string, value []byte) (a Allow, err error) {
 		err = fmt.Errorf("%w: key", errRecord)
 	}
 	if err == nil {
-		err = decode(kindAllow, key, value, func(c *codec) { c.allow(&a) })
+		err = decodeRecord(kindAllow, key, value, func(c *codec) { c.allow(&a) })
 	}
 	return a, err
 }
 
 func decodeDecision(value []byte) (d ban.Decision, err error) {
-	err = decode(kindDecision, "", value, func(c *codec) { c.decision(&d) })
+	err = decodeRecord(kindDecision, "", value, func(c *codec) { c.decision(&d) })
 	return d, err
 }

@@ -156,7 +156,7 @@ func TestALongRecordIsCutNotRefused(t *testing.T) {
 			t.Errorf("the %s has %d bytes, cut within a character: %v", what, len(s), !utf8.ValidString(s))
 		}
 	}
-	if got := cut(strings.Repeat("\x80", 300), 256); len(got) != 256 {
+	if got := cutBytes(strings.Repeat("\x80", 300), 256); len(got) != 256 {
 		t.Errorf("bytes that are no text are cut to %d", len(got))
 	}
 }
@@ -254,7 +254,7 @@ func FuzzLoad(f *testing.F) {
 			t.Fatalf("a %s that can be read cannot be kept: %v", kind, again.err)
 		}
 		l := loader{s: &Store{o: Options{Counts: countsInTests}.withDefaults()}, now: start}
-		l.add(recordID{kind, string(key)}, value)
+		l.addRecord(recordID{kind, string(key)}, value)
 		for _, b := range l.state.Bans {
 			if !b.Until.After(start) || b.Since.After(start) {
 				t.Fatalf("a ban is loaded that is over, or not begun: %+v", b)

@@ -144,7 +144,7 @@ func TestWhatIsNoStateFileIsSetAside(t *testing.T) {
 			_, err := tx.CreateBucket([]byte("keys"))
 			return err
 		},
-		newer: func(tx *bbolt.Tx) error { return initialize(tx, schema+1) },
+		newer: func(tx *bbolt.Tx) error { return makeBuckets(tx, schema+1) },
 	} {
 		db, err := bbolt.Open(path, 0o600, nil)
 		if err == nil {

@@ -113,7 +113,8 @@ func TestAReadOnlyFolderStillLoadsAndIsRecoveredFrom(t *testing.T) {
 			}
 			remount(unix.MS_RDONLY)
 			s, r := mustOpen(t, path, Options{})
-			if !errors.Is(r.Unavailable, unix.EROFS) || !r.Adopt() || r.Readable != there || !errors.Is(s.Err(), unix.EROFS) {
+			if !errors.Is(r.Unavailable, unix.EROFS) || !r.Adopt() || r.Readable != there ||
+				!errors.Is(s.Err(), unix.EROFS) {
 				t.Errorf("recovery %+v, %v", r, s.Err())
 			}
 			if n := len(mustLoad(t, s, start).Bans); (n == 1) != there {

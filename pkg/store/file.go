@@ -51,8 +51,8 @@ type file struct {
 	isBroken bool
 }
 
-// unusable says whether an error means that the file as such can never be used, whatever the disk does.
-func unusable(err error) bool {
+// isUnusable says whether an error means that the file as such can never be used, whatever the disk does.
+func isUnusable(err error) bool {
 	return errors.Is(err, pages.ErrDamaged) || errors.Is(err, errForeign) || errors.Is(err, errNewer) || errors.Is(err,
 		errBroken)
 }
@@ -79,7 +79,7 @@ func openFile(path string, readOnly bool, setAside func(cause error) error) (*fi
 			_ = f.Close()
 		}
 	}()
-	if err := lock(f, how); err != nil {
+	if err := lockFile(f, how); err != nil {
 		return nil, err
 	}
 	if !sameFile(f, path) { // it was set aside or replaced before the lock was ours
@@ -87,7 +87,7 @@ func openFile(path string, readOnly bool, setAside func(cause error) error) (*fi
 	}
 	st, err := openChecked(f, readOnly)
 	if err != nil {
-		if unusable(err) && setAside != nil {
+		if isUnusable(err) && setAside != nil {
 			if err := setAside(err); err != nil {
 				return nil, err
 			}
@@ -111,14 +111,14 @@ func openChecked(f *os.File, readOnly bool) (*file, error) {
 		return nil, err
 	}
 	st := &file{os: f, usage: usage, readOnly: readOnly, migrated: -1}
-	err = st.exclusively(func() (err error) {
+	err = st.runExclusively(func() (err error) {
 		if st.bolt, err = openBolt(f, readOnly); err != nil {
 			return err
 		}
 		return st.bolt.View(checkSchema(&st.migrated))
 	})
 	if err == nil && st.migrated >= 0 && !readOnly {
-		err = st.update(migrate(st.migrated))
+		err = st.runUpdate(migrateFrom(st.migrated))
 	}
 	if err != nil {
 		st.close()
@@ -147,7 +147,7 @@ func openBolt(f *os.File, readOnly bool) (*bbolt.DB, error) {
 // close gives everything back. The mapping of a broken file stays: nothing can end it safely.
 func (f *file) close() {
 	if f.bolt != nil {
-		_ = f.exclusively(f.bolt.Close)
+		_ = f.runExclusively(f.bolt.Close)
 	}
 	unlockAndClose(f.os)
 }
@@ -158,33 +158,33 @@ func unlockAndClose(f *os.File) {
 	_ = f.Close()
 }
 
-// update runs one writing transaction.
-func (f *file) update(fn func(*bbolt.Tx) error) error {
+// runUpdate runs one writing transaction.
+func (f *file) runUpdate(fn func(*bbolt.Tx) error) error {
 	if f.readOnly {
 		return unix.EROFS
 	}
-	return f.exclusively(func() error { return f.bolt.Update(fn) })
+	return f.runExclusively(func() error { return f.bolt.Update(fn) })
 }
 
-// view runs one reading transaction.
-func (f *file) view(fn func(*bbolt.Tx) error) error {
-	return f.exclusively(func() error { return f.bolt.View(fn) })
+// runView runs one reading transaction.
+func (f *file) runView(fn func(*bbolt.Tx) error) error {
+	return f.runExclusively(func() error { return f.bolt.View(fn) })
 }
 
-// exclusively calls a function that works with bbolt, alone. A panic may leave bbolt's locks taken for ever, so that
+// runExclusively calls a function that works with bbolt, alone. A panic may leave bbolt's locks taken for ever, so that
 // after one nothing calls it any more, and nobody waits within it.
-func (f *file) exclusively(fn func() error) error {
+func (f *file) runExclusively(fn func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.isBroken {
 		return errBroken
 	}
-	err := guard(fn)
+	err := catchFaults(fn)
 	f.isBroken = errors.Is(err, errBroken)
 	return err
 }
 
-func (f *file) broken() bool {
+func (f *file) hasBroken() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.isBroken
@@ -199,15 +199,15 @@ func sameFile(f *os.File, path string) bool {
 	return err == nil && os.SameFile(mine, there)
 }
 
-// create makes a new state file. It gets its name when it is whole, so that a file that is not was damaged later.
-func create(path string) (*file, error) {
+// createFile makes a new state file. It gets its name when it is whole, so that a file that is not was damaged later.
+func createFile(path string) (*file, error) {
 	f, err := createAs(fmt.Sprintf("%s.new-%d", path, os.Getpid()))
 	if err != nil {
 		return nil, err
 	}
-	err = f.update(func(tx *bbolt.Tx) error { return initialize(tx, schema) })
+	err = f.runUpdate(func(tx *bbolt.Tx) error { return makeBuckets(tx, schema) })
 	if err == nil {
-		err = f.rename(path, unix.RENAME_NOREPLACE)
+		err = f.giveName(path, unix.RENAME_NOREPLACE)
 	}
 	if err != nil {
 		_ = os.Remove(f.os.Name())
@@ -227,11 +227,11 @@ func createAs(name string) (*file, error) {
 		return nil, err
 	}
 	f := &file{os: o, migrated: -1}
-	if err = lock(o, unix.LOCK_EX); err == nil {
+	if err = lockFile(o, unix.LOCK_EX); err == nil {
 		err = giveToFolderOwner(o, filepath.Dir(name))
 	}
 	if err == nil {
-		err = guard(func() (err error) {
+		err = catchFaults(func() (err error) {
 			f.bolt, err = openBolt(o, false)
 			return err
 		})
@@ -244,17 +244,17 @@ func createAs(name string) (*file, error) {
 	return f, nil
 }
 
-// rename gives a new file its name.
-func (f *file) rename(path string, flags uint) error {
-	if err := renameat(f.os.Name(), path, flags); err != nil {
+// giveName gives a new file its name.
+func (f *file) giveName(path string, flags uint) error {
+	if err := renameWithFlags(f.os.Name(), path, flags); err != nil {
 		return &os.LinkError{Op: "rename", Old: f.os.Name(), New: path, Err: err}
 	}
 	syncFolder(path)
 	return nil
 }
 
-// renameat renames; file systems that know no flags are looked at first instead.
-func renameat(from, to string, flags uint) error {
+// renameWithFlags renames; file systems that know no flags are looked at first instead.
+func renameWithFlags(from, to string, flags uint) error {
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, flags)
 	if flags == 0 || !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
 		return err
@@ -278,15 +278,15 @@ func (f *file) mostlyFree() bool {
 	return f.usage.Size() > compactFrom && f.usage.Free > f.usage.Pages/2
 }
 
-// compact copies all that a file holds into a new one, which takes its name. The old file is closed.
-func (f *file) compact(path string) (*file, error) {
+// compactTo copies all that a file holds into a new one, which takes its name. The old file is closed.
+func (f *file) compactTo(path string) (*file, error) {
 	fresh, err := createAs(fmt.Sprintf("%s.new-%d", path, os.Getpid()))
 	if err != nil {
 		return nil, err
 	}
-	err = f.exclusively(func() error { return bbolt.Compact(fresh.bolt, f.bolt, compactTxSize) })
+	err = f.runExclusively(func() error { return bbolt.Compact(fresh.bolt, f.bolt, compactTxSize) })
 	if err == nil {
-		err = fresh.rename(path, 0)
+		err = fresh.giveName(path, 0)
 	}
 	if err != nil {
 		_ = os.Remove(fresh.os.Name())
@@ -297,8 +297,8 @@ func (f *file) compact(path string) (*file, error) {
 	return fresh, nil
 }
 
-// initialize makes the buckets of a file.
-func initialize(tx *bbolt.Tx, version uint64) error {
+// makeBuckets makes the buckets of a file.
+func makeBuckets(tx *bbolt.Tx, version uint64) error {
 	b, err := tx.CreateBucketIfNotExists(metaBucket)
 	if err == nil {
 		err = b.Put(formatKey, formatName)
@@ -308,7 +308,7 @@ func initialize(tx *bbolt.Tx, version uint64) error {
 	}
 	for _, k := range append(keyedKinds[:], kindDecision) {
 		if err == nil {
-			_, err = tx.CreateBucketIfNotExists(k.bucket())
+			_, err = tx.CreateBucketIfNotExists(k.bucketName())
 		}
 	}
 	return err
@@ -333,7 +333,7 @@ func checkSchema(older *int) func(tx *bbolt.Tx) error {
 			return nil
 		}
 		for _, k := range append(keyedKinds[:], kindDecision) {
-			if tx.Bucket(k.bucket()) == nil {
+			if tx.Bucket(k.bucketName()) == nil {
 				return fmt.Errorf("%w: it has no %s", errForeign, k)
 			}
 		}

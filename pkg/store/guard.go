@@ -9,10 +9,10 @@ import (
 // errBroken is a file that broke while it was in use: bbolt panicked, or the memory that it is mapped to faulted.
 var errBroken = errors.New("the state file broke while in use")
 
-// guard calls a function that works with bbolt. bbolt maps the file into memory and panics on what it does not expect;
-// a file that somebody cuts short, and a disk that cannot be read, are faults that would end the process (mmap(2),
-// SIGBUS). Both come back as errBroken. fn must not start goroutines.
-func guard(fn func() error) (err error) {
+// catchFaults calls a function that works with bbolt. bbolt maps the file into memory and panics on what it does not
+// expect; a file that somebody cuts short, and a disk that cannot be read, are faults that would end the process
+// (mmap(2), SIGBUS). Both come back as errBroken. fn must not start goroutines.
+func catchFaults(fn func() error) (err error) {
 	before := debug.SetPanicOnFault(true)
 	defer debug.SetPanicOnFault(before)
 	defer func() {

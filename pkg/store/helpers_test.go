@@ -125,7 +125,7 @@ func worst(list []ban.Offender) map[netip.Prefix]ban.Offender {
 	known := make(map[netip.Prefix]ban.Offender)
 	for _, o := range list {
 		have := known[o.Prefix]
-		known[o.Prefix] = ban.Offender{Prefix: o.Prefix, Bans: max(o.Bans, have.Bans), Last: later(o.Last, have.Last)}
+		known[o.Prefix] = ban.Offender{Prefix: o.Prefix, Bans: max(o.Bans, have.Bans), Last: laterOf(o.Last, have.Last)}
 	}
 	return known
 }

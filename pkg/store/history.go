@@ -28,7 +28,7 @@ func (s *Store) writeHistory(tx *bbolt.Tx, lines [][]byte, now time.Time) error 
 	var key []byte // bbolt copies keys
 	var others othersFirst
 	for _, line := range lines {
-		others.step()
+		others.letOthersFirst()
 		if seq, err = b.NextSequence(); err != nil {
 			return err
 		}
@@ -41,7 +41,7 @@ func (s *Store) writeHistory(tx *bbolt.Tx, lines [][]byte, now time.Time) error 
 	var gone [][]byte
 	c := b.Cursor()
 	for key, value := c.First(); key != nil && len(gone) < 2*chunkRecords; key, value = c.Next() {
-		others.step()
+		others.letOthersFirst()
 		if len(key) == 8 && seq-binary.BigEndian.Uint64(key) < uint64(s.o.History) {
 			if d, err := decodeDecision(value); err == nil && !d.Time.Before(oldest) {
 				break
@@ -50,7 +50,7 @@ func (s *Store) writeHistory(tx *bbolt.Tx, lines [][]byte, now time.Time) error 
 		gone = append(gone, bytes.Clone(key))
 	}
 	for _, key := range gone {
-		others.step()
+		others.letOthersFirst()
 		if err := b.Delete(key); err != nil {
 			return err
 		}
@@ -103,8 +103,8 @@ func (s *Store) WalkHistory(ctx context.Context, since time.Time, about netip.Ad
 			if p = (historyPiece{}); len(waiting) == 0 {
 				break
 			}
-			for len(waiting) > 0 && !p.full() {
-				p.add(waiting[0], since, about)
+			for len(waiting) > 0 && !p.isFull() {
+				p.addDecision(waiting[0], since, about)
 				waiting = waiting[1:]
 			}
 		}
@@ -116,7 +116,7 @@ func (s *Store) WalkHistory(ctx context.Context, since time.Time, about netip.Ad
 
 // readHistory reads one piece of the file, and says whether it has come to the file's end.
 func (s *Store) readHistory(since time.Time, about netip.Addr, next *uint64, p *historyPiece) (end bool, err error) {
-	err = s.read(func(tx *bbolt.Tx) error {
+	err = s.runRead(func(tx *bbolt.Tx) error {
 		b, err := bucketOf(tx, kindDecision)
 		if err != nil {
 			return err
@@ -124,13 +124,13 @@ func (s *Store) readHistory(since time.Time, about netip.Addr, next *uint64, p *
 		c := b.Cursor()
 		looks := 0
 		for key, value := c.Seek(binary.BigEndian.AppendUint64(nil, *next)); key != nil; key, value = c.Next() {
-			if looks++; p.full() || looks > pieceLooks {
+			if looks++; p.isFull() || looks > pieceLooks {
 				return nil
 			}
 			if len(key) == 8 {
 				*next = binary.BigEndian.Uint64(key) + 1
 			}
-			p.add(value, since, about)
+			p.addDecision(value, since, about)
 		}
 		end = true
 		return nil
@@ -151,10 +151,10 @@ type historyPiece struct {
 	bytes     int
 }
 
-func (p *historyPiece) full() bool { return len(p.decisions) >= pieceLines || p.bytes >= pieceBytes }
+func (p *historyPiece) isFull() bool { return len(p.decisions) >= pieceLines || p.bytes >= pieceBytes }
 
-// add takes a decision, if it is one that is asked for. What cannot be read is left out.
-func (p *historyPiece) add(value []byte, since time.Time, about netip.Addr) {
+// addDecision takes a decision, if it is one that is asked for. What cannot be read is left out.
+func (p *historyPiece) addDecision(value []byte, since time.Time, about netip.Addr) {
 	d, err := decodeDecision(value)
 	if err != nil || d.Time.Before(since) || about.IsValid() && d.Source != about && !d.Prefix.Contains(about) {
 		return

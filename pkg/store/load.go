@@ -34,17 +34,17 @@ type State struct {
 // days. Where the clock was set back since a record was made, the record ends no later than it would have if made now:
 // nobody is kept out for longer than was decided. What was Put but is not saved yet is not in it.
 func (s *Store) Load(ctx context.Context, now time.Time) (State, error) {
-	return s.load(ctx, now, keyedKinds[:]...)
+	return s.loadKinds(ctx, now, keyedKinds[:]...)
 }
 
 // LoadCustomers is Load of what spares customers alone: trust, the allow list and graces. WalkBans has the rest.
 func (s *Store) LoadCustomers(ctx context.Context, now time.Time) (State, error) {
-	return s.load(ctx, now, kindTrust, kindAllow, kindGrace)
+	return s.loadKinds(ctx, now, kindTrust, kindAllow, kindGrace)
 }
 
-func (s *Store) load(ctx context.Context, now time.Time, kinds ...kind) (State, error) {
+func (s *Store) loadKinds(ctx context.Context, now time.Time, kinds ...kind) (State, error) {
 	l := loader{s: s, now: now}
-	err := s.read(func(tx *bbolt.Tx) error {
+	err := s.runRead(func(tx *bbolt.Tx) error {
 		for _, k := range kinds {
 			b, err := bucketOf(tx, k)
 			if err != nil {
@@ -56,7 +56,7 @@ func (s *Store) load(ctx context.Context, now time.Time, kinds ...kind) (State, 
 				if n++; n%1024 == 0 && ctx.Err() != nil {
 					return ctx.Err()
 				}
-				l.add(recordID{k, string(key)}, value)
+				l.addRecord(recordID{k, string(key)}, value)
 			}
 		}
 		return nil
@@ -64,12 +64,12 @@ func (s *Store) load(ctx context.Context, now time.Time, kinds ...kind) (State, 
 	if err != nil {
 		return State{}, err
 	}
-	s.loaded(&l)
+	s.countLoaded(&l)
 	return l.state, nil
 }
 
-// loaded counts what cannot be read, and has what is over removed.
-func (s *Store) loaded(l *loader) {
+// countLoaded counts what could not be read, and has what is over removed.
+func (s *Store) countLoaded(l *loader) {
 	s.mu.Lock()
 	s.stats.Damaged += uint64(l.state.Damaged)
 	if !s.o.ReadOnly && !s.ended {
@@ -81,7 +81,7 @@ func (s *Store) loaded(l *loader) {
 			l.state.Damaged,
 			"first", l.firstErr)
 	}
-	signal(s.wake)
+	putToken(s.wake)
 }
 
 // pieceBans is how many records are handed over at a time.
@@ -120,20 +120,20 @@ func (s *Store) WalkBans(ctx context.Context, now time.Time, each func([]ban.Ban
 			return err
 		}
 	}
-	s.loaded(&l)
+	s.countLoaded(&l)
 	return nil
 }
 
 // readBans reads the bans of some keys.
 func (s *Store) readBans(keys []datedKey, l *loader) error {
-	return s.read(func(tx *bbolt.Tx) error {
+	return s.runRead(func(tx *bbolt.Tx) error {
 		b, err := bucketOf(tx, kindBan)
 		if err != nil {
 			return err
 		}
 		for _, k := range keys {
 			if value := b.Get([]byte(k.key)); value != nil {
-				l.add(recordID{kindBan, k.key}, value)
+				l.addRecord(recordID{kindBan, k.key}, value)
 			}
 		}
 		return nil
@@ -143,7 +143,7 @@ func (s *Store) readBans(keys []datedKey, l *loader) error {
 // readOffenders reads a piece of the offenders, those from a key on. It returns the key to go on with, nil after the
 // last.
 func (s *Store) readOffenders(from []byte, l *loader) (next []byte, err error) {
-	err = s.read(func(tx *bbolt.Tx) error {
+	err = s.runRead(func(tx *bbolt.Tx) error {
 		b, err := bucketOf(tx, kindOffender)
 		if err != nil {
 			return err
@@ -155,7 +155,7 @@ func (s *Store) readOffenders(from []byte, l *loader) (next []byte, err error) {
 				next = bytes.Clone(key)
 				return nil
 			}
-			l.add(recordID{kindOffender, string(key)}, value)
+			l.addRecord(recordID{kindOffender, string(key)}, value)
 		}
 		return nil
 	})
@@ -170,7 +170,7 @@ type datedKey struct {
 
 // bansByAge returns the keys of all bans, the oldest first.
 func (s *Store) bansByAge(ctx context.Context) (order []datedKey, err error) {
-	err = s.read(func(tx *bbolt.Tx) error {
+	err = s.runRead(func(tx *bbolt.Tx) error {
 		b, err := bucketOf(tx, kindBan)
 		if err != nil {
 			return err
@@ -188,14 +188,14 @@ func (s *Store) bansByAge(ctx context.Context) (order []datedKey, err error) {
 	return order, err
 }
 
-// read runs a reading transaction, of nothing where there is no file.
-func (s *Store) read(fn func(*bbolt.Tx) error) error {
+// runRead runs a reading transaction; where there is no file it does nothing.
+func (s *Store) runRead(fn func(*bbolt.Tx) error) error {
 	s.fileMu.RLock()
 	defer s.fileMu.RUnlock()
 	if s.file == nil {
 		return nil
 	}
-	err := s.file.view(fn)
+	err := s.file.runView(fn)
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		err = s.withPath(err)
 	}
@@ -211,8 +211,8 @@ type loader struct {
 	firstErr error      // of a damaged record
 }
 
-func (l *loader) add(id recordID, value []byte) {
-	end, err := l.decode(id, value)
+func (l *loader) addRecord(id recordID, value []byte) {
+	end, err := l.decodeRecord(id, value)
 	switch {
 	case err != nil:
 		l.state.Damaged++
@@ -228,8 +228,8 @@ func (l *loader) add(id recordID, value []byte) {
 	}
 }
 
-// decode reads a record and keeps it unless it is over. It returns when it ends, the zero time where it does not.
-func (l *loader) decode(id recordID, value []byte) (end time.Time, err error) {
+// decodeRecord reads a record and keeps it unless it is over. It returns when it ends, the zero time where it does not.
+func (l *loader) decodeRecord(id recordID, value []byte) (end time.Time, err error) {
 	now, memory := l.now, l.s.o.OffenderMemory
 	switch id.kind {
 	case kindBan:
@@ -249,7 +249,7 @@ func (l *loader) decode(id recordID, value []byte) (end time.Time, err error) {
 		if err != nil {
 			return end, err
 		}
-		o.Last = earlier(o.Last, now.Add(memory))
+		o.Last = earlierOf(o.Last, now.Add(memory))
 		if end = nonZeroTime(o.Last.Add(memory)); end.After(now) {
 			l.state.Offenders = append(l.state.Offenders, o)
 		}
@@ -259,8 +259,8 @@ func (l *loader) decode(id recordID, value []byte) (end time.Time, err error) {
 			return end, err
 		}
 		t.Last, t.Until = startByNow(t.Last, t.Until, now) // trust counts from the last login
-		t.Since = earlier(t.Since, now)
-		end = nonZeroTime(later(t.Until, t.Last.Add(l.s.o.TrustMemory)))
+		t.Since = earlierOf(t.Since, now)
+		end = nonZeroTime(laterOf(t.Until, t.Last.Add(l.s.o.TrustMemory)))
 		if end.After(now) {
 			l.state.Trusts = append(l.state.Trusts, t)
 		}
@@ -299,14 +299,14 @@ func nonZeroTime(t time.Time) time.Time {
 	return t
 }
 
-func earlier(a, b time.Time) time.Time {
+func earlierOf(a, b time.Time) time.Time {
 	if b.Before(a) {
 		return b
 	}
 	return a
 }
 
-func later(a, b time.Time) time.Time {
+func laterOf(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return b
 	}
@@ -325,7 +325,7 @@ func (s *Store) removeStale(tx *bbolt.Tx, list []recordID, now time.Time) error 
 			continue
 		}
 		l := loader{s: s, now: now}
-		if l.add(id, value); len(l.stale) == 0 {
+		if l.addRecord(id, value); len(l.stale) == 0 {
 			continue
 		}
 		for _, o := range l.state.Offenders { // of a ban: the record of an offender who counts is not over
@@ -349,10 +349,10 @@ func (s *Store) keepWorse(tx *bbolt.Tx, o ban.Offender, now time.Time) error {
 	id := recordID{kindOffender, prefixKey(o.Prefix)}
 	l := loader{s: s, now: now}
 	if value := b.Get([]byte(id.key)); value != nil {
-		l.add(id, value)
+		l.addRecord(id, value)
 	}
 	for _, have := range l.state.Offenders {
-		o.Bans, o.Last = max(o.Bans, have.Bans), later(o.Last, have.Last)
+		o.Bans, o.Last = max(o.Bans, have.Bans), laterOf(o.Last, have.Last)
 	}
 	return b.Put([]byte(id.key), PutOffender(o).value)
 }

@@ -14,8 +14,8 @@ import (
 // ErrLocked is a state file that another process keeps.
 var ErrLocked = errors.New("in use")
 
-// lock takes the lock that bbolt takes, too: flock(2) belongs to the open file, so that bbolt finds it free.
-func lock(f *os.File, how int) error {
+// lockFile takes the lock that bbolt takes, too: flock(2) belongs to the open file, so that bbolt finds it free.
+func lockFile(f *os.File, how int) error {
 	err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return err

@@ -9,15 +9,15 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// migrate brings a file up to the present version, in one transaction.
-func migrate(from int) func(tx *bbolt.Tx) error {
+// migrateFrom brings a file up to the present version, in one transaction.
+func migrateFrom(from int) func(tx *bbolt.Tx) error {
 	return func(tx *bbolt.Tx) error {
 		if from < 1 {
 			if err := fromJSON(tx); err != nil {
 				return err
 			}
 		}
-		return initialize(tx, schema)
+		return makeBuckets(tx, schema)
 	}
 }
 
@@ -31,7 +31,7 @@ type banVersion0 struct {
 func fromJSON(tx *bbolt.Tx) error {
 	var changes []Change
 	read := func(k kind, one func(value []byte) (Change, error)) error {
-		b := tx.Bucket(k.bucket())
+		b := tx.Bucket(k.bucketName())
 		if b == nil {
 			return nil
 		}
@@ -44,7 +44,7 @@ func fromJSON(tx *bbolt.Tx) error {
 		if err != nil {
 			return err
 		}
-		return tx.DeleteBucket(k.bucket())
+		return tx.DeleteBucket(k.bucketName())
 	}
 	err := read(kindBan, func(value []byte) (Change, error) {
 		var v banVersion0
@@ -63,7 +63,7 @@ func fromJSON(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	if err := initialize(tx, 0); err != nil {
+	if err := makeBuckets(tx, 0); err != nil {
 		return err
 	}
 	return replaceRecords(tx, changes)

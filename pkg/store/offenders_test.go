@@ -122,9 +122,9 @@ func TestACrashBetweenTransactionsForgetsNobody(t *testing.T) {
 	batchOf := func(changes []Change) *batch {
 		q := newQueue()
 		for _, c := range changes {
-			q.put(c.record, len(changes))
+			q.putRecord(c.record, len(changes))
 		}
-		b := q.batch()
+		b := q.allWaiting()
 		return &b
 	}
 	write := func(q *batch) {
@@ -175,7 +175,7 @@ func TestABatchOfAllKindsIsWritten(t *testing.T) {
 			PutAllow(Allow{Prefix: host(i)}),
 			PutTrust(ban.Trust{Prefix: host(i), Since: start, Until: start.Add(time.Hour), Last: start}),
 			PutOffender(ban.Offender{Prefix: host(i), Bans: 1, Last: start}),
-			drop(kindOffender, prefixKey(host(100+i))))
+			dropChange(kindOffender, prefixKey(host(100+i))))
 	}
 	save(t, path, changes...)
 	state, _ := load(t, path, start)
@@ -193,8 +193,8 @@ func TestChangesOfRecordsWithSimilarNamesAreApart(t *testing.T) {
 	all := []Change{
 		DropBan(netip.MustParsePrefix("0.0.0.0/0")), DropBan(netip.MustParsePrefix("::/0")),
 		DropBan(netip.MustParsePrefix("0.0.0.0/1")),
-		drop(kindOffender, prefixKey(netip.MustParsePrefix("::/0"))),
-		drop(kindGrace, prefixKey(netip.MustParsePrefix("::/0"))),
+		dropChange(kindOffender, prefixKey(netip.MustParsePrefix("::/0"))),
+		dropChange(kindGrace, prefixKey(netip.MustParsePrefix("::/0"))),
 		DropAllow(netip.MustParsePrefix("::/0"), ""), DropAllow(netip.Prefix{}, "h"),
 		DropAllow(netip.Prefix{}, "h\x00"),
 		DropAllow(netip.Prefix{}, "a-host-name-longer-than-a-label.example"),

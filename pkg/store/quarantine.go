@@ -31,7 +31,7 @@ func setAside(path string, cause error, now time.Time) (string, error) {
 		if i > 0 {
 			name = fmt.Sprintf("%s-%02d", base, i)
 		}
-		err := renameat(path, name, unix.RENAME_NOREPLACE)
+		err := renameWithFlags(path, name, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.EEXIST) {
 			continue
 		}

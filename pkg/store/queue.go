@@ -19,9 +19,9 @@ func newQueue() queue { return queue{records: make(map[recordID][]byte)} }
 
 func (q *queue) len() int { return len(q.records) + len(q.lines) }
 
-// put adds a change, or replaces the one of the same record. Removals have twice the room: one that is lost would bring
-// a ban back that a person ended.
-func (q *queue) put(r record, limit int) bool {
+// putRecord adds a change, or replaces the one of the same record. Removals have twice the room: one that is lost
+// would bring a ban back that a person ended.
+func (q *queue) putRecord(r record, limit int) bool {
 	if r.value == nil {
 		limit *= 2
 	}
@@ -32,13 +32,13 @@ func (q *queue) put(r record, limit int) bool {
 	return true
 }
 
-// append adds a line and drops the oldest beyond limit. It returns how many.
-func (q *queue) append(line []byte, limit int) (dropped int) {
+// appendLine adds a line and drops the oldest beyond limit. It returns how many.
+func (q *queue) appendLine(line []byte, limit int) (dropped int) {
 	q.lines = append(q.lines, line)
-	return q.trim(limit)
+	return q.trimLines(limit)
 }
 
-func (q *queue) trim(limit int) (dropped int) {
+func (q *queue) trimLines(limit int) (dropped int) {
 	dropped = max(0, len(q.lines)-limit)
 	clear(q.lines[:dropped])
 	q.lines = q.lines[dropped:]
@@ -53,22 +53,22 @@ type batch struct {
 
 func (b *batch) len() int { return len(b.records) + len(b.lines) }
 
-// rank is where the records of a kind come in a batch. A batch may need several transactions, and a crash may leave the
-// later ones out: offenders come before bans, so that no ban that alone said how often its source was banned is
-// dropped, or overwritten by one that does not say it, before that is written down elsewhere. The other way round both
-// are in the file for a while, which say the same.
-func (k kind) rank() byte {
+// writeOrder is the place of a kind's records in the order of a batch. A batch may need several transactions, and a
+// crash may leave the later ones out: offenders come before bans, so that no ban that alone said how often its source
+// was banned is dropped, or overwritten by one that does not say it, before that is written down elsewhere. The other
+// way round both are in the file for a while, which say the same.
+func (k kind) writeOrder() byte {
 	if k == kindOffender {
 		return 0
 	}
 	return byte(k)
 }
 
-// othersFirst counts the steps of long loops, and lets other goroutines run now and then: where all processors are busy,
-// Go's scheduler has an event wait 10 ms for whoever does not block. What is saved can wait; a ban cannot.
+// othersFirst counts the steps of long loops, and lets other goroutines run now and then: where all processors are
+// busy, Go's scheduler has an event wait 10 ms for whoever does not block. What is saved can wait; a ban cannot.
 type othersFirst int
 
-func (o *othersFirst) step() {
+func (o *othersFirst) letOthersFirst() {
 	if *o++; *o%256 == 0 {
 		runtime.Gosched()
 	}
@@ -77,39 +77,39 @@ func (o *othersFirst) step() {
 func sortRecords(list []record) {
 	var others othersFirst
 	slices.SortFunc(list, func(a, b record) int {
-		others.step()
-		return cmp.Or(cmp.Compare(a.kind.rank(), b.kind.rank()), strings.Compare(a.key, b.key))
+		others.letOthersFirst()
+		return cmp.Or(cmp.Compare(a.kind.writeOrder(), b.kind.writeOrder()), strings.Compare(a.key, b.key))
 	})
 }
 
-// batch returns what is in the queue.
-func (q queue) batch() batch {
+// allWaiting returns what is in the queue, in the order in which it is to be written.
+func (q queue) allWaiting() batch {
 	b := batch{make([]record, 0, len(q.records)), q.lines}
 	var others othersFirst
 	for id, value := range q.records {
-		others.step()
+		others.letOthersFirst()
 		b.records = append(b.records, record{id, value})
 	}
 	sortRecords(b.records)
 	return b
 }
 
-// restore puts back what could not be saved; what came later counts. It returns how many lines found no room.
-func (q *queue) restore(old batch, limit int) (dropped int) {
+// putBack puts back what could not be saved; what came later counts. It returns how many lines found no room.
+func (q *queue) putBack(old batch, limit int) (dropped int) {
 	for _, r := range old.records {
 		if _, ok := q.records[r.recordID]; !ok {
-			q.put(r, math.MaxInt32)
+			q.putRecord(r, math.MaxInt32)
 		}
 	}
 	q.lines = append(old.lines, q.lines...)
-	return q.trim(limit)
+	return q.trimLines(limit)
 }
 
 // forgetRecords drops the changes, not the lines.
 func (q *queue) forgetRecords() { q.records = make(map[recordID][]byte) }
 
-// chunk says how much of the batch the next transaction takes.
-func (b *batch) chunk() (records, lines int) {
+// nextChunk is how many records and lines of the batch the next transaction takes.
+func (b *batch) nextChunk() (records, lines int) {
 	bytes := 0
 	for records < min(len(b.records), chunkRecords) && bytes < chunkBytes {
 		bytes += len(b.records[records].key) + len(b.records[records].value)

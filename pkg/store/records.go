@@ -51,7 +51,7 @@ func (k kind) String() string {
 	return [...]string{"", "bans", "offenders", "trust", "allow", "grace", "history"}[k]
 }
 
-func (k kind) bucket() []byte { return []byte(k.String()) }
+func (k kind) bucketName() []byte { return []byte(k.String()) }
 
 // recordID names a record.
 type recordID struct {
@@ -76,52 +76,52 @@ type Change struct {
 
 // PutBan keeps a ban, in place of any other of its prefix.
 func PutBan(b ban.Ban) Change {
-	return put(kindBan, prefixKey(b.Prefix), usualBan*(1+len(b.Evidence)), func(c *codec) { c.ban(&b) })
+	return putChange(kindBan, prefixKey(b.Prefix), usualBan*(1+len(b.Evidence)), func(c *codec) { c.ban(&b) })
 }
 
 // DropBan forgets the ban of a prefix. What the ban alone said of its source is to be kept by PutOffender, in the same
 // Put: see Options.Counts.
-func DropBan(p netip.Prefix) Change { return drop(kindBan, prefixKey(p)) }
+func DropBan(p netip.Prefix) Change { return dropChange(kindBan, prefixKey(p)) }
 
 // PutOffender keeps an offender.
 func PutOffender(o ban.Offender) Change {
-	return put(kindOffender, prefixKey(o.Prefix), usualSize, func(c *codec) { c.offender(&o) })
+	return putChange(kindOffender, prefixKey(o.Prefix), usualSize, func(c *codec) { c.offender(&o) })
 }
 
 // PutTrust keeps a trusted source.
 func PutTrust(t ban.Trust) Change {
-	return put(kindTrust, prefixKey(t.Prefix), usualSize, func(c *codec) { c.trust(&t) })
+	return putChange(kindTrust, prefixKey(t.Prefix), usualSize, func(c *codec) { c.trust(&t) })
 }
 
 // PutAllow keeps an allow entry.
 func PutAllow(a Allow) Change {
-	return put(kindAllow, allowKey(a.Prefix, a.Host), usualSize, func(c *codec) { c.allow(&a) })
+	return putChange(kindAllow, allowKey(a.Prefix, a.Host), usualSize, func(c *codec) { c.allow(&a) })
 }
 
 // DropAllow forgets the allow entry of a prefix or, where that is not valid, of a host name.
-func DropAllow(p netip.Prefix, host string) Change { return drop(kindAllow, allowKey(p, host)) }
+func DropAllow(p netip.Prefix, host string) Change { return dropChange(kindAllow, allowKey(p, host)) }
 
 // PutGrace keeps a grace.
 func PutGrace(g ban.Grace) Change {
-	return put(kindGrace, prefixKey(g.Prefix), usualSize, func(c *codec) { c.grace(&g) })
+	return putChange(kindGrace, prefixKey(g.Prefix), usualSize, func(c *codec) { c.grace(&g) })
 }
 
 // AddDecision appends a decision to the history. Its Place is not kept.
 func AddDecision(d ban.Decision) Change {
-	value := encode(kindDecision, "", usualDecision, func(c *codec) { c.decision(&d) })
+	value := encodeRecord(kindDecision, "", usualDecision, func(c *codec) { c.decision(&d) })
 	return Change{record: record{recordID{kind: kindDecision}, value}}
 }
 
-// put is the change to a record that has these fields, which take about so many bytes.
-func put(k kind, key string, size int, fields func(*codec)) Change {
+// putChange is the change that puts a record with these fields, which take about size bytes.
+func putChange(k kind, key string, size int, fields func(*codec)) Change {
 	if key == "" {
 		return withoutKey(k)
 	}
-	return Change{record: record{recordID{k, key}, encode(k, key, size, fields)}}
+	return Change{record: record{recordID{k, key}, encodeRecord(k, key, size, fields)}}
 }
 
-// drop is the change to no record.
-func drop(k kind, key string) Change {
+// dropChange is the change that drops a record.
+func dropChange(k kind, key string) Change {
 	if key == "" {
 		return withoutKey(k)
 	}
@@ -169,8 +169,8 @@ func prefixOf(key string) (netip.Prefix, error) {
 	return netip.Prefix{}, fmt.Errorf("%w: key", errRecord)
 }
 
-// cut shortens a string to n bytes at most, and never within a character.
-func cut[T ~string](s T, n int) T {
+// cutBytes shortens a string to n bytes at most, and never within a character.
+func cutBytes[T ~string](s T, n int) T {
 	if len(s) <= n {
 		return s
 	}

@@ -25,7 +25,8 @@ const (
 )
 
 // errReplaced is a path that names another file than the one in use.
-var errReplaced = errors.New("another file took its place while it was in use: restart the daemon to use that one, or remove it")
+var errReplaced = errors.New("another file took its place while it was in use: restart the daemon to use that one, " +
+	"or remove it")
 
 // Run saves what is Put until ctx ends, then what still waits, and closes the Store. It is to be called once. Troubles
 // with the disk are reported and retried, not returned; only what could not be saved in the end is an error.
@@ -39,16 +40,16 @@ func (s *Store) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		needed, urgent := s.workWaiting()
 		if !needed {
-			pause(ctx, s.wake, nil)
+			waitForWork(ctx, s.wake, nil)
 			continue
 		}
 		if d := time.Until(next); d > 0 && !urgent {
 			t := time.NewTimer(d)
-			pause(ctx, s.wake, t.C)
+			waitForWork(ctx, s.wake, t.C)
 			t.Stop()
 			continue
 		}
-		if err := s.save(); err != nil {
+		if err := s.saveOnce(); err != nil {
 			next, wait = time.Now().Add(wait), min(2*wait, backoffMax)
 		} else {
 			next, wait = time.Now().Add(s.o.Interval), backoffMin
@@ -59,8 +60,8 @@ func (s *Store) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	var err error
 	if needed, _ := s.workWaiting(); needed {
-		if err = s.save(); err != nil {
-			if err = s.save(); err != nil { // a broken file is begun anew by the second attempt
+		if err = s.saveOnce(); err != nil {
+			if err = s.saveOnce(); err != nil { // a broken file is begun anew by the second attempt
 				err = fmt.Errorf("%d changes are not saved: %w", s.Stats().Pending, err)
 			}
 		}
@@ -69,7 +70,7 @@ func (s *Store) Run(ctx context.Context) error {
 	return errors.Join(err, s.Close())
 }
 
-func pause(ctx context.Context, wake <-chan struct{}, timer <-chan time.Time) {
+func waitForWork(ctx context.Context, wake <-chan struct{}, timer <-chan time.Time) {
 	select {
 	case <-ctx.Done():
 	case <-wake:
@@ -93,8 +94,8 @@ func (s *Store) wakeFlushers(more func()) {
 	s.attempted = make(chan struct{})
 }
 
-// save makes one attempt to write all that waits.
-func (s *Store) save() error {
+// saveOnce makes one attempt to write all that waits.
+func (s *Store) saveOnce() error {
 	s.mu.Lock()
 	s.urgent = false
 	s.attemptsStarted++
@@ -102,7 +103,7 @@ func (s *Store) save() error {
 	s.mu.Unlock()
 	err := s.ensureOpen()
 	if err == nil {
-		last, err = s.write()
+		last, err = s.writeWaiting()
 	}
 	if err != nil {
 		err = s.withPath(err)
@@ -127,7 +128,7 @@ func (s *Store) ensureOpen() error {
 		s.file.close()
 		s.file = nil
 	}
-	if s.file != nil && s.file.broken() {
+	if s.file != nil && s.file.hasBroken() {
 		s.dropFileLocked()
 	}
 	if s.file == nil {
@@ -160,7 +161,7 @@ func (s *Store) ensureOpen() error {
 		}
 		s.log.Warn("the state file was removed while in use; it is written again", "file", s.path)
 	}
-	f, err := s.file.compact(s.path)
+	f, err := s.file.compactTo(s.path)
 	switch {
 	case errors.Is(err, errBroken):
 		s.dropFileLocked()
@@ -187,15 +188,16 @@ func isDiskFull(err error) bool {
 		unix.EFBIG)
 }
 
-// write writes all that waits, and puts back what it could not. It returns the last change that had been put by then.
-func (s *Store) write() (uint64, error) {
+// writeWaiting writes all that waits, and puts back what it could not. It returns the last change that had been put
+// by then.
+func (s *Store) writeWaiting() (uint64, error) {
 	s.batchMu.Lock()
 	defer s.batchMu.Unlock()
 	s.mu.Lock()
 	waiting, stale, staleAt, resync, last := s.queue, s.stale, s.staleAt, s.resync, s.lastPut
 	s.queue, s.stale, s.resync = newQueue(), nil, false
 	s.mu.Unlock()
-	batch := waiting.batch()
+	batch := waiting.allWaiting()
 	n := uint64(batch.len())
 
 	err := s.writeAll(&batch, stale, staleAt, resync)
@@ -204,7 +206,7 @@ func (s *Store) write() (uint64, error) {
 	defer s.mu.Unlock()
 	if err != nil {
 		s.resync = s.resync || resync
-		s.stats.Lost += uint64(s.queue.restore(batch, s.o.History))
+		s.stats.Lost += uint64(s.queue.putBack(batch, s.o.History))
 		s.stats.Saved += n - min(n, uint64(batch.len()))
 		return last, err
 	}
@@ -221,14 +223,14 @@ func (s *Store) writeAll(batch *batch, stale []recordID, staleAt time.Time, resy
 	err := func() error {
 		if resync {
 			known := s.o.Snapshot()
-			if err := s.commit(f, func(tx *bbolt.Tx) error { return replaceRecords(tx, known) }); err != nil {
+			if err := s.commitTx(f, func(tx *bbolt.Tx) error { return replaceRecords(tx, known) }); err != nil {
 				return err
 			}
 			batch.records = nil
 		}
 		for len(stale) > 0 {
 			part := stale[:min(len(stale), chunkRecords)]
-			if err := s.commit(f, func(tx *bbolt.Tx) error { return s.removeStale(tx, part, staleAt) }); err != nil {
+			if err := s.commitTx(f, func(tx *bbolt.Tx) error { return s.removeStale(tx, part, staleAt) }); err != nil {
 				return err
 			}
 			stale = stale[len(part):]
@@ -252,8 +254,8 @@ func (s *Store) writeAll(batch *batch, stale []recordID, staleAt time.Time, resy
 	return err
 }
 
-func (s *Store) commit(f *file, fn func(*bbolt.Tx) error) error {
-	if err := f.update(fn); err != nil {
+func (s *Store) commitTx(f *file, fn func(*bbolt.Tx) error) error {
+	if err := f.runUpdate(fn); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -264,8 +266,8 @@ func (s *Store) commit(f *file, fn func(*bbolt.Tx) error) error {
 
 // writeChunk writes what one transaction takes of a batch, and removes it from there.
 func (s *Store) writeChunk(f *file, batch *batch) error {
-	records, lines := batch.chunk()
-	err := s.commit(f, func(tx *bbolt.Tx) error {
+	records, lines := batch.nextChunk()
+	err := s.commitTx(f, func(tx *bbolt.Tx) error {
 		if err := writeRecords(tx, batch.records[:records]); err != nil {
 			return err
 		}
@@ -282,7 +284,7 @@ func writeRecords(tx *bbolt.Tx, list []record) error {
 	var b *bbolt.Bucket
 	var others othersFirst
 	for i, r := range list {
-		others.step()
+		others.letOthersFirst()
 		var err error
 		if i == 0 || r.kind != list[i-1].kind {
 			if b, err = bucketOf(tx, r.kind); err != nil {
@@ -303,7 +305,7 @@ func writeRecords(tx *bbolt.Tx, list []record) error {
 }
 
 func bucketOf(tx *bbolt.Tx, k kind) (*bbolt.Bucket, error) {
-	if b := tx.Bucket(k.bucket()); b != nil {
+	if b := tx.Bucket(k.bucketName()); b != nil {
 		return b, nil
 	}
 	return nil, fmt.Errorf("%w: it has no %s", errBroken, k)
@@ -314,18 +316,18 @@ func replaceRecords(tx *bbolt.Tx, known []Change) error {
 	q := newQueue()
 	for _, c := range known {
 		if c.err == nil && c.kind != kindDecision && c.value != nil {
-			q.put(c.record, math.MaxInt32)
+			q.putRecord(c.record, math.MaxInt32)
 		}
 	}
 	for _, k := range keyedKinds {
-		if err := tx.DeleteBucket(k.bucket()); err != nil {
+		if err := tx.DeleteBucket(k.bucketName()); err != nil {
 			return err
 		}
-		if _, err := tx.CreateBucket(k.bucket()); err != nil {
+		if _, err := tx.CreateBucket(k.bucketName()); err != nil {
 			return err
 		}
 	}
-	return writeRecords(tx, q.batch().records)
+	return writeRecords(tx, q.allWaiting().records)
 }
 
 // reportHealth tells of a change of state: of the same trouble only once.

@@ -209,7 +209,8 @@ func (s *Store) openOrCreate(now time.Time) (*file, Recovery, error) {
 				return err
 			}
 			r.SetAside, r.Cause = name, cause
-			s.log.Error("the state file is of no use and was set aside; a new one is begun, and bans still in the kernel are kept",
+			s.log.Error("the state file is of no use and was set aside; a new one is begun, and bans still in the "+
+				"kernel are kept",
 				"file", s.path, "kept_as", name, "cause", cause)
 			return nil
 		})
@@ -221,8 +222,8 @@ func (s *Store) openOrCreate(now time.Time) (*file, Recovery, error) {
 				s.log.Info("the state file was brought up to date", "from_version", f.migrated, "to_version", schema)
 			}
 			return s.compactIfMostlyFree(f, &r), r, nil
-		case errors.Is(err, fs.ErrNotExist), r.SetAside != "" && unusable(err):
-			f, err := create(s.path)
+		case errors.Is(err, fs.ErrNotExist), r.SetAside != "" && isUnusable(err):
+			f, err := createFile(s.path)
 			if errors.Is(err, fs.ErrExist) { // somebody else was faster
 				continue
 			}
@@ -243,7 +244,7 @@ func (s *Store) compactIfMostlyFree(f *file, r *Recovery) *file {
 		return f
 	}
 	before := f.usage.Size()
-	fresh, err := f.compact(s.path)
+	fresh, err := f.compactTo(s.path)
 	if err != nil {
 		s.log.Warn("the state file could not be compacted", "file", s.path, "bytes", before, "err", err)
 		return f
@@ -256,11 +257,11 @@ func (s *Store) compactIfMostlyFree(f *file, r *Recovery) *file {
 }
 
 func (s *Store) withPath(err error) error {
-	return hint.Errorf(remedy(err), "state file %s: %w", s.path, err)
+	return hint.Errorf(hintFor(err), "state file %s: %w", s.path, err)
 }
 
-// remedy is what a person can do about an error.
-func remedy(err error) string {
+// hintFor is what a person can do about an error.
+func hintFor(err error) string {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return "free some space on that disk"
@@ -295,13 +296,13 @@ func (s *Store) Put(changes ...Change) error {
 		}
 		s.lastPut++
 		if c.kind == kindDecision {
-			s.stats.Lost += uint64(s.queue.append(c.value, s.o.History))
+			s.stats.Lost += uint64(s.queue.appendLine(c.value, s.o.History))
 			continue
 		}
 		if s.resync && s.o.Snapshot != nil && len(s.queue.records) >= s.o.MaxPending {
 			continue // Snapshot will know of it
 		}
-		if s.queue.put(c.record, s.o.MaxPending) {
+		if s.queue.putRecord(c.record, s.o.MaxPending) {
 			continue
 		}
 		if s.o.Snapshot != nil {
@@ -312,11 +313,11 @@ func (s *Store) Put(changes ...Change) error {
 		s.stats.Refused++
 		errs = append(errs, fmt.Errorf("an entry of %s: %w", c.kind, ErrFull))
 	}
-	signal(s.wake)
+	putToken(s.wake)
 	return errors.Join(errs...)
 }
 
-func signal(c chan struct{}) {
+func putToken(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
@@ -338,7 +339,7 @@ func (s *Store) Flush(ctx context.Context) error {
 			return s.err
 		}
 		s.urgent = true
-		signal(s.wake)
+		putToken(s.wake)
 		attempted := s.attempted
 		s.mu.Unlock()
 		select {

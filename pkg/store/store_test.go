@@ -77,9 +77,10 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 
-	save(t, path, DropBan(host(1)), drop(kindOffender, prefixKey(host(2))), drop(kindTrust, prefixKey(host(3))),
+	save(t, path, DropBan(host(1)), dropChange(kindOffender, prefixKey(host(2))),
+		dropChange(kindTrust, prefixKey(host(3))),
 		DropAllow(netip.Prefix{}, "office.example"),
-		DropAllow(want.Allow[1].Prefix, ""), drop(kindGrace, prefixKey(host(4))))
+		DropAllow(want.Allow[1].Prefix, ""), dropChange(kindGrace, prefixKey(host(4))))
 	if got, _ := load(t, path, start); !reflect.DeepEqual(got, State{}) {
 		t.Errorf("after all was dropped: %+v", got)
 	}
@@ -502,7 +503,7 @@ func TestTooManyChangesAreMadeUpForBySnapshot(t *testing.T) {
 	known := sampleBans(100, 0)
 	asked := make(chan struct{}, 1)
 	s, _ := mustOpen(t, path, Options{MaxPending: 10, Snapshot: func() []Change {
-		signal(asked)
+		putToken(asked)
 		return known
 	}})
 	mustPut(t, s, known...) // nobody runs yet: they pile up

@@ -102,7 +102,8 @@ func (h *healthView) setState(st api.Status, down []string) {
 		h.Text = "As many are as policy.limits allows. Whoever was banned stays so; see below for the bound."
 	case st.ShutsOut():
 		h.State, h.Title = "bad", "Another firewall keeps out whom you allow"
-		h.Text = "Ringwall lets them in, and a rule that is not Ringwall's drops their packets: see below for whom and where."
+		h.Text = "Ringwall lets them in, and a rule that is not Ringwall's drops their packets: see below for whom " +
+			"and where."
 	case st.Mode != "enforce" && st.Engine.Bans > 0:
 		h.State, h.Title = "watch", "Ringwall only watches: nobody more is banned"
 		h.Text = "Bans that were made before stay until they end. It says whom else it would ban. To go on banning: " +

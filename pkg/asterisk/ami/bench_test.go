@@ -76,14 +76,14 @@ func BenchmarkFullQueue(b *testing.B) {
 	texts[2] = strings.Replace(texts[0], "ChallengeResponseFailed", "ChallengeSent", 1)
 	b.ReportAllocs()
 	for i := range 400000 {
-		q.push(Frame{Text: texts[i%3]})
+		q.pushFrame(Frame{Text: texts[i%3]})
 	}
 	i := 0
 	for b.Loop() {
 		i++
-		q.push(Frame{Text: texts[i%3]})
+		q.pushFrame(Frame{Text: texts[i%3]})
 		if i%10240 == 0 {
-			q.take()
+			q.takeItems()
 		}
 	}
 }

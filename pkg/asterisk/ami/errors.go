@@ -68,14 +68,14 @@ func (e *Error) Unwrap() []error {
 }
 
 func (e *Error) Error() string {
-	what, _, _ := e.explain()
+	what, _, _ := e.explainFailure()
 	return fmt.Sprintf("AMI at %q: %s", e.Address, what)
 }
 
 // Hint says what to do, with the lines of manager.conf where it is they that are wrong. It has several lines, each
 // ending with a line feed.
 func (e *Error) Hint() string {
-	_, advice, conf := e.explain()
+	_, advice, conf := e.explainFailure()
 	if len(conf) == 0 {
 		if advice == "" {
 			return ""
@@ -113,8 +113,8 @@ func (e *Error) listConnections() string {
 	return "ss -tn sport = :" + port
 }
 
-// explain returns what happened, what to do, and lines for manager.conf.
-func (e *Error) explain() (what, advice string, conf []string) {
+// explainFailure returns what happened, what to do, and lines for manager.conf.
+func (e *Error) explainFailure() (what, advice string, conf []string) {
 	const inConf = "put in manager.conf"
 	switch e.Kind {
 	case ErrRefused:

@@ -38,7 +38,7 @@ func TestQueueKeepsEveryByteWhileItGivesUpOthers(t *testing.T) {
 			present = make(map[string]string)
 		)
 		give := func() {
-			items, _ := q.take()
+			items, _ := q.takeItems()
 			handled = 0
 			for _, it := range items {
 				handled += it.weight()
@@ -62,7 +62,7 @@ func TestQueueKeepsEveryByteWhileItGivesUpOthers(t *testing.T) {
 			n := fmt.Sprintf("%08d", i)
 			order = append(order, n)
 			present[n] = f.Text
-			q.push(f)
+			q.pushFrame(f)
 			if rnd.IntN(300) == 0 {
 				order = append(order, fmt.Sprint("state ", i))
 				q.pushState(State{Blind: time.Duration(i)})
@@ -111,10 +111,10 @@ func TestWhatMustNotBeLostOutlivesAFlood(t *testing.T) {
 		if i%500 == 0 {
 			name = "SuccessfulAuth"
 		}
-		q.push(numbered(i, name, 400))
+		q.pushFrame(numbered(i, name, 400))
 	}
 	for i := range 20_000 {
-		q.push(numbered(i, "InvalidPassword", 400))
+		q.pushFrame(numbered(i, "InvalidPassword", 400))
 	}
 	trust := 0
 	frames, _ := drainQueue(q)
@@ -141,9 +141,9 @@ func TestWhatIsCountedIsWhatMemoryIsTaken(t *testing.T) {
 		q := newQueue(limit)
 		before := heap()
 		for i := range 4 * limit / (size + frameCost) {
-			q.push(numbered(i, "", size))
+			q.pushFrame(numbered(i, "", size))
 			if i%10_000 == 9_999 {
-				q.take()
+				q.takeItems()
 			}
 		}
 		if took := heap() - before; took > limit*3/2 || took < limit/4 {

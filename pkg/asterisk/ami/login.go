@@ -15,9 +15,9 @@ import (
 // maxFramesBeforeLogin bounds the frames that may come before the login is answered. Asterisk sends none.
 const maxFramesBeforeLogin = 64
 
-// connect dials, waits for the banner and logs in. What it returns is ready for its reader; early are frames that came
-// before the login was answered.
-func (s *Session) connect(ctx context.Context) (c *connection, early []Frame, err error) {
+// connectAndLogin dials, waits for the banner and logs in. What it returns is ready for its reader; early are frames
+// that came before the login was answered.
+func (s *Session) connectAndLogin(ctx context.Context) (c *connection, early []Frame, err error) {
 	secret, secured := s.cfg.Secret, s.cfg.TLS
 	if s.cfg.Refresh != nil {
 		if secret, secured, err = s.cfg.Refresh(); err != nil {
@@ -65,7 +65,7 @@ func (s *Session) connect(ctx context.Context) (c *connection, early []Frame, er
 	case err != nil:
 		return nil, nil, s.networkError(StageGreet, err)
 	}
-	early, err = s.login(c, secret)
+	early, err = s.runLogin(c, secret)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -77,10 +77,10 @@ func (s *Session) connect(ctx context.Context) (c *connection, early []Frame, er
 	return c, early, nil
 }
 
-// login runs Challenge and Login. The Events header sets the mask along with it (main/manager.c, authenticate()), so
+// runLogin runs Challenge and Login. The Events header sets the mask along with it (main/manager.c, authenticate()), so
 // that no event of another class comes first. The reply of the separate Events action would prove nothing: it says "On"
 // for every mask, also for one that the user may not have (action_events()).
-func (s *Session) login(c *connection, secret string) (early []Frame, err error) {
+func (s *Session) runLogin(c *connection, secret string) (early []Frame, err error) {
 	headers := []Header{{"Username", s.cfg.Username}}
 	switch s.cfg.Auth {
 	case Plain:

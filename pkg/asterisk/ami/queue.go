@@ -50,8 +50,8 @@ func newQueue(limit int) *queue {
 	})}
 }
 
-// push appends a frame, and gives others up for it, or itself. It never waits.
-func (q *queue) push(f Frame) {
+// pushFrame appends a frame, and gives others up for it, or itself. It never waits.
+func (q *queue) pushFrame(f Frame) {
 	q.received.Add(1)
 	kind := kindOf(f.Text)
 	for _, lost := range q.box.Put(item{frame: f, kind: uint8(kind), worth: uint8(worthOf(kind, f.Text))}) {
@@ -68,8 +68,9 @@ func (q *queue) pushState(st State) {
 	q.box.Put(item{worth: worthState, state: &st})
 }
 
-// take returns the oldest items, whose bytes count until the next call. ended says that the queue is closed and empty.
-func (q *queue) take() (items []item, ended bool) {
+// takeItems returns the oldest items, whose bytes count until the next call. ended says that the queue is closed and
+// empty.
+func (q *queue) takeItems() (items []item, ended bool) {
 	items, ended = q.box.Take(batchFrames)
 	for i := range items {
 		if items[i].state != nil {
@@ -79,8 +80,8 @@ func (q *queue) take() (items []item, ended bool) {
 	return items, ended
 }
 
-// addTo copies the queue's numbers into a Status.
-func (q *queue) addTo(st *Status) {
+// addToStatus copies the queue's numbers into a Status.
+func (q *queue) addToStatus(st *Status) {
 	st.QueueBytes, st.QueuePeak = q.box.Load()
 	st.Received = q.received.Load()
 	for i := range q.dropped {

@@ -16,7 +16,7 @@ func held(q *queue) int {
 // dropped is what the queue has given up.
 func dropped(q *queue) map[string]uint64 {
 	var st Status
-	q.addTo(&st)
+	q.addToStatus(&st)
 	return st.Dropped
 }
 
@@ -25,7 +25,7 @@ func frame(name string, i int) Frame {
 }
 
 func drainQueue(q *queue) (frames []Frame, states []State) {
-	for items, _ := q.take(); len(items) > 0; items, _ = q.take() {
+	for items, _ := q.takeItems(); len(items) > 0; items, _ = q.takeItems() {
 		for _, it := range items {
 			if it.state != nil {
 				states = append(states, *it.state)
@@ -40,7 +40,7 @@ func drainQueue(q *queue) (frames []Frame, states []State) {
 func TestQueueKeepsOrderAndCounts(t *testing.T) {
 	q := newQueue(1 << 20)
 	for i := range 3000 {
-		q.push(frame("InvalidAccountID", i))
+		q.pushFrame(frame("InvalidAccountID", i))
 		if i == 1500 {
 			q.pushState(State{Kind: Connected})
 		}
@@ -55,7 +55,7 @@ func TestQueueKeepsOrderAndCounts(t *testing.T) {
 		}
 	}
 	var st Status
-	q.addTo(&st)
+	q.addToStatus(&st)
 	if st.QueueBytes != 0 || st.QueuePeak == 0 || st.Received != 3000 || st.Dropped != nil {
 		t.Errorf("status %+v", st)
 	}
@@ -68,18 +68,18 @@ func TestFullQueueGivesUpWhatMattersLeast(t *testing.T) {
 	for i := range 10000 {
 		switch {
 		case i%500 == 0:
-			q.push(frame("SuccessfulAuth", i))
+			q.pushFrame(frame("SuccessfulAuth", i))
 			trust++
 		case i%10 == 0:
-			q.push(frame("ChallengeResponseFailed", i))
+			q.pushFrame(frame("ChallengeResponseFailed", i))
 		case i%10 == 1:
-			q.push(Frame{Text: fmt.Sprintf("rubbish %06d", i)})
+			q.pushFrame(Frame{Text: fmt.Sprintf("rubbish %06d", i)})
 		default:
-			q.push(frame("ChallengeSent", i))
+			q.pushFrame(frame("ChallengeSent", i))
 		}
 	}
 	var st Status
-	q.addTo(&st)
+	q.addToStatus(&st)
 	if st.QueuePeak > limit || st.QueueBytes > limit {
 		t.Errorf("peak %d, now %d of %d bytes", st.QueuePeak, st.QueueBytes, limit)
 	}
@@ -115,7 +115,7 @@ func TestFullQueueGivesUpWhatMattersLeast(t *testing.T) {
 func TestFullQueueKeepsTheNewestOfAClass(t *testing.T) {
 	q := newQueue(64 << 10)
 	for i := range 5000 {
-		q.push(frame("InvalidPassword", i))
+		q.pushFrame(frame("InvalidPassword", i))
 	}
 	frames, _ := drainQueue(q)
 	if last := frames[len(frames)-1].Text; last != frame("InvalidPassword", 4999).Text {
@@ -130,11 +130,11 @@ func TestQueueNeverTradesEvidenceForNoise(t *testing.T) {
 	q := newQueue(16 << 10)
 	n := 0
 	for ; held(q)+len(frame("SuccessfulAuth", 0).Text)+frameCost <= 16<<10; n++ {
-		q.push(frame("SuccessfulAuth", n))
+		q.pushFrame(frame("SuccessfulAuth", n))
 	}
-	q.push(frame("ChallengeSent", n))
-	q.push(frame("InvalidAccountID", n))
-	q.push(Frame{Text: strings.Repeat("x", 1<<20)})
+	q.pushFrame(frame("ChallengeSent", n))
+	q.pushFrame(frame("InvalidAccountID", n))
+	q.pushFrame(Frame{Text: strings.Repeat("x", 1<<20)})
 	frames, _ := drainQueue(q)
 	if len(frames) != n || q.dropped[kindOf("Event: ChallengeSent\r\n")].Load() != 1 ||
 		q.dropped[kindOf("x")].Load() != 1 {
@@ -152,11 +152,11 @@ func TestAForgedFloodDisplacesNoProvenEvidence(t *testing.T) {
 	proven := 0
 	for i := range 20000 {
 		if i%100 == 50 {
-			q.push(over("TLS", i))
+			q.pushFrame(over("TLS", i))
 			proven++
 			continue
 		}
-		q.push(over("UDP", i))
+		q.pushFrame(over("UDP", i))
 	}
 	frames, _ := drainQueue(q)
 	kept := 0
@@ -166,7 +166,7 @@ func TestAForgedFloodDisplacesNoProvenEvidence(t *testing.T) {
 		}
 	}
 	var st Status
-	q.addTo(&st)
+	q.addToStatus(&st)
 	if kept != proven || st.Dropped["ChallengeResponseFailed"] != uint64(20000-len(frames)) || held(q) != 0 {
 		t.Errorf("%d of %d proven events kept, %d frames, dropped %v, left %v", kept, proven, len(frames), st.Dropped,
 			held(q))
@@ -176,14 +176,14 @@ func TestAForgedFloodDisplacesNoProvenEvidence(t *testing.T) {
 func TestQueueCountsWhatIsBeingHandled(t *testing.T) {
 	q := newQueue(1 << 20)
 	for i := range 100 {
-		q.push(frame("InvalidAccountID", i))
+		q.pushFrame(frame("InvalidAccountID", i))
 	}
 	before := held(q)
-	q.take()
+	q.takeItems()
 	if held(q) != before {
 		t.Errorf("%d bytes while handled, %d before", held(q), before)
 	}
-	q.take()
+	q.takeItems()
 	if held(q) != 0 {
 		t.Errorf("%d bytes at the end", held(q))
 	}
@@ -221,9 +221,9 @@ func BenchmarkQueue(b *testing.B) {
 	f := Frame{Text: strings.TrimSuffix(event, "\r\n\r\n")}
 	b.ReportAllocs()
 	for b.Loop() {
-		q.push(f)
+		q.pushFrame(f)
 		if held(q) > 32<<10 {
-			q.take()
+			q.takeItems()
 		}
 	}
 }

@@ -113,7 +113,7 @@ func (s *Session) keepConnected(ctx context.Context) {
 		relogin    bool   // the connection before was ended for a new login
 	)
 	for ctx.Err() == nil {
-		c, early, err := s.connect(ctx)
+		c, early, err := s.connectAndLogin(ctx)
 		kind := Failed
 		if err == nil {
 			began := time.Now()
@@ -145,7 +145,7 @@ func (s *Session) keepConnected(ctx context.Context) {
 			pause = s.cfg.BackoffMin // Asterisk has not seen our logoff yet
 		}
 		relogin = false
-		wait := jitter(pause)
+		wait := withJitter(pause)
 		s.setDisconnected(lastSign, err)
 		s.queue.pushState(State{Kind: kind, At: time.Now(), Err: err, Retry: wait})
 		level := slog.LevelDebug // what is known already, or is told by whoever hears of the states
@@ -187,8 +187,8 @@ func (s *Session) nextPause(pause time.Duration, err error) time.Duration {
 	return min(2*pause, s.cfg.BackoffMax)
 }
 
-// jitter spreads a pause by a quarter to both sides.
-func jitter(d time.Duration) time.Duration {
+// withJitter spreads a pause by a quarter to both sides.
+func withJitter(d time.Duration) time.Duration {
 	return d*3/4 + rand.N(d/2+1)
 }
 
@@ -320,7 +320,7 @@ func (s *Session) routeFrame(c *connection, f Frame) {
 	if c.takeAnswer(f.Text) {
 		return
 	}
-	s.queue.push(f)
+	s.queue.pushFrame(f)
 	// only now, so that Granted comes after the event that proves it
 	if !c.sawSecurityEvent && isSecurityEvent(f.Text) {
 		c.sawSecurityEvent = true
@@ -410,7 +410,7 @@ func (s *Session) awaitPong(ctx context.Context, c *connection, sent time.Time, 
 // deliverQueue calls OnFrames and OnState until the queue is closed and empty.
 func (s *Session) deliverQueue() {
 	for {
-		switch items, ended := s.queue.take(); {
+		switch items, ended := s.queue.takeItems(); {
 		case len(items) > 0:
 			s.deliverItems(items)
 		case ended:

@@ -103,12 +103,12 @@ func (s *Splitter) Received() time.Time { return s.received }
 // An [OversizeError] (errors.Is [ErrOversize]) stands for a frame that was skipped; call Next again. Any other error is
 // final: io.EOF at the end of a frame, io.ErrUnexpectedEOF inside one, or what the reader returned.
 func (s *Splitter) Next() (string, error) {
-	frame, err := s.next()
+	frame, err := s.nextBytes()
 	return string(frame), err
 }
 
-// next is Next without a copy: the bytes are valid until the next call.
-func (s *Splitter) next() ([]byte, error) {
+// nextBytes is Next without a copy: the bytes are valid until the next call.
+func (s *Splitter) nextBytes() ([]byte, error) {
 	for !s.takeBanner(s.readErr != nil) {
 		s.readMore()
 	}

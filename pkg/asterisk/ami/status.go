@@ -86,6 +86,6 @@ func (s *Session) Status() Status {
 	st := s.status
 	st.Denied = maps.Clone(s.status.Denied)
 	s.mu.Unlock()
-	s.queue.addTo(&st)
+	s.queue.addToStatus(&st)
 	return st
 }

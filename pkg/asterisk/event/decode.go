@@ -21,7 +21,7 @@ import (
 func Decode(frame string, ev *Event) error {
 	*ev = Event{}
 	l := frameLines{rest: frame, hasNext: true}
-	l.next()
+	l.nextLine()
 	name, ok := strings.CutPrefix(l.line, "Event: ")
 	if !ok {
 		return judgeForeignFrame(frame)
@@ -51,7 +51,7 @@ type frameLines struct {
 	pastEnd bool   // next was called after the last line
 }
 
-func (l *frameLines) next() {
+func (l *frameLines) nextLine() {
 	if !l.hasNext {
 		l.line, l.pastEnd = "", true
 		return
@@ -74,11 +74,11 @@ func (l *frameLines) next() {
 
 // decodePreamble reads from Privilege to SystemName, and stops at the line after. It returns a Reason, or "".
 func decodePreamble(l *frameLines) string {
-	l.next()
+	l.nextLine()
 	if l.line != "Privilege: security,all" {
 		return ReasonOrder
 	}
-	l.next()
+	l.nextLine()
 	if strings.HasPrefix(l.line, fieldHeaders[fEventTV]) {
 		return ""
 	}
@@ -90,14 +90,14 @@ func decodePreamble(l *frameLines) string {
 		if _, ok := parseDigits(usec); !ok {
 			return ReasonTime
 		}
-		l.next()
+		l.nextLine()
 	}
 	if v, ok := strings.CutPrefix(l.line, "SequenceNumber: "); ok { // manager debug
 		if _, ok := parseDigits(strings.TrimPrefix(v, "-")); !ok {
 			return ReasonValue
 		}
 		for _, header := range [...]string{"File: ", "Line: ", "Func: "} {
-			l.next()
+			l.nextLine()
 			v, ok := strings.CutPrefix(l.line, header)
 			if !ok {
 				return ReasonOrder
@@ -106,13 +106,13 @@ func decodePreamble(l *frameLines) string {
 				return ReasonControl
 			}
 		}
-		l.next()
+		l.nextLine()
 	}
 	if v, ok := strings.CutPrefix(l.line, "SystemName: "); ok { // systemname in asterisk.conf
 		if strings.Contains(v, "\n") {
 			return ReasonControl
 		}
-		l.next()
+		l.nextLine()
 	}
 	return ""
 }
@@ -127,10 +127,10 @@ func decodeHeaders(l *frameLines, headers []headerRule, ev *Event) string {
 			}
 			return ReasonOrder
 		}
-		if reason := ev.set(s.field, v); reason != "" {
+		if reason := ev.setField(s.field, v); reason != "" {
 			return reason
 		}
-		l.next()
+		l.nextLine()
 	}
 	if !l.pastEnd {
 		return ReasonOrder
@@ -138,8 +138,8 @@ func decodeHeaders(l *frameLines, headers []headerRule, ev *Event) string {
 	return ""
 }
 
-// set validates the value of a field and keeps it if Event has one for it. It returns a Reason, or "".
-func (ev *Event) set(f field, v string) string {
+// setField validates the value of a field and keeps it if Event has one for it. It returns a Reason, or "".
+func (ev *Event) setField(f field, v string) string {
 	switch f {
 	case fEventTV:
 		t, ok := parseTime(v)

@@ -92,7 +92,7 @@ func decodeFields(rest string, ev *Event) (n int, reason string) {
 				continue
 			}
 		}
-		if reason := ev.set(f, value); reason != "" {
+		if reason := ev.setField(f, value); reason != "" {
 			return n, reason
 		}
 		if strings.IndexByte(value, '\r') >= 0 { // some readers of logs end a line there

@@ -10,11 +10,11 @@ import (
 
 const maxRefused = 100 // sentences in Knowledge.Refused, and failures in Failed
 
-// compose makes Knowledge of all answers.
-func (l *Learner) compose() Knowledge {
+// composeKnowledge makes Knowledge of all answers.
+func (l *Learner) composeKnowledge() Knowledge {
 	d := newBuilder(l.cfg.Name, l.cfg.MaxPrefixes)
 	d.At, d.Skipped, d.Failed = l.answeredAt, l.skipped, slices.Clone(l.failed)
-	for _, q := range questions() {
+	for _, q := range allQuestions() {
 		if l.refusals[q.action] == denied {
 			d.Denied = append(d.Denied, Denied{Action: q.action, ManagerConf: "write = " + q.class, For: q.purpose})
 		}
@@ -46,7 +46,7 @@ func (l *Learner) compose() Knowledge {
 			}
 		}
 	}
-	return d.build()
+	return d.finishKnowledge()
 }
 
 // creditedAddress returns the address of a contact that counts, or counts why it does not: see the package's comment.
@@ -152,7 +152,7 @@ func (d *builder) addContact(addr netip.Addr, endpoint string, most int) {
 	d.contacts[p] = &contactOwners{first: endpoint, last: endpoint}
 }
 
-func (d *builder) build() Knowledge {
+func (d *builder) finishKnowledge() Knowledge {
 	for p, c := range d.contacts {
 		note := "contact of " + printable.String(c.first)
 		if c.others > 0 {

@@ -271,7 +271,7 @@ func TestBounds(t *testing.T) {
 	}
 	// What is the same for Asterisk is the same here, whatever the order of maps.
 	for range 20 {
-		if again := once(t, p); !again.equal(once(t, p)) {
+		if again := once(t, p); !again.equalTo(once(t, p)) {
 			t.Fatal("two rounds over the same answers differ")
 		}
 	}

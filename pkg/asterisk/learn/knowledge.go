@@ -78,15 +78,15 @@ func (k Knowledge) Hint() string {
 		strings.Join(what, ", "), line)
 }
 
-// equal reports whether two have the same content.
-func (k Knowledge) equal(o Knowledge) bool {
+// equalTo reports whether two have the same content.
+func (k Knowledge) equalTo(o Knowledge) bool {
 	return maps.Equal(k.Prefixes, o.Prefixes) && maps.Equal(k.Contacts, o.Contacts) &&
 		slices.Equal(k.Denied, o.Denied) &&
 		slices.Equal(k.Refused, o.Refused) && slices.Equal(k.Failed, o.Failed) && k.Skipped == o.Skipped &&
 		k.At.IsZero() == o.At.IsZero()
 }
 
-func (k Knowledge) clone() Knowledge {
+func (k Knowledge) deepCopy() Knowledge {
 	k.Prefixes, k.Contacts = maps.Clone(k.Prefixes), maps.Clone(k.Contacts)
 	k.Denied, k.Refused, k.Failed = slices.Clone(k.Denied), slices.Clone(k.Refused), slices.Clone(k.Failed)
 	return k

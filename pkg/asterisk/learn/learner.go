@@ -118,8 +118,8 @@ func New(cfg Config) *Learner {
 		Interval: cfg.Interval,
 		// Providers answer with this or that part of their servers, and calls come from all of them.
 		Linger:   time.Hour,
-		OnChange: func(string, []netip.Prefix, []netip.Prefix) { signal(l.resolved) },
-		OnError:  func(string, error) { signal(l.resolved) },
+		OnChange: func(string, []netip.Prefix, []netip.Prefix) { putToken(l.resolved) },
+		OnError:  func(string, error) { putToken(l.resolved) },
 		Log:      cfg.Log,
 	})
 	return l
@@ -134,14 +134,14 @@ func (l *Learner) Connected() {
 	l.mu.Lock()
 	l.logins++
 	l.mu.Unlock()
-	signal(l.wake)
+	putToken(l.wake)
 }
 
 // Knowledge returns what is known at this moment.
 func (l *Learner) Knowledge() Knowledge {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.knowledge.clone()
+	return l.knowledge.deepCopy()
 }
 
 // Run asks after each Connected and at intervals, until ctx ends; it returns nil then.
@@ -170,7 +170,7 @@ func (l *Learner) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-l.resolved:
-			l.publish()
+			l.publishKnowledge()
 			continue
 		case <-l.wake:
 		case <-timer.C:
@@ -211,7 +211,7 @@ func (l *Learner) askRound(ctx context.Context) {
 	}
 	l.answeredAt = l.cfg.Now()
 	l.resolveHosts()
-	l.publish()
+	l.publishKnowledge()
 	l.logDenied()
 }
 
@@ -260,15 +260,15 @@ func (l *Learner) addFailure(what string, err error) {
 	}
 }
 
-// publish makes Knowledge of all answers and hands it on if it has changed.
-func (l *Learner) publish() {
-	k := l.compose()
+// publishKnowledge makes Knowledge of all answers and hands it on if it has changed.
+func (l *Learner) publishKnowledge() {
+	k := l.composeKnowledge()
 	l.mu.Lock()
-	changed := !k.equal(l.knowledge)
+	changed := !k.equalTo(l.knowledge)
 	l.knowledge = k
 	l.mu.Unlock()
 	if changed && l.cfg.OnKnowledge != nil {
-		l.cfg.OnKnowledge(k.clone())
+		l.cfg.OnKnowledge(k.deepCopy())
 	}
 }
 
@@ -288,7 +288,7 @@ func (l *Learner) logDenied() {
 	l.cfg.Log.Info("Asterisk does not tell all it knows", "pbx", l.cfg.Name, "denied", text, "try", l.knowledge.Hint())
 }
 
-func signal(c chan<- struct{}) {
+func putToken(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

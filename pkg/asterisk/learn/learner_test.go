@@ -150,7 +150,7 @@ func TestKnowledgeStaysWhileAsteriskIsAway(t *testing.T) {
 		before := l.Knowledge()
 		p.leave(true)
 		time.Sleep(24 * time.Hour)
-		if got := heard(); len(got) > 0 || !l.Knowledge().equal(before) {
+		if got := heard(); len(got) > 0 || !l.Knowledge().equalTo(before) {
 			t.Errorf("while away: %+v", got)
 		}
 		// Back, it has lost the privilege for endpoints: what they told stays until it can be asked again.

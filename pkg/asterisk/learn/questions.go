@@ -9,7 +9,7 @@ import (
 // chan_sip.c: the privileges that ListCommands shows).
 type question struct{ action, class, purpose string }
 
-func questions() []question {
+func allQuestions() []question {
 	return []question{
 		{"PJSIPShowEndpoints", "system", "trunks and what endpoints do with contacts"},
 		{"PJSIPShowEndpoint", "system", "trunks and what endpoints do with contacts"},

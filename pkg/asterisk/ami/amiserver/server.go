@@ -155,7 +155,7 @@ func (s *Server) BroadcastClass(class Class, event []byte) int {
 func (s *Server) broadcastLocked(class Class, event []byte) int {
 	n := 0
 	for ses := range s.sessions {
-		if ses.loggedIn && ses.events&class == class && ses.outbox.put(event) {
+		if ses.loggedIn && ses.events&class == class && ses.outbox.putText(event) {
 			n++
 		}
 	}

@@ -81,7 +81,7 @@ func (s *Server) serveConnection(ctx context.Context, nc net.Conn, local net.Add
 			_ = nc.Close()
 		}
 	}()
-	ses.send("Asterisk Call Manager/" + s.cfg.Version + "\r\n")
+	ses.sendText("Asterisk Call Manager/" + s.cfg.Version + "\r\n")
 	err := ses.readActions(ctx)
 	s.cfg.Log.Debug("session ended", "remote", ses.remote, "error", err)
 	s.removeSession(ses)
@@ -181,7 +181,7 @@ func (ses *session) runAction(ctx context.Context, r Request) error {
 			}
 			ses.challenge = n.String()
 		}
-		ses.send(r.Reply("Success") + "Challenge: " + ses.challenge + "\r\n\r\n")
+		ses.sendText(r.Reply("Success") + "Challenge: " + ses.challenge + "\r\n\r\n")
 	case "events":
 		m, ok := parseEventMask(r.Get("EventMask"))
 		if !ok {
@@ -193,13 +193,13 @@ func (ses *session) runAction(ctx context.Context, r Request) error {
 		ses.server.notifyLocked()
 		ses.server.mu.Unlock()
 		// "On" says nothing about privileges, here as in Asterisk.
-		ses.send(r.Reply("Success") + "Events: " + map[bool]string{true: "On", false: "Off"}[m != 0] + "\r\n\r\n")
+		ses.sendText(r.Reply("Success") + "Events: " + map[bool]string{true: "On", false: "Off"}[m != 0] + "\r\n\r\n")
 	case "ping":
 		now := time.Now()
 		pong := fmt.Sprintf("Ping: Pong\r\nTimestamp: %d.%06d\r\n\r\n", now.Unix(), now.Nanosecond()/1000)
-		ses.send(r.Reply("Success") + pong)
+		ses.sendText(r.Reply("Success") + pong)
 	case "logoff":
-		ses.send(r.Reply("Goodbye") + "Message: Thanks for all the fish.\r\n\r\n")
+		ses.sendText(r.Reply("Goodbye") + "Message: Thanks for all the fish.\r\n\r\n")
 		return errLogoff
 	default:
 		ses.runConfiguredAction(r)
@@ -215,7 +215,7 @@ func (ses *session) runConfiguredAction(r Request) {
 				ses.refuseAndReport(r, "Permission denied", "RequestNotAllowed", "Action: "+r.Action)
 				return
 			}
-			ses.send(a.Reply(r))
+			ses.sendText(a.Reply(r))
 			return
 		}
 	}
@@ -231,7 +231,7 @@ func (ses *session) runConfiguredAction(r Request) {
 // runLogin is action_login().
 func (ses *session) runLogin(ctx context.Context, r Request) error {
 	if ses.loggedIn {
-		ses.send(r.Reply("Success") + "Message: Already authenticated\r\n\r\n")
+		ses.sendText(r.Reply("Success") + "Message: Already authenticated\r\n\r\n")
 		return nil
 	}
 	name := r.Get("Username")
@@ -272,9 +272,9 @@ func (ses *session) runLogin(ctx context.Context, r Request) error {
 	s.notLoggedIn--
 	system := ses.events&ClassSystem != 0
 	// The reply goes out before any event.
-	ses.send(r.Reply("Success") + "Message: Authentication accepted\r\n\r\n")
+	ses.sendText(r.Reply("Success") + "Message: Authentication accepted\r\n\r\n")
 	if system {
-		ses.send("Event: FullyBooted\r\nPrivilege: system,all\r\nUptime: 1\r\nLastReload: 1\r\n" +
+		ses.sendText("Event: FullyBooted\r\nPrivilege: system,all\r\nUptime: 1\r\nLastReload: 1\r\n" +
 			"Status: Fully Booted\r\n\r\n")
 	}
 	s.broadcastLocked(ClassSecurity, ses.encodeEvent("SuccessfulAuth", name, "0"))
@@ -283,10 +283,10 @@ func (ses *session) runLogin(ctx context.Context, r Request) error {
 	return nil
 }
 
-func (ses *session) send(text string) { ses.outbox.put([]byte(text)) }
+func (ses *session) sendText(text string) { ses.outbox.putText([]byte(text)) }
 
 func (ses *session) sendError(r Request, message string) {
-	ses.send(r.Reply("Error") + "Message: " + message + "\r\n\r\n")
+	ses.sendText(r.Reply("Error") + "Message: " + message + "\r\n\r\n")
 }
 
 // refuseAndReport refuses and reports it. Whoever has read the reply cannot cause an event before this one.
@@ -338,8 +338,8 @@ func newOutbox(limit int) *outbox {
 		Weight: func(b []byte) int { return len(b) }})}
 }
 
-// put reports whether the bytes will be sent.
-func (o *outbox) put(b []byte) bool {
+// putText reports whether the bytes will be sent.
+func (o *outbox) putText(b []byte) bool {
 	if o.full.Load() || len(o.texts.Put(b)) == 0 {
 		return !o.full.Load()
 	}

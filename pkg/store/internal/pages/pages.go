@@ -66,19 +66,19 @@ func Check(r io.ReaderAt, size int64) (Usage, error) {
 		return Usage{}, err
 	}
 	c := &checker{r: r, meta: m, seen: make([]uint64, m.high/64+1)}
-	c.mark(0, 0)
-	c.mark(1, 0)
-	if err := c.tree(m.root, nil, nil, 0, 0); err != nil {
+	c.markPage(0, 0)
+	c.markPage(1, 0)
+	if err := c.checkTree(m.root, nil, nil, 0, 0); err != nil {
 		return Usage{}, err
 	}
-	free, err := c.freelist()
+	free, err := c.checkFreelist()
 	if err != nil {
 		return Usage{}, err
 	}
 	return Usage{PageSize: m.pageSize, Pages: int(m.high), Free: free}, nil
 }
 
-func damaged(format string, args ...any) error {
+func damagedError(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrDamaged, fmt.Sprintf(format, args...))
 }
 
@@ -112,7 +112,7 @@ func readMeta(r io.ReaderAt, size int64) (meta, error) {
 
 func metaAt(r io.ReaderAt, at int64, id uint64, size int64) (meta, error) {
 	if size < at+pageHeader+metaSize {
-		return meta{}, damaged("%d bytes are too few for a state file", size)
+		return meta{}, damagedError("%d bytes are too few for a state file", size)
 	}
 	b := make([]byte, pageHeader+metaSize)
 	if err := readAt(r, b, at); err != nil {
@@ -120,25 +120,25 @@ func metaAt(r io.ReaderAt, at int64, id uint64, size int64) (meta, error) {
 	}
 	e, b := binary.NativeEndian, b[pageHeader:]
 	if e.Uint32(b) != magic {
-		return meta{}, damaged("meta page %d does not begin as one", id)
+		return meta{}, damagedError("meta page %d does not begin as one", id)
 	}
 	if v := e.Uint32(b[4:]); v != version {
-		return meta{}, damaged("meta page %d has file format %d, known is %d", id, v, version)
+		return meta{}, damagedError("meta page %d has file format %d, known is %d", id, v, version)
 	}
 	h := fnv.New64a()
 	_, _ = h.Write(b[:metaSummed])
 	if h.Sum64() != e.Uint64(b[metaSummed:]) {
-		return meta{}, damaged("meta page %d has a wrong checksum", id)
+		return meta{}, damagedError("meta page %d has a wrong checksum", id)
 	}
 	m := meta{
 		pageSize: int(e.Uint32(b[8:])), root: e.Uint64(b[16:]), freelist: e.Uint64(b[32:]), high: e.Uint64(b[40:]),
 		txid: e.Uint64(b[48:]),
 	}
 	if m.pageSize < minPage || m.pageSize > maxPage || m.pageSize&(m.pageSize-1) != 0 {
-		return meta{}, damaged("meta page %d gives a page size of %d bytes", id, m.pageSize)
+		return meta{}, damagedError("meta page %d gives a page size of %d bytes", id, m.pageSize)
 	}
 	if m.high < 4 || m.high > uint64(size)/uint64(m.pageSize) {
-		return meta{}, damaged("the file has %d bytes, but should have %d pages of %d", size, m.high, m.pageSize)
+		return meta{}, damagedError("the file has %d bytes, but should have %d pages of %d", size, m.high, m.pageSize)
 	}
 	return m, nil
 }
@@ -147,13 +147,13 @@ func metaAt(r io.ReaderAt, at int64, id uint64, size int64) (meta, error) {
 func readAt(r io.ReaderAt, b []byte, at int64) error {
 	_, err := r.ReadAt(b, at)
 	if errors.Is(err, io.EOF) {
-		return damaged("the file ends within a page at byte %d", at)
+		return damagedError("the file ends within a page at byte %d", at)
 	}
 	return err
 }
 
-// mark notes that something points to a page and its overflow; false means that something else did already.
-func (c *checker) mark(id, overflow uint64) bool {
+// markPage notes that something points to a page and its overflow; false means that something else did already.
+func (c *checker) markPage(id, overflow uint64) bool {
 	for i := id; i <= id+overflow; i++ {
 		if c.seen[i/64]&(1<<(i%64)) != 0 {
 			return false
@@ -170,10 +170,10 @@ type page struct {
 	data  []byte // all of it, header and overflow included
 }
 
-// page reads one page with its overflow.
-func (c *checker) page(id uint64) (page, error) {
+// readPage reads one page with its overflow.
+func (c *checker) readPage(id uint64) (page, error) {
 	if id < 2 || id >= c.meta.high {
-		return page{}, damaged("page %d is none of the file's %d", id, c.meta.high)
+		return page{}, damagedError("page %d is none of the file's %d", id, c.meta.high)
 	}
 	at := int64(id) * int64(c.meta.pageSize)
 	b := make([]byte, c.meta.pageSize)
@@ -182,14 +182,14 @@ func (c *checker) page(id uint64) (page, error) {
 	}
 	e := binary.NativeEndian
 	if got := e.Uint64(b); got != id {
-		return page{}, damaged("page %d calls itself page %d", id, got)
+		return page{}, damagedError("page %d calls itself page %d", id, got)
 	}
 	overflow := uint64(e.Uint32(b[12:]))
 	if overflow >= c.meta.high-id || (overflow+1)*uint64(c.meta.pageSize) > maxRun {
-		return page{}, damaged("page %d goes on for %d pages, beyond the end", id, overflow)
+		return page{}, damagedError("page %d goes on for %d pages, beyond the end", id, overflow)
 	}
-	if !c.mark(id, overflow) {
-		return page{}, damaged("page %d is used twice", id)
+	if !c.markPage(id, overflow) {
+		return page{}, damagedError("page %d is used twice", id)
 	}
 	if overflow > 0 {
 		b = append(b, make([]byte, int(overflow)*c.meta.pageSize)...)
@@ -200,60 +200,60 @@ func (c *checker) page(id uint64) (page, error) {
 	return page{id: id, flags: e.Uint16(b[8:]), count: int(e.Uint16(b[10:])), data: b}, nil
 }
 
-// span returns the bytes of a key or value, which must lie behind the elements and within the page.
-func (p *page) span(element int, pos, size uint32) ([]byte, error) {
+// bytesAt returns the bytes of a key or value, which must lie behind the elements and within the page.
+func (p *page) bytesAt(element int, pos, size uint32) ([]byte, error) {
 	from := uint64(pageHeader+element*elementSize) + uint64(pos)
 	if from < uint64(pageHeader+p.count*elementSize) || from+uint64(size) > uint64(len(p.data)) {
-		return nil, damaged("element %d of page %d lies outside of it", element, p.id)
+		return nil, damagedError("element %d of page %d lies outside of it", element, p.id)
 	}
 	return p.data[from : from+uint64(size) : from+uint64(size)], nil
 }
 
-// ordered checks a key against the one before and the bounds that the parent gives: low ≤ key < high.
-func (p *page) ordered(element int, key, before, low, high []byte) error {
+// checkOrder checks a key against the one before and the bounds that the parent gives: low ≤ key < high.
+func (p *page) checkOrder(element int, key, before, low, high []byte) error {
 	if len(key) == 0 || len(key) > maxKey {
-		return damaged("element %d of page %d has a key of %d bytes", element, p.id, len(key))
+		return damagedError("element %d of page %d has a key of %d bytes", element, p.id, len(key))
 	}
 	if before != nil && bytes.Compare(before, key) >= 0 || low != nil && bytes.Compare(key, low) < 0 ||
 		high != nil && bytes.Compare(key, high) >= 0 {
-		return damaged("element %d of page %d is out of order", element, p.id)
+		return damagedError("element %d of page %d is out of order", element, p.id)
 	}
 	return nil
 }
 
-// tree checks a page and all below it.
-func (c *checker) tree(id uint64, low, high []byte, depth, nested int) error {
+// checkTree checks a page and all below it.
+func (c *checker) checkTree(id uint64, low, high []byte, depth, nested int) error {
 	if depth > maxDepth {
-		return damaged("page %d lies too deep", id)
+		return damagedError("page %d lies too deep", id)
 	}
-	p, err := c.page(id)
+	p, err := c.readPage(id)
 	if err != nil {
 		return err
 	}
 	if pageHeader+p.count*elementSize > len(p.data) {
-		return damaged("page %d has no room for its %d elements", id, p.count)
+		return damagedError("page %d has no room for its %d elements", id, p.count)
 	}
 	switch p.flags {
 	case flagLeaf:
-		return c.leaf(&p, low, high, nested)
+		return c.checkLeaf(&p, low, high, nested)
 	case flagBranch:
-		return c.branch(&p, low, high, depth, nested)
+		return c.checkBranch(&p, low, high, depth, nested)
 	}
-	return damaged("page %d should belong to a tree, but has flags %#x", id, p.flags)
+	return damagedError("page %d should belong to a tree, but has flags %#x", id, p.flags)
 }
 
-func (c *checker) branch(p *page, low, high []byte, depth, nested int) error {
+func (c *checker) checkBranch(p *page, low, high []byte, depth, nested int) error {
 	if p.count == 0 {
-		return damaged("branch page %d is empty", p.id)
+		return damagedError("branch page %d is empty", p.id)
 	}
 	keys := make([][]byte, p.count)
 	children := make([]uint64, p.count)
 	var before []byte
 	for i := range p.count {
 		e, b := binary.NativeEndian, p.data[pageHeader+i*elementSize:]
-		key, err := p.span(i, e.Uint32(b), e.Uint32(b[4:]))
+		key, err := p.bytesAt(i, e.Uint32(b), e.Uint32(b[4:]))
 		if err == nil {
-			err = p.ordered(i, key, before, low, high)
+			err = p.checkOrder(i, key, before, low, high)
 		}
 		if err != nil {
 			return err
@@ -265,76 +265,77 @@ func (c *checker) branch(p *page, low, high []byte, depth, nested int) error {
 		if i+1 < len(keys) {
 			next = keys[i+1]
 		}
-		if err := c.tree(child, keys[i], next, depth+1, nested); err != nil {
+		if err := c.checkTree(child, keys[i], next, depth+1, nested); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *checker) leaf(p *page, low, high []byte, nested int) error {
+func (c *checker) checkLeaf(p *page, low, high []byte, nested int) error {
 	var before []byte
 	for i := range p.count {
 		e, b := binary.NativeEndian, p.data[pageHeader+i*elementSize:]
 		flags, pos, keySize, valueSize := e.Uint32(b), e.Uint32(b[4:]), e.Uint32(b[8:]), e.Uint32(b[12:])
-		both, err := p.span(i, pos, keySize)
+		both, err := p.bytesAt(i, pos, keySize)
 		if err == nil && uint64(keySize)+uint64(valueSize) <= uint64(len(p.data)) {
-			both, err = p.span(i, pos, keySize+valueSize)
+			both, err = p.bytesAt(i, pos, keySize+valueSize)
 		} else if err == nil {
-			err = damaged("element %d of page %d lies outside of it", i, p.id)
+			err = damagedError("element %d of page %d lies outside of it", i, p.id)
 		}
 		if err != nil {
 			return err
 		}
 		key, value := both[:keySize], both[keySize:]
-		if err := p.ordered(i, key, before, low, high); err != nil {
+		if err := p.checkOrder(i, key, before, low, high); err != nil {
 			return err
 		}
 		before = key
 		switch flags {
 		case 0:
 		case bucketEntry:
-			if err := c.bucket(value, nested); err != nil {
+			if err := c.checkBucket(value, nested); err != nil {
 				return err
 			}
 		default:
-			return damaged("element %d of page %d has flags %#x", i, p.id, flags)
+			return damagedError("element %d of page %d has flags %#x", i, p.id, flags)
 		}
 	}
 	return nil
 }
 
-// bucket checks the value of a bucket's entry: the page of its root, or the page itself.
-func (c *checker) bucket(value []byte, nested int) error {
+// checkBucket checks the value of a bucket's entry: the page of its root, or the page itself.
+func (c *checker) checkBucket(value []byte, nested int) error {
 	if nested == maxNested {
-		return damaged("buckets lie too deep in one another")
+		return damagedError("buckets lie too deep in one another")
 	}
 	if len(value) < bucketHeader {
-		return damaged("a bucket's entry has only %d bytes", len(value))
+		return damagedError("a bucket's entry has only %d bytes", len(value))
 	}
 	e := binary.NativeEndian
 	if root := e.Uint64(value); root != 0 {
-		return c.tree(root, nil, nil, 0, nested+1)
+		return c.checkTree(root, nil, nil, 0, nested+1)
 	}
 	b := value[bucketHeader:]
 	if len(b) < pageHeader {
-		return damaged("a bucket within its entry has only %d bytes", len(b))
+		return damagedError("a bucket within its entry has only %d bytes", len(b))
 	}
 	p := page{flags: e.Uint16(b[8:]), count: int(e.Uint16(b[10:])), data: b}
 	if p.flags != flagLeaf || e.Uint64(b) != 0 || e.Uint32(b[12:]) != 0 || pageHeader+p.count*elementSize > len(b) {
-		return damaged("a bucket within its entry is no leaf page")
+		return damagedError("a bucket within its entry is no leaf page")
 	}
-	return c.leaf(&p, nil, nil, nested+1)
+	return c.checkLeaf(&p, nil, nil, nested+1)
 }
 
-// freelist checks that free pages are pages of the file, each once, and none of a tree. It returns how many there are.
-func (c *checker) freelist() (int, error) {
-	p, err := c.page(c.meta.freelist)
+// checkFreelist checks that free pages are pages of the file, each once, and none of a tree. It returns how many
+// there are.
+func (c *checker) checkFreelist() (int, error) {
+	p, err := c.readPage(c.meta.freelist)
 	if err != nil {
 		return 0, err
 	}
 	if p.flags != flagFreelist {
-		return 0, damaged("page %d should be the free list, but has flags %#x", p.id, p.flags)
+		return 0, damagedError("page %d should be the free list, but has flags %#x", p.id, p.flags)
 	}
 	b, count := p.data[pageHeader:], uint64(p.count)
 	if count == 0xFFFF { // then the first entry is the number
@@ -342,12 +343,12 @@ func (c *checker) freelist() (int, error) {
 		b = b[8:]
 	}
 	if count > uint64(len(b)/8) {
-		return 0, damaged("the free list has no room for its %d pages", count)
+		return 0, damagedError("the free list has no room for its %d pages", count)
 	}
 	for i := range count {
 		id := binary.NativeEndian.Uint64(b[i*8:])
-		if id < 2 || id >= c.meta.high || !c.mark(id, 0) {
-			return 0, damaged("page %d cannot be free", id)
+		if id < 2 || id >= c.meta.high || !c.markPage(id, 0) {
+			return 0, damagedError("page %d cannot be free", id)
 		}
 	}
 	return int(count), nil
