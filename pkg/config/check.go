@@ -94,7 +94,7 @@ func (ps *parser) checkProxies(list string, entries []AllowEntry) {
 	for i, entry := range entries {
 		if entry.Host != "" {
 			path := fmt.Sprintf("%s[%d]", list, i)
-			ps.fail(path, "a name of a host", detail{value: ps.shown(path), allowed: "addresses and networks",
+			ps.fail(path, "a name of a host", detail{value: ps.shownValue(path), allowed: "addresses and networks",
 				hint: "policy.allow, which takes names"})
 		}
 	}

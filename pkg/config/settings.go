@@ -200,11 +200,11 @@ func allSettings() []setting {
 		{path: "policy.proxies",
 			meaning: "SIP proxies and the like, through which many customers log in. None is banned as a whole: what is " +
 				"attacked through it is reported by account."},
-		{path: "policy.proxies.addresses", byDefault: []AllowEntry{}, allowed: checked((*parser).checkProxies),
+		{path: "policy.proxies.addresses", byDefault: []AllowEntry{}, allowed: checkedBy((*parser).checkProxies),
 			meaning: `Their addresses or networks: "198.51.100.9".`,
 			reason:  "none, since only you know them; what is allowed needs no entry here"},
 		{path: "policy.proxies.accounts", byDefault: 20,
-			allowed: severalOrNone(100_000, "any address of two phones would be a proxy").hint("20"),
+			allowed: severalOrNone(100_000, "any address of two phones would be a proxy").withHint("20"),
 			meaning: "How many accounts that log in through one connection or port, or five times as many from one " +
 				"address, make it a proxy: {least} to {most}, 0 is only what is named.",
 			reason: "phones behind NAT have a port each; a telephone with twenty accounts is rare"},
