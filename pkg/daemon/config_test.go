@@ -125,7 +125,7 @@ func TestReloadChangesTheKernelsTable(t *testing.T) {
 	s.run()
 	s.heard()
 	s.protects()
-	s.login("IPV4/UDP/198.51.100.10/5060", "201")
+	s.login("IPV4/UDP/198.51.100.10/5062", "201")
 	s.await(ban.ActionTrust, "198.51.100.10/32")
 	for _, step := range []struct{ firewall, want, not string }{
 		{"ports: {udp: [5070], tcp: [5070]}", "5070", "5060"},

@@ -145,9 +145,17 @@ func (t *Table) readOldElementsLocked(f existingTable) ([]Element, error) {
 	return all, nil
 }
 
-// Has looks one prefix up in the kernel, a ban among those that close all ports; see Holds.
+// Has looks one prefix up in the kernel, a ban whatever it closes; see Holds.
 func (t *Table) Has(k Kind, p netip.Prefix) (Element, bool, error) {
-	return t.Holds(Change{Kind: k, Prefix: p})
+	if k != Ban {
+		return t.Holds(Change{Kind: k, Prefix: p})
+	}
+	for closes := range numCloses {
+		if el, ok, err := t.Holds(Change{Kind: k, Prefix: p, Closes: closes}); ok || err != nil {
+			return el, ok, err
+		}
+	}
+	return Element{}, false, nil
 }
 
 // Holds looks up in the kernel what a change is about, in about 20 µs whatever else is there. A network is there if

@@ -107,6 +107,8 @@ func titleOf(d ban.Decision, m *message.Message) string {
 		return "somebody tampers with Asterisk's events"
 	case ban.ActionLeak:
 		return "the ban of " + who + " does not keep it out"
+	case ban.ActionCut:
+		return who + " guesses passwords beside good phones: its connections end, theirs go on"
 	case ban.ActionNewPlace:
 		return "an account logged in from " + who + ", where it never was"
 	case ban.ActionTargeted:

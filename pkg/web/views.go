@@ -243,6 +243,8 @@ func alarmText(d ban.Decision) string {
 			return "account " + account + " fails all the time" + from
 		}
 		return "passwords are guessed" + from + ", which is trusted"
+	case ban.ActionCut:
+		return "passwords are guessed" + from + ", beside phones that work: the guesser's connections end, theirs go on"
 	case ban.ActionNewPlace:
 		return "account " + account + " logged in" + from + ", where it never was"
 	case ban.ActionTargeted:
@@ -266,6 +268,8 @@ func alarmHint(d ban.Decision) string {
 	switch d.Action {
 	case ban.ActionBreach:
 		return "change the password of this account now, and look at its calls"
+	case ban.ActionCut:
+		return "look whose device it is: ringwall why tells which accounts it tries"
 	case ban.ActionNewPlace:
 		return "ask its user; if he was not there, change the password, and look at the calls of this account"
 	case ban.ActionTargeted:
@@ -516,7 +520,7 @@ func (p *Page) viewDecisions(s *snapshot) (v decisionsView) {
 		ban.ActionTrust:   "trusted",
 		ban.ActionUntrust: "no longer trusted", ban.ActionMisconfigured: "misconfigured", ban.ActionBreach: "BREACH",
 		ban.ActionTampering: "forged event", ban.ActionTargeted: "under attack", ban.ActionGuessing: "GUESSING",
-		ban.ActionLeak: "GETS THROUGH", ban.ActionNewPlace: "NEW PLACE",
+		ban.ActionLeak: "GETS THROUGH", ban.ActionNewPlace: "NEW PLACE", ban.ActionCut: "CUT OFF",
 		ban.ActionObserve: "not banned",
 	}
 	for _, d := range s.decisions {
