@@ -241,7 +241,7 @@ func (w *wire) office(t *testing.T, transport string, login func()) (register fu
 }
 
 // A forger has used up what knocks for an address, and goes on; its phone gets in all the same, since each port has a
-// share of its own. Run for minutes: deploy/docs/security.md says how long it takes.
+// share of its own. deploy/docs/security.md says how long it takes beside forgers who send more.
 func TestAPhoneGetsInBesideAForger(t *testing.T) {
 	t.Parallel()
 	w := ladderWire(t, nil)
