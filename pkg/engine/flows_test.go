@@ -134,7 +134,7 @@ func TestVerdictsAreNarrow(t *testing.T) {
 			}
 		}},
 		{"what could be forged slows, and cuts nothing", nil, func(w *world) {
-			w.login(office, "201").crack(2000, office, "250").wantTrusted(office).wantFree(office)
+			w.login(office, "201", port(5060)).crack(2000, office, "250", port(5060)).wantTrusted(office).wantFree(office)
 			w.wantElement(engine.Element{Kind: engine.SlowFlow, Flow: flow("udp " + office + ":5060"),
 				Pace: engine.PaceSecond})
 			w.wantElement(udpBan(office, false)) // the trickle, for those that never logged in from there
@@ -162,7 +162,8 @@ func TestVerdictsAreNarrow(t *testing.T) {
 		}},
 		{"good flows end with trust.flow_ttl", func(p *config.Policy) { p.Trust.FlowTTL = time.Hour }, func(w *world) {
 			good := engine.Element{Kind: engine.GoodFlow, Flow: flow("tcp " + office + ":5060")}
-			w.login(office, "201", tls).pass(50*time.Minute).login(office, "201", tls).pass(50 * time.Minute)
+			w.login(office, "201", tls, port(5060)).pass(50*time.Minute).login(office, "201", tls, port(5060))
+			w.pass(50 * time.Minute)
 			w.wantElement(good).pass(11 * time.Minute)
 			if w.has(good) {
 				w.t.Error("it is still good")

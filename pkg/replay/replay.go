@@ -272,6 +272,7 @@ func (p *player) advanceTo(at int64) error {
 }
 
 func (p *player) reportDecisions() error {
+	p.tally.passage.take(p.engine.TakeChanged(), max(p.now, p.lastTick))
 	for i := range p.decisions {
 		p.tally.countDecision(&p.decisions[i])
 		if p.Decide != nil {

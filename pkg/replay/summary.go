@@ -54,6 +54,8 @@ type Banned struct {
 	Enforced bool          `json:"enforced"`
 	Proven   bool          `json:"proven"`
 	Blocked  int64         `json:"blocked"` // events
+
+	end time.Time // of the last ban
 }
 
 // Customer is a banned prefix from which somebody ever logged in with a password, before the ban or after.

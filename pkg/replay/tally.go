@@ -33,6 +33,7 @@ type sourceKey [16]byte
 type sourceState struct {
 	until    int64 // end of the last ban, ns; 0 without one
 	enforced bool
+	closes   ban.Closes
 	trusted  bool
 }
 
@@ -48,6 +49,7 @@ type loginCount struct {
 type tally struct {
 	sum      *Summary
 	firewall config.Firewall
+	passage  passage
 	ipv6Bits int          // of a source
 	seed     maphash.Seed // of loginCount.names
 
@@ -71,6 +73,7 @@ func newTally(p config.Policy, f config.Firewall) *tally {
 	return &tally{
 		sum:            &Summary{Reasons: map[string]int64{}},
 		firewall:       f,
+		passage:        newPassage(p.Ban.Knock, p.Ban.KnockSource),
 		ipv6Bits:       p.IPv6Prefix,
 		seed:           maphash.MakeSeed(),
 		sources:        make(map[sourceKey]sourceState),
@@ -120,8 +123,14 @@ func (t *tally) countEvent(ev *event.Event, now int64) (happens bool) {
 	prefix, banned := t.sourcePrefix(addr), s.until > now
 	if len(t.networks) > 0 && (!banned || !s.enforced) {
 		if p, w, ok := t.networkBanOf(addr, now); ok && (!banned || w.enforced) {
-			prefix, banned, s.enforced = p, true, w.enforced
+			prefix, banned, s.enforced, s.closes = p, true, w.enforced, w.closes
 		}
+	}
+	if banned && t.passage.passesBan(ev, prefix, s.closes, now) {
+		banned = false
+	}
+	if !banned && t.passage.isCut(ev, now) {
+		banned, s.enforced = true, true
 	}
 	if ev.Type == event.SuccessfulAuth && ev.Service != event.AMI && ev.UsingPassword {
 		t.countLogin(k, ev, now, banned)
@@ -243,19 +252,21 @@ func isBan(d *ban.Decision) bool {
 
 func (t *tally) countBan(d *ban.Decision) {
 	enforced := d.Action != ban.ActionObserve
-	if enforced {
+	switch {
+	case d.Action == ban.ActionExtend: // the same ban closes more
+	case enforced:
 		t.sum.Bans++
-	} else {
+	default:
 		t.sum.Observed++
 	}
 	until := d.Time.Add(d.Duration).UnixNano()
 	k := sourceKey(d.Prefix.Addr().As16())
 	if t.isSource(d.Prefix) {
 		s := t.sources[k]
-		s.until, s.enforced = until, enforced
+		s.until, s.enforced, s.closes = until, enforced, d.Closes
 		t.sources[k] = s
 	} else {
-		t.networks[d.Prefix] = sourceState{until: until, enforced: enforced}
+		t.networks[d.Prefix] = sourceState{until: until, enforced: enforced, closes: d.Closes}
 		width := d.Prefix.Bits()
 		if d.Prefix.Addr().Is6() {
 			width += 1000
@@ -273,11 +284,17 @@ func (t *tally) countBan(d *ban.Decision) {
 		b = &Banned{Prefix: d.Prefix, First: d.Time, Reason: d.Reason, Account: d.Account}
 		t.banned[d.Prefix] = b
 	}
+	b.Proven = b.Proven || d.Proven
+	if d.Action == ban.ActionExtend {
+		b.Total += max(0, d.Time.Add(d.Duration).Sub(b.end))
+		b.end = d.Time.Add(d.Duration)
+		return
+	}
 	b.Bans++
 	b.Last = d.Time
 	b.Total += d.Duration
+	b.end = d.Time.Add(d.Duration)
 	b.Enforced = b.Enforced || enforced
-	b.Proven = b.Proven || d.Proven
 }
 
 func (t *tally) endBan(p netip.Prefix) {

@@ -12,6 +12,9 @@ import (
 	"github.com/ringwall/ringwall/pkg/replay"
 )
 
+// shutDoors lets nothing of a banned source pass over UDP.
+func shutDoors(p *config.Policy) { p.Ban.Knock = 0 }
+
 // TestCustomersWhoWouldBeBannedAreNamed has people who log in before, during and after a ban of their address.
 func TestCustomersWhoWouldBeBannedAreNamed(t *testing.T) {
 	at := func(addr string, when time.Duration) []wireEvent {
@@ -25,15 +28,16 @@ func TestCustomersWhoWouldBeBannedAreNamed(t *testing.T) {
 		locked int64
 	}{
 		{"after the ban", at("192.0.2.7", 3*time.Hour), nil, "192.0.2.7/32", 0},
-		{"while banned", at("192.0.2.7", 30*time.Minute), nil, "192.0.2.7/32", 1},
+		{"while banned", at("192.0.2.7", 30*time.Minute), shutDoors, "192.0.2.7/32", 1},
+		{"while banned, with the door open", at("192.0.2.7", 30*time.Minute), nil, "192.0.2.7/32", 0},
 		{"while it would be banned", at("192.0.2.7", 30*time.Minute),
-			func(p *config.Policy) { p.Mode = config.Observe }, "192.0.2.7/32", 1},
+			func(p *config.Policy) { shutDoors(p); p.Mode = config.Observe }, "192.0.2.7/32", 1},
 		{"from the same IPv6 network", slices.Concat(scan6(10*time.Minute, "2001:db8::7"),
 			[]wireEvent{login6(time.Hour, "201", "2001:db8::8")}),
-			nil, "2001:db8::/64", 1},
+			shutDoors, "2001:db8::/64", 1},
 		{"from a banned network", slices.Concat(scan(0, "192.0.2.7"), scan(0, "192.0.2.8"),
 			[]wireEvent{login(time.Minute, "201", "192.0.2.99")}),
-			func(p *config.Policy) { p.Networks.Sources = 2 }, "192.0.2.0/24", 1},
+			func(p *config.Policy) { shutDoors(p); p.Networks.Sources = 2 }, "192.0.2.0/24", 1},
 		{"elsewhere", slices.Concat(scan(0, "192.0.2.7"), []wireEvent{login(time.Minute, "201", "192.0.2.8")}), nil, "",
 			0},
 		{"allowed", at("192.0.2.7", 30*time.Minute), func(p *config.Policy) {
@@ -77,25 +81,29 @@ func TestBannedPacketsDoNotArrive(t *testing.T) {
 		}
 		return list
 	}
-	r := run(t, nil, write(t, "log", lines(flood(5060)...)))
+	shut := func(o *replay.Options) { shutDoors(&o.Policy) }
+	r := run(t, shut, write(t, "log", lines(flood(5060)...)))
 	if r.Bans != 1 || r.Blocked != 97 || r.Passed != 0 || r.Banned[0].Blocked != 97 {
 		t.Errorf("bans %d, blocked %d, passed %d, %+v", r.Bans, r.Blocked, r.Passed, r.Banned)
 	}
 	odd := write(t, "log", lines(flood(5999)...))
-	if r := run(t, nil, odd); r.Blocked != 97 || r.Passed != 0 {
+	if r := run(t, shut, odd); r.Blocked != 97 || r.Passed != 0 {
 		t.Errorf("at another port, which auto takes over: blocked %d, passed %d", r.Blocked, r.Passed)
 	}
-	listed := func(o *replay.Options) { o.Firewall.Ports = config.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}} }
+	listed := func(o *replay.Options) { shut(o); o.Firewall.Ports = config.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}} }
 	if r := run(t, listed, odd); r.Blocked != 0 || r.Passed != 97 {
 		t.Errorf("at another port: blocked %d, passed %d", r.Blocked, r.Passed)
 	}
-	if r := run(t, func(o *replay.Options) { o.Firewall.Scope = config.ScopeAll }, odd); r.Blocked != 97 ||
+	if r := run(t, func(o *replay.Options) { shut(o); o.Firewall.Scope = config.ScopeAll }, odd); r.Blocked != 97 ||
 		r.Passed != 0 {
 		t.Errorf("scope all: blocked %d, passed %d", r.Blocked, r.Passed)
 	}
 	if r := run(t, func(o *replay.Options) { o.Policy.Mode = config.Observe }, odd); r.Blocked != 0 || r.Bans != 0 ||
 		r.Observed != 1 {
 		t.Errorf("observe: blocked %d, bans %d, observed %d", r.Blocked, r.Bans, r.Observed)
+	}
+	if r := run(t, nil, odd); r.Bans != 1 || r.Blocked != 94 { // three attempts are heard through the door, which is then shut
+		t.Errorf("with the door open: bans %d, blocked %d", r.Bans, r.Blocked)
 	}
 }
 
@@ -143,7 +151,8 @@ func TestFrequentNamesAreFoundAmongMany(t *testing.T) {
 }
 
 func TestSummaryLineHasTheKeysOfTheContract(t *testing.T) {
-	r := run(t, nil, write(t, "log", lines(append(scan(0, "192.0.2.7"), login(time.Minute, "201", "192.0.2.7"))...)))
+	r := run(t, func(o *replay.Options) { shutDoors(&o.Policy) },
+		write(t, "log", lines(append(scan(0, "192.0.2.7"), login(time.Minute, "201", "192.0.2.7"))...)))
 	b, err := json.Marshal(r.Summary)
 	if err != nil {
 		t.Fatal(err)
@@ -168,5 +177,33 @@ func TestSummaryLineHasTheKeysOfTheContract(t *testing.T) {
 		if v == nil {
 			t.Errorf("%s is null", key)
 		}
+	}
+}
+
+// TestNarrowVerdictsOfARecording has a customer's address from which somebody guesses over TLS: his connection ends, and
+// the others go on.
+func TestNarrowVerdictsOfARecording(t *testing.T) {
+	over := func(e wireEvent, port int) wireEvent {
+		e.from = fmt.Sprintf("IPV4/TLS/192.0.2.7/%d", port)
+		e.to = "IPV4/TLS/10.99.0.1/5061"
+		return e
+	}
+	var list []wireEvent
+	for i := range 20 {
+		list = append(list, over(login(time.Duration(i)*time.Second, fmt.Sprint(200+i), "192.0.2.7"), 20_000+i))
+	}
+	for i := range 400 {
+		e := over(challenge(time.Minute+time.Duration(i)*10*time.Millisecond, "250", "192.0.2.7"), 40_000)
+		e.name, e.own = "ChallengeResponseFailed", [][2]string{
+			{"Challenge", "c"}, {"Response", fmt.Sprint(i)}, {"ExpectedResponse", ""}}
+		list = append(list, e)
+	}
+	for i := range 20 {
+		at := 2*time.Minute + time.Duration(i)*time.Second
+		list = append(list, over(login(at, fmt.Sprint(200+i), "192.0.2.7"), 20_000+i))
+	}
+	r := run(t, nil, write(t, "log", lines(list...)))
+	if r.Bans != 0 || r.Blocked < 300 || len(r.Customers) > 0 {
+		t.Errorf("%d bans, %d blocked, %+v, %q", r.Bans, r.Blocked, r.Customers, briefs(r.decisions))
 	}
 }
