@@ -95,8 +95,12 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		proven: proven, observed: !enforce, number: int(s.bans) + 1, pbx: j.pbx, attempts: int(s.attempts),
 		closes: closes,
 	}
-	if enforce {
+	if closes == ban.ClosesManager {
+		b.score = float32(j.score)
+	} else if enforce {
 		b.score = s.score
+	}
+	if enforce {
 		s.bans = min(s.bans+1, math.MaxUint8)
 		details.lastBanEnd = b.until
 	}

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"testing"
@@ -173,4 +174,38 @@ func TestDevicesWithAnOldSetUp(t *testing.T) {
 				})
 		}
 	}
+}
+
+// TestOneServiceSaysNothingOfAnother has a known good source from which somebody guesses at the manager interface, and
+// phones that fail, each of it less than closes anything.
+func TestOneServiceSaysNothingOfAnother(t *testing.T) {
+	guessManager := func(w *world, n int) *world {
+		for range n {
+			w.send(event.InvalidPassword, office, "admin", manager, tcp).pass(time.Second)
+		}
+		return w
+	}
+	run(t, []scenario{
+		{"at a trusted source", nil, func(w *world) {
+			guessManager(w.login(office, "201", tls), 24).crack(40, office, "250", tls)
+			w.wantNever(office).wantTrusted(office).wantNoLane(office)
+		}},
+		{"at a source whose trust is over", nil, func(w *world) {
+			w.login(office, "201").pass(48 * time.Hour)
+			guessManager(w, 2).crack(4, office, "201").scan(office, "900").wantNever(office)
+		}},
+		{"and what is enough closes the manager's ports alone", nil, func(w *world) {
+			guessManager(w.login(office, "201", tls), 60).wantTrusted(office)
+			b, ok := w.e.ActiveBan(w.now, netip.MustParsePrefix(office+"/32"))
+			if !ok || b.Closes != ban.ClosesManager || b.Scope != ban.ScopeService || b.Score < 100 {
+				w.t.Errorf("%v, %+v", ok, b)
+			}
+			w.crack(40, office, "250", tls).wantNoLane(office).unban(office+"/32", 0)
+			guessManager(w, 10).wantFree(office)
+		}},
+		{"a stranger loses everything, as ever", nil, func(w *world) {
+			w.send(event.InvalidPassword, bad, "a", manager, tcp).send(event.InvalidPassword, bad, "b", manager, tcp)
+			w.scan(bad, "1").wantBanned(bad)
+		}},
+	})
 }

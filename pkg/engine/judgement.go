@@ -234,6 +234,10 @@ func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 		points = j.applyMultiplier(points, reason)
 	}
 	s.attempts++
+	if reason == ban.ReasonManager && j.engine.isKnownGood(j.key) {
+		j.chargeManager(s, points, n)
+		return
+	}
 	s.observedScore += float32(points)
 	if enforce {
 		s.score += float32(points)
@@ -259,6 +263,34 @@ func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 			j.chargeWiderNetworks(points)
 		}
 		j.applyThreshold(s, b, reason, enforce)
+	}
+}
+
+// chargeManager is charge for the manager's clients of a known good source: what they do says nothing of the phones there,
+// so it has a score of its own, and closes nothing but the manager's ports.
+func (j *judgement) chargeManager(s *source, points float64, n note) {
+	details, enforce := j.engine.sources.detailsOf(s), j.serviceIsEnforced()
+	details.managerScore *= j.engine.decayFactor(j.now - details.managerAt)
+	details.managerScore += float32(points)
+	details.managerAt = j.now
+	if !enforce && n == noNote {
+		n = noteObserved
+	}
+	b := j.record(s, points, ban.ReasonManager, n)
+	j.points, j.score = points, float64(details.managerScore)
+	if b != nil {
+		b.attempts++
+	}
+	if points <= 0 {
+		return
+	}
+	j.countForActivity()
+	limit := j.policy.Threshold
+	if j.engine.trustOf(s) != nil {
+		limit *= j.policy.Trust.Tolerance
+	}
+	if j.score >= limit-pointsTolerance {
+		j.banSource(s, b, ban.ReasonManager, enforce, true)
 	}
 }
 

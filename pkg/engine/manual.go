@@ -117,7 +117,7 @@ func (e *Engine) clearScore(k sourceKey) {
 	}
 	s.score, s.provenScore, s.observedScore = 0, 0, 0
 	details := e.sources.detailsOf(s)
-	details.overflowPoints, details.pace = 0, pace{}
+	details.overflowPoints, details.pace, details.managerScore = 0, pace{}, 0
 	details.failingAccounts, details.challengedAccounts = table.DistinctFew{}, table.Distinct{}
 	e.classifySource(s)
 }

@@ -38,6 +38,8 @@ type source struct {
 type details struct {
 	lastLogin          int64             // ns; 0 for none
 	lastBanEnd         int64             // ns; 0 for none
+	managerAt          int64             // when managerScore was last brought up, ns
+	managerScore       float32           // see chargeManager
 	lastObservedLogin  uint32            // see recordObservedLogin: seconds; 0 for none
 	overflowPoints     float32           // of events that wait for a login, beyond maxOpenChallenges
 	failingAccounts    table.DistinctFew // with a wrong password
