@@ -74,7 +74,8 @@ type plan struct {
 	now    time.Time
 	hashed []op
 	edits  [numSets][]edit
-	writes [numSets]setWrites // of a transaction
+	manual map[netip.Prefix]bool // whose edits are among those
+	writes [numSets]setWrites    // of a transaction
 }
 
 // keptOps is the most ops for which a plan keeps its slice.
@@ -84,7 +85,7 @@ func (p *plan) reset() {
 	if cap(p.hashed) > keptOps {
 		p.hashed = nil
 	}
-	p.hashed, p.edits = p.hashed[:0], [numSets][]edit{}
+	p.hashed, p.edits, p.manual = p.hashed[:0], [numSets][]edit{}, nil
 }
 
 // makePlanLocked fills the table's plan.
@@ -140,15 +141,20 @@ func (t *Table) makePlanLocked(changes []Change) (*plan, error) {
 // is taken out.
 func (t *Table) planManualLocked(p *plan, c *Change, end time.Time) {
 	id := manualSet(c.Prefix)
-	t.stateMu.Lock()
-	r := t.ranges[id]
-	t.stateMu.Unlock()
-	_, there := slices.BinarySearchFunc(r.entries, entry{prefix: c.Prefix}, compareEntries)
-	planned := slices.ContainsFunc(p.edits[id], func(e edit) bool { return e.prefix == c.Prefix })
+	entries := t.ranges[id].entries // which nobody changes while writeMu is held
+	if !c.Manual && len(entries) == 0 && len(p.edits[id]) == 0 {
+		return
+	}
+	_, there := slices.BinarySearchFunc(entries, entry{prefix: c.Prefix}, compareEntries)
+	there = there || p.manual[c.Prefix]
 	switch {
-	case c.Manual && !c.Remove && (there || planned || len(r.entries)+len(p.edits[id]) < maxManual):
+	case c.Manual && !c.Remove && (there || len(entries)+len(p.edits[id]) < maxManual):
 		p.edits[id] = append(p.edits[id], edit{prefix: c.Prefix, until: end})
-	case there || planned:
+		if p.manual == nil {
+			p.manual = make(map[netip.Prefix]bool)
+		}
+		p.manual[c.Prefix] = true
+	case there:
 		p.edits[id] = append(p.edits[id], edit{prefix: c.Prefix, remove: true})
 	}
 }

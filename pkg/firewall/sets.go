@@ -228,7 +228,14 @@ func (t target) home(v6bits int) (id setID, p netip.Prefix, key nfnl.Key, ok boo
 	if t.flow != (Flow{}) {
 		a := t.flow.Source.Addr()
 		key = nfnl.Key{Addr: a, Protocol: uint8(t.flow.Transport), Port: t.flow.Source.Port()}
-		id = map[Kind]setID{Cut: cut4, Good: good4, Slow: slowFlow4}[t.kind]
+		switch t.kind {
+		case Cut:
+			id = cut4
+		case Good:
+			id = good4
+		default:
+			id = slowFlow4
+		}
 		if a.Is6() {
 			id++ // cut6, good6, slowFlow6
 		}
