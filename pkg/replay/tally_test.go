@@ -90,7 +90,10 @@ func TestBannedPacketsDoNotArrive(t *testing.T) {
 	if r := run(t, shut, odd); r.Blocked != 97 || r.Passed != 0 {
 		t.Errorf("at another port, which auto takes over: blocked %d, passed %d", r.Blocked, r.Passed)
 	}
-	listed := func(o *replay.Options) { shut(o); o.Firewall.Ports = config.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}} }
+	listed := func(o *replay.Options) {
+		shut(o)
+		o.Firewall.Ports = config.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}}
+	}
 	if r := run(t, listed, odd); r.Blocked != 0 || r.Passed != 97 {
 		t.Errorf("at another port: blocked %d, passed %d", r.Blocked, r.Passed)
 	}
