@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -182,5 +183,28 @@ func TestReloadMovesTheMetrics(t *testing.T) {
 	s.until("there is a page", func() bool { return s.d.page.Load() != nil })
 	if s.site() == at {
 		t.Error("the listener is the old one")
+	}
+}
+
+// Whatever was taken out of the kernel is put back, also where nobody is banned.
+func TestGoodFlowsComeBackWhenSomebodyFlushesThem(t *testing.T) {
+	s := newService(t)
+	s.write(s.file, s.text("secret_file: "+s.secret, "firewall: {owner: \"off\"}\n")) // or nobody could
+	s.cfg.Firewall.Owner = config.OwnerOff
+	s.run()
+	s.heard()
+	s.protects()
+	s.login("IPV4/UDP/198.51.100.10/5060", "201")
+	flow := firewall.Flow{Transport: firewall.UDP, Source: netip.MustParseAddrPort("198.51.100.10:5060")}
+	inKernel := func() bool {
+		_, ok, err := s.d.fw.Holds(firewall.Change{Kind: firewall.Good, Flow: flow})
+		return ok && err == nil
+	}
+	s.until("the flow of a login is good", inKernel)
+	for _, damage := range [][]string{{"flush", "set", "inet", "ringwall", "good4"}, {"flush", "ruleset"}} {
+		if out, err := s.space.Run(exec.Command("nft", damage...)); err != nil {
+			t.Fatalf("%s, %v", out, err)
+		}
+		s.until("it is good again", inKernel)
 	}
 }

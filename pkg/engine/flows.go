@@ -61,6 +61,27 @@ func (e *Engine) AdoptFlow(now time.Time, f ban.Flow, left time.Duration) {
 	e.goodFlows[f] = goodFlow{until: max(e.goodFlows[f].until, e.now+int64(left))}
 }
 
+// SampleFlows returns up to n good flows, others each time, with the time that they have left in the kernel: there they
+// are not prolonged by every login.
+func (e *Engine) SampleFlows(now time.Time, n int) []Element {
+	e.advance(now)
+	var out []Element
+	looks := 4 * n
+	for f, have := range e.goodFlows { // a map's order begins anywhere
+		if looks--; looks < 0 || len(out) == n {
+			break
+		}
+		until := have.until
+		if have.writtenAt != 0 {
+			until = min(until, have.writtenAt+int64(e.policy.Trust.FlowTTL))
+		}
+		if until > e.now {
+			out = append(out, Element{Kind: GoodFlow, Flow: f, Left: time.Duration(until - e.now)})
+		}
+	}
+	return out
+}
+
 // sweepFlows forgets good flows that are over, of some that it looks at.
 func (e *Engine) sweepFlows() {
 	looks := sweptFlows

@@ -47,12 +47,18 @@ func (p *Pipeline) Desired() []firewall.Change {
 	return all
 }
 
-// Sample returns up to n bans to look for in the kernel, different ones each time.
+// sampledFlows is how many good flows are looked for beside bans.
+const sampledFlows = 4
+
+// Sample returns some bans and good flows, about n, to look for in the kernel, different ones each time.
 func (p *Pipeline) Sample(n int) []firewall.Change {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []firewall.Change
 	for _, el := range p.engine.SampleBans(p.clock.Now(), n) {
+		out = append(out, p.firewallChangesLocked(el)...)
+	}
+	for _, el := range p.engine.SampleFlows(p.clock.Now(), sampledFlows) {
 		out = append(out, p.firewallChangesLocked(el)...)
 	}
 	return out
