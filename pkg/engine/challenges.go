@@ -69,11 +69,12 @@ const challengeBurst = 20
 // more than phones send, unless a login from there follows.
 func (j *judgement) meterChallenges() {
 	perMinute := j.policy.Challenges.PerMinute
-	if perMinute <= 0 || !j.firstSighting(j.hash(forChallenge, j.dialogueKey())) {
+	if perMinute <= 0 {
 		return
 	}
+	// Only then it is worth remembering which of them are retransmissions.
 	rate, _ := j.engine.challengeRates.Renew(j.now, j.hash(forChallengeRate, j.accountNameHash()))
-	if rate.Add(j.now, 1, perMinute) > challengeBurst {
+	if rate.Add(j.now, 1, perMinute) > challengeBurst && j.firstSighting(j.hash(forChallenge, j.dialogueKey())) {
 		j.deferCharge(j.policy.Points.UnansweredChallenge)
 	}
 }
