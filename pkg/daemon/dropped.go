@@ -46,7 +46,7 @@ func newOthersDrops(d *Daemon) *othersDrops {
 	if !ok {
 		return nil
 	}
-	return &othersDrops{Daemon: d, generation: fw.Generation, traceDrops: nftrace.Drops,
+	return &othersDrops{Daemon: d, generation: fw.Generation, traceDrops: nftrace.FindDrops,
 		lookWanted: make(chan struct{}, 1)}
 }
 
