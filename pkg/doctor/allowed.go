@@ -29,7 +29,7 @@ func (e *exam) examineAllowedSources(ctx context.Context, s subject) {
 	for _, d := range drops {
 		s.fail(checkAllowed, daemon.TryDropped(d),
 			"%s is on the allow list, and another firewall drops what it sends to Asterisk: chain %s", d.Source,
-				d.Chain)
+			d.Chain)
 	}
 }
 

@@ -84,7 +84,7 @@ func TestWhatIsNotCertainIsNotSaid(t *testing.T) {
 		},
 		"passing through, and before": {
 			"table inet a { " + fmt.Sprintf(chain, "p", "prerouting", "ip saddr 192.0.2.7 drop;") + " };",
-				"192.0.2.7/32", true,
+			"192.0.2.7/32", true,
 			"inet a p",
 		},
 		"a NAT that may lead past it": {
@@ -117,7 +117,7 @@ func TestWhatIsNotCertainIsNotSaid(t *testing.T) {
 			}
 			netnstest.NFT(t, ns, script)
 			drops, err := FindDrops(Question{NetNS: ns.FD(), Sources: prefixes(row.source), Ports: sip,
-				Ignore: []string{"own"},
+				Ignore:  []string{"own"},
 				Forward: row.forward})
 			if err != nil {
 				t.Fatal(err)
