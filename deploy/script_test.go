@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -389,23 +390,26 @@ func TestALongStepSaysHowFarItIs(t *testing.T) {
 
 func TestNoChildSurvives(t *testing.T) {
 	t.Parallel()
-	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+	for _, sent := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		if signal.Ignored(sent) { // by nohup: a shell cannot trap what was ignored before it began
+			continue
+		}
 		var out buffer
 		y := newTry(t, map[string]string{"hang": ""})
 		cmd, pids := startHanging(t, y, &out)
 		if len(pids) != 2 || !isRunning(pids[0]) || !isRunning(pids[1]) {
 			t.Fatalf("the tests do not run: %v", pids)
 		}
-		if err := cmd.Process.Signal(signal); err != nil {
+		if err := cmd.Process.Signal(sent); err != nil {
 			t.Fatal(err)
 		}
 		want := 143
-		if signal == syscall.SIGINT {
+		if sent == syscall.SIGINT {
 			want = 130
 		}
 		err := cmd.Wait()
 		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != want {
-			t.Errorf("%v: %v, want exit status %d:\n%s", signal, err, want, out.String())
+			t.Errorf("%v: %v, want exit status %d:\n%s", sent, err, want, out.String())
 		}
 		for _, pid := range pids {
 			waitUntil(t, "the child of the script has ended", func() bool { return !isRunning(pid) })
