@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -415,5 +416,30 @@ func TestNoChildSurvives(t *testing.T) {
 			waitUntil(t, "the child of the script has ended", func() bool { return !isRunning(pid) })
 		}
 		wantTexts(t, out.String(), false, "well")
+	}
+}
+
+// What is fuzzed is found: a package that is renamed would otherwise be missed only after everything else has passed.
+func TestWhatIsFuzzedExists(t *testing.T) {
+	script, err := os.ReadFile("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(script), "targets=(")
+	list, _, ok := strings.Cut(rest, ")")
+	targets := strings.Fields(list)
+	if !ok || len(targets) == 0 {
+		t.Fatal("there is no list of targets")
+	}
+	for _, target := range targets {
+		folder, name, _ := strings.Cut(target, ":")
+		files, _ := filepath.Glob(filepath.Join("..", "pkg", folder, "*_test.go"))
+		found := slices.ContainsFunc(files, func(file string) bool {
+			text, err := os.ReadFile(file)
+			return err == nil && strings.Contains(string(text), "\nfunc "+name+"(f *testing.F)")
+		})
+		if !found {
+			t.Errorf("%s: pkg/%s has no %s", target, folder, name)
+		}
 	}
 }
