@@ -7,6 +7,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 )
 
@@ -176,7 +177,7 @@ func (p *packet) payloadValue(x *expr.Payload) registerValue {
 	if x.OperationType == expr.PayloadWrite {
 		return registerValue{}
 	}
-	low, high := p.source.Addr().AsSlice(), lastAddressOf(p.source)
+	low, high := p.source.Addr().AsSlice(), netipx.PrefixLastIP(p.source).AsSlice()
 	at, protocolAt := 12, 9
 	if p.source.Addr().Is6() {
 		at, protocolAt = 8, 6
@@ -191,15 +192,6 @@ func (p *packet) payloadValue(x *expr.Payload) registerValue {
 		return knownValue(binary.BigEndian.AppendUint16(nil, p.to.Number))
 	}
 	return registerValue{}
-}
-
-// lastAddressOf is the last address of a network.
-func lastAddressOf(p netip.Prefix) []byte {
-	b := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < 8*len(b); bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
-	return b
 }
 
 // matchSet answers whether the kernel has a value in a set.
