@@ -60,7 +60,7 @@ func FindDrops(q Question) ([]Drop, error) {
 	var drops []Drop
 	for _, source := range q.Sources[:min(len(q.Sources), maxSources)] {
 		if c := r.droppingChain(chains, source, q.Ports); c != nil {
-			drops = append(drops, Drop{source, FamilyName(c.Table.Family) + " " + c.Table.Name + " " + c.Name})
+			drops = append(drops, Drop{source, FullName(c.Table, c.Name)})
 		}
 	}
 	return drops, nil
@@ -151,8 +151,13 @@ func (r *ruleset) setNamed(table *nftables.Table, name string) *nftables.Set {
 	return s
 }
 
-// FamilyName is how nft calls a family of tables.
-func FamilyName(f nftables.TableFamily) string {
+// FullName is how nft calls a chain, or whatever else is in a table: "inet filter input".
+func FullName(table *nftables.Table, name string) string {
+	return familyName(table.Family) + " " + table.Name + " " + name
+}
+
+// familyName is how nft calls a family of tables.
+func familyName(f nftables.TableFamily) string {
 	switch f {
 	case nftables.TableFamilyINet:
 		return "inet"
