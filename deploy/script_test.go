@@ -6,7 +6,9 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -389,27 +391,55 @@ func TestALongStepSaysHowFarItIs(t *testing.T) {
 
 func TestNoChildSurvives(t *testing.T) {
 	t.Parallel()
-	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+	for _, sent := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		if signal.Ignored(sent) { // by nohup: a shell cannot trap what was ignored before it began
+			continue
+		}
 		var out buffer
 		y := newTry(t, map[string]string{"hang": ""})
 		cmd, pids := startHanging(t, y, &out)
 		if len(pids) != 2 || !isRunning(pids[0]) || !isRunning(pids[1]) {
 			t.Fatalf("the tests do not run: %v", pids)
 		}
-		if err := cmd.Process.Signal(signal); err != nil {
+		if err := cmd.Process.Signal(sent); err != nil {
 			t.Fatal(err)
 		}
 		want := 143
-		if signal == syscall.SIGINT {
+		if sent == syscall.SIGINT {
 			want = 130
 		}
 		err := cmd.Wait()
 		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != want {
-			t.Errorf("%v: %v, want exit status %d:\n%s", signal, err, want, out.String())
+			t.Errorf("%v: %v, want exit status %d:\n%s", sent, err, want, out.String())
 		}
 		for _, pid := range pids {
 			waitUntil(t, "the child of the script has ended", func() bool { return !isRunning(pid) })
 		}
 		wantTexts(t, out.String(), false, "well")
+	}
+}
+
+// What is fuzzed is found: a package that is renamed would otherwise be missed only after everything else has passed.
+func TestWhatIsFuzzedExists(t *testing.T) {
+	script, err := os.ReadFile("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(script), "targets=(")
+	list, _, ok := strings.Cut(rest, ")")
+	targets := strings.Fields(list)
+	if !ok || len(targets) == 0 {
+		t.Fatal("there is no list of targets")
+	}
+	for _, target := range targets {
+		folder, name, _ := strings.Cut(target, ":")
+		files, _ := filepath.Glob(filepath.Join("..", "pkg", folder, "*_test.go"))
+		found := slices.ContainsFunc(files, func(file string) bool {
+			text, err := os.ReadFile(file)
+			return err == nil && strings.Contains(string(text), "\nfunc "+name+"(f *testing.F)")
+		})
+		if !found {
+			t.Errorf("%s: pkg/%s has no %s", target, folder, name)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/maxmind/mmdbwriter"
 	"github.com/maxmind/mmdbwriter/mmdbtype"
+	"go4.org/netipx"
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/geo"
@@ -112,8 +113,8 @@ func TestFilesForTestsAreAsThoseOfMaxMind(t *testing.T) {
 				p := netip.MustParsePrefix(text)
 				check(p.Addr())
 				check(p.Addr().Prev())
-				check(lastAddress(p))
-				check(lastAddress(p).Next())
+				check(netipx.PrefixLastIP(p))
+				check(netipx.PrefixLastIP(p).Next())
 			}
 			for range 1000 {
 				check(netip.AddrFrom4([4]byte{byte(random.IntN(256)), 0, byte(random.IntN(256)),
@@ -126,14 +127,4 @@ func TestFilesForTestsAreAsThoseOfMaxMind(t *testing.T) {
 			}
 		}
 	}
-}
-
-// lastAddress is the last address of a network.
-func lastAddress(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }

@@ -60,7 +60,8 @@ func (m *machine) checkRules(t *testing.T) {
 		"RingwallAMIReconnects": "inactive", "RingwallTableDisturbed": "inactive", "RingwallKernelBroken": "inactive",
 		"RingwallStateNotSaved":     "inactive",
 		"RingwallNotificationsLost": "inactive", "RingwallGuessing": "inactive", "RingwallBansLeak": "inactive",
-		"RingwallFramesDropped": "firing", "RingwallConfigReloadFailed": "firing", "RingwallLimitHit": "firing",
+		"RingwallAllowedDropped": "inactive",
+		"RingwallFramesDropped":  "firing", "RingwallConfigReloadFailed": "firing", "RingwallLimitHit": "firing",
 		"RingwallBreach": "firing", "RingwallTampering": "firing", "RingwallCustomersFail": "firing",
 		"RingwallAccountTargeted": "firing", "RingwallMisconfiguredPhones": "pending",
 	}

@@ -100,9 +100,9 @@ func (c *Client) Unban(ctx context.Context, req UnbanRequest) (UnbanResult, erro
 		body.Prefix = req.Prefix.String()
 	}
 	if req.mayLiftMany() {
-		patient := *c
-		patient.Timeout = max(c.timeoutOrDefault(), unbanManyTimeout+defaultTimeout)
-		c = &patient
+		patientClient := *c
+		patientClient.Timeout = max(c.timeoutOrDefault(), unbanManyTimeout+defaultTimeout)
+		c = &patientClient
 	}
 	return requestOne[UnbanResult](ctx, c, http.MethodPost, "/v1/unban", nil, body)
 }

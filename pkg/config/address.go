@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/ringwall/ringwall/pkg/hosts"
 )
 
 // String returns the entry as the file writes it: an address, a network, or a host name.
@@ -108,24 +110,8 @@ func (ps *parser) allowHint(path, text string) string {
 // isHostName says whether text is a host name by RFC 1123 section 2.1 that cannot be mistaken for an address. It may
 // hold underscores, as the names of containers do.
 func isHostName(text string) bool {
-	text = strings.TrimSuffix(text, ".")
-	if text == "" || len(text) > 253 {
-		return false
-	}
-	labels := strings.Split(text, ".")
-	for _, label := range labels {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for i := range len(label) {
-			c := label[i]
-			if c != '-' && c != '_' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
-				return false
-			}
-		}
-	}
-	last := labels[len(labels)-1]
-	return strings.Trim(last, "0123456789") != "" && !strings.HasPrefix(strings.ToLower(last), "0x")
+	_, ok := hosts.NormalizeName(text)
+	return ok
 }
 
 // hostPort splits an address to connect to or to listen on. A missing port becomes port, unless that is "".

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"math/big"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -10,6 +9,7 @@ import (
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
+	"go4.org/netipx"
 )
 
 // What people write who come from fail2ban, iptables or another list of addresses is known, and each mistake names a
@@ -216,14 +216,14 @@ func networksOfRange(word string) []string {
 		bits := addr.BitLen()
 		for bits > 0 {
 			p := netip.PrefixFrom(addr, bits-1)
-			if p.Masked().Addr() != addr || high.Less(lastAddress(p)) {
+			if p.Masked().Addr() != addr || high.Less(netipx.PrefixLastIP(p)) {
 				break
 			}
 			bits--
 		}
 		p := netip.PrefixFrom(addr, bits)
 		list = append(list, AllowEntry{Prefix: p}.String())
-		end := lastAddress(p)
+		end := netipx.PrefixLastIP(p)
 		if end == high {
 			return list
 		}
@@ -231,15 +231,6 @@ func networksOfRange(word string) []string {
 			return nil
 		}
 	}
-}
-
-// lastAddress is the last address of a network.
-func lastAddress(p netip.Prefix) netip.Addr {
-	n := new(big.Int).SetBytes(p.Masked().Addr().AsSlice())
-	size := new(big.Int).Lsh(big.NewInt(1), uint(p.Addr().BitLen()-p.Bits()))
-	n.Add(n, size).Sub(n, big.NewInt(1))
-	addr, _ := netip.AddrFromSlice(n.FillBytes(make([]byte, p.Addr().BitLen()/8)))
-	return addr
 }
 
 // withoutZeros reads 192.000.002.001 as a person does.

@@ -203,18 +203,18 @@ func (d *Daemon) Close() error {
 // Run runs everything until ctx ends, and returns nil then. The kernel's table stays.
 func (d *Daemon) Run(ctx context.Context) error {
 	// What the others still decide at the end reaches the kernel and the log, so these end last, in this order.
-	back, stopBack := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopBack()
-	var behind sync.WaitGroup
+	lastCtx, stopLast := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLast()
+	var lastTasks sync.WaitGroup
 	written := make(chan struct{})
-	behind.Go(func() { d.runAnnouncer(contextUntil(back, written)) })
-	behind.Go(func() {
+	lastTasks.Go(func() { d.runAnnouncer(contextUntil(lastCtx, written)) })
+	lastTasks.Go(func() {
 		defer close(written)
-		_ = d.writer.Run(back)
+		_ = d.writer.Run(lastCtx)
 	})
 	if d.store != nil {
-		behind.Go(func() {
-			if err := d.store.Run(contextUntil(back, written)); err != nil {
+		lastTasks.Go(func() {
+			if err := d.store.Run(contextUntil(lastCtx, written)); err != nil {
 				d.log.Error("not everything could be saved", "err", err)
 			}
 		})
@@ -260,8 +260,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.notifyStopping()
 	d.pipeline.SaveTrusts()
 	d.allowSources.keptAddresses.writeAddresses(d.allowSources.resolver.States(), true)
-	stopBack()
-	behind.Wait()
+	stopLast()
+	lastTasks.Wait()
 	return errors.Join(err, d.Close())
 }
 

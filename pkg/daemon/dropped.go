@@ -30,7 +30,7 @@ const (
 
 // othersDrops watches what other firewalls do to those whom Ringwall lets in: fail2ban, a rule by hand, a policy.
 type othersDrops struct {
-	*Daemon
+	daemon     *Daemon
 	generation func() (uint32, error)
 	traceDrops func(nftrace.Question) ([]nftrace.Drop, error)
 	lookWanted chan struct{} // a look is due, whether rules have changed or not
@@ -46,7 +46,7 @@ func newOthersDrops(d *Daemon) *othersDrops {
 	if !ok {
 		return nil
 	}
-	return &othersDrops{Daemon: d, generation: fw.Generation, traceDrops: nftrace.Drops,
+	return &othersDrops{daemon: d, generation: fw.Generation, traceDrops: nftrace.FindDrops,
 		lookWanted: make(chan struct{}, 1)}
 }
 
@@ -82,11 +82,11 @@ func (o *othersDrops) Run(ctx context.Context) error {
 
 // lookAtRules follows the packets of those who are let in through the rules of others.
 func (o *othersDrops) lookAtRules() {
-	cfg := o.config.currentConfig()
+	cfg := o.daemon.config.currentConfig()
 	sources, as := o.sourcesLetIn()
 	own, _ := hosts.OwnPrefixes() // what is not known is taken for another machine's
 	drops, err := o.traceDrops(nftrace.Question{
-		NetNS: o.opts.NetNS, Sources: sources, Ports: o.ports.portsToTrace(), Ignore: []string{cfg.Firewall.Table},
+		NetNS: o.daemon.opts.NetNS, Sources: sources, Ports: o.daemon.ports.portsToTrace(), Ignore: []string{cfg.Firewall.Table},
 		Forward: !AsteriskIsHere(cfg, own),
 	})
 	var list []api.Dropped
@@ -102,15 +102,15 @@ func (o *othersDrops) lookAtRules() {
 	o.mu.Unlock()
 	switch {
 	case err != nil && failed == nil:
-		o.log.Warn("whether other firewalls let in whom Ringwall allows cannot be seen", hint.Attr(err))
+		o.daemon.log.Warn("whether other firewalls let in whom Ringwall allows cannot be seen", hint.Attr(err))
 	case err == nil && !slices.Equal(before, list):
 		for _, d := range list {
 			if !slices.Contains(before, d) {
-				o.log.Warn(d.Text(), "try", d.Try)
+				o.daemon.log.Warn(d.Text(), "try", d.Try)
 			}
 		}
 		if len(list) == 0 {
-			o.log.Info("other firewalls let in again whom Ringwall lets in")
+			o.daemon.log.Info("other firewalls let in again whom Ringwall lets in")
 		}
 	}
 }
@@ -123,7 +123,7 @@ func (o *othersDrops) sourcesLetIn() (list []netip.Prefix, as map[netip.Prefix]s
 			as[p], list = what, append(list, p)
 		}
 	}
-	o.pipeline.Read(func(e *engine.Engine, now time.Time) {
+	o.daemon.pipeline.Read(func(e *engine.Engine, now time.Time) {
 		for _, x := range e.Allowed() {
 			if LetsIn(x) {
 				add(x.Prefix, api.DroppedAllowed)
@@ -176,13 +176,14 @@ func TryDropped(d nftrace.Drop) string {
 // else what is sent to it passes through, and chains for packets to this machine do not matter.
 func AsteriskIsHere(cfg *config.Config, own map[netip.Prefix]string) bool {
 	for _, a := range cfg.Asterisk {
-		host, _, _ := net.SplitHostPort(a.Address)
-		addr, err := netip.ParseAddr(host)
 		if isLoopbackAddress(a.Address) {
 			return true
 		}
-		if _, ok := own[netip.PrefixFrom(addr, addr.BitLen())]; err == nil && ok {
-			return true
+		host, _, _ := net.SplitHostPort(a.Address)
+		if addr, err := netip.ParseAddr(host); err == nil {
+			if _, ok := own[netip.PrefixFrom(addr, addr.BitLen())]; ok {
+				return true
+			}
 		}
 	}
 	return len(cfg.Asterisk) == 0

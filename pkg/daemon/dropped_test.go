@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,16 +101,16 @@ func TestRulesOfOthersAreLookedAtSeldom(t *testing.T) {
 	r := newRig(t)
 	r.stop()
 	synctest.Test(t, func(t *testing.T) {
-		var generation uint32
-		var looks []time.Time
-		var cost time.Duration
-		failing := false
+		var generation atomic.Uint32
+		var looks atomic.Int32
+		var cost atomic.Int64
+		var failing atomic.Bool
 		o := newOthersDrops(r.d)
-		o.generation = func() (uint32, error) { return generation, nil }
+		o.generation = func() (uint32, error) { return generation.Load(), nil }
 		o.traceDrops = func(nftrace.Question) ([]nftrace.Drop, error) {
-			looks = append(looks, time.Now())
-			time.Sleep(cost)
-			if failing {
+			looks.Add(1)
+			time.Sleep(time.Duration(cost.Load()))
+			if failing.Load() {
 				return nil, errors.New("no")
 			}
 			return []nftrace.Drop{{Source: netip.MustParsePrefix(byCommand), Chain: "inet a i"}}, nil
@@ -117,27 +118,29 @@ func TestRulesOfOthersAreLookedAtSeldom(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- o.Run(ctx) }()
-		count := func(after time.Duration, want int, why string) {
+		count := func(after time.Duration, want int32, why string) {
 			t.Helper()
 			time.Sleep(after)
 			synctest.Wait()
-			if len(looks) != want {
-				t.Errorf("%d looks %s, want %d", len(looks), why, want)
+			if n := looks.Load(); n != want {
+				t.Errorf("%d looks %s, want %d", n, why, want)
 			}
 		}
 		count(time.Second, 1, "at the start")
 		count(time.Hour, 1, "while nothing changes")
-		generation++
+		generation.Add(1)
 		count(dropsInterval, 2, "after a change")
 		o.lookSoon()
 		count(time.Second, 3, "at a reload")
-		generation, cost, failing = generation+1, time.Second, true
+		cost.Store(int64(time.Second))
+		failing.Store(true)
+		generation.Add(1)
 		count(2*dropsInterval, 4, "after another change")
 		if len(o.latestDrops()) != 1 {
 			t.Error("what was known is forgotten")
 		}
 		for range 17 {
-			generation++
+			generation.Add(1)
 			time.Sleep(dropsInterval)
 		}
 		count(0, 4, "within 90 s after one that took a second")

@@ -61,26 +61,26 @@ func (g *boundedListener) Accept() (net.Conn, error) {
 func (g *boundedListener) admitConn(c net.Conn) *boundedConn {
 	now := time.Now()
 	g.mu.Lock()
-	var victim *boundedConn
+	var evicted *boundedConn
 	full := len(g.conns) >= maxConns
 	if full {
-		victim = g.idlestLocked()
+		evicted = g.idlestLocked()
 	}
 	var n *boundedConn
-	if !full || victim != nil {
+	if !full || evicted != nil {
 		n = &boundedConn{Conn: c, listener: g, since: now}
-		delete(g.conns, victim)
+		delete(g.conns, evicted)
 		g.conns[n] = struct{}{}
 	}
-	complain := full && now.Sub(g.lastWarned) >= fullWarningEvery
-	if complain {
+	warn := full && now.Sub(g.lastWarned) >= fullWarningEvery
+	if warn {
 		g.lastWarned = now
 	}
 	g.mu.Unlock()
-	if victim != nil {
-		_ = victim.Close()
+	if evicted != nil {
+		_ = evicted.Close()
 	}
-	if complain {
+	if warn {
 		g.log.Warn("many connections to metrics.listen: whoever asks nothing has to go", "most", maxConns, "from",
 			c.RemoteAddr().String())
 	}
@@ -145,11 +145,11 @@ func markServing(h http.Handler) http.Handler {
 
 // limitConcurrent serves a number of requests at a time.
 func limitConcurrent(n int, h http.Handler) http.Handler {
-	room := make(chan struct{}, n)
+	slots := make(chan struct{}, n)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case room <- struct{}{}:
-			defer func() { <-room }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 			h.ServeHTTP(w, r)
 		default:
 			http.Error(w, "Ringwall: too many look at this page at the moment; try again soon",

@@ -164,10 +164,10 @@ func (p *part) runOpened(ctx context.Context) (anew bool, err error) {
 		}
 		return nil
 	})
-	if err := group.Wait(); !anew {
-		return false, err
+	if err = group.Wait(); anew {
+		err = nil
 	}
-	return true, nil
+	return anew, err
 }
 
 // startAfterTask is a task that begins when something else is done.

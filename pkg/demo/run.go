@@ -134,17 +134,17 @@ func (d *demonstration) runThrough(ctx context.Context) error {
 	if err := d.setUp(ctx); err != nil {
 		return err
 	}
-	story := newReporter(d.options, d.environment)
-	story.start(d.tally.takeSnapshot(time.Now()))
+	reports := newReporter(d.options, d.environment)
+	reports.start(d.tally.takeSnapshot(time.Now()))
 
 	services, stop := context.WithCancel(ctx)
 	defer stop()
 	group, services := errgroup.WithContext(services)
 	group.Go(func() error { return d.pbx.serve(services, d.ami) })
 	group.Go(func() error { return d.daemon.Run(services) })
-	telling, tellingEnded := context.WithCancel(context.WithoutCancel(ctx))
-	var teller sync.WaitGroup
-	teller.Go(func() { d.reportProgress(telling, story) })
+	reportCtx, stopReporting := context.WithCancel(context.WithoutCancel(ctx))
+	var reporting sync.WaitGroup
+	reporting.Go(func() { d.reportProgress(reportCtx, reports) })
 
 	err := d.runAttack(services)
 	var failures []string
@@ -155,16 +155,16 @@ func (d *demonstration) runThrough(ctx context.Context) error {
 	if broken := group.Wait(); broken != nil && ctx.Err() == nil {
 		err = broken // the cause of whatever else failed
 	}
-	tellingEnded()
-	teller.Wait()
+	stopReporting()
+	reporting.Wait()
 	switch {
 	case ctx.Err() != nil:
 		err = endedEarly(ctx)
 	case err == nil && len(failures) > 0:
 		err = fmt.Errorf("demo: not everything happened that should have: %s", strings.Join(failures, "; "))
 	}
-	if tellingEnded := story.finish(d.tally.takeSnapshot(time.Now()), failures, err); tellingEnded != nil {
-		err = errors.Join(err, fmt.Errorf("demo: write: %w", tellingEnded))
+	if stopReporting := reports.finish(d.tally.takeSnapshot(time.Now()), failures, err); stopReporting != nil {
+		err = errors.Join(err, fmt.Errorf("demo: write: %w", stopReporting))
 	}
 	if err != nil && ctx.Err() == nil {
 		d.log.writeTo(d.options.Err)
@@ -237,33 +237,33 @@ func (d *demonstration) runAttack(ctx context.Context) error {
 	if err := d.registerCustomers(ctx); err != nil {
 		return err
 	}
-	acting, cut := context.WithCancel(ctx)
-	defer cut()
-	group, acting := errgroup.WithContext(acting)
+	attackCtx, stopAttack := context.WithCancel(ctx)
+	defer stopAttack()
+	group, attackCtx := errgroup.WithContext(attackCtx)
 	for _, p := range d.phones {
-		group.Go(func() error { return p.keepRegistering(acting) })
+		group.Go(func() error { return p.keepRegistering(attackCtx) })
 	}
-	entrance := min(time.Second, d.options.For/6)
+	entersAfter := min(time.Second, d.options.For/6)
 	for _, r := range d.tally.rows {
 		if r.role == customer {
 			continue
 		}
-		at := entrance
-		entrance += min(2*time.Second, d.options.For/10)
+		at := entersAfter
+		entersAfter += min(2*time.Second, d.options.For/10)
 		group.Go(func() error {
-			if !sleepFor(acting, at) {
+			if !sleepFor(attackCtx, at) {
 				return nil
 			}
-			return runAttacker(acting, d.network, d.tally, r)
+			return runAttacker(attackCtx, d.network, d.tally, r)
 		})
 	}
 	// On a slow machine it takes longer.
-	if sleepFor(acting, d.options.For) {
+	if sleepFor(attackCtx, d.options.For) {
 		for end := time.Now().Add(d.patience); !d.allStopped() && time.Now().Before(end) &&
-			sleepFor(acting, 50*time.Millisecond); {
+			sleepFor(attackCtx, 50*time.Millisecond); {
 		}
 	}
-	cut()
+	stopAttack()
 	if err := group.Wait(); err != nil {
 		return err
 	}
@@ -276,9 +276,9 @@ func (d *demonstration) runAttack(ctx context.Context) error {
 // registerCustomers lets each phone register once, and waits until that has earned trust. Phones with an old password
 // come before others of the same table row or of later ones, so Ringwall has heard of them by then.
 func (d *demonstration) registerCustomers(ctx context.Context) error {
-	soon, cancel := context.WithTimeout(ctx, patience)
+	waitCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := d.pbx.manager.WaitSubscribers(soon, 1); err != nil {
+	if err := d.pbx.manager.WaitSubscribers(waitCtx, 1); err != nil {
 		return fmt.Errorf("demo: Ringwall did not log in to the built-in AMI server within %v: %w", patience, err)
 	}
 	for _, r := range d.tally.rows {
@@ -296,7 +296,7 @@ func (d *demonstration) registerCustomers(ctx context.Context) error {
 	trusted := func() bool {
 		return !slices.ContainsFunc(d.tally.rows, func(r *participantRow) bool { return r.earnsTrust() && !r.trusted })
 	}
-	if !d.tally.waitUntil(soon.Done(), trusted) {
+	if !d.tally.waitUntil(waitCtx.Done(), trusted) {
 		return fmt.Errorf("demo: customers logged in with their passwords, but Ringwall did not trust them within %v",
 			patience)
 	}
@@ -318,7 +318,7 @@ func (d *demonstration) allStopped() bool {
 
 // checkCustomersServed asks, after the attack, whether customers are still answered.
 func (d *demonstration) checkCustomersServed(ctx context.Context) error {
-	soon, cancel := context.WithTimeout(ctx, patience)
+	waitCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, r := range d.tally.rows {
 		answered := len(r.phones) > 0
@@ -326,7 +326,7 @@ func (d *demonstration) checkCustomersServed(ctx context.Context) error {
 			if p.row != r {
 				continue
 			}
-			if _, err := p.register(soon); err != nil {
+			if _, err := p.register(waitCtx); err != nil {
 				answered = false
 			}
 		}
@@ -338,9 +338,9 @@ func (d *demonstration) checkCustomersServed(ctx context.Context) error {
 }
 
 // reportProgress reports what happens until ctx ends.
-func (d *demonstration) reportProgress(ctx context.Context, story reporter) {
+func (d *demonstration) reportProgress(ctx context.Context, reports reporter) {
 	for more := true; more; {
 		more = sleepFor(ctx, 100*time.Millisecond)
-		story.progress(d.tally.takeSnapshot(time.Now()), d.tally.newDecisions())
+		reports.progress(d.tally.takeSnapshot(time.Now()), d.tally.newDecisions())
 	}
 }

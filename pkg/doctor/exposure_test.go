@@ -65,32 +65,9 @@ func TestWhoAnswersAsManager(t *testing.T) {
 		probeManager(t.Context(), closed(t), false) != silence {
 		t.Error("something else was")
 	}
-	if probeManager(t.Context(), hangup(t), false) != hangsUp {
+	if probeManager(t.Context(), speaker("")(t), false) != hangsUp {
 		t.Error("an AMI whose authlimit is reached was not recognised")
 	}
-}
-
-// hangup ends every connection before a word, as Asterisk does while as many sessions as authlimit allows wait for a
-// login.
-func hangup(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_ = c.Close()
-		}
-	}()
-	t.Cleanup(func() { _ = l.Close(); <-done })
-	return l.Addr().String()
 }
 
 // A full AMI is one that others can reach, though it greets nobody: after a restart Ringwall is kept out by it, too.
@@ -102,7 +79,8 @@ func TestAnAMIThatGreetsNobodyIsNotTakenForUnreachable(t *testing.T) {
 	}{
 		"open": {func(t *testing.T) string { return serve(t, amiserver.User{}) }, Warn,
 			[]string{"authlimit", "after a restart Ringwall too", "bindaddr = 127.0.0.1"}},
-		"full":   {hangup, Warn, []string{"authlimit", "hangs up", "bindaddr = 127.0.0.1", "permit ="}},
+		// Asterisk ends every connection before a word while as many sessions as authlimit allows wait for a login.
+		"full":   {speaker(""), Warn, []string{"authlimit", "hangs up", "bindaddr = 127.0.0.1", "permit ="}},
 		"closed": {closed, OK, []string{"not reachable"}},
 	} {
 		t.Run(name, func(t *testing.T) {

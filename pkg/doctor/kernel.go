@@ -50,7 +50,7 @@ func (e *exam) examineKernel(ctx context.Context) {
 	e.proveElement(s)
 	e.examineBans(s, k)
 	e.examineOtherFirewalls(s, k)
-	e.allowedPass(ctx, s)
+	e.examineAllowedSources(ctx, s)
 	e.examineConntrack(s)
 }
 

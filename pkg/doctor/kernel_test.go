@@ -349,7 +349,8 @@ func TestWhoComesBeforeRingwall(t *testing.T) {
 		"nobody": {"", OK, []string{"nobody"}},
 		"accept before": {"table inet a { chain p { type filter hook prerouting priority -400; udp dport 5060 " +
 			"accept; }; }", OK, []string{"inet a p (priority -400)", "without dropping"}},
-		"drop before": {"table ip a { chain p { type filter hook prerouting priority -400; udp dport 5060 drop; }; }", Warn, []string{"ip a p (priority -400)", "firewall.priority"}},
+		"drop before": {"table ip a { chain p { type filter hook prerouting priority -400; udp dport 5060 drop; }; }",
+			Warn, []string{"ip a p (priority -400)", "firewall.priority"}},
 		"drop by a jump": {"table ip a { chain q { drop; }; chain p { type filter hook prerouting priority -301; " +
 			"jump q; }; }", Warn, []string{"ip a p"}},
 		"policy drop": {"table ip6 a { chain p { type filter hook prerouting priority raw; policy drop; }; }", Warn,

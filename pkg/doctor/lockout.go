@@ -85,13 +85,13 @@ func (e *exam) examineOwnPrefixes(ctx context.Context, s subject) {
 		}
 	}
 	slices.Sort(gateways)
-	spared := humanize.Plural(addresses, "own address", "own addresses") + " and loopback"
+	neverBanned := humanize.Plural(addresses, "own address", "own addresses") + " and loopback"
 	if len(gateways) > 0 {
-		spared = humanize.Plural(addresses, "own address", "own addresses") + ", loopback and the gateway " +
+		neverBanned = humanize.Plural(addresses, "own address", "own addresses") + ", loopback and the gateway " +
 			strings.Join(gateways, ", ")
 	}
 	if e.daemon == nil {
-		s.ok("own", "%s are never banned", spared)
+		s.ok("own", "%s are never banned", neverBanned)
 		return
 	}
 	allowed, err := e.client.Allowed(ctx)
@@ -105,22 +105,22 @@ func (e *exam) examineOwnPrefixes(ctx context.Context, s subject) {
 			prefixes = append(prefixes, a.Prefix)
 		}
 	}
-	var naked []string
+	var unprotected []string
 	for p := range e.ownPrefixes {
 		if !slices.ContainsFunc(prefixes, func(a netip.Prefix) bool {
 			return a.Bits() <= p.Bits() &&
 				a.Contains(p.Addr())
 		}) {
-			naked = append(naked, p.String())
+			unprotected = append(unprotected, p.String())
 		}
 	}
-	if len(naked) > 0 {
-		slices.Sort(naked)
-		s.fail("own", "ringwall allow add "+naked[0], "the daemon does not protect this machine's %s",
-			strings.Join(naked, ", "))
+	if len(unprotected) > 0 {
+		slices.Sort(unprotected)
+		s.fail("own", "ringwall allow add "+unprotected[0], "the daemon does not protect this machine's %s",
+			strings.Join(unprotected, ", "))
 		return
 	}
-	s.ok("own", "the daemon never bans %s", spared)
+	s.ok("own", "the daemon never bans %s", neverBanned)
 }
 
 // examineSSHPeer looks whether the person at the other end could ban itself from the machine.

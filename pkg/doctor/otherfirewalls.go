@@ -31,7 +31,7 @@ func (e *exam) examineOtherFirewalls(s subject, k *netlinkConn) {
 		if !e.mayPrecedeUs(c) {
 			continue
 		}
-		name := fmt.Sprintf("%s %s %s", nftrace.FamilyName(c.Table.Family), c.Table.Name, c.Name)
+		name := nftrace.FullName(c.Table, c.Name)
 		if c.Priority != nil {
 			name += fmt.Sprintf(" (priority %d)", *c.Priority)
 		}
@@ -142,7 +142,7 @@ func flowtableNames(k *netlinkConn) []string {
 			continue
 		}
 		for _, f := range flows {
-			list = append(list, fmt.Sprintf("%s %s %s", nftrace.FamilyName(t.Family), t.Name, f.Name))
+			list = append(list, nftrace.FullName(t, f.Name))
 		}
 	}
 	return list

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 
 	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
@@ -78,7 +79,7 @@ func readSpans(s *nfnl.Conn, set *nftables.Set) ([]span, error) {
 		if i+1 < len(bounds) {
 			sp.to = bounds[i+1].addr.Prev()
 		} else {
-			sp.to = lastAddr(netip.PrefixFrom(b.addr, 0))
+			sp.to = netipx.PrefixLastIP(netip.PrefixFrom(b.addr, 0))
 		}
 		if b.Timeout > 0 {
 			sp.until = now.Add(b.Expires)

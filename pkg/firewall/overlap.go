@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"go4.org/netipx"
+
 	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
 )
 
@@ -123,7 +125,7 @@ func flatten(entries []entry) []span {
 		}
 	}
 	pop := func() {
-		last := lastAddr(stack[len(stack)-1].prefix)
+		last := netipx.PrefixLastIP(stack[len(stack)-1].prefix)
 		emit(last)
 		if pos.IsValid() && pos.Compare(last) <= 0 {
 			pos = last.Next()
@@ -150,16 +152,6 @@ func flatten(entries []entry) []span {
 		pop()
 	}
 	return spans
-}
-
-// lastAddr returns the highest address of a masked prefix.
-func lastAddr(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }
 
 // rangesFromKernel makes the set from what is in the kernel. Spans that name their origin give it back whole;
@@ -197,21 +189,21 @@ func fewestPrefixes(from, to netip.Addr) []netip.Prefix {
 		bits := from.BitLen()
 		for bits > 0 {
 			p := netip.PrefixFrom(from, bits-1).Masked()
-			if p.Addr() != from || lastAddr(p).Compare(to) > 0 {
+			if p.Addr() != from || netipx.PrefixLastIP(p).Compare(to) > 0 {
 				break
 			}
 			bits--
 		}
 		p := netip.PrefixFrom(from, bits)
 		ps = append(ps, p)
-		from = lastAddr(p).Next()
+		from = netipx.PrefixLastIP(p).Next()
 	}
 	return ps
 }
 
 // touching returns the spans that touch a prefix, and whether they cover it.
 func (r ranges) touching(p netip.Prefix) ([]span, bool) {
-	from, to := p.Addr(), lastAddr(p)
+	from, to := p.Addr(), netipx.PrefixLastIP(p)
 	i, _ := slices.BinarySearchFunc(r.spans, from, func(s span, a netip.Addr) int { return s.to.Compare(a) })
 	j := i
 	pos := from

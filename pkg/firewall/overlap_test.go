@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"go4.org/netipx"
+
 	"github.com/ringwall/ringwall/pkg/internal/property"
 )
 
@@ -30,7 +32,7 @@ func longest(asked map[netip.Prefix]time.Time, a netip.Addr, now time.Time) (unt
 func edges(asked map[netip.Prefix]time.Time) []netip.Addr {
 	var list []netip.Addr
 	for p := range asked {
-		first, last := p.Addr(), lastAddr(p)
+		first, last := p.Addr(), netipx.PrefixLastIP(p)
 		list = append(list, first, last, first.Prev(), last.Next())
 	}
 	return list

@@ -62,7 +62,7 @@ func isNotFound(err error) bool {
 // reports false for anything but letters, digits, hyphens and underscores between dots (RFC 1123, section 2.1), and for
 // names whose last label is a number, which some resolvers take for an IPv4 address in shorthand.
 func NormalizeName(s string) (string, bool) {
-	s = strings.ToLower(strings.TrimSuffix(s, "."))
+	s = strings.TrimSuffix(s, ".")
 	if s == "" || len(s) > 253 {
 		return "", false
 	}
@@ -72,16 +72,16 @@ func NormalizeName(s string) (string, bool) {
 			return "", false
 		}
 		for _, c := range []byte(label) {
-			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
 				return "", false
 			}
 		}
-		last = label
+		last = strings.ToLower(label)
 	}
 	if strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x") {
 		return "", false
 	}
-	return s, true
+	return strings.ToLower(s), true
 }
 
 // isUsable reports whether an address can be anybody's source on a network.

@@ -93,3 +93,14 @@ func TestProvidersAreFoundBySRVToo(t *testing.T) {
 		t.Errorf("LookupHost: %v, %v", got, err)
 	}
 }
+
+func TestNamesOfTheInternet(t *testing.T) {
+	for name, want := range map[string]bool{
+		"Example.NET.": true, "pbx": true, "1.example.x1": true, "sip_1.example.net": false, "192.0.2.1": false,
+		"0x7f000001": false, "a-.b": false, "": false,
+	} {
+		if got := ValidName(name); got != want {
+			t.Errorf("ValidName(%q) = %v", name, got)
+		}
+	}
+}

@@ -325,7 +325,7 @@ func TestNames(t *testing.T) {
 		"a b":            "",
 		"a\nb":           "",
 		"bücher.example": "", strings.Repeat("a", 64) + ".b": "", strings.Repeat("a.", 130) + "b": "", "[::1]": "",
-		"a/24": "",
+		"a/24": "", "P\u212a.example": "", // which strings.ToLower makes pk.example
 	} {
 		if got, ok := NormalizeName(in); got != out || ok != (out != "") {
 			t.Errorf("Name(%q) = %q, %v; want %q", in, got, ok, out)

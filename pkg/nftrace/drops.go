@@ -10,9 +10,9 @@ import (
 
 // Bounds of one look: a machine with tens of thousands of rules must not keep anybody busy.
 const (
-	maxSources = 64
-	maxSteps   = 2_000_000 // rules that are followed, of all packets: about a second
-	maxChains  = 100       // that one packet comes through
+	maxSources       = 64
+	maxRulesFollowed = 2_000_000 // that all packets follow together: about a second
+	maxChains        = 100       // that one packet comes through
 )
 
 // Question is what is asked of the rules.
@@ -21,7 +21,7 @@ type Question struct {
 	Sources []netip.Prefix // the first 64 are looked at
 	Ports   []Port         // to which they send
 	Ignore  []string       // tables of family inet that are the asker's own
-	Forward bool           // the packets are for another machine or a container: chains at the input hook do not see them
+	Forward bool           // to another machine or a container: chains at the input hook do not see these packets
 }
 
 // Port is where packets go.
@@ -36,10 +36,10 @@ type Drop struct {
 	Chain  string // such as "inet filter input"
 }
 
-// Drops follows the first packet of each source to each port. Of a rule that it does not understand it believes that
-// it lets the packet through, and of a network it says only what is so for all its addresses: whom it names is kept
-// out. What xtables of before nf_tables (iptables-legacy) drop is not seen.
-func Drops(q Question) ([]Drop, error) {
+// FindDrops follows the first packet of each source to each port. Of a rule that it does not understand it believes
+// that it lets the packet through, and of a network it says only what is so for all its addresses: whom it names is
+// kept out. What xtables of before nf_tables (iptables-legacy) drop is not seen.
+func FindDrops(q Question) ([]Drop, error) {
 	if len(q.Sources) == 0 || len(q.Ports) == 0 {
 		return nil, nil
 	}
@@ -52,22 +52,22 @@ func Drops(q Question) ([]Drop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the kernel's chains: %w", err)
 	}
-	chains = slices.DeleteFunc(chains, func(c *nftables.Chain) bool { return !q.sees(c) })
+	chains = slices.DeleteFunc(chains, func(c *nftables.Chain) bool { return !q.seesPackets(c) })
 	slices.SortStableFunc(chains, func(a, b *nftables.Chain) int { // prerouting is before input
 		return int(*a.Hooknum) - int(*b.Hooknum)
 	})
 	r := &ruleset{lib: lib, rules: make(map[chainKey][]*nftables.Rule), sets: make(map[chainKey]*nftables.Set)}
 	var drops []Drop
 	for _, source := range q.Sources[:min(len(q.Sources), maxSources)] {
-		if c := r.dropper(chains, source, q.Ports); c != nil {
-			drops = append(drops, Drop{source, FamilyName(c.Table.Family) + " " + c.Table.Name + " " + c.Name})
+		if c := r.droppingChain(chains, source, q.Ports); c != nil {
+			drops = append(drops, Drop{source, FullName(c.Table, c.Name)})
 		}
 	}
 	return drops, nil
 }
 
-// sees reports whether a chain of somebody else's sees the packets.
-func (q *Question) sees(c *nftables.Chain) bool {
+// seesPackets reports whether a chain of somebody else's sees the packets.
+func (q *Question) seesPackets(c *nftables.Chain) bool {
 	if c.Hooknum == nil || c.Table == nil ||
 		c.Table.Family == nftables.TableFamilyINet && slices.Contains(q.Ignore, c.Table.Name) {
 		return false
@@ -79,8 +79,8 @@ func (q *Question) sees(c *nftables.Chain) bool {
 	return false
 }
 
-// dropper is the chain that drops what a source sends to each of the ports, or nil.
-func (r *ruleset) dropper(chains []*nftables.Chain, source netip.Prefix, ports []Port) *nftables.Chain {
+// droppingChain is the chain that drops what a source sends to each of the ports, or nil.
+func (r *ruleset) droppingChain(chains []*nftables.Chain, source netip.Prefix, ports []Port) *nftables.Chain {
 	redirected := make(map[Port]bool) // by address translation, perhaps: then the input hook may not see it
 	for _, c := range chains {
 		dropped := 0
@@ -89,7 +89,7 @@ func (r *ruleset) dropper(chains []*nftables.Chain, source netip.Prefix, ports [
 				break
 			}
 			p := packet{ruleset: r, source: source.Masked(), to: at}
-			switch p.meets(c) {
+			switch p.fateAtHook(c) {
 			case dropsPacket:
 				dropped++
 				continue
@@ -109,10 +109,10 @@ func (r *ruleset) dropper(chains []*nftables.Chain, source netip.Prefix, ports [
 
 // ruleset is what was asked of the kernel so far.
 type ruleset struct {
-	lib   *nftables.Conn
-	rules map[chainKey][]*nftables.Rule // nil where they cannot be had
-	sets  map[chainKey]*nftables.Set    // the same
-	steps int
+	lib           *nftables.Conn
+	rules         map[chainKey][]*nftables.Rule // nil where they cannot be had
+	sets          map[chainKey]*nftables.Set    // the same
+	rulesFollowed int
 }
 
 // chainKey names a chain or a set.
@@ -137,8 +137,8 @@ func (r *ruleset) rulesOf(table *nftables.Table, chain string) (rules []*nftable
 	return rules, rules != nil
 }
 
-// set is a set, or nil.
-func (r *ruleset) set(table *nftables.Table, name string) *nftables.Set {
+// setNamed is the set of a name, or nil where it cannot be had.
+func (r *ruleset) setNamed(table *nftables.Table, name string) *nftables.Set {
 	k := chainKey{table.Family, table.Name, name}
 	s, known := r.sets[k]
 	if !known {
@@ -151,8 +151,13 @@ func (r *ruleset) set(table *nftables.Table, name string) *nftables.Set {
 	return s
 }
 
-// FamilyName is how nft calls a family of tables.
-func FamilyName(f nftables.TableFamily) string {
+// FullName is how nft calls a chain, or whatever else is in a table: "inet filter input".
+func FullName(table *nftables.Table, name string) string {
+	return familyName(table.Family) + " " + table.Name + " " + name
+}
+
+// familyName is how nft calls a family of tables.
+func familyName(f nftables.TableFamily) string {
 	switch f {
 	case nftables.TableFamilyINet:
 		return "inet"

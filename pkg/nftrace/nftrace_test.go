@@ -83,7 +83,8 @@ func TestWhatIsNotCertainIsNotSaid(t *testing.T) {
 			"127.0.0.0/8", false, "inet a i",
 		},
 		"passing through, and before": {
-			"table inet a { " + fmt.Sprintf(chain, "p", "prerouting", "ip saddr 192.0.2.7 drop;") + " };", "192.0.2.7/32", true,
+			"table inet a { " + fmt.Sprintf(chain, "p", "prerouting", "ip saddr 192.0.2.7 drop;") + " };",
+			"192.0.2.7/32", true,
 			"inet a p",
 		},
 		"a NAT that may lead past it": {
@@ -111,10 +112,12 @@ func TestWhatIsNotCertainIsNotSaid(t *testing.T) {
 			ns := netnstest.New(t)
 			script := row.rules
 			if i := strings.Index(script, "chain k"); i >= 0 { // used before it is there
-				script = strings.Replace(strings.Replace(script, "chain k { }; ", "", 1), "chain j", "chain k { }; chain j", 1)
+				script = strings.Replace(strings.Replace(script, "chain k { }; ", "", 1), "chain j",
+					"chain k { }; chain j", 1)
 			}
 			netnstest.NFT(t, ns, script)
-			drops, err := Drops(Question{NetNS: ns.FD(), Sources: prefixes(row.source), Ports: sip, Ignore: []string{"own"},
+			drops, err := FindDrops(Question{NetNS: ns.FD(), Sources: prefixes(row.source), Ports: sip,
+				Ignore:  []string{"own"},
 				Forward: row.forward})
 			if err != nil {
 				t.Fatal(err)
@@ -149,7 +152,7 @@ func TestALookAtManyRulesEnds(t *testing.T) {
 		sources = append(sources, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 32))
 	}
 	began := time.Now()
-	drops, err := Drops(Question{NetNS: ns.FD(), Sources: sources, Ports: sip})
+	drops, err := FindDrops(Question{NetNS: ns.FD(), Sources: sources, Ports: sip})
 	if err != nil || len(drops) != 1 || drops[0].Source != sources[1] {
 		t.Errorf("%v, %v", drops, err)
 	}
@@ -161,7 +164,7 @@ func TestNobodyAsksAboutNothing(t *testing.T) {
 	netnstest.NFT(t, ns, "table inet a { chain i { type filter hook input priority 0; policy drop; }; };")
 	for _, q := range []Question{{Ports: sip}, {Sources: prefixes("192.0.2.7/32")}} {
 		q.NetNS = ns.FD()
-		if drops, err := Drops(q); err != nil || len(drops) > 0 {
+		if drops, err := FindDrops(q); err != nil || len(drops) > 0 {
 			t.Errorf("%+v: %v, %v", q, drops, err)
 		}
 	}
@@ -200,7 +203,7 @@ func TestPortsOfIptables(t *testing.T) {
 		"another match":   {&expr.Match{Name: "addrtype", Rev: 1, Info: &short}, perhaps},
 	} {
 		p := packet{ruleset: &ruleset{}, source: prefixes("192.0.2.7/32")[0], to: sip[0]}
-		if got := p.xtMatch(row.match); got != row.want {
+		if got := p.matchMultiport(row.match); got != row.want {
 			t.Errorf("%s: %v, want %v", name, got, row.want)
 		}
 	}

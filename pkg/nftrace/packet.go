@@ -7,18 +7,20 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 )
 
-// packet is the first one of a source, from outside. What is not known of it no rule is believed about.
+// packet is the first packet of a source, from another machine. A rule that asks for what is not known of it may match
+// and may not.
 type packet struct {
 	*ruleset
-	source netip.Prefix // masked; of a network, any of its addresses
-	to     Port
-	chains int // that it came through
+	source       netip.Prefix // masked; of a network, any of its addresses
+	to           Port
+	chainsPassed int // that it came through
 }
 
-// fate is what becomes of a packet in a chain.
+// fate is what becomes of a packet in a chain or at a rule.
 type fate int
 
 const (
@@ -37,29 +39,29 @@ const (
 	no
 )
 
-// meets returns what becomes of the packet in a chain at a hook.
-func (p *packet) meets(c *nftables.Chain) fate {
+// fateAtHook returns what becomes of the packet in a chain at a hook.
+func (p *packet) fateAtHook(c *nftables.Chain) fate {
 	if f := c.Table.Family; p.source.Addr().Is4() && f == nftables.TableFamilyIPv6 ||
 		p.source.Addr().Is6() && f == nftables.TableFamilyIPv4 {
 		return goesOn
 	}
-	f := p.follow(c.Table, c.Name)
+	f := p.fateInChain(c.Table, c.Name)
 	if (f == goesOn || f == leavesChain) && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
 		return dropsPacket
 	}
 	return f
 }
 
-func (p *packet) follow(table *nftables.Table, chain string) fate {
+func (p *packet) fateInChain(table *nftables.Table, chain string) fate {
 	rules, ok := p.rulesOf(table, chain)
-	if p.chains++; !ok || p.chains > maxChains {
+	if p.chainsPassed++; !ok || p.chainsPassed > maxChains {
 		return passesPerhaps
 	}
 	for _, r := range rules {
-		if p.steps++; p.steps > maxSteps {
+		if p.rulesFollowed++; p.rulesFollowed > maxRulesFollowed {
 			return passesPerhaps
 		}
-		switch f := p.rule(table, r); f {
+		switch f := p.fateAtRule(table, r); f {
 		case goesOn:
 		case leavesChain:
 			return goesOn
@@ -70,10 +72,10 @@ func (p *packet) follow(table *nftables.Table, chain string) fate {
 	return goesOn
 }
 
-// rule returns what a rule does with the packet. Where it may match and may not, a drop is not certain, and anything
-// else may let it through.
-func (p *packet) rule(table *nftables.Table, r *nftables.Rule) fate {
-	registers := make(map[uint32]value)
+// fateAtRule returns what a rule does with the packet. Where it may match and may not, a drop is not certain, and
+// anything else may let it through.
+func (p *packet) fateAtRule(table *nftables.Table, r *nftables.Rule) fate {
+	registers := make(map[uint32]registerValue)
 	matches := yes
 	for _, x := range r.Exprs {
 		verdict := passesPerhaps
@@ -81,31 +83,31 @@ func (p *packet) rule(table *nftables.Table, r *nftables.Rule) fate {
 		case *expr.Counter, *expr.Log:
 			continue
 		case *expr.Meta:
-			registers[x.Register] = p.meta(x)
+			registers[x.Register] = p.metaValue(x)
 			continue
 		case *expr.Payload:
-			registers[x.DestRegister] = p.payload(x)
+			registers[x.DestRegister] = p.payloadValue(x)
 			continue
 		case *expr.Ct:
-			registers[x.Register] = value{}
+			registers[x.Register] = registerValue{}
 			if x.Key == expr.CtKeySTATE {
-				registers[x.Register] = known(binary.NativeEndian.AppendUint32(nil, expr.CtStateBitNEW))
+				registers[x.Register] = knownValue(binary.NativeEndian.AppendUint32(nil, expr.CtStateBitNEW))
 			}
 			continue
 		case *expr.Bitwise:
-			registers[x.DestRegister] = registers[x.SourceRegister].masked(x)
+			registers[x.DestRegister] = registers[x.SourceRegister].maskedBy(x)
 			continue
 		case *expr.Cmp:
-			matches = both(matches, registers[x.Register].compare(x.Op, x.Data))
+			matches = bothOf(matches, registers[x.Register].compareWith(x.Op, x.Data))
 		case *expr.Range:
-			matches = both(matches, registers[x.Register].within(x))
+			matches = bothOf(matches, registers[x.Register].inRange(x))
 		case *expr.Lookup:
 			if x.IsDestRegSet { // a map of verdicts, or of values
 				return passesPerhaps
 			}
-			matches = both(matches, p.lookup(table, registers[x.SourceRegister], x))
+			matches = bothOf(matches, p.matchSet(table, registers[x.SourceRegister], x))
 		case *expr.Match:
-			matches = both(matches, p.xtMatch(x))
+			matches = bothOf(matches, p.matchMultiport(x))
 			clear(registers)
 		case *expr.Reject:
 			verdict = dropsPacket
@@ -125,13 +127,13 @@ func (p *packet) rule(table *nftables.Table, r *nftables.Rule) fate {
 				if matches == no {
 					return goesOn
 				}
-				if verdict = p.follow(table, x.Chain); verdict == goesOn && x.Kind == expr.VerdictGoto {
+				if verdict = p.fateInChain(table, x.Chain); verdict == goesOn && x.Kind == expr.VerdictGoto {
 					verdict = leavesChain
 				}
 			}
 		case *expr.Limit, *expr.Fib, *expr.Socket, *expr.Connlimit, *expr.Exthdr, *expr.Quota, *expr.Rt, *expr.Dynset,
 			*expr.Byteorder:
-			matches = both(matches, perhaps)
+			matches = bothOf(matches, perhaps)
 			clear(registers)
 		default: // address translation, queues and whatever else there will be
 			return passesPerhaps
@@ -153,29 +155,29 @@ func (p *packet) rule(table *nftables.Table, r *nftables.Rule) fate {
 	return goesOn
 }
 
-func (p *packet) meta(x *expr.Meta) value {
+func (p *packet) metaValue(x *expr.Meta) registerValue {
 	switch {
 	case x.SourceRegister:
 	case x.Key == expr.MetaKeyNFPROTO && p.source.Addr().Is4():
-		return known([]byte{unix.NFPROTO_IPV4})
+		return knownValue([]byte{unix.NFPROTO_IPV4})
 	case x.Key == expr.MetaKeyNFPROTO:
-		return known([]byte{unix.NFPROTO_IPV6})
+		return knownValue([]byte{unix.NFPROTO_IPV6})
 	case x.Key == expr.MetaKeyL4PROTO:
-		return known([]byte{p.to.Protocol})
+		return knownValue([]byte{p.to.Protocol})
 	case x.Key == expr.MetaKeyIIFTYPE:
-		return known(binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))
+		return knownValue(binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))
 	case x.Key == expr.MetaKeyIIF, x.Key == expr.MetaKeyIIFNAME:
-		return value{outside: true}
+		return registerValue{outside: true}
 	}
-	return value{}
+	return registerValue{}
 }
 
-// payload returns what is known of bytes of the packet (RFC 791, 8200, 768, 9293).
-func (p *packet) payload(x *expr.Payload) value {
+// payloadValue returns what is known of bytes of the packet (RFC 791, 8200, 768, 9293).
+func (p *packet) payloadValue(x *expr.Payload) registerValue {
 	if x.OperationType == expr.PayloadWrite {
-		return value{}
+		return registerValue{}
 	}
-	low, high := p.source.Addr().AsSlice(), lastOf(p.source)
+	low, high := p.source.Addr().AsSlice(), netipx.PrefixLastIP(p.source).AsSlice()
 	at, protocolAt := 12, 9
 	if p.source.Addr().Is6() {
 		at, protocolAt = 8, 6
@@ -183,43 +185,34 @@ func (p *packet) payload(x *expr.Payload) value {
 	offset, length := int(x.Offset), int(x.Len)
 	switch {
 	case x.Base == expr.PayloadBaseNetworkHeader && offset >= at && offset+length <= at+len(low):
-		return value{low: low[offset-at : offset-at+length], high: high[offset-at : offset-at+length]}
+		return registerValue{low: low[offset-at : offset-at+length], high: high[offset-at : offset-at+length]}
 	case x.Base == expr.PayloadBaseNetworkHeader && offset == protocolAt && length == 1:
-		return known([]byte{p.to.Protocol})
+		return knownValue([]byte{p.to.Protocol})
 	case x.Base == expr.PayloadBaseTransportHeader && offset == 2 && length == 2:
-		return known(binary.BigEndian.AppendUint16(nil, p.to.Number))
+		return knownValue(binary.BigEndian.AppendUint16(nil, p.to.Number))
 	}
-	return value{}
+	return registerValue{}
 }
 
-// lastOf is the last address of a network.
-func lastOf(p netip.Prefix) []byte {
-	b := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < 8*len(b); bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
-	return b
-}
-
-// lookup says whether the kernel has a value in a set.
-func (p *packet) lookup(table *nftables.Table, v value, x *expr.Lookup) answer {
-	if !v.certain() {
+// matchSet answers whether the kernel has a value in a set.
+func (p *packet) matchSet(table *nftables.Table, v registerValue, x *expr.Lookup) answer {
+	if !v.isCertain() {
 		return perhaps
 	}
-	set := p.set(table, x.SetName)
+	set := p.setNamed(table, x.SetName)
 	if set == nil || set.IsMap || set.Concatenation {
 		return perhaps
 	}
-	found, err := p.contains(set, v.low)
+	found, err := p.setContains(set, v.low)
 	if err != nil {
 		return perhaps
 	}
-	return certainly(found != x.Invert)
+	return answerOf(found != x.Invert)
 }
 
-// xtMatch answers an extension of iptables, where it is the one by which fail2ban chooses ports: multiport
+// matchMultiport answers an extension of iptables, where it is the one by which fail2ban chooses ports: multiport
 // (include/uapi/linux/netfilter/xt_multiport.h, struct xt_multiport_v1).
-func (p *packet) xtMatch(x *expr.Match) answer {
+func (p *packet) matchMultiport(x *expr.Match) answer {
 	const listAt, flagsAt, invertAt, destination, either = 2, 32, 47, 1, 2
 	info, ok := x.Info.(*xt.Unknown)
 	if x.Name != "multiport" || x.Rev != 1 || !ok || len(*info) <= invertAt {
@@ -243,5 +236,5 @@ func (p *packet) xtMatch(x *expr.Match) answer {
 	if b[0] == either && !found {
 		return perhaps
 	}
-	return certainly(found != (b[invertAt] != 0))
+	return answerOf(found != (b[invertAt] != 0))
 }

@@ -11,24 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// value is what is known of the content of a register: all its bits, or of an address in a network those that low and
-// high have in common. The zero value is not known.
-type value struct {
+// registerValue is what is known of the content of a register: all its bits, or of an address in a network those that
+// low and high have in common. The zero value is not known.
+type registerValue struct {
 	low, high []byte // the unknown bits are all 0 in low and all 1 in high
 	outside   bool   // it is an interface that is not lo, whatever else it is
 }
 
-func known(b []byte) value { return value{low: b, high: b} }
+func knownValue(b []byte) registerValue { return registerValue{low: b, high: b} }
 
-// certain says whether every bit is known.
-func (v value) certain() bool { return v.low != nil && bytes.Equal(v.low, v.high) }
+// isCertain says whether every bit is known.
+func (v registerValue) isCertain() bool { return v.low != nil && bytes.Equal(v.low, v.high) }
 
-func (v value) masked(x *expr.Bitwise) value {
+func (v registerValue) maskedBy(x *expr.Bitwise) registerValue {
 	turns := slices.ContainsFunc(x.Xor, func(b byte) bool { return b != 0 })
-	if v.low == nil || len(v.low) != len(x.Mask) || len(v.low) != len(x.Xor) || turns && !v.certain() {
-		return value{}
+	if v.low == nil || len(v.low) != len(x.Mask) || len(v.low) != len(x.Xor) || turns && !v.isCertain() {
+		return registerValue{}
 	}
-	out := value{low: make([]byte, len(v.low)), high: make([]byte, len(v.low))}
+	out := registerValue{low: make([]byte, len(v.low)), high: make([]byte, len(v.low))}
 	for i := range v.low {
 		out.low[i] = v.low[i]&x.Mask[i] ^ x.Xor[i]
 		out.high[i] = v.high[i]&x.Mask[i] ^ x.Xor[i]
@@ -36,7 +36,7 @@ func (v value) masked(x *expr.Bitwise) value {
 	return out
 }
 
-func both(a, b answer) answer {
+func bothOf(a, b answer) answer {
 	switch {
 	case a == no || b == no:
 		return no
@@ -46,14 +46,14 @@ func both(a, b answer) answer {
 	return perhaps
 }
 
-func certainly(ok bool) answer {
+func answerOf(ok bool) answer {
 	if ok {
 		return yes
 	}
 	return no
 }
 
-func not(a answer) answer {
+func negationOf(a answer) answer {
 	switch a {
 	case yes:
 		return no
@@ -63,16 +63,16 @@ func not(a answer) answer {
 	return perhaps
 }
 
-// decided is yes where both ends of the value satisfy a condition that is so for all between them, too, and no where
-// neither does.
-func decided(low, high bool) answer {
+// answerForBounds is yes where both ends of the value satisfy a condition that is so for all between them, too, and
+// no where neither does.
+func answerForBounds(low, high bool) answer {
 	if low != high {
 		return perhaps
 	}
-	return certainly(low)
+	return answerOf(low)
 }
 
-func (v value) compare(op expr.CmpOp, data []byte) answer {
+func (v registerValue) compareWith(op expr.CmpOp, data []byte) answer {
 	if v.outside {
 		loopback := bytes.Equal(bytes.TrimRight(data, "\x00"), []byte("lo")) ||
 			bytes.Equal(data, binary.NativeEndian.AppendUint32(nil, 1))
@@ -90,35 +90,35 @@ func (v value) compare(op expr.CmpOp, data []byte) answer {
 	low, high := bytes.Compare(v.low, data), bytes.Compare(v.high, data)
 	switch op {
 	case expr.CmpOpEq:
-		return v.equals(data)
+		return v.equalTo(data)
 	case expr.CmpOpNeq:
-		return not(v.equals(data))
+		return negationOf(v.equalTo(data))
 	case expr.CmpOpLt:
-		return decided(low < 0, high < 0)
+		return answerForBounds(low < 0, high < 0)
 	case expr.CmpOpLte:
-		return decided(low <= 0, high <= 0)
+		return answerForBounds(low <= 0, high <= 0)
 	case expr.CmpOpGt:
-		return decided(low > 0, high > 0)
+		return answerForBounds(low > 0, high > 0)
 	case expr.CmpOpGte:
-		return decided(low >= 0, high >= 0)
+		return answerForBounds(low >= 0, high >= 0)
 	}
 	return perhaps
 }
 
-// equals compares the bits that are known.
-func (v value) equals(data []byte) answer {
+// equalTo compares the bits that are known.
+func (v registerValue) equalTo(data []byte) answer {
 	for i := range data {
 		if (v.low[i]^data[i])&^(v.low[i]^v.high[i]) != 0 {
 			return no
 		}
 	}
-	if v.certain() {
+	if v.isCertain() {
 		return yes
 	}
 	return perhaps
 }
 
-func (v value) within(x *expr.Range) answer {
+func (v registerValue) inRange(x *expr.Range) answer {
 	if v.low == nil || len(v.low) != len(x.FromData) || len(v.low) != len(x.ToData) {
 		return perhaps
 	}
@@ -132,11 +132,11 @@ func (v value) within(x *expr.Range) answer {
 	if x.Op == expr.CmpOpEq {
 		return inside
 	}
-	return not(inside)
+	return negationOf(inside)
 }
 
-// contains asks the kernel for one element: a set may have a hundred thousand.
-func (r *ruleset) contains(set *nftables.Set, key []byte) (bool, error) {
+// setContains asks the kernel for one element: a set may have a hundred thousand.
+func (r *ruleset) setContains(set *nftables.Set, key []byte) (bool, error) {
 	found, err := r.lib.FindSetElements(set, []nftables.SetElement{{Key: key}})
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
@@ -16,6 +17,9 @@ import (
 const (
 	unbanPiece = 64 // bans that are lifted while events wait
 	unbanAhead = 4  // pieces that may wait for the kernel
+	// unbanPause is between two pieces: sockets are looked at by a processor that has nothing else to do, or every 10 ms
+	// (runtime/proc.go: findRunnable, sysmon).
+	unbanPause = 50 * time.Microsecond
 )
 
 // Unban does all of a Pardon, a piece at a time so that events need not wait for it, and tells each what ended. It
@@ -41,6 +45,9 @@ func (p *Pipeline) Unban(ctx context.Context, pardon *engine.Pardon, each func([
 		ended, more = p.unbanSome(pardon, func(err error) { committed <- err })
 		open++
 		each(ended)
+		if more {
+			time.Sleep(unbanPause)
+		}
 		if err := await(unbanAhead - 1); err != nil {
 			return err
 		}

@@ -3,9 +3,9 @@ package store
 import (
 	"cmp"
 	"math"
-	"runtime"
 	"slices"
 	"strings"
+	"time"
 )
 
 // queue is what waits for the disk: of each record the last value, nil where it is to be removed, and lines of history.
@@ -64,13 +64,33 @@ func (k kind) writeOrder() byte {
 	return byte(k)
 }
 
-// othersFirst counts the steps of long loops, and lets other goroutines run now and then: where all processors are
-// busy, Go's scheduler has an event wait 10 ms for whoever does not block. What is saved can wait; a ban cannot.
-type othersFirst int
+// How long a loop of the store's works before it pauses, and for how long.
+const (
+	workFor  = 500 * time.Microsecond
+	pauseFor = 50 * time.Microsecond
+)
 
+// othersFirst pauses long loops now and then: what is saved can wait, a ban cannot. A loop that does not block has an
+// event wait 10 ms where all processors are busy, by Go's scheduler for each turn, and in the socket: it is looked at
+// only by who has nothing else to do, or every 10 ms (runtime/proc.go: findRunnable, sysmon). So runtime.Gosched is not
+// enough.
+type othersFirst struct {
+	steps int
+	since time.Time
+}
+
+// letOthersFirst is called for each round of a loop.
 func (o *othersFirst) letOthersFirst() {
-	if *o++; *o%256 == 0 {
-		runtime.Gosched()
+	if o.steps++; o.steps%64 != 0 {
+		return
+	}
+	now := time.Now()
+	if o.since.IsZero() {
+		o.since = now
+	}
+	if now.Sub(o.since) >= workFor {
+		time.Sleep(pauseFor)
+		o.since = time.Now()
 	}
 }
 

@@ -109,40 +109,40 @@ func (p *Page) Run(ctx context.Context) error {
 		p.Log.Debug("the status page begins without history", "err", err)
 	}
 	const (
-		often = time.Second            // looks at what changes without a decision
-		soon  = 200 * time.Millisecond // after a decision, so that a flood of them is one look
-		pause = 2 * time.Millisecond   // between two times of taking decisions, each of which wakes this goroutine
+		renewInterval      = time.Second            // for what changes without a decision
+		renewAfterDecision = 200 * time.Millisecond // so that a flood of decisions renews the page once
+		betweenBatches     = 2 * time.Millisecond   // so that a flood of decisions does not wake this goroutine each time
 	)
 	more := news.More()
-	rested := time.NewTimer(0)
-	defer rested.Stop()
-	timer := time.NewTimer(often)
+	batchPause := time.NewTimer(0)
+	defer batchPause.Stop()
+	timer := time.NewTimer(renewInterval)
 	defer timer.Stop()
-	due := time.Now().Add(often)
+	renewAt := time.Now().Add(renewInterval)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-rested.C:
+		case <-batchPause.C:
 			more = news.More()
 			continue
 		case <-more:
-			pieces, _ := news.Take()
-			for _, decisions := range pieces {
+			batches, _ := news.Take()
+			for _, decisions := range batches {
 				p.recent.addDecisions(decisions)
 			}
 			more = nil
-			rested.Reset(pause)
+			batchPause.Reset(betweenBatches)
 		case <-p.wake:
 		case <-timer.C:
 			p.renewStreams(ctx)
-			due = time.Now().Add(often)
-			timer.Reset(often)
+			renewAt = time.Now().Add(renewInterval)
+			timer.Reset(renewInterval)
 			continue
 		}
-		if left := time.Until(due); left > soon {
-			due = time.Now().Add(soon)
-			timer.Reset(soon)
+		if left := time.Until(renewAt); left > renewAfterDecision {
+			renewAt = time.Now().Add(renewAfterDecision)
+			timer.Reset(renewAfterDecision)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func Open(t testing.TB) *Browser {
 		// The whole group, while its leader is still there to name it.
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait()
-		b.pipe.close()
+		b.pipe.closePipe()
 	})
 	var target struct {
 		ID string `json:"targetId"`
@@ -179,7 +179,7 @@ func (b *Browser) Click(selector string) {
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		done, err := evaluate[bool](b, click)
 		switch {
-		case err != nil && b.pipe.alive(): // the page went away under the click: what that did is for the test to see
+		case err != nil && b.pipe.isAlive(): // the page went away under the click: what that did is for the test to see
 			b.t.Logf("clicked at %s: %v", selector, err)
 			return
 		case done:

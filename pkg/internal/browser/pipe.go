@@ -55,19 +55,19 @@ func startBrowser(cmd *exec.Cmd, hear func(method string, params json.RawMessage
 	p := &devToolsPipe{to: to, from: from, onEvent: hear, ended: make(chan struct{}), waiting: map[int]chan message{}}
 	go p.readMessages()
 	if err != nil {
-		p.close()
+		p.closePipe()
 		return nil, err
 	}
 	return p, nil
 }
 
-// close is for after Chromium's end.
-func (p *devToolsPipe) close() {
+// closePipe is for after Chromium's end.
+func (p *devToolsPipe) closePipe() {
 	_, _ = p.to.Close(), p.from.Close()
 	<-p.ended
 }
 
-func (p *devToolsPipe) alive() bool {
+func (p *devToolsPipe) isAlive() bool {
 	select {
 	case <-p.ended:
 		return false

@@ -14,27 +14,28 @@ import (
 // checkAllowed is the check of what other firewalls do to those who are allowed.
 const checkAllowed = "allowed"
 
-// allowedPass looks whether other firewalls let those in whom Ringwall allows: an allow list is of no use to somebody
-// whom fail2ban or a rule by hand keeps out.
-func (e *exam) allowedPass(ctx context.Context, s subject) {
+// examineAllowedSources looks whether other firewalls let those in whom Ringwall allows: an allow list is of no use
+// to somebody whom fail2ban or a rule by hand keeps out.
+func (e *exam) examineAllowedSources(ctx context.Context, s subject) {
 	own, _ := hosts.OwnPrefixes() // what is not known is taken for another machine's
-	drops, err := nftrace.Drops(nftrace.Question{
-		NetNS: e.NetNS, Sources: e.allowed(ctx), Ports: e.sipPorts(),
+	drops, err := nftrace.FindDrops(nftrace.Question{
+		NetNS: e.NetNS, Sources: e.allowedSources(ctx), Ports: e.sipPorts(),
 		Ignore:  []string{e.cfg.Firewall.Table, e.scratchTableName()},
 		Forward: !daemon.AsteriskIsHere(e.cfg, own),
 	})
 	if err != nil {
-		return // said by the check of others
+		return // examineOtherFirewalls says so
 	}
 	for _, d := range drops {
 		s.fail(checkAllowed, daemon.TryDropped(d),
-			"%s is on the allow list, and another firewall drops what it sends to Asterisk: chain %s", d.Source, d.Chain)
+			"%s is on the allow list, and another firewall drops what it sends to Asterisk: chain %s", d.Source,
+			d.Chain)
 	}
 }
 
-// allowed are the entries of the allow list that are somebody else's: the daemon's, with those that commands made, or
-// the file's.
-func (e *exam) allowed(ctx context.Context) (list []netip.Prefix) {
+// allowedSources are the entries of the allow list that are somebody else's: the daemon's, with those that commands
+// made, or the file's.
+func (e *exam) allowedSources(ctx context.Context) (list []netip.Prefix) {
 	if e.daemon != nil && e.client != nil {
 		if all, err := e.client.Allowed(ctx); err == nil {
 			for _, x := range all {

@@ -60,7 +60,7 @@ func TestAnotherFirewallMustLetTheAllowedIn(t *testing.T) {
 			for _, p := range []string{"192.0.2.7/32", "2001:db8::7/128"} {
 				e.cfg.Policy.Allow = append(e.cfg.Policy.Allow, config.AllowEntry{Prefix: netip.MustParsePrefix(p)})
 			}
-			e.allowedPass(t.Context(), e.subjectNamed(""))
+			e.examineAllowedSources(t.Context(), e.subjectNamed(""))
 			found := of(e.checks, checkAllowed)
 			if dropped := len(found) > 0; dropped != row.dropped {
 				t.Errorf("dropped: %v, want %v: %+v", dropped, row.dropped, found)
