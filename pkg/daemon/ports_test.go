@@ -213,7 +213,7 @@ func TestALeakIsToldEverywhere(t *testing.T) {
 	r.attack(bad)
 	r.await(ban.ActionBan, "203.0.113.9/32")
 	if s := r.status(); !s.Healthy() || s.Leaking() {
-		t.Fatalf("before: %+v", s)
+		t.Fatalf("before: Asterisk %+v, the kernel %+v, configuration %+v, engine %+v", s.PBXs, s.Kernel, s.Config, s.Engine)
 	}
 	r.until("the leak is noticed", func() bool {
 		r.challenged("IPV4/UDP/192.0.2.1/5080", bad)

@@ -174,7 +174,7 @@ func (s snapshot) verdictOn(r *participantRow) string {
 func (l *textReporter) writeSummary(s snapshot, failures []string, err error) {
 	say := func(format string, args ...any) { l.printf(format+"\n", args...) }
 	say("\nAfter %.1f s:", s.elapsed.Seconds())
-	customers, packets := []string{}, 0
+	customers, packets, knocked := []string{}, 0, 0
 	var slowest participantRow
 	for i := range s.rows {
 		r := &s.rows[i]
@@ -186,11 +186,12 @@ func (l *textReporter) writeSummary(s snapshot, failures []string, err error) {
 			say("  %s would be banned for %s (%s) after %d packets.", r.sourceLabel(),
 				humanize.DurationToSecond(r.ban.Duration), r.ban.Reason,
 				r.seqAtBan)
-		case r.role == attacker && r.ban != nil && r.arrivedAfterBan == 0:
+		case r.role == attacker && r.ban != nil && r.leaked() == 0:
 			say("  %s is banned for %s (%s): its last packet arrived %d ms after its first, and %d were stopped.",
 				r.sourceLabel(), humanize.DurationToSecond(r.ban.Duration), r.ban.Reason,
 				r.lastArrivalAfter().Milliseconds(),
 				r.stopped())
+			knocked += r.arrivedAfterBan
 			if r.reaction >= slowest.reaction {
 				slowest = *r
 			}
@@ -199,6 +200,10 @@ func (l *textReporter) writeSummary(s snapshot, failures []string, err error) {
 	if len(slowest.name) > 0 {
 		say("  The slowest ban was in the kernel %.2g ms after the packet that was one too many.",
 			1000*slowest.reaction.Seconds())
+	}
+	if knocked > 0 {
+		say("  %d of their packets came after the bans: a UDP packet may carry anybody's address, so a ban for such packets "+
+			"leaves\n  a door by which a customer can log in. It is shut for whoever goes on attacking.", knocked)
 	}
 	if len(customers) > 0 {
 		say("  Never banned: %s. %d packets of theirs arrived.", strings.Join(customers, ", "), packets)

@@ -155,6 +155,12 @@ func TestFailures(t *testing.T) {
 		{"the same in a dry run", func(s *snapshot) { s.dry = true; find(s, "scanner").inKernel = false }, ""},
 		{"packets came later", func(s *snapshot) { find(s, "scanner").arrivedAfterBan = 2 },
 			"scanner (203.0.113.5) was banned, but 2 packets that it sent later arrived"},
+		{"what the door of a ban of UDP lets through", func(s *snapshot) {
+			find(s, "scanner").ban.Closes, find(s, "scanner").arrivedAfterBan = ban.ClosesUDP, 4
+		}, ""},
+		{"more than that", func(s *snapshot) {
+			find(s, "scanner").ban.Closes, find(s, "scanner").arrivedAfterBan = ban.ClosesUDP, 5
+		}, "scanner (203.0.113.5) was banned, but 5 packets that it sent later arrived"},
 		{"nothing was stopped", func(s *snapshot) { find(s, "guesser").arrived = 500 },
 			"guesser (198.51.100.66) was banned, but no packet was stopped"},
 		{"a customer in the kernel", func(s *snapshot) { find(s, "home").inKernel = true },

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/firewall"
 )
 
 // tally counts what each participant sent and what arrived, and keeps what Ringwall decided. It is safe for
@@ -46,6 +47,15 @@ type participantRow struct {
 	misconfigured     bool // reported as misconfigured
 	tamperingReported bool // its bytes were reported as tampering
 	answered          bool // each of its phones had an answer after the attack
+}
+
+// leaked is how many packets arrived after the ban that it should have stopped. One that rests on UDP, where a customer's
+// address could have been forged, lets a few through until they, too, were heard attacking.
+func (r *participantRow) leaked() int {
+	if r.ban == nil || r.ban.Closes != ban.ClosesUDP {
+		return r.arrivedAfterBan
+	}
+	return max(0, r.arrivedAfterBan-firewall.KnockBurst)
 }
 
 // stopped is the number of packets that did not arrive.

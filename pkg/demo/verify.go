@@ -54,7 +54,7 @@ func (s snapshot) failures() []string {
 			case s.dry:
 			case !r.inKernel:
 				fail(r, "was banned, but the kernel does not have it")
-			case r.arrivedAfterBan > 0:
+			case r.leaked() > 0:
 				fail(r, "was banned, but %d packets that it sent later arrived", r.arrivedAfterBan)
 			case r.stopped() == 0:
 				fail(r, "was banned, but no packet was stopped")

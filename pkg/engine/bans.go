@@ -27,6 +27,7 @@ type activeBan struct {
 	proven  bool       // the evidence could not be forged
 	closes  ban.Closes // what is closed
 	knocks  uint8      // attempts that were heard through the door of a ban that closes UDP
+	shut    int64      // when they shut it, ns; 0 if they did not
 	manual  bool       // a person said so
 	number  int        // the how manieth ban of the source within ban.memory, from 1 on
 	comment string     // of a person, or about a network
@@ -158,8 +159,12 @@ func (j *judgement) whatToClose(reason ban.Reason, proven bool) ban.Closes {
 // the door is shut. One phone may retransmit one more forged request; a guesser has no use for so few.
 const knocksAnswered = 3
 
-// knockGrace is how long after a ban what Asterisk tells of its source came before it.
-const knockGrace = second
+// knockGrace is how long after a ban Asterisk may still work at what came before it, by Asterisk's own clock: the kernel
+// has a ban within a millisecond. Where that clock cannot be compared, it is the second that an event may be on its way.
+const (
+	knockGrace       = 50 * millisecond
+	knockGraceByOurs = second
+)
 
 // doorShut says whether the trickle of ban.knock does not pass a ban, or not any more.
 func (e *Engine) doorShut(b *activeBan) bool {
@@ -170,12 +175,21 @@ func (e *Engine) doorShut(b *activeBan) bool {
 // have to get in, whatever is forged in their name.
 func (j *judgement) knock(b *activeBan) {
 	if b.observed || b.closes != ban.ClosesUDP || j.engine.doorShut(b) || j.event.Remote.Transport.Proven() ||
-		j.engine.isKnownGood(j.key) || !j.engine.IsSource(b.prefix) || j.now-b.since < knockGrace {
+		j.engine.isKnownGood(j.key) || !j.engine.IsSource(b.prefix) || j.isFromBefore(b) {
 		return
 	}
 	if b.knocks++; j.engine.doorShut(b) {
+		b.shut = j.now
 		j.engine.changed = append(j.engine.changed, j.engine.element(b))
 	}
+}
+
+// isFromBefore says whether the packet of the event may have been with Asterisk already when a ban came into force.
+func (j *judgement) isFromBefore(b *activeBan) bool {
+	if j.clocksAgree(j.event.Time) {
+		return j.event.Time.UnixNano()-b.since < knockGrace
+	}
+	return j.now-b.since < knockGraceByOurs
 }
 
 // isSuspended says whether the source of the event must not be banned for now, and reports it.

@@ -82,6 +82,21 @@ func TestVerdictsAreNarrow(t *testing.T) {
 			w.scan(bad, "910").scan(bad, "911").wantElement(udpBan(bad, false))
 			w.scan(bad, "912").wantElement(udpBan(bad, true))
 		}},
+		{"who goes on at once as well, but for what Asterisk had before the ban", nil, func(w *world) {
+			for i := range 20 {
+				w.scan(bad, extension(900+i))
+			}
+			w.wantElement(udpBan(bad, false)).pass(50 * time.Millisecond)
+			w.scan(bad, "930").scan(bad, "931").scan(bad, "932").wantElement(udpBan(bad, true))
+		}},
+		{"by our own clock, where Asterisk's is wrong", nil, func(w *world) {
+			wrong := func(ev *event.Event) { ev.Time = ev.Time.Add(time.Hour) }
+			for i := range 20 {
+				w.scan(bad, extension(900+i), wrong).pass(40 * time.Millisecond)
+			}
+			w.wantElement(udpBan(bad, false)).pass(time.Second)
+			w.scan(bad, "930", wrong).scan(bad, "931", wrong).scan(bad, "932", wrong).wantElement(udpBan(bad, true))
+		}},
 		{"not for a customer whose trust is over", nil, func(w *world) {
 			w.login(office, "201").pass(25 * time.Hour)
 			for i := range 20 {

@@ -64,7 +64,7 @@ func (j *judgement) reportLeak() {
 	if b == nil || j.engine.IsExempt(j.addr) || j.mayPass(b) {
 		return
 	}
-	since := max(b.since, j.engine.started) // bans of before were put into the kernel then
+	since := max(b.since, b.shut, j.engine.started) // bans of before were put into the kernel then
 	if j.now-since < leakGrace || j.clocksAgree(j.event.Time) && j.event.Time.UnixNano()-since < leakGrace {
 		return
 	}

@@ -47,6 +47,21 @@ func receivedAt(local string) func(*event.Event) {
 	return func(ev *event.Event) { ev.Local.AddrPort = netip.MustParseAddrPort(local) }
 }
 
+// A door that was open for a while has let through what it should: only what comes after it was shut is a leak.
+func TestWhatCameThroughADoorIsNoLeak(t *testing.T) {
+	w := newWorld(t)
+	w.e.WatchLeaks()
+	for i := range 3 {
+		w.scan(leaker, fmt.Sprintf("9%d", i))
+	}
+	w.wantBanned(leaker).pass(time.Minute)
+	for i := range 3 {
+		w.scan(leaker, fmt.Sprintf("91%d", i))
+	}
+	w.scan(leaker, "920").pass(4*time.Second).scan(leaker, "921").wantLeaks(0)
+	w.pass(3*time.Second).scan(leaker, "922").wantLeaks(1)
+}
+
 // SIP on a port that the ban does not close: Asterisk goes on to answer a banned source.
 func TestABannedSourceThatGetsThroughIsALeak(t *testing.T) {
 	w := newLeakWorld(t)

@@ -67,15 +67,15 @@ const (
 )
 
 // Knock is the trickle that gets through a ban of UDP (CloseUDPKnock), so that whoever can log in gets in: packets a
-// minute, of which doorBurst may come at once from a source.
+// minute, of which KnockBurst may come at once from a source.
 type Knock struct {
 	Port   uint32 // of one address and source port; 0: nothing gets through
 	Source uint32 // of one source with all its ports
 }
 
-// doorBurst is small, since an attacker may come from many ports at once, and large enough for the two requests of a
-// login and one of them again.
-const doorBurst = 4
+// KnockBurst is how many packets a source may send at once through the door of a ban of UDP. It is small, since an
+// attacker may come from many ports at once, and large enough for the two requests of a login and one of them again.
+const KnockBurst = 4
 
 // portBurst is larger: while a forger has used up what is for the source, all that a phone sends again costs it of what
 // is for its port (RFC 3261 section 17.1.2.2: 0, 0.5, 1.5, 3.5 and 7.5 s after the first).

@@ -148,10 +148,10 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
 		if c.Knock.Port > 0 {
 			knock := slices.Concat(isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]),
 				update(door, limited(c.Knock.Port, expr.LimitTimeMinute, portBurst, false)),
-				update(doorway, limited(c.Knock.Source, expr.LimitTimeMinute, doorBurst, false)))
+				update(doorway, limited(c.Knock.Source, expr.LimitTimeMinute, KnockBurst, false)))
 			if defs[id].shape == interval {
 				knock = append(knock,
-					update(net, limited(doorNet*c.Knock.Source, expr.LimitTimeMinute, doorNet*doorBurst, false))...)
+					update(net, limited(doorNet*c.Knock.Source, expr.LimitTimeMinute, doorNet*KnockBurst, false))...)
 			}
 			add("knocks", numSets, knock, accept)
 		}
