@@ -16,8 +16,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ringwall/ringwall/pkg/ban"
-	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/firewall"
 )
 
 // told is what the demonstration wrote as JSON.
