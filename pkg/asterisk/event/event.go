@@ -9,7 +9,7 @@ import (
 // Type is the kind of a security event, as listed in Asterisk's include/asterisk/security_events_defs.h.
 type Type uint8
 
-// The fifteen events of enum ast_security_event_type, in its order.
+// The fifteen events of enum ast_security_event_type, in its order, and what other senses than security events tell.
 const (
 	UnknownType Type = iota
 	FailedACL
@@ -27,6 +27,15 @@ const (
 	InvalidPassword
 	ChallengeSent
 	InvalidTransport
+	// What no event of Asterisk's tells, and another sense does.
+	SilentGuess      // a wrong password
+	SilentLogin      // a right password
+	Probing          // a call of a guest to a number that does not exist, or the like
+	Scanner          // a request that bears the mark of a scanner's program
+	MalformedRequest // what pjproject refuses before any module of Asterisk's sees it
+	IAXRefused       // wrong credentials over IAX2
+	HTTPRefused      // wrong credentials for ARI, or the manager over HTTP
+	DialplanReport   // the administrator's own dialplan says so: UserEvent(Ringwall,…)
 	numTypes
 )
 
@@ -41,7 +50,12 @@ var typeNames = [numTypes]string{
 	"Unknown", "FailedACL", "InvalidAccountID", "SessionLimit", "MemoryLimit", "LoadAverageLimit",
 	"RequestNotSupported", "RequestNotAllowed", "AuthMethodNotAllowed", "RequestBadFormat", "SuccessfulAuth",
 	"UnexpectedAddress", "ChallengeResponseFailed", "InvalidPassword", "ChallengeSent", "InvalidTransport",
+	"SilentGuess", "SilentLogin", "Probing", "Scanner", "MalformedRequest", "IAXRefused", "HTTPRefused",
+	"DialplanReport",
 }
+
+// IsSecurityEvent says whether Asterisk's security events have the type, and not other senses alone.
+func (t Type) IsSecurityEvent() bool { return t > UnknownType && t <= InvalidTransport }
 
 // String returns Asterisk's name of the event.
 func (t Type) String() string {
@@ -64,10 +78,11 @@ const (
 	SIP
 	AMI
 	IAX2
+	HTTP // Asterisk's HTTP server: ARI, the manager over HTTP; no event names it, but a sensor
 	numServices
 )
 
-var serviceNames = [numServices]string{"other", "PJSIP", "SIP", "AMI", "IAX2"}
+var serviceNames = [numServices]string{"other", "PJSIP", "SIP", "AMI", "IAX2", "HTTP"}
 
 // String returns Asterisk's name of the service, or "other".
 func (s Service) String() string {
@@ -112,6 +127,31 @@ func TransportNamed(name string) Transport {
 // Proven says whether the transport's handshake proves that the source address receives what is sent to it.
 func (t Transport) Proven() bool { return t == TCP || t == TLS || t == WS || t == WSS }
 
+// Sensor is a sense that an event came by.
+type Sensor uint8
+
+// The sensors.
+const (
+	ByAMI Sensor = iota // Asterisk's own events
+	ByTap               // packets
+	ByHEP               // Asterisk's copies of SIP messages
+	ByDialplan
+	numSensors
+)
+
+var sensorNames = [numSensors]string{"ami", "tap", "hep", "dialplan"}
+
+// String returns "ami", "tap", "hep" or "dialplan".
+func (s Sensor) String() string {
+	if s >= numSensors {
+		return sensorNames[ByAMI]
+	}
+	return sensorNames[s]
+}
+
+// SensorNamed returns the sensor of a name that String returned, ByAMI where there is none.
+func SensorNamed(name string) Sensor { return Sensor(max(0, slices.Index(sensorNames[:], name))) }
+
 // Address is one end of a request: address, port, transport. IPv4-mapped IPv6 addresses are unmapped and zones are
 // removed, so that equal hosts compare equal.
 type Address struct {
@@ -140,6 +180,11 @@ type Event struct {
 	// Hostile says that SessionID, Challenge or Response has a control character, or any text a CR: those come from a
 	// program, not from a person who types, and RFC 3261 section 25.1 allows none there, so no phone sends one.
 	Hostile bool
+	// SeenBy is who told.
+	SeenBy Sensor
+	// Proven says that a sensor saw the sender receive what was sent to its address, so that it is not forged, although
+	// the transport alone does not say so: it answers a challenge that was sent there.
+	Proven bool
 	// Detail is RequestType, AttemptedTransport, AuthMethod or ExpectedAddress (as written), where the event has one.
 	Detail string
 }

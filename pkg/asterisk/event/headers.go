@@ -116,9 +116,9 @@ var headersOf = [numTypes][]headerRule{
 		headerRule{fModule, optional}, headerRule{fSessionTV, optional}),
 }
 
-// typeOf returns the type of an event's name, or UnknownType.
+// typeOf returns the type of a security event's name, or UnknownType: Asterisk writes no event for what other senses tell.
 func typeOf(name string) Type {
-	for t := UnknownType + 1; t < numTypes; t++ {
+	for t := UnknownType + 1; t.IsSecurityEvent(); t++ {
 		if typeNames[t] == name {
 			return t
 		}

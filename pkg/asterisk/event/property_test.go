@@ -43,7 +43,7 @@ func genAddress(t *property.T) (Address, string) {
 
 // genEvent draws a legal event, and the same as Asterisk holds it.
 func genEvent(t *property.T) (Event, wire) {
-	names := typeNames[1:]
+	names := typeNames[1 : InvalidTransport+1]
 	w := wire{name: property.OneOf(t, names...), values: map[string]string{}, leave: map[string]bool{}}
 	for _, key := range strings.Fields(specs[w.name]) {
 		header := strings.Trim(key, "[]")
