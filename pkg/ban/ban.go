@@ -45,7 +45,8 @@ type Evidence struct {
 	Score     float64   `json:"score"`  // of the source right after it
 	Proven    bool      `json:"proven"`
 	PBX       string    `json:"pbx"`
-	Note      string    `json:"note,omitempty"` // why it gave no points, if it gave none
+	SeenBy    string    `json:"seen_by,omitempty"` // the sensor that told, where it was no event of Asterisk's
+	Note      string    `json:"note,omitempty"`    // why it gave no points, if it gave none
 
 	Multiplier float64 `json:"multiplier,omitempty"` // that is in Points, by geo.multiply; 0 where there is none
 	Country    string  `json:"country,omitempty"`    // that has a multiplier

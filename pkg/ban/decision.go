@@ -23,6 +23,7 @@ type Decision struct {
 	Service   event.Service
 	Transport event.Transport
 	Proven    bool          // the source could not have been forged
+	SeenBy    event.Sensor  // who told
 	Scope     Scope         // of a ban or a cut, or what would be one; empty where there is none
 	Closes    Closes        // of a ban
 	Flow      Flow          // that was cut
@@ -45,6 +46,7 @@ type decisionJSON struct {
 	Service   string       `json:"service"`
 	Transport string       `json:"transport"`
 	Proven    bool         `json:"proven"`
+	SeenBy    string       `json:"seen_by,omitempty"`
 	Scope     Scope        `json:"scope,omitempty"`
 	Closes    *Closes      `json:"closes,omitempty"`
 	Flow      *Flow        `json:"flow,omitempty"`
@@ -68,6 +70,9 @@ func (d Decision) MarshalJSON() ([]byte, error) {
 	if d.Flow.IsValid() {
 		line.Flow = &d.Flow
 	}
+	if d.SeenBy != event.ByAMI {
+		line.SeenBy = d.SeenBy.String()
+	}
 	if d.Service != event.OtherService {
 		line.Service = d.Service.String()
 	}
@@ -84,7 +89,7 @@ func (d *Decision) UnmarshalJSON(text []byte) error {
 		Time: line.Time, Action: line.Action, Source: line.Source, Prefix: line.Prefix, Reason: line.Reason,
 		Points: line.Points, Score: line.Score, Account: line.Account, Service: event.ServiceNamed(line.Service),
 		Transport: event.TransportNamed(line.Transport), Proven: line.Proven,
-		Duration: time.Duration(line.Duration * float64(time.Second)), PBX: line.PBX,
+		SeenBy: event.SensorNamed(line.SeenBy), Duration: time.Duration(line.Duration * float64(time.Second)), PBX: line.PBX,
 		Detail: line.Detail, Place: line.Place, Scope: line.Scope,
 	}
 	if line.Closes != nil {

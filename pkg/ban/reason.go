@@ -3,7 +3,7 @@ package ban
 // Reason is the rule behind a decision or a piece of evidence: a bounded set, fit for a metric label.
 type Reason string
 
-// The reasons. The first six are the keys of policy.points.
+// The reasons. Those up to ReasonDialplan are the keys of policy.points.
 const (
 	ReasonUnknownAccount      Reason = "unknown_account"
 	ReasonWrongPassword       Reason = "wrong_password"
@@ -11,7 +11,16 @@ const (
 	ReasonUnansweredChallenge Reason = "unanswered_challenge"
 	ReasonManager             Reason = "manager"
 	ReasonHoneypot            Reason = "honeypot"
+	// What a sensor saw and no event told.
+	ReasonSilentGuess  Reason = "silent_guess"
+	ReasonProbing      Reason = "probing"
+	ReasonScanner      Reason = "scanner"
+	ReasonMalformedSIP Reason = "malformed_sip"
+	ReasonIAX          Reason = "iax"
+	ReasonHTTP         Reason = "http"
+	ReasonDialplan     Reason = "dialplan"
 
+	ReasonSilentLogin   Reason = "silent_login"  // a password was right, and no event told
 	ReasonLogin         Reason = "login"         // a password was right
 	ReasonRegistered    Reason = "registered"    // Asterisk knows a contact there
 	ReasonExpired       Reason = "expired"       // the time of a ban or of trust is over
@@ -40,7 +49,8 @@ const ReasonTest Reason = "test"
 func Reasons() []Reason {
 	return []Reason{
 		ReasonUnknownAccount, ReasonWrongPassword, ReasonACL, ReasonUnansweredChallenge, ReasonManager, ReasonHoneypot,
-		ReasonLogin, ReasonRegistered, ReasonExpired, ReasonManual, ReasonAllowed, ReasonProtected, ReasonTolerance,
+		ReasonSilentGuess, ReasonProbing, ReasonScanner, ReasonMalformedSIP, ReasonIAX, ReasonHTTP, ReasonDialplan,
+		ReasonSilentLogin, ReasonLogin, ReasonRegistered, ReasonExpired, ReasonManual, ReasonAllowed, ReasonProtected, ReasonTolerance,
 		ReasonAccounts, ReasonPace, ReasonGuessed, ReasonDistributed, ReasonStorm, ReasonNetwork, ReasonProxy, ReasonConfiguration,
 		ReasonAdopted, ReasonLimit, ReasonMalformed,
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"regexp/syntax"
@@ -23,6 +24,7 @@ func (ps *parser) checkConfig(c *Config, mode fs.FileMode) {
 	ps.checkGeo(&c.Geo, &c.Policy)
 	ps.checkFirewall(&c.Firewall)
 	ps.checkMetrics(&c.Metrics)
+	ps.checkHEP(&c.Sensors.HEP)
 	ps.checkNotify(c.Notify, c.Asterisk, mode)
 }
 
@@ -52,13 +54,16 @@ func (ps *parser) checkPoints(p *Policy) {
 	}{
 		{"unknown_account", p.Points.UnknownAccount}, {"wrong_password", p.Points.WrongPassword}, {"acl", p.Points.ACL},
 		{"unanswered_challenge", p.Points.UnansweredChallenge}, {"manager", p.Points.Manager},
-		{"honeypot", p.Points.Honeypot},
+		{"honeypot", p.Points.Honeypot}, {"silent_guess", p.Points.SilentGuess}, {"probing", p.Points.Probing},
+		{"scanner", p.Points.Scanner}, {"malformed_sip", p.Points.MalformedSIP}, {"iax", p.Points.IAX},
+		{"http", p.Points.HTTP}, {"dialplan", p.Points.Dialplan},
 	}
+	hostile := []string{"honeypot", "silent_guess", "scanner"} // no customer does that
 	sum := 0.0
 	for _, point := range all {
 		path := "policy.points." + point.key
 		sum += point.value
-		if point.key != "honeypot" && point.value >= p.Threshold && ps.isGiven(path) && !ps.failed["policy.threshold"] {
+		if !slices.Contains(hostile, point.key) && point.value >= p.Threshold && ps.isGiven(path) && !ps.failed["policy.threshold"] {
 			ps.warn(path, "a single event reaches the threshold, a customer's mistake too",
 				detail{value: ps.shownValue(path), hint: "less than policy.threshold"})
 		}
@@ -224,6 +229,52 @@ func (ps *parser) checkMetrics(m *Metrics) {
 			detail{value: ps.shownValue(key), hint: "127.0.0.1:9646"})
 	}
 	m.Listen = address
+}
+
+// checkHEP checks where copies of messages come in, and gives the listener its whole address. Anybody could send some: where
+// other machines can, they need a password.
+func (ps *parser) checkHEP(h *HEP) {
+	const listen, file, forward = "sensors.hep.listen", "sensors.hep.password_file", "sensors.hep.forward"
+	if h.Forward != "" && !ps.failed[forward] {
+		if _, address, ok := hostPort(h.Forward, "9060"); ok {
+			h.Forward = address
+		} else {
+			ps.fail(forward, "not an address to send to", detail{value: ps.shownValue(forward), allowed: `HOST:PORT, or "" for none`,
+				hint: "192.0.2.1:9060"})
+		}
+	}
+	if h.PasswordFile != "" && !ps.failed[file] && !ps.env.WithoutSecrets {
+		h.Password = ps.secretFile(file, h.PasswordFile, false)
+	}
+	if h.Listen == "" || ps.failed[listen] {
+		return
+	}
+	host, address, ok := hostPort(h.Listen, "9061")
+	switch at, err := netip.ParseAddrPort(address); {
+	case !ok || err != nil || at.Port() == 0:
+		ps.fail(listen, "not an address to listen on",
+			detail{value: ps.shownValue(listen), allowed: `ADDRESS:PORT, or "" for off`, hint: "127.0.0.1:9061"})
+		return
+	case !isLoopback(host) && h.PasswordFile == "":
+		ps.fail(listen, "other machines could tell of attacks that were none", detail{value: ps.shownValue(listen),
+			allowed: "an address of loopback, or password_file, with the same as capture_password in hep.conf", hint: "127.0.0.1:9061"})
+	}
+	h.Listen = address
+}
+
+// checkSignatureFiles checks paths of lists.
+func (ps *parser) checkSignatureFiles(list string, names []string) {
+	for i, name := range names {
+		ps.checkAbsolutePath(fmt.Sprintf("%s[%d]", list, i), name)
+	}
+	failDuplicates(ps, list, names, ps.warn)
+}
+
+// checkWholePathOrNone checks a path that may be left out.
+func (ps *parser) checkWholePathOrNone(key, path string) {
+	if path != "" {
+		ps.checkAbsolutePath(key, path)
+	}
 }
 
 // checkSocketPath checks a path for a socket, for which unix(7) has 108 bytes (sun_path), the last a zero.

@@ -12,6 +12,7 @@ type Config struct {
 	Policy   Policy     `yaml:"policy"`
 	Geo      Geo        `yaml:"geo"`
 	Firewall Firewall   `yaml:"firewall"`
+	Sensors  Sensors    `yaml:"sensors"`
 	Metrics  Metrics    `yaml:"metrics"`
 	Control  Control    `yaml:"control"`
 	State    State      `yaml:"state"`
@@ -79,6 +80,7 @@ type Policy struct {
 	IPv6Prefix int             `yaml:"ipv6_prefix"` // bits; a source is one such prefix
 	Networks   Networks        `yaml:"networks"`
 	Services   map[string]Mode `yaml:"services"` // by Asterisk's service name
+	Signatures Signatures      `yaml:"signatures"`
 	Allow      []AllowEntry    `yaml:"allow"`
 	Proxies    Proxies         `yaml:"proxies"`
 	MaxSources int             `yaml:"max_sources"`
@@ -162,6 +164,44 @@ type Points struct {
 	UnansweredChallenge float64 `yaml:"unanswered_challenge"`
 	Manager             float64 `yaml:"manager"`
 	Honeypot            float64 `yaml:"honeypot"`
+	SilentGuess         float64 `yaml:"silent_guess"`
+	Probing             float64 `yaml:"probing"`
+	Scanner             float64 `yaml:"scanner"`
+	MalformedSIP        float64 `yaml:"malformed_sip"`
+	IAX                 float64 `yaml:"iax"`
+	HTTP                float64 `yaml:"http"`
+	Dialplan            float64 `yaml:"dialplan"`
+}
+
+// Signatures are marks of scanners' programs in SIP requests.
+type Signatures struct {
+	Builtin bool     `yaml:"builtin"`
+	Files   []string `yaml:"files"`
+}
+
+// Sensors are the senses besides Asterisk's own events.
+type Sensors struct {
+	Tap      Tap `yaml:"tap"`
+	TapGroup int `yaml:"tap_group"` // of NFLOG
+	HEP      HEP `yaml:"hep"`
+}
+
+// Tap says whether packets to and from Asterisk are looked at.
+type Tap string
+
+// The values of tap.
+const (
+	TapAuto Tap = "auto"
+	TapOn   Tap = "on"
+	TapOff  Tap = "off"
+)
+
+// HEP is where Asterisk's copies of SIP messages come in (res_hep).
+type HEP struct {
+	Listen       string `yaml:"listen"` // "" is off
+	PasswordFile string `yaml:"password_file"`
+	Password     Secret `yaml:"-"` // of PasswordFile
+	Forward      string `yaml:"forward"`
 }
 
 // Ban is how long bans last.

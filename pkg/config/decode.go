@@ -325,13 +325,11 @@ func (ps *parser) decodeServices(n *yaml.Node, path string, v reflect.Value) {
 	}
 	ps.eachKey(n, path, func(key *yaml.Node, at string, value *yaml.Node) {
 		if old := v.MapIndex(reflect.ValueOf(key.Value)); !old.IsValid() {
-			what, try := "unknown service", ""
+			what := "unknown service"
 			if near := cmp.Or(serviceOfDriver(key.Value), hint.Nearest(key.Value, names)); near != "" {
 				what += ", did you mean " + near + "?"
-			} else if strings.EqualFold(key.Value, "IAX2") || strings.EqualFold(key.Value, "IAX") {
-				try = "remove it: Asterisk reports no security events of IAX2"
 			}
-			ps.failAt(key, at, what, detail{allowed: strings.Join(names, ", "), hint: try})
+			ps.failAt(key, at, what, detail{allowed: strings.Join(names, ", ")})
 			return
 		}
 		mode := reflect.New(v.Type().Elem()).Elem()
@@ -351,6 +349,10 @@ func serviceOfDriver(name string) string {
 		return "SIP"
 	case "manager":
 		return "AMI"
+	case "chan_iax2":
+		return "IAX2"
+	case "ari", "res_ari":
+		return "HTTP"
 	}
 	return ""
 }

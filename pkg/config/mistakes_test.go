@@ -99,10 +99,10 @@ func TestMistakesOfYAMLAndKeys(t *testing.T) {
 			`ringwall.yaml: the file is empty; try: begin with examples/minimal.yaml`},
 		{"a list instead of sections", `- a
 `,
-			`ringwall.yaml:1: the file holds a list where sections belong; allowed: the keys asterisk, policy, geo, firewall, metrics, control, state, log, notify; try: key: value, with a space after the colon`},
+			`ringwall.yaml:1: the file holds a list where sections belong; allowed: the keys asterisk, policy, geo, firewall, sensors, metrics, control, state, log, notify; try: key: value, with a space after the colon`},
 		{"text instead of sections", `asterisk
 `,
-			`ringwall.yaml:1: the file holds text where sections belong; allowed: the keys asterisk, policy, geo, firewall, metrics, control, state, log, notify; try: key: value, with a space after the colon`},
+			`ringwall.yaml:1: the file holds text where sections belong; allowed: the keys asterisk, policy, geo, firewall, sensors, metrics, control, state, log, notify; try: key: value, with a space after the colon`},
 		{"a tab", `policy:
 	threshold: 5
 asterisk:
@@ -208,20 +208,20 @@ policy: {mode: observe}
   points:
     unknown_accuont: 4
 `,
-			`ringwall.yaml:7: policy.points.unknown_accuont: unknown key, did you mean unknown_account?; allowed: unknown_account, wrong_password, acl, unanswered_challenge, manager, honeypot`},
+			`ringwall.yaml:7: policy.points.unknown_accuont: unknown key, did you mean unknown_account?; allowed: unknown_account, wrong_password, acl, unanswered_challenge, manager, honeypot, silent_guess, probing, scanner, malformed_sip, iax, http, dialplan`},
 		{"a misspelt section", base + `polices: {}
 `,
-			`ringwall.yaml:5: polices: unknown key, did you mean policy?; allowed: asterisk, policy, geo, firewall, metrics, control, state, log, notify`},
+			`ringwall.yaml:5: polices: unknown key, did you mean policy?; allowed: asterisk, policy, geo, firewall, sensors, metrics, control, state, log, notify`},
 		{"a key with a capital", base + `Policy: {}
 `,
-			`ringwall.yaml:5: Policy: unknown key, did you mean policy?; allowed: asterisk, policy, geo, firewall, metrics, control, state, log, notify`},
+			`ringwall.yaml:5: Policy: unknown key, did you mean policy?; allowed: asterisk, policy, geo, firewall, sensors, metrics, control, state, log, notify`},
 		{"a key of another section", base + `threshold: 5
 `,
-			`ringwall.yaml:5: threshold: unknown key here; allowed: asterisk, policy, geo, firewall, metrics, control, state, log, notify; try: policy.threshold`},
+			`ringwall.yaml:5: threshold: unknown key here; allowed: asterisk, policy, geo, firewall, sensors, metrics, control, state, log, notify; try: policy.threshold`},
 		{"a word of fail2ban", base + `policy:
   bantime: 1h
 `,
-			`ringwall.yaml:6: policy.bantime: a key of fail2ban's; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, proxies, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits; try: ban: {first: 1h}`},
+			`ringwall.yaml:6: policy.bantime: a key of fail2ban's; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, signatures, allow, proxies, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits; try: ban: {first: 1h}`},
 		{"a password for a secret", `asterisk:
   - address: 127.0.0.1
     username: ringwall
@@ -231,7 +231,7 @@ policy: {mode: observe}
 		{"an unknown key with an escape in it", base + `policy:
   "a\e[2J": 1
 `,
-			`ringwall.yaml:6: policy."a\x1b[2J": unknown key; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, proxies, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits`},
+			`ringwall.yaml:6: policy."a\x1b[2J": unknown key; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, signatures, allow, proxies, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits`},
 	})
 }
 

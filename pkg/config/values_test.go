@@ -6,7 +6,7 @@ func TestMistakesOfValues(t *testing.T) {
 	demand(t, []mistake{
 		{"no space after the colon", base + `policy: {threshold:5}
 `,
-			`ringwall.yaml:5: policy."threshold:5": unknown key, did you mean threshold?; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, proxies, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits`},
+			`ringwall.yaml:5: policy."threshold:5": unknown key, did you mean threshold?; allowed: mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, signatures, allow, proxies, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits`},
 		{"text for a number", base + `policy:
   threshold: ten
 `,
@@ -51,7 +51,7 @@ func TestMistakesOfValues(t *testing.T) {
 			`ringwall.yaml:2: asterisk: a section where a list belongs; try: - before the first key, and the other keys below it`},
 		{"a number for a section", base + `policy: 5
 `,
-			`ringwall.yaml:5: policy: a number where a section belongs; allowed: the keys mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, allow, proxies, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits; try: key: value, with a space after the colon`},
+			`ringwall.yaml:5: policy: a number where a section belongs; allowed: the keys mode, threshold, half_life, points, honeypots, ban, trust, ipv6_prefix, networks, services, signatures, allow, proxies, max_sources, misconfigured, challenges, breach, targeted, roaming, newplace, storm, limits; try: key: value, with a space after the colon`},
 		{"a key without a value", base + `policy:
   threshold:
 `,
@@ -130,12 +130,12 @@ func TestMistakesOfValues(t *testing.T) {
   services:
     pjsip: observe
 `,
-			`ringwall.yaml:7: policy.services.pjsip: unknown service, did you mean PJSIP?; allowed: PJSIP, AMI, SIP`},
+			`ringwall.yaml:7: policy.services.pjsip: unknown service, did you mean PJSIP?; allowed: PJSIP, AMI, SIP, HTTP, IAX2`},
 		{"IAX2", base + `policy:
   services:
-    IAX2: enforce
+    iax: enforce
 `,
-			`ringwall.yaml:7: policy.services.IAX2: unknown service; allowed: PJSIP, AMI, SIP; try: remove it: Asterisk reports no security events of IAX2`},
+			`ringwall.yaml:7: policy.services.iax: unknown service, did you mean IAX2?; allowed: PJSIP, AMI, SIP, HTTP, IAX2`},
 		{"a mode of its own", base + `policy:
   mode: enforced
 `,

@@ -28,6 +28,7 @@ type activeBan struct {
 	closes  ban.Closes // what is closed
 	knocks  uint8      // attempts that were heard through the door of a ban that closes UDP
 	shut    int64      // when they shut it, ns; 0 if they did not
+	opens   int64      // when the door opens, ns: nothing passes before
 	manual  bool       // a person said so
 	number  int        // the how manieth ban of the source within ban.memory, from 1 on
 	comment string     // of a person, or about a network
@@ -105,6 +106,9 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		s.bans = min(s.bans+1, math.MaxUint8)
 		details.lastBanEnd = b.until
 	}
+	if closes == ban.ClosesUDP && reason == ban.ReasonScanner {
+		b.opens = j.now + shutForScanner
+	}
 	b.evidence, b.moreEvidence = j.engine.evidence.Chain(s.key, s.latestRecord,
 		min(recordsPerBan, recordsOfAllBans-j.engine.banRecords))
 	j.engine.banRecords += len(b.evidence)
@@ -171,10 +175,13 @@ func (e *Engine) doorShut(b *activeBan) bool {
 	return b.closes == ban.ClosesUDP && (b.knocks >= knocksAnswered || e.policy.Ban.Knock == 0)
 }
 
+// isShut says whether nothing passes a ban that closes UDP, for good or for now.
+func (e *Engine) isShut(b *activeBan) bool { return e.doorShut(b) || b.opens > e.now }
+
 // knock counts an attempt of a source whose ban is in force. The door of a known good source stays open: its customers
 // have to get in, whatever is forged in their name.
 func (j *judgement) knock(b *activeBan) {
-	if b.observed || b.closes != ban.ClosesUDP || j.engine.doorShut(b) || j.event.Remote.Transport.Proven() ||
+	if b.observed || b.closes != ban.ClosesUDP || j.engine.isShut(b) || j.event.Remote.Transport.Proven() ||
 		j.engine.isKnownGood(j.key) || !j.engine.IsSource(b.prefix) || j.isFromBefore(b) {
 		return
 	}

@@ -79,6 +79,16 @@ func evidenceDocs() string {
 		case kindRefused:
 			what = "an error of set-up where somebody logged in; else hostile, once in each dialogue and account"
 			worth = "`" + string(r.reason) + "`"
+		case kindSilentGuess:
+			what, worth = "a wrong password that no event tells of, seen by a sensor", "`"+string(r.reason)+"`"
+		case kindSilentLogin:
+			what = "a right password that no event tells of, seen by a sensor: a breach, closed at once"
+		case kindScanner:
+			what, worth = "a scanner's mark, seen by a sensor: hostile, unless from a customer's address", "`"+string(r.reason)+"`"
+		case kindProbe:
+			what, worth = "hostile, unless somebody logged in from there", "`"+string(r.reason)+"`"
+		case kindRefusedAccount:
+			what, worth = "wrong credentials, seen by a sensor: a guess", "`"+string(r.reason)+"`"
 		case kindNothing:
 			what = "nothing: a good phone dialled a wrong number"
 		}
@@ -105,6 +115,13 @@ func defaultDocs(p config.Policy) string {
 	row("points.unanswered_challenge", p.Points.UnansweredChallenge)
 	row("points.manager", p.Points.Manager)
 	row("points.honeypot", p.Points.Honeypot)
+	row("points.silent_guess", p.Points.SilentGuess)
+	row("points.probing", p.Points.Probing)
+	row("points.scanner", p.Points.Scanner)
+	row("points.malformed_sip", p.Points.MalformedSIP)
+	row("points.iax", p.Points.IAX)
+	row("points.http", p.Points.HTTP)
+	row("points.dialplan", p.Points.Dialplan)
 	row("ban.first", p.Ban.First)
 	row("ban.factor", p.Ban.Factor)
 	row("ban.max", p.Ban.Max)

@@ -248,6 +248,16 @@ func (e *Engine) Handle(now time.Time, pbx string, ev *event.Event, out []ban.De
 		j.reportRefusal()
 	case kindRefused:
 		j.judgeRefusal()
+	case kindSilentGuess:
+		j.judgeSilentGuess()
+	case kindSilentLogin:
+		j.judgeSilentLogin()
+	case kindScanner:
+		j.judgeScanner()
+	case kindProbe:
+		j.judgeProbe()
+	case kindRefusedAccount:
+		j.judgeRefusedAccount()
 	}
 	j.reportLeak()
 	return j.finish()

@@ -41,6 +41,8 @@ const (
 	noteSuspected
 	noteDevice
 	noteProxy
+	noteCustomersMark
+	noteCustomersMistake
 )
 
 var noteTexts = [...]string{
@@ -65,6 +67,8 @@ var noteTexts = [...]string{
 	"the account may be under distributed guessing: no allowance for a phone's pace",
 	"one account at a device's pace: a device whose set-up is old, not a scan",
 	"many customers log in through the source: a proxy is never banned as a whole",
+	"a scanner's mark, but from a customer's address",
+	"a customer's mistake: somebody logged in from there",
 }
 
 // record is one piece of evidence.
@@ -76,6 +80,7 @@ type record struct {
 	typ        event.Type
 	service    event.Service
 	transport  event.Transport
+	seenBy     event.Sensor
 	reason     uint8 // index in reasonList
 	note       note
 	pbx        uint8
@@ -113,7 +118,10 @@ func trimPartialRune(name string) string {
 // copied for each event of each ban.
 func (e *Engine) fillEvidence(r *record, v *ban.Evidence) {
 	v.Time, v.Event, v.Service, v.Transport = utc(r.at), r.typ.String(), r.service.String(), r.transport.String()
-	v.Account, v.Reason = r.accountName(), reasonList[r.reason]
+	v.Account, v.Reason, v.SeenBy = r.accountName(), reasonList[r.reason], ""
+	if r.seenBy != event.ByAMI {
+		v.SeenBy = r.seenBy.String()
+	}
 	v.Points, v.Score = ban.Round(float64(r.points)), ban.Round(float64(r.score))
 	v.Proven, v.PBX, v.Note, v.Country = r.proven, e.pbxName(r.pbx), noteTexts[r.note], ""
 	r.multiplier.describe(v)
@@ -128,6 +136,7 @@ func (j *judgement) record(s *source, points float64, reason ban.Reason, n note)
 	s.latestRecord = number
 	r.at, r.points, r.score, r.multiplier = j.now, float32(points), s.observedScore, j.multiplied
 	r.typ, r.service, r.transport = j.event.Type, j.event.Service, j.event.Remote.Transport
+	r.seenBy = j.event.SeenBy
 	r.reason, r.note, r.pbx, r.proven = reasonIndex(reason), n, j.pbx, j.proven
 	r.length = uint8(min(len(j.account), nameBytes+1))
 	copy(r.account[:], j.account)

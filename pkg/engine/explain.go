@@ -291,6 +291,22 @@ func reasonText(r ban.Reason) string {
 		return "failed logins to the manager interface (AMI)"
 	case ban.ReasonHoneypot:
 		return "an account name of policy.honeypots"
+	case ban.ReasonSilentGuess:
+		return "wrong passwords that Asterisk tells nobody of, by a program that hides"
+	case ban.ReasonSilentLogin:
+		return "a right password that Asterisk tells nobody of, by a program that hides"
+	case ban.ReasonProbing:
+		return "calls without a password to numbers that do not exist, or questions after many names"
+	case ban.ReasonScanner:
+		return "a request with the mark of a scanner's program"
+	case ban.ReasonMalformedSIP:
+		return "messages that Asterisk cannot read"
+	case ban.ReasonIAX:
+		return "wrong passwords over IAX2"
+	case ban.ReasonHTTP:
+		return "wrong credentials for ARI, or the manager over HTTP"
+	case ban.ReasonDialplan:
+		return "wrong numbers, as your dialplan says"
 	case ban.ReasonDistributed:
 		return "a wrong password for an account that many sources guess"
 	case ban.ReasonAdopted:

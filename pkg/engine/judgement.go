@@ -56,7 +56,7 @@ func (e *Engine) newJudgement(ev *event.Event, from netip.Addr, pbx uint8, out [
 	return judgement{
 		engine: e, policy: &e.policy, now: e.now,
 		event: ev, account: ev.Account, pbx: pbx, addr: from, key: e.keyOf(from),
-		proven: ev.Remote.Transport.Proven() && ev.Service != event.SIP, // see evidenceTable about chan_sip
+		proven: ev.Proven || ev.Remote.Transport.Proven() && !ev.AddressIsClaimed(),
 		out:    out,
 	}
 }
@@ -100,7 +100,7 @@ func (j *judgement) decide(
 		Time: utc(j.now), Action: action, Source: j.addr, Prefix: prefix, Reason: reason,
 		Points: j.points, Score: j.score,
 		Account: truncateAccount(j.account), Service: j.event.Service, Transport: j.event.Remote.Transport,
-		Proven: proven, Duration: d, PBX: j.engine.pbxName(j.pbx), Detail: detail,
+		Proven: proven, SeenBy: j.event.SeenBy, Duration: d, PBX: j.engine.pbxName(j.pbx), Detail: detail,
 	})
 }
 
@@ -182,7 +182,7 @@ func (j *judgement) judgeGuess() {
 		reason, points = ban.ReasonHoneypot, j.policy.Points.Honeypot
 	}
 	var again repetition
-	byPace := reason == ban.ReasonWrongPassword && (j.engine.enforces[j.event.Service] || j.hasObservedLogins())
+	byPace := reason == ban.ReasonWrongPassword && (j.engine.enforcesService(j.event) || j.hasObservedLogins())
 	if byPace {
 		again = j.classifyAnswer(j.answerHash())
 	} else if !j.firstSighting(j.answerHash()) {
@@ -210,7 +210,17 @@ func (j *judgement) isHoneypot() bool {
 
 // serviceIsEnforced says whether evidence of the event's service leads to bans, and is not only observed.
 func (j *judgement) serviceIsEnforced() bool {
-	return j.policy.Mode != config.Observe && j.engine.enforces[j.event.Service]
+	return j.policy.Mode != config.Observe && j.engine.enforcesService(j.event)
+}
+
+// enforcesService says whether policy.services enforces what an event is evidence of. chan_sip's are observed for the
+// address that its peer may choose: a sensor saw the true one.
+func (e *Engine) enforcesService(ev *event.Event) bool {
+	service := ev.Service
+	if service == event.SIP && !ev.AddressIsClaimed() && !e.enforces[service] {
+		service = event.PJSIP
+	}
+	return e.enforces[service]
 }
 
 // charge adds points to the score of the source, keeps the event as evidence, and bans the source when the score is

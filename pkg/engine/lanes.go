@@ -78,7 +78,7 @@ func (e *Engine) setLaneTimer(k sourceKey, l *lane, at int64) {
 // from there have good flows, and notice nothing.
 func (j *judgement) cutFlow(reason ban.Reason, enforce bool) {
 	f := j.flow()
-	if !f.IsValid() || f.UDP { // a datagram's port is whatever its sender writes
+	if !f.IsValid() || f.UDP && !j.proven { // a datagram's port is whatever its sender writes
 		j.trickle(enforce)
 		return
 	}

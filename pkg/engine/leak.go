@@ -95,7 +95,7 @@ func (j *judgement) mayPass(b *activeBan) bool {
 	case !b.manual && j.engine.isGoodFlow(j.flow()):
 		return true
 	case b.closes == ban.ClosesUDP:
-		return overTCP || !j.engine.doorShut(b)
+		return overTCP || !j.engine.isShut(b)
 	case b.closes == ban.ClosesManager:
 		return j.event.Service != event.AMI
 	}

@@ -12,7 +12,7 @@ func (j *judgement) judgeLogin() {
 	if !j.event.UsingPassword {
 		return
 	}
-	if j.event.Service == event.SIP && !j.engine.enforces[event.SIP] {
+	if j.event.Service == event.SIP && !j.engine.enforcesService(j.event) {
 		j.recordObservedLogin()
 		return
 	}

@@ -46,7 +46,8 @@ type repetition struct {
 // front look like copies of one answer. A copy is one only over UDP, for the same account, within one transaction, with
 // a challenge of Asterisk's own; what else looks the same is another guess.
 func (j *judgement) classifyAnswer(hash uint64) repetition {
-	if j.proven || j.event.Response == "" || j.event.Service == event.PJSIP && !looksIssued(j.event.Challenge) {
+	overTCP := j.event.Remote.Transport.Proven() && j.event.Service != event.SIP
+	if overTCP || j.event.Response == "" || j.event.Service == event.PJSIP && !looksIssued(j.event.Challenge) {
 		return repetition{}
 	}
 	d, now := j.dialogueEntry(hash), milliseconds(j.now)

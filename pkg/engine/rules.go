@@ -18,6 +18,13 @@ const (
 	kindConnection             // hostile by itself, over TCP: there are no retransmissions
 	kindMisconfigured          // an error of set-up, reported and never scored
 	kindRefused                // an error of set-up behind a right password; else an attempt where none is asked for
+
+	// Of sensors:
+	kindSilentGuess
+	kindSilentLogin
+	kindScanner
+	kindProbe          // a customer's mistake, or a search
+	kindRefusedAccount // wrong credentials; each distinct answer is one guess
 )
 
 // unknownAccount is the account that PJSIP names where it found no endpoint (res_pjsip/pjsip_distributor.c).
@@ -75,6 +82,23 @@ func evidenceTable() []rule {
 		// an HTTP scan of the AMI port
 		{event.AMI, event.RequestBadFormat, "", emptyAccount, kindAttempt, ban.ReasonManager},
 		{event.AMI, event.RequestBadFormat, "", someAccount, kindMisconfigured, ban.ReasonConfiguration},
+
+		// What no security event tells.
+		{event.PJSIP, event.SilentGuess, "", "", kindSilentGuess, ban.ReasonSilentGuess},
+		{event.PJSIP, event.SilentLogin, "", "", kindSilentLogin, ban.ReasonSilentLogin},
+		{event.PJSIP, event.Probing, "", "", kindProbe, ban.ReasonProbing},
+		{event.PJSIP, event.Scanner, "", "", kindScanner, ban.ReasonScanner},
+		{event.PJSIP, event.MalformedRequest, "", "", kindProbe, ban.ReasonMalformedSIP},
+		{event.PJSIP, event.DialplanReport, "", "", kindProbe, ban.ReasonDialplan},
+		{event.SIP, event.SilentGuess, "", "", kindSilentGuess, ban.ReasonSilentGuess},
+		{event.SIP, event.SilentLogin, "", "", kindSilentLogin, ban.ReasonSilentLogin},
+		{event.SIP, event.Probing, "", "", kindProbe, ban.ReasonProbing},
+		{event.SIP, event.Scanner, "", "", kindScanner, ban.ReasonScanner},
+		{event.SIP, event.MalformedRequest, "", "", kindProbe, ban.ReasonMalformedSIP},
+		{event.SIP, event.DialplanReport, "", "", kindProbe, ban.ReasonDialplan},
+		{event.IAX2, event.IAXRefused, "", "", kindRefusedAccount, ban.ReasonIAX},
+		{event.IAX2, event.DialplanReport, "", "", kindProbe, ban.ReasonDialplan},
+		{event.HTTP, event.HTTPRefused, "", "", kindRefusedAccount, ban.ReasonHTTP},
 	}
 }
 
@@ -122,6 +146,20 @@ func pointsFor(p *config.Points, r ban.Reason) float64 {
 		return p.Manager
 	case ban.ReasonHoneypot:
 		return p.Honeypot
+	case ban.ReasonSilentGuess:
+		return p.SilentGuess
+	case ban.ReasonProbing:
+		return p.Probing
+	case ban.ReasonScanner:
+		return p.Scanner
+	case ban.ReasonMalformedSIP:
+		return p.MalformedSIP
+	case ban.ReasonIAX:
+		return p.IAX
+	case ban.ReasonHTTP:
+		return p.HTTP
+	case ban.ReasonDialplan:
+		return p.Dialplan
 	}
 	return 0
 }

@@ -252,6 +252,7 @@ func (e *Engine) recordOf(v ban.Evidence) record {
 		at: v.Time.UnixNano(), points: float32(v.Points), score: float32(v.Score), reason: reasonIndex(v.Reason),
 		pbx: e.pbxIndex(v.PBX), proven: v.Proven, length: uint8(min(len(v.Account), nameBytes+1)),
 		typ: event.TypeNamed(v.Event), service: event.ServiceNamed(v.Service),
+		seenBy:    event.SensorNamed(v.SeenBy),
 		transport: event.TransportNamed(v.Transport), multiplier: multiplierOf(&v),
 	}
 	copy(r.account[:], v.Account)

@@ -25,7 +25,7 @@ type failure struct {
 
 // judgeWrongPassword judges a wrong password of an account that exists.
 func (j *judgement) judgeWrongPassword(now failure) {
-	if t := j.sourceTrust(); t != nil && j.engine.enforces[j.event.Service] {
+	if t := j.sourceTrust(); t != nil && j.engine.enforcesService(j.event) {
 		j.judgeCustomerFailure(t, now)
 	} else {
 		j.judgeStrangerFailure(now)

@@ -37,8 +37,11 @@ func (p *Pipeline) banChangesLocked(c firewall.Change, el engine.Element) []fire
 		c.Closes = firewall.CloseManager
 	case ban.ClosesUDP:
 		c.Closes = firewall.CloseUDPKnock
-		if (el.DoorShut || el.Remove) && p.engine.IsSource(el.Prefix) {
+		if (el.DoorShut || el.ShutFor > 0 || el.Remove) && p.engine.IsSource(el.Prefix) {
 			shut := c
+			if !el.DoorShut && !el.Remove {
+				shut.Timeout = max(el.ShutFor, firewall.MinTimeout)
+			}
 			shut.Closes = firewall.CloseUDP
 			return []firewall.Change{c, shut}
 		}

@@ -387,6 +387,22 @@ func reasonText(r ban.Reason) string {
 		return "Failed logins to AMI"
 	case ban.ReasonHoneypot:
 		return "Honeypot account"
+	case ban.ReasonSilentGuess:
+		return "Hidden wrong passwords"
+	case ban.ReasonSilentLogin:
+		return "Hidden login"
+	case ban.ReasonProbing:
+		return "Calls to numbers that do not exist"
+	case ban.ReasonScanner:
+		return "A scanner's program"
+	case ban.ReasonMalformedSIP:
+		return "Messages that Asterisk cannot read"
+	case ban.ReasonIAX:
+		return "Wrong passwords over IAX2"
+	case ban.ReasonHTTP:
+		return "Wrong credentials over HTTP"
+	case ban.ReasonDialplan:
+		return "Wrong numbers, says the dialplan"
 	case ban.ReasonDistributed:
 		return "One of many that guess an account"
 	case ban.ReasonNetwork:

@@ -152,6 +152,16 @@ func (s Sensor) String() string {
 // SensorNamed returns the sensor of a name that String returned, ByAMI where there is none.
 func SensorNamed(name string) Sensor { return Sensor(max(0, slices.Index(sensorNames[:], name))) }
 
+// Report is what a dialplan reports.
+type Report uint8
+
+// What a dialplan reports.
+const (
+	NoReport       Report = iota
+	WrongNumber           // a guest called a number that does not exist
+	HoneypotNumber        // somebody called a number that nobody has
+)
+
 // Address is one end of a request: address, port, transport. IPv4-mapped IPv6 addresses are unmapped and zones are
 // removed, so that equal hosts compare equal.
 type Address struct {
@@ -185,6 +195,13 @@ type Event struct {
 	// Proven says that a sensor saw the sender receive what was sent to its address, so that it is not forged, although
 	// the transport alone does not say so: it answers a challenge that was sent there.
 	Proven bool
+	Report Report // DialplanReport
 	// Detail is RequestType, AttemptedTransport, AuthMethod or ExpectedAddress (as written), where the event has one.
 	Detail string
+}
+
+// AddressIsClaimed says whether the sender chose the address that the event names: chan_sip reports the one of the Via
+// header, with maddr, and no sensor confirmed it.
+func (ev *Event) AddressIsClaimed() bool {
+	return ev.Service == SIP && !ev.Proven && (ev.SeenBy == ByAMI || ev.SeenBy == ByDialplan)
 }

@@ -1,0 +1,84 @@
+package engine
+
+import (
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
+	"github.com/ringwall/ringwall/pkg/ban"
+)
+
+// shutForScanner is how long nothing at all passes a ban on a scanner's mark, that could be forged. A scanner sends its
+// next packets within a second; a customer whose address was forged is in within a minute all the same.
+const shutForScanner = 30 * second
+
+// judgeSilentGuess judges a wrong password of which Asterisk sent no event: no phone can keep it from that.
+func (j *judgement) judgeSilentGuess() {
+	if !j.firstSighting(j.answerHash()) {
+		return
+	}
+	points := j.policy.Points.SilentGuess
+	if !j.proven {
+		points = min(points, j.policy.Threshold*forgedHostile)
+	}
+	j.charge(points, ban.ReasonSilentGuess, noNote)
+}
+
+// judgeSilentLogin judges a right password of which Asterisk sent no event. Whoever sent it hides, and has a password:
+// his connection ends, whoever else is behind his address.
+func (j *judgement) judgeSilentLogin() {
+	j.proven = true // the nonce is bound to the source address: the answer came from there
+	if !j.firstSighting(j.answerHash()) {
+		return
+	}
+	j.judgeBreach(j.accountID(), nil, ban.ReasonSilentLogin,
+		"a login that Asterisk tells nobody of, by a program that hides: change this account's password now")
+	if j.engine.isKnownGood(j.key) && !j.engine.IsExempt(j.addr) {
+		j.cutFlow(ban.ReasonSilentLogin, j.serviceIsEnforced())
+		return
+	}
+	j.charge(j.policy.Threshold, ban.ReasonSilentLogin, noNote)
+}
+
+// judgeScanner judges a request with the mark of a scanner's program. One is enough, unless it came from where customers
+// are.
+func (j *judgement) judgeScanner() {
+	if !j.firstSighting(j.attemptHash()) {
+		return
+	}
+	if j.engine.isKnownGood(j.key) {
+		j.record(j.source(), 0, ban.ReasonScanner, noteCustomersMark)
+		j.reportTolerated(ban.ReasonScanner, "a request with the mark of a scanner's program came from a customer's address: "+
+			"not banned")
+		return
+	}
+	j.charge(j.policy.Points.Scanner, ban.ReasonScanner, noNote)
+}
+
+// judgeProbe judges a request that a customer may make by mistake: a number that does not exist, a message that Asterisk
+// cannot read.
+func (j *judgement) judgeProbe() {
+	if !j.firstSighting(j.attemptHash()) {
+		return
+	}
+	reason, points := j.rule.reason, pointsFor(&j.policy.Points, j.rule.reason)
+	if j.event.Type == event.DialplanReport && j.event.Report == event.HoneypotNumber {
+		reason, points = ban.ReasonHoneypot, j.policy.Points.Honeypot
+	}
+	if j.sourceLoggedIn() {
+		j.record(j.source(), 0, reason, noteCustomersMistake)
+		if reason == ban.ReasonHoneypot {
+			j.reportTolerated(reason, "a customer dialled a honeypot number, as your dialplan says: not banned")
+		}
+		return
+	}
+	j.charge(points, reason, noNote)
+}
+
+// judgeRefusedAccount judges credentials that Asterisk refused, and sent no event of.
+func (j *judgement) judgeRefusedAccount() {
+	reason, points := j.rule.reason, pointsFor(&j.policy.Points, j.rule.reason)
+	if j.isHoneypot() {
+		reason, points = ban.ReasonHoneypot, j.policy.Points.Honeypot
+	}
+	if j.firstSighting(j.answerHash()) {
+		j.judgeAccount(points, reason)
+	}
+}
