@@ -18,9 +18,7 @@ type account struct {
 	// Guessing from many sources without trust: policy.targeted.
 	failingSources   []failingSource // by evidence that could not be forged
 	forgeableSources []failingSource // the others
-	targetedUntil    int64           // until then it is guessed from many sources
-	suspectedUntil   int64           // until then it would be, if no evidence was forged
-	suspectedSince   int64           // when that began
+	attackState
 
 	// Guessing from anywhere.
 	guesses          table.LeakyBucket
@@ -29,6 +27,13 @@ type account struct {
 	// Where it logged in.
 	places      []accountPlace
 	placesSince uint32 // when it was first known to be anywhere: seconds
+}
+
+// attackState is whether an account is guessed from many sources. Times are in ns.
+type attackState struct {
+	targetedUntil  int64 // until then it is
+	suspectedUntil int64 // until then it would be, if no evidence was forged
+	suspectedSince int64 // when that began
 }
 
 // failingSource is a source that fails on an account.
@@ -107,22 +112,22 @@ func (e *Engine) loggedInLately(id uint64) bool {
 }
 
 // recordAccountFailure notes that the source of the event fails on an account, and reports the account when many
-// sources without trust do. It returns the account as it was before, or nil where it is not remembered.
-func (j *judgement) recordAccountFailure(id uint64) *account {
+// sources without trust do. It returns what was known of such an attack before.
+func (j *judgement) recordAccountFailure(id uint64) (before attackState) {
 	limit := j.policy.Targeted.Sources
 	if limit <= 0 {
-		return nil
+		return before
 	}
 	a := j.engine.accountOf(id)
 	if a == nil {
-		return nil
+		return before
 	}
 	if a.guesses.Add(j.now, 1, massPerMinute) > massGuesses {
 		a.massGuessedUntil = j.now + int64(j.policy.Targeted.Within)
 	}
-	before := *a
+	before = a.attackState
 	if j.sourceTrust() != nil {
-		return &before
+		return before
 	}
 	of := &a.forgeableSources
 	if j.proven {
@@ -143,7 +148,7 @@ func (j *judgement) recordAccountFailure(id uint64) *account {
 			j.reportSuspected(a)
 		}
 	}
-	return &before
+	return before
 }
 
 // reportSuspected reports, once an hour for all accounts, that one may be under distributed guessing: forged packets

@@ -153,7 +153,7 @@ func (j *judgement) whatToClose(reason ban.Reason, proven bool) ban.Closes {
 	switch {
 	case !proven:
 		return ban.ClosesUDP
-	case reason == ban.ReasonManager && j.engine.isKnownGood(j.key):
+	case reason == ban.ReasonManager && j.isKnownGood():
 		return ban.ClosesManager
 	}
 	return ban.ClosesAll
@@ -182,7 +182,7 @@ func (e *Engine) isShut(b *activeBan) bool { return e.doorShut(b) || b.opens > e
 // have to get in, whatever is forged in their name.
 func (j *judgement) knock(b *activeBan) {
 	if b.observed || b.closes != ban.ClosesUDP || j.engine.isShut(b) || j.event.Remote.Transport.Proven() ||
-		j.engine.isKnownGood(j.key) || !j.engine.IsSource(b.prefix) || j.isFromBefore(b) {
+		j.isKnownGood() || !j.engine.IsSource(b.prefix) || j.isFromBefore(b) {
 		return
 	}
 	if b.knocks++; j.engine.doorShut(b) {

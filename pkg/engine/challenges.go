@@ -5,6 +5,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
 // maxOpenChallenges is how many requests of one source wait for its login one by one.
@@ -27,6 +28,12 @@ type pendingEvent struct {
 	account      [nameBytes]byte
 }
 
+// challengedAccount is how one source asks in the name of an account that Asterisk knows.
+type challengedAccount struct {
+	rate       table.LeakyBucket // of its requests
+	waitsSince int64             // one of them waits in Engine.pending since then, ns; 0 for none
+}
+
 // judgeChallenge judges a ChallengeSent. By itself it says nothing: every healthy phone gets one. Without a login after
 // it, for "<unknown>" it is a request that no endpoint matches, and for many known accounts it is enumeration.
 func (j *judgement) judgeChallenge() {
@@ -38,12 +45,13 @@ func (j *judgement) judgeChallenge() {
 		if j.sourceTrust() != nil || j.loggedInHere(j.accountID()) {
 			return
 		}
-		j.meterChallenges()
-		if j.policy.Challenges.Accounts <= 0 {
-			return
+		challenged, _ := j.engine.challenged.Renew(j.now, j.hash(forChallenged, j.accountNameHash()))
+		waits := challenged.waitsSince != 0 && j.now-challenged.waitsSince < dialogueTTL
+		if j.policy.Challenges.Accounts > 0 && !waits {
+			challenged.waitsSince = j.now
 		}
-		id := j.hash(forChallenged, j.accountNameHash())
-		if !j.engine.dialogues.Seen(j.now, id) {
+		j.meterChallenges(&challenged.rate)
+		if j.policy.Challenges.Accounts > 0 && !waits {
 			j.enqueuePending(pendingEvent{knownAccount: true, points: float32(j.policy.Points.UnansweredChallenge)})
 		}
 		return
@@ -67,13 +75,12 @@ const challengeBurst = 20
 
 // meterChallenges counts a request of a known account that has no password yet, and lets it cost points where there are
 // more than phones send, unless a login from there follows.
-func (j *judgement) meterChallenges() {
+func (j *judgement) meterChallenges(rate *table.LeakyBucket) {
 	perMinute := j.policy.Challenges.PerMinute
 	if perMinute <= 0 {
 		return
 	}
 	// Only then it is worth remembering which of them are retransmissions.
-	rate, _ := j.engine.challengeRates.Renew(j.now, j.hash(forChallengeRate, j.accountNameHash()))
 	if rate.Add(j.now, 1, perMinute) > challengeBurst && j.firstSighting(j.hash(forChallenge, j.dialogueKey())) {
 		j.deferCharge(j.policy.Points.UnansweredChallenge)
 	}

@@ -10,6 +10,7 @@ const dialogueTTL = 64 * second
 // chan_sip: of the first request or answer in it. Another one with the same SessionID has an entry of its own.
 type dialogue struct {
 	creditedPoints float32 // of a request, which a wrong answer in the same dialogue does not cost again
+	name           uint32  // of an account that Asterisk does not have: number in Engine.dialogueNames, 0 for none
 	firstMark      uint32  // of the hash of the first request or answer, 0 for none
 	firstAnswerAt  uint32  // of an answer that is a guess: milliseconds
 	lastAnswerAt   uint32  // the latest copy of it: milliseconds

@@ -29,6 +29,7 @@ const (
 	maxPending          = 1 << 16
 	maxLoginFlows       = 1 << 18
 	maxDialogueNames    = 1 << 14
+	maxChallenged       = 1 << 17
 )
 
 // Engine judges sources: it takes events, times and commands, and returns decisions. It is the rules of policy, what it
@@ -52,20 +53,20 @@ type Engine struct {
 	keyedHash
 	sources          *sources
 	evidence         *table.Chains[sourceKey, record]
-	dialogues        *table.Window[dialogue]          // what each began with, to know retransmissions
-	dialogueNames    *table.Window[accountName]       // that each named first, where Asterisk has no such account
-	challengeRates   *table.Window[table.LeakyBucket] // of known accounts that do not answer, by source and account
-	pending          table.FIFO[pendingEvent]         // what waits for a login: what is due first is first
-	strangerFailures *table.Window[strangerFailures]  // by source without trust and account
-	strangerAttempts *table.Window[strangerFailures]  // the same of what is no wrong password: see judgeAccount
-	accounts         map[uint64]*account              // by hashAccount
-	accountsSweptAt  int64                            // when accounts were last gone through
-	guessedLogins    *table.Window[guessedLogin]      // logins after guessing, by source and account
-	loginFlows       *table.Window[struct{}]          // see loginFlow
-	flowAccounts     *table.Window[table.DistinctFew] // that logged in through a flow; see detectProxy
-	vouchedFor       *table.Window[struct{}]          // sources that a person unbanned
-	widerNetworks    *table.Window[widerNetwork]      // IPv6 networks of several sources that attack
-	activity         activity                         // what attackers did within the last day, for people
+	dialogues        *table.Window[dialogue]            // what each began with, to know retransmissions
+	dialogueNames    *table.Chains[uint64, accountName] // that each named first, where Asterisk has no such account
+	challenged       *table.Window[challengedAccount]   // of known accounts that do not answer, by source and account
+	pending          table.FIFO[pendingEvent]           // what waits for a login: what is due first is first
+	strangerFailures *table.Window[strangerFailures]    // by source without trust and account
+	strangerAttempts *table.Window[strangerFailures]    // the same of what is no wrong password: see judgeAccount
+	accounts         map[uint64]*account                // by hashAccount
+	accountsSweptAt  int64                              // when accounts were last gone through
+	guessedLogins    *table.Window[guessedLogin]        // logins after guessing, by source and account
+	loginFlows       *table.Window[struct{}]            // see loginFlow
+	flowAccounts     *table.Window[table.DistinctFew]   // that logged in through a flow; see detectProxy
+	vouchedFor       *table.Window[struct{}]            // sources that a person unbanned
+	widerNetworks    *table.Window[widerNetwork]        // IPv6 networks of several sources that attack
+	activity         activity                           // what attackers did within the last day, for people
 
 	// Who is a customer, and who fails of them.
 	trusts           map[sourceKey]*trust
@@ -88,7 +89,7 @@ type Engine struct {
 	leaks              leaks        // banned sources that are heard all the same
 
 	// What spares those behind an address that is not theirs alone.
-	goodFlows map[ban.Flow]goodFlow
+	goodFlows map[ban.Flow]int64 // until when each passes, in the kernel, too: ns
 	lanes     map[sourceKey]*lane
 	changed   []Element // see TakeChanged
 
@@ -129,8 +130,8 @@ func newEngine(p config.Policy, hash keyedHash) *Engine {
 		dialogues:        table.NewWindow[dialogue](dialogueTTL, maxDialogues),
 		strangerFailures: table.NewWindow[strangerFailures](2*idleResetSeconds*second, maxStrangerFailures),
 		strangerAttempts: table.NewWindow[strangerFailures](2*idleResetSeconds*second, maxStrangerFailures),
-		dialogueNames:    table.NewWindow[accountName](dialogueTTL, maxDialogueNames),
-		challengeRates:   table.NewWindow[table.LeakyBucket](dialogueTTL, maxReports),
+		dialogueNames:    table.NewChains[uint64, accountName](maxDialogueNames),
+		challenged:       table.NewWindow[challengedAccount](2*dialogueTTL, maxChallenged),
 		reports:          table.NewWindow[struct{}](reportTTL, maxReports),
 		guessedLogins:    table.NewWindow[guessedLogin](int64(p.Ban.Memory), maxReports),
 		slowGuessers:     table.NewWindow[struct{}](24*60*minute, maxReports),
@@ -144,7 +145,7 @@ func newEngine(p config.Policy, hash keyedHash) *Engine {
 		networkBans:      make(map[netip.Prefix]networkBans),
 		trusts:           make(map[sourceKey]*trust),
 		trustsByOwner:    make(map[sourceKey]int),
-		goodFlows:        make(map[ban.Flow]goodFlow),
+		goodFlows:        make(map[ban.Flow]int64),
 		lanes:            make(map[sourceKey]*lane),
 		accounts:         make(map[uint64]*account),
 		failingCustomers: newFailingCustomers(int64(p.Storm.Within)),

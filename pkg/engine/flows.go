@@ -17,12 +17,6 @@ const (
 	sweptFlows = 256
 )
 
-// goodFlow is a flow from which somebody logged in with a password. Times are in ns.
-type goodFlow struct {
-	until     int64
-	writtenAt int64 // when the kernel was last told of it
-}
-
 // flow is the sender of the event; not valid where Asterisk does not tell its port.
 func (j *judgement) flow() ban.Flow {
 	return ban.Flow{UDP: !j.event.Remote.Transport.Proven(),
@@ -30,7 +24,7 @@ func (j *judgement) flow() ban.Flow {
 }
 
 // isGoodFlow says whether somebody logged in from a flow of late.
-func (e *Engine) isGoodFlow(f ban.Flow) bool { return e.goodFlows[f].until > e.now }
+func (e *Engine) isGoodFlow(f ban.Flow) bool { return e.goodFlows[f] > e.now }
 
 // keepFlowGood has the flow of a login pass before bans: whatever happens to its address, this phone stays registered.
 func (j *judgement) keepFlowGood() {
@@ -38,18 +32,16 @@ func (j *judgement) keepFlowGood() {
 	if j.event.Service != event.PJSIP || !f.IsValid() || j.policy.Trust.FlowTTL == 0 {
 		return
 	}
-	have, ok := e.goodFlows[f]
+	until, ok := e.goodFlows[f]
 	if !ok && len(e.goodFlows) >= maxGoodFlows {
 		e.hitLimits["good_flows"]++
 		return
 	}
 	ttl := int64(j.policy.Trust.FlowTTL)
-	have.until = j.now + ttl
-	if !ok || j.now-have.writtenAt >= ttl/goodFlowRenewals {
-		have.writtenAt = j.now
+	if until-j.now <= ttl-ttl/goodFlowRenewals {
+		e.goodFlows[f] = j.now + ttl
 		e.changed = append(e.changed, Element{Kind: GoodFlow, Flow: f, Left: time.Duration(ttl)})
 	}
-	e.goodFlows[f] = have
 }
 
 // AdoptFlow takes over a good flow that was found in the kernel at start.
@@ -58,22 +50,17 @@ func (e *Engine) AdoptFlow(now time.Time, f ban.Flow, left time.Duration) {
 	if left = min(left, e.policy.Trust.FlowTTL); left <= 0 || !f.IsValid() || len(e.goodFlows) >= maxGoodFlows {
 		return
 	}
-	e.goodFlows[f] = goodFlow{until: max(e.goodFlows[f].until, e.now+int64(left))}
+	e.goodFlows[f] = max(e.goodFlows[f], e.now+int64(left))
 }
 
-// SampleFlows returns up to n good flows, others each time, with the time that they have left in the kernel: there they
-// are not prolonged by every login.
+// SampleFlows returns up to n good flows, others each time, with the time that they have left.
 func (e *Engine) SampleFlows(now time.Time, n int) []Element {
 	e.advance(now)
 	var out []Element
 	looks := 4 * n
-	for f, have := range e.goodFlows { // a map's order begins anywhere
+	for f, until := range e.goodFlows { // a map's order begins anywhere
 		if looks--; looks < 0 || len(out) == n {
 			break
-		}
-		until := have.until
-		if have.writtenAt != 0 {
-			until = min(until, have.writtenAt+int64(e.policy.Trust.FlowTTL))
 		}
 		if until > e.now {
 			out = append(out, Element{Kind: GoodFlow, Flow: f, Left: time.Duration(until - e.now)})
@@ -85,11 +72,11 @@ func (e *Engine) SampleFlows(now time.Time, n int) []Element {
 // sweepFlows forgets good flows that are over, of some that it looks at.
 func (e *Engine) sweepFlows() {
 	looks := sweptFlows
-	for f, have := range e.goodFlows { // a map's order begins anywhere
+	for f, until := range e.goodFlows { // a map's order begins anywhere
 		if looks--; looks < 0 {
 			return
 		}
-		if have.until <= e.now {
+		if until <= e.now {
 			delete(e.goodFlows, f)
 		}
 	}

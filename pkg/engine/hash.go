@@ -30,7 +30,6 @@ const (
 	forBreachReport
 	forSuspected
 	forOwner
-	forChallengeRate
 	forNewPlace
 	forProxyFlow
 	forProxyReport

@@ -244,7 +244,7 @@ func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 		points = j.applyMultiplier(points, reason)
 	}
 	s.attempts++
-	if reason == ban.ReasonManager && j.engine.isKnownGood(j.key) {
+	if reason == ban.ReasonManager && j.isKnownGood() {
 		j.chargeManager(s, points, n)
 		return
 	}
@@ -331,7 +331,7 @@ func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, e
 			"a trusted source fails more than is tolerated while many others do: "+stormText)
 		return
 	}
-	if proven && j.engine.isKnownGood(j.key) && reason != ban.ReasonManager {
+	if proven && j.isKnownGood() && reason != ban.ReasonManager {
 		if !j.engine.IsExempt(j.addr) && !j.isSuspended(j.engine.prefixOf(j.key), enforce, true) {
 			j.cutFlow(reason, enforce)
 		}
@@ -404,7 +404,7 @@ func (j *judgement) judgeRefusal() {
 // sourceLoggedIn says whether somebody logged in from the source of the event.
 func (j *judgement) sourceLoggedIn() bool {
 	s := j.source() // as far as it is not forgotten, whether or not somebody came by to forget it
-	return j.sourceTrust() != nil || j.engine.isCustomer(j.key) ||
+	return j.isKnownGood() ||
 		s != nil && s.detailsNumber > 0 && j.engine.sources.detailsOf(s).lastLogin != 0
 }
 

@@ -48,9 +48,12 @@ type slowness struct {
 // active says whether the slowness is not over.
 func (s slowness) active(now int64) bool { return s.until > now }
 
-// isKnownGood says whether a source is trusted, or is a customer's: others behind its address must go on, whatever one
-// of them does.
-func (e *Engine) isKnownGood(k sourceKey) bool { return e.activeTrust(k) != nil || e.isCustomer(k) }
+// isKnownGood says whether the source of the event is trusted, or is a customer's: others behind its address must go on,
+// whatever one of them does.
+func (j *judgement) isKnownGood() bool {
+	t := j.rememberedTrust()
+	return t != nil && (t.until > j.now || j.engine.isOfCustomer(t))
+}
 
 // laneOf returns the lane of the source of the event, made if need be, or nil where there is no room.
 func (j *judgement) laneOf() *lane {
@@ -96,7 +99,7 @@ func (j *judgement) cutFlow(reason ban.Reason, enforce bool) {
 	}
 	l.steps++
 	l.lastCut = j.now
-	if t := j.engine.trusts[j.key]; t != nil {
+	if t := j.rememberedTrust(); t != nil {
 		t.cutAt = j.now
 	}
 	j.closeFlow(l, f)
@@ -169,7 +172,7 @@ func (j *judgement) slowFailing() {
 	}
 	f := j.flow()
 	switch {
-	case !j.engine.isKnownGood(j.key):
+	case !j.isKnownGood():
 		j.slowSource(l)
 		if !f.UDP && f.IsValid() && l.cuts[f] <= j.now { // a connection may hold any number of guesses
 			j.closeFlow(l, f)

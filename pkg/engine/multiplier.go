@@ -54,8 +54,8 @@ func (j *judgement) applyMultiplier(points float64, reason ban.Reason) float64 {
 // isTrustedOrCustomer says whether the source of the event is trusted, or was within storm.memory and did not lose its
 // trust.
 func (j *judgement) isTrustedOrCustomer() bool {
-	t := j.engine.trusts[j.key]
-	return t != nil && !t.revoked && (t.until > j.now || j.engine.isCustomer(j.key))
+	t := j.rememberedTrust()
+	return t != nil && !t.revoked && (t.until > j.now || j.engine.isOfCustomer(t))
 }
 
 // describe writes a multiplier into evidence.

@@ -20,14 +20,28 @@ func (j *judgement) nameAccount() {
 	}
 	switch {
 	case j.event.Account == unknownAccount && j.event.Type != event.ChallengeSent: // which is told of nobody
-		if name := j.engine.dialogueNames.Get(j.now, j.dialogueKey()); name != nil {
+		if name := j.dialogueName(); name != nil {
 			j.account = string(name.text[:name.length])
 		}
 	case j.event.Type == event.InvalidAccountID && j.event.Account != "" && len(j.event.Account) <= nameBytes:
-		if name, old := j.engine.dialogueNames.Renew(j.now, j.dialogueKey()); !old {
+		if j.dialogueState() == nil {
+			j.state, _ = j.engine.dialogues.Put(j.now, j.dialogueKey())
+		}
+		if j.dialogueName() == nil {
+			var name *accountName
+			name, j.state.name = j.engine.dialogueNames.Add(j.dialogueKey(), 0)
 			name.length = uint8(copy(name.text[:], j.event.Account))
 		}
 	}
+}
+
+// dialogueName returns the account that the dialogue of the event named first, where Asterisk does not have it, or nil.
+func (j *judgement) dialogueName() *accountName {
+	d := j.dialogueState()
+	if d == nil {
+		return nil
+	}
+	return j.engine.dialogueNames.Get(j.dialogueKey(), d.name)
 }
 
 // judgeAccount judges an attempt that failed for another reason than a wrong password: the account does not exist, its
@@ -108,8 +122,11 @@ func (j *judgement) forgiveFirstName() {
 	if j.event.Service != event.PJSIP {
 		return
 	}
-	name, t := j.engine.dialogueNames.Get(j.now, j.dialogueKey()), j.engine.trusts[j.key]
-	if name != nil && t != nil {
+	t := j.rememberedTrust()
+	if t == nil || len(t.failures) == 0 {
+		return
+	}
+	if name := j.dialogueName(); name != nil {
 		first := j.engine.hashText(string(name.text[:name.length]))
 		delete(t.failures, j.engine.hashAccount(first, j.event.Service, j.pbx))
 	}

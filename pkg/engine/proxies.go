@@ -33,14 +33,14 @@ func (j *judgement) isProxy() bool {
 	if _, named := j.engine.proxies.Covering(j.addr); named {
 		return true
 	}
-	t := j.engine.trusts[j.key]
+	t := j.rememberedTrust()
 	return t != nil && t.proxyUntil > j.now
 }
 
 // detectProxy counts the account that logged in through a flow which is new for it, and tells once a day of a source
 // that is a proxy by that.
 func (j *judgement) detectProxy() {
-	limit, t := j.policy.Proxies.Accounts, j.engine.trusts[j.key]
+	limit, t := j.policy.Proxies.Accounts, j.rememberedTrust()
 	if limit <= 0 || t == nil || j.engine.IsExempt(j.addr) {
 		return
 	}

@@ -57,7 +57,7 @@ func (t *trust) explainedByStorm(now int64) bool {
 // accounts, at different customers, none of it forged, and none faster than phones retry. Less would let an attacker
 // make a storm, by packets in customers' names or with one stolen account.
 func (j *judgement) detectStorm(t *trust, account uint64) {
-	if j.policy.Storm.Sources <= 0 || !j.proven || !j.engine.isCustomer(j.key) || !t.explainedByStorm(j.now) ||
+	if j.policy.Storm.Sources <= 0 || !j.proven || !j.engine.isOfCustomer(t) || !t.explainedByStorm(j.now) ||
 		t.cutAt != 0 && j.now-t.cutAt < cutRemembered {
 		return
 	}

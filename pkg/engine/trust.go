@@ -61,17 +61,27 @@ func (e *Engine) trustOf(s *source) *trust {
 	return nil
 }
 
+// rememberedTrust returns the trust of the source of the event, whether or not it lasts, or nil.
+func (j *judgement) rememberedTrust() *trust {
+	if s := j.findSource(); s != nil && !s.hasTrust {
+		return nil
+	}
+	return j.engine.trusts[j.key]
+}
+
 // isCustomer says whether somebody logged in from a source within storm.memory, and it did not lose its trust by
 // failing.
-func (e *Engine) isCustomer(k sourceKey) bool {
-	t := e.trusts[k]
+func (e *Engine) isCustomer(k sourceKey) bool { return e.isOfCustomer(e.trusts[k]) }
+
+// isOfCustomer is isCustomer by the trust of the source, or nil.
+func (e *Engine) isOfCustomer(t *trust) bool {
 	return t != nil && !t.revoked && e.now-t.lastLogin < int64(e.policy.Storm.Memory)
 }
 
 // loggedInHere says whether an account logged in from the source of the event, and the source did not lose its trust
 // since.
 func (j *judgement) loggedInHere(id uint64) bool {
-	t := j.engine.trusts[j.key]
+	t := j.rememberedTrust()
 	if t == nil || t.revoked {
 		return false
 	}
@@ -81,7 +91,7 @@ func (j *judgement) loggedInHere(id uint64) bool {
 
 // grantTrust starts or prolongs the trust of the source of the event, s, after a login of an account.
 func (j *judgement) grantTrust(s *source, id uint64) {
-	t := j.engine.trusts[j.key]
+	t := j.rememberedTrust()
 	if t == nil {
 		if len(j.engine.trusts) >= j.policy.MaxSources {
 			j.engine.hitLimits["max_sources"]++

@@ -146,19 +146,19 @@ func (j *judgement) judgeStrangerFailure(now failure) {
 	}
 	pair.proven = pair.proven || j.proven
 	attack := j.recordAccountFailure(id)
-	if t := j.engine.trusts[j.key]; t != nil {
+	if t := j.rememberedTrust(); t != nil {
 		if j.recordStormPace(t, loggedInHere, &pair.failures); loggedInHere {
 			j.detectStorm(t, id)
 		}
 	}
 	j.chargeWiderNetworks(points)
-	failedBefore := slowPhone && attack != nil && since < seconds(attack.suspectedSince)
+	failedBefore := slowPhone && since < seconds(attack.suspectedSince)
 	switch {
 	case loggedInHere: // even where others guess the account
 		j.chargeByPace(p, &pair.failures, burst, noteKnownHere, now)
-	case attack != nil && attack.targetedUntil > j.now && !slowPhone:
+	case attack.targetedUntil > j.now && !slowPhone:
 		j.charge(max(points, j.policy.Threshold-float64(s.score)), ban.ReasonDistributed, noteTargeted)
-	case attack != nil && attack.suspectedUntil > j.now && !failedBefore:
+	case attack.suspectedUntil > j.now && !failedBefore:
 		// What was spared before stays spared: an attack on the account does not turn earlier mistakes into guesses.
 		j.charge(points*max(float64(p.unchargedCopies), 1), ban.ReasonWrongPassword, noteSuspected)
 		p.unchargedCopies = 0

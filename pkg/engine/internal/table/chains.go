@@ -67,6 +67,14 @@ func (c *Chains[O, T]) Chain(owner O, latest uint32, n int) (items []T, more boo
 	return items, more
 }
 
+// Get returns an item of an owner by its number, or nil where it is not there any more.
+func (c *Chains[O, T]) Get(owner O, number uint32) *T {
+	if number == 0 || !c.holds(number, owner) {
+		return nil
+	}
+	return &c.at(number).item
+}
+
 // holds says whether an owner's item is still there.
 func (c *Chains[O, T]) holds(number uint32, owner O) bool {
 	return number <= c.latest && c.latest-number < c.size() && c.at(number).owner == owner

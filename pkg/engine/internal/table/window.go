@@ -59,11 +59,18 @@ func (w *Window[V]) Put(now int64, key uint64) (value *V, old bool) {
 // Renew is Put, and makes the key live for at least half of the time from now on.
 func (w *Window[V]) Renew(now int64, key uint64) (value *V, old bool) {
 	s := w.find(key)
-	if s == nil || now-s.at < w.ttl/2 || now-s.at >= w.ttl {
-		return w.Put(now, key)
+	if s == nil {
+		return w.add(now, key), false
+	}
+	age := now - s.at
+	if age < w.ttl/2 {
+		return &s.value, true
+	}
+	s.gone = true
+	if age >= w.ttl {
+		return w.add(now, key), false
 	}
 	kept := s.value
-	s.gone = true
 	value = w.add(now, key)
 	*value = kept
 	return value, true
