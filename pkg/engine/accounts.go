@@ -97,13 +97,6 @@ func (e *Engine) forgetOldFailures(of *[]failingSource) {
 	*of = slices.DeleteFunc(*of, func(f failingSource) bool { return e.now-f.last >= int64(e.policy.Targeted.Within) })
 }
 
-// recordLogin notes a login.
-func (e *Engine) recordLogin(id uint64) {
-	if a := e.accountOf(id); a != nil {
-		a.lastLogin = e.now
-	}
-}
-
 // loggedInLately says whether an account logged in anywhere within roaming.within: whoever fails may be its user,
 // elsewhere.
 func (e *Engine) loggedInLately(id uint64) bool {

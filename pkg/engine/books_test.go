@@ -82,7 +82,9 @@ func TestInventedAccountsMakeRoom(t *testing.T) {
 	const real = 20 * sweepPart
 	for i := range uint64(real) {
 		e.advance(epoch.Add(2*time.Hour + time.Duration(i)*time.Duration(sweepPause)))
-		e.recordLogin(1<<41 + i)
+		if a := e.accountOf(1<<41 + i); a != nil {
+			a.lastLogin = e.now
+		}
 	}
 	for i := range uint64(real) {
 		if e.accounts[1<<41+i] == nil {

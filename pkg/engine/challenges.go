@@ -81,7 +81,7 @@ func (j *judgement) meterChallenges(rate *table.LeakyBucket) {
 		return
 	}
 	// Only then it is worth remembering which of them are retransmissions.
-	if rate.Add(j.now, 1, perMinute) > challengeBurst && j.firstSighting(j.hash(forChallenge, j.dialogueKey())) {
+	if rate.Add(j.now, 1, perMinute) > challengeBurst && j.ownDialogue().isNewChallenge() {
 		j.deferCharge(j.policy.Points.UnansweredChallenge)
 	}
 }
@@ -91,7 +91,7 @@ func (j *judgement) meterChallenges(rate *table.LeakyBucket) {
 // well (from the fifth request in five seconds; res_pjsip/pjsip_distributor.c).
 func (j *judgement) deferIfChallenged(points float64) bool {
 	s := j.findSource()
-	if s == nil || s.openChallenges == 0 || j.engine.trustOf(s) != nil {
+	if s == nil || s.openChallenges == 0 || j.sourceTrust() != nil {
 		return false
 	}
 	j.deferCharge(points)

@@ -14,6 +14,7 @@ type dialogue struct {
 	firstMark      uint32  // of the hash of the first request or answer, 0 for none
 	firstAnswerAt  uint32  // of an answer that is a guess: milliseconds
 	lastAnswerAt   uint32  // the latest copy of it: milliseconds
+	challenges     uint8   // for an account that Asterisk knows
 	repeats        uint8   // copies of a request, or those of an answer that came when a retransmission was due
 	onlyChallenged bool    // it began with a ChallengeSent for "<unknown>", and no InvalidAccountID or FailedACL before
 }
@@ -58,15 +59,20 @@ func (j *judgement) dialogueState() *dialogue {
 	return j.state
 }
 
-// dialogueEntry returns what is remembered of a request or an answer, by its hash: the dialogue's own entry, or another
-// one where that is about something else already.
-func (j *judgement) dialogueEntry(hash uint64) *dialogue {
+// ownDialogue is dialogueState, made if need be.
+func (j *judgement) ownDialogue() *dialogue {
 	if !j.stateLoaded || j.state == nil {
 		j.state, _ = j.engine.dialogues.Put(j.now, j.dialogueKey())
 		j.stateLoaded = true
 	}
+	return j.state
+}
+
+// dialogueEntry returns what is remembered of a request or an answer, by its hash: the dialogue's own entry, or another
+// one where that is about something else already.
+func (j *judgement) dialogueEntry(hash uint64) *dialogue {
 	mark := uint32(hash>>32) | 1
-	d := j.state
+	d := j.ownDialogue()
 	if d.firstMark != 0 && d.firstMark != mark { // the dialogue began with something else
 		if d, _ = j.engine.dialogues.Put(j.now, hash); d.firstMark == 0 {
 			j.stateLoaded = false // the new entry may have taken the room of j.state
@@ -91,10 +97,13 @@ func (j *judgement) firstSighting(hash uint64) bool {
 	return false
 }
 
+// isNewChallenge counts a challenge, and says whether it is none for a retransmission.
+func (d *dialogue) isNewChallenge() bool {
+	d.challenges++
+	return d.challenges%(maxRetransmissions+1) == 1
+}
+
 // creditDialogue notes points that the dialogue has cost by a request, for the answer that follows.
 func (j *judgement) creditDialogue(points float64) {
-	if j.dialogueState() == nil {
-		j.state, _ = j.engine.dialogues.Put(j.now, j.dialogueKey())
-	}
-	j.state.creditedPoints += float32(points)
+	j.ownDialogue().creditedPoints += float32(points)
 }

@@ -39,6 +39,8 @@ type judgement struct {
 	tracked      *source   // see source
 	lookedUp     *source   // see findSource
 	isLookedUp   bool      // lookedUp is what there is, or nil where there is none
+	trust        *trust    // see rememberedTrust
+	trustLoaded  bool      // trust is what there is, or nil where there is none
 	dialogueHash uint64    // see dialogueKey; 0: not yet
 	state        *dialogue // see dialogueState
 	stateLoaded  bool      // state is what there is, or nil where there is none
@@ -269,7 +271,7 @@ func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 		j.countForActivity()
 		// Wrong passwords are counted already, by judgeStrangerFailure.
 		countedAlready := reason == ban.ReasonWrongPassword || reason == ban.ReasonDistributed
-		if !countedAlready && j.engine.trustOf(s) == nil {
+		if !countedAlready && j.sourceTrust() == nil {
 			j.chargeWiderNetworks(points)
 		}
 		j.applyThreshold(s, b, reason, enforce)
@@ -296,7 +298,7 @@ func (j *judgement) chargeManager(s *source, points float64, n note) {
 	}
 	j.countForActivity()
 	limit := j.policy.Threshold
-	if j.engine.trustOf(s) != nil {
+	if j.sourceTrust() != nil {
 		limit *= j.policy.Trust.Tolerance
 	}
 	if j.score >= limit-pointsTolerance {
@@ -308,7 +310,7 @@ func (j *judgement) chargeManager(s *source, points float64, n note) {
 // what guesses, and no more.
 func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, enforce bool) {
 	limit := j.policy.Threshold
-	t := j.engine.trustOf(s)
+	t := j.sourceTrust()
 	if t != nil {
 		limit *= j.policy.Trust.Tolerance
 		if float64(s.observedScore) < limit-pointsTolerance {

@@ -44,12 +44,15 @@ func (j *judgement) judgeLogin() {
 		return
 	}
 	j.engine.loginFlows.Renew(j.now, flow)
-	j.noticePlace(id)
+	account := j.engine.accountOf(id)
+	j.noticePlace(id, account)
 	j.keepFlowGood()
 	if m := j.policy.Trust.Match; m != nil && !m.MatchString(j.event.Account) {
 		return
 	}
-	j.engine.recordLogin(id)
+	if account != nil {
+		account.lastLogin = j.now
+	}
 	j.grantTrust(s, id)
 	j.forgiveFirstName()
 	j.endSlowness()

@@ -24,9 +24,7 @@ func (j *judgement) nameAccount() {
 			j.account = string(name.text[:name.length])
 		}
 	case j.event.Type == event.InvalidAccountID && j.event.Account != "" && len(j.event.Account) <= nameBytes:
-		if j.dialogueState() == nil {
-			j.state, _ = j.engine.dialogues.Put(j.now, j.dialogueKey())
-		}
+		j.ownDialogue()
 		if j.dialogueName() == nil {
 			var name *accountName
 			name, j.state.name = j.engine.dialogueNames.Add(j.dialogueKey(), 0)
@@ -85,6 +83,11 @@ func (j *judgement) judgeStrangerAttempt(now failure) {
 	if s == nil {
 		return
 	}
+	loggedInHere := j.loggedInHere(now.id) // a phone of an account that was deleted
+	if !loggedInHere && j.bannedBefore(s) {
+		j.charge(now.points, now.reason, noNote)
+		return
+	}
 	f, old := j.engine.strangerAttempts.Renew(j.now, j.hash(forFailures, now.id))
 	if !old {
 		f.leakedAt, f.from = j.now, j.key
@@ -94,11 +97,11 @@ func (j *judgement) judgeStrangerAttempt(now failure) {
 	f.addGuess(j.now)
 	f.proven = f.proven || j.proven
 	burst := j.policy.Misconfigured.Burst
-	if j.loggedInHere(now.id) { // a phone of an account that was deleted
+	if loggedInHere {
 		j.chargeByPace(&f.pace, &f.failures, burst, noteDevice, now)
 		return
 	}
-	if first || burst <= 0 || f.tokens > repeatedAtPace || j.bannedBefore(s) {
+	if first || burst <= 0 || f.tokens > repeatedAtPace {
 		j.charge(now.points*f.takeUncharged(now.again), now.reason, noNote)
 		return
 	}

@@ -85,13 +85,9 @@ func (a *account) addPlace(here accountPlace) (isNew bool) {
 
 // noticePlace reports an account that logs in from where it never was. Until policy.newplace.learning is over, its user
 // may just not have been there yet, and only several new places within an hour are reported. Nobody is banned for it.
-func (j *judgement) noticePlace(id uint64) {
+func (j *judgement) noticePlace(id uint64, a *account) {
 	rule := j.policy.NewPlace
-	if rule.Learning <= 0 || j.engine.IsExempt(j.addr) {
-		return
-	}
-	a := j.engine.accountOf(id)
-	if a == nil {
+	if a == nil || rule.Learning <= 0 || j.engine.IsExempt(j.addr) {
 		return
 	}
 	isFirst := len(a.places) == 0

@@ -78,7 +78,12 @@ func looksIssued(challenge string) bool {
 
 // isHexadecimal says whether a text has hexadecimal digits alone.
 func isHexadecimal(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789abcdefABCDEF") == ""
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'f') {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // isRetransmission counts a copy, and says whether it may be a phone's retransmission. If not, it is a guess, and so

@@ -47,26 +47,21 @@ func (e *Engine) activeTrust(k sourceKey) *trust {
 
 // sourceTrust returns the trust of the source of the event while it lasts.
 func (j *judgement) sourceTrust() *trust {
-	if s := j.findSource(); s != nil {
-		return j.engine.trustOf(s)
-	}
-	return j.engine.activeTrust(j.key) // the source itself may have been forgotten meanwhile
-}
-
-// trustOf returns the trust of a source while it lasts.
-func (e *Engine) trustOf(s *source) *trust {
-	if s.hasTrust {
-		return e.activeTrust(s.key)
+	if t := j.rememberedTrust(); t != nil && t.until > j.now {
+		return t
 	}
 	return nil
 }
 
-// rememberedTrust returns the trust of the source of the event, whether or not it lasts, or nil.
+// rememberedTrust returns the trust of the source of the event, whether or not it lasts, or nil. It is looked up once.
 func (j *judgement) rememberedTrust() *trust {
-	if s := j.findSource(); s != nil && !s.hasTrust {
-		return nil
+	if !j.trustLoaded {
+		j.trustLoaded = true
+		if s := j.findSource(); s == nil || s.hasTrust { // the source itself may have been forgotten meanwhile
+			j.trust = j.engine.trusts[j.key]
+		}
 	}
-	return j.engine.trusts[j.key]
+	return j.trust
 }
 
 // isCustomer says whether somebody logged in from a source within storm.memory, and it did not lose its trust by
@@ -99,6 +94,7 @@ func (j *judgement) grantTrust(s *source, id uint64) {
 		}
 		t = &trust{key: j.key, accounts: make(map[uint64]string)}
 		j.engine.addTrust(t)
+		j.trust = t
 		if s != nil {
 			s.hasTrust = true
 		}

@@ -14,11 +14,13 @@ type Window[V any] struct {
 }
 
 type slot[V any] struct {
-	key   uint64
+	key   uint64 // noKey: it was removed, or has a younger slot
 	at    int64
 	value V
-	gone  bool // the key was removed, or has a younger slot
 }
+
+// noKey is no key: a hash of that value counts as the next one.
+const noKey = 0
 
 // NewWindow makes a window of so many slots at most. What is put again while it is there takes another one.
 func NewWindow[V any](ttl int64, max int) *Window[V] {
@@ -30,7 +32,7 @@ func (w *Window[V]) SetTTL(ttl int64) { w.ttl = ttl }
 
 // find returns the slot of a key, or nil.
 func (w *Window[V]) find(key uint64) *slot[V] {
-	number, ok := w.numbers[key]
+	number, ok := w.numbers[max(key, noKey+1)]
 	if !ok {
 		return nil
 	}
@@ -51,7 +53,7 @@ func (w *Window[V]) Put(now int64, key uint64) (value *V, old bool) {
 		if now-s.at < w.ttl {
 			return &s.value, true
 		}
-		s.gone = true
+		s.key = noKey
 	}
 	return w.add(now, key), false
 }
@@ -66,7 +68,7 @@ func (w *Window[V]) Renew(now int64, key uint64) (value *V, old bool) {
 	if age < w.ttl/2 {
 		return &s.value, true
 	}
-	s.gone = true
+	s.key = noKey
 	if age >= w.ttl {
 		return w.add(now, key), false
 	}
@@ -82,6 +84,7 @@ func (w *Window[V]) add(now int64, key uint64) *V {
 	if w.slots.Len() == w.max {
 		w.drop()
 	}
+	key = max(key, noKey+1)
 	w.numbers[key] = w.dropped + uint64(w.slots.Len())
 	w.slots.Push(slot[V]{key: key, at: now})
 	return &w.slots.Last().value
@@ -102,7 +105,7 @@ func (w *Window[V]) expire(now int64, n int) {
 
 // drop forgets the oldest slot.
 func (w *Window[V]) drop() {
-	if s := w.slots.First(); !s.gone {
+	if s := w.slots.First(); s.key != noKey {
 		delete(w.numbers, s.key)
 	}
 	w.slots.Pop()
@@ -119,7 +122,7 @@ func (w *Window[V]) Live(now int64) int {
 func (w *Window[V]) Values(now int64) iter.Seq[V] {
 	return func(yield func(V) bool) {
 		for i := range w.slots.Len() {
-			if s := w.slots.At(i); now-s.at < w.ttl && !s.gone && !yield(s.value) {
+			if s := w.slots.At(i); now-s.at < w.ttl && s.key != noKey && !yield(s.value) {
 				return
 			}
 		}
@@ -134,9 +137,9 @@ func (w *Window[V]) RemoveSome(from *uint64, n int, f func(V) bool) (more bool) 
 		if n--; n < 0 {
 			return true
 		}
-		if s := w.slots.At(int(*from - w.dropped)); !s.gone && f(s.value) {
-			s.gone = true
+		if s := w.slots.At(int(*from - w.dropped)); s.key != noKey && f(s.value) {
 			delete(w.numbers, s.key)
+			s.key = noKey
 		}
 	}
 	return false
