@@ -30,7 +30,7 @@ func (j *judgement) judgeSilentLogin() {
 	}
 	j.judgeBreach(j.accountID(), nil, ban.ReasonSilentLogin,
 		"a login that Asterisk tells nobody of, by a program that hides: change this account's password now")
-	if j.engine.isKnownGood(j.key) && !j.engine.IsExempt(j.addr) {
+	if j.isKnownGood() && !j.engine.IsExempt(j.addr) {
 		j.cutFlow(ban.ReasonSilentLogin, j.serviceIsEnforced())
 		return
 	}
@@ -43,7 +43,7 @@ func (j *judgement) judgeScanner() {
 	if !j.firstSighting(j.attemptHash()) {
 		return
 	}
-	if j.engine.isKnownGood(j.key) {
+	if j.isKnownGood() {
 		j.record(j.source(), 0, ban.ReasonScanner, noteCustomersMark)
 		j.reportTolerated(ban.ReasonScanner, "a request with the mark of a scanner's program came from a customer's address: "+
 			"not banned")
