@@ -28,7 +28,7 @@ const (
 	maxStrangerFailures = 1 << 16
 	maxPending          = 1 << 16
 	maxLoginFlows       = 1 << 18
-	maxDialogueNames    = 1 << 14
+	maxDialogueNames    = 1 << 13
 	maxChallenged       = 1 << 17
 )
 
