@@ -1,0 +1,386 @@
+package sip
+
+import "bytes"
+
+// Parse reads the head of the message that b begins with; line ends before it are passed over. What it cannot read it
+// passes over as well, and names it in Malformed. The error is ErrEmpty or ErrNotSIP.
+func Parse(b []byte, m *Message) error {
+	m.reset()
+	b = b[:min(len(b), MaxHead)]
+	lines := lineReader{b: b, pos: run(b, isSpace)}
+	if isKeepalive(b, lines.pos) {
+		return ErrEmpty
+	}
+	first := lines.next()
+	if !parseStartLine(first, m) {
+		m.Malformed |= BadStartLine
+	}
+	known := false
+	for n := 0; ; n++ {
+		if lines.atEmptyLine() {
+			m.Truncated = false
+			break
+		}
+		if lines.pos >= len(b) {
+			break
+		}
+		if n == MaxHeaders {
+			m.Malformed |= TooManyHeaders
+			break
+		}
+		for line := lines.next(); line != nil; {
+			var one bool
+			line, one = parseHeader(line, m)
+			known = known || one
+		}
+	}
+	m.HeadBytes = lines.pos
+	if m.Malformed&BadStartLine != 0 && !known {
+		*m = Message{ContentLength: -1}
+		return ErrNotSIP
+	}
+	if lines.loneCR {
+		m.Malformed |= LoneCR
+	}
+	if bytes.IndexByte(b[:lines.pos], 0) >= 0 {
+		m.Malformed |= ZeroByte
+	}
+	m.missing()
+	return nil
+}
+
+// isKeepalive is for a datagram: blank is how much of its beginning is spaces and line ends. STUN begins with two zero
+// bits and has its magic cookie at 4 (RFC 5389 6); phones send zero bytes, too.
+func isKeepalive(b []byte, blank int) bool {
+	if blank == len(b) {
+		return true
+	}
+	if len(b) >= 20 && b[0] < 2 && b[4] == 0x21 && b[5] == 0x12 && b[6] == 0xa4 && b[7] == 0x42 {
+		return true
+	}
+	if b[0] != 0 {
+		return false
+	}
+	for _, c := range b {
+		if c != 0 && classes[c]&isSpace == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// missing names the headers that pjproject wants and that are not there. In a truncated head they may come yet.
+func (m *Message) missing() {
+	if m.MethodIs("ACK") || m.Status != 0 || len(m.Method) == 0 {
+		// CSeq of an ACK and of an answer is that of another request.
+	} else if m.CSeqMethod != nil && !bytes.EqualFold(m.CSeqMethod, m.Method) {
+		m.Malformed |= CSeqMismatch
+	}
+	if m.Truncated {
+		return
+	}
+	if m.ViaCount == 0 {
+		m.Malformed |= NoVia
+	}
+	if m.From.Raw == nil {
+		m.Malformed |= NoFrom
+	}
+	if m.To.Raw == nil {
+		m.Malformed |= NoTo
+	}
+	if len(m.CallID) == 0 {
+		m.Malformed |= NoCallID
+	}
+	if m.CSeqMethod == nil {
+		m.Malformed |= NoCSeq
+	}
+}
+
+// A lineReader cuts lines. CR, LF and both of them end one, as for pjproject's scanner, and a line that begins with a
+// space goes on with the one before (RFC 3261 7.3.1).
+type lineReader struct {
+	b      []byte
+	pos    int
+	lf     int // the first LF not before pos, once it was looked for
+	loneCR bool
+}
+
+func (r *lineReader) atEmptyLine() bool {
+	if r.pos >= len(r.b) || r.b[r.pos] != '\r' && r.b[r.pos] != '\n' {
+		return false
+	}
+	r.pos, _ = r.afterLineEnd(r.pos) // CR alone is odd within the head only: what follows is no part of it
+	return true
+}
+
+// next returns a line with all that is folded, without its end. It is nil at the end of the bytes alone.
+func (r *lineReader) next() []byte {
+	start := r.pos
+	if start >= len(r.b) {
+		return nil
+	}
+	for from := start; ; {
+		end := r.lineEnd(from)
+		if end == len(r.b) {
+			r.pos = end
+			return r.b[start:end]
+		}
+		after, loneCR := r.afterLineEnd(end)
+		r.loneCR = r.loneCR || loneCR
+		if after == len(r.b) || r.b[after] != ' ' && r.b[after] != '\t' {
+			r.pos = after
+			return r.b[start:end]
+		}
+		from = after
+	}
+}
+
+func (r *lineReader) lineEnd(from int) int {
+	if r.lf < from || r.lf == 0 {
+		r.lf = len(r.b)
+		if i := bytes.IndexByte(r.b[from:], '\n'); i >= 0 {
+			r.lf = from + i
+		}
+	}
+	if i := bytes.IndexByte(r.b[from:r.lf], '\r'); i >= 0 {
+		return from + i
+	}
+	return r.lf
+}
+
+func (r *lineReader) afterLineEnd(pos int) (after int, loneCR bool) {
+	if r.b[pos] == '\n' {
+		return pos + 1, false
+	}
+	if pos++; pos < len(r.b) && r.b[pos] == '\n' {
+		return pos + 1, false
+	}
+	return pos, pos < len(r.b)
+}
+
+// parseStartLine reads a Request-Line or a Status-Line (RFC 3261 7.1, 7.2). pjproject takes spaces around the slash of
+// the version, and either case.
+func parseStartLine(line []byte, m *Message) bool {
+	if rest, ok := cutVersion(line); ok {
+		rest = skipLWS(rest)
+		status, digits, ok := number(rest, 699)
+		if !ok || status < 100 || digits < len(rest) && classes[rest[digits]]&isSpace == 0 {
+			return false
+		}
+		m.Status = int(status)
+		return true
+	}
+	method, uri, ok := cutRequestLine(line)
+	if !ok {
+		return false
+	}
+	m.Method = method
+	if !parseURI(uri, &m.RequestURI) {
+		m.Malformed |= BadAddress
+	}
+	return true
+}
+
+// cutVersion cuts SIP/2.0 off the beginning.
+func cutVersion(b []byte) (rest []byte, ok bool) {
+	if len(b) < 7 || !equalFold(b[:3], "SIP") {
+		return nil, false
+	}
+	b = skipLWS(b[3:])
+	if len(b) == 0 || b[0] != '/' {
+		return nil, false
+	}
+	return bytes.CutPrefix(skipLWS(b[1:]), []byte("2.0"))
+}
+
+// cutRequestLine finds what stands before SIP/2.0 at the end. The URI may hold spaces: an injection does.
+func cutRequestLine(line []byte) (method, uri []byte, ok bool) {
+	head, ok := cutVersionAtEnd(line)
+	if !ok {
+		return nil, nil, false
+	}
+	n := run(head, isToken)
+	uri = trimLWS(head[n:])
+	if n == 0 || len(uri) == 0 || classes[head[n]]&isSpace == 0 {
+		return nil, nil, false
+	}
+	return head[:n], uri, true
+}
+
+func cutVersionAtEnd(line []byte) (before []byte, ok bool) {
+	line = trimEnd(line)
+	if line, ok = bytes.CutSuffix(line, []byte("2.0")); !ok {
+		return nil, false
+	}
+	if line, ok = bytes.CutSuffix(trimEnd(line), []byte("/")); !ok {
+		return nil, false
+	}
+	line = trimEnd(line)
+	if len(line) < 3 || !equalFold(line[len(line)-3:], "SIP") {
+		return nil, false
+	}
+	return line[:len(line)-3], true
+}
+
+func trimEnd(b []byte) []byte {
+	for len(b) > 0 && classes[b[len(b)-1]]&isSpace != 0 {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// parseHeader reads one header. What is left of the line is another one that pjproject reads there, or nil. It is known
+// where its name says that this is SIP.
+func parseHeader(line []byte, m *Message) (rest []byte, known bool) {
+	n := run(line, isToken)
+	value := skipLWS(line[n:])
+	if n == 0 || len(value) == 0 || value[0] != ':' {
+		m.Malformed |= BadHeader
+		return nil, false
+	}
+	name := headerNamed(line[:n])
+	if name == otherHeader {
+		return nil, false
+	}
+	value = skipLWS(value[1:])
+	if name.endsAtAmpersand() && bytes.IndexByte(value, '&') >= 0 {
+		if value, rest = cutJoined(value, name); rest != nil {
+			m.Malformed |= JoinedHeaders
+		}
+	}
+	switch name {
+	case viaHeader:
+		parseVia(value, m)
+	case fromHeader:
+		m.address(value, &m.From)
+	case toHeader:
+		m.address(value, &m.To)
+	case contactHeader:
+		if m.Contact.Raw == nil {
+			m.contact(value)
+		}
+	case callIDHeader:
+		m.callID(value)
+	case cseqHeader:
+		m.cseq(value)
+	case userAgentHeader:
+		if m.UserAgent == nil {
+			m.UserAgent = trimLWS(value)
+		}
+	case serverHeader:
+		if m.UserAgent == nil && m.Status != 0 {
+			m.UserAgent = trimLWS(value)
+		}
+	case contentLengthHeader:
+		if length, _, ok := number(value, 1<<31-1); ok {
+			m.ContentLength = int(length)
+		}
+	case authorizationHeader, proxyAuthorizationHeader:
+		if m.credentialCount == MaxCredentials {
+			m.Malformed |= TooManyCredentials
+			break
+		}
+		c := &m.credentials[m.credentialCount]
+		m.credentialCount++
+		c.Proxy = name == proxyAuthorizationHeader
+		parseCredentials(value, c)
+	case wwwAuthenticateHeader, proxyAuthenticateHeader:
+		if m.challengeCount == MaxChallenges {
+			m.Malformed |= TooManyCredentials
+			break
+		}
+		c := &m.challenges[m.challengeCount]
+		m.challengeCount++
+		c.Proxy = name == proxyAuthenticateHeader
+		parseChallenge(value, c)
+	}
+	return rest, name.saysSIP()
+}
+
+func (m *Message) callID(value []byte) {
+	if m.CallID != nil {
+		m.Malformed |= RepeatedHeader
+	}
+	m.CallID = value
+	for _, c := range trimEnd(value) {
+		switch {
+		case c < ' ' || c >= 0x7f:
+			m.Malformed |= CallIDControl
+		case classes[c]&isWord == 0:
+			m.Malformed |= CallIDNotWord
+		}
+	}
+}
+
+func (m *Message) cseq(value []byte) {
+	if m.CSeqMethod != nil {
+		m.Malformed |= RepeatedHeader
+	}
+	n, digits, ok := number(value, 1<<32-1) // RFC 3261 8.1.1.5 wants less than 2**31
+	method := skipLWS(value[digits:])
+	method = method[:run(method, isToken)]
+	if !ok || len(method) == 0 {
+		m.Malformed |= NoCSeq
+		return
+	}
+	m.CSeq, m.CSeqMethod = uint32(n), method
+}
+
+func (m *Message) address(value []byte, a *Address) {
+	if a.Raw != nil {
+		m.Malformed |= RepeatedHeader
+		*a = Address{}
+	}
+	if !parseAddress(value, a) {
+		m.Malformed |= BadAddress
+	}
+}
+
+func (m *Message) contact(value []byte) {
+	if len(value) > 0 && value[0] == '*' { // RFC 3261 10.2.2
+		m.Contact.Raw = value[:1]
+		return
+	}
+	m.address(value, &m.Contact)
+}
+
+// parseVia reads the topmost Via: SIP/2.0/UDP host:port;branch=value (RFC 3261 20.42). Further ones are counted.
+func parseVia(value []byte, m *Message) {
+	m.ViaCount++
+	first := m.ViaCount == 1
+	if first {
+		m.Branch, m.ViaSentBy = nil, nil
+	}
+	rest, ok := cutVersion(value)
+	if rest = skipLWS(rest); !ok || len(rest) == 0 || rest[0] != '/' {
+		m.Malformed |= BadHeader
+		return
+	}
+	rest = skipLWS(rest[1:])
+	rest = skipLWS(rest[run(rest, isToken):])
+	end := upTo(rest, endsParameter)
+	if first {
+		m.ViaSentBy = rest[:end]
+	}
+	rest = rest[end:]
+	for {
+		rest = skipLWS(rest)
+		if len(rest) == 0 {
+			return
+		}
+		switch rest[0] {
+		case ';':
+			var name, parameter []byte
+			name, parameter, rest = headerParameter(rest[1:])
+			if first && equalFold(name, "branch") {
+				m.Branch = parameter
+			}
+		case ',':
+			m.ViaCount++
+			first = false
+			rest = rest[1:]
+		default: // a comment, or the sent-by of a further Via
+			rest = rest[1+upTo(rest[1:], endsVia):]
+		}
+	}
+}
