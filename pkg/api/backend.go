@@ -19,6 +19,9 @@ type Backend interface {
 	// is each's own. What changes meanwhile may be among them or not. An error of each ends it and is returned.
 	Bans(ctx context.Context, filter BanFilter, each func([]ban.Ban) error) error
 	Trusted(ctx context.Context, each func([]ban.Trust) error) error
+	// Restricted calls each with pieces of what is cut or slow within a prefix, or of all where it is not valid, in no
+	// order.
+	Restricted(ctx context.Context, within netip.Prefix, each func([]ban.Restriction) error) error
 	Allowed(ctx context.Context) ([]ban.Exemption, error)
 	Protected(ctx context.Context) ([]ban.Exemption, error)
 
@@ -80,23 +83,30 @@ const (
 	MaxDoctorTest = 10 * time.Second
 )
 
-// UnbanRequest lifts the bans of Prefix and of everything inside it, or all bans.
+// UnbanRequest lifts the bans of Prefix and of everything inside it, or all bans, with what is cut or slow there; or
+// what cuts or slows one flow, and nothing else.
 type UnbanRequest struct {
 	Prefix netip.Prefix
+	Flow   ban.Flow
 	All    bool
 	Grace  time.Duration // no new automatic ban of these sources for so long; 0 to [MaxDuration]
 	By     Peer
 }
 
 // mayLiftMany reports whether there may be hundreds of thousands of bans to lift.
-func (r *UnbanRequest) mayLiftMany() bool { return r.All || !r.Prefix.IsSingleIP() }
+func (r *UnbanRequest) mayLiftMany() bool {
+	return r.All || r.Prefix.IsValid() && !r.Prefix.IsSingleIP()
+}
 
 // UnbanResult says what was lifted.
 type UnbanResult struct {
 	Removed []netip.Prefix `json:"removed"` // at most [MaxNamed] prefixes; Count has them all
 	Count   int            `json:"count"`
 	Grace   *time.Time     `json:"grace_until,omitempty"`
-	Note    string         `json:"note,omitempty"`
+	// Restrictions are what was cut or slow, at most [MaxNamed]; RestrictionCount counts all.
+	Restrictions     []ban.Restriction `json:"restrictions,omitempty"`
+	RestrictionCount int               `json:"restriction_count,omitempty"`
+	Note             string            `json:"note,omitempty"`
 }
 
 // AllowRequest adds an entry to the allow list or removes one that was added by hand.

@@ -74,6 +74,16 @@ func (c *Client) EachTrusted(ctx context.Context, each func(ban.Trust) error) er
 	return streamLines(ctx, c, "/v1/trusted", nil, each)
 }
 
+// EachRestricted asks for what is cut or slow within a prefix, or for all where it is not valid, in no order; see
+// EachBan.
+func (c *Client) EachRestricted(ctx context.Context, within netip.Prefix, each func(ban.Restriction) error) error {
+	q := url.Values{}
+	if within.IsValid() {
+		q.Set("within", within.String())
+	}
+	return streamLines(ctx, c, "/v1/restricted", q, each)
+}
+
 // Allowed asks for the allow list.
 func (c *Client) Allowed(ctx context.Context) ([]ban.Exemption, error) {
 	return requestList[ban.Exemption](ctx, c, "/v1/allowed")
@@ -96,7 +106,10 @@ func (c *Client) Ban(ctx context.Context, req BanRequest) (BanResult, error) {
 // Unban lifts bans; By is left to the kernel. It returns once packets pass.
 func (c *Client) Unban(ctx context.Context, req UnbanRequest) (UnbanResult, error) {
 	body := unbanBody{All: req.All, Grace: secondsOrNil(req.Grace)}
-	if !req.All {
+	switch {
+	case req.Flow.IsValid():
+		body.Flow = req.Flow.String()
+	case !req.All:
 		body.Prefix = req.Prefix.String()
 	}
 	if req.mayLiftMany() {

@@ -23,18 +23,19 @@ var noon = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 
 // fake is a backend that remembers what it was asked.
 type fake struct {
-	mu      sync.Mutex
-	bans    []BanRequest
-	unbans  []UnbanRequest
-	allows  []AllowRequest
-	filter  BanFilter
-	asked   netip.Addr
-	since   time.Time
-	list    []ban.Ban
-	err     error
-	broken  error         // at the end of a list
-	waiting chan struct{} // told when a call begins, if not nil
-	hold    chan struct{} // calls wait for it, if not nil
+	mu         sync.Mutex
+	bans       []BanRequest
+	unbans     []UnbanRequest
+	allows     []AllowRequest
+	filter     BanFilter
+	asked      netip.Addr
+	since      time.Time
+	list       []ban.Ban
+	err        error
+	restricted []ban.Restriction
+	broken     error         // at the end of a list
+	waiting    chan struct{} // told when a call begins, if not nil
+	hold       chan struct{} // calls wait for it, if not nil
 }
 
 func (f *fake) call(ctx context.Context) error {
@@ -75,6 +76,17 @@ func (f *fake) Bans(ctx context.Context, filter BanFilter, each func([]ban.Ban) 
 		}
 	}
 	return f.broken
+}
+
+func (f *fake) Restricted(_ context.Context, within netip.Prefix, each func([]ban.Restriction) error) error {
+	for _, r := range f.restricted {
+		if !within.IsValid() || within.Overlaps(r.Prefix) {
+			if err := each([]ban.Restriction{r}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (f *fake) Trusted(ctx context.Context, each func([]ban.Trust) error) error {

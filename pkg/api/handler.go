@@ -43,19 +43,20 @@ func (s *Server) routeTable() map[string]route {
 		return route{method: http.MethodPost, serve: serve}
 	}
 	return map[string]route{
-		"/v1/status":    get(s.serveStatus),
-		"/v1/bans":      long(s.serveBans, "within", "evidence"),
-		"/v1/trusted":   long(s.serveTrusted),
-		"/v1/allowed":   get(serveList(s.Backend.Allowed)),
-		"/v1/protected": get(serveList(s.Backend.Protected)),
-		"/v1/why":       get(s.serveWhy, "address"),
-		"/v1/account":   get(s.serveAccount, "name"),
-		"/v1/history":   long(s.serveHistory, "since", "address"),
-		"/v1/decisions": long(s.serveDecisions, "since"),
-		"/v1/page":      post(s.servePage),
-		"/v1/ban":       post(s.serveBan),
-		"/v1/unban":     {method: http.MethodPost, long: true, serve: s.serveUnban},
-		"/v1/allow":     post(s.serveAllow),
+		"/v1/status":     get(s.serveStatus),
+		"/v1/bans":       long(s.serveBans, "within", "evidence"),
+		"/v1/trusted":    long(s.serveTrusted),
+		"/v1/restricted": long(s.serveRestricted, "within"),
+		"/v1/allowed":    get(serveList(s.Backend.Allowed)),
+		"/v1/protected":  get(serveList(s.Backend.Protected)),
+		"/v1/why":        get(s.serveWhy, "address"),
+		"/v1/account":    get(s.serveAccount, "name"),
+		"/v1/history":    long(s.serveHistory, "since", "address"),
+		"/v1/decisions":  long(s.serveDecisions, "since"),
+		"/v1/page":       post(s.servePage),
+		"/v1/ban":        post(s.serveBan),
+		"/v1/unban":      {method: http.MethodPost, long: true, serve: s.serveUnban},
+		"/v1/allow":      post(s.serveAllow),
 	}
 }
 
@@ -142,6 +143,19 @@ func (s *Server) serveBans(w http.ResponseWriter, r *http.Request, q url.Values)
 func (s *Server) serveTrusted(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	out := s.newLineWriter(w)
 	return out.finishList(s.Backend.Trusted(r.Context(), func(some []ban.Trust) error { return writeLines(out, some) }))
+}
+
+func (s *Server) serveRestricted(w http.ResponseWriter, r *http.Request, q url.Values) error {
+	var within netip.Prefix
+	if q.Has("within") {
+		var err error
+		if within, err = ParsePrefix(q.Get("within")); err != nil {
+			return err
+		}
+	}
+	out := s.newLineWriter(w)
+	return out.finishList(s.Backend.Restricted(r.Context(), within,
+		func(some []ban.Restriction) error { return writeLines(out, some) }))
 }
 
 func (s *Server) serveWhy(w http.ResponseWriter, r *http.Request, q url.Values) error {
@@ -242,6 +256,12 @@ func (s *Server) serveUnban(w http.ResponseWriter, r *http.Request, _ url.Values
 	switch {
 	case body.All && body.Prefix != "":
 		return Invalid("one of them", "prefix and all are both given")
+	case body.Flow != "" && (body.All || body.Prefix != "" || body.Grace != nil):
+		return Invalid("the flow alone", "flow is given with something else")
+	case body.Flow != "":
+		if req.Flow, err = ParseFlow(body.Flow); err != nil {
+			return err
+		}
 	case !body.All:
 		if req.Prefix, err = ParsePrefix(body.Prefix); err != nil {
 			return err
@@ -261,10 +281,14 @@ func (s *Server) serveUnban(w http.ResponseWriter, r *http.Request, _ url.Values
 	defer cancel()
 	res, err := s.Backend.Unban(ctx, req)
 	target := req.Prefix.String()
-	if req.All {
+	switch {
+	case req.All:
 		target = "all"
+	case req.Flow.IsValid():
+		target = req.Flow.String()
 	}
-	s.logChange(r, "unban", err, req.By, "prefix", target, "grace", req.Grace, "count", res.Count)
+	s.logChange(r, "unban", err, req.By, "prefix", target, "grace", req.Grace, "count", res.Count, "restrictions",
+		res.RestrictionCount)
 	if err != nil {
 		return err
 	}
@@ -340,6 +364,7 @@ type banBody struct {
 
 type unbanBody struct {
 	Prefix string   `json:"prefix,omitempty"`
+	Flow   string   `json:"flow,omitempty"`
 	All    bool     `json:"all,omitempty"`
 	Grace  *float64 `json:"grace_seconds,omitempty"`
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/user"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,11 +72,11 @@ func TestEachChangeReachesTheBackendWithItsAuthor(t *testing.T) {
 	}
 	by := Peer{PID: int32(os.Getpid()), UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), User: me.Username}
 
-	ban := BanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 90 * time.Second,
+	banned := BanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), For: 90 * time.Second,
 		Reason: "tries \u202e names"}
-	res, err := c.Ban(ctx, ban)
-	ban.By = by
-	if err != nil || res.Duration != 90 || !res.Enforced || !reflect.DeepEqual(f.bans, []BanRequest{ban}) {
+	res, err := c.Ban(ctx, banned)
+	banned.By = by
+	if err != nil || res.Duration != 90 || !res.Enforced || !reflect.DeepEqual(f.bans, []BanRequest{banned}) {
 		t.Errorf("Ban: %+v, %v, asked %+v", res, err, f.bans)
 	}
 	unban := UnbanRequest{Prefix: netip.MustParsePrefix("2001:db8::/64"), Grace: time.Hour}
@@ -85,8 +86,15 @@ func TestEachChangeReachesTheBackendWithItsAuthor(t *testing.T) {
 	if _, err := c.Unban(ctx, UnbanRequest{All: true}); err != nil {
 		t.Error(err)
 	}
+	var flow ban.Flow
+	if err := flow.UnmarshalText([]byte("udp [2001:db8::1]:5060")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Unban(ctx, UnbanRequest{Flow: flow}); err != nil {
+		t.Error(err)
+	}
 	unban.By = by
-	if !reflect.DeepEqual(f.unbans, []UnbanRequest{unban, {All: true, By: by}}) {
+	if !reflect.DeepEqual(f.unbans, []UnbanRequest{unban, {All: true, By: by}, {Flow: flow, By: by}}) {
 		t.Errorf("asked %+v", f.unbans)
 	}
 	if _, err := c.Allow(ctx, AllowRequest{Host: "office.example.net"}); err != nil {
@@ -106,6 +114,7 @@ func TestEachChangeReachesTheBackendWithItsAuthor(t *testing.T) {
 		"change=ban " + author + " prefix=203.0.113.5/32 for=1m30s reason=\"tries \\u202e names\"",
 		"change=unban " + author + " prefix=2001:db8::/64 grace=1h0m0s count=1",
 		"change=unban " + author + " prefix=all",
+		"change=unban " + author + " prefix=\"udp [2001:db8::1]:5060\"",
 		"change=allow " + author + " entry=office.example.net",
 		"change=\"stop allowing\" " + author + " entry=198.51.100.0/24",
 	} {
@@ -195,6 +204,12 @@ func TestBadRequestsAreNamed(t *testing.T) {
 		"everybody":            {"POST", "/v1/ban", `{"prefix":"0.0.0.0/0"}`, 400, "everybody"},
 		"half of everybody":    {"POST", "/v1/ban", `{"prefix":"128.0.0.0/1"}`, 400, "wider than /8"},
 		"allow everybody":      {"POST", "/v1/allow", `{"target":"::/0"}`, 400, "cannot be allowed"},
+		"no flow":              {"POST", "/v1/unban", `{"flow":"1.2.3.4:5060"}`, 400, "is not the flow of a sender"},
+		"a flow with a grace": {"POST", "/v1/unban", `{"flow":"udp 1.2.3.4:5060","grace_seconds":1}`, 400,
+			"something else"},
+		"a flow and an address": {"POST", "/v1/unban", `{"flow":"udp 1.2.3.4:5060","prefix":"1.2.3.4"}`, 400,
+			"something else"},
+		"a bad network":        {"GET", "/v1/restricted?within=1.2.3.4/33", "", 400, "is not the length"},
 		"a ban of no time":     {"POST", "/v1/ban", `{"prefix":"1.2.3.4","for_seconds":0}`, 400, "out of range"},
 		"a ban below a second": {"POST", "/v1/ban", `{"prefix":"1.2.3.4","for_seconds":0.0005}`, 400, "out of range"},
 		"a ban for ever":       {"POST", "/v1/ban", `{"prefix":"1.2.3.4","for_seconds":1e300}`, 400, "out of range"},
@@ -307,5 +322,26 @@ func TestADefectCostsOneRequest(t *testing.T) {
 	}
 	if !strings.Contains(r.log.String(), "a defect") {
 		t.Errorf("the log does not say so: %s", r.log)
+	}
+}
+
+func TestWhatIsRestrictedComesAsItIs(t *testing.T) {
+	office, other := netip.MustParsePrefix("198.51.100.7/32"), netip.MustParsePrefix("2001:db8::/64")
+	want := []ban.Restriction{
+		{Kind: ban.RestrictionCut, Scope: ban.ScopeFlow, Prefix: office, Until: noon, Left: 60,
+			Flow: ban.Flow{Source: netip.MustParseAddrPort("198.51.100.7:4711")}},
+		{Kind: ban.RestrictionSlow, Scope: ban.ScopeSource, Prefix: other, Packets: 4, Every: 600, Until: noon, Left: 60},
+	}
+	c := start(t, &fake{restricted: want}, nil).client
+	for within, n := range map[netip.Prefix]int{{}: 2, office: 1, netip.MustParsePrefix("2001:db8::/32"): 1,
+		netip.MustParsePrefix("203.0.113.0/24"): 0} {
+		var got []ban.Restriction
+		err := c.EachRestricted(t.Context(), within, func(r ban.Restriction) error {
+			got = append(got, r)
+			return nil
+		})
+		if err != nil || len(got) != n || n == 2 && !slices.Equal(got, want) {
+			t.Errorf("%v: %+v, %v", within, got, err)
+		}
 	}
 }

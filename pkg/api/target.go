@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -56,6 +57,25 @@ func ParseAddr(s string) (netip.Addr, error) {
 		return addr, Invalid("", "%s is never the source of a packet", quoted)
 	}
 	return addr.Unmap(), nil
+}
+
+// ParseFlow reads a flow that a person typed: "tcp 198.51.100.10:5062".
+func ParseFlow(s string) (ban.Flow, error) {
+	const form = "such as tcp 198.51.100.10:5062, as ringwall list restricted shows it"
+	protocol, at, _ := strings.Cut(s, " ")
+	ap, err := netip.ParseAddrPort(at)
+	if protocol = strings.ToLower(protocol); protocol != "udp" && protocol != "tcp" || err != nil {
+		return ban.Flow{}, Invalid(form, "%s is not the flow of a sender", printable.Quote(s))
+	}
+	addr, err := ParseAddr(ap.Addr().String())
+	if err != nil {
+		return ban.Flow{}, err
+	}
+	f := ban.Flow{UDP: protocol == "udp", Source: netip.AddrPortFrom(addr, ap.Port())}
+	if !f.IsValid() {
+		return ban.Flow{}, Invalid(form, "%s has no port", printable.Quote(s))
+	}
+	return f, nil
 }
 
 func parseNetwork(s string) (netip.Prefix, error) {

@@ -26,6 +26,8 @@ const (
 	banPiece      = 128
 	evidencePiece = 16
 	trustPiece    = 64
+	lanePiece     = 32   // sources, of which each may have a hundred restrictions
+	flowPiece     = 1024 // good flows that are passed over
 )
 
 // Bans implements api.Backend.
@@ -78,6 +80,40 @@ func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) erro
 	return nil
 }
 
+// Restricted implements api.Backend.
+func (b backend) Restricted(ctx context.Context, within netip.Prefix, each func([]ban.Restriction) error) error {
+	var walk engine.RestrictionWalk
+	defer b.pipeline.Read(func(*engine.Engine, time.Time) { walk.Close() })
+	for more := true; more; {
+		var some []ban.Restriction
+		b.pipeline.Read(func(e *engine.Engine, now time.Time) {
+			some, more = e.WalkRestrictions(now, &walk, lanePiece, within, nil)
+		})
+		for i := range some {
+			some[i].Place = b.placeOf(some[i].Prefix.Addr())
+		}
+		if err := sendPiece(ctx, some, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// goodFlows returns the good flows of a prefix in order.
+func (b backend) goodFlows(ctx context.Context, within netip.Prefix) (flows []ban.GoodFlow, err error) {
+	var walk engine.FlowWalk
+	defer b.pipeline.Read(func(*engine.Engine, time.Time) { walk.Close() })
+	for more := true; more && err == nil; err = ctx.Err() {
+		b.pipeline.Read(func(e *engine.Engine, now time.Time) {
+			flows, more = e.WalkGoodFlows(now, &walk, flowPiece, within, flows)
+		})
+	}
+	slices.SortFunc(flows, func(a, b ban.GoodFlow) int {
+		return cmp.Or(a.Flow.Source.Compare(b.Flow.Source), cmp.Compare(a.Flow.String(), b.Flow.String()))
+	})
+	return flows, err
+}
+
 // Allowed implements api.Backend.
 func (b backend) Allowed(context.Context) (out []ban.Exemption, _ error) {
 	b.pipeline.Read(func(e *engine.Engine, _ time.Time) { out = e.Allowed() })
@@ -102,7 +138,9 @@ func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _
 	if x.Trust != nil {
 		x.Trust.Place = b.placeOf(x.Trust.Prefix.Addr())
 	}
-	return x, nil
+	flows, err := b.goodFlows(ctx, x.Source)
+	x.GoodFlows, x.AllGoodFlows = flows[:min(len(flows), api.MaxNamed)], len(flows)
+	return x, err
 }
 
 // Account implements api.Backend.
@@ -195,6 +233,9 @@ func (b backend) Unban(ctx context.Context, req api.UnbanRequest) (api.UnbanResu
 	if err := b.restorer.Await(ctx); err != nil {
 		return api.UnbanResult{}, err
 	}
+	if req.Flow.IsValid() {
+		return b.uncut(ctx, req.Flow)
+	}
 	within, source := req.Prefix, netip.Prefix{}
 	if req.All {
 		within = netip.Prefix{}
@@ -209,7 +250,10 @@ func (b backend) Unban(ctx context.Context, req api.UnbanRequest) (api.UnbanResu
 	if err := b.pipeline.LetIn(ctx, within, source); err != nil {
 		return api.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
 	}
-	err := b.pipeline.Unban(ctx, pardon, func(decisions []ban.Decision) {
+	err := b.pipeline.Unban(ctx, pardon, func(decisions []ban.Decision, restrictions []ban.Restriction) {
+		result.RestrictionCount += len(restrictions)
+		result.Restrictions = append(result.Restrictions,
+			restrictions[:min(len(restrictions), api.MaxNamed-len(result.Restrictions))]...)
 		for i := range decisions {
 			if len(result.Removed) < api.MaxNamed {
 				result.Removed = append(result.Removed, decisions[i].Prefix)
@@ -230,11 +274,27 @@ func (b backend) Unban(ctx context.Context, req api.UnbanRequest) (api.UnbanResu
 		until := at.Add(req.Grace)
 		result.Grace = &until
 	}
-	if result.Count == 0 && !req.All {
+	if result.Count == 0 && result.RestrictionCount == 0 && !req.All {
 		result.Note = "nothing banned it"
 		if pardon.Observed {
 			result.Note = "it was not banned, only observed; its score is forgotten"
 		}
+	}
+	return result, nil
+}
+
+// uncut lets one flow go on.
+func (b backend) uncut(ctx context.Context, f ban.Flow) (api.UnbanResult, error) {
+	result := api.UnbanResult{Removed: []netip.Prefix{}}
+	_, err := b.pipeline.UpdateAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
+		result.Restrictions = e.Uncut(now, f)
+		return nil, nil
+	})
+	if err != nil {
+		return api.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
+	}
+	if result.RestrictionCount = len(result.Restrictions); result.RestrictionCount == 0 {
+		result.Note = "this flow is neither cut nor slow; of the whole address: ringwall unban " + f.Source.Addr().String()
 	}
 	return result, nil
 }

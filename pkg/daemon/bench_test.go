@@ -274,7 +274,8 @@ func BenchmarkUnbanAll(b *testing.B) {
 		ended := 0
 		b.StartTimer()
 		began := thread()
-		err := w.pipeline.Unban(b.Context(), engine.NewPardon(netip.Prefix{}, time.Hour), func(some []ban.Decision) {
+		err := w.pipeline.Unban(b.Context(), engine.NewPardon(netip.Prefix{}, time.Hour), func(some []ban.Decision,
+			_ []ban.Restriction) {
 			ended += len(some)
 			longest, began = max(longest, thread()-began), thread()
 		})

@@ -157,14 +157,19 @@ func (r *rig) await(a ban.Action, prefix string) ban.Decision {
 // event sends one security event the way Asterisk writes it.
 func (r *rig) event(name, account, session, remote, own string) {
 	r.t.Helper()
+	r.eventOf("PJSIP", name, account, session, remote, own)
+}
+
+func (r *rig) eventOf(service, name, account, session, remote, own string) {
+	r.t.Helper()
 	severity := "Error"
 	if name == "ChallengeSent" || name == "SuccessfulAuth" {
 		severity = "Informational"
 	}
-	text := fmt.Sprintf("Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: %s\r\nService: PJSIP\r\n"+
+	text := fmt.Sprintf("Event: %s\r\nPrivilege: security,all\r\nEventTV: %s\r\nSeverity: %s\r\nService: %s\r\n"+
 		"EventVersion: 1\r\nAccountID: %s\r\nSessionID: %s\r\nLocalAddress: "+
 		"IPV4/UDP/192.0.2.1/5060\r\nRemoteAddress: %s\r\n%s\r\n",
-		name, time.Now().UTC().Format("2006-01-02T15:04:05.000+0000"), severity, account, session, remote, own)
+		name, time.Now().UTC().Format("2006-01-02T15:04:05.000+0000"), severity, service, account, session, remote, own)
 	if r.server.Broadcast([]byte(text)) == 0 {
 		r.t.Fatal("nobody heard the event")
 	}

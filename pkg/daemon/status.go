@@ -162,13 +162,18 @@ func (d *Daemon) kernelError() error {
 
 // Present implements metrics.Source.
 func (d *Daemon) Present() metrics.Present {
-	p := metrics.Present{BansByFamily: map[string]int{}, DroppedPackets: d.kernel.droppedPackets(d.fw)}
+	p := metrics.Present{Bans: make(map[metrics.BanKind]int), DroppedPackets: d.kernel.droppedPackets(d.fw)}
 	d.pipeline.Read(func(e *engine.Engine, now time.Time) {
 		stats := e.Stats(now)
 		p.TrustedSources, p.TrackedSources, p.Limited, p.BansDesired = stats.Trusted, stats.Sources, stats.Limited,
 			stats.Bans
 		p.Leaks, p.Leaking = stats.Leaks, stats.Leaking
-		p.BansByFamily["ipv4"], p.BansByFamily["ipv6"] = stats.Bans-stats.Bans6, stats.Bans6
+		for _, n := range stats.InForce {
+			p.Bans[metrics.BanKind{IPv6: n.V6, Scope: n.Scope}] += n.Count
+		}
+		p.GoodFlows, p.SlowFlows, p.SlowSources, p.Trickles = stats.GoodFlows, stats.SlowFlows, stats.SlowSources,
+			stats.Trickles
+		p.Proxies = stats.Proxies
 	})
 	for _, dropped := range d.drops.latestDrops() {
 		if dropped.Serious() {

@@ -136,6 +136,16 @@ func (j *judgement) decideBan(action ban.Action, b *activeBan, detail string) {
 	d.Scope, d.Closes = j.engine.scopeOf(b), b.closes
 }
 
+// banKind is what bans are counted by, for whoever looks.
+type banKind struct {
+	v6    bool
+	scope ban.Scope
+}
+
+func (e *Engine) kindOf(b *activeBan) banKind {
+	return banKind{v6: b.prefix.Addr().Is6(), scope: e.scopeOf(b)}
+}
+
 // scopeOf is how much a ban is about.
 func (e *Engine) scopeOf(b *activeBan) ban.Scope {
 	switch _, isSource := e.keyOfPrefix(b.prefix); {
@@ -287,9 +297,7 @@ func (e *Engine) countBan(b *activeBan, n int) {
 		return
 	}
 	e.enforcedBans += n
-	if b.prefix.Addr().Is6() {
-		e.enforcedBans6 += n
-	}
+	e.bansOfKind[e.kindOf(b)] += n
 	if !b.proven {
 		e.forgeableBans += n
 	}

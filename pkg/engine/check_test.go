@@ -9,7 +9,8 @@ import (
 
 // check recounts the books and says what does not agree.
 func (e *Engine) check() error {
-	enforced, enforced6, forgeable, kept := 0, 0, 0, 0
+	enforced, forgeable, kept := 0, 0, 0
+	kinds := make(map[banKind]int)
 	networks := make(map[netip.Prefix]networkBans)
 	for p, b := range e.bans {
 		if p != b.prefix || p != p.Masked() {
@@ -18,9 +19,7 @@ func (e *Engine) check() error {
 		kept += len(b.evidence)
 		if !b.observed {
 			enforced++
-			if p.Addr().Is6() {
-				enforced6++
-			}
+			kinds[e.kindOf(b)]++
 			if !b.proven {
 				forgeable++
 			}
@@ -49,8 +48,12 @@ func (e *Engine) check() error {
 	if !maps.Equal(owners, e.trustsByOwner) {
 		return fmt.Errorf("owners %v, counted %v", e.trustsByOwner, owners)
 	}
-	if enforced6 != e.enforcedBans6 {
-		return fmt.Errorf("%d enforced of IPv6, counted %d", e.enforcedBans6, enforced6)
+	maps.DeleteFunc(e.bansOfKind, func(_ banKind, n int) bool { return n == 0 })
+	if !maps.Equal(kinds, e.bansOfKind) {
+		return fmt.Errorf("bans %v, counted %v", e.bansOfKind, kinds)
+	}
+	if err := e.checkLanes(); err != nil {
+		return err
 	}
 	if enforced != e.enforcedBans || forgeable != e.forgeableBans || kept != e.banRecords {
 		return fmt.Errorf("enforced %d, forgeable %d, kept %d; counted %d, %d, %d",
@@ -88,6 +91,35 @@ func (e *Engine) check() error {
 			return fmt.Errorf("source %v: proven %v of %v of %v", e.prefixOf(k), s.provenScore, s.score,
 				s.observedScore)
 		}
+	}
+	return nil
+}
+
+// checkLanes recounts what is cut and slow, as of now.
+func (e *Engine) checkLanes() error {
+	var all laneCounts
+	for k, l := range e.lanes {
+		if l.timerAt == 0 {
+			return fmt.Errorf("the lane of %v is never looked at again: %+v", e.prefixOf(k), l)
+		}
+		for _, el := range e.laneElements(k, l) {
+			switch el.Kind {
+			case CutFlow:
+				all.cuts++
+				if el.Flow.Source.Addr().Is6() {
+					all.cuts6++
+				}
+			case SlowFlow:
+				all.slowFlows++
+			case SlowSource:
+				all.slowSources++
+			default:
+				all.trickles++
+			}
+		}
+	}
+	if all != e.laneCounts {
+		return fmt.Errorf("lanes %+v, counted %+v", e.laneCounts, all)
 	}
 	return nil
 }

@@ -78,9 +78,9 @@ type Engine struct {
 	bans               map[netip.Prefix]*activeBan
 	newestBan          *activeBan // the first of a list through all of bans: activeBan.older
 	networkBans        map[netip.Prefix]networkBans
-	banRecords         int          // records that all bans keep together
-	enforcedBans       int          // of bans
-	enforcedBans6      int          // of enforcedBans, those of IPv6
+	banRecords         int // records that all bans keep together
+	enforcedBans       int // of bans
+	bansOfKind         map[banKind]int
 	forgeableBans      int          // of enforcedBans, those on evidence that could be forged
 	forgeableBudget    float64      // how many such bans may begin at once, as of forgeableBudgetAt
 	forgeableBudgetAt  int64        // when that was filled up
@@ -91,7 +91,9 @@ type Engine struct {
 	// What spares those behind an address that is not theirs alone.
 	goodFlows map[ban.Flow]int64 // until when each passes, in the kernel, too: ns
 	lanes     map[sourceKey]*lane
-	changed   []Element // see TakeChanged
+	// laneCounts are of all lanes.
+	laneCounts laneCounts
+	changed    []Element // see TakeChanged
 
 	// Whom no ban may hit.
 	allow        table.Prefixes[[]origin] // by a person, the configuration, or the host itself
@@ -147,6 +149,7 @@ func newEngine(p config.Policy, hash keyedHash) *Engine {
 		trustsByOwner:    make(map[sourceKey]int),
 		goodFlows:        make(map[ban.Flow]int64),
 		lanes:            make(map[sourceKey]*lane),
+		bansOfKind:       make(map[banKind]int),
 		accounts:         make(map[uint64]*account),
 		failingCustomers: newFailingCustomers(int64(p.Storm.Within)),
 		hitLimits:        make(map[string]int),

@@ -86,6 +86,8 @@ func (w *explainer) collectFacts(k sourceKey) {
 			w.Evidence = v.Evidence
 		}
 	}
+	w.Restrictions = w.engine.appendRestrictions(k, nil)
+	w.Proxy = w.engine.isProxy(w.engine.trusts[k], w.addr)
 	if p, ok := w.engine.grace.Containing(w.engine.prefixOf(k)); ok && w.engine.grace.At(p) > w.engine.now {
 		at := utc(w.engine.grace.At(p))
 		w.Grace = &at
@@ -141,19 +143,26 @@ func (w *explainer) explainBan() {
 		w.say("%s is banned from %s until %s (%s): %s",
 			b.Prefix, clockTime(b.Since), clockTime(b.Until), humanize.ExactDuration(until), reason)
 	}
+	w.explainClosed()
 	if b.Leak != nil {
 		w.say("THE BAN DOES NOT KEEP IT OUT: %s since then got through to %s, the last at %s; ringwall doctor looks why",
 			humanize.Plural(b.Leak.Events, "event", "events"), b.Leak.Where(), clockTime(b.Leak.Last))
 	}
 	own := !b.Manual && b.Reason != ban.ReasonAdopted && b.Reason != ban.ReasonNetwork
 	if own {
-		w.say("its score was %.1f then; the threshold is %g", b.Score, w.Threshold)
+		whose := "its score"
+		if b.Closes == ban.ClosesManager {
+			whose = "its score as the manager's client"
+		}
+		w.say("%s was %.1f then; the threshold is %g", whose, b.Score, w.Threshold)
 	}
 	if len(b.Accounts) > 0 {
 		w.say("%s tried: %s",
 			humanize.Plural(len(b.Accounts), "account name", "account names"), humanize.List(b.Accounts, 8, strconv.Quote))
 	}
-	w.explainArithmetic()
+	if b.Closes != ban.ClosesManager { // whose score is another
+		w.explainArithmetic()
+	}
 	if own && !b.Proven {
 		w.say("the address could have been forged (UDP): such a ban lasts %s at most",
 			humanize.ExactDuration(w.engine.policy.Ban.ForgeableMax))
@@ -171,6 +180,23 @@ func (w *explainer) explainBan() {
 	}
 }
 
+// explainClosed says which ports a ban closes, unless it closes all.
+func (w *explainer) explainClosed() {
+	switch b := w.Ban; {
+	case b.Closes == ban.ClosesManager && b.Observed:
+		w.say("the manager's ports (AMI) alone would be closed")
+	case b.Closes == ban.ClosesManager:
+		w.say("closed: the manager's ports (AMI) only; phones there go on")
+	case b.Closes == ban.ClosesUDP && b.Observed:
+		w.say("UDP alone would be closed")
+	case b.Closes == ban.ClosesUDP && b.DoorShut:
+		w.say("closed: UDP only, and nothing passes there; a login over TCP, TLS or WebSocket lifts the ban")
+	case b.Closes == ban.ClosesUDP:
+		w.say("closed: UDP only; %s a minute from each port pass, so that a phone can log in; its login lifts the ban",
+			humanize.Plural(int(w.engine.policy.Ban.Knock), "packet", "packets"))
+	}
+}
+
 func (w *explainer) explainTrust(t *trust) {
 	w.say("trusted until %s: %s logged in from there with a password: %s", clockTime(w.Trust.Until),
 		humanize.Plural(len(w.Trust.Accounts), "account", "accounts"), humanize.List(w.Trust.Accounts, 8, strconv.Quote))
@@ -184,6 +210,9 @@ func (w *explainer) explainTrust(t *trust) {
 	if foreign > 0 {
 		w.say("%s that never logged in from there failed within %s",
 			humanize.Plural(foreign, "account", "accounts"), humanize.ExactDuration(w.engine.policy.Trust.TTL))
+	}
+	if w.Proxy {
+		return
 	}
 	w.say("trust would end at %g points, or with more than %d failing accounts that never logged in from there, "+
 		"over TCP, TLS or WebSocket",
@@ -267,6 +296,12 @@ func (w *explainer) explainHints() {
 	}
 	for _, line := range slices.Sorted(maps.Values(last)) {
 		w.say("%s", line)
+	}
+	if _, named := w.engine.proxies.Covering(w.addr); named {
+		w.say("it is a proxy (policy.proxies), so it is never banned as a whole, and what is attacked through it is reported")
+	} else if w.Proxy && w.Allow == nil {
+		w.say("it looks like a proxy: many accounts log in through it, so it is never banned as a whole; allow it (ringwall "+
+			"allow add %v), or name it in policy.proxies, and let a Ringwall at the proxy ban who is behind it", w.addr)
 	}
 	if w.Grace != nil {
 		w.say("a person unbanned it: not banned again before %s", clockTime(*w.Grace))

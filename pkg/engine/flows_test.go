@@ -119,9 +119,8 @@ func TestVerdictsAreNarrow(t *testing.T) {
 		}},
 		{"a manager's secret is guessed in an office: the manager is closed", nil, func(w *world) {
 			w.login(office, "201")
-			manager := func(ev *event.Event) { ev.Service, ev.Remote.Transport = event.AMI, event.TCP }
 			for range 200 {
-				w.send(event.InvalidPassword, office, "crm", manager)
+				w.send(event.InvalidPassword, office, "crm", manager, tcp)
 			}
 			w.wantTrusted(office).wantElement(engine.Element{Kind: engine.BanOfPrefix, Prefix: prefix(office),
 				Closes: ban.ClosesManager})

@@ -21,7 +21,9 @@ func (e *Engine) Adopt(now time.Time, p netip.Prefix, closes ban.Closes, until t
 	if have := e.bans[p]; have != nil && have.until > e.now &&
 		(have.observed || until.UnixNano() <= have.until+second) {
 		if !have.observed && !have.closes.Covers(closes) { // so that an unban takes out both
+			e.bansOfKind[e.kindOf(have)]--
 			have.closes = ban.ClosesAll
+			e.bansOfKind[e.kindOf(have)]++
 		}
 		if !have.observed && until.UnixNano() < have.until {
 			have.until = until.UnixNano()

@@ -37,6 +37,7 @@ type lane struct {
 	slow         slowness
 	slowFlows    map[ban.Flow]slowness // over UDP
 	timerAt      int64                 // of the one timer that counts
+	counted      laneCounts
 }
 
 // slowness is that something may send a few packets only.
@@ -93,6 +94,7 @@ func (j *judgement) cutFlow(reason ban.Reason, enforce bool) {
 	if l == nil || l.cuts[f] > j.now { // what waited in Asterisk's queue
 		return
 	}
+	defer j.engine.recountLane(j.key, l)
 	l.expire(j.now)
 	if j.now-l.lastCut >= int64(slowFor) {
 		l.steps = 0
@@ -138,10 +140,14 @@ func (j *judgement) decideCut(reason ban.Reason, f ban.Flow, detail string) {
 // trickle slows what cannot be proven against a known good source: over UDP, senders that never logged in share the
 // trickle of ban.knock, and the flow of the event, where it is a good one, gets a packet a second.
 func (j *judgement) trickle(enforce bool) {
-	l := j.laneOf()
-	if l == nil || !enforce {
+	if !enforce {
 		return
 	}
+	l := j.laneOf()
+	if l == nil {
+		return
+	}
+	defer j.engine.recountLane(j.key, l)
 	if f := j.flow(); f.UDP && j.engine.isGoodFlow(f) {
 		j.slowFlow(l, f, PaceSecond)
 	}
@@ -170,6 +176,7 @@ func (j *judgement) slowFailing() {
 	if l == nil {
 		return
 	}
+	defer j.engine.recountLane(j.key, l)
 	f := j.flow()
 	switch {
 	case !j.isKnownGood():
@@ -188,7 +195,15 @@ func (j *judgement) slowFailing() {
 // again is not.
 func (j *judgement) endSlowness() {
 	l := j.engine.lanes[j.key]
-	if l == nil || !l.slow.active(j.now) || l.steps > cutsBeforeSlow {
+	if l == nil {
+		return
+	}
+	defer j.engine.recountLane(j.key, l)
+	if f := j.flow(); l.slowFlows[f].active(j.now) && l.slowFlows[f].pace != PaceSecond { // others may have its port
+		delete(l.slowFlows, f)
+		j.engine.changed = append(j.engine.changed, Element{Kind: SlowFlow, Flow: f, Remove: true})
+	}
+	if !l.slow.active(j.now) || l.steps > cutsBeforeSlow {
 		return
 	}
 	l.slow = slowness{}
@@ -271,11 +286,9 @@ func (e *Engine) endDueLane(t timer) {
 			next = until
 		}
 	}
-	if next == 0 {
-		delete(e.lanes, k)
-		return
+	if e.recountLane(k, l); next != 0 {
+		e.setLaneTimer(k, l, next)
 	}
-	e.setLaneTimer(k, l, next)
 }
 
 // ends are the times at which something of the lane is over.
@@ -300,6 +313,7 @@ func (e *Engine) endLane(k sourceKey) {
 		return
 	}
 	delete(e.lanes, k)
+	e.addLaneCounts(l.counted, -1)
 	for _, el := range e.laneElements(k, l) {
 		el.Remove = true
 		e.changed = append(e.changed, el)

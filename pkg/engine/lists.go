@@ -136,16 +136,27 @@ func (e *Engine) Stats(now time.Time) Stats {
 	e.advance(now)
 	s := Stats{
 		Sources: e.sources.len(), Evicted: e.evictedSources,
-		Bans: e.enforcedBans, Bans6: e.enforcedBans6, Observed: len(e.bans) - e.enforcedBans,
+		Bans: e.enforcedBans, Observed: len(e.bans) - e.enforcedBans,
 		Limited: maps.Clone(e.hitLimits), Suspended: e.suspendedBans,
 	}
+	for kind, n := range e.bansOfKind {
+		s.InForce = append(s.InForce, ScopeCount{V6: kind.v6, Scope: kind.scope, Count: n})
+	}
+	s.InForce = append(s.InForce,
+		ScopeCount{Scope: ban.ScopeFlow, Count: e.laneCounts.cuts - e.laneCounts.cuts6},
+		ScopeCount{V6: true, Scope: ban.ScopeFlow, Count: e.laneCounts.cuts6})
+	s.GoodFlows, s.CutFlows = len(e.goodFlows), e.laneCounts.cuts
+	s.SlowFlows, s.SlowSources, s.Trickles = e.laneCounts.slowFlows, e.laneCounts.slowSources, e.laneCounts.trickles
 	if e.leftOut != 0 {
 		at := utc(e.leftOut)
 		s.LeftOut = &at
 	}
-	for _, t := range e.trusts {
+	for k, t := range e.trusts {
 		if t.until > e.now {
 			s.Trusted++
+		}
+		if e.isUnnamedProxy(k, t) {
+			s.Proxies++
 		}
 	}
 	e.leakStats(&s)

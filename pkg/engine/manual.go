@@ -90,6 +90,7 @@ func (e *Engine) UnbanAll(now time.Time) []ban.Decision {
 
 // unban does all of a pardon at once: in order, so that the same events lead to the same decisions.
 func (e *Engine) unban(now time.Time, p *Pardon) (out []ban.Decision) {
+	defer p.Close()
 	for more := true; more; {
 		var some []ban.Decision
 		some, more = e.UnbanSome(now, p, 1<<16)

@@ -13,6 +13,7 @@ type Pardon struct {
 	grace   time.Duration
 	begun   bool
 	bans    BanWalk
+	lanes   RestrictionWalk
 	sources map[sourceKey]bool // that are let in: their guesses are forgotten at the end
 
 	// How far that has come in the tables of the same names; see table.Window.RemoveSome.
@@ -22,12 +23,15 @@ type Pardon struct {
 
 	// Graces are the prefixes that nobody bans again before the grace is over, as of the last step.
 	Graces []ban.Grace
+	// Restrictions are what was cut or slow until the last step.
+	Restrictions []ban.Restriction
 	// Observed says that a ban was met which was not enforced.
 	Observed bool
 }
 
 // NewPardon begins to end every ban within a prefix and every ban of a network that covers it or, where the prefix is
-// not valid, every ban; see Unban about grace. Who is banned after the first step stays banned.
+// not valid, every ban, and what is cut or slow there; see Unban about grace. Who is banned after the first step stays
+// banned. Close it.
 func NewPardon(within netip.Prefix, grace time.Duration) *Pardon {
 	p := &Pardon{grace: grace, sources: make(map[sourceKey]bool)}
 	if within.IsValid() {
@@ -39,7 +43,7 @@ func NewPardon(within netip.Prefix, grace time.Duration) *Pardon {
 // UnbanSome goes on with a Pardon: up to n bans. It returns what ended, and whether there is more to do.
 func (e *Engine) UnbanSome(now time.Time, p *Pardon, n int) (out []ban.Decision, more bool) {
 	e.advance(now)
-	p.Graces = p.Graces[:0]
+	p.Graces, p.Restrictions = p.Graces[:0], p.Restrictions[:0]
 	one := p.within.IsValid() && p.within.IsSingleIP()
 	if !p.begun {
 		p.begun = true
@@ -61,7 +65,47 @@ func (e *Engine) UnbanSome(now time.Time, p *Pardon, n int) (out []ban.Decision,
 	}) {
 		return out, true
 	}
+	if !one && p.lanes.step(e.lanes, n, func(k sourceKey, _ *lane) {
+		if !p.within.IsValid() || p.within.Overlaps(e.prefixOf(k)) {
+			e.pardonLane(p, k)
+		}
+	}) {
+		return out, true
+	}
 	return out, e.forgetGuesses(p, max(64*n, 1<<12))
+}
+
+// Close ends a Pardon. Like UnbanSome it must be called by whoever has the engine.
+func (p *Pardon) Close() { p.lanes.Close() }
+
+// pardonLane takes back what is cut and slow of a source.
+func (e *Engine) pardonLane(p *Pardon, k sourceKey) {
+	p.Restrictions = e.appendRestrictions(k, p.Restrictions)
+	e.endLane(k)
+}
+
+// Uncut takes back that a flow is cut or slow.
+func (e *Engine) Uncut(now time.Time, f ban.Flow) (ended []ban.Restriction) {
+	e.advance(now)
+	k := e.keyOf(f.Source.Addr())
+	l := e.lanes[k]
+	if l == nil {
+		return nil
+	}
+	for _, r := range e.appendRestrictions(k, nil) {
+		if r.Flow != f {
+			continue
+		}
+		el := Element{Kind: CutFlow, Flow: f, Remove: true}
+		if r.Kind == ban.RestrictionSlow {
+			el.Kind = SlowFlow
+		}
+		ended, e.changed = append(ended, r), append(e.changed, el)
+	}
+	delete(l.cuts, f)
+	delete(l.slowFlows, f)
+	e.recountLane(k, l)
+	return ended
 }
 
 // endPardonedBan ends one ban.
@@ -86,7 +130,7 @@ func (e *Engine) pardonPrefix(p *Pardon, prefix netip.Prefix) {
 	k, ok := e.keyOfPrefix(prefix)
 	if ok {
 		p.sources[k] = true
-		e.endLane(k)
+		e.pardonLane(p, k)
 		e.vouchedFor.Renew(e.now, e.hash(forVouched, k, 0))
 		if t := e.trusts[k]; t != nil {
 			t.failures, t.beyondStormAt = nil, 0

@@ -20,21 +20,32 @@ const (
 func (e *Engine) Proxies() []netip.Prefix {
 	found := make(map[netip.Prefix]bool)
 	for k, t := range e.trusts {
-		p := e.prefixOf(k)
-		if _, named := e.proxies.Containing(p); t.proxyUntil > e.now && !named && !e.isFullyExempt(p) {
-			found[p] = true
+		if e.isUnnamedProxy(k, t) {
+			found[e.prefixOf(k)] = true
 		}
 	}
 	return sortedKeys(found)
 }
 
+// isUnnamedProxy says whether a source looks like a proxy, and nobody has allowed or named it so.
+func (e *Engine) isUnnamedProxy(k sourceKey, t *trust) bool {
+	if t.proxyUntil <= e.now {
+		return false
+	}
+	p := e.prefixOf(k)
+	_, named := e.proxies.Containing(p)
+	return !named && !e.isFullyExempt(p)
+}
+
 // isProxy says whether many customers log in through the source of the event: it is never banned as a whole.
-func (j *judgement) isProxy() bool {
-	if _, named := j.engine.proxies.Covering(j.addr); named {
+func (j *judgement) isProxy() bool { return j.engine.isProxy(j.rememberedTrust(), j.addr) }
+
+// isProxy says the same of an address whose source has this trust, nil if none.
+func (e *Engine) isProxy(t *trust, a netip.Addr) bool {
+	if _, named := e.proxies.Covering(a); named {
 		return true
 	}
-	t := j.rememberedTrust()
-	return t != nil && t.proxyUntil > j.now
+	return t != nil && t.proxyUntil > e.now
 }
 
 // detectProxy counts the account that logged in through a flow which is new for it, and tells once a day of a source

@@ -81,32 +81,43 @@ func (e *Engine) Left(now time.Time, p netip.Prefix) (time.Duration, bool) {
 	return time.Duration(b.until - e.now), true
 }
 
-// TrustWalk is how far somebody has come who goes through all customers a few at a time, in no order. Of those that are
-// known all the while each is met once. Close it.
-type TrustWalk struct {
-	next func() (sourceKey, *trust, bool)
+// mapWalk is how far somebody has come who goes through all of a map a few at a time, in no order. Of what is in it all
+// the while each is met once.
+type mapWalk[K comparable, V any] struct {
+	next func() (K, V, bool)
 	stop func()
 }
 
-// step calls each with up to n customers, and says whether there are more. It takes a time that depends on n alone.
-func (w *TrustWalk) step(e *Engine, n int, each func(*trust)) (more bool) {
+// step calls each with up to n of what is in the map, and says whether there is more. It takes a time that depends on n
+// alone.
+func (w *mapWalk[K, V]) step(m map[K]V, n int, each func(K, V)) (more bool) {
 	if w.next == nil { // a map may change while it is walked through (Go's specification, For statements)
-		w.next, w.stop = iter.Pull2(maps.All(e.trusts))
+		w.next, w.stop = iter.Pull2(maps.All(m))
 	}
 	for range n {
-		_, t, ok := w.next()
+		k, v, ok := w.next()
 		if !ok {
 			return false
 		}
-		each(t)
+		each(k, v)
 	}
 	return true
 }
 
+// Close ends the walk. Like its steps it must be called by whoever has the engine.
+func (w *mapWalk[K, V]) Close() {
+	if w.stop != nil {
+		w.stop()
+	}
+}
+
+// TrustWalk is how far somebody has come who goes through all customers. Close it.
+type TrustWalk struct{ mapWalk[sourceKey, *trust] }
+
 // WalkTrust appends what is shown of those among the next n customers who are trusted, and says whether there are more.
 func (e *Engine) WalkTrust(now time.Time, w *TrustWalk, n int, out []ban.Trust) ([]ban.Trust, bool) {
 	e.advance(now)
-	more := w.step(e, n, func(t *trust) {
+	more := w.step(e.trusts, n, func(_ sourceKey, t *trust) {
 		if t.until > e.now {
 			out = append(out, e.viewTrust(t))
 		}
@@ -117,13 +128,6 @@ func (e *Engine) WalkTrust(now time.Time, w *TrustWalk, n int, out []ban.Trust) 
 // ExportSomeTrusts appends what should survive a restart of the next n customers, and says whether there are more.
 func (e *Engine) ExportSomeTrusts(now time.Time, w *TrustWalk, n int, out []ban.Trust) ([]ban.Trust, bool) {
 	e.advance(now)
-	more := w.step(e, n, func(t *trust) { out = append(out, e.describeTrust(t)) })
+	more := w.step(e.trusts, n, func(_ sourceKey, t *trust) { out = append(out, e.describeTrust(t)) })
 	return out, more
-}
-
-// Close ends the walk. Like WalkTrust it must be called by whoever has the engine.
-func (w *TrustWalk) Close() {
-	if w.stop != nil {
-		w.stop()
-	}
 }

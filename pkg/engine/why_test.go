@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
@@ -41,6 +42,18 @@ func TestWhyReadsLikeThis(t *testing.T) {
 		{"unbanned with a grace", bad, "suspicious", func(w *world) { scans(w, 3, bad).unban(bad+"/32", time.Hour) }},
 		{"a guesser who got in", bad, "banned", func(w *world) {
 			w.crack(5, bad, "201").login(bad, "201")
+		}},
+		{"the door is shut", bad, "banned", func(w *world) { scans(w, 3, bad).pass(10 * time.Second); scans(w, 6, bad) }},
+		{"the manager is closed", office, "banned", func(w *world) {
+			w.login(office, "201")
+			for range 200 {
+				w.send(event.InvalidPassword, office, "crm", manager, tcp)
+			}
+		}},
+		{"a proxy", office, "trusted", func(w *world) {
+			for i := range 25 {
+				w.login(office, extension(i), tls, port(5061))
+			}
 		}},
 		{"unknown", bad, "unknown", func(*world) {}},
 	} {

@@ -2,12 +2,19 @@ package metrics
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ringwall/ringwall/pkg/ban"
 )
 
 // Present is what has a value at the moment of a scrape.
 type Present struct {
 	PBXs           []PBXPresent
-	BansByFamily   map[string]int
+	Bans           map[BanKind]int
+	GoodFlows      int // of logins, which pass whatever is banned
+	SlowFlows      int
+	SlowSources    int
+	Trickles       int // known good sources of which new senders over UDP are slowed
+	Proxies        int // sources that look like one, and that nobody allowed or named
 	TrustedSources int
 	TrackedSources int
 	Limited        map[string]int    // bans or sources that a bound kept out, by the bound
@@ -20,6 +27,12 @@ type Present struct {
 	KernelOK       bool // the table is as it should be
 	Enforcing      bool // policy.mode is enforce, and this is no dry run
 	StateSaved     bool // what happens is saved
+}
+
+// BanKind is what bans are counted by; a flow that is cut is one of the scope flow.
+type BanKind struct {
+	IPv6  bool
+	Scope ban.Scope
 }
 
 // PBXPresent is one Asterisk at the moment of a scrape.
@@ -42,6 +55,7 @@ type presentCollector struct {
 	blind, last, kernel, enforcing, saved           *prometheus.Desc
 	trusted, tracked, packets, desired, there       *prometheus.Desc
 	leaks, leaking, allowedDropped                  *prometheus.Desc
+	goodFlows, slowLanes, proxies                   *prometheus.Desc
 }
 
 func newPresent(s Source) *presentCollector {
@@ -54,8 +68,13 @@ func newPresent(s Source) *presentCollector {
 		reconnects: desc(amiReconnects, "Logins after the first.", "pbx"),
 		dropped: desc(amiDropped, "Event frames given up because the queue was full, or because of their size.", "pbx",
 			"event"),
-		queue:  desc(amiQueue, "Bytes of event frames that wait to be handled.", "pbx"),
-		active: desc(bansActive, "Bans in force.", "family"),
+		queue:     desc(amiQueue, "Bytes of event frames that wait to be handled.", "pbx"),
+		active:    desc(bansActive, "Bans in force; of the scope flow: connections that are cut.", "family", "scope"),
+		goodFlows: desc(goodFlows, "Addresses with a port from which somebody logged in; they pass whatever is banned."),
+		slowLanes: desc(slowLanes,
+			"Of which a few packets get through: a flow, a source, or a source's senders over UDP that never logged in.",
+			"kind"),
+		proxies: desc(proxies, "Sources that look like a proxy, and that nobody allowed or named."),
 		limited: desc(limitedTotal, "Bans, sources or challenges that a bound of policy.limits or of memory kept out.",
 			"limit"),
 		trusted: desc(trustedSources, "Sources that are trusted because a user logged in from there."),
@@ -80,7 +99,7 @@ func (p *presentCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{p.up, p.reconnects, p.dropped, p.queue, p.active, p.limited, p.trusted,
 		p.tracked,
 		p.packets, p.desired, p.there, p.leaks, p.leaking, p.allowedDropped, p.blind, p.last, p.kernel, p.enforcing,
-		p.saved} {
+		p.saved, p.goodFlows, p.slowLanes, p.proxies} {
 		ch <- d
 	}
 }
@@ -106,9 +125,15 @@ func (p *presentCollector) Collect(ch chan<- prometheus.Metric) {
 			counter(p.dropped, float64(n), b.Name, event)
 		}
 	}
-	for _, family := range []string{"ipv4", "ipv6"} {
-		gauge(p.active, float64(now.BansByFamily[family]), family)
+	for _, scope := range ban.Scopes() {
+		gauge(p.active, float64(now.Bans[BanKind{Scope: scope}]), "ipv4", string(scope))
+		gauge(p.active, float64(now.Bans[BanKind{IPv6: true, Scope: scope}]), "ipv6", string(scope))
 	}
+	gauge(p.goodFlows, float64(now.GoodFlows))
+	gauge(p.slowLanes, float64(now.SlowFlows), "flow")
+	gauge(p.slowLanes, float64(now.SlowSources), "source")
+	gauge(p.slowLanes, float64(now.Trickles), "trickle")
+	gauge(p.proxies, float64(now.Proxies))
 	for limit, n := range now.Limited {
 		counter(p.limited, float64(n), limit)
 	}

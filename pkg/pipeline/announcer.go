@@ -102,6 +102,9 @@ func (a *Announcer) announce(n *announcement, limit *rate.Limiter) (unlogged int
 	return unlogged
 }
 
+// maxDetail is how many characters of a decision's own text are logged: more than any has.
+const maxDetail = 400
+
 // logDecision logs one decision. Account is the only value that an attacker chose.
 func (a *Announcer) logDecision(d *ban.Decision, kernelErr error) {
 	attrs := make([]slog.Attr, 0, 12)
@@ -109,6 +112,12 @@ func (a *Announcer) logDecision(d *ban.Decision, kernelErr error) {
 		attrs = append(attrs, slog.String("prefix", d.Prefix.String()))
 	}
 	attrs = append(attrs, slog.String("reason", string(d.Reason)))
+	if d.Flow.IsValid() {
+		attrs = append(attrs, slog.String("flow", d.Flow.String()))
+	}
+	if d.Closes != ban.ClosesAll {
+		attrs = append(attrs, slog.String("closes", d.Closes.String()))
+	}
 	if d.Duration > 0 {
 		attrs = append(attrs, slog.Duration("for", d.Duration.Round(time.Second)))
 	}
@@ -129,7 +138,7 @@ func (a *Announcer) logDecision(d *ban.Decision, kernelErr error) {
 		attrs = append(attrs, slog.String("pbx", d.PBX))
 	}
 	if d.Detail != "" {
-		attrs = append(attrs, slog.String("detail", printable.String(d.Detail)))
+		attrs = append(attrs, slog.String("detail", printable.Limit(d.Detail, maxDetail)))
 	}
 	level := slog.LevelInfo
 	switch d.Action {

@@ -33,7 +33,7 @@ func (p *Pipeline) submitLocked(
 	for i := range decisions {
 		d := &decisions[i]
 		more := p.kernelChangesLocked(d)
-		inKernel := len(more) > 0
+		inKernel := len(more) > 0 || d.Action == ban.ActionCut // which Engine.TakeChanged has
 		changes = append(changes, more...)
 		if inKernel {
 			if d.Action == ban.ActionUnban && p.restoring {
@@ -60,6 +60,7 @@ func (p *Pipeline) submitLocked(
 	}
 	p.tell(nil, reports)
 	if len(changes) == 0 {
+		p.tell(nil, commits)
 		if committed != nil {
 			committed(nil)
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
@@ -24,7 +25,10 @@ const (
 
 // Unban does all of a Pardon, a piece at a time so that events need not wait for it, and tells each what ended. It
 // returns when the kernel has let all of them go. When ctx ends first, what is left stays banned.
-func (p *Pipeline) Unban(ctx context.Context, pardon *engine.Pardon, each func([]ban.Decision)) error {
+func (p *Pipeline) Unban(
+	ctx context.Context, pardon *engine.Pardon, each func([]ban.Decision, []ban.Restriction),
+) error {
+	defer p.Read(func(*engine.Engine, time.Time) { pardon.Close() })
 	committed := make(chan error, unbanAhead)
 	open := 0
 	var failed error
@@ -42,9 +46,10 @@ func (p *Pipeline) Unban(ctx context.Context, pardon *engine.Pardon, each func([
 	}
 	for more := true; more; {
 		var ended []ban.Decision
-		ended, more = p.unbanSome(pardon, func(err error) { committed <- err })
+		var restrictions []ban.Restriction
+		ended, restrictions, more = p.unbanSome(pardon, func(err error) { committed <- err })
 		open++
-		each(ended)
+		each(ended, restrictions)
 		if more {
 			time.Sleep(unbanPause)
 		}
@@ -55,8 +60,10 @@ func (p *Pipeline) Unban(ctx context.Context, pardon *engine.Pardon, each func([
 	return await(0)
 }
 
-// unbanSome lifts a few bans, and has the graces saved.
-func (p *Pipeline) unbanSome(pardon *engine.Pardon, committed func(error)) (ended []ban.Decision, more bool) {
+// unbanSome lifts a few bans, or what is cut and slow of a few sources, and has the graces saved.
+func (p *Pipeline) unbanSome(
+	pardon *engine.Pardon, committed func(error),
+) (ended []ban.Decision, restrictions []ban.Restriction, more bool) {
 	p.mu.Lock()
 	ended, more = p.engine.UnbanSome(p.clock.Now(), pardon, unbanPiece)
 	if p.store != nil {
@@ -66,10 +73,11 @@ func (p *Pipeline) unbanSome(pardon *engine.Pardon, committed func(error)) (ende
 		}
 		p.Save(graces)
 	}
+	restrictions = slices.Clone(pardon.Restrictions)
 	flush := p.submitLocked(ended, nil, nil, committed)
 	p.mu.Unlock()
 	flush()
-	return ended, more
+	return ended, restrictions, more
 }
 
 // LetIn makes sure that a person's word counts for bans, too, that only the kernel knows until the bans of before are

@@ -17,9 +17,8 @@ const maxReason = 200 // columns of what a person wrote
 func VerdictSentence(ex engine.Explanation, clock func(time.Time) string) string {
 	switch {
 	case ex.Ban != nil && ex.Verdict == "banned":
-		return fmt.Sprintf("%s is banned%s until %s, for another %s: %s.", ex.Address, withNetwork(ex),
-			clock(ex.Ban.Until),
-			humanize.Duration(humanize.FromSeconds(ex.Ban.Left)), BanCause(ex.Ban))
+		return fmt.Sprintf("%s is banned%s until %s, for another %s%s: %s.", ex.Address, withNetwork(ex),
+			clock(ex.Ban.Until), humanize.Duration(humanize.FromSeconds(ex.Ban.Left)), closed(ex.Ban), BanCause(ex.Ban))
 	case ex.Ban != nil && ex.Verdict == "observed":
 		return fmt.Sprintf("%s would be banned until %s, but Ringwall only observes: %s.", ex.Address,
 			clock(ex.Ban.Until), BanCause(ex.Ban))
@@ -35,6 +34,14 @@ func VerdictSentence(ex engine.Explanation, clock func(time.Time) string) string
 	}
 	return fmt.Sprintf("%s is not banned: its score is %s of %s points.", ex.Address, humanize.Score(ex.Score),
 		humanize.Number(ex.Threshold))
+}
+
+// closed says what a ban closes, where that is not all of telephony.
+func closed(b *ban.Ban) string {
+	if only := ClosesOnly(b.Closes); only != "" {
+		return " (" + only + ")"
+	}
+	return ""
 }
 
 // withNetwork names the network where more than the source itself is banned.

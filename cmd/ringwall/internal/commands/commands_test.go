@@ -110,6 +110,23 @@ func explanations() map[string]engine.Explanation {
 				Accounts: []string{"201", "202"}}
 			ex.Grace = at(now.Add(time.Hour))
 		}),
+		"udp": with(func(ex *engine.Explanation) {
+			ex.Verdict, ex.Score, ex.Attempts, ex.Bans, ex.Evidence = "banned", 11.2, 6, 1, evidence[:1]
+			ex.Ban = &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonUnknownAccount,
+				Scope: ban.ScopeSource, Closes: ban.ClosesUDP, Until: now.Add(time.Hour), Left: 3600, Attempts: 3}
+			ex.Lines = []string{"closed: UDP only; 4 packets a minute from each port pass, so that a phone can log in; its " +
+				"login lifts the ban"}
+		}),
+		"restricted": with(func(ex *engine.Explanation) {
+			ex.Address, ex.Source = netip.MustParseAddr("192.0.2.10"), netip.MustParsePrefix("192.0.2.10/32")
+			ex.Verdict, ex.Restrictions = "trusted", restricted()
+			ex.Trust = &ban.Trust{Prefix: ex.Source, Until: now.Add(23 * time.Hour), Accounts: []string{"201", "202"}}
+			for port := range uint16(3) {
+				ex.GoodFlows = append(ex.GoodFlows, ban.GoodFlow{Until: now.Add(time.Hour), Left: 3600,
+					Flow: ban.Flow{UDP: true, Source: netip.AddrPortFrom(ex.Address, 20000+port)}})
+			}
+			ex.AllGoodFlows = 40
+		}),
 		"allowed": with(func(ex *engine.Explanation) {
 			ex.Verdict, ex.Allow = "allowed",
 				&ban.Exemption{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Origin: "manual"}
@@ -153,6 +170,10 @@ func TestTablesForPeople(t *testing.T) {
 		"bans":            {[]string{"list"}, 0, nil},
 		"bans-narrow":     {[]string{"list", "bans"}, 90, nil},
 		"bans-empty":      {[]string{"list"}, 80, func(b *backend) { b.empty = true }},
+		"bans-restricted": {[]string{"list"}, 80, func(b *backend) { b.empty, b.restricted = true, restricted() }},
+		"restricted":      {[]string{"list", "restricted"}, 80, func(b *backend) { b.restricted = restricted() }},
+		"restricted.json": {[]string{"list", "restricted", "--json"}, 80, func(b *backend) { b.restricted = restricted() }},
+		"restricted-none": {[]string{"list", "restricted"}, 80, nil},
 		"trust":           {[]string{"list", "trust"}, 80, nil},
 		"trust-empty":     {[]string{"list", "trust"}, 80, func(b *backend) { b.empty = true }},
 		"allow":           {[]string{"list", "allow"}, 80, nil},
@@ -261,6 +282,28 @@ func TestChangesSayWhatHappened(t *testing.T) {
 			},
 			api.UnbanRequest{All: true},
 		},
+		"unban-restricted": {
+			[]string{"unban", "192.0.2.10"},
+			func(b *backend) {
+				b.unban = api.UnbanResult{Restrictions: restricted(), RestrictionCount: 3, Removed: []netip.Prefix{}}
+			},
+			api.UnbanRequest{Prefix: netip.MustParsePrefix("192.0.2.10/32")},
+		},
+		"unban-many-restricted": {
+			[]string{"unban", "192.0.2.0/24"},
+			func(b *backend) {
+				b.unban = api.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}, Count: 1,
+					Restrictions: restricted(), RestrictionCount: 300}
+			},
+			api.UnbanRequest{Prefix: netip.MustParsePrefix("192.0.2.0/24")},
+		},
+		"unban-flow": {
+			[]string{"unban", "tcp", "192.0.2.10:4711"},
+			func(b *backend) {
+				b.unban = api.UnbanResult{Restrictions: restricted()[1:2], RestrictionCount: 1, Removed: []netip.Prefix{}}
+			},
+			api.UnbanRequest{Flow: ban.Flow{Source: netip.MustParseAddrPort("192.0.2.10:4711")}},
+		},
 		"allow-add": {
 			[]string{"allow", "add", "Office.Example.net"},
 			func(b *backend) {
@@ -352,32 +395,36 @@ func TestHistoryFollows(t *testing.T) {
 
 func TestMistakesOfUsage(t *testing.T) {
 	for line, want := range map[string]string{
-		"stauts":                      "there is no command \"ringwall stauts\"\nTry: ringwall status\n",
-		"bann 1.2.3.4":                "Try: ringwall ban\n",
-		"banip 1.2.3.4":               "Try: ringwall ban\n",
-		"unbanip 1.2.3.4":             "Try: ringwall unban\n",
-		"addignoreip 1.2.3.4":         "Try: ringwall allow\n",
-		"xyzzy":                       "Try: ringwall --help\n",
-		"\x1b[2J":                     `there is no command "ringwall \\x1b[2J"`,
-		"allow ad 1.2.3.4":            "there is no command \"ringwall allow ad\"\nTry: ringwall allow add\n",
-		"allow":                       "Try: ringwall allow list\n",
-		"list ban":                    "Try: ringwall list bans\n",
-		"list everything":             "Try: ringwall list [bans|trust|allow|protected]\n",
-		"status --jsn":                "ringwall status has no flag --jsn\nTry: ringwall status --json\n",
-		"status now":                  "takes no arguments",
-		"ban":                         "ringwall ban needs one address or network\nTry: ringwall ban ADDR|CIDR\n",
-		"ban 1.2.3.4 5.6.7.8":         `and then there is "5.6.7.8"`,
-		"ban 1.2.3.4/24":              "Try: 1.2.3.0/24 for the network, or 1.2.3.4 for the one address\n",
-		"ban sip.example.net":         "Try: look its addresses up first",
-		"ban 1.2.3.4 --for":           "flag needs an argument",
-		"ban 1.2.3.4 --for 10":        `"10" is not a duration such as 90s`,
-		"ban 1.2.3.4 --for 1y":        `"1y" is not a duration`,
-		"ban 1.2.3.4 --for -1h":       `"-1h" is not a duration`,
-		"ban 1.2.3.4 --for 1ms":       "it goes from 1s to 365d",
-		"ban 1.2.3.4 --for 54w":       "it goes from 1s to 365d",
-		"ban 1.2.3.4 --for 99999999w": `"99999999w"`,
-		"unban":                       "needs an address, a network or --all",
-		"unban 1.2.3.4 --all":         "an address and --all are both given",
+		"stauts":                            "there is no command \"ringwall stauts\"\nTry: ringwall status\n",
+		"bann 1.2.3.4":                      "Try: ringwall ban\n",
+		"banip 1.2.3.4":                     "Try: ringwall ban\n",
+		"unbanip 1.2.3.4":                   "Try: ringwall unban\n",
+		"addignoreip 1.2.3.4":               "Try: ringwall allow\n",
+		"xyzzy":                             "Try: ringwall --help\n",
+		"\x1b[2J":                           `there is no command "ringwall \\x1b[2J"`,
+		"allow ad 1.2.3.4":                  "there is no command \"ringwall allow ad\"\nTry: ringwall allow add\n",
+		"allow":                             "Try: ringwall allow list\n",
+		"list ban":                          "Try: ringwall list bans\n",
+		"list everything":                   "Try: ringwall list [bans|trust|allow|protected|restricted]\n",
+		"status --jsn":                      "ringwall status has no flag --jsn\nTry: ringwall status --json\n",
+		"status now":                        "takes no arguments",
+		"ban":                               "ringwall ban needs one address or network\nTry: ringwall ban ADDR|CIDR\n",
+		"ban 1.2.3.4 5.6.7.8":               `and then there is "5.6.7.8"`,
+		"ban 1.2.3.4/24":                    "Try: 1.2.3.0/24 for the network, or 1.2.3.4 for the one address\n",
+		"ban sip.example.net":               "Try: look its addresses up first",
+		"ban 1.2.3.4 --for":                 "flag needs an argument",
+		"ban 1.2.3.4 --for 10":              `"10" is not a duration such as 90s`,
+		"ban 1.2.3.4 --for 1y":              `"1y" is not a duration`,
+		"ban 1.2.3.4 --for -1h":             `"-1h" is not a duration`,
+		"ban 1.2.3.4 --for 1ms":             "it goes from 1s to 365d",
+		"ban 1.2.3.4 --for 54w":             "it goes from 1s to 365d",
+		"ban 1.2.3.4 --for 99999999w":       `"99999999w"`,
+		"unban":                             "needs an address, a network or --all",
+		"unban tcp 1.2.3.4":                 "is not the flow of a sender",
+		"unban tcp 1.2.3.4:0":               "has no port",
+		"unban udp 1.2.3.4:5060 --grace 1h": "--grace is for an address",
+		"unban tcp 1.2.3.4:5060 --all":      "are both given",
+		"unban 1.2.3.4 --all":               "an address and --all are both given",
 		"why": "ringwall why needs one address, host name or extension\nTry: ringwall why " +
 			"ADDR|HOST|EXTENSION\n",
 		"why 10.0.0.0/8":       "is a network",

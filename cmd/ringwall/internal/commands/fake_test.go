@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -41,17 +42,18 @@ type backend struct {
 	since  time.Time
 	asked  netip.Addr
 
-	err     error // of every call
-	status  func(*api.Status)
-	empty   bool
-	many    int // bans, besides the usual ones
-	ban     api.BanResult
-	unban   api.UnbanResult
-	allow   api.AllowResult
-	explain engine.Explanation
-	echo    bool // explain is about the address that was asked for
-	places  map[netip.Addr]ban.Place
-	page    api.PageResult
+	err        error // of every call
+	status     func(*api.Status)
+	empty      bool
+	restricted []ban.Restriction
+	many       int // bans, besides the usual ones
+	ban        api.BanResult
+	unban      api.UnbanResult
+	allow      api.AllowResult
+	explain    engine.Explanation
+	echo       bool // explain is about the address that was asked for
+	places     map[netip.Addr]ban.Place
+	page       api.PageResult
 }
 
 func (b *backend) Status(context.Context) (api.Status, error) {
@@ -113,6 +115,27 @@ func (b *backend) Bans(_ context.Context, _ api.BanFilter, each func([]ban.Ban) 
 		list = append(list, v)
 	}
 	return each(list)
+}
+
+func (b *backend) Restricted(_ context.Context, within netip.Prefix, each func([]ban.Restriction) error) error {
+	return each(slices.DeleteFunc(slices.Clone(b.restricted), func(r ban.Restriction) bool {
+		return within.IsValid() && !within.Overlaps(r.Prefix)
+	}))
+}
+
+// restricted is what is cut and slow of an office.
+func restricted() []ban.Restriction {
+	office := netip.MustParsePrefix("192.0.2.10/32")
+	flow := func(udp bool, port uint16) ban.Flow {
+		return ban.Flow{UDP: udp, Source: netip.AddrPortFrom(office.Addr(), port)}
+	}
+	until := now.Add(9 * time.Minute)
+	return []ban.Restriction{
+		{Kind: ban.RestrictionTrickle, Scope: ban.ScopeSource, Prefix: office, Packets: 4, Every: 60, Until: until, Left: 540},
+		{Kind: ban.RestrictionCut, Scope: ban.ScopeFlow, Prefix: office, Flow: flow(false, 4711), Until: until, Left: 540},
+		{Kind: ban.RestrictionSlow, Scope: ban.ScopeFlow, Prefix: office, Flow: flow(true, 5060), Packets: 1, Every: 1,
+			Until: until, Left: 540},
+	}
 }
 
 func (b *backend) Trusted(_ context.Context, each func([]ban.Trust) error) error {
@@ -224,6 +247,17 @@ func decisions() []ban.Decision {
 			Reason: ban.ReasonWrongPassword, Points: 2,
 			Score: 12, Account: hostile, Service: event.PJSIP, Transport: event.TCP, Proven: true,
 			Duration: time.Hour, PBX: "pbx1",
+		},
+		{
+			Time: ago(90 * time.Second), Action: ban.ActionCut, Source: good, Prefix: netip.PrefixFrom(good, 32),
+			Reason: ban.ReasonWrongPassword, Score: 102, Account: "203", Service: event.PJSIP, Transport: event.TLS,
+			Proven: true, Scope: ban.ScopeFlow, Flow: ban.Flow{Source: netip.AddrPortFrom(good, 4711)},
+			Duration: 10 * time.Minute, PBX: "pbx1", Detail: "this connection ends",
+		},
+		{
+			Time: ago(80 * time.Second), Action: ban.ActionBan, Source: bad, Prefix: netip.PrefixFrom(bad, 32),
+			Reason: ban.ReasonUnknownAccount, Score: 12, Account: "900", Service: event.PJSIP, Transport: event.UDP,
+			Scope: ban.ScopeSource, Closes: ban.ClosesUDP, Duration: 4 * time.Hour, PBX: "pbx1", Detail: "ban number 2",
 		},
 		{Time: ago(time.Minute), Action: ban.ActionTargeted, Reason: ban.ReasonDistributed, Account: "202", PBX: "pbx1",
 			Detail: "9 sources within an hour"},

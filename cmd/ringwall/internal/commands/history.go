@@ -129,12 +129,15 @@ func (c *commands) decisionCells(d ban.Decision, formatTime func(time.Time) stri
 	if source == "" && d.Source.IsValid() {
 		source = d.Source.String()
 	}
+	if d.Flow.IsValid() {
+		source = d.Flow.String()
+	}
 	if d.Duration > 0 {
 		length = humanize.Duration(d.Duration)
 	}
 	return []string{
 		formatTime(d.Time), printable.String(string(d.Action)), source, length, humanize.Score(d.Score),
-		humanize.Words(d.Reason), printable.String(d.Account), printable.Line(d.Detail),
+		humanize.Words(d.Reason), printable.String(d.Account), printable.Line(wording.DecisionDetail(d)),
 	}
 }
 

@@ -2,7 +2,9 @@ package commands
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -18,12 +20,14 @@ import (
 )
 
 func (c *commands) listCommand() *cobra.Command {
-	kinds := []string{"bans", "trust", "allow", "protected"}
+	kinds := []string{"bans", "trust", "allow", "protected", "restricted"}
 	return &cobra.Command{
-		Use:       "list [bans|trust|allow|protected]",
-		Short:     "List who is banned, trusted, allowed or protected",
+		Use:   "list [bans|trust|allow|protected|restricted]",
+		Short: "List who is banned, trusted, allowed, protected or restricted",
+		Long: `List who is banned, trusted, allowed, protected or restricted. Restricted is what Ringwall cuts or slows of an
+address while the others there go on: one connection that guesses, a phone with an old password that keeps trying.`,
 		ValidArgs: kinds,
-		Args:      takesArgs(0, 1, "one of bans, trust, allow, protected"),
+		Args:      takesArgs(0, 1, "one of bans, trust, allow, protected, restricted"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind := "bans"
 			if len(args) == 1 {
@@ -47,6 +51,8 @@ func (c *commands) listCommand() *cobra.Command {
 				return c.listAllow(cmd, client)
 			case "protected":
 				return c.listProtected(cmd, client)
+			case "restricted":
+				return c.listRestricted(cmd, client)
 			}
 			return c.listBans(cmd, client)
 		},
@@ -66,6 +72,9 @@ func (c *commands) listBans(cmd *cobra.Command, client *api.Client) error {
 		if b.Comment != "" {
 			why += ": " + printable.String(b.Comment)
 		}
+		if only := wording.ClosesOnly(b.Closes); only != "" {
+			why = only + ": " + why
+		}
 		if b.Observed {
 			observed++
 			why += " (observed)"
@@ -84,7 +93,7 @@ func (c *commands) listBans(cmd *cobra.Command, client *api.Client) error {
 	}
 	if n == 0 {
 		c.sayf("Nobody is banned.")
-		return nil
+		return c.sayRestricted(cmd, client)
 	}
 	c.sayf("%s. ringwall why SOURCE tells the reasons.", humanize.Plural(n, "ban", "bans"))
 	if observed > 0 {
@@ -93,6 +102,47 @@ func (c *commands) listBans(cmd *cobra.Command, client *api.Client) error {
 	if leaking > 0 {
 		c.sayf("%d of them got through to Asterisk all the same: ringwall doctor.", leaking)
 	}
+	return c.sayRestricted(cmd, client)
+}
+
+// sayRestricted adds to a list of bans how much is cut or slow besides. A daemon of the version before has no such
+// list.
+func (c *commands) sayRestricted(cmd *cobra.Command, client *api.Client) error {
+	n := 0
+	err := client.EachRestricted(cmd.Context(), netip.Prefix{}, func(ban.Restriction) error {
+		n++
+		return nil
+	})
+	if err == nil && n > 0 {
+		c.sayf("Besides, %s cut or slow while others of the same address go on: ringwall list restricted.",
+			humanize.Plural(n, "sender is", "senders are"))
+	}
+	if errors.Is(err, api.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+func (c *commands) listRestricted(cmd *cobra.Command, client *api.Client) error {
+	t := &table{header: []string{"WHO", "LEFT", "HOW", "PASSES", "PLACE"}, rightAligned: map[int]bool{1: true},
+		lastOptional: true}
+	n, err := writeRows(c, t, func(each func(ban.Restriction) error) error {
+		return client.EachRestricted(cmd.Context(), netip.Prefix{}, each)
+	}, func(a, b ban.Restriction) int {
+		return cmp.Or(a.Prefix.Compare(b.Prefix), a.Flow.Source.Compare(b.Flow.Source))
+	}, func(r ban.Restriction) {
+		t.addRow(wording.RestrictedWho(r), humanize.Duration(humanize.FromSeconds(r.Left)), wording.RestrictionKind(r),
+			wording.Passes(r), wording.PlaceText(r.Place))
+	})
+	if err != nil || c.json {
+		return err
+	}
+	if n == 0 {
+		c.sayf("Nobody is cut or slow.")
+		return nil
+	}
+	c.sayf("%s. ringwall why ADDRESS tells the reasons, ringwall unban ADDRESS ends it.",
+		humanize.Plural(n, "restriction", "restrictions"))
 	return nil
 }
 

@@ -2,25 +2,28 @@ package commands
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/humanize"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 func (c *commands) unbanCommand() *cobra.Command {
 	grace := &durationFlag{most: api.MaxDuration}
 	var all bool
 	cmd := &cobra.Command{
-		Use:   "unban ADDR|CIDR | --all",
+		Use:   "unban ADDR|CIDR | udp|tcp ADDR:PORT | --all",
 		Short: "Let an address or a network in again",
-		Long: `Lift the ban of an address, or of a network and everything in it. When the command returns, packets pass. With
---grace no automatic ban follows for that time: enough to correct the password of a phone.`,
-		Example:           "  ringwall unban 198.51.100.7 --grace 1h",
+		Long: `Lift the ban of an address, or of a network and everything in it, and all that is cut or slow there. When the
+command returns, packets pass. With --grace no automatic ban follows for that time: enough to correct the password of a
+phone. With udp or tcp and a port it lets one sender go on that is cut or slow, as ringwall list restricted shows it.`,
+		Example:           "  ringwall unban 198.51.100.7 --grace 1h\n  ringwall unban tcp 198.51.100.7:5062",
 		SuggestFor:        []string{"unbanip", "unblock"},
-		Args:              takesArgs(0, 1, "one address or network"),
+		Args:              takesArgs(0, 2, "one address or network"),
 		ValidArgsFunction: c.completeBans,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := api.UnbanRequest{All: all, Grace: grace.value}
@@ -29,6 +32,14 @@ func (c *commands) unbanCommand() *cobra.Command {
 				return usageErrorf(usageLine(cmd), "an address and --all are both given")
 			case !all && len(args) == 0:
 				return usageErrorf(usageLine(cmd), "%s needs an address, a network or --all", cmd.CommandPath())
+			case len(args) == 2 || len(args) == 1 && strings.Contains(args[0], " "):
+				var err error
+				if req.Flow, err = api.ParseFlow(strings.Join(args, " ")); err != nil {
+					return asUsage(err)
+				}
+				if grace.value > 0 {
+					return usageErrorf(usageLine(cmd), "--grace is for an address, not for a sender")
+				}
 			case !all:
 				var err error
 				if req.Prefix, err = api.ParsePrefix(args[0]); err != nil {
@@ -57,12 +68,20 @@ func (c *commands) unbanCommand() *cobra.Command {
 
 func (c *commands) sayUnban(res api.UnbanResult) {
 	switch {
+	case res.Count == 0 && res.RestrictionCount > 0: // nobody was banned
 	case res.Count == 0:
 		c.sayf("No ban was lifted.")
 	case len(res.Removed) == res.Count && res.Count <= 5:
 		c.sayf("Unbanned: %s.", joinPrefixes(res.Removed))
 	default:
 		c.sayf("%s lifted.", humanize.Plural(res.Count, "ban", "bans"))
+	}
+	if res.RestrictionCount > 5 {
+		c.sayf("%s cut or slow no longer.", humanize.Plural(res.RestrictionCount, "sender is", "senders are"))
+	} else {
+		for _, r := range res.Restrictions {
+			c.sayf("No longer restricted: %s (%s).", wording.RestrictedWho(r), wording.RestrictionKind(r))
+		}
 	}
 	if res.Grace != nil {
 		c.sayf("No automatic ban before %s.", c.shortTime(*res.Grace))

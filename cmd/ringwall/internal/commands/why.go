@@ -70,6 +70,9 @@ each address is told; of an extension, from where it was tried or logged in.`,
 	}
 }
 
+// maxRestrictions is how many senders are named that are cut or slow.
+const maxRestrictions = 5
+
 // maxHostAddresses is how many addresses of a host name are asked about.
 const maxHostAddresses = 8
 
@@ -166,6 +169,16 @@ func (c *commands) sayWhy(ex engine.Explanation) error {
 	if ex.Source.IsValid() && humanize.Prefix(ex.Source) != ex.Address.String() {
 		c.sayf("It is judged as a part of %s.", ex.Source)
 	}
+	for i, r := range ex.Restrictions {
+		if i == maxRestrictions {
+			c.sayf("And %s: ringwall list restricted", humanize.Plural(len(ex.Restrictions)-i, "sender more", "senders more"))
+			break
+		}
+		c.sayWrappedf("", "%s", wording.RestrictionSentence(r, c.shortTime))
+	}
+	if flows := wording.GoodFlowsSentence(ex); flows != "" {
+		c.sayWrappedf("", "%s", flows)
+	}
 	if ex.Grace != nil && ex.Grace.After(c.Now()) {
 		c.sayf("No automatic ban before %s: somebody gave it grace.", c.shortTime(*ex.Grace))
 	}
@@ -187,7 +200,7 @@ func (c *commands) sayWhy(ex engine.Explanation) error {
 		}
 	}
 	c.sayNextSteps(ex)
-	if ex.Ban != nil || ex.Trust != nil || ex.Grace != nil || len(ex.Evidence) > 0 {
+	if ex.Ban != nil || ex.Trust != nil || ex.Grace != nil || len(ex.Restrictions) > 0 || len(ex.Evidence) > 0 {
 		c.sayf("")
 		c.sayf("Times are %s.", c.zoneName())
 	}
