@@ -71,8 +71,8 @@ type Element struct {
 	// DoorShut says of a ban that closes UDP that the trickle of ban.knock does not pass it.
 	DoorShut bool
 	ShutFor  time.Duration // the same for a while; 0 where it does not apply
-	Manual   bool // of a ban: good flows do not pass it
-	Pace     Pace // of what is slow
+	Manual   bool          // of a ban: good flows do not pass it
+	Pace     Pace          // of what is slow
 	Left     time.Duration
 	Remove   bool
 }
@@ -86,7 +86,7 @@ func compareElements(a, b Element) int {
 func (e *Engine) element(b *activeBan) Element {
 	return Element{Kind: BanOfPrefix, Prefix: b.prefix, Closes: b.closes, DoorShut: e.doorShut(b),
 		ShutFor: time.Duration(max(0, b.opens-e.now)),
-		Manual: b.manual && b.reason == ban.ReasonManual, Left: time.Duration(b.until - e.now)}
+		Manual:  b.manual && b.reason == ban.ReasonManual, Left: time.Duration(b.until - e.now)}
 }
 
 // TakeChanged returns what the kernel should be told of flows, slow lanes and doors since the last call. Bans are told
