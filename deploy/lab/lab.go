@@ -56,6 +56,8 @@ type Options struct {
 	HTTPAMI bool
 	// Edit, if set, may change each configuration file before the first start. file is its name, as in "pjsip.conf".
 	Edit func(file, content string) string
+	// Files are more configuration files, by name, as in "hep.conf".
+	Files map[string]string
 }
 
 // Lab is an Asterisk, the namespaces around it, and the programs that a test started in them.
@@ -198,6 +200,11 @@ func (l *Lab) editConfiguration(o Options) error {
 		changes = append(changes, change{"manager.conf", `(?m)^webenabled = .*`, "webenabled = yes"})
 	}
 	etc := filepath.Join(l.Dir, "etc")
+	for name, content := range o.Files {
+		if err := os.WriteFile(filepath.Join(etc, name), []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
 	entries, err := os.ReadDir(etc)
 	if err != nil {
 		return err

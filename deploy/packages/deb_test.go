@@ -156,7 +156,7 @@ func testDeb(t *testing.T, d *debian) {
 		d.runScript(t, `cd /usr/share; bash -n bash-completion/completions/ringwall
 			test -s zsh/vendor-completions/_ringwall; test -s fish/vendor_completions.d/ringwall.fish
 			cd doc/ringwall; test -s copyright; zcat changelog*.gz | grep -q ringwall; test -s README.md; test -s examples/reference.yaml
-			test -s examples/asterisk/ringwall.conf; test -s deploy/prometheus/ringwall.rules.yml; test -s deploy/grafana/ringwall.json
+			for name in ringwall hep extensions_ringwall; do test -s examples/asterisk/$name.conf; done; test -s deploy/prometheus/ringwall.rules.yml; test -s deploy/grafana/ringwall.json
 			grep -q 'github.com/google/nftables' licences.txt; grep -q 'The Go Authors' licences.txt`)
 	})
 

@@ -154,6 +154,9 @@ func (p *pbx) decodeFrames(frames []ami.Frame, now time.Time) (inputs []pipeline
 			p.tampered.Add(1)
 			continue
 		case err == nil:
+			if in.Event.Time.IsZero() { // a report of the dialplan
+				in.Event.Time = frames[i].Received
+			}
 			stats.events++
 			stats.lag = max(0, now.Sub(in.Event.Time))
 			p.metrics.CountEvent(&in.Event, stats.lag.Seconds())

@@ -5,8 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -186,7 +189,7 @@ func TestMessages(t *testing.T) {
 		"TCP, one message":          {TCP, "a\xff@b", request, []string{"OPTIONS sip:100@"}},
 		"the second of two":         {TCP, "b", one + two, []string{"MESSAGE sip:two@"}},
 		"behind a body":             {TCP, "b", message("one", "a", "hello", true) + two, []string{"MESSAGE sip:two@"}},
-		"both have that Call-ID":    {TCP, "a", message("x", "a", "x", true) + one, []string{"MESSAGE sip:x@", "MESSAGE sip:one@"}},
+		"both have that Call-ID":    {TCP, "a", message("x", "a", "x", true) + one, []string{"MESSAGE sip:x", "MESSAGE sip:one"}},
 		"a keepalive between":       {TCP, "b", one + "\r\n\r\n" + two, []string{"MESSAGE sip:two@"}},
 		"the rest comes later":      {TCP, "b", one + two[:90], []string{"MESSAGE sip:two@"}},
 		"a message within a body":   {TCP, "b", message("outer", "a", two, true), nil},
@@ -210,9 +213,55 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// recordings are packets of Asterisk 22 (deploy/e2e records them).
+func recordings(t testing.TB) map[string][]byte {
+	t.Helper()
+	names, err := filepath.Glob("testdata/*.hep")
+	if err != nil || len(names) < 13 {
+		t.Fatalf("%d recordings, %v", len(names), err)
+	}
+	packets := make(map[string][]byte)
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets[strings.TrimSuffix(filepath.Base(name), ".hep")] = b
+	}
+	return packets
+}
+
+func TestRecordedPackets(t *testing.T) {
+	attacker := map[bool]netip.Addr{false: netip.MustParseAddr("10.99.0.66"), true: netip.MustParseAddr("fd99::66")}
+	for name, b := range recordings(t) {
+		var p Packet
+		if err := Decode(b, &p); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		transport, what, _ := strings.Cut(name, "-")
+		far := p.Source
+		if what == "answer" {
+			far = p.Destination
+		}
+		messages := slices.Collect(p.Messages())
+		if far.Addr() != attacker[transport == "tcp6"] || (p.Protocol == UDP) != (transport == "udp") ||
+			p.Content != SIP || p.CaptureID != 1 || string(p.Password) != "a-long-random-password" || p.Time.IsZero() ||
+			len(p.CorrelationID) == 0 || len(messages) == 0 || !bytes.Contains(messages[0], p.CorrelationID) {
+			t.Errorf("%s: %+v", name, p)
+		}
+		if what == "pipelined" && len(messages) != 2 { // of three in the payload
+			t.Errorf("%s: %d messages", name, len(messages))
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add(encode(ordinary()...))
 	f.Add(encode())
+	for _, b := range recordings(f) {
+		f.Add(b)
+	}
 	f.Add(without([]uint16{chunkProtocol, chunkPayload}, with(chunkProtocol, 6),
 		text(chunkPayload, message("one", "a\xff@b", "hello", true)+request)))
 	f.Fuzz(func(t *testing.T, b []byte) {

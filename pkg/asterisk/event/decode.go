@@ -26,12 +26,15 @@ func Decode(frame string, ev *Event) error {
 	if !ok {
 		return judgeForeignFrame(frame)
 	}
+	if name == userEventName {
+		return decodeUserEvent(frame, &l, ev)
+	}
 	t := typeOf(name)
 	if t == UnknownType {
 		return judgeForeignFrame(frame)
 	}
 	ev.Type = t
-	reason := decodePreamble(&l)
+	reason := decodePreamble(&l, "security,all", fieldHeaders[fEventTV])
 	if reason == "" {
 		reason = decodeHeaders(&l, headersOf[t], ev)
 	}
@@ -72,14 +75,15 @@ func (l *frameLines) nextLine() {
 	}
 }
 
-// decodePreamble reads from Privilege to SystemName, and stops at the line after. It returns a Reason, or "".
-func decodePreamble(l *frameLines) string {
+// decodePreamble reads from Privilege, which is that of a class, to SystemName, and stops at the line after, which
+// mostly is the next. It returns a Reason, or "".
+func decodePreamble(l *frameLines, class, next string) string {
 	l.nextLine()
-	if l.line != "Privilege: security,all" {
+	if privilege, ok := strings.CutPrefix(l.line, "Privilege: "); !ok || privilege != class {
 		return ReasonOrder
 	}
 	l.nextLine()
-	if strings.HasPrefix(l.line, fieldHeaders[fEventTV]) {
+	if strings.HasPrefix(l.line, next) {
 		return ""
 	}
 	if v, ok := strings.CutPrefix(l.line, "Timestamp: "); ok { // timestampevents=yes
@@ -247,34 +251,35 @@ func requireSource(ev *Event) error {
 	return nil
 }
 
-// judgeForeignFrame judges a frame that is none of the fifteen events. It is tampering if it has headers that only
-// security events have: then it is a piece of one that an injected CRLFCRLF cut, perhaps under a head of the attacker's
-// choice. A UserEvent is not judged, since a dialplan may give it headers of any name; the other piece of a cut event
-// lacks headers and is found by that.
+// judgeForeignFrame judges a frame that is none of the fifteen events, and no UserEvent. It is tampering if it has
+// headers that only security events have, or a report's: then it is a piece of one that an injected CRLFCRLF cut,
+// perhaps under a head of the attacker's choice. A UserEvent is not judged so, since a dialplan may give it headers
+// of any name; the other piece of a cut event lacks headers and is found by that.
 func judgeForeignFrame(frame string) error {
 	for n, rest, more := 1, frame, true; more; n++ {
 		var line string
 		line, rest, more = strings.Cut(rest, "\r\n")
-		if n == 1 && line == "Event: UserEvent" {
-			break
-		}
-		if key, _, ok := strings.Cut(line, ": "); ok && fieldOf(key).onlyInSecurityEvents() {
+		key, _, ok := strings.Cut(line, ": ")
+		if ok && fieldOf(key).onlyInSecurityEvents() || line == reportUserEvent {
 			return &TamperError{Reason: ReasonStray, Line: n, Sources: sourcesOf(frame)}
 		}
 	}
 	return ErrNotSecurity
 }
 
-// sourcesOf returns the different addresses that a frame names as its source, maxSources at most. An injected line may
-// name anybody, and stand before or after Asterisk's own.
+// sourcesOf returns the different addresses that a frame names as its source, maxTamperSources at most. An injected
+// line may name anybody, and stand before or after Asterisk's own.
 func sourcesOf(frame string) (found []netip.Addr) {
 	for line := range strings.SplitSeq(frame, "\n") {
-		v, ok := strings.CutPrefix(line, fieldHeaders[fRemoteAddress])
-		if !ok {
-			continue
+		line = strings.TrimSuffix(line, "\r")
+		var a netip.AddrPort
+		if v, ok := strings.CutPrefix(line, fieldHeaders[fRemoteAddress]); ok {
+			address, _ := parseAddress(v)
+			a = address.AddrPort
+		} else if v, ok := strings.CutPrefix(line, reportAddress); ok {
+			a, _ = parseHostPort(v)
 		}
-		a, ok := parseAddress(strings.TrimSuffix(v, "\r"))
-		if addr := a.AddrPort.Addr(); ok && addr.IsValid() && !slices.Contains(found, addr) {
+		if addr := a.Addr(); addr.IsValid() && !slices.Contains(found, addr) {
 			if found = append(found, addr); len(found) == maxTamperSources {
 				break
 			}

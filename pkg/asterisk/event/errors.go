@@ -31,8 +31,8 @@ type TamperError struct {
 	Reason string
 	// Line is the header's line within the frame, or the field's place within the log line, counted from 1.
 	Line int
-	// Sources are the different addresses that the frame names as RemoteAddress, at most three: at least one of two may
-	// be the attacker's invention. A log line has none.
+	// Sources are the different addresses that the frame names as RemoteAddress, or Address of a report, at most
+	// three: at least one of two may be the attacker's invention. A log line has none.
 	Sources []netip.Addr
 }
 

@@ -152,16 +152,6 @@ func (s Sensor) String() string {
 // SensorNamed returns the sensor of a name that String returned, ByAMI where there is none.
 func SensorNamed(name string) Sensor { return Sensor(max(0, slices.Index(sensorNames[:], name))) }
 
-// Report is what a dialplan reports.
-type Report uint8
-
-// What a dialplan reports.
-const (
-	NoReport       Report = iota
-	WrongNumber           // a guest called a number that does not exist
-	HoneypotNumber        // somebody called a number that nobody has
-)
-
 // Address is one end of a request: address, port, transport. IPv4-mapped IPv6 addresses are unmapped and zones are
 // removed, so that equal hosts compare equal.
 type Address struct {
@@ -174,7 +164,8 @@ type Address struct {
 type Event struct {
 	Type    Type
 	Service Service
-	// Time is the EventTV header: Asterisk's clock, millisecond resolution.
+	// Time is the EventTV header: Asterisk's clock, millisecond resolution. A DialplanReport has none, so that whoever
+	// decodes it says when it came.
 	Time time.Time
 	// Account is AccountID: the endpoint, "<unknown>", or for InvalidAccountID the From user, cut to 36 bytes.
 	Account string
@@ -195,8 +186,10 @@ type Event struct {
 	// Proven says that a sensor saw the sender receive what was sent to its address, so that it is not forged, although
 	// the transport alone does not say so: it answers a challenge that was sent there.
 	Proven bool
-	Report Report // DialplanReport
-	// Detail is RequestType, AttemptedTransport, AuthMethod or ExpectedAddress (as written), where the event has one.
+	// Report is what a DialplanReport says.
+	Report Report
+	// Detail is RequestType, AttemptedTransport, AuthMethod or ExpectedAddress (as written), where the event has one;
+	// of a DialplanReport it is Exten, the number that was dialled.
 	Detail string
 }
 

@@ -30,7 +30,8 @@ func checkDecoded(t *testing.T, input string, ev *Event, err error) {
 		}
 		return
 	}
-	if ev.Type == UnknownType || ev.Type >= numTypes || ev.Service >= numServices || ev.Time.IsZero() {
+	if !ev.Type.IsSecurityEvent() && ev.Type != DialplanReport || ev.Service >= numServices ||
+		ev.Time.IsZero() != (ev.Type == DialplanReport) || (ev.Report == NoReport) != ev.Type.IsSecurityEvent() {
 		t.Fatalf("half an event: %+v", *ev)
 	}
 	for _, s := range []string{ev.Account, ev.Session, ev.Challenge, ev.Response, ev.ACLName, ev.Detail} {
@@ -60,11 +61,25 @@ func FuzzDecode(f *testing.F) {
 	for name := range specs {
 		f.Add(sample(name).frame())
 	}
+	f.Add(reportFrame())
+	f.Add(reportFrame("Exten", "1\r\nUserEvent: Ringwall\r\nAddress: 8.8.8.8:5\r\nReason: wrong-number"))
 	f.Fuzz(func(t *testing.T, frame string) {
 		var ev Event
 		err := Decode(frame, &ev)
 		checkDecoded(t, frame, &ev, err)
 		if err != nil {
+			return
+		}
+		if ev.Type == DialplanReport {
+			// Asterisk writes the last lines alone, and one more of the dialplan is refused.
+			_, tail, _ := strings.Cut(frame, "\r\nUserEvent: Ringwall\r\nAddress: ")
+			value, reason, _ := strings.Cut(tail, "\r\nReason: ")
+			if a, ok := parseHostPort(value); !ok || a != ev.Remote.AddrPort || reason != ev.Report.String() {
+				t.Fatalf("%+v of %q", ev, frame)
+			}
+			if Decode(frame+"\r\nAddress: "+value, &ev) == nil {
+				t.Fatal("a second Address decodes")
+			}
 			return
 		}
 		// The source is the value of the one RemoteAddress header, and a second one is never let through.

@@ -116,7 +116,8 @@ var headersOf = [numTypes][]headerRule{
 		headerRule{fModule, optional}, headerRule{fSessionTV, optional}),
 }
 
-// typeOf returns the type of a security event's name, or UnknownType: Asterisk writes no event for what other senses tell.
+// typeOf returns the type of a security event's name, or UnknownType: Asterisk writes no event for what other senses
+// tell.
 func typeOf(name string) Type {
 	for t := UnknownType + 1; t.IsSecurityEvent(); t++ {
 		if typeNames[t] == name {
