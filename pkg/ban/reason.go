@@ -38,6 +38,9 @@ const (
 	ReasonConfiguration Reason = "configuration" // Asterisk reports an error of set-up, not of a password
 	ReasonAdopted       Reason = "adopted"       // found in the kernel at start
 	ReasonLimit         Reason = "limit"         // a bound on bans was hit
+	ReasonAsterisk      Reason = "asterisk"      // there is no connection to it
+	ReasonKernel        Reason = "kernel"        // its table is not as it should be
+	ReasonSensor        Reason = "sensor"        // it is silent while another speaks
 	ReasonMalformed     Reason = "malformed"     // a frame as Asterisk writes none, or bytes that no phone sends
 )
 
@@ -52,6 +55,6 @@ func Reasons() []Reason {
 		ReasonSilentGuess, ReasonProbing, ReasonScanner, ReasonMalformedSIP, ReasonIAX, ReasonHTTP, ReasonDialplan,
 		ReasonSilentLogin, ReasonLogin, ReasonRegistered, ReasonExpired, ReasonManual, ReasonAllowed, ReasonProtected, ReasonTolerance,
 		ReasonAccounts, ReasonPace, ReasonGuessed, ReasonDistributed, ReasonStorm, ReasonNetwork, ReasonProxy, ReasonConfiguration,
-		ReasonAdopted, ReasonLimit, ReasonMalformed,
+		ReasonAdopted, ReasonLimit, ReasonAsterisk, ReasonKernel, ReasonSensor, ReasonMalformed,
 	}
 }

@@ -519,9 +519,9 @@ func allSettings() []setting {
 				"leaves running is ended with it.",
 			reason: "none"},
 		{path: "notify[].actions",
-			byDefault: []string{"ban", "breach", "tampering", "targeted", "guessing", "leak", "newplace", "misconfigured"},
+			byDefault: []string{"ban", "breach", "tampering", "targeted", "guessing", "leak", "newplace", "blind", "misconfigured"},
 			meaning: "Of what: ban, extend, unban, trust, untrust, misconfigured, breach, tampering, targeted, " +
-				"guessing, leak, newplace, observe.",
+				"guessing, leak, newplace, blind, cut, observe.",
 			reason: "what a person may want to act on"},
 		{path: "notify[].reasons", byDefault: []string{},
 			meaning: "Only of decisions with one of these reasons, as ringwall history shows them; [] is all.",

@@ -179,6 +179,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if err := d.openListeners(cfg); err != nil {
 		return nil, err
 	}
+	d.tasks = append(d.tasks, newBlindness(d))
 	return d, nil
 }
 

@@ -159,7 +159,8 @@ func (t *tally) recordDecision(d ban.Decision) {
 			r.misconfigured = true
 		case ban.ActionLeak:
 			t.addUnexpectedLocked("the ban of " + r.name + " did not keep it out")
-		case ban.ActionBreach, ban.ActionTargeted, ban.ActionGuessing, ban.ActionNewPlace, ban.ActionCut, ban.ActionObserve:
+		case ban.ActionBreach, ban.ActionTargeted, ban.ActionGuessing, ban.ActionNewPlace, ban.ActionCut, ban.ActionBlind,
+			ban.ActionObserve:
 		}
 	}
 	if !known && (d.Action == ban.ActionBan || d.Action == ban.ActionTrust) {

@@ -96,7 +96,7 @@ func TestTriedAccountsAreForgottenAfterADay(t *testing.T) {
 		}
 		return list
 	}
-	long := strings.Repeat("x", 40) + "…"
+	long := strings.Repeat("x", 39) + "…"
 	if got := names(); fmt.Sprint(got) != fmt.Sprint([]string{long, "old"}) {
 		t.Errorf("%q", got)
 	}

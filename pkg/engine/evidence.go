@@ -11,7 +11,7 @@ import (
 
 const (
 	maxRecords       = 1 << 16 // pieces of evidence kept, of all sources together
-	nameBytes        = 40      // of an account name kept; PJSIP sends 36 at most
+	nameBytes        = 39      // of an account name kept, so that a record is 72 bytes; PJSIP sends 36 at most
 	recordsPerBan    = 16      // pieces of evidence that a ban keeps
 	recordsOfAllBans = 1 << 18 // pieces of evidence that all bans keep together
 )

@@ -107,6 +107,14 @@ func titleOf(d ban.Decision, m *message.Message) string {
 		return "somebody tampers with Asterisk's events"
 	case ban.ActionLeak:
 		return "the ban of " + who + " does not keep it out"
+	case ban.ActionBlind:
+		switch d.Reason {
+		case ban.ReasonAsterisk:
+			return "no connection to Asterisk: attacks are not seen"
+		case ban.ReasonKernel:
+			return "the kernel does not hold the bans as it should"
+		}
+		return "one of the senses is silent"
 	case ban.ActionCut:
 		return who + " guesses passwords beside good phones: its connections end, theirs go on"
 	case ban.ActionNewPlace:

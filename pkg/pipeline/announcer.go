@@ -142,7 +142,7 @@ func (a *Announcer) logDecision(d *ban.Decision, kernelErr error) {
 	}
 	level := slog.LevelInfo
 	switch d.Action {
-	case ban.ActionBreach, ban.ActionGuessing, ban.ActionLeak:
+	case ban.ActionBreach, ban.ActionGuessing, ban.ActionLeak, ban.ActionBlind:
 		level = slog.LevelError
 	case ban.ActionTampering, ban.ActionTargeted, ban.ActionNewPlace, ban.ActionMisconfigured, ban.ActionObserve:
 		level = slog.LevelWarn

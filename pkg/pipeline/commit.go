@@ -104,6 +104,9 @@ func (p *Pipeline) tell(err error, o outcome) {
 	}
 }
 
+// Announce has everybody told of reports that are not the engine's, and change nothing.
+func (p *Pipeline) Announce(reports []ban.Decision) { p.tell(nil, outcome{decisions: reports}) }
+
 // kernelChangesLocked are what a decision asks of the kernel.
 func (p *Pipeline) kernelChangesLocked(d *ban.Decision) []firewall.Change {
 	el := engine.Element{Kind: engine.BanOfPrefix, Prefix: d.Prefix, Closes: d.Closes, Left: d.Duration}

@@ -247,6 +247,14 @@ func alarmText(d ban.Decision) string {
 		return "passwords are guessed" + from + ", beside phones that work: the guesser's connections end, theirs go on"
 	case ban.ActionNewPlace:
 		return "account " + account + " logged in" + from + ", where it never was"
+	case ban.ActionBlind:
+		switch d.Reason {
+		case ban.ReasonAsterisk:
+			return printable.String(d.PBX) + ": no connection to Asterisk, so that attacks are not seen, " + printable.String(d.Detail)
+		case ban.ReasonKernel:
+			return "the kernel does not hold the bans as it should, " + printable.String(d.Detail)
+		}
+		return "one of the senses is silent, " + printable.String(d.Detail)
 	case ban.ActionTargeted:
 		return "many sources guess the password of account " + account
 	case ban.ActionObserve:
@@ -272,6 +280,8 @@ func alarmHint(d ban.Decision) string {
 		return "look whose device it is: ringwall why tells which accounts it tries"
 	case ban.ActionNewPlace:
 		return "ask its user; if he was not there, change the password, and look at the calls of this account"
+	case ban.ActionBlind:
+		return "ringwall doctor says what is wrong, and what to try"
 	case ban.ActionTargeted:
 		return "make sure that this account has a long, random password"
 	case ban.ActionGuessing:
@@ -537,6 +547,7 @@ func (p *Page) viewDecisions(s *snapshot) (v decisionsView) {
 		ban.ActionUntrust: "no longer trusted", ban.ActionMisconfigured: "misconfigured", ban.ActionBreach: "BREACH",
 		ban.ActionTampering: "forged event", ban.ActionTargeted: "under attack", ban.ActionGuessing: "GUESSING",
 		ban.ActionLeak: "GETS THROUGH", ban.ActionNewPlace: "NEW PLACE", ban.ActionCut: "CUT OFF",
+		ban.ActionBlind:   "BLIND",
 		ban.ActionObserve: "not banned",
 	}
 	for _, d := range s.decisions {
