@@ -33,16 +33,6 @@ func (r *rig) bannedAt(o lab.AgentOptions, port uint16, net, host int) (*lab.Age
 	return bad, local
 }
 
-// countAnswers counts the answers to 40 requests.
-func (r *rig) countAnswers(bad *lab.Agent) (answers int) {
-	for range 40 {
-		if !isSilent(r.t, bad) {
-			answers++
-		}
-	}
-	return answers
-}
-
 // SIP on another port, and on one that a NAT publishes: a ban closes it, since Asterisk's own events tell where they
 // came in.
 func TestSIPOnAnotherPort(t *testing.T) {
@@ -64,8 +54,8 @@ func TestSIPOnAnotherPort(t *testing.T) {
 			bad.Close()
 			quick := r.Agent(t, lab.Attacker,
 				lab.AgentOptions{Transport: way, Local: local, To: 5080, Timeout: quick.Timeout})
-			if n := r.countAnswers(quick); n > 0 {
-				t.Errorf("%d of 40 attempts of a banned source were answered", n)
+			if !isKeptOut(t, quick) {
+				t.Error("a banned source gets through")
 			}
 			if s := r.daemonStatus(); !s.Healthy() || len(s.Ports.OpenPorts()) > 0 || s.Engine.Leaking > 0 {
 				t.Errorf("%+v", s)
@@ -82,13 +72,18 @@ func TestSIPOnAnotherPort(t *testing.T) {
 		}
 		bad, local := r.bannedAt(lab.AgentOptions{}, 5090, 22, 1)
 		want := api.FoundPort{Protocol: "udp", Port: 5090, PBX: "lab", Behind: 5080}
-		r.waitUntil("the published port is found",
-			func() bool { return slices.Contains(r.daemonStatus().Ports.Found, want) })
+		r.waitUntil("the published port is found", func() bool {
+			if slices.Contains(r.daemonStatus().Ports.Found, want) {
+				return true
+			}
+			_, _ = bad.Probe("9999") // bans within the same second as another are not looked at, who gets through is
+			return false
+		})
 		r.waitUntil("the kernel closes it", func() bool { return r.kernelCloses("5090") })
 		bad.Close()
 		again := r.Agent(t, lab.Attacker, lab.AgentOptions{Local: local, To: 5090, Timeout: quick.Timeout})
-		if n := r.countAnswers(again); n > 0 {
-			t.Errorf("%d of 40 attempts of a banned source were answered", n)
+		if !isKeptOut(t, again) {
+			t.Error("a banned source gets through")
 		}
 	})
 }
@@ -152,8 +147,8 @@ func TestABannedSourceThatGetsThroughIsTold(t *testing.T) {
 	r.startDaemon()
 	bad.Close()
 	again := r.Agent(t, lab.Attacker, lab.AgentOptions{Local: local, To: 5080, Timeout: 100 * time.Millisecond})
-	if n := r.countAnswers(again); n > 0 {
-		t.Errorf("%d of 40 attempts of a banned source were answered", n)
+	if !isKeptOut(t, again) {
+		t.Error("a banned source gets through")
 	}
 	out, err = r.Exec(t.Context(), lab.Server, binary, "doctor", "--config", r.config)
 	if strings.Contains(string(out), "bans stop nothing") || strings.Contains(string(out), "still got through") {

@@ -35,9 +35,13 @@ type AgentOptions struct {
 	Port uint16
 	// To is the server's port; 0 is the usual one of the transport.
 	To uint16
-	// Timeout for each reply, ErrNoReply after it; 3 s unless set. Nothing is sent twice, since Asterisk would report
-	// a retransmission as another event.
+	// Timeout for each reply, ErrNoReply after it; 3 s unless set. Nothing is sent twice unless Retransmit is set, since
+	// Asterisk would report a retransmission as another event.
 	Timeout time.Duration
+	// Retransmit has a request over UDP sent again until it is answered, as phones do (RFC 3261 section 17.1.2.2).
+	Retransmit bool
+	// Through is where a relay listens that passes what comes on to the server; the server itself unless set.
+	Through netip.AddrPort
 }
 
 // Agent sends SIP from one address and port. Its connection opens with the first request and opens again after Close.
@@ -94,6 +98,9 @@ func (a *Agent) Local() netip.AddrPort {
 	return a.local
 }
 
+// Transport is how the agent reaches the server: udp, tcp, tls, ws or wss.
+func (a *Agent) Transport() string { return a.options.Transport }
+
 // Close ends the connection.
 func (a *Agent) Close() {
 	if a.conn != nil {
@@ -114,7 +121,11 @@ func (a *Agent) connect() error {
 		network = "tcp"
 		local = net.TCPAddrFromAddrPort(netip.AddrPortFrom(a.options.Local, a.options.Port))
 	}
-	conn, err := a.lab.net.nodes[a.node].Dial(ctx, net.Dialer{LocalAddr: local}, network, a.server.String())
+	to := a.server
+	if a.options.Through.IsValid() {
+		to = a.options.Through
+	}
+	conn, err := a.lab.net.nodes[a.node].Dial(ctx, net.Dialer{LocalAddr: local}, network, to.String())
 	if err != nil {
 		return noReply(fmt.Errorf("lab: dial: %w", err))
 	}
@@ -243,12 +254,25 @@ func (a *Agent) Exchange(r Request) (*Response, error) {
 		return nil, err
 	}
 	r.fillDefaults()
-	if err := a.Send(r.Bytes(a.options.Transport, a.local, a.server)); err != nil {
+	message := r.Bytes(a.options.Transport, a.local, a.server)
+	if err := a.Send(message); err != nil {
 		return nil, err
 	}
 	deadline := time.Now().Add(a.options.Timeout)
+	again, wait := deadline, timer1
+	if a.options.Retransmit && a.options.Transport == "udp" {
+		again = time.Now().Add(wait)
+	}
 	for {
-		b, err := a.receiveUntil(deadline)
+		b, err := a.receiveUntil(earlier(again, deadline))
+		if errors.Is(err, ErrNoReply) && time.Now().Before(deadline) {
+			if err := a.Send(message); err != nil {
+				return nil, err
+			}
+			wait = min(2*wait, timer2)
+			again = time.Now().Add(wait)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -257,6 +281,16 @@ func (a *Agent) Exchange(r Request) (*Response, error) {
 			return resp, nil
 		}
 	}
+}
+
+// T1 and T2 of RFC 3261 section 17.1.1.1.
+const timer1, timer2 = 500 * time.Millisecond, 4 * time.Second
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // exchangeWithLogin sends a request, answers its challenge and returns the last response.

@@ -140,6 +140,19 @@ func TestVerdictsAreNarrow(t *testing.T) {
 			w.wantElement(engine.Element{Kind: engine.CutFlow, Flow: flow("tcp " + office + ":30009")})
 			w.wantElement(engine.Element{Kind: engine.SlowSource, Prefix: prefix(office), Pace: engine.PaceMinute})
 		}},
+		{"of one account the fifth guess ends the connection, whatever the office is tolerated", nil, func(w *world) {
+			w.login(office, "201", tls, port(20000)).crack(4, office, "9250", tls, port(30000)).wantNoLane(office)
+			w.crack(1, office, "9250", tls, port(30000))
+			w.wantElement(engine.Element{Kind: engine.CutFlow, Flow: flow("tcp " + office + ":30000")})
+			w.wantElement(engine.Element{Kind: engine.GoodFlow, Flow: flow("tcp " + office + ":20000")})
+		}},
+		{"of several accounts, each failing in bursts, the sum counts", nil, func(w *world) {
+			w.login(office, "201", tls, port(20000))
+			for i := range uint16(5) {
+				w.crack(4, office, extension(900+int(i)), tls, port(30000+i))
+			}
+			w.wantTrusted(office).wantNoLane(office)
+		}},
 		{"of a stolen account the flow that guesses ends, though somebody logged in from it", nil, func(w *world) {
 			w.login(bad, "201", tcp, port(1234)).crack(60, bad, "250", tcp, port(1234))
 			w.wantElement(engine.Element{Kind: engine.CutFlow, Flow: flow("tcp " + bad + ":1234")})

@@ -11,6 +11,9 @@ import (
 type customerFailures struct {
 	failures
 	foreign bool // the account never logged in from there
+
+	charged, chargedProven float32 // points, at chargedAt
+	chargedAt              int64   // ns
 }
 
 // failure is one failure of an account, which would cost points.
@@ -60,6 +63,7 @@ func (j *judgement) judgeCustomerFailure(t *trust, now failure) {
 				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
 			j.reportGuessing(ban.ReasonAccounts, "a trusted source tries many accounts: "+
 				"it is not banned, since the packets could be forged in a customer's name")
+			j.trickle(j.serviceIsEnforced())
 		default:
 			t.beyondStormAt = j.now // no PBX loses the passwords of accounts that it never had there
 			j.revokeTrust(t, ban.ReasonAccounts, "too many accounts that never worked from there fail")
