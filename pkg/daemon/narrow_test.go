@@ -41,7 +41,7 @@ func TestNarrowVerdictsAreSeen(t *testing.T) {
 	r := newRig(t)
 	const office = "198.51.100.10"
 	within := netip.MustParsePrefix(office + "/32")
-	for i := range 25 { // through one connection: a proxy
+	for i := range 60 { // through one connection: a proxy, however the accounts fall into its sketch
 		r.login("IPV4/TLS/192.0.2.30/5061", fmt.Sprint(300+i))
 	}
 	r.login("IPV4/UDP/"+office+"/5060", "201")

@@ -50,6 +50,7 @@ type explainer struct {
 	addr         netip.Addr
 	source       *source // nil if unknown
 	enforcedLeft float64 // of the source's score, enforced evidence only, now
+	opens        int64   // when the door of its ban does, ns
 }
 
 func (w *explainer) say(format string, args ...any) {
@@ -78,7 +79,7 @@ func (w *explainer) collectFacts(k sourceKey) {
 	}
 	if b := w.engine.banCovering(w.addr); b != nil {
 		v := w.engine.viewBan(b, true)
-		w.Ban, w.Verdict = &v, "banned"
+		w.Ban, w.Verdict, w.opens = &v, "banned", b.opens
 		if b.observed {
 			w.Verdict = "observed"
 		}
@@ -191,6 +192,10 @@ func (w *explainer) explainClosed() {
 		w.say("UDP alone would be closed")
 	case b.Closes == ban.ClosesUDP && b.DoorShut:
 		w.say("closed: UDP only, and nothing passes there; a login over TCP, TLS or WebSocket lifts the ban")
+	case b.Closes == ban.ClosesUDP && w.opens > w.engine.now:
+		w.say("closed: UDP only, and nothing passes there before %s; then %s a minute from each port, so that a phone can "+
+			"log in; its login lifts the ban", clockTime(utc(w.opens)),
+			humanize.Plural(int(w.engine.policy.Ban.Knock), "packet", "packets"))
 	case b.Closes == ban.ClosesUDP:
 		w.say("closed: UDP only; %s a minute from each port pass, so that a phone can log in; its login lifts the ban",
 			humanize.Plural(int(w.engine.policy.Ban.Knock), "packet", "packets"))

@@ -44,6 +44,7 @@ func TestWhyReadsLikeThis(t *testing.T) {
 			w.crack(5, bad, "201").login(bad, "201")
 		}},
 		{"the door is shut", bad, "banned", func(w *world) { scans(w, 3, bad).pass(10 * time.Second); scans(w, 6, bad) }},
+		{"a scanner", bad, "banned", func(w *world) { w.send(event.Scanner, bad, "100", byTap) }},
 		{"the manager is closed", office, "banned", func(w *world) {
 			w.login(office, "201")
 			for range 200 {
