@@ -39,7 +39,9 @@ func BenchmarkParse(b *testing.B) {
 
 // The longest that a datagram can cost: many short lines, and lines without LF.
 func BenchmarkHostile(b *testing.B) {
-	for name, line := range map[string]string{"short lines": "a:\n", "CR alone": "a:\r", "folds": " \n", "quotes": "f:\"&\\"} {
+	for name, line := range map[string]string{
+		"short lines": "a:\n", "CR alone": "a:\r", "folds": " \n", "quotes": "f:\"&\\",
+	} {
 		text := append([]byte("OPTIONS sip:x SIP/2.0\r\n"), bytes.Repeat([]byte(line), 4000/len(line))...)
 		b.Run(name, func(b *testing.B) {
 			var m Message

@@ -17,6 +17,7 @@ const (
 	endsDisplay
 	endsAddrSpec
 	endsHost
+	endsLine
 	endsUserSearch // pjsip_PROBE_USER_HOST_SPEC
 )
 
@@ -42,6 +43,7 @@ var classes = func() (table [256]uint16) {
 	add(endsDisplay, ":<")
 	add(endsAddrSpec, ";,"+space)
 	add(endsHost, ":;?>")
+	add(endsLine, "\r\n")
 	add(endsUserSearch, "@ \n>")
 	return table
 }()

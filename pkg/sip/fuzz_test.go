@@ -44,7 +44,8 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(strings.ReplaceAll(register, "\r\n", "\n")))
 	f.Add([]byte(strings.ReplaceAll(register, "\r\nTo:", "&t :")))
 	f.Add([]byte("OPTIONS sip:a@b SIP/2.0\rv:SIP/2.0/UDP x;branch=\"a,\\\"b\",SIP/2.0/TCP y(c)\ni: \xff\n\r\r\n"))
-	f.Add([]byte("SIP / 2.0 200\nf:\"a\\\"<b\" <sip:a:b@[::1]:5;x>;tag=1\nm:*\nm:sip:a;b@c;d\nAuthorization:\"Digest\" a=\",\",b\n\n"))
+	f.Add([]byte("SIP / 2.0 200\nf:\"a\\\"<b\" <sip:a:b@[::1]:5;x>;tag=1\nm:*\nm:sip:a;b@c;d\n" +
+		"Authorization:\"Digest\" a=\",\",b\n\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var m Message
 		err := Parse(b, &m)
@@ -59,8 +60,8 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("view %d, %q, is not of the message", i, view)
 			}
 		}
-		if m.HeadBytes > len(b) || m.HeadBytes > MaxHead || len(m.Credentials()) > MaxCredentials || len(m.Challenges()) > MaxChallenges {
-			t.Fatalf("%d bytes, %d credentials, %d challenges", m.HeadBytes, len(m.Credentials()), len(m.Challenges()))
+		if m.HeadBytes > min(len(b), MaxHead) {
+			t.Fatalf("%d bytes of %d", m.HeadBytes, len(b))
 		}
 		if m.Status != 0 && (m.Status < 100 || m.Status > 699 || m.Method != nil) {
 			t.Fatalf("status %d of %q", m.Status, m.Method)

@@ -138,8 +138,8 @@ func headerNamed(name []byte) headerName {
 	return is
 }
 
-// cutJoined finds another header in the value: behind an &, outside of quotes and brackets, a name and a colon. In a URI
-// without brackets, & before @ is a byte of the user.
+// cutJoined finds another header in the value: behind an &, outside of quotes and brackets, a name and a colon. In a
+// URI without brackets, & before @ is a byte of the user.
 func cutJoined(value []byte, name headerName) (before, rest []byte) {
 	from := 0
 	switch name {

@@ -19,8 +19,9 @@ const register = "REGISTER sip:pbx.example.org SIP/2.0\r\n" +
 	"CSeq: 2 REGISTER\r\n" +
 	"Contact: <sip:alice@192.0.2.7:5062;transport=udp>;expires=3600\r\n" +
 	"User-Agent: Yealink SIP-T46S 66.85.0.5\r\n" +
-	"Authorization: Digest username=\"alice\", realm=\"asterisk\", nonce=\"1700000000/abc\", uri=\"sip:pbx.example.org\", " +
-	"response=\"0123456789abcdef0123456789abcdef\", algorithm=md5, cnonce=\"c1\", opaque=\"o1\", qop=auth, nc=00000001\r\n" +
+	"Authorization: Digest username=\"alice\", realm=\"asterisk\", nonce=\"1700000000/abc\", " +
+	"uri=\"sip:pbx.example.org\", response=\"0123456789abcdef0123456789abcdef\", " +
+	"algorithm=md5, cnonce=\"c1\", opaque=\"o1\", qop=auth, nc=00000001\r\n" +
 	"Content-Length: 0\r\n\r\n"
 
 const unauthorized = "SIP/2.0 401 Unauthorized\r\n" +
@@ -29,7 +30,8 @@ const unauthorized = "SIP/2.0 401 Unauthorized\r\n" +
 	"From: <sip:alice@pbx.example.org>;tag=a1\r\n" +
 	"To: <sip:alice@pbx.example.org>;tag=z9\r\n" +
 	"CSeq: 2 REGISTER\r\n" +
-	"WWW-Authenticate: Digest realm=\"asterisk\",nonce=\"1700000000/abc\",opaque=\"5d6\",stale=true,algorithm=MD5,qop=\"auth\"\r\n" +
+	"WWW-Authenticate: Digest realm=\"asterisk\",nonce=\"1700000000/abc\",opaque=\"5d6\"," +
+	"stale=true,algorithm=MD5,qop=\"auth\"\r\n" +
 	"Server: Asterisk PBX 22.10.1\r\n" +
 	"Content-Length:  0\r\n\r\n"
 
@@ -116,20 +118,23 @@ func TestWaysToWriteAMessage(t *testing.T) {
 		"compact forms":        compact.Replace(register),
 		"compact, upper case":  strings.NewReplacer("Via:", "V:", "Call-ID:", "I:", "From:", "F:").Replace(register),
 		"spaces before colons": strings.NewReplacer("Call-ID:", "Call-ID \t:", "CSeq:", "CSeq\r\n :").Replace(register),
-		"no spaces":            strings.NewReplacer("Call-ID: ", "Call-ID:", "From: ", "From:", "CSeq: ", "CSeq:").Replace(register),
-		"LF only":              strings.ReplaceAll(register, "\r\n", "\n"),
+		"no spaces": strings.NewReplacer("Call-ID: ", "Call-ID:", "From: ", "From:", "CSeq: ", "CSeq:").
+			Replace(register),
+		"LF only": strings.ReplaceAll(register, "\r\n", "\n"),
 		"folded": strings.NewReplacer(": ", ":\r\n\t ", ", realm", ",\r\n realm", ";tag", "\r\n ;tag", "2 REG", "2\r\n REG").
 			Replace(register),
-		"line ends first":     "\r\n\r\n" + register,
-		"spaces first":        " \t" + register,
-		"folded request line": strings.Replace(register, " sip:pbx.example.org SIP/2.0", "\r\n sip:pbx.example.org\r\n SIP / 2.0 ", 1),
-		"lower case version":  strings.Replace(register, "SIP/2.0\r\n", "sip/2.0\r\n", 1),
-		"names in odd case":   strings.NewReplacer("Call-ID", "cALL-id", "Via", "VIA", "CSeq", "CSEQ", "Authorization", "AUTHORIZATION").Replace(register),
-		"scheme in odd case":  strings.Replace(register, "username=", "UserName=", 1),
-		"parameters with spaces": strings.NewReplacer(";tag=a1", " ; tag = a1", "nonce=", "nonce = ", ";branch=", "; branch = ").
-			Replace(register),
-		"other headers between": strings.NewReplacer("Max-Forwards", "X-a:b\r\nk: timer\r\ns: hello & bye: x\r\nMax-Forwards").
-			Replace(register),
+		"line ends first": "\r\n\r\n" + register,
+		"spaces first":    " \t" + register,
+		"folded request line": strings.Replace(register, " sip:pbx.example.org SIP/2.0",
+			"\r\n sip:pbx.example.org\r\n SIP / 2.0 ", 1),
+		"lower case version": strings.Replace(register, "SIP/2.0\r\n", "sip/2.0\r\n", 1),
+		"names in odd case": strings.NewReplacer("Call-ID", "cALL-id", "Via", "VIA", "CSeq", "CSEQ", "Authorization",
+			"AUTHORIZATION").Replace(register),
+		"scheme in odd case": strings.Replace(register, "username=", "UserName=", 1),
+		"parameters with spaces": strings.NewReplacer(";tag=a1", " ; tag = a1", "nonce=", "nonce = ", ";branch=",
+			"; branch = ").Replace(register),
+		"other headers between": strings.Replace(register, "Max-Forwards",
+			"X-a:b\r\nk: timer\r\ns: hello & bye: x\r\nMax-Forwards", 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if text == register {
@@ -151,11 +156,12 @@ func TestHeadersThatHide(t *testing.T) {
 		old, new string
 		fault    Malformed
 	}{
-		"CR alone":           {"User-Agent: ", "User-Agent: x\rCall-ID: hidden\rX: ", LoneCR | RepeatedHeader},
-		"joined to CSeq":     {"2 REGISTER", "2 REGISTER & Call-ID : hidden", JoinedHeaders | RepeatedHeader},
-		"joined to From":     {"tag=a1", "tag=a1&i:hidden", JoinedHeaders | RepeatedHeader},
-		"joined to number":   {"Max-Forwards: 70", "Max-Forwards: 70&c:a/b&i: a", JoinedHeaders | RepeatedHeader},
-		"joined twice":       {"Contact: ", "Expires: 5&Route: <sip:x>&Call-ID:hidden\r\nContact: ", JoinedHeaders | RepeatedHeader},
+		"CR alone":         {"User-Agent: ", "User-Agent: x\rCall-ID: hidden\rX: ", LoneCR | RepeatedHeader},
+		"joined to CSeq":   {"2 REGISTER", "2 REGISTER & Call-ID : hidden", JoinedHeaders | RepeatedHeader},
+		"joined to From":   {"tag=a1", "tag=a1&i:hidden", JoinedHeaders | RepeatedHeader},
+		"joined to number": {"Max-Forwards: 70", "Max-Forwards: 70&c:a/b&i: a", JoinedHeaders | RepeatedHeader},
+		"joined twice": {"Contact: ", "Expires: 5&Route: <sip:x>&Call-ID:hidden\r\nContact: ",
+			JoinedHeaders | RepeatedHeader},
 		"second one":         {"Contact: ", "Call-ID: hidden\r\nContact: ", RepeatedHeader},
 		"second one, folded": {"Contact: ", "Call-ID: \r\n hidden\r\nContact: ", RepeatedHeader},
 	} {
@@ -255,7 +261,8 @@ func TestWhatIsNoSIP(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	for _, text := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "jaK", "hello", "\x16\x03\x01\x02\x00\x01\x00", "\x00a", ":"} {
+	for _, text := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "jaK", "hello", "\x16\x03\x01\x02\x00\x01",
+		"\x00a", ":"} {
 		if err := Parse([]byte(text), &m); err != ErrNotSIP || m.Malformed != 0 || m.ContentLength != -1 {
 			t.Errorf("%q: %v, %v", text, err, m.Malformed)
 		}
@@ -283,7 +290,8 @@ func TestBoundsOfAMessage(t *testing.T) {
 	if m := parsed(t, many); !m.Malformed.Has(TooManyHeaders) || m.ViaCount != 0 {
 		t.Errorf("%v, %d Via", m.Malformed, m.ViaCount)
 	}
-	credentials := strings.Replace(register, "Via:", strings.Repeat("Authorization: Digest realm=x\n", MaxCredentials)+"Via:", 1)
+	credentials := strings.Replace(register, "Via:", strings.Repeat("Authorization: Digest realm=x\n",
+		MaxCredentials)+"Via:", 1)
 	if m := parsed(t, credentials); m.Malformed != TooManyCredentials || len(m.Credentials()) != MaxCredentials {
 		t.Errorf("%v, %d credentials", m.Malformed, len(m.Credentials()))
 	}
@@ -346,7 +354,8 @@ func TestCredentialsAreHidden(t *testing.T) {
 	}
 	c := &m.Credentials()[0]
 	for _, secret := range [][]byte{c.Username, c.Nonce, c.Response, c.CNonce, c.NC} {
-		for _, form := range []string{string(secret), fmt.Sprint(secret), fmt.Sprintf("%x", secret), fmt.Sprintf("%#v", secret)} {
+		for _, verb := range []string{"%s", "%v", "%x", "%#v"} {
+			form := fmt.Sprintf(verb, secret)
 			if strings.Contains(log.String(), form) {
 				t.Errorf("%q is shown", form)
 			}
