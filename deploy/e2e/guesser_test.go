@@ -40,20 +40,23 @@ const (
 // judged in another way.
 const firstAccount, lastAccount = 6201, 6599
 
+// addAccounts gives Asterisk's configuration these accounts.
+func addAccounts(file, content string) string {
+	if file != "pjsip.conf" {
+		return content
+	}
+	var b strings.Builder
+	b.WriteString(content)
+	for n := firstAccount; n <= lastAccount; n++ {
+		fmt.Fprintf(&b, "\n[%d](phone)\nauth = %[1]d\naors = %[1]d\n[%[1]d](phone-auth)\nusername = %[1]d\n"+
+			"password = %s\n[%[1]d](phone-aor)\n", n, lab.Password(fmt.Sprint(n)))
+	}
+	return b.String()
+}
+
 // Attacks that once got through, with real packets against Asterisk 22. Each begins with a program that knows nobody.
 func TestGuessersHaveNoFreePasses(t *testing.T) {
-	l := lab.Start(t, lab.Options{Edit: func(file, content string) string {
-		if file != "pjsip.conf" {
-			return content
-		}
-		var b strings.Builder
-		b.WriteString(content)
-		for n := firstAccount; n <= lastAccount; n++ {
-			fmt.Fprintf(&b, "\n[%d](phone)\nauth = %[1]d\naors = %[1]d\n[%[1]d](phone-auth)\nusername = %[1]d\n"+
-				"password = %s\n[%[1]d](phone-aor)\n", n, lab.Password(fmt.Sprint(n)))
-		}
-		return b.String()
-	}})
+	l := lab.Start(t, lab.Options{Edit: addAccounts})
 	for _, c := range []struct {
 		name, policy string
 		test         func(r *rig)

@@ -129,8 +129,11 @@ func TestVerdictsAreNarrow(t *testing.T) {
 			for i := range 40 {
 				w.login(office, extension(i), tls, port(uint16(20000+i)))
 			}
+			slow := engine.Element{Kind: engine.SlowSource, Prefix: prefix(office), Pace: engine.PaceMinute}
 			for n := range uint16(10) {
-				w.crack(30, office, "9250", tls, port(30000+n))
+				if w.crack(30, office, "9250", tls, port(30000+n)); n == 5 {
+					w.wantElement(slow)
+				}
 			}
 			w.wantTrusted(office).wantFree(office)
 			for i := range uint16(40) {
@@ -138,7 +141,9 @@ func TestVerdictsAreNarrow(t *testing.T) {
 					Flow: ban.Flow{Source: netip.AddrPortFrom(netip.MustParseAddr(office), 20000+i)}})
 			}
 			w.wantElement(engine.Element{Kind: engine.CutFlow, Flow: flow("tcp " + office + ":30009")})
-			w.wantElement(engine.Element{Kind: engine.SlowSource, Prefix: prefix(office), Pace: engine.PaceMinute})
+			slow.Pace = engine.PaceTenMinutes
+			w.wantElement(slow).login(office, "299", tls, port(40000)).wantElement(slow)
+			w.pass(31 * time.Minute).wantNoLane(office)
 		}},
 		{"of one account the fifth guess ends the connection, whatever the office is tolerated", nil, func(w *world) {
 			w.login(office, "201", tls, port(20000)).crack(4, office, "9250", tls, port(30000)).wantNoLane(office)

@@ -20,6 +20,10 @@ const (
 	// cutsBeforeSlow is how many flows of a source are cut before all of its new connections are slowed: whoever guesses
 	// comes back from new ports.
 	cutsBeforeSlow = 3
+	// cutsBeforeSlowest is how many are cut before they get the slowest pace: each that gets through holds one more guess.
+	cutsBeforeSlowest = 8
+	// slowAfterCuts is how long that lasts: the phones of a house that start anew share it with whoever guesses there.
+	slowAfterCuts = 30 * time.Minute
 	// slowFor is how long a slow lane lasts, and after how much of it the pace gets slower.
 	slowFor = time.Hour
 	// trickleFor is how long senders that never logged in share a trickle, and trickleRenewal how much of that is left
@@ -110,9 +114,13 @@ func (j *judgement) cutFlow(reason ban.Reason, enforce bool) {
 	case l.steps <= cutsBeforeSlow && first:
 		j.decideCut(reason, f, "it guesses from inside a known good source: this connection ends, the others go on")
 	case l.steps > cutsBeforeSlow:
-		if j.slowSource(l) || first {
+		pace, often := PaceMinute, "4 times a minute"
+		if l.steps > cutsBeforeSlowest {
+			pace, often = PaceTenMinutes, "4 times in ten minutes"
+		}
+		if j.slowSource(l, pace, slowAfterCuts) || first {
 			j.decideCut(reason, f, fmt.Sprintf("it guesses from inside a known good source: connection number %d ends, "+
-				"and new ones from there get through 4 times a minute; the others go on", l.steps))
+				"and new ones from there get through %s; the others go on", l.steps, often))
 		}
 	}
 }
@@ -180,7 +188,7 @@ func (j *judgement) slowFailing() {
 	f := j.flow()
 	switch {
 	case !j.isKnownGood():
-		j.slowSource(l)
+		j.slowSource(l, PaceMinute, slowFor)
 		if !f.UDP && f.IsValid() && l.cuts[f] <= j.now { // a connection may hold any number of guesses
 			j.closeFlow(l, f)
 		}
@@ -212,8 +220,8 @@ func (j *judgement) endSlowness() {
 }
 
 // slowSource slows all of a source that has no good flow, and says whether the kernel is told anything new.
-func (j *judgement) slowSource(l *lane) bool {
-	if !l.slow.renew(j.now, PaceMinute) {
+func (j *judgement) slowSource(l *lane, pace Pace, length time.Duration) bool {
+	if !l.slow.renew(j.now, pace, length) {
 		return false
 	}
 	j.engine.setLaneTimer(j.key, l, l.slow.until)
@@ -228,7 +236,7 @@ func (j *judgement) slowFlow(l *lane, f ban.Flow, pace Pace) {
 	if l.expire(j.now); !ok && len(l.slowFlows) >= maxCutsOfSource {
 		return
 	}
-	if !s.renew(j.now, pace) {
+	if !s.renew(j.now, pace, slowFor) {
 		return
 	}
 	if l.slowFlows == nil {
@@ -242,18 +250,19 @@ func (j *judgement) slowFlow(l *lane, f ban.Flow, pace Pace) {
 
 // renew prolongs a slowness that is about to end, or begins one, and says whether the kernel is to be told: each time it
 // is, the sender has a few packets at once.
-func (s *slowness) renew(now int64, pace Pace) bool {
+func (s *slowness) renew(now int64, pace Pace, length time.Duration) bool {
 	if !s.active(now) {
-		*s = slowness{since: now, until: now + int64(slowFor), pace: pace}
+		*s = slowness{since: now, until: now + int64(length), pace: pace}
 		return true
 	}
 	if pace == PaceMinute && now-s.since >= int64(slowFor)*3/4 {
 		pace = PaceTenMinutes
 	}
-	if s.pace == pace && s.until-now >= int64(slowFor)/4 {
+	pace = max(pace, s.pace)
+	if s.pace == pace && s.until-now >= int64(length)/4 {
 		return false
 	}
-	s.pace, s.until = pace, now+int64(slowFor)
+	s.pace, s.until = pace, max(s.until, now+int64(length))
 	return true
 }
 
