@@ -23,9 +23,13 @@ func TestTheWire(t *testing.T) {
 	l := lab.Start(t, lab.Options{Version: 22, HTTPAMI: true, Edit: forTheWire, Files: map[string]string{
 		"hep.conf":                 example(t, "hep.conf"),
 		"extensions_ringwall.conf": example(t, "extensions_ringwall.conf"),
+		"iax.conf": "[general]\nbindport = 4569\n" +
+			"[known]\ntype = friend\nsecret = right\nhost = dynamic\ncontext = from-internal\n" +
+			"[guest]\ntype = user\ncontext = from-outside\n",
 	}})
 	t.Run("dialplan", func(t *testing.T) { dialplanReports(t, l) })
 	t.Run("HEP", func(t *testing.T) { hepPackets(t, l) })
+	t.Run("IAX2", func(t *testing.T) { iaxFrames(t, l) })
 }
 
 func example(t *testing.T, name string) string {
@@ -41,7 +45,7 @@ func forTheWire(file, content string) string {
 	switch file {
 	case "modules.conf":
 		for _, module := range []string{"app_userevent", "func_channel", "res_pjsip_endpoint_identifier_anonymous", "res_hep",
-			"res_hep_pjsip"} {
+			"res_hep_pjsip", "chan_iax2"} {
 			content += "load = " + module + ".so\n"
 		}
 	case "pjsip.conf":
