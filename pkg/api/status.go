@@ -23,6 +23,8 @@ type Status struct {
 	Mode        string       `json:"mode"` // enforce or observe
 	Config      ConfigStatus `json:"config"`
 	PBXs        []PBXStatus  `json:"asterisk"`
+	Sensors     []Sensor     `json:"sensors"`
+	Signatures  []Signature  `json:"signatures,omitempty"` // those that hit
 	Engine      engine.Stats `json:"engine"`
 	Kernel      KernelStatus `json:"kernel"`
 	Ports       PortsStatus  `json:"ports"`
@@ -74,6 +76,26 @@ type PBXStatus struct {
 	Blind          float64    `json:"blind_seconds"` // without a connection since the start
 	Learned        int        `json:"learned"`       // contacts and trunks
 	Denied         []Denied   `json:"denied,omitempty"`
+}
+
+// Sensor is a sense besides Asterisk's events.
+type Sensor struct {
+	Name      string     `json:"name"` // tap or hep
+	Alive     bool       `json:"alive"`
+	Off       bool       `json:"off,omitempty"` // by the configuration
+	Error     string     `json:"error,omitempty"`
+	LastHeard *time.Time `json:"last_heard,omitempty"`
+	Heard     uint64     `json:"heard"`       // packets
+	Lost      uint64     `json:"lost"`        // packets that there was no room for
+	Lag       float64    `json:"lag_seconds"` // from the packet to its judgement, of the last one
+}
+
+// Signature is a line of policy.signatures that hit.
+type Signature struct {
+	Line       string     `json:"line"` // as it stands in its list
+	Hits       uint64     `json:"hits"`
+	LastHit    *time.Time `json:"last_hit,omitempty"`
+	OnCustomer uint64     `json:"hits_on_customers,omitempty"`
 }
 
 // Count is a number with a name.

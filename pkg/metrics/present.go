@@ -8,6 +8,9 @@ import (
 
 // Present is what has a value at the moment of a scrape.
 type Present struct {
+	Sensors []SensorPresent
+	// SignatureHits are hits by the line of policy.signatures: of the built-in list each, of files all together.
+	SignatureHits  map[string]uint64
 	PBXs           []PBXPresent
 	Bans           map[BanKind]int
 	GoodFlows      int // of logins, which pass whatever is banned
@@ -46,6 +49,17 @@ type PBXPresent struct {
 	LastEvent  float64 // Unix time; 0 before the first
 }
 
+// SensorPresent is a sensor at the moment of a scrape.
+type SensorPresent struct {
+	Name      string // tap or hep
+	Up        bool
+	Heard     uint64 // packets
+	Lost      uint64
+	LastHeard float64           // Unix time; 0 before the first
+	Lag       float64           // seconds, of the last packet
+	Told      map[string]uint64 // events that it told and Asterisk did not, by type
+}
+
 // Source is asked at each scrape. It must be quick, and may be called at any time.
 type Source interface{ Present() Present }
 
@@ -54,6 +68,8 @@ type presentCollector struct {
 	up, reconnects, dropped, queue, active, limited *prometheus.Desc
 	blind, last, kernel, enforcing, saved           *prometheus.Desc
 	trusted, tracked, packets, desired, there       *prometheus.Desc
+	sensorUp, sensorHeard, sensorLost               *prometheus.Desc
+	sensorLast, sensorLag, sensorTold, signature    *prometheus.Desc
 	leaks, leaking, allowedDropped                  *prometheus.Desc
 	goodFlows, slowLanes, proxies                   *prometheus.Desc
 }
@@ -77,10 +93,17 @@ func newPresent(s Source) *presentCollector {
 		proxies: desc(proxies, "Sources that look like a proxy, and that nobody allowed or named."),
 		limited: desc(limitedTotal, "Bans, sources or challenges that a bound of policy.limits or of memory kept out.",
 			"limit"),
-		trusted: desc(trustedSources, "Sources that are trusted because a user logged in from there."),
-		tracked: desc(trackedSources, "Sources that are remembered."),
-		leaks:   desc(leaksTotal, "Events of sources whose ban should have kept their packets out."),
-		leaking: desc(leakingSources, "Banned sources that got through to Asterisk within the last hour."),
+		trusted:     desc(trustedSources, "Sources that are trusted because a user logged in from there."),
+		tracked:     desc(trackedSources, "Sources that are remembered."),
+		sensorUp:    desc(sensorUp, "Whether a sensor works.", "sensor"),
+		sensorHeard: desc(sensorHeard, "Packets that a sensor has heard.", "sensor"),
+		sensorLost:  desc(sensorLost, "Packets for which a sensor had no room.", "sensor"),
+		sensorLast:  desc(sensorLastHeard, "Unix time of the latest packet of a sensor.", "sensor"),
+		sensorLag:   desc(sensorLag, "Time from a packet to its judgement, of the latest one.", "sensor"),
+		sensorTold:  desc(sensorAttempts, "What a sensor told and no event of Asterisk's.", "sensor", "event"),
+		signature:   desc(signatureHits, "Requests with the mark of a scanner's program, by the line of the list.", "signature"),
+		leaks:       desc(leaksTotal, "Events of sources whose ban should have kept their packets out."),
+		leaking:     desc(leakingSources, "Banned sources that got through to Asterisk within the last hour."),
 		allowedDropped: desc(allowedDropped,
 			"Allowed sources and trunks whose packets another firewall drops."),
 		packets:   desc(droppedPackets, "Packets that the kernel dropped.", "set"),
@@ -98,7 +121,8 @@ func newPresent(s Source) *presentCollector {
 func (p *presentCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{p.up, p.reconnects, p.dropped, p.queue, p.active, p.limited, p.trusted,
 		p.tracked,
-		p.packets, p.desired, p.there, p.leaks, p.leaking, p.allowedDropped, p.blind, p.last, p.kernel, p.enforcing,
+		p.packets, p.desired, p.there, p.leaks, p.leaking, p.allowedDropped, p.sensorUp, p.sensorHeard, p.sensorLost, p.sensorLast, p.sensorLag, p.sensorTold,
+		p.signature, p.blind, p.last, p.kernel, p.enforcing,
 		p.saved, p.goodFlows, p.slowLanes, p.proxies} {
 		ch <- d
 	}
@@ -134,6 +158,21 @@ func (p *presentCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(p.slowLanes, float64(now.SlowSources), "source")
 	gauge(p.slowLanes, float64(now.Trickles), "trickle")
 	gauge(p.proxies, float64(now.Proxies))
+	for _, s := range now.Sensors {
+		gauge(p.sensorUp, boolValue(s.Up), s.Name)
+		counter(p.sensorHeard, float64(s.Heard), s.Name)
+		counter(p.sensorLost, float64(s.Lost), s.Name)
+		gauge(p.sensorLag, s.Lag, s.Name)
+		if s.LastHeard > 0 {
+			gauge(p.sensorLast, s.LastHeard, s.Name)
+		}
+		for event, n := range s.Told {
+			counter(p.sensorTold, float64(n), s.Name, event)
+		}
+	}
+	for line, n := range now.SignatureHits {
+		counter(p.signature, float64(n), line)
+	}
 	for limit, n := range now.Limited {
 		counter(p.limited, float64(n), limit)
 	}

@@ -105,7 +105,7 @@ func (c *commands) sayStatus(st api.Status) error {
 		return err
 	}
 	c.sayf("")
-	for _, line := range slices.Concat(engineLines(st), kernelLines(st.Kernel), portLines(st.Ports),
+	for _, line := range slices.Concat(sensorLines(st.Sensors, c.Now()), engineLines(st), kernelLines(st.Kernel), portLines(st.Ports),
 		geoLines(st.Geo, c.Now())) {
 		c.sayf("%-9s %s", line[0], line[1])
 	}
@@ -142,6 +142,29 @@ func pbxNote(p api.PBXStatus) string {
 		note("blind for %s", humanize.Duration(humanize.FromSeconds(p.Blind)))
 	}
 	return strings.Join(notes, ", ")
+}
+
+// sensorLines says of each sense besides Asterisk's events whether it is alive.
+func sensorLines(sensors []api.Sensor, now time.Time) (lines [][2]string) {
+	for _, s := range sensors {
+		text := ""
+		switch {
+		case s.Off:
+			continue
+		case !s.Alive:
+			text = "DOES NOT WORK: " + printable.Line(s.Error)
+		case s.LastHeard == nil:
+			text = "has heard nothing yet"
+		default:
+			text = fmt.Sprintf("%s, the last %s ago, %s later", humanize.Plural(int(s.Heard), "packet", "packets"),
+				humanize.Duration(max(0, now.Sub(*s.LastHeard))), lagText(s.Lag))
+		}
+		if s.Lost > 0 {
+			text += fmt.Sprintf("; %d LOST", s.Lost)
+		}
+		lines = append(lines, [2]string{printable.String(s.Name), text})
+	}
+	return lines
 }
 
 func engineLines(st api.Status) [][2]string {
