@@ -22,7 +22,13 @@ const (
 	ReasonAddress   = "address not as Asterisk writes it"
 	ReasonStray     = "security headers outside a security event"
 	ReasonTruncated = "log line cut short"
+	ReasonSender    = "the address is not that of the sender, whom a sensor saw"
 )
+
+// OtherSender is the error of an event whose address is not that of who sent the request.
+func OtherSender(sender netip.Addr) *TamperError {
+	return &TamperError{Reason: ReasonSender, Sources: []netip.Addr{sender}}
+}
 
 // TamperError reports a frame or line that carries parts of a security event, but not as Asterisk writes one.
 // Neither a ban nor trust may follow from it; it should be counted and shown to the operator.
