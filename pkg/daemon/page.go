@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/api"
@@ -41,6 +44,24 @@ func (b backend) Page(_ context.Context, by api.Peer) (api.PageResult, error) {
 // NewestBans implements web.Source.
 func (b backend) NewestBans(n int) (out []ban.Ban) {
 	b.pipeline.Read(func(e *engine.Engine, now time.Time) { out = e.NewestBans(now, n) })
+	return out
+}
+
+// LongestRestricted implements web.Source.
+func (b backend) LongestRestricted(n int) (out []ban.Restriction) {
+	cut := func() {
+		slices.SortFunc(out, func(a, b ban.Restriction) int {
+			return cmp.Or(b.Until.Compare(a.Until), a.Prefix.Compare(b.Prefix), cmp.Compare(a.Flow.String(), b.Flow.String()))
+		})
+		out = out[:min(n, len(out))]
+	}
+	_ = b.Restricted(context.Background(), netip.Prefix{}, func(some []ban.Restriction) error {
+		if out = append(out, some...); len(out) > 8*n {
+			cut()
+		}
+		return nil
+	})
+	cut()
 	return out
 }
 

@@ -162,13 +162,17 @@ func (p *Page) unbanByForm(r *http.Request, s session) (string, netip.Addr, erro
 	ctx, cancel := detachedContext(r)
 	defer cancel()
 	res, err := p.Source.Unban(ctx, req)
-	p.logChange(r, "unban", err, s, "prefix", prefix, "grace", req.Grace, "count", res.Count)
+	p.logChange(r, "unban", err, s, "prefix", prefix, "grace", req.Grace, "count", res.Count, "restrictions",
+		res.RestrictionCount)
 	if err != nil {
 		return "", netip.Addr{}, err
 	}
 	name := humanize.Prefix(prefix)
 	text := name + " is let in again: its packets pass."
-	if res.Count == 0 {
+	switch {
+	case res.Count == 0 && res.RestrictionCount > 0:
+		text = fmt.Sprintf("What was cut or slow at %s goes on.", name)
+	case res.Count == 0:
 		text = fmt.Sprintf("%s was not banned.", name)
 	}
 	if res.Grace != nil {

@@ -24,18 +24,19 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fake is a daemon in the middle of its day.
 type fake struct {
-	mu       sync.Mutex
-	status   api.Status
-	bans     []ban.Ban
-	trusted  []ban.Trust
-	activity engine.Activity
-	history  []ban.Decision
-	unbans   []api.UnbanRequest
-	allows   []api.AllowRequest
-	why      func(netip.Addr) engine.Explanation
-	err      error // of changes
-	asked    int   // snapshots
-	log      *slog.Logger
+	mu         sync.Mutex
+	status     api.Status
+	bans       []ban.Ban
+	trusted    []ban.Trust
+	restricted []ban.Restriction
+	activity   engine.Activity
+	history    []ban.Decision
+	unbans     []api.UnbanRequest
+	allows     []api.AllowRequest
+	why        func(netip.Addr) engine.Explanation
+	err        error // of changes
+	asked      int   // snapshots
+	log        *slog.Logger
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -61,6 +62,14 @@ func newFake() *fake {
 			Left: 23 * 3600, Accounts: []string{"201", "202"}, Score: 6.4},
 		{Prefix: netip.MustParsePrefix("2001:db8:aaaa:bbbb::/64"), Since: now.Add(-time.Hour),
 			Until: now.Add(23 * time.Hour), Left: 23 * 3600, Accounts: []string{"reception"}},
+	}
+	office := netip.MustParsePrefix("198.51.100.7/32")
+	f.restricted = []ban.Restriction{
+		{Kind: ban.RestrictionSlow, Scope: ban.ScopeSource, Prefix: office, Packets: 4, Every: 60, Until: now.Add(time.Hour),
+			Left: 3600},
+		{Kind: ban.RestrictionCut, Scope: ban.ScopeFlow, Prefix: netip.MustParsePrefix("2001:db8:aaaa:bbbb::/64"),
+			Flow:  ban.Flow{Source: netip.MustParseAddrPort("[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:54711")},
+			Until: now.Add(9 * time.Minute), Left: 540},
 	}
 	f.activity = engine.Activity{Begin: now.Add(-24*time.Hour + time.Minute).Truncate(time.Minute),
 		Since: now.Add(-76 * time.Hour),
@@ -102,6 +111,12 @@ func (f *fake) NewestBans(n int) []ban.Ban {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]ban.Ban(nil), f.bans[:min(n, len(f.bans))]...)
+}
+
+func (f *fake) LongestRestricted(n int) []ban.Restriction {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]ban.Restriction(nil), f.restricted[:min(n, len(f.restricted))]...)
 }
 
 func (f *fake) NewestTrusted(n int) []ban.Trust {
@@ -151,6 +166,11 @@ func (f *fake) Unban(_ context.Context, req api.UnbanRequest) (api.UnbanResult, 
 	defer f.mu.Unlock()
 	f.unbans = append(f.unbans, req)
 	res := api.UnbanResult{}
+	for _, r := range f.restricted {
+		if r.Prefix.Overlaps(req.Prefix) {
+			res.RestrictionCount++
+		}
+	}
 	for i, b := range f.bans {
 		if b.Prefix.String() == req.Prefix.String() {
 			f.bans = append(f.bans[:i:i], f.bans[i+1:]...)

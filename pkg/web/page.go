@@ -17,13 +17,14 @@ import (
 
 // How much is shown. The rest is a command away.
 const (
-	maxBans      = 100
-	maxTrusted   = 50
-	maxAccounts  = 15
-	maxDecisions = 40
-	maxPhones    = 50
-	maxAlarms    = 10
-	maxWarnings  = 20
+	maxBans       = 100
+	maxRestricted = 20
+	maxTrusted    = 50
+	maxAccounts   = 15
+	maxDecisions  = 40
+	maxPhones     = 50
+	maxAlarms     = 10
+	maxWarnings   = 20
 )
 
 // Source is what the page asks. Its methods are called from many goroutines, about once a second while somebody looks.
@@ -32,6 +33,8 @@ type Source interface {
 	// NewestBans returns up to n bans, the newest first, and NewestTrusted up to n trusted sources, those with failing
 	// accounts first.
 	NewestBans(n int) []ban.Ban
+	// LongestRestricted returns up to n of what is cut or slow, those first that last the longest.
+	LongestRestricted(n int) []ban.Restriction
 	NewestTrusted(n int) []ban.Trust
 	// Activity returns the last day with up to n accounts.
 	Activity(n int) engine.Activity

@@ -15,15 +15,16 @@ const snapshotMaxAge = 150 * time.Millisecond
 
 // snapshot is all that the page shows, at one moment.
 type snapshot struct {
-	at        time.Time
-	status    api.Status
-	statusErr error // the status could not be had
-	bans      []ban.Ban
-	trusted   []ban.Trust
-	activity  engine.Activity
-	decisions []ban.Decision
-	phones    []ban.Decision
-	alarms    []ban.Decision
+	at         time.Time
+	status     api.Status
+	statusErr  error // the status could not be had
+	bans       []ban.Ban
+	restricted []ban.Restriction
+	trusted    []ban.Trust
+	activity   engine.Activity
+	decisions  []ban.Decision
+	phones     []ban.Decision
+	alarms     []ban.Decision
 }
 
 // takeSnapshot asks the source, or returns the latest snapshot where that is young enough.
@@ -37,6 +38,7 @@ func (p *Page) takeSnapshot(ctx context.Context) *snapshot {
 	s := &snapshot{at: now}
 	s.status, s.statusErr = p.Source.Status(ctx)
 	s.bans = p.Source.NewestBans(maxBans)
+	s.restricted = p.Source.LongestRestricted(maxRestricted)
 	s.trusted = p.Source.NewestTrusted(maxTrusted)
 	s.activity = p.Source.Activity(maxAccounts)
 	s.decisions, s.phones, s.alarms = p.recent.current(now)

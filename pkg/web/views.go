@@ -10,6 +10,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // The texts of views are escaped for terminals already, and shortened; html/template escapes them for HTML.
@@ -242,6 +243,9 @@ func alarmText(d ban.Decision) string {
 		if d.Reason == ban.ReasonPace {
 			return "account " + account + " fails all the time" + from
 		}
+		if d.Detail != "" {
+			return "passwords are guessed" + from + ": " + printable.String(d.Detail)
+		}
 		return "passwords are guessed" + from + ", which is trusted"
 	case ban.ActionCut:
 		return "passwords are guessed" + from + ", beside phones that work: the guesser's connections end, theirs go on"
@@ -337,12 +341,23 @@ type bansView struct {
 	All      int  // and those that are only watched
 	More     int  // than there are rows
 	Observed bool // nobody is banned at all
+
+	Restricted     []restrictedRow // what is cut or slow while others of its address go on
+	AllRestricted  int
+	MoreRestricted int // than are listed
+}
+
+type restrictedRow struct {
+	Who, Address, Prefix string
+	Kind, Passes         string
+	Until                time.Time
 }
 
 type banRow struct {
 	Prefix, Bare, Address string
 	Place                 string
 	Reason                string
+	Only                  string // what it closes, where that is not all of telephony
 	Accounts              string
 	Attempts              int
 	Number                int
@@ -366,6 +381,7 @@ func (p *Page) viewBans(s *snapshot) bansView {
 			Place:   placeText(p.Source.Place(b.Prefix.Addr())), Reason: reasonText(b.Reason),
 			Accounts: humanize.Names(b.Accounts, 3), Attempts: b.Attempts, Number: b.Number,
 			Since: b.Since, Until: b.Until, Observed: b.Observed && !v.Observed}
+		r.Only = wording.ClosesOnly(b.Closes)
 		if b.Manual {
 			r.Reason = "By hand"
 		}
@@ -379,6 +395,15 @@ func (p *Page) viewBans(s *snapshot) bansView {
 	}
 	v.All = max(v.All, len(v.Rows))
 	v.More = v.All - len(v.Rows)
+	for _, c := range s.restricted {
+		v.Restricted = append(v.Restricted, restrictedRow{Who: wording.RestrictedWho(c), Prefix: c.Prefix.String(),
+			Address: c.Prefix.Addr().String(), Kind: wording.RestrictionKind(c), Passes: wording.Passes(c), Until: c.Until})
+		if c.Flow.IsValid() {
+			v.Restricted[len(v.Restricted)-1].Address = c.Flow.Source.Addr().String()
+		}
+	}
+	v.AllRestricted = max(e.CutFlows+e.SlowFlows+e.SlowSources+e.Trickles, len(v.Restricted))
+	v.MoreRestricted = v.AllRestricted - len(v.Restricted)
 	return v
 }
 
@@ -536,6 +561,7 @@ type decisionRow struct {
 	Source, Address string
 	Account         string
 	Reason          string
+	Only            string // which ports, where not all of telephony are closed
 	Detail          string
 	For             string
 }
@@ -568,8 +594,14 @@ func (p *Page) viewDecisions(s *snapshot) (v decisionsView) {
 		} else if d.Source.IsValid() {
 			r.Source, r.Address = d.Source.String(), d.Source.String()
 		}
+		if d.Flow.IsValid() {
+			r.Source = d.Flow.String()
+		}
+		if d.Action == ban.ActionBan || d.Action == ban.ActionExtend || r.What == "would be banned" {
+			r.Only = wording.ClosesOnly(d.Closes)
+		}
 		if d.Duration > 0 && (d.Action == ban.ActionBan || d.Action == ban.ActionExtend ||
-			d.Action == ban.ActionObserve) {
+			d.Action == ban.ActionCut || d.Action == ban.ActionObserve) {
 			r.For = humanize.Duration(d.Duration)
 		}
 		v.Rows = append(v.Rows, r)

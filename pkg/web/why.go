@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -28,12 +29,15 @@ type whyView struct {
 	Evidence []evidenceRow
 	Lost     string
 	Lines    []string
-	Banned   bool          // unban would end something
-	Ban      netip.Prefix  // the prefix of that
-	Never    bool          // it is on the allow list, or known to Asterisk
-	Allow    *netip.Prefix // the prefix that somebody thinks of allowing
-	Score    string
-	Percent  int
+	Narrow   []string // sentences about what of it is cut or slow, and about what passes
+	Banned   bool     // unban would end a ban
+	// Restricted says that an unban would end something else alone.
+	Restricted bool
+	Ban        netip.Prefix  // the prefix of that
+	Never      bool          // it is on the allow list, or known to Asterisk
+	Allow      *netip.Prefix // the prefix that somebody thinks of allowing
+	Score      string
+	Percent    int
 }
 
 // evidenceRow is one line of evidence.
@@ -160,6 +164,20 @@ func (p *Page) viewWhy(ex engine.Explanation) *whyView {
 	if ex.Ban != nil && (ex.Verdict == "banned" || ex.Verdict == "observed") {
 		a.Banned, a.Ban = ex.Verdict == "banned", ex.Ban.Prefix
 	}
+	for i, r := range ex.Restrictions {
+		if i == maxRestricted {
+			a.Narrow = append(a.Narrow, fmt.Sprintf("And %s.", humanize.Plural(len(ex.Restrictions)-i, "sender more",
+				"senders more")))
+			break
+		}
+		a.Narrow = append(a.Narrow, wording.RestrictionSentence(r, p.shortTime))
+	}
+	if len(ex.Restrictions) > 0 && !a.Banned {
+		a.Restricted, a.Ban = true, ex.Source
+	}
+	if flows := wording.GoodFlowsSentence(ex); flows != "" {
+		a.Narrow = append(a.Narrow, flows)
+	}
 	if ex.Grace != nil && ex.Grace.After(time.Now()) {
 		a.Grace = "No automatic ban before " + p.shortTime(*ex.Grace) + ": somebody gave it grace."
 	}
@@ -192,6 +210,10 @@ func commandsFor(a *whyView, allowed *ban.Exemption) []suggestedCommand {
 	}
 	allow := suggestedCommand{"Never ban it, for a day or until you take it back",
 		"ringwall allow add " + a.Address + " --for 1d"}
+	if a.Restricted {
+		return append([]suggestedCommand{{"Let go what is cut or slow there", "ringwall unban " + humanize.Prefix(a.Ban)},
+			allow}, all...)
+	}
 	if a.Banned {
 		return append([]suggestedCommand{
 			{"Let it in now", "ringwall unban " + humanize.Prefix(a.Ban)},
