@@ -120,6 +120,7 @@ type Config struct {
 	Owner    Owner
 	Meter    Meter
 	Knock    Knock
+	Tap      Tap
 	// NetNS is a file descriptor of the network namespace to work in. 0 means that of the thread which dials: with
 	// a Writer, any thread.
 	NetNS int
@@ -132,6 +133,7 @@ type Config struct {
 
 	noReject bool // the kernel cannot end connections, so what is cut is dropped
 	noPaces  bool // it knows no limits of elements, so nobody is slow
+	noTap    bool // it cannot copy packets
 }
 
 // withDefaults fills what is unset and refuses what the kernel would misread.
@@ -178,4 +180,5 @@ func notNameRune(r rune) bool {
 func (c *Config) clonePorts() {
 	c.UDPPorts, c.TCPPorts = slices.Clone(c.UDPPorts), slices.Clone(c.TCPPorts)
 	c.ManagerPorts = slices.Clone(c.ManagerPorts)
+	c.Tap.ExceptTCPPorts = slices.Clone(c.Tap.ExceptTCPPorts)
 }

@@ -24,8 +24,8 @@ type wire struct {
 }
 
 // The client's addresses; the server is 10.99.0.1 and fd99::1.
-var clientAddrs = []string{"10.99.0.66/16", "10.99.7.5/16", "10.99.7.6/16", "fd99::66/48", "fd99:0:0:7::5/48",
-	"fd99:0:0:7::6/48"}
+var clientAddrs = []string{"10.99.0.66/16", "10.99.7.5/16", "10.99.7.6/16", "10.99.0.99/16", "fd99::66/48",
+	"fd99:0:0:7::5/48", "fd99:0:0:7::6/48"}
 
 func newWire(t *testing.T, change func(*Config)) *wire {
 	t.Helper()

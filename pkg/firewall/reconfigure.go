@@ -6,8 +6,8 @@ import (
 	"reflect"
 )
 
-// Reconfigure changes the scope, the ports, the priority, the meter and the knock of a table that is in use; the rest
-// of cfg has to be as it was in Open. Rules and sets are exchanged in one transaction: no packet meets a chain without
+// Reconfigure changes the scope, the ports, the priority, the meter, the knock and the tap of a table that is in use; the
+// rest of cfg has to be as it was in Open. Rules and sets are exchanged in one transaction: no packet meets a chain without
 // them, and elements and counters stay. Another priority is another chain, which the kernel exchanges as it does for
 // [Migrated]. After an error the kernel has what it had.
 func (t *Table) Reconfigure(cfg Config) error {
@@ -22,7 +22,7 @@ func (t *Table) Reconfigure(cfg Config) error {
 		cfg.MaxElements != old.MaxElements {
 		return fmt.Errorf("%w: table, owner, the IPv6 prefix and the number of elements stay as they are", ErrChange)
 	}
-	cfg.NetNS, cfg.noReject, cfg.noPaces = old.NetNS, old.noReject, old.noPaces
+	cfg.NetNS, cfg.noReject, cfg.noPaces, cfg.noTap = old.NetNS, old.noReject, old.noPaces, old.noTap
 	cfg.clonePorts()
 	if reflect.DeepEqual(cfg, old) {
 		return nil
@@ -49,7 +49,7 @@ func (t *Table) setConfigLocked(cfg Config) {
 	defer t.stateMu.Unlock()
 	t.cfg.Scope, t.cfg.UDPPorts, t.cfg.TCPPorts = cfg.Scope, cfg.UDPPorts, cfg.TCPPorts
 	t.cfg.ManagerPorts = cfg.ManagerPorts
-	t.cfg.Priority, t.cfg.Meter, t.cfg.Knock = cfg.Priority, cfg.Meter, cfg.Knock
+	t.cfg.Priority, t.cfg.Meter, t.cfg.Knock, t.cfg.Tap = cfg.Priority, cfg.Meter, cfg.Knock, cfg.Tap
 }
 
 // config is the configuration for those who do not hold writeMu.

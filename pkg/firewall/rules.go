@@ -15,19 +15,66 @@ const chainName = "prerouting"
 
 // Offsets in the network header: RFC 791 section 3.1 and RFC 8200 section 3.
 const (
-	ip4Frag, ip4Source = 6, 12
+	ip4Frag, ip4Source = 6, 12 // the destination is behind the source
 	ip6Source          = 8
 )
 
-// rule is one rule of the chain. Comments are part of the rule in the kernel and shown by nft.
+// end is one of the two ends that a packet names.
+type end uint8
+
+const (
+	source end = iota
+	destination
+)
+
+// rule is one rule of a chain. Comments are part of the rule in the kernel and shown by nft.
 type rule struct {
 	comment string
 	exprs   []expr.Any
 	drops   setID // the set whose packets it drops, numSets for none
 }
 
-// ruleset builds the chain's rules and, through addPorts, the anonymous sets of ports that they look into. packets
-// holds what the drop rules of an older chain had counted.
+// ruleList is the rules of a chain, in order.
+type ruleList []rule
+
+func (l *ruleList) add(comment string, drops setID, exprs ...[]expr.Any) {
+	*l = append(*l, rule{comment: comment, drops: drops, exprs: slices.Concat(exprs...)})
+}
+
+// addSignalling accepts what is neither to nor from, as portsAre says, one of these ports. What is after it is for
+// signalling only.
+func (l *ruleList) addSignalling(udp, tcp []uint16, portsAre func(*nftables.Set, bool) []expr.Any,
+	addPorts func([]uint16) *nftables.Set) {
+	l.add("neither UDP nor TCP", numSets, isNeither(unix.IPPROTO_UDP, unix.IPPROTO_TCP), accepts())
+	l.add("IPv4 fragment without ports", numSets, isFamily(false), isFragment4(), accepts())
+	l.add("IPv6 fragment without ports", numSets, isFamily(true), isFragment6(), accepts())
+	for _, p := range []struct {
+		proto byte
+		name  string
+		ports []uint16
+	}{{unix.IPPROTO_UDP, "UDP", udp}, {unix.IPPROTO_TCP, "TCP", tcp}} {
+		match := isProtocol(p.proto)
+		if len(p.ports) > 0 {
+			match = append(match, portsAre(addPorts(p.ports), true)...)
+		}
+		l.add(p.name+" that is not VoIP", numSets, match, accepts())
+	}
+}
+
+// rulesOf builds the rules of a chain. See ruleset for the rest.
+func (c *Config) rulesOf(chain string, defs [numSets]setDef, packets, bytes [numSets]uint64,
+	addPorts func(ports []uint16) *nftables.Set) ruleList {
+	switch chain {
+	case requestsChain:
+		return c.requests(addPorts)
+	case answersChain:
+		return c.answers(defs, addPorts)
+	}
+	return c.ruleset(defs, packets, bytes, addPorts)
+}
+
+// ruleset builds the rules of the chain prerouting and, through addPorts, the anonymous sets of ports that they look
+// into. packets holds what the drop rules of an older chain had counted.
 //
 // Fragments. At priority -300 the chain sees whole packets only where something (conntrack, at -400) reassembles
 // them; elsewhere a fragment that is not the first has no ports, and the kernel stops evaluating a rule that asks
@@ -36,48 +83,31 @@ type rule struct {
 // of their own: the first fragment to a VoIP port is dropped, and without it nothing can be reassembled. In scope
 // All they meet the drop rules like any packet.
 func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
-	addPorts func(ports []uint16) *nftables.Set) []rule {
-	var rules []rule
-	add := func(comment string, drops setID, exprs ...[]expr.Any) {
-		r := rule{comment: comment, drops: drops}
-		for _, e := range exprs {
-			r.exprs = append(r.exprs, e...)
-		}
-		rules = append(rules, r)
+	addPorts func(ports []uint16) *nftables.Set) ruleList {
+	var rules ruleList
+	add := rules.add
+	accept := accepts()
+	// What becomes of a packet to a port of telephony that gets through.
+	passes := accept
+	if c.taps() {
+		passes = []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: requestsChain}}
 	}
-	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
 	drop := func(id setID) []expr.Any {
 		return []expr.Any{
 			&expr.Counter{Packets: packets[id], Bytes: bytes[id]},
 			&expr.Verdict{Kind: expr.VerdictDrop},
 		}
 	}
-	signalling := func() {
-		add("neither UDP nor TCP", numSets, isNeither(unix.IPPROTO_UDP, unix.IPPROTO_TCP), accept)
-		add("IPv4 fragment without ports", numSets, isFamily(false), isFragment4(), accept)
-		add("IPv6 fragment without ports", numSets, isFamily(true), isFragment6(), accept)
-		for _, p := range []struct {
-			proto byte
-			name  string
-			ports []uint16
-		}{{unix.IPPROTO_UDP, "UDP", c.UDPPorts}, {unix.IPPROTO_TCP, "TCP", c.TCPPorts}} {
-			match := isProtocol(p.proto)
-			if len(p.ports) > 0 {
-				match = append(match, portIn(addPorts(p.ports), true)...)
-			}
-			add(p.name+" that is not VoIP", numSets, match, accept)
-		}
-	}
-
+	signalling := func() { rules.addSignalling(c.UDPPorts, c.TCPPorts, portIn, addPorts) }
 	limited := func(rate uint32, unit expr.LimitTime, burst uint32, over bool) []expr.Any {
 		return []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: unit, Burst: burst, Over: over}}
 	}
 	update := func(id setID, limit []expr.Any) []expr.Any {
-		return append(loadKey(defs[id]), &expr.Dynset{
+		return append(loadKey(defs[id], source), &expr.Dynset{
 			SrcRegKey: 1, SetName: defs[id].name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: limit,
 		})
 	}
-	add("the machine itself", numSets, fromLoopback(), accept)
+	add("the machine itself", numSets, interfaceIs(expr.MetaKeyIIFNAME, "lo"), accept)
 	for _, id := range []setID{allow4, allow6} {
 		add("always let in", numSets, sourceIn(defs[id]), accept)
 	}
@@ -153,7 +183,7 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
 				knock = append(knock,
 					update(net, limited(doorNet*c.Knock.Source, expr.LimitTimeMinute, doorNet*KnockBurst, false))...)
 			}
-			add("knocks", numSets, knock, accept)
+			add("knocks", numSets, knock, passes)
 		}
 		add("banned but for knocks", id, isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]), drop(id))
 	}
@@ -164,20 +194,23 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
 		add("slow", id, isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]), drop(id))
 		add("slow", id, isProtocol(unix.IPPROTO_TCP), tcpFlags(tcpSyn|tcpAck, tcpSyn), sourceIn(defs[id]), drop(id))
 	}
-	if !c.Meter.Enabled {
-		return rules
+	if c.Meter.Enabled {
+		for _, id := range []setID{trust4, trust6} {
+			add("trusted", numSets, sourceIn(defs[id]), passes)
+		}
+		for _, id := range []setID{volume4, volume6} {
+			// Of bytes the kernel lets a second's rate through at once, besides the burst (nft_limit_init).
+			bytes := &expr.Limit{Type: expr.LimitTypePktBytes, Rate: max(minVolume, uint64(c.Meter.Burst)*meterBytes),
+				Unit: expr.LimitTimeSecond, Over: true}
+			add("too many bytes", id, isProtocol(unix.IPPROTO_TCP), update(id, []expr.Any{bytes}), drop(id))
+		}
+		for _, id := range []setID{meter4, meter6} {
+			add("too many packets", id, update(id, limited(c.Meter.Rate, expr.LimitTimeSecond, c.Meter.Burst, true)),
+				drop(id))
+		}
 	}
-	for _, id := range []setID{trust4, trust6} {
-		add("trusted", numSets, sourceIn(defs[id]), accept)
-	}
-	for _, id := range []setID{volume4, volume6} {
-		// Of bytes the kernel lets a second's rate through at once, besides the burst (nft_limit_init).
-		bytes := &expr.Limit{Type: expr.LimitTypePktBytes, Rate: max(minVolume, uint64(c.Meter.Burst)*meterBytes),
-			Unit: expr.LimitTimeSecond, Over: true}
-		add("too many bytes", id, isProtocol(unix.IPPROTO_TCP), update(id, []expr.Any{bytes}), drop(id))
-	}
-	for _, id := range []setID{meter4, meter6} {
-		add("too many packets", id, update(id, limited(c.Meter.Rate, expr.LimitTimeSecond, c.Meter.Burst, true)), drop(id))
+	if c.taps() {
+		add("gets through", numSets, passes)
 	}
 	return rules
 }
@@ -190,10 +223,11 @@ func compareRegister(op expr.CmpOp, data ...byte) expr.Any {
 	return &expr.Cmp{Op: op, Register: 1, Data: data}
 }
 
-func fromLoopback() []expr.Any {
-	name := make([]byte, unix.IFNAMSIZ)
-	copy(name, "lo")
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, compareRegister(expr.CmpOpEq, name...)}
+// interfaceIs matches the name of the interface that a packet comes in or goes out by.
+func interfaceIs(key expr.MetaKey, name string) []expr.Any {
+	padded := make([]byte, unix.IFNAMSIZ)
+	copy(padded, name)
+	return []expr.Any{&expr.Meta{Key: key, Register: 1}, compareRegister(expr.CmpOpEq, padded...)}
 }
 
 func isFamily(v6 bool) []expr.Any {
@@ -215,13 +249,25 @@ func isNeither(a, b byte) []expr.Any {
 	}
 }
 
-// portIn matches a destination port in the set, or outside of it; in UDP and in TCP it is the second half-word (RFC
-// 768, RFC 9293 section 3.1).
+// loadPort loads a port; in UDP and in TCP the source is the first half-word and the destination the second (RFC 768,
+// RFC 9293 section 3.1).
+func loadPort(of end, register uint32) expr.Any {
+	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2 * uint32(of), Len: 2}
+}
+
+// portIn matches a destination port in the set, or outside of it.
 func portIn(ports *nftables.Set, outside bool) []expr.Any {
 	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		loadPort(destination, 1),
 		&expr.Lookup{SourceRegister: 1, SetName: ports.Name, SetID: ports.ID, Invert: outside},
 	}
+}
+
+// sourcePortIn matches a source port in the set, or outside of it.
+func sourcePortIn(ports *nftables.Set, outside bool) []expr.Any {
+	match := portIn(ports, outside)
+	match[0] = loadPort(source, 1)
+	return match
 }
 
 // Flags in the TCP header (RFC 9293 section 3.1).
@@ -258,13 +304,16 @@ func isFragment6() []expr.Any {
 	}
 }
 
-// loadSource loads the packet's source into register 1, masked to the set's key.
-func loadSource(d setDef) []expr.Any {
+// loadAddress loads an address of the packet into register 1, masked to the set's key.
+func loadAddress(d setDef, of end) []expr.Any {
 	e := isFamily(d.v6)
 	load := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: ip4Source, Len: 4}
 	whole := 32
 	if d.v6 {
 		load.Offset, load.Len, whole = ip6Source, 16, 128
+	}
+	if of == destination {
+		load.Offset += load.Len
 	}
 	e = append(e, load)
 	if d.shape != interval && d.bits < whole {
@@ -276,8 +325,12 @@ func loadSource(d setDef) []expr.Any {
 	return e
 }
 
-func sourceIn(d setDef) []expr.Any {
-	return append(loadKey(d), &expr.Lookup{SourceRegister: 1, SetName: d.name})
+func sourceIn(d setDef) []expr.Any { return endIn(d, source) }
+
+func destinationIn(d setDef) []expr.Any { return endIn(d, destination) }
+
+func endIn(d setDef, of end) []expr.Any {
+	return append(loadKey(d, of), &expr.Lookup{SourceRegister: 1, SetName: d.name})
 }
 
 // Registers of four bytes (NFT_REG32_00 in linux/netfilter/nf_tables.h) behind an address in register 1.
@@ -287,8 +340,8 @@ const (
 )
 
 // loadKey loads the key of a set from register 1 on. Each part of it begins a register of its own.
-func loadKey(d setDef) []expr.Any {
-	e := loadSource(d)
+func loadKey(d setDef, of end) []expr.Any {
+	e := loadAddress(d, of)
 	next := uint32(registerAfter4)
 	if d.v6 {
 		next = registerAfter6
@@ -298,7 +351,7 @@ func loadKey(d setDef) []expr.Any {
 		next++
 	}
 	if d.key == byPort || d.key == byFlow {
-		e = append(e, &expr.Payload{DestRegister: next, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2})
+		e = append(e, loadPort(of, next))
 	}
 	return e
 }

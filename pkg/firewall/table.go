@@ -64,6 +64,8 @@ type Table struct {
 	askedForReject bool
 	// askedForPaces says the same of limits of elements.
 	askedForPaces bool
+	// askedForTap says that the kernel can copy packets.
+	askedForTap bool
 	// written is what is believed of the elements of hash sets. elementsUnknown says that the kernel may have
 	// others, since the table was there before us.
 	written         written
@@ -76,8 +78,10 @@ type Table struct {
 
 	// stateMu guards what Ensure and Apply leave for those who only ask.
 	stateMu sync.Mutex
-	// ruleHandles are the handles of the chain's rules, in order; nil before Ensure.
-	ruleHandles []uint64
+	// ruleHandles are the handles of each chain's rules, in order; nil before Ensure.
+	ruleHandles map[string][]uint64
+	// whyNoTap is why the kernel cannot copy packets.
+	whyNoTap error
 	// ranges are the networks in interval sets, and how they are spread over the kernel's elements.
 	ranges [numSets]ranges
 	// ownPort is the netlink port of writeConn, by which the kernel names who made a change.
@@ -209,6 +213,7 @@ func (t *Table) ensureLocked() (Outcome, error) {
 		return "", err
 	}
 	t.chooseRejectLocked()
+	t.chooseTapLocked()
 	found, err := t.findExistingLocked()
 	if err != nil {
 		return "", explain("look at table "+t.cfg.Table, err)
@@ -255,6 +260,7 @@ const tableDormant = nftables.TableFlags(unix.NFT_TABLE_F_DORMANT)
 type existingTable struct {
 	table   *nftables.Table
 	sets    map[string]*nftables.Set
+	chains  map[string]bool
 	packets [numSets]uint64
 	bytes   [numSets]uint64
 	differs string // why the table cannot be adopted as it is
@@ -294,17 +300,25 @@ func (t *Table) findExistingLocked() (existingTable, error) {
 			f.differs = "set " + d.name
 		}
 	}
-	c, err := t.writeConn.Nftables.ListChain(want, chainName)
-	if errors.Is(err, unix.ENOENT) {
+	f.chains = make(map[string]bool)
+	wanted := t.cfg.chains(want)
+	for _, name := range []string{chainName, requestsChain, answersChain} {
+		c, err := t.writeConn.Nftables.ListChain(want, name)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return f, err
+		}
+		f.chains[name] = true
+		if w := chainNamed(wanted, name); w != nil && !sameChain(w, c) {
+			f.differs = "chain " + name
+		}
+	}
+	if !f.chains[chainName] {
 		return f, nil
 	}
-	if err != nil {
-		return f, err
-	}
-	if !t.cfg.sameChain(c) {
-		f.differs = "chain " + chainName
-	}
-	rules, err := t.writeConn.Nftables.GetRules(want, c)
+	rules, err := t.writeConn.Nftables.GetRules(want, &nftables.Chain{Name: chainName, Table: want})
 	if err != nil {
 		return f, err
 	}
@@ -339,20 +353,35 @@ func (t *Table) dropCounter(r *nftables.Rule) (setID, *expr.Counter) {
 	return numSets, nil
 }
 
-func (t *Table) chainRef(table *nftables.Table) *nftables.Chain {
+// chains are those that the table has. Rules of each may go to those behind it.
+func (c *Config) chains(table *nftables.Table) []*nftables.Chain {
 	accept := nftables.ChainPolicyAccept
-	return &nftables.Chain{
+	list := []*nftables.Chain{{
 		Name: chainName, Table: table, Type: nftables.ChainTypeFilter, Policy: &accept,
 		Hooknum:  nftables.ChainHookPrerouting,
-		Priority: nftables.ChainPriorityRef(nftables.ChainPriority(t.cfg.Priority)),
+		Priority: nftables.ChainPriorityRef(nftables.ChainPriority(c.Priority)),
+	}}
+	if c.taps() {
+		list = append(list, answersChainOf(table), &nftables.Chain{Name: requestsChain, Table: table})
 	}
+	return list
 }
 
-func (cfg *Config) sameChain(c *nftables.Chain) bool {
-	return c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookPrerouting && c.Priority != nil &&
-		int(*c.Priority) == cfg.Priority && c.Type == nftables.ChainTypeFilter &&
-		c.Policy != nil && *c.Policy == nftables.ChainPolicyAccept
+func chainNamed(list []*nftables.Chain, name string) *nftables.Chain {
+	i := slices.IndexFunc(list, func(c *nftables.Chain) bool { return c.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return list[i]
 }
+
+func sameChain(want, have *nftables.Chain) bool {
+	return want.Type == have.Type && same(want.Hooknum, have.Hooknum) && same(want.Priority, have.Priority) &&
+		same(want.Policy, have.Policy)
+}
+
+// same reports whether two that may be missing are equal.
+func same[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // buildLocked writes table, sets, chain and rules in one transaction, so that no packet sees half of them.
 func (t *Table) buildLocked(f existingTable, replace bool, carried []Element) error {
@@ -361,10 +390,12 @@ func (t *Table) buildLocked(f existingTable, replace bool, carried []Element) er
 		lib.DelTable(table)
 	}
 	lib.AddTable(table)
-	chain := t.chainRef(table)
-	lib.AddChain(chain)
+	chains := t.cfg.chains(table)
+	for _, c := range chains {
+		lib.AddChain(c)
+	}
 	if f.table != nil && !replace {
-		lib.FlushChain(chain)
+		t.emptyChainsLocked(f, chains)
 	}
 	elems, size := t.elementsForSets(carried)
 	t.writeConn.GrowSendBuffer(size)
@@ -382,15 +413,33 @@ func (t *Table) buildLocked(f existingTable, replace bool, carried []Element) er
 		}
 	}
 	var failed error
-	rules := t.cfg.ruleset(t.defs, f.packets, f.bytes, func(ports []uint16) *nftables.Set {
+	addPorts := func(ports []uint16) *nftables.Set {
 		s, e := newPortSet(table, ports)
 		failed = errors.Join(failed, lib.AddSet(s, e))
 		return s
-	})
-	for i := range rules {
-		lib.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: rules[i].exprs, UserData: rules[i].userData()})
+	}
+	for _, c := range chains {
+		for _, r := range t.cfg.rulesOf(c.Name, t.defs, f.packets, f.bytes, addPorts) {
+			lib.AddRule(&nftables.Rule{Table: table, Chain: c, Exprs: r.exprs, UserData: r.userData()})
+		}
 	}
 	return errors.Join(failed, lib.Flush())
+}
+
+// emptyChainsLocked takes the rules out of chains that are there, and takes away those that are no longer wanted: the
+// first one is emptied first, since its rules go to others.
+func (t *Table) emptyChainsLocked(f existingTable, wanted []*nftables.Chain) {
+	lib := t.writeConn.Nftables
+	for _, c := range wanted {
+		lib.FlushChain(c) // one that was not there is there now
+	}
+	for _, name := range []string{answersChain, requestsChain} {
+		if f.chains[name] && chainNamed(wanted, name) == nil {
+			c := &nftables.Chain{Name: name, Table: wanted[0].Table}
+			lib.FlushChain(c)
+			lib.DelChain(c)
+		}
+	}
 }
 
 // writeSlowLocked writes what was slow in an older table: buildLocked cannot. Each begins with a full bucket.
@@ -463,13 +512,15 @@ func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.Se
 // readBackLocked remembers what Verify compares with, and the networks that are in the interval sets.
 func (t *Table) readBackLocked() error {
 	table := t.tableRef()
-	rules, err := t.writeConn.Nftables.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
-	if err != nil {
-		return err
-	}
-	handles := make([]uint64, len(rules))
-	for i, r := range rules {
-		handles[i] = r.Handle
+	handles := make(map[string][]uint64)
+	for _, c := range t.cfg.chains(table) {
+		rules, err := t.writeConn.Nftables.GetRules(table, c)
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			handles[c.Name] = append(handles[c.Name], r.Handle)
+		}
 	}
 	var loadedRanges [numSets]ranges
 	for i, d := range t.defs {
@@ -552,20 +603,22 @@ func (t *Table) compareWithKernel() error {
 				return fmt.Errorf("%w: set %s is missing or was changed", ErrGone, d.name)
 			}
 		}
-		c, err := s.Nftables.ListChain(&want, chainName)
-		if err != nil {
-			return err
-		}
-		if !cfg.sameChain(c) {
-			return fmt.Errorf("%w: chain %s was changed", ErrGone, chainName)
-		}
-		rules, err := s.Nftables.GetRules(&want, c)
-		if err != nil {
-			return err
-		}
-		// A rule is never changed, only replaced by one with another handle.
-		if !slices.EqualFunc(rules, handles, func(r *nftables.Rule, h uint64) bool { return r.Handle == h }) {
-			return fmt.Errorf("%w: the rules of chain %s were changed", ErrGone, chainName)
+		for _, c := range cfg.chains(&want) {
+			have, err := s.Nftables.ListChain(&want, c.Name)
+			if err != nil {
+				return err
+			}
+			if !sameChain(c, have) {
+				return fmt.Errorf("%w: chain %s was changed", ErrGone, c.Name)
+			}
+			rules, err := s.Nftables.GetRules(&want, c)
+			if err != nil {
+				return err
+			}
+			// A rule is never changed, only replaced by one with another handle.
+			if !slices.EqualFunc(rules, handles[c.Name], func(r *nftables.Rule, h uint64) bool { return r.Handle == h }) {
+				return fmt.Errorf("%w: the rules of chain %s were changed", ErrGone, c.Name)
+			}
 		}
 		return nil
 	})
