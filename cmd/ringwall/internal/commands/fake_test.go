@@ -64,6 +64,10 @@ func (b *backend) Status(context.Context) (api.Status, error) {
 			Name: "pbx1", Address: "127.0.0.1:5038", Up: true, Since: ago(2 * time.Hour), Version: "Asterisk 22.10.1",
 			Events: 12345, Lag: 0.0013, LastEvent: at(ago(time.Second)), Learned: 4,
 		}},
+		Sensors: []api.Sensor{
+			{Name: "tap", Alive: true, Heard: 4567, Lost: 12, LastHeard: at(ago(3 * time.Second)), Lag: 0.0004},
+			{Name: "hep", Off: true},
+		},
 		Engine: engine.Stats{Sources: 345, Trusted: 45, Bans: 12},
 		Kernel: api.KernelStatus{Table: "inet ringwall", OK: true, Desired: 12, Present: 12, PresentTime: at(now),
 			Dropped: []api.Count{{Name: "ban4", Count: 998}}},
