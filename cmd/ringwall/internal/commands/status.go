@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -162,7 +163,8 @@ func sensorLines(sensors []api.Sensor, now time.Time) (lines [][2]string) {
 		if s.Lost > 0 {
 			text += fmt.Sprintf("; %d LOST", s.Lost)
 		}
-		lines = append(lines, [2]string{printable.String(s.Name), text})
+		name := map[string]string{"tap": "Packets", "hep": "HEP"}[s.Name]
+		lines = append(lines, [2]string{cmp.Or(name, printable.String(s.Name)), text})
 	}
 	return lines
 }
