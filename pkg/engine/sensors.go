@@ -53,9 +53,9 @@ func (j *judgement) judgeScanner() {
 }
 
 // judgeProbe judges a request that a customer may make by mistake: a number that does not exist, a message that Asterisk
-// cannot read.
+// cannot read. A search may have one Call-ID: its requests are told apart by the mark that a sensor gives each.
 func (j *judgement) judgeProbe() {
-	if !j.firstSighting(j.attemptHash()) {
+	if !j.firstSighting(j.answerHash()) {
 		return
 	}
 	reason, points := j.rule.reason, pointsFor(&j.policy.Points, j.rule.reason)

@@ -1,0 +1,68 @@
+package witness
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
+	"github.com/ringwall/ringwall/pkg/packet"
+	"github.com/ringwall/ringwall/pkg/sip"
+)
+
+// Packet takes a packet to Asterisk, or from it, as the tap saw it. It keeps nothing of it.
+func (w *Witness) Packet(now time.Time, toAsterisk bool, p *packet.Packet) {
+	w.advance(now)
+	s := Sight{SeenBy: event.ByTap, ToAsterisk: toAsterisk, Asterisk: p.Source, Remote: p.Destination}
+	if toAsterisk {
+		s.Asterisk, s.Remote = p.Destination, p.Source
+	}
+	switch {
+	case p.Protocol == packet.UDP && !slices.Contains(w.iaxPorts, s.Asterisk.Port()):
+		s.Transport = event.UDP
+		w.datagram(now, s, p)
+	}
+}
+
+// datagram reads a SIP message.
+func (w *Witness) datagram(now time.Time, s Sight, p *packet.Packet) {
+	b := p.Payload
+	if !p.Whole() {
+		b = sip.WholeLines(b)
+	}
+	w.head(now, s, b)
+}
+
+// minGarbage is how long something is at least that is not SIP and no keepalive either: phones send short ones of their
+// own invention.
+const minGarbage = 33
+
+func (w *Witness) head(now time.Time, s Sight, b []byte) {
+	switch err := sip.Parse(b, &w.message); {
+	case err == nil:
+		w.Message(now, s, &w.message)
+	case err == sip.ErrNotSIP && s.ToAsterisk && len(b) >= minGarbage:
+		w.garbage(s)
+	}
+}
+
+// garbage tells of what is not SIP, once a minute for each source: a stray stream of voice is fifty packets a second.
+func (w *Witness) garbage(s Sight) {
+	s.Asterisk, s.Remote = unmap(s.Asterisk), unmap(s.Remote)
+	e := w.source(s.Remote.Addr())
+	if e.value.garbageAt != 0 && w.now-e.value.garbageAt < minute {
+		return
+	}
+	e.value.garbageAt = w.now
+	l := &w.localAt(s.Asterisk).value
+	ev := w.eventOf(event.MalformedRequest, &s, l)
+	ev.Response = strconv.FormatInt(w.now, 16) // another one than the last
+	w.find(l, ev)
+}
+
+type tapStreams struct{}
+
+func (*tapStreams) lost()       {}
+func (w *Witness) openStreams() {}
+
+type connection struct{}
