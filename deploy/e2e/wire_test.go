@@ -23,6 +23,8 @@ func TestTheWire(t *testing.T) {
 	l := lab.Start(t, lab.Options{Version: 22, HTTPAMI: true, Edit: forTheWire, Files: map[string]string{
 		"hep.conf":                 example(t, "hep.conf"),
 		"extensions_ringwall.conf": example(t, "extensions_ringwall.conf"),
+		"ari.conf":                 "[general]\nenabled = yes\n[known]\ntype = user\npassword = right\n",
+		"websocket_client.conf":    "",
 		"iax.conf": "[general]\nbindport = 4569\n" +
 			"[known]\ntype = friend\nsecret = right\nhost = dynamic\ncontext = from-internal\n" +
 			"[guest]\ntype = user\ncontext = from-outside\n",
@@ -30,6 +32,7 @@ func TestTheWire(t *testing.T) {
 	t.Run("dialplan", func(t *testing.T) { dialplanReports(t, l) })
 	t.Run("HEP", func(t *testing.T) { hepPackets(t, l) })
 	t.Run("IAX2", func(t *testing.T) { iaxFrames(t, l) })
+	t.Run("HTTP", func(t *testing.T) { httpHeads(t, l) })
 }
 
 func example(t *testing.T, name string) string {
@@ -45,7 +48,8 @@ func forTheWire(file, content string) string {
 	switch file {
 	case "modules.conf":
 		for _, module := range []string{"app_userevent", "func_channel", "res_pjsip_endpoint_identifier_anonymous", "res_hep",
-			"res_hep_pjsip", "chan_iax2"} {
+			"res_hep_pjsip", "chan_iax2", "res_websocket_client", "res_stasis", "res_ari", "res_ari_model",
+			"res_ari_asterisk"} {
 			content += "load = " + module + ".so\n"
 		}
 	case "pjsip.conf":
