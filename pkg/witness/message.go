@@ -115,7 +115,11 @@ func (w *Witness) request(s *Sight, m *sip.Message) {
 	id := callID(m)
 	dialogue := w.dialogueKey(w.addrPort(s.Remote), id)
 	key := w.transactionKey(dialogue, m)
-	if m.Malformed.Any(sip.MalformedRefused) {
+	faults := sip.MalformedRefused
+	if s.Transport != event.UDP {
+		faults &^= sip.BadStartLine // where a message begins in a stream is not always known
+	}
+	if m.Malformed.Any(faults) {
 		w.malformed(s, m, dialogue, key)
 	}
 	kind := methodOf(m.Method)

@@ -17,11 +17,30 @@ func (w *Witness) Packet(now time.Time, toAsterisk bool, p *packet.Packet) {
 	if toAsterisk {
 		s.Asterisk, s.Remote = p.Destination, p.Source
 	}
-	switch {
-	case p.Protocol == packet.UDP && !slices.Contains(w.iaxPorts, s.Asterisk.Port()):
+	s.Asterisk, s.Remote = unmap(s.Asterisk), unmap(s.Remote)
+	switch port := s.Asterisk.Port(); {
+	case p.Protocol == packet.UDP && slices.Contains(w.iaxPorts, port):
+		s.Transport = event.UDP
+		w.iaxFrame(&s, p.Payload)
+	case p.Protocol == packet.UDP:
 		s.Transport = event.UDP
 		w.datagram(now, s, p)
+	case p.Protocol == packet.TCP && slices.Contains(w.httpPorts, port):
+		s.Transport = event.TCP
+		w.httpSegment(now, &s, p)
+	case p.Protocol == packet.TCP:
+		s.Transport = event.TCP
+		w.segment(now, s, p)
 	}
+}
+
+// segment finds SIP messages in those of a connection.
+func (w *Witness) segment(now time.Time, s Sight, p *packet.Packet) {
+	w.seen, w.seenAt = s, now
+	w.streams.Add(sip.Flow{Source: p.Source, Destination: p.Destination}, sip.Segment{
+		Seq: p.Sequence, Payload: p.Payload, Length: p.PayloadSize,
+		SYN: p.Flags&packet.Syn != 0, FIN: p.Flags&packet.Fin != 0, RST: p.Flags&packet.Reset != 0,
+	})
 }
 
 // datagram reads a SIP message.
@@ -41,14 +60,13 @@ func (w *Witness) head(now time.Time, s Sight, b []byte) {
 	switch err := sip.Parse(b, &w.message); {
 	case err == nil:
 		w.Message(now, s, &w.message)
-	case err == sip.ErrNotSIP && s.ToAsterisk && len(b) >= minGarbage:
+	case err == sip.ErrNotSIP && s.ToAsterisk && s.Transport == event.UDP && len(b) >= minGarbage:
 		w.garbage(s)
 	}
 }
 
 // garbage tells of what is not SIP, once a minute for each source: a stray stream of voice is fifty packets a second.
 func (w *Witness) garbage(s Sight) {
-	s.Asterisk, s.Remote = unmap(s.Asterisk), unmap(s.Remote)
 	e := w.source(s.Remote.Addr())
 	if e.value.garbageAt != 0 && w.now-e.value.garbageAt < minute {
 		return
@@ -59,10 +77,3 @@ func (w *Witness) garbage(s Sight) {
 	ev.Response = strconv.FormatInt(w.now, 16) // another one than the last
 	w.find(l, ev)
 }
-
-type tapStreams struct{}
-
-func (*tapStreams) lost()       {}
-func (w *Witness) openStreams() {}
-
-type connection struct{}

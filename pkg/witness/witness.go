@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/asterisk/event"
+	"github.com/ringwall/ringwall/pkg/httphead"
+	"github.com/ringwall/ringwall/pkg/iax"
 	"github.com/ringwall/ringwall/pkg/sip"
 )
 
@@ -97,6 +99,8 @@ type Witness struct {
 	accounts     *cache[uint8] // how many invented challenges each was tried with
 	messages     *cache[struct{}]
 	locals       *cache[local]
+	lastLocal    *entry[local] // the one that was asked for last, at lastLocalAt
+	lastLocalAt  netip.AddrPort
 	connections  *cache[connection]
 	pbxs         map[string]*pbx
 
@@ -109,8 +113,13 @@ type Witness struct {
 
 	noncesSince int64 // what time, of Asterisk's clock, the oldest challenge has that is surely known; 0: none is
 	sipEvents   bool  // chan_sip's were told
-	streams     tapStreams
 	message     sip.Message
+	streams     *sip.Streams // of TCP
+	seen        Sight        // of the segment that they are given
+	seenAt      time.Time
+	frame       iax.Frame
+	http        httphead.Head
+	unmasked    []byte // a message over WebSocket
 
 	stats Stats
 }
@@ -166,7 +175,8 @@ func New(c Config) *Witness {
 		w.httpPorts = []uint16{8088}
 	}
 	w.nonces.forget = w.forgetNonce
-	w.openStreams()
+	w.locals.forget = func(*entry[local]) { w.lastLocal = nil }
+	w.streams = sip.NewStreams(func(_ sip.Flow, head []byte) { w.head(w.seenAt, w.seen, head) })
 	return w
 }
 
@@ -232,13 +242,16 @@ func (w *Witness) FramesLost(now time.Time, name string) {
 func (w *Witness) PacketsLost(now time.Time) {
 	w.advance(now)
 	w.noncesSince = 0
-	w.streams.lost()
+	w.streams.Lost()
 }
 
 // localAt returns what is known of an address of Asterisk's.
 func (w *Witness) localAt(a netip.AddrPort) *entry[local] {
-	e, _ := w.locals.put(w.now, w.of(forLocal, w.addrPort(a), 0), 0)
-	return e
+	if w.lastLocal == nil || w.lastLocalAt != a {
+		w.lastLocal, _ = w.locals.put(w.now, w.of(forLocal, w.addrPort(a), 0), 0)
+		w.lastLocalAt = a
+	}
+	return w.lastLocal
 }
 
 // Sender returns who sent a Call-ID lately, where that was one only.

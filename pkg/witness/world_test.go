@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ringwall/ringwall/pkg/asterisk/event"
+	"github.com/ringwall/ringwall/pkg/packet"
 	"github.com/ringwall/ringwall/pkg/sip"
 	"github.com/ringwall/ringwall/pkg/witness"
 )
@@ -31,10 +32,12 @@ type world struct {
 	sensorDelay, eventDelay time.Duration
 	seenBy                  []event.Sensor
 	transport               event.Transport
-	deaf                    bool // the manager's session is down
-	noEvents                bool // it has none for this Asterisk
-	unseen                  bool // no sensor sees what is sent
-	loseAnswers             bool // a sensor does not see them
+	segments                int               // TCP: how many bytes each has; 0: messages come without packets
+	sequences               map[string]uint32 // of each flow
+	deaf                    bool              // the manager's session is down
+	noEvents                bool              // it has none for this Asterisk
+	unseen                  bool              // no sensor sees what is sent
+	loseAnswers             bool              // a sensor does not see them
 	filtered                func(event.Type) bool
 	noAuth                  bool // endpoints without a password, and the dialplan knows 1xx
 	unauthenticatedOptions  bool
@@ -56,7 +59,7 @@ func newWorld(t *testing.T, c witness.Config) *world {
 	return &world{
 		t: t, w: witness.New(c), now: time.Unix(1_800_000_000, 0), seenBy: []event.Sensor{event.ByTap},
 		sensorDelay: 2 * time.Millisecond, eventDelay: 3 * time.Millisecond,
-		transport: event.UDP, service: event.PJSIP, nonces: map[string]time.Time{},
+		transport: event.UDP, service: event.PJSIP, nonces: map[string]time.Time{}, sequences: map[string]uint32{},
 	}
 }
 
@@ -150,6 +153,10 @@ func (w *world) see(p *peer, toAsterisk bool, text string) {
 	if w.unseen || w.loseAnswers && !toAsterisk {
 		return
 	}
+	if w.segments > 0 {
+		w.seeSegments(p, toAsterisk, text)
+		return
+	}
 	for i, s := range w.seenBy {
 		w.after(w.sensorDelay*time.Duration(1+3*i), func() {
 			var m sip.Message
@@ -160,6 +167,21 @@ func (w *world) see(p *peer, toAsterisk bool, text string) {
 				SeenBy: s, ToAsterisk: toAsterisk, Asterisk: asteriskAddr, Remote: p.addr, Transport: w.transport,
 			}, &m)
 		})
+	}
+}
+
+// seeSegments has the tap see a message in pieces.
+func (w *world) seeSegments(p *peer, toAsterisk bool, text string) {
+	k := packet.Packet{Source: asteriskAddr, Destination: p.addr, Protocol: packet.TCP, Flags: packet.Acknowledge}
+	if toAsterisk {
+		k.Source, k.Destination = k.Destination, k.Source
+	}
+	flow := k.Source.String() + k.Destination.String()
+	for piece := range slices.Chunk([]byte(text), w.segments) {
+		k := k
+		k.Payload, k.PayloadSize, k.Sequence = piece, len(piece), w.sequences[flow]
+		w.sequences[flow] += uint32(len(piece))
+		w.after(w.sensorDelay, func() { w.w.Packet(w.now, toAsterisk, &k) })
 	}
 }
 
