@@ -152,6 +152,16 @@ func TestTablesForPeople(t *testing.T) {
 		"help":           {nil, 80, nil},
 		"status":         {[]string{"status"}, 0, nil},
 		"status-trouble": {[]string{"status"}, 0, func(b *backend) { b.status = trouble }},
+		"status-narrow": {[]string{"status"}, 0, func(b *backend) {
+			b.status = func(st *api.Status) {
+				st.Engine.CutFlows, st.Engine.SlowFlows, st.Engine.SlowSources, st.Engine.Trickles = 1, 2, 1, 1
+				st.Engine.GoodFlows = 4711
+				st.Kernel.Dropped = []api.Count{{Name: "ban4", Count: 0}, {Name: "cut4", Count: 7}, {Name: "knock4", Count: 12}}
+			}
+		}},
+		"status-nothing-dropped": {[]string{"status"}, 0, func(b *backend) {
+			b.status = func(st *api.Status) { st.Kernel.Dropped = []api.Count{{Name: "ban4"}, {Name: "knock4"}} }
+		}},
 		"status-observe": {[]string{"status"}, 0, func(b *backend) {
 			b.status = func(st *api.Status) {
 				st.Mode, st.Engine.Bans, st.Kernel.Desired, st.Kernel.Present = "observe", 0, 0, 0

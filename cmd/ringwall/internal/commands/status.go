@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/humanize"
@@ -185,6 +186,9 @@ func engineLines(st api.Status) [][2]string {
 		{"Bans", bans},
 		{"Sources", fmt.Sprintf("%d trusted, %d tracked", e.Trusted, e.Sources)},
 	}
+	if s := narrowText(e); s != "" {
+		lines = append(lines, [2]string{"Narrow", s})
+	}
 	if e.Leaking > 0 {
 		leak := humanize.Plural(e.Leaking, "banned source", "banned sources") + " got through within the last hour"
 		if st.Leaking() {
@@ -197,6 +201,21 @@ func engineLines(st api.Status) [][2]string {
 			fmt.Sprintf("%d bans not made: %s", e.Limited[name], humanize.Words(name))})
 	}
 	return lines
+}
+
+// narrowText says what is cut, slow and spared while its neighbours are judged otherwise; empty where nothing is.
+func narrowText(e engine.Stats) string {
+	var parts []string
+	add := func(n int, one, many string) {
+		if n > 0 {
+			parts = append(parts, humanize.Plural(n, one, many))
+		}
+	}
+	add(e.CutFlows, "connection cut", "connections cut")
+	add(e.SlowFlows+e.SlowSources, "slow lane", "slow lanes")
+	add(e.Trickles, "source slow over UDP but for its phones", "sources slow over UDP but for their phones")
+	add(e.GoodFlows, "phone passes every ban", "phones pass every ban")
+	return strings.Join(parts, ", ")
 }
 
 func kernelLines(k api.KernelStatus) [][2]string {
@@ -213,8 +232,12 @@ func kernelLines(k api.KernelStatus) [][2]string {
 		{"Kernel", fmt.Sprintf("table %s %s; %d bans wanted, %d present", printable.String(k.Table), state, k.Desired,
 			k.Present)},
 	}
-	if s := countsText(k.Dropped); s != "" {
-		lines = append(lines, [2]string{"Dropped", "packets by set: " + s})
+	dropping := slices.DeleteFunc(slices.Clone(k.Dropped), func(n api.Count) bool { return n.Count == 0 })
+	switch {
+	case len(dropping) > 0:
+		lines = append(lines, [2]string{"Dropped", "packets by set: " + countsText(dropping)})
+	case len(k.Dropped) > 0:
+		lines = append(lines, [2]string{"Dropped", "no packet yet"})
 	}
 	if s := countsText(k.Rebuilds); s != "" {
 		lines = append(lines, [2]string{"Rebuilt", s})
