@@ -17,6 +17,7 @@ const (
 	ActionGuessing      Action = "guessing" // passwords are being guessed, and nobody is banned for it
 	ActionLeak          Action = "leak"     // a banned source still gets through
 	ActionNewPlace      Action = "newplace" // an account logged in from where it never was
+	ActionProxy         Action = "proxy"    // many customers log in through one source, which nobody named
 	ActionBlind         Action = "blind"    // a sense is gone: what it would have told is not known
 	ActionCut           Action = "cut"      // one flow of a known good source is closed, the others go on
 	ActionObserve       Action = "observe"  // would have banned, or cut
@@ -26,6 +27,7 @@ const (
 func Actions() []Action {
 	return []Action{
 		ActionBan, ActionExtend, ActionUnban, ActionTrust, ActionUntrust, ActionMisconfigured, ActionBreach,
-		ActionTampering, ActionTargeted, ActionGuessing, ActionLeak, ActionNewPlace, ActionBlind, ActionCut, ActionObserve,
+		ActionTampering, ActionTargeted, ActionGuessing, ActionLeak, ActionNewPlace, ActionProxy, ActionBlind, ActionCut,
+		ActionObserve,
 	}
 }

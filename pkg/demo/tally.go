@@ -160,6 +160,7 @@ func (t *tally) recordDecision(d ban.Decision) {
 		case ban.ActionLeak:
 			t.addUnexpectedLocked("the ban of " + r.name + " did not keep it out")
 		case ban.ActionBreach, ban.ActionTargeted, ban.ActionGuessing, ban.ActionNewPlace, ban.ActionCut, ban.ActionBlind,
+			ban.ActionProxy,
 			ban.ActionObserve:
 		}
 	}

@@ -71,7 +71,7 @@ func (j *judgement) detectProxy() {
 	if _, named := j.engine.proxies.Covering(j.addr); named || j.engine.slowGuessers.Seen(j.now, j.hash(forProxyFlow, 0)) {
 		return
 	}
-	j.decide(ban.ActionObserve, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true, fmt.Sprintf(
+	j.decide(ban.ActionProxy, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true, fmt.Sprintf(
 		"at least %d accounts log in through %s: it looks like a proxy, and is never banned as a whole; allow it, or name "+
 			"it in policy.proxies, and let a Ringwall at the proxy ban those behind it", n, how))
 }

@@ -33,7 +33,7 @@ func TestProxies(t *testing.T) {
 	run(t, []scenario{
 		{"a proxy over TLS, and an attacker behind it", nil, func(w *world) {
 			attack(through(w, 200)).wantNever(proxy).wantTrusted(proxy)
-			w.wantDecision(1, ban.ActionObserve, ban.ReasonProxy).wantDecision(0, ban.ActionUntrust, ban.ReasonAccounts)
+			w.wantDecision(1, ban.ActionProxy, ban.ReasonProxy).wantDecision(0, ban.ActionUntrust, ban.ReasonAccounts)
 			var guessed []string
 			for _, d := range w.log {
 				if d.Action == ban.ActionGuessing && d.Reason == ban.ReasonWrongPassword {
@@ -54,11 +54,11 @@ func TestProxies(t *testing.T) {
 				}
 				w.pass(24 * time.Hour)
 			}
-			w.wantDecision(3, ban.ActionObserve, ban.ReasonProxy)
+			w.wantDecision(3, ban.ActionProxy, ban.ReasonProxy)
 		}},
 		{"a proxy that is named, before anybody logged in", named, func(w *world) {
 			attack(w).wantNever(proxy)
-			through(w, 200).wantDecision(0, ban.ActionObserve, ban.ReasonProxy)
+			through(w, 200).wantDecision(0, ban.ActionProxy, ban.ReasonProxy)
 			if got := w.e.Proxies(); len(got) != 0 {
 				w.t.Errorf("still to be named: %v", got)
 			}
@@ -68,7 +68,7 @@ func TestProxies(t *testing.T) {
 			for i := range 100 {
 				w.login(proxy, extension(i), tls)
 			}
-			attack(w).wantNever(proxy).wantDecision(1, ban.ActionObserve, ban.ReasonProxy)
+			attack(w).wantNever(proxy).wantDecision(1, ban.ActionProxy, ban.ReasonProxy)
 		}},
 		{"an account that is guessed through a proxy and then logs in", nil, func(w *world) {
 			through(w, 200).crack(20, proxy, "999", tls, at(5061)).login(proxy, "999", tls, at(5061))
@@ -81,7 +81,7 @@ func TestProxies(t *testing.T) {
 			for i := range 12 {
 				w.crack(2, office, "9"+strconv.Itoa(i), tls)
 			}
-			w.wantBanned(office).wantDecision(0, ban.ActionObserve, ban.ReasonProxy)
+			w.wantBanned(office).wantDecision(0, ban.ActionProxy, ban.ReasonProxy)
 		}},
 		{"nor is one with a gateway of eight accounts", nil, func(w *world) {
 			for range 30 {

@@ -20,12 +20,18 @@ func describeDecision(d ban.Decision, host string) message.Message {
 		Points: roundToTenths(d.Points), Score: roundToTenths(d.Score), Account: printable.String(d.Account),
 		Proven:  d.Proven,
 		Seconds: d.Duration.Seconds(), PBX: printable.Limit(d.PBX, 260), Detail: printable.Limit(d.Detail, 500),
+		Scope: string(d.Scope),
 	}
 	if d.Source.IsValid() {
 		m.Source = d.Source.WithZone("").String()
 	}
 	if d.Prefix.IsValid() {
 		m.Prefix = d.Prefix.String()
+	}
+	if d.Flow.IsValid() {
+		m.Flow = d.Flow.String()
+	} else if d.Scope != "" {
+		m.Closes = d.Closes.String()
 	}
 	if d.Service != event.OtherService {
 		m.Service = d.Service.String()
@@ -88,6 +94,15 @@ func titleOf(d ban.Decision, m *message.Message) string {
 			return who + " attacks, but is on the allow list"
 		case ban.ReasonProtected:
 			return who + " looks like an attacker, but Asterisk knows it"
+		case ban.ReasonStorm:
+			return "many customers fail at once: the fault is at Asterisk, and they are not banned"
+		case ban.ReasonManual:
+			return who + " attacks, and is not banned: somebody let it in for a time"
+		case ban.ReasonLimit:
+			return who + " attacks, and is not banned: a bound of policy.limits was hit"
+		}
+		if d.Duration == 0 {
+			return who + " attacks, and is not banned"
 		}
 		return who + " would be banned"
 	case ban.ActionTrust:
@@ -115,6 +130,8 @@ func titleOf(d ban.Decision, m *message.Message) string {
 			return "the kernel does not hold the bans as it should"
 		}
 		return "one of the senses is silent"
+	case ban.ActionProxy:
+		return who + " looks like a proxy: many accounts log in through it"
 	case ban.ActionCut:
 		return who + " guesses passwords beside good phones: its connections end, theirs go on"
 	case ban.ActionNewPlace:
@@ -133,6 +150,14 @@ func textOf(m *message.Message) string {
 	}
 	if m.Duration != "" {
 		b.WriteString(", for " + m.Duration)
+	}
+	switch {
+	case m.Flow != "":
+		b.WriteString(", " + m.Flow)
+	case m.Closes == ban.ClosesUDP.String():
+		b.WriteString(", UDP only")
+	case m.Closes == ban.ClosesManager.String():
+		b.WriteString(", the manager's ports only")
 	}
 	if m.PBX != "" {
 		b.WriteString(", at " + m.PBX)

@@ -3,6 +3,7 @@ package notify
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,55 @@ func TestABanInWords(t *testing.T) {
 	if m := describeDecision(ban.Decision{Action: ban.ActionTampering}, "h"); m.Source != "" || m.Prefix != "" ||
 		!strings.Contains(m.Title, "tampers") {
 		t.Errorf("%+v", m)
+	}
+}
+
+// What is not about all of a source must not sound so, and a program that passes it on must be able to tell.
+func TestANarrowVerdictInWords(t *testing.T) {
+	office := netip.MustParseAddr("198.51.100.7")
+	of := func(a ban.Action, r ban.Reason, s ban.Scope, c ban.Closes) ban.Decision {
+		return ban.Decision{Action: a, Reason: r, Scope: s, Closes: c, Source: office, Prefix: netip.PrefixFrom(office, 32),
+			Duration: time.Hour}
+	}
+	cut := of(ban.ActionCut, ban.ReasonWrongPassword, ban.ScopeFlow, ban.ClosesAll)
+	cut.Flow = ban.Flow{Source: netip.AddrPortFrom(office, 4711)}
+	for _, row := range []struct {
+		d                    ban.Decision
+		text                 string
+		scope, closes, sends string
+	}{
+		{of(ban.ActionBan, ban.ReasonUnknownAccount, ban.ScopeSource, ban.ClosesAll), "Reason: unknown account, for 1h.",
+			"source", "all", ""},
+		{of(ban.ActionBan, ban.ReasonUnknownAccount, ban.ScopeSource, ban.ClosesUDP),
+			"Reason: unknown account, for 1h, UDP only.", "source", "udp", ""},
+		{of(ban.ActionBan, ban.ReasonManager, ban.ScopeService, ban.ClosesManager),
+			"Reason: manager, for 1h, the manager's ports only.", "service", "manager", ""},
+		{cut, "Reason: wrong password, for 1h, tcp 198.51.100.7:4711.", "flow", "", "tcp 198.51.100.7:4711"},
+		{ban.Decision{Action: ban.ActionTrust, Reason: ban.ReasonLogin}, "Reason: login.", "", "", ""},
+	} {
+		m := describeDecision(row.d, "pbx")
+		if m.Text != row.text || m.Scope != row.scope || m.Closes != row.closes || m.Flow != row.sends {
+			t.Errorf("%+v", m)
+		}
+		for _, want := range []string{"RINGWALL_SCOPE=" + row.scope, "RINGWALL_CLOSES=" + row.closes,
+			"RINGWALL_FLOW=" + row.sends} {
+			if !slices.Contains(environmentOf(m), want) {
+				t.Errorf("no %s", want)
+			}
+		}
+	}
+	for reason, want := range map[ban.Reason]string{
+		ban.ReasonStorm: "many customers fail at once", ban.ReasonManual: "somebody let it in", ban.ReasonLimit: "a bound",
+		ban.ReasonPace: "attacks, and is not banned",
+	} {
+		if m := describeDecision(ban.Decision{Action: ban.ActionObserve, Reason: reason}, "pbx"); !strings.Contains(m.Title,
+			want) || strings.Contains(m.Title, "would be banned") {
+			t.Errorf("%s: %q", reason, m.Title)
+		}
+	}
+	if m := describeDecision(of(ban.ActionProxy, ban.ReasonProxy, "", ban.ClosesAll), "pbx"); m.Title !=
+		"Ringwall on pbx: 198.51.100.7 looks like a proxy: many accounts log in through it" {
+		t.Errorf("%q", m.Title)
 	}
 }
 

@@ -150,6 +150,9 @@ func environmentOf(m message.Message) []string {
 	add("ASN", strings.TrimPrefix(humanize.Number(float64(m.ASN)), "0")) // "" where it is unknown
 	add("AS_NAME", m.ASName)
 	add("PREFIX", m.Prefix)
+	add("SCOPE", m.Scope)
+	add("CLOSES", m.Closes)
+	add("FLOW", m.Flow)
 	add("REASON", m.Reason)
 	add("POINTS", humanize.Number(m.Points))
 	add("SCORE", humanize.Number(m.Score))

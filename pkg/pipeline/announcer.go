@@ -144,7 +144,8 @@ func (a *Announcer) logDecision(d *ban.Decision, kernelErr error) {
 	switch d.Action {
 	case ban.ActionBreach, ban.ActionGuessing, ban.ActionLeak, ban.ActionBlind:
 		level = slog.LevelError
-	case ban.ActionTampering, ban.ActionTargeted, ban.ActionNewPlace, ban.ActionMisconfigured, ban.ActionObserve:
+	case ban.ActionTampering, ban.ActionTargeted, ban.ActionNewPlace, ban.ActionProxy,
+		ban.ActionMisconfigured, ban.ActionObserve:
 		level = slog.LevelWarn
 	case ban.ActionTrust, ban.ActionUntrust:
 		if d.Reason == ban.ReasonLogin || d.Reason == ban.ReasonExpired {

@@ -235,7 +235,7 @@ func (t *tally) countDecision(d *ban.Decision) {
 		t.addReport(d, &t.sum.Breaches)
 	case d.Action == ban.ActionTargeted:
 		t.addReport(d, &t.sum.Targeted)
-	case d.Action == ban.ActionObserve && d.Reason == ban.ReasonProxy:
+	case d.Action == ban.ActionProxy:
 		t.addReport(d, &t.sum.Proxies)
 	case d.Action == ban.ActionNewPlace:
 		t.addReport(d, &t.sum.NewPlaces)

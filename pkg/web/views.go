@@ -572,7 +572,7 @@ func (p *Page) viewDecisions(s *snapshot) (v decisionsView) {
 		ban.ActionTrust:   "trusted",
 		ban.ActionUntrust: "no longer trusted", ban.ActionMisconfigured: "misconfigured", ban.ActionBreach: "BREACH",
 		ban.ActionTampering: "forged event", ban.ActionTargeted: "under attack", ban.ActionGuessing: "GUESSING",
-		ban.ActionLeak: "GETS THROUGH", ban.ActionNewPlace: "NEW PLACE", ban.ActionCut: "CUT OFF",
+		ban.ActionLeak: "GETS THROUGH", ban.ActionNewPlace: "NEW PLACE", ban.ActionProxy: "proxy", ban.ActionCut: "CUT OFF",
 		ban.ActionBlind:   "BLIND",
 		ban.ActionObserve: "not banned",
 	}
