@@ -98,6 +98,9 @@ func (a *Agent) Local() netip.AddrPort {
 	return a.local
 }
 
+// Server is where Asterisk listens for it.
+func (a *Agent) Server() netip.AddrPort { return a.server }
+
 // Transport is how the agent reaches the server: udp, tcp, tls, ws or wss.
 func (a *Agent) Transport() string { return a.options.Transport }
 
