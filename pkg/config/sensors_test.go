@@ -34,7 +34,7 @@ func TestSensorsOfTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := c.Sensors
-	if s.Tap != config.TapOff || s.TapGroup != 5060 || s.HEP.Listen != "127.0.0.1:9061" || s.HEP.Password.Reveal() != "hunter2" ||
+	if s.Tap != config.TapOff || s.TapGroup != 506 || s.HEP.Listen != "127.0.0.1:9061" || s.HEP.Password.Reveal() != "hunter2" ||
 		s.HEP.Forward != "homer:9060" {
 		t.Errorf("%+v", s)
 	}

@@ -414,9 +414,9 @@ func allSettings() []setting {
 			meaning: "Look at the heads of packets to the ports above, and of Asterisk's answers, by the kernel's NFLOG: " +
 				"auto where the kernel has it; on demands it; off sees Asterisk's events alone.",
 			reason: "one strange byte in a request, and Asterisk sends no event of a guess or a stolen login"},
-		{path: "sensors.tap_group", byDefault: 5060, allowed: inBounds(1, 65535),
+		{path: "sensors.tap_group", byDefault: 506, allowed: inBounds(1, 65535),
 			meaning: "The number of the NFLOG group: {least} to {most}. Another program may have one of its own.",
-			reason:  "SIP's port, which nobody else uses as a group"},
+			reason:  "programs that read such groups by themselves, such as ulogd, begin at 0"},
 		{path: "sensors.hep",
 			meaning: "Asterisk's copies of SIP messages (res_hep), in which TLS and WSS can be read, too."},
 		{path: "sensors.hep.listen",

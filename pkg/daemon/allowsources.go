@@ -109,6 +109,14 @@ func (s *allowSources) hostResolved(name string, added, removed []netip.Prefix) 
 	s.endSparing()
 }
 
+// isOwn says whether an address is one of this machine's own.
+func (s *allowSources) isOwn(addr netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, own := s.ownAddresses[netip.PrefixFrom(addr, addr.BitLen())]
+	return own || addr.IsLoopback()
+}
+
 // ownAddressesChanged takes the machine's own addresses to the allow list.
 func (s *allowSources) ownAddressesChanged(own map[netip.Prefix]string) {
 	s.mu.Lock()

@@ -77,6 +77,7 @@ type Daemon struct {
 	pbxs     []*pbx // in the order of the configuration
 	ports    *asteriskPorts
 	drops    *othersDrops // nil in a dry run
+	sensors  *sensors
 
 	// Who must not be banned.
 	allowSources *allowSources
@@ -169,6 +170,7 @@ func New(o Options) (_ *Daemon, err error) {
 	// From here on nothing keeps the daemon from its work, but an Asterisk that cannot be one.
 	d.openGeo(cfg)
 	d.openNotify()
+	d.openSensors()
 	for _, a := range cfg.Asterisk {
 		p, err := d.newPBX(a)
 		if err != nil {

@@ -60,7 +60,10 @@ func (d *Daemon) reopenParts(old, new *config.Config) {
 			if !p.ensureOpen() {
 				p.openAnew()
 			}
-		case p.name == "metrics.listen" && old.Metrics != new.Metrics:
+		case p.name == "metrics.listen" && old.Metrics != new.Metrics,
+			p.name == "sensors.tap" && (old.Sensors.Tap != new.Sensors.Tap || old.Sensors.TapGroup != new.Sensors.TapGroup),
+			p.name == "sensors.hep" && old.Sensors.HEP != new.Sensors.HEP,
+			p.name == "policy.signatures": // its files may have changed
 			p.openAnew()
 		default:
 			p.retryNow()
@@ -225,6 +228,13 @@ func (f *faults) hasFault(name string) bool {
 	defer f.mu.Unlock()
 	_, failing := f.failing[name]
 	return failing
+}
+
+// faultText says why a part does not work; empty where it does.
+func (f *faults) faultText(name string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.failing[name].Text
 }
 
 // faultWarnings are the faults in status.

@@ -37,6 +37,7 @@ type pbx struct {
 	learner  *learn.Learner
 	metrics  *metrics.PBX
 	log      *slog.Logger
+	sensors  *sensors // nil in tests of a PBX alone
 
 	sessionAddr   atomic.Pointer[netip.AddrPort] // our end of the session
 	events        atomic.Uint64
@@ -45,6 +46,8 @@ type pbx struct {
 	lag           atomic.Int64 // of it, ns
 	blindFor      atomic.Int64 // without a session since the start, ns
 	loggedFailure string       // the last failure that was logged; of OnState alone
+	framesLost    uint64       // at the last call of framesLostSince, which alone has it
+	isLate        bool         // events come late; of OnFrames alone
 	// Of OnFrames alone:
 	inputs    []pipeline.Input      // of the frames that were decoded last
 	lastLocal localAddress          // of the last event
@@ -53,7 +56,7 @@ type pbx struct {
 
 func (d *Daemon) newPBX(cfg config.Asterisk) (*pbx, error) {
 	p := &pbx{
-		name: cfg.Name, address: cfg.Address, pipeline: d.pipeline, ports: d.ports, metrics: d.metrics.PBX(cfg.Name),
+		name: cfg.Name, address: cfg.Address, pipeline: d.pipeline, ports: d.ports, metrics: d.metrics.PBX(cfg.Name), sensors: d.sensors,
 		log: d.log.With("pbx", cfg.Name),
 	}
 	session, err := SessionConfig(cfg)
@@ -127,7 +130,7 @@ func (p *pbx) judgeFrames(frames []ami.Frame) {
 	wall := time.Now()
 	now := p.pipeline.Clock().At(wall)
 	inputs, stats := p.decodeFrames(frames, wall)
-	p.pipeline.Judge(p.name, inputs, now)
+	p.pipeline.Judge(p.name, p.sensors.match(p.name, inputs, now), now)
 	stats.at = now
 	p.recordStats(stats)
 }
@@ -180,6 +183,22 @@ func (p *pbx) recordStats(s batchStats) {
 	p.events.Add(uint64(s.events))
 	p.lastEvent.Store(s.at.UnixNano())
 	p.lag.Store(int64(s.lag))
+	if late := s.lag > lateEvents; late != p.isLate {
+		p.isLate = late
+		p.sensors.setBlind(p.name, late)
+	}
+}
+
+// framesLostSince says whether frames of Asterisk were given up since the last call.
+func (p *pbx) framesLostSince() bool {
+	s := p.session.Status()
+	lost := s.Oversize
+	for _, n := range s.Dropped {
+		lost += n
+	}
+	more := lost != p.framesLost
+	p.framesLost = lost
+	return more
 }
 
 // isOwnSession says whether an event is about our own session: our login, or an action of ours that was denied.
@@ -192,6 +211,7 @@ func (p *pbx) isOwnSession(ev *event.Event) bool {
 func (p *pbx) onState(s ami.State) {
 	switch s.Kind {
 	case ami.Connected:
+		p.sensors.setBlind(p.name, false)
 		p.sessionAddr.Store(&s.Local)
 		p.learner.Connected()
 		p.loggedFailure = ""
@@ -202,6 +222,7 @@ func (p *pbx) onState(s ami.State) {
 		p.log.Warn("logged in to Asterisk again; what happened meanwhile is not known",
 			"blind", s.Blind.Round(time.Millisecond), "version", printable.String(s.Banner))
 	case ami.Disconnected:
+		p.sensors.setBlind(p.name, true)
 		if errors.Is(s.Err, ami.ErrRelogin) {
 			p.log.Info("logging in to Asterisk anew, so that what manager.conf says now holds")
 			return

@@ -41,8 +41,8 @@ func (h *hostile) add(typ event.Type, service event.Service, account, addr, tran
 		who, own = "", own+who
 	}
 	h.texts = append(h.texts, strings.TrimSuffix(head+who+ends+own, "\r\n"))
-	if len(account) > 40 {
-		account = strings.ToValidUTF8(account[:40], "") + "…"
+	if len(account) > 39 {
+		account = strings.ToValidUTF8(account[:39], "") + "…"
 	}
 	h.names[account] = true
 	if h.sources[addr] == nil {

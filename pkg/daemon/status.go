@@ -51,6 +51,7 @@ func (b backend) Status(context.Context) (api.Status, error) {
 	s.Kernel = b.kernelStatus(cfg, s.Engine.Bans)
 	s.Ports = b.ports.portsStatus()
 	s.Dropped = b.drops.latestDrops()
+	s.Sensors, s.Signatures = b.sensors.sensorStatus(cfg.Sensors), b.sensors.marks.hits()
 	s.Warnings = append(s.Warnings, portWarnings(s.Ports)...)
 	s.Warnings = append(s.Warnings, leakWarnings(s)...)
 	for _, name := range sortedKeys(cfg.Policy.Services) {
@@ -175,6 +176,7 @@ func (d *Daemon) Present() metrics.Present {
 			stats.Trickles
 		p.Proxies = stats.Proxies
 	})
+	p.Sensors, p.SignatureHits = d.sensors.presentSensors(d.config.currentConfig().Sensors), d.sensors.marks.counts()
 	for _, dropped := range d.drops.latestDrops() {
 		if dropped.Serious() {
 			p.AllowedDropped++

@@ -1,0 +1,219 @@
+package daemon
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/netns"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
+)
+
+// sipServer answers like PJSIP at a UDP port of the daemon's network, and tells the daemon by AMI what PJSIP tells: nothing
+// where a Call-ID is not UTF-8.
+type sipServer struct {
+	rig    *rig
+	conn   *net.UDPConn
+	nonces int
+}
+
+const sipPassword = "right"
+
+var headerOf = regexp.MustCompile(`(?i)\n(Via|From|To|Call-ID|CSeq): ([^\r]*)`)
+
+func startSIPServer(r *rig) *sipServer {
+	r.t.Helper()
+	s := &sipServer{rig: r}
+	err := r.space.Do(func() (err error) {
+		s.conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(10, 99, 0, 1), Port: 5060})
+		return err
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); s.serve() }()
+	r.t.Cleanup(func() { _ = s.conn.Close(); <-done })
+	return s
+}
+
+func (s *sipServer) serve() {
+	buffer := make([]byte, 4096)
+	for {
+		n, from, err := s.conn.ReadFromUDPAddrPort(buffer)
+		if err != nil {
+			return
+		}
+		s.answer(buffer[:n], from)
+	}
+}
+
+func (s *sipServer) answer(request []byte, from netip.AddrPort) {
+	var copied bytes.Buffer
+	callID := ""
+	for _, m := range headerOf.FindAllSubmatch(request, -1) {
+		fmt.Fprintf(&copied, "%s: %s\r\n", m[1], m[2])
+		if strings.EqualFold(string(m[1]), "Call-ID") {
+			callID = string(m[2])
+		}
+	}
+	remote := fmt.Sprintf("IPV4/UDP/%s/%d", from.Addr(), from.Port())
+	tell := func(name, own string) {
+		if strings.ToValidUTF8(callID, "") == callID {
+			s.rig.event(name, "201", callID, remote, own)
+		}
+	}
+	s.nonces++
+	nonce := fmt.Sprintf("%x/%032x", time.Now().Unix(), s.nonces)
+	_, credentials, has := strings.Cut(string(request), "nonce=\"")
+	answered, _, _ := strings.Cut(credentials, "\"")
+	switch {
+	case has && strings.Contains(credentials, `response="`+sipPassword):
+		tell("SuccessfulAuth", "UsingPassword: 1\r\n")
+		_, _ = s.conn.WriteToUDPAddrPort(fmt.Appendf(nil, "SIP/2.0 200 OK\r\n%s\r\n", copied.Bytes()), from)
+		return
+	case has:
+		_, response, _ := strings.Cut(credentials, `response="`)
+		response, _, _ = strings.Cut(response, "\"")
+		tell("ChallengeResponseFailed", fmt.Sprintf("Challenge: %s\r\nResponse: %s\r\nExpectedResponse: \r\n", answered, response))
+	default:
+		tell("ChallengeSent", "Challenge: "+nonce+"\r\n")
+	}
+	_, _ = s.conn.WriteToUDPAddrPort(fmt.Appendf(nil, "SIP/2.0 401 Unauthorized\r\n%sWWW-Authenticate: Digest "+
+		"realm=\"asterisk\",nonce=\"%s\",algorithm=MD5,qop=\"auth\"\r\n\r\n", copied.Bytes(), nonce), from)
+}
+
+// sipClient registers from an address of its own.
+type sipClient struct {
+	t     *testing.T
+	conn  net.Conn
+	calls int
+	nonce string
+	wait  time.Duration // for an answer
+}
+
+func dialSIP(t *testing.T, from *netns.Space, address string) *sipClient {
+	t.Helper()
+	c := &sipClient{t: t, wait: patience}
+	err := from.Do(func() (err error) {
+		d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(address)}}
+		c.conn, err = d.Dial("udp4", "10.99.0.1:5060")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.conn.Close() })
+	return c
+}
+
+// send sends a request, and returns the first line of the answer, or "" where none comes.
+func (c *sipClient) send(callID string, number int, more string) string {
+	c.t.Helper()
+	_, err := fmt.Fprintf(c.conn, "REGISTER sip:10.99.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP %s;rport;branch=z9hG4bK%s%d\r\n"+
+		"From: <sip:201@10.99.0.1>;tag=a\r\nTo: <sip:201@10.99.0.1>\r\nCall-ID: %s\r\nCSeq: %d REGISTER\r\nMax-Forwards: 70\r\n"+
+		"Contact: <sip:201@%s>\r\n%sContent-Length: 0\r\n\r\n", c.conn.LocalAddr(), "x", number, callID, number, c.conn.LocalAddr(), more)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	buffer := make([]byte, 4096)
+	_ = c.conn.SetReadDeadline(time.Now().Add(c.wait))
+	n, err := c.conn.Read(buffer)
+	if err != nil {
+		return ""
+	}
+	if _, nonce, ok := strings.Cut(string(buffer[:n]), `nonce="`); ok {
+		c.nonce, _, _ = strings.Cut(nonce, "\"")
+	}
+	line, _, _ := strings.Cut(string(buffer[:n]), "\r\n")
+	return line
+}
+
+// try asks for a challenge and answers it with a password.
+func (c *sipClient) try(mark, password string) string {
+	c.t.Helper()
+	c.calls++
+	callID := fmt.Sprintf("%s%d-%s", mark, c.calls, c.conn.LocalAddr())
+	if c.send(callID, 1, "") == "" {
+		return ""
+	}
+	return c.send(callID, 2, fmt.Sprintf("Authorization: Digest username=\"201\",realm=\"asterisk\",nonce=\"%s\","+
+		"uri=\"sip:10.99.0.1\",response=\"%s%d\",algorithm=MD5,cnonce=\"c\",qop=auth,nc=00000001\r\n", c.nonce, password, c.calls))
+}
+
+// hidden is a byte by which PJSIP is kept from telling anything (main/json.c refuses what is not UTF-8).
+const hidden = "\xff"
+
+// TestWhatAsteriskIsSilentAbout has real packets tapped, and judged where no event tells of them.
+func TestWhatAsteriskIsSilentAbout(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	outside := netnstest.New(t)
+	netnstest.Connect(t, r.space, outside, []string{"10.99.0.1/24"},
+		[]string{"10.99.0.2/24", "10.99.0.66/24", "10.99.0.77/24", "10.99.0.88/24"})
+	startSIPServer(r)
+	office := dialSIP(t, outside, "10.99.0.2")
+	if got := office.try("call", sipPassword); got != "SIP/2.0 200 OK" {
+		t.Fatalf("the phone is answered %q", got)
+	}
+	r.await(ban.ActionTrust, "10.99.0.2/32")
+
+	// A hidden guess: its challenge was seen to go there, so that it is proven over UDP, too.
+	d := func(from, password string) ban.Decision {
+		t.Helper()
+		guesser := dialSIP(t, outside, from)
+		if got := guesser.try(hidden, password); got == "" {
+			t.Fatalf("%s: no answer", from)
+		}
+		d := r.await(ban.ActionBan, from+"/32")
+		guesser.wait = 300 * time.Millisecond
+		r.until("the kernel has it", func() bool { return guesser.try(hidden, password) == "" })
+		return d
+	}
+	if d := d("10.99.0.66", "guess"); d.Reason != ban.ReasonSilentGuess || !d.Proven || d.Closes != ban.ClosesAll {
+		t.Errorf("%+v", d)
+	}
+	// A hidden login.
+	if d := d("10.99.0.77", sipPassword); d.Reason != ban.ReasonSilentLogin {
+		t.Errorf("%+v", d)
+	}
+	r.await(ban.ActionBreach, "10.99.0.77/32")
+
+	// Guesses that events tell of are told once, and proven by the tap.
+	guesser := dialSIP(t, outside, "10.99.0.88")
+	guesser.wait = time.Second
+	for range 10 {
+		if guesser.try("call", "guess") == "" {
+			break
+		}
+	}
+	if d := r.await(ban.ActionBan, "10.99.0.88/32"); d.Reason != ban.ReasonWrongPassword || !d.Proven || d.Closes != ban.ClosesAll ||
+		d.Score < 14 || d.Score > 14.1 { // two more than elsewhere: the account logged in somewhere today
+		t.Errorf("%+v", d)
+	}
+
+	// The phone has seen nothing of it.
+	for range 5 {
+		if got := office.try("call", sipPassword); got != "SIP/2.0 200 OK" {
+			t.Errorf("the phone is answered %q", got)
+		}
+	}
+	time.Sleep(700 * time.Millisecond) // longer than an event is waited for
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.decisions {
+		if d.Action != ban.ActionTrust {
+			t.Errorf("besides: %+v", d)
+		}
+	}
+	s := r.status()
+	if tap := s.Sensors[0]; tap.Name != "tap" || !tap.Alive || tap.Heard == 0 || tap.Lost != 0 || tap.LastHeard == nil || tap.Lag <= 0 {
+		t.Errorf("%+v", tap)
+	}
+}
