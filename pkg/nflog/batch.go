@@ -9,7 +9,7 @@ import (
 // batchTime, and no packet waits longer while packets come as they did. When they stop, the kernel waits for the unit
 // of its timeout, 10 ms.
 const (
-	batchTime    = time.Millisecond
+	batchTime    = 2 * time.Millisecond
 	maxThreshold = 64
 	// windowTime is for counting, calmWindows how many of them have to be calm before less is gathered, so that the
 	// threshold does not go to and fro with each burst.

@@ -19,7 +19,16 @@ import (
 	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	var rate, n int
+	if _, err := fmt.Sscan(os.Getenv(senderVariable), &rate, &n); err == nil {
+		if err := sendAll(rate, n); err != nil {
+			panic(err)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience is how long something may take on a slow machine.
 const patience = 2 * time.Minute
@@ -323,7 +332,7 @@ func TestHowManyPacketsAreGathered(t *testing.T) {
 	for _, rate := range []int{10, 500, 1000, 2500, 20_000, 1_000_000, 20_000, 900, 10} {
 		second(rate)
 	}
-	if want := []int{2, 16, 64, 16, 1}; !slices.Equal(got, want) {
+	if want := []int{2, 4, 32, 64, 32, 1}; !slices.Equal(got, want) {
 		t.Errorf("thresholds %v, want %v", got, want)
 	}
 	second(20_000)
