@@ -92,10 +92,11 @@ type Sensor struct {
 
 // Signature is a line of policy.signatures that hit.
 type Signature struct {
-	Line       string     `json:"line"` // as it stands in its list
-	Hits       uint64     `json:"hits"`
-	LastHit    *time.Time `json:"last_hit,omitempty"`
-	OnCustomer uint64     `json:"hits_on_customers,omitempty"`
+	Line        string     `json:"line"` // as it stands in its list
+	List        string     `json:"list"` // the file, or "built-in"
+	Hits        uint64     `json:"hits"`
+	LastHit     *time.Time `json:"last_hit,omitempty"`
+	OnCustomers uint64     `json:"hits_on_customers,omitempty"`
 }
 
 // Count is a number with a name.

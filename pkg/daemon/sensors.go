@@ -114,6 +114,9 @@ func (s *sensors) collect(see func(now time.Time, w *witness.Witness)) []witness
 // judgeFindings has judged what sensors saw and no event told, like events of the Asterisk that was called.
 func (s *sensors) judgeFindings(found []witness.Finding) {
 	for _, f := range found {
+		if f.Event.Type == event.Scanner {
+			s.countHit(f.Event.Detail, f.Event.Remote.AddrPort.Addr())
+		}
 		input := pipeline.Input{Received: time.Now(), Event: f.Event}
 		s.daemon.pipeline.Judge(cmp.Or(f.PBX, s.daemon.pbxs[0].name), []pipeline.Input{input}, s.daemon.pipeline.Clock().Now())
 	}

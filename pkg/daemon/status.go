@@ -52,6 +52,7 @@ func (b backend) Status(context.Context) (api.Status, error) {
 	s.Ports = b.ports.portsStatus()
 	s.Dropped = b.drops.latestDrops()
 	s.Sensors, s.Signatures = b.sensors.sensorStatus(cfg.Sensors), b.sensors.marks.hits()
+	s.Warnings = append(s.Warnings, b.sensors.marks.warnings(time.Now())...)
 	s.Warnings = append(s.Warnings, portWarnings(s.Ports)...)
 	s.Warnings = append(s.Warnings, leakWarnings(s)...)
 	for _, name := range sortedKeys(cfg.Policy.Services) {
@@ -176,7 +177,7 @@ func (d *Daemon) Present() metrics.Present {
 			stats.Trickles
 		p.Proxies = stats.Proxies
 	})
-	p.Sensors, p.SignatureHits = d.sensors.presentSensors(d.config.currentConfig().Sensors), d.sensors.marks.counts()
+	p.Sensors, p.SignatureHits = d.sensors.presentSensors(d.config.currentConfig().Sensors), d.sensors.marks.hitsByList()
 	for _, dropped := range d.drops.latestDrops() {
 		if dropped.Serious() {
 			p.AllowedDropped++

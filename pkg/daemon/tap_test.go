@@ -5,12 +5,17 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/netns"
 	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
@@ -215,5 +220,87 @@ func TestWhatAsteriskIsSilentAbout(t *testing.T) {
 	s := r.status()
 	if tap := s.Sensors[0]; tap.Name != "tap" || !tap.Alive || tap.Heard == 0 || tap.Lost != 0 || tap.LastHeard == nil || tap.Lag <= 0 {
 		t.Errorf("%+v", tap)
+	}
+}
+
+// TestAScannersMark has one packet of a scanner enough, and a customer's told of; a list of one's own works after a reload,
+// and one with a mistake leaves the one before in force.
+func TestAScannersMark(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "marks")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("agent OurScanner\n")
+	r := newRig(t, func(c *config.Config) { c.Policy.Signatures.Files = []string{file} })
+	outside := netnstest.New(t)
+	netnstest.Connect(t, r.space, outside, []string{"10.99.0.1/24"},
+		[]string{"10.99.0.2/24", "10.99.0.66/24", "10.99.0.77/24", "10.99.0.88/24"})
+	startSIPServer(r)
+	office := dialSIP(t, outside, "10.99.0.2")
+	if got := office.try("call", sipPassword); got != "SIP/2.0 200 OK" {
+		t.Fatalf("the phone is answered %q", got)
+	}
+	r.await(ban.ActionTrust, "10.99.0.2/32")
+	scan := func(from, agent string) *sipClient {
+		t.Helper()
+		c := dialSIP(t, outside, from)
+		c.send("scan-"+from, 1, "User-Agent: "+agent+"\r\n")
+		return c
+	}
+	scanner := scan("10.99.0.66", "friendly-scanner")
+	if d := r.await(ban.ActionBan, "10.99.0.66/32"); d.Reason != ban.ReasonScanner || d.SeenBy != event.ByTap ||
+		d.Closes != ban.ClosesUDP {
+		t.Errorf("%+v", d)
+	}
+	scanner.wait = 300 * time.Millisecond
+	for i := range 3 { // nothing passes, the trickle of a door included
+		if got := scanner.send(fmt.Sprint("again", i), 1, ""); got != "" {
+			t.Errorf("after the ban: %q", got)
+		}
+	}
+	scan("10.99.0.77", "OurScanner/2")
+	r.await(ban.ActionBan, "10.99.0.77/32")
+
+	other := dialSIP(t, outside, "10.99.0.2") // another port: a good flow is not looked at
+	other.send("scan", 1, "User-Agent: sipvicious\r\n")
+	r.await(ban.ActionObserve, "10.99.0.2/32")
+
+	var s api.Status
+	r.until("hits are counted", func() bool { s = r.status(); return len(s.Signatures) == 3 })
+	for _, hit := range s.Signatures {
+		customers := uint64(0)
+		if strings.Contains(hit.Line, "sipvicious") {
+			customers = 1
+		}
+		if hit.Hits != 1 || hit.OnCustomers != customers || hit.LastHit == nil || (hit.List == file) != strings.Contains(hit.Line, "OurScanner") {
+			t.Errorf("%+v", hit)
+		}
+	}
+	if _, ok := warned(s, "fits requests from customers' addresses"); !ok {
+		t.Errorf("%+v", s.Warnings)
+	}
+	if hits := r.d.Present().SignatureHits; hits["built-in"] != 2 || hits["files"] != 1 {
+		t.Errorf("%v", hits)
+	}
+
+	write("nonsense\n")
+	if _, err := r.d.sensors.openMarks(); err == nil || !strings.Contains(err.Error(), file+":1") {
+		t.Errorf("%v", err)
+	}
+	if n := len(r.status().Signatures); n != 3 {
+		t.Errorf("%d lines with hits", n)
+	}
+	write("agent OtherScanner\n")
+	if _, err := r.d.sensors.openMarks(); err != nil {
+		t.Error(err)
+	}
+	scan("10.99.0.88", "OtherScanner")
+	r.await(ban.ActionBan, "10.99.0.88/32")
+	if n := len(r.status().Signatures); n != 3 { // two of the built-in list, and this
+		t.Errorf("%d lines with hits", n)
 	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -58,6 +59,12 @@ func (s slowness) active(now int64) bool { return s.until > now }
 func (j *judgement) isKnownGood() bool {
 	t := j.rememberedTrust()
 	return t != nil && (t.until > j.now || j.engine.isOfCustomer(t))
+}
+
+// IsCustomers says whether an address is a customer's, or one that must not be banned.
+func (e *Engine) IsCustomers(addr netip.Addr) bool {
+	key := e.keyOf(addr.Unmap())
+	return e.activeTrust(key) != nil || e.isCustomer(key) || e.IsExempt(addr.Unmap())
 }
 
 // laneOf returns the lane of the source of the event, made if need be, or nil where there is no room.

@@ -9,7 +9,7 @@ import (
 // Present is what has a value at the moment of a scrape.
 type Present struct {
 	Sensors []SensorPresent
-	// SignatureHits are hits by the line of policy.signatures: of the built-in list each, of files all together.
+	// SignatureHits are requests with the mark of a scanner's program, by the list: that of Ringwall, or of files.
 	SignatureHits  map[string]uint64
 	PBXs           []PBXPresent
 	Bans           map[BanKind]int
@@ -101,7 +101,7 @@ func newPresent(s Source) *presentCollector {
 		sensorLast:  desc(sensorLastHeard, "Unix time of the latest packet of a sensor.", "sensor"),
 		sensorLag:   desc(sensorLag, "Time from a packet to its judgement, of the latest one.", "sensor"),
 		sensorTold:  desc(sensorAttempts, "What a sensor told and no event of Asterisk's.", "sensor", "event"),
-		signature:   desc(signatureHits, "Requests with the mark of a scanner's program, by the line of the list.", "signature"),
+		signature:   desc(signatureHits, "Requests with the mark of a scanner's program.", "list"),
 		leaks:       desc(leaksTotal, "Events of sources whose ban should have kept their packets out."),
 		leaking:     desc(leakingSources, "Banned sources that got through to Asterisk within the last hour."),
 		allowedDropped: desc(allowedDropped,
