@@ -25,6 +25,7 @@ type account struct {
 	massGuessedUntil int64 // until then, guesses were more than massGuesses of late
 
 	// Where it logged in.
+	goodFlows   int // it was the first on
 	places      []accountPlace
 	placesSince uint32 // when it was first known to be anywhere: seconds
 }

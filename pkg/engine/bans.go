@@ -67,6 +67,9 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 	closes, widened := j.whatToClose(reason, proven), false
 	if have != nil && have.until > j.now && (!have.observed || !enforce) {
 		if have.closes.Covers(closes) {
+			if !have.observed {
+				j.stopGoodFlow()
+			}
 			j.knock(have)
 			return
 		}
@@ -125,6 +128,7 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 	}
 	j.decideBan(action, b, detail)
 	if enforce {
+		j.stopGoodFlow()
 		j.banNetworkOf(prefix)
 	}
 }
@@ -289,6 +293,7 @@ func (e *Engine) removeBan(b *activeBan) {
 	e.banRecords -= len(b.evidence)
 	e.countBan(b, -1)
 	e.markBanned(b.prefix, false)
+	e.forgetTrickle(b)
 }
 
 // countBan adds n to the counters that a ban is in.

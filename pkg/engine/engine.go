@@ -89,7 +89,7 @@ type Engine struct {
 	leaks              leaks        // banned sources that are heard all the same
 
 	// What spares those behind an address that is not theirs alone.
-	goodFlows map[ban.Flow]int64 // until when each passes, in the kernel, too: ns
+	goodFlows map[ban.Flow]goodFlow
 	lanes     map[sourceKey]*lane
 	// laneCounts are of all lanes.
 	laneCounts laneCounts
@@ -147,7 +147,7 @@ func newEngine(p config.Policy, hash keyedHash) *Engine {
 		networkBans:      make(map[netip.Prefix]networkBans),
 		trusts:           make(map[sourceKey]*trust),
 		trustsByOwner:    make(map[sourceKey]int),
-		goodFlows:        make(map[ban.Flow]int64),
+		goodFlows:        make(map[ban.Flow]goodFlow),
 		lanes:            make(map[sourceKey]*lane),
 		bansOfKind:       make(map[banKind]int),
 		accounts:         make(map[uint64]*account),

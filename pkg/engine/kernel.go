@@ -123,9 +123,9 @@ func (e *Engine) EnforcedBans(now time.Time) []Element {
 func (e *Engine) Flows(now time.Time) []Element {
 	e.advance(now)
 	out := make([]Element, 0, len(e.goodFlows))
-	for f, until := range e.goodFlows {
-		if until > e.now {
-			out = append(out, Element{Kind: GoodFlow, Flow: f, Left: time.Duration(until - e.now)})
+	for f, have := range e.goodFlows {
+		if have.until > e.now {
+			out = append(out, Element{Kind: GoodFlow, Flow: f, Left: time.Duration(have.until - e.now)})
 		}
 	}
 	for k, l := range e.lanes {

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxLanes is how many sources may have something cut or slowed. Only known good ones have, and those that fail for
-	// an hour.
+	// maxLanes is how many sources may have something cut or slowed: known good ones, and those that fail for an hour.
+	// Half of the room is for what is proven, since packets can be forged in anybody's name for an hour.
 	maxLanes = 1 << 16
 	// maxCutsOfSource bounds the flows of one source that are remembered to be cut, or slow.
 	maxCutsOfSource = 64
@@ -27,6 +27,11 @@ const (
 	slowAfterCuts = 30 * time.Minute
 	// slowFor is how long a slow lane lasts, and after how much of it the pace gets slower.
 	slowFor = time.Hour
+	// goodSlowFor is how long a flow is slowed from which somebody logged in, goodFlowPatience after how much of that the
+	// pace gets slower, and maxSlowGoodFlows how many of one source are slow: others that guess are no longer good.
+	goodSlowFor      = 10 * time.Minute
+	goodFlowPatience = time.Minute
+	maxSlowGoodFlows = 5
 	// trickleFor is how long senders that never logged in share a trickle, and trickleRenewal how much of that is left
 	// when it is prolonged.
 	trickleFor     = 10 * time.Minute
@@ -49,6 +54,7 @@ type lane struct {
 type slowness struct {
 	since, until int64
 	pace         Pace
+	good         bool // of a flow from which somebody had logged in: another login does not end it
 }
 
 // active says whether the slowness is not over.
@@ -71,7 +77,11 @@ func (e *Engine) IsCustomers(addr netip.Addr) bool {
 func (j *judgement) laneOf() *lane {
 	l := j.engine.lanes[j.key]
 	if l == nil {
-		if len(j.engine.lanes) >= maxLanes {
+		room := maxLanes
+		if !j.proven {
+			room /= 2
+		}
+		if len(j.engine.lanes) >= room {
 			j.engine.hitLimits["lanes"]++
 			return nil
 		}
@@ -141,7 +151,7 @@ func (j *judgement) closeFlow(l *lane, f ban.Flow) {
 		l.cuts[f] = j.now + int64(cutFor)
 		j.engine.setLaneTimer(j.key, l, l.cuts[f])
 	}
-	delete(j.engine.goodFlows, f)
+	j.engine.forgetGoodFlow(f)
 	j.engine.changed = append(j.engine.changed, Element{Kind: CutFlow, Flow: f, Left: cutFor})
 }
 
@@ -164,7 +174,7 @@ func (j *judgement) trickle(enforce bool) {
 	}
 	defer j.engine.recountLane(j.key, l)
 	if f := j.flow(); f.UDP && j.engine.isGoodFlow(f) {
-		j.slowFlow(l, f, PaceSecond)
+		j.slowGoodFlow(l, f)
 	}
 	if j.engine.activeBanOf(j.key) != nil || l.trickleUntil-j.now >= int64(trickleRenewal) {
 		return
@@ -173,6 +183,16 @@ func (j *judgement) trickle(enforce bool) {
 	j.engine.setLaneTimer(j.key, l, l.trickleUntil)
 	j.engine.changed = append(j.engine.changed, Element{Kind: BanOfPrefix, Prefix: j.engine.prefixOf(j.key),
 		Closes: ban.ClosesUDP, Left: trickleFor})
+}
+
+// forgetTrickle ends the trickle that senders of the source of a ban share: in the kernel a ban and a trickle are one.
+func (e *Engine) forgetTrickle(b *activeBan) {
+	k, ok := e.keyOfPrefix(b.prefix)
+	if l := e.lanes[k]; ok && l != nil && !b.observed && l.trickleUntil != 0 {
+		l.trickleUntil = 0
+		e.changed = append(e.changed, Element{Kind: BanOfPrefix, Prefix: b.prefix, Closes: ban.ClosesUDP, Remove: true})
+		e.recountLane(k, l)
+	}
 }
 
 // isSlow says whether the source of the event, or its flow, is in the slow lane.
@@ -200,9 +220,62 @@ func (j *judgement) slowFailing() {
 			j.closeFlow(l, f)
 		}
 	case f.UDP && f.IsValid() && j.engine.isGoodFlow(f):
-		j.slowFlow(l, f, PaceSecond)
+		j.slowGoodFlow(l, f)
 	case f.UDP && f.IsValid():
-		j.slowFlow(l, f, PaceMinute)
+		if j.slowFlow(l, f, PaceMinute, slowFor); len(l.slowFlows) > cutsBeforeSlow {
+			j.trickle(true) // it comes back from new ports
+		}
+	}
+}
+
+// slowGoodFlow slows a flow from which somebody logged in. It gets a packet a second: its address and port may be forged.
+// Whoever goes on guessing for goodFlowPatience gets 4 a minute, and who does so from several such flows, hardly anything:
+// nobody who forges knows the ports that a NAT gave, but a thief of an account logs in from as many as he likes.
+func (j *judgement) slowGoodFlow(l *lane, f ban.Flow) {
+	l.expire(j.now)
+	pace := PaceSecond
+	if s := l.slowFlows[f]; s.active(j.now) && j.now-s.since >= int64(goodFlowPatience) {
+		pace = PaceMinute
+	}
+	var others []ban.Flow
+	for other := range l.slowFlows {
+		if other != f && j.engine.isGoodFlow(other) {
+			others = append(others, other)
+		}
+	}
+	switch {
+	case len(others) >= maxSlowGoodFlows:
+		j.engine.forgetGoodFlow(f)
+		return
+	case len(others) > 0:
+		pace = PaceTenMinutes
+		slices.SortFunc(others, func(a, b ban.Flow) int { return a.Source.Compare(b.Source) })
+		for _, other := range others {
+			j.slowFlow(l, other, pace, goodSlowFor)
+		}
+	}
+	j.slowFlow(l, f, pace, goodSlowFor)
+	if s, ok := l.slowFlows[f]; ok {
+		s.good = true
+		l.slowFlows[f] = s
+	}
+}
+
+// stopGoodFlow stops the flow of the event where it would pass the ban of its source, since somebody logged in from it.
+func (j *judgement) stopGoodFlow() {
+	f := j.flow()
+	if !j.engine.isGoodFlow(f) {
+		return
+	}
+	l := j.laneOf()
+	if l == nil {
+		return
+	}
+	defer j.engine.recountLane(j.key, l)
+	if f.UDP {
+		j.slowGoodFlow(l, f)
+	} else {
+		j.closeFlow(l, f)
 	}
 }
 
@@ -214,7 +287,7 @@ func (j *judgement) endSlowness() {
 		return
 	}
 	defer j.engine.recountLane(j.key, l)
-	if f := j.flow(); l.slowFlows[f].active(j.now) && l.slowFlows[f].pace != PaceSecond { // others may have its port
+	if f := j.flow(); l.slowFlows[f].active(j.now) && !l.slowFlows[f].good {
 		delete(l.slowFlows, f)
 		j.engine.changed = append(j.engine.changed, Element{Kind: SlowFlow, Flow: f, Remove: true})
 	}
@@ -237,13 +310,13 @@ func (j *judgement) slowSource(l *lane, pace Pace, length time.Duration) bool {
 	return true
 }
 
-// slowFlow slows one flow over UDP.
-func (j *judgement) slowFlow(l *lane, f ban.Flow, pace Pace) {
+// slowFlow slows one flow over UDP for a time.
+func (j *judgement) slowFlow(l *lane, f ban.Flow, pace Pace, length time.Duration) {
 	s, ok := l.slowFlows[f]
 	if l.expire(j.now); !ok && len(l.slowFlows) >= maxCutsOfSource {
 		return
 	}
-	if !s.renew(j.now, pace, slowFor) {
+	if !s.renew(j.now, pace, length) {
 		return
 	}
 	if l.slowFlows == nil {
@@ -262,10 +335,9 @@ func (s *slowness) renew(now int64, pace Pace, length time.Duration) bool {
 		*s = slowness{since: now, until: now + int64(length), pace: pace}
 		return true
 	}
-	if pace == PaceMinute && now-s.since >= int64(slowFor)*3/4 {
+	if pace = max(s.pace, pace); pace == PaceMinute && length == slowFor && now-s.since >= int64(slowFor)*3/4 {
 		pace = PaceTenMinutes
 	}
-	pace = max(pace, s.pace)
 	if s.pace == pace && s.until-now >= int64(length)/4 {
 		return false
 	}

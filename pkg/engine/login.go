@@ -46,7 +46,7 @@ func (j *judgement) judgeLogin() {
 	j.engine.loginFlows.Renew(j.now, flow)
 	account := j.engine.accountOf(id)
 	j.noticePlace(id, account)
-	j.keepFlowGood()
+	j.keepFlowGood(id, account)
 	if m := j.policy.Trust.Match; m != nil && !m.MatchString(j.event.Account) {
 		return
 	}

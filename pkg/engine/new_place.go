@@ -84,13 +84,14 @@ func (a *account) addPlace(here accountPlace) (isNew bool) {
 }
 
 // noticePlace reports an account that logs in from where it never was. Until policy.newplace.learning is over, its user
-// may just not have been there yet, and only several new places within an hour are reported. Nobody is banned for it.
+// may just not have been there yet, and one that was in many places, as a telephone in somebody's pocket, will be in
+// others: of those only several new places within an hour are reported. Nobody is banned for it.
 func (j *judgement) noticePlace(id uint64, a *account) {
 	rule := j.policy.NewPlace
 	if a == nil || rule.Learning <= 0 || j.engine.IsExempt(j.addr) {
 		return
 	}
-	isFirst := len(a.places) == 0
+	isFirst, travels := len(a.places) == 0, len(a.places) == placesPerAccount
 	if !a.addPlace(j.engine.placeFor(j.addr)) || isFirst {
 		return
 	}
@@ -102,7 +103,7 @@ func (j *judgement) noticePlace(id uint64, a *account) {
 	}
 	known := int64(now-a.placesSince) * second
 	isSeveral := rule.Places > 0 && several >= rule.Places && known >= newPlacesWithin*second
-	if known < int64(rule.Learning) && !isSeveral || !j.engine.firstReport(forNewPlace, sourceKey{}, id) {
+	if (known < int64(rule.Learning) || travels) && !isSeveral || !j.engine.firstReport(forNewPlace, sourceKey{}, id) {
 		return
 	}
 	where := "a place where it never was"

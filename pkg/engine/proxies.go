@@ -37,8 +37,55 @@ func (e *Engine) isUnnamedProxy(k sourceKey, t *trust) bool {
 	return !named && !e.isFullyExempt(p)
 }
 
-// isProxy says whether many customers log in through the source of the event: it is never banned as a whole.
-func (j *judgement) isProxy() bool { return j.engine.isProxy(j.rememberedTrust(), j.addr) }
+// isProxy says whether many customers log in through the source of the event: it is never banned as a whole. It is asked
+// when somebody attacks from there.
+func (j *judgement) isProxy() bool {
+	t := j.rememberedTrust()
+	if t != nil && t.proxyUntil > j.now {
+		j.doubtProxy(t)
+	}
+	return j.engine.isProxy(t, j.addr)
+}
+
+// doubtProxy looks, once a minute, whether what looks like a proxy has stolen its accounts: most of them logged in
+// elsewhere after somebody was first here, in many networks. Who moved to a new proxy does not log in where he was before;
+// those whose passwords were stolen go on to do so.
+func (j *judgement) doubtProxy(t *trust) {
+	if t.doubtedAt != 0 && j.now-t.doubtedAt < minute {
+		return
+	}
+	t.doubtedAt = j.now
+	elsewhere, homes := 0, make(map[sourceKey]bool)
+	here := j.engine.placeFor(j.addr)
+	for id := range t.accounts {
+		if at := j.engine.accounts[id].otherPlace(&here); at != nil && at.last > seconds(t.since) &&
+			int64(seconds(j.now)-at.last)*second < int64(j.policy.Roaming.Within) {
+			elsewhere++
+			homes[at.network] = true
+		}
+	}
+	_, named := j.engine.proxies.Covering(j.addr)
+	if named || 2*elsewhere <= len(t.accounts) || len(homes) < max(2, j.policy.Proxies.Accounts/4) {
+		return
+	}
+	t.proxyUntil, t.noProxyUntil = 0, j.now+proxyTTL
+	j.decide(ban.ActionObserve, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true, fmt.Sprintf(
+		"it looked like a proxy, but somebody attacks from there, and %d of its accounts log in elsewhere, too: perhaps "+
+			"their passwords were stolen; it is taken for no proxy any more, unless policy.proxies names it", elsewhere))
+}
+
+// otherPlace is where an account, which may be nil, was last, other than here, or nil.
+func (a *account) otherPlace(here *accountPlace) (latest *accountPlace) {
+	if a == nil {
+		return nil
+	}
+	for i := range a.places {
+		if p := &a.places[i]; !p.isSame(here) && (latest == nil || p.last > latest.last) {
+			latest = p
+		}
+	}
+	return latest
+}
 
 // isProxy says the same of an address whose source has this trust, nil if none.
 func (e *Engine) isProxy(t *trust, a netip.Addr) bool {
@@ -52,7 +99,7 @@ func (e *Engine) isProxy(t *trust, a netip.Addr) bool {
 // that is a proxy by that.
 func (j *judgement) detectProxy() {
 	limit, t := j.policy.Proxies.Accounts, j.rememberedTrust()
-	if limit <= 0 || t == nil || j.engine.IsExempt(j.addr) {
+	if limit <= 0 || t == nil || t.noProxyUntil > j.now || j.engine.IsExempt(j.addr) {
 		return
 	}
 	flow := j.engine.hash(forProxyFlow, j.addressKey(),

@@ -66,7 +66,7 @@ func (p Pace) rate() (packets int, every float64) {
 }
 
 // FlowWalk is how far somebody has come who goes through all good flows. Close it.
-type FlowWalk struct{ mapWalk[ban.Flow, int64] }
+type FlowWalk struct{ mapWalk[ban.Flow, goodFlow] }
 
 // WalkGoodFlows appends those among the next n good flows that come from within a prefix, and says whether there are
 // more.
@@ -74,10 +74,10 @@ func (e *Engine) WalkGoodFlows(
 	now time.Time, w *FlowWalk, n int, within netip.Prefix, out []ban.GoodFlow,
 ) ([]ban.GoodFlow, bool) {
 	e.advance(now)
-	more := w.step(e.goodFlows, n, func(f ban.Flow, until int64) {
-		if until > e.now && within.Contains(f.Source.Addr()) {
-			out = append(out, ban.GoodFlow{Flow: f, Until: utc(until),
-				Left: ban.Round(time.Duration(until - e.now).Seconds())})
+	more := w.step(e.goodFlows, n, func(f ban.Flow, have goodFlow) {
+		if have.until > e.now && within.Contains(f.Source.Addr()) {
+			out = append(out, ban.GoodFlow{Flow: f, Until: utc(have.until),
+				Left: ban.Round(time.Duration(have.until - e.now).Seconds())})
 		}
 	})
 	return out, more

@@ -25,7 +25,9 @@ type trust struct {
 	endReported bool
 	revoked     bool // it ended early: only a login brings it back
 
-	proxyUntil int64 // until then it is a proxy; see detectProxy
+	proxyUntil   int64 // until then it is a proxy; see detectProxy
+	noProxyUntil int64 // until then it is none, whoever logs in; see isThief
+	doubtedAt    int64 // when isThief last looked
 
 	// Who logs in, and who fails.
 	accounts map[uint64]string            // names of those that logged in, by hashAccount
