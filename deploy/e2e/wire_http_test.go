@@ -26,7 +26,7 @@ func askHTTP(t *testing.T, l *lab.Lab, name, request string) (answer string) {
 		t.Fatal(err)
 	}
 	b := make([]byte, 1<<16)
-	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
 	n, err := conn.Read(b)
 	if err != nil && err != io.EOF {
 		t.Fatalf("%s: %v", name, err)

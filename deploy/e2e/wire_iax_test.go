@@ -35,12 +35,12 @@ func (c *iaxCall) send(subclass iax.Subclass, elements ...[]byte) {
 	}
 }
 
-// receive is the next frame that is no ACK.
+// receive is the next frame that is no ACK, and comes for the first time: nothing is acknowledged here.
 func (c *iaxCall) receive() iax.Frame {
 	c.t.Helper()
 	for {
 		b := make([]byte, 2048)
-		_ = c.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = c.conn.SetReadDeadline(time.Now().Add(patience))
 		n, err := c.conn.Read(b)
 		if err != nil {
 			c.t.Fatalf("%v; so far\n%s", err, c.record.String())
@@ -53,7 +53,7 @@ func (c *iaxCall) receive() iax.Frame {
 		if f.Destination != 7 {
 			c.t.Errorf("for call %d: %x", f.Destination, b[:n])
 		}
-		if f.Subclass != iax.Ack {
+		if f.Subclass != iax.Ack && !f.Retransmitted {
 			return f
 		}
 	}
