@@ -11,17 +11,21 @@ func parseAddress(v []byte, a *Address) (ok bool) {
 	if len(v) > 0 && v[0] == '"' {
 		a.Display, rest = quoted(v)
 		rest = skipLWS(rest)
-		ok = len(rest) > 0 && rest[0] == '<'
+		if n := bytes.IndexByte(rest, '<'); n > 0 { // so Asterisk answers to quotes that were in a name without them
+			rest, ok = rest[n:], false
+		} else {
+			ok = n == 0 || len(a.Display) == 0
+		}
 	} else if i := upTo(v, endsDisplay); i < len(v) && v[i] == '<' {
 		a.Display, rest = trimLWS(v[:i]), v[i:]
 	}
 	var uri []byte
 	if len(rest) > 0 && rest[0] == '<' {
-		end := bytes.IndexByte(rest, '>')
-		if end < 0 {
+		end := closingBracket(rest)
+		if end == len(rest) {
 			uri, rest, ok = rest[1:], nil, false
 		} else {
-			uri, rest = rest[1:end], rest[end+1:]
+			uri, rest = trimLWS(rest[1:end]), rest[end+1:]
 		}
 	} else {
 		end := endOfAddrSpec(rest)
@@ -41,6 +45,17 @@ func parseAddress(v []byte, a *Address) (ok bool) {
 			a.Tag = value
 		}
 	}
+}
+
+// closingBracket is where the bracket at the beginning is closed, or the end.
+func closingBracket(v []byte) int {
+	w := newWalker(otherHeader)
+	for i, c := range v {
+		if w.step(c); !w.inBrackets {
+			return i
+		}
+	}
+	return len(v)
 }
 
 // endOfAddrSpec is where parameters of the header begin, behind a URI without brackets: a semicolon in the user is a

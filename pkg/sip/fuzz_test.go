@@ -22,7 +22,7 @@ func within(view, b []byte) bool {
 }
 
 func (m *Message) views() [][]byte {
-	v := [][]byte{m.Method, m.CallID, m.CSeqMethod, m.Branch, m.ViaSentBy, m.UserAgent}
+	v := [][]byte{m.Method, m.CallID, m.First.CallID, m.CSeqMethod, m.First.CSeqMethod, m.Branch, m.ViaSentBy, m.UserAgent}
 	uri := func(u *URI) { v = append(v, u.Raw, u.Scheme, u.User, u.Host) }
 	uri(&m.RequestURI)
 	for _, a := range []*Address{&m.From, &m.To, &m.Contact} {

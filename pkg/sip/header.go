@@ -32,6 +32,9 @@ func (n headerName) endsAtAmpersand() bool {
 // saysSIP is true for the headers of each SIP message.
 func (n headerName) saysSIP() bool { return n != otherHeader && n <= cseqHeader }
 
+// isAddress is true for those of which the value is an address, with a display name or without.
+func (n headerName) isAddress() bool { return n == fromHeader || n == toHeader || n == contactHeader }
+
 // headerNamed knows long and compact forms (RFC 3261 7.3.3), in any letter case.
 func headerNamed(name []byte) headerName {
 	var is headerName
@@ -142,31 +145,21 @@ func headerNamed(name []byte) headerName {
 // URI without brackets, & before @ is a byte of the user.
 func cutJoined(value []byte, name headerName) (before, rest []byte) {
 	from := 0
-	switch name {
-	case fromHeader, toHeader, contactHeader:
+	if name.isAddress() {
 		if at := upTo(value, endsUserSearch); at < len(value) && value[at] == '@' && bytes.IndexByte(value[:at], '<') < 0 {
 			from = at
 		}
 	}
-	inQuotes, inBrackets := false, false
+	w := newWalker(name)
 	for i := from; i < len(value); i++ {
-		switch c := value[i]; {
-		case inQuotes && c == '\\':
-			i++
-		case c == '"' && !inBrackets:
-			inQuotes = !inQuotes
-		case inQuotes:
-		case c == '<':
-			inBrackets = true
-		case c == '>':
-			inBrackets = false
-		case c == '&' && !inBrackets:
+		if value[i] == '&' && w.open == 0 && !w.inBrackets {
 			next := skipLWS(value[i+1:])
 			n := run(next, isToken)
 			if colon := skipLWS(next[n:]); n > 0 && len(colon) > 0 && colon[0] == ':' {
 				return value[:i], next
 			}
 		}
+		w.step(value[i])
 	}
 	return value, nil
 }

@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 )
@@ -32,9 +33,16 @@ type Message struct {
 	From, To Address
 	Contact  Address // the first
 
-	CallID     []byte // with spaces at its end, which are a part of it for Asterisk
+	CallID     []byte // with spaces at its end, too, which are a part of it for Asterisk
 	CSeq       uint32
 	CSeqMethod []byte
+	// First are others where there is more than one. Asterisk's events are about the last, its answer repeats the first
+	// (FIND_HDR in pjsip_endpt_create_response; a later pjproject, only the first Call-ID).
+	First struct {
+		CallID     []byte
+		CSeq       uint32
+		CSeqMethod []byte
+	}
 
 	Branch    []byte // of the topmost Via
 	ViaSentBy []byte // of the topmost Via: host and port as they were written
@@ -61,6 +69,14 @@ func (m *Message) IsRequest() bool { return m.Status == 0 }
 // MethodIs compares the method as pjproject does, letter case aside (RFC 3261 7.1 would not).
 func (m *Message) MethodIs(method string) bool { return equalFold(m.Method, method) }
 
+// ComparableBranch is the branch, or nil where Asterisk may write it otherwise in its answer: it escapes some bytes.
+func (m *Message) ComparableBranch() []byte {
+	if bytes.ContainsAny(m.Branch, "%[]:\"") {
+		return nil
+	}
+	return m.Branch
+}
+
 // Credentials are those of Authorization and Proxy-Authorization (RFC 3261 22.2, 22.3), in their order.
 func (m *Message) Credentials() []Credentials { return m.credentials[:m.credentialCount] }
 
@@ -83,6 +99,7 @@ func (m *Message) reset() {
 	m.Method, m.Status, m.RequestURI = nil, 0, URI{}
 	m.From, m.To, m.Contact = Address{}, Address{}, Address{}
 	m.CallID, m.CSeq, m.CSeqMethod = nil, 0, nil
+	m.First.CallID, m.First.CSeq, m.First.CSeqMethod = nil, 0, nil
 	m.Branch, m.ViaSentBy, m.ViaCount = nil, nil, 0
 	m.UserAgent, m.ContentLength = nil, -1
 	m.Malformed, m.Truncated, m.HeadBytes = 0, true, 0
@@ -131,6 +148,11 @@ const (
 // MalformedRefused are the faults that Asterisk never hears of, nor anybody who asks only Asterisk. The five headers
 // are not among the faults of a message that is Truncated.
 const MalformedRefused = BadStartLine | NoVia | NoFrom | NoTo | NoCallID | NoCSeq | BadHeader | BadAddress
+
+// MalformedHostile are faults of messages that Asterisk hears and no phone sends: each hides something from whoever
+// reads SIP another way.
+const MalformedHostile = CallIDControl | RepeatedHeader | JoinedHeaders | LoneCR | ZeroByte | TooManyHeaders |
+	TooManyCredentials
 
 // Has says whether all of these faults are there.
 func (f Malformed) Has(faults Malformed) bool { return f&faults == faults }

@@ -7,12 +7,11 @@ import "bytes"
 func Parse(b []byte, m *Message) error {
 	m.reset()
 	b = b[:min(len(b), MaxHead)]
-	lines := lineReader{b: b, pos: run(b, isSpace)}
+	lines := lineReader{b: b, pos: run(b, isSpace), first: run(b, isSpace)}
 	if isKeepalive(b, lines.pos) {
 		return ErrEmpty
 	}
-	first := lines.next()
-	if !parseStartLine(first, m) {
+	if !parseStartLine(lines.next(), m) {
 		m.Malformed |= BadStartLine
 	}
 	known := false
@@ -102,6 +101,7 @@ type lineReader struct {
 	b      []byte
 	pos    int
 	lf     int // the first LF not before pos, once it was looked for
+	first  int // where the first line begins
 	loneCR bool
 }
 
@@ -113,9 +113,12 @@ func (r *lineReader) atEmptyLine() bool {
 	return true
 }
 
+// maxOpen bounds how often a line goes on because something in it is open.
+const maxOpen = 8
+
 // next returns a line with all that is folded, without its end. It is nil at the end of the bytes alone.
 func (r *lineReader) next() []byte {
-	start := r.pos
+	start, open := r.pos, 0
 	if start >= len(r.b) {
 		return nil
 	}
@@ -127,12 +130,40 @@ func (r *lineReader) next() []byte {
 		}
 		after, loneCR := r.afterLineEnd(end)
 		r.loneCR = r.loneCR || loneCR
-		if after == len(r.b) || r.b[after] != ' ' && r.b[after] != '\t' {
-			r.pos = after
-			return r.b[start:end]
+		if after < len(r.b) && (r.b[after] == ' ' || r.b[after] == '\t') {
+			from = after
+			continue
 		}
-		from = after
+		if open < maxOpen {
+			if closing := r.closing(start, end, loneCR); closing > 0 {
+				from = closing
+				open++
+				continue
+			}
+		}
+		r.pos = after
+		return r.b[start:end]
 	}
+}
+
+// closing is behind the byte that closes what is open at the end of a line, or 0: pjproject's quoted strings end at LF
+// but not at CR, a comment of Via and an address in brackets at no line end.
+func (r *lineReader) closing(start, end int, loneCR bool) int {
+	line := r.b[start:end]
+	if !loneCR && bytes.IndexByte(line, '(') < 0 && bytes.IndexByte(line, '[') < 0 {
+		return 0
+	}
+	open, until := openAtEnd(line, start == r.first), len(r.b)
+	switch open {
+	case 0:
+		return 0
+	case '"':
+		until = r.lf
+	}
+	if i := bytes.IndexByte(r.b[end:until], open); i >= 0 {
+		return end + i + 1
+	}
+	return 0
 }
 
 func (r *lineReader) lineEnd(from int) int {
@@ -156,6 +187,79 @@ func (r *lineReader) afterLineEnd(pos int) (after int, loneCR bool) {
 		return pos + 1, false
 	}
 	return pos, pos < len(r.b)
+}
+
+// openAtEnd is the byte that would close what is open at the end of a line, or 0. Nothing is open in what pjproject
+// takes as a whole, nor in a display name that is not quoted itself.
+func openAtEnd(line []byte, isFirst bool) byte {
+	value, name := line, otherHeader
+	if !isFirst {
+		n := run(line, isToken)
+		value = skipLWS(line[n:])
+		name = headerNamed(line[:n])
+		if len(value) == 0 || value[0] != ':' || !name.endsAtAmpersand() {
+			return 0
+		}
+		value = skipLWS(value[1:])
+		if name.isAddress() {
+			n := upTo(value, endsDisplay)
+			if len(value) > 0 && value[0] != '"' && n < len(value) && value[n] == '<' {
+				value = value[n:]
+			}
+		}
+	}
+	w := newWalker(name)
+	for _, c := range value {
+		w.step(c)
+	}
+	return w.open
+}
+
+// A walker knows at each byte of a value what is open. A quoted string begins a value or one of its elements, or is the
+// value of a parameter.
+type walker struct {
+	open       byte // what closes it: a quote, a comment's parenthesis, an address' square bracket; 0: nothing
+	inBrackets bool // of a name-addr
+	escaped    bool
+	isVia      bool
+	atHost     bool // no parameter has begun
+	before     byte // the last byte that is no space
+}
+
+func newWalker(name headerName) walker {
+	return walker{before: ',', isVia: name == viaHeader, atHost: true}
+}
+
+func (w *walker) step(c byte) {
+	switch {
+	case w.escaped:
+		w.escaped = false
+		return
+	case w.open != 0:
+		w.escaped = c == '\\' && w.open == '"'
+		if c == w.open {
+			w.open = 0
+			w.before = c
+		}
+		return
+	case c == '"' && (w.before == '=' || w.before == ',' && !w.inBrackets):
+		w.open = '"'
+	case c == '(' && w.isVia:
+		w.open = ')'
+	case c == '[' && w.atHost && (w.isVia || w.before == '@' || w.before == ':'):
+		w.open = ']'
+	case c == '<':
+		w.inBrackets, w.atHost = true, true
+	case c == '>':
+		w.inBrackets = false
+	case c == '@' || c == ',' && !w.inBrackets:
+		w.atHost = true
+	case c == ';' || c == '?':
+		w.atHost = false
+	}
+	if classes[c]&isSpace == 0 {
+		w.before = c
+	}
 }
 
 // parseStartLine reads a Request-Line or a Status-Line (RFC 3261 7.1, 7.2). pjproject takes spaces around the slash of
@@ -301,8 +405,18 @@ func (m *Message) callID(value []byte) {
 	if m.CallID != nil {
 		m.Malformed |= RepeatedHeader
 	}
-	m.CallID = value
-	for _, c := range trimEnd(value) {
+	end := 0
+	for end < len(value) && classes[value[end]]&endsLine == 0 && value[end] != 0 {
+		end++
+	}
+	if len(skipLWS(value[end:])) > 0 {
+		m.Malformed |= BadHeader // pjproject takes no second line, and no zero byte
+	}
+	m.CallID = value[:end]
+	if m.First.CallID == nil {
+		m.First.CallID = m.CallID
+	}
+	for _, c := range trimEnd(m.CallID) {
 		switch {
 		case c < ' ' || c >= 0x7f:
 			m.Malformed |= CallIDControl
@@ -324,6 +438,9 @@ func (m *Message) cseq(value []byte) {
 		return
 	}
 	m.CSeq, m.CSeqMethod = uint32(n), method
+	if m.First.CSeqMethod == nil {
+		m.First.CSeq, m.First.CSeqMethod = m.CSeq, m.CSeqMethod
+	}
 }
 
 func (m *Message) address(value []byte, a *Address) {
@@ -372,14 +489,20 @@ func parseVia(value []byte, m *Message) {
 		case ';':
 			var name, parameter []byte
 			name, parameter, rest = headerParameter(rest[1:])
-			if first && equalFold(name, "branch") {
+			if first && len(parameter) > 0 && equalFold(name, "branch") {
 				m.Branch = parameter
 			}
 		case ',':
 			m.ViaCount++
 			first = false
 			rest = rest[1:]
-		default: // a comment, or the sent-by of a further Via
+		case '(':
+			end := bytes.IndexByte(rest, ')')
+			if end < 0 {
+				return
+			}
+			rest = rest[end+1:]
+		default: // the sent-by of a further Via
 			rest = rest[1+upTo(rest[1:], endsVia):]
 		}
 	}

@@ -176,7 +176,25 @@ func TestHeadersThatHide(t *testing.T) {
 			if m.Malformed != row.fault {
 				t.Errorf("%q instead of %q", m.Malformed, row.fault)
 			}
+			if string(m.First.CallID) != "shown" {
+				t.Errorf("the first Call-ID is %q", m.First.CallID)
+			}
 		})
+	}
+	// What is within quotes hides nothing.
+	for old, new := range map[string]string{
+		"Contact: ": "Contact: \"\rCall-ID: x\r\" ", "To: ": "To: \"&i:x\" ", "x.org>;tag": "x.org;a=\">&i:x\">;tag",
+		"2.7:5060;rport":                     "2.7:5060;x=\"\ri:x\r\";rport",
+		"Contact: <sip:alice@192.0.2.7:5062": "Contact: <sip:alice@[\r\ni:x\r\n]:5062",
+		"z9hG4bK-1":                          "z9hG4bK-1 (\r\ni:x\r\n)",
+		"SIP/2.0/TCP 192.0.2.8":              "SIP/2.0/TCP [\ri:x\r]", "z9hG4bK-2": "z9hG4bK-2 (\r\n\r\n)",
+		"pbx.example.org SIP": "pbx.example.org;x=\"\ri:x\r\" SIP",
+	} {
+		text := strings.Replace(register, "<sip:alice@pbx.example.org>;", "<sip:x@x.org>;", 1)
+		m := parsed(t, strings.Replace(text, old, new, 1))
+		if m.Malformed&^LoneCR != 0 || string(m.CallID) != "3848276298220188511@192.0.2.7" || string(m.From.Tag) != "a1" {
+			t.Errorf("%q: %v, Call-ID %q, tag %q", new, m.Malformed, m.CallID, m.From.Tag)
+		}
 	}
 	// What is honest holds & and colons, too.
 	for _, honest := range []string{
@@ -213,7 +231,8 @@ func TestMalformed(t *testing.T) {
 		"0xff in the Call-ID":      {"Call-ID: 38", "Call-ID: 3\xff8", CallIDControl},
 		"tab in the Call-ID":       {"Call-ID: 38", "Call-ID: 3\t8", CallIDControl},
 		"DEL in the Call-ID":       {"Call-ID: 38", "Call-ID: 3\x7f8", CallIDControl},
-		"zero byte in the Call-ID": {"Call-ID: 38", "Call-ID: 3\x008", CallIDControl | ZeroByte},
+		"zero byte in the Call-ID": {"Call-ID: 38", "Call-ID: 3\x008", BadHeader | ZeroByte},
+		"Call-ID of two lines":     {"Call-ID: 38", "Call-ID: 3\r\n 8", BadHeader},
 		"no word in the Call-ID":   {"Call-ID: 38", "Call-ID: 3=8;", CallIDNotWord},
 		"a line without a colon":   {"Contact", "nothing here\r\nContact", BadHeader},
 		"a name of other bytes":    {"Contact", "n@me: x\r\nContact", BadHeader},

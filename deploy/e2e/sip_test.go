@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/ringwall/ringwall/deploy/lab"
+	"github.com/ringwall/ringwall/pkg/sip"
+)
+
+// pkg/sip reads a message as Asterisk does: with a byte more at each place of it, what Asterisk answers is an answer to
+// the Call-ID, CSeq and tag that pkg/sip has read. Whatever makes the two differ hides an attacker.
+func TestSIPIsReadAsAsteriskReadsIt(t *testing.T) {
+	l := lab.Start(t, lab.Options{Version: 22})
+	const sockets = 100
+	var all []*sipSocket
+	for range sockets {
+		c, err := l.DialContext(t.Context(), lab.Attacker, "udp", l.SIPAddress(false).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		all = append(all, &sipSocket{Conn: c})
+	}
+	var tried, answered, refused int
+	mark := 0
+	number := 1_000_000 // of a message; it is in each of the headers that an answer has, too
+	batch := func(messages []string) {
+		for i, text := range messages {
+			all[i].send(t, text)
+		}
+		mark++
+		for i, text := range messages {
+			tried++
+			var request, answer sip.Message
+			err := sip.Parse([]byte(text), &request)
+			b := all[i].answer(t, number-len(messages)+i, mark)
+			if b == nil {
+				refused++
+				continue
+			}
+			answered++
+			if err != nil || sip.Parse(b, &answer) != nil {
+				t.Errorf("%q was answered: %v", text, err)
+				continue
+			}
+			told := func(m *sip.Message) string {
+				tag := m.From.Tag
+				if request.Malformed.Has(sip.RepeatedHeader) {
+					tag = nil
+				}
+				return fmt.Sprintf("%q %d %s, from %q, branch %q", m.First.CallID, m.First.CSeq, m.First.CSeqMethod, tag,
+					m.ComparableBranch())
+			}
+			if a, b := told(&request), told(&answer); a != b {
+				t.Errorf("%q is read as %s; the answer is to %s", text, a, b)
+			}
+			if request.Malformed.Any(sip.MalformedRefused) {
+				t.Errorf("%q has %v, and was answered", text, request.Malformed)
+			}
+		}
+	}
+	var messages []string
+	add := func(text string) {
+		if messages = append(messages, text); len(messages) == sockets {
+			batch(messages)
+			messages = messages[:0]
+		}
+	}
+	for i := range len(plain(all[0], number)) {
+		for _, more := range []string{
+			"\xff", "\r", "\n", "&", " ", "\t", "\x00", ":", ";", "\"", "<", ",", "\\", "\r\n ", "\r\n\r\n", "\r \n",
+			// Headers within others: behind & and CR, in quotes, in comments, in brackets, in parameters.
+			"&i:x\r\n", "\ri:y\r\n", "\"\ri:y\r\"", ";x=\"\ri:y\r\"", "(\ri:y\r)", "(\r\ni:y\r\n)", "[\r\ni:y\r\n]",
+			"&\r\n i\r\n :x\r\n", ";x=\"&i:y\"", "\r\ni:x\r\n", "\r\nf:<sip:x@y>;tag=x\r\n", "\r\nCSeq: 7 INFO\r\n",
+			"\r\nv:SIP/2.0/UDP x;branch=y\r\n", ",SIP/2.0/UDP x;branch=y", ";branch=x", ";tag=x",
+		} {
+			m := plain(all[len(messages)], number)
+			number++
+			add(m[:min(i, len(m))] + more + m[min(i, len(m)):])
+		}
+	}
+	batch(messages)
+	if answered < tried/10 || refused < tried/10 {
+		t.Errorf("%d tried, %d answered, %d refused", tried, answered, refused)
+	}
+	t.Logf("%d tried, %d answered, %d refused", tried, answered, refused)
+}
+
+// plain is a request that Asterisk answers.
+func plain(c net.Conn, number int) string {
+	return fmt.Sprintf("OPTIONS sip:100@%s SIP/2.0\r\nVia: SIP/2.0/UDP %s;rport;branch=z9hG4bK-%d\r\nMax-Forwards: 70\r\n"+
+		"From: \"a\" <sip:a@%[2]s>;tag=t%[3]d\r\nTo: <sip:100@%[1]s>\r\nContact: <sip:a@%[2]s>\r\nCSeq: %[3]d OPTIONS\r\n"+
+		"Call-ID: c%[3]d\r\nContent-Length: 0\r\n\r\n", c.RemoteAddr(), c.LocalAddr(), number)
+}
+
+type sipSocket struct{ net.Conn }
+
+func (s *sipSocket) send(t *testing.T, text string) {
+	t.Helper()
+	if _, err := s.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// answer returns what came to a number, or nil. Behind it, one is sent that is answered for sure: what was not answered
+// before that is taken for refused.
+func (s *sipSocket) answer(t *testing.T, number, mark int) (first []byte) {
+	t.Helper()
+	b := make([]byte, 65536)
+	wanted, last := []byte(strconv.Itoa(number)), fmt.Appendf(nil, "Call-ID: c%d\r\n", mark)
+	for range 60 {
+		s.send(t, plain(s, mark))
+		if err := s.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			n, err := s.Read(b)
+			if err != nil {
+				break // the one that was sent, or its answer, was lost
+			}
+			if bytes.Contains(b[:n], last) {
+				return first
+			}
+			if bytes.Contains(b[:n], wanted) {
+				first = bytes.Clone(b[:n])
+			}
+		}
+	}
+	t.Fatal("Asterisk answers no more")
+	return nil
+}
