@@ -19,6 +19,8 @@ const (
 	asteriskBlindAfter = time.Minute
 	// kernelBlindAfter is how long the kernel's table may be wrong: it is put right within a second where that is possible.
 	kernelBlindAfter = 30 * time.Second
+	// sensorBlindAfter is how long a sensor may not work.
+	sensorBlindAfter = time.Minute
 )
 
 // sense is one of those that Ringwall relies on.
@@ -51,6 +53,17 @@ func newBlindness(d *Daemon) *blindness {
 			}
 			return time.Time{}, nil
 		}})
+	}
+	if d.sensors != nil {
+		b.senses = append(b.senses, sense{ban.ReasonSensor, "", 0, d.sensors.silence})
+		for _, name := range []string{"sensors.tap", "sensors.hep"} {
+			b.senses = append(b.senses, sense{ban.ReasonSensor, "", sensorBlindAfter, func() (time.Time, error) {
+				if fault := d.faults.faultText(name); fault != "" {
+					return time.Time{}, errors.New(fault)
+				}
+				return time.Time{}, nil
+			}})
+		}
 	}
 	return b
 }

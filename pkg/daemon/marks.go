@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/api"
-	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/signature"
@@ -43,9 +42,7 @@ func (m *marks) match(request *sip.Message) (line string, ok bool) {
 
 // countHit counts a request that bore a mark.
 func (s *sensors) countHit(line string, from netip.Addr) {
-	customer := false
-	s.daemon.pipeline.Read(func(e *engine.Engine, _ time.Time) { customer = e.IsCustomers(from) })
-	s.marks.list.Load().Hit(line, customer, time.Now())
+	s.marks.list.Load().Hit(line, s.isCustomers(from), time.Now())
 }
 
 // hits are the lines that hit anybody.

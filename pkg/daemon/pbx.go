@@ -155,6 +155,9 @@ func (p *pbx) decodeFrames(frames []ami.Frame, now time.Time) (inputs []pipeline
 			in.Tampered = tampered
 			p.metrics.Tampered.Inc()
 			p.tampered.Add(1)
+			if sender, ok := p.sensors.senderOf(frames[i].Text); ok {
+				inputs = append(inputs, pipeline.Input{Received: frames[i].Received, Event: injected(sender, now)})
+			}
 			continue
 		case err == nil:
 			if in.Event.Time.IsZero() { // a report of the dialplan

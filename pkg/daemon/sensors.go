@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +13,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/pipeline"
 	"github.com/ringwall/ringwall/pkg/witness"
@@ -35,6 +39,47 @@ type sensors struct {
 	witness  *witness.Witness
 	findings []witness.Finding
 	told     map[event.Sensor]map[string]uint64 // what no event of Asterisk's told, by its type
+	unseen   int                                // events in a row that a sensor should have seen, and did not
+	unseenAt time.Time                          // of the first of them
+	seenAny  bool                               // a sensor saw what an event told of
+}
+
+// A sensor is silent where so many events in a row, over so long a time at least, tell of what it should have seen.
+const (
+	unseenEvents = 20
+	unseenFor    = time.Minute
+)
+
+// noteSeen notes whether a sensor saw what an event tells of.
+func (s *sensors) noteSeen(now time.Time, ev *event.Event, seen bool) {
+	switch {
+	case seen:
+		s.seenAny, s.unseen = true, 0
+	case ev.Remote.Transport == event.UDP && ev.Service == event.PJSIP && ev.Type != event.ChallengeSent &&
+		ev.Type != event.SuccessfulAuth && !s.isCustomers(ev.Remote.AddrPort.Addr()):
+		if s.unseen++; s.unseen == 1 {
+			s.unseenAt = now
+		}
+	}
+}
+
+// isCustomers says whether an address is a customer's, or allowed: the tap looks at no flow from which somebody logged in.
+func (s *sensors) isCustomers(addr netip.Addr) (customers bool) {
+	s.daemon.pipeline.Read(func(e *engine.Engine, _ time.Time) { customers = e.IsCustomers(addr) })
+	return customers
+}
+
+// silence says that sensors see nothing of what Asterisk tells, nil where they do. Where none ever saw anything, Asterisk is on
+// another machine.
+func (s *sensors) silence() (since time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.working() || !s.seenAny || s.unseen < unseenEvents ||
+		s.daemon.pipeline.Clock().Now().Sub(s.unseenAt) < unseenFor {
+		return time.Time{}, nil
+	}
+	return time.Time{}, hint.Errorf("ringwall doctor", "sensors have seen nothing of the last %d attempts that Asterisk tells of",
+		s.unseen)
 }
 
 // sensor is one of them, as status and metrics show it.
@@ -135,6 +180,7 @@ func (s *sensors) match(pbx string, inputs []pipeline.Input, now time.Time) []pi
 		in := &inputs[i]
 		if in.Tampered == nil && in.Event.SeenBy == event.ByAMI {
 			m := s.witness.Told(now, pbx, &in.Event)
+			s.noteSeen(now, &in.Event, m.Seen)
 			if m.Repeated {
 				continue
 			}
@@ -148,6 +194,45 @@ func (s *sensors) match(pbx string, inputs []pipeline.Input, now time.Time) []pi
 		kept++
 	}
 	return inputs[:kept]
+}
+
+// maxSessions is how many Call-IDs of one frame are looked up.
+const maxSessions = 4
+
+// senderOf finds out who sent the request of an event whose lines are broken: it names nobody that can be believed, but a
+// sensor saw who used its Call-ID. Where several did, nobody is named.
+func (s *sensors) senderOf(frame string) (sender event.Address, ok bool) {
+	if !s.working() {
+		return event.Address{}, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	looked := 0
+	for line := range strings.SplitSeq(frame, "\n") {
+		id, isSession := strings.CutPrefix(line, "SessionID: ")
+		if !isSession {
+			continue
+		}
+		if looked++; looked > maxSessions {
+			return event.Address{}, false
+		}
+		// The break stands in the value: what a sensor knows is the whole, and what the frame has its beginning.
+		found, known := s.witness.Sender(strings.TrimSuffix(id, "\r"))
+		if !known {
+			continue
+		}
+		if ok && found.AddrPort.Addr() != sender.AddrPort.Addr() {
+			return event.Address{}, false
+		}
+		sender, ok = found, true
+	}
+	return sender, ok
+}
+
+// injected is the event of a request by which somebody wrote lines of his own among Asterisk's events.
+func injected(sender event.Address, now time.Time) event.Event {
+	return event.Event{Type: event.MalformedRequest, Service: event.PJSIP, Time: now, Remote: sender, SeenBy: event.ByTap,
+		Hostile: true}
 }
 
 // setBlind tells the witness whether events of an Asterisk come, and come in time.

@@ -16,6 +16,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/netns"
 	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
@@ -302,5 +303,81 @@ func TestAScannersMark(t *testing.T) {
 	r.await(ban.ActionBan, "10.99.0.88/32")
 	if n := len(r.status().Signatures); n != 3 { // two of the built-in list, and this
 		t.Errorf("%d lines with hits", n)
+	}
+}
+
+// TestASilentSensorIsTold has Asterisk tell of attempts that the tap does not see any more.
+func TestASilentSensorIsTold(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	outside := netnstest.New(t)
+	netnstest.Connect(t, r.space, outside, []string{"10.99.0.1/24"}, []string{"10.99.0.2/24"})
+	startSIPServer(r)
+	attempt := func(n int) {
+		remote := fmt.Sprintf("203.0.113.%d", n)
+		r.event("InvalidAccountID", "nobody", "call-"+remote, "IPV4/UDP/"+remote+"/5060", "")
+	}
+	silent := func() bool {
+		_, err := r.d.sensors.silence()
+		return err != nil
+	}
+	later := func() {
+		r.d.sensors.mu.Lock()
+		defer r.d.sensors.mu.Unlock()
+		r.d.sensors.unseenAt = r.d.sensors.unseenAt.Add(-unseenFor)
+	}
+	for n := range unseenEvents {
+		attempt(n)
+	}
+	r.until("they are judged", func() bool { return r.status().PBXs[0].Events >= unseenEvents })
+	later()
+	if silent() {
+		t.Error("told, although no sensor ever saw anything of this Asterisk")
+	}
+	if got := dialSIP(t, outside, "10.99.0.2").try("call", sipPassword); got != "SIP/2.0 200 OK" {
+		t.Fatalf("the phone is answered %q", got)
+	}
+	r.await(ban.ActionTrust, "10.99.0.2/32")
+	for n := range unseenEvents {
+		attempt(100 + n)
+	}
+	for range 2 * unseenEvents { // a customer's attempts on a good flow are not looked at by the tap
+		r.event("ChallengeResponseFailed", "299", "customer", "IPV4/UDP/10.99.0.2/5060", "Challenge: 1/a\r\nResponse: b\r\nExpectedResponse: \r\n")
+	}
+	r.until("they are judged", func() bool { return r.status().PBXs[0].Events >= 4*unseenEvents+2 })
+	if silent() {
+		t.Error("told at once")
+	}
+	later()
+	if !silent() {
+		t.Errorf("not told: %d unseen", r.d.sensors.unseen)
+	}
+	if got := dialSIP(t, outside, "10.99.0.2").try("call", "wrong"); got == "" { // from another port: seen
+		t.Error("no answer")
+	}
+	r.until("it sees again", func() bool { return !silent() })
+}
+
+// TestWhoInjectsLinesIsJudged has a request whose Call-ID breaks the lines of Asterisk's event: the event names nobody, and the
+// tap knows who sent it.
+func TestWhoInjectsLinesIsJudged(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	outside := netnstest.New(t)
+	netnstest.Connect(t, r.space, outside, []string{"10.99.0.1/24"}, []string{"10.99.0.2/24"})
+	startSIPServer(r)
+	dialSIP(t, outside, "10.99.0.2").send("injector", 1, "")
+	r.until("it is seen", func() bool { return r.status().Sensors[0].Heard >= 2 })
+	for range 3 {
+		r.event("InvalidAccountID", "x", "injector\r\nRemoteAddress: IPV4/UDP/8.8.8.8/5060", "IPV4/UDP/10.99.0.2/5060", "")
+	}
+	if d := r.await(ban.ActionBan, "10.99.0.2/32"); d.Reason != ban.ReasonMalformed && d.Reason != ban.ReasonMalformedSIP {
+		t.Errorf("%+v", d)
+	}
+	for _, b := range r.status().Sensors {
+		t.Logf("%+v", b)
+	}
+	if _, banned := r.inKernel(firewall.Ban, "8.8.8.8/32"); banned {
+		t.Error("who was named in the injected line is banned")
 	}
 }

@@ -127,6 +127,9 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		j.engine.activity.countBan(j.now)
 	}
 	j.decideBan(action, b, detail)
+	if enforce && b.opens > 0 { // which the decision does not say
+		j.engine.changed = append(j.engine.changed, j.engine.element(b))
+	}
 	if enforce {
 		j.stopGoodFlow()
 		j.banNetworkOf(prefix)
