@@ -24,8 +24,9 @@ var (
 	office   = netip.MustParseAddr("198.51.100.10")
 )
 
-// droppedOverUDP is what status says once packets of a ban that closes UDP are dropped; a few of them pass.
-var droppedOverUDP = regexp.MustCompile(`packets by set: .*\bknock4 [1-9]`)
+// droppedOverUDP is what status says once packets of a ban that closes UDP are dropped: beyond those that may knock, or
+// all of them, once the door is shut.
+var droppedOverUDP = regexp.MustCompile(`packets by set: .*\b(?:knock4|sip4) [1-9]`)
 
 // stages are what happens right before somebody types a command.
 var stages = map[string]func(*testing.T, *day){

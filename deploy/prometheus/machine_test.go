@@ -272,4 +272,4 @@ func (m *machine) sendBannedPackets() {
 
 // droppedPackets is a set that dropped something of a source that is banned: by hand, on what could be forged (where the
 // first packets pass), or else.
-var droppedPackets = regexp.MustCompile(`(?m)^ringwall_dropped_packets_total\{set="(?:ban4|block4|knock4)"\} [1-9]`)
+var droppedPackets = regexp.MustCompile(`(?m)^ringwall_dropped_packets_total\{set="(?:ban4|block4|knock4|sip4)"\} [1-9]`)

@@ -92,6 +92,13 @@ func TestNarrowVerdictsAreSeen(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 
+	st, err := r.client.Status(t.Context())
+	if err != nil || !slices.ContainsFunc(st.Warnings, func(w api.Warning) bool {
+		return strings.HasPrefix(w.Text, "192.0.2.30 looks like a proxy") && strings.Contains(w.Try, "allow add 192.0.2.30,")
+	}) {
+		t.Errorf("%+v, %v", st.Warnings, err)
+	}
+
 	var cut ban.Flow
 	if err := cut.UnmarshalText([]byte("tcp " + office + ":30000")); err != nil {
 		t.Fatal(err)
@@ -151,5 +158,17 @@ func (r *rig) wantMetrics(lines ...string) {
 			}
 			r.t.Errorf("no line %s, but\n%s", line, have)
 		}
+	}
+}
+
+func TestManyProxiesAreCounted(t *testing.T) {
+	var proxies []netip.Prefix
+	for i := range 13 {
+		proxies = append(proxies, netip.MustParsePrefix(fmt.Sprintf("192.0.2.%d/32", i)))
+	}
+	list := proxyWarnings(proxies)
+	if len(list) != 11 || list[10].Text != "3 sources more look like a proxy" ||
+		!strings.HasPrefix(list[9].Text, "192.0.2.9 looks like a proxy") {
+		t.Errorf("%+v", list)
 	}
 }

@@ -83,13 +83,7 @@ func (b backend) Status(context.Context) (api.Status, error) {
 			Text: "what happens is not saved: " + b.store.Err().Error(), Try: "look at the disk of " + cfg.State.Path,
 		})
 	}
-	for _, p := range proxies[:min(len(proxies), 10)] {
-		s.Warnings = append(s.Warnings, api.Warning{
-			Text: humanize.Prefix(p) + " looks like a proxy: many accounts log in through it, so it is never banned as a whole",
-			Try: "ringwall allow add " + humanize.Prefix(p) + ", or policy.proxies.addresses; and a Ringwall at the proxy, " +
-				"which knows who is behind it",
-		})
-	}
+	s.Warnings = append(s.Warnings, proxyWarnings(proxies)...)
 	for _, limit := range sortedKeys(s.Engine.Limited) {
 		s.Warnings = append(s.Warnings, api.Warning{
 			Text: fmt.Sprintf("the bound %q was hit %d times", limit, s.Engine.Limited[limit]),
@@ -97,6 +91,28 @@ func (b backend) Status(context.Context) (api.Status, error) {
 		})
 	}
 	return s, nil
+}
+
+// maxProxyWarnings is how many proxies are named; of more the number is said.
+const maxProxyWarnings = 10
+
+// proxyWarnings name sources that look like a proxy, with what to do.
+func proxyWarnings(proxies []netip.Prefix) (list []api.Warning) {
+	for i, p := range proxies {
+		if i == maxProxyWarnings {
+			return append(list, api.Warning{
+				Text: humanize.Plural(len(proxies)-i, "source more looks", "sources more look") + " like a proxy",
+				Try:  "ringwall history --since 30d tells each of them once a day, as proxy",
+			})
+		}
+		list = append(list, api.Warning{
+			Text: humanize.Prefix(p) + " looks like a proxy: many accounts log in through it, so it is never banned as a " +
+				"whole, and attackers behind it are only reported",
+			Try: "if you know it: ringwall allow add " + humanize.Prefix(p) + ", or name it in policy.proxies.addresses\n" +
+				"and at the proxy: a Ringwall with its Asterisk, or the proxy's own limits; it alone knows who is behind it",
+		})
+	}
+	return list
 }
 
 // leakWarnings warn of banned sources that get through.

@@ -36,6 +36,7 @@ type Summary struct {
 	Guessing      []Report
 	NewPlaces     []Report
 	Proxies       []Report
+	Cuts          []Report         // connections that would have been closed while others of their source go on
 	Accounts      []AccountSummary // that failed most
 	Reasons       map[string]int64 // of tampering
 	Files         []FileSummary    // in the order in which they were played
@@ -53,6 +54,7 @@ type Banned struct {
 	Account  string        `json:"account"` // of the event that led to the first ban
 	Enforced bool          `json:"enforced"`
 	Proven   bool          `json:"proven"`
+	Closes   ban.Closes    `json:"closes"`  // all, unless each ban closed the same less
 	Blocked  int64         `json:"blocked"` // events
 
 	end time.Time // of the last ban
@@ -147,6 +149,7 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		Guessing      []Report         `json:"guessing"`
 		NewPlaces     []Report         `json:"new_places,omitempty"`
 		Proxies       []Report         `json:"proxies,omitempty"`
+		Cuts          []Report         `json:"cuts,omitempty"`
 		Accounts      []AccountSummary `json:"top_accounts"`
 		Reasons       map[string]int64 `json:"tampered_reasons"`
 		Files         []FileSummary    `json:"files"`
@@ -157,6 +160,7 @@ func (s *Summary) MarshalJSON() ([]byte, error) {
 		prefixes,
 		customers,
 		neverNil(s.Misconfigured), neverNil(s.Breaches), neverNil(s.Targeted), neverNil(s.Guessing), s.NewPlaces, s.Proxies,
+		s.Cuts,
 		neverNil(s.Accounts),
 		s.Reasons, neverNil(s.Files), neverNil(s.Notes),
 	})

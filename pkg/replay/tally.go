@@ -237,6 +237,8 @@ func (t *tally) countDecision(d *ban.Decision) {
 		t.addReport(d, &t.sum.Targeted)
 	case d.Action == ban.ActionProxy:
 		t.addReport(d, &t.sum.Proxies)
+	case d.Action == ban.ActionCut:
+		t.addReport(d, &t.sum.Cuts)
 	case d.Action == ban.ActionNewPlace:
 		t.addReport(d, &t.sum.NewPlaces)
 	case d.Action == ban.ActionGuessing:
@@ -281,10 +283,13 @@ func (t *tally) countBan(d *ban.Decision) {
 			t.boundsHit["banned sources"] = maxBanned
 			return
 		}
-		b = &Banned{Prefix: d.Prefix, First: d.Time, Reason: d.Reason, Account: d.Account}
+		b = &Banned{Prefix: d.Prefix, First: d.Time, Reason: d.Reason, Account: d.Account, Closes: d.Closes}
 		t.banned[d.Prefix] = b
 	}
 	b.Proven = b.Proven || d.Proven
+	if b.Closes != d.Closes {
+		b.Closes = ban.ClosesAll
+	}
 	if d.Action == ban.ActionExtend {
 		b.Total += max(0, d.Time.Add(d.Duration).Sub(b.end))
 		b.end = d.Time.Add(d.Duration)

@@ -206,6 +206,9 @@ func TestNarrowVerdictsOfARecording(t *testing.T) {
 		list = append(list, over(login(at, fmt.Sprint(200+i), "192.0.2.7"), 20_000+i))
 	}
 	r := run(t, nil, write(t, "log", lines(list...)))
+	if len(r.Cuts) != 1 || r.Cuts[0].Source.String() != "192.0.2.7/32" || r.Cuts[0].Account != "250" {
+		t.Errorf("cuts: %+v", r.Cuts)
+	}
 	if r.Bans != 0 || r.Blocked < 300 || len(r.Customers) > 0 {
 		t.Errorf("%d bans, %d blocked, %+v, %q", r.Bans, r.Blocked, r.Customers, briefs(r.decisions))
 	}

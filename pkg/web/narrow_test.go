@@ -66,7 +66,7 @@ func TestAnUnbanLetsGoWhatIsCut(t *testing.T) {
 	}
 	body := ask(p.Handler(), http.MethodGet, "/why?address=198.51.100.7", "", cookie).Body.String()
 	for _, want := range []string{"In the slow lane until ", "Cut: nothing from tcp [2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]",
-		"a phone that logged in from there passes: udp 198.51.100.7:5060.",
+		"Whoever logged in from there passes, whatever is banned but by hand: udp 198.51.100.7:5060.",
 		`name="prefix" value="198.51.100.7/32">Let them all go on</button>`, "ringwall unban 198.51.100.7<"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in %s", want, body)

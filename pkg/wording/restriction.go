@@ -86,9 +86,5 @@ func GoodFlowsSentence(ex engine.Explanation) string {
 	if more := ex.AllGoodFlows - len(names); more > 0 {
 		list += fmt.Sprintf(" and %d more", more)
 	}
-	who := "a phone that logged in from there passes"
-	if ex.AllGoodFlows > 1 {
-		who = fmt.Sprintf("%d phones that logged in from there pass", ex.AllGoodFlows)
-	}
-	return fmt.Sprintf("Whatever else is banned, but by hand, %s: %s.", who, list)
+	return fmt.Sprintf("Whoever logged in from there passes, whatever is banned but by hand: %s.", list)
 }

@@ -59,8 +59,8 @@ func TestGoodFlows(t *testing.T) {
 		want        string
 	}{
 		{0, 0, ""},
-		{1, 1, "Whatever else is banned, but by hand, a phone that logged in from there passes: udp 198.51.100.10:20000."},
-		{7, 40, "Whatever else is banned, but by hand, 40 phones that logged in from there pass: udp 198.51.100.10:20000, " +
+		{1, 1, "Whoever logged in from there passes, whatever is banned but by hand: udp 198.51.100.10:20000."},
+		{7, 40, "Whoever logged in from there passes, whatever is banned but by hand: udp 198.51.100.10:20000, " +
 			"udp 198.51.100.10:20001, udp 198.51.100.10:20002, udp 198.51.100.10:20003, udp 198.51.100.10:20004 and 35 more."},
 	} {
 		ex := engine.Explanation{GoodFlows: flows[:row.listed], AllGoodFlows: row.all}

@@ -8,6 +8,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
 	"github.com/ringwall/ringwall/pkg/replay"
+	"github.com/ringwall/ringwall/pkg/wording"
 )
 
 // summaryRows is how long a list of the summary is at most; --json has all.
@@ -48,6 +49,10 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 	for _, r := range firstRows(s.Guessing) {
 		c.sayf("%s guesses passwords (account %s) since %s, and would not have been banned: %s.",
 			humanize.Prefix(r.Source), printable.String(r.Account),
+			c.dateAndTime(r.First), printable.Line(r.Detail))
+	}
+	for _, r := range firstRows(s.Cuts) {
+		c.sayf("%s, account %s, since %s: %s.", humanize.Prefix(r.Source), printable.String(r.Account),
 			c.dateAndTime(r.First), printable.Line(r.Detail))
 	}
 	for _, r := range firstRows(s.Proxies) {
@@ -139,6 +144,9 @@ func (c *commands) sayBanned(s *replay.Summary) error {
 	observed := false
 	for _, b := range firstRows(s.Banned) {
 		why := humanize.Words(b.Reason)
+		if only := wording.ClosesOnly(b.Closes); only != "" {
+			why = only + ": " + why
+		}
 		if !b.Enforced {
 			why += " (observed)"
 			observed = true

@@ -214,7 +214,7 @@ func narrowText(e engine.Stats) string {
 	add(e.CutFlows, "connection cut", "connections cut")
 	add(e.SlowFlows+e.SlowSources, "slow lane", "slow lanes")
 	add(e.Trickles, "source slow over UDP but for its phones", "sources slow over UDP but for their phones")
-	add(e.GoodFlows, "phone that no automatic ban stops", "phones that no automatic ban stops")
+	add(e.GoodFlows, "sender that no automatic ban stops", "senders that no automatic ban stops")
 	return strings.Join(parts, ", ")
 }
 
