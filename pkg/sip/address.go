@@ -49,6 +49,13 @@ func parseAddress(v []byte, a *Address) (ok bool) {
 
 // closingBracket is where the bracket at the beginning is closed, or the end.
 func closingBracket(v []byte) int {
+	first := bytes.IndexByte(v, '>')
+	if first < 0 {
+		return len(v)
+	}
+	if bytes.IndexByte(v[:first], '"') < 0 && bytes.IndexByte(v[:first], '[') < 0 {
+		return first
+	}
 	w := newWalker(otherHeader)
 	for i, c := range v {
 		if w.step(c); !w.inBrackets {
