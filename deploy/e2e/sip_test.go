@@ -3,8 +3,13 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -133,4 +138,118 @@ func (s *sipSocket) answer(t *testing.T, number, mark int) (first []byte) {
 	}
 	t.Fatal("Asterisk answers no more")
 	return nil
+}
+
+// Over TCP, each message that Asterisk answers is one that Streams has told, whatever was sent before it on the same
+// connection, and however it was cut.
+func TestSIPStreamsMissNothingThatAsteriskAnswers(t *testing.T) {
+	l := lab.Start(t, lab.Options{Version: 22})
+	type connection struct {
+		net.Conn
+		sent     [][]byte
+		answered []string // Call-IDs
+	}
+	var all []*connection
+	dial := func() *connection {
+		c, err := l.DialContext(t.Context(), lab.Attacker, "tcp", l.SIPAddress(false).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		all = append(all, &connection{Conn: c})
+		return all[len(all)-1]
+	}
+	number := 1_000_000
+	message := func(c net.Conn) string {
+		number++
+		return strings.Replace(plain(c, number), "/UDP", "/TCP", 1)
+	}
+	replaced := func(m, old, new string) string { return strings.Replace(m, old, new, 1) }
+	for _, before := range []func(string) string{
+		func(m string) string { return "" },
+		func(m string) string { return "\r\n\r\n" },
+		func(m string) string { return m },
+		func(m string) string { return m + "\r\n\r\n" + m },
+		func(m string) string { return replaced(m, "Length: 0", "Length: 5") + "hello" },
+		func(m string) string { return replaced(m, "Content-Length: 0", "l:\r\n  5") + "hello" },
+		func(m string) string {
+			return replaced(m, "Content-Length: 0", "l: 0\r\nContent-Length: 500")
+		},
+		func(m string) string { return replaced(m, "Content-Length: 0", "l: x\r\nContent-Length: 0") },
+		func(m string) string {
+			return replaced(m, "Content-Length: 0", "l : 00000000000000000005") + "hello"
+		},
+		func(m string) string { return replaced(m, "Content-Length: 0\r\n", "") },
+		func(m string) string { return replaced(m, "Content-Length: 0\r\n", "") + "text" },
+		func(m string) string { return replaced(m, "Length: 0", "Length: 70000") },
+		func(m string) string { return replaced(m, "Length: 0", "Length: -5") },
+		func(m string) string {
+			return replaced(m, "Length: 0", "Length: 60000") + strings.Repeat("x", 60000)
+		},
+		func(m string) string {
+			return m + replaced(m, "Length: 0", "Length: 70000") + strings.Repeat("x", 65400)
+		},
+		func(m string) string { return "\x16\x03\x01\r\n" },
+		func(m string) string { return "hello\r\n\r\n" },
+		func(m string) string { return "hello" },
+		func(m string) string { return "hello\r\nl: 5\r\n\r\n12345" },
+		func(m string) string { return m + "SIP/2.0 200 OK\r\nl: 200\r\n\r\n" },
+		func(m string) string { return strings.ReplaceAll(m, "\r\n", "\n") },
+		func(m string) string { return replaced(m, "\r\nContent", "\n\nContent") },
+	} {
+		for _, cut := range []int{0, 1, 5, 40, 200} {
+			c := dial()
+			m := message(c)
+			for _, part := range []string{before(message(c)), m[:cut], m[cut:], message(c)} {
+				if part != "" {
+					c.sent = append(c.sent, []byte(part))
+				}
+			}
+		}
+	}
+	var wait sync.WaitGroup
+	for _, c := range all {
+		wait.Go(func() {
+			for _, part := range c.sent {
+				if _, err := c.Write(part); err != nil {
+					return // Asterisk has closed it
+				}
+				time.Sleep(20 * time.Millisecond) // most parts are read alone; what must hold, holds without
+			}
+			_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
+			b, _ := io.ReadAll(c)
+			for _, line := range strings.Split(string(b), "\r\n") {
+				if id, ok := strings.CutPrefix(line, "Call-ID: "); ok {
+					c.answered = append(c.answered, id)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	answers := 0
+	for _, c := range all {
+		told := make(map[string]bool)
+		streams := sip.NewStreams(func(_ sip.Flow, head []byte) {
+			var m sip.Message
+			if sip.Parse(head, &m) == nil {
+				told[string(m.First.CallID)] = true
+			}
+		})
+		streams.Add(sip.Flow{}, sip.Segment{SYN: true})
+		seq := uint32(1)
+		for _, part := range c.sent {
+			streams.Add(sip.Flow{}, sip.Segment{Seq: seq, Payload: part})
+			seq += uint32(len(part))
+		}
+		for _, id := range c.answered {
+			answers++
+			if !told[id] {
+				t.Errorf("of %.2000q Asterisk answered %s; told was %v", c.sent, id, slices.Collect(maps.Keys(told)))
+			}
+		}
+	}
+	if answers < len(all)/2 {
+		t.Errorf("on %d connections, %d answers", len(all), answers)
+	}
+	t.Logf("on %d connections, %d answers", len(all), answers)
 }
