@@ -69,7 +69,7 @@ func (j *judgement) doubtProxy(t *trust) {
 		return
 	}
 	t.proxyUntil, t.noProxyUntil = 0, j.now+proxyTTL
-	j.decide(ban.ActionObserve, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true, fmt.Sprintf(
+	j.decide(ban.ActionGuessing, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true, fmt.Sprintf(
 		"it looked like a proxy, but somebody attacks from there, and %d of its accounts log in elsewhere, too: perhaps "+
 			"their passwords were stolen; it is taken for no proxy any more, unless policy.proxies names it", elsewhere))
 }

@@ -112,7 +112,7 @@ func TestWhoIsRegisteredStaysSo(t *testing.T) {
 			}
 			phones = append(phones, p)
 		}
-		for range property.Count(t, 1, 40) {
+		for i := range property.Count(t, 1, 40) {
 			a := property.OneOf(t, append(office, "203.0.113.66")...)
 			over := property.OneOf(t, event.UDP, event.UDP, event.TCP, event.TLS)
 			port := property.Int(t, 40_000, 40_003)
@@ -136,8 +136,10 @@ func TestWhoIsRegisteredStaysSo(t *testing.T) {
 					t.Fatalf("%+v is out; bans %+v", p, c.bans)
 				}
 			}
-			if texts := c.kernel.differs(c.now); len(texts) > 0 {
-				t.Fatalf("%q", texts)
+			if i%8 == 0 {
+				if texts := c.kernel.differs(c.now); len(texts) > 0 {
+					t.Fatalf("%q", texts)
+				}
 			}
 		}
 	})
