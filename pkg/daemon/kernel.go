@@ -116,7 +116,6 @@ func TableConfig(cfg *config.Config, netns int) firewall.Config {
 		IPv6Prefix:   cfg.Policy.IPv6Prefix,
 		MaxElements:  uint32(max(firewall.DefaultMaxElements, cfg.Policy.Limits.Bans)),
 		ManagerPorts: managerPorts(cfg.Asterisk),
-		Tap:          tapConfig(cfg.Sensors),
 		Knock:        firewall.Knock{Port: cfg.Policy.Ban.Knock, Source: cfg.Policy.Ban.KnockSource},
 		Meter: firewall.Meter{Enabled: f.Meter.Enabled, Rate: uint32(min(f.Meter.Rate, 1<<31)),
 			Burst: f.Meter.Burst},

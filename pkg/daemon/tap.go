@@ -24,22 +24,20 @@ import (
 // tlsPorts are where Asterisk speaks TLS by default: nothing in it can be read, and res_hep tells it in clear.
 var tlsPorts = []uint16{5061, 8089}
 
-// tapConfig is what the kernel copies for the tap.
-func tapConfig(cfg config.Sensors) firewall.Tap {
-	if cfg.Tap == config.TapOff {
-		return firewall.Tap{}
-	}
-	return firewall.Tap{Group: uint16(cfg.TapGroup), ExceptTCPPorts: tlsPorts}
-}
-
-// openTap begins to read the packets that the kernel's table copies.
+// openTap begins to read the packets that the kernel's table copies. It copies none before the group is ours: another
+// program that has it would get what phones and Asterisk say to each other.
 func (s *sensors) openTap() (opened, error) {
 	cfg := s.daemon.config.currentConfig().Sensors
-	table, isTable := s.daemon.fw.(*firewall.Table)
+	_, isTable := s.daemon.fw.(*firewall.Table)
 	if s.tap.absent.Store(nil); cfg.Tap == config.TapOff || !isTable {
 		return opened{}, nil
 	}
-	reader, err := openGroup(table, nflog.Config{Group: uint16(cfg.TapGroup), NetNS: s.daemon.opts.NetNS})
+	reader, err := nflog.Open(nflog.Config{Group: uint16(cfg.TapGroup), NetNS: s.daemon.opts.NetNS})
+	if err == nil {
+		if err = s.copyPackets(firewall.Tap{Group: uint16(cfg.TapGroup), ExceptTCPPorts: tlsPorts}); err != nil {
+			_ = reader.Close()
+		}
+	}
 	switch {
 	case err == nil:
 	case cfg.Tap == config.TapAuto && (errors.Is(err, firewall.ErrUnsupported) || errors.Is(err, nflog.ErrUnsupported)):
@@ -50,18 +48,19 @@ func (s *sensors) openTap() (opened, error) {
 	default:
 		return opened{}, err
 	}
+	end := func() error { return errors.Join(s.copyPackets(firewall.Tap{}), reader.Close()) }
 	run := &sensorTask{name: "tap", close: reader.Close, run: func() error { return reader.Run(s.onTapped) }}
-	return opened{[]Task{run}, s.tap.works(reader.Close, func() sensorCounts {
+	return opened{[]Task{run}, s.tap.works(end, func() sensorCounts {
 		c := reader.Stats()
 		return sensorCounts{c.Packets, c.Lost + c.Overruns, c.LastHeard}
 	})}, nil
 }
 
-func openGroup(table *firewall.Table, c nflog.Config) (*nflog.Reader, error) {
-	if err := table.Tap(); err != nil {
-		return nil, err
-	}
-	return nflog.Open(c)
+// copyPackets has the kernel's table begin to copy packets, or end it.
+func (s *sensors) copyPackets(tap firewall.Tap) error {
+	ctx, cancel := context.WithTimeout(context.Background(), reloadPatience)
+	defer cancel()
+	return s.daemon.writer.SetTap(ctx, tap)
 }
 
 // works has a sensor counted as one that works, and returns what ends that.

@@ -6,8 +6,8 @@ import (
 	"reflect"
 )
 
-// Reconfigure changes the scope, the ports, the priority, the meter, the knock and the tap of a table that is in use; the
-// rest of cfg has to be as it was in Open. Rules and sets are exchanged in one transaction: no packet meets a chain without
+// Reconfigure changes the scope, the ports, the priority, the meter and the knock of a table that is in use. The tap
+// stays as [Table.SetTap] left it, and the rest of cfg has to be as it was in Open. Rules and sets are exchanged in one transaction: no packet meets a chain without
 // them, and elements and counters stay. Another priority is another chain, which the kernel exchanges as it does for
 // [Migrated]. After an error the kernel has what it had.
 func (t *Table) Reconfigure(cfg Config) error {
@@ -22,7 +22,14 @@ func (t *Table) Reconfigure(cfg Config) error {
 		cfg.MaxElements != old.MaxElements {
 		return fmt.Errorf("%w: table, owner, the IPv6 prefix and the number of elements stay as they are", ErrChange)
 	}
-	cfg.NetNS, cfg.noReject, cfg.noPaces, cfg.noTap = old.NetNS, old.noReject, old.noPaces, old.noTap
+	cfg.NetNS, cfg.noReject, cfg.noPaces = old.NetNS, old.noReject, old.noPaces
+	cfg.Tap, cfg.noTap = old.Tap, old.noTap
+	return t.changeLocked(cfg)
+}
+
+// changeLocked builds the table with another configuration.
+func (t *Table) changeLocked(cfg Config) error {
+	old := t.cfg
 	cfg.clonePorts()
 	if reflect.DeepEqual(cfg, old) {
 		return nil
@@ -71,6 +78,15 @@ func (w *Writer) Reconfigure(ctx context.Context, cfg Config) error {
 	if !ok {
 		return nil
 	}
+	if err := w.waitForTurn(ctx); err != nil {
+		return err
+	}
+	defer w.writing.Unlock()
+	return fw.Reconfigure(cfg)
+}
+
+// waitForTurn locks the Writer's turn.
+func (w *Writer) waitForTurn(ctx context.Context) error {
 	for !w.writing.TryLock() {
 		if !sleep(ctx, backoffMin) {
 			if err := w.Err(); err != nil {
@@ -79,6 +95,5 @@ func (w *Writer) Reconfigure(ctx context.Context, cfg Config) error {
 			return fmt.Errorf("firewall: the table cannot be changed now: %w", ctx.Err())
 		}
 	}
-	defer w.writing.Unlock()
-	return fw.Reconfigure(cfg)
+	return nil
 }

@@ -1,7 +1,9 @@
 package firewall
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"slices"
 
 	"github.com/google/nftables"
@@ -174,6 +176,37 @@ func (t *Table) Tap() error {
 	}
 	return hint.Errorf("modprobe -a nft_log nfnetlink_log nft_fib_inet, on the host where this is a container",
 		"%w: copies of packets for the tap (%w)", ErrUnsupported, t.whyNoTap)
+}
+
+// SetTap begins to copy packets, or ends it, in a table that is in use, as [Table.Reconfigure] changes what else there
+// is. Whoever reads the group binds it first: until then its packets are for another, if he has it.
+func (t *Table) SetTap(tap Tap) error {
+	t.writeMu.Lock()
+	defer t.writeMu.Unlock()
+	cfg := t.cfg
+	cfg.Tap = tap
+	if err := t.changeLocked(cfg); err != nil {
+		return err
+	}
+	err := t.Tap()
+	if err != nil {
+		cfg.Tap = Tap{}
+		err = errors.Join(err, t.changeLocked(cfg))
+	}
+	return err
+}
+
+// SetTap is [Table.SetTap] in the Writer's turn, for which it waits as long as ctx.
+func (w *Writer) SetTap(ctx context.Context, tap Tap) error {
+	fw, ok := w.fw.(interface{ SetTap(Tap) error })
+	if !ok {
+		return nil
+	}
+	if err := w.waitForTurn(ctx); err != nil {
+		return err
+	}
+	defer w.writing.Unlock()
+	return fw.SetTap(tap)
 }
 
 func answersChainOf(table *nftables.Table) *nftables.Chain {

@@ -375,7 +375,7 @@ func TestTheTapIsReconfigured(t *testing.T) {
 		t.Helper()
 		cfg := a.fw.config()
 		change(&cfg)
-		if err := a.fw.Reconfigure(cfg); err != nil {
+		if err := errors.Join(a.fw.SetTap(cfg.Tap), a.fw.Reconfigure(cfg)); err != nil {
 			t.Fatal(err)
 		}
 		if err := errors.Join(a.fw.Verify(), a.fw.Tap()); err != nil {
@@ -405,7 +405,16 @@ func TestTheTapIsReconfigured(t *testing.T) {
 	if got := a.seen(t); len(got) != 2 {
 		t.Errorf("another group: %+v", got)
 	}
-	set(func(c *Config) { c.Tap, c.UDPPorts = Tap{}, []uint16{5060, 5061} })
+	other := a.fw.config() // of somebody who knows no tap
+	other.Tap, other.Meter.Rate = Tap{}, 999
+	if err := a.fw.Reconfigure(other); err != nil {
+		t.Fatal(err)
+	}
+	a.asks(t, "10.99.7.5", 5080)
+	if got := a.seen(t); len(got) != 2 {
+		t.Errorf("reconfigured otherwise: %+v", got)
+	}
+	set(func(c *Config) { c.Tap, c.UDPPorts, c.Meter.Rate = Tap{}, []uint16{5060, 5061}, 1000 })
 	if got := tableText(t, a.server); got != banned {
 		t.Errorf("off again:\n%s\nbefore:\n%s", got, banned)
 	}
