@@ -60,7 +60,7 @@ func (m *machine) checkRules(t *testing.T) {
 		"RingwallAMIReconnects": "inactive", "RingwallTableDisturbed": "inactive", "RingwallKernelBroken": "inactive",
 		"RingwallStateNotSaved":     "inactive",
 		"RingwallNotificationsLost": "inactive", "RingwallGuessing": "inactive", "RingwallBansLeak": "inactive",
-		"RingwallAllowedDropped": "inactive",
+		"RingwallAllowedDropped": "inactive", "RingwallSensorDown": "inactive", "RingwallSensorLosesPackets": "inactive",
 		"RingwallFramesDropped":  "firing", "RingwallConfigReloadFailed": "firing", "RingwallLimitHit": "firing",
 		"RingwallBreach": "firing", "RingwallTampering": "firing", "RingwallCustomersFail": "firing",
 		"RingwallAccountTargeted": "firing", "RingwallMisconfiguredPhones": "pending",

@@ -305,7 +305,11 @@ func (s *sensors) presentSensors(cfg config.Sensors) (list []metrics.SensorPrese
 			p.LastHeard = float64(v.LastHeard.UnixNano()) / 1e9
 		}
 		s.mu.Lock()
-		p.Told = maps.Clone(s.told[event.SensorNamed(v.Name)])
+		p.Told = make(map[string]uint64)
+		for typ := event.SilentGuess; typ <= event.HTTPRefused; typ++ {
+			p.Told[typ.String()] = 0 // a counter that is not there yet has no increase
+		}
+		maps.Copy(p.Told, s.told[event.SensorNamed(v.Name)])
 		s.mu.Unlock()
 		list = append(list, p)
 	}

@@ -98,7 +98,7 @@ func newPresent(s Source) *presentCollector {
 		sensorUp:    desc(sensorUp, "Whether a sensor works.", "sensor"),
 		sensorHeard: desc(sensorHeard, "Packets that a sensor has heard.", "sensor"),
 		sensorLost:  desc(sensorLost, "Packets for which a sensor had no room.", "sensor"),
-		sensorLast:  desc(sensorLastHeard, "Unix time of the latest packet of a sensor.", "sensor"),
+		sensorLast:  desc(sensorLastHeard, "Unix time of the latest packet of a sensor; 0 before the first.", "sensor"),
 		sensorLag:   desc(sensorLag, "Time from a packet to its judgement, of the latest one.", "sensor"),
 		sensorTold:  desc(sensorAttempts, "What a sensor told and no event of Asterisk's.", "sensor", "event"),
 		signature:   desc(signatureHits, "Requests with the mark of a scanner's program.", "list"),
@@ -163,9 +163,7 @@ func (p *presentCollector) Collect(ch chan<- prometheus.Metric) {
 		counter(p.sensorHeard, float64(s.Heard), s.Name)
 		counter(p.sensorLost, float64(s.Lost), s.Name)
 		gauge(p.sensorLag, s.Lag, s.Name)
-		if s.LastHeard > 0 {
-			gauge(p.sensorLast, s.LastHeard, s.Name)
-		}
+		gauge(p.sensorLast, s.LastHeard, s.Name)
 		for event, n := range s.Told {
 			counter(p.sensorTold, float64(n), s.Name, event)
 		}
