@@ -51,6 +51,7 @@ type transaction struct {
 	inDialogue  bool  // has a To tag: it is no beginning of anything
 	isCut       bool  // not all of it was seen: it may have credentials
 	untellable  bool  // no event can tell of its credentials
+	isHidden    bool  // no event can tell of its Call-ID
 	own         bool  // it answers a challenge that was sent to its sender
 	invented    bool  // it answers only challenges that were never sent there
 	accepted    bool  // counted as a call that Asterisk takes
@@ -75,21 +76,16 @@ func (w *Witness) dialogueKey(s uint64, callID []byte) uint64 {
 	return w.of(forDialogue, s, w.bytes(callID))
 }
 
-// callID is what Asterisk makes of it.
-func callID(m *sip.Message) []byte {
-	if m.Malformed.Has(sip.ZeroByte) {
-		before, _, _ := bytes.Cut(m.CallID, []byte{0})
-		return before
-	}
-	return m.CallID
-}
+// callID is the one that is in Asterisk's answer. Where a request has two, its events name another.
+func callID(m *sip.Message) []byte { return m.First.CallID }
 
 func (w *Witness) transactionKey(dialogue uint64, m *sip.Message) uint64 {
-	name := uint64(methodOf(m.CSeqMethod))
+	name := uint64(methodOf(m.First.CSeqMethod))
 	if name == uint64(otherMethod) {
-		name = w.bytes(m.CSeqMethod)
+		name = w.bytes(m.First.CSeqMethod)
 	}
-	return w.of(forTransaction, w.combine(dialogue, w.bytes(m.Branch)), w.combine(uint64(m.CSeq), name))
+	branch := w.bytes(m.ComparableBranch())
+	return w.of(forTransaction, w.combine(dialogue, branch), w.combine(uint64(m.First.CSeq), name))
 }
 
 // Message takes a SIP message that a sensor saw. It keeps nothing of it.
@@ -141,6 +137,7 @@ func (w *Witness) request(s *Sight, m *sip.Message) {
 	t.waiting = min(t.waiting+1, 100)
 	t.inDialogue = len(m.To.Tag) > 0 && kind != registerMethod // pjproject's sip_ua_layer.c
 	t.isCut = m.Truncated && credentials == 0
+	t.isHidden = !isTellable(m.CallID)
 	switch {
 	case credentials != 0:
 		w.readCredentials(s, m, id, dialogue, t)
@@ -293,7 +290,7 @@ func (w *Witness) proveLocal(key uint64, p *pbx, service event.Service, logins b
 // judge makes of an answer what it says of its request.
 func (w *Witness) judge(s *Sight, m *sip.Message, e *entry[dialogue], t *transaction) {
 	d := &e.value
-	hidden := !isTellable(callID(m))
+	hidden := t.isHidden || !isTellable(callID(m))
 	switch {
 	case t.credentials != 0:
 		d.attemptedAt = w.now
@@ -343,7 +340,7 @@ func (w *Witness) judgeCredentials(s *Sight, m *sip.Message, e *entry[dialogue],
 		w.attempt(refused, s, m, e, t, untellable)
 	case t.inDialogue:
 	case isAfterLogin(m.Status, t.method):
-		if !isTellable(callID(m)) {
+		if t.isHidden || !isTellable(callID(m)) {
 			w.hiddenLogin(s, m, e, t)
 			return
 		}

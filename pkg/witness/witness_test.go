@@ -319,6 +319,38 @@ func TestAttackers(t *testing.T) {
 			w.peer(bad, "201", "plain too").dialogue("REGISTER", "guess")
 			w.want(event.ChallengeResponseFailed)
 		}},
+		// Events are about the last Call-ID, answers repeat the first (deploy/e2e/sip_test.go).
+		{"a guess behind two Call-IDs", func(w *world) {
+			w.others()
+			w.peer(bad, "201", "a\r\nCall-ID: \xff").dialogue("REGISTER", "guess")
+			w.want(event.SilentGuess)
+		}},
+		{"a login behind two Call-IDs", func(w *world) {
+			w.others()
+			w.peer(bad, "201", "a\r\ni: \xff").dialogue("REGISTER", "right")
+			w.want(event.SilentLogin)
+		}},
+		{"a search for accounts behind two Call-IDs", func(w *world) {
+			w.others()
+			p := w.peer(bad, "300", "a\r\ni: \xff")
+			p.send(p.request("REGISTER", "", ""))
+			w.pass(time.Second)
+			w.want(event.MalformedRequest)
+		}},
+		{"a hidden guess with a second CSeq", func(w *world) {
+			w.others()
+			p := w.peer(bad, "201", "\xff\r\nCSeq: 7 REGISTER")
+			p.dialogue("REGISTER", "guess")
+			w.want(event.SilentGuess)
+		}},
+		{"a hidden guess with a branch that Asterisk writes otherwise", func(w *world) {
+			w.others()
+			p := w.peer(bad, "201", "\xff")
+			p.send(p.request("REGISTER", "", ""))
+			w.pass(20 * time.Millisecond)
+			p.send(strings.Replace(p.request("REGISTER", p.nonce, "guess"), "branch=z9", "branch=z:9", 1))
+			w.want(event.SilentGuess)
+		}},
 		{"a hidden login", func(w *world) {
 			w.others()
 			w.peer(bad, "201", "a\xff").dialogue("REGISTER", "right")

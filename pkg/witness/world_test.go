@@ -199,9 +199,10 @@ func (w *world) deliver(p *peer, text string) (status int) {
 			tag = "as1"
 		}
 		lines := []string{
-			fmt.Sprintf("SIP/2.0 %d X", status), "Via: SIP/2.0/UDP 10.0.0.9:5060;branch=" + string(m.Branch) + ";received=1.2.3.4",
-			"Call-ID: " + string(m.CallID), "From: <" + string(m.From.URI.Raw) + ">;tag=1",
-			"To: <" + string(m.To.URI.Raw) + ">;tag=" + tag, fmt.Sprintf("CSeq: %d %s", m.CSeq, m.CSeqMethod),
+			fmt.Sprintf("SIP/2.0 %d X", status),
+			"Via: SIP/2.0/UDP 10.0.0.9:5060;branch=" + strings.ReplaceAll(string(m.Branch), ":", "%3a") + ";received=1.2.3.4",
+			"Call-ID: " + string(m.First.CallID), "From: <" + string(m.From.URI.Raw) + ">;tag=1",
+			"To: <" + string(m.To.URI.Raw) + ">;tag=" + tag, fmt.Sprintf("CSeq: %d %s", m.First.CSeq, m.First.CSeqMethod),
 		}
 		if header != "" {
 			lines = append(lines, header)
