@@ -24,8 +24,13 @@ func (j *judgement) judgeSilentGuess() {
 // judgeSilentLogin judges a right password of which Asterisk sent no event. Whoever sent it hides, and has a password:
 // his connection ends, whoever else is behind his address.
 func (j *judgement) judgeSilentLogin() {
-	j.proven = true // the nonce is bound to the source address: the answer came from there
 	if !j.firstSighting(j.answerHash()) {
+		return
+	}
+	if !j.proven { // with a challenge that nobody sent: who knows the password can write any source on such a packet
+		j.reportBreach(j.accountID(), ban.ReasonSilentLogin,
+			"somebody guessed until the password was right: change this account's password now")
+		j.charge(min(j.policy.Points.SilentGuess, j.policy.Threshold*forgedHostile), ban.ReasonSilentLogin, noNote)
 		return
 	}
 	j.judgeBreach(j.accountID(), nil, ban.ReasonSilentLogin,

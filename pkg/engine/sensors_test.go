@@ -56,18 +56,23 @@ func TestSensors(t *testing.T) {
 			w.wantFree(bad)
 		}},
 		{"a hidden login: a breach, and out", nil, func(w *world) {
-			w.send(event.SilentLogin, bad, "201", byTap).wantDecision(1, ban.ActionBreach, ban.ReasonSilentLogin)
+			w.send(event.SilentLogin, bad, "201", byTap, answersOwnChallenge).wantDecision(1, ban.ActionBreach, ban.ReasonSilentLogin)
 			closed(w, bad, ban.ClosesAll)
 			w.wantUntrusted(bad)
 		}},
 		{"a hidden login from an office: its flow ends, the office goes on", nil, func(w *world) {
-			w.login(office, "201").send(event.SilentLogin, office, "202", byTap, port(4444))
+			w.login(office, "201").send(event.SilentLogin, office, "202", byTap, answersOwnChallenge, port(4444))
 			w.wantFree(office).wantTrusted(office)
 			w.wantDecision(1, ban.ActionBreach, ban.ReasonSilentLogin).wantDecision(1, ban.ActionCut, ban.ReasonSilentLogin)
 			w.wantElement(engine.Element{Kind: engine.CutFlow, Flow: flow("udp " + office + ":4444")})
 		}},
+		{"a right password that may be forged: a breach, and no more against its source than a guess", nil, func(w *world) {
+			w.login(office, "201").send(event.SilentLogin, office, "202", byTap)
+			w.wantDecision(1, ban.ActionBreach, ban.ReasonSilentLogin).wantFree(office).wantTrusted(office)
+			w.send(event.SilentLogin, bad, "203", byTap).wantFree(bad).login(bad, "203").wantTrusted(bad)
+		}},
 		{"a hidden login from an allowed address is told, and nothing closed", nil, func(w *world) {
-			w.allow(bad+"/32").send(event.SilentLogin, bad, "201", byTap).wantFree(bad)
+			w.allow(bad+"/32").send(event.SilentLogin, bad, "201", byTap, answersOwnChallenge).wantFree(bad)
 			w.wantDecision(1, ban.ActionBreach, ban.ReasonSilentLogin)
 		}},
 		{"a scanner's mark: one packet, and nothing passes for a while", nil, func(w *world) {

@@ -412,6 +412,7 @@ func (w *Witness) hiddenLogin(s *Sight, m *sip.Message, e *entry[dialogue], t *t
 		return
 	}
 	a := w.newAttempt(login, s, m, e.key, t)
+	a.own = true // Asterisk took it: its challenge was sent to its sender, whether that was seen or not
 	w.findLogin(a, l)
 	w.recycle(a)
 }

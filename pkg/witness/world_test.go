@@ -97,21 +97,21 @@ func (w *world) pass(d time.Duration) *world {
 
 // A peer sends requests.
 type peer struct {
-	w        *world
-	addr     netip.AddrPort
-	user     string
-	callID   string
-	cseq     int
-	branch   string
-	nonce    string // the last that it got
-	header   string // more lines
-	to       string // another user than its own
-	toTag    string
-	password string
+	w      *world
+	addr   netip.AddrPort
+	user   string
+	callID string
+	cseq   int
+	branch string
+	nonce  string // the last that it got
+	header string // more lines
+	to     string // another user than its own
+	toTag  string
+	last   string // that was sent
 }
 
 func (w *world) peer(addr, user, callID string) *peer {
-	return &peer{w: w, addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 5060), user: user, callID: callID, password: "right"}
+	return &peer{w: w, addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 5060), user: user, callID: callID}
 }
 
 // request is the text of a message; with an answer to a challenge, if one is given.
@@ -146,7 +146,10 @@ func (p *peer) text(method, nonce, password string) string {
 }
 
 // send sends a request, and returns Asterisk's status.
-func (p *peer) send(text string) int { return p.w.deliver(p, text) }
+func (p *peer) send(text string) int {
+	p.last = text
+	return p.w.deliver(p, text)
+}
 
 // see has the sensors see a message.
 func (w *world) see(p *peer, toAsterisk bool, text string) {
