@@ -60,9 +60,24 @@ func (w *Witness) head(now time.Time, s Sight, b []byte) {
 	switch err := sip.Parse(b, &w.message); {
 	case err == nil:
 		w.Message(now, s, &w.message)
-	case err == sip.ErrNotSIP && s.ToAsterisk && s.Transport == event.UDP && len(b) >= minGarbage:
+	case err == sip.ErrNotSIP && s.ToAsterisk && s.Transport == event.UDP && isGarbage(b):
 		w.garbage(s)
 	}
+}
+
+// isGarbage says whether what is not SIP is text, which somebody wrote for a server of text. Other bytes are nothing:
+// voice, fax and keys of a call whose port a phone had before.
+func isGarbage(b []byte) bool {
+	const looksAt = 128
+	if len(b) < minGarbage {
+		return false
+	}
+	for _, c := range b[:min(len(b), looksAt)] {
+		if c > '~' || c < ' ' && c != '\r' && c != '\n' && c != '\t' {
+			return false
+		}
+	}
+	return true
 }
 
 // garbage tells of what is not SIP, once a minute for each source: a stray stream of voice is fifty packets a second.

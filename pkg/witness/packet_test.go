@@ -73,7 +73,9 @@ func TestKeepalivesAndGarbage(t *testing.T) {
 	w := newWorld(t, witness.Config{})
 	p := w.packets(packet.UDP, 5060)
 	stun := "\x00\x01\x00\x00\x21\x12\xa4\x42" + strings.Repeat("x", 12)
-	for _, payload := range []string{"", "\r\n\r\n", "\x00", "\x00\x00\x00\x00", stun, "jaK", "hello", strings.Repeat("\x00", 100)} {
+	for _, payload := range []string{"", "\r\n\r\n", "\x00", "\x00\x00\x00\x00", stun, "jaK", "hello", strings.Repeat("\x00", 100),
+		"\x80\x00" + strings.Repeat("voice", 30), "\x16\x03\x01\x02\x00\x01" + strings.Repeat("a ClientHello", 20),
+		"\x16\xfe\xff" + strings.Repeat("DTLS", 20), strings.Repeat("\x80binary", 20)} {
 		p.to(payload)
 	}
 	w.want()
@@ -82,7 +84,7 @@ func TestKeepalivesAndGarbage(t *testing.T) {
 	}
 	w.want(event.MalformedRequest)
 	w.pass(time.Minute)
-	p.to(strings.Repeat("\x80garbage", 10))
+	p.to("EHLO somebody who looks for a server of another kind")
 	w.want(event.MalformedRequest, event.MalformedRequest)
 }
 

@@ -117,6 +117,48 @@ func TestCustomers(t *testing.T) {
 			}
 			w.want()
 		}},
+		{"OPTIONS with a challenge that was sent for a registration", func(w *world) {
+			w.unauthenticatedOptions = true
+			w.others()
+			p := w.peer(office, "201", "a")
+			p.dialogue("REGISTER", "right")
+			w.filtered = func(t event.Type) bool { return t == event.SuccessfulAuth }
+			p.callID = "\xff"
+			p.send(p.request("OPTIONS", p.nonce, "right"))
+			w.filtered = nil
+			w.others().want()
+		}},
+		{"requests within a call, hidden or not, are no logins", func(w *world) {
+			w.others()
+			p := w.peer(office, "201", "a")
+			p.dialogue("REGISTER", "right")
+			for _, id := range []string{"plain", "hidden\xff"} {
+				p.callID, p.toTag = id, "as1"
+				p.send(p.request("INFO", p.nonce, "right"))
+				w.pass(20 * time.Millisecond)
+			}
+			w.others().want()
+		}},
+		{"a phone that needs no password, and gives one", func(w *world) {
+			w.others()
+			w.noAuth = true
+			p := w.peer(office, "201", "a")
+			p.send(p.request("REGISTER", "never sent", "right"))
+			w.pass(20 * time.Millisecond)
+			p.callID = "\xff"
+			p.send(p.request("REGISTER", "never sent", "right"))
+			w.noAuth = false
+			w.others().want()
+		}},
+		{"two wrong passwords with challenges of another Asterisk, and then the right one", func(w *world) {
+			w.others()
+			p := w.peer(office, "201", "a")
+			for _, password := range []string{"old", "old", "right"} {
+				p.send(p.request("REGISTER", "of another", password))
+				w.pass(time.Second)
+			}
+			w.want()
+		}},
 		{"a provider whose calls are not for everybody", func(w *world) {
 			w.others()
 			w.noAuth = true
