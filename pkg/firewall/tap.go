@@ -35,6 +35,8 @@ const (
 const (
 	tapUDPBytes = 4 << 10
 	tapTCPBytes = 16 << 10
+	// Headers alone.
+	tapOpeningBytes = 128
 )
 
 // The chains of the tap: one that other rules go to with a packet that gets through, and one for what goes out.
@@ -83,6 +85,9 @@ func (c *Config) answers(defs [numSets]setDef, addPorts func([]uint16) *nftables
 		l.add("good", numSets, destinationIn(defs[id]), accepts())
 	}
 	l.add("answer over UDP", numSets, isProtocol(unix.IPPROTO_UDP), c.copies(TapAnswer, tapUDPBytes))
+	// Who acknowledges its number received it: that tells a real connection from forged segments.
+	l.add("answer to an opening", numSets, isProtocol(unix.IPPROTO_TCP), tcpFlags(tcpSyn|tcpAck, tcpSyn|tcpAck),
+		c.copies(TapAnswer, tapOpeningBytes))
 	l.addEmptySegments()
 	l.add("answer over TCP", numSets, isProtocol(unix.IPPROTO_TCP), c.copies(TapAnswer, tapTCPBytes))
 	return l

@@ -196,7 +196,8 @@ func TestTheTapCopiesRequestsAndAnswers(t *testing.T) {
 	}
 }
 
-// Segments without a payload would be as many again as those with one.
+// Segments without a payload would be as many again as those with one. The answer to an opening has the number by which
+// a connection is told from forged segments.
 func TestTheTapCopiesNoEmptySegments(t *testing.T) {
 	a := newTap(t, nil)
 	for _, src := range []string{"10.99.0.66", "fd99::66"} {
@@ -205,14 +206,14 @@ func TestTheTapCopiesNoEmptySegments(t *testing.T) {
 				s.command(t, fmt.Sprintf("echo %d >/proc/sys/net/ipv4/tcp_timestamps", timestamps))
 			}
 			a.connects(t, src, 8088)
-			empty := 0
-			for _, c := range a.seen(t) {
-				if c.payload == "" {
-					empty++
-				}
+			got := a.seen(t)
+			if opening := (copied{TapAnswer, serverAddr(src).String(), src, packet.TCP, ""}); got[0] != opening {
+				t.Errorf("%s, timestamps %d: first came %+v, want the answer to an opening", src, timestamps, got[0])
 			}
-			if empty != 0 {
-				t.Errorf("%s, timestamps %d: %d empty segments were copied", src, timestamps, empty)
+			for _, c := range got[1:] {
+				if c.payload == "" {
+					t.Errorf("%s, timestamps %d: copied %+v", src, timestamps, c)
+				}
 			}
 		}
 	}

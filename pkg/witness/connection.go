@@ -17,7 +17,7 @@ type connection struct {
 	length uint8
 
 	credentials bool // the caller gave some, and had no answer
-	token       bool // he has a call token, which he was sent to his address (RFC 6315)
+	token       bool // he sent a call token back, which was sent to his address (RFC 6315)
 
 	// HTTP: which requests that have no answer brought credentials, the first one in the lowest bit.
 	outstanding           uint8
@@ -48,6 +48,8 @@ func (w *Witness) iaxFrame(s *Sight, b []byte) {
 	}
 	if s.ToAsterisk {
 		w.iaxRequest(s, f)
+	} else if f.Subclass == iax.CallToken {
+		w.messages.put(w.now, w.tokenKey(s, f), 0)
 	} else if f.RefusesLogin() || f.Accepts() {
 		w.iaxAnswer(s, f)
 	}
@@ -63,8 +65,15 @@ func (w *Witness) iaxRequest(s *Sight, f *iax.Frame) {
 	if f.Username != nil {
 		c.setUser(f.Username)
 	}
-	c.token = c.token || len(f.CallToken) > 0
+	if f.Destination == 0 { // it begins the call, so that Asterisk looks at the token
+		c.token = len(f.CallToken) > 0 && w.messages.get(w.now, w.tokenKey(s, f)) != nil
+	}
 	c.credentials = c.credentials || f.Response != nil
+}
+
+// tokenKey is of a token, and the address that it was sent to. An invented one is of no address.
+func (w *Witness) tokenKey(s *Sight, f *iax.Frame) uint64 {
+	return w.of(forToken, w.addr(s.Remote.Addr()), w.bytes(f.CallToken))
 }
 
 func (w *Witness) iaxAnswer(s *Sight, f *iax.Frame) {
@@ -99,7 +108,9 @@ func (w *Witness) httpSegment(now time.Time, s *Sight, p *packet.Packet) {
 		return
 	}
 	if s.ToAsterisk {
-		c.ask(h, p.Sequence)
+		if !s.isForgeable { // else somebody could have another's first step, without a password, look like a guess
+			c.ask(h, p.Sequence)
+		}
 		return
 	}
 	if c.answered == p.Sequence || h.Status < 200 && h.Status != 101 {

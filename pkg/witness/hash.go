@@ -34,6 +34,8 @@ const (
 	forLocal
 	forMessage
 	forConnection
+	forHandshake
+	forToken
 )
 
 func (h *keyedHash) bytes(b []byte) uint64 { return maphash.Bytes(h.seed, b) }

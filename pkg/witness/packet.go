@@ -18,6 +18,13 @@ func (w *Witness) Packet(now time.Time, toAsterisk bool, p *packet.Packet) {
 		s.Asterisk, s.Remote = p.Destination, p.Source
 	}
 	s.Asterisk, s.Remote = unmap(s.Asterisk), unmap(s.Remote)
+	if p.Protocol == packet.TCP {
+		if s.Transport = event.TCP; toAsterisk {
+			s.isForgeable = !w.provesSender(&s, p)
+		} else {
+			w.noteSent(&s, p)
+		}
+	}
 	switch port := s.Asterisk.Port(); {
 	case p.Protocol == packet.UDP && slices.Contains(w.iaxPorts, port):
 		s.Transport = event.UDP
@@ -26,10 +33,8 @@ func (w *Witness) Packet(now time.Time, toAsterisk bool, p *packet.Packet) {
 		s.Transport = event.UDP
 		w.datagram(now, s, p)
 	case p.Protocol == packet.TCP && slices.Contains(w.httpPorts, port):
-		s.Transport = event.TCP
 		w.httpSegment(now, &s, p)
 	case p.Protocol == packet.TCP:
-		s.Transport = event.TCP
 		w.segment(now, s, p)
 	}
 }

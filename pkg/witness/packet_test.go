@@ -10,6 +10,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/packet"
+	"github.com/ringwall/ringwall/pkg/sip"
 	"github.com/ringwall/ringwall/pkg/witness"
 )
 
@@ -34,19 +35,84 @@ func (p *packets) from(payload string) {
 func (p *packets) packet(toAsterisk bool, payload string, sequence uint32) {
 	k := packet.Packet{
 		Source: p.asterisk, Destination: p.remote, Protocol: p.protocol, Payload: []byte(payload), PayloadSize: len(payload),
-		Sequence: sequence, Flags: packet.Acknowledge,
+		Sequence: sequence, Acknowledged: p.sent, Flags: packet.Acknowledge,
 	}
 	if toAsterisk {
-		k.Source, k.Destination = k.Destination, k.Source
+		k.Source, k.Destination, k.Acknowledged = k.Destination, k.Source, p.answered
 	}
 	p.w.now = p.w.now.Add(time.Millisecond)
 	p.w.w.Packet(p.w.now, toAsterisk, &k)
 }
 
+// open has the tap see the kernel's answer to an opening.
+func (p *packets) open() *packets {
+	p.w.w.Packet(p.w.now, false, &packet.Packet{Source: p.asterisk, Destination: p.remote, Protocol: p.protocol,
+		Sequence: p.answered - 1, Acknowledged: p.sent, Flags: packet.Syn | packet.Acknowledge})
+	return p
+}
+
 func (w *world) packets(protocol packet.Protocol, port uint16) *packets {
 	return &packets{
 		w: w, protocol: protocol, remote: netip.MustParseAddrPort(bad + ":4000"),
-		asterisk: netip.AddrPortFrom(asteriskAddr.Addr(), port), sent: 1, answered: 1,
+		asterisk: netip.AddrPortFrom(asteriskAddr.Addr(), port), sent: 1, answered: 0x12345678,
+	}
+}
+
+// A segment of TCP that comes without a connection has an address that anybody may have written into it.
+func TestForgedSegmentsProveNothing(t *testing.T) {
+	t.Parallel()
+	mark := func(m *sip.Message) (string, bool) { return "mark", string(m.UserAgent) == "friendly-scanner" }
+	const options = "OPTIONS sip:100@pbx SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:1@h>;tag=1\r\n" +
+		"To: <sip:100@pbx>\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nUser-Agent: friendly-scanner\r\nContent-Length: 0\r\n\r\n"
+	for name, c := range map[string]struct {
+		before func(*packets)
+		want   event.Transport
+	}{
+		"no connection":   {func(*packets) {}, event.NoTransport},
+		"a connection":    {func(p *packets) { p.open() }, event.TCP},
+		"a forged number": {func(p *packets) { p.open(); p.answered += 3 }, event.NoTransport},
+		"a number before": {func(p *packets) { p.open(); p.answered -= 2 }, event.TCP}, // within what is on its way
+		"one long before": {func(p *packets) { p.open(); p.answered -= 10_000 }, event.NoTransport},
+		"another's connection": {func(p *packets) {
+			p.open()
+			p.remote = netip.AddrPortFrom(p.remote.Addr(), 4001)
+		}, event.NoTransport},
+		"the port anew": {func(p *packets) {
+			p.open()
+			p.answered += 1 << 31
+			p.open()
+		}, event.TCP},
+		"an answer that was seen": {func(p *packets) { p.from("SIP/2.0 200 OK\r\n\r\n") }, event.TCP},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, witness.Config{Signature: mark})
+			p := w.packets(packet.TCP, 5060)
+			c.before(p)
+			p.to(options)
+			w.want(event.Scanner)
+			if ev := w.findings[0].Event; ev.Remote.Transport != c.want || ev.Remote.AddrPort != p.remote {
+				t.Errorf("%+v", ev)
+			}
+		})
+	}
+}
+
+// Nobody's opened connections push out those that were used.
+func TestForgedOpeningsLeaveConnections(t *testing.T) {
+	t.Parallel()
+	mark := func(m *sip.Message) (string, bool) { return "mark", true }
+	w := newWorld(t, witness.Config{Signature: mark})
+	p := w.packets(packet.TCP, 5060).open()
+	p.to("\r\n\r\n")
+	for i := range 20_000 {
+		other := w.packets(packet.TCP, 5060)
+		other.remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), 1)
+		other.open()
+	}
+	p.to("OPTIONS sip:100@pbx SIP/2.0\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n")
+	w.pass(time.Second)
+	if len(w.findings) == 0 || w.findings[0].Event.Remote.Transport != event.TCP {
+		t.Errorf("%+v", w.findings)
 	}
 }
 
@@ -95,7 +161,7 @@ func TestPipelinedRequests(t *testing.T) {
 	a := p.request("REGISTER", "x", "one")
 	p.callID = "\xff"
 	b := p.request("REGISTER", "x", "two")
-	k := w.packets(packet.TCP, 5060)
+	k := w.packets(packet.TCP, 5060).open()
 	k.to(a + b)
 	answer := func(text string) string {
 		return strings.Replace(text, "REGISTER sip:201@pbx.example SIP/2.0", "SIP/2.0 401 Unauthorized", 1)
@@ -122,14 +188,18 @@ func iaxFrame(source, destination uint16, subclass byte, elements ...string) str
 func TestIAX2(t *testing.T) {
 	t.Parallel()
 	const username, md5Result, cause, causeCode, callToken = "\x06", "\x10", "\x16", "\x2a", "\x36"
-	refused := func(w *world, tokens bool, times int) {
+	refused := func(w *world, sent, returned string, times int) {
 		p := w.packets(packet.UDP, 4569)
 		token := []string{}
-		if tokens {
-			token = []string{callToken, "1234?abcdef"}
+		if returned != "" {
+			token = []string{callToken, returned}
 		}
 		for i := range times {
 			n := uint16(i + 1)
+			if sent != "" {
+				p.to(iaxFrame(n, 0, 13, username, "trunk", callToken, ""))
+				p.from(iaxFrame(1, n, 40, callToken, sent))
+			}
 			p.to(iaxFrame(n, 0, 13, append([]string{username, "trunk"}, token...)...))
 			p.from(iaxFrame(9, n, 14, "\x0e", "\x00\x02"))
 			p.to(iaxFrame(n, 9, 13, username, "trunk", md5Result, "00000000000000000000000000000000"))
@@ -139,14 +209,22 @@ func TestIAX2(t *testing.T) {
 	}
 	run(t, []scenario{
 		{"a registration with a wrong password", func(w *world) {
-			refused(w, true, 3)
+			refused(w, "1234?abcdef", "1234?abcdef", 3)
 			w.want(event.IAXRefused, event.IAXRefused, event.IAXRefused).wantProven(true)
 			if ev := w.findings[0].Event; ev.Account != "trunk" || ev.Service != event.IAX2 || ev.SeenBy != event.ByTap {
 				w.t.Errorf("%+v", ev)
 			}
 		}},
 		{"without a call token it may be forged", func(w *world) {
-			refused(w, false, 1)
+			refused(w, "", "", 1)
+			w.want(event.IAXRefused).wantProven(false)
+		}},
+		{"and so it may with one that was never sent", func(w *world) {
+			refused(w, "", "1234?abcdef", 1)
+			w.want(event.IAXRefused).wantProven(false)
+		}},
+		{"or with another", func(w *world) {
+			refused(w, "1234?abcdef", "1234?abcdee", 1)
 			w.want(event.IAXRefused).wantProven(false)
 		}},
 		{"a right one, and calls that are refused for their number", func(w *world) {
@@ -174,7 +252,7 @@ func TestHTTP(t *testing.T) {
 	get := func(path, header string) string { return "GET " + path + " HTTP/1.1\r\nHost: x\r\n" + header + "\r\n" }
 	run(t, []scenario{
 		{"ARI's password guessed", func(w *world) {
-			p := w.packets(packet.TCP, 8088)
+			p := w.packets(packet.TCP, 8088).open()
 			for range 3 {
 				p.to(get("/ari/channels", basic))
 				p.from(unauthorized)
@@ -187,7 +265,7 @@ func TestHTTP(t *testing.T) {
 			}
 		}},
 		{"a browser asks without one first, and then has the right one", func(w *world) {
-			p := w.packets(packet.TCP, 8088)
+			p := w.packets(packet.TCP, 8088).open()
 			p.to(get("/ari/channels", ""))
 			p.from(unauthorized)
 			p.to(get("/ari/channels", basic))
@@ -195,7 +273,7 @@ func TestHTTP(t *testing.T) {
 			w.want()
 		}},
 		{"pipelined, and segments that come twice", func(w *world) {
-			p := w.packets(packet.TCP, 8088)
+			p := w.packets(packet.TCP, 8088).open()
 			p.to(get("/ari/a", ""))
 			p.to(get("/ari/b", basic))
 			p.packet(true, get("/ari/b", basic), p.sent-uint32(len(get("/ari/b", basic))))
@@ -204,9 +282,19 @@ func TestHTTP(t *testing.T) {
 			p.packet(false, unauthorized, p.answered-uint32(len(unauthorized)))
 			w.want(event.HTTPRefused)
 		}},
+		{"a forged guess between another's first step and its answer", func(w *world) {
+			p := w.packets(packet.TCP, 8088).open()
+			p.to(get("/ari/a", ""))
+			forged := *p
+			forged.answered -= 1 << 20
+			forged.to(get("/ari/b", basic))
+			p.from(unauthorized)
+			p.from(unauthorized)
+			w.want()
+		}},
 		{"SIP over a WebSocket", func(w *world) {
 			w.others()
-			p := w.packets(packet.TCP, 8088)
+			p := w.packets(packet.TCP, 8088).open()
 			p.to(get("/ws", "Upgrade: websocket\r\nConnection: Upgrade\r\n"))
 			p.from("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
 			text := w.peer(bad, "201", "\xff").request("REGISTER", "x", "guess")

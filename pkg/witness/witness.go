@@ -42,6 +42,8 @@ const (
 	maxWaiting       = 8 << 10 // attempts that an event may tell yet
 	maxFound         = 8 << 10 // findings that nobody fetched
 	maxConnections   = 8 << 10 // of IAX2 calls, and of HTTP
+	maxOpened        = 8 << 10 // TCP connections that Asterisk opened its side of
+	maxProven        = 8 << 10 // those of which the other side acknowledged that
 )
 
 // Config is what a Witness is made with.
@@ -60,6 +62,8 @@ type Sight struct {
 	ToAsterisk       bool           // else it comes from there
 	Asterisk, Remote netip.AddrPort // its own address, and that of the other side
 	Transport        event.Transport
+
+	isForgeable bool // a segment of TCP of which only the sender's word says where it comes from
 }
 
 // Finding is what no event told.
@@ -102,6 +106,7 @@ type Witness struct {
 	lastLocal    *entry[local] // the one that was asked for last, at lastLocalAt
 	lastLocalAt  netip.AddrPort
 	connections  *cache[connection]
+	handshakes   *cache[handshake]
 	pbxs         map[string]*pbx
 
 	// Attempts that wait for their event: all in the order of their times, and by what the event tells.
@@ -162,6 +167,7 @@ func New(c Config) *Witness {
 		messages:     newCache[struct{}](transactionTTL, maxOpen),
 		locals:       newCache[local](0, maxLocals, maxLocals),
 		connections:  newCache[connection](int64(time.Minute), maxConnections),
+		handshakes:   newCache[handshake](0, maxOpened, maxProven),
 		pbxs:         make(map[string]*pbx),
 		attempts:     make(map[uint64]*attempt),
 	}
@@ -300,7 +306,7 @@ func (w *Witness) eventOf(t event.Type, s *Sight, l *local) event.Event {
 	return event.Event{
 		Type: t, Service: service, Time: time.Unix(0, w.now).UTC(), SeenBy: s.SeenBy,
 		Local:  event.Address{AddrPort: s.Asterisk, Transport: s.Transport},
-		Remote: event.Address{AddrPort: s.Remote, Transport: s.Transport},
+		Remote: event.Address{AddrPort: s.Remote, Transport: s.transportProven()},
 	}
 }
 
