@@ -172,14 +172,20 @@ func TestTheTapCopiesRequestsAndAnswers(t *testing.T) {
 				for _, src := range []string{"10.99.0.66", "fd99::66"} {
 					here := serverAddr(src).String()
 					a.asks(t, src, 5060)
-					want := []copied{{TapRequest, src, here, packet.UDP, "REGISTER"}, {TapAnswer, here, src, packet.UDP, "401"}}
+					want := []copied{{TapRequest, src, here, packet.UDP, "REGISTER"},
+						{TapAnswer, here, src, packet.UDP, "401"}}
 					if got := a.seen(t); !slices.Equal(got, want) {
 						t.Errorf("UDP of %s: %+v", src, got)
 					}
 					a.connects(t, src, 8088)
 					want = []copied{{TapRequest, src, here, packet.TCP, "REGISTER"}, {TapAnswer, here, src, packet.TCP, "4"},
 						{TapRequest, src, here, packet.TCP, "x"}, {TapAnswer, here, src, packet.TCP, "01"}}
-					got := slices.DeleteFunc(a.seen(t), func(c copied) bool { return c.payload == "" }) // ends
+					var got []copied
+					for _, c := range a.seen(t) { // the ends aside, and what a slow machine sends again
+						if c.payload != "" && !slices.Contains(got, c) {
+							got = append(got, c)
+						}
+					}
 					if !slices.Equal(got, want) {
 						t.Errorf("TCP of %s: %+v", src, got)
 					}
@@ -204,6 +210,7 @@ func TestTheTapCopiesNoEmptySegments(t *testing.T) {
 		for _, timestamps := range []int{1, 0} {
 			for _, s := range []space{a.server, a.client} {
 				s.command(t, fmt.Sprintf("echo %d >/proc/sys/net/ipv4/tcp_timestamps", timestamps))
+				s.command(t, "echo 0 >/proc/sys/net/ipv4/tcp_sack") // it is for who loses packets, as a slow machine does
 			}
 			a.connects(t, src, 8088)
 			got := a.seen(t)
@@ -321,9 +328,9 @@ func TestTheTapDoesNotCopy(t *testing.T) {
 		a.server.command(t, "ip addr add 198.51.100.1/24 dev eth0; echo 1 >/proc/sys/net/ipv4/ip_forward; "+
 			"ip neigh add 198.51.100.9 lladdr 02:00:00:00:00:09 dev eth0")
 		a.client.command(t, "ip route add 198.51.100.0/24 via 10.99.0.1; ip addr add 10.99.9.9/16 dev eth0")
-		for _, local := range []uint16{5060, 0} {
+		for _, local := range []int{5060, 0} {
 			if err := a.client.Do(func() error {
-				c, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr("10.99.9.9"), local)),
+				c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(10, 99, 9, 9), Port: local},
 					&net.UDPAddr{IP: net.IPv4(198, 51, 100, 9), Port: 5060})
 				if err == nil {
 					_, err = c.Write([]byte("REGISTER"))
