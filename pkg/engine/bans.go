@@ -204,6 +204,7 @@ func (j *judgement) knock(b *activeBan) {
 	}
 	if b.knocks++; j.engine.doorShut(b) {
 		b.shut = j.now
+		j.engine.noteRareBan(b)
 		j.engine.changed = append(j.engine.changed, j.engine.element(b))
 	}
 }
@@ -277,6 +278,7 @@ func (e *Engine) addBan(b *activeBan) {
 	}
 	e.newestBan = b
 	e.countBan(b, 1)
+	e.noteRareBan(b)
 	e.queueOneShot(b)
 	e.setTimer(b.until, b.prefix, endOfBan)
 	e.markBanned(b.prefix, true)
@@ -295,6 +297,8 @@ func (e *Engine) removeBan(b *activeBan) {
 	}
 	e.banRecords -= len(b.evidence)
 	e.countBan(b, -1)
+	delete(e.manualBans, b.prefix)
+	delete(e.rareBans, b.prefix)
 	e.markBanned(b.prefix, false)
 	e.forgetTrickle(b)
 }

@@ -75,22 +75,24 @@ type Engine struct {
 	stormUntil       int64
 
 	// Bans, enforced and observed, and their limits.
-	bans               map[netip.Prefix]*activeBan
-	newestBan          *activeBan // the first of a list through all of bans: activeBan.older
-	networkBans        map[netip.Prefix]networkBans
-	banRecords         int // records that all bans keep together
-	enforcedBans       int // of bans
-	bansOfKind         map[banKind]int
-	forgeableBans      int          // of enforcedBans, those on evidence that could be forged
-	forgeableBudget    float64      // how many such bans may begin at once, as of forgeableBudgetAt
-	forgeableBudgetAt  int64        // when that was filled up
-	forgeableHeldUntil int64        // until then nobody is banned on evidence that could be forged
-	oneShotBans        []*activeBan // that may give way to others, the oldest first; some are over
-	leaks              leaks        // banned sources that are heard all the same
+	bans                 map[netip.Prefix]*activeBan
+	newestBan            *activeBan // the first of a list through all of bans: activeBan.older
+	networkBans          map[netip.Prefix]networkBans
+	banRecords           int // records that all bans keep together
+	enforcedBans         int // of bans
+	bansOfKind           map[banKind]int
+	forgeableBans        int                       // of enforcedBans, those on evidence that could be forged
+	forgeableBudget      float64                   // how many such bans may begin at once, as of forgeableBudgetAt
+	forgeableBudgetAt    int64                     // when that was filled up
+	forgeableHeldUntil   int64                     // until then nobody is banned on evidence that could be forged
+	manualBans, rareBans map[netip.Prefix]struct{} // see noteRareBan
+	oneShotBans          []*activeBan              // that may give way to others, the oldest first; some are over
+	leaks                leaks                     // banned sources that are heard all the same
 
 	// What spares those behind an address that is not theirs alone.
-	goodFlows map[ban.Flow]goodFlow
-	lanes     map[sourceKey]*lane
+	goodFlows                     map[ban.Flow]goodFlow
+	lanes                         map[sourceKey]*lane
+	lanesWithCuts, lanesWithFlows map[sourceKey]struct{} // of lanes; see recountLane
 	// laneCounts are of all lanes.
 	laneCounts laneCounts
 	changed    []Element // see TakeChanged
@@ -149,6 +151,10 @@ func newEngine(p config.Policy, hash keyedHash) *Engine {
 		trustsByOwner:    make(map[sourceKey]int),
 		goodFlows:        make(map[ban.Flow]goodFlow),
 		lanes:            make(map[sourceKey]*lane),
+		lanesWithCuts:    make(map[sourceKey]struct{}),
+		lanesWithFlows:   make(map[sourceKey]struct{}),
+		manualBans:       make(map[netip.Prefix]struct{}),
+		rareBans:         make(map[netip.Prefix]struct{}),
 		bansOfKind:       make(map[banKind]int),
 		accounts:         make(map[uint64]*account),
 		failingCustomers: newFailingCustomers(int64(p.Storm.Within)),

@@ -134,6 +134,66 @@ func (e *Engine) Flows(now time.Time) []Element {
 	return out
 }
 
+// noteRareBan remembers which bans are in sets of the kernel that few are in, so that SampleRare need not look for them.
+func (e *Engine) noteRareBan(b *activeBan) {
+	if b.observed {
+		return
+	}
+	if b.manual {
+		e.manualBans[b.prefix] = struct{}{}
+	}
+	if _, isSource := e.keyOfPrefix(b.prefix); !isSource || b.closes == ban.ClosesManager || e.doorShut(b) {
+		e.rareBans[b.prefix] = struct{}{}
+	}
+}
+
+// SampleRare returns up to n each of what lies in sets of the kernel that SampleBans may never meet among very many bans:
+// bans by hand, of networks, of the manager's ports and with a door that is shut, and what is cut or slow.
+func (e *Engine) SampleRare(now time.Time, n int) (out []Element) {
+	e.advance(now)
+	for _, set := range []map[netip.Prefix]struct{}{e.manualBans, e.rareBans} {
+		looks := n
+		for p := range set { // a map's order begins anywhere
+			if looks--; looks < 0 {
+				break
+			}
+			if b := e.bans[p]; b != nil && !b.observed && b.until > e.now {
+				out = append(out, e.element(b))
+			}
+		}
+	}
+	for _, set := range []map[sourceKey]struct{}{e.lanesWithCuts, e.lanesWithFlows} {
+		looks := n
+		for k := range set {
+			if looks--; looks < 0 {
+				break
+			}
+			if l := e.lanes[k]; l != nil {
+				out = append(out, sampleElements(e.laneElements(k, l), n)...)
+			}
+		}
+	}
+	looks := n
+	for k, l := range e.lanes {
+		if looks--; looks < 0 {
+			break
+		}
+		out = append(out, sampleElements(e.laneElements(k, l), n)...)
+	}
+	return out
+}
+
+// sampleElements returns up to n elements of each kind.
+func sampleElements(all []Element, n int) (out []Element) {
+	var taken [TrustedSource + 1]int
+	for _, el := range all {
+		if taken[el.Kind]++; taken[el.Kind] <= n {
+			out = append(out, el)
+		}
+	}
+	return out
+}
+
 // SampleBans returns up to n of what EnforcedBans returns, others each time, without a look at them all.
 func (e *Engine) SampleBans(now time.Time, n int) []Element {
 	e.advance(now)

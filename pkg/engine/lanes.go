@@ -401,6 +401,8 @@ func (e *Engine) endLane(k sourceKey) {
 		return
 	}
 	delete(e.lanes, k)
+	delete(e.lanesWithCuts, k)
+	delete(e.lanesWithFlows, k)
 	e.addLaneCounts(l.counted, -1)
 	for _, el := range e.laneElements(k, l) {
 		el.Remove = true

@@ -103,8 +103,19 @@ func (e *Engine) recountLane(k sourceKey, l *lane) {
 		l.counted.trickles = 1
 	}
 	e.addLaneCounts(l.counted, 1)
+	setMember(e.lanesWithCuts, k, l.counted.cuts > 0)
+	setMember(e.lanesWithFlows, k, l.counted.slowFlows > 0)
 	if l.counted == (laneCounts{}) && (l.steps == 0 || e.now-l.lastCut >= int64(slowFor)) {
 		delete(e.lanes, k)
+	}
+}
+
+// setMember puts a key into a set, or takes it out.
+func setMember[K comparable](set map[K]struct{}, key K, is bool) {
+	if is {
+		set[key] = struct{}{}
+	} else {
+		delete(set, key)
 	}
 }
 

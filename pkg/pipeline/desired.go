@@ -50,7 +50,11 @@ func (p *Pipeline) Desired() []firewall.Change {
 // sampledFlows is how many good flows are looked for beside bans.
 const sampledFlows = 4
 
-// Sample returns some bans and good flows, about n, to look for in the kernel, different ones each time.
+// sampledRare is how many of each kind of what there are few of.
+const sampledRare = 2
+
+// Sample returns some bans, about n, and of all else that the kernel should hold some, too, to look for there: different
+// ones each time, and some from each set, since somebody may flush one alone.
 func (p *Pipeline) Sample(n int) []firewall.Change {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,6 +63,9 @@ func (p *Pipeline) Sample(n int) []firewall.Change {
 		out = append(out, p.firewallChangesLocked(el)...)
 	}
 	for _, el := range p.engine.SampleFlows(p.clock.Now(), sampledFlows) {
+		out = append(out, p.firewallChangesLocked(el)...)
+	}
+	for _, el := range p.engine.SampleRare(p.clock.Now(), sampledRare) {
 		out = append(out, p.firewallChangesLocked(el)...)
 	}
 	return out
