@@ -270,3 +270,37 @@ func TestAForgedCustomerGetsIn(t *testing.T) {
 		t.Fatalf("the phone is out, forged each %v", every)
 	})
 }
+
+// TestServicesAreApart has one service attacked from a trusted source, at any pace: the other one stays open to all who
+// are there, from new ports, too.
+func TestServicesAreApart(t *testing.T) {
+	property.Check(t, func(t *property.T) {
+		c := newClosed(t)
+		const office = "198.51.100.7"
+		c.login(event.TLS, office+":20000", "201")
+		manager := property.Bool(t)
+		over, kind, service := property.OneOf(t, event.UDP, event.TCP), event.ChallengeResponseFailed, event.PJSIP
+		if manager {
+			over, kind, service = event.TCP, event.InvalidPassword, event.AMI
+		}
+		every := property.OneOf(t, 10*time.Millisecond, time.Second, 20*time.Second)
+		names := property.Int(t, 1, 5) // with more, nobody trusts the source any longer
+		for i := range property.Int(t, 1, 400) {
+			c.send(kind, service, over, fmt.Sprintf("%s:%d", office, 30_000+property.Int(t, 0, 3)), fmt.Sprint(900+i%names))
+			c.pass(every)
+		}
+		for p, d := range c.bans {
+			if !manager || d.Closes != ban.ClosesManager {
+				t.Fatalf("%v closes %v; the manager was attacked: %v", p, d.Closes, manager)
+			}
+		}
+		other, from := event.AMI, office+":41000"
+		if manager {
+			other = event.PJSIP
+		}
+		slowed := slices.ContainsFunc(c.e.Flows(c.now), func(el engine.Element) bool { return el.Kind == engine.SlowSource })
+		if !c.send(event.SuccessfulAuth, other, event.TCP, from, "202") && !slowed {
+			t.Fatalf("%v is closed; %v, %v", other, c.bans, c.e.Flows(c.now))
+		}
+	})
+}
