@@ -33,6 +33,9 @@ func describeDecision(d ban.Decision, host string) message.Message {
 	} else if d.Scope != "" {
 		m.Closes = d.Closes.String()
 	}
+	if d.SeenBy != event.ByAMI {
+		m.SeenBy = d.SeenBy.String()
+	}
 	if d.Service != event.OtherService {
 		m.Service = d.Service.String()
 	}

@@ -96,12 +96,15 @@ func (c *codec) ban(b *ban.Ban) {
 }
 
 func (c *codec) evidence(e *ban.Evidence) {
-	multiplied := e.Multiplier != 0
-	c.flags(&e.Proven, &multiplied)
+	multiplied, bySensor := e.Multiplier != 0, e.SeenBy != ""
+	c.flags(&e.Proven, &multiplied, &bySensor) // of before there are the first two
 	c.time(&e.Time)
 	textField(c, &e.Event, maxName)
 	textField(c, &e.Service, maxName)
 	textField(c, &e.Transport, maxName)
+	if bySensor {
+		textField(c, &e.SeenBy, maxName)
+	}
 	textField(c, &e.Account, maxName)
 	textField(c, &e.Reason, maxName)
 	c.float(&e.Points)
@@ -164,7 +167,8 @@ func (c *codec) decision(d *ban.Decision) {
 	}
 	service, transport, duration := d.Service.String(), d.Transport.String(), int(d.Duration)
 	udp, manager, cut := d.Closes == ban.ClosesUDP, d.Closes == ban.ClosesManager, d.Flow.IsValid()
-	c.flags(&d.Proven, &udp, &manager, &cut) // of before there is the first
+	sensor, bySensor := d.SeenBy.String(), d.SeenBy != event.ByAMI
+	c.flags(&d.Proven, &udp, &manager, &cut, &bySensor) // of before there is the first
 	textField(c, &d.Action, maxName)
 	textField(c, &d.Reason, maxName)
 	c.float(&d.Points)
@@ -172,6 +176,11 @@ func (c *codec) decision(d *ban.Decision) {
 	textField(c, &d.Account, maxName)
 	textField(c, &service, maxName)
 	textField(c, &transport, maxName)
+	if bySensor {
+		if textField(c, &sensor, maxName); c.reading {
+			d.SeenBy = event.SensorNamed(sensor)
+		}
+	}
 	c.int(&duration)
 	textField(c, &d.PBX, maxName)
 	textField(c, &d.Detail, maxDetail)

@@ -64,7 +64,7 @@ func drawBan(t *property.T) ban.Ban {
 			Time: drawTime(t), Event: drawText(t, maxName), Service: drawText(t, maxName),
 			Transport: drawText(t, maxName), Account: drawText(t, maxName),
 			Reason: ban.Reason(drawText(t, maxName)), Points: property.AnyFloat(t),
-			Score: property.AnyFloat(t), Proven: property.Bool(t), PBX: drawText(t, maxName),
+			Score: property.AnyFloat(t), Proven: property.Bool(t), PBX: drawText(t, maxName), SeenBy: drawText(t, maxName),
 			Note: drawText(t, maxText), Multiplier: placed.Multiplier, Country: placed.Country, ASN: placed.ASN,
 		})
 	}
@@ -132,6 +132,7 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 			want.Prefix = drawPrefix(t)
 		}
 		want.Proven, want.Points, want.Duration = property.Bool(t), 4, time.Hour
+		want.SeenBy = property.OneOf(t, event.ByAMI, event.ByTap, event.ByHEP, event.ByDialplan)
 		want.Service, want.Transport, want.Action, want.Reason = event.PJSIP, event.TLS, ban.ActionBan,
 			ban.ReasonLogin
 		got, err := decodeDecision(AddDecision(want).value)

@@ -90,5 +90,8 @@ func EvidenceNote(e ban.Evidence) (by, note string) {
 	if place := engine.Arithmetic(&e); place != "" {
 		note += ": " + place
 	}
+	if e.SeenBy != "" {
+		note += " (seen by: " + printable.String(e.SeenBy) + ")"
+	}
 	return by, note
 }
