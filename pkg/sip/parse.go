@@ -242,7 +242,7 @@ func (w *walker) step(c byte) {
 			w.before = c
 		}
 		return
-	case c == '"' && (w.before == '=' || w.before == ',' && !w.inBrackets):
+	case c == '"' && (w.before == '=' || w.before == ','):
 		w.open = '"'
 	case c == '(' && w.isVia:
 		w.open = ')'

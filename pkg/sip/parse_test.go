@@ -2,6 +2,7 @@ package sip
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -162,8 +163,9 @@ func TestHeadersThatHide(t *testing.T) {
 		"joined to number": {"Max-Forwards: 70", "Max-Forwards: 70&c:a/b&i: a", JoinedHeaders | RepeatedHeader},
 		"joined twice": {"Contact: ", "Expires: 5&Route: <sip:x>&Call-ID:hidden\r\nContact: ",
 			JoinedHeaders | RepeatedHeader},
-		"second one":         {"Contact: ", "Call-ID: hidden\r\nContact: ", RepeatedHeader},
-		"second one, folded": {"Contact: ", "Call-ID: \r\n hidden\r\nContact: ", RepeatedHeader},
+		"quotes that LF ends": {"Contact: ", "Contact: \"\ri: hidden\r\nX: \"", LoneCR | RepeatedHeader | BadAddress},
+		"second one":          {"Contact: ", "Call-ID: hidden\r\nContact: ", RepeatedHeader},
+		"second one, folded":  {"Contact: ", "Call-ID: \r\n hidden\r\nContact: ", RepeatedHeader},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.Replace(register, "Call-ID: 3848276298220188511@192.0.2.7\r\n", "", 1)
@@ -339,6 +341,7 @@ func TestAddresses(t *testing.T) {
 		`sip:b`:             "sip||b|0||",
 		`Alice <sips:a:secret@[2001:db8::1]:5061;lr>`:  "sips|a|2001:db8::1|5061||Alice",
 		`"O'Brien; <x>" <sip:o@b;tag=no>;x;tag="1"`:    "sip|o|b|0|1|O'Brien; <x>",
+		`"" sip:a@b;tag=1`:                             "sip|a|b|0|1|",
 		`<tel:+49301234;phone-context=x>;tag=t`:        "tel|+49301234||0|t|",
 		`<urn:service:sos>`:                            "urn|||0||",
 		`<sip:100@1.1.1.1>;tag=6433396536`:             "sip|100|1.1.1.1|0|6433396536|",
@@ -373,8 +376,11 @@ func TestCredentialsAreHidden(t *testing.T) {
 	}
 	c := &m.Credentials()[0]
 	for _, secret := range [][]byte{c.Username, c.Nonce, c.Response, c.CNonce, c.NC} {
+		forms := []string{base64.StdEncoding.EncodeToString(secret)}
 		for _, verb := range []string{"%s", "%v", "%x", "%#v"} {
-			form := fmt.Sprintf(verb, secret)
+			forms = append(forms, fmt.Sprintf(verb, secret))
+		}
+		for _, form := range forms {
 			if strings.Contains(log.String(), form) {
 				t.Errorf("%q is shown", form)
 			}

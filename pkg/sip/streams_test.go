@@ -129,22 +129,25 @@ func TestMessagesThatHide(t *testing.T) {
 	length := func(header string) string { return strings.Replace(options, "Content-Length: 0", header, 1) }
 	for name, segments := range map[string][]string{
 		// pjproject gives up what it has read where there is no Content-Length; the next read begins anew.
-		"no length":                    {lengthless, hidden},
-		"no length, body":              {lengthless + "text", hidden},
-		"no length, body, cut":         {lengthless + "text", hidden[:3], hidden[3:]},
-		"no length, decoy with length": {lengthless + invite[:len(invite)-50], hidden[:9], hidden[9:]},
-		"no length, decoy answer":      {lengthless + "SIP/2.0 200 OK\r\n", hidden},
-		"length that is too long":      {length("Content-Length: 70000"), strings.Repeat("x", 65000), hidden},
-		"length that overflows":        {length("Content-Length: 18446744073709551616"), hidden},
-		"length of no digits":          {length("Content-Length: -5"), hidden},
-		"two lengths":                  {length("l: 3000\r\nContent-Length: 0"), hidden},
-		"length folded":                {length("l\r\n : 3000\r\nContent-Length: 0"), hidden},
-		"length in another header":     {length("s: a\r\n l: 3000\r\nContent-Length: 0"), hidden},
-		"length in odd case":           {length("CONTENT-length \t:  5") + "12345", hidden},
-		"nothing of SIP":               {"\x16\x03\x01hello", hidden},
-		"nothing of SIP, cut":          {"\x16\x03\x01hello", hidden[:1], hidden[1:8], hidden[8:]},
-		"a head without end":           {strings.Repeat("X: xxxxx\r\n", 6553), "xxxxx", hidden},
-		"a line without end":           {"\xff", strings.Repeat("x", 40000), strings.Repeat("x", 40000), "\n" + hidden},
+		"no length":                        {lengthless, hidden},
+		"no length, body":                  {lengthless + "text", hidden},
+		"no length, body, cut":             {lengthless + "text", hidden[:3], hidden[3:]},
+		"no length, decoy with length":     {lengthless + invite[:len(invite)-50], hidden[:9], hidden[9:]},
+		"no length, decoy answer":          {lengthless + "SIP/2.0 200 OK\r\n", hidden},
+		"length that is too long":          {length("Content-Length: 70000"), strings.Repeat("x", 65000), hidden},
+		"length that overflows":            {length("Content-Length: 18446744073709551616"), hidden},
+		"length of no digits":              {length("Content-Length: -5"), hidden},
+		"length beyond the buffer":         {length("Content-Length: 65500"), strings.Repeat("x", 65300), hidden},
+		"length of many digits":            {length("Content-Length: " + strings.Repeat("0", 300) + "300"), hidden},
+		"two lengths, the right one first": {length("Content-Length: 0\r\nl: 3000"), hidden},
+		"two lengths":                      {length("l: 3000\r\nContent-Length: 0"), hidden},
+		"length folded":                    {length("l\r\n : 3000\r\nContent-Length: 0"), hidden},
+		"length in another header":         {length("s: a\r\n l: 3000\r\nContent-Length: 0"), hidden},
+		"length in odd case":               {length("CONTENT-length \t:  5") + "12345", hidden},
+		"nothing of SIP":                   {"\x16\x03\x01hello", hidden},
+		"nothing of SIP, cut":              {"\x16\x03\x01hello", hidden[:1], hidden[1:8], hidden[8:]},
+		"a head without end":               {strings.Repeat("X: xxxxx\r\n", 6553), "xxxxx", hidden},
+		"a line without end":               {"\xff", strings.Repeat("x", 40000), strings.Repeat("x", 40000), "\n" + hidden},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tap := newTap()
@@ -165,7 +168,10 @@ func TestMessagesThatHide(t *testing.T) {
 func TestSegmentsThatTheKernelDrops(t *testing.T) {
 	hidden := numbered(options, 9)
 	for name, send := range map[string]func(tap *tap){
-		"another SYN":       func(tap *tap) { tap.Add(aFlow, Segment{Seq: 5000, SYN: true}) },
+		"another SYN": func(tap *tap) { tap.Add(aFlow, Segment{Seq: 5000, SYN: true}) },
+		"another SYN, of what comes next": func(tap *tap) {
+			tap.Add(aFlow, Segment{Seq: uint32(len(invite) + 50), SYN: true})
+		},
 		"RST out of window": func(tap *tap) { tap.Add(aFlow, Segment{Seq: 5000, RST: true}) },
 		"FIN out of window": func(tap *tap) { tap.Add(aFlow, Segment{Seq: 5000, FIN: true}) },
 		"data far away": func(tap *tap) {
