@@ -33,35 +33,38 @@ func TestAnAttackerBesideFortyPhones(t *testing.T) {
 		every = 20 * time.Second
 	}
 	r := newRigOn(t, lab.Start(t, lab.Options{Edit: addAccounts}), lab.Ringwall, "")
-	t.Run("attack", func(t *testing.T) {
-		for i, transport := range []string{"udp", "tls"} {
-			t.Run(transport, func(t *testing.T) {
-				t.Parallel()
-				r := r.forSubtest(t)
-				a := ip4(160+i, 1)
-				r.AddAddr(t, lab.Spare, a)
-				o := r.openOffice(a, transport, firstAccount+phonesOfOffice*i, phonesOfOffice)
-				target := fmt.Sprint(firstAccount + 100 + i)
-				heard := r.countGuesses(a)
-				ctx, cancel := context.WithTimeout(t.Context(), length)
-				defer cancel()
-				var work sync.WaitGroup
-				work.Go(func() { o.keepRegistering(ctx, every) })
-				sent := r.guessBeside(ctx, a, transport, target)
-				work.Wait()
-				guesses := heard()
-				t.Logf("figure: %d phones over %s, and an attacker beside them for %v: %d registrations, %d lost, the slowest "+
-					"took %v; %d guesses sent, %d judged; told: %q", phonesOfOffice, transport, length, o.registered.Load(),
-					o.lost.Load(), time.Duration(o.slowest.Load()).Round(time.Millisecond), sent, guesses,
-					r.decisionsAbout(a, ban.ActionBan, ban.ActionCut, ban.ActionGuessing))
-				if o.lost.Load() > 0 || o.registered.Load() < phonesOfOffice || guesses >= mostBesideOffice || guesses == 0 {
-					t.Errorf("%d of %d registrations were lost, %d guesses were judged", o.lost.Load(), o.registered.Load(),
-						guesses)
-				}
-			})
-		}
-	})
+	var all sync.WaitGroup
+	for i, transport := range []string{"udp", "tls"} {
+		all.Go(func() {
+			t.Run(transport, func(t *testing.T) { r.forSubtest(t).attackBeside(i, transport, length, every) })
+		})
+	}
+	all.Wait()
 	r.stopDaemon()
+}
+
+// attackBeside is one of the attacks, each with an address and accounts of its own.
+func (r *rig) attackBeside(i int, transport string, length, every time.Duration) {
+	a := ip4(160+i, 1)
+	r.AddAddr(r.t, lab.Spare, a)
+	o := r.openOffice(a, transport, firstAccount+phonesOfOffice*i, phonesOfOffice)
+	target := fmt.Sprint(firstAccount + 100 + i)
+	heard := r.countGuesses(a)
+	ctx, cancel := context.WithTimeout(r.t.Context(), length)
+	defer cancel()
+	var work sync.WaitGroup
+	work.Go(func() { o.keepRegistering(ctx, every) })
+	sent := r.guessBeside(ctx, a, transport, target)
+	work.Wait()
+	guesses := heard()
+	r.t.Logf("figure: %d phones over %s, and an attacker beside them for %v: %d registrations, %d lost, the slowest "+
+		"took %v; %d guesses sent, %d judged; told: %q", phonesOfOffice, transport, length, o.registered.Load(),
+		o.lost.Load(), time.Duration(o.slowest.Load()).Round(time.Millisecond), sent, guesses,
+		r.decisionsAbout(a, ban.ActionBan, ban.ActionCut, ban.ActionGuessing))
+	if o.lost.Load() > 0 || o.registered.Load() < phonesOfOffice || guesses >= mostBesideOffice || guesses == 0 {
+		r.t.Errorf("%d of %d registrations were lost, %d guesses were judged", o.lost.Load(), o.registered.Load(),
+			guesses)
+	}
 }
 
 // office is some phones behind one address.

@@ -73,6 +73,11 @@ func TestVerdictsAreNarrow(t *testing.T) {
 			}
 			w.wantBanned(bad).pass(20*time.Second).login(bad, "201", port(40000)).wantFree(bad)
 			w.wantElement(engine.Element{Kind: engine.GoodFlow, Flow: flow("udp " + bad + ":40000")})
+			for _, d := range w.log {
+				if d.Action == ban.ActionUnban && (d.Closes != ban.ClosesUDP || d.Scope != ban.ScopeSource) {
+					w.t.Errorf("the kernel would keep it: %+v", d)
+				}
+			}
 		}},
 		{"the door is shut for who attacks through it", nil, func(w *world) {
 			for i := range 3 {
@@ -129,11 +134,8 @@ func TestVerdictsAreNarrow(t *testing.T) {
 			for i := range 40 {
 				w.login(office, extension(i), tls, port(uint16(20000+i)))
 			}
-			slow := engine.Element{Kind: engine.SlowSource, Prefix: prefix(office), Pace: engine.PaceMinute}
 			for n := range uint16(10) {
-				if w.crack(30, office, "9250", tls, port(30000+n)); n == 5 {
-					w.wantElement(slow)
-				}
+				w.crack(30, office, "9250", tls, port(30000+n))
 			}
 			w.wantTrusted(office).wantFree(office)
 			for i := range uint16(40) {
@@ -141,7 +143,7 @@ func TestVerdictsAreNarrow(t *testing.T) {
 					Flow: ban.Flow{Source: netip.AddrPortFrom(netip.MustParseAddr(office), 20000+i)}})
 			}
 			w.wantElement(engine.Element{Kind: engine.CutFlow, Flow: flow("tcp " + office + ":30009")})
-			slow.Pace = engine.PaceTenMinutes
+			slow := engine.Element{Kind: engine.SlowSource, Prefix: prefix(office), Pace: engine.PaceTenMinutes}
 			w.wantElement(slow).login(office, "299", tls, port(40000)).wantElement(slow)
 			w.pass(31 * time.Minute).wantNoLane(office)
 		}},
@@ -150,6 +152,18 @@ func TestVerdictsAreNarrow(t *testing.T) {
 			w.crack(1, office, "9250", tls, port(30000))
 			w.wantElement(engine.Element{Kind: engine.CutFlow, Flow: flow("tcp " + office + ":30000")})
 			w.wantElement(engine.Element{Kind: engine.GoodFlow, Flow: flow("tcp " + office + ":20000")})
+		}},
+		{"who comes back is cut at his first guess, for half an hour", nil, func(w *world) {
+			w.login(office, "201", tls, port(20000)).crack(5, office, "9250", tls, port(30000)).pass(20 * time.Minute)
+			w.crack(1, office, "9250", tls, port(30001))
+			w.wantElement(engine.Element{Kind: engine.CutFlow, Flow: flow("tcp " + office + ":30001")})
+		}},
+		{"a device that is merely hasty is none of that", nil, func(w *world) {
+			w.login(office, "201", tls, port(20000))
+			for range 30 { // 20 a minute
+				w.wrong(office, "9250", tls, port(30000)).pass(3 * time.Second)
+			}
+			w.wantTrusted(office).wantNoLane(office)
 		}},
 		{"of several accounts, each failing in bursts, the sum counts", nil, func(w *world) {
 			w.login(office, "201", tls, port(20000))

@@ -311,15 +311,15 @@ func (j *judgement) chargeManager(s *source, points float64, n note) {
 func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, enforce bool) {
 	limit := j.policy.Threshold
 	t := j.sourceTrust()
-	var alone accountScore
+	var guesser, provenGuesser bool
 	if t != nil {
-		alone = j.chargeAccount(t)
+		guesser, provenGuesser = j.isGuesser(t)
 		limit *= j.policy.Trust.Tolerance
-		if float64(s.observedScore) < limit-pointsTolerance && !alone.reached(j.policy.Threshold) {
+		if float64(s.observedScore) < limit-pointsTolerance && !guesser {
 			return
 		}
 	}
-	proven := float64(s.provenScore) >= limit-pointsTolerance || alone.proven >= j.policy.Threshold-pointsTolerance
+	proven := float64(s.provenScore) >= limit-pointsTolerance || provenGuesser
 	switch {
 	case t == nil:
 	case !proven:
@@ -337,7 +337,7 @@ func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, e
 	}
 	if proven && j.isKnownGood() && reason != ban.ReasonManager {
 		if !j.engine.IsExempt(j.addr) && !j.isSuspended(j.engine.prefixOf(j.key), enforce, true) {
-			j.cutFlow(reason, enforce)
+			j.cutFlow(reason, enforce, provenGuesser)
 		}
 		return
 	}
@@ -347,27 +347,6 @@ func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, e
 	case float64(s.observedScore) >= limit-pointsTolerance:
 		j.banSource(s, b, reason, false, proven)
 	}
-}
-
-// accountScore is what one account was charged at a trusted source.
-type accountScore struct{ all, proven float64 }
-
-// reached says whether whoever tries the account guesses, whatever the others do at its source.
-func (a accountScore) reached(threshold float64) bool { return a.all >= threshold-pointsTolerance }
-
-// chargeAccount adds the points of the event to the score of its account at a trusted source, and returns it. Who guesses
-// one account loses his own connection, so he is not spared for the sake of the others, as the sum of their mistakes is.
-func (j *judgement) chargeAccount(t *trust) accountScore {
-	f := t.failures[j.accountID()]
-	if f == nil {
-		return accountScore{}
-	}
-	decay := j.engine.decayFactor(j.now - f.chargedAt)
-	f.charged, f.chargedProven, f.chargedAt = f.charged*decay+float32(j.points), f.chargedProven*decay, j.now
-	if j.proven {
-		f.chargedProven += float32(j.points)
-	}
-	return accountScore{all: float64(f.charged), proven: float64(f.chargedProven)}
 }
 
 // reportSpared reports, once an hour for each source and reason, that a prefix is not banned.

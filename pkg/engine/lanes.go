@@ -21,8 +21,6 @@ const (
 	// cutsBeforeSlow is how many flows of a source are cut before all of its new connections are slowed: whoever guesses
 	// comes back from new ports.
 	cutsBeforeSlow = 3
-	// cutsBeforeSlowest is how many are cut before they get the slowest pace: each that gets through holds one more guess.
-	cutsBeforeSlowest = 8
 	// slowAfterCuts is how long that lasts: the phones of a house that start anew share it with whoever guesses there.
 	slowAfterCuts = 30 * time.Minute
 	// slowFor is how long a slow lane lasts, and after how much of it the pace gets slower.
@@ -101,7 +99,7 @@ func (e *Engine) setLaneTimer(k sourceKey, l *lane, at int64) {
 
 // cutFlow closes the flow of the event, and slows the source where it comes back from new ones. Those who are registered
 // from there have good flows, and notice nothing.
-func (j *judgement) cutFlow(reason ban.Reason, enforce bool) {
+func (j *judgement) cutFlow(reason ban.Reason, enforce, guesser bool) {
 	f := j.flow()
 	if !f.IsValid() || f.UDP && !j.proven { // a datagram's port is whatever its sender writes
 		j.trickle(enforce)
@@ -132,7 +130,7 @@ func (j *judgement) cutFlow(reason ban.Reason, enforce bool) {
 		j.decideCut(reason, f, "it guesses from inside a known good source: this connection ends, the others go on")
 	case l.steps > cutsBeforeSlow:
 		pace, often := PaceMinute, "4 times a minute"
-		if l.steps > cutsBeforeSlowest {
+		if guesser { // each connection that gets through holds one more guess
 			pace, often = PaceTenMinutes, "4 times in ten minutes"
 		}
 		if j.slowSource(l, pace, slowAfterCuts) || first {

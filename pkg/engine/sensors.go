@@ -36,7 +36,7 @@ func (j *judgement) judgeSilentLogin() {
 	j.judgeBreach(j.accountID(), nil, ban.ReasonSilentLogin,
 		"a login that Asterisk tells nobody of, by a program that hides: change this account's password now")
 	if j.isKnownGood() && !j.engine.IsExempt(j.addr) {
-		j.cutFlow(ban.ReasonSilentLogin, j.serviceIsEnforced())
+		j.cutFlow(ban.ReasonSilentLogin, j.serviceIsEnforced(), false)
 		return
 	}
 	j.charge(j.policy.Threshold, ban.ReasonSilentLogin, noNote)

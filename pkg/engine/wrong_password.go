@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
 // customerFailures is how one account fails at one trusted source.
@@ -12,8 +13,10 @@ type customerFailures struct {
 	failures
 	foreign bool // the account never logged in from there
 
-	charged, chargedProven float32 // points, at chargedAt
-	chargedAt              int64   // ns
+	// How fast it fails, in all and where that could not have been forged, and until when whoever is faster than any
+	// device is known to be a guesser by that, in ns.
+	fast, fastProven                 table.LeakyBucket
+	guesserUntil, provenGuesserUntil int64
 }
 
 // failure is one failure of an account, which would cost points.
@@ -47,6 +50,9 @@ func (j *judgement) judgeCustomerFailure(t *trust, now failure) {
 		return
 	}
 	f.proven = f.proven || j.proven
+	if f.noteGuesser(j.now, j.proven, j.customerPerMinute(true), burst); f.guesserUntil > j.now {
+		burst = 0 // he is spared nothing
+	}
 	if isPassword {
 		j.recordAccountFailure(id)
 	}
@@ -84,6 +90,28 @@ func (j *judgement) judgeCustomerFailure(t *trust, now failure) {
 		n = noteKnownHere
 	}
 	j.chargeByPace(&f.pace, &f.failures, burst, n, now)
+}
+
+// noteGuesser counts a failure of an account at a trusted source, to find whoever is faster than any device. He loses his
+// connection for it at once, and again when he comes back within slowAfterCuts: the others there do not, so that their
+// mistakes and his are not to be weighed against each other, as policy.trust.tolerance does.
+func (f *customerFailures) noteGuesser(now int64, proven bool, perMinute float64, burst int) {
+	count := func(b *table.LeakyBucket, until *int64) {
+		if b.Add(now, 1, perMinute) > float64(burst) || *until > now {
+			*until = now + int64(slowAfterCuts)
+		}
+	}
+	count(&f.fast, &f.guesserUntil)
+	if proven {
+		count(&f.fastProven, &f.provenGuesserUntil)
+	}
+}
+
+// isGuesser says whether whoever tries the account of the event at a trusted source is faster than any device, and
+// whether that is proven.
+func (j *judgement) isGuesser(t *trust) (guesser, proven bool) {
+	f := t.failures[j.accountID()]
+	return f != nil && f.guesserUntil > j.now, f != nil && f.provenGuesserUntil > j.now
 }
 
 // countForeignFailures returns how many accounts fail at a source that never logged in from there, and how many of them
