@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"bytes"
 	"crypto/md5" // RFC 5456, section 8.6.15
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +23,8 @@ type iaxCall struct {
 	far    uint16 // Asterisk's number of the call, once it is known
 	oseq   byte
 	iseq   byte
+	sent   []byte          // the last frame
+	last   iax.Subclass    // of the last frame that came
 	record strings.Builder // "> " and "< ", and the frame in hex
 }
 
@@ -29,23 +34,32 @@ func (c *iaxCall) send(subclass iax.Subclass, elements ...[]byte) {
 	for _, e := range elements {
 		frame = append(frame, e...)
 	}
+	c.sent = frame
 	fmt.Fprintf(&c.record, "> %x\n", frame)
 	if _, err := c.conn.Write(frame); err != nil {
 		c.t.Fatal(err)
 	}
 }
 
-// receive is the next frame that is no ACK, and comes for the first time: nothing is acknowledged here.
+// receive is the next frame that is no ACK, and comes for the first time: nothing is acknowledged here. What has no answer
+// is sent again, since Asterisk may drop a frame while it has much to do.
 func (c *iaxCall) receive() iax.Frame {
 	c.t.Helper()
-	for {
-		b := make([]byte, 2048)
-		_ = c.conn.SetReadDeadline(time.Now().Add(patience))
+	b := make([]byte, 2048)
+	for end := time.Now().Add(patience); ; {
+		_ = c.conn.SetReadDeadline(time.Now().Add(time.Second))
 		n, err := c.conn.Read(b)
+		if errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(end) {
+			again := bytes.Clone(c.sent)
+			again[2] |= 0x80 // RFC 5456, section 8.1.1: the R bit
+			if _, err := c.conn.Write(again); err != nil {
+				c.t.Fatal(err)
+			}
+			continue
+		}
 		if err != nil {
 			c.t.Fatalf("%v; so far\n%s", err, c.record.String())
 		}
-		fmt.Fprintf(&c.record, "< %x\n", b[:n])
 		var f iax.Frame
 		if err := iax.Parse(b[:n], &f); err != nil {
 			c.t.Fatalf("%v: %x", err, b[:n])
@@ -53,7 +67,12 @@ func (c *iaxCall) receive() iax.Frame {
 		if f.Destination != 7 {
 			c.t.Errorf("for call %d: %x", f.Destination, b[:n])
 		}
-		if f.Subclass != iax.Ack && !f.Retransmitted {
+		switch {
+		case f.Subclass == iax.Ack:
+			fmt.Fprintf(&c.record, "< %x\n", b[:n])
+		case !f.Retransmitted && f.Subclass != c.last:
+			fmt.Fprintf(&c.record, "< %x\n", b[:n])
+			c.last = f.Subclass
 			return f
 		}
 	}
