@@ -131,6 +131,11 @@ func (w *Witness) pay(a *attempt) {
 
 // decideWaiting decides the attempts whose moment is over.
 func (w *Witness) decideWaiting() {
+	const often = 20 * millisecond // not with each packet of a flood
+	if w.now-w.decidedAt < often {
+		return
+	}
+	w.decidedAt = w.now
 	var before *attempt
 	for a := w.oldest; a != nil && w.now-a.at >= w.moment; {
 		next := a.next

@@ -72,6 +72,13 @@ type dialogue struct {
 	attemptedAt int64 // when it last had credentials
 }
 
+// tellsSince notes that its event told of a request of that time.
+func (d *dialogue) tellsSince(requestedAt int64) {
+	if d.pbx != nil { // the dialogue of an answer that is remembered may be forgotten
+		d.pbx.passed = max(d.pbx.passed, requestedAt)
+	}
+}
+
 func (w *Witness) dialogueKey(s uint64, callID []byte) uint64 {
 	return w.of(forDialogue, s, w.bytes(callID))
 }
@@ -346,6 +353,7 @@ func (w *Witness) judgeCredentials(s *Sight, m *sip.Message, e *entry[dialogue],
 		}
 		if e.value.logins > 0 {
 			e.value.logins--
+			e.value.tellsSince(t.requestedAt)
 			return
 		}
 		if t.own {
@@ -430,6 +438,7 @@ func (w *Witness) attempt(kind attemptKind, s *Sight, m *sip.Message, e *entry[d
 	if x.value.credited {
 		x.value.credited = false
 		e.value.failures--
+		e.value.tellsSince(t.requestedAt)
 	}
 	if x.value.events > 0 {
 		return

@@ -112,6 +112,7 @@ type Witness struct {
 	// Attempts that wait for their event: all in the order of their times, and by what the event tells.
 	oldest, youngest, free *attempt
 	waiting                int
+	decidedAt              int64
 	attempts               map[uint64]*attempt
 
 	found []Finding

@@ -347,6 +347,17 @@ func TestAttackers(t *testing.T) {
 			w.filtered = nil
 			w.others().want(event.SilentGuess)
 		}},
+		{"the same, after a guess whose event was there before its answer was seen", func(w *world) {
+			w.eventDelay, w.sensorDelay = time.Millisecond, 10*time.Millisecond
+			w.others()
+			p := w.peer(bad, "201", "plain")
+			p.dialogue("REGISTER", "told")
+			w.pass(time.Second)
+			w.filtered = func(event.Type) bool { return true }
+			p.dialogue("REGISTER", "untold")
+			w.filtered = nil
+			w.others().want(event.SilentGuess)
+		}},
 		{"a login that nobody told, for no reason that is known", func(w *world) {
 			w.others()
 			w.filtered = func(t event.Type) bool { return t == event.SuccessfulAuth }
