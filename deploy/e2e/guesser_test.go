@@ -33,7 +33,7 @@ const (
 	manyGuesses = 60
 	slowGuesses = 20  // at one a second
 	manySources = 300 // /64s of one /48
-	burst       = 2000
+	burst       = 5000
 )
 
 // The accounts of these tests, besides those of the lab: each test guesses its own, since an account that many guess is
@@ -954,5 +954,9 @@ func (r *rig) guessesInBurst() {
 		burst, took.Round(time.Millisecond), answers.Load(), sofar, after)
 	if after > g.mostAfterBan() {
 		r.t.Errorf("%d guesses were judged after the ban", after)
+	}
+	// What firewall.meter lets through while they are sent: 100 at once, and 200 a second.
+	if most := max(150, 110+int(200*took.Seconds())); answers.Load() > int64(most) {
+		r.t.Errorf("%d guesses were judged, allowed are %d", answers.Load(), most)
 	}
 }
