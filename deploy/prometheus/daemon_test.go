@@ -61,7 +61,8 @@ func (m *machine) checkRules(t *testing.T) {
 		"RingwallStateNotSaved":     "inactive",
 		"RingwallNotificationsLost": "inactive", "RingwallGuessing": "inactive", "RingwallBansLeak": "inactive",
 		"RingwallAllowedDropped": "inactive", "RingwallSensorDown": "inactive", "RingwallSensorLosesPackets": "inactive",
-		"RingwallFramesDropped":  "firing", "RingwallConfigReloadFailed": "firing", "RingwallLimitHit": "firing",
+		"RingwallNewPlace": "inactive", "RingwallProxyUnnamed": "inactive",
+		"RingwallFramesDropped": "firing", "RingwallConfigReloadFailed": "firing", "RingwallLimitHit": "firing",
 		"RingwallBreach": "firing", "RingwallTampering": "firing", "RingwallCustomersFail": "firing",
 		"RingwallAccountTargeted": "firing", "RingwallMisconfiguredPhones": "pending",
 	}
