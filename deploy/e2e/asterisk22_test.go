@@ -340,7 +340,7 @@ func (r *rig) checkMetrics() {
 	if err != nil {
 		r.t.Fatalf("%v: %s", err, out)
 	}
-	for _, want := range []string{`ringwall_ami_up{pbx="lab"} 1`, `ringwall_bans_active{family="ipv6"}`,
+	for _, want := range []string{`ringwall_ami_up{pbx="lab"} 1`, `ringwall_bans_active{family="ipv6",scope="source"}`,
 		"ringwall_decision_seconds_count"} {
 		if !strings.Contains(string(out), want) {
 			r.t.Errorf("no %s", want)
