@@ -220,12 +220,12 @@ func (r *rig) customersBehindProxy() {
 		logIn(first + n)
 	}
 	r.wantSpared(a)
-	r.wantDecision(ban.ActionObserve, a, ban.ReasonProxy, "")
+	r.wantDecision(ban.ActionProxy, a, ban.ReasonProxy, "")
 	if s := r.daemonStatus(); s.Engine.Proxies != 1 || proxy.Local() != local {
 		r.t.Errorf("%d proxies; through %v, before %v", s.Engine.Proxies, proxy.Local(), local)
 	}
 	r.t.Logf("figure: a proxy: %d customers, told: %q", customers,
-		r.decisionsAbout(a, ban.ActionObserve, ban.ActionGuessing))
+		r.decisionsAbout(a, ban.ActionProxy, ban.ActionGuessing))
 }
 
 // A phone at home has an old password for hours, until somebody mends it.
