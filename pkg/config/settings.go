@@ -225,7 +225,7 @@ func allSettings() []setting {
 				"request with such a mark is enough, unless its source is a customer's. A sensor is needed to see them."},
 		{path: "policy.signatures.builtin", byDefault: true,
 			meaning: "Use the list that Ringwall brings.",
-			reason:  "none of its lines fits any of hundreds of phones and PBXes that it was tried with"},
+			reason:  "none of its lines fits any of the 600 names of phones and PBXes that its tests know"},
 		{path: "policy.signatures.files", byDefault: []string{}, allowed: checkedBy((*parser).checkSignatureFiles),
 			meaning: "Files with lines of your own, their whole paths.",
 			reason:  "only you know what else calls you"},

@@ -65,7 +65,7 @@ func TestBuiltinMarks(t *testing.T) {
 		{"User-Agent: friendly-scanner", "agent friendly-scanner"},
 		{"User-Agent: Friendly-Scanner", "agent friendly-scanner"},
 		{"User-Agent: sipcli/v1.8", "agent sipcli"},
-		{"User-Agent: VaxSIPUserAgent/3.1", "agent VaxSIPUserAgent"},
+		{"User-Agent: VaxSIPUserAgent/3.1", ""}, // a kit that softphones are made with, too
 		{"User-Agent: smap 0.6.0", "agent smap"},
 		{"User-Agent: x (iWar)", "agent iWar"},
 		{"User-Agent: \xff\xfe sundayddr", "agent sundayddr"},
