@@ -8,6 +8,7 @@ import (
 // Bounds of all streams together, and of one of them.
 const (
 	maxFlows    = 16 << 10
+	maxEnded    = 1 << 10
 	maxBuffered = 8 << 20 // bytes of heads that are not whole, and of segments that came too early
 	maxHeld     = 64 << 10
 	maxHeldHere = 32 // segments
@@ -56,6 +57,10 @@ type Streams struct {
 	tellHead func([]byte)
 
 	maxFlows, maxBuffered int // for tests
+
+	ended      map[Flow]uint32 // sequence number behind the FIN
+	endedFlows [maxEnded]Flow
+	nextEnded  int
 }
 
 type stream struct {
@@ -84,7 +89,7 @@ type heldSegment struct {
 // NewStreams tells each head, with the flow that it came by. The bytes are valid until tell returns; Parse reads them.
 func NewStreams(tell func(flow Flow, head []byte)) *Streams {
 	s := &Streams{
-		tell: tell, flows: make(map[Flow]*stream), recent: list.New(), holding: list.New(),
+		tell: tell, flows: make(map[Flow]*stream), ended: make(map[Flow]uint32), recent: list.New(), holding: list.New(),
 		maxFlows: maxFlows, maxBuffered: maxBuffered,
 	}
 	s.tellHead = func(head []byte) {
@@ -104,6 +109,17 @@ func (s *Streams) Stats() StreamStats {
 // Lost says that the tap has lost packets, so that what is missing now need not be waited for.
 func (s *Streams) Lost() { s.losses++ }
 
+// end remembers where a connection ended: its sender's kernel sends the last bytes again, for a quarter of an hour where
+// the other end is banned and acknowledges nothing.
+func (s *Streams) end(flow Flow, next uint32) {
+	if _, ok := s.ended[flow]; !ok {
+		delete(s.ended, s.endedFlows[s.nextEnded])
+		s.endedFlows[s.nextEnded] = flow
+		s.nextEnded = (s.nextEnded + 1) % maxEnded
+	}
+	s.ended[flow] = next
+}
+
 // Add takes a segment.
 func (s *Streams) Add(flow Flow, g Segment) {
 	length := uint32(max(g.Length, len(g.Payload)))
@@ -111,6 +127,11 @@ func (s *Streams) Add(flow Flow, g Segment) {
 	if f == nil {
 		if length == 0 && !g.SYN {
 			return // an ACK; a flow of which nothing was said is not worth a place
+		}
+		if g.SYN {
+			delete(s.ended, flow)
+		} else if end, ok := s.ended[flow]; ok && int32(g.Seq+length-end) <= 0 {
+			return
 		}
 		f = s.add(flow)
 	} else {
@@ -130,6 +151,9 @@ func (s *Streams) Add(flow Flow, g Segment) {
 	}
 	// Only what the kernel takes as well ends a connection: anybody can send an RST.
 	if (g.FIN || g.RST) && f.known && g.Seq+length == f.next {
+		if g.FIN {
+			s.end(flow, f.next+1)
+		}
 		s.remove(f)
 		return
 	}

@@ -321,6 +321,22 @@ func TestFlowsAreBounded(t *testing.T) {
 	}
 }
 
+// The kernel sends the last bytes of a connection again while nobody acknowledges them, as the banned do not. The next
+// connection from there is heard.
+func TestBytesBeforeTheEndAreToldOnce(t *testing.T) {
+	tap := newTap()
+	tap.start()
+	tap.Add(aFlow, Segment{Seq: 1, Payload: []byte(register)})
+	end := uint32(1 + len(register))
+	tap.Add(aFlow, Segment{Seq: end, FIN: true})
+	tap.Add(aFlow, Segment{Seq: 1, Payload: []byte(register)})
+	tap.Add(aFlow, Segment{Seq: 1, Payload: []byte(register), FIN: true})
+	tap.wantHeads(t, headOf(register))
+	tap.Add(aFlow, Segment{Seq: 0, SYN: true})
+	tap.Add(aFlow, Segment{Seq: 1, Payload: []byte(register)})
+	tap.wantHeads(t, headOf(register), headOf(register))
+}
+
 func TestWholeSegmentsAllocateNothing(t *testing.T) {
 	s := NewStreams(func(Flow, []byte) {})
 	s.Add(aFlow, Segment{SYN: true})
