@@ -590,8 +590,8 @@ func (r *rig) untilSensing(names ...string) {
 	}
 }
 
-// Every attack of the catalogue that Asterisk answers is told of by its events, by the tap, or by its copies of messages,
-// and ends in a ban after few requests. The table in security.md says by whom.
+// Every attack of the catalogue that Asterisk answers is told of by its events, by the tap, or by its copies of
+// messages, and ends in a ban after few requests. The table in security.md says by whom.
 func TestCatalogueOfAttacks(t *testing.T) {
 	l := catalogueLab(t)
 	rows := catalogue()

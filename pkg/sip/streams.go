@@ -109,8 +109,8 @@ func (s *Streams) Stats() StreamStats {
 // Lost says that the tap has lost packets, so that what is missing now need not be waited for.
 func (s *Streams) Lost() { s.losses++ }
 
-// end remembers where a connection ended: its sender's kernel sends the last bytes again, for a quarter of an hour where
-// the other end is banned and acknowledges nothing.
+// end remembers where a connection ended: its sender's kernel sends the last bytes again, for a quarter of an hour
+// where the other end is banned and acknowledges nothing.
 func (s *Streams) end(flow Flow, next uint32) {
 	if _, ok := s.ended[flow]; !ok {
 		delete(s.ended, s.endedFlows[s.nextEnded])
