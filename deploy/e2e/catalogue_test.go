@@ -170,6 +170,11 @@ func unreadable(old, new string) func(*assailant, int) int {
 	}
 }
 
+// garbage is no SIP.
+func garbage(text string) func(*assailant, int) int {
+	return func(a *assailant, _ int) int { return a.deliver([][]byte{[]byte(text)}, "no branch") }
+}
+
 // names asks for another user in each try, with a scanner's headers if there are some.
 func names(method string, headers ...string) func(*assailant, int) int {
 	return func(a *assailant, try int) int {
@@ -365,9 +370,9 @@ func catalogue() []attack {
 		{name: "no CSeq", send: unreadable("CSeq: ", "X-CSeq: ")},
 		{name: "a bad request line", send: unreadable(" SIP/2.0\r\n", "\r\n")},
 		{name: "0xff in the user", send: unreadable("From: <sip:6", "From: <sip:\xff6")},
-		{name: "garbage", send: func(a *assailant, try int) int {
-			return a.deliver([][]byte{[]byte(strings.Repeat("\x01\x9c", 300))}, "none")
-		}},
+		// What phones and STUN send to keep a way open is binary, too; and stray text is told of once a minute.
+		{name: "binary garbage", send: garbage(strings.Repeat("\x01\x9c", 300))},
+		{name: "text that is not SIP", send: garbage("GET / HTTP/1.0\r\nsomething that is not SIP at all\r\n\r\n")},
 		{name: "many silent guesses in one segment", way: overTCP, send: pipelined(10), most: 10},
 		{name: "guesses cut in two anywhere", way: overTCP, send: changed(func(m string, try int) []string {
 			cut := (try*97 + 13) % len(m)
@@ -628,14 +633,18 @@ func TestCatalogueOfAttacks(t *testing.T) {
 		if first.answered > row.most {
 			t.Errorf("%s: Asterisk answered %d before the ban, %d are allowed", row.name, first.answered, row.most)
 		}
-		fmt.Fprintf(&table, "| %s | %s | %s | %s | %d | %s | %s |\n", row.name, yesOrNo(isTold), sees(tap, isTold),
+		fmt.Fprintf(&table, "| %s | %s | %s | %s | %d | %s | %s |\n", row.name, tells(isTold, first), sees(tap, isTold),
 			sees(hep, isTold), row.most, reason, closes)
 	}
 	compareCatalogue(t, table.String())
 }
 
-func yesOrNo(b bool) string {
-	if b {
+// tells says what events tell: of a scanner whose mark bans him nothing, or what comes before the ban is in the kernel.
+func tells(told bool, o *outcome) string {
+	switch {
+	case o.reason == ban.ReasonScanner:
+		return "–"
+	case told:
 		return "yes"
 	}
 	return "no"

@@ -132,7 +132,8 @@ func (r *rig) scannersAreOut() {
 		a.Close()
 	}
 	slices.Sort(dropped)
-	r.t.Logf("figure: from a scanner's packet to the first that is dropped: median %v, p99 %v; %d of %d had a second within it",
+	r.t.Logf("figure: from a scanner's packet to the first that is dropped: median %v, p99 %v; "+
+		"%d of %d had a second within it",
 		dropped[len(dropped)/2], dropped[len(dropped)*99/100], second, scanners)
 }
 
