@@ -147,7 +147,9 @@ func (j *judgement) judgeHostile() (judged bool) {
 	if j.source() == nil {
 		return true
 	}
-	if j.engine.firstReport(forTampering, j.key, 0) {
+	// Of an event with broken lines the frame itself was reported.
+	injected := j.event.Type == event.MalformedRequest
+	if !injected && j.engine.firstReport(forTampering, j.key, 0) {
 		j.decide(ban.ActionTampering, ban.ReasonMalformed, j.engine.prefixOf(j.key), 0, j.proven,
 			"control characters in a Call-ID or an answer, which no phone sends: a program that hides from log readers")
 	}
@@ -156,7 +158,7 @@ func (j *judgement) judgeHostile() (judged bool) {
 		points *= forgedHostile
 	}
 	j.charge(max(0, points), ban.ReasonMalformed, noteHostile)
-	return false
+	return injected
 }
 
 // judgeAttempt judges a hostile request: once for each account in each dialogue.

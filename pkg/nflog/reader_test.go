@@ -112,13 +112,23 @@ func eventually(t testing.TB, what string, is func() bool) {
 	}
 }
 
+// kernelTime is the time by the clock that the kernel writes into packets, which a test of another time has not changed.
+func kernelTime(t *testing.T) time.Time {
+	t.Helper()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {
+		t.Fatal(err)
+	}
+	return time.Unix(now.Unix())
+}
+
 func TestPacketsAreRead(t *testing.T) {
 	for _, network := range []string{"udp4", "udp6"} {
 		t.Run(network, func(t *testing.T) {
 			s := newSpace(t)
 			client, server := flow(t, s, network)
 			got := make(chan Packet, 10)
-			before := time.Now()
+			before := kernelTime(t)
 			run(t, open(t, Config{NetNS: s.FD()}), func(p *Packet) {
 				c := *p
 				c.Prefix, c.Payload = bytes.Clone(p.Prefix), bytes.Clone(p.Payload)
@@ -135,7 +145,7 @@ func TestPacketsAreRead(t *testing.T) {
 				p.InDevice == 0 || p.OutDevice != 0 || !bytes.HasSuffix(p.Payload, request) {
 				t.Errorf("request: %+v, payload %q", p, p.Payload)
 			}
-			if p.Time.Before(before.Add(-time.Second)) || p.Time.After(time.Now().Add(time.Second)) {
+			if p.Time.Before(before.Add(-time.Second)) || p.Time.After(kernelTime(t).Add(time.Second)) {
 				t.Errorf("at %v, sent after %v", p.Time, before)
 			}
 			if p = <-got; p.Hook != unix.NF_INET_POST_ROUTING || string(p.Prefix) != "ringwall answer" ||
