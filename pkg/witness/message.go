@@ -228,7 +228,7 @@ func (w *Witness) answered(s *Sight, m *sip.Message) {
 	key := w.transactionKey(dialogue, m)
 	e := w.transactions.get(w.now, key)
 	if e == nil { // the request was not seen: lost, or in fragments
-		if m.Status < 200 {
+		if m.Status < 200 || w.streamAnswers.get(w.now, key) != nil {
 			return
 		}
 		e, _ = w.transactions.put(w.now, key, answeredTransaction)
@@ -241,6 +241,9 @@ func (w *Witness) answered(s *Sight, m *sip.Message) {
 	}
 	d := w.seeDialogue(s, id, dialogue, t)
 	w.judge(s, m, d, t)
+	if m.Status >= 200 && s.Transport != event.UDP {
+		w.streamAnswers.put(w.now, key, 0)
+	}
 	if m.Status < 200 && t.credentials == 0 {
 		return // of a call that is counted as accepted: the end is to come, and is none of a number that does not exist
 	}

@@ -102,12 +102,15 @@ type Witness struct {
 	sources      *cache[source]
 	accounts     *cache[uint8] // how many invented challenges each was tried with
 	messages     *cache[struct{}]
-	locals       *cache[local]
-	lastLocal    *entry[local] // the one that was asked for last, at lastLocalAt
-	lastLocalAt  netip.AddrPort
-	connections  *cache[connection]
-	handshakes   *cache[handshake]
-	pbxs         map[string]*pbx
+	// streamAnswers are final answers over TCP that were judged: the kernel sends them again for minutes to whoever, being banned,
+	// acknowledges nothing.
+	streamAnswers *cache[struct{}]
+	locals        *cache[local]
+	lastLocal     *entry[local] // the one that was asked for last, at lastLocalAt
+	lastLocalAt   netip.AddrPort
+	connections   *cache[connection]
+	handshakes    *cache[handshake]
+	pbxs          map[string]*pbx
 
 	// Attempts that wait for their event: all in the order of their times, and by what the event tells.
 	oldest, youngest, free *attempt
@@ -153,24 +156,29 @@ const (
 	knownSource
 )
 
+// resentFor is longer than the kernel sends a segment again that nobody acknowledges: 924.6 s by default (tcp_retries2 of
+// Documentation/networking/ip-sysctl.rst).
+const resentFor = 20 * time.Minute
+
 // New makes a Witness that has seen nothing.
 func New(c Config) *Witness {
 	w := &Witness{
 		moment: int64(c.Moment), signature: c.Signature, iaxPorts: c.IAXPorts, httpPorts: c.HTTPPorts,
-		keyedHash:    newKeyedHash(),
-		transactions: newCache[transaction](transactionTTL, maxOpen, maxAnswered, maxAttempts),
-		dialogues:    newCache[dialogue](transactionTTL, maxDialogues, maxToldDialogues),
-		answers:      newCache[answer](transactionTTL, maxAnswers),
-		nonces:       newCache[nonce](0, maxSent, maxUsed),
-		senders:      newCache[sender](transactionTTL, maxDialogues),
-		sources:      newCache[source](int64(24*time.Hour), maxSources, maxKnownSources),
-		accounts:     newCache[uint8](int64(time.Hour), maxAccounts),
-		messages:     newCache[struct{}](transactionTTL, maxOpen),
-		locals:       newCache[local](0, maxLocals, maxLocals),
-		connections:  newCache[connection](int64(time.Minute), maxConnections),
-		handshakes:   newCache[handshake](0, maxOpened, maxProven),
-		pbxs:         make(map[string]*pbx),
-		attempts:     make(map[uint64]*attempt),
+		keyedHash:     newKeyedHash(),
+		transactions:  newCache[transaction](transactionTTL, maxOpen, maxAnswered, maxAttempts),
+		dialogues:     newCache[dialogue](transactionTTL, maxDialogues, maxToldDialogues),
+		answers:       newCache[answer](transactionTTL, maxAnswers),
+		nonces:        newCache[nonce](0, maxSent, maxUsed),
+		senders:       newCache[sender](transactionTTL, maxDialogues),
+		sources:       newCache[source](int64(24*time.Hour), maxSources, maxKnownSources),
+		accounts:      newCache[uint8](int64(time.Hour), maxAccounts),
+		messages:      newCache[struct{}](transactionTTL, maxOpen),
+		streamAnswers: newCache[struct{}](int64(resentFor), maxAnswered),
+		locals:        newCache[local](0, maxLocals, maxLocals),
+		connections:   newCache[connection](int64(time.Minute), maxConnections),
+		handshakes:    newCache[handshake](0, maxOpened, maxProven),
+		pbxs:          make(map[string]*pbx),
+		attempts:      make(map[uint64]*attempt),
 	}
 	if w.moment == 0 {
 		w.moment = int64(defaultMoment)

@@ -390,6 +390,28 @@ func TestAttackers(t *testing.T) {
 			w.pass(time.Second)
 			w.want(event.MalformedRequest)
 		}},
+		{"over TCP, where the kernel sends the answer again and again to somebody who is banned", func(w *world) {
+			w.transport = event.TCP
+			w.others()
+			for _, password := range []string{"guess", "right"} {
+				p := w.peer(bad, "201", "\xff"+password)
+				p.dialogue("REGISTER", password)
+				for _, pause := range []time.Duration{time.Second, 50 * time.Second, 2 * time.Minute, 12 * time.Minute} {
+					w.pass(pause)
+					w.see(p, false, p.answer)
+				}
+			}
+			w.want(event.SilentGuess, event.SilentLogin)
+		}},
+		{"over TCP, where the sensor did not see the request", func(w *world) {
+			w.transport = event.TCP
+			w.others()
+			p := w.peer(bad, "201", "\xff")
+			p.send(p.request("REGISTER", "", ""))
+			w.pass(time.Minute)
+			w.see(p, false, strings.Replace(strings.Replace(p.answer, "SIP/2.0 401", "SIP/2.0 200", 1), "CSeq: 1 ", "CSeq: 2 ", 1))
+			w.want(event.MalformedRequest, event.SilentLogin)
+		}},
 		{"a hidden guess with a second CSeq", func(w *world) {
 			w.others()
 			p := w.peer(bad, "201", "\xff\r\nCSeq: 7 REGISTER")

@@ -108,6 +108,7 @@ type peer struct {
 	to     string // another user than its own
 	toTag  string
 	last   string // that was sent
+	answer string // the last that it got
 }
 
 func (w *world) peer(addr, user, callID string) *peer {
@@ -210,7 +211,8 @@ func (w *world) deliver(p *peer, text string) (status int) {
 		if header != "" {
 			lines = append(lines, header)
 		}
-		w.see(p, false, strings.Join(append(lines, "Content-Length: 0", "", ""), "\r\n"))
+		p.answer = strings.Join(append(lines, "Content-Length: 0", "", ""), "\r\n")
+		w.see(p, false, p.answer)
 	}
 	tell := func(t event.Type, account string) {
 		ev := event.Event{
