@@ -188,14 +188,15 @@ func (r *rig) allowedIsNeverBanned(o lab.AgentOptions, net int) {
 	}
 }
 
-// One packet injects a line that names 8.8.8.8; it is tampering, and nobody is judged by it.
+// One packet injects a line that names 8.8.8.8; it is tampering, and 8.8.8.8 is not judged by it. The tap knows who sent it.
 func (r *rig) hostilePacket() {
 	before := r.daemonStatus().PBXs[0].Tampered
 	bad := r.newAttacker(lab.AgentOptions{}, 5, 1)
-	for range 9 {
+	for range 9 { // of which the first three get through
 		_, _ = bad.Exchange(lab.Request{User: "%0d%0aRemoteAddress%3a%20IPV4%2fUDP%2f8.8.8.8%2f5"})
 	}
-	r.waitUntil("the tampering is counted", func() bool { return r.daemonStatus().PBXs[0].Tampered >= before+9 })
+	r.waitUntil("the tampering is counted", func() bool { return r.daemonStatus().PBXs[0].Tampered >= before+3 })
+	r.waitUntil("its sender is banned", func() bool { return r.explanationOf(attackerAddress(lab.AgentOptions{}, 5, 1)).Ban != nil })
 	if x := r.explanationOf(netip.MustParseAddr("8.8.8.8")); x.Verdict != "unknown" {
 		r.t.Errorf("8.8.8.8: %+v", x)
 	}

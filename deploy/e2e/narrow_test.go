@@ -328,11 +328,16 @@ var provider = netip.MustParseAddrPort("10.99.182.1:5060")
 func (r *rig) forgedProvider() {
 	r.AddAddr(r.t, lab.Spare, provider.Addr())
 	answered := r.serveRegistrations(provider)
+	// What Asterisk tried at its start, when nobody listened there, keeps it from another try for 32 s (timer F of RFC 3261
+	// section 17.1.2.2), so that it is asked more than once.
 	register := func() {
 		r.t.Helper()
-		before := answered()
-		r.CLI(r.t, "pjsip send register provider")
+		before, asked := answered(), time.Time{}
 		r.waitUntil("Asterisk registers with the provider", func() bool {
+			if time.Since(asked) > 2*time.Second && answered() == before {
+				r.CLI(r.t, "pjsip send register provider")
+				asked = time.Now()
+			}
 			return answered() > before && strings.Contains(r.CLI(r.t, "pjsip show registrations"), "Registered")
 		})
 	}
