@@ -26,6 +26,7 @@ const (
 	maxDialogues        = 1 << 18
 	maxReports          = 1 << 16
 	maxStrangerFailures = 1 << 16
+	maxVouched          = 1 << 18 // a person may unban many sources with one word
 	maxPending          = 1 << 16
 	maxLoginFlows       = 1 << 18
 	maxDialogueNames    = 1 << 13
@@ -57,14 +58,14 @@ type Engine struct {
 	dialogueNames    *table.Chains[uint64, accountName] // that each named first, where Asterisk has no such account
 	challenged       *table.Window[challengedAccount]   // of known accounts that do not answer, by source and account
 	pending          table.FIFO[pendingEvent]           // what waits for a login: what is due first is first
-	strangerFailures *table.Window[strangerFailures]    // by source without trust and account
-	strangerAttempts *table.Window[strangerFailures]    // the same of what is no wrong password: see judgeAccount
+	strangerFailures *table.Window[failures]            // by source without trust and account
+	strangerAttempts *table.Window[failures]            // the same of what is no wrong password: see judgeAccount
 	accounts         map[uint64]*account                // by hashAccount
 	accountsSweptAt  int64                              // when accounts were last gone through
 	guessedLogins    *table.Window[guessedLogin]        // logins after guessing, by source and account
 	loginFlows       *table.Window[struct{}]            // see loginFlow
 	flowAccounts     *table.Window[table.DistinctFew]   // that logged in through a flow; see detectProxy
-	vouchedFor       *table.Window[struct{}]            // sources that a person unbanned
+	vouchedFor       *table.Window[int64]               // sources that a person unbanned, and when the last time, ns
 	widerNetworks    *table.Window[widerNetwork]        // IPv6 networks of several sources that attack
 	activity         activity                           // what attackers did within the last day, for people
 
@@ -132,15 +133,15 @@ func newEngine(p config.Policy, hash keyedHash) *Engine {
 		rules:            indexRules(),
 		sources:          newSources(p.MaxSources, uint32(quietFor(&p)/second)),
 		dialogues:        table.NewWindow[dialogue](dialogueTTL, maxDialogues),
-		strangerFailures: table.NewWindow[strangerFailures](2*idleResetSeconds*second, maxStrangerFailures),
-		strangerAttempts: table.NewWindow[strangerFailures](2*idleResetSeconds*second, maxStrangerFailures),
+		strangerFailures: table.NewWindow[failures](2*idleResetSeconds*second, maxStrangerFailures),
+		strangerAttempts: table.NewWindow[failures](2*idleResetSeconds*second, maxStrangerFailures),
 		dialogueNames:    table.NewChains[uint64, accountName](maxDialogueNames),
 		challenged:       table.NewWindow[challengedAccount](2*dialogueTTL, maxChallenged),
 		reports:          table.NewWindow[struct{}](reportTTL, maxReports),
 		guessedLogins:    table.NewWindow[guessedLogin](int64(p.Ban.Memory), maxReports),
 		slowGuessers:     table.NewWindow[struct{}](24*60*minute, maxReports),
 		flowAccounts:     table.NewWindow[table.DistinctFew](proxyTTL, maxReports),
-		vouchedFor:       table.NewWindow[struct{}](24*60*minute, maxReports),
+		vouchedFor:       table.NewWindow[int64](24*60*minute, maxVouched),
 		loginFlows:       table.NewWindow[struct{}](loginFlowTTL, maxLoginFlows),
 		widerNetworks:    table.NewWindow[widerNetwork](idleResetSeconds*second, maxReports),
 		evidence:         table.NewChains[sourceKey, record](maxRecords),

@@ -88,17 +88,13 @@ func (j *judgement) judgeStrangerAttempt(now failure) {
 		j.charge(now.points, now.reason, noNote)
 		return
 	}
-	f, old := j.engine.strangerAttempts.Renew(j.now, j.hash(forFailures, now.id))
-	if !old {
-		f.leakedAt, f.from = j.now, j.key
-	}
-	f.drain(j.now, j.policy.Misconfigured.PerMinute)
+	f := j.failuresIn(j.engine.strangerAttempts, now.id)
 	first := f.total == 0
 	f.addGuess(j.now)
 	f.proven = f.proven || j.proven
 	burst := j.policy.Misconfigured.Burst
 	if loggedInHere {
-		j.chargeByPace(&f.pace, &f.failures, burst, noteDevice, now)
+		j.chargeByPace(&f.pace, f, burst, noteDevice, now)
 		return
 	}
 	if first || burst <= 0 || f.tokens > repeatedAtPace {
@@ -111,7 +107,7 @@ func (j *judgement) judgeStrangerAttempt(now failure) {
 		j.charge(now.points, now.reason, noNote)
 		return
 	}
-	j.sparePace(&f.pace, &f.failures, noteDevice, now)
+	j.sparePace(&f.pace, f, noteDevice, now)
 }
 
 // bannedBefore says whether a source was banned within ban.memory, and no person has vouched for it since.

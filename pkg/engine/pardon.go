@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/engine/internal/table"
 )
 
 // Pardon is the work of an unban that may reach many bans, done a few at a time, so that events need not wait for it.
@@ -14,12 +15,9 @@ type Pardon struct {
 	begun   bool
 	bans    BanWalk
 	lanes   RestrictionWalk
-	sources map[sourceKey]bool // that are let in: their guesses are forgotten at the end
+	sources map[sourceKey]bool // that are let in: their guessed logins are forgotten at the end
 
-	// How far that has come in the tables of the same names; see table.Window.RemoveSome.
-	strangerFailures uint64
-	strangerAttempts uint64
-	guessedLogins    uint64
+	guessedLogins uint64 // how far that has come; see table.Window.RemoveSome
 
 	// Graces are the prefixes that nobody bans again before the grace is over, as of the last step.
 	Graces []ban.Grace
@@ -72,7 +70,7 @@ func (e *Engine) UnbanSome(now time.Time, p *Pardon, n int) (out []ban.Decision,
 	}) {
 		return out, true
 	}
-	return out, e.forgetGuesses(p, max(64*n, 1<<12))
+	return out, e.forgetGuessedLogins(p, max(64*n, 1<<12))
 }
 
 // Close ends a Pardon. Like UnbanSome it must be called by whoever has the engine.
@@ -131,7 +129,8 @@ func (e *Engine) pardonPrefix(p *Pardon, prefix netip.Prefix) {
 	if ok {
 		p.sources[k] = true
 		e.pardonLane(p, k)
-		e.vouchedFor.Renew(e.now, e.hash(forVouched, k, 0))
+		vouched, _ := e.vouchedFor.Renew(e.now, e.hash(forVouched, k, 0))
+		*vouched = e.now
 		if t := e.trusts[k]; t != nil {
 			t.failures, t.beyondStormAt = nil, 0
 		}
@@ -146,16 +145,36 @@ func (e *Engine) pardonPrefix(p *Pardon, prefix netip.Prefix) {
 	}
 }
 
-// forgetGuesses forgets which accounts were guessed by the sources, in a walk over all that was guessed lately, n a
-// step.
-func (e *Engine) forgetGuesses(p *Pardon, n int) (more bool) {
+// forgetGuessedLogins forgets which logins of the sources followed guesses, in a walk over all of them, n a step.
+func (e *Engine) forgetGuessedLogins(p *Pardon, n int) (more bool) {
 	if len(p.sources) == 0 {
 		return false
 	}
-	isPardonedFailure := func(f strangerFailures) bool { return p.sources[f.from] }
-	isPardonedLogin := func(l guessedLogin) bool { return p.sources[l.from] }
-	moreFailures := e.strangerFailures.RemoveSome(&p.strangerFailures, n, isPardonedFailure)
-	moreAttempts := e.strangerAttempts.RemoveSome(&p.strangerAttempts, n, isPardonedFailure)
-	moreLogins := e.guessedLogins.RemoveSome(&p.guessedLogins, n, isPardonedLogin)
-	return moreFailures || moreAttempts || moreLogins
+	return e.guessedLogins.RemoveSome(&p.guessedLogins, n, func(l guessedLogin) bool { return p.sources[l.from] })
+}
+
+// isPardoned says whether a person has vouched for the source of the event since an account failed there the last time:
+// such failures count for nothing any more. To look for them all at an unban would take a walk over everybody's.
+func (j *judgement) isPardoned(f *failures) bool {
+	vouched := j.engine.vouchedFor.Get(j.now, j.hash(forVouched, 0))
+	return vouched != nil && f.leakedAt <= *vouched
+}
+
+// failuresIn returns how an account fails at the source of the event, by one of the tables of strangers, up to date.
+func (j *judgement) failuresIn(strangers *table.Window[failures], id uint64) *failures {
+	f, old := strangers.Renew(j.now, j.hash(forFailures, id))
+	if !old || j.isPardoned(f) {
+		*f = failures{pace: pace{leakedAt: j.now}}
+	}
+	f.drain(j.now, j.policy.Misconfigured.PerMinute)
+	return f
+}
+
+// knownFailures returns how a wrong password of an account failed at the source of the event while that had no trust, or nil.
+func (j *judgement) knownFailures(id uint64) *failures {
+	f := j.engine.strangerFailures.Get(j.now, j.hash(forFailures, id))
+	if f == nil || j.isPardoned(f) {
+		return nil
+	}
+	return f
 }

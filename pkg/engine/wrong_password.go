@@ -173,13 +173,13 @@ func (j *judgement) judgeStrangerFailure(now failure) {
 	}
 	slowPhone := pair.keepsFailing(j.now) && p.isPhonePace(burst) && !many
 	since := pair.failingSince
-	if j.sparesRetransmission(p, &pair.failures, r, burst) {
+	if j.sparesRetransmission(p, pair, r, burst) {
 		return
 	}
 	pair.proven = pair.proven || j.proven
 	attack := j.recordAccountFailure(id)
 	if t := j.rememberedTrust(); t != nil {
-		if j.recordStormPace(t, loggedInHere, &pair.failures); loggedInHere {
+		if j.recordStormPace(t, loggedInHere, pair); loggedInHere {
 			j.detectStorm(t, id)
 		}
 	}
@@ -187,7 +187,7 @@ func (j *judgement) judgeStrangerFailure(now failure) {
 	failedBefore := slowPhone && since < seconds(attack.suspectedSince)
 	switch {
 	case loggedInHere: // even where others guess the account
-		j.chargeByPace(p, &pair.failures, burst, noteKnownHere, now)
+		j.chargeByPace(p, pair, burst, noteKnownHere, now)
 	case attack.targetedUntil > j.now && !slowPhone:
 		j.charge(max(points, j.policy.Threshold-float64(s.score)), ban.ReasonDistributed, noteTargeted)
 	case attack.suspectedUntil > j.now && !failedBefore:
@@ -197,26 +197,15 @@ func (j *judgement) judgeStrangerFailure(now failure) {
 	case many:
 		j.charge(points*p.takeUncharged(r), ban.ReasonWrongPassword, noNote)
 	case j.engine.loggedInLately(id):
-		j.chargeByPace(p, &pair.failures, burst+j.policy.Roaming.Guesses, noteRoaming, now)
+		j.chargeByPace(p, pair, burst+j.policy.Roaming.Guesses, noteRoaming, now)
 	default:
-		j.chargeByPace(p, &pair.failures, burst, notePace, now)
+		j.chargeByPace(p, pair, burst, notePace, now)
 	}
-}
-
-// strangerFailures is how one account fails at one source without trust.
-type strangerFailures struct {
-	failures
-	from sourceKey
 }
 
 // failuresOfStranger returns how an account fails at the source of the event, up to date.
-func (j *judgement) failuresOfStranger(id uint64) *strangerFailures {
-	p, old := j.engine.strangerFailures.Renew(j.now, j.hash(forFailures, id))
-	if !old {
-		p.leakedAt, p.from = j.now, j.key
-	}
-	p.drain(j.now, j.policy.Misconfigured.PerMinute)
-	return p
+func (j *judgement) failuresOfStranger(id uint64) *failures {
+	return j.failuresIn(j.engine.strangerFailures, id)
 }
 
 // slowGuesses is how many failures of one account from one source within an hour are more than a person or a phone that
@@ -309,8 +298,8 @@ func (j *judgement) failuresOfCustomer(t *trust, id uint64, foreign bool) *custo
 	f := t.failures[id]
 	if f == nil {
 		f = &customerFailures{failures: failures{pace: pace{leakedAt: j.now}}, foreign: foreign}
-		if have := j.engine.strangerFailures.Get(j.now, j.hash(forFailures, id)); have != nil {
-			f.failures = have.failures
+		if have := j.knownFailures(id); have != nil {
+			f.failures = *have
 		}
 		if len(t.failures) >= failuresPerTrust {
 			j.moveLeastFailures(t)
@@ -355,8 +344,7 @@ func (j *judgement) moveLeastFailures(t *trust) {
 			least, have = id, f
 		}
 	}
-	p := j.failuresOfStranger(least)
-	p.failures = have.failures
+	*j.failuresOfStranger(least) = have.failures
 	delete(t.failures, least)
 }
 
@@ -367,8 +355,8 @@ func (j *judgement) recentFailures(id uint64) *failures {
 	if t := j.sourceTrust(); t != nil && t.failures[id] != nil {
 		f = &t.failures[id].failures
 		perMinute = j.customerPerMinute(!t.failures[id].foreign)
-	} else if have := j.engine.strangerFailures.Get(j.now, j.hash(forFailures, id)); have != nil {
-		f = &have.failures
+	} else {
+		f = j.knownFailures(id)
 	}
 	if f != nil {
 		f.drain(j.now, perMinute)
