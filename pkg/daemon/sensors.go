@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -144,8 +145,7 @@ func (s *sensors) collect(see func(now time.Time, w *witness.Witness)) []witness
 	if len(s.findings) == 0 {
 		return nil
 	}
-	found := make([]witness.Finding, len(s.findings))
-	copy(found, s.findings)
+	found := slices.Clone(s.findings)
 	for i := range found {
 		by := found[i].Event.SeenBy
 		if s.told[by] == nil {

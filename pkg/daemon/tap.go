@@ -136,12 +136,12 @@ func (s *sensors) openHEP() (opened, error) {
 
 // onCopied has the messages of one copy looked at.
 func (s *sensors) onCopied(p *hep.Packet) {
+	sight := s.sightOf(p)
 	for text := range p.Messages() {
 		var m sip.Message
 		if sip.Parse(text, &m) != nil {
 			continue
 		}
-		sight := s.sightOf(p)
 		s.judgeFindings(s.collect(func(now time.Time, w *witness.Witness) { w.Message(now, sight, &m) }))
 	}
 	s.hep.lag.Store(int64(max(0, time.Since(p.Time))))
