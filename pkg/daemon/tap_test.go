@@ -177,22 +177,35 @@ func (r *rig) seesChallenges(c *sipClient) {
 	}
 }
 
+// newSIPRig is a rig with a SIP server, and a network outside with addresses of an office and of attackers.
+func newSIPRig(t *testing.T, change ...func(*config.Config)) (r *rig, outside *netns.Space) {
+	t.Helper()
+	r, outside = newRig(t, change...), netnstest.New(t)
+	netnstest.Connect(t, r.space, outside, []string{"10.99.0.1/24"},
+		[]string{"10.99.0.2/24", "10.99.0.66/24", "10.99.0.77/24", "10.99.0.88/24"})
+	startSIPServer(r)
+	return r, outside
+}
+
+// logInOffice has a phone of the office log in, so that the office is trusted.
+func (r *rig) logInOffice(outside *netns.Space) *sipClient {
+	r.t.Helper()
+	phone := dialSIP(r.t, outside, "10.99.0.2")
+	if got := phone.try("call", sipPassword); got != "SIP/2.0 200 OK" {
+		r.t.Fatalf("the phone is answered %q", got)
+	}
+	r.await(ban.ActionTrust, "10.99.0.2/32")
+	return phone
+}
+
 // hidden is a byte by which PJSIP is kept from telling anything (main/json.c refuses what is not UTF-8).
 const hidden = "\xff"
 
 // TestWhatAsteriskIsSilentAbout has real packets tapped, and judged where no event tells of them.
 func TestWhatAsteriskIsSilentAbout(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	outside := netnstest.New(t)
-	netnstest.Connect(t, r.space, outside, []string{"10.99.0.1/24"},
-		[]string{"10.99.0.2/24", "10.99.0.66/24", "10.99.0.77/24", "10.99.0.88/24"})
-	startSIPServer(r)
-	office := dialSIP(t, outside, "10.99.0.2")
-	if got := office.try("call", sipPassword); got != "SIP/2.0 200 OK" {
-		t.Fatalf("the phone is answered %q", got)
-	}
-	r.await(ban.ActionTrust, "10.99.0.2/32")
+	r, outside := newSIPRig(t)
+	office := r.logInOffice(outside)
 
 	// A hidden guess: its challenge was seen to go there, so that it is proven over UDP, too.
 	d := func(from, password string) ban.Decision {
@@ -262,16 +275,8 @@ func TestAScannersMark(t *testing.T) {
 		}
 	}
 	write("agent OurScanner\n")
-	r := newRig(t, func(c *config.Config) { c.Policy.Signatures.Files = []string{file} })
-	outside := netnstest.New(t)
-	netnstest.Connect(t, r.space, outside, []string{"10.99.0.1/24"},
-		[]string{"10.99.0.2/24", "10.99.0.66/24", "10.99.0.77/24", "10.99.0.88/24"})
-	startSIPServer(r)
-	office := dialSIP(t, outside, "10.99.0.2")
-	if got := office.try("call", sipPassword); got != "SIP/2.0 200 OK" {
-		t.Fatalf("the phone is answered %q", got)
-	}
-	r.await(ban.ActionTrust, "10.99.0.2/32")
+	r, outside := newSIPRig(t, func(c *config.Config) { c.Policy.Signatures.Files = []string{file} })
+	r.logInOffice(outside)
 	scan := func(from, agent string) *sipClient {
 		t.Helper()
 		c := dialSIP(t, outside, from)
@@ -335,10 +340,7 @@ func TestAScannersMark(t *testing.T) {
 // TestASilentSensorIsTold has Asterisk tell of attempts that the tap does not see any more.
 func TestASilentSensorIsTold(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	outside := netnstest.New(t)
-	netnstest.Connect(t, r.space, outside, []string{"10.99.0.1/24"}, []string{"10.99.0.2/24"})
-	startSIPServer(r)
+	r, outside := newSIPRig(t)
 	attempt := func(n int) {
 		remote := fmt.Sprintf("203.0.113.%d", n)
 		r.event("InvalidAccountID", "nobody", "call-"+remote, "IPV4/UDP/"+remote+"/5060", "")
@@ -360,10 +362,7 @@ func TestASilentSensorIsTold(t *testing.T) {
 	if silent() {
 		t.Error("told, although no sensor ever saw anything of this Asterisk")
 	}
-	if got := dialSIP(t, outside, "10.99.0.2").try("call", sipPassword); got != "SIP/2.0 200 OK" {
-		t.Fatalf("the phone is answered %q", got)
-	}
-	r.await(ban.ActionTrust, "10.99.0.2/32")
+	r.logInOffice(outside)
 	for n := range unseenEvents {
 		attempt(100 + n)
 	}
@@ -390,10 +389,7 @@ func TestASilentSensorIsTold(t *testing.T) {
 // tap knows who sent it.
 func TestWhoInjectsLinesIsJudged(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	outside := netnstest.New(t)
-	netnstest.Connect(t, r.space, outside, []string{"10.99.0.1/24"}, []string{"10.99.0.2/24"})
-	startSIPServer(r)
+	r, outside := newSIPRig(t)
 	dialSIP(t, outside, "10.99.0.2").send("injector", 1, "")
 	r.until("it is seen", func() bool { return r.status().Sensors[0].Heard >= 2 })
 	for range 3 {

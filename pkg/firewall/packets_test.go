@@ -110,30 +110,36 @@ func (w *wire) keepsOut(t *testing.T, do func()) {
 	t.Helper()
 	apply(t, w.fw, ban("10.99.0.66", time.Hour))
 	client, server := w.udp(t, "10.99.0.66", 5060)
-	stop, sent := make(chan struct{}), make(chan int)
+	if sendsInVain(t, client, server, do) == 0 {
+		t.Fatal("nothing was sent")
+	}
+}
+
+// sendsInVain fails if a packet gets through while something is done to the table, and returns how many were sent.
+func sendsInVain(t *testing.T, client, server *net.UDPConn, do func()) (sent int) {
+	t.Helper()
+	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
-		n := 0
+		defer close(done)
 		for {
 			select {
 			case <-stop:
-				sent <- n
 				return
 			default:
 				if _, err := client.Write([]byte("OPTIONS")); err == nil {
-					n++
+					sent++
 				}
 			}
 		}
 	}()
 	do()
 	close(stop)
-	if n := <-sent; n == 0 {
-		t.Fatal("nothing was sent")
-	}
+	<-done
 	_ = server.SetReadDeadline(time.Now())
 	if n, err := server.Read(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a banned source got through: %d bytes, %v", n, err)
 	}
+	return sent
 }
 
 func (w *wire) reaches(t *testing.T, src string, port uint16) bool {
