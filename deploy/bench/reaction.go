@@ -252,7 +252,7 @@ func (p *probe) runTrial(line net.Conn, n int) (at, began time.Time, err error) 
 	if err := p.warmUp(); err != nil {
 		return at, began, err
 	}
-	event := appendEvent(nil, time.Now(), honeypotAccount, n, "UDP", attackerAddress(n))
+	event := appendEvent(nil, time.Now(), honeypotAccount, n, "TCP", attackerAddress(n))
 	began = time.Now()
 	if _, err := line.Write(event); err != nil {
 		return at, began, err

@@ -58,7 +58,7 @@ func runReflex() error {
 		if n <= 0 {
 			return err
 		}
-		_, rest, _ := bytes.Cut(buf[bytes.LastIndex(buf[:n], []byte("RemoteAddress: ")):n], []byte("UDP/"))
+		_, rest, _ := bytes.Cut(buf[bytes.LastIndex(buf[:n], []byte("RemoteAddress: ")):n], []byte("TCP/"))
 		text, _, _ := bytes.Cut(rest, []byte("/"))
 		from, err := netip.ParseAddr(string(text))
 		if err != nil {
