@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ringwall/ringwall/deploy/lab"
 	"github.com/ringwall/ringwall/deploy/trial"
 	"github.com/ringwall/ringwall/pkg/ban"
@@ -88,7 +90,8 @@ func TestCatalogueOfCustomers(t *testing.T) {
 
 // scannersAreOut has one packet of each of many scanners pass, and logs how long it takes until the next does not.
 func (r *rig) scannersAreOut() {
-	const scanners, packets, pause = 50, 40, 500 * time.Microsecond
+	const scanners, packets = 50, 100
+	pause := unix.NsecToTimespec(200_000)
 	var dropped []time.Duration
 	second := 0
 	for i := range scanners {
@@ -103,7 +106,7 @@ func (r *rig) scannersAreOut() {
 			if err := a.Send(b); err != nil {
 				r.t.Fatal(err)
 			}
-			time.Sleep(pause)
+			_ = unix.Nanosleep(&pause, nil) // time.Sleep takes up to a millisecond more
 		}
 		last := 0
 		for {
