@@ -295,7 +295,7 @@ func (p *pbx) newLearner(cfg config.Asterisk) {
 				now time.Time) []ban.Decision {
 				return e.Protect(now, p.name, k.Prefixes)
 			})
-			p.pipeline.Vouch(p.name, k.Contacts)
+			p.pipeline.Vouch(p.name, k.ThroughOnePort)
 		},
 	})
 }

@@ -14,7 +14,9 @@ const contactTTL = 60 * minute
 // TrustContacts trusts the sources from which phones are registered, as Asterisk tells by their contacts. Whoever has
 // one account's password can register, so a contact is worth what a login is worth: probation, and nothing where trust
 // was lost or the login followed guessing. Whoever is on the list no more loses nothing: that trust ends by itself.
-func (e *Engine) TrustContacts(now time.Time, pbx string, contacts map[netip.Prefix]string) []ban.Decision {
+// contacts says of each source how many accounts are registered through one port of it: many are a proxy, which a scan
+// must not have banned before the first of its customers logs in under our eyes.
+func (e *Engine) TrustContacts(now time.Time, pbx string, contacts map[netip.Prefix]int) []ban.Decision {
 	e.advance(now)
 	guessed := make(map[sourceKey]bool)
 	for b := range e.guessedLogins.Values(e.now) {
@@ -24,7 +26,7 @@ func (e *Engine) TrustContacts(now time.Time, pbx string, contacts map[netip.Pre
 	}
 	var out []ban.Decision
 	for _, p := range sortedKeys(contacts) {
-		p := canonicalPrefix(p)
+		n, p := contacts[p], canonicalPrefix(p)
 		if !p.IsSingleIP() || p.Addr().IsUnspecified() {
 			continue
 		}
@@ -37,6 +39,7 @@ func (e *Engine) TrustContacts(now time.Time, pbx string, contacts map[netip.Pre
 			continue
 		}
 		out = e.trustContact(k, p.Addr(), pbx, out)
+		out = e.detectProxyByContacts(k, p.Addr(), pbx, n, out)
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 
@@ -10,11 +11,11 @@ import (
 	"github.com/ringwall/ringwall/pkg/config"
 )
 
-func contacts(addrs ...string) map[netip.Prefix]string {
-	m := make(map[netip.Prefix]string)
+func contacts(addrs ...string) map[netip.Prefix]int {
+	m := make(map[netip.Prefix]int)
 	for _, a := range addrs {
 		p := netip.MustParseAddr(a)
-		m[netip.PrefixFrom(p, p.BitLen())] = "contact of 201"
+		m[netip.PrefixFrom(p, p.BitLen())] = 1
 	}
 	return m
 }
@@ -79,4 +80,25 @@ func TestARegistrationEndsAForgeableBanOnly(t *testing.T) {
 		w.scan(office, "100").scan(other, "100", over(event.TCP))
 	}
 	w.wantBanned(office, other).vouch(office, other).wantFree(office).wantBanned(other)
+}
+
+// The customers of a proxy are registered, and the proxy is scanned before one of them logs in again: nobody may be
+// locked out. The same from fewer accounts, or from as many ports as accounts, is an office.
+func TestAProxyIsKnownByItsContacts(t *testing.T) {
+	const proxy = "198.51.100.9"
+	registered := func(accounts int) *world {
+		w := newWorld(t)
+		for range 3 { // asked again every five minutes
+			p := netip.PrefixFrom(netip.MustParseAddr(proxy), 32)
+			w.log = append(w.log, w.e.TrustContacts(w.now, "pbx", map[netip.Prefix]int{p: accounts})...)
+			w.pass(5 * time.Minute)
+		}
+		for i := range 300 {
+			w.scan(proxy, strconv.Itoa(9000+i), tls, at(5061))
+		}
+		return w
+	}
+	limit := config.Default().Policy.Proxies.Accounts
+	registered(limit).wantNever(proxy).wantTrusted(proxy).wantDecision(1, ban.ActionProxy, ban.ReasonProxy)
+	registered(limit-1).wantBanned(proxy).wantDecision(0, ban.ActionProxy, ban.ReasonProxy)
 }

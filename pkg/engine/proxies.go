@@ -114,13 +114,35 @@ func (j *judgement) detectProxy() {
 		}
 		how = "one address"
 	}
-	t.proxyUntil = j.now + int64(j.policy.Storm.Memory)
-	if _, named := j.engine.proxies.Covering(j.addr); named || j.engine.slowGuessers.Seen(j.now, j.hash(forProxyFlow, 0)) {
-		return
+	if j.engine.markProxy(j.key, t, j.addr) {
+		j.decide(ban.ActionProxy, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true,
+			proxyAdvice(fmt.Sprintf("at least %d accounts log in through %s", n, how)))
 	}
-	j.decide(ban.ActionProxy, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true, fmt.Sprintf(
-		"at least %d accounts log in through %s: it looks like a proxy, and is never banned as a whole; allow it, or name "+
-			"it in policy.proxies, and let a Ringwall at the proxy ban those behind it", n, how))
+}
+
+// detectProxyByContacts does the same for accounts that are registered through one port of a source.
+func (e *Engine) detectProxyByContacts(k sourceKey, a netip.Addr, pbx string, accounts int, out []ban.Decision,
+) []ban.Decision {
+	limit, t := e.policy.Proxies.Accounts, e.activeTrust(k)
+	if limit <= 0 || accounts < limit || t == nil || t.noProxyUntil > e.now || e.IsExempt(a) || !e.markProxy(k, t, a) {
+		return out
+	}
+	return append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionProxy, Source: a, Prefix: e.prefixOf(k),
+		Reason: ban.ReasonProxy, Proven: true, PBX: pbx,
+		Detail: proxyAdvice(fmt.Sprintf("%d accounts are registered through one port", accounts))})
+}
+
+// markProxy takes a source for a proxy, and says whether that is to be told: once a day.
+func (e *Engine) markProxy(k sourceKey, t *trust, a netip.Addr) (told bool) {
+	t.proxyUntil = e.now + int64(e.policy.Storm.Memory)
+	_, named := e.proxies.Covering(a)
+	return !named && !e.slowGuessers.Seen(e.now, e.hash(forProxyFlow, k, 0))
+}
+
+// proxyAdvice says why a source looks like a proxy, and what to do.
+func proxyAdvice(why string) string {
+	return why + ": it looks like a proxy, and is never banned as a whole; allow it, or name it in policy.proxies, and let " +
+		"a Ringwall at the proxy ban those behind it"
 }
 
 // reportThroughProxy reports what would cost a proxy points: each account whose password is guessed once an hour, and

@@ -183,16 +183,16 @@ func (p *Pipeline) UpdateAndWait(
 }
 
 // Vouch trusts the sources of contacts that are registered at an Asterisk, a few at a time: a large PBX must not keep
-// its events waiting.
-func (p *Pipeline) Vouch(pbx string, contacts map[netip.Prefix]string) {
+// its events waiting. contacts says of each how many accounts are registered through one port of it.
+func (p *Pipeline) Vouch(pbx string, contacts map[netip.Prefix]int) {
 	const most = 500
-	part := make(map[netip.Prefix]string, min(most, len(contacts)))
+	part := make(map[netip.Prefix]int, min(most, len(contacts)))
 	vouch := func() {
 		p.Update(func(e *engine.Engine, now time.Time) []ban.Decision { return e.TrustContacts(now, pbx, part) })
 		clear(part)
 	}
-	for prefix, contact := range contacts {
-		if part[prefix] = contact; len(part) == most {
+	for prefix, accounts := range contacts {
+		if part[prefix] = accounts; len(part) == most {
 			vouch()
 		}
 	}

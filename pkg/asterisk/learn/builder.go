@@ -31,7 +31,7 @@ func (l *Learner) composeKnowledge() Knowledge {
 	}
 	for _, c := range l.contacts {
 		if addr, ok := l.creditedAddress(c, &d.Skipped); ok {
-			d.addContact(addr, c.endpoint, l.cfg.MaxPerEndpoint)
+			d.addContact(netip.AddrPortFrom(addr, c.address.port), c.endpoint, l.cfg.MaxPerEndpoint)
 		}
 	}
 	for _, action := range []string{"IAXpeers", "SIPpeers"} {
@@ -42,7 +42,7 @@ func (l *Learner) composeKnowledge() Knowledge {
 			case action == "SIPpeers" && isPrivate(c.addr):
 				d.Skipped.Private++ // chan_sip takes it from Contact where nat= does not say otherwise
 			default:
-				d.addContact(c.addr, c.endpoint, l.cfg.MaxPerEndpoint)
+				d.addContact(netip.AddrPortFrom(c.addr, 0), c.endpoint, l.cfg.MaxPerEndpoint)
 			}
 		}
 	}
@@ -87,12 +87,39 @@ type builder struct {
 // contactOwners are the endpoints that one address is registered for.
 type contactOwners struct {
 	first, last string
-	others      int // besides the first
+	others      int                   // besides the first
+	ports       map[uint16]portOwners // those that are known
+}
+
+// portOwners are the endpoints that one port of an address is registered for.
+type portOwners struct {
+	last  string
+	count int
+}
+
+// addPort counts an endpoint once for a port; contacts come in the order of their endpoints.
+func (c *contactOwners) addPort(port uint16, endpoint string) {
+	if port == 0 {
+		return
+	}
+	if p := c.ports[port]; p.last != endpoint {
+		c.ports[port] = portOwners{endpoint, p.count + 1}
+	}
+}
+
+// throughOnePort is how many endpoints come through the port that most come through: 1 where no port is known.
+func (c *contactOwners) throughOnePort() int {
+	most := 1
+	for _, p := range c.ports {
+		most = max(most, p.count)
+	}
+	return most
 }
 
 func newBuilder(pbx string, limit int) *builder {
 	return &builder{
-		Knowledge:   Knowledge{PBX: pbx, Prefixes: map[netip.Prefix]string{}, Contacts: map[netip.Prefix]string{}},
+		Knowledge: Knowledge{PBX: pbx, Prefixes: map[netip.Prefix]string{}, Contacts: map[netip.Prefix]string{},
+			ThroughOnePort: map[netip.Prefix]int{}},
 		maxPrefixes: limit, contacts: map[netip.Prefix]*contactOwners{}, perEndpoint: map[string]int{},
 	}
 }
@@ -132,9 +159,10 @@ func (d *builder) addConfigured(f configured, resolve func(string) []netip.Prefi
 }
 
 // addContact adds a contact's address, at most so many of one endpoint.
-func (d *builder) addContact(addr netip.Addr, endpoint string, most int) {
-	p := netip.PrefixFrom(addr, addr.BitLen())
+func (d *builder) addContact(at netip.AddrPort, endpoint string, most int) {
+	p := netip.PrefixFrom(at.Addr(), at.Addr().BitLen())
 	if c := d.contacts[p]; c != nil {
+		c.addPort(at.Port(), endpoint)
 		if c.last != endpoint {
 			c.last = endpoint
 			c.others++
@@ -149,7 +177,9 @@ func (d *builder) addContact(addr netip.Addr, endpoint string, most int) {
 		return
 	}
 	d.perEndpoint[endpoint]++
-	d.contacts[p] = &contactOwners{first: endpoint, last: endpoint}
+	c := &contactOwners{first: endpoint, last: endpoint, ports: map[uint16]portOwners{}}
+	c.addPort(at.Port(), endpoint)
+	d.contacts[p] = c
 }
 
 func (d *builder) finishKnowledge() Knowledge {
@@ -158,7 +188,7 @@ func (d *builder) finishKnowledge() Knowledge {
 		if c.others > 0 {
 			note += fmt.Sprintf(" and %d more", c.others)
 		}
-		d.Contacts[p] = note
+		d.Contacts[p], d.ThroughOnePort[p] = note, c.throughOnePort()
 	}
 	if d.notListed > 0 {
 		d.Refused = append(d.Refused, fmt.Sprintf("and %d more", d.notListed))

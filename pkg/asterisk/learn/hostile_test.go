@@ -3,6 +3,7 @@ package learn
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -282,7 +283,34 @@ func TestAnOfficeIsOneContact(t *testing.T) {
 	p.set("DBGetTree", tree(stored("6003", "sip:c@203.0.113.7:1"), stored("6001", "sip:a@203.0.113.7:2"),
 		stored("6001", "sip:a@203.0.113.7:3"),
 		stored("6002", "sip:b@203.0.113.7:4"), stored("6002", "sip:b@203.0.113.7:5")))
-	equal(t, "Contacts", once(t, p).Contacts, "203.0.113.7/32 contact of 6001 and 2 more")
+	k := once(t, p)
+	equal(t, "Contacts", k.Contacts, "203.0.113.7/32 contact of 6001 and 2 more")
+	if n := k.ThroughOnePort[netip.MustParsePrefix("203.0.113.7/32")]; n != 1 {
+		t.Errorf("%d accounts through one port", n)
+	}
+}
+
+// However often an account is registered through a port, it is one; and so is one without a port.
+func TestAccountsThroughOnePortAreCounted(t *testing.T) {
+	p := newPBX()
+	var items []string
+	for i := range 30 {
+		name := fmt.Sprint(6000 + i)
+		items = append(items, stored(name, "sip:a@203.0.113.9:5060"), stored(name, "sip:b@203.0.113.9:5060;x=1"),
+			stored(name, fmt.Sprint("sip:a@203.0.113.8:", 1000+i)))
+	}
+	for range 30 {
+		items = append(items, stored("6100", "sip:a@203.0.113.7:5060"))
+	}
+	items = append(items, stored("6101", "sip:a@203.0.113.6"))
+	p.set("DBGetTree", tree(items...))
+	k := once(t, p)
+	for a, want := range map[string]int{"203.0.113.9/32": 30, "203.0.113.8/32": 1, "203.0.113.7/32": 1,
+		"203.0.113.6/32": 1} {
+		if n := k.ThroughOnePort[netip.MustParsePrefix(a)]; n != want {
+			t.Errorf("%s: %d accounts through one port, want %d", a, n, want)
+		}
+	}
 }
 
 func TestURIs(t *testing.T) {
@@ -356,7 +384,14 @@ func FuzzURI(f *testing.F) {
 		} else if got.addr.Is4() {
 			host = got.addr.String()
 		}
-		if again, ok := parseURI("sip:x@" + host); !ok || again != got {
+		again, ok := parseURI("sip:x@" + host)
+		if port := got.port; port != 0 {
+			if again.port != 0 {
+				t.Fatalf("%q: port %d came from nowhere", s, again.port)
+			}
+			again, ok = parseURI(fmt.Sprintf("sip:x@%s:%d", host, port))
+		}
+		if !ok || again != got {
 			t.Fatalf("%q: %+v, then %+v", s, got, again)
 		}
 		// The host must stand in the text itself (IPv6 has many spellings).

@@ -20,6 +20,9 @@ type Knowledge struct {
 	// Contacts are known from registrations only, with notes such as "contact of 6001 and 3 more". They deserve the
 	// trust of a login and must never be immune; see the package's comment. None of them is in Prefixes.
 	Contacts map[netip.Prefix]string
+	// ThroughOnePort says of each of Contacts how many endpoints are registered through one port of it, where that are
+	// most. Many are a proxy.
+	ThroughOnePort map[netip.Prefix]int
 
 	Denied  []Denied  // what Asterisk does not let this user ask
 	Refused []string  // what was found and is deliberately not learned, at most 100 sentences
@@ -81,6 +84,7 @@ func (k Knowledge) Hint() string {
 // equalTo reports whether two have the same content.
 func (k Knowledge) equalTo(o Knowledge) bool {
 	return maps.Equal(k.Prefixes, o.Prefixes) && maps.Equal(k.Contacts, o.Contacts) &&
+		maps.Equal(k.ThroughOnePort, o.ThroughOnePort) &&
 		slices.Equal(k.Denied, o.Denied) &&
 		slices.Equal(k.Refused, o.Refused) && slices.Equal(k.Failed, o.Failed) && k.Skipped == o.Skipped &&
 		k.At.IsZero() == o.At.IsZero()
@@ -88,6 +92,7 @@ func (k Knowledge) equalTo(o Knowledge) bool {
 
 func (k Knowledge) deepCopy() Knowledge {
 	k.Prefixes, k.Contacts = maps.Clone(k.Prefixes), maps.Clone(k.Contacts)
+	k.ThroughOnePort = maps.Clone(k.ThroughOnePort)
 	k.Denied, k.Refused, k.Failed = slices.Clone(k.Denied), slices.Clone(k.Refused), slices.Clone(k.Failed)
 	return k
 }

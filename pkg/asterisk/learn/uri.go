@@ -2,6 +2,7 @@ package learn
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/ringwall/ringwall/pkg/hosts"
@@ -12,6 +13,7 @@ const maxURI = 1024 // bytes; pjsip's own bound is 512 by default
 // A target is where a SIP URI leads: an address or a name.
 type target struct {
 	addr netip.Addr
+	port uint16 // 0 where none is named, or the host is a name
 	name string
 }
 
@@ -61,11 +63,14 @@ func parseHostPort(s string) (target, bool) {
 	} else {
 		host, port, hasPort = strings.Cut(s, ":")
 	}
-	if hasPort && !isPort(port) {
-		return target{}, false
+	var number uint16
+	if hasPort {
+		if number = parsePort(port); number == 0 {
+			return target{}, false
+		}
 	}
 	if a, ok := parseAddr(host); ok {
-		return target{addr: a}, true
+		return target{addr: a, port: number}, true
 	}
 	if strings.Contains(host, ":") {
 		return target{}, false
@@ -74,15 +79,16 @@ func parseHostPort(s string) (target, bool) {
 	return target{name: name}, ok
 }
 
-func isPort(s string) bool {
-	if len(s) == 0 || len(s) > 5 || strings.Trim(s, "0123456789") != "" {
-		return false
+// parsePort returns 0 for what is no port. A sign is none, which strconv would take.
+func parsePort(s string) uint16 {
+	if strings.Trim(s, "0123456789") != "" {
+		return 0
 	}
-	n := 0
-	for _, c := range []byte(s) {
-		n = 10*n + int(c-'0')
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || len(s) > 5 {
+		return 0
 	}
-	return n > 0 && n <= 65535
+	return uint16(n)
 }
 
 // parseAddr refuses zones, and unmaps IPv4 in IPv6.
