@@ -97,7 +97,7 @@ func (s *allowSources) lookUpHostsLocked() {
 
 // hostResolved takes the addresses of a name to the allow list.
 func (s *allowSources) hostResolved(name string, added, removed []netip.Prefix) {
-	s.pipeline.Update(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
+	s.pipeline.UpdateEngine(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 		for _, p := range removed {
 			e.Disallow(p, name)
 		}
@@ -123,7 +123,7 @@ func (s *allowSources) ownAddressesChanged(own map[netip.Prefix]string) {
 	defer s.mu.Unlock()
 	before := s.ownAddresses
 	s.ownAddresses = own
-	s.pipeline.Update(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
+	s.pipeline.UpdateEngine(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 		for p := range before {
 			if _, ok := own[p]; !ok {
 				e.Disallow(p, engine.OriginHost)

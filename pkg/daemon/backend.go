@@ -32,7 +32,7 @@ const (
 
 // Bans implements api.Backend.
 func (b backend) Bans(ctx context.Context, f api.BanFilter, each func([]ban.Ban) error) error {
-	if err := b.restorer.Await(ctx); err != nil {
+	if err := b.restorer.AwaitStored(ctx); err != nil {
 		return err
 	}
 	var walk engine.BanWalk
@@ -42,7 +42,7 @@ func (b backend) Bans(ctx context.Context, f api.BanFilter, each func([]ban.Ban)
 	}
 	for more := true; more; {
 		var some []ban.Ban
-		b.pipeline.Read(func(e *engine.Engine, now time.Time) {
+		b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 			some, more = e.WalkBans(now, &walk, n, f.Within, f.Evidence, nil)
 		})
 		for i := range some { // without the engine's lock
@@ -66,10 +66,10 @@ func sendPiece[T any](ctx context.Context, some []T, each func([]T) error) error
 // Trusted implements api.Backend.
 func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) error {
 	var walk engine.TrustWalk
-	defer b.pipeline.Read(func(*engine.Engine, time.Time) { walk.Close() })
+	defer b.pipeline.ReadEngine(func(*engine.Engine, time.Time) { walk.Close() })
 	for more := true; more; {
 		var some []ban.Trust
-		b.pipeline.Read(func(e *engine.Engine, now time.Time) { some, more = e.WalkTrust(now, &walk, trustPiece, nil) })
+		b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { some, more = e.WalkTrust(now, &walk, trustPiece, nil) })
 		for i := range some {
 			some[i].Place = b.placeOf(some[i].Prefix.Addr())
 		}
@@ -83,10 +83,10 @@ func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) erro
 // Restricted implements api.Backend.
 func (b backend) Restricted(ctx context.Context, within netip.Prefix, each func([]ban.Restriction) error) error {
 	var walk engine.RestrictionWalk
-	defer b.pipeline.Read(func(*engine.Engine, time.Time) { walk.Close() })
+	defer b.pipeline.ReadEngine(func(*engine.Engine, time.Time) { walk.Close() })
 	for more := true; more; {
 		var some []ban.Restriction
-		b.pipeline.Read(func(e *engine.Engine, now time.Time) {
+		b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 			some, more = e.WalkRestrictions(now, &walk, lanePiece, within, nil)
 		})
 		for i := range some {
@@ -102,9 +102,9 @@ func (b backend) Restricted(ctx context.Context, within netip.Prefix, each func(
 // goodFlows returns the good flows of a prefix in order.
 func (b backend) goodFlows(ctx context.Context, within netip.Prefix) (flows []ban.GoodFlow, err error) {
 	var walk engine.FlowWalk
-	defer b.pipeline.Read(func(*engine.Engine, time.Time) { walk.Close() })
+	defer b.pipeline.ReadEngine(func(*engine.Engine, time.Time) { walk.Close() })
 	for more := true; more && err == nil; err = ctx.Err() {
-		b.pipeline.Read(func(e *engine.Engine, now time.Time) {
+		b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 			flows, more = e.WalkGoodFlows(now, &walk, flowPiece, within, flows)
 		})
 	}
@@ -116,22 +116,22 @@ func (b backend) goodFlows(ctx context.Context, within netip.Prefix) (flows []ba
 
 // Allowed implements api.Backend.
 func (b backend) Allowed(context.Context) (out []ban.Exemption, _ error) {
-	b.pipeline.Read(func(e *engine.Engine, _ time.Time) { out = e.Allowed() })
+	b.pipeline.ReadEngine(func(e *engine.Engine, _ time.Time) { out = e.Allowed() })
 	return b.allowSources.describeHosts(out), nil
 }
 
 // Protected implements api.Backend.
 func (b backend) Protected(context.Context) (out []ban.Exemption, _ error) {
-	b.pipeline.Read(func(e *engine.Engine, _ time.Time) { out = e.Protected() })
+	b.pipeline.ReadEngine(func(e *engine.Engine, _ time.Time) { out = e.Protected() })
 	return out, nil
 }
 
 // Why implements api.Backend.
 func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _ error) {
-	if err := b.restorer.Await(ctx); err != nil {
+	if err := b.restorer.AwaitStored(ctx); err != nil {
 		return x, err
 	}
-	b.pipeline.Read(func(e *engine.Engine, now time.Time) { x = e.Why(now, a) })
+	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { x = e.Why(now, a) })
 	if x.Place = b.placeOf(a); x.Ban != nil {
 		x.Ban.Place = b.placeOf(x.Ban.Prefix.Addr())
 	}
@@ -146,7 +146,7 @@ func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _
 // Account implements api.Backend.
 func (b backend) Account(_ context.Context, name string) (api.AccountResult, error) {
 	res := api.AccountResult{Account: name}
-	b.pipeline.Read(func(e *engine.Engine, now time.Time) {
+	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 		res.Sources, res.All = e.Account(now, name,
 			api.MaxNamed)
 	})
@@ -186,7 +186,7 @@ func (b backend) Ban(ctx context.Context, req api.BanRequest) (api.BanResult, er
 				"if that is meant, say so: --force; to be safe from it for good: ringwall allow add "+a.String(),
 				"%v holds %v, from where you are logged in", req.Prefix, a)
 	}
-	if err := b.restorer.Await(ctx); err != nil {
+	if err := b.restorer.AwaitStored(ctx); err != nil {
 		return api.BanResult{}, err
 	}
 	length := req.For
@@ -194,7 +194,7 @@ func (b backend) Ban(ctx context.Context, req api.BanRequest) (api.BanResult, er
 		length = b.config.currentConfig().Policy.Ban.First
 	}
 	var view ban.Ban
-	decisions, err := b.pipeline.UpdateAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
+	decisions, err := b.pipeline.UpdateEngineAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		ban := e.Ban
 		if req.Reason == api.DoctorTest && length <= api.MaxDoctorTest {
 			ban = e.Test
@@ -230,7 +230,7 @@ func (b backend) Ban(ctx context.Context, req api.BanRequest) (api.BanResult, er
 
 // Unban implements api.Backend.
 func (b backend) Unban(ctx context.Context, req api.UnbanRequest) (api.UnbanResult, error) {
-	if err := b.restorer.Await(ctx); err != nil {
+	if err := b.restorer.AwaitStored(ctx); err != nil {
 		return api.UnbanResult{}, err
 	}
 	if req.Flow.IsValid() {
@@ -286,7 +286,7 @@ func (b backend) Unban(ctx context.Context, req api.UnbanRequest) (api.UnbanResu
 // uncut lets one flow go on.
 func (b backend) uncut(ctx context.Context, f ban.Flow) (api.UnbanResult, error) {
 	result := api.UnbanResult{Removed: []netip.Prefix{}}
-	_, err := b.pipeline.UpdateAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
+	_, err := b.pipeline.UpdateEngineAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		result.Restrictions = e.Uncut(now, f)
 		return nil, nil
 	})
@@ -320,7 +320,7 @@ func (b backend) Allow(ctx context.Context, req api.AllowRequest) (api.AllowResu
 	var by []string
 	var until time.Time // the end that counts
 	later := false      // than what was asked for
-	decisions, err := b.pipeline.UpdateAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
+	decisions, err := b.pipeline.UpdateEngineAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		var out []ban.Decision
 		for _, p := range prefixes {
 			if req.Remove {
@@ -392,7 +392,7 @@ func (b backend) saveAllow(ctx context.Context, req api.AllowRequest, until time
 		change = store.PutAllow(entry)
 	}
 	b.allowed.changeEntry(entry, req.Remove)
-	b.pipeline.Save([]store.Change{change})
+	b.pipeline.SaveChanges([]store.Change{change})
 	return b.awaitDisk(ctx)
 }
 
@@ -400,7 +400,7 @@ func (b backend) saveAllow(ctx context.Context, req api.AllowRequest, until time
 func (b backend) resolveHost(ctx context.Context, req api.AllowRequest) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	if req.Remove {
-		b.pipeline.Read(func(e *engine.Engine, _ time.Time) {
+		b.pipeline.ReadEngine(func(e *engine.Engine, _ time.Time) {
 			for _, v := range e.Allowed() {
 				if v.Origin == req.Host {
 					prefixes = append(prefixes, v.Prefix)

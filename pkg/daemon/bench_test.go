@@ -122,7 +122,7 @@ func scanner(i int) netip.Addr {
 func (w *workbench) bans(tb testing.TB, n int) []ban.Decision {
 	tb.Helper()
 	var out []ban.Decision
-	w.pipeline.Read(func(e *engine.Engine, now time.Time) {
+	w.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 		for _, f := range attacks(n) {
 			var ev event.Event
 			if err := event.Decode(f.Text, &ev); err != nil {
@@ -147,7 +147,7 @@ func BenchmarkCommit(b *testing.B) {
 			all := w.bans(b, 4096)
 			commit := func(i int) {
 				at := i * size % len(all)
-				_, err := w.pipeline.UpdateAndWait(b.Context(),
+				_, err := w.pipeline.UpdateEngineAndWait(b.Context(),
 					func(*engine.Engine, time.Time) ([]ban.Decision, error) {
 						return all[at : at+size], nil
 					})
@@ -247,7 +247,7 @@ func BenchmarkDirect(b *testing.B) {
 	b.StopTimer()
 	b.ReportMetric(float64(sooner.Nanoseconds())/float64(n), "ns/kernel")
 	bans := 0
-	w.pipeline.Read(func(e *engine.Engine, now time.Time) { bans = e.Stats(now).Bans })
+	w.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { bans = e.Stats(now).Bans })
 	if bans != n {
 		b.Fatalf("%d bans of %d", bans, n)
 	}

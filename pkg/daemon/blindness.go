@@ -17,7 +17,8 @@ const (
 	blindInterval = 5 * time.Second
 	// asteriskBlindAfter is how long Asterisk may be away before somebody is told: a restart of it takes less.
 	asteriskBlindAfter = time.Minute
-	// kernelBlindAfter is how long the kernel's table may be wrong: it is put right within a second where that is possible.
+	// kernelBlindAfter is how long the kernel's table may be wrong: it is put right within a second where that is
+	// possible.
 	kernelBlindAfter = 30 * time.Second
 	// sensorBlindAfter is how long a sensor may not work.
 	sensorBlindAfter = time.Minute
@@ -80,7 +81,7 @@ func (b *blindness) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
-			b.daemon.pipeline.Announce(b.look(now))
+			b.daemon.pipeline.AnnounceReports(b.look(now))
 		}
 	}
 }

@@ -158,7 +158,7 @@ func (d *Daemon) Reload(ctx context.Context) {
 	d.keepConfiguration()
 	setLevel(d.level, cfg.Log.Level)
 	d.geoFiles.Configure(cfg.Geo.Files)
-	_, err = d.pipeline.UpdateAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
+	_, err = d.pipeline.UpdateEngineAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		out := e.Configure(now, cfg.Policy)
 		e.SetMultipliers(cfg.Geo.Multiply, d.placeOf)
 		return out, nil

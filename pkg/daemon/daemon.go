@@ -236,7 +236,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		group.Go(func() error { return d.reloadOnSIGHUP(ctx) })
 	}
 	group.Go(func() error {
-		for _, step := range []<-chan struct{}{d.tableBuilt, d.restorer.Placed()} {
+		for _, step := range []<-chan struct{}{d.tableBuilt, d.restorer.StoredInKernel()} {
 			select {
 			case <-ctx.Done():
 				return nil

@@ -384,7 +384,7 @@ func TestOwnAddressesAreSparedBeforeTheFirstEvent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.pipeline.Read(func(e *engine.Engine, _ time.Time) {
+	d.pipeline.ReadEngine(func(e *engine.Engine, _ time.Time) {
 		for p, why := range own {
 			if !slices.Contains(e.ExemptPrefixes(), p) {
 				t.Errorf("%v (%s) may be banned", p, why)
@@ -426,7 +426,7 @@ func TestManyBansAreListedAndLiftedInPieces(t *testing.T) {
 	const many = 3000
 	for i := range many {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{32, 0, byte(i >> 8), byte(i)}), 32)
-		r.d.pipeline.Update(func(e *engine.Engine, now time.Time) []ban.Decision {
+		r.d.pipeline.UpdateEngine(func(e *engine.Engine, now time.Time) []ban.Decision {
 			out, err := e.Ban(now, p, time.Hour, "")
 			if err != nil {
 				t.Fatal(err)
@@ -469,7 +469,7 @@ func TestManyBansAreListedAndLiftedInPieces(t *testing.T) {
 	r.stop()
 	r.start()
 	var graces int
-	r.d.pipeline.Read(func(e *engine.Engine, _ time.Time) { graces = len(e.Graces()) })
+	r.d.pipeline.ReadEngine(func(e *engine.Engine, _ time.Time) { graces = len(e.Graces()) })
 	if graces != many+1 {
 		t.Errorf("%d graces of %d", graces, many+1)
 	}

@@ -123,7 +123,7 @@ func (o *othersDrops) sourcesLetIn() (list []netip.Prefix, as map[netip.Prefix]s
 			as[p], list = what, append(list, p)
 		}
 	}
-	o.daemon.pipeline.Read(func(e *engine.Engine, now time.Time) {
+	o.daemon.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 		for _, x := range e.Allowed() {
 			if LetsIn(x) {
 				add(x.Prefix, api.DroppedAllowed)

@@ -61,7 +61,7 @@ func TestWhomOtherFirewallsAreAskedAbout(t *testing.T) {
 		c.Policy.Allow = []config.AllowEntry{{Prefix: netip.MustParsePrefix(byCommand)}}
 		c.Asterisk[0].Learn = config.LearnOff
 	})
-	r.d.pipeline.Update(func(e *engine.Engine, now time.Time) []ban.Decision {
+	r.d.pipeline.UpdateEngine(func(e *engine.Engine, now time.Time) []ban.Decision {
 		return e.Protect(now, "pbx1", map[netip.Prefix]string{netip.MustParsePrefix("198.51.100.7/32"): "trunk"})
 	})
 	r.login("IPV4/TCP/203.0.113.9/5060", "1001")

@@ -74,7 +74,7 @@ func (d *Daemon) dropExplained() {
 		return
 	}
 	var explained []netip.Prefix
-	d.pipeline.Update(func(e *engine.Engine, _ time.Time) []ban.Decision {
+	d.pipeline.UpdateEngine(func(e *engine.Engine, _ time.Time) []ban.Decision {
 		var records []store.Change
 		for _, p := range found {
 			if e.DisallowDuplicate(p, engine.OriginManual, byKernel) {
@@ -82,7 +82,7 @@ func (d *Daemon) dropExplained() {
 				records = append(records, store.DropAllow(p, ""))
 			}
 		}
-		d.pipeline.Save(records) // before a command can put one that is meant
+		d.pipeline.SaveChanges(records) // before a command can put one that is meant
 		return nil
 	})
 	d.allowed.dropFound(explained)

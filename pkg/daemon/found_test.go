@@ -205,7 +205,7 @@ func TestWhatWasFoundIsDroppedOnceItIsKnownFromElsewhere(t *testing.T) {
 	r := newRig(t, func(cfg *config.Config) { cfg.Asterisk[0].Learn = config.LearnOff })
 	trunk := netip.MustParsePrefix(byCommand)
 	learn := func(known map[netip.Prefix]string) {
-		r.d.pipeline.Update(func(e *engine.Engine,
+		r.d.pipeline.UpdateEngine(func(e *engine.Engine,
 			now time.Time) []ban.Decision {
 			return e.Protect(now, "pbx1", known)
 		})

@@ -18,7 +18,7 @@ import (
 func (d *Daemon) openGeo(cfg *config.Config) {
 	d.geoFiles = geo.New(d.log, cfg.Geo.Files...)
 	d.tasks = append(d.tasks, d.geoFiles)
-	d.pipeline.Read(func(e *engine.Engine, _ time.Time) {
+	d.pipeline.ReadEngine(func(e *engine.Engine, _ time.Time) {
 		e.SetMultipliers(cfg.Geo.Multiply, d.placeOf)
 		e.SetLocate(d.placeOf)
 	})

@@ -62,7 +62,7 @@ func (d *Daemon) tickLoop(ctx context.Context) error {
 		case <-renew.C:
 			for _, p := range d.pbxs {
 				if p.session.Status().Up { // what Asterisk knew before it went away grows old
-					d.pipeline.Vouch(p.name, p.learner.Knowledge().ThroughOnePort)
+					d.pipeline.TrustContacts(p.name, p.learner.Knowledge().ThroughOnePort)
 				}
 			}
 			d.pipeline.SaveTrusts()

@@ -101,7 +101,7 @@ func (n *keptAddresses) recallAddresses(name string, k *allowSources) {
 		addrs = append(addrs, p.Addr())
 	}
 	k.resolver.Remember(name, addrs, s.Resolved)
-	k.pipeline.Read(func(e *engine.Engine, now time.Time) {
+	k.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 		for _, p := range k.resolver.Prefixes(name) {
 			e.Allow(now, p, name, "")
 		}
@@ -171,14 +171,14 @@ func (s *allowSources) spareUntilResolved(started time.Time) {
 	s.keptAddresses.fromBefore = nil
 	if without, _ := s.unresolvedHosts(); len(without) > 0 {
 		until := s.pipeline.Clock().At(started).Add(maxSparing)
-		s.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(until) })
+		s.pipeline.ReadEngine(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(until) })
 	}
 }
 
 // endSparing ends the sparing as soon as each name has an address, and writes the addresses down.
 func (s *allowSources) endSparing() {
 	if without, _ := s.unresolvedHosts(); len(without) == 0 {
-		s.pipeline.Read(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(time.Time{}) })
+		s.pipeline.ReadEngine(func(e *engine.Engine, _ time.Time) { e.HoldForgeable(time.Time{}) })
 	}
 	s.keptAddresses.writeAddresses(s.resolver.States(), false)
 }
@@ -200,7 +200,7 @@ func (s *allowSources) hostWarnings() (out []api.Warning) {
 		out = append(out, api.Warning{Text: text, Try: try})
 	}
 	var left time.Duration
-	s.pipeline.Read(func(e *engine.Engine, now time.Time) { left = e.ForgeableHeldUntil().Sub(now) })
+	s.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { left = e.ForgeableHeldUntil().Sub(now) })
 	for _, s := range without {
 		text := "the allow list's " + printable.String(s.Name) + " has no address, so it protects nobody"
 		if left > 0 {

@@ -65,7 +65,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 	}
 	if d.stateLost != "" {
 		for _, a := range stored.Allow {
-			d.pipeline.Save([]store.Change{store.PutAllow(a)})
+			d.pipeline.SaveChanges([]store.Change{store.PutAllow(a)})
 		}
 	}
 	for _, a := range stored.Allow { // before the bans are taken over: nobody on the list is banned
@@ -73,13 +73,13 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 			d.allowSources.addHost(a.Host)
 		}
 	}
-	if err := d.pipeline.Begin(d.fw, stored, pbxs); err != nil {
+	if err := d.pipeline.BeginRestoring(d.fw, stored, pbxs); err != nil {
 		return fmt.Errorf("the kernel's firewall: %w", err)
 	}
 	d.allowSources.spareUntilResolved(d.started)
 	begun, first := make(chan struct{}), true
 	d.tableBuilt, d.allBuilt = begun, make(chan struct{})
-	d.writer = firewall.NewWriter(d.fw, d.pipeline.Desired, firewall.WriterConfig{
+	d.writer = firewall.NewWriter(d.fw, d.pipeline.DesiredChanges, firewall.WriterConfig{
 		Log: d.log,
 		Rebuilt: func(cause string) {
 			if !first { // the writer's own first look finds what was ensured above
@@ -90,7 +90,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 			}
 			first = false
 		},
-		Sample:  d.pipeline.Sample,
+		Sample:  d.pipeline.SampleDesired,
 		Sampled: d.kernel.noteSample,
 	})
 	d.pipeline.SetWriter(d.writer)

@@ -64,7 +64,7 @@ func (l *remoteLoginAllower) updateAllowed() {
 	}
 	before := l.known
 	l.known = now
-	l.pipeline.Update(func(e *engine.Engine, at time.Time) (out []ban.Decision) {
+	l.pipeline.UpdateEngine(func(e *engine.Engine, at time.Time) (out []ban.Decision) {
 		for p := range before {
 			if !now[p] {
 				e.Disallow(p, originLogin)

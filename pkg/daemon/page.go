@@ -43,7 +43,7 @@ func (b backend) Page(_ context.Context, by api.Peer) (api.PageResult, error) {
 
 // NewestBans implements web.Source.
 func (b backend) NewestBans(n int) (out []ban.Ban) {
-	b.pipeline.Read(func(e *engine.Engine, now time.Time) { out = e.NewestBans(now, n) })
+	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { out = e.NewestBans(now, n) })
 	return out
 }
 
@@ -67,13 +67,13 @@ func (b backend) LongestRestricted(n int) (out []ban.Restriction) {
 
 // NewestTrusted implements web.Source.
 func (b backend) NewestTrusted(n int) (out []ban.Trust) {
-	b.pipeline.Read(func(e *engine.Engine, now time.Time) { out = e.NewestTrusted(now, n) })
+	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { out = e.NewestTrusted(now, n) })
 	return out
 }
 
 // Activity implements web.Source.
 func (b backend) Activity(n int) (a engine.Activity) {
-	b.pipeline.Read(func(e *engine.Engine, now time.Time) { a = e.Activity(now, n) })
+	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { a = e.Activity(now, n) })
 	return a
 }
 

@@ -159,7 +159,7 @@ func BenchmarkPage(b *testing.B) {
 					b.Error(err)
 				}
 			}()
-			d.pipeline.Read(func(e *engine.Engine, now time.Time) {
+			d.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 				for i := range bans {
 					a := netip.AddrFrom4([4]byte{100, byte(i >> 16), byte(i >> 8), byte(i)})
 					if _, err := e.Ban(now, netip.PrefixFrom(a, 32), time.Hour, "a comment of a person"); err != nil {

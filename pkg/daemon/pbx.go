@@ -291,11 +291,11 @@ func (p *pbx) newLearner(cfg config.Asterisk) {
 	p.learner = learn.New(learn.Config{
 		Name: p.name, Session: p.session, Off: cfg.Learn == config.LearnOff, Log: p.log,
 		OnKnowledge: func(k learn.Knowledge) {
-			p.pipeline.Update(func(e *engine.Engine,
+			p.pipeline.UpdateEngine(func(e *engine.Engine,
 				now time.Time) []ban.Decision {
 				return e.Protect(now, p.name, k.Prefixes)
 			})
-			p.pipeline.Vouch(p.name, k.ThroughOnePort)
+			p.pipeline.TrustContacts(p.name, k.ThroughOnePort)
 		},
 	})
 }

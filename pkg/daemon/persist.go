@@ -67,7 +67,7 @@ func (d *Daemon) openStore(cfg *config.Config) (store.State, error) {
 
 // stateSnapshot is everything that should be in the state file.
 func (d *Daemon) stateSnapshot() []store.Change {
-	out, now := d.pipeline.Snapshot(), d.pipeline.Clock().Now()
+	out, now := d.pipeline.StateSnapshot(), d.pipeline.Clock().Now()
 	for _, name := range d.allowSources.hostsAdded() {
 		out = append(out, store.PutAllow(store.Allow{Host: name, Added: now}))
 	}

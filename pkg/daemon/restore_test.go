@@ -24,7 +24,7 @@ func hurried(t *testing.T, many int, unknown ...string) *rig {
 	t.Helper()
 	r := newRig(t)
 	for i := range many {
-		r.d.pipeline.Update(func(e *engine.Engine, now time.Time) []ban.Decision {
+		r.d.pipeline.UpdateEngine(func(e *engine.Engine, now time.Time) []ban.Decision {
 			out, err := e.Ban(now, numbered(i), time.Hour, "")
 			if err != nil {
 				t.Fatal(err)
@@ -174,7 +174,7 @@ func TestWhoIsLetInDuringTheStartStaysIn(t *testing.T) {
 					t.Errorf("%v is in the kernel", p)
 				}
 			}
-			r.d.pipeline.Read(func(e *engine.Engine, now time.Time) {
+			r.d.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 				for _, c := range e.EnforcedBans(now) {
 					if _, ok := kernel[c.Prefix]; !ok || req.All || req.Prefix.Overlaps(c.Prefix) {
 						t.Errorf("%v is banned, in the kernel: %v", c.Prefix, ok)

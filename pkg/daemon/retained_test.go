@@ -243,7 +243,7 @@ func (h *hostile) check(t *testing.T, r *rig, fresh bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.d.pipeline.Read(func(e *engine.Engine, now time.Time) {
+	r.d.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 		for _, a := range e.Activity(now, 1000).Accounts {
 			h.known(t, "activity", a.Account)
 			names[a.Account] = true

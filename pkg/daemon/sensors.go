@@ -64,14 +64,15 @@ func (s *sensors) noteSeen(now time.Time, ev *event.Event, seen bool) {
 	}
 }
 
-// isCustomers says whether an address is a customer's, or allowed: the tap looks at no flow from which somebody logged in.
+// isCustomers says whether an address is a customer's, or allowed: the tap looks at no flow from which somebody logged
+// in.
 func (s *sensors) isCustomers(addr netip.Addr) (customers bool) {
-	s.daemon.pipeline.Read(func(e *engine.Engine, _ time.Time) { customers = e.IsCustomers(addr) })
+	s.daemon.pipeline.ReadEngine(func(e *engine.Engine, _ time.Time) { customers = e.IsCustomers(addr) })
 	return customers
 }
 
-// silence says that sensors see nothing of what Asterisk tells, nil where they do. Where none ever saw anything, Asterisk is on
-// another machine.
+// silence says that sensors see nothing of what Asterisk tells, nil where they do. Where none ever saw anything,
+// Asterisk is on another machine.
 func (s *sensors) silence() (since time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -199,8 +200,8 @@ func (s *sensors) match(pbx string, inputs []pipeline.Input, now time.Time) []pi
 // maxSessions is how many Call-IDs of one frame are looked up.
 const maxSessions = 4
 
-// senderOf finds out who sent the request of an event whose lines are broken: it names nobody that can be believed, but a
-// sensor saw who used its Call-ID. Where several did, nobody is named.
+// senderOf finds out who sent the request of an event whose lines are broken: it names nobody that can be believed, but
+// a sensor saw who used its Call-ID. Where several did, nobody is named.
 func (s *sensors) senderOf(frame string) (sender event.Address, ok bool) {
 	if !s.working() {
 		return event.Address{}, false

@@ -47,7 +47,7 @@ func (b backend) Status(context.Context) (api.Status, error) {
 		s.PBXs = append(s.PBXs, p.pbxStatus())
 	}
 	var proxies []netip.Prefix
-	b.pipeline.Read(func(e *engine.Engine, now time.Time) { s.Engine, proxies = e.Stats(now), e.Proxies() })
+	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { s.Engine, proxies = e.Stats(now), e.Proxies() })
 	s.Kernel = b.kernelStatus(cfg, s.Engine.Bans)
 	s.Ports = b.ports.portsStatus()
 	s.Dropped = b.drops.latestDrops()
@@ -181,7 +181,7 @@ func (d *Daemon) kernelError() error {
 // Present implements metrics.Source.
 func (d *Daemon) Present() metrics.Present {
 	p := metrics.Present{Bans: make(map[metrics.BanKind]int), DroppedPackets: d.kernel.droppedPackets(d.fw)}
-	d.pipeline.Read(func(e *engine.Engine, now time.Time) {
+	d.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 		stats := e.Stats(now)
 		p.TrustedSources, p.TrackedSources, p.Limited, p.BansDesired = stats.Trusted, stats.Sources, stats.Limited,
 			stats.Bans

@@ -28,7 +28,7 @@ func (d *Daemon) statusLine() string {
 		}
 	}
 	bans := 0
-	d.pipeline.Read(func(e *engine.Engine, now time.Time) { bans = e.Stats(now).Bans })
+	d.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { bans = e.Stats(now).Bans })
 	line := fmt.Sprintf("STATUS=%d of %d Asterisk connected, %d bans", up, len(d.pbxs), bans)
 	if names := d.faults.faultNames(); names != "" {
 		line += "; does not work: " + names

@@ -22,10 +22,10 @@ const (
 
 // Announcer tells the log and the notifiers of decisions, without ever making those wait who decide.
 type Announcer struct {
-	log    *slog.Logger
-	notify func(ban.Decision) // may be nil
-	queue  *mailbox.Mailbox[announcement]
-	lost   atomic.Int64 // decisions that found no place in the queue, and are counted alone
+	log        *slog.Logger
+	notify     func(ban.Decision) // may be nil
+	queue      *mailbox.Mailbox[announcement]
+	overflowed atomic.Int64 // decisions that found no place in the queue, and are counted alone
 }
 
 // announcement is what the kernel took together.
@@ -44,7 +44,7 @@ func NewAnnouncer(log *slog.Logger, notify func(ban.Decision)) *Announcer {
 // Push has decisions told soon. err is why the kernel does not have them. Nobody may change the decisions from then on.
 func (a *Announcer) Push(err error, decisions []ban.Decision) {
 	for _, n := range a.queue.Put(announcement{decisions, err}) {
-		a.lost.Add(int64(len(n.decisions)))
+		a.overflowed.Add(int64(len(n.decisions)))
 	}
 }
 
@@ -58,9 +58,9 @@ func (a *Announcer) Run(ctx context.Context) error {
 	unlogged := 0
 	for {
 		batch, ended := a.queue.Take(0)
-		unlogged += int(a.lost.Swap(0))
+		unlogged += int(a.overflowed.Swap(0))
 		for i := range batch {
-			unlogged += a.announce(&batch[i], limit)
+			unlogged += a.announceCommit(&batch[i], limit)
 		}
 		if unlogged > 0 && (limit.Allow() || ended) {
 			a.log.Warn("more decisions than are logged one by one; ringwall history and list have them", "decisions",
@@ -84,8 +84,8 @@ func (a *Announcer) Run(ctx context.Context) error {
 	}
 }
 
-// announce tells of what the kernel took together, and returns how many decisions were too many for the log.
-func (a *Announcer) announce(n *announcement, limit *rate.Limiter) (unlogged int) {
+// announceCommit tells of what the kernel took together, and returns how many decisions were too many for the log.
+func (a *Announcer) announceCommit(n *announcement, limit *rate.Limiter) (unlogged int) {
 	now, allowed := time.Now(), true
 	for i := range n.decisions {
 		d := &n.decisions[i]

@@ -21,7 +21,7 @@ func TestADecisionThatTheKernelHasNotSaysSo(t *testing.T) {
 	a := NewAnnouncer(slog.New(slog.NewTextHandler(&log, nil)), nil)
 	p := New(Config{Announcer: a, History: feed, Metrics: metrics.New("test", nil)})
 	d := ban.Decision{Time: time.Now(), Action: ban.ActionBan, Prefix: netip.MustParsePrefix("203.0.113.66/32")}
-	p.tell(errors.New("set ban4 is full"), outcome{decisions: []ban.Decision{d}})
+	p.tellSinks(errors.New("set ban4 is full"), outcome{decisions: []ban.Decision{d}})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := a.Run(ctx); err != nil {

@@ -58,25 +58,25 @@ func (p *Pipeline) submitLocked(
 	for _, el := range p.engine.TakeChanged() {
 		changes = append(changes, p.firewallChangesLocked(el)...)
 	}
-	p.tell(nil, reports)
+	p.tellSinks(nil, reports)
 	if len(changes) == 0 {
-		p.tell(nil, commits)
+		p.tellSinks(nil, commits)
 		if committed != nil {
 			committed(nil)
 		}
 		return func() {}
 	}
 	return p.writer.Submit(changes, func(err error) {
-		p.tell(err, commits)
+		p.tellSinks(err, commits)
 		if committed != nil {
 			committed(err)
 		}
 	})
 }
 
-// tell tells everybody of what the kernel has, or has not because of an error. Nobody changes the decisions any more.
-// The engine's lock need not be held.
-func (p *Pipeline) tell(err error, o outcome) {
+// tellSinks tells everybody of what the kernel has, or has not because of an error. Nobody changes the decisions any
+// more. The engine's lock need not be held.
+func (p *Pipeline) tellSinks(err error, o outcome) {
 	if len(o.decisions) == 0 {
 		return
 	}
@@ -91,7 +91,7 @@ func (p *Pipeline) tell(err error, o outcome) {
 		for i := range o.decisions {
 			o.records = append(o.records, store.AddDecision(o.decisions[i]))
 		}
-		p.Save(o.records)
+		p.SaveChanges(o.records)
 	}
 	p.metrics.CountDecisions(o.decisions)
 	if err == nil {
@@ -104,8 +104,10 @@ func (p *Pipeline) tell(err error, o outcome) {
 	}
 }
 
-// Announce has everybody told of reports that are not the engine's, and change nothing.
-func (p *Pipeline) Announce(reports []ban.Decision) { p.tell(nil, outcome{decisions: reports}) }
+// AnnounceReports has everybody told of reports that are not the engine's, and change nothing.
+func (p *Pipeline) AnnounceReports(reports []ban.Decision) {
+	p.tellSinks(nil, outcome{decisions: reports})
+}
 
 // kernelChangesLocked are what a decision asks of the kernel.
 func (p *Pipeline) kernelChangesLocked(d *ban.Decision) []firewall.Change {

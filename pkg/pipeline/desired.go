@@ -13,26 +13,26 @@ func (p *Pipeline) exemptionsLocked() []firewall.Change {
 	want := make(map[netip.Prefix]bool)
 	for _, prefix := range p.engine.ExemptPrefixes() {
 		want[prefix] = true
-		if !p.exempt[prefix] {
+		if !p.kernelExemptions[prefix] {
 			changes = append(changes, firewall.Change{Kind: firewall.Allow, Prefix: prefix})
 		}
 	}
-	for prefix := range p.exempt {
+	for prefix := range p.kernelExemptions {
 		if !want[prefix] {
 			changes = append(changes, firewall.Change{Kind: firewall.Allow, Prefix: prefix, Remove: true})
 		}
 	}
-	p.exempt = want
+	p.kernelExemptions = want
 	return changes
 }
 
-// Desired is everything that the kernel should hold: what its writer builds the table from.
-func (p *Pipeline) Desired() []firewall.Change {
+// DesiredChanges is everything that the kernel should hold: what its writer builds the table from.
+func (p *Pipeline) DesiredChanges() []firewall.Change {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.clock.Now()
 	var all []firewall.Change
-	for prefix := range p.exempt {
+	for prefix := range p.kernelExemptions {
 		all = append(all, firewall.Change{Kind: firewall.Allow, Prefix: prefix})
 	}
 	for _, el := range p.engine.Flows(now) { // good ones are there before a ban is
@@ -53,9 +53,9 @@ const sampledFlows = 4
 // sampledRare is how many of each kind of what there are few of.
 const sampledRare = 2
 
-// Sample returns some bans, about n, and of all else that the kernel should hold some, too, to look for there: different
-// ones each time, and some from each set, since somebody may flush one alone.
-func (p *Pipeline) Sample(n int) []firewall.Change {
+// SampleDesired returns some bans, about n, and of all else that the kernel should hold some, too, to look for there:
+// different ones each time, and some from each set, since somebody may flush one alone.
+func (p *Pipeline) SampleDesired(n int) []firewall.Change {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []firewall.Change

@@ -4,7 +4,7 @@
 // engine -> hand the decisions to the kernel's writer -> unlock -> write. The writer gets decisions under the engine's
 // lock, so the kernel sees them in the order in which they were made; it writes without that lock, on the same
 // goroutine where it is idle. When the kernel has them, the state file, history, metrics, the log and notifications are
-// told, in [Pipeline.tell] and nowhere else: what was told is in force.
+// told, in [Pipeline.tellSinks] and nowhere else: what was told is in force.
 //
 // [Restorer] is the way back: at the start it brings what the state file and the kernel know of before into the engine.
 package pipeline

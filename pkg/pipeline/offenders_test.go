@@ -63,7 +63,7 @@ func (b *books) open(kernel []firewall.Element) {
 	log := slog.New(slog.DiscardHandler)
 	p := New(Config{Clock: NewClock(time.Now()), Log: log, Engine: engine.New(b.cfg.Policy)})
 	s, _, err := store.Open(b.path, store.Options{
-		Log: log, Snapshot: p.Snapshot, Counts: CountsOffence,
+		Log: log, Snapshot: p.StateSnapshot, Counts: CountsOffence,
 		OffenderMemory: b.cfg.Policy.Ban.Memory, TrustMemory: b.cfg.Policy.Storm.Memory,
 	})
 	if err != nil {
@@ -74,15 +74,15 @@ func (b *books) open(kernel []firewall.Element) {
 	b.pipeline, b.store = p, s
 	state, err := s.LoadCustomers(context.Background(), p.Clock().Now())
 	if err == nil {
-		err = p.Begin(firewall.NewDryRun(func(string) {}), state, []string{"pbx1"})
+		err = p.BeginRestoring(firewall.NewDryRun(func(string) {}), state, []string{"pbx1"})
 	}
 	if err == nil {
 		err = s.WalkBans(context.Background(), p.Clock().Now(), func(bans []ban.Ban, offenders []ban.Offender) error {
-			p.restore(bans, offenders)
+			p.restoreStored(bans, offenders)
 			return nil
 		})
-		p.adopt(kernel)
-		p.settle()
+		p.adoptFromKernel(kernel)
+		p.endRestoring()
 	}
 	if err != nil {
 		b.fail("%v", err)
@@ -100,7 +100,7 @@ func (b *books) open(kernel []firewall.Element) {
 
 // restart ends the daemon, and starts it again after a time, with what the kernel held and more.
 func (b *books) restart(f fate, after time.Duration, kernel ...firewall.Element) {
-	b.pipeline.Read(func(e *engine.Engine, now time.Time) {
+	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 		for _, c := range e.EnforcedBans(now) {
 			if left := c.Left - after; f != booted && left > 0 && len(kernel) == 0 {
 				kernel = append(kernel, firewall.Element{Prefix: c.Prefix, Remaining: left, Closes: closesFor(c)})
@@ -152,7 +152,7 @@ func (b *books) decided(f func(e *engine.Engine, now time.Time) []ban.Decision) 
 		}
 		b.told[d.Prefix] = t
 	}
-	p.Save(changes)
+	p.SaveChanges(changes)
 }
 
 // closesFor is what the kernel's element of a ban closes.
@@ -207,7 +207,7 @@ func (b *books) pass(d time.Duration) {
 
 // check compares what the engine knows of the sources with what should be remembered.
 func (b *books) check(when string) {
-	b.pipeline.Read(func(e *engine.Engine, now time.Time) {
+	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 		for _, p := range suspects {
 			want := b.told[p]
 			got, ok := e.Offender(p)
@@ -306,9 +306,9 @@ func TestHowOftenASourceWasBannedSurvives(t *testing.T) {
 			restart(0)
 		},
 		"when all is written anew": func(b *books, restart func(time.Duration)) {
-			b.pipeline.Save(b.pipeline.Snapshot())
+			b.pipeline.SaveChanges(b.pipeline.StateSnapshot())
 			restart(0)
-			b.pipeline.Save(b.pipeline.Snapshot())
+			b.pipeline.SaveChanges(b.pipeline.StateSnapshot())
 			restart(3 * time.Hour)
 		},
 	} {

@@ -45,14 +45,14 @@ type Pipeline struct {
 	writer    *firewall.Writer // the kernel's
 	decided   func(now time.Time, pbx string, ev *event.Event, decisions []ban.Decision)
 
-	mu     sync.Mutex // of all below
-	engine *engine.Engine
-	meter  bool                  // the kernel has a meter
-	exempt map[netip.Prefix]bool // in the kernel's allow sets, or on the way
-	// restoring is true from Begin until all bans of before are known and the kernel's list has been compared;
+	mu               sync.Mutex // of all below
+	engine           *engine.Engine
+	meter            bool                  // the kernel has a meter
+	kernelExemptions map[netip.Prefix]bool // in the kernel's allow sets, or on the way
+	// restoring is true from BeginRestoring until all bans of before are known and the kernel's list has been compared;
 	// released is kept meanwhile.
 	restoring bool
-	released  released
+	released  releasedPrefixes
 	// running is true where events are judged although bans of before are still being brought back.
 	running bool
 }
@@ -84,10 +84,10 @@ type Input struct {
 
 // Judge lets the engine judge what one Asterisk told, in its order, at a time of the Clock.
 func (p *Pipeline) Judge(pbx string, inputs []Input, now time.Time) {
-	p.judge(pbx, inputs, now)()
+	p.judgeUnflushed(pbx, inputs, now)()
 }
 
-func (p *Pipeline) judge(pbx string, inputs []Input, now time.Time) (flush func()) {
+func (p *Pipeline) judgeUnflushed(pbx string, inputs []Input, now time.Time) (flush func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var decisions []ban.Decision
@@ -140,28 +140,28 @@ func (p *Pipeline) lapsedLocked() []firewall.Change {
 		p.log.Info("what was allowed for a time is judged again like everybody else", "prefix", prefix)
 		records = append(records, store.DropAllow(prefix, ""))
 	}
-	p.Save(records)
+	p.SaveChanges(records)
 	return p.exemptionsLocked()
 }
 
-// Read lets f look at the engine.
-func (p *Pipeline) Read(f func(e *engine.Engine, now time.Time)) {
+// ReadEngine lets f look at the engine.
+func (p *Pipeline) ReadEngine(f func(e *engine.Engine, now time.Time)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f(p.engine, p.clock.Now())
 }
 
-// Update lets f change the engine, and does not wait for the kernel longer than a few bans take.
-func (p *Pipeline) Update(f func(e *engine.Engine, now time.Time) []ban.Decision) {
+// UpdateEngine lets f change the engine, and does not wait for the kernel longer than a few bans take.
+func (p *Pipeline) UpdateEngine(f func(e *engine.Engine, now time.Time) []ban.Decision) {
 	p.mu.Lock()
 	flush := p.submitLocked(f(p.engine, p.clock.Now()), nil, p.exemptionsLocked(), nil)
 	p.mu.Unlock()
 	flush()
 }
 
-// UpdateAndWait lets f change the engine, and returns when the kernel has what came of it, or when ctx ends. An error
-// of f is returned as it is; then nothing was changed.
-func (p *Pipeline) UpdateAndWait(
+// UpdateEngineAndWait lets f change the engine, and returns when the kernel has what came of it, or when ctx ends. An
+// error of f is returned as it is; then nothing was changed.
+func (p *Pipeline) UpdateEngineAndWait(
 	ctx context.Context, f func(e *engine.Engine, now time.Time) ([]ban.Decision, error),
 ) ([]ban.Decision, error) {
 	committed := make(chan error, 1)
@@ -182,13 +182,13 @@ func (p *Pipeline) UpdateAndWait(
 	}
 }
 
-// Vouch trusts the sources of contacts that are registered at an Asterisk, a few at a time: a large PBX must not keep
-// its events waiting. contacts says of each how many accounts are registered through one port of it.
-func (p *Pipeline) Vouch(pbx string, contacts map[netip.Prefix]int) {
+// TrustContacts trusts the sources of contacts that are registered at an Asterisk, a few at a time: a large PBX must
+// not keep its events waiting. contacts says of each how many accounts are registered through one port of it.
+func (p *Pipeline) TrustContacts(pbx string, contacts map[netip.Prefix]int) {
 	const most = 500
 	part := make(map[netip.Prefix]int, min(most, len(contacts)))
 	vouch := func() {
-		p.Update(func(e *engine.Engine, now time.Time) []ban.Decision { return e.TrustContacts(now, pbx, part) })
+		p.UpdateEngine(func(e *engine.Engine, now time.Time) []ban.Decision { return e.TrustContacts(now, pbx, part) })
 		clear(part)
 	}
 	for prefix, accounts := range contacts {

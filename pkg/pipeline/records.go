@@ -50,8 +50,8 @@ func (p *Pipeline) offenderLocked(source netip.Prefix, out []store.Change) []sto
 	return out
 }
 
-// Save hands changes to the state file, if there is one.
-func (p *Pipeline) Save(changes []store.Change) {
+// SaveChanges hands changes to the state file, if there is one.
+func (p *Pipeline) SaveChanges(changes []store.Change) {
 	if p.store == nil || len(changes) == 0 {
 		return
 	}
@@ -69,26 +69,26 @@ func (p *Pipeline) SaveTrusts() {
 		return
 	}
 	var walk engine.TrustWalk
-	defer p.Read(func(*engine.Engine, time.Time) { walk.Close() })
+	defer p.ReadEngine(func(*engine.Engine, time.Time) { walk.Close() })
 	for more := true; more; {
-		p.Read(func(e *engine.Engine, now time.Time) {
+		p.ReadEngine(func(e *engine.Engine, now time.Time) {
 			var some []ban.Trust
 			some, more = e.ExportSomeTrusts(now, &walk, trustPiece, nil)
 			changes := make([]store.Change, 0, len(some))
 			for _, t := range some {
 				changes = append(changes, store.PutTrust(t))
 			}
-			p.Save(changes) // before anybody can know better
+			p.SaveChanges(changes) // before anybody can know better
 		})
 	}
 }
 
-// Snapshot is everything of the engine that should be in the state file.
-func (p *Pipeline) Snapshot() (out []store.Change) {
+// StateSnapshot is everything of the engine that should be in the state file.
+func (p *Pipeline) StateSnapshot() (out []store.Change) {
 	var now time.Time
 	var state engine.State
 	var allowed []ban.Exemption
-	p.Read(func(e *engine.Engine, at time.Time) { now, state, allowed = at, e.Export(at), e.Allowed() })
+	p.ReadEngine(func(e *engine.Engine, at time.Time) { now, state, allowed = at, e.Export(at), e.Allowed() })
 	for _, b := range state.Bans {
 		out = append(out, store.PutBan(b))
 	}

@@ -17,15 +17,15 @@ const (
 	endsSoon    = 2 * time.Second
 )
 
-// released is what ended while the bans of before were being brought back: it must not come back from the file, or from
-// a list of the kernel's that was made a moment earlier.
-type released struct {
+// releasedPrefixes is what ended while the bans of before were being brought back: it must not come back from the file,
+// or from a list of the kernel's that was made a moment earlier.
+type releasedPrefixes struct {
 	prefixes map[netip.Prefix]bool
 	within   []netip.Prefix // what persons let in
 	all      bool
 }
 
-func (r *released) add(prefix netip.Prefix) {
+func (r *releasedPrefixes) add(prefix netip.Prefix) {
 	if r.prefixes == nil {
 		r.prefixes = make(map[netip.Prefix]bool)
 	}
@@ -34,14 +34,14 @@ func (r *released) add(prefix netip.Prefix) {
 	}
 }
 
-func (r *released) has(prefix netip.Prefix) bool {
+func (r *releasedPrefixes) has(prefix netip.Prefix) bool {
 	return r.all || r.prefixes[prefix] || slices.ContainsFunc(r.within, prefix.Overlaps)
 }
 
-// Begin gives the engine what spares customers, which comes before the first event, and takes out of the kernel what
-// should not be there: allowed prefixes of an earlier configuration. In observe mode bans stay, too, as they do after a
-// reload: that mode makes none.
-func (p *Pipeline) Begin(fw firewall.Firewall, stored store.State, pbxs []string) error {
+// BeginRestoring gives the engine what spares customers, which comes before the first event, and takes out of the
+// kernel what should not be there: allowed prefixes of an earlier configuration. In observe mode bans stay, too, as
+// they do after a reload: that mode makes none.
+func (p *Pipeline) BeginRestoring(fw firewall.Firewall, stored store.State, pbxs []string) error {
 	allowed, err := fw.Elements(firewall.Allow)
 	if err != nil {
 		return err
@@ -63,17 +63,17 @@ func (p *Pipeline) Begin(fw firewall.Firewall, stored store.State, pbxs []string
 		f := ban.Flow{UDP: el.Flow.Transport == firewall.UDP, Source: el.Flow.Source}
 		p.engine.AdoptFlow(now, f, el.Remaining)
 	}
-	p.exempt = make(map[netip.Prefix]bool)
+	p.kernelExemptions = make(map[netip.Prefix]bool)
 	for _, el := range allowed {
-		p.exempt[el.Prefix] = true
+		p.kernelExemptions[el.Prefix] = true
 	}
 	p.restoring = true
 	return fw.Apply(p.exemptionsLocked())
 }
 
-// restore gives the engine bans and offenders that were stored. It returns what is to be written to the kernel: nothing
-// while the writer has not begun, since that begins with all that is known.
-func (p *Pipeline) restore(bans []ban.Ban, offenders []ban.Offender) (changes []firewall.Change) {
+// restoreStored gives the engine bans and offenders that were stored. It returns what is to be written to the kernel:
+// nothing while the writer has not begun, since that begins with all that is known.
+func (p *Pipeline) restoreStored(bans []ban.Ban, offenders []ban.Offender) (changes []firewall.Change) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.clock.Now()
@@ -93,8 +93,8 @@ func (p *Pipeline) restore(bans []ban.Ban, offenders []ban.Offender) (changes []
 	return changes
 }
 
-// adopt takes over bans that only the kernel knows, and returns what the kernel should not have.
-func (p *Pipeline) adopt(list []firewall.Element) (changes []firewall.Change, adopted int, running bool) {
+// adoptFromKernel takes over bans that only the kernel knows, and returns what the kernel should not have.
+func (p *Pipeline) adoptFromKernel(list []firewall.Element) (changes []firewall.Change, adopted int, running bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.clock.Now()
@@ -127,20 +127,20 @@ func (p *Pipeline) adopt(list []firewall.Element) (changes []firewall.Change, ad
 			unsaved = p.offenderLocked(el.Prefix, append(unsaved, store.PutBan(b)))
 		}
 	}
-	p.Save(unsaved)
+	p.SaveChanges(unsaved)
 	return changes, adopted, p.running
 }
 
-// run says that events are judged from now on, although bans of before are still being brought back.
-func (p *Pipeline) run() {
+// startJudging says that events are judged from now on, although bans of before are still being brought back.
+func (p *Pipeline) startJudging() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.running = true
 }
 
-// settle ends what is only done while the bans of before come back.
-func (p *Pipeline) settle() {
+// endRestoring ends what is only done while the bans of before come back.
+func (p *Pipeline) endRestoring() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.released, p.restoring = released{}, false
+	p.released, p.restoring = releasedPrefixes{}, false
 }

@@ -6,7 +6,7 @@ import (
 )
 
 func TestWhatWasLiftedIsNotBroughtBack(t *testing.T) {
-	var r released
+	var r releasedPrefixes
 	r.add(netip.MustParsePrefix("32.0.0.1/32"))
 	r.within = append(r.within, netip.MustParsePrefix("32.0.2.0/24"))
 	for p, want := range map[string]bool{

@@ -27,29 +27,29 @@ type Restorer struct {
 	fw       firewall.Firewall
 	patience time.Duration
 
-	known  chan struct{} // closed when all stored bans are known
-	placed chan struct{} // closed when they are in the kernel, too
-	done   chan struct{} // closed when the kernel's list has been read, too
-	err    error         // once done
-	cancel context.CancelFunc
+	storedKnown    chan struct{} // closed when all stored bans are known
+	storedInKernel chan struct{} // closed when they are in the kernel, too
+	done           chan struct{} // closed when the kernel's list has been read, too
+	err            error         // once done
+	cancel         context.CancelFunc
 
 	adopted int // bans that only the kernel knew; once done, and of the goroutine before
 
 	// Of the goroutine:
-	commits chan error
-	open    int                // pieces that wait for the kernel
-	found   []firewall.Element // while the start waits: what the kernel holds
-	asked   time.Time          // when it was asked first
-	paused  time.Time          // last
+	commits     chan error
+	uncommitted int                // pieces that wait for the kernel
+	found       []firewall.Element // while the start waits: what the kernel holds
+	firstAsked  time.Time          // when it was asked first
+	lastPause   time.Time          // last
 }
 
 // NewRestorer returns the Restorer of a Pipeline that has its store and its writer. The start waits for patience, if
 // that is not 0.
 func NewRestorer(p *Pipeline, fw firewall.Firewall, patience time.Duration) *Restorer {
 	return &Restorer{
-		pipeline: p, fw: fw, patience: cmp.Or(patience, startPatience), known: make(chan struct{}),
-		placed: make(chan struct{}),
-		done:   make(chan struct{}), commits: make(chan error, restoreAhead),
+		pipeline: p, fw: fw, patience: cmp.Or(patience, startPatience), storedKnown: make(chan struct{}),
+		storedInKernel: make(chan struct{}),
+		done:           make(chan struct{}), commits: make(chan error, restoreAhead),
 	}
 }
 
@@ -59,18 +59,18 @@ func (r *Restorer) Start() error {
 	r.cancel = cancel
 	go func() {
 		defer close(r.done)
-		r.err = r.restore(ctx)
+		r.err = r.restoreAll(ctx)
 	}()
 	patience := time.NewTimer(r.patience)
 	defer patience.Stop()
 	select {
 	case <-r.done:
-		r.pipeline.writer.Found(r.found, r.asked)
+		r.pipeline.writer.Found(r.found, r.firstAsked)
 		r.found = nil
 		return r.err
 	case <-patience.C:
 	}
-	r.pipeline.run()
+	r.pipeline.startJudging()
 	return nil
 }
 
@@ -96,8 +96,8 @@ func (r *Restorer) Run(ctx context.Context) error {
 	}
 }
 
-// Placed is closed when all stored bans are in the kernel.
-func (r *Restorer) Placed() <-chan struct{} { return r.placed }
+// StoredInKernel is closed when all stored bans are in the kernel.
+func (r *Restorer) StoredInKernel() <-chan struct{} { return r.storedInKernel }
 
 // Done is closed when all is done.
 func (r *Restorer) Done() <-chan struct{} { return r.done }
@@ -112,10 +112,10 @@ func (r *Restorer) Adopted() int {
 	}
 }
 
-// Await returns when all stored bans are known: nobody can lift or list what is not.
-func (r *Restorer) Await(ctx context.Context) error {
+// AwaitStored returns when all stored bans are known: nobody can lift or list what is not.
+func (r *Restorer) AwaitStored(ctx context.Context) error {
 	select {
-	case <-r.known:
+	case <-r.storedKnown:
 		return nil
 	case <-r.done:
 		return r.err
@@ -124,14 +124,14 @@ func (r *Restorer) Await(ctx context.Context) error {
 	}
 }
 
-func (r *Restorer) restore(ctx context.Context) error {
+func (r *Restorer) restoreAll(ctx context.Context) error {
 	began, p := time.Now(), r.pipeline
 	stored := 0
 	if p.store != nil {
 		var kernel error
 		err := p.store.WalkBans(ctx, p.clock.Now(), func(bans []ban.Ban, offenders []ban.Offender) error {
 			stored += len(bans)
-			kernel = r.submit(ctx, p.restore(bans, offenders))
+			kernel = r.submitBounded(ctx, p.restoreStored(bans, offenders))
 			return kernel
 		})
 		switch {
@@ -143,11 +143,11 @@ func (r *Restorer) restore(ctx context.Context) error {
 			p.log.Error("the bans in the state file cannot be read; what the kernel holds is adopted", "err", err)
 		}
 	}
-	close(r.known)
+	close(r.storedKnown)
 	if err := r.awaitCommits(ctx, 0); err != nil {
 		return err
 	}
-	close(r.placed)
+	close(r.storedInKernel)
 	restored := time.Since(began)
 	if err := r.compareAll(ctx); err != nil {
 		return fmt.Errorf("the kernel's firewall: %w", err)
@@ -155,7 +155,7 @@ func (r *Restorer) restore(ctx context.Context) error {
 	if err := r.awaitCommits(ctx, 0); err != nil {
 		return err
 	}
-	p.settle()
+	p.endRestoring()
 	if stored+r.adopted > 0 {
 		p.log.Info("bans of before stay in force", "bans", stored+r.adopted, "only_in_the_kernel", r.adopted,
 			"restored_after", restored.Round(time.Millisecond), "compared_after",
@@ -164,12 +164,12 @@ func (r *Restorer) restore(ctx context.Context) error {
 	return nil
 }
 
-// submit hands changes to the kernel's writer, not too far ahead of it.
-func (r *Restorer) submit(ctx context.Context, changes []firewall.Change) error {
+// submitBounded hands changes to the kernel's writer, not too far ahead of it.
+func (r *Restorer) submitBounded(ctx context.Context, changes []firewall.Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	r.open++
+	r.uncommitted++
 	r.pipeline.writer.Submit(changes, func(err error) { r.commits <- err })()
 	return r.awaitCommits(ctx, restoreAhead-1)
 }
@@ -177,10 +177,10 @@ func (r *Restorer) submit(ctx context.Context, changes []firewall.Change) error 
 // awaitCommits waits until no more than some of what was submitted is open. What the kernel refuses the writer logs,
 // and makes up for.
 func (r *Restorer) awaitCommits(ctx context.Context, most int) error {
-	for r.open > most {
+	for r.uncommitted > most {
 		select {
 		case <-r.commits:
-			r.open--
+			r.uncommitted--
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -188,26 +188,26 @@ func (r *Restorer) awaitCommits(ctx context.Context, most int) error {
 	return ctx.Err()
 }
 
-// walker is a firewall with a list that is read while others change it.
-type walker interface {
+// elementWalker is a firewall with a list that is read while others change it.
+type elementWalker interface {
 	Walk(ctx context.Context, k firewall.Kind, each func([]firewall.Element) error) (whole bool, err error)
 }
 
 // compareAll compares what the kernel has with what is known. While the list is read, bans are made and end, so that it
 // may miss some: then once more, and also where it had something that was not known.
 func (r *Restorer) compareAll(ctx context.Context) error {
-	fw, ok := r.fw.(walker)
+	fw, ok := r.fw.(elementWalker)
 	if !ok {
 		list, err := r.fw.Elements(firewall.Ban)
 		if err != nil {
 			return err
 		}
-		return r.compare(ctx, list)
+		return r.compareSome(ctx, list)
 	}
 	for range maxRounds {
 		before := r.adopted
 		r.found = nil
-		whole, err := fw.Walk(ctx, firewall.Ban, func(some []firewall.Element) error { return r.compare(ctx, some) })
+		whole, err := fw.Walk(ctx, firewall.Ban, func(some []firewall.Element) error { return r.compareSome(ctx, some) })
 		if err != nil || whole && r.adopted == before {
 			return err
 		}
@@ -215,31 +215,31 @@ func (r *Restorer) compareAll(ctx context.Context) error {
 	return nil
 }
 
-// compare takes over a piece of the kernel's list.
-func (r *Restorer) compare(ctx context.Context, some []firewall.Element) error {
-	if r.asked.IsZero() {
-		r.asked = time.Now()
+// compareSome takes over a piece of the kernel's list.
+func (r *Restorer) compareSome(ctx context.Context, some []firewall.Element) error {
+	if r.firstAsked.IsZero() {
+		r.firstAsked = time.Now()
 	}
 	now := time.Now()
-	changes, adopted, running := r.pipeline.adopt(some)
+	changes, adopted, running := r.pipeline.adoptFromKernel(some)
 	r.adopted += adopted
 	if !running { // the writer has not begun
 		for _, e := range some {
-			e.Remaining += now.Sub(r.asked) // as of then
+			e.Remaining += now.Sub(r.firstAsked) // as of then
 			r.found = append(r.found, e)
 		}
 		return cmp.Or(ctx.Err(), r.fw.Apply(changes))
 	}
-	if err := r.submit(ctx, changes); err != nil {
+	if err := r.submitBounded(ctx, changes); err != nil {
 		return err
 	}
 	// The kernel takes long for each piece of a long list: leave the processor to others half of the time.
-	if !r.paused.IsZero() {
+	if !r.lastPause.IsZero() {
 		select {
-		case <-time.After(min(maxPause, now.Sub(r.paused))):
+		case <-time.After(min(maxPause, now.Sub(r.lastPause))):
 		case <-ctx.Done():
 		}
 	}
-	r.paused = time.Now()
+	r.lastPause = time.Now()
 	return ctx.Err()
 }

@@ -18,8 +18,8 @@ import (
 const (
 	unbanPiece = 64 // bans that are lifted while events wait
 	unbanAhead = 4  // pieces that may wait for the kernel
-	// unbanPause is between two pieces: sockets are looked at by a processor that has nothing else to do, or every 10 ms
-	// (runtime/proc.go: findRunnable, sysmon).
+	// unbanPause is between two pieces: sockets are looked at by a processor that has nothing else to do, or every 10
+	// ms (runtime/proc.go: findRunnable, sysmon).
 	unbanPause = 50 * time.Microsecond
 )
 
@@ -28,7 +28,7 @@ const (
 func (p *Pipeline) Unban(
 	ctx context.Context, pardon *engine.Pardon, each func([]ban.Decision, []ban.Restriction),
 ) error {
-	defer p.Read(func(*engine.Engine, time.Time) { pardon.Close() })
+	defer p.ReadEngine(func(*engine.Engine, time.Time) { pardon.Close() })
 	committed := make(chan error, unbanAhead)
 	open := 0
 	var failed error
@@ -71,7 +71,7 @@ func (p *Pipeline) unbanSome(
 		for _, g := range pardon.Graces {
 			graces = append(graces, store.PutGrace(g))
 		}
-		p.Save(graces)
+		p.SaveChanges(graces)
 	}
 	restrictions = slices.Clone(pardon.Restrictions)
 	flush := p.submitLocked(ended, nil, nil, committed)
