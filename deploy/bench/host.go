@@ -158,7 +158,7 @@ func (h *host) countHandled(ctx context.Context) (events, dropped uint64, err er
 }
 
 func (h *host) inKernel(a netip.Addr) bool {
-	_, ok, err := h.table.Has(firewall.Ban, netip.PrefixFrom(a, a.BitLen()))
+	_, ok, err := h.table.LookUpPrefix(firewall.Ban, netip.PrefixFrom(a, a.BitLen()))
 	return ok && err == nil
 }
 

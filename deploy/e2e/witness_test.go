@@ -40,10 +40,10 @@ func useSenses(t *testing.T, l *lab.Lab) *senses {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = table.Close() })
-	if _, err := table.Ensure(); err != nil {
+	if _, err := table.EnsureTable(); err != nil {
 		t.Fatal(err)
 	}
-	if err := table.Tap(); err != nil {
+	if err := table.TapError(); err != nil {
 		t.Skip("this kernel copies no packets: ", err)
 	}
 	reader, err := nflog.Open(nflog.Config{Group: group, NetNS: l.NetNS(lab.Server)})

@@ -150,7 +150,7 @@ func (h *host) phonesAreNot(s *script, push func()) {
 			h.t.Fatal(err)
 		}
 		// What is forged in its name slows who has not logged in from there, and closes nothing to anybody.
-		el, slow, err := h.table.Has(firewall.Ban, singlePrefix(phoneAddress(i)))
+		el, slow, err := h.table.LookUpPrefix(firewall.Ban, singlePrefix(phoneAddress(i)))
 		if err != nil {
 			h.t.Fatal(err)
 		}

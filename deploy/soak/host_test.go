@@ -142,7 +142,7 @@ func (h *host) waitUntil(what string, ok func() bool) {
 // inKernel says whether the kernel holds a ban.
 func (h *host) inKernel(p netip.Prefix) bool {
 	h.t.Helper()
-	_, ok, err := h.table.Has(firewall.Ban, p)
+	_, ok, err := h.table.LookUpPrefix(firewall.Ban, p)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -34,8 +34,8 @@ type gullible struct {
 	calls int
 }
 
-func (*gullible) Ensure() (firewall.Outcome, error) { return firewall.Created, nil }
-func (*gullible) Verify() error                     { return nil }
+func (*gullible) EnsureTable() (firewall.Outcome, error) { return firewall.Created, nil }
+func (*gullible) VerifyTable() error                     { return nil }
 
 func (g *gullible) Apply([]firewall.Change) error {
 	g.at = time.Now()

@@ -149,7 +149,7 @@ func TestReloadChangesTheKernelsTable(t *testing.T) {
 				return ok
 			})
 		}
-		if err := s.d.fw.Verify(); err != nil {
+		if err := s.d.fw.VerifyTable(); err != nil {
 			t.Errorf("%s: %v", step.firewall, err)
 		}
 	}
@@ -197,7 +197,7 @@ func TestGoodFlowsComeBackWhenSomebodyFlushesThem(t *testing.T) {
 	s.login("IPV4/UDP/198.51.100.10/5060", "201")
 	flow := firewall.Flow{Transport: firewall.UDP, Source: netip.MustParseAddrPort("198.51.100.10:5060")}
 	inKernel := func() bool {
-		_, ok, err := s.d.fw.Holds(firewall.Change{Kind: firewall.Good, Flow: flow})
+		_, ok, err := s.d.fw.LookUp(firewall.Change{Kind: firewall.Good, Flow: flow})
 		return ok && err == nil
 	}
 	s.until("the flow of a login is good", inKernel)

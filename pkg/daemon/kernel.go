@@ -42,7 +42,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 		d.fw = t
 	}
 	d.closers = append(d.closers, d.fw.Close)
-	outcome, err := d.fw.Ensure()
+	outcome, err := d.fw.EnsureTable()
 	if err != nil {
 		return fmt.Errorf("the kernel's firewall: %w", err)
 	}
@@ -177,7 +177,7 @@ func (k *kernelState) droppedPackets(fw firewall.Firewall) map[string]uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if time.Since(k.droppedAt) >= time.Second {
-		if dropped, err := fw.Drops(); err == nil {
+		if dropped, err := fw.DroppedPackets(); err == nil {
 			k.dropped = dropped
 		}
 		k.droppedAt = time.Now()

@@ -40,7 +40,7 @@ func (r *rig) closed() (udp, tcp []uint16) {
 		r.t.Fatal(err)
 	}
 	defer func() { _ = table.Close() }()
-	if udp, tcp, err = table.Ports(); err != nil {
+	if udp, tcp, err = table.ClosedPorts(); err != nil {
 		r.t.Fatal(err)
 	}
 	return udp, tcp

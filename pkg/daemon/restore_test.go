@@ -53,7 +53,7 @@ func (r *rig) behind(change func(*firewall.Table) error) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	_, err = table.Ensure()
+	_, err = table.EnsureTable()
 	if err == nil {
 		err = change(table)
 	}
@@ -104,7 +104,7 @@ func TestBansOfBeforeComeBackWhileAttackersAreJudged(t *testing.T) {
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")
 	r.until("the new attacker is in the kernel", func() bool {
-		_, ok, err := r.d.fw.Has(firewall.Ban, netip.MustParsePrefix("203.0.113.66/32"))
+		_, ok, err := r.d.fw.LookUpPrefix(firewall.Ban, netip.MustParsePrefix("203.0.113.66/32"))
 		return ok && err == nil
 	})
 	r.restored()

@@ -148,7 +148,7 @@ func (d *Daemon) kernelStatus(cfg *config.Config, desired int) api.KernelStatus 
 		k.PresentTime = &at
 	}
 	if t, ok := d.fw.(*firewall.Table); ok {
-		k.Owner, _ = t.Owned()
+		k.Owner, _ = t.IsOwned()
 	}
 	dropped := d.kernel.droppedPackets(d.fw)
 	for _, set := range sortedKeys(dropped) {
@@ -175,7 +175,7 @@ func (d *Daemon) kernelError() error {
 	if err := d.writer.Err(); err != nil {
 		return err
 	}
-	return d.fw.Verify()
+	return d.fw.VerifyTable()
 }
 
 // Present implements metrics.Source.

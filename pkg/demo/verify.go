@@ -21,11 +21,11 @@ func (d *demonstration) findFailures() (failures []string, err error) {
 			return nil, fmt.Errorf("demo: look into the kernel: %w", err)
 		}
 		defer func() { _ = table.Close() }()
-		if _, harmed, err = table.Has(firewall.Ban, bystander); err != nil {
+		if _, harmed, err = table.LookUpPrefix(firewall.Ban, bystander); err != nil {
 			return nil, fmt.Errorf("demo: look into the kernel: %w", err)
 		}
 		for _, r := range d.tally.rows {
-			_, there, err := table.Has(firewall.Ban, r.judgedSource())
+			_, there, err := table.LookUpPrefix(firewall.Ban, r.judgedSource())
 			if err != nil {
 				return nil, fmt.Errorf("demo: look into the kernel: %w", err)
 			}

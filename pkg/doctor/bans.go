@@ -114,6 +114,6 @@ func hasBan(t *firewall.Table, b ban.Ban) (bool, error) {
 		p.Addr().Is6() && p.Bits() != 64 && p.Bits() != 128 {
 		return true, nil
 	}
-	_, found, err := t.Has(firewall.Ban, p)
+	_, found, err := t.LookUpPrefix(firewall.Ban, p)
 	return found, err
 }

@@ -27,7 +27,7 @@ func (e *exam) proveElement(s subject) {
 	var state firewall.TableState
 	if err == nil {
 		defer func() { _ = check.Close() }()
-		state, err = check.State()
+		state, err = check.TableState()
 	}
 	switch {
 	case err != nil:
@@ -69,10 +69,10 @@ func banInScratchTable(cfg firewall.Config, list []netip.Prefix) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
-	if _, err = t.Ensure(); err != nil {
+	if _, err = t.EnsureTable(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, t.Delete()) }()
+	defer func() { err = errors.Join(err, t.DeleteTable()) }()
 	var in, out []firewall.Change
 	for _, try := range list {
 		in = append(in, firewall.Change{Kind: firewall.Ban, Prefix: try, Timeout: testBanTime})
@@ -83,7 +83,7 @@ func banInScratchTable(cfg firewall.Config, list []netip.Prefix) (err error) {
 			return err
 		}
 		for _, c := range changes {
-			_, found, err := t.Has(c.Kind, c.Prefix)
+			_, found, err := t.LookUpPrefix(c.Kind, c.Prefix)
 			if err != nil {
 				return err
 			}
@@ -92,14 +92,14 @@ func banInScratchTable(cfg firewall.Config, list []netip.Prefix) (err error) {
 			}
 		}
 	}
-	return t.Verify()
+	return t.VerifyTable()
 }
 
 // proveInTable bans test addresses in the sets of a table that no process owns, and touches nothing else of it.
 func (e *exam) proveInTable(s subject, check *firewall.Check) {
 	const rebuild = "systemctl restart ringwall builds it again; bans stay"
 	table := e.cfg.Firewall.Table
-	if why := check.Unenforced(); why != "" {
+	if why := check.WhyUnenforced(); why != "" {
 		if e.daemon != nil {
 			s.fail(checkElement, rebuild, "bans are not enforced: %s", printable.Line(why))
 		} else {
@@ -141,7 +141,7 @@ func (e *exam) proveThroughDaemon(s subject, check *firewall.Check, owner uint32
 		s.skip(checkElement, "", "the daemon owns the table and bans nobody, so it is not asked to ban a test address")
 		return
 	}
-	if why := check.Unenforced(); why != "" {
+	if why := check.WhyUnenforced(); why != "" {
 		s.fail(checkElement, "systemctl restart ringwall", "bans are not enforced: %s", printable.Line(why))
 		return
 	}

@@ -46,7 +46,7 @@ func leftover(t *testing.T, e *exam, owner firewall.Owner) {
 	}
 	defer released(t, e)
 	defer func() { _ = fw.Close() }()
-	if _, err := fw.Ensure(); err != nil {
+	if _, err := fw.EnsureTable(); err != nil {
 		t.Fatal(err)
 	}
 	ban := firewall.Change{Kind: firewall.Ban, Prefix: netip.MustParsePrefix("192.0.2.254/32"), Timeout: time.Hour}

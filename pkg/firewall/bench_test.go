@@ -18,7 +18,7 @@ func benchTable(b *testing.B) *Table {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = fw.Close() })
-	if _, err := fw.Ensure(); err != nil {
+	if _, err := fw.EnsureTable(); err != nil {
 		b.Fatal(err)
 	}
 	return fw
@@ -181,7 +181,7 @@ func BenchmarkFlood(b *testing.B) {
 func BenchmarkVerify(b *testing.B) {
 	fw := benchTable(b)
 	for b.Loop() {
-		if err := fw.Verify(); err != nil {
+		if err := fw.VerifyTable(); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -194,7 +194,7 @@ func BenchmarkHas(b *testing.B) {
 	}
 	p := many(2, time.Hour)[1].Prefix
 	for b.Loop() {
-		if _, ok, err := fw.Has(Ban, p); !ok || err != nil {
+		if _, ok, err := fw.LookUpPrefix(Ban, p); !ok || err != nil {
 			b.Fatal(ok, err)
 		}
 	}

@@ -108,8 +108,8 @@ func (c Change) String() string {
 	return fmt.Sprintf("%s for %s", c.target(), c.Timeout)
 }
 
-// end returns when the change is over, zero for never.
-func (c *Change) end(now time.Time) time.Time {
+// endsAt returns when the change is over, zero for never.
+func (c *Change) endsAt(now time.Time) time.Time {
 	switch {
 	case !c.until.IsZero():
 		return c.until

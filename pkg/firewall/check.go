@@ -28,7 +28,7 @@ func NewCheck(cfg Config) (*Check, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := dial(cfg.NetNS)
+	conn, err := dialNetns(cfg.NetNS)
 	if err != nil {
 		return nil, err
 	}
@@ -45,21 +45,21 @@ type TableState struct {
 	Owner  uint32 // that process's netlink port
 }
 
-// State looks whether the table is there.
-func (c *Check) State() (TableState, error) {
+// TableState looks whether the table is there.
+func (c *Check) TableState() (TableState, error) {
 	table := c.table()
 	have, err := c.conn.Nftables.ListTableOfFamily(table.Name, table.Family)
 	if errors.Is(err, unix.ENOENT) {
 		return TableState{}, nil
 	}
 	if err != nil {
-		return TableState{}, explain("look at table "+table.Name, err)
+		return TableState{}, explainErrno("look at table "+table.Name, err)
 	}
 	return TableState{Exists: true, Owned: have.Flags&nftables.TableFlagOwner != 0, Owner: have.Owner}, nil
 }
 
-// Unenforced says why a ban of a single source, an address or an IPv6 /64, is not enforced, "" if it is.
-func (c *Check) Unenforced() string {
+// WhyUnenforced says why a ban of a single source, an address or an IPv6 /64, is not enforced, "" if it is.
+func (c *Check) WhyUnenforced() string {
 	lib, table := c.conn.Nftables, c.table()
 	if have, err := lib.ListTableOfFamily(table.Name, table.Family); err == nil && have.Flags&tableDormant != 0 {
 		return "the table is dormant"
@@ -105,7 +105,7 @@ func dropsMembers(r *nftables.Rule, set string) bool {
 
 // HasBan reports whether the kernel holds a ban of one address, or of an IPv4 /24 or IPv6 /64.
 func (c *Check) HasBan(p netip.Prefix) (bool, error) {
-	set, elements, err := c.element(p, 0)
+	set, elements, err := c.banElements(p, 0)
 	if err != nil {
 		return false, err
 	}
@@ -113,13 +113,13 @@ func (c *Check) HasBan(p netip.Prefix) (bool, error) {
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
-	return err == nil, explain("look "+p.String()+" up", err)
+	return err == nil, explainErrno("look "+p.String()+" up", err)
 }
 
 // BanAndUnban puts such a ban into the kernel and takes it out again, and looks each time whether that is so. If
 // nobody takes it out it ends after a time.
 func (c *Check) BanAndUnban(p netip.Prefix, ends time.Duration) error {
-	set, elements, err := c.element(p, ends)
+	set, elements, err := c.banElements(p, ends)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (c *Check) BanAndUnban(p netip.Prefix, ends time.Duration) error {
 		return err
 	}
 	if err := lib.Flush(); err != nil {
-		return explain("add to set "+set.Name, err)
+		return explainErrno("add to set "+set.Name, err)
 	}
 	found, err := c.HasBan(p)
 	if err == nil && !found {
@@ -138,7 +138,7 @@ func (c *Check) BanAndUnban(p netip.Prefix, ends time.Duration) error {
 		return errors.Join(err, err2)
 	}
 	if err2 := lib.Flush(); err2 != nil {
-		return errors.Join(err, explain("delete from set "+set.Name, err2))
+		return errors.Join(err, explainErrno("delete from set "+set.Name, err2))
 	}
 	if err != nil {
 		return err
@@ -149,8 +149,8 @@ func (c *Check) BanAndUnban(p netip.Prefix, ends time.Duration) error {
 	return err
 }
 
-// element is a ban of a prefix as an element of its set in the kernel.
-func (c *Check) element(p netip.Prefix, timeout time.Duration) (*nftables.Set, []nftables.SetElement, error) {
+// banElements is a ban of a prefix as an element of its set in the kernel.
+func (c *Check) banElements(p netip.Prefix, timeout time.Duration) (*nftables.Set, []nftables.SetElement, error) {
 	p, err := Normalize(p)
 	if err != nil {
 		return nil, nil, err
@@ -162,7 +162,7 @@ func (c *Check) element(p netip.Prefix, timeout time.Duration) (*nftables.Set, [
 	}
 	set, err := c.conn.Nftables.GetSetByName(c.table(), d.name)
 	if err != nil {
-		return nil, nil, explain("look at set "+d.name, err)
+		return nil, nil, explainErrno("look at set "+d.name, err)
 	}
 	return set, []nftables.SetElement{{Key: p.Addr().AsSlice(), Timeout: timeout}}, nil
 }

@@ -14,17 +14,17 @@ func TestCheckTriesTheTableThatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = check.Close() }()
-	if s, err := check.State(); err != nil || s.Exists {
+	if s, err := check.TableState(); err != nil || s.Exists {
 		t.Errorf("before there is a table: %+v, %v", s, err)
 	}
-	if why := check.Unenforced(); why == "" {
+	if why := check.WhyUnenforced(); why == "" {
 		t.Error("bans are enforced without a table")
 	}
 	fw := ensured(t, cfg)
-	if s, err := check.State(); err != nil || s != (TableState{Exists: true}) {
+	if s, err := check.TableState(); err != nil || s != (TableState{Exists: true}) {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if why := check.Unenforced(); why != "" {
+	if why := check.WhyUnenforced(); why != "" {
 		t.Error(why)
 	}
 	for p, set := range map[string]string{"192.0.2.1": "ban4", "192.0.2.0/24": "ban4_24", "2001:db8::/64": "ban6_64",

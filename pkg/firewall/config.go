@@ -34,7 +34,7 @@ type Owner uint8
 const (
 	// Auto sets the flags where the kernel knows both of them.
 	Auto Owner = iota
-	// On demands them: Ensure fails where the kernel does not know them.
+	// On demands them: EnsureTable fails where the kernel does not know them.
 	On
 	// Off leaves the table open to an administrator's nft.
 	Off

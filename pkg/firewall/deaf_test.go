@@ -13,7 +13,7 @@ func TestWhatHappensWhileNobodyListensIsKnownAfterwards(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	heard := make(chan struct{}, 1000)
 	ended := make(chan error, 1)
-	go func() { ended <- fw.Watch(ctx, func() { heard <- struct{}{} }) }()
+	go func() { ended <- fw.WatchRulesets(ctx, func() { heard <- struct{}{} }) }()
 	foreign := func() {
 		s.command(t, "nft add table inet other")
 		s.command(t, "nft delete table inet other")
@@ -44,7 +44,7 @@ func TestWhatHappensWhileNobodyListensIsKnownAfterwards(t *testing.T) {
 			return
 		}
 	}
-	for len(heard) == 0 { // until Watch is there
+	for len(heard) == 0 { // until WatchRulesets is there
 		foreign()
 	}
 	drain()

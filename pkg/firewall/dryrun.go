@@ -41,8 +41,8 @@ func NewDryRun(w func(string)) *DryRun {
 	return &DryRun{say: w, now: time.Now, cfg: cfg, sweepAt: sweepMin}
 }
 
-// Ensure says that it would create the table.
-func (d *DryRun) Ensure() (Outcome, error) {
+// EnsureTable says that it would create the table.
+func (d *DryRun) EnsureTable() (Outcome, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.exists {
@@ -63,13 +63,13 @@ func (d *DryRun) Apply(changes []Change) error {
 		return err
 	}
 	for _, c := range clean {
-		if _, _, _, ok := c.target().home(d.cfg.IPv6Prefix); !ok {
+		if _, _, _, ok := c.target().setAndKey(d.cfg.IPv6Prefix); !ok {
 			return fmt.Errorf("%w: %s", ErrChange, c.target())
 		}
 	}
 	var refused []*FullError
 	for _, c := range clean {
-		id, p, k, _ := c.target().home(d.cfg.IPv6Prefix)
+		id, p, k, _ := c.target().setAndKey(d.cfg.IPv6Prefix)
 		def := defs[id]
 		held := &d.elements[c.Kind]
 		if *held == nil {
@@ -87,7 +87,7 @@ func (d *DryRun) Apply(changes []Change) error {
 		if def.key == byTransport {
 			key += " . " + Transport(k.Protocol).String()
 		}
-		end := c.end(now)
+		end := c.endsAt(now)
 		_, there := (*held)[what]
 		switch {
 		case c.Remove || isOver(end, now):
@@ -197,13 +197,13 @@ func (d *DryRun) lookUpLocked(what target, now time.Time) (Element, bool) {
 	return el, true
 }
 
-// Has looks one prefix up, a ban among those that close all ports.
-func (d *DryRun) Has(k Kind, p netip.Prefix) (Element, bool, error) {
-	return d.Holds(Change{Kind: k, Prefix: p})
+// LookUpPrefix looks one prefix up, a ban among those that close all ports.
+func (d *DryRun) LookUpPrefix(k Kind, p netip.Prefix) (Element, bool, error) {
+	return d.LookUp(Change{Kind: k, Prefix: p})
 }
 
-// Holds looks up what a change is about.
-func (d *DryRun) Holds(c Change) (Element, bool, error) {
+// LookUp looks up what a change is about.
+func (d *DryRun) LookUp(c Change) (Element, bool, error) {
 	var err error
 	c.Prefix, c.Flow, err = normalizeTarget(c.Kind, c.Prefix, c.Flow)
 	if err != nil || c.Kind >= numKinds {
@@ -213,20 +213,20 @@ func (d *DryRun) Holds(c Change) (Element, bool, error) {
 	defer d.mu.Unlock()
 	what := c.target()
 	if what.flow == (Flow{}) {
-		_, what.prefix, _, _ = what.home(d.cfg.IPv6Prefix)
+		_, what.prefix, _, _ = what.setAndKey(d.cfg.IPv6Prefix)
 	}
 	e, ok := d.lookUpLocked(what, d.now())
 	return e, ok, nil
 }
 
-// Drops is empty: no packet is dropped.
-func (d *DryRun) Drops() (map[string]uint64, error) { return map[string]uint64{}, nil }
+// DroppedPackets is empty: no packet is dropped.
+func (d *DryRun) DroppedPackets() (map[string]uint64, error) { return map[string]uint64{}, nil }
 
-// Verify finds nothing amiss.
-func (d *DryRun) Verify() error { return nil }
+// VerifyTable finds nothing amiss.
+func (d *DryRun) VerifyTable() error { return nil }
 
-// Delete forgets everything.
-func (d *DryRun) Delete() error {
+// DeleteTable forgets everything.
+func (d *DryRun) DeleteTable() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.exists {

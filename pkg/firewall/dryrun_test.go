@@ -18,7 +18,7 @@ func TestDryRunSpeaksNft(t *testing.T) {
 		ban("2001:db8::1/64", 26*time.Hour+3*time.Second),
 		ban("::ffff:10.0.0.0/104", time.Second), Change{Kind: Allow, Prefix: pfx("fd00::/8")}, unban("198.51.100.1"),
 		unban("192.0.2.1"))
-	if err := d.Delete(); err != nil {
+	if err := d.DeleteTable(); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{

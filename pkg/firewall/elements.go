@@ -15,7 +15,7 @@ import (
 
 // Apply writes changes to the kernel, in as many transactions as their number needs. When it returns nil they are
 // all in force. Changes that make no sense are refused before anything is written. A *FullError names what found no
-// room, everything else is done. After any other error the table may have a part of the changes: Ensure, then say
+// room, everything else is done. After any other error the table may have a part of the changes: EnsureTable, then say
 // again what should be there.
 func (t *Table) Apply(changes []Change) error {
 	t.writeMu.Lock()
@@ -39,7 +39,7 @@ func (t *Table) Apply(changes []Change) error {
 	}
 	if err != nil {
 		t.mustEnsure = true
-		return explain("change table "+t.cfg.Table, err)
+		return explainErrno("change table "+t.cfg.Table, err)
 	}
 	return full
 }
@@ -103,7 +103,7 @@ func (t *Table) makePlanLocked(changes []Change) (*plan, error) {
 			}
 			c = &own
 		}
-		id, prefix, key, ok := c.target().home(t.cfg.IPv6Prefix)
+		id, prefix, key, ok := c.target().setAndKey(t.cfg.IPv6Prefix)
 		if !ok {
 			return nil, fmt.Errorf("%w: %s: one address, or an IPv6 network of /%d", ErrChange, c.target(),
 				t.cfg.IPv6Prefix)
@@ -111,12 +111,12 @@ func (t *Table) makePlanLocked(changes []Change) (*plan, error) {
 		if !t.cfg.hasSet(id) {
 			continue
 		}
-		end := c.end(p.now)
+		end := c.endsAt(p.now)
 		if c.Kind == Ban && c.Closes == CloseAll {
 			t.planManualLocked(p, c, end)
 		}
 		if t.defs[id].shape == interval {
-			if c.alreadyThere { // Ensure has read it
+			if c.alreadyThere { // EnsureTable has read it
 				continue
 			}
 			p.edits[id] = append(p.edits[id], edit{prefix: prefix, until: end, remove: c.Remove})
@@ -213,7 +213,7 @@ func (t *Table) editRangesLocked(id setID, edits []edit, now time.Time) error {
 	t.stateMu.Lock()
 	r := t.ranges[id]
 	t.stateMu.Unlock()
-	next, del, add := r.edited(edits, now)
+	next, del, add := r.afterEdits(edits, now)
 	b := t.beginTransactionLocked()
 	b.Delete(t.defs[id].name, elementsOfSpans(del, now))
 	b.Add(t.defs[id].name, elementsOfSpans(add, now), true)
@@ -229,7 +229,7 @@ func (t *Table) editRangesLocked(id setID, edits []edit, now time.Time) error {
 func elementsOfSpans(spans []span, now time.Time) []nfnl.SetElement {
 	elems := make([]nfnl.SetElement, 0, 2*len(spans))
 	for i := range spans {
-		elems = append(elems, spans[i].elements(now)...)
+		elems = append(elems, spans[i].kernelElements(now)...)
 	}
 	return elems
 }

@@ -57,8 +57,8 @@ const (
 	NeedsKernel = "a kernel from 5.10 on"
 )
 
-// explain turns an errno of nf_tables into an error that says what to try.
-func explain(what string, err error) error {
+// explainErrno turns an errno of nf_tables into an error that says what to try.
+func explainErrno(what string, err error) error {
 	if err == nil {
 		return nil
 	}

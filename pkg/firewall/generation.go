@@ -13,7 +13,7 @@ const maxVerifyAge = time.Minute
 // (nf_tables_fill_gen_info in net/netfilter/nf_tables_api.c). While it stays the same nothing has changed but for
 // elements whose time was over.
 func (t *Table) Generation() (n uint32, err error) {
-	err = t.read("ask for the ruleset's generation", func(s *nfnl.Conn) error {
+	err = t.useReadConn("ask for the ruleset's generation", func(s *nfnl.Conn) error {
 		n, err = s.Generation()
 		return err
 	})

@@ -20,7 +20,7 @@ func TestGenerationCountsEverybodysTransactions(t *testing.T) {
 	if _, err := fw.Elements(Ban); err != nil {
 		t.Fatal(err)
 	}
-	if err := fw.Verify(); err != nil {
+	if err := fw.VerifyTable(); err != nil {
 		t.Fatal(err)
 	}
 	if g := generation(); g != before {

@@ -18,11 +18,11 @@ func TestAnIdleWriterWritesOnTheCallersGoroutine(t *testing.T) {
 		synctest.Wait()
 		said := ""
 		flush := w.Submit([]Change{ban("192.0.2.1", time.Hour)}, func(err error) {
-			_, ok, _ := f.Has(Ban, pfx("192.0.2.1"))
+			_, ok, _ := f.LookUpPrefix(Ban, pfx("192.0.2.1"))
 			said = fmt.Sprint(ok, err)
 		})
 		synctest.Wait()
-		if _, ok, _ := f.Has(Ban, pfx("192.0.2.1")); ok || said != "" {
+		if _, ok, _ := f.LookUpPrefix(Ban, pfx("192.0.2.1")); ok || said != "" {
 			t.Error("it was written before flush")
 		}
 		flush() // and no other goroutine has to run for it
@@ -86,10 +86,10 @@ func TestAFailedFlushIsMendedAndOverridesNothing(t *testing.T) {
 		if len(ended) != 2 || ended[0] == ended[1] {
 			t.Error(ended)
 		}
-		if _, ok, _ := f.Has(Ban, pfx("192.0.2.1")); ok {
+		if _, ok, _ := f.LookUpPrefix(Ban, pfx("192.0.2.1")); ok {
 			t.Error("what was unbanned is banned")
 		}
-		if _, ok, _ := f.Has(Ban, pfx("192.0.2.2")); !ok {
+		if _, ok, _ := f.LookUpPrefix(Ban, pfx("192.0.2.2")); !ok {
 			t.Error("what the kernel refused at first is not banned")
 		}
 		if got := fmt.Sprint(causes()); got != "[create error]" {
@@ -105,19 +105,19 @@ func TestWhatComesWhileAFlushFailsStaysTheLastWord(t *testing.T) {
 	var late queue
 	removed := unban("192.0.2.1")
 	after := &submission{unsettled: 1}
-	late.put(&removed, after, 10)
+	late.addOrReplace(&removed, after, 10)
 	var old queue
 	banned, other := ban("192.0.2.1", time.Hour), ban("192.0.2.2", time.Hour)
 	before := &submission{unsettled: 2}
-	old.put(&banned, before, 10)
-	old.put(&other, before, 10)
+	old.addOrReplace(&banned, before, 10)
+	old.addOrReplace(&other, before, 10)
 	late.putBack(&old)
 	if late.len() != 2 || !late.changes[0].Remove || late.changes[1].Prefix != other.Prefix {
 		t.Errorf("%+v", late.changes)
 	}
 	for i := range late.waiters {
 		for _, w := range late.waiters[i] {
-			w.settle(nil)
+			w.settleOne(nil)
 		}
 	}
 	if before.unsettled != 0 || after.unsettled != 0 {

@@ -43,7 +43,7 @@ func ladderChanges() []Change {
 // elementOf is what the kernel holds of a change.
 func elementOf(t *testing.T, fw Firewall, c Change) Element {
 	t.Helper()
-	e, ok, err := fw.Holds(c)
+	e, ok, err := fw.LookUp(c)
 	if err != nil || !ok {
 		t.Fatalf("%s: there: %v, error %v", c, ok, err)
 	}
@@ -119,7 +119,7 @@ func TestEachChangeOfTheLadderGoesToItsSet(t *testing.T) {
 			elementOf(t, fw, r.change)
 			r.change.Remove = true
 			apply(t, fw, r.change, r.change)
-			if _, ok, err := fw.Holds(r.change); ok || err != nil {
+			if _, ok, err := fw.LookUp(r.change); ok || err != nil {
 				t.Errorf("after the removal: there: %v, %v", ok, err)
 			}
 		})
@@ -179,7 +179,7 @@ func TestARestartAdoptsTheLadder(t *testing.T) {
 		"another scope":                       func(c *Config) { c.Scope = All },
 		"no door":                             func(c *Config) { c.Knock = Knock{} },
 	} {
-		cfg := fw.config()
+		cfg := fw.currentConfig()
 		change(&cfg)
 		if err := fw.Reconfigure(cfg); err != nil {
 			t.Fatal(err)
@@ -239,7 +239,7 @@ const tableBeforeFlows = `table inet ringwall {
 
 func TestTheTableBeforeFlowsIsTakenOverWithoutAGap(t *testing.T) {
 	w := newWire(t, nil)
-	if err := w.fw.Delete(); err != nil {
+	if err := w.fw.DeleteTable(); err != nil {
 		t.Fatal(err)
 	}
 	file := t.TempDir() + "/old.nft"
@@ -250,13 +250,13 @@ func TestTheTableBeforeFlowsIsTakenOverWithoutAGap(t *testing.T) {
 		ensure(t, w.fw, Adopted)
 		apply(t, w.fw, ladderChanges()[4:]...) // what a new engine adds to it
 	})
-	if drops, err := w.fw.Drops(); err != nil || drops["ban4"]+drops["block4"] < 77 || n == 0 {
+	if drops, err := w.fw.DroppedPackets(); err != nil || drops["ban4"]+drops["block4"] < 77 || n == 0 {
 		t.Errorf("%v dropped, %d sent, %v", drops, n, err)
 	}
 	holds(t, w.fw, Ban, "198.18.0.0/15", 2*time.Hour)
 	holds(t, w.fw, Ban, "2001:db8::/64", 3*time.Hour)
 	holds(t, w.fw, Allow, "10.99.7.6", 0)
-	if udp, tcp, err := w.fw.Ports(); err != nil || fmt.Sprint(udp, tcp) != "[5060 5061] [5038 5060]" {
+	if udp, tcp, err := w.fw.ClosedPorts(); err != nil || fmt.Sprint(udp, tcp) != "[5060 5061] [5038 5060]" {
 		t.Errorf("ports %v %v, %v", udp, tcp, err)
 	}
 }
@@ -289,7 +289,7 @@ func TestTheWriterPutsTheLadderBack(t *testing.T) {
 			t.Fatalf("%s: nothing came back", what)
 		}
 		t.Logf("%s: back after %s, nft's own time included", what, time.Since(begun))
-		if err := fw.Verify(); err != nil {
+		if err := fw.VerifyTable(); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 		for _, c := range desired {
@@ -380,7 +380,7 @@ func TestNftReadsWhatItListed(t *testing.T) {
 	if err := w.fw.Close(); err != nil {
 		t.Fatal(err)
 	}
-	fw := openTable(t, w.fw.config())
+	fw := openTable(t, w.fw.currentConfig())
 	ensure(t, fw, Adopted)
 	for _, c := range ladderChanges() {
 		elementOf(t, fw, c)
@@ -431,7 +431,7 @@ func TestAGoodPacketIsLookedUpFiveTimesAtMost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules := cfg.ruleset(allSets(cfg.IPv6Prefix), [numSets]uint64{}, [numSets]uint64{},
+	rules := cfg.preroutingRules(allSets(cfg.IPv6Prefix), [numSets]uint64{}, [numSets]uint64{},
 		func([]uint16) *nftables.Set { return &nftables.Set{} })
 	for _, packet := range []struct {
 		family    byte

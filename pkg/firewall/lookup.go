@@ -16,11 +16,11 @@ import (
 )
 
 // Elements lists what the kernel holds of a kind. The kernel takes time with the square of the number (100,000 in
-// about 0.4 s): for start-up, not for every ban; see Walk. A network that a longer-lasting one covers is not in the
-// kernel and not listed. While changes are made, the list may miss some or have them twice.
+// about 0.4 s): for start-up, not for every ban; see WalkElements. A network that a longer-lasting one covers is not in
+// the kernel and not listed. While changes are made, the list may miss some or have them twice.
 func (t *Table) Elements(k Kind) ([]Element, error) {
 	var list []Element
-	_, err := t.Walk(context.Background(), k, func(some []Element) error {
+	_, err := t.WalkElements(context.Background(), k, func(some []Element) error {
 		list = append(list, some...)
 		return nil
 	})
@@ -92,15 +92,15 @@ func readSpans(s *nfnl.Conn, set *nftables.Set) ([]span, error) {
 	return spans, nil
 }
 
-// element is a listed element of a hash set.
-func (d setDef) element(e *nfnl.Listed) Element {
+// listedElement is a listed element of a hash set.
+func (d setDef) listedElement(e *nfnl.Listed) Element {
 	t := d.targetOf(e.Key)
 	return Element{Kind: t.kind, Prefix: t.prefix, Flow: t.flow, Closes: t.closes, Pace: paceOf(e.Limit),
 		Timeout: e.Timeout, Remaining: e.Left}
 }
 
-// networks gives the spans of an interval set as the networks that they were made of.
-func (d setDef) networks(spans []span, now time.Time) []Element {
+// networksOfSpans gives the spans of an interval set as the networks that they were made of.
+func (d setDef) networksOfSpans(spans []span, now time.Time) []Element {
 	r := rangesFromKernel(spans)
 	list := make([]Element, 0, len(r.entries))
 	for _, e := range r.entries {
@@ -130,12 +130,12 @@ func (t *Table) readOldElementsLocked(f existingTable) ([]Element, error) {
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, d.networks(spans, now)...)
+			all = append(all, d.networksOfSpans(spans, now)...)
 			continue
 		}
 		err := t.writeConn.List(context.Background(), t.cfg.Table, s.Name, func(list []nfnl.Listed) error {
 			for i := range list {
-				all = append(all, d.element(&list[i]))
+				all = append(all, d.listedElement(&list[i]))
 			}
 			return nil
 		})
@@ -146,28 +146,28 @@ func (t *Table) readOldElementsLocked(f existingTable) ([]Element, error) {
 	return all, nil
 }
 
-// Has looks one prefix up in the kernel, a ban whatever it closes; see Holds.
-func (t *Table) Has(k Kind, p netip.Prefix) (Element, bool, error) {
+// LookUpPrefix looks one prefix up in the kernel, a ban whatever it closes; see LookUp.
+func (t *Table) LookUpPrefix(k Kind, p netip.Prefix) (Element, bool, error) {
 	if k != Ban {
-		return t.Holds(Change{Kind: k, Prefix: p})
+		return t.LookUp(Change{Kind: k, Prefix: p})
 	}
 	for closes := range numCloses {
-		if el, ok, err := t.Holds(Change{Kind: k, Prefix: p, Closes: closes}); ok || err != nil {
+		if el, ok, err := t.LookUp(Change{Kind: k, Prefix: p, Closes: closes}); ok || err != nil {
 			return el, ok, err
 		}
 	}
 	return Element{}, false, nil
 }
 
-// Holds looks up in the kernel what a change is about, in about 20 µs whatever else is there. A network is there if
+// LookUp looks up in the kernel what a change is about, in about 20 µs whatever else is there. A network is there if
 // all its addresses are covered, by itself or by a wider one, and Remaining is that of the piece that ends first.
-func (t *Table) Holds(c Change) (Element, bool, error) {
+func (t *Table) LookUp(c Change) (Element, bool, error) {
 	var err error
 	if c.Prefix, c.Flow, err = normalizeTarget(c.Kind, c.Prefix, c.Flow); err != nil {
 		return Element{}, false, err
 	}
-	cfg := t.config()
-	id, p, key, ok := c.target().home(cfg.IPv6Prefix)
+	cfg := t.currentConfig()
+	id, p, key, ok := c.target().setAndKey(cfg.IPv6Prefix)
 	if !ok || !cfg.hasSet(id) {
 		return Element{}, false, nil
 	}
@@ -181,9 +181,9 @@ func (t *Table) Holds(c Change) (Element, bool, error) {
 	if c.Flow != (Flow{}) {
 		el.Prefix = netip.Prefix{}
 	}
-	err = t.read("look "+c.target().String()+" up", func(s *nfnl.Conn) error {
+	err = t.useReadConn("look "+c.target().String()+" up", func(s *nfnl.Conn) error {
 		for i, a := range keys {
-			e, err := t.find(s, id, a)
+			e, err := t.getElement(s, id, a)
 			if err != nil {
 				return err
 			}
@@ -193,7 +193,7 @@ func (t *Table) Holds(c Change) (Element, bool, error) {
 		}
 		if c.Manual { // beyond maxManual it is in the one set only
 			for _, a := range t.keysOfRange(manualSet(p), p) {
-				if _, err := t.find(s, manualSet(p), a); err != nil {
+				if _, err := t.getElement(s, manualSet(p), a); err != nil {
 					return err
 				}
 			}
@@ -209,7 +209,7 @@ func (t *Table) Holds(c Change) (Element, bool, error) {
 // keysOfRange are the elements that make up a prefix in an interval set; none where they do not cover it.
 func (t *Table) keysOfRange(id setID, p netip.Prefix) (keys []nfnl.Key) {
 	t.stateMu.Lock()
-	spans, whole := t.ranges[id].touching(p)
+	spans, whole := t.ranges[id].spansTouching(p)
 	t.stateMu.Unlock()
 	if !whole {
 		return nil
@@ -220,8 +220,8 @@ func (t *Table) keysOfRange(id setID, p netip.Prefix) (keys []nfnl.Key) {
 	return keys
 }
 
-// find asks for one element; ENOENT if it is not there.
-func (t *Table) find(s *nfnl.Conn, id setID, key nfnl.Key) (e nftables.SetElement, err error) {
+// getElement asks for one element; ENOENT if it is not there.
+func (t *Table) getElement(s *nfnl.Conn, id setID, key nfnl.Key) (e nftables.SetElement, err error) {
 	got, err := s.Nftables.FindSetElements(t.setRef(t.defs[id]), []nftables.SetElement{{Key: key.Bytes()}})
 	if err != nil {
 		return e, err
@@ -232,10 +232,10 @@ func (t *Table) find(s *nfnl.Conn, id setID, key nfnl.Key) (e nftables.SetElemen
 	return got[0], nil
 }
 
-// Drops returns the packets that were dropped for each set, by its name, since the table was created.
-func (t *Table) Drops() (map[string]uint64, error) {
+// DroppedPackets returns the packets that were dropped for each set, by its name, since the table was created.
+func (t *Table) DroppedPackets() (map[string]uint64, error) {
 	drops := make(map[string]uint64)
-	err := t.read("read the counters", func(s *nfnl.Conn) error {
+	err := t.useReadConn("read the counters", func(s *nfnl.Conn) error {
 		table := &nftables.Table{Name: t.cfg.Table, Family: nftables.TableFamilyINet}
 		rules, err := s.Nftables.GetRules(table, &nftables.Chain{Name: chainName})
 		if err != nil {

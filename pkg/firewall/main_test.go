@@ -59,14 +59,14 @@ func ensured(t *testing.T, cfg Config) *Table {
 
 func ensure(t *testing.T, fw Firewall, want Outcome) {
 	t.Helper()
-	got, err := fw.Ensure()
+	got, err := fw.EnsureTable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got != want {
 		t.Fatalf("Ensure: %q, want %q", got, want)
 	}
-	if err := fw.Verify(); err != nil {
+	if err := fw.VerifyTable(); err != nil {
 		t.Fatalf("Verify after Ensure: %v", err)
 	}
 }

@@ -58,9 +58,9 @@ func compareEntries(a, b entry) int {
 	return a.prefix.Bits() - b.prefix.Bits()
 }
 
-// edited returns the set after the edits, of which the last for a prefix counts, and the spans to be taken out of
+// afterEdits returns the set after the edits, of which the last for a prefix counts, and the spans to be taken out of
 // and put into the kernel.
-func (r ranges) edited(edits []edit, now time.Time) (next ranges, del, add []span) {
+func (r ranges) afterEdits(edits []edit, now time.Time) (next ranges, del, add []span) {
 	last := make(map[netip.Prefix]edit, len(edits))
 	for _, e := range edits {
 		last[e.prefix] = e
@@ -76,7 +76,7 @@ func (r ranges) edited(edits []edit, now time.Time) (next ranges, del, add []spa
 		}
 	}
 	slices.SortFunc(next.entries, compareEntries)
-	next.spans = flatten(next.entries)
+	next.spans = spansOfEntries(next.entries)
 
 	have := r.spans
 	for i := range next.spans {
@@ -110,9 +110,9 @@ func sameSpan(a, b span) bool {
 	return a.until.Sub(b.until).Abs() < expiryJitter
 }
 
-// flatten sweeps over sorted entries, which nest but never cross, with a stack of those that the sweep is inside
+// spansOfEntries sweeps over sorted entries, which nest but never cross, with a stack of those that the sweep is inside
 // of, each lasting longer than the one below.
-func flatten(entries []entry) []span {
+func spansOfEntries(entries []entry) []span {
 	var (
 		spans []span
 		stack []entry
@@ -201,8 +201,8 @@ func fewestPrefixes(from, to netip.Addr) []netip.Prefix {
 	return ps
 }
 
-// touching returns the spans that touch a prefix, and whether they cover it.
-func (r ranges) touching(p netip.Prefix) ([]span, bool) {
+// spansTouching returns the spans that touch a prefix, and whether they cover it.
+func (r ranges) spansTouching(p netip.Prefix) ([]span, bool) {
 	from, to := p.Addr(), netipx.PrefixLastIP(p)
 	i, _ := slices.BinarySearchFunc(r.spans, from, func(s span, a netip.Addr) int { return s.to.Compare(a) })
 	j := i
@@ -217,9 +217,9 @@ func (r ranges) touching(p netip.Prefix) ([]span, bool) {
 	return r.spans[i:j], whole && j > i && (!pos.IsValid() || pos.Compare(to) > 0)
 }
 
-// elements is the span as the kernel wants it: always start and end together, as a start alone would ban everything
-// up to the last address.
-func (s *span) elements(now time.Time) []nfnl.SetElement {
+// kernelElements is the span as the kernel wants it: always start and end together, as a start alone would ban
+// everything up to the last address.
+func (s *span) kernelElements(now time.Time) []nfnl.SetElement {
 	e := nfnl.SetElement{Key: nfnl.Key{Addr: s.from}, Comment: s.origin.String()}
 	if !s.origin.IsValid() {
 		e.Comment = ""

@@ -86,7 +86,7 @@ func TestOverlapsMeanTheLongestBan(t *testing.T) {
 					delete(kernel, from)
 				}
 			}
-			next, del, add := r.edited(drawEdits(t, now, asked), now)
+			next, del, add := r.afterEdits(drawEdits(t, now, asked), now)
 			for _, s := range del {
 				if kernel[s.from] != s {
 					t.Fatalf("ENOENT: %v is to be deleted, %v is there", s, kernel[s.from])
@@ -125,10 +125,10 @@ func TestOverlapsInTheKernel(t *testing.T) {
 	s := newSpace(t)
 	fw := ensured(t, testConfig(s))
 	property.Check(t, func(t *property.T) {
-		if err := fw.Delete(); err != nil {
+		if err := fw.DeleteTable(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := fw.Ensure(); err != nil {
+		if _, err := fw.EnsureTable(); err != nil {
 			t.Fatal(err)
 		}
 		asked := make(map[netip.Prefix]time.Time)
@@ -171,10 +171,10 @@ func TestOverlapsInTheKernel(t *testing.T) {
 	})
 }
 
-// adoptKnown lets Ensure load the set from the kernel, as a new process does, and says again what was asked for, as
-// the Writer does.
+// adoptKnown lets EnsureTable load the set from the kernel, as a new process does, and says again what was asked for,
+// as the Writer does.
 func adoptKnown(t *property.T, fw *Table, asked map[netip.Prefix]time.Time) {
-	if _, err := fw.Ensure(); err != nil {
+	if _, err := fw.EnsureTable(); err != nil {
 		t.Fatal(err)
 	}
 	var again []Change
@@ -201,7 +201,7 @@ func TestSpansReachTheEndsOfTheAddressSpace(t *testing.T) {
 		for _, n := range r.nets {
 			edits = append(edits, edit{prefix: pfx(n), until: far})
 		}
-		_, _, add := ranges{}.edited(edits, time.Now())
+		_, _, add := ranges{}.afterEdits(edits, time.Now())
 		var got []string
 		for _, s := range add {
 			got = append(got, fmt.Sprintf("%s-%s", s.from, s.to))
@@ -211,7 +211,7 @@ func TestSpansReachTheEndsOfTheAddressSpace(t *testing.T) {
 		}
 	}
 	// A longer ban at the very end of a wider one.
-	_, _, add := ranges{}.edited([]edit{{prefix: pfx("255.0.0.0/8"), until: far},
+	_, _, add := ranges{}.afterEdits([]edit{{prefix: pfx("255.0.0.0/8"), until: far},
 		{prefix: pfx("255.255.0.0/16"), until: far.Add(time.Hour)}}, time.Now())
 	if len(add) != 2 || add[0].to.String() != "255.254.255.255" || add[1].to.String() != "255.255.255.255" {
 		t.Errorf("%v", add)

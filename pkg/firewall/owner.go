@@ -55,7 +55,7 @@ func probeOwner(conn *nfnl.Conn, table string) error {
 	probe.Flags = nftables.TableFlagOwner | nftables.TableFlagPersist
 	conn.Nftables.AddTable(probe)
 	conn.Nftables.DelTable(probe)
-	return explain("ask for a table with the flags owner and persist", conn.Nftables.Flush())
+	return explainErrno("ask for a table with the flags owner and persist", conn.Nftables.Flush())
 }
 
 // probeTable is a table for a question to the kernel, beside another.

@@ -12,7 +12,7 @@ func ownedTable(t *testing.T, s space) *Table {
 	cfg := testConfig(s)
 	cfg.Owner = Auto
 	fw := ensured(t, cfg)
-	if ok, reason := fw.Owned(); !ok {
+	if ok, reason := fw.IsOwned(); !ok {
 		if !strings.Contains(reason, "6.9") {
 			t.Errorf("no owner, and the reason is %q", reason)
 		}
@@ -26,7 +26,7 @@ func TestOwnedTableSurvivesFlushAndCrash(t *testing.T) {
 	fw := ownedTable(t, s)
 	apply(t, fw, ban("192.0.2.1", time.Hour), ban("10.0.0.0/8", time.Hour))
 	s.command(t, "nft flush ruleset")
-	if err := fw.Verify(); err != nil {
+	if err := fw.VerifyTable(); err != nil {
 		t.Errorf("after a flush: %v", err)
 	}
 	if out, err := s.try("nft add element inet ringwall ban4 '{ 192.0.2.9 timeout 1h }'"); err == nil {
@@ -36,7 +36,7 @@ func TestOwnedTableSurvivesFlushAndCrash(t *testing.T) {
 	cfg := testConfig(s)
 	cfg.Owner = On
 	other := openTable(t, cfg)
-	if _, err := other.Ensure(); !errors.Is(err, ErrPermission) {
+	if _, err := other.EnsureTable(); !errors.Is(err, ErrPermission) {
 		t.Errorf("a second owner: %v", err)
 	}
 	_ = fw.Close() // all that a crash leaves is a closed socket
@@ -54,10 +54,10 @@ func TestOwnedTableIsKeptAcrossARedial(t *testing.T) {
 	s := newSpace(t)
 	fw := ownedTable(t, s)
 	apply(t, fw, ban("192.0.2.1", time.Hour))
-	port := fw.Port()
+	port := fw.NetlinkPort()
 	fw.mustEnsure = true // as after an error
 	ensure(t, fw, Adopted)
-	if fw.Port() == 0 || fw.Port() == port {
+	if fw.NetlinkPort() == 0 || fw.NetlinkPort() == port {
 		t.Logf("port id %d was given again", port)
 	}
 	holds(t, fw, Ban, "192.0.2.1", time.Hour)
@@ -73,7 +73,7 @@ func TestOwnerCanBeTurnedOnAndOff(t *testing.T) {
 	off := openTable(t, testConfig(s))
 	ensure(t, off, Migrated)
 	holds(t, off, Ban, "192.0.2.1", time.Hour)
-	if ok, reason := off.Owned(); ok || reason == "" {
+	if ok, reason := off.IsOwned(); ok || reason == "" {
 		t.Errorf("owned %v, reason %q", ok, reason)
 	}
 	s.command(t, "nft add element inet ringwall ban4 '{ 192.0.2.9 timeout 1h }'")

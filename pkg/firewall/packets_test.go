@@ -67,7 +67,7 @@ func (w *wire) udp(t *testing.T, src string, port uint16) (client *net.UDPConn, 
 
 func (w *wire) dropped(t *testing.T) uint64 {
 	t.Helper()
-	drops, err := w.fw.Drops()
+	drops, err := w.fw.DroppedPackets()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +360,7 @@ func TestMeterSparesTheTrustedAndTheAllowed(t *testing.T) {
 					t.Errorf("%s to %d: %d of 30 packets came", r.src, r.port, came)
 				}
 			}
-			drops, err := w.fw.Drops()
+			drops, err := w.fw.DroppedPackets()
 			if err != nil || drops["meter4"] == 0 || drops["meter6"] == 0 || drops["ban4"] != 0 {
 				t.Errorf("drops %v, %v", drops, err)
 			}
@@ -376,7 +376,7 @@ func TestDropCountersGoOnAfterAdoption(t *testing.T) {
 	}
 	ensure(t, w.fw, Adopted)
 	w.reaches(t, "10.99.0.66", 5060)
-	if drops, err := w.fw.Drops(); err != nil || drops["ban4"] != 4 || drops["ban6"] != 0 {
+	if drops, err := w.fw.DroppedPackets(); err != nil || drops["ban4"] != 4 || drops["ban6"] != 0 {
 		t.Errorf("%v, %v", drops, err)
 	}
 }

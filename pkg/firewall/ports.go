@@ -15,15 +15,15 @@ import (
 
 // SetPorts replaces the ports that are closed to the banned in scope VoIP; see [Table.Reconfigure].
 func (t *Table) SetPorts(udp, tcp []uint16) error {
-	cfg := t.config()
+	cfg := t.currentConfig()
 	cfg.UDPPorts, cfg.TCPPorts = udp, tcp
 	return t.Reconfigure(cfg)
 }
 
-// Ports returns the ports that the kernel's table closes to the banned, as an earlier process left them; none where
-// there is no such table, or its scope is All.
-func (t *Table) Ports() (udp, tcp []uint16, err error) {
-	err = t.read("read the ports", func(s *nfnl.Conn) error {
+// ClosedPorts returns the ports that the kernel's table closes to the banned, as an earlier process left them; none
+// where there is no such table, or its scope is All.
+func (t *Table) ClosedPorts() (udp, tcp []uint16, err error) {
+	err = t.useReadConn("read the ports", func(s *nfnl.Conn) error {
 		table := t.tableRef()
 		rules, err := s.Nftables.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
 		if err != nil {

@@ -20,7 +20,7 @@ func TestPortsCanBeAddedToATableInUse(t *testing.T) {
 	if err := w.fw.SetPorts([]uint16{5060, 5080}, []uint16{5060, 5080}); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.fw.Verify(); err != nil {
+	if err := w.fw.VerifyTable(); err != nil {
 		t.Errorf("Verify: %v", err)
 	}
 	if got := w.dropped(t); got != dropped {
@@ -60,7 +60,7 @@ func TestNoPacketGetsThroughWhileThePortsChange(t *testing.T) {
 func TestPortsOfATableThatIsThere(t *testing.T) {
 	cfg := testConfig(newSpace(t))
 	fresh := openTable(t, cfg)
-	if udp, tcp, err := fresh.Ports(); err != nil || udp != nil || tcp != nil {
+	if udp, tcp, err := fresh.ClosedPorts(); err != nil || udp != nil || tcp != nil {
 		t.Errorf("without a table: %v, %v, %v", udp, tcp, err)
 	}
 	ensure(t, fresh, Created)
@@ -70,7 +70,7 @@ func TestPortsOfATableThatIsThere(t *testing.T) {
 	if err := fresh.Close(); err != nil {
 		t.Fatal(err)
 	}
-	udp, tcp, err := openTable(t, cfg).Ports()
+	udp, tcp, err := openTable(t, cfg).ClosedPorts()
 	if err != nil || !slices.Equal(udp, []uint16{5060, 5080}) || !slices.Equal(tcp, []uint16{5061}) {
 		t.Errorf("%v, %v, %v", udp, tcp, err)
 	}
@@ -82,7 +82,7 @@ func TestPortsOfATableThatIsEnsuredLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	ensure(t, fw, Created)
-	if udp, tcp, err := fw.Ports(); err != nil || !slices.Equal(udp, []uint16{5080}) ||
+	if udp, tcp, err := fw.ClosedPorts(); err != nil || !slices.Equal(udp, []uint16{5080}) ||
 		!slices.Equal(tcp, []uint16{5080}) {
 		t.Errorf("%v, %v, %v", udp, tcp, err)
 	}

@@ -16,9 +16,9 @@ func (q *queue) has(t target) bool {
 	return ok
 }
 
-// put adds a change, or replaces the one of the same target. Removals have twice the room: an unban that is lost
-// would lock somebody out, and the list of what is desired does not say what is no longer desired.
-func (q *queue) put(c *Change, t *submission, limit int) bool {
+// addOrReplace adds a change, or replaces the one of the same target. Removals have twice the room: an unban that is
+// lost would lock somebody out, and the list of what is desired does not say what is no longer desired.
+func (q *queue) addOrReplace(c *Change, t *submission, limit int) bool {
 	key := c.target()
 	if i, ok := q.index[key]; ok {
 		q.changes[i] = *c

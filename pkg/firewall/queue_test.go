@@ -34,7 +34,7 @@ func TestTheQueueHoldsTheLastChangeOfEachPrefixAndAllWhoWait(t *testing.T) {
 			if _, ok := last[k]; q.has(c.target()) != ok {
 				t.Fatalf("round %d: %v is there %v, want %v", round, c.Prefix, !ok, ok)
 			}
-			if !q.put(&c, tk, 1<<20) {
+			if !q.addOrReplace(&c, tk, 1<<20) {
 				t.Fatal("no room")
 			}
 			last[k] = c
@@ -66,7 +66,7 @@ func TestATicketWaitsOnceForAPrefix(t *testing.T) {
 	c := Change{Prefix: pfx("192.0.2.1")}
 	first, second := &submission{unsettled: 1}, &submission{unsettled: 2}
 	for _, tk := range []*submission{first, second, second} {
-		if !q.put(&c, tk, 10) {
+		if !q.addOrReplace(&c, tk, 10) {
 			t.Fatal("no room")
 		}
 	}
@@ -84,7 +84,7 @@ func TestAFullQueueTakesOnlyRemovalsAndWhatItHas(t *testing.T) {
 		for q.has(c.target()) {
 			c.Prefix = netip.PrefixFrom(c.Prefix.Addr().Next(), 32)
 		}
-		return q.put(&c, &submission{unsettled: 1}, 100)
+		return q.addOrReplace(&c, &submission{unsettled: 1}, 100)
 	}
 	for range 100 {
 		if !ban(false) {
@@ -95,7 +95,7 @@ func TestAFullQueueTakesOnlyRemovalsAndWhatItHas(t *testing.T) {
 		t.Error("a ban beyond the limit is taken")
 	}
 	again := q.changes[7]
-	if !q.put(&again, &submission{unsettled: 1}, 100) {
+	if !q.addOrReplace(&again, &submission{unsettled: 1}, 100) {
 		t.Error("another change of a prefix that waits is refused")
 	}
 	for range 100 {

@@ -7,9 +7,9 @@ import (
 )
 
 // Reconfigure changes the scope, the ports, the priority, the meter and the knock of a table that is in use. The tap
-// stays as [Table.SetTap] left it, and the rest of cfg has to be as it was in Open. Rules and sets are exchanged in one transaction: no packet meets a chain without
-// them, and elements and counters stay. Another priority is another chain, which the kernel exchanges as it does for
-// [Migrated]. After an error the kernel has what it had.
+// stays as [Table.SetTap] left it, and the rest of cfg has to be as it was in Open. Rules and sets are exchanged in one
+// transaction: no packet meets a chain without them, and elements and counters stay. Another priority is another chain,
+// which the kernel exchanges as it does for [Migrated]. After an error the kernel has what it had.
 func (t *Table) Reconfigure(cfg Config) error {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -59,8 +59,8 @@ func (t *Table) setConfigLocked(cfg Config) {
 	t.cfg.Priority, t.cfg.Meter, t.cfg.Knock, t.cfg.Tap = cfg.Priority, cfg.Meter, cfg.Knock, cfg.Tap
 }
 
-// config is the configuration for those who do not hold writeMu.
-func (t *Table) config() Config {
+// currentConfig is the configuration for those who do not hold writeMu.
+func (t *Table) currentConfig() Config {
 	t.stateMu.Lock()
 	defer t.stateMu.Unlock()
 	return t.cfg

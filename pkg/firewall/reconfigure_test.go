@@ -11,7 +11,7 @@ import (
 // Each key of a table in use changes, and what was banned, allowed and counted stays.
 func TestATableInUseIsReconfigured(t *testing.T) {
 	w := newWire(t, nil)
-	old := w.fw.config()
+	old := w.fw.currentConfig()
 	apply(t, w.fw, ban("10.99.0.66", time.Hour), ban("10.99.7.0/24", time.Hour), ban("fd99::66", time.Hour),
 		Change{Kind: Allow, Prefix: pfx("10.99.7.6/32")})
 	if w.reaches(t, "10.99.0.66", 5060) || !w.reaches(t, "10.99.0.66", 5080) {
@@ -32,13 +32,13 @@ func TestATableInUseIsReconfigured(t *testing.T) {
 		{"no meter", func(c *Config) { c.Meter = Meter{} }, 9999, 5080, ""},
 		{"priority", func(c *Config) { c.Priority = -150 }, 9999, 5080, "priority mangle"},
 	} {
-		cfg := w.fw.config()
+		cfg := w.fw.currentConfig()
 		step.change(&cfg)
 		before := w.dropped(t)
 		if err := w.fw.Reconfigure(cfg); err != nil {
 			t.Fatalf("%s: %v", step.name, err)
 		}
-		if err := w.fw.Verify(); err != nil {
+		if err := w.fw.VerifyTable(); err != nil {
 			t.Errorf("%s: Verify: %v", step.name, err)
 		}
 		if n := w.dropped(t); n < before {
@@ -66,7 +66,7 @@ func TestATableInUseIsReconfigured(t *testing.T) {
 	if err := w.fw.Close(); err != nil {
 		t.Fatal(err)
 	}
-	ensure(t, openTable(t, w.fw.config()), Adopted)
+	ensure(t, openTable(t, w.fw.currentConfig()), Adopted)
 }
 
 // While the table changes, the banned do not get through.
@@ -74,7 +74,7 @@ func TestNoPacketGetsThroughWhileTheTableIsReconfigured(t *testing.T) {
 	w := newWire(t, nil)
 	w.keepsOut(t, func() {
 		for i := range 60 {
-			cfg := w.fw.config()
+			cfg := w.fw.currentConfig()
 			switch i % 3 {
 			case 0:
 				cfg.UDPPorts = []uint16{5060, 5080 + uint16(i)}
@@ -99,13 +99,13 @@ func TestWhatCannotBeReconfigured(t *testing.T) {
 		"IPv6 prefix": func(c *Config) { c.IPv6Prefix = 56 }, "elements": func(c *Config) { c.MaxElements = 77 },
 		"rate": func(c *Config) { c.Meter = Meter{Enabled: true} }, "priority": func(c *Config) { c.Priority = 5000 },
 	} {
-		cfg := fw.config()
+		cfg := fw.currentConfig()
 		change(&cfg)
 		if err := fw.Reconfigure(cfg); err == nil {
 			t.Errorf("%s was changed", name)
 		}
 	}
-	if err := fw.Verify(); err != nil {
+	if err := fw.VerifyTable(); err != nil {
 		t.Error(err)
 	}
 }
@@ -127,7 +127,7 @@ func TestTheWriterReconfigures(t *testing.T) {
 		if err := w.Apply(t.Context(), []Change{ban("10.99.0.66", time.Hour)}); err != nil {
 			t.Fatal(err)
 		}
-		cfg := fw.config()
+		cfg := fw.currentConfig()
 		cfg.UDPPorts = []uint16{5060 + i}
 		if err := w.Reconfigure(t.Context(), cfg); err != nil {
 			t.Fatal(err)
@@ -137,7 +137,7 @@ func TestTheWriterReconfigures(t *testing.T) {
 	w.writing.Lock() // it builds the table again and again
 	late, stop := context.WithCancel(t.Context())
 	stop()
-	if err := w.Reconfigure(late, fw.config()); !errors.Is(err, context.Canceled) {
+	if err := w.Reconfigure(late, fw.currentConfig()); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v; want that it does not wait for ever", err)
 	}
 	w.writing.Unlock()

@@ -45,9 +45,9 @@ func (l *ruleList) add(comment string, drops setID, exprs ...[]expr.Any) {
 // signalling only.
 func (l *ruleList) addSignalling(udp, tcp []uint16, portsAre func(*nftables.Set, bool) []expr.Any,
 	addPorts func([]uint16) *nftables.Set) {
-	l.add("neither UDP nor TCP", numSets, isNeither(unix.IPPROTO_UDP, unix.IPPROTO_TCP), accepts())
-	l.add("IPv4 fragment without ports", numSets, isFamily(false), isFragment4(), accepts())
-	l.add("IPv6 fragment without ports", numSets, isFamily(true), isFragment6(), accepts())
+	l.add("neither UDP nor TCP", numSets, isNeither(unix.IPPROTO_UDP, unix.IPPROTO_TCP), acceptVerdict())
+	l.add("IPv4 fragment without ports", numSets, isFamily(false), isFragment4(), acceptVerdict())
+	l.add("IPv6 fragment without ports", numSets, isFamily(true), isFragment6(), acceptVerdict())
 	for _, p := range []struct {
 		proto byte
 		name  string
@@ -57,7 +57,7 @@ func (l *ruleList) addSignalling(udp, tcp []uint16, portsAre func(*nftables.Set,
 		if len(p.ports) > 0 {
 			match = append(match, portsAre(addPorts(p.ports), true)...)
 		}
-		l.add(p.name+" that is not VoIP", numSets, match, accepts())
+		l.add(p.name+" that is not VoIP", numSets, match, acceptVerdict())
 	}
 }
 
@@ -66,15 +66,15 @@ func (c *Config) rulesOf(chain string, defs [numSets]setDef, packets, bytes [num
 	addPorts func(ports []uint16) *nftables.Set) ruleList {
 	switch chain {
 	case requestsChain:
-		return c.requests(addPorts)
+		return c.requestRules(addPorts)
 	case answersChain:
-		return c.answers(defs, addPorts)
+		return c.answerRules(defs, addPorts)
 	}
-	return c.ruleset(defs, packets, bytes, addPorts)
+	return c.preroutingRules(defs, packets, bytes, addPorts)
 }
 
-// ruleset builds the rules of the chain prerouting and, through addPorts, the anonymous sets of ports that they look
-// into. packets holds what the drop rules of an older chain had counted.
+// preroutingRules builds the rules of the chain prerouting and, through addPorts, the anonymous sets of ports that they
+// look into. packets holds what the drop rules of an older chain had counted.
 //
 // Fragments. At priority -300 the chain sees whole packets only where something (conntrack, at -400) reassembles
 // them; elsewhere a fragment that is not the first has no ports, and the kernel stops evaluating a rule that asks
@@ -82,14 +82,14 @@ func (c *Config) rulesOf(chain string, defs [numSets]setDef, packets, bytes [num
 // would lose the tails of its datagrams to other services. So in scope VoIP these fragments are accepted by a rule
 // of their own: the first fragment to a VoIP port is dropped, and without it nothing can be reassembled. In scope
 // All they meet the drop rules like any packet.
-func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
+func (c *Config) preroutingRules(defs [numSets]setDef, packets, bytes [numSets]uint64,
 	addPorts func(ports []uint16) *nftables.Set) ruleList {
 	var rules ruleList
 	add := rules.add
-	accept := accepts()
+	accept := acceptVerdict()
 	// What becomes of a packet to a port of telephony that gets through.
 	passes := accept
-	if c.taps() {
+	if c.copiesPackets() {
 		passes = []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: requestsChain}}
 	}
 	drop := func(id setID) []expr.Any {
@@ -209,7 +209,7 @@ func (c *Config) ruleset(defs [numSets]setDef, packets, bytes [numSets]uint64,
 				drop(id))
 		}
 	}
-	if c.taps() {
+	if c.copiesPackets() {
 		add("gets through", numSets, passes)
 	}
 	return rules

@@ -221,10 +221,10 @@ func sameSet(want, have *nftables.Set) bool {
 		want.Timeout == have.Timeout && want.Size == have.Size && !have.Constant && !have.IsMap && !have.Concatenation
 }
 
-// home is where the kernel keeps what a normalized target says: a set, and the element's key in it; of an interval
+// setAndKey is where the kernel keeps what a normalized target says: a set, and the element's key in it; of an interval
 // set the prefix. ok is false where there is no set for it. A trusted or slow network longer than the set's key is
 // widened to it: one IPv6 site is one source. A ban is not widened, it would hit others.
-func (t target) home(v6bits int) (id setID, p netip.Prefix, key nfnl.Key, ok bool) {
+func (t target) setAndKey(v6bits int) (id setID, p netip.Prefix, key nfnl.Key, ok bool) {
 	if t.flow != (Flow{}) {
 		a := t.flow.Source.Addr()
 		key = nfnl.Key{Addr: a, Protocol: uint8(t.flow.Transport), Port: t.flow.Source.Port()}

@@ -18,18 +18,18 @@ import (
 // Firewall is what a daemon needs of the kernel; Table and DryRun are it. The methods may be called at any time
 // from any goroutine, but changes come from one: the Writer's.
 type Firewall interface {
-	Ensure() (Outcome, error)
+	EnsureTable() (Outcome, error)
 	Apply([]Change) error
 	Elements(Kind) ([]Element, error)
-	Has(Kind, netip.Prefix) (Element, bool, error)
-	Holds(Change) (Element, bool, error)
-	Drops() (map[string]uint64, error)
-	Verify() error
-	Delete() error
+	LookUpPrefix(Kind, netip.Prefix) (Element, bool, error)
+	LookUp(Change) (Element, bool, error)
+	DroppedPackets() (map[string]uint64, error)
+	VerifyTable() error
+	DeleteTable() error
 	Close() error
 }
 
-// Outcome says what Ensure found.
+// Outcome says what EnsureTable found.
 type Outcome string
 
 const (
@@ -56,7 +56,7 @@ type Table struct {
 	writeConn *nfnl.Conn
 	// connUnused says that writeConn is as Open dialled it.
 	connUnused bool
-	// mustEnsure says that the table may not be as we believe: Ensure comes before the next change.
+	// mustEnsure says that the table may not be as we believe: EnsureTable comes before the next change.
 	mustEnsure bool
 	// ownership is whether the kernel knows table owners, once it was asked.
 	ownership ownership
@@ -76,9 +76,9 @@ type Table struct {
 	plan        plan
 	transaction nfnl.Transaction
 
-	// stateMu guards what Ensure and Apply leave for those who only ask.
+	// stateMu guards what EnsureTable and Apply leave for those who only ask.
 	stateMu sync.Mutex
-	// ruleHandles are the handles of each chain's rules, in order; nil before Ensure.
+	// ruleHandles are the handles of each chain's rules, in order; nil before EnsureTable.
 	ruleHandles map[string][]uint64
 	// whyNoTap is why the kernel cannot copy packets.
 	whyNoTap error
@@ -106,7 +106,7 @@ var (
 	_ Firewall = (*DryRun)(nil)
 )
 
-// Open checks the configuration and opens the lasting connection. Nothing is changed in the kernel before Ensure.
+// Open checks the configuration and opens the lasting connection. Nothing is changed in the kernel before EnsureTable.
 func Open(cfg Config) (*Table, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -114,7 +114,7 @@ func Open(cfg Config) (*Table, error) {
 	}
 	cfg.clonePorts()
 	t := &Table{cfg: cfg, defs: allSets(cfg.IPv6Prefix), connUnused: true, mustEnsure: true, written: newWritten()}
-	if t.writeConn, err = dial(cfg.NetNS); err != nil {
+	if t.writeConn, err = dialNetns(cfg.NetNS); err != nil {
 		return nil, err
 	}
 	return t, nil
@@ -146,16 +146,16 @@ func (t *Table) isClosed() bool {
 	return t.closed
 }
 
-// Port returns the netlink port id under which this process now changes the table; the kernel's notices of its own
-// changes carry it.
-func (t *Table) Port() uint32 {
+// NetlinkPort returns the netlink port id under which this process now changes the table; the kernel's notices of its
+// own changes carry it.
+func (t *Table) NetlinkPort() uint32 {
 	t.stateMu.Lock()
 	defer t.stateMu.Unlock()
 	return t.ownPort
 }
 
-// Owned reports whether the table is protected by owner and persist, and if not, why. It is known after Ensure.
-func (t *Table) Owned() (bool, string) {
+// IsOwned reports whether the table is protected by owner and persist, and if not, why. It is known after EnsureTable.
+func (t *Table) IsOwned() (bool, string) {
 	t.stateMu.Lock()
 	defer t.stateMu.Unlock()
 	return t.owned, t.notOwnedBecause
@@ -170,7 +170,7 @@ func (t *Table) redialLocked() error {
 		_ = t.writeConn.Close() // gives an owned table up, so that the new one may take it
 		t.writeConn = nil
 	}
-	s, err := dial(t.cfg.NetNS)
+	s, err := dialNetns(t.cfg.NetNS)
 	if err != nil {
 		return err
 	}
@@ -186,15 +186,15 @@ func (t *Table) tableRef() *nftables.Table {
 	return &f
 }
 
-// Ensure creates the table or adopts the one that is there, with its elements. It may be called at any time; where
+// EnsureTable creates the table or adopts the one that is there, with its elements. It may be called at any time; where
 // nothing is amiss it changes nothing that a packet notices. After an error of any method it redials.
-func (t *Table) Ensure() (Outcome, error) {
+func (t *Table) EnsureTable() (Outcome, error) {
 	t.writeMu.Lock()
 	defer t.writeMu.Unlock()
 	return t.ensureLocked()
 }
 
-// ensureLocked is Ensure. As everywhere in this package, it is writeMu that is locked where the name does not say
+// ensureLocked is EnsureTable. As everywhere in this package, it is writeMu that is locked where the name does not say
 // another.
 func (t *Table) ensureLocked() (Outcome, error) {
 	if t.isClosed() {
@@ -216,7 +216,7 @@ func (t *Table) ensureLocked() (Outcome, error) {
 	t.chooseTapLocked()
 	found, err := t.findExistingLocked()
 	if err != nil {
-		return "", explain("look at table "+t.cfg.Table, err)
+		return "", explainErrno("look at table "+t.cfg.Table, err)
 	}
 	outcome := Created
 	var carried []Element
@@ -224,13 +224,13 @@ func (t *Table) ensureLocked() (Outcome, error) {
 	case found.table != nil && found.differs != "":
 		outcome = Migrated
 		if carried, err = t.readOldElementsLocked(found); err != nil {
-			return "", explain("read the older table's elements", err)
+			return "", explainErrno("read the older table's elements", err)
 		}
 	case found.table != nil:
 		outcome = Adopted
 	}
 	if err := t.buildLocked(found, outcome == Migrated, carried); err != nil {
-		return "", explain("build table "+t.cfg.Table, err)
+		return "", explainErrno("build table "+t.cfg.Table, err)
 	}
 	if t.choosePacesLocked() {
 		if _, err := t.ensureLocked(); err != nil {
@@ -239,10 +239,10 @@ func (t *Table) ensureLocked() (Outcome, error) {
 		return outcome, nil
 	}
 	if err := t.readBackLocked(); err != nil {
-		return "", explain("read table "+t.cfg.Table+" back", err)
+		return "", explainErrno("read table "+t.cfg.Table+" back", err)
 	}
 	if err := t.writeSlowLocked(carried); err != nil {
-		return "", explain("bring back what is slow in table "+t.cfg.Table, err)
+		return "", explainErrno("bring back what is slow in table "+t.cfg.Table, err)
 	}
 	t.mustEnsure = false
 	t.fullUntil = [numSets]time.Time{}
@@ -301,7 +301,7 @@ func (t *Table) findExistingLocked() (existingTable, error) {
 		}
 	}
 	f.chains = make(map[string]bool)
-	wanted := t.cfg.chains(want)
+	wanted := t.cfg.wantedChains(want)
 	for _, name := range []string{chainName, requestsChain, answersChain} {
 		c, err := t.writeConn.Nftables.ListChain(want, name)
 		if errors.Is(err, unix.ENOENT) {
@@ -353,15 +353,15 @@ func (t *Table) dropCounter(r *nftables.Rule) (setID, *expr.Counter) {
 	return numSets, nil
 }
 
-// chains are those that the table has. Rules of each may go to those behind it.
-func (c *Config) chains(table *nftables.Table) []*nftables.Chain {
+// wantedChains are those that the table has. Rules of each may go to those behind it.
+func (c *Config) wantedChains(table *nftables.Table) []*nftables.Chain {
 	accept := nftables.ChainPolicyAccept
 	list := []*nftables.Chain{{
 		Name: chainName, Table: table, Type: nftables.ChainTypeFilter, Policy: &accept,
 		Hooknum:  nftables.ChainHookPrerouting,
 		Priority: nftables.ChainPriorityRef(nftables.ChainPriority(c.Priority)),
 	}}
-	if c.taps() {
+	if c.copiesPackets() {
 		list = append(list, answersChainOf(table), &nftables.Chain{Name: requestsChain, Table: table})
 	}
 	return list
@@ -376,12 +376,12 @@ func chainNamed(list []*nftables.Chain, name string) *nftables.Chain {
 }
 
 func sameChain(want, have *nftables.Chain) bool {
-	return want.Type == have.Type && same(want.Hooknum, have.Hooknum) && same(want.Priority, have.Priority) &&
-		same(want.Policy, have.Policy)
+	return want.Type == have.Type && sameOrBothNil(want.Hooknum, have.Hooknum) && sameOrBothNil(want.Priority, have.Priority) &&
+		sameOrBothNil(want.Policy, have.Policy)
 }
 
-// same reports whether two that may be missing are equal.
-func same[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
+// sameOrBothNil reports whether two that may be missing are equal.
+func sameOrBothNil[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // buildLocked writes table, sets, chain and rules in one transaction, so that no packet sees half of them.
 func (t *Table) buildLocked(f existingTable, replace bool, carried []Element) error {
@@ -390,7 +390,7 @@ func (t *Table) buildLocked(f existingTable, replace bool, carried []Element) er
 		lib.DelTable(table)
 	}
 	lib.AddTable(table)
-	chains := t.cfg.chains(table)
+	chains := t.cfg.wantedChains(table)
 	for _, c := range chains {
 		lib.AddChain(c)
 	}
@@ -447,7 +447,7 @@ func (t *Table) writeSlowLocked(carried []Element) error {
 	var elems [numSets][]nfnl.SetElement
 	for i := range carried {
 		e := &carried[i]
-		id, _, key, ok := e.target().home(t.cfg.IPv6Prefix)
+		id, _, key, ok := e.target().setAndKey(t.cfg.IPv6Prefix)
 		if e.Kind != Slow || !ok || !t.cfg.hasSet(id) || e.Remaining <= 0 || len(elems[id]) >= int(t.cfg.setSize(id)) {
 			continue
 		}
@@ -475,7 +475,7 @@ func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.Se
 	slices.SortFunc(carried, func(a, b Element) int { return int(b.Remaining/time.Second) - int(a.Remaining/time.Second) })
 	var edits [numSets][]edit
 	for _, e := range carried {
-		id, p, key, ok := e.target().home(t.cfg.IPv6Prefix)
+		id, p, key, ok := e.target().setAndKey(t.cfg.IPv6Prefix)
 		if !ok || !t.cfg.hasSet(id) || e.Kind == Slow { // the library knows no limits of elements
 			continue
 		}
@@ -495,9 +495,9 @@ func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.Se
 		}
 	}
 	for id := range edits {
-		_, _, add := ranges{}.edited(edits[id], now)
+		_, _, add := ranges{}.afterEdits(edits[id], now)
 		for i := range add {
-			for _, e := range add[i].elements(now) {
+			for _, e := range add[i].kernelElements(now) {
 				elems[id] = append(elems[id], nftables.SetElement{
 					Key: e.Key.Bytes(), IntervalEnd: e.End, IntervalOpen: e.Open, Timeout: e.Timeout,
 					Comment: e.Comment,
@@ -509,11 +509,11 @@ func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.Se
 	return elems, size
 }
 
-// readBackLocked remembers what Verify compares with, and the networks that are in the interval sets.
+// readBackLocked remembers what VerifyTable compares with, and the networks that are in the interval sets.
 func (t *Table) readBackLocked() error {
 	table := t.tableRef()
 	handles := make(map[string][]uint64)
-	for _, c := range t.cfg.chains(table) {
+	for _, c := range t.cfg.wantedChains(table) {
 		rules, err := t.writeConn.Nftables.GetRules(table, c)
 		if err != nil {
 			return err
@@ -535,15 +535,15 @@ func (t *Table) readBackLocked() error {
 	}
 	t.stateMu.Lock()
 	defer t.stateMu.Unlock()
-	t.ruleHandles, t.ranges, t.ownPort = handles, loadedRanges, t.writeConn.Port()
+	t.ruleHandles, t.ranges, t.ownPort = handles, loadedRanges, t.writeConn.NetlinkPort()
 	t.owned = t.ownership == ownerYes
 	return nil
 }
 
-// Verify checks, in a fraction of a millisecond, that table, sets, chain and rules are those that Ensure left. It
-// does not look at elements; Has does. Where no ruleset has changed since the last time, within a minute, it only
-// asks for that.
-func (t *Table) Verify() error {
+// VerifyTable checks, in a fraction of a millisecond, that table, sets, chain and rules are those that EnsureTable
+// left. It does not look at elements; LookUpPrefix does. Where no ruleset has changed since the last time, within a
+// minute, it only asks for that.
+func (t *Table) VerifyTable() error {
 	g, err := t.Generation()
 	if err != nil {
 		return err
@@ -556,7 +556,7 @@ func (t *Table) Verify() error {
 	}
 	err = t.compareWithKernel()
 	if errors.Is(err, ErrGone) {
-		// An Ensure may have been between the kernel's commit and our notes of it: look again when it is through.
+		// An EnsureTable may have been between the kernel's commit and our notes of it: look again when it is through.
 		t.writeMu.Lock()
 		err = t.compareWithKernel()
 		t.writeMu.Unlock()
@@ -570,7 +570,7 @@ func (t *Table) Verify() error {
 	return err
 }
 
-// compareWithKernel holds what Ensure left against what the kernel has.
+// compareWithKernel holds what EnsureTable left against what the kernel has.
 func (t *Table) compareWithKernel() error {
 	t.stateMu.Lock()
 	handles, port, owned, cfg := t.ruleHandles, t.ownPort, t.owned, t.cfg
@@ -578,7 +578,7 @@ func (t *Table) compareWithKernel() error {
 	if handles == nil {
 		return fmt.Errorf("%w: Ensure was not called", ErrGone)
 	}
-	return t.read("verify the table", func(s *nfnl.Conn) error {
+	return t.useReadConn("verify the table", func(s *nfnl.Conn) error {
 		want := nftables.Table{Name: cfg.Table, Family: nftables.TableFamilyINet}
 		have, err := s.Nftables.ListTableOfFamily(want.Name, want.Family)
 		if err != nil {
@@ -603,7 +603,7 @@ func (t *Table) compareWithKernel() error {
 				return fmt.Errorf("%w: set %s is missing or was changed", ErrGone, d.name)
 			}
 		}
-		for _, c := range cfg.chains(&want) {
+		for _, c := range cfg.wantedChains(&want) {
 			have, err := s.Nftables.ListChain(&want, c.Name)
 			if err != nil {
 				return err
@@ -624,9 +624,9 @@ func (t *Table) compareWithKernel() error {
 	})
 }
 
-// Delete takes the table and every element out of the kernel. Other tables stay. A table that is not there is no
+// DeleteTable takes the table and every element out of the kernel. Other tables stay. A table that is not there is no
 // error.
-func (t *Table) Delete() error {
+func (t *Table) DeleteTable() error {
 	t.writeMu.Lock()
 	defer t.writeMu.Unlock()
 	if t.writeConn == nil {
@@ -637,20 +637,20 @@ func (t *Table) Delete() error {
 	t.mustEnsure = true
 	t.writeConn.Nftables.DelTable(&nftables.Table{Name: t.cfg.Table, Family: nftables.TableFamilyINet})
 	if err := t.writeConn.Nftables.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-		return explain("delete table "+t.cfg.Table, err)
+		return explainErrno("delete table "+t.cfg.Table, err)
 	}
 	return nil
 }
 
-// read runs f on the connection for reading, and drops it after an error.
-func (t *Table) read(what string, f func(*nfnl.Conn) error) error {
+// useReadConn runs f on the connection for reading, and drops it after an error.
+func (t *Table) useReadConn(what string, f func(*nfnl.Conn) error) error {
 	t.readMu.Lock()
 	defer t.readMu.Unlock()
 	if t.isClosed() {
 		return ErrClosed
 	}
 	if t.readConn == nil {
-		s, err := dial(t.cfg.NetNS)
+		s, err := dialNetns(t.cfg.NetNS)
 		if err != nil {
 			return err
 		}
@@ -664,10 +664,10 @@ func (t *Table) read(what string, f func(*nfnl.Conn) error) error {
 		_ = t.readConn.Close()
 		t.readConn = nil
 	}
-	return explain(what, err)
+	return explainErrno(what, err)
 }
 
-func dial(netns int) (*nfnl.Conn, error) {
+func dialNetns(netns int) (*nfnl.Conn, error) {
 	conn, err := nfnl.Dial(netns)
-	return conn, explain("open a netlink socket", err)
+	return conn, explainErrno("open a netlink socket", err)
 }

@@ -39,7 +39,7 @@ func apply(t *testing.T, fw Firewall, c ...Change) {
 // holds checks that the kernel has a prefix for about so long; 0 is for ever.
 func holds(t *testing.T, fw Firewall, k Kind, s string, want time.Duration) {
 	t.Helper()
-	e, ok, err := fw.Has(k, pfx(s))
+	e, ok, err := fw.LookUpPrefix(k, pfx(s))
 	if err != nil || !ok {
 		t.Fatalf("%s of %s: there: %v, error %v", k, s, ok, err)
 	}
@@ -50,7 +50,7 @@ func holds(t *testing.T, fw Firewall, k Kind, s string, want time.Duration) {
 
 func lacks(t *testing.T, fw Firewall, k Kind, s string) {
 	t.Helper()
-	if e, ok, err := fw.Has(k, pfx(s)); err != nil || ok {
+	if e, ok, err := fw.LookUpPrefix(k, pfx(s)); err != nil || ok {
 		t.Fatalf("%s of %s: there: %v (%+v), error %v", k, s, ok, e, err)
 	}
 }
@@ -137,13 +137,13 @@ func TestOtherTablesAreLeftAlone(t *testing.T) {
 	fw := ensured(t, testConfig(s))
 	apply(t, fw, ban("192.0.2.1", time.Hour))
 	ensure(t, fw, Adopted)
-	if err := fw.Delete(); err != nil {
+	if err := fw.DeleteTable(); err != nil {
 		t.Fatal(err)
 	}
 	if out := s.command(t, "nft list ruleset"); out != before {
 		t.Errorf("another table was changed:\n%s", out)
 	}
-	if err := fw.Delete(); err != nil {
+	if err := fw.DeleteTable(); err != nil {
 		t.Errorf("deleting a table that is gone: %v", err)
 	}
 }
@@ -229,7 +229,7 @@ func TestWithoutTheCapability(t *testing.T) {
 		cfg.NetNS = 0
 		fw, e := Open(cfg)
 		if openErr = e; e == nil {
-			_, openErr = fw.Ensure()
+			_, openErr = fw.EnsureTable()
 			_ = fw.Close()
 		}
 		return nil
@@ -291,7 +291,7 @@ func TestBansEndByThemselves(t *testing.T) {
 	deadline := time.Now().Add(patience)
 	for _, p := range list {
 		for {
-			_, ok, err := fw.Has(Ban, pfx(p))
+			_, ok, err := fw.LookUpPrefix(Ban, pfx(p))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -439,13 +439,13 @@ func TestVerifySeesEachKindOfDamage(t *testing.T) {
 			s := newSpace(t)
 			fw := ensured(t, testConfig(s))
 			s.command(t, "nft '"+damage+"'")
-			if err := fw.Verify(); !errors.Is(err, ErrGone) {
+			if err := fw.VerifyTable(); !errors.Is(err, ErrGone) {
 				t.Fatalf("Verify: %v", err)
 			}
-			if _, err := fw.Ensure(); err != nil {
+			if _, err := fw.EnsureTable(); err != nil {
 				t.Fatal(err)
 			}
-			if err := fw.Verify(); err != nil {
+			if err := fw.VerifyTable(); err != nil {
 				t.Fatal(err)
 			}
 			apply(t, fw, ban("192.0.2.1", time.Hour))
@@ -459,7 +459,7 @@ func TestApplyWithoutATableSaysSo(t *testing.T) {
 	if err := fw.Apply([]Change{ban("192.0.2.1", time.Hour)}); !errors.Is(err, ErrGone) {
 		t.Errorf("before Ensure: %v", err)
 	}
-	if err := fw.Verify(); !errors.Is(err, ErrGone) {
+	if err := fw.VerifyTable(); !errors.Is(err, ErrGone) {
 		t.Errorf("Verify before Ensure: %v", err)
 	}
 	ensure(t, fw, Created)
@@ -469,7 +469,7 @@ func TestApplyWithoutATableSaysSo(t *testing.T) {
 			!strings.Contains(hint.Of(err), "built again") {
 			t.Errorf("after a flush: %v", err)
 		}
-		if _, err := fw.Ensure(); err != nil {
+		if _, err := fw.EnsureTable(); err != nil {
 			t.Fatal(err)
 		}
 		apply(t, fw, ban(p, time.Hour))
@@ -479,7 +479,7 @@ func TestApplyWithoutATableSaysSo(t *testing.T) {
 	if err := fw.Apply([]Change{ban("192.0.2.1", time.Hour)}); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
-	if _, err := fw.Ensure(); !errors.Is(err, ErrClosed) {
+	if _, err := fw.EnsureTable(); !errors.Is(err, ErrClosed) {
 		t.Errorf("Ensure after Close: %v", err)
 	}
 }
@@ -498,7 +498,7 @@ func TestErrorsSayWhatToTry(t *testing.T) {
 		{syscall.ENOMEM, syscall.ENOMEM, "MemoryMax"},
 		{syscall.EIO, syscall.EIO, "test"},
 	} {
-		err := explain("test", fmt.Errorf("wrapped: %w", r.errno))
+		err := explainErrno("test", fmt.Errorf("wrapped: %w", r.errno))
 		if !errors.Is(err, r.is) || !errors.Is(err, r.errno) || !strings.Contains(hint.Line(err), r.says) {
 			t.Errorf("%v: %v, try %q", r.errno, err, hint.Of(err))
 		}

@@ -49,8 +49,8 @@ const (
 // the port that were asked (linux/netfilter_ipv4.h, NF_IP_PRI_NAT_SRC).
 const answersPriority = 200
 
-// taps reports whether packets are copied.
-func (c *Config) taps() bool { return c.Tap.Group != 0 && !c.noTap }
+// copiesPackets reports whether packets are copied.
+func (c *Config) copiesPackets() bool { return c.Tap.Group != 0 && !c.noTap }
 
 // tapTCPPorts are the TCP ports of which packets are copied.
 func (c *Config) tapTCPPorts() []uint16 {
@@ -59,37 +59,37 @@ func (c *Config) tapTCPPorts() []uint16 {
 	})
 }
 
-// requests are the rules for a packet that goes to a port of telephony and gets through.
-func (c *Config) requests(addPorts func([]uint16) *nftables.Set) (l ruleList) {
-	l.add("to another machine", numSets, isNotLocal(false), accepts())
-	l.add("request over UDP", numSets, isProtocol(unix.IPPROTO_UDP), c.copies(TapRequest, tapUDPBytes))
+// requestRules are the rules for a packet that goes to a port of telephony and gets through.
+func (c *Config) requestRules(addPorts func([]uint16) *nftables.Set) (l ruleList) {
+	l.add("to another machine", numSets, isNotLocal(false), acceptVerdict())
+	l.add("request over UDP", numSets, isProtocol(unix.IPPROTO_UDP), c.copyToGroup(TapRequest, tapUDPBytes))
 	ports := c.tapTCPPorts()
 	if len(ports) == 0 {
 		return l
 	}
-	l.add("TCP that is not copied", numSets, isProtocol(unix.IPPROTO_TCP), portIn(addPorts(ports), true), accepts())
+	l.add("TCP that is not copied", numSets, isProtocol(unix.IPPROTO_TCP), portIn(addPorts(ports), true), acceptVerdict())
 	l.addEmptySegments()
-	l.add("request over TCP", numSets, isProtocol(unix.IPPROTO_TCP), c.copies(TapRequest, tapTCPBytes))
+	l.add("request over TCP", numSets, isProtocol(unix.IPPROTO_TCP), c.copyToGroup(TapRequest, tapTCPBytes))
 	return l
 }
 
-// answers are the rules for what leaves the machine.
-func (c *Config) answers(defs [numSets]setDef, addPorts func([]uint16) *nftables.Set) (l ruleList) {
-	l.add("the machine itself", numSets, interfaceIs(expr.MetaKeyOIFNAME, "lo"), accepts())
+// answerRules are the rules for what leaves the machine.
+func (c *Config) answerRules(defs [numSets]setDef, addPorts func([]uint16) *nftables.Set) (l ruleList) {
+	l.add("the machine itself", numSets, interfaceIs(expr.MetaKeyOIFNAME, "lo"), acceptVerdict())
 	l.addSignalling(c.UDPPorts, c.tapTCPPorts(), sourcePortIn, addPorts)
-	l.add("of another machine", numSets, isNotLocal(true), accepts())
+	l.add("of another machine", numSets, isNotLocal(true), acceptVerdict())
 	for _, id := range []setID{allow4, allow6} {
-		l.add("always let in", numSets, destinationIn(defs[id]), accepts())
+		l.add("always let in", numSets, destinationIn(defs[id]), acceptVerdict())
 	}
 	for _, id := range []setID{good4, good6} {
-		l.add("good", numSets, destinationIn(defs[id]), accepts())
+		l.add("good", numSets, destinationIn(defs[id]), acceptVerdict())
 	}
-	l.add("answer over UDP", numSets, isProtocol(unix.IPPROTO_UDP), c.copies(TapAnswer, tapUDPBytes))
+	l.add("answer over UDP", numSets, isProtocol(unix.IPPROTO_UDP), c.copyToGroup(TapAnswer, tapUDPBytes))
 	// Who acknowledges its number received it: that tells a real connection from forged segments.
 	l.add("answer to an opening", numSets, isProtocol(unix.IPPROTO_TCP), tcpFlags(tcpSyn|tcpAck, tcpSyn|tcpAck),
-		c.copies(TapAnswer, tapOpeningBytes))
+		c.copyToGroup(TapAnswer, tapOpeningBytes))
 	l.addEmptySegments()
-	l.add("answer over TCP", numSets, isProtocol(unix.IPPROTO_TCP), c.copies(TapAnswer, tapTCPBytes))
+	l.add("answer over TCP", numSets, isProtocol(unix.IPPROTO_TCP), c.copyToGroup(TapAnswer, tapTCPBytes))
 	return l
 }
 
@@ -97,7 +97,7 @@ func (c *Config) answers(defs [numSets]setDef, addPorts func([]uint16) *nftables
 // those with timestamps alone (RFC 7323), as most are. All others have a payload or are rare. Nobody can hide a payload
 // so: options of IP would make the packet longer.
 func (l *ruleList) addEmptySegments() {
-	l.add("opens or resets", numSets, isProtocol(unix.IPPROTO_TCP), tcpHasFlag(tcpSyn|tcpReset), accepts())
+	l.add("opens or resets", numSets, isProtocol(unix.IPPROTO_TCP), tcpHasFlag(tcpSyn|tcpReset), acceptVerdict())
 	for _, v6 := range []bool{false, true} {
 		for _, words := range []uint8{5, 8} { // of the TCP header
 			size := uint32(20)
@@ -105,15 +105,15 @@ func (l *ruleList) addEmptySegments() {
 				size = 40
 			}
 			l.add("empty", numSets, isFamily(v6), isProtocol(unix.IPPROTO_TCP), tcpHeaderIs(words),
-				packetIs(size+4*uint32(words)), accepts())
+				packetIs(size+4*uint32(words)), acceptVerdict())
 		}
 	}
 }
 
-func accepts() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+func acceptVerdict() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
 
-// copies is nft's `log prefix … group … snaplen …`.
-func (c *Config) copies(prefix string, bytes uint32) []expr.Any {
+// copyToGroup is nft's `log prefix … group … snaplen …`.
+func (c *Config) copyToGroup(prefix string, bytes uint32) []expr.Any {
 	return []expr.Any{&expr.Log{
 		Key:   1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN,
 		Group: c.Tap.Group, Snaplen: bytes, Data: []byte(prefix),
@@ -161,7 +161,7 @@ func (t *Table) chooseTapLocked() {
 	lib := t.writeConn.Nftables
 	probe := lib.AddTable(probeTable(t.cfg.Table))
 	chain := lib.AddChain(answersChainOf(probe))
-	for _, exprs := range [][]expr.Any{isNotLocal(true), t.cfg.copies(TapAnswer, tapUDPBytes)} {
+	for _, exprs := range [][]expr.Any{isNotLocal(true), t.cfg.copyToGroup(TapAnswer, tapUDPBytes)} {
 		lib.AddRule(&nftables.Rule{Table: probe, Chain: chain, Exprs: exprs})
 	}
 	lib.DelTable(probe)
@@ -172,8 +172,9 @@ func (t *Table) chooseTapLocked() {
 	t.cfg.noTap, t.whyNoTap = isUnknown(err), err
 }
 
-// Tap says why the kernel copies no packets though it should; nil where nothing is amiss. It is known after Ensure.
-func (t *Table) Tap() error {
+// TapError says why the kernel copies no packets though it should; nil where nothing is amiss. It is known after
+// EnsureTable.
+func (t *Table) TapError() error {
 	t.stateMu.Lock()
 	defer t.stateMu.Unlock()
 	if t.cfg.Tap.Group == 0 || !t.cfg.noTap {
@@ -193,7 +194,7 @@ func (t *Table) SetTap(tap Tap) error {
 	if err := t.changeLocked(cfg); err != nil {
 		return err
 	}
-	err := t.Tap()
+	err := t.TapError()
 	if err != nil {
 		cfg.Tap = Tap{}
 		err = errors.Join(err, t.changeLocked(cfg))

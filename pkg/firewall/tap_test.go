@@ -381,12 +381,12 @@ func TestTheTapIsReconfigured(t *testing.T) {
 	banned := tableText(t, a.server)
 	set := func(change func(*Config)) {
 		t.Helper()
-		cfg := a.fw.config()
+		cfg := a.fw.currentConfig()
 		change(&cfg)
 		if err := errors.Join(a.fw.SetTap(cfg.Tap), a.fw.Reconfigure(cfg)); err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(a.fw.Verify(), a.fw.Tap()); err != nil {
+		if err := errors.Join(a.fw.VerifyTable(), a.fw.TapError()); err != nil {
 			t.Error(err)
 		}
 		holds(t, a.fw, Ban, "10.99.0.66/32", time.Hour)
@@ -413,7 +413,7 @@ func TestTheTapIsReconfigured(t *testing.T) {
 	if got := a.seen(t); len(got) != 2 {
 		t.Errorf("another group: %+v", got)
 	}
-	other := a.fw.config() // of somebody who knows no tap
+	other := a.fw.currentConfig() // of somebody who knows no tap
 	other.Tap, other.Meter.Rate = Tap{}, 999
 	if err := a.fw.Reconfigure(other); err != nil {
 		t.Fatal(err)
@@ -431,7 +431,7 @@ func TestTheTapIsReconfigured(t *testing.T) {
 // Another process finds the table as it should be; whether it wants a tap or not, and whatever was done to it.
 func TestTheTapOfAnEarlierProcess(t *testing.T) {
 	a := newTap(t, nil)
-	with := a.fw.config()
+	with := a.fw.currentConfig()
 	without := with
 	without.Tap = Tap{}
 	apply(t, a.fw, ban("10.99.0.66", time.Hour))
@@ -451,7 +451,7 @@ func TestTheTapOfAnEarlierProcess(t *testing.T) {
 	} {
 		if step.before != "" {
 			a.server.command(t, step.before)
-			if err := a.fw.Verify(); !errors.Is(err, ErrGone) {
+			if err := a.fw.VerifyTable(); !errors.Is(err, ErrGone) {
 				t.Errorf("%s: Verify: %v", step.name, err)
 			}
 		}
@@ -471,7 +471,7 @@ func TestTheTapOfAnEarlierProcess(t *testing.T) {
 		}
 	}
 	a.server.command(t, "nft flush ruleset") // by somebody else, while it is in use
-	if err := a.fw.Verify(); !errors.Is(err, ErrGone) {
+	if err := a.fw.VerifyTable(); !errors.Is(err, ErrGone) {
 		t.Errorf("Verify after a flush: %v", err)
 	}
 	ensure(t, a.fw, Created)
@@ -523,14 +523,14 @@ func TestTheTapCopiesWhatAContainerIsAsked(t *testing.T) {
 func TestAKernelThatCannotCopy(t *testing.T) {
 	fw := ensured(t, testConfig(newSpace(t)))
 	fw.cfg.Tap.Group, fw.cfg.noTap, fw.whyNoTap = tapGroup, true, unix.ENOENT
-	if err := fw.Tap(); !errors.Is(err, ErrUnsupported) || !strings.Contains(hint.Of(err), "modprobe") {
+	if err := fw.TapError(); !errors.Is(err, ErrUnsupported) || !strings.Contains(hint.Of(err), "modprobe") {
 		t.Errorf("%v, try %q", err, hint.Of(err))
 	}
-	if list := fw.cfg.chains(fw.tableRef()); len(list) != 1 {
+	if list := fw.cfg.wantedChains(fw.tableRef()); len(list) != 1 {
 		t.Errorf("%d chains", len(list))
 	}
 	ensure(t, fw, Adopted) // a module was loaded
-	if err := fw.Tap(); err != nil {
+	if err := fw.TapError(); err != nil {
 		t.Error(err)
 	}
 }

@@ -28,7 +28,7 @@ func TestAWalkListsEveryElementInPieces(t *testing.T) {
 	// While the kernel still enlarges its hash tables for all of these, in the background, a list lacks some.
 	for end := time.Now().Add(patience); len(seen) != len(changes)+2 && err == nil && time.Now().Before(end); {
 		seen, pieces = make(map[netip.Prefix]int), 0
-		whole, err = fw.Walk(t.Context(), Ban, func(list []Element) error {
+		whole, err = fw.WalkElements(t.Context(), Ban, func(list []Element) error {
 			pieces++
 			for _, e := range list {
 				seen[e.Prefix]++
@@ -53,7 +53,7 @@ func TestAWalkListsEveryElementInPieces(t *testing.T) {
 		t.Errorf("%+v, %v", allowed, err)
 	}
 	enough := errors.New("enough")
-	if _, err := fw.Walk(t.Context(), Ban, func([]Element) error { return enough }); !errors.Is(err, enough) {
+	if _, err := fw.WalkElements(t.Context(), Ban, func([]Element) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("%v", err)
 	}
 }
@@ -63,7 +63,7 @@ func TestOthersBanDuringAWalk(t *testing.T) {
 	fw := roomy(t)
 	apply(t, fw, many(20_000, time.Hour)...)
 	banned := false
-	whole, err := fw.Walk(t.Context(), Ban, func([]Element) error {
+	whole, err := fw.WalkElements(t.Context(), Ban, func([]Element) error {
 		if !banned {
 			apply(t, fw, ban("203.0.113.66", time.Hour))
 			holds(t, fw, Ban, "203.0.113.66", time.Hour)

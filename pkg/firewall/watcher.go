@@ -17,12 +17,12 @@ import (
 // watchGroup is NFNLGRP_NFTABLES as the bit of a group.
 const nftablesGroup = 1 << (unix.NFNLGRP_NFTABLES - 1)
 
-// Watch calls changed each time that another process has changed a ruleset, whichever it was, until ctx ends; it
-// then returns nil. The library's own monitor is not used: it drops kinds of messages and ends at ENOBUFS.
-func (t *Table) Watch(ctx context.Context, changed func()) error {
+// WatchRulesets calls changed each time that another process has changed a ruleset, whichever it was, until ctx ends;
+// it then returns nil. The library's own monitor is not used: it drops kinds of messages and ends at ENOBUFS.
+func (t *Table) WatchRulesets(ctx context.Context, changed func()) error {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: nftablesGroup, NetNS: t.cfg.NetNS})
 	if err != nil {
-		return explain("listen for changes of the ruleset", err)
+		return explainErrno("listen for changes of the ruleset", err)
 	}
 	filter, err := newGenerationFilter()
 	if err == nil {
@@ -53,7 +53,7 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 		}
 		for _, m := range msgs {
 			// The header carries the port of whoever made the change.
-			if m.Header.Type == nfnl.NewGeneration && m.Header.PID != t.Port() {
+			if m.Header.Type == nfnl.NewGeneration && m.Header.PID != t.NetlinkPort() {
 				changed()
 				break
 			}
@@ -77,7 +77,7 @@ func newGenerationFilter() ([]bpf.RawInstruction, error) {
 // deafFrom is how many elements are worth not listening to.
 const pauseNoticesFrom = 256
 
-// subscription is the connection of Watch. While anybody listens, the kernel makes a notice of each element
+// subscription is the connection of WatchRulesets. While anybody listens, the kernel makes a notice of each element
 // (nf_tables_setelem_notify), which costs as much as the element; most of a flood's are of our own making and
 // thrown away.
 type subscription struct {
@@ -113,7 +113,7 @@ func (t *Table) pauseNotices(s *nfnl.Conn) (listen func()) {
 			return
 		}
 		if c.JoinGroup(unix.NFNLGRP_NFTABLES) != nil {
-			_ = c.Close() // Watch ends, and is begun again
+			_ = c.Close() // WatchRulesets ends, and is begun again
 		}
 		if after, err := s.Generation(); err != nil || after-before != s.Commits-own {
 			changed()

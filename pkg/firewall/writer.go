@@ -61,7 +61,7 @@ type generationReader interface {
 
 // rulesetWatcher is a Firewall that hears when somebody else changes the ruleset.
 type rulesetWatcher interface {
-	Watch(ctx context.Context, changed func()) error
+	WatchRulesets(ctx context.Context, changed func()) error
 }
 
 // Writer is the one that changes a Firewall: its goroutine, or, while that has nothing to do, whoever submits a few
@@ -105,7 +105,7 @@ type submission struct {
 	done      func(error)
 }
 
-func (s *submission) settle(err error) {
+func (s *submission) settleOne(err error) {
 	if s.err == nil {
 		s.err = err
 	}
@@ -139,9 +139,9 @@ func NewWriter(fw Firewall, desired func() []Change, cfg WriterConfig) *Writer {
 	}
 }
 
-// Found says what the table holds, as listed at a time, where that was not known yet when the Writer was made. It
+// SetFound says what the table holds, as listed at a time, where that was not known yet when the Writer was made. It
 // comes before Run.
-func (w *Writer) Found(list []Element, at time.Time) { w.cfg.Found, w.cfg.FoundAt = list, at }
+func (w *Writer) SetFound(list []Element, at time.Time) { w.cfg.Found, w.cfg.FoundAt = list, at }
 
 // maxInline is how many changes are written without the Writer's goroutine. More are worth waking it.
 const maxInline = 8
@@ -176,7 +176,7 @@ func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
 	lost := 0
 	for i := range clean {
 		clean[i].fixEnd(now)
-		if !w.pending.put(&clean[i], t, w.cfg.MaxPending) {
+		if !w.pending.addOrReplace(&clean[i], t, w.cfg.MaxPending) {
 			lost++
 			w.overflow = true
 		}
@@ -195,7 +195,7 @@ func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
 	case inline:
 		w.writing.Unlock()
 	}
-	signal(w.wake)
+	wakeUp(w.wake)
 	if none {
 		done(ErrQueueFull)
 	}
@@ -209,17 +209,17 @@ func (w *Writer) writeInline() {
 	b := w.takePending()
 	err := w.fw.Apply(b.changes)
 	if err == nil || isPermanent(err) {
-		w.settle(b.changes, b.waiters, err)
+		w.settleAll(b.changes, b.waiters, err)
 		return
 	}
 	w.cfg.Log.Warn("the kernel did not take a change, it is tried again", "changes", b.len(), hint.Attr(err))
 	w.mu.Lock()
 	w.pending.putBack(&b)
 	w.mu.Unlock()
-	signal(w.wake)
+	wakeUp(w.wake)
 }
 
-func signal(c chan struct{}) {
+func wakeUp(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
@@ -266,17 +266,17 @@ func (w *Writer) setErr(err error) {
 func (w *Writer) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer w.drain()
+	defer w.drainQueue()
 	if fw, ok := w.fw.(rulesetWatcher); ok && w.cfg.VerifyInterval > 0 {
 		watching, stop := context.WithCancel(ctx)
 		defer stop()
-		wg.Go(func() { w.watch(watching, fw) })
+		wg.Go(func() { w.watchRulesets(watching, fw) })
 	}
 	if !w.buildFirst(ctx) {
 		return nil
 	}
 	if w.cfg.VerifyInterval > 0 { // nobody listened when Found was listed
-		w.whileWriting(func() { w.verify(ctx) })
+		w.whileWriting(func() { w.verifyTable(ctx) })
 	}
 	var tick <-chan time.Time
 	if w.cfg.VerifyInterval > 0 {
@@ -289,11 +289,11 @@ func (w *Writer) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-w.wake:
-			w.whileWriting(func() { w.flush(ctx) })
+			w.whileWriting(func() { w.flushQueue(ctx) })
 		case <-w.changed:
-			w.whileWriting(func() { w.verify(ctx) })
+			w.whileWriting(func() { w.verifyTable(ctx) })
 		case <-tick:
-			w.whileWriting(func() { w.verify(ctx) })
+			w.whileWriting(func() { w.verifyTable(ctx) })
 		}
 	}
 }
@@ -308,17 +308,17 @@ func (w *Writer) whileWriting(f func()) {
 func (w *Writer) buildFirst(ctx context.Context) bool {
 	w.writing.Lock()
 	defer w.writing.Unlock()
-	ok := w.rebuild(ctx, "")
+	ok := w.rebuildTable(ctx, "")
 	w.mu.Lock()
 	w.built = ok
 	w.mu.Unlock()
 	return ok
 }
 
-// watch passes on what the kernel says about others' changes.
-func (w *Writer) watch(ctx context.Context, fw rulesetWatcher) {
+// watchRulesets passes on what the kernel says about others' changes.
+func (w *Writer) watchRulesets(ctx context.Context, fw rulesetWatcher) {
 	for {
-		err := fw.Watch(ctx, func() { signal(w.changed) })
+		err := fw.WatchRulesets(ctx, func() { wakeUp(w.changed) })
 		if ctx.Err() != nil {
 			return
 		}
@@ -329,8 +329,8 @@ func (w *Writer) watch(ctx context.Context, fw rulesetWatcher) {
 	}
 }
 
-// drain tries what is left once and refuses what comes later.
-func (w *Writer) drain() {
+// drainQueue tries what is left once and refuses what comes later.
+func (w *Writer) drainQueue() {
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	w.mu.Lock()
@@ -340,7 +340,7 @@ func (w *Writer) drain() {
 	if b.len() == 0 {
 		return
 	}
-	w.settle(b.changes, b.waiters, w.fw.Apply(b.changes))
+	w.settleAll(b.changes, b.waiters, w.fw.Apply(b.changes))
 }
 
 // takePending swaps the queue for an empty one.
@@ -352,21 +352,21 @@ func (w *Writer) takePending() queue {
 	return b
 }
 
-// flush writes all that waits.
-func (w *Writer) flush(ctx context.Context) {
+// flushQueue writes all that waits.
+func (w *Writer) flushQueue(ctx context.Context) {
 	b := w.takePending()
 	if changes := b.changes; len(changes) > 0 {
 		for try := 0; ; try++ {
 			err := w.fw.Apply(changes)
 			if err == nil || isPermanent(err) {
-				w.settle(changes, b.waiters, err)
+				w.settleAll(changes, b.waiters, err)
 				break
 			}
 			w.setErr(err)
 			w.cfg.Log.Warn("the kernel did not take a change, the table is built again", "changes", len(changes),
 				hint.Attr(err))
-			if try > 0 && !sleep(ctx, backoffMin<<try) || !w.rebuild(ctx, CauseError) {
-				w.settle(changes, b.waiters, fmt.Errorf("%w: %w", ErrClosed, err))
+			if try > 0 && !sleep(ctx, backoffMin<<try) || !w.rebuildTable(ctx, CauseError) {
+				w.settleAll(changes, b.waiters, fmt.Errorf("%w: %w", ErrClosed, err))
 				return
 			}
 			if try == maxTries {
@@ -382,7 +382,7 @@ func (w *Writer) flush(ctx context.Context) {
 	if overflow {
 		w.cfg.Log.Warn("more changes came than the queue holds, they are made up for now", "max_pending",
 			w.cfg.MaxPending)
-		w.rebuild(ctx, CauseOverflow)
+		w.rebuildTable(ctx, CauseOverflow)
 	}
 }
 
@@ -391,11 +391,11 @@ func (w *Writer) writeSingly(ctx context.Context, b queue) {
 	for i := range b.changes {
 		one := b.changes[i : i+1]
 		err := w.fw.Apply(one)
-		w.settle(one, b.waiters[i:i+1], err)
+		w.settleAll(one, b.waiters[i:i+1], err)
 		if err != nil && !isPermanent(err) {
 			w.cfg.Log.Error("the kernel does not take a change, it is given up", "change", one[0].String(),
 				hint.Attr(err))
-			w.rebuild(ctx, CauseError)
+			w.rebuildTable(ctx, CauseError)
 		}
 	}
 }
@@ -405,8 +405,8 @@ func isPermanent(err error) bool {
 	return errors.Is(err, ErrFull) || errors.Is(err, ErrChange) || errors.Is(err, ErrTimeout)
 }
 
-// settle tells everybody who waits. A full set is the trouble only of those whose prefixes found no room.
-func (w *Writer) settle(changes []Change, waits [][]*submission, err error) {
+// settleAll tells everybody who waits. A full set is the trouble only of those whose prefixes found no room.
+func (w *Writer) settleAll(changes []Change, waits [][]*submission, err error) {
 	var refused map[target]bool
 	if errors.Is(err, ErrFull) {
 		refused = w.refusedTargets(err)
@@ -417,7 +417,7 @@ func (w *Writer) settle(changes []Change, waits [][]*submission, err error) {
 			e = nil
 		}
 		for _, t := range waits[i] {
-			t.settle(e)
+			t.settleOne(e)
 		}
 	}
 }
@@ -456,9 +456,9 @@ func fullErrors(err error) []*FullError {
 	return nil
 }
 
-// rebuild ensures the table and puts everything desired into it, again and again until it works; false means that
-// ctx ended first. An empty cause takes what Ensure found.
-func (w *Writer) rebuild(ctx context.Context, cause string) bool {
+// rebuildTable ensures the table and puts everything desired into it, again and again until it works; false means that
+// ctx ended first. An empty cause takes what EnsureTable found.
+func (w *Writer) rebuildTable(ctx context.Context, cause string) bool {
 	start := time.Now()
 	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
 		outcome, n, err := w.tryRebuild()
@@ -484,7 +484,7 @@ func (w *Writer) rebuild(ctx context.Context, cause string) bool {
 func (w *Writer) tryRebuild() (Outcome, int, error) {
 	found := w.cfg.Found
 	w.cfg.Found = nil // true of the first attempt alone: the table that a second one adopts may be of the first's making
-	outcome, err := w.fw.Ensure()
+	outcome, err := w.fw.EnsureTable()
 	if err != nil {
 		return "", 0, err
 	}
@@ -539,7 +539,7 @@ func (w *Writer) validDesired(now time.Time) []Change {
 	return kept
 }
 
-func (w *Writer) verify(ctx context.Context) {
+func (w *Writer) verifyTable(ctx context.Context) {
 	var now verification
 	if fw, ok := w.fw.(generationReader); ok {
 		if g, err := fw.Generation(); err == nil {
@@ -553,10 +553,10 @@ func (w *Writer) verify(ctx context.Context) {
 		}
 	}
 	w.lastSample = verification{}
-	if err := w.fw.Verify(); err != nil {
+	if err := w.fw.VerifyTable(); err != nil {
 		w.setErr(err)
 		w.cfg.Log.Warn("somebody changed the kernel's table, it is built again", hint.Attr(err))
-		w.rebuild(ctx, CauseGone)
+		w.rebuildTable(ctx, CauseGone)
 		return
 	}
 	if w.cfg.Sample == nil {
@@ -591,13 +591,13 @@ func (w *Writer) verify(ctx context.Context) {
 	// In a full set some are always missing.
 	if found < looked && time.Since(w.fullLogged) > fullQuiet {
 		cause := CauseElements
-		if w.fw.Verify() != nil { // it went while we looked
+		if w.fw.VerifyTable() != nil { // it went while we looked
 			cause = CauseGone
 		}
 		w.cfg.Log.Warn("elements are missing in the kernel, they are put back", "cause", cause, "looked", looked,
 			"found",
 			found)
-		w.rebuild(ctx, cause)
+		w.rebuildTable(ctx, cause)
 	}
 }
 
@@ -605,7 +605,7 @@ func (w *Writer) verify(ctx context.Context) {
 func (w *Writer) notInKernel(list []Change) ([]Change, error) {
 	var missing []Change
 	for _, c := range list {
-		_, ok, err := w.fw.Holds(c)
+		_, ok, err := w.fw.LookUp(c)
 		if err != nil {
 			return nil, err
 		}

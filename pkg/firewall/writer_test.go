@@ -48,7 +48,7 @@ func (f *fake) Apply(c []Change) error {
 	return f.DryRun.Apply(c)
 }
 
-func (f *fake) Ensure() (Outcome, error) {
+func (f *fake) EnsureTable() (Outcome, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ensures++
@@ -59,10 +59,10 @@ func (f *fake) Ensure() (Outcome, error) {
 			return "", err
 		}
 	}
-	return f.DryRun.Ensure()
+	return f.DryRun.EnsureTable()
 }
 
-func (f *fake) Verify() error {
+func (f *fake) VerifyTable() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.verify
@@ -133,7 +133,7 @@ func TestWriterBatchesWhatComesWhileItWrites(t *testing.T) {
 			t.Errorf("%d done functions were called, want 103", done.Load())
 		}
 		for p, want := range map[string]time.Duration{"198.51.100.7": 2 * time.Hour, "198.51.100.8": 4 * time.Hour} {
-			if e, ok, _ := f.Has(Ban, pfx(p)); !ok || e.Remaining != want {
+			if e, ok, _ := f.LookUpPrefix(Ban, pfx(p)); !ok || e.Remaining != want {
 				t.Errorf("%s: %v %s, the last change was for %s", p, ok, e.Remaining, want)
 			}
 		}
@@ -165,14 +165,14 @@ func TestWriterLosesNothingToErrors(t *testing.T) {
 		if w.Err() != nil {
 			t.Error(w.Err())
 		}
-		e, ok, _ := f.Has(Ban, pfx("198.51.100.1"))
+		e, ok, _ := f.LookUpPrefix(Ban, pfx("198.51.100.1"))
 		if !ok || e.Remaining != time.Hour-time.Since(begin) {
 			t.Errorf("%v, %s left after %s in the queue", ok, e.Remaining, time.Since(begin))
 		}
-		if _, ok, _ := f.Has(Ban, pfx("192.0.2.1")); !ok {
+		if _, ok, _ := f.LookUpPrefix(Ban, pfx("192.0.2.1")); !ok {
 			t.Error("what was desired is not there")
 		}
-		if _, ok, _ := f.Has(Ban, pfx("192.0.2.3")); ok {
+		if _, ok, _ := f.LookUpPrefix(Ban, pfx("192.0.2.3")); ok {
 			t.Error("what was over is there")
 		}
 		if got := fmt.Sprint(list()); got != "[create error]" {
@@ -301,7 +301,7 @@ func TestWriterEndsWithWhatWaits(t *testing.T) {
 	if err := w.Run(ctx); err != nil || !called {
 		t.Errorf("done called: %v, %v", called, err)
 	}
-	if _, ok, _ := f.Has(Ban, pfx("192.0.2.1")); !ok {
+	if _, ok, _ := f.LookUpPrefix(Ban, pfx("192.0.2.1")); !ok {
 		t.Error("the change was lost")
 	}
 	if err := w.Apply(t.Context(), []Change{ban("192.0.2.2", time.Hour)}); !errors.Is(err, ErrClosed) {
@@ -351,7 +351,7 @@ func TestWriterVerifiesNowAndThen(t *testing.T) {
 		if got := fmt.Sprint(list()); got != "[create gone elements]" {
 			t.Errorf("rebuilds %s", got)
 		}
-		if _, ok, _ := f.Has(Ban, pfx("192.0.2.2")); !ok {
+		if _, ok, _ := f.LookUpPrefix(Ban, pfx("192.0.2.2")); !ok {
 			t.Error("the element was not put back")
 		}
 		stop()
@@ -397,7 +397,7 @@ func TestWriterRecoversFromEachKindOfFlush(t *testing.T) {
 		s.command(t, "nft '"+r.damage+"'")
 		wait(r.cause)
 		t.Logf("%s: back after %s, nft's own time included", r.damage, time.Since(begin))
-		if err := fw.Verify(); err != nil {
+		if err := fw.VerifyTable(); err != nil {
 			t.Errorf("%s: %v", r.damage, err)
 		}
 		for _, c := range desired[len(desired)-20:] {
@@ -422,7 +422,7 @@ func TestWatchHearsOthersAndNotItself(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	heard := make(chan struct{}, 1000)
 	ended := make(chan error, 1)
-	go func() { ended <- fw.Watch(ctx, func() { heard <- struct{}{} }) }()
+	go func() { ended <- fw.WatchRulesets(ctx, func() { heard <- struct{}{} }) }()
 	foreign, notices := 0, 0
 	change := func() {
 		foreign += 2

@@ -41,7 +41,7 @@ func newWritten() written { return written{expiry: make(map[elementKey]int64), s
 func (w *written) rememberAndTest(key elementKey, until, now time.Time) bool {
 	before, ok := w.expiry[key]
 	if !ok && len(w.expiry) >= w.sweepAt {
-		w.sweep(now)
+		w.sweepEnded(now)
 	}
 	w.expiry[key] = until.Add(endTolerance).UnixNano()
 	return ok && before >= now.UnixNano()
@@ -50,8 +50,8 @@ func (w *written) rememberAndTest(key elementKey, until, now time.Time) bool {
 // forget takes an element out.
 func (w *written) forget(key elementKey) { delete(w.expiry, key) }
 
-// sweep throws out what is over, and makes room for as much again as is left.
-func (w *written) sweep(now time.Time) {
+// sweepEnded throws out what is over, and makes room for as much again as is left.
+func (w *written) sweepEnded(now time.Time) {
 	for key, end := range w.expiry {
 		if end < now.UnixNano() {
 			delete(w.expiry, key)

@@ -65,7 +65,7 @@ func (r *Restorer) Start() error {
 	defer patience.Stop()
 	select {
 	case <-r.done:
-		r.pipeline.writer.Found(r.found, r.firstAsked)
+		r.pipeline.writer.SetFound(r.found, r.firstAsked)
 		r.found = nil
 		return r.err
 	case <-patience.C:
@@ -190,7 +190,7 @@ func (r *Restorer) awaitCommits(ctx context.Context, most int) error {
 
 // elementWalker is a firewall with a list that is read while others change it.
 type elementWalker interface {
-	Walk(ctx context.Context, k firewall.Kind, each func([]firewall.Element) error) (whole bool, err error)
+	WalkElements(ctx context.Context, k firewall.Kind, each func([]firewall.Element) error) (whole bool, err error)
 }
 
 // compareAll compares what the kernel has with what is known. While the list is read, bans are made and end, so that it
@@ -207,7 +207,7 @@ func (r *Restorer) compareAll(ctx context.Context) error {
 	for range maxRounds {
 		before := r.adopted
 		r.found = nil
-		whole, err := fw.Walk(ctx, firewall.Ban, func(some []firewall.Element) error { return r.compareSome(ctx, some) })
+		whole, err := fw.WalkElements(ctx, firewall.Ban, func(some []firewall.Element) error { return r.compareSome(ctx, some) })
 		if err != nil || whole && r.adopted == before {
 			return err
 		}

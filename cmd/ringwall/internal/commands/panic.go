@@ -52,7 +52,7 @@ help; else ringwall unban lets one in, and ringwall unban --all everybody. Run i
 func deleteTable(name string) error {
 	table, err := firewall.Open(firewall.Config{Table: name})
 	if err == nil {
-		err = errors.Join(table.Delete(), table.Close())
+		err = errors.Join(table.DeleteTable(), table.Close())
 	}
 	if errors.Is(err, firewall.ErrPermission) {
 		return hint.Errorf("run this as root; if you are, a daemon owns it: end its process (pgrep ringwall), and "+

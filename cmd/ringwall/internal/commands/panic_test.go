@@ -23,7 +23,7 @@ func TestPanicOpensEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := table.Ensure(); err != nil {
+	if _, err := table.EnsureTable(); err != nil {
 		t.Fatal(err)
 	}
 	if err := table.Close(); err != nil {

@@ -71,7 +71,7 @@ func tableIsGone(table string) bool {
 		return false
 	}
 	defer check.Close()
-	state, err := check.State()
+	state, err := check.TableState()
 	return err == nil && !state.Exists
 }
 

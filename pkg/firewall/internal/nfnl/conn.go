@@ -84,8 +84,8 @@ func (c *Conn) PrimeLargeDumps() {
 // Close ends the connection.
 func (c *Conn) Close() error { return c.Nftables.CloseLasting() }
 
-// Port is our netlink port, by which the kernel names the sender of a change.
-func (c *Conn) Port() uint32 { return c.Netlink.PID() }
+// NetlinkPort is our netlink port, by which the kernel names the sender of a change.
+func (c *Conn) NetlinkPort() uint32 { return c.Netlink.PID() }
 
 func (c *Conn) withDescriptor(f func(fd int)) error {
 	raw, err := c.Netlink.SyscallConn()
@@ -106,7 +106,7 @@ func (c *Conn) GrowSendBuffer(size int) {
 // committed, one error that nothing was.
 func (c *Conn) Commit(transaction []byte) error {
 	c.GrowSendBuffer(len(transaction))
-	if err := c.send(transaction); err != nil {
+	if err := c.sendUncopied(transaction); err != nil {
 		return err
 	}
 	var first error
@@ -130,9 +130,9 @@ func (c *Conn) Commit(transaction []byte) error {
 	}
 }
 
-// send writes to the kernel past the library, which would copy it all once more. The socket is ours until close,
-// and Table sends and closes under one lock.
-func (c *Conn) send(b []byte) error {
+// sendUncopied writes to the kernel past the library, which would copy it all once more. The socket is ours until
+// close, and Table sends and closes under one lock.
+func (c *Conn) sendUncopied(b []byte) error {
 	for {
 		n, err := unix.SendmsgN(c.fd, b, nil, nil, unix.MSG_DONTWAIT)
 		switch {

@@ -33,7 +33,7 @@ func (c *Conn) List(ctx context.Context, table, set string, each func([]Listed) 
 	b.appendText(unix.NFTA_SET_ELEM_LIST_TABLE, table)
 	b.appendText(unix.NFTA_SET_ELEM_LIST_SET, set)
 	b.endMessage(at)
-	if err := c.send(b.buf); err != nil {
+	if err := c.sendUncopied(b.buf); err != nil {
 		return err
 	}
 	room := make([]byte, DumpSize)

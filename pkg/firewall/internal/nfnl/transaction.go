@@ -210,7 +210,7 @@ func (t *Transaction) appendElement(e *SetElement, values bool) {
 		if data != nil {
 			t.appendAttribute(unix.NFTA_SET_ELEM_USERDATA, len(data))
 			t.buf = append(t.buf, data...)
-			t.pad()
+			t.padAttribute()
 		}
 	}
 	t.closeNested(item)
@@ -248,10 +248,10 @@ func (t *Transaction) appendAttribute(kind uint16, size int) {
 func (t *Transaction) appendText(kind uint16, s string) {
 	t.appendAttribute(kind, len(s)+1)
 	t.buf = append(append(t.buf, s...), 0)
-	t.pad()
+	t.padAttribute()
 }
 
-func (t *Transaction) pad() {
+func (t *Transaction) padAttribute() {
 	for len(t.buf)%unix.NLA_ALIGNTO != 0 {
 		t.buf = append(t.buf, 0)
 	}
