@@ -106,12 +106,12 @@ const paceBurst = 4
 
 // String is the pace as nft writes it.
 func (p Pace) String() string {
-	rate, unit := p.kernelLimit()
+	rate, unit := p.packetRate()
 	return fmt.Sprintf("%d/%s", rate, map[uint64]string{1: "second", 60: "minute", 3600: "hour"}[unit])
 }
 
-// kernelLimit is the pace as the kernel counts it: packets in so many seconds.
-func (p Pace) kernelLimit() (rate, unit uint64) {
+// packetRate is the pace as the kernel counts it: packets in so many seconds.
+func (p Pace) packetRate() (rate, unit uint64) {
 	switch p {
 	case PaceMinute:
 		return 4, 60
@@ -123,7 +123,7 @@ func (p Pace) kernelLimit() (rate, unit uint64) {
 
 // kernelLimit is the pace as an element has it.
 func (p Pace) kernelLimit() nfnl.Limit {
-	rate, unit := p.kernelLimit()
+	rate, unit := p.packetRate()
 	return nfnl.Limit{Rate: rate, Unit: unit, Burst: paceBurst}
 }
 
