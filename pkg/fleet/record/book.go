@@ -1,0 +1,423 @@
+package record
+
+import (
+	"container/heap"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+)
+
+// Why a record that is well-formed is not taken.
+var (
+	ErrWide    = errors.New("a wider prefix than fleet.max_prefix allows")
+	ErrClock   = errors.New("made later than it is here")
+	ErrRate    = errors.New("more records than fleet.rate allows")
+	ErrRecords = errors.New("more records of one node than are kept")
+	ErrNodes   = errors.New("more nodes than are kept")
+)
+
+// Limits bound what a Book takes from others.
+type Limits struct {
+	Quorum   int     // nodes that must have seen what could be forged
+	IPv4Bits int     // of the widest prefix
+	IPv6Bits int     // of the widest prefix
+	Rate     float64 // records a minute of one node, once it has used up Records
+	Records  int     // of one node that are kept
+	Nodes    int     // that are kept
+}
+
+// Book holds the latest word of each node about each prefix.
+type Book struct {
+	self    string
+	limits  Limits
+	entries map[netip.Prefix][]Record // of one prefix: one of each node and kind
+	nodes   map[string]*node
+	ends    ends
+	total   int // records in entries
+}
+
+// node is what is known of a node.
+type node struct {
+	records  int
+	budget   float64   // records that it may send now
+	budgetAt time.Time // when that was filled up
+	heard    time.Time
+	refused  map[string]uint64 // by the error's text
+}
+
+// New returns a Book of the node named self, that takes its own word without a bound.
+func New(self string, l Limits) *Book {
+	return &Book{self: self, limits: l, entries: make(map[netip.Prefix][]Record), nodes: make(map[string]*node)}
+}
+
+// SetLimits changes the limits for what comes.
+func (b *Book) SetLimits(l Limits) { b.limits = l }
+
+// Limits returns the limits.
+func (b *Book) Limits() Limits { return b.limits }
+
+// nodeNamed returns a node; nil where there are too many.
+func (b *Book) nodeNamed(now time.Time, name string) *node {
+	n := b.nodes[name]
+	if n == nil {
+		if len(b.nodes) >= b.limits.Nodes && name != b.self {
+			return nil
+		}
+		n = &node{budget: float64(b.limits.Records), budgetAt: now}
+		b.nodes[name] = n
+	}
+	return n
+}
+
+// Put merges a record that Decode read, or that this node made. It says whether anything follows from it that did not
+// before: it is new, not over, and not older than what the same node said. The error says why it is not taken.
+func (b *Book) Put(now time.Time, r Record) (changed bool, err error) {
+	n := b.nodeNamed(now, r.Node)
+	if n == nil {
+		return false, ErrNodes
+	}
+	list := b.entries[r.Prefix]
+	i := slices.IndexFunc(list, func(have Record) bool { return have.Key == r.Key })
+	if i >= 0 && compare(&r, &list[i]) <= 0 { // that is no news, whoever sends it again
+		return false, nil
+	}
+	if r.Node != b.self {
+		if now.After(n.heard) {
+			n.heard = now
+		}
+		if err := b.admit(now, n, &r, i < 0); err != nil {
+			n.refuse(err)
+			return false, err
+		}
+	}
+	if r.isOver(now) && i < 0 {
+		return false, nil
+	}
+	if i >= 0 {
+		list[i] = r
+	} else {
+		b.entries[r.Prefix] = append(list, r)
+		n.records++
+		b.total++
+	}
+	if !r.Until.IsZero() {
+		b.addEnd(r.Until, r.Prefix)
+	}
+	return true, nil
+}
+
+// Refuse counts a record that Decode refused.
+func (b *Book) Refuse(now time.Time, name string, err error) {
+	if n := b.nodeNamed(now, name); n != nil {
+		n.refuse(err)
+	}
+}
+
+func (n *node) refuse(err error) {
+	if n.refused == nil {
+		n.refused = make(map[string]uint64)
+	}
+	n.refused[err.Error()]++
+}
+
+// admit says why a record of another node is not taken. What it is not taken for costs budget, too, except where there is
+// none.
+func (b *Book) admit(now time.Time, n *node, r *Record, isNew bool) error {
+	if elapsed := now.Sub(n.budgetAt); elapsed > 0 {
+		n.budget = min(float64(b.limits.Records), n.budget+b.limits.Rate*elapsed.Minutes())
+		n.budgetAt = now
+	}
+	if n.budget < 1 {
+		return ErrRate
+	}
+	n.budget--
+	bits := b.limits.IPv4Bits
+	if r.Prefix.Addr().Is6() {
+		bits = b.limits.IPv6Bits
+	}
+	if r.Kind == Trust && r.Prefix.Addr().Is4() { // of a source, never of a network
+		bits = 32
+	}
+	switch {
+	case r.Prefix.Bits() < bits:
+		return ErrWide
+	case r.Made.Sub(now) > MaxAhead:
+		return ErrClock
+	case isNew && !r.isOver(now) && n.records >= b.limits.Records:
+		return ErrRecords
+	}
+	return nil
+}
+
+// Stamp returns the time at which this node makes a record about a prefix: now, or right after all that it has heard of
+// it. So a word that was spoken with another one known beats it, whatever the two clocks say.
+func (b *Book) Stamp(now time.Time, p netip.Prefix) time.Time {
+	at := now.UTC().Round(0)
+	for _, r := range b.entries[p] {
+		if !r.Made.Before(at) {
+			at = r.Made.Add(1)
+		}
+	}
+	return at
+}
+
+// Get returns the record of a key.
+func (b *Book) Get(k Key) (Record, bool) {
+	for _, r := range b.entries[k.Prefix] {
+		if r.Key == k {
+			return r, true
+		}
+	}
+	return Record{}, false
+}
+
+// Verdict is what the fleet says of a prefix that it bans.
+type Verdict struct {
+	Until    time.Time
+	Node     string // whose record counts: of the end
+	Nodes    int    // that saw it on their own
+	Reason   ban.Reason
+	Closes   ban.Closes
+	Proven   bool
+	Evidence string
+	Made     time.Time
+}
+
+// Ban says whether the fleet bans a prefix: one node that has proof is enough, of what could be forged as many as the
+// quorum must have seen it, and the ban lasts as long as so many say so. An unban beats what was made before it.
+func (b *Book) Ban(now time.Time, p netip.Prefix) (Verdict, bool) {
+	list := b.entries[p]
+	lifted := lastUnban(list)
+	var seen []*Record
+	for i := range list {
+		switch r := &list[i]; {
+		case r.Kind == Grace && r.isActive(now):
+			return Verdict{}, false
+		case r.Kind == Ban && r.isActive(now) && r.Made.After(lifted):
+			seen = append(seen, r)
+		}
+	}
+	if len(seen) == 0 {
+		return Verdict{}, false
+	}
+	slices.SortFunc(seen, longestFirst)
+	at := slices.IndexFunc(seen, func(r *Record) bool { return r.Proven })
+	if at < 0 {
+		if at = max(b.limits.Quorum, 1) - 1; at >= len(seen) {
+			return Verdict{}, false
+		}
+	}
+	r := seen[at]
+	return Verdict{Until: r.Until, Node: r.Node, Nodes: len(seen), Reason: r.Reason, Closes: r.Closes, Proven: r.Proven,
+		Evidence: r.Evidence, Made: r.Made}, true
+}
+
+// longestFirst orders bans by their ends, and those that end together in an order that is the same everywhere.
+func longestFirst(a, b *Record) int {
+	if c := compareEnds(b.Until, a.Until); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Node, b.Node)
+}
+
+// lastUnban is when the last of some records that unbans was made. One beats a ban of the same time.
+func lastUnban(list []Record) (at time.Time) {
+	for i := range list {
+		if r := &list[i]; r.Kind == Unban && r.Made.After(at) {
+			at = r.Made
+		}
+	}
+	return at
+}
+
+// Unbanned returns the latest unban of a prefix.
+func (b *Book) Unbanned(p netip.Prefix) (latest Record, ok bool) {
+	for _, r := range b.entries[p] {
+		if r.Kind == Unban && (!ok || longerOf(&r, &latest)) {
+			latest, ok = r, true
+		}
+	}
+	return latest, ok
+}
+
+// longerOf says whether a was made after b, or by a node of an earlier name at the same time.
+func longerOf(a, b *Record) bool {
+	if c := a.Made.Compare(b.Made); c != 0 {
+		return c > 0
+	}
+	return a.Node < b.Node
+}
+
+// LastEnd is when the last ban of a prefix ends, counted or not: an unban must last until then.
+func (b *Book) LastEnd(p netip.Prefix) (at time.Time) {
+	for _, r := range b.entries[p] {
+		if r.Kind == Ban && r.Until.After(at) {
+			at = r.Until
+		}
+	}
+	return at
+}
+
+// Others returns the record of a kind about a prefix that holds for the longest, of nodes other than this one.
+func (b *Book) Others(now time.Time, kind Kind, p netip.Prefix) (longest Record, ok bool) {
+	for _, r := range b.entries[p] {
+		if r.Kind != kind || r.Node == b.self || !r.isActive(now) {
+			continue
+		}
+		if !ok || longestFirst(&r, &longest) < 0 {
+			longest, ok = r, true
+		}
+	}
+	return longest, ok
+}
+
+// Own returns what this node said and that still means something, for a server that has lost it.
+func (b *Book) Own(now time.Time) (own []Record) {
+	for _, list := range b.entries {
+		lifted := lastUnban(list)
+		for _, r := range list {
+			if r.Node == b.self && !r.isOver(now) && (r.Kind != Ban || r.Made.After(lifted)) {
+				own = append(own, r)
+			}
+		}
+	}
+	slices.SortFunc(own, func(a, b Record) int {
+		if c := a.Made.Compare(b.Made); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Subject(""), b.Subject(""))
+	})
+	return own
+}
+
+// Prefixes returns all that anybody says something about, in order.
+func (b *Book) Prefixes() []netip.Prefix {
+	list := make([]netip.Prefix, 0, len(b.entries))
+	for p := range b.entries {
+		list = append(list, p)
+	}
+	slices.SortFunc(list, netip.Prefix.Compare)
+	return list
+}
+
+// Len is how many records there are.
+func (b *Book) Len() int { return b.total }
+
+// About returns all records about a prefix, in order.
+func (b *Book) About(p netip.Prefix) []Record {
+	list := slices.Clone(b.entries[p])
+	slices.SortFunc(list, func(a, b Record) int { return strings.Compare(a.Subject(""), b.Subject("")) })
+	return list
+}
+
+// Forget forgets all that a node said, and returns what it said something about.
+func (b *Book) Forget(name string) (about []netip.Prefix) {
+	for p := range b.entries {
+		if b.remove(p, func(r *Record) bool { return r.Node == name }) {
+			about = append(about, p)
+		}
+	}
+	slices.SortFunc(about, netip.Prefix.Compare)
+	delete(b.nodes, name)
+	return about
+}
+
+// remove takes records about a prefix out, and says whether there were any.
+func (b *Book) remove(p netip.Prefix, unwanted func(*Record) bool) bool {
+	list := b.entries[p]
+	left := slices.DeleteFunc(list, func(r Record) bool {
+		if !unwanted(&r) {
+			return false
+		}
+		b.total--
+		b.nodes[r.Node].records--
+		return true
+	})
+	if len(left) == len(list) {
+		return false
+	}
+	if len(left) == 0 {
+		delete(b.entries, p)
+	} else {
+		b.entries[p] = left
+	}
+	return true
+}
+
+// Expire does up to n things that are due: it forgets records that are long over, and returns the prefixes about which
+// somebody's word ends, which may be judged otherwise now. It says whether there is more to do.
+func (b *Book) Expire(now time.Time, n int) (about []netip.Prefix, more bool) {
+	for ; n > 0 && len(b.ends) > 0 && !b.ends[0].at.After(now); n-- {
+		p := heap.Pop(&b.ends).(end).prefix
+		if !b.remove(p, func(r *Record) bool { return r.isOver(now) }) {
+			about = append(about, p)
+		}
+	}
+	return about, len(b.ends) > 0 && !b.ends[0].at.After(now)
+}
+
+// addEnd remembers that something about a prefix ends. Ends of records that others have replaced are left over,
+// until there are many.
+func (b *Book) addEnd(at time.Time, p netip.Prefix) {
+	if len(b.ends) > 4*b.total+1024 {
+		b.ends = b.ends[:0]
+		for p, list := range b.entries {
+			for _, r := range list {
+				if !r.Until.IsZero() {
+					b.ends = append(b.ends, end{r.Until, p}, end{r.Until.Add(forgottenAfter), p})
+				}
+			}
+		}
+		heap.Init(&b.ends)
+		return // the new one is among them
+	}
+	heap.Push(&b.ends, end{at, p})
+	heap.Push(&b.ends, end{at.Add(forgottenAfter), p})
+}
+
+type end struct {
+	at     time.Time
+	prefix netip.Prefix
+}
+
+// ends is a heap, the earliest first.
+type ends []end
+
+func (e ends) Len() int           { return len(e) }
+func (e ends) Less(i, j int) bool { return e[i].at.Before(e[j].at) }
+func (e ends) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+func (e *ends) Push(x any)        { *e = append(*e, x.(end)) }
+func (e *ends) Pop() any {
+	last := (*e)[len(*e)-1]
+	*e = (*e)[:len(*e)-1]
+	return last
+}
+
+// Node is what is known of a node.
+type Node struct {
+	Name    string            `json:"node"`
+	Records int               `json:"records"`
+	Heard   time.Time         `json:"heard"` // the last news of it
+	Refused map[string]uint64 `json:"refused,omitempty"`
+}
+
+// Nodes returns all nodes, in order.
+func (b *Book) Nodes() []Node {
+	list := make([]Node, 0, len(b.nodes))
+	for name, n := range b.nodes {
+		v := Node{Name: name, Records: n.records, Heard: n.heard}
+		for what, count := range n.refused {
+			if v.Refused == nil {
+				v.Refused = make(map[string]uint64)
+			}
+			v.Refused[what] = count
+		}
+		list = append(list, v)
+	}
+	slices.SortFunc(list, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
