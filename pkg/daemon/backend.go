@@ -147,7 +147,7 @@ func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _
 func (b backend) Account(_ context.Context, name string) (api.AccountResult, error) {
 	res := api.AccountResult{Account: name}
 	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
-		res.Sources, res.All = e.Account(now, name,
+		res.Sources, res.All = e.AccountSources(now, name,
 			api.MaxNamed)
 	})
 	for i := range res.Sources {
@@ -197,7 +197,7 @@ func (b backend) Ban(ctx context.Context, req api.BanRequest) (api.BanResult, er
 	decisions, err := b.pipeline.UpdateEngineAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
 		ban := e.Ban
 		if req.Reason == api.DoctorTest && length <= api.MaxDoctorTest {
-			ban = e.Test
+			ban = e.BanForTest
 		}
 		out, err := ban(now, req.Prefix, length, req.Reason)
 		if err != nil {
@@ -287,7 +287,7 @@ func (b backend) Unban(ctx context.Context, req api.UnbanRequest) (api.UnbanResu
 func (b backend) uncut(ctx context.Context, f ban.Flow) (api.UnbanResult, error) {
 	result := api.UnbanResult{Removed: []netip.Prefix{}}
 	_, err := b.pipeline.UpdateEngineAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
-		result.Restrictions = e.Uncut(now, f)
+		result.Restrictions = e.LiftFlow(now, f)
 		return nil, nil
 	})
 	if err != nil {

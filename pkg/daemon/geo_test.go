@@ -69,7 +69,7 @@ func TestPlacesFromTheConfigurationToWhy(t *testing.T) {
 		return x
 	}
 	x := why()
-	if x.Place != want || x.Ban.Place != want || engine.Arithmetic(&x.Evidence[0]) != "4 × 2 (country NL)" ||
+	if x.Place != want || x.Ban.Place != want || engine.PointsArithmetic(&x.Evidence[0]) != "4 × 2 (country NL)" ||
 		!strings.Contains(strings.Join(x.Lines, "\n"),
 			"16.0 points of these are 8.0 points × 2 (country NL), by geo.multiply") {
 		t.Errorf("%+v", x)
@@ -99,12 +99,12 @@ func TestPlacesFromTheConfigurationToWhy(t *testing.T) {
 	geotest.Put(t, path, geotest.Make(t, attackersAt("SE", 64511)))
 	aged(t, path)
 	r.d.geoFiles.Refresh()
-	if x = why(); x.Country != "SE" || x.ASN != 64511 || engine.Arithmetic(&x.Evidence[0]) != "4 × 2 (country NL)" {
+	if x = why(); x.Country != "SE" || x.ASN != 64511 || engine.PointsArithmetic(&x.Evidence[0]) != "4 × 2 (country NL)" {
 		t.Errorf("another file: %+v", x)
 	}
 	r.stop()
 	r.start()
-	if x = why(); x.Country != "SE" || engine.Arithmetic(&x.Evidence[0]) != "4 × 2 (country NL)" {
+	if x = why(); x.Country != "SE" || engine.PointsArithmetic(&x.Evidence[0]) != "4 × 2 (country NL)" {
 		t.Errorf("a restart: %+v", x)
 	}
 }

@@ -47,7 +47,7 @@ func (b backend) Status(context.Context) (api.Status, error) {
 		s.PBXs = append(s.PBXs, p.pbxStatus())
 	}
 	var proxies []netip.Prefix
-	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { s.Engine, proxies = e.Stats(now), e.Proxies() })
+	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { s.Engine, proxies = e.Stats(now), e.SuspectedProxies() })
 	s.Kernel = b.kernelStatus(cfg, s.Engine.Bans)
 	s.Ports = b.ports.portsStatus()
 	s.Dropped = b.drops.latestDrops()

@@ -23,11 +23,11 @@ type AccountSource struct {
 	ban.Place              // of Prefix; the engine leaves it empty
 }
 
-// Account returns up to n of the sources that tried an account or logged in with it, the latest first, and how many
-// there are. It knows of what is kept as evidence, of bans and of trust, and goes through all sources: for people, not
-// for events.
-func (e *Engine) Account(now time.Time, name string, n int) (list []AccountSource, all int) {
-	e.advance(now)
+// AccountSources returns up to n of the sources that tried an account or logged in with it, the latest first, and how
+// many there are. It knows of what is kept as evidence, of bans and of trust, and goes through all sources: for people,
+// not for events.
+func (e *Engine) AccountSources(now time.Time, name string, n int) (list []AccountSource, all int) {
+	e.advanceTime(now)
 	found := make(map[netip.Prefix]*AccountSource)
 	of := func(p netip.Prefix) *AccountSource {
 		s := found[p]
@@ -43,7 +43,7 @@ func (e *Engine) Account(now time.Time, name string, n int) (list []AccountSourc
 		} else {
 			s.Tries++
 		}
-		if at := utc(r.at); at.After(s.Last) {
+		if at := utcTime(r.at); at.After(s.Last) {
 			s.Last = at
 		}
 	}

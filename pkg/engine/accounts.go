@@ -131,7 +131,7 @@ func (j *judgement) recordAccountFailure(id uint64) (before attackState) {
 	if len(a.failingSources) >= limit {
 		a.targetedUntil = j.now + int64(j.policy.Targeted.Within)
 		if before.targetedUntil <= j.now {
-			j.decide(ban.ActionTargeted, ban.ReasonDistributed, j.engine.prefixOf(j.key), 0, j.proven,
+			j.appendDecision(ban.ActionTargeted, ban.ReasonDistributed, j.engine.prefixOf(j.key), 0, j.proven,
 				"many sources guess this account: one more failure bans a source without trust")
 		}
 	}
@@ -149,7 +149,7 @@ func (j *judgement) recordAccountFailure(id uint64) (before attackState) {
 // can make any number of accounts look so.
 func (j *judgement) reportSuspected(a *account) {
 	if a.targetedUntil <= j.now && j.engine.firstReport(forSuspected, sourceKey{}, 0) {
-		j.decide(ban.ActionTargeted, ban.ReasonDistributed, j.engine.prefixOf(j.key), 0, false,
+		j.appendDecision(ban.ActionTargeted, ban.ReasonDistributed, j.engine.prefixOf(j.key), 0, false,
 			"many sources guess this account, or somebody forges their packets: "+
 				"a source without trust is banned after a few failures")
 	}

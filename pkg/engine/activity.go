@@ -121,12 +121,12 @@ func (a *activity) countTry(account, source uint64, now int64, name string) {
 
 // Activity returns the last day, with up to n accounts.
 func (e *Engine) Activity(now time.Time, n int) Activity {
-	e.advance(now)
+	e.advanceTime(now)
 	a := &e.activity
 	last := e.now / minute
 	out := Activity{
-		Begin: utc((last - minutesKept + 1) * minute), Since: utc(e.started),
-		Minutes: make([]Minute, minutesKept), Tried: utc(e.started),
+		Begin: utcTime((last - minutesKept + 1) * minute), Since: utcTime(e.started),
+		Minutes: make([]Minute, minutesKept), Tried: utcTime(e.started),
 	}
 	for i := range out.Minutes {
 		at := last - minutesKept + 1 + int64(i)
@@ -139,7 +139,7 @@ func (e *Engine) Activity(now time.Time, n int) Activity {
 	}
 	a.rotateHalves(e.now)
 	if a.priorBegan > e.started {
-		out.Tried = utc(a.priorBegan)
+		out.Tried = utcTime(a.priorBegan)
 	}
 	out.Accounts = a.mostTried(n)
 	return out

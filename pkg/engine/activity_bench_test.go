@@ -18,7 +18,7 @@ func BenchmarkTally(b *testing.B) {
 				list[i] = "name-" + strconv.Itoa(i)
 			}
 			e := New(config.Default().Policy)
-			e.advance(epoch)
+			e.advanceTime(epoch)
 			ev := event.Event{}
 			j := e.newJudgement(&ev, address(1), 0, nil)
 			b.ReportAllocs()

@@ -44,7 +44,7 @@ func TestADoctorsTestIsNotCounted(t *testing.T) {
 		func() []ban.Decision { w.log = nil; return w.pass(10 * time.Second).log },
 		func() []ban.Decision { return w.e.UnbanAll(w.now) },
 	} {
-		out, err := w.e.Test(w.now, p, 5*time.Second, "a test")
+		out, err := w.e.BanForTest(w.now, p, 5*time.Second, "a test")
 		if err != nil || len(out) != 1 || out[0].Action != ban.ActionBan || out[0].Reason != ban.ReasonTest {
 			t.Fatalf("%+v, %v", out, err)
 		}

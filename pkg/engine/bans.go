@@ -70,7 +70,7 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 			if !have.observed {
 				j.stopGoodFlow()
 			}
-			j.knock(have)
+			j.countKnock(have)
 			return
 		}
 		if have.closes != ban.ClosesUDP || !proven {
@@ -78,7 +78,7 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		}
 		widened = !have.observed
 		s.bans = uint8(max(int(s.bans)-1, 0)) // it is the same ban, of more
-		old := j.engine.element(have)
+		old := j.engine.elementOfBan(have)
 		old.Remove = true
 		j.engine.changed = append(j.engine.changed, old)
 	}
@@ -128,7 +128,7 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 	}
 	j.decideBan(action, b, detail)
 	if enforce && b.opens > 0 { // which the decision does not say
-		j.engine.changed = append(j.engine.changed, j.engine.element(b))
+		j.engine.changed = append(j.engine.changed, j.engine.elementOfBan(b))
 	}
 	if enforce {
 		j.stopGoodFlow()
@@ -138,7 +138,7 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 
 // decideBan appends the decision that makes a ban, or would.
 func (j *judgement) decideBan(action ban.Action, b *activeBan, detail string) {
-	j.decide(action, b.reason, b.prefix, time.Duration(b.until-b.since), b.proven, detail)
+	j.appendDecision(action, b.reason, b.prefix, time.Duration(b.until-b.since), b.proven, detail)
 	d := &j.out[len(j.out)-1]
 	d.Scope, d.Closes = j.engine.scopeOf(b), b.closes
 }
@@ -180,8 +180,9 @@ func (j *judgement) whatToClose(reason ban.Reason, proven bool) ban.Closes {
 // the door is shut. One phone may retransmit one more forged request; a guesser has no use for so few.
 const knocksAnswered = 3
 
-// knockGrace is how long after a ban Asterisk may still work at what came before it, by Asterisk's own clock: the kernel
-// has a ban within a millisecond. Where that clock cannot be compared, it is the second that an event may be on its way.
+// knockGrace is how long after a ban Asterisk may still work at what came before it, by Asterisk's own clock: the
+// kernel has a ban within a millisecond. Where that clock cannot be compared, it is the second that an event may be on
+// its way.
 const (
 	knockGrace       = 50 * millisecond
 	knockGraceByOurs = second
@@ -195,9 +196,9 @@ func (e *Engine) doorShut(b *activeBan) bool {
 // isShut says whether nothing passes a ban that closes UDP, for good or for now.
 func (e *Engine) isShut(b *activeBan) bool { return e.doorShut(b) || b.opens > e.now }
 
-// knock counts an attempt of a source whose ban is in force. The door of a known good source stays open: its customers
-// have to get in, whatever is forged in their name.
-func (j *judgement) knock(b *activeBan) {
+// countKnock counts an attempt of a source whose ban is in force. The door of a known good source stays open: its
+// customers have to get in, whatever is forged in their name.
+func (j *judgement) countKnock(b *activeBan) {
 	if b.observed || b.closes != ban.ClosesUDP || j.engine.isShut(b) || j.event.Remote.Transport.Proven() ||
 		j.isKnownGood() || !j.engine.IsSource(b.prefix) || j.isFromBefore(b) {
 		return
@@ -205,7 +206,7 @@ func (j *judgement) knock(b *activeBan) {
 	if b.knocks++; j.engine.doorShut(b) {
 		b.shut = j.now
 		j.engine.noteRareBan(b)
-		j.engine.changed = append(j.engine.changed, j.engine.element(b))
+		j.engine.changed = append(j.engine.changed, j.engine.elementOfBan(b))
 	}
 }
 
@@ -342,7 +343,7 @@ func (e *Engine) endDueBan(t timer, out []ban.Decision) []ban.Decision {
 
 // unbanDecision is the decision that ends a ban.
 func (e *Engine) unbanDecision(b *activeBan, reason ban.Reason) ban.Decision {
-	d := ban.Decision{Time: utc(e.now), Action: ban.ActionUnban, Source: b.source, Prefix: b.prefix, Reason: reason,
+	d := ban.Decision{Time: utcTime(e.now), Action: ban.ActionUnban, Source: b.source, Prefix: b.prefix, Reason: reason,
 		Proven: b.proven, Scope: e.scopeOf(b), Closes: b.closes, PBX: e.pbxName(b.pbx)}
 	if b.manual || b.reason == ban.ReasonAdopted {
 		d.PBX = ""

@@ -68,7 +68,7 @@ func TestADecisionLineHasTheContractsKeys(t *testing.T) {
 // A PBX has few accounts; whoever invents names must not take the place of the real ones for ever.
 func TestInventedAccountsMakeRoom(t *testing.T) {
 	e := New(config.Default().Policy)
-	e.advance(epoch)
+	e.advanceTime(epoch)
 	for i := range maxAccounts {
 		e.accounts[uint64(i)] = &account{failingSources: []failingSource{{last: e.now}}}
 	}
@@ -76,12 +76,12 @@ func TestInventedAccountsMakeRoom(t *testing.T) {
 		t.Error("there is no bound")
 	}
 	// In one call no more than a part of them go, and later the rest, as room is needed.
-	if e.advance(epoch.Add(2 * time.Hour)); e.accountOf(1<<40) == nil || len(e.accounts) < maxAccounts-sweepPart {
+	if e.advanceTime(epoch.Add(2 * time.Hour)); e.accountOf(1<<40) == nil || len(e.accounts) < maxAccounts-sweepPart {
 		t.Errorf("%d accounts are left of those that failed two hours ago", len(e.accounts))
 	}
 	const real = 20 * sweepPart
 	for i := range uint64(real) {
-		e.advance(epoch.Add(2*time.Hour + time.Duration(i)*time.Duration(sweepPause)))
+		e.advanceTime(epoch.Add(2*time.Hour + time.Duration(i)*time.Duration(sweepPause)))
 		if a := e.accountOf(1<<41 + i); a != nil {
 			a.lastLogin = e.now
 		}

@@ -17,7 +17,7 @@ const contactTTL = 60 * minute
 // contacts says of each source how many accounts are registered through one port of it: many are a proxy, which a scan
 // must not have banned before the first of its customers logs in under our eyes.
 func (e *Engine) TrustContacts(now time.Time, pbx string, contacts map[netip.Prefix]int) []ban.Decision {
-	e.advance(now)
+	e.advanceTime(now)
 	guessed := make(map[sourceKey]bool)
 	for b := range e.guessedLogins.Values(e.now) {
 		if b.until > e.now {
@@ -67,7 +67,7 @@ func (e *Engine) trustContact(k sourceKey, a netip.Addr, pbx string, out []ban.D
 	}
 	t.until, t.lastLogin = max(t.until, until), e.now
 	if fresh {
-		out = append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionTrust, Source: a, Prefix: e.prefixOf(k),
+		out = append(out, ban.Decision{Time: utcTime(e.now), Action: ban.ActionTrust, Source: a, Prefix: e.prefixOf(k),
 			Reason: ban.ReasonRegistered, Proven: true, Duration: time.Duration(t.until - e.now), PBX: pbx})
 	}
 	lifted := []*activeBan{e.activeBanOf(k)}

@@ -163,7 +163,7 @@ func newEngine(p config.Policy, hash keyedHash) *Engine {
 		forgeableBudget:  float64(p.Limits.ForgeableBurst),
 	}
 	e.leaks.reported = table.NewWindow[struct{}](reportTTL, maxLeaking)
-	e.configure(p)
+	e.applyPolicy(p)
 	return e
 }
 
@@ -171,11 +171,11 @@ func newEngine(p config.Policy, hash keyedHash) *Engine {
 // ends. Two keys are special: ipv6_prefix stays what it was in New, since it says what a source is, and mode: observe
 // makes no new bans but leaves those that are there.
 func (e *Engine) Configure(now time.Time, p config.Policy) []ban.Decision {
-	e.advance(now)
+	e.advanceTime(now)
 	for _, prefix := range e.allow.Sorted() {
 		removeOrigin(&e.allow, prefix, originConfig)
 	}
-	e.configure(p)
+	e.applyPolicy(p)
 	var out []ban.Decision
 	for _, entry := range p.Allow {
 		if entry.Prefix.IsValid() {
@@ -185,8 +185,8 @@ func (e *Engine) Configure(now time.Time, p config.Policy) []ban.Decision {
 	return out
 }
 
-// configure takes over a policy and counts what depends on it.
-func (e *Engine) configure(p config.Policy) {
+// applyPolicy takes over a policy and counts what depends on it.
+func (e *Engine) applyPolicy(p config.Policy) {
 	e.policy = p
 	e.sources.max = p.MaxSources
 	e.failingCustomers.setTTL(int64(p.Storm.Within))
@@ -210,9 +210,9 @@ func (e *Engine) configure(p config.Policy) {
 	}
 }
 
-// advance moves the engine's time. It never goes back: a clock that was stepped back stops the engine's time until it
-// has caught up.
-func (e *Engine) advance(now time.Time) {
+// advanceTime moves the engine's time. It never goes back: a clock that was stepped back stops the engine's time until
+// it has caught up.
+func (e *Engine) advanceTime(now time.Time) {
 	t := now.UnixNano()
 	if e.started == 0 {
 		e.started = t
@@ -324,13 +324,13 @@ func (e *Engine) runDue(now time.Time, out []ban.Decision, n int) []ban.Decision
 			e.endDueLane(t)
 		}
 	}
-	e.advance(now)
+	e.advanceTime(now)
 	return out
 }
 
 // firstReport says whether a report is the first of its purpose, about a source and one more thing, within an hour.
 func (e *Engine) firstReport(p purpose, k sourceKey, detail uint64) bool {
-	return !e.reports.Seen(e.now, e.hash(p, k, detail))
+	return !e.reports.PutOnce(e.now, e.hash(p, k, detail))
 }
 
 // ReportTampering reports a frame that Asterisk does not write by itself. What is wrong with it is one of the decoder's
@@ -339,7 +339,7 @@ func (e *Engine) firstReport(p purpose, k sourceKey, detail uint64) bool {
 func (e *Engine) ReportTampering(
 	now time.Time, pbx, what string, sources []netip.Addr, out []ban.Decision,
 ) []ban.Decision {
-	e.advance(now)
+	e.advanceTime(now)
 	if !e.firstReport(forTampering, sourceKey{}, e.combine(e.hashText(pbx), e.hashText(what))) {
 		return out
 	}
@@ -349,7 +349,7 @@ func (e *Engine) ReportTampering(
 			what += ": one of them is the sender, the others are invented"
 		}
 	}
-	return append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionTampering, Reason: ban.ReasonMalformed,
+	return append(out, ban.Decision{Time: utcTime(e.now), Action: ban.ActionTampering, Reason: ban.ReasonMalformed,
 		PBX: pbx, Detail: what})
 }
 

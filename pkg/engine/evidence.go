@@ -117,7 +117,7 @@ func trimPartialRune(name string) string {
 // fillEvidence writes a record as evidence, into what may have room for it already: a ban.Evidence is too large to be
 // copied for each event of each ban.
 func (e *Engine) fillEvidence(r *record, v *ban.Evidence) {
-	v.Time, v.Event, v.Service, v.Transport = utc(r.at), r.typ.String(), r.service.String(), r.transport.String()
+	v.Time, v.Event, v.Service, v.Transport = utcTime(r.at), r.typ.String(), r.service.String(), r.transport.String()
 	v.Account, v.Reason, v.SeenBy = r.accountName(), reasonList[r.reason], ""
 	if r.seenBy != event.ByAMI {
 		v.SeenBy = r.seenBy.String()
@@ -127,8 +127,9 @@ func (e *Engine) fillEvidence(r *record, v *ban.Evidence) {
 	r.multiplier.describe(v)
 }
 
-// record keeps the event as evidence against its source, and in the active ban of the source, which it returns, or nil.
-func (j *judgement) record(s *source, points float64, reason ban.Reason, n note) (b *activeBan) {
+// recordEvidence keeps the event as evidence against its source, and in the active ban of the source, which it returns,
+// or nil.
+func (j *judgement) recordEvidence(s *source, points float64, reason ban.Reason, n note) (b *activeBan) {
 	if s == nil {
 		return nil
 	}
@@ -150,13 +151,13 @@ func (j *judgement) record(s *source, points float64, reason ban.Reason, n note)
 	return b
 }
 
-// utc is a time of the engine for others.
-func utc(ns int64) time.Time { return time.Unix(0, ns).UTC() }
+// utcTime is a time of the engine for others.
+func utcTime(ns int64) time.Time { return time.Unix(0, ns).UTC() }
 
 // utcOrZero is utc, but the zero time where there is none.
 func utcOrZero(at int64) time.Time {
 	if at == 0 {
 		return time.Time{}
 	}
-	return utc(at)
+	return utcTime(at)
 }

@@ -70,7 +70,7 @@ func (e *Engine) bansWithinExemption(p netip.Prefix) []*activeBan {
 // Allow adds a prefix to the allow list and ends the bans within it. The origin is OriginManual, OriginHost or
 // the host name that it was resolved from.
 func (e *Engine) Allow(now time.Time, p netip.Prefix, originName, note string) []ban.Decision {
-	e.advance(now)
+	e.advanceTime(now)
 	p = canonicalPrefix(p)
 	if !addOrigin(&e.allow, p, origin{name: originName, note: note}) {
 		return nil
@@ -81,7 +81,7 @@ func (e *Engine) Allow(now time.Time, p netip.Prefix, originName, note string) [
 // AllowUntil is Allow with an end, for what a person allows. Of what is allowed by hand already the later end stays,
 // and the zero time is no end at all: who was promised something keeps it. It returns the end that counts.
 func (e *Engine) AllowUntil(now time.Time, p netip.Prefix, until time.Time, note string) (time.Time, []ban.Decision) {
-	e.advance(now)
+	e.advanceTime(now)
 	p = canonicalPrefix(p)
 	end := int64(0)
 	if !until.IsZero() {
@@ -155,7 +155,7 @@ func (e *Engine) AllowedBy(p netip.Prefix) []string {
 
 // Protect replaces all that was learned from one Asterisk by a new list, and ends the bans of what is on it.
 func (e *Engine) Protect(now time.Time, pbx string, learned map[netip.Prefix]string) []ban.Decision {
-	e.advance(now)
+	e.advanceTime(now)
 	list := make(map[netip.Prefix]string, len(learned))
 	for _, p := range sortedKeys(learned) {
 		list[canonicalPrefix(p)] = learned[p]

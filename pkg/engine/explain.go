@@ -18,7 +18,7 @@ const maxEvidence = 200
 
 // Why explains what is known of an address, and what would change it. It changes nothing.
 func (e *Engine) Why(now time.Time, a netip.Addr) Explanation {
-	e.advance(now)
+	e.advanceTime(now)
 	a = a.Unmap().WithZone("")
 	k := e.keyOf(a)
 	x := Explanation{
@@ -37,7 +37,7 @@ func (e *Engine) Why(now time.Time, a netip.Addr) Explanation {
 	case "suspicious":
 		w.explainScore()
 	default:
-		w.say("nothing is known of %v: no event named it lately, and nothing bans it", a)
+		w.addSentence("nothing is known of %v: no event named it lately, and nothing bans it", a)
 	}
 	w.explainHints()
 	return x
@@ -53,7 +53,7 @@ type explainer struct {
 	opens        int64   // when the door of its ban does, ns
 }
 
-func (w *explainer) say(format string, args ...any) {
+func (w *explainer) addSentence(format string, args ...any) {
 	w.Lines = append(w.Lines, fmt.Sprintf(format, args...))
 }
 
@@ -90,7 +90,7 @@ func (w *explainer) collectFacts(k sourceKey) {
 	w.Restrictions = w.engine.appendRestrictions(k, nil)
 	w.Proxy = w.engine.isProxy(w.engine.trusts[k], w.addr)
 	if p, ok := w.engine.grace.Containing(w.engine.prefixOf(k)); ok && w.engine.grace.At(p) > w.engine.now {
-		at := utc(w.engine.grace.At(p))
+		at := utcTime(w.engine.grace.At(p))
 		w.Grace = &at
 	}
 	if p, ok := w.engine.allow.Covering(w.addr); ok {
@@ -111,17 +111,17 @@ func (w *explainer) explainExemption() {
 		note = " (" + strconv.Quote(w.Allow.Note) + ")"
 	}
 	if w.Verdict == "protected" {
-		w.say("never banned: Asterisk %q knows %s as a trunk%s", w.Allow.Origin, w.Allow.Prefix, note)
+		w.addSentence("never banned: Asterisk %q knows %s as a trunk%s", w.Allow.Origin, w.Allow.Prefix, note)
 	} else {
-		w.say("never banned: %s is on the allow list, by %q%s", w.Allow.Prefix, w.Allow.Origin, note)
+		w.addSentence("never banned: %s is on the allow list, by %q%s", w.Allow.Prefix, w.Allow.Origin, note)
 		if w.Allow.Until != nil {
-			w.say("that ends at %s; to end it now: ringwall allow del %s", clockTime(*w.Allow.Until), w.Allow.Prefix)
+			w.addSentence("that ends at %s; to end it now: ringwall allow del %s", clockTime(*w.Allow.Until), w.Allow.Prefix)
 		} else if w.Allow.Origin == OriginManual {
-			w.say("that is until somebody says: ringwall allow del %s", w.Allow.Prefix)
+			w.addSentence("that is until somebody says: ringwall allow del %s", w.Allow.Prefix)
 		}
 	}
 	if b := w.Ban; b != nil && !b.Observed {
-		w.say("the ban of %s does not reach it: the firewall lets it pass first", b.Prefix)
+		w.addSentence("the ban of %s does not reach it: the firewall lets it pass first", b.Prefix)
 	}
 	w.explainArithmetic()
 }
@@ -137,16 +137,16 @@ func (w *explainer) explainBan() {
 	}
 	until := time.Duration(b.Duration * float64(time.Second)).Round(time.Second)
 	if b.Observed {
-		w.say("%s would be banned from %s until %s (%s): %s",
+		w.addSentence("%s would be banned from %s until %s (%s): %s",
 			b.Prefix, clockTime(b.Since), clockTime(b.Until), humanize.ExactDuration(until), reason)
-		w.say("nothing is in the firewall: policy.mode or policy.services says observe")
+		w.addSentence("nothing is in the firewall: policy.mode or policy.services says observe")
 	} else {
-		w.say("%s is banned from %s until %s (%s): %s",
+		w.addSentence("%s is banned from %s until %s (%s): %s",
 			b.Prefix, clockTime(b.Since), clockTime(b.Until), humanize.ExactDuration(until), reason)
 	}
 	w.explainClosed()
 	if b.Leak != nil {
-		w.say("THE BAN DOES NOT KEEP IT OUT: %s since then got through to %s, the last at %s; ringwall doctor looks why",
+		w.addSentence("THE BAN DOES NOT KEEP IT OUT: %s since then got through to %s, the last at %s; ringwall doctor looks why",
 			humanize.Plural(b.Leak.Events, "event", "events"), b.Leak.Where(), clockTime(b.Leak.Last))
 	}
 	own := !b.Manual && b.Reason != ban.ReasonAdopted && b.Reason != ban.ReasonNetwork
@@ -155,29 +155,29 @@ func (w *explainer) explainBan() {
 		if b.Closes == ban.ClosesManager {
 			whose = "its score as the manager's client"
 		}
-		w.say("%s was %.1f then; the threshold is %g", whose, b.Score, w.Threshold)
+		w.addSentence("%s was %.1f then; the threshold is %g", whose, b.Score, w.Threshold)
 	}
 	if len(b.Accounts) > 0 {
-		w.say("%s tried: %s",
+		w.addSentence("%s tried: %s",
 			humanize.Plural(len(b.Accounts), "account name", "account names"), humanize.List(b.Accounts, 8, strconv.Quote))
 	}
 	if b.Closes != ban.ClosesManager { // whose score is another
 		w.explainArithmetic()
 	}
 	if own && !b.Proven {
-		w.say("the address could have been forged (UDP): such a ban lasts %s at most",
+		w.addSentence("the address could have been forged (UDP): such a ban lasts %s at most",
 			humanize.ExactDuration(w.engine.policy.Ban.ForgeableMax))
 	}
 	if own && !b.Observed {
-		w.say("the next ban within %s after this one would last %s",
+		w.addSentence("the next ban within %s after this one would last %s",
 			humanize.ExactDuration(w.engine.policy.Ban.Memory),
 			humanize.ExactDuration(w.engine.banDuration(b.Number, b.Proven)))
 	}
 	if !b.Observed {
-		w.say("to end it now: ringwall unban %s", b.Prefix)
+		w.addSentence("to end it now: ringwall unban %s", b.Prefix)
 	}
 	if own {
-		w.say("to never ban it again: ringwall allow add %v", w.addr)
+		w.addSentence("to never ban it again: ringwall allow add %v", w.addr)
 	}
 }
 
@@ -185,25 +185,25 @@ func (w *explainer) explainBan() {
 func (w *explainer) explainClosed() {
 	switch b := w.Ban; {
 	case b.Closes == ban.ClosesManager && b.Observed:
-		w.say("the manager's ports (AMI) alone would be closed")
+		w.addSentence("the manager's ports (AMI) alone would be closed")
 	case b.Closes == ban.ClosesManager:
-		w.say("closed: the manager's ports (AMI) only; phones there go on")
+		w.addSentence("closed: the manager's ports (AMI) only; phones there go on")
 	case b.Closes == ban.ClosesUDP && b.Observed:
-		w.say("UDP alone would be closed")
+		w.addSentence("UDP alone would be closed")
 	case b.Closes == ban.ClosesUDP && b.DoorShut:
-		w.say("closed: UDP only, and nothing passes there; a login over TCP, TLS or WebSocket lifts the ban")
+		w.addSentence("closed: UDP only, and nothing passes there; a login over TCP, TLS or WebSocket lifts the ban")
 	case b.Closes == ban.ClosesUDP && w.opens > w.engine.now:
-		w.say("closed: UDP only, and nothing passes there before %s; then %s a minute from each port, so that a phone can "+
-			"log in; its login lifts the ban", clockTime(utc(w.opens)),
+		w.addSentence("closed: UDP only, and nothing passes there before %s; then %s a minute from each port, so that a phone can "+
+			"log in; its login lifts the ban", clockTime(utcTime(w.opens)),
 			humanize.Plural(int(w.engine.policy.Ban.Knock), "packet", "packets"))
 	case b.Closes == ban.ClosesUDP:
-		w.say("closed: UDP only; %s a minute from each port pass, so that a phone can log in; its login lifts the ban",
+		w.addSentence("closed: UDP only; %s a minute from each port pass, so that a phone can log in; its login lifts the ban",
 			humanize.Plural(int(w.engine.policy.Ban.Knock), "packet", "packets"))
 	}
 }
 
 func (w *explainer) explainTrust(t *trust) {
-	w.say("trusted until %s: %s logged in from there with a password: %s", clockTime(w.Trust.Until),
+	w.addSentence("trusted until %s: %s logged in from there with a password: %s", clockTime(w.Trust.Until),
 		humanize.Plural(len(w.Trust.Accounts), "account", "accounts"), humanize.List(w.Trust.Accounts, 8, strconv.Quote))
 	w.explainArithmetic()
 	foreign := 0
@@ -213,13 +213,13 @@ func (w *explainer) explainTrust(t *trust) {
 		}
 	}
 	if foreign > 0 {
-		w.say("%s that never logged in from there failed within %s",
+		w.addSentence("%s that never logged in from there failed within %s",
 			humanize.Plural(foreign, "account", "accounts"), humanize.ExactDuration(w.engine.policy.Trust.TTL))
 	}
 	if w.Proxy {
 		return
 	}
-	w.say("trust would end at %g points, or with more than %d failing accounts that never logged in from there, "+
+	w.addSentence("trust would end at %g points, or with more than %d failing accounts that never logged in from there, "+
 		"over TCP, TLS or WebSocket",
 		w.engine.policy.Threshold*w.engine.policy.Trust.Tolerance, w.engine.policy.Trust.Accounts)
 }
@@ -231,18 +231,18 @@ func (w *explainer) explainScore() {
 		if udp != proven {
 			udp += ", or " + proven + " over TCP, TLS or WebSocket"
 		}
-		w.say("not banned: %.1f points more would ban it for %s", left, udp)
+		w.addSentence("not banned: %.1f points more would ban it for %s", left, udp)
 	} else if w.Grace == nil {
-		w.say("not banned, though it has the points: the next piece of evidence decides")
+		w.addSentence("not banned, though it has the points: the next piece of evidence decides")
 	}
 	w.explainArithmetic()
 	if w.Score >= 0.1 {
 		quiet := time.Duration(math.Log2(w.Score/0.1) * float64(w.engine.policy.HalfLife))
-		w.say("forgiven after about %s without another attempt",
+		w.addSentence("forgiven after about %s without another attempt",
 			humanize.ExactDuration(max(quiet.Round(time.Minute), time.Minute)))
 	}
 	if w.source.openChallenges > 0 {
-		w.say("%s may wait up to %s for a login",
+		w.addSentence("%s may wait up to %s for a login",
 			humanize.Plural(int(w.source.openChallenges), "request", "requests"),
 			humanize.ExactDuration(w.engine.policy.Challenges.AnswerWithin))
 	}
@@ -261,20 +261,20 @@ func (w *explainer) explainArithmetic() {
 		}
 	}
 	if n > 0 {
-		w.say("%s gave %.1f points within %s; half of what there is decays every %s: %.1f are left",
+		w.addSentence("%s gave %.1f points within %s; half of what there is decays every %s: %.1f are left",
 			humanize.Plural(n, "event", "events"), sum,
 			humanize.ExactDuration(max(last.Sub(first).Round(time.Second), time.Second)),
 			humanize.ExactDuration(w.engine.policy.HalfLife), w.Score)
 	}
 	w.explainMultipliers()
 	if spared := len(w.Evidence) - n; spared > 0 {
-		w.say("%s gave no points, see the notes", humanize.Plural(spared, "event", "events"))
+		w.addSentence("%s gave no points, see the notes", humanize.Plural(spared, "event", "events"))
 	}
 	if w.Score-w.enforcedLeft >= 0.05 {
-		w.say("only %.1f of them count: the rest is observed, not enforced", w.enforcedLeft)
+		w.addSentence("only %.1f of them count: the rest is observed, not enforced", w.enforcedLeft)
 	}
 	if w.Lost > 0 {
-		w.say("older evidence is no longer kept")
+		w.addSentence("older evidence is no longer kept")
 	}
 }
 
@@ -300,19 +300,19 @@ func (w *explainer) explainHints() {
 		}
 	}
 	for _, line := range slices.Sorted(maps.Values(last)) {
-		w.say("%s", line)
+		w.addSentence("%s", line)
 	}
 	if _, named := w.engine.proxies.Covering(w.addr); named {
-		w.say("it is a proxy (policy.proxies), so it is never banned as a whole, and what is attacked through it is reported")
+		w.addSentence("it is a proxy (policy.proxies), so it is never banned as a whole, and what is attacked through it is reported")
 	} else if w.Proxy && w.Allow == nil {
-		w.say("it looks like a proxy: many accounts log in through it, so it is never banned as a whole; allow it (ringwall "+
+		w.addSentence("it looks like a proxy: many accounts log in through it, so it is never banned as a whole; allow it (ringwall "+
 			"allow add %v), or name it in policy.proxies, and let a Ringwall at the proxy ban who is behind it", w.addr)
 	}
 	if w.Grace != nil {
-		w.say("a person unbanned it: not banned again before %s", clockTime(*w.Grace))
+		w.addSentence("a person unbanned it: not banned again before %s", clockTime(*w.Grace))
 	}
 	if w.engine.inStorm() {
-		w.say("many known good sources fail at the moment: those are not banned")
+		w.addSentence("many known good sources fail at the moment: those are not banned")
 	}
 }
 

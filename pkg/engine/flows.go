@@ -25,8 +25,8 @@ type goodFlow struct {
 	account uint64 // that logged in first, by hashAccount
 }
 
-// flow is the sender of the event; not valid where Asterisk does not tell its port.
-func (j *judgement) flow() ban.Flow {
+// senderFlow is the sender of the event; not valid where Asterisk does not tell its port.
+func (j *judgement) senderFlow() ban.Flow {
 	return ban.Flow{UDP: !j.event.Remote.Transport.Proven(),
 		Source: netip.AddrPortFrom(j.addr.WithZone(""), j.event.Remote.AddrPort.Port())}
 }
@@ -36,7 +36,7 @@ func (e *Engine) isGoodFlow(f ban.Flow) bool { return e.goodFlows[f].until > e.n
 
 // keepFlowGood has the flow of a login pass before bans: whatever happens to its address, this phone stays registered.
 func (j *judgement) keepFlowGood(id uint64, a *account) {
-	f, e := j.flow(), j.engine
+	f, e := j.senderFlow(), j.engine
 	if j.event.Service != event.PJSIP || !f.IsValid() || j.policy.Trust.FlowTTL == 0 {
 		return
 	}
@@ -75,7 +75,7 @@ func (e *Engine) forgetGoodFlow(f ban.Flow) {
 
 // AdoptFlow takes over a good flow that was found in the kernel at start.
 func (e *Engine) AdoptFlow(now time.Time, f ban.Flow, left time.Duration) {
-	e.advance(now)
+	e.advanceTime(now)
 	if left = min(left, e.policy.Trust.FlowTTL); left <= 0 || !f.IsValid() || len(e.goodFlows) >= maxGoodFlows {
 		return
 	}
@@ -86,7 +86,7 @@ func (e *Engine) AdoptFlow(now time.Time, f ban.Flow, left time.Duration) {
 
 // SampleFlows returns up to n good flows, others each time, with the time that they have left.
 func (e *Engine) SampleFlows(now time.Time, n int) []Element {
-	e.advance(now)
+	e.advanceTime(now)
 	var out []Element
 	looks := 4 * n
 	for f, have := range e.goodFlows { // a map's order begins anywhere

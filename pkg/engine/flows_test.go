@@ -28,7 +28,7 @@ func flow(text string) ban.Flow {
 
 // has says whether the kernel should hold an element like this at present, whatever time it has left.
 func (w *world) has(want engine.Element) bool {
-	return slices.ContainsFunc(append(w.e.Flows(w.now), w.e.EnforcedBans(w.now)...), func(el engine.Element) bool {
+	return slices.ContainsFunc(append(w.e.FlowElements(w.now), w.e.EnforcedBans(w.now)...), func(el engine.Element) bool {
 		el.Left = 0
 		return el == want
 	})
@@ -37,7 +37,7 @@ func (w *world) has(want engine.Element) bool {
 func (w *world) wantElement(want engine.Element) *world {
 	w.t.Helper()
 	if !w.has(want) {
-		w.t.Errorf("the kernel is not to hold %+v, but %+v and %+v; decisions: %v", want, w.e.Flows(w.now),
+		w.t.Errorf("the kernel is not to hold %+v, but %+v and %+v; decisions: %v", want, w.e.FlowElements(w.now),
 			w.e.EnforcedBans(w.now), w.actions())
 	}
 	return w
@@ -46,7 +46,7 @@ func (w *world) wantElement(want engine.Element) *world {
 // wantNoLane fails where anything of a source is cut or slow.
 func (w *world) wantNoLane(addr string) *world {
 	w.t.Helper()
-	for _, el := range w.e.Flows(w.now) {
+	for _, el := range w.e.FlowElements(w.now) {
 		if el.Kind != engine.GoodFlow && (el.Flow.Source.Addr().String() == addr ||
 			el.Prefix.IsValid() && el.Prefix.Contains(netip.MustParseAddr(addr))) {
 			w.t.Errorf("%+v", el)

@@ -15,7 +15,7 @@ func (e *Engine) HoldForgeable(until time.Time) {
 }
 
 // ForgeableHeldUntil returns until when such bans are put off; where none are, that is not after now.
-func (e *Engine) ForgeableHeldUntil() time.Time { return utc(e.forgeableHeldUntil) }
+func (e *Engine) ForgeableHeldUntil() time.Time { return utcTime(e.forgeableHeldUntil) }
 
 // forgeableMustWait says whether a ban is put off by HoldForgeable.
 func (e *Engine) forgeableMustWait(proven bool) bool { return !proven && e.now < e.forgeableHeldUntil }

@@ -94,12 +94,12 @@ func (j *judgement) finish() []ban.Decision {
 	return j.out
 }
 
-// decide appends a decision about the event and a prefix.
-func (j *judgement) decide(
+// appendDecision appends a decision about the event and a prefix.
+func (j *judgement) appendDecision(
 	action ban.Action, reason ban.Reason, prefix netip.Prefix, d time.Duration, proven bool, detail string,
 ) {
 	j.out = append(j.out, ban.Decision{
-		Time: utc(j.now), Action: action, Source: j.addr, Prefix: prefix, Reason: reason,
+		Time: utcTime(j.now), Action: action, Source: j.addr, Prefix: prefix, Reason: reason,
 		Points: j.points, Score: j.score,
 		Account: truncateAccount(j.account), Service: j.event.Service, Transport: j.event.Remote.Transport,
 		Proven: proven, SeenBy: j.event.SeenBy, Duration: d, PBX: j.engine.pbxName(j.pbx), Detail: detail,
@@ -150,7 +150,7 @@ func (j *judgement) judgeHostile() (judged bool) {
 	// Of an event with broken lines the frame itself was reported.
 	injected := j.event.Type == event.MalformedRequest
 	if !injected && j.engine.firstReport(forTampering, j.key, 0) {
-		j.decide(ban.ActionTampering, ban.ReasonMalformed, j.engine.prefixOf(j.key), 0, j.proven,
+		j.appendDecision(ban.ActionTampering, ban.ReasonMalformed, j.engine.prefixOf(j.key), 0, j.proven,
 			"control characters in a Call-ID or an answer, which no phone sends: a program that hides from log readers")
 	}
 	points := j.policy.Threshold
@@ -196,7 +196,7 @@ func (j *judgement) judgeGuess() {
 		used := min(points, float64(d.creditedPoints))
 		d.creditedPoints -= float32(used)
 		if points -= used; points <= 0 {
-			j.record(j.source(), 0, reason, noteCovered)
+			j.recordEvidence(j.source(), 0, reason, noteCovered)
 			return
 		}
 	}
@@ -261,7 +261,7 @@ func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 	} else if n == noNote {
 		n = noteObserved
 	}
-	b := j.record(s, points, reason, n)
+	b := j.recordEvidence(s, points, reason, n)
 	j.points, j.score = points, float64(s.observedScore)
 	if enforce {
 		j.score = float64(s.score)
@@ -280,8 +280,8 @@ func (j *judgement) charge(points float64, reason ban.Reason, n note) {
 	}
 }
 
-// chargeManager is charge for the manager's clients of a known good source: what they do says nothing of the phones there,
-// so it has a score of its own, and closes nothing but the manager's ports.
+// chargeManager is charge for the manager's clients of a known good source: what they do says nothing of the phones
+// there, so it has a score of its own, and closes nothing but the manager's ports.
 func (j *judgement) chargeManager(s *source, points float64, n note) {
 	details, enforce := j.engine.sources.detailsOf(s), j.serviceIsEnforced()
 	details.managerScore *= j.engine.decayFactor(j.now - details.managerAt)
@@ -290,7 +290,7 @@ func (j *judgement) chargeManager(s *source, points float64, n note) {
 	if !enforce && n == noNote {
 		n = noteObserved
 	}
-	b := j.record(s, points, ban.ReasonManager, n)
+	b := j.recordEvidence(s, points, ban.ReasonManager, n)
 	j.points, j.score = points, float64(details.managerScore)
 	if b != nil {
 		b.attempts++
@@ -330,7 +330,7 @@ func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, e
 			"a trusted source fails more than is tolerated, but the evidence could be forged: not banned")
 		j.reportGuessing(reason, "a trusted source guesses faster than any phone: it is not banned, "+
 			"since the packets could be forged in a customer's name")
-		j.trickle(enforce)
+		j.slowUnproven(enforce)
 		return
 	case j.engine.inStorm() && t.explainedByStorm(j.now):
 		j.reportTolerated(ban.ReasonStorm,
@@ -354,7 +354,7 @@ func (j *judgement) applyThreshold(s *source, b *activeBan, reason ban.Reason, e
 // reportSpared reports, once an hour for each source and reason, that a prefix is not banned.
 func (j *judgement) reportSpared(p netip.Prefix, reason ban.Reason, proven bool, detail string) {
 	if j.engine.firstReport(forSpared, j.key, j.engine.hashText(string(reason))) {
-		j.decide(ban.ActionObserve, reason, p, 0, proven, detail)
+		j.appendDecision(ban.ActionObserve, reason, p, 0, proven, detail)
 	}
 }
 
@@ -380,13 +380,13 @@ func (j *judgement) reportAllowedGuesser(s *source, points float64, reason ban.R
 // reportMisconfigured reports an error of set-up once an hour.
 func (j *judgement) reportMisconfigured(reason ban.Reason, detail string) {
 	if j.engine.firstReport(forMisconfigured+purpose(reasonIndex(reason)), j.key, j.accountNameHash()) {
-		j.decide(ban.ActionMisconfigured, reason, j.engine.prefixOf(j.key), 0, j.proven, detail)
+		j.appendDecision(ban.ActionMisconfigured, reason, j.engine.prefixOf(j.key), 0, j.proven, detail)
 	}
 }
 
 // reportRefusal keeps and reports that Asterisk refused a request for its set-up.
 func (j *judgement) reportRefusal() {
-	j.record(j.source(), 0, ban.ReasonConfiguration, noteMisconfigured)
+	j.recordEvidence(j.source(), 0, ban.ReasonConfiguration, noteMisconfigured)
 	j.reportMisconfigured(ban.ReasonConfiguration, refusalText(j.event))
 }
 

@@ -9,11 +9,11 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
-// Adopt takes over a ban that was found in the kernel at start, unless it would hit somebody who is exempt by now.
+// AdoptBan takes over a ban that was found in the kernel at start, unless it would hit somebody who is exempt by now.
 // Allow and Protect come first. Of a ban that is known, the kernel's own element says how long it lasts; one that lasts
 // more than a second longer is another ban, of which nothing else was saved.
-func (e *Engine) Adopt(now time.Time, p netip.Prefix, closes ban.Closes, until time.Time) {
-	e.advance(now)
+func (e *Engine) AdoptBan(now time.Time, p netip.Prefix, closes ban.Closes, until time.Time) {
+	e.advanceTime(now)
 	p = canonicalPrefix(p)
 	if until.UnixNano() <= e.now || e.isFullyExempt(p) {
 		return
@@ -82,8 +82,8 @@ func compareElements(a, b Element) int {
 	return cmp.Or(cmp.Compare(a.Kind, b.Kind), a.Prefix.Compare(b.Prefix), a.Flow.Source.Compare(b.Flow.Source))
 }
 
-// element is what the kernel should hold of a ban.
-func (e *Engine) element(b *activeBan) Element {
+// elementOfBan is what the kernel should hold of a ban.
+func (e *Engine) elementOfBan(b *activeBan) Element {
 	return Element{Kind: BanOfPrefix, Prefix: b.prefix, Closes: b.closes, DoorShut: e.doorShut(b),
 		ShutFor: time.Duration(max(0, b.opens-e.now)),
 		Manual:  b.manual && b.reason == ban.ReasonManual, Left: time.Duration(b.until - e.now)}
@@ -103,25 +103,25 @@ func (e *Engine) BanElement(now time.Time, p netip.Prefix) (Element, bool) {
 	if b == nil || b.observed || b.until <= now.UnixNano() {
 		return Element{}, false
 	}
-	return e.element(b), true
+	return e.elementOfBan(b), true
 }
 
 // EnforcedBans returns every ban that the kernel should hold at now, with the time it has left, in no order.
 func (e *Engine) EnforcedBans(now time.Time) []Element {
-	e.advance(now)
+	e.advanceTime(now)
 	out := make([]Element, 0, e.enforcedBans)
 	for _, b := range e.bans {
 		if !b.observed && b.until > e.now {
-			out = append(out, e.element(b))
+			out = append(out, e.elementOfBan(b))
 		}
 	}
 	return out
 }
 
-// Flows returns every flow that the kernel should let pass, cut or slow at now, and every source that it should slow, in
-// no order.
-func (e *Engine) Flows(now time.Time) []Element {
-	e.advance(now)
+// FlowElements returns every flow that the kernel should let pass, cut or slow at now, and every source that it should
+// slow, in no order.
+func (e *Engine) FlowElements(now time.Time) []Element {
+	e.advanceTime(now)
 	out := make([]Element, 0, len(e.goodFlows))
 	for f, have := range e.goodFlows {
 		if have.until > e.now {
@@ -134,7 +134,8 @@ func (e *Engine) Flows(now time.Time) []Element {
 	return out
 }
 
-// noteRareBan remembers which bans are in sets of the kernel that few are in, so that SampleRare need not look for them.
+// noteRareBan remembers which bans are in sets of the kernel that few are in, so that SampleRare need not look for
+// them.
 func (e *Engine) noteRareBan(b *activeBan) {
 	if b.observed {
 		return
@@ -147,10 +148,10 @@ func (e *Engine) noteRareBan(b *activeBan) {
 	}
 }
 
-// SampleRare returns up to n each of what lies in sets of the kernel that SampleBans may never meet among very many bans:
-// bans by hand, of networks, of the manager's ports and with a door that is shut, and what is cut or slow.
+// SampleRare returns up to n each of what lies in sets of the kernel that SampleBans may never meet among very many
+// bans: bans by hand, of networks, of the manager's ports and with a door that is shut, and what is cut or slow.
 func (e *Engine) SampleRare(now time.Time, n int) (out []Element) {
-	e.advance(now)
+	e.advanceTime(now)
 	for _, set := range []map[netip.Prefix]struct{}{e.manualBans, e.rareBans} {
 		looks := n
 		for p := range set { // a map's order begins anywhere
@@ -158,7 +159,7 @@ func (e *Engine) SampleRare(now time.Time, n int) (out []Element) {
 				break
 			}
 			if b := e.bans[p]; b != nil && !b.observed && b.until > e.now {
-				out = append(out, e.element(b))
+				out = append(out, e.elementOfBan(b))
 			}
 		}
 	}
@@ -196,7 +197,7 @@ func sampleElements(all []Element, n int) (out []Element) {
 
 // SampleBans returns up to n of what EnforcedBans returns, others each time, without a look at them all.
 func (e *Engine) SampleBans(now time.Time, n int) []Element {
-	e.advance(now)
+	e.advanceTime(now)
 	out := make([]Element, 0, min(n, e.enforcedBans))
 	looks := 4*n + 64          // bans that are only observed are passed over
 	for _, b := range e.bans { // a map's order begins anywhere
@@ -204,7 +205,7 @@ func (e *Engine) SampleBans(now time.Time, n int) []Element {
 			break
 		}
 		if !b.observed && b.until > e.now {
-			out = append(out, e.element(b))
+			out = append(out, e.elementOfBan(b))
 		}
 	}
 	return out
@@ -220,7 +221,7 @@ func (e *Engine) ExemptPrefixes() []netip.Prefix {
 
 // TrustedSources returns every source that is trusted at now, with the time that trust has left.
 func (e *Engine) TrustedSources(now time.Time) []Element {
-	e.advance(now)
+	e.advanceTime(now)
 	var out []Element
 	for k, t := range e.trusts {
 		if t.until > e.now {

@@ -18,15 +18,15 @@ const (
 	maxCutsOfSource = 64
 	// cutFor is how long a flow is cut. Another device may have the port next.
 	cutFor = 10 * time.Minute
-	// cutsBeforeSlow is how many flows of a source are cut before all of its new connections are slowed: whoever guesses
-	// comes back from new ports.
+	// cutsBeforeSlow is how many flows of a source are cut before all of its new connections are slowed: whoever
+	// guesses comes back from new ports.
 	cutsBeforeSlow = 3
 	// slowAfterCuts is how long that lasts: the phones of a house that start anew share it with whoever guesses there.
 	slowAfterCuts = 30 * time.Minute
 	// slowFor is how long a slow lane lasts, and after how much of it the pace gets slower.
 	slowFor = time.Hour
-	// goodSlowFor is how long a flow is slowed from which somebody logged in, goodFlowPatience after how much of that the
-	// pace gets slower, and maxSlowGoodFlows how many of one source are slow: others that guess are no longer good.
+	// goodSlowFor is how long a flow is slowed from which somebody logged in, goodFlowPatience after how much of that
+	// the pace gets slower, and maxSlowGoodFlows how many of one source are slow: others that guess are no longer good.
 	goodSlowFor      = 10 * time.Minute
 	goodFlowPatience = time.Minute
 	maxSlowGoodFlows = 5
@@ -55,11 +55,11 @@ type slowness struct {
 	good         bool // of a flow from which somebody had logged in: another login does not end it
 }
 
-// active says whether the slowness is not over.
-func (s slowness) active(now int64) bool { return s.until > now }
+// isActive says whether the slowness is not over.
+func (s slowness) isActive(now int64) bool { return s.until > now }
 
-// isKnownGood says whether the source of the event is trusted, or is a customer's: others behind its address must go on,
-// whatever one of them does.
+// isKnownGood says whether the source of the event is trusted, or is a customer's: others behind its address must go
+// on, whatever one of them does.
 func (j *judgement) isKnownGood() bool {
 	t := j.rememberedTrust()
 	return t != nil && (t.until > j.now || j.engine.isOfCustomer(t))
@@ -97,12 +97,12 @@ func (e *Engine) setLaneTimer(k sourceKey, l *lane, at int64) {
 	}
 }
 
-// cutFlow closes the flow of the event, and slows the source where it comes back from new ones. Those who are registered
-// from there have good flows, and notice nothing.
+// cutFlow closes the flow of the event, and slows the source where it comes back from new ones. Those who are
+// registered from there have good flows, and notice nothing.
 func (j *judgement) cutFlow(reason ban.Reason, enforce, guesser bool) {
-	f := j.flow()
+	f := j.senderFlow()
 	if !f.IsValid() || f.UDP && !j.proven { // a datagram's port is whatever its sender writes
-		j.trickle(enforce)
+		j.slowUnproven(enforce)
 		return
 	}
 	if !enforce {
@@ -114,7 +114,7 @@ func (j *judgement) cutFlow(reason ban.Reason, enforce, guesser bool) {
 		return
 	}
 	defer j.engine.recountLane(j.key, l)
-	l.expire(j.now)
+	l.dropEnded(j.now)
 	if j.now-l.lastCut >= int64(slowFor) {
 		l.steps = 0
 	}
@@ -155,14 +155,14 @@ func (j *judgement) closeFlow(l *lane, f ban.Flow) {
 
 // decideCut appends the decision to cut a flow.
 func (j *judgement) decideCut(reason ban.Reason, f ban.Flow, detail string) {
-	j.decide(ban.ActionCut, reason, j.engine.prefixOf(j.key), cutFor, true, detail)
+	j.appendDecision(ban.ActionCut, reason, j.engine.prefixOf(j.key), cutFor, true, detail)
 	d := &j.out[len(j.out)-1]
 	d.Scope, d.Flow = ban.ScopeFlow, f
 }
 
-// trickle slows what cannot be proven against a known good source: over UDP, senders that never logged in share the
-// trickle of ban.knock, and the flow of the event, where it is a good one, gets a packet a second.
-func (j *judgement) trickle(enforce bool) {
+// slowUnproven slows what cannot be proven against a known good source: over UDP, senders that never logged in share
+// the trickle of ban.knock, and the flow of the event, where it is a good one, gets a packet a second.
+func (j *judgement) slowUnproven(enforce bool) {
 	if !enforce {
 		return
 	}
@@ -171,7 +171,7 @@ func (j *judgement) trickle(enforce bool) {
 		return
 	}
 	defer j.engine.recountLane(j.key, l)
-	if f := j.flow(); f.UDP && j.engine.isGoodFlow(f) {
+	if f := j.senderFlow(); f.UDP && j.engine.isGoodFlow(f) {
 		j.slowGoodFlow(l, f)
 	}
 	if j.engine.activeBanOf(j.key) != nil || l.trickleUntil-j.now >= int64(trickleRenewal) {
@@ -196,7 +196,7 @@ func (e *Engine) forgetTrickle(b *activeBan) {
 // isSlow says whether the source of the event, or its flow, is in the slow lane.
 func (j *judgement) isSlow() bool {
 	l := j.engine.lanes[j.key]
-	return l != nil && (l.slow.active(j.now) || l.slowFlows[j.flow()].active(j.now))
+	return l != nil && (l.slow.isActive(j.now) || l.slowFlows[j.senderFlow()].isActive(j.now))
 }
 
 // slowFailing slows an account that has failed for an hour no faster than a device: a phone that is mended is in within
@@ -210,7 +210,7 @@ func (j *judgement) slowFailing() {
 		return
 	}
 	defer j.engine.recountLane(j.key, l)
-	f := j.flow()
+	f := j.senderFlow()
 	switch {
 	case !j.isKnownGood():
 		j.slowSource(l, PaceMinute, slowFor)
@@ -221,18 +221,19 @@ func (j *judgement) slowFailing() {
 		j.slowGoodFlow(l, f)
 	case f.UDP && f.IsValid():
 		if j.slowFlow(l, f, PaceMinute, slowFor); len(l.slowFlows) > cutsBeforeSlow {
-			j.trickle(true) // it comes back from new ports
+			j.slowUnproven(true) // it comes back from new ports
 		}
 	}
 }
 
-// slowGoodFlow slows a flow from which somebody logged in. It gets a packet a second: its address and port may be forged.
-// Whoever goes on guessing for goodFlowPatience gets 4 a minute, and who does so from several such flows, hardly anything:
-// nobody who forges knows the ports that a NAT gave, but a thief of an account logs in from as many as he likes.
+// slowGoodFlow slows a flow from which somebody logged in. It gets a packet a second: its address and port may be
+// forged. Whoever goes on guessing for goodFlowPatience gets 4 a minute, and who does so from several such flows,
+// hardly anything: nobody who forges knows the ports that a NAT gave, but a thief of an account logs in from as many as
+// he likes.
 func (j *judgement) slowGoodFlow(l *lane, f ban.Flow) {
-	l.expire(j.now)
+	l.dropEnded(j.now)
 	pace := PaceSecond
-	if s := l.slowFlows[f]; s.active(j.now) && j.now-s.since >= int64(goodFlowPatience) {
+	if s := l.slowFlows[f]; s.isActive(j.now) && j.now-s.since >= int64(goodFlowPatience) {
 		pace = PaceMinute
 	}
 	var others []ban.Flow
@@ -261,7 +262,7 @@ func (j *judgement) slowGoodFlow(l *lane, f ban.Flow) {
 
 // stopGoodFlow stops the flow of the event where it would pass the ban of its source, since somebody logged in from it.
 func (j *judgement) stopGoodFlow() {
-	f := j.flow()
+	f := j.senderFlow()
 	if !j.engine.isGoodFlow(f) {
 		return
 	}
@@ -277,19 +278,19 @@ func (j *judgement) stopGoodFlow() {
 	}
 }
 
-// endSlowness takes back that a source is slow, after a login: its phone is mended. Who comes back from new ports again and
-// again is not.
+// endSlowness takes back that a source is slow, after a login: its phone is mended. Who comes back from new ports again
+// and again is not.
 func (j *judgement) endSlowness() {
 	l := j.engine.lanes[j.key]
 	if l == nil {
 		return
 	}
 	defer j.engine.recountLane(j.key, l)
-	if f := j.flow(); l.slowFlows[f].active(j.now) && !l.slowFlows[f].good {
+	if f := j.senderFlow(); l.slowFlows[f].isActive(j.now) && !l.slowFlows[f].good {
 		delete(l.slowFlows, f)
 		j.engine.changed = append(j.engine.changed, Element{Kind: SlowFlow, Flow: f, Remove: true})
 	}
-	if !l.slow.active(j.now) || l.steps > cutsBeforeSlow {
+	if !l.slow.isActive(j.now) || l.steps > cutsBeforeSlow {
 		return
 	}
 	l.slow = slowness{}
@@ -299,7 +300,7 @@ func (j *judgement) endSlowness() {
 
 // slowSource slows all of a source that has no good flow, and says whether the kernel is told anything new.
 func (j *judgement) slowSource(l *lane, pace Pace, length time.Duration) bool {
-	if !l.slow.renew(j.now, pace, length) {
+	if !l.slow.prolong(j.now, pace, length) {
 		return false
 	}
 	j.engine.setLaneTimer(j.key, l, l.slow.until)
@@ -311,10 +312,10 @@ func (j *judgement) slowSource(l *lane, pace Pace, length time.Duration) bool {
 // slowFlow slows one flow over UDP for a time.
 func (j *judgement) slowFlow(l *lane, f ban.Flow, pace Pace, length time.Duration) {
 	s, ok := l.slowFlows[f]
-	if l.expire(j.now); !ok && len(l.slowFlows) >= maxCutsOfSource {
+	if l.dropEnded(j.now); !ok && len(l.slowFlows) >= maxCutsOfSource {
 		return
 	}
-	if !s.renew(j.now, pace, length) {
+	if !s.prolong(j.now, pace, length) {
 		return
 	}
 	if l.slowFlows == nil {
@@ -326,10 +327,10 @@ func (j *judgement) slowFlow(l *lane, f ban.Flow, pace Pace, length time.Duratio
 		Left: time.Duration(s.until - j.now)})
 }
 
-// renew prolongs a slowness that is about to end, or begins one, and says whether the kernel is to be told: each time it
-// is, the sender has a few packets at once.
-func (s *slowness) renew(now int64, pace Pace, length time.Duration) bool {
-	if !s.active(now) {
+// prolong prolongs a slowness that is about to end, or begins one, and says whether the kernel is to be told: each time
+// it is, the sender has a few packets at once.
+func (s *slowness) prolong(now int64, pace Pace, length time.Duration) bool {
+	if !s.isActive(now) {
 		*s = slowness{since: now, until: now + int64(length), pace: pace}
 		return true
 	}
@@ -343,15 +344,15 @@ func (s *slowness) renew(now int64, pace Pace, length time.Duration) bool {
 	return true
 }
 
-// expire forgets what is over.
-func (l *lane) expire(now int64) {
+// dropEnded forgets what is over.
+func (l *lane) dropEnded(now int64) {
 	for f, until := range l.cuts {
 		if until <= now {
 			delete(l.cuts, f)
 		}
 	}
 	for f, s := range l.slowFlows {
-		if !s.active(now) {
+		if !s.isActive(now) {
 			delete(l.slowFlows, f)
 		}
 	}
@@ -364,10 +365,10 @@ func (e *Engine) endDueLane(t timer) {
 	if !ok || l == nil || l.timerAt != t.at {
 		return
 	}
-	l.expire(e.now)
+	l.dropEnded(e.now)
 	l.timerAt = 0
 	next := int64(0)
-	for _, until := range l.ends() {
+	for _, until := range l.endTimes() {
 		if until > e.now && (next == 0 || until < next) {
 			next = until
 		}
@@ -377,8 +378,8 @@ func (e *Engine) endDueLane(t timer) {
 	}
 }
 
-// ends are the times at which something of the lane is over.
-func (l *lane) ends() []int64 {
+// endTimes are the times at which something of the lane is over.
+func (l *lane) endTimes() []int64 {
 	out := []int64{l.trickleUntil, l.slow.until}
 	if l.steps > 0 {
 		out = append(out, l.lastCut+int64(slowFor))
@@ -415,7 +416,7 @@ func (e *Engine) laneElements(k sourceKey, l *lane) (out []Element) {
 	if l.trickleUntil > e.now {
 		out = append(out, Element{Kind: BanOfPrefix, Prefix: p, Closes: ban.ClosesUDP, Left: left(l.trickleUntil)})
 	}
-	if l.slow.active(e.now) {
+	if l.slow.isActive(e.now) {
 		out = append(out, Element{Kind: SlowSource, Prefix: p, Pace: l.slow.pace, Left: left(l.slow.until)})
 	}
 	for f, until := range l.cuts {
@@ -424,7 +425,7 @@ func (e *Engine) laneElements(k sourceKey, l *lane) (out []Element) {
 		}
 	}
 	for f, s := range l.slowFlows {
-		if s.active(e.now) {
+		if s.isActive(e.now) {
 			out = append(out, Element{Kind: SlowFlow, Flow: f, Pace: s.pace, Left: left(s.until)})
 		}
 	}

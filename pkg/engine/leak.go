@@ -79,20 +79,20 @@ func (j *judgement) reportLeak() {
 	}
 	b.leak.last, b.leak.port, b.leak.transport = j.now, local.AddrPort.Port(), local.Transport
 	b.leak.events++
-	if j.engine.leaks.reported.Seen(j.now, j.hash(forLeak, 0)) || !j.engine.leaks.mayReport(j.now) {
+	if j.engine.leaks.reported.PutOnce(j.now, j.hash(forLeak, 0)) || !j.engine.leaks.mayReport(j.now) {
 		return
 	}
 	j.points, j.score = 0, 0
 	if s := j.findSource(); s != nil {
 		j.score = float64(s.score * j.engine.decayFactor(j.now-s.lastSeen))
 	}
-	j.decide(ban.ActionLeak, b.reason, b.prefix, 0, j.proven, leakText(local, time.Duration(j.now-b.since)))
+	j.appendDecision(ban.ActionLeak, b.reason, b.prefix, 0, j.proven, leakText(local, time.Duration(j.now-b.since)))
 }
 
 // mayPass says whether a ban leaves open what the event came through.
 func (j *judgement) mayPass(b *activeBan) bool {
 	switch overTCP := j.event.Remote.Transport.Proven(); {
-	case !b.manual && j.engine.isGoodFlow(j.flow()):
+	case !b.manual && j.engine.isGoodFlow(j.senderFlow()):
 		return true
 	case b.closes == ban.ClosesUDP:
 		return overTCP || !j.engine.isShut(b)
@@ -178,7 +178,7 @@ func leakText(local event.Address, after time.Duration) string {
 func (e *Engine) leakStats(s *Stats) {
 	s.Leaks, s.Leaking = e.leaks.events, e.leaks.reported.Live(e.now)
 	if e.leaks.last != 0 {
-		at := utc(e.leaks.last)
+		at := utcTime(e.leaks.last)
 		s.LastLeak = &at
 	}
 }
@@ -188,5 +188,5 @@ func (l *leak) describe() *ban.Leak {
 	if l == nil {
 		return nil
 	}
-	return &ban.Leak{Last: utc(l.last), Events: int(l.events), Port: l.port, Transport: l.transport.String()}
+	return &ban.Leak{Last: utcTime(l.last), Events: int(l.events), Port: l.port, Transport: l.transport.String()}
 }

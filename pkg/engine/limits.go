@@ -21,7 +21,7 @@ func (j *judgement) hasRoom(s *source, prefix netip.Prefix, proven bool) bool {
 	j.engine.hitLimits[limit]++
 	j.engine.leftOut = j.now
 	if j.engine.firstReport(forLimit, sourceKey{}, j.engine.hashText(limit)) {
-		j.decide(ban.ActionObserve, ban.ReasonLimit, prefix, 0, proven,
+		j.appendDecision(ban.ActionObserve, ban.ReasonLimit, prefix, 0, proven,
 			"bans are left out, by policy.limits."+limit+": see the metrics")
 	}
 	return false

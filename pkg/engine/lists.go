@@ -13,7 +13,7 @@ import (
 
 // NewestBans returns up to n of what Bans returns, the newest first, without a look at them all.
 func (e *Engine) NewestBans(now time.Time, n int) []ban.Ban {
-	e.advance(now)
+	e.advanceTime(now)
 	out := make([]ban.Ban, 0, min(n, len(e.bans)))
 	for b := e.newestBan; b != nil && len(out) < n; b = b.older {
 		if b.until > e.now {
@@ -25,7 +25,7 @@ func (e *Engine) NewestBans(now time.Time, n int) []ban.Ban {
 
 // NewestTrusted returns up to n of what Trusted returns: those at which an account fails first, then the newest.
 func (e *Engine) NewestTrusted(now time.Time, n int) []ban.Trust {
-	e.advance(now)
+	e.advanceTime(now)
 	order := func(a, b *trust) int {
 		if fa, fb := len(a.failures) > 0, len(b.failures) > 0; fa != fb {
 			if fa {
@@ -58,7 +58,7 @@ func (e *Engine) NewestTrusted(now time.Time, n int) []ban.Trust {
 
 // Bans returns the active bans in order of their prefixes.
 func (e *Engine) Bans(now time.Time) []ban.Ban {
-	e.advance(now)
+	e.advanceTime(now)
 	bans := e.sortedBans()
 	out := make([]ban.Ban, 0, len(bans))
 	for _, b := range bans {
@@ -85,7 +85,7 @@ func (e *Engine) viewBan(b *activeBan, evidence bool) ban.Ban {
 
 // Trusted returns the trusted sources in order.
 func (e *Engine) Trusted(now time.Time) []ban.Trust {
-	e.advance(now)
+	e.advanceTime(now)
 	out := []ban.Trust{}
 	for _, c := range e.TrustedSources(now) {
 		k, _ := e.keyOfPrefix(c.Prefix)
@@ -125,7 +125,7 @@ func viewPrefixes(p *table.Prefixes[[]origin]) []ban.Exemption {
 func viewOrigin(p netip.Prefix, o origin) ban.Exemption {
 	v := ban.Exemption{Prefix: p, Origin: o.name, Note: o.note}
 	if o.until != 0 {
-		at := utc(o.until)
+		at := utcTime(o.until)
 		v.Until = &at
 	}
 	return v
@@ -133,7 +133,7 @@ func viewOrigin(p netip.Prefix, o origin) ban.Exemption {
 
 // Stats counts at now.
 func (e *Engine) Stats(now time.Time) Stats {
-	e.advance(now)
+	e.advanceTime(now)
 	s := Stats{
 		Sources: e.sources.len(), Evicted: e.evictedSources,
 		Bans: e.enforcedBans, Observed: len(e.bans) - e.enforcedBans,
@@ -148,7 +148,7 @@ func (e *Engine) Stats(now time.Time) Stats {
 	s.GoodFlows, s.CutFlows = len(e.goodFlows), e.laneCounts.cuts
 	s.SlowFlows, s.SlowSources, s.Trickles = e.laneCounts.slowFlows, e.laneCounts.slowSources, e.laneCounts.trickles
 	if e.leftOut != 0 {
-		at := utc(e.leftOut)
+		at := utcTime(e.leftOut)
 		s.LeftOut = &at
 	}
 	for k, t := range e.trusts {

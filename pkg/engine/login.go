@@ -37,7 +37,7 @@ func (j *judgement) judgeLogin() {
 		details.lastLogin, details.overflowPoints, s.openChallenges = j.now, 0, 0
 	}
 	if !known && j.loginMayBeGuessed(id) {
-		j.record(s, 0, ban.ReasonLogin, notePossibleBreach)
+		j.recordEvidence(s, 0, ban.ReasonLogin, notePossibleBreach)
 		j.reportBreach(id, ban.ReasonDistributed,
 			"this account is being guessed, and logged in from where it never was: perhaps a guess was right; "+
 				"no trust while it goes on")
@@ -109,7 +109,7 @@ func (j *judgement) addressKey() sourceKey { return sourceKey(j.addr.As16()) }
 // could be forged take nothing from an account that logged in from there before, and are remembered for
 // ban.forgeable_max only.
 func (j *judgement) judgeBreach(id uint64, guesses *failures, reason ban.Reason, detail string) (untrusted bool) {
-	j.record(j.source(), 0, ban.ReasonLogin, noteBreach)
+	j.recordEvidence(j.source(), 0, ban.ReasonLogin, noteBreach)
 	j.reportBreach(id, reason, detail)
 	until := int64(math.MaxInt64)
 	if guesses != nil && !guesses.proven {
@@ -133,7 +133,7 @@ type guessedLogin struct {
 // reportBreach reports a breach, once an hour for each source, account and reason.
 func (j *judgement) reportBreach(id uint64, reason ban.Reason, detail string) {
 	if j.engine.firstReport(forBreachReport, j.key, j.engine.combine(id, uint64(reasonIndex(reason)))) {
-		j.decide(ban.ActionBreach, reason, j.engine.prefixOf(j.key), 0, true, detail)
+		j.appendDecision(ban.ActionBreach, reason, j.engine.prefixOf(j.key), 0, true, detail)
 	}
 }
 
@@ -141,7 +141,7 @@ func (j *judgement) reportBreach(id uint64, reason ban.Reason, detail string) {
 func (j *judgement) unbanAfterLogin(b *activeBan) {
 	j.engine.removeBan(b)
 	if !b.observed {
-		j.decide(ban.ActionUnban, ban.ReasonLogin, b.prefix, 0, true, "a user logged in from there with a password")
+		j.appendDecision(ban.ActionUnban, ban.ReasonLogin, b.prefix, 0, true, "a user logged in from there with a password")
 		d := &j.out[len(j.out)-1]
 		d.Scope, d.Closes = j.engine.scopeOf(b), b.closes // which tells where the kernel has it
 	}

@@ -20,9 +20,9 @@ func (e *Engine) Ban(now time.Time, p netip.Prefix, d time.Duration, comment str
 	return e.banByHand(now, p, d, comment, ban.ReasonManual)
 }
 
-// Test is Ban for an address that nobody has, to see whether bans work: it is counted nowhere, and the decisions that
-// make and end it have [ban.ReasonTest].
-func (e *Engine) Test(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]ban.Decision, error) {
+// BanForTest is Ban for an address that nobody has, to see whether bans work: it is counted nowhere, and the decisions
+// that make and end it have [ban.ReasonTest].
+func (e *Engine) BanForTest(now time.Time, p netip.Prefix, d time.Duration, comment string) ([]ban.Decision, error) {
 	return e.banByHand(now, p, d, comment, ban.ReasonTest)
 }
 
@@ -41,7 +41,7 @@ func describeOverlap(p, have netip.Prefix) string {
 func (e *Engine) banByHand(
 	now time.Time, p netip.Prefix, d time.Duration, comment string, reason ban.Reason,
 ) ([]ban.Decision, error) {
-	e.advance(now)
+	e.advanceTime(now)
 	p = canonicalPrefix(p)
 	if have, ok := e.protected.Overlapping(p); ok {
 		note := e.protected.At(have)[0].note
@@ -72,7 +72,7 @@ func (e *Engine) banByHand(
 	if action == ban.ActionBan && reason != ban.ReasonTest {
 		e.activity.countBan(e.now)
 	}
-	return []ban.Decision{{Time: utc(e.now), Action: action, Source: b.source, Prefix: p, Reason: reason, Proven: true,
+	return []ban.Decision{{Time: utcTime(e.now), Action: action, Source: b.source, Prefix: p, Reason: reason, Proven: true,
 		Scope: e.scopeOf(b), Duration: d, Detail: comment}}, nil
 }
 

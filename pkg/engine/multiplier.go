@@ -76,9 +76,9 @@ func multiplierOf(v *ban.Evidence) multiplier {
 	return s
 }
 
-// Arithmetic says how the place of its source changed the points of an event, such as "4 × 2 (country NL)"; it is empty
-// where it did not.
-func Arithmetic(v *ban.Evidence) string {
+// PointsArithmetic says how the place of its source changed the points of an event, such as "4 × 2 (country NL)"; it is
+// empty where it did not.
+func PointsArithmetic(v *ban.Evidence) string {
 	if v.Multiplier == 0 {
 		return ""
 	}
@@ -116,6 +116,6 @@ func (w *explainer) explainMultipliers() {
 		sums[place].base += ev.Points / ev.Multiplier
 	}
 	for _, place := range order {
-		w.say("%.1f points of these are %.1f points %s, by geo.multiply", sums[place].points, sums[place].base, place)
+		w.addSentence("%.1f points of these are %.1f points %s, by geo.multiply", sums[place].points, sums[place].base, place)
 	}
 }

@@ -72,8 +72,8 @@ func TestPointsByPlace(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := placed(t, tt.m).scan(tt.addr, "100")
 			x := w.e.Why(w.now, netip.MustParseAddr(tt.addr))
-			if len(x.Evidence) != 1 || x.Evidence[0].Points != tt.want || engine.Arithmetic(&x.Evidence[0]) != tt.text {
-				t.Errorf("%+v, %q", x.Evidence, engine.Arithmetic(&x.Evidence[0]))
+			if len(x.Evidence) != 1 || x.Evidence[0].Points != tt.want || engine.PointsArithmetic(&x.Evidence[0]) != tt.text {
+				t.Errorf("%+v, %q", x.Evidence, engine.PointsArithmetic(&x.Evidence[0]))
 			}
 			if lines := strings.Join(x.Lines, "\n"); strings.Contains(lines, "geo.multiply") != (tt.text != "") {
 				t.Error(lines)
@@ -222,7 +222,7 @@ func TestTheMultiplierSurvivesARestart(t *testing.T) {
 	again.now = w.now
 	again.e.Restore(w.now, w.e.Export(w.now), []string{"pbx"})
 	x := again.e.Why(w.now, netip.MustParseAddr(bad))
-	if len(x.Evidence) == 0 || engine.Arithmetic(&x.Evidence[0]) != "4 × 1.5 (country NL, AS64496)" {
+	if len(x.Evidence) == 0 || engine.PointsArithmetic(&x.Evidence[0]) != "4 × 1.5 (country NL, AS64496)" {
 		t.Errorf("%+v", x)
 	}
 }
@@ -259,7 +259,7 @@ func TestTheDocsMultiplyAsTheEngineDoes(t *testing.T) {
 			last := evidence[len(evidence)-1]
 			fmt.Fprintf(&b, "%s  %s  %s %s: %.1f points, score %.1f", row.name, at.Format(time.TimeOnly), last.Event,
 				last.Account, last.Points, last.Score)
-			if text := engine.Arithmetic(&last); text != "" {
+			if text := engine.PointsArithmetic(&last); text != "" {
 				b.WriteString(": " + text)
 			}
 			b.WriteByte('\n')

@@ -110,6 +110,6 @@ func (j *judgement) noticePlace(id uint64, a *account) {
 	if several > 1 {
 		where = fmt.Sprintf("%d places where it never was, within an hour", several)
 	}
-	j.decide(ban.ActionNewPlace, ban.ReasonLogin, j.engine.prefixOf(j.key), 0, true,
+	j.appendDecision(ban.ActionNewPlace, ban.ReasonLogin, j.engine.prefixOf(j.key), 0, true,
 		"this account logged in from "+where+": unless that is its user, change its password")
 }

@@ -40,7 +40,7 @@ func NewPardon(within netip.Prefix, grace time.Duration) *Pardon {
 
 // UnbanSome goes on with a Pardon: up to n bans. It returns what ended, and whether there is more to do.
 func (e *Engine) UnbanSome(now time.Time, p *Pardon, n int) (out []ban.Decision, more bool) {
-	e.advance(now)
+	e.advanceTime(now)
 	p.Graces, p.Restrictions = p.Graces[:0], p.Restrictions[:0]
 	one := p.within.IsValid() && p.within.IsSingleIP()
 	if !p.begun {
@@ -82,9 +82,9 @@ func (e *Engine) pardonLane(p *Pardon, k sourceKey) {
 	e.endLane(k)
 }
 
-// Uncut takes back that a flow is cut or slow.
-func (e *Engine) Uncut(now time.Time, f ban.Flow) (ended []ban.Restriction) {
-	e.advance(now)
+// LiftFlow takes back that a flow is cut or slow.
+func (e *Engine) LiftFlow(now time.Time, f ban.Flow) (ended []ban.Restriction) {
+	e.advanceTime(now)
 	k := e.keyOf(f.Source.Addr())
 	l := e.lanes[k]
 	if l == nil {
@@ -139,7 +139,7 @@ func (e *Engine) pardonPrefix(p *Pardon, prefix netip.Prefix) {
 		until := e.now + int64(p.grace)
 		e.grace.Set(prefix, until)
 		e.setTimer(until, prefix, endOfGrace)
-		p.Graces = append(p.Graces, ban.Grace{Prefix: prefix, Since: utc(e.now), Until: utc(until)})
+		p.Graces = append(p.Graces, ban.Grace{Prefix: prefix, Since: utcTime(e.now), Until: utcTime(until)})
 	} else if ok {
 		e.clearScore(k)
 	}
@@ -170,7 +170,8 @@ func (j *judgement) failuresIn(strangers *table.Window[failures], id uint64) *fa
 	return f
 }
 
-// knownFailures returns how a wrong password of an account failed at the source of the event while that had no trust, or nil.
+// knownFailures returns how a wrong password of an account failed at the source of the event while that had no trust,
+// or nil.
 func (j *judgement) knownFailures(id uint64) *failures {
 	f := j.engine.strangerFailures.Get(j.now, j.hash(forFailures, id))
 	if f == nil || j.isPardoned(f) {

@@ -236,7 +236,7 @@ func TestPBX(t *testing.T) {
 		{"a restart finds bans in the kernel, one of somebody allowed since", nil, func(w *world) {
 			w.allow("192.0.2.90/32").protect("2001:db8:7::1/128")
 			for _, p := range []string{bad + "/32", "192.0.2.90/32", "2001:db8:7::/64"} {
-				w.e.Adopt(w.now, netip.MustParsePrefix(p), ban.ClosesAll, w.now.Add(time.Hour))
+				w.e.AdoptBan(w.now, netip.MustParsePrefix(p), ban.ClosesAll, w.now.Add(time.Hour))
 			}
 			w.wantBanned(bad).wantFree("192.0.2.90", "2001:db8:7::1", "2001:db8:7::2")
 		}},

@@ -131,7 +131,7 @@ func story(t *property.T) []step {
 			p := anyPrefix(t)
 			s.name, s.do = "adopt", func(e *Engine,
 				now time.Time) []ban.Decision {
-				e.Adopt(now, p, ban.ClosesAll, now.Add(time.Hour))
+				e.AdoptBan(now, p, ban.ClosesAll, now.Add(time.Hour))
 				return nil
 			}
 		case 7:

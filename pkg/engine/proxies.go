@@ -11,13 +11,13 @@ import (
 const (
 	// proxyTTL is for how long accounts are counted that log in through one flow.
 	proxyTTL = 24 * 60 * minute
-	// manyFlows is how many times proxies.accounts that log in from one address, each through a flow of its own, make it
-	// a proxy, too: one that opens a connection for each client, or a house of which a ban is no smaller an outage.
+	// manyFlows is how many times proxies.accounts that log in from one address, each through a flow of its own, make
+	// it a proxy, too: one that opens a connection for each client, or a house of which a ban is no smaller an outage.
 	manyFlows = 5
 )
 
-// Proxies returns the sources that look like proxies, and that nobody has allowed or named so.
-func (e *Engine) Proxies() []netip.Prefix {
+// SuspectedProxies returns the sources that look like proxies, and that nobody has allowed or named so.
+func (e *Engine) SuspectedProxies() []netip.Prefix {
 	found := make(map[netip.Prefix]bool)
 	for k, t := range e.trusts {
 		if e.isUnnamedProxy(k, t) {
@@ -37,8 +37,8 @@ func (e *Engine) isUnnamedProxy(k sourceKey, t *trust) bool {
 	return !named && !e.isFullyExempt(p)
 }
 
-// isProxy says whether many customers log in through the source of the event: it is never banned as a whole. It is asked
-// when somebody attacks from there.
+// isProxy says whether many customers log in through the source of the event: it is never banned as a whole. It is
+// asked when somebody attacks from there.
 func (j *judgement) isProxy() bool {
 	t := j.rememberedTrust()
 	if t != nil && t.proxyUntil > j.now {
@@ -48,8 +48,8 @@ func (j *judgement) isProxy() bool {
 }
 
 // doubtProxy looks, once a minute, whether what looks like a proxy has stolen its accounts: most of them logged in
-// elsewhere after somebody was first here, in many networks. Who moved to a new proxy does not log in where he was before;
-// those whose passwords were stolen go on to do so.
+// elsewhere after somebody was first here, in many networks. Who moved to a new proxy does not log in where he was
+// before; those whose passwords were stolen go on to do so.
 func (j *judgement) doubtProxy(t *trust) {
 	if t.doubtedAt != 0 && j.now-t.doubtedAt < minute {
 		return
@@ -69,7 +69,7 @@ func (j *judgement) doubtProxy(t *trust) {
 		return
 	}
 	t.proxyUntil, t.noProxyUntil = 0, j.now+proxyTTL
-	j.decide(ban.ActionGuessing, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true, fmt.Sprintf(
+	j.appendDecision(ban.ActionGuessing, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true, fmt.Sprintf(
 		"it looked like a proxy, but somebody attacks from there, and %d of its accounts log in elsewhere, too: perhaps "+
 			"their passwords were stolen; it is taken for no proxy any more, unless policy.proxies names it", elsewhere))
 }
@@ -115,7 +115,7 @@ func (j *judgement) detectProxy() {
 		how = "one address"
 	}
 	if j.engine.markProxy(j.key, t, j.addr) {
-		j.decide(ban.ActionProxy, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true,
+		j.appendDecision(ban.ActionProxy, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true,
 			proxyAdvice(fmt.Sprintf("at least %d accounts log in through %s", n, how)))
 	}
 }
@@ -127,7 +127,7 @@ func (e *Engine) detectProxyByContacts(k sourceKey, a netip.Addr, pbx string, ac
 	if limit <= 0 || accounts < limit || t == nil || t.noProxyUntil > e.now || e.IsExempt(a) || !e.markProxy(k, t, a) {
 		return out
 	}
-	return append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionProxy, Source: a, Prefix: e.prefixOf(k),
+	return append(out, ban.Decision{Time: utcTime(e.now), Action: ban.ActionProxy, Source: a, Prefix: e.prefixOf(k),
 		Reason: ban.ReasonProxy, Proven: true, PBX: pbx,
 		Detail: proxyAdvice(fmt.Sprintf("%d accounts are registered through one port", accounts))})
 }
@@ -136,7 +136,7 @@ func (e *Engine) detectProxyByContacts(k sourceKey, a netip.Addr, pbx string, ac
 func (e *Engine) markProxy(k sourceKey, t *trust, a netip.Addr) (told bool) {
 	t.proxyUntil = e.now + int64(e.policy.Storm.Memory)
 	_, named := e.proxies.Covering(a)
-	return !named && !e.slowGuessers.Seen(e.now, e.hash(forProxyFlow, k, 0))
+	return !named && !e.slowGuessers.PutOnce(e.now, e.hash(forProxyFlow, k, 0))
 }
 
 // proxyAdvice says why a source looks like a proxy, and what to do.
@@ -153,7 +153,7 @@ func (j *judgement) reportThroughProxy(reason ban.Reason) {
 		detail = j.accountNameHash()
 	}
 	if j.engine.firstReport(forProxyReport, j.key, j.engine.combine(detail, j.engine.hashText(string(reason)))) {
-		j.decide(ban.ActionGuessing, reason, j.engine.prefixOf(j.key), 0, j.proven,
+		j.appendDecision(ban.ActionGuessing, reason, j.engine.prefixOf(j.key), 0, j.proven,
 			"somebody attacks through a proxy: it is not banned, since customers log in through it; only the proxy knows "+
 				"who it is")
 	}

@@ -43,7 +43,7 @@ func TestProxies(t *testing.T) {
 			if slices.Sort(guessed); len(guessed) != 8 || guessed[0] != extension(500) {
 				w.t.Errorf("guessed through the proxy: %q", guessed)
 			}
-			if got := w.e.Proxies(); len(got) != 1 || got[0].Addr().String() != proxy {
+			if got := w.e.SuspectedProxies(); len(got) != 1 || got[0].Addr().String() != proxy {
 				w.t.Errorf("proxies: %v", got)
 			}
 		}},
@@ -59,7 +59,7 @@ func TestProxies(t *testing.T) {
 		{"a proxy that is named, before anybody logged in", named, func(w *world) {
 			attack(w).wantNever(proxy)
 			through(w, 200).wantDecision(0, ban.ActionProxy, ban.ReasonProxy)
-			if got := w.e.Proxies(); len(got) != 0 {
+			if got := w.e.SuspectedProxies(); len(got) != 0 {
 				w.t.Errorf("still to be named: %v", got)
 			}
 			w.wantGuesses(3, "198.51.100.12", func(i int) { w.scan("198.51.100.12", strconv.Itoa(i)) })

@@ -16,7 +16,7 @@ type RestrictionWalk struct{ mapWalk[sourceKey, *lane] }
 func (e *Engine) WalkRestrictions(
 	now time.Time, w *RestrictionWalk, n int, within netip.Prefix, out []ban.Restriction,
 ) ([]ban.Restriction, bool) {
-	e.advance(now)
+	e.advanceTime(now)
 	if within.IsValid() && within.IsSingleIP() { // without a look at the others
 		return e.appendRestrictions(e.keyOf(within.Addr()), out), false
 	}
@@ -35,7 +35,7 @@ func (e *Engine) appendRestrictions(k sourceKey, out []ban.Restriction) []ban.Re
 		return out
 	}
 	for _, el := range e.laneElements(k, l) {
-		r := ban.Restriction{Scope: ban.ScopeFlow, Prefix: e.prefixOf(k), Flow: el.Flow, Until: utc(e.now + int64(el.Left)),
+		r := ban.Restriction{Scope: ban.ScopeFlow, Prefix: e.prefixOf(k), Flow: el.Flow, Until: utcTime(e.now + int64(el.Left)),
 			Left: ban.Round(el.Left.Seconds())}
 		switch el.Kind {
 		case CutFlow:
@@ -73,10 +73,10 @@ type FlowWalk struct{ mapWalk[ban.Flow, goodFlow] }
 func (e *Engine) WalkGoodFlows(
 	now time.Time, w *FlowWalk, n int, within netip.Prefix, out []ban.GoodFlow,
 ) ([]ban.GoodFlow, bool) {
-	e.advance(now)
+	e.advanceTime(now)
 	more := w.step(e.goodFlows, n, func(f ban.Flow, have goodFlow) {
 		if have.until > e.now && within.Contains(f.Source.Addr()) {
-			out = append(out, ban.GoodFlow{Flow: f, Until: utc(have.until),
+			out = append(out, ban.GoodFlow{Flow: f, Until: utcTime(have.until),
 				Left: ban.Round(time.Duration(have.until - e.now).Seconds())})
 		}
 	})
@@ -96,7 +96,7 @@ func (e *Engine) recountLane(k sourceKey, l *lane) {
 	if e.prefixOf(k).Addr().Is6() {
 		l.counted.cuts6 = len(l.cuts)
 	}
-	if l.slow.active(e.now) {
+	if l.slow.isActive(e.now) {
 		l.counted.slowSources = 1
 	}
 	if l.trickleUntil > e.now {

@@ -141,10 +141,10 @@ func TestUncutLetsOneFlowGoOn(t *testing.T) {
 	before := w.restrictions(netip.Prefix{})
 	w.e.TakeChanged()
 	for _, f := range []ban.Flow{flow("tcp " + office + ":30000"), flow("udp " + office + ":5060")} {
-		if got := w.e.Uncut(w.now, f); len(got) != 1 || got[0].Flow != f {
+		if got := w.e.LiftFlow(w.now, f); len(got) != 1 || got[0].Flow != f {
 			t.Errorf("%v: %+v", f, got)
 		}
-		if got := w.e.Uncut(w.now, f); got != nil {
+		if got := w.e.LiftFlow(w.now, f); got != nil {
 			t.Errorf("%v a second time: %+v", f, got)
 		}
 	}

@@ -19,7 +19,7 @@ func TestSample(t *testing.T) {
 	}
 	const bans = 100
 	for i := range bans {
-		e.Adopt(epoch, netip.PrefixFrom(address(i), 32), ban.ClosesAll, epoch.Add(time.Hour))
+		e.AdoptBan(epoch, netip.PrefixFrom(address(i), 32), ban.ClosesAll, epoch.Add(time.Hour))
 	}
 	seen := make(map[netip.Prefix]bool)
 	for range 10_000 {
@@ -53,10 +53,10 @@ func TestWhatThereIsLittleOfIsSampled(t *testing.T) {
 	}
 	const bans = 5000
 	for i := range bans {
-		w.e.Adopt(w.now, netip.PrefixFrom(address(1000+i), 32), ban.ClosesUDP, w.now.Add(time.Hour))
+		w.e.AdoptBan(w.now, netip.PrefixFrom(address(1000+i), 32), ban.ClosesUDP, w.now.Add(time.Hour))
 	}
-	w.e.Adopt(w.now, netip.MustParsePrefix("203.0.113.0/24"), ban.ClosesUDP, w.now.Add(time.Hour))
-	w.e.Adopt(w.now, netip.MustParsePrefix("203.0.114.7/32"), ban.ClosesManager, w.now.Add(time.Hour))
+	w.e.AdoptBan(w.now, netip.MustParsePrefix("203.0.113.0/24"), ban.ClosesUDP, w.now.Add(time.Hour))
+	w.e.AdoptBan(w.now, netip.MustParsePrefix("203.0.114.7/32"), ban.ClosesManager, w.now.Add(time.Hour))
 	if _, err := w.e.Ban(w.now, netip.MustParsePrefix("203.0.115.7/32"), time.Hour, ""); err != nil {
 		t.Fatal(err)
 	}

@@ -42,14 +42,14 @@ func (j *judgement) judgeSilentLogin() {
 	j.charge(j.policy.Threshold, ban.ReasonSilentLogin, noNote)
 }
 
-// judgeScanner judges a request with the mark of a scanner's program. One is enough, unless it came from where customers
-// are.
+// judgeScanner judges a request with the mark of a scanner's program. One is enough, unless it came from where
+// customers are.
 func (j *judgement) judgeScanner() {
 	if !j.firstSighting(j.attemptHash()) {
 		return
 	}
 	if j.isKnownGood() {
-		j.record(j.source(), 0, ban.ReasonScanner, noteCustomersMark)
+		j.recordEvidence(j.source(), 0, ban.ReasonScanner, noteCustomersMark)
 		j.reportTolerated(ban.ReasonScanner, "a request with the mark of a scanner's program came from a customer's address: "+
 			"not banned")
 		return
@@ -57,8 +57,9 @@ func (j *judgement) judgeScanner() {
 	j.charge(j.policy.Points.Scanner, ban.ReasonScanner, noNote)
 }
 
-// judgeProbe judges a request that a customer may make by mistake: a number that does not exist, a message that Asterisk
-// cannot read. A search may have one Call-ID: its requests are told apart by the mark that a sensor gives each.
+// judgeProbe judges a request that a customer may make by mistake: a number that does not exist, a message that
+// Asterisk cannot read. A search may have one Call-ID: its requests are told apart by the mark that a sensor gives
+// each.
 func (j *judgement) judgeProbe() {
 	if !j.firstSighting(j.answerHash()) {
 		return
@@ -68,7 +69,7 @@ func (j *judgement) judgeProbe() {
 		reason, points = ban.ReasonHoneypot, j.policy.Points.Honeypot
 	}
 	if j.sourceLoggedIn() {
-		j.record(j.source(), 0, reason, noteCustomersMistake)
+		j.recordEvidence(j.source(), 0, reason, noteCustomersMistake)
 		if reason == ban.ReasonHoneypot {
 			j.reportTolerated(reason, "a customer dialled a honeypot number, as your dialplan says: not banned")
 		}

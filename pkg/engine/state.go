@@ -20,7 +20,7 @@ type State struct {
 
 // Export returns everything that should survive a restart.
 func (e *Engine) Export(now time.Time) State {
-	e.advance(now)
+	e.advanceTime(now)
 	var s State
 	for _, b := range e.sortedBans() {
 		if !b.observed {
@@ -45,7 +45,7 @@ func (e *Engine) Graces() []ban.Grace {
 	var out []ban.Grace
 	for _, p := range e.grace.Sorted() {
 		if until := e.grace.At(p); until > e.now {
-			out = append(out, ban.Grace{Prefix: p, Since: utc(e.now), Until: utc(until)})
+			out = append(out, ban.Grace{Prefix: p, Since: utcTime(e.now), Until: utcTime(until)})
 		}
 	}
 	return out
@@ -74,7 +74,7 @@ func (e *Engine) BanOf(p netip.Prefix) (ban.Ban, bool) {
 // describeBan is what others are told of a ban.
 func (e *Engine) describeBan(b *activeBan, evidence bool) ban.Ban {
 	d := ban.Ban{
-		Prefix: b.prefix, Source: b.source, Reason: b.reason, Since: utc(b.since), Until: utc(b.until),
+		Prefix: b.prefix, Source: b.source, Reason: b.reason, Since: utcTime(b.since), Until: utcTime(b.until),
 		Duration: time.Duration(b.until - b.since).Seconds(), Left: ban.Round(time.Duration(b.until - e.now).Seconds()),
 		Score: ban.Round(float64(b.score)), Proven: b.proven, Observed: b.observed, Manual: b.manual, Number: b.number,
 		Comment: b.comment, Attempts: b.attempts, Leak: b.leak.describe(), Scope: e.scopeOf(b), Closes: b.closes,
@@ -99,12 +99,12 @@ func (e *Engine) Offender(p netip.Prefix) (ban.Offender, bool) {
 	if !ok || s == nil || s.bans == 0 || e.now-e.sources.detailsOf(s).lastBanEnd >= int64(e.policy.Ban.Memory) {
 		return ban.Offender{}, false
 	}
-	return ban.Offender{Prefix: p, Bans: int(s.bans), Last: utc(e.sources.detailsOf(s).lastBanEnd)}, true
+	return ban.Offender{Prefix: p, Bans: int(s.bans), Last: utcTime(e.sources.detailsOf(s).lastBanEnd)}, true
 }
 
 // ExportTrusts returns all that is known of customers.
 func (e *Engine) ExportTrusts(now time.Time) []ban.Trust {
-	e.advance(now)
+	e.advanceTime(now)
 	byPrefix := make(map[netip.Prefix]*trust, len(e.trusts))
 	for k, t := range e.trusts {
 		byPrefix[e.prefixOf(k)] = t
@@ -131,7 +131,7 @@ func (e *Engine) describeTrust(t *trust) ban.Trust {
 	if t.revoked {
 		until = min(until, t.lastLogin)
 	}
-	return ban.Trust{Prefix: e.prefixOf(t.key), Since: utc(t.since), Until: utc(until), Last: utc(t.lastLogin),
+	return ban.Trust{Prefix: e.prefixOf(t.key), Since: utcTime(t.since), Until: utcTime(until), Last: utcTime(t.lastLogin),
 		Accounts: t.accountNames()}
 }
 
@@ -139,7 +139,7 @@ func (e *Engine) describeTrust(t *trust) ban.Trust {
 // over, allowed or protected by now is left out; of a ban that is there already the longer one stays, and of an
 // offender who is there already, or twice, the larger number of bans and the later end.
 func (e *Engine) Restore(now time.Time, s State, pbxs []string) {
-	e.advance(now)
+	e.advanceTime(now)
 	for _, name := range pbxs {
 		e.pbxIndex(name)
 	}

@@ -107,7 +107,7 @@ func TestTheKernelsTimeCountsAfterARestart(t *testing.T) {
 	}
 	s := w.e.Export(w.now)
 	n := newWorld(t)
-	n.e.Adopt(start, netip.MustParsePrefix(bad+"/32"), ban.ClosesAll, start.Add(10*time.Minute))
+	n.e.AdoptBan(start, netip.MustParsePrefix(bad+"/32"), ban.ClosesAll, start.Add(10*time.Minute))
 	n.e.Restore(start, s, []string{"pbx"})
 	bans := n.e.Bans(start)
 	if len(bans) != 1 || bans[0].Reason != ban.ReasonUnknownAccount || bans[0].Left > 600 {

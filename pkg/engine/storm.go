@@ -70,8 +70,8 @@ func (j *judgement) detectStorm(t *trust, account uint64) {
 		failed, _ := f.sources.Put(j.now, id)
 		*failed = j.key
 	}
-	f.owners.Seen(j.now, j.engine.hash(forOwner, ownerNetwork(j.key), 0))
-	f.accounts.Seen(j.now, account)
+	f.owners.PutOnce(j.now, j.engine.hash(forOwner, ownerNetwork(j.key), 0))
+	f.accounts.PutOnce(j.now, account)
 	limit := max(j.policy.Storm.Sources, len(j.engine.trusts)/10)
 	if f.owners.Live(j.now) < limit || f.accounts.Live(j.now) < limit {
 		return
@@ -79,7 +79,7 @@ func (j *judgement) detectStorm(t *trust, account uint64) {
 	fresh := !j.engine.inStorm()
 	j.engine.stormUntil = j.now + int64(j.policy.Storm.Within)
 	if j.engine.firstReport(forStorm, sourceKey{}, 0) {
-		j.decide(ban.ActionObserve, ban.ReasonStorm, j.engine.prefixOf(j.key), 0, j.proven, stormText)
+		j.appendDecision(ban.ActionObserve, ban.ReasonStorm, j.engine.prefixOf(j.key), 0, j.proven, stormText)
 	}
 	if !fresh {
 		return
@@ -99,7 +99,8 @@ func (j *judgement) detectStorm(t *trust, account uint64) {
 	}
 }
 
-// cutRemembered is how long a source of which a flow was cut makes no storm: with a stolen account, anybody is a customer.
+// cutRemembered is how long a source of which a flow was cut makes no storm: with a stolen account, anybody is a
+// customer.
 const cutRemembered = 24 * 60 * minute
 
 // inStorm says whether many customers fail at the moment.

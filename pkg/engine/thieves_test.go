@@ -90,7 +90,7 @@ func TestThieves(t *testing.T) {
 				}
 			}
 			flows := 0
-			for _, el := range w.e.Flows(w.now) {
+			for _, el := range w.e.FlowElements(w.now) {
 				switch {
 				case el.Kind == engine.GoodFlow && el.Flow.UDP:
 					flows++
@@ -106,7 +106,7 @@ func TestThieves(t *testing.T) {
 			for i := range 300 {
 				w.login(fmt.Sprintf("2001:db8:66::%x", i+1), "201", at(5060))
 			}
-			if n := len(w.e.Flows(w.now)); n > 64 {
+			if n := len(w.e.FlowElements(w.now)); n > 64 {
 				w.t.Errorf("%d good flows", n)
 			}
 			w.login(office, "202", at(5060)).wantElement(good("udp " + office + ":5060"))

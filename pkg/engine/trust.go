@@ -117,16 +117,16 @@ func (j *judgement) grantTrust(s *source, id uint64) {
 	if fresh {
 		if s != nil {
 			j.score = float64(s.score)
-			j.record(s, 0, ban.ReasonLogin, noteLogin)
+			j.recordEvidence(s, 0, ban.ReasonLogin, noteLogin)
 		}
-		j.decide(ban.ActionTrust, ban.ReasonLogin, j.engine.prefixOf(j.key), j.policy.Trust.TTL, true, "")
+		j.appendDecision(ban.ActionTrust, ban.ReasonLogin, j.engine.prefixOf(j.key), j.policy.Trust.TTL, true, "")
 	}
 }
 
 // revokeTrust ends a trust early.
 func (j *judgement) revokeTrust(t *trust, reason ban.Reason, detail string) {
 	t.until, t.endReported, t.revoked = j.now, true, true
-	j.decide(ban.ActionUntrust, reason, j.engine.prefixOf(t.key), 0, true, detail)
+	j.appendDecision(ban.ActionUntrust, reason, j.engine.prefixOf(t.key), 0, true, detail)
 }
 
 // addTrust enters a trust into all that counts trusts.
@@ -163,7 +163,7 @@ func (e *Engine) endDueTrust(tm timer, out []ban.Decision) []ban.Decision {
 	}
 	if !t.endReported {
 		t.endReported = true
-		out = append(out, ban.Decision{Time: utc(e.now), Action: ban.ActionUntrust, Source: tm.prefix.Addr(),
+		out = append(out, ban.Decision{Time: utcTime(e.now), Action: ban.ActionUntrust, Source: tm.prefix.Addr(),
 			Prefix: tm.prefix, Reason: ban.ReasonExpired, Proven: true})
 	}
 	s := e.sources.get(k)

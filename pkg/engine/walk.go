@@ -44,7 +44,7 @@ func (w *BanWalk) step(e *Engine, n int, each func(*activeBan) bool) (more bool)
 func (e *Engine) WalkBans(
 	now time.Time, w *BanWalk, n int, within netip.Prefix, evidence bool, out []ban.Ban,
 ) ([]ban.Ban, bool) {
-	e.advance(now)
+	e.advanceTime(now)
 	if within.IsValid() && within.IsSingleIP() { // without a look at the others
 		for _, b := range e.overlappingBans(canonicalPrefix(within)) {
 			out = append(out, e.viewBan(b, evidence))
@@ -63,7 +63,7 @@ func (e *Engine) WalkBans(
 
 // ActiveBan returns the active ban of exactly a prefix.
 func (e *Engine) ActiveBan(now time.Time, p netip.Prefix) (ban.Ban, bool) {
-	e.advance(now)
+	e.advanceTime(now)
 	b := e.bans[canonicalPrefix(p)]
 	if b == nil || b.until <= e.now {
 		return ban.Ban{}, false
@@ -71,9 +71,9 @@ func (e *Engine) ActiveBan(now time.Time, p netip.Prefix) (ban.Ban, bool) {
 	return e.viewBan(b, false), true
 }
 
-// Left returns for how long exactly a prefix is banned, if it is and the ban is enforced.
-func (e *Engine) Left(now time.Time, p netip.Prefix) (time.Duration, bool) {
-	e.advance(now)
+// BanRemaining returns for how long exactly a prefix is banned, if it is and the ban is enforced.
+func (e *Engine) BanRemaining(now time.Time, p netip.Prefix) (time.Duration, bool) {
+	e.advanceTime(now)
 	b := e.bans[canonicalPrefix(p)]
 	if b == nil || b.observed || b.until <= e.now {
 		return 0, false
@@ -116,7 +116,7 @@ type TrustWalk struct{ mapWalk[sourceKey, *trust] }
 
 // WalkTrust appends what is shown of those among the next n customers who are trusted, and says whether there are more.
 func (e *Engine) WalkTrust(now time.Time, w *TrustWalk, n int, out []ban.Trust) ([]ban.Trust, bool) {
-	e.advance(now)
+	e.advanceTime(now)
 	more := w.step(e.trusts, n, func(_ sourceKey, t *trust) {
 		if t.until > e.now {
 			out = append(out, e.viewTrust(t))
@@ -127,7 +127,7 @@ func (e *Engine) WalkTrust(now time.Time, w *TrustWalk, n int, out []ban.Trust) 
 
 // ExportSomeTrusts appends what should survive a restart of the next n customers, and says whether there are more.
 func (e *Engine) ExportSomeTrusts(now time.Time, w *TrustWalk, n int, out []ban.Trust) ([]ban.Trust, bool) {
-	e.advance(now)
+	e.advanceTime(now)
 	more := w.step(e.trusts, n, func(_ sourceKey, t *trust) { out = append(out, e.describeTrust(t)) })
 	return out, more
 }

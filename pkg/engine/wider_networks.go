@@ -112,7 +112,7 @@ func (j *judgement) countAttack(w *widerNetwork, points float64, need int) bool 
 // reportGuessingNetwork reports, once an hour for each /48, that a network in it guesses.
 func (j *judgement) reportGuessingNetwork(large, net netip.Prefix, detail string) {
 	if j.engine.firstReport(forGuessing, sourceKey(large.Addr().As16()), j.engine.hashText(string(ban.ReasonNetwork))) {
-		j.decide(ban.ActionGuessing, ban.ReasonNetwork, net, 0, j.proven, detail)
+		j.appendDecision(ban.ActionGuessing, ban.ReasonNetwork, net, 0, j.proven, detail)
 	}
 }
 

@@ -69,7 +69,7 @@ func (j *judgement) judgeCustomerFailure(t *trust, now failure) {
 				"too many accounts fail from a trusted source, but the evidence could be forged: not banned")
 			j.reportGuessing(ban.ReasonAccounts, "a trusted source tries many accounts: "+
 				"it is not banned, since the packets could be forged in a customer's name")
-			j.trickle(j.serviceIsEnforced())
+			j.slowUnproven(j.serviceIsEnforced())
 		default:
 			t.beyondStormAt = j.now // no PBX loses the passwords of accounts that it never had there
 			j.revokeTrust(t, ban.ReasonAccounts, "too many accounts that never worked from there fail")
@@ -92,9 +92,9 @@ func (j *judgement) judgeCustomerFailure(t *trust, now failure) {
 	j.chargeByPace(&f.pace, &f.failures, burst, n, now)
 }
 
-// noteGuesser counts a failure of an account at a trusted source, to find whoever is faster than any device. He loses his
-// connection for it at once, and again when he comes back within slowAfterCuts: the others there do not, so that their
-// mistakes and his are not to be weighed against each other, as policy.trust.tolerance does.
+// noteGuesser counts a failure of an account at a trusted source, to find whoever is faster than any device. He loses
+// his connection for it at once, and again when he comes back within slowAfterCuts: the others there do not, so that
+// their mistakes and his are not to be weighed against each other, as policy.trust.tolerance does.
 func (f *customerFailures) noteGuesser(now int64, proven bool, perMinute float64, burst int) {
 	count := func(b *table.LeakyBucket, until *int64) {
 		if b.Add(now, 1, perMinute) > float64(burst) || *until > now {
@@ -275,10 +275,10 @@ func (j *judgement) reportPersistence(one *failures, reason ban.Reason, how stri
 		return
 	}
 	j.slowFailing()
-	if n <= slowGuesses || !hasPassword || j.engine.slowGuessers.Seen(j.now, j.hash(forGuessing, j.accountID())) {
+	if n <= slowGuesses || !hasPassword || j.engine.slowGuessers.PutOnce(j.now, j.hash(forGuessing, j.accountID())) {
 		return
 	}
-	j.decide(ban.ActionGuessing, ban.ReasonPace, j.engine.prefixOf(j.key), 0, j.proven, fmt.Sprintf(
+	j.appendDecision(ban.ActionGuessing, ban.ReasonPace, j.engine.prefixOf(j.key), 0, j.proven, fmt.Sprintf(
 		"%d failures of this account within an hour, %s: a phone that nobody mends, or somebody who guesses; not banned",
 		n, how))
 }
@@ -287,7 +287,7 @@ func (j *judgement) reportPersistence(one *failures, reason ban.Reason, how stri
 // it.
 func (j *judgement) reportGuessing(reason ban.Reason, detail string) {
 	if j.engine.firstReport(forGuessing, j.key, j.engine.hashText(string(reason))) {
-		j.decide(ban.ActionGuessing, reason, j.engine.prefixOf(j.key), 0, j.proven, detail)
+		j.appendDecision(ban.ActionGuessing, reason, j.engine.prefixOf(j.key), 0, j.proven, detail)
 	}
 }
 
@@ -323,8 +323,8 @@ func (j *judgement) forgetOldFailures(t *trust) {
 }
 
 // customerPerMinute is how often a device retries at a trusted source, in a minute. Of an account that logs in from
-// there it is what the hastiest phone makes: a second device of it may have an old password, and whoever guesses what he
-// has already gains nothing.
+// there it is what the hastiest phone makes: a second device of it may have an old password, and whoever guesses what
+// he has already gains nothing.
 func (j *judgement) customerPerMinute(loggedInHere bool) float64 {
 	if loggedInHere {
 		return max(j.policy.Misconfigured.PerMinute, massPerMinute)

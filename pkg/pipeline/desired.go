@@ -35,7 +35,7 @@ func (p *Pipeline) DesiredChanges() []firewall.Change {
 	for prefix := range p.kernelExemptions {
 		all = append(all, firewall.Change{Kind: firewall.Allow, Prefix: prefix})
 	}
-	for _, el := range p.engine.Flows(now) { // good ones are there before a ban is
+	for _, el := range p.engine.FlowElements(now) { // good ones are there before a ban is
 		all = append(all, p.firewallChangesLocked(el)...)
 	}
 	for _, el := range p.engine.EnforcedBans(now) {

@@ -100,7 +100,7 @@ func (p *Pipeline) adoptFromKernel(list []firewall.Element) (changes []firewall.
 	now := p.clock.Now()
 	var unsaved []store.Change
 	for _, el := range list {
-		before, known := p.engine.Left(now, el.Prefix)
+		before, known := p.engine.BanRemaining(now, el.Prefix)
 		switch {
 		case known && p.running: // it was written just now
 			continue
@@ -111,8 +111,8 @@ func (p *Pipeline) adoptFromKernel(list []firewall.Element) (changes []firewall.
 				Remove: true})
 			continue
 		}
-		p.engine.Adopt(now, el.Prefix, closesOf(el.Closes), now.Add(el.Remaining))
-		left, ok := p.engine.Left(now, el.Prefix)
+		p.engine.AdoptBan(now, el.Prefix, closesOf(el.Closes), now.Add(el.Remaining))
+		left, ok := p.engine.BanRemaining(now, el.Prefix)
 		if !ok { // somebody whom nobody bans any more
 			changes = append(changes, firewall.Change{Kind: firewall.Ban, Prefix: el.Prefix, Closes: el.Closes,
 				Remove: true})

@@ -93,7 +93,7 @@ func (p *Pipeline) LetIn(ctx context.Context, within, source netip.Prefix) error
 	if within.IsValid() && len(p.released.within) < maxWithin {
 		p.released.within = append(p.released.within, within)
 		for _, prefix := range []netip.Prefix{within, source} {
-			if _, banned := p.engine.Left(p.clock.Now(), prefix); prefix.IsValid() && !banned {
+			if _, banned := p.engine.BanRemaining(p.clock.Now(), prefix); prefix.IsValid() && !banned {
 				changes = append(changes, p.unbanChangesLocked(prefix)...)
 			}
 		}

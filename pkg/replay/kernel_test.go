@@ -161,11 +161,11 @@ func (k *kernel) pour(id bucketID, perMinute, burst float64, now int64) bool {
 	return true
 }
 
-// differs says what the kernel holds and the engine does not say, or the other way round: a table that is built anew must
-// be the one that changes led to.
+// differs says what the kernel holds and the engine does not say, or the other way round: a table that is built anew
+// must be the one that changes led to.
 func (k *kernel) differs(at time.Time) (texts []string) {
 	want := make(map[elementID]bool)
-	for _, el := range append(k.engine.Flows(at), k.engine.EnforcedBans(at)...) {
+	for _, el := range append(k.engine.FlowElements(at), k.engine.EnforcedBans(at)...) {
 		id := elementID{kind: el.Kind, prefix: el.Prefix, flow: el.Flow, closes: el.Closes}
 		want[id] = true
 		if held, ok := k.elements[id]; !ok {

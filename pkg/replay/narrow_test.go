@@ -77,8 +77,8 @@ func (c *closed) login(over event.Transport, from, account string) bool {
 		c.send(event.SuccessfulAuth, event.PJSIP, over, from, account)
 }
 
-// loginAgain is a phone's that renews its registration in time: it sends each request again until it is answered, and has
-// half of the registration's hour for that.
+// loginAgain is a phone's that renews its registration in time: it sends each request again until it is answered, and
+// has half of the registration's hour for that.
 func (c *closed) loginAgain(p phone) bool {
 	for _, typ := range []event.Type{event.ChallengeSent, event.SuccessfulAuth} {
 		for tries := 0; !c.send(typ, event.PJSIP, p.over, p.from, p.account); tries++ {
@@ -171,8 +171,8 @@ func anyGuesser(t *property.T) guesser {
 }
 
 // TestHowMuchAGuesserHears counts the guesses that arrive after the verdict, from an address that nobody knows and from
-// a customer's, whatever ports and accounts the guesser takes: none over TCP from a stranger and four over UDP, and from
-// inside a customer's address no more than twenty a minute, once the first is over.
+// a customer's, whatever ports and accounts the guesser takes: none over TCP from a stranger and four over UDP, and
+// from inside a customer's address no more than twenty a minute, once the first is over.
 func TestHowMuchAGuesserHears(t *testing.T) {
 	property.Check(t, func(t *property.T) {
 		c, g := newClosed(t), anyGuesser(t)
@@ -193,7 +193,7 @@ func TestHowMuchAGuesserHears(t *testing.T) {
 				g.accounts[calls/3%len(g.accounts)])
 		}
 		judged := func() bool {
-			return len(c.bans) > 0 || slices.ContainsFunc(c.e.Flows(c.now), func(el engine.Element) bool {
+			return len(c.bans) > 0 || slices.ContainsFunc(c.e.FlowElements(c.now), func(el engine.Element) bool {
 				return el.Kind != engine.GoodFlow
 			})
 		}
@@ -221,7 +221,7 @@ func TestHowMuchAGuesserHears(t *testing.T) {
 		}
 		if perMinute := (all - heard[0]) / (minutes - 1); perMinute > 20 {
 			g.ports = g.ports[:1]
-			t.Fatalf("%d a minute: %v heard of %+v; %+v; %+v", perMinute, heard, g, append(c.e.Flows(c.now), c.e.EnforcedBans(c.now)...), c.log)
+			t.Fatalf("%d a minute: %v heard of %+v; %+v; %+v", perMinute, heard, g, append(c.e.FlowElements(c.now), c.e.EnforcedBans(c.now)...), c.log)
 		}
 		if most := map[event.Transport]int{event.UDP: 4}[g.over]; !g.known && all > most {
 			t.Fatalf("%v heard of %+v, at most %d", heard, g, most)
@@ -298,9 +298,9 @@ func TestServicesAreApart(t *testing.T) {
 		if manager {
 			other = event.PJSIP
 		}
-		slowed := slices.ContainsFunc(c.e.Flows(c.now), func(el engine.Element) bool { return el.Kind == engine.SlowSource })
+		slowed := slices.ContainsFunc(c.e.FlowElements(c.now), func(el engine.Element) bool { return el.Kind == engine.SlowSource })
 		if !c.send(event.SuccessfulAuth, other, event.TCP, from, "202") && !slowed {
-			t.Fatalf("%v is closed; %v, %v", other, c.bans, c.e.Flows(c.now))
+			t.Fatalf("%v is closed; %v, %v", other, c.bans, c.e.FlowElements(c.now))
 		}
 	})
 }

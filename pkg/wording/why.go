@@ -87,7 +87,7 @@ func EvidenceNote(e ban.Evidence) (by, note string) {
 	if note = printable.Line(e.Note); note == "" {
 		note = humanize.Words(e.Reason)
 	}
-	if place := engine.Arithmetic(&e); place != "" {
+	if place := engine.PointsArithmetic(&e); place != "" {
 		note += ": " + place
 	}
 	if e.SeenBy != "" {

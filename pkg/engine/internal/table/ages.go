@@ -33,15 +33,15 @@ func (a *Ages) link(number int32) *link {
 	return &a.links[uint32(number)/pageSize][uint32(number)%pageSize]
 }
 
-// list is the list for a time, if it is one of the last times.
-func (a *Ages) list(at uint32) uint32 { return max(at/a.width, a.base) }
+// listFor is the list for a time, if it is one of the last times.
+func (a *Ages) listFor(at uint32) uint32 { return max(at/a.width, a.base) }
 
 // Insert puts a number in front of those of its class and time.
 func (a *Ages) Insert(number int32, class int, at uint32) {
 	for int(number)/pageSize >= len(a.links) {
 		a.links = append(a.links, new([pageSize]link))
 	}
-	list := a.list(at)
+	list := a.listFor(at)
 	if list-a.base >= ageLists {
 		a.advance(list - (ageLists - 1))
 	}
@@ -60,7 +60,7 @@ func (a *Ages) Insert(number int32, class int, at uint32) {
 
 // Remove takes a number out of the class and time that it was inserted with.
 func (a *Ages) Remove(number int32, class int, at uint32) {
-	list, here := a.list(at)%ageLists, *a.link(number)
+	list, here := a.listFor(at)%ageLists, *a.link(number)
 	l := &a.lists[class][list]
 	if here.prev != none {
 		a.link(here.prev).next = here.next
@@ -85,14 +85,14 @@ func (a *Ages) advance(base uint32) {
 			to = base
 		}
 		for class := range a.lists {
-			a.join(class, a.base%ageLists, to%ageLists)
+			a.appendList(class, a.base%ageLists, to%ageLists)
 		}
 		a.base = to
 	}
 }
 
-// join puts a list behind the end of another one.
-func (a *Ages) join(class int, from, to uint32) {
+// appendList puts a list behind the end of another one.
+func (a *Ages) appendList(class int, from, to uint32) {
 	if a.full[class]&(1<<from) == 0 || from == to {
 		return
 	}

@@ -14,7 +14,7 @@ type Distinct struct {
 // Add counts a thing, which has one of 64 bits, and says whether that is new. What was seen a span before is forgotten.
 // Times are in seconds.
 func (d *Distinct) Add(now, span uint32, bit uint8) bool {
-	if d.over(now, span) {
+	if d.isOver(now, span) {
 		d.seen, d.begun = 0, now
 	}
 	fresh := d.seen&(1<<bit) == 0
@@ -22,7 +22,7 @@ func (d *Distinct) Add(now, span uint32, bit uint8) bool {
 	return fresh
 }
 
-func (d *Distinct) over(now, span uint32) bool { return d.seen == 0 || now-d.begun >= span }
+func (d *Distinct) isOver(now, span uint32) bool { return d.seen == 0 || now-d.begun >= span }
 
 // Estimate is how many things there were, roughly.
 func (d *Distinct) Estimate() int { return EstimateDistinct(d.seen) }
@@ -45,7 +45,7 @@ type DistinctFew struct {
 
 // Add counts a thing, which has a hash and one of 64 bits. Times are in seconds.
 func (d *DistinctFew) Add(now, span uint32, hash uint64, bit uint8) {
-	if d.over(now, span) {
+	if d.isOver(now, span) {
 		d.first = [4]uint32{}
 	}
 	d.Distinct.Add(now, span, bit)

@@ -116,7 +116,7 @@ func TestAWindowIsAMapThatForgets(t *testing.T) {
 					put(key, step)
 				}
 			case 3:
-				if w.Seen(now, key) != is {
+				if w.PutOnce(now, key) != is {
 					t.Fatalf("seed %d: seen %d is %v, want %v", seed, key, !is, is)
 				}
 				if !is {
@@ -186,7 +186,7 @@ func TestAgesOrderByTime(t *testing.T) {
 						t.Fatalf("seed %d: %d is in class %d, want %+v, %v", seed, n, class, p, ok)
 					}
 					// Whatever is older than the oldest list is in that list, in any order.
-					if list := a.list(p.at); list < newest {
+					if list := a.listFor(p.at); list < newest {
 						t.Fatalf("seed %d: %d, of list %d, comes after list %d", seed, n, list, newest)
 					} else {
 						newest = list
@@ -194,7 +194,7 @@ func TestAgesOrderByTime(t *testing.T) {
 					seen++
 				}
 				n, ok := a.Oldest(class)
-				if ok != (first != ^uint32(0)) || ok && a.list(model[n].at) != a.list(first) {
+				if ok != (first != ^uint32(0)) || ok && a.listFor(model[n].at) != a.listFor(first) {
 					t.Fatalf("seed %d: the oldest of class %d is of %d, want %d", seed, class, model[n].at, first)
 				}
 			}

@@ -80,9 +80,9 @@ func (w *Window[V]) Renew(now int64, key uint64) (value *V, old bool) {
 
 // add gives a key a new slot.
 func (w *Window[V]) add(now int64, key uint64) *V {
-	w.expire(now, 4)
+	w.dropEnded(now, 4)
 	if w.slots.Len() == w.max {
-		w.drop()
+		w.dropOldest()
 	}
 	key = max(key, noKey+1)
 	w.numbers[key] = w.dropped + uint64(w.slots.Len())
@@ -90,21 +90,21 @@ func (w *Window[V]) add(now int64, key uint64) *V {
 	return &w.slots.Last().value
 }
 
-// Seen puts a key and reports whether it was live already.
-func (w *Window[V]) Seen(now int64, key uint64) bool {
+// PutOnce puts a key and reports whether it was live already.
+func (w *Window[V]) PutOnce(now int64, key uint64) bool {
 	_, old := w.Put(now, key)
 	return old
 }
 
-// expire drops up to n slots whose time is over.
-func (w *Window[V]) expire(now int64, n int) {
+// dropEnded drops up to n slots whose time is over.
+func (w *Window[V]) dropEnded(now int64, n int) {
 	for ; n > 0 && w.slots.Len() > 0 && now-w.slots.First().at >= w.ttl; n-- {
-		w.drop()
+		w.dropOldest()
 	}
 }
 
-// drop forgets the oldest slot.
-func (w *Window[V]) drop() {
+// dropOldest forgets the oldest slot.
+func (w *Window[V]) dropOldest() {
 	if s := w.slots.First(); s.key != noKey {
 		delete(w.numbers, s.key)
 	}
@@ -114,7 +114,7 @@ func (w *Window[V]) drop() {
 
 // Live counts the keys whose time is not over.
 func (w *Window[V]) Live(now int64) int {
-	w.expire(now, w.slots.Len())
+	w.dropEnded(now, w.slots.Len())
 	return len(w.numbers)
 }
 
