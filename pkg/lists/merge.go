@@ -1,0 +1,197 @@
+package lists
+
+import (
+	"iter"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go4.org/netipx"
+)
+
+// List is a list that takes part in a merge.
+type List struct {
+	Name    string
+	Enforce bool    // else its packets are only counted
+	Entries []Entry // sorted, as from Parse and Clean
+}
+
+// Span is a range of addresses of one list.
+type Span struct {
+	From, To netip.Addr
+	List     int // its place in what was merged
+}
+
+// Merged is what several lists name together: no address twice.
+type Merged struct {
+	hosts []Entry // addresses, sorted
+	nets  []Entry // networks, sorted, some in others
+	spans []Span  // the networks, disjoint, by address
+	left  []LeftOut
+}
+
+// Merge puts lists together. Of two that name an address the one that is enforced has it, else the first. What overlaps an
+// exemption is left out whole, and so is what is over at now.
+func Merge(all []List, exempt []Exemption, now time.Time) *Merged {
+	m := &Merged{left: make([]LeftOut, len(all))}
+	x := newExemptions(exempt)
+	hosts := 0
+	for _, l := range all {
+		hosts += len(l.Entries)
+	}
+	m.hosts = make([]Entry, 0, hosts)
+	for i, l := range all {
+		for _, e := range l.Entries {
+			if e.isOver(now) {
+				continue
+			}
+			if len(x.ranges) > 0 {
+				if of, ok := x.overlapping(e.Prefix()); ok {
+					m.left[i].add(e, Exempt, of)
+					continue
+				}
+			}
+			e.list = uint8(i)
+			if e.isHost() {
+				m.hosts = append(m.hosts, e)
+			} else {
+				m.nets = append(m.nets, e)
+			}
+		}
+	}
+	rank := func(list uint8) int {
+		if all[list].Enforce {
+			return int(list)
+		}
+		return len(all) + int(list)
+	}
+	order := func(a, b Entry) int {
+		if c := a.compare(b); c != 0 {
+			return c
+		}
+		return rank(a.list) - rank(b.list)
+	}
+	same := func(a, b Entry) bool { return a.compare(b) == 0 }
+	slices.SortFunc(m.nets, order)
+	m.nets = slices.CompactFunc(m.nets, same)
+	m.spans = flatten(m.nets, rank)
+	slices.SortFunc(m.hosts, order)
+	m.hosts = slices.CompactFunc(m.hosts, same)
+	// An address that a network covers needs no place of its own, unless the network's list outranks it not.
+	s := m.spans
+	kept := m.hosts[:0]
+	for _, e := range m.hosts {
+		a := e.addr()
+		for len(s) > 0 && s[0].To.Less(a) {
+			s = s[1:]
+		}
+		if len(s) > 0 && s[0].From.Compare(a) <= 0 && rank(uint8(s[0].List)) <= rank(e.list) {
+			continue
+		}
+		kept = append(kept, e)
+	}
+	m.hosts = slices.Clip(kept)
+	return m
+}
+
+// flatten makes disjoint spans of sorted networks, which nest and never cross: where several hold an address, the one of
+// the least rank has it, of equal ones the wider.
+func flatten(nets []Entry, rank func(uint8) int) []Span {
+	var (
+		spans []Span
+		stack []Entry
+		pos   netip.Addr // the first address without a span; invalid past the last one
+	)
+	emit := func(to netip.Addr) {
+		list := int(stack[len(stack)-1].list)
+		if !pos.IsValid() || to.Less(pos) {
+			return
+		}
+		if n := len(spans); n > 0 && spans[n-1].List == list && spans[n-1].To.Next() == pos {
+			spans[n-1].To = to // of neighbours the kernel needs one range
+			return
+		}
+		spans = append(spans, Span{pos, to, list})
+	}
+	pop := func() {
+		last := netipx.PrefixLastIP(stack[len(stack)-1].Prefix())
+		emit(last)
+		if pos.IsValid() && pos.Compare(last) <= 0 {
+			pos = last.Next()
+		}
+		stack = stack[:len(stack)-1]
+	}
+	for _, e := range nets {
+		start := e.addr()
+		for len(stack) > 0 && !stack[len(stack)-1].Prefix().Contains(start) {
+			pop()
+		}
+		if len(stack) > 0 {
+			if rank(e.list) >= rank(stack[len(stack)-1].list) {
+				continue
+			}
+			if before := start.Prev(); before.IsValid() {
+				emit(before)
+			}
+		}
+		stack = append(stack, e)
+		pos = start
+	}
+	for len(stack) > 0 {
+		pop()
+	}
+	return spans
+}
+
+// Hosts yields each single address, sorted, and its list.
+func (m *Merged) Hosts() iter.Seq2[netip.Addr, int] {
+	return func(yield func(netip.Addr, int) bool) {
+		for _, e := range m.hosts {
+			if !yield(e.addr(), int(e.list)) {
+				return
+			}
+		}
+	}
+}
+
+// Spans are the networks.
+func (m *Merged) Spans() []Span { return m.spans }
+
+// Len is how many elements the kernel needs.
+func (m *Merged) Len() int { return len(m.hosts) + len(m.spans) }
+
+// LeftOut is what of a list overlaps exemptions.
+func (m *Merged) LeftOut(list int) LeftOut { return m.left[list] }
+
+// Find returns which list an address is dropped or counted for.
+func (m *Merged) Find(a netip.Addr) (list int, ok bool) {
+	a = a.Unmap().WithZone("")
+	if !a.IsValid() {
+		return 0, false
+	}
+	key := NewEntry(netip.PrefixFrom(a, a.BitLen()), time.Time{})
+	if i, ok := slices.BinarySearchFunc(m.hosts, key, Entry.compare); ok {
+		return int(m.hosts[i].list), true
+	}
+	i, _ := slices.BinarySearchFunc(m.spans, a, func(s Span, a netip.Addr) int { return s.To.Compare(a) })
+	if i < len(m.spans) && m.spans[i].From.Compare(a) <= 0 {
+		return m.spans[i].List, true
+	}
+	return 0, false
+}
+
+// Holding returns the narrowest entry of a list that holds an address.
+func Holding(entries []Entry, a netip.Addr, now time.Time) (netip.Prefix, bool) {
+	a = a.Unmap().WithZone("")
+	if !a.IsValid() {
+		return netip.Prefix{}, false
+	}
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		p, _ := a.Prefix(bits)
+		if i, ok := slices.BinarySearchFunc(entries, NewEntry(p, time.Time{}), Entry.compare); ok &&
+			!entries[i].isOver(now) {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
+}
