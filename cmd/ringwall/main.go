@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ func main() {
 		Service:       serviceUser,
 		ServiceConfig: commands.DefaultConfig,
 		StopService:   stopService,
+		ReloadManager: reloadManager,
 		Build:         buildInfo(),
 		Out:           os.Stdout,
 		Err:           os.Stderr,
@@ -41,6 +43,9 @@ func main() {
 		Columns:       terminalColumns(os.Stdout),
 		Now:           time.Now,
 		Zone:          time.Local,
+	}
+	if terminalColumns(os.Stdin) > 0 && app.Columns > 0 {
+		app.Ask = ask
 	}
 	code := app.Execute(ctx, os.Args[1:])
 	stop()
@@ -67,6 +72,34 @@ func stopService(ctx context.Context) error {
 		return fmt.Errorf("systemctl stop %s: %w: %s", service.Name, err, strings.TrimSpace(string(out)))
 	}
 	return nil
+}
+
+// reloadManager has Asterisk read manager.conf again.
+func reloadManager(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "asterisk", "-rx", "manager reload").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("asterisk -rx 'manager reload': %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// ask puts a question at the terminal. Enter alone is no, and so is Ctrl-C.
+func ask(ctx context.Context, question string) bool {
+	fmt.Fprintf(os.Stdout, "%s [y/N] ", question)
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case line := <-answer:
+		return line == "y" || line == "yes"
+	case <-ctx.Done():
+		fmt.Fprintln(os.Stdout)
+		return false
+	}
 }
 
 // runDaemon starts the daemon.

@@ -18,7 +18,9 @@ type Options struct {
 	ServiceEnv config.Environment // what that user can read
 	Socket     string             // of the daemon, instead of control.socket
 	Report     func(Check)        // gets each check as soon as it is made, from Examine's goroutine; nil: none
-	NetNS      int                // descriptor of the network namespace of the table; 0: that of this process
+	// BeforeStart is for who looks before the daemon is started: that none runs is no fault.
+	BeforeStart bool
+	NetNS       int // descriptor of the network namespace of the table; 0: that of this process
 
 	// Wait bounds each wait for an event that should come: 5 s. Connecting may take as long.
 	Wait time.Duration

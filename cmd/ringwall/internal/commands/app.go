@@ -29,6 +29,10 @@ type App struct {
 	Build         Build
 	// StopService ends the service, where systemd runs one, and starts it no more; nil: there is none.
 	StopService func(context.Context) error
+	// ReloadManager has Asterisk read manager.conf again; nil: there is none.
+	ReloadManager func(context.Context) error
+	// Ask puts a question that yes answers; nil: there is no terminal.
+	Ask func(ctx context.Context, question string) bool
 
 	Out     io.Writer // results
 	Err     io.Writer // errors and advice
@@ -114,6 +118,7 @@ const intro = `Ringwall keeps attackers away from Asterisk, and can say why.
 
 To begin:
   ringwall demo            watch an attack being banned; changes nothing here
+  ringwall setup           let it in at Asterisk; says first what it writes
   ringwall check           is the configuration right?
   ringwall doctor          does it work, from Asterisk to the kernel?
   systemctl start ringwall (or, without systemd: ringwall run)
@@ -154,7 +159,7 @@ func (c *commands) rootCommand() *cobra.Command {
 	root.AddCommand(
 		c.runCommand(), c.demoCommand(), c.checkCommand(), c.doctorCommand(), c.statusCommand(), c.listCommand(),
 		c.banCommand(), c.unbanCommand(), c.allowCommand(), c.whyCommand(),
-		c.historyCommand(), c.pageCommand(), c.replayCommand(), c.importCommand(), c.panicCommand(),
+		c.historyCommand(), c.pageCommand(), c.replayCommand(), c.importCommand(), c.setupCommand(), c.panicCommand(),
 		c.versionCommand(), c.completionCommand(),
 	)
 	return root

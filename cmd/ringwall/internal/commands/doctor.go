@@ -25,16 +25,10 @@ that really arrive, a test ban in the kernel and out again, state, clock, and wh
 seconds and changes nothing that lasts. Run it as root, with or without a running daemon.`,
 		Args: takesArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			env, user, err := c.serviceEnvironment()
+			o, p, err := c.doctorOptions()
 			if err != nil {
 				return err
 			}
-			o := doctor.Options{ConfigPath: c.config, Env: c.Env, Socket: c.socket}
-			if user != nil {
-				o.Service, o.ServiceEnv = user.Name, env
-			}
-			p := doctor.Printer{W: c.out, UTF8: c.showsUTF8(), Colour: c.Columns > 0 && c.envVariable("NO_COLOR") == "",
-				Columns: c.Columns}
 			if !c.json {
 				o.Report = p.Print
 			}
@@ -50,6 +44,18 @@ seconds and changes nothing that lasts. Run it as root, with or without a runnin
 			return err
 		},
 	}
+}
+
+// doctorOptions are what to examine, and how it is shown.
+func (c *commands) doctorOptions() (doctor.Options, doctor.Printer, error) {
+	o := doctor.Options{ConfigPath: c.config, Env: c.Env, Socket: c.socket}
+	p := doctor.Printer{W: c.out, UTF8: c.showsUTF8(), Colour: c.Columns > 0 && c.envVariable("NO_COLOR") == "",
+		Columns: c.Columns}
+	env, user, err := c.serviceEnvironment()
+	if user != nil {
+		o.Service, o.ServiceEnv = user.Name, env
+	}
+	return o, p, err
 }
 
 // failedChecks names the first links that failed.
