@@ -28,11 +28,12 @@ const (
 	ClosesAll     Closes = iota // every telephony port
 	ClosesUDP                   // UDP: such evidence could be forged, and says nothing about whoever speaks TCP or TLS
 	ClosesManager               // the manager's ports
+	ClosesSIP                   // every telephony port but the manager's, UDP and TCP
 )
 
-var closesNames = [...]string{"all", "udp", "manager"}
+var closesNames = [...]string{"all", "udp", "manager", "sip"}
 
-// String returns "all", "udp" or "manager".
+// String returns "all", "udp", "manager" or "sip".
 func (c Closes) String() string {
 	if int(c) < len(closesNames) {
 		return closesNames[c]
@@ -55,7 +56,24 @@ func (c *Closes) UnmarshalText(text []byte) error {
 }
 
 // Covers says whether a ban that closes c leaves nothing open that one which closes other would close.
-func (c Closes) Covers(other Closes) bool { return c == ClosesAll || c == other }
+func (c Closes) Covers(other Closes) bool {
+	return c == ClosesAll || c == other || c == ClosesSIP && other == ClosesUDP
+}
+
+// ClosesBoth is what two bans close between them. One that closes UDP, which could be forged, and one that closes the
+// manager's ports have no name for what they close together; it is everything.
+func ClosesBoth(a, b Closes) Closes {
+	switch {
+	case a.Covers(b):
+		return a
+	case b.Covers(a):
+		return b
+	}
+	return ClosesAll
+}
+
+// IsOfService says whether one service is closed alone.
+func (c Closes) IsOfService() bool { return c == ClosesManager || c == ClosesSIP }
 
 // Flow is one sender: nobody else's packets come from there, unless they are forged. TCP is what TLS and WebSocket run
 // over, too.

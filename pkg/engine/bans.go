@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
 )
 
@@ -82,6 +83,9 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		old.Remove = true
 		j.engine.changed = append(j.engine.changed, old)
 	}
+	if closes == ban.ClosesSIP && !j.engine.IsSource(prefix) { // which its sets in the kernel cannot hold
+		closes = ban.ClosesAll
+	}
 	if closes == ban.ClosesManager && !j.engine.IsSource(prefix) { // which its set in the kernel cannot hold
 		j.reportSpared(prefix, ban.ReasonAllowed, proven, "its network holds an address that is never banned")
 		return
@@ -127,7 +131,9 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		j.engine.activity.countBan(j.now)
 	}
 	j.decideBan(action, b, detail)
-	if enforce && b.opens > 0 { // which the decision does not say
+	// Of the decision the kernel learns neither for how long the door is shut, nor that what was taken out just now, of the
+	// ban on UDP before, is closed by this one, too.
+	if enforce && (b.opens > 0 || widened && closes == ban.ClosesSIP) {
 		j.engine.changed = append(j.engine.changed, j.engine.elementOfBan(b))
 	}
 	if enforce {
@@ -156,7 +162,7 @@ func (e *Engine) kindOf(b *activeBan) banKind {
 // scopeOf is how much a ban is about.
 func (e *Engine) scopeOf(b *activeBan) ban.Scope {
 	switch _, isSource := e.keyOfPrefix(b.prefix); {
-	case b.closes == ban.ClosesManager:
+	case b.closes.IsOfService():
 		return ban.ScopeService
 	case isSource || b.prefix.IsSingleIP():
 		return ban.ScopeSource
@@ -165,15 +171,29 @@ func (e *Engine) scopeOf(b *activeBan) ban.Scope {
 }
 
 // whatToClose is what a ban of the source of the event closes: what could be forged says nothing about whoever speaks
-// TCP there, and a manager's secret nothing about the phones of a source that is known to be good.
+// TCP there, a manager's secret nothing about the phones of a source that is known to be good, and phones nothing about
+// the manager's client beside them.
 func (j *judgement) whatToClose(reason ban.Reason, proven bool) ban.Closes {
 	switch {
 	case !proven:
 		return ban.ClosesUDP
 	case reason == ban.ReasonManager && j.isKnownGood():
 		return ban.ClosesManager
+	case j.isDeviceOfCustomer(reason):
+		return ban.ClosesSIP
 	}
 	return ban.ClosesAll
+}
+
+// isDeviceOfCustomer says whether a ban may be a customer's phones' fault: SIP fails from where somebody logged in,
+// though so often that the source has lost its trust. What shows a thief is no device's fault.
+func (j *judgement) isDeviceOfCustomer(reason ban.Reason) bool {
+	switch reason {
+	case ban.ReasonNetwork, ban.ReasonGuessed, ban.ReasonSilentLogin, ban.ReasonScanner:
+		return false
+	}
+	service := j.event.Service
+	return (service == event.PJSIP || service == event.SIP) && j.rememberedTrust() != nil
 }
 
 // knocksAnswered is how many attempts may be heard through the door of a ban on evidence that could be forged, before

@@ -203,6 +203,20 @@ func TestOneServiceSaysNothingOfAnother(t *testing.T) {
 			w.crack(4, office, "250", tls).wantNoLane(office).unban(office+"/32", 0)
 			guessManager(w, 10).wantFree(office)
 		}},
+		{"phones that fail leave the manager's ports open where somebody once logged in", nil, func(w *world) {
+			w.login(office, "201", tls)
+			for i := range 60 {
+				w.scan(office, strconv.Itoa(900+i), tls)
+			}
+			b, ok := w.wantBanned(office).e.ActiveBan(w.now, netip.MustParsePrefix(office+"/32"))
+			if !ok || b.Closes != ban.ClosesSIP || b.Scope != ban.ScopeService {
+				w.t.Errorf("%v, %+v", ok, b)
+			}
+			guessManager(w, 10)
+			if b, ok = w.e.ActiveBan(w.now, netip.MustParsePrefix(office+"/32")); !ok || b.Closes != ban.ClosesAll {
+				w.t.Errorf("after guesses at the manager: %v, %+v", ok, b)
+			}
+		}},
 		{"a stranger loses everything, as ever", nil, func(w *world) {
 			w.send(event.InvalidPassword, bad, "a", manager, tcp).send(event.InvalidPassword, bad, "b", manager, tcp)
 			w.scan(bad, "1").wantBanned(bad)

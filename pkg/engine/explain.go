@@ -188,6 +188,10 @@ func (w *explainer) explainClosed() {
 		w.addSentence("the manager's ports (AMI) alone would be closed")
 	case b.Closes == ban.ClosesManager:
 		w.addSentence("closed: the manager's ports (AMI) only; phones there go on")
+	case b.Closes == ban.ClosesSIP && b.Observed:
+		w.addSentence("all but the manager's ports (AMI) would be closed")
+	case b.Closes == ban.ClosesSIP:
+		w.addSentence("closed: all but the manager's ports (AMI), of which there is no evidence")
 	case b.Closes == ban.ClosesUDP && b.Observed:
 		w.addSentence("UDP alone would be closed")
 	case b.Closes == ban.ClosesUDP && b.DoorShut:

@@ -22,7 +22,7 @@ func (e *Engine) AdoptBan(now time.Time, p netip.Prefix, closes ban.Closes, unti
 		(have.observed || until.UnixNano() <= have.until+second) {
 		if !have.observed && !have.closes.Covers(closes) { // so that an unban takes out both
 			e.bansOfKind[e.kindOf(have)]--
-			have.closes = ban.ClosesAll
+			have.closes = ban.ClosesBoth(have.closes, closes)
 			e.bansOfKind[e.kindOf(have)]++
 		}
 		if !have.observed && until.UnixNano() < have.until {
@@ -143,13 +143,13 @@ func (e *Engine) noteRareBan(b *activeBan) {
 	if b.manual {
 		e.manualBans[b.prefix] = struct{}{}
 	}
-	if _, isSource := e.keyOfPrefix(b.prefix); !isSource || b.closes == ban.ClosesManager || e.doorShut(b) {
+	if _, isSource := e.keyOfPrefix(b.prefix); !isSource || b.closes.IsOfService() || e.doorShut(b) {
 		e.rareBans[b.prefix] = struct{}{}
 	}
 }
 
 // SampleRare returns up to n each of what lies in sets of the kernel that SampleBans may never meet among very many
-// bans: bans by hand, of networks, of the manager's ports and with a door that is shut, and what is cut or slow.
+// bans: bans by hand, of networks, of one service and with a door that is shut, and what is cut or slow.
 func (e *Engine) SampleRare(now time.Time, n int) (out []Element) {
 	e.advanceTime(now)
 	for _, set := range []map[netip.Prefix]struct{}{e.manualBans, e.rareBans} {

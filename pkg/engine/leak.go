@@ -98,6 +98,8 @@ func (j *judgement) mayPass(b *activeBan) bool {
 		return overTCP || !j.engine.isShut(b)
 	case b.closes == ban.ClosesManager:
 		return j.event.Service != event.AMI
+	case b.closes == ban.ClosesSIP:
+		return j.event.Service == event.AMI
 	}
 	return false
 }

@@ -161,6 +161,8 @@ func textOf(m *message.Message) string {
 		b.WriteString(", UDP only")
 	case m.Closes == ban.ClosesManager.String():
 		b.WriteString(", the manager's ports only")
+	case m.Closes == ban.ClosesSIP.String():
+		b.WriteString(", all but the manager's ports")
 	}
 	if m.PBX != "" {
 		b.WriteString(", at " + m.PBX)

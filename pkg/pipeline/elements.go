@@ -35,6 +35,10 @@ func (p *Pipeline) banChangesLocked(c firewall.Change, el engine.Element) []fire
 	switch el.Closes {
 	case ban.ClosesManager:
 		c.Closes = firewall.CloseManager
+	case ban.ClosesSIP:
+		overUDP := c
+		overUDP.Closes, c.Closes = firewall.CloseUDP, firewall.CloseSIPOverTCP
+		return []firewall.Change{c, overUDP}
 	case ban.ClosesUDP:
 		c.Closes = firewall.CloseUDPKnock
 		if (el.DoorShut || el.ShutFor > 0 || el.Remove) && p.engine.IsSource(el.Prefix) {
@@ -51,8 +55,8 @@ func (p *Pipeline) banChangesLocked(c firewall.Change, el engine.Element) []fire
 
 // unbanChangesLocked take out all that a ban of a prefix may have closed.
 func (p *Pipeline) unbanChangesLocked(prefix netip.Prefix) (changes []firewall.Change) {
-	for _, closes := range []ban.Closes{ban.ClosesAll, ban.ClosesUDP, ban.ClosesManager} {
-		if closes != ban.ClosesManager || p.engine.IsSource(prefix) {
+	for _, closes := range []ban.Closes{ban.ClosesAll, ban.ClosesUDP, ban.ClosesManager, ban.ClosesSIP} {
+		if !closes.IsOfService() || p.engine.IsSource(prefix) {
 			changes = append(changes, p.firewallChangesLocked(
 				engine.Element{Kind: engine.BanOfPrefix, Prefix: prefix, Closes: closes, Remove: true})...)
 		}
@@ -67,6 +71,8 @@ func closesOf(c firewall.Closes) ban.Closes {
 		return ban.ClosesUDP
 	case firewall.CloseManager:
 		return ban.ClosesManager
+	case firewall.CloseSIPOverTCP:
+		return ban.ClosesSIP
 	}
 	return ban.ClosesAll
 }

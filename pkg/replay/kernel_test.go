@@ -67,7 +67,23 @@ func (k *kernel) take(out []ban.Decision, now time.Time) {
 	}
 }
 
+// inTable is what the table holds of an element: of a ban that closes SIP one for UDP, and one for TCP.
+func inTable(el engine.Element) []engine.Element {
+	if el.Kind != engine.BanOfPrefix || el.Closes != ban.ClosesSIP {
+		return []engine.Element{el}
+	}
+	overUDP := el
+	overUDP.Closes, overUDP.DoorShut = ban.ClosesUDP, !el.Remove
+	return []engine.Element{overUDP, el}
+}
+
 func (k *kernel) put(el engine.Element, now time.Time) {
+	for _, e := range inTable(el) {
+		k.putOne(e, now)
+	}
+}
+
+func (k *kernel) putOne(el engine.Element, now time.Time) {
 	id := elementID{kind: el.Kind, prefix: el.Prefix, flow: el.Flow, closes: el.Closes}
 	if el.Remove {
 		delete(k.elements, id)
@@ -111,11 +127,12 @@ func (k *kernel) passes(ev *event.Event, at time.Time) bool {
 	if _, good := k.holds(elementID{kind: engine.GoodFlow, flow: flow}, now); good {
 		return true
 	}
-	for _, closes := range []ban.Closes{ban.ClosesAll, ban.ClosesUDP, ban.ClosesManager} {
+	for _, closes := range []ban.Closes{ban.ClosesAll, ban.ClosesUDP, ban.ClosesManager, ban.ClosesSIP} {
 		id := elementID{kind: engine.BanOfPrefix, prefix: source, closes: closes}
 		held, banned := k.holds(id, now)
 		switch {
-		case !banned, closes == ban.ClosesManager && ev.Service != event.AMI, closes == ban.ClosesUDP && !flow.UDP:
+		case !banned, closes == ban.ClosesManager && ev.Service != event.AMI, closes == ban.ClosesUDP && !flow.UDP,
+			closes == ban.ClosesSIP && (ev.Service == event.AMI || flow.UDP):
 		case closes != ban.ClosesUDP, held.shutUntil > now, k.policy.Ban.Knock == 0:
 			return false
 		default:
@@ -165,7 +182,11 @@ func (k *kernel) pour(id bucketID, perMinute, burst float64, now int64) bool {
 // must be the one that changes led to.
 func (k *kernel) differs(at time.Time) (texts []string) {
 	want := make(map[elementID]bool)
+	var list []engine.Element
 	for _, el := range append(k.engine.FlowElements(at), k.engine.EnforcedBans(at)...) {
+		list = append(list, inTable(el)...)
+	}
+	for _, el := range list {
 		id := elementID{kind: el.Kind, prefix: el.Prefix, flow: el.Flow, closes: el.Closes}
 		want[id] = true
 		if held, ok := k.elements[id]; !ok {

@@ -79,6 +79,8 @@ func (p *passage) passesBan(ev *event.Event, prefix netip.Prefix, closes ban.Clo
 	switch closes {
 	case ban.ClosesManager:
 		return ev.Service != event.AMI
+	case ban.ClosesSIP:
+		return ev.Service == event.AMI
 	case ban.ClosesUDP:
 		return ev.Remote.Transport.Proven() || !p.shut[prefix] && p.knock(ev.Remote.AddrPort, now)
 	}

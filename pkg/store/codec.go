@@ -68,14 +68,35 @@ type codec struct {
 	bad     bool
 }
 
-func (c *codec) ban(b *ban.Ban) {
-	udp, manager := b.Closes == ban.ClosesUDP, b.Closes == ban.ClosesManager
-	c.flags(&b.Proven, &b.Manual, &udp, &manager, &b.DoorShut) // of before there are the first two
-	if c.reading && udp {
-		b.Closes = ban.ClosesUDP
-	} else if c.reading && manager {
-		b.Closes = ban.ClosesManager
+// banFlags are what a ban begins with. Of before there are the first two.
+func (c *codec) banFlags(b *ban.Ban) {
+	udp, manager, sip := flagsOf(b.Closes)
+	c.flags(&b.Proven, &b.Manual, &udp, &manager, &b.DoorShut, &sip)
+	if c.reading {
+		b.Closes = closesOf(udp, manager, sip)
 	}
+}
+
+// flagsOf is what a ban closes, in flags; none is everything.
+func flagsOf(c ban.Closes) (udp, manager, sip bool) {
+	return c == ban.ClosesUDP, c == ban.ClosesManager, c == ban.ClosesSIP
+}
+
+// closesOf is the inverse of flagsOf.
+func closesOf(udp, manager, sip bool) ban.Closes {
+	switch {
+	case udp:
+		return ban.ClosesUDP
+	case manager:
+		return ban.ClosesManager
+	case sip:
+		return ban.ClosesSIP
+	}
+	return ban.ClosesAll
+}
+
+func (c *codec) ban(b *ban.Ban) {
+	c.banFlags(b)
 	c.addr(&b.Source)
 	c.time(&b.Since)
 	c.time(&b.Until)
@@ -166,9 +187,9 @@ func (c *codec) decision(d *ban.Decision) {
 		return
 	}
 	service, transport, duration := d.Service.String(), d.Transport.String(), int(d.Duration)
-	udp, manager, cut := d.Closes == ban.ClosesUDP, d.Closes == ban.ClosesManager, d.Flow.IsValid()
-	sensor, bySensor := d.SeenBy.String(), d.SeenBy != event.ByAMI
-	c.flags(&d.Proven, &udp, &manager, &cut, &bySensor) // of before there is the first
+	cut, sensor, bySensor := d.Flow.IsValid(), d.SeenBy.String(), d.SeenBy != event.ByAMI
+	udp, manager, sip := flagsOf(d.Closes)
+	c.flags(&d.Proven, &udp, &manager, &cut, &bySensor, &sip) // of before there is the first
 	textField(c, &d.Action, maxName)
 	textField(c, &d.Reason, maxName)
 	c.float(&d.Points)
@@ -195,12 +216,7 @@ func (c *codec) decision(d *ban.Decision) {
 		}
 	}
 	if c.reading {
-		switch {
-		case udp:
-			d.Closes = ban.ClosesUDP
-		case manager:
-			d.Closes = ban.ClosesManager
-		}
+		d.Closes = closesOf(udp, manager, sip)
 		d.Service, d.Transport, d.Duration = event.ServiceNamed(service), event.TransportNamed(transport),
 			time.Duration(duration)
 	}
@@ -354,13 +370,7 @@ func (c *codec) takeBytes(limit int) []byte {
 func banSince(value []byte) int64 {
 	c := codec{b: value, reading: true}
 	var b ban.Ban
-	udp, manager := b.Closes == ban.ClosesUDP, b.Closes == ban.ClosesManager
-	c.flags(&b.Proven, &b.Manual, &udp, &manager, &b.DoorShut) // of before there are the first two
-	if c.reading && udp {
-		b.Closes = ban.ClosesUDP
-	} else if c.reading && manager {
-		b.Closes = ban.ClosesManager
-	}
+	c.banFlags(&b)
 	c.addr(&b.Source)
 	return c.varint()
 }

@@ -47,12 +47,16 @@ func drawPrefix(t *property.T) netip.Prefix {
 	return netip.PrefixFrom(a, property.Int(t, 0, a.BitLen())).Masked()
 }
 
+func drawCloses(t *property.T) ban.Closes {
+	return property.OneOf(t, ban.ClosesAll, ban.ClosesUDP, ban.ClosesManager, ban.ClosesSIP)
+}
+
 func drawBan(t *property.T) ban.Ban {
 	b := ban.Ban{
 		Prefix: drawPrefix(t), Source: drawAddr(t), Since: drawTime(t), Until: drawTime(t),
 		Reason: ban.Reason(drawText(t, maxName)), Score: property.AnyFloat(t), Proven: property.Bool(t),
 		Manual: property.Bool(t), Number: property.AnyInt(t), Comment: drawText(t, maxText),
-		PBX: drawText(t, maxName), Attempts: property.AnyInt(t),
+		PBX: drawText(t, maxName), Attempts: property.AnyInt(t), Closes: drawCloses(t), DoorShut: property.Bool(t),
 	}
 	for range property.Count(t, 0, MaxEvidence) {
 		var placed ban.Evidence
@@ -132,6 +136,7 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 			want.Prefix = drawPrefix(t)
 		}
 		want.Proven, want.Points, want.Duration = property.Bool(t), 4, time.Hour
+		want.Closes = drawCloses(t)
 		want.SeenBy = property.OneOf(t, event.ByAMI, event.ByTap, event.ByHEP, event.ByDialplan)
 		want.Service, want.Transport, want.Action, want.Reason = event.PJSIP, event.TLS, ban.ActionBan,
 			ban.ReasonLogin

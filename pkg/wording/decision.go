@@ -9,6 +9,8 @@ func ClosesOnly(c ban.Closes) string {
 		return "UDP only"
 	case ban.ClosesManager:
 		return "AMI only"
+	case ban.ClosesSIP:
+		return "all but AMI"
 	}
 	return ""
 }

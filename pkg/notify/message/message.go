@@ -23,7 +23,7 @@ type Message struct {
 	Proven    bool    `json:"proven"`
 	SeenBy    string  `json:"seen_by,omitempty"` // the sensor that told, where it was no event of Asterisk's
 	Scope     string  `json:"scope,omitempty"`   // of a ban or a cut: flow, service, source or network
-	Closes    string  `json:"closes,omitempty"`  // of a ban: all, udp or manager
+	Closes    string  `json:"closes,omitempty"`  // of a ban: all, udp, manager or sip
 	Flow      string  `json:"flow,omitempty"`    // that was cut: "tcp 192.0.2.1:5060"
 	Seconds   float64 `json:"duration_seconds"`
 	Duration  string  `json:"duration"` // as in 1h30m, or ""
